@@ -115,7 +115,7 @@ async fn gate_on(store: Arc<dyn Store>, keyring: Keyring, number: usize) -> (Gat
 
 async fn store(name: &str, keyring: Uuid) -> Arc<dyn Store> {
     if name == "redb" {
-        // Its file stays open for as long as the store.
+        // The file stays open while the store lives.
         let folder = tempfile::tempdir().unwrap();
         let options = rotogate::store::redb::Options::new(ISSUER, keyring, LEEWAY);
         return Arc::new(RedbStore::open(folder.path().join("rotogate.redb"), options).unwrap());

@@ -130,7 +130,7 @@ async fn the_jvm_sequence_goes_through_one_route() {
     assert_eq!((&answer.json()["requestId"], &answer.json()["volatile"]), (&json!("1"), &volatile));
     assert_eq!(answer.headers["x-kuzzle-request-id"], "1");
 
-    // Both places: the envelope's wins.
+    // Tokens in both places: the envelope's token wins.
     let refresh = json!({
         "controller": "auth", "action": "refreshToken", "jwt": jwt(&first), "expiresIn": null, "volatile": volatile,
     });

@@ -123,7 +123,7 @@ impl Gate {
         is_news
     }
 
-    /// One of many entries: the counter rises once all are there.
+    /// An entry of a batch: the counter rises once all entries are in the list.
     fn revoke_among_many(&self, from: Timestamp) {
         let mut batch = self.epochs.batch();
         if self.insert(from) || (self.fault != Fault::TrustBatch && batch.is_another_open()) {

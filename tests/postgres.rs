@@ -127,7 +127,7 @@ async fn c15_c18_what_gates_know_holds_after_a_standby_was_promoted_that_lacks_t
     let standby = server.copy();
     until("tokens pass", async || b.get("/hello", &ended.access).await.status == StatusCode::OK).await;
     until("tokens are issued", async || a.log_in("demo", &a.password).await.status == StatusCode::OK).await;
-    // One of their connections may still lead to the server that was restarted.
+    // A connection of the gates may still lead to the restarted server.
     assert_eq!(decided(async || b.revoke(&ended.refresh).await).await.status, StatusCode::OK);
     a.until_refused(&ended.access).await;
     let next = decided(async || b.refresh(&goes_on.refresh).await).await.tokens();
@@ -221,7 +221,7 @@ async fn c22_what_the_store_did_not_take_holds_at_the_gate_and_is_repeated_until
     let place = place_with(&server, "staleness = \"60s\"\n");
     let [a, b] = [place.start(), place.start()];
     let [first, other, ended] = [a.login().await, a.login().await, a.login().await];
-    // Its connections for revocations are there: a read-only server takes no new ones.
+    // The gate has connections for revocations: a read-only server would refuse new ones.
     assert_eq!(a.revoke(&ended.refresh).await.status, StatusCode::OK);
     let read_only = |value: &str| {
         server.sql(&format!("alter system set default_transaction_read_only = {value}"));

@@ -206,7 +206,7 @@ async fn r26_r32_what_ends_at_one_gate_while_redis_lacks_it_does_not_come_back_w
 /// The server loses what one gate wrote and another has not read, and the first one stands still until the other has
 /// ended sessions of it.
 pub(crate) async fn ends_while_the_store_lacks_it(place: &Place, [a, b]: [Gate; 2], lose: impl FnOnce()) {
-    // One of its connections may still lead to the server that was restarted.
+    // A connection of the gate may still lead to the restarted server.
     let begun = async || decided(async || b.log_in("demo", &b.password).await).await.tokens();
     let [logged_out, revoked, goes_on] = [begun().await, begun().await, begun().await];
     let id = place.json(&["token", "inspect"], &revoked.refresh)["session"].as_str().unwrap().to_owned();

@@ -10,7 +10,7 @@ use dialects::{Kuzzle, Speaks, dialects, is_same, log_out, presented};
 use http::StatusCode;
 use support::{Gate, Place, Tokens};
 
-/// One step of a case. Pairs are numbered as they are handed out, from the login's, which is 0.
+/// One step of a case. Pairs are numbered in the order of issue; the login's pair is 0.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     /// Presenting this pair brings a new one.
@@ -46,7 +46,7 @@ const RULES: [(&str, &str); 4] = [
     ("revoke_previous_after", "1h"),
 ];
 
-/// These rules, and those of [`RULES`] that they do not name: the same in every dialect.
+/// These rules, and the other rules of [`RULES`], the same in every dialect.
 fn written_out(rules: &str) -> String {
     let named = |key: &str| rules.split(',').any(|rule| rule.trim().starts_with(key));
     let missing = RULES.iter().filter(|(key, _)| !named(key)).map(|(key, value)| format!("{key} = {value:?}"));

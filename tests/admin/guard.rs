@@ -168,7 +168,7 @@ async fn p53_two_files_of_one_name_overlap_and_each_is_read_again() {
     write_token(&place, "otto-next.token", SECOND);
     until("the new token is taken", async || asks(SECOND).await == StatusCode::OK).await;
     assert_eq!((asks(OPERATOR).await, asks(made.trim()).await), (StatusCode::OK, StatusCode::UNAUTHORIZED));
-    // Others may read it: the token before stays in force, and the log says why.
+    // A file that others may read: the old token stays in force, and the log has the reason.
     write_token(&place, "otto-next.token", THIRD);
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     std::fs::set_permissions(place.path("otto-next.token"), open).unwrap();

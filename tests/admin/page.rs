@@ -274,7 +274,7 @@ async fn p56_p53_the_page_does_its_job_by_plain_forms() {
     let shown = text(&browser.get(back).await);
     assert!(shown.contains(&format!("Session {id} revoked")), "{shown}");
     assert!(!text(&browser.get(back).await).contains("revoked:"), "said once");
-    // It leads nowhere else, whatever a form says.
+    // A form cannot redirect to another site.
     let answer = browser.post(&path, &[("csrf", &own), ("back", "https://evil.example/")]).await;
     assert_eq!(answer.headers["location"], "/ui/sessions");
 
@@ -558,7 +558,7 @@ async fn k8_the_page_makes_a_key_that_it_shows_once_and_rotates_and_revokes_it()
         listed.split("data-label=\"Owner\" class=\"long\">").nth(1).unwrap().split('<').next().unwrap().to_owned();
     assert!(text(&browser.get(&format!("/ui/api-keys?subject={subject}")).await).contains("2 keys"));
     assert!(text(&browser.get("/ui/api-keys?subject=client:x").await).contains("0 keys"));
-    // A viewer sees them, and has no form.
+    // A viewer sees the entries, without a form.
     let mut viewer = Browser::signed_in(&gate, VIEWER).await;
     let shown = text(&viewer.get("/ui/api-keys").await);
     assert!(shown.contains(&id) && !shown.contains("Create key") && !shown.contains("Revoke"), "{shown}");

@@ -92,7 +92,7 @@ async fn p51_p52_pages_have_each_of_10_000_sessions_once_while_others_begin_and_
         let cursor = next.map(|next| format!("&cursor={next}")).unwrap_or_default();
         let page = Ask::with(&gate, &token).get(&format!("/v1/sessions?limit=701{cursor}")).await.json();
         ids(&page).into_iter().for_each(|id| *seen.entry(id).or_default() += 1);
-        // One begins, one that was listed ends, and one that was not.
+        // Meanwhile a session begins, and a listed session and an unlisted one end.
         gate.login().await;
         for id in [&all[pages * 3], &all[9_999 - pages * 5]] {
             let answer = Ask::with(&gate, &token).post(&format!("/v1/sessions/{id}/revoke"), "").await;

@@ -97,7 +97,7 @@ async fn sigterm_lets_what_runs_finish_and_ends_with_0() {
     .await;
     assert_eq!(gate.admin(Method::GET, "/livez", None).await.status, StatusCode::OK, "but alive");
     until("no new connection is taken", async || {
-        // One that the gate answers by itself: what comes in the very moment of the signal may still be served.
+        // A request that the gate answers itself. A request at the moment of the signal may still be served.
         let request = Request::get(gate.url("/.well-known/jwks.json")).body(Full::new(Bytes::new())).unwrap();
         try_send(request).await.is_err()
     })
@@ -158,7 +158,7 @@ async fn o25_the_admin_listener_has_so_many_connections_and_the_oldest_give_way(
     let mut is_open =
         |place: usize| all[place].read(&mut [0; 1]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
     let mut open = || (0..100).filter(|place| is_open(*place)).collect::<Vec<_>>();
-    // They stay while they are young: later connections close them.
+    // Young connections stay; later connections close them.
     until("the oldest are closed", async || {
         raw(gate.admin, b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         open().len() <= 64

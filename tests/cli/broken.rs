@@ -375,7 +375,7 @@ const IN_LINES: &[(&str, &str, &str, &str)] = &[
     ),
 ];
 
-/// The same mistake, for a check, a start, a reload and an upgrade. Returns what differs from what is expected.
+/// The same mistake, for a check, a start, a reload and an upgrade. Returns the differences from the expected text.
 async fn refused_everywhere(make: impl Fn(&Place, &str) -> String, key: &str, said: &str, remedy: &str) -> Vec<String> {
     // The tables stand there, so that a key has a line.
     let good = CONFIG.replace("[issuer]", "[store]\n[directory]\n[issuer]");

@@ -272,7 +272,7 @@ async fn p15_exit_codes_are_those_of_the_help() {
         (0, &["session", "list", "--subject", "nobody"]),
         (0, &["user", "list"]),
         (0, &["user", "import", &private]),
-        // It could not be done, it was refused, or nothing matched.
+        // The command failed, was refused, or matched nothing.
         (1, &["session", "revoke", "--user", "nobody"]),
         (1, &["session", "show", "0190b5a0-0000-7000-8000-000000000000"]),
         (1, &["user", "remove", "nobody"]),
@@ -539,6 +539,6 @@ async fn b54_init_writes_a_configuration_with_a_login_of_browsers() {
     let by_cookie = [("host", "gate.test"), ("cookie", cookie.as_str())];
     assert_eq!(gate.call(Method::GET, "/hello", &by_cookie, "").await.status, StatusCode::OK);
     assert_eq!(gate.call(Method::GET, "/hello", &by_cookie[..1], "").await.status, StatusCode::UNAUTHORIZED);
-    // One that has an application's client has no use for it.
+    // `--browser` cannot be combined with an application's client.
     assert_eq!(place.run(&["init", "--dir", "x", "--browser", "own", "--client", "web"], "").code, Some(2));
 }

@@ -117,7 +117,7 @@ async fn o29_a_lost_or_wrong_admin_token_is_told_from_a_gate_that_does_not_run()
         let said = place.fails(arguments, "");
         assert!(said.contains("its admin token is missing") && !said.contains("start it"), "{arguments:?}: {said}");
     }
-    // A token that the gate does not have. It takes what the file has, so this one is in another file.
+    // A token that the gate does not know. The gate reads its own file, so this token is in another file.
     let wrong = place.path("wrong.token");
     fs::write(&wrong, "x".repeat(40)).unwrap();
     set_private(&wrong);

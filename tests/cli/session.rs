@@ -103,7 +103,7 @@ async fn o16_p10_p11_a_revocation_says_how_many_sessions_it_ended_and_never_succ
     assert_eq!(place.done(&["session", "list", "--user", "demo"], "").stdout.lines().count(), 3);
     assert!(place.fails(&["session", "list", "--user", "nosuch"], "").contains("no user has the name nosuch"));
 
-    // One of three had ended before.
+    // One of the three sessions had ended before.
     assert_eq!(place.done(&["session", "revoke", "--user", "demo"], "").stdout, "2 sessions of demo ended\n");
     is_over(&gate, &held[1]).await;
     is_over(&gate, &held[2]).await;

@@ -29,7 +29,7 @@ impl Chromium {
         Self::open_with(hosts, url, &["--ignore-certificate-errors"])
     }
 
-    /// The same with further arguments.
+    /// As above, with further arguments.
     pub(crate) fn open_with(hosts: &str, url: &str, more: &[&str]) -> Self {
         let profile = tempfile::tempdir().unwrap();
         let mut command = program("chromium");
@@ -57,7 +57,7 @@ impl Chromium {
 
 impl Drop for Chromium {
     fn drop(&mut self) {
-        // It has children of its own, which write into its folder.
+        // Chromium has child processes, which write into its folder.
         let group = format!("-{}", self.child.id());
         let _ = std::process::Command::new("kill").args(["-KILL", "--", &group]).status();
         let _ = self.child.wait();

@@ -49,7 +49,7 @@ impl Nginx {
         nginx.is_up().then_some(nginx)
     }
 
-    /// Its sockets are there a moment after it was started.
+    /// nginx listens a moment after its start.
     fn is_up(&mut self) -> bool {
         for _ in 0..600 {
             if self.child.try_wait().unwrap().is_some() {

@@ -158,7 +158,7 @@ fn median(of: impl Iterator<Item = f64>) -> f64 {
     sorted[sorted.len() / 2]
 }
 
-/// One after another.
+/// Sequential requests.
 async fn requests(connection: &mut Connection, token: &str, number: u64) {
     for _ in 0..number {
         let path = "/orders/4711/lines?page=2";

@@ -111,7 +111,7 @@ async fn check(gate: &Gate, sessions: &mut Sessions, random: &mut Random) -> Vec
     while let Some(checked) = checks.join_next().await {
         match checked.unwrap() {
             (Ok(()), chain) => sessions.sort_in(chain, random),
-            // Its client knows of nothing to go on with.
+            // The client has no state from which to continue.
             (Err(found), _) => wrong.push(found),
         }
     }

@@ -208,7 +208,7 @@ async fn of_requests_that_pass_a_sample_has_a_line_and_of_others_each() {
     for path in ["/public/x", "/public/moved", "/health", "/errors/none"] {
         assert!(!paths.contains(&path), "{path}: {paths:?}");
     }
-    // Such a line is as complete as any.
+    // A late line is complete, too.
     let late = found.iter().find(|line| line["url.path"] == "/admin").unwrap();
     for (key, expected) in [
         ("http.request.method", "HEAD"),

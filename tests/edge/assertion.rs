@@ -128,7 +128,7 @@ fn n57_n60_an_upstream_gets_a_signed_assertion_for_itself_once_for_each_token() 
     assert_eq!(said["exp"].as_u64().unwrap(), until, "it outlives the token");
     assert!(said.get("sid").is_none());
 
-    // It ends with the token.
+    // The assertion ends with the token.
     assert_eq!(edge.form("/connect/revocation", &[], &[("client_id", "web"), ("token", &tokens.refresh)]).status, 200);
     assert_eq!(edge.ask_as(&tokens.access, "GET /x", &[]).status, 401);
     assert!(edge.stub.take().is_empty());

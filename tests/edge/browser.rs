@@ -652,7 +652,7 @@ fn b18_an_optional_route_clears_the_cookie_of_a_session_that_is_over() {
     let cleared = "__Host-Http-rg=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0";
     assert_eq!((over.status, over.header("set-cookie"), over.header("cache-control")), (200, cleared, "private"));
     assert!(edge.stub.one().all("x-auth-subject").is_empty());
-    // One that no key of this gate made is left alone.
+    // The gate does not clear a cookie that none of its keys made.
     assert!(edge.ask("GET /open/x", &["Cookie: __Host-Http-rg=rc1_AAAA"]).all("set-cookie").is_empty());
 }
 
@@ -705,7 +705,7 @@ fn k5_a_page_makes_keys_of_its_user_by_the_cookie_of_a_login_that_is_fresh() {
     let header = format!("X-API-Key: {key}");
     assert_eq!(edge.ask("GET /machines/x", &[&header]).status, 200);
     assert_eq!(edge.ask("GET /account/keys", &[&header]).status, 401);
-    // The same cookie, once its login is too old for it.
+    // The same cookie, once its login is too old for a change.
     let unknown = || edge.ask("DELETE /account/keys/x", &[&held, OWN, "Content-Length: 0"]).status;
     let statuses: Vec<u16> = std::iter::repeat_with(|| {
         std::thread::sleep(std::time::Duration::from_millis(300));

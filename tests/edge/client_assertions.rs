@@ -148,7 +148,7 @@ fn d24_an_assertion_of_a_client_is_good_at_each_endpoint_and_each_rule_alone_ref
     // The client of another request.
     assert_eq!(error(&scene.grant(&scene.assertion(&json!({})), &[("client_id", "other")])), invalid_client());
     assert_eq!(error(&scene.grant(&scene.assertion(&json!({})), &[("client_id", "web")])), invalid_client());
-    // The other endpoints: its own issuer is an audience there, and not here.
+    // Another endpoint accepts its own issuer as the audience, which the first endpoint refuses.
     let introspected = scene.at("/connect/introspect", &token, &scene.assertion(&json!({})));
     assert_eq!(introspected.json()["active"], true);
     let second = json!({ "aud": "http://gate.test/second" });

@@ -371,7 +371,7 @@ fn d28_a_client_gets_a_transaction_token_for_a_user_and_for_its_domain_alone() {
         assert_eq!(claims[claim], expected, "{claim}");
     }
     assert_eq!(claims["rctx"]["req_ip"], "127.0.0.1");
-    // It opens nothing, and brings nothing further.
+    // The token opens no route, and cannot be exchanged.
     assert_eq!(world.status(&token, "/x"), 401);
     world.refused("orders", &token, &wanted, "invalid_request");
     world.refused("orders", &token, &[], "invalid_request");

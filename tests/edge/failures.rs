@@ -66,7 +66,7 @@ upstream = "nowhere"
             .build()
             .unwrap()
             .block_on(until("the access log says so", is_logged));
-        // One failure is that request's alone.
+        // A failure concerns only its own request.
         assert_eq!(edge.ask("GET /public/x", &[]).status, 200, "{path}");
     }
     for (series, at_least) in [

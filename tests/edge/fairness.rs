@@ -172,7 +172,7 @@ async fn a9_a10_tunnels_of_one_caller_are_counted_apart_from_requests() {
     assert!(third.to_ascii_lowercase().contains("retry-after: 1"), "{third}");
     let outcome = "rotogate_requests_total{route=\"/ws\",outcome=\"tunnels_overloaded\",code=\"503\"}";
     assert_eq!(gate.metric(outcome).await, 1);
-    // Its requests are counted for themselves.
+    // The caller's requests count separately.
     assert_eq!(gate.get("/hello", &token).await.status, 200);
     drop(tunnel);
     until("its place is free", async || gate.metric("rotogate_tunnels").await == 1).await;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 pub(crate) const URL: &str = "https://idp.test/";
 
-/// Its key.
+/// The issuer, with its key.
 pub(crate) struct Issuer(SigningKey);
 
 impl Issuer {

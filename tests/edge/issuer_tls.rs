@@ -26,7 +26,8 @@ struct Provider {
 }
 
 impl Provider {
-    /// With a certificate of `pki`. It takes certificates of `clients` alone, if there are any.
+    /// Starts the provider with a certificate of `pki`. With `clients`, it accepts only clients with certificates of
+    /// that authority.
     fn start(pki: &Pki, clients: Option<&Pki>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

@@ -271,7 +271,7 @@ fn n66_a_notice_of_a_session_ends_the_tokens_of_its_subject_that_name_none() {
     assert_eq!(world.status(&world.token(&json!({ "jti": "unseen" }))), 401);
     assert_eq!(world.status(&world.token(&json!({ "jti": "odd", "sid": 7 }))), 401, "which names no session either");
     assert_eq!(world.status(&world.idp.token(&json!({ "jti": "later", "iat": now() + 5 }))), 200);
-    // The same by an event.
+    // The same end by an event.
     let event = json!({ "sub_id": {
         "format": "complex",
         "session": { "format": "opaque", "id": "s-3" },
@@ -328,7 +328,7 @@ fn n72_a_session_that_no_token_named_ends_all_tokens_of_its_subject_and_nobody_e
     let log = world.edge.gate.log();
     let line = log.lines().find(|line| line.contains("all tokens of its subject end")).expect("a line");
     assert!(line.contains("WARN") && line.contains("session_claim"), "{line}");
-    // The same by an event.
+    // The same end by an event.
     let event = json!({ "sub_id": {
         "format": "complex",
         "session": { "format": "opaque", "id": "s-3" },
@@ -498,6 +498,6 @@ async fn n49_n51_without_keys_a_notice_is_undecided_and_counts_against_nobody() 
         assert_eq!(world.edge.gate.metric(&series(protocol)).await, 6);
     }
     assert!(!world.edge.gate.log().contains("notice_refused"), "nothing was refused");
-    // One that is refused does count.
+    // A refused notice counts.
     assert_eq!(world.log_out("/logout/other", "no token").status, 400);
 }

@@ -488,7 +488,7 @@ fn renamed(signal: &str) {
     let (mut all, new) = (paths(&old), paths(&now));
     assert!(!all.is_empty() && !new.is_empty());
     all.extend(new);
-    // Those of one thread are in order.
+    // Lines of one thread are in order.
     all.sort_by_key(|path| path.rsplit('/').next().unwrap().parse::<u32>().unwrap());
     assert_eq!(all, (0..total).map(|number| format!("/public/{number}")).collect::<Vec<_>>());
     drop(place);

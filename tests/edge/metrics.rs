@@ -241,7 +241,7 @@ async fn p22_promtool_has_nothing_to_say_about_the_metrics() {
     gate.get("/private", "nonsense").await;
     let (_, plain) = scraped(&gate, "text/plain").await;
     assert_eq!(promtool(&["check", "metrics"], &plain), (true, String::new()), "{plain}");
-    // It does find faults.
+    // promtool finds faults.
     let (is_good, said) = promtool(&["check", "metrics"], "# TYPE bad counter\nbad 1\n");
     assert!(!is_good && said.contains("_total"), "{said}");
 }

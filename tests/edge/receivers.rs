@@ -66,7 +66,7 @@ async fn s24_s25_s26_s27_a_receiver_hears_of_each_end_and_its_key_opens_nothing(
     let claims = part(&told, 1);
     assert_eq!(claims["sub_id"]["session"]["id"], session(&one.access));
     assert_eq!((&claims["events"][REVOKED]["initiating_entity"], &claims["exp"]), (&"user".into(), &Value::Null));
-    // Its key is in the JWK set, and signs no access token.
+    // The receiver's key is in the JWK set, and signs no access token.
     let keys = gate.call(Method::GET, "/.well-known/jwks.json", &[], "").await.json();
     let kid = &part(&told, 0)["kid"];
     assert_eq!(

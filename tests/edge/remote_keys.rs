@@ -97,7 +97,7 @@ async fn i1_i2_a_new_key_is_taken_up_and_one_that_left_is_refused() {
     })
     .await;
     assert_eq!(status(&edge, &first), 200);
-    // The old one leaves. Its token was verified before, and is dead at once.
+    // The old key leaves the set. The gate refuses its verified token at once.
     provider.publish(&[new.jwk("k2")]);
     let admin = admin_token(&edge);
     let answer = edge.gate.admin(Method::POST, "/v1/issuers/kc/refresh", Some(&admin)).await;
@@ -139,7 +139,7 @@ async fn i4_i9_i11_a_gate_starts_without_its_issuers_and_one_does_not_touch_anot
     ] {
         assert_eq!(edge.gate.metric(series).await, expected, "{series}");
     }
-    // It answers at last.
+    // The issuer answers at last.
     silent.document(DISCOVERY, &json!({"issuer": silent.url(), "jwks_uri": silent.at("/keys")}));
     silent.publish(&[key.jwk("k1")]);
     until("the silent issuer is heard", async || status(&edge, &silent.token(&key, "k1")) == 200).await;
@@ -163,7 +163,7 @@ async fn i11_a_required_issuer_keeps_the_gate_from_being_ready() {
     provider.document(DISCOVERY, &json!({"issuer": provider.url(), "jwks_uri": provider.at("/keys")}));
     provider.publish(&[Issuer::new(1).jwk("k1")]);
     until("the issuer is heard", async || edge.gate.admin_get("/readyz").await.status == StatusCode::OK).await;
-    // It was ready once, and stays so.
+    // The gate was ready once, and stays ready.
     provider.fail();
     let admin = admin_token(&edge);
     edge.gate.admin(Method::POST, "/v1/issuers/kc/refresh", Some(&admin)).await;

@@ -287,7 +287,7 @@ fn n46_a_login_must_be_strong_and_recent_enough_at_each_request() {
     }
     let reply = edge.ask_as(&token(json!({ "acr": "silver" })), "GET /strong/x", &[]);
     assert!(challenge(&reply).contains(r#"acr_values="gold", resource_metadata="http://gate.test/"#), "{reply:?}");
-    // Its age is judged at each request, also that of a cached token.
+    // The age of the login is judged at each request, even with a cached token.
     let ageing = token(json!({ "acr": "gold", "auth_time": now - 298 }));
     let first = edge.ask_as(&ageing, "GET /pay/x", &[]).status;
     let mut last = first;
@@ -543,7 +543,7 @@ upstream = "away"
     let [agreed, differing] = <[_; 2]>::try_from(edge.stub.take()).unwrap();
     assert!(agreed.body == differing.body && agreed.target == "/mcp", "{agreed:?}");
     assert_eq!([agreed.all("mcp-method"), differing.all("mcp-method")], [["server/discover"], ["tools/list"]]);
-    // One that does not answer is neither good nor bad, and what the remedy advises is good.
+    // An upstream that does not answer is neither good nor bad, and the remedy's configuration is good.
     let text = config.replace("@upstream@", &edge.stub.address.to_string());
     edge.place.write_config(&text.replacen("upstream = \"app\"", "upstream = \"away\"", 1));
     let ran = edge.place.run(&["check", "--online"], "");

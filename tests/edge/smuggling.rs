@@ -31,7 +31,7 @@ fn refused(name: &str, bytes: impl Into<Vec<u8>>) -> Case {
     answered(name, bytes, &[400], true, &[])
 }
 
-/// One request that is forwarded with this body.
+/// A case with one request, which is forwarded with this body.
 fn passed(name: &str, bytes: impl Into<Vec<u8>>, body: impl AsRef<[u8]>) -> Case {
     answered(name, bytes, &[200], false, &[body.as_ref()])
 }

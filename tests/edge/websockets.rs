@@ -47,7 +47,7 @@ pub(super) type Sides = (WebSocket<TcpStream>, WebSocket<TcpStream>);
 
 pub(super) fn sides((client, upstream): (TcpStream, TcpStream)) -> Sides {
     let client = WebSocket::from_raw_socket(client, Role::Client, None);
-    // It refuses a frame that is not masked.
+    // This side refuses a frame that is not masked.
     (client, WebSocket::from_raw_socket(upstream, Role::Server, None))
 }
 

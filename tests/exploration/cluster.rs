@@ -48,7 +48,7 @@ pub(crate) struct Node {
     queued: u8,
     /// Nothing of the store's last failover is left to do here.
     put_back: bool,
-    /// It started on a store in which something may be missing that another node has yet to put back.
+    /// The node started on a store that may lack records, which another node has yet to put back.
     waits: bool,
 }
 
@@ -178,7 +178,7 @@ impl Cluster {
     fn restart(&mut self, at: usize, around: &Around) {
         let has_failed_over = self.failovers < around.failovers;
         let unbroken = (self.nodes[at].unbroken && !has_failed_over) || around.unbroken_after_restart;
-        // It has nothing to put back; whether it may serve, the others decide.
+        // The node has nothing to put back. The other nodes decide whether it may serve.
         self.nodes[at] = Node { list: self.minimum, unbroken, queued: 0, put_back: true, waits: true };
         self.settles(around);
     }

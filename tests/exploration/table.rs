@@ -8,7 +8,7 @@ use rotogate::session::profile::Profile;
 use rotogate::session::{Generation, LastPair, RevokedBecause, Scope, Seal, Session, SessionId, SessionSecret, Status};
 use rotogate_core::session::rotation::{self, Decision, Facts, RecordChange};
 
-/// One unit of the small world's time.
+/// One unit of the model's time.
 const UNIT: Duration = Duration::from_millis(300);
 /// In units.
 pub(crate) const GRACE: u8 = 1;
@@ -87,7 +87,7 @@ pub(crate) struct Table {
     pub(crate) step: Steps,
     profile: Profile,
     session: Session,
-    /// The same question has the same answer: both are functions.
+    /// A cache: the same question has the same answer, because both functions are pure.
     known: HashMap<(Record, u8, u8, bool), Outcome, foldhash::fast::RandomState>,
 }
 

@@ -49,7 +49,7 @@ struct Answered {
 impl World {
     fn new(browser: Browser) -> Self {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        // It stands still: a login under way ends with none of the inputs.
+        // The clock stands still: no input ends a login by its age.
         let time: Arc<dyn TimeSource> = ManualTime::at(Timestamp::from_secs(1_800_000_000));
         let mut rules = IssuerRules::external(PROVIDER, vec!["api".into()], IssuerKeys::unknown());
         rules.name = "id".into();

@@ -17,7 +17,7 @@ macro_rules! target {
             let holds: fn(&[u8]) = $holds;
             bolero::check!(name = stringify!($name)).with_test_time($crate::input::TIME).for_each(|input: &[u8]| {
                 holds(input);
-                // The same bytes, read as directions for a change of what is in the corpus.
+                // The same bytes, read as directions for changes of the corpus.
                 holds(&seeds.changed(input));
             });
         }

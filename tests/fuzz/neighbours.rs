@@ -76,7 +76,7 @@ target!(
             for name in ["x-forwarded-uri", "x-forwarded-method", "x-forwarded-for", "x-original-url", "x-original-method"] {
                 assert!(!head.headers.contains_key(name), "{name}");
             }
-            // The same without what the neighbour does not state.
+            // The same headers without those that the neighbour does not set.
             let mut bare = sent.clone();
             for name in ["x-forwarded-method", "x-forwarded-host", "x-forwarded-uri", "x-original-method", "x-original-url"] {
                 let is_stated = neighbour != Neighbour::Envoy && name.starts_with("x-original") == is_of_ingress;

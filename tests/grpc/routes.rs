@@ -164,7 +164,7 @@ async fn an_upstream_that_is_gone_is_unavailable() {
 
 #[tokio::test]
 async fn an_upstream_that_was_restarted_is_connected_to_again() {
-    // Its listener and its connections live and die with their runtime.
+    // The listener and the connections live in this runtime.
     let first = tokio::runtime::Runtime::new().unwrap();
     let upstream = first.spawn(upstream::start()).await.unwrap();
     let (_place, gate) = gate(&route(&format!("h2c://{upstream}"), ""));

@@ -131,7 +131,7 @@ async fn notices(script: &str, faults: &[(Fault, &str)]) {
     }
 }
 
-/// One of this run.
+/// A user of this run.
 struct User {
     name: String,
     subject: String,

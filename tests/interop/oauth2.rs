@@ -39,9 +39,9 @@ enum Fault {
 const FAULTS: [Fault; 5] =
     [Fault::RevokedAccessPasses, Fault::ReuseIsIgnored, Fault::ReplayIsRefused, Fault::WrongUnit, Fault::OtherIssuer];
 
-/// One for each client.
+/// A script for each client.
 const SCRIPTS: [&str; 3] = ["openid_client.mjs", "authlib_client.py", "requests_oauthlib_client.py"];
-/// One whose tokens are bound to a key.
+/// The script of a client whose tokens are bound to a key.
 const DPOP_SCRIPT: &str = "dpop_client.mjs";
 
 /// Clients that authenticate by assertions.
@@ -158,7 +158,7 @@ async fn run(program: &[PathBuf], kind: Kind, fault: Fault) -> Output {
     run_with(program, kind, fault, None).await
 }
 
-/// The same, where clients prove a key, with or without nonces.
+/// As above, for clients that prove a key, with or without nonces.
 async fn run_with(program: &[PathBuf], kind: Kind, fault: Fault, nonce: Option<&str>) -> Output {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let issuer = format!("http://{}", listener.local_addr().unwrap());

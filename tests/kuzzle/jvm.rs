@@ -93,7 +93,7 @@ impl<'a> Jvm<'a> {
             Way::Socket(socket) => {
                 socket.send(Message::text(query.to_string())).await.unwrap();
                 loop {
-                    // It reads text alone.
+                    // The SDK reads only text frames.
                     let Some(Ok(Message::Text(text))) = socket.next().await else { continue };
                     let reply: Value = serde_json::from_str(&text).unwrap();
                     if reply["requestId"].is_string() {
@@ -244,7 +244,7 @@ async fn lives(sdk: &mut Jvm<'_>) {
     let check = good(&mut sdk.auth("checkToken", json!({ "body": { "token": first["jwt"] } })).await);
     assert_eq!(check, json!({ "valid": false, "state": "Invalid token." }));
 
-    // It sends what it has with a login, too: here a token that is dead.
+    // The SDK sends its present token with a login, too, which is revoked here.
     sdk.login(&password, Some("1s")).await;
     until("the token has expired", async || {
         let reply = sdk.document().await;

@@ -443,7 +443,7 @@ async fn t34_a_call_on_an_open_connection_is_judged_by_the_routes_in_force() {
         let [mut busy, mut idle] = [Wire::open(&gate).await, Wire::open(&gate).await];
         assert_eq!(connection(&busy.call(token).await), 1);
         assert_eq!(event(&mut events).await, Event::Opened(1));
-        // The same rules once more.
+        // The same rules again.
         reload(&place, &gate, &with(before)).await;
         assert_eq!(connection(&busy.call(token).await), 1, "it goes on");
 

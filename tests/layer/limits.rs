@@ -126,7 +126,7 @@ async fn k18_k19_k20_a_request_beyond_a_limit_is_refused_with_its_name_and_reach
     // gRPC has its own words.
     let grpc = ask(&gate, &served, Some(&ada), &[("content-type", "application/grpc")]).await;
     assert_eq!((grpc.status, grpc.header("grpc-status")), (200, "8"));
-    // Others have their own, and those without a token one together.
+    // Other callers have their own counts, and callers without a token share one.
     assert_eq!(ask(&gate, &served, Some(&ben), &[]).await.status, 200);
     let anonymous = [ask(&gate, &served, None, &[]).await, ask(&gate, &served, None, &[]).await];
     assert_eq!(anonymous.map(|answer| answer.status), [200, 200]);

@@ -436,7 +436,7 @@ async fn c15_c16_a_session_whose_writer_is_gone_goes_on_where_every_revocation_i
     let backup = a.store.back_up().unwrap();
     let second = a.server.refresh("/token", &first).await.member("refresh_token");
     let ahead = a.server.refresh("/token", &other).await.member("refresh_token");
-    // Its write is known to no other gate, so it is this refresh that finds the loss.
+    // No other gate knows this gate's write, so this refresh finds the loss.
     a.store.set_way(Way::Cut);
     a.store.lose(&backup).unwrap();
     assert_eq!(b.server.refresh("/token", &second).await.status, StatusCode::SERVICE_UNAVAILABLE);

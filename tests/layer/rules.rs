@@ -118,7 +118,7 @@ async fn n57_n60_an_assertion_is_renewed_at_half_of_its_time_apart_from_requests
     time.advance(Duration::from_secs(29));
     assert_eq!(get().await.0, first, "before half of its time");
     time.advance(Duration::from_secs(2));
-    // One request orders a new one, and goes on with the old one, which is good for 29 s more.
+    // One request asks for a new assertion, and continues with the old one, which is valid for another 29 s.
     assert_eq!(get().await, (first.clone(), expires));
     let mut next = get().await;
     while next.0 == first {

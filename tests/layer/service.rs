@@ -73,7 +73,7 @@ async fn readiness_is_that_of_the_service_inside() {
             }
         })
     };
-    // One at a time; panics when it is called without having been ready.
+    // A service for one request at a time, which panics if it is called before it is ready.
     let mut service = ServiceBuilder::new().layer(gate.layer()).layer(ConcurrencyLimitLayer::new(1)).service(inner);
     let mut first = Box::pin(service.ready().await.unwrap().call(request(Some(&access))));
     assert!(poll!(&mut first).is_pending());

@@ -222,7 +222,7 @@ fn n6_the_verdict_is_that_of_the_public_listener_for_every_path_of_the_corpus() 
                 // alone is permitted.
                 Some(forwarded) if forwarded.eq_ignore_ascii_case(&target) => asked == public,
                 Some(forwarded) => asked == 400 && verdict(forwarded) == public,
-                // It may be refused for its form before anything else is judged.
+                // The gate may refuse the target for its form before any other check.
                 None => asked == public || asked == 400,
             };
             permitted += usize::from(asked == 200);

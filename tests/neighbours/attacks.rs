@@ -10,23 +10,23 @@ use super::scene::{Scene, bearer, facts, run};
 /// The expectation for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Must {
-    /// It has no token, and asks for what needs one: it is refused, and the upstream sees nothing.
+    /// A request without a token for a protected path: it is refused, and the upstream sees nothing.
     Refused,
-    /// It has no token, and a path with two readings: it is refused, or the neighbour made the path plain and then asked
-    /// about that one, which is open.
+    /// A request without a token, whose path has two readings: it is refused, or the neighbour normalised the path and
+    /// then asked about the open path.
     Judged,
-    /// It has a good token: it is refused, or arrives with the identity of that token alone.
+    /// A request with a good token: it is refused, or arrives with only the identity of that token.
     Own,
-    /// It has no token, and asks for an open route: it is refused, or arrives without an identity.
+    /// A request without a token for an open route: it is refused, or arrives without an identity.
     Nobody,
-    /// It cannot be sent; the text says why, and what holds instead.
+    /// The request cannot be sent; the text has the reason and the replacement.
     NotSent(&'static str),
 }
 use Must::{Judged, Nobody, NotSent, Own, Refused};
 
 /// An attack.
 pub(super) struct Row {
-    /// Its number, or where it is described.
+    /// The number of the attack, or its source.
     pub(super) id: &'static str,
     pub(super) host: &'static str,
     pub(super) target: &'static str,
@@ -56,7 +56,7 @@ const TABLE: &[Row] = &[
     ),
     row("CVE-2024-47070", "/private/a", &["X-Forwarded-For: not an address"], Refused),
     row("oauth2-proxy #3506", "/", &[], NotSent("a listener without a list of peers does not start: n3_a_stranger")),
-    // One part of the target is taken for another.
+    // A confusion of parts of the target.
     row("CVE-2025-54576", "/private/a?/public/a", &[], Refused),
     row("CVE-2026-32811", "/private/a?x=/public/a&y=1", &[], Refused),
     row("CVE-2026-41059", "/private/a#/public/a", &[], Refused),

@@ -16,7 +16,7 @@ use super::scene::run;
 
 /// A proxy that is started.
 pub(super) struct Program {
-    /// Its folder in `examples/`.
+    /// The folder in `examples/`.
     pub(super) name: &'static str,
     /// Does it forward a path in another form than the client sent? Then it asks about that form.
     pub(super) normalises: bool,

@@ -66,7 +66,7 @@ async fn keys_and_limits(servers: Servers) {
     let earned = usize::try_from(begun.elapsed().as_secs()).unwrap() * LIMIT / 60 + LIMIT / 60;
     let most = LIMIT + GATES + earned;
     assert!((LIMIT - GATES..=most).contains(&(before + after)), "{before} and {after} of {most}");
-    // The other key has a count of its own.
+    // The other key has a separate count.
     assert_eq!(status(&fleet, 1, "/shared/x", &other).await, StatusCode::OK);
 
     // K17: without the store a gate goes on with its share.

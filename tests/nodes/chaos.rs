@@ -193,7 +193,7 @@ fn fail(fleet: &mut Fleet, number: usize, random: &mut Random) -> &'static str {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Server {
     Keeps,
-    /// It comes back without what it acknowledged last.
+    /// The server comes back without the writes that it acknowledged last.
     Loses,
 }
 

@@ -140,7 +140,8 @@ async fn in_doubt_within_grace(servers: Servers) {
 async fn unreadable(servers: Servers) {
     let two = Two::start(servers, NO_WINDOW, "").await;
     let Two { servers, a, b, .. } = &two;
-    // The gate that wrote a record knows what was there before the damage. It writes over no other version's record.
+    // The gate that wrote a record knows its content before the damage. It does not overwrite a record of another
+    // version.
     for (what, refused_at) in [("of another version", vec![a, b]), ("damaged", vec![b])] {
         let is_damaged = what == "damaged";
         let mut broken = a.login().await;
@@ -159,7 +160,7 @@ async fn unreadable(servers: Servers) {
             broken = a.refresh(&broken.refresh).await.tokens();
         }
         let other = b.refresh(&other.refresh).await.tokens();
-        // Its end outlives the record.
+        // The end of the session outlives the record.
         a.revoke(&broken.access).await;
         a.until_refused(&broken.access).await;
         b.until_refused(&broken.access).await;

@@ -52,12 +52,12 @@ impl Fleet {
         Self::start_with(servers, sessions, store, |_| {}).await
     }
 
-    /// The same, after `files` has put files beside the configuration.
+    /// As above, after `files` has put files beside the configuration.
     pub(super) async fn start_with(servers: Servers, sessions: &str, store: &str, files: impl FnOnce(&Place)) -> Self {
         Self::start_on(CONFIG, servers, sessions, store, files).await
     }
 
-    /// The same, for browsers, too: their sessions are renewed after two seconds.
+    /// As above, with an endpoint for browsers, whose sessions are renewed after two seconds.
     pub(super) async fn start_with_browsers(servers: Servers, sessions: &str, store: &str) -> Self {
         let route = "[[routes]]\npath = \"/{*rest}\"\n";
         let config = CONFIG.replace("http://gate.test", "https://gate.test");

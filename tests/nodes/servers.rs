@@ -11,13 +11,13 @@ use support::{Place, keep_secret, until};
 use tempfile::TempDir;
 
 pub(super) enum Servers {
-    /// One, which loses nothing when it is killed.
+    /// One server, which loses nothing when it is killed.
     Redis(Redis),
     /// A primary, and the replica that it waits for before it acknowledges.
     RedisWithReplica { primary: Redis, _replica: Redis },
-    /// The same, with two of them, and Sentinels that make one the primary.
+    /// As above, with two replicas, and Sentinels that make one of them the primary.
     Sentinels(Replicated),
-    /// One, which loses nothing when it is killed.
+    /// One server, which loses nothing when it is killed.
     Postgres(Postgres),
     /// A primary, and the standby that it waits for before it acknowledges; which is which changes.
     PostgresWithStandby([Postgres; 2]),
@@ -146,7 +146,7 @@ impl Servers {
                 all.until("a replica becomes the primary", || all.primary() != port);
                 all.servers[old].start_again();
             }
-            // One of its processes, which takes all others with it, or all at once.
+            // Kills one of the server's processes, which ends all others, or all at once.
             Self::Postgres(server) if random.one_in(2) => server.kill_a_backend(),
             Self::Postgres(server) => {
                 server.kill();

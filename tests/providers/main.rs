@@ -1,5 +1,5 @@
-//! `examples/providers`: each program and each configuration, in front of a stand-in for its provider. They accept the
-//! provider's tokens for requests, and refuse its others.
+//! `examples/providers`: each program and each configuration, in front of a stand-in for its provider. Both accept the
+//! provider's access tokens, and refuse its other tokens.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
@@ -81,7 +81,7 @@ struct Both {
 }
 
 impl Both {
-    /// Both say so, and with what the upstream has received, if it has.
+    /// The statuses of both, and a check of the request at the upstream, if it arrived.
     async fn statuses(&self, path: &str, token: &str) -> [StatusCode; 2] {
         let program = self.program.get(path, Some(token)).await.status;
         let gate = self.edge.ask_as(token, &format!("GET {path}"), &[]).status;

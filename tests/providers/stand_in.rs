@@ -7,9 +7,9 @@ use crate::keys::{Key, Signed};
 
 /// The documented behaviour of a provider. Each provider's module has one, with the addresses of the documents.
 pub(crate) struct Provider {
-    /// Its folder in `examples/providers`.
+    /// The folder in `examples/providers`.
     pub(crate) name: &'static str,
-    /// Its `iss`, as the configuration of the folder has it.
+    /// The `iss` in the configuration of the folder.
     pub(crate) issuer: &'static str,
     /// The `iss` of another tenant, realm, project or instance.
     pub(crate) other_issuer: &'static str,
@@ -91,7 +91,7 @@ impl StandIn {
         stand_in
     }
 
-    /// Its key set has these keys, and what is always in it.
+    /// Publishes these keys, besides the keys that are always in the set.
     pub(crate) fn publish(&self, keys: &[(&Key, &str)]) {
         let own = keys.iter().map(|(key, kid)| (self.provider.published)(key.jwk(kid)));
         let all: Vec<_> = own.chain(self.provider.beside.iter().cloned()).collect();

@@ -67,7 +67,7 @@ impl Nginx {
         Self { child: start(&mut command, "nginx-light"), folder }
     }
 
-    /// Its sockets are there a moment after it was started.
+    /// The server listens a moment after its start.
     fn connect(&self, socket: &str) -> UnixStream {
         for _ in 0..600 {
             if let Ok(stream) = UnixStream::connect(self.folder.path().join(socket)) {

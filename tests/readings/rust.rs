@@ -71,8 +71,8 @@ pub(crate) fn laxest(targets: &[Vec<u8>]) -> Vec<Readings> {
     targets.iter().map(read).collect()
 }
 
-/// The same, and each of them once more in lower case, without the dots at the end of segments, and without a slash at the
-/// end: as a file system reads them that was made for people.
+/// As above, and each path once more in lower case, without dots at the end of segments, and without a slash at the end,
+/// as a case-insensitive file system reads them.
 pub(crate) fn laxest_of_all(targets: &[Vec<u8>]) -> Vec<Readings> {
     let folded = |reading: &String| {
         let segments = reading.split('/').map(|segment| segment.trim_end_matches(['.', ' ']).to_lowercase());

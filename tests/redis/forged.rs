@@ -30,7 +30,7 @@ fn claim(tokens: &Tokens, name: &str) -> String {
     serde_json::from_slice::<Value>(&payload).unwrap()[name].as_str().unwrap().to_owned()
 }
 
-/// The other subject: as long as that of the user.
+/// Another subject of the same length.
 fn other(subject: &str) -> String {
     subject.chars().rev().collect()
 }
@@ -70,9 +70,9 @@ pub(crate) async fn forgeries([first, gate]: [&Gate; 2], forge: impl Fn(&Forgery
     }
     assert_eq!(gate.metric("rotogate_session_events_total{event=\"broken_seal\"}").await, 2);
     assert!(gate.log().contains("session's record has no good seal"), "{}", gate.log());
-    // The others go on.
+    // The other sessions continue.
     assert_eq!(gate.refresh(&good.refresh).await.status, StatusCode::OK);
-    // Its end needs no record.
+    // The end of the session needs no record.
     assert_eq!(gate.revoke(&tokens.refresh).await.status, StatusCode::OK);
     gate.until_refused(&tokens.access).await;
     first.until_refused(&tokens.access).await;

@@ -165,7 +165,7 @@ async fn c28_a_key_is_rolled_over_three_gates_under_load_and_no_request_is_refus
         until("it signs", async || kid(&gate.login().await.access) == next).await;
     }
     until("nothing needs the key", async || first.run(&retire, "").code == Some(0)).await;
-    // The other gates have it still.
+    // The other gates still have the key.
     assert!(has(&site.gates[2], &old).await);
     assert_eq!(site.gates[2].get("/hello", &last).await.status, StatusCode::UNAUTHORIZED, "the last token has expired");
     for (n, gate) in site.gates.iter().enumerate() {

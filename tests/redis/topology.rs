@@ -100,7 +100,7 @@ async fn c12_c14_clients_go_on_over_a_failover_without_a_login() {
     }
 }
 
-/// Its replicas stand for the majority that left it.
+/// The primary's replicas stand for the majority that left it.
 #[tokio::test]
 async fn c17_a_primary_that_its_replicas_left_acknowledges_nothing_and_data_routes_close() {
     let primary = Redis::start(&[]);

@@ -62,7 +62,7 @@ async fn r31_a_change_of_the_users_file_while_the_store_is_away_is_owed_and_a_st
     assert_eq!(a.stop(), Some(1));
     let said = fs::read_to_string(log).unwrap();
     assert!(said.contains("revocations lost with this process") && said.contains("subject"), "{said}");
-    // The other gate is still up, and learns the moment.
+    // The other gate still runs, and learns the moment.
     server.start_again();
     until("nothing is owed", async || {
         let ready = b.admin_get("/readyz").await;

@@ -57,8 +57,8 @@ async fn one_request_and_one_pair(place: &Place, provider: &Provider) {
     assert_eq!(provider.count(), 6, "once more, and no more");
 }
 
-/// The gate that waited for the provider is killed. The other one neither sends beside it nor takes it for answered: it waits
-/// for the end of its lease.
+/// The gate that waited for the provider is killed. The other gate neither sends the token nor treats it as answered: it
+/// waits for the end of the lease.
 async fn a_killed_gate_leaves_its_exchange_to_the_other(place: &Place, provider: &Provider) {
     let [mut a, b] = [place.start(), place.start()];
     let token = provider.login();

@@ -80,7 +80,7 @@ async fn i56_a_gate_killed_before_the_answer_sends_the_token_once_more_after_its
     ask_and_leave(&gate, &provider, &token).await;
     gate.kill();
     held.add_permits(100);
-    // Its lease lasts for another half minute, and no process holds it.
+    // The lease lasts for another half minute, and no process holds it.
     let gate = place.start();
     assert_ne!(refresh(&gate, &token).await.status, 503, "at once");
     assert_eq!(provider.count(), 2);

@@ -1,4 +1,4 @@
-//! A provider that rotates: each refresh token is good once. One that comes again ends its login (RFC 9700 §4.14.2).
+//! A provider that rotates: each refresh token is good once. A repeated token ends its login (RFC 9700 §4.14.2).
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;

@@ -1,4 +1,4 @@
-//! The other two protocols in front of servers of their own: the same rules.
+//! The rules for the other two protocols, each in front of its own server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -9,13 +9,13 @@ use crate::grpc;
 use crate::kuzzle;
 use support::{Answer, Gate, Tokens};
 
-/// One dialect, as its clients speak it.
+/// A dialect from the view of its clients.
 #[async_trait]
 pub(crate) trait Speaks: Sync {
-    /// Its name in `gateway.toml`.
+    /// The name in `gateway.toml`.
     fn name(&self) -> &'static str;
 
-    /// The lines of its endpoint, between `dialect` and `profile`. Its sessions are the client `web`'s.
+    /// The lines of the endpoint between `dialect` and `profile`. The sessions belong to the client `web`.
     fn endpoint(&self) -> &'static str;
 
     /// Does the dialect have refresh tokens? If an access token is exchanged for the next, [`Tokens::refresh`] is

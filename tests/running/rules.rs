@@ -45,7 +45,7 @@ async fn p5_a_reload_takes_routes_for_open_connections_and_known_tokens() {
     let mut connection = TcpStream::connect(gate.address).await.unwrap();
     assert!(ask(&mut connection, "/hello", &tokens.access).await.starts_with("HTTP/1.1 200"));
 
-    // One more, one that asks for more, one less.
+    // A further route, a route with more demands, and one route less.
     let scoped = replaced(CONFIG, "path = \"/{*rest}\"", "path = \"/{*rest}\"\nscopes = [\"admin\"]");
     let public = "[[routes]]\npath = \"/public/{*rest}\"\nauth = \"none\"\nupstream = \"app\"\n";
     let next = replaced(&scoped, public, MORE);

@@ -383,7 +383,7 @@ async fn p3_a_program_that_cannot_run_or_is_not_ours_does_not_take_over() {
     upgrade_is_refused(&place, &gate, 4, "cannot be run: Exec format error").await;
     put(b"#!/bin/sh\necho broken >&2\nexit 3\n", 0o755);
     upgrade_is_refused(&place, &gate, 5, "check: broken").await;
-    // It succeeds, whatever it is asked.
+    // A program that succeeds for any arguments.
     put(b"#!/bin/sh\n", 0o755);
     upgrade_is_refused(&place, &gate, 6, "is not rotogate").await;
     put(b"#!/bin/sh\necho '{}'\n", 0o755);

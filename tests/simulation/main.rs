@@ -58,7 +58,7 @@ fn search(first: u64, histories: u64, plant: Plant) -> (Counts, Option<(u64, Str
             }
             let seed = first.wrapping_add(at);
             if let Err(broken) = history(seed, plant, histories == 1, &mut counts) {
-                // The others stop at their next history.
+                // The other threads stop at their next history.
                 next.store(histories, Ordering::Relaxed);
                 return (counts, Some((seed, broken)));
             }

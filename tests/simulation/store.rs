@@ -19,9 +19,9 @@ use support::random::Random;
 
 pub(crate) const ISSUER: &str = "https://gate.test";
 pub(crate) const LEEWAY: Duration = Duration::from_secs(30);
-/// One operation in so many fails before it writes; as many after.
+/// One operation in this number fails before its write, and one after.
 const FAILS_ONE_IN: u64 = 20;
-/// Of a store that loses writes: one in so many is never there, though it is acknowledged.
+/// A store that loses writes loses one acknowledged write in this number.
 const LIES_ONE_IN: u64 = 30;
 
 /// Does an acknowledgement of this store mean anything?
@@ -31,16 +31,16 @@ pub(crate) enum Trust {
     LosesWrites,
 }
 
-/// A fault in what says that it keeps its word.
+/// A planted fault of a store that claims to be reliable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Plant {
     Nothing,
     /// A swap is acknowledged now and done with the next operation, if the process lives that long.
     AcknowledgesFirst,
-    /// Not of the store, whose records are sealed: the gate replays for twice as long as it promises.
+    /// A fault of the gate, because the store's records are sealed: it replays for twice as long as it promises.
     ReplaysPastGrace,
     RevocationIsForgotten,
-    /// The same, of one that had failed before.
+    /// As above, for a repetition of a failed operation.
     RepetitionIsForgotten,
     SwapsWithoutComparing,
     /// Every new generation counts as seen in use.

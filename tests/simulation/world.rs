@@ -106,15 +106,15 @@ struct Chain {
     /// The highest generation that any holder got.
     received: Generation,
     rotations_since_theft: u32,
-    /// Both acted within each other's grace: they share one pair.
+    /// Owner and thief acted within each other's grace, so they share one pair.
     together: bool,
-    /// A holder asked for its end, or did something that ends it.
+    /// A holder requested the end of the session, or caused it.
     end_asked: bool,
-    /// And it was acknowledged.
+    /// The end was acknowledged.
     ended: bool,
-    /// The store failed when this process asked for its end, so that it is owed.
+    /// The store failed when this process wrote the end, so the end is owed.
     end_owed: bool,
-    /// Its owner has given up.
+    /// The owner of the session has given up.
     over: bool,
 }
 
@@ -128,21 +128,21 @@ impl Chain {
 enum What {
     Refresh(Who, String),
     End(Vec<usize>),
-    /// With the sessions whose end is owed.
+    /// The flush, with the sessions whose end is owed.
     Flush(Vec<usize>),
 }
 
-/// A request that the process is at.
+/// A request in progress.
 struct Flight {
     chain: usize,
     what: What,
     begun: Timestamp,
-    /// The same in felt time.
+    /// The begin in felt time.
     begun_felt: Timestamp,
     /// Another request of the same holder, with the same token, was under way beside it: when the token was first
     /// presented, and when the earlier of the two was, in felt time.
     beside: Option<(Timestamp, Timestamp)>,
-    /// The end of the session had been acknowledged before it began.
+    /// The end of the session was acknowledged before the request began.
     after_end: bool,
     work: Work,
 }
@@ -154,12 +154,12 @@ pub(crate) struct World {
     time: Arc<ManualTime>,
     store: Arc<Faulty>,
     gate: Gate,
-    /// Engine time may begin earlier after a crash, as far back as the last write, if the wall clock was set back. This
-    /// one never does: what it says has passed has passed for every process, and perhaps less for some.
+    /// Engine time may begin earlier after a crash, as far back as the last write, if the wall clock was set back. Felt
+    /// time never does: it is a lower bound of the time that has passed for every process.
     felt: Timestamp,
     last: Timestamp,
     rules: usize,
-    /// Tells what happens, where one history alone is run.
+    /// Prints the steps, if only one history runs.
     tells: bool,
     chains: Vec<Chain>,
     flights: Vec<Flight>,
@@ -420,7 +420,7 @@ impl World {
         Ok(())
     }
 
-    /// One request goes some steps further, and perhaps to its end.
+    /// Advances one request by some steps, perhaps to its end.
     fn go_on(&mut self) -> Result<(), String> {
         if self.flights.is_empty() {
             return Ok(());

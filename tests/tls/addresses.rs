@@ -32,7 +32,7 @@ async fn a4_connections_beyond_those_of_one_address_are_closed_and_others_are_se
         assert!(served(&gate, "127.0.0.1").await.is_none());
     }
     assert!(served(&gate, "127.0.0.2").await.is_some());
-    // One line for all of them.
+    // One line for all closed connections.
     assert_eq!(gate.log().matches("connection limit of an address reached").count(), 1);
     held.pop();
     until("the place is free again", async || served(&gate, "127.0.0.1").await.is_some()).await;

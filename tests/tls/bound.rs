@@ -196,7 +196,7 @@ async fn r14_a_bound_token_is_good_on_connections_with_its_certificate_alone() {
         let access = caller.log_in("robot").await.text("access_token");
         assert_eq!(claims(&access)["cnf"], json!({ "x5t#S256": thumbprint(&own) }));
         let (thief, bare) = (world.caller(Some(&other), protocol), world.caller(None, protocol));
-        // Both before and after it is in the cache.
+        // Before and after the token is in the cache.
         for _ in 0..2 {
             assert_eq!(caller.get("/strict/x", &access).await.status, 200, "{protocol}");
             for (stranger, reason) in [(&thief, "other_certificate"), (&bare, "no_certificate")] {
@@ -319,7 +319,7 @@ async fn r14_a_key_and_a_certificate_are_both_proved() {
     assert_eq!(ask(&bare, &proof("GET", "/strict/x", Some(&access))).await, 401);
     assert_eq!(ask(&caller, "x").await, 401);
     assert_eq!(caller.get("/strict/x", &access).await.status, 401);
-    // Its refresh needs both.
+    // A refresh needs both bindings.
     let refresh = tokens.text("refresh_token");
     assert_eq!(caller.refresh("robot", &refresh).await.error(), (400, "invalid_dpop_proof"));
     let fields = [("client_id", "robot"), ("grant_type", "refresh_token"), ("refresh_token", refresh.as_str())];

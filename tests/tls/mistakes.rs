@@ -7,7 +7,7 @@ use support::Place;
 use support::pki::{Pki, secure_place, with_server, write_private};
 use support::tls_client::Client;
 
-/// Both say it, and both name the key of gateway.toml.
+/// `check` and the start report it, and both name the key of gateway.toml.
 fn both_say(place: &Place, texts: &[&str]) {
     let checked = place.run(&["check"], "");
     assert_eq!(checked.code, Some(2), "{checked:?}");

@@ -86,7 +86,7 @@ async fn t6_a_connection_without_a_sound_header_is_closed() {
     ] {
         assert_eq!(answer(&gate, &[bytes, request]).await, "", "{bytes:x?}");
     }
-    // One that never comes.
+    // A header that never arrives.
     assert_eq!(answer(&gate, &[]).await, "");
     assert!(answer(&gate, &[&header(PROXY, CLIENT), request]).await.starts_with("HTTP/1.1 200"));
     // A second one is no request.
@@ -171,7 +171,7 @@ async fn the_header_comes_before_tls() {
     assert!(client.connect(gate.address, "gate.test").await.is_err());
 }
 
-/// The same for TCP over IPv6: an address of this /64 below 2001:db8::/32.
+/// A header for TCP over IPv6, with an address of this /64 below 2001:db8::/32.
 fn header_v6(network: u32) -> Vec<u8> {
     let client = (0x2001_0db8_u128 << 96 | u128::from(network) << 64 | 1).to_be_bytes();
     let addresses = [&client[..], &[0; 15], &[1, 0x12, 0x34, 1, 187]].concat();

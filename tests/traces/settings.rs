@@ -134,7 +134,7 @@ fn p5_p45_a_reload_turns_traces_on_and_off_and_reads_the_headers_anew() {
     let line = reload(&edge, &on(&first));
     assert_eq!((&line["event.action"], &line["changed"]), (&json!("config.reload"), &json!("tracing")), "{line}");
     assert_eq!(ask("/public/one"), 1);
-    // The same section, but the file has changed.
+    // The same section, with a changed file.
     write_private(&edge.place.path("headers"), "x-tenant: twotwo\n");
     reload(&edge, &on(&first));
     assert_eq!(ask("/public/two"), 1);

@@ -26,7 +26,7 @@ fn forwarded(edge: &Edge) -> [String; 3] {
 
 #[test]
 fn p45_p46_the_trace_of_a_trusted_proxy_goes_on_and_the_upstream_has_our_span_as_its_parent() {
-    // Its decision counts, whatever part of new traces is recorded.
+    // The proxy's decision counts, whatever part of new traces is recorded.
     for sample in ["0", "1"] {
         let collector = Collector::start("ok");
         let edge = traced(&format!("sample = {sample}\nendpoint = \"{}\"", collector.url("http")), PROXY);

@@ -30,7 +30,7 @@ enum Step {
     Reply(ProviderReply),
     NotSent,
     Lost,
-    /// It never replies.
+    /// The provider never replies.
     Silent,
 }
 

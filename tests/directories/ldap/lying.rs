@@ -462,7 +462,7 @@ async fn i63_a_disabled_user_is_answered_as_nobody_and_takes_as_many_guesses_wha
         let answers = [gate.log_in("demo", PASSWORD).await, gate.log_in("nobody", PASSWORD).await];
         let told = answers.map(|answer| (answer.status, answer.error()));
         assert_eq!(told[0], told[1], "{code}");
-        // One was taken already.
+        // One attempt was counted already.
         assert_eq!(guesses(&gate, ["demo", "nobody"]).await, [4; 2], "{code}");
     }
 }

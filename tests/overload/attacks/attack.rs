@@ -64,9 +64,9 @@ pub(super) enum Attack {
     Caller,
     /// A slow upstream behind a public route, from one address.
     Upstream,
-    /// One token, and as many slow requests as it gets to the upstream of the others.
+    /// One token, with as many slow requests as possible to the upstream of the others.
     SlowCaller,
-    /// The same with tokens of many users from one address.
+    /// As above, with tokens of many users from one address.
     SlowAddress,
 }
 

@@ -44,7 +44,7 @@ pub(super) async fn hanging() -> SocketAddr {
     address
 }
 
-/// One that asks from its own address, as its own user.
+/// A client with its own address and its own user.
 pub(super) struct Client {
     from: [u8; 4],
     gate: SocketAddr,
@@ -190,7 +190,7 @@ impl fmt::Display for Seen {
     }
 }
 
-/// The others at work.
+/// The other clients while they send requests.
 pub(super) struct Others {
     tasks: JoinSet<(Seen, Client)>,
     ending: Arc<AtomicBool>,

@@ -150,7 +150,7 @@ fn i44_what_a_request_of_before_puts_into_the_cache_does_not_count() {
     assert_eq!(w.check(&token).unwrap_err(), Denial::UnknownIssuer);
     keys.cache.insert(keys.key(&token).owned(), Arc::clone(&old));
     assert_eq!(w.checker.verify_ignoring_expiry(&token, Duration::ZERO, w.shown()).unwrap_err(), Denial::UnknownIssuer);
-    // The same with changed rules instead of removed ones.
+    // As above, with changed rules instead of a removed issuer.
     let other = IssuerRules { audience: ["other".into()].into(), ..w.rules(2) };
     w.trust(vec![w.rules(1), other]);
     let keys = w.checker.keys.load_full();

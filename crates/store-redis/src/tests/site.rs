@@ -25,7 +25,7 @@ pub(super) enum Site {
 }
 
 impl Site {
-    /// One of each kind.
+    /// A site of each kind.
     pub(super) fn both() -> [Self; 2] {
         [Self::One(Server::start(&[])), Self::cluster()]
     }

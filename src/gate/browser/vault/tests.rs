@@ -136,7 +136,7 @@ async fn b40_while_the_provider_is_away_the_user_is_forwarded_for_ten_minutes_an
     assert!(matches!(world.request(&login).await, Err(Denial::SessionUnavailable(_))));
     // A prefetch asks no provider.
     assert_eq!(world.ask(&login, RenewWhen::Never).await, Err(Denial::SessionNotRenewed));
-    // It lives: nothing has ended it.
+    // The session is live.
     let session = world.gate.sessions().get(login.session.id).await.unwrap().unwrap();
     assert_eq!((session.status, &*session.dialect), (rotogate_core::session::Status::Live, "browser"));
 }

@@ -82,7 +82,7 @@ type Hook = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub(super) enum Kind {
     /// Only the process remembers writes that this store refuses.
     Alone,
-    /// It has a file beside it for that, as a store of redb.
+    /// A file beside the store keeps such writes, as for a store of redb.
     WithFile,
     /// That file is full.
     FullFile,
@@ -96,7 +96,7 @@ pub(super) enum Kind {
 pub(super) struct Told {
     inner: Arc<dyn Store>,
     kind: Kind,
-    /// The same, if other gates write to it.
+    /// The store as a shared one, if other gates write to it.
     pub(super) node: Option<Arc<MemoryNode>>,
     owed: Option<Arc<OwedFile>>,
     folder: Arc<tempfile::TempDir>,
@@ -466,7 +466,7 @@ impl World {
         self.restart_while(Mode::Good).await;
     }
 
-    /// The same, on a store that is in this state once it was read.
+    /// As above, on a store that is in this state after its first reads.
     pub(super) async fn restart_while(&mut self, mode: Mode) {
         self.store.set(Mode::Good);
         self.store = Arc::new(self.store.again());

@@ -1,4 +1,4 @@
-//! The table, row by row. Its exploration is in `tests/exploration/`.
+//! The rows of the table. `tests/exploration/` explores the table exhaustively.
 
 use super::*;
 use crate::session::{RevokedBecause, Scope, Seal, SessionId, SessionSecret};
