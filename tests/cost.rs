@@ -39,15 +39,15 @@ const ISSUER: &str = "https://auth.example.com";
 const LEEWAY: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How many tokens take turns.
+/// The number of tokens that requests use in turn.
 const TOKENS: usize = 100;
-/// How many requests valgrind sees: it is some fifty times slower.
+/// The number of requests under valgrind, which is some fifty times slower.
 const REQUESTS: &str = "ROTOGATE_TEST_REQUESTS";
 /// The store of the sessions: `redb`, or a port of Redis. Unset: in memory.
 const STORE: &str = "ROTOGATE_TEST_STORE";
-/// Have them answered without the gate.
+/// If set, requests are answered without the gate.
 const BARE: &str = "ROTOGATE_TEST_BARE";
-/// Have each request bring a token that the gate has not seen. The value is the algorithm.
+/// If set, each request has a token that the gate has not seen. The value is the algorithm.
 const NEW: &str = "ROTOGATE_TEST_NEW";
 /// The most memory of a cached token besides its text, in bytes: its claims, the headers made of them, and its entries in
 /// the caches. The first figure was 1,019; kept results of conditions added 8. Runs differ by a byte or two: 1,764 for a
@@ -64,12 +64,12 @@ const NEW_TOKEN: Row =
 async fn service() -> (GateService<Inner>, Heads) {
     let (mut service, tokens) = unused(Algorithm::Hs256, TOKENS).await;
     let mut heads = Heads::new(tokens.iter().map(String::as_str));
-    // Each is seen for the first time, and then the caches are as they stay.
+    // The gate sees each token for the first time; after that the caches do not change.
     (0..10 * TOKENS).for_each(|_| exchange(&mut service, heads.request()));
     (service, heads)
 }
 
-/// A gate that has seen [`TOKENS`] tokens, and as many as `number` that it has not.
+/// A gate that has seen [`TOKENS`] tokens, and `number` tokens that it has not seen.
 async fn new_tokens(algorithm: Algorithm, number: u64) -> (GateService<Inner>, Heads) {
     let (mut service, tokens) = unused(algorithm, TOKENS + usize::try_from(number).unwrap()).await;
     let mut heads = Heads::new(tokens.iter().map(String::as_str));
@@ -120,7 +120,7 @@ async fn store(name: &str, keyring: Uuid) -> Arc<dyn Store> {
         let options = rotogate::store::redb::Options::new(ISSUER, keyring, LEEWAY);
         return Arc::new(RedbStore::open(folder.path().join("rotogate.redb"), options).unwrap());
     }
-    // A store of its own for each run.
+    // Each run has a separate store.
     let network = NetworkOptions {
         connect_timeout: PATIENCE,
         reply_timeout: Some(PATIENCE),
@@ -132,7 +132,7 @@ async fn store(name: &str, keyring: Uuid) -> Arc<dyn Store> {
     Arc::new(RedisStore::connect(options).await.unwrap())
 }
 
-/// Allocations of so many requests.
+/// The allocations of this many requests.
 fn allocations(mut operation: impl FnMut()) -> u64 {
     allocation_counter::measure(|| (0..10 * TOKENS).for_each(|_| operation())).count_total
 }
@@ -190,7 +190,7 @@ async fn b58_a_known_session_cookie_costs_no_more_allocations_than_a_known_token
     let mut each = [(AUTHORIZATION, tokens), (COOKIE, cookies)]
         .map(|(name, values)| (service.clone(), Heads::of_page(name, values.iter().map(String::as_str))));
     for (service, heads) in &mut each {
-        // A cookie that is not known waits for its session.
+        // A request with an unknown cookie waits for its session.
         for _ in 0..TOKENS {
             assert_eq!(service.call(heads.request()).await.unwrap().status(), 200);
         }

@@ -1,6 +1,6 @@
 //! The measured costs behind a budget, and the message for a build that exceeds the budget.
 
-/// By how many percent a build may exceed what was measured. From run to run, instructions differ by half a percent.
+/// The tolerance in percent above the measured cost. Instructions of two runs differ by half a percent.
 const TOLERANCE: f64 = 3.0;
 
 /// The last measured cost of a request.

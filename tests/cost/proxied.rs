@@ -28,7 +28,7 @@ const MARK: &str = "rotogate_server::server::operate::admin::health::readiness::
 /// The allocating functions: mimalloc for Rust, and the C library for the cryptography in C.
 const ALLOCATORS: [&str; 4] = ["mi_malloc_aligned", "mi_zalloc_aligned", "mi_realloc_aligned", "malloc"];
 
-/// How a client speaks to the gate.
+/// The protocol between client and gate.
 #[derive(Clone, Copy)]
 enum Protocol {
     Http1,
@@ -36,7 +36,7 @@ enum Protocol {
     Tls(&'static str),
 }
 
-/// In the test profile, which optimises dependencies alone.
+/// Figures of the test profile, which optimises only dependencies.
 const ROWS: [(Protocol, Row); 4] = [
     (Protocol::Http1, row("HTTP/1.1", 276_200.0, 17.0)),
     (Protocol::Http2, row("HTTP/2 in clear", 347_900.0, 25.3)),
@@ -48,7 +48,7 @@ const fn row(name: &'static str, instructions: f64, allocations: f64) -> Row {
     Row { name, instructions, allocations, file: "tests/cost/proxied.rs" }
 }
 
-/// What was counted since the last mark.
+/// The counts since the last mark.
 struct Counts {
     instructions: u64,
     allocations: u64,
@@ -83,7 +83,7 @@ impl Counted {
     async fn mark(&mut self) -> Counts {
         assert_eq!(self.gate.admin_get("/readyz").await.status, StatusCode::OK);
         let files = self.files();
-        // A check that waits is entered again, which dumps again.
+        // callgrind writes another dump if a waiting check is entered again.
         let first = files.get(self.files).unwrap_or_else(|| panic!("callgrind knows no function {MARK}"));
         let counts = read(first);
         self.files = files.len();
@@ -114,7 +114,7 @@ fn read(path: &Path) -> Counts {
                 counts.allocations += calls.split(' ').next().unwrap().parse::<u64>().unwrap();
             }
         } else if let Some(name) = line.strip_prefix("cfn=").or_else(|| line.strip_prefix("fn=")) {
-            // A name stands where it comes first, and its number alone afterwards.
+            // callgrind writes a name at its first use, and later only its number.
             let (number, name) = name.split_once(' ').unwrap_or((name, ""));
             if ALLOCATORS.contains(&name) {
                 allocators.push(number.to_owned());
@@ -179,13 +179,14 @@ async fn a_proxied_request_with_a_cached_token_costs_so_many_instructions_and_al
     let pki = Pki::new();
     let secure =
         "[[server.listeners]]\naddress = \"127.0.0.1:0\"\ntls = { cert = \"server.pem\", key = \"server.key\" }";
-    // A connection waits for its next request while a period without requests is counted, long on a busy machine.
+    // The connection waits for its next request during a counted period without requests, which is long on a busy
+    // machine.
     let server = "workers = 1\nhead_timeout = \"5m\"\nidle_timeout = \"5m\"";
     let config = with(&with(CONFIG, "server", server), "sessions", "access_ttl = \"12h\"");
     let config = config.replacen("[admin]", &format!("{secure}\n[admin]"), 1);
     let place = Place::new(&config.replace("echo:", &format!("http://{}", upstream())));
     pki.issue(&["gate.test"]).write(&place, "server");
-    // The password is hashed where that takes no minutes.
+    // The password is hashed outside of callgrind, where that does not take minutes.
     let gate = place.start();
     let token = gate.login().await.access;
     gate.stop();

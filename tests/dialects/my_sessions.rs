@@ -72,7 +72,7 @@ async fn p55_a_user_sees_and_ends_only_their_own_sessions() {
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
     assert_eq!(gate.get("/x", &eve.access).await.status, StatusCode::OK);
 
-    // All but this one.
+    // All sessions except the current one.
     let others = [gate.login().await, gate.login().await];
     assert_eq!(ask(&gate, Method::DELETE, "?others", &mine.access).await.json()["ended"], 2);
     for other in &others {

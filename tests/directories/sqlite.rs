@@ -89,7 +89,7 @@ async fn i22_a_directory_that_fails_is_503_in_every_dialect_and_consumes_nothing
         held.push((dialect, dialect.login(&gate).await));
     }
     users.hide();
-    // More often than the circuit needs to open: what it answers is the same.
+    // More requests than the circuit needs to open: the answer is the same.
     for _ in 0..3 {
         for (dialect, tokens) in &held {
             assert!(dialect.is_undecided(&gate, tokens).await, "{}", dialect.name());

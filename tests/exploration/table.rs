@@ -1,4 +1,4 @@
-//! The record of the small world, and the production table behind it.
+//! The record of the model, and the production table behind it.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use rotogate_core::session::rotation::{self, Decision, Facts, RecordChange};
 
 /// One unit of the model's time.
 const UNIT: Duration = Duration::from_millis(300);
-/// In units.
+/// In units of [`UNIT`].
 pub(crate) const GRACE: u8 = 1;
-/// In units.
+/// In units of [`UNIT`].
 pub(crate) const WINDOW: u8 = 4;
-/// A minimum that no token reaches, in the small world's numbers.
+/// A minimum that no token of the model reaches.
 pub(crate) const REVOKED: u8 = u8::MAX;
 
 const CREATED: Timestamp = Timestamp::from_secs(1_732_000_000);
@@ -64,7 +64,7 @@ impl Verdict {
         }
     }
 
-    /// Is such a token one that stands for the session as it is: not a predecessor that is still served?
+    /// Does such a token stand for the session's present state, and not for a predecessor that is still served?
     pub(crate) fn is_live(self) -> bool {
         self == Self::Rotate || self == Self::Forward
     }
@@ -81,7 +81,7 @@ pub(crate) struct Outcome {
 type Decide = fn(&Session, Generation, Facts, Timestamp, &Profile) -> Decision;
 type Steps = fn(&Session, Decision, Generation, LastPair, Timestamp, &Profile) -> Option<RecordChange>;
 
-/// Production's functions, or those with a fault.
+/// The functions of production, or faulty ones.
 pub(crate) struct Table {
     pub(crate) decide: Decide,
     pub(crate) step: Steps,
@@ -92,7 +92,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Production's.
+    /// The functions of production.
     pub(crate) fn new(revoke_previous: bool) -> Self {
         let profile = Profile {
             grace: UNIT * u32::from(GRACE),
