@@ -175,7 +175,7 @@ async fn an_upstream_that_was_restarted_is_connected_to_again() {
     while ask().await.is_ok() {}
     assert_eq!(ask().await.unwrap_err().code(), Code::Unavailable);
     let again = loop {
-        // The old one may still be on its way out.
+        // The old server may still be ending.
         match TcpListener::bind(upstream).await {
             Ok(listener) => break listener,
             Err(_) => tokio::task::yield_now().await,

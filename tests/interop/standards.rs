@@ -151,7 +151,7 @@ upstream = "app"
         let ran = run(file, &[&gate, &good]);
         assert!(ran.status.success(), "{file}: {}", String::from_utf8_lossy(&ran.stderr));
         assert_eq!(String::from_utf8_lossy(&ran.stdout).trim(), subject, "{file}");
-        // Another upstream's, a forged one, and an access token.
+        // An assertion for another upstream, a forged one, and an access token.
         for (what, text) in [("other", &other), ("forged", &forged), ("token", &tokens.access)] {
             assert!(!run(file, &[&gate, text]).status.success(), "{file} accepts: {what}");
         }

@@ -1,4 +1,4 @@
-//! Kuzzle's protocol over WebSocket: identities, cookies, bounds, and what becomes of connections when tokens do.
+//! Kuzzle's protocol over WebSocket: identities, cookies, bounds, and the end of connections with their tokens.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,9 +19,9 @@ use tokio_tungstenite::{WebSocketStream, accept_hdr_async, client_async};
 use crate::kuzzle::client::{Client, jwt, result};
 use support::{CONFIG, Gate, Place, until};
 
-/// Longer than anything here takes; only a hang ends by it.
+/// The time limit of a wait, which only a hang reaches.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Longer than the gate takes to look at its connections.
+/// Longer than several checks of connections by the gate take.
 const SEVERAL_LOOKS: Duration = Duration::from_millis(1700);
 
 /// An event at the upstream.
@@ -31,7 +31,7 @@ enum Event {
     Closed(usize),
 }
 
-/// An upstream that says what it knows of a caller, and which connection it is.
+/// An upstream that answers with the caller's identity and the number of the connection.
 async fn upstream() -> (u16, UnboundedReceiver<Event>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -125,7 +125,7 @@ impl Wire {
         }
     }
 
-    /// A call that is the upstream's to answer.
+    /// A call that the upstream answers.
     async fn call(&mut self, jwt: Option<&str>) -> Value {
         let call = json!({ "controller": "app", "action": "hello", "requestId": "R", "jwt": jwt });
         self.send(call.to_string()).await;
@@ -158,7 +158,7 @@ async fn t9_a_rotation_elsewhere_leaves_a_connection_and_what_hangs_on_it_alone(
     // No message arrives and nothing ends. A slow machine cannot fail this check.
     assert!(timeout(SEVERAL_LOOKS, wire.0.next()).await.is_err(), "something was said");
     assert_eq!(connection(&wire.call(Some(jwt(&second))).await), 1);
-    // Over the connection itself, too.
+    // The same over the connection itself.
     let refresh = json!({ "controller": "auth", "action": "refreshToken", "jwt": second["jwt"] });
     wire.send(refresh.to_string()).await;
     let third = wire.hear().await["result"].take();
@@ -328,7 +328,7 @@ async fn p67_t42_each_remedy_of_the_message_about_calls_stops_the_attack_that_it
     let message = place.run(&["check"], "").stderr;
     let (all, plugin) = ("kuzzle = [\"*\"]", "kuzzle = [\"my-plugin:*\"]");
     assert_eq!(printed(&message), [all, plugin, all], "each remedy is tried here: {message}");
-    // A rule of a route that is less strict is no answer, nor is one for calls of Kuzzle's own API.
+    // A rule of a less strict route is no remedy, and neither is a rule for calls of Kuzzle's own API.
     for (at_strict, at_envelope) in [
         ("", "kuzzle = [\"realtime:*\"]\n"),
         ("kuzzle = [\"realtime:*\"]\n", ""),
@@ -413,7 +413,7 @@ fn with_one_route(place: &Place) -> String {
     format!("{begin}[[upstreams]]\nname = \"ws\"\n{end}")
 }
 
-/// Has this configuration taken up.
+/// Reloads the gate with this configuration.
 async fn reload(place: &Place, gate: &Gate, config: &str) {
     let before = gate.log().matches("configuration reloaded").count();
     place.write_config(config);
@@ -471,7 +471,7 @@ async fn t34_a_connection_ends_with_its_endpoint_and_one_that_the_old_routes_ref
     let [mut one, mut other] = [Wire::open(&gate).await, Wire::open(&gate).await];
     assert_eq!(one.call(Some(jwt(&token))).await["status"], 403);
     reload(&place, &gate, &config).await;
-    // The routes of its beginning know no upstream for this caller: its client connects again.
+    // The routes at the begin of the connection have no upstream for this caller, so the client connects again.
     let call = json!({ "controller": "app", "action": "hello", "requestId": "R", "jwt": jwt(&token) });
     one.send(call.to_string()).await;
     assert_eq!(close_code(&mut one).await, CloseCode::Restart);
@@ -519,10 +519,10 @@ async fn k30_an_upstream_connection_ends_once_its_decision_point_refuses_and_no_
     reload(&place, &gate, &with_one_route(&place).replace("upgrade = true\n", decided)).await;
     let token = Client { gate: &gate }.login("").await;
     let mut wire = Wire::open(&gate).await;
-    // It is asked about the call, and about the connection to the upstream.
+    // The decision point is asked about the call, and about the connection to the upstream.
     wire.call(Some(jwt(&token))).await;
     assert_eq!(event(&mut events).await, Event::Opened(1));
-    // Nothing more is sent: the gate asks again by itself.
+    // No further message is sent: the gate itself asks again.
     assert_eq!(close_code(&mut wire).await, CloseCode::Restart);
     assert_eq!(event(&mut events).await, Event::Closed(1));
     let mut again = Wire::open(&gate).await;

@@ -28,7 +28,7 @@ use support::try_send;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     None,
-    /// The old token lives on after an exchange. The gate's own doing, by its configuration.
+    /// The old token remains valid after an exchange. The gate's configuration causes this fault.
     OldTokenIsKept,
     /// The same token again is refused: a lost reply costs the login.
     ReplayIsRefused,
@@ -198,7 +198,7 @@ async fn open(
         let (Ok(client), Ok(gate)) = (client.await, gate.await) else { return };
         let (mut from_client, mut to_client) = tokio::io::split(TokioIo::new(client));
         let (mut from_gate, mut to_gate) = tokio::io::split(TokioIo::new(gate));
-        // Whichever ends, ends both.
+        // The end of one side ends both.
         tokio::select! {
             _ = tokio::io::copy(&mut from_client, &mut to_gate) => {}
             _ = carry(&world, &mut from_gate, &mut to_client) => {}
