@@ -55,7 +55,7 @@ fn nodes(server: &Postgres) -> (Place, [Gate; 2]) {
     (place, gates)
 }
 
-// The way to the server is a task of this test, and a start waits for it.
+// The proxy to the server is a task of this test, and a start waits for the proxy.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c42_a_login_takes_three_round_trips_to_postgresql_and_a_refresh_two() {
     let server = server();
@@ -179,7 +179,7 @@ fn c20_a_gate_that_cannot_use_the_store_does_not_start_and_says_why_without_cred
     let text = said(&first);
     assert!(text.contains("synchronous_commit off") && text.contains("set it to on"), "{text}");
     drop(gates);
-    // A mistake is found without the server.
+    // The command finds the mistake without the server.
     std::fs::remove_file(first.path("store.pw")).unwrap();
     let ran = first.run(&["check"], "");
     assert!(ran.code == Some(2) && ran.stderr.contains("store.password_file"), "{ran:?}");

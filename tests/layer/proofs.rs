@@ -79,7 +79,7 @@ impl Node {
         self.get("/orders", token, proof).await.0.as_u16()
     }
 
-    /// The status of a request behind `require()` alone.
+    /// The status of a request behind only `require()`.
     async fn required(&self, token: &str, proof: &str) -> u16 {
         let service = self.gate.require().layer(tower::service_fn(upstream));
         answer(service, asked("/orders", token, proof), String::new()).await.0.as_u16()
@@ -232,7 +232,7 @@ async fn j25_a_proof_counts_once_at_the_routes_and_verdicts_of_gates_that_share_
     assert!(status == 401 && challenge.starts_with("DPoP error=\"invalid_dpop_proof\""), "{status} {challenge}");
     assert_eq!([a.status(&access, &captured).await, b.required(&access, &captured).await], [401, 401]);
     assert_eq!([a.verdict(&access, &captured).await, b.verdict(&access, &captured).await], [401, 401]);
-    // Each place counts for all.
+    // A use at one place counts at all places.
     let (required, asked) = (fresh(), fresh());
     assert_eq!([a.required(&access, &required).await, b.status(&access, &required).await], [200, 401]);
     assert_eq!([a.verdict(&access, &asked).await, b.verdict(&access, &asked).await], [200, 401]);

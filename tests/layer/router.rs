@@ -35,7 +35,7 @@ async fn a_router_behind_the_gate_knows_its_callers_and_serves_the_gates_endpoin
     assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
     assert!(refused.challenge().contains("invalid_token"), "{}", refused.challenge());
     assert_eq!(server.get_with("/me", &access).await.body, "ada");
-    // For permitted callers, the application answers for a path that it does not have.
+    // The application answers permitted callers for an unknown path.
     assert_eq!(server.get("/nothing").await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(server.get_with("/nothing", &access).await.status, StatusCode::NOT_FOUND);
 
@@ -278,7 +278,7 @@ async fn t12_where_a_pattern_has_an_escape_its_letter_case_decides_nothing() {
         .build()
         .await
         .unwrap();
-    // The router knows the path as it came: the gate's public route is another one there.
+    // The router sees the path as sent, which is not the gate's public route.
     let app = Router::new().route("/caf%C3%A9", get(async || "open")).route("/{name}", get(async || "closed"));
     let server = Server::axum(app.layer(gate.layer())).await;
     assert_eq!(server.get("/caf%C3%A9").await.body, "open");

@@ -45,7 +45,7 @@ async fn a_gate_has_at_most_64_identity_headers_from_the_start_and_by_a_reload()
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "64", "the last one, too");
 }
 
-/// Status, and what the service saw of the two headers.
+/// The status, and the two headers at the service.
 async fn asked(layer: GateLayer, token: Option<&str>) -> (StatusCode, String) {
     let service = layer.layer(service_fn(async |request: Request<Empty<Bytes>>| {
         let seen = |name: &str| request.headers().get(name).map_or("none", |value| value.to_str().unwrap()).to_owned();
@@ -75,7 +75,7 @@ async fn p5_services_of_the_old_rules_pass_on_no_identity_header_of_the_new_ones
     assert_eq!(asked(new.layer(), Some(&access)).await, (StatusCode::OK, "spoofed ada".into()));
     assert_eq!(asked(new.layer(), None).await.0, StatusCode::UNAUTHORIZED);
 
-    // A header that no rules in force set is the client's.
+    // A header that no rule in force sets belongs to the client.
     let third = new.prepare_rules(told_in(builder(), "x-old", Auth::Required)).unwrap();
     let third = new.use_rules(third);
     assert_eq!(asked(old.layer(), None).await, (StatusCode::OK, "none spoofed".into()));

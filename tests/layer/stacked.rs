@@ -1,4 +1,4 @@
-//! Several layers of a gate, one inside another, and what they may ask.
+//! Several layers of a gate, one inside another, and their demands.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -70,7 +70,7 @@ async fn t31_a_layer_inside_a_nest_judges_the_whole_path() {
         assert_eq!(server.get(path).await.status, StatusCode::UNAUTHORIZED, "{path}");
         assert_eq!(server.get_with(path, &access).await.body, "well", "{path}");
     }
-    // The endpoints are where they are, and not below every prefix, too.
+    // The endpoints have only their own paths, and are not repeated below each prefix.
     assert_ne!(server.refresh("/admin/token", &refresh).await.status, StatusCode::OK);
     assert_eq!(server.refresh("/token", &refresh).await.status, StatusCode::OK);
 }
@@ -186,7 +186,7 @@ async fn a_layer_that_tells_the_caller_in_headers_alone_refuses_whatever_asks_fo
     assert_eq!(send(forged("/open").body(String::new()).unwrap()).await.body, " false");
     assert_eq!(server.get_with("/me", &access).await.status, StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(server.get_with("/required", &access).await.status, StatusCode::UNAUTHORIZED);
-    // The caller that a layer in front found is not passed on either.
+    // The caller of an outer layer is not forwarded either.
     let server = Server::axum(app.layer(gate.require())).await;
     assert_eq!(server.get_with("/told", &access).await.body, "ada false");
 }

@@ -1,5 +1,5 @@
 //! A refusal to decide is never reported as a decision: every command of every dialect, while a limit is reached, while
-//! too much waits, while the store or the directory fails. Nothing is consumed by it, and nothing acknowledged.
+//! a queue is full, while the store or the directory fails. The refusal consumes nothing and acknowledges nothing.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr};
@@ -31,7 +31,7 @@ use tower::{Layer, Service, ServiceExt};
 
 const PASSWORD: &str = "correct horse";
 const SECRET: &str = "a secret of a client";
-/// A limit that one address reaches soon, and never comes back from while a test runs.
+/// A limit that one address reaches soon, and that does not refill during a test.
 const BURST: u32 = 6;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,7 +196,7 @@ impl World {
         }
         let gate = builder.build().await.unwrap();
         let world = Self { gate, switch, address: AtomicU32::new(0x0a00_0001) };
-        // The secret is hashed once; afterwards it is known to be good.
+        // The secret is hashed once; afterwards the gate knows it as good.
         assert_eq!(world.ask(&client_token()).await.head.status, StatusCode::OK);
         world
     }
@@ -221,7 +221,8 @@ impl World {
         Came { head, body: body.to_bytes() }
     }
 
-    /// From an address that was never held up. Now and then such a one shares the bucket of one that was: then from another.
+    /// Sends from an address without refusals. If the address shares the bucket of a refused one by chance, takes
+    /// another.
     async fn ask(&self, asked: &Asked) -> Came {
         loop {
             let came = self.send(asked, self.fresh()).await;
@@ -231,7 +232,7 @@ impl World {
         }
     }
 
-    /// An address that has no try of any kind left.
+    /// An address that has used up each limit.
     async fn worn_out(&self) -> IpAddr {
         let from = self.fresh();
         for _ in 0..=BURST {
@@ -249,7 +250,7 @@ impl World {
         from
     }
 
-    /// A session that each dialect's own endpoint would take.
+    /// A session that the endpoint of each dialect would accept.
     async fn log_in_at(&self, dialect: &str) -> Held {
         let asked = match dialect {
             "envelope" => envelope(Method::POST, &json!({ "username": "ada", "password": PASSWORD })),
@@ -269,7 +270,7 @@ impl World {
             }
             "kuzzle" => Held { access: text(&json["result"]["jwt"]), refresh: String::new() },
             "knox" => {
-                // Found by what they look like, in the one message of the answer.
+                // Finds the tokens by their form in the single message of the answer.
                 let all = String::from_utf8_lossy(&came.body).into_owned();
                 let from = |begin: &str| {
                     let rest = &all[all.find(begin).unwrap()..];
@@ -391,7 +392,7 @@ struct Row {
     by: &'static [Trouble],
     leaves: Leaves,
     ask: fn(&Held) -> Asked,
-    /// Is this the answer of a good day?
+    /// Is this the usual answer?
     is_good: fn(&Came) -> bool,
 }
 
@@ -589,7 +590,7 @@ fn rows() -> Vec<Row> {
     ]
 }
 
-/// Whether this is the dialect's «not now», with a time to retry.
+/// Whether this is the dialect's answer for "try again later", with a time.
 fn is_undecided(dialect: &str, trouble: Trouble, came: &Came) -> bool {
     if dialect == "knox" {
         let code = if trouble == Limiter { "8" } else { "14" };
@@ -658,7 +659,7 @@ async fn r16_a_logout_that_failed_is_durable_once_it_is_acknowledged() {
     assert!(page.sessions.iter().all(|session| session.status != rotogate::session::Status::Live), "{page:?}");
 }
 
-/// The token in the cookie was superseded: it is dead, and its session is not.
+/// The token in the cookie is superseded and revoked, but its session is live.
 #[tokio::test]
 async fn r16_a_logout_by_cookie_ends_the_session_of_a_superseded_token_and_is_not_acknowledged_by_a_living_one() {
     let world = World::new().await;

@@ -1,4 +1,4 @@
-//! The bounds on names: a search for a type finds one type, and a function says what it does.
+//! The rules for names: a search for a type finds one type, and the name of a function says what the function does.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,5 @@
-//! A token bucket under every interleaving: threads take no more than there is, and what is given back is there again.
+//! A token bucket under every interleaving: threads take no more than the content, and returned tokens are available
+//! again.
 
 use loom::sync::Arc;
 use loom::thread;

@@ -74,7 +74,7 @@ const TABLE: &[Row] = &[
     row("CVE-2026-88011", "/private/a", &["x_auth-subject: root", "X-AUTH-SUBJECT: root"], Own),
     row("GHSA-f59h-q822-g45g", "/private/a", &["X_AUTH.SUBJECT: root"], Own),
     row("CVE-2026-30851", "/public/a", IMITATED, Nobody),
-    // The client has a header removed that the proxy set.
+    // The client tries to remove a header that the proxy sets.
     row("CVE-2024-45410", "/private/a", &["Connection: X-Forwarded-Uri, X-Forwarded-Host, X-Forwarded-For"], Own),
     row("CVE-2026-29054", "/private/a", &["Connection: close, X-Auth-Subject", "X-Auth-Subject: root"], Own),
     // Host and port are compared in another form.
@@ -93,7 +93,7 @@ const TABLE: &[Row] = &[
     row("CVE-2026-71326", "/", &[], NotSent("two requests at once, which differ in their token: the_verdicts_of_two")),
 ];
 
-/// The identity in headers that an upstream may take for ours.
+/// An identity in headers that an upstream may read as the gate's.
 const IDENTITY: [&str; 4] = ["x-auth-subject", "x-auth-account", "x-auth-scope", "x-auth-session"];
 
 fn subject(access: &str) -> String {

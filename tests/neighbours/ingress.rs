@@ -1,4 +1,4 @@
-//! examples/ingress-nginx as its controller renders it, for an nginx without the controller.
+//! examples/ingress-nginx in the form that the controller renders, for an nginx without the controller.
 
 use std::fmt::Write as _;
 

@@ -175,7 +175,7 @@ fn n63_the_gates_endpoints_and_documents_answer_behind_each_example() {
         }
         let good = format!("Authorization: Bearer {access}");
         assert_eq!(before.ask("GET /private/a", &[&good]).status, 200, "{name}");
-        // Of the gate: no application answers so.
+        // An answer of the gate, which no application gives.
         let introspected = posted(&before, &path_of("introspection_endpoint"), &[("token", access)], &[]);
         assert!(introspected.error().contains("client"), "{name}: {introspected:?}");
         let revocation = path_of("revocation_endpoint");
@@ -187,8 +187,8 @@ fn n63_the_gates_endpoints_and_documents_answer_behind_each_example() {
         assert_eq!(before.ask("GET /private/a", &[&good]).status, 401, "{name}");
         before.stub.take();
 
-        // A client states no address of its own: the limits count the one that it has. Envoy adds that to those that the
-        // client states, and here it is one of a trusted proxy.
+        // A client cannot choose its address: the limits count the real one. Envoy appends that address to the client's
+        // list, and here it is the address of a trusted proxy.
         if name.starts_with("envoy") {
             continue;
         }
@@ -240,7 +240,7 @@ fn n64_n65_this_machine_may_be_named_behind_each_example_and_another_host_is_ref
         before.stub.take();
         let refused = before.ask_at("other.test", "GET /private/a", &[&good]);
         assert!((400..500).contains(&refused.status) && before.stub.take().is_empty(), "{}: {refused:?}", program.name);
-        // The annotations of ingress-nginx have no place for it.
+        // The annotations of ingress-nginx cannot express this.
         assert!(
             refused.text().contains("does not serve the host") || program.name == "ingress-nginx",
             "{}: {refused:?}",

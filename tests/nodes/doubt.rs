@@ -9,7 +9,7 @@ use support::{Answer, CONFIG, Gate, Place, until, with};
 
 use super::servers::Servers;
 
-/// A gate behind a proxy, and one with a way of its own.
+/// A gate behind a proxy, and a gate with its own connection to the store.
 struct Two {
     servers: Servers,
     way: Proxy,
@@ -31,10 +31,10 @@ impl Two {
 
 const NO_WINDOW: &str = "grace = \"0s\"\nlost_response_window = \"0s\"";
 
-/// A word of the replies to a write that is no rotation.
+/// A word in the replies to writes other than rotations.
 const DONE: &str = "committed";
 
-/// A word of the replies to a rotation.
+/// A word in the replies to rotations.
 fn rotated(servers: &Servers) -> &'static str {
     if servers.is_postgres() { DONE } else { "swapped" }
 }
@@ -84,7 +84,7 @@ async fn out_of_reach(servers: Servers) {
     }
 }
 
-/// Row 3: the store has done it, and no reply comes.
+/// Row 3: the store has executed the write, and no reply arrives.
 async fn in_doubt_without_a_window(servers: Servers) {
     let two = Two::start(servers, NO_WINDOW, "").await;
     let Two { way, a, b, servers, .. } = &two;
@@ -97,7 +97,7 @@ async fn in_doubt_without_a_window(servers: Servers) {
     let third = b.refresh(&second.refresh).await.tokens();
     assert!(is_dead(&a.refresh(&second.refresh).await), "no repeat of what was answered");
     assert!(is_dead(&b.refresh(&third.refresh).await), "it was a reuse");
-    // Once it was answered, a repeat is a reuse again.
+    // After an answer, a repetition is a reuse again.
     let first = a.login().await;
     way.lose(Some(rotated(servers)));
     assert!(a.refresh(&first.refresh).await.is_fault());
@@ -105,7 +105,7 @@ async fn in_doubt_without_a_window(servers: Servers) {
     let second = a.refresh(&first.refresh).await.tokens();
     assert!(is_dead(&a.refresh(&first.refresh).await));
     assert!(is_dead(&a.refresh(&second.refresh).await));
-    // Only the gate that wrote it knows.
+    // Only the gate that wrote the record knows its state.
     let first = a.login().await;
     way.lose(Some(rotated(servers)));
     assert!(a.refresh(&first.refresh).await.is_fault());

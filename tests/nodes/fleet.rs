@@ -1,4 +1,4 @@
-//! Gates on one store, each behind a way of its own, and what a test does to all of them. The store is a parameter.
+//! Gates on one store, each behind its own proxy, and operations of a test on all of them. The store is a parameter.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub(super) struct Fleet {
 }
 
 pub(super) const GATES: usize = 3;
-/// How long a gate may take to serve again.
+/// The longest time until a gate serves again.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Picks a gate for a client.
@@ -133,7 +133,7 @@ impl Fleet {
         }
     }
 
-    /// Everything is as at the beginning.
+    /// Restores the initial state.
     pub(super) fn heal(&mut self) {
         for number in 0..GATES {
             if let Some(way) = &self.nodes[number].way {

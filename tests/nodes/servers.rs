@@ -133,7 +133,7 @@ impl Servers {
                 server.start_again();
             }
             Self::Sentinels(all) => {
-                // The one that was lost before may be on its way back.
+                // The server that was lost before may be returning.
                 all.until("both replicas follow", || {
                     let primary = all.primary();
                     let server = all.servers.iter().find(|server| server.port == primary);
@@ -169,7 +169,7 @@ impl Servers {
         server.copy_of_disk()
     }
 
-    /// The server loses what it acknowledged since the copy was made.
+    /// The server loses the writes that it acknowledged after the copy.
     pub(super) fn go_back_to(&mut self, copy: &TempDir) {
         let Self::Redis(server) = self else { panic!("no test asks") };
         server.go_back_to(copy);
@@ -184,7 +184,7 @@ impl Servers {
         }
     }
 
-    /// Every session that there is becomes one of a version that no gate knows.
+    /// Gives the record of every session an unknown version.
     pub(super) fn change_versions(&self) {
         match self {
             Self::Redis(server) => overwrite(server, "0", "9"),
@@ -193,7 +193,7 @@ impl Servers {
         }
     }
 
-    /// Damages the record of every session that there is.
+    /// Damages the record of every session.
     pub(super) fn damage_records(&self) {
         match self {
             // The id.

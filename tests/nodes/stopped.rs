@@ -1,4 +1,4 @@
-//! A gate that stands still longer than the staleness while its clients go on elsewhere.
+//! A gate that stands still for longer than the staleness while its clients continue at another gate.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const RULES: Rules = Rules {
     staleness: Duration::from_secs(1),
     held: Duration::from_secs(2),
 };
-/// How many sessions go on elsewhere, and how many end.
+/// The numbers of sessions that continue at another gate, and that end.
 const SESSIONS: usize = 20;
 
 /// The answer of a gate once it decides: on a busy machine the gate may be stale for a moment.
@@ -83,10 +83,10 @@ async fn stand_still(servers: Servers) {
         let ended = decided(async || known(recorder.log_out(other, ends).await)).await;
         assert_eq!(ended, Reply::Accepted);
     }
-    // Longer than the staleness, and than any request may be held.
+    // Longer than the staleness, and than the gate may hold a request.
     tokio::time::sleep(Duration::from_millis(2500)).await;
     fleet.signal(0, "CONT");
-    // The first requests that come then.
+    // The first requests after that.
     for (_, ends) in &all {
         assert_ne!(recorder.access(stopped, ends).await, Reply::Accepted);
     }
