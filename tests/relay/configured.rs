@@ -1,4 +1,4 @@
-//! The keys of the endpoint: what `check` says, and what a reload takes up (I44, I45).
+//! The keys of the endpoint: the reports of `check`, and the effects of a reload (I44, I45).
 
 use super::provider::Provider;
 use super::{config, pair, place, refresh};

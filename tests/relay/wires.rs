@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tonic::Status;
 
-/// A server that exchanges a token once; its count of requests, and its tasks.
+/// A server that exchanges a token once. Returns its count of requests, and its tasks.
 struct Server {
     url: String,
     asked: Arc<AtomicUsize>,

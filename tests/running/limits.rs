@@ -5,7 +5,7 @@ use http::{Method, StatusCode};
 use super::reload::reload;
 use support::{CONFIG, Place};
 
-/// A route with this limit, before the one for all other paths.
+/// A route with this limit, before the route for all other paths.
 fn config(limit: &str) -> String {
     let route = format!(
         "[[routes]]\nid = \"orders\"\npath = \"/orders/{{*rest}}\"\nupstream = \"app\"\n\

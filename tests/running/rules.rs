@@ -105,7 +105,7 @@ async fn p5_a_reload_takes_clients_endpoints_cors_identity_limits_sessions_and_t
     }
     assert!(!gate.log().contains("restart needed"), "{}", gate.log());
 
-    // The path of the endpoint is a route's now, and the client is not known any more.
+    // The path of the endpoint now belongs to a route, and the client is unknown.
     assert_eq!(gate.refresh(&tokens.refresh).await.status, StatusCode::UNAUTHORIZED);
     let at = "/other/token";
     let (username, password) = (("username", "demo"), ("password", gate.password.as_str()));

@@ -1,4 +1,4 @@
-//! A store in memory that does to its caller what stores and disks do.
+//! A store in memory with the faults of stores and disks.
 
 use std::fmt;
 use std::future::Future;
@@ -82,12 +82,12 @@ impl Write {
 
 struct Disk {
     tables: Arc<MemoryStore>,
-    /// Everything written so far: what is left after a loss is a beginning of it.
+    /// All writes so far. After a loss, a prefix of them remains.
     log: Vec<Write>,
-    /// So much of it will not be lost.
+    /// The length of the prefix that cannot be lost.
     safe: usize,
     random: Random,
-    /// Nothing goes wrong.
+    /// The store has no faults.
     quiet: bool,
     /// Of [`Plant::RepetitionIsForgotten`].
     failed: Vec<Target>,
@@ -129,7 +129,7 @@ impl Faulty {
     /// The content for a process that starts now.
     pub(crate) fn tables(&self) -> Arc<MemoryStore> {
         let mut disk = self.disk.lock().unwrap();
-        // The process that was to do it is gone.
+        // The process that should have executed the swap has ended.
         disk.not_yet_done = None;
         Arc::clone(&disk.tables)
     }
@@ -145,7 +145,7 @@ impl Faulty {
         disk.safe = disk.log.len();
     }
 
-    /// Loses the last writes, as a replica does that takes over before it has them all.
+    /// Loses the last writes, like a replica that takes over before it has all of them.
     pub(crate) fn lose_writes(&self) {
         let mut disk = self.disk.lock().unwrap();
         let unsafe_ones = (disk.log.len() - disk.safe) as u64;
@@ -192,7 +192,7 @@ impl Faulty {
             return Err(StoreError::new("writing fails"));
         }
         let wrote = if self.trust == Trust::LosesWrites && self.happens(LIES_ONE_IN) {
-            // As if it were written, to a store that is never read again.
+            // Acknowledges the write without executing it, because the store is never read again.
             let aside = MemoryStore::new(ISSUER, LEEWAY);
             for earlier in self.disk.lock().unwrap().log.clone() {
                 let _ = earlier.to(&aside);
@@ -254,7 +254,7 @@ impl Faulty {
     }
 }
 
-/// Ready the second time: a place where a process can die and others go first.
+/// Ready at the second poll: a point where the process can die, or other requests can run first.
 struct Pause(bool);
 
 impl Future for Pause {
