@@ -442,7 +442,7 @@ impl World {
                 self.counts.revoked += 1;
                 chains.iter().try_for_each(|at| self.ended(*at))
             }
-            // Whether the store still has the record.
+            // Holds whether the store still has the record or has lost it.
             (What::End(_), Done::Revoked(Ok(false) | Err(Error::Denied(_)))) => {
                 Err("R26: a token that we made is unknown".to_owned())
             }
@@ -658,7 +658,7 @@ impl World {
         }
     }
 
-    /// Limits the waits of a request.
+    /// Lets another request continue while one waits for its turn.
     fn let_another_go_on(&mut self) -> Option<Done> {
         if !self.flights.is_empty() {
             let nth = usize::try_from(self.random.below(self.flights.len() as u64)).unwrap();

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs;
 
-/// How much larger the last third may be than the second, as a share.
+/// The share by which the last third may exceed the second.
 const TOLERANCE: f64 = 0.05;
 
 #[derive(Default)]

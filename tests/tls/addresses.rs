@@ -1,4 +1,4 @@
-//! A4: how many connections one address may have.
+//! A4: the most connections of one address.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use support::pki::with_server;
 use support::{Gate, Place, until};
 
-/// A connection from this address of ours, if a request on it is answered.
+/// A connection from this local address, if a request on it is answered.
 async fn served(gate: &Gate, from: &str) -> Option<TcpStream> {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(format!("{from}:0").parse::<SocketAddr>().unwrap()).unwrap();

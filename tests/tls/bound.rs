@@ -206,10 +206,10 @@ async fn r14_a_bound_token_is_good_on_connections_with_its_certificate_alone() {
                 assert!(world.gate.log().contains(reason), "{reason}");
             }
         }
-        // It is no token of DPoP.
+        // The token is not a DPoP token.
         let as_dpop = caller.send("GET", "/x", &[("authorization", &format!("DPoP {access}"))], &[]).await;
         assert_eq!(as_dpop.status, 401);
-        // Introspection says what its resource server has to check.
+        // Introspection names the binding that a resource server must check.
         let service = world.caller(Some(&other), protocol);
         let fields = [("client_id", "service"), ("client_secret", SECRET), ("token", &access)];
         let said = service.send("POST", "/connect/introspect", &[], &fields).await;
@@ -243,7 +243,7 @@ async fn r14_clients_and_routes_ask_for_a_certificate_or_do_without() {
     let own_token = caller.token("service", &[("grant_type", "client_credentials")]).await.text("access_token");
     assert_eq!(claims(&own_token)["cnf"]["x5t#S256"], thumbprint(&own));
     assert_eq!((caller.get("/x", &own_token).await.status, bare.get("/x", &own_token).await.status), (200, 401));
-    // The documents say so.
+    // The metadata documents say so.
     let metadata = bare.send("GET", "/.well-known/oauth-authorization-server", &[], &[]).await.body;
     assert_eq!(metadata["tls_client_certificate_bound_access_tokens"], true);
     let resource = bare.send("GET", "/.well-known/oauth-protected-resource/strict", &[], &[]).await.body;
@@ -267,7 +267,7 @@ async fn r14_a_refresh_token_needs_its_certificate_and_a_kill_unbinds_nothing() 
     harmless(&world, &first).await;
     let pair = caller.refresh("strict", &first).await;
     assert_eq!(claims(&pair.text("access_token"))["cnf"]["x5t#S256"], thumbprint(&own));
-    // A lost reply: the identical pair, for this certificate. Superseded, the token ends nothing for others.
+    // A lost reply: the identical pair for this certificate. A superseded token with another certificate ends nothing.
     harmless(&world, &first).await;
     assert_eq!(caller.refresh("strict", &first).await.text("access_token"), pair.text("access_token"));
 
@@ -278,11 +278,11 @@ async fn r14_a_refresh_token_needs_its_certificate_and_a_kill_unbinds_nothing() 
     let next = caller.refresh("strict", &pair.text("refresh_token")).await;
     assert_eq!(claims(&next.text("access_token"))["cnf"]["x5t#S256"], thumbprint(&own));
 
-    // A session that began without a certificate stays so.
+    // A session that began without a certificate stays unbound.
     let plain = world.caller(None, "h2").log_in("robot").await.text("refresh_token");
     let next = caller.refresh("robot", &plain).await;
     assert_eq!(claims(&next.text("access_token")).get("cnf"), None);
-    // A confidential client renews its certificate, and never does without.
+    // A confidential client may change its certificate, but not omit it.
     let renewed = world.caller(Some(&other), "h2");
     let begun = caller.log_in("service").await.text("refresh_token");
     let moved = renewed.refresh("service", &begun).await;

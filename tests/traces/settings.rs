@@ -103,7 +103,7 @@ fn p45_a_collector_is_reached_over_tls_with_headers_of_a_file() {
     }
 }
 
-/// Writes a configuration, has it read, and waits for what comes of it.
+/// Writes a configuration, reloads, and waits for the result.
 fn reload(edge: &Edge, config: &str) -> Value {
     let of_reload =
         |line: &Value| line["event.action"].as_str().is_some_and(|action| action.starts_with("config.reload"));
