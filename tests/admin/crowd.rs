@@ -1,4 +1,4 @@
-//! Connections that crowd the admin listener and that of the probes.
+//! Connections that crowd the admin listener and the listener for probes.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -15,9 +15,9 @@ use support::{CONFIG, Place, raw, until, with};
 use super::probes::address;
 use super::{Ask, admin_token};
 
-/// As many as strangers have places.
+/// The number of places for strangers.
 const PLACES: usize = 64;
-/// Longer than anything here takes; only a hang ends by it.
+/// The time limit of a wait, which only a hang reaches.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const LIVE: &[u8] = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
@@ -28,21 +28,21 @@ fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Asks on an open connection. `None` if it is closed.
+/// Sends a request on an open connection. `None` if the connection is closed.
 fn ask(stream: &mut TcpStream) -> Option<()> {
     stream.write_all(LIVE).ok()?;
     let read = stream.read(&mut [0; 4096]).ok()?;
     (read > 0).then_some(())
 }
 
-/// Connections that ask again and again, in a thread of their own.
+/// Connections with repeated requests, in a separate thread.
 struct Crowd {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<usize>,
 }
 
 impl Crowd {
-    /// Each has asked once.
+    /// Each connection has sent one request.
     fn gather(at: SocketAddr, count: usize) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (is_there, all_there) = mpsc::channel();
@@ -132,8 +132,8 @@ async fn a26_no_connection_of_an_operator_gives_way_to_strangers() {
     assert!(all_answered(), "on the same connections");
 }
 
-/// Connections that say nothing, each closed for a new one, in a thread of their own: at most 1000 in a second, and so many
-/// that they do not take all ports.
+/// Silent connections, each replaced by a new one when it is closed, in a separate thread: at most 1000 in a second, and
+/// too few to use up all ports.
 fn reconnect(at: SocketAddr, until: Arc<AtomicBool>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut open = VecDeque::new();

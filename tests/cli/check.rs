@@ -81,7 +81,7 @@ fn p7_t21_what_a_route_does_not_cover_and_what_goes_around_it_is_warned_of() {
     }
     assert!(said.contains("gateway.toml: good"), "{said}");
     assert_eq!(place.json(&["check"], "")["warnings"].as_array().map(Vec::len), Some(3));
-    // A start says the same.
+    // A start reports the same.
     let gate = place.start();
     assert!(gate.log().contains("does not cover /admin"));
 }
@@ -225,7 +225,7 @@ fn o15_a_configuration_that_others_may_write_is_not_read_and_one_of_our_own_grou
             assert_eq!(place.run(&[], "").code, Some(2), "a start");
         }
     }
-    // As a clone under umask 002 has it, and as no folder may be.
+    // The mode of a clone under umask 002, and a mode that no folder may have.
     set(&place, "", 0o775);
     assert_eq!(place.run(&["check"], "").code, Some(0));
     set(&place, "", 0o777);

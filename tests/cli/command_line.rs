@@ -33,7 +33,7 @@ fn commands(place: &Place) -> BTreeSet<String> {
     names.map(str::to_owned).collect()
 }
 
-/// The command that these arguments are of: `user-add` of `user add ada`.
+/// The command of these arguments: `user-add` for `user add ada`.
 fn command_of(arguments: &[&str], commands: &BTreeSet<String>) -> String {
     let [one, two] = [1, 2].map(|length| arguments.iter().take(length).copied().collect::<Vec<_>>().join("-"));
     commands.get(&two).or_else(|| commands.get(&one)).cloned().unwrap_or_else(|| panic!("{arguments:?}"))
@@ -108,7 +108,7 @@ fn p13_each_command_reports_an_error_as_json() {
         assert_eq!(ran.stderr, "", "{arguments:?}");
     }
 
-    // Places are members of their own.
+    // Positions are separate members.
     place.write_config(&CONFIG.replace("drain_timeout", "drain_timout"));
     for command in ["check", "serve"] {
         let ran = place.run(&["--json", command], "");
@@ -377,7 +377,7 @@ fn p19_completions_for_five_shells_name_every_command() {
         }
         assert_eq!(place.json(&["completions", shell], "")["script"], script.trim_end());
     }
-    // As bash asks for them.
+    // The request of bash for completions.
     let complete = "source <(\"$@\") && COMP_WORDS=(rotogate se) COMP_CWORD=1 && _rotogate rotogate se rotogate && \
                     echo \"${COMPREPLY[@]}\" && COMP_WORDS=(rotogate session revoke --su) COMP_CWORD=3 && \
                     _rotogate rotogate --su revoke && echo \"${COMPREPLY[@]}\"";
@@ -456,7 +456,7 @@ async fn p20_fifty_thousand_users_are_imported_all_or_none() {
     assert!(users() == before, "nothing was imported");
     let imported: Value = serde_json::from_str(&import(&file).stdout).unwrap();
     assert_eq!(imported["users"], USERS);
-    // Once more: each is there, and the first of them are named.
+    // A second import: all users exist, and the message names the first of them.
     let ran = import(&file);
     let error = error_of(&ran);
     assert_eq!(error["at"].as_array().map(Vec::len), Some(20));

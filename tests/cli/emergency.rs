@@ -14,7 +14,7 @@ async fn running() -> (Place, Gate, support::Tokens) {
     (place, gate, tokens)
 }
 
-/// Mistakes outside the two keys that commands need: one is no TOML at all.
+/// Mistakes outside the two keys that commands need; one file is not TOML.
 const BROKEN: [fn(String) -> String; 3] = [
     |good| good.replace("[issuer]\n", "[issuer]\nacess_ttl = 5\n"),
     |good| format!("{good}\n[sessions\nthis is = = no TOML\n"),

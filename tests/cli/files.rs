@@ -1,4 +1,4 @@
-//! Requirement O2 on the real binary: what is made, and what is refused.
+//! Requirement O2 on the real binary: the modes of new files, and refused files.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

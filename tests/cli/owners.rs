@@ -11,7 +11,7 @@ use support::{self, CONFIG, NOBODY, Place, until};
 
 const PASSWORD: &str = "correct horse battery staple";
 
-/// A folder and all that is in it.
+/// A folder and all its content.
 fn belongs_to_the_service(path: &Path) {
     assert_eq!(fs::metadata(path).unwrap().uid(), NOBODY, "{}", path.display());
     for entry in path.is_dir().then(|| fs::read_dir(path).unwrap()).into_iter().flatten() {

@@ -114,7 +114,7 @@ async fn o38_a_user_without_an_account_is_named_beside_a_namesake() {
         place.done(&["session", "list", "--user", "ada", "--account", account], "");
     }
     assert!(place.fails(&["session", "list", "--user", "ada", "--account", "other"], "").contains("no user"));
-    // A user of an account that is called so is that user.
+    // A user whose account has that name is that user.
     place.done(&["user", "add", "ada", "--account", "none"], "correct horse");
     let subjects = place.json_lines(&["user", "list"]);
     let subject = |account: Option<&str>| {
@@ -148,7 +148,7 @@ async fn o41_every_session_ends_at_a_terminal_once_that_is_confirmed() {
     let tokens = gate.login().await;
     assert_eq!(at_terminal("", "--yes").status.code(), Some(0));
     assert_eq!(gate.get("/x", &tokens.access).await.status, StatusCode::UNAUTHORIZED);
-    // A script is not asked.
+    // A script gets no question.
     place.done(&["session", "revoke", "--all"], "");
 }
 

@@ -163,7 +163,7 @@ async fn r18_what_a_command_changes_counts_before_the_command_says_so() {
     place.done(&["user", "add", "ada"], PASSWORD);
     assert_eq!(gate.log_in("ada", PASSWORD).await.status, StatusCode::OK);
 
-    // A gate that does not take it up is no success.
+    // The command fails if the gate does not apply the change.
     std::fs::write(place.path("data/admin.token"), "another token that this gate does not know at all").unwrap();
     let said = place.fails(&["user", "disable", "ada"], "");
     assert!(said.contains("the users file is changed, but the gate"), "{said}");
@@ -179,7 +179,7 @@ async fn r18_a_login_between_a_change_and_its_taking_effect_does_not_survive_it(
     let changed = std::fs::read_to_string(&file).unwrap();
     let hash = |text: &str| text.lines().find(|line| line.starts_with("password")).unwrap().to_owned();
     until("it counts", async || gate.log_in("demo", PASSWORD).await.status == StatusCode::OK).await;
-    // By hand: another password, and not a word of when.
+    // A change by hand: another password, without a time.
     let back = changed.replace(&hash(&changed), &hash(&old));
     std::fs::write(&file, back).unwrap();
     let mut between = Vec::new();
@@ -247,7 +247,7 @@ async fn i31_p20_imported_users_log_in_at_once_and_get_a_hash_of_ours() {
     );
     assert!(place.fails(&["user", "import", file], "").contains("old.jsonl:1: there is such a user already"));
 
-    // No waiting: a running gate has read the file when the command ends.
+    // Without waiting: a running gate has read the file when the command ends.
     let tokens = gate.log_in("bea", "correct horse").await.tokens();
     assert_invalid_grant(&gate.log_in("pia", "wrong horse").await);
     assert_eq!(gate.log_in("pia", "correct horse").await.status, StatusCode::OK);

@@ -1,4 +1,4 @@
-//! `rotogate user import --to`: users move from the file to a database, by what the program says.
+//! `rotogate user import --to`: users move from the file to a database, by the program's instructions.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

@@ -59,7 +59,7 @@ fn a1_strangers_do_not_lock_a_user_out() {
     for _ in 0..3 {
         assert_eq!(edge.try_login(&[home], "demo", &edge.gate.password).status, 200, "known from here");
     }
-    // An unknown user is limited just so (A2).
+    // An unknown user has the same limit (A2).
     let statuses: Vec<u16> = (0..5)
         .map(|i| edge.try_login(&[&format!("X-Forwarded-For: 198.51.100.{i}")], "nobody", "guess").status)
         .collect();

@@ -116,7 +116,8 @@ fn an_output_that_another_log_has_is_refused_with_what_to_do() {
     assert!(place.refused().contains("audit_log.output: is log.output: leave it out"), "{}", place.refused());
 }
 
-/// Presents a superseded refresh token from elsewhere, or again from where it was refreshed, and returns the audit line.
+/// Presents a superseded refresh token from another address, or from the address of the refresh, and returns the audit
+/// line.
 async fn reuse(grace: &str, thief: Option<[&str; 2]>) -> Value {
     let config = with(&with(CONFIG, "server", "trusted_proxies = [\"127.0.0.1\"]"), "sessions", grace);
     let place = Place::new(&format!("{config}{LOG}"));

@@ -1,4 +1,4 @@
-//! T1, T2, T13: where a credential may stand, and how often.
+//! T1, T2, T13: the places of a credential, and their number.
 
 use support::stub::{Edge, ROUTES};
 
@@ -77,7 +77,7 @@ fn t2_a_token_anywhere_but_in_authorization_is_none() {
     wire.send(body);
     let reply = wire.reply();
     assert_eq!(reply.status, 401);
-    // Nothing was sent that counts: RFC 6750 §3.1 wants no error code then.
+    // The request has no credential that counts, so the challenge has no error code (RFC 6750 §3.1).
     assert_eq!(reply.header("www-authenticate"), "Bearer");
     assert!(edge.stub.take().is_empty());
 }

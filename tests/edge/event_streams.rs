@@ -40,7 +40,7 @@ pub(crate) fn files(place: &Place) {
     std::fs::write(place.path("idp.json"), keys).unwrap();
 }
 
-/// The issuer, with these keys of its `stream`, and what it has besides.
+/// The issuer, with these keys of its `stream`, and further keys.
 pub(crate) fn issuer_of(at: &Transmitter, stream: &str, more: &str) -> String {
     format!(
         r#"
@@ -100,7 +100,7 @@ fn s16_s17_s21_s29_a_stream_is_created_verified_polled_and_replaced() {
     end(&at, "e-1", "user-1");
     until_acknowledged(&at, "e-1");
     assert_eq!(status(&edge, "user-1"), 401, "acknowledged: it holds");
-    // Killed between the effect and the acknowledgement: it holds before the event comes again.
+    // The gate is killed between the effect and the acknowledgement: the effect holds before the event is repeated.
     assert_eq!(status(&edge, "user-2"), 200);
     let fails = |asked: &Asked| {
         let acknowledges = asked.path == "/poll" && asked.body["ack"] == json!(["e-2"]);

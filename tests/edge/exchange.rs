@@ -110,7 +110,7 @@ fn now() -> u64 {
     claims(&json!({}))["iat"].as_u64().unwrap()
 }
 
-/// The claims of a token, which its signature is not needed for.
+/// The claims of a token, without a check of its signature.
 fn said(token: &str) -> Value {
     keep_secret(token);
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap()).unwrap()
@@ -292,7 +292,7 @@ fn d4_the_actor_is_named_to_everyone_and_a_client_cannot_say_who_acts() {
     assert_eq!(call(&second, "/ledger/x"), (vec!["client:billing".to_owned()], act));
     // Two act, and a third is too many.
     world.refused("ledger", &second, &[("audience", "archive")], "invalid_request");
-    // `may_act`, in every member, and it goes along.
+    // `may_act` must match in every member, and the new token keeps it.
     let may = |may_act: Value| world.theirs(&json!({ "may_act": may_act }));
     for wrong in [
         json!({}),
@@ -375,7 +375,7 @@ fn d28_a_client_gets_a_transaction_token_for_a_user_and_for_its_domain_alone() {
     assert_eq!(world.status(&token, "/x"), 401);
     world.refused("orders", &token, &wanted, "invalid_request");
     world.refused("orders", &token, &[], "invalid_request");
-    // For no other audience, as no access token, for no client without the domain, and never wider.
+    // Refused: another audience, an access token, a client without the domain, and a wider scope.
     world.refused("orders", &held.access, &[wanted[0], ("audience", "billing")], "invalid_target");
     world.refused("orders", &held.access, &[wanted[1]], "invalid_target");
     let theirs = world.exchanged("orders", &held.access, &[]);
@@ -425,7 +425,7 @@ fn d6_it_is_never_wider_than_what_was_exchanged() {
     assert!(said(&again)["exp"].as_u64().unwrap() <= said(&token)["exp"].as_u64().unwrap());
     assert_eq!((&said(&again)["scope"], &said(&again)["aud"]), (&json!("read"), &json!("ledger")));
     world.refused("billing", &token, &[("audience", "ledger"), ("scope", "read write")], "invalid_scope");
-    // Not meant for the client, and not of it.
+    // The client is neither an audience of the token nor its issuer's client.
     world.refused("ledger", &token, &[("audience", "archive")], "invalid_request");
 }
 

@@ -1,5 +1,5 @@
-//! A9, A10, A11: what one address or one caller holds leaves the rest to others. Each attack is one that was seen to take
-//! all of a gate, made small: the gate has forty places, and 127.0.0.1 does what it can.
+//! A9, A10, A11: one address or one caller leaves room for others. Each attack once took all of a gate; here the gate has
+//! forty places, and 127.0.0.1 attacks.
 
 use std::net::SocketAddr;
 
@@ -35,7 +35,7 @@ async fn ask_from(last: u8, edge: &Edge, line: &str, headers: &[&str]) -> Reply 
     wire.reply()
 }
 
-/// Sends requests for as long as each takes a place, and says how many did.
+/// Sends requests while each takes a place, and returns their number.
 async fn hold(edge: &Edge, last: u8, line: &str, headers: &[&str], most: usize) -> Vec<Wire> {
     let mut held = Vec::new();
     let before = edge.gate.metric("rotogate_requests_in_flight").await;
@@ -110,7 +110,7 @@ async fn a9_a17_one_caller_has_an_idle_gate_and_others_at_its_address_lose_nothi
     assert_eq!(edge.ask("POST /test.Echo/Unary", &grpc).header("grpc-status"), "14");
     drop(held);
     until("all of it is over", async || edge.gate.metric("rotogate_requests_in_flight").await == 0).await;
-    // Nothing of what was lent is left: the address has its places again, and no more.
+    // The lent places have returned: the address has its own places, and no more.
     let _held = hold(&edge, 1, "GET /public/silent", &[], ALONE).await;
     is_shed(&edge.ask("GET /public/x", &[]));
     assert_eq!(ask_from(2, &edge, "GET /private/x", &[&bearer(&token)]).await.status, 200);
@@ -206,7 +206,7 @@ async fn a10_bodies_that_never_come_take_neither_the_places_nor_the_endpoint() {
     until("it is waited for", async || edge.gate.metric("rotogate_pending_bodies").await == 4).await;
     login.send(&body[10..]);
     assert_eq!(login.reply().status, 200);
-    // The first has a few seconds, and no more.
+    // The first body has only a few seconds.
     assert!(waiting.iter_mut().all(|waits| waits.reply().status == 408));
     until("nobody waits", async || edge.gate.metric("rotogate_pending_bodies").await == 0).await;
 }

@@ -1,5 +1,5 @@
-//! Global token revocation, and security events that refresh, against the real binary: what another issuer ends is refused at
-//! the next request, and what it changes is asked for again.
+//! Global token revocation, and security events that refresh, against the real binary: the next request with an ended token
+//! is refused, and changed data are read again.
 
 use serde_json::{Value, json};
 
@@ -74,7 +74,7 @@ impl Scene {
         self.idp.token(&json!({ "sub": sub, "jti": jti, "iat": now() - 5, "tenant": "acme", "scope": "read" }))
     }
 
-    /// Ours, for our user, of a session that the issuer vouched for.
+    /// A token of the gate for its user, of a session that the issuer vouched for.
     fn own(&self) -> String {
         access(&self.present(&self.signed(&json!({ "iat": now() - 5, "sid": "s-1" }))))
     }

@@ -17,17 +17,17 @@ struct Secret {
     text: String,
 }
 
-/// The spellings in which a text may stand in an output.
+/// The encodings in which an output may contain a text.
 fn spellings(text: &str) -> Vec<String> {
     let json = serde_json::to_string(text).unwrap();
     let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
     let bytes = format!("{:?}", text.as_bytes());
-    // Of base64, what does not depend on what stands before it.
+    // The part of base64 that does not depend on the preceding bytes.
     let base64 = (0..3).map(|offset| {
         let encoded = STANDARD.encode([&vec![b' '; offset][..], text.as_bytes()].concat());
         encoded.trim_end_matches('=')[(offset * 8).div_ceil(6)..].to_owned()
     });
-    // Nor on what follows.
+    // The part must not depend on the following bytes either.
     let base64: Vec<String> = base64.map(|text| text[..text.len() - 2].to_owned()).collect();
     let url = base64.iter().map(|text| text.replace('+', "-").replace('/', "_"));
     [

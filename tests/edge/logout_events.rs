@@ -14,7 +14,7 @@ const LOGOUT: &str = "http://schemas.openid.net/event/backchannel-logout";
 const REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
 const VERIFICATION: &str = "https://schemas.openid.net/secevent/ssf/event-type/verification";
 
-/// Two issuers that tell of ends, and a route for their tokens.
+/// Two issuers that report ends, and a route for their tokens.
 pub(crate) const CONFIG_OF_EVENTS: &str = r#"
 [[issuers]]
 name = "idp"
@@ -207,16 +207,16 @@ fn n50_n53_n54_a_session_a_subject_and_nobody_elses() {
         assert_eq!(got, wanted);
     };
     all([200; 5]);
-    // With both, the session alone.
+    // With both, only the session ends.
     assert_eq!(out("/logout/idp", &world.idp, json!({ "sid": "s-1" })), 200);
     all([401, 200, 200, 200, 200]);
-    // Twice is as once.
+    // A repeated notice has no further effect.
     assert_eq!(out("/logout/idp", &world.idp, json!({ "sid": "s-1" })), 200);
     assert_eq!(out("/logout/idp", &world.idp, json!({ "sid": "s-3", "sub": null })), 200);
     all([401, 200, 401, 200, 200]);
     assert_eq!(out("/logout/idp", &world.idp, json!({})), 200);
     all([401, 401, 401, 200, 200]);
-    // First seen after the event, and issued before it; and of a later login.
+    // A token that the gate first sees after the event, issued before it, and a token of a later login.
     assert_eq!(world.status(&world.token(&json!({ "jti": "unseen" }))), 401);
     assert_eq!(world.status(&world.idp.token(&json!({ "jti": "later", "iat": now() + 5 }))), 200);
     // An issuer without sid in its tokens: the subject falls back, sid alone is refused and ends nothing.
@@ -237,7 +237,7 @@ fn n51_n52_what_was_acknowledged_survives_kill_9_and_ends_no_later_login() {
     let of_subject = world.token(&json!({ "sub": "carol", "jti": "t-2" }));
     assert_eq!((world.status(&before), world.status(&of_subject)), (200, 200));
     let told = world.idp.sign(&header(Some("logout+jwt")), &logout(&json!({ "sid": "s-1", "iat": now() - 5 })));
-    // Each is the last thing that the process did.
+    // Each end is the last action of a killed process.
     assert_eq!(world.log_out("/logout/idp", &told).status, 200);
     world.edge.gate.kill();
     world.edge.gate = world.edge.place.start();
@@ -300,7 +300,8 @@ fn n66_n73_a_session_alone_that_no_token_named_is_an_error_and_its_tokens_are_re
     let (two, three) = (named("s-2"), named("s-3"));
     assert_eq!((world.status(&two), out("s-0"), world.pushed(&event).status), (200, 400, 400));
     assert_eq!([world.status(&none), world.status(&two)], [200, 200], "nothing said whose session it was");
-    // Once a notice named the session of a token, the claim is right, and a session may never have come here.
+    // Once a notice has named the session of a token, the claim is known to be right, and an unknown session may never
+    // have been at this gate.
     assert_eq!((out("s-2"), out("never-here"), world.pushed(&event).status), (200, 200, 202));
     assert_eq!([world.status(&two), world.status(&three), world.status(&none)], [401, 200, 200]);
     // The end holds although the answer was 400.
@@ -377,7 +378,7 @@ fn n49_n50_n55_security_events_and_their_words() {
     refused(world.push(&forged, &[media, &authorization]), "invalid_key");
     let typed = world.idp.sign(&header(Some("JWT")), &event(&json!({})));
     refused(world.push(&typed, &[media, &authorization]), "invalid_request");
-    // Others are noted, and end nothing.
+    // Other events are logged, and end nothing.
     let verification = json!({ "events": { VERIFICATION: { "state": "state-of-this-test" } } });
     assert_eq!(world.pushed(&verification).status, 202);
     assert!(world.edge.gate.log().contains("state-of-this-test"));
@@ -475,7 +476,7 @@ async fn n51_n55_notices_are_counted_and_a_refused_one_is_in_the_audit_log() {
     assert!(!log.contains(&forged) && !log.contains(&good), "A6");
 }
 
-/// The provider's keys cannot be fetched: nothing was decided, and its sender is no forger.
+/// The provider's keys cannot be fetched: nothing was decided, and the sender does not count as a forger.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn n49_n51_without_keys_a_notice_is_undecided_and_counts_against_nobody() {
     let limits = "[limits]\nforged_per_address = \"2/1h\"\n";

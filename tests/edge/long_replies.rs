@@ -51,7 +51,7 @@ fn a_rotation_carries_a_stream_on_though_it_ends_the_token() {
     let mut stream = begun(&edge, "/events/parts", &held.access);
     let mut latest = tokens(&edge.refresh(&[], &held.refresh));
     assert_eq!(edge.ask_as(&held.access, "GET /x", &[]).status, 401, "the old token is over");
-    // Longer than it takes to look, however slow the machine is: three looks of a tunnel of its own would be no surer.
+    // Longer than a check of the gate takes on a slow machine.
     for n in 0..4 {
         std::thread::sleep(std::time::Duration::from_millis(800));
         let text = format!("part {n}");

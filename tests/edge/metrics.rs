@@ -279,7 +279,7 @@ async fn p27_rules_and_dashboard_name_only_metrics_that_exist() {
     assert!(is_good && said.contains("17 rules found"), "{said}");
     let (is_good, said) = promtool(&["test", "rules", "rotogate.rules.test.yml"], "");
     assert!(is_good, "{said}");
-    // The page is made of the types.
+    // The page is generated from the declarations.
     let page = std::fs::read_to_string(folder.join("../docs/metrics.md")).unwrap();
     let known: BTreeSet<&str> =
         page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | ").map(|(name, _)| name)).collect();
@@ -340,7 +340,7 @@ async fn p22_p27_prometheus_scrapes_openmetrics_and_evaluates_the_rules() {
     let ask = async |path: &str| {
         let request = Request::get(format!("http://127.0.0.1:{port}{path}")).body(Full::default()).unwrap();
         let answer = support::send(request).await;
-        // Before it is ready, it answers with a text.
+        // Before the gate is ready, it answers with a text.
         if answer.status == StatusCode::OK { answer.json() } else { serde_json::Value::Null }
     };
     // Prometheus asks for OpenMetrics, and counts a scrape that it cannot parse as down.

@@ -1,4 +1,4 @@
-//! A4: requests beyond `max_requests` are refused at once, whatever they are, and those under way go on.
+//! A4: all requests beyond `max_requests` are refused at once, and requests in flight continue.
 
 use std::io::Write;
 

@@ -92,7 +92,7 @@ async fn s24_s25_s26_s27_a_receiver_hears_of_each_end_and_its_key_opens_nothing(
         assert_eq!(gate.call(Method::GET, "/api/x", &bearer, "").await.status, 401);
     }
 
-    // An outage, and a kill in it.
+    // An outage, with a kill during it.
     at.state().lie = Some(Box::new(|_| Some((503, String::new()))));
     gate.revoke(&two.refresh).await;
     until("the receiver was asked", async || at.state().asked.len() > 1).await;

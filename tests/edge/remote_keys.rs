@@ -1,4 +1,4 @@
-//! Issuers whose keys the gate fetches: what it does with their answers, and what a client sees.
+//! Issuers whose keys the gate fetches: the handling of their answers, and the replies to clients.
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -143,7 +143,7 @@ async fn i4_i9_i11_a_gate_starts_without_its_issuers_and_one_does_not_touch_anot
     silent.document(DISCOVERY, &json!({"issuer": silent.url(), "jwks_uri": silent.at("/keys")}));
     silent.publish(&[key.jwk("k1")]);
     until("the silent issuer is heard", async || status(&edge, &silent.token(&key, "k1")) == 200).await;
-    // And is silent again: what is known counts, what is not is undecided.
+    // The issuer is silent again: known keys count, and tokens of unknown keys are undecided.
     silent.fail();
     let admin = admin_token(&edge);
     let answer = edge.gate.admin(Method::POST, "/v1/issuers/silent/refresh", Some(&admin)).await;
@@ -195,7 +195,7 @@ async fn i3_i43_unknown_kids_cause_one_fetch_and_no_series() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i51_i58_the_first_unknown_key_after_a_scheduled_fetch_is_taken_up_and_a_flood_fetches_no_more() {
-    // A token, and what the gate takes without `iat` into account: a logout.
+    // An access token, and a logout token, which the gate judges without regard to `iat`.
     for is_logout in [false, true] {
         let provider = Provider::start();
         let (old, new) = (Issuer::new(1), Issuer::new(2));

@@ -123,7 +123,7 @@ fn n41_n43_n48_each_resource_has_a_document_that_any_page_may_read_and_no_reques
         assert_eq!(reply.header("access-control-allow-headers"), "mcp-protocol-version");
     }
     assert_eq!(edge.ask(&format!("POST {WELL_KNOWN}/mcp"), &["Content-Length: 0"]).status, 405);
-    // Nothing elsewhere, not even near by.
+    // No other path has a document, not even a similar one.
     for path in ["/other", "/mcp/", "/MCP", "/mcp/admin", "/files", "//mcp"] {
         let reply = edge.ask(&format!("GET {WELL_KNOWN}{path}"), &[]);
         assert!(matches!(reply.status, 404 | 401), "{path}: {reply:?}");
@@ -161,7 +161,7 @@ fn n42_n44_a_resource_says_where_its_tokens_come_from_and_takes_those_for_itself
     let reply = edge.ask_as(&reader, "GET /mcp/admin", &[]);
     assert_eq!(reply.status, 403);
     assert_eq!(challenge(&reply), format!(r#"Bearer error="insufficient_scope", {says}, scope="write""#));
-    // It is byte for byte, opens nothing else, and a route may name more.
+    // The audience is compared byte for byte, opens no other route, and a route may name more audiences.
     for (aud, path, status) in [
         (json!("http://gate.test/mcp/"), "/mcp/x", 401),
         (json!("http://GATE.test/mcp"), "/mcp/x", 401),
@@ -271,7 +271,7 @@ fn n46_a_login_must_be_strong_and_recent_enough_at_each_request() {
         (json!({ "auth_time": now }), 401),
         (json!({}), 401),
     ] {
-        // Twice: a token in the cache is judged as a new one.
+        // Twice: a cached token is judged like a new one.
         let token = token(login.clone());
         for path in ["/pay/x", "/pay/x"] {
             let reply = edge.ask_as(&token, &format!("GET {path}"), &[]);
@@ -448,7 +448,7 @@ fn n45_a_token_is_for_the_resource_of_its_login_whatever_happens_between() {
         let (access, token) = (part(&last, "access_token"), part(&last, "refresh_token"));
         assert_eq!((audience(&edge, &access), opens(&edge, &access)), (json!(FILES), [200, 401, 401, 401]));
         assert_eq!(document["resource"], FILES);
-        // Another one costs nothing, and so do several.
+        // A request for another resource, or for several, consumes nothing.
         for more in wrong {
             assert_eq!(refresh(&edge, &token, more).json()["error"], "invalid_target", "{more:?}");
         }
@@ -505,7 +505,7 @@ upstream = "app"
     assert_eq!(second["introspection_endpoint"], "http://gate.test/partners/oauth/introspect");
     assert_eq!(second["jwks_uri"], first["jwks_uri"]);
     assert_eq!(second["grant_types_supported"], json!(["client_credentials"]), "of its clients alone");
-    // Nothing near by.
+    // No similar path.
     for path in ["/partners", "/partners/oauth/", "/connect", "/Partners/oauth"] {
         let reply = edge.ask(&format!("GET /.well-known/oauth-authorization-server{path}"), &[]);
         assert!(!reply.text().contains("issuer\""), "{path}: {reply:?}");

@@ -44,7 +44,7 @@ fn a_client_that_asks_first_is_told_to_go_on_by_the_gate_and_the_upstream_is_not
             assert_eq!((received.body.as_slice(), received.all("expect").len()), (&b"hello"[..], 0));
         }
     }
-    // An answer that needs no body comes instead of the 100.
+    // An answer that needs no body replaces the 100.
     let mut wire = edge.wire();
     wire.head("POST /private", &["Host: gate.test", "Content-Length: 5", "Expect: 100-continue"]);
     assert_eq!(wire.reply().status, 401);
@@ -159,7 +159,7 @@ fn trailers_of_an_answer_go_to_who_asks_for_them() {
     assert_eq!(ask("HTTP/1.0", &["TE: trailers"]), "ok");
 }
 
-/// An upstream behind `h2c://` that says which trailers it got, in its body, and has trailers of its own.
+/// An upstream behind `h2c://` that answers with the received trailers in its body, and with its own trailers.
 async fn upstream(seen: Arc<Mutex<Vec<HeaderMap>>>) -> std::net::SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,6 +1,6 @@
-//! T7, T8: requests that two parsers could take for different ones. Each is sent over a raw socket to the real binary
-//! with an upstream on kept connections; what counts is what arrives there: exactly the requests that were answered, and
-//! on the same connection afterwards nothing of what was left over.
+//! T7, T8: requests that two parsers could read differently. Each is sent over a raw socket to the real binary, with an
+//! upstream on kept connections. The upstream must receive exactly the answered requests, and afterwards no left-over
+//! bytes on the same connection.
 
 use support::stub::{Edge, ROUTES};
 
@@ -26,7 +26,7 @@ fn post(headers: &str, rest: impl AsRef<[u8]>) -> Vec<u8> {
     [head.as_bytes(), rest.as_ref()].concat()
 }
 
-/// 400, closed, and nothing arrives.
+/// A case with 400, a closed connection, and no request upstream.
 fn refused(name: &str, bytes: impl Into<Vec<u8>>) -> Case {
     answered(name, bytes, &[400], true, &[])
 }
@@ -46,7 +46,7 @@ fn answered(name: &str, bytes: impl Into<Vec<u8>>, answers: &[u16], closes: bool
     }
 }
 
-/// Runs the cases one after the other against one gate, and says all that went otherwise.
+/// Runs the cases in sequence against one gate, and reports all differences.
 fn run(cases: Vec<Case>) {
     let edge = Edge::new(ROUTES);
     let (mut wrong, mut connections, mut requests) = (Vec::new(), std::collections::HashSet::new(), 0);
