@@ -16,7 +16,7 @@ use super::support::program::{folder, free_port, goal, rotogate};
 use super::support::{measures, quantile};
 use super::{Kind, OPENED};
 
-/// The goal, with a million revocations.
+/// The goal for a million revocations.
 const GOAL: Duration = Duration::from_millis(500);
 const REVOCATIONS: usize = 1_000_000;
 const URL: &str = "http://gate.test";

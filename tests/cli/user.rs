@@ -38,7 +38,7 @@ fn what_cannot_be_done_to_a_user_is_said() {
     let place = Place::new(CONFIG);
     place.done(&["user", "add", "ada"], PASSWORD);
     let before = std::fs::read(place.path("data/users.toml")).unwrap();
-    assert!(place.fails(&["user", "add", "ada"], PASSWORD).contains("such a user already"));
+    assert!(place.fails(&["user", "add", "ada"], PASSWORD).contains("the user exists already"));
     assert!(place.fails(&["user", "add", "bob"], "\n").contains("empty"));
     for command in ["remove", "disable", "enable"] {
         assert!(place.fails(&["user", command, "nobody"], "").contains("no such user"), "{command}");
@@ -245,7 +245,7 @@ async fn i31_p20_imported_users_log_in_at_once_and_get_a_hash_of_ours() {
         done,
         serde_json::json!({"users": 2, "schemes": {"bcrypt": 1, "pbkdf2-sha256": 1}, "without_password": 0, "dry_run": false})
     );
-    assert!(place.fails(&["user", "import", file], "").contains("old.jsonl:1: there is such a user already"));
+    assert!(place.fails(&["user", "import", file], "").contains("old.jsonl:1: the user exists already"));
 
     // Without waiting: a running gate has read the file when the command ends.
     let tokens = gate.log_in("bea", "correct horse").await.tokens();

@@ -1,4 +1,4 @@
-//! In and around an axum `Router`.
+//! The layer in and around an axum `Router`.
 
 use axum::Router;
 use axum::extract::Path;

@@ -86,7 +86,7 @@ pub(super) fn clients(clients: &[Client], endpoints: &[Endpoint], has_records: b
     }
     let named = endpoints.iter().flat_map(Endpoint::named_clients);
     match named.into_iter().find(|client| !known.contains(client)) {
-        Some(client) => refuse(client, "an endpoint names it, but it is not registered: call `.client(…)`"),
+        Some(client) => refuse(client, "an endpoint names this client, which is not registered: call `.client(…)`"),
         None => Ok(()),
     }
 }

@@ -71,7 +71,7 @@ pub struct RemoteList {
     /// Wall clock in ms of the next attempt.
     next: AtomicU64,
     failures: AtomicU64,
-    /// A request waits for it.
+    /// Whether a request waits for the list.
     is_wanted: AtomicBool,
     /// The number of attempts that ended.
     ended: watch::Sender<u64>,

@@ -69,7 +69,7 @@ impl RelayStore for InTurn {
     ) -> Result<RelayInserted, StoreError> {
         self.turns.take(Run::Store).await;
         let inserted = self.store.insert_relay(id, record, now).await;
-        // Durable, and not yet acknowledged: here, too, the program may be killed.
+        // The write is durable and not yet acknowledged. The program may be killed here, too.
         self.turns.take(Run::Store).await;
         inserted
     }

@@ -102,7 +102,8 @@ pub(super) fn check(sections: &[Section<'_>], config: &Config) {
     }
 }
 
-/// Why the sessions of a route have no ID tokens that this provider takes: it issued them to its own client, the gate.
+/// The reason why the sessions of a route have no ID tokens for this provider. The provider accepts only ID tokens that
+/// it issued to the gate, its client.
 fn problem_of_sessions(
     route: &Route,
     provider: &ProviderSettings,
