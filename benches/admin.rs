@@ -37,18 +37,18 @@ const URL: &str = "http://gate.test";
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// The number of writes in flight.
 const AT_ONCE: usize = 4096;
-/// The subject of the user who is searched for: of one session in ten thousand.
+/// The subject of the searched user, who has one session in ten thousand.
 const SUBJECT: &str = "0198f0a4-0000-7000-8000-000000000001";
 
 fn session(number: usize, of: usize, now: Timestamp) -> Session {
-    // Spread over the last day; each is live.
+    // Spread over the last day; each session is live.
     let age = DAY.mul_f64(1.0 - number as f64 / of as f64);
     let created = now.minus(age);
     let subject = if number.is_multiple_of(10_000) { SUBJECT.to_owned() } else { format!("user-{number}") };
     begun_session(numbered_id(number, created), subject)
 }
 
-/// Fills the store of a gate that ran once, and so has its keys.
+/// Fills the store of a gate that has run once, so that its keys exist.
 fn fill(folder: &Path, number: usize) {
     let keyring = Keyring::load(&folder.join("data/keys")).unwrap();
     let options = Options::new(URL, keyring.id(), Duration::from_secs(30));
@@ -69,7 +69,7 @@ fn fill(folder: &Path, number: usize) {
     });
 }
 
-/// A response, as it came.
+/// A response.
 fn ask(port: u16, head: &str, body: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     write!(stream, "{head}\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n{body}").unwrap();
@@ -78,7 +78,7 @@ fn ask(port: u16, head: &str, body: &str) -> String {
     said
 }
 
-/// The median of the time of a `GET`, in ms, and the size of its response.
+/// The median time of a `GET`, in ms, and the size of its response.
 fn timed(port: u16, path: &str, header: &str, expected: &str) -> (f64, usize) {
     let rounds = if measures() { 31 } else { 1 };
     let mut size = 0;

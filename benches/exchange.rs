@@ -1,5 +1,5 @@
-//! Exchange towards an upstream: what the token that is there already costs a request, and whether requests of other routes
-//! wait while a provider is slow. Whole requests through `Gate::layer`, no socket.
+//! Exchange towards an upstream: the cost of a cached token for a request, and whether requests of other routes wait while
+//! a provider is slow. Whole requests through `Gate::layer`, no socket.
 //!
 //!     cargo bench --bench exchange
 
@@ -32,14 +32,14 @@ use zeroize::Zeroizing;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const IDP: &str = "https://idp.example.com";
-/// What a token of the table may add, in nanoseconds.
+/// The most that a cached token may add to a request, in nanoseconds.
 const HIT: f64 = 60.0;
 /// Requirement D16.
 const MOST_OF_P99: f64 = 2.0;
-/// The requests that wait for the slow provider: as many callers as may wait at most.
+/// The number of requests that wait for the slow provider: the most callers that may wait.
 const WAITING: usize = 256;
 
-/// A provider that answers at once, or not before the bench ends.
+/// A provider that answers at once, or not at all.
 #[derive(Debug)]
 struct Exchanger {
     is_slow: bool,
@@ -144,7 +144,7 @@ fn main() {
     let mut beside = Vec::new();
     for _ in 0..rounds.min(9) {
         alone.push(p99(&service, &tokens, number));
-        // They wait until they are dropped.
+        // These requests wait until they are dropped.
         let mut slow = heads(&tokens, "/slow");
         let waiting: Vec<_> = tokens.iter().map(|_| runtime.spawn(service.clone().oneshot(slow.request()))).collect();
         runtime.block_on(tokio::task::yield_now());

@@ -4,7 +4,8 @@
 //!     cargo bench --bench issuers          # 1000 issuers
 //!     cargo bench --bench issuers -- 100   # another number
 //!
-//! The program itself runs, its log in a file. All issuers are one server on loopback, at a path each.
+//! The bench runs the program itself, with its log in a file. One server on loopback stands for all issuers, each with
+//! its own path.
 
 #![allow(
     clippy::unwrap_used,
@@ -37,11 +38,11 @@ use support::program::{self, Gate, free_port, goal};
 use support::{measures, quantile};
 
 const ISSUERS: usize = 1000;
-/// The goals, with this many issuers.
+/// The goals for this many issuers.
 const LISTENING_SECONDS: f64 = 3.0;
 const KEYS_SECONDS: f64 = 5.0;
 const MEMORY_MIB: f64 = 50.0;
-/// Tokens with unknown keys in a second, and how much the 99th percentile of good ones may grow.
+/// The rate of tokens with unknown keys, and the factor by which the 99th percentile of good tokens may grow.
 const UNKNOWN_RATE: usize = 10_000;
 const SLOWER: f64 = 3.0;
 
@@ -67,7 +68,7 @@ upstream = "app"
 
 type Http = Client<HttpConnector, Full<Bytes>>;
 
-/// The server of all issuers, and how often each path was asked for.
+/// The server of all issuers, and the number of requests for each path.
 struct Provider {
     address: SocketAddr,
     asked: Arc<AtomicUsize>,
@@ -135,7 +136,7 @@ fn token(keys: &Keyring, issuer: &str, jti: &str) -> String {
         subject: "ada",
         audience: &["api".into()],
         expires: now.plus(Duration::from_secs(3600)),
-        // Older than the last answer, so that an unknown key is a decision.
+        // The tokens are older than the last answer, so that the gate decides on an unknown key without a fetch.
         issued_at: now.minus(Duration::from_secs(600)),
         jti,
         client: "web",
@@ -159,7 +160,7 @@ async fn ask(http: &Http, listen: u16, path: &str, token: Option<&str>) -> (Stat
     (status, reply.into_body().collect().await.unwrap().to_bytes())
 }
 
-/// How many issuers have fresh keys, as the metrics say.
+/// The number of issuers with fresh keys, by the metrics.
 async fn fresh(http: &Http, admin: u16) -> usize {
     let (_, metrics) = ask(http, admin, "/metrics", None).await;
     let metrics = String::from_utf8_lossy(&metrics).into_owned();
@@ -179,7 +180,7 @@ async fn good(http: &Http, listen: u16, token: &str, time: Duration) -> Vec<f64>
     took
 }
 
-/// Sends tokens that name an unknown key at [`UNKNOWN_RATE`]. Returns how many were answered.
+/// Sends tokens that name an unknown key at [`UNKNOWN_RATE`]. Returns the number of answers.
 async fn unknown(http: Http, listen: u16, tokens: Arc<Vec<String>>, time: Duration) -> usize {
     const SENDERS: usize = 20;
     let each = UNKNOWN_RATE / SENDERS;

@@ -1,4 +1,4 @@
-//! What the gate adds to a request: whole requests through `Gate::layer`, no socket.
+//! The cost that the gate adds to a request: whole requests through `Gate::layer`, without a socket.
 //!
 //! The last table compares a new token with a cached one, RS256 first: the ratio is the gain of the cache of verified
 //! tokens.
@@ -77,7 +77,7 @@ impl Bench {
         Self::of(gate, tokens).await
     }
 
-    /// The same with this gate.
+    /// As above, with this gate.
     async fn of(gate: Gate, tokens: usize) -> Self {
         let mut bench = Self { service: gate.layer().layer(Inner), tokens: Vec::new() };
         for number in 0..tokens {
@@ -92,7 +92,7 @@ impl Bench {
         bench
     }
 
-    /// Whole requests; the tokens take turns.
+    /// Whole requests with alternating tokens.
     fn run(&self) -> impl FnMut() + Send + use<> {
         let mut heads = self.heads();
         let mut service = self.service.clone();
@@ -121,7 +121,7 @@ fn bare(tokens: &[String]) -> impl FnMut() + Send + use<> {
     move || exchange(&mut Inner, heads.request())
 }
 
-/// The same on two threads at once: the mean CPU time of one of them.
+/// As above on two concurrent threads: the mean CPU time of one thread.
 fn on_two_threads(make: impl Fn() -> Box<dyn FnMut() + Send>) -> impl FnMut(u64) -> Duration {
     move |operations| {
         let barrier = Arc::new(Barrier::new(2));
@@ -148,7 +148,7 @@ fn main() {
     let rs256_revoked = bench(Algorithm::Rs256, many, CACHE, revoked);
     let others =
         [Algorithm::Es256, Algorithm::EdDsa, Algorithm::Hs256].map(|algorithm| bench(algorithm, many, CACHE, 0));
-    // The cache keeps none, so each request verifies its token.
+    // The cache is empty, so each request verifies its token.
     let anew = bench(Algorithm::Rs256, many, 0, 0);
     let anew_revoked = bench(Algorithm::Rs256, many, 0, revoked);
 
@@ -206,7 +206,7 @@ fn main() {
     runtime.block_on(judged(many, rounds));
 }
 
-/// What kept conditions, and a kept decision, may add to a request, in nanoseconds.
+/// The most that kept conditions and a kept decision may add to a request, in nanoseconds.
 const MOST_OF_CONDITIONS: f64 = 5.0;
 const MOST_OF_A_DECISION: f64 = 300.0;
 
@@ -225,7 +225,7 @@ impl DecisionPoint for Open {
     }
 }
 
-/// Requests with cached tokens on a route with four conditions, and on one whose decision is kept.
+/// Requests with cached tokens on a route with four conditions, and on a route with a kept decision.
 async fn judged(tokens: usize, rounds: usize) {
     let one = |claim: &str, comparison| Condition::new(claim, comparison).unwrap();
     let four = vec![
@@ -272,7 +272,7 @@ async fn judged(tokens: usize, rounds: usize) {
     }
 }
 
-/// What an assertion that was made before may add to a request, in nanoseconds.
+/// The most that a cached assertion may add to a request, in nanoseconds.
 const MOST_OF_AN_ASSERTION: f64 = 30.0;
 
 /// Requests with cached tokens, with and without an assertion for the service behind.
@@ -292,7 +292,7 @@ async fn assertion(tokens: usize, rounds: usize) {
             .route(route.clone())
     };
     let without = Bench::of(builder().build().await.unwrap(), tokens).await;
-    // The longest, so that none is made anew meanwhile.
+    // The longest lifetime, so that no new token is made during the run.
     let gate = builder().assertion(name.clone(), Duration::from_secs(600)).build().await.unwrap();
     let seen = gate.layer().layer(tower::service_fn(move |request: Request<Full<Bytes>>| {
         let assertion = request.headers().contains_key(&name);
@@ -311,7 +311,7 @@ async fn assertion(tokens: usize, rounds: usize) {
     println!("\nan assertion adds {added:.0} ns (at most {MOST_OF_AN_ASSERTION}): {verdict}");
 }
 
-/// What a limit that this gate counts may add to a request, in nanoseconds.
+/// The most that a limit of this gate may add to a request, in nanoseconds.
 const MOST_OF_A_LIMIT: f64 = 40.0;
 
 /// Requests with cached tokens, with and without a limit for each subject.
@@ -328,7 +328,7 @@ async fn limit(tokens: usize, rounds: usize) {
             .route(Route::new("/{*rest}", policy));
         Bench::of(gate.build().await.unwrap(), tokens).await
     };
-    // One that refuses nobody here.
+    // A limit that refuses no request here.
     let open = RateLimit::new(LimitPer::Subject, 1_000_000_000, Duration::from_secs(1));
     let without = with(RoutePolicy::default()).await;
     let limited = with(RoutePolicy::default().limit(open)).await;
@@ -340,13 +340,13 @@ async fn limit(tokens: usize, rounds: usize) {
     println!("\na limit adds {added:.0} ns (at most {MOST_OF_A_LIMIT}): {verdict}");
 }
 
-/// What a request with a proof may cost, beside one check of an ES256 signature.
+/// The most that a request with a proof may cost, besides one check of an ES256 signature.
 const MOST_OF_A_SIGNATURE: f64 = 1.15;
 
-/// Requests with proofs that are made at a time: they fit into the processor's cache.
+/// The number of proofs that are made at a time, so that they fit into the processor's cache.
 const AT_ONCE: u64 = 50;
 
-/// A request with a bound token that is cached, and a proof of its own.
+/// A request with a cached bound token, and a new proof.
 async fn dpop(rounds: usize) {
     let now = SystemTime::new().wall();
     let client = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
@@ -384,7 +384,7 @@ async fn dpop(rounds: usize) {
     let header = text(format!("{{\"typ\":\"dpop+jwt\",\"alg\":\"ES256\",\"jwk\":{canonical}}}").as_bytes());
     let random = SystemRandom::new();
     let proof = |number: usize| {
-        // The second of the start is refused, because a proof may have been used before it.
+        // The gate refuses proofs of the second of its start, because they may have been used before.
         let iat = now.as_secs() + 1;
         let htu = format!("{ISSUER}/data");
         let claims = text(
@@ -414,7 +414,7 @@ async fn dpop(rounds: usize) {
             let mut took = Duration::ZERO;
             let mut left = operations;
             while left > 0 {
-                // Made shortly before, as a request that was just read, but not on this clock.
+                // Made shortly before, as for a request that was just read, but outside of the measured time.
                 let some = left.min(AT_ONCE);
                 let requests: Vec<_> =
                     (0..some).map(|_| request(proofs.next().expect("more proofs are needed"))).collect();

@@ -1,9 +1,9 @@
-//! What the access log costs a request (requirement P34): CPU time of the program with a line for each request in a real
-//! file, with `sample = 0`, and without the log.
+//! The cost of the access log for a request (requirement P34): CPU time of the program with a line for each request in a
+//! real file, with `sample = 0`, and without the log.
 //!
 //!     cargo bench --bench logs
 //!
-//! The cases take turns, and the least of each counts: whatever else the machine does only adds to a round.
+//! The cases alternate, and the least time of each case counts, because other load on the machine can only add time.
 
 #![allow(
     clippy::unwrap_used,
@@ -50,9 +50,9 @@ impl Running {
         Self { child, connection, _folder: folder }
     }
 
-    /// CPU time so far, of user and system, in seconds.
+    /// User and system CPU time so far, in seconds.
     fn cpu(&self) -> f64 {
-        // The sum over all threads, in nanoseconds: that of `stat` counts in steps of 10 ms.
+        // The sum over all threads, in nanoseconds. The figures in `stat` have steps of 10 ms.
         let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().flatten();
         let nanos = |text: String| text.split(' ').next().and_then(|number| number.parse::<f64>().ok());
         let times = tasks.filter_map(|task| nanos(fs::read_to_string(task.path().join("schedstat")).ok()?));
@@ -74,7 +74,7 @@ impl Running {
                 tail.extend_from_slice(&bytes[..length]);
                 let found = tail.windows(9).filter(|window| window == b"HTTP/1.1 ").count();
                 replies += found;
-                // What may be the beginning of a mark.
+                // The buffer may end with the beginning of a mark.
                 let kept = tail.len().saturating_sub(8);
                 tail.drain(..kept);
             }

@@ -1,6 +1,6 @@
-//! What judging a call of the Model Context Protocol adds to a request whose token is cached: by its headers, and by bodies of
-//! 1 KiB and 64 KiB. Whole requests through `Gate::layer`, no socket; the same request on a plain route is the base. Then the
-//! program between a client and a server that streams: how much later an event arrives (requirement M15).
+//! The cost of judging a call of the Model Context Protocol in a request with a cached token: by its headers, and by bodies of
+//! 1 KiB and 64 KiB. Whole requests through `Gate::layer`, without a socket, compared with the same request on a plain route.
+//! Then the program between a client and a server that streams: the delay of an event (requirement M15).
 //!
 //!     cargo bench --bench mcp
 
@@ -34,11 +34,11 @@ use tower::{Layer, Service};
 
 const ISSUER: &str = "https://auth.example.com";
 
-/// A judged path, the size of its body, and what judging may add, in nanoseconds.
+/// A judged path, the size of its body, and the most that judging may add, in nanoseconds.
 const CASES: [(&str, usize, f64); 3] =
     [("/headers", 1024, 150.0), ("/body", 1024, 3_000.0), ("/body", 65_536, 60_000.0)];
 
-/// How much later than without a gate the first event of a stream may arrive, in milliseconds.
+/// The delay that the gate may add to the first event of a stream, in milliseconds.
 const FIRST_EVENT_MILLIS: f64 = 5.0;
 const SECRET: &str = "a-secret-of-the-agent";
 const CONFIG: &str = r#"
@@ -74,7 +74,7 @@ resource = "/mcp"
 calls = ["*"]
 "#;
 
-/// The lines of a head or of an event, up to the empty one.
+/// The lines of a head or of an event, up to the empty line.
 fn lines(reader: &mut impl BufRead) -> Vec<String> {
     let lines = reader.lines().map(|line| line.expect("a line"));
     lines.skip_while(String::is_empty).take_while(|line| !line.is_empty()).collect()
@@ -101,12 +101,12 @@ fn first_event(address: &str, server: &TcpListener, token: &str) -> f64 {
     assert!(head[0].contains(" 200"), "{head:?}");
     let begun = Instant::now();
     upstream.write_all(b"data: {}\n\n").unwrap();
-    // Through a gate the event is a chunk, and its size is a line.
+    // Through a gate the event is a chunk, whose size is a separate line.
     while !reader.by_ref().lines().next().expect("a line").unwrap().starts_with("data: ") {}
     begun.elapsed().as_secs_f64() * 1000.0
 }
 
-/// Streams with the program between client and server, and without, in turn.
+/// Alternates streams with and without the program between client and server.
 fn first_events(rounds: usize) {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let direct = server.local_addr().unwrap().to_string();

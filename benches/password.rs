@@ -1,6 +1,6 @@
-//! Password checks: what their time tells of a user (A2), with each kind of directory (I49), and of an imported hash (I32),
-//! and what a flood of them does to the requests beside it (A3). `-- directories` measures the kinds of directory alone; they
-//! are those of the program beside the bench: `cargo build --release` makes it. One that is not met makes the bench fail.
+//! Password checks: whether their time reveals a user (A2), with each kind of directory (I49) and with imported hashes (I32),
+//! and the effect of a flood of checks on concurrent requests (A3). `-- directories` measures only the kinds of directory,
+//! with the program that `cargo build --release` makes. A missed goal makes the bench fail.
 
 #![allow(
     clippy::unwrap_used,
@@ -48,8 +48,8 @@ async fn login(service: &GateService<Inner>, username: &str, password: &str) -> 
     service.clone().oneshot(request).await.unwrap().status()
 }
 
-/// Requests with a verified token, one every 200 us, on a thread of their own: how late each was answered, counted from
-/// when it was due, and how long it took, both in microseconds.
+/// Requests with a verified token, one every 200 us, on a separate thread: the delay of each answer from the moment
+/// when the request was due, and the duration of the request, both in microseconds.
 fn data_plane(service: &GateService<Inner>, token: &str, requests: usize) -> (Vec<f64>, Vec<f64>) {
     let (mut heads, mut service) = (Heads::new([token]), service.clone());
     let every = Duration::from_micros(200);
@@ -66,7 +66,7 @@ fn data_plane(service: &GateService<Inner>, token: &str, requests: usize) -> (Ve
     (late, took)
 }
 
-/// Users whose hashes were made by other systems, so that a login takes as long with each, and without a user.
+/// Users with hashes of other systems. A login must take as long with each of them as without a user.
 fn imported(runtime: &tokio::runtime::Runtime) {
     const BCRYPT: &str = "mVcgOk.KkzulJ1pCQt2NpOtZcqrvDYLqb2GUts5zMYGWcpE/nsn.6";
     const ARGON2ID: &str =
@@ -94,7 +94,7 @@ fn imported(runtime: &tokio::runtime::Runtime) {
         let users = ["nobody", "cheap", "dear"];
         let mut times = [const { Vec::new() }; 3];
         for round in 0..if measures() { 101 } else { 1 } {
-            // Each in turn, and the other way round the next time: what slows a round slows all three.
+            // The cases alternate, in the reverse order in the next round, so that other load slows all three.
             for index in if round % 2 == 0 { [0, 1, 2] } else { [2, 1, 0] } {
                 let start = Instant::now();
                 let found = runtime.block_on(directory.authenticate(None, users[index], &wrong)).unwrap();

@@ -228,7 +228,7 @@ impl Bench {
         Self { rotate, store, tokens: Arc::new(tokens) }
     }
 
-    /// Rotates for so long, with so many in flight, each through sessions of its own.
+    /// Rotates for this time, with this many rotations in flight, each with its own sessions.
     async fn round(&self, in_flight: usize, time: Duration) -> Round {
         let (commits, cpu, start) = (self.store.commits(), cpu_time(), Instant::now());
         let workers = (0..in_flight).map(|worker| {
@@ -310,7 +310,7 @@ impl Bench {
     }
 }
 
-/// What a refresh pays for the seal of its record: the one that it reads is checked, the one that it writes is sealed.
+/// The cost of the seal for a refresh, which checks the old record and seals the new one.
 fn seal(number: u32) {
     let keyring = Keyring::generate(Algorithm::EdDsa).unwrap();
     let keys = keyring.refresh_keys();

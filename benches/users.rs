@@ -30,7 +30,7 @@ use support::{measures, quantile};
 
 /// The users of the import.
 const IMPORTED: usize = 50_000;
-/// The goals, with this many users.
+/// The goals for an import of this many users.
 const MEMORY_MIB: f64 = 60.0;
 const ADD_SECONDS: f64 = 0.2;
 const IMPORT_SECONDS: f64 = 10.0;

@@ -35,7 +35,7 @@ pub struct HttpExchanger {
     pub caller: HttpCaller,
     /// The token endpoint.
     pub url: UrlSource,
-    /// Where that is, in words.
+    /// The description of that place.
     pub place: String,
     /// The gate's credentials as a client at the provider.
     pub client: ClientCredentials,
@@ -104,10 +104,10 @@ impl HttpExchanger {
         let issued = text("issued_token_type");
         match self.form {
             ExchangeForm::Rfc8693 if !issued.is_some_and(|kind| [ACCESS_TOKEN, JWT].contains(&kind)) => {
-                return Err("its issued_token_type is not that of an access token");
+                return Err("its issued_token_type is not the type of an access token");
             }
             ExchangeForm::IdJag if issued != Some(ID_JAG) => {
-                return Err("its issued_token_type is not that of an identity assertion");
+                return Err("its issued_token_type is not the type of an identity assertion");
             }
             _ => {}
         }
@@ -122,7 +122,7 @@ impl HttpExchanger {
             // A `scope` that is a list is refused, too: it could name further scopes.
             let said = answer.get("scope").filter(|scope| !scope.is_null());
             if !self.scope.is_empty() && !said.is_none_or(is_within) {
-                return Err("its scope is wider than the one that was asked for, or no text");
+                return Err("its scope is wider than the requested one, or not a text");
             }
         }
         let token = text("access_token").filter(|token| {
@@ -131,7 +131,7 @@ impl HttpExchanger {
         let token = Zeroizing::new(token.ok_or("it has no usable access_token")?.to_owned());
         let expires_in = match answer.get("expires_in") {
             None => None,
-            Some(seconds) => Some(seconds.as_u64().ok_or("its expires_in is no number of seconds")?),
+            Some(seconds) => Some(seconds.as_u64().ok_or("its expires_in is not a number of seconds")?),
         };
         Ok(ExchangedToken { token, expires_in: expires_in.map(std::time::Duration::from_secs) })
     }
@@ -147,7 +147,7 @@ impl HttpExchanger {
         if reply.status == 429 || reply.status >= 500 {
             return Err(unclear(&format!("it answered {}", reply.status)));
         }
-        let answer = strict_object(&reply.body).map_err(|_| unclear("its answer is no JSON object"))?;
+        let answer = strict_object(&reply.body).map_err(|_| unclear("its answer is not a JSON object"))?;
         if reply.status == 200 {
             return self.granted(&answer).map_err(unclear);
         }

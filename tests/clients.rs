@@ -1,6 +1,5 @@
 //! Clients that are not ours, over TLS, through the real binary, to upstreams that are not ours: curl, nghttp, grpcio and
-//! Chromium; nginx, tonic's server, and WebSockets. What is missing on the machine fails the tests, with the name of its
-//! package.
+//! Chromium; nginx, tonic's server, and WebSockets. A missing program fails the tests, with the name of its package.
 
 pub(crate) mod chromium;
 pub(crate) mod nginx;

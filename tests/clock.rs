@@ -21,7 +21,7 @@ impl Moved {
         moved
     }
 
-    /// The wall clock is so many milliseconds ahead from now on.
+    /// Sets the wall clock this many milliseconds ahead.
     fn ahead(&self, millis: i64) {
         std::fs::write(self.0.path("clock"), millis.to_string()).unwrap();
     }
@@ -43,7 +43,7 @@ async fn is_ready(gate: &Gate) -> bool {
     readiness(gate).await.0 == StatusCode::OK
 }
 
-/// A claim of an access token that is a time.
+/// A time claim of an access token.
 fn time(token: &str, claim: &str) -> i64 {
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -64,7 +64,7 @@ async fn o9_o26_a_wall_clock_that_jumps_ahead_is_not_followed_and_nothing_is_swe
     let first = gate.login().await;
     until("there is a sweep", async || gate.log().contains(SWEPT)).await;
 
-    // Everything of the session would be over, and swept.
+    // By this clock the session would have ended, and would have been swept.
     moved.ahead(24 * 365 * HOUR);
     until("readiness is red", async || !is_ready(&gate).await).await;
     assert!(readiness(&gate).await.1.contains(JUMPED));
@@ -72,13 +72,13 @@ async fn o9_o26_a_wall_clock_that_jumps_ahead_is_not_followed_and_nothing_is_swe
     until("the log says so", async || gate.log().contains(JUMPED)).await;
     let swept = gate.log().matches(SWEPT).count();
 
-    // By the later of two clocks it expired, and whatever is minted now would have; nothing is lost.
+    // By the later of two clocks the token has expired, and so would a new token; nothing is lost.
     assert_eq!(gate.get("/hello", &first.access).await.status, StatusCode::UNAUTHORIZED, "it is prolonged");
     for _ in 0..10 {
         is_later(&gate.refresh(&first.refresh).await);
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
-    // The one that was under way.
+    // The request in flight.
     assert!(gate.log().matches(SWEPT).count() <= swept + 1, "nothing is swept");
     assert_eq!(gate.log().matches(JUMPED).count(), 1, "told once a minute");
 
@@ -104,7 +104,7 @@ async fn o9_a_wall_clock_that_is_stepped_back_brings_nothing_back_and_mints_noth
     until("it expires", async || gate.get("/hello", &short).await.status == StatusCode::UNAUTHORIZED).await;
 
     moved.ahead(-30 * 24 * HOUR);
-    // As long as it takes to follow a clock, were it followed.
+    // Waits for as long as the gate would need to follow the clock.
     for _ in 0..30 {
         assert_eq!(gate.get("/hello", &short).await.status, StatusCode::UNAUTHORIZED, "it is good again");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
@@ -179,7 +179,7 @@ async fn c39_a_store_of_a_clock_that_was_ahead_is_brought_back_by_a_command_that
         assert_eq!(gate.refresh(&tokens.refresh).await.status, StatusCode::BAD_REQUEST);
     }
     assert_eq!(gate.stop(), Some(0));
-    // What was issued for a later time stays ended when that time comes.
+    // Tokens that were issued for a later time are still refused at that time.
     moved.ahead(days);
     let gate = moved.start();
     assert_eq!(gate.get("/hello", &ahead.access).await.status, StatusCode::UNAUTHORIZED);

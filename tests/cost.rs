@@ -1,8 +1,8 @@
-//! What a request costs in the layer, counted and not timed: allocations, and instructions under valgrind. A machine that
-//! is busy with something else counts the same, so these may fail a build; times are in the benches.
+//! The cost of a request in the layer, counted and not timed: allocations, and instructions under valgrind. Other load on
+//! the machine does not change the counts, so these tests may fail a build. The benches measure times.
 //!
-//! The instructions are those of the test profile, which optimises some dependencies alone (`Cargo.toml`): three times those of a release. They
-//! are here to be compared with themselves.
+//! The instructions are those of the test profile, which optimises some dependencies alone (`Cargo.toml`): three times
+//! those of a release. Their purpose is a comparison with earlier counts.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
@@ -39,36 +39,36 @@ const ISSUER: &str = "https://auth.example.com";
 const LEEWAY: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How many tokens take turns.
+/// The number of tokens that requests use in turn.
 const TOKENS: usize = 100;
-/// How many requests valgrind sees: it is some fifty times slower.
+/// The number of requests under valgrind, which is some fifty times slower.
 const REQUESTS: &str = "ROTOGATE_TEST_REQUESTS";
-/// Where the sessions are: `redb`, or a port of Redis. In memory, if this is not set.
+/// The store of the sessions: `redb`, or a port of Redis. Unset: in memory.
 const STORE: &str = "ROTOGATE_TEST_STORE";
-/// Have them answered without the gate.
+/// If set, requests are answered without the gate.
 const BARE: &str = "ROTOGATE_TEST_BARE";
-/// Have each request bring a token that the gate has not seen. The value is the algorithm.
+/// If set, each request has a token that the gate has not seen. The value is the algorithm.
 const NEW: &str = "ROTOGATE_TEST_NEW";
-/// What may be kept of a token besides its text, in bytes: what it says, the headers made of it, and its places in the
-/// caches. The figure differs by one or two bytes from run to run: 1,772 for a token of 745.
+/// The most memory of a cached token besides its text, in bytes: its claims, the headers made of them, and its entries in
+/// the caches. Runs differ by a byte or two: 1,772 for a token of 745.
 const ROOM: usize = 1032;
-/// What the layer adds to a request. The allocations are for the extensions of the request: `http::Extensions`,
-/// its table, and in it `Permitted`. The check itself allocates nothing.
+/// The cost that the layer adds to a request. The allocations are for the extensions of the request:
+/// `http::Extensions`, its table, and in it `Permitted`. The check itself allocates nothing.
 const LAYER: Row = Row { name: "the layer", instructions: 61_800.0, allocations: 3.0, file: "tests/cost.rs" };
 
-/// What the layer adds to a request whose token is new: the check of an HS256 signature (17,100), and all besides it.
+/// The cost that the layer adds to a request with a new token: the check of an HS256 signature (17,100), and the rest.
 const NEW_TOKEN: Row =
     Row { name: "the layer, for a new token", instructions: 337_100.0, allocations: 0.0, file: "tests/cost.rs" };
 
 async fn service() -> (GateService<Inner>, Heads) {
     let (mut service, tokens) = unused(Algorithm::Hs256, TOKENS).await;
     let mut heads = Heads::new(tokens.iter().map(String::as_str));
-    // Each is seen for the first time, and then the caches are as they stay.
+    // The gate sees each token for the first time; after that the caches do not change.
     (0..10 * TOKENS).for_each(|_| exchange(&mut service, heads.request()));
     (service, heads)
 }
 
-/// A gate that has seen [`TOKENS`] tokens, and as many as `number` that it has not.
+/// A gate that has seen [`TOKENS`] tokens, and `number` tokens that it has not seen.
 async fn new_tokens(algorithm: Algorithm, number: u64) -> (GateService<Inner>, Heads) {
     let (mut service, tokens) = unused(algorithm, TOKENS + usize::try_from(number).unwrap()).await;
     let mut heads = Heads::new(tokens.iter().map(String::as_str));
@@ -96,7 +96,7 @@ async fn gate_on(store: Arc<dyn Store>, keyring: Keyring, number: usize) -> (Gat
         .issuer(ISSUER)
         .audience(["api"])
         .shared_store(store)
-        // Under valgrind, nothing is heard while requests are counted.
+        // Under valgrind the gate gets no news from the store while requests are counted.
         .staleness(Staleness::deny_after(Staleness::LONGEST))
         .keys(keyring)
         .client(rotogate::client::Client::public("web"))
@@ -114,12 +114,12 @@ async fn gate_on(store: Arc<dyn Store>, keyring: Keyring, number: usize) -> (Gat
 
 async fn store(name: &str, keyring: Uuid) -> Arc<dyn Store> {
     if name == "redb" {
-        // Its file stays open for as long as the store.
+        // The file stays open while the store lives.
         let folder = tempfile::tempdir().unwrap();
         let options = rotogate::store::redb::Options::new(ISSUER, keyring, LEEWAY);
         return Arc::new(RedbStore::open(folder.path().join("rotogate.redb"), options).unwrap());
     }
-    // A store of its own for each run.
+    // Each run has a separate store.
     let network = NetworkOptions {
         connect_timeout: PATIENCE,
         reply_timeout: Some(PATIENCE),
@@ -131,7 +131,7 @@ async fn store(name: &str, keyring: Uuid) -> Arc<dyn Store> {
     Arc::new(RedisStore::connect(options).await.unwrap())
 }
 
-/// Allocations of so many requests.
+/// The allocations of this many requests.
 fn allocations(mut operation: impl FnMut()) -> u64 {
     allocation_counter::measure(|| (0..10 * TOKENS).for_each(|_| operation())).count_total
 }
@@ -189,7 +189,7 @@ async fn b58_a_known_session_cookie_costs_no_more_allocations_than_a_known_token
     let mut each = [(AUTHORIZATION, tokens), (COOKIE, cookies)]
         .map(|(name, values)| (service.clone(), Heads::of_page(name, values.iter().map(String::as_str))));
     for (service, heads) in &mut each {
-        // A cookie that is not known waits for its session.
+        // A request with an unknown cookie waits for its session.
         for _ in 0..TOKENS {
             assert_eq!(service.call(heads.request()).await.unwrap().status(), 200);
         }
@@ -263,8 +263,9 @@ async fn so_many_requests_pass() {
     }
 }
 
-/// What valgrind counts, and nothing around it: clocks are calibrated by spinning, so long as that takes, and the end of a
-/// service frees its caches. Without a closure, whose name would have this function's, and end the counting where it begins.
+/// The code that valgrind counts. Setup and end stay outside: the calibration of clocks spins for a varying time, and the
+/// end of a service frees its caches. There is no closure here: its name would contain this function's name, and end the
+/// counting at its begin.
 #[inline(never)]
 fn counted_requests<S, B>(requests: u64, service: &mut S, heads: &mut Heads)
 where

@@ -1,4 +1,4 @@
-//! The dialects on the real binary, as their own clients speak them.
+//! The dialects of the real binary, with requests of their own clients.
 
 mod envelope;
 mod meshydb;

@@ -1,4 +1,4 @@
-//! Users in another system: what a fault of it does, and what a change in it does.
+//! Users in another system: the effects of its faults and of changes there.
 
 mod guesses;
 #[cfg(feature = "hook")]

@@ -1,5 +1,4 @@
-//! Tokens that are bound to a key (RFC 9449), at the real binary: what a client without the key cannot do, and what one
-//! with it gets.
+//! Tokens that are bound to a key (RFC 9449), at the real binary: the answers to clients without the key, and with it.
 
 mod dialects;
 mod exchange;
@@ -63,7 +62,7 @@ fn edge() -> Edge {
     edge_with("")
 }
 
-/// With these keys in `[dpop]`.
+/// The configuration with these keys in `[dpop]`.
 fn edge_with(dpop: &str) -> Edge {
     edge_on(&format!("{HEAD}{CLIENTS}\n[dpop]\n{dpop}"))
 }
@@ -75,7 +74,7 @@ fn edge_on(config: &str) -> Edge {
 }
 
 fn hash_secret(place: &Place) {
-    // The configuration names the file that is to be made.
+    // Makes the file that the configuration names.
     let made = Place::new(HEAD).json(&["client", "secret", "--stdin"], SECRET);
     let path = place.path("service.hash");
     std::fs::write(&path, made["secret_hash"].as_str().unwrap()).unwrap();
@@ -140,14 +139,14 @@ fn jti() -> String {
     format!("proof {}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A second ahead of the gate's time: `iat` has whole seconds, and one that began before the gate did is refused.
+/// A second ahead of the gate's time: `iat` has whole seconds, and the gate refuses an `iat` before its start.
 fn now() -> u64 {
     #[expect(clippy::disallowed_methods, reason = "a client has a clock of its own")]
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     now + 1
 }
 
-/// Asks with a token as DPoP does.
+/// Sends a request with a DPoP token.
 fn ask(edge: &Edge, path: &str, token: &str, proof: &str) -> Reply {
     edge.ask(&format!("GET {path}"), &[&format!("Authorization: DPoP {token}"), proof])
 }

@@ -12,7 +12,7 @@ use support::{Answer, CONFIG, Gate, Place, Tokens};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-/// Within it, whatever is waited for has happened, however slow the machine.
+/// The time limit for waiting, sufficient on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
@@ -32,7 +32,7 @@ async fn a_user_logs_in_calls_refreshes_and_is_refused_after_revocation() {
     let again = gate.refresh(&first.refresh).await.tokens();
     assert_eq!(second, again, "a repeat at once gets the identical pair");
     assert_ne!(first, second);
-    // Without revoke_previous_after the first access token lives to its own end.
+    // Without revoke_previous_after, the first access token remains valid until it expires.
     assert_eq!(gate.get("/", &first.access).await.status, StatusCode::OK);
 
     assert_eq!(gate.revoke(&second.refresh).await.status, StatusCode::OK);
@@ -131,7 +131,7 @@ async fn keeps_what_was_acknowledged(end: impl Fn(Gate)) {
 #[tokio::test]
 async fn tokens_are_signed_as_configured_and_others_can_verify_them_with_the_published_keys() {
     for (algorithm, kty) in [("EdDSA", Some("OKP")), ("ES256", Some("EC")), ("RS256", Some("RSA")), ("HS256", None)] {
-        // Other gates take an issuer's tokens only if its URL is https.
+        // Other gates accept an issuer's tokens only if its URL is https.
         let config = with_sessions("grace = \"60s\"").replace("http://gate.test", "https://gate.test");
         let place = Place::new(&support::with(&config, "issuer", &format!("algorithm = \"{algorithm}\"")));
         let gate = place.start();
@@ -168,7 +168,7 @@ async fn tokens_are_signed_as_configured_and_others_can_verify_them_with_the_pub
         rules.set_audience(&["api"]);
         jsonwebtoken::decode::<Value>(&second.access, &key, &rules).unwrap();
 
-        // Another gate trusts them by the same keys, and tells them from its own.
+        // Another gate trusts the tokens by the same keys, and distinguishes them from its own.
         let other = Place::new(&format!(
             "{}\n[[issuers]]\nurl = \"https://gate.test\"\naudience = [\"api\"]\njwks_file = \"gate.jwks.json\"\neverywhere = true\n",
             CONFIG.replace("http://gate.test", "http://other.test")
@@ -226,7 +226,7 @@ async fn a6_no_secret_is_logged_at_any_level_wherever_it_stands() {
     let log = std::fs::read_to_string(log).unwrap();
     assert!(log.contains("event.action=session.start ") && log.contains("TRACE"), "it logs");
     for (number, line) in log.lines().enumerate() {
-        // A signature alone would do to find a token, and a name given to a client or a user is no secret.
+        // A signature alone would identify a token, and a name of a client or a user is not a secret.
         let leak = secrets.iter().any(|secret| line.contains(secret.rsplit('.').next().unwrap()));
         assert!(!leak, "a secret in line {number}, which begins with {:?}", line.chars().take(60).collect::<String>());
     }
@@ -272,7 +272,7 @@ async fn present_until(
     timeout(PATIENCE, waiting).await.expect("grace ends")
 }
 
-/// Nothing of these sessions is worth anything any more.
+/// No token of these sessions is valid any more.
 async fn assert_over(gate: &Gate, pairs: &[&Tokens]) {
     for pair in pairs {
         assert_eq!(gate.get("/", &pair.access).await.status, StatusCode::UNAUTHORIZED);

@@ -1,5 +1,5 @@
-//! Faults of the machine under the real binary: each ends in a clear error, with nothing lost that was acknowledged. No
-//! test needs a privilege; run as root, a test first drops the privileges that would hide the fault.
+//! Faults of the machine under the real binary: each ends in a clear error, and no acknowledged change is lost. No test
+//! needs a privilege; as root, a test first drops the privileges that would hide the fault.
 //!
 //! A clock that jumps back and forth is in the engine's own tests (`o9_…`), in those of `clock`, and in the simulation
 //! (`tests/simulation/`), with restarts in between: the time of a process cannot be changed from outside it.
@@ -14,7 +14,7 @@ use support::{Answer, CONFIG, Gate, Tokens, send};
 
 const STORE: &str = "data/rotogate.redb";
 
-/// So that a refresh repeated minutes later is still the same.
+/// A long grace, so that a refresh that is repeated minutes later gets the same answer.
 fn config() -> String {
     format!("{CONFIG}\n[sessions]\ngrace = \"60s\"\nmax_sessions_per_subject = 10000\n")
 }
@@ -24,8 +24,7 @@ async fn readyz(gate: &Gate) -> Answer {
     send(request.body(Default::default()).unwrap()).await
 }
 
-/// A fault of the gate: 503 with `Retry-After`.
-/// What was acknowledged: sessions that go on, and sessions that are over.
+/// A fault of the gate: 503 with `Retry-After`. The acknowledged state: live sessions, and ended sessions.
 #[derive(Default)]
 struct Acknowledged {
     live: Vec<Tokens>,
@@ -33,7 +32,7 @@ struct Acknowledged {
 }
 
 impl Acknowledged {
-    /// Every one of them holds.
+    /// Checks that all acknowledged changes hold.
     async fn holds(&self, gate: &Gate) {
         for tokens in &self.over {
             assert_eq!(

@@ -1,4 +1,4 @@
-//! What the real binary does, in one test binary: each module is one question. tests/README.md says which.
+//! Tests of the real binary, in one test binary. Each module answers one question, which tests/README.md lists.
 //!
 //! Each test starts the program with a `gateway.toml` of its own, on ports that the system chooses. Tests that need a
 //! process of their own, or that count or measure, are test binaries of their own.

@@ -16,7 +16,7 @@ const RULES: Rules = Rules {
 };
 const NO_GRACE: Rules = Rules { grace: Duration::ZERO, ..RULES };
 
-/// An operation of session 0 from the one to the other tenth of a second.
+/// An operation of session 0 between two moments, in tenths of a second.
 fn op(gate: usize, (begin, end): (u64, u64), request: Request, reply: Reply) -> Operation {
     let at = |tenths| Duration::from_millis(100 * tenths);
     Operation { session: 0, gate, begin: at(begin), end: at(end), request, reply }
@@ -44,15 +44,15 @@ fn c6_a_legal_history_with_outcomes_in_doubt_is_accepted() {
         &RULES,
         &[
             login(),
-            // Its reply was lost; the repeat at another gate gets what was issued.
+            // The reply was lost; the repetition at another gate gets the issued pair.
             op(A, (2, 9), Request::Refresh(0), Reply::InDoubt),
             rotation(B, (10, 11), 0, 1),
             rotation(A, (12, 13), 0, 1),
-            // Two at once.
+            // Two concurrent refreshes.
             rotation(A, (20, 25), 1, 2),
             rotation(B, (21, 24), 1, 2),
             op(B, (26, 27), Request::Access(1), Reply::Accepted),
-            // Nothing came of it.
+            // The operation without an answer had no effect.
             op(B, (30, 40), Request::Refresh(2), Reply::InDoubt),
             rotation(A, (41, 42), 2, 3),
             // The revocation holds at this gate, and the other gate does not know it yet.
@@ -76,7 +76,7 @@ fn c6_a_rotation_in_doubt_may_be_done_or_not() {
     let doubt = op(A, (2, 9), Request::Refresh(0), Reply::InDoubt);
     legal(&NO_GRACE, &[login(), doubt, rotation(B, (10, 11), 0, 1)]);
     legal(&NO_GRACE, &[login(), doubt, op(B, (10, 11), Request::Refresh(0), Reply::Refused)]);
-    // It did not begin before the first repeat was answered.
+    // This refresh began after the answer to the first repetition.
     let late = op(A, (20, 29), Request::Refresh(0), Reply::InDoubt);
     assert_eq!(
         broken(&NO_GRACE, &[login(), op(B, (10, 11), Request::Refresh(0), Reply::Refused), late]),
@@ -97,7 +97,7 @@ fn c6_a_reuse_ends_the_session() {
 #[test]
 fn c6_a_forked_successor_is_rejected() {
     assert_eq!(broken(&RULES, &[login(), rotation(A, (2, 5), 0, 1), rotation(B, (3, 4), 0, 2)]), Rule::OneSuccessor);
-    // The first of two successors is known only by what follows from it.
+    // The first of two successors is known only by its own successor.
     let doubt = op(A, (2, 5), Request::Refresh(0), Reply::InDoubt);
     let fork = [login(), doubt, rotation(B, (6, 7), 0, 1), rotation(A, (8, 9), 1, 2), rotation(B, (10, 11), 0, 2)];
     assert_eq!(broken(&RULES, &fork), Rule::OnePlace);
@@ -110,7 +110,7 @@ fn c6_a_revived_revocation_is_rejected() {
     let ended = op(A, (2, 3), Request::LogOut(0), Reply::Accepted);
     assert_eq!(broken(&RULES, &[login(), ended, rotation(B, (4, 5), 0, 1)]), Rule::OneOrder);
     legal(&RULES, &[login(), ended, rotation(B, (2, 5), 0, 1)]);
-    // In doubt, until another gate refused.
+    // The outcome was unknown until another gate refused.
     let doubt = op(A, (2, 3), Request::LogOut(0), Reply::InDoubt);
     let refused = op(B, (4, 5), Request::Refresh(0), Reply::Refused);
     legal(&RULES, &[login(), doubt, refused]);
@@ -129,7 +129,7 @@ fn c6_a_lost_acknowledgement_is_rejected() {
     );
     let access = op(B, (4, 5), Request::Access(1), Reply::Refused);
     assert_eq!(broken(&RULES, &[login(), rotated, access]), Rule::AcceptedWhileLive);
-    // An operation in doubt at another gate does not explain it.
+    // An operation with an unknown outcome at another gate does not explain the refusal.
     let doubt = op(A, (3, 4), Request::Refresh(1), Reply::InDoubt);
     assert_eq!(broken(&RULES, &[login(), rotated, doubt, access]), Rule::AcceptedWhileLive);
 }
@@ -163,7 +163,7 @@ fn c6_c9_a_request_that_was_held_and_ended_its_session_is_rejected() {
         [went_on.as_slice(), &after].concat()
     };
     assert_eq!(broken(&RULES, &history(op(A, (2, 100), Request::Refresh(0), Reply::Refused))), Rule::OneOrder);
-    // Its client had given up.
+    // The client had given up.
     assert_eq!(broken(&RULES, &history(op(A, (2, 9), Request::Refresh(0), Reply::InDoubt))), Rule::OneOrder);
     legal(&RULES, &history(op(A, (90, 100), Request::Refresh(0), Reply::Refused)));
     legal(&RULES, &history(op(A, (90, 100), Request::Refresh(0), Reply::InDoubt)));
@@ -187,11 +187,11 @@ fn r29_a_session_that_the_store_lost_may_be_unknown_and_come_back_or_be_gone() {
     let passes = op(B, (45, 46), Request::Access(0), Reply::Accepted);
     legal_with_a_loss(&[login(), unknown, rotation(A, (31, 32), 0, 1)]);
     assert_eq!(broken(&RULES, &[login(), unknown, rotation(A, (31, 32), 0, 1)]), Rule::OneOrder, "without a loss");
-    // It is gone for good, and no revocation says so.
+    // The session is lost for ever, without a revocation.
     let gone = op(A, (41, 42), Request::Refresh(0), Reply::Refused);
     legal_with_a_loss(&[login(), unknown, gone, passes]);
     assert_eq!(broken_by_a_loss(&[login(), gone, rotation(B, (43, 44), 0, 1)]), Rule::OneOrder, "gone, and back");
-    // What began afterwards was not lost.
+    // A session that began after the loss was not lost.
     let later = op(A, (35, 36), Request::LogIn, Reply::Issued(0));
     let refused = op(B, (41, 42), Request::Refresh(0), Reply::Refused);
     assert_eq!(broken_by_a_loss(&[later, refused]), Rule::OneOrder);
@@ -215,7 +215,7 @@ fn r29_a_logout_that_a_loss_or_a_restart_takes_back_is_rejected() {
     assert_eq!(broken_by_a_loss(&[login(), ended, rotation(B, (31, 32), 0, 1)]), Rule::OneOrder, "a loss");
     let passes = op(B, (50, 51), Request::Access(0), Reply::Accepted);
     assert_eq!(broken_by_a_loss(&[login(), ended, passes]), Rule::RefusedInTime);
-    // One whose answer did not come may be done or not.
+    // An operation without an answer may have been executed or not.
     let doubt = op(A, (5, 6), Request::LogOut(0), Reply::InDoubt);
     legal_with_a_loss(&[login(), doubt, rotation(B, (31, 32), 0, 1)]);
 }

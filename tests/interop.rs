@@ -1,4 +1,4 @@
-//! Real clients, pinned and installed into `target/interop-cache` at the first run.
+//! Real clients with pinned versions, which the first run installs into `target/interop-cache`.
 
 mod apps;
 mod assertions;

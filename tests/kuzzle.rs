@@ -23,7 +23,7 @@ upstream = "app"
 dialect = "kuzzle"
 "#;
 
-/// As [`CONFIG`], with Kuzzle's endpoints, and its words on the protected routes.
+/// [`CONFIG`] with Kuzzle's endpoints, and protected routes that refuse in its words.
 fn config(endpoint: &str) -> String {
     let routes = CONFIG.replace("path = \"/{*rest}\"", "dialect = \"kuzzle\"\npath = \"/{*rest}\"");
     format!("{routes}{KUZZLE}{endpoint}")
@@ -74,7 +74,7 @@ async fn r1_the_javascript_sequence_refreshes_and_the_old_token_is_refused_at_on
     assert_eq!(first["ttl"], 3_600_000);
     let kuid = first["_id"].as_str().unwrap();
     assert!(first["expiresAt"].as_u64().unwrap() > 1_700_000_000_000, "milliseconds");
-    // As the SDK reads it: as plain base64, with names of its own.
+    // The claims as the SDK reads them: plain base64, with Kuzzle's names.
     let payload = jwt(&first).split('.').nth(1).unwrap();
     let claims: Value = serde_json::from_slice(&STANDARD_NO_PAD.decode(payload).unwrap()).unwrap();
     assert_eq!(
@@ -93,7 +93,7 @@ async fn r1_the_javascript_sequence_refreshes_and_the_old_token_is_refused_at_on
     assert_eq!(gate.get("/hello", jwt(&second)).await.status, StatusCode::OK);
     assert_eq!(error(&gate.get("/hello", jwt(&first)).await), invalid());
     assert_eq!(error(&client.send(Method::GET, "/_me", Some(jwt(&first)), "").await), invalid());
-    // Racing tabs converge, and no tab gets the error of a dead token meanwhile.
+    // Concurrent tabs converge, and no tab gets the error for a revoked token meanwhile.
     assert_eq!(jwt(&result(&client.refresh(jwt(&first)).await)), jwt(&second));
     assert_eq!(client.is_valid(jwt(&first)).await["valid"], true);
 
@@ -130,7 +130,7 @@ async fn the_jvm_sequence_goes_through_one_route() {
     assert_eq!((&answer.json()["requestId"], &answer.json()["volatile"]), (&json!("1"), &volatile));
     assert_eq!(answer.headers["x-kuzzle-request-id"], "1");
 
-    // Both places: the envelope's wins.
+    // Tokens in both places: the envelope's token wins.
     let refresh = json!({
         "controller": "auth", "action": "refreshToken", "jwt": jwt(&first), "expiresIn": null, "volatile": volatile,
     });
@@ -148,7 +148,7 @@ async fn the_jvm_sequence_goes_through_one_route() {
     expected.as_object_mut().unwrap().remove("jwt");
     assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
 
-    // The header's token, where the envelope has none.
+    // The header's token counts if the envelope has no token.
     let passed = client.post("/_query", Some(jwt(&second)), &call(&Value::Null).to_string()).await;
     assert_eq!(passed.status, StatusCode::OK, "{passed:?}");
     let refused = client.query(&call(&first["jwt"])).await;
@@ -197,7 +197,7 @@ async fn t22_a_call_in_an_envelope_obeys_the_rules_of_its_own_path() {
     assert_eq!(error(&call("document:get", ambiguous).await), not_found);
     let other = json!({ "index": ["secret"], "collection": "c", "_id": "1" });
     assert_eq!(error(&call("document:get", other).await), (400, "api.assert.invalid_type".to_owned()));
-    // What its own path lets pass, what has a rule of its own, and what has neither.
+    // Calls that their own path permits, calls with a rule, and calls with neither.
     for (name, more) in [
         ("document:get", json!({ "index": "open", "collection": "c", "_id": "1" })),
         ("document:search", json!({ "index": "open", "collection": "c" })),
@@ -306,17 +306,17 @@ async fn r13_every_message_is_a_decision_of_its_own_and_a_second_credential_goes
         let refused = client.post("/_query", Some(jwt(&good)), &call(Some(token), json!({}))).await;
         assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "{refused:?}");
     }
-    // What is deeper inside is data: it authorises nothing, not even where it looks like an action.
+    // Deeper members are data: they authorise nothing, even if they look like an action.
     let inside =
         json!({ "jwt": jwt(&good), "requests": [{ "controller": "auth", "action": "logout", "jwt": jwt(&good) }] });
     let refused = client.post("/_query", None, &call(None, inside.clone())).await;
     assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "{refused:?}");
     assert_eq!(client.post("/_query", Some(jwt(&good)), &call(None, inside)).await.status, StatusCode::OK);
     assert_eq!(gate.get("/hello", jwt(&good)).await.status, StatusCode::OK, "nobody logged out");
-    // A member twice is two readings.
+    // A repeated member has two readings.
     let twice = format!("{{\"jwt\":\"x\",{}", &call(Some(jwt(&good)), json!({}))[1..]);
     assert_eq!(client.post("/_query", None, &twice).await.status, StatusCode::BAD_REQUEST);
-    // Superseded: refused at once on every route, taken by the exchange alone.
+    // A superseded token: refused at once on every route; only the exchange accepts it.
     let next = result(&client.refresh(jwt(&good)).await);
     let refused = client.post("/_query", None, &call(Some(jwt(&good)), json!({}))).await;
     assert_eq!(error(&refused), invalid());
@@ -331,7 +331,7 @@ async fn a11_a_large_document_passes_from_who_is_known_and_one_beyond_the_bound_
     let token = client.login("").await;
     let body =
         |size: usize| format!(r#""controller":"document","action":"create","body":{{"text":"{}"}}"#, "x".repeat(size));
-    // The token may stand in the head, in a cookie, or near the beginning of the envelope.
+    // The token may be in the head, in a cookie, or near the beginning of the envelope.
     let first = |jwt: &str, size| format!(r#"{{"jwt":"{jwt}",{}}}"#, body(size));
     let last = |jwt: &str, size| format!(r#"{{{},"jwt":"{jwt}"}}"#, body(size));
     let jwt = jwt(&token);
@@ -345,7 +345,7 @@ async fn a11_a_large_document_passes_from_who_is_known_and_one_beyond_the_bound_
     let headers = [("content-type", "application/json"), ("cookie", cookie.as_str()), ("origin", "http://gate.test")];
     let envelope = format!("{{{}}}", body(500_000));
     assert_eq!(gate.call(Method::POST, "/_query", &headers, &envelope).await.status, StatusCode::OK);
-    // No valid token in the bytes that are examined; and more than any caller may send.
+    // No valid token in the examined bytes, and a longer body than any caller may send.
     let too_large = (413, "network.http.request_too_large".to_owned());
     let forged = format!("{}x", &jwt[..jwt.len() - 1]);
     for (header, envelope) in [
@@ -437,7 +437,7 @@ async fn gate_call(gate: &Gate, method: Method, path: &str, cookie: &str) -> Ans
     gate.call(method, path, &[("cookie", cookie), ("sec-fetch-site", "same-origin"), json], "").await
 }
 
-/// As in Kuzzle: an anonymous caller is a user too, and may ask for the current user, but little else.
+/// As in Kuzzle, an anonymous caller is a user, too, and may ask for the current user and little else.
 #[tokio::test]
 async fn whoever_is_not_logged_in_is_the_anonymous_user() {
     let place = Place::new(&config(""));
@@ -508,7 +508,7 @@ async fn t17_every_refusal_is_in_the_words_of_the_protocol() {
     assert_eq!(gate.get("/hello", &foreign.access).await.status, StatusCode::OK, "and has not been");
 }
 
-/// The SDK for JavaScript looks at the body's `error` alone: words of others would be a success to it.
+/// The SDK for JavaScript reads only the body's `error`: a refusal in other words would look like a success.
 #[tokio::test]
 async fn t17_r12_a_call_that_is_near_an_endpoint_or_nowhere_is_refused_in_the_words_of_the_protocol() {
     let lone = r#"
@@ -543,7 +543,7 @@ upstream = "gone"
         let refused = client.send(method, path, None, "{}").await;
         assert_eq!((error(&refused), refused.headers["allow"].to_str().unwrap()), (wrong.clone(), allow), "{path}");
     }
-    // Where nothing but the request tells whose client asks.
+    // Cases in which only the request names the client.
     let nowhere = |name| async move { gate_call_with(client.gate, name).await };
     let refused = nowhere("x-kuzzle-volatile").await;
     assert_eq!((error(&refused), &refused.json()["volatile"]), (lost.clone(), &json!({ "sdkName": "js@7" })));
@@ -575,7 +575,7 @@ async fn a_prefix_moves_every_route() {
     assert_eq!(error(&refused), (401, "security.rights.unauthorized".into()), "its route is not for everyone");
 }
 
-/// A host of the same domain cannot plant a cookie of this name: browsers take it from the gate itself alone.
+/// A host of the same domain cannot plant a cookie of this name: browsers accept it only from the gate itself.
 #[tokio::test]
 async fn t25_the_cookie_can_be_for_this_host_alone() {
     let text = config("cookie = \"__Host-authToken\"\n").replace("http://gate.test", "https://gate.test");
@@ -600,7 +600,7 @@ async fn t25_the_cookie_can_be_for_this_host_alone() {
     assert!(gone.headers["set-cookie"].to_str().unwrap().starts_with("__Host-authToken=null; "));
 }
 
-/// Whatever token of the protocol a call has beside its envelope's, the upstream sees none, whatever its route says.
+/// The upstream never sees another token of the protocol besides the envelope's, whatever the route says.
 #[tokio::test]
 async fn t26_the_token_that_loses_to_an_envelopes_own_is_not_passed_on() {
     let place = Place::new(&format!("{CONFIG}{KUZZLE}"));
@@ -615,11 +615,12 @@ async fn t26_the_token_that_loses_to_an_envelopes_own_is_not_passed_on() {
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
     assert!(!String::from_utf8_lossy(&answer.body).contains(jwt(&loser)), "the upstream saw the other token");
     assert_eq!(answer.json()["query"], "a=1&b=2");
-    // Without a token in the envelope, that of Authorization wins, and the one of the query is as little the upstream's.
+    // Without a token in the envelope, the token in Authorization wins, and the upstream does not get the token in the
+    // query.
     let call = json!({ "controller": "document", "action": "get" }).to_string();
     let answer = gate.call(Method::POST, &path, &[json, ("authorization", &bearer)], &call).await;
     assert!(!String::from_utf8_lossy(&answer.body).contains(jwt(&loser)));
-    // A cookie beside it is one token too many.
+    // A cookie besides the token gets 400: two tokens.
     let call = json!({ "controller": "document", "action": "get", "jwt": jwt(&winner) }).to_string();
     let cookie = format!("authToken={}", jwt(&loser));
     let answer =
@@ -627,7 +628,7 @@ async fn t26_the_token_that_loses_to_an_envelopes_own_is_not_passed_on() {
     assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR, "{answer:?}");
 }
 
-/// Whether the sender is known decides how much is read. A token that a limiter keeps from being verified is not a bad one.
+/// A known sender may send more. A token that a limiter keeps from verification is not a bad token.
 #[tokio::test]
 async fn r15_a_large_envelope_whose_token_was_not_looked_at_is_429_and_not_413() {
     let limits = config("").replace("forged_per_address = \"100000/1s\"", "forged_per_address = \"1/1h\"");
@@ -645,6 +646,6 @@ async fn r15_a_large_envelope_whose_token_was_not_looked_at_is_429_and_not_413()
     let answer = client.post("/_query", Some(jwt(&token)), &call).await;
     assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS, "{answer:?}");
     assert!(answer.headers.contains_key("retry-after"));
-    // Without any token it is what it was.
+    // Without any token the answer is as before.
     assert_eq!(client.post("/_query", None, &call).await.status, StatusCode::PAYLOAD_TOO_LARGE);
 }

@@ -42,7 +42,7 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
 }
 
-/// The text without comments and string literals on a line of their own; tests may use whatever they like.
+/// The text without comments, and without string literals on their own line. Tests may use any module.
 fn code(text: &str) -> String {
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
     text.lines().map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n")
@@ -101,7 +101,7 @@ fn no_module_uses_one_that_stands_above_it() {
             found.insert(module.to_owned());
             let text = fs::read_to_string(&path).unwrap();
             let text = code(&text);
-            // `super::` as often as the file is deep leads to the root, too.
+            // `super::` repeated to the depth of the file leads to the root, too.
             let depth = parts.len() - usize::from(parts.last() == Some(&"mod.rs"));
             let mut arrows = used(&text, prefix);
             arrows.extend(used(&text, &"super::".repeat(depth)));
@@ -109,7 +109,7 @@ fn no_module_uses_one_that_stands_above_it() {
                 let Some(from) = floors.get(module) else { continue };
                 let is_up = match floors.get(other) {
                     Some(to) => to <= from,
-                    // A name of the roof, which uses all rooms: for the first line alone.
+                    // A name of the roof, which uses all rooms. Only the first line may use the roof.
                     None => has_roof && *from > 0,
                 };
                 if module != other && is_up {
@@ -184,7 +184,7 @@ fn named(text: &str, root: &str, own: &[&str]) -> Vec<Vec<String>> {
     all
 }
 
-/// Files of two folders do not use each other in a circle. What a file uses of the module that it is in does not count.
+/// Files of two folders do not use each other in a circle. Uses of a file's own module do not count.
 #[test]
 fn no_circle_of_files_crosses_a_folder_of_the_server() {
     let root = Path::new(ROOT).join(SERVER);
@@ -222,7 +222,7 @@ fn no_circle_of_files_crosses_a_folder_of_the_server() {
     assert!(circles.is_empty(), "files of two folders use each other:\n{}", circles.join("\n"));
 }
 
-/// Where a document sends its reader, there is something.
+/// Every path in a document exists.
 #[test]
 fn every_path_that_a_document_names_exists() {
     let root = Path::new(ROOT);
@@ -238,7 +238,7 @@ fn every_path_that_a_document_names_exists() {
             let path = quoted.split_once(' ').map_or(quoted, |(path, _)| path).trim_end_matches([',', '.']);
             let is_path = folders.iter().any(|folder| path.starts_with(folder))
                 && path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-".contains(&b));
-            // `x` is whatever the reader adds.
+            // `x` stands for a name that the reader adds.
             let is_placeholder = path.split(['/', '.']).any(|part| part == "x");
             if is_path && !is_placeholder && !root.join(path).exists() {
                 missing.push(format!("{}: {path}", document.display()));

@@ -1,8 +1,8 @@
-//! The revocation counter under every interleaving that the memory model allows: what a cached token's hit check promises
-//! after a revocation has returned. The file under test is included as a whole, with loom's atomics instead of std's;
-//! the list behind it is a lock around a number here, since loom does not see into a dashmap.
+//! The revocation counter under every interleaving that the memory model allows: the promises of a cached token's hit
+//! check after a revocation has returned. The file under test is included as a whole, with loom's atomics instead of
+//! std's; the list behind it is a lock around a number here, since loom does not see into a dashmap.
 //!
-//! Each promise is shown to rest on what the file does: with one thing done wrong, loom finds the history that breaks it.
+//! Each promise depends on the file: with one planted fault, loom finds a history that breaks the promise.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
@@ -34,23 +34,24 @@ const fn ms(n: u64) -> Timestamp {
     Timestamp::from_millis(n)
 }
 
-/// What may be done wrong.
+/// The fault to simulate.
 #[derive(Clone, Copy, PartialEq)]
 enum Fault {
     None,
-    /// The counter is raised before the entry is there.
+    /// The counter rises before the entry is in the list.
     BumpBeforeInsert,
     /// The checker remembers the counter as it is after its check.
     CounterAfterCheck,
-    /// The checker stores what it found, whatever another has found.
+    /// The checker overwrites the result of another checker.
     PlainStore,
-    /// The checker says that it has checked before it says what it found.
+    /// The checker publishes that it has checked before it publishes the result.
     SeenFirst,
-    /// A writer that finds its entry there returns, though the batch that brought it has not raised the counter.
+    /// A writer that finds its entry in the list returns, although the batch with the entry has not yet raised the
+    /// counter.
     TrustBatch,
 }
 
-/// [`RevocationEpoch`], or one with a fault: with the fault's own cells in its place.
+/// [`RevocationEpoch`], or a faulty version with separate cells.
 enum Cached {
     Sound(RevocationEpoch),
     Faulty { seen: atomic::AtomicU64, refuse_from: atomic::AtomicU64, fault: Fault },
@@ -99,7 +100,7 @@ impl Cached {
     }
 }
 
-/// The list: from when on the one token is refused.
+/// The list: the moment from which the only token is refused.
 struct Gate {
     list: Mutex<Timestamp>,
     epochs: Epochs<1>,
@@ -115,7 +116,7 @@ impl Gate {
         Arc::new(Self { list: Mutex::new(NEVER), epochs, cached, fault })
     }
 
-    /// Is it news?
+    /// Is the entry new?
     fn insert(&self, from: Timestamp) -> bool {
         let mut list = self.list.lock().unwrap();
         let is_news = from < *list;
@@ -123,7 +124,7 @@ impl Gate {
         is_news
     }
 
-    /// One of many entries: the counter rises once all are there.
+    /// An entry of a batch: the counter rises once all entries are in the list.
     fn revoke_among_many(&self, from: Timestamp) {
         let mut batch = self.epochs.batch();
         if self.insert(from) || (self.fault != Fault::TrustBatch && batch.is_another_open()) {
@@ -131,7 +132,7 @@ impl Gate {
         }
     }
 
-    /// As the list does it: the counter rises while the entry is locked, and without news only if a batch is open.
+    /// Like the list: the counter rises while the entry is locked, and for a known entry only while a batch is open.
     fn revoke_unless_known(&self, from: Timestamp) {
         let mut list = self.list.lock().unwrap();
         if from < *list {
@@ -198,7 +199,7 @@ fn one_writer_one_checker(fault: Fault) {
     });
 }
 
-/// Two revocations, the second of which refuses sooner, while two threads check again.
+/// Two revocations, the second with an earlier effect, while two threads check again.
 fn two_writers_two_checkers(fault: Fault) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(3);
@@ -223,7 +224,7 @@ fn two_writers_two_checkers(fault: Fault) {
     });
 }
 
-/// An entry that comes twice, the first time among many. Whichever returns first, no hit passes afterwards.
+/// A repeated entry, first in a batch. After either writer has returned, no hit passes.
 fn a_batch_and_another(other: fn(&Gate, Timestamp), fault: Fault) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(3);

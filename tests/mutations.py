@@ -39,7 +39,7 @@ from pathlib import Path
 # No bytecode files beside the sources.
 sys.dont_write_bytecode = True
 import mutants  # noqa: E402
-from requirements import ELSEWHERE, LATER, NUMBERS, TEST, WITHDRAWN, proofs  # noqa: E402
+from requirements import LATER, NUMBERS, TEST, WITHDRAWN  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "target/mutations"
@@ -232,25 +232,21 @@ def of_files(everything):
 
 
 def of_findings(everything, written):
-    """Adds to each finding, from its requirements, the tests and the mutations."""
-    found = proofs()
-    lines = ["| finding | what | requirements | tests | mutations |\n", "|---|---|---|---|---|\n"]
+    """Adds to each finding, from its requirements, the number of mutations in each file, and how many were killed."""
+    lines = ["| finding | what | requirements | mutations (killed) |\n", "|---|---|---|---|\n"]
     for line in written.splitlines()[2:]:
         finding, what, cell = [part.strip() for part in line.strip("|").split("|")][:3]
-        numbers = []
+        numbers = set()
         for first, last in re.findall(r"\b([A-Z]\d+)(?: to ([A-Z]\d+))?", re.sub(r"`[^`]*`", "", cell)):
-            numbers += [f"{first[0]}{n}" for n in range(int(first[1:]), int((last or first)[1:]) + 1)]
-        names = {}
-        for number in numbers:
-            its = [name for file in found.get(number, {}).values() for name in file]
-            names.update(dict.fromkeys(its[:2]))
-            if len(its) > 2:
-                names[f"{len(its) - 2} more of {number}"] = None
-        shown = [name if " " in name else f"`{name}`" for name in names]
-        shown = ", ".join([*shown, *(ELSEWHERE[number] for number in numbers if number in ELSEWHERE)])
-        those = [entry for entry in everything if set(entry.proves) & set(numbers)]
-        rules = "; ".join(f"{e.what} (`{e.toml}`, {e.result()})" for e in those).replace("|", "\\|")
-        lines.append(f"| {finding} | {what} | {cell} | {shown or '—'} | {rules or '—'} |\n")
+            numbers |= {f"{first[0]}{n}" for n in range(int(first[1:]), int((last or first)[1:]) + 1)}
+        counts = {}
+        for entry in everything:
+            if numbers.intersection(entry.proves):
+                count = counts.setdefault(entry.toml, [0, 0])
+                count[0] += 1
+                count[1] += entry.result() == "killed"
+        shown = ", ".join(f"`{toml}` {of_file} ({killed})" for toml, (of_file, killed) in counts.items())
+        lines.append(f"| {finding} | {what} | {cell} | {shown or '—'} |\n")
     return "".join(lines)
 
 

@@ -1,5 +1,5 @@
-//! Other proxies ask the real binary for verdicts (N1 to N28, N61 to N64, B45, B46): by questions as each of them asks, and by the proxies
-//! themselves with the files of `examples/`, in front of an upstream that writes down what it receives.
+//! Other proxies ask the real binary for verdicts (N1 to N28, N61 to N64, B45, B46): with questions in the form of each proxy, and with
+//! the proxies themselves and the files of `examples/`, in front of an upstream that records requests.
 
 mod asked;
 mod attacks;

@@ -1,4 +1,4 @@
-//! What several gates on one store do, whichever kind the store is.
+//! Several gates on one store, for each kind of store.
 
 mod browsers;
 mod callers;

@@ -55,7 +55,7 @@ fn nodes(server: &Postgres) -> (Place, [Gate; 2]) {
     (place, gates)
 }
 
-// The way to the server is a task of this test, and a start waits for it.
+// The proxy to the server is a task of this test, and a start waits for the proxy.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c42_a_login_takes_three_round_trips_to_postgresql_and_a_refresh_two() {
     let server = server();
@@ -86,7 +86,7 @@ async fn what_one_gate_began_another_goes_on_with_and_what_it_revokes_ends_at_al
             (StatusCode::BAD_REQUEST, &Value::from("invalid_grant"))
         );
     }
-    // What a gate began and revoked outlives its crash.
+    // Begun sessions and revocations of a gate outlive its crash.
     let kept = a.login().await;
     let ended = a.login().await;
     assert_eq!(a.revoke(&ended.refresh).await.status, StatusCode::OK);
@@ -127,7 +127,7 @@ async fn c15_c18_what_gates_know_holds_after_a_standby_was_promoted_that_lacks_t
     let standby = server.copy();
     until("tokens pass", async || b.get("/hello", &ended.access).await.status == StatusCode::OK).await;
     until("tokens are issued", async || a.log_in("demo", &a.password).await.status == StatusCode::OK).await;
-    // One of their connections may still lead to the server that was restarted.
+    // A connection of the gates may still lead to the restarted server.
     assert_eq!(decided(async || b.revoke(&ended.refresh).await).await.status, StatusCode::OK);
     a.until_refused(&ended.access).await;
     let next = decided(async || b.refresh(&goes_on.refresh).await).await.tokens();
@@ -179,7 +179,7 @@ fn c20_a_gate_that_cannot_use_the_store_does_not_start_and_says_why_without_cred
     let text = said(&first);
     assert!(text.contains("synchronous_commit off") && text.contains("set it to on"), "{text}");
     drop(gates);
-    // A mistake is found without the server.
+    // The command finds the mistake without the server.
     std::fs::remove_file(first.path("store.pw")).unwrap();
     let ran = first.run(&["check"], "");
     assert!(ran.code == Some(2) && ran.stderr.contains("store.password_file"), "{ran:?}");
@@ -204,7 +204,7 @@ fn c20_check_online_says_what_a_start_would() {
     assert!(said.contains("the store is this gate's"), "{said}");
     server.sql("alter system set synchronous_standby_names = 'nowhere'");
     server.sql("select pg_reload_conf()");
-    refused("none follows it");
+    refused("no standby follows");
     server.sql("alter system reset synchronous_standby_names");
     server.sql("select pg_reload_conf()");
     server.sql("set role gate; revoke delete on rotogate.session from gate");
@@ -221,7 +221,7 @@ async fn c22_what_the_store_did_not_take_holds_at_the_gate_and_is_repeated_until
     let place = place_with(&server, "staleness = \"60s\"\n");
     let [a, b] = [place.start(), place.start()];
     let [first, other, ended] = [a.login().await, a.login().await, a.login().await];
-    // Its connections for revocations are there: a read-only server takes no new ones.
+    // The gate has connections for revocations: a read-only server would refuse new ones.
     assert_eq!(a.revoke(&ended.refresh).await.status, StatusCode::OK);
     let read_only = |value: &str| {
         server.sql(&format!("alter system set default_transaction_read_only = {value}"));

@@ -1,5 +1,5 @@
-//! The messages of `proto/` as Rust code, which is checked in: a build needs no compiler of Protocol Buffers. This test makes
-//! the code anew and compares; with `WRITE_PROTO` it writes it:
+//! The messages of `proto/` as Rust code, which is checked in, so that a build needs no compiler of Protocol Buffers. This
+//! test generates the code again and compares; with `WRITE_PROTO` it writes the code:
 //!
 //! ```sh
 //! WRITE_PROTO=1 cargo test --all-features --test protobuf
@@ -25,7 +25,7 @@ fn compile(file: &str) -> protox::Compiler {
 
 fn generate(out: &Path) {
     let compiler = compile("user_api/v1/user_api.proto");
-    // For server reflection, comments included.
+    // The descriptors for server reflection, comments included.
     fs::write(out.join("user_api.v1.bin"), compiler.encode_file_descriptor_set()).unwrap();
     prost_build::Config::new()
         // Messages with secrets do not print them.
@@ -37,7 +37,7 @@ fn generate(out: &Path) {
     let compiler = compile("envoy/service/auth/v3/external_auth.proto");
     fs::write(out.join("ext_authz.bin"), compiler.encode_file_descriptor_set()).unwrap();
     prost_build::Config::new()
-        // Headers have credentials.
+        // Headers contain credentials.
         .skip_debug(["HttpRequest", "HeadersEntry", "HeaderValue"])
         .bytes(["."])
         .compile_well_known_types()
@@ -53,7 +53,7 @@ fn generate(out: &Path) {
 fn lean(mut files: FileDescriptorSet) -> FileDescriptorSet {
     for file in &mut files.file {
         file.message_type.iter_mut().for_each(lean_message);
-        // Comments have places in the source, and entries have none.
+        // Comments have positions in the source, and entries do not.
         file.source_code_info = None;
     }
     files

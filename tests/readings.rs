@@ -1,13 +1,13 @@
-//! T12, T20: what the gate takes for public, no server takes for protected, and the other way round; nor what it takes for
-//! less restricted for more restricted. The gate's own functions
-//! decide on the spellings of `tests/corpus/paths.tsv`, and on thousands made from them and from their pieces; what is
-//! forwarded is then read by hyper, axum, nginx, Go's and Python's servers. No sockets but nginx's.
+//! T12, T20: no server reads a path as protected, or as more restricted, that the gate reads as public or as less
+//! restricted, and no server reads the reverse. The gate's own functions decide on the spellings of
+//! `tests/corpus/paths.tsv`, and on thousands made from them and from their pieces; hyper, axum, nginx, Go's and Python's
+//! servers then read the forwarded target. Only nginx needs sockets.
 
 pub(crate) mod made;
 pub(crate) mod others;
 pub(crate) mod rust;
 
-/// The paths that a server may take a target for; none if it refuses it.
+/// The paths that a server may read in a target; empty if the server refuses the target.
 pub(crate) type Readings = Vec<String>;
 
 use http::{Method, Request};
@@ -20,14 +20,14 @@ use rotogate_core::route::{Auth, EncodedSlash, Match, Route, RoutePolicy, RouteT
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Decision {
     Refused,
-    /// Forwarded as this, without a token, or with fewer requirements than the others.
+    /// Forwarded in this form, without a token, or with fewer requirements than other paths.
     Public(String),
-    /// Forwarded as this, for callers that the strictest routes admit.
+    /// Forwarded in this form, for callers that the strictest routes admit.
     Protected(String),
 }
 use Decision::{Protected, Public, Refused};
 
-/// What the gate does before it looks at a token.
+/// The steps of the gate before the check of a token.
 fn decide(table: &RouteTable, target: &[u8]) -> Decision {
     let Ok(request) = Request::get(target).header("host", "gate.test").body(()) else { return Refused };
     let (parts, ()) = request.into_parts();
@@ -51,13 +51,13 @@ fn admin() -> Scope {
     Scope::parse("admin").unwrap()
 }
 
-/// Does a table tell callers apart, and not only callers from others?
+/// Does the table distinguish between callers, and not only between callers and anonymous clients?
 fn restricts(table: &RouteTable) -> bool {
     let private = CanonicalPath::parse("/private/a").unwrap();
     matches!(table.find(None, &Method::GET, &private), Match::Found(route) if route.policy.scopes == admin())
 }
 
-/// Only what is named is open: how the documents say to do it.
+/// Only named paths are open, as the documents advise.
 fn closed() -> RouteTable {
     let keep = RoutePolicy { encoded_slash: EncodedSlash::Keep, ..RoutePolicy::public() };
     RouteTable::build(vec![
@@ -68,7 +68,7 @@ fn closed() -> RouteTable {
     .unwrap()
 }
 
-/// Everything is open but what is named: the harder one to keep.
+/// All paths except the named ones are open, which is harder to keep.
 fn open() -> RouteTable {
     RouteTable::build(vec![
         Route::new("/{*rest}", RoutePolicy::public()),
@@ -78,7 +78,7 @@ fn open() -> RouteTable {
     .unwrap()
 }
 
-/// Every path requires a token, and the named ones a scope as well.
+/// Every path requires a token, and the named paths also a scope.
 fn restricted() -> RouteTable {
     let few = RoutePolicy { scopes: admin(), ..RoutePolicy::default() };
     RouteTable::build(vec![
@@ -184,7 +184,7 @@ fn t20_no_reading_however_lax_leads_from_a_less_restricted_route_to_a_restricted
     }
 }
 
-/// The test of the test: a gate that compares beginnings, as so many have done, is caught.
+/// A test of the test: it catches a gate that compares prefixes, a common mistake.
 #[test]
 fn a_gate_that_matches_by_prefix_is_caught_by_every_server_that_resolves_dots() {
     let naive: Vec<Vec<u8>> = targets().into_iter().filter(|target| target.starts_with(b"/public/")).collect();

@@ -61,7 +61,7 @@ async fn what_one_gate_began_another_goes_on_with_and_what_it_revokes_ends_at_al
         );
     }
     assert_eq!(a.stop(), Some(0));
-    // The session is another gate's as well.
+    // The session continues at the other gate.
     let again = b.refresh(&b_login(&b, &server).await).await;
     assert_eq!(again.status, StatusCode::OK);
 }
@@ -97,7 +97,7 @@ async fn c44_a_start_waits_for_a_store_that_is_not_there_yet_and_says_so() {
     let way = Proxy::to(server.port).await;
     let store = format!("[store]\nkind = \"redis\"\nurls = [\"redis://127.0.0.1:{}\"]\n", way.port);
     let place = Place::new(&format!("{CONFIG}{store}"));
-    // As while its servers choose a primary.
+    // The state while the servers choose a primary.
     way.go_away(true);
     let starting = tokio::task::spawn_blocking(move || (place.start(), place));
     until("the gate has tried", async || way.accepted().len() > 10).await;
@@ -107,7 +107,7 @@ async fn c44_a_start_waits_for_a_store_that_is_not_there_yet_and_says_so() {
     gate.login().await;
 }
 
-/// The store was opened, and is away when the gate reads from it.
+/// The store was opened, and does not answer when the gate reads from it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c44_a_start_goes_on_after_a_store_that_failed_once_it_was_open() {
     let server = Redis::start(&[]);
@@ -126,7 +126,7 @@ async fn c44_a_start_goes_on_after_a_store_that_failed_once_it_was_open() {
     gate.login().await;
 }
 
-// The way to the server is a task of this test, and a start waits for it.
+// The proxy to the server is a task of this test, and a start waits for the proxy.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c43_a_staleness_that_is_too_short_for_the_distance_is_an_error_of_check_and_a_warning_at_start() {
     let server = Redis::start(&[]);
@@ -147,7 +147,7 @@ async fn c43_a_staleness_that_is_too_short_for_the_distance_is_an_error_of_check
     way.delay(std::time::Duration::ZERO);
 }
 
-// The way to the server is a task of this test, and a start waits for it.
+// The proxy to the server is a task of this test, and a start waits for the proxy.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c42_a_login_takes_three_round_trips_to_redis_and_a_refresh_two() {
     let server = Redis::start(&[]);
@@ -159,7 +159,7 @@ async fn c42_a_login_takes_three_round_trips_to_redis_and_a_refresh_two() {
     counts_round_trips(&way, &a, &b, 3).await;
 }
 
-/// A key of the gates made the token, so it names its session. An earlier one of the session ends it as well.
+/// A key of the gates made the token, so the token names its session. An earlier token of the session ends it, too.
 #[tokio::test]
 async fn c22_r33_a_logout_by_refresh_token_while_the_store_is_away_holds_at_its_gate_and_is_repeated_until_it_is_durable()
  {
@@ -203,10 +203,10 @@ async fn r26_r32_what_ends_at_one_gate_while_redis_lacks_it_does_not_come_back_w
     .await;
 }
 
-/// The server loses what one gate wrote and another has not read, and the first one stands still until the other has
-/// ended sessions of it.
+/// The server loses writes of one gate that the other has not read, and the first gate stands still until the other has
+/// ended sessions of those writes.
 pub(crate) async fn ends_while_the_store_lacks_it(place: &Place, [a, b]: [Gate; 2], lose: impl FnOnce()) {
-    // One of its connections may still lead to the server that was restarted.
+    // A connection of the gate may still lead to the restarted server.
     let begun = async || decided(async || b.log_in("demo", &b.password).await).await.tokens();
     let [logged_out, revoked, goes_on] = [begun().await, begun().await, begun().await];
     let id = place.json(&["token", "inspect"], &revoked.refresh)["session"].as_str().unwrap().to_owned();
@@ -275,7 +275,7 @@ async fn c38_a_restart_that_lost_nothing_is_no_error_and_nothing_is_written_back
     assert_eq!(decided(async || a.refresh(&other.refresh).await).await.status, StatusCode::OK);
 }
 
-/// The server crashes, and comes back with what its last snapshot has.
+/// The server crashes, and comes back with its last snapshot.
 #[tokio::test]
 async fn c15_c18_what_gates_know_holds_after_the_server_lost_its_last_writes() {
     let mut server = Redis::start(&[]);
@@ -325,7 +325,7 @@ async fn c12_gates_on_a_cluster_act_as_one_and_outlive_a_primary() {
     let place = Place::new(&format!("{CONFIG}{store}"));
     let [a, b] = [place.start(), place.start()];
     let mut kept = Vec::new();
-    // In more than one partition.
+    // Sessions in more than one partition.
     for _ in 0..12 {
         let first = a.login().await;
         assert_eq!(b.get("/hello", &first.access).await.status, StatusCode::OK);
@@ -337,7 +337,7 @@ async fn c12_gates_on_a_cluster_act_as_one_and_outlive_a_primary() {
     assert_eq!(b.revoke(&ended.refresh).await.status, StatusCode::OK);
     a.until_refused(&ended.access).await;
     b.until_refused(&ended.access).await;
-    // Otherwise its place is taken before the gates miss it, on a fast machine.
+    // Otherwise a replica replaces the primary before the gates notice the loss, on a fast machine.
     cluster.nodes[3].cli(&["CONFIG", "SET", "cluster-replica-no-failover", "yes"]);
     cluster.nodes[0].kill();
     until("a token is answered with 503", async || {
@@ -351,7 +351,7 @@ async fn c12_gates_on_a_cluster_act_as_one_and_outlive_a_primary() {
     for tokens in &kept {
         until("every session goes on", async || b.refresh(&tokens.refresh).await.status == StatusCode::OK).await;
     }
-    // Each gate on its own notices that the store is whole.
+    // Each gate notices separately that the store is complete.
     let refused = decided(async || a.refresh(&ended.refresh).await).await;
     assert_eq!(refused.status, StatusCode::BAD_REQUEST);
     let last = decided(async || a.log_in("demo", &a.password).await).await.tokens();

@@ -1,4 +1,4 @@
-//! The relay, in front of a provider that rotates refresh tokens strictly: a token that comes twice ends the login.
+//! The relay in front of a provider that rotates refresh tokens strictly: a repeated token ends the login.
 
 mod answers;
 mod configured;

@@ -1,5 +1,5 @@
-//! The program of an earlier revision and this one on one store. `tests/long.sh versions` builds the earlier one. Until 0.2
-//! that is no promise: the test shows whether the formats changed.
+//! The program of an earlier revision and this program on one store. `tests/long.sh versions` builds the earlier one. Until
+//! 0.2 this is not a promise: the test shows whether the formats changed.
 #![cfg(any(feature = "postgres", feature = "redis"))]
 
 use std::path::Path;
@@ -18,10 +18,10 @@ type InUse = Arc<Mutex<Vec<Arc<Gate>>>>;
 const GATES: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(60);
 const CLIENTS: usize = 6;
-/// How many requests must be answered between two steps.
+/// The number of requests that must be answered between two steps.
 const REQUESTS: usize = 300;
 
-/// Clients whose every request goes to another gate. None is refused, and what they revoked is refused.
+/// Clients whose every request goes to another gate. No request is refused, except with revoked tokens.
 async fn client(gates: InUse, mut turn: usize, stop: Arc<AtomicBool>, requests: Arc<AtomicUsize>) {
     let mut next = || {
         turn += 1;
@@ -73,7 +73,7 @@ impl Load {
     }
 }
 
-/// Another program takes the place of each gate in turn.
+/// Replaces the program of each gate in turn.
 async fn roll(place: &Place, program: &Path, gates: &InUse, load: &Load, logs: &mut Vec<String>) {
     for _ in 0..GATES {
         let begun = Arc::new(place.start_program(program));
@@ -99,7 +99,7 @@ async fn roll(place: &Place, program: &Path, gates: &InUse, load: &Load, logs: &
     }
 }
 
-/// All gates are exchanged, and some back before the rest; then back, and forwards once more.
+/// All gates change to the other program, some of them back in between; then all change back, and forward once more.
 async fn are_exchanged(place: Place, earlier: &Path) {
     let this = binary();
     let first = (0..GATES).map(|_| Arc::new(place.start_program(earlier))).collect();

@@ -1,6 +1,6 @@
 //! The rotation table over the wire: one list of cases, run in every dialect.
 //!
-//! A new dialect has one type that implements [`Speaks`], and a line in [`dialects`]; the cases are as they are.
+//! A new dialect needs a type that implements [`Speaks`], and a line in [`dialects`]; the cases do not change.
 
 pub(crate) mod dialects;
 
@@ -10,7 +10,7 @@ use dialects::{Kuzzle, Speaks, dialects, is_same, log_out, presented};
 use http::StatusCode;
 use support::{Gate, Place, Tokens};
 
-/// One step of a case. Pairs are numbered as they are handed out, from the login's, which is 0.
+/// One step of a case. Pairs are numbered in the order of issue; the login's pair is 0.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     /// Presenting this pair brings a new one.
@@ -25,20 +25,20 @@ enum Step {
     Stopped(usize),
     /// The holder of this pair ends the session.
     Ends(usize),
-    /// The grace of what was issued last is over.
+    /// Waits until the grace of the last pair is over.
     GraceIsOver,
 }
 
 struct Case {
     name: &'static str,
-    /// What the endpoint's profile says.
+    /// The rules of the endpoint's profile.
     rules: &'static str,
     steps: &'static [Step],
 }
 
 use Step::{Ends, GraceIsOver, Passes, Refused, Repeats, Rotates, Stopped};
 
-/// The rules of a case that does not say otherwise: all those that a dialect's own profile may change.
+/// The default rules of a case: all rules that a dialect's own profile may change.
 const RULES: [(&str, &str); 4] = [
     ("grace", "60s"),
     ("lost_response_window", "24h"),
@@ -46,7 +46,7 @@ const RULES: [(&str, &str); 4] = [
     ("revoke_previous_after", "1h"),
 ];
 
-/// These rules, and those of [`RULES`] that they do not name: the same in every dialect.
+/// These rules, and the other rules of [`RULES`], the same in every dialect.
 fn written_out(rules: &str) -> String {
     let named = |key: &str| rules.split(',').any(|rule| rule.trim().starts_with(key));
     let missing = RULES.iter().filter(|(key, _)| !named(key)).map(|(key, value)| format!("{key} = {value:?}"));
@@ -108,7 +108,7 @@ const CASES: &[Case] = &[
     },
 ];
 
-/// What each dialect makes of it by its own profile, where the configuration says nothing but the grace.
+/// The outcomes in each dialect by its own profile, with a configuration that sets only the grace.
 const OWN: &[(&[&str], Case)] = &[
     (
         &["oauth2", "envelope", "knox"],
@@ -144,7 +144,7 @@ const OWN: &[(&[&str], Case)] = &[
     ),
 ];
 
-/// All dialects at one gate, with these rules; each takes the sessions of those that `accepts` says.
+/// All dialects at one gate, with these rules; each accepts the sessions of the dialects in `accepts`.
 pub(crate) fn config(rules: &str, accepts: impl Fn(&str) -> Vec<&'static str>) -> String {
     let mut config = r#"
 [server]
@@ -207,7 +207,7 @@ async fn run(gate: &Gate, dialect: &dyn Speaks, case: &Case) {
             Passes(pair) => assert!(passes(gate, &pairs[pair]).await, "{place}: refused"),
             Stopped(pair) => assert!(!passes(gate, &pairs[pair]).await, "{place}: passed"),
             Ends(pair) => dialect.revoke(gate, &pairs[pair]).await,
-            // Longer than the grace of these cases; how much longer decides nothing.
+            // Longer than the grace of these cases; the exact time does not matter.
             GraceIsOver => tokio::time::sleep(Duration::from_millis(30)).await,
         }
     }
@@ -218,7 +218,7 @@ fn alone(_: &str) -> Vec<&'static str> {
 }
 
 fn joined(own: &str) -> Vec<&'static str> {
-    // Where access tokens alone are exchanged, no session of another dialect can go on.
+    // A dialect that exchanges only access tokens cannot continue sessions of another dialect.
     let joins = |dialect: &&dyn Speaks| dialect.name() == own && dialect.has_refresh_tokens();
     if !dialects().iter().any(joins) {
         return Vec::new();
@@ -269,7 +269,7 @@ async fn r11_a_session_goes_on_in_its_own_dialect_alone() {
             let place = format!("{} at {}", own.name(), other.name());
             let held = own.login(&gate).await;
             assert!(other.refresh(&gate, &held).await.is_none(), "{place}");
-            // Asking in the wrong place costs nothing.
+            // A request at the wrong endpoint consumes nothing.
             let next = own.refresh(&gate, &held).await.expect(&place);
             assert!(other.refresh(&gate, &held).await.is_none(), "{place}: a superseded one");
             assert!(passes(&gate, &next).await, "{place}");
@@ -305,14 +305,14 @@ async fn r11_dialects_that_are_joined_share_one_generation() {
     }
 }
 
-/// How a session may end that began in any dialect.
+/// The ways to end a session, whatever its dialect.
 #[derive(Clone, Copy, Debug)]
 enum End {
     /// RFC 7009, with the access token.
     Access,
-    /// RFC 7009, with the refresh token, or what stands for it.
+    /// RFC 7009, with the refresh token or its substitute.
     Refresh,
-    /// RFC 7009, with one that was superseded.
+    /// RFC 7009, with a superseded token.
     Superseded,
     /// Kuzzle's logout.
     Logout,
@@ -320,7 +320,7 @@ enum End {
 
 #[tokio::test]
 async fn r11_a_session_of_any_dialect_can_be_ended_at_another() {
-    // Joined, so that it is not for the dialect that a token is refused.
+    // The endpoint accepts the dialect, so that a refusal does not come from the dialect.
     let place = Place::new(&config(&written_out(""), joined));
     let gate = place.start();
     for own in dialects() {

@@ -1,4 +1,4 @@
-//! What changes under a gate that runs: another configuration, and another program in its place.
+//! Changes of a running gate: another configuration, and another program in its process.
 
 mod browser_reload;
 mod commands;

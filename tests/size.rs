@@ -1,4 +1,4 @@
-//! What it takes to keep a revocation in memory and a session on the disk, counted and not timed: these may fail a build.
+//! The size of a revocation in memory and of a session on disk, counted and not timed, so these tests may fail a build.
 //! Times are in the bench `state`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
@@ -22,15 +22,15 @@ const LEEWAY: Duration = Duration::from_secs(30);
 const BEGUN: Timestamp = Timestamp::from_secs(1_700_000_000);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// The most bytes of memory that an entry of the list may take: 33 in each place of a map, of whose places between seven
-/// sixteenths and seven eighths are used, and a tenth of those kept free for chance where as many are expected.
+/// The most bytes of memory that an entry of the list may take: 33 for each slot of a map, of which between seven
+/// sixteenths and seven eighths are used, with a tenth of the slots as a reserve if a number is expected.
 const ENTRY_IN_MEMORY: u64 = 84;
-/// The same where a store of many is loaded, and there are as many maps as fill well.
+/// As above, for a large store that is loaded, with a suitable number of maps.
 const ENTRY_LOADED: u64 = 46;
-/// The most bytes that a session may take of a file whose pages are full, a tenth more than when this was written: its
-/// record, with the user agent of its login, and a row in each of two indexes.
+/// The most bytes of a session in a file with full pages, a tenth above the measured size: its record, with the user
+/// agent of its login, and a row in each of two indexes.
 const SESSION_ON_DISK: u64 = 405;
-/// The same of a revocation: its entry, its place in the log, and a row in the index by its end.
+/// The most bytes of a revocation: its entry, its place in the log, and a row in the index by its end.
 const REVOCATION_ON_DISK: u64 = 173;
 
 static KEYRING: LazyLock<Keyring> = LazyLock::new(|| Keyring::ephemeral().unwrap());
@@ -104,15 +104,16 @@ fn an_entry_of_the_list_takes_so_many_bytes() {
         println!("{number} entries: {} bytes each as they came, {} loaded at once", each(applied), each(filled));
         assert!(each(applied) <= ENTRY_IN_MEMORY);
         assert!(each(filled) <= if number < 500_000 { ENTRY_IN_MEMORY } else { ENTRY_LOADED });
-        // Loading needs little besides: what waits to be put in its place.
+        // Loading needs little further memory, for entries that wait for their place.
         let besides = filled.bytes_max - filled.bytes_current as u64;
         assert!(besides < 12 << 20, "{besides} bytes more at its peak, of {number} entries");
-        // And no allocation of its own for each.
+        // There is no allocation for each entry.
         assert!(filled.count_total < 1000, "{} allocations", filled.count_total);
     }
 }
 
-/// Bytes of a file with so many more rows, each: of a copy, whose pages do not depend on how the writes were grouped.
+/// The bytes that each of this many further rows adds to a copy of the file. The pages of a copy do not depend on the
+/// grouping of writes.
 async fn on_disk(number: usize, write: impl AsyncFn(&RedbStore, usize)) -> u64 {
     let folder = tempfile::tempdir().unwrap();
     let store =

@@ -1,4 +1,4 @@
-//! What the program is made of (requirement O11): the lock file that the tests run with, and our own sources.
+//! The parts of the program (requirement O11): the lock file of the tests, and our own sources.
 //!
 //! `cargo deny check` judges licences, sources and bans in the GitHub workflow. These few rules hold without it, because
 //! `tests/all.sh` must run where nothing but Rust and Debian's packages can be installed.
@@ -56,7 +56,8 @@ fn o11_one_library_does_the_cryptography() {
         assert!(!locked.iter().any(|(name, _)| name == unwanted), "{unwanted}");
         assert!(denied.contains(&format!("name = \"{unwanted}\"")), "deny.toml stops {unwanted}, too");
     }
-    // In the lock file as an optional dependency of others, but never built: `cargo deny` looks at what is built.
+    // In the lock file as an optional dependency of other packages, but never built: `cargo deny` checks built
+    // packages.
     assert!(denied.contains("name = \"ring\""));
     let manifest = fs::read_to_string(root("Cargo.toml")).unwrap();
     for line in manifest.lines().filter(|line| line.contains("rustls = {") || line.contains("rcgen = {")) {
@@ -70,7 +71,7 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     all.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
 }
 
-/// A resource server compiles no password hashing and no store, and at most these.
+/// A resource server compiles no password hashing and no store, and at most these packages.
 #[test]
 fn o11_a_resource_server_needs_few_crates() {
     let features = ["--no-default-features", "--features", "remote-keys"];
@@ -96,7 +97,7 @@ fn o11_no_source_of_ours_is_unsafe() {
     assert!(fs::read_to_string(root("Cargo.toml")).unwrap().contains("unsafe_code = \"forbid\""));
     for path in [sources(&root("src")), sources(&root("crates"))].concat() {
         let text = fs::read_to_string(&path).unwrap();
-        // `forbid` cannot be lifted again; this is for the files that a crate of their own might get one day.
+        // Code cannot lift `forbid` again. The check of files covers crates that lack the attribute.
         assert!(!text.contains("unsafe {") && !text.contains("unsafe fn"), "{}", path.display());
     }
 }

@@ -1,4 +1,4 @@
-//! The listeners of the real binary: TLS with certificates made for each run, and what bounds connections.
+//! The listeners of the real binary: TLS with certificates made for each run, and the bounds of connections.
 
 mod addresses;
 mod bound;

@@ -1,5 +1,5 @@
-//! Traces: what a collector receives. It is a real one as far as the protocol goes: `tests/traces/collector.py` speaks
-//! OTLP with the messages that OpenTelemetry publishes for Python.
+//! The spans that a collector receives. `tests/traces/collector.py` implements OTLP with the messages that
+//! OpenTelemetry publishes for Python.
 
 mod collector;
 mod hanging;
@@ -18,7 +18,7 @@ fn traced(tracing: &str, more: &str) -> Edge {
     Edge::with(&configuration(tracing, more), |_| {}, |_| {})
 }
 
-/// Logs in JSON; sends spans as soon as they are there.
+/// A gate that logs in JSON, and sends spans at once.
 fn configuration(tracing: &str, server: &str) -> String {
     let head = HEAD.replace("[server]\n", &format!("[server]\n{server}\n"));
     format!("{head}{ROUTES}\n[log]\nformat = \"json\"\n[tracing]\nflush_interval = \"100ms\"\n{tracing}\n")
@@ -39,7 +39,7 @@ fn access(edge: &Edge, path: &str) -> Value {
     lines.remove(0)
 }
 
-/// Stops the gate, which sends what it has, and gives what arrived.
+/// Stops the gate, which sends its remaining spans. Returns all received spans.
 fn stopped(edge: Edge, collector: Collector) -> Spans {
     let Edge { gate, .. } = edge;
     assert_eq!(gate.stop(), Some(0));
@@ -117,7 +117,7 @@ fn p45_a_trace_with_all_its_spans_arrives_over_both_protocols() {
         assert_eq!(attempt["attributes"], expected);
         assert!(attempt["nanoseconds"].as_u64() <= passed["nanoseconds"].as_u64(), "{text}");
         assert!(attempt["begun"].as_u64() >= passed["begun"].as_u64(), "{text}");
-        // What goes wrong.
+        // Failed requests.
         let refused = of_path("/private/z");
         assert_eq!(
             (&refused["attributes"]["error.type"], &refused["status"]),

@@ -1,4 +1,4 @@
-//! The way to the upstreams, on the real binary: TLS, several addresses, and what becomes of requests when one dies.
+//! Connections to upstreams on the real binary: TLS, several addresses, and requests when an address fails.
 
 pub(crate) mod server;
 

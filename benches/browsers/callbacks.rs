@@ -1,4 +1,4 @@
-//! Logins at a provider: what a callback costs besides the provider, which is a stub on a thread of its own.
+//! Logins at a provider: the cost of a callback without the provider, which is a stub on its own thread.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ struct Stub {
 }
 
 impl Stub {
-    /// Starts on a thread of its own. Returns its URL.
+    /// Starts the provider on its own thread. Returns its URL.
     fn start() -> String {
         let (ready, started) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
@@ -118,7 +118,7 @@ fn begin(runtime: &Runtime, service: &GateService<Inner>) -> Option<(String, Str
 }
 
 pub(super) fn measure(rounds: usize) {
-    // One worker: the figures are of one core, and of the provider's thread.
+    // One worker: the figures are for one core, besides the provider's thread.
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let entered = runtime.enter();
     let remote = RemoteKeys::start(RemoteIssuer::new("kc", Stub::start()), None).unwrap();
@@ -152,7 +152,7 @@ pub(super) fn measure(rounds: usize) {
     let measured = interleave(cases, rounds);
     measured.print("A login at a provider", names[0]);
     let besides = measured.difference(names[2], names[0]) - measured.median(names[1]);
-    // With the begin of each login, and the provider's own work.
+    // Includes the begin of each login, and the work of the provider.
     let number = if measures() { 4_000 } else { 1 };
     let before = cpu_time();
     (0..number).for_each(|_| log_in());

@@ -1,5 +1,5 @@
-//! Sessions of browsers: what a request by cookie costs beside one by token, logins of an own directory without their hash
-//! and at a provider, and the renewals that a store takes.
+//! Sessions of browsers: the cost of a request with a cookie compared with a token, logins at a directory that computes no
+//! hash and at a provider, and the rate of renewals on a store.
 //!
 //!     cargo bench --bench browsers
 
@@ -47,7 +47,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const ISSUER: &str = "https://auth.example.com";
 const CACHE: u64 = 64 << 20;
 const LEEWAY: Duration = Duration::from_secs(30);
-/// Between two renewals of a session in use.
+/// The time between two renewals of a session in use.
 const ACCESS: Duration = Duration::from_secs(600);
 /// Requirement B58.
 const MOST_OF_A_TOKEN: f64 = 1.05;
@@ -105,7 +105,7 @@ fn requests(runtime: &Runtime, number: usize, rounds: usize) {
         Heads::of_page(COOKIE, cookies.iter().map(String::as_str)),
     ];
     let [token, cookie] = heads.map(|mut heads| {
-        // Known from here on.
+        // The credential is cached from here on.
         for _ in 0..number {
             let reply = runtime.block_on(service.clone().oneshot(heads.request())).unwrap();
             assert_eq!(reply.status(), StatusCode::OK);
@@ -123,7 +123,7 @@ fn requests(runtime: &Runtime, number: usize, rounds: usize) {
     );
 }
 
-/// A directory that knows everybody, and computes no hash.
+/// A directory that accepts every user, and computes no hash.
 #[derive(Debug)]
 struct Everybody;
 
@@ -157,7 +157,7 @@ fn send(runtime: &Runtime, service: &GateService<Inner>, path: &str, body: &'sta
     assert_eq!(reply.status(), StatusCode::OK);
 }
 
-/// Logins, one after the other: of a browser, and of a client of OAuth 2.
+/// Sequential logins of a browser and of an OAuth 2 client.
 fn logins(runtime: &Runtime, rounds: usize) {
     let gate = builder(keyring()).directory(Arc::new(Everybody)).endpoint(Endpoint::new(OAuth2).path("/token"));
     let gate = runtime.block_on(gate.build()).unwrap();

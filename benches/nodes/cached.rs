@@ -1,4 +1,4 @@
-//! C34: a request with a token that was seen before, at a gate on a shared store and at one on the embedded store.
+//! C34: a request with a cached token, at a gate on a shared store and at a gate on the embedded store.
 //! `cargo test --test cost` counts the instructions.
 
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use crate::shared::{ISSUER, KINDS, Keys, LEEWAY, gate};
 use crate::support::{Case, Heads, Inner, exchange, interleave, measures};
 
 const TOKENS: usize = 100;
-/// The most that the shared store may cost, x the embedded one.
+/// The most that a request may cost on the shared store, as a multiple of the cost on the embedded store.
 const GOAL: f64 = 1.01;
 
-/// A gate with tokens that it has seen.
+/// A gate with cached tokens.
 fn seen(runtime: &tokio::runtime::Runtime, store: Arc<dyn Store>, keys: &Keys) -> (GateService<Inner>, Heads) {
     let (mut service, tokens) = runtime.block_on(async {
         let gate = gate(store, keys).await;

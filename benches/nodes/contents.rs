@@ -1,4 +1,4 @@
-//! What fills a store: sessions and revocations as gates write them.
+//! The content of a store: sessions and revocations as gates write them.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ fn session(number: usize, now: Timestamp) -> Session {
     }
 }
 
-/// Begins so many sessions, each of a subject of its own.
+/// Begins this many sessions, each with its own subject.
 pub(crate) async fn begin_sessions(store: &impl Store, number: usize) {
     let now = SystemTime::new().wall();
     let begin = |number| async move {
@@ -67,7 +67,7 @@ pub(crate) async fn begin_sessions(store: &impl Store, number: usize) {
     stream::iter(0..number).map(begin).buffer_unordered(AT_ONCE).for_each(|()| async {}).await;
 }
 
-/// Ends so many sessions, from this number on, that the store does not have. Their tokens live for a day.
+/// Ends sessions with these numbers, which the store does not have. Their tokens live for a day.
 pub(crate) async fn revoke(store: &impl Store, numbers: std::ops::Range<usize>) {
     let now = SystemTime::new().wall();
     let revoke = |number| async move {

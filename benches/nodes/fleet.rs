@@ -1,5 +1,5 @@
-//! What each further gate costs the server, at rest and for each revocation, and what follows for many gates: a simulation
-//! of one server with these costs.
+//! The cost of each further gate for the server, at rest and for each revocation, and a simulation of one server with
+//! these costs and many gates.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,12 +14,12 @@ use crate::say;
 use crate::shared::{Keys, cpu, info, redis_store};
 use crate::support::{measures, quantile};
 
-/// How many gates follow besides one.
+/// The number of gates that follow the store besides one.
 const MORE: usize = 40;
 /// Logouts a second of a million sessions, and rotations, as `benches/nodes/RESULTS.md` has them.
 const LOGOUTS: f64 = 35.0;
 const ROTATIONS: f64 = 1700.0;
-/// Processor time of Redis for a rotation, in µs: what the part `rotation` prints, if it is not measured here.
+/// Processor time of Redis for a rotation, in µs: the figure of the part `rotation`, if that part does not run.
 const ROTATION_MICROS: f64 = 20.0;
 
 /// Server time and traffic so far: seconds, bytes in, bytes out.
@@ -41,7 +41,7 @@ impl Spent {
         }
     }
 
-    /// What was spent since, by `number` of something.
+    /// The costs since `before`, divided by `number`.
     fn since(self, before: Self, number: f64) -> Cost {
         Cost {
             micros: (self.cpu - before.cpu) * 1e6 / number,
@@ -84,7 +84,8 @@ struct Measured {
     entry: Cost,
 }
 
-/// The costs with so many followers: in a second without writes, and of each revocation, far from each other.
+/// The costs with this many followers: of a second without writes, and of a revocation, with pauses between
+/// revocations.
 async fn measure(server: &Redis, keys: &Keys, followers: usize) -> Measured {
     let (time, entries) = if measures() { (Duration::from_secs(8), 1500) } else { (Duration::from_millis(600), 20) };
     let writer = redis_store(server, keys).await;
@@ -109,7 +110,7 @@ async fn measure(server: &Redis, keys: &Keys, followers: usize) -> Measured {
     let spent = Spent::now(server);
     let seconds = (spent.at - before.at).as_secs_f64();
     let each = spent.since(before, entries as f64);
-    // Less what the followers do anyway.
+    // Without the costs of the followers at rest.
     let per = |idle: f64| idle * seconds / entries as f64;
     let rest = Cost { micros: per(idle.micros), read: per(idle.read), written: per(idle.written) };
     Measured { connections, idle, entry: each.less(rest, 1.0) }
@@ -185,8 +186,8 @@ struct Costs {
     wake: f64,
 }
 
-/// One core that does everything in the order of arrival, for a minute: rotations and logouts at random times, the beats of
-/// each node at its own, and for each logout an answer to every node. Returns the share of the core that is used, and the
+/// Simulates one core that works in the order of arrival, for a minute: rotations and logouts at random times, the beats of
+/// each node at regular times, and for each logout an answer to every node. Returns the used share of the core, and the
 /// milliseconds from each acknowledgement to the answer of each node.
 fn simulate(nodes: usize, costs: Costs) -> (f64, Vec<f64>) {
     const SECONDS: f64 = 60.0;
@@ -222,7 +223,7 @@ fn simulate(nodes: usize, costs: Costs) -> (f64, Vec<f64>) {
         };
         let acknowledged = spend(micros);
         if is_logout {
-            // Redis answers those that wait for a key right after the command that wrote it.
+            // Redis answers clients that wait for a key right after the command that wrote the key.
             delays.extend((0..nodes).map(|_| (spend(costs.wake) - acknowledged) * 1e3));
         }
     }

@@ -4,8 +4,8 @@
 //!     cargo bench --bench nodes                       # all parts
 //!     cargo bench --bench nodes -- rotation spread    # some of them
 //!
-//! It starts `redis-server` and PostgreSQL, and needs `redis-cli`, `redis-benchmark` and `pgbench`. What is compared takes turns in one run, and each
-//! figure is a median. Where a goal is known, the line says whether it is met.
+//! The bench starts `redis-server` and PostgreSQL, and needs `redis-cli`, `redis-benchmark` and `pgbench`. Compared cases alternate in one
+//! run, and each figure is a median. If there is a goal, the line says whether it is met.
 
 #![allow(
     clippy::unwrap_used,
@@ -62,7 +62,7 @@ fn main() {
     }
 }
 
-/// With as many workers as the program has.
+/// Uses as many workers as the program.
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap()
 }

@@ -26,12 +26,12 @@ use crate::{runtime, say};
 /// Bytes of a session and of a revocation by the design of the store: the goal of `benches/nodes/RESULTS.md`.
 const SESSION: f64 = 569.0;
 const REVOCATION: f64 = 284.0;
-/// How many connections ask while revocations arrive, and how often each.
+/// The number of connections with requests while revocations arrive, and the rate of each.
 const CLIENTS: usize = 4;
 const PAUSE: Duration = Duration::from_millis(1);
-/// From start to readiness.
+/// The time from start to readiness.
 const READY_SECONDS: f64 = 5.0;
-/// What arriving revocations may add to the 99th percentile of cached requests.
+/// The most that arriving revocations may add to the 99th percentile of cached requests.
 const HIT_MILLIS: f64 = 1.0;
 
 pub(crate) fn memory() {
@@ -64,7 +64,7 @@ fn within(name: &str, measured: f64, written: f64) {
     println!("{name:<58} {measured:>8.0} B   goal {written:>6.0} B   +-10 % {met}");
 }
 
-/// A gate in a process of its own, on a server with a million revocations that it does not have yet.
+/// A gate in its own process, on a server with a million revocations that the gate does not have yet.
 struct Million {
     server: Redis,
     place: Place,
@@ -81,7 +81,7 @@ impl Million {
             let store = RedisStore::connect(options).await.unwrap();
             revoke(&store, 0..number).await;
         });
-        // Reading a million anew may take longer than the default, and the gate would close for the rest of that time.
+        // Reading a million again may take longer than the default, and the gate would close for the rest of that time.
         let store = format!("[store]\nkind = \"redis\"\nurls = [\"{url}\"]\nstaleness = \"60s\"\n");
         let place = Place::new(&format!("{CONFIG}{store}"));
         Self { server, place }
@@ -99,7 +99,8 @@ impl Million {
         }
     }
 
-    /// The log of the gate's store begins behind every reader: each reads all live revocations anew.
+    /// The log of the gate's store begins after the position of every reader, so each reader reads all live revocations
+    /// again.
     fn trim(&self) {
         let id = self.server.cli(&["XADD", "{fill:0}:mark", "*", "e", "1"]);
         self.server.cli(&["HSET", "{rg:0}:h", "floor", &id]);
@@ -154,7 +155,7 @@ pub(crate) fn million() {
     goal("p99 more than before", of(|round| round.during - round.before), HIT_MILLIS, "ms");
 }
 
-/// Milliseconds of requests, before revocations arrive and meanwhile.
+/// The times of requests in milliseconds, before and while revocations arrive.
 struct Arrival {
     seconds: f64,
     p50_before: f64,

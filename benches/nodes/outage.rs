@@ -16,12 +16,12 @@ use crate::support::measures;
 use crate::support::program::goal;
 use crate::{runtime, say};
 
-/// From the store's return until every gate serves.
+/// The time from the store's return until every gate serves.
 const BACK_SECONDS: f64 = 5.0;
-/// How long dead connections may keep a gate waiting.
+/// The time for which dead connections may block a gate.
 const DEAD_SECONDS: f64 = 3.0;
 
-/// Gates of one folder, each with a client.
+/// Gates with a common folder, each with a client.
 async fn gates(store: &str) -> (Place, Vec<(Gate, Tokens)>) {
     let place = Place::new(&format!("{CONFIG}[store]\nkind = \"redis\"\n{store}"));
     let mut gates = Vec::new();
@@ -35,7 +35,7 @@ async fn gates(store: &str) -> (Place, Vec<(Gate, Tokens)>) {
     (place, gates)
 }
 
-/// Seconds until each of them has refreshed, and the longest that a request took meanwhile.
+/// The seconds until each client has refreshed, and the longest request meanwhile.
 async fn until_all_serve(gates: &mut [(Gate, Tokens)]) -> (f64, f64) {
     let begun = Instant::now();
     let clients = gates.iter_mut().map(|(gate, tokens)| async move {
@@ -91,10 +91,10 @@ async fn restarts(rounds: usize) {
     }
 }
 
-/// What passes bytes on between gates and their server, and can forget connections without closing them.
+/// A proxy between gates and their server that can forget connections without closing them.
 struct Forgetful {
     port: u16,
-    /// Connections that are older than this are dead.
+    /// Older connections are dead.
     alive_from: Arc<AtomicU64>,
     made: Arc<AtomicU64>,
 }
@@ -119,7 +119,7 @@ impl Forgetful {
         Self { port, alive_from, made }
     }
 
-    /// Every connection that there is dies; a new one is well.
+    /// All present connections die; new connections work.
     fn forget(&self) {
         self.alive_from.store(self.made.load(Ordering::SeqCst), Ordering::SeqCst);
     }
@@ -137,7 +137,7 @@ async fn pass_on(
             return;
         }
         if number < alive_from.load(Ordering::SeqCst) {
-            // Neither read nor closed, as after a power failure of the other side.
+            // The connection is neither read nor closed, as after a power failure of the other side.
             return std::future::pending().await;
         }
         match from.try_read(&mut buffer) {

@@ -21,8 +21,7 @@ use crate::support::{measures, quantile};
 use crate::{runtime, say};
 
 const PASSWORD: &str = "a-password-of-the-gates";
-/// What a rotation needs of a server, one statement after the other: it reads the record, counts the write, looks for
-/// not-befores, and writes the record.
+/// The statements of a rotation, in order: read the record, count the write, look for not-befores, write the record.
 const SAME: &str = "\\set n random(1, 20000)\n\
     select state, record from bench.session where id = lpad(:n::text, 32, '0')::uuid;\n\
     with counted as (select nextval('bench.writes')), before as materialized (\
@@ -57,7 +56,7 @@ impl Server for Postgres {
     }
 }
 
-/// Processor time of all processes of a server so far, in seconds. Those that ended are in the first one's account.
+/// Processor time of all processes of a server so far, in seconds. The first process accounts for ended processes.
 fn cpu(server: &Postgres) -> f64 {
     let file = std::fs::read_to_string(server.data().join("postmaster.pid")).unwrap();
     let first: u32 = file.lines().next().unwrap().trim().parse().unwrap();
@@ -77,7 +76,7 @@ fn cpu(server: &Postgres) -> f64 {
     ticks as f64 / 100.0
 }
 
-/// Rotations beside what `pgbench` reaches with statements of the same read and writes.
+/// Rotations, compared with the rate of `pgbench` for the same read and writes.
 pub(crate) fn rotation() {
     let (sessions, rounds, time) =
         if measures() { (20_000, 5, Duration::from_secs(3)) } else { (256, 1, Duration::from_millis(20)) };
@@ -141,7 +140,7 @@ pub(crate) fn rotation() {
     println!();
     let ratios: Vec<f64> = all[0].rates.iter().zip(&all[1].rates).map(|(a, b)| a / b).collect();
     say("rotations on PostgreSQL, x pgbench", quantile(&ratios, 0.5), "x");
-    // All its rows were written many times by now.
+    // By now all rows were written many times.
     let bytes = |of: &str| server.sql(&format!("select pg_total_relation_size('{of}')")).parse::<f64>().unwrap();
     say("a session of theirs, after all these rotations", bytes("rotogate.session") / sessions as f64, "B");
 }
@@ -191,7 +190,7 @@ pub(crate) fn million() {
     });
     let resident = status(&empty, "VmRSS:");
     drop(empty);
-    // The others are like it: each of another session, and of tokens that live for a day.
+    // The other revocations are copies for other sessions, with tokens that live for a day.
     server.sql(&format!(
         "insert into rotogate.revocation select one.target, one.target, effect, until, place from (\
          select substr(target, 1, length(target) - 16) || uuid_send(gen_random_uuid()) as target, effect, \

@@ -1,4 +1,4 @@
-//! Rotations through a shared store beside the embedded one, and beside what the server itself can do.
+//! Rotations on a shared store, compared with the embedded store and with the speed of the server itself.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -18,17 +18,17 @@ use crate::support::{cpu_time, measures, quantile};
 use crate::{runtime, say};
 
 pub(crate) const IN_FLIGHT: usize = 64;
-/// So few that each is soon at the other gate.
+/// Few sessions, so that each is soon at the other gate.
 const IN_TURN: usize = 256;
-/// The least share of what `redis-benchmark` reaches.
+/// The least share of the rate of `redis-benchmark`.
 const GOAL: f64 = 0.7;
-/// What a rotation needs of a server: it reads the record, writes it with its end, and counts the write.
+/// The commands of a rotation: read the record, write it with its end, and count the write.
 const SAME: &str = "local known = redis.call('GET', KEYS[1]) \
     redis.call('HINCRBY', KEYS[2], 'seq', 1) \
     redis.call('SET', KEYS[1], ARGV[1], 'PXAT', 4102444800000) \
     return known";
 
-/// Sessions that take turns, and gates whose turn it is one after the other.
+/// Sessions that rotate in turn, each at the next gate.
 pub(crate) struct Sessions {
     gates: Vec<Gate>,
     tokens: Arc<Vec<Mutex<String>>>,
@@ -46,7 +46,8 @@ impl Sessions {
         Self { gates, tokens: Arc::new(tokens) }
     }
 
-    /// Rotates for so long. Returns rotations a second, processor time of this process for each, and latencies, in µs.
+    /// Rotates for this time. Returns rotations a second, processor time of this process for each, and latencies, in
+    /// µs.
     pub(crate) async fn round(&self, time: Duration) -> (f64, f64, Vec<f64>) {
         let (cpu, start) = (cpu_time(), Instant::now());
         let workers = (0..IN_FLIGHT).map(|worker| {
@@ -55,7 +56,7 @@ impl Sessions {
                 let mut latencies = Vec::new();
                 let own = tokens.len().div_ceil(IN_FLIGHT);
                 for (turn, place) in tokens.iter().skip(worker).step_by(IN_FLIGHT).cycle().enumerate() {
-                    // Each time around, a session is at the next gate.
+                    // In each round, a session is at the next gate.
                     let gate = &gates[turn / own % gates.len()];
                     let asked = Instant::now();
                     if asked - start > time {

@@ -18,10 +18,10 @@ use crate::support;
 pub(crate) const ISSUER: &str = "https://auth.example.com";
 pub(crate) const CLIENT: &str = "web";
 pub(crate) const LEEWAY: Duration = Duration::from_secs(30);
-/// Each acknowledged write is on the disk.
+/// Settings by which each acknowledged write is on disk.
 pub(crate) const DURABLE: [&str; 2] = ["--appendonly yes", "--appendfsync always"];
 
-/// A kind of server whose store several gates share, and what a revocation may take from one of them to another.
+/// A kind of server for a shared store, and the time that a revocation may take from one gate to another.
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
     pub(crate) start: fn() -> Box<dyn Server>,
@@ -29,13 +29,13 @@ pub(crate) struct Kind {
     pub(crate) spread: (Option<f64>, f64),
 }
 
-/// The kinds that this program has.
+/// The kinds of this build.
 pub(crate) const KINDS: &[Kind] = &[
     Kind { name: "Redis", start: || Box::new(Redis::start(&DURABLE)), spread: (Some(5.0), 50.0) },
     Kind { name: "PostgreSQL", start: || Box::new(crate::postgres::start()), spread: (None, 150.0) },
 ];
 
-/// A server that runs for as long as this.
+/// A server that runs while this value lives.
 pub(crate) trait Server {
     /// One more node on the store.
     fn connect(&self, runtime: &tokio::runtime::Runtime, keys: &Keys) -> Arc<dyn Store>;
@@ -71,7 +71,7 @@ impl Keys {
     }
 }
 
-/// A gate on a store. It follows the store on the runtime that this is awaited on.
+/// A gate on a store. The gate follows the store on the runtime of the caller.
 pub(crate) async fn gate(store: Arc<dyn Store>, keys: &Keys) -> Gate {
     Gate::builder()
         .issuer(ISSUER)
@@ -85,7 +85,7 @@ pub(crate) async fn gate(store: Arc<dyn Store>, keys: &Keys) -> Gate {
         .unwrap()
 }
 
-/// What INFO says of a name, as a number.
+/// The number after a name in INFO.
 pub(crate) fn info(server: &Redis, section: &str, name: &str) -> f64 {
     let said = server.cli(&["INFO", section]);
     let line = said.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));

@@ -17,7 +17,7 @@ pub(crate) fn run() {
     }
 }
 
-/// Asks a gate until it refuses a token that it has passed before.
+/// Sends requests with a cached token until the gate refuses it.
 fn refused_after(service: &mut GateService<Inner>, heads: &mut Heads) -> Duration {
     let acknowledged = Instant::now();
     loop {

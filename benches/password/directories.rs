@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::support::{measures, quantile};
 
 const BASE: &str = "dc=example,dc=com";
-/// Cheap enough for some hundred checks, and far from nothing.
+/// Cheap enough for some hundred checks, but measurable.
 const COST: Cost = Cost { memory_kib: 8 * 1024, passes: 2, lanes: 1 };
 const NAMES: [&str; 3] = ["ada", "gone", "nobody"];
 
@@ -38,7 +38,7 @@ fn file() -> Place {
     place
 }
 
-/// The same in SQLite.
+/// The same users in SQLite.
 fn sql() -> Place {
     let columns = "SELECT name AS subject, hash AS password_hash, active FROM users WHERE name =";
     let keys = format!(
@@ -53,7 +53,7 @@ fn sql() -> Place {
     place
 }
 
-/// The same in a slapd that hashes with argon2.
+/// The same users in a slapd that hashes with argon2.
 fn ldap() -> (Place, (Process, TempDir)) {
     let slapd = server::program("slapd", &["/usr/sbin".into(), "/usr/libexec".into()]);
     let folder = server::folder();
@@ -93,7 +93,7 @@ fn ldap() -> (Place, (Process, TempDir)) {
     (Place::new(&with(CONFIG, "directory", &keys)), (process, folder))
 }
 
-/// A hook that takes 10 ms for a user, and none for nobody.
+/// A hook that takes 10 ms for a user, and no time for an unknown name.
 fn hook() -> Place {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -121,7 +121,7 @@ fn hook() -> Place {
 fn medians(runtime: &tokio::runtime::Runtime, gate: &Gate) -> [f64; 3] {
     let mut times = [const { Vec::new() }; 3];
     for round in 0..if measures() { 101 } else { 1 } {
-        // Each in turn, and the other way round the next time: what slows a round slows all.
+        // The cases alternate, in the reverse order in the next round, so that other load slows all cases.
         for index in if round % 2 == 0 { [0, 1, 2] } else { [2, 1, 0] } {
             let begun = Instant::now();
             let answer = runtime.block_on(gate.log_in(NAMES[index], "wrong password"));
@@ -132,7 +132,7 @@ fn medians(runtime: &tokio::runtime::Runtime, gate: &Gate) -> [f64; 3] {
     times.map(|times| quantile(&times, 0.5))
 }
 
-/// A row for each kind of directory. Returns whether all are met.
+/// A row for each kind of directory. Returns whether all goals are met.
 pub(crate) fn measure(runtime: &tokio::runtime::Runtime) -> bool {
     println!("\nA2, I49: a refused login with each kind of directory, to be alike within 10 %");
     println!("{:<12} {:>12} {:>12} {:>12} {:>9}", "directory", "known ms", "disabled ms", "unknown ms", "spread");
@@ -143,7 +143,7 @@ pub(crate) fn measure(runtime: &tokio::runtime::Runtime) -> bool {
         let [known, disabled, unknown] = medians(runtime, &gate);
         let (least, most) = (known.min(disabled).min(unknown), known.max(disabled).max(unknown));
         let spread = most / least - 1.0;
-        // One round measures nothing.
+        // A single round is only a test of the bench.
         let is_met = spread <= 0.1 || !measures();
         are_all_met &= is_met;
         let met = if is_met { "met" } else { "NOT MET" };

@@ -1,4 +1,4 @@
-//! Verifiers that hear nothing of a revocation: they accept a token until it expires, or until they ask again.
+//! Verifiers that learn of no revocation: they accept a token until it expires, or until they ask again.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -23,10 +23,10 @@ use crate::{Table, tokens};
 
 const SECRET: &str = "the-secret-of-the-service-1234567890";
 
-/// Between two requests of a column: there are six, at the same time.
+/// The time between two requests of a column. Six columns run at the same time.
 const EVERY: Duration = Duration::from_millis(5);
 
-/// What verifies, and the process that it is.
+/// A verifier, and its process.
 struct Peer {
     name: &'static str,
     verifier: Verifier,
@@ -42,7 +42,7 @@ pub(crate) fn run(table: &mut Table) {
             "[[clients]]\nid = \"svc\"\nsecret_hash = \"{hash}\"\ngrants = [\"client_credentials\"]\nscopes = [\"read\"]\n"
         );
         let port = free_port();
-        // Verifiers read its lists there.
+        // Verifiers read the gate's lists at this address.
         let lists = "[status_list]\n";
         let scene = Scene::new(Server::Embedded, &format!("{lists}{service}")).await;
         let gate = scene.gate_with(port, scene.server.port(), Some(format!("http://127.0.0.1:{port}")));
@@ -55,7 +55,7 @@ pub(crate) fn run(table: &mut Table) {
             }
             columns.push((peer.name, all));
         }
-        // All at the same time: each lasts for minutes.
+        // All columns run at the same time, because each lasts for minutes.
         let gate = Arc::new(gate);
         let measured = peers.iter().zip(&columns).map(|(peer, (name, all))| {
             let (gate, column) = (Arc::clone(&gate), Column::new(&peer.verifier, all));
@@ -83,10 +83,10 @@ fn hash_of_secret() -> String {
     made["secret_hash"].as_str().unwrap().to_owned()
 }
 
-/// A program of this machine, and how it is started.
+/// The name of a verifier, its program on this machine, and a function that starts it.
 type Installed = (&'static str, PathBuf, fn(&Scene, &Keys, &Path, &Path) -> Peer);
 
-/// Those that this machine has; the others are named.
+/// The verifiers whose programs this machine has. The function prints the missing programs.
 async fn peers(scene: &Scene, gate: &Gate) -> Vec<Peer> {
     let folder = scene.place.path("peers");
     fs::create_dir(&folder).unwrap();
@@ -163,7 +163,7 @@ async fn server_that_verifies(keys: &Keys) -> Peer {
     Peer { name: "a server that verifies (jsonwebtoken), tokens of 5 minutes", verifier, _process: None, _gate: None }
 }
 
-/// A gate of its own that asks the first by introspection and remembers the answer for 30 seconds, its default.
+/// Another gate that asks the first by introspection and keeps the answer for the default of 30 seconds.
 fn introspecting_gate(scene: &Scene, gate: &Gate) -> Peer {
     let source = format!(
         "introspection = {{ url = \"{}\", client_id = \"svc\", secret_file = \"svc.secret\", always = true }}\n",
@@ -173,7 +173,7 @@ fn introspecting_gate(scene: &Scene, gate: &Gate) -> Peer {
     another_gate("introspection, remembered for 30 s", scene, &source, files)
 }
 
-/// A gate of its own that verifies with the first one's keys, and reads its status lists.
+/// Another gate that verifies with the first gate's keys, and reads its status lists.
 fn gate_that_reads_lists(scene: &Scene, gate: &Gate) -> Peer {
     let source = format!(
         "jwks_url = \"{}\"\nstatus_list = {{ prefixes = [\"{}\"] }}\n",
@@ -183,7 +183,7 @@ fn gate_that_reads_lists(scene: &Scene, gate: &Gate) -> Peer {
     another_gate("a status list, kept for its 30 s", scene, &source, |_| {})
 }
 
-/// A gate of its own that trusts the first as an issuer.
+/// Another gate that trusts the first as an issuer.
 fn another_gate(name: &'static str, scene: &Scene, source: &str, files: impl FnOnce(&Place)) -> Peer {
     let config = CONFIG.replace("echo:", &format!("http://{}", scene.application));
     let config = with(&config, "server", "public_url = \"http://other.test\"");
@@ -207,7 +207,7 @@ fn started(name: &'static str, port: u16, command: &mut Command) -> Peer {
     Peer { name, verifier: Verifier::new(local(port)), _process: Some(process), _gate: None }
 }
 
-/// With the rules that its documentation gives: signature, issuer, audience, and `exp` without leeway.
+/// HAProxy with the rules of its documentation: signature, issuer, audience, and `exp` without leeway.
 fn haproxy(scene: &Scene, keys: &Keys, folder: &Path, program: &Path) -> Peer {
     let (port, file, pem) = (free_port(), folder.join("haproxy.cfg"), keys.pem.display());
     let config = format!(

@@ -1,4 +1,5 @@
-//! Gates: the one that revokes, another on the same store, one that is killed, one whose store is cut off.
+//! Gates: the gate that revokes, another gate on the same store, a gate that is killed, and a gate that loses its
+//! store.
 
 use std::time::{Duration, Instant};
 
@@ -16,16 +17,16 @@ use crate::scene::{Scene, Server, log_in, revoke};
 use crate::support::quantile;
 use crate::{Table, tokens};
 
-/// What another gate may take.
+/// The time that another gate may take.
 const ELSEWHERE: Duration = Duration::from_millis(50);
 /// The default of `[store] staleness`.
 const STALENESS: Duration = Duration::from_secs(2);
-/// What a stream may take to end.
+/// The time that a stream may take to end.
 const STREAM: Duration = Duration::from_secs(1);
-/// Tokens of one kill, or one cut.
+/// The number of tokens for one kill, or one cut.
 const AT_ONCE: usize = 10;
 
-/// Runs a part on a runtime of its own.
+/// Runs a part on a separate runtime.
 pub(crate) fn block_on<T>(part: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(part)
 }
@@ -34,7 +35,7 @@ fn shared() -> [fn() -> Server; 2] {
     [Server::redis, Server::postgres]
 }
 
-/// One token after the other, revoked at `revoker` and asked for at `verifier`.
+/// Tokens in sequence, each revoked at `revoker` and checked at `verifier`.
 async fn one_by_one(revoker: &Gate, verifier: &Verifier, number: usize) -> Vec<Latency> {
     let mut sample = Vec::new();
     for token in log_in(revoker, number).await {
@@ -96,7 +97,7 @@ pub(crate) fn kill(table: &mut Table) {
     });
 }
 
-/// Another gate, whose way to the store is cut at t0.
+/// Another gate, whose connection to the store is cut at t0.
 pub(crate) fn cut(table: &mut Table) {
     block_on(async {
         for start in shared() {
@@ -110,7 +111,7 @@ pub(crate) fn cut(table: &mut Table) {
                     verifier.accepts(&token).await;
                     let column = Column::new(&verifier, std::slice::from_ref(&token));
                     let revoked = column.run(EVERY, async {
-                        // The cut is before the revocation: the other gate hears nothing of it.
+                        // The cut precedes the revocation, so the other gate does not receive the revocation.
                         way.go_away(true);
                         vec![revoke(&first, &token).await]
                     });

@@ -1,15 +1,16 @@
-//! How long a revoked access token is still accepted, by who verifies it.
+//! How long each kind of verifier still accepts a revoked access token.
 //!
 //!     cargo bench --bench revocation                     # all columns, about eight minutes
 //!     cargo bench --bench revocation -- gates providers  # some of them
 //!
 //! *t0* is the moment at which the revoker has its response. Requests are sent at a fixed rate, whether earlier ones were
-//! answered or not. A request that is sent after t0 and accepted counts; the latency of a token is the time from t0 to the
-//! last such request. At gates, one token after the other is asked about each millisecond. Where a verdict lasts for
-//! seconds, 200 tokens of a column are asked about in turn, each once a second, until the last of them is refused.
+//! answered or not. An accepted request counts if it is sent after t0; the latency of a token is the time from t0 to the
+//! last such request. At gates, tokens are tested in sequence, with a request each millisecond. Where a verdict lasts for
+//! seconds, 200 tokens of a column are tested in turn, each once a second, until the last token is refused.
 //!
-//! It starts `redis-server`, PostgreSQL, HAProxy, nginx and Envoy (`bash tests/neighbours/install.sh
-//! target/interop-cache/neighbours`), and says which column is missing without one of them.
+//! The bench starts `redis-server`, PostgreSQL, HAProxy, nginx and Envoy
+//! (`bash tests/neighbours/install.sh target/interop-cache/neighbours`), and says which column is missing without one
+//! of them.
 
 #![allow(
     clippy::unwrap_used,
@@ -49,7 +50,7 @@ const PARTS: [Part; 6] = [
     ("elsewhere", elsewhere::run),
 ];
 
-/// How many tokens a column has.
+/// The number of tokens of a column.
 pub(crate) fn tokens(number: usize) -> usize {
     if support::measures() { number } else { 2 }
 }

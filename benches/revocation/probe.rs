@@ -1,4 +1,4 @@
-//! Requests at a fixed rate, and which of them were accepted.
+//! Requests at a fixed rate, and the accepted ones among them.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -12,9 +12,9 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::time::MissedTickBehavior;
 
-/// Between two requests, where one token is asked about.
+/// The time between two requests about one token.
 pub(crate) const EVERY: Duration = Duration::from_millis(1);
-/// A token is over after so many refusals in a row, and requests sent for so long.
+/// A test of a token ends after this many consecutive refusals, and after requests for this time.
 const REFUSALS: usize = 25;
 const LEAST: Duration = Duration::from_millis(100);
 
@@ -40,7 +40,7 @@ impl Verifier {
         Some(status)
     }
 
-    /// Sees that a token is accepted, as it was often before.
+    /// Checks that a verifier accepts a token, several times.
     pub(crate) async fn accepts(&self, token: &str) {
         let mut status = self.ask(token).await;
         for _ in 0..100 {
@@ -54,21 +54,21 @@ impl Verifier {
     }
 }
 
-/// What became of a revoked token.
+/// The result for a revoked token.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Latency {
     /// Requests that were sent after t0.
     pub(crate) accepted: usize,
-    /// From t0 until the last of them was sent.
+    /// The time from t0 until the last of these requests was sent.
     pub(crate) last: Duration,
 }
 
 /// The requests of one token.
 #[derive(Default)]
 struct Sent {
-    /// When a request was sent that was accepted.
+    /// The sending times of accepted requests.
     accepted: Vec<Instant>,
-    /// When the last request was sent that was refused, and how many since the last that was accepted.
+    /// The sending times of the requests that were refused since the last accepted one.
     refused: Vec<Instant>,
 }
 
@@ -99,12 +99,12 @@ impl Column {
         Self { verifier: verifier.clone(), tokens, sent: Arc::new(sent) }
     }
 
-    /// Asks about each token in turn until it is refused for good; `revoke` gives the moment of each t0.
+    /// Tests each token in turn until it is refused for good; `revoke` returns the moment of each t0.
     pub(crate) async fn run(&self, every: Duration, revoke: impl Future<Output = Vec<Instant>>) -> Vec<Latency> {
         let revoked: Mutex<Option<Vec<Instant>>> = Mutex::new(None);
         let asking = async {
             let mut tick = tokio::time::interval(every);
-            // Late by another program's turn on the processor: the rate stays.
+            // Another program had the processor: the rate stays.
             tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
             let mut left: Vec<usize> = (0..self.tokens.len()).collect();
             let mut next = 0;
@@ -120,7 +120,7 @@ impl Column {
             }
         };
         let revoking = async {
-            // The rate is there before the first revocation.
+            // The requests reach their rate before the first revocation.
             tokio::time::sleep(LEAST).await;
             let at = revoke.await;
             *revoked.lock().unwrap() = Some(at.clone());
@@ -144,7 +144,7 @@ impl Column {
             match status {
                 Some(StatusCode::OK) => sent.accepted.push(at),
                 Some(StatusCode::UNAUTHORIZED | StatusCode::SERVICE_UNAVAILABLE) => sent.refused.push(at),
-                // A gate that was killed is there again in a moment; a proxy that is overloaded says so.
+                // A killed gate serves again in a moment; an overloaded proxy says so.
                 _ => {}
             }
         });

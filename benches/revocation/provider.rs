@@ -47,7 +47,7 @@ async fn post(gate: &Gate, (path, kind): (&str, &str), bearer: &str, body: &str)
     assert!(answer.status.is_success(), "{path}: {answer:?}");
 }
 
-/// How a provider tells the gate that a user's session is over.
+/// The channels by which a provider tells the gate that a session has ended.
 #[derive(Clone, Copy)]
 enum Channel {
     BackChannelLogout,
@@ -77,7 +77,7 @@ impl Channel {
         }
     }
 
-    /// Tells the gate, and gives the moment of its response.
+    /// Tells the gate, and returns the moment of the gate's response.
     async fn tell(self, gate: &Gate, issuer: &Issuer, transmitter: &Transmitter, subject: &str) -> Instant {
         let now = claims(&json!({}))["iat"].clone();
         let sign = |typ: &str, claims: &Value| issuer.sign(&json!({ "alg": "EdDSA", "kid": "k1", "typ": typ }), claims);
@@ -120,7 +120,7 @@ impl Channel {
     }
 }
 
-/// The gate that hears of the end, and another one.
+/// The gate that gets the notice, and another gate.
 pub(crate) fn run(table: &mut Table) {
     block_on(async {
         let header = json!({ "alg": "EdDSA", "kid": "k1", "typ": "secevent+jwt" });
@@ -145,7 +145,7 @@ pub(crate) fn run(table: &mut Table) {
                 let mut sample: Vec<Latency> = Vec::new();
                 for number in 0..tokens(200) {
                     let subject = format!("{}-{which}-{number}", channel.kind()).replace(' ', "-");
-                    // Of a moment before: an end of the same second is not before its token.
+                    // The token is of an earlier second, because an event does not end a token of its own second.
                     let issued = claims(&json!({}))["iat"].as_u64().unwrap() - 10;
                     let token = issuer.token(&json!({ "sub": subject, "iat": issued, "jti": subject }));
                     verifier.accepts(&token).await;

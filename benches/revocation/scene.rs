@@ -15,11 +15,11 @@ use http::StatusCode;
 
 use crate::ACCESS;
 
-/// Of the gates' own tokens.
+/// The issuer of the gates' own tokens.
 pub(crate) const ISSUER: &str = "https://gate.test";
 const PASSWORD: &str = "a-password-of-the-gates";
 
-/// Where gates keep their sessions.
+/// The store of the gates.
 pub(crate) enum Server {
     Embedded,
     Redis(Redis),
@@ -75,7 +75,7 @@ impl Server {
     }
 }
 
-/// The folder of the gates, and what they share.
+/// The common folder of the gates.
 pub(crate) struct Scene {
     pub(crate) place: Place,
     pub(crate) server: Server,
@@ -83,7 +83,7 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// A folder whose gates sign with a key that all peers know, with more of a configuration.
+    /// A folder whose gates sign with a key that all peers know, with further configuration.
     pub(crate) async fn new(server: Server, more: &str) -> Self {
         let application = application().await;
         let config = CONFIG.replace("echo:", &format!("http://{application}"));
@@ -99,20 +99,20 @@ impl Scene {
         Self { place, server, application }
     }
 
-    /// One more gate, at a port of its own that it keeps if it is started again.
+    /// A further gate, at a port that it keeps over restarts.
     pub(crate) fn gate(&self) -> Gate {
         self.gate_at(free_port(), self.server.port())
     }
 
-    /// A gate at this port, which finds its store at that one.
+    /// A gate at `port`, with a store whose server is at the port `store`.
     pub(crate) fn gate_at(&self, port: u16, store: u16) -> Gate {
         self.gate_with(port, store, None)
     }
 
-    /// The same, with its public URL.
+    /// As above, with this public URL.
     pub(crate) fn gate_with(&self, port: u16, store: u16, public: Option<String>) -> Gate {
         let (name, value) = self.server.at(store);
-        // As it is deployed: with its log in a file.
+        // The log is in a file, as in a deployment.
         tokio::task::block_in_place(|| {
             self.place.start_with(|command| {
                 command
@@ -136,7 +136,7 @@ pub(crate) async fn log_in(gate: &Gate, number: usize) -> Vec<String> {
     tokens
 }
 
-/// Revokes a token at a gate, and gives the moment of its response (RFC 7009).
+/// Revokes a token at a gate (RFC 7009), and returns the moment of the response.
 pub(crate) async fn revoke(gate: &Gate, token: &str) -> Instant {
     let answer = gate.revoke(token).await;
     let at = Instant::now();
@@ -156,7 +156,7 @@ async fn application() -> SocketAddr {
     serve(Router::new().route("/stream", get(stream)).fallback(|| async { "ok" })).await
 }
 
-/// Serves for as long as the runtime lives.
+/// Serves while the runtime lives.
 pub(crate) async fn serve(router: Router) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -41,7 +41,7 @@ const SHORT: &str = "ROTOGATE_BENCH_SHORT";
 /// How often a store is opened. The median is printed.
 const OPENED: usize = 5;
 
-/// How long a step of a sweep may hold up the writer: 999 of 1000 of them.
+/// The longest that a step of a sweep may block the writer, for 999 of 1000 steps.
 const SWEEP_GOAL_MILLIS: f64 = 10.0;
 
 /// The contents of a store.

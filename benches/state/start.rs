@@ -16,11 +16,11 @@ use super::support::program::{folder, free_port, goal, rotogate};
 use super::support::{measures, quantile};
 use super::{Kind, OPENED};
 
-/// The goal, with a million.
+/// The goal for a million revocations.
 const GOAL: Duration = Duration::from_millis(500);
 const REVOCATIONS: usize = 1_000_000;
 const URL: &str = "http://gate.test";
-/// How long a program may take that is only tested.
+/// The time limit when the bench runs only as a test.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const CONFIG: &str = r#"
@@ -66,13 +66,13 @@ fn of(revocations: usize) -> (f64, f64) {
     );
     let runs = if measures() { OPENED } else { 1 };
     let clean: Vec<f64> = (0..runs).map(|_| first_answer(folder.path(), ports, revocations, Signal::TERM)).collect();
-    // The first of these begins after a clean end.
+    // The first start follows a clean end.
     let crashed: Vec<f64> =
         (0..=runs).map(|_| first_answer(folder.path(), ports, revocations, Signal::KILL)).skip(1).collect();
     (quantile(&clean, 0.5), quantile(&crashed, 0.5))
 }
 
-/// Starts the program, and ends it after its first answer: it has this many revocations then.
+/// Starts the program, checks that it has this many revocations, and ends it after its first answer.
 fn first_answer(folder: &Path, [port, admin]: [u16; 2], revocations: usize, end: Signal) -> f64 {
     let mut command = rotogate(folder);
     command.stdout(Stdio::null()).stderr(Stdio::null());

@@ -14,7 +14,7 @@ use super::support::quantile;
 /// Sweeps a whole store. Returns the records removed a second, and the milliseconds of a step: median, p99, p99.9, longest.
 ///
 /// The sweep requests its next step when the last one is done, and the store has no other work. So the time between two
-/// wake-ups is that of a step.
+/// wake-ups is the duration of a step.
 pub(super) fn measure(kind: Kind, number: usize, folder: &Path) -> Vec<f64> {
     let store = store(folder);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

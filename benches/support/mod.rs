@@ -217,7 +217,7 @@ pub(crate) struct Heads {
     /// Where the credential is.
     name: HeaderName,
     credentials: Vec<HeaderValue>,
-    /// Whether a page of ours sends them.
+    /// Whether a page of this gate sends them.
     is_page: bool,
     next: usize,
 }
@@ -229,7 +229,7 @@ impl Heads {
         Self { is_page: false, ..Self::of_page(header::AUTHORIZATION, values.iter().map(String::as_str)) }
     }
 
-    /// Requests of a page of ours in a browser, one for each value of this header.
+    /// Requests of a page of this gate in a browser, one for each value of this header.
     pub(crate) fn of_page<'t>(name: HeaderName, values: impl IntoIterator<Item = &'t str>) -> Self {
         let value = |value: &str| HeaderValue::from_maybe_shared(Bytes::from(value.to_owned())).unwrap();
         let credentials = values.into_iter().map(value).collect();

@@ -128,7 +128,7 @@ fn d31_an_identity_assertion_is_asked_for_and_presented_with_these_fields() {
     let then = HttpExchanger { scope, ..exchanger(ExchangeForm::JwtBearer) };
     let expected = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion=ey.J.x";
     assert_eq!(text(&then), expected, "the scope is in the assertion");
-    // Neither takes what the other is for, and none takes a wider scope.
+    // Each form refuses tokens of the other form, and both refuse a wider scope.
     let answer = |kind: &str, issued: Option<&str>, scope: &str| {
         json!({ "access_token": "t", "token_type": kind, "issued_token_type": issued, "scope": scope }).to_string()
     };

@@ -258,7 +258,7 @@ impl Browser {
         #[cfg(not(feature = "browser-oidc"))]
         let has_provider = false;
         if has_provider && (self.account.is_some() || self.page != LoginPage::BuiltIn) {
-            return Err(failed("page and account are for a login of its own, and it has a provider"));
+            return Err(failed("page and account are for a login at the gate, but the endpoint has a provider"));
         }
         let binds_devices = self.device != DeviceBound::Off;
         let (page, after_logout) = (self.page, self.after_logout);

@@ -258,7 +258,7 @@ impl GateBuilder {
         self
     }
 
-    /// Which replies state the remaining requests of a route's limits. The default is: only refusals by a limit.
+    /// Sets which replies state the remaining requests of a route's limits. The default is: only refusals by a limit.
     #[must_use]
     pub const fn rate_headers(mut self, headers: RateHeaders) -> Self {
         self.rules.rate_headers = headers;

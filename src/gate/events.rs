@@ -51,7 +51,7 @@ pub struct TakenEvent {
     pub id: Box<str>,
     /// The type of the event.
     pub kind: EventKind,
-    /// What it did.
+    /// The effect of the event.
     pub result: NoticeResult,
     /// The event's statement about its stream.
     pub stream: Option<StreamNotice>,

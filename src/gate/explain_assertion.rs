@@ -76,7 +76,7 @@ impl Gate {
         let (gate, own) = (&self.0, &**self.0.engine.issuer());
         let read = |issuers: &[&str], endpoint: Option<&str>| {
             let sent = SentGrant { audience: (issuers, endpoint), client, token: assertion };
-            // An assertion about a workload does not name a client of ours.
+            // An assertion about a workload does not name a client of this gate.
             gate.checker
                 .proved_grant(sent)
                 .or_else(|denial| gate.checker.proved_grant(SentGrant { client: None, ..sent }).map_err(|_| denial))

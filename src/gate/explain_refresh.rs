@@ -181,14 +181,14 @@ fn row(decision: Decision) -> String {
         Decision::Rotate => "the current generation: a new pair of tokens".to_owned(),
         Decision::Replay => "the previous generation within grace: the current pair again".to_owned(),
         Decision::Reissue => {
-            "the previous generation, and the current one was never used: a new pair in its place".to_owned()
+            "the previous generation, while the current one was never used: the request would get a new pair".to_owned()
         }
         Decision::Reuse(reuse) => {
             let since = reuse
                 .superseded_for
                 .map_or_else(String::new, |since| format!(", superseded {} s ago", since.as_secs()));
             format!(
-                "a superseded token: {} generations old{since}; the request itself would do what on_reuse says",
+                "a superseded token: {} generations old{since}; the request itself would have the effect of on_reuse",
                 reuse.generations_old
             )
         }

@@ -25,7 +25,7 @@ struct Lasting {
     requests: u64,
 }
 
-/// The line that is due about the requests since the last one.
+/// The due line about requests since the last line.
 #[derive(Debug, PartialEq, Eq)]
 enum Count {
     More(&'static str, u64),

@@ -27,7 +27,7 @@ const LEFT: HeaderName = HeaderName::from_static("ratelimit");
 /// How often a request asks the store for the requests of its limits.
 const ROUNDS: usize = 32;
 
-/// Which replies state the remaining requests of a route's limits (draft-ietf-httpapi-ratelimit-headers).
+/// The replies that state the remaining requests of a route's limits (draft-ietf-httpapi-ratelimit-headers).
 ///
 /// ```
 /// use rotogate::Gate;

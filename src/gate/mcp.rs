@@ -101,7 +101,7 @@ impl ReadyMcp {
 }
 
 impl Inner {
-    /// How calls are judged on a route.
+    /// The settings by which a route judges calls.
     pub(super) fn mcp(&self, policy: &RoutePolicy) -> Option<&ReadyMcp> {
         policy.resource.as_deref()?;
         resources::named(&self.resources, policy.resource.as_deref())?.mcp.as_ref()
@@ -219,7 +219,7 @@ impl Inner {
         asked.scopes = std::borrow::Cow::Owned(scopes);
     }
 
-    /// A call whose head, or body, was read, how it is judged, and the scopes of the token of an older version.
+    /// A call whose head or body was read, its settings, and for an older version the scopes of its token.
     fn known_call<'a>(
         &'a self,
         policy: &RoutePolicy,

@@ -58,7 +58,7 @@ enum StatedSite {
     Other,
 }
 
-/// What a request states about the page that caused it.
+/// The statements of a request about the page that caused it.
 #[derive(Clone, Copy)]
 struct Stated {
     origin: StatedOrigin,
@@ -164,7 +164,7 @@ impl Origins {
         Some(Stated { origin, site })
     }
 
-    /// What the one value of `Origin` states.
+    /// The meaning of the only value of `Origin`.
     fn stated_origin(&self, origin: &[u8]) -> StatedOrigin {
         let is = |known: &str| origin == known.as_bytes();
         if origin == b"null" {

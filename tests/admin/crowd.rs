@@ -1,4 +1,4 @@
-//! Connections that crowd the admin listener and that of the probes.
+//! Connections that crowd the admin listener and the listener for probes.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -15,9 +15,9 @@ use support::{CONFIG, Place, raw, until, with};
 use super::probes::address;
 use super::{Ask, admin_token};
 
-/// As many as strangers have places.
+/// The number of places for strangers.
 const PLACES: usize = 64;
-/// Longer than anything here takes; only a hang ends by it.
+/// The time limit of a wait, which only a hang reaches.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const LIVE: &[u8] = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
@@ -28,21 +28,21 @@ fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Asks on an open connection. `None` if it is closed.
+/// Sends a request on an open connection. `None` if the connection is closed.
 fn ask(stream: &mut TcpStream) -> Option<()> {
     stream.write_all(LIVE).ok()?;
     let read = stream.read(&mut [0; 4096]).ok()?;
     (read > 0).then_some(())
 }
 
-/// Connections that ask again and again, in a thread of their own.
+/// Connections with repeated requests, in a separate thread.
 struct Crowd {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<usize>,
 }
 
 impl Crowd {
-    /// Each has asked once.
+    /// Each connection has sent one request.
     fn gather(at: SocketAddr, count: usize) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (is_there, all_there) = mpsc::channel();
@@ -53,7 +53,7 @@ impl Crowd {
                 all.retain_mut(|stream| ask(stream).is_some());
                 let _ = is_there.send(());
             }
-            // Those that were closed since they were asked last.
+            // Removes connections that were closed since the last request on them.
             all.retain_mut(|stream| ask(stream).is_some());
             all.len()
         });
@@ -61,7 +61,7 @@ impl Crowd {
         Self { stop, thread }
     }
 
-    /// How many were never closed.
+    /// The number of connections that were never closed.
     fn disperse(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
@@ -86,7 +86,7 @@ async fn a25_connections_that_ask_again_and_again_keep_no_probe_and_no_operator_
     for (at, path) in [(probes, "/livez"), (probes, "/readyz"), (gate.admin, "/readyz"), (gate.admin, "/v1/status")] {
         let crowd = Crowd::gather(at, PLACES);
         assert_eq!(status(at, path, &token), "200", "{path}");
-        // One that was in the way is closed, unless all had come a moment before.
+        // At most one connection of the crowd gave way.
         assert!(crowd.disperse() >= PLACES - 1, "{path}");
     }
     assert!(gate.log().contains("admin connections without a token at their bound"));
@@ -132,8 +132,8 @@ async fn a26_no_connection_of_an_operator_gives_way_to_strangers() {
     assert!(all_answered(), "on the same connections");
 }
 
-/// Connections that say nothing, each closed for a new one, in a thread of their own: at most 1000 in a second, and so many
-/// that they do not take all ports.
+/// Silent connections, each replaced by a new one when it is closed, in a separate thread: at most 1000 in a second, and
+/// too few to use up all ports.
 fn reconnect(at: SocketAddr, until: Arc<AtomicBool>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut open = VecDeque::new();

@@ -1,4 +1,4 @@
-//! Whether `/v1/openapi.json` says what the gate answers.
+//! `/v1/openapi.json` describes the answers of the gate.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use super::{Ask, admin_token, with_tokens, write_token};
 
 const VIEWER: &str = "the-viewer-token-of-the-document-1";
 
-/// What is asked of an operation: its method, its path, what the path becomes, a body.
+/// A request to an operation: the method, the path template, the path, and a body.
 struct Case {
     method: &'static str,
     path: &'static str,
@@ -21,7 +21,7 @@ fn case(method: &'static str, path: &'static str, asked: impl Into<String>, body
     Case { method, path, asked: asked.into(), body }
 }
 
-/// The document, as something to check answers against.
+/// The document, against which answers are checked.
 struct Document(Value);
 
 impl Document {
@@ -124,14 +124,14 @@ async fn o45_p49_every_operation_answers_as_the_document_says_errors_too() {
         assert!(matches!(status, 200 | 202 | 204), "{} {}: {answer:?}", case.method, case.asked);
         note(case, status);
     }
-    // A name that may be another's is refused everywhere, and the document says so (requirement O45).
+    // A name that may be ambiguous is refused everywhere, and the document says so (requirement O45).
     for case in &cases {
         let answer =
             Ask::with(&gate, &token).header("host", "evil.example").send(case.method, &case.asked, case.body).await;
         assert_eq!(document.check(case, &answer), 421, "{} {}", case.method, case.asked);
     }
-    // Errors: without a token, with one that may not, of another origin, with a parameter or a body that is wrong, of what
-    // there is not.
+    // Errors: without a token, with an insufficient role, of another origin, with a bad parameter or body, of an unknown
+    // object.
     let others = [
         case("POST", "/v1/issuers/{name}/refresh", "/v1/issuers/away/refresh", ""),
         case("POST", "/v1/issuers/{name}/refresh", "/v1/issuers/nobody/refresh", ""),
@@ -170,7 +170,7 @@ async fn o45_p49_every_operation_answers_as_the_document_says_errors_too() {
         assert_eq!(answer.status.as_u16(), 405);
         assert!(answer.headers["allow"].to_str().unwrap().contains(case.method), "{answer:?}");
     }
-    // A broken configuration, and a users file that is.
+    // A broken configuration, and a broken users file.
     place.write_config("[server]\nlisten = 1\n");
     std::fs::write(place.path("data/users.toml"), "broken").unwrap();
     for broken in ["/v1/config/reload", "/v1/users/reload"] {

@@ -11,7 +11,7 @@ use super::{Ask, admin_token, code, events, with_tokens, write_token};
 const VIEWER: &str = "the-viewer-token-of-the-tests-0001";
 const OPERATOR: &str = "the-operator-token-of-the-tests-01";
 
-/// Every operation that changes something, and what is needed to ask for it.
+/// Every operation with a change, and its request.
 const CHANGES: [(&str, &str, &str); 12] = [
     ("/v1/sessions/SESSION/revoke", "", "operator"),
     ("/v1/revocations", "{\"all\":true}", "operator"),
@@ -66,7 +66,7 @@ async fn p50_who_may_not_ask_is_refused_and_nothing_changes() {
             let answer = Ask::with(&gate, token).post(&change, body).await;
             assert_eq!((answer.status, code(&answer).as_str()), (StatusCode::FORBIDDEN, "forbidden"), "{change}");
         }
-        // A page of another origin, in each way that a browser says so.
+        // A page of another origin, in each form in which a browser states that.
         for (name, value) in [
             ("origin", "http://evil.example"),
             ("origin", "null"),
@@ -94,12 +94,12 @@ async fn p50_who_may_not_ask_is_refused_and_nothing_changes() {
         let answer = Ask::with(&gate, &token).header("host", "evil.example").post(&path(change), body).await;
         assert_eq!((answer.status, code(&answer).as_str()), (StatusCode::MISDIRECTED_REQUEST, "foreign_host"));
     }
-    // A page of our own, and a program, may.
+    // The admin page and a program are allowed.
     let own = format!("http://{}", gate.admin);
     let answer = Ask::with(&gate, OPERATOR).header("origin", &own).post("/v1/config/check", "").await;
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
 
-    // Ten wrong tokens are looked at. After that none is, not even the right one.
+    // The gate checks ten wrong tokens. After that it checks no token, not even the right one.
     for wrong in 0..10 {
         let answer = Ask::with(&gate, &format!("guess-number-{wrong}")).get("/v1/status").await;
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{wrong}");
@@ -157,7 +157,7 @@ async fn p53_two_files_of_one_name_overlap_and_each_is_read_again() {
     let tokens = [("otto", "operator", "otto.token"), ("otto", "operator", "otto-next.token")];
     let place = Place::new(&with_tokens(&tokens));
     write_token(&place, "otto.token", OPERATOR);
-    // A file that is missing is made, as that of admin.token_file is.
+    // A missing file is created, like the file of admin.token_file.
     let gate = place.start();
     let made = std::fs::read_to_string(place.path("otto-next.token")).unwrap();
     support::keep_secret(made.trim());
@@ -168,7 +168,7 @@ async fn p53_two_files_of_one_name_overlap_and_each_is_read_again() {
     write_token(&place, "otto-next.token", SECOND);
     until("the new token is taken", async || asks(SECOND).await == StatusCode::OK).await;
     assert_eq!((asks(OPERATOR).await, asks(made.trim()).await), (StatusCode::OK, StatusCode::UNAUTHORIZED));
-    // Others may read it: the token before stays in force, and the log says why.
+    // A file that others may read: the old token stays in force, and the log has the reason.
     write_token(&place, "otto-next.token", THIRD);
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     std::fs::set_permissions(place.path("otto-next.token"), open).unwrap();
@@ -176,7 +176,7 @@ async fn p53_two_files_of_one_name_overlap_and_each_is_read_again() {
     assert_eq!(asks(OPERATOR).await, StatusCode::OK);
 }
 
-/// What comes until there is this text, or the stream ends.
+/// Reads until this text, or the end of the stream.
 fn up_to(stream: &mut TcpStream, text: &str) -> String {
     let (mut all, mut some) = (String::new(), [0; 4096]);
     while !all.contains(text) {

@@ -1,4 +1,4 @@
-//! What each operation does.
+//! The effect of each operation.
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ async fn p10_p11_a_revocation_ends_what_its_target_names_and_nothing_for_an_unkn
     let shown = admin.get(&format!("/v1/sessions/{}", sid(&place, &first))).await.json();
     let subject = shown["subject"].as_str().unwrap();
 
-    // Nothing that is unknown, or not one target, ends anything.
+    // A request with an unknown target, or not with exactly one, ends nothing.
     for (body, status, expected) in [
         (json!({"user": "nobody"}), 404, "unknown_target"),
         (json!({"user": "demo", "account": "acme"}), 404, "unknown_target"),
@@ -63,7 +63,7 @@ async fn p10_p11_a_revocation_ends_what_its_target_names_and_nothing_for_an_unkn
     let listed = admin.get("/v1/revocations").await.json();
     assert_eq!(listed, json!({"revocations": [], "total": 0}));
 
-    // Each target, first without doing it.
+    // Each target, first as a dry run.
     for target in [json!({"user": "demo"}), json!({"subject": subject}), json!({"client": "web"}), json!({"all": true})]
     {
         let held = gate.login().await;
@@ -79,7 +79,7 @@ async fn p10_p11_a_revocation_ends_what_its_target_names_and_nothing_for_an_unkn
     }
     let idle = admin.post("/v1/revocations", &json!({"client": "idle"}).to_string()).await;
     assert_eq!((idle.status, &idle.json()["ended"]), (StatusCode::OK, &0.into()), "known, without a session");
-    // What only its issuer knows is entered on purpose.
+    // A target that only its issuer knows needs `force`.
     for forced in [json!({"subject": "ghost", "force": true}), json!({"token": {"jti": "t-1"}, "force": true})] {
         assert_eq!(admin.post("/v1/revocations", &forced.to_string()).await.status, StatusCode::OK, "{forced}");
     }
@@ -188,7 +188,7 @@ async fn a_value_of_the_environment_is_said_to_be_from_there_and_secrets_are_mas
         (&drain["source"], &drain["variable"]),
         (&"environment".into(), &"ROTOGATE_SERVER__DRAIN_TIMEOUT".into())
     );
-    // The text is the one that the command prints, and a configuration.
+    // The text equals the command's output, and is a configuration.
     place.write_config(shown["toml"].as_str().unwrap());
     let printed: toml::Table = place.done(&["check", "--print"], "").stdout.parse().unwrap();
     assert_eq!(printed, shown["toml"].as_str().unwrap().parse().unwrap());
@@ -283,7 +283,7 @@ async fn events_are_the_last_lines_of_the_audit_trail_and_can_be_followed() {
     let last = Ask::with(&gate, &token).get("/v1/events?limit=1").await.json();
     assert_eq!(last["events"], Value::Array(began));
 
-    // Followed: what is there, and what comes.
+    // Follows the events: past and new ones.
     let (admin, path) = (gate.admin, format!("/v1/events?session={id}"));
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nAccept: text/event-stream\r\n\r\n"

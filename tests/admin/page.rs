@@ -11,7 +11,7 @@ const VIEWER: &str = "the-viewer-token-of-the-page-00001";
 const OPERATOR: &str = "the-operator-token-of-the-page-001";
 const VIEWS: [&str; 7] = ["/ui/", "/ui/sessions", "/ui/keys", "/ui/api-keys", "/ui/routes", "/ui/config", "/ui/events"];
 
-/// A browser without script: it keeps cookies, and sends forms as they are.
+/// A browser without script: it keeps cookies, and sends forms unchanged.
 struct Browser<'a> {
     gate: &'a Gate,
     cookies: Vec<(String, String)>,
@@ -73,7 +73,7 @@ impl<'a> Browser<'a> {
                 self.cookies.push((name.to_owned(), value.to_owned()));
             }
         }
-        // As if the folder had no name.
+        // The path without the folder's name.
         if let Some(place) = &self.place {
             let folder = format!("/ui/{place}/");
             if let Some(location) =
@@ -86,7 +86,7 @@ impl<'a> Browser<'a> {
         answer
     }
 
-    /// A view as it is sent.
+    /// The HTML of a view.
     async fn send_raw(&self, path: &str) -> String {
         let (name, value) = self.cookies.iter().find(|(name, _)| name == "rotogate-admin").unwrap();
         let request =
@@ -208,7 +208,7 @@ async fn p56_a_change_needs_the_value_of_the_form_and_an_origin_of_ours() {
         assert_eq!(browser.post(&path, &[("csrf", &own)]).await.status, StatusCode::FORBIDDEN, "{header:?}");
     }
     assert_eq!(gate.get("/x", &user.access).await.status, StatusCode::OK, "nothing changed");
-    // As a browser with `Referrer-Policy: no-referrer` sends it.
+    // The request of a browser with `Referrer-Policy: no-referrer`.
     browser.headers = vec![("origin", "null"), ("sec-fetch-site", "same-origin")];
     assert_eq!(browser.post(&path, &[("csrf", &own)]).await.status, StatusCode::SEE_OTHER);
     assert_eq!(gate.get("/x", &user.access).await.status, StatusCode::UNAUTHORIZED);
@@ -251,7 +251,7 @@ async fn p56_p53_the_page_does_its_job_by_plain_forms() {
     let id = id_of(&place, &first);
     let mut browser = Browser::signed_in(&gate, OPERATOR).await;
 
-    // Explain: the token is in the form, and in nothing that comes back.
+    // Explain: the token is in the form, and not in the answer.
     let own = csrf(&browser.get("/ui/explain").await);
     let asked = [("csrf", own.as_str()), ("method", "GET"), ("path", "/orders"), ("token", &first.access)];
     let shown = text(&browser.post("/ui/explain", &asked).await);
@@ -260,7 +260,7 @@ async fn p56_p53_the_page_does_its_job_by_plain_forms() {
     let shown = text(&browser.post("/ui/explain", &[("csrf", &own), ("path", "/orders"), ("token", "x.y.z")]).await);
     assert!(shown.contains("malformed_token"), "{shown}");
 
-    // Find, ask, revoke one.
+    // Find, confirm and revoke one session.
     let shown = text(&browser.get("/ui/sessions?user=demo&status=live").await);
     assert!(shown.contains(&id) && shown.contains("Revoke all 2 sessions"), "{shown}");
     let shown = browser.get(&format!("/ui/sessions/{id}/revoke")).await;
@@ -274,18 +274,18 @@ async fn p56_p53_the_page_does_its_job_by_plain_forms() {
     let shown = text(&browser.get(back).await);
     assert!(shown.contains(&format!("Session {id} revoked")), "{shown}");
     assert!(!text(&browser.get(back).await).contains("revoked:"), "said once");
-    // It leads nowhere else, whatever a form says.
+    // A form cannot redirect to another site.
     let answer = browser.post(&path, &[("csrf", &own), ("back", "https://evil.example/")]).await;
     assert_eq!(answer.headers["location"], "/ui/sessions");
 
-    // Why and by whom it ended.
+    // The page shows the reason and the author of the end.
     let shown = text(&browser.get(&format!("/ui/sessions/{id}")).await);
     assert!(shown.contains("<strong>operator</strong>, by grace (operator)"), "{shown}");
     let lines = events(&gate, VIEWER, &format!("action=revocation&session={id}")).await;
     let actor = |name: &str| lines[0][name].as_str().unwrap().to_owned();
     assert_eq!((actor("rotogate.actor"), actor("rotogate.actor.via")), ("grace".to_owned(), "page".to_owned()));
 
-    // All of a user.
+    // All sessions of a user.
     let shown = browser.get("/ui/revocations?user=demo").await;
     assert!(text(&shown).contains("Revoke all 1 live session of demo?"), "{}", text(&shown));
     let answer = browser.post("/ui/revocations", &[("csrf", &csrf(&shown)), ("user", "demo")]).await;
@@ -297,7 +297,7 @@ async fn p56_p53_the_page_does_its_job_by_plain_forms() {
     let shown = text(&browser.get("/ui/sessions?user=nobody").await);
     assert!(shown.contains("no user has the name nobody"), "{shown}");
 
-    // Signed out, the cookie is worth nothing.
+    // After a sign-out, the cookie is invalid.
     let cookies = browser.cookies.clone();
     let answer = browser.post("/ui/sign-out", &[("csrf", &own)]).await;
     assert_eq!(answer.headers["location"], "/ui/sign-in");
@@ -334,7 +334,7 @@ async fn o30_o31_a_dead_upstream_of_one_address_is_failing_everywhere_and_writes
     assert_eq!(lines, 1, "{log}");
 }
 
-/// The page's view of a gate whose upstream is dead. The counters are read once in five seconds.
+/// The page of a gate whose upstream does not answer. The gate reads the counters every five seconds.
 #[tokio::test]
 async fn p70_p71_the_overview_of_a_gate_whose_requests_fail_says_so_and_leads_to_the_reason() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -350,7 +350,7 @@ async fn p70_p71_the_overview_of_a_gate_whose_requests_fail_says_so_and_leads_to
     let mut browser = Browser::signed_in(&gate, VIEWER).await;
     let state = |shown: &str| shown.split("class=\"state ").nth(1).unwrap().split('<').next().unwrap().to_owned();
     assert_eq!(state(&text(&browser.get("/ui/").await)), "good\">ready");
-    // The first reading has nothing to compare with.
+    // The first reading has no predecessor to compare with.
     until("the overview says that requests fail", async || {
         assert_eq!(gate.call(Method::GET, "/dead/x", &[], "").await.status, StatusCode::BAD_GATEWAY);
         text(&browser.get("/ui/").await).contains("upstream_unreachable")
@@ -408,7 +408,7 @@ async fn p56_several_sessions_end_at_once_and_the_search_stays() {
     }
     assert_eq!(browser.get("/ui/sessions/revoke").await.status, StatusCode::SEE_OTHER);
     assert!(text(&browser.get("/ui/sessions").await).contains("No session was selected"));
-    // A viewer may not.
+    // A viewer gets 403.
     let mut viewer = Browser::signed_in(&gate, VIEWER).await;
     let own = csrf(&viewer.get("/ui/").await);
     let answer = viewer.post("/ui/sessions/revoke", &[("csrf", &own), ("id", &ids[1])]).await;
@@ -448,7 +448,7 @@ async fn o49_the_page_says_who_ended_all_sessions_finds_by_account_and_has_the_a
     let mut browser = Browser::signed_in(&gate, OPERATOR).await;
     let shown = text(&browser.get(&format!("/ui/sessions/{id}")).await);
     assert!(shown.contains("live</span>") && !shown.contains("Ended:"), "{shown}");
-    // A user by account: "none" is a user without one.
+    // Users by account: "none" finds users without an account.
     for (account, is_found) in [("none", true), ("acme", false)] {
         let shown = text(&browser.get(&format!("/ui/sessions?user=demo&status=any&account={account}")).await);
         assert!(shown.contains(&format!("value=\"{account}\"")), "{shown}");
@@ -558,7 +558,7 @@ async fn k8_the_page_makes_a_key_that_it_shows_once_and_rotates_and_revokes_it()
         listed.split("data-label=\"Owner\" class=\"long\">").nth(1).unwrap().split('<').next().unwrap().to_owned();
     assert!(text(&browser.get(&format!("/ui/api-keys?subject={subject}")).await).contains("2 keys"));
     assert!(text(&browser.get("/ui/api-keys?subject=client:x").await).contains("0 keys"));
-    // A viewer sees them, and has no form.
+    // A viewer sees the entries, without a form.
     let mut viewer = Browser::signed_in(&gate, VIEWER).await;
     let shown = text(&viewer.get("/ui/api-keys").await);
     assert!(shown.contains(&id) && !shown.contains("Create key") && !shown.contains("Revoke"), "{shown}");

@@ -54,7 +54,7 @@ fn session(number: u64, began: Duration) -> Session {
     }
 }
 
-/// A place whose store has so many sessions, the first an hour old, and their ids.
+/// A folder whose store has this many sessions, the first an hour old, and their ids.
 async fn with_sessions(number: u64) -> (Place, Vec<String>) {
     let config = format!("{CONFIG}[[clients]]\nid = \"app\"\n");
     let place = Place::new(&with(&config, "sessions", "max_sessions_per_subject = 10000"));
@@ -64,7 +64,7 @@ async fn with_sessions(number: u64) -> (Place, Vec<String>) {
     let store =
         RedbStore::open(store, Options::new("http://gate.test", keyring.id(), Duration::from_secs(30))).unwrap();
     let first = Duration::from_micros(wall_micros()) - Duration::from_secs(3600);
-    // More of them in one millisecond than a store lists at once.
+    // More sessions in one millisecond than a store lists at once.
     let at = |n: u64| first + Duration::from_millis(if (4000..5200).contains(&n) { 400_000 } else { n * 100 });
     let all: Vec<_> = (0..number).map(|n| session(n, at(n))).collect();
     let ids = all.iter().map(|session| session.id.to_string()).collect();
@@ -92,7 +92,7 @@ async fn p51_p52_pages_have_each_of_10_000_sessions_once_while_others_begin_and_
         let cursor = next.map(|next| format!("&cursor={next}")).unwrap_or_default();
         let page = Ask::with(&gate, &token).get(&format!("/v1/sessions?limit=701{cursor}")).await.json();
         ids(&page).into_iter().for_each(|id| *seen.entry(id).or_default() += 1);
-        // One begins, one that was listed ends, and one that was not.
+        // Meanwhile a session begins, and a listed session and an unlisted one end.
         gate.login().await;
         for id in [&all[pages * 3], &all[9_999 - pages * 5]] {
             let answer = Ask::with(&gate, &token).post(&format!("/v1/sessions/{id}/revoke"), "").await;

@@ -33,7 +33,7 @@ async fn p54_probes_answer_under_any_address_without_a_token_and_nothing_else_do
     let gate = place.start();
     let (token, address) = (admin_token(&place), address(&place, &gate).await);
     let user = gate.login().await;
-    // As kubelet asks, by the IP of a pod; and by any name.
+    // Requests of a kubelet, by the IP of a pod, and by any name.
     for host in ["10.42.0.7:8083", "[fd00::7]:8083", "pod.example", "127.0.0.1"] {
         let head = format!("Host: {host}\r\n");
         assert_eq!(ask(address, "GET", "/livez", &head), ("200".to_owned(), "alive\n".to_owned()), "{host}");
@@ -82,7 +82,7 @@ async fn p54_an_upgrade_takes_the_probes_along_and_opens_those_that_are_new() {
     .await;
     assert_eq!(gate.child.id(), pid);
     assert!(std::net::TcpStream::connect(before).is_err(), "the former address is closed");
-    // Once more, with the same configuration: the socket is passed on.
+    // Another upgrade with the same configuration: the socket is passed on.
     let begun = gate.log().matches("process.start").count();
     gate.signal("USR2");
     until("it has started again", async || gate.log().matches("process.start").count() > begun).await;

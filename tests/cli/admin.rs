@@ -46,7 +46,7 @@ async fn o1_the_public_port_never_leads_to_the_admin_listener() {
     for (request, expected) in [
         (format!("GET /readyz HTTP/1.1\r\nHost: {admin}\r\n{end}"), "401"),
         (format!("POST /v1/store/backup HTTP/1.1\r\nHost: {admin}\r\n{end}"), "401"),
-        // Absolute form is for the very host of Host (requirement T11), and that is a host like any other.
+        // The absolute form must name the host of `Host` (requirement T11), which is checked like any host.
         (format!("GET http://{admin}/readyz HTTP/1.1\r\nHost: {admin}\r\n{end}"), "401"),
         (format!("POST http://{admin}/v1/store/backup HTTP/1.1\r\nHost: {admin}\r\n{end}"), "401"),
         (format!("GET http://{admin}/readyz HTTP/1.1\r\nHost: gate.test\r\n{end}"), "400"),
@@ -59,7 +59,7 @@ async fn o1_the_public_port_never_leads_to_the_admin_listener() {
     let user = gate.login().await;
     let answer = gate.get("/readyz", &user.access).await;
     assert_eq!((answer.status, answer.echoed("host").len()), (StatusCode::OK, 1), "{answer:?}");
-    // And a user's token means nothing over there, nor is anything forwarded from there.
+    // The admin listener serves and forwards no path of a route.
     assert_eq!(gate.admin(Method::GET, "/public/a", None).await.status, StatusCode::NOT_FOUND);
 }
 
@@ -97,7 +97,7 @@ async fn sigterm_lets_what_runs_finish_and_ends_with_0() {
     .await;
     assert_eq!(gate.admin(Method::GET, "/livez", None).await.status, StatusCode::OK, "but alive");
     until("no new connection is taken", async || {
-        // One that the gate answers by itself: what comes in the very moment of the signal may still be served.
+        // A request that the gate answers itself. A request at the moment of the signal may still be served.
         let request = Request::get(gate.url("/.well-known/jwks.json")).body(Full::new(Bytes::new())).unwrap();
         try_send(request).await.is_err()
     })
@@ -123,7 +123,7 @@ async fn o25_the_admin_listener_answers_by_address_as_localhost_and_by_its_own_n
             assert_eq!(ask(path, &format!("Host: {good}:{port}\r\n")), "200", "{path} {good}");
             assert_eq!(ask(path, &format!("Host: {good}\r\n")), "200", "{path} {good}");
         }
-        // Names that their owner can point at this address.
+        // Names whose owner can point them at this address.
         for other in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "gate.internal.evil.example"]
         {
             assert_eq!(ask(path, &format!("Host: {other}:{port}\r\n")), "421", "{path} {other}");
@@ -132,7 +132,7 @@ async fn o25_the_admin_listener_answers_by_address_as_localhost_and_by_its_own_n
             assert_eq!(ask(path, broken), "400", "{path} {broken:?}");
         }
     }
-    // As health checks of load balancers ask.
+    // Requests of a load balancer's health check.
     for (path, status) in [("/livez", "200"), ("/readyz", "200"), ("/metrics", "400"), ("/v1/sessions", "400")] {
         let plain = format!("GET {path} HTTP/1.0\r\n\r\n");
         assert_eq!(raw(gate.admin, plain.as_bytes()).split(' ').nth(1), Some(status), "{path}");
@@ -158,7 +158,7 @@ async fn o25_the_admin_listener_has_so_many_connections_and_the_oldest_give_way(
     let mut is_open =
         |place: usize| all[place].read(&mut [0; 1]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
     let mut open = || (0..100).filter(|place| is_open(*place)).collect::<Vec<_>>();
-    // They stay while they are young: later connections close them.
+    // Young connections stay; later connections close them.
     until("the oldest are closed", async || {
         raw(gate.admin, b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         open().len() <= 64
@@ -166,6 +166,6 @@ async fn o25_the_admin_listener_has_so_many_connections_and_the_oldest_give_way(
     .await;
     assert_eq!(open().last(), Some(&99));
     assert!(open().len() > 60 && open()[0] >= 36, "{:?}", open());
-    // The public listener has places of its own.
+    // The public listener has separate places.
     assert_eq!(gate.get("/public/x", "").await.status, StatusCode::OK);
 }

@@ -29,7 +29,7 @@ async fn k2_k4_k8_k11_a_key_is_made_once_used_revoked_and_stays_so_after_a_crash
     let listed = place.json_lines(&["api-key", "list"]);
     assert_eq!(listed.len(), 2);
     assert!(listed.iter().all(|key| key["status"] == "live" && key.get("key").is_none()), "{listed:?}");
-    // K8: no answer is kept, and a viewer makes none.
+    // K8: answers have `no-store`, and a report of leaked keys needs a token.
     let token = std::fs::read_to_string(place.path("data/admin.token")).unwrap();
     let answer = gate.admin(Method::GET, "/v1/api-keys", Some(token.trim())).await;
     assert_eq!(answer.headers["cache-control"], "no-store");

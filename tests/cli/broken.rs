@@ -1,5 +1,5 @@
-//! Configurations with one mistake each. `check`, a start, a reload and an in-place upgrade refuse every one of them, with
-//! the same words.
+//! Configurations with one mistake each. `check`, a start, a reload and an in-place upgrade refuse each of them with the
+//! same text.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -375,9 +375,9 @@ const IN_LINES: &[(&str, &str, &str, &str)] = &[
     ),
 ];
 
-/// The same mistake, for a check, a start, a reload and an upgrade. Returns what differs from what is expected.
+/// The same mistake, for a check, a start, a reload and an upgrade. Returns the differences from the expected text.
 async fn refused_everywhere(make: impl Fn(&Place, &str) -> String, key: &str, said: &str, remedy: &str) -> Vec<String> {
-    // The tables stand there, so that a key has a line.
+    // The configuration has the tables, so that a key has a line.
     let good = CONFIG.replace("[issuer]", "[store]\n[directory]\n[issuer]");
     let place = Place::new(&good);
     let gate = place.start();
@@ -404,7 +404,7 @@ async fn refused_everywhere(make: impl Fn(&Place, &str) -> String, key: &str, sa
     if log.contains("stopping: no new connections") || log.contains("configuration reloaded") {
         fault(format!("something was given up: {log}"));
     }
-    // The process that was started is the one that ends.
+    // The started process itself ends.
     assert_eq!(gate.stop(), Some(0), "{said}");
     // A stop writes files: the mistake may be among them.
     make(&place, &good);

@@ -35,7 +35,7 @@ fn o10_everything_that_is_wrong_is_said_at_once_with_its_line() {
         assert!(said.contains(text), "{said}");
     }
     assert_eq!(ran.stderr.lines().count(), 4, "{ran:?}");
-    // What does not start says the same.
+    // `serve` reports the same and does not start.
     assert_eq!(place.run(&["serve"], "").code, Some(2));
 }
 
@@ -81,7 +81,7 @@ fn p7_t21_what_a_route_does_not_cover_and_what_goes_around_it_is_warned_of() {
     }
     assert!(said.contains("gateway.toml: good"), "{said}");
     assert_eq!(place.json(&["check"], "")["warnings"].as_array().map(Vec::len), Some(3));
-    // A start says the same.
+    // A start reports the same.
     let gate = place.start();
     assert!(gate.log().contains("does not cover /admin"));
 }
@@ -225,7 +225,7 @@ fn o15_a_configuration_that_others_may_write_is_not_read_and_one_of_our_own_grou
             assert_eq!(place.run(&[], "").code, Some(2), "a start");
         }
     }
-    // As a clone under umask 002 has it, and as no folder may be.
+    // The mode of a clone under umask 002, and a mode that no folder may have.
     set(&place, "", 0o775);
     assert_eq!(place.run(&["check"], "").code, Some(0));
     set(&place, "", 0o777);
@@ -280,7 +280,8 @@ async fn o12_an_address_in_use_is_reported_but_not_that_of_the_gate_that_runs_he
     let said = format!("gateway.toml:3:10: server.listen: cannot listen on {taken}");
     assert!(checked.stderr.contains(&said) && checked.stderr.contains("another program listens there"), "{checked:?}");
 
-    // Where the gate does not answer, it may be its own: that is said, and is no error.
+    // Without an answer of the admin listener, the gate of this store may hold the address: `check` says so, and
+    // succeeds.
     place.write_config(&config(&gate.address.to_string()).replace(&gate.admin.to_string(), "127.0.0.1:0"));
     let checked = place.run(&["check"], "");
     assert_eq!(checked.code, Some(0), "{checked:?}");

@@ -1,4 +1,5 @@
-//! What holds for all commands: JSON, closed pipes, exit codes, completions and man pages; and `rotogate init`.
+//! The common behaviour of all commands: JSON, closed pipes, exit codes, completions and man pages; and
+//! `rotogate init`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -32,7 +33,7 @@ fn commands(place: &Place) -> BTreeSet<String> {
     names.map(str::to_owned).collect()
 }
 
-/// The command that these arguments are of: `user-add` of `user add ada`.
+/// The command of these arguments: `user-add` for `user add ada`.
 fn command_of(arguments: &[&str], commands: &BTreeSet<String>) -> String {
     let [one, two] = [1, 2].map(|length| arguments.iter().take(length).copied().collect::<Vec<_>>().join("-"));
     commands.get(&two).or_else(|| commands.get(&one)).cloned().unwrap_or_else(|| panic!("{arguments:?}"))
@@ -107,7 +108,7 @@ fn p13_each_command_reports_an_error_as_json() {
         assert_eq!(ran.stderr, "", "{arguments:?}");
     }
 
-    // Places are members of their own.
+    // Positions are separate members.
     place.write_config(&CONFIG.replace("drain_timeout", "drain_timout"));
     for command in ["check", "serve"] {
         let ran = place.run(&["--json", command], "");
@@ -117,7 +118,7 @@ fn p13_each_command_reports_an_error_as_json() {
         assert_eq!((&at["line"], &at["key"]), (&5.into(), &"server.drain_timout".into()), "{ran:?}");
         assert!(at["file"].as_str().unwrap().ends_with("gateway.toml"), "{ran:?}");
         assert!(at["detail"].as_str().unwrap().contains("did you mean"), "{ran:?}");
-        // What a gate logs, an operator reads there in any case.
+        // `serve` also writes the error to standard error, for the log.
         assert_eq!(ran.stderr.is_empty(), command == "check", "{ran:?}");
         shown.insert(command.to_owned());
     }
@@ -233,7 +234,7 @@ async fn p14_a_closed_pipe_is_silent() {
         &["user", "disable", "demo"],
     ] {
         for more in [&[][..], &["--json"]] {
-            // Nobody reads, from the beginning.
+            // The pipe has no reader from the start.
             let (reader, writer) = std::io::pipe().unwrap();
             drop(reader);
             let mut command = place.command();
@@ -271,7 +272,7 @@ async fn p15_exit_codes_are_those_of_the_help() {
         (0, &["session", "list", "--subject", "nobody"]),
         (0, &["user", "list"]),
         (0, &["user", "import", &private]),
-        // It could not be done, it was refused, or nothing matched.
+        // The command failed, was refused, or matched nothing.
         (1, &["session", "revoke", "--user", "nobody"]),
         (1, &["session", "show", "0190b5a0-0000-7000-8000-000000000000"]),
         (1, &["user", "remove", "nobody"]),
@@ -335,9 +336,9 @@ async fn p16_a_gate_begins_in_an_empty_folder_with_init_and_nothing_is_overwritt
     assert_eq!(gate.get("/hello", "no token").await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(gate.stop(), Some(0));
 
-    // Whatever has the name stays as it is.
+    // An existing file of that name is not changed.
     let said = place.fails(&["init", "--client", "other"], "");
-    assert!(said.contains("gateway.toml is there already"), "{said}");
+    assert!(said.contains("gateway.toml exists already"), "{said}");
     assert_eq!(fs::read_to_string(&file).unwrap(), written);
     fs::create_dir(place.path("linked")).unwrap();
     std::os::unix::fs::symlink(place.path("target"), place.path("linked/gateway.toml")).unwrap();
@@ -376,7 +377,7 @@ fn p19_completions_for_five_shells_name_every_command() {
         }
         assert_eq!(place.json(&["completions", shell], "")["script"], script.trim_end());
     }
-    // As bash asks for them.
+    // The request of bash for completions.
     let complete = "source <(\"$@\") && COMP_WORDS=(rotogate se) COMP_CWORD=1 && _rotogate rotogate se rotogate && \
                     echo \"${COMPREPLY[@]}\" && COMP_WORDS=(rotogate session revoke --su) COMP_CWORD=3 && \
                     _rotogate rotogate --su revoke && echo \"${COMPREPLY[@]}\"";
@@ -402,7 +403,7 @@ fn p19_man_pages_have_no_warnings() {
         let file = page["file"].as_str().unwrap();
         let text = fs::read_to_string(place.path(file)).unwrap();
         assert!(text.contains(".SH NAME") && text.contains(".TH "), "{text}");
-        // Where groff is there.
+        // Only with groff on the machine.
         let formatted =
             Command::new("groff").args(["-man", "-ww", "-z", "-K", "utf8", "-Tutf8"]).arg(place.path(file)).output();
         let Ok(formatted) = formatted else { continue };
@@ -455,7 +456,7 @@ async fn p20_fifty_thousand_users_are_imported_all_or_none() {
     assert!(users() == before, "nothing was imported");
     let imported: Value = serde_json::from_str(&import(&file).stdout).unwrap();
     assert_eq!(imported["users"], USERS);
-    // Once more: each is there, and the first of them are named.
+    // A second import: all users exist, and the message names the first of them.
     let ran = import(&file);
     let error = error_of(&ran);
     assert_eq!(error["at"].as_array().map(Vec::len), Some(20));
@@ -538,6 +539,6 @@ async fn b54_init_writes_a_configuration_with_a_login_of_browsers() {
     let by_cookie = [("host", "gate.test"), ("cookie", cookie.as_str())];
     assert_eq!(gate.call(Method::GET, "/hello", &by_cookie, "").await.status, StatusCode::OK);
     assert_eq!(gate.call(Method::GET, "/hello", &by_cookie[..1], "").await.status, StatusCode::UNAUTHORIZED);
-    // One that has an application's client has no use for it.
+    // `--browser` cannot be combined with an application's client.
     assert_eq!(place.run(&["init", "--dir", "x", "--browser", "own", "--client", "web"], "").code, Some(2));
 }

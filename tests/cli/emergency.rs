@@ -1,4 +1,4 @@
-//! What an operator does when something is broken: the configuration, or the admin token.
+//! Commands for an emergency: the configuration or the admin token is broken.
 
 use std::fs;
 
@@ -14,7 +14,7 @@ async fn running() -> (Place, Gate, support::Tokens) {
     (place, gate, tokens)
 }
 
-/// Mistakes outside the two keys that commands need: one is no TOML at all.
+/// Mistakes outside the two keys that commands need; one file is not TOML.
 const BROKEN: [fn(String) -> String; 3] = [
     |good| good.replace("[issuer]\n", "[issuer]\nacess_ttl = 5\n"),
     |good| format!("{good}\n[sessions\nthis is = = no TOML\n"),
@@ -50,7 +50,8 @@ async fn o28_emergency_commands_work_beside_a_broken_configuration_and_say_so_in
         assert_eq!(gate.get("/", &tokens.access).await.status, StatusCode::UNAUTHORIZED, "the session ended");
         let explained = place.run(&["explain", "--path", "/x"], &tokens.access);
         assert!(explained.code == Some(1) && explained.stdout.contains("token_revoked"), "{explained:?}");
-        // What needs the whole configuration refuses it as before, and so does what the gate would refuse.
+        // Commands that need the whole configuration refuse it as before, and so do commands that the gate would
+        // refuse.
         assert_eq!(place.run(&["user", "list"], "").code, Some(2));
         assert_eq!(place.run(&["reload"], "").code, Some(2));
     }
@@ -116,7 +117,7 @@ async fn o29_a_lost_or_wrong_admin_token_is_told_from_a_gate_that_does_not_run()
         let said = place.fails(arguments, "");
         assert!(said.contains("its admin token is missing") && !said.contains("start it"), "{arguments:?}: {said}");
     }
-    // A token that the gate does not have. It takes what the file has, so this one is in another file.
+    // A token that the gate does not know. The gate reads its own file, so this token is in another file.
     let wrong = place.path("wrong.token");
     fs::write(&wrong, "x".repeat(40)).unwrap();
     set_private(&wrong);
@@ -127,9 +128,9 @@ async fn o29_a_lost_or_wrong_admin_token_is_told_from_a_gate_that_does_not_run()
     place.write_config(&support::with(&good, "admin", "token_file = \"wrong.token\""));
     for arguments in asking {
         let said = place.fails(arguments, "");
-        assert!(said.contains("none of its admin tokens"), "{arguments:?}: {said}");
+        assert!(said.contains("not one of its admin tokens"), "{arguments:?}: {said}");
     }
-    // Where nothing listens, nothing is asked, and a change of files needs nobody.
+    // Without a listening gate, the command asks no gate, and changes the files alone.
     place.write_config(&good);
     assert_eq!(gate.stop(), Some(0));
     assert!(place.fails(&["session", "list"], "").contains("start it"));

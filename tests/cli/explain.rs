@@ -52,7 +52,7 @@ async fn world() -> World {
 }
 
 impl World {
-    /// What `explain` says, with its exit code.
+    /// The output of `explain`, and its exit code.
     fn explain(&self, arguments: &[&str], token: &str) -> (Value, Option<i32>) {
         let ran = self.place.run(&[&["--json", "explain"], arguments].concat(), token);
         assert_eq!(ran.stderr, "", "{arguments:?}");
@@ -196,7 +196,7 @@ async fn p58_a_question_that_is_none_is_refused_and_says_how_to_ask() {
         assert_eq!(ran.code, Some(1));
         assert!(ran.stderr.contains(said), "{}", ran.stderr);
     }
-    // Not without the operator's token.
+    // The command needs the operator's token.
     for token in [None, Some(tokens.access.as_str())] {
         assert_eq!(gate.admin(Method::POST, "/v1/explain", token).await.status, StatusCode::UNAUTHORIZED);
     }

@@ -1,4 +1,4 @@
-//! Requirement O2 on the real binary: what is made, and what is refused.
+//! Requirement O2 on the real binary: the modes of new files, and refused files.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -18,7 +18,7 @@ fn tree(path: &Path) -> Vec<PathBuf> {
 #[tokio::test]
 async fn o2_everything_that_a_gate_makes_is_for_its_user_alone() {
     let place = Place::new(CONFIG);
-    // Whatever the operator's umask is.
+    // Holds for any umask of the operator.
     let gate = place.start_in_shell("umask 0; exec \"$@\"");
     gate.login().await;
     place.done(&["user", "add", "ada"], "a password");
@@ -54,7 +54,7 @@ fn o2_a_file_that_others_can_read_stops_the_start() {
     drop(place.start());
 }
 
-/// What the system allows a process.
+/// The limits of a process.
 fn limits(pid: u32, name: &str) -> (String, String) {
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
     let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap();

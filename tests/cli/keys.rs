@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use support::{CONFIG, Gate, Place, Tokens, key_file, until};
 
-/// A new key in a file of mode 0600: made by OpenSSL, where it is there and knows the kind, or by us.
+/// A new key in a file of mode 0600, made by OpenSSL if it is installed and knows the kind, or by the test.
 fn new_key(place: &Place, name: &str, algorithm: Algorithm) -> String {
     let path = place.path(name);
     let arguments: &[&str] = match algorithm {
@@ -231,7 +231,7 @@ async fn p17_a_rotation_under_load_refuses_nothing_and_signs_after_the_key_was_p
     assert!(said.contains("access tokens that it signed may be in use"), "{said}");
     pass(&held[..1]).await;
 
-    // Nothing is published of a secret of refresh tokens: it changes at once.
+    // A secret of refresh tokens is not published, so it changes at once.
     let rotated = place.done(&["keys", "rotate", "--refresh"], "").stdout;
     assert!(rotated.contains("refresh-2 signs"), "{rotated}");
     let said = place.fails(&["keys", "retire", "refresh-1"], "");

@@ -1,4 +1,4 @@
-//! Which limit a 429 met, and for whom (requirement O46).
+//! A 429 names its limit and its caller (requirement O46).
 
 use std::fs;
 
@@ -20,7 +20,7 @@ async fn log_in(gate: &Gate, username: &str, password: &str) -> Answer {
     gate.token(&[("grant_type", "password"), ("username", username), ("password", password)]).await
 }
 
-/// Goes beyond a limit. The last answer.
+/// Exceeds a limit. Returns the last answer.
 async fn exceed(limit: &str, place: &Place, gate: &Gate) -> Answer {
     let mut last = None;
     match limit {
@@ -110,7 +110,7 @@ async fn o46_each_limit_is_named_with_its_caller_in_the_access_log_and_in_the_au
         let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         assert!(lines.any(|line| line["rotogate.detail"] == limit), "{limit}: {log}");
     }
-    // Each name that the sources give is explained.
+    // The page explains each name in the sources.
     let sources = [
         "crates/core/src/limit.rs",
         "crates/core/src/fault.rs",

@@ -11,7 +11,7 @@ use support::{self, CONFIG, NOBODY, Place, until};
 
 const PASSWORD: &str = "correct horse battery staple";
 
-/// A folder and all that is in it.
+/// A folder and all its content.
 fn belongs_to_the_service(path: &Path) {
     assert_eq!(fs::metadata(path).unwrap().uid(), NOBODY, "{}", path.display());
     for entry in path.is_dir().then(|| fs::read_dir(path).unwrap()).into_iter().flatten() {
@@ -40,7 +40,7 @@ async fn o17_p12_root_can_use_the_command_line_beside_a_service_of_another_user(
     place.point_commands_at(&gate);
     gate.login().await;
 
-    // What belongs to the service is read, and what is made belongs to it.
+    // The command reads files of the service's user, and new files belong to that user.
     assert_eq!(place.done(&["session", "list", "--user", "demo"], "").stdout.lines().count(), 1);
     place.done(&["user", "add", "ada"], PASSWORD);
     until("the service sees the user", async || gate.log_in("ada", PASSWORD).await.status == StatusCode::OK).await;

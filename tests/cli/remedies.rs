@@ -1,5 +1,5 @@
-//! What `rotogate check` advises against wider access than was meant (requirement P67): for each of its warnings, the attack
-//! that it warns of reaches the upstream, and no longer does with any remedy that the message names.
+//! The advice of `rotogate check` against wider access than intended (requirement P67): the attack behind each warning
+//! reaches the upstream, and each remedy in the message stops the attack.
 
 use http::{Method, StatusCode};
 use rotogate_core::route::WarningKind;
@@ -17,12 +17,12 @@ struct Case {
     says: &'static str,
     /// The attack: a path and a host.
     attack: (&'static str, &'static str),
-    /// The token of the attack. `None`: one of the gate's own.
+    /// The token of the attack. `None`: a token of the gate itself.
     token: Option<String>,
     /// A request that must pass, with a token of the gate's own, before and after.
     honest: (&'static str, &'static str),
     routes: String,
-    /// Each remedy as the message has it, and the routes with it.
+    /// Each remedy in the words of the message, and the routes with the remedy.
     remedies: Vec<(&'static str, String)>,
 }
 
@@ -105,7 +105,7 @@ fn other(url: &str, keys: &str, route: &str) -> String {
     )
 }
 
-/// A token for a resource opens a route beside it.
+/// A token for a resource opens another route.
 fn of_resource() -> Case {
     let config = |audience: &str, route: &str| {
         let resource = "[[resources]]\npath = \"/mcp\"\nauthorization_servers = [\"https://idp.test/\"]\n\
@@ -144,12 +144,12 @@ fn of_users() -> Case {
     }
 }
 
-/// A token of somebody else's at a provider that serves everybody.
+/// A token of another user of a provider at which any person can have an account.
 fn of_everybody(url: &'static str, claim: &'static str, value: &str) -> Case {
     let config = |require: &str| other(url, &format!("audience = [\"api\"]\n{require}"), "");
     Case {
         kind: WarningKind::Everybody,
-        says: "this issuer serves everybody",
+        says: "any person can have an account at this issuer",
         attack: ("/open/x", "gate.test"),
         token: Some(Issuer::new(3).token(&json!({ "iss": url, claim: "somebody else's" }))),
         honest: ("/mine", "gate.test"),
@@ -171,7 +171,7 @@ async fn p67_each_remedy_of_a_warning_stops_the_attack_that_it_warns_of() {
         std::fs::write(place.path("idp.json"), json!({ "keys": [Issuer::new(3).jwk("k1")] }).to_string()).unwrap();
         let message = place.done(&["check"], "").stdout;
         let line = message.lines().find(|line| line.contains(says)).unwrap_or_else(|| panic!("{kind:?}: {message}"));
-        // Each remedy that is printed is one of the case's: they stand after the last colon.
+        // The case covers each printed remedy; the remedies follow the last colon.
         let advice = line.rsplit_once(": ").map_or("", |(_, advice)| advice);
         let printed = advice.split(", or ").map(|one| one.split(", unless").next().unwrap_or(one)).collect::<Vec<_>>();
         let printed = printed.iter().flat_map(|one| one.split("; ").last()).collect::<Vec<_>>();

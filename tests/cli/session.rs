@@ -1,4 +1,4 @@
-//! `rotogate session`: what an operator sees of sessions, and how one ends them.
+//! `rotogate session`: the list of sessions, and the end of sessions.
 
 use http::StatusCode;
 
@@ -48,7 +48,7 @@ async fn a_session_is_listed_shown_and_ended_and_the_next_request_is_refused() {
     is_over(&gate, &next).await;
     lives(&gate, &other).await;
     assert_eq!(place.json(&["session", "show", &id], "")["status"], "operator");
-    // Once more: the command says that nothing is left to do.
+    // A repeated command reports that nothing is left to do.
     assert_eq!(place.done(&["session", "revoke", &id], "").stdout, format!("session {id} had ended before\n"));
     assert_eq!(place.json(&["session", "revoke", &id], "")["ended"], 0);
 }
@@ -103,7 +103,7 @@ async fn o16_p10_p11_a_revocation_says_how_many_sessions_it_ended_and_never_succ
     assert_eq!(place.done(&["session", "list", "--user", "demo"], "").stdout.lines().count(), 3);
     assert!(place.fails(&["session", "list", "--user", "nosuch"], "").contains("no user has the name nosuch"));
 
-    // One of three had ended before.
+    // One of the three sessions had ended before.
     assert_eq!(place.done(&["session", "revoke", "--user", "demo"], "").stdout, "2 sessions of demo ended\n");
     is_over(&gate, &held[1]).await;
     is_over(&gate, &held[2]).await;
@@ -115,7 +115,7 @@ async fn o16_p10_p11_a_revocation_says_how_many_sessions_it_ended_and_never_succ
     gate.login().await;
     assert_eq!(place.done(&["session", "revoke", "--all"], "").stdout, "2 sessions ended\n");
 
-    // A user without a session: nothing was ended. Of two accounts, one has to be named.
+    // A user without a session: nothing ends. If two accounts have the name, the command needs one of them.
     place.done(&["user", "add", "ada", "--account", "acme"], "correct horse");
     support::until("ada is known", async || {
         place.run(&["session", "revoke", "--user", "ada"], "").stderr.contains("there is no session of ada")

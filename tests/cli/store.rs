@@ -1,4 +1,4 @@
-//! `rotogate store`, and which stores a gate starts on.
+//! `rotogate store`, and the stores on which a gate starts.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -124,7 +124,7 @@ async fn p18_after_a_restore_with_end_all_no_earlier_token_passes_and_logins_do(
     let [kept, revoked] = [gate.login().await, gate.login().await];
     place.done(&["store", "backup", "backup.redb"], "");
     let backup = fs::read(place.path("backup.redb")).unwrap();
-    // Since the back-up: a logout, a refresh, a login.
+    // After the back-up: a logout, a refresh, a login.
     assert_eq!(gate.revoke(&revoked.refresh).await.status, StatusCode::OK);
     let [refreshed, later] = [gate.refresh(&kept.refresh).await.tokens(), gate.login().await];
     let said = place.fails(&["store", "restore", "backup.redb", "--end-all"], "");
@@ -132,7 +132,7 @@ async fn p18_after_a_restore_with_end_all_no_earlier_token_passes_and_logins_do(
     assert_eq!(gate.get("/", &later.access).await.status, StatusCode::OK);
     assert_eq!(gate.stop(), Some(0));
 
-    // What is no back-up of this store changes nothing.
+    // A file that is not a back-up of this store changes nothing.
     let before = fs::read(place.path(STORE)).unwrap();
     let files = || fs::read_dir(place.path("data")).unwrap().count();
     let number = files();
@@ -149,7 +149,7 @@ async fn p18_after_a_restore_with_end_all_no_earlier_token_passes_and_logins_do(
     assert!(fs::read(said["kept"].as_str().unwrap()).unwrap() == before, "the former store is kept");
     assert!(fs::read(place.path("backup.redb")).unwrap() == backup, "the back-up stays as it is");
     assert_eq!(mode(&place.path(STORE)), 0o600);
-    // No word in the configuration is needed.
+    // The configuration needs no key for this.
     let gate = place.start();
     for tokens in [&kept, &revoked, &refreshed, &later] {
         assert_eq!(gate.get("/", &tokens.access).await.status, StatusCode::UNAUTHORIZED);
@@ -165,7 +165,7 @@ async fn p18_after_a_restore_with_end_all_no_earlier_token_passes_and_logins_do(
     assert_eq!(gate.get("/", &later.access).await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(gate.stop(), Some(0));
 
-    // A store that was lost, and a restore that ends nothing and says what that means.
+    // A lost store, and a restore that ends no session and names the consequences.
     fs::remove_file(place.path(STORE)).unwrap();
     let said = place.done(&["store", "restore", "backup.redb"], "").stdout;
     assert!(said.contains("What was revoked since the back-up is valid again"), "{said}");

@@ -11,7 +11,7 @@ use crate::edge::issuer::{Issuer, URL, claims};
 use crate::edge::remote_keys::Provider;
 use support::{CONFIG, Place};
 
-/// What a command says of a token. It ends with 1 if the token is refused.
+/// The output of a command about a token. The exit code is 1 if the token is refused.
 #[track_caller]
 fn inspected(place: &Place, arguments: &[&str], token: &str) -> serde_json::Value {
     let ran = place.run(&[&["token", "inspect", "--json"], arguments].concat(), token);

@@ -1,5 +1,5 @@
-//! What an operator reads: why and by whom a session ended, which rate held an attempt up, how old keys are, what a reload
-//! changed.
+//! Facts that an operator reads: the reason and the author of a session's end, the rate that refused an attempt, the age
+//! of keys, the changes of a reload.
 
 use std::fs;
 
@@ -16,7 +16,7 @@ fn running(config: &str) -> (Place, Gate) {
     (place, gate)
 }
 
-/// What `explain --json` says of a refresh token, and its exit code.
+/// The output of `explain --json` for a refresh token, and its exit code.
 fn explained(place: &Place, token: &str, arguments: &[&str]) -> (Value, Option<i32>) {
     let ran = place.run(&[&["explain", "--json"], arguments].concat(), token);
     (serde_json::from_str(&ran.stdout).unwrap(), ran.code)
@@ -50,7 +50,7 @@ async fn o33_o34_who_revoked_all_sessions_and_that_it_was_no_change_of_password_
         let other = place.json_lines(&["events", "--session", &sid(&place, &gate.login().await)]);
         assert!(other.iter().all(|line| line["event.action"] != "revocation"), "it began later: {other:?}");
     }
-    // A change of password is still told as one.
+    // A change of password is still reported as such.
     let tokens = gate.login().await;
     place.done(&["user", "passwd", "demo"], "another correct horse");
     let (said, _) = explained(&place, &tokens.refresh, &[]);
@@ -114,7 +114,7 @@ async fn o38_a_user_without_an_account_is_named_beside_a_namesake() {
         place.done(&["session", "list", "--user", "ada", "--account", account], "");
     }
     assert!(place.fails(&["session", "list", "--user", "ada", "--account", "other"], "").contains("no user"));
-    // A user of an account that is called so is that user.
+    // A user whose account has that name is that user.
     place.done(&["user", "add", "ada", "--account", "none"], "correct horse");
     let subjects = place.json_lines(&["user", "list"]);
     let subject = |account: Option<&str>| {
@@ -148,7 +148,7 @@ async fn o41_every_session_ends_at_a_terminal_once_that_is_confirmed() {
     let tokens = gate.login().await;
     assert_eq!(at_terminal("", "--yes").status.code(), Some(0));
     assert_eq!(gate.get("/x", &tokens.access).await.status, StatusCode::UNAUTHORIZED);
-    // A script is not asked.
+    // A script gets no question.
     place.done(&["session", "revoke", "--all"], "");
 }
 

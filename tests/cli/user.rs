@@ -38,7 +38,7 @@ fn what_cannot_be_done_to_a_user_is_said() {
     let place = Place::new(CONFIG);
     place.done(&["user", "add", "ada"], PASSWORD);
     let before = std::fs::read(place.path("data/users.toml")).unwrap();
-    assert!(place.fails(&["user", "add", "ada"], PASSWORD).contains("such a user already"));
+    assert!(place.fails(&["user", "add", "ada"], PASSWORD).contains("the user exists already"));
     assert!(place.fails(&["user", "add", "bob"], "\n").contains("empty"));
     for command in ["remove", "disable", "enable"] {
         assert!(place.fails(&["user", command, "nobody"], "").contains("no such user"), "{command}");
@@ -163,7 +163,7 @@ async fn r18_what_a_command_changes_counts_before_the_command_says_so() {
     place.done(&["user", "add", "ada"], PASSWORD);
     assert_eq!(gate.log_in("ada", PASSWORD).await.status, StatusCode::OK);
 
-    // A gate that does not take it up is no success.
+    // The command fails if the gate does not apply the change.
     std::fs::write(place.path("data/admin.token"), "another token that this gate does not know at all").unwrap();
     let said = place.fails(&["user", "disable", "ada"], "");
     assert!(said.contains("the users file is changed, but the gate"), "{said}");
@@ -179,7 +179,7 @@ async fn r18_a_login_between_a_change_and_its_taking_effect_does_not_survive_it(
     let changed = std::fs::read_to_string(&file).unwrap();
     let hash = |text: &str| text.lines().find(|line| line.starts_with("password")).unwrap().to_owned();
     until("it counts", async || gate.log_in("demo", PASSWORD).await.status == StatusCode::OK).await;
-    // By hand: another password, and not a word of when.
+    // A change by hand: another password, without a time.
     let back = changed.replace(&hash(&changed), &hash(&old));
     std::fs::write(&file, back).unwrap();
     let mut between = Vec::new();
@@ -245,9 +245,9 @@ async fn i31_p20_imported_users_log_in_at_once_and_get_a_hash_of_ours() {
         done,
         serde_json::json!({"users": 2, "schemes": {"bcrypt": 1, "pbkdf2-sha256": 1}, "without_password": 0, "dry_run": false})
     );
-    assert!(place.fails(&["user", "import", file], "").contains("old.jsonl:1: there is such a user already"));
+    assert!(place.fails(&["user", "import", file], "").contains("old.jsonl:1: the user exists already"));
 
-    // No waiting: a running gate has read the file when the command ends.
+    // Without waiting: a running gate has read the file when the command ends.
     let tokens = gate.log_in("bea", "correct horse").await.tokens();
     assert_invalid_grant(&gate.log_in("pia", "wrong horse").await);
     assert_eq!(gate.log_in("pia", "correct horse").await.status, StatusCode::OK);

@@ -1,4 +1,4 @@
-//! `rotogate user import --to`: users move from the file to a database, by what the program says.
+//! `rotogate user import --to`: users move from the file to a database, by the program's instructions.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -56,7 +56,7 @@ async fn the_directory_that_an_import_prints_has_the_users_of_the_file() {
     assert!(done.stdout.contains("a text of JSON: email_verified\n"), "{}", done.stdout);
     assert_eq!(fs::metadata(&database).unwrap().mode() & 0o777, 0o600);
     let twice = place.fails(&import, "");
-    assert!(twice.contains("users.toml") && twice.contains("users[0]: there is such a user already"), "{twice}");
+    assert!(twice.contains("users.toml") && twice.contains("users[0]: the user exists already"), "{twice}");
 
     place.write_config(&with_printed(&done));
     place.done(&["check", "--online"], "");

@@ -29,7 +29,7 @@ impl Chromium {
         Self::open_with(hosts, url, &["--ignore-certificate-errors"])
     }
 
-    /// The same with further arguments.
+    /// As above, with further arguments.
     pub(crate) fn open_with(hosts: &str, url: &str, more: &[&str]) -> Self {
         let profile = tempfile::tempdir().unwrap();
         let mut command = program("chromium");
@@ -47,7 +47,7 @@ impl Chromium {
         Self { child, profile }
     }
 
-    /// Where it takes commands (Chrome DevTools Protocol), once it listens: with `--remote-debugging-port=0`.
+    /// The address for commands (Chrome DevTools Protocol), once Chromium listens; needs `--remote-debugging-port=0`.
     pub(crate) fn commands_at(&self) -> Option<(u16, String)> {
         let said = std::fs::read_to_string(self.profile.path().join("DevToolsActivePort")).ok()?;
         let (port, path) = said.trim().split_once('\n')?;
@@ -57,14 +57,14 @@ impl Chromium {
 
 impl Drop for Chromium {
     fn drop(&mut self) {
-        // It has children of its own, which write into its folder.
+        // Chromium has child processes, which write into its folder.
         let group = format!("-{}", self.child.id());
         let _ = std::process::Command::new("kill").args(["-KILL", "--", &group]).status();
         let _ = self.child.wait();
     }
 }
 
-/// What the page tells, in its order.
+/// The reports of the page, in order.
 pub(crate) struct Told {
     stub: Stub,
     waiting: VecDeque<Received>,
@@ -75,7 +75,7 @@ impl Told {
         Self { stub: Stub::start(), waiting: VecDeque::new() }
     }
 
-    /// The URL of a page, with what its script gets: where it tells, and the password of the user.
+    /// The URL of a page, with the parameters of its script: the address for reports, and the password of the user.
     pub(crate) fn url(&self, page: &str, password: &str) -> String {
         let handed = json!({ "tell": format!("http://{}/", self.stub.address), "password": password });
         let handed: String = form_urlencoded::byte_serialize(handed.to_string().as_bytes()).collect();

@@ -28,7 +28,7 @@ const SOFTWARE: &str =
     "--enable-features=DeviceBoundSessions,EnableBoundSessionCredentialsSoftwareKeysForManualTesting";
 const WITHOUT: &str = "--disable-features=DeviceBoundSessions";
 
-/// What becomes of a refresh on its way to the gate.
+/// The fate of a refresh on its way to the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Weather {
     Fair,
@@ -306,7 +306,7 @@ async fn b49_what_chromium_makes_of_a_refresh_that_fails() {
     let mut scene = scene.restarted(61);
     let after = scene.tab.get("/app").await;
     assert_eq!((during, after), (json!(0), json!(200)), "{:?}", scene.tab.events);
-    // Its challenge is of before the start: one more signature.
+    // The challenge is from before the start, so the browser signs once more.
     assert_eq!(["refreshed", "refused", "over"].map(|it| scene.proofs(it)), [1, 1, 0]);
 }
 

@@ -9,7 +9,7 @@ use support::pki::Pki;
 
 const VERSIONS: [&str; 2] = ["--http1.1", "--http2"];
 
-/// What curl got: the head of the last answer, and all interim heads before it.
+/// The answers that curl got: the last head, and all interim heads before it.
 struct Got {
     heads: Vec<String>,
     body: Vec<u8>,
@@ -44,7 +44,7 @@ fn curl(scene: &Scene, path: &str, arguments: &[&str]) -> Got {
     Got { heads, body: fs::read(body).unwrap_or_default() }
 }
 
-/// Bytes of which no part is like another.
+/// Bytes without a repeated part.
 fn bytes(length: u32) -> Vec<u8> {
     (0..length).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }

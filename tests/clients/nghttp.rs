@@ -7,7 +7,7 @@ use super::scene::{Scene, missing, program};
 use support::pki::Pki;
 use support::stub::Stub;
 
-/// What it says of the frames that it sent and received.
+/// nghttp's output about the frames that it sent and received.
 fn nghttp(scene: &Scene, path: &str, arguments: &[&str]) -> String {
     let mut command = program("nghttp");
     command.args(["--verbose", "--null-out", "--timeout=60", "--header=:authority: gate.test"]).args(arguments);

@@ -49,7 +49,7 @@ impl Nginx {
         nginx.is_up().then_some(nginx)
     }
 
-    /// Its sockets are there a moment after it was started.
+    /// nginx listens a moment after its start.
     fn is_up(&mut self) -> bool {
         for _ in 0..600 {
             if self.child.try_wait().unwrap().is_some() {
@@ -69,7 +69,7 @@ impl Nginx {
         fs::write(self.folder.path().join("files").join(name), bytes).unwrap();
     }
 
-    /// Where what is sent to `up/` is kept.
+    /// The file that nginx keeps for an upload to `up/`.
     pub(crate) fn kept(&self, name: &str) -> PathBuf {
         self.folder.path().join("up").join(name)
     }

@@ -27,7 +27,7 @@ impl Scene {
         Self { gate: place.start(), place }
     }
 
-    /// Where the gate speaks TLS.
+    /// The address of the gate's TLS listener.
     pub(crate) fn address(&self) -> SocketAddr {
         self.gate.addresses[1]
     }
@@ -42,7 +42,7 @@ pub(crate) fn program(name: &str) -> Command {
     command
 }
 
-/// What to say where a program could not be started.
+/// Panics with the package of a program that could not be started.
 pub(crate) fn missing(name: &str, package: &str, error: &std::io::Error) -> ! {
     panic!("{name} could not be started: {error}. Is it installed? (apt install {package})")
 }

@@ -1,11 +1,11 @@
-//! The corpora of this folder, read.
+//! Reads the corpora of this folder.
 
 /// One line of `paths.tsv`, whose head says what the columns are.
 #[derive(Debug)]
 pub(crate) struct Spelling {
-    /// As it goes over the wire.
+    /// The bytes on the wire.
     pub(crate) target: Vec<u8>,
-    /// As it stands in the file.
+    /// The text in the file.
     pub(crate) written: &'static str,
     pub(crate) anonymous: u16,
     pub(crate) bearer: u16,

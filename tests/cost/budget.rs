@@ -1,9 +1,9 @@
-//! What was measured when a budget was written, and what to say of a build that exceeds it.
+//! The measured costs behind a budget, and the message for a build that exceeds the budget.
 
-/// By how many percent a build may exceed what was measured. From run to run, instructions differ by half a percent.
+/// The tolerance in percent above the measured cost. Instructions of two runs differ by half a percent.
 const TOLERANCE: f64 = 3.0;
 
-/// What one request cost when this was measured last.
+/// The last measured cost of a request.
 pub(crate) struct Row {
     pub(crate) name: &'static str,
     pub(crate) instructions: f64,
@@ -13,7 +13,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// What to say if a request now costs more.
+    /// The messages if a request now costs more.
     pub(crate) fn judge(&self, instructions: f64, allocations: f64) -> Vec<String> {
         let rows = [("instructions", instructions, self.instructions), ("allocations", allocations, self.allocations)];
         let exceeded = rows.into_iter().filter_map(|(what, measured, before)| {

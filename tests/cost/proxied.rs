@@ -1,5 +1,5 @@
-//! What a proxied request costs the whole program, counted by callgrind: a gate of the test profile, a cached token, one
-//! connection, one request after another. Client and upstream are in this process, which is not counted.
+//! The cost of a proxied request in the whole program, counted by callgrind: a gate of the test profile, a cached token,
+//! one connection, sequential requests. Client and upstream are in this process, which is not counted.
 //!
 //! The program writes its counts to a file whenever it is asked whether it is ready, and counts from zero again. So one start
 //! serves all rows, and each row is counted several times.
@@ -23,12 +23,12 @@ const WARM: u64 = 150;
 const REQUESTS: u64 = 150;
 /// How often a row is counted. The median counts.
 const PERIODS: usize = 5;
-/// What the program calls when it is asked whether it is ready.
+/// The function that the program calls for a request about readiness.
 const MARK: &str = "rotogate_server::server::operate::admin::health::readiness::*";
-/// What allocates: mimalloc for Rust, and the C library for the cryptography in C.
+/// The allocating functions: mimalloc for Rust, and the C library for the cryptography in C.
 const ALLOCATORS: [&str; 4] = ["mi_malloc_aligned", "mi_zalloc_aligned", "mi_realloc_aligned", "malloc"];
 
-/// How a client speaks to the gate.
+/// The protocol between client and gate.
 #[derive(Clone, Copy)]
 enum Protocol {
     Http1,
@@ -48,7 +48,7 @@ const fn row(name: &'static str, instructions: f64, allocations: f64) -> Row {
     Row { name, instructions, allocations, file: "tests/cost/proxied.rs" }
 }
 
-/// What was counted since the last mark.
+/// The counts since the last mark.
 struct Counts {
     instructions: u64,
     allocations: u64,
@@ -79,11 +79,11 @@ impl Counted {
         Self { gate, folder, files: 0 }
     }
 
-    /// What was counted since the last mark, or the start.
+    /// The counts since the last mark, or since the start.
     async fn mark(&mut self) -> Counts {
         assert_eq!(self.gate.admin_get("/readyz").await.status, StatusCode::OK);
         let files = self.files();
-        // A check that waits is entered again, which dumps again.
+        // callgrind writes another dump if a waiting check is entered again.
         let first = files.get(self.files).unwrap_or_else(|| panic!("callgrind knows no function {MARK}"));
         let counts = read(first);
         self.files = files.len();
@@ -100,7 +100,7 @@ impl Counted {
     }
 }
 
-/// What a file of callgrind says, in a format that its manual describes.
+/// The counts in a file of callgrind, whose manual describes the format.
 fn read(path: &Path) -> Counts {
     let text = fs::read_to_string(path).unwrap();
     let mut counts = Counts { instructions: 0, allocations: 0 };
@@ -114,7 +114,7 @@ fn read(path: &Path) -> Counts {
                 counts.allocations += calls.split(' ').next().unwrap().parse::<u64>().unwrap();
             }
         } else if let Some(name) = line.strip_prefix("cfn=").or_else(|| line.strip_prefix("fn=")) {
-            // A name stands where it comes first, and its number alone afterwards.
+            // callgrind writes a name at its first use, and later only its number.
             let (number, name) = name.split_once(' ').unwrap_or((name, ""));
             if ALLOCATORS.contains(&name) {
                 allocators.push(number.to_owned());
@@ -158,7 +158,7 @@ fn median(of: impl Iterator<Item = f64>) -> f64 {
     sorted[sorted.len() / 2]
 }
 
-/// One after another.
+/// Sequential requests.
 async fn requests(connection: &mut Connection, token: &str, number: u64) {
     for _ in 0..number {
         let path = "/orders/4711/lines?page=2";
@@ -179,13 +179,14 @@ async fn a_proxied_request_with_a_cached_token_costs_so_many_instructions_and_al
     let pki = Pki::new();
     let secure =
         "[[server.listeners]]\naddress = \"127.0.0.1:0\"\ntls = { cert = \"server.pem\", key = \"server.key\" }";
-    // A connection waits for its next request while a period without requests is counted, long on a busy machine.
+    // The connection waits for its next request during a counted period without requests, which is long on a busy
+    // machine.
     let server = "workers = 1\nhead_timeout = \"5m\"\nidle_timeout = \"5m\"";
     let config = with(&with(CONFIG, "server", server), "sessions", "access_ttl = \"12h\"");
     let config = config.replacen("[admin]", &format!("{secure}\n[admin]"), 1);
     let place = Place::new(&config.replace("echo:", &format!("http://{}", upstream())));
     pki.issue(&["gate.test"]).write(&place, "server");
-    // The password is hashed where that takes no minutes.
+    // The password is hashed outside of callgrind, where that does not take minutes.
     let gate = place.start();
     let token = gate.login().await.access;
     gate.stop();
@@ -208,7 +209,7 @@ async fn a_proxied_request_with_a_cached_token_costs_so_many_instructions_and_al
             requests(&mut connection, &token, REQUESTS).await;
             let took = began.elapsed();
             let counts = counted.mark().await;
-            // What the gate does in that time without requests, and the mark.
+            // The cost of the gate in that time without requests, and of the mark.
             tokio::time::sleep(took).await;
             let idle = counted.mark().await;
             let each = |counts: u64, idle: u64| (counts as f64 - idle as f64) / REQUESTS as f64;

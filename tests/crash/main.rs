@@ -1,15 +1,14 @@
-//! What the gate has acknowledged survives the death of its process at any moment (requirement R2): the real binary on
-//! its real store is killed again and again, at random moments and between commit and reply, under clients that
-//! remember exactly the replies that they got. After each restart, everything that follows from those replies must
-//! hold:
+//! Acknowledged changes survive the death of the process at any moment (requirement R2): the real binary on its real
+//! store is killed again and again, at random moments and between commit and reply, under clients that remember exactly
+//! the replies that they got. After each restart, everything that follows from those replies must hold:
 //!
 //! - the last refresh token that a client got still works, even if the reply to its exchange was lost;
 //! - an acknowledged revocation stays, for the refresh token and for the access tokens;
 //! - one generation has one successor: the previous token gets the acknowledged pair again or nothing, and a token two
 //!   generations back ends the session.
 //!
-//! The checker is shown to find a store that answers before it commits. `CRASH_ROUNDS` makes a longer run, `CRASH_SEED`
-//! brings random choices back.
+//! A test shows that the checker finds a store that answers before it commits. `CRASH_ROUNDS` makes a longer run,
+//! `CRASH_SEED` repeats random choices.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
@@ -25,19 +24,19 @@ use tokio::time::sleep;
 
 /// In each round, the process ends three times: by SIGKILL under load, by SIGKILL at rest, by itself after a commit.
 const ROUNDS: u64 = 10;
-/// Clients at work at once.
+/// The number of concurrent clients.
 const CLIENTS: usize = 24;
-/// How many sessions that are over are remembered and checked again after each restart.
+/// The number of ended sessions that are checked again after each restart.
 const REMEMBERED: usize = 24;
-/// In how many crashes a store that answers too early must be found out.
+/// The number of crashes within which the checker must find a store that answers too early.
 const FOUND_WITHIN: u64 = 10;
 
 /// How a process ends.
 #[derive(Clone, Copy, Debug)]
 enum Ends {
-    /// By SIGKILL, soon after so many replies.
+    /// By SIGKILL, soon after this many replies.
     Killed { replies: u64 },
-    /// By itself: a fail point.
+    /// By a fail point.
     ByItself,
 }
 
@@ -45,7 +44,7 @@ enum Ends {
 struct Sessions {
     live: Vec<Chain>,
     over: Vec<Chain>,
-    /// How many live ones were checked, and how many whose last request had no reply.
+    /// The number of checked live sessions, and of those whose last request had no reply.
     checked_live: usize,
     in_doubt: usize,
 }
@@ -63,7 +62,7 @@ impl Sessions {
     }
 }
 
-/// Lets the clients work until the process is gone.
+/// Lets the clients work until the process ends.
 async fn load(gate: &mut Gate, sessions: &mut Sessions, ends: Ends, random: &mut Random) -> Vec<Wrong> {
     let http = Http::new(gate.address, &gate.password);
     let replies = Arc::new(AtomicU64::new(0));
@@ -112,7 +111,7 @@ async fn check(gate: &Gate, sessions: &mut Sessions, random: &mut Random) -> Vec
     while let Some(checked) = checks.join_next().await {
         match checked.unwrap() {
             (Ok(()), chain) => sessions.sort_in(chain, random),
-            // Its client knows of nothing to go on with.
+            // The client has no state from which to continue.
             (Err(found), _) => wrong.push(found),
         }
     }
@@ -120,7 +119,7 @@ async fn check(gate: &Gate, sessions: &mut Sessions, random: &mut Random) -> Vec
 }
 
 fn config() -> String {
-    // Within grace whatever the machine does: see SURELY_IN_GRACE.
+    // Within grace even on a slow machine: see SURELY_IN_GRACE.
     format!("{CONFIG}\n[sessions]\ngrace = \"60s\"\nmax_sessions_per_subject = 10000\n")
 }
 
@@ -143,7 +142,7 @@ async fn r2_what_was_acknowledged_survives_kills_at_any_moment() {
 
         let mut gate = place.start();
         assert_eq!(check(&gate, &mut sessions, &mut random).await, [], "round {round}: after {ends:?}");
-        // Nothing is under way: only what was acknowledged is at stake.
+        // No request is in flight, so the check concerns only acknowledged changes.
         gate.kill();
 
         let commits = 1 + random.below(60);
@@ -155,7 +154,7 @@ async fn r2_what_was_acknowledged_survives_kills_at_any_moment() {
     }
     let gate = place.start();
     assert_eq!(check(&gate, &mut sessions, &mut random).await, [], "at the end");
-    // Over all rounds: how many are live at the end depends on how fast the machine logs its clients in.
+    // Over all rounds, because the number of live sessions at the end depends on the speed of logins.
     let (live, over, in_doubt) = (sessions.checked_live, sessions.over.len(), sessions.in_doubt);
     println!("{live} times a live session was checked, {over} are over, {in_doubt} times a reply was lost");
     assert!(live > 0 && over > 0 && in_doubt > 0, "every kind of session was there to check");
@@ -171,7 +170,7 @@ async fn a_store_that_answers_before_it_commits_is_found() {
             command.env("ROTOGATE_FAILPOINT", "ack-before-commit");
         });
         let ends = Ends::Killed { replies: 1 + random.below(100) };
-        // What is wrong already now is not what a crash is needed for.
+        // The test looks for promises that a crash breaks, not for faults before the crash.
         let _ = load(&mut gate, &mut sessions, ends, &mut random).await;
         let gate = place.start();
         let wrong = check(&gate, &mut sessions, &mut random).await;

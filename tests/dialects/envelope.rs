@@ -1,4 +1,4 @@
-//! `PUT /api/v2/auth/token` and the call that creates the first pair, line by line as the document has them.
+//! `PUT /api/v2/auth/token` and the call that creates the first pair, line by line as in the document.
 
 use std::time::Duration;
 
@@ -101,11 +101,11 @@ async fn the_document_runs_line_by_line() {
     assert_eq!((nobody.status, nobody.body), (wrong.status, wrong.body));
     let empty = refresh_at(&gate, PATH, "", &second.refresh).await;
     assert_eq!((empty.status, &empty.json()["errorCode"]), (StatusCode::BAD_REQUEST, &json!("AUTH_1000")));
-    // None of it cost the session anything.
+    // These refusals did not change the session.
     pair(&refresh(&gate, &second).await);
 }
 
-/// As printed, line breaks and all.
+/// As in the document, with line breaks.
 const DOCUMENTED_REQUEST: &str = r#"{
 "token": "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJ1aWQiOjE1NSwiZW1haWwiOiJzaGF1bC5jb2hlbkBmb...",
 "refreshToken":
@@ -166,9 +166,9 @@ async fn both_tokens_are_of_one_session_and_one_generation_or_the_access_token_o
     refused(&second.access, &other.refresh).await;
     refused(&second.refresh, &second.access).await;
     refused(&second.access, &second.access).await;
-    // The access token of a later generation than the refresh token's, which the grace would let through alone.
+    // An access token of a later generation than the refresh token, which alone would pass within the grace.
     refused(&second.access, &mine.refresh).await;
-    // A client that kept the access token it had.
+    // A client that kept its old access token.
     let third = pair(&refresh_at(&gate, PATH, &mine.access, &second.refresh).await);
     // Two generations back is too old.
     refused(&mine.access, &third.refresh).await;
@@ -212,7 +212,7 @@ async fn an_expired_access_token_is_taken_only_as_long_as_the_configuration_says
         while passes(&gate, &first.access).await {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        // Past the narrow window, too.
+        // After the narrow window, too.
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     tokio::time::timeout(Duration::from_secs(60), expired).await.unwrap();
@@ -220,7 +220,7 @@ async fn an_expired_access_token_is_taken_only_as_long_as_the_configuration_says
     assert_invalid_token(&refresh_at(&gate, "/narrow", &first.access, &first.refresh).await);
     let second = pair(&refresh_at(&gate, "/wide", &first.access, &first.refresh).await);
     assert!(passes(&gate, &second.access).await);
-    // Expired is all that it may be.
+    // The access token may be expired, but not invalid in another way.
     let mut forged = first.access.clone().into_bytes();
     let last = forged.len() - 8;
     forged[last] = if forged[last] == b'A' { b'B' } else { b'A' };
@@ -265,6 +265,6 @@ async fn r12_near_misses_are_404_and_never_forwarded() {
         assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{method}");
         assert_eq!(answer.headers["allow"], "POST, PUT");
     }
-    // What is not close goes through: the route is as wide as they come.
+    // A path that does not resemble an endpoint's is forwarded, because the route matches every path.
     assert_eq!(gate.call(Method::PUT, "/api/v2/auth/tokens", &[], "").await.status, StatusCode::OK);
 }

@@ -36,7 +36,7 @@ auth = "none"
 upstream = "app"
 "#;
 
-/// How a client writes.
+/// The form of a client's requests.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sdk {
     JavaScript,
@@ -69,7 +69,7 @@ impl Sdk {
         )
     }
 
-    /// Where it signs out, and what it sends there.
+    /// The path and the body of a sign-out.
     fn sign_out(self, token: &str) -> (&'static str, String) {
         let (path, field) = match self {
             Self::JavaScript => ("/acme/connect/revocation", "token"),
@@ -164,7 +164,7 @@ async fn both_clients_log_in_refresh_by_hand_and_sign_out() {
         assert_eq!(sdk.post(&gate, path, &body).status, 200, "{path}");
         assert_eq!(sdk.post(&gate, "/acme/connect/token", &sdk.refresh(&second.1)).error(), invalid_grant());
         assert_eq!(gate.get("/private/x", &second.0).await.status, StatusCode::UNAUTHORIZED);
-        // A second time, and for an unknown token: there is nothing to do.
+        // A repeated sign-out, and a sign-out with an unknown token, succeed.
         assert_eq!(sdk.post(&gate, path, &body).status, 200);
         assert_eq!(sdk.post(&gate, path, &sdk.sign_out("ab23cd3343e9328g").1).status, 200);
     }
@@ -189,7 +189,7 @@ async fn the_documents_own_requests_are_answered_as_it_says() {
     for (body, error) in &cases {
         assert_eq!(js.post(&gate, "/acme/connect/token", body).error(), (400, (*error).to_owned()));
     }
-    // None of it cost the session anything; another account's path is not its own.
+    // These refusals did not change the session; the path of another account is refused.
     let other = js.post(&gate, "/other/connect/token", &js.refresh(&token));
     assert_eq!(other.error(), invalid_grant());
     js.post(&gate, "/acme/connect/token", &js.refresh(&token)).pair();

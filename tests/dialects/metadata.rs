@@ -8,7 +8,7 @@ use support::{CONFIG, Place};
 const OAUTH: &str = "/.well-known/oauth-authorization-server";
 const OPENID: &str = "/.well-known/openid-configuration";
 
-/// The shared configuration, and a route that lets everything through.
+/// The shared configuration, and a route that permits everything.
 fn wide(config: &str) -> String {
     config.replace("path = \"/{*rest}\"\n", "path = \"/{*rest}\"\nauth = \"none\"\n")
 }
@@ -53,7 +53,7 @@ async fn r12_near_misses_of_the_metadata_are_404() {
             assert_eq!(gate.call(Method::GET, &near, &[], "").await.status, StatusCode::NOT_FOUND, "{near}");
         }
     }
-    // Nothing is claimed for an issuer that we are not.
+    // The gate publishes no metadata for another issuer.
     for other in [format!("{OAUTH}/acme"), format!("/acme{OPENID}")] {
         assert!(gate.call(Method::GET, &other, &[], "").await.json().get("issuer").is_none(), "{other}");
     }

@@ -57,7 +57,7 @@ async fn p55_a_user_sees_and_ends_only_their_own_sessions() {
     assert_eq!((&shown["client"], &shown["address"]), (&"web".into(), &"127.0.0.1".into()), "{shown}");
     assert!(shown["created"].is_u64() && shown["refreshed"].is_u64() && shown["expires"].is_u64(), "{shown}");
 
-    // Somebody else's session, one that never was, one that is over, and what is no id: one answer.
+    // The session of another user, an unknown one, an ended one, and a malformed id get the same answer.
     assert_eq!(ask(&gate, Method::DELETE, &format!("/{id_of_phone}"), &mine.access).await.json()["ended"], 1);
     assert_eq!(gate.get("/x", &phone.access).await.status, StatusCode::UNAUTHORIZED);
     let unknown = uuid::Uuid::nil().to_string();
@@ -72,7 +72,7 @@ async fn p55_a_user_sees_and_ends_only_their_own_sessions() {
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
     assert_eq!(gate.get("/x", &eve.access).await.status, StatusCode::OK);
 
-    // All but this one.
+    // All sessions except the current one.
     let others = [gate.login().await, gate.login().await];
     assert_eq!(ask(&gate, Method::DELETE, "?others", &mine.access).await.json()["ended"], 2);
     for other in &others {

@@ -1,4 +1,4 @@
-//! How many wrong passwords a name takes before it is held up: as many whether there is such a user or not.
+//! The number of wrong passwords for a name before 429, which is the same for known and unknown users.
 
 use http::StatusCode;
 use support::{Gate, Place, with};

@@ -1,4 +1,4 @@
-//! A login hook: one that keeps to its contract, and one that lies.
+//! A login hook that keeps its contract, and one that breaks it.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -30,7 +30,7 @@ impl Asked {
     }
 }
 
-/// What to answer: the bytes before the connection is closed, or `None` for nothing while the test runs.
+/// The answer: the bytes before the connection is closed, or `None` for no answer during the test.
 type Script = dyn Fn(&Asked) -> Option<Vec<u8>> + Send + Sync;
 
 pub(super) struct Hook {
@@ -87,7 +87,7 @@ impl Hook {
         self.says(move |_| Some(bytes.clone()));
     }
 
-    /// What it was asked since the last call.
+    /// The requests since the last call.
     pub(super) fn asked(&self) -> Vec<Asked> {
         std::mem::take(&mut *self.asked.lock().unwrap())
     }
@@ -136,7 +136,7 @@ fn serve(stream: &TcpStream, seen: &Mutex<Vec<Asked>>, script: &Mutex<Arc<Script
     seen.lock().unwrap().push(asked.clone());
     let script = Arc::clone(&script.lock().unwrap());
     match script(&asked) {
-        // The gate may have gone away.
+        // The gate may have closed the connection.
         Some(bytes) => drop((&mut &*stream).write_all(&bytes)),
         None => drop((&mut &*stream).read_to_end(&mut Vec::new())),
     }
@@ -253,7 +253,7 @@ async fn i22_i24_no_lie_of_the_hook_is_a_verdict() {
         let answer = gate.refresh(&held.refresh).await;
         assert_eq!(answer.status, StatusCode::OK, "{lie}: the same token works afterwards: {answer:?}");
     }
-    // At a lookup, which names the user.
+    // The same at a lookup, which names the user.
     let held = gate.login().await;
     hook.says(|_| json_answer(&json!({"active": true, "subject": "u-2"})));
     assert_eq!(gate.refresh(&held.refresh).await.status, StatusCode::SERVICE_UNAVAILABLE, "another user");
@@ -299,7 +299,7 @@ async fn i46_a_hook_that_fails_at_one_user_is_503_for_that_user_alone() {
     for (status, body) in [
         ("500 Internal Server Error", ""),
         ("404 Not Found", ""),
-        // As a hook says that limits the attempts with a name.
+        // The answer of a hook that limits the attempts with a name.
         ("429 Too Many Requests", ""),
         ("200 OK", r#"{"active":true,"subject":"u-2","scopes":1}"#),
         ("200 OK", r#"{"active":true,"subject":"u-2","valid_from":"yesterday"}"#),
@@ -328,7 +328,7 @@ async fn i48_a_user_of_a_hook_takes_as_many_guesses_as_nobody() {
     let hook = Hook::start();
     let place = hook.place(&super::guesses::config(), "");
     let gate = start(&place);
-    // The hook says the same of `gone`, whom it has disabled: by its contract that is one answer.
+    // The hook answers the same for the disabled user `gone`, as its contract demands.
     assert_eq!(super::guesses::guesses(&gate, ["demo", "gone", "nobody", "else"]).await, [5; 4]);
 }
 
@@ -496,7 +496,7 @@ async fn n51_n52_n53_a_session_that_began_by_another_issuer_ends_with_the_login_
     .await;
     assert_eq!(out(&gate, &of_one).await, StatusCode::OK);
     assert_eq!(data(&gate, &later.access).await, 200);
-    // The subject there: everything that began by it.
+    // All sessions that began with the provider's subject end.
     assert_eq!(out(&gate, &told(json!({ "sub": "u-1" }))).await, StatusCode::OK);
     assert_eq!(data(&gate, &later.access).await, 200, "our own sub is none of theirs");
     assert_eq!(out(&gate, &told(json!({ "sub": "u-there" }))).await, StatusCode::OK);

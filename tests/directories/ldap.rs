@@ -30,7 +30,7 @@ profile = { email = "mail", name = "displayName" }
 groups = { base = "ou=groups,dc=example,dc=com", scopes = { admins = ["write", "admin"] }, roles = true, nested = 2 }
 "#;
 
-/// The entries: people, groups in groups, and the account of the gate.
+/// The entries: people, nested groups, and the account of the gate.
 fn entries() -> String {
     let person = |uid: &str, more: &str| {
         format!(
@@ -55,13 +55,13 @@ fn entries() -> String {
         ),
         person("demo", "mail: demo@example.com\n"),
         person("eve", ""),
-        // A name with everything that a filter gives a meaning to (RFC 4515 §3), and one that is not ASCII.
+        // A name with all characters that have a meaning in a filter (RFC 4515 §3), and a name that is not ASCII.
         person("o*b(r)\\5Cen", "mail: odd@example.com\n"),
         person("\u{e5}sa", ""),
         group("staff", "uid=demo,ou=people"),
         group("admins", "cn=staff,ou=groups"),
         group("others", "uid=eve,ou=people"),
-        // A distinguished name in which the group's name does not stand as it is.
+        // A distinguished name in which the group's name is escaped.
         format!(
             "dn: cn=R\\26D\\, \\+1,ou=groups,{BASE}\nobjectClass: groupOfNames\ncn: R&D, +1\n\
              member: uid=eve,ou=people,{BASE}\n\n"
@@ -194,10 +194,10 @@ async fn i26_a_slapd_has_the_users_and_every_name_is_one_value() {
     }
     for password in ["wrong password", "\0", "correct horse battery\0", "correct horse batter"] {
         assert_eq!(status(&gate, "eve", password).await, StatusCode::BAD_REQUEST, "{password:?}");
-        // Three wrong ones in a row would lock the user.
+        // Three consecutive wrong passwords would lock the user.
         assert_eq!(status(&gate, "eve", PASSWORD).await, StatusCode::OK);
     }
-    // Two entries of one mail address.
+    // Two entries with one mail address.
     slapd.set("eve", "mail", Some("demo@example.com"));
     assert_eq!(status(&gate, "demo@example.com", PASSWORD).await, StatusCode::SERVICE_UNAVAILABLE);
     assert!(gate.log().contains("more than one entry"));
@@ -337,7 +337,7 @@ async fn i27_starttls_that_is_refused_and_certificates_that_are_wrong_are_faults
 async fn i22_a_slapd_that_ends_is_a_fault_and_the_refresh_token_works_with_the_second_server() {
     let (first, second) = (Slapd::start(None), Slapd::start(None));
     let urls = format!("[\"ldap://127.0.0.1:{}\", \"ldap://127.0.0.1:{}\"]", first.port, second.port);
-    // The two servers are not replicas: the subject is an attribute that both have.
+    // The two servers are not replicas, so the subject is an attribute that both have.
     let keys = format!("{KEYS}url = {urls}\ndangerous_plaintext = true\nsubject = \"uid\"\n");
     let place = place(&keys);
     let gate = place.start();
@@ -400,7 +400,7 @@ fn i45_check_reports_every_mistake_of_the_section() {
         ),
         (
             &groups("attribute = \"memberOf\", filter = \"(member={dn})\""),
-            "directory.groups.attribute: stands beside filter; write one of the two",
+            "directory.groups.attribute: cannot be combined with filter; remove one of the two",
         ),
         (&groups("attribute = \"memberOf\", base = \"ou=x\""), "directory.groups.base: is where filter searches"),
         (&groups("attribute = \"member of\""), "directory.groups.attribute: expected the name of an attribute"),

@@ -165,7 +165,7 @@ async fn i29_a_mariadb_server_has_the_users() {
     })
     .await;
 
-    // A lock that a statement waits for.
+    // A statement waits for a lock.
     let mut locking = MariaDb::client(server.port);
     locking.args(["-e", "LOCK TABLES app.users WRITE; SELECT SLEEP(600)"]);
     let is_locked =
@@ -176,7 +176,7 @@ async fn i29_a_mariadb_server_has_the_users() {
     drop(locking);
     held = gate.refresh(&held.refresh).await.tokens();
 
-    // A time of the server's zone is one of UTC.
+    // The gate reads a time in the server's zone as UTC.
     server.sql("UPDATE app.users SET valid_from = NOW(3) - INTERVAL 1 HOUR WHERE id = 1");
     held = gate.refresh(&held.refresh).await.tokens();
     server.sql("UPDATE app.users SET valid_from = NOW(3) WHERE id = 1");

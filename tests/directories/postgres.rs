@@ -11,7 +11,7 @@ use rotogate_core::password::Cost;
 use support::postgres::{ADMIN_PASSWORD, Postgres as Server};
 use support::server::Process;
 
-/// The statements use types that SQLite has not.
+/// The statements use types that SQLite does not have.
 const STATEMENTS: &str = r#"
 authenticate = """
 SELECT id AS subject, hash AS password_hash, active, scopes, valid_from, org AS account, roles, email
@@ -45,7 +45,7 @@ impl Postgres {
         self
     }
 
-    /// The table, and the user that the gate asks as.
+    /// The table, and the gate's database user.
     fn with_users(self) -> Self {
         self.sql(
             "CREATE TABLE users (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), name text, hash text, \
@@ -111,11 +111,11 @@ async fn i29_i45_a_postgresql_server_has_the_users() {
     let log = gate.log();
     assert!(log.contains("Text(…)") && !log.contains("argon2id"), "the driver logs no parameter");
 
-    // Two users of one name.
+    // Two users with one name.
     server.sql("INSERT INTO users (name, hash) SELECT name, hash FROM users WHERE name = 'eve'");
     assert_eq!(gate.log_in("eve", PASSWORD).await.status, StatusCode::SERVICE_UNAVAILABLE);
 
-    // Another type of a column: the statements are prepared again.
+    // A column gets another type: the gate prepares the statements again.
     server.sql("ALTER TABLE users ALTER COLUMN org TYPE text");
     held = gate.refresh(&held.refresh).await.tokens();
     // Every connection breaks. The next request opens another one.
@@ -158,7 +158,7 @@ async fn i22_a_postgresql_server_that_is_locked_or_gone_is_a_fault_and_the_refre
     let gate = start(&place);
     let tokens = gate.login().await;
 
-    // A lock that the statement waits for: the server ends the statement, or the gate does.
+    // The statement waits for a lock: the server or the gate ends the statement.
     let mut locking = server.psql("BEGIN; LOCK TABLE users; SELECT pg_sleep(600)");
     let locked = || server.sql("SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted") == "1";
     let locking = Process::start(&mut locking, locked).unwrap();

@@ -1,4 +1,4 @@
-//! Several directories, each with accounts of its own.
+//! Several directories, each with its own accounts.
 
 use http::StatusCode;
 use serde_json::json;
@@ -19,7 +19,7 @@ fn place(entries: &[String]) -> Place {
     place
 }
 
-/// A hook whose users all have this subject, in the account that is asked for.
+/// A hook whose users all have this subject, in the requested account.
 fn hook_of(subject: &'static str) -> Hook {
     let hook = Hook::start();
     hook.says(move |asked| {
@@ -58,7 +58,7 @@ async fn i25_each_account_has_its_directory_and_a_fault_of_one_is_none_of_anothe
         gate.form(&format!("{account}/connect/token"), &fields).await.status
     };
     acme.says(|_| None);
-    // The circuit of one opens, and the other's stays closed.
+    // The circuit of one directory opens, and the circuit of the other stays closed.
     for _ in 0..6 {
         assert_eq!(refresh("/acme", &of_acme.refresh).await, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(log_in(&gate, "").await.status, StatusCode::OK);
@@ -85,7 +85,7 @@ async fn i44_a_reload_takes_directories_all_or_nothing_and_keeps_those_that_stay
     let place = place(&[entry("acme", accounts, &acme), entry("rest", "", &rest)]);
     let gate = start(&place);
     let held = log_in(&gate, "/acme").await.tokens();
-    // The circuit of the one that stays is open.
+    // The circuit of the remaining directory is open.
     rest.says(|_| Some(Vec::new()));
     for _ in 0..5 {
         assert_eq!(log_in(&gate, "").await.status, StatusCode::SERVICE_UNAVAILABLE);
@@ -135,7 +135,7 @@ fn i45_check_refuses_directories_that_are_ambiguous() {
     let keys = |more: &str| format!("{more}\n{}", hook.keys());
     let place = place(&[]);
     for (entries, expected) in [
-        (vec![keys(""), keys("name = \"b\"")], "directories[1].accounts: missing, and directories[0] has none either"),
+        (vec![keys(""), keys("name = \"b\"")], "directories[1].accounts: missing, and missing in directories[0], too"),
         (
             vec![keys("accounts = [\"a\"]"), keys("")],
             "directories[1].name: \"http\" is the name of directories[0], too",
@@ -150,7 +150,7 @@ fn i45_check_refuses_directories_that_are_ambiguous() {
         (vec![keys("name = \"a b\"")], "directories[0].name: expected letters"),
         (
             vec!["name = \"a\"\naccounts = [\"a\"]\n".to_owned(), "name = \"b\"\n".to_owned()],
-            "directories[1].kind: is \"file\", and so is that of directories[0]",
+            "directories[1].kind: is \"file\", and so is kind of directories[0]",
         ),
         (vec![keys("").replace("hook.secret", "none")], "directories[0].secret_file: "),
     ] {
@@ -161,7 +161,7 @@ fn i45_check_refuses_directories_that_are_ambiguous() {
     }
     place.write_config(&support::with(&config(&[keys("")]), "directory", "kind = \"file\""));
     let ran = place.run(&["check"], "");
-    assert!(ran.stderr.contains("directory: stands beside [[directories]]"), "{ran:?}");
+    assert!(ran.stderr.contains("directory: cannot be combined with [[directories]]"), "{ran:?}");
     place.write_config(&support::with(support::CONFIG, "directory", "accounts = [\"a\"]"));
     let ran = place.run(&["check"], "");
     assert!(ran.stderr.contains("directory.accounts: unknown key"), "{ran:?}");

@@ -10,7 +10,7 @@ use support::{Gate, Place, keep_secret, until, with};
 
 pub(super) const PASSWORD: &str = "correct horse battery";
 
-/// What the statements of these tests ask for.
+/// The statements of these tests.
 pub(super) const STATEMENTS: &str = r#"
 authenticate = """
 SELECT id AS subject, hash AS password_hash, active, scopes, valid_from, org AS account, email
@@ -89,7 +89,7 @@ async fn i22_a_directory_that_fails_is_503_in_every_dialect_and_consumes_nothing
         held.push((dialect, dialect.login(&gate).await));
     }
     users.hide();
-    // More often than the circuit needs to open: what it answers is the same.
+    // More requests than the circuit needs to open: the answer is the same.
     for _ in 0..3 {
         for (dialect, tokens) in &held {
             assert!(dialect.is_undecided(&gate, tokens).await, "{}", dialect.name());
@@ -323,12 +323,12 @@ fn i45_check_reports_every_mistake_of_the_section_and_asks_no_database() {
             "directory.url: has sslmode=disable",
         ),
         (&good.replace("url =", "url_file ="), "directory.url_file: "),
-        (&format!("{good}url_file = \"x\"\n"), "directory.url_file: stands beside url"),
+        (&format!("{good}url_file = \"x\"\n"), "directory.url_file: cannot be combined with url"),
         (
             &good.replace("{username}", "{user}"),
             "directory.authenticate: unknown value {user}; expected one of {username}",
         ),
-        (&good.replace("{subject}", "'{subject}'"), "directory.lookup: {subject} stands in quotes"),
+        (&good.replace("{subject}", "'{subject}'"), "directory.lookup: {subject} is in quotes"),
         (
             &format!("{good}rehash = \"UPDATE users SET hash = {{new_hash}}\"\n"),
             "directory.rehash: {subject} is missing",

@@ -119,7 +119,7 @@ fn n33_the_memory_of_proofs_is_bounded_and_fails_closed() {
     );
     let (edge, holder) = (edge_on(&many), Holder::new(1));
     let access = bound(&edge, &holder);
-    // One of the twenty that a key may have in a thousand was the login's.
+    // The login's proof is one of the twenty that a key may have in a thousand.
     for _ in 0..19 {
         assert_eq!(ask(&edge, "/x", &access, &holder.for_path("/x", &access)).status, 200);
     }

@@ -114,7 +114,7 @@ fn n37_a_session_stays_bound_or_unbound_as_it_began() {
     assert_eq!(replayed.error(), "invalid_grant", "that pair has another key");
     let without = refresh(&edge, "service", &[], &field(&changed, "refresh_token"));
     assert_eq!(without.error(), "invalid_dpop_proof");
-    // Its own token is bound as well.
+    // The client's own token is bound, too.
     let own = token(&edge, "service", &[&one.for_tokens()], &[("grant_type", "client_credentials")]);
     assert_eq!(claims(&field(&own, "access_token"))["cnf"]["jkt"], one.thumbprint());
     assert_eq!(field(&own, "token_type"), "DPoP");

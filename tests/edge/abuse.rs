@@ -23,9 +23,9 @@ fn a1_an_address_is_limited_and_the_one_beside_it_is_not() {
         assert_eq!(edge.try_login(&[&from("203.0.113.1")], "nobody", "x").status, 400);
     }
     is_limited(&edge.try_login(&[&from("203.0.113.1")], "nobody", "x"));
-    // Right or wrong, known or not: a limit says nothing of it.
+    // The limit answers in the same way for right and wrong passwords, and for known and unknown users.
     is_limited(&edge.try_login(&[&from("203.0.113.1")], "demo", &edge.gate.password));
-    // What stands before the last proxy's word is the client's own invention.
+    // The client can forge the entries before the last proxy's entry.
     is_limited(&edge.try_login(&[&from("198.51.100.7, 203.0.113.1")], "demo", &edge.gate.password));
     assert_eq!(edge.try_login(&[&from("203.0.113.2")], "demo", &edge.gate.password).status, 200);
     // IPv6 counts by /64.
@@ -59,7 +59,7 @@ fn a1_strangers_do_not_lock_a_user_out() {
     for _ in 0..3 {
         assert_eq!(edge.try_login(&[home], "demo", &edge.gate.password).status, 200, "known from here");
     }
-    // An unknown user is limited just so (A2).
+    // An unknown user has the same limit (A2).
     let statuses: Vec<u16> = (0..5)
         .map(|i| edge.try_login(&[&format!("X-Forwarded-For: 198.51.100.{i}")], "nobody", "guess").status)
         .collect();
@@ -76,7 +76,7 @@ fn a1_rotations_of_a_session_are_limited_and_replays_are_not() {
     }
     let third = tokens(&edge.refresh(&[], &second.refresh));
     is_limited(&edge.refresh(&[], &third.refresh));
-    // Nothing was consumed, and another session has its own count.
+    // The refused refresh consumed no token, and another session has a separate count.
     assert_eq!(edge.ask_as(&third.access, "GET /private", &[]).status, 200);
     let other = edge.login();
     assert_eq!(edge.refresh(&[], &other.refresh).status, 200);
@@ -93,7 +93,7 @@ fn a1_refreshes_from_one_address_are_limited() {
     assert_eq!(edge.refresh(&[&from(2)], &edge.login().refresh).status, 200);
 }
 
-/// The token with another signature, each time another.
+/// The token with a different signature at each call.
 fn forged(token: &str, number: usize) -> String {
     let (message, signature) = token.rsplit_once('.').unwrap();
     let mut signature = signature.as_bytes().to_vec();
@@ -130,7 +130,7 @@ fn a1_who_shows_forged_tokens_waits_with_whatever_is_new_and_nobody_else_does() 
     is_limited(&ask(&forged(&new.access, 4), 1));
     is_limited(&ask(&new.access, 1));
     assert_eq!(ask(&seen.access, 1).status, 200, "what was verified before passes");
-    // What no signature is checked for costs nothing, and is said.
+    // A token that needs no check of a signature costs nothing, so the answer is 401 and not 429.
     assert_eq!(ask("nonsense", 2).status, 401);
     assert_eq!(ask(&new.access, 2).status, 200, "from elsewhere");
 }
@@ -185,7 +185,7 @@ fn a13_a_correct_secret_passes_while_strangers_fail_right_after_a_start() {
         assert_eq!(tries, [400, 400, 400, 400, 429, 429]);
     }
     assert_eq!(token(1, &secret), 200, "its own first, since the start");
-    // From now on it is known, wherever it comes from, and however many fail.
+    // From now on the gate knows the client from any address, despite many failures.
     assert_eq!(token(101, &secret), 200);
     assert_eq!(token(101, "wrong"), 429);
     let statuses: Vec<_> = (0..2).map(|_| token(2, &secret)).collect();
@@ -228,7 +228,7 @@ fn a13_a_client_that_goes_on_with_a_dead_token_holds_nobody_up() {
         assert_eq!(edge.ask_as(&dead.access, "GET /private", &[]).status, 401);
     }
     assert_eq!(edge.ask_as(&other.access, "GET /private", &[]).status, 200, "behind the same address");
-    // Many of them count: each costs a signature.
+    // Each of them counts, because each costs a check of a signature.
     let statuses: Vec<_> = (0..5)
         .map(|_| {
             let dead = edge.login();
@@ -254,7 +254,7 @@ fn a14_a_56_and_a_48_are_limited_as_a_whole() {
 
 #[test]
 fn a3_a_flood_of_logins_is_503_beyond_the_queue_while_data_routes_answer() {
-    // The dearest hash that is taken: each check lasts much longer than it takes to send the next login.
+    // The most expensive accepted hash: each check lasts much longer than the sending of the next login.
     let users = r#"
 [[users]]
 subject = "slow"
@@ -291,7 +291,7 @@ password = "$argon2id$v=19$m=65536,t=10,p=1$c29tZXNhbHRzb21lc2FsdA$RdescudvJCsgt
         assert_eq!(reply.error(), "temporarily_unavailable");
         assert!(reply.header("retry-after").parse::<u32>().unwrap() >= 1);
     }
-    // Those that ran or waited were decided.
+    // Checks that ran or waited were decided.
     assert!(replies.iter().filter(|reply| reply.status != 503).all(|reply| reply.error() == "invalid_grant"));
     assert!(busy.len() < replies.len());
     assert_eq!(edge.try_login(&[], "slow", "x").status, 400, "the queue is free again");

@@ -64,12 +64,12 @@ fn lines(path: &Path) -> Vec<Value> {
     whole.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
 }
 
-/// Waits for the line of a request that comes after all others of its thread.
+/// Waits for the line of a request that follows all other requests of its thread.
 async fn written(gate: &Gate, place: &Place, name: &str) -> Vec<Value> {
     let last = format!("/last-{}", lines(&place.path(name)).len());
     let mut found = Vec::new();
     until("the last line is written", async || {
-        // Each thread writes on its own: all of them have one of these in the end.
+        // Each thread writes separately: at the end each thread has such a line.
         gate.call(Method::GET, &last, &[], "").await;
         found = lines(&place.path(name));
         found.iter().any(|line| line["url.path"] == last.as_str())
@@ -78,7 +78,7 @@ async fn written(gate: &Gate, place: &Place, name: &str) -> Vec<Value> {
     found
 }
 
-/// Sends a request as it is, and gives what comes until the end.
+/// Sends a request unchanged, and returns all bytes until the end.
 fn raw(gate: &Gate, request: &str) -> String {
     let mut stream = TcpStream::connect(gate.address).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
@@ -125,7 +125,7 @@ async fn p30_lines_of_requests_of_every_kind_are_as_the_schema_says() {
         gate.call(Method::POST, path, &[("content-type", "application/json")], &login).await;
     }
     gate.revoke(&second.refresh).await;
-    // What ends late: a stream, half a reply, a tunnel.
+    // Responses that end late: a stream, half a reply, a tunnel.
     let head = |path: &str, more: &str| format!("GET {path} HTTP/1.1\r\nhost: gate.test\r\n{more}\r\n");
     let fresh = gate.login().await;
     assert!(raw(&gate, &head("/public/events", "connection: close\r\n")).contains("data: 1"));
@@ -155,13 +155,13 @@ async fn p30_lines_of_requests_of_every_kind_are_as_the_schema_says() {
             seen.insert(key);
         }
     }
-    // It does find faults.
+    // The validator finds faults.
     let mut bad = found[0].clone();
     bad["http.response.status_code"] = json!("200");
     assert!(!validator.is_valid(&bad));
     bad.as_object_mut().unwrap().remove("rotogate.end");
     assert!(!validator.is_valid(&bad));
-    // What a gate without TLS, accounts, other issuers and traces cannot have.
+    // Fields that a gate without TLS, accounts, other issuers and traces cannot have.
     let all: BTreeSet<&str> = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
     let missing: Vec<_> = all.difference(&seen).copied().collect();
     let others = ["rotogate.account", "rotogate.issuer", "span_id", "tls.protocol.version", "trace_flags", "trace_id"];
@@ -169,7 +169,7 @@ async fn p30_lines_of_requests_of_every_kind_are_as_the_schema_says() {
     for path in ["/tunnel", "/public/events"] {
         assert_eq!(phases(&found, path), ["begin", "end"], "{path}");
     }
-    // The metrics have the same.
+    // The metrics have the same figures.
     let metrics = String::from_utf8(gate.admin_get("/metrics").await.body.to_vec()).unwrap();
     for series in [
         "rotogate_streams_ended_total{route=\"/tunnel\",cause=\"complete\"} 1",
@@ -208,7 +208,7 @@ async fn of_requests_that_pass_a_sample_has_a_line_and_of_others_each() {
     for path in ["/public/x", "/public/moved", "/health", "/errors/none"] {
         assert!(!paths.contains(&path), "{path}: {paths:?}");
     }
-    // Such a line is as complete as any.
+    // A late line is complete, too.
     let late = found.iter().find(|line| line["url.path"] == "/admin").unwrap();
     for (key, expected) in [
         ("http.request.method", "HEAD"),
@@ -235,7 +235,7 @@ async fn a_reload_takes_outputs_formats_and_the_sample_of_the_logs() {
         let text = fs::read_to_string(place.path(name)).unwrap_or_default();
         text.lines().filter(|line| line.contains(path)).count()
     };
-    // Another output of the access log, in text, and an audit log of its own.
+    // Another output for the access log, in text, and a separate audit log.
     let other = config(address, "format = \"text\"\n[audit_log]\noutput = \"./audit.log\"\naddresses = \"none\"\n")
         .replace("./access.log", "./other.log");
     reload(&other);
@@ -257,7 +257,7 @@ async fn a_reload_takes_outputs_formats_and_the_sample_of_the_logs() {
         one("other.log", "/public/third") > before
     })
     .await;
-    // Back to the first one, which then is open again, and without a line for what passes.
+    // Back to the first output, which is reopened, without lines for passed requests.
     reload(&config(address, "sample = 0\n"));
     until("the first file has lines again", async || {
         gate.get("/private/fourth", "").await;
@@ -267,7 +267,7 @@ async fn a_reload_takes_outputs_formats_and_the_sample_of_the_logs() {
     gate.get("/public/fifth", "").await;
     let last = written(&gate, &place, "access.log").await;
     assert!(last.iter().all(|line| line["url.path"] != "/public/fifth"), "{last:#?}");
-    // None at all, and the program's own words in another file.
+    // No access log, and the application log in another file.
     let none = config(address, "enabled = false\n").replace("[log]\n", "[log]\noutput = \"./app.log\"\n");
     reload(&none);
     until("the application log is in its file", async || one("app.log", "configuration reloaded") > 0).await;

@@ -1,4 +1,4 @@
-//! Signed assertions against the real binary: what an upstream gets, what it says, and that nobody can call with it.
+//! Signed assertions against the real binary: their form and content at an upstream, and that no route accepts them.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -71,7 +71,7 @@ fn verified(edge: &Edge, assertion: &str) -> (Value, Value) {
     (header, payload)
 }
 
-/// What the upstream received in this header, in any spelling.
+/// The values that the upstream received in this header, in any spelling.
 fn asserted(received: &Received) -> Vec<String> {
     received.confusable(NAME).into_iter().map(str::to_owned).collect()
 }
@@ -108,7 +108,7 @@ fn n57_n60_an_upstream_gets_a_signed_assertion_for_itself_once_for_each_token() 
     assert_ne!(said["jti"], access["jti"]);
     assert!(said.get("gen").is_none() && said.get("roles").is_none() && first.len() <= 2048);
 
-    // Once for this token and upstream; another upstream, and another token, get one of their own.
+    // One assertion for this token and upstream; another upstream, and another token, get separate assertions.
     assert_eq!(called(&edge, &tokens.access, "/y"), first);
     let billing = verified(&edge, &called(&edge, &tokens.access, "/billing/x")).1;
     assert_eq!(billing["aud"], "https://billing.internal");
@@ -128,7 +128,7 @@ fn n57_n60_an_upstream_gets_a_signed_assertion_for_itself_once_for_each_token() 
     assert_eq!(said["exp"].as_u64().unwrap(), until, "it outlives the token");
     assert!(said.get("sid").is_none());
 
-    // It ends with the token.
+    // The assertion ends with the token.
     assert_eq!(edge.form("/connect/revocation", &[], &[("client_id", "web"), ("token", &tokens.refresh)]).status, 200);
     assert_eq!(edge.ask_as(&tokens.access, "GET /x", &[]).status, 401);
     assert!(edge.stub.take().is_empty());
@@ -154,7 +154,7 @@ fn n59_a_clients_own_assertion_arrives_on_no_route_in_no_spelling() {
             assert!(all.len() == 1 && all[0] != "forged", "{spelling} {path}");
         }
     }
-    // No identity, no assertion, and none on a route without a token.
+    // A request without identity, and a route without a token, have no assertion.
     assert_eq!(edge.ask_as(&tokens.access, "GET /public/x", &[]).status, 200);
     assert_eq!(asserted(&edge.stub.one()), [""; 0]);
 }
@@ -262,11 +262,11 @@ fn d28_an_upstream_gets_a_transaction_token_for_each_request_that_says_what_was_
         assert_eq!(said[claim], expected, "{claim}");
     }
     assert_eq!(said["exp"].as_u64().unwrap() - said["iat"].as_u64().unwrap(), 60);
-    // Each request is a transaction of its own, and none outlives the caller's token.
+    // Each request is a separate transaction, whose token does not outlive the caller's token.
     let second = verified(&edge, &called(&long, "GET /billing/acme/x")).1;
     assert_ne!(said["txn"], second["txn"]);
     assert_eq!(verified(&edge, &called(&short, "GET /billing/acme/x")).1["exp"].as_u64().unwrap(), until);
-    // It opens nothing, and no client brings one.
+    // A transaction token opens no route, and the gate removes one that a client sends.
     for path in ["/x", "/open/x", "/billing/acme/x"] {
         assert_eq!(edge.ask_as(&first, &format!("GET {path}"), &[]).status, 401, "{path}");
     }

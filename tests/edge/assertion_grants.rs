@@ -9,7 +9,7 @@ use support::stub::{Edge, HEAD};
 use support::wire::Reply;
 use support::{Place, until, with};
 
-/// For scenes with security events.
+/// The transmitter's token, for scenes with security events.
 pub(super) const TRANSMITTER: &str = "transmitter-token-of-assertion-scenes";
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 const KIND: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -210,7 +210,7 @@ fn d18_an_identity_assertion_is_good_and_each_rule_alone_refuses_one() {
     let scene = scene();
     let granted = scene.present(&scene.signed(&json!({})));
     let token = access(&granted);
-    // The issuer's scopes in our names, of which the client may have one.
+    // The issuer's scopes are mapped; the client may have one of them.
     assert_eq!(granted.json()["scope"], "read");
     assert_eq!(scene.status(&token, "/x"), 200);
     let received = scene.edge.stub.one();
@@ -225,7 +225,7 @@ fn d18_an_identity_assertion_is_good_and_each_rule_alone_refuses_one() {
     let refused = |changes: Value| {
         assert_eq!(error(&scene.present(&scene.signed(&changes))), "invalid_grant", "{changes}");
     };
-    // 1: type, issuer, and what must be there.
+    // 1: type, issuer, and the required claims.
     for typ in ["JWT", "at+jwt", "logout+jwt"] {
         assert_eq!(error(&scene.present(&scene.idp.sign(&head(typ), &jag(&json!({}))))), "invalid_grant", "{typ}");
     }
@@ -301,10 +301,10 @@ fn d19_d21_an_assertion_has_one_session_and_an_ended_one_is_never_revived() {
     let (first, second) = (access(&scene.present(&assertion)), access(&scene.present(&assertion)));
     assert_ne!(payload(&first)["jti"], payload(&second)["jti"]);
     assert_eq!(payload(&first)["sid"], payload(&second)["sid"]);
-    // Another assertion, and the same of another client, has a session of its own.
+    // Another assertion, and the same assertion of another client, have separate sessions.
     let other = access(&scene.present(&scene.signed(&json!({}))));
     assert_ne!(payload(&other)["sid"], payload(&first)["sid"]);
-    // The client ends it, by one of its tokens.
+    // The client ends the session, by one of its tokens.
     let said = json!({ "iss": "wiki", "sub": "wiki", "aud": GATE, "jti": "revoke", "client_id": null, "scope": null });
     let own = scene.wiki.sign(&json!({ "alg": "EdDSA", "kid": "k1" }), &claims(&said));
     let fields = [("token", first.as_str()), ("client_assertion_type", KIND), ("client_assertion", own.as_str())];
@@ -333,13 +333,13 @@ async fn d20_a_logout_at_the_issuer_a_revocation_and_an_operator_end_it_at_the_n
     assert_eq!([scene.status(&token, "/x"), scene.status(&other, "/x")], [401, 200]);
     is_cut(stream);
     scene.edge.stub.push(b"");
-    // An assertion from before the logout that comes after it, used or not; and one from after it.
+    // An assertion from before the logout, used or not, and an assertion from after the logout.
     assert_eq!(error(&scene.present(&ended)), "invalid_grant");
     assert_eq!(error(&scene.present(&session("s-7"))), "invalid_grant");
     let anew = scene.signed(&json!({ "sid": "s-7", "sub": "u-s-7", "iat": at + 12 }));
     let anew = access(&scene.present(&anew));
     assert_eq!(scene.status(&anew, "/x"), 200);
-    // Of all, by an operator.
+    // The end of all sessions, by an operator.
     let place = &scene.edge.place;
     place.point_commands_at(&scene.edge.gate);
     place.done(&["session", "revoke", "--all"], "");
@@ -406,7 +406,7 @@ fn d23_d24_subjects_are_compared_to_the_byte_and_each_rule_alone_refuses_a_workl
     refused(json!({ "iss": "https://off.test/" }));
     let typ = scene.ci.sign(&head("at+jwt"), &claims(&json!({ "iss": "https://ci.test/", "aud": GATE, "sub": main })));
     assert_eq!(error(&scene.bare(&typ)), "invalid_grant", "an access token");
-    // Another client cannot present it for itself.
+    // Another client cannot present the assertion.
     assert_eq!(error(&scene.present_as("wiki", &scene.workload(&json!({})), &[])), "invalid_grant");
     let nothing = scene.edge.form("/connect/token", &[], &[("grant_type", GRANT)]);
     assert_eq!(error(&nothing), "invalid_request");
@@ -441,7 +441,7 @@ fn d18_an_operator_asks_why_an_assertion_is_refused_and_the_question_uses_nothin
     }
     access(&scene.bare(&workload));
     assert_eq!(refused(&workload, &[]), "it was used before");
-    // Each flaw has words of its own.
+    // Each flaw has a different text.
     let flaws = [
         json!({ "aud": "https://other.test" }),
         json!({ "client_id": "unlisted" }),

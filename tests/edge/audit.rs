@@ -1,4 +1,4 @@
-//! The audit log: an output of its own, numbers, and what stands for a name that no user has.
+//! The audit log: its separate output, its numbers, and the hash of a name that no user has.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -62,7 +62,7 @@ async fn p44_every_line_is_numbered_without_a_gap_and_has_its_code() {
     ] {
         assert_eq!(counted(action, code), number, "{action}");
     }
-    // Who it is, by name, and the configuration as the metric names it.
+    // The name of the user, and the hash of the configuration as in the metric.
     let login = lines.iter().find(|line| line["event.action"] == "session.start").unwrap();
     assert_eq!(login["user.name"], "demo");
     let start = lines.iter().find(|line| line["event.action"] == "process.start").unwrap();
@@ -116,7 +116,8 @@ fn an_output_that_another_log_has_is_refused_with_what_to_do() {
     assert!(place.refused().contains("audit_log.output: is log.output: leave it out"), "{}", place.refused());
 }
 
-/// Presents a superseded refresh token from elsewhere, or again from where it was refreshed, and returns the audit line.
+/// Presents a superseded refresh token from another address, or from the address of the refresh, and returns the audit
+/// line.
 async fn reuse(grace: &str, thief: Option<[&str; 2]>) -> Value {
     let config = with(&with(CONFIG, "server", "trusted_proxies = [\"127.0.0.1\"]"), "sessions", grace);
     let place = Place::new(&format!("{config}{LOG}"));

@@ -140,12 +140,12 @@ async fn p40_each_change_has_its_line_with_who_made_it() {
     assert!(["password", "password, sessions_valid_from"].contains(&changed), "{changed}");
     assert_eq!(of("admin.denied")["path"], "/v1/store/backup");
     assert_eq!(of("admin.denied")["rotogate.actor.role"], "operator");
-    // What a command leaves belongs to the gate, not to root.
+    // Files of a command belong to the gate's user, not to root.
     let all: Vec<_> = lines.iter().filter(|line| line.get("event.code").is_none()).collect();
     assert!(all.is_empty(), "{all:#?}");
 }
 
-/// What the audit log's name leads to.
+/// Makes the audit log's name lead to this target.
 fn lead_to(place: &Place, target: &str) {
     let log = place.path("logs/audit.log");
     let _ = fs::remove_file(&log);
@@ -169,7 +169,7 @@ async fn p42_while_the_disk_of_the_audit_log_is_full_logins_are_503_and_revocati
     assert_eq!(gate.refresh(&held.refresh).await.status, StatusCode::SERVICE_UNAVAILABLE);
     let reload = post(&gate, &admin, "/v1/config/reload", "").await;
     assert_eq!((reload.status, &reload.json()["code"]), (StatusCode::SERVICE_UNAVAILABLE, &"audit_log_failed".into()));
-    // What was issued counts, and ends.
+    // The issued tokens are valid, and can be revoked.
     assert_eq!(gate.get("/", &held.access).await.status, StatusCode::OK);
     assert_eq!(gate.revoke(&held.refresh).await.status, StatusCode::OK);
     gate.until_refused(&held.access).await;

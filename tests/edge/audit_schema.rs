@@ -1,4 +1,4 @@
-//! The lines of an audit log, each of which is as its schema says.
+//! Each line of an audit log conforms to the schema.
 
 use std::fs;
 use std::path::Path;

@@ -68,9 +68,9 @@ fn gate() -> (Place, Gate, Receiver<String>) {
     (place, gate, heads)
 }
 
-/// What holds behind every proxy.
+/// The checks that hold behind every proxy.
 async fn is_right(place: &Place, gate: &Gate, port: u16) {
-    // As it came, whatever the proxy would make of it.
+    // The path arrives unchanged by the proxy.
     let path = "/public/a%20b;c/~d";
     let head = "host: gate.test\r\nx-forwarded-for: 6.6.6.6\r\nx-forwarded-proto: https\r\nconnection: close\r\n\r\n";
     let mut stream = connect(port).await;
@@ -87,7 +87,7 @@ async fn is_right(place: &Place, gate: &Gate, port: u16) {
         "{line:#}"
     );
 
-    // A WebSocket's way.
+    // A WebSocket passes.
     let mut stream = connect(port).await;
     let token = gate.login().await.access;
     let upgrade = format!(

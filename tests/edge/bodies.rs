@@ -207,7 +207,8 @@ fn a4_a_body_for_an_endpoint_over_16_kib_is_413() {
                 &["Host: gate.test", "Content-Type: application/x-www-form-urlencoded", &framing],
             );
             wire.send(if chunked { format!("{length:x}\r\n{body}\r\n0\r\n\r\n") } else { body.clone() });
-            // Where the gate closes before everything was written, the answer may be lost on the way; a status is not.
+            // If the gate closes before the whole body was written, the answer may be lost; a received status must be
+            // right.
             if let Some(reply) = wire.try_reply(false) {
                 assert_eq!(reply.status, status, "{length} {chunked}");
                 let error = if status == 413 { "invalid_request" } else { "invalid_grant" };

@@ -149,7 +149,7 @@ fn b35_a_form_logs_in_and_leads_to_its_target_alone() {
         cookie(&reply);
     }
     assert_eq!(form("/app/x?y=z#f").header("location"), "https://gate.test/app/x?y=z#f");
-    // Attack 16: what the request says of its host is not where it leads.
+    // Attack 16: the host of the request does not decide the target of the redirect.
     let poisoned = edge.form(
         "/auth/login",
         &[OWN, "X-Forwarded-Host: evil.example", "X-Forwarded-Proto: http"],
@@ -260,7 +260,7 @@ fn b8_b17_each_login_makes_a_new_session_and_ends_the_one_that_the_browser_prese
         state(&edge, &planted)["authenticated"] == false
     });
     assert!(ended && state(&edge, &fresh)["authenticated"] == true);
-    // A cookie that no key of ours made counts as no cookie.
+    // A cookie that no key of this gate made counts as no cookie.
     let garbage = post_json(&edge, &[OWN, "Cookie: __Host-Http-rg=rc1_AAAA"], &credentials(&edge));
     assert_eq!(garbage.status, 200);
     // Attack 20.
@@ -553,7 +553,7 @@ fn b23_each_refusal_has_the_cors_headers() {
     let login = post_json(&edge, &[listed], &credentials(&edge));
     assert_eq!((login.status, login.header("access-control-allow-credentials")), (200, "true"));
     assert_eq!(edge.ask("POST /app/x", &[listed, &cookie(&login), CROSS_SITE, "Content-Length: 0"]).status, 200);
-    // Without `allow_credentials` its pages send no cookie, and use none.
+    // Without `allow_credentials`, pages of a listed origin cannot use the cookie.
     let without = edge_with("", "[cors]\norigins = [\"https://app.example\"]\n");
     let held = log_in(&without);
     assert_eq!(without.ask("POST /app/x", &[listed, &held, "Content-Length: 0"]).status, 403);
@@ -569,7 +569,7 @@ fn b24_with_csrf_header_scripts_need_it() {
     assert_eq!((ask("GET /app/x", &[]), ask("GET /app/x", &["x-csrf: 1"])), (403, 200));
     assert_eq!((ask("GET /auth/session", &[]), ask("GET /auth/session", &["x-csrf: 1"])), (403, 200));
     assert_eq!(post(&edge, "/auth/logout", &[OWN, &held, FETCH[0], FETCH[1]], "").status, 403);
-    // A navigation and a form need none.
+    // A navigation and a form need no such header.
     assert_eq!(edge.ask("GET /app/x", &[&held, NAVIGATE[0], NAVIGATE[1], CROSS_SITE]).status, 200);
     let form = ["Content-Length: 0", OWN, SAME_ORIGIN, NAVIGATE[0], NAVIGATE[1]];
     assert_eq!(edge.ask("POST /app/x", &[&[held.as_str()], &form[..]].concat()).status, 200);
@@ -652,7 +652,7 @@ fn b18_an_optional_route_clears_the_cookie_of_a_session_that_is_over() {
     let cleared = "__Host-Http-rg=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0";
     assert_eq!((over.status, over.header("set-cookie"), over.header("cache-control")), (200, cleared, "private"));
     assert!(edge.stub.one().all("x-auth-subject").is_empty());
-    // One that no key of ours made is left alone.
+    // The gate does not clear a cookie that none of its keys made.
     assert!(edge.ask("GET /open/x", &["Cookie: __Host-Http-rg=rc1_AAAA"]).all("set-cookie").is_empty());
 }
 
@@ -705,7 +705,7 @@ fn k5_a_page_makes_keys_of_its_user_by_the_cookie_of_a_login_that_is_fresh() {
     let header = format!("X-API-Key: {key}");
     assert_eq!(edge.ask("GET /machines/x", &[&header]).status, 200);
     assert_eq!(edge.ask("GET /account/keys", &[&header]).status, 401);
-    // The same cookie, once its login is too old for it.
+    // The same cookie, once its login is too old for a change.
     let unknown = || edge.ask("DELETE /account/keys/x", &[&held, OWN, "Content-Length: 0"]).status;
     let statuses: Vec<u16> = std::iter::repeat_with(|| {
         std::thread::sleep(std::time::Duration::from_millis(300));

@@ -23,7 +23,7 @@ fn clocked(command: &mut std::process::Command) {
     command.env("ROTOGATE_FAILPOINT", "wall-clock:clock");
 }
 
-/// The same gate after a stop of so many seconds.
+/// The same gate after a stop of this many seconds.
 pub(crate) fn later(edge: Edge, seconds: u64) -> Edge {
     let Edge { gate, stub, place } = edge;
     assert_eq!(gate.stop(), Some(0));
@@ -210,7 +210,7 @@ fn b51_only_where_a_device_is_required_a_session_without_one_ends_after_a_minute
     assert_eq!(browser.get(&required, "/app", &[]), 200);
     let required = later(required, 61);
     assert_eq!(browser.get(&required, "/app", &[]), 401);
-    // It can be bound for five minutes.
+    // A session can be bound within five minutes of its login.
     let mut browser = browser;
     browser.register(&required);
     assert_eq!(browser.get(&required, "/app", &[]), 200);

@@ -81,7 +81,7 @@ pub(crate) fn world_on(store: &str, keys: &str, further: &Value) -> World {
     world_beside(store, keys, further, |_| {})
 }
 
-/// The same, after `files` has put files beside the configuration.
+/// As above, after `files` has put files beside the configuration.
 pub(crate) fn world_beside(store: &str, keys: &str, further: &Value, files: impl FnOnce(&Place)) -> World {
     let (provider, key) = (Documents::start(), Issuer::new(21));
     provider.document("/.well-known/openid-configuration", &document(&provider, further));
@@ -344,7 +344,7 @@ fn b33_an_id_token_that_is_not_the_answer_to_this_login_is_refused() {
     is_page(&world.come_back_with_code(&begun), 400, "no key of the issuer signed it");
     assert_eq!(world.edge.series("rotogate_sessions_started_total{dialect=\"browser\"}"), 0);
     let log = world.edge.gate.log();
-    assert!(log.contains("session.start_refused") && log.contains("nonce is not that of this login"), "{log}");
+    assert!(log.contains("session.start_refused") && log.contains("nonce is not the nonce of this login"), "{log}");
 }
 
 #[test]
@@ -433,7 +433,7 @@ fn b30_b31_b38_ten_tabs_begin_and_ten_finish_and_nothing_is_stored_before() {
     world.good(&next);
     let reply = world.come_back(&next, &format!("&code=c{}", world.iss()), &[&held]);
     assert_ne!(session(&reply), held);
-    // It ends after `grace`: the user is the same.
+    // The old session ends after `grace`, because the user is the same.
     let is_over = |_| {
         std::thread::sleep(std::time::Duration::from_millis(50));
         world.state(&held)["authenticated"] == false

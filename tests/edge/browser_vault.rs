@@ -230,7 +230,7 @@ fn b40_a_fault_of_the_provider_ends_no_session_and_sends_nothing_without_its_tok
     assert_eq!(world.edge.stub.take().len(), 1);
     let reply = world.get("/api/x", &held);
     assert_eq!((reply.status, is_cleared(&reply), world.edge.stub.take().len()), (503, false, 0), "{}", reply.text());
-    // One that gave no refresh token.
+    // A provider that gave no refresh token.
     let held = world.log_in_with(&json!({ "expires_in": 0 }));
     assert_eq!(world.get("/x", &held).status, 200);
     world.edge.stub.take();
@@ -405,7 +405,7 @@ fn b36_k27_a_decision_point_that_wants_another_login_has_a_browser_led_to_it_onc
     let id_token = world.id_token(&begun, &json!({}), &json!({ "acr": "silver" }));
     world.grant(&json!({ "access_token": "first-access-token", "id_token": id_token }));
     let held = session(&world.come_back_with_code(&begun));
-    // It says the same of the login that it wanted: another one would not end.
+    // The provider demands the same login again, so another login would change nothing.
     for refused in [open(&held), world.get("/gold/x", &held)] {
         assert_eq!((refused.status, refused.all("location").len()), (401, 0), "{}", refused.text());
         assert!(refused.header("www-authenticate").contains("acr_values=\"gold silver\""), "{refused:?}");

@@ -118,7 +118,7 @@ fn i17_a_role_opens_a_route_by_the_claim_of_its_own_issuer_only() {
         (json!({ "realm_access": { "roles": ["clerk"] } }), [403, 200]),
         (json!({ "groups": ["a,b"] }), [200, 403]),
         (json!({ "groups": ["boss", "kc:admin", "Admin", "adm", "admin "] }), [403, 403]),
-        // What has the same text elsewhere is no role.
+        // The same text in another claim is not a role.
         (
             json!({ "roles": ["admin"], "scope": "admin", "resource_access": { "x": { "roles": ["admin"] } } }),
             [403, 403],
@@ -133,7 +133,7 @@ fn i17_a_role_opens_a_route_by_the_claim_of_its_own_issuer_only() {
         }
     }
     assert_eq!([world.status(&own, "/roles/x"), world.status(&own, "/bare/x")], [403, 401]);
-    // No scope would help, so none is named.
+    // No scope would help, so the challenge names no scope.
     assert_eq!(world.challenge(&own, "/roles/x"), r#"Bearer error="insufficient_scope""#);
     assert!(world.edge.gate.log().contains("missing_role"));
 }

@@ -148,7 +148,7 @@ fn d24_an_assertion_of_a_client_is_good_at_each_endpoint_and_each_rule_alone_ref
     // The client of another request.
     assert_eq!(error(&scene.grant(&scene.assertion(&json!({})), &[("client_id", "other")])), invalid_client());
     assert_eq!(error(&scene.grant(&scene.assertion(&json!({})), &[("client_id", "web")])), invalid_client());
-    // The other endpoints: its own issuer is an audience there, and not here.
+    // Another endpoint accepts its own issuer as the audience, which the first endpoint refuses.
     let introspected = scene.at("/connect/introspect", &token, &scene.assertion(&json!({})));
     assert_eq!(introspected.json()["active"], true);
     let second = json!({ "aud": "http://gate.test/second" });
@@ -194,7 +194,8 @@ fn d26_an_assertion_is_used_once_its_id_is_the_clients_own_and_a_restart_forgets
     let edge = Edge::with(&config, |place| files(&orders, &other, place), |_| {});
     let mut scene = Scene { edge, orders, other };
     let used = scene.assertion(&json!({ "jti": "one" }));
-    // What is refused for another reason is not used: the client may not have this grant's scope, or the endpoint.
+    // An assertion that is refused for another reason is not used up, such as a scope or an endpoint that the client
+    // may not use.
     let wrong = scene.grant(&scene.assertion(&json!({ "jti": "one", "aud": "https://other.test" })), &[]);
     assert_eq!(error(&wrong), invalid_client());
     assert_eq!(scene.grant(&used, &[]).status, 200);

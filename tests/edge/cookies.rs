@@ -74,7 +74,7 @@ fn t18_a_change_by_cookie_must_come_from_us_or_from_a_listed_origin() {
         &["Origin: http://gate.test"],
         &["Origin: https://app.example"],
         &["Sec-Fetch-Site: same-origin"],
-        // A form of a page of ours with `Referrer-Policy: no-referrer`.
+        // A form of a page of this gate with `Referrer-Policy: no-referrer`.
         &["Origin: null", "Sec-Fetch-Site: same-origin"],
     ];
     for more in good {
@@ -99,7 +99,7 @@ fn t18_a_change_by_cookie_must_come_from_us_or_from_a_listed_origin() {
             assert_eq!(post(path, more), 403, "{path} {more:?}");
         }
         assert!(edge.stub.take().is_empty());
-        // A route that treats a bad credential as none forwards the request without a caller.
+        // A route that treats a bad credential as a missing one forwards the request without a caller.
         assert_eq!(post("/open/x", more), 200);
         assert!(edge.stub.one().all("x-auth-subject").is_empty(), "{more:?}");
     }

@@ -86,7 +86,7 @@ fn t19_an_origin_that_is_not_listed_is_allowed_nothing() {
         assert_eq!(reply.header("access-control-allow-credentials"), "true");
         assert!(varies_by_origin(&reply), "{reply:?}");
     }
-    // What the upstream varies by stays.
+    // The upstream's `Vary` stays.
     let reply = edge.ask("GET /public/store", &[GOOD]);
     assert!(reply.all("vary").iter().any(|line| line.eq_ignore_ascii_case("accept")), "{reply:?}");
 }
@@ -101,11 +101,11 @@ fn t19_a_preflight_reaches_the_upstream_only_where_the_route_says_so() {
     assert_eq!((received.method.as_str(), received.target.as_str()), ("OPTIONS", "/own/x"));
     assert_eq!(received.all("origin"), ["https://other.test"]);
     assert_eq!(received.confusable("x-auth-subject"), Vec::<&str>::new());
-    // The method asked about is the route's, not `OPTIONS`.
+    // The requested method decides the route, not `OPTIONS`.
     assert_eq!(edge.ask("OPTIONS /readable", &[GOOD, "Access-Control-Request-Method: GET"]).status, 200);
     assert_eq!(edge.stub.one().target, "/readable");
     edge.ask("OPTIONS /readable", &[GOOD, METHOD]);
-    // A plain `OPTIONS`, and what only looks like a preflight, is a request like any other.
+    // A plain `OPTIONS`, and a request that only resembles a preflight, are ordinary requests.
     assert_eq!(edge.ask("OPTIONS /own/x", &[]).status, 401);
     assert_eq!(edge.ask("OPTIONS /own/x", &[GOOD]).status, 401);
     assert_eq!(edge.ask("OPTIONS /own/x", &[METHOD]).status, 401);

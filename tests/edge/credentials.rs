@@ -1,4 +1,4 @@
-//! T1, T2, T13: where a credential may stand, and how often.
+//! T1, T2, T13: the places of a credential, and their number.
 
 use support::stub::{Edge, ROUTES};
 
@@ -37,7 +37,7 @@ fn t1_a_bearer_token_is_taken_in_one_form_and_refused_in_every_other() {
     ];
     for value in bad {
         let header = format!("Authorization: {}", value.replace('@', &token));
-        // An optional route takes a bad credential for bad, not for none (T13).
+        // An optional route refuses a bad credential, and does not treat it as missing (T13).
         for path in ["/private", "/open/x"] {
             let reply = edge.ask(&format!("GET {path}"), &[&header]);
             assert_eq!(reply.status, 401, "{value} {path}");
@@ -77,7 +77,7 @@ fn t2_a_token_anywhere_but_in_authorization_is_none() {
     wire.send(body);
     let reply = wire.reply();
     assert_eq!(reply.status, 401);
-    // Nothing was sent that counts: RFC 6750 §3.1 wants no error code then.
+    // The request has no credential that counts, so the challenge has no error code (RFC 6750 §3.1).
     assert_eq!(reply.header("www-authenticate"), "Bearer");
     assert!(edge.stub.take().is_empty());
 }

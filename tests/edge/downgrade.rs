@@ -1,5 +1,5 @@
-//! T7, T15: requests over HTTP/2 that would become others, or two, when they are written down as HTTP/1.1 for the
-//! upstream. None of them arrives, or it does as the one that it is.
+//! T7, T15: requests over HTTP/2 that could become other requests, or two, when the gate writes them as HTTP/1.1 for
+//! the upstream. Each is refused, or arrives as exactly one unchanged request.
 
 use super::frames::{self, Field, Outcome, Part, fields};
 use support::stub::{Edge, ROUTES};
@@ -24,10 +24,10 @@ fn without(name: &str) -> Vec<Field> {
     fields(&HEAD.into_iter().filter(|(known, _)| *known != name).collect::<Vec<_>>())
 }
 
-/// Sends it and says what became of it, and what arrived upstream: the body of the request, if it was one and plain.
+/// Sends the request. Returns its outcome, and the body that arrived upstream, if exactly one plain request arrived.
 fn ask(edge: &Edge, head: &[Field], parts: &[Part]) -> (Outcome, Option<Vec<u8>>) {
     let outcome = frames::ask(edge.gate.address, head, parts);
-    // Whatever the upstream was left with would stand before this.
+    // Bytes that remained at the upstream would precede this request.
     assert_eq!(edge.ask("GET /public/next", &[]).status, 200, "{head:?}");
     let mut received = edge.stub.take();
     assert_eq!(received.pop().unwrap().target, "/public/next");

@@ -1,9 +1,9 @@
-//! R7, R12, A2: our own endpoints, what comes close to them, and what their answers give away.
+//! R7, R12, A2: our own endpoints, near misses of their paths, and the information in their answers.
 
 use support::stub::{Edge, HEAD, tokens};
 use support::wire::Reply;
 
-/// The widest public route that there is: what is not ours, and no near miss, goes through.
+/// The widest public route: all requests pass, except for our endpoints and near misses.
 const WIDE: &str = r#"
 [[routes]]
 path = "/{*rest}"
@@ -65,7 +65,7 @@ fn r12_near_misses_of_an_endpoint_are_404_and_never_forwarded() {
         assert_eq!(edge.ask(&format!("POST {path}"), &["Content-Length: 0"]).status, 400, "{path}");
     }
     assert!(edge.stub.take().is_empty());
-    // A route that is wide is wide for the rest.
+    // A wide route serves all other paths.
     for path in ["/connect/tokens", "/connect", "/a/b/connect/token", "/.well-known/other"] {
         assert_eq!(edge.ask(&format!("GET {path}"), &[]).status, 200, "{path}");
         assert_eq!(edge.stub.one().target, path);
@@ -155,9 +155,9 @@ fn r7_every_refresh_token_that_is_not_good_gets_one_answer() {
     assert_eq!(edge.form("/connect/token", &[], &by_other).without_date(), expected, "another client's");
     let in_account = [("client_id", "web"), ("grant_type", "refresh_token"), ("refresh_token", refresh.as_str())];
     assert_eq!(edge.form("/acme/connect/token", &[], &in_account).without_date(), expected, "another account's");
-    // None of it cost the session anything.
+    // These refusals did not change the session.
     assert_eq!(edge.refresh(&[], refresh).status, 200);
-    // And the other way round: a refresh token opens no route.
+    // The reverse: a refresh token opens no route.
     assert_eq!(edge.ask_as(refresh, "GET /.well-known/jwks.json", &[]).status, 200);
     assert!(edge.stub.take().is_empty());
 }

@@ -40,7 +40,7 @@ pub(crate) fn files(place: &Place) {
     std::fs::write(place.path("idp.json"), keys).unwrap();
 }
 
-/// The issuer, with these keys of its `stream`, and what it has besides.
+/// The issuer, with these keys of its `stream`, and further keys.
 pub(crate) fn issuer_of(at: &Transmitter, stream: &str, more: &str) -> String {
     format!(
         r#"
@@ -100,7 +100,7 @@ fn s16_s17_s21_s29_a_stream_is_created_verified_polled_and_replaced() {
     end(&at, "e-1", "user-1");
     until_acknowledged(&at, "e-1");
     assert_eq!(status(&edge, "user-1"), 401, "acknowledged: it holds");
-    // Killed between the effect and the acknowledgement: it holds before the event comes again.
+    // The gate is killed between the effect and the acknowledgement: the effect holds before the event is repeated.
     assert_eq!(status(&edge, "user-2"), 200);
     let fails = |asked: &Asked| {
         let acknowledges = asked.path == "/poll" && asked.body["ack"] == json!(["e-2"]);
@@ -120,7 +120,7 @@ fn s16_s17_s21_s29_a_stream_is_created_verified_polled_and_replaced() {
     until_acknowledged(&at, "e-2");
     until_alive(&edge, 1);
     assert_eq!(at.count("POST", "/streams"), 1, "the stream of the first start goes on");
-    // What the operator sees without a gate.
+    // The output of `check --online`.
     let seen = edge.place.done(&["check", "--online"], "");
     assert!(seen.stdout.contains("stream f67e39a0 is enabled"), "{}{}", seen.stdout, seen.stderr);
     assert!(!at.state().asked.iter().any(|asked| asked.method == "DELETE"), "it changes nothing");

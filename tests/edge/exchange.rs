@@ -110,7 +110,7 @@ fn now() -> u64 {
     claims(&json!({}))["iat"].as_u64().unwrap()
 }
 
-/// The claims of a token, which its signature is not needed for.
+/// The claims of a token, without a check of its signature.
 fn said(token: &str) -> Value {
     keep_secret(token);
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap()).unwrap()
@@ -205,7 +205,7 @@ fn d1_each_row_of_the_table_grants_or_refuses() {
         &[("subject_token", &format!("{}x", &user[..user.len() - 4]))],
         &[("subject_token", &world.theirs(&json!({ "exp": now() - 100 })))],
         &[("subject_token", &world.theirs(&json!({ "aud": "some-other-service" })))],
-        // The id of a client at another issuer names no client of ours.
+        // The id of a client at another issuer names no client of this gate.
         &[("subject_token", &world.theirs(&json!({ "aud": "x", "client_id": "orders" })))],
         &[("subject_token", &Issuer::new(22).token(&json!({ "iss": "https://stranger.test/" })))],
         &[("subject_token", &Issuer::new(9).token(&json!({})))],
@@ -218,7 +218,7 @@ fn d1_each_row_of_the_table_grants_or_refuses() {
     ] {
         no(changes, "invalid_request");
     }
-    // The target: one in all, byte for byte. Of two, none is meant without a name.
+    // The target must be one permitted audience, byte for byte. If two are permitted, a request must name one.
     for changes in [
         &[("audience", "")][..],
         &[("audience", "ledger")],
@@ -292,7 +292,7 @@ fn d4_the_actor_is_named_to_everyone_and_a_client_cannot_say_who_acts() {
     assert_eq!(call(&second, "/ledger/x"), (vec!["client:billing".to_owned()], act));
     // Two act, and a third is too many.
     world.refused("ledger", &second, &[("audience", "archive")], "invalid_request");
-    // `may_act`, in every member, and it goes along.
+    // `may_act` must match in every member, and the new token keeps it.
     let may = |may_act: Value| world.theirs(&json!({ "may_act": may_act }));
     for wrong in [
         json!({}),
@@ -371,11 +371,11 @@ fn d28_a_client_gets_a_transaction_token_for_a_user_and_for_its_domain_alone() {
         assert_eq!(claims[claim], expected, "{claim}");
     }
     assert_eq!(claims["rctx"]["req_ip"], "127.0.0.1");
-    // It opens nothing, and brings nothing further.
+    // The token opens no route, and cannot be exchanged.
     assert_eq!(world.status(&token, "/x"), 401);
     world.refused("orders", &token, &wanted, "invalid_request");
     world.refused("orders", &token, &[], "invalid_request");
-    // For no other audience, as no access token, for no client without the domain, and never wider.
+    // Refused: another audience, an access token, a client without the domain, and a wider scope.
     world.refused("orders", &held.access, &[wanted[0], ("audience", "billing")], "invalid_target");
     world.refused("orders", &held.access, &[wanted[1]], "invalid_target");
     let theirs = world.exchanged("orders", &held.access, &[]);
@@ -425,7 +425,7 @@ fn d6_it_is_never_wider_than_what_was_exchanged() {
     assert!(said(&again)["exp"].as_u64().unwrap() <= said(&token)["exp"].as_u64().unwrap());
     assert_eq!((&said(&again)["scope"], &said(&again)["aud"]), (&json!("read"), &json!("ledger")));
     world.refused("billing", &token, &[("audience", "ledger"), ("scope", "read write")], "invalid_scope");
-    // Not meant for the client, and not of it.
+    // The client is neither an audience of the token nor its issuer's client.
     world.refused("ledger", &token, &[("audience", "archive")], "invalid_request");
 }
 

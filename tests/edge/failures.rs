@@ -1,4 +1,4 @@
-//! A8: what is answered when the upstream fails.
+//! A8: the answers when the upstream fails.
 
 use support::stub::{Edge, HEAD, ROUTES};
 use support::until;
@@ -51,7 +51,7 @@ upstream = "nowhere"
         let attempts = format!("rotogate_upstream_requests_total{{upstream=\"{upstream}\",result=\"{result}\"}}");
         let before = edge.series(&attempts);
         is_plain_problem(&edge, &edge.ask(&format!("GET {path}"), &[]), status, path);
-        // An outage is to be seen in the metrics, by its kind.
+        // The metrics show an outage by its kind.
         let route = format!("{}{{*rest}}", &path[..path[1..].find('/').unwrap() + 2]);
         let series =
             format!("rotogate_requests_total{{route=\"{route}\",outcome=\"{outcome}\",code=\"{status}\"}} 1\n");
@@ -66,7 +66,7 @@ upstream = "nowhere"
             .build()
             .unwrap()
             .block_on(until("the access log says so", is_logged));
-        // One failure is that request's alone.
+        // A failure concerns only its own request.
         assert_eq!(edge.ask("GET /public/x", &[]).status, 200, "{path}");
     }
     for (series, at_least) in [
@@ -78,7 +78,7 @@ upstream = "nowhere"
     ] {
         assert_eq!(edge.series(series), at_least, "{series}");
     }
-    // A lost request is sent again only if that may be done.
+    // A lost request is repeated only if that is safe.
     edge.stub.take();
     assert_eq!(edge.ask("POST /public/reset", &["Content-Length: 0"]).status, 502);
     assert_eq!(edge.stub.take().len(), 1);
@@ -92,7 +92,7 @@ fn a8_an_upstream_that_breaks_off_breaks_off_this_answer_alone() {
     assert_eq!(wire.reply_head().status, 200);
     edge.stub.push(b"begun");
     assert_eq!(wire.chunk(), b"begun");
-    // The client goes; the next one is served.
+    // The client disconnects; the next one is served.
     drop(wire);
     assert_eq!(edge.ask("GET /public/x", &[]).status, 200);
 }

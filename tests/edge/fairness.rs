@@ -1,5 +1,5 @@
-//! A9, A10, A11: what one address or one caller holds leaves the rest to others. Each attack is one that was seen to take
-//! all of a gate, made small: the gate has forty places, and 127.0.0.1 does what it can.
+//! A9, A10, A11: one address or one caller leaves room for others. Each attack once took all of a gate; here the gate has
+//! forty places, and 127.0.0.1 attacks.
 
 use std::net::SocketAddr;
 
@@ -35,7 +35,7 @@ async fn ask_from(last: u8, edge: &Edge, line: &str, headers: &[&str]) -> Reply 
     wire.reply()
 }
 
-/// Sends requests for as long as each takes a place, and says how many did.
+/// Sends requests while each takes a place, and returns their number.
 async fn hold(edge: &Edge, last: u8, line: &str, headers: &[&str], most: usize) -> Vec<Wire> {
     let mut held = Vec::new();
     let before = edge.gate.metric("rotogate_requests_in_flight").await;
@@ -65,7 +65,7 @@ async fn a9_a17_one_address_has_an_idle_gate_and_others_have_the_reserve() {
     let held = hold(&edge, 1, "GET /public/silent", &[], ALONE).await;
     for line in ["GET /public/x", "GET /private", "GET /.well-known/jwks.json"] {
         is_shed(&edge.ask(line, &[]));
-        // What it says of itself changes nothing.
+        // The client's own `X-Forwarded-For` changes nothing.
         is_shed(&edge.ask(line, &["X-Forwarded-For: 127.0.0.9"]));
     }
     assert_eq!(counted(&edge, "/public/{*rest}", "address_overloaded").await, 2);
@@ -110,7 +110,7 @@ async fn a9_a17_one_caller_has_an_idle_gate_and_others_at_its_address_lose_nothi
     assert_eq!(edge.ask("POST /test.Echo/Unary", &grpc).header("grpc-status"), "14");
     drop(held);
     until("all of it is over", async || edge.gate.metric("rotogate_requests_in_flight").await == 0).await;
-    // Nothing of what was lent is left: the address has its places again, and no more.
+    // The lent places have returned: the address has its own places, and no more.
     let _held = hold(&edge, 1, "GET /public/silent", &[], ALONE).await;
     is_shed(&edge.ask("GET /public/x", &[]));
     assert_eq!(ask_from(2, &edge, "GET /private/x", &[&bearer(&token)]).await.status, 200);
@@ -172,7 +172,7 @@ async fn a9_a10_tunnels_of_one_caller_are_counted_apart_from_requests() {
     assert!(third.to_ascii_lowercase().contains("retry-after: 1"), "{third}");
     let outcome = "rotogate_requests_total{route=\"/ws\",outcome=\"tunnels_overloaded\",code=\"503\"}";
     assert_eq!(gate.metric(outcome).await, 1);
-    // Its requests are counted for themselves.
+    // The caller's requests count separately.
     assert_eq!(gate.get("/hello", &token).await.status, 200);
     drop(tunnel);
     until("its place is free", async || gate.metric("rotogate_tunnels").await == 1).await;
@@ -206,7 +206,7 @@ async fn a10_bodies_that_never_come_take_neither_the_places_nor_the_endpoint() {
     until("it is waited for", async || edge.gate.metric("rotogate_pending_bodies").await == 4).await;
     login.send(&body[10..]);
     assert_eq!(login.reply().status, 200);
-    // The first has a few seconds, and no more.
+    // The first body has only a few seconds.
     assert!(waiting.iter_mut().all(|waits| waits.reply().status == 408));
     until("nobody waits", async || edge.gate.metric("rotogate_pending_bodies").await == 0).await;
 }

@@ -19,7 +19,7 @@ const STREAM: u32 = 1;
 /// A header field, as bytes.
 pub(crate) type Field = (Vec<u8>, Vec<u8>);
 
-/// What became of the stream.
+/// The outcome of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Status(u16),
@@ -29,7 +29,7 @@ pub(crate) enum Outcome {
     Gone(Option<u32>),
 }
 
-/// What comes after the head of a request.
+/// The parts after the head of a request.
 #[derive(Clone, Debug)]
 pub(crate) enum Part {
     Data(Vec<u8>),
@@ -96,7 +96,7 @@ fn length(out: &mut Vec<u8>, length: usize) {
     out.push(u8::try_from(rest).unwrap());
 }
 
-/// Reads until the stream has ended. `None` where the connection ended without a word.
+/// Reads until the stream has ended. `None` if the connection ended without a frame about the stream.
 fn outcome(stream: &TcpStream) -> Option<Outcome> {
     let mut reader = BufReader::new(stream);
     let mut status = None;

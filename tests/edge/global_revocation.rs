@@ -1,5 +1,5 @@
-//! Global token revocation, and security events that refresh, against the real binary: what another issuer ends is refused at
-//! the next request, and what it changes is asked for anew.
+//! Global token revocation, and security events that refresh, against the real binary: the next request with an ended token
+//! is refused, and changed data are read again.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ use support::wire::Reply;
 const GATE: &str = "http://gate.test";
 const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type";
 
-/// An issuer that revokes, tells of events, and whose users the directory knows; with a store on disk.
+/// An issuer that revokes and reports events, whose users the directory knows; with a store on disk.
 fn scene(hook: &Documents, limits: &str) -> Scene {
     keep_secret(TRANSMITTER);
     let told = r#"global_revocation = { path = "/revoke/okta", client_id = "0oa1" }
@@ -74,7 +74,7 @@ impl Scene {
         self.idp.token(&json!({ "sub": sub, "jti": jti, "iat": now() - 5, "tenant": "acme", "scope": "read" }))
     }
 
-    /// Ours, for our user, of a session that the issuer vouched for.
+    /// A token of the gate for its user, of a session that the issuer vouched for.
     fn own(&self) -> String {
         access(&self.present(&self.signed(&json!({ "iat": now() - 5, "sid": "s-1" }))))
     }
@@ -139,7 +139,7 @@ fn s13_s14_s15_another_issuer_ends_everything_of_its_user_and_of_nobody_else() {
     }
     hook.document("/hook/lookup", &json!({ "active": true, "subject": "u-17", "scopes": ["read"] }));
     status(&scene, [200; 3]);
-    // S15: refused at the next request, and after kill -9. S14: a second use of the JWT is none.
+    // S15: refused at the next request, and after kill -9. S14: a second use of the JWT is refused.
     let once = good();
     assert_eq!(scene.revoke(&once, &user()).status, 204);
     status(&scene, [401, 200, 401]);
@@ -162,7 +162,7 @@ fn s19_s20_s22_s23_an_event_refreshes_or_ends_and_later_logins_live() {
     let (scene, hook) = scene_and_hook("");
     let (theirs, ours) = (scene.foreign("u-1"), scene.own());
     assert_eq!((scene.status(&theirs, "/okta/x"), scene.status(&ours, "/x")), (200, 200));
-    // Logged, or nobody's: nothing changes.
+    // An event that is only logged, or that concerns no user, changes nothing.
     assert_eq!(scene.tell("device-compliance-change", &user(), &json!({ "current_status": "not-compliant" })), 202);
     assert_eq!(scene.tell("credential-change", &user(), &json!({ "change_type": "create" })), 202);
     let tenant = json!({ "format": "complex", "tenant": { "format": "opaque", "id": "t-1" } });
@@ -182,7 +182,7 @@ fn s19_s20_s22_s23_an_event_refreshes_or_ends_and_later_logins_live() {
     let again = access(&scene.present(&scene.signed(&json!({ "iat": now() - 5, "sid": "s-1" }))));
     assert_eq!(scene.status(&again, "/x"), 200);
     assert!(hook.times("/hook/lookup") > asked);
-    // By e-mail address: our user ends, whom the directory names.
+    // By e-mail address: the sessions of the user that the directory names end.
     let email = json!({ "format": "email", "email": "ada@example.com" });
     assert_eq!(scene.tell("session-revoked", &email, &json!({})), 202);
     assert_eq!(scene.status(&again, "/x"), 401);

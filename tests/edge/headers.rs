@@ -78,7 +78,7 @@ fn t24_headers_of_other_products_pass_in_no_spelling_unless_they_are_kept() {
         assert_eq!(edge.ask(&format!("GET {path}"), &OF_PRODUCTS).status, 200);
         assert_eq!(says_forged(&edge.stub.one().headers), Vec::<&(String, String)>::new(), "{path}");
     }
-    // Nor behind the body.
+    // The headers do not arrive as trailers either.
     let mut wire = edge.wire();
     wire.head("POST /public/x", &["Host: gate.test", "Transfer-Encoding: chunked"]);
     wire.send("1\r\na\r\n0\r\nX-Amzn-Oidc-Identity: forged\r\nClient-Cert: forged\r\nX-Other: kept\r\n\r\n");
@@ -91,7 +91,7 @@ fn t24_headers_of_other_products_pass_in_no_spelling_unless_they_are_kept() {
     let more = ["X-Tenant: forged", "x_tenant: forged", "X-Acme-User: forged", "X.Acme.Role: forged", "X-Acme: kept"];
     assert_eq!(edge.ask("GET /public/x", &[&OF_PRODUCTS[..], &more[..]].concat()).status, 200);
     let received = edge.stub.one();
-    // What is kept is kept as it is written, and not in the spellings of it.
+    // `keep` lets a header pass only in the exact spelling.
     let mut kept: Vec<String> =
         says_forged(&received.headers).iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
     kept.sort();
@@ -123,7 +123,7 @@ fn t3_forged_identity_headers_pass_on_no_route() {
             assert_eq!(received.confusable(name).len(), 1, "{path} {name}: set exactly once");
         }
         assert_eq!(received.all("x-auth-client"), ["web"]);
-        // A public route has no caller, whatever token comes along.
+        // A public route has no caller, even with a token.
         assert_eq!(edge.ask_as(&tokens.access, "GET /public/x", &twice).status, 200);
         assert_eq!(edge.stub.one().confusable("x-auth-subject"), Vec::<&str>::new());
     }
@@ -203,7 +203,7 @@ everywhere = true
         assert_eq!(received.confusable("x-auth-subject"), Vec::<&str>::new());
         assert_eq!(received.confusable("host").len(), 1);
     }
-    // A subject goes into a header: what could break one is refused (J9).
+    // A subject becomes a header, so a subject that could break a header is refused (J9).
     for subject in ["a\r\nb", "a b", "é", ""] {
         let token = issuer.token(&json!({ "sub": subject }));
         assert_eq!(edge.ask_as(&token, "GET /private", &[]).status, 401, "{subject:?}");

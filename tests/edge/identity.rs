@@ -1,5 +1,5 @@
 //! T3: identity headers in every spelling, on every kind of route, over both versions of HTTP, in heads and in trailers.
-//! What the client says of itself never arrives; what the gate says arrives once.
+//! The client's identity headers never arrive; the gate's arrive once.
 
 use super::frames::{self, Field, Outcome, Part, fields};
 use support::stub::{Edge, HEAD, Received};

@@ -15,7 +15,7 @@ use super::long_replies::{begun, is_cut};
 use support::stub::{Edge, HEAD};
 use support::{Place, keep_secret, until};
 
-/// A question as it arrived.
+/// A received question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Question {
     target: String,
@@ -128,7 +128,7 @@ pub(crate) fn active(changes: &Value) -> Value {
     answer
 }
 
-/// A gate whose issuer `idp` is asked at this server, with these further settings.
+/// A gate whose issuer `idp` is introspected at this server, with these further settings.
 fn edge(server: &Server, settings: &str, keys: &str) -> Edge {
     let config = format!(
         r#"{HEAD}
@@ -194,13 +194,13 @@ fn i14_i20_an_opaque_token_is_what_its_issuer_says() {
     assert_eq!(String::from_utf8(pair).unwrap(), "the+gate:s3cret+of%3Athe+gate");
     let form: Vec<_> = asked[0].form.iter().map(|(name, value)| (&**name, &**value)).collect();
     assert_eq!(form, [("token", "opaque"), ("token_type_hint", "access_token")]);
-    // What a route requires is judged on the cached answer, too.
+    // The demands of a route apply to the cached answer, too.
     for (path, expected) in [("/x", 200), ("/admin/x", 403), ("/reports/x", 401), ("/own/x", 401), ("/x", 200)] {
         assert_eq!(status_of(&edge, "opaque", path), expected, "{path}");
     }
     assert_eq!(edge.stub.take().len(), 2);
     assert_eq!(server.asked(), []);
-    // A login beside it is as before.
+    // A login works as before.
     let own = edge.login().access;
     assert_eq!(status_of(&edge, &own, "/own/x"), 200);
     edge.stub.take();
@@ -246,7 +246,7 @@ fn i20_a_response_that_lies_or_breaks_decides_nothing() {
         assert_eq!(reply.header("retry-after"), if token == "busy" { "17" } else { "1" }, "{token}");
         assert!(reply.all("www-authenticate").is_empty(), "{token}: no client throws its token away");
         assert_eq!(server.asked().len(), 1, "{token}: asked once, and not again");
-        // It is not remembered.
+        // The answer is not cached.
         server.says(token, &active(&json!({})));
         assert_eq!(status_of(&edge, token, "/x"), 200, "{token}");
         assert_eq!(server.asked().len(), 1, "{token}");

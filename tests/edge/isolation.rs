@@ -1,5 +1,5 @@
-//! Several issuers at one gate: whose tokens count where, and what they can never do. And what an endpoint knows of others'
-//! accounts.
+//! Several issuers at one gate: the routes that accept their tokens, and the limits of these tokens. Also the isolation of
+//! accounts between endpoints.
 
 use serde_json::{Value, json};
 
@@ -113,7 +113,7 @@ impl World {
         introspect(&self.edge, "/connect/introspect", &self.secret, token)
     }
 
-    /// Of a token that says it is `demo`'s.
+    /// A token with this subject, which poses as a user of the gate.
     fn posing(&self, sub: &str, audience: &str) -> String {
         self.idp.token(&json!({ "sub": sub, "aud": audience, "client_id": "web", "scope": "read write admin" }))
     }
@@ -356,7 +356,7 @@ fn r20_an_endpoint_that_names_no_client_does_not_go_around_the_entry_of_its_own(
     let place = Place::new(&format!("{CONFIG}{}", entry(&format!("secret_hash = \"{hash}\"\nscopes = [\"read\"]\n"))));
     let checked = place.run(&["check"], "");
     assert!(checked.code == Some(2) && checked.stderr.contains("endpoints[1].client: missing"), "{checked:?}");
-    // A public one counts, with its grants and its scopes.
+    // A public client of that name counts, with its grants and its scopes.
     let login = |more: &str| {
         let edge = Edge::with(
             &format!("{HEAD}{}[[routes]]\npath = \"/{{*rest}}\"\nupstream = \"app\"\n", entry(more)),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 pub(crate) const URL: &str = "https://idp.test/";
 
-/// Its key.
+/// The issuer, with its key.
 pub(crate) struct Issuer(SigningKey);
 
 impl Issuer {
@@ -41,7 +41,7 @@ impl Issuer {
         self.sign_bytes(header.to_string().as_bytes(), claims.to_string().as_bytes())
     }
 
-    /// Signs what may be no JSON at all.
+    /// Signs any bytes, even if they are not JSON.
     pub(crate) fn sign_bytes(&self, header: &[u8], claims: &[u8]) -> String {
         let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
         let signature = URL_SAFE_NO_PAD.encode(self.0.sign(signed.as_bytes()).to_bytes());

@@ -48,12 +48,12 @@ async fn i44_a_reload_takes_issuers_that_come_leave_and_change_and_the_others_go
     let metrics = String::from_utf8(edge.gate.admin_get("/metrics").await.body.to_vec()).unwrap();
     assert!(metrics.contains("issuer=\"comes\"") && !metrics.contains("issuer=\"leaves\""), "{metrics}");
 
-    // A change of the rules alone: its keys are not fetched again.
+    // A change of only the rules: the gate does not fetch the keys again.
     let other = two.replace(&entry(comes, "comes"), &entry(comes, "comes").replace("[\"api\"]", "[\"other\"]"));
     let fetched = comes.fetches();
     reload(&edge, &other, TAKEN).await;
     assert_eq!((statuses(), comes.fetches()), ([200, 401, 401], fetched));
-    // Another place for its keys, where there are others.
+    // Another address with other keys.
     let new = Issuer::new(2);
     comes.document("/others", &json!({ "keys": [new.jwk("k1")] }));
     let elsewhere = format!("jwks_url = \"{}\"", comes.at("/others"));
@@ -77,7 +77,7 @@ async fn i44_a_mistake_in_an_issuer_leaves_all_of_the_old_configuration_in_force
         ("jwks_url = \"http://id.example.com/k\"", "issuers[0].jwks_url: "),
         ("discovery = true\ntyp = []", "issuers[0].typ: is empty"),
     ] {
-        // With the mistake, another issuer would come.
+        // Besides the mistake, the configuration adds an issuer.
         let entries = format!("{}{}", one.entry("one", source).replace("\nfetch", "\n#fetch"), entry(&two, "two"));
         reload(&edge, &entries, said).await;
         assert_eq!(tokens.each_ref().map(|token| status(&edge, token)), [200, 401], "{source}");
@@ -124,12 +124,12 @@ async fn i21_i44_introspected_tokens_of_an_issuer_that_stays_are_not_asked_about
     let statuses = || ["a_1", "b_1"].map(|token| status(&edge, token));
     assert_eq!(statuses(), [200, 200]);
     assert_eq!([one.asked().len(), two.asked().len()], [1, 1]);
-    // The second one changes.
+    // The second issuer changes.
     let other = format!("{}{}", entry(&one, "one", "a_", ""), entry(&two, "two", "b_", ", cache = \"20s\""));
     reload(&edge, &other, TAKEN).await;
     assert_eq!(statuses(), [200, 200]);
     assert_eq!([one.asked().len(), two.asked().len()], [0, 1]);
-    // And leaves.
+    // The second issuer is removed.
     reload(&edge, &entry(&one, "one", "a_", ""), TAKEN).await;
     assert_eq!(statuses(), [200, 401]);
     assert_eq!([one.asked().len(), two.asked().len()], [0, 0]);

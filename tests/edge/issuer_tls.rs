@@ -26,7 +26,8 @@ struct Provider {
 }
 
 impl Provider {
-    /// With a certificate of `pki`. It takes certificates of `clients` alone, if there are any.
+    /// Starts the provider with a certificate of `pki`. With `clients`, it accepts only clients with certificates of
+    /// that authority.
     fn start(pki: &Pki, clients: Option<&Pki>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -171,7 +172,7 @@ async fn i1_i20_servers_that_ask_for_a_client_certificate() {
     let of_kc = edge(&config(&provider, BOTH, BOTH), &pki, &pki.issue(&["gate"]));
     assert_eq!([status(&of_kc, &token), status(&of_kc, "opaque")], [200, 401]);
     assert_eq!(provider.served(), ["/keys", "/introspect"]);
-    // None, and one of another authority.
+    // No certificate, and a certificate of another authority.
     for (files, client) in [(CA, pki.issue(&["gate"])), (BOTH, other.issue(&["gate"]))] {
         let of_kc = edge(&config(&provider, files, files), &pki, &client);
         assert_eq!([status(&of_kc, &token), status(&of_kc, "opaque")], [503, 503], "{files}");

@@ -1,4 +1,4 @@
-//! The J rules on the wire, with other issuers' tokens, and what a route asks of a token.
+//! The J rules on the wire, with other issuers' tokens, and the demands of a route on a token.
 
 use serde_json::{Value, json};
 
@@ -64,7 +64,7 @@ impl World {
         self.edge.ask_as(token, &format!("GET {path}"), &[]).status
     }
 
-    /// Refused with the one answer that a bad token gets, and nothing arrived.
+    /// Refused with the common answer for bad tokens, and no request arrived.
     pub(crate) fn refuses(&self, token: &str, what: &str) {
         let reply = self.edge.ask_as(token, "GET /x", &[]);
         assert_eq!(reply.status, 401, "{what}");
@@ -92,13 +92,13 @@ fn j6_j8_a_token_of_another_issuer_is_good_where_its_rules_say_so() {
         let header = json!({ "alg": "EdDSA", "typ": typ, "kid": "k1" });
         assert_eq!(world.status(&world.idp.sign(&header, &claims(&json!({}))), "/x"), 200, "{typ}");
     }
-    // Without a name of its own the one key is taken, whatever the token calls it.
+    // A single key without a name is used whatever `kid` the token has.
     let theirs = claims(&json!({ "iss": "https://pem.test/", "aud": ["other", "pem-api"] }));
     for header in [json!({ "alg": "EdDSA", "typ": "JWT" }), json!({ "alg": "EdDSA", "typ": "JWT", "kid": "any" })] {
         assert_eq!(world.status(&world.pem.sign(&header, &theirs), "/x"), 200, "{header}");
     }
     world.edge.stub.take();
-    // What they call a session or an account is not ours.
+    // The issuers' session and account claims are not those of the gate.
     let posing =
         world.idp.token(&json!({ "sid": "0190a0a0-0000-7000-8000-000000000000", "gen": 1, "account": "acme" }));
     assert_eq!(world.status(&posing, "/x"), 200);
@@ -293,7 +293,7 @@ fn j16_a_key_that_is_gone_from_the_file_is_refused_and_a_new_one_is_taken() {
     let jwks = json!({ "keys": [new.jwk("k4")] }).to_string();
     std::fs::write(world.edge.place.path("idp.next"), jwks).unwrap();
     std::fs::rename(world.edge.place.path("idp.next"), world.edge.place.path("idp.json")).unwrap();
-    // Seen within a second or so; how soon is not this test's matter.
+    // The gate notices the change within about a second; this test does not measure the time.
     while world.status(&fresh, "/x") != 200 {
         std::thread::yield_now();
     }
@@ -334,7 +334,7 @@ fn j21_a_key_is_taken_out_though_another_issuers_file_is_broken_and_though_size_
     until_refused(&world, &of_idp);
     assert_eq!(world.status(&Issuer::new(7).token(&json!({})), "/x"), 200);
     assert_eq!(world.status(&of_pem_old, "/x"), 200, "what is broken keeps its own old set");
-    // As long as the old one, and as old.
+    // A file of the same length and modification time.
     put(&world, "pem.pem", &Issuer::new(8).pem());
     until_refused(&world, &of_pem_old);
     assert_eq!(world.status(&of_pem(&Issuer::new(8)), "/x"), 200);

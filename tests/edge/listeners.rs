@@ -49,7 +49,7 @@ fn a_route_and_an_endpoint_serve_only_the_listeners_that_they_name() {
     ] {
         assert_eq!(status(address, method, path), expected, "{method} {path}");
     }
-    // What another listener serves is not told.
+    // `Allow` does not reveal routes of another listener.
     for (address, allowed) in [(public, "PATCH"), (internal, "GET, HEAD")] {
         let said = raw(address, b"DELETE /public/metrics HTTP/1.1\r\nhost: gate.test\r\nconnection: close\r\n\r\n");
         assert!(said.contains(&format!("\r\nallow: {allowed}\r\n")), "{said}");

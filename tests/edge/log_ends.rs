@@ -1,4 +1,4 @@
-//! P36: which lines are there after the gate has ended, however it ended.
+//! P36: the log lines after each kind of end of the gate.
 
 use std::fs;
 use std::time::Duration;

@@ -11,23 +11,23 @@ use super::issuer::{Issuer, URL};
 use support::keep_secret;
 use support::stub::{Edge, HEAD, ROUTES, tokens};
 
-/// What is looked for, and what it is.
+/// A secret to search for, and its description.
 struct Secret {
     what: &'static str,
     text: String,
 }
 
-/// The spellings in which a text may stand in an output.
+/// The encodings in which an output may contain a text.
 fn spellings(text: &str) -> Vec<String> {
     let json = serde_json::to_string(text).unwrap();
     let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
     let bytes = format!("{:?}", text.as_bytes());
-    // Of base64, what does not depend on what stands before it.
+    // The part of base64 that does not depend on the preceding bytes.
     let base64 = (0..3).map(|offset| {
         let encoded = STANDARD.encode([&vec![b' '; offset][..], text.as_bytes()].concat());
         encoded.trim_end_matches('=')[(offset * 8).div_ceil(6)..].to_owned()
     });
-    // Nor on what follows.
+    // The part must not depend on the following bytes either.
     let base64: Vec<String> = base64.map(|text| text[..text.len() - 2].to_owned()).collect();
     let url = base64.iter().map(|text| text.replace('+', "-").replace('/', "_"));
     [
@@ -43,7 +43,7 @@ fn spellings(text: &str) -> Vec<String> {
     .collect()
 }
 
-/// Which secrets are in an output.
+/// The secrets that an output contains.
 fn found<'a>(output: &str, secrets: &'a [Secret]) -> Vec<&'a str> {
     let is_in = |secret: &&Secret| {
         assert!(secret.text.len() >= 12, "{} is too short to be looked for", secret.what);
@@ -156,7 +156,7 @@ fn p38_no_output_holds_a_secret_whatever_is_done_with_it() {
     wire.send(b"the-body-of-a-request");
     said.push(wire.reply());
     add("a body", "the-body-of-a-request");
-    // What the operator has.
+    // The operator's token.
     let token = fs::read_to_string(edge.place.path("data/admin.token")).unwrap();
     add("the admin token", token.trim());
     let runtime = tokio::runtime::Runtime::new().unwrap();

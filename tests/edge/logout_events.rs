@@ -1,4 +1,4 @@
-//! What other issuers end: back-channel logout and security events, against the real binary.
+//! Ends by other issuers: back-channel logout and security events, against the real binary.
 
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ const LOGOUT: &str = "http://schemas.openid.net/event/backchannel-logout";
 const REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
 const VERIFICATION: &str = "https://schemas.openid.net/secevent/ssf/event-type/verification";
 
-/// Two issuers that tell of ends, and a route for their tokens.
+/// Two issuers that report ends, and a route for their tokens.
 pub(crate) const CONFIG_OF_EVENTS: &str = r#"
 [[issuers]]
 name = "idp"
@@ -207,23 +207,23 @@ fn n50_n53_n54_a_session_a_subject_and_nobody_elses() {
         assert_eq!(got, wanted);
     };
     all([200; 5]);
-    // With both, the session alone.
+    // With both, only the session ends.
     assert_eq!(out("/logout/idp", &world.idp, json!({ "sid": "s-1" })), 200);
     all([401, 200, 200, 200, 200]);
-    // Twice is as once.
+    // A repeated notice has no further effect.
     assert_eq!(out("/logout/idp", &world.idp, json!({ "sid": "s-1" })), 200);
     assert_eq!(out("/logout/idp", &world.idp, json!({ "sid": "s-3", "sub": null })), 200);
     all([401, 200, 401, 200, 200]);
     assert_eq!(out("/logout/idp", &world.idp, json!({})), 200);
     all([401, 401, 401, 200, 200]);
-    // First seen after the event, and issued before it; and of a later login.
+    // A token that the gate first sees after the event, issued before it, and a token of a later login.
     assert_eq!(world.status(&world.token(&json!({ "jti": "unseen" }))), 401);
     assert_eq!(world.status(&world.idp.token(&json!({ "jti": "later", "iat": now() + 5 }))), 200);
     // An issuer without sid in its tokens: the subject falls back, sid alone is refused and ends nothing.
     let iss = "https://other.test/";
     assert_eq!(out("/logout/other", &world.other, json!({ "iss": iss, "sub": null, "sid": "s-1" })), 400);
     assert_eq!(world.status(&other), 200);
-    assert!(world.edge.gate.log().contains("session_claim says that tokens have none"));
+    assert!(world.edge.gate.log().contains("by session_claim the tokens have no session"));
     assert_eq!(out("/logout/other", &world.other, json!({ "iss": iss, "sid": "s-1" })), 200);
     assert_eq!(world.status(&other), 401);
     assert_eq!(world.status(&own), 200, "our own users are ours");
@@ -237,7 +237,7 @@ fn n51_n52_what_was_acknowledged_survives_kill_9_and_ends_no_later_login() {
     let of_subject = world.token(&json!({ "sub": "carol", "jti": "t-2" }));
     assert_eq!((world.status(&before), world.status(&of_subject)), (200, 200));
     let told = world.idp.sign(&header(Some("logout+jwt")), &logout(&json!({ "sid": "s-1", "iat": now() - 5 })));
-    // Each is the last thing that the process did.
+    // Each end is the last action of a killed process.
     assert_eq!(world.log_out("/logout/idp", &told).status, 200);
     world.edge.gate.kill();
     world.edge.gate = world.edge.place.start();
@@ -266,12 +266,12 @@ fn n66_a_notice_of_a_session_ends_the_tokens_of_its_subject_that_name_none() {
     all([200; 4]);
     let logout = logout(&json!({ "sid": "s-1" }));
     assert_eq!(world.log_out("/logout/idp", &world.idp.sign(&header(Some("logout+jwt")), &logout)).status, 200);
-    // Not the other session of the same user, and nobody else's.
+    // The other session of the user and the sessions of other users go on.
     all([401, 200, 401, 200]);
     assert_eq!(world.status(&world.token(&json!({ "jti": "unseen" }))), 401);
     assert_eq!(world.status(&world.token(&json!({ "jti": "odd", "sid": 7 }))), 401, "which names no session either");
     assert_eq!(world.status(&world.idp.token(&json!({ "jti": "later", "iat": now() + 5 }))), 200);
-    // The same by an event.
+    // The same end by an event.
     let event = json!({ "sub_id": {
         "format": "complex",
         "session": { "format": "opaque", "id": "s-3" },
@@ -290,7 +290,7 @@ fn n66_n73_a_session_alone_that_no_token_named_is_an_error_and_its_tokens_are_re
     };
     let named = |sid: &str| world.token(&json!({ "sid": sid, "jti": format!("t-{sid}") }));
     let event = json!({ "sub_id": { "format": "complex", "session": { "format": "opaque", "id": "s-1" } } });
-    // Before any token, with tokens that name none, and with a token that names another one.
+    // Before any token, with tokens that name no session, and with a token that names another session.
     assert_eq!((out("s-0"), world.pushed(&event).status), (400, 400));
     let log = world.edge.gate.log();
     let line = log.lines().find(|line| line.contains("no accepted token of this issuer named it")).expect("a line");
@@ -300,10 +300,11 @@ fn n66_n73_a_session_alone_that_no_token_named_is_an_error_and_its_tokens_are_re
     let (two, three) = (named("s-2"), named("s-3"));
     assert_eq!((world.status(&two), out("s-0"), world.pushed(&event).status), (200, 400, 400));
     assert_eq!([world.status(&none), world.status(&two)], [200, 200], "nothing said whose session it was");
-    // Once a notice named the session of a token, the claim is right, and a session may never have come here.
+    // Once a notice has named the session of a token, the claim is known to be right, and an unknown session may never
+    // have been at this gate.
     assert_eq!((out("s-2"), out("never-here"), world.pushed(&event).status), (200, 200, 202));
     assert_eq!([world.status(&two), world.status(&three), world.status(&none)], [401, 200, 200]);
-    // What was answered with 400 holds all the same.
+    // The end holds although the answer was 400.
     assert_eq!([world.status(&named("s-0")), world.status(&named("s-1"))], [401, 401]);
 }
 
@@ -328,7 +329,7 @@ fn n72_a_session_that_no_token_named_ends_all_tokens_of_its_subject_and_nobody_e
     let log = world.edge.gate.log();
     let line = log.lines().find(|line| line.contains("all tokens of its subject end")).expect("a line");
     assert!(line.contains("WARN") && line.contains("session_claim"), "{line}");
-    // The same by an event.
+    // The same end by an event.
     let event = json!({ "sub_id": {
         "format": "complex",
         "session": { "format": "opaque", "id": "s-3" },
@@ -377,7 +378,7 @@ fn n49_n50_n55_security_events_and_their_words() {
     refused(world.push(&forged, &[media, &authorization]), "invalid_key");
     let typed = world.idp.sign(&header(Some("JWT")), &event(&json!({})));
     refused(world.push(&typed, &[media, &authorization]), "invalid_request");
-    // Others are noted, and end nothing.
+    // Other events are logged, and end nothing.
     let verification = json!({ "events": { VERIFICATION: { "state": "state-of-this-test" } } });
     assert_eq!(world.pushed(&verification).status, 202);
     assert!(world.edge.gate.log().contains("state-of-this-test"));
@@ -475,7 +476,7 @@ async fn n51_n55_notices_are_counted_and_a_refused_one_is_in_the_audit_log() {
     assert!(!log.contains(&forged) && !log.contains(&good), "A6");
 }
 
-/// The provider's keys cannot be fetched: nothing was decided, and its sender is no forger.
+/// The provider's keys cannot be fetched: nothing was decided, and the sender does not count as a forger.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn n49_n51_without_keys_a_notice_is_undecided_and_counts_against_nobody() {
     let limits = "[limits]\nforged_per_address = \"2/1h\"\n";
@@ -498,6 +499,6 @@ async fn n49_n51_without_keys_a_notice_is_undecided_and_counts_against_nobody() 
         assert_eq!(world.edge.gate.metric(&series(protocol)).await, 6);
     }
     assert!(!world.edge.gate.log().contains("notice_refused"), "nothing was refused");
-    // One that is refused does count.
+    // A refused notice counts.
     assert_eq!(world.log_out("/logout/other", "no token").status, 400);
 }

@@ -1,4 +1,4 @@
-//! A6: what a client sends makes no log line of its own. O18 to O24: what the logs say, and what they never cost.
+//! A6: a client's text never becomes a log line. O18 to O24: the content of the logs, and their costs.
 
 use std::fs::{self, File};
 
@@ -115,7 +115,7 @@ fn a6_hostile_texts_make_no_line_of_their_own_in_a_json_log() {
     }
 }
 
-/// Every value is a string, a number or a boolean, and no string is Rust's idea of one.
+/// Every value is a string, a number or a boolean, and no string is in Rust's `Debug` form.
 fn is_flat(line: &Value) {
     for (key, value) in line.as_object().unwrap() {
         assert!(value.is_string() || value.is_number() || value.is_boolean(), "{key}: {line}");
@@ -214,7 +214,7 @@ fn p33_o18_no_level_of_the_log_hides_access_lines_or_the_audit_trail() {
         let log = gate.log.clone();
         assert_eq!(gate.stop(), Some(0));
         let log = fs::read_to_string(log).unwrap();
-        // A warning and what is none.
+        // A warning, and a line that is not a warning.
         for event in ["session.start", "revocation"] {
             assert!(log.contains(&format!("\"event.action\":\"{event}\"")), "{level}, {variable:?}: {log}");
         }
@@ -266,7 +266,7 @@ fn o19_a_line_says_who_asked_what_and_what_came_of_it() {
         assert!(line[key].is_string(), "{key}: {line:#}");
     }
     assert!(!line.to_string().contains("secret"), "{line:#}");
-    // Whom tokens were given to.
+    // The subjects of issued tokens.
     let login = logging.one("/connect/token");
     assert_eq!((&login["rotogate.dialect"], &login["rotogate.outcome"]), (&json!("oauth2"), &json!("answered")));
     assert_eq!((&login["user.id"], &login["session.id"]), (&line["user.id"], &line["session.id"]));
@@ -317,7 +317,7 @@ fn p32_o19_a_refused_line_says_why_and_whose_token_it_would_have_been() {
     assert_eq!((&nonsense["rotogate.outcome"], nonsense.get("user.id")), (&json!("malformed_token"), None));
     assert!(nonsense["rotogate.detail"].is_string(), "{nonsense:#}");
     assert_eq!(good.get("rotogate.token.unverified"), None);
-    // A token whose signature holds, of a session that is over.
+    // A token with a good signature, of an ended session.
     let revoked = edge.form("/connect/revocation", &[], &[("client_id", "web"), ("token", &tokens.refresh)]);
     assert_eq!(revoked.status, 200);
     assert_eq!(edge.ask_as(&tokens.access, "GET /private/over", &[]).status, 401);
@@ -359,7 +359,7 @@ fn o19_a_stream_has_a_line_when_it_begins_and_one_when_it_ends() {
     assert_eq!(wire.chunk(), b"");
     let line = logging.one("/public/parts");
     assert_eq!((&line["http.response.body.size"], &line["rotogate.end"]), (&json!(5), &json!("complete")));
-    // A client that goes first, once its request is upstream.
+    // A client that disconnects once its request is upstream.
     edge.stub.take();
     let mut wire = edge.wire();
     wire.head("GET /public/silent", &["Host: gate.test"]);
@@ -431,7 +431,7 @@ fn o21_a_request_has_an_id_everywhere_and_only_a_trusted_proxy_gives_one() {
         let lines = logging.lines();
         let event = lines.iter().find(|line| line["message"] == "refused" && line["http.request.id"] == id.as_str());
         assert!(event.is_some(), "{lines:#?}");
-        // Where the upstream fails, too.
+        // The same holds when the upstream fails.
         let failed = edge.ask("GET /public/reset", &[&header]);
         assert_eq!((failed.status, &failed.json()["request_id"]), (502, &json!(failed.header("x-request-id"))));
     }
@@ -488,7 +488,7 @@ fn renamed(signal: &str) {
     let (mut all, new) = (paths(&old), paths(&now));
     assert!(!all.is_empty() && !new.is_empty());
     all.extend(new);
-    // Those of one thread are in order.
+    // Lines of one thread are in order.
     all.sort_by_key(|path| path.rsplit('/').next().unwrap().parse::<u32>().unwrap());
     assert_eq!(all, (0..total).map(|number| format!("/public/{number}")).collect::<Vec<_>>());
     drop(place);

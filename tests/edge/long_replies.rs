@@ -1,5 +1,5 @@
 //! Long replies end with their authority: a revocation ends them within a second or so, a rotation carries them on, expiry
-//! ends them unless the route keeps them. What is cut is seen to be cut.
+//! ends them unless the route keeps them. A client can see that a reply was cut.
 
 use support::stub::{Edge, HEAD, tokens};
 use support::until;
@@ -51,7 +51,7 @@ fn a_rotation_carries_a_stream_on_though_it_ends_the_token() {
     let mut stream = begun(&edge, "/events/parts", &held.access);
     let mut latest = tokens(&edge.refresh(&[], &held.refresh));
     assert_eq!(edge.ask_as(&held.access, "GET /x", &[]).status, 401, "the old token is over");
-    // Longer than it takes to look, however slow the machine is: three looks of a tunnel of its own would be no surer.
+    // Longer than a check of the gate takes on a slow machine.
     for n in 0..4 {
         std::thread::sleep(std::time::Duration::from_millis(800));
         let text = format!("part {n}");

@@ -1,4 +1,4 @@
-//! What `/metrics` tells, and what it never takes from a request (requirement A7).
+//! The content of `/metrics`, into which no text of a request passes (requirement A7).
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -114,7 +114,7 @@ async fn o27_p22_metrics_come_in_the_format_that_is_asked_for_and_each_has_its_h
         let (media, plain) = scraped(&gate, accept).await;
         assert_eq!(media, "text/plain; version=0.0.4; charset=utf-8");
         assert!(!plain.contains("# EOF") && !plain.contains("# UNIT"), "{plain}");
-        // What `promtool check metrics` asks: each series has a head with help and type under its own name.
+        // The rule of `promtool check metrics`: each series has help and type under its own name.
         for line in plain.lines().filter(|line| !line.starts_with('#')) {
             let name = line.split(['{', ' ']).next().unwrap();
             let known = |mark: &str, name: &str| plain.contains(&format!("# {mark} {name} "));
@@ -124,13 +124,13 @@ async fn o27_p22_metrics_come_in_the_format_that_is_asked_for_and_each_has_its_h
     }
 }
 
-/// What a family is called in the text format.
+/// The names of the families in the text format.
 fn families(plain: &str) -> BTreeSet<&str> {
     let types = plain.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     types.filter_map(|line| line.split(' ').next()).collect()
 }
 
-/// What every gate has, whatever happens to it.
+/// The families of every gate, even before any request.
 const FAMILIES: &str = "\
     build_info ready engine_time_skew_seconds requests_total request_duration_seconds gate_duration_seconds \
     grpc_responses_total request_bytes_total response_bytes_total streams_ended_total requests_in_flight requests_limit \
@@ -241,7 +241,7 @@ async fn p22_promtool_has_nothing_to_say_about_the_metrics() {
     gate.get("/private", "nonsense").await;
     let (_, plain) = scraped(&gate, "text/plain").await;
     assert_eq!(promtool(&["check", "metrics"], &plain), (true, String::new()), "{plain}");
-    // It does find faults.
+    // promtool finds faults.
     let (is_good, said) = promtool(&["check", "metrics"], "# TYPE bad counter\nbad 1\n");
     assert!(!is_good && said.contains("_total"), "{said}");
 }
@@ -279,7 +279,7 @@ async fn p27_rules_and_dashboard_name_only_metrics_that_exist() {
     assert!(is_good && said.contains("17 rules found"), "{said}");
     let (is_good, said) = promtool(&["test", "rules", "rotogate.rules.test.yml"], "");
     assert!(is_good, "{said}");
-    // The page is made of the types.
+    // The page is generated from the declarations.
     let page = std::fs::read_to_string(folder.join("../docs/metrics.md")).unwrap();
     let known: BTreeSet<&str> =
         page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | ").map(|(name, _)| name)).collect();
@@ -340,7 +340,7 @@ async fn p22_p27_prometheus_scrapes_openmetrics_and_evaluates_the_rules() {
     let ask = async |path: &str| {
         let request = Request::get(format!("http://127.0.0.1:{port}{path}")).body(Full::default()).unwrap();
         let answer = support::send(request).await;
-        // Before it is ready, it answers with a text.
+        // Before the gate is ready, it answers with a text.
         if answer.status == StatusCode::OK { answer.json() } else { serde_json::Value::Null }
     };
     // Prometheus asks for OpenMetrics, and counts a scrape that it cannot parse as down.

@@ -1,4 +1,4 @@
-//! A4: requests beyond `max_requests` are refused at once, whatever they are, and those under way go on.
+//! A4: all requests beyond `max_requests` are refused at once, and requests in flight continue.
 
 use std::io::Write;
 
@@ -16,7 +16,7 @@ use support::{CONFIG, Gate, until};
 const KUZZLE: &str = "[[endpoints]]\ndialect = \"kuzzle\"\npath = \"/k\"\n\
     [[routes]]\npath = \"/documents/{*rest}\"\ndialect = \"kuzzle\"\nupstream = \"app\"\n";
 
-/// One address, and one caller, may have all of them.
+/// One address, and one caller, may have all requests.
 const ALL: &str = "max_requests_per_address = \"100%\"\nmax_requests_per_caller = \"100%\"\n";
 
 fn edge(most: usize) -> Edge {

@@ -3,7 +3,7 @@
 use crate::corpus;
 use support::stub::Edge;
 
-/// As the head of the corpus says.
+/// The columns in the head of the corpus.
 pub(crate) const ROUTES: &str = r#"
 [[routes]]
 path = "/public/{*rest}"

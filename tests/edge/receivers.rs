@@ -30,7 +30,7 @@ fn files(place: &Place) {
     }
 }
 
-/// What the key of the receiver signs.
+/// The signature of the receiver's key.
 fn rs256(place: &Place, message: &[u8]) -> Vec<u8> {
     let text = std::fs::read_to_string(place.path("events.pem")).unwrap();
     let body: String = text.lines().filter(|line| !line.starts_with("-----")).collect();
@@ -66,7 +66,7 @@ async fn s24_s25_s26_s27_a_receiver_hears_of_each_end_and_its_key_opens_nothing(
     let claims = part(&told, 1);
     assert_eq!(claims["sub_id"]["session"]["id"], session(&one.access));
     assert_eq!((&claims["events"][REVOKED]["initiating_entity"], &claims["exp"]), (&"user".into(), &Value::Null));
-    // Its key is in the JWK set, and signs no access token.
+    // The receiver's key is in the JWK set, and signs no access token.
     let keys = gate.call(Method::GET, "/.well-known/jwks.json", &[], "").await.json();
     let kid = &part(&told, 0)["kid"];
     assert_eq!(
@@ -92,7 +92,7 @@ async fn s24_s25_s26_s27_a_receiver_hears_of_each_end_and_its_key_opens_nothing(
         assert_eq!(gate.call(Method::GET, "/api/x", &bearer, "").await.status, 401);
     }
 
-    // An outage, and a kill in it.
+    // An outage, with a kill during it.
     at.state().lie = Some(Box::new(|_| Some((503, String::new()))));
     gate.revoke(&two.refresh).await;
     until("the receiver was asked", async || at.state().asked.len() > 1).await;

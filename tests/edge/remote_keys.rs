@@ -1,4 +1,4 @@
-//! Issuers whose keys the gate fetches: what it does with their answers, and what a client sees.
+//! Issuers whose keys the gate fetches: the handling of their answers, and the replies to clients.
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -97,7 +97,7 @@ async fn i1_i2_a_new_key_is_taken_up_and_one_that_left_is_refused() {
     })
     .await;
     assert_eq!(status(&edge, &first), 200);
-    // The old one leaves. Its token was verified before, and is dead at once.
+    // The old key leaves the set. The gate refuses its verified token at once.
     provider.publish(&[new.jwk("k2")]);
     let admin = admin_token(&edge);
     let answer = edge.gate.admin(Method::POST, "/v1/issuers/kc/refresh", Some(&admin)).await;
@@ -139,11 +139,11 @@ async fn i4_i9_i11_a_gate_starts_without_its_issuers_and_one_does_not_touch_anot
     ] {
         assert_eq!(edge.gate.metric(series).await, expected, "{series}");
     }
-    // It answers at last.
+    // The issuer answers at last.
     silent.document(DISCOVERY, &json!({"issuer": silent.url(), "jwks_uri": silent.at("/keys")}));
     silent.publish(&[key.jwk("k1")]);
     until("the silent issuer is heard", async || status(&edge, &silent.token(&key, "k1")) == 200).await;
-    // And is silent again: what is known counts, what is not is undecided.
+    // The issuer is silent again: known keys count, and tokens of unknown keys are undecided.
     silent.fail();
     let admin = admin_token(&edge);
     let answer = edge.gate.admin(Method::POST, "/v1/issuers/silent/refresh", Some(&admin)).await;
@@ -163,7 +163,7 @@ async fn i11_a_required_issuer_keeps_the_gate_from_being_ready() {
     provider.document(DISCOVERY, &json!({"issuer": provider.url(), "jwks_uri": provider.at("/keys")}));
     provider.publish(&[Issuer::new(1).jwk("k1")]);
     until("the issuer is heard", async || edge.gate.admin_get("/readyz").await.status == StatusCode::OK).await;
-    // It was ready once, and stays so.
+    // The gate was ready once, and stays ready.
     provider.fail();
     let admin = admin_token(&edge);
     edge.gate.admin(Method::POST, "/v1/issuers/kc/refresh", Some(&admin)).await;
@@ -195,7 +195,7 @@ async fn i3_i43_unknown_kids_cause_one_fetch_and_no_series() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i51_i58_the_first_unknown_key_after_a_scheduled_fetch_is_taken_up_and_a_flood_fetches_no_more() {
-    // A token, and what the gate takes without `iat` into account: a logout.
+    // An access token, and a logout token, which the gate judges without regard to `iat`.
     for is_logout in [false, true] {
         let provider = Provider::start();
         let (old, new) = (Issuer::new(1), Issuer::new(2));

@@ -123,7 +123,7 @@ fn n41_n43_n48_each_resource_has_a_document_that_any_page_may_read_and_no_reques
         assert_eq!(reply.header("access-control-allow-headers"), "mcp-protocol-version");
     }
     assert_eq!(edge.ask(&format!("POST {WELL_KNOWN}/mcp"), &["Content-Length: 0"]).status, 405);
-    // Nothing elsewhere, not even near by.
+    // No other path has a document, not even a similar one.
     for path in ["/other", "/mcp/", "/MCP", "/mcp/admin", "/files", "//mcp"] {
         let reply = edge.ask(&format!("GET {WELL_KNOWN}{path}"), &[]);
         assert!(matches!(reply.status, 404 | 401), "{path}: {reply:?}");
@@ -161,7 +161,7 @@ fn n42_n44_a_resource_says_where_its_tokens_come_from_and_takes_those_for_itself
     let reply = edge.ask_as(&reader, "GET /mcp/admin", &[]);
     assert_eq!(reply.status, 403);
     assert_eq!(challenge(&reply), format!(r#"Bearer error="insufficient_scope", {says}, scope="write""#));
-    // It is byte for byte, opens nothing else, and a route may name more.
+    // The audience is compared byte for byte, opens no other route, and a route may name more audiences.
     for (aud, path, status) in [
         (json!("http://gate.test/mcp/"), "/mcp/x", 401),
         (json!("http://GATE.test/mcp"), "/mcp/x", 401),
@@ -177,7 +177,7 @@ fn n42_n44_a_resource_says_where_its_tokens_come_from_and_takes_those_for_itself
         let reply = edge.ask_as(&token(json!({ "aud": aud })), &format!("GET {path}"), &[]);
         assert_eq!(reply.status, status, "{aud} {path}");
     }
-    // Upstreams never see the token, and routes without a resource say what they always said.
+    // Upstreams never see the token, and routes without a resource answer as before.
     assert!(edge.stub.take().iter().all(|received| received.all("authorization").is_empty()));
     assert_eq!(challenge(&edge.ask("GET /x", &[])), "Bearer");
 }
@@ -201,7 +201,7 @@ fn n67_check_warns_of_a_route_that_tokens_of_a_resource_open_and_each_remedy_clo
     let narrowed = OPEN_ROUTE.replace("upstream", "audiences = [\"api\"]\nupstream");
     for (audience, route, is_open) in [
         ("http://gate.test/mcp", OPEN_ROUTE, true),
-        // What the warning names.
+        // The configuration that the warning is about.
         ("api", OPEN_ROUTE, false),
         ("http://gate.test/mcp", &narrowed, false),
     ] {
@@ -271,7 +271,7 @@ fn n46_a_login_must_be_strong_and_recent_enough_at_each_request() {
         (json!({ "auth_time": now }), 401),
         (json!({}), 401),
     ] {
-        // Twice: a token in the cache is judged as a new one.
+        // Twice: a cached token is judged like a new one.
         let token = token(login.clone());
         for path in ["/pay/x", "/pay/x"] {
             let reply = edge.ask_as(&token, &format!("GET {path}"), &[]);
@@ -287,7 +287,7 @@ fn n46_a_login_must_be_strong_and_recent_enough_at_each_request() {
     }
     let reply = edge.ask_as(&token(json!({ "acr": "silver" })), "GET /strong/x", &[]);
     assert!(challenge(&reply).contains(r#"acr_values="gold", resource_metadata="http://gate.test/"#), "{reply:?}");
-    // Its age is judged at each request, also that of a cached token.
+    // The age of the login is judged at each request, even with a cached token.
     let ageing = token(json!({ "acr": "gold", "auth_time": now - 298 }));
     let first = edge.ask_as(&ageing, "GET /pay/x", &[]).status;
     let mut last = first;
@@ -415,7 +415,8 @@ fn n45_a_token_is_for_the_resource_of_its_login_whatever_happens_between() {
     let opens = |edge: &Edge, token: &str| {
         ["/files/x", "/other/x", "/mcp/x", "/x"].map(|path| edge.ask_as(token, &format!("GET {path}"), &[]).status)
     };
-    // None that the gate has, one that others issue tokens for, relative, with a fragment, nearly one, and several.
+    // An unknown resource, a resource of another issuer, a relative one, one with a fragment, a similar one, and
+    // several.
     let wrong: &[&[(&str, &str)]] = &[
         &[("resource", "http://gate.test/none")],
         &[("resource", "http://gate.test/mcp")],
@@ -447,7 +448,7 @@ fn n45_a_token_is_for_the_resource_of_its_login_whatever_happens_between() {
         let (access, token) = (part(&last, "access_token"), part(&last, "refresh_token"));
         assert_eq!((audience(&edge, &access), opens(&edge, &access)), (json!(FILES), [200, 401, 401, 401]));
         assert_eq!(document["resource"], FILES);
-        // Another one costs nothing, and so do several.
+        // A request for another resource, or for several, consumes nothing.
         for more in wrong {
             assert_eq!(refresh(&edge, &token, more).json()["error"], "invalid_target", "{more:?}");
         }
@@ -504,7 +505,7 @@ upstream = "app"
     assert_eq!(second["introspection_endpoint"], "http://gate.test/partners/oauth/introspect");
     assert_eq!(second["jwks_uri"], first["jwks_uri"]);
     assert_eq!(second["grant_types_supported"], json!(["client_credentials"]), "of its clients alone");
-    // Nothing near by.
+    // No similar path.
     for path in ["/partners", "/partners/oauth/", "/connect", "/Partners/oauth"] {
         let reply = edge.ask(&format!("GET /.well-known/oauth-authorization-server{path}"), &[]);
         assert!(!reply.text().contains("issuer\""), "{path}: {reply:?}");
@@ -542,7 +543,7 @@ upstream = "away"
     let [agreed, differing] = <[_; 2]>::try_from(edge.stub.take()).unwrap();
     assert!(agreed.body == differing.body && agreed.target == "/mcp", "{agreed:?}");
     assert_eq!([agreed.all("mcp-method"), differing.all("mcp-method")], [["server/discover"], ["tools/list"]]);
-    // One that does not answer is neither good nor bad, and what the remedy advises is good.
+    // An upstream that does not answer is neither good nor bad, and the remedy's configuration is good.
     let text = config.replace("@upstream@", &edge.stub.address.to_string());
     edge.place.write_config(&text.replacen("upstream = \"app\"", "upstream = \"away\"", 1));
     let ran = edge.place.run(&["check", "--online"], "");

@@ -1,4 +1,4 @@
-//! R5, R6, R9, R10: whose a refresh token is, and how far the end of a session reaches.
+//! R5, R6, R9, R10: the owner of a refresh token, and the effects of the end of a session.
 
 use support::stub::{Edge, HEAD, ROUTES, tokens};
 use support::{CONFIG, Gate, Place, Tokens, keep_secret};
@@ -12,12 +12,12 @@ async fn r5_the_keys_alone_make_no_token_and_go_on_with_none() {
     let place = Place::new(CONFIG);
     let gate = place.start();
     let held = gate.login().await;
-    // A thief has the keys, and begins with a store of his own.
+    // A thief has the keys, and starts with a new store.
     let thief = Place::new(CONFIG);
     std::fs::create_dir_all(thief.path("data/keys")).unwrap();
     for file in std::fs::read_dir(place.path("data/keys")).unwrap() {
         let file = file.unwrap();
-        // The mark beside them would only tell him that a store is missing.
+        // The mark beside the keys would only show that a store is missing.
         if file.file_name() != "store.mark" {
             std::fs::copy(file.path(), thief.path("data/keys").join(file.file_name())).unwrap();
         }
@@ -74,7 +74,7 @@ async fn r6_a_refresh_token_is_its_clients_alone_and_its_scope_never_grows() {
     invalid_grant(&refresh("narrow", &held.refresh, &[]), "another client");
     let next = tokens(&refresh("web", &held.refresh, &[]));
 
-    // Less is granted, more never, and less for one token is not less for the session.
+    // A narrower scope is granted, a wider one never. A narrower scope of one token does not narrow the session.
     let reply = refresh("web", &next.refresh, &[("scope", "read")]);
     assert_eq!(reply.json()["scope"], "read");
     let next = tokens(&reply);
@@ -181,7 +181,7 @@ async fn r22_a_user_has_so_many_sessions_and_the_oldest_ends_first() {
     let password = gate.password.clone();
     assert_eq!(gate.stop(), Some(0));
 
-    // Counted still after a restart.
+    // The sessions still count after a restart.
     let mut gate = place.start();
     gate.password = password;
     assert_eq!(status(&gate, &first).await, 401);

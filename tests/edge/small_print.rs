@@ -44,7 +44,7 @@ fn a_client_that_asks_first_is_told_to_go_on_by_the_gate_and_the_upstream_is_not
             assert_eq!((received.body.as_slice(), received.all("expect").len()), (&b"hello"[..], 0));
         }
     }
-    // An answer that needs no body comes instead of the 100.
+    // An answer that needs no body replaces the 100.
     let mut wire = edge.wire();
     wire.head("POST /private", &["Host: gate.test", "Content-Length: 5", "Expect: 100-continue"]);
     assert_eq!(wire.reply().status, 401);
@@ -66,7 +66,7 @@ fn what_has_no_body_by_its_nature_is_answered_without_one() {
         let reply = wire.reply();
         assert_eq!((reply.status, reply.header("etag"), reply.all("transfer-encoding").len()), (304, "\"a\"", 0));
         assert_eq!(edge.stub.take().last().unwrap().all("if-none-match"), ["\"a\""]);
-        // What is read as the next answer is the next answer.
+        // The next bytes belong to the next answer.
         wire.head("GET /public/x", &["Host: gate.test"]);
         assert_eq!((wire.reply().status, edge.stub.take().len()), (200, 1));
     }
@@ -85,7 +85,7 @@ fn t8_a_body_that_breaks_off_upstream_does_not_end_well_for_the_client() {
     for (path, rest) in [("/public/cut", "half"), ("/public/cut-chunk", "4\r\nhalf\r\n")] {
         let mut wire = edge.wire();
         wire.head(&format!("GET {path}"), &["Host: gate.test"]);
-        // What was not sent before the failure was seen is lost with the connection, be it the head.
+        // Bytes that were not sent before the failure are lost with the connection, perhaps even the head.
         let came = wire.rest();
         let body = came.split_once("\r\n\r\n").map_or("", |(_, body)| body);
         assert!(came.is_empty() || came.starts_with("HTTP/1.1 200 OK\r\n"), "{path}: {came:?}");
@@ -159,7 +159,7 @@ fn trailers_of_an_answer_go_to_who_asks_for_them() {
     assert_eq!(ask("HTTP/1.0", &["TE: trailers"]), "ok");
 }
 
-/// An upstream behind `h2c://` that says which trailers it got, in its body, and has trailers of its own.
+/// An upstream behind `h2c://` that answers with the received trailers in its body, and with its own trailers.
 async fn upstream(seen: Arc<Mutex<Vec<HeaderMap>>>) -> std::net::SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

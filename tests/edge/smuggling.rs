@@ -1,6 +1,6 @@
-//! T7, T8: requests that two parsers could take for different ones. Each is sent over a raw socket to the real binary
-//! with an upstream on kept connections; what counts is what arrives there: exactly the requests that were answered, and
-//! on the same connection afterwards nothing of what was left over.
+//! T7, T8: requests that two parsers could read differently. Each is sent over a raw socket to the real binary, with an
+//! upstream on kept connections. The upstream must receive exactly the answered requests, and afterwards no left-over
+//! bytes on the same connection.
 
 use support::stub::{Edge, ROUTES};
 
@@ -8,7 +8,7 @@ use support::stub::{Edge, ROUTES};
 /// answers 401; a gate that forwards it was deceived.
 const HIDDEN: &str = "GET /private/hidden HTTP/1.1\r\nHost: gate.test\r\n\r\n";
 
-/// What the gate does with some bytes.
+/// Bytes, and the gate's treatment of them.
 struct Case {
     name: String,
     bytes: Vec<u8>,
@@ -26,12 +26,12 @@ fn post(headers: &str, rest: impl AsRef<[u8]>) -> Vec<u8> {
     [head.as_bytes(), rest.as_ref()].concat()
 }
 
-/// 400, closed, and nothing arrives.
+/// A case with 400, a closed connection, and no request upstream.
 fn refused(name: &str, bytes: impl Into<Vec<u8>>) -> Case {
     answered(name, bytes, &[400], true, &[])
 }
 
-/// One request that is forwarded with this body.
+/// A case with one request, which is forwarded with this body.
 fn passed(name: &str, bytes: impl Into<Vec<u8>>, body: impl AsRef<[u8]>) -> Case {
     answered(name, bytes, &[200], false, &[body.as_ref()])
 }
@@ -46,7 +46,7 @@ fn answered(name: &str, bytes: impl Into<Vec<u8>>, answers: &[u16], closes: bool
     }
 }
 
-/// Runs the cases one after the other against one gate, and says all that went otherwise.
+/// Runs the cases in sequence against one gate, and reports all differences.
 fn run(cases: Vec<Case>) {
     let edge = Edge::new(ROUTES);
     let (mut wrong, mut connections, mut requests) = (Vec::new(), std::collections::HashSet::new(), 0);
@@ -67,7 +67,7 @@ fn run(cases: Vec<Case>) {
             expected.push(Vec::new());
             after != Some(200)
         };
-        // Whatever the upstream was left with would stand before this.
+        // Bytes that remained at the upstream would precede this request.
         assert_eq!(edge.ask("GET /public/x", &[]).status, 200, "{}: the next request", case.name);
         expected.push(Vec::new());
         let received = edge.stub.take();
@@ -241,7 +241,7 @@ fn t7_a_length_is_one_number() {
     ] {
         cases.push(passed(name, post(headers, "hello"), "hello"));
     }
-    // What is no length is no length: the rest is a request of its own, which is judged.
+    // A header that only resembles a length is ignored: the rest is a separate request, which is judged.
     for name in ["Content_Length", "Content.Length", "X-Content-Length"] {
         let bytes = post(&format!("{name}: {}", HIDDEN.len()), HIDDEN);
         cases.push(answered(name, bytes, &[200, 401], false, &[b""]));
@@ -306,7 +306,7 @@ fn t7_a_head_that_two_parsers_read_differently_is_refused() {
     ] {
         cases.push(refused(&format!("{line:?}"), format!("{line}\r\nHost: gate.test\r\n\r\n{HIDDEN}")));
     }
-    // What the library takes for a line end, or passes over, is gone when the upstream gets it.
+    // The upstream does not get the bytes that the library accepts as a line end, or skips.
     for (name, bytes) in [
         ("bare line feeds", "GET /public/x HTTP/1.1\nHost: gate.test\n\n"),
         ("a bare line feed at one line", "GET /public/x HTTP/1.1\r\nX: a\nHost: gate.test\r\n\r\n"),

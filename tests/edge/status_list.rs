@@ -66,7 +66,7 @@ async fn s1_s4_a_verifier_elsewhere_reads_each_end_of_a_session_also_after_a_kil
     gate.revoke(&held.refresh).await;
     until("the logout is in the list", async || bit(&gate, &path, index(&first)).await == 1).await;
     assert_eq!((bit(&gate, &path, index(&second)).await, bit(&gate, &path, index(&last)).await), (0, 0));
-    // What ended is in the list of the gate that starts after a kill.
+    // The list of a gate that starts after a kill contains the ended sessions.
     gate.kill();
     let gate = place.start();
     until("the list is published again", async || fetch(&gate, &path, &[]).await.status == StatusCode::OK).await;

@@ -1,4 +1,4 @@
-//! T10, T11: for whom a request is.
+//! T10, T11: the host, target and method of a request.
 
 use support::stub::{Edge, HEAD, ROUTES};
 
@@ -134,7 +134,7 @@ fn t10_unusual_methods_are_refused() {
         assert!(reply.header("allow").contains("GET"), "{method}");
     }
     for target in ["gate.test:80", "/public/x", "http://gate.test/public/x", "*"] {
-        // What would go through the tunnel goes nowhere.
+        // Bytes for the tunnel reach no upstream.
         let hidden = "GET /private/hidden HTTP/1.1\r\nHost: gate.test\r\n\r\n";
         let got = status(&edge, &format!("CONNECT {target} HTTP/1.1\r\nHost: gate.test:80\r\n\r\n{hidden}"));
         assert_eq!(got, 501, "{target}");

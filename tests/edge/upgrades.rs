@@ -56,7 +56,7 @@ pub(super) fn gate(port: u16, place: &mut Option<Place>) -> Gate {
     gate_with(CONFIG, port, place)
 }
 
-/// The same, with another configuration before its routes.
+/// As above, with another configuration before its routes.
 pub(super) fn gate_with(config: &str, port: u16, place: &mut Option<Place>) -> Gate {
     let open = format!(
         "[[upstreams]]\nname = \"ws\"\nurls = [\"http://127.0.0.1:{port}\"]\n\
@@ -72,7 +72,7 @@ pub(crate) fn ask(gate: &Gate, path: &str, protocol: &str, header: &str) -> (Str
     ask_with(gate, path, protocol, header, "hello")
 }
 
-/// The same, with other bytes behind it.
+/// As above, followed by other bytes.
 pub(super) fn ask_with(
     gate: &Gate,
     path: &str,

@@ -211,7 +211,7 @@ fn d11_the_upstream_gets_the_exchanged_token_and_never_the_callers() {
     ];
     assert_eq!(pairs, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
     assert_eq!(world.provider.asked(), 1);
-    // Without a good caller the provider is not asked; a token of ours is not the provider's.
+    // Without a good caller the provider is not asked; a token of this gate is not the provider's.
     for (token, status) in [(world.token(&json!({ "exp": now() - 100 })), 401), (world.edge.login().access, 401)] {
         assert_eq!(world.ask(&token, "/graph/x").status, status);
     }

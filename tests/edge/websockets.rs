@@ -1,5 +1,5 @@
-//! What both sides of a WebSocket get when the gate ends it, and what happens to the current frame. Tests that depend
-//! on time are beside the code: `src/proxy/upgrade/websocket/tests.rs`.
+//! The end of a WebSocket by the gate: the close frames of both sides, and the current frame. Tests that depend on time
+//! are beside the code: `src/proxy/upgrade/websocket/tests.rs`.
 
 use std::io::{BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -47,7 +47,7 @@ pub(super) type Sides = (WebSocket<TcpStream>, WebSocket<TcpStream>);
 
 pub(super) fn sides((client, upstream): (TcpStream, TcpStream)) -> Sides {
     let client = WebSocket::from_raw_socket(client, Role::Client, None);
-    // It refuses a frame that is not masked.
+    // This side refuses a frame that is not masked.
     (client, WebSocket::from_raw_socket(upstream, Role::Server, None))
 }
 
@@ -135,7 +135,7 @@ async fn t9_a_client_that_does_nothing_but_send_hears_of_the_end_all_the_same() 
     let frame = [&[0x82, 0xfe, 0xff, 0xff, 0, 0, 0, 0], [0_u8; 0xffff].as_slice()].concat();
     let told = std::thread::scope(|scope| {
         scope.spawn(|| {
-            // Frames of which no end is an end of a write.
+            // Frames whose ends never coincide with the end of a write.
             let send = |part: &[u8]| (&sends).write_all(part).is_ok();
             frame.chunks(10_007).cycle().map(send).find(|sent| !sent || stop.load(Ordering::Relaxed));
             let _ = sends.shutdown(Shutdown::Write);

@@ -1,5 +1,4 @@
-//! Proofs 1 and 4: every token that was ever issued may be presented and used by anyone at any time, also those whose
-//! reply was lost.
+//! Proofs 1 and 4: anyone may present and use every issued token at any time, even tokens of lost replies.
 
 use rotogate_core::session::rotation::{Decision, apply_decision, decide};
 
@@ -22,7 +21,7 @@ struct Anyone {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct State {
     gate: Gate,
-    /// For each generation, by which ones it was ever issued: a bit each.
+    /// For each generation, a bit for each generation from which it was issued.
     parents: [u8; MOST],
 }
 
@@ -35,7 +34,7 @@ impl State {
 #[derive(Clone, Copy, Debug)]
 #[expect(dead_code, reason = "what is in it is printed")]
 enum Event {
-    /// By anyone: the verdict, and whether the list learns of it late.
+    /// Presented by anyone: the verdict, and whether the list gets its entry late.
     Present(u8, Verdict, Late),
     Use(u8),
     Gate(Happening),

@@ -1,13 +1,13 @@
-//! Two gates on one store, in the small. Each knows of revocations what it wrote itself and what it has read of the
-//! store's log; the store may fail over to a replica that lacks its last writes. `late` and the clock of one gate are in
-//! [`super::gate`], and not here again.
+//! A model of two gates on one store. Each gate knows the revocations that it wrote and those that it has read in the
+//! store's log. The store may fail over to a replica that lacks its last writes. `late` and the clock of one gate are
+//! only in [`super::gate`].
 
 use super::gate::merge;
 use super::table::{Outcome, REVOKED, Record, Table};
 
 pub(crate) const NODES: usize = 2;
 
-/// What surrounds the table, and what may be wrong with it.
+/// The surroundings of the table, and the fault to simulate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Around {
     /// No generation past this one is issued.
@@ -20,7 +20,7 @@ pub(crate) struct Around {
     pub(crate) puts_nothing_back: bool,
     /// Fault: a node says that it holds every revocation if it holds those of the store that it finds.
     pub(crate) unbroken_by_what_is_left: bool,
-    /// Fault: a node that started on a store that had lost writes says so, too.
+    /// Fault: a node that started on a store with lost writes says the same.
     pub(crate) unbroken_after_restart: bool,
     /// Fault: a revocation is acknowledged before the other node has it.
     pub(crate) acknowledges_early: bool,
@@ -44,11 +44,11 @@ impl Around {
 pub(crate) struct Node {
     list: u8,
     unbroken: bool,
-    /// The generation whose confirmation is queued here; 0 for none.
+    /// The generation whose confirmation is queued here; 0 without one.
     queued: u8,
-    /// Nothing of the store's last failover is left to do here.
+    /// This node has finished its work after the store's last failover.
     put_back: bool,
-    /// It started on a store in which something may be missing that another node has yet to put back.
+    /// The node started on a store that may lack records, which another node has yet to put back.
     waits: bool,
 }
 
@@ -72,14 +72,14 @@ pub(crate) enum Happening {
     /// A node reads the log to its end.
     CatchesUp(usize),
     Restart(usize),
-    /// In the node's list and in the store, and not yet acknowledged.
+    /// The end is in the node's list and in the store, and not yet acknowledged.
     Revocation(usize),
     RevocationThatTheStoreRefuses(usize),
     Acknowledged,
-    /// A later loss does not reach further back than here.
+    /// A later loss does not reach back beyond this point.
     WritesAreSafe,
     Failover,
-    /// A node has noticed it, and writes its list into the store that it finds.
+    /// A node has noticed the failover, and writes its list into the present store.
     PutsBack(usize),
 }
 
@@ -97,13 +97,13 @@ impl Cluster {
         }
     }
 
-    /// Whether this node may serve refreshes. After a failover it may only once every node has written its list back:
-    /// until then it is unknown what the store has lost.
+    /// Whether this node may serve refreshes: after a failover only once every node has written its list back, because
+    /// until then the losses of the store are unknown.
     pub(crate) fn may_serve(&self, at: usize, around: &Around) -> bool {
         if around.serves_at_once { self.nodes[at].put_back } else { self.nodes.iter().all(|node| node.put_back) }
     }
 
-    /// What presenting this generation to a node would bring on.
+    /// The outcome of presenting this generation to a node.
     pub(crate) fn ask(&self, table: &mut Table, at: usize, generation: u8) -> Outcome {
         let node = &self.nodes[at];
         let confirmed = self.record.confirmed || node.queued == self.record.current;
@@ -149,7 +149,7 @@ impl Cluster {
         (self.record, self.minimum) = (self.kept, self.kept_minimum);
         self.failovers -= 1;
         if self.failovers == 0 {
-            // Never looked at again: all the same.
+            // This state is not read again, so all its values are equivalent.
             (self.kept, self.kept_minimum) = (Record::FIRST, 0);
         }
     }
@@ -165,7 +165,7 @@ impl Cluster {
         self.settles(around);
     }
 
-    /// When every node has put its list back, all read what the others had.
+    /// When every node has put its list back, all nodes read the entries of the others.
     fn settles(&mut self, around: &Around) {
         if self.nodes.iter().all(|node| node.put_back) {
             (0..NODES).for_each(|node| self.catches_up(node));
@@ -178,7 +178,7 @@ impl Cluster {
     fn restart(&mut self, at: usize, around: &Around) {
         let has_failed_over = self.failovers < around.failovers;
         let unbroken = (self.nodes[at].unbroken && !has_failed_over) || around.unbroken_after_restart;
-        // It has nothing to put back; whether it may serve, the others decide.
+        // The node has nothing to put back. The other nodes decide whether it may serve.
         self.nodes[at] = Node { list: self.minimum, unbroken, queued: 0, put_back: true, waits: true };
         self.settles(around);
     }
@@ -190,7 +190,7 @@ impl Cluster {
         self.nodes[at].list == REVOKED && self.minimum != REVOKED && !self.nodes.iter().enumerate().any(knows)
     }
 
-    /// Everything that happens by itself.
+    /// All events without a request.
     pub(crate) fn happenings(&self, around: &Around, out: &mut Vec<(Happening, Self)>) {
         let mut add = |what, change: &dyn Fn(&mut Self)| {
             let mut after = *self;

@@ -1,4 +1,4 @@
-//! The gate and its store around the table, in the small.
+//! A model of the gate and its store around the table.
 
 use rotogate::clock::Timestamp;
 use rotogate_core::revocation::Effect;
@@ -6,24 +6,24 @@ use rotogate_core::session::{Generation, rotation};
 
 use super::table::{Outcome, REVOKED, Record, Table};
 
-/// What surrounds the table, and what may be wrong with it.
+/// The surroundings of the table, and the fault to simulate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Around {
     /// No generation past this one is issued.
     pub(crate) generations: u8,
     /// How often the store may lose its last writes.
     pub(crate) rollbacks: u8,
-    /// Fault: the last entry of the list counts, whatever was there.
+    /// Fault: the last entry of the list counts, whatever the earlier entries say.
     pub(crate) list_replaces: bool,
     /// Fault: a store may lose a revocation that was acknowledged, and no node remembers it.
     pub(crate) forgets_revocations: bool,
-    /// Fault: a node whose list went with the store's writes says that it holds them all.
+    /// Fault: a node whose list was lost with the store's writes claims to hold all revocations.
     pub(crate) claims_unbroken: bool,
-    /// Fault: the same, from the session's next change on.
+    /// Fault: as above, from the session's next change on.
     pub(crate) heals_by_next_change: bool,
     /// Fault: a node that kept its list does not put it back into the store.
     pub(crate) puts_nothing_back: bool,
-    /// Fault: a confirmation is recorded for whatever generation is current by then.
+    /// Fault: a confirmation is recorded for the generation that is current at that time.
     pub(crate) confirms_any: bool,
 }
 
@@ -48,15 +48,15 @@ pub(crate) struct Gate {
     /// The store: the record, and the minimum in its revocations.
     pub(crate) record: Record,
     minimum: u8,
-    /// What is left of them when the store loses its last writes.
+    /// The state that remains when the store loses its last writes.
     kept: Record,
     kept_minimum: u8,
     /// The node's list.
     pub(crate) list: u8,
-    /// An entry of a rotation that is committed and not yet in the list; 0 for none.
+    /// The entry of a rotation that is committed and not yet in the list; 0 without one.
     pub(crate) late: u8,
     unbroken: bool,
-    /// The generation whose confirmation is queued; 0 for none.
+    /// The generation whose confirmation is queued; 0 without one.
     queued: u8,
     /// The session's end was acknowledged.
     pub(crate) acknowledged: bool,
@@ -79,7 +79,7 @@ impl Gate {
         }
     }
 
-    /// What presenting this generation would bring on. Queued confirmations count.
+    /// The outcome of presenting this generation. Queued confirmations count.
     pub(crate) fn ask(&self, table: &mut Table, generation: u8) -> Outcome {
         let record = Record { confirmed: self.confirmed(), ..self.record };
         table.ask(record, generation, self.list, self.unbroken)
@@ -90,8 +90,8 @@ impl Gate {
         self.record.confirmed || self.queued == self.record.current
     }
 
-    /// Is what this node has committed in its list, or at least still in the store? For a moment it may be in neither:
-    /// when the store loses a rotation before its entry has reached the list, and thus before its reply goes out.
+    /// Are this node's commits in its list, or at least still in the store? For a moment a commit may be in neither:
+    /// the store may lose a rotation before its entry is in the list, and so before its reply.
     pub(crate) fn knows_its_own(&self) -> bool {
         self.late <= self.list || self.late <= self.minimum
     }
@@ -101,7 +101,7 @@ impl Gate {
         generation >= self.list && self.list != REVOKED
     }
 
-    /// Writes the record and its revocation, in one transaction; then the list, or later.
+    /// Writes the record and its revocation in one transaction, and then, or later, the list.
     pub(crate) fn commit(&mut self, (record, raised): (Record, Option<u8>), late: bool, around: &Around) {
         self.record = record;
         if around.heals_by_next_change {
@@ -127,7 +127,7 @@ impl Gate {
         self.list = if around.list_replaces { minimum } else { merge(self.list, minimum) };
     }
 
-    /// Local list, store, acknowledgement.
+    /// The steps: local list, store, acknowledgement.
     pub(crate) fn revoke(&mut self) {
         self.list = REVOKED;
         self.record.live = false;
@@ -149,7 +149,7 @@ impl Gate {
         }
     }
 
-    /// Everything that happens to the gate by itself.
+    /// All events of the gate without a request.
     pub(crate) fn happenings(&self, around: &Around, out: &mut Vec<(Happening, Self)>) {
         let mut add = |what, change: &dyn Fn(&mut Self)| {
             let mut after = *self;
@@ -186,7 +186,7 @@ impl Gate {
                 (g.record, g.minimum) = (g.kept, g.kept_minimum);
                 g.rollbacks -= 1;
                 if g.rollbacks == 0 {
-                    // Never looked at again: all the same.
+                    // This state is not read again, so all its values are equivalent.
                     (g.kept, g.kept_minimum) = (Record::FIRST, 0);
                 }
             };
@@ -196,7 +196,7 @@ impl Gate {
                     g.minimum = merge(g.minimum, g.list);
                 }
             });
-            // What was acknowledged is safe before, or some node still has it.
+            // Acknowledged writes are durable before, or some node still has them.
             if !self.acknowledged || self.kept_minimum == REVOKED || around.forgets_revocations {
                 add(Happening::WritesLostAndListToo, &|g| {
                     lost(g);
@@ -218,9 +218,9 @@ pub(crate) enum Happening {
     Restart,
     /// The session is ended, durably and acknowledged.
     Revocation,
-    /// The list has it, the store does not, and it is not acknowledged.
+    /// The end is in the list, not in the store, and not acknowledged.
     RevocationThatTheStoreRefuses,
-    /// A later loss does not reach further back than here.
+    /// A later loss does not reach back beyond this point.
     WritesAreSafe,
     WritesLostListKept,
     WritesLostAndListToo,

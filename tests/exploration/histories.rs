@@ -1,4 +1,4 @@
-//! Long random histories with real durations, whatever valid profile: what must hold of every single step.
+//! Long random histories with real durations and any valid profile, and the invariants of each step.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-/// A profile within its bounds, at the bounds more often than chance has it.
+/// A profile within its bounds, more often at the bounds than by chance.
 fn profile() -> impl Strategy<Value = Profile> {
     let grace = prop_oneof![Just(0), Just(1), Just(60_000), 0..=60_000u64];
     let idle = prop_oneof![1..10_000u64, 1..14 * DAY];
@@ -55,7 +55,7 @@ enum Token {
 enum Move {
     Present(Token),
     Confirm,
-    /// Time passes: so much, or a window of the profile and a millisecond less or more.
+    /// Time passes: this duration, or a window of the profile and a millisecond less or more.
     Pass(u64),
     PassWindow(Index, i8),
     Known(u64),
@@ -94,7 +94,7 @@ struct Run {
     now: Timestamp,
     facts: Facts,
     profile: Profile,
-    /// Answered `Reuse` once.
+    /// Some refresh was answered `Reuse`.
     reused: BTreeSet<Generation>,
     /// The expiry of the longest access token issued.
     longest: Timestamp,
@@ -200,7 +200,8 @@ impl Run {
         prop_assert!(new.rotated_at >= old.rotated_at && new.issued_at >= old.issued_at);
         prop_assert!(new.issued_at == self.now && new.rotated_at <= self.now);
         prop_assert_eq!((new.confirmed, new.revision), (false, old.revision + 1));
-        // No access token outlives what the record says, and none that the raised minimum refuses outlives its entry.
+        // No access token outlives the record's expiry, and no token that the raised minimum refuses outlives the
+        // entry.
         prop_assert!(new.latest_access_expires >= self.longest.max(access_expires));
         if let Some(raised) = made.raised {
             prop_assert!(
@@ -229,7 +230,7 @@ impl Run {
         Ok(())
     }
 
-    /// The rows, said the other way round: what a decision implies.
+    /// The rows of the table in reverse: the implications of a decision.
     fn judge(&mut self, decision: Decision, generation: Generation) -> Result<(), TestCaseError> {
         let (s, p, now, facts) = (&self.s, &self.profile, self.now, self.facts);
         let ended = s.status != Status::Live
@@ -266,7 +267,7 @@ impl Run {
             }
             Decision::Revoked(_) | Decision::Expired(_) | Decision::Ahead { .. } => {}
         }
-        // The windows only ever close: what was reuse once is never served again.
+        // The windows never open again: a token that was a reuse is never served again.
         if !matches!(decision, Decision::Revoked(_) | Decision::Expired(_) | Decision::Ahead { fast_forward: false }) {
             let reuse = matches!(decision, Decision::Reuse(_));
             prop_assert!(reuse || !self.reused.contains(&generation), "{:?} of {}", decision, generation);

@@ -1,4 +1,4 @@
-//! Proofs 2 and 3: a victim that stores what it receives, and a thief that may take its refresh token at any time.
+//! Proofs 2 and 3: a victim that stores the received tokens, and a thief that may copy the refresh token at any time.
 
 use rotogate_core::session::rotation::{Decision, apply_decision, decide};
 
@@ -10,17 +10,17 @@ use rotogate::session::Generation;
 const SOLE_HOLDER: &str = "the sole holder is answered Reuse inside the window";
 const SHARED: &str = "victim and thief both hold live tokens after two further rotations";
 
-/// He has not exchanged the token that he holds.
+/// The holder has not exchanged its token.
 const NEVER: u8 = u8::MAX;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Holder {
-    /// Stored; 0 for none.
+    /// The stored generation; 0 without one.
     refresh: u8,
     access: u8,
-    /// How long ago the gate first exchanged that refresh token for him, up to the window. For proof 2 only.
+    /// The time since the gate first exchanged that refresh token for this holder, up to the window. Only for proof 2.
     first: u8,
-    /// How long ago he last presented one, up to grace.
+    /// The time since the holder last presented a token, up to grace.
     acted: u8,
 }
 
@@ -41,7 +41,7 @@ struct State {
     stolen: bool,
     /// The highest generation that anyone has received.
     received: u8,
-    /// How many new ones were received since the theft or the last loss of writes, up to two.
+    /// The number of new tokens received since the theft or the last loss of writes, up to two.
     rotations: u8,
 }
 
@@ -56,7 +56,7 @@ enum Who {
 enum Event {
     /// A refresh whose reply arrives.
     Present(Who, u8, Verdict),
-    /// A refresh that is carried out and whose reply is lost, or whose receiver crashes before he has stored it.
+    /// An executed refresh whose reply is lost, or whose receiver crashes before it has stored the reply.
     PresentAndLose(Who, u8, Verdict),
     Use(Who, u8),
     Steal,
@@ -68,9 +68,9 @@ struct Holders {
     table: Table,
     /// Is there a thief?
     thief: bool,
-    /// Do he and the victim never act within each other's grace?
+    /// Do thief and victim never act within each other's grace?
     apart: bool,
-    /// Does the victim store the new refresh token before he uses the new access token?
+    /// Does the victim store the new refresh token before it uses the new access token?
     stores_first: bool,
     /// Does a reuse end the session, or is it only refused?
     reuse_revokes: bool,
@@ -113,7 +113,7 @@ impl Holders {
         }
         out.push((Event::PresentAndLose(who, own.refresh, outcome.verdict), lost));
         if outcome.verdict.serves() && !self.stores_first {
-            // He uses the access token and crashes.
+            // The holder uses the access token and crashes.
             lost.holder(who).access = lost.gate.record.current;
             out.push((Event::PresentAndLose(who, own.refresh, outcome.verdict), lost));
         }

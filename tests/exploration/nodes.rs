@@ -1,8 +1,8 @@
 //! The proofs on two nodes with one store, which may fail over to a replica without its last writes.
 //!
-//! What they show to be needed of a store for several nodes (O5): after a failover, no node serves before every node has
-//! put its list back; a node takes a session on from a token ahead of the store only if it had read the log to the end
-//! that was lost, which what is left of the log does not tell; and a revocation is acknowledged when every node has it.
+//! Their demands on a store for several nodes (O5): after a failover, no node serves before every node has put its list
+//! back. A node continues a session from a token ahead of the store only if the node had read the log up to the lost
+//! end, which the remaining log cannot show. A revocation is acknowledged when every node has it.
 
 use super::cluster::{Around, Cluster, Happening, NODES};
 use super::search::{World, finds, proves};
@@ -13,20 +13,20 @@ const UNDONE: &str = "an acknowledged revocation is undone";
 const SOLE_HOLDER: &str = "the sole holder is answered Reuse inside the window";
 
 const MOST: usize = 8;
-/// He has not exchanged the token that he holds.
+/// The holder has not exchanged its token.
 const NEVER: u8 = u8::MAX;
 
 #[derive(Clone, Copy, Debug)]
 #[expect(dead_code, reason = "what is in it is printed")]
 enum Event {
-    /// To a node, a generation.
+    /// A generation, presented to a node.
     Present(usize, u8, Verdict),
     PresentAndLose(usize, u8, Verdict),
     Use(usize, u8),
     Cluster(Happening),
 }
 
-/// Proofs 1 and 4: every token that was ever issued may be presented to any node by anyone at any time.
+/// Proofs 1 and 4: anyone may present every issued token to any node at any time.
 struct Anyone {
     around: Around,
     table: Table,
@@ -35,7 +35,7 @@ struct Anyone {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Issued {
     cluster: Cluster,
-    /// For each generation, by which ones it was ever issued: a bit each.
+    /// For each generation, a bit for each generation from which it was issued.
     parents: [u8; MOST],
 }
 
@@ -117,16 +117,16 @@ fn anyone(around: Around, revoke_previous: bool) -> Anyone {
 struct SoleHolder {
     around: Around,
     table: Table,
-    /// Does a node that refuses him for being ahead say `Reuse` instead?
+    /// Does a node answer `Reuse` to a token that is ahead?
     blames: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Held {
     cluster: Cluster,
-    /// Stored; 0 for none.
+    /// The stored generation; 0 without one.
     refresh: u8,
-    /// How long ago it was first exchanged, up to the window.
+    /// The time since its first exchange, up to the window.
     first: u8,
 }
 

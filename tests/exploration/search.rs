@@ -4,28 +4,28 @@ use std::collections::HashSet;
 use std::fmt::Debug;
 use std::hash::Hash;
 
-/// What can happen, and what must not.
+/// The possible events, and the forbidden outcomes.
 pub(crate) trait World {
     type State: Copy + Eq + Hash;
     type Event: Copy + Debug;
 
     fn start(&self) -> Self::State;
-    /// Everything that can happen next.
+    /// All possible next events.
     fn next(&mut self, state: &Self::State, out: &mut Vec<(Self::Event, Self::State)>);
-    /// What is wrong with this, if anything is.
+    /// The broken rule, if any.
     fn bad(&mut self, before: &Self::State, event: &Self::Event, after: &Self::State) -> Option<&'static str>;
 }
 
-/// What a walk found.
+/// The result of a walk.
 pub(crate) struct Found {
     pub(crate) states: usize,
     pub(crate) bad: Option<(&'static str, String)>,
 }
 
-/// Walks until nothing new is left or something bad has happened.
+/// Searches until no new state is left, or until a bad one is found.
 pub(crate) fn explore<W: World>(world: &mut W) -> Found {
     let mut seen = HashSet::with_hasher(foldhash::fast::RandomState::default());
-    // Each state with the index of the one before it and what led here.
+    // Each state, with the index of its predecessor and the event between them.
     let mut all: Vec<(W::State, u32, Option<W::Event>)> = vec![(world.start(), 0, None)];
     seen.insert(world.start());
     let mut out = Vec::new();
@@ -57,7 +57,7 @@ fn history<S, E: Debug>(all: &[(S, u32, Option<E>)], mut at: usize, last: &E) ->
     events.join("\n    ")
 }
 
-/// The walk finds nothing bad.
+/// The search finds no bad state.
 pub(crate) fn proves<W: World>(name: &str, mut world: W) {
     let found = explore(&mut world);
     println!("{name}: {} states", found.states);
@@ -67,7 +67,7 @@ pub(crate) fn proves<W: World>(name: &str, mut world: W) {
     assert!(found.states > 1000, "{name}: a world of {} states proves nothing", found.states);
 }
 
-/// The walk finds this to be bad.
+/// The search finds this bad state.
 pub(crate) fn finds<W: World>(name: &str, expected: &str, mut world: W) {
     let found = explore(&mut world);
     let Some((why, history)) = found.bad else { panic!("{name}: not found in {} states", found.states) };

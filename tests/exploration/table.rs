@@ -1,4 +1,4 @@
-//! The record of the small world, and the production table behind it.
+//! The record of the model, and the production table behind it.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,19 +8,20 @@ use rotogate::session::profile::Profile;
 use rotogate::session::{Generation, LastPair, RevokedBecause, Scope, Seal, Session, SessionId, SessionSecret, Status};
 use rotogate_core::session::rotation::{self, Decision, Facts, RecordChange};
 
-/// One unit of the small world's time.
+/// One unit of the model's time.
 const UNIT: Duration = Duration::from_millis(300);
-/// In units.
+/// In units of [`UNIT`].
 pub(crate) const GRACE: u8 = 1;
-/// In units.
+/// In units of [`UNIT`].
 pub(crate) const WINDOW: u8 = 4;
-/// A minimum that no token reaches, in the small world's numbers.
+/// A minimum that no token of the model reaches.
 pub(crate) const REVOKED: u8 = u8::MAX;
 
 const CREATED: Timestamp = Timestamp::from_secs(1_732_000_000);
 const NOW: Timestamp = CREATED.plus(Duration::from_secs(3600));
 
-/// What of the record a decision looks at. Times are ages in units, up to where they make no difference any more.
+/// The parts of the record that a decision reads. Times are ages in units, capped where they make no further
+/// difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Record {
     pub(crate) current: u8,
@@ -63,13 +64,13 @@ impl Verdict {
         }
     }
 
-    /// Is such a token one that stands for the session as it is: not a predecessor that is still served?
+    /// Does such a token stand for the session's present state, and not for a predecessor that is still served?
     pub(crate) fn is_live(self) -> bool {
         self == Self::Rotate || self == Self::Forward
     }
 }
 
-/// What a presented token brings on.
+/// The outcome of a presented token.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outcome {
     pub(crate) verdict: Verdict,
@@ -80,18 +81,18 @@ pub(crate) struct Outcome {
 type Decide = fn(&Session, Generation, Facts, Timestamp, &Profile) -> Decision;
 type Steps = fn(&Session, Decision, Generation, LastPair, Timestamp, &Profile) -> Option<RecordChange>;
 
-/// Production's functions, or those with a fault.
+/// The functions of production, or faulty ones.
 pub(crate) struct Table {
     pub(crate) decide: Decide,
     pub(crate) step: Steps,
     profile: Profile,
     session: Session,
-    /// The same question has the same answer: both are functions.
+    /// A cache: the same question has the same answer, because both functions are pure.
     known: HashMap<(Record, u8, u8, bool), Outcome, foldhash::fast::RandomState>,
 }
 
 impl Table {
-    /// Production's.
+    /// The functions of production.
     pub(crate) fn new(revoke_previous: bool) -> Self {
         let profile = Profile {
             grace: UNIT * u32::from(GRACE),
@@ -132,7 +133,7 @@ impl Table {
         Self { decide: rotation::decide, step: rotation::apply_decision, profile, session, known: HashMap::default() }
     }
 
-    /// What presenting this generation brings on, given the record and what the list knows.
+    /// The outcome of presenting this generation, given the record and the revocation list.
     pub(crate) fn ask(&mut self, record: Record, generation: u8, minimum: u8, unbroken: bool) -> Outcome {
         let key = (record, generation, minimum, unbroken);
         if let Some(outcome) = self.known.get(&key) {

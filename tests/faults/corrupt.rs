@@ -1,4 +1,4 @@
-//! Bits that flipped on the disk.
+//! Flipped bits on the disk.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use http::StatusCode;
 use super::{Acknowledged, STORE, config};
 use support::Place;
 
-/// How many places are damaged, one after the other.
+/// The number of damaged places, one at a time.
 const PLACES: usize = 24;
 const PAGE: usize = 4096;
 
@@ -23,12 +23,12 @@ async fn o4_a_flipped_bit_is_found_or_does_not_matter_wherever_it_lies() {
     assert_eq!(gate.revoke(&over.refresh).await.status, StatusCode::OK);
     kept.over.push(over);
     assert_eq!(gate.stop(), Some(0));
-    // A copy has little in it that nothing refers to.
+    // A copy of the store has few unused pages.
     assert_eq!(place.run(&["store", "backup", "good.redb"], "").code, Some(0));
     fs::rename(place.path("good.redb"), place.path(STORE)).unwrap();
     let good = fs::read(place.path(STORE)).unwrap();
 
-    // Most of the file is the book-keeping of free pages; half of the places are where the sessions are.
+    // Most of the file is the list of free pages, so half of the places are chosen in the pages of sessions.
     let page = |at: usize| &good[at / PAGE * PAGE..][..PAGE];
     let has_session = |at: &usize| page(*at).windows(6).any(|text| text == b"oauth2");
     let written: Vec<usize> = (0..good.len()).filter(|at| good[*at] != 0).collect();

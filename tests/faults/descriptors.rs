@@ -21,7 +21,7 @@ impl Kept {
         Self(BufReader::new(stream))
     }
 
-    /// Asks for a refresh over it; the JSON of the reply.
+    /// Sends a refresh over the connection, and returns the JSON of the reply.
     fn refresh(&mut self, token: &str) -> serde_json::Value {
         let body = format!("grant_type=refresh_token&client_id=web&refresh_token={token}");
         let head = format!(
@@ -57,7 +57,7 @@ async fn a4_without_file_descriptors_nobody_new_gets_in_and_everybody_inside_goe
     let mut inside = Kept::open(&gate);
     let answer = inside.refresh(&tokens.refresh);
 
-    // The system accepts them; the gate has no descriptor for the last ones.
+    // The system accepts the connections; the gate has no descriptor for the last ones.
     let idle: Vec<_> = (0..2 * DESCRIPTORS).map(|_| TcpStream::connect(gate.address).unwrap()).collect();
     until("the log says so", async || gate.log().contains("connection not accepted")).await;
     let refresh = answer["refresh_token"].as_str().expect("tokens").to_owned();

@@ -1,4 +1,4 @@
-//! No space left. A limit on the size of files stands for it: a write past it fails, as on a full disk.
+//! No space left. A limit on the size of files simulates the full disk: a write past the limit fails.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -13,10 +13,10 @@ use support::{Gate, Place, until};
 /// Refreshes before the disk is full.
 const TURNS: usize = 40;
 
-/// Without it, a write past the limit ends the process.
+/// Ignores the signal by which a write past the limit would end the process.
 const TRAP: &str = r#"trap '' XFSZ; exec "$@""#;
 
-/// Sessions that go on, one of them rotated many times, and one that is over.
+/// Live sessions, one of them rotated many times, and an ended session.
 async fn begun(gate: &Gate) -> Acknowledged {
     let mut kept = Acknowledged { live: vec![gate.login().await, gate.login().await], over: vec![gate.login().await] };
     assert_eq!(gate.revoke(&kept.over[0].refresh).await.status, StatusCode::OK);
@@ -43,7 +43,7 @@ async fn says_so(gate: &Gate, kept: &Acknowledged) {
     assert_eq!(gate.get("/x", &kept.over[0].access).await.status, StatusCode::UNAUTHORIZED);
 }
 
-/// How many bytes any file of the gate may have from now on, the log's among them.
+/// Sets the largest size of the gate's files, the log included.
 fn limit(gate: &Gate, bytes: &str) {
     let set =
         Command::new("prlimit").args([format!("--pid={}", gate.child.id()), format!("--fsize={bytes}:")]).status();
@@ -99,7 +99,7 @@ async fn p59_o22_a_disk_with_room_again_is_written_without_a_restart() {
     let mut kept = begun(&gate).await;
     limit(&gate, "4096");
     says_so(&gate, &kept).await;
-    // For longer than it takes to try once, or twice.
+    // Waits for longer than one or two attempts take.
     for _ in 0..15 {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         assert!(gate.refresh(&kept.live[1].refresh).await.is_fault());
@@ -108,7 +108,7 @@ async fn p59_o22_a_disk_with_room_again_is_written_without_a_restart() {
     assert_eq!(readyz(&gate).await.status, StatusCode::SERVICE_UNAVAILABLE);
     let listed = place.run(&["session", "list"], "");
     assert!(listed.stdout.lines().count() >= 3, "reading goes on: {listed:?}");
-    // It has failed for less than a minute: no message is there twice, however many requests it refused.
+    // The store has failed for less than a minute: each message occurs once, however many requests were refused.
     let mut messages = warnings(&said);
     assert!(messages.iter().any(|message| message.starts_with("store failed")), "{messages:?}");
     messages.sort();
@@ -150,7 +150,7 @@ async fn r24_r27_r33_what_a_full_disk_leaves_room_for_outlives_the_gate_and_what
     for _ in 0..40 {
         live.push(gate.login().await);
     }
-    // The end of the file beside the store is beyond it, too.
+    // The end of the file beside the store exceeds the limit, too.
     limit(&gate, "4096");
     let without_answer = loop {
         let tokens = live.pop().unwrap();
@@ -185,7 +185,7 @@ async fn r24_r27_r33_what_a_full_disk_leaves_room_for_outlives_the_gate_and_what
     let number = over.len();
     let gate = place.start();
     Acknowledged { live, over }.holds(&gate).await;
-    // Whether the one without an answer counts is not known.
+    // The request without an answer may or may not count.
     assert_eq!(gate.revoke(&without_answer.refresh).await.status, StatusCode::OK);
     let owed = place.path("data/rotogate.redb.owed");
     until("the store has them", async || std::fs::read(&owed).unwrap().iter().all(|byte| *byte == 0)).await;

@@ -1,4 +1,4 @@
-//! A store that may only be read.
+//! A read-only store.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -41,7 +41,7 @@ async fn a_folder_that_becomes_read_only_under_a_running_gate_loses_nothing() {
     let first = gate.login().await;
     set_mode(&place, "data", 0o500);
     set_mode(&place, "data/keys", 0o500);
-    // The store is open, and is written on.
+    // The store is open, and writes continue.
     let answer = gate.refresh(&first.refresh).await;
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
     let mut kept = Acknowledged { live: vec![answer.tokens()], over: Vec::new() };
@@ -51,7 +51,7 @@ async fn a_folder_that_becomes_read_only_under_a_running_gate_loses_nothing() {
     assert_eq!(readyz(&gate).await.status, StatusCode::OK);
     drop(gate);
 
-    // A start has to write: the mark. It says which key of the configuration, which folder, and why.
+    // A start must write the mark. The error names the key of the configuration, the folder and the reason.
     let said = place.refused_with(in_shell(PLAIN));
     let why = "data: may not be written by user";
     assert!(said.contains(": store.mark: ") && said.contains(why), "{said}");

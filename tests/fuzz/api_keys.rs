@@ -18,7 +18,7 @@ static ACME: LazyLock<(KeyPrefix, SecretString)> = LazyLock::new(|| {
 });
 
 target!(
-    /// Whatever has the form of a key is 56 characters, and only the one that was made is that one.
+    /// Each text with the form of a key has 56 characters, and only the made key equals itself.
     k32_api_key,
     &["@", "acme_k1_", "acme_k1", "acme_k2_", "_", "&", "=", "?", "0", "zz", "\0", " ", "%20", "é"],
     |input| {

@@ -1,5 +1,5 @@
-//! What any page may send to the login of browsers: its target, the query with which a browser comes back from a provider,
-//! and the cookie of the login under way. Read by the endpoint itself.
+//! Input that any page may send to the login of browsers: its target, the query with which a browser returns from a
+//! provider, and the cookie of the login under way. The endpoint itself reads the input.
 
 use std::convert::Infallible;
 use std::sync::{Arc, LazyLock};
@@ -22,7 +22,8 @@ use crate::input::target;
 
 const PROVIDER: &str = "https://id.test";
 const LISTED: &str = "https://app.test";
-/// Each answer of the provider must name it, and none here does: no code leaves, and nothing is sent to a network.
+/// Each answer of the provider must name the provider, and no answer here does: no code leaves, and nothing is sent to
+/// a network.
 const DOCUMENT: &str = r#"{"issuer": "https://id.test", "jwks_uri": "https://id.test/keys", "token_endpoint": "https://id.test/token",
     "authorization_endpoint": "https://id.test/authorize", "authorization_response_iss_parameter_supported": true}"#;
 
@@ -48,7 +49,7 @@ struct Answered {
 impl World {
     fn new(browser: Browser) -> Self {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        // It stands still: a login under way ends with none of the inputs.
+        // The clock stands still: no input ends a login by its age.
         let time: Arc<dyn TimeSource> = ManualTime::at(Timestamp::from_secs(1_800_000_000));
         let mut rules = IssuerRules::external(PROVIDER, vec!["api".into()], IssuerKeys::unknown());
         rules.name = "id".into();
@@ -59,7 +60,7 @@ impl World {
         Self { runtime, gate }
     }
 
-    /// `None` for a target that is none in HTTP.
+    /// `None` for a target that is invalid in HTTP.
     fn get(&self, target: &str, cookie: Option<&[u8]>) -> Option<Answered> {
         let mut request = Request::get(target).header(HOST, "gate.test");
         if let Some(cookie) = cookie {
@@ -105,8 +106,9 @@ const PLACEHOLDER: char = '@';
 const SHORTENED: char = '~';
 
 target!(
-    /// B35: a target is kept byte for byte, one of our origin without the origin, or not at all; and what is kept is a path of the
-    /// gate outside its endpoint, or of a listed origin. Browsers take `\`, tabs and line ends for something else than they are, so there are none.
+    /// B35: a target is kept byte for byte, a target of our origin without the origin, or not at all. A kept target is a path of the gate
+    /// outside its endpoint, or a URL of a listed origin. It contains no `\`, tab or line end, because browsers read these as other
+    /// characters.
     login_target,
     &[
         "/", "//", "\\", "/auth", "/auth/logout", "%2f", "%5c", "%09", "%0d%0a", "..", ".", ";", "#", "?", "@", ":", "https://app.test",

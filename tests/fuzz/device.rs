@@ -38,7 +38,7 @@ target!(
 );
 
 target!(
-    /// Whatever proves a device is a cookie that was made, in its one spelling.
+    /// Only a made cookie proves a device, in exactly its spelling.
     device_cookie,
     &["@", "rd1_", "rc1_", "=", "_", "-", "A", "AA", "+", "\0", "\n"],
     |input| {

@@ -1,4 +1,5 @@
-//! What the gate reads besides its configuration: users, the keys of other issuers, and the records of its store.
+//! The files and records that the gate reads besides its configuration: users, the keys of other issuers, and the
+//! records of its store.
 
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
@@ -19,7 +20,7 @@ use crate::json::names_members_once;
 static FOLDER: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
 static PASSWORDS: LazyLock<Arc<Passwords>> = LazyLock::new(|| Arc::new(Passwords::new(1, 1)));
 
-/// What is wrong with the users, if anything is.
+/// Checks the users of a file; the error names the problem.
 fn users_are(text: &str) -> Result<(), String> {
     let path: PathBuf = FOLDER.path().join("users.toml");
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path).unwrap();

@@ -1,4 +1,4 @@
-//! Where a request came from, and what of its cookies an upstream sees.
+//! The origin of a request, and the cookies that an upstream sees.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -36,8 +36,8 @@ pub(crate) fn headers(lines: &[u8]) -> HeaderMap {
 }
 
 target!(
-    /// T6: forwarding headers of an untrusted peer are ignored. Those to the upstream are there once, and an upstream
-    /// that trusts the gate and its proxies reads the same client from them.
+    /// T6: forwarding headers of an untrusted peer are ignored. The upstream gets each such header once, and reads the
+    /// same client in it if it trusts the gate and its proxies.
     forwarding,
     &[
         "x-forwarded-for: ", "x-forwarded-proto: ", "x-forwarded-host: ", "forwarded: ", "for=", "10.0.0.2", "203.0.113.7", ", ",

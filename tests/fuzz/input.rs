@@ -17,7 +17,7 @@ macro_rules! target {
             let holds: fn(&[u8]) = $holds;
             bolero::check!(name = stringify!($name)).with_test_time($crate::input::TIME).for_each(|input: &[u8]| {
                 holds(input);
-                // The same bytes, read as directions for a change of what is in the corpus.
+                // The same bytes, read as directions for changes of the corpus.
                 holds(&seeds.changed(input));
             });
         }
@@ -44,7 +44,7 @@ impl Seeds {
         Self { corpus, words }
     }
 
-    /// What comes of an entry of the corpus by one to four changes.
+    /// The result of one to four changes of an entry of the corpus.
     pub(crate) fn changed(&self, directions: &[u8]) -> Vec<u8> {
         let mut directions = Directions(directions);
         let mut text = self.entry(&mut directions).to_vec();

@@ -76,7 +76,7 @@ target!(
         let Answer::Forward(forward) = came else { return };
         assert!(asked.is_empty(), "carried out and passed on");
         let (sent, passed) = (members(input).expect("R11"), members(&forward.body).expect("R11"));
-        // What a call that is passed on has for a body is the upstream's to read.
+        // Only the upstream reads the body of a forwarded call.
         assert!(sent.iter().all(|(name, text)| name == "body" || names_members_once(text.as_bytes())), "R11");
         // `null` counts as absent throughout.
         assert!(passed.get("jwt").is_none_or(|text| text == "null"), "a credential is passed on");
@@ -96,7 +96,7 @@ target!(
 
 target!(
     /// Any query and any body at any route of an action: one command at most, and the same one for the same query, encoded
-    /// anew.
+    /// again.
     kuzzle_route,
     &[
         "\n", "jwt=t", "&", "=", "expiresIn=1h", "global=1", "cookieAuth=true", "username=u", "password=p", "{", "}", "%", "%00",
@@ -147,7 +147,7 @@ target!(
         let Some(ttl) = ttl else { panic!("a duration is taken for none") };
         assert!(ttl >= Duration::from_secs(1));
         assert!(!text.parse::<f64>().is_ok_and(|millis| millis < 1.0), "{text}: less than a millisecond");
-        // What a double holds exactly.
+        // The range that a double represents exactly.
         let millis = (ttl.as_secs_f64() * 1000.0).round();
         if millis < 1e15 {
             let again = asked_for(&format!("{millis} ms")).flatten().expect("milliseconds are taken");

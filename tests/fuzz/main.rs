@@ -1,6 +1,6 @@
-//! Every parser of ours on generated inputs: the stored corpus (`tests/fuzz/__fuzz__/<target>/corpus`), changes
-//! of it, and bytes at random, for a bounded time in each run. What is asked is more than "no panic": each target says
-//! what must hold of what its parser lets through.
+//! Every parser of ours on generated inputs: the stored corpus (`tests/fuzz/__fuzz__/<target>/corpus`), changes of it,
+//! and bytes at random, for a bounded time in each run. A target checks more than "no panic": it states what must hold
+//! for accepted input.
 //!
 //! A target that fails prints the input and `BOLERO_RANDOM_SEED`, which brings it back. For a longer run, of all targets
 //! or of one: `BOLERO_RANDOM_TEST_TIME_MS=3600000 cargo test --all-features --test fuzz [path]`, or `tests/long.sh fuzz`;

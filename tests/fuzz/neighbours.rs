@@ -76,7 +76,7 @@ target!(
             for name in ["x-forwarded-uri", "x-forwarded-method", "x-forwarded-for", "x-original-url", "x-original-method"] {
                 assert!(!head.headers.contains_key(name), "{name}");
             }
-            // The same without what the neighbour does not state.
+            // The same headers without those that the neighbour does not set.
             let mut bare = sent.clone();
             for name in ["x-forwarded-method", "x-forwarded-host", "x-forwarded-uri", "x-original-method", "x-original-url"] {
                 let is_stated = neighbour != Neighbour::Envoy && name.starts_with("x-original") == is_of_ingress;
@@ -92,7 +92,7 @@ target!(
 
 target!(
     /// N21, N22, N27: a check that is understood has its facts from attributes, with the target to the byte, and no header
-    /// of a pseudo-header's name. Whatever else arrives is refused.
+    /// of a pseudo-header's name. All other input is refused.
     checks,
     &[
         "GET", "a.test", "/a?b=c", "https", "192.0.2.7", ":path", "x-envoy-original-path", "authorization", "Bearer x", ",", "\n", "\u{12}", "\u{1a}",

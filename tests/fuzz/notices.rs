@@ -82,7 +82,7 @@ fn judged(protocol: EventProtocol, input: &[u8]) -> Option<(Object, Object, Repo
 /// Never an entry of another issuer, nor one for all.
 fn is_of_the_issuer(target: &Target) -> bool {
     match target {
-        // Its sessions are named behind a character that is in no issuer's name.
+        // The names of its sessions follow a character that no issuer's name contains.
         Target::Subject { issuer, .. } | Target::Token { issuer, .. } => issuer
             .strip_prefix(ISSUER)
             .is_some_and(|rest| matches!(rest, "" | "#sid" | "#any-sid" | "#refreshed" | "#refreshed-sid")),

@@ -29,7 +29,7 @@ target!(
         "\"https://a/%2e\"", "\"iat\":1", "\"iat\":1e400", "\"iat\":-1", "\"nonce\":\"\"", "\"ath\":null", "\"\\u006ati\":", "}", "{", ",", "\n",
     ],
     |input| {
-        // As it is: nobody signed it.
+        // The input itself, which has no valid signature.
         if let Ok(text) = std::str::from_utf8(input) {
             assert!(examine(text).is_err());
         }

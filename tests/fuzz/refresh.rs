@@ -1,4 +1,4 @@
-//! Refresh tokens: one spelling each, and what no key of ours made never gets as far as the store.
+//! Refresh tokens: one spelling each, and what no key of this gate made never gets as far as the store.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -133,8 +133,8 @@ fn presented(token: &str) -> Error {
 }
 
 target!(
-    /// Whatever is authentic differs from a token of ours in nothing but tag B, and only the token itself proves its
-    /// session. The rest is refused before the store is asked (R7).
+    /// An authentic text differs from a token of this gate only in tag B, and only the token itself proves its session.
+    /// The gate refuses other texts without asking the store (R7).
     refresh_token,
     &["@", "~", "rg1_", "rg2_", "=", "_", "-", "A", "AA", "AAA", "+", "/", "\0", "\n", " "],
     |input| {
@@ -153,7 +153,7 @@ target!(
 );
 
 target!(
-    /// What is made is read as what it was made of; with any bit changed it is not.
+    /// A made token reads as its parts; with any changed bit it is refused.
     refresh_token_made,
     &["\u{7f}\u{7f}", "\0\0\0\0"],
     |input| {

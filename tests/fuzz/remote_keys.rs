@@ -1,4 +1,4 @@
-//! What another issuer answers: its key set and its discovery document.
+//! Answers of another issuer: its key set and its discovery document.
 
 use rotogate::remote_keys::Metadata;
 use rotogate::token::{Algorithm, IssuerKeys};

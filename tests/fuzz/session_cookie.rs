@@ -1,4 +1,4 @@
-//! Session cookies: one spelling each, and only what a key of ours made is one.
+//! Session cookies: one spelling each, and only what a key of this gate made is one.
 
 use std::sync::{Arc, LazyLock};
 
@@ -24,7 +24,7 @@ static COOKIE: LazyLock<SessionCookie> = LazyLock::new(|| {
 });
 
 target!(
-    /// Whatever is authentic is the one cookie that was made, in its one spelling.
+    /// Only the made cookie is authentic, in exactly its spelling.
     session_cookie,
     &["@", "~", "rc1_", "rg1_", "=", "_", "-", "A", "AA", "AAA", "+", "/", "\0", "\n", " "],
     |input| {

@@ -1,4 +1,4 @@
-//! What a transmitter of security events answers: to polls, and about itself and its streams.
+//! Answers of a transmitter of security events: to polls, and about itself and its streams.
 
 use std::sync::LazyLock;
 use std::time::Duration;

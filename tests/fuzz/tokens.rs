@@ -111,7 +111,7 @@ target!(
         let again = signed(GOOD.split_once('\n').unwrap().0.as_bytes(), &serde_json::to_vec(&token.claims()).unwrap());
         let again = VERIFIER.verify(&again, NOW, NOW).unwrap();
         assert_eq!((again.session, again.scope, again.subject), (token.session, token.scope, token.subject));
-        // What is printed of a fraction need not be read as the same double.
+        // A printed fraction may read as a slightly different double.
         assert!(again.expires.since(token.expires).max(token.expires.since(again.expires)).as_millis() <= 1);
     }
 );

@@ -24,12 +24,12 @@ pub(crate) const AUTHN: &str = "/user_api.v1.UserApiService/AuthnWithPassword";
 pub(crate) const REFRESH: &str = "/user_api.v1.UserApiService/RefreshAccessToken";
 pub(crate) const GET_ME: &str = "/user_api.v1.UserApiService/GetMe";
 
-/// The usual configuration with the dialect, and what else a test wants.
+/// The usual configuration with the dialect, and further settings of a test.
 pub(crate) fn config(more: &str) -> String {
     format!("{CONFIG}\n[[clients]]\nid = \"knox\"\n[[endpoints]]\ndialect = \"knox\"\n{more}")
 }
 
-/// A gate with the dialect. The folder goes when the test ends.
+/// A gate with the dialect. The folder is removed at the end of the test.
 pub(crate) fn gate(more: &str) -> (Place, Gate) {
     let place = Place::new(&config(more));
     let gate = place.start();
@@ -102,7 +102,7 @@ pub(crate) fn framed(message: &impl Message) -> Bytes {
     [&[0], &length[..], &message].concat().into()
 }
 
-/// A request as no gRPC library sends it, and the head of what comes back, with its body and its trailers.
+/// A request that no gRPC library sends. Returns the head, the body and the trailers of the answer.
 pub(crate) async fn send(request: Request<Full<Bytes>>) -> (Response<Bytes>, Option<http::HeaderMap>) {
     let (parts, body) = http2().request(request).await.unwrap().into_parts();
     let body = body.collect().await.unwrap();

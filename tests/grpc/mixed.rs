@@ -17,7 +17,7 @@ use super::client::{gate, get_me, login, send};
 
 type Heads = Arc<Mutex<Vec<http::request::Parts>>>;
 
-/// An upstream that speaks both, and notes the heads that come.
+/// An upstream for both versions, which records the heads of requests.
 async fn noting() -> (SocketAddr, Heads) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,4 +1,4 @@
-//! What the dialect refuses, and how it says so.
+//! Refusals of the dialect, and their form.
 
 use bytes::Bytes;
 use http::Request;
@@ -95,7 +95,7 @@ async fn what_is_not_grpc_is_refused_plainly() {
     let request = Request::get(gate.url(REFRESH)).header("content-type", "application/grpc");
     let (answer, _) = send(request.body(Full::default()).unwrap()).await;
     assert_eq!((answer.status().as_u16(), answer.headers()["grpc-status"].to_str().unwrap()), (200, "12"));
-    // Not one message, half a message, one that is too long, one that is no message.
+    // No message, half a message, a too long message, and bytes that are not a message.
     for (body, code) in [
         (Bytes::new(), "13"),
         (Bytes::from_static(&[0, 0, 0, 0, 9, 1]), "13"),

@@ -1,4 +1,4 @@
-//! Calls to an upstream behind `h2c://`: what goes through, and how refusals and failures are said.
+//! Calls to an upstream behind `h2c://`: forwarded calls, and the form of refusals and failures.
 
 use futures_util::StreamExt;
 use http::Request;
@@ -164,7 +164,7 @@ async fn an_upstream_that_is_gone_is_unavailable() {
 
 #[tokio::test]
 async fn an_upstream_that_was_restarted_is_connected_to_again() {
-    // Its listener and its connections live and die with their runtime.
+    // The listener and the connections live in this runtime.
     let first = tokio::runtime::Runtime::new().unwrap();
     let upstream = first.spawn(upstream::start()).await.unwrap();
     let (_place, gate) = gate(&route(&format!("h2c://{upstream}"), ""));
@@ -175,7 +175,7 @@ async fn an_upstream_that_was_restarted_is_connected_to_again() {
     while ask().await.is_ok() {}
     assert_eq!(ask().await.unwrap_err().code(), Code::Unavailable);
     let again = loop {
-        // The old one may still be on its way out.
+        // The old server may still be ending.
         match TcpListener::bind(upstream).await {
             Ok(listener) => break listener,
             Err(_) => tokio::task::yield_now().await,

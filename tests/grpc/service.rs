@@ -1,4 +1,4 @@
-//! The dialect `knox`: login, refresh, introspection of the own token; reflection and health.
+//! The dialect `knox`: login, refresh, introspection of the caller's token; reflection and health.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -31,10 +31,10 @@ async fn a_user_logs_in_refreshes_and_asks_who_it_is() {
     assert!(second.token != first.token && second.refresh_token != first.refresh_token);
     assert_eq!(get_me(&gate, &second.token).await.unwrap(), user);
 
-    // As after a lost reply.
+    // A repetition, as after a lost reply.
     let (_, again) = refresh(&gate, &first.refresh_token).await.unwrap();
     assert!(again.token == second.token && again.refresh_token == second.refresh_token, "a repeat gets the same pair");
-    // On a data route it is a token like any other.
+    // Data routes accept the token like any other.
     let answer = gate.get("/hello", &second.token).await;
     assert_eq!((answer.status.as_u16(), answer.echoed("x-auth-client")), (200, vec!["knox".to_owned()]));
 }
@@ -163,7 +163,7 @@ async fn a10_health_is_told_at_once_and_watched_by_so_many_of_one_address() {
     let mut watched = grpc.server_streaming(request, path, codec).await.unwrap().into_inner();
     assert_eq!(watched.next().await.unwrap().unwrap().status, 1);
 
-    // Nothing of what one address watches holds up another, or a login.
+    // Watches of one address delay neither another address nor a login.
     let watch = async || {
         let path = PathAndQuery::from_static("/grpc.health.v1.Health/Watch");
         let codec = ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();

@@ -17,7 +17,7 @@ pub(crate) const UNARY: &str = "/test.Echo/Unary";
 pub(crate) const COUNT: &str = "/test.Echo/Count";
 pub(crate) const CHAT: &str = "/test.Echo/Chat";
 
-/// So many messages make `Count`.
+/// The number of messages of `Count`.
 pub(crate) const MANY: usize = 2_000;
 
 pub(crate) async fn start() -> SocketAddr {
@@ -52,7 +52,7 @@ where
     }
 }
 
-/// Answers with the metadata that came, one line each.
+/// Answers with the received metadata, one line each.
 async fn unary(request: tonic::Request<String>) -> Result<Response<String>, Status> {
     let headers = request.metadata().clone().into_headers();
     let lines = headers.iter().map(|(name, value)| format!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes())));
@@ -69,7 +69,7 @@ async fn count(
     Ok(Response::new(stream::iter((0..MANY).map(move |n| Ok(format!("{n} {text}"))))))
 }
 
-/// Answers each message as it comes, and ends with a status that has metadata of its own.
+/// Answers each message at once, and ends with a status that has metadata.
 async fn chat(
     request: tonic::Request<Streaming<String>>,
 ) -> Result<Response<impl futures_util::Stream<Item = Result<String, Status>>>, Status> {

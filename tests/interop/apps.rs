@@ -1,4 +1,4 @@
-//! The session of `examples/client/session.mjs` against the real binary, in Node.js: what docs/apps.md tells a developer to use.
+//! The session of `examples/client/session.mjs`, which docs/apps.md recommends, against the real binary in Node.js.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Assertions of real libraries at the real binary, and the gate's own at a real provider.
+//! Assertions of real libraries at the real binary, and the gate's own assertions at a real provider.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -23,7 +23,7 @@ fn private() -> Value {
     key
 }
 
-/// A gate at an address that its issuer names.
+/// A gate whose issuer URL names its address.
 fn place(address: &str, further: &str) -> Place {
     let config = support::CONFIG
         .replace("http://gate.test", &format!("http://{address}"))

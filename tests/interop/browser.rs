@@ -19,7 +19,7 @@ use support::server::free_port;
 
 const SECRET: &str = "a-secret-of-the-client-web-of-forty-characters";
 
-/// What a browser keeps, for each server.
+/// The cookies of a browser, for each server.
 #[derive(Default)]
 struct Browser(HashMap<(String, String), String>);
 
@@ -57,13 +57,13 @@ impl Browser {
         answer
     }
 
-    /// What the gate says of its session.
+    /// The state of the session at the gate.
     async fn state(&self, gate: &str) -> Value {
         let mut same = Self(self.0.clone());
         same.send(gate, Method::GET, "https://gate.test/auth/session", &[]).await.json()
     }
 
-    /// Goes to a URL, through the pages of the provider, and back. Returns where that ends, and the answer there.
+    /// Goes to a URL, through the pages of the provider, and back. Returns the last URL and its answer.
     async fn log_in(&mut self, gate: &str, url: &str, stops: &str) -> (String, Answer) {
         let (mut url, mut form) = (url.to_owned(), Vec::new());
         for _ in 0..20 {
@@ -137,7 +137,7 @@ async fn b28_b33_b37_b42_b43_a_real_provider_logs_a_browser_in_and_out() {
         let first = Browser(browser.0.clone());
         let (end, _) = browser.log_in(&base, "https://gate.test/auth/login?to=/again", "https://gate.test/again").await;
         assert_eq!(end, "https://gate.test/again");
-        // Requests that were on their way with it pass for a moment.
+        // Requests with the old cookie pass for a moment.
         support::until("the end of the first session", async || first.state(&base).await["authenticated"] == false)
             .await;
         assert_eq!(browser.state(&base).await["authenticated"], true);

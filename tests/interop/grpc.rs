@@ -24,7 +24,7 @@ async fn grpc_js_works_unchanged() {
     works("node").await;
 }
 
-/// The suite is honest: with a fault planted in the rules of the gate, the client says so, and where.
+/// The suite can fail: with a fault planted in the rules of the gate, the client reports the fault and its place.
 #[tokio::test(flavor = "multi_thread")]
 async fn grpcio_sees_a_reuse_that_is_ignored_and_a_replay_that_is_refused() {
     sees_faults("python").await;
@@ -38,7 +38,7 @@ async fn grpc_js_sees_a_reuse_that_is_ignored_and_a_replay_that_is_refused() {
 async fn works(client: &str) {
     let output = drive(client, "").await;
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    // A success of another run, played again, would not be about this run's user.
+    // A replayed success of another run would name another user.
     assert!(output.status.success() && stdout.ends_with("all is well\n"), "{client}: {stdout}{stderr}");
 }
 
@@ -54,7 +54,7 @@ async fn sees_faults(client: &str) {
     }
 }
 
-/// Drives a gate, whose endpoint has what else is said, with a client.
+/// Runs a client against a gate whose endpoint has these further settings.
 async fn drive(client: &str, more: &str) -> Output {
     let upstream = crate::grpc::upstream::start().await;
     let config = format!(
@@ -99,7 +99,7 @@ async fn drive(client: &str, more: &str) -> Output {
         .unwrap()
 }
 
-/// A way to the gate that breaks off when the gate has answered a call: the answer's head is the first thing lost.
+/// A proxy to the gate that breaks off when the gate has answered a call: the client does not even get the head.
 async fn cutting(gate: SocketAddr) -> SocketAddr {
     const HEADERS: u8 = 1;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

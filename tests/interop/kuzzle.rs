@@ -1,8 +1,8 @@
 //! Kuzzle's own SDK for JavaScript, from the registry, drives the real binary over HTTP and over WebSocket. Needs node and
 //! npm. User, subject and password are new in each run.
 //!
-//! The suite is honest: with a fault planted in what the gate does, and with an earlier run played again, a script says so,
-//! and where.
+//! The suite can fail: with a planted fault of the gate, and with a replayed earlier run, a script reports the fault and
+//! its place.
 
 mod between;
 
@@ -43,7 +43,8 @@ async fn lives(script: &str) {
     let other = User::new();
     let new_user = again(&other).await;
     assert_eq!(new_user.said, "red: login", "{script}: {}", new_user.why);
-    // The recording is as good as one can be: with the user's name the same, it is the next thing that is new.
+    // The best possible recording: even with the same user name, the script notices the next value that is new in each
+    // run.
     let same_user = again(&user).await;
     assert_eq!(same_user.said, "red: a protected route", "{script}: {}", same_user.why);
 }
@@ -91,8 +92,8 @@ fn kuzzle_sdk_runs_the_example_of_its_document() {
     }
 }
 
-/// A Kuzzle server's own actions are known to the SDK: by the upstream's list, or by the SDK's own where the route of that
-/// list is not for everyone.
+/// The SDK knows the actions of a Kuzzle server by the upstream's list, or by its own list if the route of the upstream's
+/// list is not public.
 #[test]
 fn kuzzle_sdk_over_http_calls_the_upstreams_controllers() {
     let (_upstream, port) = upstream(&["controllers.js", "upstream"]);
@@ -116,7 +117,7 @@ fn kuzzle_sdk_over_http_calls_the_upstreams_controllers() {
     }
 }
 
-/// A fault, and the step in which it is noticed.
+/// A fault, and the step of the script that notices it.
 const FAULTS: &[(Fault, &str)] = &[
     (Fault::OldTokenIsKept, "the old token"),
     (Fault::ReplayIsRefused, "a lost reply"),
@@ -131,7 +132,7 @@ async fn notices(script: &str, faults: &[(Fault, &str)]) {
     }
 }
 
-/// One of this run.
+/// A user of this run.
 struct User {
     name: String,
     subject: String,
@@ -147,7 +148,7 @@ impl User {
     }
 }
 
-/// How a script is run.
+/// The way to run a script.
 #[derive(Default)]
 struct Run {
     /// The gate lets the old token live for a second; and the SDK takes Node's own WebSocket, as in a browser.
@@ -156,14 +157,14 @@ struct Run {
     recording: Option<Recording>,
 }
 
-/// What came of it.
+/// The results of a script.
 struct Came {
     said: String,
     why: String,
     recording: Recording,
 }
 
-/// What a script finds.
+/// The surroundings of a script.
 struct World {
     place: Place,
     user: String,
@@ -173,7 +174,7 @@ struct World {
 }
 
 impl World {
-    /// What the script asks the test to do.
+    /// Executes an order of the script.
     async fn test(&self, what: &str) -> String {
         let mut gate = self.gate.lock().await;
         match what {
@@ -205,7 +206,7 @@ impl World {
     }
 }
 
-/// Runs a script against a gate of its own.
+/// Runs a script against a new gate.
 async fn run(script: &str, user: &User, fault: Fault, how: Run) -> Came {
     let (_upstream, upstream_port) = upstream(&["upstream.js"]);
     let place = Place::new(&config(&upstream_port, fault, how.tolerant));
@@ -230,7 +231,7 @@ async fn run(script: &str, user: &User, fault: Fault, how: Run) -> Came {
             let (stream, _) = listener.accept().await.unwrap();
             let world = Arc::clone(&shared);
             let service = service_fn(move |request| between::answer(Arc::clone(&world), request));
-            // A connection that ends with a lost reply is one that ends.
+            // The connection ends, as intended for a lost reply.
             let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
             tokio::spawn(async move { drop(connection.await) });
         }
@@ -285,7 +286,7 @@ impl Drop for Running {
     }
 }
 
-/// A program of ours that serves as the upstream, and its port.
+/// A program of the workspace that serves as the upstream, and its port.
 fn upstream(program: &[&str]) -> (Running, String) {
     let mut node = Command::new("node");
     node.args(program).current_dir(installed()).stdout(Stdio::piped());

@@ -2,8 +2,8 @@
 //! protected route, loses a reply, finds the old credential refused, and is refused after revocation. They know only
 //! the issuer, their client id, and a user's name and password, all of which are new in each run.
 //!
-//! Between them and the gate stands a proxy. It loses a reply when it is asked to: the gate has answered, the client's
-//! connection closes. And it makes the gate seem faulty, to show that the clients notice.
+//! Between the clients and the gate is a proxy. On request it drops a reply: the gate has answered, and the client's
+//! connection closes. It can also make the gate seem faulty, which shows that the clients notice faults.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use hyper_util::rt::TokioIo;
 use support::{Place, keep_secret, send};
 use tokio::net::TcpListener;
 
-/// What the gate does wrong, as far as a client can see.
+/// A fault of the gate that a client can see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     None,
@@ -39,15 +39,15 @@ enum Fault {
 const FAULTS: [Fault; 5] =
     [Fault::RevokedAccessPasses, Fault::ReuseIsIgnored, Fault::ReplayIsRefused, Fault::WrongUnit, Fault::OtherIssuer];
 
-/// One for each client.
+/// A script for each client.
 const SCRIPTS: [&str; 3] = ["openid_client.mjs", "authlib_client.py", "requests_oauthlib_client.py"];
-/// One whose tokens are bound to a key.
+/// The script of a client whose tokens are bound to a key.
 const DPOP_SCRIPT: &str = "dpop_client.mjs";
 
 /// Clients that authenticate by assertions.
 const ASSERTION_SCRIPTS: [&str; 2] = ["private_key_jwt.mjs", "private_key_jwt.py"];
 
-/// What the proxy remembers.
+/// The state of the proxy.
 struct Between {
     gate: SocketAddr,
     fault: Fault,
@@ -135,7 +135,7 @@ pub(super) fn clients() -> &'static Path {
     })
 }
 
-/// The clients: a name, and what runs.
+/// The clients: the name, and the program.
 fn programs(cache: &Path) -> Vec<(&'static str, Vec<PathBuf>)> {
     let scripts = SCRIPTS.iter().map(|script| {
         let interpreter = if script.ends_with(".mjs") { "node".into() } else { cache.join("python/bin/python") };
@@ -145,20 +145,20 @@ fn programs(cache: &Path) -> Vec<(&'static str, Vec<PathBuf>)> {
     scripts.chain([("the oauth2 crate", vec![oauth2])]).collect()
 }
 
-/// What kind of client a program is (RFC 6749 §2.1).
+/// The type of a client program (RFC 6749 §2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Public,
-    /// Proves itself with a secret, by HTTP Basic.
+    /// Authenticates with a secret, by HTTP Basic.
     Confidential,
 }
 
-/// Runs a program against a gate of its own.
+/// Runs a program against a new gate.
 async fn run(program: &[PathBuf], kind: Kind, fault: Fault) -> Output {
     run_with(program, kind, fault, None).await
 }
 
-/// The same, where clients prove a key, with or without nonces.
+/// As above, for clients that prove a key, with or without nonces.
 async fn run_with(program: &[PathBuf], kind: Kind, fault: Fault, nonce: Option<&str>) -> Output {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let issuer = format!("http://{}", listener.local_addr().unwrap());
@@ -194,7 +194,7 @@ async fn run_with(program: &[PathBuf], kind: Kind, fault: Fault, nonce: Option<&
             let (stream, _) = listener.accept().await.unwrap();
             let state = Arc::clone(&state);
             let service = service_fn(move |request| between(Arc::clone(&state), request));
-            // A connection that ends with a lost reply is one that ends.
+            // The connection ends, as intended for a lost reply.
             tokio::spawn(
                 async move { drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await) },
             );

@@ -13,7 +13,7 @@ use support::{CONFIG, Place, keep_secret, until};
 /// Markup as the name of a user, and as the id of a route.
 const USER: &str = "<img src=x onerror=alert(1)>";
 const ROUTE: &str = "[[routes]]\nid = \"<img src=x>\"\npath = \"/public/{*rest}\"";
-/// An upstream where nobody is.
+/// An upstream address without a server.
 const DEAD: &str = "[[upstreams]]\nname = \"orders\"\nurls = [\"http://ADDRESS\"]\n\
                     [[routes]]\npath = \"/orders/{*rest}\"\nauth = \"none\"\nupstream = \"orders\"\n";
 
@@ -28,7 +28,7 @@ pub(super) fn installed() -> PathBuf {
         fs::copy(ours.join(file), cache.join(file)).unwrap();
     }
     if !is_there {
-        // No script of a package runs: playwright-core needs none, and downloads no browser.
+        // No script of a package runs: playwright-core needs no script, and downloads no browser.
         let arguments = ["ci", "--no-audit", "--no-fund", "--ignore-scripts"];
         let npm = Command::new("npm").args(arguments).current_dir(&cache).output();
         let npm = npm.expect("npm is missing: install Node.js 20 or later to drive Chromium");
@@ -37,7 +37,7 @@ pub(super) fn installed() -> PathBuf {
     cache
 }
 
-/// Where Chromium is.
+/// The path of Chromium.
 pub(super) fn chromium() -> String {
     let found = Command::new("sh").args(["-c", "command -v chromium || command -v chromium-browser"]).output().unwrap();
     let path = String::from_utf8(found.stdout).unwrap().trim().to_owned();

@@ -18,7 +18,7 @@ pub(crate) struct Provider {
 }
 
 impl Provider {
-    /// `of`: the folder of its program.
+    /// Starts the provider; `of` is the folder of its program.
     pub(crate) async fn start(of: &str) -> Self {
         let cache = support::target_folder("interop-cache/relay");
         let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/interop/relay");
@@ -78,7 +78,7 @@ fn next(answer: &Answer) -> String {
 async fn i33_i34_i36_a_real_provider_sees_each_token_once_and_its_detection_works_after_grace() {
     let provider = Provider::start("relay").await;
     let direct = format!("{}/token", provider.url);
-    // The provider is strict: two tabs that ask it themselves lose the login.
+    // The provider is strict: two tabs that refresh at the provider itself lose the login.
     let token = provider.login().await;
     let first = next(&refresh(&direct, &token).await);
     assert_eq!(refresh(&direct, &token).await.error(), "invalid_grant");
@@ -97,7 +97,7 @@ async fn i33_i34_i36_a_real_provider_sees_each_token_once_and_its_detection_work
     let url = Arc::new(gate.url("/auth/token"));
     let before = provider.requests().await;
     let mut token = provider.login().await;
-    // Rounds of ten tabs. Each round refreshes the token that the round before got.
+    // Rounds of ten tabs. Each round refreshes the token of the previous round.
     for _ in 0..5 {
         let tabs: Vec<_> = (0..10)
             .map(|_| {
@@ -122,7 +122,7 @@ async fn i33_i34_i36_a_real_provider_sees_each_token_once_and_its_detection_work
     assert_eq!(next(&refresh(&url, &token).await), lost);
     assert_eq!(provider.requests().await - before, 6);
     drop(gate);
-    // Without grace, the provider's detection sees the same as without a gate.
+    // Without grace, the provider detects a reuse as without a gate.
     place.write_config(&endpoint("0s"));
     let gate = place.start();
     let url = gate.url("/auth/token");

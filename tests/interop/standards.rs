@@ -65,7 +65,7 @@ fn n57_n58_libraries_of_five_languages_verify_an_assertion_and_nothing_else() {
 
 const STATUS: [&str; 2] = ["status_list.mjs", "status_list.py"];
 
-/// The path of the list that a token of ours names.
+/// The path of the list that a token of this gate names.
 fn path_of_list(token: &str) -> String {
     let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
     let claims: serde_json::Value = serde_json::from_slice(&payload).unwrap();
@@ -151,7 +151,7 @@ upstream = "app"
         let ran = run(file, &[&gate, &good]);
         assert!(ran.status.success(), "{file}: {}", String::from_utf8_lossy(&ran.stderr));
         assert_eq!(String::from_utf8_lossy(&ran.stdout).trim(), subject, "{file}");
-        // Another upstream's, a forged one, and an access token.
+        // An assertion for another upstream, a forged one, and an access token.
         for (what, text) in [("other", &other), ("forged", &forged), ("token", &tokens.access)] {
             assert!(!run(file, &[&gate, text]).status.success(), "{file} accepts: {what}");
         }

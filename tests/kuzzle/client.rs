@@ -1,11 +1,11 @@
-//! A client of Kuzzle's over HTTP: the requests that its SDKs send, and what they read of the answers.
+//! A Kuzzle client over HTTP: the requests of the SDKs, and the parts of answers that they read.
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use support::{Answer, Gate};
 
-/// One client.
+/// A client.
 pub(crate) struct Client<'a> {
     pub(crate) gate: &'a Gate,
 }
@@ -15,7 +15,7 @@ impl Client<'_> {
         self.send(Method::POST, path, jwt, body).await
     }
 
-    /// As the JavaScript SDK sends it: JSON even without a body.
+    /// The request of the JavaScript SDK, which has JSON even without a body.
     pub(crate) async fn send(&self, method: Method, path: &str, jwt: Option<&str>, body: &str) -> Answer {
         let bearer = jwt.map(|jwt| format!("Bearer {jwt}"));
         let mut headers = vec![("content-type", "application/json")];
@@ -54,7 +54,7 @@ pub(crate) fn jwt(result: &Value) -> &str {
     result["jwt"].as_str().unwrap()
 }
 
-/// Status and id of an error, which must stand in an envelope that says the same status.
+/// Status and id of an error, in an envelope with the same status.
 pub(crate) fn error(answer: &Answer) -> (u16, String) {
     let json = answer.json();
     assert_eq!(answer.headers["content-type"], "application/json");

@@ -1,6 +1,6 @@
-//! The SDK for the JVM, replayed: its packages are not to be had where these tests run. The requests are those that its
-//! source makes, over each of its three ways: `POST /_query` alone, as the documented version sends everything (and a
-//! later one until it has the routes), the routes that a later one builds from `_publicApi`, and a WebSocket.
+//! A replay of the SDK for the JVM, whose packages are not available where these tests run. The requests are those that
+//! its source makes, over each of its three ways: `POST /_query` alone, as the documented version sends everything (and
+//! a later one until it has the routes), the routes that a later one builds from `_publicApi`, and a WebSocket.
 
 use futures_util::{SinkExt, StreamExt};
 use http::{Method, StatusCode};
@@ -15,18 +15,18 @@ use support::{Gate, Place, until};
 
 enum Way {
     Query,
-    /// By controller and action: verb and path.
+    /// The routes by controller and action: verb and path.
     Routes(Map<String, Value>),
     Socket(Box<WebSocketStream<TcpStream>>),
 }
 
-/// What the SDK holds.
+/// The state of the SDK.
 struct Jvm<'a> {
     gate: &'a Gate,
     way: Way,
     instance: String,
     authentication_token: Value,
-    /// What came that no call waited for.
+    /// Messages for which no call waited.
     told: Vec<Value>,
 }
 
@@ -36,7 +36,7 @@ impl<'a> Jvm<'a> {
         Self { gate, way, instance, authentication_token: Value::Null, told: Vec::new() }
     }
 
-    /// Over HTTP: may it use `_query`, and where are the actions?
+    /// The SDK over HTTP: whether it may use `_query`, and the address of the actions.
     async fn http(gate: &'a Gate) -> Value {
         let json = [("content-type", "application/json")];
         let status = gate.call(Method::POST, "/_query", &json, "{}").await.status;
@@ -59,7 +59,8 @@ impl<'a> Jvm<'a> {
             let choices = action["http"].as_array().unwrap();
             let length = |route: &&Value| route["path"].as_str().unwrap().len();
             let shortest = choices.iter().min_by_key(length).unwrap();
-            // As it stands in the source: the shortest, but a GET where none is shorter than the first.
+            // The choice of the SDK's source: the shortest route, or the GET route if no route is shorter than the
+            // first.
             let route = match choices.iter().rfind(|route| route["verb"] == "GET") {
                 Some(get) if length(&shortest) == length(&&choices[0]) => get,
                 _ => shortest,
@@ -76,7 +77,7 @@ impl<'a> Jvm<'a> {
         Self::new(gate, Way::Socket(Box::new(socket)))
     }
 
-    /// As any call goes out: with the token that it has, whatever the call.
+    /// Sends a call with the SDK's present token, whatever the call.
     fn envelope(&self, mut query: Value) -> Value {
         query["requestId"] = json!(Uuid::new_v4().to_string());
         query["volatile"] = json!({ "sdkInstanceId": self.instance, "sdkName": "jvm@1" });
@@ -86,14 +87,14 @@ impl<'a> Jvm<'a> {
         query
     }
 
-    /// Every `null` is spelt out.
+    /// Each absent value is sent as `null`.
     async fn call(&mut self, query: Value) -> Value {
         let query = self.envelope(query);
         let reply = match &mut self.way {
             Way::Socket(socket) => {
                 socket.send(Message::text(query.to_string())).await.unwrap();
                 loop {
-                    // It reads text alone.
+                    // The SDK reads only text frames.
                     let Some(Ok(Message::Text(text))) = socket.next().await else { continue };
                     let reply: Value = serde_json::from_str(&text).unwrap();
                     if reply["requestId"].is_string() {
@@ -140,7 +141,7 @@ impl<'a> Jvm<'a> {
         self.call(query).await
     }
 
-    /// The SDK keeps the token of either.
+    /// The SDK keeps the token of both answers.
     async fn login(&mut self, password: &str, expires_in: Option<&str>) -> Value {
         let mut query = json!({ "strategy": "local", "body": { "username": "demo", "password": password } });
         if let Some(expires_in) = expires_in {
@@ -163,7 +164,7 @@ impl<'a> Jvm<'a> {
         result
     }
 
-    /// A call that the gate forwards. For a route that the SDK does not know, the request is written by hand.
+    /// A call that the gate forwards. The test writes the request itself for a route that the SDK does not know.
     async fn document(&mut self) -> Value {
         let query = json!({ "controller": "document", "action": "get", "index": "i", "collection": "c", "_id": "d" });
         match &self.way {
@@ -173,7 +174,7 @@ impl<'a> Jvm<'a> {
     }
 }
 
-/// Where the SDK sends a call by its route, and with what body.
+/// The path and the body of a call, by the SDK's route.
 fn address(verb: &Value, template: &str, query: &Value) -> (String, String) {
     let fields = query.as_object().unwrap();
     let mut path = template.to_owned();
@@ -182,7 +183,7 @@ fn address(verb: &Value, template: &str, query: &Value) -> (String, String) {
     for (name, value) in fields.iter().chain(in_body.into_iter().flatten()) {
         let Some(value) = value.as_str() else { continue };
         path = path.replace(&format!(":{name}"), value);
-        // Also what stands in the path.
+        // Parameters of the path are sent in the query, too.
         if !["controller", "action", "jwt", "requestId"].contains(&name.as_str()) {
             arguments.append_pair(name, value);
         }
@@ -199,7 +200,7 @@ fn good(reply: &mut Value) -> Value {
     reply["result"].take()
 }
 
-/// What the SDK tells the application of a refusal; of `security.token.expired` alone it makes an event.
+/// The SDK's error for a refusal. Only `security.token.expired` becomes an event.
 fn refusal(reply: &Value) -> &str {
     assert!(reply["result"].is_null() && reply["error"]["status"] == reply["status"]);
     assert!(reply["error"]["message"].is_string());
@@ -225,7 +226,7 @@ async fn lives(sdk: &mut Jvm<'_>) {
     assert_eq!(me["_id"], first["_id"]);
     assert_eq!(good(&mut sdk.auth("getStrategies", json!({})).await), json!(["local"]));
 
-    // `null` is what it says where the caller says nothing.
+    // The SDK sends `null` for a value that the caller omits.
     let second = sdk.refresh(None).await;
     assert_eq!((&second["_id"], &second["ttl"]), (&first["_id"], &first["ttl"]));
     assert_eq!(subject(&sdk.document().await), [&first["_id"]]);
@@ -244,7 +245,7 @@ async fn lives(sdk: &mut Jvm<'_>) {
     let check = good(&mut sdk.auth("checkToken", json!({ "body": { "token": first["jwt"] } })).await);
     assert_eq!(check, json!({ "valid": false, "state": "Invalid token." }));
 
-    // It sends what it has with a login, too: here a token that is dead.
+    // The SDK sends its present token with a login, too, which is revoked here.
     sdk.login(&password, Some("1s")).await;
     until("the token has expired", async || {
         let reply = sdk.document().await;
@@ -292,7 +293,7 @@ async fn the_jvm_sdk_lives_a_whole_life_over_a_websocket() {
     lives(&mut Jvm::socket(&gate).await).await;
 }
 
-/// Says over a WebSocket what it was asked, and with what headers its connection began.
+/// Answers over a WebSocket with the request, and with the headers of the connection.
 #[expect(clippy::result_large_err, reason = "the library's own type")]
 async fn upstream() -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

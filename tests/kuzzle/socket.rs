@@ -1,4 +1,4 @@
-//! Kuzzle's protocol over WebSocket: identities, cookies, bounds, and what becomes of connections when tokens do.
+//! Kuzzle's protocol over WebSocket: identities, cookies, bounds, and the end of connections with their tokens.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,19 +19,19 @@ use tokio_tungstenite::{WebSocketStream, accept_hdr_async, client_async};
 use crate::kuzzle::client::{Client, jwt, result};
 use support::{CONFIG, Gate, Place, until};
 
-/// Longer than anything here takes; only a hang ends by it.
+/// The time limit of a wait, which only a hang reaches.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Longer than the gate takes to look at its connections.
+/// Longer than several checks of connections by the gate take.
 const SEVERAL_LOOKS: Duration = Duration::from_millis(1700);
 
-/// What happens at the upstream.
+/// An event at the upstream.
 #[derive(Debug, PartialEq, Eq)]
 enum Event {
     Opened(usize),
     Closed(usize),
 }
 
-/// An upstream that says what it knows of a caller, and which connection it is.
+/// An upstream that answers with the caller's identity and the number of the connection.
 async fn upstream() -> (u16, UnboundedReceiver<Event>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -125,7 +125,7 @@ impl Wire {
         }
     }
 
-    /// A call that is the upstream's to answer.
+    /// A call that the upstream answers.
     async fn call(&mut self, jwt: Option<&str>) -> Value {
         let call = json!({ "controller": "app", "action": "hello", "requestId": "R", "jwt": jwt });
         self.send(call.to_string()).await;
@@ -155,10 +155,10 @@ async fn t9_a_rotation_elsewhere_leaves_a_connection_and_what_hangs_on_it_alone(
     let second = result(&http.refresh(jwt(&first)).await);
     let refused = wire.call(Some(jwt(&first))).await;
     assert_eq!(refused["error"]["id"], "security.token.invalid");
-    // Nothing is said and nothing ends: only a fault could be too slow for this.
+    // No message arrives and nothing ends. A slow machine cannot fail this check.
     assert!(timeout(SEVERAL_LOOKS, wire.0.next()).await.is_err(), "something was said");
     assert_eq!(connection(&wire.call(Some(jwt(&second))).await), 1);
-    // Over the connection itself, too.
+    // The same over the connection itself.
     let refresh = json!({ "controller": "auth", "action": "refreshToken", "jwt": second["jwt"] });
     wire.send(refresh.to_string()).await;
     let third = wire.hear().await["result"].take();
@@ -313,7 +313,7 @@ fn printed(message: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn p67_t42_each_remedy_of_the_message_about_calls_stops_the_attack_that_it_warns_of() {
-    // Anybody may open a WebSocket, and its calls are for users.
+    // The route permits a WebSocket without a token, but calls need a user.
     let strict = "[[routes]]\npath = \"/users/{*rest}\"\nscopes = [\"admin\"]\nupstream = \"ws\"\n";
     let (port, _events) = upstream().await;
     let config = |at_strict: &str, at_envelope: &str| {
@@ -328,7 +328,7 @@ async fn p67_t42_each_remedy_of_the_message_about_calls_stops_the_attack_that_it
     let message = place.run(&["check"], "").stderr;
     let (all, plugin) = ("kuzzle = [\"*\"]", "kuzzle = [\"my-plugin:*\"]");
     assert_eq!(printed(&message), [all, plugin, all], "each remedy is tried here: {message}");
-    // A rule of a route that is less strict is no answer, nor is one for calls of Kuzzle's own API.
+    // A rule of a less strict route is no remedy, and neither is a rule for calls of Kuzzle's own API.
     for (at_strict, at_envelope) in [
         ("", "kuzzle = [\"realtime:*\"]\n"),
         ("kuzzle = [\"realtime:*\"]\n", ""),
@@ -346,7 +346,8 @@ async fn p67_t42_each_remedy_of_the_message_about_calls_stops_the_attack_that_it
         let client = Client { gate: &gate };
         let token = client.login("").await;
         let mut wire = Wire::open(&gate).await;
-        // With a token that lacks the scope, and as nobody: what a path refuses, and what the rule names.
+        // With a token that lacks the scope, and without a token: calls that a path refuses, and calls that the rule
+        // names.
         for (controller, action, token, passes) in [
             ("security", "createUser", Some(jwt(&token)), false),
             ("my-plugin", "hello", Some(jwt(&token)), false),
@@ -354,7 +355,7 @@ async fn p67_t42_each_remedy_of_the_message_about_calls_stops_the_attack_that_it
             ("security", "createUser", None, false),
             ("document", "delete", None, false),
             ("admin", "resetDatabase", None, false),
-            // What a path permits, and what the operator has left open.
+            // Calls that a path permits, and calls that the operator left open.
             ("document", "delete", Some(jwt(&token)), true),
             ("other-plugin", "hello", None, others_pass),
         ] {
@@ -412,7 +413,7 @@ fn with_one_route(place: &Place) -> String {
     format!("{begin}[[upstreams]]\nname = \"ws\"\n{end}")
 }
 
-/// Has this configuration taken up.
+/// Reloads the gate with this configuration.
 async fn reload(place: &Place, gate: &Gate, config: &str) {
     let before = gate.log().matches("configuration reloaded").count();
     place.write_config(config);
@@ -442,13 +443,13 @@ async fn t34_a_call_on_an_open_connection_is_judged_by_the_routes_in_force() {
         let [mut busy, mut idle] = [Wire::open(&gate).await, Wire::open(&gate).await];
         assert_eq!(connection(&busy.call(token).await), 1);
         assert_eq!(event(&mut events).await, Event::Opened(1));
-        // The same rules once more.
+        // The same rules again.
         reload(&place, &gate, &with(before)).await;
         assert_eq!(connection(&busy.call(token).await), 1, "it goes on");
 
         reload(&place, &gate, &with(after)).await;
         assert_eq!(idle.call(token).await["status"], status, "{after}");
-        // What it opened at the upstream would go on to send.
+        // Subscriptions at the upstream would continue to send.
         assert_eq!(close_code(&mut busy).await, CloseCode::Restart);
         assert_eq!(event(&mut events).await, Event::Closed(1));
         assert!(events.try_recv().is_err(), "nothing else arrived");
@@ -470,7 +471,7 @@ async fn t34_a_connection_ends_with_its_endpoint_and_one_that_the_old_routes_ref
     let [mut one, mut other] = [Wire::open(&gate).await, Wire::open(&gate).await];
     assert_eq!(one.call(Some(jwt(&token))).await["status"], 403);
     reload(&place, &gate, &config).await;
-    // The routes of its beginning know no upstream for this caller: its client connects again.
+    // The routes at the begin of the connection have no upstream for this caller, so the client connects again.
     let call = json!({ "controller": "app", "action": "hello", "requestId": "R", "jwt": jwt(&token) });
     one.send(call.to_string()).await;
     assert_eq!(close_code(&mut one).await, CloseCode::Restart);
@@ -491,7 +492,7 @@ async fn k20_each_message_counts_with_the_limits_that_govern_it() {
     let http = Client { gate: &gate };
     let login = http.login("").await;
     let mut wire = Wire::open(&gate).await;
-    // The upstream connection that the first opens counts as none.
+    // The upstream connection of the first socket does not count.
     for _ in 0..3 {
         assert_eq!(connection(&wire.call(Some(jwt(&login))).await), 1);
     }
@@ -518,10 +519,10 @@ async fn k30_an_upstream_connection_ends_once_its_decision_point_refuses_and_no_
     reload(&place, &gate, &with_one_route(&place).replace("upgrade = true\n", decided)).await;
     let token = Client { gate: &gate }.login("").await;
     let mut wire = Wire::open(&gate).await;
-    // It is asked about the call, and about the connection to the upstream.
+    // The decision point is asked about the call, and about the connection to the upstream.
     wire.call(Some(jwt(&token))).await;
     assert_eq!(event(&mut events).await, Event::Opened(1));
-    // Nothing more is sent: the gate asks again by itself.
+    // No further message is sent: the gate itself asks again.
     assert_eq!(close_code(&mut wire).await, CloseCode::Restart);
     assert_eq!(event(&mut events).await, Event::Closed(1));
     let mut again = Wire::open(&gate).await;

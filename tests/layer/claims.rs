@@ -1,4 +1,4 @@
-//! Claims of the caller, those of our own tokens, and what `require()` asks of them.
+//! Claims of the caller in tokens of other issuers and of the gate, and the demands of `require()`.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -71,7 +71,7 @@ async fn i42_claims_of_a_session_are_in_its_tokens_before_and_after_refreshes_an
     assert_eq!(server.get_with("/", &third.member("access_token")).await.body, "ada of acme, [\"boss\"]");
 }
 
-/// One user, whose claims change.
+/// A user whose claims change.
 #[derive(Debug)]
 struct Users(Mutex<OwnClaims>);
 
@@ -155,7 +155,7 @@ async fn claims_of_another_shape_are_403_with_a_reason_and_never_500() {
 
 #[tokio::test]
 async fn i17_require_asks_for_scopes_roles_claims_and_the_application_and_says_why_it_refuses() {
-    // `kc` is known: else `kc:boss` would be a role of that whole name.
+    // `kc` is a known issuer; otherwise `kc:boss` would be a role with that whole name.
     let theirs = IssuerKeys::from_jwks(Keyring::ephemeral().unwrap().jwks().to_string().as_bytes(), None).unwrap();
     let kc = IssuerRules::external("https://kc.test", vec!["https://api.test".into()], theirs).named("kc");
     let gate = builder().trusted_issuer(kc).build().await.unwrap();
@@ -354,14 +354,14 @@ async fn the_application_words_the_refusals_of_the_layer_of_require_and_of_extra
     assert_eq!(server.get("/open").await.body, "no_credential at /open");
     let refused = alone.get("/alone").await;
     assert_eq!((refused.status, refused.body.as_str()), (StatusCode::IM_A_TEAPOT, "no_credential at /alone"));
-    // What a client relies on is there all the same.
+    // The members that a client relies on are present nevertheless.
     assert_eq!(
         (refused.challenge(), &refused.headers["cache-control"]),
         ("Bearer", &HeaderValue::from_static("no-store"))
     );
     let plain = server.get("/plain").await;
     assert_eq!((plain.status, plain.challenge()), (StatusCode::UNAUTHORIZED, "Bearer"));
-    // gRPC has statuses of its own.
+    // gRPC has its own statuses.
     let request = alone.request("/alone").header("content-type", "application/grpc").body(String::new()).unwrap();
     let refused = send(request).await;
     assert_eq!((refused.status, &refused.headers["grpc-status"]), (StatusCode::OK, &HeaderValue::from_static("16")));

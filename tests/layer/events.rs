@@ -1,4 +1,4 @@
-//! What an application follows of a gate.
+//! Events of a gate that an application follows.
 
 use http::StatusCode;
 use rotogate::denial::Class;
@@ -30,7 +30,7 @@ async fn o51_an_application_follows_sessions_and_refusals() {
     let GateEvent::Refused { reason, .. } = next(&mut events).await else { panic!() };
     assert_eq!(reason.word(), "insufficient_scope");
 
-    // A refresh is routine. A logout says what ends, and why.
+    // A refresh causes no event. The event of a logout names the session and the reason.
     assert_eq!(server.refresh("/token", &refresh).await.status, StatusCode::OK);
     gate.sessions().revoke(session).await.unwrap();
     let GateEvent::Ended { target, because } = next(&mut events).await else { panic!() };

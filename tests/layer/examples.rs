@@ -1,4 +1,4 @@
-//! The programs of `examples/`, started on ports of the system's choice.
+//! The programs of `examples/`, on ports that the system chooses.
 
 use http::StatusCode;
 use tokio::net::TcpListener;
@@ -151,7 +151,7 @@ async fn b52_the_spa_example_has_a_session_and_no_token() {
     const ORIGIN: &str = "http://127.0.0.1:3000";
     let (app, _) = spa_example::app(ORIGIN, "pass word").await.unwrap();
     let server = Server::axum(app).await;
-    // As the page sends it: from its own origin, with the header of its scripts.
+    // The request of the page: from its own origin, with the header of its scripts.
     let ask = async |method: &str, path: &str, cookie: &str, (media, body): (&str, &str)| {
         let request = server.request(path).method(method).header("cookie", cookie).header("origin", ORIGIN);
         let request = request.header("content-type", media).header("x-csrf", "1");

@@ -1,4 +1,4 @@
-//! What `explain` says of a request, and what the request then gets.
+//! The answer of `explain` about a request, compared with the request's own result.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -56,8 +56,8 @@ fn method(method: Method, request: Head) -> Head {
     Request::from_parts(parts, ())
 }
 
-/// Asks for an explanation, then sends the request, and compares. An explanation changes nothing, so that the second one
-/// says the same.
+/// Asks for an explanation, then sends the request, and compares. An explanation changes nothing, so a second one gives
+/// the same answer.
 async fn agree(gate: &Gate, request: &Head) -> Explanation {
     let layer = gate.layer().rewriting();
     let before = gate.counts();
@@ -84,8 +84,8 @@ async fn agree(gate: &Gate, request: &Head) -> Explanation {
     explained
 }
 
-/// The rule that refuses is the one that failed; every rule is listed once; a request that passes fails nowhere; the token
-/// is nowhere.
+/// The refusing rule is the failed one, each rule is listed once, a permitted request has no failed rule, and the token
+/// does not occur.
 fn coherent(explained: &Explanation, request: &Head) {
     let result = |rule| explained.rules.iter().find(|verdict| verdict.rule == rule).map(|verdict| verdict.result);
     match explained.denial {
@@ -104,7 +104,7 @@ fn coherent(explained: &Explanation, request: &Head) {
     }
 }
 
-/// An issuer that is asked about its tokens, and says that none is active.
+/// An introspected issuer whose tokens are all inactive.
 #[derive(Debug, Default)]
 struct Inactive(Arc<AtomicUsize>);
 
@@ -222,7 +222,7 @@ impl World {
     }
 }
 
-/// Requests that are refused, each with the outcome. Then those that pass.
+/// Refused requests, each with the outcome, and then permitted ones.
 async fn table(world: &World) -> Vec<(&'static str, Head)> {
     let own = world.access("ada", "read").await;
     let ended = world.access("bob", "read").await;
@@ -317,7 +317,7 @@ const ELSEWHERE: &[&str] = &[
     "no_route",
     // A list is fetched by the program alone; see `s11_…` in tests/edge.
     "status_list_unavailable",
-    // What an endpoint answers, which an explanation does not go into.
+    // Answers of an endpoint, which an explanation does not cover.
     "body_too_large",
     "malformed_request",
     "unknown_refresh_token",
@@ -411,7 +411,7 @@ const ELSEWHERE: &[&str] = &[
     "provider_token_over",
     // Of a limit that is used up: tests/layer/limits.rs.
     "quota_exceeded",
-    // Tests of their own, below.
+    // Separate tests are below.
     "too_many_requests",
     "revocations_unavailable",
     "token_inactive",
@@ -461,7 +461,7 @@ async fn b54_an_explanation_says_why_a_request_by_session_is_refused() {
     assert_eq!(explained.detail, Some("all sessions of its user, its client or the gate were ended"));
 }
 
-/// An explanation neither asks an issuer nor waits, so a request that does may learn more than it says.
+/// An explanation neither asks an issuer nor waits, so a request that does may have another result.
 async fn agree_but_for_waits(world: &World, request: &Head) -> Explanation {
     let layer = world.gate.layer();
     let explained = layer.explain(request.clone().into_parts().0).await;
@@ -543,7 +543,7 @@ async fn p58_an_explanation_confirms_no_token_and_shows_what_the_service_would_g
     let gate =
         gate.client(Client::public("web")).route(Route::catch_all(RoutePolicy::default())).build().await.unwrap();
     let first = gate.sessions().start(NewSession::new("ada", "web")).await.unwrap();
-    // Of the first pair nothing is noted, because it replaces none.
+    // No event for the first pair, because it replaces no pair.
     let issued = gate.sessions().refresh(first.refresh_token.unwrap().expose()).await.unwrap();
     let request = with("/x", issued.access_token.expose());
     let explained = gate.layer().explain(request.clone().into_parts().0).await;
@@ -560,7 +560,7 @@ async fn p58_an_explanation_confirms_no_token_and_shows_what_the_service_would_g
     assert!(revocation.detail.starts_with(&format!("session {id} live, generation 2 of 2")), "{revocation:?}");
     agree(&gate, &request).await;
     assert!(is_confirmed().await, "the request itself confirms it");
-    // The token is in the cache of verified ones now.
+    // The token is now in the cache of verified tokens.
     gate.sessions().revoke_all(Whose::Subject("ada")).await.unwrap();
     assert_eq!(agree(&gate, &request).await.outcome, "token_revoked");
 }

@@ -1,4 +1,4 @@
-//! The gate in front of a server that is no tower service: it asks about the head of each request.
+//! The gate in front of a server that is not a tower service, and that asks about the head of each request.
 
 use std::time::Duration;
 

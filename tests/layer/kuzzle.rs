@@ -31,7 +31,7 @@ async fn a_layer_that_cannot_pass_a_call_on_says_how_to_have_one_that_can() {
     let error = &refused.json()["error"];
     assert_eq!((refused.status, &error["status"]), (StatusCode::NOT_IMPLEMENTED, &json!(501)));
     assert!(error["message"].as_str().unwrap().contains("`gate.layer().forward_buffered()`"), "{error}");
-    // What needs no unwrapping is served.
+    // Requests without an envelope are served.
     let api = server.get_with("/_publicApi", &access).await;
     assert_eq!((api.status, &api.json()["error"]), (StatusCode::OK, &json!(null)));
     let nobody = query(server, "").await;
@@ -40,7 +40,7 @@ async fn a_layer_that_cannot_pass_a_call_on_says_how_to_have_one_that_can() {
     let server = Server::axum(app().layer(gate.layer().forward_buffered())).await;
     let passed = query(server, &access).await;
     assert_eq!((passed.status, passed.body.as_str()), (StatusCode::OK, CALL));
-    // The application is no Kuzzle: the gate's own list is all there is.
+    // The application is not Kuzzle, so only the gate's own list exists.
     let list = server.get_with("/_publicApi", &access).await;
     assert_eq!((list.status, &list.json()["result"]["document"]), (StatusCode::OK, &json!(null)));
 }

@@ -38,7 +38,7 @@ fn limited(policy: RoutePolicy, limits: &[RateLimit]) -> Route {
     Route::new("/{*rest}", limits.iter().cloned().fold(policy, RoutePolicy::limit))
 }
 
-/// What a service behind the gate has got.
+/// The number of requests at the service behind the gate.
 #[derive(Clone, Default)]
 struct Served(Arc<AtomicUsize>);
 
@@ -126,12 +126,12 @@ async fn k18_k19_k20_a_request_beyond_a_limit_is_refused_with_its_name_and_reach
     // gRPC has its own words.
     let grpc = ask(&gate, &served, Some(&ada), &[("content-type", "application/grpc")]).await;
     assert_eq!((grpc.status, grpc.header("grpc-status")), (200, "8"));
-    // Others have their own, and those without a token one together.
+    // Other callers have their own counts, and callers without a token share one.
     assert_eq!(ask(&gate, &served, Some(&ben), &[]).await.status, 200);
     let anonymous = [ask(&gate, &served, None, &[]).await, ask(&gate, &served, None, &[]).await];
     assert_eq!(anonymous.map(|answer| answer.status), [200, 200]);
     assert_eq!(ask(&gate, &served, None, &[]).await.status, 429);
-    // A forged token of Ben's uses nothing up.
+    // A forged token of Ben's does not count.
     let forged = format!("{}AAAA", &ben[..ben.len() - 4]);
     for _ in 0..5 {
         assert_eq!(ask(&gate, &served, Some(&forged), &[]).await.status, 401);
@@ -344,7 +344,7 @@ async fn gates(number: usize, limit: RateLimit) -> Vec<(Arc<MemoryNode>, Gate)> 
     gates
 }
 
-/// How many of so many requests at all gates in turn pass.
+/// The number of passed requests, of this many requests at all gates in turn.
 async fn passed(gates: &[(Arc<MemoryNode>, Gate)], number: usize) -> usize {
     let token = token_of(&gates[0].1, "ada").await;
     passed_with(gates, number, &token).await
@@ -365,7 +365,7 @@ async fn k16_gates_of_one_store_admit_a_limit_together() {
     assert_eq!(passed(&small, 100).await, 10);
     let alone = gates(5, per_subject(10)).await;
     assert_eq!(passed(&alone, 100).await, 50, "where each gate counts for itself");
-    // Gates that take in advance: what they hold is all that can be missing.
+    // Gates that take requests in advance: only the held requests can be missing.
     let large = gates(3, RateLimit::new(LimitPer::Subject, 600, MINUTE).over_gates()).await;
     let admitted = passed(&large, 900).await;
     assert!((595..=600).contains(&admitted), "{admitted}");

@@ -54,7 +54,7 @@ async fn i1_i2_i4_an_application_sets_the_keys_of_an_issuer_and_nothing_else_cha
     gate.set_trusted("kc", published(&second)).unwrap();
     assert_eq!([status(&of_first).await, status(&of_second).await], [StatusCode::UNAUTHORIZED, StatusCode::OK]);
     assert_eq!(status(&own).await, StatusCode::OK);
-    // A change of all keys leaves the present ones of an issuer whose rules say no other.
+    // A change of all keys keeps the present keys of an issuer without new ones.
     gate.set_trusted("kc", published(&first)).unwrap();
     assert_eq!([status(&of_first).await, status(&of_second).await], [StatusCode::OK, StatusCode::UNAUTHORIZED]);
 }

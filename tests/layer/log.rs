@@ -1,4 +1,4 @@
-//! What an application's log says of its own mistakes.
+//! Log messages about mistakes of an application.
 
 use rotogate::gate::NewSession;
 use support::events::Events;

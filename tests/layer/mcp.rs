@@ -1,4 +1,4 @@
-//! Calls of the Model Context Protocol through the layer, in front of a server that answers with what it got.
+//! Calls of the Model Context Protocol through the layer, in front of a server that answers with the received call.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -60,7 +60,7 @@ async fn gate(mcp: Mcp) -> Gate {
         .unwrap()
 }
 
-/// The server behind the gate: what it got of a call.
+/// The server behind the gate, which answers with the received call.
 async fn echo(method: Method, headers: HeaderMap, body: Bytes) -> String {
     let length = headers.get("content-length").and_then(|length| length.to_str().ok()).unwrap_or("none");
     format!("{method} {length} {}", String::from_utf8(body.to_vec()).unwrap())
@@ -405,7 +405,7 @@ async fn m16_the_stream_of_a_call_ends_with_its_session_and_the_server_sees_its_
     let (sender, mut gone) = tokio::sync::mpsc::channel::<()>(1);
     let sender = std::sync::Arc::new(std::sync::Mutex::new(Some(sender)));
     let stream = move || {
-        // The stream alone holds it.
+        // Only the stream holds the permit.
         let sender = sender.lock().unwrap().take();
         async move {
             let events = futures_util::stream::unfold(sender, |sender| async {

@@ -1,4 +1,4 @@
-//! A user's own sessions, by a clock that the test moves.
+//! A user's own sessions, with a clock that the test moves.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +40,7 @@ async fn p55_an_old_access_token_lists_sessions_and_ends_none() {
     }
     let listed = ask("GET", "/sessions", &access).await.json();
     assert_eq!(listed["sessions"].as_array().unwrap().len(), 2, "{listed}");
-    // A refresh is enough.
+    // A refresh suffices.
     let fresh = server.refresh("/token", &refresh).await.member("access_token");
     let ended = ask("DELETE", "/sessions?others", &fresh).await;
     assert_eq!(ended.json()["ended"], 1, "{}", ended.body);

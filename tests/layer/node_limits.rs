@@ -155,7 +155,8 @@ async fn c29_an_address_that_is_known_at_one_gate_is_locked_out_at_none() {
         assert_eq!(node.log_in("ada", "right", "198.51.100.1").await.status, StatusCode::OK);
         assert_eq!(node.log_in("ada", "right", "198.51.100.2").await.status, StatusCode::TOO_MANY_REQUESTS);
     }
-    // What a gate learned it knows while the store is away: what fails then is not the limit.
+    // A gate still knows a familiar address while the store is away: this login fails because of the store, not of the
+    // limit.
     nodes[1].store.set_way(Way::Cut);
     let away = nodes[1].log_in("ada", "right", "198.51.100.1").await;
     assert_eq!(away.status, StatusCode::SERVICE_UNAVAILABLE, "{}", away.body);

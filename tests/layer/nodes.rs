@@ -23,7 +23,7 @@ use crate::upgrades::{ask, chatter, rest, upgrading};
 use crate::{builder_with, tokens};
 
 const START: Timestamp = Timestamp::from_secs(1_800_000_000);
-/// How long a test waits for what must come.
+/// The longest wait of a test for an expected event.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A gate, its clock, its handle on the store, and a server behind it.
@@ -42,7 +42,7 @@ impl Node {
         self.server.get_with("/", token).await.status
     }
 
-    /// Asks until the answer is this.
+    /// Repeats the request until it gets this answer.
     async fn comes_to(&self, token: &str, status: StatusCode) {
         comes("the answer", async || self.status(token).await == status).await;
     }
@@ -77,7 +77,7 @@ async fn join<const N: usize>(node: &Node, clocks: [i64; N]) -> [Node; N] {
     node.cluster.nodes(clocks).await
 }
 
-/// What the gates have in common.
+/// The common parts of the gates.
 #[derive(Clone)]
 struct Cluster {
     keys: Arc<tempfile::TempDir>,
@@ -157,7 +157,7 @@ async fn a_session_that_a_gate_changed_last_is_changed_again_without_being_read(
         last = refresh(&a, &last).await.1;
     }
     has_read(0);
-    // A use that this gate has written down is part of what it knows.
+    // The gate knows the uses that it has recorded.
     let (access, used) = refresh(&a, &last).await;
     assert_eq!(a.status(&access).await, StatusCode::OK);
     a.gate.flush().await.unwrap();
@@ -169,7 +169,7 @@ async fn a_session_that_a_gate_changed_last_is_changed_again_without_being_read(
     b.gate.flush().await.unwrap();
     last = refresh(&a, &used).await.1;
     has_read(0);
-    // What another gate issued is not what this one wrote, and a lost reply is repeated as the store has it.
+    // This gate did not write the pair of another gate, so a repeated refresh gets the pair in the store.
     let (access, next) = refresh(&b, &last).await;
     assert_eq!(refresh(&a, &last).await, (access, next.clone()));
     has_read(0);
@@ -184,7 +184,7 @@ async fn a_session_that_a_gate_changed_last_is_changed_again_without_being_read(
     assert_eq!(decided(&a, &last).await.status, StatusCode::BAD_REQUEST);
 }
 
-/// The record went on by as many revisions as the note would have added.
+/// The record has advanced by as many revisions as the note would have added.
 #[tokio::test]
 async fn c5_a_note_of_use_that_came_too_late_makes_no_second_successor() {
     let [a, b] = nodes(Staleness::default(), [0, 0]).await;
@@ -193,7 +193,7 @@ async fn c5_a_note_of_use_that_came_too_late_makes_no_second_successor() {
     let issued = b.server.refresh("/token", &first).await;
     assert_eq!(issued.status, StatusCode::OK);
     a.gate.flush().await.unwrap();
-    // So that another access token would be another text.
+    // Time passes, so that a new access token would differ.
     for node in [&a, &b] {
         node.time.advance(Duration::from_secs(1));
     }
@@ -230,7 +230,7 @@ async fn c10_where_availability_counts_for_more_tokens_pass_for_longer_and_none_
     let staleness = Staleness { served: Duration::from_secs(60), ..Staleness::default() };
     let [a, b] = nodes(staleness, [0, 0]).await;
     let (access, refresh) = tokens(&a.gate, "").await;
-    // The store answers, and its revocations do not come.
+    // The store answers, but its revocations do not arrive.
     b.store.set_way(Way::FeedHeld);
     a.gate.sessions().revoke_all(Whose::Subject("ben")).await.unwrap();
     b.time.advance(Duration::from_secs(3));
@@ -251,7 +251,7 @@ async fn c8_an_answer_that_was_long_under_way_proves_only_what_was_known_when_it
     b.store.feed_is_held().await;
     b.time.advance(Duration::from_secs(2));
     a.gate.sessions().revoke_all(Whose::Subject("ada")).await.unwrap();
-    // The gate took it once it asks again.
+    // The gate has processed the answer once it asks again.
     b.store.release_one().await;
     b.store.feed_is_held().await;
     assert_eq!(b.status(&access).await, StatusCode::SERVICE_UNAVAILABLE, "the answer is older than the staleness");
@@ -339,9 +339,9 @@ async fn c27_a_connection_goes_on_past_its_token_if_another_gate_exchanged_that_
     let (_, mut stream) = ask(a.server, "/ws", "websocket", Some(&access)).await;
     let (_, mut unrefreshed) = ask(a.server, "/ws", "websocket", Some(&other)).await;
     move_on(&nodes, Duration::from_secs(598)).await;
-    // The jump looks as if the gates had stood still: they refresh again a moment later.
+    // The jump looks like a standstill of the gates: they refresh again a moment later.
     assert_eq!(decided(b, &refresh).await.status, StatusCode::OK);
-    // Both are asked about once a second now; two rounds, because one may have begun before the refresh.
+    // The gates now ask about both once a second. Two rounds, because one may have begun before the refresh.
     let before = a.store.loads();
     comes("the store is asked", async || a.store.loads() >= before + 4).await;
     move_on(&nodes, Duration::from_secs(3)).await;
@@ -373,7 +373,7 @@ async fn decided(node: &Node, refresh: &str) -> Answer {
     answer
 }
 
-/// The store fails over, and every gate has written back what it knew.
+/// The store fails over, and every gate has written back the records that it knew.
 async fn lose(nodes: &[&Node], backup: &Backup) {
     let before = nodes[0].store.history();
     nodes[0].store.fail_over(backup).unwrap();
@@ -436,12 +436,12 @@ async fn c15_c16_a_session_whose_writer_is_gone_goes_on_where_every_revocation_i
     let backup = a.store.back_up().unwrap();
     let second = a.server.refresh("/token", &first).await.member("refresh_token");
     let ahead = a.server.refresh("/token", &other).await.member("refresh_token");
-    // Its write is known to no other gate, so it is this refresh that finds the loss.
+    // No other gate knows this gate's write, so this refresh finds the loss.
     a.store.set_way(Way::Cut);
     a.store.lose(&backup).unwrap();
     assert_eq!(b.server.refresh("/token", &second).await.status, StatusCode::SERVICE_UNAVAILABLE);
     comes("the loss is noticed", async || b.store.history() == 1).await;
-    // No refresh before a has written back what it knows, or has had three times the staleness for it.
+    // No refresh before gate a has written back its records, or has had three times the staleness as time for it.
     assert_eq!(b.server.refresh("/token", &first).await.status, StatusCode::SERVICE_UNAVAILABLE);
     let after = Duration::from_secs(6);
     b.store_time.advance(after);
@@ -453,7 +453,7 @@ async fn c15_c16_a_session_whose_writer_is_gone_goes_on_where_every_revocation_i
     assert_eq!(third.status, StatusCode::OK);
     let replayed = c.server.refresh("/token", &second).await;
     assert_eq!(replayed.member("access_token"), third.member("access_token"), "one successor");
-    // Of the lost generation nothing is left but its end.
+    // Only the end of the lost generation remains.
     assert_eq!(b.server.refresh("/token", &first).await.status, StatusCode::BAD_REQUEST);
     let ended = b.server.refresh("/token", &third.member("refresh_token")).await;
     assert_eq!(ended.status, StatusCode::BAD_REQUEST, "a reuse ends the session");
@@ -470,7 +470,7 @@ async fn c16_a_revocation_that_comes_back_late_wins() {
     a.store.set_way(Way::Cut);
     a.store.fail_over(&backup).unwrap();
     b.store.set_way(Way::Open);
-    // The loss is noticed, and what was lost is not known here.
+    // This gate has noticed the loss, and does not know the lost records.
     comes("the loss is noticed", async || b.store.history() == 1).await;
     let after = Duration::from_secs(6);
     b.store_time.advance(after);

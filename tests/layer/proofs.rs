@@ -52,7 +52,7 @@ impl Directory for Users {
 
 type Asked = Request<Full<Bytes>>;
 
-/// Says for whom a request is.
+/// Answers with the caller of the request.
 async fn upstream(request: Asked) -> Result<Response, Infallible> {
     let subject = request.headers().get("x-auth-subject").map(|name| name.as_bytes().to_vec());
     Ok(http::Response::new(Full::from(subject.unwrap_or_default())))
@@ -79,7 +79,7 @@ impl Node {
         self.get("/orders", token, proof).await.0.as_u16()
     }
 
-    /// The status of a request behind `require()` alone.
+    /// The status of a request behind only `require()`.
     async fn required(&self, token: &str, proof: &str) -> u16 {
         let service = self.gate.require().layer(tower::service_fn(upstream));
         answer(service, asked("/orders", token, proof), String::new()).await.0.as_u16()
@@ -232,7 +232,7 @@ async fn j25_a_proof_counts_once_at_the_routes_and_verdicts_of_gates_that_share_
     assert!(status == 401 && challenge.starts_with("DPoP error=\"invalid_dpop_proof\""), "{status} {challenge}");
     assert_eq!([a.status(&access, &captured).await, b.required(&access, &captured).await], [401, 401]);
     assert_eq!([a.verdict(&access, &captured).await, b.verdict(&access, &captured).await], [401, 401]);
-    // Each place counts for all.
+    // A use at one place counts at all places.
     let (required, asked) = (fresh(), fresh());
     assert_eq!([a.required(&access, &required).await, b.status(&access, &required).await], [200, 401]);
     assert_eq!([a.verdict(&access, &asked).await, b.verdict(&access, &asked).await], [200, 401]);
@@ -240,7 +240,7 @@ async fn j25_a_proof_counts_once_at_the_routes_and_verdicts_of_gates_that_share_
         let served = [node.status(&access, &fresh()).await, node.required(&access, &fresh()).await];
         assert_eq!((served, node.verdict(&access, &fresh()).await), ([200, 200], 200), "proofs of its own");
     }
-    // Where a bad credential counts as no credential, so does one whose proof was used elsewhere.
+    // Where a bad credential counts as no credential, a credential whose proof was used elsewhere does, too.
     let captured = owner.proof("GET", "/lenient", Some(&access));
     assert_eq!(&*a.get("/lenient", &access, &captured).await.2, b"ada");
     let (status, _, subject) = b.get("/lenient", &access, &captured).await;

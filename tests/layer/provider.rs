@@ -1,4 +1,4 @@
-//! A provider with discovery and keys, whose tokens are as Keycloak writes them.
+//! A provider with discovery and keys, whose tokens have the form of Keycloak's.
 
 use axum::routing::get;
 use axum::{Json, Router};

@@ -1,4 +1,4 @@
-//! A service that accepts the tokens of another issuer, and issues none.
+//! A service that accepts tokens of another issuer, and issues no tokens.
 
 use axum::Router;
 use axum::routing::get;
@@ -39,7 +39,7 @@ async fn i65_a_resource_server_takes_the_tokens_of_its_issuers_alone_and_issues_
         let boss = provider.token("ada", "read write", "boss");
         assert_eq!(server.get_with("/me", &boss).await.body, "ada");
         assert_eq!(server.get_with("/write", &boss).await.body, "written");
-        // A bare role could be of either: another issuer's `boss` is not ours.
+        // A role without issuer could belong to either issuer, and another issuer's `boss` is not ours.
         assert_eq!(server.get_with("/admin", &boss).await.status, StatusCode::FORBIDDEN);
         let clerk = provider.token("bob", "", "clerk");
         assert_eq!(server.get_with("/write", &clerk).await.status, StatusCode::FORBIDDEN);
@@ -50,7 +50,7 @@ async fn i65_a_resource_server_takes_the_tokens_of_its_issuers_alone_and_issues_
     assert!(refused.challenge().starts_with("Bearer error=\"invalid_token\""), "{}", refused.challenge());
     assert_eq!(server.get("/me").await.challenge(), "Bearer");
     assert_eq!(server.get("/health").await.body, "ok");
-    // What only an issuer serves is the application's.
+    // Paths that only an issuer serves belong to the application.
     let own = one.token("ada", "", "clerk");
     for path in ["/.well-known/jwks.json", "/.well-known/openid-configuration", "/token"] {
         assert_eq!(server.get(path).await.status, StatusCode::UNAUTHORIZED, "{path}");
@@ -108,7 +108,7 @@ async fn i65_a_revocation_at_a_resource_server_acts_on_the_next_request() {
 async fn i65_an_issuer_that_does_not_answer_is_a_fault_and_no_refusal() {
     let provider = Provider::start(1).await;
     let token = provider.token("ada", "", "clerk");
-    // Nothing listens there.
+    // No server listens at the address.
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let away = rotogate::remote_keys::RemoteIssuer::new("idp", &provider.issuer);
     let away = away.jwks_url(format!("http://{free}/keys"));

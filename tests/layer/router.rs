@@ -1,4 +1,4 @@
-//! In and around an axum `Router`.
+//! The layer in and around an axum `Router`.
 
 use axum::Router;
 use axum::extract::Path;
@@ -35,7 +35,7 @@ async fn a_router_behind_the_gate_knows_its_callers_and_serves_the_gates_endpoin
     assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
     assert!(refused.challenge().contains("invalid_token"), "{}", refused.challenge());
     assert_eq!(server.get_with("/me", &access).await.body, "ada");
-    // For permitted callers, the application answers for a path that it does not have.
+    // The application answers permitted callers for an unknown path.
     assert_eq!(server.get("/nothing").await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(server.get_with("/nothing", &access).await.status, StatusCode::NOT_FOUND);
 
@@ -194,7 +194,7 @@ async fn require_asks_for_another_audience_or_leaves_the_caller_open() {
     assert_eq!(server.get_with("/maybe", "bad").await.status, StatusCode::UNAUTHORIZED);
 }
 
-/// What the service inside sees of identities and credentials.
+/// The identities and credentials that the inner service sees.
 async fn seen(headers: HeaderMap) -> String {
     let mut seen: Vec<_> = headers
         .iter()
@@ -278,7 +278,7 @@ async fn t12_where_a_pattern_has_an_escape_its_letter_case_decides_nothing() {
         .build()
         .await
         .unwrap();
-    // The router knows the path as it came: the gate's public route is another one there.
+    // The router sees the path as sent, which is not the gate's public route.
     let app = Router::new().route("/caf%C3%A9", get(async || "open")).route("/{name}", get(async || "closed"));
     let server = Server::axum(app.layer(gate.layer())).await;
     assert_eq!(server.get("/caf%C3%A9").await.body, "open");
@@ -343,7 +343,7 @@ async fn rules_that_do_not_hold_together_are_found_when_the_gate_is_built() {
     assert!(matches!(builder().client(client).build().await.unwrap_err(), BuildError::Endpoint(_)));
 }
 
-/// What the gate's layer says of each reply, for the test to read.
+/// Adds the layer's verdict to each reply, for the test.
 async fn judged(response: axum::response::Response) -> axum::response::Response {
     let word = response.extensions().get::<Verdict>().map_or("none", |verdict| verdict.reason.word());
     let mut response = response;

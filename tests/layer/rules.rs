@@ -45,7 +45,7 @@ async fn a_gate_has_at_most_64_identity_headers_from_the_start_and_by_a_reload()
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "64", "the last one, too");
 }
 
-/// Status, and what the service saw of the two headers.
+/// The status, and the two headers at the service.
 async fn asked(layer: GateLayer, token: Option<&str>) -> (StatusCode, String) {
     let service = layer.layer(service_fn(async |request: Request<Empty<Bytes>>| {
         let seen = |name: &str| request.headers().get(name).map_or("none", |value| value.to_str().unwrap()).to_owned();
@@ -75,7 +75,7 @@ async fn p5_services_of_the_old_rules_pass_on_no_identity_header_of_the_new_ones
     assert_eq!(asked(new.layer(), Some(&access)).await, (StatusCode::OK, "spoofed ada".into()));
     assert_eq!(asked(new.layer(), None).await.0, StatusCode::UNAUTHORIZED);
 
-    // A header that no rules in force set is the client's.
+    // A header that no rule in force sets belongs to the client.
     let third = new.prepare_rules(told_in(builder(), "x-old", Auth::Required)).unwrap();
     let third = new.use_rules(third);
     assert_eq!(asked(old.layer(), None).await, (StatusCode::OK, "none spoofed".into()));
@@ -118,7 +118,7 @@ async fn n57_n60_an_assertion_is_renewed_at_half_of_its_time_apart_from_requests
     time.advance(Duration::from_secs(29));
     assert_eq!(get().await.0, first, "before half of its time");
     time.advance(Duration::from_secs(2));
-    // One request orders a new one, and goes on with the old one, which is good for 29 s more.
+    // One request asks for a new assertion, and continues with the old one, which is valid for another 29 s.
     assert_eq!(get().await, (first.clone(), expires));
     let mut next = get().await;
     while next.0 == first {
@@ -127,7 +127,7 @@ async fn n57_n60_an_assertion_is_renewed_at_half_of_its_time_apart_from_requests
     }
     assert_eq!(next.1, expires + 31);
     assert_eq!(get().await, next, "one order, one signature");
-    // Nobody asked for a while: no request gets one that is over.
+    // After a time without requests, no request gets an expired decision.
     time.advance(Duration::from_secs(61));
     let (last, until) = get().await;
     assert!(last != next.0 && until > next.1);

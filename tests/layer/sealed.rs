@@ -1,4 +1,4 @@
-//! A forged session record is a fault of its session alone (requirement J23).
+//! A forged session record causes a fault of only its session (requirement J23).
 
 use std::sync::Arc;
 
@@ -45,11 +45,11 @@ async fn forged_records_are_faults(store: Arc<dyn Store>) {
         forge(&store, id, change).await;
         assert!(is_of_the_store(&sessions.refresh(token.expose()).await));
         assert!(is_of_the_store(&sessions.get(id).await));
-        // The others are listed, and go on.
+        // The other sessions are listed, and continue.
         let listed = sessions.list(Filter::All, None, 1000).await.unwrap().sessions;
         assert!(listed.iter().all(|one| one.id != id) && listed.iter().any(|one| Some(one.id) == good.session));
         sessions.refresh(good.refresh_token.unwrap().expose()).await.unwrap();
-        // An operator ends it all the same.
+        // An operator can end the session nevertheless.
         assert!(sessions.revoke(id).await.unwrap());
         assert!(matches!(store.load(id).await.unwrap().unwrap().status, Status::Revoked(_)));
     }

@@ -1,4 +1,4 @@
-//! Around services that are not axum's: readiness, errors, bodies, types.
+//! The layer around services other than axum's: readiness, errors, bodies, types.
 
 use std::convert::Infallible;
 use std::future::{Future, Ready, ready};
@@ -73,7 +73,7 @@ async fn readiness_is_that_of_the_service_inside() {
             }
         })
     };
-    // One at a time; panics when it is called without having been ready.
+    // A service for one request at a time, which panics if it is called before it is ready.
     let mut service = ServiceBuilder::new().layer(gate.layer()).layer(ConcurrencyLimitLayer::new(1)).service(inner);
     let mut first = Box::pin(service.ready().await.unwrap().call(request(Some(&access))));
     assert!(poll!(&mut first).is_pending());
@@ -153,7 +153,7 @@ impl Buf for Chunk {
     }
 }
 
-/// A body of its own kind, which may not be moved, whose errors are its own.
+/// A body type that is `!Unpin` and has its own error type.
 #[derive(Default)]
 struct Own(Option<Chunk>, std::marker::PhantomPinned);
 
@@ -191,7 +191,7 @@ async fn what_passes_is_boxed_nowhere() {
     let inner: Inner = |_| ready(Ok(Response::new(Full::from("inside"))));
     let gate = gate().await;
     let (access, _) = tokens(&gate, "read").await;
-    // The names of the types say it: the service's own future and body are inside, not behind a pointer.
+    // The type names show that the service's own future and body are inside, not behind a pointer.
     let mut service: GateService<_> = gate.layer().layer(service_fn(inner));
     let future: ResponseFuture<Ready<Result<Response<Full<Bytes>>, Infallible>>> = service.call(request(Some(&access)));
     let response: Response<GateBody<Full<Bytes>>> = future.await.unwrap();

@@ -1,4 +1,4 @@
-//! Several layers of a gate, one inside another, and what they may ask.
+//! Several layers of a gate, one inside another, and their demands.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -70,7 +70,7 @@ async fn t31_a_layer_inside_a_nest_judges_the_whole_path() {
         assert_eq!(server.get(path).await.status, StatusCode::UNAUTHORIZED, "{path}");
         assert_eq!(server.get_with(path, &access).await.body, "well", "{path}");
     }
-    // The endpoints are where they are, and not below every prefix, too.
+    // The endpoints have only their own paths, and are not repeated below each prefix.
     assert_ne!(server.refresh("/admin/token", &refresh).await.status, StatusCode::OK);
     assert_eq!(server.refresh("/token", &refresh).await.status, StatusCode::OK);
 }
@@ -124,7 +124,7 @@ async fn t32_an_audience_that_is_asked_for_replaces_the_gates_own() {
             .merge(
                 Router::new().route("/scoped", get(me)).route_layer(gate.require().audience("orders").scope("admin")),
             )
-            // What a route of the gate asks is not asked once more by default.
+            // By default the inner layer does not repeat the demands of the gate's route.
             .merge(Router::new().route("/table", get(me)).route_layer(gate.require().scope("read")))
             .merge(Router::new().route("/plain", get(me)).route_layer(gate.require()))
             .route("/me", get(me))
@@ -157,7 +157,7 @@ async fn t32_an_audience_that_is_asked_for_replaces_the_gates_own() {
     assert_eq!(alone.get_with("/orders", &api).await.status, StatusCode::UNAUTHORIZED);
 }
 
-/// What the headers say of the caller, and whether the extensions tell one.
+/// The caller in the headers, and whether the extensions have a caller.
 async fn told(headers: HeaderMap, extensions: http::Extensions) -> String {
     let subjects: Vec<_> = headers.get_all("x-auth-subject").iter().map(|value| value.to_str().unwrap()).collect();
     format!("{} {}", subjects.join(","), Identity::from_extensions(&extensions).is_some())
@@ -186,7 +186,7 @@ async fn a_layer_that_tells_the_caller_in_headers_alone_refuses_whatever_asks_fo
     assert_eq!(send(forged("/open").body(String::new()).unwrap()).await.body, " false");
     assert_eq!(server.get_with("/me", &access).await.status, StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(server.get_with("/required", &access).await.status, StatusCode::UNAUTHORIZED);
-    // The caller that a layer in front found is not passed on either.
+    // The caller of an outer layer is not forwarded either.
     let server = Server::axum(app.layer(gate.require())).await;
     assert_eq!(server.get_with("/told", &access).await.body, "ada false");
 }

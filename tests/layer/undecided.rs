@@ -1,5 +1,5 @@
 //! A refusal to decide is never reported as a decision: every command of every dialect, while a limit is reached, while
-//! too much waits, while the store or the directory fails. Nothing is consumed by it, and nothing acknowledged.
+//! a queue is full, while the store or the directory fails. The refusal consumes nothing and acknowledges nothing.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr};
@@ -31,7 +31,7 @@ use tower::{Layer, Service, ServiceExt};
 
 const PASSWORD: &str = "correct horse";
 const SECRET: &str = "a secret of a client";
-/// A limit that one address reaches soon, and never comes back from while a test runs.
+/// A limit that one address reaches soon, and that does not refill during a test.
 const BURST: u32 = 6;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,7 +141,7 @@ struct World {
     address: AtomicU32,
 }
 
-/// What came back.
+/// The answer.
 #[derive(Debug)]
 struct Came {
     head: http::response::Parts,
@@ -196,7 +196,7 @@ impl World {
         }
         let gate = builder.build().await.unwrap();
         let world = Self { gate, switch, address: AtomicU32::new(0x0a00_0001) };
-        // The secret is hashed once; afterwards it is known to be good.
+        // The secret is hashed once; afterwards the gate knows it as good.
         assert_eq!(world.ask(&client_token()).await.head.status, StatusCode::OK);
         world
     }
@@ -221,7 +221,8 @@ impl World {
         Came { head, body: body.to_bytes() }
     }
 
-    /// From an address that was never held up. Now and then such a one shares the bucket of one that was: then from another.
+    /// Sends from an address without refusals. If the address shares the bucket of a refused one by chance, takes
+    /// another.
     async fn ask(&self, asked: &Asked) -> Came {
         loop {
             let came = self.send(asked, self.fresh()).await;
@@ -231,7 +232,7 @@ impl World {
         }
     }
 
-    /// An address that has no try of any kind left.
+    /// An address that has used up each limit.
     async fn worn_out(&self) -> IpAddr {
         let from = self.fresh();
         for _ in 0..=BURST {
@@ -249,7 +250,7 @@ impl World {
         from
     }
 
-    /// A session that each dialect's own endpoint would take.
+    /// A session that the endpoint of each dialect would accept.
     async fn log_in_at(&self, dialect: &str) -> Held {
         let asked = match dialect {
             "envelope" => envelope(Method::POST, &json!({ "username": "ada", "password": PASSWORD })),
@@ -269,7 +270,7 @@ impl World {
             }
             "kuzzle" => Held { access: text(&json["result"]["jwt"]), refresh: String::new() },
             "knox" => {
-                // Found by what they look like, in the one message of the answer.
+                // Finds the tokens by their form in the single message of the answer.
                 let all = String::from_utf8_lossy(&came.body).into_owned();
                 let from = |begin: &str| {
                     let rest = &all[all.find(begin).unwrap()..];
@@ -324,7 +325,7 @@ fn bearer(asked: Asked, token: &str) -> Asked {
     asked.with("authorization", &format!("Bearer {token}"))
 }
 
-/// A browser's, from a page of ours.
+/// A browser's, from a page of this gate.
 fn cookie(asked: Asked, token: &str) -> Asked {
     asked.with("cookie", &format!("authToken={token}")).with("origin", "https://api.test")
 }
@@ -376,7 +377,7 @@ fn knox(call: &str, message: &[u8]) -> Asked {
     asked
 }
 
-/// What a command leaves behind when it was carried out.
+/// The effects of an executed command.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Leaves {
     Nothing,
@@ -387,11 +388,11 @@ enum Leaves {
 struct Row {
     dialect: &'static str,
     command: &'static str,
-    /// The troubles in which nothing can be decided. In others the answer is that of a good day, or none.
+    /// The faults in which nothing can be decided. In other faults the answer is the usual one, or there is no answer.
     by: &'static [Trouble],
     leaves: Leaves,
     ask: fn(&Held) -> Asked,
-    /// Is this the answer of a good day?
+    /// Is this the usual answer?
     is_good: fn(&Came) -> bool,
 }
 
@@ -589,7 +590,7 @@ fn rows() -> Vec<Row> {
     ]
 }
 
-/// Whether this is the dialect's «not now», with a time to retry.
+/// Whether this is the dialect's answer for "try again later", with a time.
 fn is_undecided(dialect: &str, trouble: Trouble, came: &Came) -> bool {
     if dialect == "knox" {
         let code = if trouble == Limiter { "8" } else { "14" };
@@ -624,8 +625,8 @@ async fn r15_r16_what_cannot_be_decided_is_said_as_such_by_every_command_of_ever
             let came = world.send(&asked, from).await;
             *world.switch.lock().unwrap() = None;
             if is_undecided(row.dialect, trouble, &came) {
-                // Nothing was used up: the same is carried out a moment later. What a faulty store did not write may hold
-                // here already; then the end is reported as such.
+                // The fault consumed nothing: the same request succeeds a moment later. A revocation that a faulty store
+                // did not write may already hold at this gate; then the reply reports the end.
                 let again = world.ask(&asked).await;
                 let ended = row.leaves == Leaves::AnEnd && trouble == StoreFault;
                 assert!((row.is_good)(&again) || ended, "{place}: afterwards {again:?}");
@@ -658,7 +659,7 @@ async fn r16_a_logout_that_failed_is_durable_once_it_is_acknowledged() {
     assert!(page.sessions.iter().all(|session| session.status != rotogate::session::Status::Live), "{page:?}");
 }
 
-/// The token in the cookie was superseded: it is dead, and its session is not.
+/// The token in the cookie is superseded and revoked, but its session is live.
 #[tokio::test]
 async fn r16_a_logout_by_cookie_ends_the_session_of_a_superseded_token_and_is_not_acknowledged_by_a_living_one() {
     let world = World::new().await;
@@ -682,7 +683,7 @@ async fn r16_a_logout_by_cookie_ends_the_session_of_a_superseded_token_and_is_no
     assert!(came.header("set-cookie").is_empty() && world.opens(&third).await);
 }
 
-/// A bad credential may count as none; one that was not looked at is not bad.
+/// A bad credential may count as missing; an unchecked credential is not bad.
 #[tokio::test]
 async fn r15_a_route_that_takes_bad_credentials_for_none_takes_none_that_it_did_not_look_at() {
     use rotogate::route::{Auth, BadCredential, Route, RoutePolicy};

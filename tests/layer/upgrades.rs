@@ -1,4 +1,4 @@
-//! Upgrades to services inside: where the policy passes them, and until their session ends.
+//! Upgrades to inner services: only where the policy permits them, and until their session ends.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use tower::{Layer, service_fn};
 use crate::builder;
 use crate::client::Server;
 
-/// Says something for ever, and never looks at a lease.
+/// Sends for ever, and never checks a lease.
 pub async fn chatter(upgrade: WebSocketUpgrade) -> AxumResponse {
     upgrade.on_upgrade(async |mut socket| {
         while socket.send(Message::text("on and on")).await.is_ok() {
@@ -43,7 +43,7 @@ async fn session(gate: &Gate) -> (rotogate::session::SessionId, String) {
     (issued.session.unwrap(), issued.access_token.expose().to_owned())
 }
 
-/// Asks for an upgrade; the status, and the connection behind the head of the answer.
+/// Requests an upgrade. Returns the status, and the connection after the head of the answer.
 pub async fn ask(server: Server, path: &str, protocol: &str, token: Option<&str>) -> (u16, TcpStream) {
     let mut stream = TcpStream::connect(server.0).await.unwrap();
     let token = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
@@ -60,7 +60,7 @@ pub async fn ask(server: Server, path: &str, protocol: &str, token: Option<&str>
     (head.split(' ').nth(1).unwrap().parse().unwrap(), stream)
 }
 
-/// What comes until the other side ends; a minute is for a test that fails.
+/// Reads until the other side ends; the limit of a minute is for failing tests.
 pub async fn rest(stream: &mut TcpStream) -> Vec<u8> {
     let mut rest = Vec::new();
     let reading = stream.read_to_end(&mut rest);
@@ -124,7 +124,7 @@ async fn t30_no_upgrade_passes_where_the_policy_passes_none() {
     let alone = Server::axum(app().route_layer(gate.require())).await;
     let (_, access) = session(&gate).await;
     for (server, path) in [(behind, "/ws"), (alone, "/ws"), (alone, "/up")] {
-        // Nothing of the upgrade reaches axum, which says so.
+        // axum does not get the upgrade, and reports that.
         assert_eq!(ask(server, path, "websocket", Some(&access)).await.0, 400, "{path}");
     }
     assert_eq!(ask(behind, "/up", "websocket", Some(&access)).await.0, 101);
@@ -133,7 +133,7 @@ async fn t30_no_upgrade_passes_where_the_policy_passes_none() {
     assert_eq!(ask(behind, "/up", "h2c", Some(&access)).await.0, 400);
 }
 
-/// Echoes in a protocol of its own.
+/// Echoes in its own protocol.
 async fn echo(mut request: Request<Incoming>) -> Result<Response<Empty<Bytes>>, Infallible> {
     assert!(Identity::from_extensions(request.extensions()).is_none_or(|identity| identity.subject() == "ada"));
     let upgrade = hyper::upgrade::on(&mut request);

@@ -1,4 +1,4 @@
-//! The bounds on names: a search for a type finds one type, and a function says what it does.
+//! The rules for names: a search for a type finds one type, and the name of a function says what the function does.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::ROOT;
 use super::sizes::{all_sources, without_tests};
 
-/// Types with a definition for each platform or feature, of which one is compiled.
+/// Types with several definitions, one for each platform or feature.
 const ALTERNATIVES: [&str; 2] = ["Monotonic", "Tracer"];
 
 /// The name of the type that a line defines. An indented `type` is an associated one.

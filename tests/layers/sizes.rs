@@ -25,7 +25,7 @@ fn indent(line: &str) -> usize {
     line.len() - line.trim_start().len()
 }
 
-/// The lines without items that are compiled for tests alone. rustfmt ends an item at the indent where it begins.
+/// The lines without items that are compiled only for tests. rustfmt ends an item at the indent where it begins.
 pub(super) fn without_tests(text: &str) -> Vec<&str> {
     let mut kept = Vec::new();
     let mut lines = text.lines();

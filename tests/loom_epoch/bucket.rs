@@ -1,4 +1,5 @@
-//! A token bucket under every interleaving: threads take no more than there is, and what is given back is there again.
+//! A token bucket under every interleaving: threads take no more than the content, and returned tokens are available
+//! again.
 
 use loom::sync::Arc;
 use loom::thread;
@@ -62,7 +63,7 @@ fn a_bucket_that_forgets_what_another_thread_took_is_found() {
     super::finds("as many as there are", || three_take_two(|| Counter::Faulty(atomic::AtomicU64::new(0))));
 }
 
-/// K18: of two threads that want one of each bucket, one gets both, and the other uses none up.
+/// K18: two threads want a token of each bucket. One thread gets both tokens, and the other consumes no token.
 #[test]
 fn k15_k18_what_is_given_back_is_there_for_another() {
     loom::model(|| {

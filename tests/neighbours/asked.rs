@@ -75,7 +75,7 @@ fn n57_n59_a_verdict_asserts_the_caller_to_the_audience_of_the_authorizer() {
     let said = URL_SAFE_NO_PAD.decode(said).unwrap();
     let said: serde_json::Value = serde_json::from_slice(&said).unwrap();
     assert_eq!((&said["aud"], &said["sub"]), (&"apps".into(), &allowed.header("x-auth-subject").into()));
-    // Without a caller the client's own is overwritten all the same.
+    // Without a caller, the answer overwrites the client's own headers nevertheless.
     let open = scene.about("GET", "/public/a", &["X-Auth-Assertion: forged"]);
     assert_eq!((open.status, open.all("x-auth-assertion")), (200, vec![""]), "{open:?}");
 }
@@ -101,11 +101,11 @@ fn n11_n13_n15_what_is_wrong_with_a_request_is_refused_with_a_status_that_nginx_
         assert!(stated == real || method == "CONNECT", "{method} {target}: {reply:?}");
         assert_eq!(reply.status, 403, "{method} {target}: {reply:?}");
     }
-    // Shown here, a refresh token is nothing, and stays as it was.
+    // A question does not consume a refresh token.
     let shown = scene.about("GET", "/private/a", &[&format!("Authorization: Bearer {}", tokens.refresh)]);
     assert_eq!(shown.status, 401);
     assert_eq!(run(scene.gate.refresh(&tokens.refresh)).status, 200);
-    // Other neighbours hand the real status on.
+    // Other neighbours forward the real status.
     let other = Scene::new(CADDY, &routes());
     assert_eq!(other.about("GET", "/private//a", &[]).status, 400);
     assert_eq!(other.about("GET", "/.well-known/jwks.json", &[]).status, 404);
@@ -205,7 +205,7 @@ fn n6_the_verdict_is_that_of_the_public_listener_for_every_path_of_the_corpus() 
     scene.stub.take();
     let (mut wrong, mut permitted) = (Vec::new(), 0);
     for spelling in corpus::paths() {
-        // What no header can carry, no neighbour can ask about.
+        // No neighbour can ask about a target that no header can carry.
         if spelling.target.iter().any(|byte| !(0x20..0x7f).contains(byte)) {
             continue;
         }
@@ -218,11 +218,11 @@ fn n6_the_verdict_is_that_of_the_public_listener_for_every_path_of_the_corpus() 
             let verdict = |target: &str| scene.about("GET", target, headers).status;
             let asked = verdict(&target);
             let holds = match &forwarded {
-                // The public listener forwards the canonical form. Here the neighbour forwards what it has, so that form
-                // alone is permitted.
+                // The public listener forwards the canonical form. Here the neighbour forwards its own target, so only
+                // the canonical form is permitted.
                 Some(forwarded) if forwarded.eq_ignore_ascii_case(&target) => asked == public,
                 Some(forwarded) => asked == 400 && verdict(forwarded) == public,
-                // It may be refused for its form before anything else is judged.
+                // The gate may refuse the target for its form before any other check.
                 None => asked == public || asked == 400,
             };
             permitted += usize::from(asked == 200);
@@ -245,7 +245,7 @@ fn n6_a_caller_beyond_its_requests_at_the_public_listener_gets_no_verdict_either
     let tokens = scene.login();
     let good = bearer(&tokens);
     let mut wire = Wire::open(scene.gate.address);
-    // The upstream never answers this one.
+    // The upstream never answers this request.
     wire.head("GET /private/silent", &["Host: gate.test", &good]);
     while scene.stub.take().is_empty() {
         std::thread::yield_now();
@@ -268,7 +268,7 @@ fn n6_an_address_beyond_its_requests_is_the_client_s_not_the_neighbour_s() {
     let head = HEAD.replace("[server]\n", "[server]\nmax_requests = 2\nmax_requests_per_address = 1\n");
     let scene = Scene::on(&head, CADDY, &routes());
     let mut wire = Wire::open(scene.gate.address);
-    // The upstream never answers this one, from 127.0.0.1.
+    // The upstream never answers this request, which comes from 127.0.0.1.
     wire.head("GET /public/silent", &["Host: gate.test"]);
     while scene.stub.take().is_empty() {
         std::thread::yield_now();

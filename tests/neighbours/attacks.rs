@@ -7,26 +7,26 @@ use support::wire::{Reply, Wire};
 use super::before::{ALL, Before};
 use super::scene::{Scene, bearer, facts, run};
 
-/// What must hold of a request.
+/// The expectation for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Must {
-    /// It has no token, and asks for what needs one: it is refused, and the upstream sees nothing.
+    /// A request without a token for a protected path: it is refused, and the upstream sees nothing.
     Refused,
-    /// It has no token, and a path with two readings: it is refused, or the neighbour made the path plain and then asked
-    /// about that one, which is open.
+    /// A request without a token, whose path has two readings: it is refused, or the neighbour normalised the path and
+    /// then asked about the open path.
     Judged,
-    /// It has a good token: it is refused, or arrives with the identity of that token alone.
+    /// A request with a good token: it is refused, or arrives with only the identity of that token.
     Own,
-    /// It has no token, and asks for an open route: it is refused, or arrives without an identity.
+    /// A request without a token for an open route: it is refused, or arrives without an identity.
     Nobody,
-    /// It cannot be sent; the text says why, and what holds instead.
+    /// The request cannot be sent; the text has the reason and the replacement.
     NotSent(&'static str),
 }
 use Must::{Judged, Nobody, NotSent, Own, Refused};
 
 /// An attack.
 pub(super) struct Row {
-    /// Its number, or where it is described.
+    /// The number of the attack, or its source.
     pub(super) id: &'static str,
     pub(super) host: &'static str,
     pub(super) target: &'static str,
@@ -56,7 +56,7 @@ const TABLE: &[Row] = &[
     ),
     row("CVE-2024-47070", "/private/a", &["X-Forwarded-For: not an address"], Refused),
     row("oauth2-proxy #3506", "/", &[], NotSent("a listener without a list of peers does not start: n3_a_stranger")),
-    // One part of the target is taken for another.
+    // A confusion of parts of the target.
     row("CVE-2025-54576", "/private/a?/public/a", &[], Refused),
     row("CVE-2026-32811", "/private/a?x=/public/a&y=1", &[], Refused),
     row("CVE-2026-41059", "/private/a#/public/a", &[], Refused),
@@ -74,7 +74,7 @@ const TABLE: &[Row] = &[
     row("CVE-2026-88011", "/private/a", &["x_auth-subject: root", "X-AUTH-SUBJECT: root"], Own),
     row("GHSA-f59h-q822-g45g", "/private/a", &["X_AUTH.SUBJECT: root"], Own),
     row("CVE-2026-30851", "/public/a", IMITATED, Nobody),
-    // The client has a header removed that the proxy set.
+    // The client tries to remove a header that the proxy sets.
     row("CVE-2024-45410", "/private/a", &["Connection: X-Forwarded-Uri, X-Forwarded-Host, X-Forwarded-For"], Own),
     row("CVE-2026-29054", "/private/a", &["Connection: close, X-Auth-Subject", "X-Auth-Subject: root"], Own),
     // Host and port are compared in another form.
@@ -82,7 +82,7 @@ const TABLE: &[Row] = &[
     Row { host: "LocalHost.", ..row("CVE-2026-27588", "/private/a", &[], Refused) },
     Row { host: "localhost:1", ..row("CVE-2026-54764", "/private/a", &[], Refused) },
     Row { host: "127.0.0.1:8082", ..row("opnsense/plugins #5712", "/private/a", &[], Refused) },
-    // What the authorizer makes of it.
+    // The verdict of the authorizer.
     row("CVE-2026-34457", "/private/a", &["User-Agent: GoogleHC/1.0"], Refused),
     row(
         "CVE-2026-26998",
@@ -93,7 +93,7 @@ const TABLE: &[Row] = &[
     row("CVE-2026-71326", "/", &[], NotSent("two requests at once, which differ in their token: the_verdicts_of_two")),
 ];
 
-/// The identity in headers that an upstream may take for ours.
+/// An identity in headers that an upstream may read as the gate's.
 const IDENTITY: [&str; 4] = ["x-auth-subject", "x-auth-account", "x-auth-scope", "x-auth-session"];
 
 fn subject(access: &str) -> String {
@@ -184,7 +184,7 @@ fn n1_n2_n5_n9_n18_no_known_attack_succeeds_at_an_authorizer() {
         let scene = Scene::new(&keys, ROUTES);
         let tokens = scene.login();
         let (good, subject) = (bearer(&tokens), subject(&tokens.access));
-        // What is no attack passes.
+        // Harmless requests pass.
         for (plain, credential) in
             [(row("", "/private/a", &[], Own), Some(&*good)), (row("", "/public/a", &[], Nobody), None)]
         {

@@ -1,4 +1,4 @@
-//! The proxies themselves, each started with the very files of its folder in `examples/`: only ports are replaced.
+//! The proxies themselves, each started with the files of its folder in `examples/`, in which only ports are replaced.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -14,9 +14,9 @@ use tempfile::TempDir;
 
 use super::scene::run;
 
-/// A proxy that is started.
+/// A proxy to start.
 pub(super) struct Program {
-    /// Its folder in `examples/`.
+    /// The folder in `examples/`.
     pub(super) name: &'static str,
     /// Does it forward a path in another form than the client sent? Then it asks about that form.
     pub(super) normalises: bool,
@@ -24,7 +24,7 @@ pub(super) struct Program {
     made: Option<Made>,
 }
 
-/// A file that is made of one of the folder.
+/// A file that is made from a file of the folder.
 struct Made {
     name: &'static str,
     of: &'static str,
@@ -32,7 +32,7 @@ struct Made {
 }
 
 pub(super) const NGINX: Program = Program { name: "nginx", normalises: false, command: nginx, made: None };
-/// Without its controller.
+/// ingress-nginx without its controller.
 pub(super) const INGRESS: Program = Program {
     name: "ingress-nginx",
     normalises: false,
@@ -116,7 +116,7 @@ fn examples(name: &str) -> PathBuf {
 }
 
 impl Before {
-    /// With the gate's sessions in memory.
+    /// Starts both, with the gate's sessions in memory.
     pub(super) fn start(program: &Program) -> Self {
         Self::start_on("kind = \"memory\"", program)
     }
@@ -197,7 +197,7 @@ impl Before {
             if let Ok(stream) = TcpStream::connect(self.address) {
                 let mut wire = Wire::on(stream);
                 wire.head("GET /private/up", &["Host: localhost"]);
-                // While it begins, it may close connections without a word.
+                // A starting proxy may close connections without an answer.
                 if wire.try_reply(false).is_some_and(|reply| reply.status == 401) {
                     return true;
                 }
@@ -208,7 +208,7 @@ impl Before {
         false
     }
 
-    /// What the proxy wrote.
+    /// The output of the proxy.
     pub(super) fn output(&self) -> String {
         fs::read_to_string(self.folder.path().join("output.log")).unwrap_or_default()
     }

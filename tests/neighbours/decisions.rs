@@ -12,7 +12,7 @@ use super::scene::{NGINX, Scene, bearer, run};
 use support::Place;
 use support::stub::HEAD;
 
-/// A decision point on a port of its own, and the questions that it got with their heads.
+/// A decision point on its own port, and the received questions with their heads.
 pub(crate) struct StandIn {
     pub(crate) port: u16,
     asked: Arc<Mutex<Vec<(String, Value)>>>,
@@ -27,7 +27,7 @@ impl StandIn {
         spawn(move || {
             for stream in listener.incoming() {
                 let (stream, seen) = (stream.unwrap(), Arc::clone(&seen));
-                // A client that leaves ends its connection.
+                // A client that disconnects ends its connection.
                 spawn(move || drop(answer(stream, port, &seen)));
             }
         });
@@ -164,7 +164,7 @@ fn k27_k20_only_a_permit_of_the_decision_point_forwards_a_request_and_a_revocati
     assert!(challenge.headers["www-authenticate"].to_str().unwrap().contains("acr_values=\"gold\""), "{challenge:?}");
     let grpc = get("/orders/deny", &[("content-type", "application/grpc")]);
     assert_eq!(grpc.headers["grpc-status"], "7");
-    // Each call in an envelope asks about the request that it equals.
+    // The question about a call in an envelope is the question about the equal request.
     let call = |id: &str| scene.call_kuzzle(header, "get", "i", id);
     assert_eq!([call("permit"), call("deny"), call("fault")], [200, 403, 503]);
     let (head, question) = point.asked.lock().unwrap().last().cloned().unwrap();

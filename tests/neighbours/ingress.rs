@@ -1,9 +1,9 @@
-//! examples/ingress-nginx as its controller renders it, for an nginx without the controller.
+//! examples/ingress-nginx in the form that the controller renders, for an nginx without the controller.
 
 use std::fmt::Write as _;
 
 const TEMPLATE: &str = include_str!("ingress.conf");
-/// What each location of an Ingress has.
+/// The directives of each location of an Ingress.
 const PROXY: &str = "proxy_set_header Host $best_http_host;
       proxy_set_header Upgrade $http_upgrade;
       proxy_set_header Connection $connection_upgrade;

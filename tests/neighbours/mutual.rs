@@ -1,4 +1,4 @@
-//! nginx asks over TLS, and shows a certificate of its own.
+//! nginx asks over TLS, with a client certificate.
 
 use support::pki::Pki;
 use support::tls_client::{Client, refusal};
@@ -43,7 +43,7 @@ fn n17_a_neighbour_asks_over_tls_with_a_certificate_and_nobody_asks_without() {
     assert_ne!(before.stub.one().all("x-auth-subject"), ["root"]);
     assert_eq!(before.ask("GET /private/a", &[]).status, 401);
 
-    // Neither without a certificate, nor with one of another authority.
+    // The gate refuses a connection without a certificate, and with a certificate of another authority.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let foreign = gate_ca.issue(&["nginx"]);
     for (pair, why) in [(None, "CertificateRequired"), (Some(&foreign), "UnknownCA")] {

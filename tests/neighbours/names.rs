@@ -1,4 +1,4 @@
-//! What arrives behind each example, and what does not: every name that only the gate may set, the gate's own values, and its
+//! Headers and endpoints behind each example: every name that only the gate may set, the gate's own values, and its
 //! endpoints.
 
 use std::fs;
@@ -175,7 +175,7 @@ fn n63_the_gates_endpoints_and_documents_answer_behind_each_example() {
         }
         let good = format!("Authorization: Bearer {access}");
         assert_eq!(before.ask("GET /private/a", &[&good]).status, 200, "{name}");
-        // Of the gate: no application answers so.
+        // An answer of the gate, which no application gives.
         let introspected = posted(&before, &path_of("introspection_endpoint"), &[("token", access)], &[]);
         assert!(introspected.error().contains("client"), "{name}: {introspected:?}");
         let revocation = path_of("revocation_endpoint");
@@ -187,8 +187,8 @@ fn n63_the_gates_endpoints_and_documents_answer_behind_each_example() {
         assert_eq!(before.ask("GET /private/a", &[&good]).status, 401, "{name}");
         before.stub.take();
 
-        // A client states no address of its own: the limits count the one that it has. Envoy adds that to those that the
-        // client states, and here it is one of a trusted proxy.
+        // A client cannot choose its address: the limits count the real one. Envoy appends that address to the client's
+        // list, and here it is the address of a trusted proxy.
         if name.starts_with("envoy") {
             continue;
         }
@@ -240,7 +240,7 @@ fn n64_n65_this_machine_may_be_named_behind_each_example_and_another_host_is_ref
         before.stub.take();
         let refused = before.ask_at("other.test", "GET /private/a", &[&good]);
         assert!((400..500).contains(&refused.status) && before.stub.take().is_empty(), "{}: {refused:?}", program.name);
-        // The annotations of ingress-nginx have no place for it.
+        // The annotations of ingress-nginx cannot express this.
         assert!(
             refused.text().contains("does not serve the host") || program.name == "ingress-nginx",
             "{}: {refused:?}",
@@ -256,7 +256,7 @@ fn n70_connection_takes_no_identity_off_behind_any_example_whatever_its_header_i
             true => with(&text, "identity", "headers = { subject = \"acme-person\" }"),
             false => text,
         };
-        // Where the example names the header of the subject, it names this one.
+        // Replaces the subject's header in the example by this one.
         text.replace("X-Auth-Subject", "Acme-Person")
             .replace("x-auth-subject", "acme-person")
             .replace("upstream_http_x_auth_subject", "upstream_http_acme_person")
@@ -352,9 +352,10 @@ fn n69_the_cookie_of_the_credential_stays_with_the_gate_behind_envoy_in_whatever
                 let reply = before.ask(&format!("GET {target}"), cookies);
                 let arrived = before.stub.take();
                 assert!(!format!("{arrived:?}").contains(&token), "{case}: the token");
-                // Over HTTP Envoy joins them for the gate: then none of them is a credential, and none arrives.
+                // Over HTTP Envoy joins the cookies for the gate: then no cookie is a credential, and no cookie
+                // arrives.
                 let is_joined = program.name == "envoy-http" && cookies.len() > 1;
-                // Where no token is needed, an unusable credential may pass as anonymous or be refused.
+                // On a route without a required token, an unusable credential may pass as anonymous or be refused.
                 if !is_joined || target == "/private/a" {
                     assert_eq!(reply.status, if is_joined { 401 } else { 200 }, "{case}: {reply:?}");
                 }

@@ -1,4 +1,4 @@
-//! Bound tokens behind a neighbour: the URL of a proof is the client's, made of the facts.
+//! Bound tokens behind a neighbour: the URL of a proof is the client's URL, which the gate makes from the facts.
 
 use serde_json::json;
 use support::stub::{HEAD, ROUTES};

@@ -1,4 +1,4 @@
-//! What holds behind each proxy that is started.
+//! The checks that hold behind each started proxy.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use support::wire::Wire;
 use super::before::{Before, CADDY, ENVOY, ENVOY_HTTP, HAPROXY, NGINX, Program, TRAEFIK};
 use super::scene::{bearer, run};
 
-/// Headers by which a client pretends to be somebody, in the spelling that a neighbour removes.
+/// Headers by which a client forges an identity, in the spelling that a neighbour removes.
 const SPOOFED: [&str; 6] = [
     "X-Auth-Subject: root",
     "X-Auth-Scope: admin",
@@ -19,7 +19,7 @@ const SPOOFED: [&str; 6] = [
     "X-Http-Method-Override: DELETE",
 ];
 
-/// What each neighbour must do, with its example.
+/// The duties of each neighbour, with its example.
 fn holds(program: &Program) {
     let mut store = Redis::start(&[]);
     let keys = format!("kind = \"redis\"\nurls = [\"redis://127.0.0.1:{}\"]\nstaleness = \"5s\"", store.port);
@@ -34,7 +34,7 @@ fn holds(program: &Program) {
     let subject = claims["sub"].as_str().unwrap();
     before.stub.take();
 
-    // A good token: the upstream sees ours alone, and no credential.
+    // A good token: the upstream sees only the gate's headers, and no credential.
     let spoofed: Vec<&str> = std::iter::once(good.as_str()).chain(SPOOFED).collect();
     let reply = before.ask("GET /private/a?b=c", &spoofed);
     assert_eq!((reply.status, reply.text().as_str()), (200, "ok"), "{reply:?}");
@@ -50,7 +50,7 @@ fn holds(program: &Program) {
             && !received.confusable("x-auth-scope").contains(&"admin")
     );
 
-    // Nobody: not even on an open route.
+    // Without a token no identity arrives, not even on an open route.
     let reply = before.ask("GET /public/a", &SPOOFED);
     assert_eq!(reply.status, 200, "{reply:?}");
     let received = before.stub.one();
@@ -66,7 +66,7 @@ fn holds(program: &Program) {
         }
     }
 
-    // Forged facts choose nothing.
+    // Forged facts have no effect.
     for forged in [
         "X-Original-URL: http://localhost/public/a",
         "X-Forwarded-Uri: /public/a",
@@ -80,7 +80,7 @@ fn holds(program: &Program) {
     }
     assert!(before.stub.take().is_empty());
 
-    // No token, and one that lacks a scope.
+    // No token, and a token that lacks a scope.
     let none = before.ask("GET /private/a", &[]);
     assert_eq!((none.status, none.header("www-authenticate")), (401, "Bearer"));
     let lacks = before.ask("GET /admin/a", &[&good]);
@@ -88,7 +88,7 @@ fn holds(program: &Program) {
     assert!(lacks.header("www-authenticate").contains("insufficient_scope"), "{lacks:?}");
     assert!(before.stub.take().is_empty());
 
-    // No spelling of a protected path gets through as an open one.
+    // No spelling of a protected path passes as an open path.
     for target in [
         "/public/../admin/a",
         "/public/%2e%2e/admin/a",
@@ -118,7 +118,7 @@ fn holds(program: &Program) {
         }
     }
 
-    // An upgrade is the neighbour's: it arrives.
+    // The neighbour forwards an upgrade.
     let handshake = [
         "Connection: Upgrade",
         "Upgrade: websocket",
@@ -145,7 +145,7 @@ fn holds(program: &Program) {
         std::thread::sleep(Duration::from_millis(50));
         (status != 200).then_some(status)
     });
-    // nginx makes 500 of what its subrequest does not expect.
+    // nginx answers 500 for an unexpected status of its subrequest.
     assert!(matches!(closed, Some(500 | 503)), "{closed:?}");
     before.stub.take();
     assert!(before.ask("GET /private/a", &[&good]).status >= 500);

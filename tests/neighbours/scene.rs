@@ -38,7 +38,7 @@ impl Scene {
     /// With this configuration before them.
     pub(super) fn on(head: &str, keys: &str, routes: &str) -> Self {
         let stub = Stub::start();
-        // Passed on as it is, so that no other program takes the port.
+        // The listening socket is passed on, so that no other program takes the port.
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let asked = socket.local_addr().unwrap();
         let head = head.replace("@upstream@", &stub.address.to_string());

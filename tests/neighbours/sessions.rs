@@ -56,7 +56,7 @@ fn b45_b46_a_session_passes_behind_each_example_as_at_the_public_listener() {
                 "{name}"
             );
         }
-        // Alone, in pieces, and none at all.
+        // The cookie alone, in pieces, and no cookie.
         ask("GET /private/a", &[&[&format!("Cookie: {session}")]]);
         assert!(before.stub.one().all("cookie").iter().all(|left| left.is_empty()), "{name}");
         assert_eq!(ask("GET /public/a", &[]).status, 200);
@@ -93,7 +93,7 @@ fn b45_b46_a_session_passes_behind_each_example_as_at_the_public_listener() {
         let two = ask("GET /private/a", &[&[&format!("Cookie: {session}; {session}")]]).status;
         assert!(matches!(two, 400 | 403), "{name}: {two}");
 
-        // Over: refused at the next question, and nothing is cleared here.
+        // An ended session: refused at the next question, without a cleared cookie.
         let out = [&cookie, OWN, length];
         assert_eq!(before.ask("POST /auth/logout", &out).status, 200, "{name}");
         let over = ask("GET /private/a", &[&[&cookie, "Sec-Fetch-Site: same-origin"], &FETCH]);

@@ -83,7 +83,7 @@ async fn b41_fifty_tabs_at_three_gates_on_postgresql_make_one_exchange_and_the_v
     one_exchange(Servers::postgres()).await;
 }
 
-/// Fifty tabs at each renewal of a session of an own login.
+/// Fifty tabs at each renewal of a session that began with a password.
 async fn one_write(servers: Servers) {
     let fleet = Fleet::start_with_browsers(servers, "grace = \"10s\"", "").await;
     let recorder = Recorder::new(&fleet.password);
@@ -102,15 +102,15 @@ async fn one_write(servers: Servers) {
         let replies = tokio::task::block_in_place(|| in_tabs(&gates, "/hello", &cookie));
         assert!(replies.iter().all(|reply| reply.status == 200), "{replies:?}");
     }
-    // One is due from four fifths of two seconds on.
+    // A renewal is due after four fifths of two seconds.
     let most = begun.elapsed().as_millis() / 1600 + 1;
     let writes = rotated().await;
     assert!(u128::from(writes) <= most, "{writes} writes, and {most} renewals were due");
     ends_everywhere(&fleet, &recorder).await;
 }
 
-/// Attack 24: a cookie at another gate after its logout, also while that gate hears nothing; and a logout that the store
-/// does not take.
+/// Attack 24: a cookie at another gate after its logout, also while that gate gets no news; and a logout that the store
+/// refuses.
 async fn ends_everywhere(fleet: &Fleet, recorder: &Recorder) {
     let ask = |gate: usize, head: &str, held: &Held, more: &[&str]| {
         tokio::task::block_in_place(|| {
@@ -131,7 +131,7 @@ async fn ends_everywhere(fleet: &Fleet, recorder: &Recorder) {
     assert_eq!(log_out(0, &ended).status, 200);
     until("the other gate hears of it", async || get(1, &ended) != 200).await;
     assert_eq!(get(1, &ended), 401);
-    // Without news it may serve what it knows for a moment, and then nothing.
+    // Without news the gate may accept known sessions for a moment, and then none.
     until("a gate without news decides nothing", async || get(2, &owed) == 503).await;
     assert_eq!(get(2, &ended), 503);
     fleet.way(1).hold(true);

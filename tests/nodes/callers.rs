@@ -1,4 +1,4 @@
-//! Callers that are not people, at several gates of one store: their keys and their limits.
+//! Machines as callers at several gates of one store: their keys and their limits.
 
 use std::io::Read;
 use std::time::Duration;
@@ -33,7 +33,7 @@ async fn status(fleet: &Fleet, gate: usize, path: &str, key: &str) -> StatusCode
     fleet.gate(gate).call(Method::GET, path, &[("x-api-key", key)], "").await.status
 }
 
-/// How many of so many requests pass, at the gates that `gate` names.
+/// The number of passed requests, of this many requests at the gates that `gate` names.
 async fn passed(fleet: &Fleet, path: &str, key: &str, number: usize, gate: impl Fn(usize) -> usize) -> usize {
     let mut passed = 0;
     for n in 0..number {
@@ -57,7 +57,8 @@ async fn keys_and_limits(servers: Servers) {
     };
     let ((key, id), (other, _)) = (make(&fleet, "nightly"), make(&fleet, "weekly"));
 
-    // K16: one gate has most of the load, and one is killed. What gates hold may be missing, or come on top.
+    // K16: one gate has most of the load, and one is killed. The count may lack, or exceed, the requests that gates
+    // hold.
     let begun = Instant::now();
     let before = passed(&fleet, "/shared/x", &key, LIMIT / 2, |n| if n % 4 == 0 { 2 } else { 1 }).await;
     fleet.kill(2);
@@ -65,7 +66,7 @@ async fn keys_and_limits(servers: Servers) {
     let earned = usize::try_from(begun.elapsed().as_secs()).unwrap() * LIMIT / 60 + LIMIT / 60;
     let most = LIMIT + GATES + earned;
     assert!((LIMIT - GATES..=most).contains(&(before + after)), "{before} and {after} of {most}");
-    // The other key has a count of its own.
+    // The other key has a separate count.
     assert_eq!(status(&fleet, 1, "/shared/x", &other).await, StatusCode::OK);
 
     // K17: without the store a gate goes on with its share.
@@ -90,13 +91,13 @@ async fn keys_and_limits(servers: Servers) {
         until("the key is refused", async || status(&fleet, gate, "/alone/x", &key).await == StatusCode::UNAUTHORIZED)
             .await;
         let mut rest = Vec::new();
-        // A reset would do as well; only a connection that stays open would not.
+        // A reset would be right, too, but not a connection that stays open.
         if let Err(error) = stream.read_to_end(&mut rest) {
             assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
         }
         assert_eq!(status(&fleet, gate, "/alone/x", &other).await, StatusCode::OK);
     }
-    // And stays so after a restart.
+    // The same after a restart.
     fleet.heal();
     assert_eq!(status(&fleet, 0, "/alone/x", &key).await, StatusCode::UNAUTHORIZED);
 }

@@ -1,5 +1,5 @@
-//! Clients of three gates while gates, servers and the ways between them fail at random. Everything that the clients
-//! asked and were told goes through the checker.
+//! Clients of three gates while gates, servers and the connections between them fail at random. The checker reads all
+//! requests and answers of the clients.
 //!
 //! `NODES_SECONDS` sets the length. `NODES_SEED` repeats the choices of a run, though not the moments at which requests
 //! meet.
@@ -18,14 +18,15 @@ use super::fleet::{Entry, Fleet, GATES};
 use super::servers::Servers;
 
 const SECONDS: u64 = 15;
-/// PostgreSQL starts and recovers slowly, and the other kind of store has had its share.
+/// Fewer seconds than for Redis, because PostgreSQL starts and recovers slowly.
 const SECONDS_OF_POSTGRES: u64 = 8;
-/// No history with fewer refreshes says anything.
+/// A history with fewer refreshes proves nothing.
 const REFRESHES: usize = 100;
 const CLIENTS: usize = 8;
-/// Of them are browsers. A store that loses writes loses their sessions, which the checker does not judge.
+/// The number of browsers among the clients. A store that loses writes loses their sessions, which the checker does not
+/// judge.
 const BROWSERS: usize = 3;
-/// How many pairs of sessions that have ended a client keeps, to ask with them again.
+/// The number of pairs of ended sessions that a client keeps and presents again.
 const OLD: usize = 6;
 
 /// A client with one session at a time.
@@ -35,7 +36,7 @@ struct Client {
     random: Random,
     /// The pairs of the session, the last one at its end.
     pairs: Vec<Held>,
-    /// Of sessions that have ended.
+    /// Pairs of ended sessions.
     old: Vec<Held>,
     is_browser: bool,
 }
@@ -107,7 +108,7 @@ impl Client {
                 self.recorder.access(at, &self.pairs[usize::try_from(any).unwrap()]).await;
             }
             80..88 => {
-                // What an application sends again.
+                // The requests that an application repeats.
                 let Some(before) = self.pairs.iter().rev().nth(1) else { return };
                 let (_, reply) = self.recorder.refresh(at, before).await;
                 self.take(None, reply);
@@ -189,15 +190,15 @@ fn fail(fleet: &mut Fleet, number: usize, random: &mut Random) -> &'static str {
     }
 }
 
-/// What a server does that is killed.
+/// The behaviour of a killed server.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Server {
     Keeps,
-    /// It comes back without what it acknowledged last.
+    /// The server comes back without the writes that it acknowledged last.
     Loses,
 }
 
-/// Breaks and repairs until the time is over. The number of faults, and the losses among them.
+/// Breaks and repairs until the time is over. Returns the number of faults, and the losses among them.
 async fn break_and_repair(
     fleet: &mut Fleet,
     random: &mut Random,
@@ -223,7 +224,7 @@ async fn break_and_repair(
                 println!("gate {number}: {}", fail(fleet, number, random));
                 faults += 1;
             }
-            // Mostly short, and sometimes longer than the staleness and than any request waits.
+            // Mostly short, and sometimes longer than the staleness and than the wait of any request.
             let longest = if random.one_in(4) { 7_000 } else { 1_500 };
             sleep(Duration::from_millis(random.below(longest))).await;
         }
@@ -232,7 +233,8 @@ async fn break_and_repair(
     (faults, losses)
 }
 
-/// What the server acknowledges for a while is lost, under gates that all go on: they write back what they know.
+/// Writes that the server acknowledged for a while are lost under running gates, which write back the records that they
+/// know.
 async fn lose_writes(fleet: &mut Fleet, random: &mut Random, recorder: &Recorder) -> Loss {
     fleet.until_all_serve().await;
     let copy = fleet.servers.copy_of_disk();
@@ -278,7 +280,7 @@ async fn chaos(test: &str, servers: Servers, server: Server) {
     let refreshes = || recorder.history().iter().filter(|one| one.is_refreshed()).count();
     until("clients refreshed often enough", async || refreshes() > REFRESHES).await;
     stop.store(true, Ordering::SeqCst);
-    // What the last answers promise.
+    // The promises of the last answers.
     for held in clients.join_all().await.into_iter().flatten() {
         let at = fleet.entry().any(&mut random);
         if held.is_of_browser() {

@@ -1,5 +1,5 @@
-//! What clients get while the way to the store fails, and that no write is lost by it: the table of faults, row by
-//! row.
+//! The answers to clients while the connection to the store fails, and a check that no write is lost: the table of
+//! faults, row by row.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use support::{Answer, CONFIG, Gate, Place, until, with};
 
 use super::servers::Servers;
 
-/// A gate behind a proxy, and one with a way of its own.
+/// A gate behind a proxy, and a gate with its own connection to the store.
 struct Two {
     servers: Servers,
     way: Proxy,
@@ -31,10 +31,10 @@ impl Two {
 
 const NO_WINDOW: &str = "grace = \"0s\"\nlost_response_window = \"0s\"";
 
-/// A word of the replies to a write that is no rotation.
+/// A word in the replies to writes other than rotations.
 const DONE: &str = "committed";
 
-/// A word of the replies to a rotation.
+/// A word in the replies to rotations.
 fn rotated(servers: &Servers) -> &'static str {
     if servers.is_postgres() { DONE } else { "swapped" }
 }
@@ -84,7 +84,7 @@ async fn out_of_reach(servers: Servers) {
     }
 }
 
-/// Row 3: the store has done it, and no reply comes.
+/// Row 3: the store has executed the write, and no reply arrives.
 async fn in_doubt_without_a_window(servers: Servers) {
     let two = Two::start(servers, NO_WINDOW, "").await;
     let Two { way, a, b, servers, .. } = &two;
@@ -97,7 +97,7 @@ async fn in_doubt_without_a_window(servers: Servers) {
     let third = b.refresh(&second.refresh).await.tokens();
     assert!(is_dead(&a.refresh(&second.refresh).await), "no repeat of what was answered");
     assert!(is_dead(&b.refresh(&third.refresh).await), "it was a reuse");
-    // Once it was answered, a repeat is a reuse again.
+    // After an answer, a repetition is a reuse again.
     let first = a.login().await;
     way.lose(Some(rotated(servers)));
     assert!(a.refresh(&first.refresh).await.is_fault());
@@ -105,7 +105,7 @@ async fn in_doubt_without_a_window(servers: Servers) {
     let second = a.refresh(&first.refresh).await.tokens();
     assert!(is_dead(&a.refresh(&first.refresh).await));
     assert!(is_dead(&a.refresh(&second.refresh).await));
-    // Only the gate that wrote it knows.
+    // Only the gate that wrote the record knows its state.
     let first = a.login().await;
     way.lose(Some(rotated(servers)));
     assert!(a.refresh(&first.refresh).await.is_fault());
@@ -140,7 +140,8 @@ async fn in_doubt_within_grace(servers: Servers) {
 async fn unreadable(servers: Servers) {
     let two = Two::start(servers, NO_WINDOW, "").await;
     let Two { servers, a, b, .. } = &two;
-    // The gate that wrote a record knows what was there before the damage. It writes over no other version's record.
+    // The gate that wrote a record knows its content before the damage. It does not overwrite a record of another
+    // version.
     for (what, refused_at) in [("of another version", vec![a, b]), ("damaged", vec![b])] {
         let is_damaged = what == "damaged";
         let mut broken = a.login().await;
@@ -159,7 +160,7 @@ async fn unreadable(servers: Servers) {
             broken = a.refresh(&broken.refresh).await.tokens();
         }
         let other = b.refresh(&other.refresh).await.tokens();
-        // Its end outlives the record.
+        // The end of the session outlives the record.
         a.revoke(&broken.access).await;
         a.until_refused(&broken.access).await;
         b.until_refused(&broken.access).await;

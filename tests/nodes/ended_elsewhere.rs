@@ -1,4 +1,4 @@
-//! What another issuer ends is ended at every gate of the store.
+//! An end by another issuer holds at every gate of the store.
 
 use serde_json::{Value, json};
 use support::{Place, until};
@@ -57,7 +57,7 @@ async fn every_gate_hears(servers: Servers) {
         let said: Value = serde_json::from_slice(&answer.body).unwrap();
         said["access_token"].as_str().unwrap_or_else(|| panic!("{answer:?}")).to_owned()
     };
-    // Each at another gate than the one that ends it.
+    // Each token at another gate than the gate that ends it.
     let held = fleet.gate(0).login().await;
     let (theirs, ours) = (exchanged(&fleet, 1, &ended).await, exchanged(&fleet, 2, &held.access).await);
     for gate in 0..GATES {

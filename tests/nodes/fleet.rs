@@ -1,4 +1,4 @@
-//! Gates on one store, each behind a way of its own, and what a test does to all of them. The store is a parameter.
+//! Gates on one store, each behind its own proxy, and operations of a test on all of them. The store is a parameter.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -23,13 +23,13 @@ pub(super) struct Fleet {
     pub(super) servers: Servers,
     place: Place,
     pub(super) nodes: Vec<Node>,
-    /// Where the gates listen, for clients.
+    /// The addresses of the gates for clients.
     ways_in: Arc<Mutex<Vec<At>>>,
     pub(super) password: String,
 }
 
 pub(super) const GATES: usize = 3;
-/// How long a gate may take to serve again.
+/// The longest time until a gate serves again.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Picks a gate for a client.
@@ -52,12 +52,12 @@ impl Fleet {
         Self::start_with(servers, sessions, store, |_| {}).await
     }
 
-    /// The same, after `files` has put files beside the configuration.
+    /// As above, after `files` has put files beside the configuration.
     pub(super) async fn start_with(servers: Servers, sessions: &str, store: &str, files: impl FnOnce(&Place)) -> Self {
         Self::start_on(CONFIG, servers, sessions, store, files).await
     }
 
-    /// The same, for browsers, too: their sessions are renewed after two seconds.
+    /// As above, with an endpoint for browsers, whose sessions are renewed after two seconds.
     pub(super) async fn start_with_browsers(servers: Servers, sessions: &str, store: &str) -> Self {
         let route = "[[routes]]\npath = \"/{*rest}\"\n";
         let config = CONFIG.replace("http://gate.test", "https://gate.test");
@@ -133,7 +133,7 @@ impl Fleet {
         }
     }
 
-    /// Everything is as at the beginning.
+    /// Restores the initial state.
     pub(super) fn heal(&mut self) {
         for number in 0..GATES {
             if let Some(way) = &self.nodes[number].way {

@@ -11,13 +11,13 @@ use support::{Place, keep_secret, until};
 use tempfile::TempDir;
 
 pub(super) enum Servers {
-    /// One, which loses nothing when it is killed.
+    /// One server, which loses nothing when it is killed.
     Redis(Redis),
     /// A primary, and the replica that it waits for before it acknowledges.
     RedisWithReplica { primary: Redis, _replica: Redis },
-    /// The same, with two of them, and Sentinels that make one the primary.
+    /// As above, with two replicas, and Sentinels that make one of them the primary.
     Sentinels(Replicated),
-    /// One, which loses nothing when it is killed.
+    /// One server, which loses nothing when it is killed.
     Postgres(Postgres),
     /// A primary, and the standby that it waits for before it acknowledges; which is which changes.
     PostgresWithStandby([Postgres; 2]),
@@ -108,8 +108,7 @@ impl Servers {
         }
     }
 
-    /// A way to the store for one gate alone. Where a gate looks for the primary among several servers, no such way leads
-    /// around them.
+    /// A proxy to the store for one gate alone. `None` if gates look for the primary among several servers.
     pub(super) async fn way(&self) -> Option<Proxy> {
         match self {
             Self::Redis(server) | Self::RedisWithReplica { primary: server, .. } => Some(Proxy::to(server.port).await),
@@ -126,7 +125,7 @@ impl Servers {
         };
     }
 
-    /// Kills the server that has the data, and sees that there is one again. What it had acknowledged is not lost.
+    /// Kills the server with the data, and waits for a new server. Acknowledged writes are not lost.
     pub(super) fn lose_the_server(&mut self, random: &mut Random) {
         match self {
             Self::Redis(server) | Self::RedisWithReplica { primary: server, .. } => {
@@ -134,7 +133,7 @@ impl Servers {
                 server.start_again();
             }
             Self::Sentinels(all) => {
-                // The one that was lost before may be on its way back.
+                // The server that was lost before may be returning.
                 all.until("both replicas follow", || {
                     let primary = all.primary();
                     let server = all.servers.iter().find(|server| server.port == primary);
@@ -147,7 +146,7 @@ impl Servers {
                 all.until("a replica becomes the primary", || all.primary() != port);
                 all.servers[old].start_again();
             }
-            // One of its processes, which takes all others with it, or all at once.
+            // Kills one of the server's processes, which ends all others, or all at once.
             Self::Postgres(server) if random.one_in(2) => server.kill_a_backend(),
             Self::Postgres(server) => {
                 server.kill();
@@ -170,7 +169,7 @@ impl Servers {
         server.copy_of_disk()
     }
 
-    /// The server loses what it acknowledged since the copy was made.
+    /// The server loses the writes that it acknowledged after the copy.
     pub(super) fn go_back_to(&mut self, copy: &TempDir) {
         let Self::Redis(server) = self else { panic!("no test asks") };
         server.go_back_to(copy);
@@ -185,7 +184,7 @@ impl Servers {
         }
     }
 
-    /// Every session that there is becomes one of a version that no gate knows.
+    /// Gives the record of every session an unknown version.
     pub(super) fn change_versions(&self) {
         match self {
             Self::Redis(server) => overwrite(server, "0", "9"),
@@ -194,7 +193,7 @@ impl Servers {
         }
     }
 
-    /// Damages the record of every session that there is.
+    /// Damages the record of every session.
     pub(super) fn damage_records(&self) {
         match self {
             // The id.

@@ -1,4 +1,4 @@
-//! A gate that stands still longer than the staleness while its clients go on elsewhere.
+//! A gate that stands still for longer than the staleness while its clients continue at another gate.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +17,10 @@ const RULES: Rules = Rules {
     staleness: Duration::from_secs(1),
     held: Duration::from_secs(2),
 };
-/// How many sessions go on elsewhere, and how many end.
+/// The numbers of sessions that continue at another gate, and that end.
 const SESSIONS: usize = 20;
 
-/// What a gate says once it decides: on a busy machine it may be stale for a moment.
+/// The answer of a gate once it decides: on a busy machine the gate may be stale for a moment.
 async fn decided<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let mut said = None;
     until("the gate decides", async || {
@@ -31,8 +31,8 @@ async fn decided<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     said.unwrap()
 }
 
-/// What comes of a refresh once the gate decides. `None`: an attempt before it was in doubt, and had consumed the token.
-/// Whether that was right is for the judge of the history.
+/// The result of a refresh once the gate decides. `None`: an earlier attempt without an answer had consumed the token.
+/// The judge of the history decides whether that was right.
 async fn issued(recorder: &Recorder, at: At, held: &Held) -> Option<Held> {
     let mut doubts = 0;
     decided(async || match recorder.refresh(at, held).await {
@@ -83,10 +83,10 @@ async fn stand_still(servers: Servers) {
         let ended = decided(async || known(recorder.log_out(other, ends).await)).await;
         assert_eq!(ended, Reply::Accepted);
     }
-    // Longer than the staleness, and than any request may be held.
+    // Longer than the staleness, and than the gate may hold a request.
     tokio::time::sleep(Duration::from_millis(2500)).await;
     fleet.signal(0, "CONT");
-    // The first requests that come then.
+    // The first requests after that.
     for (_, ends) in &all {
         assert_ne!(recorder.access(stopped, ends).await, Reply::Accepted);
     }

@@ -1,4 +1,4 @@
-//! What is used at one gate is used at every gate of the store.
+//! A proof or an assertion that is used at one gate is used at every gate of the store.
 
 use std::collections::BTreeSet;
 
@@ -34,7 +34,7 @@ async fn once_at_all_gates(servers: Servers) {
             [("grant_type", "client_credentials"), ("client_assertion_type", kind), ("client_assertion", assertion)];
         fleet.gate(gate).form("/connect/token", &fields).await.status.as_u16()
     };
-    // At all gates at once: one of them takes it.
+    // At all gates at once: one gate accepts it.
     let one = assertion("one");
     let at_once = futures_util::future::join_all((0..GATES).map(|gate| status(&fleet, gate, &one))).await;
     assert_eq!(at_once.iter().filter(|status| **status == 200).count(), 1, "{at_once:?}");

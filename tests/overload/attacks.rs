@@ -1,9 +1,9 @@
 //! A16: the load of one address, one token, one client or one upstream hardly affects the others.
 //!
-//! Each attack runs alone, then all of them together, from addresses of their own. Meanwhile clients at other addresses
-//! read, refresh and log in: at least 99 % of what they ask gets the right answer, and the gate's memory stays below the
-//! bound that docs/edge.md says how to compute. A short form runs with all tests; `bash tests/long.sh attacks` runs each
-//! attack longer, with the gate on a processor of its own, and prints the others' p99 beside that without the attack.
+//! Each attack runs alone, then all attacks together, from separate addresses. Meanwhile clients at other addresses
+//! read, refresh and log in: at least 99 % of their requests get the right answer, and the gate's memory stays below the
+//! bound in docs/edge.md. A short form runs with all tests; `bash tests/long.sh attacks` runs each attack longer, with
+//! the gate on a separate processor, and prints the other clients' p99 with and without the attack.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -22,15 +22,15 @@ mod others;
 use attack::{Attack, Target};
 use others::{Others, Seen};
 
-/// The part of what the others ask that must get the right answer.
+/// The part of the other clients' requests that must get the right answer.
 const RIGHT: f64 = 0.99;
-/// Of fewer answers, that part is not to be told: one that is wrong would be too many.
+/// With fewer answers the share means nothing: a single wrong answer would exceed it.
 const ANSWERS: usize = 200;
-/// How much longer the others may wait than without the attack.
+/// The factor by which the attack may lengthen the other clients' waits.
 const SLOWER: f64 = 2.0;
-/// How many clients ask beside the attack, each from an address and as a user of its own.
+/// The number of other clients, each with its own address and user.
 const OTHERS: u8 = 16;
-/// How many users attack from one address.
+/// The number of users that attack from one address.
 const TROLLS: u8 = 10;
 const PASSWORD: &str = "a long enough password";
 
@@ -40,7 +40,7 @@ const MAX_BUFFERED_MIB: u64 = 32;
 const VERIFIED_CACHE_MIB: u64 = 16;
 const WORKERS: u64 = 2;
 
-/// What a gate may take, in MiB, as docs/edge.md has it under "Memory".
+/// The memory bound of a gate, in MiB, from docs/edge.md, "Memory".
 const fn memory_bound() -> u64 {
     let base = 64;
     let (connections, requests) = (MAX_CONNECTIONS * 50 / 1024, MAX_REQUESTS * 225 / 1024);
@@ -52,7 +52,7 @@ fn config(quick: SocketAddr, hanging: SocketAddr) -> String {
         "workers = {WORKERS}\nmax_connections = {MAX_CONNECTIONS}\nmax_requests = {MAX_REQUESTS}\n\
          max_buffered = \"{MAX_BUFFERED_MIB}MiB\"\n"
     );
-    // The limits as they are shipped: those of the other tests are out of the way of everything.
+    // The shipped limits, unlike the wide limits of other tests.
     let (head, rest) = CONFIG.split_once("[limits]\n").unwrap();
     let (_, rest) = rest.split_once("[[clients]]").unwrap();
     let limits = format!("[limits]\nverified_cache = \"{VERIFIED_CACHE_MIB}MiB\"\n[[clients]]");
@@ -68,7 +68,7 @@ fn config(quick: SocketAddr, hanging: SocketAddr) -> String {
         .replace("urls = [\"echo:\"]", &format!("urls = [\"http://{quick}\"]\nmax_requests = 200"))
 }
 
-/// What happened while an attack ran.
+/// The observations during an attack.
 struct Round {
     name: &'static str,
     seen: Seen,
@@ -81,11 +81,11 @@ impl fmt::Display for Round {
     }
 }
 
-/// How the attacks run.
+/// The settings of a run.
 pub(crate) struct Settings {
-    /// How long each of them does, or longer, until the others have answers enough.
+    /// The duration of each attack, or longer, until the other clients have enough answers.
     pub(crate) time: Duration,
-    /// The processor of the gate; everything else is on the others.
+    /// The processor of the gate; all other programs use the others.
     pub(crate) pinned: Option<usize>,
 }
 

@@ -1,9 +1,9 @@
-//! A4: four times what the machine carries, from wrk and h2load at once, with slow clients of every kind beside them. The
-//! gate sheds the excess with `Retry-After`, answers health checks throughout, stays within its memory, and
-//! is as before once they are gone.
+//! A4: four times the load that the machine carries, from wrk and h2load at once, together with slow clients of every
+//! kind. The gate sheds the excess with `Retry-After`, answers health checks throughout, stays within its memory bound,
+//! and is as before after the load.
 //!
-//! A few seconds of it run with all tests; `bash tests/long.sh overload` takes a minute, in two rounds. Everything is on
-//! this machine, and shares it: the figures that are printed are those of whatever else runs on it, too.
+//! A few seconds of it run with all tests; `bash tests/long.sh overload` takes a minute, in two rounds. All programs
+//! share this machine, so other load changes the printed figures.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
@@ -23,17 +23,17 @@ use support::{CONFIG, Gate, Place, until};
 use tokio::time::Instant;
 use tools::{Load, h2load, wrk};
 
-/// The bounds of the gate: so low that a machine with two cores goes beyond each of them.
+/// The bounds of the gate, so low that a machine with two cores exceeds each of them.
 const MAX_REQUESTS: usize = 1000;
 const MAX_CONNECTIONS: usize = 1500;
-/// Of wrk, when it measures: so few that nothing is refused.
+/// The connections of wrk for a measurement: so few that the gate refuses none.
 const FEW: usize = 256;
-/// Of wrk, when it offers too much: with the slow clients, more than the gate has places for.
+/// The connections of wrk for the overload: with the slow clients, more than the gate has places.
 const MANY: usize = 1400;
-/// Of h2load; each has up to a hundred requests under way.
+/// The connections of h2load, each with up to a hundred requests in flight.
 const HTTP2: usize = 32;
-/// What a gate may take under all of it, in MiB: for each connection and each request under way, a head, and what of its
-/// bodies is on its way.
+/// The memory bound of a gate under the whole load, in MiB: for each connection and each request in flight, a head and
+/// the buffered parts of its bodies.
 const MEMORY: u64 = 500;
 
 fn config(upstream: std::net::SocketAddr) -> String {
@@ -71,7 +71,7 @@ async fn overload(rounds: usize, seconds: u64) {
     let url = |scheme: &str, address| format!("{scheme}://{address}/private");
     let quiet = peak(&gate);
 
-    // What the machine carries, by as few clients as keep it busy.
+    // The capacity of the machine, with the fewest clients that keep it busy.
     let measured = wrk(&url("http", clear), &token, FEW, seconds.div_ceil(5)).await;
     assert_eq!(measured.refused, 0, "{measured:?}");
     let capacity = measured.per_second();
@@ -110,7 +110,7 @@ async fn overload(rounds: usize, seconds: u64) {
         assert!(cut.are_cut(), "{cut}");
         assert!(*peaks.last().unwrap() < MEMORY, "{peaks:?} MiB");
 
-        // By itself: nothing but the end of the load is waited for.
+        // The gate recovers without help: the test waits only for the end of the load.
         until("nothing is under way", async || gate.metric("rotogate_requests_in_flight").await == 0).await;
         let mut normal = Client::new(&pki, &["h2"]).open(secure, "gate.test").await.unwrap();
         assert_eq!(normal.get("gate.test", "/public/x").await.unwrap().status, 200);
@@ -122,7 +122,7 @@ async fn overload(rounds: usize, seconds: u64) {
     }
 }
 
-/// How many requests to the route were refused because there were too many.
+/// The number of requests to the route that were refused as too many.
 async fn overloaded(gate: &Gate) -> u64 {
     gate.metric("rotogate_requests_total{route=\"/{*rest}\",outcome=\"overloaded\",code=\"503\"}").await
 }
@@ -171,15 +171,15 @@ async fn a17_one_token_alone_is_never_refused_in_many_requests() {
     alone(20_000, &[(32, 1), (128, 1), (256, 1), (1000, 1), (16, 16), (32, 32)]).await;
 }
 
-/// What a process takes now, in MiB.
+/// The present memory of a process, in MiB.
 fn resident(gate: &Gate) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", gate.child.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1024
 }
 
-/// Connections that each have the gate keep most of a head, and then go. Prints what it takes before, at the peak, and
-/// after so long.
+/// Connections that make the gate keep most of a head, and then end. Prints the memory before, at the peak, and after
+/// this time.
 async fn memory(rest: Duration) {
     use std::io::Write;
     use std::net::TcpStream;

@@ -1,4 +1,4 @@
-//! Some hundred deliberately slow clients, each of which reconnects when it is cut off.
+//! Several hundred deliberately slow clients, which reconnect when they are cut off.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -15,14 +15,14 @@ use support::frames::{END_HEADERS, END_STREAM, HEADERS, SETTINGS, frame, get};
 const SLOW_HEADS: usize = 300;
 const SLOW_BODIES: usize = 100;
 const SLOW_READERS: usize = 100;
-/// Each with a hundred requests whose replies it never takes.
+/// The number of clients with a hundred requests each whose replies they never read.
 const SLOW_HTTP2: usize = 3;
 const EVERY: Duration = Duration::from_millis(300);
-/// Longer than the gate has patience.
+/// Longer than the timeouts of the gate.
 const LONG: Duration = Duration::from_secs(10);
 const WINDOW_UPDATE: u8 = 8;
 
-/// How often each kind was cut off.
+/// The number of times that each kind was cut off.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cut([u64; 4]);
 
@@ -46,7 +46,7 @@ impl fmt::Display for Cut {
 }
 
 pub(crate) struct Slow {
-    /// Ends them when it is dropped.
+    /// Ends the clients when it is dropped.
     _clients: JoinSet<()>,
     cut: Arc<[AtomicU64; 4]>,
 }
@@ -84,13 +84,13 @@ impl Slow {
         Self { _clients: clients, cut }
     }
 
-    /// Ends them all.
+    /// Ends all clients.
     pub(crate) fn end(self) -> Cut {
         Cut([0, 1, 2, 3].map(|kind| self.cut[kind].load(Ordering::Relaxed)))
     }
 }
 
-/// A hundred HTTP/2 requests of a client that opens its window for every reply, and reads none.
+/// A hundred HTTP/2 requests of a client that opens its window for every reply, and reads no reply.
 fn unread() -> Vec<u8> {
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     let window = 0x7fff_ffff_u32.to_be_bytes();
@@ -116,10 +116,10 @@ async fn trickle(address: SocketAddr, begin: &[u8], more: &[u8]) -> Option<()> {
     }
 }
 
-/// Asks, and takes next to nothing of the answer.
+/// Sends a request, and reads almost nothing of the answer.
 async fn sip(address: SocketAddr, ask: &[u8]) -> Option<()> {
     let socket = TcpSocket::new_v4().ok()?;
-    // What the system keeps for the client is not the gate's to bound, and gigabytes would go through it here.
+    // The gate cannot bound the system's buffer for the client, through which gigabytes would pass here.
     socket.set_recv_buffer_size(8 * 1024).ok()?;
     let mut stream = socket.connect(address).await.ok()?;
     stream.write_all(ask).await.ok()?;

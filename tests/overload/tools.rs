@@ -1,11 +1,11 @@
-//! wrk and h2load, and what they say.
+//! wrk and h2load, and their output.
 
 use std::fmt;
 use std::process::Stdio;
 
 use tokio::process::Command;
 
-/// What came of a load.
+/// The result of a load.
 #[derive(Debug)]
 pub(crate) struct Load {
     pub(crate) served: u64,
@@ -26,7 +26,7 @@ impl fmt::Display for Load {
     }
 }
 
-/// So many connections of HTTP/1.1, each with one request after the other.
+/// Sequential requests on each of this many HTTP/1.1 connections.
 pub(crate) async fn wrk(url: &str, token: &str, connections: usize, seconds: u64) -> Load {
     let mut command = Command::new("wrk");
     command.args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s"), "--timeout", "30s"]);
@@ -37,8 +37,7 @@ pub(crate) async fn wrk(url: &str, token: &str, connections: usize, seconds: u64
     Load { served: all - refused, refused, seconds }
 }
 
-/// So many connections of HTTP/2, with so many requests a second altogether, as far as each has one of its hundred
-/// streams left.
+/// This many HTTP/2 connections with this rate of requests in total, as far as their hundred streams permit.
 pub(crate) async fn h2load(url: &str, token: &str, connections: usize, per_second: f64, seconds: u64) -> Load {
     let each = (per_second / connections as f64).ceil();
     let mut command = Command::new("h2load");
@@ -47,7 +46,8 @@ pub(crate) async fn h2load(url: &str, token: &str, connections: usize, per_secon
     Load { served: number_before(&said, " 2xx,"), refused: number_before(&said, " 5xx"), seconds }
 }
 
-/// So many requests over so many connections, each with so many at a time: over HTTP/2, or HTTP/1.1 where it is one.
+/// This many requests over this many connections, with this many in flight on each: over HTTP/2, or over HTTP/1.1 if it
+/// is one.
 pub(crate) async fn requests(url: &str, token: &str, number: usize, connections: usize, streams: usize) -> Load {
     let mut command = Command::new("h2load");
     command.args(["-t1", &format!("-n{number}"), &format!("-c{connections}"), &format!("-m{streams}")]);
@@ -67,7 +67,7 @@ async fn run(command: &mut Command, package: &str) -> String {
     said
 }
 
-/// The number that stands before a text.
+/// The number before a text.
 fn number_before(said: &str, text: &str) -> u64 {
     let (before, _) = said.split_once(text).unwrap_or_else(|| panic!("no {text:?} in {said}"));
     before.rsplit(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()

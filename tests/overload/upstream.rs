@@ -1,4 +1,4 @@
-//! An upstream that takes a moment for each answer, as one does that asks a database: requests are under way meanwhile.
+//! An upstream that takes a moment for each answer, like a server with a database, so that requests are in flight.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -14,20 +14,20 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpSocket;
 
 const MOMENT: Duration = Duration::from_millis(10);
-/// For a path that ends in `/slow`.
+/// The answer to a path that ends in `/slow`.
 const LONG: Duration = Duration::from_secs(2);
 const USUAL: &[u8] = &[b'x'; 1024];
 /// More than all buffers between here and a client that does not read.
 const BIG: &[u8] = &[b'x'; 4 << 20];
 
-/// Starts it on a thread of its own: what looks on must not wait for it.
+/// Starts the upstream on a separate thread, so that observers do not wait for it.
 pub(crate) fn start() -> SocketAddr {
     let (say, said) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let socket = TcpSocket::new_v4().unwrap();
-            // A connection takes it over: no more of a reply than this waits in the system.
+            // The listener's setting applies to its connections: no more of a reply than this waits in the system.
             socket.set_send_buffer_size(64 * 1024).unwrap();
             socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
             let listener = socket.listen(4096).unwrap();

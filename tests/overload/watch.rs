@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use support::tls_client::Connection;
 use support::try_send;
 
-/// Far longer than a health check is given anywhere: only a hang ends by it.
+/// Far longer than any timeout of a health check: only a hang reaches it.
 const PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -32,14 +32,14 @@ impl<T> Watching<T> {
     }
 }
 
-/// What was seen.
+/// The observations.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     took: Vec<Duration>,
     served: usize,
     /// 503 with `Retry-After`.
     told: usize,
-    /// Anything else.
+    /// Any other answer.
     wrong: Vec<String>,
 }
 
@@ -76,7 +76,7 @@ impl fmt::Display for Seen {
     }
 }
 
-/// What came of a question.
+/// The result of a request.
 enum Came {
     Served,
     Told,
@@ -84,7 +84,7 @@ enum Came {
     Wrong(String),
 }
 
-/// Asks the admin listener whether all is well, over a connection of its own each time.
+/// Sends a health check to the admin listener, each over a new connection.
 pub(crate) fn health(admin: SocketAddr) -> Watching<Seen> {
     let mut paths = ["/livez", "/readyz"].into_iter().cycle();
     watch(move || {
@@ -99,7 +99,7 @@ pub(crate) fn health(admin: SocketAddr) -> Watching<Seen> {
     })
 }
 
-/// Asks for this path over one connection.
+/// Requests this path over one connection.
 pub(crate) fn ask(connection: Connection, path: &str, token: &str) -> Watching<Seen> {
     let url = if connection.is_http2() { format!("https://gate.test{path}") } else { path.to_owned() };
     let bearer = format!("Bearer {token}");

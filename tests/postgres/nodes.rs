@@ -1,4 +1,4 @@
-//! What gates of one store do together: counters, keys, users, marks.
+//! Shared work of gates on one store: counters, keys, users, marks.
 
 use std::fs;
 use std::process::Stdio;
@@ -16,7 +16,7 @@ fn kid(token: &str) -> String {
     serde_json::from_slice::<Value>(&head).unwrap()["kid"].as_str().unwrap().to_owned()
 }
 
-/// Whether a gate can verify by a key, as it publishes.
+/// Whether a gate publishes a key for verification.
 async fn has(gate: &Gate, kid: &str) -> bool {
     let published = gate.call(http::Method::GET, "/.well-known/jwks.json", &[], "").await.json();
     published["keys"].as_array().unwrap().iter().any(|key| key["kid"] == kid)
@@ -98,7 +98,7 @@ fn c28_gates_that_start_at_once_without_keys_make_one_keyring() {
     }
 }
 
-/// The gate that made the store publishes its keys then.
+/// The gate that made the store then publishes its keys.
 fn until_listed(place: &Place) {
     for _ in 0..600 {
         if place.run(&["keys", "list"], "").code == Some(0) {

@@ -40,7 +40,7 @@ fn provider() -> Provider {
         ],
         restricted: vec![
             ("/orders", json!({ "permissions": [] })),
-            // A scope that the client asked for is no permission of the user.
+            // A scope that the client requested is not a permission of the user.
             ("/orders", json!({ "permissions": null, "scope": "openid read:orders" })),
         ],
         others: vec![

@@ -19,7 +19,7 @@ fn without_alg(key: Value) -> Value {
     with(key, &json!({ "alg": null, "x5t": "x", "x5c": ["MIIDBTCCAe2gAwIBAgIQ"], "issuer": issuer }))
 }
 
-/// An ID token for the application that is the API, too: both have the same audience.
+/// An ID token for an application that is also the API: both tokens have the same audience.
 fn id_token(more: &Value) -> Value {
     with(json!({ "azp": null, "azpacr": null, "scp": null }), more)
 }
@@ -50,7 +50,7 @@ fn provider() -> Provider {
             ("x-auth-roles", "Orders.Admin"),
         ],
         restricted: vec![
-            // An application in its own name has roles and no scope.
+            // A token for an application itself has roles and no scope.
             ("/orders", json!({ "scp": null, "idtyp": "app" })),
             ("/admin", json!({ "roles": null })),
         ],

@@ -1,4 +1,5 @@
-//! Keys of providers, and what they sign. Neither is the library's: the tokens are not made by what judges them.
+//! Keys of providers, and their signatures. The test makes both without the library, so the tokens do not come from the
+//! judge itself.
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
@@ -11,13 +12,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-/// A key of a kind that the providers have.
+/// A key of a provider's kind.
 pub(crate) enum Key {
     Rsa(Box<RsaKeyPair>),
     P256(Box<EcdsaKeyPair>),
 }
 
-/// How a token is signed.
+/// The signature of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Signed {
     /// With the algorithm of the key: RS256 or ES256.
@@ -26,7 +27,7 @@ pub(crate) enum Signed {
     Pss,
     /// HS256, whose secret is the public key.
     WithPublicKey,
-    /// Not at all.
+    /// No signature.
     Not,
 }
 
@@ -73,7 +74,7 @@ impl Key {
         jwk
     }
 
-    /// A token. `alg` of its header is as it is signed.
+    /// A token. The `alg` of its header matches the signature.
     pub(crate) fn token(&self, signed: Signed, mut header: Value, claims: &Value) -> String {
         header["alg"] = match (signed, self) {
             (Signed::AsDocumented, key) => json!(key.algorithm()),

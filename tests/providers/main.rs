@@ -1,5 +1,5 @@
-//! `examples/providers`: each program and each configuration, in front of a stand-in for its provider. They accept the
-//! provider's tokens for requests, and refuse its others.
+//! `examples/providers`: each program and each configuration, in front of a stand-in for its provider. Both accept the
+//! provider's access tokens, and refuse its other tokens.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
@@ -59,7 +59,7 @@ fn configuration(provider: &Provider) -> String {
     fs::read_to_string(root.join("examples/providers").join(provider.name).join("gateway.toml")).unwrap()
 }
 
-/// The gate of this configuration in front of an upstream, on free ports, with the stand-in as the issuer.
+/// The gate with this configuration in front of an upstream, on free ports, with the stand-in as the issuer.
 fn gate(stand_in: &StandIn) -> Edge {
     let written = configuration(&stand_in.provider);
     assert!(written.contains(&format!("url = \"{}\"", stand_in.provider.issuer)), "{written}");
@@ -76,12 +76,12 @@ struct Both {
     program: Program,
     edge: Edge,
     refused: Vec<(String, &'static str)>,
-    /// What was not refused as it should be: one run names all.
+    /// The failed expectations, so that one run names all.
     wrong: Vec<String>,
 }
 
 impl Both {
-    /// Both say so, and with what the upstream has received, if it has.
+    /// The statuses of both, and a check of the request at the upstream, if it arrived.
     async fn statuses(&self, path: &str, token: &str) -> [StatusCode; 2] {
         let program = self.program.get(path, Some(token)).await.status;
         let gate = self.edge.ask_as(token, &format!("GET {path}"), &[]).status;
@@ -91,7 +91,7 @@ impl Both {
     }
 
     async fn refuse(&mut self, what: &str, outcome: &'static str, token: &str) {
-        // A path of its own finds the line of the access log.
+        // A unique path finds the line of the access log.
         let path = format!("/refused/{}", self.refused.len());
         let statuses = self.statuses(&path, token).await;
         if statuses != [StatusCode::UNAUTHORIZED; 2] {
@@ -100,7 +100,7 @@ impl Both {
         self.refused.push((format!("{what}: {path}"), outcome));
     }
 
-    /// Each was refused for what distinguishes it, and not for something else.
+    /// Each token was refused for its own flaw, and not for another one.
     fn check_outcomes(mut self) {
         let log = self.edge.gate.log();
         for (what, outcome) in &self.refused {
@@ -115,7 +115,7 @@ impl Both {
     }
 }
 
-/// What holds of every provider.
+/// The checks for every provider.
 async fn trial(stand_in: StandIn, app: Result<Router, Box<dyn Error>>) {
     check(&stand_in);
     let (program, edge) = (Program::start(app).await, gate(&stand_in));
@@ -127,7 +127,7 @@ async fn trial(stand_in: StandIn, app: Result<Router, Box<dyn Error>>) {
     both.check_outcomes();
 }
 
-/// `check` has nothing to say of the configuration, as it is and with the stand-in.
+/// `check` reports nothing about the configuration, with the provider and with the stand-in.
 fn check(stand_in: &StandIn) {
     let written = configuration(&stand_in.provider);
     for config in [stand_in.here(&written), written] {
@@ -192,7 +192,7 @@ async fn refuses_forgeries(both: &mut Both) {
     let foreign = both.stand_in.provider.key.another();
     let token = signed_by(both, &foreign, FIRST, Signed::AsDocumented, &json!({}));
     both.refuse("another key with the name of the provider's", "bad_signature", &token).await;
-    // It is older than the key set, so its key cannot be newer.
+    // The token is older than the key set, so its key cannot be newer.
     let old = json!({ "iat": now() - 600, "exp": now() + 30 });
     let token = signed_by(both, &foreign, "key-unknown", Signed::AsDocumented, &old);
     both.refuse("a key that the provider does not publish", "unknown_key", &token).await;
@@ -206,7 +206,7 @@ async fn takes_up_a_new_key(both: &mut Both) {
     let token = both.stand_in.signed_by(&new, SECOND, Signed::AsDocumented, &json!({}), &json!({}));
     assert_eq!(both.statuses("/me", &token).await, [StatusCode::OK; 2], "the token of the new key");
     assert_eq!(both.stand_in.fetches(), before + 2, "one fetch each");
-    // The old one has left the set.
+    // The old key has left the set.
     let old = both.stand_in.token(&json!({ "iat": now() - 600, "exp": now() + 30 }));
     both.refuse("a key that left the set", "unknown_key", &old).await;
 }

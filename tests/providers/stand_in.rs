@@ -1,40 +1,40 @@
-//! A stand-in for a provider: its metadata, its keys and its tokens, as its documents have them.
+//! A stand-in for a provider, with the metadata, keys and tokens of the provider's documents.
 
 use serde_json::{Map, Value, json};
 use support::documents::Documents;
 
 use crate::keys::{Key, Signed};
 
-/// What a provider documents. Each module of a provider has one, with the addresses of the documents.
+/// The documented behaviour of a provider. Each provider's module has one, with the addresses of the documents.
 pub(crate) struct Provider {
-    /// Its folder in `examples/providers`.
+    /// The folder in `examples/providers`.
     pub(crate) name: &'static str,
-    /// Its `iss`, as the configuration of the folder has it.
+    /// The `iss` in the configuration of the folder.
     pub(crate) issuer: &'static str,
     /// The `iss` of another tenant, realm, project or instance.
     pub(crate) other_issuer: &'static str,
     /// The path of `jwks_uri`.
     pub(crate) keys: &'static str,
     pub(crate) key: Key,
-    /// What it publishes of a key.
+    /// The published form of a key.
     pub(crate) published: fn(Value) -> Value,
-    /// Keys that it publishes besides.
+    /// Further published keys.
     pub(crate) beside: Vec<Value>,
-    /// The header of a token, but `alg` and `kid`.
+    /// The header of a token, without `alg` and `kid`.
     pub(crate) header: Value,
-    /// The claims of a token that is for requests, but `iss`, `iat` and `exp`.
+    /// The claims of an access token, without `iss`, `iat` and `exp`.
     pub(crate) claims: Value,
     /// From `iat` to `exp`, in seconds.
     pub(crate) lifetime: u64,
-    /// What the upstream receives of the identity.
+    /// The identity headers that the upstream receives.
     pub(crate) identity: &'static [(&'static str, &'static str)],
-    /// Paths that need a scope or a role, each with changes that take it away.
+    /// Paths that need a scope or a role, each with the changes that remove it.
     pub(crate) restricted: Vec<(&'static str, Value)>,
-    /// Tokens that the provider signs, and that are not for these requests.
+    /// Other tokens of the provider, which must be refused.
     pub(crate) others: Vec<Other>,
 }
 
-/// A token that is refused: what it is, the outcome in the access log, and how it differs from one that is accepted.
+/// A refused token: its description, the outcome in the access log, and its differences from an accepted token.
 pub(crate) struct Other {
     pub(crate) what: &'static str,
     pub(crate) outcome: &'static str,
@@ -42,12 +42,12 @@ pub(crate) struct Other {
     pub(crate) claims: Value,
 }
 
-/// A token that differs in its claims.
+/// A token with changed claims.
 pub(crate) fn other(what: &'static str, outcome: &'static str, claims: Value) -> Other {
     Other { what, outcome, header: json!({}), claims }
 }
 
-/// Changes of a JSON object; `null` takes a member away.
+/// Changes of a JSON object; `null` removes a member.
 pub(crate) fn with(mut object: Value, changes: &Value) -> Value {
     let members = object.as_object_mut().unwrap();
     for (name, value) in changes.as_object().unwrap() {
@@ -66,11 +66,11 @@ pub(crate) fn now() -> u64 {
     now.as_secs()
 }
 
-/// The names of the first key, and of the one that takes its place.
+/// The names of the first key, and of its successor.
 pub(crate) const FIRST: &str = "key-2026-1";
 pub(crate) const SECOND: &str = "key-2026-2";
 
-/// The provider on a port of this machine: scheme and authority of its address are others, all else is as documented.
+/// The provider on a port of this machine: only scheme and authority of its address differ from the documents.
 pub(crate) struct StandIn {
     documents: Documents,
     pub(crate) provider: Provider,
@@ -91,14 +91,14 @@ impl StandIn {
         stand_in
     }
 
-    /// Its key set has these keys, and what is always in it.
+    /// Publishes these keys, besides the keys that are always in the set.
     pub(crate) fn publish(&self, keys: &[(&Key, &str)]) {
         let own = keys.iter().map(|(key, kid)| (self.provider.published)(key.jwk(kid)));
         let all: Vec<_> = own.chain(self.provider.beside.iter().cloned()).collect();
         self.documents.document(self.provider.keys, &json!({ "keys": all }));
     }
 
-    /// How often the key set was fetched.
+    /// The number of fetches of the key set.
     pub(crate) fn fetches(&self) -> usize {
         self.documents.times(self.provider.keys)
     }

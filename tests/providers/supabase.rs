@@ -42,7 +42,7 @@ fn provider() -> Provider {
         lifetime: 3600,
         identity: &[
             ("x-auth-subject", "123e4567-e89b-12d3-a456-426614174000"),
-            // What users write themselves, `user_metadata`, is not among them.
+            // Roles in `user_metadata`, which users write themselves, do not count.
             ("x-auth-roles", "admin,authenticated"),
         ],
         restricted: vec![(

@@ -13,7 +13,7 @@ use crate::stand_in::{Provider, StandIn, now, other, with};
 #[path = "../../examples/providers/zitadel/main.rs"]
 mod program;
 
-/// It has the audience of the access token, and the roles.
+/// An ID token with the audience of the access token, and the roles.
 fn id_token(more: &Value) -> Value {
     let id = json!({ "acr": "0", "amr": ["pwd"], "auth_time": now() - 60, "sid": "V1_123", "at_hash": "x" });
     with(id, more)

@@ -92,7 +92,7 @@ const JOINTS: &[&str] =
 
 const ENDS: &[&str] = &["", "", "", "/", "/a", "/..", "/.", "?a", "?/../private/a", "%20", ".", ";", "/private/a"];
 
-/// What happens to one byte of a spelling.
+/// A change of one byte of a spelling.
 #[derive(Clone, Copy, Debug)]
 enum Change {
     Escape,
@@ -126,7 +126,7 @@ fn changed(corpus: &[Vec<u8>]) -> impl Strategy<Value = Vec<u8>> + use<> {
             if target.len() < 2 {
                 break;
             }
-            // Not the slash at the beginning: without it there is nothing to see.
+            // The first slash is not changed, because a target without it proves nothing.
             let at = at.index(target.len() - 1) + 1;
             let byte = target[at];
             let instead = match change {
@@ -143,7 +143,7 @@ fn changed(corpus: &[Vec<u8>]) -> impl Strategy<Value = Vec<u8>> + use<> {
     })
 }
 
-/// So many targets, without what ends a request line for every parser.
+/// This many targets, without characters that end a request line for every parser.
 pub(crate) fn targets(corpus: &[Vec<u8>], count: usize) -> Vec<Vec<u8>> {
     let mut runner = TestRunner::deterministic();
     let strategy = prop_oneof![put_together(), changed(corpus)];

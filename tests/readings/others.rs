@@ -1,4 +1,4 @@
-//! Servers that are no Rust: real ones, in processes of their own.
+//! Real servers in other languages, each in its own process.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::Readings;
 
-/// Starts a program, or says what is missing.
+/// Starts a program, or panics with the name of a missing one.
 fn start(command: &mut Command, package: &str) -> Child {
     command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}; is it there? (apt install {package})"))
 }
@@ -30,7 +30,7 @@ pub(crate) fn go(targets: &[Vec<u8>]) -> Vec<Readings> {
     by_lines(&mut command, "golang-go", targets)
 }
 
-/// Hands all targets in, a line each, and takes a line out for each.
+/// Sends all targets, one on each line, and reads one line for each.
 fn by_lines(command: &mut Command, package: &str, targets: &[Vec<u8>]) -> Vec<Readings> {
     let mut child = start(command.stdin(Stdio::piped()).stdout(Stdio::piped()), package);
     let mut input = child.stdin.take().unwrap();
@@ -49,7 +49,7 @@ fn by_lines(command: &mut Command, package: &str, targets: &[Vec<u8>]) -> Vec<Re
     readings
 }
 
-/// nginx, with its own merging of slashes and without.
+/// nginx, with and without merging of slashes.
 pub(crate) struct Nginx {
     child: Child,
     folder: TempDir,
@@ -67,7 +67,7 @@ impl Nginx {
         Self { child: start(&mut command, "nginx-light"), folder }
     }
 
-    /// Its sockets are there a moment after it was started.
+    /// The server listens a moment after its start.
     fn connect(&self, socket: &str) -> UnixStream {
         for _ in 0..600 {
             if let Ok(stream) = UnixStream::connect(self.folder.path().join(socket)) {

@@ -1,4 +1,4 @@
-//! Servers of our own world, and one that does not exist.
+//! Servers in Rust, and an imaginary one.
 
 use axum::Router;
 use axum::body::Body;
@@ -24,7 +24,7 @@ fn decoded(path: &[u8]) -> String {
     String::from_utf8_lossy(&percent_decode(path).collect::<Vec<u8>>()).into_owned()
 }
 
-/// axum's router, which is matchit on the path as it came, and its `Path`, which is decoded.
+/// axum's router, which is matchit on the raw path, and its `Path`, which is decoded.
 pub(crate) fn axum(targets: &[Vec<u8>]) -> Vec<Readings> {
     let router = Router::new()
         .route("/private/{*rest}", get(async |Path(rest): Path<String>| format!("/private/{rest}")))
@@ -43,8 +43,8 @@ pub(crate) fn axum(targets: &[Vec<u8>]) -> Vec<Readings> {
     targets.iter().map(read).collect()
 }
 
-/// All the laxness of all servers in one: decodes until there is nothing to decode, takes backslashes for slashes, cuts
-/// at NUL, `?` and `#`, cuts parameters and spaces from segments, and then resolves dots.
+/// The laxness of all servers in one: decodes repeatedly, reads backslashes as slashes, cuts at NUL, `?` and `#`, cuts
+/// parameters and spaces from segments, and then resolves dots.
 pub(crate) fn laxest(targets: &[Vec<u8>]) -> Vec<Readings> {
     let read = |target: &Vec<u8>| {
         let path = target.split(|byte| *byte == b'?').next().unwrap();
@@ -71,8 +71,8 @@ pub(crate) fn laxest(targets: &[Vec<u8>]) -> Vec<Readings> {
     targets.iter().map(read).collect()
 }
 
-/// The same, and each of them once more in lower case, without the dots at the end of segments, and without a slash at the
-/// end: as a file system reads them that was made for people.
+/// As above, and each path once more in lower case, without dots at the end of segments, and without a slash at the end,
+/// as a case-insensitive file system reads them.
 pub(crate) fn laxest_of_all(targets: &[Vec<u8>]) -> Vec<Readings> {
     let folded = |reading: &String| {
         let segments = reading.split('/').map(|segment| segment.trim_end_matches(['.', ' ']).to_lowercase());

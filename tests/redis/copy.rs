@@ -24,7 +24,7 @@ async fn c31_sessions_go_on_in_a_copied_store_and_revoked_ones_stay_revoked() {
     there_and_back(&Place::new(CONFIG), &store_of(&server)).await;
 }
 
-/// From the embedded store into that of a `[store]` section, and back into another embedded one.
+/// Copies from the embedded store into the store of a `[store]` section, and back into another embedded store.
 pub(crate) async fn there_and_back(place: &Place, store: &str) {
     let gate = place.start();
     let (live, ended) = (gate.login().await, gate.login().await);

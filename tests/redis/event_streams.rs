@@ -37,7 +37,7 @@ fn s18_one_of_two_gates_polls_and_the_other_takes_over_within_20_seconds() {
     assert_eq!((most, at.count("POST", "/streams")), (1, 1), "one gate polls");
     first.kill();
     let began = at.count("POST", "/poll");
-    // The poll of the gate that is gone may still be waiting: it takes no event along.
+    // The poll of the killed gate may still wait, but must not consume an event.
     at.until("a poll of the other gate", |state| {
         let polls = state.asked.iter().filter(|asked| asked.path == "/poll").count();
         (polls > began).then_some(())

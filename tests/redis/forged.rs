@@ -10,14 +10,14 @@ use support::{Gate, Tokens};
 
 use super::nodes;
 
-/// A change of the records that hold some bytes, all of which are written in hexadecimal digits.
+/// A change of the records that hold some bytes. All bytes are written in hexadecimal digits.
 pub(crate) struct Forgery {
     /// The record of this session.
     pub(crate) session: String,
     pub(crate) from: String,
-    /// As long as `from`.
+    /// The replacement, as long as `from`.
     pub(crate) to: String,
-    /// What the store compares of subject and client.
+    /// The digest of subject and client that the store compares.
     pub(crate) whose: String,
 }
 
@@ -30,7 +30,7 @@ fn claim(tokens: &Tokens, name: &str) -> String {
     serde_json::from_slice::<Value>(&payload).unwrap()[name].as_str().unwrap().to_owned()
 }
 
-/// The other subject: as long as that of the user.
+/// Another subject of the same length.
 fn other(subject: &str) -> String {
     subject.chars().rev().collect()
 }
@@ -39,7 +39,7 @@ fn id(tokens: &Tokens) -> String {
     claim(tokens, "sid").replace('-', "")
 }
 
-/// Another subject in the record of a session, as a writer of the store would put it there.
+/// Writes another subject into the record of a session, like a writer of the store.
 fn other_subject(tokens: &Tokens) -> Forgery {
     let subject = claim(tokens, "sub");
     let to = other(&subject);
@@ -49,17 +49,17 @@ fn other_subject(tokens: &Tokens) -> Forgery {
     Forgery { session: id(tokens), from: hex(subject.as_bytes()), to: hex(to.as_bytes()), whose }
 }
 
-/// A damage of the record of a session.
+/// Damages of the record of a session.
 pub(crate) enum Damage {
-    /// Only so many bytes are left.
+    /// The record is cut to this many bytes.
     CutTo(usize),
-    /// The first byte, which names the version, is another.
+    /// The first byte, which names the version, is changed.
     OtherVersion,
 }
 
-/// A forged record is a fault of its session alone, at each gate that reads it, and a revocation ends it. `forge` changes
-/// the store, `gate` has not read the sessions, `first` has begun them. `copy` puts the record of one session under the id
-/// of another.
+/// A forged record causes a fault of only its session at each gate that reads it, and a revocation ends the session.
+/// `forge` changes the store, `gate` has not read the sessions, `first` has begun them. `copy` puts the record of one
+/// session under the id of another.
 pub(crate) async fn forgeries([first, gate]: [&Gate; 2], forge: impl Fn(&Forgery), copy: impl Fn(&str, &str)) {
     let (tokens, good) = (first.login().await, first.login().await);
     forge(&other_subject(&tokens));
@@ -70,14 +70,14 @@ pub(crate) async fn forgeries([first, gate]: [&Gate; 2], forge: impl Fn(&Forgery
     }
     assert_eq!(gate.metric("rotogate_session_events_total{event=\"broken_seal\"}").await, 2);
     assert!(gate.log().contains("session's record has no good seal"), "{}", gate.log());
-    // The others go on.
+    // The other sessions continue.
     assert_eq!(gate.refresh(&good.refresh).await.status, StatusCode::OK);
-    // Its end needs no record.
+    // The end of the session needs no record.
     assert_eq!(gate.revoke(&tokens.refresh).await.status, StatusCode::OK);
     gate.until_refused(&tokens.access).await;
     first.until_refused(&tokens.access).await;
 
-    // A good record of another session is no good one here.
+    // A good record of another session is not good under this id.
     let (own, others) = (first.login().await, first.login().await);
     copy(&id(&others), &id(&own));
     let answer = gate.refresh(&own.refresh).await;
@@ -90,7 +90,7 @@ async fn broken(gate: &Gate) -> u64 {
     gate.metric("rotogate_session_events_total{event=\"broken_seal\"}").await
 }
 
-/// So is a record that cannot be read.
+/// An unreadable record gets the same answer.
 pub(crate) async fn damages([first, gate]: [&Gate; 2], damage: impl Fn(&str, &Damage)) {
     for how in [0, 1, 20, 41, 42, 90].map(Damage::CutTo).iter().chain([&Damage::OtherVersion]) {
         let (tokens, good) = (first.login().await, first.login().await);
@@ -102,7 +102,7 @@ pub(crate) async fn damages([first, gate]: [&Gate; 2], damage: impl Fn(&str, &Da
         assert_eq!(broken(gate).await, before + 1);
         assert!(gate.log().contains("session's record cannot be read"), "{}", gate.log());
         assert_eq!(gate.refresh(&good.refresh).await.status, StatusCode::OK);
-        // The store works: the end is written there, and reaches the other gate.
+        // The store works: the end is written, and reaches the other gate.
         assert_eq!(gate.revoke(&tokens.refresh).await.status, StatusCode::OK);
         gate.until_refused(&tokens.access).await;
         first.until_refused(&tokens.access).await;

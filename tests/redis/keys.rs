@@ -1,4 +1,4 @@
-//! Keys of several gates, each of which has a folder of its own.
+//! Keys of several gates, each with its own folder.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -12,7 +12,7 @@ use support::{CONFIG, Gate, Place, copy_folder, until, with};
 
 use super::{node_beside, place_on, store_of};
 
-/// Whether a gate can verify by a key, as it publishes.
+/// Whether a gate publishes a key for verification.
 pub(super) async fn has(gate: &Gate, kid: &str) -> bool {
     let published = gate.call(http::Method::GET, "/.well-known/jwks.json", &[], "").await.json();
     published["keys"].as_array().unwrap().iter().any(|key| key["kid"] == kid)
@@ -106,7 +106,7 @@ fn c28_gates_of_one_key_folder_that_start_at_once_share_what_the_first_one_makes
     drop(gates);
 }
 
-/// As Kubernetes mounts a secret: links through `..data`, which is swapped.
+/// The form in which Kubernetes mounts a secret: links through `..data`, which is swapped.
 fn mount(folder: &Path, version: &str, from: &Path) {
     let content = folder.join(format!("..{version}"));
     copy_folder(from, &content);
@@ -145,7 +145,7 @@ async fn c19_c28_keys_that_are_mounted_are_swapped_and_never_written() {
     let next = first.json(&["keys", "add"], "")["kid"].as_str().unwrap().to_owned();
     mount(mounted.path(), "2", &first.path("data/keys"));
     until("the swapped keys are in force", async || has(&b, &next).await).await;
-    // Several gates on one machine may have one mark.
+    // Several gates on one machine may share a mark.
     let sequence = |mark: &Path| {
         let mark: Value = serde_json::from_slice(&fs::read(mark).unwrap()).unwrap();
         mark["sequence"].as_u64().unwrap()
@@ -155,7 +155,7 @@ async fn c19_c28_keys_that_are_mounted_are_swapped_and_never_written() {
     let third = other.start();
     assert!(sequence(&mark) > known, "raised by another start");
     drop((third, b, a));
-    // The store is emptied, or an older one is put back.
+    // The store is emptied, or an older copy is restored.
     server.cli(&["FLUSHALL"]);
     let refused = other.refused();
     assert!(refused.contains("LOOKS LIKE A RESTORED BACKUP") && refused.contains("accept_restored_store"), "{refused}");

@@ -19,7 +19,7 @@ fn kid(token: &str) -> String {
     serde_json::from_slice::<Value>(&head).unwrap()["kid"].as_str().unwrap().to_owned()
 }
 
-/// Clients whose every request goes to the next gate. None may be refused.
+/// Clients whose every request goes to the next gate. No request may be refused.
 struct Load {
     stop: Arc<AtomicBool>,
     requests: Arc<AtomicUsize>,
@@ -52,7 +52,7 @@ impl Load {
         Self { stop, requests, clients }
     }
 
-    /// Goes on for some more requests.
+    /// Waits for some more requests.
     async fn goes_on(&self) {
         let until_then = self.requests.load(Ordering::SeqCst) + 100;
         until("requests go on", async || {
@@ -80,7 +80,7 @@ struct Site {
 impl Site {
     async fn start() -> Self {
         let server = Redis::start(&[]);
-        // Short enough to wait for, and with a leeway that keeps a slow machine's clients from using expired tokens.
+        // A short lifetime, and a leeway because clients on a slow machine may use tokens late.
         let short = "access_ttl = \"4s\"\nmax_access_ttl = \"4s\"\ngrace = \"2s\"\nlost_response_window = \"2s\"";
         let config = with(&with(CONFIG, "issuer", "leeway = \"6s\""), "sessions", short);
         let config = format!("{config}{}", store_of(&server));
@@ -98,12 +98,12 @@ impl Site {
         Self { server, places, gates, load }
     }
 
-    /// What a command at the first gate is refused with.
+    /// The error of a command at the first gate.
     fn refused(&self, command: &[&str]) -> String {
         self.places[0].fails(command, "")
     }
 
-    /// Waits until the command is refused because of these gates, and because of no other.
+    /// Waits until the command is refused because of exactly these gates.
     async fn until_refused_for(&self, command: &[&str], gates: &[usize], why: &str) {
         let name = |gate: usize| format!("/{} (heard of", self.gates[gate].child.id());
         let is_named = |said: &str, gate| said.contains(&name(gate)) == gates.contains(&gate);
@@ -120,7 +120,7 @@ impl Site {
     }
 
     async fn end(self, file: &str) {
-        // The index is at all gates: now the file goes there, too.
+        // All gates have the index, so now the file is copied, too.
         for place in &self.places[1..] {
             fs::remove_file(place.path("data/keys").join(file)).unwrap();
         }
@@ -165,7 +165,7 @@ async fn c28_a_key_is_rolled_over_three_gates_under_load_and_no_request_is_refus
         until("it signs", async || kid(&gate.login().await.access) == next).await;
     }
     until("nothing needs the key", async || first.run(&retire, "").code == Some(0)).await;
-    // The other gates have it still.
+    // The other gates still have the key.
     assert!(has(&site.gates[2], &old).await);
     assert_eq!(site.gates[2].get("/hello", &last).await.status, StatusCode::UNAUTHORIZED, "the last token has expired");
     for (n, gate) in site.gates.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Gates on a store whose servers change, fill up or stand apart.
+//! Gates on a store whose servers change, fill up or lose each other.
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
@@ -61,13 +61,13 @@ async fn c12_c14_clients_go_on_over_a_failover_without_a_login() {
             (tokens, faults)
         });
     }
-    // All of them, at both gates.
+    // All sessions, at both gates.
     let more = async || {
         let before = refreshed.load(Ordering::SeqCst);
         until("refreshes go on", async || refreshed.load(Ordering::SeqCst) > before + 20 * CLIENTS as u64).await;
     };
     more().await;
-    // Acknowledged just before: a login, and a logout.
+    // A login and a logout that were acknowledged just before.
     let (last, ended) = (gates[0].login().await, gates[1].login().await);
     assert_eq!(gates[1].revoke(&ended.refresh).await.status, StatusCode::OK);
     let old = servers.servers[0].port;
@@ -100,7 +100,7 @@ async fn c12_c14_clients_go_on_over_a_failover_without_a_login() {
     }
 }
 
-/// Its replicas stand for the majority that left it.
+/// The primary's replicas stand for the majority that left it.
 #[tokio::test]
 async fn c17_a_primary_that_its_replicas_left_acknowledges_nothing_and_data_routes_close() {
     let primary = Redis::start(&[]);
@@ -196,6 +196,6 @@ fn c20_check_online_says_what_a_start_would() {
     for said in [&ran.stderr, &started] {
         assert!(said.contains("allkeys-lru") && said.contains("set maxmemory-policy noeviction"), "{said}");
     }
-    // Without asking, the configuration is good.
+    // Without `--online`, the configuration is good.
     place.done(&["check"], "");
 }

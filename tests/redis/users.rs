@@ -1,4 +1,4 @@
-//! Users of several gates, each of which has a file of its own.
+//! Users of several gates, each with its own file.
 
 use std::fs;
 
@@ -35,7 +35,7 @@ async fn a_changed_password_ends_the_sessions_of_the_old_one_at_every_gate_and_n
     let next = b.refresh(&by_new.refresh).await;
     assert_eq!(next.status, StatusCode::OK);
     until("the new password is known everywhere", async || b.log_in("demo", new).await.status == StatusCode::OK).await;
-    // What is gone is gone at all of them, as of one moment.
+    // A user who is disabled at one gate is refused at all gates.
     here.done(&["user", "disable", "demo"], "");
     fs::copy(here.path("data/users.toml"), there.path("data/users.toml")).unwrap();
     a.until_refused(&next.tokens().access).await;
@@ -62,7 +62,7 @@ async fn r31_a_change_of_the_users_file_while_the_store_is_away_is_owed_and_a_st
     assert_eq!(a.stop(), Some(1));
     let said = fs::read_to_string(log).unwrap();
     assert!(said.contains("revocations lost with this process") && said.contains("subject"), "{said}");
-    // The other gate is still up, and learns the moment.
+    // The other gate still runs, and learns the moment.
     server.start_again();
     until("nothing is owed", async || {
         let ready = b.admin_get("/readyz").await;

@@ -1,4 +1,4 @@
-//! What the endpoint takes and passes on: I40.
+//! Requests and answers that the endpoint forwards: I40.
 
 use http::Method;
 
@@ -153,7 +153,7 @@ async fn i38_the_gates_own_client_is_added_and_clients_send_no_secret() {
         let in_form = basic.is_none().then_some("s:ecret");
         assert_eq!(asked.field("client_secret"), in_form);
         assert_eq!(asked.field("client_id").is_some(), in_form.is_some());
-        // As other than the client that the gate is.
+        // A request for another client than the gate's own.
         support::pki::write_private(&place.path("web.secret"), "another\n");
         gate.signal("HUP");
         let asked = std::sync::atomic::AtomicUsize::new(0);

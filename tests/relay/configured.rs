@@ -1,4 +1,4 @@
-//! The keys of the endpoint: what `check` says, and what a reload takes up (I44, I45).
+//! The keys of the endpoint: the reports of `check`, and the effects of a reload (I44, I45).
 
 use super::provider::Provider;
 use super::{config, pair, place, refresh};
@@ -73,7 +73,7 @@ async fn i57_the_gates_own_client_gets_tokens_for_users_alone() {
         assert_eq!(ran.code, Some(2), "{other}");
         let said = format!("grants: \"{other}\" beside client: ");
         assert!(ran.stderr.contains(&said) && ran.stderr.contains("remove the grant"), "{other}: {}", ran.stderr);
-        // Both remedies that it names.
+        // Both remedies that the message names.
         place.write_config(&config(&provider, &grants));
         assert_eq!(place.run(&["check"], "").code, Some(0), "{other}: clients authenticate by themselves");
         place.write_config(&config(&provider, &format!("grants = [{of_users}]\n{client}")));

@@ -1,4 +1,4 @@
-//! Two gates of one store are one relay: I33 to I36.
+//! Two gates of one store act as one relay: I33 to I36.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use super::provider::{Fault, Provider};
 use super::{config, pair, refresh};
 use support::{Gate, Place, until};
 
-/// So that the lease of a gate that was killed ends soon.
+/// A short timeout, so that the lease of a killed gate ends soon.
 const SHORT: &str = "timeout = \"1s\"";
 
 /// Each of two gates gets ten requests with one token.
@@ -17,7 +17,7 @@ async fn one_request_and_one_pair(place: &Place, provider: &Provider) {
     let tab = |gate: &Arc<Gate>| {
         let (gate, token) = (Arc::clone(gate), token.clone());
         tokio::spawn(async move {
-            // A gate waits for another one's exchange for a while, and then says to come again.
+            // A gate waits a while for another gate's exchange, and then answers 503 with `Retry-After`.
             loop {
                 let answer = refresh(&gate, &token).await;
                 if answer.status != 503 {
@@ -36,14 +36,14 @@ async fn one_request_and_one_pair(place: &Place, provider: &Provider) {
     pairs.dedup();
     assert_eq!(pairs.len(), 1, "all got the same pair");
     assert_eq!((provider.count(), provider.ended()), (1, 0), "both gates sent one request");
-    // The reply to a client was lost, and its repeat comes to the other gate.
+    // The reply to a client was lost, and the client repeats the request at the other gate.
     let (_, next) = pairs.remove(0);
     let first = pair(&refresh(&a, &next).await);
     for gate in [&b, &a] {
         assert_eq!(pair(&refresh(gate, &next).await), first, "the same pair again");
     }
     assert_eq!((provider.count(), provider.ended()), (2, 0));
-    // The provider's reply was lost at one gate: the repeat is sent once, whichever gate it comes to.
+    // The provider's reply to one gate was lost: a repeated request is sent once, from either gate.
     provider.fault(Fault::Dropped);
     assert_eq!(refresh(&b, &first.1).await.status, 503);
     let second = pair(&refresh(&a, &first.1).await);
@@ -57,8 +57,8 @@ async fn one_request_and_one_pair(place: &Place, provider: &Provider) {
     assert_eq!(provider.count(), 6, "once more, and no more");
 }
 
-/// The gate that waited for the provider is killed. The other one neither sends beside it nor takes it for answered: it waits
-/// for the end of its lease.
+/// The gate that waited for the provider is killed. The other gate neither sends the token nor treats it as answered: it
+/// waits for the end of the lease.
 async fn a_killed_gate_leaves_its_exchange_to_the_other(place: &Place, provider: &Provider) {
     let [mut a, b] = [place.start(), place.start()];
     let token = provider.login();

@@ -34,7 +34,7 @@ async fn i33_many_tabs_at_once_are_one_request_at_the_provider_and_get_one_pair(
     assert_eq!((provider.count(), provider.ended()), (2, 0));
 }
 
-/// A client that disconnects as soon as the provider was asked.
+/// A client that disconnects as soon as the provider has the request.
 async fn ask_and_leave(gate: &Gate, provider: &Provider, token: &str) {
     let body = format!("grant_type=refresh_token&client_id=spa&refresh_token={token}");
     let mut stream = TcpStream::connect(gate.address).unwrap();
@@ -80,7 +80,7 @@ async fn i56_a_gate_killed_before_the_answer_sends_the_token_once_more_after_its
     ask_and_leave(&gate, &provider, &token).await;
     gate.kill();
     held.add_permits(100);
-    // Its lease has half a minute left, and nobody holds it.
+    // The lease lasts for another half minute, and no process holds it.
     let gate = place.start();
     assert_ne!(refresh(&gate, &token).await.status, 503, "at once");
     assert_eq!(provider.count(), 2);
@@ -127,7 +127,7 @@ async fn i35_i39_after_a_lost_reply_the_gate_repeats_nothing_and_the_clients_ret
         provider.fault(fault);
         assert_eq!(refresh(&gate, &token).await.status, 503);
         assert_eq!(provider.count(), before + 1);
-        // This provider had: with a strict one, the login was lost with the reply.
+        // This provider had processed the token: with a strict provider, the login was lost with the reply.
         assert_eq!(refresh(&gate, &token).await.error(), "invalid_grant");
         assert_eq!(refresh(&gate, &token).await.error(), "invalid_grant");
         assert_eq!(provider.count(), before + 2, "once more, and no more");

@@ -1,4 +1,4 @@
-//! A provider that rotates: each refresh token is good once. One that comes again ends its login (RFC 9700 §4.14.2).
+//! A provider that rotates: each refresh token is good once. A repeated token ends its login (RFC 9700 §4.14.2).
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use crate::edge::issuer::Issuer;
 use support::keep_secret;
 
-/// What goes wrong with a request.
+/// The fault of a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fault {
     /// Processed; the reply is lost.
@@ -36,7 +36,7 @@ pub(crate) enum Fault {
     Truncated,
 }
 
-/// A request as it came.
+/// A received request.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
     pub(crate) path: String,
@@ -65,7 +65,7 @@ struct State {
     made: AtomicUsize,
     asked: Mutex<Vec<Asked>>,
     faults: Mutex<VecDeque<Fault>>,
-    /// Replies wait for a permit, if there is one.
+    /// If set, replies wait for a permit of the semaphore.
     held: Mutex<Option<Arc<Semaphore>>>,
     /// Signs the access tokens.
     issuer: Mutex<Option<Issuer>>,
@@ -133,12 +133,12 @@ impl Provider {
         self.asked().last().unwrap().clone()
     }
 
-    /// How many requests arrived.
+    /// The number of requests.
     pub(crate) fn count(&self) -> usize {
         self.state.asked.lock().unwrap().len()
     }
 
-    /// How many logins ended, by a token that came twice or by a revocation.
+    /// The number of logins that ended by a repeated token or a revocation.
     pub(crate) fn ended(&self) -> usize {
         self.state.ended.lock().unwrap().len()
     }
@@ -281,7 +281,7 @@ async fn serve(state: Arc<State>, request: Request<Incoming>) -> Result<Response
     }
 }
 
-/// A provider that is asked and never answers: it accepts connections.
+/// A provider that accepts connections and never answers.
 pub(crate) async fn silent() -> (SocketAddr, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

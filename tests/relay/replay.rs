@@ -1,4 +1,4 @@
-//! To whom an answer is given again, and until when: I36 to I38, I41.
+//! The clients that get an answer again, and for how long: I36 to I38, I41.
 
 use http::Method;
 
@@ -14,7 +14,7 @@ async fn i36_after_grace_a_token_that_comes_again_reaches_the_provider_which_end
     let gate = place.start();
     let token = provider.login();
     let first = pair(&refresh(&gate, &token).await);
-    // Within grace it is the same pair; from then on the provider is asked.
+    // Within grace the relay repeats the pair; after that it asks the provider.
     until("grace is over", async || {
         let again = refresh(&gate, &token).await;
         if again.status == 200 {

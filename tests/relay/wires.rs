@@ -1,4 +1,4 @@
-//! The other two protocols in front of servers of their own: the same rules.
+//! The rules for the other two protocols, each in front of its own server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tonic::Status;
 
-/// A server that exchanges a token once; its count of requests, and its tasks.
+/// A server that exchanges a token once. Returns its count of requests, and its tasks.
 struct Server {
     url: String,
     asked: Arc<AtomicUsize>,

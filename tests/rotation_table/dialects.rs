@@ -9,16 +9,17 @@ use crate::grpc;
 use crate::kuzzle;
 use support::{Answer, Gate, Tokens};
 
-/// One dialect, as its clients speak it.
+/// A dialect from the view of its clients.
 #[async_trait]
 pub(crate) trait Speaks: Sync {
-    /// Its name in `gateway.toml`.
+    /// The name in `gateway.toml`.
     fn name(&self) -> &'static str;
 
-    /// The lines of its endpoint, between `dialect` and `profile`. Its sessions are the client `web`'s.
+    /// The lines of the endpoint between `dialect` and `profile`. The sessions belong to the client `web`.
     fn endpoint(&self) -> &'static str;
 
-    /// Has it refresh tokens? Where an access token is exchanged for the next, [`Tokens::refresh`] is empty.
+    /// Does the dialect have refresh tokens? If an access token is exchanged for the next, [`Tokens::refresh`] is
+    /// empty.
     fn has_refresh_tokens(&self) -> bool {
         true
     }
@@ -26,14 +27,14 @@ pub(crate) trait Speaks: Sync {
     /// Logs `demo` in.
     async fn login(&self, gate: &Gate) -> Tokens;
 
-    /// Presents what a client of this dialect presents for the next pair. `None` for a refusal, whose words are checked.
+    /// Presents the dialect's credential for the next pair. `None` for a refusal, whose words are checked.
     async fn refresh(&self, gate: &Gate, held: &Tokens) -> Option<Tokens>;
 
-    /// Presents what is held while no decision is possible: whether the reply asks to try again later, in the protocol's
-    /// words.
+    /// Presents the held credential while no decision is possible. Returns whether the reply asks, in the protocol's
+    /// words, to try again later.
     async fn is_undecided(&self, gate: &Gate, held: &Tokens) -> bool;
 
-    /// Ends the session of what is held: by RFC 7009, where the dialect has no words for it.
+    /// Ends the session of the held pair, by RFC 7009 if the dialect has no logout.
     async fn revoke(&self, gate: &Gate, held: &Tokens) {
         assert_eq!(gate.revoke(presented(held)).await.status, StatusCode::OK);
     }

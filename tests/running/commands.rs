@@ -21,7 +21,7 @@ fn config_of(place: &Place) -> String {
     std::fs::read_to_string(place.path("gateway.toml")).unwrap()
 }
 
-/// A configuration that is good by itself, and whose file is not.
+/// A good configuration that names a bad file.
 fn token_that_is_too_short(place: &Place) -> &'static str {
     std::fs::write(place.path("short"), "too short").unwrap();
     std::fs::set_permissions(place.path("short"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
@@ -50,7 +50,7 @@ async fn a_reload_by_command_takes_a_route_and_says_what_it_took_or_where_the_fi
     assert_eq!(said["restart_needed"].as_array().unwrap().len(), 0, "{said}");
     assert_eq!(added(&gate).await, StatusCode::OK);
 
-    // What a command finds by itself, and what only the gate does, which looks into the files.
+    // Mistakes that a command finds itself, and mistakes that only the gate finds, which reads the files.
     place.write_config(&format!("{good}\n[[routes]]\npath = \"/x\"\nupstream = \"nowhere\"\n"));
     let ran = place.run(&["reload"], "");
     let line = good.lines().count() + 4;
@@ -79,7 +79,7 @@ async fn an_upgrade_by_command_is_done_when_the_command_is_and_a_refused_one_say
     assert_eq!(added(&gate).await, StatusCode::OK, "the new program serves, with the new file");
     assert_eq!(gate.get("/hello", &tokens.access).await.status, StatusCode::OK);
 
-    // The command itself can read the file: only a start looks into the files that it names.
+    // The command can read the configuration, but only a start reads the files that it names.
     place.write_config(&format!("{good}{}", token_that_is_too_short(&place)));
     let said = place.fails(&["upgrade"], "");
     assert!(said.contains("the old program serves on") && said.contains("fewer than 32 characters"), "{said}");

@@ -5,7 +5,7 @@ use http::{Method, StatusCode};
 use super::reload::reload;
 use support::{CONFIG, Place};
 
-/// A route with this limit, before the one for all other paths.
+/// A route with this limit, before the route for all other paths.
 fn config(limit: &str) -> String {
     let route = format!(
         "[[routes]]\nid = \"orders\"\npath = \"/orders/{{*rest}}\"\nupstream = \"app\"\n\
@@ -56,6 +56,6 @@ async fn k18_k21_k25_a_limit_refuses_is_told_counted_and_explained_and_a_reload_
         (StatusCode::TOO_MANY_REQUESTS, "\"orders subject\";q=3;w=3600")
     );
     assert_eq!(gate.metric("rotogate_rate_refused_total{name=\"orders subject\"}").await, 2);
-    // Without a token nothing counts, and nobody is refused for another's requests.
+    // Requests without a token do not count, and no caller is refused for another's requests.
     assert_eq!(gate.call(Method::GET, "/orders/1", &[], "").await.status, StatusCode::UNAUTHORIZED);
 }

@@ -1,4 +1,4 @@
-//! What both outputs of the program hold while it starts, reloads, is upgraded and stops.
+//! Both outputs of the program during a start, a reload, an upgrade and a stop.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -54,7 +54,7 @@ impl Drop for Running<'_> {
     }
 }
 
-/// Is this text how Rust's `Debug` writes a value? Looks for what no message of ours has.
+/// Does this text look like a value in Rust's `Debug` form? Searches for characters that no message of the gate has.
 fn is_debug(text: &str) -> bool {
     let is_name = |name: &str| {
         name.starts_with(|c: char| c.is_ascii_uppercase()) && name.chars().all(|c| c.is_ascii_alphanumeric())
@@ -88,14 +88,14 @@ async fn p29_with_json_each_line_of_either_output_is_json_at_start_reload_upgrad
         let mut gate = Running::start(&place, public);
         gate.serves("/public/a", StatusCode::OK).await;
         gate.serves("/private", StatusCode::UNAUTHORIZED).await;
-        // A reload that is refused, with a name that has to be escaped, and one that is not.
+        // A refused reload, with a name that must be escaped, and a successful reload.
         place.write_config(&config.replace("[issuer]", "[\"is\\\"suer\"]"));
         gate.signal("HUP");
         gate.said("configuration invalid", 1).await;
         place.write_config(&format!("{config}[cors]\norigins = [\"https://a.test\"]\n"));
         gate.signal("HUP");
         gate.said("configuration reloaded", 1).await;
-        // Upgrades: one that is refused, one that is given back, and two that succeed.
+        // Upgrades: a refused one, one after which the old program returns, and two that succeed.
         place.write_config(&config.replace("[issuer]", "[isuer]"));
         gate.signal("USR2");
         gate.said("this program keeps running", 1).await;
@@ -123,7 +123,7 @@ async fn p29_with_json_each_line_of_either_output_is_json_at_start_reload_upgrad
                     serde_json::from_str(&line).unwrap_or_else(|error| panic!("{name}: {error}: {line}"));
                 let fields = value.as_object().unwrap_or_else(|| panic!("{name}: no object: {line}"));
                 access += usize::from(value["event.dataset"] == "rotogate.access");
-                // What a start prints is the answer of a command, as with --json.
+                // A start prints its result like a command, as with --json.
                 if name == "stdout" && fields.contains_key("listening") && !fields.contains_key("level") {
                     continue;
                 }

@@ -1,4 +1,4 @@
-//! SIGHUP: `gateway.toml` is read again.
+//! SIGHUP: the gate reads `gateway.toml` again.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -18,7 +18,7 @@ fn upstream(url: &str, lines: &str) -> String {
     )
 }
 
-/// Has another configuration taken up.
+/// Reloads the gate with another configuration.
 pub(super) async fn reload(place: &Place, gate: &Gate, config: &str) {
     let before = gate.log().matches(TAKEN).count();
     place.write_config(config);
@@ -101,8 +101,8 @@ async fn a4_bounds_of_connections_hold_for_those_that_begin_afterwards() {
     assert_eq!(said, "", "it has no place");
     early.iter_mut().for_each(|connection| assert_eq!(ask(connection), "HTTP/1.1 200 OK"));
 
-    // All connections together. The listener already held a permit for the next connection; the one after it waits
-    // until there are fewer than three.
+    // The bound on all connections. The listener already held a permit for the next connection; the connection after
+    // that waits until there are fewer than three.
     reload(&place, &gate, &server("max_connections = 3")).await;
     let mut fourth = TcpStream::connect(gate.address).unwrap();
     assert_eq!(ask(&mut fourth), "HTTP/1.1 200 OK");
@@ -116,7 +116,7 @@ async fn a4_bounds_of_connections_hold_for_those_that_begin_afterwards() {
     until("it is served", async || waits.read(&mut bytes).is_ok_and(|read| bytes[..read].starts_with(b"HTTP/1.1 200")))
         .await;
 
-    // And as many as before.
+    // The old number is possible again.
     reload(&place, &gate, CONFIG).await;
     let mut more: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(gate.address).unwrap()).collect();
     more.iter_mut().for_each(|connection| assert_eq!(ask(connection), "HTTP/1.1 200 OK"));
@@ -154,7 +154,7 @@ async fn t16_what_an_upstream_must_prove_follows_the_file_of_its_authority() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a4_another_bound_of_requests_holds_from_the_next_one_and_those_under_way_run_on() {
-    // Takes requests, as far as the system does, and never answers.
+    // Accepts connections as the system does, and never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let open = format!("{CONFIG}{}", upstream(&format!("http://{}", silent.local_addr().unwrap()), ""));
     let place = Place::new(&open);

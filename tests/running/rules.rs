@@ -45,7 +45,7 @@ async fn p5_a_reload_takes_routes_for_open_connections_and_known_tokens() {
     let mut connection = TcpStream::connect(gate.address).await.unwrap();
     assert!(ask(&mut connection, "/hello", &tokens.access).await.starts_with("HTTP/1.1 200"));
 
-    // One more, one that asks for more, one less.
+    // A further route, a route with more demands, and one route less.
     let scoped = replaced(CONFIG, "path = \"/{*rest}\"", "path = \"/{*rest}\"\nscopes = [\"admin\"]");
     let public = "[[routes]]\npath = \"/public/{*rest}\"\nauth = \"none\"\nupstream = \"app\"\n";
     let next = replaced(&scoped, public, MORE);
@@ -105,7 +105,7 @@ async fn p5_a_reload_takes_clients_endpoints_cors_identity_limits_sessions_and_t
     }
     assert!(!gate.log().contains("restart needed"), "{}", gate.log());
 
-    // The path of the endpoint is a route's now, and the client is not known any more.
+    // The path of the endpoint now belongs to a route, and the client is unknown.
     assert_eq!(gate.refresh(&tokens.refresh).await.status, StatusCode::UNAUTHORIZED);
     let at = "/other/token";
     let (username, password) = (("username", "demo"), ("password", gate.password.as_str()));
@@ -118,7 +118,7 @@ async fn p5_a_reload_takes_clients_endpoints_cors_identity_limits_sessions_and_t
     let long = "x".repeat(3 * 1024);
     assert_eq!(gate.form(at, &[("grant_type", &long)]).await.status, StatusCode::PAYLOAD_TOO_LARGE);
 
-    // A token that was verified before the reload tells upstreams the caller in the new header alone.
+    // For a token that was verified before the reload, upstreams get only the new header.
     let answer = gate.get("/hello", &tokens.access).await;
     assert_eq!(answer.status, StatusCode::OK);
     assert!(sent(&answer, "x-user").is_some() && sent(&answer, "x-auth-subject").is_none());
@@ -130,7 +130,7 @@ async fn p5_a_reload_takes_clients_endpoints_cors_identity_limits_sessions_and_t
     let allowed = gate.call(Method::OPTIONS, "/hello", &preflight, "").await;
     assert_eq!(allowed.headers["access-control-allow-origin"], "https://app.test");
 
-    // Beyond one forged token an hour, and one that puts the address into debt, none is looked at.
+    // After one forged token an hour, and one more that exceeds the limit, the gate checks no token.
     let (head, signature) = tokens.access.rsplit_once('.').unwrap();
     let mut statuses = Vec::new();
     for other in ["AAAAAAAA", "BBBBBBBB", "CCCCCCCC"] {

@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use support::server::free_port;
 use support::{CONFIG, Gate, Place, until};
 
-/// A place whose gate is passed its sockets; this process does not keep them open.
+/// A folder whose gate gets its sockets from this process, which does not keep them open.
 fn place_with_sockets(config: &str) -> (Place, Gate) {
     let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let [public, admin] = [0, 1].map(|place: usize| sockets[place].local_addr().unwrap().to_string());
@@ -26,13 +26,13 @@ fn place_with_sockets(config: &str) -> (Place, Gate) {
     (place, gate)
 }
 
-/// Addresses that a successor has, too.
+/// Addresses that a successor keeps.
 pub(super) fn on_free_ports() -> String {
     let [public, admin] = [(); 2].map(|()| format!("127.0.0.1:{}", free_port()));
     CONFIG.replacen("127.0.0.1:0", &public, 1).replacen("127.0.0.1:0", &admin, 1)
 }
 
-/// A request on a connection of its own.
+/// A request on a new connection.
 async fn ask(address: SocketAddr) -> Result<StatusCode, Box<dyn std::error::Error + Send + Sync>> {
     let stream = tokio::net::TcpStream::connect(address).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -79,7 +79,7 @@ async fn a_successor_takes_over_and_no_connection_is_refused() {
     more_routes(&place);
     gate.signal("USR2");
     is_started_anew(&gate).await;
-    // More than one client could have had in flight while there was no answer.
+    // More requests than one client could have had in flight without an answer.
     let before = asked.load(Ordering::SeqCst);
     until("clients still come", async || asked.load(Ordering::SeqCst) > before + 100).await;
     over.store(true, Ordering::SeqCst);
@@ -89,7 +89,7 @@ async fn a_successor_takes_over_and_no_connection_is_refused() {
     assert_eq!(gate.get("/hello", &tokens.access).await.status, StatusCode::OK);
     assert_eq!(gate.refresh(&tokens.refresh).await.status, StatusCode::OK);
 
-    // Once more, and then a stop: nothing is left of those before.
+    // Another upgrade, and then a stop: nothing of the earlier processes remains.
     gate.signal("USR2");
     let stopped = |line: &&str| line.ends_with("stopped");
     until("the first successor is gone", async || gate.log().lines().filter(stopped).count() == 2).await;
@@ -201,7 +201,7 @@ async fn what_would_not_start_leaves_the_gate_as_it_is() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_wait_at_a_passed_socket_from_one_gate_to_the_next() {
-    // As a service manager does it that holds on to the sockets.
+    // Like a service manager that keeps the sockets open.
     let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let [public, admin] = [0, 1].map(|place: usize| sockets[place].local_addr().unwrap());
     let config = CONFIG.replacen("127.0.0.1:0", &public.to_string(), 1).replacen("127.0.0.1:0", &admin.to_string(), 1);
@@ -214,7 +214,7 @@ async fn connections_wait_at_a_passed_socket_from_one_gate_to_the_next() {
     let gate = place.start_with_sockets(passed());
     assert_eq!(waiting.await.unwrap(), StatusCode::OK);
     assert_eq!(gate.get("/hello", &tokens.access).await.status, StatusCode::OK);
-    // One that the configuration does not name is said.
+    // The log reports a socket that the configuration does not name.
     assert_eq!(gate.stop(), Some(0));
     let stray = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut passed: Vec<std::os::fd::OwnedFd> = passed();
@@ -224,7 +224,7 @@ async fn connections_wait_at_a_passed_socket_from_one_gate_to_the_next() {
     assert_eq!(ask(public).await.unwrap(), StatusCode::OK);
 }
 
-/// The gate of this process serves, as it did before, with its routes and sessions.
+/// The old gate serves as before, with its routes and sessions.
 async fn goes_on(gate: &Gate, tokens: &support::Tokens) {
     until("the gate goes on", async || {
         let asked = Request::get(gate.url("/public/x")).body(http_body_util::Full::default()).unwrap();
@@ -234,7 +234,7 @@ async fn goes_on(gate: &Gate, tokens: &support::Tokens) {
     assert_eq!(gate.get("/hello", &tokens.access).await.status, StatusCode::OK);
 }
 
-/// The process that serves, as it says itself.
+/// The id of the serving process, by its own answer.
 async fn process(place: &Place, gate: &Gate) -> u64 {
     let token = std::fs::read_to_string(place.path("data/admin.token")).unwrap();
     let asked = Request::get(format!("http://{}/v1/status", gate.admin));
@@ -292,7 +292,7 @@ async fn p3_o13_a_successor_that_fails_at_its_start_gives_the_process_back() {
     let (place, gate) = place_with_sockets(CONFIG);
     let tokens = gate.login().await;
     let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
-    // What only the start itself can find out.
+    // A mistake that only the start itself can find.
     let broken = place.path("data/broken.redb");
     std::fs::write(&broken, "no store").unwrap();
     std::fs::set_permissions(&broken, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
@@ -307,7 +307,7 @@ async fn p3_o13_a_successor_that_fails_at_its_start_gives_the_process_back() {
         let name = std::fs::read_to_string(format!("/proc/{}/comm", gate.child.id())).unwrap();
         assert_eq!(name.trim_end(), "rotogate");
     }
-    // From there it runs as after any start.
+    // From that point on the program runs as after any start.
     place.write_config(&config);
     more_routes(&place);
     gate.signal("USR2");
@@ -331,7 +331,7 @@ async fn o13_a_new_address_is_served_by_the_successor() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn o14_the_program_is_the_one_of_the_start_and_is_never_looked_up() {
     let place = Place::new(&on_free_ports());
-    // A program of our name stands where a look-up would find it, by PATH and in this folder.
+    // A program with the gate's name is where a look-up would find it, in PATH and in this folder.
     for folder in ["", "bin"] {
         std::fs::create_dir_all(place.path(folder)).unwrap();
         let trap = place.path(folder).join("rotogate");
@@ -347,7 +347,7 @@ async fn o14_the_program_is_the_one_of_the_start_and_is_never_looked_up() {
     assert_eq!(gate.stop(), Some(0));
 }
 
-/// Waits for the nth refusal of an upgrade. The last one says this, and the same process serves.
+/// Waits for the nth refusal of an upgrade. The last refusal must contain this text, and the same process must serve.
 async fn upgrade_is_refused(place: &Place, gate: &Gate, nth: usize, said: &str) {
     gate.signal("USR2");
     let refusals = || gate.log().lines().filter(|line| line.contains("in-place upgrade refused")).count();
@@ -376,14 +376,14 @@ async fn p3_a_program_that_cannot_run_or_is_not_ours_does_not_take_over() {
     upgrade_is_refused(&place, &gate, 1, "cannot be run: No such file").await;
     put(&ours, 0o644);
     upgrade_is_refused(&place, &gate, 2, "cannot be run: Permission denied").await;
-    // Without debug information, half of it has all that runs.
+    // Without debug information, half of the file has all code.
     put(&ours[..64 * 1024], 0o755);
     upgrade_is_refused(&place, &gate, 3, "rotogate-copy").await;
     put(b"no program", 0o755);
     upgrade_is_refused(&place, &gate, 4, "cannot be run: Exec format error").await;
     put(b"#!/bin/sh\necho broken >&2\nexit 3\n", 0o755);
     upgrade_is_refused(&place, &gate, 5, "check: broken").await;
-    // It succeeds, whatever it is asked.
+    // A program that succeeds for any arguments.
     put(b"#!/bin/sh\n", 0o755);
     upgrade_is_refused(&place, &gate, 6, "is not rotogate").await;
     put(b"#!/bin/sh\necho '{}'\n", 0o755);
@@ -400,7 +400,7 @@ async fn p3_a_program_that_cannot_run_or_is_not_ours_does_not_take_over() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p3_a_store_that_has_failed_keeps_the_gate_that_has_it() {
     let place = Place::new(&format!("{CONFIG}[access_log]\nenabled = false\n"));
-    // The log has to stay below the limit: a write past it would end the process.
+    // The log must stay below the limit, because a write past the limit would end the process.
     let gate = place.start_in_shell("trap '' XFSZ; ROTOGATE_LOG=error exec \"$@\"");
     let tokens = gate.login().await;
     let limit = |bytes: &str| {
@@ -409,7 +409,7 @@ async fn p3_a_store_that_has_failed_keeps_the_gate_that_has_it() {
     };
     limit("16384");
     assert!(gate.refresh(&tokens.refresh).await.is_fault());
-    // Either the check finds no room, or the gate no store.
+    // Either the check has no space to write, or the gate cannot open the store.
     gate.signal("USR2");
     until("it is refused", async || gate.log().contains("in-place upgrade refused")).await;
     assert!(gate.log().contains("the store is not writable"), "{}", gate.log());

@@ -1,4 +1,4 @@
-//! A process: the engine, and what dies with it.
+//! A process: the engine, and the state that ends with it.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -32,7 +32,7 @@ const CLIENT: &str = "web";
 pub(crate) const GRACE: Duration = Duration::from_secs(10);
 pub(crate) const WINDOW: Duration = Duration::from_secs(3600);
 
-/// HMAC, because signing is not what is looked into.
+/// HMAC, because the simulation does not test signatures.
 static KEYS: LazyLock<Arc<Keyring>> = LazyLock::new(|| {
     let material = KeyMaterial::generate(Algorithm::Hs256).unwrap();
     let key = SigningKey::from_material_named(Algorithm::Hs256, &material, "a").unwrap();
@@ -40,8 +40,8 @@ static KEYS: LazyLock<Arc<Keyring>> = LazyLock::new(|| {
     Arc::new(Keyring::from_parts(Uuid::nil(), key, Vec::new(), refresh).unwrap())
 });
 
-/// The rules of a history: a rotation may leave earlier access tokens alone, or end them at once. From [`LAX`] on, the same
-/// with a longer grace than was promised.
+/// The rules of a history: a rotation may leave earlier access tokens valid, or end them at once. From [`LAX`] on, the same
+/// rules with a longer grace than promised.
 static PROFILES: LazyLock<[Profile; 4]> = LazyLock::new(|| {
     let profile = Profile { grace: GRACE, lost_response_window: WINDOW, ..Profile::default() };
     let ends = Profile { revoke_previous_after: Some(Duration::ZERO), ..profile.clone() };
@@ -53,23 +53,23 @@ static PROFILES: LazyLock<[Profile; 4]> = LazyLock::new(|| {
 /// The first of the profiles whose grace is too long.
 pub(crate) const LAX: usize = 2;
 
-/// The generation of a refresh token of ours.
+/// The generation of a refresh token of this gate.
 pub(crate) fn generation(token: &str) -> Generation {
     refresh::authenticate(KEYS.refresh_keys(), token).expect("a token that we made").generation
 }
 
-/// What a request comes to.
+/// The result of a request.
 #[expect(clippy::large_enum_variant, reason = "a few at a time")]
 pub(crate) enum Done {
     Refreshed(Result<IssuedTokens, Error>),
     Revoked(Result<bool, Error>),
-    /// Whether the store has taken everything that was owed.
+    /// Whether the store has accepted all owed revocations.
     Flushed(bool),
 }
 
 pub(crate) type Work = Pin<Box<dyn Future<Output = Done>>>;
 
-/// Lets a request go on to its next await.
+/// Advances a request to its next await.
 pub(crate) fn poll(work: &mut Work) -> Option<Done> {
     match work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(done) => Some(done),
@@ -85,7 +85,7 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// A process that starts on what is in the store.
+    /// A process that starts on the content of the store.
     pub(crate) fn start(time: &Arc<ManualTime>, store: &Arc<Faulty>, rules: usize) -> Self {
         let (revocations, clock) = loaded(time, store);
         let rate = Rate::new(1_000_000, Duration::from_millis(1));
@@ -112,7 +112,7 @@ impl Gate {
         self.engine.clock().now()
     }
 
-    /// Begins a session, on a store in which nothing goes wrong.
+    /// Begins a session on a store without faults.
     pub(crate) fn begin(&self, subject: &str) -> IssuedTokens {
         let start = ApplicationLogin {
             vouched_by: None,
@@ -163,11 +163,11 @@ impl Gate {
         )
     }
 
-    /// What the task behind a gate does every moment.
+    /// The periodic work of the task behind a gate.
     pub(crate) fn flush(&self) -> Work {
         let engine = Arc::clone(&self.engine);
         Box::pin(async move {
-            // What could not be written is kept, and tried again.
+            // Failed writes are kept, and tried again.
             let _ = engine.flush_confirmations().await;
             Done::Flushed(engine.pay().await.is_ok())
         })
@@ -203,7 +203,7 @@ impl Gate {
         passes
     }
 
-    /// Would this generation's refresh token be served now? By the table, on what the store and this process know.
+    /// Would the table serve this generation's refresh token now, by the knowledge of the store and of this process?
     pub(crate) fn would_serve(&self, id: SessionId, subject: &str, generation: Generation) -> bool {
         let Some(mut session) = self.store.record(id) else { return false };
         session.confirmed |= self.engine.confirmations().has(id, session.current);
@@ -223,7 +223,7 @@ impl Gate {
     }
 }
 
-/// What a process loads before it serves.
+/// The state that a process loads before it serves.
 fn loaded(time: &Arc<ManualTime>, store: &Faulty) -> (RevocationList, EngineClock) {
     fn at_once<T, E: Debug>(work: impl Future<Output = Result<T, E>>) -> T {
         work.now_or_never().expect("memory waits for nothing").unwrap()

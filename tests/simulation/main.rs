@@ -1,17 +1,18 @@
-//! The engine of production under everything that can go wrong around it, over and over, each history from a number that
-//! brings it back: a store that is slow, fails before or after it has written, loses its last writes or says that it has
-//! written what it has not; a process that dies at any await; replies that are lost; a clock that steps and jumps; several
-//! holders at once, a thief, an operator. Time is virtual, and no request runs in a thread of its own: in each step, the
-//! number selects the request that continues.
+//! The engine of production under all faults of its surroundings, in many histories, each reproducible by a number. The
+//! store is slow, fails before or after a write, loses its last writes, or acknowledges writes that it has not made. The
+//! process dies at any await. Replies are lost, the clock steps and jumps, and there are several concurrent holders, a
+//! thief and an operator. Time is virtual, and requests have no threads: in each step, the number selects the request that
+//! continues.
 //!
-//! What must hold of every history stands in `simulation/oracle.rs`: what the holders of tokens were promised, and what a
-//! commit may change. While the store keeps its word, an acknowledged rotation and an acknowledged revocation survive
-//! (R2), one presented token has one successor (R1), and lost replies and crashes end no session. When it does
-//! not, a token ahead of the store is refused, and still not reported as reuse (O5). Whether it does or not, a logout by
-//! refresh token ends its session, and what failed is written once the store works (R25, R26).
+//! `simulation/oracle.rs` has the invariants of every history: the promises to holders of tokens, and the permitted
+//! changes of a commit. While the store keeps its word, an acknowledged rotation and an acknowledged revocation survive
+//! (R2), one presented token has one successor (R1), and lost replies and crashes end no session. When it does not, a
+//! token ahead of the store is refused, and still not reported as reuse (O5). In both cases a logout by refresh token
+//! ends its session, and failed writes are written once the store works (R25, R26).
 //!
-//! `SIM_HISTORIES` makes a longer run. A history that breaks a promise prints its `SIM_SEED`, which alone runs again, and
-//! tells what happens, with `SIM_SEED=… SIM_HISTORIES=1`. Each planted fault shows that the promises can be seen broken.
+//! `SIM_HISTORIES` makes a longer run. A history that breaks a promise prints its `SIM_SEED`.
+//! `SIM_SEED=… SIM_HISTORIES=1` runs only that history again, and prints its steps. Planted faults show that the
+//! simulation finds broken promises.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
@@ -29,7 +30,7 @@ use support::random::Random;
 use world::{Counts, World};
 
 const HISTORIES: u64 = 100_000;
-/// Within how many histories a planted fault must be found.
+/// The number of histories within which a planted fault must be found.
 const FOUND_WITHIN: u64 = 20_000;
 
 fn number(name: &str, otherwise: impl FnOnce() -> u64) -> u64 {
@@ -37,7 +38,7 @@ fn number(name: &str, otherwise: impl FnOnce() -> u64) -> u64 {
         .map_or_else(|_| otherwise(), |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
-/// One history: half of them with a store that keeps its word. What was broken, if anything was.
+/// Runs one history, every second one with a reliable store. The error names the broken promise.
 fn history(seed: u64, plant: Plant, tells: bool, counts: &mut Counts) -> Result<(), String> {
     let mut random = Random::from_seed(seed);
     let trust = if plant == Plant::Nothing && random.one_in(2) { Trust::LosesWrites } else { Trust::KeepsItsWord };
@@ -45,7 +46,7 @@ fn history(seed: u64, plant: Plant, tells: bool, counts: &mut Counts) -> Result<
     catch_unwind(run).unwrap_or_else(|_| Err("a panic".to_owned()))
 }
 
-/// Runs histories on every core until one is bad. The seed of the bad one, and what was broken.
+/// Runs histories on every core until one is bad. Returns the seed of the bad history, and the broken promise.
 fn search(first: u64, histories: u64, plant: Plant) -> (Counts, Option<(u64, String)>) {
     let next = AtomicU64::new(0);
     let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -58,7 +59,7 @@ fn search(first: u64, histories: u64, plant: Plant) -> (Counts, Option<(u64, Str
             }
             let seed = first.wrapping_add(at);
             if let Err(broken) = history(seed, plant, histories == 1, &mut counts) {
-                // The others stop at their next history.
+                // The other threads stop at their next history.
                 next.store(histories, Ordering::Relaxed);
                 return (counts, Some((seed, broken)));
             }

@@ -1,4 +1,4 @@
-//! What was promised, and what is held against it.
+//! The promises, and the observations that are checked against them.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! A store in memory that does to its caller what stores and disks do.
+//! A store in memory with the faults of stores and disks.
 
 use std::fmt;
 use std::future::Future;
@@ -19,9 +19,9 @@ use support::random::Random;
 
 pub(crate) const ISSUER: &str = "https://gate.test";
 pub(crate) const LEEWAY: Duration = Duration::from_secs(30);
-/// One operation in so many fails before it writes; as many after.
+/// One operation in this number fails before its write, and one after.
 const FAILS_ONE_IN: u64 = 20;
-/// Of a store that loses writes: one in so many is never there, though it is acknowledged.
+/// A store that loses writes loses one acknowledged write in this number.
 const LIES_ONE_IN: u64 = 30;
 
 /// Does an acknowledgement of this store mean anything?
@@ -31,16 +31,16 @@ pub(crate) enum Trust {
     LosesWrites,
 }
 
-/// A fault in what says that it keeps its word.
+/// A planted fault of a store that claims to be reliable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Plant {
     Nothing,
     /// A swap is acknowledged now and done with the next operation, if the process lives that long.
     AcknowledgesFirst,
-    /// Not of the store, whose records are sealed: the gate replays for twice as long as it promises.
+    /// A fault of the gate, because the store's records are sealed: it replays for twice as long as it promises.
     ReplaysPastGrace,
     RevocationIsForgotten,
-    /// The same, of one that had failed before.
+    /// As above, for a repetition of a failed operation.
     RepetitionIsForgotten,
     SwapsWithoutComparing,
     /// Every new generation counts as seen in use.
@@ -82,12 +82,12 @@ impl Write {
 
 struct Disk {
     tables: Arc<MemoryStore>,
-    /// Everything written so far: what is left after a loss is a beginning of it.
+    /// All writes so far. After a loss, a prefix of them remains.
     log: Vec<Write>,
-    /// So much of it will not be lost.
+    /// The length of the prefix that cannot be lost.
     safe: usize,
     random: Random,
-    /// Nothing goes wrong.
+    /// The store has no faults.
     quiet: bool,
     /// Of [`Plant::RepetitionIsForgotten`].
     failed: Vec<Target>,
@@ -126,10 +126,10 @@ impl Faulty {
         self.disk.lock().unwrap().quiet = quiet;
     }
 
-    /// What is there when a process starts now.
+    /// The content for a process that starts now.
     pub(crate) fn tables(&self) -> Arc<MemoryStore> {
         let mut disk = self.disk.lock().unwrap();
-        // The process that was to do it is gone.
+        // The process that should have executed the swap has ended.
         disk.not_yet_done = None;
         Arc::clone(&disk.tables)
     }
@@ -139,13 +139,13 @@ impl Faulty {
         tables.load(id).now_or_never().expect("memory waits for nothing").unwrap()
     }
 
-    /// What was written so far will not be lost.
+    /// Makes all writes so far durable.
     pub(crate) fn save(&self) {
         let mut disk = self.disk.lock().unwrap();
         disk.safe = disk.log.len();
     }
 
-    /// Loses the last writes, as a replica does that takes over before it has them all.
+    /// Loses the last writes, like a replica that takes over before it has all of them.
     pub(crate) fn lose_writes(&self) {
         let mut disk = self.disk.lock().unwrap();
         let unsafe_ones = (disk.log.len() - disk.safe) as u64;
@@ -192,7 +192,7 @@ impl Faulty {
             return Err(StoreError::new("writing fails"));
         }
         let wrote = if self.trust == Trust::LosesWrites && self.happens(LIES_ONE_IN) {
-            // As if it were written, to a store that is never read again.
+            // Acknowledges the write without executing it, because the store is never read again.
             let aside = MemoryStore::new(ISSUER, LEEWAY);
             for earlier in self.disk.lock().unwrap().log.clone() {
                 let _ = earlier.to(&aside);
@@ -254,7 +254,7 @@ impl Faulty {
     }
 }
 
-/// Ready the second time: a place where a process can die and others go first.
+/// Ready at the second poll: a point where the process can die, or other requests can run first.
 struct Pause(bool);
 
 impl Future for Pause {

@@ -18,10 +18,10 @@ use support::random::Random;
 const T0: Timestamp = Timestamp::from_millis(1_700_000_000_400);
 /// Steps of a history.
 const STEPS: u64 = 60;
-/// How often a request that is the last to go on may wait.
+/// How often the last remaining request may wait.
 const PATIENCE: usize = 1000;
 
-/// What happened in all histories.
+/// The counts of all histories.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
     rotated: u64,
@@ -56,7 +56,7 @@ impl Counts {
         self.paid += other.paid;
     }
 
-    /// A search that never got anywhere proves nothing.
+    /// A run without progress proves nothing.
     pub(crate) fn assert_everything_happened(&self) {
         let all = [
             self.rotated,
@@ -86,40 +86,40 @@ enum Who {
 
 #[derive(Clone, Debug, Default)]
 struct Holder {
-    /// Stored; empty for none.
+    /// Stored; empty without a token.
     token: String,
     generation: Generation,
-    /// When he first presented it, in felt time.
+    /// The time of its first use, in felt time.
     first: Option<Timestamp>,
-    /// When he last presented one, or got a reply.
+    /// The time of the holder's last request or reply.
     acted: Timestamp,
 }
 
-/// A session, and what its holders know of it.
+/// A session, and the knowledge of its holders.
 struct Chain {
     id: SessionId,
     subject: String,
     owner: Holder,
     thief: Option<Holder>,
-    /// Every refresh token that was made, lost replies too.
+    /// Every refresh token, including those of lost replies.
     made: BTreeMap<Generation, String>,
-    /// The highest generation that any holder got.
+    /// The highest generation that any holder received.
     received: Generation,
     rotations_since_theft: u32,
-    /// Both acted within each other's grace: they share one pair.
+    /// Owner and thief acted within each other's grace, so they share one pair.
     together: bool,
-    /// A holder asked for its end, or did something that ends it.
+    /// A holder requested the end of the session, or caused it.
     end_asked: bool,
-    /// And it was acknowledged.
+    /// The end was acknowledged.
     ended: bool,
-    /// The store failed when this process asked for its end, so that it is owed.
+    /// The store failed when this process wrote the end, so the end is owed.
     end_owed: bool,
-    /// Its owner has given up.
+    /// The owner of the session has given up.
     over: bool,
 }
 
 impl Chain {
-    /// Does its owner hold it alone?
+    /// Is the owner the only holder?
     fn is_sole(&self) -> bool {
         self.thief.is_none()
     }
@@ -128,21 +128,21 @@ impl Chain {
 enum What {
     Refresh(Who, String),
     End(Vec<usize>),
-    /// With the sessions whose end is owed.
+    /// The flush, with the sessions whose end is owed.
     Flush(Vec<usize>),
 }
 
-/// A request that the process is at.
+/// A request in progress.
 struct Flight {
     chain: usize,
     what: What,
     begun: Timestamp,
-    /// The same in felt time.
+    /// The begin in felt time.
     begun_felt: Timestamp,
-    /// Another request of the same holder, with the same token, was under way beside it: when the token was first
-    /// presented, and when the earlier of the two was, in felt time.
+    /// If the same holder had another request with the same token in flight: the time of the token's first use, and the
+    /// begin of the earlier request, in felt time.
     beside: Option<(Timestamp, Timestamp)>,
-    /// The end of the session had been acknowledged before it began.
+    /// The end of the session was acknowledged before the request began.
     after_end: bool,
     work: Work,
 }
@@ -154,12 +154,12 @@ pub(crate) struct World {
     time: Arc<ManualTime>,
     store: Arc<Faulty>,
     gate: Gate,
-    /// Engine time may begin earlier after a crash, as far back as the last write, if the wall clock was set back. This
-    /// one never does: what it says has passed has passed for every process, and perhaps less for some.
+    /// Engine time may begin earlier after a crash, as far back as the last write, if the wall clock was set back. Felt
+    /// time never does: it is a lower bound of the time that has passed for every process.
     felt: Timestamp,
     last: Timestamp,
     rules: usize,
-    /// Tells what happens, where one history alone is run.
+    /// Prints the steps, if only one history runs.
     tells: bool,
     chains: Vec<Chain>,
     flights: Vec<Flight>,
@@ -251,7 +251,7 @@ impl World {
         let now = self.gate.now();
         let under_way = self.flights.iter().filter(|flight| flight.chain == at);
         let same = under_way.filter(|flight| matches!(&flight.what, What::Refresh(by, _) if *by == who)).count();
-        // A second tab, now and then.
+        // Sometimes a second tab.
         if same > 1 || (same == 1 && !self.random.one_in(6)) {
             return;
         }
@@ -262,7 +262,7 @@ impl World {
         chain.acts(who, now);
         let Some(holder) = chain.holder(who).filter(|holder| !holder.token.is_empty()) else { return };
         if same == 1 && holder.first.is_none() {
-            // His first request was answered, and what he holds is new: he waits for the second.
+            // The first request was answered with a new token, so the holder waits for the second.
             return;
         }
         let first = *holder.first.get_or_insert(self.felt);
@@ -287,7 +287,7 @@ impl World {
         }
         let nth = usize::try_from(self.random.below(chain.made.len() as u64)).unwrap();
         let token = chain.made.values().nth(nth).unwrap().clone();
-        // The holders keep no distance in time here.
+        // Here holders may act at any time.
         chain.together = true;
         let work = self.gate.refresh(&token);
         self.take_off(at, What::Refresh(Who::Thief, token), work);
@@ -334,8 +334,8 @@ impl World {
         let (now, felt) = (self.gate.now(), self.felt);
         for flight in &self.flights {
             let chain = &mut self.chains[flight.chain];
-            // Two requests of one holder, and grace is over before one of them comes to its turn: he may have used the
-            // reply to the other.
+            // Two requests of one holder, and grace ends before one of them runs: the holder may have used the reply to
+            // the other.
             let is_late = |(first, begun): (Timestamp, Timestamp)| begun < felt && felt.since(first) >= GRACE;
             if flight.beside.is_some_and(is_late) {
                 chain.excuse();
@@ -344,7 +344,7 @@ impl World {
         }
     }
 
-    /// The wall clock alone: back, on, or absurdly far on.
+    /// Moves only the wall clock: back, forward, or absurdly far forward.
     fn step_clock(&mut self) {
         let wall = self.gate.now();
         let to = match self.random.below(3) {
@@ -367,11 +367,11 @@ impl World {
         for chain in &mut self.chains {
             chain.end_owed = false;
             if self.trust == Trust::LosesWrites {
-                // What only this process still knew, after the store had lost it, is gone with it.
+                // The end of the process loses state that the store had lost before.
                 chain.ended &= !self.gate.passes(chain.id, &chain.subject, Generation::new(REVOKED.get() - 1));
             }
         }
-        // The wall clock is set right while the machine starts.
+        // The wall clock is corrected while the machine starts.
         if self.random.one_in(2) {
             self.time.set_wall(self.gate.now());
         }
@@ -420,7 +420,7 @@ impl World {
         Ok(())
     }
 
-    /// One request goes some steps further, and perhaps to its end.
+    /// Advances one request by some steps, perhaps to its end.
     fn go_on(&mut self) -> Result<(), String> {
         if self.flights.is_empty() {
             return Ok(());
@@ -442,7 +442,7 @@ impl World {
                 self.counts.revoked += 1;
                 chains.iter().try_for_each(|at| self.ended(*at))
             }
-            // Whether the store has its record or has lost it.
+            // Holds whether the store still has the record or has lost it.
             (What::End(_), Done::Revoked(Ok(false) | Err(Error::Denied(_)))) => {
                 Err("R26: a token that we made is unknown".to_owned())
             }
@@ -459,7 +459,7 @@ impl World {
         }
     }
 
-    /// An end was acknowledged: from here on nothing of the session passes.
+    /// An end was acknowledged: from here on no token of the session passes.
     fn ended(&mut self, at: usize) -> Result<(), String> {
         let chain = &mut self.chains[at];
         chain.ended = true;
@@ -521,7 +521,7 @@ impl World {
                 chain.give_up(who);
                 Ok(())
             }
-            // A reuse whose answer was lost ended it, too.
+            // A reuse without an answer ended the session, too.
             Denial::SessionRevoked(_) if chain.end_asked || !sole || !in_window => {
                 self.counts.refused += 1;
                 chain.give_up(who);
@@ -610,7 +610,7 @@ impl World {
         Ok(())
     }
 
-    /// Nothing fails any more: exactly the holders that may continue do.
+    /// Without further faults, exactly those holders continue that may.
     fn at_the_end(&mut self) -> Result<(), String> {
         self.store.set_quiet(true);
         while let Some(mut flight) = self.flights.pop() {
@@ -658,13 +658,13 @@ impl World {
         }
     }
 
-    /// For a request that waits for its turn.
+    /// Lets another request continue while one waits for its turn.
     fn let_another_go_on(&mut self) -> Option<Done> {
         if !self.flights.is_empty() {
             let nth = usize::try_from(self.random.below(self.flights.len() as u64)).unwrap();
             if let Some(done) = poll(&mut self.flights[nth].work) {
                 let flight = self.flights.swap_remove(nth);
-                // What is broken here is broken at the end, too.
+                // A promise that is broken here is also broken at the end.
                 let _ = self.land(&flight, done);
             }
         }

@@ -1,6 +1,6 @@
-//! Ten minutes under everything at once, after which the process must be as large as before: sessions that are begun,
-//! refreshed, repeated and ended, data requests, WebSockets, Kuzzle's tokens, and whatever is no token. Every answer is
-//! checked, as in the crash tests.
+//! Ten minutes under all kinds of load at once, after which the process must be as large as before: sessions that
+//! begin, refresh, repeat and end, data requests, WebSockets, Kuzzle's tokens, and texts that are not tokens. Every
+//! answer is checked, as in the crash tests.
 //!
 //! `bash tests/long.sh soak` runs it; `SOAK_SECONDS` makes it shorter or longer.
 
@@ -23,10 +23,10 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 const SECONDS: u64 = 600;
 const EVERY: Duration = Duration::from_secs(5);
-/// Clients with sessions, at work at once.
+/// The number of concurrent clients with sessions.
 const CLIENTS: usize = 12;
-/// Requests a second, of all clients with sessions; as many with bad tokens; messages over WebSockets. A pace that any
-/// machine keeps up with: what is kept depends on how much there is to do, and that must not depend on the machine.
+/// Requests a second, of all clients with sessions; as many with bad tokens; messages over WebSockets. Any machine can
+/// keep up with this pace: the kept state depends on the load, which must not depend on the machine.
 const PACE: [u32; 3] = [100, 200, 20];
 
 fn pace(per_second: u32) -> Pace {
@@ -35,7 +35,8 @@ fn pace(per_second: u32) -> Pace {
     Arc::new(Mutex::new(interval))
 }
 
-/// What is kept for a token, at most until it has expired, ends soon enough to come to a level within the first third.
+/// State of a token ends at its expiry at the latest, soon enough for the memory to reach a level within the first
+/// third.
 fn config() -> String {
     let quick = "[sessions]\ngrace = \"60s\"\naccess_ttl = \"2m\"\nmax_sessions_per_subject = 10000\n[store]\ncache_size = \"1MiB\"\n";
     format!("{CONFIG}\n[[endpoints]]\ndialect = \"kuzzle\"\nprofile = {{ access_ttl = \"2m\" }}\n{quick}")
@@ -47,7 +48,7 @@ async fn ten_minutes_of_everything_leave_memory_flat() {
     let seconds = std::env::var("SOAK_SECONDS").map_or(SECONDS, |text| text.parse().expect("SOAK_SECONDS is a number"));
     let mut random = Random::new("soak", "SOAK_SEED");
     let place = Place::new(&config());
-    // At the level of production: the rest would be a soak of the disk.
+    // The log level of production, because more lines would only test the disk.
     let mut gate = place.start_with(|command| {
         command.env("ROTOGATE_LOG", "warn");
     });

@@ -1,9 +1,9 @@
-//! What a process takes of the machine, as Linux tells it.
+//! The resources of a process, as Linux reports them.
 
 use std::fmt;
 use std::fs;
 
-/// How much larger the last third may be than the second, as a share.
+/// The share by which the last third may exceed the second.
 const TOLERANCE: f64 = 0.05;
 
 #[derive(Default)]

@@ -21,7 +21,7 @@ use support::random::Random;
 
 type Http = Client<HttpConnector, Full<Bytes>>;
 
-/// Everything that is no token, over and over: refused each time.
+/// Sends texts that are not tokens, each of which must be refused.
 pub(crate) async fn bad_tokens(address: SocketAddr, mut random: Random, refused: Arc<AtomicU64>, pace: Pace) {
     let client: Http = Client::builder(TokioExecutor::new()).build_http();
     loop {
@@ -45,7 +45,7 @@ pub(crate) async fn bad_tokens(address: SocketAddr, mut random: Random, refused:
             (request.body(Full::default()), StatusCode::UNAUTHORIZED)
         };
         pace.lock().await.tick().await;
-        // No reply: the process was told to end.
+        // No reply: the process is ending.
         let Ok(reply) = client.request(request.unwrap()).await else { return };
         assert_eq!(reply.status(), expected);
         let _ = reply.into_body().collect().await;
@@ -53,7 +53,7 @@ pub(crate) async fn bad_tokens(address: SocketAddr, mut random: Random, refused:
     }
 }
 
-/// A client of Kuzzle's: logs in, and rotates its token over one WebSocket after the other.
+/// A Kuzzle client: logs in, and rotates its token over successive WebSockets.
 pub(crate) async fn socket(address: SocketAddr, password: String, messages: Arc<AtomicU64>, pace: Pace) {
     let client: Http = Client::builder(TokioExecutor::new()).build_http();
     loop {

@@ -1,4 +1,4 @@
-//! A4: how many connections one address may have.
+//! A4: the most connections of one address.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use support::pki::with_server;
 use support::{Gate, Place, until};
 
-/// A connection from this address of ours, if a request on it is answered.
+/// A connection from this local address, if a request on it is answered.
 async fn served(gate: &Gate, from: &str) -> Option<TcpStream> {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(format!("{from}:0").parse::<SocketAddr>().unwrap()).unwrap();
@@ -32,7 +32,7 @@ async fn a4_connections_beyond_those_of_one_address_are_closed_and_others_are_se
         assert!(served(&gate, "127.0.0.1").await.is_none());
     }
     assert!(served(&gate, "127.0.0.2").await.is_some());
-    // One line for all of them.
+    // One line for all closed connections.
     assert_eq!(gate.log().matches("connection limit of an address reached").count(), 1);
     held.pop();
     until("the place is free again", async || served(&gate, "127.0.0.1").await.is_some()).await;

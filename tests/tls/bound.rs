@@ -196,7 +196,7 @@ async fn r14_a_bound_token_is_good_on_connections_with_its_certificate_alone() {
         let access = caller.log_in("robot").await.text("access_token");
         assert_eq!(claims(&access)["cnf"], json!({ "x5t#S256": thumbprint(&own) }));
         let (thief, bare) = (world.caller(Some(&other), protocol), world.caller(None, protocol));
-        // Both before and after it is in the cache.
+        // Before and after the token is in the cache.
         for _ in 0..2 {
             assert_eq!(caller.get("/strict/x", &access).await.status, 200, "{protocol}");
             for (stranger, reason) in [(&thief, "other_certificate"), (&bare, "no_certificate")] {
@@ -206,16 +206,16 @@ async fn r14_a_bound_token_is_good_on_connections_with_its_certificate_alone() {
                 assert!(world.gate.log().contains(reason), "{reason}");
             }
         }
-        // It is no token of DPoP.
+        // The token is not a DPoP token.
         let as_dpop = caller.send("GET", "/x", &[("authorization", &format!("DPoP {access}"))], &[]).await;
         assert_eq!(as_dpop.status, 401);
-        // Introspection says what its resource server has to check.
+        // Introspection names the binding that a resource server must check.
         let service = world.caller(Some(&other), protocol);
         let fields = [("client_id", "service"), ("client_secret", SECRET), ("token", &access)];
         let said = service.send("POST", "/connect/introspect", &[], &fields).await;
         assert_eq!(said.body["cnf"], json!({ "x5t#S256": thumbprint(&own) }), "{}", said.body);
         assert_eq!(said.body["token_type"], "Bearer");
-        // What checks no binding takes no bound token.
+        // An endpoint that checks no binding refuses bound tokens.
         assert_eq!(caller.get("/my-sessions", &access).await.status, 401);
         assert!(world.gate.log().contains("unproved_binding"));
     }
@@ -226,7 +226,7 @@ async fn r14_clients_and_routes_ask_for_a_certificate_or_do_without() {
     let world = World::new();
     let own = world.pki.issue(&["robot.test"]);
     let (caller, bare) = (world.caller(Some(&own), "h2"), world.caller(None, "h2"));
-    // A client that has nothing to do with certificates, and one that shows none.
+    // A client that is not bound to certificates, and a client without a certificate.
     for (caller, client) in [(&caller, "web"), (&bare, "robot")] {
         let plain = caller.log_in(client).await.text("access_token");
         assert_eq!(claims(&plain).get("cnf"), None);
@@ -243,7 +243,7 @@ async fn r14_clients_and_routes_ask_for_a_certificate_or_do_without() {
     let own_token = caller.token("service", &[("grant_type", "client_credentials")]).await.text("access_token");
     assert_eq!(claims(&own_token)["cnf"]["x5t#S256"], thumbprint(&own));
     assert_eq!((caller.get("/x", &own_token).await.status, bare.get("/x", &own_token).await.status), (200, 401));
-    // The documents say so.
+    // The metadata documents say so.
     let metadata = bare.send("GET", "/.well-known/oauth-authorization-server", &[], &[]).await.body;
     assert_eq!(metadata["tls_client_certificate_bound_access_tokens"], true);
     let resource = bare.send("GET", "/.well-known/oauth-protected-resource/strict", &[], &[]).await.body;
@@ -267,7 +267,7 @@ async fn r14_a_refresh_token_needs_its_certificate_and_a_kill_unbinds_nothing() 
     harmless(&world, &first).await;
     let pair = caller.refresh("strict", &first).await;
     assert_eq!(claims(&pair.text("access_token"))["cnf"]["x5t#S256"], thumbprint(&own));
-    // A lost reply: the identical pair, for this certificate. Superseded, the token ends nothing for others.
+    // A lost reply: the identical pair for this certificate. A superseded token with another certificate ends nothing.
     harmless(&world, &first).await;
     assert_eq!(caller.refresh("strict", &first).await.text("access_token"), pair.text("access_token"));
 
@@ -278,11 +278,11 @@ async fn r14_a_refresh_token_needs_its_certificate_and_a_kill_unbinds_nothing() 
     let next = caller.refresh("strict", &pair.text("refresh_token")).await;
     assert_eq!(claims(&next.text("access_token"))["cnf"]["x5t#S256"], thumbprint(&own));
 
-    // A session that began without a certificate stays so.
+    // A session that began without a certificate stays unbound.
     let plain = world.caller(None, "h2").log_in("robot").await.text("refresh_token");
     let next = caller.refresh("robot", &plain).await;
     assert_eq!(claims(&next.text("access_token")).get("cnf"), None);
-    // A confidential client renews its certificate, and never does without.
+    // A confidential client may change its certificate, but not omit it.
     let renewed = world.caller(Some(&other), "h2");
     let begun = caller.log_in("service").await.text("refresh_token");
     let moved = renewed.refresh("service", &begun).await;
@@ -319,7 +319,7 @@ async fn r14_a_key_and_a_certificate_are_both_proved() {
     assert_eq!(ask(&bare, &proof("GET", "/strict/x", Some(&access))).await, 401);
     assert_eq!(ask(&caller, "x").await, 401);
     assert_eq!(caller.get("/strict/x", &access).await.status, 401);
-    // Its refresh needs both.
+    // A refresh needs both bindings.
     let refresh = tokens.text("refresh_token");
     assert_eq!(caller.refresh("robot", &refresh).await.error(), (400, "invalid_dpop_proof"));
     let fields = [("client_id", "robot"), ("grant_type", "refresh_token"), ("refresh_token", refresh.as_str())];

@@ -36,9 +36,9 @@ async fn each_name_gets_its_certificate_and_the_first_is_for_the_rest() {
     assert_ne!(a, b);
     assert_eq!(seen("x.a.test").await, a);
     assert_eq!(seen("B2.TEST").await, b);
-    // No name is sent for an address (RFC 6066 §3).
+    // Clients send no name for an address (RFC 6066 §3).
     assert_eq!(seen("127.0.0.1").await, a);
-    // The client minds; the certificate was the first.
+    // The client refuses the certificate, which was the first one.
     for unknown in ["c.test", "x.y.a.test", "test"] {
         let said = refusal(client.connect(gate.address, unknown).await).await;
         assert!(said.contains("not valid for name") && said.contains("*.a.test"), "{unknown}: {said}");
@@ -65,7 +65,7 @@ async fn t16_a_request_for_another_certificate_than_the_one_shown_is_421() {
         {
             assert_eq!(status(name, host).await, StatusCode::OK, "{protocol}: {name} {host}");
         }
-        // The connection stays open, and each request is judged by itself.
+        // The connection stays open, and each request is judged separately.
         let mut connection = client.open(gate.address, "b.test").await.unwrap();
         assert_eq!(connection.get("a.test", "/public/x").await.unwrap().status, StatusCode::MISDIRECTED_REQUEST);
         assert_eq!(connection.get("b.test", "/public/x").await.unwrap().status, StatusCode::OK);
@@ -86,12 +86,12 @@ async fn t23_who_names_no_server_speaks_to_those_of_the_first_certificate_alone(
             ("b.test", StatusCode::MISDIRECTED_REQUEST),
             ("B2.test:443", StatusCode::MISDIRECTED_REQUEST),
         ] {
-            // No name is sent for an address (RFC 6066 §3).
+            // Clients send no name for an address (RFC 6066 §3).
             let mut connection = client.open(gate.address, "127.0.0.1").await.unwrap();
             assert_eq!(connection.get(host, "/public/x").await.unwrap().status, expected, "{protocol}: {host}");
         }
     }
-    // And of the hosts that are served: here that of `public_url` alone.
+    // The host must also be a served one, which here is only that of `public_url`.
     let place = Place::new(&with_server(TWO));
     pki.issue(&["a.test", "127.0.0.1"]).write(&place, "a");
     pki.issue(&["b.test"]).write(&place, "b");
@@ -128,7 +128,7 @@ async fn a_client_certificate_is_asked_for_as_the_configuration_says() {
                 let mut connection = client.open(gate.address, "gate.test").await.unwrap();
                 let answer = connection.get("gate.test", "/public/x").await.unwrap();
                 assert_eq!(answer.status, StatusCode::OK, "{who} {auth}");
-                // Nothing of it goes to the upstream.
+                // No part of the certificate reaches the upstream.
                 assert!(!String::from_utf8_lossy(&answer.body).contains("client.test"), "{who} {auth}");
             } else {
                 let said = refusal(client.connect(gate.address, "gate.test").await).await;
@@ -184,7 +184,7 @@ async fn t43_a_revoked_client_certificate_opens_nothing_and_ends_what_it_opened(
     assert!(gate.log().contains("was due to be replaced at"));
     let said = refusal(second.connect(gate.address, "gate.test").await).await;
     assert!(said.contains("alert"), "{said}");
-    // Neither does the list of another issuer.
+    // The list of another issuer does not suffice either.
     std::fs::write(place.path("crl.pem"), Pki::new().revocations(&[], 2200)).unwrap();
     reloaded(3).await;
     let said = refusal(second.connect(gate.address, "gate.test").await).await;
@@ -201,7 +201,7 @@ fn asking(pki: &Pki, auth: &str) -> (Place, Gate) {
     (place, gate)
 }
 
-/// A client of this version alone, which remembers sessions.
+/// A client of only this TLS version, which resumes sessions.
 fn of_version(pki: &Pki, version: &'static SupportedProtocolVersion, pair: &Pair) -> Client {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version]).unwrap();
@@ -217,7 +217,7 @@ async fn handshake(client: &Client, gate: &Gate) -> Option<HandshakeKind> {
     stream.write_all(request).await.ok()?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.ok()?;
-    // In its last moment a connection may begin and have no answer.
+    // In the certificate's last moment a connection may begin and get no answer.
     answer.starts_with(b"HTTP/1.1 200").then(|| stream.get_ref().1.handshake_kind())?
 }
 
@@ -268,7 +268,7 @@ async fn t35_t36_after_its_end_a_certificate_opens_nothing_and_keeps_nothing_ope
     for (connection, _, _) in open.iter_mut().filter(|(_, _, lasts)| !lasts) {
         until("the connection ends", async || connection.get("gate.test", "/public/x").await.is_err()).await;
     }
-    // A client without a memory of sessions.
+    // A client that does not resume sessions.
     until("the certificate has ended", async || {
         let stranger = of_version(&pki, &TLS13, &short);
         handshake(&stranger, &gate).await.is_none()

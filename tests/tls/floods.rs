@@ -1,4 +1,4 @@
-//! T15: abuse of an HTTP/2 connection ends that connection, and no other.
+//! T15: abuse of an HTTP/2 connection ends only that connection.
 
 use support::frames::{CONTINUATION, END_HEADERS, END_STREAM, Frames, HEADERS, PING, RST_STREAM, SETTINGS, frame, get};
 use support::stub::{Edge, HEAD, ROUTES};
@@ -37,7 +37,7 @@ fn t15_requests_that_are_reset_once_the_gate_works_on_them_end_the_connection() 
     let edge = edge("");
     let mut frames = Frames::open(edge.gate.address);
     let mut stream = 1;
-    // Far more than is put up with, and never more at once than is allowed.
+    // Far more than the gate tolerates, but never more at once than is allowed.
     let ended = (0..100).find_map(|_| {
         let streams: Vec<u32> = (0..50).map(|n| stream + 2 * n).collect();
         stream += 100;
@@ -45,7 +45,8 @@ fn t15_requests_that_are_reset_once_the_gate_works_on_them_end_the_connection() 
             streams.iter().flat_map(|stream| frame(kind, flags, *stream, payload)).collect()
         };
         frames.send(&all(HEADERS, END_STREAM | END_HEADERS, &get("/public/silent")));
-        // All of them are upstream: none is left for the library to count, which counts those that we have not seen.
+        // All streams are upstream: the library counts only streams that the gate has not seen, so it counts none of
+        // these.
         let mut arrived = 0;
         while arrived < streams.len() {
             if let Some(ended) = frames.ended() {
@@ -56,7 +57,7 @@ fn t15_requests_that_are_reset_once_the_gate_works_on_them_end_the_connection() 
         frames.send(&all(RST_STREAM, 0, &CANCEL));
         frames.ended()
     });
-    // Told to go, in order; the library's own bound would call it a flood.
+    // The connection ends in order; at the library's own bound it would end as a flood.
     assert_eq!(ended, Some(Some(NO_ERROR)), "5000 resets");
     assert!(edge.gate.log().contains("too many resets"));
     others_are_served(&edge);
@@ -77,7 +78,7 @@ async fn t15_pings_and_settings_that_are_answered_keep_no_connection_and_hold_no
             .flatten()
             .next()
         });
-        // Whatever it sends, it asked for nothing.
+        // The client made no request, so the connection ends without an error of a request.
         let ended = tokio::time::timeout(std::time::Duration::from_secs(30), flooding).await;
         let ended = ended.expect("a flood keeps its connection").unwrap();
         assert!(matches!(ended, Some(Some(NO_ERROR) | None)), "{ended:?}");
@@ -92,10 +93,10 @@ fn t15_a_header_block_without_end_ends_the_connection() {
     frames.send(&frame(HEADERS, END_STREAM, 1, &get("/public/x")));
     // A literal field that no table remembers.
     let field = [&[0, 1, b'x', 100][..], &[b'y'; 100]].concat();
-    // More than the buffers of both ends hold: a gate that is slow to read must not look like one that takes it all.
+    // More than the buffers of both ends hold, so that a slow gate does not look like a gate that reads everything.
     let sent = (0..200_000).take_while(|_| frames.send(&frame(CONTINUATION, 0, 1, &field))).count();
     assert!(sent < 200_000, "22 MB of headers were taken");
-    // What was not read any more may have taken the last word with it.
+    // Unread bytes may have hidden the last frame.
     assert!(matches!(frames.goaway(), Some(ENHANCE_YOUR_CALM) | None));
     others_are_served(&edge);
 }
@@ -150,7 +151,7 @@ async fn a4_a_connection_on_which_nothing_is_asked_is_told_to_go() {
     let edge = &edge;
     until("the connection is told to go", async || edge.gate.log().contains("idle timeout")).await;
     until("the client has heard it", async || connection.get("gate.test", "/public/x").await.is_err()).await;
-    // A silent connection gets GOAWAY too, and is closed.
+    // A silent connection gets GOAWAY, too, and is closed.
     let mut silent = Frames::open(edge.gate.address);
     assert_eq!(
         tokio::task::spawn_blocking(move || (silent.goaway(), silent.next().is_none())).await.unwrap().0,

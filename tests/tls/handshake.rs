@@ -1,4 +1,4 @@
-//! T16: which connections begin, and what goes over them.
+//! T16: accepted handshakes, and the protocols on their connections.
 
 use std::io::{Read, Write};
 
@@ -50,9 +50,9 @@ async fn t16_who_offers_only_other_protocols_is_refused() {
     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"), "{:?}", String::from_utf8_lossy(&answer));
 }
 
-/// The first message of a client that speaks this version at most, and one suite.
+/// The first message of a client with this version at most, and one cipher suite.
 fn hello(version: [u8; 2], suite: [u8; 2]) -> Vec<u8> {
-    // P-256 and ECDSA with SHA-256, so that what is refused is what the test means.
+    // P-256 and ECDSA with SHA-256, so that only the tested part can cause a refusal.
     let extensions = [0, 10, 0, 4, 0, 2, 0, 23, 0, 13, 0, 4, 0, 2, 4, 3, 0, 11, 0, 2, 1, 0];
     let mut body = version.to_vec();
     body.extend([7; 32]);
@@ -83,7 +83,7 @@ fn t16_old_versions_and_old_suites_are_refused() {
     let place = secure_place(&pki, "");
     let gate = place.start();
     let alert = |answer: &[u8]| (answer[0] == 21 && answer[5] == 2).then(|| answer[6]);
-    // What a sound 1.2 client sends is answered with a hello.
+    // A valid TLS 1.2 client gets a hello.
     assert_eq!(answer_to(gate.address, &hello([3, 3], ECDHE_ECDSA_AES_128_GCM))[0], 22);
     for old in [[3, 0], [3, 1], [3, 2]] {
         assert_eq!(alert(&answer_to(gate.address, &hello(old, ECDHE_ECDSA_AES_128_GCM))), Some(70), "{old:?}");
@@ -112,7 +112,7 @@ async fn t16_a_session_is_resumed_and_never_with_early_data() {
         let kind = if round == 0 { HandshakeKind::Full } else { HandshakeKind::Resumed };
         assert_eq!(session.handshake_kind(), Some(kind));
         assert!(!session.is_early_data_accepted());
-        // The ticket allowed none.
+        // The ticket allowed no early data.
         assert!(stream.get_mut().1.early_data().is_none());
     }
 }
@@ -134,7 +134,7 @@ async fn p69_clear_text_and_tls_listen_side_by_side_and_say_which_they_are() {
     );
     let mut connection = Client::new(&pki, &["h2"]).open(secure, "gate.test").await.unwrap();
     assert_eq!(connection.get("gate.test", "/public/x").await.unwrap().status, StatusCode::OK);
-    // Neither takes the other for itself.
+    // Neither protocol is read as the other.
     let told = raw(secure, b"GET /public/x HTTP/1.1\r\nHost: gate.test\r\nConnection: close\r\n\r\n");
     let (head, body) = told.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{told}"));
     assert!(head.starts_with("HTTP/1.1 400 ") && body.contains("https://"), "{told}");
@@ -155,7 +155,7 @@ async fn a4_a_handshake_that_does_not_go_on_ends_and_holds_nobody_up() {
     assert_eq!(connection.get("gate.test", "/public/x").await.unwrap().status, StatusCode::OK);
     for mut stream in silent {
         stream.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
-        // A reset is an end, too; a hang is not.
+        // A reset also ends the connection; a hang does not.
         let ended = stream.read(&mut [0; 64]);
         assert!(!ended.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
     }
@@ -184,7 +184,7 @@ async fn t9_an_upgrade_passes_over_tls() {
          [[server.listeners]]\naddress = \"127.0.0.1:0\"\n"
     ));
     let mut gate = place.start();
-    // The helper speaks clear text.
+    // The helper uses clear text.
     let secure = std::mem::replace(&mut gate.address, gate.addresses[1]);
     let token = gate.login().await.access;
     let mut stream = Client::new(&pki, &["http/1.1"]).connect(secure, "gate.test").await.unwrap();
@@ -226,7 +226,7 @@ async fn a_stop_lets_requests_over_tls_finish() {
     let (address, admin) = (gate.address, gate.admin);
     let mut idle = Client::new(&pki, &["h2"]).open(address, "gate.test").await.unwrap();
     assert_eq!(idle.get("gate.test", "/public/x").await.unwrap().status, StatusCode::OK);
-    // A request of which the gate waits for the body.
+    // A request whose body the gate waits for.
     let mut stream = Client::new(&pki, &["http/1.1"]).connect(address, "gate.test").await.unwrap();
     let head = "POST /public/x HTTP/1.1\r\nHost: gate.test\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();

@@ -7,7 +7,7 @@ use support::Place;
 use support::pki::{Pki, secure_place, with_server, write_private};
 use support::tls_client::Client;
 
-/// Both say it, and both name the key of gateway.toml.
+/// `check` and the start report it, and both name the key of gateway.toml.
 fn both_say(place: &Place, texts: &[&str]) {
     let checked = place.run(&["check"], "");
     assert_eq!(checked.code, Some(2), "{checked:?}");
@@ -51,7 +51,7 @@ fn a_file_that_cannot_be_used_is_named_with_its_key() {
     both_say(&place, &["server.pem: is not PEM", "server.tls.cert: "]);
     fs::write(&cert, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
     both_say(&place, &["server.pem: its first certificate is not a server certificate", "server.tls.cert: "]);
-    // The authority first, as one puts files together by mistake.
+    // The authority first, a common mistake when files are joined.
     fs::write(&cert, format!("{}{good_cert}", pki.root_pem())).unwrap();
     both_say(&place, &["must be the server's own", "server.tls.key: "]);
     fs::remove_file(&cert).unwrap();

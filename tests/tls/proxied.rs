@@ -1,4 +1,4 @@
-//! Connections that a proxy passes on with the PROXY protocol, version 2.
+//! Connections that a proxy forwards with the PROXY protocol, version 2.
 
 use http::StatusCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,7 +30,7 @@ fn gate(more: &str) -> (Place, Gate) {
     (place, gate)
 }
 
-/// What comes back for these bytes, up to the end.
+/// Sends these bytes, and returns the whole answer.
 async fn answer(gate: &Gate, bytes: &[&[u8]]) -> String {
     let mut stream = TcpStream::connect(gate.address).await.unwrap();
     let _ = stream.write_all(&bytes.concat()).await;
@@ -55,15 +55,15 @@ async fn seen(gate: &Gate, header: &[u8], forwarded: &str) -> String {
 async fn p31_t6_t28_the_client_is_who_the_proxy_says_and_not_who_its_headers_say() {
     let (_place, gate) = gate("trusted_proxies = [\"127.0.0.1\", \"198.51.100.0/24\"]");
     assert_eq!(seen(&gate, &header(PROXY, CLIENT), "192.0.2.1").await, "203.0.113.7");
-    // A client in a trusted network is a client all the same: the PROXY header named it, and its own headers are its words.
+    // A client in a trusted network is still a client: the PROXY header names it, and its own headers are not trusted.
     assert_eq!(seen(&gate, &header(PROXY, [198, 51, 100, 9]), "192.0.2.1").await, "198.51.100.9");
-    // The proxy for itself, which passes bytes on and writes no header.
+    // The proxy's own connection (LOCAL), without a client.
     assert_eq!(seen(&gate, &header(LOCAL, CLIENT), "192.0.2.1").await, "127.0.0.1");
-    // The access log has the client and, beside it, the proxy.
+    // The access log has the client and the proxy.
     let log = gate.log();
     let lines: Vec<_> = log.lines().filter(|line| line.contains("url.path=/public/x")).collect();
     assert_eq!(lines.len(), 3, "{log}");
-    // In any order: each worker writes its own.
+    // In any order, because each worker writes its own lines.
     for client in ["203.0.113.7", "198.51.100.9", "127.0.0.1"] {
         let named = lines.iter().filter(|line| line.contains(&format!(" client.address={client} ")));
         assert_eq!(named.count(), 1, "{client}: {log}");
@@ -86,10 +86,10 @@ async fn t6_a_connection_without_a_sound_header_is_closed() {
     ] {
         assert_eq!(answer(&gate, &[bytes, request]).await, "", "{bytes:x?}");
     }
-    // One that never comes.
+    // A header that never arrives.
     assert_eq!(answer(&gate, &[]).await, "");
     assert!(answer(&gate, &[&header(PROXY, CLIENT), request]).await.starts_with("HTTP/1.1 200"));
-    // A second one is no request.
+    // A second header is not a request.
     let twice = answer(&gate, &[&header(PROXY, CLIENT), &header(PROXY, [1, 2, 3, 4]), request]).await;
     assert!(!twice.contains("200"), "{twice}");
 }
@@ -99,7 +99,7 @@ async fn t6_only_a_trusted_proxy_may_say_who_the_client_is() {
     let (_place, gate) = gate("trusted_proxies = [\"198.51.100.1\"]");
     let request = b"GET /public/x HTTP/1.1\r\nHost: gate.test\r\nConnection: close\r\n\r\n";
     assert_eq!(answer(&gate, &[&header(PROXY, CLIENT), request]).await, "");
-    // And a listener that expects none accepts none, from any peer.
+    // A listener without `proxy_protocol` accepts no PROXY header, from any peer.
     let plain_place = Place::new(&with_server("trusted_proxies = [\"127.0.0.1\"]"));
     let plain = plain_place.start();
     assert!(!answer(&plain, &[&header(PROXY, CLIENT), request]).await.contains("200"));
@@ -171,7 +171,7 @@ async fn the_header_comes_before_tls() {
     assert!(client.connect(gate.address, "gate.test").await.is_err());
 }
 
-/// The same for TCP over IPv6: an address of this /64 below 2001:db8::/32.
+/// A header for TCP over IPv6, with an address of this /64 below 2001:db8::/32.
 fn header_v6(network: u32) -> Vec<u8> {
     let client = (0x2001_0db8_u128 << 96 | u128::from(network) << 64 | 1).to_be_bytes();
     let addresses = [&client[..], &[0; 15], &[1, 0x12, 0x34, 1, 187]].concat();
@@ -189,7 +189,7 @@ async fn a28_a_48_never_has_more_than_half_of_all_connections_and_others_are_ser
         let read = stream.read(&mut [0; 64]).await.unwrap_or_default();
         (read > 0).then_some(stream)
     };
-    // Each in a /56 of its own: the bound of the /48 is 32 times that of an address, four times all there are.
+    // Each in a separate /56: the bound of the /48 is 32 times that of an address, four times the number here.
     let mut held = Vec::new();
     for network in 0..8 {
         held.extend(open(network << 8).await);

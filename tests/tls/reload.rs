@@ -23,7 +23,7 @@ async fn new_connections_get_the_new_certificate_and_old_ones_go_on() {
     until("the new certificate is served", async || served(&client, &gate).await == next.der().0).await;
     assert_eq!(old.get("gate.test", "/public/x").await.unwrap().status, StatusCode::OK);
     assert_ne!(old.certificate, next.der().0);
-    // And once more, as a mounted secret changes: another file under the same name.
+    // Another change, in the form of a mounted secret: another file under the same name.
     let last = pki.issue(&["gate.test"]);
     last.write(&place, "fresh");
     for kind in ["pem", "key"] {
@@ -47,7 +47,7 @@ async fn a_pair_that_cannot_be_used_changes_nothing_until_it_is_mended() {
     assert_eq!(served(&client, &gate).await, first);
     write_private(&place.path("server.key"), &next.key);
     until("the new certificate is served", async || served(&client, &gate).await == next.der().0).await;
-    // It is gone altogether.
+    // The file is missing.
     std::fs::remove_file(place.path("server.pem")).unwrap();
     until("the loss is in the log", async || gate.log().matches(refused).count() > 1).await;
     assert_eq!(served(&client, &gate).await, next.der().0);
@@ -62,7 +62,7 @@ async fn a_session_from_before_a_reload_is_not_resumed() {
     client.open(gate.address, "gate.test").await.unwrap().get("gate.test", "/public/x").await.unwrap();
     let next = pki.issue(&["gate.test"]);
     next.write(&place, "server");
-    // A client of its own looks, so that the first keeps its ticket.
+    // A separate client checks, so that the first client keeps its ticket.
     let looker = Client::new(&pki, &["http/1.1"]);
     until("the new certificate is served", async || served(&looker, &gate).await == next.der().0).await;
     assert_eq!(served(&client, &gate).await, next.der().0);
@@ -79,7 +79,7 @@ async fn t16_other_files_are_taken_as_the_configuration_says_and_watched_from_th
     let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
     place.write_config(&config.replace("server.pem", "next.pem").replace("server.key", "next.key"));
     gate.signal("HUP");
-    // They are not there yet.
+    // The files do not exist yet.
     until("the mistake is in the log", async || gate.log().contains("the old one stays in force")).await;
     assert_eq!(served(&client, &gate).await, old.certificate);
     next.write(&place, "next");

@@ -29,7 +29,7 @@ fn trickled(edge: &Edge, path: &str, length: usize) -> String {
     write!(stream, "POST {path} HTTP/1.1\r\nHost: gate.test\r\nContent-Length: {length}\r\n\r\n").unwrap();
     let mut answer = [0; 12];
     for _ in 0..length {
-        // The time that reading may take is what makes it slow.
+        // The tolerated time for reading makes this test slow.
         match stream.read_exact(&mut answer) {
             Ok(()) => return String::from_utf8_lossy(&answer).into_owned(),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
@@ -46,7 +46,7 @@ fn trickled(edge: &Edge, path: &str, length: usize) -> String {
 fn a4_a_body_that_comes_more_slowly_than_it_may_is_408() {
     let edge = edge("idle_timeout = \"1s\"\nmin_body_rate = 1000");
     assert_eq!(trickled(&edge, "/public/x", 1000), "HTTP/1.1 408");
-    // Half of it never arrived anywhere.
+    // Half of the body never arrived anywhere.
     assert!(edge.stub.take().is_empty());
     assert_eq!(edge.ask("GET /public/x", &[]).status, 200);
 }
@@ -76,13 +76,13 @@ async fn a4_a_reply_that_is_not_read_is_reset_and_the_others_on_its_connection_g
     let endless = Request::get("http://gate.test/public/endless").body(Full::default()).unwrap();
     let mut unread = connection.send(endless).await.unwrap();
     until("the reply is reset", async || {
-        // Something else moves meanwhile.
+        // Other streams make progress meanwhile.
         assert_eq!(connection.get("gate.test", "/public/x").await.unwrap().status, 200);
         edge.gate.log().contains("response not read by the client")
     })
     .await;
     assert_eq!(connection.get("gate.test", "/public/x").await.unwrap().status, 200);
-    // The bytes on their way arrive, and then an abort instead of an orderly end.
+    // The sent bytes arrive, followed by an abort instead of an orderly end.
     let broken = loop {
         match unread.body_mut().frame().await {
             Some(Ok(_)) => {}

@@ -1,4 +1,4 @@
-//! T8 over HTTP/2: what becomes of the rest of a request that was answered already.
+//! T8 over HTTP/2: the rest of a request that was already answered.
 
 use support::frames::{DATA, END_HEADERS, END_STREAM, Frames, HEADERS, PING, RST_STREAM, frame};
 use support::stub::{Edge, ROUTES};
@@ -16,7 +16,7 @@ fn t8_who_is_refused_before_all_was_sent_hears_of_the_refusal_and_of_no_reset() 
     let mut frames = Frames::open(edge.gate.address);
     for stream in [1, 3] {
         frames.send(&frame(HEADERS, END_HEADERS, stream, &post("/private")));
-        // All of the answer, and whatever the gate says at once behind it.
+        // The whole answer, and the frames that follow at once.
         let mut seen = Vec::new();
         while !seen.ends_with(&[(DATA, END_STREAM)]) {
             let next = frames.next().unwrap();

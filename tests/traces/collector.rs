@@ -1,4 +1,4 @@
-//! The collector, and what it received.
+//! The collector, and the received spans.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -18,7 +18,7 @@ pub(super) struct Collector {
 }
 
 impl Collector {
-    /// `mode`: whether it takes batches (`ok`), refuses them (`fail`) or answers late (`hold`).
+    /// Starts a collector that accepts batches (`ok`), refuses them (`fail`) or answers late (`hold`), by `mode`.
     pub(super) fn start(mode: &str) -> Self {
         Self::with_tls(mode, None)
     }
@@ -36,7 +36,7 @@ impl Collector {
         let mut input = process.stdin.take().unwrap();
         writeln!(input, "{mode}").unwrap();
         let stdout = BufReader::new(process.stdout.take().unwrap());
-        // Read as it comes: with a full pipe, it would answer nobody.
+        // Reads the output at once: with a full pipe, the collector would answer no request.
         let (lines, output) = channel();
         std::thread::spawn(move || {
             for line in stdout.lines().map(Result::unwrap) {
@@ -57,12 +57,12 @@ impl Collector {
         self.output.recv().expect("the collector ended")
     }
 
-    /// Has it answer what it holds, and whatever comes later.
+    /// Makes the collector answer held batches and later ones.
     pub(super) fn release(&mut self) {
         writeln!(self.input, "go on").unwrap();
     }
 
-    /// Ends it. All that it received and that was not asked for yet.
+    /// Ends the collector. Returns the received spans that no call has returned yet.
     pub(super) fn end(self) -> Spans {
         let Self { mut process, input, output, .. } = self;
         drop(input);
@@ -80,7 +80,7 @@ pub(super) fn named<'a>(spans: &'a Spans, name: &str) -> &'a Value {
     all[0]
 }
 
-/// The steps inside of a span, which are of its trace.
+/// The child spans of a span, in the same trace.
 pub(super) fn children(spans: &Spans, parent: &Value) -> Spans {
     let inside: Spans = spans.iter().filter(|span| span["parent"] == parent["span"]).cloned().collect();
     assert!(inside.iter().all(|span| span["trace"] == parent["trace"]), "{inside:#?}");

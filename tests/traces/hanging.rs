@@ -1,4 +1,4 @@
-//! What a collector that does not answer costs: spans, and nothing else.
+//! A collector that does not answer costs spans, and nothing else.
 
 use serde_json::Value;
 
@@ -30,7 +30,7 @@ fn p48_a_collector_that_hangs_delays_no_request_and_what_it_does_not_take_is_cou
         );
         let edge = traced(&section, "");
         assert_eq!(edge.ask("GET /public/first", &[]).status, 200);
-        // From here on it has a batch, and holds its answer.
+        // From here on the collector has a batch, and holds its answer.
         let held = collector.next()["held"].as_u64().unwrap();
         assert!((1..=SPANS).contains(&held), "{held}");
         ask_many(&edge);

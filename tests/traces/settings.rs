@@ -1,4 +1,4 @@
-//! What `[tracing]` says, and the variables of OpenTelemetry; at a start, and at a reload.
+//! The settings of `[tracing]` and the variables of OpenTelemetry, at a start and at a reload.
 
 use std::fs;
 
@@ -79,7 +79,7 @@ fn p45_a_collector_is_reached_over_tls_with_headers_of_a_file() {
                 fs::write(place.path("ca.pem"), pki.root_pem()).unwrap();
                 write_private(&place.path("headers"), &format!("authorization: Bearer {SECRET}\n"));
             };
-            // What the variable says of the same header counts less.
+            // The file overrides the variable for the same header.
             Edge::with(&configuration(&section, ""), files, |command| {
                 command.env("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Basic other,x-tenant=a");
             })
@@ -103,7 +103,7 @@ fn p45_a_collector_is_reached_over_tls_with_headers_of_a_file() {
     }
 }
 
-/// Writes a configuration, has it read, and waits for what comes of it.
+/// Writes a configuration, reloads, and waits for the result.
 fn reload(edge: &Edge, config: &str) -> Value {
     let of_reload =
         |line: &Value| line["event.action"].as_str().is_some_and(|action| action.starts_with("config.reload"));
@@ -134,7 +134,7 @@ fn p5_p45_a_reload_turns_traces_on_and_off_and_reads_the_headers_anew() {
     let line = reload(&edge, &on(&first));
     assert_eq!((&line["event.action"], &line["changed"]), (&json!("config.reload"), &json!("tracing")), "{line}");
     assert_eq!(ask("/public/one"), 1);
-    // The same section, but the file has changed.
+    // The same section, with a changed file.
     write_private(&edge.place.path("headers"), "x-tenant: twotwo\n");
     reload(&edge, &on(&first));
     assert_eq!(ask("/public/two"), 1);

@@ -1,4 +1,4 @@
-//! The trace that a request belongs to, and the trace headers that the upstream gets.
+//! The trace of a request, and the trace headers at the upstream.
 
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ fn traceparent(flags: &str) -> String {
     format!("traceparent: 00-{TRACE}-{PARENT}-{flags}")
 }
 
-/// Trace, parent and flags that the upstream was given.
+/// Trace, parent and flags at the upstream.
 fn forwarded(edge: &Edge) -> [String; 3] {
     let request = edge.stub.one();
     let [value] = request.all("traceparent")[..] else { panic!("{request:?}") };
@@ -26,7 +26,7 @@ fn forwarded(edge: &Edge) -> [String; 3] {
 
 #[test]
 fn p45_p46_the_trace_of_a_trusted_proxy_goes_on_and_the_upstream_has_our_span_as_its_parent() {
-    // Its decision counts, whatever part of new traces is recorded.
+    // The proxy's decision counts, whatever part of new traces is recorded.
     for sample in ["0", "1"] {
         let collector = Collector::start("ok");
         let edge = traced(&format!("sample = {sample}\nendpoint = \"{}\"", collector.url("http")), PROXY);
@@ -90,7 +90,7 @@ fn p45_p46_each_attempt_is_a_parent_of_its_own() {
 fn p45_what_is_not_recorded_is_told_so_to_the_upstream() {
     let collector = Collector::start("ok");
     let endpoint = collector.url("http");
-    // A stranger's trace does not go on, and its flags do not count.
+    // The gate does not continue a stranger's trace, and ignores its flags.
     let edge = traced(&format!("sample = 0\nendpoint = \"{endpoint}\""), "");
     for (path, headers) in
         [("/public/a", vec![]), ("/public/b", vec![traceparent("01"), "tracestate: vendor=1".to_owned()])]
@@ -126,7 +126,7 @@ fn p39_p45_with_traces_off_both_headers_pass_and_the_id_is_logged_if_it_parses()
         assert_eq!(line.get("trace_id"), is_good.then(|| json!(TRACE)).as_ref(), "{line}");
         assert_eq!((line.get("span_id"), line.get("trace_flags")), (None, None), "the span is not ours");
     }
-    // In the lines of the program, too.
+    // The application log has the trace, too.
     assert_eq!(edge.ask("GET /private/x", &[&traceparent("01")]).status, 401);
     let refused = lines(&edge).into_iter().find(|line| line["message"] == "refused").unwrap();
     assert_eq!(refused["trace_id"], TRACE, "{refused}");

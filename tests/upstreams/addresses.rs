@@ -1,4 +1,4 @@
-//! Two addresses of which one dies.
+//! Two addresses, of which one fails.
 
 use http::{Method, StatusCode};
 
@@ -41,7 +41,7 @@ async fn no_request_that_may_be_repeated_fails_when_an_address_dies_and_comes_ba
     all_are_answered(&gate, 100).await;
     until("the dead address is ejected", async || said(&gate, "address ejected", address) == 1).await;
 
-    // It is there again, and not well yet: only checks go there.
+    // The address answers again, but is not yet healthy: it gets only checks.
     let one = Server::plain_at(address, false).await;
     all_are_answered(&gate, 40).await;
     assert_eq!(one.state.requests(), 0);

@@ -28,7 +28,7 @@ async fn the_gates_own_credential_replaces_the_callers_and_the_caller_is_in_the_
     let request = tokio::task::block_in_place(|| seen(Some(&tokens.access), "/x"));
     assert_eq!(request.all("authorization"), ["Bearer kapikey-of-the-gate"]);
     assert_eq!(request.all("x-auth-subject").len(), 1);
-    // Without a caller, too: what the upstream trusts is the gate.
+    // Without a caller, too, because the upstream trusts the gate.
     let request = tokio::task::block_in_place(|| seen(None, "/public/x"));
     assert_eq!(request.all("authorization"), ["Bearer kapikey-of-the-gate"]);
     assert!(request.all("x-auth-subject").is_empty());

@@ -10,7 +10,7 @@ use support::{CONFIG, Gate, Place};
 
 const BOTH: &[&str] = &["h2", "http/1.1"];
 
-/// An upstream with these lines, and a public route to it below its name.
+/// An upstream with these lines, and a public route below its name.
 pub(super) fn upstream(name: &str, url: &str, lines: &str) -> String {
     format!(
         "[[upstreams]]\nname = \"{name}\"\nurls = [\"{url}\"]\n{lines}\n\
@@ -182,7 +182,7 @@ async fn t27_a_connection_over_tls_carries_as_many_requests_as_it_may_and_http_2
     };
     let more: String = lines.iter().enumerate().map(entry).collect();
     let place = place(&pki, &more);
-    // Each thread has connections of its own.
+    // Each thread has its own connections.
     let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
     std::fs::write(place.path("gateway.toml"), support::with(&config, "server", "workers = 1")).unwrap();
     let gate = place.start();

@@ -1,4 +1,4 @@
-//! Upstreams that say what they saw of a request, in clear or over TLS.
+//! Upstreams that answer with the received request, in clear or over TLS.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use support::pki::{Pair, Pki};
 
 type Body = tonic::body::Body;
 
-/// An upstream; everything of it ends when this is dropped.
+/// An upstream, which ends when this value is dropped.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) state: Arc<State>,
@@ -36,7 +36,7 @@ pub(crate) struct Server {
 
 #[derive(Default)]
 pub(crate) struct State {
-    /// Requests for anything but `/healthz`.
+    /// The number of requests, except for `/healthz`.
     requests: AtomicUsize,
     connections: AtomicUsize,
     unwell: AtomicBool,
@@ -51,13 +51,13 @@ impl State {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// What `/healthz` says from now on.
+    /// Sets the answer of `/healthz`.
     pub(crate) fn is_well(&self, well: bool) {
         self.unwell.store(!well, Ordering::SeqCst);
     }
 }
 
-/// What is said of a connection.
+/// The record of a connection.
 #[derive(Clone, Default)]
 struct Line {
     alpn: String,
@@ -70,7 +70,7 @@ impl Server {
         Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap(), None)
     }
 
-    /// Where another was.
+    /// Starts at the address of another server.
     pub(crate) async fn plain_at(address: SocketAddr, well: bool) -> Self {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.set_reuseaddr(true).unwrap();
@@ -181,7 +181,7 @@ async fn answer(request: Request<Incoming>, line: Line, state: Arc<State>) -> Re
     said.map(|()| Body::new(http_body_util::Full::new(body)))
 }
 
-/// A WebSocket that sends each text back, with what it says of its connection. An object is answered as one that has
+/// A WebSocket that sends each text back, with a description of its connection. The answer to an object has its
 /// `requestId`.
 fn socket(mut request: Request<Incoming>, line: Line) -> Response<Body> {
     let accept = derive_accept_key(request.headers()["sec-websocket-key"].as_bytes());

@@ -22,7 +22,7 @@ use support::{CONFIG, Place, until};
 
 type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>;
 
-/// Answers `/endless` with what it is called, and anything else with `ok`. Counts the pieces that it was rid of.
+/// Answers `/endless` with an endless body, and other paths with `ok`. Counts the sent pieces.
 async fn upstream(pieces: Arc<AtomicUsize>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -59,7 +59,7 @@ async fn a4_clients_that_do_not_read_leave_room_for_the_others_on_an_upstream_s_
     let place = Place::new(&config);
     let gate = place.start();
     let mut unread = Vec::new();
-    // More than one connection window of each worker holds, if all of them leave a stream window unread.
+    // More clients than the connection windows of the workers can hold, if each leaves a stream window unread.
     for _ in 0..32 {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(8 * 1024).unwrap();
@@ -70,7 +70,7 @@ async fn a4_clients_that_do_not_read_leave_room_for_the_others_on_an_upstream_s_
         assert_eq!(&begun, b"HTTP/1.1 200 OK");
         unread.push(client);
     }
-    // Until every buffer on the way is full.
+    // Waits until every buffer on the way is full.
     let (mut before, mut same) = (0, 0);
     until("nothing moves any more", async || {
         let now = pieces.load(Ordering::Relaxed);

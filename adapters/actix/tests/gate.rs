@@ -21,7 +21,7 @@ struct Running {
     refresh: String,
 }
 
-/// What a handler sees.
+/// Returns the caller and headers that a handler sees.
 async fn seen(caller: Option<Caller>, request: HttpRequest) -> String {
     let names: Vec<_> = request.headers().keys().map(|name| name.as_str().to_owned()).collect();
     let subject = caller.map_or_else(|| "nobody".to_owned(), |caller| caller.subject().to_owned());

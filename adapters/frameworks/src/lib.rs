@@ -1,5 +1,5 @@
-//! What the programs of this package share, for servers with the types of http 1: the gate judges a head, and the reply keeps
-//! the permit.
+//! The common code of this package's programs, for servers with the types of http 1: the gate judges a head, and the reply
+//! keeps the permit.
 
 use std::future::Future;
 use std::io;

@@ -65,7 +65,7 @@ async fn me(caller: Identity) -> String {
     caller.subject().to_owned()
 }
 
-/// What a handler sees of the headers that tell who calls.
+/// Returns the identity headers that a handler sees.
 async fn seen(headers: HeaderMap) -> String {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     format!("{:?} {:?}", header("x-auth-subject"), header("authorization"))

@@ -76,7 +76,7 @@ fn me(Data(caller): Data<&Identity>) -> String {
     caller.subject().to_owned()
 }
 
-/// What a handler sees of the headers that tell who calls.
+/// Returns the identity headers that a handler sees.
 #[handler]
 fn seen(request: &Request) -> String {
     format!("{:?} {:?}", request.header("x-auth-subject"), request.header("authorization"))

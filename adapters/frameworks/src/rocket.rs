@@ -24,10 +24,10 @@ use rocket::{Build, Config, Data, Request, Response, Rocket, Route, get, routes}
 use rotogate::gate::{Judgement, Peer, PermittedRequest};
 use rotogate::{Gate, Identity, ResourceServer};
 
-/// Where a request goes that the gate does not permit.
+/// The path of the route for requests that the gate does not permit.
 const REPLY: &str = "/rotogate-reply";
 
-/// What the gate decided, in the cache of the request: a permit counts for its caller until the reply is complete.
+/// The decision of the gate, in the cache of the request: a permit counts for its caller until the reply is complete.
 enum Judged {
     Permitted {
         caller: Option<Identity>,
@@ -137,7 +137,7 @@ impl Handler for Reply {
                 let (head, body) = self.0.answer(http::Request::from_parts(*head.clone(), body)).await.into_parts();
                 body.collect().await.ok().map(|body| http::Response::from_parts(head, body.to_bytes()))
             }
-            // Somebody knows the path.
+            // A client has requested the path of the fairing's own route.
             Judged::Permitted { .. } | Judged::Not => return Outcome::Error(Status::NotFound),
         };
         reply.map_or(Outcome::Error(Status::BadRequest), |reply| Outcome::Success(response(reply)))

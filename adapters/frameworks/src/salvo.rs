@@ -64,7 +64,7 @@ async fn me(depot: &mut Depot) -> Result<String, StatusCode> {
     Ok(caller.subject().to_owned())
 }
 
-/// What a handler sees of the headers that tell who calls.
+/// Returns the identity headers that a handler sees.
 #[handler]
 async fn seen(request: &mut Request) -> String {
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());

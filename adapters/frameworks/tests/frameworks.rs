@@ -88,7 +88,7 @@ impl Running {
         self.get(path).bearer_auth(token).send().await.unwrap().status()
     }
 
-    /// What each program must do.
+    /// The behaviour that each program must show.
     async fn check(&self) {
         let without = self.get("/me").send().await.unwrap();
         assert_eq!(without.status(), StatusCode::UNAUTHORIZED);
@@ -162,7 +162,7 @@ async fn salvo_serves_what_its_gate_permits() {
 #[tokio::test]
 async fn rocket_serves_what_its_gate_permits() {
     let it = start(rocket::serve).await;
-    // The route of its fairing answers nobody else.
+    // The route of its fairing answers no other request.
     let direct = it.client.post(format!("{}/rotogate-reply", it.url));
     assert_eq!(direct.bearer_auth(&it.access).send().await.unwrap().status(), StatusCode::NOT_FOUND);
     it.check().await;

@@ -113,7 +113,7 @@ pub enum Denial {
     CrossOrigin,
     /// The token is not a JWS that the gate accepts: shape, size, encoding, header.
     MalformedToken(&'static str),
-    /// The issuer is not one of ours.
+    /// The gate does not trust the issuer.
     UnknownIssuer,
     /// No key of the issuer has that `kid`.
     UnknownKey,
@@ -246,7 +246,7 @@ pub enum Denial {
     ApiKeyUnavailable(Duration),
 
     // A refresh credential.
-    /// The text is not a refresh token of ours, or its session no longer exists.
+    /// The text is not a refresh token of this gate, or its session no longer exists.
     UnknownRefreshToken,
     /// Another client's refresh token.
     // Requirement R6.

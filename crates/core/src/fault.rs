@@ -267,7 +267,7 @@ pub enum Error {
     /// An error of the caller.
     #[error("refused: {0}")]
     Denied(#[source] Denial),
-    /// A failure of ours.
+    /// A failure of this gate.
     #[error(transparent)]
     Failed(Fault),
 }

@@ -55,7 +55,7 @@ struct PermitDecisions {
 /// A question about a request for a decision point.
 #[derive(Clone, Debug)]
 pub struct OwedDecision {
-    /// What the route asks.
+    /// The question of the route.
     pub rule: Arc<RouteDecision>,
     /// The caller who was judged for this request.
     pub caller: Arc<Verified>,

@@ -1,9 +1,9 @@
 //! Files with secrets: read only if no other user can read them, and written so that no other user ever could
 //! (requirement O2). Keys, users, the store and its mark, and the admin token use this module.
 //!
-//! Such a file belongs to our user or to root, and others have no rights on it. A group of ours may read it, because
-//! orchestrators mount secrets that way. The check applies to the opened file, not to its name, so nothing can be
-//! swapped in between. A symbolic link may be read through, because mounted secrets are links, but is never written
+//! Such a file belongs to our user or to root, and others have no rights on it. One of our user's groups may read it,
+//! because orchestrators mount secrets that way. The check applies to the opened file, not to its name, so nothing can
+//! be swapped in between. A symbolic link may be read through, because mounted secrets are links, but is never written
 //! through.
 //!
 //! Root works on a service's files on its behalf (requirement O17): it reads files that belong to the owner of their

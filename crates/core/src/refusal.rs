@@ -12,9 +12,9 @@ use crate::reply::{GrpcCode, Reply, grpc_status, problem, quota_exceeded, retry_
 use crate::route::StepUp;
 use crate::session::Scope;
 
-/// The detail of a request that another page causes, and of each that a wrong `public_url` makes look like one.
+/// The detail for a request that another page caused, or that looks so because of a wrong `public_url`.
 pub const CROSS_ORIGIN: &str =
-    "the request came from another site: its Origin is not that of the gate's public URL, and no allowed one";
+    "the request came from another site: its Origin is neither the gate's public URL nor an allowed origin";
 
 /// The requirements that a challenge states.
 #[derive(Clone, Debug)]

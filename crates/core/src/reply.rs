@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::overload::{PermitBody, PoolPermit};
 
-/// A reply of ours.
+/// A reply of this gate.
 ///
 /// ```
 /// use http::HeaderValue;

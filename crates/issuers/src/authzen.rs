@@ -93,7 +93,7 @@ impl HttpDecisionPoint {
         {
             return Ok(target.clone());
         }
-        let place = metadata_url(url).ok_or_else(|| DecisionFault::new("its URL is none"))?;
+        let place = metadata_url(url).ok_or_else(|| DecisionFault::new("its URL is invalid"))?;
         let place = FetchTarget::parse(&place, Allowed::by_operator()).map_err(DecisionFault::new)?;
         let document = self.client.get_document(&place, None, self.authorization.as_ref()).await;
         let target = match document.map_err(DecisionFault::new)? {

@@ -1,13 +1,13 @@
 //! A copy of the headers of a request, kept while the request may have to be sent again.
 //!
-//! Nearly no request is sent again, so the copy must cost little. It is one block of memory. A clone of the map would share
-//! each value: two atomic writes for each, and two allocations.
+//! Hardly any request is sent again, so the copy must be cheap: one block of memory. A clone of the map would cost two
+//! atomic writes for each value, and two allocations.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Enough for most heads.
 const USUAL_HEAD_BYTES: usize = 1024;
-/// In the length of a value: HTTP/2 never indexes it.
+/// A bit in the length of a value: HTTP/2 never indexes the value.
 const SENSITIVE: u32 = 1 << 31;
 
 /// For each header the lengths of its name and value, then both.
@@ -28,7 +28,7 @@ impl KeptHeaders {
         Self(kept)
     }
 
-    /// The headers in their order; always there.
+    /// The headers in their order. `None` is impossible for bytes that [`Self::new`] wrote.
     pub(super) fn headers(&self) -> Option<HeaderMap> {
         let mut headers = HeaderMap::new();
         let mut rest = &*self.0;

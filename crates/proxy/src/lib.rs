@@ -16,9 +16,9 @@
 //! repeatable: its method is idempotent (RFC 9110 §9.2.2) and it has no body. Another address is preferred. Any other
 //! failure is a 502.
 //!
-//! **Timeouts**: for a connection; for the response head, at each address anew; and for the next frame of either body.
-//! The head's timeout restarts while the upstream reads the request body; a body's timeout restarts while the other
-//! body makes progress. A stream with progress has no time limit.
+//! **Timeouts**: for a connection; for the response head, separately at each address; and for the next frame of either
+//! body. The head's timeout restarts while the upstream reads the request body; a body's timeout restarts while the
+//! other body makes progress. A stream with progress has no time limit.
 //!
 //! **HTTP/2**: an `h2c://` upstream, or an `https://` one that negotiates it, gets each request as a stream of one
 //! connection. Bodies flow both ways at once, and trailers pass. A gRPC client receives failures as a gRPC status.

@@ -10,7 +10,7 @@ const TARGET: &str = "rotogate::audit";
 /// The actor of a change that a gate finds in a file.
 const FILE: &str = "file";
 
-/// What happened to a key.
+/// The change of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeyEvent {
     Added,

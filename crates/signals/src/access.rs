@@ -37,7 +37,7 @@ pub enum Access {
         credentials: ClientSource,
         /// The token endpoint.
         token_url: TokenUrl,
-        /// The requested scope; empty for none.
+        /// The requested scope; empty to request no scope.
         scope: String,
     },
 }

@@ -1,7 +1,7 @@
-//! The events for one receiver, in order. What was sent is a position in the revocations of the store, so an event is as
-//! durable as the revocation, and needs no write of its own. A position is kept after its events were taken: after a kill
-//! they are sent again, and none is lost. The store forgets a revocation before a long outage of the receiver ends, so events
-//! that wait for minutes are written to rows of their own.
+//! The events for one receiver, in order. The progress is a position in the revocations of the store, so an event is as
+//! durable as its revocation, and needs no separate write. The gate stores a position after the receiver has accepted the
+//! events before it: after a kill, events are sent again, and no event is lost. The store forgets a revocation before a long
+//! outage of the receiver ends, so events that wait for minutes are written to separate rows.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,9 +23,9 @@ const READ_EVERY: Duration = Duration::from_secs(1);
 /// How long an event waits for its receiver before it is dropped.
 // Requirement S25.
 pub(crate) const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
-/// The most events that wait in memory. The others wait in the store, which forgets them.
+/// The most events that wait in memory. Further events wait as revocations in the store, until the store forgets these.
 pub(crate) const MAX_WAITING: usize = 10_000;
-/// How often events that wait are written to the store. It forgets a revocation after an hour at the earliest.
+/// How often waiting events are written to the store. The store forgets a revocation after an hour at the earliest.
 pub(crate) const SAVE_EVERY: Duration = Duration::from_secs(300);
 /// The most bytes of events in a row.
 const MAX_ROW: usize = 60_000;
@@ -190,7 +190,8 @@ impl Outbox {
         Ok(true)
     }
 
-    /// Reads the events that wait, and where to read on. A new receiver hears of what ends from now on.
+    /// Reads the waiting events, and the position from which to continue. A new receiver gets events about sessions
+    /// that end from now on.
     async fn begin(&mut self, known: Sent) -> Result<Cursor, StreamError> {
         self.waiting.clear();
         self.rows.clear();
@@ -222,7 +223,7 @@ impl Outbox {
         self.record.beside(&number.to_string())
     }
 
-    /// Writes the events that wait to rows, up to the last position, which is kept.
+    /// Writes the waiting events to rows, up to the last position, and stores that position.
     // Requirement S25.
     async fn save(&mut self) -> Result<(), StreamError> {
         self.saved_at = self.gate.now();
@@ -349,7 +350,7 @@ impl Outbox {
         if now >= read.plus(KEPT_FOR) {
             if self.counted.dropped.fetch_add(1, Ordering::Relaxed).is_multiple_of(MAX_WAITING as u64) {
                 let receiver = &*self.plan.settings.name;
-                tracing::error!(receiver, "event receiver: events are dropped that waited for 24 hours");
+                tracing::error!(receiver, "event receiver: events dropped that had waited for 24 hours");
             }
             return self.pop_event().await;
         }

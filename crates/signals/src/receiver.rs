@@ -57,7 +57,7 @@ pub struct ReceiverPlan {
     pub fingerprint: String,
 }
 
-/// What an event says, but for the time of its token.
+/// The content of an event, without the time of its token.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Event {
     jti: String,

@@ -87,12 +87,12 @@ impl<K: Clone + Default + Serialize + DeserializeOwned> StreamRecord<K> {
         StreamRecord { gate: Arc::clone(&self.gate), id, run: self.run, known: PhantomData }
     }
 
-    /// What it says, if a gate of this keyring wrote it.
+    /// The content of the record, if a gate of this keyring wrote it.
     pub(crate) async fn read(&self) -> Result<Option<K>, StoreError> {
         Ok(self.load().await?.and_then(|(_, known)| known))
     }
 
-    /// Writes it, whatever it said.
+    /// Writes the record, whatever its old content.
     pub(crate) async fn write(&self, known: &K) -> Result<(), StoreError> {
         let old = self.load().await?.map(|(record, _)| record);
         let attempt = old.as_ref().map_or(1, |old| old.attempt.wrapping_add(1));
@@ -100,12 +100,12 @@ impl<K: Clone + Default + Serialize + DeserializeOwned> StreamRecord<K> {
         if self.put(old.as_ref(), new).await? { Ok(()) } else { Err(StoreError::new("another gate wrote the record")) }
     }
 
-    /// Removes it.
+    /// Removes the record.
     pub(crate) async fn forget(&self) -> Result<(), StoreError> {
         self.gate.records().remove_relay(self.id, None).await.map(drop)
     }
 
-    /// The record, if there is one; what it says, if a gate of this keyring wrote it.
+    /// The record, if it exists, and its content, if a gate of this keyring wrote it.
     async fn load(&self) -> Result<Option<(RelayRecord, Option<K>)>, StoreError> {
         let record = self.gate.records().load_relay(self.id).await?.filter(|record| record.until > self.gate.now());
         Ok(record.map(|record| {

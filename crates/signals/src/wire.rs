@@ -60,7 +60,7 @@ impl Metadata {
         }
         let needed = |name: &str| match text(&document, name)? {
             Some(url) => Ok(url.to_owned()),
-            None => Err(format!("{name} is missing: without it nobody knows whether events come")),
+            None => Err(format!("{name} is missing: without it the gate cannot know whether events arrive")),
         };
         let method = settings.delivery.method();
         if let Some(Value::Array(methods)) = document.get("delivery_methods_supported")
@@ -186,7 +186,7 @@ impl Configuration {
 pub fn status(body: &[u8], stream_id: &str) -> Result<(&'static str, Option<String>), Flaw> {
     let document = strict_object(body)?;
     if text(&document, "stream_id")?.is_some_and(|id| id != stream_id) {
-        return Err("stream_id is that of another stream".to_owned());
+        return Err("stream_id belongs to another stream".to_owned());
     }
     let word = text(&document, "status")?;
     let known = ["enabled", "paused", "disabled"].into_iter().find(|known| Some(*known) == word);

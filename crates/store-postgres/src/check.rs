@@ -92,7 +92,7 @@ pub async fn inspect(options: PostgresOptions) -> Result<InspectedServer, StoreE
     let (address, version) = (options.address(), settings.get("version_text"));
     if !settings.get("standbys").is_empty() && settings.number("followers") == 0 {
         return Err(mistake(format!(
-            "PostgreSQL at {address} waits for synchronous standbys, and none follows it: start one, or empty \
+            "PostgreSQL at {address} waits for synchronous standbys, and no standby follows: start one, or empty \
              synchronous_standby_names"
         )));
     }

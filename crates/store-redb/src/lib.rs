@@ -428,7 +428,7 @@ impl Store for RedbStore {
     async fn sweep(&self, now: Timestamp) -> Result<Swept, StoreError> {
         let mut total = Swept::default();
         loop {
-            // Each step is queued anew, so that other operations run in between.
+            // Each step is queued again, so that other operations run in between.
             let step = self.write(move |rules, state| rules.sweep_step(state, now)).await?;
             if step == Swept::default() {
                 return Ok(total);

@@ -193,7 +193,7 @@ async fn what_is_queued_together_is_one_commit_and_what_changes_nothing_is_none(
     let place = Place::new();
     let store = place.open();
     let (release, blocking) = hold(&store).await;
-    // One more than N. It is refused, and the others of its batch are written.
+    // One session more than N. The store refuses it, and writes the others of its batch.
     let mut inserts = JoinSet::new();
     for n in (0..N).chain([0]) {
         let store = store.clone();

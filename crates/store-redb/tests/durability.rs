@@ -1,4 +1,4 @@
-//! Whatever was refused is durable, or is owed until it is, on the embedded store: the tests of the engine, on this store.
+//! The engine's tests of durable and owed revocations, on the embedded store.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 #![allow(dead_code, reason = "the other tests of the engine use the rest of what they have in common")]

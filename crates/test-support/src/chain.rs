@@ -18,15 +18,15 @@ use tokio::time::{Instant, Interval, timeout};
 use crate::random::Random;
 use crate::{Answer, Tokens};
 
-/// A reply or the end of the connection comes within it, however slow the machine.
+/// The longest wait for a reply or the end of the connection, even on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// If a pair is younger than this when its predecessor is sent again, that is within the grace of the configuration,
-/// 60 s, when it arrives: the reply comes within [`PATIENCE`].
+/// A pair that is younger than this when its predecessor is sent again is still within the configured grace of 60 s
+/// when the request arrives, because the reply comes within [`PATIENCE`].
 const SURELY_IN_GRACE: Duration = Duration::from_secs(30);
-/// How many of its latest access tokens a client keeps.
+/// The number of latest access tokens that a client keeps.
 const KEPT: usize = 3;
 
-/// Requests to one process; once it is gone, there are no more replies.
+/// Requests to one process. After the end of the process there are no replies.
 #[derive(Clone)]
 pub struct Http {
     client: Client<HttpConnector, Full<Bytes>>,
@@ -35,12 +35,12 @@ pub struct Http {
     pace: Option<Pace>,
 }
 
-/// No more requests than so many in a time, of all that share it.
+/// The most requests in a time, of all clients that share the limit.
 pub type Pace = Arc<Mutex<Interval>>;
 
 impl Http {
     pub fn new(address: SocketAddr, password: &str) -> Self {
-        // What was perhaps sent is not sent again behind the back of the test.
+        // The client library must not repeat a request that was perhaps sent.
         let client = Client::builder(TokioExecutor::new()).retry_canceled_requests(false).build_http();
         Self { client, address, password: password.to_owned(), pace: None }
     }
@@ -49,7 +49,7 @@ impl Http {
         Self { pace: Some(Arc::clone(pace)), ..self }
     }
 
-    /// The whole reply, or `None` if the client did not get one.
+    /// The whole reply, or `None` without a reply.
     async fn send(&self, request: Request<Full<Bytes>>) -> Option<Answer> {
         if let Some(pace) = &self.pace {
             pace.lock().await.tick().await;
@@ -82,22 +82,22 @@ impl Http {
     }
 }
 
-/// What the gate did wrong.
+/// The promise that the gate broke.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wrong {
-    /// Something acknowledged does not count any more: a pair, or a revocation.
+    /// The gate forgot an acknowledged pair or revocation.
     Lost(String),
     /// One generation has two successors, or a superseded token works.
     Fork(String),
-    /// No reply at all, or one that makes no sense.
+    /// No reply, or an unexpected one.
     Strange(String),
 }
 
-/// How far the end of a session has come.
+/// The progress of the end of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     None,
-    /// It was asked for, and no reply came.
+    /// Requested, without a reply.
     Asked,
     Acknowledged,
 }
@@ -105,11 +105,11 @@ enum End {
 /// See the module.
 pub struct Chain {
     random: Random,
-    /// The last pair that came.
+    /// The last pair that the client received.
     last: Tokens,
-    /// What `last` was given for.
+    /// The credential that was exchanged for `last`.
     before: Option<String>,
-    /// When `last` was asked for: no later than when it was issued.
+    /// The time of the request for `last`, which is not later than the time of issue.
     asked: Instant,
     /// Was the last refresh token sent without a reply?
     in_doubt: bool,
@@ -118,14 +118,14 @@ pub struct Chain {
     access: Vec<String>,
 }
 
-/// A client's work for the time of one process.
+/// A client's work during the life of one process.
 pub struct Worked {
     pub chains: Vec<Chain>,
     pub wrong: Vec<Wrong>,
 }
 
-/// Works until the process is gone, or does something wrong: continues a session, or logs in; when a session has ended,
-/// logs in again.
+/// Works until the process ends or breaks a promise: continues a session, or logs in; after the end of a session, logs
+/// in again.
 pub async fn work(http: Http, chain: Option<Chain>, mut random: Random, replies: &AtomicU64) -> Worked {
     let mut worked = Worked { chains: Vec::new(), wrong: Vec::new() };
     let mut next = chain;
@@ -181,12 +181,12 @@ impl Chain {
         self.end == End::Acknowledged
     }
 
-    /// Whether a reply to its last request did not come.
+    /// Whether the last request got no reply.
     pub fn is_in_doubt(&self) -> bool {
         self.in_doubt || self.end == End::Asked
     }
 
-    /// Does something. `Ok(false)` when no reply came.
+    /// Makes one random request. `Ok(false)` without a reply.
     async fn act(&mut self, http: &Http) -> Result<bool, Wrong> {
         match self.random.below(64) {
             0 => self.log_out(http).await,
@@ -204,8 +204,8 @@ impl Chain {
         }
     }
 
-    /// Exchanges the last refresh token, and keeps what comes. A reply that did not come leaves everything as it was: the
-    /// same token is presented next.
+    /// Exchanges the last refresh token, and keeps the new pair. Without a reply nothing changes: the client presents the
+    /// same token again.
     async fn refresh(&mut self, http: &Http) -> Result<Option<()>, Wrong> {
         let asked = Instant::now();
         let Some(answer) = http.refresh(&self.last.refresh).await else {
@@ -229,7 +229,7 @@ impl Chain {
         Ok(Some(()))
     }
 
-    /// As if the reply to the first had been lost.
+    /// Repeats a refresh as if the first reply had been lost.
     async fn refresh_twice(&mut self, http: &Http) -> Result<bool, Wrong> {
         if self.refresh(http).await?.is_none() {
             return Ok(false);
@@ -237,7 +237,7 @@ impl Chain {
         self.repeat(http).await
     }
 
-    /// Presents what the last pair was given for again, and wants the same pair.
+    /// Presents the predecessor of the last pair again, and expects the same pair.
     async fn repeat(&self, http: &Http) -> Result<bool, Wrong> {
         let Some(before) = self.recent_predecessor() else { return Ok(true) };
         let Some(answer) = http.refresh(before).await else { return Ok(false) };
@@ -266,12 +266,12 @@ impl Chain {
         Ok(true)
     }
 
-    /// What must hold after a restart. The process does not end meanwhile, so every reply comes.
+    /// Checks the promises after a restart. The process does not end during the check, so each request gets a reply.
     pub async fn check(&mut self, http: &Http) -> Result<(), Wrong> {
         match self.end {
             End::Acknowledged => self.check_over(http).await,
             End::Asked => {
-                // Either way is right, but not half of each.
+                // Both outcomes are right, but not a mixture.
                 let answer = http.call(&self.last.access).await.ok_or_else(silent)?;
                 if answer.status == StatusCode::UNAUTHORIZED {
                     self.end = End::Acknowledged;
@@ -306,14 +306,13 @@ impl Chain {
             return Ok(());
         }
         let before = self.before.clone();
-        // If a reply was lost, this is the same request again, and it is answered. Otherwise the session simply
-        // continues.
+        // If a reply was lost, this request repeats the lost one and gets its answer. Otherwise the session continues.
         self.refresh(http).await?.ok_or_else(silent)?;
         if self.random.one_in(3) && !self.repeat(http).await? {
             return Err(silent());
         }
         match before {
-            // Two generations old now, whether or not the last one had been exchanged before the crash.
+            // The token is now two generations old, whether or not the last one was exchanged before the crash.
             Some(oldest) if self.random.one_in(12) => {
                 let answer = http.refresh(&oldest).await.ok_or_else(silent)?;
                 if !is_invalid_grant(&answer) {
@@ -326,8 +325,9 @@ impl Chain {
         }
     }
 
-    /// What the last pair was given for still gets that pair; or, if a reply was lost after it and the exchange counted,
-    /// it is two generations old and ends the session. It never gets another pair. `Ok(true)` when the session is over.
+    /// The predecessor of the last pair still gets that pair. If a later reply was lost and its exchange was durable,
+    /// the predecessor is two generations old and ends the session. It never gets another pair. `Ok(true)` after the end
+    /// of the session.
     async fn check_predecessor(&mut self, http: &Http) -> Result<bool, Wrong> {
         let Some(before) = self.recent_predecessor() else { return Ok(false) };
         let answer = http.refresh(before).await.ok_or_else(silent)?;

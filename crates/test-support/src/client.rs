@@ -19,7 +19,7 @@ pub struct Tokens {
 }
 
 impl std::fmt::Debug for Tokens {
-    /// A failed assertion must not put tokens into the output that is searched for them.
+    /// Hides the tokens: a failed assertion must not print them into the output that is searched for secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Tokens(…)")
     }
@@ -44,7 +44,7 @@ impl std::fmt::Debug for Answer {
 }
 
 impl Answer {
-    /// A refusal to decide, after which a client comes again.
+    /// Whether the gate did not decide, so that a client repeats the request.
     pub fn is_fault(&self) -> bool {
         self.status == StatusCode::SERVICE_UNAVAILABLE && self.headers.contains_key("retry-after")
     }
@@ -72,12 +72,12 @@ impl Answer {
     }
 }
 
-/// Sends a request over a connection of its own.
+/// Sends a request over a new connection.
 pub async fn send(request: Request<Full<Bytes>>) -> Answer {
     try_send(request).await.unwrap()
 }
 
-/// The same, where the gate may be gone.
+/// Like the function above, for a gate that may have ended.
 pub async fn try_send(request: Request<Full<Bytes>>) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
     let client: Client<HttpConnector, Full<Bytes>> =
         Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
@@ -87,7 +87,7 @@ pub async fn try_send(request: Request<Full<Bytes>>) -> Result<Answer, Box<dyn s
 }
 
 /// Writes bytes to a socket as they are and reads to the end: for requests that no HTTP library would send. The request
-/// must end the connection (`Connection: close`), or be one that the gate ends it for.
+/// must end the connection by `Connection: close`, or make the gate close it.
 pub fn raw(address: SocketAddr, bytes: &[u8]) -> String {
     use std::io::Read;
     let mut stream = std::net::TcpStream::connect(address).unwrap();

@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-/// A device with a key of its own.
+/// A device with its own key.
 pub struct Device(EcdsaKeyPair);
 
 impl Default for Device {
@@ -42,7 +42,7 @@ impl Device {
     }
 }
 
-/// The challenge in the header of a registration, or in that of a later one.
+/// The challenge in the header of a registration or of a later proof.
 pub fn challenge(header: &str) -> String {
     let text = header.split_once("challenge=").map_or(header, |(_, rest)| rest);
     text.split('"').nth(1).expect("a challenge in quotes").to_owned()

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-/// The answer that never comes: the connection stays open.
+/// No answer: the connection stays open.
 const SILENCE: &str = "silence";
 
-/// It says what the test puts at a path, and 404 otherwise.
+/// The server. It answers with the documents that the test sets, and otherwise with 404.
 pub struct Documents {
     address: SocketAddr,
     answers: Arc<Mutex<HashMap<String, String>>>,
@@ -78,7 +78,7 @@ impl Documents {
         self.answer(path, format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
     }
 
-    /// The last form that came to a path, and its `Authorization`.
+    /// The last form that a path received, and its `Authorization`.
     pub fn form(&self, path: &str) -> (HashMap<String, String>, Option<String>) {
         let sent = self.sent.lock().unwrap();
         let (head, body) = sent.get(path).expect("no form came");
@@ -86,7 +86,7 @@ impl Documents {
         (form_urlencoded::parse(body.as_bytes()).into_owned().collect(), authorization)
     }
 
-    /// How often a path was asked for.
+    /// The number of requests for a path.
     pub fn times(&self, path: &str) -> usize {
         self.seen.lock().unwrap().iter().filter(|seen| *seen == path).count()
     }

@@ -1,4 +1,4 @@
-//! What the code under test logs on the thread of a test.
+//! The events that the code under test logs on the thread of a test.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -19,12 +19,12 @@ pub struct Events {
 }
 
 impl Events {
-    /// Collects the events for which `wanted` says yes.
+    /// Collects the events that `wanted` accepts.
     #[must_use]
     pub fn collect(wanted: fn(&Metadata<'_>) -> bool) -> Self {
-        // While a process has a single subscriber, tracing asks the subscriber of the thread that reaches an event first
-        // whether anybody wants it, and remembers the answer for all threads. A test beside this one has none, and its
-        // "no" would hide the event here. With a second subscriber, tracing asks each of them.
+        // While a process has a single subscriber, tracing asks only the subscriber of the thread that first reaches an
+        // event, and remembers the answer for all threads. A concurrent test without a subscriber would then disable the
+        // event here. With a second subscriber, tracing asks each subscriber.
         static SECOND: OnceLock<Dispatch> = OnceLock::new();
         SECOND.get_or_init(|| Dispatch::new(NoSubscriber::new()));
         let seen = Arc::default();

@@ -1,4 +1,4 @@
-//! HTTP/2 frame by frame (RFC 9113 §4.1), for what no library would send.
+//! HTTP/2 frame by frame (RFC 9113 §4.1), for frames that no library would send.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,7 +14,7 @@ pub const CONTINUATION: u8 = 9;
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 const ACK: u8 = 1;
-/// What a PING says that is sent last.
+/// The payload of the last PING.
 const LAST: [u8; 8] = [7; 8];
 
 pub struct Frame {
@@ -43,7 +43,7 @@ fn code(goaway: &Frame) -> u32 {
 pub struct Frames(TcpStream);
 
 impl Frames {
-    /// A connection with both sides' settings exchanged, as far as we are concerned.
+    /// A connection after the exchange of settings.
     pub fn open(address: SocketAddr) -> Self {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
@@ -52,7 +52,7 @@ impl Frames {
         Self(stream)
     }
 
-    /// The gate may have closed the connection already: false then.
+    /// Returns false if the gate has already closed the connection.
     pub fn send(&mut self, bytes: &[u8]) -> bool {
         self.0.write_all(bytes).is_ok()
     }
@@ -60,14 +60,14 @@ impl Frames {
     fn fill(&mut self, buffer: &mut [u8]) -> Option<()> {
         match self.0.read_exact(buffer) {
             Ok(()) => Some(()),
-            // A reset is an end, too; a hang is not.
+            // A reset also ends the connection; a hang does not.
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => panic!("the gate hangs"),
             Err(_) => None,
         }
     }
 
-    /// Waits until the gate has read everything that was sent: `None`. If it sends GOAWAY or closes the connection
-    /// instead, the error code, if there is one.
+    /// Waits until the gate has read all sent bytes, and returns `None`. If the gate sends GOAWAY or closes the
+    /// connection instead, returns the error code, if any.
     pub fn ended(&mut self) -> Option<Option<u32>> {
         self.send(&frame(PING, 0, 0, &LAST));
         loop {
@@ -80,7 +80,7 @@ impl Frames {
         }
     }
 
-    /// The error code with which the gate ends the connection, if it says one.
+    /// The error code with which the gate ends the connection, if any.
     pub fn goaway(&mut self) -> Option<u32> {
         loop {
             let frame = self.next()?;

@@ -14,7 +14,7 @@ use http_body_util::Full;
 
 use crate::{Answer, Tokens, send, try_send, until};
 
-/// A gate in a process of its own; killed when dropped.
+/// A gate in its own process, which is killed when the value is dropped.
 pub struct Gate {
     pub child: Child,
     /// The first of its listeners.
@@ -23,7 +23,7 @@ pub struct Gate {
     pub admin: SocketAddr,
     /// The password of the user `demo`.
     pub password: String,
-    /// What it logs.
+    /// The file of its log.
     pub log: PathBuf,
 }
 
@@ -34,7 +34,7 @@ impl Gate {
         let _ = self.child.wait();
     }
 
-    /// SIGTERM, and waits for the end.
+    /// Sends SIGTERM, and waits for the end.
     pub fn stop(mut self) -> Option<i32> {
         self.signal("TERM");
         self.child.wait().unwrap().code()
@@ -52,7 +52,7 @@ impl Gate {
         }
     }
 
-    /// Do all threads stand still? Those of a process go on until one of them takes the signal.
+    /// Have all threads stopped? The threads run until one of them receives the signal.
     fn stands_still(&self) -> bool {
         let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
         threads.flatten().all(|thread| {
@@ -62,8 +62,8 @@ impl Gate {
         })
     }
 
-    /// What it logged so far: lines are written by a thread of their own, so something is done that is logged, and waited
-    /// for. Of a gate that is gone, what there is.
+    /// The log so far. A separate thread writes the lines, so the function makes a request that is logged, and waits for
+    /// its line. For a gate that has ended: the whole log.
     pub fn log(&self) -> String {
         static MARKS: AtomicU32 = AtomicU32::new(0);
         let mark = format!("/mark-{}-{}", self.admin.port(), MARKS.fetch_add(1, Ordering::Relaxed));
@@ -79,7 +79,7 @@ impl Gate {
         text
     }
 
-    /// Asks the admin listener for something that is not there.
+    /// Requests an unknown path of the admin listener.
     fn ask_admin(&self, path: &str) -> std::io::Result<()> {
         let limit = std::time::Duration::from_secs(1);
         let mut stream = std::net::TcpStream::connect_timeout(&self.admin, limit)?;
@@ -101,7 +101,7 @@ impl Gate {
         self.token(&[("grant_type", "password"), ("username", username), ("password", password)]).await
     }
 
-    /// Waits until the access token is refused, and sees that it is refused as RFC 6750 says.
+    /// Waits until the gate refuses the access token, and checks that the refusal conforms to RFC 6750.
     pub async fn until_refused(&self, access: &str) {
         until("the access token is refused", async || self.get("/", access).await.status == StatusCode::UNAUTHORIZED)
             .await;
@@ -156,12 +156,12 @@ impl Gate {
         self.call(Method::GET, path, &[("authorization", &format!("Bearer {access_token}"))], "").await
     }
 
-    /// What the admin listener says to a `GET`.
+    /// The answer of the admin listener to a `GET`.
     pub async fn admin_get(&self, path: &str) -> Answer {
         send(Request::get(format!("http://{}{path}", self.admin)).body(Full::default()).unwrap()).await
     }
 
-    /// The value of a series of `/metrics`; 0 where there is none.
+    /// The value of a series of `/metrics`; 0 if the series does not exist.
     pub async fn metric(&self, series: &str) -> u64 {
         let text = String::from_utf8(self.admin_get("/metrics").await.body.to_vec()).unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));

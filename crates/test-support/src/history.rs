@@ -1,14 +1,15 @@
-//! What clients of several gates asked and were told, and whether that can be explained.
+//! The requests and answers of clients of several gates, and a check that some order explains them.
 //!
-//! A [`Recorder`] notes each operation of each client with its begin and end by one monotonic clock. [`judge`] looks for
-//! one order of them, session by session, in which every answer is right: it keeps the order of operations of which one
-//! had ended before the other began, and takes those whose outcome is unknown for done at any time since, or never. This
-//! is linearizability as Wing and Gong search for it, with Lowe's memory of the states seen: the method of porcupine.
+//! A [`Recorder`] notes the begin and the end of each operation of each client by one monotonic clock. [`judge`]
+//! searches, session by session, for an order of the operations in which every answer is right. If one operation ended
+//! before another began, the order keeps them so. An operation with an unknown outcome may have happened at any later
+//! time, or never. This is the search for linearizability by Wing and Gong, with Lowe's memory of visited states, as in
+//! porcupine.
 //!
-//! What is asked with an access token is judged by bounds instead: gates know of revocations a little later.
+//! Requests with an access token are judged by time bounds instead, because gates learn of revocations with a delay.
 //!
-//! A store may [lose](Loss) what it had acknowledged, and be given it back. Then a session may be unknown for a while, or
-//! for good. Its end may not: an acknowledged logout holds, whether or not the store had the session.
+//! A store may [lose](Loss) acknowledged writes, and gates write them back. A session may then be unknown for a while, or
+//! for ever. The end of a session may not be lost: an acknowledged logout holds even if the store had lost the session.
 
 mod client;
 mod judge;
@@ -19,35 +20,35 @@ use std::time::Duration;
 pub use client::{At, Held, Recorder};
 pub use judge::{Rule, Verdict, judge, judge_with_losses};
 
-/// Since the recorder began.
+/// The time since the recorder began.
 pub type Moment = Duration;
 
 /// A pair of tokens that a gate issued, by its number in the history: equal bytes, equal number.
 pub type Pair = usize;
 
-/// What a client asked.
+/// The request of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// It logged in.
+    /// A login.
     LogIn,
-    /// It presented the refresh token of a pair.
+    /// A refresh with the refresh token of a pair.
     Refresh(Pair),
-    /// It revoked the refresh token of a pair, and so the session.
+    /// A revocation of the refresh token of a pair, and so of the session.
     LogOut(Pair),
-    /// It sent a request with the access token of a pair.
+    /// A request with the access token of a pair.
     Access(Pair),
 }
 
-/// What it was told.
+/// The answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// This pair.
+    /// The gate issued this pair.
     Issued(Pair),
     /// The token passes; or the end of the session is acknowledged.
     Accepted,
-    /// The credential is not good.
+    /// The gate refused the credential.
     Refused,
-    /// 503, a connection that ended, or no answer: done or not.
+    /// 503, a connection that ended, or no answer: the outcome is unknown.
     InDoubt,
 }
 
@@ -74,14 +75,14 @@ impl Operation {
 /// The store lost writes: between these moments a record may be missing or old.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loss {
-    /// What was acknowledged before may be gone.
+    /// Writes that were acknowledged before this moment may be lost.
     pub at: Moment,
-    /// The gates have written back what they knew. What is missing now stays so.
+    /// The gates have written back the records that they knew. A record that is missing now stays missing.
     pub restored: Moment,
 }
 
 impl Loss {
-    /// Did the gate see the store without what it lost?
+    /// May the gate have seen the store without the lost writes?
     fn touches(&self, operation: &Operation) -> bool {
         operation.begin < self.restored && operation.end > self.at
     }
@@ -92,10 +93,11 @@ impl Loss {
 pub struct Rules {
     /// How long the predecessor of a pair is exchanged for the same pair again.
     pub grace: Duration,
-    /// How much the gates' time may be off from each other.
+    /// The greatest difference between the clocks of the gates.
     pub slack: Duration,
-    /// After how long every gate refuses what was revoked.
+    /// The time after which every gate refuses revoked tokens.
     pub staleness: Duration,
-    /// Requests that a gate held for longer end no session: their clients may have gone on elsewhere.
+    /// Requests that a gate held for longer are not expected to end a session: their clients may have continued at
+    /// another gate.
     pub held: Duration,
 }

@@ -1,4 +1,4 @@
-//! What the tests of the real binary share: a gate in a process of its own, a small HTTP client, upstreams, raw sockets,
+//! The common parts of tests of the real binary: a gate in its own process, a small HTTP client, upstreams, raw sockets,
 //! certificates.
 //!
 //! Everything that a gate prints goes to `target/test-output/`, where `tests/all.sh` looks for secrets afterwards.
@@ -45,7 +45,7 @@ pub use config::{CONFIG, with};
 pub use gate::Gate;
 pub use place::{NOBODY, Place, Ran, copy_folder, in_shell, key_file, of_another_user};
 
-/// The folder of this build's results, `target/debug` say: tests run in its folder `deps`.
+/// The output folder of this build, such as `target/debug`. Tests run in its folder `deps`.
 fn build_folder() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     test.ancestors().nth(2).expect("a test is in target/*/deps").to_owned()
@@ -56,7 +56,7 @@ pub fn binary() -> PathBuf {
     build_folder().join("rotogate")
 }
 
-/// Asks again until the answer is yes, for at most a minute: for what a running gate does a moment later.
+/// Repeats a check until it succeeds, for at most a minute, because a running gate acts with a delay.
 pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     for _ in 0..1200 {
         if holds().await {
@@ -67,8 +67,8 @@ pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     panic!("never happened: {what}");
 }
 
-/// The first answer that is no fault: a store that failed over may do so again, and each gate notices for itself when it is
-/// whole.
+/// The first answer that is not a fault. A store may fail over more than once, and each gate notices separately that the
+/// store works again.
 pub async fn decided(mut ask: impl AsyncFnMut() -> Answer) -> Answer {
     let mut answer = ask().await;
     until("the request is decided", async || {
@@ -81,8 +81,8 @@ pub async fn decided(mut ask: impl AsyncFnMut() -> Answer) -> Answer {
     answer
 }
 
-/// Remembers a secret that no process may print: `tests/all.sh` looks for it in all output, in each of the spellings
-/// that it may have there. The forms of tokens are known anyway.
+/// Records a secret that no process may print: `tests/all.sh` searches all output for it, in each possible encoding.
+/// The search knows the forms of tokens without a record.
 pub fn keep_secret(secret: &str) {
     assert!(secret.len() >= 8, "too short to be looked for");
     let escaped = serde_json::to_string(secret).unwrap();
@@ -90,11 +90,11 @@ pub fn keep_secret(secret: &str) {
     let lines = format!("{secret}\n{}\n{encoded}\n", escaped.trim_matches('"'));
     let name = format!("{}.txt", std::process::id());
     let file = OpenOptions::new().create(true).append(true).open(target_folder("test-secrets").join(name));
-    // One write, so that tests side by side do not mix their lines.
+    // One write, so that concurrent tests do not mix their lines.
     file.unwrap().write_all(lines.as_bytes()).unwrap();
 }
 
-/// A folder in `target`, made if it is missing.
+/// A folder in `target`, which is created if it is missing.
 pub fn target_folder(name: &str) -> PathBuf {
     let folder = build_folder().parent().unwrap().join(name);
     fs::create_dir_all(&folder).unwrap();

@@ -1,4 +1,4 @@
-//! Certificates for one test, and a place that has them.
+//! Certificates for one test, and a folder with them.
 
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
@@ -16,7 +16,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::{CONFIG, Place, keep_secret};
 
-/// An authority, and what it issues.
+/// An authority, which issues certificates.
 pub struct Pki {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
@@ -49,7 +49,7 @@ impl Pki {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        // Two authorities are not to be taken for one.
+        // Two authorities need different names.
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("authority {}", COUNT.fetch_add(1, Ordering::Relaxed));
         params.distinguished_name.push(DnType::CommonName, name);
@@ -72,7 +72,7 @@ impl Pki {
         Pair { cert: cert.pem(), key }
     }
 
-    /// A list of revoked certificates by their serial numbers, in PEM, to be replaced at the beginning of that year.
+    /// A list of revoked certificates by their serial numbers, in PEM. `nextUpdate` is the beginning of that year.
     pub fn revocations(&self, serials: &[u64], until_year: i32) -> String {
         let begun = date_time_ymd(2000, 1, 1);
         let revoked = |serial: &u64| RevokedCertParams {
@@ -121,7 +121,7 @@ pub fn write_private(path: &Path, text: &str) {
     std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
 }
 
-/// The configuration of most tests with these lines in `[server]`.
+/// The configuration of most tests, with these lines in `[server]`.
 pub fn with_server(lines: &str) -> String {
     CONFIG.replace("[server]\n", &format!("[server]\n{lines}\n"))
 }

@@ -1,4 +1,4 @@
-//! The folder of a gate: its files, and the commands that are run in it.
+//! The folder of a gate: its files, and commands in that folder.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::{Gate, binary, keep_secret, output_file};
 
-/// With the permissions.
+/// Copies the permissions, too.
 pub fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
@@ -32,7 +32,7 @@ pub fn key_file(kid: &str) -> String {
     if kid.starts_with('-') { format!("key{kid}.pem") } else { format!("{kid}.pem") }
 }
 
-/// A folder with a `gateway.toml`, outliving the processes that use it.
+/// A folder with a `gateway.toml`, which outlives the processes that use it.
 pub struct Place {
     folder: TempDir,
 }
@@ -62,13 +62,13 @@ impl Place {
         self.folder.path().join(name)
     }
 
-    /// What another gate of the same store gets, as an operator would copy it: the keys, the users, and so on.
+    /// Copies to another gate of the same store the files that an operator would copy: the keys, the users, and so on.
     pub fn copy_data_from(&self, first: &Self) {
         copy_folder(&first.path("data"), &self.path("data"));
         let _ = fs::copy(first.path("password"), self.path("password")).unwrap();
     }
 
-    /// The keys before the index that names them, as an operator copies them.
+    /// Copies the keys before the index that names the keys, as an operator does.
     pub fn copy_keys_from(&self, first: &Self) {
         let keys = |place: &Self| place.path("data/keys");
         for entry in fs::read_dir(keys(first)).unwrap().map(Result::unwrap) {
@@ -80,22 +80,22 @@ impl Place {
         let _ = fs::copy(keys(first).join("keyring.toml"), keys(self).join("keyring.toml")).unwrap();
     }
 
-    /// A copy of the binary in this folder, for users who may not look elsewhere.
+    /// A copy of the binary in this folder, for a user who may not read other folders.
     pub fn copy_of_binary(&self) -> PathBuf {
         let copy = self.path("rotogate-copy");
-        // By a program of its own: while this process writes a file, a child that another test starts inherits it, and a
-        // file that somebody may write to cannot be run.
+        // A separate program copies the file: a child process that another test starts meanwhile would inherit this
+        // process's open file, and a file that is open for writing cannot be run.
         assert!(Command::new("cp").args([&binary(), &copy]).status().unwrap().success());
         fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
         copy
     }
 
-    /// The binary, to be run in this folder.
+    /// A command that runs the binary in this folder.
     pub fn command(&self) -> Command {
         self.command_of(&binary())
     }
 
-    /// Another program of ours, to be run in this folder.
+    /// A command that runs another program of the workspace in this folder.
     fn command_of(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.arg("--config").arg(self.path("gateway.toml")).current_dir(self.folder.path());
@@ -110,7 +110,7 @@ impl Place {
         self.start_with(|_| {})
     }
 
-    /// Starts a gate whose command was changed first.
+    /// Starts a gate, after `change` has changed the command.
     pub fn start_with(&self, change: impl FnOnce(&mut Command)) -> Gate {
         self.start_command(self.command(), change)
     }
@@ -137,7 +137,7 @@ impl Place {
         self.launch(command, path)
     }
 
-    /// Starts a gate that is passed these sockets to listen on, as systemd does it.
+    /// Starts a gate and passes these listening sockets to it, as systemd does.
     pub fn start_with_sockets(&self, sockets: Vec<OwnedFd>) -> Gate {
         let mut command = self.command();
         let (log, path) = output_file("gate");
@@ -158,7 +158,7 @@ impl Place {
         let address = |value: &Value| value.as_str().unwrap().parse().unwrap();
         let first = greeting.get("first_user");
         if let Some(first) = first {
-            // Only for later starts in the same place.
+            // Counts only for later starts in the same folder.
             let password = first["password"].as_str().unwrap();
             keep_secret(password);
             fs::write(self.path("password"), password).unwrap();
@@ -175,8 +175,8 @@ impl Place {
         }
     }
 
-    /// Makes a user with a password that is shorter than `rotogate user add` takes one: it is from a protocol's
-    /// document. Before the first start.
+    /// Makes a user with a password that is too short for `rotogate user add`: the password is from a protocol's
+    /// document. Call this before the first start.
     pub fn user_of_a_document(&self, username: &str, subject: &str, password: &str) {
         let made = self.run(&["--json", "client", "secret", "--stdin"], &format!("{password}\n"));
         let made: Value = serde_json::from_str(&made.stdout).unwrap();
@@ -189,7 +189,7 @@ impl Place {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     }
 
-    /// Remembers the admin token and the keys that a gate or a command has made here.
+    /// Records the admin token and the keys that a gate or a command has made here as secrets.
     fn keep_secrets(&self) {
         let keys = fs::read_dir(self.path("data/keys")).into_iter().flatten().map(|entry| entry.unwrap().path());
         let keys = keys.filter(|path| path.extension().is_some_and(|kind| kind == "pem" || kind == "secret"));
@@ -199,13 +199,13 @@ impl Place {
         }
     }
 
-    /// Starts a gate that must not start, and gives what it says. It ended with exit code 1, or 2 where the configuration
-    /// or a file that it names is wrong.
+    /// Starts a gate that must not start, and returns its output. The exit code must be 1, or 2 if the configuration or a
+    /// file that it names is wrong.
     pub fn refused(&self) -> String {
         self.refused_with(|_| {})
     }
 
-    /// The same, with a command that was changed first.
+    /// As above, after `change` has changed the command.
     pub fn refused_with(&self, change: impl FnOnce(&mut Command)) -> String {
         let mut command = self.command();
         change(&mut command);
@@ -226,7 +226,7 @@ impl Place {
         panic!("the gate started");
     }
 
-    /// Runs a command to its end, with something on its standard input.
+    /// Runs a command to its end, with this text on its standard input.
     pub fn run(&self, arguments: &[&str], input: &str) -> Ran {
         let mut child = self
             .command()
@@ -246,7 +246,7 @@ impl Place {
         self.keep_secrets();
         let (mut output, _) = output_file("command");
         output.write_all(ran.stderr.as_bytes()).unwrap();
-        // A token or a secret is what these commands are asked for.
+        // These commands print a token or a secret on purpose.
         if !["mint", "secret", "api-key"].iter().any(|word| arguments.contains(word)) {
             output.write_all(ran.stdout.as_bytes()).unwrap();
         }
@@ -260,19 +260,19 @@ impl Place {
         ran
     }
 
-    /// The same with `--json`.
+    /// Runs a command with `--json`.
     pub fn json(&self, arguments: &[&str], input: &str) -> Value {
         let arguments = [arguments, &["--json"]].concat();
         serde_json::from_str(&self.done(&arguments, input).stdout).unwrap()
     }
 
-    /// A list with `--json`: a value on each line.
+    /// Runs a command with `--json` that prints a value on each line.
     pub fn json_lines(&self, arguments: &[&str]) -> Vec<Value> {
         let said = self.done(&[arguments, &["--json"]].concat(), "").stdout;
         said.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// A command that must fail with exit code 1, and what it says.
+    /// Runs a command that must fail with exit code 1, and returns its output.
     pub fn fails(&self, arguments: &[&str], input: &str) -> String {
         let ran = self.run(arguments, input);
         assert_eq!(ran.code, Some(1), "{arguments:?}: {ran:?}");
@@ -281,7 +281,7 @@ impl Place {
     }
 }
 
-/// Has a command run by a shell that says something first, about the limits of the process, say: `"$@"` is the command.
+/// Runs a command by a shell script that first sets, for example, limits of the process. `"$@"` is the command.
 pub fn in_shell(script: &str) -> impl FnOnce(&mut Command) {
     move |command| {
         let mut shell = Command::new("bash");
@@ -302,9 +302,9 @@ pub fn in_shell(script: &str) -> impl FnOnce(&mut Command) {
 /// A user id without a name and without any rights.
 pub const NOBODY: u32 = 4242;
 
-/// A command that runs the binary in a place as a user with access to its configuration and none of its secrets, and whether that
-/// is another user: only root can switch users. Without root, the secrets are made unreadable for every user. A copy of
-/// the binary is made, because that user may not see ours.
+/// A command that runs the binary as a user who can read the configuration and no secret. Also returns whether that is another
+/// user, because only root can switch users. Without root, the function makes the secrets unreadable for every user. The user may
+/// be unable to read the original binary, so the function makes a copy.
 pub fn of_another_user(place: &Place) -> (Command, bool) {
     let is_root = rustix::process::geteuid().is_root();
     fs::set_permissions(place.path(""), fs::Permissions::from_mode(0o755)).unwrap();
@@ -324,7 +324,7 @@ pub fn of_another_user(place: &Place) -> (Command, bool) {
     (command, is_root)
 }
 
-/// What a command said.
+/// The output of a command.
 #[derive(Debug)]
 pub struct Ran {
     pub code: Option<i32>,

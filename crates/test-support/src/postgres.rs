@@ -11,7 +11,7 @@ use crate::server::{Process, done, folder, free_port, program, unprivileged, wri
 /// The password of the superuser `postgres`.
 pub const ADMIN_PASSWORD: &str = "postgres-admin-password";
 
-/// A server with a folder of its own, on a port of the system's choice.
+/// A server with its own folder, on a port that the system chooses.
 pub struct Postgres {
     process: Option<Process>,
     pub port: u16,
@@ -21,7 +21,8 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Starts a server with these settings besides the default ones. It does not wait for the disk, unless it is told to.
+    /// Starts a server with these settings besides the default ones. The server does not wait for the disk, unless a
+    /// setting says so.
     pub fn start(settings: &[&str]) -> Self {
         Self::start_in(folder(), settings.iter().map(|setting| (*setting).to_owned()).collect())
     }
@@ -84,7 +85,7 @@ impl Postgres {
         self.folder.path().join("data")
     }
 
-    /// A folder for what goes with the server.
+    /// A folder for further files of the server.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -97,12 +98,12 @@ impl Postgres {
         command
     }
 
-    /// What an operator does by hand.
+    /// Runs a statement as an operator would.
     pub fn sql(&self, statement: &str) -> String {
         done(&mut self.psql(statement)).trim().to_owned()
     }
 
-    /// As a crash of the server would.
+    /// Kills the server, like a crash.
     pub fn kill(&mut self) {
         // The server's processes end with the first one.
         let process = self.process.take().unwrap();
@@ -110,13 +111,13 @@ impl Postgres {
         process.wait();
     }
 
-    /// On the same port, with what is in its folder.
+    /// Starts the server again on the same port and folder.
     pub fn start_again(&mut self) {
         self.process = self.serve();
         assert!(self.process.is_some(), "PostgreSQL does not start again");
     }
 
-    /// Copies the data as it is now, and goes on.
+    /// Copies the present data while the server runs.
     pub fn copy(&mut self) -> PathBuf {
         let copy = self.folder.path().join("copy");
         self.kill();
@@ -125,7 +126,7 @@ impl Postgres {
         copy
     }
 
-    /// Crashes, and goes on from a copy: a standby that had heard of nothing since then, and is promoted.
+    /// Crashes, and continues from a copy, like a promoted standby that received nothing since the copy.
     pub fn fail_over_to(&mut self, copy: &Path) {
         self.kill();
         std::fs::remove_dir_all(self.data()).unwrap();
@@ -149,7 +150,7 @@ impl Postgres {
         standby
     }
 
-    /// A server that was killed follows another one from now on, with nothing of its own.
+    /// A killed server starts again as a standby of another server, with that server's data.
     pub fn follow(&mut self, primary: &Self) {
         std::fs::remove_dir_all(self.data()).unwrap();
         self.copy_of(primary);
@@ -163,13 +164,13 @@ impl Postgres {
         done(command.env("PGPASSWORD", ADMIN_PASSWORD));
     }
 
-    /// While it is a primary, it acknowledges what a standby has on its disk. Whoever commits before there is one waits.
+    /// As a primary, the server acknowledges a commit once a standby has it on disk. Without a standby, a commit waits.
     pub fn waits_for_a_standby(&self) {
         self.sql("alter system set synchronous_standby_names = '*'");
         self.sql("select pg_reload_conf()");
     }
 
-    /// Kills a process that serves the user `gate`. The server ends all others, and recovers.
+    /// Kills a server process of the user `gate`. The server ends all other processes, and recovers.
     pub fn kill_a_backend(&self) {
         self.until_it_answers();
         let pid = self.sql("select pid from pg_stat_activity where usename = 'gate' order by random() limit 1");
@@ -178,7 +179,7 @@ impl Postgres {
         }
     }
 
-    /// It may be recovering.
+    /// The server may be recovering.
     fn until_it_answers(&self) {
         for _ in 0..600 {
             if self.psql("select 1").output().unwrap().status.success() {
@@ -204,7 +205,7 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // Killed, it would leave its other processes behind for a moment.
+        // After SIGKILL, other processes of the server would live on for a moment.
         if self.process.is_some() {
             self.kill();
         }

@@ -1,4 +1,4 @@
-//! A way to a server that a test can cut, delay, hold or refuse.
+//! A proxy to a server whose connections a test can cut, delay, hold or refuse.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 /// Reads a clock of the test.
 pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
 
-/// Passes everything on, until a test says otherwise.
+/// The proxy. It forwards everything until a test changes that.
 pub struct Proxy {
     pub port: u16,
     state: Arc<State>,
@@ -22,22 +22,22 @@ pub struct Proxy {
 
 #[derive(Default)]
 struct State {
-    /// How many more bytes of replies pass; below 0: all.
+    /// The number of bytes of replies that still pass; negative: all.
     left: AtomicI64,
-    /// At each change the connections of then pass nothing more.
+    /// After each change, the connections that were open pass nothing more.
     silent: watch::Sender<()>,
     time: Option<Clock>,
     passed: Mutex<Vec<Duration>>,
-    /// What each command is answered with, and does not pass.
+    /// The answer to each command, which the proxy then does not forward.
     error: Mutex<Option<String>>,
-    /// Connections end, and no new one passes anything.
+    /// Connections end, and new connections pass nothing.
     away: watch::Sender<bool>,
     accepted: Mutex<Vec<Instant>>,
-    /// Before each piece of a request or a reply.
+    /// The delay before each piece of a request or a reply.
     delay: Mutex<Duration>,
-    /// Replies with this in them do not come.
+    /// Replies that contain this text are dropped.
     lost: Mutex<Option<String>>,
-    /// Nothing passes, on new connections either, and nothing is lost.
+    /// Nothing passes, on new connections too, and nothing is lost.
     held: watch::Sender<bool>,
 }
 
@@ -62,7 +62,7 @@ impl Proxy {
         Self::with(port, Some(time)).await
     }
 
-    /// When requests passed.
+    /// The times at which requests passed.
     pub fn passed(&self) -> Vec<Duration> {
         self.state.passed.lock().unwrap().clone()
     }
@@ -87,47 +87,47 @@ impl Proxy {
         Self { port: own, state, task }
     }
 
-    /// The connection ends once so many more bytes of replies have passed. Later connections pass everything.
+    /// Ends the connection after this many further bytes of replies. Later connections pass everything.
     pub fn cut_after(&self, bytes: usize) {
         self.state.left.store(i64::try_from(bytes).unwrap(), Ordering::SeqCst);
     }
 
-    /// Was a connection cut since?
+    /// Has a connection been cut since then?
     pub fn has_cut(&self) -> bool {
         self.state.left.swap(-1, Ordering::SeqCst) < 0
     }
 
-    /// Every command gets this error from now on; `None`: they pass again. A server's role does not change.
+    /// Answers every command with this error; `None`: forwards commands again. The server's role does not change.
     pub fn answer(&self, error: Option<&str>) {
         *self.state.error.lock().unwrap() = error.map(str::to_owned);
     }
 
-    /// The server is gone, or is back.
+    /// Simulates that the server is gone, or is back.
     pub fn go_away(&self, away: bool) {
         self.state.away.send_replace(away);
     }
 
-    /// A reply with this text in it does not come: its connection ends. The server has done what it says.
+    /// Ends the connection before a reply with this text. The server has executed the command.
     pub fn lose(&self, text: Option<&str>) {
         *self.state.lost.lock().unwrap() = text.map(str::to_owned);
     }
 
-    /// Each piece of a request or a reply waits for so long.
+    /// Delays each piece of a request or a reply for this time.
     pub fn delay(&self, delay: Duration) {
         *self.state.delay.lock().unwrap() = delay;
     }
 
-    /// Nothing passes until it is let go: as if a cable were out for a time.
+    /// Holds everything until the test releases it, like an unplugged cable.
     pub fn hold(&self, held: bool) {
         self.state.held.send_replace(held);
     }
 
-    /// When connections were tried.
+    /// The times of attempts to connect.
     pub fn accepted(&self) -> Vec<Instant> {
         self.state.accepted.lock().unwrap().clone()
     }
 
-    /// All connections of now pass nothing more, and stay open: as if the other machine were gone.
+    /// The present connections pass nothing more and stay open, as if the other machine had vanished.
     pub fn silence(&self) {
         self.state.silent.send_replace(());
     }
@@ -204,7 +204,7 @@ fn answers(pipeline: &[u8], error: &str) -> String {
     let text = String::from_utf8_lossy(pipeline);
     let mut lines = text.split("\r\n");
     let mut answers = String::new();
-    // A command is a line with `*` and a number; scripts and records have none.
+    // A command is a line with `*` and a number; scripts and records have no such line.
     while let Some(line) = lines.next() {
         if line.strip_prefix('*').is_none_or(|number| number.parse::<u32>().is_err()) {
             continue;

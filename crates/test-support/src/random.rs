@@ -1,4 +1,4 @@
-//! Random choices that a seed brings back.
+//! Random choices that a seed reproduces.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -7,8 +7,8 @@ use std::hash::{BuildHasher, RandomState};
 pub struct Random(u64);
 
 impl Random {
-    /// With the seed that the environment names in `variable`, or a new one. The seed is printed: choices come back with
-    /// it, the moments at which requests meet do not.
+    /// With the seed in the environment variable `variable`, or a new seed, which is printed. The seed reproduces the
+    /// choices, but not the timing of concurrent requests.
     pub fn new(test: &str, variable: &str) -> Self {
         let seed = match std::env::var(variable) {
             Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable} is a number")),
@@ -36,7 +36,7 @@ impl Random {
         self.below(n) == 0
     }
 
-    /// Another row of choices.
+    /// An independent sequence of choices.
     pub fn fork(&mut self) -> Self {
         Self(self.below(u64::MAX))
     }

@@ -1,4 +1,5 @@
-//! A stand-in for a receiver of security events, written from RFC 8935: it takes each event, or answers as a test wants.
+//! A stand-in for a receiver of security events, written from RFC 8935: it accepts each event, or answers as a test
+//! wants.
 
 use std::net::TcpListener;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -8,9 +9,9 @@ use crate::transmitter::{Asked, Lie, respond};
 
 #[derive(Default)]
 pub struct State {
-    /// The events that were taken, as they came, oldest first.
+    /// The accepted events as they arrived, oldest first.
     pub taken: Vec<String>,
-    /// Everything that was asked, oldest first.
+    /// All requests, oldest first.
     pub asked: Vec<Asked>,
     pub lie: Option<Lie>,
 }
@@ -43,7 +44,7 @@ impl Receiver {
         self.shared.0.lock().unwrap()
     }
 
-    /// Waits until so many events were taken, for at most a minute.
+    /// Waits until the receiver has accepted this many events, for at most a minute.
     pub fn until_taken(&self, number: usize) -> Vec<String> {
         let mut state = self.state();
         for _ in 0..600 {

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use crate::pki::Pki;
 use crate::server::{Process, done, folder, free_port, program, unprivileged, write};
 
-/// A server with a folder of its own, on a port of the system's choice.
+/// A server with its own folder, on a port that the system chooses.
 pub struct Redis {
     process: Option<Process>,
     pub port: u16,
@@ -22,8 +22,8 @@ impl Redis {
         Self::start_in(folder(), settings.iter().map(|setting| (*setting).to_owned()).collect())
     }
 
-    /// Starts a server that demands TLS with certificates of `pki` from both sides, but for its own client here. The port
-    /// for it is the second value.
+    /// Starts a server that demands TLS with certificates of `pki` from both sides, and a second port without TLS for
+    /// this module's own client. Returns that port as the second value.
     pub fn start_with_tls(pki: &Pki) -> (Self, u16) {
         let (folder, port) = (folder(), free_port());
         let pair = pki.issue(&["localhost"]);
@@ -74,31 +74,31 @@ impl Redis {
         cli(self.port, args)
     }
 
-    /// Stops it without an end: its connections stay open.
+    /// Sends a signal. After STOP, the connections of the server stay open.
     pub fn signal(&self, name: &str) {
         self.process.as_ref().unwrap().signal(name);
     }
 
-    /// Was it not killed?
+    /// Does the server run?
     pub fn is_running(&self) -> bool {
         self.process.is_some()
     }
 
-    /// As a power failure would.
+    /// Kills the server, like a power failure.
     pub fn kill(&mut self) {
         let process = self.process.take().unwrap();
         process.signal("KILL");
         process.wait();
     }
 
-    /// What it has on its disk just now.
+    /// The present content of the server's disk.
     pub fn copy_of_disk(&self) -> TempDir {
         let copy = folder();
         copy_files(self.folder.path(), copy.path());
         copy
     }
 
-    /// Kills it and starts it on an earlier copy of its disk: what it acknowledged since then is lost.
+    /// Kills the server and starts it on an earlier copy of its disk, so that writes acknowledged since then are lost.
     pub fn go_back_to(&mut self, copy: &TempDir) {
         self.kill();
         done(Command::new("rm").arg("-r").arg(self.folder.path().join("appendonlydir")));
@@ -106,14 +106,14 @@ impl Redis {
         self.start_again();
     }
 
-    /// On the same port, with what is in its folder.
+    /// Starts the server again on the same port and folder.
     pub fn start_again(&mut self) {
         self.process = self.serve();
         assert!(self.process.is_some(), "Redis does not start again");
     }
 }
 
-/// With their owners.
+/// Keeps the owners of the files.
 fn copy_files(from: &Path, to: &Path) {
     done(Command::new("cp").arg("-a").arg(from.join(".")).arg(to));
 }
@@ -130,12 +130,12 @@ fn cli(port: u16, args: &[&str]) -> String {
 
 /// A primary, two replicas and three Sentinels, which make a replica the primary within seconds.
 pub struct Replicated {
-    /// The first one is the primary at the beginning.
+    /// The first server is the initial primary.
     pub servers: Vec<Redis>,
     pub sentinels: Vec<Sentinel>,
 }
 
-/// How the Sentinels name the primary.
+/// The name of the primary at the Sentinels.
 pub const PRIMARY: &str = "main";
 
 pub struct Sentinel {
@@ -145,7 +145,7 @@ pub struct Sentinel {
 }
 
 impl Replicated {
-    /// The settings are those of each server.
+    /// Each server gets the settings.
     pub fn start(settings: &[&str]) -> Self {
         let mut servers = vec![Redis::start(settings)];
         let port = servers[0].port;

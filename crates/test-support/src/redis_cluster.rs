@@ -9,7 +9,7 @@ const TRIES: u32 = 600;
 const SLOTS: usize = 16_384;
 const PRIMARIES: usize = 3;
 
-/// Three primaries, then their replicas in the same order, if they have any.
+/// Three primaries, then their replicas, if any, in the same order.
 pub struct RedisCluster {
     pub nodes: Vec<Redis>,
     ids: Vec<String>,
@@ -71,12 +71,12 @@ impl RedisCluster {
         self.until("the replica is promoted", || self.nodes[replica].cli(&["ROLE"]).starts_with("master"));
     }
 
-    /// The id of a node, as the others know it.
+    /// The id of a node in the cluster.
     pub fn id(&self, node: usize) -> &str {
         &self.ids[node]
     }
 
-    /// The node that has the slot of a key.
+    /// The node that serves the slot of a key.
     pub fn node_of(&self, key: &str) -> usize {
         let slot: usize = self.nodes[0].cli(&["CLUSTER", "KEYSLOT", key]).parse().unwrap();
         (0..PRIMARIES).find(|n| slot < (n + 1) * SLOTS / PRIMARIES).unwrap()

@@ -1,4 +1,4 @@
-//! A way to a server that counts round trips, one after the other.
+//! A proxy to a server that counts sequential round trips.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,12 +10,13 @@ use tokio::task::JoinHandle;
 
 use crate::Gate;
 
-/// How long a reply waits, so that what is asked at once is there before it. Too little counts more round trips, never fewer.
+/// The delay of a reply, so that all concurrent requests arrive before it. A too short delay counts more round trips, never
+/// fewer.
 const WAIT: Duration = Duration::from_millis(20);
-/// How often a pause is looked for.
+/// The interval at which the proxy looks for a pause.
 const PAUSES: u32 = 20;
 
-/// Passes everything on. A request is one round trip later than the last reply that was there before it.
+/// The proxy. A request is one round trip later than the last reply before it.
 pub struct RoundTrips {
     pub port: u16,
     seen: Arc<AtomicU64>,
@@ -41,8 +42,8 @@ impl RoundTrips {
         Self { port: own, seen, task }
     }
 
-    /// The least number of round trips that something took in several attempts, of which the last takes no more than `most`:
-    /// what else goes on, such as the readings of a feed, only adds some.
+    /// The least number of round trips of several attempts. Attempts stop at one with at most `most`. Concurrent work, such
+    /// as reading a feed, can only add round trips.
     pub async fn least<T>(&self, (attempts, most): (u32, u64), mut work: impl AsyncFnMut() -> T) -> u64 {
         let mut least = u64::MAX;
         for _ in 0..attempts {
@@ -57,8 +58,8 @@ impl RoundTrips {
         least
     }
 
-    /// Waits for a pause in the replies: what the last work caused, such as a notification, would count beside the next. Without a
-    /// pause, more round trips are counted, never fewer.
+    /// Waits for a pause in the replies, because late effects of the last work, such as a notification, would count for the next
+    /// work. Without a pause, more round trips are counted, never fewer.
     async fn pause(&self) {
         for _ in 0..PAUSES {
             let before = self.seen.load(Ordering::SeqCst);
@@ -106,7 +107,7 @@ async fn pass(client: TcpStream, server: TcpStream, seen: &AtomicU64) {
     }
 }
 
-/// What a login, a refresh and a logout cost, wherever the last one was.
+/// The round trips of a login, a refresh and a logout, at whichever gate the previous request was.
 pub async fn counts_round_trips(way: &RoundTrips, a: &Gate, b: &Gate, login: u64) {
     for _ in 0..4 {
         a.login().await;

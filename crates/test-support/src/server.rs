@@ -1,4 +1,4 @@
-//! Servers that a test starts: each in a folder of its own, on a port of the system's choice, without root's rights.
+//! Servers that a test starts: each in its own folder, on a port that the system chooses, without root's rights.
 
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -10,10 +10,10 @@ use tempfile::TempDir;
 
 /// The user and group `nobody` of Debian and most other systems.
 const NOBODY: u32 = 65_534;
-/// Below it are ports that programs of a machine are known to have.
+/// Lower ports may belong to well-known programs of the machine.
 const FIRST_PORT: u32 = 10_000;
 
-/// A folder that the server may write to.
+/// A folder that the server can write to.
 pub fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     give(folder.path());
@@ -27,14 +27,14 @@ pub fn give(path: &Path) {
     }
 }
 
-/// Writes a file for the server alone.
+/// Writes a file that only the server can read.
 pub fn write(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
     give(path);
 }
 
-/// A program of a package; Debian has some of them outside of the path.
+/// The path of a program. Debian installs some programs outside of `PATH`.
 pub fn program(name: &str, folders: &[PathBuf]) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let all = folders.iter().cloned().chain(std::env::split_paths(&path));
@@ -61,14 +61,14 @@ pub fn done(command: &mut Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A port that was free a moment ago, and that the kernel gives to no connection: a client could otherwise have that of a
-/// server that is being started again, and keep it for a minute after its end.
+/// A port that was free a moment ago and is outside of the kernel's range for outgoing connections. Otherwise a client
+/// could take the port of a server that restarts, and keep the port for a minute.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let end: u32 = range.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(32_768);
     let number = end - FIRST_PORT;
-    // Programs that run side by side begin at different places.
+    // Concurrent programs begin at different ports.
     let begin = std::process::id().wrapping_mul(97) % number;
     let candidates = (0..number).map(|_| FIRST_PORT + (begin + NEXT.fetch_add(1, Ordering::Relaxed)) % number);
     candidates
@@ -77,11 +77,12 @@ pub fn free_port() -> u16 {
         .expect("no port is free")
 }
 
-/// A process that ends with the test.
+/// A process that is killed at the end of the test.
 pub struct Process(Child);
 
 impl Process {
-    /// Starts a server, and waits until `is_ready`. `None` if it ended before: another program may have taken the port.
+    /// Starts a server, and waits until `is_ready`. `None` if the server has ended: another program may have taken the
+    /// port.
     pub fn start(command: &mut Command, mut is_ready: impl FnMut() -> bool) -> Option<Self> {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let mut process = Self(child);
@@ -101,7 +102,7 @@ impl Process {
         done(Command::new("kill").args(["-s", name, &self.0.id().to_string()]));
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the process.
     pub fn wait(mut self) {
         self.0.wait().unwrap();
     }

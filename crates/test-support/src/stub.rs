@@ -1,4 +1,4 @@
-//! An upstream that writes down what it receives, and a gate in front of it.
+//! An upstream that records requests, and a gate in front of it.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,11 +15,11 @@ use crate::{Gate, Place, Tokens};
 pub struct Received {
     pub method: String,
     pub target: String,
-    /// Names as they were written.
+    /// The names as they were written.
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
     pub trailers: Vec<(String, String)>,
-    /// Which connection it came over, in the order in which they were made.
+    /// The number of its connection, in the order of their begin.
     pub connection: usize,
 }
 
@@ -29,14 +29,14 @@ impl Received {
         self.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str()).collect()
     }
 
-    /// The values of every header that an upstream like CGI would take for `name`.
+    /// The values of every header that a CGI-like upstream would read as `name`.
     pub fn confusable(&self, name: &str) -> Vec<&str> {
         let fold = |text: &str| text.to_ascii_lowercase().replace(['_', '.', ' '], "-");
         self.headers.iter().filter(|(n, _)| fold(n) == fold(name)).map(|(_, v)| v.as_str()).collect()
     }
 }
 
-/// What the stub does with a request, told by the last segment of its path:
+/// The stub. The last segment of a request's path decides the answer:
 ///
 /// | ends in | what happens |
 /// |---|---|
@@ -59,7 +59,7 @@ impl Received {
 pub struct Stub {
     pub address: SocketAddr,
     received: Arc<Mutex<Vec<Received>>>,
-    /// The body of a request as it comes in.
+    /// The pieces of a request body as they arrive.
     arriving: Mutex<Receiver<Vec<u8>>>,
     parts: Sender<Vec<u8>>,
     pages: Arc<Mutex<HashMap<String, Vec<u8>>>>,
@@ -91,26 +91,26 @@ impl Stub {
         Self { address, received, arriving: Mutex::new(arrived), parts, pages }
     }
 
-    /// Answers requests for this path with a page from now on, and with these lines in its head.
+    /// Sets the page for requests of this path, with these header lines.
     pub fn put(&self, path: &str, lines: &str, page: &[u8]) {
         let head =
             format!("HTTP/1.1 200 OK\r\n{lines}Content-Type: text/html\r\nContent-Length: {}\r\n\r\n", page.len());
         self.pages.lock().unwrap().insert(path.to_owned(), [head.as_bytes(), page].concat());
     }
 
-    /// What arrived since the last time, oldest first.
+    /// The requests since the last call, oldest first.
     pub fn take(&self) -> Vec<Received> {
         std::mem::take(&mut self.received.lock().unwrap())
     }
 
-    /// The one request that arrived since the last time.
+    /// The only request since the last call.
     pub fn one(&self) -> Received {
         let mut all = self.take();
         assert_eq!(all.len(), 1, "{all:#?}");
         all.remove(0)
     }
 
-    /// Waits for the next piece of a request body, as it comes in.
+    /// Waits for the next piece of a request body.
     pub fn piece(&self) -> Vec<u8> {
         self.arriving.lock().unwrap().recv().unwrap()
     }
@@ -166,7 +166,7 @@ fn serve(shared: &Shared, stream: &TcpStream, connection: usize) -> std::io::Res
             "reset" => return Ok(()),
             "garbage" => return out.write_all(b"SSH-2.0-stub secret-internal-detail\r\n\r\n"),
             "silent" => {
-                // Until the gate gives up.
+                // Sends until the gate gives up.
                 let _ = reader.read(&mut [0]);
                 return Ok(());
             }
@@ -239,7 +239,7 @@ fn body(shared: &Shared, reader: &mut impl BufRead, request: &mut Received) -> s
                     request.trailers.push((name.to_owned(), value.trim().to_owned()));
                     line.clear();
                 }
-                // A body that has no end is no request.
+                // A request without the end of its body is not recorded.
                 if line != "\r\n" {
                     return Err(std::io::ErrorKind::UnexpectedEof.into());
                 }
@@ -256,10 +256,10 @@ fn body(shared: &Shared, reader: &mut impl BufRead, request: &mut Received) -> s
     Ok(())
 }
 
-/// Placeholders of a configuration: where the upstream is.
+/// The placeholders of a configuration for the address of the upstream.
 const UPSTREAM: &str = "@upstream@";
 
-/// What stands before the routes of most tests.
+/// The configuration of most tests, before the routes.
 pub const HEAD: &str = r#"
 [server]
 listen = "127.0.0.1:0"
@@ -296,7 +296,7 @@ path = "/{*rest}"
 upstream = "app"
 "#;
 
-/// A gate before a stub. The gate ends with it.
+/// A gate in front of a stub. The gate ends with this value.
 pub struct Edge {
     pub gate: Gate,
     pub stub: Stub,
@@ -318,14 +318,14 @@ impl Edge {
         Self { gate, stub, place }
     }
 
-    /// What `/metrics` says.
+    /// The answer of `/metrics`.
     pub fn metrics(&self) -> String {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let answer = runtime.block_on(self.gate.admin_get("/metrics"));
         String::from_utf8(answer.body.to_vec()).unwrap()
     }
 
-    /// The value of a series; 0 if there is none.
+    /// The value of a series; 0 if the series does not exist.
     pub fn series(&self, name: &str) -> u64 {
         let metrics = self.metrics();
         let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -337,14 +337,14 @@ impl Edge {
         Wire::open(self.gate.address)
     }
 
-    /// Sends one request on a connection of its own: a head without its last empty line, and `Host` added.
+    /// Sends one request on a new connection: `head` without its last empty line; adds `Host`.
     pub fn ask(&self, line: &str, headers: &[&str]) -> Reply {
         let mut wire = self.wire();
         wire.head(line, &[&["Host: gate.test"], headers].concat());
         wire.reply()
     }
 
-    /// The same with a bearer token.
+    /// Sends a request with a bearer token.
     pub fn ask_as(&self, token: &str, line: &str, headers: &[&str]) -> Reply {
         let authorization = format!("Authorization: Bearer {token}");
         self.ask(line, &[headers, &[authorization.as_str()]].concat())

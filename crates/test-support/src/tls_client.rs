@@ -1,4 +1,4 @@
-//! A client that speaks TLS, and HTTP in it.
+//! A client for HTTP over TLS.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use tokio_rustls::client::TlsStream;
 use crate::Answer;
 use crate::pki::{Pair, Pki};
 
-/// What a client knows and offers.
+/// The settings of a client.
 #[derive(Clone)]
 pub struct Client {
     pub config: ClientConfig,
@@ -31,7 +31,7 @@ impl Client {
         Self::with(pki, protocols, None)
     }
 
-    /// The same, with a certificate to show.
+    /// As above, with a client certificate.
     pub fn with(pki: &Pki, protocols: &[&str], pair: Option<&Pair>) -> Self {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
@@ -47,24 +47,24 @@ impl Client {
         Self { config }
     }
 
-    /// A connection to the server of that name; an address is a server without one.
+    /// A connection to the server of that name; an address stands for a server without a name.
     pub async fn connect(&self, to: SocketAddr, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
         self.connect_over(TcpStream::connect(to).await?, name).await
     }
 
-    /// The same on a connection on which something was sent already.
+    /// As above, on a connection on which bytes were already sent.
     pub async fn connect_over(&self, stream: TcpStream, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         TlsConnector::from(Arc::new(self.config.clone())).connect(name, stream).await
     }
 
-    /// A connection on which requests can be made.
+    /// A connection for requests.
     pub async fn open(&self, to: SocketAddr, name: &str) -> std::io::Result<Connection> {
         Ok(Connection::over(self.connect(to, name).await?).await)
     }
 }
 
-/// What the other side says when a handshake is refused may come with the first byte that is read (TLS 1.3).
+/// In TLS 1.3 the refusal of a handshake may arrive with the first byte that is read.
 pub async fn refusal(connected: std::io::Result<TlsStream<TcpStream>>) -> String {
     use tokio::io::AsyncReadExt;
     match connected {
@@ -83,7 +83,7 @@ enum Sender {
 
 pub struct Connection {
     sender: Sender,
-    /// The server's; empty without TLS.
+    /// The certificates of the server; empty without TLS.
     pub certificate: CertificateDer<'static>,
 }
 
@@ -110,7 +110,7 @@ impl Connection {
         Self::h1_over(TcpStream::connect(to).await.unwrap()).await
     }
 
-    /// The same on a connection on which something was sent already.
+    /// As above, on a connection on which bytes were already sent.
     pub async fn h1_over(stream: TcpStream) -> Self {
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);

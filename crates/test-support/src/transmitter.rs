@@ -1,5 +1,5 @@
 //! A stand-in for a transmitter of security events, written from the examples of the specifications (OpenID SSF 1.0 §7 and
-//! §8, RFC 8935, RFC 8936): it has one stream, which is polled or pushed, and it lies where a test wants it to.
+//! §8, RFC 8935, RFC 8936): it has one stream, which is polled or pushed, and false answers where a test wants these.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,17 +11,17 @@ use serde_json::{Value, json};
 
 /// The type of verification events.
 pub const VERIFICATION: &str = "https://schemas.openid.net/secevent/ssf/event-type/verification";
-/// How long a poll without events is held back.
+/// How long a poll without events waits for its answer.
 const HOLD: Duration = Duration::from_secs(3);
 
-/// A request as it came.
+/// A request.
 #[derive(Clone, Debug)]
 pub struct Asked {
     pub method: String,
     pub path: String,
     pub query: String,
     pub authorization: String,
-    /// `null` if it is no JSON.
+    /// `null` if the body is not JSON.
     pub body: Value,
     pub text: String,
 }
@@ -63,32 +63,32 @@ pub(crate) fn respond(mut stream: &TcpStream, status: u16, answer: &str) -> std:
     write!(stream, "{head}{location}Content-Length: {}\r\n\r\n{answer}", answer.len())
 }
 
-/// What a test answers instead: a status, and a body.
+/// The answer that a test sets: a status, and a body.
 pub type Lie = Box<dyn FnMut(&Asked) -> Option<(u16, String)> + Send>;
-/// What stands for the `state` of a request.
+/// The placeholder for the `state` of a request.
 pub type Verifies = Box<dyn Fn(&str) -> Value + Send>;
 /// Makes a token of claims, which have no `iat` yet.
 pub type Sign = Box<dyn Fn(&Value) -> String + Send + Sync>;
 
 #[derive(Default)]
 pub struct State {
-    /// The stream, once it is created.
+    /// The stream, once a request has created it.
     pub stream: Option<Value>,
     pub status: String,
     /// The events that are not acknowledged.
     pub waiting: BTreeMap<String, String>,
-    /// Those that were, in order.
+    /// The acknowledged events, in order.
     pub acknowledged: Vec<String>,
-    /// Those that were refused, with the error.
+    /// The refused events, with the error.
     pub refused: BTreeMap<String, Value>,
-    /// Everything that was asked, oldest first.
+    /// All requests, oldest first.
     pub asked: Vec<Asked>,
-    /// What stands for the `state` in verification events. `None`: no event is sent.
+    /// The `state` of verification events. `None`: no verification event is sent.
     pub verifies: Option<Verifies>,
     pub lie: Option<Lie>,
-    /// Where pushed events go, if the host of their URL is a name of a test.
+    /// The address for pushed events, if the host of their URL is a name of a test.
     pub push_to: Option<SocketAddr>,
-    /// The most polls that waited at the same time.
+    /// The largest number of concurrent polls.
     pub most_polling: usize,
     polling: usize,
     verifications: usize,
@@ -153,12 +153,12 @@ impl Transmitter {
         self.shared.changed.notify_all();
     }
 
-    /// How often a path was asked with this method.
+    /// The number of requests for a path with this method.
     pub fn count(&self, method: &str, path: &str) -> usize {
         self.state().asked.iter().filter(|asked| asked.method == method && asked.path == path).count()
     }
 
-    /// Waits until something holds, for at most a minute.
+    /// Waits for a condition, for at most a minute.
     pub fn until<T>(&self, what: &str, mut found: impl FnMut(&mut State) -> Option<T>) -> T {
         let mut state = self.state();
         for _ in 0..600 {
@@ -242,7 +242,7 @@ impl Shared {
                         let shared = Arc::clone(self);
                         std::thread::spawn(move || shared.send(&jti, &sub_id, &events));
                     } else {
-                        // There before the answer to this request is.
+                        // The event arrives before the answer to this request.
                         let token = (self.sign)(&self.event(&jti, &sub_id, &events));
                         state.waiting.insert(jti, token);
                         self.changed.notify_all();
@@ -317,7 +317,7 @@ impl Shared {
     }
 }
 
-/// Pushes an event (RFC 8935). The status, and the body.
+/// Pushes an event (RFC 8935). Returns the status and the body.
 fn push(delivery: &Value, token: &str, to: Option<SocketAddr>) -> (u16, Value) {
     let rest = delivery["endpoint_url"].as_str().unwrap().strip_prefix("http://").unwrap();
     let (authority, path) = rest.split_at(rest.find('/').unwrap());

@@ -1,10 +1,10 @@
-//! A connection to the gate on which any bytes can be sent, and answers are read one by one.
+//! A connection to the gate for arbitrary bytes, with answers read one by one.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// Longer than anything here takes; only a hang ends by it.
+/// The time limit of a read, which only a hang reaches.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct Wire {
@@ -32,7 +32,7 @@ impl Reply {
         self.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str()).collect()
     }
 
-    /// A header that is there once.
+    /// A header that must occur once.
     pub fn header(&self, name: &str) -> &str {
         let all = self.all(name);
         assert_eq!(all.len(), 1, "{name}: {self:?}");
@@ -52,7 +52,7 @@ impl Reply {
         self.json()["error"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// Without the headers that differ from second to second, and from request to request.
+    /// The answer without headers that change with time or with each request.
     pub fn without_date(mut self) -> Self {
         self.headers.retain(|(name, _)| !["date", "x-request-id"].contains(&name.to_ascii_lowercase().as_str()));
         self
@@ -70,7 +70,7 @@ impl Wire {
         Self { reader: BufReader::new(stream) }
     }
 
-    /// Writes bytes as they are. The gate may have closed the connection already.
+    /// Writes bytes unchanged. The gate may have closed the connection already.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.reader.get_mut().write_all(bytes.as_ref());
     }
@@ -91,7 +91,7 @@ impl Wire {
         self.try_reply(true).expect("the gate closed the connection without an answer")
     }
 
-    /// The head of the next answer, and nothing of its body.
+    /// The head of the next answer, without reading its body.
     pub fn reply_head(&mut self) -> Reply {
         self.read_head().expect("the gate closed the connection without an answer")
     }
@@ -107,7 +107,7 @@ impl Wire {
         chunk
     }
 
-    /// All that comes until the gate closes the connection.
+    /// All bytes until the gate closes the connection.
     pub fn rest(&mut self) -> String {
         let mut rest = Vec::new();
         match self.reader.read_to_end(&mut rest) {
@@ -151,7 +151,7 @@ impl Wire {
 
     fn line(&mut self) -> Option<String> {
         let mut line = Vec::new();
-        // A reset is an end, too; a hang is not.
+        // A reset also ends the connection; a hang does not.
         match self.reader.read_until(b'\n', &mut line) {
             Ok(0) => None,
             Ok(_) => Some(String::from_utf8_lossy(&line).trim_end_matches("\r\n").to_owned()),
@@ -160,7 +160,7 @@ impl Wire {
         }
     }
 
-    /// Did the gate close the connection, with nothing more on it?
+    /// Did the gate close the connection without sending more?
     pub fn is_closed(&mut self) -> bool {
         self.line().is_none()
     }

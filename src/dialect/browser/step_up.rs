@@ -35,8 +35,8 @@ pub(crate) struct AskedLogin {
 }
 
 impl AskedLogin {
-    /// What the policy of a route asks for. The `acr_values` of a decision point replace those of the route, which the
-    /// session has.
+    /// The demands of a route's policy. The `acr_values` of a decision point replace those of the route, which the
+    /// session already meets.
     pub(crate) fn of_route(step_up: Option<&StepUp>, acr_values: Option<&str>) -> Self {
         let of_route = || step_up.map(|step_up| step_up.acr.join(" ")).unwrap_or_default();
         Self {

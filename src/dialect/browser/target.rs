@@ -47,7 +47,7 @@ impl LoginTargets {
         if to.len() > LONGEST || !to.bytes().all(|byte| matches!(byte, 0x21..=0x7e) && byte != b'\\') {
             return LoginTarget::ROOT;
         }
-        // `location.href` of a page of ours.
+        // `location.href` of a page of this gate.
         let to = to.strip_prefix(&*self.origin).filter(|path| path.starts_with('/')).unwrap_or(to);
         if self.is_own(to) {
             LoginTarget::Own(to)

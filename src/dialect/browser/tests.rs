@@ -1,4 +1,4 @@
-//! What a browser sends, and the words that it gets, without an engine.
+//! Requests of a browser, and their replies, without an engine.
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;

@@ -185,7 +185,7 @@ impl Words {
             Class::UnknownHost => said(
                 StatusCode::MISDIRECTED_REQUEST,
                 "unknown_host",
-                "this host has no login; use that of the public URL",
+                "this host has no login; use the login of the public URL",
             ),
             Class::WrongMethod => {
                 said(StatusCode::METHOD_NOT_ALLOWED, "invalid_request", "the method is not served here")

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-#[expect(missing_docs, reason = "generated; what it means is said in the .proto")]
+#[expect(missing_docs, reason = "generated; the .proto has the meaning")]
 mod generated {
     include!("../../../proto/generated/user_api.v1.rs");
 }

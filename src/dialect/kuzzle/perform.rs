@@ -35,7 +35,7 @@ pub(super) enum Cookie {
     Clear,
 }
 
-/// What an action needs.
+/// The way to carry out an action.
 enum ActionPlan {
     /// The result, which is known without the engine.
     Now(Value),

@@ -6,18 +6,18 @@ use rotogate_core::denial::Denial;
 use super::form::Form;
 use crate::dialect::{Command, ExchangeRequest};
 
-/// The type of token that the gate issues, and accepts.
+/// The type of the tokens that the gate issues and accepts.
 pub(super) const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 /// The type of a transaction token (draft-ietf-oauth-transaction-tokens).
 pub(super) const TRANSACTION_TOKEN: &str = "urn:ietf:params:oauth:token-type:txn_token";
-/// The other name of it: an access token of ours is a JWT.
+/// The other name of that type: an access token of this gate is a JWT.
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
 // Requirement D1.
 pub(super) fn read(form: &Form, client: PresentedClient) -> Result<Command, Denial> {
     let subject = form.secret("subject_token").ok_or(Denial::MalformedRequest("subject_token is missing"))?;
     if !form.get("subject_token_type").is_some_and(is_taken) {
-        return Err(Denial::MalformedRequest("subject_token_type must be that of an access token"));
+        return Err(Denial::MalformedRequest("subject_token_type must be the type of an access token"));
     }
     let actor = form.secret("actor_token");
     if form.get("actor_token_type").map(is_taken) != actor.as_ref().map(|_| true) {
@@ -28,7 +28,7 @@ pub(super) fn read(form: &Form, client: PresentedClient) -> Result<Command, Deni
         Some(TRANSACTION_TOKEN) => true,
         Some(_) => {
             return Err(Denial::MalformedRequest(
-                "requested_token_type must be that of an access token or a transaction token",
+                "requested_token_type must be the type of an access token or a transaction token",
             ));
         }
     };

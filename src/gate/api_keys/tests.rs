@@ -231,7 +231,7 @@ async fn k6_a_key_is_refused_wherever_it_is_not_meant() {
         ("/step-up", vec![("x-api-key", &*text)], 401),
         ("/elsewhere", vec![("x-api-key", &*text)], 401),
         ("/write", vec![("x-api-key", &*text)], 200),
-        // It decides alone beside a session cookie.
+        // The key takes precedence over a session cookie.
         ("/sessions", vec![("x-api-key", &*text), (COOKIE.as_str(), "__Host-Http-rg=whatever")], 200),
     ] {
         let reply = world.send(target, &pairs).await;

@@ -146,8 +146,9 @@ enum Trusted {
     All,
 }
 
-/// The sent headers that the upstream must not see, because they imitate a header of ours, or because other neighbours
-/// state facts in them. The judged head no longer has them. Also contains the form of the answer, which removes them.
+/// The sent headers that the upstream must not see, because they imitate a header of this gate, or because other
+/// neighbours state facts in them. The judged head no longer has them. Also contains the form of the answer, which
+/// removes them.
 #[derive(Clone, Debug, Default)]
 struct Disguises {
     names: Vec<HeaderName>,
@@ -241,8 +242,8 @@ impl Authorizer {
     /// the question.
     ///
     /// # Errors
-    /// The peer is not trusted, a fact is missing, repeated or malformed, or a header imitates a header of ours. After
-    /// an error the question is unchanged.
+    /// The peer is not trusted, a fact is missing, repeated or malformed, or a header imitates a header of this gate.
+    /// After an error the question is unchanged.
     pub fn head(&self, question: &mut Parts) -> Result<Parts, Denial> {
         self.admits(question.extensions.get::<Peer>())?;
         if !headers::is_framed_once(&question.headers) {
@@ -278,7 +279,7 @@ impl Authorizer {
     /// The headers of a question that do not belong to the request in question.
     ///
     /// # Errors
-    /// A header imitates a header of ours, and the neighbour cannot remove it.
+    /// A header imitates a header of this gate, and the neighbour cannot remove it.
     fn marked(&self, headers: &HeaderMap, form: QuestionForm) -> Result<Marked, Denial> {
         let of_the_question: Vec<_> =
             headers.keys().filter(|name| facts::is_no_header_of_the_request(name)).cloned().collect();

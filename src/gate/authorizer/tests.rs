@@ -276,7 +276,7 @@ async fn n11_n12_each_neighbour_gets_a_status_that_it_can_hand_on() {
             assert_eq!(stated.status().as_u16(), if is_nginx { 403 } else { real }, "{neighbour:?}");
             assert_eq!(stated.headers()[&answer::STATUS], real.to_string().as_str());
         }
-        // A gRPC status is a 200 to everybody else, and a 200 is a permit here.
+        // A gRPC status has the HTTP status 200, which would be a permit here.
         let passing = rotogate_core::refusal::denied_grpc(Denial::NoCredential);
         assert_eq!(answer::stated(neighbour, passing).status(), 503, "{neighbour:?}");
         let target = [("x-forwarded-uri", "/private"), ("x-original-url", "https://gate.test/private")];

@@ -147,8 +147,8 @@ impl Inner {
     }
 }
 
-/// The cookie that a request from this address presents. A cookie that no key of ours made is ignored, and counts as
-/// forged.
+/// The cookie that a request from this address presents. A cookie that no key of this gate made is ignored, and counts
+/// as forged.
 // Requirement B3.
 pub(in crate::gate) fn presented(
     gate: &Inner,

@@ -42,7 +42,7 @@ pub(in crate::gate) struct Transaction {
     pub(in crate::gate) nonce: String,
     #[serde(rename = "v")]
     pub(in crate::gate) verifier: String,
-    /// Where the login leads.
+    /// The page after the login.
     #[serde(rename = "t")]
     pub(in crate::gate) to: String,
     /// The login that a route asks for.

@@ -42,7 +42,7 @@ struct World {
     suspended: Arc<AtomicBool>,
 }
 
-/// What the service behind the gate received.
+/// The request that the service behind the gate received.
 #[derive(Clone)]
 struct Received {
     headers: HeaderMap,
@@ -268,7 +268,7 @@ async fn b12_b18_an_ended_session_is_401_at_the_next_request_and_its_cookie_is_c
             assert_eq!(reply.headers().get_all(SET_COOKIE).iter().collect::<Vec<_>>(), [CLEARED]);
             assert_eq!(reply.headers()[WWW_AUTHENTICATE], "Bearer");
         }
-        // On an optional route such a cookie is none, whatever the route says of bad tokens.
+        // An optional route ignores such a cookie, whatever the route says about bad tokens.
         for path in ["/optional", "/lax"] {
             assert_eq!(subject(&world.get(path, &[("cookie", &cookie)]).await), None);
         }
@@ -382,7 +382,7 @@ async fn b21_a_request_of_another_page_is_refused_before_anything_is_looked_up()
         for (method, path) in [("POST", "/both"), ("GET", "/both"), ("POST", "/optional"), ("DELETE", "/alone")] {
             assert_eq!(world.send(method, path, &foreign).await.status(), StatusCode::FORBIDDEN, "{method} {path}");
         }
-        // A bad credential is none here. The page could have sent the request without the cookie.
+        // A bad credential counts as missing here. The page could have sent the request without the cookie.
         assert_eq!(subject(&world.send("DELETE", "/lax", &foreign).await), None);
     }
     assert_eq!(world.record(&begun).await.revision, 1);

@@ -25,7 +25,7 @@ pub(super) fn issuer(issuer: &str, plain: bool) -> Result<(), BuildError> {
     match uri.scheme_str() {
         Some("https") => Ok(()),
         Some("http") if plain || is_loopback(&host) => Ok(()),
-        Some("http") => refuse("plain http is for loopback only; `dangerous_plain_issuer()` accepts it all the same"),
+        Some("http") => refuse("plain http is for loopback only; `dangerous_plain_issuer()` accepts it nevertheless"),
         Some(_) | None => refuse("its scheme is not https"),
     }
 }
@@ -76,7 +76,8 @@ pub(super) fn clients(clients: &[Client], endpoints: &[Endpoint], has_records: b
         if client.keys.is_some() && !has_records {
             return refuse(
                 &client.id,
-                "its assertions count once, and need a store for those that are used: call `.relay_store(…)` (feature `relay`)",
+                "each of its assertions counts once, so the gate needs a store for used assertions: call \
+                 `.relay_store(…)` (feature `relay`)",
             );
         }
         if !client.is_confidential() && client.may(Grant::ClientCredentials) {
@@ -85,7 +86,7 @@ pub(super) fn clients(clients: &[Client], endpoints: &[Endpoint], has_records: b
     }
     let named = endpoints.iter().flat_map(Endpoint::named_clients);
     match named.into_iter().find(|client| !known.contains(client)) {
-        Some(client) => refuse(client, "an endpoint names it, but it is not registered: call `.client(…)`"),
+        Some(client) => refuse(client, "an endpoint names this client, which is not registered: call `.client(…)`"),
         None => Ok(()),
     }
 }
@@ -94,8 +95,8 @@ pub(super) fn clients(clients: &[Client], endpoints: &[Endpoint], has_records: b
 pub(super) fn global_revocations(endpoints: &[Endpoint], has_records: bool) -> Result<(), BuildError> {
     match Endpoint::paths(endpoints, global_revocation::NAME).next() {
         Some(path) if !has_records => {
-            const WHY: &str =
-                "its requests count once, and need a store for used ones: call `.relay_store(…)` (feature `relay`)";
+            const WHY: &str = "each of its requests counts once, so the gate needs a store for used requests: call \
+                               `.relay_store(…)` (feature `relay`)";
             Err(EndpointError::new(global_revocation::NAME, path, WHY).into())
         }
         Some(_) | None => Ok(()),

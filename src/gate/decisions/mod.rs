@@ -204,7 +204,7 @@ impl Inner {
                 Ok(PolicyDecision::StepUp(acr)) => {
                     let challenge = format!("Bearer error=\"insufficient_user_authentication\", acr_values=\"{acr}\"");
                     if let Ok(challenge) = HeaderValue::try_from(challenge) {
-                        // Another login gives no more to a caller who has the wanted `acr`.
+                        // A caller who has the demanded `acr` gains nothing by another login.
                         let has_it = one.caller.token().acr().is_some_and(|has| acr.split(' ').any(|acr| acr == has));
                         extensions.insert(ClaimsChallenge { challenge, acr_values: (!has_it).then_some(acr) });
                     }
@@ -216,7 +216,7 @@ impl Inner {
         Ok(permitted)
     }
 
-    /// Has the decisions of a call (MCP) made whose body is judged.
+    /// Obtains the decisions for a call (MCP) whose body has been judged.
     ///
     /// # Errors
     /// The refusal.
@@ -229,7 +229,7 @@ impl Inner {
         self.decided(permitted, &mut parts.extensions).await
     }
 
-    /// Has the proof of a permitted request counted, and the decisions made that it owes.
+    /// Counts the proof of a permitted request, and obtains the decisions that the permit owes.
     ///
     /// # Errors
     /// The refusal.

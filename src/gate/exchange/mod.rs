@@ -195,7 +195,7 @@ pub(in crate::gate) fn token_for_upstream(
 }
 
 impl Exchanges {
-    /// What the table has.
+    /// The kept answer, and whether it is due for renewal.
     fn find(&self, key: &EntryKey, now: Timestamp) -> Option<(ExchangeAnswer, bool)> {
         let state = self.state.lock();
         state.table.find(key, now).map(|entry| (entry.answer.clone(), now >= entry.renew_from))

@@ -24,7 +24,7 @@ pub(super) struct Table<C> {
     bytes: usize,
 }
 
-/// What a provider answered.
+/// The answer of a provider.
 pub(super) struct Entry<C> {
     pub(super) answer: Result<HeaderValue, ExchangeRefusal>,
     /// The time from which the entry is renewed in the background while it is still used.

@@ -29,7 +29,7 @@ use rotogate_core::route::{Auth, BadCredential, Match, Route, RoutePolicy, admit
 use rotogate_core::rule::Rule;
 use rotogate_core::token::observer::Observer;
 
-/// Where a request goes.
+/// The destination of a request.
 pub(in crate::gate) enum Admission {
     /// The request goes to the service, with the permit of its route's policy.
     In(Permitted),
@@ -45,7 +45,7 @@ pub(in crate::gate) enum Admission {
     WrongMethod(Reply),
 }
 
-/// What happens to a request whose path matches one of our endpoints (step 3).
+/// The treatment of a request whose path matches one of our endpoints (step 3).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::gate) enum EndpointMatch {
     /// The endpoint serves the request.

@@ -37,9 +37,9 @@ pub(in crate::gate) fn check(own: &NodeRow, others: &[NodeSeen], now: Timestamp)
         return Ok(());
     }
     Err(format!(
-        "the keys of this gate are more than one step of a roll (a key added, promoted or retired) from those of gates of \
-         the store that run: {}. Copy the key folder of a gate that has the right keys to the others, the keys before \
-         keyring.toml, and start again. A gate that ended counts for {} s",
+        "the keys of this gate are more than one step of a roll (a key added, promoted or retired) away from the keys \
+         of running gates of the store: {}. Copy the key folder of a gate that has the right keys to the others, the \
+         keys before keyring.toml, and start again. A gate that ended counts for {} s",
         apart.join("; "),
         RUNS_FOR.as_secs()
     ))

@@ -201,7 +201,7 @@ fn b20_row_6_an_old_browser_sends_neither_and_passes_with_a_safe_method() {
     for method in SAFE {
         assert!(by_session(method, &[]), "{method}");
         assert!(by_session(method, &[("accept", "text/html"), ("referer", "https://evil.example/")]));
-        // What no row admits.
+        // Requests that no row admits.
         for refused in [&[FOREIGN][..], &[("sec-fetch-mode", "cors")], &[("sec-fetch-dest", "image")], &[NULL]] {
             assert!(!by_session(method, refused), "{method} {refused:?}");
         }

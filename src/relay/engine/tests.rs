@@ -24,13 +24,13 @@ mod model;
 mod presenters;
 mod steps;
 
-/// What the provider does with a request.
+/// The provider's treatment of a request.
 #[derive(Clone)]
 enum Step {
     Reply(ProviderReply),
     NotSent,
     Lost,
-    /// It never replies.
+    /// The provider never replies.
     Silent,
 }
 
@@ -46,7 +46,7 @@ struct Scripted {
     revocation: Mutex<Option<Step>>,
 }
 
-/// What happened, in order.
+/// The events, in order.
 #[derive(Clone, Default)]
 struct Events(Arc<Mutex<Vec<String>>>);
 
@@ -328,7 +328,7 @@ fn presented(token: &str) -> Presented {
 }
 
 impl Relay {
-    /// Lets other tasks run until no exchange is under way. What is left behind makes this hang.
+    /// Lets other tasks run until no exchange is in flight. A leftover exchange makes this hang.
     async fn finished(&self) {
         while !self.core.flights.is_empty() {
             tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! An LDAP server that answers as a test wants, and remembers what it was asked.
+//! An LDAP server that answers as a test wants, and records the requests.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -87,7 +87,7 @@ impl Asked {
     }
 }
 
-/// What to answer: protocol operations, or `None` for nothing at all.
+/// The answer: protocol operations, or `None` for no answer.
 type Script = dyn Fn(&Asked) -> Option<Vec<Vec<u8>>> + Send + Sync;
 
 struct Liar {
@@ -116,7 +116,7 @@ impl Liar {
         *self.script.lock().unwrap() = Arc::new(script);
     }
 
-    /// What it was asked since the last call.
+    /// The requests since the last call.
     fn asked(&self) -> Vec<Asked> {
         std::mem::take(&mut *self.asked.lock().unwrap())
     }
@@ -125,7 +125,7 @@ impl Liar {
         self.gate_with("")
     }
 
-    /// With a bound on wrong passwords that a test reaches.
+    /// A configuration with a bound on wrong passwords that a test reaches.
     fn gate_with_limit(&self) -> (Place, Gate) {
         let place = self.place("");
         let text = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
@@ -281,7 +281,7 @@ async fn i22_no_lie_of_the_server_is_a_verdict() {
         ("a result for a bind", Box::new(search(vec![bound(0)]))),
     ];
     for (lie, script) in lies {
-        // A gate of its own: several faults in a row would open the circuit.
+        // A separate gate, because consecutive faults would open the circuit.
         let (_place, gate) = liar.gate();
         liar.says(honest);
         let held = gate.log_in("demo", PASSWORD).await.tokens();
@@ -298,7 +298,7 @@ async fn i22_no_lie_of_the_server_is_a_verdict() {
     }
 }
 
-/// A user in these groups, each of which is called after its number.
+/// A user in these groups, each named by its number.
 fn with_groups(attribute: &'static str, groups: Vec<Vec<u8>>) -> impl Fn(&Asked) -> Option<Vec<Vec<u8>>> {
     move |asked| {
         if asked.operation != SEARCH {
@@ -462,7 +462,7 @@ async fn i63_a_disabled_user_is_answered_as_nobody_and_takes_as_many_guesses_wha
         let answers = [gate.log_in("demo", PASSWORD).await, gate.log_in("nobody", PASSWORD).await];
         let told = answers.map(|answer| (answer.status, answer.error()));
         assert_eq!(told[0], told[1], "{code}");
-        // One was taken already.
+        // One attempt was counted already.
         assert_eq!(guesses(&gate, ["demo", "nobody"]).await, [4; 2], "{code}");
     }
 }
@@ -506,7 +506,7 @@ async fn i25_a_directory_that_hangs_delays_no_request_that_does_not_need_it() {
         let request = http::Request::post(url).header("content-type", "application/x-www-form-urlencoded");
         logins.push(tokio::spawn(support::send(request.body(body.into()).unwrap())));
     }
-    // All the connections that search are held by logins that wait.
+    // Waiting logins hold all connections for searches.
     support::until("the directory is asked", async || liar.asked.lock().unwrap().len() > 8).await;
     let mut done = 0;
     while !logins.iter().all(tokio::task::JoinHandle::is_finished) {

@@ -1,5 +1,5 @@
-//! What stands between the SDK and the gate: it passes on what either says, loses a reply when it is asked to, and makes
-//! the gate seem faulty. Or there is no gate behind it, and it plays again what one said in an earlier run.
+//! A proxy between the SDK and the gate. It forwards messages, drops a reply on request, and can make the gate seem
+//! faulty. Without a gate behind it, it replays the answers of an earlier run.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -24,11 +24,11 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use super::World;
 use support::try_send;
 
-/// What the gate does wrong, as far as a client can see.
+/// A fault of the gate that a client can see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     None,
-    /// The old token lives on after an exchange. The gate's own doing, by its configuration.
+    /// The old token remains valid after an exchange. The gate's configuration causes this fault.
     OldTokenIsKept,
     /// The same token again is refused: a lost reply costs the login.
     ReplayIsRefused,
@@ -44,7 +44,7 @@ pub(crate) enum Fault {
 
 const INVALID: &str = "security.token.invalid";
 
-/// What a gate said, by what it was asked for.
+/// The answers of a gate, by request.
 pub(crate) type Recording = HashMap<String, VecDeque<Value>>;
 
 /// The server that answers.
@@ -53,7 +53,7 @@ pub(crate) enum Behind {
     Recording(Recording),
 }
 
-/// What it remembers.
+/// The state of the proxy.
 pub(crate) struct Between {
     pub(crate) behind: Behind,
     pub(crate) fault: Fault,
@@ -132,7 +132,7 @@ impl Between {
         }
     }
 
-    /// What was said to this once.
+    /// The recorded answer to this request.
     fn recorded(&mut self, key: &str) -> Option<Value> {
         match &mut self.behind {
             Behind::Gate(_) => None,
@@ -198,7 +198,7 @@ async fn open(
         let (Ok(client), Ok(gate)) = (client.await, gate.await) else { return };
         let (mut from_client, mut to_client) = tokio::io::split(TokioIo::new(client));
         let (mut from_gate, mut to_gate) = tokio::io::split(TokioIo::new(gate));
-        // Whichever ends, ends both.
+        // The end of one side ends both.
         tokio::select! {
             _ = tokio::io::copy(&mut from_client, &mut to_gate) => {}
             _ = carry(&world, &mut from_gate, &mut to_client) => {}

@@ -1,4 +1,4 @@
-//! The attacks: each takes as much as it can get of one resource, and retries at a bounded rate.
+//! The attacks: each uses as much as possible of one resource, and retries at a bounded rate.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,20 +11,20 @@ use super::others::connect;
 use support::Gate;
 use support::frames::{END_HEADERS, END_STREAM, HEADERS, SETTINGS, frame};
 
-/// How often each client of an attack retries.
+/// The rate at which each client of an attack retries.
 const AGAIN: Duration = Duration::from_millis(100);
 /// Longer than an attack lasts.
 const LONG: Duration = Duration::from_secs(600);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// The gate, and what the attackers have of it.
+/// The gate, and the tokens of the attackers.
 pub(super) struct Target {
     gate: SocketAddr,
     /// Tokens of mallory, a user with a normal login.
     good: String,
-    /// Authentic, and revoked.
+    /// Authentic, revoked tokens.
     revoked: String,
-    /// Of several users.
+    /// Tokens of several users.
     many: Vec<String>,
 }
 
@@ -43,12 +43,12 @@ impl Target {
     }
 }
 
-/// What is attacked. The numbers are those of the review.
+/// The kinds of attacks. The numbers are those of the review.
 #[derive(Clone, Copy)]
 pub(super) enum Attack {
     /// 1: streams of gRPC health that end only with their connection.
     Watch,
-    /// 2: bodies of the token endpoint that never come.
+    /// 2: requests to the token endpoint whose bodies never arrive.
     Bodies,
     /// 2b: WebSockets without a valid token, with a message that never ends.
     Sockets,
@@ -56,17 +56,17 @@ pub(super) enum Attack {
     Logins,
     /// 13: envelopes of 1 MiB without a token.
     Envelopes,
-    /// A5: tokens whose signature is false.
+    /// A5: tokens with a bad signature.
     Forged,
-    /// 15: tokens whose signature holds and that are refused.
+    /// 15: refused tokens with a good signature.
     Revoked,
-    /// 16c: one token, and as many requests as it gets to an upstream that does not answer.
+    /// 16c: one token, with as many requests as possible to an upstream that does not answer.
     Caller,
     /// A slow upstream behind a public route, from one address.
     Upstream,
-    /// One token, and as many slow requests as it gets to the upstream of the others.
+    /// One token, with as many slow requests as possible to the upstream of the others.
     SlowCaller,
-    /// The same with tokens of many users from one address.
+    /// As above, with tokens of many users from one address.
     SlowAddress,
 }
 
@@ -118,7 +118,7 @@ impl Attack {
         }
     }
 
-    /// The last byte but one of the addresses of its clients: those of attacks never share one.
+    /// The third byte of the addresses of its clients, which differs between attacks.
     const fn network(self) -> u8 {
         match self {
             Self::Watch => 60,
@@ -135,7 +135,7 @@ impl Attack {
         }
     }
 
-    /// How many clients there are, and from how many addresses.
+    /// The number of clients, and of their addresses.
     const fn clients(self) -> (usize, u8) {
         match self {
             Self::Watch | Self::Bodies | Self::Envelopes | Self::Forged | Self::Revoked | Self::SlowAddress => (20, 1),
@@ -152,7 +152,7 @@ impl Attack {
             let (target, from) = (Arc::clone(target), [127, 0, self.network(), last]);
             running.spawn(async move {
                 loop {
-                    // Whatever comes of it: the next one follows.
+                    // The next attempt follows whatever the result.
                     let _ = self.once(from, client, &target).await;
                     tokio::time::sleep(AGAIN).await;
                 }
@@ -214,7 +214,7 @@ impl Attack {
             Self::Forged => {
                 for n in 0..10 {
                     let (signed, signature) = target.good.rsplit_once('.').unwrap_or_default();
-                    // Another signature each time, of the right length.
+                    // A different signature at each call, of the right length.
                     let forged = format!("{signed}.{:0>width$}", client * 1000 + n, width = signature.len());
                     stream.write_all(&request("GET", "/private", "", Some(&forged), b"")).await?;
                     answer(&mut stream).await?;
@@ -272,7 +272,7 @@ fn post(path: &str, fields: &[(&str, &str)]) -> Vec<u8> {
     block
 }
 
-/// A hundred of these requests on a connection of HTTP/2, each with this body, or with one that never comes.
+/// A hundred of these requests on an HTTP/2 connection, each with this body, or with a body that never arrives.
 fn streams(block: &[u8], body: Option<&[u8]>) -> Vec<u8> {
     let mut bytes = PREFACE.to_vec();
     bytes.extend(frame(SETTINGS, 0, 0, &[]));
@@ -290,7 +290,7 @@ fn streams(block: &[u8], body: Option<&[u8]>) -> Vec<u8> {
     bytes
 }
 
-/// Takes whatever comes until the other side has enough of it.
+/// Reads until the gate closes the connection.
 async fn drain(stream: &mut tokio::net::TcpStream) -> std::io::Result<()> {
     let mut buffer = vec![0; 4096];
     let taken = async {
@@ -300,7 +300,7 @@ async fn drain(stream: &mut tokio::net::TcpStream) -> std::io::Result<()> {
     tokio::time::timeout(LONG, taken).await.unwrap_or(Ok(()))
 }
 
-/// Takes the head of an answer, and whatever came with it.
+/// Reads the head of an answer, and the bytes that arrived with it.
 async fn answer(stream: &mut tokio::net::TcpStream) -> std::io::Result<()> {
     let mut buffer = vec![0; 16 * 1024];
     match stream.read(&mut buffer).await? {

@@ -1,4 +1,4 @@
-//! Clients that have nothing to do with the attack.
+//! Clients that do not attack.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use support::keep_secret;
 
-/// Far longer than any client waits: only a hang reaches it.
+/// A time limit that only a hang reaches.
 const PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -44,7 +44,7 @@ pub(super) async fn hanging() -> SocketAddr {
     address
 }
 
-/// One that asks from its own address, as its own user.
+/// A client with its own address and its own user.
 pub(super) struct Client {
     from: [u8; 4],
     gate: SocketAddr,
@@ -141,7 +141,7 @@ impl Client {
         }
     }
 
-    /// Mostly reads; now and then what an SDK does besides.
+    /// Mostly reads, and sometimes the other requests of an SDK.
     async fn ask(&mut self) -> (&'static str, Came) {
         self.asked += 1;
         match self.asked % 200 {
@@ -152,7 +152,7 @@ impl Client {
     }
 }
 
-/// What the others saw.
+/// The observations of the other clients.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     reads: Vec<Duration>,
@@ -161,13 +161,13 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// The part that got the right answer.
+    /// The part of requests with the right answer.
     pub(super) fn right(&self) -> f64 {
         let wrong: usize = self.wrong.values().sum();
         self.right as f64 / (self.right + wrong).max(1) as f64
     }
 
-    /// Of reads: logins and refreshes cost what they cost.
+    /// The latency of reads, because logins and refreshes take longer in any case.
     pub(super) fn p99(&self) -> Duration {
         let mut reads = self.reads.clone();
         reads.sort_unstable();
@@ -190,7 +190,7 @@ impl fmt::Display for Seen {
     }
 }
 
-/// The others at work.
+/// The other clients while they send requests.
 pub(super) struct Others {
     tasks: JoinSet<(Seen, Client)>,
     ending: Arc<AtomicBool>,
@@ -226,7 +226,7 @@ impl Others {
         Self { tasks, ending, answers }
     }
 
-    /// How many answers came so far, right or wrong.
+    /// The number of answers so far, right or wrong.
     pub(super) fn answers(&self) -> usize {
         self.answers.load(Ordering::Relaxed)
     }

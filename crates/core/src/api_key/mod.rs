@@ -30,7 +30,7 @@ pub use text::KeyPrefix;
 pub struct ApiKey {
     /// The first twelve characters behind the prefix.
     pub id: Box<str>,
-    /// What its owner calls it.
+    /// The name that the owner gave the key.
     pub name: Box<str>,
     /// The `sub` of the owner: a user, or `client:` and the id of a client.
     pub subject: Box<str>,
@@ -100,7 +100,7 @@ pub struct NewApiKey {
     pub scopes: Option<Scope>,
     /// The only audience of the key; `None` for the gate's audience.
     pub audience: Option<String>,
-    /// Where it is good.
+    /// The networks from which the key is accepted.
     pub networks: Vec<IpNet>,
     /// The lifetime of the key; `None` for 90 days, or for the maximum if it is shorter.
     pub lifetime: Option<Duration>,

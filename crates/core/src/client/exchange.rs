@@ -1,4 +1,4 @@
-//! Which tokens a client may exchange (RFC 8693), and for what.
+//! The tokens that a client may exchange (RFC 8693), and the tokens that it may get.
 
 use crate::denial::Denial;
 use crate::session::Scope;
@@ -33,7 +33,7 @@ pub struct ExchangeRules {
     pub scopes: Option<Scope>,
     /// The most actors in a new token, including the client itself.
     pub depth: usize,
-    /// The trust domain whose transaction tokens it may get.
+    /// The trust domain whose transaction tokens the client may get.
     pub trust_domain: Option<Box<str>>,
 }
 
@@ -84,7 +84,7 @@ impl ExchangeRules {
         found.cloned().ok_or(Denial::InvalidTarget)
     }
 
-    /// The trust domain of a transaction token: the one that is asked for, byte for byte, or the only one.
+    /// The trust domain of a transaction token: the requested one, compared byte for byte, or the only permitted one.
     ///
     /// # Errors
     /// [`Denial::InvalidTarget`].
@@ -93,7 +93,7 @@ impl ExchangeRules {
         if asked.is_none_or(|asked| asked == domain) { Ok(domain) } else { Err(Denial::InvalidTarget) }
     }
 
-    /// The scope of the new token. It never is wider than that of the exchanged one.
+    /// The scope of the new token, which is never wider than the scope of the exchanged token.
     ///
     /// # Errors
     /// [`Denial::InvalidScope`].

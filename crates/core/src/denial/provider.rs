@@ -5,8 +5,8 @@
 /// ```
 /// use rotogate::denial::{Denial, ProviderFlaw};
 ///
-/// let denial = Denial::ProviderLogin(ProviderFlaw::IdToken("nonce is not that of this login"));
-/// assert_eq!((denial.reason(), denial.detail()), ("provider_login", Some("nonce is not that of this login")));
+/// let denial = Denial::ProviderLogin(ProviderFlaw::IdToken("nonce is not the nonce of this login"));
+/// assert_eq!((denial.reason(), denial.detail()), ("provider_login", Some("nonce is not the nonce of this login")));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

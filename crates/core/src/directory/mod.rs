@@ -218,7 +218,7 @@ impl<'a> LoginRequest<'a> {
     }
 }
 
-/// The users of ours that another issuer names.
+/// The users of this gate that another issuer names.
 ///
 /// ```
 /// use rotogate::directory::{NamedUsers, User};

@@ -24,7 +24,7 @@ pub(crate) fn issue(keys: &RefreshKeys, now: Timestamp) -> Option<String> {
     Some(URL_SAFE_NO_PAD.encode([&time[..], &tag].concat()))
 }
 
-/// The issue time of a nonce of ours that is still good. `None` for any other text.
+/// The issue time of a nonce of this gate that is still good. `None` for any other text.
 pub(crate) fn issued_at(keys: &RefreshKeys, nonce: &str, now: Timestamp, leeway: Duration) -> Option<Timestamp> {
     let bytes: [u8; TIME + TAG] = URL_SAFE_NO_PAD.decode(nonce).ok()?.try_into().ok()?;
     let (time, tag) = bytes.split_first_chunk::<TIME>()?;

@@ -366,7 +366,7 @@ fn n33_the_memory_is_bounded_fails_closed_and_one_key_has_a_share() {
     }
     assert_eq!(memory.record(&of(0, MOST, NOW), NOW), Err(NotRecorded::KeyIsFull));
     assert_eq!(memory.record(&of(0, 1, NOW), NOW), Err(NotRecorded::Seen), "it forgets none");
-    // Other keys fill the rest. Then no proof is recorded, and none is forgotten.
+    // Other keys fill the rest. Then no further proof is recorded, and no recorded proof is forgotten.
     for key in 1..=MOST - MOST / SHARE {
         assert_eq!(memory.record(&of(key, 0, NOW), NOW), Ok(()));
     }

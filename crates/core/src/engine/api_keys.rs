@@ -88,7 +88,7 @@ pub struct ApiKeys {
     settings: ApiKeySettings,
     store: Arc<dyn RelayStore>,
     uses: Mutex<HashMap<Box<str>, KeyUses>>,
-    /// What stands in for the record of an unknown key, and the secret that it was sealed under.
+    /// The record that replaces the missing record of an unknown key, and the secret of its seal.
     stand_in: Mutex<Option<(u8, RelayRecord)>>,
     counts: [AtomicU64; KeyEvent::ALL.len()],
 }
@@ -171,7 +171,7 @@ impl ApiKeys {
         Ok(ReadKey { access_token, key, read_again })
     }
 
-    /// The record that is opened for a key that has none.
+    /// The record that is opened for an unknown key.
     fn stand_in_for_unknown(&self, engine: &Engine) -> Result<RelayRecord, StoreError> {
         let kid = engine.keyring().refresh_keys().current();
         let mut kept = self.stand_in.lock();
@@ -185,7 +185,7 @@ impl ApiKeys {
         Ok(row)
     }
 
-    /// What the owner of a key has now.
+    /// The owner's present rights.
     // Requirement K5.
     async fn owner(
         &self,

@@ -170,7 +170,7 @@ pub struct BrowserToken {
     pub at_provider: Option<Box<VouchedBy>>,
     /// The key of the session's cookies and the time of the binding, if the session is bound to a device.
     pub device: Option<(u8, Timestamp)>,
-    /// What that provider says.
+    /// The answer of that provider.
     pub provider: Option<ProviderTerms>,
 }
 
@@ -237,7 +237,7 @@ impl Engine {
         Ok(BrowserLogin { cookie, session, user, presented_ends_in })
     }
 
-    /// The session cookie in a text; `None` if no key of ours made it. Reads no store.
+    /// The session cookie in a text; `None` if no key of this gate made it. Reads no store.
     pub fn session_cookie(&self, value: &str) -> Option<SessionCookie> {
         SessionCookie::authenticate(self.keyring().refresh_keys(), value)
     }

@@ -16,7 +16,7 @@ const PAGE: usize = 1000;
 /// How many entries are resolved at once.
 const ENTRIES: usize = 64;
 
-/// What ended.
+/// The end of a session, or of all sessions of a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End {
     /// The user.

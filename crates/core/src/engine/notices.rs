@@ -150,8 +150,8 @@ impl Engine {
         }
     }
 
-    /// The subject of ours that a request for global revocation concerns, besides the users of its issuer, if there is
-    /// one.
+    /// The subject of this gate that a request for global revocation concerns, besides the users of its issuer, if
+    /// there is one.
     ///
     /// # Errors
     /// [`Denial::RefusedEvent`] if a name does not name exactly one user; a fault of the directory, which decided

@@ -94,8 +94,8 @@ impl Engine {
             tracing::error!(
                 revocations,
                 sessions,
-                "the store has lost writes: this gate has written back what was missing; no token is minted until the others \
-                 have, too"
+                "the store has lost writes: this gate has written back what was missing; no token is minted until the \
+                 other gates have written back, too"
             );
         }
         self.restoring.phase.store(WAITING, Ordering::Release);

@@ -154,7 +154,7 @@ impl Engine {
                 None => Ok(()),
             };
         }
-        // Every token of ours has a session or a jti.
+        // Every token of this gate has a session or a jti.
         let target = own.revocable().ok_or(Denial::UnusableCredential)?;
         let until = token.expires.plus(self.leeway);
         self.revoke(Revocation { target, effect: Effect::Gone, until }, RevokedBecause::Logout).await.map(drop)

@@ -87,7 +87,7 @@ mod lists {
         adopted: Timestamp,
         /// The sessions that are still to be scanned: the sessions of some subjects, or all.
         wanted: Vec<Filter>,
-        /// What is looked at now.
+        /// The sessions that the scan reads now.
         look: Option<StatusLook>,
     }
 

@@ -28,7 +28,7 @@ use crate::token::mint::{self, AccessTokenText};
 pub struct TokenExchange<'a> {
     /// The client, authenticated: the actor.
     pub client: &'a Client,
-    /// What it may exchange.
+    /// The client's rules.
     pub rules: &'a ExchangeRules,
     /// The token, verified now.
     pub subject: &'a AccessToken,
@@ -88,7 +88,7 @@ impl Engine {
         };
         let scope = rules.granted(asked.scope, client.scopes.as_ref(), &subject.scope)?;
         if subject.is_bound() && asked.proof.is_none() && asked.certificate.is_none() {
-            return Err(Denial::NotExchangeable("the token is bound to a key, and the client proved none").into());
+            return Err(Denial::NotExchangeable("the token is bound to a key, and the request has no proof").into());
         }
         let now = self.clock.now();
         if self.has_ended(subject, &client.id, (vouched_by.as_ref(), &delegation), now) {
@@ -209,7 +209,8 @@ fn origin_of(subject: &AccessToken) -> Result<(Option<VouchedBy>, Option<TokenOr
         let earlier = subject.delegation().and_then(|earlier| earlier.origin.clone());
         return Ok((subject.vouched_by().cloned(), earlier));
     }
-    // The token's subject becomes a subject of ours, and must not equal the subject of one of our users or clients.
+    // The token's subject becomes a subject of this gate, and must not equal the subject of one of our users or
+    // clients.
     if !subject.has_prefixed_subject() || subject.subject.starts_with(CLIENT_PREFIX) {
         return Err(Denial::NotExchangeable("the issuer has no subject_prefix"));
     }

@@ -78,7 +78,7 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Executes `Connection` now, and leaves in it only options that name no header of ours.
+/// Executes `Connection` now, and leaves in it only options that name no header of this gate.
 pub(super) fn settle_connection(headers: &mut HeaderMap) {
     if options(headers, CONNECTION).all(is_harmless) {
         return;

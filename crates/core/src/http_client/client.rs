@@ -376,7 +376,7 @@ impl HttpClient {
             );
         }
         if parts.headers.contains_key(header::CONTENT_ENCODING) {
-            let cause = "the answer has a content-encoding, and none was asked for".to_owned();
+            let cause = "the answer has a content-encoding, and the request asked for no encoding".to_owned();
             return failed(FetchErrorKind::Encoding, cause);
         }
         let too_large =

@@ -458,7 +458,7 @@ async fn i5_what_fails_before_a_connection_was_not_sent() {
     assert_eq!(fails(client().with_lookup(Arc::new(Failing(false))).with_timeout(SOON), &target).await, "timeout");
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    // The other side says nothing.
+    // The server does not answer.
     let silent = FetchTarget::parse(&format!("https://{address}/"), Allowed::by_operator()).unwrap();
     assert_eq!(fails(client().with_timeout(SOON), &silent).await, "timeout");
     assert_eq!(fails(client().with_timeout(LONG).with_connect_timeout(SOON), &silent).await, "timeout");

@@ -19,7 +19,7 @@ const BUCKETS_PER_PAGE: usize = 512;
 
 type BucketPage = Box<[Bucket]>;
 
-/// What is left of a rate.
+/// The remaining tokens of a rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Left {
     /// The number of tokens that may still be taken now.

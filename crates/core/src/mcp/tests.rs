@@ -194,8 +194,8 @@ fn blind(body: &str) -> Option<(Option<String>, Option<String>)> {
     Some((method, name))
 }
 
-/// Puts pieces of messages together in many ways. What our reader takes, one with and one without regard to letter case read
-/// as the same call.
+/// Puts pieces of messages together in many ways. Other readers, one that regards letter case and one that does not, read
+/// the same call in each message that ours accepts.
 #[test]
 fn m22_readers_do_not_differ_on_what_is_taken() {
     let keys = ["method", "Method", "m\\u0065thod", "params", "PARAMS", "param\\u017f", "jsonrpc", "id", "x"];

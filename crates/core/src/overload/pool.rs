@@ -38,7 +38,7 @@ impl Bound {
     pub const NONE: Self = Self { all: usize::MAX, each: usize::MAX };
 }
 
-/// Which of the two bounds is reached.
+/// The bound that is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
     /// The total.

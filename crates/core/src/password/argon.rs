@@ -22,7 +22,7 @@ pub(super) struct Argon2Bounds {
 pub(super) const OURS: Argon2Bounds = Argon2Bounds {
     cost: Cost { memory_kib: 64 * 1024, passes: 10, lanes: 4 },
     only_argon2id: true,
-    too_dear: "dearer than the caps: m at most 65536 (64 MiB), t at most 10, p at most 4",
+    too_dear: "costs more than the caps allow: m at most 65536 (64 MiB), t at most 10, p at most 4",
 };
 
 /// The bounds for hashes of other systems.
@@ -30,7 +30,7 @@ pub(super) const OURS: Argon2Bounds = Argon2Bounds {
 pub(super) const IMPORTED: Argon2Bounds = Argon2Bounds {
     cost: Cost { memory_kib: 256 * 1024, passes: 20, lanes: 8 },
     only_argon2id: false,
-    too_dear: "dearer than the bounds of argon2: m at most 262144 (256 MiB), t at most 20, p at most 8",
+    too_dear: "costs more than the bounds of argon2 allow: m at most 262144 (256 MiB), t at most 20, p at most 8",
 };
 
 /// A stored hash: salt, output and the cost of a run.

@@ -62,7 +62,7 @@ fn new(cost: &str, salt: &str, output: &str, before: Before) -> Result<Bcrypt, B
     match cost {
         4..=MAX_COST => {}
         0..4 => return Err(BROKEN),
-        _ => return Err(BadHash("dearer than the bound of bcrypt: a cost of at most 15")),
+        _ => return Err(BadHash("costs more than the bound of bcrypt allows: a cost of at most 15")),
     }
     let decode = |text: &str| TEXT.decode(text).ok();
     let salt = decode(salt).and_then(|salt| salt.try_into().ok()).ok_or(BROKEN)?;

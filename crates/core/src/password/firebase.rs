@@ -92,7 +92,7 @@ fn decode(text: &str) -> Option<Vec<u8>> {
 
 fn cost(mem_cost: u32, rounds: u32) -> Result<ScryptCost, BadHash> {
     if mem_cost > MAX_MEM_COST {
-        return Err(BadHash("dearer than the bound of Firebase: a mem_cost of at most 15"));
+        return Err(BadHash("costs more than the bound of Firebase allows: a mem_cost of at most 15"));
     }
     ScryptCost::new(mem_cost, rounds, 1)
 }
@@ -110,12 +110,12 @@ pub(super) fn parse(rest: &str, parameters: Option<&Parameters>) -> Result<Fireb
     let (mem_cost, rounds) = params.strip_prefix("m=").and_then(|params| params.split_once(",r=")).ok_or(BROKEN)?;
     let cost = cost(number(mem_cost)?, number(rounds)?)?;
     let parameters = parameters.ok_or(BadHash(
-        "of Firebase, which needs the parameters of its project; name their file as firebase in [directory]",
+        "of Firebase: the hash needs the parameters of its project; name their file as firebase in [directory]",
     ))?;
     let decode = |text| STANDARD.decode(text).map_err(|_| BROKEN);
     let (salt, output) = (decode(salt)?, decode(output)?);
     if output.len() != parameters.0.signer_key.len() {
-        return Err(BadHash("of another length than the signer key of its project"));
+        return Err(BadHash("not as long as the signer key of its Firebase project"));
     }
     let salt = [salt.as_slice(), &parameters.0.salt_separator].concat();
     Ok(Firebase { parameters: parameters.clone(), cost, salt: salt.into(), output: output.into() })

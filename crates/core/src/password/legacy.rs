@@ -10,7 +10,7 @@ use super::scheme::CostClass;
 use crate::random::are_equal;
 
 const MAX_ROUNDS: u32 = 1_000_000;
-const TOO_DEAR: BadHash = BadHash("dearer than the bound of this scheme: at most 1000000 rounds");
+const TOO_DEAR: BadHash = BadHash("costs more than the bound of this scheme allows: at most 1000000 rounds");
 
 pub(super) struct Phpass {
     rounds: u32,

@@ -12,7 +12,7 @@ use super::BadHash;
 use super::scheme::CostClass;
 
 const MAX_ITERATIONS: u32 = 5_000_000;
-const TOO_DEAR: BadHash = BadHash("dearer than the bound of PBKDF2: at most 5000000 iterations");
+const TOO_DEAR: BadHash = BadHash("costs more than the bound of PBKDF2 allows: at most 5000000 iterations");
 const BROKEN: BadHash = BadHash("damaged: its parts do not make a PBKDF2 hash");
 
 /// The settings of Spring's `Pbkdf2PasswordEncoder`, if they were not the defaults.

@@ -34,7 +34,8 @@ pub(super) struct ScryptCost {
 
 impl ScryptCost {
     pub(super) fn new(log_n: u32, r: u32, p: u32) -> Result<Self, BadHash> {
-        const TOO_DEAR: BadHash = BadHash("dearer than the bounds of scrypt: N · r · 128 at most 64 MiB, p at most 8");
+        const TOO_DEAR: BadHash =
+            BadHash("costs more than the bounds of scrypt allow: N · r · 128 at most 64 MiB, p at most 8");
         let memory = 1_u64.checked_shl(log_n).and_then(|n| n.checked_mul(u64::from(r))?.checked_mul(128));
         if memory.is_none_or(|memory| memory > MAX_MEMORY) || log_n > 63 || p > MAX_PARALLELISM {
             return Err(TOO_DEAR);

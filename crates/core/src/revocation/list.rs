@@ -292,8 +292,8 @@ impl RevocationList {
     fn concerned(&self, target: &Target) -> Concerned {
         match target {
             Target::Session(id) => Concerned::Shard(session_shard(*id)),
-            // A delegated token of ours contains the id of another issuer's exchanged token, so such an entry may match
-            // it, too.
+            // A delegated token of this gate contains the id of another issuer's exchanged token, so such an entry may
+            // match it, too.
             Target::Token { .. } | Target::Subject { .. } | Target::Client { .. } | Target::Global => Concerned::All,
         }
     }

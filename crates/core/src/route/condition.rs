@@ -210,7 +210,7 @@ impl Condition {
         let of_members = matches!(&self.comparison, Comparison::Has(ClaimValue::Text(_)) | Comparison::Exists);
         match self.comparison.problem() {
             None if self.claim.is_of_names() && !of_members => {
-                Some("{} stands for the names of several members; expected { has = \"…\" }")
+                Some("{} means the names of several members; expected { has = \"…\" }")
             }
             problem => problem,
         }

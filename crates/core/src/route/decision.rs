@@ -6,7 +6,7 @@ use super::{Route, RoutePolicy};
 use crate::claim::ClaimPath;
 use crate::mcp::Call;
 
-/// The method of a call that is the answer of an older client (MCP).
+/// The method that stands for an answer of an older client (MCP).
 const RESPONSE: &str = "response";
 
 /// The question of a route to a decision point.
@@ -73,7 +73,7 @@ impl RouteDecision {
     }
 }
 
-/// What a decision is asked for.
+/// The subject of a question to a decision point.
 #[derive(Clone, Copy)]
 pub enum DecisionSubject<'a> {
     /// A request with this method and canonical path.
@@ -83,7 +83,7 @@ pub enum DecisionSubject<'a> {
 }
 
 impl<'a> DecisionSubject<'a> {
-    /// The HTTP method, and the action if the rule names none.
+    /// The HTTP method, and the action for a rule that names no action.
     pub(crate) fn method_and_action(self) -> (&'a str, &'a str) {
         match self {
             Self::Request(method, _) => (method.as_str(), method.as_str()),
@@ -97,7 +97,7 @@ impl<'a> DecisionSubject<'a> {
             Self::Request(_, path) => route.params(path?).find(|(known, _)| *known == name).map(|(_, value)| value),
             Self::Call(call) => match name {
                 "method" => Some(call.method.as_deref().unwrap_or(RESPONSE)),
-                // Not all calls have one.
+                // Not every call has a name.
                 "name" => Some(call.name.as_deref().unwrap_or_default()),
                 _ => None,
             },

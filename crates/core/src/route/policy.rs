@@ -82,7 +82,7 @@ pub struct RoutePolicy {
     pub dpop_required: bool,
     /// Only tokens that are bound to the client certificate of their connection are accepted (RFC 8705).
     pub certificate_required: bool,
-    /// What happens to a tunnel or a long reply when its caller's token expires.
+    /// The treatment of a tunnel or a long reply when its caller's token expires.
     pub on_expiry: OnExpiry,
     /// The treatment of a path that lax servers read as a path of a stricter route.
     // Requirement T20.

@@ -40,7 +40,7 @@ pub struct RateLimit {
     pub window: Duration,
     /// The number of requests that are admitted at once; `None` for `requests`.
     pub burst: Option<NonZeroU32>,
-    /// Where the requests are counted.
+    /// The place where requests are counted: at this gate, or at all gates.
     pub over: LimitOver,
     /// The limit's index among the limits of a gate. The gate sets it.
     #[doc(hidden)]
@@ -75,7 +75,7 @@ pub enum LimitPer {
     Claim(ClaimPath),
 }
 
-/// Where requests are counted.
+/// The place where requests are counted.
 ///
 /// ```
 /// use std::time::Duration;
@@ -221,10 +221,10 @@ pub fn unusable_limit(routes: &[Route]) -> Option<(usize, String)> {
             } else {
                 known.iter().find(|(known, ..)| *known == name).and_then(|(_, other, place)| {
                     match limit.counts_as(other) {
-                        true if *place == index => Some(format!("stands twice, as {name:?}; remove one of the two")),
+                        true if *place == index => Some(format!("occurs twice, as {name:?}; remove one of the two")),
                         true => None,
                         false => Some(format!(
-                            "has the name of another limit, {name:?}, and differs; give one of them a name of its own"
+                            "has the name of another limit, {name:?}, and differs; give the two limits different names"
                         )),
                     }
                 })
@@ -261,7 +261,7 @@ mod tests {
         let one = std::slice::from_ref(&org);
         assert_eq!(said(vec![on(own(), one), on(own(), one)]), "", "routes share it");
         let table = [
-            (vec![on(own(), &[limit()])], "stands twice"),
+            (vec![on(own(), &[limit()])], "occurs twice"),
             (vec![on(own(), one), on(own(), &[org.clone().over_gates()])], "differ"),
             (vec![on(own(), one), on(own(), &[org.clone().bursts(7)])], "differ"),
             (vec![on(RoutePolicy::public(), &[limit()])], "no caller is known"),

@@ -12,7 +12,7 @@ use super::{LooseMatch, Match, Route, RouteTable};
 pub struct RouteWarning {
     /// The route's index in the list, from 0.
     pub route: usize,
-    /// Which warning it is.
+    /// The kind of the warning.
     pub kind: WarningKind,
     /// The finding, and the remedy.
     pub message: String,

@@ -50,7 +50,7 @@ async fn s2_no_index_is_given_twice_by_three_gates_that_are_killed_restored_and_
             for number in 0..share {
                 now = now.plus(Duration::from_millis(100));
                 if number % 3001 == 3000 {
-                    // It is killed in the middle of a block, and starts anew.
+                    // It is killed in the middle of a block, and starts again.
                     own = lists(&store, 14);
                 }
                 if gate == 0 && number % 10_007 == 10_006 {

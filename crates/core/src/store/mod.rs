@@ -226,7 +226,7 @@ pub struct Page {
     pub next: Option<SessionId>,
 }
 
-/// What a sweep removed.
+/// The result of a sweep.
 ///
 /// ```
 /// use rotogate::clock::Timestamp;

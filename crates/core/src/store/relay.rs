@@ -57,7 +57,7 @@ pub enum RelayState {
 /// A record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelayRecord {
-    /// What became of the token.
+    /// The outcome for the token.
     pub state: RelayState,
     /// The number of the attempt to send the token, within the life of this record.
     pub attempt: u32,

@@ -309,7 +309,7 @@ impl Rules {
             Target::Subject { issuer, subject } if *issuer == self.issuer => state.end_of_subject(subject)?,
             Target::Client { issuer, .. } if *issuer == self.issuer => state.end_of_all()?,
             Target::Global => state.end_of_all()?,
-            // The target has no session of ours, so only the caller knows how long its tokens live.
+            // The target has no session of this gate, so only the caller knows how long its tokens live.
             Target::Subject { .. } | Target::Client { .. } | Target::Token { .. } => Timestamp::ZERO,
         };
         entry.until = entry.until.max(reach.plus(self.leeway));

@@ -121,14 +121,14 @@ pub(crate) const MAX_TRANSACTION: usize = 4096;
 /// The lifetime of a transaction token.
 const TRANSACTION_TTL: Duration = Duration::from_secs(60);
 
-/// What a transaction token is about.
+/// The content of a transaction token.
 #[derive(Debug)]
 pub struct Transaction<'a> {
     /// The trust domain, which is the audience.
     pub domain: &'a str,
     /// The request; `None` for a token that a client gets by an exchange.
     pub request: Option<TransactionRequest<'a>>,
-    /// The client that asks for it. `None`: that of the caller's token.
+    /// The client that requests the token. `None`: the client of the caller's token.
     pub workload: Option<&'a str>,
     /// The scopes of the token that the transaction needs.
     pub scope: Scope,
@@ -136,14 +136,14 @@ pub struct Transaction<'a> {
     pub client: Option<IpAddr>,
 }
 
-/// The request that a transaction begins with.
+/// The request with which a transaction begins.
 #[derive(Debug, Serialize)]
 pub struct TransactionRequest<'a> {
-    /// Its method.
+    /// The method of the request.
     pub method: &'a str,
-    /// The name of its route.
+    /// The name of the route.
     pub route: &'a str,
-    /// The parts of its path that the pattern of the route names.
+    /// The parameters of the path in the pattern of the route.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub params: BTreeMap<&'a str, &'a str>,
 }

@@ -201,7 +201,7 @@ pub struct TokenIssuer {
     pub(crate) is_ours: bool,
     /// Are the issuer's tokens accepted on routes that name no issuers?
     pub(crate) is_accepted_everywhere: bool,
-    /// Which claims are read.
+    /// The claims to read.
     pub(crate) mapping: Arc<ClaimMapping>,
     /// The length of the prefix of the subjects, in bytes.
     pub(crate) subject_prefix: usize,
@@ -242,7 +242,7 @@ pub(crate) struct RareClaims {
     pub(crate) account: Option<Box<str>>,
     pub(crate) issuer_session: Option<Box<str>>,
     pub(crate) vouched_by: Option<VouchedBy>,
-    /// Who acts for the subject, in our own tokens.
+    /// The client that acts for the subject, in our own tokens.
     pub(crate) delegation: Option<Delegation>,
     /// The key that the token is bound to, and the hash of the token, which each proof contains.
     pub(crate) bound_to: Option<(KeyThumbprint, TokenHash)>,
@@ -352,7 +352,7 @@ impl AccessToken {
         self.rare.as_deref()?.vouched_by.as_ref()
     }
 
-    /// Who acts for the subject (RFC 8693 §4.1): in our own tokens only.
+    /// The client that acts for the subject (RFC 8693 §4.1), in our own tokens only.
     pub fn delegation(&self) -> Option<&Delegation> {
         self.rare.as_deref()?.delegation.as_ref()
     }

@@ -1,5 +1,5 @@
-//! Who acts for the subject of a token (RFC 8693 §4.1), and the token of another issuer from which the exchange
-//! started.
+//! The client that acts for the subject of a token (RFC 8693 §4.1), and the token of another issuer from which the
+//! exchange started.
 
 use serde::Serialize;
 use serde::ser::SerializeMap;

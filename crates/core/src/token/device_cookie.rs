@@ -28,7 +28,7 @@ const TIME: usize = 8;
 /// Key id, session id and expiry.
 const SIGNED: usize = 1 + 16 + TIME;
 const BODY: usize = SIGNED + TAG;
-/// What a tag is for.
+/// The purpose of a tag.
 const OF_COOKIE: &[u8] = &[1];
 const OF_CHALLENGE: &[u8] = &[2];
 

@@ -77,7 +77,7 @@ pub enum KeyError {
         length: usize,
     },
     /// An HMAC secret that looks like public data.
-    #[error("this is {0}, which can never be an HMAC secret: anyone who knows it could sign tokens")]
+    #[error("this is {0}, which can never be an HMAC secret: a client that knows the key could sign tokens")]
     PublicAsSecret(&'static str),
     /// A `kid` that a token's header cannot contain.
     #[error("a kid must be 1 to 128 visible ASCII characters")]

@@ -28,7 +28,7 @@ pub fn seal(keys: &RefreshKeys, name: &str, text: &[u8]) -> Result<String, NoRan
     Ok(URL_SAFE_NO_PAD.encode([&[id], nonce.as_slice(), &body].concat()))
 }
 
-/// The text in a cookie of this name; `None` if no key of ours sealed it for that name.
+/// The text in a cookie of this name; `None` if no key of this gate sealed it for that name.
 pub fn open(keys: &RefreshKeys, name: &str, value: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let bytes = URL_SAFE_NO_PAD.decode(value).ok()?;
     let (id, rest) = bytes.split_first()?;

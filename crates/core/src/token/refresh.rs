@@ -119,8 +119,8 @@ impl Authentic {
     }
 }
 
-/// Parses a refresh token and checks tag A, without a store. `None` for every text that no key of ours made: garbage,
-/// an edited, truncated or extended token, or a token of a removed key.
+/// Parses a refresh token and checks tag A, without a store. `None` for every text that no key of this gate made:
+/// garbage, an edited, truncated or extended token, or a token of a removed key.
 pub fn authenticate(keys: &RefreshKeys, token: &str) -> Option<Authentic> {
     let text = token.strip_prefix(PREFIX)?;
     // Checked before any other work: four characters encode three bytes.

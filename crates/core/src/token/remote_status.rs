@@ -40,7 +40,7 @@ pub enum MissingStatus {
     Refuse,
 }
 
-/// Which lists of an issuer are read.
+/// The rules for an issuer's lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusRules {
     /// The permitted prefixes of a list's URL.
@@ -71,7 +71,7 @@ pub struct RemoteList {
     /// Wall clock in ms of the next attempt.
     next: AtomicU64,
     failures: AtomicU64,
-    /// A request waits for it.
+    /// Whether a request waits for the list.
     is_wanted: AtomicBool,
     /// The number of attempts that ended.
     ended: watch::Sender<u64>,

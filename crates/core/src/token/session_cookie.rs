@@ -89,8 +89,8 @@ impl SessionCookie {
         Ok(Some(Self { body }))
     }
 
-    /// Reads a value and checks its tag, without a store. `None` for every text that no key of ours made: garbage, an
-    /// edited, truncated or extended value, or a cookie of a removed key.
+    /// Reads a value and checks its tag, without a store. `None` for every text that no key of this gate made: garbage,
+    /// an edited, truncated or extended value, or a cookie of a removed key.
     // Requirement B3.
     pub fn authenticate(keys: &RefreshKeys, value: &str) -> Option<Self> {
         if value.len() != LENGTH {

@@ -401,8 +401,9 @@ impl Verifier {
             tracing::warn!(
                 issuer = &*rules.issuer,
                 typ,
-                "a genuine token of this issuer is refused because of its `typ` (empty: it has none). If these are its \
-                 access tokens, list the type: `IssuerRules::typ([…])`, or `typ` in `[[issuers]]`. Logged once"
+                "a genuine token of this issuer is refused because of its `typ` (empty: the token has no typ). If \
+                 these are its access tokens, list the type: `IssuerRules::typ([…])`, or `typ` in `[[issuers]]`. \
+                 Logged once"
             );
         }
         TokenRefusal::Authentic(Denial::WrongType)

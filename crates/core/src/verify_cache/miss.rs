@@ -60,9 +60,9 @@ impl CheckResult {
 pub struct MissContext<'a> {
     /// Rate limits.
     pub limits: &'a Limits,
-    /// Where the use of a session is noted.
+    /// The queue that notes the use of a session.
     pub confirmations: &'a Confirmations,
-    /// Where the token came from.
+    /// The address from which the token came.
     pub source: Source<'a>,
     /// The issuer's answer, if the request waited for it.
     pub introspected: Option<&'a Introspected>,

@@ -182,7 +182,7 @@ impl TokenChecker {
     /// Checks a session cookie. `value` contains its bytes in the request.
     ///
     /// # Errors
-    /// [`Denial::SessionUnavailable`] for a cookie of ours whose session must be loaded first: see
+    /// [`Denial::SessionUnavailable`] for a cookie of this gate whose session must be loaded first: see
     /// [`load_session`](Self::load_session). [`Denial::SessionOver`], [`Denial::UnknownSessionCookie`];
     /// [`Denial::RateLimited`] for an unseen cookie, if too many forged cookies came from its source.
     // Requirement B3.

@@ -31,7 +31,7 @@ impl World {
         Self { checker, rings, limits: Limits::new(Rates::default(), time), confirmations: Confirmations::default() }
     }
 
-    /// The rules of another issuer, read anew.
+    /// The rules of another issuer, read again.
     fn rules(&self, at: usize) -> IssuerRules {
         let keys = IssuerKeys::from_jwks(self.rings[at].jwks().to_string().as_bytes(), None).unwrap();
         IssuerRules::external(ISSUERS[at], vec!["api".into()], keys).named(format!("issuer-{at}"))
@@ -150,7 +150,7 @@ fn i44_what_a_request_of_before_puts_into_the_cache_does_not_count() {
     assert_eq!(w.check(&token).unwrap_err(), Denial::UnknownIssuer);
     keys.cache.insert(keys.key(&token).owned(), Arc::clone(&old));
     assert_eq!(w.checker.verify_ignoring_expiry(&token, Duration::ZERO, w.shown()).unwrap_err(), Denial::UnknownIssuer);
-    // The same with changed rules instead of removed ones.
+    // As above, with changed rules instead of a removed issuer.
     let other = IssuerRules { audience: ["other".into()].into(), ..w.rules(2) };
     w.trust(vec![w.rules(1), other]);
     let keys = w.checker.keys.load_full();

@@ -145,11 +145,11 @@ impl From<rusqlite::Error> for RowFault {
         match error.sqlite_error_code() {
             Some(ErrorCode::ConstraintViolation) => {
                 let what = if error.to_string().contains("users.subject") {
-                    "its subject"
+                    "the same subject"
                 } else {
-                    "its name, in this account"
+                    "the same name in this account"
                 };
-                Self::User(format!("there is such a user already: {what}"))
+                Self::User(format!("the user exists already: {what}"))
             }
             Some(_) | None => Self::Database(error),
         }

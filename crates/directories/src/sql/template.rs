@@ -89,7 +89,7 @@ impl Template {
                 return Err(format!("unknown value {{{}}}; expected one of {}", name.escape_debug(), known()));
             };
             if is_quoted {
-                return Err(format!("{{{name}}} stands in quotes; a value is bound, not inserted: remove the quotes"));
+                return Err(format!("{{{name}}} is in quotes; a value is bound, not inserted: remove the quotes"));
             }
             pieces.extend([Piece::Text(text.to_owned()), Piece::Param(*param)]);
             rest = after;

@@ -56,7 +56,7 @@ pub enum EditError {
     #[error("there is no such user")]
     Unknown,
     /// The account already has a user of this name, or the subject is taken.
-    #[error("there is such a user already: {0}")]
+    #[error("the user exists already: {0}")]
     Exists(&'static str),
     /// A name that a user may not have, or a change that changes nothing.
     #[error("{0}")]
@@ -111,10 +111,10 @@ pub fn add_user(
     let user = new_user(who, &subject, scopes, password, now)?;
     add(&file.into(), false, |known| {
         if known.by_name(who.account, who.username).is_some() {
-            return Err(EditError::Exists("its name, in this account"));
+            return Err(EditError::Exists("the same name in this account"));
         }
         if known.by_subject(&subject).is_some() {
-            return Err(EditError::Exists("its subject"));
+            return Err(EditError::Exists("the same subject"));
         }
         Ok(vec![table(&user)?])
     })?;

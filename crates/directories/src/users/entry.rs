@@ -123,7 +123,7 @@ fn mark(v: &Value) -> Result<PasswordMark, String> {
         _ => None,
     };
     let bytes = text.and_then(|bytes| bytes.try_into().ok());
-    bytes.map(PasswordMark::from_bytes).ok_or_else(|| "expected what the gate wrote here; remove rehashed".to_owned())
+    bytes.map(PasswordMark::from_bytes).ok_or_else(|| "expected the gate's own mark; remove rehashed".to_owned())
 }
 
 /// The encoding of a mark.

@@ -85,9 +85,9 @@ pub fn import(
         for (place, user) in &users {
             let (account, username) = user.name();
             if known.by_name(account, username).is_some() {
-                problems.add(*place, "there is such a user already: its name, in this account".to_owned());
+                problems.add(*place, "the user exists already: the same name in this account".to_owned());
             } else if known.by_subject(&user.user.subject).is_some() {
-                problems.add(*place, "there is such a user already: its subject".to_owned());
+                problems.add(*place, "the user exists already: the same subject".to_owned());
             } else {
                 match edit::table(user) {
                     Ok(table) => tables.push(table),

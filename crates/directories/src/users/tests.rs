@@ -234,10 +234,10 @@ async fn r8_a_subject_that_comes_back_does_not_revive_its_sessions() {
     assert_eq!(listed[0].user.sessions_valid_from, NOW);
     assert_eq!(listed[0].user.scopes, scopes);
     let again = edit::add_user(&path, ADA, None, &scopes, &secret("p"), NOW);
-    assert!(matches!(again, Err(EditError::Exists("its name, in this account"))));
+    assert!(matches!(again, Err(EditError::Exists("the same name in this account"))));
     let bob = UserKey { account: Some("acme"), username: "bob" };
     let again = edit::add_user(&path, bob, Some("s-ada"), &scopes, &secret("p"), NOW);
-    assert!(matches!(again, Err(EditError::Exists("its subject"))));
+    assert!(matches!(again, Err(EditError::Exists("the same subject"))));
     assert!(matches!(
         edit::add_user(&path, bob, None, &scopes, &secret(""), NOW),
         Err(EditError::Password(password::BadPassword::Empty))
@@ -475,9 +475,11 @@ fn users_are_added_after_the_text_and_nothing_before_them_changes() {
         assert_eq!(names, [("new", "s-new"), ("newer", "s-newer")]);
         assert!(!stays || text().starts_with(&before), "{}", text());
         let whole = text();
-        for (username, subject, said) in
-            [("new", "s-x", "its name"), ("x", "s-newer", "its subject"), ("newer", "s-newer", "its name")]
-        {
+        for (username, subject, said) in [
+            ("new", "s-x", "the same name"),
+            ("x", "s-newer", "the same subject"),
+            ("newer", "s-newer", "the same name"),
+        ] {
             let error = add(username, subject).unwrap_err();
             assert!(matches!(error, EditError::Exists(what) if what.starts_with(said)), "{error}");
         }
@@ -797,9 +799,9 @@ mod import {
             (format!("{}{}", line(""), line("")), "line 2: its name is in the import twice"),
             (
                 line(",\"account\":\"acme\"").replace("\"x\"", "\"ada\""),
-                "line 1: there is such a user already: its name",
+                "line 1: the user exists already: the same name",
             ),
-            (line(",\"subject\":\"s-ada\""), "line 1: there is such a user already: its subject"),
+            (line(",\"subject\":\"s-ada\""), "line 1: the user exists already: the same subject"),
             (line(",\"x\":1").repeat(30), "and 10 more"),
         ] {
             let all = refused("x", &text);
@@ -896,13 +898,13 @@ mod database {
         assert!(copied.warnings[0].ends_with("a text of JSON: ok"), "{:?}", copied.warnings);
         let twice = add(false).unwrap_err().to_string();
         assert!(
-            twice.contains("users[0]: there is such a user already: its name, in this account")
+            twice.contains("users[0]: the user exists already: the same name in this account")
                 && twice.contains("users[1]")
         );
         let line = format!("{{\"username\":\"bob\",\"password_hash\":\"{BCRYPT}\"}}\n");
         let one = UserCopy::of_import("x", &line, &ImportDefaults::default(), &Accepted::default(), NOW).unwrap();
         let name = one.add_to(("sqlite:users.db", &path), None, false).unwrap_err().to_string();
-        assert!(name.contains("line 1: there is such a user already: its name, in this account"), "{name}");
+        assert!(name.contains("line 1: the user exists already: the same name in this account"), "{name}");
         let other = dir.path().join("other.db");
         rusqlite::Connection::open(&other).unwrap().execute_batch("CREATE TABLE users (id TEXT)").unwrap();
         private_file::open_private(&other, true).unwrap_err();

@@ -66,7 +66,7 @@ async fn no_more_connections_are_kept_than_may_be() {
     let mut seen = [next(&mut events).await, next(&mut events).await];
     seen.sort_by_key(|event| matches!(event, Asked(1)));
     assert_eq!(seen, [Asked(0), Asked(1)]);
-    // The other connection is used again, and one more is opened.
+    // The other connection is used again, and a new one is opened.
     let Closed(gone) = next(&mut events).await else { panic!("both are kept") };
     both().await;
     let mut seen = [next(&mut events).await, next(&mut events).await];

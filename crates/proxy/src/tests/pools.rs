@@ -282,7 +282,7 @@ async fn a18_a_request_beyond_its_share_waits_and_those_with_little_are_first() 
     let mut held = Vec::new();
     for expected in [4, 5, 3] {
         first.pop();
-        // The last free slot is for a caller that has none.
+        // The last free slot is for a caller without a slot.
         let and_one_more = if expected == 3 { first.pop() } else { None };
         drop(and_one_more);
         let (caller, slot) = served.recv().await.unwrap();

@@ -76,8 +76,8 @@ async fn send_with(
         | StatusCode::CONFLICT
         | StatusCode::UNPROCESSABLE_ENTITY => Ok(Some(response)),
         StatusCode::UNAUTHORIZED => Err(Failure::Failed(format!(
-            "a gate answers on {}, but the token in {} is none of its admin tokens (admin.token_file, admin.tokens): use the file \
-             that the gate reads",
+            "a gate answers on {}, but the token in {} is not one of its admin tokens (admin.token_file, \
+             admin.tokens): use the file that the gate reads",
             gate.address,
             file.display()
         ))),

@@ -14,7 +14,8 @@ use crate::server::{self, Inspected, UnavailableAddress};
 use rotogate_core::private_file;
 
 /// The environment variable with the addresses of the gate that runs this check before an in-place upgrade. These
-/// addresses need not be free. The name differs from other variables of ours, so that an older program ignores it.
+/// addresses need not be free. The name differs from other variables of this program, so that an older program ignores
+/// it.
 pub(super) const HELD_VAR: &str = "_ROTOGATE_HELD";
 /// How long a running gate may take to report its addresses.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);

@@ -79,7 +79,7 @@ fn beside(path: &Path, errors: &ConfigErrors) -> Result<AdminAccess, Failure> {
     };
     let address = &gate.address;
     print_error(&format!(
-        "rotogate: the configuration is broken: {first}{more}; the gate on {address} is asked all the same"
+        "rotogate: the configuration is broken: {first}{more}; the gate on {address} is asked nevertheless"
     ));
     Ok(gate)
 }

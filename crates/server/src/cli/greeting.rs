@@ -111,7 +111,11 @@ impl Greeting {
                 Some(first) => (first.username.as_str(), first.password.as_str()),
                 None => ("demo", "THE PASSWORD"),
             };
-            let upstream = if self.echo { "the echo upstream shows who you are to it" } else { "an upstream" };
+            let upstream = if self.echo {
+                "the echo upstream shows the identity headers that an upstream gets"
+            } else {
+                "an upstream"
+            };
             text.push_str(&format!(
                 r#"
 Paste to try it:

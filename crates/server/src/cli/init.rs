@@ -83,7 +83,7 @@ pub(super) fn run(configured: &Path, options: &InitOptions, output: Output) -> C
     })?;
     let failed = |path: &Path, error: &io::Error| match error.kind() {
         io::ErrorKind::AlreadyExists => Failure::Failed(format!(
-            "{} is there already and stays as it is; choose another folder with --dir",
+            "{} exists already and was not changed; choose another folder with --dir",
             path.display()
         )),
         _ => Failure::Failed(format!("{} cannot be written: {error}", path.display())),

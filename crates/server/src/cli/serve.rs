@@ -197,7 +197,7 @@ struct Signals {
     hangup: Signal,
     /// SIGUSR1: reopen the log files after a rotation.
     user1: Signal,
-    /// SIGUSR2: in-place upgrade: start the program anew, perhaps in another version, with the same sockets.
+    /// SIGUSR2: in-place upgrade: start the program again, perhaps in another version, with the same sockets.
     user2: Signal,
 }
 

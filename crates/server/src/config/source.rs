@@ -15,7 +15,7 @@ pub struct Source {
     passed_over: Vec<String>,
 }
 
-/// Where a value comes from.
+/// The source of a value.
 pub(crate) enum KeyOrigin {
     /// The default of the program.
     Default,
@@ -65,7 +65,7 @@ impl Source {
         self.places.get(key).is_some_and(|place| place.position.is_some())
     }
 
-    /// Where the value of a key comes from.
+    /// The source of the value of a key.
     pub(crate) fn origin(&self, key: &str) -> KeyOrigin {
         match self.places.get(key) {
             None => KeyOrigin::Default,

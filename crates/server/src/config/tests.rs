@@ -709,7 +709,7 @@ fn o3_a_secret_is_printed_neither_by_a_dump_nor_by_an_error() {
 fn a3_a_secret_hash_dearer_than_the_caps_is_refused_at_start() {
     let dear = PHC.replace("m=19456", "m=1048576");
     assert!(
-        said(&format!("[[clients]]\nid = \"svc\"\nsecret_hash = \"{dear}\"\n"))[0].contains("dearer than the caps")
+        said(&format!("[[clients]]\nid = \"svc\"\nsecret_hash = \"{dear}\"\n"))[0].contains("costs more than the caps")
     );
 }
 
@@ -909,7 +909,7 @@ fn what_is_wrong_with_a_listener_is_named() {
         ),
         (
             "tls = { cert = \"a\", key = \"b\" }\n[[server.listeners]]\naddress = \"0.0.0.0:1\"".to_owned(),
-            "server.tls: is for the addresses of listen, and there are none",
+            "server.tls: is for the addresses of listen, and listen is empty",
         ),
         (
             "listen = [\"127.0.0.1:1\", \"127.0.0.1:2\"]\nmax_connections = 1".to_owned(),

@@ -32,7 +32,7 @@ pub enum ServerError {
     NoKeys {
         /// Why the store cannot be opened.
         error: Box<Self>,
-        /// Where the keys should be.
+        /// The folder of the keys.
         folder: PathBuf,
     },
     /// A socket that another program passed cannot be used.

@@ -6,8 +6,8 @@
 //!
 //! The spans implement [`rotogate_core::trace`]. This module creates span data of the OpenTelemetry SDK, and passes it
 //! directly to the SDK's batch processor. It uses neither the SDK's tracer nor `tracing` spans, because both decide
-//! about each span anew, and look for the parent in a context of their own. Here the context of the request has the
-//! parent.
+//! separately about each span, and look for the parent in a context of their own. Here the context of the request has
+//! the parent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

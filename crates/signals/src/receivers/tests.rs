@@ -314,7 +314,7 @@ async fn s25_a_bounded_number_of_events_waits_in_memory() {
         outbox.step().await.unwrap();
         world.time.advance(Duration::from_secs(1));
     }
-    // What is resolved at once may come on top.
+    // Events that are resolved at once may exceed the bound.
     let [.., waiting] = figures(&outbox);
     assert!((MAX_WAITING as u64..MAX_WAITING as u64 + 100).contains(&waiting), "{waiting}");
 }

@@ -103,7 +103,7 @@ async fn c24_entries_that_commit_out_of_order_are_all_heard_of() {
     store.revoke(entry(3), RevokedBecause::Operator).await.unwrap();
     let mut entries = Vec::new();
     for _ in 0..10 {
-        // The held entry is in no step, and delays none.
+        // No step contains the held entry, and no step waits for it.
         let (more, _) = heard(&mut *feed).await;
         entries.extend(more);
     }

@@ -206,7 +206,7 @@ async fn c23_a_log_that_was_trimmed_past_a_reader_is_made_up_by_the_live_entries
     for n in 1..500 {
         store.revoke(entry(n), RevokedBecause::Operator).await.unwrap();
     }
-    // The same trim that a beat does after a quarter of an hour.
+    // The trim of the log that a beat does after a quarter of an hour.
     let args = vec![vec![1; 8], vec![1; 3], b"0".to_vec(), b"0-0".to_vec(), b"1".to_vec()];
     let first = store.0.partitions.first();
     let keys = vec![first.keys.named("n")];

@@ -1,4 +1,4 @@
-//! Where a test keeps its stores: on one server, or in a cluster.
+//! The servers of a test's stores: one server, or a cluster.
 
 use support::redis_cluster::RedisCluster;
 
@@ -25,7 +25,7 @@ pub(super) enum Site {
 }
 
 impl Site {
-    /// One of each kind.
+    /// A site of each kind.
     pub(super) fn both() -> [Self; 2] {
         [Self::One(Server::start(&[])), Self::cluster()]
     }

@@ -1,4 +1,4 @@
-//! Clients that note what they ask.
+//! Clients that record their requests.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -15,10 +15,10 @@ use crate::{Answer, Tokens, try_send};
 
 /// The origin of the gates, which a browser states.
 const ORIGIN: &str = "https://gate.test";
-/// A client gives up then, and asks again or elsewhere.
+/// The time after which a client gives up, and asks again or elsewhere.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// Notes what clients of gates ask and are told. The same password logs in at all of them.
+/// Records requests and answers of clients of several gates. The same password logs in at each gate.
 pub struct Recorder {
     began: Instant,
     password: String,
@@ -32,7 +32,7 @@ struct Notes {
     sessions: usize,
 }
 
-/// A pair that a client has. That of a browser is its cookie, in the place of the access token.
+/// A pair of a client. For a browser: its cookie, stored as the access token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
     pub session: usize,
@@ -47,7 +47,7 @@ impl Held {
     }
 }
 
-/// A gate, and where it listens now.
+/// A gate, and its present address.
 #[derive(Clone, Copy, Debug)]
 pub struct At {
     pub gate: usize,
@@ -64,12 +64,12 @@ impl Recorder {
         self.began.elapsed()
     }
 
-    /// Everything so far.
+    /// The history so far.
     pub fn history(&self) -> Vec<Operation> {
         self.notes.lock().unwrap().operations.clone()
     }
 
-    /// A login; `None` if it was not answered with tokens.
+    /// A login; `None` if the answer has no tokens.
     pub async fn log_in(&self, at: At) -> Option<Held> {
         let begin = self.now();
         let fields = [("grant_type", "password"), ("username", "demo"), ("password", &self.password)];
@@ -80,7 +80,7 @@ impl Recorder {
         Some(self.begun(at, begin, answer.tokens()))
     }
 
-    /// A login of a browser; `None` if it was not answered with a cookie.
+    /// A login of a browser; `None` if the answer has no cookie.
     pub async fn log_in_browser(&self, at: At) -> Option<Held> {
         let begin = self.now();
         let body = serde_json::json!({ "username": "demo", "password": self.password }).to_string();
@@ -104,7 +104,7 @@ impl Recorder {
         held
     }
 
-    /// Presents the refresh token. What was issued, and what the client was told.
+    /// Presents the refresh token. Returns the issued pair, and the answer.
     pub async fn refresh(&self, at: At, held: &Held) -> (Option<Held>, Reply) {
         let begin = self.now();
         let fields = [("grant_type", "refresh_token"), ("refresh_token", held.tokens.refresh.as_str())];
@@ -173,7 +173,7 @@ impl Recorder {
     }
 }
 
-/// No answer, or a fault: anything else is no answer for this client at all.
+/// The reply without an answer, or after a fault. Panics at any other answer.
 fn in_doubt(answer: Option<&Answer>) -> Reply {
     if let Some(answer) = answer {
         assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{answer:?}");

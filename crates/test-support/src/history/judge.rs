@@ -6,12 +6,12 @@ use std::fmt::Write;
 use super::session::{Missing, State};
 use super::{Loss, Moment, Operation, Pair, Reply, Request, Rules};
 
-/// What is wrong with a history: the rule, and the operations of the session.
+/// A flaw of a history: the broken rule, and the operations of the session.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Verdict {
     pub rule: Rule,
     pub session: usize,
-    /// The operations of the session, as far as they may have to do with it.
+    /// The operations of the session that may be related to the flaw.
     pub text: String,
 }
 
@@ -33,12 +33,12 @@ pub enum Rule {
 /// Judges a history.
 ///
 /// # Errors
-/// The first session that nothing explains.
+/// The first session that no order explains.
 pub fn judge(history: &[Operation], rules: &Rules) -> Result<(), Verdict> {
     judge_with_losses(history, rules, &[])
 }
 
-/// The same, on a store that lost writes.
+/// Like [`judge`], on a store that lost writes.
 ///
 /// # Errors
 /// As [`judge`].
@@ -77,13 +77,13 @@ struct Session<'a> {
     rules: &'a Rules,
     losses: &'a [Loss],
     operations: Vec<Operation>,
-    /// Refreshes and logouts that were answered.
+    /// Answered refreshes and logouts.
     answered: Vec<Operation>,
-    /// Those whose outcome is unknown.
+    /// Refreshes and logouts with an unknown outcome.
     doubts: Vec<Operation>,
 }
 
-/// A place in the search: which answered operations are in the order so far, and what they made of the session.
+/// A node of the search: the answered operations in the order so far, and the resulting session.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Place {
     done: Vec<u64>,
@@ -110,10 +110,10 @@ impl<'a> Session<'a> {
         Self { rules, losses, operations, answered, doubts }
     }
 
-    /// May the store lack the session, or a part of it, when this is asked?
+    /// May the store lack the session, or a part of it, at the time of this operation?
     fn may_be_missing(&self, operation: &Operation) -> Missing {
         let touched = self.losses.iter().any(|loss| loss.touches(operation));
-        // What began after the last loss is in the store.
+        // A session that began after the last loss is in the store.
         let began = self.operations.first().map_or(Moment::MAX, |first| first.begin);
         let lost = self.losses.iter().any(|loss| began < loss.restored && operation.end > loss.at);
         match (touched, lost) {
@@ -123,7 +123,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// May an operation without an answer have ended the session at this gate before then?
+    /// May an operation without an answer have ended the session at this gate before that time?
     fn is_in_doubt_at(&self, gate: usize, end: Moment) -> bool {
         let may_end = |doubt: &Operation| match doubt.request {
             Request::LogOut(_) => true,
@@ -139,7 +139,7 @@ impl<'a> Session<'a> {
     fn judge_access(&self) -> Result<(), Rule> {
         let is_end = |one: &&Operation| match (one.request, one.reply) {
             (Request::LogOut(_), Reply::Accepted) => true,
-            // A record that is missing ends nothing.
+            // Without its record, a refresh ends no session.
             (Request::Refresh(_), Reply::Refused) => {
                 !self.is_in_doubt_at(one.gate, one.end) && self.may_be_missing(one) == Missing::No
             }
@@ -164,7 +164,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Looks for an order. Without one: what the longest lacks.
+    /// Searches for an order. Without one, returns the operations that the longest partial order lacks.
     fn search(&self) -> Result<(), String> {
         let first = self.operations.iter().find_map(|one| match (one.request, one.reply) {
             (Request::LogIn, Reply::Issued(pair)) => Some(pair),
@@ -198,14 +198,14 @@ impl<'a> Session<'a> {
                 let one = &self.answered[number];
                 let is_refused_there = self.is_in_doubt_at(one.gate, one.end);
                 let states = place.state.after(one, self.rules, is_refused_there, self.may_be_missing(one));
-                // What fits and changes nothing fits here in every order.
+                // An operation that fits and changes nothing can be placed here in every order.
                 if states == [place.state.clone()] {
                     next = vec![place.with(number, place.state.clone())];
                     break;
                 }
                 next.extend(states.into_iter().map(|state| place.with(number, state)));
             }
-            // The earliest last, so that it is tried first.
+            // The earliest operation is last, so that the search tries it first.
             next.into_iter().rev().for_each(&mut go);
         }
         let lacks = |one: &Operation| {

@@ -1,11 +1,11 @@
-//! A session, as its store keeps it, and what an operation makes of it.
+//! A session in its store, and the effect of each operation.
 
 use super::{Moment, Operation, Pair, Reply, Request, Rules};
 
 /// The session between two operations.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct State {
-    /// `None`: a pair that no client has received, for the answer was lost.
+    /// `None`: no client has received the pair, because the answer was lost.
     current: Option<Pair>,
     previous: Option<Pair>,
     /// The current pair was issued between these.
@@ -13,13 +13,13 @@ pub(super) struct State {
     ended: bool,
 }
 
-/// Whether a store may lack what it had acknowledged of a session.
+/// Whether a store may lack acknowledged writes of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Missing {
     No,
-    /// A gate may yet write it back.
+    /// A gate may still write the record back.
     ForNow,
-    /// What is missing is gone with the gates that knew it.
+    /// The gates that knew the missing record have ended.
     ForGood,
 }
 
@@ -37,8 +37,8 @@ impl State {
         operation.end.saturating_sub(self.rotated.0) + rules.slack < rules.grace
     }
 
-    /// The states after an operation that was answered; none if the answer is wrong here. `is_refused_there`: an operation
-    /// whose outcome is unknown may have ended the session at that gate alone, so far.
+    /// The states after an answered operation; an empty list if the answer is wrong in this state. `is_refused_there`: an
+    /// operation whose outcome is unknown may have ended the session at that gate alone, so far.
     pub(super) fn after(
         &self,
         operation: &Operation,
@@ -94,7 +94,7 @@ impl State {
         match doubt.request {
             Request::Refresh(_) | Request::LogOut(_) if self.ended => None,
             Request::LogOut(_) => Some(ended()),
-            // A swap may come however late: it finds the session as it was.
+            // A delayed swap still succeeds if the session has not changed.
             Request::Refresh(shown) if self.current == Some(shown) => {
                 Some(Self { current: None, previous: Some(shown), rotated: (doubt.begin, Moment::MAX), ended: false })
             }

@@ -62,7 +62,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 type Answer = Response<GateBody<Full<Bytes>>>;
 
-/// What the service received.
+/// The request that the service received.
 #[derive(Clone)]
 struct Received(HeaderMap, Option<String>);
 

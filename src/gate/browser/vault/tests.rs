@@ -71,7 +71,7 @@ impl World {
         login
     }
 
-    /// What a request by this cookie finds: the provider's token, if it is good.
+    /// A request with this cookie: returns the provider's token, if it is good.
     async fn ask(&self, login: &BrowserLogin, when: RenewWhen) -> Result<Result<String, Denial>, Denial> {
         let value: Arc<str> = login.cookie.value().as_str().into();
         let verified = self.gate.0.loaded_session(value, when).await.outcome?;
@@ -115,7 +115,7 @@ async fn b5_a_vault_of_another_session_or_writer_is_no_vault() {
     }
     assert_eq!(put(good).await, Ok(Ok("access".to_owned())), "the session lives");
     assert_eq!(world.request(&other).await, Ok(Ok("access".to_owned())));
-    // A restored store has none.
+    // A restored store has no vault.
     let third = world.begin(Some("refresh")).await;
     vaults.remove(&third.cookie).await;
     assert!(matches!(world.request(&third).await, Err(Denial::SessionOver(_))));
@@ -136,7 +136,7 @@ async fn b40_while_the_provider_is_away_the_user_is_forwarded_for_ten_minutes_an
     assert!(matches!(world.request(&login).await, Err(Denial::SessionUnavailable(_))));
     // A prefetch asks no provider.
     assert_eq!(world.ask(&login, RenewWhen::Never).await, Err(Denial::SessionNotRenewed));
-    // It lives: nothing has ended it.
+    // The session is live.
     let session = world.gate.sessions().get(login.session.id).await.unwrap().unwrap();
     assert_eq!((session.status, &*session.dialect), (rotogate_core::session::Status::Live, "browser"));
 }

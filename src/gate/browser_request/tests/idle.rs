@@ -1,4 +1,4 @@
-//! What a browser does without its user for nine hours.
+//! Nine hours of a browser without its user.
 
 use super::*;
 
@@ -16,7 +16,7 @@ async fn b11_a_page_that_polls_for_nine_hours_does_not_keep_its_session() {
         assert_eq!((reply.status(), reply.headers().get_all(SET_COOKIE).iter().count()), (StatusCode::OK, 0));
         let text = body(reply).await;
         live += u64::from(text.contains("\"authenticated\":true"));
-        // A prefetch and a request that the table refuses are none either.
+        // A prefetch and a request that the table refuses are not activity either.
         let prefetch = [pairs[0], pairs[1], ("sec-purpose", "prefetch")];
         world.get("/both", &prefetch).await;
         assert_ne!(world.get("/both", &[pairs[0], ("sec-fetch-site", "cross-site")]).await.status(), StatusCode::OK);

@@ -70,7 +70,8 @@ impl<'a, M> Described<'a, M> {
         self.call.as_ref().map(|(_, rules)| rules.as_slice()).unwrap_or_default()
     }
 
-    /// What the route, or the rule of the call, asks a decision point, and the action if it names none.
+    /// The question of the route, or of the rule of the call, to a decision point, and the action for a question
+    /// without one.
     fn decision(&self) -> Option<(&RouteDecision, &str)> {
         let of_route = self.policy()?.decision.as_deref().map(|decision| (decision, self.method().as_str()));
         of_route.or_else(|| {

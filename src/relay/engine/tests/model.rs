@@ -7,7 +7,7 @@ use super::*;
 
 const GRACE: Duration = Duration::from_secs(60);
 
-/// What waits for its turn in the running program.
+/// The tasks that wait for their turn in the running program.
 #[derive(Default)]
 struct Turns {
     waiting: Mutex<Vec<(Run, oneshot::Sender<bool>)>>,
@@ -15,7 +15,7 @@ struct Turns {
     buried: Mutex<Vec<oneshot::Sender<bool>>>,
 }
 
-/// What waits.
+/// A waiting task.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Run {
     Store,
@@ -69,7 +69,7 @@ impl RelayStore for InTurn {
     ) -> Result<RelayInserted, StoreError> {
         self.turns.take(Run::Store).await;
         let inserted = self.store.insert_relay(id, record, now).await;
-        // Durable, and not yet acknowledged: here, too, the program may be killed.
+        // The write is durable and not yet acknowledged. The program may be killed here, too.
         self.turns.take(Run::Store).await;
         inserted
     }
@@ -129,7 +129,7 @@ impl Provider for InTurn {
     }
 }
 
-/// What a schedule did, and how it ended.
+/// The steps of a schedule, and its end.
 #[derive(Debug, Default)]
 struct History {
     sent: usize,

@@ -237,7 +237,7 @@ async fn b41_the_answer_for_a_vault_is_kept_until_the_vault_was_written_and_then
     assert_eq!(body(relay.exchange(kept()).await).1, Source::Replayed);
     world.pass(1);
     assert_eq!(relay.sweep().await.unwrap(), 1);
-    // What is not rotated, and what is refused, is kept as always.
+    // A token that is not rotated, and a refusal, are kept as usual.
     world.provider.next(Step::Reply(reply(200, r#"{"access_token":"a","expires_in":300}"#)));
     body(relay.exchange(kept()).await);
     world.pass(10);

@@ -1,4 +1,4 @@
-//! What each revocation is for a receiver.
+//! The events for a receiver that follow from each revocation.
 
 use std::time::Duration;
 
@@ -74,7 +74,7 @@ async fn s24_s26_each_target_is_told_for_each_reason_and_of_the_receivers_client
         }
         let (store, _) = world().await;
         assert_eq!(ended(&store, entry(conformance::client("other")), because).await, []);
-        // A token without a session: none.
+        // A token without a session causes no event.
         let token = Target::Token { issuer: ISSUER.into(), jti: "t-1".into() };
         assert_eq!(ended(&store, Revocation { target: token, effect: Effect::Gone, until: moment }, because).await, []);
     }

@@ -24,7 +24,7 @@ async fn k3_an_unknown_key_costs_the_same_hashes_as_a_wrong_secret_also_after_a_
         let refusal = denied(keys.read(&world.engine, text, &|_| None).await);
         (refusal, tags::taken())
     };
-    // A roll leaves the secret that the record stands under. What stands in for unknown ones is made once for each secret.
+    // A roll keeps the secret of the record's seal. The record for unknown keys is made once for each secret.
     for secrets in [&[1][..], &[2, 1]] {
         world.set_keys(world.keys.ring(&["a"], secrets));
         assert_eq!(work(unknown.expose_secret()).await.0, work(&wrong).await.0);

@@ -175,7 +175,7 @@ async fn b8_the_presented_session_of_the_same_user_ends_after_grace_for_its_para
     world.advance(grace);
     assert!(matches!(denied(token(&world, &first.cookie).await), Denial::SessionOver(_)));
     assert!(token(&world, &second.cookie).await.is_ok());
-    // What the store does not take ends at once.
+    // A revocation that the store refuses takes effect at once.
     world.store.set(Mode::WritesFail);
     assert!(!world.engine.goes_on_for(&second.cookie, &second.session, grace).await);
 }

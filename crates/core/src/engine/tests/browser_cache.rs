@@ -136,7 +136,7 @@ async fn b12_an_ended_session_is_refused_at_the_next_request_without_the_store()
             false => denied(load(&world, &cookie, RenewWhen::Over).await),
         };
         assert_eq!(over, Denial::SessionOver("it was ended"), "{is_cached}");
-        // What was refused once needs no second look.
+        // A refused cookie is refused again without a read of the store.
         let loads = world.store.loads.load(Ordering::SeqCst);
         assert_eq!(check(&world, &cookie).unwrap_err(), over);
         assert_eq!(world.store.loads.load(Ordering::SeqCst), loads);

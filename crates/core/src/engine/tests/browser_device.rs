@@ -164,7 +164,7 @@ async fn b49_a_proof_counts_once_and_for_its_session_and_its_recorded_key() {
     let late = device.proof(&jti);
     world.advance(secs(300));
     assert_eq!(denied(refresh(&world.engine, &login, &late).await), ProofFlaw::Nonce.into());
-    // What was used before a start is not known.
+    // The gate does not know proofs that were used before its start.
     let early = device.proof(&challenge(&world.engine, &login));
     world.advance(secs(1));
     world.restart().await;

@@ -65,7 +65,7 @@ async fn o9_o26_a_clock_that_jumps_is_not_followed_and_prolongs_nothing() {
     w.check(&first.access).unwrap();
     let before = w.record(first.session).await;
     w.time.set_wall(T0.plus(DAY * 365));
-    // A token minted now would be expired. None is minted, and nothing is consumed.
+    // A token minted now would be expired. No token is minted, and nothing is consumed.
     assert!(matches!(failed(w.refresh(&first.refresh).await), Fault::Clock));
     assert!(matches!(failed(w.login_as("ada").await), Fault::Clock));
     assert_eq!(w.engine.clock().state(), ClockState::Jumped);

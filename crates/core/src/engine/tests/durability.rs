@@ -1,5 +1,5 @@
-//! Whatever was refused is durable, or is owed until it is: R24, R25, R26, R30. Each cause of a revocation, on each kind of
-//! store, under each fault, with a restart at each moment.
+//! Each revocation that the gate applies is durable, or owed until it is durable: R24, R25, R26, R30. Each cause of a
+//! revocation, on each kind of store, under each fault, with a restart at each moment.
 
 use std::future::Future;
 use std::sync::{Arc, LazyLock};
@@ -47,7 +47,7 @@ impl Cause {
         matches!(self, LogoutByRefresh | LogoutByAccess | OperatorSession | PasswordChanged) || self.target().is_some()
     }
 
-    /// What it ends, if that is no session here.
+    /// The target that the cause ends, if it is not a session of this gate.
     fn target(self) -> Option<Target> {
         let token = |issuer: &str| Target::Token { issuer: issuer.into(), jti: "t-1".into() };
         match self {
@@ -108,7 +108,7 @@ impl Case {
         Self { w, cause, pairs: [first, second, third], record }
     }
 
-    /// `Ok` if the caller is told that it is done.
+    /// `Ok` if the reply confirms the end.
     async fn end(&self) -> Result<(), Error> {
         let (w, engine) = (&self.w, &self.w.engine);
         let [first, _, third] = &self.pairs;
@@ -301,7 +301,7 @@ async fn r25_a_fault_of_one_revocation_spares_no_other() {
     assert_eq!(case.w.check(&other.access).unwrap_err(), Denial::TokenRevoked, "another session of the subject");
 }
 
-/// What a logout by this token comes to.
+/// The result of a logout with this token.
 type LogOut<'a> = std::pin::Pin<Box<dyn Future<Output = Result<bool, Error>> + 'a>>;
 
 #[tokio::test]

@@ -55,7 +55,7 @@ pub(super) fn scope(text: &str) -> Scope {
     Scope::parse(text).unwrap()
 }
 
-/// What the next operations of the store do.
+/// The behaviour of the store's next operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     Good,
@@ -77,12 +77,12 @@ pub(super) enum Mode {
 
 type Hook = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What a [`World`]'s store is like.
+/// The kind of a [`World`]'s store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// What it does not take, the process alone remembers.
+    /// Only the process remembers writes that this store refuses.
     Alone,
-    /// It has a file beside it for that, as a store of redb.
+    /// A file beside the store keeps such writes, as for a store of redb.
     WithFile,
     /// That file is full.
     FullFile,
@@ -96,7 +96,7 @@ pub(super) enum Kind {
 pub(super) struct Told {
     inner: Arc<dyn Store>,
     kind: Kind,
-    /// The same, if other gates write to it.
+    /// The store as a shared one, if other gates write to it.
     pub(super) node: Option<Arc<MemoryNode>>,
     owed: Option<Arc<OwedFile>>,
     folder: Arc<tempfile::TempDir>,
@@ -136,7 +136,7 @@ impl Told {
         }
     }
 
-    /// What the next process opens.
+    /// The store that the next process opens.
     fn again(&self) -> Self {
         let loads = AtomicUsize::new(self.loads.load(Ordering::SeqCst));
         if self.kind == Kind::Embedded {
@@ -466,7 +466,7 @@ impl World {
         self.restart_while(Mode::Good).await;
     }
 
-    /// The same, on a store that is in this state once it was read.
+    /// As above, on a store that is in this state after its first reads.
     pub(super) async fn restart_while(&mut self, mode: Mode) {
         self.store.set(Mode::Good);
         self.store = Arc::new(self.store.again());

@@ -25,7 +25,7 @@ impl TimeSource for Stopped {
     }
 }
 
-/// A store: buckets by name, an answer after some milliseconds, and none while it is away.
+/// A store: buckets by name, an answer after some milliseconds, and no answer while it is away.
 #[derive(Default)]
 struct Store {
     buckets: parking_lot::Mutex<HashMap<Vec<u8>, Arc<Bucket>>>,

@@ -43,7 +43,7 @@ fn token(issuer: &str, jti: &str) -> Revocation {
     entry(Target::Token { issuer: issuer.into(), jti: jti.into() }, Effect::Gone)
 }
 
-/// A token of ours with a session.
+/// A token of this gate with a session.
 fn session_facts(id: SessionId, generation: Generation) -> TokenFacts<'static> {
     TokenFacts {
         delegation: None,
@@ -59,7 +59,7 @@ fn session_facts(id: SessionId, generation: Generation) -> TokenFacts<'static> {
     }
 }
 
-/// A token of ours without one.
+/// A token of this gate without one.
 const LOOSE: TokenFacts<'static> = TokenFacts {
     is_key: false,
     delegation: None,
@@ -610,7 +610,7 @@ fn j15_many_entries_at_once_raise_each_counter_that_they_concern_once() {
     assert_eq!((0..64).map(|shard| list.epoch(shard) - 2).sum::<u64>(), 65);
 }
 
-/// Its writer returns before the batch does, so its counter rises before.
+/// The entry's writer returns before the batch does, so the entry's counter rises before.
 #[test]
 fn j15_an_entry_that_a_batch_has_brought_holds_once_its_own_writer_returns() {
     let list = RevocationList::new();

@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 use super::{Condition, ConditionVerdict, Conditions};
 use crate::claim::ClaimPath;
 
-/// The most routes whose results a token keeps, and the most claims. A token that is used on more is judged anew on some.
+/// The most routes whose results a token keeps, and the most claims. A token that is used on more is judged again on
+/// some.
 pub(super) const MAX_KEPT: usize = 8;
 
 /// A parameter of the path, and its required value.

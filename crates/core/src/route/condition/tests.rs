@@ -77,7 +77,7 @@ fn k22_the_names_of_members_and_claims_within_others_are_read() {
     assert_eq!(all(&[("\"https://x.test/level\"", Comparison::Min(3))]), Some(true));
 }
 
-/// What the specification of a comparison says, as directly as possible.
+/// The specification of a comparison, as directly as possible.
 fn naive(one: &Condition, claims: &Map<String, Value>, param: &str) -> bool {
     let value = |value: &ClaimValue| match value {
         ClaimValue::Text(text) => json!(text),

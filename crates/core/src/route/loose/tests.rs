@@ -102,7 +102,7 @@ fn t20_a_slash_at_the_end_is_a_reading_unless_both_forms_are_named() {
     assert_eq!((get(&both, "/p"), get(&both, "/p/")), ("/p".to_owned(), "/p/{*rest}".to_owned()));
     let named = table(&[("/{id}", RoutePolicy::public()), ("/{id}/{*rest}", RoutePolicy::default())]);
     assert_eq!((get(&named, "/7"), get(&named, "/7/")), ("/{id}".to_owned(), "/{id}/{*rest}".to_owned()));
-    // No route names `/admin` here, and none `/p/`.
+    // No route names `/admin` or `/p/` here.
     let bare = table(&[("/{id}", RoutePolicy::public()), ("/admin/{*rest}", RoutePolicy::default())]);
     assert_eq!((get(&bare, "/7"), get(&bare, "/admin")), ("/{id}".to_owned(), "!/{id}".to_owned()));
     let slash = table(&[("/{*rest}", RoutePolicy::public()), ("/p", RoutePolicy::default())]);

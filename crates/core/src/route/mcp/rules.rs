@@ -16,7 +16,7 @@ pub struct CallRules(Vec<CallRule>);
 pub struct CallRule {
     /// The calls.
     pub calls: McpCalls,
-    /// What they require.
+    /// The route with the requirements for these calls.
     pub route: Arc<Route>,
     counts: Arc<[AtomicU64; 2]>,
 }

@@ -1,4 +1,4 @@
-//! The table, row by row. Its exploration is in `tests/exploration/`.
+//! The rows of the table. `tests/exploration/` explores the table exhaustively.
 
 use super::*;
 use crate::session::{RevokedBecause, Scope, Seal, SessionId, SessionSecret};
@@ -416,7 +416,7 @@ fn o5_fast_forward_reckons_with_the_longest_access_token_that_may_have_been_lost
     let step = stepped(&session(), forward, Generation::new(9), now, &profile).unwrap();
     let longest = now.plus(profile.max_access_ttl);
     assert_eq!((step.record.latest_access_expires, step.raised.unwrap().until), (longest, longest));
-    // None outlives the session.
+    // No token outlives the session.
     let s = Session { expires: now.plus(secs(3600)), ..session() };
     assert_eq!(
         stepped(&s, forward, Generation::new(9), now, &profile).unwrap().record.latest_access_expires,

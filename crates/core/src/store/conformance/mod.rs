@@ -223,7 +223,7 @@ pub fn not_before(target: Target, moment: Timestamp) -> Revocation {
     Revocation { target, effect: Effect::NotBefore(moment), until: Timestamp::ZERO }
 }
 
-/// The target for one subject of ours.
+/// The target for one subject of this gate.
 pub fn subject(name: &str) -> Target {
     Target::Subject { issuer: ISSUER.into(), subject: name.into() }
 }

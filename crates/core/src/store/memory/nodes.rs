@@ -20,7 +20,7 @@ use crate::clock::{TimeSource, Timestamp};
 use crate::revocation::Revocation;
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
 
-/// What all handles share.
+/// The state that all handles share.
 struct Common {
     store: MemoryStore,
     /// The store's own clock.
@@ -103,7 +103,7 @@ pub struct MemoryNode {
     known: Arc<NodeExpectations>,
 }
 
-/// What a node expects of the store.
+/// The state of the store that a node expects.
 #[derive(Debug, Default)]
 struct NodeExpectations {
     history: AtomicU64,
@@ -478,7 +478,7 @@ impl Feed for NodeFeed {
             let history = self.known.history.load(Ordering::SeqCst);
             let is_another = self.common.server.load(Ordering::SeqCst) != self.known.server.load(Ordering::SeqCst);
             if is_another || head.history != history || head.writes < self.known.writes.load(Ordering::SeqCst) {
-                // The log begins anew, too.
+                // The log begins again, too.
                 self.cursor = Cursor::default();
                 return Ok(FeedStep { lost: true, ..FeedStep::default() });
             }

@@ -66,7 +66,7 @@ impl NodeRow {
     }
 }
 
-/// A node that was heard of.
+/// A node that has read the feed.
 ///
 /// ```
 /// use rotogate::store::NodeSeen;
@@ -78,9 +78,9 @@ impl NodeRow {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeSeen {
-    /// What it said last.
+    /// The last message of the node.
     pub row: NodeRow,
-    /// When the node was last heard of, by the store's time.
+    /// The time, by the store's clock, at which the node last read the feed.
     pub beat: Timestamp,
 }
 

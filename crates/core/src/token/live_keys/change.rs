@@ -1,4 +1,4 @@
-//! What a new set of keys changes.
+//! The changes between the old and the new set of keys.
 
 use std::collections::BTreeSet;
 

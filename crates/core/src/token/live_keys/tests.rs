@@ -189,7 +189,7 @@ fn i51_the_first_unknown_kid_after_a_scheduled_attempt_asks_at_once_and_the_next
     assert_eq!(live.missing(after(1), Some(after(1)), LEEWAY), unavailable(1));
     assert!(live.fetching().is_wanted, "at once");
     attempt(&live, after(1), Some(keys(&[("a", &a)])));
-    // Whatever tokens say of their time: one attempt in each cooldown, beside the scheduled ones.
+    // For any times in tokens: one attempt in each cooldown, besides the scheduled attempts.
     for scheduled in [5, 10, 25] {
         for _ in 0..1000 {
             assert_eq!(live.missing(after(3), Some(after(4000)), LEEWAY), unavailable(28));

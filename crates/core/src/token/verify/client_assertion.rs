@@ -100,7 +100,7 @@ impl SentClientAssertion<'_> {
         let Genuine { claims, typ, .. } = genuine((keys, leeway), token, engine_now, read, refuse)?;
         match typ.as_deref() {
             None | Some("jwt" | TYP) => Ok(claims),
-            Some(_) => Err(refused("typ is not that of a client's assertion")),
+            Some(_) => Err(refused("typ is not the type of a client's assertion")),
         }
     }
 }

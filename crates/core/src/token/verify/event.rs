@@ -73,7 +73,7 @@ impl std::fmt::Debug for SentNotice<'_> {
     }
 }
 
-/// What a good notice reports.
+/// The content of a valid notice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reported {
     /// The type of the event.
@@ -118,7 +118,7 @@ pub enum Ended {
         /// Whether some token is known to end. If not, the sender gets an error, but the entry holds all the same.
         is_sure: bool,
     },
-    /// The tokens of a user of ours. Only the directory can resolve the user's name.
+    /// The tokens of a user of this gate. Only the directory can resolve the user's name.
     OfDirectory {
         /// The issuer that names the user.
         issuer: Arc<str>,
@@ -192,7 +192,7 @@ impl Signed<'_> {
     fn logout(self, audience: &[Box<str>], wall: Timestamp) -> Result<Reported, Denial> {
         let Self { rules, typ, claims } = self;
         if !matches!(typ.as_deref(), None | Some("logout+jwt" | "jwt")) {
-            return Err(malformed("typ is not that of a logout token"));
+            return Err(malformed("typ is not the type of a logout token"));
         }
         names_one(&claims, audience)?;
         let at = issued_at(&claims, rules, wall)?;
@@ -219,7 +219,7 @@ impl Signed<'_> {
         let (target, also, is_sure) = match (text(&claims, "sid")?, text(&claims, "sub")?) {
             (Some(sid), subject) if !rules.session_claim.is_empty() => session_target(rules, sid, subject),
             (_, Some(subject)) => (subject_of(rules, subject), None, true),
-            (Some(_), None) => return Err(malformed("sid alone, and session_claim says that tokens have none")),
+            (Some(_), None) => return Err(malformed("sid alone, and by session_claim the tokens have no session")),
             (None, None) => return Err(malformed("neither sub nor sid")),
         };
         let also = also.map(|also| before(rules, also, at, wall));

@@ -63,7 +63,7 @@ pub enum RevokedUser {
         /// for.
         entry: Revocation,
     },
-    /// A user of ours. Only the directory can resolve the name.
+    /// A user of this gate. Only the directory can resolve the name.
     Named(UserName),
 }
 

@@ -63,7 +63,7 @@ pub struct IdJagRules {
     pub clients: Vec<Box<str>>,
     /// The greatest age of an assertion, by its `iat`.
     pub max_age: Duration,
-    /// Who the user is here.
+    /// The source of the user's subject at this gate.
     pub subject: JagSubject,
 }
 
@@ -198,7 +198,7 @@ impl Verifier {
         match typ.as_deref() {
             Some(ID_JAG) => self.id_jag(rules, &sent, &claims, times, wall),
             None | Some("jwt" | GRANT) => self.workload(rules, &sent, &claims, times),
-            Some(_) => Err(refused("typ is not that of an assertion")),
+            Some(_) => Err(refused("typ is not the type of an assertion")),
         }
     }
 
@@ -289,7 +289,7 @@ impl Verifier {
         let judged = judge::claims(token.into(), claims, (&rules, &of_tokens), ClaimsSource::Unknown, times);
         judged.map_err(|refusal| match name_claim(&rules, refusal, None) {
             Denial::BadClaim(what) => refused(what),
-            Denial::UnprovedBinding => refused("cnf binds it to what the gate cannot check"),
+            Denial::UnprovedBinding => refused("cnf binds the assertion to a key that the gate cannot check"),
             _ => refused("a claim is refused by the rules of its issuer"),
         })
     }

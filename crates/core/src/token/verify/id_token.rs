@@ -113,7 +113,7 @@ impl Verifier {
         let Genuine { claims: payload, typ, algorithm } =
             genuine((&rules.keys, rules.leeway), sent.token, now, read, refuse)?;
         if !matches!(typ.as_deref(), None | Some("jwt")) {
-            return Err(refused("typ is not that of an ID token"));
+            return Err(refused("typ is not the type of an ID token"));
         }
         let claims = Members::read(&payload).map_err(refused)?;
         answers(&claims, &sent, algorithm)?;
@@ -203,7 +203,7 @@ fn answers(claims: &Members<'_>, sent: &SentIdToken<'_>, algorithm: Algorithm) -
     }
     let nonce = text("nonce").flatten().unwrap_or_default();
     if nonce.is_empty() || !are_equal(nonce.as_bytes(), sent.nonce.as_bytes()) {
-        return Err(refused("nonce is not that of this login"));
+        return Err(refused("nonce is not the nonce of this login"));
     }
     if claims.get("events").is_some() {
         return Err(refused("it is a logout token"));
@@ -211,7 +211,7 @@ fn answers(claims: &Members<'_>, sent: &SentIdToken<'_>, algorithm: Algorithm) -
     match text("at_hash") {
         None => Ok(()),
         Some(Some(hash)) if are_equal(hash.as_bytes(), half_hash(algorithm, sent.access_token).as_bytes()) => Ok(()),
-        Some(_) => Err(refused("at_hash is not that of the access token")),
+        Some(_) => Err(refused("at_hash does not match the access token")),
     }
 }
 

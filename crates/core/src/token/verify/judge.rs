@@ -151,8 +151,8 @@ fn vouched_by(claims: &Members<'_>) -> Result<Option<VouchedBy>, Denial> {
     }
 }
 
-/// Who acts for the subject of one of our tokens (RFC 8693 §4.1). A delegated token without a session comes from an
-/// exchange of another issuer's token.
+/// The client that acts for the subject of one of our tokens (RFC 8693 §4.1). A delegated token without a session comes
+/// from an exchange of another issuer's token.
 // Requirements D4 and D8.
 fn delegation(text: &str, claims: &Members<'_>, has_session: bool) -> Result<Option<Delegation>, Denial> {
     if claims.get("act").is_none() {

@@ -390,7 +390,7 @@ fn usable_key(entry: Value, configured: Option<Algorithm>) -> Result<VerifyingKe
             return Err((IgnoredCause::Algorithm, "of another algorithm than configured"));
         }
         (Some(algorithm), _) | (None, Some(algorithm)) => algorithm,
-        (None, None) => return Err((IgnoredCause::Algorithm, "has no alg, and none is configured")),
+        (None, None) => return Err((IgnoredCause::Algorithm, "has no alg, and no algorithm is configured")),
     };
     bound(&jwk, algorithm)
 }

@@ -268,7 +268,7 @@ impl ClaimMapping {
         let texts = [&self.client, &self.account, &self.subject].into_iter().flatten().chain(&self.audience);
         let required = self.require.iter().map(|required| &required.path);
         if texts.chain(required).any(ClaimPath::is_of_names) {
-            return Some("{} stands for several names: only the claims of scope and roles may end with it");
+            return Some("{} means several names: only the claims of scope and roles may end with it");
         }
         if self.subject.is_empty() {
             return Some("the claims of subject must be at least one");

@@ -58,7 +58,7 @@ pub(super) struct SessionsSeen {
     vouches: AtomicBool,
 }
 
-/// What is known about a session that a notice names.
+/// The knowledge about a session that a notice names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Named {
     /// An accepted token named the session.
@@ -83,7 +83,7 @@ impl SessionsSeen {
         }
     }
 
-    /// Records an accepted token of ours whose session the issuer vouched for.
+    /// Records an accepted token of this gate whose session the issuer vouched for.
     pub(super) fn note_vouched(&self) {
         set(&self.vouches);
     }

@@ -134,7 +134,7 @@ impl SentStatusList<'_> {
         let issued_at = claims.get("iat").and_then(Member::as_u64).map(Timestamp::from_secs);
         let issued_at = issued_at.ok_or(wrong("iat must be a time in seconds"))?;
         if self.known.is_some_and(|known| issued_at < known) {
-            return Err(wrong("iat is before that of the list that is known"));
+            return Err(wrong("iat is earlier than the iat of the known list"));
         }
         if issued_at > wall.plus(self.leeway) {
             return Err(wrong("iat is in the future"));

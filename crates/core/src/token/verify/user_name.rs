@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A name of a user of ours that another issuer uses (RFC 9493 §3.2).
+/// A name of a user of this gate that another issuer uses (RFC 9493 §3.2).
 ///
 /// ```
 /// use rotogate::directory::{UserName, UserNameForm};

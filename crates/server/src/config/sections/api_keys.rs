@@ -18,15 +18,17 @@ const MAX_OVERLAP: Duration = DAY.saturating_mul(90);
 
 section! {
     impl ApiKeySettings, read by read_keys(section) {
-        /// How keys begin: `acme_k1_…`. 2 to 12 characters of a-z and 0-9. A scanner of repositories finds keys by it.
+        /// The first characters of each key, as in `acme_k1_…`; 2 to 12 characters of a-z and 0-9. Secret scanners find
+        /// keys by the prefix.
         restart prefix: KeyPrefix = get_or(key_prefix, KeyPrefix::default()),
-        /// The header of a key, besides `Authorization: Bearer`. `""`: none. No upstream gets it on a route that takes keys.
+        /// The header of a key, besides `Authorization: Bearer`. `""`: no header. A route that takes keys removes the header
+        /// before it forwards.
         restart header: Option<HeaderName> = get_or(value::identity_header, Some(HeaderName::from_static("x-api-key"))),
-        /// The longest that a key lives; up to 365d. A new key lives for 90d unless more or less is asked for.
+        /// The longest lifetime of a key; up to 365d. A request for a key that names no lifetime gets 90d.
         restart max_lifetime: Duration = get_or(
             value::duration_within(DAY, ApiKeySettings::LONGEST_LIFETIME), ApiKeySettings::LONGEST_LIFETIME
         ),
-        /// The longest that a rotated key lives on, up to 90d; and how long it does unless less is asked for.
+        /// How long a rotated key remains valid, up to 90d. A rotation may ask for less.
         restart overlap: Duration = get_or(value::duration_within(Duration::ZERO, MAX_OVERLAP), DAY.saturating_mul(7)),
     }
 }

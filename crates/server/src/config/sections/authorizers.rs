@@ -21,17 +21,18 @@ section! {
     pub struct AuthorizerConfig, read by read_keys(section, kind: AuthorizerKind, listen: SocketAddr, others: &Others<'_>) {
         /// The protocol, and the proxy that speaks it.
         restart kind as "..": AuthorizerKind = by { kind },
-        /// Required: An address of its own, for questions alone.
+        /// Required: The address for the questions of the proxies. It serves nothing else.
         restart listen: SocketAddr = by { listen },
-        /// The proxies. Needed, unless `tls` requires a certificate. Default: those of `[server]`.
+        /// The addresses of the proxies. Required, unless `tls` requires a client certificate. Default: those of
+        /// `[server]`.
         restart trusted_proxies: Option<Vec<IpNet>> = list(value::network),
         /// As `tls` of `[[server.listeners]]`.
         restart tls: Option<TlsConfig> = by { listeners::read_tls(section, others.dir) },
-        /// Connections of one peer that may not ask.
+        /// The most connections of one peer that is not among `trusted_proxies`.
         restart max_connections_per_address: usize = by {
             listeners::max_connections_per_address(section, listeners::DEFAULT_CONNECTIONS_PER_ADDRESS)
         },
-        /// Answers have the header of `assertion` of `[identity]`, for this audience. Unset: none.
+        /// Answers carry the assertion of `[identity]` for this audience. Unset: no assertion.
         restart assertion_audience: Option<String> = get(value::text),
         /// The name for the key `listeners` of routes.
         restart name: Option<Arc<str>> = by { listeners::name(section, others.listeners()) },
@@ -50,8 +51,8 @@ section! {
     with {
         /// Required: The protocol: `"forward-auth"`, or `"ext-authz"`: Envoy over gRPC (docs/ext-authz.md), without a neighbour.
         restart kind: text,
-        /// The proxy, whose headers are facts: `"nginx"`, `"ingress-nginx"`, `"traefik"`, `"caddy"`, `"haproxy"` or `"envoy"`. Required
-        /// with `"forward-auth"`.
+        /// The kind of proxy, which decides which headers describe the request: `"nginx"`, `"ingress-nginx"`, `"traefik"`, `"caddy"`,
+        /// `"haproxy"` or `"envoy"`. Required with `"forward-auth"`.
         restart neighbour: text,
     }
 }

@@ -28,8 +28,8 @@ section! {
     pub struct ClientConfig, read by read_entry(section, others: &[ClientConfig], dir: &Path) {
         /// Its rules.
         reload client as "..": Client = by { read_keys(section, others, dir) },
-        /// How a confidential client authenticates. `"private_key_jwt"`: by assertions that it signs (docs/clients-without-secrets.md),
-        /// so that nobody keeps a secret.
+        /// How a confidential client authenticates. `"private_key_jwt"`: by assertions that the client signs
+        /// (docs/clients-without-secrets.md); there is no shared secret.
         reload auth: ClientAuthentication = get_or(value::word_of, ClientAuthentication::default()),
         /// The public keys of a client with `auth = "private_key_jwt"`, such as `{ jwks_url = "https://orders.example.com/jwks.json" }`.
         reload keys: Option<ClientKeySource> = table(|section| read_source(section, dir, &client.id)),
@@ -40,14 +40,14 @@ section! {
     /// `keys` of an entry of `[[clients]]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct ClientKeySource, read by read_source(section, dir: &Path, client: &str) {
-        /// Where they are.
+        /// The source of the keys.
         reload source as "..": KeySource = by { read_key_source(section, dir, client) },
     }
     with {
         /// A file with the client's JWK set, read at a start and at a reload.
         reload jwks_file: text,
-        /// The address of the client's JWK set, which is fetched as that of an issuer is. `rotogate issuer refresh client:ID` fetches
-        /// it now.
+        /// The URL of the client's JWK set. The gate fetches the set as it fetches the keys of an issuer;
+        /// `rotogate issuer refresh client:ID` fetches it at once.
         reload jwks_url: text,
         /// A file with one public key, in PEM; needs `algorithm`.
         reload public_key: text,
@@ -89,20 +89,22 @@ section! {
         reload id: Box<str> = by { read_id(section, others).into() },
         /// The hash of the secret of a confidential client: `rotogate client secret` prints it.
         reload secret_hash: Option<SecretHash> = by { read_secret_hash(section, dir) },
-        /// They are read later, with the other files of a start.
+        /// The gate reads these files later, with the other files of a start.
         no_key keys: Option<ClientKeys> = by { None },
         /// The grants of the client: `"password"`, `"refresh_token"`, `"jwt-bearer"`, and a confidential client
         /// `"client_credentials"` and `"token-exchange"`.
         reload grants: Vec<Grant> = by { read_grants(section) },
-        /// The only scopes that its tokens may carry. Unset: whatever the user has.
+        /// The only scopes that tokens of the client may carry. Unset: all scopes of the user.
         reload scopes: Option<Scope> = by { self::scopes(section, "scopes") },
         /// Any key of `[sessions]` from `access_ttl` to `revoke_previous_after`.
         reload profile as some: ProfileOverride = by { read_override(section) },
-        /// `"optional"`: a request with a proof gets tokens bound to its key; `"required"`: none without.
+        /// `"optional"`: a request with a DPoP proof gets tokens bound to the key of the proof; `"required"`: a request
+        /// without a proof gets no tokens.
         reload dpop: DpopUse = get_or(value::word_of, DpopUse::default()),
-        /// The same for the client certificate of its connection (docs/certificates.md).
+        /// As `dpop`, for the client certificate of the connection instead of a proof (docs/certificates.md).
         reload certificate_bound: CertificateUse = get_or(value::word_of, CertificateUse::default()),
-        /// For whom it may act with `"token-exchange"`, and where (docs/act-for-a-user.md).
+        /// The tokens that the client may exchange with `"token-exchange"`, and the audiences of the new tokens
+        /// (docs/act-for-a-user.md).
         reload exchange: Option<ExchangeRules> = table(super::exchange::read),
     }
     with {

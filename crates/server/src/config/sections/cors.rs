@@ -27,7 +27,7 @@ section! {
 pub(super) fn read(section: &Section<'_>) -> CorsConfig {
     let cors = read_keys(section);
     if !cors.expose.is_empty() && cors.origins.is_empty() && !section.is_bad() {
-        section.blame("expose", "only applies with origins, and there are none; add one, or remove it");
+        section.blame("expose", "only applies with origins, and origins is empty; add an origin, or remove the key");
     }
     section.finish();
     cors

@@ -21,9 +21,10 @@ section! {
     pub struct DecisionPointConfig, read by read_keys(section, others: &[DecisionPointConfig], dir: &Path) {
         /// Required: The name for routes.
         reload name: String = by { read_name(section, others) },
-        /// Its identifier, whose metadata name the evaluation endpoint (AuthZEN 1.0). Required, unless `evaluation_url` is there.
+        /// The identifier of the decision point, whose metadata name the evaluation endpoint (AuthZEN 1.0). Required without
+        /// `evaluation_url`.
         reload url: Option<String> = get(point_url),
-        /// The evaluation endpoint; no metadata are read then.
+        /// The evaluation endpoint. With this key, the gate reads no metadata.
         reload evaluation_url: Option<String> = get(point_url),
         /// A file with the token that the gate sends as a bearer.
         reload token_file: Option<PathBuf> = get(path_in(dir)),
@@ -31,9 +32,9 @@ section! {
         reload client_cert: Option<CertificateAndKey> = certificate_and_key(dir),
         /// A PEM file with the only trusted authorities. Default: those of the system.
         reload ca: Option<PathBuf> = get(path_in(dir)),
-        /// The time for the whole answer; 10ms to 10s. Beyond it: 503.
+        /// The time for the whole answer; 10ms to 10s. A later answer is ignored: 503.
         reload timeout: Duration = get_or(value::duration_within(SECOND / 100, 10 * SECOND), 3 * SECOND / 10),
-        /// How long an answer counts.
+        /// How long the gate keeps an answer.
         reload cache: DecisionCache = by { read_cache(section) },
     }
 }
@@ -42,10 +43,10 @@ section! {
     /// `cache` of a decision point.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct DecisionCache, read by read_cache_keys(section) {
-        /// How long a permit counts; 0s to 60s. 0s: each request asks.
+        /// How long the gate keeps a permit; 0s to 60s. 0s: each request asks.
         reload allow: Duration =
             get_or(value::duration_within(Duration::ZERO, DecisionPointRules::MAX_KEPT), DecisionPointRules::ALLOW),
-        /// How long a refusal counts; 0s to 60s.
+        /// How long the gate keeps a refusal; 0s to 60s.
         reload deny: Duration =
             get_or(value::duration_within(Duration::ZERO, DecisionPointRules::MAX_KEPT), DecisionPointRules::DENY),
     }
@@ -55,15 +56,15 @@ section! {
     impl RouteDecision, read by read_decision_keys(section, resource: &DecisionResource) {
         /// Required: The entry of `[[decision_points]]`.
         reload point: Box<str> = by { section.required("point", "the name of a [[decision_points]] entry", value::text).into() },
-        /// The action that it is asked about. Unset: the method of the request, or that of the call (MCP) beside `calls`.
+        /// The action in the question. Unset: the method of the request; with `calls`, the method of the call (MCP).
         reload action: Option<Box<str>> = by { section.get("action", value::text).map(Into::into) },
         reload resource_type as "-": Box<str> = by { resource.kind.as_str().into() },
         reload resource_id as "-": Box<str> = by { resource.id.as_str().into() },
-        /// Claims of the token that it gets besides subject, issuer, client and scope.
+        /// Claims of the token to send besides subject, issuer, client and scope.
         reload claims as some: Vec<ClaimPath> = list_or_empty(claim),
     }
     with {
-        /// Required: What it is asked about.
+        /// Required: The resource in the question.
         reload resource: table of DecisionResource,
     }
 }
@@ -72,20 +73,17 @@ section! {
     /// `resource` of a route's decision.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub(super) struct DecisionResource, read by read_resource_keys(section) {
-        /// Required: Its type.
+        /// Required: The type of the resource.
         reload kind as "type": String = required("the type of the resource, such as \"order\"", value::text),
-        /// Required: Its id, with parameters of the path in braces. Beside `calls`, `{method}` and `{name}` are those of the call.
+        /// Required: The id of the resource, with parameters of the path in braces. With `calls`, `{method}` and `{name}` are the
+        /// method and the name of the call.
         reload id: String = required("the id of the resource, such as \"{id}\"", value::text),
     }
 }
 
 fn claim(v: &Raw) -> Result<ClaimPath, String> {
     let path = ClaimPath::parse(&value::text(v)?).map_err(|error| error.to_string())?;
-    if path.is_of_names() {
-        Err("{} stands for several names; expected the path of a claim".to_owned())
-    } else {
-        Ok(path)
-    }
+    if path.is_of_names() { Err("{} means several names; expected the path of a claim".to_owned()) } else { Ok(path) }
 }
 
 pub(super) fn read(sections: &[Section<'_>], dir: &Path) -> Vec<DecisionPointConfig> {
@@ -96,7 +94,7 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path) -> Vec<DecisionPointCon
             (None, None) if !section.is_bad() => {
                 section.blame("url", "is missing; expected the decision point's identifier, or evaluation_url");
             }
-            (Some(_), Some(_)) => section.blame("evaluation_url", "stands beside url; remove one of the two"),
+            (Some(_), Some(_)) => section.blame("evaluation_url", "cannot be combined with url; remove one of the two"),
             _ => {}
         }
         section.finish();

@@ -110,7 +110,7 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Vec<DirectoryConfig> {
     }
     if root.has("directory") {
         root.section("directory");
-        root.blame("directory", "stands beside [[directories]]; make it an entry of that list");
+        root.blame("directory", "cannot be combined with [[directories]]; move it into that list");
     }
     let sections = root.sections("directories");
     let all: Vec<_> = sections.iter().filter_map(|section| read_one(section, dir, true)).collect();
@@ -133,7 +133,7 @@ fn check_distinct(sections: &[Section<'_>], all: &[DirectoryConfig]) {
             && let Some(other) = before().find(|other| other.accounts.is_none())
         {
             let what =
-                format!("missing, and {} has none either: only one directory can have all other accounts", other.key);
+                format!("missing, and missing in {}, too: only one directory can have all other accounts", other.key);
             section.blame("accounts", what);
         }
         for (index, account) in one.accounts.iter().flatten().enumerate() {
@@ -148,7 +148,7 @@ fn check_distinct(sections: &[Section<'_>], all: &[DirectoryConfig]) {
             && !section.is_bad()
             && let Some(other) = before().find(|other| is_file(other))
         {
-            section.blame("kind", format!("is \"file\", and so is that of {}: there is one users file", other.key));
+            section.blame("kind", format!("is \"file\", and so is kind of {}: a gate has one users file", other.key));
         }
     }
 }
@@ -226,13 +226,14 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[cfg(any(feature = "hook", feature = "ldap", feature = "sql"))]
 section! {
     impl Bounds, read by read_bounds(section, timeout: Duration) {
-        /// The time for one request to the directory, connecting included.
+        /// The time for a request to the directory, connecting included.
         reload timeout: Duration = get_or(value::duration_within(Duration::from_millis(100), MINUTE), timeout),
-        /// Requests to it at once; logins have three quarters, so refreshes are not held up by them.
+        /// The most concurrent requests to the directory. Logins may take three quarters, so that refreshes always have
+        /// room.
         reload max_requests: usize = get_or(value::count(1, 10_000), Bounds::MAX_REQUESTS),
-        /// How long a request waits for its turn; at most 60s. Then: 503.
+        /// How long a request waits for its turn; at most 60s. Then 503.
         reload queue_timeout: Duration = get_or(value::duration_within(Duration::ZERO, MINUTE), Bounds::QUEUE_TIMEOUT),
-        /// How long an entry is used for further refreshes; at most 60s.
+        /// How long the gate keeps an entry for further refreshes; at most 60s.
         reload lookup_cache: Duration = get_or(value::duration_within(Duration::ZERO, MINUTE), Duration::ZERO),
     }
 }

@@ -32,11 +32,11 @@ section! {
         around: &Surroundings<'_>,
         above: &[EndpointConfig],
     ) {
-        /// Required: The protocol of its clients: `"oauth2"`, `"envelope"`, `"kuzzle"`, `"knox"`, `"browser"`,
+        /// Required: The protocol of the endpoint: `"oauth2"`, `"envelope"`, `"kuzzle"`, `"knox"`, `"browser"`,
         /// `"my-sessions"`, `"my-keys"` or `"relay"` (docs/protocols.md).
         reload dialect: &'static str = by { dialect },
-        /// The path. `{account}` is the user's account in users.toml. Or, without: `"/connect/token"`. Default: that of the
-        /// protocol.
+        /// The path, such as `"/connect/token"` or `"/{account}/connect/token"`. `{account}` is the user's account in
+        /// users.toml. Default: that of the protocol.
         reload path: String = by { read_path(section, dialect, above) },
         /// Any key of `[sessions]` from `access_ttl` to `revoke_previous_after`.
         reload profile as some: ProfileOverride = by {
@@ -46,11 +46,12 @@ section! {
                 _ => ProfileOverride::default(),
             }
         },
-        /// The clients that may use it. Unset: all.
+        /// The clients that may use the endpoint. Unset: all clients.
         reload clients: Option<Vec<String>> = by {
             if has_clients(dialect) { read_clients(section, around.clients) } else { None }
         },
-        /// The public client of the sessions, where the protocol names none. Default: the name of the protocol.
+        /// The public client of the sessions, for a protocol whose requests name no client. Default: the name of the
+        /// protocol.
         reload client: Option<String> = by {
             if dialect == BROWSER && section.has("provider") {
                 // The gate's own client there.
@@ -61,11 +62,12 @@ section! {
         },
         /// Other dialects whose sessions may continue here.
         reload accepts: Option<Vec<&'static str>> = by { has_clients(dialect).then(|| accepts(section, dialect)) },
-        /// Only this account, introspection and revocation included; not with `{account}` in `path`.
+        /// The only account that the endpoint serves, for introspection and revocation too; not with `{account}` in
+        /// `path`.
         reload account: Option<String> = by {
             if dialect == RELAY { None } else { read_account(section, &path) }
         },
-        /// As `listeners` of a route. 404 on other listeners.
+        /// The listeners that serve the endpoint, as `listeners` of a route. Other listeners answer 404.
         reload listeners as some: Vec<Box<str>> = by { listeners::bound_to(section, around.listeners) },
         /// The options of the dialect.
         reload envelope as "..?": Option<Envelope> = by {

@@ -13,23 +13,24 @@ use rotogate_kit::config::{Section, printable};
 
 section! {
     impl IdJagRules, read by pub(super) read_id_jag(section) {
-        /// Required: The clients that may present them, each confidential, and with the grant `"jwt-bearer"`.
+        /// Required: The clients that may present the assertions. Each is confidential and has the grant
+        /// `"jwt-bearer"`.
         reload clients: Vec<Box<str>> = by { texts(section, "clients", "the id of a client") },
-        /// The greatest age of one, by its `iat`.
+        /// The greatest age of an assertion, by its `iat`.
         reload max_age: Duration = get_or(value::duration_within(SECOND, 3600 * SECOND), 600 * SECOND),
-        /// Who the user is here: `"issuer"`, the issuer's subject with `subject_prefix`; or `"directory"`, whom the lookup of an HTTP
-        /// directory names for `issuer` and `subject`.
+        /// The subject of the session: `"issuer"`: the issuer's subject after `subject_prefix`; `"directory"`: the user that the
+        /// lookup of an HTTP directory names for `issuer` and `subject`.
         reload subject: JagSubject = get_or(value::word_of, JagSubject::default()),
     }
 }
 
 section! {
     impl JwtBearerRules, read by pub(super) read_jwt_bearer(section) {
-        /// Required: The subjects that count, to the byte, such as `["repo:acme/app:ref:refs/heads/main"]`.
+        /// Required: The accepted subjects, compared byte for byte, such as `["repo:acme/app:ref:refs/heads/main"]`.
         reload subjects: Vec<Box<str>> = by { texts(section, "subjects", "a sub of its tokens") },
-        /// A token with a longer lifetime is no grant.
+        /// The longest lifetime of a token that is accepted as a grant.
         reload max_lifetime: Duration = get_or(value::duration_within(SECOND, 3600 * SECOND), 600 * SECOND),
-        /// The entry of `[[clients]]` whose token the workload gets, with its scopes; it has the grant `"jwt-bearer"`.
+        /// The entry of `[[clients]]`, with the grant `"jwt-bearer"`, whose token and scopes the workload gets.
         reload as_client: Box<str> = by {
             section.required("as_client", "the id of a client", value::text).into()
         },

@@ -20,21 +20,21 @@ section! {
     /// `[identity]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct IdentityConfig, read by read_keys(section, issuers: &[TrustedIssuer], used: &UsedHeaders) {
-        /// The name of each header. `issuer` and `roles` have one only with `[[issuers]]`.
+        /// The name of each header. `issuer` and `roles` have a default only with `[[issuers]]`.
         reload headers: IdentityNames = by { read_section(section, "headers", |keys| read_names(keys, issuers, used)) },
         /// Headers of further claims, such as `{ "x-auth-email" = "email" }`; at most 64 headers, with those above.
         reload claims: ClaimHeaders = by { read_claims(&section.section("claims"), used) },
-        /// The caller in a JWT that the gate signs, for upstreams that trust no network (docs/assertion.md). Default: none.
+        /// A JWT about the caller that the gate signs, for upstreams that do not trust their network (docs/assertion.md).
+        /// Default: none.
         reload assertion: Option<AssertionHeader> = table(|keys| read_assertion(keys, used)),
         /// The audience of transaction tokens: the name of the domain whose services trust each other. For upstreams with
         /// `assertion_form = "txn"`.
         reload trust_domain: Option<String> = get(value::text),
-        /// Further headers of clients that are removed, such as `["x-tenant", "x-acme-*"]`. Headers of known products always are:
-        /// docs/edge.md lists them.
+        /// Further request headers that the gate removes, such as `["x-tenant", "x-acme-*"]`. The gate always removes the headers
+        /// of known products, which docs/edge.md lists.
         // Requirement T24.
         reload strip: Vec<HeaderPattern> = list_or_empty(header_pattern),
-        /// Headers of a known product that are not removed, such as `["cf-access-*"]`, because that product is in front of the
-        /// gate.
+        /// Headers of a known product to forward, such as `["cf-access-*"]`, because that product is in front of the gate.
         reload keep: Vec<HeaderPattern> = by { read_keep(section, used) },
     }
 }
@@ -73,12 +73,12 @@ section! {
     /// The header with a signed assertion.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct AssertionHeader, read by read_assertion(section, used: &UsedHeaders) {
-        /// Required: Its name.
+        /// Required: The name of the header.
         reload header: HeaderName = by {
             let header = section.require("header", "a header such as \"x-auth-assertion\"", assertion_header);
             used.note(section, "header", header).unwrap_or(HeaderName::from_static("x-auth-assertion"))
         },
-        /// How long an assertion is good; 10s to 10m.
+        /// The lifetime of an assertion; 10s to 10m.
         reload ttl: Duration = get_or(
             value::duration_within(*ASSERTION_TTL.start(), *ASSERTION_TTL.end()),
             Duration::from_secs(60)

@@ -26,19 +26,21 @@ section! {
         reload key as "..": Option<ClientKeySettings> = by {
             read_key(section, dir, &["secret_file", "secret_in"])
         },
-        /// Required, unless there is a `key_file`: The file with its secret, for the gate's user only (0600), and read again when it changes.
+        /// Required, unless there is a `key_file`: The file with the client's secret, for the gate's user only (0600); read again when it
+        /// changes.
         reload secret_file: Option<PathBuf> = by { read_secret_file(section, dir) },
         /// `"form"` for a server that expects id and secret in the form (`client_secret_post`).
         reload secret_in: SecretIn = get_or(value::word_of, SecretIn::Basic),
-        /// How long a response counts, at most 5m and never beyond the token's `exp`. `"0s"`: each request asks.
+        /// How long the gate keeps a response; at most 5m, and never beyond the token's `exp`. `"0s"`: each request
+        /// asks.
         reload cache: Duration = get_or(within(Introspection::MAX_CACHE), Introspection::CACHE),
-        /// How long a token that is not active is refused without another question; at most 1m.
+        /// How long the gate keeps the response that a token is not active; at most 1m.
         reload negative: Duration = get_or(within(Introspection::MAX_NEGATIVE), Introspection::NEGATIVE),
-        /// How much longer a response counts while the issuer does not answer; at most 5m.
+        /// How much longer the gate uses a response while the issuer does not answer; at most 5m.
         reload stale_if_error: Duration = get_or(within(Introspection::MAX_CACHE), Duration::ZERO),
-        /// The time for one question, connecting included; 1s to 20s.
+        /// The time for one request, connecting included; 1s to 20s.
         reload timeout: Duration = get_or(value::duration_within(SECOND, 20 * SECOND), 5 * SECOND),
-        /// A PEM file with the only authorities that count for the endpoint's certificate. Default: those of the system.
+        /// A PEM file with the only trusted authorities. Default: those of the system.
         reload ca: Option<PathBuf> = get(path_in(dir)),
         /// A PEM file with certificate, chain and private key, for an endpoint that asks for one.
         reload client_cert: Option<PathBuf> = get(path_in(dir)),
@@ -46,7 +48,7 @@ section! {
         reload prefix as some: String = get_or(self::prefix, String::new()),
         /// true: the issuer's JWTs are introspected, too. With `jwks_file` or `public_key` the signature is verified first.
         reload always: bool = get_or(value::boolean, false),
-        /// true: a response without `aud` counts for the `audience` of the entry. One that is there is always judged.
+        /// true: a response without `aud` is accepted. An `aud` in a response must match `audience` in any case.
         reload audience_optional: bool = get_or(value::boolean, false),
     }
 }
@@ -130,8 +132,8 @@ pub(super) fn check(sections: &[Section<'_>], routes: &[Route], issuers: &[Trust
                     format!("with the prefix \"{prefix}\"")
                 };
                 let message = format!(
-                    "takes opaque tokens of \"{}\" and of \"{}\", both {what}: nothing in a token says which of them to \
-                     ask; name one of them, or write introspection.prefix",
+                    "takes opaque tokens of \"{}\" and of \"{}\", both {what}: an opaque token does not name its \
+                     issuer; name one of the two issuers, or set introspection.prefix",
                     other.name, issuer.name
                 );
                 section.blame("issuers", message);

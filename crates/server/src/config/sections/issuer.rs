@@ -18,16 +18,17 @@ section! {
     /// `[issuer]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct IssuerConfig, read by read_keys(section, dir: &Path, server: &ServerConfig, has_no_users: bool) {
-        /// The `iss` of its tokens. Changing it invalidates all tokens. Default: `public_url`.
+        /// The `iss` of the gate's tokens. A change invalidates all tokens. Default: `public_url`.
         restart url: String = get_or(value::issuer_url, without_slash(&server.public_url)),
-        /// Required: The `aud` of its tokens, one or several. With `directory.kind = "none"` the default is `url`.
+        /// Required: The `aud` of the gate's tokens, one or several. With `directory.kind = "none"` the default is
+        /// `url`.
         restart audience: Vec<String> = by {
             if has_no_users && !section.has("audience") { vec![url.clone()] } else { self::audience(section) }
         },
-        /// The algorithm of new keys. EdDSA is small and fast; ES256 or RS256 if a verifier lacks it.
+        /// The algorithm of new keys. EdDSA is small and fast; use ES256 or RS256 if a verifier does not support EdDSA.
         restart algorithm: Algorithm = get_or(self::algorithm, Algorithm::EdDsa),
-        /// The authorization endpoint in the metadata of the issuer: that of the server where users log in. Some clients (MCP)
-        /// need one; the gate has none.
+        /// The authorization endpoint that the metadata name: that of the server where users log in. The gate has no such
+        /// endpoint, and some clients (MCP) need one.
         restart authorization_endpoint: Option<String> = get(value::endpoint_url),
         /// The folder of the keys, created at the first start, with private permissions. Keep it apart from the store's back-ups.
         restart keys: PathBuf = get_or(path_in(dir), dir.join("data/keys")),

@@ -39,104 +39,106 @@ section! {
     /// An entry of `[[issuers]]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct TrustedIssuer, read by read_keys(section, others: &[TrustedIssuer], dir: &Path, own: &IssuerConfig) {
-        /// Required: Exactly its `iss`.
+        /// Required: The `iss` of its tokens, compared byte for byte.
         reload url: String = by { read_url(section, others, own) },
-        /// Its name in routes. Default: the host of `url`.
+        /// The name for routes. Default: the host of `url`.
         reload name: String = by { read_name(section, others, &url) },
-        /// The provider, of which `typ`, `claims`, `require` and `max_lifetime` are known. Each key that you write besides
-        /// replaces it: docs/issuers.md.
+        /// A known provider, which sets `typ`, `claims`, `require` and `max_lifetime`. A key of the entry takes precedence
+        /// over the preset: docs/issuers.md.
         reload preset: Option<Preset> = get(value::word(&Preset::ALL.map(|preset| (preset.word(), preset)), &[])),
-        /// The accepted values of `typ`. Add `"JWT"` for an issuer that does not write at+jwt, and make sure that its ID tokens
-        /// have another audience. `""`: a token without `typ`.
+        /// The accepted values of `typ`. Add `"JWT"` for an issuer whose access tokens are not `at+jwt`, if its ID tokens have
+        /// another audience. `""`: a token without `typ`.
         // Requirement J6.
         reload typ: Vec<String> = by { read_typ(section, preset) },
         /// Its keys.
         reload keys as "..": KeySource = by { issuer_keys(section, dir, preset, (&name, &url)) },
-        /// Which of its claims are read, and what they mean here.
+        /// The claims to read, and their meaning at the gate.
         reload claims as "..": ClaimMapping = by {
             mapping::read(section, preset.map(Preset::claims).unwrap_or_default())
         },
         /// The only scopes that its tokens may carry here, such as `["read"]`. `"any"`: no restriction.
         reload scopes: AllowedScopes = by { allowed_scopes(section) },
-        /// true: also on routes without `issuers`. false: only on routes that name it: `issuers = ["self", "idp.example.com"]`.
+        /// true: routes without `issuers` accept its tokens, too. false: only routes that name the issuer:
+        /// `issuers = ["self", "idp.example.com"]`.
         reload everywhere: bool = get_or(value::boolean, false),
-        /// A text before its subjects, for upstreams that read only the subject, such as `"idp|"`; at most 64 characters.
+        /// A prefix for its subjects, such as `"idp|"`, for upstreams that do not read the issuer; at most 64 characters.
         reload subject_prefix: String = get_or(self::subject_prefix, String::new()),
         /// Required: The accepted values of `aud`, one or several.
         reload audience: Vec<String> = by { self::audience(section) },
-        /// How the issuer is asked about tokens that are not JWTs, instead of keys or beside them (docs/issuers.md).
+        /// Introspection of tokens that are not JWTs, instead of keys or besides (docs/issuers.md).
         reload introspection: Option<IntrospectionConfig> = by { introspection::read(section, dir) },
-        /// A token with a longer lifetime is refused.
+        /// The longest lifetime of a token, from `iat` to `exp`.
         reload max_lifetime: Duration = get_or(
             value::duration_within(SECOND, 366 * DAY),
             preset.map_or(DAY, Preset::max_lifetime)
         ),
         /// The tolerated clock difference. Default: that of `[issuer]`.
         reload leeway: Duration = by { self::leeway(section, own.leeway) },
-        /// Where its logout tokens come (OpenID Connect back-channel logout), which end its tokens here.
+        /// The endpoint for its logout tokens (OpenID Connect back-channel logout), which end its tokens at the gate.
         reload backchannel_logout: Option<EventsConfig> = table(|section| read_events(section, dir, false)),
-        /// Where its security events come (RFC 8935): docs/logout-events.md.
+        /// The endpoint for its security events (RFC 8935): docs/logout-events.md.
         reload events: Option<EventsConfig> = table(|section| read_events(section, dir, true)),
-        /// How its security events come by a stream (OpenID SSF): docs/signals.md.
+        /// The stream of its security events (OpenID SSF): docs/signals.md.
         reload stream: Option<StreamConfig> = by {
             let is_discovered = keys.remote().is_some_and(RemoteSource::is_discovered);
             stream::read(section, dir, &StreamIssuer { url: &url, events: events.as_ref(), is_discovered })
         },
-        /// What its security events do, where it is not the default, such as `{ "credential-change" = "end" }`: `"end"`,
-        /// `"refresh"` or `"log"`, by the types in docs/signals.md.
+        /// Effects of its security events other than the default ones, such as `{ "credential-change" = "end" }`:
+        /// `"end"`, `"refresh"` or `"log"` for each type in docs/signals.md.
         reload on_event as some: EventEffects = by { signals::on_event(section) },
-        /// Where its requests to end everything of a user come (global token revocation, Okta's Universal Logout):
-        /// docs/signals.md.
+        /// The endpoint for its requests to end all sessions of a user (global token revocation, Okta's Universal
+        /// Logout): docs/signals.md.
         reload global_revocation: Option<GlobalRevocationConfig> = table(signals::read_global_revocation),
-        /// Names of users, besides `iss` and `sub`, that its events and requests may use, and the lookup of an HTTP directory
-        /// resolves: `"email"`, `"opaque"`.
+        /// Subject identifiers, besides `iss` and `sub`, that its events and requests may use: `"email"`, `"opaque"`. The
+        /// lookup of an HTTP directory resolves these.
         reload user_names as some: Vec<UserNameForm> = by { signals::user_names(section) },
-        /// Its identity assertions about users (ID-JAG) are grants: docs/clients-without-secrets.md.
+        /// Accepts its identity assertions about users (ID-JAG) as grants: docs/clients-without-secrets.md.
         reload id_jag: Option<IdJagRules> = table(grants::read_id_jag),
-        /// Its tokens for workloads are grants (RFC 7523), such as those of GitHub Actions and Kubernetes.
+        /// Accepts its tokens for workloads as grants (RFC 7523), such as tokens of GitHub Actions and Kubernetes.
         reload jwt_bearer: Option<JwtBearerRules> = table(grants::read_jwt_bearer),
-        /// Its tokens name a bit of a status list, which says whether they have ended (docs/status-list.md).
+        /// Its status lists. A token names a bit there that says whether the token is revoked (docs/status-list.md).
         reload status_list: Option<StatusRules> = table(status_list::read_rules),
-        /// The claim with its session, which its logouts name. `""`: its tokens have none.
+        /// The claim with the issuer's session, which logout tokens name. `""`: its tokens have no such claim.
         reload session_claim: String = get_or(self::session_claim, "sid".to_owned()),
     }
     with {
-        /// A file with its JWK set, which the gate reads again when it changes. Or the keys come from `public_key`, `discovery` or
-        /// `jwks_url`.
+        /// A file with its JWK set; read again when it changes. Alternatives: `public_key`, `discovery` or `jwks_url`.
         reload jwks_file: text,
         /// A file with one key, in PEM; needs `algorithm`.
         reload public_key: text,
         /// The only accepted algorithm, such as `"RS256"`.
         reload algorithm: text,
-        /// true: keys at the `jwks_uri` of the discovery document. The document is `url` + `/.well-known/openid-configuration`; if
-        /// that is 404, the place of RFC 8414. Or the address of the document.
+        /// true: the gate fetches the keys from the `jwks_uri` of the discovery document at `url` +
+        /// `/.well-known/openid-configuration`, or after a 404 at the URL of RFC 8414. A text: the URL of the discovery document.
         reload discovery: boolean,
-        /// Keys at this address; there is no discovery.
+        /// The URL of its JWK set, without discovery.
         reload jwks_url: text,
         /// How keys are fetched: docs/issuers.md.
         reload fetch: table of super::remote::FetchKeys,
-        /// true: the gate is not ready before its keys were fetched for the first time.
+        /// true: the gate is not ready before it has fetched the keys once.
         reload required: boolean,
-        /// Which of its claims are read. A claim is a path such as `"realm_access.roles"`, with quotes for dots, colons and
-        /// slashes: `'"https://example.com/roles"'`. `{}` at its end: the names of an object's members.
+        /// The claims to read. A claim is a path such as `"realm_access.roles"`, with quotes around names with dots, colons
+        /// or slashes: `'"https://example.com/roles"'`. `{}` at the end: the names of an object's members.
         reload claims: table,
-        /// The first claim that is there: a text with blanks between the scopes, or a list.
+        /// The claims for scopes; the first one in the token counts. Its value is a text with blanks between the
+        /// scopes, or a list.
         reload scope as "claims.scope": list,
-        /// The first that is there, a text.
+        /// The claims for the client id, each a text; the first one in the token counts.
         reload client as "claims.client": list,
-        /// All of them together; a text is one role.
+        /// The claims for roles, which are united; a text is one role.
         reload roles as "claims.roles": list,
-        /// The first that is there, a text; the account is `NAME:VALUE`, with the issuer's name.
+        /// The claims for the account, each a text; the first one in the token counts. The account is `NAME:VALUE`,
+        /// with the issuer's name.
         reload account as "claims.account": list,
-        /// The first that is there, a text.
+        /// The claims for the subject, each a text; the first one in the token counts.
         reload subject as "claims.subject": list,
-        /// Its scopes in our words, before `scopes` is applied, such as `{ "access_as_user" = "read" }`.
+        /// Maps its scopes to scopes of the gate before `scopes` applies, such as `{ "access_as_user" = "read" }`.
         reload scope_map: table,
-        /// Claims with exactly this value, or one of a list, such as `{ token_use = "access" }`.
+        /// Required claims, each with its exact value or a list of allowed values, such as `{ token_use = "access" }`.
         reload require: table,
-        /// The claim that is compared with `audience`, instead of `aud`.
+        /// The claim to compare with `audience`, instead of `aud`.
         reload audience_claim: text,
-        /// `"percent"`: also subjects that are not ASCII, percent-encoded.
+        /// `"ascii"`: other subjects are refused. `"percent"`: other subjects are accepted, percent-encoded.
         reload subject_encoding: text,
     }
 }
@@ -145,11 +147,11 @@ section! {
     /// An endpoint for notices of an issuer: `backchannel_logout` and `events`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct EventsConfig, read by read_events(section, dir: &Path, has_token: bool) {
-        /// The path, at which the issuer sends them.
+        /// The path to which the issuer posts.
         reload path: String = required("a path such as \"/logout/idp\"", events_path),
         /// Required: The names of this gate at the issuer: a client id, or a URL. A notice must have one of them.
         reload audience: Vec<String> = by { read_events_audience(section) },
-        /// Of `events` alone, and required there: the file with the sender's token (0600).
+        /// The file with the sender's token (0600). Required in `events`, and not allowed in `backchannel_logout`.
         reload token_file: Option<PathBuf> = by { read_events_token_file(section, dir, has_token) },
     }
 }
@@ -288,8 +290,9 @@ fn warn_of_everybody(section: &Section<'_>, url: &str, preset: Option<Preset>, c
     let restricts = |one: &RequiredClaim| asked.contains(&one.path) && matches!(one.wanted, WantedClaim::OneOf(_));
     if !claims.require.iter().any(restricts) {
         let names = asked.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
-        let message =
-            format!("this issuer serves everybody, and tokens of all its users pass: write {names} into require");
+        let message = format!(
+            "any person can have an account at this issuer, and tokens of all its users pass: write {names} into require"
+        );
         section.warn(WarningKind::Everybody, "require", message);
     }
 }

@@ -14,16 +14,18 @@ section! {
     pub struct LimitsConfig, read by read_keys(section) {
         /// The rates of logins, refreshes and refused tokens.
         reload rates as "..": Rates = by { read_rates(section, &Rates::default()) },
-        /// Which replies have `RateLimit-Policy` and `RateLimit`, the limits of the route: `"refused"`, those that a limit refuses;
-        /// `"always"`: all; `"off"`: none.
+        /// The replies that carry `RateLimit-Policy` and `RateLimit` with the limits of the route: `"refused"`: replies of a limit
+        /// that refuses; `"always"`: all; `"off"`: none.
         reload rate_headers: RateHeaders = get_or(value::word_of, RateHeaders::default()),
         /// true: gates of one store count logins and wrong secrets together.
         restart shared: bool = get_or(value::boolean, true),
-        /// The memory for verified tokens: 64MiB are about 40000 of usual size. Each thread has 8 MiB in addition.
+        /// The memory for verified tokens: 64MiB hold about 40000 tokens of usual size. Each thread has 8 MiB in
+        /// addition.
         restart verified_cache: u64 = get_or(value::size(1 << 20, 1 << 40), DEFAULT_CACHE),
-        /// Concurrent password checks. Each check takes one core and 19 MiB. Default: the number of processors.
+        /// The most concurrent password checks. Each check takes one core and 19 MiB. Default: the number of
+        /// processors.
         restart max_password_checks: usize = get_or(value::count(1, 1024), processors().get()),
-        /// Password checks that wait; beyond that: 503.
+        /// The most password checks that wait. Beyond that: 503.
         restart password_queue: usize = get_or(value::count(0, 100_000), 64),
         /// The longest body of a request to one of the gate's endpoints; 1KiB to 1MiB.
         reload max_token_body: usize = get_or(value::size(1 << 10, 1 << 20), DEFAULT_MAX_ENDPOINT_BODY),
@@ -34,21 +36,23 @@ section! {
     impl Rates, read by read_rates(section, default: &Rates) {
         /// Logins of one address. An IPv6 address counts as its /64; a /56 has 4 times this limit, a /48 32 times.
         reload login_per_address: Rate = get_or(value::rate, default.login_per_address),
-        /// Logins of one user from addresses new to the user: slows guessing, does not lock the owner out.
+        /// Logins of one user from addresses new to the user. The limit slows guessing, and does not lock the owner
+        /// out.
         reload login_per_account: Rate = get_or(value::rate, default.login_per_account),
-        /// Failed logins of one client; beyond that, only addresses that failed with the client wait.
+        /// Failed logins of one client. Beyond that, addresses that have failed repeatedly with the client get 429.
         reload login_per_client: Rate = get_or(value::rate, default.login_per_client),
         /// Refreshes of one address. Many users share an office's address.
         reload refresh_per_address: Rate = get_or(value::rate, default.refresh_per_address),
         /// Rotations of one session; replays do not count.
         reload refresh_per_session: Rate = get_or(value::rate, default.refresh_per_session),
-        /// Tokens with a bad signature of one address; beyond that, unseen tokens are not verified: 429.
+        /// Tokens with a bad signature from one address. Beyond that, the gate verifies no unseen token of the address:
+        /// 429.
         reload forged_per_address: Rate = get_or(value::rate, default.forged_per_address),
-        /// Tokens of one address that are refused despite a good signature, such as revoked ones; beyond that: as for
-        /// `forged_per_address`.
+        /// Tokens from one address that have a good signature and are refused, such as revoked tokens. Beyond that: as
+        /// for `forged_per_address`.
         reload refused_per_address: Rate = get_or(value::rate, default.refused_per_address),
-        /// Both kinds of tokens, of all addresses; beyond that, unseen tokens are verified only from addresses that sent good
-        /// ones: others 429.
+        /// Both kinds of tokens from all addresses. Beyond that, the gate verifies unseen tokens only from addresses that
+        /// have sent good tokens: others get 429.
         reload forged_overall: Rate = get_or(value::rate, default.forged_overall),
     }
 }

@@ -26,8 +26,8 @@ section! {
         restart name: Option<Arc<str>> = by { self::name(section, defaults.others) },
         /// The key that names the address, as in `server.listeners[0].address`; for errors.
         no_key key: String = by { section.name("address") },
-        /// The certificates, which SNI chooses between, and with `client_ca` the roots of those of clients (docs/edge.md). Unset:
-        /// clear text. To add or to remove it needs an upgrade.
+        /// The certificates, selected by SNI, and with `client_ca` the roots of client certificates (docs/edge.md). Unset: clear
+        /// text. Adding or removing the table needs an upgrade.
         restart("tls" if comes_or_goes) tls: Option<TlsConfig> = by { read_tls(section, dir) },
         /// true: connections begin with a PROXY header (version 2) of one of `trusted_proxies`, and no other peer may connect.
         restart proxy_protocol: bool = by { read_proxy_protocol(section, defaults.trusted) },
@@ -40,7 +40,8 @@ section! {
     /// `tls` of a listener.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct TlsConfig, read by read_tls_keys(section, dir: &Path) {
-        /// Several, each with `cert` and `key`. The first is for clients without SNI, or with a name that no certificate covers.
+        /// Several certificates, each with `cert` and `key`. Clients without SNI, or with a name that no certificate covers, get
+        /// the first one.
         reload certificates: Vec<CertificateFiles> = by { read_certificates(section, dir) },
         /// Whether clients must, or may, present a certificate.
         reload client_auth as "..": ClientAuth = by { read_client_auth(section, dir) },
@@ -50,14 +51,14 @@ section! {
     with {
         /// Instead of `certificates`: the file of one certificate, followed by its intermediates, in PEM.
         reload cert: text,
-        /// The file of its private key, in PEM, for the gate's user only (0600).
+        /// The file of the certificate's private key, in PEM, for the gate's user only (0600).
         reload key as "key": text,
         /// The files of the roots of client certificates, in PEM.
         reload client_ca: text,
         /// The files of revoked client certificates (RFC 5280), in PEM, one or several.
         reload client_crl: text,
-        /// `"required"`: each client presents a certificate; `"optional"`: it may present none; `"none"`. Default: `"required"`
-        /// with `client_ca`, else `"none"`.
+        /// `"required"`: each client must present a certificate; `"optional"`: a client may connect without one; `"none"`: the
+        /// listener requests none. Default: `"required"` with `client_ca`, else `"none"`.
         reload client_auth: text,
         /// true: upstreams get the client's certificate in Client-Cert (RFC 9440). Default: `false`.
         reload client_cert_header: boolean,
@@ -158,7 +159,7 @@ fn simple(server: &Section<'_>, dir: &Path, per_address: usize, alone: bool) -> 
         }
     }
     if listen.is_empty() && server.has("tls") {
-        server.blame("tls", "is for the addresses of listen, and there are none; write it into [[server.listeners]]");
+        server.blame("tls", "is for the addresses of listen, and listen is empty; move it into [[server.listeners]]");
     }
     let tls = read_tls(server, dir);
     let one = |address: SocketAddr| ListenerConfig {

@@ -23,7 +23,8 @@ section! {
     impl LogConfig, read by read_keys(section, dir: &Path) {
         /// `"json"`: each line is one flat object.
         reload format: LogFormat = get_or(value::word_of, LogFormat::Text),
-        /// The least severe events: error, warn, info, debug or trace; not for access log or audit events.
+        /// The lowest level to log: error, warn, info, debug or trace. The level does not apply to the access log and
+        /// to audit events.
         reload level: LogLevel = get_or(value::word_of, LogLevel::Info),
         /// `"stderr"`, `"stdout"`, or a path, which SIGUSR1 reopens.
         reload output: LogOutput = get_or(read_output(dir), LogOutput::Stderr),
@@ -38,16 +39,16 @@ section! {
         reload format: LogFormat = get_or(value::word_of, log.format),
         /// `"stderr"`, `"stdout"`, or a path, which SIGUSR1 reopens.
         reload output: LogOutput = get_or(read_output(dir), LogOutput::Stderr),
-        /// Lines that wait to be written; lines beyond that are dropped and counted. 64KiB to 1GiB.
+        /// The buffer for lines to write; 64KiB to 1GiB. The gate drops and counts lines beyond that.
         reload buffer: usize = get_or(value::size(64 << 10, 1 << 30), 1 << 20),
-        /// How long a line may wait; 10ms to 1s.
+        /// The longest time that a line waits in the buffer; 10ms to 1s.
         reload flush_interval: Duration = get_or(
             value::duration_within(Duration::from_millis(10), SECOND),
             Duration::from_millis(200)
         ),
         /// true: a line has the client's User-Agent.
         reload log_user_agent: bool = get_or(value::boolean, true),
-        /// The part of the requests that passed with 2xx or 3xx, from 0 to 1; the others always have a line.
+        /// The part of the requests with status 2xx or 3xx to log, from 0 to 1. Other requests always have a line.
         reload sample: Sample = get_or(read_sample, Sample::ALL),
         // `[[routes]]` has them.
         no_key routes: BTreeMap<Box<str>, RouteLog> = by { BTreeMap::new() },
@@ -56,9 +57,9 @@ section! {
 
 section! {
     impl AuditLogConfig, read by read_audit_keys(section, dir: &Path, log: &LogConfig, access: &AccessLogConfig) {
-        /// An output of its own, in JSON. Unset: the application log.
+        /// A separate output for audit events, in JSON. Unset: the application log.
         reload output: Option<LogOutput> = get(read_audit_output(dir, log, access)),
-        /// `"refuse"`: while its output cannot be written, 503 to logins, refreshes and changes; never to revocations.
+        /// `"refuse"`: while the output cannot be written, logins, refreshes and changes get 503; revocations do not.
         reload on_failure: OnAuditFailure = get_or(read_on_failure(output.is_some()), OnAuditFailure::Continue),
         /// The addresses of clients: `"full"`, `"prefix"` (/24 and /48) or `"none"`.
         reload addresses: LogAddresses = get_or(value::word_of, LogAddresses::Full),

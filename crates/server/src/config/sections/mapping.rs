@@ -53,7 +53,7 @@ fn path(v: &Raw) -> Result<ClaimPath, String> {
 fn text_path(v: &Raw) -> Result<ClaimPath, String> {
     let path = path(v)?;
     match path.is_of_names() {
-        true => Err("{} stands for several names, and this claim is one text".to_owned()),
+        true => Err("{} means several names, and this claim is one text".to_owned()),
         false => Ok(path),
     }
 }
@@ -113,8 +113,8 @@ fn require(section: &Section<'_>, mut mapping: ClaimMapping) -> ClaimMapping {
     {
         let paths = open.iter().map(|known| known.path.to_string()).collect::<Vec<_>>().join(" or ");
         let message = format!(
-            "needs {paths}: this provider serves everybody, and without it the tokens of all its users pass; write \
-             require = {{ {path} = \"…\" }}"
+            "needs {paths}: any person can have an account at this provider, and tokens of all its users would pass; \
+             write require = {{ {path} = \"…\" }}"
         );
         section.blame("require", message);
     }

@@ -116,7 +116,7 @@ section! {
     pub struct Config, read by read_sections(root, dir: &Path, sections: &CheckedSections<'_>, logs: &mut RouteLogs) {
         /// The public listeners, and their limits.
         each server: ServerConfig = by { server::read(&root.section("server"), dir) },
-        /// Health, metrics, API (docs/admin.md): never on the public listener.
+        /// Health, metrics and the admin API (docs/admin.md), never on the public listener.
         each admin: AdminConfig = by { admin::read(&root.section("admin"), dir, &server) },
         /// The tokens that the gate issues.
         each issuer: IssuerConfig = by { issuer::read(&root.section("issuer"), dir, &server, directory::is_none(root)) },
@@ -124,11 +124,12 @@ section! {
         each issuers: Vec<TrustedIssuer> = by { issuers::read(&sections.issuers, dir, &issuer) },
         /// One login of one client, and all tokens issued since.
         each sessions: SessionsConfig = by { sessions::read(&sections.sessions) },
-        /// Token Status Lists: verifiers elsewhere read there that a session has ended (docs/status-list.md).
+        /// Token Status Lists, where other verifiers read that a session has ended (docs/status-list.md).
         each status_list: Option<StatusListSettings> = by { status_list::read(root) },
-        /// Where sessions are.
+        /// The store of sessions and revocations.
         restart store: StoreConfig = by { store::read(&root.section("store"), dir, &issuer.keys) },
-        /// The users, in a file or in another system: http, ldap, sql; several: `[[directories]]` (docs/directories.md).
+        /// The users, in a file or in another system: http, ldap, sql. For several directories: `[[directories]]`
+        /// (docs/directories.md).
         // A users file is opened at a start only. All or nothing: with another one, no directory changes.
         restart("directories" if directory::is_another_file) directories as "-": Vec<DirectoryConfig> = by {
             directory::read(root, dir)
@@ -137,17 +138,17 @@ section! {
         each limits: LimitsConfig = by { limits::read(&root.section("limits")) },
         /// The gate answers preflights before it asks for a token.
         each cors: CorsConfig = by { cors::read(&root.section("cors")) },
-        /// Tokens that are bound to a key (RFC 9449, docs/dpop.md). This section, or `dpop` in a client or a route, turns proofs on.
+        /// Tokens that are bound to a key (RFC 9449, docs/dpop.md). This section, or `dpop` of a client or a route, enables proofs.
         each dpop: Option<DpopSettings> = by { dpop::read(root) },
-        /// API keys, for machines (docs/api-keys.md). Without this section there are none.
+        /// API keys, for machines (docs/api-keys.md). Without this section the gate accepts no API keys.
         restart api_keys: Option<ApiKeySettings> = by { api_keys::read(root) },
-        /// Other proxies ask for the verdict on each request (docs/forward-auth.md).
+        /// Listeners for other proxies that ask the gate about each request (docs/forward-auth.md).
         restart authorizers: Vec<AuthorizerConfig> = by {
             authorizers::read(&sections.authorizers, dir, &server, &admin)
         },
         /// The OAuth clients that begin sessions.
         each clients: Vec<ClientConfig> = by { clients::read(&sections.clients, dir) },
-        /// Where clients log in, refresh and log out, each in a protocol (docs/protocols.md).
+        /// The endpoints where clients log in, refresh and log out, each in one protocol (docs/protocols.md).
         // A relay lasts as long as the process. All or nothing: with other relays, no endpoint changes.
         restart("endpoints" if endpoints::are_other_relays) endpoints: Vec<EndpointConfig> = by {
             let surroundings = endpoints::Surroundings {
@@ -161,7 +162,8 @@ section! {
             };
             endpoints::read(&sections.endpoints, &surroundings)
         },
-        /// Headers for the upstream; `""` omits one. The gate removes a client's copies of these headers, in any spelling.
+        /// Headers for the upstream; `""` omits a header. The gate removes these headers, in any spelling, from requests
+        /// of clients.
         reload identity: IdentityConfig = by { identity::read(&sections.identity, &issuers) },
         /// Token endpoints that the gate asks for tokens of upstreams (docs/act-for-a-user.md).
         each providers: Vec<ProviderSettings> = by { providers::read(&root.sections("providers"), dir, &issuers) },
@@ -169,13 +171,13 @@ section! {
         each decision_points: Vec<DecisionPointConfig> = by {
             decision_points::read(&root.sections("decision_points"), dir)
         },
-        /// Systems that hear of the sessions that end here (OpenID SSF, docs/signals.md).
+        /// Systems to which the gate sends an event for each session that ends (OpenID SSF, docs/signals.md).
         each receivers: Vec<ReceiverConfig> = by { receivers::read(&root.sections("receivers"), dir, &clients) },
         /// The servers behind the gate (docs/upstreams.md).
         each upstreams: Vec<Upstream> = by { upstreams::read(&sections.upstreams, dir, &server, &admin) },
         /// A protected resource that describes itself (RFC 9728, docs/resources.md).
         each resources: Vec<Resource> = by { resources::read(&sections.resources) },
-        /// A request that matches no route is 404, never forwarded.
+        /// The requests that the gate forwards. Any other request gets 404.
         reload routes as "-": Vec<Route> = by {
             let names = routes::Names {
                 upstreams: &upstreams,

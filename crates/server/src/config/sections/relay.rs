@@ -37,20 +37,20 @@ section! {
         reload revocation_url: Option<String> = by {
             (wire == Wire::OAuth).then(|| section.get("revocation_url", url)).flatten()
         },
-        /// Where clients send revocations (RFC 7009); needs `revocation_url`, or the issuer's `discovery`.
+        /// The path for revocations of clients (RFC 7009); needs `revocation_url`, or the issuer's `discovery`.
         reload revocation_path: Option<String> = by {
             let is_discovered = token_url.is_none()
                 && revocation_url.is_none()
                 && has_discovery(issuers, wire, issuer.as_deref());
             read_revocation_path(section, wire, own_path, revocation_url.is_some(), is_discovered)
         },
-        /// The grants that are served. Others than refresh_token, such as authorization_code, pass through, and nothing of them is
-        /// kept.
+        /// The grants that the relay serves. The relay forwards a grant other than refresh_token, such as authorization_code, and
+        /// keeps nothing of the answer.
         reload grants: Vec<String> = by { read_grants(section, wire) },
         /// Times, and what a retry after a lost reply gets.
         reload rules as "..": RelayRules = by { read_rules(section, &RelayRules::default()) },
-        /// The gate's own client at the provider, which it adds to each request; clients then send no secret. `secret_in` is
-        /// `"basic"` or `"form"`. Or `key_file` and `assertion_audience` (docs/clients-without-secrets.md).
+        /// The gate's own client at the provider, which the relay adds to each request; clients then send no secret.
+        /// `secret_in` is `"basic"` or `"form"`. Or `key_file` and `assertion_audience` (docs/clients-without-secrets.md).
         reload client: Option<ProviderClientSettings> = by { read_client(section, dir, wire, &grants) },
         /// A PEM file with the only trusted authorities. Default: those of the system.
         reload ca: Option<PathBuf> = get(path_in(dir)),
@@ -59,11 +59,13 @@ section! {
 
 section! {
     impl RelayRules, read by read_rules(section, default: &RelayRules) {
-        /// How long an answer is given again; 60s at most. `"0s"`: one request at a time, and no answer is given again.
+        /// How long a repeated request gets the same answer; 60s at most. `"0s"`: one request at a time, and no answer
+        /// is repeated.
         reload grace: Duration = get_or(value::duration_within(Duration::ZERO, MAX_GRACE), default.grace),
-        /// The provider's time for the whole answer; 1s to 2m.
+        /// The time for the provider's whole answer; 1s to 2m.
         reload timeout: Duration = get_or(value::duration_within(SECOND, 120 * SECOND), default.timeout),
-        /// `"try-once"`: after a lost reply the token is sent once more; `"refuse"`: it is not sent again.
+        /// After a lost reply: `"try-once"`: the relay sends the token once more; `"refuse"`: the relay does not send
+        /// the token again.
         reload after_unknown: AfterUnknown = get_or(value::word_of, default.after_unknown),
     }
 }

@@ -110,40 +110,41 @@ section! {
     pub(super) struct FetchKeys, read by read_fetch(section, dir: &Path) {
         /// Times and sizes.
         reload settings as "..": FetchSettings = by { read_settings(section, &FetchSettings::default()) },
-        /// A PEM file of the only authorities that count, instead of those of the system.
+        /// A PEM file with the only trusted authorities, instead of those of the system.
         reload ca: Option<PathBuf> = get(path_in(dir)),
         /// A PEM file with certificate, chain and private key, for servers that ask for one.
         reload client_cert: Option<PathBuf> = get(path_in(dir)),
-        /// A file with a bearer token for the server. It goes to the host of the discovery document and to that of `jwks_uri`. In
-        /// Kubernetes set `runAsUser` or `fsGroup`: the gate reads no token that every user can read.
+        /// A file with a bearer token for the server. The gate sends the token to the hosts of the discovery document and of
+        /// `jwks_uri`. In Kubernetes set `runAsUser` or `fsGroup`: the gate refuses a file that every user can read.
         reload bearer_file: Option<PathBuf> = get(path_in(dir)),
-        /// false: the last good set is not kept on disk.
+        /// true: the gate keeps the last good set on disk, for a start while the issuer does not answer.
         reload keep: bool = get_or(value::boolean, true),
-        /// Connections to other machines go through this proxy (CONNECT), such as `"http://proxy.example.com:3128"`. It resolves
-        /// the names, so the gate does not check the addresses of servers; TLS is with the server.
+        /// The proxy (CONNECT) for connections to other machines, such as `"http://proxy.example.com:3128"`. The proxy resolves
+        /// the names, so the gate does not check the addresses of servers. TLS ends at the server.
         reload proxy: Option<Proxy> = get(self::proxy),
     }
 }
 
 section! {
     impl FetchSettings, read by read_settings(section, default: &FetchSettings) {
-        /// The shortest time that an answer counts, whatever its `max-age` less `Age`; `no-store` and `no-cache` are this. While no
-        /// attempt succeeds, the next is after 1, 2, 4 … 60 s, and never later than this.
+        /// The shortest time for which an answer is fresh, whatever `max-age` less `Age` says; also that of `no-store` and
+        /// `no-cache`. After failures the gate tries again after 1, 2, 4 … 60 s, but never later than this time.
         reload min: Duration = get_or(time(), default.min),
-        /// The longest time that an answer counts, whatever its `max-age` less `Age`.
+        /// The longest time for which an answer is fresh, whatever `max-age` less `Age` says.
         reload max: Duration = get_or(time(), default.max),
-        /// The longest answer; at most 1MiB. A set has at most 100 keys.
+        /// The longest answer; at most 1MiB. A set may have 100 keys.
         reload max_size: usize = get_or(value::size(1024, FetchSettings::MAX_SIZE as u64), default.max_size),
-        /// How long an answer without `max-age` is fresh, from `min` to `max`. The next fetch is at 80 to 95 % of it.
-        // Where it is not written, it is within the bounds that are.
+        /// How long an answer without `max-age` is fresh, from `min` to `max`. The gate fetches again after 80 to 95 %
+        /// of the time.
+        // An unset `fresh` is adjusted to `min` and `max`.
         reload fresh: Duration = get_or(time(), default.fresh.min(max).max(min)),
-        /// The shortest time between two fetches for unknown keys; it does not count from a scheduled one.
+        /// The shortest time between two fetches for unknown keys. Scheduled fetches do not count.
         reload cooldown: Duration = get_or(time(), default.cooldown),
-        /// The time for name, connection, TLS and answer of one request together; also the longest that a client's request waits for
-        /// keys.
+        /// The time for one fetch: name lookup, connection, TLS and answer together. A client's request waits for keys no longer
+        /// than that.
         reload timeout: Duration = get_or(time(), default.timeout),
-        /// How long the last good set counts while the issuer delivers no other; at least `max`, at most 7 days. A good set is
-        /// fetched again within half of it, however long it is fresh.
+        /// How long the gate uses the last good set while fetches fail; at least `max`, at most 7 days. The gate fetches a
+        /// good set again within half of that time, however long the set is fresh.
         reload stale_for: Duration = get_or(time(), default.stale_for),
     }
 }

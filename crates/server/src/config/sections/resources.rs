@@ -14,33 +14,34 @@ use rotogate_kit::config::{Section, Value as Raw};
 
 section! {
     impl Resource, read by read_keys(section, others: &[Resource]) {
-        /// Required: The path. The resource describes itself at /.well-known/oauth-protected-resource before this path. Routes name
-        /// it: `resource = "/mcp"`.
+        /// Required: The path. The metadata of the resource are at /.well-known/oauth-protected-resource followed by this path.
+        /// Routes name the resource by its path: `resource = "/mcp"`.
         reload path: String = by { read_path(section, others) },
-        /// The issuers of its tokens. Unset: this gate.
+        /// The issuers of tokens for the resource. Unset: this gate.
         reload authorization_servers as some: Vec<String> = by { read_servers(section) },
-        /// The name for people.
+        /// The human-readable name.
         reload name: Option<String> = get(value::text),
         /// The scopes that clients may ask for.
         reload scopes: Scope = by { self::scopes(section, "scopes").unwrap_or_default() },
-        /// Scopes that contain others: `{ "files.write" = ["files.read"] }`. A token with the first needs none of the others on
-        /// the routes of the resource.
+        /// Scopes that include others: `{ "files.write" = ["files.read"] }`. A token with the first scope has the others, too,
+        /// on routes of the resource.
         reload implies: Implied = by { implies(section) },
-        /// How calls of the Model Context Protocol are judged. Unset: its requests are no calls.
+        /// How the gate reads calls of the Model Context Protocol. Unset: requests are not read as calls.
         reload mcp: Option<Mcp> = by { section.has("mcp").then(|| mcp(section)) },
     }
 }
 
 section! {
     impl Mcp, read by read_mcp(section) {
-        /// What names a call: `"body"`, which the gate buffers and compares with the headers; `"headers"`, for servers that compare
-        /// them, and behind `[[authorizers]]`, which see no bodies.
+        /// The source of a call's name. `"body"`: the gate buffers the body and compares it with the headers. `"headers"`: for
+        /// servers that compare body and headers themselves, and for `[[authorizers]]`, which see no bodies.
         reload check: McpCheck = get_or(value::word_of, McpCheck::default()),
         /// The accepted versions: 2026-07-28, 2025-11-25, 2025-06-18. The older two need `check = "body"`.
         reload versions: Vec<String> = by { section.list("versions", value::text).unwrap_or(Mcp::default().versions) },
-        /// The longest body of a call that is judged by its body.
+        /// The longest body of a call with `check = "body"`.
         reload max_message: u64 = get_or(value::size(1024, 64 * 1024 * 1024), Mcp::default().max_message),
-        /// The origins of pages that may call, besides `public_url` and the origins of `[cors]`. Other pages get 403.
+        /// The origins whose pages may call the resource, besides `public_url` and the origins of `[cors]`. Other pages
+        /// get 403.
         reload origins: Vec<Box<str>> = by { section.list_or_empty("origins", value::cors_origin).into_iter().map(Into::into).collect() },
     }
 }
@@ -146,8 +147,9 @@ pub(super) fn check(sections: &[Section<'_>], all: &[Resource], routes: &[Route]
             section.blame("mcp", why);
         }
         if resource.mcp.as_ref().is_some_and(|mcp| mcp.check == McpCheck::Body) && are_asked_about {
-            let message = "judges calls by their bodies, and the questions of [[authorizers]] have none: those are refused; use \
-                           mcp.check = \"headers\" if servers behind other proxies have this resource";
+            let message = "judges calls by their bodies, and questions of [[authorizers]] have no body, so the gate \
+                           refuses these; use mcp.check = \"headers\" if servers behind other proxies have this \
+                           resource";
             section.warn(kind, "mcp", message);
         }
         let servers = &resource.authorization_servers;
@@ -208,7 +210,7 @@ pub(super) fn of_route(section: &Section<'_>, known: &[Resource], auth: Auth, fo
         section.blame("resource", super::dangling("resource", &path, &paths));
     }
     if auth == Auth::None {
-        section.blame("resource", "asks for tokens, and auth = \"none\" asks for none; remove one of the two");
+        section.blame("resource", "demands a token, and auth = \"none\" reads no token; remove one of the two");
     }
     if forward_token && !is_forwarding_accepted {
         let message = "gives the resource's token to the upstream, which could use it elsewhere (MCP: no passthrough); use an \

@@ -244,22 +244,25 @@ fn blame_unasked(section: &Section<'_>, policy: &RoutePolicy) {
 
 section! {
     impl RoutePolicy, read by read_policy(section, names: &Names<'_>) {
-        /// `"required"`: a token is needed; `"optional"`: the caller may have none; `"none"`: no token is read.
+        /// `"required"`: a request needs a token; `"optional"`: a request may have no token; `"none"`: the gate reads
+        /// no token.
         reload auth: Auth = get_or(value::word_of, Auth::Required),
-        /// What the route takes: `"token"`, an access token; `"session"`, the cookie of a browser that logged in at an endpoint of
-        /// the dialect browser; `"key"`, an API key. A token or a key decides alone beside a cookie; both are 400.
+        /// The credentials that the route accepts: `"token"`: an access token; `"session"`: the session cookie of an endpoint with
+        /// the dialect browser; `"key"`: an API key. A token or a key takes precedence over a cookie; a token and a key together
+        /// get 400.
         reload credentials: Credentials = by { credentials::read(section, auth, names) },
         /// The token must have one of them.
         reload any_scope as some: Scope = by { self::scopes(section, "any_scope").unwrap_or_default() },
         /// The token must have all of them.
         reload scopes: Scope = by { self::scopes(section, "scopes").unwrap_or_default() },
-        /// The token must have one of them. Empty: that of `[issuer]`.
+        /// The accepted audiences, of which the token must have one. Empty: that of `[issuer]`.
         reload audiences: Vec<String> = list_or_empty(value::text),
-        /// The accepted issuers: `"self"` is the gate; others by their name in `[[issuers]]`. Unset: the gate, and issuers with
+        /// The accepted issuers: `"self"` for the gate, and names of `[[issuers]]`. Unset: the gate, and issuers with
         /// `everywhere = true`.
         reload issuers as some: Vec<String> = by { route_issuers(section, names.issuers) },
-        /// The token must have one of these roles, by the claims of roles of its issuer; ours is `roles`. On a route of several
-        /// issuers with the issuer: `["self:admin", "kc:boss"]`.
+        /// The accepted roles, of which the token must have one. The roles are in the issuer's `claims.roles`, or in the claim
+        /// `roles` of the gate's own tokens. A route with several issuers names the issuer of a role:
+        /// `["self:admin", "kc:boss"]`.
         reload roles as some: Vec<Role> = by {
             let roles = route_roles(section, &issuers, names.issuers);
             blame_empty(section, "any_scope", any_scope.is_empty());
@@ -272,28 +275,32 @@ section! {
         reload decision as "-": Option<Arc<RouteDecision>> = by {
             decision_points::of_route(section, auth, names.decision_points).map(Arc::new)
         },
-        /// true: 404 for a path that a lax server reads as one of a stricter route. false: the upstream compares paths byte for byte.
+        /// true: a path that a lax server reads as a path of a stricter route gets 404. false: only for an upstream that compares
+        /// paths byte for byte.
         reload loose_match: LooseMatch = get_or(loose_match, LooseMatch::Refuse),
         /// true: the upstream gets the bearer token.
         reload forward_token: bool = get_or(value::boolean, false),
-        /// The one of `[[resources]]` that it belongs to: its URL is an audience, challenges name it.
+        /// The path of the entry of `[[resources]]` that the route belongs to. The URL of the resource is an accepted
+        /// audience, and challenges name its metadata.
         reload resource: Option<String> = by { resources::of_route(section, names.resources, auth, forward_token) },
         no_key implied: Option<Arc<Implied>> = by { None },
         reload bad_credential_on_optional as "-": BadCredential = by {
             section.get_or("bad_credential", value::word_of, BadCredential::default())
         },
-        /// `"keep"`: %2F is part of its segment, for upstreams that read it so.
+        /// `"keep"`: %2F is a character of its segment; only for upstreams that read %2F in the same way.
         reload encoded_slash: EncodedSlash = get_or(value::word_of, EncodedSlash::default()),
-        /// true: headers such as x_auth_subject pass. Many servers read it as x-auth-subject.
+        /// true: headers with underscores, such as x_auth_subject, are forwarded. Many servers read x_auth_subject as
+        /// x-auth-subject.
         reload keep_underscore_headers: bool = get_or(value::boolean, false),
-        /// true: X-HTTP-Method-Override, X-Original-URL and the like pass, which would bypass these routes.
+        /// true: X-HTTP-Method-Override, X-Original-URL and similar headers are forwarded. An upstream that obeys these
+        /// headers lets a client bypass the routes.
         reload keep_override_headers: bool = get_or(value::boolean, false),
-        /// The longest request body; bodies are streamed, not buffered. Unset: no limit.
+        /// The longest request body. The gate streams bodies without buffering. Unset: no limit.
         reload max_body: Option<u64> = get(value::size(0, u64::MAX)),
-        /// The protocol in whose words the route refuses.
+        /// The protocol of the replies to refused requests.
         reload dialect: Option<String> = by { section.get("dialect", dialect_name).map(str::to_owned) },
-        /// The token may come in this cookie, which is not forwarded. Methods other than GET, HEAD and OPTIONS must then come from
-        /// `public_url` or one of `origins` of `[cors]`; otherwise 403.
+        /// A cookie that may carry the token; the gate does not forward the cookie. A request with the cookie whose method is not
+        /// GET, HEAD or OPTIONS must come from `public_url` or one of `origins` of `[cors]`; otherwise 403.
         reload cookie: Option<String> = get(value::cookie_name),
         /// true: WebSockets and other upgrades of HTTP/1.1 are allowed.
         reload upgrade: bool = get_or(value::boolean, false),
@@ -301,17 +308,17 @@ section! {
         reload certificate_required as "-": bool = by {
             section.get_or("certificate_bound", value::word(&PROOFS, &[]), false)
         },
-        /// `"close"`: tunnels and long responses end when the token expires; `"keep"`: not before a revocation.
+        /// `"close"`: tunnels and long responses end when the token expires; `"keep"`: they end only at a revocation.
         reload on_expiry: OnExpiry = get_or(value::word_of, OnExpiry::default()),
         reload preflight_to_upstream as "-": bool = by {
             section.get_or("preflight", value::word(&PREFLIGHTS, &[]), false)
         },
-        /// Without a live session, on a route that takes sessions: `"auto"` leads a tab that opens a page to the login, and other
-        /// requests get 401; `"never"`: always 401.
+        /// The reply to a browser without a live session, on a route that accepts sessions. `"auto"`: a tab that opens a page is
+        /// redirected to the login, and other requests get 401; `"never"`: always 401.
         reload login: LoginLead = get_or(value::word_of, LoginLead::default()),
-        /// How the caller must have logged in (RFC 9470). Else 401.
+        /// Demands on the caller's login (RFC 9470). Otherwise 401.
         reload step_up: Option<StepUp> = by { section.has("step_up").then(|| step_up::of_route(section, auth)) },
-        /// How many requests its callers may make (docs/limits.md). Else 429.
+        /// Rate limits for callers of the route (docs/limits.md). Otherwise 429.
         reload rate as some: Vec<RateLimit> = by { rate::of_route(section) },
     }
     with {
@@ -321,35 +328,40 @@ section! {
         /// Required: The name of the upstream. Not required if other proxies ask (`[[authorizers]]`), or beside `kuzzle` and
         /// `calls`.
         reload upstream: text,
-        /// Its name in logs and metrics. Default: the path.
+        /// The name in logs and metrics. Default: the path.
         reload id: text,
-        /// The hosts that it is for. Empty: all.
+        /// The hosts that the route matches. Empty: all hosts.
         reload hosts: list,
-        /// The methods that it is for. Empty: all methods registered with IANA, WebDAV's too, except CONNECT and TRACE.
+        /// The methods that the route matches. Empty: all methods registered with IANA, WebDAV included, except CONNECT
+        /// and TRACE.
         reload methods: list,
-        /// The route exists on these listeners only: 404 on others. Unset: on all.
+        /// The listeners with this route; other listeners answer 404. Unset: all listeners.
         reload listeners: list,
-        /// `"errors"`: lines of requests that did not pass, or are not 2xx or 3xx; false: none; true: all.
+        /// The requests to log. `"errors"`: requests that the gate refuses, or whose status is not 2xx or 3xx; false:
+        /// no requests; true: all requests.
         reload access_log: text,
-        /// Kuzzle calls in /_query and WebSockets that this route governs, at any path. `"*"`: those that no path decides about.
+        /// Kuzzle calls in /_query and in WebSockets that this route governs, at any path. `"*"`: calls that no path decides
+        /// about.
         reload kuzzle: list,
-        /// The calls (MCP) of its `resource` that this route governs, instead of a path: `"method:name"`, `"method:prefix*"`,
-        /// `"method"`, and `"*"` for those that no other rule names, which must be there. The most specific one counts. The call
-        /// needs the scopes, roles and login of this route besides those of its path's route.
+        /// The calls (MCP) of its `resource` that this route governs, instead of a path: `"method:name"`, `"method:prefix*"`, `"method"`,
+        /// or `"*"` for all other calls. A resource with such rules needs a route with `"*"`. The most specific pattern counts. A call
+        /// must meet the scopes, roles and login of this route and of the route of its path.
         reload calls: list,
-        /// Claims of the token and what they must be, all of them (docs/conditions.md). Else 403.
+        /// Conditions on claims of the token, all of which must hold (docs/conditions.md). Otherwise 403.
         reload when: table,
-        /// Such tables, of which one must hold.
+        /// Tables such as `claims`, of which one must hold.
         reload when_any: list,
-        /// A decision point is asked about each request that all other rules permit (AuthZEN 1.0, docs/conditions.md).
+        /// The decision point that the gate asks about each request that all other rules permit (AuthZEN 1.0,
+        /// docs/conditions.md).
         reload decision: table of RouteDecision,
-        /// true: beside `resource`, `forward_token` is accepted. Default: `false`.
+        /// true: allows `forward_token` together with `resource`. Default: `false`.
         reload dangerous_forward_token: boolean,
-        /// With `auth = "optional"`, a token that is not valid: `"refuse"`: 401; `"anonymous"`: as without one.
+        /// The treatment of an invalid token with `auth = "optional"`. `"refuse"`: 401; `"anonymous"`: as a request
+        /// without a token.
         reload bad_credential: text,
-        /// `"required"`: only tokens that are bound to a key, with a proof (docs/dpop.md).
+        /// `"required"`: only tokens bound to a key, with a proof (docs/dpop.md).
         reload dpop: text,
-        /// `"required"`: only tokens that are bound to a client certificate (docs/certificates.md).
+        /// `"required"`: only tokens bound to a client certificate (docs/certificates.md).
         reload certificate_bound: text,
         /// `"upstream"`: the upstream answers CORS preflights.
         reload preflight: text,

@@ -19,7 +19,8 @@ section! {
     /// `[server]`: the public listeners.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct ServerConfig, read by read_keys(section, dir: &Path) {
-        /// Peers whose `X-Forwarded-*` headers count, such as `["10.0.0.0/8"]`: any other client can write those.
+        /// Networks of proxies whose `X-Forwarded-*` headers the gate trusts, such as `["10.0.0.0/8"]`. Any other
+        /// client can forge these headers.
         // Requirement T6.
         reload trusted_proxies: Vec<IpNet> = list_or_empty(value::network),
         /// The most concurrent connections, of all listeners together.
@@ -37,31 +38,32 @@ section! {
         restart("listen" if are_other_sockets) listeners: Vec<ListenerConfig> = by {
             listeners::read(section, dir, &trusted_proxies)
         },
-        /// The URL of the gate as clients see it: scheme and authority.
+        /// The URL by which clients reach the gate: scheme and authority.
         reload public_url: Uri = required(PUBLIC_URL, value::origin_url),
-        /// Hosts that are served besides those of `public_url` and of routes: `"example.com"`, `"*.example.com"`, `"*"` for
-        /// any. Another Host is 421. A listener on a loopback address also accepts localhost and loopback addresses.
+        /// Hosts to serve besides the hosts of `public_url` and of routes: `"example.com"`, `"*.example.com"`, `"*"` for
+        /// any. Another Host gets 421. A listener on a loopback address also accepts localhost and loopback addresses.
         // Requirement T23.
         reload hosts: Vec<String> = list_or_empty(value::served_host),
-        /// The time to connect to an upstream that has no bound of its own; 100ms to 1h.
+        /// The time to connect to an upstream without its own `connect_timeout`; 100ms to 1h.
         reload connect_timeout: Duration = get_or(timeout(), Duration::from_secs(5)),
         /// The time for a request's head; also closes a connection that waits for its next request.
         reload head_timeout: Duration = get_or(timeout(), Duration::from_secs(10)),
-        /// How long a request or response body may make no progress, and an HTTP/2 connection have no requests.
+        /// How long a request or response body may make no progress, and how long an HTTP/2 connection may have no
+        /// requests.
         reload idle_timeout: Duration = get_or(timeout(), Duration::from_secs(60)),
         /// The longest request line and headers together; 8KiB to 1MiB.
         reload max_head: usize = get_or(value::size(8 << 10, 1 << 20), 32 << 10),
         /// The threads that serve requests. Default: the number of processors.
         restart workers: NonZeroUsize = get_or(value::count(1, 1024), processors()),
-        /// Bytes a second that a client must send or accept; it may lag behind this rate by `idle_timeout`. 0: any progress is
-        /// enough.
+        /// Bytes a second that a client must send or accept. A client may lag behind this rate by `idle_timeout`. 0: any
+        /// progress is enough.
         reload min_body_rate: u64 = get_or(value::size(0, 1 << 20), 256),
         /// How long running requests may take to finish after a stop (docs/operating.md).
         reload drain_timeout: Duration = get_or(value::duration_within(Duration::ZERO, HOUR), Duration::from_secs(30)),
-        /// How long event streams and gRPC calls go on at an in-place upgrade; others wait for them meanwhile
+        /// How long event streams and gRPC calls continue at an in-place upgrade, while other requests wait
         /// (docs/operating.md).
         reload stream_drain: Duration = get_or(value::duration_within(Duration::ZERO, HOUR), Duration::from_millis(500)),
-        /// true: a change of this file is a reload, as SIGHUP is (docs/operating.md).
+        /// true: a change of this file causes a reload, as SIGHUP does (docs/operating.md).
         restart watch: bool = get_or(value::boolean, false),
         /// The header that identifies each request, in logs, response and upstream request (docs/logs.md).
         restart request_id_header: HeaderName = get_or(
@@ -72,17 +74,18 @@ section! {
     with {
         /// The address, or several: `["127.0.0.1:8080", "[::1]:8080"]`.
         restart listen: text,
-        /// The certificate for the addresses of `listen`, with its issuers behind it, and its key; reloaded when the files
-        /// change. The key is for the gate's user only (0600). Further keys: `tls` of `[[server.listeners]]`.
+        /// The certificate for the addresses of `listen`, followed by its intermediates, and its private key; read again
+        /// when the files change. The key file is for the gate's user only (0600). Further keys: `tls` of
+        /// `[[server.listeners]]`.
         reload tls: table,
         /// The most connections of one address; an IPv6 address counts as its /64. `trusted_proxies` are exempt.
         reload max_connections_per_address: number,
         /// The most concurrent requests, of all connections, streams included. Beyond that: 503 at once.
         reload max_requests: number,
-        /// A part of `max_requests`, or a number: what one address has of a busy gate; alone it has 7/8 (docs/edge.md). An IPv6
-        /// address counts as its /64. So do all shares below.
+        /// A part of `max_requests`, or a number: the most requests of one address at a busy gate; an address that is alone may
+        /// have 7/8 (docs/edge.md). An IPv6 address counts as its /64, here and in all shares below.
         reload max_requests_per_address: share,
-        /// As `max_requests_per_address`, for one subject: all its sessions and addresses together.
+        /// As `max_requests_per_address`, for all sessions and addresses of one subject together.
         reload max_requests_per_caller: share,
         /// A part of `max_requests`: requests to endpoints whose body has not arrived.
         reload max_pending_bodies: share,

@@ -22,35 +22,37 @@ section! {
     pub struct SessionsConfig, read by read_keys(section) {
         /// The rules, unless an endpoint or a client overrides them.
         reload profile as "..": Profile = by { read_profile(section).over(&Profile::default()) },
-        /// true: the session keeps user agent and address of its login.
+        /// true: the session record keeps the user agent and the address of its login.
         reload keep_login_client: bool = get_or(value::boolean, true),
-        /// The longest that a WebSocket or another long response lasts, however often its token was refreshed; 1s to 30d.
+        /// The longest duration of a WebSocket or another long response, however often its token is refreshed; 1s to 30d.
         reload max_stream: Duration = get_or(value::duration_within(SECOND, 30 * DAY), DEFAULT_MAX_STREAM),
     }
 }
 
 section! {
     impl ProfileOverride, read by read_profile(section) {
-        /// How long an access token lasts.
+        /// The lifetime of an access token.
         reload access_ttl: Option<Duration> = get(value::duration),
         /// The longest lifetime that a client may request.
         reload max_access_ttl: Option<Duration> = get(value::duration),
-        /// How long a session lasts: then the user must log in again, however often the session was refreshed.
+        /// The lifetime of a session. After that the user must log in again, however often the session was refreshed.
         reload session_ttl: Option<Duration> = get(value::duration),
         /// The longest time between two refreshes.
         reload idle_ttl: Option<Duration> = get(value::duration),
-        /// How long concurrent refreshes (tabs) and retries get the same tokens again; 60s at most.
+        /// How long concurrent refreshes (tabs) and retries get the same tokens; 60s at most.
         reload grace: Option<Duration> = get(value::duration),
-        /// How long the old refresh token remains valid until the new tokens are used: the client may have lost the response.
-        /// `"0s"` if only other servers check the access tokens.
+        /// How long the old refresh token remains valid while the new tokens are unused, because the client may have lost the
+        /// response. Set `"0s"` if only other servers check the access tokens.
         reload lost_response_window: Option<Duration> = get(value::duration),
-        /// The answer to a superseded refresh token, a sign of theft: `"revoke-session"`, `"revoke-subject"` or `"deny"`.
+        /// The reaction to a superseded refresh token, a sign of theft: `"revoke-session"`, `"revoke-subject"` or
+        /// `"deny"`.
         reload on_reuse: Option<OnReuse> = get(value::word_of),
-        /// The answer to another client that presents the refresh token: `"deny"` or `"revoke-session"`.
+        /// The reaction to a refresh token from another client: `"deny"` or `"revoke-session"`.
         reload on_other_client: Option<OnOtherClient> = get(value::word_of),
-        /// Live sessions of one subject, of all clients together; 10000 at most.
+        /// The most live sessions of one subject, of all clients together; 10000 at most.
         reload max_sessions_per_subject: Option<u32> = get(value::count(1, MAX_SESSIONS_PER_SUBJECT as usize)),
-        /// A login beyond `max_sessions_per_subject` ends the oldest session; `"refuse"`: the login is refused.
+        /// The reaction to a login beyond `max_sessions_per_subject`. `"end-oldest"`: the oldest session ends;
+        /// `"refuse"`: the login is refused.
         reload on_too_many: Option<OnTooMany> = get(value::word_of),
         /// A refresh revokes earlier access tokens after this delay. Unset: they stay valid until they expire.
         reload revoke_previous_after: Option<Duration> = get(value::duration),

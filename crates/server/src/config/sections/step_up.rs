@@ -10,9 +10,9 @@ use rotogate_kit::config::{Section, Value as Raw};
 
 section! {
     impl StepUp, read by read_step_up(section) {
-        /// One of these must be the `acr` of the token.
+        /// The accepted values of the token's `acr`.
         reload acr as some: Vec<Box<str>> = by { read_acr(section) },
-        /// How old the login may be; 1s to 365d.
+        /// The greatest age of the login; 1s to 365d.
         reload max_age: Option<Duration> = get(value::duration_within(SECOND, 365 * DAY)),
     }
 }

@@ -19,28 +19,30 @@ section! {
     /// `stream` of an entry of `[[issuers]]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct StreamConfig, read by read_keys(section, dir: &Path, issuer: &StreamIssuer<'_>) {
-        /// The URL of its transmitter, exactly as the metadata there has it. Default: the `url` of the entry.
+        /// The issuer URL of the transmitter, exactly as in the transmitter's metadata. Default: the `url` of the
+        /// entry.
         reload transmitter: String = get_or(url, issuer.url.to_owned()),
-        /// `"poll"`: the gate fetches the events (RFC 8936). `"push"`: they come to the endpoint `events`, whose `token_file` the
-        /// transmitter learns.
+        /// `"poll"`: the gate fetches the events (RFC 8936). `"push"`: the transmitter posts to the endpoint `events`; the gate
+        /// sends the token in its `token_file` to the transmitter.
         reload delivery: StreamDelivery = get_or(value::word_of, StreamDelivery::Poll),
-        /// The audiences that the stream may have. Default: that of `events`.
+        /// The accepted audiences of the stream. Default: that of `events`.
         reload audience: Vec<String> = by { read_audience(section, issuer) },
-        /// The gate's own client there: `id`, and `key_file` or `secret_file`; its tokens come from `token_url`.
+        /// The gate's client at the transmitter: `id`, and `key_file` or `secret_file`. Its tokens come from
+        /// `token_url`.
         reload client: Option<ProviderClientSettings> = table(|section| read_client(section, dir)),
-        /// Instead of `client`: the file with a token for the transmitter (0600), which is read for each request.
+        /// Instead of `client`: the file with a token for the transmitter (0600); read for each request.
         reload token_file: Option<PathBuf> = get(path_in(dir)),
         /// The token endpoint for `client`. Required, unless the issuer has `discovery`.
         reload token_url: Option<String> = get(url),
         /// The scopes that `client` asks for.
         reload scopes: Vec<Scope> = by { read_scopes(section) },
-        /// The types of the events to ask for. Default: those that end or refresh something (docs/signals.md).
+        /// The types of the events to request. Default: those that end sessions or refresh data (docs/signals.md).
         reload events: Vec<String> = by { read_events(section) },
-        /// The other hosts that the transmitter's URLs may have, such as `["ssf.example.com"]`.
+        /// Further hosts of the transmitter's URLs, such as `["ssf.example.com"]`.
         reload hosts: Vec<String> = list_or_empty(host),
-        /// How often the gate asks for a verification event, and for the stream's status; 1m to 1d.
+        /// How often the gate requests a verification event and the status of the stream; 1m to 1d.
         reload verify_every: Duration = get_or(value::duration_within(60 * SECOND, DAY), 3600 * SECOND),
-        /// A PEM file with the only authorities that count for the transmitter. Default: those of the system.
+        /// A PEM file with the only trusted authorities. Default: those of the system.
         reload ca: Option<PathBuf> = get(path_in(dir)),
     }
 }

@@ -38,9 +38,9 @@ section! {
         reload endpoint: Uri = required(ENDPOINT, |v| read_endpoint(v, protocol)),
         /// A file with a line for each header, such as `authorization: Bearer …`. 0600, read again by SIGHUP.
         reload headers_file: Option<PathBuf> = get(path_in(dir)),
-        /// The part of new traces that is recorded, from 0 to 1. A trusted proxy decides about its own.
+        /// The part of new traces to record, from 0 to 1. A trusted proxy decides about traces that the proxy began.
         reload sample: f64 = get_or(value::fraction, 1.0),
-        /// A PEM file with the only authorities that count. Default: those of the system.
+        /// A PEM file with the only trusted authorities. Default: those of the system.
         reload ca: Option<PathBuf> = get(path_in(dir)),
         /// The `service.name` of all spans.
         reload service_name: String = get_or(value::text, "rotogate".to_owned()),
@@ -48,9 +48,9 @@ section! {
         reload identity: bool = get_or(value::boolean, false),
         /// The time for a batch of spans, with its retries; 100ms to 60s.
         reload timeout: Duration = get_or(wait(), Duration::from_secs(10)),
-        /// How long a span waits for others; 100ms to 60s.
+        /// How long a span may wait for its batch; 100ms to 60s.
         reload flush_interval: Duration = get_or(wait(), SECOND),
-        /// Spans that wait or are under way; those beyond are dropped and counted.
+        /// The most spans that wait or are being sent. The gate drops and counts spans beyond that.
         reload queue: usize = get_or(value::count(512, 1 << 20), 4096),
     }
 }

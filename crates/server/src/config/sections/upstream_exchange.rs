@@ -20,18 +20,18 @@ section! {
     impl ExchangeSettings, read by read_keys(section) {
         /// Required: The entry of `[[providers]]`.
         reload provider: String = required("the name of a [[providers]] entry", value::text),
-        /// How the provider is asked: `"rfc8693"`, `"entra"` for its on-behalf-of flow, or `"id-jag"` for an identity assertion, which
-        /// `authorization_server` takes as a grant.
+        /// The form of the exchange: `"rfc8693"`; `"entra"`: the on-behalf-of flow of Microsoft Entra; or `"id-jag"`: an identity
+        /// assertion, which `authorization_server` accepts as a grant.
         reload form: ExchangeForm = get_or(value::word_of, ExchangeForm::default()),
-        /// The audience that is asked for; not with `"entra"`. With `"id-jag"` the issuer of the `authorization_server`, required.
+        /// The audience to request; not with `"entra"`. Required with `"id-jag"`: the issuer of the `authorization_server`.
         reload audience: Option<String> = get(value::text),
-        /// The resource that is asked for; not with `"entra"`.
+        /// The resource to request; not with `"entra"`.
         reload resource: Option<String> = get(value::text),
-        /// The scopes that are asked for: delegated ones with `"entra"`, which needs them.
+        /// The scopes to request. Required with `"entra"`: delegated scopes.
         reload scope: Scope = by { scopes(section, "scope").unwrap_or_default() },
-        /// The entry of `[[providers]]` that is the authorization server of the upstream; with `"id-jag"` alone.
+        /// The entry of `[[providers]]` that is the authorization server of the upstream; only with `"id-jag"`.
         reload authorization_server: Option<String> = get(value::text),
-        /// The longest that an answer is kept; 1s to 1h.
+        /// The longest time for which the gate keeps an exchanged token; 1s to 1h.
         reload max_age: Duration = get_or(value::duration_within(SECOND, HOUR), Duration::from_secs(300)),
     }
 }
@@ -102,7 +102,8 @@ pub(super) fn check(sections: &[Section<'_>], config: &Config) {
     }
 }
 
-/// Why the sessions of a route have no ID tokens that this provider takes: it issued them to its own client, the gate.
+/// The reason why the sessions of a route have no ID tokens for this provider. The provider accepts only ID tokens that
+/// it issued to the gate, its client.
 fn problem_of_sessions(
     route: &Route,
     provider: &ProviderSettings,
@@ -142,7 +143,7 @@ fn problem(route: &Route, issuer: &str, config: &Config, upstream: &Upstream) ->
     let other = other.or_else(|| policy.takes(OWN, true).then_some(OWN));
     if policy.auth != Auth::Required {
         return Some(format!(
-            "needs a caller, and the route {} to {name} requires none: auth = \"required\"",
+            "needs a caller, and the route {} to {name} requires no caller: set auth = \"required\"",
             route.id
         ));
     }

@@ -40,12 +40,12 @@ section! {
         /// Required: The name for routes.
         reload name: String = by { read_name(section, others) },
         /// Required: The addresses: `["http://127.0.0.1:3000"]`, `"https://…"`, or for gRPC in clear HTTP/2 `["h2c://127.0.0.1:50051"]`.
-        /// Several share the requests; a host name stands for all its addresses. `"echo:"` is built in, and responds with what it
-        /// received.
+        /// The gate spreads requests over several; a host name stands for all its addresses. `"echo:"` is a built-in server whose
+        /// response shows the request.
         reload urls: Vec<UpstreamUrl> = by { read_urls(section, server, admin) },
-        /// true: the upstream gets the client's Host; https:// then uses HTTP/1.1.
+        /// true: the upstream gets the client's Host, and https:// uses HTTP/1.1.
         reload preserve_host: bool = by { read_preserve_host(section, &urls) },
-        /// Concurrent requests to one address, streams included.
+        /// The most concurrent requests to one address, streams included.
         reload max_requests: usize = get_or(value::count(1, 1_000_000), default.max_requests),
         /// The time to connect, TLS included. Default: that of `[server]`.
         reload connect_timeout: Option<Duration> = some_or(time(), server.connect_timeout),
@@ -54,39 +54,40 @@ section! {
         /// How long a body may make no progress. Default: that of `[server]`.
         reload idle_timeout: Option<Duration> = some_or(time(), server.idle_timeout),
         reload tls as "..": UpstreamTls = by { read_tls(section, &urls, dir) },
-        /// A file with a credential of the gate's own, such as `Bearer …`, in place of the caller's; the identity headers name the
-        /// caller. 0600, read again on change.
+        /// A file (0600) with the gate's own credential for the upstream, such as `Bearer …`, which replaces the caller's; the
+        /// identity headers name the caller. Read again when the file changes.
         reload authorization_file: Option<PathBuf> = by { read_authorization_file(section, dir) },
-        /// The `aud` of the assertions that it gets. No audience of tokens. Default: its name.
+        /// The `aud` of assertions for the upstream, which must not be an audience of access tokens. Default: its name.
         reload assertion_audience: Option<String> = get(value::text),
-        /// `"identity"`: the header of `assertion` of `[identity]`, which names the caller. `"txn"`: a transaction token for each
-        /// request, in `Txn-Token`, for the `trust_domain` of `[identity]`. Experimental: it follows a draft of the IETF.
+        /// The form of the assertion. `"identity"`: the assertion of `[identity]`. `"txn"`: a transaction token for each request,
+        /// in `Txn-Token`, for the `trust_domain` of `[identity]`. Experimental: it follows a draft of the IETF.
         reload assertion_form: AssertionForm = get_or(value::word_of, AssertionForm::Identity),
-        /// The caller's token is exchanged for one of this upstream, at an entry of `[[providers]]` (docs/act-for-a-user.md).
+        /// Exchanges the caller's token at an entry of `[[providers]]` for a token of this upstream (docs/act-for-a-user.md).
         reload exchange: Option<ExchangeSettings> = table(super::upstream_exchange::read),
-        /// A part of `max_requests`, for each address: what one subject has of a busy upstream; alone it has 7/8
-        /// (docs/upstreams.md).
+        /// A part of `max_requests` of each address: the most requests of one subject at a busy upstream; a subject
+        /// that is alone may have 7/8 (docs/upstreams.md).
         reload max_requests_per_caller: usize = share_of(("max_requests", max_requests), Share::Percent(10)),
-        /// The same for one client address.
+        /// As `max_requests_per_caller`, for one client address.
         reload max_requests_per_address: usize = share_of(("max_requests", max_requests), Share::Percent(25)),
-        /// How long a request waits while the upstream is full, or busy and the request beyond its share; then 503.
+        /// How long a request waits while the upstream is full, or while a busy upstream has the whole share of its
+        /// caller. Then 503.
         reload queue_timeout: Duration = get_or(value::duration_within(Duration::ZERO, DAY), default.queue_timeout),
-        /// Consecutive failures that eject an address, if there is another.
+        /// The consecutive failures after which the gate ejects an address, if the upstream has another.
         reload max_failures: u32 = get_or(value::count(1, 1000), default.max_failures),
-        /// How long an address is ejected; doubled at each consecutive ejection, up to 5m.
+        /// The duration of an ejection, which doubles with each consecutive ejection up to 5m.
         reload eject_for: Duration = get_or(time(), default.eject_for),
-        /// A GET that finds out which addresses are healthy: 2xx is. Unset: only failing requests eject an address.
+        /// A periodic GET to each address: a response of 2xx is healthy. Unset: only failing requests eject an address.
         reload health: Option<HealthCheck> = table(|section| {
             read_health(section, HealthCheck::new(read_health_path(section)))
         }),
-        /// How often a host name is resolved.
+        /// How often the gate resolves a host name.
         reload dns_refresh: Duration = get_or(time(), default.dns_refresh),
-        /// An older connection takes no further request.
+        /// The greatest age of a connection that takes a further request.
         reload max_connection_age: Duration = get_or(time(), default.max_connection_age),
-        /// `"safe"`: a connection of HTTP/1.1 is reused after a complete response; `"never"`: a connection for each request, for an
+        /// Reuse of HTTP/1.1 connections. `"safe"`: after a complete response; `"never"`: a new connection for each request, for an
         /// upstream that may answer twice (docs/upstreams.md).
         reload reuse: Reuse = get_or(value::word_of, default.reuse),
-        /// Requests of HTTP/1.1 after which the connection is closed.
+        /// The number of HTTP/1.1 requests after which the gate closes the connection.
         reload max_requests_per_connection: NonZeroU32 = get_or(
             value::nonzero(1_000_000_000),
             default.max_requests_per_connection
@@ -102,9 +103,9 @@ section! {
         reload interval: Duration = get_or(time(), default.interval),
         /// The time for one check.
         reload timeout: Duration = get_or(time(), default.timeout),
-        /// Consecutive good checks that make an address healthy.
+        /// The consecutive good checks after which an address is healthy.
         reload healthy_after: u32 = get_or(value::count(1, 1000), default.healthy_after),
-        /// Consecutive bad checks that make it unhealthy.
+        /// The consecutive bad checks after which an address is unhealthy.
         reload unhealthy_after: u32 = get_or(value::count(1, 1000), default.unhealthy_after),
     }
 }
@@ -115,7 +116,7 @@ section! {
         reload client_cert: Option<CertificateAndKey> = certificate_and_key(dir),
         /// A PEM file with the only trusted authorities. Verification is always on. Default: those of the system.
         reload ca: Option<PathBuf> = get(path_in(dir)),
-        /// The name in its certificate. Default: the host of the address.
+        /// The name that the upstream's certificate must have. Default: the host of the address.
         reload server_name: Option<String> = get(value::text),
     }
 }
@@ -207,7 +208,7 @@ pub(super) fn check_assertions(
     }
 }
 
-/// What is wrong with a key that signs for others.
+/// The flaw of a key that signs for others, if any.
 pub(super) fn unpublished_key(algorithm: Algorithm) -> String {
     format!(
         "needs a key that others can verify with, and algorithm of [issuer] is {algorithm}; expected one such as \"EdDSA\""
@@ -283,7 +284,7 @@ fn read_tls(section: &Section<'_>, urls: &[UpstreamUrl], dir: &Path) -> Upstream
     for key in ["ca", "server_name", "client_cert"] {
         // The key suggests that TLS is used, but no address uses it.
         if section.has(key) && !urls.is_empty() {
-            section.blame(key, "only applies to https:// addresses, and urls has none; remove it");
+            section.blame(key, "only applies to https:// addresses, and urls has no such address; remove it");
         }
     }
     tls

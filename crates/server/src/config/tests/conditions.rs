@@ -140,7 +140,7 @@ fn k23_k26_a_decision_of_a_route_is_read_printed_and_refused_with_its_key() {
     for (more, expected) in [
         ("timeout = \"1m\"\n", "decision_points[0].timeout"),
         ("cache = { allow = \"2m\" }\n", "decision_points[0].cache.allow"),
-        ("evaluation_url = \"https://pdp.test/x\"\n", "decision_points[0].evaluation_url: stands beside url"),
+        ("evaluation_url = \"https://pdp.test/x\"\n", "decision_points[0].evaluation_url: cannot be combined with url"),
     ] {
         let found = errors(&route(&format!("{POINT}{more}")));
         assert!(found.len() == 1 && found[0].starts_with(expected), "{more}: {found:?}");

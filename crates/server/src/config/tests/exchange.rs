@@ -98,8 +98,8 @@ fn d11_an_exchange_beside_what_would_forward_another_token_is_refused_at_start()
         ),
         (config(provider, good, "issuers = [\"self\", \"kc\"]\n"), "takes those of self"),
         (config(provider, good, &format!("{of_kc}forward_token = true\n")), "takes the place of the caller's token"),
-        (config(provider, good, "auth = \"none\"\n"), "requires none"),
-        (config(provider, good, &format!("{of_kc}auth = \"optional\"\n")), "requires none"),
+        (config(provider, good, "auth = \"none\"\n"), "requires no caller"),
+        (config(provider, good, &format!("{of_kc}auth = \"optional\"\n")), "requires no caller"),
     ] {
         let lines = said(&config);
         assert!(lines.iter().any(|line| line.contains(wanted)), "{wanted}: {lines:?}");

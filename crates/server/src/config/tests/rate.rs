@@ -26,7 +26,7 @@ fn k23_a_limit_that_cannot_be_used_is_an_error_at_its_key() {
         (
             "{ per = \"subject\", limit = \"1/1m\" }, { per = \"subject\", limit = \"9/1h\" }",
             "rate",
-            "give one of them a name of its own",
+            "give the two limits different names",
         ),
     ];
     for (rate, key, expected) in table {

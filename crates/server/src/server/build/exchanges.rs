@@ -28,7 +28,9 @@ pub(super) fn load(
         settings.clone();
     let named = |name: &str| {
         let found = config.providers.iter().find(|known| known.name == name);
-        found.ok_or_else(|| KeyFault::new("name", "an upstream names it, but there is none".to_owned()))
+        found.ok_or_else(|| {
+            KeyFault::new("name", "an upstream names this provider, but no entry has the name".to_owned())
+        })
     };
     let provider = named(&provider)?;
     let then = match authorization_server {

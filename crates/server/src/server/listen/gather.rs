@@ -1,8 +1,8 @@
 //! Several responses of an HTTP/2 connection in one write.
 //!
-//! h2 flushes after each DATA frame that it does not copy, so that each response takes a system call and a TLS record of its
-//! own. [`GatheredStream`] delays that flush to the end of the connection's poll. Then the responses that are ready at the same
-//! time share both.
+//! h2 flushes after each DATA frame that it does not copy, so that each response takes a separate system call and TLS record.
+//! [`GatheredStream`] delays that flush to the end of the connection's poll. Responses that are ready at the same time then
+//! share one call and one record.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::h2::H2Streams;
 
-/// The most bytes that wait for a flush: those of one TLS record (RFC 8446 §5.1). Larger writes are not copied.
+/// The most bytes that wait for a flush: the content of one TLS record (RFC 8446 §5.1). Larger writes are not copied.
 const MAX_GATHERED: usize = 16 * 1024;
 
 /// The stream of an HTTP/2 connection, which [`poll_gathered`] drives.
@@ -128,7 +128,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for GatheredStream<S> {
             return Poll::Ready(Ok(()));
         }
         ready!(this.poll_send(cx))?;
-        // A flush without gathered bytes is that of one response.
+        // A flush without gathered bytes belongs to one response.
         this.flushed = this.streams.complete().min(this.flushed + 1);
         Pin::new(&mut this.stream).poll_flush(cx)
     }
@@ -186,7 +186,7 @@ mod tests {
         }
     }
 
-    /// Answers as many requests at once, over a socket that takes `room` bytes, and returns the writes that it took.
+    /// Answers this many requests at once over a socket with room for `room` bytes, and returns the writes.
     async fn writes_for(requests: usize, room: usize, body: &'static [u8]) -> usize {
         let (client, server) = tokio::io::duplex(room);
         let writes = Arc::new(AtomicUsize::new(0));
@@ -229,7 +229,7 @@ mod tests {
     #[tokio::test]
     async fn responses_are_whole_behind_a_socket_that_takes_few_bytes() {
         writes_for(12, 64, BODY).await;
-        // Some share a write, and some are too large for it.
+        // Some responses share a write, and some are too large.
         static LARGE: [u8; 40_000] = [b'y'; 40_000];
         writes_for(3, 1 << 20, &LARGE).await;
         writes_for(3, 64, &LARGE).await;

@@ -154,7 +154,7 @@ fn why_not(
         .then(|| format!("for {}, other verifiers may have the keys that were published before it", rounded(left)))
 }
 
-/// The time since which all gates have their present keys. It begins anew when a gate restarts.
+/// The time since which all gates have their present keys. It begins again when a gate restarts.
 fn since(written: Timestamp, nodes: &[NodeSeen]) -> Timestamp {
     nodes.iter().map(|seen| Timestamp::from_millis(seen.row.keys_since)).fold(written, Timestamp::max)
 }

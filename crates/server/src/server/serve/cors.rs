@@ -69,7 +69,7 @@ fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
     *method == Method::OPTIONS && headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// What a service with CORS answers.
+/// The response of a service with CORS.
 pub(crate) type CorsFuture<F> = Either<F, tower_http::cors::ResponseFuture<F>>;
 
 impl<S> Cors<S>

@@ -58,8 +58,8 @@ impl DrainedStream {
         Self { kind, drain, end: None, is_over: false }
     }
 
-    /// Called while the reply waits for its next frame. Ready once the reply must end, with trailers if its kind
-    /// has them.
+    /// Polled while the reply waits for its next frame. Ready when the reply must end, with trailers for a kind of
+    /// reply that has trailers.
     pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<HeaderMap>> {
         let end = self.end.get_or_insert_with(|| Box::pin(self.drain.clone().ended()));
         if end.poll_unpin(cx).is_pending() {

@@ -331,7 +331,7 @@ fn call_service(
 
 /// 421: the connection was opened for another server than the request names.
 fn misdirected() -> Response<ReplyBody> {
-    let detail = "this host is served on a connection of its own";
+    let detail = "this host is served on another connection";
     let mut reply = reply::problem(StatusCode::MISDIRECTED_REQUEST, Some(detail)).map(GateBody::own);
     Reason::MISDIRECTED.tell();
     reply.extensions_mut().insert(Verdict::new(Reason::MISDIRECTED));

@@ -250,7 +250,7 @@ mod tests {
     const REQUESTS: &str = "ROTOGATE_TEST_REQUESTS";
     /// 2 % of the 57 000 instructions that a request with a cached token takes in a release (docs/performance.md).
     const GOAL: u64 = 1140;
-    /// What counting may cost in a build without any optimisation.
+    /// The most that counting may cost in a build without optimisation.
     const BOUND: u64 = 12_000;
 
     /// The code whose instructions valgrind counts.

@@ -169,7 +169,7 @@ fn session<'a>(
     user: Option<&'a str>,
 ) -> Result<NamedSubject<'a>, Denial> {
     if rules.session_claim.is_empty() {
-        return Err(malformed("a session alone, and session_claim says that tokens have none"));
+        return Err(malformed("a session alone, and by session_claim the tokens have no session"));
     }
     if session.get("format").and_then(Value::as_str) != Some("opaque") {
         return Err(malformed("a session is named by opaque"));

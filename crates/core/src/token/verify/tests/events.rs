@@ -96,7 +96,7 @@ fn s19_each_type_has_its_effect_and_none_makes_a_change_for_the_better_worse() {
         assert_eq!(strict.effect(&uri, better), EventEffect::Log, "{word}");
         assert_eq!(strict.effect(&uri, worse), EventEffect::End, "{word}");
     }
-    // What concerns the stream itself ends nothing, whatever is configured.
+    // An event about the stream itself ends nothing, whatever is configured.
     let verified =
         strict.told(&format!("{SSF}/verification"), json!({ "state": "s-1" }), json!({ "format": "opaque" }));
     let verified = verified.unwrap();

@@ -116,7 +116,7 @@ fn s13_the_body_names_one_user_of_the_issuer_or_of_the_directory() {
         let flaw = issuer.asked(json!({}), json!({}), wrong).unwrap_err();
         assert!(matches!(flaw, EventFlaw::Request(_)), "{wrong}: {flaw:?}");
     }
-    // Without leave, a name that the directory would have to know names nobody.
+    // Without `user_names`, a name that the directory would resolve names no user.
     let plain = self::issuer(|rules| rules);
     let flaw = plain.named(&json!({ "sub_id": { "format": "email", "email": "ada@example.com" } })).unwrap_err();
     assert!(matches!(flaw, EventFlaw::Request(_)));

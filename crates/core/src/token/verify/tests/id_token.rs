@@ -78,7 +78,7 @@ fn b33_a_good_id_token_names_the_user_in_our_names() {
     assert_eq!((&*proved.subject, proved.account.as_deref()), ("kc|ada", Some("kc:acme")));
     assert_eq!(proved.scope.as_str(), "read write");
     assert_eq!(proved.claims.get("roles"), Some(&json!(["boss"])));
-    // Those of identity headers alone, and none that the gate sets itself.
+    // Only the claims of identity headers, without claims that the gate sets itself.
     assert_eq!(proved.claims.get("email"), Some(&json!("ada@example.com")));
     assert!(proved.claims.get("other").is_none() && proved.claims.get("sub").is_none());
     let by = proved.vouched_by;
@@ -102,10 +102,10 @@ fn b33_an_id_token_of_another_login_client_or_time_is_refused() {
     }
     // Attack 12.
     for (bad, flaw) in [
-        (json!({ "nonce": null }), "nonce is not that of this login"),
-        (json!({ "nonce": "n-2" }), "nonce is not that of this login"),
-        (json!({ "nonce": "" }), "nonce is not that of this login"),
-        (json!({ "nonce": 1 }), "nonce is not that of this login"),
+        (json!({ "nonce": null }), "nonce is not the nonce of this login"),
+        (json!({ "nonce": "n-2" }), "nonce is not the nonce of this login"),
+        (json!({ "nonce": "" }), "nonce is not the nonce of this login"),
+        (json!({ "nonce": 1 }), "nonce is not the nonce of this login"),
         (json!({ "aud": "api" }), "aud is not our client"),
         (json!({ "aud": null }), "aud is not our client"),
         (json!({ "aud": ["api"] }), "aud is not our client"),
@@ -119,8 +119,8 @@ fn b33_an_id_token_of_another_login_client_or_time_is_refused() {
         (json!({ "iat": 1_800_000_100 }), "it is expired, or not valid yet"),
         (json!({ "iat": 1_799_999_300 }), "iat is missing, or too long ago"),
         (json!({ "iat": null }), "iat is missing, or too long ago"),
-        (json!({ "at_hash": "AAAA" }), "at_hash is not that of the access token"),
-        (json!({ "at_hash": 1 }), "at_hash is not that of the access token"),
+        (json!({ "at_hash": "AAAA" }), "at_hash does not match the access token"),
+        (json!({ "at_hash": 1 }), "at_hash does not match the access token"),
         (json!({ "sub": null }), "no sub"),
         // Attack 13.
         (json!({ "events": {} }), "it is a logout token"),
@@ -128,8 +128,8 @@ fn b33_an_id_token_of_another_login_client_or_time_is_refused() {
         assert_eq!(provider.flaw(json!({}), bad.clone()), flaw, "{bad}");
     }
     for (header, flaw) in [
-        (json!({ "typ": "at+jwt" }), "typ is not that of an ID token"),
-        (json!({ "typ": "logout+jwt" }), "typ is not that of an ID token"),
+        (json!({ "typ": "at+jwt" }), "typ is not the type of an ID token"),
+        (json!({ "typ": "logout+jwt" }), "typ is not the type of an ID token"),
         (json!({ "alg": "none" }), "no key of the issuer signed it"),
         (json!({ "alg": "HS256" }), "no key of the issuer signed it"),
         (json!({ "alg": "ES384" }), "no key of the issuer signed it"),

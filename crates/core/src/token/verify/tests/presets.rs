@@ -263,7 +263,7 @@ fn i19_google() {
         with(claims.clone(), json!({ "aud": "other.apps.googleusercontent.com" })),
     );
     google.refuses("a token of another lifetime", with(claims.clone(), json!({ "exp": 1_800_010_800 })));
-    // Anybody's service account has a token made for any audience.
+    // Any service account can get a token for any audience.
     let account =
         json!({ "azp": "1129", "hd": null, "at_hash": null, "nonce": null, "email": "x@p.iam.gserviceaccount.com" });
     google.refuses("another customer's service account", with(claims, account));
@@ -288,7 +288,7 @@ fn i19_github_actions() {
     github.refuses("a workflow of another owner", with(claims.clone(), json!({ "repository_owner_id": "66" })));
     github.refuses("the same as a number", with(claims.clone(), json!({ "repository_owner_id": 65 })));
     github.refuses("a token for AWS", with(claims, json!({ "aud": "sts.amazonaws.com" })));
-    // The preset alone would let everybody in.
+    // The preset alone would accept every user.
     let keys = IssuerKeys::from_jwks(jwks(std::slice::from_ref(&*RSA)).to_string().as_bytes(), None).unwrap();
     let alone = IssuerRules::external(url, vec![audience.into()], keys).preset(Preset::GithubActions);
     assert!(matches!(Verifier::new(vec![alone]), Err(RulesError::Rule { .. })));

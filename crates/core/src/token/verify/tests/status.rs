@@ -143,7 +143,7 @@ fn s8_s11_a_list_that_is_not_to_be_had_is_undecided_and_its_bit_decides() {
     for token in [&good, &bad, &beyond] {
         assert!(matches!(token.check_status(|| after(300)), Err(Denial::StatusListUnavailable(_))), "S11");
     }
-    // What is lifted again passes.
+    // A token whose suspension is lifted passes.
     let claims = with(list(1, &[0, 0]), json!({ "iat": 1_800_000_001 }));
     due[0].take(issuer.read(&issuer.signed(json!({}), &claims), None).unwrap(), issuer.lists.rules(), NOW);
     assert_eq!(bad.check_status(|| NOW), Ok(()));

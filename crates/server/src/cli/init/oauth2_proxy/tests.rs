@@ -234,7 +234,7 @@ fn b54_each_key_of_alpha_configuration_is_written_or_named() {
     {
         assert!(imported.text.contains(written), "{written}: {}", imported.text);
     }
-    // What a link could change, and what the gate sets itself.
+    // Parameters that a link could change, and parameters that the gate sets itself.
     assert!(!imported.text.contains("prompt =") && !imported.text.contains("fixed\""), "{}", imported.text);
     assert!(!why(&imported, "loginURLParameters").is_empty());
     // The keys of one upstream are its own.

@@ -18,27 +18,29 @@ section! {
     /// Imported password hashes: which are accepted besides those that always are, and what some of them need.
     #[derive(Clone, Debug, Default, PartialEq, Eq)]
     pub struct HashesConfig, read by read_keys(section, dir: &Path) {
-        /// Password hashes that an import will bring, such as `["bcrypt:10"]`: an unknown user takes as long before
-        /// (docs/users.md).
+        /// Schemes of password hashes that a later import will bring, such as `["bcrypt:10"]`. A login of an unknown
+        /// user then takes as long as the slowest scheme, even before the import (docs/users.md).
         restart hashes as some: Vec<ExpectedHash> = list_or_empty(expected),
-        /// Weak password hashes of imported users that are accepted, until a login replaces them: phpass, sha256-crypt,
+        /// Weak schemes of password hashes that the gate accepts until a login replaces the hash: phpass, sha256-crypt,
         /// sha512-crypt.
         restart allow_legacy as some: Vec<Legacy> = list_or_empty(value::word_of),
-        /// A file with the password hash parameters of the Firebase project that users come from.
+        /// A file with the password hash parameters of the Firebase project of imported users.
         restart firebase: Option<PathBuf> = get(path_in(dir)),
-        /// The iterations of Spring's `{pbkdf2}`, where they are not its defaults; at most 5000000.
+        /// The iterations of Spring's `{pbkdf2}`, if they differ from Spring's defaults; at most 5000000.
         restart spring_iterations as "spring_pbkdf2_iterations": Option<u32> = get(value::count(1, 5_000_000)),
         /// A file with the secret of Spring's `{pbkdf2}`.
         restart spring_secret_file as "spring_pbkdf2_secret_file": Option<PathBuf> = get(path_in(dir)),
     }
     with {
-        /// Where the users are: `"file"`, or another system: `"http"`, `"ldap"`, `"sql"`. `"none"`: the gate has none.
+        /// The source of users: `"file"`; `"http"`, `"ldap"` or `"sql"`: another system; `"none"`: the gate has no
+        /// users.
         reload kind: text,
         /// The users file; created at the first start with one user, whose password is printed once.
         restart path: text,
         /// The name in logs and metrics. Default: the kind.
         reload name: text,
-        /// Of an entry of `[[directories]]`: its accounts. Unset: all that no other has, and users without an account.
+        /// The accounts of an entry of `[[directories]]`. Unset: all accounts that no other entry has, and users
+        /// without an account.
         reload accounts: list,
     }
 }

@@ -16,19 +16,19 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(3);
 
 section! {
     impl HttpSettings, read by read_keys(section, dir: &Path) {
-        /// Where the hook is: https, or http on this machine.
+        /// The URL of the hook: https, or http on this machine.
         reload url: String = required(URL, |v| {
             let url = value::text(v)?;
             target(&url, "lookup").map(|_| url)
         }),
-        /// The certificate that the gate shows, and its key.
+        /// The gate's client certificate, and its key.
         reload client_cert: Option<CertificateAndKey> = certificate_and_key(dir),
-        /// A file with the secret that is sent as `Authorization: Bearer`. A changed file counts with the next request.
+        /// A file with the secret that the gate sends as `Authorization: Bearer`. A changed file counts from the next
+        /// request on.
         reload secret_file: Option<PathBuf> = get(path_in(dir)),
-        /// A PEM file with the authorities for the hook's certificate. Default: those of the system.
+        /// A PEM file with the only trusted authorities. Default: those of the system.
         reload ca: Option<PathBuf> = get(path_in(dir)),
-        /// true: a refusal takes as long as the slowest recent login or refusal: of the last two to four hours in which there were
-        /// logins.
+        /// true: a refusal takes as long as the slowest login or refusal of the last two to four hours with logins.
         reload pad_refusals: bool = get_or(value::boolean, true),
     }
 }

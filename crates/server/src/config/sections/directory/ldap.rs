@@ -49,19 +49,21 @@ section! {
         reload urls as "url": Vec<String> = by { self::urls(section) },
         /// The account that searches.
         reload bind as "..": Option<(String, PathBuf)> = by { self::bind(section, dir) },
-        /// Where users are.
+        /// The base DN of users.
         reload base: String = required(BASE, value::text),
-        /// Which entry `{username}` is; the value is escaped. Required, unless `preset` has one: `sAMAccountName` is the name.
+        /// The filter that finds the entry of `{username}`, whose value the gate escapes. Required without `preset`. With
+        /// `preset = "ad"`: by `sAMAccountName`.
         reload filter: Filter = by { read_filter(section, preset) },
-        /// true: `ldap://` connections become TLS connections before anything else is sent. If the server refuses, nothing is sent.
+        /// true: `ldap://` connections switch to TLS before the gate sends anything else. If the server refuses, the gate sends
+        /// nothing.
         reload starttls: bool = get_or(value::boolean, false),
-        /// true: allows `ldap://` without TLS: passwords cross the network in the clear.
+        /// true: allows `ldap://` without TLS, which sends passwords over the network in the clear.
         reload dangerous_plaintext: bool = get_or(value::boolean, false),
-        /// A PEM file with the authorities for the servers' certificates. Default: those of the system.
+        /// A PEM file with the only trusted authorities. Default: those of the system.
         reload ca: Option<PathBuf> = get(path_in(dir)),
-        /// true: of a name such as `EXAMPLE\ada`, what is before the backslash does not count.
+        /// true: the gate removes the domain from a name such as `EXAMPLE\ada`.
         reload strip_domain: bool = get_or(value::boolean, false),
-        /// The attribute that is the `sub`. It must never be given to another user: not the name, not the mail address. With
+        /// The attribute for the `sub`. Its values must never pass to another user, as names and mail addresses can. With
         /// `preset = "ad"`: objectGUID.
         reload subject: String = get_or(attribute, preset.subject.to_owned()),
         /// The filter that a user must match to log in and to refresh; `{now}` is the time as a FILETIME. Unset: every user. With
@@ -70,7 +72,7 @@ section! {
             let own = section.get("active", filter_of(Placeholder::Now, false));
             own.or_else(|| preset_filter(section, preset.active, Placeholder::Now))
         },
-        /// The attribute with the time of the last change of password: sessions from before end. With `preset = "ad"`: pwdLastSet.
+        /// The attribute with the time of the last password change. Older sessions end. With `preset = "ad"`: pwdLastSet.
         reload valid_from: Option<String> = by {
             section.get("valid_from", attribute).or_else(|| preset.valid_from.map(str::to_owned))
         },
@@ -81,24 +83,24 @@ section! {
             let list = section.one_or_list("scopes", value::text);
             list.map(|list| scope(section, "scopes", &list)).unwrap_or_default()
         },
-        /// Claims of access tokens, each with its attribute.
+        /// Further claims of access tokens, each with its attribute.
         reload claims: BTreeMap<String, String> = by { attributes(section, "claims", true) },
-        /// Fields that dialects report of the user, each with its attribute.
+        /// Fields of the user in replies of dialects, each with its attribute.
         reload profile: BTreeMap<String, String> = by { attributes(section, "profile", false) },
         /// The groups of users.
         reload groups: Option<GroupSettings> = table(|section| {
             let by = groups_by(section, preset);
             read_groups(section, by)
         }),
-        /// Connections that search, and as many that bind.
+        /// The connections for searches; as many again are for binds.
         reload pool: usize = get_or(value::count(1, 1000), LdapSettings::POOL),
     }
     with {
-        /// `"ad"`: Active Directory, whose attributes and filters are known.
+        /// `"ad"`: the attributes and filters of Active Directory.
         reload preset: text,
-        /// The account that searches. Unset: anonymous.
+        /// The DN of the account that searches. Unset: anonymous.
         reload bind_dn: text,
-        /// A file with its password. When the file changes, the connections are opened again.
+        /// A file with the password of `bind_dn`. When the file changes, the gate opens the connections again.
         reload bind_password_file: text,
     }
 }
@@ -107,21 +109,22 @@ section! {
     impl GroupSettings, read by read_groups(section, by: GroupsBy) {
         /// How groups are found.
         reload by as "..": GroupsBy = by { by },
-        /// The scopes that a group gives, beside `scopes`, such as `{ admins = ["write", "admin"] }`.
+        /// Scopes for members of a group, besides `scopes`, such as `{ admins = ["write", "admin"] }`.
         reload scopes: BTreeMap<String, Scope> = by { group_scopes(section) },
         /// The attribute with a group's name.
         reload name: String = get_or(attribute, "cn".to_owned()),
-        /// How many levels of groups in groups are followed, at most 5; Active Directory follows them itself.
+        /// How many levels of nested groups the gate follows; at most 5. Active Directory follows nested groups itself.
         reload nested: usize = get_or(value::count(0, 5), 0),
         /// true: the names of the groups become the claim `roles`.
         reload roles: bool = get_or(value::boolean, false),
     }
     with {
-        /// Where groups are. Required without `attribute`.
+        /// The base DN of groups. Required without `attribute`.
         reload base: text,
-        /// Which groups `{dn}` is in. Default: `(member={dn})`, with `preset = "ad"` with groups in groups.
+        /// The filter that finds the groups of `{dn}`. Default: `(member={dn})`, with `preset = "ad"` including nested
+        /// groups.
         reload filter: text,
-        /// Instead of both: the attribute of a user that names the groups, such as `memberOf`.
+        /// Instead of `base` and `filter`: the attribute of a user that names the groups, such as `memberOf`.
         reload attribute: text,
     }
 }
@@ -230,7 +233,7 @@ fn groups_by(section: &Section<'_>, preset: Preset) -> GroupsBy {
         return GroupsBy::Filter { base, filter: filter.unwrap_or_else(preset) };
     }
     if section.has("filter") {
-        section.blame("attribute", "stands beside filter; write one of the two");
+        section.blame("attribute", "cannot be combined with filter; remove one of the two");
     } else if section.has("base") {
         section.blame("base", "is where filter searches, and attribute names the groups; remove one of the two");
     }

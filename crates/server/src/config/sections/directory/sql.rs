@@ -27,25 +27,26 @@ section! {
         reload url as "..": DatabaseUrl = by { self::url(section, dir) },
         // The paths below are printed in full.
         no_key folder: PathBuf = by { dir.to_owned() },
-        /// The statement that finds a user for a login: `{username}`, `{account}`.
+        /// The statement that finds a user for a login, by `{username}` and `{account}`.
         reload authenticate: Template = required(EXPECTED_AUTHENTICATE, statement(AUTHENTICATE)),
-        /// The statement that finds a user at a refresh: `{subject}`.
+        /// The statement that finds a user at a refresh, by `{subject}`.
         reload lookup: Template = required(EXPECTED_LOOKUP, statement(LOOKUP)),
-        /// The statement that replaces a hash that is weaker than the gate's own, after a login: `{subject}`, `{old_hash}`,
-        /// `{new_hash}`. It must compare with `{old_hash}`, so that it never overwrites a newer password. If it fails, the login still
-        /// succeeds. Unset: the gate only reads.
+        /// The statement that replaces a weak hash after a login, with `{subject}`, `{old_hash}` and `{new_hash}`. The statement must
+        /// compare with `{old_hash}`, so that a newer password is never overwritten. If the statement fails, the login still succeeds.
+        /// Unset: the gate only reads.
         reload rehash: Option<Template> = get(statement(REHASH)),
-        /// A PEM file with the authorities for the server's certificate. Default: those of the system.
+        /// A PEM file with the only trusted authorities. Default: those of the system.
         reload ca: Option<PathBuf> = get(path_in(dir)),
-        /// Columns that become claims of the access tokens.
+        /// Columns for further claims of access tokens.
         reload claims: Vec<String> = list_or_empty(claim),
-        /// Columns that dialects report of the user.
+        /// Columns for fields of the user in replies of dialects.
         reload profile: Vec<String> = list_or_empty(value::text),
-        /// Connections to the database.
+        /// The most connections to the database.
         reload pool: usize = get_or(value::count(1, 1000), SqlSettings::POOL),
-        /// false: a pooler that gives each transaction another connection is in front, such as PgBouncer.
+        /// true: connections keep prepared statements. false: for a pooler that gives each transaction another
+        /// connection, such as PgBouncer.
         reload statement_cache: bool = get_or(value::boolean, true),
-        /// Password hashes that users may have, such as `["bcrypt"]` (docs/users.md).
+        /// The schemes of password hashes that users may have, such as `["bcrypt"]` (docs/users.md).
         reload hashes as some: Vec<ExpectedHash> = list_or_empty(expected),
     }
     with {
@@ -70,7 +71,7 @@ pub(super) fn read(section: &Section<'_>, dir: &Path) -> SourceSettings {
 fn url(section: &Section<'_>, dir: &Path) -> DatabaseUrl {
     let (url, file) = (section.get("url", value::text), section.get("url_file", path_in(dir)));
     match (url, file) {
-        (Some(_), Some(_)) => section.blame("url_file", "stands beside url; write one of the two"),
+        (Some(_), Some(_)) => section.blame("url_file", "cannot be combined with url; remove one of the two"),
         (Some(url), None) if has_password(&url) => {
             section.blame("url", "holds a password, which others may read here; write the URL to a file: url_file");
         }

@@ -15,15 +15,16 @@ section! {
     pub struct PostgresSettings, read by pub(super) read(section, dir: &Path, keys: &Path) {
         /// The URL of the database, never with a password.
         restart url: String = required(URL, self::url),
-        /// The URL of the server itself, where `url` is a pooler's: for notifications.
+        /// The URL of the server itself, for notifications, if `url` is that of a pooler.
         restart listen_url: Option<String> = get(self::url),
         /// The schema with the tables.
         restart schema: String = get_or(self::schema, PostgresOptions::SCHEMA.to_owned()),
-        /// `"unnamed"`: a pooler gives each transaction another connection.
+        /// `"named"`: connections keep prepared statements; `"unnamed"`: for a pooler that gives each transaction
+        /// another connection.
         restart statements: Statements = get_or(value::word_of, Statements::Named),
-        /// The most connections of this gate's operations; 5 more are for revocations and the feed.
+        /// The most connections for this gate's operations, besides 5 connections for revocations and the feed.
         restart connections: usize = get_or(value::count(1, 1000), PostgresOptions::CONNECTIONS),
-        /// What every store of several gates has.
+        /// The keys of every shared store.
         restart shared as "..": SharedSettings = by { shared::read(section, dir, keys) },
     }
 }

@@ -16,24 +16,24 @@ section! {
     /// A server that several gates share.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct RedisSettings, read by read_keys(section, dir: &Path, keys: &Path) {
-        /// Required: The URL of the server, or those of its Sentinels, or those of nodes of a cluster. redis:// is without TLS; /2
-        /// at its end is for database 2. Never with a password.
+        /// Required: The URL of the server, or the URLs of its Sentinels or of nodes of a cluster, never with a password. redis://
+        /// is without TLS; /2 at the end selects database 2.
         restart urls: Vec<String> = by { self::urls(section) },
         /// How the gate reaches the Sentinels.
         restart sentinel as "..": Option<SentinelSettings> = by { self::sentinel(section, dir) },
-        /// true: `urls` are those of nodes of a cluster, any of which tells the others.
+        /// true: `urls` name nodes of a cluster. One reachable node is enough to find the others.
         restart cluster: bool = by { read_cluster(section, &urls, sentinel.is_some()) },
         /// The user of the server; needs `password_file`. Default: the default user.
         restart username: Option<String> = get(value::text),
         /// The first part of every key.
         restart prefix: String = get_or(self::prefix, RedisOptions::PREFIX.to_owned()),
-        /// true: the server evicts nothing, and INFO, which would say so, is forbidden.
+        /// true: you assert that the server evicts no key, because the gate's user may not run INFO.
         restart assume_noeviction: bool = get_or(value::boolean, false),
-        /// Nothing is acknowledged before so many replicas have it.
+        /// The number of replicas that must have a write before the gate acknowledges it.
         restart wait_replicas: u32 = get_or(value::count(0, MAX_REPLICAS), 0),
-        /// true: nothing is acknowledged before it is in the append-only files: Redis 7.2 or later.
+        /// true: the gate acknowledges a write only once it is in the append-only files; needs Redis 7.2.
         restart wait_fsync: bool = get_or(value::boolean, false),
-        /// What every store of several gates has.
+        /// The keys of every shared store.
         restart shared as "..": SharedSettings = by { shared::read(section, dir, keys) },
     }
 }
@@ -42,11 +42,11 @@ section! {
     /// `sentinel`, and how the Sentinels know the gate.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct SentinelSettings, read by read_sentinel(section, dir: &Path) {
-        /// The Sentinels' name for the primary. Unset: there are none.
+        /// The name of the primary at the Sentinels. Unset: no Sentinels.
         restart name as "sentinel": String = get_or(value::text, String::new()),
-        /// The user at the Sentinels; needs `sentinel_password_file`.
+        /// The user for the Sentinels; needs `sentinel_password_file`.
         restart username as "sentinel_username": Option<String> = get(value::text),
-        /// A file with the password at the Sentinels.
+        /// A file with the password for the Sentinels.
         restart password_file as "sentinel_password_file": Option<PathBuf> = get(path_in(dir)),
     }
 }

@@ -18,15 +18,15 @@ section! {
     /// The keys of every store that several gates share.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct SharedSettings, read by pub(super) read(section, dir: &Path, keys: &Path) {
-        /// A file with the password, read at each connection: a new password needs no restart.
+        /// A file with the password. The gate reads the file for each connection, so a new password needs no restart.
         restart password_file: Option<PathBuf> = get(path_in(dir)),
-        /// A PEM file with the only authorities that count for the server's certificate. Default: those of the system.
+        /// A PEM file with the only trusted authorities. Default: those of the system.
         restart ca: Option<PathBuf> = get(path_in(dir)),
-        /// The gate's own certificate, with its chain, and its key, where the server asks for one.
+        /// The gate's client certificate with its chain, and its key, for a server that requires one.
         restart client_cert: Option<CertificateAndKey> = certificate_and_key(dir),
-        /// The file of this gate's mark, by which a start notices that an older store was put back.
+        /// The file of this gate by which a start notices that an older copy of the store was restored.
         restart mark: PathBuf = by { super::read_mark(section, dir, keys) },
-        /// true: accept a store that is behind `mark`.
+        /// true: the gate accepts a store that is older than `mark` says.
         restart accept_restored_store: bool = get_or(value::boolean, false),
         /// How long the gate goes on without news.
         restart staleness as "..": Staleness = by { read_staleness(section) },
@@ -54,11 +54,12 @@ fn read_staleness(section: &Section<'_>) -> Staleness {
 impl Print for Staleness {
     #[cfg(test)]
     const KEYS: &'static [Key] = section!(keys {
-        /// Without news for so long, no token is issued; 500ms to 60s.
+        /// The longest time without news from the store during which the gate issues tokens; 500ms to 60s.
         restart staleness: duration,
-        /// `"deny"`: then no token is accepted either. `"allow"`: tokens are accepted for `max_stale`.
+        /// The treatment of tokens without news for longer than `staleness`. `"deny"`: the gate accepts none.
+        /// `"allow"`: the gate accepts tokens for `max_stale`.
         restart when_stale: text,
-        /// How long tokens are accepted without news, with `when_stale = "allow"`; at most 24h.
+        /// How long the gate accepts tokens without news, with `when_stale = "allow"`; at most 24h.
         restart max_stale: duration,
     });
 

@@ -71,8 +71,8 @@ pub(super) async fn lists_left(
     })
 }
 
-/// What still needs a refresh secret, if anything. If the sessions cannot be listed, the longest time must have passed
-/// in which each session is refreshed or ends.
+/// The tokens and records that still need a refresh secret, if any. If the sessions cannot be listed, the longest time
+/// must have passed in which each session is refreshed or ends.
 pub(super) fn refresh_needed(
     id: u8,
     changed: Timestamp,

@@ -93,7 +93,7 @@ fn i7_two_keys_of_one_kid_and_algorithm_count_neither() {
     let keys = read(&[a.clone(), b.clone(), other.clone()], &[]).unwrap();
     assert!(keys.find(Some("a"), "EdDSA").is_none() && keys.find(Some("other"), "EdDSA").is_some());
     assert_eq!(causes(&keys), [IgnoredCause::Ambiguous; 2]);
-    // A third key of that name changes nothing, and without another key none is usable.
+    // A third key of that name changes nothing, and without another key the set has no usable key.
     assert!(matches!(
         read(&[a.clone(), b, published("a", Algorithm::EdDsa)], &[]),
         Err(RulesError::NoUsableKey(ignored)) if ignored.len() == 3
