@@ -733,7 +733,7 @@ mod import {
             serde_json::to_value(&eve.profile).unwrap(),
             serde_json::json!({"email": "e@x", "age": 7, "in": [1.5, true, {"a b": "\n"}]})
         );
-        assert!(run(&file, "x", &text, &defaults).unwrap_err().to_string().contains("line 1: there is such a user"));
+        assert!(run(&file, "x", &text, &defaults).unwrap_err().to_string().contains("line 1: the user exists already"));
     }
 
     #[test]

@@ -72,7 +72,7 @@ fn i45_a_mapping_that_cannot_be_meant_is_refused_with_its_key() {
         ("require = { typ = 1.5 }", "require.typ: expected a text, a whole number, true or false, found 1.5"),
         ("require = { typ = { a = 1 } }", "require.typ: expected a text"),
         ("require = { \"a.*\" = 1 }", "require.a.*: the claim path"),
-        ("audience_claim = \"a{}\"", "audience_claim: {} stands for"),
+        ("audience_claim = \"a{}\"", "audience_claim: {} means several names"),
         ("subject_encoding = \"utf8\"", "subject_encoding: expected \"ascii\" or \"percent\""),
     ] {
         let found = said(&format!("{ISSUER}{text}\n"));

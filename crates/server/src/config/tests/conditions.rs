@@ -73,7 +73,7 @@ fn k23_a_condition_that_cannot_be_meant_is_refused_with_its_key() {
         ("when = { plan = [] }", "when.plan: one of: the list is empty"),
         ("when = { plan = { not = [1, \"a\"] } }", "when.plan: not: the values are of several types"),
         ("when = { \"a[0]\" = 1 }", "when.a[0]: the claim path"),
-        ("when = { \"a{}\" = 1 }", "when.a{}: equals: {} stands for"),
+        ("when = { \"a{}\" = 1 }", "when.a{}: equals: {} means the names"),
         ("when_any = [{ a = 1 }, { b = { foo = 1 } }]", "when_any[1].b: unknown operator foo"),
         ("when = { org_id = { param = \"id\" } }", "when: \"id\" is no parameter of the route's path"),
         ("auth = \"none\"\nwhen = { a = 1 }", "when: is never asked for"),
