@@ -78,9 +78,12 @@ impl KeptConditions {
 /// limits count by, by their paths.
 #[derive(Clone, Debug, Default)]
 struct Kept {
-    conditions: Vec<(u64, Arc<KeptConditions>)>,
-    counted: Vec<(ClaimPath, Option<String>)>,
+    conditions: KeptList<u64, Arc<KeptConditions>>,
+    counted: KeptList<ClaimPath, Option<String>>,
 }
+
+/// The values of a kind, each under its key, the oldest first.
+type KeptList<K, V> = Vec<(K, V)>;
 
 /// What was read once from the claims of one token. It takes one word while nothing was read.
 #[derive(Debug, Default)]
@@ -101,7 +104,7 @@ impl KeptOfToken {
     fn get<K: Clone + PartialEq, V: Clone>(
         &self,
         key: &K,
-        (list, list_mut): (fn(&Kept) -> &Vec<(K, V)>, fn(&mut Kept) -> &mut Vec<(K, V)>),
+        (list, list_mut): (fn(&Kept) -> &KeptList<K, V>, fn(&mut Kept) -> &mut KeptList<K, V>),
         read: impl FnOnce() -> V,
     ) -> V {
         let kept = self.0.load();
