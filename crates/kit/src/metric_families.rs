@@ -138,9 +138,9 @@ families! { ALL:
     STREAM_ALIVE = Gauge "stream_alive" ["issuer"]
         "1 if the last verification event of an issuer's stream came and the stream is enabled, else 0";
     RECEIVER_EVENTS = Counter "receiver_events" ["receiver", "result"]
-        "Events for a receiver that this gate sent, or that the receiver refused, or that waited for 24 hours";
+        "Events for a receiver that this gate sent, that the receiver refused, or that were dropped";
     RECEIVER_WAITING = Gauge "receiver_waiting" ["receiver"]
-        "Events for a receiver that wait at this gate";
+        "Events for a receiver that wait, at the gate that sends";
     RECEIVER_LAG = Gauge "receiver_lag_seconds" ["receiver"]
         "How long the oldest event for a receiver has waited, at the gate that sends";
     EXCHANGES = Counter "exchanges" ["provider", "result"]
