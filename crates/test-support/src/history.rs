@@ -7,11 +7,14 @@
 //!
 //! What is asked with an access token is judged by bounds instead: gates know of revocations a little later.
 //!
+//! An API key is a session of its own in a history, without refreshes: it is made, replaced, revoked, and used.
+//!
 //! A store may [lose](Loss) what it had acknowledged, and be given it back. Then a session may be unknown for a while, or
 //! for good. Its end may not: an acknowledged logout holds, whether or not the store had the session.
 
 mod client;
 mod judge;
+mod keys;
 mod session;
 
 use std::time::Duration;
@@ -19,10 +22,13 @@ use std::time::Duration;
 pub use client::{At, Held, Recorder};
 pub use judge::{Rule, Verdict, judge, judge_with_losses};
 
+/// How long an API key lives.
+pub const KEY_LIFETIME: Duration = Duration::from_secs(60);
+
 /// Since the recorder began.
 pub type Moment = Duration;
 
-/// A pair of tokens that a gate issued, by its number in the history: equal bytes, equal number.
+/// A pair of tokens, or an API key, that a gate issued, by its number in the history: equal bytes, equal number.
 pub type Pair = usize;
 
 /// What a client asked.
@@ -36,14 +42,28 @@ pub enum Request {
     LogOut(Pair),
     /// It sent a request with the access token of a pair.
     Access(Pair),
+    /// It made an API key.
+    MakeKey,
+    /// It replaced a key, which lives on for so long.
+    ReplaceKey(Pair, Duration),
+    /// It revoked a key.
+    RevokeKey(Pair),
+    /// It sent a request with a key.
+    UseKey(Pair),
+}
+
+impl Request {
+    fn is_of_key(self) -> bool {
+        matches!(self, Self::MakeKey | Self::ReplaceKey(..) | Self::RevokeKey(_) | Self::UseKey(_))
+    }
 }
 
 /// What it was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// This pair.
+    /// This pair, or this key.
     Issued(Pair),
-    /// The token passes; or the end of the session is acknowledged.
+    /// The token or the key passes; or the end of the session or of the key is acknowledged.
     Accepted,
     /// The credential is not good.
     Refused,
