@@ -1,5 +1,6 @@
-//! Clients that are not ours, over TLS, through the real binary, to upstreams that are not ours: curl, nghttp, grpcio and
-//! Chromium; nginx, tonic's server, and WebSockets. A missing program fails the tests, with the name of its package.
+//! Clients that are not ours, through the real binary, mostly over TLS, to upstreams that are not ours: curl, nghttp, h2load,
+//! grpcio and Chromium; nginx, tonic's server, and WebSockets. What is missing on the machine fails the tests, with the name
+//! of its package.
 
 pub(crate) mod chromium;
 pub(crate) mod nginx;
@@ -9,4 +10,5 @@ pub(crate) mod tonic;
 mod chromium_devices;
 mod curl;
 mod grpcio;
+mod h2load;
 mod nghttp;

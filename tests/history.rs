@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use support::history::{Loss, Operation, Pair, Reply, Request, Rule, Rules, judge, judge_with_losses};
+use support::history::{KEY_LIFETIME, Loss, Operation, Pair, Reply, Request, Rule, Rules, judge, judge_with_losses};
 
 const A: usize = 0;
 const B: usize = 1;
@@ -167,6 +167,72 @@ fn c6_c9_a_request_that_was_held_and_ended_its_session_is_rejected() {
     assert_eq!(broken(&RULES, &history(op(A, (2, 9), Request::Refresh(0), Reply::InDoubt))), Rule::OneOrder);
     legal(&RULES, &history(op(A, (90, 100), Request::Refresh(0), Reply::Refused)));
     legal(&RULES, &history(op(A, (90, 100), Request::Refresh(0), Reply::InDoubt)));
+}
+
+fn made() -> Operation {
+    op(A, (0, 1), Request::MakeKey, Reply::Issued(0))
+}
+
+fn used(gate: usize, when: (u64, u64), reply: Reply) -> Operation {
+    op(gate, when, Request::UseKey(0), reply)
+}
+
+fn replaced(when: (u64, u64), overlap: u64, reply: Reply) -> Operation {
+    op(A, when, Request::ReplaceKey(0, Duration::from_secs(overlap)), reply)
+}
+
+#[test]
+fn k4_k7_a_legal_life_of_a_key_is_accepted() {
+    let revoked = op(A, (50, 51), Request::RevokeKey(0), Reply::Accepted);
+    let doubt = op(A, (40, 41), Request::RevokeKey(0), Reply::InDoubt);
+    legal(
+        &RULES,
+        &[
+            made(),
+            used(B, (2, 3), Reply::Accepted),
+            used(B, (4, 9), Reply::InDoubt),
+            // Replaced with an overlap of two seconds; a second request comes too late.
+            replaced((10, 12), 2, Reply::Issued(1)),
+            replaced((11, 13), 2, Reply::Refused),
+            used(B, (20, 21), Reply::Accepted),
+            // The first gate knows of the revocation, the other does not yet.
+            doubt,
+            used(A, (42, 43), Reply::Refused),
+            used(B, (44, 45), Reply::Accepted),
+            revoked,
+            used(B, (52, 53), Reply::Accepted),
+            used(B, (72, 73), Reply::Refused),
+        ],
+    );
+    // At its end.
+    let seconds = KEY_LIFETIME.as_secs() * 10;
+    legal(&RULES, &[made(), used(A, (seconds, seconds + 1), Reply::Refused)]);
+    legal(&RULES, &[made(), used(A, (seconds, seconds + 1), Reply::Accepted)]);
+}
+
+#[test]
+fn k4_k7_each_fault_in_the_life_of_a_key_is_rejected() {
+    let revoked = op(A, (10, 12), Request::RevokeKey(0), Reply::Accepted);
+    assert_eq!(broken(&RULES, &[made(), used(B, (2, 3), Reply::Refused)]), Rule::AcceptedWhileLive, "lost");
+    assert_eq!(broken(&RULES, &[made(), revoked, used(B, (33, 34), Reply::Accepted)]), Rule::RefusedInTime);
+    let doubt = op(A, (5, 6), Request::RevokeKey(0), Reply::InDoubt);
+    legal(&RULES, &[made(), doubt, used(B, (90, 91), Reply::Accepted)]);
+    assert_eq!(broken(&RULES, &[made(), used(B, (2, 4), Reply::Refused), doubt]), Rule::AcceptedWhileLive, "too early");
+    // A replaced key lives for the overlap, and no longer.
+    let rotated = replaced((10, 12), 5, Reply::Issued(1));
+    assert_eq!(broken(&RULES, &[made(), rotated, used(B, (20, 40), Reply::Refused)]), Rule::AcceptedWhileLive);
+    legal(&RULES, &[made(), rotated, used(B, (70, 71), Reply::Refused)]);
+    assert_eq!(broken(&RULES, &[made(), rotated, used(B, (93, 94), Reply::Accepted)]), Rule::RefusedInTime);
+    let at_once = replaced((10, 12), 0, Reply::Issued(1));
+    assert_eq!(broken(&RULES, &[made(), at_once, used(B, (33, 34), Reply::Accepted)]), Rule::RefusedInTime);
+    // Two successors, one after the revocation, and none of a live key.
+    assert_eq!(broken(&RULES, &[made(), rotated, replaced((11, 13), 5, Reply::Issued(2))]), Rule::OneSuccessor);
+    assert_eq!(broken(&RULES, &[made(), revoked, replaced((13, 14), 0, Reply::Issued(1))]), Rule::OneOrder);
+    assert_eq!(broken(&RULES, &[made(), replaced((2, 3), 0, Reply::Refused)]), Rule::AcceptedWhileLive);
+    // It outlives its end, and it is made twice.
+    let late = KEY_LIFETIME.as_secs() * 10 + 35;
+    assert_eq!(broken(&RULES, &[made(), used(A, (late, late + 1), Reply::Accepted)]), Rule::RefusedInTime);
+    assert_eq!(broken(&RULES, &[made(), Operation { session: 1, ..made() }]), Rule::OnePlace);
 }
 
 /// The store fails over after the first second, and the gates have written back after three.

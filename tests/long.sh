@@ -14,8 +14,8 @@
 # attacks      each attack of one address or token beside others' requests    ATTACK_SECONDS=20, each
 # nodes        three gates on one store: clients, faults and a checker; a token presented by 200 at once
 #                                                  NODES_SECONDS=600, four times; NODES_ROUNDS=1000, three times
-# status       ten million indices of status lists, given out by three gates that are killed and restored
-#                                                                          STATUS_INDICES=10000000
+# status       ten million indices of status lists, given out by three gates that are killed and restored; a million sessions
+#              that one not-before ends are in the list within a minute    STATUS_INDICES=10000000, STATUS_SESSIONS=1000000
 # versions     the program of an earlier revision and this one on one store under load, exchanged forwards and back. Without
 #              REVISION: the last tag; while there is none, the first revision that has the formats of today
 # figures      times after a fault of the store, each with its bound, met or not met: on a machine without other work
@@ -77,6 +77,8 @@ nodes() {
 status() {
     ROTOGATE_STATUS_INDICES=${STATUS_INDICES:-10000000} \
         cargo test --all-features -p rotogate-core --lib -- --nocapture s2_no_index_is_given_twice
+    ROTOGATE_STATUS_SESSIONS=${STATUS_SESSIONS:-1000000} \
+        cargo test --all-features -p rotogate-core --lib -- --nocapture s5_all_sessions
 }
 
 figures() {

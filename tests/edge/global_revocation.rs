@@ -98,6 +98,24 @@ async fn s13_an_address_that_sends_bad_jwts_waits_and_a_good_one_is_taken_later(
 }
 
 #[test]
+fn s15_an_issuer_that_ends_very_many_users_is_an_alarm() {
+    const ALARM: &str = "an issuer has ended or refreshed 100 users within 10 minutes: was it taken over?";
+    let (scene, _hook) = scene_and_hook("");
+    let tell = |kind: &str, number: usize| {
+        let user = json!({ "format": "iss_sub", "iss": URL, "sub": format!("many-{number}") });
+        assert_eq!(scene.tell(kind, &user, &json!({ "change_type": "revoke", "credential_type": "password" })), 202);
+    };
+    // Logouts are as usual.
+    (0..110).for_each(|number| tell("session-revoked", number));
+    (0..99).for_each(|number| tell("credential-change", number));
+    assert!(!scene.edge.gate.log().contains(ALARM));
+    (99..110).for_each(|number| tell("credential-change", number));
+    let log = scene.edge.gate.log();
+    let said: Vec<_> = log.lines().filter(|line| line.contains(ALARM)).collect();
+    assert!(said.len() == 1 && said[0].contains("okta") && said[0].contains("ERROR"), "{said:?}");
+}
+
+#[test]
 fn s13_s14_s15_another_issuer_ends_everything_of_its_user_and_of_nobody_else() {
     let (mut scene, hook) = scene_and_hook("");
     let (theirs, others, ours) = (scene.foreign("u-1"), scene.foreign("u-2"), scene.own());

@@ -1,13 +1,18 @@
 //! Token Status Lists: ours, as verifiers elsewhere read them, and those of another issuer.
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{Method, StatusCode};
 use rotogate_core::token::status_token::{CompressedList, inflated};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::issuer::{Issuer, claims};
 use super::remote_keys::{edge, status};
+use super::streams::{ends, lives_on, open};
+use super::upgrades::upstream;
 use support::documents::Documents;
 use support::{Answer, CONFIG, Gate, Place, until, with};
 
@@ -103,7 +108,12 @@ async fn s8_s11_s12_the_list_of_another_issuer_ends_its_tokens_and_its_absence_i
         idp.at("/keys"),
         idp.url()
     );
-    let gate = edge(&entry);
+    let (port, _heads) = upstream();
+    let tunnels = format!(
+        "[[upstreams]]\nname = \"ws\"\nurls = [\"http://127.0.0.1:{port}\"]\n\
+         [[routes]]\npath = \"/ws\"\nupgrade = true\nupstream = \"ws\"\n"
+    );
+    let gate = edge(&format!("{entry}{tunnels}"));
     let token = |url: &str, index: u64| {
         let status = json!({ "status_list": { "idx": index, "uri": url } });
         key.sign(
@@ -113,7 +123,16 @@ async fn s8_s11_s12_the_list_of_another_issuer_ends_its_tokens_and_its_absence_i
     };
     let [good, bad] = [token(&url, 3), token(&url, 11)];
     assert_eq!((status(&gate, &good), status(&gate, &bad)), (200, 200), "the first request waits for the list");
+    let [mut live, mut ended] = [open(&gate.gate, &good), open(&gate.gate, &bad)];
+    let fetched = idp.times("/status/1");
     publish("/status/1", &[0, 8], 1);
+    // A fetch that had begun before brought the list of before.
+    until("it is fetched", async || idp.times("/status/1") > fetched + 1).await;
+    let since = Instant::now();
+    ends(&mut ended);
+    // S12 promises a second; a busy machine gets another.
+    assert!(since.elapsed() < Duration::from_secs(2), "{:?} after the second fetch", since.elapsed());
+    lives_on(&mut live);
     until("the list ends the token", async || status(&gate, &bad) == 401).await;
     assert_eq!(status(&gate, &good), 200);
     publish("/status/1", &[0, 0], 2);

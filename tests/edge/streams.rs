@@ -24,9 +24,9 @@ pub(super) fn config() -> String {
     format!("{text}{rules}{kuzzle}")
 }
 
-type Tunnel = BufReader<TcpStream>;
+pub(super) type Tunnel = BufReader<TcpStream>;
 
-fn open(gate: &Gate, token: &str) -> Tunnel {
+pub(super) fn open(gate: &Gate, token: &str) -> Tunnel {
     let (answer, mut tunnel) = ask(gate, "/ws", "chat", &format!("authorization: Bearer {token}"));
     assert!(is(&answer, 101), "{answer}");
     assert!(echoes(&mut tunnel, b"HELLO"));
@@ -38,14 +38,14 @@ fn echoes(tunnel: &mut Tunnel, expected: &[u8; 5]) -> bool {
     tunnel.read_exact(&mut bytes).is_ok() && &bytes == expected
 }
 
-fn lives_on(tunnel: &mut Tunnel) {
+pub(super) fn lives_on(tunnel: &mut Tunnel) {
     for _ in 0..SEVERAL_LOOKS.as_millis() / 20 {
         assert!(tunnel.get_mut().write_all(b"again").is_ok() && echoes(tunnel, b"AGAIN"), "it was cut");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
-fn ends(tunnel: &mut Tunnel) {
+pub(super) fn ends(tunnel: &mut Tunnel) {
     let mut rest = Vec::new();
     // A reset would do as well; only a connection that stays open would not.
     if let Err(error) = tunnel.read_to_end(&mut rest) {

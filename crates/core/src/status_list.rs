@@ -5,6 +5,11 @@
 //! logins. No index is assigned twice. When the store may have been set back (a restored copy, lost writes), all lists
 //! of the register are closed, and a new list begins.
 //!
+//! The bits follow from the records of the sessions, which outlive the last token: a gate that starts, and every other
+//! gate, finds them there. A revocation has no place of its own. If the store may have lost records, the places of its
+//! lists count the other way round: a place is valid only if a live record has it. So no end is lost with its record,
+//! and a revocation of a session without a record needs no place.
+//!
 //! Our gates never read their own lists, because they know the revocations themselves, and earlier.
 
 mod allocator;
@@ -23,7 +28,7 @@ use crate::clock::Timestamp;
 use crate::session::StatusPlace;
 use crate::store::relay::RelayStore;
 use allocator::Allocator;
-use bits::{PublishedLists, StatusBits};
+use bits::{LivePlaces, PublishedLists, StatusBits};
 
 pub use bits::PublishedList;
 pub use register::{RegisteredList, lists_of_key};
@@ -112,6 +117,7 @@ pub struct StatusLists {
     /// The lists of the register, as they were read last.
     registered: ArcSwap<Vec<RegisteredList>>,
     bits: Mutex<StatusBits>,
+    live: Mutex<LivePlaces>,
     published: ArcSwap<PublishedLists>,
     /// Engine time in ms until which the published lists may be served.
     usable_until: AtomicU64,
@@ -131,6 +137,7 @@ impl StatusLists {
             allocator: Default::default(),
             registered: ArcSwap::default(),
             bits: Mutex::default(),
+            live: Mutex::default(),
             published: ArcSwap::default(),
             usable_until: AtomicU64::new(0),
             complete_at: AtomicU64::new(0),

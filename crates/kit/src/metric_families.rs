@@ -144,9 +144,9 @@ families! { ALL:
     STREAM_ALIVE = Gauge "stream_alive" ["issuer"]
         "1 if an issuer's stream is enabled and its last verification event arrived, else 0";
     RECEIVER_EVENTS = Counter "receiver_events" ["receiver", "result"]
-        "Events for a receiver: sent by this gate, refused by the receiver, or dropped after 24 hours";
+        "Events for a receiver that this gate sent, that the receiver refused, or that were dropped";
     RECEIVER_WAITING = Gauge "receiver_waiting" ["receiver"]
-        "Events that wait for a receiver at this gate";
+        "Events for a receiver that wait, at the gate that sends";
     RECEIVER_LAG = Gauge "receiver_lag_seconds" ["receiver"]
         "Age of the oldest event that waits for a receiver, at the gate that sends";
     EXCHANGES = Counter "exchanges" ["provider", "result"]

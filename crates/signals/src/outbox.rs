@@ -1,7 +1,9 @@
-//! The events for one receiver, in order. The progress is a position in the revocations of the store, so an event is as
-//! durable as its revocation, and needs no separate write. The gate stores a position after the receiver has accepted the
-//! events before it: after a kill, events are sent again, and no event is lost. The store forgets a revocation before a long
-//! outage of the receiver ends, so events that wait for minutes are written to separate rows.
+//! The events for one receiver, in order. What was sent is a position in the revocations of the store, so an event is as
+//! durable as the revocation, and needs no write of its own. A position is kept after its events were taken: after a kill
+//! they are sent again, and none is lost. The store forgets a revocation before a long outage of the receiver ends, so events
+//! that wait for minutes are moved to rows of their own, and read again when their turn comes.
+
+mod rows;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,11 +12,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use self::rows::Rows;
 use super::receiver::{Event, Pushed, Pusher, ReceiverPlan};
 use super::record::{LEASE, RENEW, StreamRecord};
 use super::{ReceiverGate, StreamError};
 use rotogate_core::clock::Timestamp;
-use rotogate_core::engine::ended::{EndPlace, EndedBatch};
+use rotogate_core::engine::ended::{End, EndPlace, EndedBatch};
 use rotogate_core::random::jittered;
 use rotogate_core::store::Cursor;
 
@@ -23,12 +26,15 @@ const READ_EVERY: Duration = Duration::from_secs(1);
 /// How long an event waits for its receiver before it is dropped.
 // Requirement S25.
 pub(crate) const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
-/// The most events that wait in memory. Further events wait as revocations in the store, until the store forgets these.
+/// The most events that wait in memory.
 pub(crate) const MAX_WAITING: usize = 10_000;
-/// How often waiting events are written to the store. The store forgets a revocation after an hour at the earliest.
+/// The most events that wait in rows. Further ones are dropped and counted.
+pub(crate) const MAX_STORED: u64 = 1_000_000;
+/// How long an event waits in memory before it is moved to a row. The store forgets a revocation after an hour at the
+/// earliest.
 pub(crate) const SAVE_EVERY: Duration = Duration::from_secs(300);
-/// The most bytes of events in a row.
-const MAX_ROW: usize = 60_000;
+/// How long events are sent before new revocations are read, so that a slow receiver holds up no reading.
+pub(crate) const SEND_FOR: Duration = Duration::from_secs(60);
 /// The longest pause after a failure.
 pub(crate) const MAX_PAUSE: Duration = Duration::from_secs(600);
 /// How often an event that the receiver rejects is sent.
@@ -48,10 +54,10 @@ pub(crate) struct Sent {
     /// The numbers of the rows with the events that wait before this position: the first, and the one after the last.
     #[serde(default)]
     rows: (u64, u64),
+    /// How many events the rows have.
+    #[serde(default)]
+    events: u64,
 }
-
-/// Events that wait, each with the time when it was read.
-type Row = Vec<(Event, Timestamp)>;
 
 /// Figures of one receiver, of this gate.
 #[derive(Debug, Default)]
@@ -69,7 +75,7 @@ pub(crate) struct Counted {
 /// The entries of the outbox, in the order of the revocations.
 enum Waiting {
     Event {
-        event: Event,
+        end: End,
         read: Timestamp,
     },
     /// Everything before this entry was sent, so this position can be stored.
@@ -88,12 +94,13 @@ pub(crate) struct Outbox {
     adopted: Timestamp,
     kept_at: Timestamp,
     batch: Option<(EndedBatch, EndPlace, Cursor)>,
+    /// The events of the first row, then those that no row has.
     waiting: VecDeque<Waiting>,
-    /// The number of the first row, how many events of each row still wait, and the time of the last write. These events
-    /// are the oldest.
-    first_row: u64,
-    rows: VecDeque<usize>,
+    rows: Rows,
+    /// When events were last moved to rows.
     saved_at: Timestamp,
+    /// How many events were dropped after their time.
+    too_old: u64,
     /// How often the first event failed, and when it is tried again.
     failures: u32,
     next_try: Timestamp,
@@ -113,9 +120,9 @@ impl Outbox {
             kept_at: Timestamp::ZERO,
             batch: None,
             waiting: VecDeque::new(),
-            first_row: 0,
-            rows: VecDeque::new(),
+            rows: Rows::default(),
             saved_at: Timestamp::ZERO,
+            too_old: 0,
             failures: 0,
             next_try: Timestamp::ZERO,
         }
@@ -153,19 +160,20 @@ impl Outbox {
             return Ok(RENEW);
         }
         self.read().await?;
-        while self.waiting.front().is_some() && self.hold().await? {
-            if !self.send_first().await? {
-                break;
-            }
-        }
+        let until = self.gate.now().plus(SEND_FOR);
+        while self.hold().await? && self.send_first().await? && self.gate.now() < until {}
         let long_ago = self.gate.now().minus(SAVE_EVERY);
-        if self.saved_at <= long_ago
-            && matches!(self.waiting.front(), Some(Waiting::Event { read, .. }) if *read <= long_ago)
-        {
+        let is_old = matches!(self.waiting.front(), Some(Waiting::Event { read, .. }) if *read <= long_ago);
+        if is_old && (self.saved_at <= long_ago || self.is_full()) {
             self.save().await?;
         }
         self.count_waiting();
-        Ok(if self.batch.is_some() && self.waiting.is_empty() { Duration::ZERO } else { READ_EVERY })
+        Ok(if self.batch.is_some() && !self.is_full() { Duration::ZERO } else { READ_EVERY })
+    }
+
+    /// Whether further revocations are read later.
+    fn is_full(&self) -> bool {
+        self.waiting.len() >= MAX_WAITING
     }
 
     /// Whether this gate sends. A gate that takes over continues from the stored position.
@@ -176,13 +184,15 @@ impl Outbox {
         }
         let (known, is_held) = self.record.hold().await?;
         if !is_held {
-            (self.read, self.batch) = (None, None);
+            (self.read, self.batch, self.rows) = (None, None, Rows::default());
             self.waiting.clear();
             self.count_waiting();
             return Ok(false);
         }
+        // Another gate may have sent while this gate stood still.
+        let stood_still = self.gate.is_shared() && now >= self.held_at.plus(LEASE);
         self.held_at = now;
-        if self.read.is_none() || self.adopted != self.gate.adopted() {
+        if self.read.is_none() || stood_still || self.adopted != self.gate.adopted() {
             (self.read, self.batch) = (None, None);
             self.adopted = self.gate.adopted();
             self.read = Some(self.begin(known).await?);
@@ -190,22 +200,12 @@ impl Outbox {
         Ok(true)
     }
 
-    /// Reads the waiting events, and the position from which to continue. A new receiver gets events about sessions
-    /// that end from now on.
+    /// Finds the events that wait, and where to read on. A new receiver hears of what ends from now on.
     async fn begin(&mut self, known: Sent) -> Result<Cursor, StreamError> {
         self.waiting.clear();
-        self.rows.clear();
-        (self.first_row, self.saved_at) = (known.rows.0, self.gate.now());
-        for number in known.rows.0..known.rows.1 {
-            let events = self.row(number).read().await?.unwrap_or_else(|| {
-                let receiver = &*self.plan.settings.name;
-                tracing::error!(receiver, "event receiver: the store has lost events that waited");
-                Vec::new()
-            });
-            self.rows.push_back(events.len());
-            self.waiting.extend(events.into_iter().map(|(event, read)| Waiting::Event { event, read }));
-        }
-        self.drop_rows().await?;
+        self.rows = Rows::known(&known);
+        self.saved_at = self.gate.now();
+        self.next_row().await?;
         match known.cursor {
             Some(cursor) if known.adopted == self.adopted => Ok(Cursor::new(cursor)),
             // Positions from before a loss of the store are meaningless, so all revocations are sent again. The
@@ -219,81 +219,16 @@ impl Outbox {
         }
     }
 
-    fn row(&self, number: u64) -> StreamRecord<Row> {
-        self.record.beside(&number.to_string())
-    }
-
-    /// Writes the waiting events to rows, up to the last position, and stores that position.
-    // Requirement S25.
-    async fn save(&mut self) -> Result<(), StreamError> {
-        self.saved_at = self.gate.now();
-        let positions = self.waiting.iter().enumerate().rev().filter_map(|(place, one)| match one {
-            Waiting::Position(cursor) => Some((place, cursor.clone())),
-            Waiting::Event { .. } => None,
-        });
-        let Some((place, cursor)) = { positions }.next() else { return Ok(()) };
-        let events = self.waiting.iter().take(place).filter_map(|one| match one {
-            Waiting::Event { event, read } => Some((event.clone(), *read)),
-            Waiting::Position(_) => None,
-        });
-        let (mut rows, mut size) = (Vec::<Row>::new(), MAX_ROW);
-        for event in events.skip(self.rows.iter().sum()) {
-            let length = serde_json::to_vec(&event).map_or(MAX_ROW, |text| text.len() + 1);
-            size += length;
-            match rows.last_mut() {
-                Some(row) if size <= MAX_ROW => row.push(event),
-                Some(_) | None => {
-                    size = length;
-                    rows.push(vec![event]);
-                }
-            }
-        }
-        let (next, adopted) = (self.first_row + self.rows.len() as u64, self.adopted);
-        for (number, row) in (next..).zip(&rows) {
-            // Another gate that took over writes rows of its own.
-            if !self.hold().await? || self.adopted != adopted {
-                return Ok(());
-            }
-            self.row(number).write(row).await?;
-        }
-        self.rows.extend(rows.iter().map(Vec::len));
-        self.keep(&cursor).await?;
-        // These positions are kept.
-        let later = self.waiting.split_off(place + 1);
-        self.waiting.retain(|one| matches!(one, Waiting::Event { .. }));
-        self.waiting.extend(later);
-        Ok(())
-    }
-
-    /// Removes the rows whose events were all sent or dropped.
-    async fn drop_rows(&mut self) -> Result<(), StreamError> {
-        let done = self.rows.iter().take_while(|events| **events == 0).count();
-        if done == 0 {
-            return Ok(());
-        }
-        let first = self.first_row + done as u64;
-        self.record.change(|known: &mut Sent| std::mem::replace(&mut known.rows.0, first) != first).await?;
-        for number in self.first_row..first {
-            self.row(number).forget().await?;
-        }
-        self.first_row = first;
-        self.rows.drain(..done);
-        Ok(())
-    }
-
     /// Removes the first waiting event.
-    async fn pop_event(&mut self) -> Result<bool, StreamError> {
+    fn pop_event(&mut self) {
         self.waiting.pop_front();
-        if let Some(events) = self.rows.front_mut() {
-            *events -= 1;
-        }
-        self.drop_rows().await?;
-        Ok(true)
+        self.rows.loaded = self.rows.loaded.map(|events| events.saturating_sub(1));
     }
 
     async fn keep(&mut self, cursor: &Cursor) -> Result<(), StreamError> {
-        let rows = (self.first_row, self.first_row + self.rows.len() as u64);
-        let sent = Sent { cursor: Some(cursor.as_bytes().to_vec()), adopted: self.adopted, rows };
+        let cursor = Some(cursor.as_bytes().to_vec());
+        let rows = (self.rows.first, self.rows.next);
+        let sent = Sent { cursor, adopted: self.adopted, rows, events: self.rows.events() };
         let change = |known: &mut Sent| std::mem::replace(known, sent.clone()) != sent;
         self.record.change(change).await?;
         self.kept_at = self.gate.now();
@@ -309,16 +244,12 @@ impl Outbox {
             self.batch = (end != *read).then_some((batch, EndPlace::default(), end));
         }
         let clients = &self.plan.settings.clients;
-        while self.waiting.len() < MAX_WAITING
+        while !self.is_full()
             && let Some((batch, place, end)) = &mut self.batch
         {
             let (ends, next) = self.gate.next_ends(batch, clients, *place).await?;
-            let issuer = self.gate.issuer();
             let is_quiet = ends.is_empty() && self.waiting.is_empty();
-            for end in &ends {
-                let event = Event::of_end(end, &issuer, &self.plan.settings, now);
-                self.waiting.push_back(Waiting::Event { event, read: now });
-            }
+            self.waiting.extend(ends.into_iter().map(|end| Waiting::Event { end, read: now }));
             match next {
                 Some(next) => *place = next,
                 None => {
@@ -337,9 +268,10 @@ impl Outbox {
     // Requirement S25.
     async fn send_first(&mut self) -> Result<bool, StreamError> {
         let now = self.gate.now();
+        self.next_row().await?;
         let Some(first) = self.waiting.front() else { return Ok(false) };
-        let (event, read) = match first {
-            Waiting::Event { event, read } => (event, *read),
+        let (end, read) = match first {
+            Waiting::Event { end, read } => (end, *read),
             Waiting::Position(cursor) => {
                 let cursor = cursor.clone();
                 self.keep(&cursor).await?;
@@ -348,29 +280,36 @@ impl Outbox {
             }
         };
         if now >= read.plus(KEPT_FOR) {
-            if self.counted.dropped.fetch_add(1, Ordering::Relaxed).is_multiple_of(MAX_WAITING as u64) {
+            if self.too_old.is_multiple_of(MAX_WAITING as u64) {
                 let receiver = &*self.plan.settings.name;
                 tracing::error!(receiver, "event receiver: events dropped that had waited for 24 hours");
             }
-            return self.pop_event().await;
+            self.too_old += 1;
+            self.counted.dropped.fetch_add(1, Ordering::Relaxed);
+            self.pop_event();
+            return Ok(true);
         }
         if now < self.next_try {
             return Ok(false);
         }
         let receiver = Arc::clone(&self.plan.settings.name);
-        match self.pusher.push(event, (&self.gate.issuer(), now)).await {
+        let issuer = self.gate.issuer();
+        let event = Event::of_end(end, &issuer, &self.plan.settings, read);
+        match self.pusher.push(&event, (&issuer, now)).await {
             Ok(Pushed::Taken) => {
                 if std::mem::take(&mut self.failures) > 0 {
                     tracing::info!(%receiver, "event receiver takes events again");
                 }
                 self.counted.sent.fetch_add(1, Ordering::Relaxed);
-                return self.pop_event().await;
+                self.pop_event();
+                return Ok(true);
             }
             Ok(Pushed::Refused(why)) if self.failures + 1 >= TRIES => {
                 tracing::error!(%receiver, why, "event receiver refuses an event, which is skipped");
                 self.counted.refused.fetch_add(1, Ordering::Relaxed);
                 self.failures = 0;
-                return self.pop_event().await;
+                self.pop_event();
+                return Ok(true);
             }
             Ok(Pushed::Refused(why)) => self.fail(&why),
             Err(error) => self.fail(&error.to_string()),
@@ -382,12 +321,6 @@ impl Outbox {
         if self.failures.is_multiple_of(LOG_EVERY) {
             let receiver = &*self.plan.settings.name;
             tracing::warn!(receiver, error, "event receiver does not take an event; the gate tries again");
-            if self.waiting.len() >= MAX_WAITING {
-                tracing::error!(
-                    receiver,
-                    "event receiver: 10 000 events wait; further ones are lost after an hour or more"
-                );
-            }
         }
         let pause = Duration::from_secs(1 << self.failures.min(10)).min(MAX_PAUSE);
         self.failures += 1;
@@ -400,7 +333,7 @@ impl Outbox {
             Waiting::Position(_) => None,
         });
         let oldest = events.clone().next().map_or(0, Timestamp::as_millis);
-        self.counted.waiting.store(events.count() as u64, Ordering::Relaxed);
+        self.counted.waiting.store(events.count() as u64 + self.rows.stored, Ordering::Relaxed);
         self.counted.oldest.store(oldest, Ordering::Relaxed);
         self.counted.is_sender.store(self.read.is_some(), Ordering::Relaxed);
     }

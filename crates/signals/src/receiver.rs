@@ -9,7 +9,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::access::{Access, Authorizer};
@@ -57,8 +56,8 @@ pub struct ReceiverPlan {
     pub fingerprint: String,
 }
 
-/// The content of an event, without the time of its token.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// What an event says, but for the time of its token.
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Event {
     jti: String,
     txn: String,

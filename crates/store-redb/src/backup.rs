@@ -14,7 +14,9 @@ use super::writer::failed;
 use rotogate_core::private_file::{self, Unpublished};
 use rotogate_core::store::StoreError;
 #[cfg(feature = "relay")]
-use rotogate_core::store::relay::{KEY_OWNER, RelayId};
+use rotogate_core::store::kit::encoding::encode;
+#[cfg(feature = "relay")]
+use rotogate_core::store::relay::{KEY_OWNER, LISTS_OWNER, RelayId, RelayRecord, RelayState};
 
 /// Rows per transaction of the copy, so that it needs little memory.
 const ROWS_PER_TRANSACTION: usize = 4096;
@@ -50,7 +52,7 @@ fn copy_tables(read: &ReadTransaction, into: &Database) -> Result<(), redb::Erro
     copy_table(read, into, BY_UNTIL)?;
     copy_table(read, into, LOG)?;
     #[cfg(feature = "relay")]
-    copy_keys(read, into)?;
+    copy_rows(read, into)?;
     // Other records of the relay are not copied. They end within a minute, except the vaults of browser sessions. The
     // refresh token in a vault may be spent by the time that the copy is used, and a strict provider would treat it as
     // reused. A session without its vault ends.
@@ -62,9 +64,9 @@ fn copy_tables(read: &ReadTransaction, into: &Database) -> Result<(), redb::Erro
     Ok(())
 }
 
-/// Copies the API keys, which are rows among the records of the relay.
+/// Copies the API keys and the register of status lists, which are rows among the records of the relay.
 #[cfg(feature = "relay")]
-fn copy_keys(read: &ReadTransaction, into: &Database) -> Result<(), redb::Error> {
+fn copy_rows(read: &ReadTransaction, into: &Database) -> Result<(), redb::Error> {
     if !read.list_tables()?.any(|table| table.name() == RELAYS.name()) {
         return Ok(());
     }
@@ -76,10 +78,13 @@ fn copy_keys(read: &ReadTransaction, into: &Database) -> Result<(), redb::Error>
         let (id, bytes) = row?;
         // A gate could not use a row that cannot be decoded either.
         let record = decode_relay(RelayId(*id.value()), bytes.value()).ok();
-        if let Some(record) = record.filter(|record| record.owner == KEY_OWNER) {
-            to.insert(id.value(), bytes.value())?;
-            ends.insert((record.until.as_millis(), id.value()), ())?;
-        }
+        let Some(record) = record.filter(|record| [KEY_OWNER, LISTS_OWNER].contains(&record.owner)) else { continue };
+        // No further index may be assigned from the lists of a copy.
+        let state = if record.owner == LISTS_OWNER { RelayState::Unknown } else { record.state };
+        let record = RelayRecord { state, ..record };
+        let Ok(bytes) = encode(&record) else { continue };
+        to.insert(id.value(), bytes.as_slice())?;
+        ends.insert((record.until.as_millis(), id.value()), ())?;
     }
     drop((to, ends));
     transaction.commit()?;

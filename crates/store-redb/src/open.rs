@@ -21,6 +21,8 @@ use rotogate_core::private_file::{self, Unpublished};
 use rotogate_core::random::random;
 use rotogate_core::store::kit::encoding::decode;
 use rotogate_core::store::kit::highwater::{self, HighWater, Mark, MarkVerdict};
+#[cfg(feature = "relay")]
+use rotogate_core::store::relay::{LISTS_ROW, RelayRecord, RelayRows, RelayState};
 use rotogate_core::store::rules::Failure;
 use rotogate_core::store::{StoreError, WriteOutcome};
 
@@ -161,15 +163,29 @@ fn existing(
         tracing::info!(store = %path.display(), "store of an earlier version: counting its live sessions");
         head = write(&database, head, |state| state.fill_live())?;
     }
-    if let MarkVerdict::Behind(_) = verdict {
-        // From here on this is a store with its own name. If the store from which it was copied returns, the mark no
-        // longer fits that store.
+    if let MarkVerdict::Behind(_) | MarkVerdict::Another(_) = verdict {
         head = write(&database, head, |state| {
-            state.rename(random_id()?);
+            // From here on an earlier copy is a store with its own name. If the store from which it was copied returns, the
+            // mark no longer fits that store.
+            if let MarkVerdict::Behind(_) = verdict {
+                state.rename(random_id()?);
+            }
+            state.touch();
+            #[cfg(feature = "relay")]
+            close_lists(state)?;
             Ok(())
         })?;
     }
     Ok((database, head, backend))
+}
+
+/// Lets the gate close the status lists: it may have assigned indices that this copy does not know.
+#[cfg(feature = "relay")]
+fn close_lists(state: &mut Writing<'_>) -> Result<(), Failure> {
+    // A gate refuses a row that cannot be read.
+    let Ok(Some(old)) = state.relay(LISTS_ROW) else { return Ok(()) };
+    let new = RelayRecord { state: RelayState::Unknown, ..old.clone() };
+    state.put_relay(LISTS_ROW, Some(&old), &new)
 }
 
 /// Fails for an unfinished copy, unless the same copy is to be continued.

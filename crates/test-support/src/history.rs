@@ -8,11 +8,14 @@
 //!
 //! Requests with an access token are judged by time bounds instead, because gates learn of revocations with a delay.
 //!
-//! A store may [lose](Loss) acknowledged writes, and gates write them back. A session may then be unknown for a while, or
-//! for ever. The end of a session may not be lost: an acknowledged logout holds even if the store had lost the session.
+//! An API key is a session of its own in a history, without refreshes: it is made, replaced, revoked, and used.
+//!
+//! A store may [lose](Loss) what it had acknowledged, and be given it back. Then a session may be unknown for a while, or
+//! for good. Its end may not: an acknowledged logout holds, whether or not the store had the session.
 
 mod client;
 mod judge;
+mod keys;
 mod session;
 
 use std::time::Duration;
@@ -20,10 +23,13 @@ use std::time::Duration;
 pub use client::{At, Held, Recorder};
 pub use judge::{Rule, Verdict, judge, judge_with_losses};
 
-/// The time since the recorder began.
+/// How long an API key lives.
+pub const KEY_LIFETIME: Duration = Duration::from_secs(60);
+
+/// Since the recorder began.
 pub type Moment = Duration;
 
-/// A pair of tokens that a gate issued, by its number in the history: equal bytes, equal number.
+/// A pair of tokens, or an API key, that a gate issued, by its number in the history: equal bytes, equal number.
 pub type Pair = usize;
 
 /// The request of a client.
@@ -37,14 +43,28 @@ pub enum Request {
     LogOut(Pair),
     /// A request with the access token of a pair.
     Access(Pair),
+    /// It made an API key.
+    MakeKey,
+    /// It replaced a key, which lives on for so long.
+    ReplaceKey(Pair, Duration),
+    /// It revoked a key.
+    RevokeKey(Pair),
+    /// It sent a request with a key.
+    UseKey(Pair),
+}
+
+impl Request {
+    fn is_of_key(self) -> bool {
+        matches!(self, Self::MakeKey | Self::ReplaceKey(..) | Self::RevokeKey(_) | Self::UseKey(_))
+    }
 }
 
 /// The answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// The gate issued this pair.
+    /// This pair, or this key.
     Issued(Pair),
-    /// The token passes; or the end of the session is acknowledged.
+    /// The token or the key passes; or the end of the session or of the key is acknowledged.
     Accepted,
     /// The gate refused the credential.
     Refused,

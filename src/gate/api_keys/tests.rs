@@ -247,6 +247,15 @@ async fn k6_a_key_is_refused_wherever_it_is_not_meant() {
         .check(rotogate_core::credential::Credential::new(&text), || world.gate.0.shown(None::<std::net::IpAddr>));
     assert_eq!(cheap.err(), Some(Denial::UnusableCredential), "our own endpoints take tokens");
     assert!(world.gate.0.checker.at_hand::<()>(text.as_bytes()).is_none());
+    // A rule for calls that does not name keys, on a route that does.
+    let keys = world.gate.0.running.api_keys.as_ref().unwrap();
+    let known = world.gate.0.checker.load_key(&world.gate.0.engine, keys, &Arc::from(&*text), &|_| None).await.unwrap();
+    let call = |policy: RoutePolicy| {
+        let rule = Route::new("/call", policy);
+        rotogate_core::policy::judge_call(&rule, &known, || world.gate.0.engine.clock().wall(), &mut ())
+    };
+    assert_eq!(call(RoutePolicy::default()), Err(Denial::UnusableCredential));
+    assert_eq!(call(RoutePolicy::default().api_key()), Ok(()));
 }
 
 #[tokio::test]

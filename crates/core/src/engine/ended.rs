@@ -1,7 +1,10 @@
 //! The sessions that revocations ended, for receivers outside of the gate. The session records state client and reason,
 //! so the gate writes nothing but the revocation itself.
 
+use std::borrow::Cow;
 use std::fmt;
+
+use serde::{Deserialize, Serialize};
 
 use super::Engine;
 use crate::clock::Timestamp;
@@ -16,8 +19,8 @@ const PAGE: usize = 1000;
 /// How many entries are resolved at once.
 const ENTRIES: usize = 64;
 
-/// The end of a session, or of all sessions of a user.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct End {
     /// The user.
     pub subject: Box<str>,
@@ -26,21 +29,23 @@ pub struct End {
     /// The moment of the user's not-before, if the entry is one.
     pub until: Option<Timestamp>,
     /// The reason, in a word.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// CAEP's word for the party that caused the end.
-    pub initiating_entity: &'static str,
+    pub initiating_entity: Cow<'static, str>,
 }
 
 impl End {
     fn of_session(session: &Session, because: RevokedBecause) -> Self {
         let (subject, session) = (session.subject.clone(), Some(session.id));
-        Self { subject, session, until: None, reason: because.word(), initiating_entity: initiating_entity(because) }
+        let (reason, initiating_entity) = (because.word().into(), initiating_entity(because).into());
+        Self { subject, session, until: None, reason, initiating_entity }
     }
 
     /// A not-before does not state its cause. If it also ends API keys, an operator caused it, otherwise the user.
     fn of_subject(subject: &str, effect: Effect, until: Timestamp) -> Self {
         let is_own = effect.keys_until() != Some(until);
         let (reason, initiating_entity) = if is_own { ("logout", "user") } else { ("administrative", "admin") };
+        let (reason, initiating_entity) = (reason.into(), initiating_entity.into());
         Self { subject: subject.into(), session: None, until: Some(until), reason, initiating_entity }
     }
 }

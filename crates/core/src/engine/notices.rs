@@ -22,6 +22,10 @@ use crate::token::verify::{AskedRevocation, Ended, EventEffect, EventKind, Repor
 /// The bounds of ages, in seconds: a notice arrives at once, or after its sender's retries.
 const AGE_SECONDS: [f64; 8] = [1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 3600.0, f64::INFINITY];
 
+/// So many ended or refreshed users of one issuer within [`MANY_WITHIN`] are unusual: the issuer may have been taken over.
+const MANY: u64 = 100;
+const MANY_WITHIN: Duration = Duration::from_secs(600);
+
 /// The result of a good notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoticeResult {
@@ -81,11 +85,18 @@ pub struct NoticeCounts {
     /// The number of good notices, by the type of the event and its effect.
     effects: Mutex<BTreeMap<NoticeKind, u64>>,
     ages: Durations<{ AGE_SECONDS.len() + 1 }>,
+    /// For each issuer the begin of its present period, by the monotonic clock, and the unusual events since then.
+    unusual: Mutex<BTreeMap<Box<str>, (Duration, u64)>>,
 }
 
 impl Default for NoticeCounts {
     fn default() -> Self {
-        Self { results: Mutex::default(), effects: Mutex::default(), ages: Durations::new(&AGE_SECONDS) }
+        Self {
+            results: Mutex::default(),
+            effects: Mutex::default(),
+            ages: Durations::new(&AGE_SECONDS),
+            unusual: Mutex::default(),
+        }
     }
 }
 
@@ -103,6 +114,17 @@ impl NoticeCounts {
     /// The issuer's name, the type of the event, its effect, the number.
     pub fn effects(&self) -> ByIssuer {
         listed(&self.effects)
+    }
+
+    /// Counts an event that ended or refreshed a user. True once in a period, if there were many.
+    fn are_many(&self, issuer: &str, now: Duration) -> bool {
+        let mut unusual = self.unusual.lock();
+        let (begun, number) = unusual.entry(issuer.into()).or_insert((now, 0));
+        if now.saturating_sub(*begun) >= MANY_WITHIN {
+            (*begun, *number) = (now, 0);
+        }
+        *number += 1;
+        *number == MANY
     }
 
     /// The ages of notices that ended something: the time from `iat` until the notice was applied.
@@ -249,9 +271,34 @@ impl Engine {
         result: NoticeResult,
         origin: &Origin,
     ) {
+        // Users log out in large numbers every day.
+        let is_unusual = !matches!(kind, EventKind::Logout | EventKind::SessionRevoked);
+        if is_unusual
+            && result == NoticeResult::Applied
+            && self.counts.notices.are_many(issuer, self.clock.source().monotonic())
+        {
+            tracing::error!(issuer, "an issuer has ended or refreshed 100 users within 10 minutes: was it taken over?");
+        }
         let effect = result.effect(effect);
         audit::issuer_event(issuer, kind.word(), effect, id, origin);
         let mut effects = self.counts.notices.effects.lock();
         *effects.entry((issuer.into(), kind.word(), effect)).or_default() += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s15_many_unusual_events_of_one_issuer_are_told_once_in_a_period() {
+        let counts = NoticeCounts::default();
+        let at = Duration::from_secs(1000);
+        let told =
+            |issuer: &str, at: Duration, number: u64| (0..number).filter(|_| counts.are_many(issuer, at)).count();
+        assert_eq!((told("okta", at, MANY - 1), told("other", at, MANY - 1)), (0, 0));
+        assert_eq!(told("okta", at + MANY_WITHIN - Duration::from_secs(1), 300), 1);
+        assert_eq!(told("other", at + MANY_WITHIN, 1), 0, "another period");
+        assert_eq!(told("okta", at + MANY_WITHIN, MANY), 1);
     }
 }

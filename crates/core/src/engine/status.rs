@@ -123,8 +123,9 @@ mod lists {
             }
             let (now, keyring) = (self.clock.now(), self.keyring());
             lists.read_register(keyring.refresh_keys(), now, || self.restoring.adopted()).await?;
-            if self.restoring.adopted() != follower.adopted {
-                // An adoption of the store's data invalidates the positions.
+            if self.restoring.adopted() != follower.adopted || lists.needs_scan() {
+                // An adoption of the store's data invalidates the positions. A list of a store that lost records needs
+                // its live sessions.
                 (follower.read, follower.adopted) = (None, self.restoring.adopted());
             }
             let is_first = follower.read.is_none();
@@ -184,17 +185,25 @@ mod lists {
         /// Sets the bits of the ended sessions among those that the filters list.
         async fn look(&self, lists: &StatusLists, filters: &[Filter]) -> Result<(), StoreError> {
             for filter in filters {
-                let mut after = None;
+                let (mut after, mut live) = (None, lists.begin_scan());
                 loop {
                     let page = self.store.list(filter.clone(), after, PAGE).await?;
                     let now = self.clock.now();
-                    let ended = page.sessions.iter().filter(|session| self.has_ended_early(session, now));
-                    ended.filter_map(|session| session.place).for_each(|place| lists.set(place));
+                    for session in &page.sessions {
+                        match session.place {
+                            Some(place) if self.has_ended_early(session, now) => lists.set(place),
+                            Some(place) => live.note(place),
+                            None => {}
+                        }
+                    }
                     after = page.next;
                     if after.is_none() {
                         break;
                     }
                     tokio::task::yield_now().await;
+                }
+                if *filter == Filter::All {
+                    lists.end_scan(live);
                 }
             }
             Ok(())

@@ -66,7 +66,8 @@ impl StatusLists {
         adopted: impl Fn() -> Timestamp,
     ) -> Result<StatusPlace, StoreError> {
         let mut allocator = self.allocator.lock().await;
-        if let Some(place) = allocator.block.as_mut().and_then(|block| block.give(now)) {
+        let block = allocator.block.as_mut().filter(|block| block.taken > adopted());
+        if let Some(place) = block.and_then(|block| block.give(now)) {
             return Ok(place);
         }
         allocator.block = None;
@@ -142,6 +143,8 @@ impl StatusLists {
             }
             allocator.attempt = written;
             allocator.known.clone_from(&register.lists);
+            let is_lost = |block: &IndexBlock| register.lists.iter().any(|list| list.lost && list.number == block.list);
+            allocator.block = allocator.block.take().filter(|block| !is_lost(block));
             self.registered.store(register.lists.into());
             return Ok(value);
         }
@@ -164,7 +167,7 @@ fn in_order(
     }
     for list in &mut register.lists {
         if went_back || list.opened <= adopted.as_millis() {
-            list.close(now);
+            list.lose(now);
         }
     }
     *register != before

@@ -33,11 +33,30 @@ pub struct PublishedList {
     kid: Box<str>,
     /// The number of changes of the bits that the signed list includes.
     changes: u64,
+    /// The scan of live sessions that the signed list includes.
+    scan: u64,
 }
 
 /// The bits of all lists. A list is as long as its highest bit needs.
 #[derive(Debug, Default)]
 pub(super) struct StatusBits(BTreeMap<u32, ListBits>);
+
+/// The places of live sessions, in the lists whose records the store may have lost.
+#[derive(Debug, Default)]
+pub(crate) struct LivePlaces {
+    bits: StatusBits,
+    /// The number of the scan that found them.
+    scan: u64,
+}
+
+impl LivePlaces {
+    /// Notes the place of a live session, if its list is one of these.
+    pub(crate) fn note(&mut self, place: StatusPlace) {
+        if self.bits.0.contains_key(&place.list) {
+            self.bits.set(place);
+        }
+    }
+}
 
 #[derive(Clone, Debug, Default)]
 struct ListBits {
@@ -62,6 +81,29 @@ impl StatusBits {
 }
 
 impl StatusLists {
+    fn lost(&self) -> Vec<u32> {
+        self.registered.load().iter().filter(|list| list.lost).map(|list| list.number).collect()
+    }
+
+    /// Begins to collect the live sessions of the lists whose records the store may have lost.
+    pub(crate) fn begin_scan(&self) -> LivePlaces {
+        let lists = self.lost().into_iter().map(|number| (number, ListBits::default())).collect();
+        LivePlaces { bits: StatusBits(lists), scan: 0 }
+    }
+
+    /// Takes the live sessions that a scan of all sessions found.
+    pub(crate) fn end_scan(&self, mut found: LivePlaces) {
+        let mut live = self.live.lock();
+        found.scan = live.scan + 1;
+        *live = found;
+    }
+
+    /// Whether the live sessions of a list must be found before the list can be built.
+    pub(crate) fn needs_scan(&self) -> bool {
+        let live = self.live.lock();
+        self.lost().iter().any(|number| !live.bits.0.contains_key(number))
+    }
+
     /// Builds the lists that have changed or whose validity ends. Each takes some milliseconds.
     ///
     /// # Errors
@@ -72,14 +114,25 @@ impl StatusLists {
         let mut lists = PublishedLists::new();
         for list in self.registered.load().iter() {
             let ListBits { mut bytes, changes } = self.bits.lock().0.get(&list.number).cloned().unwrap_or_default();
+            let (live, scan) = {
+                let live = self.live.lock();
+                (live.bits.0.get(&list.number).filter(|_| list.lost).map(|live| live.bytes.clone()), live.scan)
+            };
             let known = old.get(&list.number);
-            if let Some(known) =
-                known.filter(|known| (known.made_at, known.changes) == (iat, changes) && *known.kid == *key.kid())
-            {
+            let is_same = |known: &&Arc<PublishedList>| {
+                (known.made_at, known.changes, known.scan) == (iat, changes, scan) && *known.kid == *key.kid()
+            };
+            if let Some(known) = known.filter(is_same) {
                 lists.insert(list.number, Arc::clone(known));
                 continue;
             }
             bytes.resize((1_usize << list.size) / 8, 0);
+            if list.lost {
+                // A session whose record is gone may have ended, so it is not valid. No other place is in use.
+                let mut live = live.unwrap_or_default();
+                live.resize(bytes.len(), 0);
+                bytes.iter_mut().zip(live).for_each(|(ended, live)| *ended |= !live);
+            }
             let url = StatusPlace { list: list.number, index: 0 }.url(&self.base);
             let claims = StatusListClaims {
                 exp: iat + self.settings.expires.as_secs(),
@@ -95,7 +148,7 @@ impl StatusLists {
             let text = Bytes::copy_from_slice(text.as_bytes());
             lists.insert(
                 list.number,
-                Arc::new(PublishedList { text, etag, made_at: iat, kid: key.kid().into(), changes }),
+                Arc::new(PublishedList { text, etag, made_at: iat, kid: key.kid().into(), changes, scan }),
             );
             self.builds.fetch_add(1, Ordering::Relaxed);
         }

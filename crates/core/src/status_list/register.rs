@@ -8,11 +8,10 @@ use super::{BLOCK, BLOCK_FOR};
 use crate::clock::Timestamp;
 use crate::random::{are_equal, random};
 use crate::store::StoreError;
-use crate::store::relay::{LISTS_OWNER, RelayId, RelayRecord, RelayState, RelayStore};
+pub(super) use crate::store::relay::LISTS_ROW as ROW;
+use crate::store::relay::{LISTS_OWNER, RelayRecord, RelayState, RelayStore};
 use crate::token::keyring::RefreshKeys;
 
-/// The key of the row.
-pub(super) const ROW: RelayId = RelayId(*b"rotogate register of status list");
 /// The row has no end.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// The most lists of a register.
@@ -34,6 +33,9 @@ pub struct RegisteredList {
     pub opened: u64,
     /// When the list was closed, in milliseconds. No block is taken from a closed list.
     pub closed: Option<u64>,
+    /// Whether the store may have lost records of the list's sessions. Then only sessions with a live record are valid.
+    #[serde(default)]
+    pub lost: bool,
 }
 
 impl RegisteredList {
@@ -44,6 +46,12 @@ impl RegisteredList {
 
     pub(super) fn close(&mut self, now: Timestamp) {
         self.closed.get_or_insert(now.as_millis());
+    }
+
+    /// Closes the list of a store that may have lost records.
+    pub(super) fn lose(&mut self, now: Timestamp) {
+        self.close(now);
+        self.lost = true;
     }
 }
 
@@ -85,7 +93,7 @@ impl Register {
         };
         let is_restored = row.state != RelayState::Done;
         if is_restored {
-            register.lists.iter_mut().for_each(|list| list.close(now));
+            register.lists.iter_mut().for_each(|list| list.lose(now));
         }
         let is_outdated = is_restored || !is_known || *key != keys.current();
         Ok(ReadRegister { register, is_outdated, is_lost: !is_known })
@@ -128,7 +136,7 @@ impl Register {
             let number = u32::from_be_bytes(*bytes);
             if !self.lists.iter().any(|list| list.number == number) {
                 let opened = now.as_millis();
-                self.lists.push(RegisteredList { number, size, key, blocks: 0, opened, closed: None });
+                self.lists.push(RegisteredList { number, size, key, blocks: 0, opened, closed: None, lost: false });
                 return Ok(());
             }
         }

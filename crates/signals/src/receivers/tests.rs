@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use support::receiver::Receiver;
 
 use super::super::ReceiverSettings;
-use super::super::outbox::{KEPT_FOR, MAX_PAUSE, MAX_WAITING, TRIES};
+use super::super::outbox::{KEPT_FOR, MAX_PAUSE, MAX_STORED, MAX_WAITING, SAVE_EVERY, SEND_FOR, TRIES};
 use super::super::record::{LEASE, RENEW};
 use super::super::streams::tests::{FakeGate, gate};
 use super::*;
@@ -304,19 +304,105 @@ async fn s25_after_an_outage_of_a_day_with_kills_each_event_came_in_order_or_is_
 }
 
 #[tokio::test]
-async fn s25_a_bounded_number_of_events_waits_in_memory() {
+async fn s25_more_events_than_fit_in_memory_wait_in_the_store_and_outlive_the_records_of_their_sessions() {
+    const MINUTE: Duration = Duration::from_secs(60);
     let mut world = World::new(false);
     let mut outbox = world.begin(1);
     outbox.step().await.unwrap();
     world.answers(503, "");
-    world.end(MAX_WAITING + 500).await;
+    let all = MAX_WAITING + 1000;
+    world.end(all).await;
+    let began = world.time.wall();
+    world.steps(&mut outbox, 3, MINUTE / 60).await;
+    // What is resolved at once may come on top.
+    let [.., in_memory] = figures(&outbox);
+    assert!((MAX_WAITING as u64..MAX_WAITING as u64 + 100).contains(&in_memory), "{in_memory}");
+    // A kill between the first rows and the first position reads the same revocations again.
+    world.time.advance(SAVE_EVERY);
+    outbox.step().await.unwrap();
+    assert!(world.store.relay_ids().await.unwrap().len() > 10);
+    drop(outbox);
+    let mut outbox = world.begin(2);
+    world.steps(&mut outbox, 10, MINUTE).await;
+    assert_eq!(figures(&outbox), [0, 0, 0, all as u64]);
+    // The store forgets the sessions. After another kill the rows still have their ends.
+    world.steps(&mut outbox, 120, MINUTE).await;
+    assert!(world.store.load(world.sessions[all - 1].id).await.unwrap().is_none());
+    drop(outbox);
+    let mut outbox = world.begin(3);
+    outbox.step().await.unwrap();
+    assert_eq!(figures(&outbox), [0, 0, 0, all as u64]);
+    // Those of the first reading waited for a day. The receiver hears of the others, in order, once.
+    world.time.advance(began.plus(KEPT_FOR + SAVE_EVERY + MINUTE / 2).since(world.time.wall()));
+    outbox.step().await.unwrap();
+    assert_eq!(figures(&outbox), [0, 0, in_memory, all as u64 - in_memory]);
+    world.at.state().lie = None;
+    world.time.advance(MAX_PAUSE / 20);
     for _ in 0..3 {
+        world.time.advance(MINUTE / 60);
         outbox.step().await.unwrap();
-        world.time.advance(Duration::from_secs(1));
     }
-    // Events that are resolved at once may exceed the bound.
-    let [.., waiting] = figures(&outbox);
-    assert!((MAX_WAITING as u64..MAX_WAITING as u64 + 100).contains(&waiting), "{waiting}");
+    let first = usize::try_from(in_memory).unwrap();
+    assert_eq!(world.taken(), world.ids()[first..]);
+    assert_eq!(world.store.relay_ids().await.unwrap().len(), 1, "the rows are gone");
+}
+
+#[tokio::test]
+async fn s25_events_beyond_the_bound_of_the_rows_are_dropped_and_counted() {
+    let mut world = World::new(false);
+    let mut outbox = world.begin(1);
+    outbox.step().await.unwrap();
+    world.answers(503, "");
+    world.end(3).await;
+    outbox.step().await.unwrap();
+    world.time.advance(SAVE_EVERY);
+    outbox.step().await.unwrap();
+    drop(outbox);
+    // As if further rows had all that the bound allows.
+    let gate: Arc<dyn ReceiverGate> = gate(&world.store, &world.time, false);
+    let full = |known: &mut Sent| {
+        let mut text = serde_json::to_value(&*known).unwrap();
+        (text["events"], text["rows"][1]) = (MAX_STORED.into(), (text["rows"][1].as_u64().unwrap() + 1).into());
+        *known = serde_json::from_value(text).unwrap();
+        true
+    };
+    record(&gate, &world.plan, [2; 16]).change(full).await.unwrap();
+    let mut outbox = world.begin(2);
+    world.end(5).await;
+    outbox.step().await.unwrap();
+    world.time.advance(SAVE_EVERY);
+    outbox.step().await.unwrap();
+    assert_eq!(figures(&outbox), [0, 0, 5, MAX_STORED]);
+    world.at.state().lie = None;
+    world.time.advance(MAX_PAUSE);
+    outbox.step().await.unwrap();
+    assert_eq!(world.taken(), world.ids()[..3]);
+    world.end(1).await;
+    outbox.step().await.unwrap();
+    assert_eq!(world.taken().last(), world.ids().last());
+    assert_eq!(figures(&outbox), [4, 0, 5, 0]);
+}
+
+#[tokio::test]
+async fn s25_a_slow_receiver_holds_up_no_reading() {
+    let mut world = World::new(false);
+    let mut outbox = world.begin(1);
+    outbox.step().await.unwrap();
+    let time = Arc::clone(&world.time);
+    world.at.state().lie = Some(Box::new(move |_| {
+        time.advance(Duration::from_secs(10));
+        None
+    }));
+    world.end(100).await;
+    outbox.step().await.unwrap();
+    assert_eq!(world.asked() as u64, SEND_FOR.as_secs() / 10);
+    world.end(50).await;
+    outbox.step().await.unwrap();
+    assert_eq!(figures(&outbox), [12, 0, 0, 138]);
+    for _ in 0..30 {
+        outbox.step().await.unwrap();
+    }
+    assert_eq!(world.taken(), world.ids());
 }
 
 #[tokio::test]
@@ -370,6 +456,21 @@ async fn s25_of_two_gates_one_sends_and_the_other_takes_over() {
     assert_eq!(world.taken(), world.ids(), "each once");
     assert_eq!(first.step().await.unwrap(), RENEW, "it comes back too late");
     assert_eq!(world.taken().len(), 3);
+}
+
+#[tokio::test]
+async fn s25_a_gate_that_stood_still_for_longer_than_its_lease_goes_on_from_the_other_gates_position() {
+    let mut world = World::new(true);
+    let (mut first, mut second) = (world.begin(1), world.begin(2));
+    first.step().await.unwrap();
+    world.time.advance(LEASE);
+    second.step().await.unwrap();
+    world.end(3).await;
+    second.step().await.unwrap();
+    assert_eq!(world.taken(), world.ids());
+    world.time.advance(LEASE);
+    first.step().await.unwrap();
+    assert_eq!(world.taken(), world.ids(), "each once");
 }
 
 #[tokio::test]

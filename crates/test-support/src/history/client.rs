@@ -8,10 +8,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request as HttpRequest, StatusCode};
 use http_body_util::Full;
+use serde_json::json;
 use tokio::time::{Instant, timeout};
 
-use super::{Moment, Operation, Pair, Reply, Request};
-use crate::{Answer, Tokens, try_send};
+use super::{KEY_LIFETIME, Moment, Operation, Pair, Reply, Request};
+use crate::{Answer, Tokens, keep_secret, try_send};
 
 /// The origin of the gates, which a browser states.
 const ORIGIN: &str = "https://gate.test";
@@ -22,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(8);
 pub struct Recorder {
     began: Instant,
     password: String,
+    /// The token for the admin listeners of the gates, where keys are made.
+    operator: String,
     notes: Mutex<Notes>,
 }
 
@@ -32,7 +35,8 @@ struct Notes {
     sessions: usize,
 }
 
-/// A pair of a client. For a browser: its cookie, stored as the access token.
+/// A pair that a client has. That of a browser is its cookie, in the place of the access token. Of a key: its text, and in
+/// the place of the refresh token its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
     pub session: usize,
@@ -52,11 +56,17 @@ impl Held {
 pub struct At {
     pub gate: usize,
     pub address: SocketAddr,
+    pub admin: SocketAddr,
 }
 
 impl Recorder {
     pub fn new(password: &str) -> Self {
-        Self { began: Instant::now(), password: password.to_owned(), notes: Mutex::default() }
+        Self { began: Instant::now(), password: password.to_owned(), operator: String::new(), notes: Mutex::default() }
+    }
+
+    /// With this token for the admin listeners.
+    pub fn with_operator(self, token: &str) -> Self {
+        Self { operator: token.to_owned(), ..self }
     }
 
     /// The moment on the clock of the history.
@@ -83,7 +93,7 @@ impl Recorder {
     /// A login of a browser; `None` if the answer has no cookie.
     pub async fn log_in_browser(&self, at: At) -> Option<Held> {
         let begin = self.now();
-        let body = serde_json::json!({ "username": "demo", "password": self.password }).to_string();
+        let body = json!({ "username": "demo", "password": self.password }).to_string();
         let request = browser(at, "POST", "/auth/login").header("content-type", "application/json");
         let answer = send(request.body(Full::from(body)).unwrap()).await?;
         if answer.status != StatusCode::OK {
@@ -94,17 +104,75 @@ impl Recorder {
     }
 
     fn begun(&self, at: At, begin: Moment, tokens: Tokens) -> Held {
+        self.started(at, (begin, self.now()), Request::LogIn, tokens)
+    }
+
+    fn started(&self, at: At, when: (Moment, Moment), request: Request, tokens: Tokens) -> Held {
         let session = {
             let mut notes = self.notes.lock().unwrap();
             notes.sessions += 1;
             notes.sessions - 1
         };
         let held = self.held(session, tokens);
-        self.note(session, at, begin, Request::LogIn, Reply::Issued(held.pair));
+        self.note_until(session, at, when, request, Reply::Issued(held.pair));
         held
     }
 
-    /// Presents the refresh token. Returns the issued pair, and the answer.
+    /// Makes an API key; `None` if the answer has none.
+    pub async fn make_key(&self, at: At) -> Option<Held> {
+        let begin = self.now();
+        let body =
+            json!({ "name": "of a history", "user": "demo", "lifetime": format!("{}s", KEY_LIFETIME.as_secs()) });
+        let tokens = key_in(&self.operate(at, "", &body).await?)?;
+        Some(self.started(at, (begin, self.now()), Request::MakeKey, tokens))
+    }
+
+    /// Replaces a key, which lives on for so long. The new key.
+    pub async fn replace_key(&self, at: At, key: &Held, overlap: Duration) -> Option<Held> {
+        let begin = self.now();
+        let path = format!("/{}/rotate", key.tokens.refresh);
+        let answer = self.operate(at, &path, &json!({ "overlap": format!("{}s", overlap.as_secs()) })).await;
+        let when = (begin, self.now());
+        let made = answer.as_ref().and_then(key_in).map(|tokens| self.started(at, when, Request::MakeKey, tokens));
+        // The owner may have too many keys, which says nothing of this one.
+        let is_over = |answer: &Answer| String::from_utf8_lossy(&answer.body).contains("replaced already");
+        let reply = match (&made, &answer) {
+            (Some(made), _) => Reply::Issued(made.pair),
+            (None, Some(answer)) if is_over(answer) => Reply::Refused,
+            (None, _) => Reply::InDoubt,
+        };
+        self.note_until(key.session, at, when, Request::ReplaceKey(key.pair, overlap), reply);
+        made
+    }
+
+    /// Revokes a key.
+    pub async fn revoke_key(&self, at: At, key: &Held) -> Reply {
+        let begin = self.now();
+        let answer = self.operate(at, &format!("/{}/revoke", key.tokens.refresh), &json!({})).await;
+        let is_done = answer.is_some_and(|answer| answer.status == StatusCode::OK);
+        let reply = if is_done { Reply::Accepted } else { Reply::InDoubt };
+        self.note(key.session, at, begin, Request::RevokeKey(key.pair), reply);
+        reply
+    }
+
+    /// Sends a request with a key.
+    pub async fn use_key(&self, at: At, key: &Held) -> Reply {
+        let begin = self.now();
+        let request = HttpRequest::get(format!("http://{}/hello", at.address)).header("x-api-key", &key.tokens.access);
+        let reply = accepted(send(request.body(Full::default()).unwrap()).await.as_ref());
+        self.note(key.session, at, begin, Request::UseKey(key.pair), reply);
+        reply
+    }
+
+    /// An operator's request about keys.
+    async fn operate(&self, at: At, path: &str, body: &serde_json::Value) -> Option<Answer> {
+        let request = HttpRequest::post(format!("http://{}/v1/api-keys{path}", at.admin))
+            .header("authorization", format!("Bearer {}", self.operator))
+            .header("content-type", "application/json");
+        send(request.body(Full::from(body.to_string())).unwrap()).await
+    }
+
+    /// Presents the refresh token. What was issued, and what the client was told.
     pub async fn refresh(&self, at: At, held: &Held) -> (Option<Held>, Reply) {
         let begin = self.now();
         let fields = [("grant_type", "refresh_token"), ("refresh_token", held.tokens.refresh.as_str())];
@@ -150,11 +218,7 @@ impl Recorder {
             HttpRequest::get(format!("http://{}/hello", at.address))
                 .header("authorization", format!("Bearer {}", held.tokens.access))
         };
-        let reply = match send(request.body(Full::default()).unwrap()).await {
-            Some(answer) if answer.status == StatusCode::OK => Reply::Accepted,
-            Some(answer) if answer.status == StatusCode::UNAUTHORIZED => Reply::Refused,
-            other => in_doubt(other.as_ref()),
-        };
+        let reply = accepted(send(request.body(Full::default()).unwrap()).await.as_ref());
         self.note(held.session, at, begin, Request::Access(held.pair), reply);
         reply
     }
@@ -167,13 +231,36 @@ impl Recorder {
     }
 
     fn note(&self, session: usize, at: At, begin: Moment, request: Request, reply: Reply) {
-        let end = self.now();
+        self.note_until(session, at, (begin, self.now()), request, reply);
+    }
+
+    fn note_until(&self, session: usize, at: At, (begin, end): (Moment, Moment), request: Request, reply: Reply) {
         let operation = Operation { session, gate: at.gate, begin, end, request, reply };
         self.notes.lock().unwrap().operations.push(operation);
     }
 }
 
-/// The reply without an answer, or after a fault. Panics at any other answer.
+/// What a request with a credential was told.
+fn accepted(answer: Option<&Answer>) -> Reply {
+    match answer {
+        Some(answer) if answer.status == StatusCode::OK => Reply::Accepted,
+        Some(answer) if answer.status == StatusCode::UNAUTHORIZED => Reply::Refused,
+        other => in_doubt(other),
+    }
+}
+
+/// The text of a new key, and its id.
+fn key_in(answer: &Answer) -> Option<Tokens> {
+    if answer.status != StatusCode::OK {
+        return None;
+    }
+    let made = answer.json();
+    let text = |name: &str| made[name].as_str().unwrap().to_owned();
+    keep_secret(&text("key"));
+    Some(Tokens { access: text("key"), refresh: text("id") })
+}
+
+/// No answer, or a fault: anything else is no answer for this client at all.
 fn in_doubt(answer: Option<&Answer>) -> Reply {
     if let Some(answer) = answer {
         assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{answer:?}");

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write;
 
+use super::keys;
 use super::session::{Missing, State};
 use super::{Loss, Moment, Operation, Pair, Reply, Request, Rules};
 
@@ -18,15 +19,15 @@ pub struct Verdict {
 /// A rule that a history broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// A pair belongs to two sessions, or was issued for two tokens.
+    /// A pair belongs to two sessions, or was issued for two tokens; a key was made twice.
     OnePlace,
-    /// One token has two successors.
+    /// One token, or one key, has two successors.
     OneSuccessor,
-    /// An access token passed although the end of its session was acknowledged longer than the staleness ago.
+    /// An access token or a key passed although its end was acknowledged longer than the staleness ago.
     RefusedInTime,
-    /// An access token of a live session was refused.
+    /// An access token of a live session, or a live key, was refused.
     AcceptedWhileLive,
-    /// No order of the refreshes and logouts explains their answers.
+    /// No order of the refreshes and logouts explains their answers; or a key was replaced that had ended.
     OneOrder,
 }
 
@@ -54,11 +55,13 @@ pub fn judge_with_losses(history: &[Operation], rules: &Rules, losses: &[Loss]) 
         let mut successors: HashMap<Pair, Pair> = HashMap::new();
         for operation in &of.operations {
             let (shown, got) = match (operation.request, operation.reply) {
-                (Request::LogIn, Reply::Issued(got)) => (None, got),
-                (Request::Refresh(shown), Reply::Issued(got)) => (Some(shown), got),
+                (Request::LogIn | Request::MakeKey, Reply::Issued(got)) => (None, got),
+                (Request::Refresh(shown) | Request::ReplaceKey(shown, _), Reply::Issued(got)) => (Some(shown), got),
                 _ => continue,
             };
-            if *places.entry(got).or_insert((session, shown)) != (session, shown) {
+            // A key that replaces another is made in a session of its own.
+            let is_key = matches!(operation.request, Request::ReplaceKey(..));
+            if !is_key && *places.entry(got).or_insert((session, shown)) != (session, shown) {
                 return Err(wrong(Rule::OnePlace));
             }
             if let Some(shown) = shown
@@ -66,6 +69,10 @@ pub fn judge_with_losses(history: &[Operation], rules: &Rules, losses: &[Loss]) 
             {
                 return Err(wrong(Rule::OneSuccessor));
             }
+        }
+        if of.operations.iter().any(|one| one.request.is_of_key()) {
+            keys::judge(&of.operations, rules).map_err(wrong)?;
+            continue;
         }
         of.judge_access().map_err(wrong)?;
         of.search().map_err(|text| Verdict { rule: Rule::OneOrder, session, text })?;
@@ -131,7 +138,7 @@ impl<'a> Session<'a> {
             Request::Refresh(shown) => {
                 self.operations.iter().filter(|other| other.request == Request::Refresh(shown)).count() > 1
             }
-            Request::LogIn | Request::Access(_) => false,
+            _ => false,
         };
         self.doubts.iter().any(|doubt| doubt.gate == gate && doubt.begin < end && may_end(doubt))
     }

@@ -103,7 +103,7 @@ impl State {
                 let in_grace = self.previous == Some(shown) && self.is_surely_in_grace(&until, rules);
                 (latest <= until.end && !in_grace).then(ended)
             }
-            Request::LogIn | Request::Access(_) => None,
+            _ => None,
         }
     }
 }

@@ -56,14 +56,14 @@ async fn s24_s26_each_target_is_told_for_each_reason_and_of_the_receivers_client
         // A session: one event, with the reason of its record.
         let told = ended(&store, gone(all[0].id), because).await;
         assert_eq!(told, [End::of_session(&all[0], because)]);
-        assert_eq!((told[0].reason, &*told[0].subject), (because.word(), "ada"));
-        assert!(["admin", "user", "policy", "system"].contains(&told[0].initiating_entity));
+        assert_eq!((&*told[0].reason, &*told[0].subject), (because.word(), "ada"));
+        assert!(["admin", "user", "policy", "system"].contains(&&*told[0].initiating_entity));
         assert_eq!(ended(&store, gone(all[3].id), because).await, [], "a session of another client");
         // A subject: one event with the user alone.
         let told = ended(&store, entry(conformance::subject("ada")), because).await;
         let word = if because.ends_keys() { ("administrative", "admin") } else { ("logout", "user") };
         assert_eq!((told.len(), &*told[0].subject, told[0].session), (1, "ada", None));
-        assert_eq!((told[0].until, (told[0].reason, told[0].initiating_entity)), (Some(moment), word));
+        assert_eq!((told[0].until, (&*told[0].reason, &*told[0].initiating_entity)), (Some(moment), word));
         assert_eq!(ended(&store, entry(conformance::subject("eve")), because).await, [], "a stranger");
         // A client, or all: one for each live session.
         for target in [conformance::client("web"), Target::Global] {

@@ -6,10 +6,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::support::{HOUR, Kind, T0, World};
+use crate::clock::{Timestamp, wall_micros};
 use crate::engine::StatusFollower;
 use crate::session::{RevokedBecause, StatusPlace};
 use crate::status_list::{ListSize, StatusListSettings, StatusLists};
 use crate::store::MemoryStore;
+use crate::store::relay::{LISTS_ROW, RelayRecord, RelayState, RelayStore};
 use crate::token::status_token::inflated;
 
 /// The places whose bits are set.
@@ -19,11 +21,15 @@ fn ended(lists: &StatusLists, world: &World, number: u32) -> Vec<u32> {
     let claims: serde_json::Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap();
     let bits = inflated(claims["status_list"]["lst"].as_str().unwrap()).unwrap();
     let is_set = |index: &u32| bits[(index / 8) as usize] >> (index % 8) & 1 == 1;
-    (0..1 << 14).filter(is_set).collect()
+    (0..u32::try_from(bits.len()).unwrap() * 8).filter(is_set).collect()
 }
 
 fn publish(world: &World, store: &Arc<MemoryStore>) -> Arc<StatusLists> {
-    let settings = StatusListSettings { size: ListSize(14), ..StatusListSettings::default() };
+    publish_of_size(world, store, 14)
+}
+
+fn publish_of_size(world: &World, store: &Arc<MemoryStore>, size: u8) -> Arc<StatusLists> {
+    let settings = StatusListSettings { size: ListSize(size), ..StatusListSettings::default() };
     let lists = Arc::new(StatusLists::new(settings, "https://gate.test", Arc::clone(store) as _));
     lists.raise_longest(HOUR);
     world.engine.publish_status(Arc::clone(&lists));
@@ -95,4 +101,92 @@ async fn s4_s5_the_bits_are_those_of_the_sessions_that_ended_also_by_a_not_befor
     follow(&world, &mut follower, &lists).await;
     assert_eq!(ended(&lists, &world, list), all);
     assert_ne!(after.index, later.index);
+}
+
+/// A copy of the store is put back, or the store lost writes.
+async fn set_back(register: &MemoryStore) {
+    let row = register.load_relay(LISTS_ROW).await.unwrap().unwrap();
+    register.remove_relay(LISTS_ROW, None).await.unwrap();
+    let restored = RelayRecord { state: RelayState::Unknown, ..row };
+    register.insert_relay(LISTS_ROW, restored, T0).await.unwrap();
+}
+
+#[tokio::test]
+async fn s4_a_session_whose_record_the_store_lost_is_not_valid_in_its_list_at_a_running_or_a_new_gate() {
+    let mut world = World::on(Kind::Alone).await;
+    let register = Arc::new(MemoryStore::new("https://gate.test", HOUR));
+    let lists = publish(&world, &register);
+    let mut follower = StatusFollower::default();
+    let session = world.start("ada").await.unwrap().session.unwrap();
+    let live = world.record(session).await.place.unwrap();
+    // A session that the store forgets: no record has its place, whether or not it was revoked.
+    let keyring = world.engine.keyring();
+    let gone = lists.place(keyring.refresh_keys(), world.engine.clock().now(), || Timestamp::ZERO).await.unwrap();
+    assert_eq!(live.list, gone.list);
+    follow(&world, &mut follower, &lists).await;
+    assert!(ended(&lists, &world, live.list).is_empty());
+    set_back(&register).await;
+    let all_but_the_live = |lists: &StatusLists, world: &World| {
+        let ended = ended(lists, world, live.list);
+        assert_eq!(
+            (ended.len(), ended.contains(&live.index), ended.contains(&gone.index)),
+            ((1 << 14) - 1, false, true)
+        );
+    };
+    follow(&world, &mut follower, &lists).await;
+    all_but_the_live(&lists, &world);
+    // Further sessions have places in another list, where nothing has ended.
+    let next = place(&world, "eve").await;
+    assert_ne!(next.list, live.list);
+    follow(&world, &mut follower, &lists).await;
+    assert!(ended(&lists, &world, next.list).is_empty());
+    all_but_the_live(&lists, &world);
+    // A gate that starts then, and one that starts on the copy.
+    for is_set_back in [false, true] {
+        world.restart().await;
+        if is_set_back {
+            set_back(&register).await;
+        }
+        let lists = publish(&world, &register);
+        assert!(lists.published(live.list, T0).is_err());
+        follow(&world, &mut StatusFollower::default(), &lists).await;
+        all_but_the_live(&lists, &world);
+        assert_eq!(ended(&lists, &world, next.list).len(), if is_set_back { (1 << 14) - 1 } else { 0 });
+    }
+    let record = world.record(session).await;
+    world.engine.revoke_session(&record, RevokedBecause::Logout).await.unwrap();
+    let lists = Arc::clone(world.engine.status_lists().unwrap());
+    follow(&world, &mut StatusFollower::default(), &lists).await;
+    assert_eq!(ended(&lists, &world, live.list).len(), 1 << 14);
+}
+
+/// How many sessions end at once: a million in the weekly run.
+fn sessions() -> usize {
+    std::env::var("ROTOGATE_STATUS_SESSIONS").ok().and_then(|number| number.parse().ok()).unwrap_or(5_000)
+}
+
+#[tokio::test]
+async fn s5_all_sessions_that_one_not_before_ends_are_in_the_list_within_a_minute() {
+    let world = World::on(Kind::Alone).await;
+    let register = Arc::new(MemoryStore::new("https://gate.test", HOUR));
+    let lists = publish_of_size(&world, &register, 20);
+    let all = sessions();
+    let mut list = None;
+    for number in 0..all {
+        let id = world.start(&format!("user-{number}")).await.unwrap().session.unwrap();
+        if number == 0 {
+            list = world.record(id).await.place.map(|place| place.list);
+        }
+    }
+    let mut follower = StatusFollower::default();
+    follow(&world, &mut follower, &lists).await;
+    world.advance(std::time::Duration::from_secs(1));
+    world.engine.revoke_client("web", RevokedBecause::Operator).await.unwrap();
+    let begun = wall_micros();
+    follow(&world, &mut follower, &lists).await;
+    let took = std::time::Duration::from_micros(wall_micros().saturating_sub(begun));
+    let set = ended(&lists, &world, list.unwrap());
+    println!("{} bits in {took:?}", set.len());
+    assert_eq!(set.len(), all);
+    assert!(took < std::time::Duration::from_secs(60), "{took:?}");
 }
