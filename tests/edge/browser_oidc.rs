@@ -56,7 +56,7 @@ pub(crate) struct Begun {
     /// The parameters of the authorization request.
     pub(crate) asked: HashMap<String, String>,
     /// The cookie of the login, as the browser sends it.
-    cookie: String,
+    pub(crate) cookie: String,
 }
 
 fn document(provider: &Documents, further: &Value) -> Value {
@@ -108,7 +108,7 @@ fn world() -> World {
     world_with("", &json!({}))
 }
 
-fn query(url: &str) -> HashMap<String, String> {
+pub(crate) fn query(url: &str) -> HashMap<String, String> {
     form_urlencoded::parse(url.split_once('?').unwrap().1.as_bytes()).into_owned().collect()
 }
 

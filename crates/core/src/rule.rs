@@ -181,7 +181,10 @@ impl Rule {
             Denial::Condition => Self::Condition,
             Denial::InsufficientAuthentication => Self::StepUp,
             Denial::QuotaExceeded(..) => Self::Quota,
-            Denial::DecisionDenied | Denial::DecisionStepUp | Denial::DecisionUnavailable(_) => Self::Decision,
+            Denial::DecisionDenied
+            | Denial::DecisionStepUp
+            | Denial::StepUpContradiction
+            | Denial::DecisionUnavailable(_) => Self::Decision,
             Denial::OtherClient | Denial::OtherAccount | Denial::OtherDialect | Denial::TtlExceeded => Self::Session,
             Denial::UnauthorizedClient | Denial::UnsupportedGrantType | Denial::TooManySessions => Self::Session,
             Denial::SessionRevoked(_) | Denial::SessionExpired(_) | Denial::Ahead => Self::Rotation,
