@@ -101,7 +101,7 @@ fn hold(
             let _ = finish.wait_for(|finish| *finish).await;
             let _ = sender.send(last.into()).await;
             drop(sender);
-            std::future::pending().await
+            std::future::pending::<()>().await;
         };
         tokio::select! {
             // The connection of a refused call is closed, perhaps before its answer is read.
