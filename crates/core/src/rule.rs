@@ -181,10 +181,8 @@ impl Rule {
             Denial::Condition => Self::Condition,
             Denial::InsufficientAuthentication => Self::StepUp,
             Denial::QuotaExceeded(..) => Self::Quota,
-            Denial::DecisionDenied
-            | Denial::DecisionStepUp
-            | Denial::StepUpContradiction
-            | Denial::DecisionUnavailable(_) => Self::Decision,
+            Denial::DecisionDenied | Denial::DecisionUnavailable(_) => Self::Decision,
+            Denial::DecisionStepUp | Denial::StepUpContradiction => Self::Decision,
             Denial::OtherClient | Denial::OtherAccount | Denial::OtherDialect | Denial::TtlExceeded => Self::Session,
             Denial::UnauthorizedClient | Denial::UnsupportedGrantType | Denial::TooManySessions => Self::Session,
             Denial::SessionRevoked(_) | Denial::SessionExpired(_) | Denial::Ahead => Self::Rotation,
