@@ -13,7 +13,7 @@ use crate::dialect::Reply;
 use crate::dialect::browser::navigation::SignedOut;
 use crate::dialect::browser::step_up::AskedLogin;
 use crate::dialect::browser::{LOGIN, LoginPage, page, words};
-use rotogate_core::denial::Denial;
+use rotogate_core::denial::{Class, Denial};
 use rotogate_core::reply;
 use rotogate_core::route::{LoginLead, RoutePolicy};
 
@@ -46,7 +46,10 @@ impl Inner {
             _ if dialect.page == LoginPage::None => SignedOut::Problem,
             _ => SignedOut::of_request(&parts.method, &parts.headers),
         };
-        let step_up = AskedLogin::of_route(policy.step_up.as_ref().filter(|_| dialect.has_provider), acr);
+        let mut step_up = AskedLogin::of_route(policy.step_up.as_ref().filter(|_| dialect.has_provider), acr);
+        if dialect.has_provider && (denial.class() != Class::NoCredential || denial == Denial::ProviderTokenOver) {
+            step_up = step_up.after(denial.reason());
+        }
         match (form, dialect.login_url(&asked(parts), &step_up)) {
             (SignedOut::Login, Some(url)) => Led::Shown(words::see_other(&url)),
             (SignedOut::Page, Some(_)) => Led::Shown(challenged(page::signed_out(&dialect.path_of(LOGIN)), &plain)),

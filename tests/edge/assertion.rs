@@ -218,6 +218,8 @@ fn n57_n58_assertions_that_could_not_be_told_from_tokens_are_errors_at_the_start
 fn config_of_transactions() -> String {
     format!("{HEAD}{CONFIG_OF_ASSERTIONS}")
         .replace("@hash@", &secret().1)
+        // The token has more than the route needs.
+        .replace("scopes = [\"read\"]", "scopes = [\"read\", \"write\"]")
         .replace("assertion_audience = \"https://billing.internal\"", "assertion_form = \"txn\"")
         .replace("[identity]\n", "[identity]\ntrust_domain = \"example.test\"\n")
         .replace("path = \"/billing/{*rest}\"\n", "path = \"/billing/{account}/{*rest}\"\nscopes = [\"read\"]\n")

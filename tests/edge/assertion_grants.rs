@@ -248,6 +248,11 @@ fn d18_an_identity_assertion_is_good_and_each_rule_alone_refuses_one() {
     refused(json!({ "client_id": "unlisted" }));
     let unlisted = scene.signed(&json!({ "client_id": "unlisted" }));
     assert_eq!(error(&scene.present_as("unlisted", &unlisted, &[])), "invalid_grant");
+    assert_eq!(
+        error(&scene.present_as("unlisted", &scene.signed(&json!({})), &[])),
+        "invalid_grant",
+        "of another client"
+    );
     let bare = [("grant_type", GRANT), ("assertion", &*scene.signed(&json!({ "client_id": "deploy" })))];
     let public = scene.edge.form("/connect/token", &[], &[&bare[..], &[("client_id", "deploy")]].concat());
     assert_eq!(public.status, 400, "a public client");
@@ -459,6 +464,8 @@ fn d18_an_operator_asks_why_an_assertion_is_refused_and_the_question_uses_nothin
     assert!(words.len() >= 6, "{words:?}");
     scene.log_out("s-1", now());
     assert!(refused(&assertion, &[]).contains("its session is over"));
+    // One from before the logout that was never presented has no session yet.
+    assert!(refused(&scene.signed(&json!({ "iat": now() - 20 })), &[]).contains("its session is over"));
     assert_eq!(error(&scene.present(&assertion)), "invalid_grant");
 }
 

@@ -238,7 +238,10 @@ fn b40_a_fault_of_the_provider_ends_no_session_and_sends_nothing_without_its_tok
     assert_eq!((over.status, is_cleared(&over), world.edge.stub.take().len()), (401, false, 0), "{}", over.text());
     let led =
         world.edge.ask("GET /api/x", &[&held, SAME_ORIGIN, "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"]);
-    assert_eq!((led.status, led.header("location")), (303, "https://gate.test/auth/login?to=%2Fapi%2Fx"));
+    assert_eq!(
+        (led.status, led.header("location")),
+        (303, "https://gate.test/auth/login?refused=provider_token_over&to=%2Fapi%2Fx")
+    );
 }
 
 #[tokio::test]

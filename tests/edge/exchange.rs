@@ -371,7 +371,23 @@ fn d28_a_client_gets_a_transaction_token_for_a_user_and_for_its_domain_alone() {
         assert_eq!(claims[claim], expected, "{claim}");
     }
     assert_eq!(claims["rctx"]["req_ip"], "127.0.0.1");
-    // The token opens no route, and cannot be exchanged.
+    // What the client says of its request, to the last digit, and nothing of what is ours.
+    let details = r#"{"order": 12345678901234567890123, "lines":[{"sku":"a"}], "sub":"eve", "aud":"billing"}"#;
+    let reply = world.ask("orders", &held.access, &[wanted[0], wanted[1], ("request_details", details)]);
+    let token = reply.json()["access_token"].as_str().unwrap().to_owned();
+    keep_secret(&token);
+    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+    assert!(String::from_utf8(payload).unwrap().contains(&format!("\"tctx\":{details}")));
+    assert_eq!((&said(&token)["sub"], &said(&token)["aud"]), (&claims["sub"], &claims["aud"]));
+    let deep = r#"{"a":[[[[1]]]]}"#;
+    let long = format!(r#"{{"a":"{}"}}"#, "x".repeat(1024));
+    for bad in [r#"{"a":1,"a":2}"#, "[1]", "null", "{\"a\":1}x", "{'a':1}", "{} // {}", deep, &long] {
+        world.refused("orders", &held.access, &[wanted[0], wanted[1], ("request_details", bad)], "invalid_request");
+    }
+    // An access token has no place for it.
+    let plain = said(&world.exchanged("orders", &held.access, &[("request_details", details)]));
+    assert_eq!((plain.get("tctx"), plain.get("order")), (None, None));
+    // It opens nothing, and brings nothing further.
     assert_eq!(world.status(&token, "/x"), 401);
     world.refused("orders", &token, &wanted, "invalid_request");
     world.refused("orders", &token, &[], "invalid_request");

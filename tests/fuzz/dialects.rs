@@ -67,10 +67,11 @@ pub(crate) fn plain(command: &Command) -> String {
             format!("introspect {} {:?}", client(Some(by)), token.expose_secret())
         }
         Command::Exchange(request) => {
-            let ExchangeRequest { client: by, subject, actor, audience, scope, wants_transaction } = &**request;
+            let ExchangeRequest { client: by, subject, actor, audience, scope, wants_transaction, details } =
+                &**request;
             let actor = actor.as_ref().map(|actor| actor.expose_secret().to_owned());
             let (by, subject) = (client(Some(by)), subject.expose_secret());
-            format!("exchange {by} {subject:?} {actor:?} {audience:?} {scope:?} {wants_transaction}")
+            format!("exchange {by} {subject:?} {actor:?} {audience:?} {scope:?} {wants_transaction} {details:?}")
         }
         Command::Check { access, superseded_in_grace } => {
             format!("check {:?} {superseded_in_grace}", access.expose_secret())

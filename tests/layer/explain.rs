@@ -352,6 +352,7 @@ const ELSEWHERE: &[&str] = &[
     // Of a gate that asks a decision point, which an explanation does not do: src/gate/decisions/tests.rs.
     "decision_denied",
     "decision_step_up",
+    "step_up_contradiction",
     "decision_unavailable",
     // Calls of a resource: see the test in tests/layer/mcp.rs.
     "bad_call",

@@ -21,6 +21,7 @@ mod limits;
 mod live_keys;
 mod log;
 mod mcp;
+mod mcp_load;
 mod my_sessions;
 mod node_limits;
 mod nodes;

@@ -202,6 +202,8 @@ pub enum Denial {
     DecisionDenied,
     /// The decision point requires a stronger login of the caller (RFC 9470).
     DecisionStepUp,
+    /// The decision point requires an `acr` that `step_up` of the route does not accept: no login meets both.
+    StepUpContradiction,
     /// The decision point did not decide. Another attempt may succeed after this time.
     DecisionUnavailable(Duration),
     /// The caller did not log in as the route asks, or too long ago (RFC 9470).

@@ -154,7 +154,7 @@ impl BrowserDialect {
     /// The path of the login that a route asks for.
     pub(crate) fn login_path(&self, asked: &AskedLogin) -> String {
         let login = self.path_of(LOGIN);
-        match asked.pairs().as_slice() {
+        match asked.link().as_slice() {
             [] => login,
             pairs => with_query(&login, pairs),
         }

@@ -1,6 +1,7 @@
 //! The stronger login that a route may require (RFC 9470): `acr_values` and `max_age` of OpenID Connect. They are
 //! passed from the refusal to the login and on to the provider, and are compared with the provider's answer: a weaker
-//! login ends in an error, because otherwise the browser would be redirected in a loop.
+//! login ends in an error. The outcome that a live session had at the target is passed along, so that a target that
+//! refuses each login is known from a user who logs in twice.
 
 #[cfg(any(feature = "browser-oidc", test))]
 use std::time::Duration;
@@ -10,18 +11,14 @@ use zeroize::Zeroize;
 
 #[cfg(any(feature = "browser-oidc", test))]
 use super::query_parameter;
-#[cfg(any(feature = "browser-oidc", test))]
-use rotogate_core::clock::Timestamp;
 use rotogate_core::route::StepUp;
 
 const ACR_VALUES: &str = "acr_values";
 const MAX_AGE: &str = "max_age";
+const REFUSED: &str = "refused";
 /// The longest `acr_values`, in bytes.
 #[cfg(any(feature = "browser-oidc", test))]
 const LONGEST: usize = 512;
-/// How much the provider's clock may differ from ours.
-#[cfg(any(feature = "browser-oidc", test))]
-const LEEWAY: Duration = Duration::from_secs(60);
 
 /// A login that a route requires.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Zeroize)]
@@ -32,6 +29,9 @@ pub(crate) struct AskedLogin {
     /// The longest time since the login, in seconds.
     #[serde(rename = "m", default)]
     max_age: Option<String>,
+    /// The outcome for which the route refused a live session, if the route asks for no particular login.
+    #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
+    refused: Option<String>,
 }
 
 impl AskedLogin {
@@ -42,7 +42,19 @@ impl AskedLogin {
         Self {
             acr_values: acr_values.map_or_else(of_route, ToOwned::to_owned),
             max_age: step_up.and_then(|step_up| step_up.max_age).map(|age| age.as_secs().to_string()),
+            refused: None,
         }
+    }
+
+    /// The same, after a route refused a live session with this outcome.
+    pub(crate) fn after(mut self, refused: &str) -> Self {
+        self.refused = self.is_plain().then(|| refused.to_owned());
+        self
+    }
+
+    /// Whether every login will do.
+    pub(crate) fn is_plain(&self) -> bool {
+        *self == Self::default()
     }
 
     /// The login that a link to the login requires. Any page may write such a link, because it can only require a
@@ -52,9 +64,11 @@ impl AskedLogin {
         let is_good =
             |values: &String| values.len() <= LONGEST && values.bytes().all(|byte| matches!(byte, 0x20..0x7f));
         let max_age = query_parameter(query, MAX_AGE).and_then(|age| age.parse::<u32>().ok());
+        let is_word = |word: &String| word.len() <= 40 && word.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'_'));
         Self {
             acr_values: query_parameter(query, ACR_VALUES).filter(is_good).unwrap_or_default(),
             max_age: max_age.map(|age| age.to_string()),
+            refused: query_parameter(query, REFUSED).filter(is_word),
         }
     }
 
@@ -64,16 +78,36 @@ impl AskedLogin {
         acr.into_iter().chain(self.max_age.as_deref().map(|age| (MAX_AGE, age))).collect()
     }
 
-    /// Does a login with these claims meet the requirement?
+    /// The parameters of the path of the login.
+    pub(crate) fn link(&self) -> Vec<(&str, &str)> {
+        let refused = self.refused.as_deref().map(|refused| (REFUSED, refused));
+        self.pairs().into_iter().chain(refused).collect()
+    }
+
+    /// The requirement, for a comparison with the provider's answer by the rule of the route: a login that passes here
+    /// and not there would be asked for again at once.
     #[cfg(any(feature = "browser-oidc", test))]
-    pub(crate) fn is_met(&self, acr: Option<&str>, auth_time: Option<Timestamp>, now: Timestamp) -> bool {
-        let mut values = self.acr_values.split(' ').filter(|value| !value.is_empty()).peekable();
-        let has_acr = values.peek().is_none() || acr.is_some_and(|acr| values.any(|value| value == acr));
-        let is_fresh = self.max_age.as_deref().is_none_or(|age| {
-            let age = age.parse().map(Duration::from_secs).unwrap_or_default();
-            auth_time.is_some_and(|at| now.since(at) <= age + LEEWAY)
-        });
-        has_acr && is_fresh
+    pub(crate) fn step_up(&self) -> StepUp {
+        StepUp {
+            acr: self.acr_values.split(' ').filter(|value| !value.is_empty()).map(Box::from).collect(),
+            max_age: self.age(),
+        }
+    }
+
+    /// The longest time since the login.
+    #[cfg(any(feature = "browser-oidc", test))]
+    pub(crate) fn age(&self) -> Option<Duration> {
+        self.max_age.as_deref().map(|age| age.parse().map(Duration::from_secs).unwrap_or_default())
+    }
+}
+
+#[cfg(any(feature = "browser-oidc", test))]
+impl std::fmt::Display for AskedLogin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (n, (name, value)) in self.link().into_iter().enumerate() {
+            write!(f, "{}{name}={value}", if n == 0 { "" } else { ", " })?;
+        }
+        Ok(())
     }
 }
 
@@ -81,35 +115,36 @@ impl AskedLogin {
 mod tests {
     use super::*;
 
-    const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
-
-    fn ago(seconds: u64) -> Option<Timestamp> {
-        Some(Timestamp::from_secs(NOW.as_secs() - seconds))
-    }
-
     #[test]
     fn a_login_is_what_was_asked_for_or_none() {
-        let asked = AskedLogin::of_route(
-            Some(&StepUp { acr: vec!["gold".into(), "silver".into()], max_age: Some(Duration::from_secs(300)) }),
-            None,
-        );
+        let five = Some(Duration::from_secs(300));
+        let of_route = StepUp { acr: vec!["gold".into(), "silver".into()], max_age: five };
+        let asked = AskedLogin::of_route(Some(&of_route), None);
         assert_eq!(asked.pairs(), [("acr_values", "gold silver"), ("max_age", "300")]);
+        assert_eq!(asked.to_string(), "acr_values=gold silver, max_age=300");
+        // By the rule of the route itself.
+        assert_eq!((asked.step_up(), asked.age()), (of_route, five));
         let of_point = AskedLogin::of_route(
             Some(&StepUp { acr: Vec::new(), max_age: Some(Duration::from_secs(60)) }),
             Some("iron"),
         );
         assert_eq!(of_point.pairs(), [("acr_values", "iron"), ("max_age", "60")]);
         assert_eq!(AskedLogin::read(Some("to=%2Fx&acr_values=gold+silver&max_age=300")), asked);
-        assert!(asked.is_met(Some("silver"), ago(300), NOW) && asked.is_met(Some("gold"), ago(0), NOW));
-        for (acr, at) in [(None, ago(0)), (Some("gold silver"), ago(0)), (Some(""), ago(0)), (Some("gold"), None)] {
-            assert!(!asked.is_met(acr, at, NOW), "{acr:?} {at:?}");
-        }
-        assert!(!asked.is_met(Some("gold"), ago(361), NOW), "longer ago than asked, and than clocks differ");
-        for query in ["", "max_age=-1&acr_values=%00", "max_age=x", "max_age=99999999999"] {
-            assert_eq!(AskedLogin::read(Some(query)), AskedLogin::default(), "{query}");
+        for query in ["", "max_age=-1&acr_values=%00", "max_age=x&refused=%3Cb", "max_age=99999999999"] {
+            assert!(AskedLogin::read(Some(query)).is_plain(), "{query}");
         }
         let long = format!("acr_values={}", "x".repeat(LONGEST + 1));
         assert!(AskedLogin::read(Some(&long)).pairs().is_empty());
-        assert!(AskedLogin::default().is_met(None, None, NOW) && AskedLogin::of_route(None, None).pairs().is_empty());
+        assert!(AskedLogin::of_route(None, None).is_plain() && AskedLogin::default().step_up() == StepUp::default());
+    }
+
+    #[test]
+    fn the_outcome_of_a_live_session_goes_to_the_login_and_not_to_the_provider() {
+        let refused = AskedLogin::default().after("wrong_issuer");
+        assert_eq!((refused.link(), refused.pairs()), (vec![("refused", "wrong_issuer")], Vec::new()));
+        assert_eq!(AskedLogin::read(Some("refused=wrong_issuer")), refused);
+        assert!(!refused.is_plain() && refused.step_up() == StepUp::default());
+        let gold = AskedLogin::of_route(None, Some("gold"));
+        assert_eq!(gold.clone().after("decision_step_up"), gold);
     }
 }

@@ -226,16 +226,20 @@ pub(crate) fn denied(dialect: &BrowserDialect, call: &Call<'_>, error: &Error) -
 }
 
 /// The answer to a browser that could not be logged in at a provider: a page, from which the user may begin again.
+/// `further` is a sentence for this page alone.
 // Requirements B29, B44.
 #[cfg(feature = "browser-oidc")]
-pub(crate) fn not_logged_in(dialect: &BrowserDialect, error: &Error) -> Reply {
+pub(crate) fn not_logged_in(dialect: &BrowserDialect, error: &Error, further: Option<&str>) -> Reply {
     let words = Words::of_error(error);
     let (status, detail) = match error {
-        Error::Denied(Denial::ProviderLogin(ProviderFlaw::Denied)) => (StatusCode::FORBIDDEN, words.detail),
+        Error::Denied(Denial::ProviderLogin(ProviderFlaw::Denied | ProviderFlaw::Repeated)) => {
+            (StatusCode::FORBIDDEN, words.detail)
+        }
         Error::Failed(Fault::Provider { .. }) => (words.status, "the provider cannot be asked now; try again later"),
         _ => (words.status, words.detail),
     };
-    let mut reply = page::begin_again(status, detail, &dialect.path_of(LOGIN));
+    let text = further.map_or_else(|| detail.to_owned(), |further| format!("{detail}. {further}"));
+    let mut reply = page::begin_again(status, &text, &dialect.path_of(LOGIN));
     if let Some(wait) = words.wait {
         retry_after(&mut reply, wait);
     }

@@ -17,6 +17,7 @@ use rotogate_core::clock::Timestamp;
 use rotogate_core::credential;
 use rotogate_core::fault::Fault;
 use rotogate_core::random::{NoRandomness, are_equal, random};
+use rotogate_core::session::SessionId;
 use rotogate_core::token::session_cookie::LOGIN_NAME as PREFIX;
 use rotogate_core::token::{Keyring, login_cookie};
 
@@ -30,6 +31,10 @@ const MOST: usize = 12;
 const MOST_BYTES: usize = 8 << 10;
 /// How long a login may take, in seconds.
 const LIFETIME: u64 = 600;
+/// How soon after a login its target asks for another one if no user is waited for, in seconds.
+const AT_ONCE: u64 = 30;
+/// The most logins for one target, one right after the other.
+const MOST_AT_ONCE: usize = 4;
 /// The most finished logins that are remembered.
 const REMEMBERED: usize = 1 << 14;
 
@@ -51,6 +56,12 @@ pub(in crate::gate) struct Transaction {
     /// When the login began, in seconds.
     #[serde(rename = "b")]
     begun: u64,
+    /// Digests of the logins that this browser made for the same target right before, of this one too when it is over.
+    #[serde(rename = "d", default, skip_serializing_if = "Vec::is_empty")]
+    made: Vec<u32>,
+    /// When the login ended, in seconds, and the session that began.
+    #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
+    ended: Option<(u64, String)>,
 }
 
 impl Transaction {
@@ -58,7 +69,64 @@ impl Transaction {
     pub(in crate::gate) fn begin(to: &str, asked: AskedLogin, now: Timestamp) -> Result<Self, NoRandomness> {
         let secret = || Ok(URL_SAFE_NO_PAD.encode(random::<32>()?.as_slice()));
         let (state, nonce, verifier) = (secret()?, secret()?, secret()?);
-        Ok(Self { state, nonce, verifier, to: to.to_owned(), asked, begun: now.as_secs() })
+        let begun = now.as_secs();
+        Ok(Self { state, nonce, verifier, to: to.to_owned(), asked, begun, made: Vec::new(), ended: None })
+    }
+
+    /// Notes the logins that the session of this browser comes from, if its target asked for another login at once.
+    ///
+    /// # Errors
+    /// The login that was just made, if its target asks for one that was made already: it would ask without end.
+    // Requirement B36.
+    pub(in crate::gate) fn follow(
+        &mut self,
+        headers: &HeaderMap,
+        session: Option<SessionId>,
+        keyring: &Keyring,
+        now: Timestamp,
+    ) -> Result<(), Box<AskedLogin>> {
+        let Some(session) = session.filter(|_| !self.asked.is_plain()).map(|session| session.to_string()) else {
+            return Ok(());
+        };
+        let latest = self.asked.age().map_or(AT_ONCE, |age| AT_ONCE.min(age.as_secs()));
+        let made = credential::cookies_with_prefix(headers, PREFIX).find_map(|(name, value)| {
+            let known = Self::open(std::str::from_utf8(name).ok()?, value, keyring)?;
+            let (at, of) = known.ended.as_ref()?;
+            (known.to == self.to && *of == session && now.as_secs().abs_diff(*at) <= latest).then_some(known)
+        });
+        let Some(made) = made else { return Ok(()) };
+        if made.made.contains(&self.digest()) || made.made.len() >= MOST_AT_ONCE {
+            return Err(Box::new(made.asked.clone()));
+        }
+        self.made.clone_from(&made.made);
+        Ok(())
+    }
+
+    /// What tells the login that the target asks for from others.
+    fn digest(&self) -> u32 {
+        let hash = digest(&SHA256, self.asked.to_string().as_bytes());
+        hash.as_ref().first_chunk().map_or(0, |first| u32::from_be_bytes(*first))
+    }
+
+    /// Replaces the cookie of this login, from which a session began, by one without its secrets, for as long as
+    /// [`Self::follow`] looks at it.
+    pub(in crate::gate) fn end(&self, reply: &mut HeaderMap, session: SessionId, keyring: &Keyring, now: Timestamp) {
+        let name = name_of(&self.state);
+        let ended = Self {
+            state: String::new(),
+            nonce: String::new(),
+            verifier: String::new(),
+            to: self.to.clone(),
+            asked: self.asked.clone(),
+            begun: self.begun,
+            made: self.made.iter().copied().chain([self.digest()]).collect(),
+            ended: Some((now.as_secs(), session.to_string())),
+        };
+        let sealed = serde_json::to_vec(&ended).ok().filter(|_| !self.asked.is_plain());
+        match sealed.and_then(|text| login_cookie::seal(keyring.refresh_keys(), &name, &text).ok()) {
+            Some(value) => drop(reply.append(SET_COOKIE, cookie(&name, &value, AT_ONCE))),
+            None => clear(reply, &name),
+        }
     }
 
     /// The login under way with this `state`, if this browser began it.
@@ -201,12 +269,16 @@ mod tests {
         }
 
         fn store(&mut self, reply: &HeaderMap) {
+            self.store_for(reply, LIFETIME);
+        }
+
+        fn store_for(&mut self, reply: &HeaderMap, seconds: u64) {
             for set in reply.get_all(SET_COOKIE) {
                 assert!(set.is_sensitive());
                 let (pair, attributes) = set.to_str().unwrap().split_once("; ").unwrap();
                 let (name, value) = pair.split_once('=').unwrap();
                 self.0.retain(|(known, _)| known != name);
-                if attributes == "Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=600" {
+                if attributes == format!("Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={seconds}") {
                     self.0.push((name.to_owned(), value.to_owned()));
                 } else {
                     assert_eq!((value, attributes), ("", "Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0"));
@@ -279,6 +351,60 @@ mod tests {
         jar.begin("/", &keyring, NOW);
         assert!(!jar.0.iter().any(|(_, value)| value == "garbage"));
         assert_eq!(jar.0.len(), 4);
+    }
+
+    #[test]
+    fn b36_a_target_that_asks_at_once_for_a_login_that_was_just_made_is_not_followed() {
+        let keyring = Keyring::ephemeral().unwrap();
+        let [ours, other] = [1, 2].map(|n| SessionId::from_bytes([n; 16]));
+        let asks = |acr: &str| AskedLogin::of_route(None, Some(acr));
+        let login = |to: &str, asked: AskedLogin, now| Transaction::begin(to, asked, now).unwrap();
+        let mut jar = Jar::default();
+        let follow = |jar: &Jar, to: &str, asked: AskedLogin, session, now| {
+            let mut begun = login(to, asked, now);
+            let followed = begun.follow(&jar.headers(), session, &keyring, now);
+            followed.map(|()| begun).map_err(|made| made.to_string())
+        };
+        // The browser comes from a login for `acr` that ended at NOW.
+        let end = |jar: &mut Jar, begun: &Transaction| {
+            let mut reply = HeaderMap::new();
+            begun.end(&mut reply, ours, &keyring, NOW);
+            jar.store_for(&reply, AT_ONCE);
+        };
+        let gold = follow(&jar, "/x", asks("gold"), Some(ours), NOW).unwrap();
+        let (state, name) = (gold.state.clone(), name_of(&gold.state));
+        end(&mut jar, &gold);
+        assert!(jar.0.len() == 1 && jar.0[0].0 == name, "in place of the cookie of the login");
+        assert!(jar.has(&state, &keyring, NOW).is_none() && jar.has("", &keyring, NOW).is_none());
+        assert_eq!(follow(&jar, "/x", asks("gold"), Some(ours), after(29)).err().unwrap(), "acr_values=gold");
+        // A user who logs in again: of another page, later, with another or no session, or by a plain link.
+        for (to, session, now) in
+            [("/y", Some(ours), NOW), ("/x", Some(ours), after(31)), ("/x", Some(other), NOW), ("/x", None, NOW)]
+        {
+            assert!(follow(&jar, to, asks("gold"), session, now).is_ok_and(|begun| begun.made.is_empty()), "{to}");
+        }
+        assert!(follow(&jar, "/x", AskedLogin::default(), Some(ours), NOW).is_ok());
+        // One login after the other.
+        let silver = follow(&jar, "/x", asks("silver"), Some(ours), NOW).unwrap();
+        end(&mut jar, &silver);
+        jar.0.retain(|(known, _)| *known != name);
+        assert_eq!(follow(&jar, "/x", asks("gold"), Some(ours), NOW).err().unwrap(), "acr_values=silver");
+        for acr in ["a", "b"] {
+            let next = follow(&jar, "/x", asks(acr), Some(ours), NOW).unwrap();
+            jar.0.clear();
+            end(&mut jar, &next);
+        }
+        assert_eq!(follow(&jar, "/x", asks("c"), Some(ours), NOW).err().unwrap(), "acr_values=b");
+        // A login that may be 2 s old is asked for again after these.
+        let fresh = || AskedLogin::read(Some("max_age=2"));
+        let mut jar = Jar::default();
+        end(&mut jar, &login("/x", fresh(), NOW));
+        assert!(follow(&jar, "/x", fresh(), Some(ours), after(2)).is_err());
+        assert!(follow(&jar, "/x", fresh(), Some(ours), after(3)).is_ok());
+        // A plain login leaves nothing.
+        let mut jar = Jar::default();
+        end(&mut jar, &login("/x", AskedLogin::default(), NOW));
+        assert!(jar.0.is_empty());
     }
 
     #[test]

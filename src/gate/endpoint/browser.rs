@@ -69,14 +69,7 @@ pub(super) async fn answer(
     #[cfg(feature = "browser-oidc")]
     if let Some(provider) = &browser.provider {
         match (call.operation, call.method) {
-            (LOGIN, &Method::GET) => {
-                let begun = provider::begin(browser, provider, call, handler).await;
-                handler.tell(&begun);
-                return match begun {
-                    Ok(reply) => (reply, Reason::ANSWERED),
-                    Err(error) => (words::not_logged_in(dialect, &error), Reason::from(&error)),
-                };
-            }
+            (LOGIN, &Method::GET) => return provider::begin(browser, provider, call, handler).await,
             (CALLBACK, &Method::GET) => return provider::finish(browser, provider, call, handler).await,
             // A HEAD request neither begins nor ends a login.
             (LOGIN | CALLBACK, _) => return (words::nothing(), Reason::ANSWERED),

@@ -7,7 +7,7 @@ use crate::gate::Inner;
 use rotogate_core::denial::Denial;
 use rotogate_core::policy::Permitted;
 use rotogate_core::route::AssertionForm;
-use rotogate_core::token::assertion::{TRANSACTION_HEADER, Transaction, TransactionRequest};
+use rotogate_core::token::assertion::{TRANSACTION_HEADER, Transaction, TransactionContext, TransactionRequest};
 
 /// The header for the service of this route; `None` without a caller, and if the route sends no assertion.
 ///
@@ -27,11 +27,11 @@ pub(super) fn assertion_for_service(
         AssertionForm::Transaction => {
             let about = Transaction {
                 domain: audience,
-                request: Some(TransactionRequest {
+                context: Some(TransactionContext::Request(TransactionRequest {
                     method: parts.method.as_str(),
                     route: route.id.as_str(),
                     params: route.params(parts.uri.path()).collect(),
-                }),
+                })),
                 workload: None,
                 scope: route.policy.needed_of(&caller.token().scope),
                 client: gate.client_address(parts),

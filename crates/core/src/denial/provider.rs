@@ -27,6 +27,8 @@ pub enum ProviderFlaw {
     IdToken(&'static str),
     /// The route asked for another `acr`, or a later `auth_time`, than the provider answered with (RFC 9470).
     StepUp,
+    /// The target of a login asked for the same login right after it, or for one login after another.
+    Repeated,
 }
 
 impl ProviderFlaw {
@@ -39,6 +41,7 @@ impl ProviderFlaw {
             Self::Answer => "the provider answered with an error",
             Self::Code => "the provider refused the code",
             Self::StepUp => "the provider did not ask for the login that this page needs",
+            Self::Repeated => "the page asks again for a login that was just made",
         }
     }
 }

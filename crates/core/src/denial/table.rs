@@ -124,6 +124,7 @@ table! {
     Self::Condition => "condition", Refused, Class::Forbidden;
     Self::DecisionDenied => "decision_denied", Refused, Class::Forbidden;
     Self::DecisionStepUp => "decision_step_up", Refused, PROVED;
+    Self::StepUpContradiction => "step_up_contradiction", Refused, Class::Forbidden;
     Self::DecisionUnavailable(wait) => "decision_unavailable", Undecided, Class::Unavailable(*wait);
     Self::InsufficientAuthentication => "insufficient_authentication", Refused, PROVED;
     Self::MissingClaim => "missing_claim", Refused, Class::Forbidden;

@@ -18,7 +18,7 @@ use crate::session::profile::Profile;
 use crate::session::{Scope, VouchedBy};
 use crate::thumbprint::CertificateThumbprint;
 use crate::token::MAX_SESSIONLESS_LIFETIME;
-use crate::token::assertion::{Transaction, transaction};
+use crate::token::assertion::{Transaction, TransactionContext, transaction};
 use crate::token::claims::{AccessToken, CLIENT_PREFIX, MintedClaims, TokenStyle};
 use crate::token::delegation::{Delegation, TokenOrigin};
 use crate::token::mint::{self, AccessTokenText};
@@ -38,6 +38,8 @@ pub struct TokenExchange<'a> {
     pub scope: Option<&'a Scope>,
     /// Does it ask for a transaction token?
     pub wants_transaction: bool,
+    /// The JSON object that a transaction token has as `tctx`.
+    pub details: Option<&'a str>,
     /// The endpoint's rules.
     pub profile: &'a Profile,
     /// The proof of the key that the new token is to be bound to.
@@ -138,7 +140,7 @@ impl Engine {
         Ok(IssuedTokens { bound_to, certificate: asked.certificate, ..issued })
     }
 
-    /// A transaction token for the user of a token, about no request of this gate. It opens nothing here, and lives for a
+    /// A transaction token for the user of a token, about no request of this gate: `tctx` is what the client says. It opens nothing here, and lives for a
     /// minute at most.
     // Requirement D28.
     fn transaction_token(
@@ -152,9 +154,15 @@ impl Engine {
         if subject.is_bound() {
             return Err(Denial::NotExchangeable("the token is bound to a key, and a transaction token is not").into());
         }
-        let address = asked.origin.address;
-        let about =
-            Transaction { domain, request: None, workload: Some(&client.id), scope: scope.clone(), client: address };
+        let context = asked.details.map(serde_json::from_str).transpose();
+        let context = context.map_err(|_| Denial::MalformedRequest("request_details is not JSON"))?;
+        let about = Transaction {
+            domain,
+            context: context.map(TransactionContext::Details),
+            workload: Some(&client.id),
+            scope: scope.clone(),
+            client: asked.origin.address,
+        };
         let signed = transaction(&self.keyring(), &self.issuer, subject, &about, now);
         let (access_token, expires) = signed.map_err(Fault::from)?;
         self.counts.add(Event::TokenExchanged);

@@ -112,6 +112,14 @@ impl StepUp {
         has_acr && is_fresh
     }
 
+    /// Those of `acr_values` that this requirement accepts; `None` if no login can meet both.
+    #[doc(hidden)]
+    pub fn accepted_of(&self, acr_values: &str) -> Option<Box<str>> {
+        let is_accepted = |acr: &&str| self.acr.is_empty() || self.acr.iter().any(|one| **one == **acr);
+        let accepted: Vec<_> = acr_values.split(' ').filter(|acr| !acr.is_empty()).filter(is_accepted).collect();
+        (!accepted.is_empty()).then(|| accepted.join(" ").into())
+    }
+
     /// Is there a login that meets `other` but not this requirement?
     pub(crate) fn is_stricter_than(&self, other: &Self) -> bool {
         let by_acr =

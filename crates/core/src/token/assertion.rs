@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
+use serde_json::value::RawValue;
 
 use super::algorithm::Algorithm;
 use super::claims::AccessToken;
@@ -126,9 +127,9 @@ const TRANSACTION_TTL: Duration = Duration::from_secs(60);
 pub struct Transaction<'a> {
     /// The trust domain, which is the audience.
     pub domain: &'a str,
-    /// The request; `None` for a token that a client gets by an exchange.
-    pub request: Option<TransactionRequest<'a>>,
-    /// The client that requests the token. `None`: the client of the caller's token.
+    /// `tctx`.
+    pub context: Option<TransactionContext<'a>>,
+    /// The client that asks for it. `None`: that of the caller's token.
     pub workload: Option<&'a str>,
     /// The scopes of the token that the transaction needs.
     pub scope: Scope,
@@ -136,7 +137,17 @@ pub struct Transaction<'a> {
     pub client: Option<IpAddr>,
 }
 
-/// The request with which a transaction begins.
+/// What the token says of the request.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum TransactionContext<'a> {
+    /// The request at this gate that the transaction begins with.
+    Request(TransactionRequest<'a>),
+    /// What the client says that gets the token by an exchange, byte for byte: a number keeps all its digits.
+    Details(&'a RawValue),
+}
+
+/// The request that a transaction begins with.
 #[derive(Debug, Serialize)]
 pub struct TransactionRequest<'a> {
     /// The method of the request.
@@ -160,7 +171,7 @@ struct TransactionClaims<'a> {
     req_wl: &'a str,
     rctx: RequesterContext<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    tctx: Option<&'a TransactionRequest<'a>>,
+    tctx: Option<&'a TransactionContext<'a>>,
 }
 
 #[derive(Serialize)]
@@ -201,7 +212,7 @@ pub(crate) fn transaction(
             authn: "urn:ietf:rfc:6749",
             origin_iss: token.vouched_by().map_or(&**token.issuer(), |by| &by.issuer),
         },
-        tctx: about.request.as_ref(),
+        tctx: about.context.as_ref(),
     };
     let payload = serde_json::to_string(&claims).map_err(|_| MintError::Signing)?;
     let key = keyring.signer();

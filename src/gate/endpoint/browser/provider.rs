@@ -31,12 +31,29 @@ const NO_ISSUER: &str = "iss is missing, and the provider's discovery document s
 
 /// Leads a browser to the provider. Writes nothing to the store. A start counts as a refresh of its address, because it
 /// may ask the provider (RFC 9126).
-// Requirements B28, B38.
 pub(super) async fn begin(
     browser: &BrowserEndpoint,
     provider: &LoginProvider,
     call: &Call<'_>,
     handler: &EndpointHandler<'_>,
+) -> (Reply, Reason) {
+    let mut before = None;
+    let begun = begin_after(browser, provider, call, handler, &mut before).await;
+    handler.tell(&begun);
+    match begun {
+        Ok(reply) => (reply, Reason::ANSWERED),
+        Err(error) => (words::not_logged_in(&browser.dialect, &error, before.as_deref()), Reason::from(&error)),
+    }
+}
+
+/// `before` gets both logins of a browser that would be led to one login after the other.
+// Requirements B28, B36 and B38.
+async fn begin_after(
+    browser: &BrowserEndpoint,
+    provider: &LoginProvider,
+    call: &Call<'_>,
+    handler: &EndpointHandler<'_>,
+    before: &mut Option<String>,
 ) -> Result<Reply, Error> {
     let engine = &handler.gate.engine;
     engine.limits().refresh(handler.origin.address)?;
@@ -44,7 +61,14 @@ pub(super) async fn begin(
     let to = query_parameter(call.query, "to");
     let target = browser.dialect.target(to.as_deref());
     let asked = AskedLogin::read(call.query);
-    let transaction = Transaction::begin(target.as_str(), asked, now).map_err(Fault::from)?;
+    let mut transaction = Transaction::begin(target.as_str(), asked, now).map_err(Fault::from)?;
+    let session = presented(handler.gate, call.headers, handler.origin.address)?.map(|cookie| cookie.session());
+    if let Err(made) = transaction.follow(call.headers, session, &engine.keyring(), now) {
+        let asked = &transaction.asked;
+        tracing::warn!(to = target.as_str(), %asked, made = %made, "no login: the page asks again after the login that it asked for");
+        *before = Some(format!("It asks for {asked}. The login before was for {made}."));
+        return Err(Denial::ProviderLogin(ProviderFlaw::Repeated).into());
+    }
     let secrets =
         LoginSecrets { state: &transaction.state, nonce: &transaction.nonce, verifier: &transaction.verifier };
     let url = provider.login_url(&browser.redirect_uri(), secrets, &transaction.asked.pairs()).await;
@@ -78,20 +102,22 @@ pub(super) async fn finish(
     }
     handler.gate.running.browser_logins.count(began.as_ref().err());
     handler.tell(&began);
-    let (mut reply, reason) = match began {
+    match began {
         Ok(login) => {
             told_recipient(handler, &login.session);
-            (logged_in(browser, &begun, &login, engine), Reason::ANSWERED)
+            let mut reply = logged_in(browser, &begun, &login, engine);
+            begun.end(reply.headers_mut(), login.session.id, &engine.keyring(), now);
+            (reply, Reason::ANSWERED)
         }
         Err(error) => {
             if let Error::Denied(Denial::ProviderLogin(flaw)) = &error {
                 engine.tell_provider_login_refused(provider.name(), provider.client_id(), *flaw, &handler.origin);
             }
-            not_logged_in(browser, &error)
+            let (mut reply, reason) = not_logged_in(browser, &error);
+            begun.clear(reply.headers_mut());
+            (reply, reason)
         }
-    };
-    begun.clear(reply.headers_mut());
-    (reply, reason)
+    }
 }
 
 /// The answer to a callback without a login under way: the back button, or a reload.
@@ -106,7 +132,7 @@ async fn again(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointHan
 }
 
 fn not_logged_in(browser: &BrowserEndpoint, error: &Error) -> (Reply, Reason) {
-    (words::not_logged_in(&browser.dialect, error), Reason::from(error))
+    (words::not_logged_in(&browser.dialect, error, None), Reason::from(error))
 }
 
 fn logged_in(browser: &BrowserEndpoint, begun: &Transaction, login: &BrowserLogin, engine: &Engine) -> Reply {
@@ -193,7 +219,7 @@ impl Exchange {
         let proved = proved.await?;
         // If the gate redirected the browser to the route, the route would redirect the browser back to the login at
         // once.
-        if !asked.is_met(proved.acr.as_deref(), proved.auth_time, gate.engine.clock().wall()) {
+        if !proved.meets(&asked.step_up(), gate.engine.clock().wall()) {
             return Err(Denial::ProviderLogin(ProviderFlaw::StepUp).into());
         }
         let endpoints = &gate.endpoints;

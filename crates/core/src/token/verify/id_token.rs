@@ -18,6 +18,7 @@ use crate::claim::{ClaimError, ClaimPath, OwnClaims, ROLES};
 use crate::clock::Timestamp;
 use crate::denial::{Denial, ProviderFlaw};
 use crate::random::are_equal;
+use crate::route::StepUp;
 use crate::session::{Scope, VouchedBy};
 use crate::token::algorithm::Algorithm;
 use crate::token::claims::TokenIssuer;
@@ -68,6 +69,14 @@ pub struct ProvedLogin {
     pub acr: Option<Box<str>>,
     /// `auth_time` of the login, which is also in the claims.
     pub auth_time: Option<Timestamp>,
+    leeway: Duration,
+}
+
+impl ProvedLogin {
+    /// Whether a route that asks for this login accepts the session at this moment.
+    pub fn meets(&self, step_up: &StepUp, now: Timestamp) -> bool {
+        step_up.is_met((self.acr.as_deref(), self.auth_time), self.leeway, now)
+    }
 }
 
 /// The claims of a login (RFC 9470 §6.2).
@@ -177,6 +186,7 @@ impl Verifier {
             claims: own,
             acr: acr.map(Box::from),
             auth_time,
+            leeway: token.leeway(),
             vouched_by: match token.issuer_session() {
                 Some(session) => by.session(session),
                 None => by,

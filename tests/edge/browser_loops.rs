@@ -1,0 +1,171 @@
+//! Browsers that a route would lead from one login to the next without end, at the real binary: at most the logins that
+//! differ, then a page that names what was asked.
+
+use serde_json::{Value, json};
+
+use super::browser_oidc::{Begun, SAME_ORIGIN, World, query, set_cookies, world_with};
+use super::browser_vault::FORWARDING;
+use support::documents::Documents;
+use support::wire::Reply;
+
+const QUESTION: &str = "/access/v1/evaluation";
+
+/// A browser with its cookies.
+struct Browser<'a> {
+    world: &'a World,
+    cookies: Vec<(String, String)>,
+}
+
+impl Browser<'_> {
+    fn get(&mut self, line: &str) -> Reply {
+        let pairs: Vec<_> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let cookie = format!("Cookie: {}", pairs.join("; "));
+        let navigation = ["Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", SAME_ORIGIN, &cookie];
+        let reply = self.world.edge.ask(&format!("GET {line}"), &navigation[..if pairs.is_empty() { 3 } else { 4 }]);
+        for (name, value, attributes) in set_cookies(&reply) {
+            self.cookies.retain(|(known, _)| *known != name);
+            if !attributes.ends_with("Max-Age=0") {
+                self.cookies.push((name, value));
+            }
+        }
+        reply
+    }
+
+    /// Opens a page, and logs in wherever the page leads. `claims` are those of the ID token for what was asked. Returns
+    /// the last answer, and what was asked of the provider.
+    fn open(&mut self, page: &str, claims: impl Fn(&str) -> Value) -> (Reply, Vec<String>) {
+        let mut logins = Vec::new();
+        loop {
+            let reply = self.get(page);
+            if reply.status != 303 {
+                return (reply, logins);
+            }
+            let led = self.get(reply.header("location").strip_prefix("https://gate.test").unwrap());
+            if led.status != 303 {
+                return (led, logins);
+            }
+            let asked = query(led.header("location"));
+            let acr = asked.get("acr_values").cloned().unwrap_or_default();
+            let begun = Begun { asked, cookie: String::new() };
+            let id_token = self.world.id_token(&begun, &json!({}), &claims(&acr));
+            let tokens = json!({ "access_token": "first-access-token", "id_token": id_token, "expires_in": 0 });
+            self.world.grant(&tokens);
+            logins.push(acr);
+            assert!(logins.len() < 6, "led in a circle: {logins:?}");
+            let issuer: String = form_urlencoded::byte_serialize(self.world.provider.url().as_bytes()).collect();
+            let back = self.get(&format!("/auth/callback?state={}&code=c&iss={issuer}", begun.asked["state"]));
+            if back.status != 303 {
+                return (back, logins);
+            }
+        }
+    }
+}
+
+fn browser(world: &World) -> Browser<'_> {
+    Browser { world, cookies: Vec::new() }
+}
+
+/// A route at /gold with these keys.
+fn route(keys: &str) -> String {
+    FORWARDING.replace("/api/", "/gold/").replace("forward_token = true", keys)
+}
+
+fn decides(point: &Documents, answer: &Value) {
+    let body = answer.to_string();
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}", body.len());
+    point.answer(QUESTION, format!("{head}\r\n\r\n{body}"));
+}
+
+fn asks_for(acr: &str) -> Value {
+    json!({ "decision": false, "context": { "acr_values": acr } })
+}
+
+/// A gate whose route at /gold asks a decision point, whose answers are kept for no time.
+fn world_of(point: &Documents, keys: &str) -> World {
+    let asked = "decision = { point = \"pdp\", resource = { type = \"page\", id = \"gold\" } }";
+    let route = route(&format!("{keys}{asked}"));
+    let point = format!(
+        "[[decision_points]]\nname = \"pdp\"\nevaluation_url = \"{}\"\ncache = {{ allow = \"0s\", deny = \"0s\" }}\n",
+        point.at(QUESTION)
+    );
+    world_with(&format!("{route}{point}"), &json!({}))
+}
+
+fn with_acr(acr: &str) -> Value {
+    json!({ "acr": acr.split(' ').next().filter(|acr| !acr.is_empty()) })
+}
+
+#[test]
+fn b36_a_route_and_its_decision_point_that_contradict_each_other_ask_for_one_login_and_not_for_two() {
+    let point = Documents::start();
+    let world = world_of(&point, "step_up = { acr = [\"gold\"] }\n");
+    decides(&point, &asks_for("silver iron"));
+    let mut browser = browser(&world);
+    let (reply, logins) = browser.open("/gold/x", with_acr);
+    assert_eq!((reply.status, logins), (403, vec!["gold".to_owned()]), "{}", reply.text());
+    let log = world.edge.gate.log();
+    for part in ["step_up_contradiction", "no login meets both step_up", "silver iron"] {
+        assert!(log.contains(part), "{part}: {log}");
+    }
+}
+
+#[test]
+fn b36_of_the_logins_that_a_decision_point_wants_the_browser_is_led_to_one_that_the_route_takes() {
+    let point = Documents::start();
+    let world = world_of(&point, "step_up = { acr = [\"gold\", \"silver\"] }\n");
+    decides(&point, &asks_for("iron silver"));
+    let (reply, logins) = browser(&world).open("/gold/x", |acr| {
+        if acr == "silver" {
+            decides(&point, &json!({ "decision": true }));
+        }
+        with_acr(acr)
+    });
+    assert_eq!((reply.status, logins), (200, vec!["gold silver".to_owned(), "silver".to_owned()]), "{}", reply.text());
+}
+
+#[test]
+fn b36_a_decision_point_that_contradicts_itself_is_not_followed_in_a_circle() {
+    let point = Documents::start();
+    let world = world_of(&point, "");
+    decides(&point, &asks_for("gold"));
+    let (reply, logins) = browser(&world).open("/gold/x", |acr| {
+        decides(&point, &asks_for(if acr == "gold" { "silver" } else { "gold" }));
+        with_acr(acr)
+    });
+    assert_eq!((reply.status, logins.join("|")), (403, "|gold|silver".to_owned()), "{}", reply.text());
+    let text = reply.text();
+    assert!(text.contains("It asks for acr_values=gold. The login before was for acr_values=silver."), "{text}");
+    assert!(world.edge.gate.log().contains("the page asks again after the login that it asked for"));
+}
+
+#[test]
+fn b36_a_session_that_a_route_refuses_after_each_login_is_led_to_one_more() {
+    for (keys, page, outcome) in [
+        ("issuers = [\"self\"]", "/gold/x", "wrong_issuer"),
+        ("dpop = \"required\"", "/gold/x", "unbound_token"),
+        // The provider's access token is over at once, and there is no refresh token.
+        ("forward_token = true", "/gold/x", "provider_token_over"),
+    ] {
+        let world = world_with(&route(keys), &json!({}));
+        let mut browser = browser(&world);
+        let (reply, logins) = browser.open(page, |_| json!({}));
+        assert_eq!((reply.status, logins.len()), (403, 2), "{keys}: {}", reply.text());
+        assert!(reply.text().contains(&format!("It asks for refused={outcome}.")), "{}", reply.text());
+        // Another page is served, and a login that the user asks for by the link of the page.
+        assert_eq!(browser.get("/x").status, 200);
+        assert_eq!(browser.get("/auth/login").status, 303);
+    }
+}
+
+#[test]
+fn b36_a_login_that_is_older_than_the_route_takes_or_of_the_future_is_a_page_at_once() {
+    let world = world_with(&route("step_up = { max_age = \"10s\" }"), &json!({}));
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    for at in [now - 30, now + 3600] {
+        let (reply, logins) = browser(&world).open("/gold/x", |_| json!({ "auth_time": at }));
+        assert_eq!((reply.status, logins.len()), (400, 1), "{}", reply.text());
+        assert!(reply.text().contains("did not ask for the login"), "{}", reply.text());
+    }
+    let (reply, logins) = browser(&world).open("/gold/x", |_| json!({ "auth_time": now }));
+    assert_eq!((reply.status, logins.len()), (200, 1), "{}", reply.text());
+}
