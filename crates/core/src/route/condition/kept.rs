@@ -81,6 +81,9 @@ struct Kept {
     counted: Vec<(ClaimPath, Option<String>)>,
 }
 
+/// Reads and changes one of the lists.
+type Lists<K, V> = (fn(&Kept) -> &Vec<(K, V)>, fn(&mut Kept) -> &mut Vec<(K, V)>);
+
 /// What was read once from the claims of one token. It takes one word while nothing was read.
 #[derive(Debug, Default)]
 pub struct KeptOfToken(ArcSwapOption<Kept>);
@@ -100,7 +103,7 @@ impl KeptOfToken {
     fn get<K: Clone + PartialEq, V: Clone>(
         &self,
         key: &K,
-        (list, list_mut): (fn(&Kept) -> &Vec<(K, V)>, fn(&mut Kept) -> &mut Vec<(K, V)>),
+        (list, list_mut): Lists<K, V>,
         read: impl FnOnce() -> V,
     ) -> V {
         let kept = self.0.load();
