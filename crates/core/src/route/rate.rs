@@ -41,6 +41,7 @@ pub struct RateLimit {
     /// The number of requests that are admitted at once; `None` for `requests`.
     pub burst: Option<NonZeroU32>,
     /// Where the requests are counted.
+    #[doc(hidden)]
     pub over: LimitOver,
     /// The limit's index among the limits of a gate. The gate sets it.
     #[doc(hidden)]
@@ -76,15 +77,6 @@ pub enum LimitPer {
 }
 
 /// Where requests are counted.
-///
-/// ```
-/// use std::time::Duration;
-/// use rotogate::route::{LimitOver, LimitPer, RateLimit};
-///
-/// let limit = RateLimit::new(LimitPer::Client, 10, Duration::from_secs(1));
-/// assert_eq!(limit.over, LimitOver::Gate);
-/// assert_eq!(limit.over_gates().over, LimitOver::Gates);
-/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LimitOver {
