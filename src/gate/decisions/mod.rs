@@ -323,5 +323,6 @@ const fn kept_word(decision: &PolicyDecision) -> &'static str {
     }
 }
 
+#[cfg(feature = "program")]
 #[cfg(test)]
 mod tests;
