@@ -10,6 +10,4 @@
 //! ```
 
 #[doc(inline)]
-pub use rotogate_core::client::{
-    CertificateUse, Client, ClientKeys, DpopUse, ExchangeRules, Grant, PresentedClient, SecretHash,
-};
+pub use rotogate_core::client::{Client, ClientKeys, ExchangeRules, Grant, PresentedClient, SecretHash};

@@ -15,6 +15,4 @@
 //! ```
 
 #[doc(inline)]
-pub use rotogate_core::denial::{
-    BadHead, CallFlaw, Class, Denial, EventFlaw, NotGood, PathError, ProofFlaw, ProviderFlaw, Standing, TokenFlaw,
-};
+pub use rotogate_core::denial::{BadHead, CallFlaw, Class, Denial, NotGood, PathError, ProofFlaw, Standing, TokenFlaw};

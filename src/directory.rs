@@ -27,9 +27,7 @@
 //! ```
 
 #[doc(inline)]
-pub use rotogate_core::directory::{
-    Directory, DirectoryError, LoginRequest, NamedUsers, PasswordMark, User, UserName, UserNameForm,
-};
+pub use rotogate_core::directory::{Directory, DirectoryError, LoginRequest, PasswordMark, User};
 
 /// Password hashes for a directory of your own: argon2id, with a bounded number of runs at once, on threads that serve
 /// no requests. Known and unknown users cost the same work.

@@ -114,7 +114,8 @@ pub mod store;
 pub mod test;
 pub mod token;
 
-pub use gate::{Gate, Identity};
+pub use gate::handle::Gate;
+pub use gate::identity::Identity;
 #[cfg(feature = "remote-keys")]
 pub use resource_server::ResourceServer;
 /// The type of passwords, for implementations of [`Directory`](directory::Directory).

@@ -2,9 +2,12 @@
 //! compatibility: it changes with the program. [`Gate`](crate::Gate), [`Sessions`](crate::gate::Sessions) and
 //! [`Authorizer`](crate::gate::Authorizer) have further methods with this feature.
 
+pub use crate::dialect::answer::Answer;
 pub use crate::dialect::browser::{NAME as BROWSER, PROFILE as BROWSER_PROFILE};
+pub use crate::dialect::command::CommandHandler;
 pub use crate::dialect::kuzzle::actions::is_controller;
 pub use crate::dialect::kuzzle::http::{COOKIE as KUZZLE_COOKIE, HOST_COOKIE as KUZZLE_HOST_COOKIE};
+pub use crate::dialect::protocol::Protocol;
 pub use crate::dialect::registry::{ENVELOPE, KUZZLE, MY_KEYS, MY_SESSIONS, NAMES, OAUTH2, by_name};
 #[cfg(feature = "relay")]
 pub use crate::exchange::HttpExchanger;

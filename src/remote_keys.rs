@@ -22,10 +22,10 @@
 //! The task ends when the gate and the [`RemoteKeys`] are dropped.
 
 #[doc(inline)]
-pub use rotogate_issuers::remote_keys::{
-    BadProxy, FetchFailure, FetchFiles, FetchSettings, InvalidRemoteIssuer, KeptKeySet, KeyLocation, KeySetFolder,
-    KeySetStore, Metadata, Proxy, RemoteIssuer, RemoteKeys, RemoteStatus,
-};
+pub use rotogate_issuers::remote_keys::{FetchSettings, InvalidRemoteIssuer, KeySetFolder, RemoteIssuer, RemoteKeys};
 // Further items that only the program needs, without a promise of compatibility, as in `crate::program`.
 #[cfg(feature = "program")]
-pub use rotogate_issuers::remote_keys::{Inspected, follow_status_lists, inspect, revocation_target, token_target};
+pub use rotogate_issuers::remote_keys::{
+    FetchFailure, FetchFiles, Inspected, KeyLocation, KeySetStore, Metadata, RemoteStatus, follow_status_lists,
+    inspect, revocation_target, token_target,
+};

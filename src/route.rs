@@ -16,6 +16,6 @@
 #[doc(inline)]
 pub use rotogate_core::route::{
     AssertionForm, Auth, BadCredential, CallPattern, ClaimValue, Comparison, Condition, ConditionError, Conditions,
-    Credentials, EncodedSlash, HostError, Implied, LimitOver, LimitPer, LoginLead, LooseMatch, Mcp, McpCalls, McpCheck,
-    OnExpiry, RateLimit, Resource, Role, Route, RouteError, RouteId, RoutePolicy, RouteProblem, StepUp, UpstreamId,
+    Credentials, EncodedSlash, Implied, LimitPer, LoginLead, LooseMatch, Mcp, McpCalls, McpCheck, OnExpiry, RateLimit,
+    Resource, Role, Route, RouteError, RouteId, RoutePolicy, StepUp,
 };

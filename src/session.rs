@@ -35,6 +35,5 @@ pub mod profile {
 pub use rotogate_core::session::rotation::{Lifetime, Reuse, SessionEnd};
 #[doc(inline)]
 pub use rotogate_core::session::{
-    BrowserBinding, DeviceBinding, DeviceKey, Generation, InvalidScope, LastPair, RevokedBecause, Scope, Seal, Session,
-    SessionId, SessionSecret, Status, StatusPlace, VouchedBy,
+    Binding, Generation, InvalidScope, RevokedBecause, Scope, Session, SessionId, Status, VouchedBy,
 };

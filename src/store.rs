@@ -33,7 +33,7 @@ pub mod conformance {
     //! ```
 
     #[doc(inline)]
-    pub use rotogate_core::store::conformance::{ISSUER, LEEWAY, run, run_shared};
+    pub use rotogate_core::store::conformance::{ISSUER, LEEWAY, run};
 }
 
 pub mod rules {
@@ -78,9 +78,8 @@ pub mod rules {
 pub use rotogate_core::store::kit::network::NetworkOptions;
 #[doc(inline)]
 pub use rotogate_core::store::{
-    Admitted, CounterUse, Cursor, Effect, Feed, FeedStep, Filter, Follow, Heard, Inserted, LiveRow, MemoryStore,
-    NODE_HEARD_WITHIN, NODE_KEPT, NodeRow, NodeSeen, Page, Restoration, Revocation, SharedCounter, SharedStore,
-    Staleness, Store, StoreError, SubjectBound, Swap, Swept, Target, WriteOutcome,
+    Cursor, Effect, Filter, Inserted, MemoryStore, Page, Revocation, Staleness, Store, StoreError, SubjectBound, Swap,
+    Swept, Target, WriteOutcome,
 };
 #[cfg(feature = "postgres")]
 #[doc(inline)]

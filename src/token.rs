@@ -20,8 +20,6 @@
 
 #[doc(inline)]
 pub use rotogate_core::token::{
-    AccessTokenText, Algorithm, AllowedScopes, AssertionGrants, CertificateThumbprint, ClaimMapping, EventEffect,
-    EventEffects, EventKind, IdJagRules, Ignored, IgnoredCause, IssuerKeys, IssuerRules, JagSubject, JwtBearerRules,
-    KeyError, KeyThumbprint, Keyring, Preset, RefreshToken, RequiredClaim, Roles, RulesError, SubjectEncoding,
-    UnknownAlgorithm, WantedClaim,
+    AccessTokenText, Algorithm, AllowedScopes, CertificateThumbprint, ClaimMapping, IssuerKeys, IssuerRules, KeyError,
+    KeyThumbprint, Keyring, Preset, RefreshToken, Roles, RulesError, SubjectEncoding,
 };

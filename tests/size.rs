@@ -8,12 +8,15 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use rotogate::clock::Timestamp;
-use rotogate::session::{Generation, LastPair, RevokedBecause, Scope, Seal, Session, SessionId, SessionSecret, Status};
+use rotogate::session::{Generation, RevokedBecause, Scope, Session, SessionId, Status};
 use rotogate::store::redb::Options;
 use rotogate::store::{RedbStore, Store, SubjectBound};
 use rotogate::token::Keyring;
 use rotogate_core::revocation::list::ListFilling;
 use rotogate_core::revocation::{Effect, Revocation, RevocationList, Target};
+use rotogate_core::session::LastPair;
+use rotogate_core::session::Seal;
+use rotogate_core::session::SessionSecret;
 use rotogate_core::token::seal::sealed;
 use uuid::Uuid;
 

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use rotogate::session::{Generation, LastPair, RevokedBecause, Scope, Seal, Session, SessionId, SessionSecret, Status};
+use rotogate::session::{Generation, RevokedBecause, Scope, Session, SessionId, Status};
 use rotogate::store::{Inserted, Store, SubjectBound};
 use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate_core::revocation::{Effect, Revocation, Target};
+use rotogate_core::session::LastPair;
+use rotogate_core::session::Seal;
+use rotogate_core::session::SessionSecret;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// The number of writes in flight: fewer than a store takes at once.

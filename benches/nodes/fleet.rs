@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::support::redis::Redis;
-use rotogate::store::{Cursor, Follow, RedisStore, Staleness, Store};
+use rotogate::store::{Cursor, RedisStore, Staleness, Store};
 use rotogate_core::clock::SystemTime;
+use rotogate_core::store::Follow;
 use tokio::task::JoinSet;
 
 use crate::contents::revoke;

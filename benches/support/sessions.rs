@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use rotogate::clock::Timestamp;
-use rotogate::session::{Generation, LastPair, Scope, Seal, Session, SessionId, SessionSecret, Status};
+use rotogate::session::{Generation, Scope, Session, SessionId, Status};
+use rotogate_core::session::LastPair;
+use rotogate_core::session::Seal;
+use rotogate_core::session::SessionSecret;
 
 /// The id of a session that began at this time. Its number is spread like random bytes, but the same in every run.
 pub(crate) fn numbered_id(number: usize, created: Timestamp) -> SessionId {

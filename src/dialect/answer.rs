@@ -17,15 +17,6 @@ use rotogate_core::reason::Reason;
 use rotogate_core::reply::{Reply, ReplyBody};
 
 /// The answer of a dialect to a request.
-///
-/// ```
-/// use rotogate::dialect::{Answer, Reply, ReplyBody};
-/// use rotogate::gate::Reason;
-///
-/// // What `Dialect::answer` returns for an operation without a command.
-/// let answer = Answer::from((Reply::new(ReplyBody::default()), Reason::ANSWERED));
-/// assert!(matches!(answer, Answer::Reply(reply, _) if reply.status() == 200));
-/// ```
 #[non_exhaustive]
 pub enum Answer {
     /// A reply, and its outcome for the access log.
@@ -59,44 +50,13 @@ impl fmt::Debug for Answer {
 
 /// A request that is authorised like any other on the route of its path and sent on without its body. The service's
 /// answer becomes part of the gate's own reply. Only for operations that
-/// [`Dialect::consults`](super::Dialect::consults) names.
-///
-/// ```
-/// use http::StatusCode;
-/// use rotogate::dialect::{Answer, Consult, ConsultResult, Reply, ReplyBody};
-/// use rotogate::gate::Reason;
-///
-/// // What `Dialect::answer` returns: the status of the service becomes that of the reply.
-/// let then = |result: ConsultResult| {
-///     let mut reply = Reply::new(ReplyBody::default());
-///     *reply.status_mut() = match result {
-///         ConsultResult::Said(status, _) => status,
-///         _ => StatusCode::BAD_GATEWAY,
-///     };
-///     (reply, Reason::ANSWERED)
-/// };
-/// let answer = Answer::Consult(Consult { then: Box::new(then) });
-/// # let _ = answer;
-/// ```
+/// [`Protocol::consults`](super::Protocol::consults) names.
 pub struct Consult {
     /// Makes the reply, and its outcome for the access log.
     pub then: Box<dyn FnOnce(ConsultResult) -> (Reply, Reason) + Send>,
 }
 
 /// The answer of the service behind the gate.
-///
-/// ```
-/// use rotogate::dialect::ConsultResult;
-///
-/// /// The document of the service, for a reply that contains it.
-/// fn document(result: ConsultResult) -> Option<serde_json::Value> {
-///     match result {
-///         ConsultResult::Said(status, body) if status.is_success() => serde_json::from_slice(&body).ok(),
-///         _ => None,
-///     }
-/// }
-/// assert_eq!(document(ConsultResult::NoService), None);
-/// ```
 #[derive(Debug)]
 pub enum ConsultResult {
     /// The gate has no service to ask.
@@ -110,20 +70,6 @@ pub enum ConsultResult {
 }
 
 /// A request that is authorised like any other on the route of its path, and then forwarded.
-///
-/// ```
-/// use rotogate::dialect::{Answer, Forward};
-///
-/// /// How much a dialect inside this one forwards.
-/// fn forwarded(answer: &Answer) -> usize {
-///     match answer {
-///         Answer::Forward(Forward { body, .. }) => body.len(),
-///         _ => 0,
-///     }
-/// }
-/// # let reply = rotogate::dialect::Reply::new(rotogate::dialect::ReplyBody::default());
-/// # assert_eq!(forwarded(&Answer::from((reply, rotogate::gate::Reason::ANSWERED))), 0);
-/// ```
 #[non_exhaustive]
 pub struct Forward {
     /// The credential of the body. It replaces the credential in `Authorization`.

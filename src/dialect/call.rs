@@ -98,18 +98,6 @@ impl fmt::Debug for Call<'_> {
 
 /// A call inside an envelope. The call obeys the rules that routes have for the call, and the rules of the envelope's
 /// own path.
-///
-/// ```
-/// use http::Method;
-/// use rotogate::dialect::EnclosedCall;
-///
-/// // A message whose action `get` of the controller `document` a client may also call by `GET /documents/7`.
-/// let call = EnclosedCall {
-///     name: "document:get".to_owned(),
-///     requests: vec![(Method::GET, "/documents/7".to_owned())],
-/// };
-/// assert_eq!(call.requests.len(), 1);
-/// ```
 // Requirement T22.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EnclosedCall {
@@ -141,15 +129,6 @@ pub struct Sources {
 }
 
 /// The templates of an OAuth 2 server's endpoints.
-///
-/// ```
-/// use rotogate::dialect::oauth2::OAuth2;
-/// use rotogate::dialect::Dialect;
-///
-/// let paths = OAuth2.oauth("/auth/token").ok_or("its endpoints are an OAuth 2 server's")?;
-/// assert!(paths.revocation.starts_with("/auth/"));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OAuthPaths {
     /// RFC 6749 §3.2.

@@ -173,6 +173,7 @@ pub enum Command {
     /// Another issuer asks the gate to end all sessions and tokens of a user: a
     /// [`GlobalRevocation`](super::global_revocation::GlobalRevocation) of
     /// [`GlobalRevocations`](super::global_revocation::GlobalRevocations).
+    #[cfg(feature = "program")]
     RevokeGlobally(super::global_revocation::GlobalRevocation),
     /// Asks for the state of a token (RFC 7662), for a confidential client.
     Introspect {
@@ -268,21 +269,6 @@ pub struct CheckedToken {
 }
 
 /// Executes commands: the gate, at the endpoint where a request arrived.
-///
-/// ```
-/// use rotogate::dialect::{Command, CommandHandler, Outcome};
-/// use rotogate::fault::{Error, Fault};
-///
-/// /// Replaces the gate in tests of a dialect: is a fault worded as 503?
-/// struct Failing;
-///
-/// #[async_trait::async_trait]
-/// impl CommandHandler for Failing {
-///     async fn execute(&self, _: Command) -> Result<Outcome, Error> {
-///         Err(Fault::Clock.into())
-///     }
-/// }
-/// ```
 #[async_trait]
 pub trait CommandHandler: Send + Sync {
     /// Executes a command.

@@ -17,33 +17,16 @@ use secrecy::SecretString;
 use serde_json::json;
 
 use super::events::{limited, refused, unavailable};
-use super::{Call, Command, Dialect, Outcome, Reply, ServedPath};
+use super::{Call, Command, Outcome, Protocol, Reply, ServedPath};
 use rotogate_core::denial::{Class, Denial, EventFlaw};
 use rotogate_core::fault::Error;
 use rotogate_core::reply::{self, ReplyBody};
 
-/// The name of the dialect.
-pub(crate) const NAME: &str = "global-token-revocation";
 /// The longest request, in bytes.
 // Requirement S13.
 const MAX_REQUEST: usize = 4 * 1024;
 
 /// A request to end everything of a user, not verified yet.
-///
-/// ```
-/// use rotogate::dialect::Command;
-/// use rotogate::dialect::global_revocation::GlobalRevocation;
-///
-/// // What `Dialect::read` makes of a request in a form of its own.
-/// let command = Command::RevokeGlobally(GlobalRevocation {
-///     issuer: "okta".into(),
-///     client_id: "0oa1".into(),
-///     audience: "https://api.example.com/revoke/okta".into(),
-///     token: Ok("eyJ…".into()),
-///     body: br#"{"sub_id":{"format":"iss_sub","iss":"https://acme.okta.com","sub":"00u1"}}"#.as_slice().into(),
-/// });
-/// # let _ = command;
-/// ```
 #[derive(Debug)]
 pub struct GlobalRevocation {
     /// The name of the issuer whose endpoint received the request.
@@ -59,14 +42,6 @@ pub struct GlobalRevocation {
 }
 
 /// An endpoint for the requests of one issuer.
-///
-/// ```
-/// use rotogate::dialect::Dialect;
-/// use rotogate::dialect::global_revocation::GlobalRevocations;
-///
-/// let revocations = GlobalRevocations::new("okta", "0oa1", "https://api.example.com/revoke/okta");
-/// assert_eq!(revocations.name(), "global-token-revocation");
-/// ```
 #[derive(Clone, Debug)]
 pub struct GlobalRevocations {
     issuer: Box<str>,
@@ -102,9 +77,9 @@ fn is_json(call: &Call<'_>) -> bool {
     media.eq_ignore_ascii_case("application/json") && types.next().is_none()
 }
 
-impl Dialect for GlobalRevocations {
+impl Protocol for GlobalRevocations {
     fn name(&self) -> &'static str {
-        NAME
+        super::registry::GLOBAL_REVOCATION
     }
 
     fn default_path(&self) -> &'static str {

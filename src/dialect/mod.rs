@@ -1,9 +1,8 @@
 //! Dialects: thin translations between one wire protocol and the engine's commands, with the protocol's own reply for
 //! each refusal. A dialect holds no state and decides nothing.
 //!
-//! Most dialects need only [`Dialect::read`], which turns a request into a [`Command`], and [`Dialect::write`], which
-//! turns its outcome into a reply; [`oauth2`] is the example to follow. A dialect whose messages are not one command
-//! each implements [`Dialect::answer`] instead.
+//! A dialect of your own is a [`Dialect`]: its `read` turns a request into a [`Command`], and its `write` turns the
+//! outcome into a reply.
 //!
 //! ```
 //! use rotogate::Gate;
@@ -15,12 +14,13 @@
 //! # let _ = builder;
 //! ```
 
-mod answer;
+pub(crate) mod answer;
 pub(crate) mod browser;
 mod call;
-mod command;
+pub(crate) mod command;
 pub mod envelope;
 pub mod events;
+#[cfg(feature = "program")]
 pub mod global_revocation;
 #[cfg(feature = "grpc")]
 pub mod knox;
@@ -29,31 +29,33 @@ pub mod kuzzle;
 pub mod my_keys;
 pub mod my_sessions;
 pub mod oauth2;
-mod protocol;
+mod own;
+pub(crate) mod protocol;
 pub(crate) mod registry;
 #[cfg(feature = "relay")]
 pub mod relay;
 #[cfg(feature = "kuzzle")]
 mod socket;
 
-pub use answer::{Answer, Consult, ConsultResult, Forward};
-pub use call::{Call, EnclosedCall, OAuthPaths, ServedPath, Sources};
+pub use call::{Call, ServedPath, Sources};
 #[cfg(feature = "relay")]
 pub use command::RelayRequest;
-pub use command::{CheckedToken, Command, CommandHandler, ExchangeRequest, Outcome, RefreshCredential};
-pub use protocol::Dialect;
+pub use command::{CheckedToken, Command, ExchangeRequest, Outcome, RefreshCredential};
+pub use own::Dialect;
+#[cfg(feature = "program")]
 pub use registry::Options;
 #[cfg(feature = "relay")]
 #[doc(inline)]
 pub use rotogate_core::engine::api_keys::{OwnKeys, OwnKeysAction, OwnKeysRequest};
-#[doc(inline)]
-pub use rotogate_core::engine::{OwnSession, OwnSessions, OwnSessionsAction, OwnSessionsRequest};
-pub use rotogate_core::reply::{Reply, ReplyBody, StreamedBody};
-pub use rotogate_core::token::TokenStyle;
+pub use rotogate_core::reply::{Reply, ReplyBody};
 #[cfg(feature = "kuzzle")]
-pub use socket::Upgrade;
-#[cfg(feature = "kuzzle")]
-pub(crate) use socket::{SocketGate, SocketIdentity};
+pub(crate) use socket::{SocketGate, SocketIdentity, Upgrade};
 
+pub(crate) use answer::{Answer, Consult, ConsultResult, Forward};
 use answer::{json, reason};
 use call::said_json;
+pub(crate) use call::{EnclosedCall, OAuthPaths};
+pub(crate) use command::CommandHandler;
+pub(crate) use protocol::Protocol;
+pub(crate) use rotogate_core::engine::{OwnSessionsAction, OwnSessionsRequest};
+pub(crate) use rotogate_core::reply::StreamedBody;

@@ -32,8 +32,8 @@ use serde::{Deserialize, Serialize};
 use super::answer::json;
 use super::my_sessions::{presented, refusal, wanted_scope};
 use super::{
-    Answer, Call, Command, CommandHandler, Dialect, Outcome, OwnKeys, OwnKeysAction, OwnKeysRequest, Reply, ServedPath,
-    Sources, said_json,
+    Answer, Call, Command, CommandHandler, Outcome, OwnKeys, OwnKeysAction, OwnKeysRequest, Protocol, Reply,
+    ServedPath, Sources, said_json,
 };
 use rotogate_core::api_key::{ApiKey, NewApiKey};
 use rotogate_core::credential::ACCESS_COOKIE;
@@ -51,17 +51,6 @@ const ONE: &str = "key";
 const ROTATE: &str = "rotate";
 
 /// The dialect `my-keys`, with its options.
-///
-/// ```
-/// use std::time::Duration;
-/// use rotogate::dialect::my_keys::MyKeys;
-/// use rotogate::gate::Endpoint;
-///
-/// // A token that makes a key was issued within the last minute.
-/// let dialect = MyKeys { max_age: Duration::from_secs(60), ..MyKeys::default() };
-/// let builder = rotogate::Gate::builder().endpoint(Endpoint::new(dialect));
-/// # let _ = builder;
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MyKeys {
     /// How old an access token may be to make, replace or revoke a key: a refresh gives a new token. For a session cookie, how
@@ -98,7 +87,7 @@ impl MyKeys {
 }
 
 #[async_trait]
-impl Dialect for MyKeys {
+impl Protocol for MyKeys {
     fn name(&self) -> &'static str {
         super::registry::MY_KEYS
     }
@@ -121,7 +110,7 @@ impl Dialect for MyKeys {
     }
 
     fn read(&self, _: &Call<'_>) -> Result<Command, Denial> {
-        // Not called, because [`Dialect::answer`] reads the request.
+        // Not called, because [`Protocol::answer`] reads the request.
         Err(Denial::NoRoute)
     }
 

@@ -29,7 +29,7 @@ use serde::Serialize;
 
 use super::answer::json;
 use super::{
-    Answer, Call, Command, CommandHandler, Dialect, Outcome, OwnSessionsAction, OwnSessionsRequest, Reply, ServedPath,
+    Answer, Call, Command, CommandHandler, Outcome, OwnSessionsAction, OwnSessionsRequest, Protocol, Reply, ServedPath,
     Sources,
 };
 use rotogate_core::credential::{self, ACCESS_COOKIE, Places};
@@ -134,7 +134,7 @@ pub(super) fn presented(call: &Call<'_>, cookie: &'static str) -> Result<SecretS
 }
 
 #[async_trait]
-impl Dialect for MySessions {
+impl Protocol for MySessions {
     fn name(&self) -> &'static str {
         super::registry::MY_SESSIONS
     }
@@ -156,7 +156,7 @@ impl Dialect for MySessions {
     }
 
     fn read(&self, _: &Call<'_>) -> Result<Command, Denial> {
-        // Not called, because [`Dialect::answer`] reads the request.
+        // Not called, because [`Protocol::answer`] reads the request.
         Err(Denial::NoRoute)
     }
 

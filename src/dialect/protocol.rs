@@ -1,4 +1,4 @@
-//! The trait of a wire protocol.
+//! The trait of a wire protocol, as the gate sees it.
 
 use std::fmt;
 
@@ -7,7 +7,8 @@ use http::{HeaderMap, StatusCode};
 use secrecy::SecretString;
 
 use super::{
-    Answer, Call, Command, CommandHandler, OAuthPaths, Outcome, Reply, ServedPath, Sources, StreamedBody, reason,
+    Answer, Call, Command, CommandHandler, Dialect, OAuthPaths, Outcome, Reply, ServedPath, Sources, StreamedBody,
+    reason,
 };
 use rotogate_core::denial::Denial;
 use rotogate_core::fault::Error;
@@ -15,42 +16,10 @@ use rotogate_core::reason::Reason;
 use rotogate_core::session::profile::ProfileOverride;
 use rotogate_core::token::claims::TokenStyle;
 
-/// One wire protocol.
-///
-/// ```
-/// # use rotogate::denial::Denial;
-/// # use rotogate::dialect::{Call, Command, Dialect, Outcome, Reply, ReplyBody, ServedPath};
-/// # use rotogate::fault::Error;
-/// # #[derive(Debug)]
-/// # struct Logout;
-/// # fn reply(status: u16) -> Reply {
-/// #     let head = http::Response::builder().status(status).header("retry-after", "5");
-/// #     head.body(ReplyBody::default()).unwrap()
-/// # }
-/// impl Dialect for Logout {
-///     # fn name(&self) -> &'static str { "logout" }
-///     # fn default_path(&self) -> &'static str { "/logout" }
-///     # fn serves(&self, base: &str) -> Vec<ServedPath> {
-///     #     let methods = &[http::Method::POST];
-///     #     vec![ServedPath { operation: "logout", template: base.to_owned(), methods, spellings: &[] }]
-///     # }
-///     // … `name`, `serves` and `default_path`
-///     /// The protocol names no client, so all its sessions are of this one.
-///     fn client(&self) -> Option<&'static str> {
-///         Some("logout")
-///     }
-///     fn read(&self, call: &Call<'_>) -> Result<Command, Denial> {
-///         let token = std::str::from_utf8(call.body).map_err(|_| Denial::MalformedRequest("not a token"))?;
-///         Ok(Command::Revoke { client: None, token: token.into() })
-///     }
-///     fn write(&self, _: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
-///         reply(match outcome { Ok(_) => 204, Err(Error::Denied(_)) => 400, Err(Error::Failed(_)) => 503 })
-///     }
-/// }
-/// # let _ = rotogate::Gate::builder().endpoint(rotogate::gate::Endpoint::new(Logout));
-/// ```
+/// All that the gate asks of a wire protocol. A [`Dialect`] is one whose messages are one command each; the built-in
+/// protocols do more.
 #[async_trait]
-pub trait Dialect: fmt::Debug + Send + Sync + 'static {
+pub trait Protocol: fmt::Debug + Send + Sync + 'static {
     /// The dialect's name in `gateway.toml`.
     fn name(&self) -> &'static str;
 
@@ -177,5 +146,52 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     fn failed(&self, status: StatusCode, why: &'static str) -> Option<Reply> {
         let _ = (status, why);
         None
+    }
+}
+
+#[async_trait]
+impl<D: Dialect> Protocol for D {
+    fn name(&self) -> &'static str {
+        Dialect::name(self)
+    }
+
+    fn serves(&self, base: &str) -> Vec<ServedPath> {
+        Dialect::serves(self, base)
+    }
+
+    fn default_path(&self) -> &'static str {
+        Dialect::default_path(self)
+    }
+
+    fn profile(&self) -> ProfileOverride {
+        Dialect::profile(self)
+    }
+
+    fn client(&self) -> Option<&'static str> {
+        Dialect::client(self)
+    }
+
+    fn refreshes_by_access(&self) -> bool {
+        Dialect::refreshes_by_access(self)
+    }
+
+    fn sources(&self) -> Sources {
+        Dialect::sources(self)
+    }
+
+    fn read(&self, call: &Call<'_>) -> Result<Command, Denial> {
+        Dialect::read(self, call)
+    }
+
+    fn write(&self, call: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
+        Dialect::write(self, call, outcome)
+    }
+
+    fn knows(&self, headers: &HeaderMap) -> bool {
+        Dialect::knows(self, headers)
+    }
+
+    fn refuse(&self, headers: &HeaderMap, denial: Denial) -> Option<Reply> {
+        Dialect::refuse(self, headers, denial)
     }
 }

@@ -2,12 +2,14 @@
 
 #[cfg(feature = "grpc")]
 use super::knox;
-use super::{Dialect, browser, envelope, kuzzle, my_sessions, oauth2};
+use super::{Protocol, browser, envelope, kuzzle, my_sessions, oauth2};
 
 /// The name of the dialect [`oauth2`].
 pub const OAUTH2: &str = "oauth2";
 /// The name of the dialect [`envelope`].
 pub const ENVELOPE: &str = "envelope";
+/// The name of the dialect `global_revocation`.
+pub(crate) const GLOBAL_REVOCATION: &str = "global-token-revocation";
 /// The name of the dialect [`kuzzle`].
 pub const KUZZLE: &str = "kuzzle";
 /// The name of the dialect `my_keys`.
@@ -19,15 +21,6 @@ pub const MY_SESSIONS: &str = "my-sessions";
 pub(super) const KNOX: &str = "knox";
 
 /// The options of an endpoint's dialect in `gateway.toml`, besides its path.
-///
-/// ```
-/// use rotogate::dialect::Options;
-/// use rotogate::dialect::kuzzle::Kuzzle;
-///
-/// let kuzzle = Kuzzle { secure_cookies: true, ..Kuzzle::default() };
-/// let options = Options { kuzzle, ..Options::default() };
-/// assert_eq!(options.envelope.failure_status, 401);
-/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// The options of [`envelope`].
@@ -42,7 +35,7 @@ pub struct Options {
 }
 
 /// A built-in dialect, by its name in `gateway.toml`.
-pub fn by_name(name: &str, options: &Options) -> Option<Box<dyn Dialect>> {
+pub fn by_name(name: &str, options: &Options) -> Option<Box<dyn Protocol>> {
     match name {
         OAUTH2 => Some(Box::new(oauth2::OAuth2)),
         ENVELOPE => Some(Box::new(options.envelope)),

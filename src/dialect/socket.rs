@@ -64,17 +64,6 @@ pub(crate) type Serve =
     Box<dyn FnOnce(Upgraded, Arc<dyn SocketGate>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
 /// A connection that a dialect takes over. Only [`Kuzzle`](super::kuzzle::Kuzzle) makes one.
-///
-/// ```
-/// use rotogate::dialect::Answer;
-///
-/// /// Does a dialect inside this one take over the connection?
-/// fn takes_over(answer: &Answer) -> bool {
-///     matches!(answer, Answer::Upgrade(_))
-/// }
-/// # let reply = rotogate::dialect::Reply::new(rotogate::dialect::ReplyBody::default());
-/// # assert!(!takes_over(&Answer::from((reply, rotogate::gate::Reason::ANSWERED))));
-/// ```
 pub struct Upgrade {
     /// 101, with the headers of the protocol.
     pub(crate) reply: Reply,

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
-use super::endpoint::{Endpoint, EndpointError};
+use super::BuildError;
+use super::endpoint::Endpoint;
 use super::origin::{SessionRules, origin_of};
 use crate::dialect::browser::device::{REGISTRATION, set_cookie};
 use crate::dialect::browser::target::{LoginTarget, LoginTargets};
@@ -17,7 +18,7 @@ use rotogate_core::fault::Error;
 use rotogate_core::route::authority;
 use rotogate_core::route::hosts::is_loopback;
 use rotogate_core::route::path::CanonicalPath;
-use rotogate_core::session::DeviceBound;
+use rotogate_core::session::Binding;
 use rotogate_core::session::profile::ProfileOverride;
 use rotogate_core::token::session_cookie;
 #[cfg(feature = "browser-oidc")]
@@ -68,7 +69,7 @@ pub struct Browser {
     client: Option<Box<str>>,
     account: Option<Box<str>>,
     listeners: Vec<Box<str>>,
-    device: DeviceBound,
+    device: Binding,
     #[cfg(feature = "browser-oidc")]
     provider: Option<LoginProvider>,
 }
@@ -108,7 +109,7 @@ impl Browser {
             client: None,
             account: None,
             listeners: Vec::new(),
-            device: DeviceBound::Off,
+            device: Binding::Off,
             #[cfg(feature = "browser-oidc")]
             provider: None,
         }
@@ -164,10 +165,10 @@ impl Browser {
     }
 
     /// Sets whether sessions are bound to the key of the browser's device (Device Bound Session Credentials). The
-    /// default is [`DeviceBound::Off`].
+    /// default is [`Binding::Off`].
     // Requirement B47.
     #[must_use]
-    pub const fn device_bound(mut self, bound: DeviceBound) -> Self {
+    pub const fn device_bound(mut self, bound: Binding) -> Self {
         self.device = bound;
         self
     }
@@ -229,8 +230,8 @@ impl Browser {
         self,
         public_url: &str,
         allowed: &[Box<str>],
-    ) -> Result<(Endpoint, Arc<BrowserEndpoint>), EndpointError> {
-        let failed = |problem: &str| EndpointError::new(NAME, &self.path, problem);
+    ) -> Result<(Endpoint, Arc<BrowserEndpoint>), BuildError> {
+        let failed = |problem: &str| BuildError::endpoint(NAME, &self.path, problem);
         let is_path = !self.path.ends_with('/')
             && !self.path.contains(['{', '}', '?', '#'])
             && CanonicalPath::parse(&self.path).is_ok_and(|path| !path.is_rewritten());
@@ -260,7 +261,7 @@ impl Browser {
         if has_provider && (self.account.is_some() || self.page != LoginPage::BuiltIn) {
             return Err(failed("page and account are for a login at the gate, but the endpoint has a provider"));
         }
-        let binds_devices = self.device != DeviceBound::Off;
+        let binds_devices = self.device != Binding::Off;
         let (page, after_logout) = (self.page, self.after_logout);
         let dialect = BrowserDialect { targets, page, after_logout, has_provider, binds_devices };
         let endpoint = Arc::new(BrowserEndpoint {
@@ -341,7 +342,7 @@ pub(crate) struct BrowserEndpoint {
     /// The host of the public URL, which is the only host that serves the endpoint.
     pub(super) host: String,
     cookie: CookieAttributes,
-    pub(super) device: DeviceBound,
+    pub(super) device: Binding,
     /// The provider where browsers log in, if they do not log in at the gate.
     #[cfg(feature = "browser-oidc")]
     pub(super) provider: Option<LoginProvider>,
@@ -356,7 +357,7 @@ impl BrowserEndpoint {
         let BrowserLogin { session, cookie, .. } = login;
         let seconds = session.expires.as_secs().saturating_sub(session.created().as_secs());
         headers.append(SET_COOKIE, self.set_cookie(&cookie.value(), seconds));
-        if self.device != DeviceBound::Off {
+        if self.device != Binding::Off {
             let asked = engine.device_challenge(cookie).and_then(|challenge| self.dialect.registration(&challenge));
             headers.extend(asked.map(|asked| (REGISTRATION, asked)));
         }
@@ -365,7 +366,7 @@ impl BrowserEndpoint {
     /// Clears the cookies of a session. A browser clears a cookie only if the attributes are the same.
     pub(super) fn clear_cookies(&self, headers: &mut HeaderMap) {
         headers.append(SET_COOKIE, self.clear_cookie());
-        if self.device != DeviceBound::Off {
+        if self.device != Binding::Off {
             headers.append(SET_COOKIE, set_cookie("", 0));
         }
     }
@@ -414,7 +415,7 @@ impl BrowserEndpoint {
 mod tests {
     use super::*;
 
-    fn ready(browser: Browser) -> Result<Arc<BrowserEndpoint>, EndpointError> {
+    fn ready(browser: Browser) -> Result<Arc<BrowserEndpoint>, BuildError> {
         browser.ready("https://gate.example", &["https://app.example".into()]).map(|(_, endpoint)| endpoint)
     }
 

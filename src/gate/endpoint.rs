@@ -11,7 +11,7 @@ use http::{HeaderValue, Method, Response};
 
 use super::Inner;
 use super::browser::BrowserEndpoint;
-use crate::dialect::{Dialect, Reply};
+use crate::dialect::{Protocol, Reply};
 use rotogate_core::denial::Denial;
 use rotogate_core::reason::Reason;
 use rotogate_core::reply;
@@ -38,7 +38,6 @@ pub(super) use handler::EndpointHandler;
 pub(super) use handler::to_its_end;
 #[cfg(feature = "relay")]
 pub(super) use status_list::status_list;
-pub use table::EndpointError;
 #[cfg(feature = "program")]
 pub use table::envelopes;
 pub(super) use table::{CommonRules, Endpoints, Hit, MatchedOperation};
@@ -63,7 +62,7 @@ pub const JWKS_MAX_AGE: std::time::Duration = std::time::Duration::from_secs(300
 /// ```
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    dialect: Arc<dyn Dialect>,
+    dialect: Arc<dyn Protocol>,
     path: Option<String>,
     profile: ProfileOverride,
     clients: Option<Vec<Box<str>>>,
@@ -80,15 +79,21 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// An endpoint of this dialect, at its default path.
-    pub fn new(dialect: impl Dialect) -> Self {
-        Self::boxed(Box::new(dialect))
+    /// An endpoint of this dialect, at its default path: one of [`dialect`](crate::dialect), or a
+    /// [`Dialect`](crate::dialect::Dialect) of your own.
+    pub fn new(dialect: impl Protocol) -> Self {
+        Self::speaking(Arc::new(dialect))
     }
 
     /// An endpoint of a dialect found by its name.
-    pub fn boxed(dialect: Box<dyn Dialect>) -> Self {
+    #[cfg(feature = "program")]
+    pub fn boxed(dialect: Box<dyn Protocol>) -> Self {
+        Self::speaking(dialect.into())
+    }
+
+    fn speaking(dialect: Arc<dyn Protocol>) -> Self {
         Self {
-            dialect: dialect.into(),
+            dialect,
             path: None,
             profile: ProfileOverride::default(),
             clients: None,

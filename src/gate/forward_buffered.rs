@@ -12,7 +12,7 @@ use tower::{Service, ServiceExt};
 
 #[cfg(feature = "kuzzle")]
 use super::socket::Dialer;
-use crate::dialect::{ConsultResult, Dialect, Reply};
+use crate::dialect::{ConsultResult, Protocol, Reply};
 use rotogate_core::reply;
 
 /// The longest reply that a consult reads, in bytes.
@@ -20,38 +20,8 @@ const MAX_CONSULTED: usize = 1024 * 1024;
 /// The time limit for the reply to a consult.
 const CONSULTED_WITHIN: Duration = Duration::from_secs(10);
 
-/// Decides whether a request whose body the gate has read can be forwarded. There are two implementations:
-/// [`NoForward`] and [`BufferedForward`].
-///
-/// ```
-/// use rotogate::gate::{ForwardBuffered, GateLayer};
-/// use tower::{Layer, Service};
-///
-/// /// Puts the gate in front of a service, whichever way the layer forwards.
-/// fn guarded<S, B, M>(layer: &GateLayer<M>, service: S) -> <GateLayer<M> as Layer<S>>::Service
-/// where
-///     S: Service<http::Request<B>>,
-///     M: ForwardBuffered<S, B>,
-///     GateLayer<M>: Layer<S>,
-/// {
-///     layer.layer(service)
-/// }
-/// ```
-pub trait ForwardBuffered<S, B>: Forwarding<S, B>
-where
-    S: Service<Request<B>>,
-{
-}
-
-impl<S, B, M> ForwardBuffered<S, B> for M
-where
-    S: Service<Request<B>>,
-    M: Forwarding<S, B>,
-{
-}
-
-/// The operations behind [`ForwardBuffered`]. Code outside the crate can neither name nor implement this trait.
-pub trait Forwarding<S, B>: Clone + Send + Sync + 'static
+/// Forwards a request whose body the gate has read, or refuses to: [`NoForward`] and [`BufferedForward`].
+pub trait ForwardBuffered<S, B>: Clone + Send + Sync + 'static
 where
     S: Service<Request<B>>,
 {
@@ -104,7 +74,7 @@ impl NotForwarded {
     };
 
     /// Logs the mistake, and renders the reply in the endpoint's dialect.
-    pub(super) fn reply(self, dialect: Option<&dyn Dialect>) -> Reply {
+    pub(super) fn reply(self, dialect: Option<&dyn Protocol>) -> Reply {
         let Self { status, why } = self;
         tracing::error!(status = status.as_u16(), "{why}");
         let worded = dialect.and_then(|dialect| dialect.failed(status, why));
@@ -113,14 +83,6 @@ impl NotForwarded {
 }
 
 /// The default of a layer: a request whose body the gate has read is not forwarded.
-///
-/// ```
-/// use rotogate::gate::{GateLayer, NoForward};
-///
-/// fn layer(gate: &rotogate::Gate) -> GateLayer<NoForward> {
-///     gate.layer()
-/// }
-/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct NoForward;
 
@@ -138,7 +100,7 @@ pub struct NoForward;
 #[derive(Clone, Copy, Debug)]
 pub struct BufferedForward;
 
-impl<S, B> Forwarding<S, B> for NoForward
+impl<S, B> ForwardBuffered<S, B> for NoForward
 where
     S: Service<Request<B>>,
 {
@@ -160,7 +122,7 @@ where
     }
 }
 
-impl<S, B, R> Forwarding<S, B> for BufferedForward
+impl<S, B, R> ForwardBuffered<S, B> for BufferedForward
 where
     S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
     S::Future: Send,

@@ -50,25 +50,6 @@ struct ReadClaims {
     claims: Arc<Map<String, Value>>,
 }
 
-/// The claims of a token do not have the requested shape.
-///
-/// ```
-/// use rotogate::Identity;
-/// use rotogate::gate::ClaimsError;
-///
-/// #[derive(serde::Deserialize)]
-/// struct Tenant {
-///     tenant: String,
-/// }
-///
-/// fn tenant(caller: &Identity) -> Result<String, ClaimsError> {
-///     caller.claims::<Tenant>().map(|claims| claims.tenant)
-/// }
-/// ```
-#[derive(Debug, thiserror::Error)]
-#[error("the claims do not have the expected shape")]
-pub struct ClaimsError(#[from] serde_json::Error);
-
 /// The kind of credential that the caller of a request presented.
 ///
 /// ```
@@ -215,7 +196,7 @@ impl Identity {
     ///     roles: Vec<String>,
     /// }
     ///
-    /// fn tenant(identity: &rotogate::Identity) -> Result<String, rotogate::gate::ClaimsError> {
+    /// fn tenant(identity: &rotogate::Identity) -> Result<String, serde_json::Error> {
     ///     let mine: Mine = identity.claims()?;
     ///     println!("{:?}", mine.roles);
     ///     Ok(mine.tenant)
@@ -224,8 +205,8 @@ impl Identity {
     ///
     /// # Errors
     /// The claims do not have the shape of `T`. The extractor [`Claims`](super::Claims) then answers 403.
-    pub fn claims<T: DeserializeOwned>(&self) -> Result<T, ClaimsError> {
-        Ok(T::deserialize(self.all_claims())?)
+    pub fn claims<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        T::deserialize(self.all_claims())
     }
 
     /// One claim of the token, unchanged.

@@ -47,13 +47,17 @@ mod permit_call;
 mod refuse;
 mod target;
 
-pub(super) use admit::{Admission, EndpointMatch};
+#[cfg(feature = "program")]
+pub(super) use admit::Admission;
+pub(super) use admit::EndpointMatch;
 pub(super) use awaited::{Settled, awaited, awaited_token};
 pub use future::ResponseFuture;
 use future::{FutureKind, PassedRequest};
 pub use judge::{Judgement, PermittedRequest};
 use limited::Counted;
-pub(super) use permit::{RoutedRequest, has_token_in_query, prepare, withhold};
+pub(super) use permit::{RoutedRequest, prepare};
+#[cfg(feature = "program")]
+pub(super) use permit::{has_token_in_query, withhold};
 #[cfg(feature = "kuzzle")]
 pub(super) use permit_call::permit_call;
 #[cfg(feature = "kuzzle")]

@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use crate::dialect::OAuthPaths;
 use crate::gate::endpoint::JWKS_PATH;
-use rotogate_core::client::{CertificateUse, Client, Grant};
+use rotogate_core::client::{Client, Grant};
 use rotogate_core::dpop::ALGORITHM_NAMES;
+use rotogate_core::session::Binding;
 use rotogate_core::token::algorithm::{Algorithm, Family};
 
 /// RFC 8414 §3. An issuer's path is appended to this path.
@@ -86,7 +87,7 @@ impl<'a> Metadata<'a> {
         let (mut grants, mut by_certificate, mut by_assertion) = (Vec::new(), false, false);
         for client in clients {
             by_assertion |= client.keys.is_some();
-            by_certificate |= client.certificate_bound != CertificateUse::Off;
+            by_certificate |= client.certificate_bound != Binding::Off;
             grants.extend(client.grants.iter().copied().filter(|grant| !grants.contains(grant)).collect::<Vec<_>>());
         }
         let methods: Vec<_> = METHODS.into_iter().chain(by_assertion.then_some(BY_ASSERTION)).collect();
@@ -179,7 +180,7 @@ fn path_of(issuer: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dialect::Dialect;
+    use crate::dialect::Protocol;
     use crate::dialect::oauth2::OAuth2;
     use rotogate_core::password::SecretHash;
 

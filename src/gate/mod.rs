@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::dialect::Dialect;
+use crate::dialect::Protocol;
 use rotogate_core::client::Clients;
 use rotogate_core::clock::TimeSource;
 use rotogate_core::engine::Engine;
@@ -45,6 +45,7 @@ use rotogate_core::verify_cache::{MissContext, TokenChecker};
 
 #[cfg(feature = "relay")]
 mod api_keys;
+#[cfg(feature = "program")]
 mod authorizer;
 mod body;
 mod body_pieces;
@@ -63,7 +64,10 @@ mod explain_refresh;
 mod explanation;
 mod fault_log;
 mod forward_buffered;
-mod identity;
+#[cfg(feature = "program")]
+mod global_revocation;
+pub(crate) mod handle;
+pub(crate) mod identity;
 mod in_flight;
 mod layer;
 mod limits;
@@ -107,72 +111,55 @@ mod verdict;
 
 #[cfg(feature = "relay")]
 pub use api_keys::GateApiKeys;
-pub use authorizer::{Authorizer, Neighbour};
 pub use body::GateBody;
 pub use browser::{Browser, BrowserSessions, LoginPage};
 pub use builder::{BuildError, DEFAULT_LEEWAY, GateBuilder};
 pub use cookies::{Cookies, SameSite};
-pub use endpoint::{Endpoint, EndpointError};
-pub use forward_buffered::{BufferedForward, ForwardBuffered, NoForward};
+pub use endpoint::Endpoint;
+pub use forward_buffered::BufferedForward;
+pub use identity::CredentialKind;
 #[cfg(feature = "axum")]
 pub use identity::{Claims, NoIdentity};
-pub use identity::{ClaimsError, CredentialKind, Identity};
 pub use layer::{GateLayer, GateService, Judgement, PermittedRequest, ResponseFuture};
 pub use limits::RateHeaders;
 #[cfg(feature = "browser-oidc")]
 pub use provider_token::ProviderToken;
 pub use readiness::Readiness;
-pub use replace::{PreparedKeys, PreparedRules};
 pub use require::{Require, RequireLayer};
+#[cfg(feature = "relay")]
 pub use rotogate_core::api_key::{ApiKey, ApiKeySettings, KeyPrefix, NewApiKey};
 #[cfg(feature = "relay")]
 pub use rotogate_core::engine::api_keys::{KeyRefusal, ListedKeys};
-pub use rotogate_core::engine::{GateEvent, GateEvents, HeldUp, IssueKind, IssuedTokens};
+pub use rotogate_core::engine::{GateEvent, GateEvents, IssueKind, IssuedTokens};
 pub use rotogate_core::headers::{ClientCertificate, HeaderPattern, Peer};
 pub use rotogate_core::lease::{Lease, LeaseEnd};
 pub use rotogate_core::limit::{Rate, Rates};
 pub use rotogate_core::overload::{Bound, Bounds};
-pub use rotogate_core::random::NoRandomness;
 pub use rotogate_core::reason::Reason;
-#[doc(inline)]
-pub use rotogate_core::session::DeviceBound;
 #[cfg(feature = "relay")]
 pub use rotogate_core::status_list::{ListSize, StatusListSettings};
-pub use rotogate_core::token::verify::Peeked;
 pub use rotogate_core::verify_cache::IdentityField;
 #[cfg(feature = "browser-oidc")]
 pub use rotogate_issuers::login::LoginProvider;
-pub use sessions::{NewSession, Sessions, Tally, Whose};
-pub use verdict::{Operation, Recipient, RefusedToken, Verdict, Who};
+pub use sessions::{NewSession, Sessions, Whose};
+pub use verdict::{Operation, Verdict};
+
+pub(crate) use handle::Gate;
+pub(crate) use identity::Identity;
 
 // Further items that only the program needs, without a promise of compatibility, as in `crate::program`.
 #[cfg(feature = "relay")]
 pub use relay::RelayConfig;
 #[cfg(feature = "program")]
 pub use {
+    authorizer::{Authorizer, Neighbour},
     builder::{DEFAULT_MAX_ENDPOINT_BODY, DEFAULT_MAX_STREAM},
     cookies::{ACCESS_COOKIE, REFRESH_COOKIE},
     endpoint::{JWKS_MAX_AGE, JWKS_PATH},
     explanation::{Conclusion, ExplainedToken, Explanation, Rule, RuleResult, RuleVerdict},
+    replace::PreparedKeys,
+    verdict::Who,
 };
-
-/// Keys, sessions, revocations, verified tokens, route policies and dialects. Cheap to clone.
-///
-/// ```
-/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// # use rotogate::{Gate, client::Client, gate::{NewSession, Whose}, token::Keyring};
-/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
-/// # let gate = gate.client(Client::public("web")).build().await?;
-/// // Clones share everything: one for the layer, others for handlers.
-/// let admin = gate.clone();
-/// let tokens = admin.sessions().start(NewSession::new("ada", "web")).await?;
-/// admin.sessions().revoke_all(Whose::Subject(&tokens.subject)).await?;
-/// let (_, revocations) = gate.counts();
-/// assert_eq!(revocations, 1);
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
-/// ```
-#[derive(Clone, Debug)]
-pub struct Gate(pub(crate) Arc<Inner>);
 
 /// The shared state of a gate: what runs, and the rules for requests.
 #[derive(Debug)]
@@ -194,7 +181,7 @@ pub(crate) struct Inner {
     /// The login of browsers.
     browser: Option<Arc<browser::BrowserEndpoint>>,
     /// The dialects in which routes refuse.
-    dialects: Vec<Box<dyn Dialect>>,
+    dialects: Vec<Box<dyn Protocol>>,
     pub(crate) routes: RouteTable,
     /// The hosts that are served; `None` serves every host.
     hosts: Option<Hosts>,

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::Gate;
 use super::running::Running;
-use rotogate_core::fault::StoreError;
 use rotogate_core::store::{LiveRow, NodeSeen};
 
 pub(super) mod keys;
@@ -18,19 +16,6 @@ const RUNS_FOR: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How long the users of two gates may differ before the log says so: a users file needs time to reach all gates.
 const MAY_DIFFER_FOR: Duration = Duration::from_secs(60);
-
-impl Gate {
-    /// The gates of the store with a recent heartbeat; empty if the store is not shared.
-    ///
-    /// # Errors
-    /// The errors of the store.
-    pub async fn nodes(&self) -> Result<Vec<NodeSeen>, StoreError> {
-        match self.0.engine.store().shared() {
-            Some(shared) => shared.nodes().await,
-            None => Ok(Vec::new()),
-        }
-    }
-}
 
 /// Reads the state of the other gates of the store.
 pub(super) async fn look(gate: Weak<Running>) {

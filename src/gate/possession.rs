@@ -8,7 +8,6 @@ use http::{HeaderMap, HeaderValue, Method};
 
 use super::Inner;
 use super::origin::origin_of;
-use rotogate_core::client::{CertificateUse, DpopUse};
 use rotogate_core::credential::Scheme;
 use rotogate_core::denial::{Denial, ProofFlaw};
 use rotogate_core::dpop::{self, CheckedProof, Dpop, Expected, HttpScheme, OnceProof, TargetUri, UsedProof};
@@ -18,6 +17,7 @@ use rotogate_core::policy::Permitted;
 use rotogate_core::refusal::Schemes;
 use rotogate_core::reply::Reply;
 use rotogate_core::route::{Hosts, Route, authority};
+use rotogate_core::session::Binding;
 use rotogate_core::thumbprint::CertificateThumbprint;
 use rotogate_core::token::claims::AccessToken;
 
@@ -158,7 +158,7 @@ impl Inner {
     pub(super) fn proof_of_client(
         &self,
         presented: Option<&PresentedProof>,
-        of: DpopUse,
+        of: Binding,
     ) -> Result<Option<OnceProof<'_>>, Denial> {
         let check = || {
             let (Some(dpop), Some(presented)) = (self.dpop(), presented) else { return Ok(None) };
@@ -169,9 +169,9 @@ impl Inner {
             Ok(Some(OnceProof { dpop, proof }))
         };
         match of {
-            DpopUse::Off => Ok(None),
-            DpopUse::Optional => check(),
-            DpopUse::Required => check()?.map(Some).ok_or(ProofFlaw::Missing.into()),
+            Binding::Off => Ok(None),
+            Binding::Optional => check(),
+            Binding::Required => check()?.map(Some).ok_or(ProofFlaw::Missing.into()),
         }
     }
 
@@ -179,12 +179,12 @@ impl Inner {
     pub(super) fn proof_of_refresh(
         &self,
         presented: Option<&PresentedProof>,
-        of: DpopUse,
+        of: Binding,
     ) -> Result<Option<OnceProof<'_>>, Denial> {
         match of {
             // The engine decides whether a proof is needed.
-            DpopUse::Off => Ok(self.proof_of_client(presented, DpopUse::Optional).ok().flatten()),
-            DpopUse::Optional | DpopUse::Required => self.proof_of_client(presented, of),
+            Binding::Off => Ok(self.proof_of_client(presented, Binding::Optional).ok().flatten()),
+            Binding::Optional | Binding::Required => self.proof_of_client(presented, of),
         }
     }
 
@@ -194,12 +194,12 @@ impl Inner {
     /// The client must present a certificate, and its connection has no certificate.
     pub(super) fn certificate_of_client(
         presented: Option<CertificateThumbprint>,
-        of: CertificateUse,
+        of: Binding,
     ) -> Result<Option<CertificateThumbprint>, Denial> {
         match of {
-            CertificateUse::Off => Ok(None),
-            CertificateUse::Optional => Ok(presented),
-            CertificateUse::Required => presented.map(Some).ok_or(Denial::MalformedRequest(
+            Binding::Off => Ok(None),
+            Binding::Optional => Ok(presented),
+            Binding::Required => presented.map(Some).ok_or(Denial::MalformedRequest(
                 "this client must present its certificate in the TLS handshake (RFC 8705)",
             )),
         }
@@ -208,7 +208,7 @@ impl Inner {
     /// The certificate of a refresh. A bound session stays bound, even if its client now needs no certificate.
     pub(super) fn certificate_of_refresh(
         presented: Option<CertificateThumbprint>,
-        of: CertificateUse,
+        of: Binding,
     ) -> Result<Option<CertificateThumbprint>, Denial> {
         Self::certificate_of_client(presented, of).map(|_| presented)
     }

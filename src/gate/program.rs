@@ -10,7 +10,7 @@ use http::Request;
 use super::overloaded::overloaded;
 #[cfg(feature = "relay")]
 use super::relay;
-use super::{Gate, Sessions, Verdict};
+use super::{Gate, Sessions, Verdict, Whose};
 use crate::dialect::Reply;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::counters::{CountedCommits, CountedDurations};
@@ -21,7 +21,7 @@ use rotogate_core::limit::LimitName;
 use rotogate_core::overload::{Overload, Refusal};
 use rotogate_core::reason::Reason;
 use rotogate_core::revocation::Revocation;
-use rotogate_core::session::RevokedBecause;
+use rotogate_core::session::{RevokedBecause, Status};
 use rotogate_core::verify_cache::CheckResult;
 
 #[cfg(feature = "grpc")]
@@ -177,6 +177,17 @@ impl Gate {
     }
 }
 
+/// The result of a revocation of many sessions.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// The number of sessions that match the selection.
+    pub matched: u64,
+    /// The number of matching sessions that were still live.
+    pub ended: u64,
+    /// Sessions that began up to this moment have ended.
+    pub not_before: Timestamp,
+}
+
 impl Sessions {
     /// The time to pass to [`Self::subject_before`] for a change of a user that every gate of the store detects on its
     /// own: all gates get the same time. `after` is the user now, `None` if the user was removed.
@@ -202,5 +213,58 @@ impl Sessions {
     /// Ends [`Self::refuse_for_now`]: the replacement is durable.
     pub fn let_go(&self, revocation: &Revocation) {
         self.0.0.engine.let_go(revocation);
+    }
+
+    /// [`Self::revoke_all`], and then the count of the selected sessions. The revocation takes effect before the count,
+    /// however many sessions there are.
+    ///
+    /// # Errors
+    /// As [`Self::revoke`].
+    pub async fn revoke_counted(&self, whose: Whose<'_>) -> Result<Tally, Error> {
+        let engine = &self.0.0.engine;
+        let (revocations, issuer) = (engine.revocations(), engine.issuer());
+        let (subject, client) = match whose {
+            Whose::Subject(subject) => (subject, None),
+            Whose::Client(client) => ("", Some(client)),
+            Whose::Everyone => ("", None),
+        };
+        let before = revocations.not_before(issuer, subject, client);
+        self.revoke_all(whose).await?;
+        let mut tally = Tally { not_before: revocations.not_before(issuer, subject, client), ..Tally::default() };
+        let now = engine.clock().now();
+        self.each(whose, |session| {
+            if session.created() > tally.not_before {
+                return true;
+            }
+            tally.matched += 1;
+            // A not-before of the other kind may have ended the session earlier.
+            let (subject, client) = match whose {
+                Whose::Subject(_) => ("", Some(session.client.as_ref())),
+                Whose::Client(_) => (session.subject.as_ref(), None),
+                Whose::Everyone => (session.subject.as_ref(), Some(session.client.as_ref())),
+            };
+            let over = before.max(revocations.not_before_of_its_own(issuer, subject, client));
+            if session.status == Status::Live && session.expires > now && session.created() > over {
+                tally.ended += 1;
+            }
+            true
+        })
+        .await?;
+        Ok(tally)
+    }
+
+    /// Counts the sessions that [`Self::revoke_counted`] would match and end now, without ending them.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn count(&self, whose: Whose<'_>) -> Result<Tally, Error> {
+        let mut tally = Tally::default();
+        self.each(whose, |session| {
+            tally.matched += 1;
+            tally.ended += u64::from(session.status == Status::Live && self.is_over(session).is_none());
+            true
+        })
+        .await?;
+        Ok(tally)
     }
 }

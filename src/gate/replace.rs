@@ -1,34 +1,18 @@
 //! Replaces keys, rules and bounds of a running gate.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 #[cfg(feature = "relay")]
 use super::relay::NextRelay;
-use super::{Bounds, BuildError, Gate, GateBuilder, Rates, builder, nodes};
+use super::{Bounds, BuildError, Gate, Rates, builder, nodes};
 use rotogate_core::token::claims::TokenStyle;
 use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::live_keys::Validity;
 use rotogate_core::token::verify::{IssuerKeys, IssuerRules, Verifier};
 use rotogate_core::verify_cache::IdentityHeaders;
 
-/// Keys and issuer rules that a gate can switch to: see [`Gate::prepare_keys`].
-///
-/// ```
-/// use std::sync::Arc;
-/// use rotogate::Gate;
-/// use rotogate::gate::BuildError;
-/// use rotogate::token::Keyring;
-///
-/// /// Goes on with other keys and other rules, or with neither.
-/// fn renew(gate: &Gate, keys: Keyring, rules: rotogate::gate::GateBuilder) -> Result<Gate, BuildError> {
-///     let keys = gate.prepare_keys(Arc::new(keys), Vec::new())?;
-///     let rules = gate.prepare_rules(rules)?;
-///     gate.use_keys(keys);
-///     Ok(gate.use_rules(rules))
-/// }
-/// ```
+/// Keys and issuer rules that a gate can switch to.
 #[derive(Debug)]
 pub struct PreparedKeys {
     verifier: Verifier,
@@ -36,18 +20,6 @@ pub struct PreparedKeys {
 }
 
 /// Rules that a gate can switch to: see [`Gate::prepare_rules`].
-///
-/// ```
-/// use rotogate::Gate;
-/// use rotogate::gate::BuildError;
-/// use rotogate::route::{Route, RoutePolicy};
-///
-/// /// The gate with one route. Make the layer of new requests of this one.
-/// fn reload(gate: &Gate) -> Result<Gate, BuildError> {
-///     let rules = Gate::builder().route(Route::catch_all(RoutePolicy::default()));
-///     Ok(gate.use_rules(gate.prepare_rules(rules)?))
-/// }
-/// ```
 #[derive(Debug)]
 pub struct PreparedRules {
     pub(super) gate: Gate,
@@ -58,6 +30,34 @@ pub struct PreparedRules {
     pub(super) rates: Rates,
     pub(super) keep_login_origin: bool,
     pub(super) max_stream: Duration,
+}
+
+impl PreparedKeys {
+    /// The part of [`Gate::set_keys`] that can fail. Changes nothing.
+    ///
+    /// # Errors
+    /// As [`Gate::set_keys`].
+    pub fn new(gate: &Gate, keyring: Arc<Keyring>, trusted: Vec<IssuerRules>) -> Result<Self, BuildError> {
+        if gate.0.checker.asserts() {
+            builder::assertion(&keyring)?;
+        }
+        let verifier = builder::verifier(gate.own_rules(&keyring), trusted)?;
+        Ok(Self { verifier, keyring })
+    }
+
+    /// The part of [`Gate::set_keys`] that cannot fail. Returns whether keys or rules differ.
+    pub fn put_in_force(self, Gate(gate): &Gate) -> bool {
+        let Self { verifier, keyring } = self;
+        // The verifier is replaced first, because otherwise the gate could mint a token that it refuses.
+        let other = gate.checker.set_verifier(verifier);
+        #[cfg(feature = "relay")]
+        gate.running.relays.iter().for_each(|relay| relay.set_keyring(&keyring));
+        if keyring.fingerprint() != *gate.running.row.get().keyring {
+            nodes::keys::say(&gate.running.row, &keyring, gate.engine.clock().now());
+        }
+        gate.engine.set_keyring(keyring);
+        other
+    }
 }
 
 impl PreparedRules {
@@ -82,27 +82,8 @@ impl Gate {
     /// # Errors
     /// No verifier can be made from the keys. The old keys stay in use.
     pub fn set_keys(&self, keyring: Keyring, trusted: Vec<IssuerRules>) -> Result<(), BuildError> {
-        self.swap_keys(Arc::new(keyring), trusted).map(drop)
-    }
-
-    /// [`Self::set_keys`] that also returns whether keys or rules differ.
-    ///
-    /// # Errors
-    /// As [`Self::set_keys`].
-    pub fn swap_keys(&self, keyring: Arc<Keyring>, trusted: Vec<IssuerRules>) -> Result<bool, BuildError> {
-        Ok(self.use_keys(self.prepare_keys(keyring, trusted)?))
-    }
-
-    /// The part of [`Self::swap_keys`] that can fail. Changes nothing.
-    ///
-    /// # Errors
-    /// As [`Self::set_keys`].
-    pub fn prepare_keys(&self, keyring: Arc<Keyring>, trusted: Vec<IssuerRules>) -> Result<PreparedKeys, BuildError> {
-        if self.0.checker.asserts() {
-            builder::assertion(&keyring)?;
-        }
-        let verifier = builder::verifier(self.own_rules(&keyring), trusted)?;
-        Ok(PreparedKeys { verifier, keyring })
+        PreparedKeys::new(self, Arc::new(keyring), trusted)?.put_in_force(self);
+        Ok(())
     }
 
     /// The rules for this gate's own tokens, if it is an issuer.
@@ -110,33 +91,21 @@ impl Gate {
         self.0.running.is_issuer.then(|| builder::own_rules(&self.0.engine, keyring, self.0.leeway))
     }
 
-    /// Mints and verifies with the prepared keys: the part of [`Self::swap_keys`] that cannot fail. Returns whether
-    /// keys or rules differ.
-    pub fn use_keys(&self, PreparedKeys { verifier, keyring }: PreparedKeys) -> bool {
-        // The verifier is replaced first, because otherwise the gate could mint a token that it refuses.
-        let other = self.0.checker.set_verifier(verifier);
-        #[cfg(feature = "relay")]
-        self.0.running.relays.iter().for_each(|relay| relay.set_keyring(&keyring));
-        if keyring.fingerprint() != *self.0.running.row.get().keyring {
-            nodes::keys::say(&self.0.running.row, &keyring, self.0.engine.clock().now());
-        }
-        self.0.engine.set_keyring(keyring);
-        other
-    }
-
     /// This gate with the rules of a builder: its routes, clients, endpoints with the settings of their relays, profile,
     /// hosts, trusted proxies, CORS origins, identity headers, rates and bound of bodies. All other state stays this gate's and is shared with it;
     /// other values of the builder are ignored. Changes nothing.
     ///
     /// # Errors
-    /// As [`GateBuilder::build`]. An endpoint with a relay must already have one in the running gate.
-    pub fn prepare_rules(&self, builder: GateBuilder) -> Result<PreparedRules, BuildError> {
+    /// As [`GateBuilder::build`](super::GateBuilder::build). An endpoint with a relay must already have one in the running gate.
+    #[cfg(feature = "program")]
+    pub fn prepare_rules(&self, builder: super::GateBuilder) -> Result<PreparedRules, BuildError> {
         builder.prepare_rules(self)
     }
 
     /// Puts the prepared rules in force, and returns the gate with them, for a server to replace its services. Requests
     /// that a service of this gate has admitted continue under its rules. Call it once for a gate: later rules are for
     /// the gate that this returns.
+    #[cfg(feature = "program")]
     pub fn use_rules(&self, prepared: PreparedRules) -> Self {
         let PreparedRules {
             gate,
@@ -150,7 +119,7 @@ impl Gate {
         } = prepared;
         // Put the rules in force first: from then on, each of the two gates strips the identity headers of both gates.
         self.0.running.put_in_force(&gate.0);
-        self.0.is_replaced.store(true, Ordering::Release);
+        self.0.is_replaced.store(true, std::sync::atomic::Ordering::Release);
         self.0.engine.set_styles(styles);
         self.0.engine.set_keep_login_origin(keep_login_origin);
         self.0.engine.limits().set_rates(rates);
@@ -173,7 +142,7 @@ impl Gate {
     /// with 503 and `Retry-After`.
     ///
     /// ```
-    /// use rotogate::gate::{BuildError, Gate};
+    /// use rotogate::{Gate, gate::BuildError};
     /// use rotogate::token::IssuerKeys;
     ///
     /// /// Called with each JWK set that the application fetched.

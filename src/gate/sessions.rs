@@ -16,7 +16,6 @@ use rotogate_core::engine::{
 use rotogate_core::fault::Error;
 use rotogate_core::reason::Reason;
 use rotogate_core::revocation::{Effect, Revocation, Target};
-use rotogate_core::session::Status;
 use rotogate_core::session::{RevokedBecause, Session, SessionId};
 use rotogate_core::store::{Cursor, Filter, Page};
 
@@ -50,8 +49,7 @@ pub struct Sessions(pub(super) Gate);
 /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
 /// # let gate = gate.client(Client::public("web")).build().await?;
 /// gate.sessions().start(NewSession::new("ada", "web")).await?;
-/// let ended = gate.sessions().revoke_counted(Whose::Client("web")).await?;
-/// assert_eq!((ended.matched, ended.ended), (1, 1));
+/// gate.sessions().revoke_all(Whose::Client("web")).await?;
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 #[derive(Clone, Copy, Debug)]
@@ -63,30 +61,6 @@ pub enum Whose<'a> {
     Client(&'a str),
     /// All sessions.
     Everyone,
-}
-
-/// The result of a revocation of many sessions.
-///
-/// ```
-/// use rotogate::gate::Whose;
-///
-/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
-/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
-/// # let gate = gate.client(Client::public("web")).build().await?;
-/// gate.sessions().start(NewSession::new("ada", "web")).await?;
-/// let tally = gate.sessions().revoke_counted(Whose::Subject("ada")).await?;
-/// assert_eq!((tally.matched, tally.ended), (1, 1));
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
-/// ```
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Tally {
-    /// The number of sessions that match the selection.
-    pub matched: u64,
-    /// The number of matching sessions that were still live.
-    pub ended: u64,
-    /// Sessions that began up to this moment have ended.
-    pub not_before: Timestamp,
 }
 
 impl Sessions {
@@ -283,59 +257,6 @@ impl Sessions {
         .map(drop)
     }
 
-    /// [`Self::revoke_all`], and then the count of the selected sessions. The revocation takes effect before the count,
-    /// however many sessions there are.
-    ///
-    /// # Errors
-    /// As [`Self::revoke`].
-    pub async fn revoke_counted(&self, whose: Whose<'_>) -> Result<Tally, Error> {
-        let engine = &self.0.0.engine;
-        let (revocations, issuer) = (engine.revocations(), engine.issuer());
-        let (subject, client) = match whose {
-            Whose::Subject(subject) => (subject, None),
-            Whose::Client(client) => ("", Some(client)),
-            Whose::Everyone => ("", None),
-        };
-        let before = revocations.not_before(issuer, subject, client);
-        self.revoke_all(whose).await?;
-        let mut tally = Tally { not_before: revocations.not_before(issuer, subject, client), ..Tally::default() };
-        let now = engine.clock().now();
-        self.each(whose, |session| {
-            if session.created() > tally.not_before {
-                return true;
-            }
-            tally.matched += 1;
-            // A not-before of the other kind may have ended the session earlier.
-            let (subject, client) = match whose {
-                Whose::Subject(_) => ("", Some(session.client.as_ref())),
-                Whose::Client(_) => (session.subject.as_ref(), None),
-                Whose::Everyone => (session.subject.as_ref(), Some(session.client.as_ref())),
-            };
-            let over = before.max(revocations.not_before_of_its_own(issuer, subject, client));
-            if session.status == Status::Live && session.expires > now && session.created() > over {
-                tally.ended += 1;
-            }
-            true
-        })
-        .await?;
-        Ok(tally)
-    }
-
-    /// Counts the sessions that [`Self::revoke_counted`] would match and end now, without ending them.
-    ///
-    /// # Errors
-    /// A fault of the store.
-    pub async fn count(&self, whose: Whose<'_>) -> Result<Tally, Error> {
-        let mut tally = Tally::default();
-        self.each(whose, |session| {
-            tally.matched += 1;
-            tally.ended += u64::from(session.status == Status::Live && self.is_over(session).is_none());
-            true
-        })
-        .await?;
-        Ok(tally)
-    }
-
     /// The revocations that could still match a token.
     ///
     /// # Errors
@@ -360,7 +281,7 @@ impl Sessions {
     }
 
     /// Passes sessions to `look`, page by page, until it returns `false`.
-    async fn each(&self, whose: Whose<'_>, mut look: impl FnMut(&Session) -> bool) -> Result<(), Error> {
+    pub(super) async fn each(&self, whose: Whose<'_>, mut look: impl FnMut(&Session) -> bool) -> Result<(), Error> {
         let filter = || match whose {
             Whose::Subject(subject) => Filter::Subject(subject.into()),
             Whose::Client(_) | Whose::Everyone => Filter::All,

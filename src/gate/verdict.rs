@@ -22,11 +22,12 @@ use super::Identity;
 /// fn line<B>(reply: &http::Response<B>) -> Option<String> {
 ///     let verdict = reply.extensions().get::<Verdict>()?;
 ///     let route = verdict.route.as_ref().map_or("-", |route| route.id.as_str());
-///     Some(format!("{} {route} {}", reply.status().as_u16(), verdict.reason))
+///     let user = verdict.subject().unwrap_or("-");
+///     Some(format!("{} {route} {user} {}", reply.status().as_u16(), verdict.reason))
 /// }
 /// # let mut reply = http::Response::new(());
 /// # reply.extensions_mut().insert(Verdict::new(rotogate::gate::Reason::PASSED));
-/// # assert_eq!(line(&reply).as_deref(), Some("200 - passed"));
+/// # assert_eq!(line(&reply).as_deref(), Some("200 - - passed"));
 /// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -39,7 +40,7 @@ pub struct Verdict {
     /// The operation, if the request was for one of the gate's endpoints.
     pub operation: Option<Operation>,
     /// The sender of the request, as far as it is known.
-    pub who: Option<Who>,
+    pub(in crate::gate) who: Option<Who>,
 }
 
 /// An operation at one of the gate's own endpoints.
@@ -72,22 +73,7 @@ impl Operation {
 }
 
 /// The sender of a request.
-///
-/// ```
-/// use rotogate::gate::{Verdict, Who};
-///
-/// /// The user of a line of an access log. The claims of a refused token prove nothing.
-/// fn user(verdict: &Verdict) -> Option<&str> {
-///     match verdict.who.as_ref()? {
-///         Who::Caller(identity) => Some(identity.subject()),
-///         Who::Issued(recipient) => Some(&recipient.subject),
-///         _ => None,
-///     }
-/// }
-/// # assert_eq!(user(&Verdict::new(rotogate::gate::Reason::PASSED)), None);
-/// ```
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub enum Who {
     /// The caller, whose token was verified.
     Caller(Identity),
@@ -100,16 +86,7 @@ pub enum Who {
 }
 
 /// The party to which tokens were issued: see [`Who`].
-///
-/// ```
-/// use rotogate::gate::Recipient;
-///
-/// fn line(to: &Recipient) -> String {
-///     format!("tokens issued to {}", to.subject)
-/// }
-/// ```
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct Recipient {
     /// `sub`.
     pub subject: Box<str>,
@@ -118,18 +95,7 @@ pub struct Recipient {
 }
 
 /// The claims of a refused token: for a log, never for a decision. Each text is truncated at 256 bytes.
-///
-/// ```
-/// use rotogate::gate::RefusedToken;
-///
-/// fn line(token: &RefusedToken) -> String {
-///     let subject = token.says.subject.as_deref().unwrap_or("-");
-///     // Anyone can write a token that names another user.
-///     if token.is_proved { format!("subject {subject}") } else { format!("subject {subject}, unproved") }
-/// }
-/// ```
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct RefusedToken {
     /// Whether the signature was verified. Otherwise the claims are unverified.
     pub is_proved: bool,
@@ -154,6 +120,29 @@ impl Verdict {
             who: caller.map(|caller| Who::Caller(Identity::new(caller))),
             ..Self::new(Reason::PASSED)
         }
+    }
+
+    /// The caller, if a token was verified.
+    pub fn caller(&self) -> Option<&Identity> {
+        match self.who.as_ref()? {
+            Who::Caller(identity) => Some(identity),
+            Who::Issued(_) | Who::Refused(_) | Who::HeldUp(_) => None,
+        }
+    }
+
+    /// The caller's subject, or the subject to whom an endpoint of the gate issued tokens.
+    pub fn subject(&self) -> Option<&str> {
+        match self.who.as_ref()? {
+            Who::Caller(identity) => Some(identity.subject()),
+            Who::Issued(recipient) => Some(&recipient.subject),
+            Who::Refused(_) | Who::HeldUp(_) => None,
+        }
+    }
+
+    /// The sender of the request, as far as it is known.
+    #[cfg(feature = "program")]
+    pub fn who(&self) -> Option<&Who> {
+        self.who.as_ref()
     }
 
     /// The session of the request, if a verified or an issued token names it.

@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use http::StatusCode;
-use rotogate::session::{Generation, LastPair, Scope, Seal, Session, SessionId, SessionSecret, Status};
+use rotogate::session::{Generation, Scope, Session, SessionId, Status};
 use rotogate::store::redb::{Options, RedbStore};
 use rotogate::store::{Inserted, Store, SubjectBound};
 use rotogate::token::Keyring;
 use rotogate_core::clock::{Timestamp, wall_micros};
+use rotogate_core::session::LastPair;
+use rotogate_core::session::Seal;
+use rotogate_core::session::SessionSecret;
 use rotogate_core::token::seal::sealed;
 use serde_json::Value;
 use support::{CONFIG, Place, with};

@@ -7,7 +7,10 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use rotogate::clock::Timestamp;
 use rotogate::session::profile::Profile;
-use rotogate::session::{Generation, LastPair, RevokedBecause, Scope, Seal, Session, SessionId, SessionSecret, Status};
+use rotogate::session::{Generation, RevokedBecause, Scope, Session, SessionId, Status};
+use rotogate_core::session::LastPair;
+use rotogate_core::session::Seal;
+use rotogate_core::session::SessionSecret;
 use rotogate_core::session::rotation::{Decision, Facts, REVOKED, apply_decision, decide};
 
 const CREATED: Timestamp = Timestamp::from_millis(1_732_000_000_123);

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use rotogate::clock::Timestamp;
 use rotogate::session::profile::Profile;
-use rotogate::session::{Generation, LastPair, RevokedBecause, Scope, Seal, Session, SessionId, SessionSecret, Status};
+use rotogate::session::{Generation, RevokedBecause, Scope, Session, SessionId, Status};
+use rotogate_core::session::LastPair;
+use rotogate_core::session::Seal;
+use rotogate_core::session::SessionSecret;
 use rotogate_core::session::rotation::{self, Decision, Facts, RecordChange};
 
 /// One unit of the model's time.

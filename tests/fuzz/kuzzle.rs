@@ -11,8 +11,9 @@ use futures_util::FutureExt;
 use http::{HeaderMap, Method};
 use rotogate::denial::Denial;
 use rotogate::dialect::kuzzle::Kuzzle;
-use rotogate::dialect::{Answer, Call, Command, CommandHandler, Dialect, Outcome};
+use rotogate::dialect::{Call, Command, Outcome};
 use rotogate::fault::Error;
+use rotogate::program::{Answer, CommandHandler, Protocol};
 use secrecy::ExposeSecret;
 use serde_json::Value;
 

@@ -13,12 +13,13 @@ use rotogate::client::Client;
 use rotogate::denial::Denial;
 use rotogate::fault::Error;
 use rotogate::session::profile::Profile;
-use rotogate::session::{Generation, RevokedBecause, Session, SessionId, SessionSecret};
+use rotogate::session::{Generation, RevokedBecause, Session, SessionId};
 use rotogate::store::{Cursor, Filter, Inserted, Page, Store, StoreError, SubjectBound, Swap, Swept};
 use rotogate_core::clock::{EngineClock, SystemTime, Timestamp};
 use rotogate_core::engine::{AccountRule, Engine, EngineConfig, Exchange, Origin, Refresh};
 use rotogate_core::limit::{Limits, Rate, Rates};
 use rotogate_core::revocation::{Revocation, RevocationList};
+use rotogate_core::session::SessionSecret;
 use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::refresh::{self, PREFIX};
 

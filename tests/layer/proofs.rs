@@ -12,12 +12,13 @@ use http::request::Builder;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use rotogate::Gate;
-use rotogate::client::{self, DpopUse};
+use rotogate::client;
 use rotogate::dialect::oauth2::OAuth2;
 use rotogate::directory::{Directory, DirectoryError, User};
 use rotogate::dpop::{CountedIn, DpopSettings};
 use rotogate::gate::{DEFAULT_LEEWAY, Endpoint, Neighbour};
 use rotogate::route::{Auth, BadCredential, Route, RoutePolicy};
+use rotogate::session::Binding;
 use rotogate::store::Store;
 use rotogate::token::{Algorithm, Keyring};
 use rotogate_core::clock::{ManualTime, TimeSource, Timestamp};
@@ -137,7 +138,7 @@ async fn nodes(counted_in: CountedIn) -> [Node; 2] {
     let first = MemoryNode::first(GATE, DEFAULT_LEEWAY, Arc::clone(&time) as Arc<dyn TimeSource>);
     let folder = tempfile::tempdir().unwrap();
     drop(Keyring::create(folder.path(), Algorithm::EdDsa).unwrap());
-    let client = client::Client { dpop: DpopUse::Required, ..client::Client::public("web") };
+    let client = client::Client { dpop: Binding::Required, ..client::Client::public("web") };
     let lenient = RoutePolicy {
         auth: Auth::Optional,
         bad_credential_on_optional: BadCredential::Anonymous,

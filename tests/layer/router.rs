@@ -336,11 +336,11 @@ async fn rules_that_do_not_hold_together_are_found_when_the_gate_is_built() {
     let bad = ProfileOverride { grace, ..ProfileOverride::default() };
     let endpoint = Endpoint::new(rotogate::dialect::oauth2::OAuth2).path("/other/token").profile(bad);
     let error = builder().endpoint(endpoint).build().await.unwrap_err();
-    assert!(matches!(error, BuildError::Endpoint(_)), "{error}");
+    assert!(matches!(error, BuildError::Endpoint { .. }), "{error}");
     assert!(error.to_string().contains("grace"), "{error}");
     let mut client = rotogate::client::Client::public("slow");
     client.profile.grace = grace;
-    assert!(matches!(builder().client(client).build().await.unwrap_err(), BuildError::Endpoint(_)));
+    assert!(matches!(builder().client(client).build().await.unwrap_err(), BuildError::Endpoint { .. }));
 }
 
 /// Adds the layer's verdict to each reply, for the test.

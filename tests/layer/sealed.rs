@@ -6,9 +6,10 @@ use rotogate::Gate;
 use rotogate::client::Client;
 use rotogate::fault::{Error, Fault};
 use rotogate::gate::{DEFAULT_LEEWAY, NewSession};
-use rotogate::session::{Scope, Seal, Session, SessionId, Status};
+use rotogate::session::{Scope, Session, SessionId, Status};
 use rotogate::store::{Filter, MemoryStore, Store, SubjectBound, Swap};
 use rotogate::token::Keyring;
+use rotogate_core::session::Seal;
 
 const ISSUER: &str = "https://gate.test";
 

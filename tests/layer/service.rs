@@ -212,7 +212,6 @@ fn every_error_is_one_that_question_marks_take() {
     is::<rotogate::fault::Error>();
     is::<rotogate::fault::Fault>();
     is::<rotogate::gate::BuildError>();
-    is::<rotogate::gate::EndpointError>();
     is::<rotogate::gate::NoIdentity>();
     is::<rotogate::store::StoreError>();
     is::<rotogate::directory::DirectoryError>();

@@ -16,8 +16,8 @@ use crate::password::Passwords;
 pub use crate::password::SecretHash;
 pub use crate::random::NoRandomness;
 use crate::random::{are_equal, random};
-use crate::session::Scope;
 use crate::session::profile::ProfileOverride;
+use crate::session::{Binding, Scope};
 use crate::token::live_keys::LiveKeys;
 use crate::token::verify::{IssuerKeys, Keys};
 
@@ -60,46 +60,6 @@ impl Grant {
             Self::JwtBearer => "urn:ietf:params:oauth:grant-type:jwt-bearer",
         }
     }
-}
-
-/// Whether a client proves a key at the token endpoint (RFC 9449), to which its tokens are then bound.
-///
-/// ```
-/// use rotogate::client::{Client, DpopUse};
-///
-/// let mobile = Client { dpop: DpopUse::Required, ..Client::public("mobile") };
-/// let builder = rotogate::Gate::builder().client(mobile);
-/// # let _ = builder;
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DpopUse {
-    /// A proof has no effect.
-    #[default]
-    Off,
-    /// A request with a proof gets bound tokens, a request without a proof gets bearer tokens.
-    Optional,
-    /// A request without a proof is refused.
-    Required,
-}
-
-/// Whether a client's tokens are bound to the client certificate of its connection (RFC 8705 §3).
-///
-/// ```
-/// use rotogate::client::{CertificateUse, Client};
-///
-/// let robot = Client { certificate_bound: CertificateUse::Required, ..Client::public("robot") };
-/// let builder = rotogate::Gate::builder().client(robot);
-/// # let _ = builder;
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum CertificateUse {
-    /// A client certificate has no effect on tokens.
-    #[default]
-    Off,
-    /// A request on a connection with a client certificate gets bound tokens, any other request gets bearer tokens.
-    Optional,
-    /// A request on a connection without a client certificate is refused.
-    Required,
 }
 
 /// The public keys of a client that authenticates by assertions (RFC 7523 §2.2, `private_key_jwt`).
@@ -171,9 +131,9 @@ pub struct Client {
     /// Rules that differ from the endpoint's.
     pub profile: ProfileOverride,
     /// Whether the client's tokens are bound to its key.
-    pub dpop: DpopUse,
+    pub dpop: Binding,
     /// Whether the client's tokens are bound to its client certificate.
-    pub certificate_bound: CertificateUse,
+    pub certificate_bound: Binding,
     /// The rules for acting on behalf of users; `None` without [`Grant::TokenExchange`].
     pub exchange: Option<ExchangeRules>,
 }
@@ -188,8 +148,8 @@ impl Client {
             grants: vec![Grant::Password, Grant::RefreshToken],
             scopes: None,
             profile: ProfileOverride::default(),
-            dpop: DpopUse::Off,
-            certificate_bound: CertificateUse::Off,
+            dpop: Binding::Off,
+            certificate_bound: Binding::Off,
             exchange: None,
         }
     }

@@ -94,9 +94,11 @@ pub enum Denial {
     MalformedRequest(&'static str),
     /// A logout token or a security event of another issuer was refused.
     // Requirement N49.
+    #[doc(hidden)]
     RefusedEvent(EventFlaw),
     /// A browser comes back from a provider, and is not logged in.
     // Requirements B29, B32, B33.
+    #[doc(hidden)]
     ProviderLogin(ProviderFlaw),
     /// A call of the Model Context Protocol whose headers or body are malformed, or contradict each other.
     // Requirements M1 to M4.

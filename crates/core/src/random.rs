@@ -6,12 +6,6 @@ use aws_lc_rs::constant_time;
 use zeroize::Zeroizing;
 
 /// The operating system returned no random bytes.
-///
-/// ```
-/// use rotogate::gate::{BuildError, NoRandomness};
-///
-/// assert_eq!(BuildError::from(NoRandomness).to_string(), NoRandomness.to_string());
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the system returned no random bytes")]
 pub struct NoRandomness;

@@ -27,7 +27,7 @@ use tonic::Status;
 
 use self::calls::{Calling, refusal};
 use self::streams::Streams;
-use super::{Answer, Call, Command, CommandHandler, Dialect, Outcome, Reply, ServedPath, StreamedBody};
+use super::{Answer, Call, Command, CommandHandler, Outcome, Protocol, Reply, ServedPath, StreamedBody};
 use rotogate_core::denial::Denial;
 use rotogate_core::fault::Error;
 use rotogate_core::reason::Reason;
@@ -70,7 +70,7 @@ impl Default for Knox {
 }
 
 #[async_trait]
-impl Dialect for Knox {
+impl Protocol for Knox {
     fn name(&self) -> &'static str {
         super::registry::KNOX
     }

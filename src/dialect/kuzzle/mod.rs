@@ -35,7 +35,7 @@ use self::message::{Action, Message};
 use self::perform::{ActionResult, Cookie};
 use self::words::Problem;
 use super::{
-    Answer, Call, Command, CommandHandler, Dialect, EnclosedCall, Forward, Outcome, Reply, ServedPath, Sources,
+    Answer, Call, Command, CommandHandler, EnclosedCall, Forward, Outcome, Protocol, Reply, ServedPath, Sources,
     said_json,
 };
 use rotogate_core::credential::{self, Found, Places, Scheme};
@@ -86,7 +86,7 @@ pub struct Kuzzle {
 }
 
 #[async_trait]
-impl Dialect for Kuzzle {
+impl Protocol for Kuzzle {
     fn name(&self) -> &'static str {
         super::registry::KUZZLE
     }
@@ -145,7 +145,7 @@ impl Dialect for Kuzzle {
         self::http::action(operation) == Some(Action::PublicApi)
     }
 
-    /// Not called: not every call is a command, so [`Dialect::answer`] answers instead.
+    /// Not called: not every call is a command, so [`Protocol::answer`] answers instead.
     fn read(&self, _: &Call<'_>) -> Result<Command, Denial> {
         Err(Denial::MalformedRequest("a call of this protocol is answered, not read"))
     }

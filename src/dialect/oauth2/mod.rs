@@ -25,7 +25,7 @@
 use http::Method;
 use secrecy::SecretString;
 
-use super::{Call, Command, Dialect, OAuthPaths, Outcome, RefreshCredential, Reply, ServedPath};
+use super::{Call, Command, OAuthPaths, Outcome, Protocol, RefreshCredential, Reply, ServedPath};
 use rotogate_core::client::Grant;
 use rotogate_core::denial::{Denial, NotGood};
 use rotogate_core::fault::Error;
@@ -55,7 +55,7 @@ const INTROSPECTION: &str = "introspection";
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OAuth2;
 
-impl Dialect for OAuth2 {
+impl Protocol for OAuth2 {
     fn name(&self) -> &'static str {
         super::registry::OAUTH2
     }

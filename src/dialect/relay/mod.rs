@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use http::Method;
 
 use super::envelope::Envelope;
-use super::{Answer, Call, Command, CommandHandler, Dialect, Outcome, RelayRequest, Reply, ServedPath};
+use super::{Answer, Call, Command, CommandHandler, Outcome, Protocol, RelayRequest, Reply, ServedPath};
 use crate::relay::ProviderReply;
 use rotogate_core::denial::Denial;
 use rotogate_core::fault::Error;
@@ -118,7 +118,7 @@ impl RelayDialect {
 }
 
 #[async_trait]
-impl Dialect for RelayDialect {
+impl Protocol for RelayDialect {
     fn name(&self) -> &'static str {
         NAME
     }

@@ -210,7 +210,6 @@ impl Checks {
 ///
 /// # Errors
 /// A fact is missing or malformed.
-#[cfg(feature = "program")]
 pub fn head_of_check(authorizer: &Authorizer, question: CheckRequest) -> Result<Parts, Denial> {
     authorizer.head_of_check(question)
 }

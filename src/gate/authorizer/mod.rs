@@ -197,6 +197,7 @@ impl Gate {
     /// Answers a proxy of this kind with the verdict on the requests that it is about to forward: by the same routes as
     /// [`Gate::layer`], without its endpoints. It accepts questions from the gate's trusted proxies, or from the networks
     /// of [`Authorizer::trusting`].
+    #[cfg(feature = "program")]
     pub fn authorizer(&self, neighbour: Neighbour) -> Authorizer {
         Authorizer { gate: self.clone(), neighbour, trusted: Trusted::Proxies, assertion_audience: None }
     }
@@ -358,7 +359,6 @@ impl Authorizer {
     }
 
     /// The reply to a question beyond a bound.
-    #[cfg(feature = "program")]
     pub fn overloaded(&self, refusal: rotogate_core::overload::Refusal) -> Reply {
         answer::overloaded(self.neighbour, refusal, None)
     }

@@ -11,7 +11,7 @@ use crate::gate::Inner;
 use crate::gate::browser_request::session_cookie;
 use rotogate_core::credential;
 use rotogate_core::denial::Denial;
-use rotogate_core::session::DeviceBound;
+use rotogate_core::session::Binding;
 use rotogate_core::token::device_cookie;
 use rotogate_core::verify_cache::Verified;
 
@@ -63,7 +63,7 @@ impl Inner {
     /// [`Denial::DeviceProofMissing`].
     // Requirement B48.
     pub(in crate::gate) fn device_proved(&self, parts: &Parts, caller: &Verified) -> Result<(), Denial> {
-        let Some(browser) = self.browser.as_ref().filter(|browser| browser.device != DeviceBound::Off) else {
+        let Some(browser) = self.browser.as_ref().filter(|browser| browser.device != Binding::Off) else {
             return Ok(());
         };
         let (shown, keyring) = (|| shown_device(&parts.headers), || self.engine.keyring());
@@ -91,7 +91,7 @@ impl Inner {
     /// Removes the headers that would end a binding, or begin another binding, from the reply of a service.
     // Requirement B27.
     pub(in crate::gate) fn keep_binding(&self, headers: &mut HeaderMap) {
-        if self.browser.as_ref().is_none_or(|browser| browser.device == DeviceBound::Off) {
+        if self.browser.as_ref().is_none_or(|browser| browser.device == Binding::Off) {
             return;
         }
         let ours: Vec<_> = headers.keys().filter(|name| name.as_str().starts_with(PREFIX)).cloned().collect();
@@ -113,5 +113,6 @@ fn without_cookies(value: &HeaderValue) -> Option<Option<HeaderValue>> {
     (kept.len() < all.len()).then(|| HeaderValue::try_from(kept.join(", ")).ok().filter(|kept| !kept.is_empty()))
 }
 
+#[cfg(feature = "program")]
 #[cfg(test)]
 mod tests;

@@ -18,8 +18,9 @@ use crate::gate::notice::Notices;
 use crate::gate::origin::origin_of;
 #[cfg(feature = "relay")]
 use crate::gate::relay::{EndpointRelay, NextRelay, Shared};
+use crate::gate::replace::PreparedRules;
 use crate::gate::running::Running;
-use crate::gate::{Gate, PreparedRules, maintain, nodes, system_time};
+use crate::gate::{Gate, maintain, nodes, system_time};
 use rotogate_core::clock::{EngineClock, TimeSource, Timestamp};
 use rotogate_core::dpop::Dpop;
 use rotogate_core::engine::{Engine, EngineConfig, StoreCounters};

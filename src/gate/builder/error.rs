@@ -1,7 +1,6 @@
 //! Why a gate could not be built.
 
-use crate::gate::endpoint::EndpointError;
-use rotogate_core::client::NoRandomness;
+use rotogate_core::random::NoRandomness;
 use rotogate_core::route::{HostError, RouteError};
 use rotogate_core::session::profile::ProfileError;
 use rotogate_core::store::{Staleness, StoreError};
@@ -104,8 +103,8 @@ pub enum BuildError {
     #[error("routes: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Routes(Vec<RouteError>),
     /// One of [`GateBuilder::hosts`](crate::gate::GateBuilder::hosts) is not a host.
-    #[error(transparent)]
-    Host(#[from] HostError),
+    #[error("{0}")]
+    Host(String),
     /// Calls in envelopes would bypass a route.
     #[error(
         "route {strict:?} is stricter than {envelope:?}, which admits calls in envelopes, and a call whose path is \
@@ -162,8 +161,15 @@ pub enum BuildError {
     #[error("there is no dialect {0:?}")]
     Dialect(String),
     /// Endpoints conflict, or a template is malformed.
-    #[error(transparent)]
-    Endpoint(#[from] EndpointError),
+    #[error("endpoint {dialect} at {path}: {problem}")]
+    Endpoint {
+        /// The name of its dialect.
+        dialect: String,
+        /// Its path.
+        path: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The keys of an issuer cannot be used.
     #[error(transparent)]
     Verifier(#[from] RulesError),
@@ -171,6 +177,25 @@ pub enum BuildError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The system gave no random bytes.
-    #[error(transparent)]
-    Random(#[from] NoRandomness),
+    #[error("{NoRandomness}")]
+    Random,
+}
+
+impl BuildError {
+    /// A problem of an endpoint of this dialect at this path.
+    pub(in crate::gate) fn endpoint(dialect: &str, path: &str, problem: impl Into<String>) -> Self {
+        Self::Endpoint { dialect: dialect.to_owned(), path: path.to_owned(), problem: problem.into() }
+    }
+}
+
+impl From<HostError> for BuildError {
+    fn from(error: HostError) -> Self {
+        Self::Host(error.to_string())
+    }
+}
+
+impl From<NoRandomness> for BuildError {
+    fn from(_: NoRandomness) -> Self {
+        Self::Random
+    }
 }

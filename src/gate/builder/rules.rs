@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::{BuildError, DEFAULT_MAX_ENDPOINT_BODY, sound};
 use crate::dialect::kuzzle::actions::is_controller;
-use crate::dialect::{self, Dialect, global_revocation};
+use crate::dialect::{self, Protocol};
 use crate::gate::Inner;
 use crate::gate::browser::Browser;
 use crate::gate::decisions::ReadyPoint;
@@ -20,7 +20,7 @@ use crate::gate::possession::External;
 use crate::gate::resources;
 use crate::gate::respond::RefusalHook;
 use crate::gate::running::Running;
-use rotogate_core::client::{Client, Clients, DpopUse};
+use rotogate_core::client::{Client, Clients};
 use rotogate_core::clock::EngineClock;
 use rotogate_core::decision::DecisionPointRules;
 use rotogate_core::dpop::DpopSettings;
@@ -31,6 +31,7 @@ use rotogate_core::policy::GateId;
 use rotogate_core::route::{
     AssertionForm, HostError, Hosts, LimitOver, Resource, Route, RoutePolicy, RouteTable, authority, ungoverned,
 };
+use rotogate_core::session::Binding;
 use rotogate_core::session::profile::Profile;
 use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::verify::{IssuerRules, OWN};
@@ -187,7 +188,7 @@ impl Rules {
         let of_issuer = || running.is_issuer.then(|| origin_of(engine.issuer())).flatten();
         let public_url = self.public_url.or_else(of_issuer).unwrap_or_default();
         let uses_dpop = self.dpop.is_some()
-            || self.clients.iter().any(|client| client.dpop != DpopUse::Off)
+            || self.clients.iter().any(|client| client.dpop != Binding::Off)
             || routes.iter().any(|route| route.policy.dpop_required);
         if !running.is_issuer && public_url.is_empty() {
             needs_no_url(uses_dpop, !self.resources.is_empty())?;
@@ -209,7 +210,7 @@ impl Rules {
             uses_dpop,
             takes_id_jag: self.takes_id_jag,
             transmits: self.transmits,
-            global_revocation: Endpoint::sole_path(&self.endpoints, global_revocation::NAME),
+            global_revocation: Endpoint::sole_path(&self.endpoints, dialect::registry::GLOBAL_REVOCATION),
             resources: &resources,
         };
         let sessions = self.browser.as_ref().map(Browser::session_rules).unwrap_or_default();
@@ -280,12 +281,12 @@ fn asking(routes: &[Route]) -> Vec<RoutePolicy> {
 }
 
 /// Each dialect that a route names, once.
-fn dialects(routes: &[Route]) -> Result<Vec<Box<dyn Dialect>>, BuildError> {
-    let mut found: Vec<Box<dyn Dialect>> = Vec::new();
+fn dialects(routes: &[Route]) -> Result<Vec<Box<dyn Protocol>>, BuildError> {
+    let mut found: Vec<Box<dyn Protocol>> = Vec::new();
     for name in routes.iter().filter_map(|route| route.policy.dialect.as_deref()) {
         if !found.iter().any(|dialect| dialect.name() == name) {
             found.push(
-                dialect::registry::by_name(name, &dialect::Options::default())
+                dialect::registry::by_name(name, &dialect::registry::Options::default())
                     .ok_or_else(|| BuildError::Dialect(name.to_owned()))?,
             );
         }

@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use http::Uri;
 
 use super::BuildError;
-use crate::dialect::global_revocation;
+use crate::dialect::registry::GLOBAL_REVOCATION;
+use crate::gate::Endpoint;
 use crate::gate::origin::origin_of;
-use crate::gate::{Endpoint, EndpointError};
 use rotogate_core::client::{Client, ExchangeRules, Grant};
 use rotogate_core::decision::DecisionPointRules;
 use rotogate_core::route::{Auth, Route, role_problem};
@@ -93,11 +93,11 @@ pub(super) fn clients(clients: &[Client], endpoints: &[Endpoint], has_records: b
 
 /// A request for global revocation is accepted only once, so used requests need a store.
 pub(super) fn global_revocations(endpoints: &[Endpoint], has_records: bool) -> Result<(), BuildError> {
-    match Endpoint::paths(endpoints, global_revocation::NAME).next() {
+    match Endpoint::paths(endpoints, GLOBAL_REVOCATION).next() {
         Some(path) if !has_records => {
-            const WHY: &str = "each of its requests counts once, so the gate needs a store for used requests: call \
-                               `.relay_store(…)` (feature `relay`)";
-            Err(EndpointError::new(global_revocation::NAME, path, WHY).into())
+            const WHY: &str =
+                "its requests count once, and need a store for used ones: call `.relay_store(…)` (feature `relay`)";
+            Err(BuildError::endpoint(GLOBAL_REVOCATION, path, WHY))
         }
         Some(_) | None => Ok(()),
     }

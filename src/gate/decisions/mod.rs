@@ -343,5 +343,6 @@ const fn kept_word(decision: &PolicyDecision) -> &'static str {
     }
 }
 
+#[cfg(feature = "program")]
 #[cfg(test)]
 mod tests;

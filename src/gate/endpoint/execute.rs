@@ -144,6 +144,7 @@ async fn carry_out(
         Command::Logout { access, everywhere } => at.log_out(&access, everywhere).await.map(|()| Outcome::Revoked),
         Command::Introspect { client, token } => at.introspect(client, &token).await,
         Command::EndedElsewhere(notice) => at.end_elsewhere(&notice).await.map(|()| Outcome::Revoked),
+        #[cfg(feature = "program")]
         Command::RevokeGlobally(request) => gate.revoke_globally(&request, origin).await.map(|()| Outcome::Revoked),
         Command::Check { access, superseded_in_grace } => {
             Ok(Outcome::Checked(decided(at.check_with_user(&access, superseded_in_grace).await)?))

@@ -47,8 +47,9 @@ pub(super) const fn grant_of(command: &Command) -> Option<Grant> {
         Command::Revoke { .. }
         | Command::Logout { .. }
         | Command::Introspect { .. }
-        | Command::RevokeGlobally(_)
         | Command::EndedElsewhere(_)
         | Command::Check { .. } => None,
+        #[cfg(feature = "program")]
+        Command::RevokeGlobally(_) => None,
     }
 }

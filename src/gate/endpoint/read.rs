@@ -16,7 +16,7 @@ use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
 use super::super::Inner;
-use crate::dialect::Dialect;
+use crate::dialect::Protocol;
 use crate::gate::body_pieces::BodyPieces;
 use rotogate_core::credential::{self, Credential, Places};
 use rotogate_core::denial::{Denial, NotGood};
@@ -41,7 +41,7 @@ pub(super) enum Unread {
 /// The request that a body belongs to.
 pub(super) struct Reading<'a> {
     pub(super) gate: &'a Inner,
-    pub(super) dialect: &'a dyn Dialect,
+    pub(super) dialect: &'a dyn Protocol,
     pub(super) operation: &'static str,
     pub(super) parts: &'a Parts,
 }

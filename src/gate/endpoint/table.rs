@@ -6,7 +6,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 use super::{Endpoint, JWKS_PATH};
-use crate::dialect::{self, Dialect, ServedPath};
+use crate::dialect::{self, Protocol, ServedPath};
+use crate::gate::BuildError;
 use crate::gate::browser::BrowserEndpoint;
 use crate::gate::metadata::{self, Metadata};
 #[cfg(feature = "relay")]
@@ -21,7 +22,7 @@ use rotogate_core::token::claims::TokenStyle;
 /// An endpoint, ready to serve.
 #[derive(Debug)]
 pub(super) struct Ready {
-    pub(super) dialect: Arc<dyn Dialect>,
+    pub(super) dialect: Arc<dyn Protocol>,
     pub(super) profile: Profile,
     pub(super) clients: Option<Vec<Box<str>>>,
     /// The names in the endpoint's metadata, if it has metadata.
@@ -96,8 +97,8 @@ impl Ready {
         (names_accounts, published): (bool, Option<Published>),
         common: &CommonRules<'_>,
         dialects: &KnownDialects,
-    ) -> Result<Self, EndpointError> {
-        let failed = |problem: String| EndpointError::new(endpoint.dialect.name(), endpoint.base(), problem);
+    ) -> Result<Self, BuildError> {
+        let failed = |problem: String| BuildError::endpoint(endpoint.dialect.name(), endpoint.base(), problem);
         let client = own_client(&endpoint, common.clients).map_err(failed)?;
         if names_accounts && endpoint.account.is_some() {
             return Err(failed("is bound to one account, and its path contains {account}".to_owned()));
@@ -178,37 +179,8 @@ impl PathEntry {
     }
 }
 
-/// Endpoints or path templates that conflict.
-///
-/// ```
-/// use rotogate::dialect::oauth2::OAuth2;
-/// use rotogate::gate::{BuildError, Endpoint};
-///
-/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// # let keys = rotogate::token::Keyring::ephemeral().unwrap();
-/// # let builder = rotogate::Gate::builder().issuer("https://api.example.com").keys(keys);
-/// let at_one_path = || Endpoint::new(OAuth2).path("/oauth/token");
-/// let built = builder.endpoint(at_one_path()).endpoint(at_one_path()).build().await;
-/// assert!(matches!(built, Err(BuildError::Endpoint(_))));
-/// # });
-/// ```
-#[derive(Debug, thiserror::Error)]
-#[error("endpoint {dialect} at {path}: {problem}")]
-pub struct EndpointError {
-    dialect: String,
-    path: String,
-    problem: String,
-}
-
-impl EndpointError {
-    /// A problem of an endpoint of this dialect at this path.
-    pub(in crate::gate) fn new(dialect: &str, path: &str, problem: impl Into<String>) -> Self {
-        Self { dialect: dialect.to_owned(), path: path.to_owned(), problem: problem.into() }
-    }
-}
-
 /// The requests that carry wrapped calls to an endpoint of this dialect at `base`.
-pub fn envelopes(dialect: &dyn Dialect, base: &str) -> Vec<(Method, String)> {
+pub fn envelopes(dialect: &dyn Protocol, base: &str) -> Vec<(Method, String)> {
     let served = dialect.serves(base).into_iter().filter(|served| dialect.is_envelope(served.operation));
     served.filter_map(|served| Some((served.methods.first()?.clone(), served.template))).collect()
 }
@@ -277,7 +249,7 @@ impl Endpoints {
     ///
     /// # Errors
     /// Paths or rules of endpoints contradict each other.
-    pub(in crate::gate) fn new(endpoints: Vec<Endpoint>, common: &CommonRules<'_>) -> Result<Self, EndpointError> {
+    pub(in crate::gate) fn new(endpoints: Vec<Endpoint>, common: &CommonRules<'_>) -> Result<Self, BuildError> {
         let mut all = Self {
             ready: Vec::new(),
             exact: matchit::Router::new(),
@@ -316,7 +288,7 @@ impl Endpoints {
     }
 
     /// Inserts the paths of an endpoint. Returns whether one of them contains `{account}`.
-    fn insert_paths(&mut self, endpoint: &Endpoint) -> Result<bool, EndpointError> {
+    fn insert_paths(&mut self, endpoint: &Endpoint) -> Result<bool, BuildError> {
         let index = self.ready.len();
         let mut names_accounts = false;
         for served in endpoint.dialect.serves(endpoint.base()) {
@@ -333,7 +305,7 @@ impl Endpoints {
         &mut self,
         endpoint: &Endpoint,
         common: &CommonRules<'_>,
-    ) -> Result<Option<Published>, EndpointError> {
+    ) -> Result<Option<Published>, BuildError> {
         let (base, public_url) = (endpoint.base(), common.public_url);
         let Some(paths) = endpoint.dialect.oauth(base) else { return Ok(None) };
         let own = match self.metadata.is_empty() {
@@ -363,8 +335,8 @@ impl Endpoints {
         metadata::paths(issuer).iter().all(|path| self.exact.at(path).is_err())
     }
 
-    fn insert(&mut self, dialect: &str, template: &str, entry: PathEntry) -> Result<(), EndpointError> {
-        let failed = |error: matchit::InsertError| EndpointError {
+    fn insert(&mut self, dialect: &str, template: &str, entry: PathEntry) -> Result<(), BuildError> {
+        let failed = |error: matchit::InsertError| BuildError::Endpoint {
             dialect: dialect.to_owned(),
             path: template.to_owned(),
             problem: match error {
@@ -443,17 +415,17 @@ impl Endpoints {
     }
 
     /// The dialect of an endpoint.
-    pub(in crate::gate) fn dialect(&self, endpoint: usize) -> Option<&dyn Dialect> {
+    pub(in crate::gate) fn dialect(&self, endpoint: usize) -> Option<&dyn Protocol> {
         self.ready.get(endpoint).map(|endpoint| endpoint.dialect.as_ref())
     }
 
     /// The dialect of this name, with the options of the first endpoint that has it.
-    pub(in crate::gate) fn dialect_named(&self, name: &str) -> Option<&dyn Dialect> {
+    pub(in crate::gate) fn dialect_named(&self, name: &str) -> Option<&dyn Protocol> {
         self.ready.iter().map(|endpoint| endpoint.dialect.as_ref()).find(|dialect| dialect.name() == name)
     }
 
     /// The dialect that recognises a request as its client's, whatever the path.
-    pub(in crate::gate) fn dialect_of_client(&self, headers: &HeaderMap) -> Option<&dyn Dialect> {
+    pub(in crate::gate) fn dialect_of_client(&self, headers: &HeaderMap) -> Option<&dyn Protocol> {
         self.ready.iter().map(|endpoint| endpoint.dialect.as_ref()).find(|dialect| dialect.knows(headers))
     }
 

@@ -81,13 +81,6 @@ impl ApiKey {
 }
 
 /// The properties of a new key.
-///
-/// ```
-/// use rotogate::gate::NewApiKey;
-///
-/// let nightly = NewApiKey { name: "nightly".into(), subject: "ada".into(), ..NewApiKey::default() };
-/// assert_eq!(nightly.account, None);
-/// ```
 #[derive(Clone, Debug, Default)]
 pub struct NewApiKey {
     /// 1 to 100 characters.
@@ -107,14 +100,6 @@ pub struct NewApiKey {
 }
 
 /// The settings of API keys.
-///
-/// ```
-/// use rotogate::gate::ApiKeySettings;
-///
-/// let keys = ApiKeySettings::new("acme").ok_or("2 to 12 characters of a-z and 0-9")?;
-/// assert_eq!(keys.prefix.to_string(), "acme_k1_");
-/// # Ok::<(), &str>(())
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiKeySettings {
     /// How keys begin.

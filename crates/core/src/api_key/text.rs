@@ -20,13 +20,6 @@ const BODY: usize = ID + 30;
 const CHECK: usize = 6;
 
 /// The beginning of all keys of a gate.
-///
-/// ```
-/// use rotogate::gate::KeyPrefix;
-///
-/// let prefix = KeyPrefix::new("acme").unwrap();
-/// assert_eq!((prefix.to_string(), prefix.name()), ("acme_k1_".to_owned(), "acme"));
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPrefix(Box<str>);
 

@@ -1,13 +1,6 @@
 //! The flaws of a notice of another issuer.
 
 /// The flaw of a logout token or a security event, as its sender learns it (RFC 8935 §2.4).
-///
-/// ```
-/// use rotogate::denial::{Denial, EventFlaw};
-///
-/// assert_eq!(EventFlaw::Audience.word(), "invalid_audience");
-/// assert_eq!(Denial::RefusedEvent(EventFlaw::Key).reason(), "refused_event");
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EventFlaw {

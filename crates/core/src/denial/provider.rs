@@ -1,13 +1,6 @@
 //! The flaws of a login at a provider.
 
 /// Why a browser that comes back from a provider is not logged in.
-///
-/// ```
-/// use rotogate::denial::{Denial, ProviderFlaw};
-///
-/// let denial = Denial::ProviderLogin(ProviderFlaw::IdToken("nonce is not the nonce of this login"));
-/// assert_eq!((denial.reason(), denial.detail()), ("provider_login", Some("nonce is not the nonce of this login")));
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProviderFlaw {

@@ -218,21 +218,7 @@ impl<'a> LoginRequest<'a> {
     }
 }
 
-/// The users of this gate that another issuer names.
-///
-/// ```
-/// use rotogate::directory::{NamedUsers, User};
-///
-/// /// What `Directory::lookup_named` makes of the rows that it found.
-/// fn found(mut rows: Vec<User>) -> NamedUsers {
-///     match (rows.pop(), rows.is_empty()) {
-///         (None, _) => NamedUsers::None,
-///         (Some(user), true) => NamedUsers::One(Box::new(user)),
-///         (Some(_), false) => NamedUsers::Several,
-///     }
-/// }
-/// assert!(matches!(found(Vec::new()), NamedUsers::None));
-/// ```
+/// The users of ours that another issuer names.
 #[derive(Debug)]
 pub enum NamedUsers {
     /// No user has this name.
@@ -314,6 +300,7 @@ pub trait Directory: fmt::Debug + Send + Sync + 'static {
     /// The users that another issuer names by another name than its `sub`. The gate asks only for the forms of name
     /// that the issuer's rules allow, and only to end the users' sessions: no login ever follows from such a name. The
     /// default implementation finds no user.
+    #[doc(hidden)]
     async fn lookup_named(&self, _issuer: &str, _name: &UserName) -> Result<NamedUsers, DirectoryError> {
         Ok(NamedUsers::None)
     }

@@ -22,20 +22,6 @@ const AT_ONCE: usize = 1000;
 const ROLE: &str = "user";
 
 /// A user's request about their own sessions.
-///
-/// ```
-/// use std::time::Duration;
-/// use rotogate::dialect::{CommandHandler, OwnSessions, OwnSessionsAction, OwnSessionsRequest};
-/// use rotogate::fault::Error;
-/// use rotogate::session::Scope;
-///
-/// /// Logs a user out elsewhere, in a `Dialect::answer`. The token may be 10 minutes old.
-/// async fn end_others(gate: &dyn CommandHandler, token: &str) -> Result<OwnSessions, Error> {
-///     let (scope, max_age) = (Scope::default(), Duration::from_secs(600));
-///     let action = OwnSessionsAction::EndOthers;
-///     gate.own_sessions(OwnSessionsRequest { access: token.into(), scope, max_age, action }).await
-/// }
-/// ```
 #[derive(Debug)]
 pub struct OwnSessionsRequest {
     /// The user's access token, or the value of the session cookie of their browser.
@@ -50,17 +36,6 @@ pub struct OwnSessionsRequest {
 }
 
 /// A user's action on their own sessions.
-///
-/// ```
-/// use rotogate::dialect::OwnSessionsAction;
-/// use rotogate::session::SessionId;
-///
-/// /// The action of `DELETE /me/sessions` and of `DELETE /me/sessions/{id}`.
-/// fn ending(id: Option<SessionId>) -> OwnSessionsAction {
-///     id.map_or(OwnSessionsAction::EndOthers, OwnSessionsAction::End)
-/// }
-/// assert_eq!(ending(None), OwnSessionsAction::EndOthers);
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OwnSessionsAction {
     /// The live sessions.
@@ -72,14 +47,6 @@ pub enum OwnSessionsAction {
 }
 
 /// A live session of the caller.
-///
-/// ```
-/// use rotogate::dialect::OwnSession;
-///
-/// fn row(own: &OwnSession) -> String {
-///     format!("{}{}", own.session.client, if own.is_current { " (this device)" } else { "" })
-/// }
-/// ```
 #[derive(Clone, Debug)]
 pub struct OwnSession {
     /// The record of the session.
@@ -89,18 +56,6 @@ pub struct OwnSession {
 }
 
 /// The result of a request.
-///
-/// ```
-/// use rotogate::dialect::OwnSessions;
-///
-/// fn line(done: &OwnSessions) -> String {
-///     match done {
-///         OwnSessions::Listed(sessions) => format!("{} sessions", sessions.len()),
-///         OwnSessions::Ended(ended) => format!("{ended} ended"),
-///     }
-/// }
-/// assert_eq!(line(&OwnSessions::Ended(2)), "2 ended");
-/// ```
 #[derive(Clone, Debug)]
 pub enum OwnSessions {
     /// The list.

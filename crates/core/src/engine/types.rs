@@ -31,15 +31,6 @@ pub struct Origin {
 }
 
 /// The client whose attempt a rate refused, as far as it was known by then.
-///
-/// ```
-/// use rotogate::gate::HeldUp;
-///
-/// fn line(held_up: &HeldUp) -> String {
-///     format!("too many attempts of client {}", held_up.client.as_deref().unwrap_or("-"))
-/// }
-/// assert_eq!(line(&HeldUp::default()), "too many attempts of client -");
-/// ```
 #[derive(Clone, Debug, Default, Hash)]
 pub struct HeldUp {
     /// The session of a refresh token.

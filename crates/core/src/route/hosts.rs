@@ -6,15 +6,6 @@ use std::net::{IpAddr, Ipv6Addr};
 use super::authority::is_host;
 
 /// The text is not a valid host.
-///
-/// ```
-/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// # use rotogate::{Gate, token::Keyring};
-/// # let builder = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
-/// let error = builder.hosts(["example.com:8443"]).build().await.unwrap_err();
-/// assert!(error.to_string().starts_with("\"example.com:8443\" is not a host name without port"));
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a host name without port, such as \"example.com\", \"*.example.com\" or \"*\"")]
 pub struct HostError(String);

@@ -85,6 +85,7 @@ pub struct Route {
     /// The requirements of the route.
     pub policy: RoutePolicy,
     /// The route's upstream; `None` for the service inside the layer.
+    #[doc(hidden)]
     pub upstream: Option<UpstreamId>,
     /// The `aud` of the signed assertions about the route's callers; `None` if the gate sends no assertion on this
     /// route.
@@ -163,14 +164,6 @@ impl fmt::Debug for RouteId {
 
 /// An upstream of a proxy around the layer: its index among the proxy's upstreams. The layer passes it from the route
 /// to the proxy, and does not interpret it.
-///
-/// ```
-/// use rotogate::route::{Route, RoutePolicy, UpstreamId};
-///
-/// // The proxy around the layer knows which server is at position 1.
-/// let orders = Route { upstream: Some(UpstreamId::new(1)), ..Route::new("/orders", RoutePolicy::default()) };
-/// assert_eq!(orders.upstream.map(UpstreamId::position), Some(1));
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct UpstreamId(usize);
 

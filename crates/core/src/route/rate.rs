@@ -40,7 +40,8 @@ pub struct RateLimit {
     pub window: Duration,
     /// The number of requests that are admitted at once; `None` for `requests`.
     pub burst: Option<NonZeroU32>,
-    /// The place where requests are counted: at this gate, or at all gates.
+    /// Where the requests are counted.
+    #[doc(hidden)]
     pub over: LimitOver,
     /// The limit's index among the limits of a gate. The gate sets it.
     #[doc(hidden)]
@@ -75,16 +76,7 @@ pub enum LimitPer {
     Claim(ClaimPath),
 }
 
-/// The place where requests are counted.
-///
-/// ```
-/// use std::time::Duration;
-/// use rotogate::route::{LimitOver, LimitPer, RateLimit};
-///
-/// let limit = RateLimit::new(LimitPer::Client, 10, Duration::from_secs(1));
-/// assert_eq!(limit.over, LimitOver::Gate);
-/// assert_eq!(limit.over_gates().over, LimitOver::Gates);
-/// ```
+/// Where requests are counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LimitOver {

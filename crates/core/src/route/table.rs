@@ -80,24 +80,11 @@ pub struct RouteError {
     /// The index of the route in the list, from 0.
     pub route: usize,
     /// The problem.
+    #[doc(hidden)]
     pub problem: RouteProblem,
 }
 
 /// The problem of a route.
-///
-/// ```
-/// use rotogate::gate::BuildError;
-/// use rotogate::route::{Route, RoutePolicy, RouteProblem};
-///
-/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// # let keys = rotogate::token::Keyring::ephemeral().unwrap();
-/// # let builder = rotogate::Gate::builder().issuer("https://api.example.com").keys(keys);
-/// // The notation of other products.
-/// let route = Route::new("/orders/:id", RoutePolicy::default());
-/// let Err(BuildError::Routes(errors)) = builder.route(route).build().await else { panic!("it would match nothing") };
-/// assert!(matches!(errors[0].problem, RouteProblem::Pattern { .. }));
-/// # });
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RouteProblem {
     /// A host with a port or a wildcard, or a text that is not a host name.

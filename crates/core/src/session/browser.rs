@@ -11,16 +11,6 @@ use crate::thumbprint::KeyThumbprint;
 const UNDER_WAY: Duration = Duration::from_secs(60);
 
 /// The cookie of a browser session, as a store keeps it: the cookie cannot be computed from this record.
-///
-/// ```
-/// use rotogate::session::Session;
-///
-/// /// A column of a list of sessions.
-/// fn holder(session: &Session) -> &'static str {
-///     if session.browser.is_some() { "a browser" } else { "a client with tokens" }
-/// }
-/// # let _ = holder;
-/// ```
 // Requirement B4.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BrowserBinding {
@@ -44,16 +34,6 @@ impl BrowserBinding {
 }
 
 /// The key of a browser's device (Device Bound Session Credentials). The first key to which a session is bound stays.
-///
-/// ```
-/// use rotogate::session::Session;
-///
-/// /// A column of a list of sessions.
-/// fn device(session: &Session) -> Option<String> {
-///     session.browser.as_ref()?.device.as_ref().map(|device| device.thumbprint.to_string())
-/// }
-/// # let _ = device;
-/// ```
 // Requirement B47.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceBinding {
@@ -66,16 +46,6 @@ pub struct DeviceBinding {
 }
 
 /// A public key of a device: at most 300 bytes of a record.
-///
-/// ```
-/// use rotogate::session::DeviceKey;
-///
-/// /// Is it a key of the kind that most security chips make?
-/// fn is_usual(key: &DeviceKey) -> bool {
-///     matches!(key, DeviceKey::Es256 { .. })
-/// }
-/// # let _ = is_usual;
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum DeviceKey {
@@ -105,27 +75,34 @@ impl DeviceKey {
     }
 }
 
-/// Whether sessions of browsers are bound to devices.
+/// Whether something is bound to a key of its holder: a browser's session to a key of its device, a client's tokens to
+/// a key that it proves (RFC 9449) or to the client certificate of its connection (RFC 8705 §3). A thief of what is
+/// bound needs the key, too.
 ///
 /// ```
-/// use rotogate::gate::{Browser, DeviceBound};
+/// use rotogate::client::Client;
+/// use rotogate::gate::Browser;
+/// use rotogate::session::Binding;
 ///
-/// // A stolen cookie is worth nothing without the key of the browser's device, where the browser has one.
-/// let browser = Browser::own("/auth").device_bound(DeviceBound::Optional);
-/// # let _ = browser;
+/// let browser = Browser::own("/auth").device_bound(Binding::Optional);
+/// let mobile = Client { dpop: Binding::Required, ..Client::public("mobile") };
+/// let robot = Client { certificate_bound: Binding::Required, ..Client::public("robot") };
+/// # let _ = (browser, mobile, robot);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DeviceBound {
-    /// No session is.
+pub enum Binding {
+    /// Nothing is bound: a proof or a certificate has no effect.
     #[default]
     Off,
-    /// A session is bound if its browser supports binding.
+    /// Bound if the holder shows a key: a request with a proof, or on a connection with a client certificate, gets bound
+    /// tokens, any other request gets bearer tokens; a session is bound if its browser supports binding.
     Optional,
-    /// A session that the browser does not bind is refused from a minute after its login.
+    /// A request without a proof or certificate is refused; a session that the browser does not bind is refused from a
+    /// minute after its login.
     Required,
 }
 
-impl DeviceBound {
+impl Binding {
     /// Does a request pass whose session began at `created`? `device` is the key of the session's cookies and the time
     /// of its binding, if the session is bound. `is_proved` checks whether the request has a good device cookie under
     /// this key.
@@ -155,14 +132,14 @@ mod tests {
     fn b48_b51_a_bound_session_needs_its_device_and_an_unbound_one_only_where_that_is_required() {
         let at = |seconds: u64| Timestamp::from_secs(1_800_000_000 + seconds);
         for (mode, bound_at, now, alone, proved) in [
-            (DeviceBound::Off, Some(0), 9_999, true, true),
-            (DeviceBound::Optional, None, 9_999, true, true),
-            (DeviceBound::Optional, Some(100), 159, true, true),
-            (DeviceBound::Optional, Some(100), 160, false, true),
-            (DeviceBound::Required, Some(100), 159, true, true),
-            (DeviceBound::Required, Some(100), 160, false, true),
-            (DeviceBound::Required, None, 59, true, true),
-            (DeviceBound::Required, None, 60, false, false),
+            (Binding::Off, Some(0), 9_999, true, true),
+            (Binding::Optional, None, 9_999, true, true),
+            (Binding::Optional, Some(100), 159, true, true),
+            (Binding::Optional, Some(100), 160, false, true),
+            (Binding::Required, Some(100), 159, true, true),
+            (Binding::Required, Some(100), 160, false, true),
+            (Binding::Required, None, 59, true, true),
+            (Binding::Required, None, 60, false, false),
         ] {
             let admits = |is_proved| {
                 mode.admits(at(0), bound_at.map(|bound_at| (7, at(bound_at))), at(now), |key| key == 7 && is_proved)

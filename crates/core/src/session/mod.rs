@@ -17,7 +17,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use crate::claim::OwnClaims;
 use crate::clock::Timestamp;
 use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
-pub use browser::{BrowserBinding, DeviceBinding, DeviceBound, DeviceKey};
+pub use browser::{Binding, BrowserBinding, DeviceBinding, DeviceKey};
 pub use place::StatusPlace;
 pub use scope::{InvalidScope, Scope};
 
@@ -134,16 +134,6 @@ impl fmt::Debug for SessionId {
 }
 
 /// A session's own random secret: half of the secret in its refresh tokens. It never leaves the store and the engine.
-///
-/// ```
-/// use rotogate::session::SessionSecret;
-///
-/// // Part of a record: a store writes it as it is.
-/// let secret = SessionSecret::new([7; 16]);
-/// assert_eq!(serde_json::to_string(&secret)?, format!("{:?}", [7; 16]).replace(' ', ""));
-/// assert_eq!(format!("{secret:?}"), "SessionSecret(…)", "no log has it");
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SessionSecret([u8; 16]);
@@ -274,18 +264,6 @@ impl RevokedBecause {
 }
 
 /// The inputs of the last pair of tokens, from which the gate can make the same bytes again.
-///
-/// ```
-/// use rotogate::clock::Timestamp;
-/// use rotogate::session::{LastPair, Scope};
-///
-/// let access_expires = Timestamp::from_secs(1_800_000_600);
-/// let last = LastPair { scope: Scope::parse("read")?, access_expires, kid: "2026-11".into(), refresh_key: 1 };
-/// // A store of your own may write it as JSON.
-/// let written = serde_json::to_string(&last)?;
-/// assert_eq!(serde_json::from_str::<LastPair>(&written)?, last);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastPair {
     /// The scope granted.
@@ -318,6 +296,7 @@ pub struct Session {
     /// The session's id, which contains its creation time.
     pub id: SessionId,
     /// The session's own random secret.
+    #[doc(hidden)]
     pub secret: SessionSecret,
     /// The subject that logged in.
     pub subject: Box<str>,
@@ -345,6 +324,7 @@ pub struct Session {
     /// Was a token of `current` used? Not noted for [`Generation::FIRST`], which replaces no pair.
     pub confirmed: bool,
     /// The inputs of the last pair.
+    #[doc(hidden)]
     pub last: LastPair,
 
     /// Live or revoked.
@@ -374,12 +354,15 @@ pub struct Session {
     #[serde(default)]
     pub certificate: Option<CertificateThumbprint>,
     /// The cookie that represents the session in a browser. No refresh token of such a session leaves the gate.
+    #[doc(hidden)]
     #[serde(default)]
     pub browser: Option<Box<BrowserBinding>>,
     /// The session's place in a status list, which never changes.
+    #[doc(hidden)]
     #[serde(default)]
     pub place: Option<StatusPlace>,
     /// Proves that a gate wrote the record. A store keeps it unchanged.
+    #[doc(hidden)]
     #[serde(default)]
     pub seal: Seal,
 }
@@ -387,19 +370,6 @@ pub struct Session {
 /// Proves that a gate wrote a record: a tag under a key of the gates over every field but [`Session::status`],
 /// [`Session::confirmed`] and [`Session::revision`], which a store changes in place. The gate seals each record that it
 /// writes, and checks each record that it loads: a request for a session without a good seal gets 503.
-///
-/// ```
-/// use rotogate::session::Seal;
-///
-/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
-/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
-/// # let gate = gate.client(Client::public("web")).build().await?;
-/// # let id = gate.sessions().start(NewSession::new("ada", "web")).await?.session.ok_or("it has an id")?;
-/// let session = gate.sessions().get(id).await?.ok_or("it has a record")?;
-/// assert_ne!(session.seal, Seal::default(), "which is none");
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
-/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Seal(Option<(u8, [u8; 16])>);

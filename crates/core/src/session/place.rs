@@ -3,13 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 /// The bit of a session in one of our Token Status Lists: by this bit other verifiers learn that the session has ended.
-///
-/// ```
-/// use rotogate::session::StatusPlace;
-///
-/// let place = StatusPlace { list: 7, index: 42 };
-/// assert_eq!(place.url("https://api.example.com/status"), "https://api.example.com/status/7");
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct StatusPlace {
     /// The number of the list.

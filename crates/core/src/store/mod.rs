@@ -246,9 +246,9 @@ pub struct Swept {
     pub revocations: u64,
 }
 
-/// A store of sessions and revocations. **For one gate in one process,** unless it is [shared](Store::shared): a gate
-/// reads the revocations at its start, and afterwards knows only those that it makes itself. Another gate on the same
-/// store would still accept tokens that were revoked here.
+/// A store of sessions and revocations. **For one gate in one process,** unless it is one of the stores for several
+/// gates, `PostgresStore` and `RedisStore`: a gate reads the revocations at its start, and afterwards knows only those
+/// that it makes itself. Another gate on the same store would still accept tokens that were revoked here.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -337,6 +337,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     async fn last_known_time(&self) -> Result<Timestamp, StoreError>;
 
     /// The store's further operations, if other processes write to it, too.
+    #[doc(hidden)]
     fn shared(&self) -> Option<&dyn SharedStore> {
         None
     }

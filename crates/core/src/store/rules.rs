@@ -243,6 +243,7 @@ impl Rules {
     /// See [`SharedStore::restore`](super::SharedStore::restore): writes a record back that the store may have lost.
     /// False if the store has a later record, or if the session has ended. The caller leaves out sessions that were
     /// changed since the loss; a session that was only written back does not count as changed.
+    #[doc(hidden)]
     pub fn restore(&self, state: &mut impl State, record: &Session) -> Result<bool, Failure> {
         let known = state.session(record.id)?;
         if known.as_ref().is_some_and(|known| known.subject != record.subject || known.client != record.client) {

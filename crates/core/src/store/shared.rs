@@ -36,19 +36,6 @@ pub use row::{LiveRow, NODE_HEARD_WITHIN, NODE_KEPT, NodeRow, NodeSeen};
 ///
 /// Every write may be sent again after a missing reply: the store recognises a repeated write, and changes nothing
 /// more.
-///
-/// ```
-/// use rotogate::clock::Timestamp;
-/// use rotogate::store::{SharedStore, Store, StoreError};
-///
-/// /// Whether what begins now is later than the moment: only the store knows, whatever the clocks of its gates say.
-/// async fn begins_after(store: &dyn Store, moment: Timestamp) -> Result<bool, StoreError> {
-///     match store.shared() {
-///         Some(shared) => Ok(shared.stamp_creation(moment).await?.is_some()),
-///         None => Ok(true),
-///     }
-/// }
-/// ```
 #[async_trait]
 pub trait SharedStore: Store {
     /// A creation stamp for a session, or for a token without a session, that is about to begin. It is later than
@@ -163,16 +150,6 @@ pub trait SharedStore: Store {
 }
 
 /// How far the nodes have written back the lost writes of a store.
-///
-/// ```
-/// use rotogate::clock::Timestamp;
-/// use rotogate::store::Restoration;
-///
-/// /// Whether this node has heard of every revocation of a session, whatever was lost before the node started.
-/// fn knows_all(at_start: &Restoration, session_created: Timestamp) -> bool {
-///     session_created > at_start.adopted
-/// }
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Restoration {
     /// When the data was adopted last, by the store's clock; [`Timestamp::ZERO`] if it never was.
@@ -183,15 +160,6 @@ pub struct Restoration {
 }
 
 /// How a node follows a store.
-///
-/// ```
-/// use rotogate::store::Follow;
-///
-/// /// How long a read of the log may block, in milliseconds.
-/// fn block(follow: &Follow) -> u128 {
-///     follow.every.as_millis()
-/// }
-/// ```
 #[derive(Clone)]
 pub struct Follow {
     /// The node's clocks.
@@ -209,22 +177,6 @@ impl fmt::Debug for Follow {
 }
 
 /// The revocations of a shared store, as nodes write them.
-///
-/// ```
-/// use rotogate::store::{Feed, Revocation, StoreError};
-///
-/// /// Everything up to the next proof that nothing is missing.
-/// async fn catch_up(feed: &mut dyn Feed) -> Result<Vec<Revocation>, StoreError> {
-///     let mut all = Vec::new();
-///     loop {
-///         let step = feed.next().await?;
-///         all.extend(step.entries);
-///         if step.complete.is_some() {
-///             return Ok(all);
-///         }
-///     }
-/// }
-/// ```
 #[async_trait]
 pub trait Feed: fmt::Debug + Send {
     /// Waits for the next step. While the store answers, the next complete step comes within about [`Follow::every`].
@@ -235,13 +187,6 @@ pub trait Feed: fmt::Debug + Send {
 }
 
 /// One step of a feed.
-///
-/// ```
-/// use rotogate::store::FeedStep;
-///
-/// let step = FeedStep::default();
-/// assert!(step.entries.is_empty() && step.complete.is_none() && !step.lost, "nothing yet");
-/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FeedStep {
     /// Entries, in the order in which they may be applied. An entry may come again.
@@ -254,16 +199,6 @@ pub struct FeedStep {
 }
 
 /// The proof of a complete step.
-///
-/// ```
-/// use std::time::Duration;
-/// use rotogate::store::Heard;
-///
-/// /// How long the store took to answer.
-/// fn round_trip(heard: &Heard) -> Duration {
-///     heard.answered.saturating_sub(heard.asked)
-/// }
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heard {
     /// The node's [monotonic clock](TimeSource::monotonic) before the question.

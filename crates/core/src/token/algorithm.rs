@@ -12,6 +12,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::keyring::KeyError;
+
 /// A signature algorithm. `none` and algorithms with a broken hash are excluded.
 ///
 /// ```
@@ -63,20 +65,6 @@ pub enum Family {
     /// A shared secret.
     Hmac,
 }
-
-/// A name that is not one of [`Algorithm::ALL`].
-///
-/// ```
-/// use rotogate::token::Algorithm;
-///
-/// let error = "none".parse::<Algorithm>().unwrap_err();
-/// assert_eq!(error.0, "none");
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0:?} is not an algorithm; accepted are EdDSA ES256 ES384 RS256 RS384 RS512 PS256 PS384 PS512 HS256 HS384 HS512"
-)]
-pub struct UnknownAlgorithm(pub String);
 
 impl Algorithm {
     /// Every algorithm.
@@ -167,10 +155,10 @@ impl fmt::Display for Algorithm {
 }
 
 impl FromStr for Algorithm {
-    type Err = UnknownAlgorithm;
+    type Err = KeyError;
 
-    fn from_str(name: &str) -> Result<Self, UnknownAlgorithm> {
-        Self::ALL.into_iter().find(|a| a.name() == name).ok_or_else(|| UnknownAlgorithm(name.to_owned()))
+    fn from_str(name: &str) -> Result<Self, KeyError> {
+        Self::ALL.into_iter().find(|a| a.name() == name).ok_or_else(|| KeyError::Algorithm(name.to_owned()))
     }
 }
 
@@ -193,7 +181,7 @@ mod tests {
     #[test]
     fn names_round_trip_and_an_error_lists_them_all() {
         for a in Algorithm::ALL {
-            assert_eq!(a.name().parse(), Ok(a));
+            assert_eq!(a.name().parse::<Algorithm>().ok(), Some(a));
             assert_eq!(format!("{:?}", a.jwt()), a.name());
         }
         for bad in ["none", "NONE", "", "hs256", "ES512", "EdDSA "] {

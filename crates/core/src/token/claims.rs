@@ -28,14 +28,6 @@ pub use own::OwnChecked;
 pub const TYP: &str = "at+jwt";
 
 /// The form of access token that a dialect's clients need, besides the claims.
-///
-/// ```
-/// use rotogate::dialect::TokenStyle;
-///
-/// // For clients that read the user's id from `_id`.
-/// let style = TokenStyle { subject_claim: Some("_id"), ..TokenStyle::default() };
-/// assert!(!style.plain_base64);
-/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TokenStyle {
     /// A claim that repeats `sub`, for clients that look for it under this name.

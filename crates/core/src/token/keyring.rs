@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::algorithm::{Algorithm, UnknownAlgorithm};
+use super::algorithm::Algorithm;
 use crate::random::{NoRandomness, random};
 
 mod hmac_secret;
@@ -58,8 +58,10 @@ pub use signing::{KeyMaterial, SigningKey};
 #[non_exhaustive]
 pub enum KeyError {
     /// The name of an unknown algorithm.
-    #[error(transparent)]
-    Algorithm(#[from] UnknownAlgorithm),
+    #[error(
+        "{0:?} is not an algorithm; accepted are EdDSA ES256 ES384 RS256 RS384 RS512 PS256 PS384 PS512 HS256 HS384 HS512"
+    )]
+    Algorithm(String),
     /// The key cannot be used with its algorithm.
     #[error("not a usable {algorithm} key: {why}")]
     Unusable {

@@ -23,7 +23,7 @@ pub mod verify;
 pub const MAX_SESSIONLESS_LIFETIME: std::time::Duration = std::time::Duration::from_secs(86_400);
 
 pub use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
-pub use algorithm::{Algorithm, UnknownAlgorithm};
+pub use algorithm::Algorithm;
 pub use claims::{AccessToken, MintedClaims, TokenStyle};
 pub use keyring::{KeyError, Keyring, RefreshKeys, SigningKey};
 pub use mint::{AccessTokenText, fingerprint, mint};

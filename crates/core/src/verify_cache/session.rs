@@ -23,7 +23,7 @@ use crate::limit::{Limits, Source};
 use crate::random::are_equal;
 use crate::revocation::list::TokenFacts;
 use crate::rule::Rule;
-use crate::session::{DeviceBound, Generation, SessionId};
+use crate::session::{Binding, Generation, SessionId};
 use crate::token::device_cookie;
 use crate::token::keyring::{Keyring, RefreshKeys};
 use crate::token::observer::Observer;
@@ -136,7 +136,7 @@ impl Verified {
     // Requirement B48.
     pub fn admits_device<'a>(
         &self,
-        mode: DeviceBound,
+        mode: Binding,
         shown: impl FnOnce() -> Option<&'a [u8]>,
         keyring: impl FnOnce() -> Arc<Keyring>,
         now: Timestamp,

@@ -24,19 +24,6 @@ const MAX_AT_ONCE: usize = 8;
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 
 /// A stored set of keys. Its keys are public.
-///
-/// ```
-/// use rotogate::clock::Timestamp;
-/// use rotogate::remote_keys::KeptKeySet;
-///
-/// let kept = KeptKeySet {
-///     issuer: "https://id.example.com".into(),
-///     source: "discovery".into(),
-///     fetched_at: Timestamp::from_secs(1_800_000_000),
-///     jwks: r#"{"keys":[]}"#.into(),
-/// };
-/// assert!(format!("{kept:?}").contains("id.example.com"));
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeptKeySet {
@@ -66,30 +53,6 @@ impl KeptKeySet {
 }
 
 /// Stores the last good set of each issuer. The gate trusts a loaded set as if it came from the issuer.
-///
-/// ```
-/// use std::collections::HashMap;
-/// use std::sync::Mutex;
-/// use rotogate::remote_keys::{KeptKeySet, KeySetStore};
-///
-/// #[derive(Debug, Default)]
-/// struct InMemory(Mutex<HashMap<String, KeptKeySet>>);
-///
-/// #[async_trait::async_trait]
-/// impl KeySetStore for InMemory {
-///     async fn load(&self, name: &str) -> std::io::Result<Option<KeptKeySet>> {
-///         Ok(self.0.lock().unwrap().get(name).cloned())
-///     }
-///     async fn save(&self, name: &str, set: &KeptKeySet) -> std::io::Result<()> {
-///         self.0.lock().unwrap().insert(name.to_owned(), set.clone());
-///         Ok(())
-///     }
-///     async fn remove(&self, name: &str) -> std::io::Result<()> {
-///         self.0.lock().unwrap().remove(name);
-///         Ok(())
-///     }
-/// }
-/// ```
 #[async_trait]
 pub trait KeySetStore: fmt::Debug + Send + Sync + 'static {
     /// The set of an issuer, by its short name.

@@ -36,12 +36,14 @@ use task::{Command, Task};
 /// The keys of one issuer, and the task that fetches them.
 ///
 /// ```no_run
-/// # async fn example(remote: rotogate::remote_keys::RemoteKeys) {
-/// // An operator that knows of a new key can fetch it ahead of the schedule.
-/// if let Err(failure) = remote.refresh().await {
-///     eprintln!("{}: {failure}", failure.cause);
-/// }
-/// # }
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use rotogate::remote_keys::{RemoteIssuer, RemoteKeys};
+///
+/// let remote = RemoteKeys::start(RemoteIssuer::new("google", "https://accounts.google.com"), None)?;
+/// remote.first_attempt().await;
+/// let builder = rotogate::Gate::builder().trusted_issuer(remote.rules(["api"]));
+/// # let _ = builder;
+/// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
 pub struct RemoteKeys {
@@ -92,12 +94,6 @@ impl RemoteKeys {
         rules
     }
 
-    /// The keys, as requests read them.
-    #[doc(hidden)]
-    pub fn keys(&self) -> Arc<LiveKeys> {
-        Arc::clone(&self.keys)
-    }
-
     /// The issuer.
     pub fn issuer(&self) -> &RemoteIssuer {
         self.shared.issuer()
@@ -107,6 +103,15 @@ impl RemoteKeys {
     pub async fn first_attempt(&self) {
         // An error means that the task has ended, so there is nothing to wait for.
         let _ = self.tried.clone().wait_for(|tried| *tried).await;
+    }
+}
+
+/// Functions that only our own crates call: docs.rs does not show them.
+#[doc(hidden)]
+impl RemoteKeys {
+    /// The keys, as requests read them.
+    pub fn keys(&self) -> Arc<LiveKeys> {
+        Arc::clone(&self.keys)
     }
 
     /// Fetches the keys now, ahead of the schedule. After [`Self::drop_keys`] it fetches again.
@@ -150,15 +155,6 @@ impl RemoteKeys {
 }
 
 /// The result of one attempt, for a check of a configuration.
-///
-/// ```no_run
-/// # async fn example() -> Result<(), rotogate::remote_keys::FetchFailure> {
-/// use rotogate::remote_keys::{RemoteIssuer, inspect};
-///
-/// let found = inspect(RemoteIssuer::new("google", "https://accounts.google.com")).await?;
-/// println!("{} keys, fresh for {:?}", found.keys.len(), found.fresh_for);
-/// # Ok(()) }
-/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Inspected {
@@ -171,16 +167,6 @@ pub struct Inspected {
 }
 
 /// Fetches the keys of an issuer once.
-///
-/// ```no_run
-/// # async fn example() {
-/// use rotogate::remote_keys::{RemoteIssuer, inspect};
-///
-/// if let Err(failure) = inspect(RemoteIssuer::new("google", "https://accounts.google.com")).await {
-///     eprintln!("{}: {failure}", failure.cause);
-/// }
-/// # }
-/// ```
 ///
 /// # Errors
 /// The reason why there are no keys.

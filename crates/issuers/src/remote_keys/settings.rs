@@ -99,13 +99,6 @@ impl Default for FetchSettings {
 }
 
 /// The location of an issuer's keys.
-///
-/// ```
-/// use rotogate::remote_keys::KeyLocation;
-///
-/// let of_entra_v1 = "https://login.microsoftonline.com/TENANT/.well-known/openid-configuration";
-/// assert_ne!(KeyLocation::DiscoveryAt(of_entra_v1.into()), KeyLocation::Discovery);
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeyLocation {
@@ -118,16 +111,6 @@ pub enum KeyLocation {
 }
 
 /// The files of the client, read again at each fetch.
-///
-/// ```
-/// use rotogate::remote_keys::RemoteIssuer;
-///
-/// // In a pod of Kubernetes.
-/// let mut cluster = RemoteIssuer::new("k8s", "https://kubernetes.default.svc.cluster.local");
-/// let folder = std::path::Path::new("/var/run/secrets/kubernetes.io/serviceaccount");
-/// cluster.files.ca = Some(folder.join("ca.crt"));
-/// cluster.files.bearer = Some(folder.join("token"));
-/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FetchFiles {
@@ -142,10 +125,16 @@ pub struct FetchFiles {
 /// An issuer whose keys are fetched.
 ///
 /// ```
-/// use rotogate::remote_keys::{KeyLocation, RemoteIssuer};
+/// use std::path::Path;
+/// use rotogate::remote_keys::RemoteIssuer;
 ///
-/// let issuer = RemoteIssuer::new("google", "https://accounts.google.com");
-/// assert_eq!(issuer.location, KeyLocation::Discovery);
+/// let google = RemoteIssuer::new("google", "https://accounts.google.com");
+/// assert!(google.check().is_ok());
+/// // In a pod of Kubernetes.
+/// let folder = Path::new("/var/run/secrets/kubernetes.io/serviceaccount");
+/// let cluster = RemoteIssuer::new("k8s", "https://kubernetes.default.svc.cluster.local");
+/// let cluster = cluster.ca(folder.join("ca.crt")).bearer(folder.join("token"));
+/// # let _ = cluster;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -155,6 +144,7 @@ pub struct RemoteIssuer {
     /// The exact `iss` of the issuer's tokens.
     pub issuer: String,
     /// The location of the issuer's keys.
+    #[doc(hidden)]
     pub location: KeyLocation,
     /// The algorithms that the issuer's keys may have; empty: all. The first RSA algorithm applies to RSA keys without
     /// `alg`.
@@ -162,8 +152,10 @@ pub struct RemoteIssuer {
     /// How the keys are fetched.
     pub fetch: FetchSettings,
     /// The files that the issuer's server requires.
+    #[doc(hidden)]
     pub files: FetchFiles,
     /// The proxy to the issuer's server.
+    #[doc(hidden)]
     pub proxy: Option<Proxy>,
 }
 
@@ -205,10 +197,41 @@ impl RemoteIssuer {
         Self { fetch, ..self }
     }
 
+    /// Trusts only the authorities in this file, in PEM, instead of the system's. Each fetch reads the file again.
+    #[must_use]
+    pub fn ca(mut self, file: impl Into<PathBuf>) -> Self {
+        self.files.ca = Some(file.into());
+        self
+    }
+
+    /// Shows the certificate in this file, with its chain and its private key, in PEM. Each fetch reads the file again.
+    #[must_use]
+    pub fn client_certificate(mut self, file: impl Into<PathBuf>) -> Self {
+        self.files.client_cert = Some(file.into());
+        self
+    }
+
+    /// Sends the bearer token in this file. Each fetch reads the file again.
+    #[must_use]
+    pub fn bearer(mut self, file: impl Into<PathBuf>) -> Self {
+        self.files.bearer = Some(file.into());
+        self
+    }
+
+    /// Asks through the HTTP proxy at this URL.
+    ///
+    /// # Errors
+    /// Not the URL of a proxy.
+    pub fn proxy(self, url: &str) -> Result<Self, InvalidRemoteIssuer> {
+        let proxy = Proxy::parse(url).map_err(|why| InvalidRemoteIssuer { key: "proxy", message: why.to_string() })?;
+        Ok(Self { proxy: Some(proxy), ..self })
+    }
+
     /// Reads the file of authorities, and makes a client with the files.
     ///
     /// # Errors
     /// The reason why the files cannot be used.
+    #[doc(hidden)]
     pub fn check_files(&self) -> Result<(), FetchFailure> {
         FetchClient::new(self).current().map(drop)
     }
@@ -235,7 +258,7 @@ impl RemoteIssuer {
 #[error("{key}: {message}")]
 #[non_exhaustive]
 pub struct InvalidRemoteIssuer {
-    /// The setting at fault: `url`, `discovery`, `jwks_url`, or one of `fetch`.
+    /// The setting at fault: `url`, `discovery`, `jwks_url`, `proxy`, or one of `fetch`.
     pub key: &'static str,
     /// The problem.
     pub message: String,

@@ -13,13 +13,6 @@ use rotogate_core::token::live_keys::LiveKeys;
 use rotogate_core::token::verify::Ignored;
 
 /// The state of the keys of an issuer.
-///
-/// ```no_run
-/// # fn example(remote: rotogate::remote_keys::RemoteKeys) {
-/// let status = remote.status();
-/// println!("{} keys, {} left out", status.keys, status.ignored.len());
-/// # }
-/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RemoteStatus {

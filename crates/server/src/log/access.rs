@@ -294,7 +294,6 @@ fn add_who(line: &mut LogLine, who: &Who, own_issuer: &str) {
                 line.flag(key!("rotogate.token.unverified"), true);
             }
         }
-        _ => {}
     }
 }
 
@@ -359,7 +358,7 @@ impl AccessLogLine {
                 line.word(key!("rotogate.dialect"), operation.dialect);
                 line.own(key!("rotogate.operation"), operation.name);
             }
-            if let Some(who) = &verdict.who {
+            if let Some(who) = verdict.who() {
                 add_who(line, who, &self.log.own_issuer);
             }
         }

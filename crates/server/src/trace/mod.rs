@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderValue, Method, Request, StatusCode, Version};
 
-use rotogate::gate::{Reason, Verdict, Who};
+use rotogate::gate::{Reason, Verdict};
 use rotogate_core::token::verify::beginning;
 use rotogate_core::trace::{Position, Span, TRACEPARENT, TRACESTATE, Trace, Value};
 use rotogate_proxy::known_method;
@@ -159,12 +159,7 @@ impl RequestTrace {
                 span.set("rotogate.dialect", Value::Fixed(operation.dialect));
                 span.set("rotogate.operation", Value::Fixed(operation.name));
             }
-            let user = match &verdict.who {
-                Some(Who::Caller(caller)) => Some(caller.subject()),
-                Some(Who::Issued(recipient)) => Some(&*recipient.subject),
-                Some(_) | None => None,
-            };
-            if let Some(user) = user.filter(|_| self.names_user) {
+            if let Some(user) = verdict.subject().filter(|_| self.names_user) {
                 span.set("user.id", Value::Text(user));
             }
         }

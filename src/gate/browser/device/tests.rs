@@ -72,7 +72,7 @@ struct World {
 }
 
 impl World {
-    async fn new(mode: DeviceBound) -> Self {
+    async fn new(mode: Binding) -> Self {
         let time = ManualTime::at(Timestamp::from_secs(1_800_000_000));
         let websocket = RoutePolicy { upgrade: true, ..RoutePolicy::default().session() };
         let gate = Gate::builder()
@@ -160,7 +160,7 @@ fn caller(answer: &Answer) -> Option<&Received> {
 
 #[tokio::test]
 async fn b48_b50_a_bound_session_needs_its_device_wherever_a_session_is_taken() {
-    for mode in [DeviceBound::Optional, DeviceBound::Required] {
+    for mode in [Binding::Optional, Binding::Required] {
         let world = World::new(mode).await;
         let (alone, both, _, _) = world.bound().await;
         let (_, foreign, _, _) = world.bound().await;
@@ -233,7 +233,7 @@ async fn b48_b50_a_bound_session_needs_its_device_wherever_a_session_is_taken() 
 
 #[tokio::test]
 async fn b51_a_browser_without_a_device_loses_nothing_unless_one_is_required() {
-    for (mode, status) in [(DeviceBound::Off, 200), (DeviceBound::Optional, 200), (DeviceBound::Required, 401)] {
+    for (mode, status) in [(Binding::Off, 200), (Binding::Optional, 200), (Binding::Required, 401)] {
         let world = World::new(mode).await;
         let (cookie, _) = world.begin().await;
         world.time.advance(MINUTE - Duration::from_secs(1));
@@ -241,14 +241,14 @@ async fn b51_a_browser_without_a_device_loses_nothing_unless_one_is_required() {
         world.time.advance(Duration::from_secs(1));
         assert_eq!(world.send("GET", "/x", &[("cookie", &cookie)]).await.status().as_u16(), status, "{mode:?}");
     }
-    let off = World::new(DeviceBound::Off).await;
+    let off = World::new(Binding::Off).await;
     let (cookie, begun) = off.begin().await;
     assert!(caller(&off.register(&cookie, &begun, &Device::default()).await).is_some(), "a route serves it");
 }
 
 #[tokio::test]
 async fn b47_b49_a_device_registers_once_and_refreshes_by_its_key() {
-    let world = World::new(DeviceBound::Optional).await;
+    let world = World::new(Binding::Optional).await;
     let (cookie, begun) = world.begin().await;
     let (device, thief) = (Device::default(), Device::default());
     let id = begun.session.id.to_string();

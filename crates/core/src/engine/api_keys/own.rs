@@ -13,19 +13,6 @@ use crate::session::Scope;
 use crate::token::claims::OwnChecked;
 
 /// A user's request about their own API keys.
-///
-/// ```
-/// use std::time::Duration;
-/// use rotogate::dialect::{CommandHandler, OwnKeys, OwnKeysAction, OwnKeysRequest};
-/// use rotogate::fault::Error;
-/// use rotogate::session::Scope;
-///
-/// /// Lists the keys of a user, in a `Dialect::answer`.
-/// async fn list(gate: &dyn CommandHandler, token: &str) -> Result<OwnKeys, Error> {
-///     let (scope, max_age) = (Scope::default(), Duration::from_secs(600));
-///     gate.own_keys(OwnKeysRequest { access: token.into(), scope, max_age, action: OwnKeysAction::List }).await
-/// }
-/// ```
 #[derive(Debug)]
 pub struct OwnKeysRequest {
     /// The user's access token, or the value of the session cookie of the user's browser.
@@ -39,13 +26,6 @@ pub struct OwnKeysRequest {
 }
 
 /// A user's action on their own API keys.
-///
-/// ```
-/// use rotogate::dialect::OwnKeysAction;
-///
-/// let action = OwnKeysAction::Revoke("3fK0aT9xQz1b".to_owned());
-/// # let _ = action;
-/// ```
 #[derive(Clone, Debug)]
 pub enum OwnKeysAction {
     /// The live keys.
@@ -61,19 +41,6 @@ pub enum OwnKeysAction {
 }
 
 /// The result of a request.
-///
-/// ```
-/// use rotogate::dialect::OwnKeys;
-///
-/// fn line(done: &OwnKeys) -> String {
-///     match done {
-///         OwnKeys::Listed(keys) => format!("{} keys", keys.len()),
-///         OwnKeys::Made(_, key) => format!("the new key {}", key.id),
-///         OwnKeys::Revoked => "revoked".to_owned(),
-///     }
-/// }
-/// assert_eq!(line(&OwnKeys::Revoked), "revoked");
-/// ```
 #[derive(Debug)]
 pub enum OwnKeys {
     /// The listed keys, newest first.

@@ -12,7 +12,7 @@ use crate::dpop::device::{Registration, read_refresh, read_registration};
 use crate::dpop::memory::{NotRecorded, ProofMemory, once_in_store};
 use crate::fault::Error;
 use crate::session::rotation::{RaisedMinimum, RecordChange};
-use crate::session::{BrowserBinding, DeviceBinding, DeviceBound, Generation, Session};
+use crate::session::{Binding, BrowserBinding, DeviceBinding, Generation, Session};
 use crate::token::device_cookie;
 use crate::token::session_cookie::SessionCookie;
 
@@ -151,7 +151,7 @@ impl Engine {
 
     /// Does a request of a live session pass with this device cookie?
     // Requirement B48.
-    pub fn admits_device(&self, mode: DeviceBound, live: &Session, shown: Option<&[u8]>) -> bool {
+    pub fn admits_device(&self, mode: Binding, live: &Session, shown: Option<&[u8]>) -> bool {
         let (keyring, now) = (self.keyring(), self.clock.now());
         let device = live.browser.as_deref().and_then(BrowserBinding::bound_device);
         mode.admits(live.created(), device, now, |key| {

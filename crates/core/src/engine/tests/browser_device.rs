@@ -12,7 +12,7 @@ use super::support::{Kind, Mode, World, denied, failed, secs};
 use crate::denial::{Denial, ProofFlaw};
 use crate::engine::{BrowserLogin, DeviceAnswer, Engine, Origin, RenewWhen};
 use crate::fault::{Error, Fault};
-use crate::session::{DeviceBound, DeviceKey, Session};
+use crate::session::{Binding, DeviceKey, Session};
 use crate::store::{Store, Swap};
 use crate::token::device_cookie;
 use crate::verify_cache::Verified;
@@ -210,7 +210,7 @@ async fn b47_a_key_that_another_hand_put_into_the_store_is_a_fault_and_never_a_d
 
 fn admits(world: &World, verified: &Verified, shown: Option<&str>) -> bool {
     let (keyring, now) = (|| world.engine.keyring(), world.engine.clock().now());
-    verified.admits_device(DeviceBound::Optional, || shown.map(str::as_bytes), keyring, now)
+    verified.admits_device(Binding::Optional, || shown.map(str::as_bytes), keyring, now)
 }
 
 #[tokio::test]

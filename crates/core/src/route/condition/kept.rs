@@ -82,8 +82,8 @@ struct Kept {
     counted: KeptList<ClaimPath, Option<String>>,
 }
 
-/// The values of a kind, each under its key, the oldest first.
-type KeptList<K, V> = Vec<(K, V)>;
+/// Reads and changes one of the lists.
+type Lists<K, V> = (fn(&Kept) -> &Vec<(K, V)>, fn(&mut Kept) -> &mut Vec<(K, V)>);
 
 /// What was read once from the claims of one token. It takes one word while nothing was read.
 #[derive(Debug, Default)]
@@ -104,7 +104,7 @@ impl KeptOfToken {
     fn get<K: Clone + PartialEq, V: Clone>(
         &self,
         key: &K,
-        (list, list_mut): (fn(&Kept) -> &KeptList<K, V>, fn(&mut Kept) -> &mut KeptList<K, V>),
+        (list, list_mut): Lists<K, V>,
         read: impl FnOnce() -> V,
     ) -> V {
         let kept = self.0.load();

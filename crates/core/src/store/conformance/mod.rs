@@ -103,21 +103,6 @@ pub async fn run<S: Store, F: Fn() -> Arc<S>>(make: F) {
 }
 
 /// Runs the further behaviours of a [`SharedStore`]. `make` returns two handles on one empty store.
-///
-/// ```no_run
-/// use std::sync::Arc;
-/// use rotogate::store::SharedStore;
-/// use rotogate::store::conformance::run_shared;
-///
-/// /// `connect` makes a handle, `empty` a new database and its name.
-/// async fn my_store_is_shared<S: SharedStore>(empty: fn() -> String, connect: fn(&str) -> Arc<S>) {
-///     run_shared(async || {
-///         let name = empty();
-///         [connect(&name), connect(&name)]
-///     })
-///     .await;
-/// }
-/// ```
 pub async fn run_shared<S: SharedStore>(make: impl AsyncFn() -> [Arc<S>; 2]) {
     shared::c4_stamps_of_all_nodes_are_in_one_order(make().await).await;
     shared::a_stamp_too_far_ahead_is_none(make().await).await;

@@ -3,14 +3,6 @@
 use std::time::Duration;
 
 /// A rate of attempts, by the store's time. Its state is one moment: when the whole burst is earned again.
-///
-/// ```
-/// use std::time::Duration;
-/// use rotogate::store::SharedCounter;
-///
-/// let logins = SharedCounter { name: [7; 16], every: Duration::from_secs(30), burst: 10 };
-/// assert_eq!(logins.depth(), Duration::from_secs(300), "the time that earns the whole burst");
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SharedCounter {
     /// The name of the counter: a digest, never a user's name or an address. If the digested text could be guessed, the
@@ -30,16 +22,6 @@ impl SharedCounter {
 }
 
 /// The result of an attempt with several counters.
-///
-/// ```
-/// use rotogate::store::Admitted;
-///
-/// /// Whether the attempt may be made.
-/// fn may(admitted: &Admitted) -> bool {
-///     admitted.refused.is_none()
-/// }
-/// assert!(may(&Admitted { is_known: true, refused: None }));
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admitted {
     /// Whether the caller's name is remembered, so that only the caller's counter was asked.
@@ -50,19 +32,6 @@ pub struct Admitted {
 }
 
 /// An operation on a [`SharedCounter`].
-///
-/// ```
-/// use rotogate::store::CounterUse;
-///
-/// /// Whether it can be refused.
-/// fn asks(how: CounterUse) -> bool {
-///     match how {
-///         CounterUse::Take | CounterUse::Look => true,
-///         CounterUse::Charge | CounterUse::GiveBack => false,
-///     }
-/// }
-/// assert!(asks(CounterUse::Take));
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CounterUse {
     /// Takes one attempt, if an attempt is left; otherwise returns the time until one is earned.

@@ -16,14 +16,6 @@ pub const NODE_HEARD_WITHIN: Duration = Duration::from_secs(300);
 pub const NODE_KEPT: Duration = Duration::from_secs(25 * 3600);
 
 /// The row that a node sends about itself. It contains no secret.
-///
-/// ```
-/// use rotogate::store::NodeRow;
-///
-/// let row = NodeRow { node: "gate-1/4711".into(), kids: vec!["k1".into()], ..NodeRow::default() };
-/// assert_eq!(NodeRow::decode(&row.encode()?)?, row);
-/// # Ok::<(), rotogate::store::StoreError>(())
-/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NodeRow {
@@ -66,16 +58,7 @@ impl NodeRow {
     }
 }
 
-/// A node that has read the feed.
-///
-/// ```
-/// use rotogate::store::NodeSeen;
-///
-/// /// The nodes that cannot verify by this key.
-/// fn lacking<'a>(nodes: &'a [NodeSeen], kid: &str) -> Vec<&'a str> {
-///     nodes.iter().filter(|seen| !seen.row.kids.iter().any(|known| **known == *kid)).map(|seen| &*seen.row.node).collect()
-/// }
-/// ```
+/// A node that was heard of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeSeen {
     /// The last message of the node.
@@ -85,14 +68,6 @@ pub struct NodeSeen {
 }
 
 /// A node's own row, which its feed sends with each beat.
-///
-/// ```
-/// use rotogate::store::{LiveRow, NodeRow};
-///
-/// let row = LiveRow::default();
-/// row.change(|row| row.node = "gate-1".into());
-/// assert_eq!(&*row.get().node, "gate-1");
-/// ```
 #[derive(Debug, Default)]
 pub struct LiveRow(ArcSwap<NodeRow>);
 

@@ -28,17 +28,6 @@ const ID_JAG: &str = "oauth-id-jag+jwt";
 const GRANT: &str = "authorization-grant+jwt";
 
 /// The kinds of an issuer's assertions that the gate accepts as grants. Without an entry, it accepts no assertion.
-///
-/// ```
-/// use std::time::Duration;
-/// use rotogate::token::{AssertionGrants, IdJagRules, IssuerKeys, IssuerRules, JagSubject};
-///
-/// # fn example(keys: IssuerKeys) -> Result<(), Box<dyn std::error::Error>> {
-/// let jag = IdJagRules { clients: vec!["wiki".into()], max_age: Duration::from_secs(600), subject: JagSubject::Issuer };
-/// let mut rules = IssuerRules::external("https://acme.okta.example", vec!["api".into()], keys);
-/// rules.grants = AssertionGrants { id_jag: Some(jag), jwt_bearer: None };
-/// # Ok(()) }
-/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AssertionGrants {
     /// The rules for the issuer's identity assertions about users.
@@ -48,15 +37,6 @@ pub struct AssertionGrants {
 }
 
 /// The rules for the identity assertions of an issuer: see [`AssertionGrants`].
-///
-/// ```
-/// use std::time::Duration;
-/// use rotogate::token::{IdJagRules, JagSubject};
-///
-/// let max_age = Duration::from_secs(300);
-/// let rules = IdJagRules { clients: vec!["wiki".into()], max_age, subject: JagSubject::Directory };
-/// assert_eq!(rules.clients.len(), 1);
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdJagRules {
     /// The clients that may present identity assertions.
@@ -68,12 +48,6 @@ pub struct IdJagRules {
 }
 
 /// How the user of an identity assertion is mapped to a user at this gate.
-///
-/// ```
-/// use rotogate::token::JagSubject;
-///
-/// assert_eq!(JagSubject::default(), JagSubject::Issuer);
-/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum JagSubject {
     /// The issuer's user, with the issuer's prefix before the subject.
@@ -84,15 +58,6 @@ pub enum JagSubject {
 }
 
 /// The rules for the assertions of an issuer about workloads: see [`AssertionGrants`].
-///
-/// ```
-/// use std::time::Duration;
-/// use rotogate::token::JwtBearerRules;
-///
-/// let main = "repo:acme/app:ref:refs/heads/main".into();
-/// let rules = JwtBearerRules { subjects: vec![main], max_lifetime: Duration::from_secs(600), as_client: "ci".into() };
-/// assert_eq!(&*rules.as_client, "ci");
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JwtBearerRules {
     /// The accepted subjects, each compared byte for byte. If empty, no assertion is accepted.

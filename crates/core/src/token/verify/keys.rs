@@ -26,18 +26,6 @@ type KeysByName = HashMap<Box<str>, VerifyingKey, foldhash::quality::RandomState
 pub const MAX_JWKS: usize = 1024 * 1024;
 
 /// An ignored key of a JWK set, and the reason.
-///
-/// ```
-/// use rotogate::token::{IssuerKeys, Keyring};
-///
-/// # let mut jwks = Keyring::ephemeral()?.jwks().clone();
-/// # let mut jwks: serde_json::Value = serde_json::from_str(&jwks.to_string())?;
-/// # jwks["keys"].as_array_mut().unwrap().push(serde_json::json!({"kty": "RSA", "kid": "enc", "use": "enc"}));
-/// // A provider that publishes a key for encryption beside the one for signatures.
-/// let keys = IssuerKeys::from_jwks(jwks.to_string().as_bytes(), None)?;
-/// assert_eq!(keys.ignored()[0].kid.as_deref(), Some("enc"));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Ignored {
@@ -50,13 +38,6 @@ pub struct Ignored {
 }
 
 /// The kind of reason for which a key is ignored.
-///
-/// ```
-/// use rotogate::token::IgnoredCause;
-///
-/// assert!(IgnoredCause::Private.is_leak() && !IgnoredCause::Use.is_leak());
-/// assert_eq!(IgnoredCause::Private.word(), "private");
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum IgnoredCause {
@@ -149,7 +130,8 @@ impl IssuerKeys {
     }
 
     /// The usable keys of a JWK set (RFC 7517 §5): RSA, EC and OKP keys for signatures, with their algorithm in `alg`
-    /// or as `algorithm`. If both are given they must agree. [`IssuerKeys::ignored`] lists the other keys.
+    /// or as `algorithm`. If both are given they must agree. Other keys are
+    /// ignored.
     ///
     /// # Errors
     /// The text is no JWK set, has no usable key, or has keys that `kid` does not distinguish.
@@ -186,7 +168,7 @@ impl IssuerKeys {
             }
         }
         if named.is_empty() && unnamed.is_none() {
-            return Err(RulesError::NoUsableKey(ignored));
+            return Err(RulesError::no_usable_key(&ignored));
         }
         Ok(Self { named, same_name: Vec::new(), unnamed, ignored })
     }
@@ -214,6 +196,7 @@ impl IssuerKeys {
     }
 
     /// The ignored keys of the JWK set.
+    #[doc(hidden)]
     pub fn ignored(&self) -> &[Ignored] {
         &self.ignored
     }

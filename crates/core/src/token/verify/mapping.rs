@@ -60,6 +60,7 @@ pub struct ClaimMapping {
     /// The audience, a text, instead of `aud`.
     pub audience: Option<ClaimPath>,
     /// Claims that the issuer's tokens must have, or must not have.
+    #[doc(hidden)]
     pub require: Vec<RequiredClaim>,
 }
 
@@ -93,17 +94,6 @@ impl SubjectEncoding {
 }
 
 /// A claim that tokens must have, or must not have. It distinguishes an issuer's access tokens from its other tokens.
-///
-/// ```
-/// use rotogate::claim::ClaimPath;
-/// use rotogate::token::{ClaimMapping, RequiredClaim, WantedClaim};
-///
-/// // ID tokens have a `nonce`.
-/// let no_id_token = RequiredClaim { path: ClaimPath::parse("nonce")?, wanted: WantedClaim::Absent };
-/// let claims = ClaimMapping { require: vec![no_id_token], ..ClaimMapping::default() };
-/// # let _ = claims;
-/// # Ok::<(), rotogate::claim::ClaimError>(())
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequiredClaim {
     /// The claim.
@@ -113,13 +103,6 @@ pub struct RequiredClaim {
 }
 
 /// A requirement on a claim.
-///
-/// ```
-/// use rotogate::token::WantedClaim;
-///
-/// let access_token = WantedClaim::OneOf(vec!["access".into()]);
-/// assert_ne!(access_token, WantedClaim::Present);
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WantedClaim {

@@ -4,15 +4,6 @@ use super::members::{Member, Members};
 use super::shape::{JoseHeader, TokenParts, decode};
 
 /// The claims of a token, unverified: for logs, never for a decision. Each text is truncated at 256 bytes.
-///
-/// ```
-/// use rotogate::gate::Peeked;
-///
-/// fn line(says: &Peeked) -> String {
-///     format!("token of issuer {}", says.issuer.as_deref().unwrap_or("-"))
-/// }
-/// assert_eq!(line(&Peeked::default()), "token of issuer -");
-/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Peeked {

@@ -55,8 +55,8 @@ pub enum RulesError {
     #[error("{0} keys; at most {MAX_KEYS} are read")]
     TooManyKeys(usize),
     /// A JWK set without a usable key.
-    #[error("no usable key: {}", listed(.0))]
-    NoUsableKey(Vec<Ignored>),
+    #[error("no usable key: {0}")]
+    NoUsableKey(String),
     /// Two keys with the same name, or several keys of which one has no name.
     #[error("the keys are ambiguous: {0:?} is repeated")]
     Ambiguous(String),
@@ -65,11 +65,14 @@ pub enum RulesError {
     Key(#[from] KeyError),
 }
 
-fn listed(ignored: &[Ignored]) -> String {
-    if ignored.is_empty() {
-        "the set is empty".to_owned()
-    } else {
-        ignored.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+impl RulesError {
+    /// The error of a set whose keys are all ignored.
+    pub(super) fn no_usable_key(ignored: &[Ignored]) -> Self {
+        Self::NoUsableKey(if ignored.is_empty() {
+            "the set is empty".to_owned()
+        } else {
+            ignored.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        })
     }
 }
 
@@ -161,11 +164,14 @@ pub struct IssuerRules {
     /// no session.
     pub session_claim: Box<str>,
     /// The kinds of the issuer's assertions that are accepted as grants.
+    #[doc(hidden)]
     pub grants: AssertionGrants,
     /// The effects of the issuer's security events.
+    #[doc(hidden)]
     pub on_event: EventEffects,
     /// The forms of name by which the issuer may name our users, besides its own subjects. The directory must know
     /// these names.
+    #[doc(hidden)]
     pub user_names: Vec<UserNameForm>,
     /// The members of a complex subject that the issuer's transmitter declares critical.
     pub(super) critical: Arc<ArcSwap<Vec<Box<str>>>>,
@@ -376,12 +382,6 @@ impl IssuerRules {
         Self { everywhere: true, ..self }
     }
 
-    /// Sets the effect of one kind of the issuer's security events.
-    #[must_use]
-    pub fn on_event(self, kind: EventKind, effect: EventEffect) -> Self {
-        Self { on_event: self.on_event.on(kind, effect), ..self }
-    }
-
     pub(super) fn granted(&self, scope: Scope) -> Scope {
         self.scopes.restrict(self.claims.mapped(scope))
     }
@@ -405,6 +405,12 @@ impl IssuerRules {
     pub fn introspected(issuer: impl Into<Arc<str>>, audience: Vec<Box<str>>, introspection: Introspection) -> Self {
         let rules = Self::external(issuer, audience, IssuerKeys::unknown());
         Self { keys: Keys::none(), ..rules.introspection(introspection) }
+    }
+
+    /// Sets the effect of one kind of the issuer's security events.
+    #[must_use]
+    pub fn on_event(self, kind: EventKind, effect: EventEffect) -> Self {
+        Self { on_event: self.on_event.on(kind, effect), ..self }
     }
 
     /// Asks the issuer about tokens that are not JWTs; its keys verify JWTs.

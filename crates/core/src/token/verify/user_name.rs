@@ -2,15 +2,7 @@
 
 use std::fmt;
 
-/// A name of a user of this gate that another issuer uses (RFC 9493 §3.2).
-///
-/// ```
-/// use rotogate::directory::{UserName, UserNameForm};
-///
-/// let name = UserName::Email("ada@example.com".into());
-/// assert_eq!(name.form(), UserNameForm::Email);
-/// assert_eq!(format!("{name:?}"), "Email(…)");
-/// ```
+/// A name of a user of ours that another issuer uses (RFC 9493 §3.2).
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UserName {
@@ -21,12 +13,6 @@ pub enum UserName {
 }
 
 /// The form of such a name.
-///
-/// ```
-/// use rotogate::directory::UserNameForm;
-///
-/// assert_eq!(UserNameForm::Opaque.word(), "opaque");
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UserNameForm {

@@ -14,8 +14,9 @@ use super::provider_client::{self, ProviderClientSettings};
 use super::remote::RemoteSource;
 use super::sessions::read_override;
 use super::{Config, CorsConfig, EndpointConfig, TrustedIssuer, dangling};
-use rotogate::gate::{Browser, DeviceBound, LoginPage, LoginProvider};
+use rotogate::gate::{Browser, LoginPage, LoginProvider};
 use rotogate::program::{BROWSER_PROFILE, OWN_PARAMETERS};
+use rotogate::session::Binding;
 use rotogate_core::route::hosts::is_loopback;
 use rotogate_core::route::path::CanonicalPath;
 use rotogate_core::route::{Auth, LoginLead, Match, RouteTable, WarningKind};
@@ -52,9 +53,9 @@ section! {
         reload same_site: SameSiteRule = get_or(value::word_of, SameSiteRule::Lax),
         /// A header that each request of a script must have, such as `"x-csrf"`. Empty: no header is required.
         reload csrf_header: CsrfHeader = get_or(csrf_header, CsrfHeader(None)),
-        /// Whether sessions are bound to a key of the browser's device (DBSC): `"off"`; `"optional"`: if the browser
-        /// supports DBSC; `"required"`: an unbound session ends a minute after its login.
-        reload device_bound: DeviceBound = get_or(value::word_of, DeviceBound::Off),
+        /// Whether sessions are bound to a key of the browser's device (DBSC): `"off"`, `"optional"` if the browser can, or
+        /// `"required"`: other sessions end a minute after their login.
+        reload device_bound: Binding = get_or(value::word_of, Binding::Off),
         /// false: the browser drops the cookie when it closes.
         reload persistent: bool = get_or(value::boolean, true),
     }
@@ -71,11 +72,6 @@ pub enum SameSiteRule {
 
 impl Words for SameSiteRule {
     const WORDS: &'static [(&'static str, Self)] = &[("lax", Self::Lax), ("strict", Self::Strict)];
-}
-
-impl Words for DeviceBound {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("off", Self::Off), ("optional", Self::Optional), ("required", Self::Required)];
 }
 
 /// `csrf_header`. An empty text means no header.
@@ -160,7 +156,7 @@ pub(super) fn read(section: &Section<'_>, path: &str, around: &Surroundings<'_>)
                        https alone, and from loopback";
         section.blame("dialect", message);
     }
-    if config.device_bound == DeviceBound::Required && !around.is_https {
+    if config.device_bound == Binding::Required && !around.is_https {
         let message = "is \"required\", and server.public_url does not begin with https://: no browser binds a session over \
                        http, so each would end a minute after its login";
         section.blame("device_bound", message);

@@ -12,10 +12,11 @@ use super::issuers::{KeySource, key_source};
 use super::path_in;
 use super::sessions::read_override;
 use crate::config::Config;
-use rotogate_core::client::{CertificateUse, Client, ClientKeys, DpopUse, ExchangeRules, Grant};
+use rotogate_core::client::{Client, ClientKeys, ExchangeRules, Grant};
 use rotogate_core::password::{SecretHash, cost_of};
 use rotogate_core::private_file::read_private;
 use rotogate_core::route::WarningKind;
+use rotogate_core::session::Binding;
 use rotogate_core::session::Scope;
 use rotogate_core::session::profile::ProfileOverride;
 use rotogate_core::token::claims::CLIENT_PREFIX;
@@ -98,13 +99,11 @@ section! {
         reload scopes: Option<Scope> = by { self::scopes(section, "scopes") },
         /// Any key of `[sessions]` from `access_ttl` to `revoke_previous_after`.
         reload profile as some: ProfileOverride = by { read_override(section) },
-        /// `"optional"`: a request with a DPoP proof gets tokens bound to the key of the proof; `"required"`: a request
-        /// without a proof gets no tokens.
-        reload dpop: DpopUse = get_or(value::word_of, DpopUse::default()),
-        /// As `dpop`, for the client certificate of the connection instead of a proof (docs/certificates.md).
-        reload certificate_bound: CertificateUse = get_or(value::word_of, CertificateUse::default()),
-        /// The tokens that the client may exchange with `"token-exchange"`, and the audiences of the new tokens
-        /// (docs/act-for-a-user.md).
+        /// `"optional"`: a request with a proof gets tokens bound to its key; `"required"`: none without.
+        reload dpop: Binding = get_or(value::word_of, Binding::default()),
+        /// The same for the client certificate of its connection (docs/certificates.md).
+        reload certificate_bound: Binding = get_or(value::word_of, Binding::default()),
+        /// For whom it may act with `"token-exchange"`, and where (docs/act-for-a-user.md).
         reload exchange: Option<ExchangeRules> = table(super::exchange::read),
     }
     with {
@@ -129,12 +128,7 @@ impl Words for Grant {
     ];
 }
 
-impl Words for DpopUse {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("off", Self::Off), ("optional", Self::Optional), ("required", Self::Required)];
-}
-
-impl Words for CertificateUse {
+impl Words for Binding {
     const WORDS: &'static [(&'static str, Self)] =
         &[("off", Self::Off), ("optional", Self::Optional), ("required", Self::Required)];
 }

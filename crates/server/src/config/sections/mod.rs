@@ -18,9 +18,9 @@ use super::source::Source;
 use super::value::path_in;
 use crate::log::{AccessLogConfig, AuditLogConfig, LogConfig, RouteLog};
 use rotogate_core::api_key::ApiKeySettings;
-use rotogate_core::client::DpopUse;
 use rotogate_core::dpop::DpopSettings;
 use rotogate_core::route::{Resource, Route};
+use rotogate_core::session::Binding;
 use rotogate_core::session::profile::Profile;
 use rotogate_core::status_list::StatusListSettings;
 use rotogate_directories::users::UsersFile;
@@ -276,7 +276,7 @@ impl Config {
     /// Whether the gate accepts tokens that are bound to a key.
     pub(crate) fn uses_dpop(&self) -> bool {
         self.dpop.is_some()
-            || self.clients.iter().any(|client| client.dpop != DpopUse::Off)
+            || self.clients.iter().any(|client| client.dpop != Binding::Off)
             || self.routes.iter().any(|route| route.policy.dpop_required)
     }
 

@@ -3,8 +3,8 @@
 use http::Method;
 
 use super::Config;
-use rotogate::dialect::Dialect;
 use rotogate::gate::JWKS_PATH;
+use rotogate::program::Protocol;
 use rotogate::program::{envelopes, is_controller};
 use rotogate_core::route::path::CanonicalPath;
 use rotogate_core::route::{RouteProblem, RouteTable, ungoverned, warnings};
@@ -65,7 +65,7 @@ pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
     }
 }
 
-fn dialects(config: &Config) -> impl Iterator<Item = (&str, Box<dyn Dialect>)> {
+fn dialects(config: &Config) -> impl Iterator<Item = (&str, Box<dyn Protocol>)> {
     let one = |endpoint: &super::EndpointConfig| {
         #[cfg(feature = "relay")]
         if let Some(relay) = &endpoint.relay {

@@ -24,9 +24,10 @@ use crate::config::{
     read_event_token,
 };
 use crate::server::error::{KeyFault, ServerError};
+use rotogate::Gate;
 use rotogate::dialect::events::Events;
 use rotogate::dialect::global_revocation::GlobalRevocations;
-use rotogate::gate::{BuildError, Endpoint, Gate, GateBuilder};
+use rotogate::gate::{BuildError, Endpoint, GateBuilder};
 use rotogate::store::redb::RedbStore;
 use rotogate_core::client::{Client, ClientKeys};
 use rotogate_core::clock::{SystemTime, TimeSource};

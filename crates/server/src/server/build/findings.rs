@@ -389,7 +389,7 @@ impl<'a> Findings<'a> {
         let store = MemoryStore::for_a_trial(issuer.url.as_str(), issuer.leeway);
         match Stores::from(store).given_to(builder).build().await {
             Ok(_) => {}
-            Err(BuildError::Endpoint(error)) => self.blame("endpoints", error.to_string()),
+            Err(error @ BuildError::Endpoint { .. }) => self.blame("endpoints", error.to_string()),
             Err(error) => self.blame("", format!("{:?}", Chain(&error))),
         }
     }

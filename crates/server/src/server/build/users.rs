@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use rotogate::gate::Gate;
+use rotogate::Gate;
 use rotogate_core::directory::User;
 use rotogate_core::fault::Chain;
 use rotogate_core::revocation::Revocation;

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use tokio::runtime::Handle;
 
 use crate::server::listen::min_rate::{MinRate, RateBudget};
-use rotogate::gate::Gate;
+use rotogate::Gate;
 use rotogate_core::linger::drop_rest;
 use rotogate_kit::exchange::ExchangeProgress;
 use rotogate_proxy::{BoxError, TooSlow};

@@ -13,7 +13,7 @@ use super::body::RequestBody;
 use super::request::ReplyBody;
 use crate::config::{Config, CorsConfig};
 use crate::server::error::KeyFault;
-use rotogate::gate::Gate;
+use rotogate::Gate;
 
 static DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 

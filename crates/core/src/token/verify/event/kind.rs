@@ -5,14 +5,6 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 /// The effect of an event at this gate. No event undoes a revocation.
-///
-/// ```
-/// use rotogate::token::{EventEffect, EventEffects, EventKind};
-///
-/// let effects = EventEffects::default().on(EventKind::DeviceComplianceChange, EventEffect::Refresh);
-/// assert_eq!(effects.on_event(EventKind::DeviceComplianceChange), EventEffect::Refresh);
-/// assert_eq!(effects.on_event(EventKind::SessionRevoked), EventEffect::End, "a default");
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventEffect {
     /// The event ends tokens and sessions of its subject.
@@ -44,12 +36,6 @@ const OWN: &str = "";
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident = $base:ident $word:literal $effect:ident;)*) => {
         /// The type of an event of another issuer.
-        ///
-        /// ```
-        /// use rotogate::token::EventKind;
-        ///
-        /// assert_eq!(EventKind::CredentialChange.word(), "credential-change");
-        /// ```
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         #[non_exhaustive]
         pub enum EventKind {
@@ -153,13 +139,6 @@ impl EventKind {
 }
 
 /// The effects of an issuer's events: the defaults, and the configured exceptions.
-///
-/// ```
-/// use rotogate::token::{EventEffect, EventEffects, EventKind};
-///
-/// let effects = EventEffects::default().on(EventKind::CredentialChange, EventEffect::End);
-/// assert_eq!(effects.on_event(EventKind::CredentialChange), EventEffect::End);
-/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventEffects(BTreeMap<EventKind, EventEffect>);
 

@@ -71,7 +71,7 @@ impl IssuerKeys {
             }
         }
         if keys.is_empty() {
-            return Err(RulesError::NoUsableKey(ignored));
+            return Err(RulesError::no_usable_key(&ignored));
         }
         keys.ignored = ignored;
         Ok(keys)

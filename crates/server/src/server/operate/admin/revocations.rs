@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use rotogate::gate::{Tally, Whose};
+use rotogate::gate::Whose;
+use rotogate::program::Tally;
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::directory::User;
 use rotogate_core::fault::Error;

@@ -123,7 +123,8 @@ fn made_cookie(session: &Session, id: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use rotogate::gate::{Gate, NewSession};
+    use rotogate::Gate;
+    use rotogate::gate::NewSession;
     use rotogate_core::client::Client;
     use rotogate_core::session::BrowserBinding;
 

@@ -30,7 +30,7 @@ use crate::server::listen::limits::Limits;
 use crate::server::listen::tls::Tls;
 use crate::server::serve::tally::{GRPC_STATUSES, Step, Tally};
 use crate::trace::COUNTS;
-use rotogate::gate::Gate;
+use rotogate::Gate;
 use rotogate::program::NAMES as DIALECTS;
 use rotogate::store::{RedbStore, redb};
 use rotogate_core::counters::FINE_SECONDS;

@@ -107,7 +107,7 @@ impl Reloadable {
         loaded.into_iter().for_each(|(tls, loaded)| tls.replace(loaded));
         self.directories.replace(directories);
         if let Some(NextRules { states, remote, keys }) = issuers {
-            self.gate.use_keys(keys);
+            keys.put_in_force(&self.gate);
             self.remote_issuers.replace(remote);
             self.trusted = states;
             if now.issuers != old.issuers {
@@ -157,7 +157,7 @@ impl Reloadable {
             state.rules = rules;
         }
         let in_force = IssuerState::in_force(&states);
-        let keys = self.gate.prepare_keys(self.gate.keyring(), in_force);
+        let keys = PreparedKeys::new(&self.gate, self.gate.keyring(), in_force);
         let keys = keys.map_err(ServerError::part)?;
         Ok(NextRules { states, remote, keys })
     }

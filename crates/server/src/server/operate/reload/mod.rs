@@ -26,7 +26,8 @@ use crate::server::listen::listener::Listener;
 use crate::server::listen::tls::Tls;
 use crate::server::serve::authorizer::Questions;
 use crate::server::serve::request::{RequestState, Serving};
-use rotogate::gate::Gate;
+use rotogate::Gate;
+use rotogate::gate::PreparedKeys;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::context::{Context, inherited};
 use rotogate_core::fault::Chain;
@@ -271,8 +272,9 @@ impl Reloadable {
         }
         let former = self.gate.keyring();
         let keyring = own.clone().unwrap_or_else(|| Arc::clone(&former));
-        match self.gate.swap_keys(keyring, IssuerState::in_force(&self.trusted)) {
-            Ok(other) => {
+        match PreparedKeys::new(&self.gate, keyring, IssuerState::in_force(&self.trusted)) {
+            Ok(keys) => {
+                let other = keys.put_in_force(&self.gate);
                 if own.is_some() {
                     last_read.own.mark_applied();
                     let signing = self.gate.keyring().signer().kid().to_owned();

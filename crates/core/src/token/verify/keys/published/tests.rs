@@ -96,7 +96,7 @@ fn i7_two_keys_of_one_kid_and_algorithm_count_neither() {
     // A third key of that name changes nothing, and without another key the set has no usable key.
     assert!(matches!(
         read(&[a.clone(), b, published("a", Algorithm::EdDsa)], &[]),
-        Err(RulesError::NoUsableKey(ignored)) if ignored.len() == 3
+        Err(RulesError::NoUsableKey(why)) if why.split("; ").count() == 3
     ));
     // The same key twice is one key.
     let keys = read(&[a.clone(), with(a.clone(), "x5t", "AA")], &[]).unwrap();
@@ -133,7 +133,7 @@ fn i7_a_name_is_optional_for_the_only_key() {
     assert!(keys.find(None, "EdDSA").is_some() && keys.find(Some("any"), "EdDSA").is_some());
     // Two keys without a name cannot be distinguished.
     let other = without(published("a", Algorithm::Es256), "kid");
-    assert!(matches!(read(&[bare, other], &[]), Err(RulesError::NoUsableKey(ignored)) if ignored.len() == 2));
+    assert!(matches!(read(&[bare, other], &[]), Err(RulesError::NoUsableKey(why)) if why.split("; ").count() == 2));
     // A token without kid is accepted only if there is one key.
     let [a, b] = ["a", "b"].map(|kid| published(kid, Algorithm::EdDsa));
     assert!(read(std::slice::from_ref(&a), &[]).unwrap().find(None, "EdDSA").is_some());

@@ -1,0 +1,23 @@
+//! The handle that an application holds.
+
+use std::sync::Arc;
+
+use super::Inner;
+
+/// Keys, sessions, revocations, verified tokens, route policies and dialects. Cheap to clone.
+///
+/// ```
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::{NewSession, Whose}, token::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// // Clones share everything: one for the layer, others for handlers.
+/// let admin = gate.clone();
+/// let tokens = admin.sessions().start(NewSession::new("ada", "web")).await?;
+/// admin.sessions().revoke_all(Whose::Subject(&tokens.subject)).await?;
+/// let (_, revocations) = gate.counts();
+/// assert_eq!(revocations, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+#[derive(Clone, Debug)]
+pub struct Gate(pub(crate) Arc<Inner>);
