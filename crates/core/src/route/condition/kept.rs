@@ -78,8 +78,8 @@ impl KeptConditions {
 /// limits count by, by their paths.
 #[derive(Clone, Debug, Default)]
 struct Kept {
-    conditions: KeptList<u64, Arc<KeptConditions>>,
-    counted: KeptList<ClaimPath, Option<String>>,
+    conditions: Vec<(u64, Arc<KeptConditions>)>,
+    counted: Vec<(ClaimPath, Option<String>)>,
 }
 
 /// Reads and changes one of the lists.
