@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
+use std::process::Command;
 
 use http::StatusCode;
 
@@ -102,4 +103,26 @@ fn o17_p12_whoever_may_not_read_a_file_is_told_whom_to_run_as_and_never_to_take_
         let expected = format!("run sudo -u '#{}' rotogate", NOBODY + 1);
         assert!(said.contains("belongs to user") && said.contains(&expected) && !said.contains("chown"), "{said}");
     }
+}
+
+#[test]
+fn a_missing_folder_that_may_not_be_made_is_refused_with_the_command_that_makes_it() {
+    let place = Place::new(CONFIG);
+    let (mut command, is_another) = support::of_another_user(&place);
+    if !is_another {
+        // Only root can give a folder to another user.
+        return;
+    }
+    command.arg("check");
+    let mut said = || String::from_utf8_lossy(&command.output().unwrap().stderr).into_owned();
+    let refused = "may not be written by user";
+    let before = said();
+    let advice = before.lines().find(|line| line.contains(refused)).and_then(|line| line.split_once("run sudo "));
+    let advice = advice.unwrap_or_else(|| panic!("{before}")).1;
+    assert!(advice.starts_with(&format!("install -d -m 0700 -o {NOBODY} ")), "{advice}");
+    // The advice helps. This test is root.
+    let made = Command::new("sh").arg("-c").arg(advice).current_dir(place.path("")).status().unwrap();
+    assert!(made.success(), "{advice}");
+    let after = said();
+    assert!(!after.contains(refused), "{after}");
 }

@@ -231,7 +231,12 @@ pub fn unwritable(path: &Path) -> Option<(String, bool)> {
     match user::may(there, wanted) {
         Ok(()) => None,
         Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => {
-            let (us, advice) = (user::name(user::ours()), user::advice(there));
+            let us = user::name(user::ours());
+            let is_missing = |at: &&Path| !at.as_os_str().is_empty() && at.symlink_metadata().is_err();
+            let advice = match path.ancestors().skip(1).take_while(is_missing).last() {
+                Some(folder) if user::owner(there) == Some(0) => user::advice_to_make(folder),
+                Some(_) | None => user::advice(there),
+            };
             Some((format!("{shown}: may not be written by user {us}{advice}"), true))
         }
         Err(error) => Some((format!("{shown}: cannot be written: {}", io::Error::from(error)), false)),

@@ -52,6 +52,12 @@ pub(super) fn advice(path: &Path) -> String {
     }
 }
 
+/// How to make a folder for this process, in a folder of root's: what root itself makes there would be root's.
+pub(super) fn advice_to_make(folder: &Path) -> String {
+    let owner = login(ours()).unwrap_or_else(|| ours().to_string());
+    format!(": run sudo install -d -m 0700 -o {owner} {}", folder.display())
+}
+
 /// The user's name from the local file alone: a network look-up is not worth a delay here.
 fn login(user: u32) -> Option<String> {
     let users = std::fs::read_to_string("/etc/passwd").ok()?;
