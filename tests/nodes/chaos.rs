@@ -22,15 +22,11 @@ const SECONDS: u64 = 15;
 const SECONDS_OF_POSTGRES: u64 = 8;
 /// A history with fewer refreshes proves nothing.
 const REFRESHES: usize = 100;
-const CLIENTS: usize = 10;
-/// Of them are browsers, and have API keys. A store that loses writes loses their sessions and keys, which the checker
-/// does not judge.
+const CLIENTS: usize = 8;
+/// The number of browsers among the clients. A store that loses writes loses their sessions, which the checker does not
+/// judge.
 const BROWSERS: usize = 3;
-/// The clients before this number are browsers or machines.
-const MACHINES: usize = BROWSERS + 2;
-/// A history with fewer requests with keys says little.
-const USES_OF_KEYS: usize = 30;
-/// How many pairs of sessions that have ended a client keeps, to ask with them again.
+/// The number of pairs of ended sessions that a client keeps and presents again.
 const OLD: usize = 6;
 
 /// A client with one session at a time.
@@ -42,78 +38,20 @@ struct Client {
     pairs: Vec<Held>,
     /// Pairs of ended sessions.
     old: Vec<Held>,
-    kind: Kind,
-}
-
-/// What the client presents.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Tokens,
-    Cookie,
-    Key,
+    is_browser: bool,
 }
 
 impl Client {
     async fn run(mut self, stop: Arc<AtomicBool>) -> Option<Held> {
         while !stop.load(Ordering::SeqCst) {
-            match self.kind {
-                Kind::Tokens => self.act().await,
-                Kind::Cookie => self.browse().await,
-                Kind::Key => self.call().await,
+            if self.is_browser {
+                self.browse().await;
+            } else {
+                self.act().await;
             }
             sleep(Duration::from_millis(self.random.below(20))).await;
         }
-        self.pairs.pop().filter(|_| self.kind != Kind::Key)
-    }
-
-    /// A machine has one key, and the one before.
-    async fn call(&mut self) {
-        let at = self.entry.any(&mut self.random);
-        let Some(last) = self.pairs.last().cloned() else {
-            self.pairs.extend(self.recorder.make_key(at).await);
-            return;
-        };
-        match self.random.below(100) {
-            0..60 => {
-                if self.recorder.use_key(at, &last).await == Reply::Refused {
-                    self.end();
-                }
-            }
-            60..68 => {
-                let overlap = Duration::from_secs(self.random.below(3));
-                let other = self.entry.any(&mut self.random);
-                let (first, second) = tokio::join!(
-                    self.recorder.replace_key(at, &last, overlap),
-                    self.recorder.replace_key(other, &last, overlap)
-                );
-                if let Some(new) = first.or(second) {
-                    self.old.append(&mut self.pairs);
-                    self.pairs.push(new);
-                }
-            }
-            68..74 => {
-                if self.recorder.revoke_key(at, &last).await == Reply::Accepted {
-                    self.recorder.use_key(self.entry.any(&mut self.random), &last).await;
-                    self.end();
-                }
-            }
-            74..78 => {
-                // Another replaces it meanwhile.
-                let other = self.entry.any(&mut self.random);
-                tokio::join!(
-                    self.recorder.revoke_key(at, &last),
-                    self.recorder.replace_key(other, &last, Duration::ZERO)
-                );
-            }
-            _ => {
-                let any = self.random.below(self.old.len().max(1) as u64);
-                let Some(old) = self.old.get(usize::try_from(any).unwrap()) else { return };
-                self.recorder.use_key(at, old).await;
-            }
-        }
-        if self.old.len() > OLD {
-            self.old.remove(0);
-        }
+        self.pairs.pop()
     }
 
     /// A browser has one cookie, whatever the gates make of its session.
@@ -322,17 +260,12 @@ async fn chaos(test: &str, servers: Servers, server: Server) {
     println!("grace {grace} s");
     let sessions = format!("grace = \"{grace}s\"\nlost_response_window = \"0s\"\naccess_ttl = \"12h\"");
     let mut fleet = Fleet::start_with_browsers(servers, &sessions, "staleness = \"1s\"\n").await;
-    let recorder = Arc::new(Recorder::new(&fleet.password).with_operator(&fleet.operator()));
+    let recorder = Arc::new(Recorder::new(&fleet.password));
     let stop = Arc::new(AtomicBool::new(false));
     let mut clients = JoinSet::new();
     for number in 0..CLIENTS {
         let client = Client {
-            kind: match number {
-                _ if server == Server::Loses => Kind::Tokens,
-                0..BROWSERS => Kind::Cookie,
-                BROWSERS..MACHINES => Kind::Key,
-                _ => Kind::Tokens,
-            },
+            is_browser: server == Server::Keeps && number < BROWSERS,
             recorder: Arc::clone(&recorder),
             entry: fleet.entry(),
             random: random.fork(),
@@ -367,10 +300,6 @@ async fn chaos(test: &str, servers: Servers, server: Server) {
         history.len(),
         losses.len()
     );
-    let uses = number(|asked, told| matches!(asked, Request::UseKey(_)) && told != Reply::InDoubt);
-    let of_keys = number(|asked, _| matches!(asked, Request::RevokeKey(_) | Request::ReplaceKey(..)));
-    println!("{uses} requests with API keys, of which {of_keys} were replaced or revoked");
-    assert!(server == Server::Loses || uses > USES_OF_KEYS && of_keys > 0, "machines called");
     assert!(in_doubt > 0, "clients and faults met");
     if let Err(verdict) = judge_with_losses(&history, &rules, &losses) {
         panic!("session {}: {:?}\n{}", verdict.session, verdict.rule, verdict.text);

@@ -57,12 +57,11 @@ impl Fleet {
         Self::start_on(CONFIG, servers, sessions, store, files).await
     }
 
-    /// The same, for API keys and browsers, too: sessions of browsers are renewed after two seconds.
+    /// As above, with an endpoint for browsers, whose sessions are renewed after two seconds.
     pub(super) async fn start_with_browsers(servers: Servers, sessions: &str, store: &str) -> Self {
         let route = "[[routes]]\npath = \"/{*rest}\"\n";
         let config = CONFIG.replace("http://gate.test", "https://gate.test");
-        let config = config.replace(route, &format!("{route}credentials = [\"token\", \"session\", \"key\"]\n"));
-        let config = with(&config, "api_keys", "prefix = \"acme\"");
+        let config = config.replace(route, &format!("{route}credentials = [\"token\", \"session\"]\n"));
         let endpoint = "[[endpoints]]\ndialect = \"browser\"\npath = \"/auth\"\n\
                         profile = { access_ttl = \"2s\", grace = \"1s\", lost_response_window = \"1s\" }\n";
         Self::start_on(&config, servers, sessions, &format!("{store}{endpoint}"), |_| {}).await
@@ -99,11 +98,6 @@ impl Fleet {
             None => ways_in.push(at),
         }
         self.nodes[number].gate = Some(gate);
-    }
-
-    /// The token for the admin listeners.
-    pub(super) fn operator(&self) -> String {
-        std::fs::read_to_string(self.place.path("data/admin.token")).unwrap().trim().to_owned()
     }
 
     pub(super) fn entry(&self) -> Entry {
