@@ -1,5 +1,5 @@
-//! Clients of three gates while gates, servers and the connections between them fail at random. The checker reads all
-//! requests and answers of the clients.
+//! Clients of three gates while gates, servers and the ways between them fail at random. Everything that the clients
+//! asked and were told goes through the checker.
 //!
 //! `NODES_SECONDS` sets the length. `NODES_SEED` repeats the choices of a run, though not the moments at which requests
 //! meet.
@@ -18,15 +18,19 @@ use super::fleet::{Entry, Fleet, GATES};
 use super::servers::Servers;
 
 const SECONDS: u64 = 15;
-/// Fewer seconds than for Redis, because PostgreSQL starts and recovers slowly.
+/// PostgreSQL starts and recovers slowly, and the other kind of store has had its share.
 const SECONDS_OF_POSTGRES: u64 = 8;
-/// A history with fewer refreshes proves nothing.
+/// No history with fewer refreshes says anything.
 const REFRESHES: usize = 100;
-const CLIENTS: usize = 8;
-/// The number of browsers among the clients. A store that loses writes loses their sessions, which the checker does not
-/// judge.
+const CLIENTS: usize = 10;
+/// Of them are browsers, and have API keys. A store that loses writes loses their sessions and keys, which the checker
+/// does not judge.
 const BROWSERS: usize = 3;
-/// The number of pairs of ended sessions that a client keeps and presents again.
+/// The clients before this number are browsers or machines.
+const MACHINES: usize = BROWSERS + 2;
+/// A history with fewer requests with keys says little.
+const USES_OF_KEYS: usize = 30;
+/// How many pairs of sessions that have ended a client keeps, to ask with them again.
 const OLD: usize = 6;
 
 /// A client with one session at a time.
@@ -36,22 +40,80 @@ struct Client {
     random: Random,
     /// The pairs of the session, the last one at its end.
     pairs: Vec<Held>,
-    /// Pairs of ended sessions.
+    /// Of sessions that have ended.
     old: Vec<Held>,
-    is_browser: bool,
+    kind: Kind,
+}
+
+/// What the client presents.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Tokens,
+    Cookie,
+    Key,
 }
 
 impl Client {
     async fn run(mut self, stop: Arc<AtomicBool>) -> Option<Held> {
         while !stop.load(Ordering::SeqCst) {
-            if self.is_browser {
-                self.browse().await;
-            } else {
-                self.act().await;
+            match self.kind {
+                Kind::Tokens => self.act().await,
+                Kind::Cookie => self.browse().await,
+                Kind::Key => self.call().await,
             }
             sleep(Duration::from_millis(self.random.below(20))).await;
         }
-        self.pairs.pop()
+        self.pairs.pop().filter(|_| self.kind != Kind::Key)
+    }
+
+    /// A machine has one key, and the one before.
+    async fn call(&mut self) {
+        let at = self.entry.any(&mut self.random);
+        let Some(last) = self.pairs.last().cloned() else {
+            self.pairs.extend(self.recorder.make_key(at).await);
+            return;
+        };
+        match self.random.below(100) {
+            0..60 => {
+                if self.recorder.use_key(at, &last).await == Reply::Refused {
+                    self.end();
+                }
+            }
+            60..68 => {
+                let overlap = Duration::from_secs(self.random.below(3));
+                let other = self.entry.any(&mut self.random);
+                let (first, second) = tokio::join!(
+                    self.recorder.replace_key(at, &last, overlap),
+                    self.recorder.replace_key(other, &last, overlap)
+                );
+                if let Some(new) = first.or(second) {
+                    self.old.append(&mut self.pairs);
+                    self.pairs.push(new);
+                }
+            }
+            68..74 => {
+                if self.recorder.revoke_key(at, &last).await == Reply::Accepted {
+                    self.recorder.use_key(self.entry.any(&mut self.random), &last).await;
+                    self.end();
+                }
+            }
+            74..78 => {
+                // Another replaces it meanwhile.
+                let other = self.entry.any(&mut self.random);
+                tokio::join!(
+                    self.recorder.revoke_key(at, &last),
+                    self.recorder.replace_key(other, &last, Duration::ZERO)
+                );
+            }
+            _ => {
+                let any = self.random.below(self.old.len().max(1) as u64);
+                let Some(old) = self.old.get(usize::try_from(any).unwrap()) else { return };
+                self.recorder.use_key(at, old).await;
+            }
+        }
+        if self.old.len() > OLD {
+            self.old.remove(0);
+        }
     }
 
     /// A browser has one cookie, whatever the gates make of its session.
@@ -108,7 +170,7 @@ impl Client {
                 self.recorder.access(at, &self.pairs[usize::try_from(any).unwrap()]).await;
             }
             80..88 => {
-                // The requests that an application repeats.
+                // What an application sends again.
                 let Some(before) = self.pairs.iter().rev().nth(1) else { return };
                 let (_, reply) = self.recorder.refresh(at, before).await;
                 self.take(None, reply);
@@ -190,15 +252,15 @@ fn fail(fleet: &mut Fleet, number: usize, random: &mut Random) -> &'static str {
     }
 }
 
-/// The behaviour of a killed server.
+/// What a server does that is killed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Server {
     Keeps,
-    /// The server comes back without the writes that it acknowledged last.
+    /// It comes back without what it acknowledged last.
     Loses,
 }
 
-/// Breaks and repairs until the time is over. Returns the number of faults, and the losses among them.
+/// Breaks and repairs until the time is over. The number of faults, and the losses among them.
 async fn break_and_repair(
     fleet: &mut Fleet,
     random: &mut Random,
@@ -224,7 +286,7 @@ async fn break_and_repair(
                 println!("gate {number}: {}", fail(fleet, number, random));
                 faults += 1;
             }
-            // Mostly short, and sometimes longer than the staleness and than the wait of any request.
+            // Mostly short, and sometimes longer than the staleness and than any request waits.
             let longest = if random.one_in(4) { 7_000 } else { 1_500 };
             sleep(Duration::from_millis(random.below(longest))).await;
         }
@@ -233,8 +295,7 @@ async fn break_and_repair(
     (faults, losses)
 }
 
-/// Writes that the server acknowledged for a while are lost under running gates, which write back the records that they
-/// know.
+/// What the server acknowledges for a while is lost, under gates that all go on: they write back what they know.
 async fn lose_writes(fleet: &mut Fleet, random: &mut Random, recorder: &Recorder) -> Loss {
     fleet.until_all_serve().await;
     let copy = fleet.servers.copy_of_disk();
@@ -260,12 +321,17 @@ async fn chaos(test: &str, servers: Servers, server: Server) {
     println!("grace {grace} s");
     let sessions = format!("grace = \"{grace}s\"\nlost_response_window = \"0s\"\naccess_ttl = \"12h\"");
     let mut fleet = Fleet::start_with_browsers(servers, &sessions, "staleness = \"1s\"\n").await;
-    let recorder = Arc::new(Recorder::new(&fleet.password));
+    let recorder = Arc::new(Recorder::new(&fleet.password).with_operator(&fleet.operator()));
     let stop = Arc::new(AtomicBool::new(false));
     let mut clients = JoinSet::new();
     for number in 0..CLIENTS {
         let client = Client {
-            is_browser: server == Server::Keeps && number < BROWSERS,
+            kind: match number {
+                _ if server == Server::Loses => Kind::Tokens,
+                0..BROWSERS => Kind::Cookie,
+                BROWSERS..MACHINES => Kind::Key,
+                _ => Kind::Tokens,
+            },
             recorder: Arc::clone(&recorder),
             entry: fleet.entry(),
             random: random.fork(),
@@ -280,7 +346,7 @@ async fn chaos(test: &str, servers: Servers, server: Server) {
     let refreshes = || recorder.history().iter().filter(|one| one.is_refreshed()).count();
     until("clients refreshed often enough", async || refreshes() > REFRESHES).await;
     stop.store(true, Ordering::SeqCst);
-    // The promises of the last answers.
+    // What the last answers promise.
     for held in clients.join_all().await.into_iter().flatten() {
         let at = fleet.entry().any(&mut random);
         if held.is_of_browser() {
@@ -300,6 +366,10 @@ async fn chaos(test: &str, servers: Servers, server: Server) {
         history.len(),
         losses.len()
     );
+    let uses = number(|asked, told| matches!(asked, Request::UseKey(_)) && told != Reply::InDoubt);
+    let of_keys = number(|asked, _| matches!(asked, Request::RevokeKey(_) | Request::ReplaceKey(..)));
+    println!("{uses} requests with API keys, of which {of_keys} were replaced or revoked");
+    assert!(server == Server::Loses || uses > USES_OF_KEYS && of_keys > 0, "machines called");
     assert!(in_doubt > 0, "clients and faults met");
     if let Err(verdict) = judge_with_losses(&history, &rules, &losses) {
         panic!("session {}: {:?}\n{}", verdict.session, verdict.rule, verdict.text);

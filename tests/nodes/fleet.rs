@@ -1,4 +1,4 @@
-//! Gates on one store, each behind its own proxy, and operations of a test on all of them. The store is a parameter.
+//! Gates on one store, each behind a way of its own, and what a test does to all of them. The store is a parameter.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -23,13 +23,13 @@ pub(super) struct Fleet {
     pub(super) servers: Servers,
     place: Place,
     pub(super) nodes: Vec<Node>,
-    /// The addresses of the gates for clients.
+    /// Where the gates listen, for clients.
     ways_in: Arc<Mutex<Vec<At>>>,
     pub(super) password: String,
 }
 
 pub(super) const GATES: usize = 3;
-/// The longest time until a gate serves again.
+/// How long a gate may take to serve again.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Picks a gate for a client.
@@ -52,16 +52,17 @@ impl Fleet {
         Self::start_with(servers, sessions, store, |_| {}).await
     }
 
-    /// As above, after `files` has put files beside the configuration.
+    /// The same, after `files` has put files beside the configuration.
     pub(super) async fn start_with(servers: Servers, sessions: &str, store: &str, files: impl FnOnce(&Place)) -> Self {
         Self::start_on(CONFIG, servers, sessions, store, files).await
     }
 
-    /// As above, with an endpoint for browsers, whose sessions are renewed after two seconds.
+    /// The same, for API keys and browsers, too: sessions of browsers are renewed after two seconds.
     pub(super) async fn start_with_browsers(servers: Servers, sessions: &str, store: &str) -> Self {
         let route = "[[routes]]\npath = \"/{*rest}\"\n";
         let config = CONFIG.replace("http://gate.test", "https://gate.test");
-        let config = config.replace(route, &format!("{route}credentials = [\"token\", \"session\"]\n"));
+        let config = config.replace(route, &format!("{route}credentials = [\"token\", \"session\", \"key\"]\n"));
+        let config = with(&config, "api_keys", "prefix = \"acme\"");
         let endpoint = "[[endpoints]]\ndialect = \"browser\"\npath = \"/auth\"\n\
                         profile = { access_ttl = \"2s\", grace = \"1s\", lost_response_window = \"1s\" }\n";
         Self::start_on(&config, servers, sessions, &format!("{store}{endpoint}"), |_| {}).await
@@ -100,6 +101,11 @@ impl Fleet {
         self.nodes[number].gate = Some(gate);
     }
 
+    /// The token for the admin listeners.
+    pub(super) fn operator(&self) -> String {
+        std::fs::read_to_string(self.place.path("data/admin.token")).unwrap().trim().to_owned()
+    }
+
     pub(super) fn entry(&self) -> Entry {
         Entry(Arc::clone(&self.ways_in))
     }
@@ -133,7 +139,7 @@ impl Fleet {
         }
     }
 
-    /// Restores the initial state.
+    /// Everything is as at the beginning.
     pub(super) fn heal(&mut self) {
         for number in 0..GATES {
             if let Some(way) = &self.nodes[number].way {

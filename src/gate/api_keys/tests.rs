@@ -378,6 +378,25 @@ async fn k7_k9_a_rotated_key_lives_for_its_overlap_and_its_late_use_is_counted()
 }
 
 #[tokio::test]
+async fn k7_a_cached_key_ends_with_its_overlap_however_short() {
+    let world = World::new().await;
+    let second = Duration::from_secs(1);
+    let (old, key) = world.made(world.new_key()).await;
+    assert_eq!(world.status("/keys", &old).await, 200);
+    world.keys().rotate(&key.id, Some(second * 3)).await.unwrap().unwrap().unwrap();
+    world.time.advance(second * 2);
+    assert_eq!(world.status("/keys", &old).await, 200, "the overlap lasts");
+    world.time.advance(second * 2);
+    assert_eq!(world.status("/keys", &old).await, 401, "and no longer");
+    // A replaced key can be revoked.
+    let (old, key) = world.made(world.new_key()).await;
+    world.keys().rotate(&key.id, Some(DAY)).await.unwrap().unwrap().unwrap();
+    assert_eq!(world.status("/keys", &old).await, 200);
+    world.keys().revoke(&key.id).await.unwrap();
+    assert_eq!(world.status("/keys", &old).await, 401);
+}
+
+#[tokio::test]
 async fn k2_k14_the_store_has_no_key_and_who_writes_to_it_makes_none() {
     let world = World::new().await;
     let (text, key) = world.made(NewApiKey { scopes: Some(Scope::parse("read").unwrap()), ..world.new_key() }).await;

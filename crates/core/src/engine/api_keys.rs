@@ -20,6 +20,7 @@ use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::fault::{Error, Fault};
 use crate::random::are_equal;
+use crate::revocation::REPLACED;
 use crate::session::Scope;
 use crate::store::StoreError;
 use crate::store::relay::{KEY_OWNER, RelayId, RelayRecord, RelayState, RelayStore, RelaySwapped};
@@ -212,13 +213,14 @@ impl ApiKeys {
         (scope, claims): (&Scope, &OwnClaims),
         now: Timestamp,
     ) -> Result<AccessTokenText, Fault> {
+        let jti = if key.successor.is_some() { [&*key.id, REPLACED].concat() } else { key.id.to_string() };
         let claims = MintedClaims {
             issuer: &engine.issuer,
             subject: &key.subject,
             audience: engine.audience_for(key.audience.as_ref().map(std::slice::from_ref)),
             expires: now.plus(READ_AGAIN),
             issued_at: now,
-            jti: &key.id,
+            jti: &jti,
             client: &KeyClient(&key.id).to_string(),
             scope,
             session: None,

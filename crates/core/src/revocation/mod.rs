@@ -159,6 +159,10 @@ pub enum Effect {
 /// How long a not-before that ends API keys is kept: the longest life of a key.
 pub const LONGEST_KEY: Duration = Duration::from_secs(366 * 86_400);
 
+/// What follows the id of a key in the `jti` of a replaced key, and of the entry that makes every gate read the key's
+/// record again.
+pub(crate) const REPLACED: &str = ":replaced";
+
 impl Effect {
     /// Ends a session at once.
     pub const SESSION_REVOKED: Self =

@@ -111,9 +111,10 @@ impl TokenChecker {
         if known.api_key().is_none_or(|key| key.read_again <= self.clock.now()) {
             return Ok(None);
         }
-        match self.check_now(known, &mut ()) {
+        match self.check_now(Arc::clone(&known), &mut ()) {
             Ok(known) => Ok(Some(known)),
             Err(denial) if denial.is_undecided() => Err(denial),
+            Err(Denial::TokenRevoked) if self.revocations.is_key_replaced(known.facts()) => Ok(None),
             Err(Denial::TokenRevoked) => Err(REVOKED),
             Err(_) => Ok(None),
         }

@@ -35,8 +35,8 @@ struct Notes {
     sessions: usize,
 }
 
-/// A pair that a client has. That of a browser is its cookie, in the place of the access token. Of a key: its text, and in
-/// the place of the refresh token its id.
+/// The credentials of a client. A browser has its cookie as access token. A machine has the text of its API key as access
+/// token, and the key's id as refresh token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
     pub session: usize,

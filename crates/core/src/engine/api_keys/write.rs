@@ -17,7 +17,7 @@ use crate::denial::Denial;
 use crate::directory::is_valid_subject;
 use crate::engine::{Engine, MAX_TRIES, audit};
 use crate::fault::{Error, Fault};
-use crate::revocation::{Effect, Revocation, Target};
+use crate::revocation::{Effect, REPLACED, Revocation, Target};
 use crate::session::{RevokedBecause, Scope};
 use crate::store::StoreError;
 use crate::store::relay::{KEY_OWNER, RelayId, RelayInserted, RelayStore, RelaySwapped};
@@ -194,9 +194,9 @@ impl ApiKeys {
             self.revoke(engine, &new_id).await?;
             return Ok(Some(Err(KeyRefusal::Over)));
         }
-        if overlap.is_zero() {
-            self.end(engine, id, until).await?;
-        }
+        // During an overlap, every gate that knows the old key reads its record again.
+        let end = if overlap.is_zero() { id } else { &*[id, REPLACED].concat() };
+        self.end(engine, end, until).await?;
         self.count(KeyEvent::Rotated);
         audit::api_key(AUDITED[1], &key);
         Ok(Some(Ok((text, key))))

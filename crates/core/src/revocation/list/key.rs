@@ -2,6 +2,7 @@
 
 use super::{NotBefore, RevocationList, TokenFacts};
 use crate::clock::Timestamp;
+use crate::revocation::REPLACED;
 
 impl RevocationList {
     /// Was the key revoked, alone or with all earlier keys of its owner or of everyone? `client` is the owner, if a
@@ -16,6 +17,18 @@ impl RevocationList {
         });
         let until = of_all.max(own.flatten()).unwrap_or(Timestamp::ZERO);
         let is_gone = |jti: &str| issuer.as_deref().is_some_and(|issuer| issuer.tokens.get(jti, |_| ()).is_some());
-        facts.issued_at.is_none_or(|made| made <= until) || facts.jti.is_none_or(is_gone)
+        let has_ended = |jti: &str| match jti.strip_suffix(REPLACED) {
+            Some(id) => is_gone(id),
+            None => is_gone(jti) || is_gone(&[jti, REPLACED].concat()),
+        };
+        facts.issued_at.is_none_or(|made| made <= until) || facts.jti.is_none_or(has_ended)
+    }
+
+    /// Was the key replaced since its record was read, and not revoked? Then the record says how long the key lives.
+    // Requirement K7.
+    pub(crate) fn is_key_replaced(&self, facts: TokenFacts<'_>) -> bool {
+        let issuer = self.issuer(facts.issuer);
+        let is_gone = |jti: &str| issuer.as_deref().is_some_and(|issuer| issuer.tokens.get(jti, |_| ()).is_some());
+        facts.jti.is_some_and(|jti| !jti.ends_with(REPLACED) && !is_gone(jti) && is_gone(&[jti, REPLACED].concat()))
     }
 }
