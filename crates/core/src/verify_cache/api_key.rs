@@ -70,7 +70,7 @@ impl TokenChecker {
         if let Some(answer) = answer.filter(|answer| *answer.cookie == *text) {
             let verified = answer.outcome.clone()?;
             self.counted::<O>(CheckResult::Valid);
-            return self.if_good_key(verified)?.ok_or(Denial::ApiKeyUnavailable(TRY_AGAIN));
+            return self.if_good_key(&verified)?.ok_or(Denial::ApiKeyUnavailable(TRY_AGAIN));
         }
         let is_key = self.key_prefix.as_ref().is_some_and(|prefix| prefix.id_of(text).is_some());
         if !is_key {
@@ -91,11 +91,11 @@ impl TokenChecker {
     fn known_key<O: Observer>(&self, keys: &KeySet, text: &str) -> Result<Option<Arc<Verified>>, Denial> {
         let at_hand = if O::HAS_EFFECTS { front::find(keys.id, text.as_bytes()) } else { None };
         if let Some(known) = at_hand
-            && let Some(known) = self.if_good_key(known)?
+            && let Some(known) = self.if_good_key(&known)?
         {
             return Ok(Some(known));
         }
-        let shared = keys.cached::<O>(keys.key(text)).map(|known| self.if_good_key(known)).transpose()?.flatten();
+        let shared = keys.cached::<O>(keys.key(text)).map(|known| self.if_good_key(&known)).transpose()?.flatten();
         if let Some(known) = &shared
             && O::HAS_EFFECTS
             && self.capacity > 0
@@ -107,11 +107,11 @@ impl TokenChecker {
 
     /// The key, if nothing ended it; `None` if its record must be read again.
     // Requirement K4.
-    fn if_good_key(&self, known: Arc<Verified>) -> Result<Option<Arc<Verified>>, Denial> {
+    fn if_good_key(&self, known: &Arc<Verified>) -> Result<Option<Arc<Verified>>, Denial> {
         if known.api_key().is_none_or(|key| key.read_again <= self.clock.now()) {
             return Ok(None);
         }
-        match self.check_now(Arc::clone(&known), &mut ()) {
+        match self.check_now(Arc::clone(known), &mut ()) {
             Ok(known) => Ok(Some(known)),
             Err(denial) if denial.is_undecided() => Err(denial),
             Err(Denial::TokenRevoked) if self.revocations.is_key_replaced(known.facts()) => Ok(None),
