@@ -26,6 +26,7 @@ impl RevocationList {
 
     /// Was the key replaced since its record was read, and not revoked? Then the record says how long the key lives.
     // Requirement K7.
+    #[cfg(feature = "relay")]
     pub(crate) fn is_key_replaced(&self, facts: TokenFacts<'_>) -> bool {
         let issuer = self.issuer(facts.issuer);
         let is_gone = |jti: &str| issuer.as_deref().is_some_and(|issuer| issuer.tokens.get(jti, |_| ()).is_some());
