@@ -130,6 +130,14 @@ async fn o29_a_lost_or_wrong_admin_token_is_told_from_a_gate_that_does_not_run()
         let said = place.fails(arguments, "");
         assert!(said.contains("not one of its admin tokens"), "{arguments:?}: {said}");
     }
+    // The remedy of docs/operating.md: the option, without --admin.
+    place.done(&["session", "list", "--token-file", token.to_str().unwrap()], "");
+    // The public listener is no admin listener.
+    let public = format!("http://{}", gate.address);
+    for arguments in [&["status"][..], &["session", "list", "--token-file", token.to_str().unwrap()]] {
+        let said = place.fails(&[arguments, &["--admin", &public]].concat(), "");
+        assert!(said.contains("is not the admin listener of a gate: it answered 401"), "{arguments:?}: {said}");
+    }
     // Without a listening gate, the command asks no gate, and changes the files alone.
     place.write_config(&good);
     assert_eq!(gate.stop(), Some(0));

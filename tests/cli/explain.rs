@@ -191,7 +191,7 @@ async fn p58_a_question_that_is_none_is_refused_and_says_how_to_ask() {
     assert!(ran.stderr.contains("--path is missing"), "{}", ran.stderr);
     let ran = place.run(&["explain", "--path", "/x", "--header", "origin"], "");
     assert_eq!(ran.code, Some(2), "{}", ran.stderr);
-    for (arguments, said) in [(["--path", "/a b"], "path: "), (["--path", ""], "path: ")] {
+    for (arguments, said) in [(["--path", "/a b"], "path: "), (["--path", "orders"], "from the slash on")] {
         let ran = place.run(&[&["explain"][..], &arguments].concat(), "");
         assert_eq!(ran.code, Some(1));
         assert!(ran.stderr.contains(said), "{}", ran.stderr);
@@ -206,4 +206,39 @@ async fn p58_a_question_that_is_none_is_refused_and_says_how_to_ask() {
         StatusCode::UNSUPPORTED_MEDIA_TYPE
     );
     assert_eq!(gate.admin(Method::GET, "/v1/explain", Some(token.trim())).await.status, StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[tokio::test]
+async fn p58_what_is_advised_about_a_scope_and_a_path_can_be_done_as_it_is_written() {
+    let place = Place::new(&format!("{CONFIG}{ROUTES}"));
+    let gate = place.start();
+    place.point_commands_at(&gate);
+    let password = "correct horse battery staple";
+    let (user, account) = ("ada of 'B'", "acme");
+    place.done(&["user", "add", user, "--account", account, "--stdin"], password);
+    place.done(&["user", "add", user, "--stdin"], password);
+    let fields = [("grant_type", "password"), ("client_id", "web"), ("username", user), ("password", password)];
+    let log_in = async || gate.form("/acme/connect/token", &fields).await.tokens();
+    let tokens = log_in().await;
+    let explain = |path: &str, token: &str| place.run(&["explain", "--path", path], token).stdout;
+
+    // The token may come with its scheme, as in a header.
+    let said = explain("/admin/x", &format!("Bearer {}\n", tokens.access));
+    let command = said.split_once("(rotogate ").and_then(|(_, rest)| rest.split_once(") and")).unwrap().0;
+    let mut shell = std::process::Command::new("sh");
+    shell.current_dir(place.path("")).arg("-c").arg(format!("{} {command}", support::binary().display()));
+    assert!(shell.status().unwrap().success(), "{command}");
+    let tokens = log_in().await;
+    assert_eq!(gate.get("/admin/x", &tokens.access).await.status, StatusCode::OK, "{said}");
+
+    let other = gate.login().await;
+    let said = explain("/ADMIN/x", &other.access);
+    assert!(said.contains("loose_match = false on this route"), "{said}");
+    let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
+    place.write_config(&config.replace("path = \"/{*rest}\"\n", "path = \"/{*rest}\"\nloose_match = false\n"));
+    place.done(&["reload"], "");
+    assert_eq!(gate.get("/ADMIN/x", &other.access).await.status, StatusCode::OK);
+
+    let ran = place.run(&["explain", "--path", "/x", "--host", "other.test"], &other.access);
+    assert!(ran.stdout.contains("no route and no public_url has the host other.test"), "{}", ran.stdout);
 }

@@ -242,9 +242,11 @@ impl FileDirectory {
         users.entries().iter().filter(is_it).map(|entry| entry.user.clone()).collect()
     }
 
-    /// The login name of a subject.
-    pub fn name_of(&self, subject: &str) -> Option<String> {
-        self.users.load().by_subject(subject).map(|entry| entry.username.to_string())
+    /// The account and the login name of a subject.
+    pub fn user_of(&self, subject: &str) -> Option<(Option<String>, String)> {
+        let users = self.users.load();
+        let entry = users.by_subject(subject)?;
+        Some((entry.user.account.as_deref().map(str::to_owned), entry.username.to_string()))
     }
 
     /// Warnings of states that are allowed but probably not intended: few users whose hashes make every login slow, or

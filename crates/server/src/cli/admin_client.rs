@@ -75,6 +75,7 @@ async fn send_with(
         | StatusCode::BAD_GATEWAY
         | StatusCode::CONFLICT
         | StatusCode::UNPROCESSABLE_ENTITY => Ok(Some(response)),
+        status @ StatusCode::UNAUTHORIZED if !is_admin(gate).await => Err(elsewhere(gate, status)),
         StatusCode::UNAUTHORIZED => Err(Failure::Failed(format!(
             "a gate answers on {}, but the token in {} is not one of its admin tokens (admin.token_file, \
              admin.tokens): use the file that the gate reads",
@@ -86,6 +87,19 @@ async fn send_with(
             Err(Failure::Failed(format!("the gate on {} answered {status}: {why}", gate.address)))
         }
     }
+}
+
+/// Whether an admin listener answers at the address.
+async fn is_admin(gate: &AdminAccess) -> bool {
+    matches!(probe(gate, Method::GET, "/livez").await, Ok((_, body)) if body == health::ALIVE)
+}
+
+/// The failure for an address at which something else than an admin listener answers with this status.
+pub(super) fn elsewhere(gate: &AdminAccess, status: StatusCode) -> Failure {
+    let address = &gate.address;
+    Failure::Failed(format!(
+        "{address} is not the admin listener of a gate: it answered {status}; ask the address of admin.listen"
+    ))
 }
 
 /// Why a request got no answer.

@@ -80,7 +80,7 @@ struct ExplainRequest<'a> {
 pub(super) fn run(gate: &AdminAccess, options: &ExplainOptions, output: Output) -> CommandResult {
     let ExplainOptions { path, method, host, from, listener, client_certificate, headers, client, assertion } = options;
     let token = token()?;
-    let token = token.trim();
+    let token = without_scheme(&token);
     if path.is_none() && !assertion && !token.starts_with(rotogate_core::token::refresh::PREFIX) {
         let why = "--path is missing: only a refresh token or an assertion is explained without one";
         return Err(Failure::Usage(why.to_owned()));
@@ -101,6 +101,15 @@ pub(super) fn run(gate: &AdminAccess, options: &ExplainOptions, output: Output) 
     let report: ExplainReport = serde_json::from_slice(&body).map_err(Failure::failed)?;
     output.write(&report, || text(&report))?;
     if report.decision == "passed" { Ok(()) } else { Err(Failure::Told) }
+}
+
+/// The token of a text, which may be copied with its scheme from a header.
+pub(super) fn without_scheme(text: &str) -> &str {
+    let text = text.trim();
+    match text.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim_start(),
+        _ => text,
+    }
 }
 
 /// Reads the token from standard input. Empty if the request has no token.

@@ -15,8 +15,8 @@ pub(super) struct GateOptions {
     /// The admin listener of the gate to ask, such as http://127.0.0.1:8081. The configuration is not read then.
     #[arg(long, global = true, value_name = "URL", value_parser = address)]
     admin: Option<Authority>,
-    /// The file with a token of the admin listener.
-    #[arg(long, global = true, value_name = "FILE", requires = "admin")]
+    /// The file with a token of the admin listener [default: admin.token_file].
+    #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
 
@@ -52,7 +52,7 @@ impl GateOptions {
     /// The access for a command that the gate would refuse because of a broken configuration. Fails if the
     /// configuration is broken.
     pub(super) fn sound(&self, path: &Path) -> Result<AdminAccess, Failure> {
-        self.named().map_or_else(|| super::load(path).map(|config| config.admin.access()), Ok)
+        self.named().map_or_else(|| super::load(path).map(|config| self.with_token(config.admin.access())), Ok)
     }
 
     /// The whole configuration, or else the access to the gate, for a command that the gate can carry out
@@ -63,9 +63,19 @@ impl GateOptions {
             return Ok(Reach::Gate(gate));
         }
         match config::load(path, &ProcessEnv) {
-            Ok(config) => Ok(Reach::Configured(Box::new(config))),
-            Err(errors) => beside(path, &errors).map(Reach::Gate),
+            Ok(mut config) => {
+                if let Some(file) = &self.token_file {
+                    config.admin.token_file.clone_from(file);
+                }
+                Ok(Reach::Configured(Box::new(config)))
+            }
+            Err(errors) => beside(path, &errors).map(|gate| Reach::Gate(self.with_token(gate))),
         }
+    }
+
+    /// `gate` with the token file of the options, if they name one.
+    fn with_token(&self, gate: AdminAccess) -> AdminAccess {
+        AdminAccess { token_file: self.token_file.clone().or(gate.token_file), ..gate }
     }
 }
 

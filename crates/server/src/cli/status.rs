@@ -1,6 +1,6 @@
 //! `rotogate status`.
 
-use http::Method;
+use http::{Method, StatusCode};
 use serde::Serialize;
 
 use super::admin_client::Unanswered;
@@ -26,8 +26,11 @@ pub(super) fn run(gate: &AdminAccess, output: Output) -> CommandResult {
     })?;
     let detail = String::from_utf8_lossy(&body);
     let detail = detail.trim_end();
-    if !status.is_success() {
-        return Err(Failure::Failed(format!("the gate on {} is not serving: {detail}", gate.address)));
+    match status {
+        StatusCode::OK => output.write(&StatusReport { ready: true, detail }, || detail.to_owned()),
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::MISDIRECTED_REQUEST => {
+            Err(Failure::Failed(format!("the gate on {} is not serving: {detail}", gate.address)))
+        }
+        other => Err(admin_client::elsewhere(gate, other)),
     }
-    output.write(&StatusReport { ready: true, detail }, || detail.to_owned())
 }

@@ -60,7 +60,7 @@ pub(super) fn run(config: &Config, command: TokenCommand, output: Output) -> Com
     match command {
         TokenCommand::Inspect { issuer, online } => {
             let token = prompt::piped("the token")?;
-            let token = token.expose_secret().trim();
+            let token = super::explain::without_scheme(token.expose_secret());
             let found = runtime()?.block_on(inspect::inspect(config, &keyring, token, issuer.as_deref(), online))?;
             let text = serde_json::to_string_pretty(&found).map_err(Failure::failed)?;
             output.write(&found, || text)?;

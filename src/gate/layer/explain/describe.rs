@@ -17,7 +17,7 @@ use rotogate_core::clock::Timestamp;
 use rotogate_core::credential::{self, Found, Scheme};
 use rotogate_core::denial::Denial;
 use rotogate_core::route::path::CanonicalPath;
-use rotogate_core::route::{Auth, Match, Route, RouteDecision, RoutePolicy, unmet_condition};
+use rotogate_core::route::{Auth, Match, Route, RouteDecision, RoutePolicy, authority, unmet_condition};
 use rotogate_core::rule::Rule;
 use rotogate_core::token::claims::AccessToken;
 use rotogate_core::token::verify::{IssuerRules, Peeked, is_jwt_shaped, peek};
@@ -204,6 +204,10 @@ impl<'a, M> Described<'a, M> {
         match (rule, denial, token) {
             (_, Denial::BadPath(error), _) => format!("{}: {}", self.raw(), error.what()),
             (Rule::Route, _, _) => self.no_route(denial),
+            (_, Denial::UnknownHost, _) => {
+                let host = authority::check(self.parts).map_or("", |authority| authority.host());
+                format!("no route and no public_url has the host {host}")
+            }
             (_, Denial::NoCredential, _) => "no token was sent".to_owned(),
             (_, Denial::MalformedToken(_), _) if !self.token_text().is_some_and(|found| is_jwt_shaped(&found.token)) => {
                 format!("{denial}; no issuer of the route is asked about such a token")

@@ -193,6 +193,9 @@ pub(super) async fn explain_question(state: &AdminState, question: Question) -> 
 /// The head of the request that the question is about.
 fn head(question: &Question, token: Option<&str>, config: &Config) -> Result<Parts, String> {
     let target = question.path.as_deref().ok_or("path: missing; expected a path such as \"/orders?page=2\"")?;
+    if !target.starts_with('/') {
+        return Err("path: expected the path and the query, from the slash on, such as \"/orders?page=2\"".to_owned());
+    }
     let uri: Uri = target.parse().map_err(|_| "path: not the target of a request".to_owned())?;
     let method = question.method.as_deref().unwrap_or("GET");
     let method: Method = method.parse().map_err(|_| "method: not a method".to_owned())?;
@@ -274,7 +277,7 @@ impl Explained<'_> {
                 unverified: !token.is_proved,
                 issuer: token.issuer.clone(),
                 subject: token.subject.clone(),
-                user: self.user(),
+                user: self.user().map(|(_, name)| name),
                 client: token.client.clone(),
                 session: token.session.clone(),
                 generation: token.generation,
@@ -355,10 +358,10 @@ impl Explained<'_> {
         }
     }
 
-    /// The name of the user, if the users are in a file.
-    fn user(&self) -> Option<String> {
+    /// The account and the name of the user, if the users are in a file.
+    fn user(&self) -> Option<(Option<String>, String)> {
         let subject = self.explanation.token.as_ref()?.subject.as_deref()?;
-        self.state.users.as_ref()?.directory().name_of(subject)
+        self.state.users.as_ref()?.directory().user_of(subject)
     }
 
     /// Advice about a refusal.
@@ -380,7 +383,7 @@ impl Explained<'_> {
             Denial::NearMiss => "Spell the path of the endpoint as the configuration does.",
             Denial::AmbiguousPath => {
                 "Send the path in the spelling of the stricter route; or, if the upstream compares paths as the gate does, set \
-                 loose_match = \"ignore\" on this route."
+                 loose_match = false on this route."
             }
             Denial::BadPath(_) => "Send the path in canonical form: without dot segments and hidden separators.",
             Denial::CrossOrigin => "If the page is one of yours, list its origin in cors.origins.",
@@ -473,10 +476,23 @@ impl Explained<'_> {
             advice = format!("Allow {lacks} for the client {client}, which may have {allowed} ({file}{line}). ");
         }
         let who = self.user();
-        let how = who.as_ref().map_or_else(String::new, |name| format!(" (rotogate user add-scope {name} {lacks})"));
-        let who = who.or_else(|| token.subject.clone()).unwrap_or_default();
+        let how = who.as_ref().map_or_else(String::new, |(account, name)| {
+            let account = account.as_ref().map_or_else(String::new, |of| format!(" --account {}", in_shell(of)));
+            format!(" (rotogate user add-scope {} {lacks}{account})", in_shell(name))
+        });
+        let who = who.map(|(_, name)| name).or_else(|| token.subject.clone()).unwrap_or_default();
         Some(format!(
             "{advice}Give {who} the scope {lacks}{how} and let them log in again; a refresh keeps the scope of the login."
         ))
+    }
+}
+
+/// A name as one word of a shell.
+fn in_shell(name: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "@._+-".contains(c);
+    if name.chars().all(is_plain) && !name.starts_with('-') {
+        name.to_owned()
+    } else {
+        format!("'{}'", name.replace('\'', "'\\''"))
     }
 }

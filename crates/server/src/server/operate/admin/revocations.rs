@@ -346,7 +346,7 @@ pub(super) fn subject_of(state: &AdminState, user: &str, account: Option<&str>) 
         }
         (None, _) => {
             let mut what = format!("no user has the name {asked}");
-            if let Some(name) = users.name_of(user) {
+            if let Some((_, name)) = users.user_of(user) {
                 let name = shown(&name);
                 what.push_str(&format!("; it is the subject of {name}: --user {name} or --subject {asked}"));
             }
@@ -364,7 +364,7 @@ async fn unknown(state: &AdminState, whose: Whose<'_>) -> Result<Option<String>,
         Whose::Subject(subject) => {
             // The user may be in another system, so the target is not reported as unknown.
             let Some(users) = state.users.as_ref().map(|users| users.directory()) else { return Ok(None) };
-            if users.name_of(subject).is_some() || sessions.has_any(whose).await? {
+            if users.user_of(subject).is_some() || sessions.has_any(whose).await? {
                 return Ok(None);
             }
             let asked = shown(subject);
