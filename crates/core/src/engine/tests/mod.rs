@@ -2,6 +2,7 @@
 
 #[cfg(feature = "relay")]
 mod api_keys;
+mod asserted;
 mod browser;
 mod browser_cache;
 mod browser_device;
