@@ -14,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs/security-tests.md"
 DEFINITIONS = ROOT / "docs/security.md"
+FINDINGS = ROOT / "tests/mutations/RESULTS.md"
 BEGIN, END = "<!-- tests: begin -->\n", "<!-- tests: end -->\n"
 # Requirements for later versions. The document marks them, too.
 LATER = {
@@ -70,12 +71,11 @@ def proofs():
 
 
 def cited(text):
-    """The numbers that the document cites, and those that it defines. Code is left out, and what reviews call their findings."""
+    """The numbers that the document and the table of findings cite, and those that the document defines. Code is left out, and what
+    reviews call their findings."""
     defined = re.findall(r"^- ([A-Z]\d+):", text, re.M)
-    head, _, rest = text.partition("<!-- findings: begin -->\n")
-    findings, _, tail = rest.partition("<!-- findings: end -->\n")
-    findings = re.sub(r"^\|[^|]*\|", "|", findings, flags=re.M)
-    prose = re.sub(r"`[^`\n]*`", "", head + findings + tail)
+    findings = re.sub(r"^\|[^|]*\|", "|", FINDINGS.read_text(), flags=re.M)
+    prose = re.sub(r"`[^`\n]*`", "", text + findings)
     return set(re.findall(r"\b(?:[JTRAOICPNBMD]\d+|[SK]\d{1,2})\b", prose)), defined
 
 
