@@ -321,10 +321,50 @@ configuration is wrong."""
 COMMANDS = ROOT / "docs/commands.md"
 
 
+OPTION = re.compile(r"^ {2,6}(-\w, )?(--[\w-]+.*?)(?:  +(.*))?$")
+
+
+def options_of(text):
+    """The options in a help, each with its description in one line; and the text before them."""
+    before, _, after = text.partition("\nOptions:\n")
+    found = {}
+    for line in after.splitlines():
+        if option := OPTION.match(line):
+            name = (option[1] or "") + option[2]
+            found[name] = [option[3] or ""]
+        elif line.strip():
+            found[name].append(line.strip())
+    # clap says of a help with paragraphs where the short one is.
+    return {name: " ".join(lines).strip().removesuffix(" (see a summary with '-h')") for name, lines in found.items()}, before
+
+
+def block(text, options):
+    """A block with the text, and with the options in two columns."""
+    width = max(map(len, options), default=0)
+    lines = [f"{name:<{width}}  {about}".rstrip() for name, about in options.items()]
+    parts = [text.strip(), *(["\n".join(["Options:"] * bool(text) + [f"  {line}" for line in lines])] if lines else [])]
+    return "```text\n" + "\n\n".join(part for part in parts if part) + "\n```\n"
+
+
+# The commands whose options the page explains once: of all commands, and of those that ask the running gate.
+SHARED = (("Every command has these options:", "serve"), ("A command that asks the running gate has these as well:", "status"))
+
+
 def command_reference(gate, write):
-    parts = [COMMANDS.read_text().split("<!-- commands: begin -->")[0], "<!-- commands: begin -->\n"]
-    for name, text in commands_of(gate):
-        parts.append(f"\n## rotogate {name}\n\n```text\n{text.removesuffix(EXIT_CODES).rstrip()}\n```\n")
+    commands = {name: options_of(text.removesuffix(EXIT_CODES).rstrip()) for name, text in commands_of(gate)}
+    shared, parts = {}, [COMMANDS.read_text().split("<!-- commands: begin -->")[0], "<!-- commands: begin -->\n"]
+    for about, name in SHARED:
+        more = {option: text for option, text in commands[name][0].items() if option not in shared}
+        shared |= more
+        parts.append(f"\n{about}\n\n{block('', more)}")
+    of_every = commands[SHARED[0][1]][0]
+    for name, (options, text) in commands.items():
+        of_gate = [option for option in options if option in shared and option not in of_every]
+        own = {option: about for option, about in options.items() if shared.get(option) != about}
+        if of_gate and not own.keys() & set(of_gate):
+            own[", ".join(of_gate)] = ""
+        text = text.replace(f"\nUsage: rotogate {name} [OPTIONS]\n", "")
+        parts.append(f"\n## rotogate {name}\n\n{block(text, own)}")
     page = "".join(parts) + "<!-- commands: end -->\n"
     if write:
         COMMANDS.write_text(page)
