@@ -89,19 +89,24 @@ run_small_tests() {
 
 rm -rf "$target/test-output" "$target/test-secrets"
 mkdir -p "$target/test-output"
-# Every step has the tests' dependencies with their features (that is what --examples is for), so that none is compiled
-# twice for the lints and twice for the tests.
+# What needs no build comes first: a file that is not what the sources say is found within seconds.
 step "format" cargo fmt --all --check
-step "lints" cargo clippy --all-targets --all-features -- -D warnings
-step "lints without features" cargo clippy --package rotogate --package rotogate-core --all-targets --no-default-features -- -D warnings
-step "lints of the stores without features" cargo clippy --package rotogate-store-postgres --package rotogate-store-redb --package rotogate-store-redis -- -D warnings
-step "lints of the program without features" cargo clippy --package rotogate-server --no-default-features -- -D warnings
-step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features --lib --examples
-step "the public API is the recorded one" python3 tests/api.py
 step "the other scripts can be started" bash -c 'bash -n tests/long.sh && bash -n tests/fast.sh'
 # Its hundreds of packages are needed only to measure.
 step "the bench of peers is formatted, and can be started" bash -c \
     'cargo fmt --manifest-path benches/peers/Cargo.toml --check && bash -n benches/peers/run && bash -n benches/peers/cores'
+step "every requirement has its tests, and every rule a mutation" bash -c \
+    'python3 tests/requirements.py && python3 tests/mutations.py --check'
+step "the documentation agrees with the sources" python3 tests/docs.py
+step "the search for secrets is tested" bash tests/secrets.sh --self-test
+# Every further step has the tests' dependencies with their features (that is what --examples is for), so that none is compiled
+# twice for the lints and twice for the tests.
+step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features --lib --examples
+step "the public API is the recorded one" python3 tests/api.py
+step "lints" cargo clippy --all-targets --all-features -- -D warnings
+step "lints without features" cargo clippy --package rotogate --package rotogate-core --all-targets --no-default-features -- -D warnings
+step "lints of the stores without features" cargo clippy --package rotogate-store-postgres --package rotogate-store-redb --package rotogate-store-redis -- -D warnings
+step "lints of the program without features" cargo clippy --package rotogate-server --no-default-features -- -D warnings
 step "tests" run_tests
 step "tests without features" run_small_tests
 in_lane 1 "the documentation holds" python3 tests/docs.py --gate "$target/debug/rotogate"
@@ -112,9 +117,6 @@ in_lane 1 "packages" python3 tests/packages.py --gate "$target/debug/rotogate"
 in_lane 2 "three gates behind HAProxy, and each part killed" python3 packaging/three-gates/try.py --gate "$target/debug/rotogate"
 in_lane 2 "the same on PostgreSQL" python3 packaging/three-gates/try.py --store postgres --gate "$target/debug/rotogate"
 step "what runs in two lanes" run_lanes
-step "every requirement has its tests, and every rule a mutation" bash -c \
-    'python3 tests/requirements.py && python3 tests/mutations.py --check'
-step "the search for secrets is tested" bash tests/secrets.sh --self-test
 step "no secret was printed" bash tests/secrets.sh "$target/test-output" "$target/test-secrets"
 for name in "${raced[@]}"; do
     echo "== passed only when it was repeated: $name" >&2

@@ -2,6 +2,7 @@
 """Do the README and the documentation hold? (requirements P64 and P65)
 
     tests/docs.py --gate target/debug/rotogate      part of tests/all.sh
+    tests/docs.py                                   what needs no program: neither snippets, commands nor diagrams
 
 - Each relative link of each *.md leads to a file, and its anchor to a heading there.
 - Each ```toml block, laid over a small configuration, is one that `rotogate check` accepts. One that cannot stand alone says
@@ -35,7 +36,7 @@ problems = []
 
 
 def pages():
-    folders = ("*.md", "docs/*.md", "packaging/**/*.md", "tests/*.md", "benches/*.md", "benches/*/*.md")
+    folders = ("*.md", "docs/*.md", "packaging/**/*.md", "tests/*.md", "tests/mutations/*.md", "benches/*.md", "benches/*/*.md")
     return sorted(path for folder in folders for path in ROOT.glob(folder))
 
 
@@ -292,7 +293,8 @@ def words_of_the_program(gate):
     fields = re.findall(r'field\(\s*"([a-z_.]+)"', read("crates/server/src/log/access_fields.rs"))
     yield from (("docs/logs.md", f"| `{field}` |") for field in fields)
     yield from (("docs/operating.md", f"| {code} |") for code in (0, 1, 2))
-    yield from (("docs/commands.md", f"\n## rotogate {name}\n") for name, _ in commands_of(gate))
+    if gate:
+        yield from (("docs/commands.md", f"\n## rotogate {name}\n") for name, _ in commands_of(gate))
 
 
 def help_of(gate, words):
@@ -319,10 +321,50 @@ configuration is wrong."""
 COMMANDS = ROOT / "docs/commands.md"
 
 
+OPTION = re.compile(r"^ {2,6}(-\w, )?(--[\w-]+.*?)(?:  +(.*))?$")
+
+
+def options_of(text):
+    """The options in a help, each with its description in one line; and the text before them."""
+    before, _, after = text.partition("\nOptions:\n")
+    found = {}
+    for line in after.splitlines():
+        if option := OPTION.match(line):
+            name = (option[1] or "") + option[2]
+            found[name] = [option[3] or ""]
+        elif line.strip():
+            found[name].append(line.strip())
+    # clap says of a help with paragraphs where the short one is.
+    return {name: " ".join(lines).strip().removesuffix(" (see a summary with '-h')") for name, lines in found.items()}, before
+
+
+def block(text, options):
+    """A block with the text, and with the options in two columns."""
+    width = max(map(len, options), default=0)
+    lines = [f"{name:<{width}}  {about}".rstrip() for name, about in options.items()]
+    parts = [text.strip(), *(["\n".join(["Options:"] * bool(text) + [f"  {line}" for line in lines])] if lines else [])]
+    return "```text\n" + "\n\n".join(part for part in parts if part) + "\n```\n"
+
+
+# The commands whose options the page explains once: of all commands, and of those that ask the running gate.
+SHARED = (("Every command has these options:", "serve"), ("A command that asks the running gate has these as well:", "status"))
+
+
 def command_reference(gate, write):
-    parts = [COMMANDS.read_text().split("<!-- commands: begin -->")[0], "<!-- commands: begin -->\n"]
-    for name, text in commands_of(gate):
-        parts.append(f"\n## rotogate {name}\n\n```text\n{text.removesuffix(EXIT_CODES).rstrip()}\n```\n")
+    commands = {name: options_of(text.removesuffix(EXIT_CODES).rstrip()) for name, text in commands_of(gate)}
+    shared, parts = {}, [COMMANDS.read_text().split("<!-- commands: begin -->")[0], "<!-- commands: begin -->\n"]
+    for about, name in SHARED:
+        more = {option: text for option, text in commands[name][0].items() if option not in shared}
+        shared |= more
+        parts.append(f"\n{about}\n\n{block('', more)}")
+    of_every = commands[SHARED[0][1]][0]
+    for name, (options, text) in commands.items():
+        of_gate = [option for option in options if option in shared and option not in of_every]
+        own = {option: about for option, about in options.items() if shared.get(option) != about}
+        if of_gate and not own.keys() & set(of_gate):
+            own[", ".join(of_gate)] = ""
+        text = text.replace(f"\nUsage: rotogate {name} [OPTIONS]\n", "")
+        parts.append(f"\n## rotogate {name}\n\n{block(text, own)}")
     page = "".join(parts) + "<!-- commands: end -->\n"
     if write:
         COMMANDS.write_text(page)
@@ -398,23 +440,18 @@ def messages_on_their_page():
         problems.append(f"docs/messages.md explains twice: {row}")
 
 
-# Sentences begin with their subject, and an agent is named. Definitions in the lexicon and the table of tests are no sentences.
+# Sentences begin with their subject, and an agent is named. Definitions in the lexicon are no sentences.
 RIDDLES = re.compile(
     r"(?:^|[.:;] )(?:Who|Whoever|What|Whatever|In the place of) (?!\w+[^.]*\?)|\b(?:is|are) told\b|\bnobody reads\b|\bput aside\b|"
     r"\bstart anew\b|\bfind out who\b|\b[Ii]n the place of\b"
 )
 
 
-# Names of tests and mutations are no sentences either.
-TABLES_OF_NAMES = re.compile(r"<!-- (tests|findings|mutations): begin -->.*?<!-- \1: end -->", re.S)
-
-
 def prose():
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "gateway.toml"]:
         if path.name in ("lexicon.md", "commands.md"):
             continue
-        text = without_blocks(TABLES_OF_NAMES.sub(lambda table: "\n" * table[0].count("\n"), path.read_text()))
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(without_blocks(path.read_text()).splitlines(), 1):
             # A heading or the bold name of a paragraph is no sentence.
             words = re.sub(r"^(?:#.*|[- ]*\*\*[^*]*\*\*)", "", re.sub(r"`[^`]*`", "x", line)).lstrip("-| ")
             if found := RIDDLES.search(words):
@@ -434,19 +471,24 @@ def contents():
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--gate", type=Path, required=True)
+    parser.add_argument("--gate", type=Path)
     parser.add_argument("--write", action="store_true", help="write docs/commands.md")
     options = parser.parse_args()
-    gate = options.gate.resolve()
-    command_reference(gate, options.write)
+    if options.write and not options.gate:
+        parser.error("--write needs --gate")
+    gate = options.gate and options.gate.resolve()
+    if gate:
+        command_reference(gate, options.write)
     contents()
     prose()
     on_their_pages(gate)
     messages_on_their_page()
-    problems.extend(diagrams.differences(gate.parent.parent))
     for path in pages():
         links(path)
-    count = snippets(gate)
+    count = 0
+    if gate:
+        problems.extend(diagrams.differences(gate.parent.parent))
+        count = snippets(gate)
     for problem in problems:
         print(f"tests/docs.py: {problem}", file=sys.stderr)
     print(f"docs: {len(pages())} pages, {count} snippets, {len(problems)} problems")

@@ -3,12 +3,12 @@
 copy of the sources; the tests that prove the requirement must then fail.
 
     tests/mutations.py --check              each mutation fits the sources, names tests that exist, and every requirement has
-                                            one; docs/security.md has what the ledger says (fast)
+                                            one; tests/mutations/RESULTS.md has what the ledger says (fast)
     tests/mutations.py                      runs those without a current result: never-run ones first, then the oldest, each with
                                             others of the same build
     tests/mutations.py J1 T12 keys.toml     runs those of these requirements, files or names (`what`), whatever the ledger says
     tests/mutations.py --stop-after 30      begins none after 30 minutes; --lib: those of unit tests alone; both go with the above
-    tests/mutations.py --table              writes the tables of docs/security.md, as each run does at its end
+    tests/mutations.py --table              writes the tables of tests/mutations/RESULTS.md, as each run does at its end
 
     [[mutation]]
     proves = ["J1"]                     # the requirements whose rule is taken out
@@ -44,7 +44,7 @@ from requirements import LATER, NUMBERS, TEST, WITHDRAWN  # noqa: E402
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "target/mutations"
 LEDGER = ROOT / "tests/mutations/ledger.jsonl"
-DOCUMENT = ROOT / "docs/security.md"
+DOCUMENT = ROOT / "tests/mutations/RESULTS.md"
 # Seconds after which tests that still run count as failed. The slowest take ten.
 HANGS_AFTER = 180
 # Mutations in one build, and between two runs of their tests without one.
@@ -192,7 +192,7 @@ def check():
         problems += [f"{name}: there is no test for `{arguments}`" for arguments in entry.dead]
     problems += [f"no mutation takes the rule of {number} out" for number in NUMBERS if number not in EXCEPT | proved]
     if DOCUMENT.read_text() != tables(everything):
-        problems.append("docs/security.md is not what ledger and tests say: run tests/mutations.py --table")
+        problems.append("tests/mutations/RESULTS.md is not what ledger and tests say: run tests/mutations.py --table")
     for problem in problems:
         print(f"tests/mutations.py: {problem}", file=sys.stderr)
     return not problems

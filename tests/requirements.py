@@ -14,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs/security-tests.md"
 DEFINITIONS = ROOT / "docs/security.md"
+FINDINGS = ROOT / "tests/mutations/RESULTS.md"
 BEGIN, END = "<!-- tests: begin -->\n", "<!-- tests: end -->\n"
 # Requirements for later versions. The document marks them, too.
 LATER = {
@@ -70,29 +71,41 @@ def proofs():
 
 
 def cited(text):
-    """The numbers that the document cites, and those that it defines. Code is left out, and what reviews call their findings."""
+    """The numbers that the document and the table of findings cite, and those that the document defines. Code is left out, and what
+    reviews call their findings."""
     defined = re.findall(r"^- ([A-Z]\d+):", text, re.M)
-    head, _, rest = text.partition("<!-- findings: begin -->\n")
-    findings, _, tail = rest.partition("<!-- findings: end -->\n")
-    findings = re.sub(r"^\|[^|]*\|", "|", findings, flags=re.M)
-    prose = re.sub(r"`[^`\n]*`", "", head + findings + tail)
+    findings = re.sub(r"^\|[^|]*\|", "|", FINDINGS.read_text(), flags=re.M)
+    prose = re.sub(r"`[^`\n]*`", "", text + findings)
     return set(re.findall(r"\b(?:[JTRAOICPNBMD]\d+|[SK]\d{1,2})\b", prose)), defined
 
 
+def place(file):
+    """The part of the tests or the crate that a file belongs to."""
+    parts = file.removesuffix(".rs").split("/")
+    if parts[0] == "src":
+        return "src"
+    return "/".join(parts[:2])
+
+
 def table(found):
-    lines = ["| | against the real binary | inside |\n", "|---|---|---|\n"]
+    """Each part of the tests with the requirements that it proves, and the proofs that are no tests."""
+    real, inside = {}, {}
     for number in NUMBERS:
-        if number in LATER | WITHDRAWN:
-            continue
-        files = found.get(number, {})
-        cells = [[], []]
-        for file, names in files.items():
-            inside = file.startswith(INSIDE)
-            shown = file.removeprefix("tests/") if not inside else file
-            cells[inside].append(f"`{shown}`: " + ", ".join(f"`{name}`" for name in names))
+        for file in found.get(number, {}):
+            of_place = (inside if file.startswith(INSIDE) else real).setdefault(place(file), [])
+            if number not in of_place:
+                of_place.append(number)
+    lines = []
+    for head, places in (("against the real binary", real), ("inside", inside)):
+        lines += [f"| {head} | requirements |\n", "|---|---|\n"]
+        lines += [f"| `{name}` | {' '.join(places[name])} |\n" for name in sorted(places)]
+        lines.append("\n")
+    proofs = {}
+    for number in NUMBERS:
         if number in ELSEWHERE:
-            cells[0].append(ELSEWHERE[number])
-        lines.append(f"| {number} | {'; '.join(cells[0]) or '—'} | {'; '.join(cells[1]) or '—'} |\n")
+            proofs.setdefault(ELSEWHERE[number], []).append(number)
+    lines += ["| by other means | requirements |\n", "|---|---|\n"]
+    lines += [f"| {proof} | {' '.join(numbers)} |\n" for proof, numbers in proofs.items()]
     return "".join(lines)
 
 
