@@ -456,6 +456,8 @@ def prose():
             words = re.sub(r"^(?:#.*|[- ]*\*\*[^*]*\*\*)", "", re.sub(r"`[^`]*`", "x", line)).lstrip("-| ")
             if found := RIDDLES.search(words):
                 problems.append(f"{shown(path)}:{number}: a sentence without its subject: {words[found.start():][:60]}")
+            if not line.startswith("|") and (found := re.search(r"[.;:)] - \S", line)):
+                problems.append(f"{shown(path)}:{number}: an element of a list begins in the line: {line[found.start():][:60]}")
 
 
 def contents():
