@@ -84,7 +84,8 @@ def place(file):
     parts = file.removesuffix(".rs").split("/")
     if parts[0] == "src":
         return "src"
-    return "/".join(parts[:2])
+    part = "/".join(parts[:2])
+    return part if (ROOT / part).is_dir() else f"{part}.rs"
 
 
 def table(found):
