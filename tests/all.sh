@@ -99,8 +99,8 @@ step "every requirement has its tests, and every rule a mutation" bash -c \
     'python3 tests/requirements.py && python3 tests/mutations.py --check'
 step "the documentation agrees with the sources" python3 tests/docs.py
 step "the search for secrets is tested" bash tests/secrets.sh --self-test
-# Every further step has the tests' dependencies with their features (that is what --examples is for), so that none is compiled
-# twice for the lints and twice for the tests.
+# Every further step has the tests' dependencies with their features (that is what --examples is for), so that lints and tests
+# share each compiled dependency.
 step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features --lib --examples
 step "the public API is the recorded one" python3 tests/api.py
 step "lints" cargo clippy --all-targets --all-features -- -D warnings

@@ -1,8 +1,11 @@
 //! The revocations that end an API key: its own revocation, and a not-before that includes API keys.
 
-use super::{NotBefore, RevocationList, TokenFacts};
+use super::{Issuer, NotBefore, RevocationList, TokenFacts};
 use crate::clock::Timestamp;
 use crate::revocation::REPLACED;
+
+/// A bound for the id of a key, which has 12 bytes.
+const LONGEST_ID: usize = 32;
 
 impl RevocationList {
     /// Was the key revoked, alone or with all earlier keys of its owner or of everyone? `client` is the owner, if a
@@ -16,10 +19,11 @@ impl RevocationList {
             of_owner.max(facts.client.and_then(|client| issuer.clients.get(client, NotBefore::keys)))
         });
         let until = of_all.max(own.flatten()).unwrap_or(Timestamp::ZERO);
-        let is_gone = |jti: &str| issuer.as_deref().is_some_and(|issuer| issuer.tokens.get(jti, |_| ()).is_some());
-        let has_ended = |jti: &str| match jti.strip_suffix(REPLACED) {
-            Some(id) => is_gone(id),
-            None => is_gone(jti) || is_gone(&[jti, REPLACED].concat()),
+        let has_ended = |jti: &str| {
+            issuer.as_deref().is_some_and(|issuer| match jti.strip_suffix(REPLACED) {
+                Some(id) => issuer.has_token(id),
+                None => issuer.has_token(jti) || issuer.has_replaced(jti),
+            })
         };
         facts.issued_at.is_none_or(|made| made <= until) || facts.jti.is_none_or(has_ended)
     }
@@ -28,8 +32,24 @@ impl RevocationList {
     // Requirement K7.
     #[cfg(feature = "relay")]
     pub(crate) fn is_key_replaced(&self, facts: TokenFacts<'_>) -> bool {
-        let issuer = self.issuer(facts.issuer);
-        let is_gone = |jti: &str| issuer.as_deref().is_some_and(|issuer| issuer.tokens.get(jti, |_| ()).is_some());
-        facts.jti.is_some_and(|jti| !jti.ends_with(REPLACED) && !is_gone(jti) && is_gone(&[jti, REPLACED].concat()))
+        let Some((issuer, jti)) = self.issuer(facts.issuer).zip(facts.jti) else { return false };
+        !jti.ends_with(REPLACED) && !issuer.has_token(jti) && issuer.has_replaced(jti)
+    }
+}
+
+impl Issuer {
+    fn has_token(&self, jti: &str) -> bool {
+        self.tokens.get(jti, |_| ()).is_some()
+    }
+
+    /// Was the key with this id replaced? Every request with a key asks, so the text is put together without an
+    /// allocation. A longer id is that of no key, and counts as replaced.
+    fn has_replaced(&self, id: &str) -> bool {
+        let mut text = [0; LONGEST_ID + REPLACED.len()];
+        let Some(text) = text.get_mut(..id.len() + REPLACED.len()) else { return true };
+        let (head, tail) = text.split_at_mut(id.len());
+        head.copy_from_slice(id.as_bytes());
+        tail.copy_from_slice(REPLACED.as_bytes());
+        std::str::from_utf8(text).is_ok_and(|jti| self.has_token(jti))
     }
 }

@@ -475,14 +475,14 @@ impl Explained<'_> {
             let line = line.map_or_else(String::new, |line| format!(":{line}"));
             advice = format!("Allow {lacks} for the client {client}, which may have {allowed} ({file}{line}). ");
         }
-        let who = self.user();
-        let how = who.as_ref().map_or_else(String::new, |(account, name)| {
+        let user = self.user();
+        let how = user.as_ref().map_or_else(String::new, |(account, name)| {
             let account = account.as_ref().map_or_else(String::new, |of| format!(" --account {}", in_shell(of)));
             format!(" (rotogate user add-scope {} {lacks}{account})", in_shell(name))
         });
-        let who = who.map(|(_, name)| name).or_else(|| token.subject.clone()).unwrap_or_default();
+        let name = user.map(|(_, name)| name).or_else(|| token.subject.clone()).unwrap_or_default();
         Some(format!(
-            "{advice}Give {who} the scope {lacks}{how} and let them log in again; a refresh keeps the scope of the login."
+            "{advice}Give {name} the scope {lacks}{how} and let them log in again; a refresh keeps the scope of the login."
         ))
     }
 }
