@@ -30,6 +30,8 @@ use rotogate_core::store::StoreError;
 
 /// The shortest pause between two requests for the table.
 const BETWEEN: Duration = Duration::from_millis(100);
+/// How long a request waits for its server, besides the time of a command that blocks, before it requests the table.
+const ASK_AFTER: Duration = Duration::from_millis(500);
 /// How often a request follows `MOVED` at once. After that, it pauses first, because two servers may redirect
 /// to each other.
 const MAX_HOPS: u32 = 3;
@@ -192,9 +194,8 @@ impl Topology {
     }
 
     fn servers(&self, address: &Address, blocks: bool) -> Arc<Servers> {
-        let mut servers = self.servers.lock();
         let new = || Servers::new(&Arc::new(self.options.at(address)));
-        Arc::clone(servers.entry((address.clone(), blocks)).or_insert_with(new))
+        Arc::clone(self.servers.lock().entry((address.clone(), blocks)).or_insert_with(new))
     }
 
     fn table(&self) -> Arc<ClusterTable> {
@@ -217,18 +218,17 @@ impl Topology {
         let mut nodes: Vec<_> = table.nodes.iter().filter(|node| Some(*node) != not).cloned().collect();
         // Asks the failed server, too, if no other server is known.
         let none = nodes.is_empty();
-        let more: Vec<_> =
-            self.seeds.iter().filter(|seed| !nodes.contains(seed) && (none || Some(*seed) != not)).collect();
-        nodes.extend(more.into_iter().cloned());
+        let is_more = |seed: &&Address| !nodes.contains(seed) && (none || Some(*seed) != not);
+        let more: Vec<_> = self.seeds.iter().filter(is_more).cloned().collect();
+        nodes.extend(more);
         if nodes.is_empty() {
             nodes.extend(not.cloned());
         }
         let mut answers: FuturesUnordered<_> = nodes.into_iter().map(|node| self.ask_node(node)).collect();
         while let Some(answer) = answers.next().await {
-            if let Some((primaries, nodes)) = answer {
-                self.take(primaries, nodes);
-                break;
-            }
+            let Some((primaries, nodes)) = answer else { continue };
+            self.take(primaries, nodes);
+            break;
         }
         *last = Some(Instant::now());
         self.asked.fetch_add(1, Ordering::AcqRel);
@@ -294,10 +294,12 @@ impl Topology {
         });
     }
 
-    /// Ends when another server has the partition.
-    async fn left(&self, partition: usize, address: &Address) {
+    /// Ends when another server has the partition. Requests the table meanwhile, because a lost server does not answer.
+    async fn left(&self, partition: usize, address: &Address, every: Duration) {
         let mut table = self.table.subscribe();
-        let _ = table.wait_for(|table| table.primaries.get(partition) != Some(address)).await;
+        while timeout(every, table.wait_for(|table| table.primaries.get(partition) != Some(address))).await.is_err() {
+            self.renew(Some(address)).await;
+        }
     }
 }
 
@@ -409,7 +411,7 @@ impl Cluster {
             let attempt = async {
                 tokio::select! {
                     done = self.follow(&address, &link, request, &sent) => done,
-                    () = self.topology.left(partition, &address) => Err(moved_away()),
+                    () = self.topology.left(partition, &address, self.blocks + ASK_AFTER) => Err(moved_away()),
                 }
             };
             let Ok(done) = timeout_at(deadline, attempt).await else {

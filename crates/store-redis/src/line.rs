@@ -6,6 +6,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, ErrorKind, RedisError, ServerErrorKind, Value, cmd};
 use tokio::sync::Mutex;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::fault::RedisFailure;
@@ -114,9 +115,12 @@ impl Line {
         live.open = None;
         // Runs in a task of its own. The caller may not be polled while it handles another future, as a reader of the
         // feed does. It would then hold the turn, and block all connections of the store, perhaps even the one for
-        // which it waits.
-        let made = tokio::spawn(self.dial.clone().made()).await;
-        let made = made.unwrap_or_else(|_| Err(RedisFailure::before("a connection to Redis was given up")));
+        // which it waits. The task ends with its caller: tasks of callers that gave up would queue for their turns at a
+        // server that is gone, and later callers would reach their deadlines behind them.
+        let mut making = JoinSet::new();
+        making.spawn(self.dial.clone().made());
+        let made = making.join_next().await.and_then(Result::ok);
+        let made = made.unwrap_or_else(|| Err(RedisFailure::before("a connection to Redis was given up")));
         let (connection, primary, generation) = made?;
         live.number += 1;
         let open = Open { connection, primary, number: live.number, generation };

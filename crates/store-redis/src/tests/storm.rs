@@ -7,7 +7,7 @@ use support::proxy::Proxy;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use super::super::connect::MAX_IN_FLIGHT;
+use super::super::connect::{Link, MAX_IN_FLIGHT};
 use super::super::servers::Servers;
 use super::*;
 use rotogate_core::store::conformance::{gone, insert, session, start};
@@ -138,4 +138,21 @@ async fn c11_each_fault_of_the_server_is_known_for_what_it_is() {
         assert_eq!(store.load(begun.id).await.unwrap(), Some(begun.clone()), "{error}");
     }
     store.revoke(gone(begun.id), RevokedBecause::Logout).await.unwrap();
+}
+
+/// Time goes on by itself whenever all tasks wait, so the pauses between attempts take no real time.
+#[tokio::test(start_paused = true)]
+async fn c12_requests_that_gave_up_hold_up_no_later_one() {
+    let gone = Server::start(&[]);
+    let port = gone.port;
+    drop(gone);
+    let servers = Servers::new(&Arc::new(options(port)));
+    let ask = async || {
+        let link = Link::new(Arc::clone(&servers), Duration::ZERO);
+        timeout(2 * SECOND, link.once(&redis::cmd("PING"))).await
+    };
+    // Each of these would be the next to try a connection, and none of them learns that it failed.
+    join_all((0..100).map(|_| ask())).await;
+    let failed = async { while ask().await.is_err() {} };
+    timeout(10 * SECOND, failed).await.expect("a later request learns that the server is gone");
 }
