@@ -35,17 +35,17 @@ pub(crate) fn assert_part_is_current(path: &str, part: &str, text: &str) {
 
 #[test]
 fn the_families_on_the_page_are_generated() {
-    let mut table = "| name | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
+    let mut table = "| name | labels | meaning |\n|---|---|---|\n".to_owned();
     let of_gate = ALL.iter().map(|family| ("rotogate_", family));
     for (prefix, family) in of_gate.chain(OF_PROCESS.iter().map(|family| ("", family))) {
-        let (kind, suffix) = match family.kind {
-            Kind::Counter => ("counter", "_total"),
-            Kind::Gauge => ("gauge", ""),
-            Kind::Histogram => ("histogram", ""),
+        let (suffix, kind) = match family.kind {
+            Kind::Counter => ("_total", ""),
+            Kind::Gauge => ("", ""),
+            Kind::Histogram => ("", " (histogram)"),
         };
         let labels: Vec<_> = family.labels.iter().map(|label| format!("`{label}`")).collect();
         let (name, labels, help) = (family.name, labels.join(", "), family.help);
-        table += &format!("| `{prefix}{name}{suffix}` | {kind} | {labels} | {help} |\n");
+        table += &format!("| `{prefix}{name}{suffix}` | {labels} | {help}{kind} |\n");
     }
     assert_part_is_current("docs/metrics.md", "families", &table);
 }
