@@ -634,11 +634,12 @@ fn p65_p68_the_reference_of_the_configuration_is_generated() {
     let tables = tables();
     let lines: Vec<Line<'_>> = shipped(&tables).into_iter().filter_map(Result::ok).collect();
     let mut text = String::new();
+    let mut shown = Shown::default();
     for (at, table) in tables.iter().enumerate() {
-        let about = cell(&table.about);
-        text += &format!("\n## {}\n\n{about}\n\n", table.heading());
-        text += "| key | type | default | change by | meaning |\n|---|---|---|---|---|\n";
-        let mut rows: Vec<_> = table.rows.iter().collect();
+        let (about, change) = (cell(&table.about), change_of(table));
+        text += &format!("\n## {}\n\n{about}{change}\n\n| key | default | meaning |\n|---|---|---|\n", table.heading());
+        let (shared, others) = shared_with_other_kinds(&tables[..at], table);
+        let mut rows: Vec<_> = table.rows.iter().filter(|row| !shared.contains(&&*row.name)).collect();
         let place =
             |row: &Row| lines.iter().position(|line| line.table == at && line.name.as_deref() == Some(&row.name));
         // Keys that are not in gateway.toml come last. The keys of a table follow the table.
@@ -648,45 +649,96 @@ fn p65_p68_the_reference_of_the_configuration_is_generated() {
             (of(&row.name).or_else(|| of(parent)).unwrap_or(usize::MAX), row.name != parent)
         });
         for row in rows {
-            text += &line_of_reference(row, place(row).map(|at| &lines[at]));
+            if let Some(keys) = shown.keys_of(table, row) {
+                text += &line_of_reference(row, place(row).map(|at| &lines[at]), &keys);
+            }
         }
+        text += &others;
     }
     assert_part_is_current("docs/configuration.md", "keys", text.trim_start());
 }
 
-/// The keys of one kind on the page for this kind: page, part, section, kind, and the table in the section.
-const PARTS: [(&str, &str, &str, Option<&str>, &str); 9] = [
-    ("issuers", "fetch", "issuers", None, "fetch."),
-    ("issuers", "claims", "issuers", None, "claims."),
-    ("issuers", "introspection", "issuers", None, "introspection."),
-    ("directories", "http", "directory", Some("http"), ""),
-    ("directories", "ldap", "directory", Some("ldap"), ""),
-    ("directories", "sql", "directory", Some("sql"), ""),
-    ("redis", "redis", "store", Some("redis"), ""),
-    ("postgres", "postgres", "store", Some("postgres"), ""),
-    ("relay", "relay", "endpoints", Some("relay"), ""),
-];
+/// The tables within sections that have been shown. Sections share some of them, and the reference shows each once.
+#[derive(Default)]
+struct Shown {
+    /// The names and descriptions of the keys, and the place of the table.
+    tables: Vec<(Vec<(String, String)>, String)>,
+    /// The prefixes of keys that are shown elsewhere, with the place in [`tables`].
+    elsewhere: Vec<(String, String)>,
+}
 
-#[test]
-fn the_tables_of_keys_on_other_pages_are_generated() {
-    if !IS_FULL {
-        return;
-    }
-    let tables = tables();
-    for (page, part, path, kind, prefix) in PARTS {
-        let is_it = |table: &&Table| table.path == path && table.variant.map(|variant| variant.named.1) == kind;
-        let table = tables.iter().find(is_it).unwrap();
-        let mut text = "| key | default | meaning |\n|---|---|---|\n".to_owned();
-        for row in table.rows.iter().filter(|row| row.name.starts_with(prefix)) {
-            let line = line_of_reference(row, None);
-            let [key, _, default, _, about] = *line.split(" | ").collect::<Vec<_>>() else { panic!("{line}") };
-            text += &format!("{} | {default} | {about}", key.replacen(prefix, "", 1));
+impl Shown {
+    /// Where the keys of the table are that a row holds, if another section shows them. `None`: the row itself is shown
+    /// there.
+    fn keys_of(&mut self, table: &Table, row: &Row) -> Option<String> {
+        let heading = table.heading();
+        if self.elsewhere.iter().any(|(of, prefix)| *of == heading && row.name.starts_with(&**prefix)) {
+            return None;
         }
-        assert_part_is_current(&format!("docs/{page}.md"), &format!("keys of {part}"), &text);
+        let prefix = format!("{}.", row.name);
+        let inner = table.rows.iter().filter_map(|row| Some((row.name.strip_prefix(&prefix)?, row)));
+        let keys: Vec<_> = inner.map(|(name, row)| (name.to_owned(), words(row.key.about))).collect();
+        if keys.is_empty() {
+            return Some(String::new());
+        }
+        let Some((_, place)) = self.tables.iter().find(|(known, _)| *known == keys) else {
+            self.tables.push((keys, format!("`{}` of `{heading}`", row.name)));
+            return Some(String::new());
+        };
+        self.elsewhere.push((heading, prefix));
+        Some(format!(" Its keys are those of {place}."))
     }
 }
 
-fn line_of_reference(row: &Row, shipped: Option<&Line<'_>>) -> String {
+/// The keys of a kind that earlier kinds of the section have as well, and the sentences that say so.
+fn shared_with_other_kinds<'a>(earlier: &[Table], table: &'a Table) -> (Vec<&'a str>, String) {
+    let (mut shared, mut text) = (Vec::new(), String::new());
+    for other in earlier.iter().filter(|other| table.variant.is_some() && other.path == table.path) {
+        let Some(Variant { named: (key, word), .. }) = other.variant else { continue };
+        let is_same = |row: &&Row| {
+            let known = other.row(&row.name);
+            known.is_some_and(|known| known.key.about == row.key.about && known.literal() == row.literal())
+        };
+        let names: Vec<_> = table.rows.iter().filter(is_same).map(|row| &*row.name).collect();
+        let names: Vec<_> = names.into_iter().filter(|name| !shared.contains(name)).collect();
+        if !names.is_empty() {
+            text += &format!("\nAs with `{key} = \"{word}\"`: {}.\n", listed(&names, "and"));
+        }
+        shared.extend(names);
+    }
+    (shared, text)
+}
+
+/// Names as code, with a word before the last one.
+fn listed(names: &[&str], word: &str) -> String {
+    let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+    match &*names {
+        [names @ .., last] if !names.is_empty() => format!("{} {word} {last}", names.join(", ")),
+        names => names.concat(),
+    }
+}
+
+/// The sentence about changes that a reload does not apply.
+fn change_of(table: &Table) -> String {
+    let is_upgrade = |row: &Row| row.key.class == "restart";
+    // The keys of a table change as the table does.
+    let is_as_its_table = |row: &Row| {
+        let mut tables = row.name.match_indices('.').filter_map(|(at, _)| table.row(&row.name[..at]));
+        tables.any(|of| is_upgrade(of) == is_upgrade(row))
+    };
+    let rows = table.rows.iter().filter(|row| !is_as_its_table(row));
+    let (upgrade, reload): (Vec<_>, Vec<_>) = rows.partition(|row| is_upgrade(row));
+    let [upgrade, reload] = [upgrade, reload].map(|rows| rows.iter().map(|row| &*row.name).collect::<Vec<_>>());
+    match (upgrade.len(), reload.len()) {
+        (0, _) => String::new(),
+        (_, 0) => " A change needs an upgrade.".to_owned(),
+        (few, many) if few <= many => format!(" A change of {} needs an upgrade.", listed(&upgrade, "or")),
+        _ => format!(" A change needs an upgrade, but not of {}.", listed(&reload, "or")),
+    }
+}
+
+/// `keys` says where the keys of the table are that the key holds.
+fn line_of_reference(row: &Row, shipped: Option<&Line<'_>>, keys: &str) -> String {
     let Description { mut text, is_required, default } = row.description();
     let kind = row.kind();
     let value = shipped.map(|line| line.value).filter(|value| !value.is_empty());
@@ -697,21 +749,27 @@ fn line_of_reference(row: &Row, shipped: Option<&Line<'_>>) -> String {
     let default = match (is_required, default) {
         (true, _) => Some("required".to_owned()),
         (_, Some(words)) => Some(words),
-        (_, None) if row.is_divided() => None,
+        (_, None) if row.is_divided() => Some(String::new()),
         (_, None) => value
             .filter(value_is_default)
             .map(str::to_owned)
             .or_else(|| printed.clone())
             .map(|value| format!("`{value}`")),
     };
-    let shown = value.map(|value| format!("`{value}`")).filter(|value| {
+    let example = value.map(|value| format!("`{value}`")).filter(|value| {
         let is_known = default.as_ref() == Some(value) || text.contains(value.trim_matches('`'));
         !is_set && kind != "boolean" && !is_known && !row.is_divided()
     });
-    if let Some(shown) = shown {
-        text = format!("{}; such as {shown}.", text.trim_end_matches('.'));
+    if let Some(example) = &example {
+        text = format!("{}; such as {example}.", text.trim_end_matches('.'));
     }
-    let change = if row.key.class == "restart" { "upgrade" } else { "reload" };
-    let (name, default, text) = (&row.name, cell(&default.unwrap_or_default()), cell(&text));
-    format!("| `{name}` | {kind} | {default} | {change} | {text} |\n")
+    // A value shows its type. The page says that a key without a value is a text.
+    let has_type = kind == "text" || example.is_some();
+    let default = match default {
+        None if !has_type => format!("*{kind}*"),
+        Some(default) if is_required && !has_type => format!("{default} *{kind}*"),
+        Some(default) if kind == "share or number" && !default.contains('%') => format!("{default}, or a share"),
+        default => default.unwrap_or_default(),
+    };
+    format!("| `{}` | {} | {} |\n", row.name, cell(&default), cell(&(text + keys)))
 }
