@@ -34,10 +34,10 @@ install_node() {
     (cd "$cache" && npm ci --silent --no-audit --no-fund >&2)
 }
 
-# Into a virtual environment in this folder.
+# Into a virtual environment in this folder. The second argument is another file of requirements.
 install_python() {
     python3 -m venv "$1" >&2
-    "$1/bin/pip" install --quiet --disable-pip-version-check --requirement "$here/requirements.txt" >&2
+    "$1/bin/pip" install --quiet --disable-pip-version-check --requirement "$here/${2:-requirements.txt}" >&2
 }
 
 end_install() {

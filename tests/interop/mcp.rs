@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::sync::OnceLock;
 
 use serde_json::Value;
-use support::{Place, keep_secret};
+use support::{Gate, Place, keep_secret};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
@@ -18,7 +18,10 @@ pub(super) fn cache() -> &'static Path {
         let install = std::process::Command::new("bash").arg(source.join("install.sh")).arg(&cache).output();
         let installed = install.expect("bash is missing: install bash");
         assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr).trim());
-        for file in ["world.mjs", "user.mjs", "client.mjs", "calls.mjs", "calls.py", "id_jag.mjs", "judge.mjs"] {
+        for file in ["world.mjs", "user.mjs", "client.mjs", "calls.mjs", "id_jag.mjs", "judge.mjs"] {
+            std::fs::copy(source.join(file), cache.join(file)).unwrap();
+        }
+        for file in ["user.py", "client.py", "calls.py"] {
             std::fs::copy(source.join(file), cache.join(file)).unwrap();
         }
         cache
@@ -79,8 +82,17 @@ scopes = ["read", "write"]
     )
 }
 
+/// Runs a client of an SDK, which prints its last access token.
+async fn token_of(program: &Path, script: &str, gate: &Gate) -> String {
+    let ran = Command::new(program).arg(cache().join(script)).arg(gate.url("")).output().await.unwrap();
+    let token = String::from_utf8_lossy(&ran.stdout).trim().to_owned();
+    assert!(ran.status.success(), "{script}: {}\n{}", String::from_utf8_lossy(&ran.stderr), gate.log());
+    keep_secret(&token);
+    token
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn n47_the_mcp_sdk_goes_from_a_401_to_an_outside_provider_and_through_and_steps_up() {
+async fn n47_the_mcp_sdks_go_from_a_401_to_an_outside_provider_and_through_and_steps_up() {
     let address = free_address();
     let resource = format!("http://{address}/mcp");
     let (urls, _process) = world(&resource).await;
@@ -95,13 +107,12 @@ upstream = "tools"
 "#;
     let place = Place::new(&(config(&address, issuer, upstream) + admin));
     let gate = place.start();
-    let ran = Command::new("node").arg(cache().join("client.mjs")).arg(gate.url("")).output().await.unwrap();
-    let token = String::from_utf8_lossy(&ran.stdout).trim().to_owned();
-    assert!(ran.status.success(), "{}\n{}", String::from_utf8_lossy(&ran.stderr), gate.log());
-    keep_secret(&token);
-    // The token is the provider's, for the resource alone.
-    assert_eq!(gate.get("/mcp/admin", &token).await.status, 406, "the server of the SDK answers");
-    assert_eq!(gate.get("/mcp/admin", &format!("{token}x")).await.status, 401);
+    for (program, script) in [(Path::new("node"), "client.mjs"), (&cache().join("python-v1/bin/python"), "client.py")] {
+        let token = token_of(program, script, &gate).await;
+        // The token is the provider's, for the resource alone.
+        assert_eq!(gate.get("/mcp/admin", &token).await.status, 406, "the server of the SDK answers");
+        assert_eq!(gate.get("/mcp/admin", &format!("{token}x")).await.status, 401);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -124,10 +135,7 @@ calls = ["*"]
     let place = Place::new(&(config(&address, issuer, upstream) + calls));
     let gate = place.start();
     for (program, script) in [(Path::new("node"), "calls.mjs"), (&cache().join("python/bin/python"), "calls.py")] {
-        let ran = Command::new(program).arg(cache().join(script)).arg(gate.url("")).output().await.unwrap();
-        let token = String::from_utf8_lossy(&ran.stdout).trim().to_owned();
-        assert!(ran.status.success(), "{}\n{}", String::from_utf8_lossy(&ran.stderr), gate.log());
-        keep_secret(&token);
+        token_of(program, script, &gate).await;
     }
     let metrics = gate.admin_get("/metrics").await;
     let metrics = String::from_utf8_lossy(&metrics.body).into_owned();

@@ -2,69 +2,26 @@
 # call that needs another scope, and a client that finds the version by itself. The argument is the gate's URL.
 import asyncio
 import sys
-from urllib.parse import parse_qsl, urljoin, urlsplit
+from urllib.parse import urljoin
 
 import httpx2
-from mcp.client.auth import OAuthClientProvider, TokenStorage
+from mcp.client.auth import OAuthClientProvider
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import AuthorizationCodeResult, OAuthClientMetadata
+from user import METADATA, Browser, Kept
 
-REDIRECT = "http://127.0.0.1/callback"
 URL = urljoin(sys.argv[1], "/mcp")
 
 
-class Kept(TokenStorage):
-    """Keeps what the SDK was given in memory."""
-
-    tokens = client = None
-
-    async def get_tokens(self):
-        return self.tokens
-
-    async def set_tokens(self, tokens):
-        self.tokens = tokens
-
-    async def get_client_info(self):
-        return self.client
-
-    async def set_client_info(self, client):
-        self.client = client
-
-
-class Browser:
-    """Follows the provider's redirects with its cookies until it comes back to the client."""
-
-    def __init__(self):
-        self.logins, self.came_back = 0, None
-
-    async def open(self, url):
-        self.logins += 1
-        async with httpx2.AsyncClient() as web:
-            for _ in range(20):
-                reply = await web.get(url)
-                assert 300 <= reply.status_code < 400, f"{url}: {reply.status_code} {reply.text}"
-                url = urljoin(url, reply.headers["location"])
-                if url.startswith(REDIRECT):
-                    self.came_back = dict(parse_qsl(urlsplit(url).query))
-                    return
-        raise AssertionError("the provider does not come back")
-
-    async def result(self):
-        return AuthorizationCodeResult(**{name: self.came_back.get(name) for name in ("code", "state", "iss")})
-
-
 async def main():
-    kept, browser = Kept(), Browser()
-    metadata = OAuthClientMetadata(
-        client_name="python",
-        redirect_uris=[REDIRECT],
-        grant_types=["authorization_code", "refresh_token"],
-        response_types=["code"],
-        token_endpoint_auth_method="none",
-        application_type="native",
-    )
-    provider = OAuthClientProvider(URL, metadata, kept, redirect_handler=browser.open, callback_handler=browser.result)
+    kept, browser = Kept(), Browser(httpx2.AsyncClient)
+
+    async def result():
+        return AuthorizationCodeResult(**{name: browser.came_back.get(name) for name in ("code", "state", "iss")})
+
+    metadata = OAuthClientMetadata(**METADATA, application_type="native")
+    provider = OAuthClientProvider(URL, metadata, kept, redirect_handler=browser.open, callback_handler=result)
     statuses = []
 
     async def seen(response):
