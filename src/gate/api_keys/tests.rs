@@ -287,6 +287,8 @@ async fn k4_what_ends_a_key_refuses_it_at_the_next_request() {
     );
     assert!(world.store.remove_relay(at, None).await.unwrap());
     world.store.insert_relay(at, before, key.created).await.unwrap();
+    // The gate reads the record again.
+    world.time.advance(MINUTE * 6);
     assert_eq!(world.status("/keys", &text).await, 401, "the record of before, written back by somebody else");
     assert!(world.keys().revoke("unknown").await.unwrap().is_none());
     for whose in [Whose::Subject("ada"), Whose::Everyone] {
@@ -371,6 +373,11 @@ async fn k7_k9_a_rotated_key_lives_for_its_overlap_and_its_late_use_is_counted()
     world.write_uses().await;
     let noted = world.keys().get(&key.id).await.unwrap().unwrap().last_used.unwrap();
     assert_eq!(noted, key.created, "within an hour it is not written again");
+    // Another gate, whose copy of the record has no use.
+    let (keys, written) = (world.gate.0.running.api_keys.as_ref().unwrap(), next.created);
+    keys.note(&world.gate.0.engine, &next, &new).unwrap();
+    world.write_uses().await;
+    assert_eq!(world.keys().get(&next.id).await.unwrap().unwrap().last_used, Some(written));
     world.time.advance(DAY);
     assert_eq!((world.status("/keys", &old).await, world.status("/keys", &new).await), (401, 200));
     let (last, _) = world.keys().rotate(&next.id, Some(Duration::ZERO)).await.unwrap().unwrap().unwrap();

@@ -297,7 +297,7 @@ async fn k31_a_slow_decision_point_fills_its_own_bulkhead_alone() {
     };
     let (statuses, ()) = tokio::join!(all, others);
     let passed = statuses.iter().filter(|status| **status == 200).count();
-    assert!((1..=IN_FLIGHT.all).contains(&passed), "{passed}");
+    assert!((1..=64).contains(&passed), "{passed}");
     assert_eq!(statuses.iter().filter(|status| **status == 503).count(), 100 - passed);
     assert_eq!(world.count(), passed, "nothing else was asked");
 }
