@@ -137,6 +137,12 @@ async fn b49_a_proof_counts_once_and_for_its_session_and_its_recorded_key() {
     assert_eq!(denied(refresh(&world.engine, &login, &proof).await), ProofFlaw::Replayed.into());
     let other_gate = world.second_node().await;
     assert_eq!(denied(refresh(&other_gate, &login, &proof).await), ProofFlaw::Replayed.into());
+    // A gate alone has no other memory than its own.
+    let alone = World::new().await;
+    let (login_there, device_there) = bound(&alone).await;
+    let once = device_there.proof(&challenge(&alone.engine, &login_there));
+    assert!(refresh(&alone.engine, &login_there, &once).await.is_ok());
+    assert_eq!(denied(refresh(&alone.engine, &login_there, &once).await), ProofFlaw::Replayed.into());
     world.advance(secs(1));
     let jti = challenge(&world.engine, &login);
     let (theirs, _) = bound(&world).await;
