@@ -7,8 +7,9 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use secrecy::SecretString;
 
-use super::call::EnclosedCall;
-use super::command::Outcome;
+use super::call::{Call, EnclosedCall};
+use super::command::{CommandHandler, Outcome};
+use super::own::Dialect;
 #[cfg(feature = "kuzzle")]
 use super::socket::Upgrade;
 use rotogate_core::denial::Denial;
@@ -89,6 +90,16 @@ pub(super) fn json<T: serde::Serialize>(status: StatusCode, body: &T) -> Reply {
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     reply
+}
+
+/// Answers a request: reads it, lets `gate` execute the command, and writes the outcome.
+pub(crate) async fn by_command<D: Dialect + ?Sized>(dialect: &D, call: &Call<'_>, gate: &dyn CommandHandler) -> Answer {
+    let outcome = match dialect.read(call) {
+        Ok(command) => gate.execute(command).await,
+        Err(denial) => Err(denial.into()),
+    };
+    let reason = reason(&outcome);
+    Answer::Reply(dialect.write(call, outcome), reason)
 }
 
 /// The outcome of a command, for the access log.

@@ -26,7 +26,7 @@ use secrecy::SecretString;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Call, Command, Outcome, Protocol, RefreshCredential, Reply, ServedPath, json, said_json};
+use super::{Call, Command, Dialect, Outcome, RefreshCredential, Reply, ServedPath, json, said_json};
 use rotogate_core::denial::{Class, Denial};
 use rotogate_core::engine::IssuedTokens;
 use rotogate_core::fault::Error;
@@ -102,7 +102,7 @@ struct Failure {
     pageable: &'static str,
 }
 
-impl Protocol for Envelope {
+impl Dialect for Envelope {
     fn name(&self) -> &'static str {
         super::registry::ENVELOPE
     }

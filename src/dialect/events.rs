@@ -18,7 +18,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 
 use super::oauth2::form;
-use super::{Call, Command, Outcome, Protocol, Reply, ServedPath};
+use super::{Call, Command, Dialect, Outcome, Reply, ServedPath};
 use rotogate_core::denial::{Class, Denial, EventFlaw};
 use rotogate_core::fault::Error;
 use rotogate_core::random::are_equal;
@@ -126,7 +126,7 @@ impl Events {
     }
 }
 
-impl Protocol for Events {
+impl Dialect for Events {
     fn name(&self) -> &'static str {
         match self.protocol {
             EventProtocol::BackChannelLogout => "back-channel-logout",

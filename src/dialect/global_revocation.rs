@@ -17,7 +17,7 @@ use secrecy::SecretString;
 use serde_json::json;
 
 use super::events::{limited, refused, unavailable};
-use super::{Call, Command, Outcome, Protocol, Reply, ServedPath};
+use super::{Call, Command, Dialect, Outcome, Reply, ServedPath};
 use rotogate_core::denial::{Class, Denial, EventFlaw};
 use rotogate_core::fault::Error;
 use rotogate_core::reply::{self, ReplyBody};
@@ -77,7 +77,7 @@ fn is_json(call: &Call<'_>) -> bool {
     media.eq_ignore_ascii_case("application/json") && types.next().is_none()
 }
 
-impl Protocol for GlobalRevocations {
+impl Dialect for GlobalRevocations {
     fn name(&self) -> &'static str {
         super::registry::GLOBAL_REVOCATION
     }

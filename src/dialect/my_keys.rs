@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use super::answer::json;
 use super::my_sessions::{presented, refusal, wanted_scope};
 use super::{
-    Answer, Call, Command, CommandHandler, Outcome, OwnKeys, OwnKeysAction, OwnKeysRequest, Protocol, Reply,
+    Answer, Call, Command, CommandHandler, Dialect, Outcome, OwnKeys, OwnKeysAction, OwnKeysRequest, Protocol, Reply,
     ServedPath, Sources, said_json,
 };
 use rotogate_core::api_key::{ApiKey, NewApiKey};
@@ -86,8 +86,7 @@ impl MyKeys {
     }
 }
 
-#[async_trait]
-impl Protocol for MyKeys {
+impl Dialect for MyKeys {
     fn name(&self) -> &'static str {
         super::registry::MY_KEYS
     }
@@ -122,6 +121,13 @@ impl Protocol for MyKeys {
         }
     }
 
+    fn protocol(&self) -> Option<&dyn Protocol> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Protocol for MyKeys {
     async fn answer(&self, call: &Call<'_>, gate: &dyn CommandHandler) -> Answer {
         let done = match self.request(call) {
             Ok(request) => gate.own_keys(request).await,

@@ -29,8 +29,8 @@ use serde::Serialize;
 
 use super::answer::json;
 use super::{
-    Answer, Call, Command, CommandHandler, Outcome, OwnSessionsAction, OwnSessionsRequest, Protocol, Reply, ServedPath,
-    Sources,
+    Answer, Call, Command, CommandHandler, Dialect, Outcome, OwnSessionsAction, OwnSessionsRequest, Protocol, Reply,
+    ServedPath, Sources,
 };
 use rotogate_core::credential::{self, ACCESS_COOKIE, Places};
 use rotogate_core::denial::Denial;
@@ -133,8 +133,7 @@ pub(super) fn presented(call: &Call<'_>, cookie: &'static str) -> Result<SecretS
     session.map(SecretString::from).ok_or(Denial::NoCredential)
 }
 
-#[async_trait]
-impl Protocol for MySessions {
+impl Dialect for MySessions {
     fn name(&self) -> &'static str {
         super::registry::MY_SESSIONS
     }
@@ -168,6 +167,13 @@ impl Protocol for MySessions {
         }
     }
 
+    fn protocol(&self) -> Option<&dyn Protocol> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Protocol for MySessions {
     async fn answer(&self, call: &Call<'_>, gate: &dyn CommandHandler) -> Answer {
         let done = match self.request(call) {
             Ok(request) => gate.own_sessions(request).await,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use http::HeaderMap;
 
-use super::{Call, Command, Outcome, Reply, ServedPath, Sources};
+use super::{Call, Command, Outcome, Protocol, Reply, ServedPath, Sources};
 use rotogate_core::denial::Denial;
 use rotogate_core::fault::Error;
 use rotogate_core::session::profile::ProfileOverride;
@@ -65,6 +65,7 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
 
     /// Does the protocol exchange an access token for the next one, without another refresh credential? Then an access
     /// token of this dialect's sessions, and of no other dialect's, is a refresh credential.
+    // Requirement R17.
     fn refreshes_by_access(&self) -> bool {
         false
     }
@@ -93,6 +94,12 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     /// Refuses a request on a data route, or near an endpoint, in the protocol's own words; `None` for the plain reply.
     fn refuse(&self, headers: &HeaderMap, denial: Denial) -> Option<Reply> {
         let _ = (headers, denial);
+        None
+    }
+
+    /// What a built-in protocol does besides.
+    #[doc(hidden)]
+    fn protocol(&self) -> Option<&dyn Protocol> {
         None
     }
 }

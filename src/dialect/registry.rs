@@ -2,7 +2,7 @@
 
 #[cfg(feature = "grpc")]
 use super::knox;
-use super::{Protocol, browser, envelope, kuzzle, my_sessions, oauth2};
+use super::{Dialect, browser, envelope, kuzzle, my_sessions, oauth2};
 
 /// The name of the dialect [`oauth2`].
 pub const OAUTH2: &str = "oauth2";
@@ -35,7 +35,7 @@ pub struct Options {
 }
 
 /// A built-in dialect, by its name in `gateway.toml`.
-pub fn by_name(name: &str, options: &Options) -> Option<Box<dyn Protocol>> {
+pub fn by_name(name: &str, options: &Options) -> Option<Box<dyn Dialect>> {
     match name {
         OAUTH2 => Some(Box::new(oauth2::OAuth2)),
         ENVELOPE => Some(Box::new(options.envelope)),

@@ -11,7 +11,7 @@ use http::{HeaderValue, Method, Response};
 
 use super::Inner;
 use super::browser::BrowserEndpoint;
-use crate::dialect::{Protocol, Reply};
+use crate::dialect::{Dialect, Reply};
 use rotogate_core::denial::Denial;
 use rotogate_core::reason::Reason;
 use rotogate_core::reply;
@@ -62,7 +62,7 @@ pub const JWKS_MAX_AGE: std::time::Duration = std::time::Duration::from_secs(300
 /// ```
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    dialect: Arc<dyn Protocol>,
+    dialect: Arc<dyn Dialect>,
     path: Option<String>,
     profile: ProfileOverride,
     clients: Option<Vec<Box<str>>>,
@@ -81,17 +81,17 @@ pub struct Endpoint {
 impl Endpoint {
     /// An endpoint of this dialect, at its default path: one of [`dialect`](crate::dialect), or a
     /// [`Dialect`](crate::dialect::Dialect) of your own.
-    pub fn new(dialect: impl Protocol) -> Self {
+    pub fn new(dialect: impl Dialect) -> Self {
         Self::speaking(Arc::new(dialect))
     }
 
     /// An endpoint of a dialect found by its name.
     #[cfg(feature = "program")]
-    pub fn boxed(dialect: Box<dyn Protocol>) -> Self {
+    pub fn boxed(dialect: Box<dyn Dialect>) -> Self {
         Self::speaking(dialect.into())
     }
 
-    fn speaking(dialect: Arc<dyn Protocol>) -> Self {
+    fn speaking(dialect: Arc<dyn Dialect>) -> Self {
         Self {
             dialect,
             path: None,

@@ -12,7 +12,7 @@ use tower::{Service, ServiceExt};
 
 #[cfg(feature = "kuzzle")]
 use super::socket::Dialer;
-use crate::dialect::{ConsultResult, Protocol, Reply};
+use crate::dialect::{ConsultResult, Dialect, Reply};
 use rotogate_core::reply;
 
 /// The longest reply that a consult reads, in bytes.
@@ -74,10 +74,10 @@ impl NotForwarded {
     };
 
     /// Logs the mistake, and renders the reply in the endpoint's dialect.
-    pub(super) fn reply(self, dialect: Option<&dyn Protocol>) -> Reply {
+    pub(super) fn reply(self, dialect: Option<&dyn Dialect>) -> Reply {
         let Self { status, why } = self;
         tracing::error!(status = status.as_u16(), "{why}");
-        let worded = dialect.and_then(|dialect| dialect.failed(status, why));
+        let worded = dialect.and_then(Dialect::protocol).and_then(|protocol| protocol.failed(status, why));
         worded.unwrap_or_else(|| reply::problem(status, Some(why)))
     }
 }

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::dialect::Protocol;
+use crate::dialect::Dialect;
 use rotogate_core::client::Clients;
 use rotogate_core::clock::TimeSource;
 use rotogate_core::engine::Engine;
@@ -89,6 +89,7 @@ mod provider_token;
 mod readiness;
 #[cfg(feature = "program")]
 #[cfg(feature = "relay")]
+#[cfg(feature = "program")]
 mod receivers;
 #[cfg(feature = "relay")]
 mod relay;
@@ -181,7 +182,7 @@ pub(crate) struct Inner {
     /// The login of browsers.
     browser: Option<Arc<browser::BrowserEndpoint>>,
     /// The dialects in which routes refuse.
-    dialects: Vec<Box<dyn Protocol>>,
+    dialects: Vec<Box<dyn Dialect>>,
     pub(crate) routes: RouteTable,
     /// The hosts that are served; `None` serves every host.
     hosts: Option<Hosts>,

@@ -8,19 +8,19 @@ use http::{HeaderMap, StatusCode};
 use http::{Request, header::HOST};
 
 use super::{Inner, endpoint::Hit};
-use crate::dialect::{Protocol, Reply};
+use crate::dialect::{Dialect, Reply};
 use rotogate_core::overload::{Refusal, TRY_AGAIN};
 use rotogate_core::reply;
 use rotogate_core::route::{Match, Route, path::CanonicalPath};
 
 /// 503 with `Retry-After`, or gRPC's `UNAVAILABLE`.
-pub(super) fn overloaded(refusal: Refusal, dialect: Option<&dyn Protocol>, headers: &HeaderMap) -> Reply {
+pub(super) fn overloaded(refusal: Refusal, dialect: Option<&dyn Dialect>, headers: &HeaderMap) -> Reply {
     let why = refusal.why();
     if reply::is_grpc(headers) {
         return reply::grpc_status(reply::GrpcCode::Unavailable, why);
     }
     let status = StatusCode::SERVICE_UNAVAILABLE;
-    let worded = dialect.and_then(|dialect| dialect.failed(status, why));
+    let worded = dialect.and_then(Dialect::protocol).and_then(|protocol| protocol.failed(status, why));
     let mut reply = worded.unwrap_or_else(|| reply::problem(status, Some(why)));
     reply::retry_after(&mut reply, TRY_AGAIN);
     reply
@@ -28,7 +28,7 @@ pub(super) fn overloaded(refusal: Refusal, dialect: Option<&dyn Protocol>, heade
 
 impl Inner {
     /// The dialect in which a request would be refused, and its route. A malformed request has neither.
-    pub(super) fn speaks<B>(&self, request: &Request<B>) -> (Option<&dyn Protocol>, Option<Arc<Route>>) {
+    pub(super) fn speaks<B>(&self, request: &Request<B>) -> (Option<&dyn Dialect>, Option<Arc<Route>>) {
         let uri = request.uri();
         let Ok(path) = CanonicalPath::parse(uri.path()) else { return (None, None) };
         match self.endpoints.find(&path, uri.path()) {

@@ -9,8 +9,6 @@ use rotogate_core::clock::Timestamp;
 use rotogate_core::engine::ended::{End, EndPlace, EndedBatch};
 use rotogate_core::store::{Cursor, StoreError};
 
-/// Functions that only the program calls: docs.rs does not show them.
-#[doc(hidden)]
 impl Gate {
     /// The ends that were written after this position, and the position after the last of them.
     ///

@@ -11,7 +11,7 @@ use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, RETRY_AFTER, WWW_AUTHENTICA
 use http::request::Parts;
 use http::{HeaderMap, Response};
 
-use crate::dialect::Protocol;
+use crate::dialect::Dialect;
 use rotogate_core::denial::Denial;
 pub(crate) use rotogate_core::refusal::{ChallengeParams, denied, denied_grpc};
 use rotogate_core::reply::{self, Reply};
@@ -78,7 +78,7 @@ pub(super) fn hooked(hook: Option<&RefusalHook>, parts: &Parts, denial: Denial, 
 
 /// The refusal in a dialect's own format, if the dialect has a format for it; otherwise `plain`.
 pub(crate) fn worded(
-    dialect: Option<&dyn Protocol>,
+    dialect: Option<&dyn Dialect>,
     headers: &HeaderMap,
     denial: Denial,
     plain: &Reply,

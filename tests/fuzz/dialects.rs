@@ -8,15 +8,14 @@ use rotogate::client::PresentedClient;
 use rotogate::denial::Denial;
 use rotogate::dialect::envelope::Envelope;
 use rotogate::dialect::oauth2::OAuth2;
-use rotogate::dialect::{Call, Command, ExchangeRequest, RefreshCredential, ServedPath};
-use rotogate::program::Protocol;
+use rotogate::dialect::{Call, Command, Dialect, ExchangeRequest, RefreshCredential, ServedPath};
 use secrecy::ExposeSecret;
 use serde_json::{Map, Value};
 
 use crate::input::target;
 use crate::json::names_members_once;
 
-fn read(dialect: &dyn Protocol, served: &ServedPath, kind: &'static str, body: &[u8]) -> Result<Command, Denial> {
+fn read(dialect: &dyn Dialect, served: &ServedPath, kind: &'static str, body: &[u8]) -> Result<Command, Denial> {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     dialect.read(&Call {

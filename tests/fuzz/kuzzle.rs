@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use http::{HeaderMap, Method};
 use rotogate::denial::Denial;
 use rotogate::dialect::kuzzle::Kuzzle;
-use rotogate::dialect::{Call, Command, Outcome};
+use rotogate::dialect::{Call, Command, Dialect, Outcome};
 use rotogate::fault::Error;
 use rotogate::program::{Answer, CommandHandler, Protocol};
 use secrecy::ExposeSecret;

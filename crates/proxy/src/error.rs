@@ -130,9 +130,8 @@ impl ProxyError {
     /// for a success.
     pub(super) fn response_in(self, dialect: &str) -> Response<ProxyBody> {
         let dialect = rotogate::program::by_name(dialect, &dialect::Options::default());
-        let Some(reply) = dialect
-            .and_then(|dialect| dialect.failed(self.status(), self.status().canonical_reason().unwrap_or_default()))
-        else {
+        let why = self.status().canonical_reason().unwrap_or_default();
+        let Some(reply) = dialect.and_then(|dialect| dialect.protocol()?.failed(self.status(), why)) else {
             return self.response();
         };
         let mut response = reply.map(|body| ProxyBody::full(body.data().clone()));

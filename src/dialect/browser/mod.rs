@@ -20,7 +20,7 @@ use secrecy::SecretString;
 use serde_json::Value;
 
 use super::oauth2::form;
-use super::{Call, Command, Outcome, Protocol, Reply, ServedPath, said_json};
+use super::{Call, Command, Dialect, Outcome, Reply, ServedPath, said_json};
 use rotogate_core::denial::Denial;
 use rotogate_core::fault::Error;
 use rotogate_core::session::profile::ProfileOverride;
@@ -232,7 +232,7 @@ fn with_query(url: &str, pairs: &[(&str, &str)]) -> String {
     format!("{url}{}{query}", if url.contains('?') { '&' } else { '?' })
 }
 
-impl Protocol for BrowserDialect {
+impl Dialect for BrowserDialect {
     fn name(&self) -> &'static str {
         NAME
     }

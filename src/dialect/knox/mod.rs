@@ -27,7 +27,7 @@ use tonic::Status;
 
 use self::calls::{Calling, refusal};
 use self::streams::Streams;
-use super::{Answer, Call, Command, CommandHandler, Outcome, Protocol, Reply, ServedPath, StreamedBody};
+use super::{Answer, Call, Command, CommandHandler, Dialect, Outcome, Protocol, Reply, ServedPath, StreamedBody};
 use rotogate_core::denial::Denial;
 use rotogate_core::fault::Error;
 use rotogate_core::reason::Reason;
@@ -69,8 +69,7 @@ impl Default for Knox {
     }
 }
 
-#[async_trait]
-impl Protocol for Knox {
+impl Dialect for Knox {
     fn name(&self) -> &'static str {
         super::registry::KNOX
     }
@@ -102,6 +101,17 @@ impl Protocol for Knox {
         }
     }
 
+    fn refuse(&self, headers: &HeaderMap, denial: Denial) -> Option<Reply> {
+        reply::is_grpc(headers).then(|| refusal(&words::status(&denial.into())))
+    }
+
+    fn protocol(&self) -> Option<&dyn Protocol> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Protocol for Knox {
     async fn answer(&self, call: &Call<'_>, gate: &dyn CommandHandler) -> Answer {
         if !reply::is_grpc(call.headers) {
             return not_grpc().into();
@@ -114,10 +124,6 @@ impl Protocol for Knox {
             _ => return (refusal(&Status::unimplemented("no such method")), Denial::NoRoute.into()).into(),
         };
         (reply, calling.reason()).into()
-    }
-
-    fn refuse(&self, headers: &HeaderMap, denial: Denial) -> Option<Reply> {
-        reply::is_grpc(headers).then(|| refusal(&words::status(&denial.into())))
     }
 
     fn is_streamed(&self, operation: &str) -> bool {

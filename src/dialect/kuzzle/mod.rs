@@ -35,8 +35,8 @@ use self::message::{Action, Message};
 use self::perform::{ActionResult, Cookie};
 use self::words::Problem;
 use super::{
-    Answer, Call, Command, CommandHandler, EnclosedCall, Forward, Outcome, Protocol, Reply, ServedPath, Sources,
-    said_json,
+    Answer, Call, Command, CommandHandler, Dialect, EnclosedCall, Forward, Outcome, Protocol, Reply, ServedPath,
+    Sources, said_json,
 };
 use rotogate_core::credential::{self, Found, Places, Scheme};
 use rotogate_core::denial::Denial;
@@ -85,8 +85,7 @@ pub struct Kuzzle {
     pub host_cookie: bool,
 }
 
-#[async_trait]
-impl Protocol for Kuzzle {
+impl Dialect for Kuzzle {
     fn name(&self) -> &'static str {
         super::registry::KUZZLE
     }
@@ -117,12 +116,48 @@ impl Protocol for Kuzzle {
         true
     }
 
-    fn token_style(&self) -> TokenStyle {
-        TokenStyle { subject_claim: Some("_id"), plain_base64: true }
-    }
-
     fn sources(&self) -> Sources {
         Sources { query: Some(self::http::PARAMETER), cookie: Some(self.cookie()), session: false }
+    }
+
+    /// Not called: not every call is a command, so [`Protocol::answer`] answers instead.
+    fn read(&self, _: &Call<'_>) -> Result<Command, Denial> {
+        Err(Denial::MalformedRequest("a call of this protocol is answered, not read"))
+    }
+
+    /// The reply to a request that could not be read.
+    fn write(&self, call: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
+        let (mut asked, _) = Message::of_head(call.headers);
+        if let Some((controller, action)) = self::http::action(call.operation).map(Action::names) {
+            (asked.controller, asked.action) = (Some(controller.to_owned()), Some(action.to_owned()));
+        }
+        let came = match outcome {
+            Ok(_) => Ok(Value::Null),
+            Err(error) => Err(Problem::of_error(&error, &asked)),
+        };
+        words::reply(&asked, came)
+    }
+
+    /// On every call, the SDK for JavaScript sends one of these headers, and the SDK for the JVM the other one.
+    fn knows(&self, headers: &HeaderMap) -> bool {
+        headers.contains_key(words::VOLATILE) || headers.contains_key(words::REQUEST_ID)
+    }
+
+    fn refuse(&self, headers: &HeaderMap, denial: Denial) -> Option<Reply> {
+        let (asked, _) = Message::of_head(headers);
+        let problem = Problem::of_denial(denial, &asked);
+        Some(words::reply(&asked, Err(problem)))
+    }
+
+    fn protocol(&self) -> Option<&dyn Protocol> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Protocol for Kuzzle {
+    fn token_style(&self) -> TokenStyle {
+        TokenStyle { subject_claim: Some("_id"), plain_base64: true }
     }
 
     fn max_body(&self, operation: &str) -> Option<usize> {
@@ -143,24 +178,6 @@ impl Protocol for Kuzzle {
 
     fn consults(&self, operation: &str) -> bool {
         self::http::action(operation) == Some(Action::PublicApi)
-    }
-
-    /// Not called: not every call is a command, so [`Protocol::answer`] answers instead.
-    fn read(&self, _: &Call<'_>) -> Result<Command, Denial> {
-        Err(Denial::MalformedRequest("a call of this protocol is answered, not read"))
-    }
-
-    /// The reply to a request that could not be read.
-    fn write(&self, call: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
-        let (mut asked, _) = Message::of_head(call.headers);
-        if let Some((controller, action)) = self::http::action(call.operation).map(Action::names) {
-            (asked.controller, asked.action) = (Some(controller.to_owned()), Some(action.to_owned()));
-        }
-        let came = match outcome {
-            Ok(_) => Ok(Value::Null),
-            Err(error) => Err(Problem::of_error(&error, &asked)),
-        };
-        words::reply(&asked, came)
     }
 
     async fn answer(&self, call: &Call<'_>, gate: &dyn CommandHandler) -> Answer {
@@ -208,17 +225,6 @@ impl Protocol for Kuzzle {
         }
         let done = perform::perform(&asked, action, credential, call.path, gate).await;
         self.reply(&asked, done)
-    }
-
-    /// On every call, the SDK for JavaScript sends one of these headers, and the SDK for the JVM the other one.
-    fn knows(&self, headers: &HeaderMap) -> bool {
-        headers.contains_key(words::VOLATILE) || headers.contains_key(words::REQUEST_ID)
-    }
-
-    fn refuse(&self, headers: &HeaderMap, denial: Denial) -> Option<Reply> {
-        let (asked, _) = Message::of_head(headers);
-        let problem = Problem::of_denial(denial, &asked);
-        Some(words::reply(&asked, Err(problem)))
     }
 
     fn failed(&self, status: StatusCode, why: &'static str) -> Option<Reply> {

@@ -25,7 +25,7 @@
 use http::Method;
 use secrecy::SecretString;
 
-use super::{Call, Command, OAuthPaths, Outcome, Protocol, RefreshCredential, Reply, ServedPath};
+use super::{Call, Command, Dialect, OAuthPaths, Outcome, Protocol, RefreshCredential, Reply, ServedPath};
 use rotogate_core::client::Grant;
 use rotogate_core::denial::{Denial, NotGood};
 use rotogate_core::fault::Error;
@@ -55,7 +55,7 @@ const INTROSPECTION: &str = "introspection";
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OAuth2;
 
-impl Protocol for OAuth2 {
+impl Dialect for OAuth2 {
     fn name(&self) -> &'static str {
         super::registry::OAUTH2
     }
@@ -85,15 +85,6 @@ impl Protocol for OAuth2 {
             all.extend(beside(folder.strip_prefix("/{account}").unwrap_or(folder)));
         }
         all
-    }
-
-    fn oauth(&self, base: &str) -> Option<OAuthPaths> {
-        let folder = base.rsplit_once('/').map_or("", |(folder, _)| folder);
-        Some(OAuthPaths {
-            token: base.to_owned(),
-            revocation: format!("{folder}/revocation"),
-            introspection: format!("{folder}/introspect"),
-        })
     }
 
     fn read(&self, call: &Call<'_>) -> Result<Command, Denial> {
@@ -165,6 +156,21 @@ impl Protocol for OAuth2 {
             }
             Err(Error::Failed(fault)) => words::failed(&fault),
         }
+    }
+
+    fn protocol(&self) -> Option<&dyn Protocol> {
+        Some(self)
+    }
+}
+
+impl Protocol for OAuth2 {
+    fn oauth(&self, base: &str) -> Option<OAuthPaths> {
+        let folder = base.rsplit_once('/').map_or("", |(folder, _)| folder);
+        Some(OAuthPaths {
+            token: base.to_owned(),
+            revocation: format!("{folder}/revocation"),
+            introspection: format!("{folder}/introspect"),
+        })
     }
 }
 

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use http::Method;
 
 use super::envelope::Envelope;
-use super::{Answer, Call, Command, CommandHandler, Outcome, Protocol, RelayRequest, Reply, ServedPath};
+use super::{Answer, Call, Command, CommandHandler, Dialect, Outcome, Protocol, RelayRequest, Reply, ServedPath};
 use crate::relay::ProviderReply;
 use rotogate_core::denial::Denial;
 use rotogate_core::fault::Error;
@@ -117,8 +117,7 @@ impl RelayDialect {
     }
 }
 
-#[async_trait]
-impl Protocol for RelayDialect {
+impl Dialect for RelayDialect {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -166,6 +165,21 @@ impl Protocol for RelayDialect {
         }
     }
 
+    #[cfg(feature = "grpc")]
+    fn refuse(&self, headers: &http::HeaderMap, denial: Denial) -> Option<Reply> {
+        match self.wire {
+            Wire::OAuth | Wire::Envelope => None,
+            Wire::Knox => rotogate_core::reply::is_grpc(headers).then(|| knox::refused(&denial.into())),
+        }
+    }
+
+    fn protocol(&self) -> Option<&dyn Protocol> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Protocol for RelayDialect {
     async fn answer(&self, call: &Call<'_>, gate: &dyn CommandHandler) -> Answer {
         #[cfg(feature = "grpc")]
         if self.wire == Wire::Knox {
@@ -178,14 +192,6 @@ impl Protocol for RelayDialect {
         match answered {
             Ok(reply) => self.reply(call, &reply).into(),
             Err(error) => (self.refusal(call, &error), Reason::from(&error)).into(),
-        }
-    }
-
-    #[cfg(feature = "grpc")]
-    fn refuse(&self, headers: &http::HeaderMap, denial: Denial) -> Option<Reply> {
-        match self.wire {
-            Wire::OAuth | Wire::Envelope => None,
-            Wire::Knox => rotogate_core::reply::is_grpc(headers).then(|| knox::refused(&denial.into())),
         }
     }
 }

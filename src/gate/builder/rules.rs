@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::{BuildError, DEFAULT_MAX_ENDPOINT_BODY, sound};
 use crate::dialect::kuzzle::actions::is_controller;
-use crate::dialect::{self, Protocol};
+use crate::dialect::{self, Dialect};
 use crate::gate::Inner;
 use crate::gate::browser::Browser;
 use crate::gate::decisions::ReadyPoint;
@@ -281,8 +281,8 @@ fn asking(routes: &[Route]) -> Vec<RoutePolicy> {
 }
 
 /// Each dialect that a route names, once.
-fn dialects(routes: &[Route]) -> Result<Vec<Box<dyn Protocol>>, BuildError> {
-    let mut found: Vec<Box<dyn Protocol>> = Vec::new();
+fn dialects(routes: &[Route]) -> Result<Vec<Box<dyn Dialect>>, BuildError> {
+    let mut found: Vec<Box<dyn Dialect>> = Vec::new();
     for name in routes.iter().filter_map(|route| route.policy.dialect.as_deref()) {
         if !found.iter().any(|dialect| dialect.name() == name) {
             found.push(

@@ -16,7 +16,7 @@ use super::browser;
 use super::handler::EndpointHandler;
 use super::read::{Reading, Unread};
 use super::table::Ready;
-use crate::dialect::{Answer, Call, Consult, Forward, Reply};
+use crate::dialect::{Answer, Call, Consult, Forward, Protocol, Reply, answer::by_command};
 use crate::gate::overloaded::overloaded;
 use crate::gate::possession::certificate_of;
 use crate::gate::stall_timeout::StallTimeout;
@@ -90,8 +90,11 @@ where
         let reply = respond::worded(Some(dialect), &parts.headers, denial, &plain).unwrap_or(plain);
         return EndpointResponse::reply(reply, denial);
     }
-    if dialect.is_streamed(operation.name()) {
-        return request.stream(body).await;
+    let protocol = dialect.protocol();
+    if let Some(protocol) = protocol
+        && protocol.is_streamed(operation.name())
+    {
+        return request.stream(protocol, body).await;
     }
     if let Some(browser) = &endpoint.browser {
         // Judged before the body is read, so that a password that a foreign page sent is not examined (requirement
@@ -115,7 +118,11 @@ where
         let (reply, reason) = browser::answer(browser, &call, &handler).await;
         return request.finish(&call, handler, reply, reason);
     }
-    match dialect.answer(&call, &handler).await {
+    let answer = match protocol {
+        Some(protocol) => protocol.answer(&call, &handler).await,
+        None => by_command(dialect, &call, &handler).await,
+    };
+    match answer {
         Answer::Reply(reply, reason) => request.finish(&call, handler, reply, reason),
         Answer::Consult(consult) => EndpointResponse::Consult(Box::new(parts), consult),
         Answer::Forward(forward) => EndpointResponse::Forward(Box::new(parts), forward, room),
@@ -157,7 +164,7 @@ impl<'a> EndpointRequest<'a> {
     }
 
     /// Lets the dialect answer while the body arrives.
-    async fn stream<B>(&self, body: B) -> EndpointResponse
+    async fn stream<B>(&self, protocol: &dyn Protocol, body: B) -> EndpointResponse
     where
         B: Body + Send + 'static,
         B::Data: Send,
@@ -169,7 +176,7 @@ impl<'a> EndpointRequest<'a> {
         let body = body.map_frame(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())));
         let body = StallTimeout::new(body.map_err(Into::into).boxed_unsync(), STREAMED_BODY_TIMEOUT);
         let empty = Bytes::new();
-        let (reply, reason) = self.endpoint.dialect.stream(&self.call(&empty, false), body.boxed_unsync()).await;
+        let (reply, reason) = protocol.stream(&self.call(&empty, false), body.boxed_unsync()).await;
         EndpointResponse::reply(reply.map(|body| reply::with_permit(body, place)), reason)
     }
 
@@ -192,7 +199,7 @@ impl<'a> EndpointRequest<'a> {
             return reply::grpc_status(reply::GrpcCode::DeadlineExceeded, "the request came too slowly");
         }
         let status = StatusCode::REQUEST_TIMEOUT;
-        let worded = self.endpoint.dialect.failed(status, "the body came too slowly");
+        let worded = self.endpoint.dialect.protocol().and_then(|own| own.failed(status, "the body came too slowly"));
         worded.unwrap_or_else(|| reply::problem(status, None))
     }
 
@@ -218,7 +225,7 @@ impl<'a> EndpointRequest<'a> {
     fn handler(&self, account: Option<&'a str>) -> EndpointHandler<'a> {
         let agent = self.parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
         // Only the protocol of an OAuth token endpoint defines the effect of a proof or a certificate.
-        let is_oauth = self.endpoint.dialect.oauth("").is_some();
+        let is_oauth = self.endpoint.dialect.protocol().is_some_and(|own| own.oauth("").is_some());
         EndpointHandler {
             gate: self.gate,
             endpoint: self.operation.endpoint,

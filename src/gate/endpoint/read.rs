@@ -16,7 +16,7 @@ use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
 use super::super::Inner;
-use crate::dialect::Protocol;
+use crate::dialect::Dialect;
 use crate::gate::body_pieces::BodyPieces;
 use rotogate_core::credential::{self, Credential, Places};
 use rotogate_core::denial::{Denial, NotGood};
@@ -41,7 +41,7 @@ pub(super) enum Unread {
 /// The request that a body belongs to.
 pub(super) struct Reading<'a> {
     pub(super) gate: &'a Inner,
-    pub(super) dialect: &'a dyn Protocol,
+    pub(super) dialect: &'a dyn Dialect,
     pub(super) operation: &'static str,
     pub(super) parts: &'a Parts,
 }
@@ -58,7 +58,8 @@ impl Reading<'_> {
             return Ok((Bytes::new(), None));
         }
         let small = self.gate.max_endpoint_body;
-        let large = self.dialect.max_body(self.operation).map_or(small, |own| own.max(small));
+        let large =
+            self.dialect.protocol().and_then(|own| own.max_body(self.operation)).map_or(small, |own| own.max(small));
         let mut holder = self.gate.holder(self.parts);
         let (began, mut time) = (Instant::now(), BODY_TIMEOUT);
         let (mut known, mut waits) = (false, None);
@@ -123,7 +124,7 @@ impl Reading<'_> {
         {
             return Ok(Some(holder));
         }
-        match self.dialect.token_in(self.operation, begun) {
+        match self.dialect.protocol().and_then(|own| own.token_in(self.operation, begun)) {
             Some(token) => good(token.expose_secret()),
             None => Ok(None),
         }

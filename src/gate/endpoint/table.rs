@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 use super::{Endpoint, JWKS_PATH};
-use crate::dialect::{self, Protocol, ServedPath};
+use crate::dialect::{self, Dialect, Protocol, ServedPath};
 use crate::gate::BuildError;
 use crate::gate::browser::BrowserEndpoint;
 use crate::gate::metadata::{self, Metadata};
@@ -22,7 +22,7 @@ use rotogate_core::token::claims::TokenStyle;
 /// An endpoint, ready to serve.
 #[derive(Debug)]
 pub(super) struct Ready {
-    pub(super) dialect: Arc<dyn Protocol>,
+    pub(super) dialect: Arc<dyn Dialect>,
     pub(super) profile: Profile,
     pub(super) clients: Option<Vec<Box<str>>>,
     /// The names in the endpoint's metadata, if it has metadata.
@@ -180,8 +180,9 @@ impl PathEntry {
 }
 
 /// The requests that carry wrapped calls to an endpoint of this dialect at `base`.
-pub fn envelopes(dialect: &dyn Protocol, base: &str) -> Vec<(Method, String)> {
-    let served = dialect.serves(base).into_iter().filter(|served| dialect.is_envelope(served.operation));
+pub fn envelopes(dialect: &dyn Dialect, base: &str) -> Vec<(Method, String)> {
+    let is_envelope = |served: &ServedPath| dialect.protocol().is_some_and(|own| own.is_envelope(served.operation));
+    let served = dialect.serves(base).into_iter().filter(is_envelope);
     served.filter_map(|served| Some((served.methods.first()?.clone(), served.template))).collect()
 }
 
@@ -236,7 +237,8 @@ pub(in crate::gate) enum Hit {
 impl Endpoints {
     /// The style of access token that the clients of each dialect need.
     pub(in crate::gate) fn styles(endpoints: &[Endpoint]) -> Vec<(Box<str>, TokenStyle)> {
-        endpoints.iter().map(|endpoint| (endpoint.dialect.name().into(), endpoint.dialect.token_style())).collect()
+        let style = |dialect: &dyn Dialect| dialect.protocol().map_or_else(TokenStyle::default, Protocol::token_style);
+        endpoints.iter().map(|endpoint| (endpoint.dialect.name().into(), style(&*endpoint.dialect))).collect()
     }
 
     /// The requests that carry wrapped calls.
@@ -307,7 +309,7 @@ impl Endpoints {
         common: &CommonRules<'_>,
     ) -> Result<Option<Published>, BuildError> {
         let (base, public_url) = (endpoint.base(), common.public_url);
-        let Some(paths) = endpoint.dialect.oauth(base) else { return Ok(None) };
+        let Some(paths) = endpoint.dialect.protocol().and_then(|own| own.oauth(base)) else { return Ok(None) };
         let own = match self.metadata.is_empty() {
             true => Some(common.issuer.to_owned()),
             false => metadata::issuer_of_endpoint(public_url, base),
@@ -405,8 +407,8 @@ impl Endpoints {
 
     /// Does an operation serve only upgrades?
     pub(in crate::gate) fn upgrades(&self, operation: &MatchedOperation) -> bool {
-        let endpoint = self.ready.get(operation.endpoint);
-        endpoint.is_some_and(|endpoint| endpoint.dialect.upgrades(operation.served.operation))
+        let protocol = self.dialect(operation.endpoint).and_then(Dialect::protocol);
+        protocol.is_some_and(|protocol| protocol.upgrades(operation.served.operation))
     }
 
     /// The listeners that serve an operation. If empty, all listeners.
@@ -415,17 +417,17 @@ impl Endpoints {
     }
 
     /// The dialect of an endpoint.
-    pub(in crate::gate) fn dialect(&self, endpoint: usize) -> Option<&dyn Protocol> {
+    pub(in crate::gate) fn dialect(&self, endpoint: usize) -> Option<&dyn Dialect> {
         self.ready.get(endpoint).map(|endpoint| endpoint.dialect.as_ref())
     }
 
     /// The dialect of this name, with the options of the first endpoint that has it.
-    pub(in crate::gate) fn dialect_named(&self, name: &str) -> Option<&dyn Protocol> {
+    pub(in crate::gate) fn dialect_named(&self, name: &str) -> Option<&dyn Dialect> {
         self.ready.iter().map(|endpoint| endpoint.dialect.as_ref()).find(|dialect| dialect.name() == name)
     }
 
     /// The dialect that recognises a request as its client's, whatever the path.
-    pub(in crate::gate) fn dialect_of_client(&self, headers: &HeaderMap) -> Option<&dyn Protocol> {
+    pub(in crate::gate) fn dialect_of_client(&self, headers: &HeaderMap) -> Option<&dyn Dialect> {
         self.ready.iter().map(|endpoint| endpoint.dialect.as_ref()).find(|dialect| dialect.knows(headers))
     }
 

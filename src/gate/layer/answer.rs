@@ -15,7 +15,7 @@ use super::future::{FutureKind, PassedRequest, ResponseFuture};
 use super::permit::prepare;
 use super::refuse::{denied, refused, shed};
 use super::{GateLayer, GateService};
-use crate::dialect::{Protocol, Reply};
+use crate::dialect::{Dialect, Reply};
 use crate::gate::browser::keep_cookie;
 use crate::gate::endpoint::{self, Hit};
 use crate::gate::forward_buffered::ForwardBuffered;
@@ -222,7 +222,7 @@ impl<M> GateLayer<M> {
         &self,
         parts: &Parts,
         denial: Denial,
-        dialect: Option<&dyn Protocol>,
+        dialect: Option<&dyn Dialect>,
         route: Option<Arc<Route>>,
     ) -> ResponseFuture<F> {
         let (reply, verdict) = refused(&self.gate.0, parts, denial, dialect, route, self.annotate);

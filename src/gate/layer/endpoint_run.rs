@@ -9,7 +9,7 @@ use tower::Service;
 
 use super::GateLayer;
 use super::future::{EndpointOutcome, PassedRequest};
-use crate::dialect::{Consult, ConsultResult, Forward, Protocol};
+use crate::dialect::{Consult, ConsultResult, Dialect, Forward};
 use crate::gate::Inner;
 #[cfg(feature = "kuzzle")]
 use crate::gate::endpoint::TakenOver;
@@ -37,7 +37,7 @@ pub(super) struct EndpointRun<M> {
 impl<M> EndpointRun<M> {
     pub(super) fn new(layer: GateLayer<M>, operation: &endpoint::MatchedOperation) -> Self {
         let index = operation.endpoint();
-        let dialect = layer.gate.0.endpoints.dialect(index).map_or("", Protocol::name);
+        let dialect = layer.gate.0.endpoints.dialect(index).map_or("", Dialect::name);
         Self { index, named: Operation::new(dialect, operation.name()), layer }
     }
 
@@ -45,7 +45,7 @@ impl<M> EndpointRun<M> {
         &self.layer.gate.0
     }
 
-    fn dialect(&self) -> Option<&dyn Protocol> {
+    fn dialect(&self) -> Option<&dyn Dialect> {
         self.gate().endpoints.dialect(self.index)
     }
 

@@ -10,7 +10,7 @@ use http::{Extensions, StatusCode};
 use super::GateLayer;
 use super::admit::{Admission, EndpointMatch};
 use super::refuse::rendered;
-use crate::dialect::{Protocol, Reply};
+use crate::dialect::{Dialect, Reply};
 use crate::gate::Inner;
 use crate::gate::endpoint::Hit;
 use crate::gate::explanation::{Conclusion, Explanation};
@@ -177,7 +177,7 @@ impl<M> GateLayer<M> {
                 decision.refusal = Some(gate.refusal(parts, Denial::NearMiss, dialect, None));
             }
             Admission::Endpoint(Hit::Operation(operation)) => {
-                let dialect = gate.endpoints.dialect(operation.endpoint()).map_or("", Protocol::name);
+                let dialect = gate.endpoints.dialect(operation.endpoint()).map_or("", Dialect::name);
                 if issues(dialect, operation.name()) {
                     decision.fault = gate.engine.may_mint().err();
                 }
@@ -222,7 +222,7 @@ impl Inner {
         &self,
         parts: &Parts,
         denial: Denial,
-        dialect: Option<&dyn Protocol>,
+        dialect: Option<&dyn Dialect>,
         route: Option<&Arc<Route>>,
     ) -> Reply {
         let dialect = dialect.or_else(|| route.and_then(|route| self.dialect(&route.policy)));

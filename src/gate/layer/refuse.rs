@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::request::Parts;
 
 use super::future::ResponseFuture;
-use crate::dialect::{Protocol, Reply};
+use crate::dialect::{Dialect, Reply};
 use crate::gate::exchange::ClaimsChallenge;
 use crate::gate::limits::OverQuota;
 use crate::gate::overloaded::overloaded;
@@ -27,7 +27,7 @@ pub(super) fn refused(
     gate: &Inner,
     parts: &Parts,
     denial: Denial,
-    dialect: Option<&dyn Protocol>,
+    dialect: Option<&dyn Dialect>,
     route: Option<Arc<Route>>,
     annotate: bool,
 ) -> (Reply, Verdict) {
@@ -49,7 +49,7 @@ pub(super) fn rendered(
     gate: &Inner,
     parts: &Parts,
     denial: Denial,
-    dialect: Option<&dyn Protocol>,
+    dialect: Option<&dyn Dialect>,
     route: Option<&Arc<Route>>,
 ) -> Reply {
     let mut asked = route.map(|route| gate.asked_by(&route.policy, &parts.headers)).unwrap_or_default();
@@ -124,7 +124,7 @@ impl Inner {
     }
 
     /// The dialect in which a route refuses.
-    pub(in crate::gate) fn dialect(&self, policy: &RoutePolicy) -> Option<&dyn Protocol> {
+    pub(in crate::gate) fn dialect(&self, policy: &RoutePolicy) -> Option<&dyn Dialect> {
         let name = policy.dialect.as_ref()?;
         // An endpoint's dialect has precedence, because it has the options that its clients expect.
         let own = self.endpoints.dialect_named(name);

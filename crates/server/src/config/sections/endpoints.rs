@@ -253,7 +253,7 @@ fn default_path(section: &Section<'_>, dialect: &str) -> Option<String> {
     #[cfg(feature = "relay")]
     if dialect == RELAY {
         let relay = dialect::relay::RelayDialect { wire: super::relay::wire(section), ..Default::default() };
-        return Some(rotogate::program::Protocol::default_path(&relay).to_owned());
+        return Some(dialect::Dialect::default_path(&relay).to_owned());
     }
     Some(rotogate::program::by_name(dialect, &dialect::Options::default())?.default_path().to_owned())
 }

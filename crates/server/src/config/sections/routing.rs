@@ -3,8 +3,8 @@
 use http::Method;
 
 use super::Config;
+use rotogate::dialect::Dialect;
 use rotogate::gate::JWKS_PATH;
-use rotogate::program::Protocol;
 use rotogate::program::{envelopes, is_controller};
 use rotogate_core::route::path::CanonicalPath;
 use rotogate_core::route::{RouteProblem, RouteTable, ungoverned, warnings};
@@ -65,7 +65,7 @@ pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
     }
 }
 
-fn dialects(config: &Config) -> impl Iterator<Item = (&str, Box<dyn Protocol>)> {
+fn dialects(config: &Config) -> impl Iterator<Item = (&str, Box<dyn Dialect>)> {
     let one = |endpoint: &super::EndpointConfig| {
         #[cfg(feature = "relay")]
         if let Some(relay) = &endpoint.relay {
@@ -88,8 +88,8 @@ fn taken(config: &Config) -> impl Fn(&str) -> Option<String> {
     let _ = taken.insert(JWKS_PATH, "the gate itself".to_owned());
     for (base, dialect) in dialects(config) {
         for served in dialect.serves(base) {
-            let goes_on = dialect.is_envelope(served.operation) || dialect.consults(served.operation);
-            if !goes_on {
+            let (protocol, operation) = (dialect.protocol(), served.operation);
+            if !protocol.is_some_and(|own| own.is_envelope(operation) || own.consults(operation)) {
                 let by = format!("the endpoint {base} ({})", dialect.name());
                 let _ = taken.insert(served.template.to_ascii_lowercase(), by);
             }
