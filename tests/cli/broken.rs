@@ -69,6 +69,12 @@ type Mistake = (fn(&Place, &str) -> String, &'static str, &'static str, &'static
 /// Mistakes in files that the configuration names.
 const IN_FILES: &[Mistake] = &[
     (
+        |_, good| good.replacen("listen = \"127.0.0.1:0\"", "listen = 8080", 1),
+        "server.listen",
+        "found 8080",
+        "expected an address and port such as \"127.0.0.1:8080\"",
+    ),
+    (
         |_, good| format!("{good}[[routes]]\npath = \"/{{*any}}\"\nupstream = \"app\"\n"),
         "routes[2].path",
         "serves the same host, path and method as",
@@ -366,6 +372,26 @@ const IN_LINES: &[(&str, &str, &str, &str)] = &[
         "routes[2].kuzzle",
         "asks for more than /{*rest}",
         "Write here which calls",
+    ),
+    ("[cors]\norigins = \"https://a.test\"", "cors.origins", "expected a list", "as in [\"https://a.test\"]"),
+    ("[audit_log]\noutput = \"missing/audit.log\"", "audit_log.output", "its folder is missing", "mkdir -p "),
+    (
+        "[[issuers]]\nurl = \"https://idp.test/x/.well-known/openid-configuration\"\naudience = [\"api\"]",
+        "issuers[0].url",
+        "is the URL of the issuer's metadata",
+        "write the issuer, \"https://idp.test/x\"",
+    ),
+    (
+        "[[issuers]]\nurl = \"https://login.microsoftonline.com/common/v2.0\"\naudience = [\"api\"]",
+        "issuers[0].url",
+        "no token has this issuer",
+        "write an entry for each tenant",
+    ),
+    (
+        "[[issuers]]\nurl = \"https://acme.eu.auth0.com\"\naudience = [\"api\"]",
+        "issuers[0].url",
+        "end with a slash",
+        "write \"https://acme.eu.auth0.com/\"",
     ),
     (
         "[[issuers]]\nurl = \"http://idp.test\"\naudience = [\"api\"]\neverywhere = true\ndiscovery = true",

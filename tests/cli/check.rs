@@ -3,8 +3,9 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
-use support::{self, CONFIG, Place};
+use support::{self, CONFIG, Place, with};
 
 const PHC: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHApl8ArZWb2GRPPc";
 
@@ -373,5 +374,32 @@ fn p61_o23_variables_of_kubernetes_services_stop_neither_start_nor_check_and_mis
             command.env(name, value);
         });
         assert!(said.contains(hint), "{said}");
+    }
+}
+
+#[test]
+fn p67_the_advised_command_makes_the_folder_of_a_log() {
+    let place = Place::new(&format!("{CONFIG}[access_log]\noutput = \"logs/access.log\"\n"));
+    let said = place.fails(&["check"], "");
+    let advised = said.lines().find_map(|line| line.split_once(": its folder is missing: ")).unwrap().1;
+    assert!(Command::new("sh").args(["-c", advised]).current_dir(place.path("")).status().unwrap().success());
+    place.done(&["check"], "");
+    drop(place.start());
+    assert!(place.path("logs/access.log").exists());
+}
+
+/// Clear text within one's own networks is a decision. With a public host it is a mistake.
+#[test]
+fn p67_clear_text_at_a_public_host_is_a_warning_that_https_ends() {
+    let check = |url: &str| {
+        let config = with(CONFIG, "server", &format!("public_url = \"{url}\""));
+        Place::new(&config).done(&["check"], "").stdout
+    };
+    let warned = check("http://api.example.com");
+    assert!(warned.contains("server.public_url: is http: clients send their tokens to api.example.com in clear text"));
+    for good in
+        ["https://api.example.com", "http://10.0.0.7", "http://[fd00::1]:8080", "http://gate", "http://localhost:8080"]
+    {
+        assert!(!check(good).contains("server.public_url"), "{good}");
     }
 }

@@ -319,7 +319,12 @@ impl<'a> Section<'a> {
                 )
             }
             other => {
-                self.blame(key, format!("expected a list, found {}", other.describe()));
+                let found = other.describe();
+                let advice = match other {
+                    Value::Table(_) => String::new(),
+                    _ => format!("; write the brackets too, as in [{found}]"),
+                };
+                self.blame(key, format!("expected a list, found {found}{advice}"));
                 None
             }
         }
@@ -328,8 +333,8 @@ impl<'a> Section<'a> {
     /// A list, or a single value.
     pub fn one_or_list<T>(&self, key: &'static str, read: impl Fn(&Value) -> Result<T, String>) -> Option<Vec<T>> {
         match self.entries.and_then(|e| e.get(key)).map(|node| &node.value) {
-            Some(Value::String(_)) => self.get(key, read).map(|one| vec![one]),
-            _ => self.list(key, read),
+            None | Some(Value::List(_) | Value::Env(_)) => self.list(key, read),
+            Some(_) => self.get(key, read).map(|one| vec![one]),
         }
     }
 

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use super::print::Words;
 use rotogate_core::route::{Hosts, check_pattern};
+use rotogate_core::token::verify::host_of;
 pub(crate) use rotogate_kit::config::value::*;
 use rotogate_kit::config::{Value, printable};
 use rotogate_proxy::UpstreamUrl;
@@ -60,8 +61,25 @@ pub(crate) fn origin_url(value: &Value) -> Result<Uri, String> {
 /// compared byte for byte.
 pub(crate) fn issuer_url(value: &Value) -> Result<String, String> {
     match value {
-        Value::String(s) | Value::Env(s) if http_url(s).is_some() => Ok(s.clone()),
+        Value::String(s) | Value::Env(s) if http_url(s).is_some() => no_issuer(s).map_or_else(|| Ok(s.clone()), Err),
         other => unexpected("an http or https URL without user, query and fragment", other),
+    }
+}
+
+/// Why no token has this `iss`, and what to write instead.
+fn no_issuer(url: &str) -> Option<String> {
+    if let Some((issuer, _)) = url.split_once("/.well-known/") {
+        return Some(format!("is the URL of the issuer's metadata; write the issuer, \"{issuer}\""));
+    }
+    let (host, path) = url.split_once("://")?.1.split_once('/').unwrap_or((host_of(url), ""));
+    match (host, path.split('/').next()?) {
+        ("login.microsoftonline.com", word @ ("common" | "organizations" | "consumers")) => {
+            Some(format!("no token has this issuer; write an entry for each tenant, with its id instead of {word}"))
+        }
+        (host, "") if host.ends_with(".auth0.com") && !url.ends_with('/') => {
+            Some(format!("no token has this issuer: those of Auth0 end with a slash; write \"{url}/\""))
+        }
+        _ => None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The faults that a start would find in the files of a configuration, each reported at its key.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use crate::config::{
     Config, ConfigError, ConfigErrors, DirectoryConfig, HashesConfig, RedbSettings, RemoteSource, StoreConfig,
     TlsConfig, TrustedIssuer, UsersConfig,
 };
+use crate::log::LogOutput;
 use crate::server::listen::tls;
 #[cfg(feature = "otel")]
 use crate::trace::Credentials;
@@ -23,6 +25,7 @@ use rotogate_core::fault::Chain;
 use rotogate_core::http_client::HttpClient;
 use rotogate_core::password::Passwords;
 use rotogate_core::private_file::{self, trusted};
+use rotogate_core::route::hosts::is_loopback;
 use rotogate_core::store::MemoryStore;
 use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::verify::IssuerRules;
@@ -94,6 +97,15 @@ impl<'a> Findings<'a> {
         {
             let message =
                 format!("is http, but {key} makes a listener https: clients would be sent to the wrong place");
+            self.warn("server.public_url", message);
+        } else if config.server.public_url.scheme_str() == Some("http")
+            && let Some(host) = config.server.public_url.host()
+            && !is_local(host)
+        {
+            let message = format!(
+                "is http: clients send their tokens to {host} in clear text; write the https URL by which clients reach the \
+                 gate, or the proxy in front of it, or give the listener a certificate (server.tls)"
+            );
             self.warn("server.public_url", message);
         }
         for (index, client) in config.clients.iter().enumerate() {
@@ -206,6 +218,24 @@ impl<'a> Findings<'a> {
         }
         if let Err((key, message)) = Credentials::read(settings) {
             self.blame(key, message);
+        }
+    }
+
+    /// The files of logs. A start creates a file, but no folder.
+    pub(super) fn logs(&mut self) {
+        let Config { log, access_log, audit_log, .. } = self.config;
+        let access = access_log.enabled.then_some(&access_log.output);
+        let audit = audit_log.output.as_ref();
+        for (key, output) in
+            [("log.output", Some(&log.output)), ("access_log.output", access), ("audit_log.output", audit)]
+        {
+            let Some(LogOutput::File(path)) = output else { continue };
+            let folder = private_file::parent(path);
+            if folder.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+                self.blame(key, format!("{}: its folder is missing: mkdir -p {}", path.display(), folder.display()));
+            } else {
+                self.writable(key, path);
+            }
         }
     }
 
@@ -398,4 +428,21 @@ impl<'a> Findings<'a> {
 /// Whether the gate asks the issuer's server, for keys or about tokens.
 fn is_asked(issuer: &TrustedIssuer) -> bool {
     issuer.keys.remote().is_some() || issuer.introspection.is_some()
+}
+
+/// The domains of names that the public DNS does not have (RFC 6761, RFC 6762, ICANN's `internal`).
+const PRIVATE_DOMAINS: [&str; 3] = [".internal", ".local", ".test"];
+
+/// Whether only a private network has the host: a loopback or private address, or a private name.
+fn is_local(host: &str) -> bool {
+    let address =
+        host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().map(|address| address.to_canonical());
+    match address {
+        Ok(IpAddr::V4(address)) => address.is_loopback() || address.is_private(),
+        Ok(IpAddr::V6(address)) => address.is_loopback() || address.is_unique_local(),
+        Err(_) => {
+            let is_private = !host.contains('.') || PRIVATE_DOMAINS.iter().any(|domain| host.ends_with(domain));
+            is_private || is_loopback(host)
+        }
+    }
 }

@@ -119,6 +119,7 @@ pub async fn prepare(config: &Config) -> Result<StartPlan, ConfigErrors> {
     findings.suspicious();
     let keyring = findings.keys();
     findings.store();
+    findings.logs();
     findings.admin_token();
     findings.certificates();
     #[cfg(feature = "otel")]
