@@ -173,6 +173,44 @@ fn b36_a_login_that_is_older_than_the_route_takes_or_of_the_future_is_a_page_at_
 }
 
 #[test]
+fn b54_check_says_before_which_route_no_session_passes_and_its_remedy_opens_the_route() {
+    let roles = "roles = [\"admin\"]\n";
+    for (keys, says, mended) in [
+        ("issuers = [\"self\"]".to_owned(), "issuers: does not name \"kc\"", "issuers = [\"self\", \"kc\"]".to_owned()),
+        ("dpop = \"required\"".to_owned(), "dpop: is \"required\", and no session", "dpop = \"optional\"".to_owned()),
+        ("audiences = [\"x\"]".to_owned(), "audiences: has none", "audiences = [\"x\", \"api\"]".to_owned()),
+        (roles.to_owned(), "roles: names no role of \"kc\"", format!("{roles}issuers = [\"kc\"]")),
+    ] {
+        for (keys, status) in [(&keys, 403), (&mended, 200)] {
+            let world = world_with(&route(keys), &json!({}));
+            let said = world.edge.place.done(&["check"], "").stdout;
+            let warned = said.lines().any(|line| line.contains(says) && line.contains("no browser session passes"));
+            assert_eq!(warned, status == 403, "{keys}: {said}");
+            let claims = json!({ "realm_access": { "roles": ["admin"] } });
+            let (reply, _) = browser(&world).open("/gold/x", |_| claims.clone());
+            assert_eq!(reply.status, status, "{keys}: {}", reply.text());
+        }
+    }
+}
+
+#[test]
+fn b54_check_online_says_which_login_the_provider_does_not_offer() {
+    let says = "step_up: asks for an acr that kc does not list in acr_values_supported";
+    for (asked, listed, is_warned) in [
+        (r#"["gold", "platinum"]"#, json!(["silver", "1"]), true),
+        (r#"["gold", "platinum"]"#, json!(["silver", "gold"]), false),
+        (r#"["gold", "platinum"]"#, json!([]), false),
+        (r#"["1"]"#, json!(["silver", "1"]), false),
+    ] {
+        let further = json!({ "acr_values_supported": listed });
+        let world = world_with(&route(&format!("step_up = {{ acr = {asked} }}")), &further);
+        let said = world.edge.place.done(&["check", "--online"], "").stdout;
+        let line = said.lines().find(|line| line.contains(says)).unwrap_or_default();
+        assert_eq!((!line.is_empty(), line.contains("write one of silver, 1")), (is_warned, is_warned), "{said}");
+    }
+}
+
+#[test]
 fn b36_n46_a_login_with_a_password_is_as_old_as_its_session_and_a_second_one_opens_the_route_again() {
     let fresh = route("step_up = { max_age = \"3s\" }").replace("/gold/", "/fresh/");
     let routes = format!("{fresh}{}", route("step_up = { acr = [\"gold\"], max_age = \"1h\" }"));
