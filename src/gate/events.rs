@@ -110,23 +110,24 @@ impl Inner {
             Ok(reported) => {
                 let (id, kind, effect) = (reported.id.clone(), reported.kind, reported.effect);
                 let stream = reported.stream.clone();
+                let user = reported.ended.user().map(Box::from);
                 let result = match self.hear(issuer, reported.stream.as_ref()).await {
                     Ok(()) => self.engine.take_report(reported).await,
                     Err(error) => Err(error),
                 };
-                result.map(|result| (TakenEvent { id, kind, result, stream }, effect))
+                result.map(|result| (TakenEvent { id, kind, result, stream }, effect, user))
             }
             Err(error) => Err(error),
         };
-        let result = taken.as_ref().map(|(taken, _)| taken.result);
+        let result = taken.as_ref().map(|(taken, ..)| taken.result);
         self.engine.record_notice(issuer, protocol.word(), result, origin);
-        let (taken, effect) = taken?;
+        let (taken, effect, user): (_, _, Option<Box<str>>) = taken?;
         if effect == EventEffect::Refresh && taken.result == NoticeResult::Applied {
             // The answers of decision points about the user may have changed, too. Such events are rare, so all answers
             // are forgotten.
             self.running.decisions.forget_all();
         }
-        self.engine.record_event(issuer, (taken.kind, effect, &taken.id), taken.result, origin);
+        self.engine.record_event((issuer, user.as_deref()), (taken.kind, effect, &taken.id), taken.result, origin);
         Ok(taken)
     }
 

@@ -258,6 +258,7 @@ impl Inner {
     // Requirement K20.
     pub(super) fn owing_decisions_of_call(&self, parts: &Parts, mut permitted: Permitted) -> Result<Permitted, Denial> {
         let route = Arc::clone(permitted.route());
+        permitted = self.meeting_rules_of_call(parts, permitted);
         if !self.mcp(&route.policy).is_some_and(|mcp| mcp.has_decisions) {
             return Ok(permitted);
         }
@@ -266,6 +267,17 @@ impl Inner {
             permitted = self.owing_decision(&rule.route, DecisionSubject::Call(&call), permitted)?;
         }
         Ok(permitted)
+    }
+
+    /// The permit of a call with the rules that it met, if a decision point may ask for another login.
+    pub(super) fn meeting_rules_of_call(&self, parts: &Parts, permitted: Permitted) -> Permitted {
+        let route = Arc::clone(permitted.route());
+        let is_asked = |mcp: &&ReadyMcp| mcp.has_decisions || permitted.owes_decision();
+        if self.mcp(&route.policy).filter(is_asked).is_none() {
+            return permitted;
+        }
+        let Some((mcp, call, _)) = self.known_call(&route.policy, parts) else { return permitted };
+        mcp.rules.of_call(&call).fold(permitted, |permitted, rule| permitted.also_meeting(&rule.route))
     }
 
     /// The reply to a call with a flaw.

@@ -3,9 +3,11 @@
 
 use serde_json::{Value, json};
 
+use super::browser::{OWN, config as own_login, cookie, credentials, post_json};
 use super::browser_oidc::{Begun, SAME_ORIGIN, World, query, set_cookies, world_with};
 use super::browser_vault::FORWARDING;
 use support::documents::Documents;
+use support::stub::Edge;
 use support::wire::Reply;
 
 const QUESTION: &str = "/access/v1/evaluation";
@@ -168,4 +170,68 @@ fn b36_a_login_that_is_older_than_the_route_takes_or_of_the_future_is_a_page_at_
     }
     let (reply, logins) = browser(&world).open("/gold/x", |_| json!({ "auth_time": now }));
     assert_eq!((reply.status, logins.len()), (200, 1), "{}", reply.text());
+}
+
+#[test]
+fn b54_check_says_before_which_route_no_session_passes_and_its_remedy_opens_the_route() {
+    let roles = "roles = [\"admin\"]\n";
+    for (keys, says, mended) in [
+        ("issuers = [\"self\"]".to_owned(), "issuers: does not name \"kc\"", "issuers = [\"self\", \"kc\"]".to_owned()),
+        ("dpop = \"required\"".to_owned(), "dpop: is \"required\", and no session", "dpop = \"optional\"".to_owned()),
+        ("audiences = [\"x\"]".to_owned(), "audiences: has none", "audiences = [\"x\", \"api\"]".to_owned()),
+        (roles.to_owned(), "roles: names no role of \"kc\"", format!("{roles}issuers = [\"kc\"]")),
+    ] {
+        for (keys, status) in [(&keys, 403), (&mended, 200)] {
+            let world = world_with(&route(keys), &json!({}));
+            let said = world.edge.place.done(&["check"], "").stdout;
+            let warned = said.lines().any(|line| line.contains(says) && line.contains("no browser session passes"));
+            assert_eq!(warned, status == 403, "{keys}: {said}");
+            let claims = json!({ "realm_access": { "roles": ["admin"] } });
+            let (reply, _) = browser(&world).open("/gold/x", |_| claims.clone());
+            assert_eq!(reply.status, status, "{keys}: {}", reply.text());
+        }
+    }
+}
+
+#[test]
+fn b54_check_online_says_which_login_the_provider_does_not_offer() {
+    let says = "step_up: asks for an acr that kc does not list in acr_values_supported";
+    for (asked, listed, is_warned) in [
+        (r#"["gold", "platinum"]"#, json!(["silver", "1"]), true),
+        (r#"["gold", "platinum"]"#, json!(["silver", "gold"]), false),
+        (r#"["gold", "platinum"]"#, json!([]), false),
+        (r#"["1"]"#, json!(["silver", "1"]), false),
+    ] {
+        let further = json!({ "acr_values_supported": listed });
+        let world = world_with(&route(&format!("step_up = {{ acr = {asked} }}")), &further);
+        let said = world.edge.place.done(&["check", "--online"], "").stdout;
+        let line = said.lines().find(|line| line.contains(says)).unwrap_or_default();
+        assert_eq!((!line.is_empty(), line.contains("write one of silver, 1")), (is_warned, is_warned), "{said}");
+    }
+}
+
+#[test]
+fn b36_n46_a_login_with_a_password_is_as_old_as_its_session_and_a_second_one_opens_the_route_again() {
+    let fresh = route("step_up = { max_age = \"3s\" }").replace("/gold/", "/fresh/");
+    let routes = format!("{fresh}{}", route("step_up = { acr = [\"gold\"], max_age = \"1h\" }"));
+    let edge = Edge::with(&own_login("", &routes), |_| {}, |_| {});
+    let log_in = || cookie(&post_json(&edge, &[OWN], &credentials(&edge)));
+    let navigation = ["Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", SAME_ORIGIN];
+    let open = |cookie: &str, page: &str| edge.ask(&format!("GET {page}"), &[&navigation[..], &[cookie]].concat());
+    let session = log_in();
+    assert_eq!(open(&session, "/fresh/x").status, 200);
+    // The login ages at each request, and other routes do not mind.
+    let mut led = open(&session, "/fresh/x");
+    while led.status == 200 {
+        led = open(&session, "/fresh/x");
+    }
+    assert_eq!((led.status, led.header("location")), (303, "https://gate.test/auth/login?to=%2Ffresh%2Fx"));
+    assert_eq!(open(&session, "/x").status, 200);
+    assert_eq!(open(&log_in(), "/fresh/x").status, 200);
+    // No login with a password has an `acr`, so none is asked for.
+    assert_eq!(open(&session, "/gold/x").status, 401);
+    // A provider may have logged its user in long ago.
+    let world = world_with(&route("step_up = { max_age = \"1h\" }"), &json!({}));
+    let session = world.log_in_with(&json!({}));
+    assert_eq!([world.get("/x", &session).status, world.get("/gold/x", &session).status], [200, 401]);
 }

@@ -40,7 +40,7 @@ impl World {
     }
 
     /// A session, with these tokens besides the ID token.
-    fn log_in_with(&self, tokens: &Value) -> String {
+    pub(crate) fn log_in_with(&self, tokens: &Value) -> String {
         let begun = self.begin("/");
         let mut all =
             json!({ "access_token": "first-access-token", "id_token": self.id_token(&begun, &json!({}), &json!({})) });
@@ -54,7 +54,7 @@ impl World {
         self.log_in_with(&json!({ "refresh_token": "first-refresh-token", "expires_in": 0 }))
     }
 
-    fn get(&self, path: &str, cookie: &str) -> Reply {
+    pub(crate) fn get(&self, path: &str, cookie: &str) -> Reply {
         self.edge.ask(&format!("GET {path}"), &[cookie, SAME_ORIGIN])
     }
 

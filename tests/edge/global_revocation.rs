@@ -97,22 +97,75 @@ async fn s13_an_address_that_sends_bad_jwts_waits_and_a_good_one_is_taken_later(
     support::until("a good one is taken", async || scene.revoke(&scene.jwt(&json!({})), &user()).status == 204).await;
 }
 
+const ALARM: &str = "an issuer has ended or refreshed 100 users within 10 minutes: was it taken over?";
+
+impl Scene {
+    /// The number of alarms about the issuer.
+    fn alarms(&self) -> usize {
+        let log = self.edge.gate.log();
+        let alarms = log.lines().filter(|line| line.contains(ALARM));
+        alarms.inspect(|line| assert!(line.contains("okta") && line.contains("ERROR"), "{line}")).count()
+    }
+
+    fn log_out_at_issuer(&self, user: &str, session: Option<&str>) {
+        let said = json!({
+            "aud": "our-client", "sub": user, "sid": session, "jti": uuid::Uuid::new_v4(), "client_id": null,
+            "scope": null, "events": { "http://schemas.openid.net/event/backchannel-logout": {} },
+        });
+        let told = self.idp.sign(&json!({ "alg": "EdDSA", "kid": "k1", "typ": "logout+jwt" }), &claims(&said));
+        assert_eq!(self.edge.form("/logout/idp", &[], &[("logout_token", &told)]).status, 200);
+    }
+
+    fn ends(&self, kind: &str, sub_id: &Value) {
+        assert_eq!(self.tell(kind, sub_id, &json!({ "change_type": "revoke", "credential_type": "password" })), 202);
+    }
+}
+
+fn many(n: usize) -> Value {
+    json!({ "format": "iss_sub", "iss": URL, "sub": format!("many-{n}") })
+}
+
 #[test]
-fn s15_an_issuer_that_ends_very_many_users_is_an_alarm() {
-    const ALARM: &str = "an issuer has ended or refreshed 100 users within 10 minutes: was it taken over?";
+fn s15_an_issuer_that_ends_very_many_users_is_an_alarm_whichever_way_it_takes() {
     let (scene, _hook) = scene_and_hook("");
-    let tell = |kind: &str, number: usize| {
-        let user = json!({ "format": "iss_sub", "iss": URL, "sub": format!("many-{number}") });
-        assert_eq!(scene.tell(kind, &user, &json!({ "change_type": "revoke", "credential_type": "password" })), 202);
+    let known = |user: &str, session: &str| {
+        let token =
+            json!({ "sub": user, "sid": session, "jti": uuid::Uuid::new_v4(), "tenant": "acme", "scope": "read" });
+        assert_eq!(scene.status(&scene.idp.token(&token), "/okta/x"), 200);
     };
-    // Logouts are as usual.
-    (0..110).for_each(|number| tell("session-revoked", number));
-    (0..99).for_each(|number| tell("credential-change", number));
-    assert!(!scene.edge.gate.log().contains(ALARM));
-    (99..110).for_each(|number| tell("credential-change", number));
-    let log = scene.edge.gate.log();
-    let said: Vec<_> = log.lines().filter(|line| line.contains(ALARM)).collect();
-    assert!(said.len() == 1 && said[0].contains("okta") && said[0].contains("ERROR"), "{said:?}");
+    known("eve", "of-eve");
+    // 99 users, some of them several times: `sub` alone, a session that nobody has, and the session of another user.
+    (0..30).for_each(|n| scene.log_out_at_issuer(&format!("many-{n}"), None));
+    (20..50).for_each(|n| scene.log_out_at_issuer(&format!("many-{n}"), Some("made-up")));
+    (50..70).for_each(|n| scene.log_out_at_issuer(&format!("many-{n}"), Some("of-eve")));
+    (60..98).for_each(|n| scene.ends("session-revoked", &many(n)));
+    scene.ends("credential-change", &many(7));
+    assert_eq!(scene.revoke(&scene.jwt(&json!({})), &many(98)).status, 204);
+    assert_eq!(scene.alarms(), 0);
+    scene.ends("credential-change", &many(99));
+    assert_eq!(scene.alarms(), 1);
+    (100..110).for_each(|n| scene.log_out_at_issuer(&format!("many-{n}"), None));
+    assert_eq!(scene.alarms(), 1, "once in a period");
+}
+
+#[test]
+fn s15_many_users_who_log_out_of_one_session_each_are_no_alarm() {
+    let (scene, _hook) = scene_and_hook("");
+    for n in 0..120 {
+        let (user, session) = (format!("many-{n}"), format!("s-{n}"));
+        let token = json!({ "sub": user, "sid": session, "jti": uuid::Uuid::new_v4(), "iat": now() - 5, "tenant": "acme",
+                            "scope": "read" });
+        let token = scene.idp.token(&token);
+        assert_eq!(scene.status(&token, "/okta/x"), 200);
+        let id = json!({ "format": "opaque", "id": session });
+        match n % 3 {
+            0 => scene.log_out_at_issuer(&user, Some(&session)),
+            1 => scene.ends("session-revoked", &json!({ "format": "complex", "session": id, "user": many(n) })),
+            _ => scene.ends("session-revoked", &id),
+        }
+        assert_eq!(scene.status(&token, "/okta/x"), 401);
+    }
+    assert_eq!(scene.alarms(), 0);
 }
 
 #[test]

@@ -105,7 +105,7 @@ target!(
         assert!(matches!(typ, None | Some("logout+jwt" | "jwt")), "{typ:?}");
         assert!(claims["events"][LOGOUT].is_object() && !claims.contains_key("nonce"));
         assert!(claims["iat"].as_u64().unwrap() + 300 + LEEWAY.as_secs() >= NOW.as_secs(), "too old");
-        let Ended::Tokens { entry, also, is_sure } = reported.ended else { panic!("a logout ends something") };
+        let Ended::Tokens { entry, also, is_sure, .. } = reported.ended else { panic!("a logout ends something") };
         assert_eq!(reported.told.as_secs(), claims["iat"].as_u64().unwrap());
         assert!(entry.until > NOW && is_of_the_issuer(&entry.target), "{entry:?}");
         let named = claims.get("sid").or_else(|| claims.get("sub")).and_then(Value::as_str).unwrap();

@@ -272,6 +272,61 @@ async fn k20_a_decision_point_is_asked_about_a_call_that_all_rules_permit() {
     }
 }
 
+/// Asks every caller for a login with one of these values of `acr`.
+#[derive(Clone, Debug)]
+struct AsksForLogin(&'static str);
+
+#[async_trait::async_trait]
+impl DecisionPoint for AsksForLogin {
+    async fn decide(&self, _: &[u8], _: &str) -> Result<PolicyDecision, DecisionFault> {
+        Ok(PolicyDecision::StepUp(self.0.into()))
+    }
+
+    fn identity(&self) -> Box<[u8]> {
+        self.0.as_bytes().into()
+    }
+}
+
+#[tokio::test]
+async fn b36_a_call_is_asked_for_a_login_that_its_route_and_its_rule_accept_or_for_none() {
+    let gold = || Some(StepUp { acr: vec!["gold".into()], max_age: None });
+    let asks = |policy| {
+        let decision = Some(Arc::new(RouteDecision::new("pdp", "tool", "all")));
+        RoutePolicy { decision, ..policy }
+    };
+    for check in [McpCheck::Body, McpCheck::Headers] {
+        for (asked, expected) in [
+            ("silver", (StatusCode::FORBIDDEN, String::new())),
+            ("silver gold", (StatusCode::UNAUTHORIZED, "acr_values=\"gold\"".to_owned())),
+        ] {
+            let plain = || policy("");
+            let demanding = || RoutePolicy { step_up: gold(), ..plain() };
+            for (place, of_path, of_call) in [
+                ("the rule decides and demands", plain(), asks(demanding())),
+                ("the rule decides, and the route demands", demanding(), asks(plain())),
+                ("the route decides, and the rule demands", asks(plain()), demanding()),
+            ] {
+                let gate = builder()
+                    .decision_point(DecisionPointRules::new("pdp", AsksForLogin(asked)))
+                    .resource(Resource { mcp: Some(Mcp { check, ..Mcp::default() }), ..Resource::new("/mcp") })
+                    .route(Route::new("/mcp", of_path))
+                    .route(rule("*", of_call))
+                    .build()
+                    .await
+                    .unwrap();
+                let session = NewSession::new("ada", "web").claim("acr", "gold").unwrap();
+                let token = gate.sessions().start(session).await.unwrap().access_token.expose().to_owned();
+                let app = Router::new().route("/mcp", any(echo)).layer(gate.layer().forward_buffered());
+                let client = Client { server: Server::axum(app).await, gate, token };
+                let answer = client.call("tools/call", Some("pay")).await;
+                let named = answer.headers.get("www-authenticate").map_or("", |value| value.to_str().unwrap());
+                let named = named.find("acr_values").map_or("", |at| &named[at..]);
+                assert_eq!((answer.status, named.to_owned()), expected, "{check:?}: {place}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn m1_m2_what_the_headers_hide_or_do_not_say_never_reaches_the_server() {
     let client = Client::new(Mcp::default(), "mcp").await;

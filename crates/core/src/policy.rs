@@ -50,6 +50,8 @@ pub struct QuotaFields {
 struct PermitDecisions {
     made: Vec<OwedDecision>,
     owed: Vec<OwedDecision>,
+    /// The rules with `step_up` that the request met besides its route.
+    also_met: Vec<Arc<Route>>,
 }
 
 /// A question about a request for a decision point.
@@ -119,6 +121,7 @@ impl Permitted {
             let ours = self.decisions.get_or_insert_default();
             ours.made.extend_from_slice(&theirs.made);
             ours.owed.extend_from_slice(&theirs.owed);
+            ours.also_met.extend_from_slice(&theirs.also_met);
         }
         self
     }
@@ -133,6 +136,28 @@ impl Permitted {
     pub fn owing_decision(mut self, owed: OwedDecision) -> Self {
         self.decisions.get_or_insert_default().owed.push(owed);
         self
+    }
+
+    /// Notes a rule that the request met besides its route. A login for a decision point must meet this rule, too.
+    #[must_use]
+    pub fn also_meeting(mut self, rule: &Arc<Route>) -> Self {
+        if rule.policy.step_up.is_some() {
+            self.decisions.get_or_insert_default().also_met.push(Arc::clone(rule));
+        }
+        self
+    }
+
+    /// Of these values of `acr`, separated by spaces, the ones that the route and all rules of the request accept.
+    ///
+    /// # Errors
+    /// The route or rule that accepts none of the values that the others accept.
+    // Requirement B36.
+    pub fn accepted_acr(&self, acr_values: &str) -> Result<Box<str>, &Arc<Route>> {
+        let further = self.decisions.as_deref().map(|all| all.also_met.as_slice()).unwrap_or_default();
+        std::iter::once(&self.route).chain(further).try_fold(acr_values.into(), |accepted: Box<str>, rule| {
+            let step_up = rule.policy.step_up.as_ref();
+            step_up.map_or(Some(accepted.clone()), |step_up| step_up.accepted_of(&accepted)).ok_or(rule)
+        })
     }
 
     /// Must a decision still be made? A permit without this decision permits nothing.

@@ -202,7 +202,7 @@ impl Inner {
                 Ok(PolicyDecision::Permit) => permitted = permitted.with_decision(one),
                 Ok(PolicyDecision::Deny) => return Err(Denial::DecisionDenied),
                 Ok(PolicyDecision::StepUp(acr)) => {
-                    return Err(asked_to_step_up(&one, permitted.route(), &acr, extensions));
+                    return Err(asked_to_step_up(&one, &permitted, &acr, extensions));
                 }
                 Err(wait) => return Err(Denial::DecisionUnavailable(wait)),
             }
@@ -309,22 +309,23 @@ impl Inner {
     }
 }
 
-/// The refusal of a caller whom the decision point asks for another login. A login that the route does not accept is
-/// never asked for: the route would ask for its own again, without end.
+/// The refusal of a caller whom the decision point asks for another login. A login that the route or a rule of the call
+/// does not accept is never asked for: the rule would ask for its own again, without end.
 // Requirement B36.
-fn asked_to_step_up(owed: &OwedDecision, route: &Route, asked: &str, extensions: &mut Extensions) -> Denial {
-    let step_up = route.policy.step_up.as_ref();
-    let accepted = step_up.map_or_else(|| Some(asked.into()), |step_up| step_up.accepted_of(asked));
-    let Some(acr) = accepted else {
-        let accepted = step_up.map(|step_up| step_up.acr.join(" ")).unwrap_or_default();
-        tracing::warn!(
-            point = &*owed.rule.point,
-            route = %route.id,
-            asked,
-            accepted,
-            "no login meets both step_up of the route and its decision point"
-        );
-        return Denial::StepUpContradiction;
+fn asked_to_step_up(owed: &OwedDecision, permitted: &Permitted, asked: &str, extensions: &mut Extensions) -> Denial {
+    let acr = match permitted.accepted_acr(asked) {
+        Ok(acr) => acr,
+        Err(rule) => {
+            let accepted = rule.policy.step_up.as_ref().map(|step_up| step_up.acr.join(" ")).unwrap_or_default();
+            tracing::warn!(
+                point = &*owed.rule.point,
+                route = %rule.id,
+                asked,
+                accepted,
+                "no login meets both step_up of the route and its decision point"
+            );
+            return Denial::StepUpContradiction;
+        }
     };
     let challenge = format!("Bearer error=\"insufficient_user_authentication\", acr_values=\"{acr}\"");
     if let Ok(challenge) = HeaderValue::try_from(challenge) {

@@ -190,7 +190,7 @@ impl<M> GateLayer<M> {
                 }
             }
             Ok(HeadVerdict::Decided) => Admission::In(permitted),
-            Ok(HeadVerdict::NeedsBody) => Admission::Call(permitted),
+            Ok(HeadVerdict::NeedsBody) => Admission::Call(gate.meeting_rules_of_call(parts, permitted)),
             Ok(HeadVerdict::WrongMethod) => Admission::WrongMethod(reply::method_not_allowed(&[Method::POST])),
             Err(denial) => Admission::Refused(denial, Some(Arc::clone(permitted.route()))),
         }

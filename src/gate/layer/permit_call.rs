@@ -86,6 +86,7 @@ fn judge_also(
             policy::judge(&rule.policy, caller.token())?;
             policy::judge_conditions(rule, caller, path, &mut ())?;
             policy::judge_step_up(&rule.policy, caller.token(), gate.engine.clock().wall())?;
+            let permitted = permitted.also_meeting(rule);
             return gate.owing_decision(rule, DecisionSubject::Request(method, path), permitted);
         }
         // The envelope's route required no token, or treated a bad token as missing.
@@ -97,7 +98,7 @@ fn judge_also(
         }
     };
     match (caller, rule.policy.auth, rule.policy.bad_credential_on_optional) {
-        (Ok(Some(caller)), _, _) => Ok(permitted.with_caller_of(caller)),
+        (Ok(Some(caller)), _, _) => Ok(permitted.with_caller_of(caller).also_meeting(rule)),
         (Ok(None), Auth::Required, _) => Err(Denial::NoCredential),
         (Ok(None), Auth::Optional | Auth::None, _) => Ok(permitted),
         (Err(Denial::TwoCredentials), _, _) => Err(Denial::TwoCredentials),

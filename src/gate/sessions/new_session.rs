@@ -34,7 +34,8 @@ pub struct NewSession {
 }
 
 impl NewSession {
-    /// A session of this user, whom the application has logged in, with this client.
+    /// A session of this user, whom the application has logged in, with this client. For `max_age` of a
+    /// [`StepUp`](crate::route::StepUp) the user logged in now, unless the session has the claim `auth_time`.
     pub fn new(subject: impl Into<Box<str>>, client: impl Into<Box<str>>) -> Self {
         Self {
             subject: subject.into(),
@@ -77,7 +78,7 @@ impl NewSession {
 
     /// Sets the issuer that vouched for the user: an OpenID provider, where the application logged the user in. It must
     /// be an issuer of the gate. When it reports the end of that login, the session ends. The session must be refreshed
-    /// every three days.
+    /// every three days. The time of that login is the claim `auth_time`.
     ///
     /// ```
     /// use rotogate::gate::NewSession;

@@ -1,6 +1,6 @@
 //! Notices of other issuers about ended sessions: the gate executes and counts them, and records refused ones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::token::verify::{AskedRevocation, Ended, EventEffect, EventKind, Repor
 const AGE_SECONDS: [f64; 8] = [1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 3600.0, f64::INFINITY];
 
 /// So many ended or refreshed users of one issuer within [`MANY_WITHIN`] are unusual: the issuer may have been taken over.
-const MANY: u64 = 100;
+const MANY: usize = 100;
 const MANY_WITHIN: Duration = Duration::from_secs(600);
 
 /// The result of a good notice.
@@ -85,8 +85,16 @@ pub struct NoticeCounts {
     /// The number of good notices, by the type of the event and its effect.
     effects: Mutex<BTreeMap<NoticeKind, u64>>,
     ages: Durations<{ AGE_SECONDS.len() + 1 }>,
-    /// For each issuer the begin of its present period, by the monotonic clock, and the unusual events since then.
-    unusual: Mutex<BTreeMap<Box<str>, (Duration, u64)>>,
+    /// For each issuer the users of its present period.
+    concerned: Mutex<BTreeMap<Box<str>, ConcernedUsers>>,
+}
+
+/// The users whom an issuer has ended or refreshed since the begin of a period; at most [`MANY`].
+#[derive(Debug)]
+struct ConcernedUsers {
+    /// By the monotonic clock.
+    begun: Duration,
+    users: BTreeSet<Box<str>>,
 }
 
 impl Default for NoticeCounts {
@@ -95,7 +103,7 @@ impl Default for NoticeCounts {
             results: Mutex::default(),
             effects: Mutex::default(),
             ages: Durations::new(&AGE_SECONDS),
-            unusual: Mutex::default(),
+            concerned: Mutex::default(),
         }
     }
 }
@@ -116,15 +124,15 @@ impl NoticeCounts {
         listed(&self.effects)
     }
 
-    /// Counts an event that ended or refreshed a user. True once in a period, if there were many.
-    fn are_many(&self, issuer: &str, now: Duration) -> bool {
-        let mut unusual = self.unusual.lock();
-        let (begun, number) = unusual.entry(issuer.into()).or_insert((now, 0));
-        if now.saturating_sub(*begun) >= MANY_WITHIN {
-            (*begun, *number) = (now, 0);
+    /// Counts a user whom an issuer ended or refreshed. True once in a period, if there were many.
+    fn are_many(&self, (issuer, user): (&str, &str), now: Duration) -> bool {
+        let mut concerned = self.concerned.lock();
+        let begun = || ConcernedUsers { begun: now, users: BTreeSet::new() };
+        let period = concerned.entry(issuer.into()).or_insert_with(begun);
+        if now.saturating_sub(period.begun) >= MANY_WITHIN {
+            *period = begun();
         }
-        *number += 1;
-        *number == MANY
+        period.users.len() < MANY && period.users.insert(user.into()) && period.users.len() == MANY
     }
 
     /// The ages of notices that ended something: the time from `iat` until the notice was applied.
@@ -144,7 +152,7 @@ impl Engine {
     pub async fn take_report(&self, reported: Reported) -> Result<NoticeResult, Error> {
         let told = reported.told;
         match reported.ended {
-            Ended::Tokens { entry, also, is_sure } => {
+            Ended::Tokens { entry, also, is_sure, .. } => {
                 let ended = self.end_elsewhere(entry, also, told).await;
                 // The revocation holds at this gate but is not durable. The sender learns that tokens may still pass.
                 if is_sure { ended } else { ended.and(Err(Denial::RefusedEvent(EventFlaw::Request(UNSURE)).into())) }
@@ -263,19 +271,19 @@ impl Engine {
         *results.entry((issuer.into(), protocol, result)).or_default() += 1;
     }
 
-    /// Counts and records what a good event did.
+    /// Counts and records the effect of a good event. Each way in which an issuer ends or refreshes its users comes here.
+    /// `user`: as in [`Ended::Tokens`].
+    // Requirement S15.
     pub fn record_event(
         &self,
-        issuer: &str,
+        (issuer, user): (&str, Option<&str>),
         (kind, effect, id): (EventKind, EventEffect, &str),
         result: NoticeResult,
         origin: &Origin,
     ) {
-        // Users log out in large numbers every day.
-        let is_unusual = !matches!(kind, EventKind::Logout | EventKind::SessionRevoked);
-        if is_unusual
-            && result == NoticeResult::Applied
-            && self.counts.notices.are_many(issuer, self.clock.source().monotonic())
+        // Users log out in large numbers every day, each of one session.
+        if let Some(user) = user.filter(|_| result == NoticeResult::Applied)
+            && self.counts.notices.are_many((issuer, user), self.clock.source().monotonic())
         {
             tracing::error!(issuer, "an issuer has ended or refreshed 100 users within 10 minutes: was it taken over?");
         }
@@ -291,14 +299,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn s15_many_unusual_events_of_one_issuer_are_told_once_in_a_period() {
+    fn s15_many_users_of_one_issuer_are_told_once_in_a_period() {
         let counts = NoticeCounts::default();
         let at = Duration::from_secs(1000);
-        let told =
-            |issuer: &str, at: Duration, number: u64| (0..number).filter(|_| counts.are_many(issuer, at)).count();
-        assert_eq!((told("okta", at, MANY - 1), told("other", at, MANY - 1)), (0, 0));
-        assert_eq!(told("okta", at + MANY_WITHIN - Duration::from_secs(1), 300), 1);
-        assert_eq!(told("other", at + MANY_WITHIN, 1), 0, "another period");
-        assert_eq!(told("okta", at + MANY_WITHIN, MANY), 1);
+        let told = |issuer: &str, at: Duration, mut users: std::ops::Range<usize>| -> Option<usize> {
+            let told = users.find(|n| counts.are_many((issuer, &format!("u-{n}")), at));
+            assert!(!users.any(|n| counts.are_many((issuer, &format!("u-{n}")), at)), "told twice");
+            told
+        };
+        assert_eq!((told("okta", at, 0..99), told("other", at, 0..99)), (None, None));
+        assert_eq!(told("okta", at, 0..99), None, "the same users");
+        assert_eq!(told("okta", at + MANY_WITHIN - Duration::from_secs(1), 99..300), Some(99));
+        assert_eq!(told("other", at + MANY_WITHIN, 99..100), None, "another period");
+        assert_eq!(told("okta", at + MANY_WITHIN, 0..200), Some(99));
+        assert_eq!(counts.concerned.lock()["okta"].users.len(), MANY);
     }
 }

@@ -390,10 +390,14 @@ impl AccessToken {
         self.login().0
     }
 
-    /// `acr` and `auth_time` of the user's login.
+    /// `acr` and `auth_time` of the user's login. A session of ours began with its login, unless another issuer vouched
+    /// for its user: the time of the login there is known to that issuer alone.
+    // Requirement N46.
     pub(crate) fn login(&self) -> (Option<&str>, Option<Timestamp>) {
         let login = self.rare.as_deref().map(|rare| &rare.login);
-        (login.and_then(|login| login.acr.as_deref()), login.and_then(|login| login.auth_time))
+        let began = || self.session.filter(|_| self.vouched_by().is_none()).map(|(session, _)| session.created());
+        let auth_time = login.and_then(|login| login.auth_time).or_else(began);
+        (login.and_then(|login| login.acr.as_deref()), auth_time)
     }
 
     /// The time from which the token counts as expired: `exp` of our own token; `exp` plus the leeway for another

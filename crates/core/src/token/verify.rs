@@ -353,9 +353,10 @@ impl Verifier {
     fn note(&self, rules: &IssuerRules, judged: Result<AccessToken, RefusedClaim<'_>>) -> Result<AccessToken, Denial> {
         match judged {
             Ok(token) => {
-                rules.sessions_seen.note(token.issuer_session());
-                if let Some(other) = token.vouched_by().and_then(|by| self.rules(&by.issuer)) {
-                    other.sessions_seen.note_vouched();
+                rules.sessions_seen.note(token.issuer_session(), token.token_subject());
+                let vouched = token.vouched_by().and_then(|by| Some((by, self.rules(&by.issuer)?)));
+                if let Some((by, other)) = vouched {
+                    other.sessions_seen.note_vouched(by);
                 }
                 Ok(token)
             }

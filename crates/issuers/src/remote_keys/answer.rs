@@ -100,6 +100,8 @@ pub struct Metadata {
     pub end_session_endpoint: Option<String>,
     /// The endpoint to push the parameters of an authorization request (RFC 9126).
     pub pushed_authorization_request_endpoint: Option<String>,
+    /// The values of `acr` that its logins can have. Empty if the document does not say.
+    pub acr_values_supported: Vec<Box<str>>,
     /// Whether the issuer accepts pushed authorization requests only.
     pub requires_pushed_requests: bool,
     /// Whether each answer of the authorization endpoint has `iss` (RFC 9207).
@@ -143,6 +145,7 @@ impl Metadata {
             authorization_endpoint: url(&document, "authorization_endpoint"),
             end_session_endpoint: url(&document, "end_session_endpoint"),
             pushed_authorization_request_endpoint: url(&document, "pushed_authorization_request_endpoint"),
+            acr_values_supported: texts(&document, "acr_values_supported"),
             requires_pushed_requests: is_set(&document, "require_pushed_authorization_requests"),
             names_itself: is_set(&document, "authorization_response_iss_parameter_supported"),
             allowed: Allowed::by_issuer(host_of(issuer), &[]),
@@ -168,6 +171,11 @@ pub fn revocation_target(metadata: &Metadata) -> Option<FetchTarget> {
 fn url(document: &Map<String, Value>, member: &str) -> Option<String> {
     let text = document.get(member).and_then(Value::as_str)?;
     (!text.is_empty() && !text.contains(char::is_control)).then(|| text.to_owned())
+}
+
+fn texts(document: &Map<String, Value>, member: &str) -> Vec<Box<str>> {
+    let listed = document.get(member).and_then(Value::as_array).into_iter().flatten();
+    listed.filter_map(Value::as_str).map(Box::from).collect()
 }
 
 fn is_set(document: &Map<String, Value>, member: &str) -> bool {

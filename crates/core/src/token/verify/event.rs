@@ -115,6 +115,8 @@ pub enum Ended {
         /// A second entry, for the subject, if the first is for a session: for the subject's tokens without a session,
         /// because they may belong to it; or for all of the subject's tokens if no accepted token named the session.
         also: Option<Revocation>,
+        /// The user, if the notice concerns more than one token, or one session that the gate knows of this user.
+        user: Option<Box<str>>,
         /// Whether some token is known to end. If not, the sender gets an error, but the entry holds all the same.
         is_sure: bool,
     },
@@ -135,6 +137,17 @@ pub enum Ended {
     Unmatched,
     /// The event's subject has a critical member that the gate cannot judge.
     Discarded,
+}
+
+impl Ended {
+    /// The user, by the subject or by the name, if the notice concerns more than one token or one known session.
+    pub fn user(&self) -> Option<&str> {
+        match self {
+            Self::Tokens { user, .. } => user.as_deref(),
+            Self::OfDirectory { name, .. } => Some(name.text()),
+            Self::Nothing | Self::Unmatched | Self::Discarded => None,
+        }
+    }
 }
 
 /// A notice whose signature is good.
@@ -216,21 +229,33 @@ impl Signed<'_> {
         if !events.get(LOGOUT).is_some_and(Value::is_object) {
             return Err(malformed("events has no logout"));
         }
-        let (target, also, is_sure) = match (text(&claims, "sid")?, text(&claims, "sub")?) {
+        let targets = match (text(&claims, "sid")?, text(&claims, "sub")?) {
             (Some(sid), subject) if !rules.session_claim.is_empty() => session_target(rules, sid, subject),
-            (_, Some(subject)) => (subject_of(rules, subject), None, true),
+            (_, Some(subject)) => subject_target(rules, subject),
             (Some(_), None) => return Err(malformed("sid alone, and by session_claim the tokens have no session")),
             (None, None) => return Err(malformed("neither sub nor sid")),
         };
-        let also = also.map(|also| before(rules, also, at, wall));
-        let ended = Ended::Tokens { entry: before(rules, target, at, wall), also, is_sure };
+        let ended = targets.ended(rules, at, wall);
         let (kind, effect) = (EventKind::Logout, EventEffect::End);
         Ok(Reported { kind, effect, ended, told: at, id: id.into(), stream: None })
     }
 }
 
-/// The target of a notice, a second target, and whether some token is known to end.
-type Targets = (Target, Option<Target>, bool);
+/// The targets of a notice, as in [`Ended::Tokens`].
+struct Targets {
+    target: Target,
+    also: Option<Target>,
+    user: Option<Box<str>>,
+    is_sure: bool,
+}
+
+impl Targets {
+    fn ended(self, rules: &IssuerRules, at: Timestamp, wall: Timestamp) -> Ended {
+        let Self { target, also, user, is_sure } = self;
+        let also = also.map(|also| before(rules, also, at, wall));
+        Ended::Tokens { entry: before(rules, target, at, wall), also, user, is_sure }
+    }
+}
 
 /// A session, and the tokens of its subject that name no session, because one of them may belong to it. If no accepted
 /// token named the session, its tokens may name another one, so all tokens of the subject end. Without a subject, the
@@ -257,16 +282,23 @@ fn session_target(rules: &IssuerRules, sid: &str, subject: Option<&str>) -> Targ
             "a notice names a session that no accepted token of this issuer named: all tokens of its subject end"
         );
     }
-    (Target::session_of(&rules.issuer, sid), also, is_sure)
+    // Whoever ends the sessions of many users must know them: otherwise the end of a session is that of its user.
+    let user = subject.filter(|subject| !rules.sessions_seen.is_of(sid, subject)).map(Box::from);
+    Targets { target: Target::session_of(&rules.issuer, sid), also, user, is_sure }
+}
+
+/// Everything of a subject.
+fn subject_target(rules: &IssuerRules, subject: &str) -> Targets {
+    Targets { target: subject_of(rules, subject), also: None, user: Some(subject.into()), is_sure: true }
+}
+
+pub(super) fn subject_of(rules: &IssuerRules, subject: &str) -> Target {
+    Target::Subject { issuer: Arc::clone(&rules.issuer), subject: subject.into() }
 }
 
 /// Is it known which tokens name the session?
 fn proves(rules: &IssuerRules, sid: &str) -> bool {
     rules.sessions_seen.name(sid) != Named::Unproven
-}
-
-pub(super) fn subject_of(rules: &IssuerRules, subject: &str) -> Target {
-    Target::Subject { issuer: Arc::clone(&rules.issuer), subject: subject.into() }
 }
 
 /// Refuses tokens that were issued at this moment or before, for the longest lifetime of a token, and for the longest

@@ -67,6 +67,16 @@ pub enum RevokedUser {
     Named(UserName),
 }
 
+impl RevokedUser {
+    /// The subject or the name of the user.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Subject { subject, .. } => subject,
+            Self::Named(name) => name.text(),
+        }
+    }
+}
+
 fn unproved(what: &'static str) -> Denial {
     Denial::RefusedEvent(EventFlaw::Credential(what))
 }

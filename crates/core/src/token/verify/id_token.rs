@@ -178,7 +178,7 @@ impl Verifier {
         let by = VouchedBy::new(&*rules.issuer, token.token_subject());
         // Noted, so that a logout that names this session is known to end it, although no access token of the issuer
         // may have named it.
-        rules.sessions_seen.note(token.issuer_session());
+        rules.sessions_seen.note(token.issuer_session(), token.token_subject());
         Ok(ProvedLogin {
             subject: token.subject.clone(),
             account: token.account().map(Box::from),

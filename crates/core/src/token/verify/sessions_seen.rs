@@ -5,7 +5,10 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
-/// The most remembered sessions of tokens, in four bytes each. An evicted session counts as not seen.
+use crate::session::VouchedBy;
+
+/// The most remembered sessions of tokens, and the most remembered users of sessions, in four bytes each. An evicted
+/// one counts as not seen.
 const CARRIED: usize = 1 << 16;
 /// The most remembered sessions of notices.
 const NAMED: usize = 1 << 12;
@@ -51,6 +54,8 @@ impl<const N: usize> Recent<N> {
 pub(super) struct SessionsSeen {
     hasher: RandomState,
     carried: Recent<CARRIED>,
+    /// The sessions together with their users.
+    owned: Recent<CARRIED>,
     named: Recent<NAMED>,
     /// A token and a notice named the same session, so `session_claim` is the right claim.
     is_proven: AtomicBool,
@@ -72,10 +77,11 @@ pub(super) enum Named {
 }
 
 impl SessionsSeen {
-    /// Records an accepted token of the issuer, with this session.
-    pub(super) fn note(&self, session: Option<&str>) {
+    /// Records an accepted token of the issuer, of this user and with this session.
+    pub(super) fn note(&self, session: Option<&str>, user: &str) {
         set(&self.has_tokens);
         let Some(session) = session else { return };
+        self.owned.add(self.hasher.hash_one((session, user)));
         let hash = self.hasher.hash_one(session);
         self.carried.add(hash);
         if self.named.has(hash) {
@@ -84,8 +90,16 @@ impl SessionsSeen {
     }
 
     /// Records an accepted token of this gate whose session the issuer vouched for.
-    pub(super) fn note_vouched(&self) {
+    pub(super) fn note_vouched(&self, by: &VouchedBy) {
         set(&self.vouches);
+        if let Some(session) = by.session.as_deref() {
+            self.owned.add(self.hasher.hash_one((session, &*by.subject)));
+        }
+    }
+
+    /// Is this known as a session of this user? Only the issuer and the user can know the session.
+    pub(super) fn is_of(&self, session: &str, user: &str) -> bool {
+        self.owned.has(self.hasher.hash_one((session, user)))
     }
 
     /// Records a notice that names a session, and returns what is known about the session.
@@ -116,13 +130,13 @@ mod tests {
     fn n72_a_session_is_known_by_tokens_alone_and_the_newest_always() {
         let seen = SessionsSeen::default();
         assert_eq!(seen.name("a"), Named::Unproven, "no token came");
-        seen.note(None);
-        seen.note(Some("b"));
+        seen.note(None, "ada");
+        seen.note(Some("b"), "ada");
         assert_eq!(seen.name("a"), Named::Unproven, "and no notice makes it known");
         assert_eq!((seen.name("b"), seen.name("a")), (Named::Carried, Named::Elsewhere));
         for n in 0..4 * CARRIED {
             let session = n.to_string();
-            seen.note(Some(&session));
+            seen.note(Some(&session), "ada");
             assert_eq!(seen.name(&session), Named::Carried, "{n}");
         }
         let known = (0..4 * CARRIED).filter(|n| seen.name(&n.to_string()) == Named::Carried).count();
@@ -133,16 +147,26 @@ mod tests {
     fn n72_a_token_after_the_notice_of_its_session_proves_the_claim_too() {
         let seen = SessionsSeen::default();
         assert_eq!(seen.name("a"), Named::Unproven);
-        seen.note(Some("a"));
+        seen.note(Some("a"), "ada");
         assert_eq!(seen.name("other"), Named::Elsewhere);
     }
 
     #[test]
     fn n72_an_issuer_that_vouches_alone_needs_no_token_of_its_own() {
         let seen = SessionsSeen::default();
-        seen.note_vouched();
+        seen.note_vouched(&VouchedBy::new("https://idp.test", "ada").session("s"));
         assert_eq!(seen.name("a"), Named::Elsewhere);
-        seen.note(Some("b"));
+        seen.note(Some("b"), "ada");
         assert_eq!(seen.name("a"), Named::Unproven, "its tokens may have another claim");
+    }
+
+    #[test]
+    fn s15_a_session_is_known_of_its_user_alone_by_a_token_or_by_a_session_that_the_issuer_vouched_for() {
+        let seen = SessionsSeen::default();
+        seen.note(Some("a"), "ada");
+        seen.note_vouched(&VouchedBy::new("https://idp.test", "bob").session("b"));
+        seen.note_vouched(&VouchedBy::new("https://idp.test", "eve"));
+        let known = |session: &str| ["ada", "bob", "eve"].map(|user| seen.is_of(session, user));
+        assert_eq!([known("a"), known("b")], [[true, false, false], [false, true, false]]);
     }
 }

@@ -61,6 +61,7 @@ mod resources;
 mod routes;
 mod routing;
 mod server;
+mod session_demands;
 mod sessions;
 mod signals;
 mod status_list;
@@ -349,6 +350,7 @@ impl<'a> CheckedSections<'a> {
         clients::check_certificates(config, &self.clients, &self.routes);
         upstreams::check_assertions(config, &self.identity, (&self.upstreams, &self.authorizers));
         browser::check(config, &self.endpoints, &self.routes);
+        session_demands::check(config, &self.routes);
         api_keys::check(config, &self.routes, &self.endpoints);
         if config.sessions.profile.problems().is_empty() && !self.sessions.is_bad() {
             sessions::check_profiles(config, &self.clients, &self.endpoints);

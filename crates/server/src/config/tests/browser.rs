@@ -136,3 +136,105 @@ fn b39_b54_a_provider_that_cannot_log_in_browsers_is_refused() {
     assert!(lines.len() == 1 && lines[0].contains("endpoints[0].provider: has no subject_prefix"), "{lines:?}");
     assert_eq!(with_issuer(&format!("{ISSUER}subject_prefix = \"kc|\"\n"), tokens), Vec::<String>::new());
 }
+
+const LDAP: &str = "[directory]\nkind = \"ldap\"\nurl = \"ldaps://l.test\"\nbase = \"dc=x\"\nfilter = \"(uid={username})\"\n\
+                    claims = { team = \"ou\" }\n";
+const RESOURCE: &str = "[[resources]]\npath = \"/mcp\"\nauthorization_servers = [\"https://id.example\"]\nmcp = {}\n";
+
+/// The warnings of demands that no session of a browser meets.
+fn unmet(text: &str) -> Vec<ConfigError> {
+    let warnings = read(text).unwrap_or_else(|errors| panic!("{text}: {errors}")).warnings;
+    warnings.into_iter().filter(|one| one.message.contains("no browser session passes")).collect()
+}
+
+/// `text` with `from` replaced by `to`.
+fn mended(text: &str, (from, to): (&str, &str)) -> String {
+    assert_eq!(text.matches(from).count(), 1, "{from}: {text}");
+    text.replace(from, to)
+}
+
+/// One warning about `key`, at its line, with a remedy that removes it.
+fn is_warned_until(text: &str, key: &str, remedy: &str, by: (&str, &str)) {
+    let found = unmet(text);
+    let [warning] = &found[..] else { panic!("{text}: {found:?}") };
+    assert!(warning.key == key && warning.message.contains(remedy), "{warning:?}");
+    let (line, _) = warning.position.expect("it names its line");
+    let named = key.rsplit_once('.').map_or(key, |(_, name)| name);
+    let line = text.lines().nth(line - 1).unwrap_or_default();
+    assert!(line.starts_with(&format!("{named} = ")), "{warning:?}: {line}");
+    assert_eq!(unmet(&mended(text, by)).len(), 0, "{remedy}: {by:?}");
+}
+
+#[test]
+fn b54_a_route_that_no_session_of_a_browser_passes_is_warned_of_until_it_is_mended() {
+    // Each demand, the key of the warning, a part of it, and what the remedy changes.
+    type Case = [&'static str; 5];
+    let at_kc: &[Case] = &[
+        ["issuers = [\"self\"]", "issuers", "add \"kc\"", "[\"self\"]", "[\"self\", \"kc\"]"],
+        ["dpop = \"required\"", "dpop", "write \"optional\"", "required", "optional"],
+        ["certificate_bound = \"required\"", "certificate_bound", "write \"optional\"", "required", "optional"],
+        ["audiences = [\"x\"]", "audiences", "write audiences = [\"api\"]", "[\"x\"]", "[\"api\"]"],
+        ["any_scope = [\"y\"]", "any_scope", "add it to scopes of its [[issuers]]", "[\"read\"]", "[\"read\", \"y\"]"],
+        ["scopes = [\"y\"]", "scopes", "add it to scopes of its [[issuers]]", "[\"read\"]", "[\"read\", \"y\"]"],
+        [
+            "roles = [\"admin\"]",
+            "roles",
+            "write issuers = [\"kc\"] if no other issuer's tokens come here",
+            "roles = [\"admin\"]",
+            "roles = [\"admin\"]\nissuers = [\"kc\"]",
+        ],
+        ["issuers = [\"self\", \"kc\"]\nroles = [\"self:a\"]", "roles", "or a role of it", "self:a", "kc:a"],
+        [
+            "resource = \"/mcp\"",
+            "resource",
+            "write audiences = [\"api\"]",
+            "resource = \"/mcp\"",
+            "resource = \"/mcp\"\naudiences = [\"api\"]",
+        ],
+    ];
+    let of_client = "add it to scopes of that client";
+    let own: &[Case] = &[
+        ["issuers = [\"kc\"]  # s", "issuers", "add \"self\"", "[\"kc\"]  # s", "[\"kc\", \"self\"]"],
+        ["scopes = [\"y\"]", "scopes", of_client, "[\"write\"]", "[\"write\", \"y\"]"],
+        ["any_scope = [\"y\"]", "any_scope", of_client, "[\"write\"]", "[\"write\", \"y\"]"],
+    ];
+    let issuer = format!("{ISSUER}scopes = [\"read\"]\nclaims = {{ roles = \"groups\" }}\n");
+    let listener = "[[server.listeners]]\naddress = \"127.0.0.1:1\"\n\
+                    tls = { cert = \"c.pem\", key = \"k.pem\", client_ca = \"ca.pem\" }\n";
+    let client = "[[clients]]\nid = \"browser\"\nscopes = [\"write\"]\n";
+    let head = format!("{MINIMAL}{listener}{client}{issuer}{RESOURCE}");
+    let other = "[[routes]]\npath = \"/other\"\nissuers = [\"kc\"]\nupstream = \"app\"\n";
+    for (provider, cases) in [("provider = \"kc\"\nclient = { id = \"web\" }\n", at_kc), ("", own)] {
+        let with = |demand: &str| format!("{head}{ENDPOINT}{provider}{UPSTREAM}{ROUTE}{demand}\n{other}");
+        for [demand, key, says, from, to] in cases {
+            let (text, key) = (with(demand), format!("routes[0].{key}"));
+            is_warned_until(&text, &key, says, (from, to));
+            is_warned_until(&text, &key, "take \"session\" out of credentials", (", \"session\"", ""));
+        }
+        for met in ["step_up = { max_age = \"5m\" }", "step_up = { acr = [\"gold\"], max_age = \"5m\" }"] {
+            assert_eq!(unmet(&with(met)).len(), 0, "{provider}{met}");
+        }
+    }
+    // Calls of a resource come to the route of its path first, and by tokens if it takes tokens.
+    let path = ROUTE.replace("[[routes]]\n", "[[routes]]\nid = \"app\"\n").replace("\"token\", ", "");
+    let rule = "[[routes]]\nresource = \"/mcp\"\ncalls = [\"*\"]\nissuers = [\"self\"]\n";
+    let calls = format!(
+        "{head}{ENDPOINT}provider = \"kc\"\nclient = {{ id = \"web\" }}\n{UPSTREAM}{path}\
+         resource = \"/mcp\"\naudiences = [\"api\"]\n{rule}"
+    );
+    is_warned_until(&calls, "routes[1].issuers", "add \"kc\"", ("[\"self\"]", "[\"self\", \"kc\"]"));
+    let says = "take \"session\" out of credentials of the route of its path";
+    is_warned_until(&calls, "routes[1].issuers", says, ("[\"session\"]", "[\"token\"]"));
+    assert_eq!(unmet(&mended(&calls, ("[\"session\"]", "[\"token\", \"session\"]"))).len(), 0);
+}
+
+#[cfg(feature = "ldap")]
+#[test]
+fn b54_a_route_that_asks_a_login_with_a_password_for_an_acr_is_warned_of_until_the_directory_has_one() {
+    let demand = "step_up = { acr = [\"gold\"] }\n";
+    let text = format!("{MINIMAL}{LDAP}{ISSUER}everywhere = true\n{ENDPOINT}{UPSTREAM}{ROUTE}{demand}");
+    let provider = format!("{ENDPOINT}provider = \"kc\"\nclient = {{ id = \"web\" }}\n");
+    for by in [(ENDPOINT, &*provider), (demand, ""), ("team = ", "acr = ")] {
+        is_warned_until(&text, "routes[0].step_up", "name a provider at the endpoint of browsers, or remove it", by);
+    }
+}

@@ -8,7 +8,9 @@ use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
 use super::issuer_rules::load_introspection;
-use crate::config::{ClientConfig, Config, ConfigErrors, IntrospectionConfig, RemoteSource, TrustedIssuer};
+use crate::config::{
+    BrowserConfig, ClientConfig, Config, ConfigError, ConfigErrors, IntrospectionConfig, RemoteSource, TrustedIssuer,
+};
 use crate::server::error::{KeyFault, ServerError};
 use rotogate::gate::GateBuilder;
 use rotogate::remote_keys::{self, FetchFailure, KeySetFolder, KeySetStore, RemoteIssuer, RemoteKeys, RemoteStatus};
@@ -16,6 +18,7 @@ use rotogate_core::client::ClientKeys;
 use rotogate_core::token::live_keys::LiveKeys;
 use rotogate_core::token::remote_status::RemoteLists;
 use rotogate_core::token::verify::{IssuerRules, Keys, strict_object};
+use rotogate_kit::config::printable;
 
 /// How long a start waits for the first answers of all issuers together.
 const START_WAIT: Duration = Duration::from_secs(3);
@@ -305,9 +308,9 @@ fn folder(config: &Config) -> PathBuf {
     config.issuer.keys.parent().unwrap_or(Path::new("")).join(KEPT)
 }
 
-/// Asks each issuer once, for `check --online`. Returns a line for each answer, or the issuers that failed with
-/// the reasons.
-pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors> {
+/// Asks each issuer once, for `check --online`. Returns a line for each answer, and warnings; or the issuers that failed
+/// with the reasons.
+pub(crate) async fn inspect(config: &Config) -> Result<(Vec<String>, Vec<ConfigError>), ConfigErrors> {
     let asked = config.issuers.iter().enumerate().map(|(index, issuer)| async move {
         let key = format!("issuers[{index}]");
         let keys = async {
@@ -323,16 +326,22 @@ pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors
             }
         };
         let (keys, introspection) = tokio::join!(keys, introspection);
-        (key, issuer, [keys, introspection])
+        let (keys, acr_values) = match keys {
+            Some(Ok((lines, acr_values))) => (Some(Ok(lines)), acr_values),
+            Some(Err(fault)) => (Some(Err(fault)), Vec::new()),
+            None => (None, Vec::new()),
+        };
+        (key, issuer, acr_values, [keys, introspection])
     });
-    let (mut lines, mut wrong) = (Vec::new(), Vec::new());
-    for (key, issuer, found) in futures_util::future::join_all(asked).await {
+    let (mut lines, mut wrong, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
+    for (key, issuer, acr_values, found) in futures_util::future::join_all(asked).await {
         for found in found.into_iter().flatten() {
             match found {
                 Ok(found) => lines.extend(found.into_iter().map(|line| format!("issuer {}: {line}", issuer.name))),
                 Err(fault) => wrong.push(config.blame(&format!("{key}.{}", fault.key), fault.message)),
             }
         }
+        warnings.extend(without_acr(config, &issuer.name, &acr_values));
     }
     for endpoint in &config.endpoints {
         if let Some(provider) = endpoint.browser.as_ref().and_then(|browser| browser.provider.as_deref()) {
@@ -341,13 +350,35 @@ pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors
             lines.push(format!("issuer {provider}: register the redirect URI {base}{}/callback there", endpoint.path));
         }
     }
-    ConfigErrors::new(wrong).map_or(Ok(lines), Err)
+    ConfigErrors::new(wrong).map_or(Ok((lines, warnings)), Err)
+}
+
+/// Warnings of routes whose `step_up` no login of browsers at this provider meets.
+fn without_acr(config: &Config, provider: &str, acr_values: &[Box<str>]) -> Vec<ConfigError> {
+    let is_provider = |browser: &BrowserConfig| browser.provider.as_deref() == Some(provider);
+    let logs_in = config.endpoints.iter().any(|endpoint| endpoint.browser.as_ref().is_some_and(is_provider));
+    if !logs_in || acr_values.is_empty() {
+        return Vec::new();
+    }
+    let asks = config.routes.iter().enumerate().filter(|(_, route)| route.policy.credentials.session);
+    let lacks = asks.filter_map(|(index, route)| {
+        let step_up = route.policy.step_up.as_ref()?;
+        let is_missing = step_up.accepted_of(&acr_values.join(" ")).is_none();
+        let message = format!(
+            "asks for an acr that {provider} does not list in acr_values_supported, so no browser session may pass; write \
+             one of {}, or let the provider offer it",
+            printable(&acr_values.join(", "))
+        );
+        is_missing.then(|| config.blame(&format!("routes[{index}].step_up"), message))
+    });
+    lacks.collect()
 }
 
 /// The lines about an issuer's answer, or the key at fault and the reason.
 type Found = Result<Vec<String>, KeyFault>;
 
-async fn inspect_keys(source: &RemoteSource) -> Found {
+/// The lines about an issuer's keys, and the values of `acr` that it lists.
+async fn inspect_keys(source: &RemoteSource) -> Result<(Vec<String>, Vec<Box<str>>), KeyFault> {
     let found = remote_keys::inspect(source.issuer.clone()).await.map_err(|failure| {
         let key = match source.issuer.location {
             remote_keys::KeyLocation::JwksUrl(_) => "jwks_url",
@@ -357,7 +388,9 @@ async fn inspect_keys(source: &RemoteSource) -> Found {
     })?;
     let fresh = rotogate_core::clock::written(found.fresh_for);
     let keys = format!("keys {}; fresh for {fresh}", found.keys.describe().join(", "));
-    Ok([keys].into_iter().chain(found.keys.ignored().iter().map(|ignored| format!("not used: {ignored}"))).collect())
+    let ignored = found.keys.ignored().iter().map(|ignored| format!("not used: {ignored}"));
+    let acr_values = found.metadata.map(|metadata| metadata.acr_values_supported).unwrap_or_default();
+    Ok(([keys].into_iter().chain(ignored).collect(), acr_values))
 }
 
 /// Asks about a token that cannot exist. Only a server that knows the gate as its client answers that the token is

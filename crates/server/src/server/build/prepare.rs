@@ -94,7 +94,11 @@ impl StartPlan {
                 Vec::new()
             })
         };
-        let issuers = good(issuers::inspect(config).await);
+        let issuers = issuers::inspect(config).await.map(|(lines, more)| {
+            warnings.extend(more);
+            lines
+        });
+        let issuers = good(issuers);
         #[cfg(feature = "signals")]
         let issuers = [
             issuers,

@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use super::super::IssuerRules;
 use super::super::user_name::UserName;
 use super::{
-    Ended, EventEffect, EventKind, Reported, Signed, StreamNotice, before, issued_at, malformed, names_one, proves,
-    session_target, subject_of, text,
+    Ended, EventEffect, EventKind, Reported, Signed, StreamNotice, Targets, before, issued_at, malformed, names_one,
+    proves, session_target, subject_target, text,
 };
 use crate::clock::Timestamp;
 use crate::denial::{Denial, EventFlaw};
@@ -82,38 +82,37 @@ fn stream_notice(kind: EventKind, event: &Map<String, Value>) -> Result<Option<S
 }
 
 fn ended(rules: &IssuerRules, named: NamedSubject<'_>, at: Timestamp, wall: Timestamp) -> Ended {
-    let (target, also, is_sure) = match named {
-        NamedSubject::User(subject) => (subject_of(rules, subject), None, true),
+    let targets = match named {
+        NamedSubject::User(subject) => subject_target(rules, subject),
         NamedSubject::Session(sid, user) => session_target(rules, sid, user),
         NamedSubject::Token(jti) => return gone(rules, jti, wall),
         NamedSubject::ByDirectory(name) => return by_directory(rules, name, EventEffect::End, at),
         NamedSubject::Unknown => return Ended::Unmatched,
         NamedSubject::Critical => return Ended::Discarded,
     };
-    let also = also.map(|also| before(rules, also, at, wall));
-    Ended::Tokens { entry: before(rules, target, at, wall), also, is_sure }
+    targets.ended(rules, at, wall)
 }
 
 /// The effect of a refresh event: all access tokens of a user are refused, including the tokens of other sessions.
 /// Clients replace each of them by one refresh.
 fn refreshed(rules: &IssuerRules, named: NamedSubject<'_>, at: Timestamp, wall: Timestamp) -> Ended {
-    let (target, is_sure) = match named {
+    let (target, user, is_sure) = match named {
         NamedSubject::User(subject) | NamedSubject::Session(_, Some(subject)) => {
-            (Target::refreshed(&rules.issuer, subject), true)
+            (Target::refreshed(&rules.issuer, subject), Some(subject.into()), true)
         }
-        NamedSubject::Session(sid, None) => (Target::refreshed_session(&rules.issuer, sid), proves(rules, sid)),
+        NamedSubject::Session(sid, None) => (Target::refreshed_session(&rules.issuer, sid), None, proves(rules, sid)),
         NamedSubject::Token(jti) => return gone(rules, jti, wall),
         NamedSubject::ByDirectory(name) => return by_directory(rules, name, EventEffect::Refresh, at),
         NamedSubject::Unknown => return Ended::Unmatched,
         NamedSubject::Critical => return Ended::Discarded,
     };
-    Ended::Tokens { entry: before(rules, target, at, wall), also: None, is_sure }
+    Targets { target, also: None, user, is_sure }.ended(rules, at, wall)
 }
 
 fn gone(rules: &IssuerRules, jti: &str, wall: Timestamp) -> Ended {
     let target = Target::Token { issuer: Arc::clone(&rules.issuer), jti: jti.into() };
     let entry = Revocation { effect: Effect::Gone, ..before(rules, target, wall, wall) };
-    Ended::Tokens { entry, also: None, is_sure: true }
+    Ended::Tokens { entry, also: None, user: None, is_sure: true }
 }
 
 fn by_directory(rules: &IssuerRules, name: UserName, effect: EventEffect, at: Timestamp) -> Ended {

@@ -123,7 +123,7 @@ fn s20_each_subject_is_matched_or_counted_as_nobodys() {
     assert_eq!(target(session.clone()), Target::session_of(IDP, "s-1"));
     let both =
         json!({ "format": "complex", "session": session, "user": user(), "tenant": { "format": "opaque", "id": "t" } });
-    let Ended::Tokens { entry, also, is_sure } = issuer.ends(both.clone()) else { panic!("it ends a session") };
+    let Ended::Tokens { entry, also, is_sure, .. } = issuer.ends(both.clone()) else { panic!("it ends a session") };
     assert_eq!((entry.target, is_sure), (Target::session_of(IDP, "s-1"), true));
     assert_eq!(also.unwrap().target, Target::any_session_of(IDP, "ada"), "no token named the session");
     let email = json!({ "format": "email", "email": "ada@example.com" });
@@ -151,6 +151,31 @@ fn s20_each_subject_is_matched_or_counted_as_nobodys() {
 }
 
 #[test]
+fn s15_a_notice_concerns_a_user_unless_it_names_one_token_or_one_known_session() {
+    let issuer = issuer(|mut rules| {
+        rules.user_names = vec![UserNameForm::Email];
+        rules
+    });
+    issuer.verifier.rules(IDP).unwrap().sessions_seen.note(Some("s-1"), "ada");
+    let session = |id: &str| json!({ "format": "opaque", "id": id });
+    let both = |id: &str, user: Value| json!({ "format": "complex", "session": session(id), "user": user });
+    let bob = json!({ "format": "iss_sub", "iss": IDP, "sub": "bob" });
+    for (subject, ended, refreshed) in [
+        (user(), Some("ada"), Some("ada")),
+        (both("s-1", user()), None, Some("ada")),
+        (both("s-1", bob), Some("bob"), Some("bob")),
+        (both("s-2", user()), Some("ada"), Some("ada")),
+        (session("s-1"), None, None),
+        (json!({ "format": "jwt_id", "iss": IDP, "jti": "t-1" }), None, None),
+        (json!({ "format": "email", "email": "a@b.test" }), Some("a@b.test"), Some("a@b.test")),
+        (json!({ "format": "phone_number", "phone_number": "+1" }), None, None),
+    ] {
+        let told = issuer.told(&format!("{CAEP}/credential-change"), json!({}), subject.clone()).unwrap().ended;
+        assert_eq!((issuer.ends(subject.clone()).user(), told.user()), (ended, refreshed), "{subject}");
+    }
+}
+
+#[test]
 fn s19_a_refresh_refuses_the_access_tokens_of_its_user_and_no_session() {
     let issuer = issuer(|rules| rules);
     let uri = format!("{CAEP}/credential-change");
@@ -164,7 +189,7 @@ fn s19_a_refresh_refuses_the_access_tokens_of_its_user_and_no_session() {
     ] {
         let told = issuer.told(&uri, changed.clone(), subject).unwrap();
         assert_eq!(told.effect, EventEffect::Refresh);
-        let Ended::Tokens { entry, also: None, is_sure } = told.ended else { panic!("{told:?}") };
+        let Ended::Tokens { entry, also: None, is_sure, .. } = told.ended else { panic!("{told:?}") };
         assert_eq!((entry.target, is_sure), (wanted, is_known));
         // S22: the time of the report, so a later login lives, however often the event comes.
         assert_eq!(entry.effect, Effect::NotBefore(Timestamp::from_secs(1_800_000_000)));

@@ -1,0 +1,145 @@
+//! Routes that take sessions of browsers, and ask for what no such session has. Their users would log in, and be refused.
+
+use super::{Config, DirectoryConfig, UsersConfig};
+use rotogate::program::BROWSER;
+use rotogate_core::route::{Auth, Role, Route, RoutePolicy, WarningKind};
+use rotogate_core::session::Scope;
+use rotogate_core::token::verify::{AllowedScopes, OWN};
+use rotogate_kit::config::Section;
+
+/// What all sessions of the endpoint of browsers have.
+struct SessionFacts<'a> {
+    config: &'a Config,
+    /// The issuer where the users log in, as routes name it.
+    issuer: &'a str,
+    /// All scopes that a session can have. `None`: any.
+    scopes: Option<&'a Scope>,
+}
+
+/// Warns of routes that no session passes; `sections` are their tables.
+// Requirement B54.
+pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
+    let Some(facts) = SessionFacts::new(config) else { return };
+    for (route, section) in config.routes.iter().zip(sections).filter(|(_, section)| !section.is_bad()) {
+        let Some(takers) = takers(config, route) else { continue };
+        for (key, what, remedy) in facts.unmet(route) {
+            let message =
+                format!("{what}, so no browser session passes; {remedy}, or take \"session\" out of {takers}");
+            section.warn(WarningKind::NoAccess, key, message);
+        }
+    }
+}
+
+/// The `credentials` by which sessions come to a route or to a rule for calls. `None` if no sessions come, or if tokens
+/// come to a rule for calls as well.
+fn takers(config: &Config, route: &Route) -> Option<&'static str> {
+    if route.policy.auth == Auth::None {
+        return None;
+    }
+    if route.calls.is_empty() {
+        return route.policy.credentials.session.then_some("credentials");
+    }
+    let is_path = |other: &&Route| other.calls.is_empty() && other.policy.resource == route.policy.resource;
+    let mut paths = config.routes.iter().filter(is_path).map(|path| path.policy.credentials).peekable();
+    paths.peek()?;
+    paths.all(|taken| taken.session && !taken.token && !taken.key).then_some("credentials of the route of its path")
+}
+
+impl<'a> SessionFacts<'a> {
+    fn new(config: &'a Config) -> Option<Self> {
+        let (endpoint, browser) = config.endpoints.iter().find_map(|one| Some((one, one.browser.as_ref()?)))?;
+        let Some(provider) = browser.provider.as_deref() else {
+            let mut clients = config.clients.iter().map(|client| &client.client);
+            let id = endpoint.client.as_deref().unwrap_or(BROWSER);
+            let client = clients.find(|client| *client.id == *id);
+            return Some(Self { config, issuer: OWN, scopes: client.and_then(|client| client.scopes.as_ref()) });
+        };
+        let issuer = config.issuers.iter().find(|issuer| issuer.name == provider)?;
+        let scopes = match &issuer.scopes {
+            AllowedScopes::Only(scopes) => Some(scopes),
+            AllowedScopes::Any => None,
+        };
+        Some(Self { config, issuer: provider, scopes })
+    }
+
+    /// The keys of a route with demands that no session meets, each with the reason and the remedy.
+    fn unmet(&self, route: &Route) -> Vec<(&'static str, String, String)> {
+        let (issuer, policy) = (self.issuer, &route.policy);
+        let mut unmet = Vec::new();
+        let mut lacks = |key, what: String, remedy: String| unmet.push((key, what, remedy));
+        if !policy.takes(issuer, true) {
+            let message = format!("does not name \"{issuer}\", where the users of browsers log in");
+            lacks("issuers", message, format!("add \"{issuer}\""));
+        } else if !policy.roles.is_empty() && !policy.roles.iter().any(|role| self.may_have(policy, role)) {
+            let remedy =
+                format!("write issuers = [\"{issuer}\"] if no other issuer's tokens come here, or a role of it");
+            lacks("roles", format!("names no role of \"{issuer}\", where the users of browsers log in"), remedy);
+        }
+        for (key, is_required, what) in [
+            ("dpop", policy.dpop_required, "key"),
+            ("certificate_bound", policy.certificate_required, "client certificate"),
+        ] {
+            if is_required {
+                let message = format!("is \"required\", and no session is bound to a {what}");
+                lacks(key, message, "write \"optional\"".to_owned());
+            }
+        }
+        if route.calls.is_empty() {
+            self.lacks_audience(policy, &mut lacks);
+        }
+        if let Some(scopes) = self.scopes.filter(|scopes| policy.resource.is_none() && !policy.grants(scopes)) {
+            let key = if policy.scopes.is_within(scopes) { "any_scope" } else { "scopes" };
+            let (what, place) = match issuer {
+                OWN => ("the client of the endpoint", "scopes of that client"),
+                _ => ("the provider", "scopes of its [[issuers]]"),
+            };
+            lacks(key, format!("asks for more than {what} may grant"), format!("add it to {place}"));
+        }
+        self.lacks_login(policy, &mut lacks);
+        unmet
+    }
+
+    /// May a session have this role? A role without an issuer belongs to the only issuer of the route, otherwise to the
+    /// gate.
+    fn may_have(&self, policy: &RoutePolicy, role: &Role) -> bool {
+        let of = match (&role.issuer, policy.issuers.as_slice()) {
+            (Some(issuer), _) => issuer,
+            (None, [only]) => only.as_str(),
+            (None, _) => OWN,
+        };
+        *of == *self.issuer
+    }
+
+    /// The tokens of sessions have the audience of the gate.
+    fn lacks_audience(&self, policy: &RoutePolicy, lacks: &mut impl FnMut(&'static str, String, String)) {
+        let resource = self.config.resources.iter().find(|known| Some(&known.path) == policy.resource.as_ref());
+        let url = resource.map(|resource| resource.url(&self.config.server.public_url.to_string()));
+        let own = &self.config.issuer.audience;
+        let is_asked = url.is_some() || !policy.audiences.is_empty();
+        if is_asked && !policy.audiences.iter().chain(&url).any(|asked| own.contains(asked)) {
+            let remedy = format!("write audiences = [\"{}\"]", own.first().map_or("", String::as_str));
+            let (key, asks) = match policy.audiences.is_empty() {
+                true => ("resource", "asks for tokens for the resource"),
+                false => ("audiences", "has none of issuer.audience"),
+            };
+            lacks(key, asks.to_owned(), remedy);
+        }
+    }
+
+    /// A login with a password has no `acr`, unless the directory gives one.
+    fn lacks_login(&self, policy: &RoutePolicy, lacks: &mut impl FnMut(&'static str, String, String)) {
+        let asks = policy.step_up.as_ref().is_some_and(|step_up| !step_up.acr.is_empty());
+        if asks && self.issuer == OWN && !self.config.directories.iter().any(may_give_acr) {
+            let message = "needs acr, which a login with a password does not have".to_owned();
+            lacks("step_up", message, "name a provider at the endpoint of browsers, or remove it".to_owned());
+        }
+    }
+}
+
+/// May a directory give a user an `acr`? Users in a file may have any claim.
+fn may_give_acr(directory: &DirectoryConfig) -> bool {
+    match &directory.users {
+        UsersConfig::File { .. } => true,
+        UsersConfig::Remote { source, .. } => source.claims().is_none_or(|names| names.contains(&"acr")),
+    }
+}
