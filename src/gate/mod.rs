@@ -89,7 +89,6 @@ mod provider_token;
 mod readiness;
 #[cfg(feature = "program")]
 #[cfg(feature = "relay")]
-#[cfg(feature = "program")]
 mod receivers;
 #[cfg(feature = "relay")]
 mod relay;

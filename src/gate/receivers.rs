@@ -9,6 +9,7 @@ use rotogate_core::clock::Timestamp;
 use rotogate_core::engine::ended::{End, EndPlace, EndedBatch};
 use rotogate_core::store::{Cursor, StoreError};
 
+#[cfg(feature = "program")]
 impl Gate {
     /// The ends that were written after this position, and the position after the last of them.
     ///

@@ -146,10 +146,12 @@ fn bound(rate: Rate, gates: u32) -> u32 {
     half_a_second.max(gates)
 }
 
-/// Six seconds of more requests than the limit has, most of them at some gates, while gates are killed and started.
+/// Six seconds of more requests than the limit has, most of them at some gates, while gates are killed and started if
+/// they hold a few requests at most.
 async fn flood(limit: RateLimit, gates: u32, seed: u64) {
     let mut world = World::new(limit, gates);
     let rate = world.rate();
+    let size = Size::new(rate, NonZeroU32::new(gates).unwrap());
     let admitted: Arc<parking_lot::Mutex<Vec<Duration>>> = Arc::default();
     let asking = Arc::new(AtomicU64::new(0));
     let mut state = seed;
@@ -161,7 +163,7 @@ async fn flood(limit: RateLimit, gates: u32, seed: u64) {
         if pick.is_multiple_of(50) {
             place = usize::try_from(pick >> 8).unwrap() % world.gates.len();
         }
-        if pick.is_multiple_of(211) {
+        if size.most == 1 && pick.is_multiple_of(211) {
             let killed = usize::try_from(pick >> 16).unwrap() % world.gates.len();
             world.gates[killed] = world.gate();
         }
@@ -186,7 +188,6 @@ async fn flood(limit: RateLimit, gates: u32, seed: u64) {
     let earned = usize::try_from((6 * SECOND).as_nanos() / rate.every.as_nanos()).unwrap();
     assert!(admitted.len() * 10 >= earned * 9, "{gates} gates, seed {seed}, {rate:?}: {} of {earned}", admitted.len());
     let asked = world.store.asked.load(Ordering::Relaxed);
-    let size = Size::new(rate, NonZeroU32::new(gates).unwrap());
     if size.most > 8 {
         assert!(
             asked * u64::from(size.most / 2) <= 2 * admitted.len() as u64,
@@ -203,6 +204,8 @@ async fn k16_gates_admit_together_at_most_the_limit_and_what_they_hold() {
             flood(RateLimit::new(LimitPer::Subject, 400, SECOND), gates, seed).await;
             flood(RateLimit::new(LimitPer::Subject, 100, SECOND).bursts(20), gates, seed).await;
             flood(RateLimit::new(LimitPer::Subject, 5, SECOND), gates, seed).await;
+            // Enough for gates that hold requests.
+            flood(RateLimit::new(LimitPer::Subject, 400, SECOND).bursts(1000), gates, seed).await;
         }
     }
 }
