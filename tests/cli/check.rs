@@ -380,8 +380,9 @@ fn p61_o23_variables_of_kubernetes_services_stop_neither_start_nor_check_and_mis
 #[test]
 fn p67_the_advised_command_makes_the_folder_of_a_log() {
     let place = Place::new(&format!("{CONFIG}[access_log]\noutput = \"logs/access.log\"\n"));
-    let said = place.fails(&["check"], "");
-    let advised = said.lines().find_map(|line| line.split_once(": its folder is missing: ")).unwrap().1;
+    let ran = place.run(&["check"], "");
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    let advised = ran.stderr.lines().find_map(|line| line.split_once(": its folder is missing: ")).unwrap().1;
     assert!(Command::new("sh").args(["-c", advised]).current_dir(place.path("")).status().unwrap().success());
     place.done(&["check"], "");
     drop(place.start());

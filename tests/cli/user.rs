@@ -41,9 +41,11 @@ fn what_cannot_be_done_to_a_user_is_said() {
     assert!(place.fails(&["user", "add", "ada"], PASSWORD).contains("the user exists already"));
     assert!(place.fails(&["user", "add", "bob"], "\n").contains("empty"));
     for command in ["remove", "disable", "enable"] {
-        assert!(place.fails(&["user", command, "nobody"], "").contains("no such user"), "{command}");
+        let said = place.fails(&["user", command, "nobody"], "");
+        assert!(said.contains("nobody: there is no such user; `rotogate user list` names all"), "{command}: {said}");
     }
-    assert!(place.fails(&["user", "passwd", "ada", "--account", "acme"], PASSWORD).contains("no such user"));
+    let said = place.fails(&["user", "passwd", "ada", "--account", "acme"], PASSWORD);
+    assert!(said.contains("ada of the account acme: there is no such user"), "{said}");
     assert_eq!(std::fs::read(place.path("data/users.toml")).unwrap(), before);
 }
 

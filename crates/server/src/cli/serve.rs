@@ -14,6 +14,7 @@ use super::output::Output;
 use super::upgrade::{Baton, Program};
 use super::{CommandResult, Failure, greeting, runtime, upgrade};
 use crate::config::{self, Config, ConfigError, ProcessEnv};
+use crate::log::LogError;
 use crate::server::{self, Order, Server, ShutdownKind};
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_kit::file_stamp::{CHECK_INTERVAL, ChangeDetector};
@@ -173,7 +174,13 @@ fn log(config: &Config) -> Result<crate::log::Logs, Failure> {
     let filter = crate::log::filter(config.log.level).map_err(Failure::Usage)?;
     let lines = (config.server.workers.get(), config.issuer.url.as_str());
     let logs = crate::log::prepare(&config.log, &config.access_log, &config.audit_log, lines, filter);
-    let logs = logs.and_then(crate::log::start).map_err(Failure::failed)?;
+    let logs = logs.and_then(crate::log::start).map_err(|error| match error {
+        LogError::Open { output, error, key } => {
+            let other = || format!("{output}: cannot be opened for the log: {error}");
+            Failure::Configuration(vec![config.blame(key, output.missing_folder().unwrap_or_else(other))])
+        }
+        LogError::Taken(_) => Failure::failed(error),
+    })?;
     std::panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string);
         tracing::error!(target: "rotogate::panic", location, text = fixed_text(panic.payload()), "panic: a bug");

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rotogate_core::private_file;
+
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -57,6 +59,17 @@ pub enum LogOutput {
     Stdout,
     /// A file, to append to.
     File(PathBuf),
+}
+
+impl LogOutput {
+    /// Why the file cannot be created, if its folder is missing, and what to do. The gate creates no folder of logs.
+    pub(crate) fn missing_folder(&self) -> Option<String> {
+        let Self::File(path) = self else { return None };
+        let folder = private_file::parent(path);
+        let is_missing = folder.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+        let shown = folder.display();
+        is_missing.then(|| format!("{}: its folder is missing: mkdir -p {shown}", path.display()))
+    }
 }
 
 impl std::fmt::Display for LogOutput {

@@ -61,7 +61,7 @@ fn i45_a_mapping_that_cannot_be_meant_is_refused_with_its_key() {
         ("claims = { roles = [\"a\", \"b.*\"] }", "claims.roles[1]: the claim path \"b.*\""),
         ("claims = { client = \"azp{}\" }", "claims.client: {} means several names"),
         ("claims = { subject = [] }", "claims.subject: is empty"),
-        ("claims = { subject = 7 }", "claims.subject: expected a list"),
+        ("claims = { subject = 7 }", "claims.subject: expected a text"),
         ("claims = { role = \"groups\" }", "claims.role: unknown key; did you mean roles?"),
         ("claims = { roles = \"user_metadata.roles\" }", "claims.roles: user_metadata is written by the users"),
         ("claims = \"roles\"", "claims: expected"),

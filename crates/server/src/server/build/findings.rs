@@ -229,11 +229,9 @@ impl<'a> Findings<'a> {
         for (key, output) in
             [("log.output", Some(&log.output)), ("access_log.output", access), ("audit_log.output", audit)]
         {
-            let Some(LogOutput::File(path)) = output else { continue };
-            let folder = private_file::parent(path);
-            if folder.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
-                self.blame(key, format!("{}: its folder is missing: mkdir -p {}", path.display(), folder.display()));
-            } else {
+            if let Some(why) = output.and_then(LogOutput::missing_folder) {
+                self.blame(key, why);
+            } else if let Some(LogOutput::File(path)) = output {
                 self.writable(key, path);
             }
         }
