@@ -195,6 +195,9 @@ def provide(value, folder, made):
             text or key in ("keys", "token_file", "mark", "output") or entry.endswith((".toml", ".redb", ".db"))
         ):
             entry = value[key] = entry.lstrip("/")
+        if key == "output" and "/" in entry:
+            # The gate makes no folder of logs.
+            (folder / entry).parent.mkdir(parents=True, exist_ok=True)
         if text:
             path = folder / entry
             path.parent.mkdir(parents=True, exist_ok=True)
