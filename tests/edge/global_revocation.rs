@@ -134,7 +134,7 @@ fn s15_an_issuer_that_ends_very_many_users_is_an_alarm_whichever_way_it_takes() 
         assert_eq!(scene.status(&scene.idp.token(&token), "/okta/x"), 200);
     };
     known("eve", "of-eve");
-    // 99 users, some of them several times: `sub` alone, a session that nobody has, and the session of another user.
+    // 99 users, some of them several times: `sub` alone, a made-up session, and the session of another user.
     (0..30).for_each(|n| scene.log_out_at_issuer(&format!("many-{n}"), None));
     (20..50).for_each(|n| scene.log_out_at_issuer(&format!("many-{n}"), Some("made-up")));
     (50..70).for_each(|n| scene.log_out_at_issuer(&format!("many-{n}"), Some("of-eve")));

@@ -282,7 +282,8 @@ fn session_target(rules: &IssuerRules, sid: &str, subject: Option<&str>) -> Targ
             "a notice names a session that no accepted token of this issuer named: all tokens of its subject end"
         );
     }
-    // Whoever ends the sessions of many users must know them: otherwise the end of a session is that of its user.
+    // A notice without a session that the gate knows of this user counts as an end of the user: its sender needs no
+    // knowledge of sessions.
     let user = subject.filter(|subject| !rules.sessions_seen.is_of(sid, subject)).map(Box::from);
     Targets { target: Target::session_of(&rules.issuer, sid), also, user, is_sure }
 }

@@ -103,8 +103,8 @@ impl<'a> Findings<'a> {
             && !is_local(host)
         {
             let message = format!(
-                "is http: clients send their tokens to {host} in clear text; write the https URL by which clients reach the \
-                 gate, or the proxy in front of it, or give the listener a certificate (server.tls)"
+                "is http: clients send their tokens to {host} in clear text; write the https URL of the proxy in front of \
+                 the gate; without a proxy, give the listener a certificate (server.tls), and write its https URL"
             );
             self.warn("server.public_url", message);
         }
