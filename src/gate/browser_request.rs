@@ -139,7 +139,8 @@ impl Inner {
     // Requirement B9.
     pub(in crate::gate) fn renew_ahead(self: &Arc<Self>, caller: &Verified, parts: &Parts) {
         let Some(cookie) = caller.session_cookie() else { return };
-        if renewal_of(parts) == RenewWhen::Never || !caller.takes_renewal(self.engine.clock().now()) {
+        let may_renew = || renewal_of(parts) != RenewWhen::Never;
+        if !caller.takes_renewal(|| self.engine.clock().now(), may_renew) {
             return;
         }
         self.renew_in_background(Arc::clone(cookie));

@@ -10,6 +10,10 @@ use http::{HeaderMap, HeaderName, Method, Uri};
 use rotogate_core::headers;
 use rotogate_core::route::RoutePolicy;
 
+static SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+static MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+static DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+
 /// The longest value of [`SessionRules::csrf_header`], in bytes.
 const LONGEST_CSRF_VALUE: usize = 64;
 
@@ -147,8 +151,8 @@ impl Origins {
             None if origin == StatedOrigin::None && !has_fetch_metadata(headers) => true,
             // 1 and 3: other pages may cause only navigations of a whole tab.
             Some(StatedSite::Other) | None => {
-                fetch_metadata(headers, "sec-fetch-mode") == Some(b"navigate")
-                    && fetch_metadata(headers, "sec-fetch-dest") == Some(b"document")
+                fetch_metadata(headers, &MODE) == Some(b"navigate")
+                    && fetch_metadata(headers, &DEST) == Some(b"document")
             }
         }
     }
@@ -156,7 +160,7 @@ impl Origins {
     /// Rule 9: `None` for a request that states an origin or a site twice, or as a list.
     fn stated(&self, headers: &HeaderMap) -> Option<Stated> {
         let origin = only(headers, &ORIGIN).ok()?.map_or(StatedOrigin::None, |origin| self.stated_origin(origin));
-        let site = only(headers, "sec-fetch-site").ok()?.map(|site| match site {
+        let site = only(headers, &SITE).ok()?.map(|site| match site {
             b"same-origin" => StatedSite::SameOrigin,
             b"none" => StatedSite::User,
             _ => StatedSite::Other,
@@ -183,7 +187,7 @@ impl Origins {
 struct NotOne;
 
 /// The only value of a header.
-fn only(headers: &HeaderMap, name: impl http::header::AsHeaderName) -> Result<Option<&[u8]>, NotOne> {
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, NotOne> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
@@ -195,7 +199,7 @@ fn only(headers: &HeaderMap, name: impl http::header::AsHeaderName) -> Result<Op
 }
 
 /// The value of a header of Fetch Metadata; `None` if it is missing or not one value.
-fn fetch_metadata<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+fn fetch_metadata<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
     only(headers, name).ok().flatten()
 }
 
@@ -207,12 +211,12 @@ fn has_fetch_metadata(headers: &HeaderMap) -> bool {
 /// WebSocket, an event stream, an image or another subresource.
 fn needs_csrf_header(parts: &Parts, policy: &RoutePolicy) -> bool {
     let headers = &parts.headers;
-    let mode = fetch_metadata(headers, "sec-fetch-mode");
+    let mode = fetch_metadata(headers, &MODE);
     if !has_safe_method(parts, policy) {
         return mode != Some(b"navigate");
     }
     let is_fetch = matches!(mode, Some(b"cors" | b"same-origin"))
-        && fetch_metadata(headers, "sec-fetch-dest").is_none_or(|dest| dest == b"empty");
+        && fetch_metadata(headers, &DEST).is_none_or(|dest| dest == b"empty");
     let is_event_stream = headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes() == b"text/event-stream");
     is_fetch && !is_event_stream
 }

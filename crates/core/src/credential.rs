@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use http::header::{AUTHORIZATION, COOKIE};
 use http::{HeaderMap, HeaderValue};
+use memchr::memchr;
 
 use crate::denial::Denial;
 
@@ -148,12 +149,20 @@ pub fn cookies_with_prefix<'h>(headers: &'h HeaderMap, prefix: &str) -> impl Ite
 
 /// Works on bytes, because other cookies need not be text, and such a cookie must not hide ours.
 fn pairs(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    headers.get_all(COOKIE).iter().flat_map(|header| header.as_bytes().split(|byte| *byte == b';'))
+    headers.get_all(COOKIE).iter().flat_map(|header| {
+        let mut rest = Some(header.as_bytes());
+        std::iter::from_fn(move || {
+            let text = rest?;
+            let end = memchr(b';', text);
+            rest = end.and_then(|end| text.get(end + 1..));
+            text.get(..end.unwrap_or(text.len()))
+        })
+    })
 }
 
 /// As lenient about white space as the parsers of upstreams.
 fn split_pair(pair: &[u8]) -> Option<(&[u8], &[u8])> {
-    let at = pair.iter().position(|byte| *byte == b'=')?;
+    let at = memchr(b'=', pair)?;
     Some((pair.get(..at)?.trim_ascii(), pair.get(at + 1..)?.trim_ascii()))
 }
 
@@ -182,12 +191,10 @@ pub fn remove_cookies(headers: &mut HeaderMap, is_one: impl Fn(&[u8]) -> bool) {
     }
     let kept: Vec<&[u8]> =
         pairs(headers).map(<[u8]>::trim_ascii).filter(|pair| !pair.is_empty() && !is_it(pair)).collect();
-    let kept = HeaderValue::from_bytes(&kept.join(&b"; "[..]));
-    headers.remove(COOKIE);
-    if let Ok(value) = kept
-        && !value.is_empty()
-    {
-        headers.insert(COOKIE, value);
+    let kept = if kept.is_empty() { None } else { HeaderValue::from_bytes(&kept.join(&b"; "[..])).ok() };
+    match kept {
+        Some(kept) => drop(headers.insert(COOKIE, kept)),
+        None => drop(headers.remove(COOKIE)),
     }
 }
 

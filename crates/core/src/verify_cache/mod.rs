@@ -263,7 +263,15 @@ impl TokenChecker {
 
     /// Checks times and revocation of a verified token.
     fn check_now<O: Observer>(&self, verified: Arc<Verified>, observer: &mut O) -> Result<Arc<Verified>, Denial> {
-        let (now, latest) = self.clock.now_and_latest();
+        self.check_at(self.clock.now_and_latest(), &verified, observer).map(|()| verified)
+    }
+
+    fn check_at<O: Observer>(
+        &self,
+        (now, latest): (Timestamp, Timestamp),
+        verified: &Verified,
+        observer: &mut O,
+    ) -> Result<(), Denial> {
         observer.token(&verified.token);
         observer.judged(Rule::Claims, self.in_time(&verified.token, now, latest))?;
         observer.judged(Rule::Key, verified.recheck_key(now))?;
@@ -275,8 +283,7 @@ impl TokenChecker {
         }
         let is_revoked = verified.watch.refuse_from() <= now;
         observer.judged(Rule::Revocation, if is_revoked { Err(Denial::TokenRevoked) } else { Ok(()) })?;
-        observer.judged(Rule::Revocation, verified.token.check_status(|| self.clock.wall()))?;
-        Ok(verified)
+        observer.judged(Rule::Revocation, verified.token.check_status(|| self.clock.wall()))
     }
 
     /// Checks a long-lived connection again: its verified token, or the token that a rotation moved it to.

@@ -7,7 +7,7 @@
 //! the record says whether the session is over.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -49,6 +49,8 @@ pub(super) struct CachedSession {
     provider: Option<Box<ProviderTerms>>,
     /// The device, if the session is bound to a device.
     device: Option<Box<CachedDevice>>,
+    /// Whether a look-up has found that a renewal is due, so that other requests read no clock for it.
+    is_due: AtomicBool,
     /// The earliest time of the next renewal in the background, in milliseconds.
     asked_next: AtomicU64,
 }
@@ -121,13 +123,16 @@ impl Verified {
         self.session().map(|session| &session.terms)
     }
 
-    /// Is a renewal in the background due, and has no renewal begun lately? If so, the caller must begin it.
-    pub fn takes_renewal(&self, now: Timestamp) -> bool {
-        let Some(session) = self.session() else { return false };
-        let next = session.asked_next.load(Ordering::Relaxed);
+    /// Is a renewal in the background due, and has no renewal begun lately? If so, and if `may_renew`, the caller must
+    /// begin it.
+    pub fn takes_renewal(&self, now: impl FnOnce() -> Timestamp, may_renew: impl FnOnce() -> bool) -> bool {
+        let Some(session) = self.session().filter(|session| session.is_due.load(Ordering::Relaxed)) else {
+            return false;
+        };
+        let (now, next) = (now(), session.asked_next.load(Ordering::Relaxed));
         let later = now.plus(PAUSE).as_millis();
-        session.terms.renew_from <= now
-            && now.as_millis() >= next
+        now.as_millis() >= next
+            && may_renew()
             && session.asked_next.compare_exchange(next, later, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
@@ -174,7 +179,12 @@ impl Verified {
     }
 
     fn is_due(&self, now: Timestamp) -> bool {
-        self.session_terms().is_none_or(|terms| terms.renew_from <= now)
+        let Some(session) = self.session() else { return true };
+        let is_due = session.terms.renew_from <= now;
+        if is_due {
+            session.is_due.store(true, Ordering::Relaxed);
+        }
+        is_due
     }
 }
 
@@ -231,10 +241,10 @@ impl TokenChecker {
     /// # Errors
     /// An undecided denial, if it is not known whether the session's token was revoked.
     fn known_session<O: Observer>(&self, keys: &KeySet, value: &[u8]) -> Result<Option<Arc<Verified>>, Denial> {
-        let now = self.clock.now();
+        let times = self.clock.now_and_latest();
         let at_hand = if O::HAS_EFFECTS { front::find(keys.id, value) } else { None };
-        if let Some(known) = at_hand.filter(|known| !known.is_due(now))
-            && let Some(known) = self.if_good(&known)?
+        if let Some(known) = at_hand.filter(|known| !known.is_due(times.0))
+            && let Some(known) = self.if_good(known, times)?
         {
             return Ok(Some(known));
         }
@@ -243,8 +253,9 @@ impl TokenChecker {
             return Ok(None);
         }
         // Another thread may have renewed the session.
-        let shared = keys.cached::<O>(keys.key(text)).map(|known| self.if_good(&known)).transpose()?.flatten();
+        let shared = keys.cached::<O>(keys.key(text)).map(|known| self.if_good(known, times)).transpose()?.flatten();
         if let Some(known) = &shared
+            && !known.is_due(times.0)
             && O::HAS_EFFECTS
             && self.capacity > 0
         {
@@ -257,16 +268,16 @@ impl TokenChecker {
     ///
     /// # Errors
     /// [`Denial::SessionOver`]; an undecided denial.
-    fn if_good(&self, known: &Arc<Verified>) -> Result<Option<Arc<Verified>>, Denial> {
+    fn if_good(&self, known: Arc<Verified>, times: (Timestamp, Timestamp)) -> Result<Option<Arc<Verified>>, Denial> {
         let Some(session) = known.session() else { return Ok(None) };
         // The provider must be asked first.
-        if session.provider.as_deref().is_some_and(|provider| provider.good_until <= self.clock.now()) {
+        if session.provider.as_deref().is_some_and(|provider| provider.good_until <= times.0) {
             return Ok(None);
         }
-        match self.check_now(Arc::clone(known), &mut ()) {
-            Ok(known) => Ok(Some(known)),
+        match self.check_at(times, &known, &mut ()) {
+            Ok(()) => Ok(Some(known)),
             Err(denial) if denial.is_undecided() => Err(denial),
-            Err(Denial::TokenRevoked) if self.is_ended(known) => Err(Denial::SessionOver("it was ended")),
+            Err(Denial::TokenRevoked) if self.is_ended(&known) => Err(Denial::SessionOver("it was ended")),
             Err(_) => Ok(None),
         }
     }
@@ -286,7 +297,7 @@ impl TokenChecker {
             Ok(verified) => {
                 self.counted::<O>(CheckResult::Valid);
                 // A later generation may have ended this token meanwhile.
-                let good = self.if_good(verified);
+                let good = self.if_good(Arc::clone(verified), self.clock.now_and_latest());
                 good.and_then(|good| good.ok_or(Denial::SessionUnavailable(TRY_AGAIN)))
             }
             Err(denial) => Err(*denial),
@@ -374,9 +385,9 @@ impl TokenChecker {
         if let Some(provider) = &provider {
             terms.renew_from = terms.renew_from.min(provider.refresh_from);
         }
-        let (provider, asked_next) = (provider.map(Box::new), AtomicU64::new(0));
+        let (provider, is_due, asked_next) = (provider.map(Box::new), AtomicBool::new(false), AtomicU64::new(0));
         let device = device.map(|bound| Box::new(CachedDevice { bound, last: Mutex::default() }));
-        let session = CachedSession { cookie: Arc::clone(value), terms, provider, device, asked_next };
+        let session = CachedSession { cookie: Arc::clone(value), terms, provider, device, is_due, asked_next };
         Ok(keys.shared.accept(access, None, rules, judged, Some(session)))
     }
 }
