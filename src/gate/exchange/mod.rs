@@ -26,7 +26,7 @@ use rotogate_core::verify_cache::Verified;
 
 mod table;
 
-use table::{Entry, EntryKey, Table};
+use table::{ByKey, Entry, EntryKey, Table};
 
 /// The most requests that wait for one provider.
 const MAX_WAITING: usize = 256;
@@ -90,7 +90,7 @@ pub(in crate::gate) struct Exchanges {
 #[derive(Default)]
 struct ExchangeState {
     table: Table<Arc<Verified>>,
-    flights: HashMap<EntryKey, watch::Receiver<Option<ExchangeAnswer>>>,
+    flights: ByKey<watch::Receiver<Option<ExchangeAnswer>>>,
     waiting: HashMap<Arc<str>, usize>,
     of_callers: HashMap<Holder, usize>,
     /// When a provider that refused the gate is asked again.
@@ -144,7 +144,7 @@ const UNAVAILABLE: Denial = Denial::ExchangeUnavailable(TRY_AGAIN);
 
 /// The key of an entry. It differs for different callers, issuers, upstreams and settings.
 fn key_of(exchange: &UpstreamExchange, caller: &Verified) -> Option<EntryKey> {
-    Some((*exchange.tag(), caller.digest(digest)?))
+    Some(EntryKey { exchange: *exchange.tag(), token: caller.digest(digest)? })
 }
 
 /// A keyed digest of a token and its issuer, each preceded by its length.
@@ -195,10 +195,9 @@ pub(in crate::gate) fn token_for_upstream(
 }
 
 impl Exchanges {
-    /// The kept answer, and whether it is due for renewal.
-    fn find(&self, key: &EntryKey, now: Timestamp) -> Option<(ExchangeAnswer, bool)> {
-        let state = self.state.lock();
-        state.table.find(key, now).map(|entry| (entry.answer.clone(), now >= entry.renew_from))
+    /// The kept answer, if it is good at this time.
+    fn find(&self, key: &EntryKey, now: Timestamp) -> Option<ExchangeAnswer> {
+        self.state.lock().table.find(key, now).map(|entry| entry.answer.clone())
     }
 
     /// Drops the provider's answer about a token, because the upstream did not accept the exchanged token.
@@ -383,12 +382,18 @@ impl Inner {
         Err(ExchangeFault::Refused)
     }
 
-    /// Must the request wait for an exchange?
-    pub(in crate::gate) fn owes_exchange(&self, permitted: &Permitted) -> bool {
+    /// Must the request wait for an exchange? A kept answer that is due for renewal is renewed in the background.
+    pub(in crate::gate) fn owes_exchange(self: &Arc<Self>, permitted: &Permitted) -> bool {
         let Some(Ok((exchange, caller))) = Self::exchanging(permitted) else { return false };
-        let found =
-            key_of(exchange, caller).and_then(|key| self.running.exchanges.find(&key, self.engine.clock().now()));
-        found.is_none()
+        let (now, Some(key)) = (self.engine.clock().now(), key_of(exchange, caller)) else { return true };
+        let exchanges = &self.running.exchanges;
+        let mut state = exchanges.state.lock();
+        let Some(entry) = state.table.find(&key, now) else { return true };
+        if now >= entry.renew_from && entry.answer.is_ok() {
+            // If the renewal fails, the old token is still used.
+            let _ = exchanges.flight(&mut state, self, exchange, caller, key);
+        }
+        false
     }
 
     /// Waits for the exchange of a permitted request.
@@ -406,7 +411,7 @@ impl Inner {
         let exchanges = &self.running.exchanges;
         let key = key_of(exchange, caller).ok_or(UNAVAILABLE)?;
         let answer = match exchanges.find(&key, self.engine.clock().now()) {
-            Some((answer, _)) => answer,
+            Some(answer) => answer,
             None => {
                 let (_place, mut flight) = exchanges.join(self, exchange, caller, key)?;
                 let answered = flight.wait_for(Option::is_some).await.map_err(|_| UNAVAILABLE)?;
@@ -426,7 +431,7 @@ impl Inner {
     }
 
     /// The token for the upstream of a permitted request; `None` if its upstream has no exchange. It is never the
-    /// caller's token.
+    /// caller's token. [`owes_exchange`](Self::owes_exchange) has judged its time just before.
     ///
     /// # Errors
     /// No token is available now.
@@ -441,14 +446,9 @@ impl Inner {
         if let Some(Exchanged(value)) = extensions.remove::<Exchanged>() {
             return Ok(Some(value));
         }
-        let exchanges = &self.running.exchanges;
         let key = key_of(exchange, caller).ok_or(UNAVAILABLE)?;
-        let (answer, is_old) = exchanges.find(&key, self.engine.clock().now()).ok_or(UNAVAILABLE)?;
-        if is_old && answer.is_ok() {
-            // If the renewal fails, the old token is still used.
-            let _ = exchanges.flight(&mut exchanges.state.lock(), self, exchange, caller, key);
-        }
-        answer.map(Some).map_err(|refusal| {
+        let kept = self.running.exchanges.state.lock().table.get(&key).map(|entry| entry.answer.clone());
+        kept.ok_or(UNAVAILABLE)?.map(Some).map_err(|refusal| {
             if let Some(challenge) = refusal.challenge {
                 extensions.insert(ClaimsChallenge { challenge, acr_values: None });
             }

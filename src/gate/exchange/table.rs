@@ -1,14 +1,50 @@
 //! A bounded table of providers' answers. An index by session counts the entries of each session.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 use http::HeaderValue;
 
 use super::ExchangeRefusal;
 use rotogate_core::clock::Timestamp;
 
-/// The key of an entry: the exchange's tag, and a keyed digest of issuer and token.
-pub(super) type EntryKey = ([u8; 32], [u8; 32]);
+/// The key of an entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct EntryKey {
+    /// The tag of the exchange.
+    pub(super) exchange: [u8; 32],
+    /// A digest of issuer and token under a secret of this process.
+    pub(super) token: [u8; 32],
+}
+
+impl Hash for EntryKey {
+    /// A part of the digest is as good as a hash of it: without the secret, no client can choose equal parts.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let part = |of: &[u8; 32]| of.first_chunk().map_or(0, |part| u64::from_le_bytes(*part));
+        state.write_u64(part(&self.token) ^ part(&self.exchange));
+    }
+}
+
+/// A map by entry key.
+pub(super) type ByKey<V> = HashMap<EntryKey, V, BuildHasherDefault<Digested>>;
+
+/// A hasher of values that are hashes.
+#[derive(Default)]
+pub(super) struct Digested(u64);
+
+impl Hasher for Digested {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
 
 /// The most entries of one session.
 const MAX_OF_SESSION: usize = 8;
@@ -19,7 +55,7 @@ const OVERHEAD: usize = 512;
 
 /// The entries. `C` is the caller of an entry.
 pub(super) struct Table<C> {
-    known: HashMap<EntryKey, Entry<C>>,
+    known: ByKey<Entry<C>>,
     of_sessions: HashMap<Box<[u8]>, VecDeque<EntryKey>>,
     bytes: usize,
 }
@@ -42,14 +78,19 @@ impl<C> Entry<C> {
 
 impl<C> Default for Table<C> {
     fn default() -> Self {
-        Self { known: HashMap::new(), of_sessions: HashMap::new(), bytes: 0 }
+        Self { known: HashMap::default(), of_sessions: HashMap::new(), bytes: 0 }
     }
 }
 
 impl<C> Table<C> {
     /// A live entry.
     pub(super) fn find(&self, key: &EntryKey, now: Timestamp) -> Option<&Entry<C>> {
-        self.known.get(key).filter(|entry| now < entry.until)
+        self.get(key).filter(|entry| now < entry.until)
+    }
+
+    /// An entry whose time the caller has judged.
+    pub(super) fn get(&self, key: &EntryKey) -> Option<&Entry<C>> {
+        self.known.get(key)
     }
 
     /// Adds an entry, or replaces the entry with the same key. If there is no room, the oldest entry of its session is
@@ -121,7 +162,7 @@ mod tests {
     fn key(n: usize) -> EntryKey {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&n.to_be_bytes());
-        ([0; 32], key)
+        EntryKey { exchange: [0; 32], token: key }
     }
 
     #[test]
