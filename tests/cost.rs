@@ -18,7 +18,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bench::{Heads, Inner, exchange};
+use bench::{Heads, Inner, Typed, exchange};
 use budget::Row;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, COOKIE};
@@ -166,28 +166,6 @@ async fn a_cached_token_that_only_headers_tell_costs_no_allocation() {
 /// The reply is private and varies by the cookie: a reply without headers gets a table for these, of two allocations. In
 /// the table of a reply that has some there is room for them.
 const BY_COOKIE: f64 = 2.0;
-
-/// A service whose reply has a header, as that of every upstream.
-#[derive(Clone)]
-struct Typed(Inner);
-
-impl Service<Request<Full<Bytes>>> for Typed {
-    type Response = Response<Full<Bytes>>;
-    type Error = Infallible;
-    type Future = std::future::Ready<Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
-        self.0.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
-        let mut reply = self.0.call(request).into_inner();
-        if let Ok(reply) = &mut reply {
-            reply.headers_mut().insert("content-type", http::HeaderValue::from_static("text/plain"));
-        }
-        std::future::ready(reply)
-    }
-}
 
 #[tokio::test]
 async fn b58_a_known_session_cookie_costs_no_more_allocations_than_a_known_token_and_the_headers_of_its_reply() {

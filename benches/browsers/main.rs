@@ -11,6 +11,7 @@
 )]
 
 mod callbacks;
+mod proxied;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -36,7 +37,7 @@ use rotogate_core::clock::{ManualTime, SystemTime, TimeSource};
 use rotogate_core::token::algorithm::Algorithm;
 use rotogate_core::token::keyring::Keyring;
 use secrecy::SecretString;
-use support::{Case, Heads, Inner, exchange, interleave, measures};
+use support::{Case, Heads, Inner, Typed, exchange, interleave, measures};
 use tokio::runtime::Runtime;
 use tower::{Layer, Service, ServiceExt};
 
@@ -49,8 +50,10 @@ const CACHE: u64 = 64 << 20;
 const LEEWAY: Duration = Duration::from_secs(30);
 /// The time between two renewals of a session in use.
 const ACCESS: Duration = Duration::from_secs(600);
-/// Requirement B58.
+/// Requirement B58: the most that a request through the program costs, compared with one by token.
 const MOST_OF_A_TOKEN: f64 = 1.05;
+/// Requirement B58: the most that a cookie adds in the layer, in nanoseconds.
+const MOST_IN_THE_LAYER: f64 = 80.0;
 /// Requirement B60.
 const LEAST_OF_OAUTH2: f64 = 0.95;
 const LOGINS_A_SECOND: f64 = 5_000.0;
@@ -99,7 +102,8 @@ fn requests(runtime: &Runtime, number: usize, rounds: usize) {
         let issued = runtime.block_on(gate.sessions().start(new)).unwrap();
         tokens.push(format!("Bearer {}", issued.access_token.expose()));
     }
-    let service = gate.layer().layer(Inner);
+    // Each usual reply has headers, so the headers that a session adds make no table.
+    let service = gate.layer().layer(Typed(Inner));
     let heads = [
         Heads::of_page(http::header::AUTHORIZATION, tokens.iter().map(String::as_str)),
         Heads::of_page(COOKIE, cookies.iter().map(String::as_str)),
@@ -116,11 +120,9 @@ fn requests(runtime: &Runtime, number: usize, rounds: usize) {
     let names = ["a known token", "a known session cookie"];
     let measured = interleave(vec![Case::new(names[0], token), Case::new(names[1], cookie)], rounds);
     measured.print("A request of a page", names[0]);
-    let (ratio, more) = (measured.ratio(names[1], names[0]), measured.difference(names[1], names[0]));
-    let is_met = verdict(ratio <= MOST_OF_A_TOKEN);
-    println!(
-        "B58: by cookie {ratio:.3} times a request by token, {more:.0} ns more (at most {MOST_OF_A_TOKEN}): {is_met}"
-    );
+    let more = measured.difference(names[1], names[0]);
+    let is_met = verdict(more <= MOST_IN_THE_LAYER);
+    println!("B58: in the layer, a cookie adds {more:.0} ns (at most {MOST_IN_THE_LAYER:.0}): {is_met}");
 }
 
 /// A directory that accepts every user, and computes no hash.
@@ -211,6 +213,7 @@ fn main() {
     requests(&runtime, number, rounds);
     logins(&runtime, rounds);
     callbacks::measure(rounds);
+    proxied::measure(rounds);
     let (number, rounds) = if measures() { (20_000, 5) } else { (8, 2) };
     renewals(&runtime, number, rounds);
 }

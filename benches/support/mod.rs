@@ -211,6 +211,28 @@ impl Service<Request<Full<Bytes>>> for Inner {
     }
 }
 
+/// A service whose reply has a header, as that of every upstream.
+#[derive(Clone, Copy)]
+pub(crate) struct Typed(pub(crate) Inner);
+
+impl Service<Request<Full<Bytes>>> for Typed {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
+        let mut reply = self.0.call(request).into_inner();
+        if let Ok(reply) = &mut reply {
+            reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        }
+        std::future::ready(reply)
+    }
+}
+
 /// The heads of requests, one for each token. Each request gets a new head, as in a server; the bytes are shared.
 pub(crate) struct Heads {
     uri: Uri,
@@ -277,10 +299,15 @@ where
 
 /// CPU time of this process so far, all threads (Linux); nothing elsewhere.
 pub(crate) fn cpu_time() -> Option<Duration> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let user: u64 = fields.nth(11)?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    // USER_HZ is 100 on every architecture that Linux still builds for.
-    Some(Duration::from_millis((user + system) * 10))
+    process_time(std::process::id())
+}
+
+/// CPU time of the threads of a process so far (Linux); nothing elsewhere.
+pub(crate) fn process_time(process: u32) -> Option<Duration> {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).ok()?;
+    let spent = threads.map(|thread| {
+        let stat = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        stat.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    spent.sum::<Option<u64>>().map(Duration::from_nanos)
 }
