@@ -88,6 +88,18 @@ def place(file):
     return part if (ROOT / part).is_dir() else f"{part}.rs"
 
 
+def spans(numbers):
+    """The numbers in their order, with three or more in a row as `J1–J16`."""
+    rows = []
+    for number in numbers:
+        after = rows and NUMBERS.index(rows[-1][-1]) + 1
+        if rows and NUMBERS[after : after + 1] == [number] and number[0] == rows[-1][0][0]:
+            rows[-1].append(number)
+        else:
+            rows.append([number])
+    return " ".join(f"{row[0]}–{row[-1]}" if len(row) > 2 else " ".join(row) for row in rows)
+
+
 def table(found):
     """Each part of the tests with the requirements that it proves, and the proofs that are no tests."""
     real, inside = {}, {}
@@ -99,14 +111,14 @@ def table(found):
     lines = []
     for head, places in (("against the real binary", real), ("inside", inside)):
         lines += [f"| {head} | requirements |\n", "|---|---|\n"]
-        lines += [f"| `{name}` | {' '.join(places[name])} |\n" for name in sorted(places)]
+        lines += [f"| `{name}` | {spans(places[name])} |\n" for name in sorted(places)]
         lines.append("\n")
     proofs = {}
     for number in NUMBERS:
         if number in ELSEWHERE:
             proofs.setdefault(ELSEWHERE[number], []).append(number)
     lines += ["| by other means | requirements |\n", "|---|---|\n"]
-    lines += [f"| {proof} | {' '.join(numbers)} |\n" for proof, numbers in proofs.items()]
+    lines += [f"| {proof} | {spans(numbers)} |\n" for proof, numbers in proofs.items()]
     return "".join(lines)
 
 
