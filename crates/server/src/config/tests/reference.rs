@@ -292,7 +292,7 @@ fn tables() -> Vec<Table> {
     for variant in VARIANTS {
         let printed = Printed::new(variant.text);
         let is_list = variant.of == "endpoints";
-        let about = format!("How to use it: docs/{}.md.", variant.page);
+        let about = format!("See docs/{}.md.", variant.page);
         let table = Table { variant: Some(variant), ..Table::new(variant.of, is_list, about) };
         let at = tables.len();
         add(&mut tables, table, &[], &printed);
@@ -756,9 +756,11 @@ fn line_of_reference(row: &Row, shipped: Option<&Line<'_>>, keys: &str) -> Strin
             .or_else(|| printed.clone())
             .map(|value| format!("`{value}`")),
     };
+    // A table shows its keys. gateway.toml has an example of each key.
     let example = value.map(|value| format!("`{value}`")).filter(|value| {
-        let is_known = default.as_ref() == Some(value) || text.contains(value.trim_matches('`'));
-        !is_set && kind != "boolean" && !is_known && !row.is_divided()
+        let is_known =
+            default.as_ref() == Some(value) || text.contains("`{ ") || text.contains(value.trim_matches('`'));
+        !is_set && kind == "table" && !is_known && !row.is_divided()
     });
     if let Some(example) = &example {
         text = format!("{}; such as {example}.", text.trim_end_matches('.'));
