@@ -31,10 +31,11 @@ section! {
     /// The key by which the gate authenticates at another server (RFC 7523 §2.2).
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct ClientKeySettings, read by read_key_settings(section, dir: &Path) {
-        /// The file with the gate's private key (PKCS #8 in PEM, 0600), instead of `secret_file`: the gate signs an assertion for each
+        /// Instead of `secret_file`: the gate's private key (PKCS #8 in PEM, 0600), which signs an assertion for each
         /// request (docs/clients-without-secrets.md).
         reload file as "key_file": PathBuf = by { section.get("key_file", path_in(dir)).unwrap_or_default() },
-        /// Required beside `key_file`: The `aud` of the assertions, the issuer of the other server, exactly as it writes it.
+        /// Required beside `key_file`: the `aud` of the assertions, the issuer of the other server, exactly as it
+        /// writes it.
         reload audience as "assertion_audience": String = by {
             section.get("assertion_audience", value::text).unwrap_or_default()
         },

@@ -24,18 +24,17 @@ section! {
     /// The keys of a limit.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub(crate) struct RateKeys, read by read_keys(section) {
-        /// Required: Requests with the same value share a count: `"subject"`, `"client"`, `"key"` (API keys), `"account"`,
-        /// `"address"`, `"route"` (all requests together), or a claim, such as `"claim:org_id"`. Callers without the value share
-        /// one count.
+        /// Required: Requests with one value share a count: `"subject"`, `"client"`, `"key"` (API keys), `"account"`,
+        /// `"address"`, `"route"` (all requests), or a claim: `"claim:org_id"`. Callers without a value share one.
         reload per: LimitPer = by { section.require("per", "what is counted, such as \"subject\"", per).unwrap_or(LimitPer::Route) },
-        /// Required: Requests in a time, as `"100/1m"`. The bucket refills evenly.
+        /// Required: Requests in a time, as `"100/1m"`; refilled evenly.
         reload limit: Quota = by { section.require("limit", "a limit such as \"100/1m\"", quota).unwrap_or_default() },
-        /// The burst: requests at once. Unset: the number in `limit`.
+        /// Requests at once. Unset: the number in `limit`.
         reload burst: Option<NonZeroU32> = get(burst),
-        /// `"gate"`: each gate counts for itself; `"gates"`: all gates of the store count together.
+        /// `"gate"`: each gate counts for itself; `"gates"`: all gates of the store together.
         reload over: LimitOver = get_or(value::word_of, LimitOver::Gate),
-        /// The name in replies, logs and metrics. Routes whose limits have the same name share the limit. Default: the `id` of
-        /// the route and `per`.
+        /// The name in replies, logs and metrics. Limits with one name are shared. Default: the `id` of the route and
+        /// `per`.
         reload name: Option<String> = get(value::text),
     }
 }

@@ -28,8 +28,8 @@ section! {
     ) {
         /// The protocol of clients and provider: `"oauth"`, `"envelope"` or `"knox"`.
         reload wire: Wire = by { wire },
-        /// The `[[issuers]]` entry of the provider's access tokens, for the audit log and revocation. If it has `discovery`,
-        /// `token_url` and `revocation_url` can be left out.
+        /// The `[[issuers]]` entry of the provider's access tokens, for the audit log and revocation. With its
+        /// `discovery`, `token_url` and `revocation_url` can be absent.
         reload issuer: Option<String> = by { read_issuer(section, issuers) },
         /// The provider's token endpoint. Required, unless `issuer` has `discovery`.
         reload token_url: Option<String> = by { read_token_url(section, wire, has_discovery(issuers, wire, issuer.as_deref())) },
@@ -44,28 +44,27 @@ section! {
                 && has_discovery(issuers, wire, issuer.as_deref());
             read_revocation_path(section, wire, own_path, revocation_url.is_some(), is_discovered)
         },
-        /// The grants that the relay serves. The relay forwards a grant other than refresh_token, such as authorization_code, and
+        /// The grants to serve. The relay forwards a grant other than refresh_token, such as authorization_code, and
         /// keeps nothing of the answer.
         reload grants: Vec<String> = by { read_grants(section, wire) },
         /// Times, and what a retry after a lost reply gets.
         reload rules as "..": RelayRules = by { read_rules(section, &RelayRules::default()) },
-        /// The gate's own client at the provider, which the relay adds to each request; clients then send no secret.
-        /// `secret_in` is `"basic"` or `"form"`. Or `key_file` and `assertion_audience` (docs/clients-without-secrets.md).
+        /// The gate's own client at the provider, added to each request; clients then send no secret. `secret_in` is
+        /// `"basic"` or `"form"`. Or with `key_file` and `assertion_audience` (docs/clients-without-secrets.md).
         reload client: Option<ProviderClientSettings> = by { read_client(section, dir, wire, &grants) },
-        /// A PEM file with the only trusted authorities. Default: those of the system.
+        /// A PEM file with the only trusted authorities. Default: the system's.
         reload ca: Option<PathBuf> = get(path_in(dir)),
     }
 }
 
 section! {
     impl RelayRules, read by read_rules(section, default: &RelayRules) {
-        /// How long a repeated request gets the same answer; 60s at most. `"0s"`: one request at a time, and no answer
-        /// is repeated.
+        /// How long a repeated request gets the same answer; 60s at most. `"0s"`: one request at a time, without
+        /// repeated answers.
         reload grace: Duration = get_or(value::duration_within(Duration::ZERO, MAX_GRACE), default.grace),
         /// The time for the provider's whole answer; 1s to 2m.
         reload timeout: Duration = get_or(value::duration_within(SECOND, 120 * SECOND), default.timeout),
-        /// After a lost reply: `"try-once"`: the relay sends the token once more; `"refuse"`: the relay does not send
-        /// the token again.
+        /// After a lost reply: `"try-once"`: the relay sends the token once more; `"refuse"`: never again.
         reload after_unknown: AfterUnknown = get_or(value::word_of, default.after_unknown),
     }
 }

@@ -14,8 +14,8 @@ use rotogate_kit::config::{Section, Value as Raw};
 
 section! {
     impl Resource, read by read_keys(section, others: &[Resource]) {
-        /// Required: The path. The metadata of the resource are at /.well-known/oauth-protected-resource followed by this path.
-        /// Routes name the resource by its path: `resource = "/mcp"`.
+        /// Required: The path, by which routes name the resource: `resource = "/mcp"`. Its metadata are at
+        /// /.well-known/oauth-protected-resource followed by the path.
         reload path: String = by { read_path(section, others) },
         /// The issuers of tokens for the resource. Unset: this gate.
         reload authorization_servers as some: Vec<String> = by { read_servers(section) },
@@ -23,20 +23,19 @@ section! {
         reload name: Option<String> = get(value::text),
         /// The scopes that clients may ask for.
         reload scopes: Scope = by { self::scopes(section, "scopes").unwrap_or_default() },
-        /// Scopes that include others: `{ "files.write" = ["files.read"] }`. A token with the first scope has the others, too,
-        /// on routes of the resource.
+        /// Scopes that include others on routes of the resource: `{ "files.write" = ["files.read"] }`.
         reload implies: Implied = by { implies(section) },
-        /// How the gate reads calls of the Model Context Protocol. Unset: requests are not read as calls.
+        /// How the gate reads calls of the Model Context Protocol. Unset: not at all.
         reload mcp: Option<Mcp> = by { section.has("mcp").then(|| mcp(section)) },
     }
 }
 
 section! {
     impl Mcp, read by read_mcp(section) {
-        /// The source of a call's name. `"body"`: the gate buffers the body and compares it with the headers. `"headers"`: for
-        /// servers that compare body and headers themselves, and for `[[authorizers]]`, which see no bodies.
+        /// The source of a call's name. `"body"`: the gate buffers the body and compares it with the headers.
+        /// `"headers"`: for servers that compare both themselves, and for `[[authorizers]]`, which see no bodies.
         reload check: McpCheck = get_or(value::word_of, McpCheck::default()),
-        /// The accepted versions: 2026-07-28, 2025-11-25, 2025-06-18. The older two need `check = "body"`.
+        /// The accepted versions: 2026-07-28; with `check = "body"` also 2025-11-25 and 2025-06-18.
         reload versions: Vec<String> = by { section.list("versions", value::text).unwrap_or(Mcp::default().versions) },
         /// The longest body of a call with `check = "body"`.
         reload max_message: u64 = get_or(value::size(1024, 64 * 1024 * 1024), Mcp::default().max_message),

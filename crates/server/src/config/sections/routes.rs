@@ -244,12 +244,12 @@ fn blame_unasked(section: &Section<'_>, policy: &RoutePolicy) {
 
 section! {
     impl RoutePolicy, read by read_policy(section, names: &Names<'_>) {
-        /// `"required"`: a request needs a token; `"optional"`: a request may have no token; `"none"`: the gate reads
-        /// no token.
+        /// `"required"`: a request needs a token; `"optional"`: a request may have none; `"none"`: the gate reads no
+        /// token.
         reload auth: Auth = get_or(value::word_of, Auth::Required),
-        /// The credentials that the route accepts: `"token"`: an access token; `"session"`: the session cookie of an endpoint with
-        /// the dialect browser; `"key"`: an API key. A token or a key takes precedence over a cookie; a token and a key together
-        /// get 400.
+        /// The accepted credentials: `"token"`: an access token; `"session"`: the cookie of an endpoint with the
+        /// dialect browser; `"key"`: an API key. A token or a key takes precedence over a cookie; both together get
+        /// 400.
         reload credentials: Credentials = by { credentials::read(section, auth, names) },
         /// The token must have one of them.
         reload any_scope as some: Scope = by { self::scopes(section, "any_scope").unwrap_or_default() },
@@ -260,9 +260,8 @@ section! {
         /// The accepted issuers: `"self"` for the gate, and names of `[[issuers]]`. Unset: the gate, and issuers with
         /// `everywhere = true`.
         reload issuers as some: Vec<String> = by { route_issuers(section, names.issuers) },
-        /// The accepted roles, of which the token must have one. The roles are in the issuer's `claims.roles`, or in the claim
-        /// `roles` of the gate's own tokens. A route with several issuers names the issuer of a role:
-        /// `["self:admin", "kc:boss"]`.
+        /// The accepted roles, of which the token must have one: of the issuer's `claims.roles`, or the claim `roles`
+        /// of the gate's tokens. A route with several issuers names them: `["self:admin", "kc:boss"]`.
         reload roles as some: Vec<Role> = by {
             let roles = route_roles(section, &issuers, names.issuers);
             blame_empty(section, "any_scope", any_scope.is_empty());
@@ -275,32 +274,31 @@ section! {
         reload decision as "-": Option<Arc<RouteDecision>> = by {
             decision_points::of_route(section, auth, names.decision_points).map(Arc::new)
         },
-        /// true: a path that a lax server reads as a path of a stricter route gets 404. false: only for an upstream that compares
-        /// paths byte for byte.
+        /// true: a path that a lax server reads as a path of a stricter route gets 404. false: only for an upstream
+        /// that compares paths byte for byte.
         reload loose_match: LooseMatch = get_or(loose_match, LooseMatch::Refuse),
         /// true: the upstream gets the bearer token.
         reload forward_token: bool = get_or(value::boolean, false),
-        /// The path of the entry of `[[resources]]` that the route belongs to. The URL of the resource is an accepted
-        /// audience, and challenges name its metadata.
+        /// The path of the route's entry of `[[resources]]`. Its URL is an accepted audience; challenges name its
+        /// metadata.
         reload resource: Option<String> = by { resources::of_route(section, names.resources, auth, forward_token) },
         no_key implied: Option<Arc<Implied>> = by { None },
         reload bad_credential_on_optional as "-": BadCredential = by {
             section.get_or("bad_credential", value::word_of, BadCredential::default())
         },
-        /// `"keep"`: %2F is a character of its segment; only for upstreams that read %2F in the same way.
+        /// `"keep"`: %2F is a character of its segment; only for upstreams that read it so.
         reload encoded_slash: EncodedSlash = get_or(value::word_of, EncodedSlash::default()),
-        /// true: headers with underscores, such as x_auth_subject, are forwarded. Many servers read x_auth_subject as
-        /// x-auth-subject.
+        /// true: headers with underscores are forwarded. Many servers read x_auth_subject as x-auth-subject.
         reload keep_underscore_headers: bool = get_or(value::boolean, false),
-        /// true: X-HTTP-Method-Override, X-Original-URL and similar headers are forwarded. An upstream that obeys these
-        /// headers lets a client bypass the routes.
+        /// true: X-HTTP-Method-Override, X-Original-URL and the like are forwarded. With an upstream that obeys them a
+        /// client bypasses the routes.
         reload keep_override_headers: bool = get_or(value::boolean, false),
-        /// The longest request body. The gate streams bodies without buffering. Unset: no limit.
+        /// The longest request body; the gate streams bodies. Unset: no limit.
         reload max_body: Option<u64> = get(value::size(0, u64::MAX)),
         /// The protocol of the replies to refused requests.
         reload dialect: Option<String> = by { section.get("dialect", dialect_name).map(str::to_owned) },
-        /// A cookie that may carry the token; the gate does not forward the cookie. A request with the cookie whose method is not
-        /// GET, HEAD or OPTIONS must come from `public_url` or one of `origins` of `[cors]`; otherwise 403.
+        /// A cookie that may carry the token and is not forwarded. With the cookie, a method other than GET, HEAD or
+        /// OPTIONS must come from `public_url` or one of `origins` of `[cors]`; otherwise 403.
         reload cookie: Option<String> = get(value::cookie_name),
         /// true: WebSockets and other upgrades of HTTP/1.1 are allowed.
         reload upgrade: bool = get_or(value::boolean, false),
@@ -313,8 +311,8 @@ section! {
         reload preflight_to_upstream as "-": bool = by {
             section.get_or("preflight", value::word(&PREFLIGHTS, &[]), false)
         },
-        /// The reply to a browser without a live session, on a route that accepts sessions. `"auto"`: a tab that opens a page is
-        /// redirected to the login, and other requests get 401; `"never"`: always 401.
+        /// The reply to a browser without a live session, on a route for sessions. `"auto"`: a tab that opens a page is
+        /// redirected to the login, other requests get 401; `"never"`: always 401.
         reload login: LoginLead = get_or(value::word_of, LoginLead::default()),
         /// Demands on the caller's login (RFC 9470). Otherwise 401.
         reload step_up: Option<StepUp> = by { section.has("step_up").then(|| step_up::of_route(section, auth)) },
@@ -322,42 +320,40 @@ section! {
         reload rate as some: Vec<RateLimit> = by { rate::of_route(section) },
     }
     with {
-        /// Required: The pattern. One segment: `{id}`; the rest: `{*rest}`, which may be empty. /public, without the slash, is
-        /// another path. Not required beside `kuzzle` and `calls`.
+        /// Required: The pattern. One segment: `{id}`; the rest, which may be empty: `{*rest}`. /public, without the
+        /// slash, is another path. Not required beside `kuzzle` and `calls`.
         reload path: text,
-        /// Required: The name of the upstream. Not required if other proxies ask (`[[authorizers]]`), or beside `kuzzle` and
-        /// `calls`.
+        /// Required: The name of the upstream. Not required if other proxies ask (`[[authorizers]]`), or beside
+        /// `kuzzle` and `calls`.
         reload upstream: text,
         /// The name in logs and metrics. Default: the path.
         reload id: text,
-        /// The hosts that the route matches. Empty: all hosts.
+        /// The hosts of the route. Empty: all hosts.
         reload hosts: list,
-        /// The methods that the route matches. Empty: all methods registered with IANA, WebDAV included, except CONNECT
-        /// and TRACE.
+        /// The methods of the route. Empty: all methods registered with IANA, WebDAV included, except CONNECT and
+        /// TRACE.
         reload methods: list,
-        /// The listeners with this route; other listeners answer 404. Unset: all listeners.
+        /// The listeners with this route; others answer 404. Unset: all.
         reload listeners: list,
-        /// The requests to log. `"errors"`: requests that the gate refuses, or whose status is not 2xx or 3xx; false:
-        /// no requests; true: all requests.
+        /// The requests to log. `"errors"`: those that the gate refuses, or whose status is not 2xx or 3xx; false:
+        /// none; true: all.
         reload access_log: text,
-        /// Kuzzle calls in /_query and in WebSockets that this route governs, at any path. `"*"`: calls that no path decides
-        /// about.
+        /// Kuzzle calls in /_query and in WebSockets that this route governs, at any path. `"*"`: calls that no path
+        /// decides about.
         reload kuzzle: list,
-        /// The calls (MCP) of its `resource` that this route governs, instead of a path: `"method:name"`, `"method:prefix*"`, `"method"`,
-        /// or `"*"` for all other calls. A resource with such rules needs a route with `"*"`. The most specific pattern counts. A call
-        /// must meet the scopes, roles and login of this route and of the route of its path.
+        /// The calls (MCP) of its `resource` that this route governs, instead of a path: `"method:name"`,
+        /// `"method:prefix*"`, `"method"`, or `"*"` for all others, which one route must have. The most specific
+        /// pattern counts. A call must meet the scopes, roles and login of this route and of the route of its path.
         reload calls: list,
-        /// Conditions on claims of the token, all of which must hold (docs/conditions.md). Otherwise 403.
+        /// Conditions on claims, all of which must hold (docs/conditions.md). Otherwise 403.
         reload when: table,
-        /// Tables such as `claims`, of which one must hold.
+        /// Tables as in `when`, of which one must hold.
         reload when_any: list,
-        /// The decision point that the gate asks about each request that all other rules permit (AuthZEN 1.0,
-        /// docs/conditions.md).
+        /// The decision point to ask about each request that all other rules permit (docs/conditions.md).
         reload decision: table of RouteDecision,
         /// true: allows `forward_token` together with `resource`. Default: `false`.
         reload dangerous_forward_token: boolean,
-        /// The treatment of an invalid token with `auth = "optional"`. `"refuse"`: 401; `"anonymous"`: as a request
-        /// without a token.
+        /// An invalid token with `auth = "optional"`. `"refuse"`: 401; `"anonymous"`: as without a token.
         reload bad_credential: text,
         /// `"required"`: only tokens bound to a key, with a proof (docs/dpop.md).
         reload dpop: text,

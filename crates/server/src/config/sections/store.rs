@@ -51,14 +51,14 @@ section! {
     pub struct RedbSettings, read by read_redb(section, dir: &Path, keys: &Path) {
         /// The file of the store.
         restart path: PathBuf = get_or(path_in(dir), dir.join("data/rotogate.redb")),
-        /// The file by which a start notices that an older copy of the store was restored. Do not back the file up with
-        /// the store.
+        /// The file by which a start notices that an older copy of the store was restored. Do not back it up with the
+        /// store.
         // Requirement O5.
         restart mark: PathBuf = by { read_mark(section, dir, keys) },
         /// true: the gate accepts a restored back-up, which may bring revoked sessions back.
         // Requirement O5.
         restart accept_restored_store: bool = get_or(value::boolean, false),
-        /// The gate's own cache of the store's file. The operating system caches the file as well.
+        /// The gate's own cache of the store's file, besides that of the operating system.
         restart cache_size: usize = get_or(value::size(1 << 20, 1 << 40), DEFAULT_CACHE_SIZE),
         /// How long the gate tries to reopen a store that it cannot write (a full disk), before it exits with status 1.
         /// Unset: indefinitely.
@@ -66,7 +66,7 @@ section! {
     }
     with {
         /// `"redb"`: the embedded store; `"memory"`: nothing survives a restart; for several gates `"redis"`
-        /// (docs/redis.md) or `"postgres"` (docs/postgres.md), which have further keys.
+        /// (docs/redis.md) or `"postgres"` (docs/postgres.md), with further keys.
         restart kind: text,
     }
 }

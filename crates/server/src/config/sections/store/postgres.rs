@@ -13,7 +13,7 @@ section! {
     /// A database that several gates share.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct PostgresSettings, read by pub(super) read(section, dir: &Path, keys: &Path) {
-        /// The URL of the database, never with a password.
+        /// The URL of the database, without a password.
         restart url: String = required(URL, self::url),
         /// The URL of the server itself, for notifications, if `url` is that of a pooler.
         restart listen_url: Option<String> = get(self::url),
@@ -22,7 +22,7 @@ section! {
         /// `"named"`: connections keep prepared statements; `"unnamed"`: for a pooler that gives each transaction
         /// another connection.
         restart statements: Statements = get_or(value::word_of, Statements::Named),
-        /// The most connections for this gate's operations, besides 5 connections for revocations and the feed.
+        /// The most connections for operations, besides 5 for revocations and the feed.
         restart connections: usize = get_or(value::count(1, 1000), PostgresOptions::CONNECTIONS),
         /// The keys of every shared store.
         restart shared as "..": SharedSettings = by { shared::read(section, dir, keys) },

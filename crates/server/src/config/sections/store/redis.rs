@@ -16,22 +16,22 @@ section! {
     /// A server that several gates share.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct RedisSettings, read by read_keys(section, dir: &Path, keys: &Path) {
-        /// Required: The URL of the server, or the URLs of its Sentinels or of nodes of a cluster, never with a password. redis://
-        /// is without TLS; /2 at the end selects database 2.
+        /// Required: The URL of the server, or those of its Sentinels or of nodes of a cluster, without a password.
+        /// redis:// is without TLS; /2 at the end selects database 2.
         restart urls: Vec<String> = by { self::urls(section) },
         /// How the gate reaches the Sentinels.
         restart sentinel as "..": Option<SentinelSettings> = by { self::sentinel(section, dir) },
-        /// true: `urls` name nodes of a cluster. One reachable node is enough to find the others.
+        /// true: `urls` name nodes of a cluster; one that answers is enough.
         restart cluster: bool = by { read_cluster(section, &urls, sentinel.is_some()) },
         /// The user of the server; needs `password_file`. Default: the default user.
         restart username: Option<String> = get(value::text),
         /// The first part of every key.
         restart prefix: String = get_or(self::prefix, RedisOptions::PREFIX.to_owned()),
-        /// true: you assert that the server evicts no key, because the gate's user may not run INFO.
+        /// true: you assert that the server evicts no key; for a user that may not run INFO.
         restart assume_noeviction: bool = get_or(value::boolean, false),
-        /// The number of replicas that must have a write before the gate acknowledges it.
+        /// The replicas that must have a write before the gate acknowledges it.
         restart wait_replicas: u32 = get_or(value::count(0, MAX_REPLICAS), 0),
-        /// true: the gate acknowledges a write only once it is in the append-only files; needs Redis 7.2.
+        /// true: a write is acknowledged once it is in the append-only files; needs Redis 7.2.
         restart wait_fsync: bool = get_or(value::boolean, false),
         /// The keys of every shared store.
         restart shared as "..": SharedSettings = by { shared::read(section, dir, keys) },

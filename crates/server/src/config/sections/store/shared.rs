@@ -18,11 +18,11 @@ section! {
     /// The keys of every store that several gates share.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct SharedSettings, read by pub(super) read(section, dir: &Path, keys: &Path) {
-        /// A file with the password. The gate reads the file for each connection, so a new password needs no restart.
+        /// A file with the password, read for each connection: a new password needs no restart.
         restart password_file: Option<PathBuf> = get(path_in(dir)),
-        /// A PEM file with the only trusted authorities. Default: those of the system.
+        /// A PEM file with the only trusted authorities. Default: the system's.
         restart ca: Option<PathBuf> = get(path_in(dir)),
-        /// The gate's client certificate with its chain, and its key, for a server that requires one.
+        /// The gate's client certificate with its chain, and its key, if the server requires one.
         restart client_cert: Option<CertificateAndKey> = certificate_and_key(dir),
         /// The file of this gate by which a start notices that an older copy of the store was restored.
         restart mark: PathBuf = by { super::read_mark(section, dir, keys) },
@@ -56,8 +56,8 @@ impl Print for Staleness {
     const KEYS: &'static [Key] = section!(keys {
         /// The longest time without news from the store during which the gate issues tokens; 500ms to 60s.
         restart staleness: duration,
-        /// The treatment of tokens without news for longer than `staleness`. `"deny"`: the gate accepts none.
-        /// `"allow"`: the gate accepts tokens for `max_stale`.
+        /// Tokens without news for longer than `staleness`. `"deny"`: the gate accepts none. `"allow"`: it accepts
+        /// tokens for `max_stale`.
         restart when_stale: text,
         /// How long the gate accepts tokens without news, with `when_stale = "allow"`; at most 24h.
         restart max_stale: duration,
