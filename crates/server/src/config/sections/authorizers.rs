@@ -21,14 +21,14 @@ section! {
     pub struct AuthorizerConfig, read by read_keys(section, kind: AuthorizerKind, listen: SocketAddr, others: &Others<'_>) {
         /// The protocol, and the proxy that speaks it.
         restart kind as "..": AuthorizerKind = by { kind },
-        /// Required: The address for the questions of the proxies. It serves nothing else.
+        /// Required: The address for the questions of the proxies alone.
         restart listen: SocketAddr = by { listen },
         /// The addresses of the proxies. Required, unless `tls` requires a client certificate. Default: those of
         /// `[server]`.
         restart trusted_proxies: Option<Vec<IpNet>> = list(value::network),
         /// As `tls` of `[[server.listeners]]`.
         restart tls: Option<TlsConfig> = by { listeners::read_tls(section, others.dir) },
-        /// The most connections of one peer that is not among `trusted_proxies`.
+        /// The most connections of one peer outside `trusted_proxies`.
         restart max_connections_per_address: usize = by {
             listeners::max_connections_per_address(section, listeners::DEFAULT_CONNECTIONS_PER_ADDRESS)
         },
@@ -49,10 +49,11 @@ section! {
         },
     }
     with {
-        /// Required: The protocol: `"forward-auth"`, or `"ext-authz"`: Envoy over gRPC (docs/ext-authz.md), without a neighbour.
+        /// Required: The protocol: `"forward-auth"`, or `"ext-authz"`: Envoy over gRPC (docs/ext-authz.md), without a
+        /// neighbour.
         restart kind: text,
-        /// The kind of proxy, which decides which headers describe the request: `"nginx"`, `"ingress-nginx"`, `"traefik"`, `"caddy"`,
-        /// `"haproxy"` or `"envoy"`. Required with `"forward-auth"`.
+        /// The proxy, which decides which headers describe the request: `"nginx"`, `"ingress-nginx"`, `"traefik"`,
+        /// `"caddy"`, `"haproxy"` or `"envoy"`. Required with `"forward-auth"`.
         restart neighbour: text,
     }
 }

@@ -29,10 +29,11 @@ section! {
     pub struct ClientConfig, read by read_entry(section, others: &[ClientConfig], dir: &Path) {
         /// Its rules.
         reload client as "..": Client = by { read_keys(section, others, dir) },
-        /// How a confidential client authenticates. `"private_key_jwt"`: by assertions that the client signs
-        /// (docs/clients-without-secrets.md); there is no shared secret.
+        /// How a confidential client authenticates. `"private_key_jwt"`: by assertions that the client signs, without a
+        /// shared secret (docs/clients-without-secrets.md).
         reload auth: ClientAuthentication = get_or(value::word_of, ClientAuthentication::default()),
-        /// The public keys of a client with `auth = "private_key_jwt"`, such as `{ jwks_url = "https://orders.example.com/jwks.json" }`.
+        /// The public keys of a client with `auth = "private_key_jwt"`: `{ jwks_url =
+        /// "https://orders.example.com/jwks.json" }`.
         reload keys: Option<ClientKeySource> = table(|section| read_source(section, dir, &client.id)),
     }
 }
@@ -45,10 +46,10 @@ section! {
         reload source as "..": KeySource = by { read_key_source(section, dir, client) },
     }
     with {
-        /// A file with the client's JWK set, read at a start and at a reload.
+        /// A file with its JWK set, read at a start and a reload.
         reload jwks_file: text,
-        /// The URL of the client's JWK set. The gate fetches the set as it fetches the keys of an issuer;
-        /// `rotogate issuer refresh client:ID` fetches it at once.
+        /// The URL of its JWK set, fetched as the keys of an issuer; `rotogate issuer refresh client:ID` fetches it at
+        /// once.
         reload jwks_url: text,
         /// A file with one public key, in PEM; needs `algorithm`.
         reload public_key: text,
@@ -56,7 +57,7 @@ section! {
         reload algorithm: text,
         /// How keys are fetched: docs/issuers.md.
         reload fetch: table of super::remote::FetchKeys,
-        /// true: the gate is not ready before the keys were fetched for the first time.
+        /// true: the gate is not ready before it has fetched the keys once.
         reload required: boolean,
     }
 }
@@ -86,22 +87,23 @@ impl Deref for ClientConfig {
 
 section! {
     impl Client, read by read_keys(section, others: &[ClientConfig], dir: &Path) {
-        /// Required: The `client_id`. Without `secret_hash` and `keys`, it is a public client: an app or a page that can keep no secret.
+        /// Required: The `client_id`. Without `secret_hash` and `keys`, the client is public: an app or a page that can
+        /// keep no secret.
         reload id: Box<str> = by { read_id(section, others).into() },
-        /// The hash of the secret of a confidential client: `rotogate client secret` prints it.
+        /// The hash of the secret of a confidential client, from `rotogate client secret`.
         reload secret_hash: Option<SecretHash> = by { read_secret_hash(section, dir) },
         /// The gate reads these files later, with the other files of a start.
         no_key keys: Option<ClientKeys> = by { None },
-        /// The grants of the client: `"password"`, `"refresh_token"`, `"jwt-bearer"`, and a confidential client
+        /// Its grants: `"password"`, `"refresh_token"`, `"jwt-bearer"`; of a confidential client also
         /// `"client_credentials"` and `"token-exchange"`.
         reload grants: Vec<Grant> = by { read_grants(section) },
-        /// The only scopes that tokens of the client may carry. Unset: all scopes of the user.
+        /// The only scopes of its tokens. Unset: all scopes of the user.
         reload scopes: Option<Scope> = by { self::scopes(section, "scopes") },
         /// Any key of `[sessions]` from `access_ttl` to `revoke_previous_after`.
         reload profile as some: ProfileOverride = by { read_override(section) },
         /// `"optional"`: a request with a proof gets tokens bound to its key; `"required"`: none without.
         reload dpop: Binding = get_or(value::word_of, Binding::default()),
-        /// The same for the client certificate of its connection (docs/certificates.md).
+        /// As `dpop`, for the client certificate of its connection (docs/certificates.md).
         reload certificate_bound: Binding = get_or(value::word_of, Binding::default()),
         /// For whom it may act with `"token-exchange"`, and where (docs/act-for-a-user.md).
         reload exchange: Option<ExchangeRules> = table(super::exchange::read),

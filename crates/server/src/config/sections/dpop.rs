@@ -14,15 +14,15 @@ const MAX_AGE: Duration = Duration::from_secs(300);
 
 section! {
     impl DpopSettings, read by read_keys(section, default: &DpopSettings) {
-        /// The most proofs that the gate remembers, up to 64 bytes each. Beyond that: 503. Proofs of one key take at
-        /// most a fiftieth.
+        /// The most proofs that the gate remembers, up to 64 bytes each; those of one key take at most a fiftieth.
+        /// Beyond that: 503.
         restart max_proofs: u64 = get_or(value::count(1000, 100_000_000), default.max_proofs),
         /// `"required"`: a proof must have a nonce of the gate, at most 5m old.
         restart nonce: NoncePolicy = get_or(value::word_of, default.nonce),
         /// How old a proof may be, besides `leeway` of `[issuer]`; 1s to 5m.
         restart max_age: Duration = get_or(value::duration_within(SECOND, MAX_AGE), default.max_age),
-        /// `"store"`: a proof is accepted once by all gates that share `[store]`, at the cost of a round trip.
-        /// `"gate"`: once by each gate.
+        /// `"store"`: a proof is accepted once by all gates that share `[store]`, for a round trip. `"gate"`: once by
+        /// each gate.
         restart counted_in as "replay": CountedIn = get_or(value::word_of, default.counted_in),
     }
 }

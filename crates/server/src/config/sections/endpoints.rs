@@ -32,11 +32,11 @@ section! {
         around: &Surroundings<'_>,
         above: &[EndpointConfig],
     ) {
-        /// Required: The protocol of the endpoint: `"oauth2"`, `"envelope"`, `"kuzzle"`, `"knox"`, `"browser"`,
-        /// `"my-sessions"`, `"my-keys"` or `"relay"` (docs/protocols.md).
+        /// Required: The protocol (docs/protocols.md): `"oauth2"`, `"envelope"`, `"kuzzle"`, `"knox"`, `"browser"`,
+        /// `"my-sessions"`, `"my-keys"` or `"relay"`.
         reload dialect: &'static str = by { dialect },
-        /// The path, such as `"/connect/token"` or `"/{account}/connect/token"`. `{account}` is the user's account in
-        /// users.toml. Default: that of the protocol.
+        /// The path, such as `"/connect/token"` or `"/{account}/connect/token"` with the user's account. Default: that
+        /// of the protocol.
         reload path: String = by { read_path(section, dialect, above) },
         /// Any key of `[sessions]` from `access_ttl` to `revoke_previous_after`.
         reload profile as some: ProfileOverride = by {
@@ -46,7 +46,7 @@ section! {
                 _ => ProfileOverride::default(),
             }
         },
-        /// The clients that may use the endpoint. Unset: all clients.
+        /// The clients that may use it. Unset: all clients.
         reload clients: Option<Vec<String>> = by {
             if has_clients(dialect) { read_clients(section, around.clients) } else { None }
         },
@@ -67,7 +67,7 @@ section! {
         reload account: Option<String> = by {
             if dialect == RELAY { None } else { read_account(section, &path) }
         },
-        /// The listeners that serve the endpoint, as `listeners` of a route. Other listeners answer 404.
+        /// As `listeners` of a route.
         reload listeners as some: Vec<Box<str>> = by { listeners::bound_to(section, around.listeners) },
         /// The options of the dialect.
         reload envelope as "..?": Option<Envelope> = by {
@@ -302,7 +302,7 @@ fn read_cookie(section: &Section<'_>, is_https: bool, above: &[EndpointConfig]) 
 
 section! {
     impl MySessions, read by read_my_sessions(section, default: &MySessions) {
-        /// How old the access token of a request that ends sessions may be; 24h at most.
+        /// The greatest age of the access token of a request that ends sessions; 24h at most.
         reload max_age: Duration = get_or(value::duration_within(SECOND, DAY), default.max_age),
         /// true: the access token must have the scope `sessions`.
         reload needs_scope: bool = get_or(value::boolean, default.needs_scope),
@@ -314,8 +314,8 @@ section! {
 #[cfg(feature = "relay")]
 section! {
     impl MyKeys, read by read_my_keys(section, default: &MyKeys) {
-        /// How old the access token of a request that makes, replaces or revokes a key may be; 24h at most. For a session
-        /// cookie: how long ago its user may have logged in.
+        /// The greatest age of the access token, or of the login of a session cookie, in a request that makes, replaces
+        /// or revokes a key; 24h at most.
         reload max_age: Duration = get_or(value::duration_within(SECOND, DAY), default.max_age),
         /// true: the access token must have the scope `keys`.
         reload needs_scope: bool = get_or(value::boolean, default.needs_scope),

@@ -13,20 +13,17 @@ use rotogate_kit::config::Section;
 
 section! {
     impl ExchangeRules, read by read_keys(section) {
-        /// The audiences that identify the client. The client may exchange a token for one of these audiences, and
-        /// tokens of its own users.
+        /// The audiences that identify the client. It may exchange tokens for one of them, and tokens of its own users.
         reload audiences as "as": Vec<Box<str>> = by { texts(section, "as") },
-        /// Required: The audiences for which the client may get tokens. If the list has several, a request must name
-        /// one.
+        /// Required: The audiences for which it may get tokens. If there are several, a request must name one.
         reload to: Vec<Box<str>> = by { texts(section, "to") },
-        /// The names of the issuers whose tokens the client may exchange; `"self"` is the gate. Other issuers need a
-        /// `subject_prefix`.
+        /// The issuers whose tokens it may exchange; `"self"` is the gate. Other issuers need a `subject_prefix`.
         reload issuers: Vec<Box<str>> = by { issuers(section) },
-        /// The only scopes of the new tokens. Unset: the scopes of the exchanged token.
+        /// The only scopes of the new tokens. Unset: those of the exchanged token.
         reload scopes: Option<Scope> = by { self::scopes(section, "scopes") },
-        /// The longest chain of acting clients (`act`) in a new token, this client included; 1 to 8.
+        /// The longest chain of acting clients (`act`), this one included; 1 to 8.
         reload depth: usize = get_or(value::count(1, ExchangeRules::MAX_DEPTH), ExchangeRules::default().depth),
-        /// The `trust_domain` of `[identity]`, if the client may get transaction tokens. Experimental: it follows a draft of the
+        /// The `trust_domain` of `[identity]`, if the client may get transaction tokens. Experimental: a draft of the
         /// IETF.
         reload trust_domain: Option<Box<str>> = by { section.get("trust_domain", value::text).map(Into::into) },
     }

@@ -20,21 +20,22 @@ section! {
     /// `[identity]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct IdentityConfig, read by read_keys(section, issuers: &[TrustedIssuer], used: &UsedHeaders) {
-        /// The name of each header. `issuer` and `roles` have a default only with `[[issuers]]`.
+        /// The name of each header.
         reload headers: IdentityNames = by { read_section(section, "headers", |keys| read_names(keys, issuers, used)) },
-        /// Headers of further claims, such as `{ "x-auth-email" = "email" }`; at most 64 headers, with those above.
+        /// Headers of further claims, such as `{ "x-auth-email" = "email" }`; at most 64 headers in all.
         reload claims: ClaimHeaders = by { read_claims(&section.section("claims"), used) },
-        /// A JWT about the caller that the gate signs, for upstreams that do not trust their network (docs/assertion.md).
-        /// Default: none.
+        /// A JWT about the caller that the gate signs, for upstreams that do not trust their network
+        /// (docs/assertion.md). Default: none.
         reload assertion: Option<AssertionHeader> = table(|keys| read_assertion(keys, used)),
-        /// The audience of transaction tokens: the name of the domain whose services trust each other. For upstreams with
-        /// `assertion_form = "txn"`.
+        /// The audience of transaction tokens, for upstreams with `assertion_form = "txn"`: the domain whose services
+        /// trust each other.
         reload trust_domain: Option<String> = get(value::text),
-        /// Further request headers that the gate removes, such as `["x-tenant", "x-acme-*"]`. The gate always removes the headers
-        /// of known products, which docs/edge.md lists.
+        /// Further request headers to remove, such as `["x-tenant", "x-acme-*"]`. The gate always removes the headers
+        /// of known products (docs/edge.md).
         // Requirement T24.
         reload strip: Vec<HeaderPattern> = list_or_empty(header_pattern),
-        /// Headers of a known product to forward, such as `["cf-access-*"]`, because that product is in front of the gate.
+        /// Headers of a known product to forward, such as `["cf-access-*"]`, because the product is in front of the
+        /// gate.
         reload keep: Vec<HeaderPattern> = by { read_keep(section, used) },
     }
 }

@@ -18,21 +18,20 @@ section! {
     /// `introspection` of an entry of `[[issuers]]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct IntrospectionConfig, read by read_keys(section, dir: &Path) {
-        /// The introspection endpoint: https, or http on loopback. No redirect is followed.
+        /// The introspection endpoint: https, or http on loopback. Redirects are not followed.
         reload url: String = required("the introspection endpoint", endpoint),
-        /// The id of the gate as a client of the issuer.
+        /// The gate's client id at the issuer.
         reload client_id: String = required("the gate's client id at the issuer", value::text),
         /// Its key, instead of a secret.
         reload key as "..": Option<ClientKeySettings> = by {
             read_key(section, dir, &["secret_file", "secret_in"])
         },
-        /// Required, unless there is a `key_file`: The file with the client's secret, for the gate's user only (0600); read again when it
+        /// Required, unless there is a `key_file`: the file with the client's secret (0600); read again when it
         /// changes.
         reload secret_file: Option<PathBuf> = by { read_secret_file(section, dir) },
-        /// `"form"` for a server that expects id and secret in the form (`client_secret_post`).
+        /// `"form"`: for a server that expects id and secret in the form (`client_secret_post`).
         reload secret_in: SecretIn = get_or(value::word_of, SecretIn::Basic),
-        /// How long the gate keeps a response; at most 5m, and never beyond the token's `exp`. `"0s"`: each request
-        /// asks.
+        /// How long the gate keeps a response; at most 5m, and until the token's `exp`. `"0s"`: each request asks.
         reload cache: Duration = get_or(within(Introspection::MAX_CACHE), Introspection::CACHE),
         /// How long the gate keeps the response that a token is not active; at most 1m.
         reload negative: Duration = get_or(within(Introspection::MAX_NEGATIVE), Introspection::NEGATIVE),
@@ -40,15 +39,15 @@ section! {
         reload stale_if_error: Duration = get_or(within(Introspection::MAX_CACHE), Duration::ZERO),
         /// The time for one request, connecting included; 1s to 20s.
         reload timeout: Duration = get_or(value::duration_within(SECOND, 20 * SECOND), 5 * SECOND),
-        /// A PEM file with the only trusted authorities. Default: those of the system.
+        /// A PEM file with the only trusted authorities. Default: the system's.
         reload ca: Option<PathBuf> = get(path_in(dir)),
-        /// A PEM file with certificate, chain and private key, for an endpoint that asks for one.
+        /// As `client_cert` of `fetch`.
         reload client_cert: Option<PathBuf> = get(path_in(dir)),
         /// Only tokens that begin with this text are introspected, such as `"ory_at_"`.
         reload prefix as some: String = get_or(self::prefix, String::new()),
-        /// true: the issuer's JWTs are introspected, too. With `jwks_file` or `public_key` the signature is verified first.
+        /// true: the issuer's JWTs, too. With `jwks_file` or `public_key` the gate verifies the signature first.
         reload always: bool = get_or(value::boolean, false),
-        /// true: a response without `aud` is accepted. An `aud` in a response must match `audience` in any case.
+        /// true: a response without `aud` is accepted. An `aud` must match `audience` in any case.
         reload audience_optional: bool = get_or(value::boolean, false),
     }
 }

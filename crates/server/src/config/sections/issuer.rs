@@ -25,12 +25,12 @@ section! {
         restart audience: Vec<String> = by {
             if has_no_users && !section.has("audience") { vec![url.clone()] } else { self::audience(section) }
         },
-        /// The algorithm of new keys. EdDSA is small and fast; use ES256 or RS256 if a verifier does not support EdDSA.
+        /// The algorithm of new keys. Use ES256 or RS256 if a verifier does not support EdDSA.
         restart algorithm: Algorithm = get_or(self::algorithm, Algorithm::EdDsa),
-        /// The authorization endpoint that the metadata name: that of the server where users log in. The gate has no such
-        /// endpoint, and some clients (MCP) need one.
+        /// The authorization endpoint in the metadata: that of the server where users log in. The gate has none, and
+        /// some clients (MCP) need one.
         restart authorization_endpoint: Option<String> = get(value::endpoint_url),
-        /// The folder of the keys, created at the first start, with private permissions. Keep it apart from the store's back-ups.
+        /// The private folder of the keys, created at the first start. Keep it apart from the store's back-ups.
         restart keys: PathBuf = get_or(path_in(dir), dir.join("data/keys")),
         /// The tolerated clock difference; 30s at most.
         // Requirement J7.

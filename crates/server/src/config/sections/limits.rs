@@ -14,16 +14,14 @@ section! {
     pub struct LimitsConfig, read by read_keys(section) {
         /// The rates of logins, refreshes and refused tokens.
         reload rates as "..": Rates = by { read_rates(section, &Rates::default()) },
-        /// The replies that carry `RateLimit-Policy` and `RateLimit` with the limits of the route: `"refused"`: replies of a limit
-        /// that refuses; `"always"`: all; `"off"`: none.
+        /// The replies with `RateLimit-Policy` and `RateLimit` for the limits of the route. `"refused"`: those of a
+        /// limit that refuses; `"always"`: all; `"off"`: none.
         reload rate_headers: RateHeaders = get_or(value::word_of, RateHeaders::default()),
         /// true: gates of one store count logins and wrong secrets together.
         restart shared: bool = get_or(value::boolean, true),
-        /// The memory for verified tokens: 64MiB hold about 40000 tokens of usual size. Each thread has 8 MiB in
-        /// addition.
+        /// The memory for verified tokens: 64MiB hold about 40000 tokens of usual size. Each thread has 8 MiB besides.
         restart verified_cache: u64 = get_or(value::size(1 << 20, 1 << 40), DEFAULT_CACHE),
-        /// The most concurrent password checks. Each check takes one core and 19 MiB. Default: the number of
-        /// processors.
+        /// The most concurrent password checks, each with one core and 19 MiB. Default: the number of processors.
         restart max_password_checks: usize = get_or(value::count(1, 1024), processors().get()),
         /// The most password checks that wait. Beyond that: 503.
         restart password_queue: usize = get_or(value::count(0, 100_000), 64),
@@ -36,23 +34,21 @@ section! {
     impl Rates, read by read_rates(section, default: &Rates) {
         /// Logins of one address. An IPv6 address counts as its /64; a /56 has 4 times this limit, a /48 32 times.
         reload login_per_address: Rate = get_or(value::rate, default.login_per_address),
-        /// Logins of one user from addresses new to the user. The limit slows guessing, and does not lock the owner
-        /// out.
+        /// Logins of one user from addresses new to the user: slows guessing, and does not lock the owner out.
         reload login_per_account: Rate = get_or(value::rate, default.login_per_account),
-        /// Failed logins of one client. Beyond that, addresses that have failed repeatedly with the client get 429.
+        /// Failed logins of one client. Beyond that, addresses that failed repeatedly with the client get 429.
         reload login_per_client: Rate = get_or(value::rate, default.login_per_client),
-        /// Refreshes of one address. Many users share an office's address.
+        /// Refreshes of one address, which the users of an office share.
         reload refresh_per_address: Rate = get_or(value::rate, default.refresh_per_address),
         /// Rotations of one session; replays do not count.
         reload refresh_per_session: Rate = get_or(value::rate, default.refresh_per_session),
-        /// Tokens with a bad signature from one address. Beyond that, the gate verifies no unseen token of the address:
-        /// 429.
+        /// Tokens with a bad signature from one address. Beyond that, the gate verifies no unseen token of the address.
         reload forged_per_address: Rate = get_or(value::rate, default.forged_per_address),
-        /// Tokens from one address that have a good signature and are refused, such as revoked tokens. Beyond that: as
-        /// for `forged_per_address`.
+        /// Tokens from one address with a good signature that are refused, such as revoked ones. Beyond that: as for
+        /// `forged_per_address`.
         reload refused_per_address: Rate = get_or(value::rate, default.refused_per_address),
-        /// Both kinds of tokens from all addresses. Beyond that, the gate verifies unseen tokens only from addresses that
-        /// have sent good tokens: others get 429.
+        /// Both kinds of tokens from all addresses. Beyond that, only unseen tokens from addresses that have sent good
+        /// tokens are verified.
         reload forged_overall: Rate = get_or(value::rate, default.forged_overall),
     }
 }

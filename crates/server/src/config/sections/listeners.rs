@@ -26,10 +26,11 @@ section! {
         restart name: Option<Arc<str>> = by { self::name(section, defaults.others) },
         /// The key that names the address, as in `server.listeners[0].address`; for errors.
         no_key key: String = by { section.name("address") },
-        /// The certificates, selected by SNI, and with `client_ca` the roots of client certificates (docs/edge.md). Unset: clear
-        /// text. Adding or removing the table needs an upgrade.
+        /// The certificates, selected by SNI, and with `client_ca` the roots of client certificates (docs/edge.md).
+        /// Unset: clear text. Adding or removing the table needs an upgrade.
         restart("tls" if comes_or_goes) tls: Option<TlsConfig> = by { read_tls(section, dir) },
-        /// true: connections begin with a PROXY header (version 2) of one of `trusted_proxies`, and no other peer may connect.
+        /// true: connections begin with a PROXY header (version 2) of one of `trusted_proxies`; no other peer may
+        /// connect.
         restart proxy_protocol: bool = by { read_proxy_protocol(section, defaults.trusted) },
         /// The most connections of one address. Default: that of `[server]`.
         reload max_connections_per_address: usize = by { max_connections_per_address(section, defaults.per_address) },
@@ -40,8 +41,8 @@ section! {
     /// `tls` of a listener.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct TlsConfig, read by read_tls_keys(section, dir: &Path) {
-        /// Several certificates, each with `cert` and `key`. Clients without SNI, or with a name that no certificate covers, get
-        /// the first one.
+        /// Several certificates, each with `cert` and `key`. Clients without SNI, or with a name that no certificate
+        /// covers, get the first.
         reload certificates: Vec<CertificateFiles> = by { read_certificates(section, dir) },
         /// Whether clients must, or may, present a certificate.
         reload client_auth as "..": ClientAuth = by { read_client_auth(section, dir) },
@@ -49,16 +50,16 @@ section! {
         no_key key: String = by { section.path().to_owned() },
     }
     with {
-        /// Instead of `certificates`: the file of one certificate, followed by its intermediates, in PEM.
+        /// Instead of `certificates`: the PEM file of one certificate with its intermediates.
         reload cert: text,
-        /// The file of the certificate's private key, in PEM, for the gate's user only (0600).
+        /// The PEM file of its private key (0600).
         reload key as "key": text,
-        /// The files of the roots of client certificates, in PEM.
+        /// The PEM files of the roots of client certificates.
         reload client_ca: text,
-        /// The files of revoked client certificates (RFC 5280), in PEM, one or several.
+        /// The PEM files of revoked client certificates (RFC 5280), one or several.
         reload client_crl: text,
-        /// `"required"`: each client must present a certificate; `"optional"`: a client may connect without one; `"none"`: the
-        /// listener requests none. Default: `"required"` with `client_ca`, else `"none"`.
+        /// `"required"`: each client must present a certificate; `"optional"`: a client may; `"none"`: the listener
+        /// requests none. Default: `"required"` with `client_ca`, else `"none"`.
         reload client_auth: text,
         /// true: upstreams get the client's certificate in Client-Cert (RFC 9440). Default: `false`.
         reload client_cert_header: boolean,

@@ -23,10 +23,10 @@ section! {
         }),
         /// The gate's client certificate, and its key.
         reload client_cert: Option<CertificateAndKey> = certificate_and_key(dir),
-        /// A file with the secret that the gate sends as `Authorization: Bearer`. A changed file counts from the next
+        /// A file with the secret that the gate sends as `Authorization: Bearer`; a changed file counts from the next
         /// request on.
         reload secret_file: Option<PathBuf> = get(path_in(dir)),
-        /// A PEM file with the only trusted authorities. Default: those of the system.
+        /// A PEM file with the only trusted authorities. Default: the system's.
         reload ca: Option<PathBuf> = get(path_in(dir)),
         /// true: a refusal takes as long as the slowest login or refusal of the last two to four hours with logins.
         reload pad_refusals: bool = get_or(value::boolean, true),

@@ -51,23 +51,23 @@ section! {
         reload bind as "..": Option<(String, PathBuf)> = by { self::bind(section, dir) },
         /// The base DN of users.
         reload base: String = required(BASE, value::text),
-        /// The filter that finds the entry of `{username}`, whose value the gate escapes. Required without `preset`. With
-        /// `preset = "ad"`: by `sAMAccountName`.
+        /// The filter that finds `{username}`, whose value the gate escapes. Required without `preset`. With `preset =
+        /// "ad"`: by `sAMAccountName`.
         reload filter: Filter = by { read_filter(section, preset) },
-        /// true: `ldap://` connections switch to TLS before the gate sends anything else. If the server refuses, the gate sends
+        /// true: `ldap://` connections switch to TLS before anything else. If the server refuses, the gate sends
         /// nothing.
         reload starttls: bool = get_or(value::boolean, false),
-        /// true: allows `ldap://` without TLS, which sends passwords over the network in the clear.
+        /// true: allows `ldap://` without TLS, which sends passwords in the clear.
         reload dangerous_plaintext: bool = get_or(value::boolean, false),
-        /// A PEM file with the only trusted authorities. Default: those of the system.
+        /// A PEM file with the only trusted authorities. Default: the system's.
         reload ca: Option<PathBuf> = get(path_in(dir)),
-        /// true: the gate removes the domain from a name such as `EXAMPLE\ada`.
+        /// true: removes the domain from a name such as `EXAMPLE\ada`.
         reload strip_domain: bool = get_or(value::boolean, false),
-        /// The attribute for the `sub`. Its values must never pass to another user, as names and mail addresses can. With
+        /// The attribute for the `sub`, whose values never pass to another user, as names and mail addresses can. With
         /// `preset = "ad"`: objectGUID.
         reload subject: String = get_or(attribute, preset.subject.to_owned()),
-        /// The filter that a user must match to log in and to refresh; `{now}` is the time as a FILETIME. Unset: every user. With
-        /// `preset = "ad"`: enabled, not locked, not expired.
+        /// The filter that a user must match to log in and refresh; `{now}` is the time as a FILETIME. Unset: every
+        /// user. With `preset = "ad"`: enabled, not locked, not expired.
         reload active: Option<Filter> = by {
             let own = section.get("active", filter_of(Placeholder::Now, false));
             own.or_else(|| preset_filter(section, preset.active, Placeholder::Now))
@@ -100,7 +100,7 @@ section! {
         reload preset: text,
         /// The DN of the account that searches. Unset: anonymous.
         reload bind_dn: text,
-        /// A file with the password of `bind_dn`. When the file changes, the gate opens the connections again.
+        /// A file with the password of `bind_dn`. When it changes, the gate opens the connections again.
         reload bind_password_file: text,
     }
 }
@@ -109,13 +109,13 @@ section! {
     impl GroupSettings, read by read_groups(section, by: GroupsBy) {
         /// How groups are found.
         reload by as "..": GroupsBy = by { by },
-        /// Scopes for members of a group, besides `scopes`, such as `{ admins = ["write", "admin"] }`.
+        /// Scopes for members of a group, besides `scopes`: `{ admins = ["write", "admin"] }`.
         reload scopes: BTreeMap<String, Scope> = by { group_scopes(section) },
         /// The attribute with a group's name.
         reload name: String = get_or(attribute, "cn".to_owned()),
-        /// How many levels of nested groups the gate follows; at most 5. Active Directory follows nested groups itself.
+        /// The levels of nested groups to follow; at most 5. Active Directory follows them itself.
         reload nested: usize = get_or(value::count(0, 5), 0),
-        /// true: the names of the groups become the claim `roles`.
+        /// true: the names of the groups are the claim `roles`.
         reload roles: bool = get_or(value::boolean, false),
     }
     with {

@@ -31,11 +31,11 @@ section! {
         reload authenticate: Template = required(EXPECTED_AUTHENTICATE, statement(AUTHENTICATE)),
         /// The statement that finds a user at a refresh, by `{subject}`.
         reload lookup: Template = required(EXPECTED_LOOKUP, statement(LOOKUP)),
-        /// The statement that replaces a weak hash after a login, with `{subject}`, `{old_hash}` and `{new_hash}`. The statement must
-        /// compare with `{old_hash}`, so that a newer password is never overwritten. If the statement fails, the login still succeeds.
-        /// Unset: the gate only reads.
+        /// The statement that replaces a weak hash after a login, with `{subject}`, `{old_hash}` and `{new_hash}`. It
+        /// must compare with `{old_hash}`, so that a newer password is never overwritten. If it fails, the login still
+        /// succeeds. Unset: the gate only reads.
         reload rehash: Option<Template> = get(statement(REHASH)),
-        /// A PEM file with the only trusted authorities. Default: those of the system.
+        /// A PEM file with the only trusted authorities. Default: the system's.
         reload ca: Option<PathBuf> = get(path_in(dir)),
         /// Columns for further claims of access tokens.
         reload claims: Vec<String> = list_or_empty(claim),
@@ -46,7 +46,7 @@ section! {
         /// true: connections keep prepared statements. false: for a pooler that gives each transaction another
         /// connection, such as PgBouncer.
         reload statement_cache: bool = get_or(value::boolean, true),
-        /// The schemes of password hashes that users may have, such as `["bcrypt"]` (docs/users.md).
+        /// The schemes of users' password hashes, such as `["bcrypt"]` (docs/users.md).
         reload hashes as some: Vec<ExpectedHash> = list_or_empty(expected),
     }
     with {
