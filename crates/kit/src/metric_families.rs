@@ -40,67 +40,67 @@ macro_rules! families {
 
 families! { ALL:
     BUILD_INFO = Gauge "build_info" ["version", "revision", "rustc", "features"]
-        "Always 1; the labels describe the program";
-    READY = Gauge "ready" [] "1 if the gate is ready, else 0, as /readyz says";
+        "Always 1; labels describe the program";
+    READY = Gauge "ready" [] "1 if the gate is ready, as /readyz says";
     ENGINE_TIME_SKEW = Gauge "engine_time_skew_seconds" [] "Engine time minus wall clock";
 
-    REQUESTS = Counter "requests" ["route", "outcome", "code"] "Answered requests, by the outcome of the access log";
+    REQUESTS = Counter "requests" ["route", "outcome", "code"] "Answered requests";
     REQUEST_DURATION = Histogram "request_duration_seconds" ["route"]
-        "Time from the head of a request to the head of its response, the upstream included";
+        "Time from the head of a request to that of its response";
     GATE_DURATION = Histogram "gate_duration_seconds" ["step"]
-        "The gate's part of the request duration, for requests to routes (decide) and to endpoints (endpoint)";
-    GRPC_RESPONSES = Counter "grpc_responses" ["route", "grpc_code"] "gRPC responses that ended, by gRPC status";
-    REQUEST_BYTES = Counter "request_bytes" ["route"] "Bytes of request bodies, counted when the response ends";
-    RESPONSE_BYTES = Counter "response_bytes" ["route"] "Bytes of response bodies, counted when the body ends";
+        "The gate's part of the request duration";
+    GRPC_RESPONSES = Counter "grpc_responses" ["route", "grpc_code"] "gRPC responses that ended";
+    REQUEST_BYTES = Counter "request_bytes" ["route"] "Bytes of request bodies, counted at the end of the response";
+    RESPONSE_BYTES = Counter "response_bytes" ["route"] "Bytes of response bodies, counted at their end";
     STREAMS_ENDED = Counter "streams_ended" ["route", "cause"]
-        "Streams and tunnels that ended, by the cause in the access log";
+        "Streams and tunnels that ended";
     AUTHORIZER_VERDICTS = Counter "authorizer_verdicts" ["kind", "verdict"] "Verdicts on requests of other proxies";
     REQUESTS_IN_FLIGHT = Gauge "requests_in_flight" [] "Requests in flight, streams included";
     REQUESTS_LIMIT = Gauge "requests_limit" [] "The most requests in flight (max_requests)";
-    PENDING_BODIES = Gauge "pending_bodies" [] "Requests to endpoints whose body has not yet arrived";
+    PENDING_BODIES = Gauge "pending_bodies" [] "Requests to endpoints without their body yet";
     OWN_STREAMS = Gauge "own_streams" [] "Streams that the gate answers itself";
     TUNNELS = Gauge "tunnels" [] "Upgraded connections";
     BUFFERED_BYTES = Gauge "buffered_bytes" [] "Buffered bytes of bodies, messages and queues";
     CONNECTIONS = Gauge "connections" ["listener", "protocol"]
-        "Open connections of a listener, numbered from 0 in the order of the configuration; upgraded ones count as h1";
-    CONNECTIONS_LIMIT = Gauge "connections_limit" [] "The most connections of all listeners (max_connections)";
-    CONNECTIONS_REJECTED = Counter "connections_rejected" ["cause"] "Connections that were closed before a request";
+        "Open connections of a listener; upgraded ones are h1";
+    CONNECTIONS_LIMIT = Gauge "connections_limit" [] "The most connections (max_connections)";
+    CONNECTIONS_REJECTED = Counter "connections_rejected" ["cause"] "Connections closed before a request";
 
     UPSTREAM_REQUESTS = Counter "upstream_requests" ["upstream", "result"]
-        "Attempts to send a request to an address of an upstream, by result";
+        "Attempts to send a request to an address of an upstream";
     UPSTREAM_RESPONSES = Counter "upstream_responses" ["upstream", "code_class"]
-        "Responses of an upstream, by class of the status";
+        "Responses of an upstream";
     UPSTREAM_REQUEST_DURATION = Histogram "upstream_request_duration_seconds" ["upstream"]
         "Time from the sent request to the head of the response";
     UPSTREAM_RETRIES = Counter "upstream_retries" ["upstream"] "Attempts of a request after the first one";
     UPSTREAM_IN_FLIGHT = Gauge "upstream_in_flight" ["upstream"]
-        "Requests in flight at an upstream, streams and upgraded connections included";
+        "Requests in flight at an upstream, streams and upgrades included";
     UPSTREAM_CONNECTIONS = Gauge "upstream_connections" ["upstream"]
         "Open connections to an upstream, idle ones included";
     UPSTREAM_ADDRESSES = Gauge "upstream_addresses" ["upstream", "state"]
-        "Addresses of an upstream: up, failing (since the last answer), ejected, or unhealthy (by health checks)";
+        "Addresses of an upstream";
 
     SESSION_EVENTS = Counter "session_events" ["event"] "Events of sessions";
     API_KEYS = Counter "api_keys" ["event"]
-        "API keys: created, rotated, revoked, leaked, used late after a rotation, or sealed again with a new secret";
+        "API keys: created, rotated, revoked, leaked, used late after a rotation, or sealed with a new secret";
     SESSIONS_STARTED = Counter "sessions_started" ["dialect"] "Sessions that began";
     SESSIONS_ENDED = Counter "sessions_ended" ["cause"]
-        "Sessions that ended one by one, without expired sessions and revocations of a subject, a client or everything";
-    GRANTS = Counter "grants" ["grant", "result"] "Grants at token endpoints except relays, by grant type and result";
-    BROWSER_LOGINS = Counter "browser_logins" ["result"] "Logins at the browser endpoint, by result";
-    BROWSER_DEVICE = Counter "browser_device" ["result"] "Proofs of devices for browser sessions (DBSC), by result";
-    BROWSER_RENEWALS = Counter "browser_renewals" ["result"] "Renewals of browser sessions by this gate, by result";
+        "Sessions that ended singly, not by expiry or a revocation of a subject, a client or everything";
+    GRANTS = Counter "grants" ["grant", "result"] "Grants at token endpoints except relays";
+    BROWSER_LOGINS = Counter "browser_logins" ["result"] "Logins at the browser endpoint";
+    BROWSER_DEVICE = Counter "browser_device" ["result"] "Proofs of devices for browser sessions (DBSC)";
+    BROWSER_RENEWALS = Counter "browser_renewals" ["result"] "Renewals of browser sessions by this gate";
     MCP_CALLS = Counter "mcp_calls" ["calls", "result"]
-        "Calls (MCP) that a rule governs, by the rule's resource and pattern, and by result";
+        "Calls (MCP) that a rule governs, by its resource and pattern";
     REVOCATIONS = Gauge "revocations" [] "Entries of the revocation list";
     VERIFIED_TOKENS = Gauge "verified_tokens" [] "Access tokens in the cache of verified tokens";
-    VERIFICATIONS = Counter "verifications" ["result"] "Verifications of access tokens, by result";
+    VERIFICATIONS = Counter "verifications" ["result"] "Verifications of access tokens";
     VERIFICATION_DURATION = Histogram "verification_duration_seconds" ["alg"]
         "Time to verify the signature of an access token";
-    RATE_LIMITED = Counter "rate_limited" ["limit"] "Attempts that a rate of [limits] refused, by limit";
-    RATE_REFUSED = Counter "rate_refused" ["name"] "Requests that a limit of a route refused, by the limit's name";
+    RATE_LIMITED = Counter "rate_limited" ["limit"] "Attempts that a rate of [limits] refused";
+    RATE_REFUSED = Counter "rate_refused" ["name"] "Requests that a limit of a route refused";
     SIGNING_KEY_CREATED = Gauge "signing_key_created_timestamp_seconds" ["kid", "alg", "state"]
-        "Unix time at which a key for the gate's own tokens was created, as its file says";
+        "Unix time of the creation of a key for the gate's own tokens, by its file";
     PASSWORD_QUEUE = Gauge "password_queue" [] "Password checks that run or wait";
     PASSWORD_QUEUE_LIMIT = Gauge "password_queue_limit" [] "The most password checks that run or wait";
     PASSWORD_CHECK_DURATION = Histogram "password_check_duration_seconds" []
@@ -110,10 +110,10 @@ families! { ALL:
     STORE_SIZE_BYTES = Gauge "store_size_bytes" [] "Size of the embedded store's file";
     STORE_QUEUE = Gauge "store_queue" [] "Operations that wait for a commit of the embedded store";
     STORE_COMMITS = Counter "store_commits" ["result"]
-        "Commits of the embedded store, each for all operations that waited; or writes to a shared store";
+        "Commits of the embedded store, each for all waiting operations; or writes to a shared store";
     STORE_COMMIT_DURATION = Histogram "store_commit_duration_seconds" [] "Time of acknowledged commits and writes";
     STORE_STALE = Gauge "store_stale" []
-        "1 while the gate refuses tokens because the shared store gives no news";
+        "1 while the gate refuses tokens, without news from the shared store";
     STORE_HEARD_AGE = Gauge "store_heard_age_seconds" [] "Time since the last news from the shared store";
 
     DIRECTORY_REQUESTS = Counter "directory_requests" ["directory", "kind", "operation", "result"]
@@ -121,60 +121,60 @@ families! { ALL:
     DIRECTORY_DURATION = Histogram "directory_duration_seconds" ["directory", "kind", "operation"]
         "Time of a request to a directory";
 
-    RELAY_EXCHANGES = Counter "relay_exchanges" ["result"] "Exchanges of refresh tokens at a relay, by result";
+    RELAY_EXCHANGES = Counter "relay_exchanges" ["result"] "Exchanges of refresh tokens at a relay";
 
     ISSUER_NOTICES = Counter "issuer_notices" ["issuer", "protocol", "result"]
-        "Logout tokens and security events of issuers, by result";
+        "Logout tokens and security events of issuers";
     ISSUER_NOTICE_AGE = Histogram "issuer_notice_age_seconds" []
         "Age of an applied notice, from its iat until its effect is durable";
     EVENTS = Counter "events" ["issuer", "type", "effect"]
-        "Accepted events and requests of other issuers, by type and effect";
+        "Accepted events and requests of other issuers";
     ISSUER_KEYS = Gauge "issuer_keys" ["issuer"] "Usable keys of an issuer";
     ISSUER_STATE = Gauge "issuer_state" ["issuer"] "State of an issuer's keys: 0 empty, 1 fresh, 2 aging, 3 stale";
     ISSUER_LAST_SUCCESS = Gauge "issuer_last_success_timestamp_seconds" ["issuer"]
         "Unix time of the last answer of an issuer";
     ISSUER_WAITING = Gauge "issuer_waiting" ["issuer"] "Requests that wait for the keys of an issuer";
     ISSUER_REFUSED_KEYS = Gauge "issuer_refused_keys" ["issuer", "cause"]
-        "Keys of an issuer's set that the gate ignores, by cause";
+        "Keys of an issuer's set that the gate ignores";
     ISSUER_FETCHES = Counter "issuer_fetches" ["issuer", "result"] "Attempts to fetch the keys of an issuer";
     ISSUER_UNKNOWN_KID = Counter "issuer_unknown_kid" ["issuer"]
         "Tokens whose kid is not in the issuer's set";
     ISSUER_INTROSPECTIONS = Counter "issuer_introspections" ["issuer", "result"]
-        "Introspections of opaque tokens at an issuer, by result";
+        "Introspections of opaque tokens at an issuer";
     STREAM_ALIVE = Gauge "stream_alive" ["issuer"]
-        "1 if an issuer's stream is enabled and its last verification event arrived, else 0";
+        "1 if an issuer's stream is enabled and its last verification event arrived";
     RECEIVER_EVENTS = Counter "receiver_events" ["receiver", "result"]
-        "Events for a receiver that this gate sent, that the receiver refused, or that were dropped";
+        "Events for a receiver: sent by this gate, refused there, or dropped";
     RECEIVER_WAITING = Gauge "receiver_waiting" ["receiver"]
         "Events for a receiver that wait, at the gate that sends";
     RECEIVER_LAG = Gauge "receiver_lag_seconds" ["receiver"]
         "Age of the oldest event that waits for a receiver, at the gate that sends";
     EXCHANGES = Counter "exchanges" ["provider", "result"]
-        "Exchanges of callers' tokens for tokens of upstreams, by result";
+        "Exchanges of callers' tokens for tokens of upstreams";
     DECISIONS = Counter "decisions" ["point", "result"]
-        "Decisions of a decision point, cached ones included, by result";
+        "Decisions of a decision point, cached ones included";
 
     STATUS_LIST_LAG = Gauge "status_list_lag_seconds" []
-        "Delay of the status lists behind the sessions that have ended";
-    STATUS_LIST_BUILDS = Counter "status_list_builds" [] "Status lists that the gate built and signed";
+        "Delay of the status lists behind ended sessions";
+    STATUS_LIST_BUILDS = Counter "status_list_builds" [] "Status lists built and signed";
 
     CERTIFICATE_NOT_AFTER = Gauge "certificate_not_after_timestamp_seconds" ["file"]
-        "Unix time at which the first certificate of a listener's file expires";
+        "Unix time at which the first certificate of a file expires";
     CONFIG_RELOAD_SUCCESSFUL = Gauge "config_last_reload_successful" ["source"]
-        "1, or 0 while changed files are unusable and the old content is in force";
+        "1, or 0 while changed files are unusable and old content is in force";
     CONFIG_RELOAD_TIME = Gauge "config_last_reload_success_timestamp_seconds" ["source"]
         "Unix time at which files were last loaded";
     CONFIG_INFO = Gauge "config_info" ["hash"]
-        "Always 1; the label has the hash of the configuration in force, as `check --print` prints it, without secrets";
+        "Always 1; the hash of the configuration in force, without secrets, as `check --print` prints it";
 
     LOG_LINES = Counter "log_lines" ["sink"] "Log lines written";
     LOG_DROPPED_LINES = Counter "log_dropped_lines" ["sink"]
-        "Log lines dropped because an output was too slow or failed";
+        "Log lines that a slow or broken output lost";
     LOG_WRITE_ERRORS = Counter "log_write_errors" ["sink"] "Failed writes to a log output";
 
     TRACE_SPANS = Counter "trace_spans" [] "Spans that the collector accepted";
     TRACE_DROPPED_SPANS = Counter "trace_dropped_spans" ["cause"]
-        "Spans dropped because the queue was full or the collector refused them";
+        "Spans lost to a full queue or refused by the collector";
 }
 
 // Metrics of the process, by the common names of Prometheus client libraries, without the prefix.

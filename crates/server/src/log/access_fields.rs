@@ -42,7 +42,7 @@ const fn field(name: &'static str, kind: FieldKind, on: On, meaning: &'static st
 
 const ENDS: &[&str] =
     &["complete", "client_gone", "upstream", "revoked", "undecided", "expired", "max_stream", "shutdown"];
-const TOKEN: On = On::Some("refused tokens that parse");
+const TOKEN: On = On::Some("refused tokens");
 const KNOWN: On = On::Some("where known");
 const FORWARDED: On = On::Some("forwarded");
 
@@ -51,11 +51,11 @@ pub(super) const FIELDS: &[Field] = &[
     field("timestamp", Time, On::All, "when the request head had arrived: RFC 3339, microseconds, UTC"),
     field("event.dataset", Word(&["rotogate.access"]), On::All, "the log"),
     field("http.request.id", Text, On::All, "the [request id](#request-id)"),
-    field("trace_id", Text, On::Some("requests with a trace"), "the [trace](traces.md)"),
-    field("span_id", Text, On::Some("recorded requests"), "the span of the request"),
-    field("trace_flags", Text, On::Some("requests with a trace"), "the flags of the trace"),
+    field("trace_id", Text, On::Some("traced"), "the [trace](traces.md)"),
+    field("span_id", Text, On::Some("recorded"), "the span of the request"),
+    field("trace_flags", Text, On::Some("traced"), "the flags of the trace"),
     field("http.request.method", Text, On::All, "the method"),
-    field("url.path", Text, On::All, "the path as the client sent it, without its query"),
+    field("url.path", Text, On::All, "the path as sent, without its query"),
     field("server.address", Text, On::Some("where sent"), "`Host`, or `:authority`"),
     field("network.protocol.version", Word(&["1.0", "1.1", "2"]), On::All, "the version of HTTP"),
     field("url.scheme", Word(&["http", "https"]), On::All, "the scheme"),
@@ -64,24 +64,19 @@ pub(super) const FIELDS: &[Field] = &[
         "network.peer.address",
         Text,
         On::All,
-        "the other end of the TCP connection, which may be a proxy with a PROXY header",
+        "the other end of the TCP connection, perhaps a proxy with a PROXY header",
     ),
-    field("client.address", Text, On::All, "the client: the peer, or the client that a trusted proxy names"),
+    field("client.address", Text, On::All, "the peer, or the client that a trusted proxy names"),
     field("user_agent.original", Text, On::Some("where sent"), "`User-Agent`, unless `log_user_agent = false`"),
     field("http.response.status_code", Number, On::Some("unless the client disconnected first"), "the status"),
-    field("rotogate.outcome", Text, On::All, "the result, [one of these words](outcomes.md)"),
-    field(
-        "rotogate.detail",
-        Text,
-        On::Some("where there is one"),
-        "the detail of the outcome, such as the claim or the timeout",
-    ),
-    field("rotogate.route", Text, On::Some("requests with a route"), "the route's id"),
-    field("http.route", Text, On::Some("requests with a route"), "the path pattern of the route"),
-    field("rotogate.dialect", Text, On::Some("rotogate's endpoints"), "the dialect of the endpoint"),
-    field("rotogate.operation", Text, On::Some("rotogate's endpoints"), "the operation"),
+    field("rotogate.outcome", Text, On::All, "the [result](outcomes.md)"),
+    field("rotogate.detail", Text, On::Some("if any"), "the outcome's detail, such as a claim or a timeout"),
+    field("rotogate.route", Text, On::Some("on a route"), "the route's id"),
+    field("http.route", Text, On::Some("on a route"), "the path pattern of the route"),
+    field("rotogate.dialect", Text, On::Some("at endpoints"), "the endpoint's dialect"),
+    field("rotogate.operation", Text, On::Some("at endpoints"), "the operation"),
     field("user.id", Text, KNOWN, "`sub`"),
-    field("rotogate.issuer", Text, KNOWN, "`iss`, if another issuer than rotogate issued the token"),
+    field("rotogate.issuer", Text, KNOWN, "`iss`, if not rotogate"),
     field("rotogate.client.id", Text, KNOWN, "`client_id`"),
     field("rotogate.account", Text, KNOWN, "the account"),
     field("session.id", Text, KNOWN, "the session"),
@@ -92,30 +87,20 @@ pub(super) const FIELDS: &[Field] = &[
         "rotogate.token.unverified",
         True,
         TOKEN,
-        "the signature is not verified: the fields of the token are claims of its sender",
+        "the fields of the token are claims of its sender, without a verified signature",
     ),
     field("rotogate.duration.head", Number, On::Some("answered"), "nanoseconds to the response head"),
     field("rotogate.upstream", Text, FORWARDED, "the upstream's name"),
     field("upstream.address", Text, FORWARDED, "the address that answered"),
     field("rotogate.upstream.attempts", Number, FORWARDED, "the number of attempts"),
-    field(
-        "rotogate.duration.upstream",
-        Number,
-        FORWARDED,
-        "the part of `rotogate.duration.head` that the upstream took, in nanoseconds",
-    ),
-    field("rotogate.duration.gate", Number, FORWARDED, "the rest of `rotogate.duration.head`, in nanoseconds"),
+    field("rotogate.duration.upstream", Number, FORWARDED, "the upstream's part of `rotogate.duration.head`"),
+    field("rotogate.duration.gate", Number, FORWARDED, "the gate's part of `rotogate.duration.head`"),
     field("rpc.grpc.status_code", Number, On::Some("gRPC"), "the gRPC status, from the head or the trailers"),
-    field("event.duration", Number, On::Ended, "nanoseconds from the request head to the end of the response body"),
-    field("http.request.body.size", Number, On::Ended, "bytes of the request body, without framing"),
-    field("http.response.body.size", Number, On::Ended, "bytes of the response body, without framing"),
-    field("rotogate.end", Word(ENDS), On::Ended, "how the response body or the tunnel ended, [see below](#ends)"),
-    field(
-        "rotogate.phase",
-        Word(&["begin", "end"]),
-        On::Some("streams, tunnels"),
-        "the first or the second line of the stream or tunnel",
-    ),
+    field("event.duration", Number, On::Ended, "nanoseconds to the end of the response body"),
+    field("http.request.body.size", Number, On::Ended, "bytes of the request body"),
+    field("http.response.body.size", Number, On::Ended, "bytes of the response body"),
+    field("rotogate.end", Word(ENDS), On::Ended, "the [end](#ends) of the response body or the tunnel"),
+    field("rotogate.phase", Word(&["begin", "end"]), On::Some("streams, tunnels"), "the line of the stream or tunnel"),
     field("rotogate.truncated", True, On::Some("truncated lines"), "a value was truncated"),
 ];
 
@@ -186,6 +171,8 @@ mod tests {
         let mut table = "| field | meaning |\n|---|---|\n".to_owned();
         for Field { name, kind, on, meaning } in FIELDS {
             let words = match kind {
+                // A table below lists and explains them.
+                Word(ENDS) => String::new(),
                 Word(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "),
                 True => "`true`".to_owned(),
                 Text | Time | Number => String::new(),
