@@ -32,20 +32,22 @@ section! {
 
 section! {
     impl Rates, read by read_rates(section, default: &Rates) {
-        /// Logins of one address. An IPv6 address counts as its /64; a /56 has 4 times this limit, a /48 32 times.
+        /// Logins, and secrets of clients, from one address. An IPv6 address counts as its /64; a /56 has 4 times this
+        /// limit, a /48 32 times.
         reload login_per_address: Rate = get_or(value::rate, default.login_per_address),
         /// Logins of one user from addresses new to the user: slows guessing, and does not lock the owner out.
         reload login_per_account: Rate = get_or(value::rate, default.login_per_account),
-        /// Failed logins of one client. Beyond that, addresses that failed repeatedly with the client get 429.
+        /// Failed logins and secrets with one client. Beyond that, addresses with more than three such failures get
+        /// 429.
         reload login_per_client: Rate = get_or(value::rate, default.login_per_client),
-        /// Refreshes of one address, which the users of an office share.
+        /// Refreshes, and logins at a provider, from one address, which the users of an office share.
         reload refresh_per_address: Rate = get_or(value::rate, default.refresh_per_address),
         /// Rotations of one session; replays do not count.
         reload refresh_per_session: Rate = get_or(value::rate, default.refresh_per_session),
         /// Tokens with a bad signature from one address. Beyond that, the gate verifies no unseen token of the address.
         reload forged_per_address: Rate = get_or(value::rate, default.forged_per_address),
-        /// Tokens from one address with a good signature that are refused, such as revoked ones. Beyond that: as for
-        /// `forged_per_address`.
+        /// Tokens from one address with a good signature that are refused, such as revoked ones; a repeat does not
+        /// count. Beyond that: as for `forged_per_address`.
         reload refused_per_address: Rate = get_or(value::rate, default.refused_per_address),
         /// Both kinds of tokens from all addresses. Beyond that, only unseen tokens from addresses that have sent good
         /// tokens are verified.
