@@ -361,12 +361,18 @@ def command_reference(gate, write):
         shared |= more
         parts.append(f"\n{about}\n\n{block('', more)}")
     of_every = commands[SHARED[0][1]][0]
+    every = [option for options, _ in commands.values() for option in options.items()]
+    often = {option: about for option, about in every if every.count((option, about)) > 2 and option not in shared and about}
+    parts.append(f"\nSeveral commands have these:\n\n{block('', often)}")
+    of_every = commands[SHARED[0][1]][0]
     for name, (options, text) in commands.items():
-        of_gate = [option for option in options if option in shared and option not in of_every]
-        own = {option: about for option, about in options.items() if shared.get(option) != about}
-        if of_gate and not own.keys() & set(of_gate):
+        of_gate = [option.split()[0] for option in options if option in shared and option not in of_every]
+        own = {option: "" if often.get(option) == about else about for option, about in options.items() if shared.get(option) != about}
+        if of_gate and not {option.split()[0] for option in own} & set(of_gate):
             own[", ".join(of_gate)] = ""
-        text = text.replace(f"\nUsage: rotogate {name} [OPTIONS]\n", "")
+        # A usage line that only has the arguments below says nothing more.
+        named = re.findall(r"(?m)^  ([\[<][^\s]+)", text.partition("\nArguments:\n")[2])
+        text = text.replace("\n".join(["", " ".join([f"Usage: rotogate {name} [OPTIONS]", *named]), ""]), "")
         parts.append(f"\n## rotogate {name}\n\n{block(text, own)}")
     page = "".join(parts) + "<!-- commands: end -->\n"
     if write:
