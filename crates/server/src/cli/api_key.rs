@@ -62,8 +62,7 @@ pub(super) enum ApiKeyCommand {
         /// The id of the key.
         id: String,
     },
-    /// Revokes the live keys of this gate among the keys on standard input, one key a line, and says how many they
-    /// were.
+    /// Revokes this gate's live keys among those on standard input, one a line, and prints their number.
     Leaked,
 }
 

@@ -15,7 +15,7 @@ pub(super) enum ConfigCommand {
         /// Shows the defaults, too: every value in force.
         #[arg(long)]
         effective: bool,
-        /// Asks the running gate, because the file may have changed since the gate read it.
+        /// Asks the running gate, whose file may have changed since.
         #[arg(long)]
         running: bool,
     },

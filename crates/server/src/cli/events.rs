@@ -20,13 +20,13 @@ pub(super) struct EventsOptions {
     /// Only lines about this session.
     #[arg(long)]
     session: Option<String>,
-    /// Only lines of actions by this actor: the name of a token, cli:USER, file, system.
+    /// Only lines of this actor: the name of a token, cli:USER, file, system.
     #[arg(long)]
     actor: Option<String>,
-    /// Only the last lines, at most this many.
+    /// At most this many of the last lines.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
     limit: u16,
-    /// Then prints each further line when it is written.
+    /// Then prints further lines as they are written.
     #[arg(long)]
     follow: bool,
 }

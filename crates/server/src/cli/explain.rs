@@ -32,7 +32,7 @@ pub(super) struct ExplainOptions {
     /// The address of the client [default: 127.0.0.1].
     #[arg(long, value_name = "ADDRESS")]
     from: Option<IpAddr>,
-    /// The name of the listener that the request arrives on [default: a listener without a name].
+    /// The name of the listener [default: a listener without a name].
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
     /// The client certificate of the connection, in PEM.
@@ -45,7 +45,7 @@ pub(super) struct ExplainOptions {
     /// that the assertion names].
     #[arg(long, value_name = "ID")]
     client: Option<String>,
-    /// The token is an assertion, which is presented as a grant.
+    /// The token is an assertion, presented as a grant.
     #[arg(long)]
     assertion: bool,
 }

@@ -12,7 +12,7 @@ use crate::config::{self, AdminAccess, Config, ConfigErrors, ProcessEnv};
 /// The options of commands that ask the running gate.
 #[derive(Debug, Args)]
 pub(super) struct GateOptions {
-    /// The admin listener of the gate to ask, such as http://127.0.0.1:8081. The configuration is not read then.
+    /// The admin listener of the gate, such as http://127.0.0.1:8081, instead of the configuration's.
     #[arg(long, global = true, value_name = "URL", value_parser = address)]
     admin: Option<Authority>,
     /// The file with a token of the admin listener [default: admin.token_file].

@@ -21,21 +21,21 @@ const FILE: &str = "gateway.toml";
 
 #[derive(Debug, Args)]
 pub(super) struct InitOptions {
-    /// The folder of the new gateway.toml. By default, the new file is the one that --config names.
+    /// The folder of the new gateway.toml. By default, --config names the file.
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// The upstream, which gets the requests with a valid token. "echo:" responds with the request that it received.
+    /// The upstream. "echo:" responds with the request that it received.
     #[arg(long, value_name = "URL", default_value = "echo:")]
     upstream: String,
-    /// The id of the first client, the application that users log in with.
+    /// The id of the first client, with which users log in.
     #[arg(long, value_name = "ID", default_value = "web")]
     client: String,
-    /// For web pages: a login and sessions of one cookie, instead of a token endpoint. "own": the gate's own users. "oidc": the
-    /// users of an OpenID provider, whose URL and client you then write into the file.
+    /// For web pages: sessions of one cookie, instead of a token endpoint. "own": the gate's own users. "oidc": those
+    /// of an OpenID provider, whose URL and client you then write into the file.
     #[arg(long, value_name = "LOGIN", conflicts_with = "client")]
     browser: Option<BrowserLoginKind>,
-    /// Translates this configuration of oauth2-proxy: its cfg, its alpha configuration (.yaml), a file with its flags or its
-    /// environment; several files, if it has them. Variables `OAUTH2_PROXY_*` count, too. Names settings without a counterpart.
+    /// Translates a configuration of oauth2-proxy: files with its cfg, alpha configuration (.yaml), flags or
+    /// environment. Variables `OAUTH2_PROXY_*` count, too. Names settings without a counterpart.
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["client", "browser", "upstream"])]
     from_oauth2_proxy: Option<Vec<PathBuf>>,
     /// With --from-oauth2-proxy: the flags of oauth2-proxy, behind "--".

@@ -24,9 +24,9 @@ const ASK_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeysCommand {
-    /// Makes the keys of a new gate. A gate that shares its store makes keys by itself only if it also makes the store.
+    /// Makes the keys of a new gate. With a shared store, a gate makes keys by itself only if it makes the store.
     Init {
-        /// The algorithm of the key; by default the algorithm of the configuration.
+        /// The algorithm of the key; by default that of the configuration.
         #[arg(long)]
         algorithm: Option<Algorithm>,
     },
@@ -40,29 +40,28 @@ pub(super) enum KeysCommand {
     },
     /// Adds a new key, which only verifies: the first step of a change of the signing key.
     Add {
-        /// The algorithm of the key; by default the algorithm of the configuration.
+        /// The algorithm of the key; by default that of the configuration.
         #[arg(long)]
         algorithm: Option<Algorithm>,
         /// Adds a secret of refresh tokens instead.
         #[arg(long, conflicts_with = "algorithm")]
         refresh: bool,
     },
-    /// Changes the signing key: adds and publishes a new key, waits until other verifiers have the key, and then signs
-    /// with it. Takes 5 minutes or more. If this is interrupted, keys promote --wait does the rest.
+    /// Changes the signing key: publishes a new key, waits until other verifiers have it, and signs with it. Takes 5
+    /// minutes or more. After an interruption, keys promote --wait does the rest.
     Rotate {
-        /// The algorithm of the key; by default the algorithm of the configuration.
+        /// The algorithm of the key; by default that of the configuration.
         #[arg(long)]
         algorithm: Option<Algorithm>,
         /// Changes the secret of refresh tokens instead.
         #[arg(long, conflicts_with_all = ["algorithm", "after"])]
         refresh: bool,
-        /// How long the key is published before it signs; at least 5m, because verifiers keep the published keys for
-        /// that time.
+        /// How long the key is published before it signs; at least 5m, for which verifiers keep the published keys.
         #[arg(long, default_value = "5m", value_parser = humantime::parse_duration)]
         after: Duration,
     },
-    /// Signs with a key of the keyring from now on. Refused while a gate of the store cannot verify with the key, or
-    /// while other verifiers may still have the published keys without it.
+    /// Signs with a key of the keyring from now on. Refused while a gate of the store cannot verify with it, or other
+    /// verifiers may have the published keys without it.
     Promote {
         /// The key; refresh-2 is the second secret of refresh tokens.
         #[arg(allow_hyphen_values = true)]
@@ -76,8 +75,8 @@ pub(super) enum KeysCommand {
         #[command(flatten)]
         gate: gate::GateOptions,
     },
-    /// Removes a key that is no longer used, and its file. Refused while a gate signs with the key, while an access
-    /// token that the key signed may be in use, or while a session has a refresh token made with the key.
+    /// Removes an unused key and its file. Refused while a gate signs with the key, or its access tokens or refresh
+    /// tokens may be in use.
     Retire {
         /// The key; refresh-1 is the first secret of refresh tokens.
         #[arg(allow_hyphen_values = true)]
@@ -95,8 +94,8 @@ pub(super) enum KeysCommand {
         /// The only algorithm of the key.
         #[arg(long)]
         algorithm: Algorithm,
-        /// Signs with the key from now on. By default the key only verifies, until it is imported again with --sign, or
-        /// promoted.
+        /// Signs with the key from now on. By default the key only verifies until it is promoted, or imported with
+        /// --sign.
         #[arg(long)]
         sign: bool,
     },

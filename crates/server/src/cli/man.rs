@@ -15,8 +15,8 @@ const CONFIGURATION: &str = include_str!("../../gateway.toml");
 
 #[derive(Debug, Args)]
 pub(super) struct ManOptions {
-    /// Writes all pages into man1 and man5 of this folder, such as /usr/local/share/man, and replaces the pages
-    /// of another version: rotogate(1), rotogate-check(1) and so on for each command, gateway.toml(5).
+    /// Writes all pages into man1 and man5 of this folder, such as /usr/local/share/man: rotogate(1), rotogate-check(1)
+    /// and so on, gateway.toml(5). Replaces those of another version.
     #[arg(long)]
     dir: Option<PathBuf>,
 }

@@ -64,7 +64,7 @@ struct Arguments {
     /// The configuration file.
     #[arg(long, global = true, env = "ROTOGATE_CONFIG", default_value = "gateway.toml", value_name = "FILE")]
     config: PathBuf,
-    /// Writes JSON, for programs: one object, or one on each line of a list. Errors, too, go to standard output.
+    /// Writes JSON: one object, or one on each line of a list. Errors, too, go to standard output.
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -82,14 +82,13 @@ enum Command {
     ///
     /// Exit code 2 if something is wrong, 1 if something could not be examined. Creates no file.
     Check {
-        /// Prints the configuration in force as TOML, with all defaults and with secrets masked.
+        /// Prints the configuration as TOML, with all defaults and masked secrets.
         #[arg(long)]
         print: bool,
         /// Treats warnings as errors: exit code 1.
         #[arg(long)]
         strict: bool,
-        /// Also asks the systems that the configuration names: the directory, if users are not in a file, and issuers
-        /// whose keys are fetched.
+        /// Also asks the directory, if users are not in a file, and issuers whose keys are fetched.
         #[arg(long)]
         online: bool,
     },
@@ -101,7 +100,7 @@ enum Command {
     /// Exit code 1 if the file is refused: then nothing has changed. Names the keys whose new values need an upgrade.
     Reload(gate::GateOptions),
     /// Makes the running gate replace itself by the program at its path, with the whole gateway.toml, and waits for the
-    /// result. No connection is refused meanwhile.
+    /// result. No connection is refused.
     ///
     /// Exit code 1 if the upgrade is refused: then the old program goes on serving.
     Upgrade,
@@ -142,8 +141,8 @@ enum Command {
         #[command(subcommand)]
         command: issuer::IssuerCommand,
     },
-    /// Shows how the running gate would decide on a request, rule by rule, and what to do if it refuses the request.
-    /// Reads the token from standard input.
+    /// Shows how the running gate would decide on a request, rule by rule, with the remedy of a refusal. Reads the
+    /// token from standard input.
     ///
     /// Changes nothing. Exit code 1 if the request is refused.
     Explain {

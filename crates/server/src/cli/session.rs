@@ -35,7 +35,7 @@ pub(super) struct Whose {
     /// Only sessions of the user of this name (`rotogate user list`).
     #[arg(long, conflicts_with = "subject")]
     user: Option<String>,
-    /// The user's account, if several accounts have a user of that name; "" for the user without an account.
+    /// The user's account, if several have this name; "" for none.
     #[arg(long, requires = "user")]
     account: Option<String>,
     /// Only sessions of this subject: the `sub` of the tokens.
@@ -59,16 +59,16 @@ pub(super) struct Whose {
 pub(super) struct Which {
     #[command(flatten)]
     target: Target,
-    /// The user's account, if several accounts have a user of that name; "" for the user without an account.
+    /// The user's account, if several have this name; "" for none.
     #[arg(long, requires = "user")]
     account: Option<String>,
-    /// Enters the revocation even if users, clients and store know no such subject or client.
+    /// Revokes even if users, clients and store know no such subject or client.
     #[arg(long)]
     force: bool,
-    /// Only counts the sessions, and ends none.
+    /// Only counts the sessions.
     #[arg(long, conflicts_with = "id")]
     dry_run: bool,
-    /// Ends every session (--all) without a question.
+    /// Does not ask before --all.
     #[arg(long)]
     yes: bool,
 }

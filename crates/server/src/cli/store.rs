@@ -22,33 +22,31 @@ mod restore;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StoreCommand {
-    /// Copies the store into a new file, consistently, even while the gate runs.
+    /// Copies the store into a new file, consistently, also while the gate runs.
     Backup {
         /// The new file; it must not exist.
         to: PathBuf,
         #[command(flatten)]
         gate: gate::GateOptions,
     },
-    /// Replaces the store by a back-up, while no gate runs. The former store is kept beside it under another name.
+    /// Replaces the store by a back-up, while no gate runs. The former store stays beside it under another name.
     Restore {
         /// The back-up, which stays unchanged.
         from: PathBuf,
-        /// Ends every session and every token issued so far, so that nothing revoked since the back-up is valid again.
+        /// Ends every session and token so far, so that nothing revoked since the back-up is valid again.
         #[arg(long)]
         end_all: bool,
     },
     /// Copies all sessions and revocations into another store, and compares both. If the copy is interrupted, run it
     /// again.
     Copy {
-        /// The configuration with the other store, with the same issuer and the same keys. No gate may run on either
-        /// store.
+        /// The configuration with the other store, and the same issuer and keys. No gate may run on either store.
         #[arg(long)]
         to_config: PathBuf,
     },
     /// Repairs a store that was written while the clock was ahead. No gate may run. Every session ends.
     ///
-    /// Correct the clock first. Without this repair, the gate issues no tokens until the time that the wrong clock
-    /// showed.
+    /// Correct the clock first. Without this repair, the gate issues no tokens until the time of the wrong clock.
     ResetClock {
         /// Does not ask for a confirmation.
         #[arg(long)]

@@ -19,24 +19,23 @@ mod inspect;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TokenCommand {
-    /// Shows what a token on standard input is, how the gate would decide on the token, and why. Fetches the issuer's
-    /// keys, if the gate would. Does not check revocations. Exit code 1 if the token is refused.
+    /// Shows what a token on standard input is, and how and why the gate would decide on it. Fetches the issuer's keys,
+    /// if the gate would. Does not check revocations. Exit code 1 if the token is refused.
     Inspect {
-        /// The name of the issuer in [[issuers]], or "self", by whose rules the token is judged. By default the token's
-        /// iss names the issuer, or the prefix of an opaque token.
+        /// The name of the issuer in [[issuers]], or "self", by whose rules to judge. By default the token's iss, or
+        /// the prefix of an opaque token.
         #[arg(long)]
         issuer: Option<String>,
-        /// Sends the token to the introspection endpoint of its issuer, if the gate would.
+        /// Asks the introspection endpoint of its issuer, if the gate would.
         #[arg(long)]
         online: bool,
     },
-    /// Mints an access token without a session, for a job or a test. The token is valid until it expires, or its jti is
-    /// revoked.
+    /// Mints an access token without a session, for a job or a test; valid until it expires, or its jti is revoked.
     Mint {
         /// The `sub`.
         #[arg(long)]
         subject: String,
-        /// The client of the token: one of [[clients]]. This client can revoke the token.
+        /// The client of the token, one of [[clients]], which can revoke it.
         #[arg(long)]
         client: String,
         /// The scopes of the token, separated by spaces.

@@ -38,11 +38,11 @@ pub(super) enum UserCommand {
     },
     /// Adds the users of another system with their password hashes: all of a file, or none.
     ///
-    /// The file has JSON lines, CSV with a header (if its name ends in .csv), or what `firebase auth:export` writes as
-    /// JSON. Keys and columns: username, password_hash, account, subject, active, scopes, valid_from, profile (columns:
+    /// The file has JSON lines, CSV with a header (named .csv), or the JSON of `firebase auth:export`. Keys and
+    /// columns: username, password_hash, account, subject, active, scopes, valid_from, profile (columns:
     /// profile.email). A login replaces an imported hash by argon2id.
     ///
-    /// The users file takes 2000 users. With --to, an SQLite database takes more: the users of the users file, or of FILE.
+    /// The users file takes 2000 users, an SQLite database (--to) more: those of the users file, or of FILE.
     Import(import::ImportArguments),
     /// Lists the users.
     List,
@@ -94,7 +94,7 @@ pub(super) enum UserCommand {
 pub(super) struct UserArguments {
     /// The user's name.
     username: String,
-    /// The user's account. By default, or if it is "", the user of this name without an account.
+    /// The user's account; "" for none, which is the default.
     #[arg(long)]
     account: Option<String>,
 }

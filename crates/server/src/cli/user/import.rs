@@ -24,20 +24,19 @@ pub(in crate::cli) struct ImportArguments {
     /// The file. Only its owner may read it. With --to, the users file by default.
     #[arg(required_unless_present = "to")]
     file: Option<PathBuf>,
-    /// Adds the users to this SQLite database, whose path is relative to the configuration, and prints the
-    /// `[directory]` that reads the database.
+    /// Adds the users to this SQLite database, relative to the configuration, and prints its `[directory]`.
     #[arg(long, value_name = "sqlite:FILE")]
     pub(super) to: Option<String>,
     /// Reports what would be imported, and changes nothing.
     #[arg(long)]
     pub(super) dry_run: bool,
-    /// The password hash parameters of the Firebase project, as JSON; by default the parameters in `[directory]`.
+    /// The password hash parameters of the Firebase project, as JSON; by default those in `[directory]`.
     #[arg(long, value_name = "FILE", requires = "file")]
     firebase: Option<PathBuf>,
-    /// The account of users for whom the file names no account.
+    /// The account of users without one in the file.
     #[arg(long, requires = "file")]
     account: Option<String>,
-    /// The scopes of users for whom the file names no scopes, separated by spaces.
+    /// The scopes of users without any in the file, separated by spaces.
     #[arg(long, default_value = "", requires = "file")]
     scopes: String,
 }
