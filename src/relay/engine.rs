@@ -275,7 +275,7 @@ impl Relay {
 }
 
 const NOT_SEALED: Fault = Fault::Signing("an answer could not be sealed");
-/// The most running exchanges and revocations of one endpoint, each with a connection, and the share of one address.
+/// The most concurrent exchanges and revocations of one endpoint, each with a connection, and the share of one address.
 /// They continue if their client disconnects.
 // Requirement A30.
 const PLACES: Bound = Bound { all: 256, each: 32 };

@@ -177,7 +177,7 @@ const IN_FILES: &[Mistake] = &[
             good.to_owned()
         },
         "directory.path",
-        "everyone may put another in its place",
+        "everyone may replace the file",
         "chmod o-w",
     ),
     (
@@ -228,7 +228,7 @@ const IN_FILES: &[Mistake] = &[
             good.replace("\"echo:\"]", "\"https://app.test\"]\nca = \"open/ca.pem\"")
         },
         "upstreams[0].ca",
-        "everyone may put another in its place",
+        "everyone may replace the file",
         "chmod o-w",
     ),
     (

@@ -230,7 +230,7 @@ fn o15_a_configuration_that_others_may_write_is_not_read_and_one_of_our_own_grou
     set(&place, "", 0o775);
     assert_eq!(place.run(&["check"], "").code, Some(0));
     set(&place, "", 0o777);
-    assert!(place.run(&["check"], "").stderr.contains("everyone may put another in its place"));
+    assert!(place.run(&["check"], "").stderr.contains("everyone may replace the file"));
     set(&place, "", 0o700);
 }
 

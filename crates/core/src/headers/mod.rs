@@ -159,7 +159,7 @@ impl Peer {
 /// Functions that only our own crates call: docs.rs does not show them.
 #[doc(hidden)]
 impl Peer {
-    /// The name of the listener, shared with another peer.
+    /// The name of the listener, as a text that another peer may share.
     pub fn shared_listener(&self) -> Option<Arc<str>> {
         self.listener.clone()
     }

@@ -60,7 +60,7 @@ fn check_folder(path: &Path, folder: &Path) -> Result<(), String> {
         Some((who, cure)) if !is_sticky && !is_read_only() => {
             let (shown, folder, mode) = (path.display(), folder.display(), meta.mode() & 0o777);
             Err(format!(
-                "{shown}: {who} may put another in its place, because its folder {folder} has mode {mode:03o}: chmod \
+                "{shown}: {who} may replace the file, because its folder {folder} has mode {mode:03o}: chmod \
                  {cure} {folder}"
             ))
         }
@@ -72,7 +72,7 @@ fn check_folder(path: &Path, folder: &Path) -> Result<(), String> {
 fn writers(meta: &Metadata) -> Option<(String, &'static str)> {
     objection(meta.mode(), user::is_our_group(meta.gid())).map(|(who, cure)| match who {
         Writers::Everyone => ("everyone".to_owned(), cure),
-        Writers::Group => (format!("group {}, which is not ours,", meta.gid()), cure),
+        Writers::Group => (format!("group {}, which is not the gate's,", meta.gid()), cure),
     })
 }
 

@@ -173,7 +173,7 @@ pub(super) fn run(config: &Config, command: KeysCommand, output: Output) -> Comm
             }
             confirmed(config, &kid, Some(if sign { OwnKeyState::Signing } else { OwnKeyState::Verifying }))?;
             output.write(&KeyChangeReport { kid: &kid, state: word }, || {
-                format!("{kid} is in the keyring, {word}; a running gate takes it up within a second")
+                format!("{kid} is in the keyring, {word}; a running gate uses it within a second")
             })
         }
     }
@@ -275,5 +275,5 @@ fn removed(kid: &str, warning: Option<&str>) -> String {
 }
 
 fn signs(kid: &str) -> String {
-    format!("{kid} signs; a running gate takes it up within a second")
+    format!("{kid} signs; a running gate uses it within a second")
 }

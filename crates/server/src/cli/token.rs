@@ -22,8 +22,8 @@ pub(super) enum TokenCommand {
     /// Shows what a token on standard input is, and how and why the gate would decide on it. Fetches the issuer's keys,
     /// if the gate would. Does not check revocations. Exit code 1 if the token is refused.
     Inspect {
-        /// The name of the issuer in [[issuers]], or "self", by whose rules to judge. By default the token's iss, or
-        /// the prefix of an opaque token.
+        /// The name of the issuer in [[issuers]], or "self", whose rules judge the token. By default the token's iss,
+        /// or the prefix of an opaque token.
         #[arg(long)]
         issuer: Option<String>,
         /// Asks the introspection endpoint of its issuer, if the gate would.

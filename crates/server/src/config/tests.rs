@@ -328,12 +328,12 @@ fn o1_an_upstream_that_is_the_gate_itself_is_refused() {
             "{admin} {errors:?}"
         );
     }
-    assert!(say("http://[::ffff:127.0.0.1]:8081")[0].contains("our own admin listener"));
-    assert!(say("http://127.0.0.1:8080")[0].contains("our own listener"));
+    assert!(say("http://[::ffff:127.0.0.1]:8081")[0].contains("own admin listener"));
+    assert!(say("http://127.0.0.1:8080")[0].contains("own listener"));
     assert_eq!(say("http://127.0.0.1:3000"), Vec::<String>::new());
     let public = "[server]\npublic_url = \"http://Gate.example.com\"\nlisten = \"0.0.0.0:80\"\n[issuer]\n\
                   audience = [\"api\"]\n[[upstreams]]\nname = \"a\"\nurls = [\"http://gate.example.com\"]\n";
-    assert!(read(public).unwrap_err().to_string().contains("our own public_url"));
+    assert!(read(public).unwrap_err().to_string().contains("own public_url"));
 }
 
 #[test]
@@ -551,8 +551,8 @@ fn o1_an_h2c_upstream_is_not_the_gate_itself_and_cannot_keep_the_host() {
         let text = format!("{server}[[upstreams]]\nname = \"u\"\nurls = [\"{url}\"]\n{more}");
         read(&text).err().map(|errors| errors.to_string()).unwrap_or_default()
     };
-    assert!(said("h2c://localhost:8080", "").contains("our own listener"));
-    assert!(said("h2c://gate.test:81", "").contains("our own public_url"));
+    assert!(said("h2c://localhost:8080", "").contains("own listener"));
+    assert!(said("h2c://gate.test:81", "").contains("own public_url"));
     assert!(said("h2c://rpc:50051", "preserve_host = true\n").contains("upstreams[0].preserve_host: is impossible"));
 }
 
@@ -565,11 +565,11 @@ fn o1_an_https_upstream_is_not_the_gate_itself() {
         );
         read(&text).err().map(|errors| errors.to_string()).unwrap_or_default()
     };
-    assert!(said("https://gate.test", "https://gate.test").contains("our own public_url"));
-    assert!(said("https://gate.test", "https://Gate.test:443").contains("our own public_url"));
-    assert!(said("https://gate.test", "https://localhost:8080").contains("our own listener"));
+    assert!(said("https://gate.test", "https://gate.test").contains("own public_url"));
+    assert!(said("https://gate.test", "https://Gate.test:443").contains("own public_url"));
+    assert!(said("https://gate.test", "https://localhost:8080").contains("own listener"));
     for (public, url) in [("https://gate.test", "https://gate.test:444"), ("http://gate.test", "https://gate.test")] {
-        assert!(!said(public, url).contains("our own"), "{url}");
+        assert!(!said(public, url).contains("gate's own"), "{url}");
     }
 }
 
@@ -738,7 +738,8 @@ fn trusted_issuers_have_one_source_of_keys() {
     assert!(issuer("public_key = \"a.pem\"\njwks_file = \"a\"\n")[0].contains("one source of keys"));
     assert_eq!(issuer("public_key = \"a.pem\"\nalgorithm = \"RS256\"\n"), Vec::<String>::new());
     assert!(
-        said("[[issuers]]\nurl=\"http://127.0.0.1:8080\"\naudience=\"x\"\njwks_file=\"a\"\n")[0].contains("our own")
+        said("[[issuers]]\nurl=\"http://127.0.0.1:8080\"\naudience=\"x\"\njwks_file=\"a\"\n")[0]
+            .contains("gate's own issuer")
     );
 }
 

@@ -332,7 +332,7 @@ fn tell_unpaid(gate: &rotogate::Gate) {
         tracing::error!(
             revocations = lost_at_end,
             of = named,
-            "revocations lost with this process: the store did not take them. Revoke the same again once it works"
+            "revocations lost with this process: the store did not take them. Revoke them again once the store works"
         );
     }
     if total > lost_at_end {

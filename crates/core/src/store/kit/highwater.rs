@@ -104,7 +104,7 @@ impl HighWater {
         let MarkRecord { version, store, sequence } =
             serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
         if version != VERSION {
-            return Err(damaged(format!("version {version}, and this program knows {VERSION}")));
+            return Err(damaged(format!("it has version {version}, and this program knows version {VERSION}")));
         }
         Ok(Some(Mark { store, sequence }))
     }

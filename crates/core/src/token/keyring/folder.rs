@@ -240,7 +240,7 @@ fn add(dir: &Path, material: &KeyMaterial, algorithm: Algorithm, state: KeyState
             )));
         }
         Some(known) if known.state == KeyState::Signing && state == KeyState::Verifying => {
-            return Err(KeyError::BadSet("this key signs; make another one sign first".to_owned()));
+            return Err(KeyError::BadSet("this key signs tokens; promote another key first".to_owned()));
         }
         Some(_) => {}
         None => {

@@ -133,7 +133,7 @@ impl Verifier {
     // Requirements D18, D23, D24.
     pub fn proved_grant(&self, sent: SentGrant<'_>, now: Timestamp, wall: Timestamp) -> Result<ProvedGrant, Denial> {
         let rules = self.claimed(sent.token).map_err(|denial| match denial {
-            Denial::UnknownIssuer => refused("its issuer is not one of ours"),
+            Denial::UnknownIssuer => refused("the gate does not trust its issuer"),
             _ => refused("no JWS with claims"),
         })?;
         if rules.ours {

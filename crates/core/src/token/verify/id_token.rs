@@ -107,7 +107,7 @@ impl Verifier {
         wall: Timestamp,
     ) -> Result<ProvedLogin, Denial> {
         let rules =
-            self.named(sent.issuer).filter(|rules| !rules.ours).ok_or(refused("its issuer is not one of ours"))?;
+            self.named(sent.issuer).filter(|rules| !rules.ours).ok_or(refused("the gate does not trust its issuer"))?;
         let refuse = |flaw| match flaw {
             NotGenuine::Form(what) => refused(what),
             NotGenuine::Key => refused("no key of the issuer signed it"),

@@ -335,7 +335,7 @@ fn session(sid: Option<&str>, generation: Option<&Member<'_>>) -> Result<Option<
     match (sid, generation) {
         (None, None) => Ok(None),
         (Some(sid), Some(generation)) => {
-            let sid = SessionId::parse(sid).ok_or(Denial::BadClaim("sid is not one of ours"))?;
+            let sid = SessionId::parse(sid).ok_or(Denial::BadClaim("sid is no session of this gate"))?;
             let generation = match generation {
                 Member::Number(number) => number.as_u64().map(Generation::new).filter(|it| *it >= Generation::FIRST),
                 Member::Null | Member::Bool(_) | Member::Text(_) | Member::Array(_) | Member::Object(_) => None,

@@ -452,7 +452,7 @@ pub(super) fn check(issuers: &[IssuerRules]) -> Result<(), RulesError> {
             return refuse("an issuer has no fragment (RFC 8414 §2)");
         }
         if rules.name.is_empty() || (&*rules.name == OWN) != rules.ours {
-            return refuse("an issuer needs a name other than \"self\", which is ours");
+            return refuse("an issuer needs a name other than \"self\", which is the gate's");
         }
         if issuers.iter().take(i).any(|other| other.name == rules.name) {
             return refuse("another issuer has the same name");

@@ -17,7 +17,7 @@ section! {
         reload audiences as "as": Vec<Box<str>> = by { texts(section, "as") },
         /// Required: The audiences for which it may get tokens. If there are several, a request must name one.
         reload to: Vec<Box<str>> = by { texts(section, "to") },
-        /// The issuers whose tokens it may exchange; `"self"` is the gate. Other issuers need a `subject_prefix`.
+        /// The issuers whose tokens the client may exchange; `"self"` is the gate. Other issuers need a `subject_prefix`.
         reload issuers: Vec<Box<str>> = by { issuers(section) },
         /// The only scopes of the new tokens. Unset: those of the exchanged token.
         reload scopes: Option<Scope> = by { self::scopes(section, "scopes") },
@@ -77,7 +77,7 @@ pub(super) fn check(sections: &[Section<'_>], config: &Config) {
                 section.blame("exchange.issuers", super::dangling("issuer", name, &names));
             } else if issuer.is_some_and(|issuer| issuer.subject_prefix.is_empty()) {
                 let message =
-                    format!("{name} has no subject_prefix: a user there could get the subject of one of ours");
+                    format!("{name} has no subject_prefix: a user there could get the subject of a user of the gate");
                 section.blame("exchange.issuers", message);
             }
         }

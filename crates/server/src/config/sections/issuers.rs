@@ -43,8 +43,8 @@ section! {
         reload url: String = by { read_url(section, others, own) },
         /// The name for routes. Default: the host of `url`.
         reload name: String = by { read_name(section, others, &url) },
-        /// A known provider: sets `typ`, `claims`, `require` and `max_lifetime`, before keys of the entry
-        /// (docs/issuers.md).
+        /// A known provider, which sets `typ`, `claims`, `require` and `max_lifetime`; keys of the entry take
+        /// precedence (docs/issuers.md).
         reload preset: Option<Preset> = get(value::word(&Preset::ALL.map(|preset| (preset.word(), preset)), &[])),
         /// The accepted values of `typ`. Add `"JWT"` if access tokens are not `at+jwt` and ID tokens have another
         /// audience. `""`: no `typ`.
@@ -121,7 +121,7 @@ section! {
         reload required: boolean,
         /// The claims to read. A claim is a path such as `"realm_access.roles"`, with quotes around names with dots,
         /// colons or slashes: `'"https://example.com/roles"'`. `{}` at the end: the names of an object's members. Of
-        /// several claims the first in the token counts, a text; but see `scope` and `roles`.
+        /// several claims, the first in the token counts; its value is a text, except for `scope` and `roles`.
         reload claims: table,
         /// The claims for scopes: a text with blanks between the scopes, or a list.
         reload scope as "claims.scope": list,
@@ -242,7 +242,7 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path, own: &IssuerConfig) -> 
 fn read_url(section: &Section<'_>, others: &[TrustedIssuer], own: &IssuerConfig) -> String {
     let url = section.required("url", "the issuer (iss)", value::issuer_url);
     if !url.is_empty() && url == own.url {
-        section.blame("url", "is our own issuer, whose tokens are always trusted; remove this entry");
+        section.blame("url", "is the gate's own issuer, whose tokens are always trusted; remove this entry");
     } else if !url.is_empty() && others.iter().any(|other| other.url == url) {
         section.blame("url", format!("{url} is listed twice; remove one of the two"));
     }
@@ -358,7 +358,7 @@ fn is_plain(url: &str) -> bool {
 fn issuer_name(v: &Raw) -> Result<String, String> {
     match v {
         Raw::String(name) | Raw::Env(name) if name == OWN => {
-            Err(format!("\"{OWN}\" is our own issuer; expected another name"))
+            Err(format!("\"{OWN}\" is the gate's own issuer; expected another name"))
         }
         Raw::String(name) | Raw::Env(name) if name.starts_with(CLIENT_PREFIX) => {
             Err(format!("\"{CLIENT_PREFIX}…\" names the keys of a client; expected another name"))

@@ -95,7 +95,8 @@ fn read_path(section: &Section<'_>, others: &[Resource]) -> String {
 fn read_servers(section: &Section<'_>) -> Vec<String> {
     let servers = section.list("authorization_servers", authorization_server);
     if servers.as_ref().is_some_and(Vec::is_empty) && !section.is_bad() {
-        section.blame("authorization_servers", "is empty; expected at least one issuer, or remove it: then it is ours");
+        section
+            .blame("authorization_servers", "is empty; expected at least one issuer, or no key, which means the gate");
     }
     servers.unwrap_or_default()
 }

@@ -52,7 +52,8 @@ section! {
         reload on_other_client: Option<OnOtherClient> = get(value::word_of),
         /// The most live sessions of one subject at all clients; 10000 at most.
         reload max_sessions_per_subject: Option<u32> = get(value::count(1, MAX_SESSIONS_PER_SUBJECT as usize)),
-        /// A login beyond `max_sessions_per_subject`: `"end-oldest"` session, or `"refuse"` the login.
+        /// A login beyond `max_sessions_per_subject`. `"end-oldest"`: the oldest session ends; `"refuse"`: the login is
+        /// refused.
         reload on_too_many: Option<OnTooMany> = get(value::word_of),
         /// A refresh revokes earlier access tokens after this delay. Unset: they stay valid until they expire.
         reload revoke_previous_after: Option<Duration> = get(value::duration),

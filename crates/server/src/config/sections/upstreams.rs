@@ -302,10 +302,10 @@ fn read_health_path(section: &Section<'_>) -> PathAndQuery {
 /// The address of the gate to which an upstream would lead back, if any (requirement O1).
 fn loops_back(url: &UpstreamUrl, server: &ServerConfig, admin: &AdminConfig) -> Option<String> {
     if reaches(url, admin.listen) {
-        return Some(format!("our own admin listener, {}", admin.listen));
+        return Some(format!("the gate's own admin listener, {}", admin.listen));
     }
     if let Some(own) = server.addresses().find(|own| reaches(url, *own)) {
-        return Some(format!("our own listener, {own}"));
+        return Some(format!("the gate's own listener, {own}"));
     }
     let url = url.address()?;
     let public = &server.public_url;
@@ -313,7 +313,7 @@ fn loops_back(url: &UpstreamUrl, server: &ServerConfig, admin: &AdminConfig) -> 
     let public_host = public.host().unwrap_or_default().trim_matches(['[', ']']);
     let public_port = public.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
     let same = public_host.eq_ignore_ascii_case(url.name()) && public_port == url.port();
-    (is_tls == url.is_tls() && same).then(|| "our own public_url".to_owned())
+    (is_tls == url.is_tls() && same).then(|| "the gate's own public_url".to_owned())
 }
 
 /// Whether a connection to `url` reaches a listener at `listen`.

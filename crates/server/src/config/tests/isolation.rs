@@ -67,7 +67,7 @@ fn j19_an_issuer_has_a_name_by_which_routes_take_its_tokens() {
     assert!(found.iter().any(|said| said.contains("routes[0].issuers: is empty: no token could pass")), "{found:?}");
     let found = by("everywhere = true\n", "auth = \"none\"\nissuers = [\"self\"]\n");
     assert!(found.iter().any(|said| said.contains("never asked for")), "{found:?}");
-    for (name, why) in [("self", "our own issuer"), ("a b", "visible ASCII"), ("", "visible ASCII")] {
+    for (name, why) in [("self", "own issuer"), ("a b", "visible ASCII"), ("", "visible ASCII")] {
         let found = by(&format!("everywhere = true\nname = \"{name}\"\n"), "");
         assert!(found.iter().any(|said| said.contains(why)), "{found:?}");
     }

@@ -29,7 +29,7 @@ section! {
         restart prefix: String = get_or(self::prefix, RedisOptions::PREFIX.to_owned()),
         /// true: you assert that the server evicts no key; for a user that may not run INFO.
         restart assume_noeviction: bool = get_or(value::boolean, false),
-        /// The replicas that must have a write before the gate acknowledges it.
+        /// How many replicas must have a write before the gate acknowledges it.
         restart wait_replicas: u32 = get_or(value::count(0, MAX_REPLICAS), 0),
         /// true: a write is acknowledged once it is in the append-only files; needs Redis 7.2.
         restart wait_fsync: bool = get_or(value::boolean, false),

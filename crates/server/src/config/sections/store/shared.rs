@@ -56,7 +56,7 @@ impl Print for Staleness {
     const KEYS: &'static [Key] = section!(keys {
         /// The longest time without news from the store during which the gate issues tokens; 500ms to 60s.
         restart staleness: duration,
-        /// Tokens without news for longer than `staleness`. `"deny"`: the gate accepts none. `"allow"`: it accepts
+        /// Without news for longer than `staleness`. `"deny"`: the gate accepts no token. `"allow"`: the gate accepts
         /// tokens for `max_stale`.
         restart when_stale: text,
         /// How long the gate accepts tokens without news, with `when_stale = "allow"`; at most 24h.

@@ -170,8 +170,8 @@ impl Refusal {
     pub(super) fn of_revocation(error: &Error) -> Self {
         Self::failed(
             error,
-            "the store failed. What was revoked is refused at this gate, and is written as soon as the store takes it; a stop \
-             of the gate before then loses it. See the log, and try again until it is done",
+            "the store failed. The revocation holds at this gate, which writes it as soon as the store works; a stop before \
+             then loses the revocation. See the log, and repeat the request until it succeeds",
         )
     }
 
