@@ -205,14 +205,55 @@ fn o4_what_is_no_store_is_refused_and_left_as_it_was() {
 
 #[test]
 fn o4_keys_of_another_keyring_are_refused_with_the_old_store() {
-    let place = Place::new(CONFIG);
-    drop(place.start());
+    let (place, other) = (Place::new(CONFIG), Place::new(CONFIG));
+    drop((place.start(), other.start()));
     let before = fs::read(place.path(STORE)).unwrap();
     fs::rename(place.path("data/keys"), place.path("data/keys-before")).unwrap();
+    fs::rename(other.path("data/keys"), place.path("data/keys")).unwrap();
     let said = place.refused();
     assert!(said.contains("belongs to keyring") && said.contains("[issuer] keys"), "{said}");
     assert_eq!(fs::read(place.path(STORE)).unwrap(), before);
     fs::remove_dir_all(place.path("data/keys")).unwrap();
     fs::rename(place.path("data/keys-before"), place.path("data/keys")).unwrap();
     drop(place.start());
+}
+
+#[tokio::test]
+async fn o4_no_keys_are_made_beside_a_store_that_has_others() {
+    let place = Place::new(CONFIG);
+    let gate = place.start();
+    let tokens = gate.login().await;
+    assert_eq!(gate.stop(), Some(0));
+    let before = fs::read(place.path(STORE)).unwrap();
+    fs::rename(place.path("data/keys"), place.path("keys-before")).unwrap();
+
+    let (started, checked) = (place.refused(), place.run(&["check"], ""));
+    assert_eq!(checked.code, Some(2), "{checked:?}");
+    for said in [started, checked.stderr] {
+        for part in ["issuer.keys", "data/keys", "rotogate.redb", "from the back-up", "To begin anew"] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+    }
+    assert!(!place.path("data/keys").exists());
+    assert_eq!(fs::read(place.path(STORE)).unwrap(), before);
+
+    // The keys of the back-up have their place.
+    fs::rename(place.path("keys-before"), place.path("data/keys")).unwrap();
+    let gate = place.start();
+    assert_eq!(gate.refresh(&tokens.refresh).await.status, StatusCode::OK);
+    assert_eq!(gate.stop(), Some(0));
+
+    // Neither keys nor store, but a mark: the store was lost, and a first start would hide that.
+    fs::rename(place.path("data/keys"), place.path("keys-before")).unwrap();
+    fs::rename(place.path(STORE), place.path("store-before")).unwrap();
+    assert!(place.path("data/store.mark").exists());
+    let said = place.refused();
+    assert!(said.contains("store.mark"), "{said}");
+    assert!(!place.path("data/keys").exists());
+
+    // What the message says begins anew.
+    fs::remove_file(place.path("data/store.mark")).unwrap();
+    let gate = place.start();
+    assert_invalid_grant(&gate.refresh(&tokens.refresh).await);
+    gate.login().await;
 }

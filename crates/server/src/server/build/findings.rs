@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::admin_tokens::AdminToken;
 use super::issuers::RemoteIssuers;
 use super::prepare::DirectoryPlan;
-use super::stores::Stores;
+use super::stores::{Stores, refuse_new_keys};
 use super::{assemble, issuer_rules};
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use crate::config::SharedSettings;
@@ -139,7 +139,12 @@ impl<'a> Findings<'a> {
         }
         match Keyring::load_if_there(folder) {
             Ok(Some(keyring)) => return Some(keyring),
-            Ok(None) => self.writable(KEY, folder),
+            Ok(None) => match refuse_new_keys(self.config) {
+                Ok(()) => self.writable(KEY, folder),
+                // The check of the store reports a lost store.
+                Err(fault) if fault.key != KEY => {}
+                Err(fault) => self.blame(KEY, fault.message),
+            },
             Err(error) => self.blame(KEY, format!("{:?}", Chain(&error))),
         }
         None

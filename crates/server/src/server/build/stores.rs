@@ -1,5 +1,6 @@
 //! Opens the store of a configuration, with the keys that belong to it.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -10,13 +11,13 @@ use super::shared;
 use super::start_wait::once_it_is_there;
 use crate::config::{Config, RedbSettings, StoreConfig};
 use crate::log;
-use crate::server::error::ServerError;
+use crate::server::error::{KeyFault, ServerError};
 use rotogate::gate::GateBuilder;
 #[cfg(feature = "postgres")]
 use rotogate::store::PostgresStore;
 #[cfg(feature = "redis")]
 use rotogate::store::RedisStore;
-use rotogate::store::redb::{Options, RedbStore};
+use rotogate::store::redb::{Options, RedbStore, check_mark};
 use rotogate_core::store::relay::RelayStore;
 use rotogate_core::store::{MemoryStore, Store};
 use rotogate_core::token::keyring::{Keyring, OpenedKeyring};
@@ -53,6 +54,9 @@ pub(super) async fn keys_and_stores(config: &Config) -> Result<(Keyring, OpenedS
     }
     let (keys, algorithm) = (&config.issuer.keys, config.issuer.algorithm);
     if !config.store.is_shared() {
+        if Keyring::load_if_there(keys).map_err(ServerError::part)?.is_none() {
+            refuse_new_keys(config).map_err(|fault| ServerError::at(config, fault))?;
+        }
         let keyring = Keyring::load_or_create(keys, algorithm).map_err(ServerError::part)?;
         let stores = stores(config, &keyring).await?;
         return Ok((keyring, stores));
@@ -67,6 +71,27 @@ pub(super) async fn keys_and_stores(config: &Config) -> Result<(Keyring, OpenedS
             Err(error) => Err(ServerError::NoKeys { error: Box::new(error), folder: keys.clone() }),
         },
     }
+}
+
+/// Fails if the embedded store exists: new keys beside it would verify no token of its sessions, and would stand in the
+/// way of the keys that were lost.
+pub(super) fn refuse_new_keys(config: &Config) -> Result<(), KeyFault> {
+    let StoreConfig::Redb(RedbSettings { path, mark, accept_restored_store, .. }) = &config.store else {
+        return Ok(());
+    };
+    if std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+        return check_mark(mark, path, *accept_restored_store)
+            .map_err(|error| KeyFault::new("store.path", error.to_string()));
+    }
+    let (folder, store, mark) = (config.issuer.keys.display(), path.display(), mark.display());
+    Err(KeyFault::new(
+        "issuer.keys",
+        format!(
+            "there are no keys in {folder}, but there is the store {store}, whose sessions only its own keys verify. Copy the \
+             folder from the back-up, or name the folder that has the keys. To begin anew, without keys and sessions of \
+             before, move {store} and {mark} away"
+        ),
+    ))
 }
 
 /// The stores of a configuration, with the records of relays and the vaults of browser sessions.
