@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::Gate;
-use super::explanation::{Conclusion, ExplainedToken, Explanation, Rule, RuleVerdict};
+use super::explanation::{Conclusion, ExplainedToken, Explanation, Rule, RuleVerdict, with_cause};
 use rotogate_core::denial::Denial;
 use rotogate_core::directory::User;
 use rotogate_core::fault::Error;
@@ -34,7 +34,7 @@ impl Gate {
         };
         rules.push(match (&read, &found) {
             (Err(_), _) => RuleVerdict::skip(Rule::Session, "the assertion is not good"),
-            (Ok(_), Err(error)) => RuleVerdict::fail(Rule::Session, error.to_string()),
+            (Ok(_), Err(error)) => RuleVerdict::fail(Rule::Session, with_cause(error)),
             (Ok(_), Ok((_, Some(session)))) => {
                 RuleVerdict::ok(Rule::Session, format!("session {} goes on", session.id))
             }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use secrecy::SecretString;
 
 use super::Gate;
-use super::explanation::{Conclusion, ExplainedToken, Explanation, Rule, RuleVerdict};
+use super::explanation::{Conclusion, ExplainedToken, Explanation, Rule, RuleVerdict, with_cause};
 use rotogate_core::client::{Client, Grant};
 use rotogate_core::denial::Denial;
-use rotogate_core::engine::{APPLICATION, RefreshTerms, denial_of};
+use rotogate_core::engine::{APPLICATION, RefreshTerms, denial_of, rotates};
 use rotogate_core::fault::Error;
 use rotogate_core::reason::Reason;
 use rotogate_core::session::rotation::{Decision, SessionEnd};
@@ -53,10 +53,7 @@ impl Gate {
             },
             Err(error) => (Reason::from(error), denial_in(error)),
         };
-        let rotates = |decision: &Decision| {
-            matches!(decision, Decision::Rotate | Decision::Reissue | Decision::Ahead { fast_forward: true })
-        };
-        let session = decided.as_ref().ok().filter(|decision| rotates(decision));
+        let session = decided.as_ref().ok().filter(|decision| rotates(**decision));
         let session = session.and(explained.named).map(|(id, _)| id);
         // The rate of the address is judged first, the rate of the session last.
         let held_up = gate.engine.limits().foresee_refresh(from, session).err();
@@ -92,7 +89,7 @@ impl Gate {
         rules.push(match &decided {
             Ok(decision) if denial_of(*decision).is_none() => RuleVerdict::ok(Rule::Rotation, row(*decision)),
             Ok(decision) => RuleVerdict::fail(Rule::Rotation, row(*decision)),
-            Err(Error::Failed(fault)) => RuleVerdict::fail(Rule::Rotation, fault.to_string()),
+            Err(Error::Failed(fault)) => RuleVerdict::fail(Rule::Rotation, with_cause(fault)),
             Err(Error::Denied(_)) => RuleVerdict::skip(Rule::Rotation, "the table was not used"),
         });
         Explanation {

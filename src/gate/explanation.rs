@@ -51,6 +51,11 @@ pub struct Explanation {
     pub token: Option<ExplainedToken>,
 }
 
+/// An error with its cause, for operators.
+pub(super) fn with_cause(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+}
+
 /// The conclusion about a request.
 ///
 /// ```

@@ -108,6 +108,18 @@ async fn p59_o22_a_disk_with_room_again_is_written_without_a_restart() {
     assert_eq!(readyz(&gate).await.status, StatusCode::SERVICE_UNAVAILABLE);
     let listed = place.run(&["session", "list"], "");
     assert!(listed.stdout.lines().count() >= 3, "reading goes on: {listed:?}");
+    // The commands of an incident say what fails, and leave nothing behind.
+    let explained = place.run(&["explain"], &kept.live[1].refresh);
+    assert_eq!(explained.code, Some(1), "{explained:?}");
+    assert!(explained.stdout.starts_with("UNAVAILABLE 503 store_failed"), "{explained:?}");
+    assert!(explained.stdout.contains("File too large"), "{explained:?}");
+    let files = || std::fs::read_dir(place.path("data")).unwrap().count();
+    let before = files();
+    let copied = place.fails(&["store", "backup", "copy.redb"], "");
+    for part in ["503", "cannot be copied", "File too large", "free space", "stop the gate"] {
+        assert!(copied.contains(part), "{part}: {copied}");
+    }
+    assert_eq!((files(), place.path("copy.redb").exists()), (before, false));
     // The store has failed for less than a minute: each message occurs once, however many requests were refused.
     let mut messages = warnings(&said);
     assert!(messages.iter().any(|message| message.starts_with("store failed")), "{messages:?}");

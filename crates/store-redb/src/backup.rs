@@ -29,13 +29,15 @@ pub(super) fn copy(read: &ReadTransaction, to: &Path) -> Result<(), StoreError> 
     let shown = to.display();
     let io =
         |error: std::io::Error| StoreError::caused_by(format!("the backup {shown} cannot be written: {error}"), error);
+    let uncopied =
+        |error: redb::Error| StoreError::caused_by(format!("the store cannot be copied to {shown}: {error}"), error);
     if std::fs::symlink_metadata(to).is_ok() {
         return Err(StoreError::new(format!("the backup {shown} exists already, and is not overwritten")));
     }
     private_file::create_private_dir(private_file::parent(to)).map_err(io)?;
     let (unpublished, file) = Unpublished::beside(to).map_err(io)?;
-    let (database, _) = open::create(file, CACHE_BYTES).map_err(failed)?;
-    copy_tables(read, &database).map_err(failed)?;
+    let (database, _) = open::create(file, CACHE_BYTES).map_err(|error| uncopied(error.into()))?;
+    copy_tables(read, &database).map_err(uncopied)?;
     drop(database);
     unpublished.publish_new(to).map_err(io)
 }

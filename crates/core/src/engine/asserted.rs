@@ -125,7 +125,10 @@ impl Engine {
             }
             _ => None,
         };
-        let Some(known) = self.store.load(id_of(grant, &grant.client)).await? else { return Ok((user, None)) };
+        let Some(known) = self.store.load(id_of(grant, &grant.client)).await? else {
+            self.store.check().await?;
+            return Ok((user, None));
+        };
         self.goes_on(&known, user.as_ref().map_or(Timestamp::ZERO, |user| user.sessions_valid_from))?;
         self.goes_on_as(&known, &known, grant.user.is_some())?;
         Ok((user, Some(known)))

@@ -1,7 +1,7 @@
 //! `rotogate store`.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
@@ -143,16 +143,20 @@ async fn from_running_gate(gate: &AdminAccess, to: &Path) -> Result<bool, Failur
     // The copy has a temporary name until it is complete.
     let cannot = |error| Failure::Failed(format!("{} cannot be written: {error}", to.display()));
     let (part, file) = Unpublished::beside(to).map_err(cannot)?;
-    write(file, response.into_body()).await?;
+    write(file, response.into_body(), cannot).await?;
     part.publish_new(to).map_err(cannot)?;
     Ok(true)
 }
 
-async fn write(mut file: File, mut body: hyper::body::Incoming) -> CommandResult {
+async fn write(
+    mut file: File,
+    mut body: hyper::body::Incoming,
+    cannot: impl Fn(io::Error) -> Failure,
+) -> CommandResult {
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame.map_err(Failure::failed)?.into_data() {
-            file.write_all(&data).map_err(Failure::failed)?;
+            file.write_all(&data).map_err(&cannot)?;
         }
     }
-    file.sync_all().map_err(Failure::failed)
+    file.sync_all().map_err(cannot)
 }

@@ -64,7 +64,7 @@ pub struct RefreshTerms {
 
 impl Engine {
     /// Explains a refresh token, presented on the terms that `terms_of` finds for its session: the findings of a
-    /// refresh on its way to the row of the table, and that row. Keys, certificates and rates belong to a request, so
+    /// refresh on its way to the row of the table, that row, and a store that could not write it. Keys, certificates and rates belong to a request, so
     /// an explanation leaves them out. If several gates share a store, a token ahead of the store counts as refused
     /// here: whether it may continue is decided when it is used.
     pub async fn explain_refresh(
@@ -102,8 +102,17 @@ impl Engine {
             origin: &origin,
         };
         let mut run = RefreshRun::begin(self, refresh, Some(begun)).await?;
-        Ok(run.judge(explained).await?.decision)
+        let decision = run.judge(explained).await?.decision;
+        if rotates(decision) {
+            self.store().check().await?;
+        }
+        Ok(decision)
     }
+}
+
+/// Whether a row makes a new pair of tokens, which the store must keep first.
+pub const fn rotates(decision: Decision) -> bool {
+    matches!(decision, Decision::Rotate | Decision::Reissue | Decision::Ahead { fast_forward: true })
 }
 
 /// The refusal that follows from a row.
