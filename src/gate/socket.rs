@@ -26,7 +26,7 @@ use crate::dialect::{Command, CommandHandler, EnclosedCall, Outcome, Reply, Sock
 use rotogate_core::context::{Context, inherited};
 use rotogate_core::credential;
 use rotogate_core::denial::Denial;
-use rotogate_core::engine::{HeldUpNote, Origin};
+use rotogate_core::engine::{Origin, RequestNote};
 use rotogate_core::fault::Error;
 use rotogate_core::headers::Peer;
 use rotogate_core::lease::{Dialled, Lease, StreamEnd, UntilClosed};
@@ -137,7 +137,7 @@ impl<M: Send + Sync + 'static> CommandHandler for SocketConnection<M> {
             endpoint,
             account: None,
             // Each call has its own note for the limit that refuses it.
-            origin: Origin { held_up: HeldUpNote::open(), ..self.origin.clone() },
+            origin: Origin { note: RequestNote::open(), ..self.origin.clone() },
             arrived: gate.engine.arrival(),
             proof: None,
             certificate: None,

@@ -81,7 +81,7 @@ pub enum Who {
     Issued(Box<Recipient>),
     /// The claims of a refused token: for a log, never for a decision.
     Refused(Box<RefusedToken>),
-    /// The client of an attempt that a rate limit refused: for a log.
+    /// The client of a refused attempt at an endpoint: for a log.
     HeldUp(Box<HeldUp>),
 }
 
@@ -92,6 +92,8 @@ pub struct Recipient {
     pub subject: Box<str>,
     /// The session, if the tokens belong to one.
     pub session: Option<SessionId>,
+    /// The client, if one asked for them.
+    pub client: Option<Box<str>>,
 }
 
 /// The claims of a refused token: for a log, never for a decision. Each text is truncated at 256 bytes.

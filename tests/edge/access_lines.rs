@@ -272,3 +272,48 @@ async fn a_reload_takes_outputs_formats_and_the_sample_of_the_logs() {
     reload(&none);
     until("the application log is in its file", async || one("app.log", "configuration reloaded") > 0).await;
 }
+
+/// The lines of the token endpoint, in the order of the requests, each with these fields.
+async fn told(gate: &Gate, place: &Place, fields: &[&str]) -> Vec<String> {
+    let mut found = written(gate, place, "access.log").await;
+    found.retain(|line| line["url.path"] == "/connect/token");
+    found.sort_by_key(|line| line["timestamp"].as_str().unwrap().to_owned());
+    let of = |line: &Value| {
+        let values: Vec<_> = fields.iter().map(|key| line[*key].as_str().unwrap_or("-").to_owned()).collect();
+        values.join(" ")
+    };
+    found.iter().map(of).collect()
+}
+
+#[tokio::test]
+async fn o46_a_line_names_client_user_and_session_of_a_refused_attempt() {
+    let place = Place::new(&config(upstream(), ""));
+    let gate = place.start();
+    let held = gate.login().await;
+    gate.log_in("demo", "wrong").await;
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    gate.call(Method::POST, "/connect/token", &form, "grant_type=password&client_id=wub&username=demo&password=x")
+        .await;
+    let next = gate.refresh(&held.refresh).await.tokens();
+    let newest = gate.refresh(&next.refresh).await.tokens();
+    gate.refresh(&held.refresh).await;
+    gate.refresh(&newest.refresh).await;
+    gate.refresh("rg1_nonsense").await;
+
+    let fields = ["rotogate.outcome", "rotogate.client.id", "user.id", "session.id"];
+    let found = told(&gate, &place, &fields).await;
+    let whose = found[0].strip_prefix("answered ").unwrap();
+    assert!(whose.starts_with("web ") && !whose.contains(" -"), "{found:?}");
+    let expected = [
+        format!("answered {whose}"),
+        "wrong_password web - -".to_owned(),
+        // The client is unknown, and its name is any text.
+        "invalid_client - - -".to_owned(),
+        format!("answered {whose}"),
+        format!("answered {whose}"),
+        format!("reuse {whose}"),
+        format!("session_revoked {whose}"),
+        "unknown_refresh_token web - -".to_owned(),
+    ];
+    assert_eq!(found, expected);
+}

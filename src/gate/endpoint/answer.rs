@@ -25,7 +25,7 @@ use crate::gate::{Inner, respond};
 use rotogate_core::credential;
 use rotogate_core::denial::Denial;
 use rotogate_core::dpop;
-use rotogate_core::engine::{Arrival, HeldUpNote, Origin};
+use rotogate_core::engine::{Arrival, Origin, RequestNote};
 use rotogate_core::overload::{PoolPermit, Refusal};
 use rotogate_core::reason::Reason;
 use rotogate_core::reply;
@@ -230,7 +230,7 @@ impl<'a> EndpointRequest<'a> {
             gate: self.gate,
             endpoint: self.operation.endpoint,
             account,
-            origin: Origin { address: self.address, user_agent: agent.map(shortened), held_up: HeldUpNote::open() },
+            origin: Origin { address: self.address, user_agent: agent.map(shortened), note: RequestNote::open() },
             arrived: self.arrived,
             proof: is_oauth.then(|| self.gate.presented_proof(self.parts)).flatten().map(Arc::new),
             certificate: is_oauth.then(|| certificate_of(self.parts)).flatten(),

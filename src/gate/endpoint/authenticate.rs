@@ -29,6 +29,7 @@ impl EndpointCommand<'_> {
             // The protocol names no client: use the endpoint's client, which is public (requirement R20).
             None => (Arc::clone(self.endpoint.client.as_ref().ok_or(Denial::InvalidClient)?), None),
         };
+        self.origin.note.set_client(&client);
         if self.endpoint.clients.as_ref().is_some_and(|allowed| !allowed.contains(&client.id)) {
             return Err(Denial::UnauthorizedClient.into());
         }

@@ -106,7 +106,8 @@ async fn log_in(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointHa
 
 /// Notes the user and client of the new session, for the access log.
 fn told_recipient(handler: &EndpointHandler<'_>, session: &Session) {
-    let recipient = Recipient { subject: session.subject.clone(), session: Some(session.id) };
+    let recipient =
+        Recipient { subject: session.subject.clone(), session: Some(session.id), client: Some(session.client.clone()) };
     let _ = handler.recipient.set(Who::Issued(Box::new(recipient)));
 }
 

@@ -29,7 +29,7 @@ pub(in crate::gate) struct EndpointHandler<'a> {
     pub(in crate::gate) proof: Option<Arc<PresentedProof>>,
     /// The client certificate of the connection.
     pub(in crate::gate) certificate: Option<CertificateThumbprint>,
-    /// The recipient of issued tokens, or the client of an attempt that a limit refused, for the access log.
+    /// The recipient of issued tokens, or the client of a refused attempt, for the access log.
     pub(in crate::gate) recipient: OnceLock<Who>,
 }
 
@@ -51,7 +51,8 @@ impl CommandHandler for EndpointHandler<'_> {
         };
         let outcome = to_its_end(executing).await;
         if let Ok(Outcome::Issued(issued)) = &outcome {
-            let recipient = Recipient { subject: issued.subject.clone(), session: issued.session };
+            let client = self.origin.note.client().map(|client| client.id.clone());
+            let recipient = Recipient { subject: issued.subject.clone(), session: issued.session, client };
             let _ = self.recipient.set(Who::Issued(Box::new(recipient)));
         }
         self.tell(&outcome);
@@ -105,13 +106,13 @@ impl CommandHandler for EndpointHandler<'_> {
 }
 
 impl EndpointHandler<'_> {
-    /// Logs a fault, and the client of an attempt that a limit refused.
+    /// Logs a fault, and the client of a refused attempt.
     pub(super) fn tell<T>(&self, outcome: &Result<T, Error>) {
         self.gate.running.faults.tell(outcome, || self.gate.engine.clock().source().monotonic());
         let Err(error) = outcome else { return };
         self.gate.engine.tell_held_up(error, &self.origin, HeldUp::default);
-        if let Some(held_up) = self.origin.held_up.get() {
-            let _ = self.recipient.set(Who::HeldUp(Box::new(held_up.clone())));
+        if let Some(refused) = self.origin.note.refused() {
+            let _ = self.recipient.set(Who::HeldUp(Box::new(refused)));
         }
     }
 }

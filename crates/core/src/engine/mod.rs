@@ -91,7 +91,7 @@ pub use token_exchange::TokenExchange;
 #[cfg(any(test, feature = "test-util"))]
 pub use types::tokens_for_test;
 pub use types::{
-    AccountRule, ApplicationLogin, Exchange, HeldUp, HeldUpNote, IssueKind, IssuedTokens, Login, Origin, Refresh,
+    AccountRule, ApplicationLogin, Exchange, HeldUp, IssueKind, IssuedTokens, Login, Origin, Refresh, RequestNote,
 };
 
 /// How often a request retries when other requests change its session. Each failure means that another request
@@ -318,14 +318,14 @@ impl Engine {
     // Requirements O35, O46.
     pub fn tell_held_up(&self, error: &Error, origin: &Origin, of: impl FnOnce() -> HeldUp) {
         let Error::Denied(Denial::RateLimited(limit, _) | Denial::QuotaExceeded(limit, _)) = error else { return };
-        if origin.held_up.get().is_some() {
+        if origin.note.held_up().is_some() {
             return;
         }
         let held_up = of();
         if self.limits.may_tell((limit, origin.address, &held_up)) {
             audit::rate_limited(limit, &held_up, origin);
         }
-        origin.held_up.set(held_up);
+        origin.note.set_held_up(held_up);
     }
 
     /// The origin of a request, without the parts that sessions do not keep.
@@ -333,7 +333,7 @@ impl Engine {
         if !self.keep_login_origin.load(Ordering::Relaxed) {
             return Origin::default();
         }
-        Origin { held_up: HeldUpNote::default(), ..origin.clone() }
+        Origin { note: RequestNote::default(), ..origin.clone() }
     }
 
     /// Replaces the keys: tokens are minted with these from now on.

@@ -13,7 +13,7 @@ use crate::clock::Timestamp;
 use crate::directory::User;
 use crate::dpop::OnceProof;
 use crate::session::profile::Profile;
-use crate::session::{Scope, SessionId, VouchedBy};
+use crate::session::{Scope, Session, SessionId, VouchedBy};
 use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 use crate::token::claims::OwnChecked;
 use crate::token::mint::AccessTokenText;
@@ -26,8 +26,8 @@ pub struct Origin {
     pub address: Option<IpAddr>,
     /// The client's `User-Agent`.
     pub user_agent: Option<Box<str>>,
-    /// The client whose attempt a rate refused.
-    pub held_up: HeldUpNote,
+    /// Who sent it, for the access log.
+    pub note: RequestNote,
 }
 
 /// The client whose attempt a rate refused, as far as it was known by then.
@@ -45,26 +45,62 @@ pub struct HeldUp {
     pub client: Option<Box<str>>,
 }
 
-/// Filled at most once, for the access log.
+/// Who sent a request to an endpoint, for the access log. Each part is filled at most once.
 #[derive(Clone, Debug, Default)]
-pub struct HeldUpNote(Option<Arc<OnceLock<HeldUp>>>);
+pub struct RequestNote(Option<Arc<NotedRequest>>);
 
-impl HeldUpNote {
+#[derive(Debug, Default)]
+struct NotedRequest {
+    client: OnceLock<Arc<Client>>,
+    session: OnceLock<(SessionId, Box<str>)>,
+    held_up: OnceLock<HeldUp>,
+}
+
+impl RequestNote {
     /// An empty note that the access log reads later.
     pub fn open() -> Self {
         Self(Some(Arc::default()))
     }
 
-    /// The refused attempt, if there is one.
-    pub fn get(&self) -> Option<&HeldUp> {
-        self.0.as_ref()?.get()
+    /// The client, authenticated if it is confidential.
+    pub fn client(&self) -> Option<&Client> {
+        Some(self.0.as_ref()?.client.get()?)
     }
 
-    pub(super) fn set(&self, held_up: HeldUp) {
+    /// Notes the client.
+    pub fn set_client(&self, client: &Arc<Client>) {
+        if let Some(note) = &self.0 {
+            let _ = note.client.set(Arc::clone(client));
+        }
+    }
+
+    /// Notes the session of an authentic refresh token.
+    pub(super) fn set_session(&self, session: &Session) {
+        if let Some(note) = &self.0 {
+            let _ = note.session.set((session.id, session.subject.clone()));
+        }
+    }
+
+    /// The client of the attempt that a rate refused, if there is one.
+    pub(super) fn held_up(&self) -> Option<&HeldUp> {
+        self.0.as_ref()?.held_up.get()
+    }
+
+    pub(super) fn set_held_up(&self, held_up: HeldUp) {
         if let Some(note) = &self.0 {
             // Only the first note counts: it is about the limit that refused the request.
-            let _ = note.set(held_up);
+            let _ = note.held_up.set(held_up);
         }
+    }
+
+    /// The client of a refused attempt, as far as it was known by then.
+    pub fn refused(&self) -> Option<HeldUp> {
+        if let Some(held_up) = self.held_up() {
+            return Some(held_up.clone());
+        }
+        let client = self.client().map(|client| client.id.clone());
+        let (session, subject) = self.0.as_ref()?.session.get().cloned().unzip();
+        (client.is_some() || session.is_some()).then(|| HeldUp { session, subject, client, ..HeldUp::default() })
     }
 }
 

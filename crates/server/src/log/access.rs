@@ -259,6 +259,9 @@ fn add_who(line: &mut LogLine, who: &Who, own_issuer: &str) {
         }
         Who::Issued(recipient) => {
             line.text(key!("user.id"), &recipient.subject);
+            if let Some(client) = &recipient.client {
+                line.text(key!("rotogate.client.id"), client);
+            }
             if let Some(session) = recipient.session {
                 line.session(key!("session.id"), session);
             }
@@ -272,6 +275,9 @@ fn add_who(line: &mut LogLine, who: &Who, own_issuer: &str) {
             }
             if let Some(client) = &held_up.client {
                 line.text(key!("rotogate.client.id"), client);
+            }
+            if let Some(account) = &held_up.account {
+                line.text(key!("rotogate.account"), account);
             }
         }
         Who::Refused(refused) => {

@@ -105,6 +105,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         // Confirmations that are not written to the store yet count, too.
         read.session.confirmed |= self.engine.confirmations.has(read.session.id, read.session.current);
         observer.proved(&read.session);
+        self.refresh.origin.note.set_session(&read.session);
         self.check_presenter::<O>(&read.session).await?;
         self.look_up_user(&read.session).await?;
         let now = self.engine.clock.now();
