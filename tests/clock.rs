@@ -112,7 +112,11 @@ async fn o9_a_wall_clock_that_is_stepped_back_brings_nothing_back_and_mints_noth
     let second = gate.refresh(&first.refresh).await.tokens();
     assert!(time(&second.access, "iat") >= time(&first.access, "iat"), "minted in the past");
     assert_eq!(gate.get("/hello", &second.access).await.status, StatusCode::OK);
-    assert!(is_ready(&gate).await);
+    let (status, why) = readiness(&gate).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(why.starts_with("degraded: the wall clock is ") && why.contains("behind the time of this gate"), "{why}");
+    moved.ahead(0);
+    until("the state is good again", async || readiness(&gate).await.1.trim() == "ready").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,7 +1,9 @@
 //! The readiness of a gate, for an orchestrator.
 
+use std::time::Duration;
+
 use super::Gate;
-use rotogate_core::clock::ClockState;
+use rotogate_core::clock::{ClockState, written};
 use rotogate_core::engine::Freshness;
 
 /// The reason for which a gate on a shared store is not ready, or only partly.
@@ -62,7 +64,14 @@ impl Gate {
                 );
             }
         }
-        self.store_readiness().await
+        match (self.store_readiness().await, self.0.engine.clock().wall_is_behind()) {
+            (Readiness::Ready, Some(by)) => Readiness::Degraded(format!(
+                "the wall clock is {} behind the time of this gate: correct it. After a restart nothing is minted until the \
+                 wall clock has reached this time",
+                written(Duration::from_secs(by.as_secs()))
+            )),
+            (state, _) => state,
+        }
     }
 
     /// The readiness of the store.
