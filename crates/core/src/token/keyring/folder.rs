@@ -95,7 +95,8 @@ impl Keyring {
         Self::create_in(folder, dir, algorithm)
     }
 
-    /// Loads the key ring in `dir`, or creates it at the first start.
+    /// Loads the key ring in `dir`, or creates it at the first start. It cannot know whether keys were lost: beside an
+    /// existing store, call [`Keyring::load`].
     ///
     /// # Errors
     /// As [`Keyring::load`] and [`Keyring::create`]. Keys without a `keyring.toml` are an error, not a first start.
