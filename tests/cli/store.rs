@@ -234,6 +234,7 @@ async fn o4_no_keys_are_made_beside_a_store_that_has_others() {
             assert!(said.contains(part), "{part}: {said}");
         }
     }
+    assert!(place.fails(&["keys", "init"], "").contains("from the back-up"));
     assert!(!place.path("data/keys").exists());
     assert_eq!(fs::read(place.path(STORE)).unwrap(), before);
 

@@ -12,6 +12,7 @@ use super::output::Output;
 use super::{CommandResult, Failure, admin_client, audit_trail, load, no_gate_can, runtime};
 use crate::audit::{self, KeyEvent};
 use crate::config::{AdminAccess, Config};
+use crate::server::build::stores::refuse_lost_keys;
 use crate::server::operate::admin::keys::{self, ChangedKey, KeyRequest, Keys, OwnKeyState};
 use crate::server::operate::key_roll;
 use rotogate::gate::JWKS_MAX_AGE;
@@ -117,6 +118,7 @@ pub(super) fn run(config: &Config, command: KeysCommand, output: Output) -> Comm
     let _trail = if matches!(command, KeysCommand::List { .. }) { None } else { audit_trail(config)? };
     match command {
         KeysCommand::Init { algorithm } => {
+            refuse_lost_keys(config).map_err(Failure::failed)?;
             let keyring = Keyring::create(folder, algorithm.unwrap_or(config.issuer.algorithm)).map_err(Failure::failed)?;
             let kid = keyring.signer().kid();
             audit::write_key(KeyEvent::Added, kid);

@@ -214,7 +214,7 @@ impl IssuerRules {
     }
 
     /// The rules for the tokens of another issuer: only `at+jwt` (see [`Self::typ`]), 30 s leeway, any lifetime, no
-    /// scope, and accepted only on routes that name the issuer. Its name is the host of its URL.
+    /// scope and no role, and accepted only on routes that name the issuer. Its name is the host of its URL.
     pub fn external(issuer: impl Into<Arc<str>>, audience: Vec<Box<str>>, keys: IssuerKeys) -> Self {
         Self::with_keys(issuer.into(), audience, Keys::Live(keys.into()))
     }

@@ -54,9 +54,7 @@ pub(super) async fn keys_and_stores(config: &Config) -> Result<(Keyring, OpenedS
     }
     let (keys, algorithm) = (&config.issuer.keys, config.issuer.algorithm);
     if !config.store.is_shared() {
-        if Keyring::load_if_there(keys).map_err(ServerError::part)?.is_none() {
-            refuse_new_keys(config).map_err(|fault| ServerError::at(config, fault))?;
-        }
+        refuse_lost_keys(config)?;
         let keyring = Keyring::load_or_create(keys, algorithm).map_err(ServerError::part)?;
         let stores = stores(config, &keyring).await?;
         return Ok((keyring, stores));
@@ -73,8 +71,16 @@ pub(super) async fn keys_and_stores(config: &Config) -> Result<(Keyring, OpenedS
     }
 }
 
-/// Fails if the embedded store exists: new keys beside it would verify no token of its sessions, and would stand in the
-/// way of the keys that were lost.
+/// Fails if there are no keys but an embedded store: new keys would verify no token of its sessions, and would stand in
+/// the way of the keys that were lost.
+pub(crate) fn refuse_lost_keys(config: &Config) -> Result<(), ServerError> {
+    // A first start makes the keys before the store, so the keys are looked for last.
+    let refused = refuse_new_keys(config);
+    let there = Keyring::load_if_there(&config.issuer.keys).map_err(ServerError::part)?;
+    if there.is_some() { Ok(()) } else { refused.map_err(|fault| ServerError::at(config, fault)) }
+}
+
+/// Fails if the embedded store exists, or should exist.
 pub(super) fn refuse_new_keys(config: &Config) -> Result<(), KeyFault> {
     let StoreConfig::Redb(RedbSettings { path, mark, accept_restored_store, .. }) = &config.store else {
         return Ok(());
