@@ -61,6 +61,12 @@ async fn c28_a_gate_whose_keys_are_two_steps_from_those_of_a_running_one_does_no
     }
 }
 
+/// The number of files in a key folder.
+fn keys_of(place: &Place) -> usize {
+    let names = fs::read_dir(place.path("data/keys")).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter(|name| !name.as_encoded_bytes().starts_with(b".")).count()
+}
+
 #[test]
 fn c28_gates_that_start_at_once_without_keys_make_one_keyring() {
     let server = Redis::start(&[]);
@@ -77,11 +83,14 @@ fn c28_gates_that_start_at_once_without_keys_make_one_keyring() {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
     let winner = (0..3).find(|n| !ended.contains(n)).unwrap();
+    // The others end as soon as the store names the winner's key ring, whose last file is written after that.
+    while keys_of(&places[winner]) < 3 && gates[winner].try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
     gates[winner].kill().unwrap();
     for (n, gate) in gates.into_iter().enumerate() {
         let said = String::from_utf8(gate.wait_with_output().unwrap().stderr).unwrap();
-        let keys = fs::read_dir(places[n].path("data/keys")).unwrap().map(|entry| entry.unwrap().file_name());
-        let keys = keys.filter(|name| !name.as_encoded_bytes().starts_with(b".")).count();
+        let keys = keys_of(&places[n]);
         if n == winner {
             assert_eq!(keys, 3, "index, key and secret");
         } else {
