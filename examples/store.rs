@@ -14,7 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rotogate::clock::Timestamp;
 use rotogate::session::{Generation, RevokedBecause, Session, SessionId};
-use rotogate::store::rules::{Failure, Rules, State, end_of, is_revoked, page_size};
+use rotogate::store::rules::{Failure, Rules, State};
 use rotogate::store::{
     Cursor, Filter, Inserted, Page, Revocation, Store, StoreError, SubjectBound, Swap, Swept, Target,
 };
@@ -148,8 +148,8 @@ impl State for Tables<'_> {
     }
 
     fn put_session(&mut self, _: Option<&Session>, new: &Session) -> Result<(), Failure> {
-        let live = (!is_revoked(new)).then_some(millis(new.expires));
-        let row = params![new.id.as_bytes(), &*new.subject, millis(end_of(new)), live, write(new)?];
+        let live = (!new.is_revoked()).then_some(millis(new.expires));
+        let row = params![new.id.as_bytes(), &*new.subject, millis(new.ends_at()), live, write(new)?];
         self.0.execute("INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?)", row).map(drop).map_err(broken)
     }
 
@@ -221,7 +221,7 @@ impl Store for SqliteStore {
     }
 
     async fn list(&self, filter: Filter, after: Option<SessionId>, limit: usize) -> Result<Page, StoreError> {
-        let limit = page_size(limit);
+        let limit = Rules::page_size(limit);
         let after = after.map_or(Vec::new(), |id| id.as_bytes().to_vec());
         let subject = match &filter {
             Filter::All => None,
@@ -269,7 +269,7 @@ impl Store for SqliteStore {
 async fn main() -> Result<(), Box<dyn Error>> {
     use rotogate::Gate;
     use rotogate::client::Client;
-    use rotogate::gate::{DEFAULT_LEEWAY, NewSession};
+    use rotogate::gate::NewSession;
     use rotogate::token::Keyring;
 
     const ISSUER: &str = "https://api.example.com";
@@ -279,7 +279,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         // In earnest keys from files (`Keyring::load_or_create`): tokens of other keys are of no use to a later process.
         .keys(Keyring::ephemeral()?)
         .client(Client::public("web"))
-        .store(SqliteStore::open(&file, ISSUER, DEFAULT_LEEWAY)?)
+        .store(SqliteStore::open(&file, ISSUER, Gate::DEFAULT_LEEWAY)?)
         .build()
         .await?;
     gate.sessions().start(NewSession::new("ada", "web")).await?;

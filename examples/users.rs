@@ -13,7 +13,7 @@ use axum::Router;
 use axum::extract::{ConnectInfo, Request};
 use axum::middleware::map_request;
 use axum::routing::get;
-use rotogate::claim::{OwnClaims, ROLES};
+use rotogate::claim::OwnClaims;
 use rotogate::client::Client;
 use rotogate::dialect::oauth2::OAuth2;
 use rotogate::directory::password::{self, Cost, Passwords};
@@ -79,7 +79,7 @@ impl Users {
         };
         let mut claims = OwnClaims::new();
         let roles: Vec<&str> = roles.split_whitespace().collect();
-        claims.insert(ROLES, roles).map_err(|error| unavailable(error.to_string()))?;
+        claims.insert(OwnClaims::ROLES, roles).map_err(|error| unavailable(error.to_string()))?;
         let user = User::new(id)
             .active(active)
             .claims(claims)

@@ -15,4 +15,4 @@
 //! ```
 
 #[doc(inline)]
-pub use rotogate_core::claim::{ClaimError, ClaimPath, OwnClaims, ROLES};
+pub use rotogate_core::claim::{ClaimError, ClaimPath, OwnClaims};

@@ -24,16 +24,16 @@ pub mod conformance {
     //! ```
     //! use std::sync::Arc;
     //! use rotogate::store::MemoryStore;
-    //! use rotogate::store::conformance::{self, ISSUER, LEEWAY};
+    //! use rotogate::store::conformance;
     //!
     //! // Among your tests, with your store: `#[tokio::test(flavor = "multi_thread")]`.
     //! async fn my_store_does_what_a_store_must() {
-    //!     conformance::run(|| Arc::new(MemoryStore::for_a_trial(ISSUER, LEEWAY))).await;
+    //!     conformance::run(|issuer, leeway| Arc::new(MemoryStore::for_a_trial(issuer, leeway))).await;
     //! }
     //! ```
 
     #[doc(inline)]
-    pub use rotogate_core::store::conformance::{ISSUER, LEEWAY, run};
+    pub use rotogate_core::store::conformance::run;
 }
 
 pub mod rules {
@@ -47,7 +47,7 @@ pub mod rules {
     //!    and commit durably before you return `Ok`. A [`Failure::Refused`] has written nothing: commit or roll back as you like.
     //!    After a [`Failure::Broken`] roll back. Either becomes a [`StoreError`](super::StoreError) by `?`.
     //! 3. `load`, `list` and `revocations_since` are plain reads. [`Session`](crate::session::Session) and [`Revocation`](super::Revocation) are `Serialize` and
-    //!    `Deserialize`; [`page_size`] bounds a page.
+    //!    `Deserialize`; [`Rules::page_size`] bounds a page.
     //! 4. Run the conformance suite: `store::conformance::run` (feature `test-util`).
     //!
     //! [`MemoryStore`](super::MemoryStore) is the shortest example, `examples/store.rs` a durable one.
@@ -70,7 +70,7 @@ pub mod rules {
     //! and other operations of its transaction stand.
 
     #[doc(inline)]
-    pub use rotogate_core::store::rules::{Failure, Rules, State, end_of, is_revoked, page_size};
+    pub use rotogate_core::store::rules::{Failure, Rules, State};
 }
 
 #[cfg(any(feature = "postgres", feature = "redis"))]

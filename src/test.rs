@@ -5,7 +5,7 @@
 //! use axum::routing::get;
 //! use http::{Request, StatusCode};
 //! use rotogate::Identity;
-//! use rotogate::test::identity;
+//! use rotogate::test::TestIdentity;
 //! use tower::ServiceExt;
 //!
 //! async fn me(identity: Identity) -> String {
@@ -13,7 +13,7 @@
 //! }
 //!
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
-//! let ada = identity("ada").scope("read").claim("tenant", "acme");
+//! let ada = TestIdentity::new("ada").scope("read").claim("tenant", "acme");
 //! let app = Router::new().route("/me", get(me)).layer(ada.layer());
 //! let response = app.oneshot(Request::get("/me").body(axum::body::Body::empty())?).await?;
 //! assert_eq!(response.status(), StatusCode::OK);
@@ -52,7 +52,7 @@ use serde::Serialize;
 use tower::{Layer, Service};
 
 use crate::gate::Identity;
-use rotogate_core::claim::{OwnClaims, ROLES};
+use rotogate_core::claim::OwnClaims;
 use rotogate_core::clock::{EngineClock, SystemTime, Timestamp};
 use rotogate_core::credential::Credential;
 use rotogate_core::engine::confirm::Confirmations;
@@ -72,14 +72,14 @@ const ISSUER: &str = "https://test.invalid";
 /// The lifetime of their tokens.
 const LIFETIME: Duration = Duration::from_secs(3600);
 
-/// A caller for tests. See [`identity`].
+/// A caller for tests.
 ///
 /// ```
-/// use rotogate::test::{TestIdentity, identity};
+/// use rotogate::test::TestIdentity;
 ///
 /// /// The caller of most tests of this application.
 /// fn editor() -> TestIdentity {
-///     identity("ada").account("acme").role("editor").scope("articles.write")
+///     TestIdentity::new("ada").account("acme").role("editor").scope("articles.write")
 /// }
 /// assert_eq!(editor().build().account(), Some("acme"));
 /// ```
@@ -93,44 +93,23 @@ pub struct TestIdentity {
     session: bool,
 }
 
-/// A caller with this subject, the client `test`, no scopes, and a session.
-///
-/// ```
-/// let ada = rotogate::test::identity("ada").scope("read").role("editor").build();
-/// assert_eq!(ada.subject(), "ada");
-/// assert!(ada.has_role("editor"));
-/// ```
-pub fn identity(subject: impl Into<String>) -> TestIdentity {
-    TestIdentity {
-        subject: subject.into(),
-        account: None,
-        client: "test".to_owned(),
-        scope: String::new(),
-        claims: OwnClaims::new(),
-        session: true,
-    }
-}
-
-/// A layer for requests without a caller, which a gate admits on public and optional routes: `Option<Identity>` is
-/// `None`.
-///
-/// ```
-/// # use axum::{Router, routing::get};
-/// # use rotogate::Identity;
-/// let app: Router = Router::new()
-///     .route("/", get(async |identity: Option<Identity>| if identity.is_some() { "known" } else { "unknown" }))
-///     .layer(rotogate::test::anonymous());
-/// # let _ = app;
-/// ```
-pub fn anonymous() -> TestLayer {
-    TestLayer(permit_anonymous(&Arc::new(Route::catch_all(RoutePolicy::public())), by()))
-}
-
 fn by() -> By {
     By { gate: GateId::next(), layer: true, defers: false }
 }
 
 impl TestIdentity {
+    /// A caller with this subject, the client `test`, no scopes, and a session.
+    pub fn new(subject: impl Into<String>) -> Self {
+        Self {
+            subject: subject.into(),
+            account: None,
+            client: "test".to_owned(),
+            scope: String::new(),
+            claims: OwnClaims::new(),
+            session: true,
+        }
+    }
+
     /// Adds these scopes.
     #[must_use]
     pub fn scope(mut self, scope: &str) -> Self {
@@ -154,9 +133,10 @@ impl TestIdentity {
     /// As [`Self::claim`].
     #[must_use]
     pub fn role(self, role: &str) -> Self {
-        let mut roles = self.claims.get(ROLES).and_then(|roles| roles.as_array()).cloned().unwrap_or_default();
+        let mut roles =
+            self.claims.get(OwnClaims::ROLES).and_then(|roles| roles.as_array()).cloned().unwrap_or_default();
         roles.push(role.into());
-        self.claim(ROLES, roles)
+        self.claim(OwnClaims::ROLES, roles)
     }
 
     /// Sets the account.
@@ -193,7 +173,7 @@ impl TestIdentity {
     /// # Panics
     /// As [`Self::build`].
     pub fn layer(&self) -> TestLayer {
-        TestLayer(self.permitted())
+        TestLayer { inner: (), permitted: self.permitted() }
     }
 
     /// A real token, signed by a key made for it and verified like any other: a test caller has only properties that
@@ -238,52 +218,42 @@ impl TestIdentity {
     }
 }
 
-/// Makes one caller the caller of every request. See [`TestIdentity::layer`].
+/// Makes one caller the caller of every request: as a layer, and around a service. See [`TestIdentity::layer`].
 ///
 /// ```
 /// use axum::{Router, routing::get};
-/// use rotogate::test::{TestLayer, anonymous, identity};
+/// use rotogate::test::{TestIdentity, TestLayer};
 ///
 /// /// The application, with the caller that a test names.
 /// fn app(caller: TestLayer) -> Router {
 ///     Router::new().route("/", get(async || "hello")).layer(caller)
 /// }
-/// let (known, unknown) = (app(identity("ada").layer()), app(anonymous()));
+/// let (known, unknown) = (app(TestIdentity::new("ada").layer()), app(TestLayer::anonymous()));
 /// # let _ = (known, unknown);
 /// ```
 #[derive(Clone, Debug)]
-pub struct TestLayer(Permitted);
-
-impl<S> Layer<S> for TestLayer {
-    type Service = WithCaller<S>;
-
-    fn layer(&self, inner: S) -> WithCaller<S> {
-        WithCaller { inner, permitted: self.0.clone() }
-    }
-}
-
-/// A service behind a [`TestLayer`].
-///
-/// ```
-/// use rotogate::Identity;
-/// use rotogate::test::{WithCaller, identity};
-/// use tower::{Layer, ServiceExt};
-///
-/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// # async fn subject(request: http::Request<()>) -> Result<Option<String>, std::convert::Infallible> {
-/// #     Ok(Identity::from_extensions(request.extensions()).map(|caller| caller.subject().to_owned()))
-/// # }
-/// let service: WithCaller<_> = identity("ada").layer().layer(tower::service_fn(subject));
-/// assert_eq!(service.oneshot(http::Request::new(())).await, Ok(Some("ada".to_owned())));
-/// # });
-/// ```
-#[derive(Clone, Debug)]
-pub struct WithCaller<S> {
+pub struct TestLayer<S = ()> {
     inner: S,
     permitted: Permitted,
 }
 
-impl<S: Service<Request<B>>, B> Service<Request<B>> for WithCaller<S> {
+impl TestLayer {
+    /// For requests without a caller, which a gate admits on public and optional routes: `Option<Identity>` is `None`.
+    pub fn anonymous() -> Self {
+        let route = Arc::new(Route::catch_all(RoutePolicy::public()));
+        Self { inner: (), permitted: permit_anonymous(&route, by()) }
+    }
+}
+
+impl<S> Layer<S> for TestLayer {
+    type Service = TestLayer<S>;
+
+    fn layer(&self, inner: S) -> TestLayer<S> {
+        TestLayer { inner, permitted: self.permitted.clone() }
+    }
+}
+
+impl<S: Service<Request<B>>, B> Service<Request<B>> for TestLayer<S> {
     type Response = S::Response;
     type Error = S::Error;
     type Future = S::Future;

@@ -43,9 +43,6 @@ use rotogate_core::reason::Reason;
 use rotogate_core::reply::problem;
 use rotogate_core::session::Scope;
 
-/// The scope that a caller needs if [`MyKeys::needs_scope`] is set.
-pub const SCOPE: &str = "keys";
-
 const ALL: &str = "keys";
 const ONE: &str = "key";
 const ROTATE: &str = "rotate";
@@ -56,7 +53,7 @@ pub struct MyKeys {
     /// How old an access token may be to make, replace or revoke a key: a refresh gives a new token. For a session cookie, how
     /// long ago its user may have logged in.
     pub max_age: Duration,
-    /// Whether the access token must have the scope [`SCOPE`].
+    /// Whether the access token must have the scope [`Self::SCOPE`].
     pub needs_scope: bool,
     /// The cookie in which a browser sends the access token.
     pub cookie: &'static str,
@@ -69,6 +66,9 @@ impl Default for MyKeys {
 }
 
 impl MyKeys {
+    /// The scope that a caller needs if [`Self::needs_scope`] is set.
+    pub const SCOPE: &str = "keys";
+
     fn request(&self, call: &Call<'_>) -> Result<OwnKeysRequest, Denial> {
         if call.query.is_some() {
             return Err(Denial::MalformedRequest("the query has a parameter that is not expected"));
@@ -81,7 +81,7 @@ impl MyKeys {
             (ROTATE, _) => OwnKeysAction::Rotate(id()?, body::<KeyRotation>(call)?.overlap.map(Duration::from_secs)),
             (_, _) => OwnKeysAction::Revoke(id()?),
         };
-        let (access, scope) = (presented(call, self.cookie)?, wanted_scope(self.needs_scope, SCOPE));
+        let (access, scope) = (presented(call, self.cookie)?, wanted_scope(self.needs_scope, Self::SCOPE));
         Ok(OwnKeysRequest { access, scope, max_age: self.max_age, action })
     }
 }
@@ -115,7 +115,7 @@ impl Dialect for MyKeys {
 
     fn write(&self, _: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
         match outcome {
-            Err(error) => refusal(&error, wanted_scope(self.needs_scope, SCOPE)),
+            Err(error) => refusal(&error, wanted_scope(self.needs_scope, Self::SCOPE)),
             // This dialect has no commands.
             Ok(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, None),
         }
@@ -135,7 +135,9 @@ impl Protocol for MyKeys {
         };
         match done {
             Ok(done) => Answer::Reply(written(&done), Reason::ANSWERED),
-            Err(error) => Answer::Reply(refusal(&error, wanted_scope(self.needs_scope, SCOPE)), Reason::from(&error)),
+            Err(error) => {
+                Answer::Reply(refusal(&error, wanted_scope(self.needs_scope, Self::SCOPE)), Reason::from(&error))
+            }
         }
     }
 }

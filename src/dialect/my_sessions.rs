@@ -42,9 +42,6 @@ use rotogate_core::reply::{self, problem};
 use rotogate_core::session::{Scope, SessionId};
 use rotogate_core::token::session_cookie::session_cookie;
 
-/// The scope that a caller needs if [`MySessions::needs_scope`] is set.
-pub const SCOPE: &str = "sessions";
-
 const ALL: &str = "sessions";
 const ONE: &str = "session";
 
@@ -64,7 +61,7 @@ const ONE: &str = "session";
 pub struct MySessions {
     /// How old an access token may be to end sessions. A refresh gives a new token.
     pub max_age: Duration,
-    /// Whether the access token must have the scope [`SCOPE`].
+    /// Whether the access token must have the scope [`Self::SCOPE`].
     pub needs_scope: bool,
     /// The cookie in which a browser sends the access token.
     pub cookie: &'static str,
@@ -77,6 +74,9 @@ impl Default for MySessions {
 }
 
 impl MySessions {
+    /// The scope that a caller needs if [`Self::needs_scope`] is set.
+    pub const SCOPE: &str = "sessions";
+
     fn request(&self, call: &Call<'_>) -> Result<OwnSessionsRequest, Denial> {
         let action = match (call.operation, call.method, call.query) {
             (ONE, _, None) => {
@@ -92,14 +92,14 @@ impl MySessions {
         };
         Ok(OwnSessionsRequest {
             access: presented(call, self.cookie)?,
-            scope: wanted_scope(self.needs_scope, SCOPE),
+            scope: wanted_scope(self.needs_scope, Self::SCOPE),
             max_age: self.max_age,
             action,
         })
     }
 
     fn refusal(&self, error: &Error) -> Reply {
-        refusal(error, wanted_scope(self.needs_scope, SCOPE))
+        refusal(error, wanted_scope(self.needs_scope, Self::SCOPE))
     }
 }
 

@@ -152,7 +152,7 @@ impl Gate {
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
 /// # use std::sync::Arc;
 /// # use rotogate::{Gate, store::MemoryStore, token::Keyring};
-/// # let store = Arc::new(MemoryStore::new("https://api.example.com", rotogate::gate::DEFAULT_LEEWAY));
+/// # let store = Arc::new(MemoryStore::new("https://api.example.com", rotogate::Gate::DEFAULT_LEEWAY));
 /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
 /// # let gate = gate.shared_store(store.clone()).relay_store(store);
 /// let gate = gate.api_keys(ApiKeySettings::new("acme").ok_or("no prefix")?).build().await?;

@@ -45,8 +45,6 @@ pub(super) use sound::assertion;
 pub const DEFAULT_MAX_ENDPOINT_BODY: usize = 16 * 1024;
 /// The longest lifetime of a forwarded long-lived connection, however often its token is refreshed.
 pub const DEFAULT_MAX_STREAM: Duration = Duration::from_secs(86_400);
-/// The tolerance for clock differences.
-pub const DEFAULT_LEEWAY: Duration = Duration::from_secs(30);
 
 /// Builds a [`Gate`](super::Gate). A value that is not set has the default of `gateway.toml`. Without
 /// [`issuer`](Self::issuer) and [`keys`](Self::keys), a gate with a [`trusted_issuer`](Self::trusted_issuer) is a resource

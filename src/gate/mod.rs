@@ -113,7 +113,7 @@ mod verdict;
 pub use api_keys::GateApiKeys;
 pub use body::GateBody;
 pub use browser::{Browser, BrowserSessions, LoginPage};
-pub use builder::{BuildError, DEFAULT_LEEWAY, GateBuilder};
+pub use builder::{BuildError, GateBuilder};
 pub use cookies::{Cookies, SameSite};
 pub use endpoint::Endpoint;
 pub use forward_buffered::BufferedForward;
@@ -252,6 +252,9 @@ impl Inner {
 }
 
 impl Gate {
+    /// The tolerance for clock differences, unless [`GateBuilder::leeway`] sets another.
+    pub const DEFAULT_LEEWAY: Duration = Duration::from_secs(30);
+
     /// Starts building a gate.
     pub fn builder() -> GateBuilder {
         GateBuilder::default()

@@ -114,12 +114,12 @@ async fn the_documentation_has_the_program_to_the_letter_and_it_logs_in() {
 #[cfg(feature = "test-util")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_store_example_passes_the_conformance_suite() {
-    use rotogate_core::store::conformance::{ISSUER, LEEWAY, run};
+    use rotogate_core::store::conformance::run;
     let folder = tempfile::tempdir().unwrap();
     let number = std::sync::atomic::AtomicU32::new(0);
-    run(|| {
+    run(|issuer, leeway| {
         let file = format!("{}.sqlite", number.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
-        let store = store_example::SqliteStore::open(&folder.path().join(file), ISSUER, LEEWAY).unwrap();
+        let store = store_example::SqliteStore::open(&folder.path().join(file), issuer, leeway).unwrap();
         std::sync::Arc::new(store)
     })
     .await;

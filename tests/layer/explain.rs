@@ -635,7 +635,7 @@ async fn p58_a_stale_store_is_explained_as_unavailable() {
     let folder = tempfile::tempdir().unwrap();
     drop(Keyring::create(folder.path(), rotogate::token::Algorithm::EdDsa).unwrap());
     let store_time = Arc::clone(&time) as Arc<dyn TimeSource>;
-    let store = Arc::new(MemoryNode::first("https://api.test", rotogate::gate::DEFAULT_LEEWAY, store_time));
+    let store = Arc::new(MemoryNode::first("https://api.test", rotogate::Gate::DEFAULT_LEEWAY, store_time));
     let gate = crate::builder_with(Keyring::load(folder.path()).unwrap())
         .route(Route::catch_all(RoutePolicy::default()))
         .shared_store(Arc::clone(&store) as Arc<dyn rotogate::store::Store>)

@@ -12,9 +12,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
 use rotogate::Gate;
 use rotogate::client::Client;
-use rotogate::gate::{
-    BuildError, Conclusion, DEFAULT_LEEWAY, GateBuilder, Neighbour, NewSession, Peer, RateHeaders, Rule,
-};
+use rotogate::gate::{BuildError, Conclusion, GateBuilder, Neighbour, NewSession, Peer, RateHeaders, Rule};
 use rotogate::route::{CallPattern, LimitPer, Mcp, McpCalls, McpCheck, RateLimit, Resource, Route, RoutePolicy};
 use rotogate::store::Store;
 use rotogate::token::Algorithm;
@@ -328,7 +326,7 @@ async fn gates(number: usize, limit: RateLimit) -> Vec<(Arc<MemoryNode>, Gate)> 
     let folder = tempfile::tempdir().unwrap();
     drop(Keyring::create(folder.path(), Algorithm::EdDsa).unwrap());
     let time = ManualTime::at(Timestamp::from_secs(1_800_000_000));
-    let first = MemoryNode::first("https://api.test", DEFAULT_LEEWAY, Arc::clone(&time) as Arc<dyn TimeSource>);
+    let first = MemoryNode::first("https://api.test", Gate::DEFAULT_LEEWAY, Arc::clone(&time) as Arc<dyn TimeSource>);
     let mut gates = Vec::new();
     for _ in 0..number {
         let store = Arc::new(first.another());

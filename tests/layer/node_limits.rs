@@ -11,7 +11,7 @@ use rotogate::SecretString;
 use rotogate::client::Client;
 use rotogate::dialect::oauth2::OAuth2;
 use rotogate::directory::{Directory, DirectoryError, User};
-use rotogate::gate::{DEFAULT_LEEWAY, Endpoint, Peer, Rate, Rates};
+use rotogate::gate::{Endpoint, Peer, Rate, Rates};
 use rotogate::store::Store;
 use rotogate::token::Algorithm;
 use rotogate_core::clock::{ManualTime, TimeSource, Timestamp};
@@ -75,7 +75,7 @@ async fn nodes(rates: Rates, of_each: bool) -> Vec<Node> {
     let folder = tempfile::tempdir().unwrap();
     drop(Keyring::create(folder.path(), Algorithm::EdDsa).unwrap());
     let time = ManualTime::at(Timestamp::from_secs(1_800_000_000));
-    let first = MemoryNode::first("https://api.test", DEFAULT_LEEWAY, Arc::clone(&time) as Arc<dyn TimeSource>);
+    let first = MemoryNode::first("https://api.test", Gate::DEFAULT_LEEWAY, Arc::clone(&time) as Arc<dyn TimeSource>);
     let mut nodes = Vec::new();
     for _ in 0..5 {
         let store = Arc::new(first.another());

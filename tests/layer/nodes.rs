@@ -7,7 +7,7 @@ use axum::Router;
 use axum::routing::get;
 use http::StatusCode;
 use rotogate::Gate;
-use rotogate::gate::{DEFAULT_LEEWAY, Readiness, Whose};
+use rotogate::gate::{Readiness, Whose};
 use rotogate::route::{Route, RoutePolicy};
 use rotogate::session::profile::Profile;
 use rotogate::store::{Filter, Staleness, Store};
@@ -67,7 +67,8 @@ async fn nodes_with<const N: usize>(staleness: Staleness, clocks: [i64; N], prof
     let folder = tempfile::tempdir().unwrap();
     drop(Keyring::create(folder.path(), Algorithm::EdDsa).unwrap());
     let store_time = ManualTime::at(START);
-    let first = MemoryNode::first("https://api.test", DEFAULT_LEEWAY, Arc::clone(&store_time) as Arc<dyn TimeSource>);
+    let first =
+        MemoryNode::first("https://api.test", Gate::DEFAULT_LEEWAY, Arc::clone(&store_time) as Arc<dyn TimeSource>);
     let cluster = Cluster { keys: Arc::new(folder), store_time, store: Arc::new(first), staleness, profile };
     cluster.nodes(clocks).await
 }

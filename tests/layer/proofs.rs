@@ -16,7 +16,7 @@ use rotogate::client;
 use rotogate::dialect::oauth2::OAuth2;
 use rotogate::directory::{Directory, DirectoryError, User};
 use rotogate::dpop::{CountedIn, DpopSettings};
-use rotogate::gate::{DEFAULT_LEEWAY, Endpoint, Neighbour};
+use rotogate::gate::{Endpoint, Neighbour};
 use rotogate::route::{Auth, BadCredential, Route, RoutePolicy};
 use rotogate::session::Binding;
 use rotogate::store::Store;
@@ -135,7 +135,7 @@ where
 
 async fn nodes(counted_in: CountedIn) -> [Node; 2] {
     let time = ManualTime::at(NOW);
-    let first = MemoryNode::first(GATE, DEFAULT_LEEWAY, Arc::clone(&time) as Arc<dyn TimeSource>);
+    let first = MemoryNode::first(GATE, Gate::DEFAULT_LEEWAY, Arc::clone(&time) as Arc<dyn TimeSource>);
     let folder = tempfile::tempdir().unwrap();
     drop(Keyring::create(folder.path(), Algorithm::EdDsa).unwrap());
     let client = client::Client { dpop: Binding::Required, ..client::Client::public("web") };

@@ -144,7 +144,7 @@ async fn i65_what_a_resource_server_lacks_is_said_when_it_is_built() {
 #[tokio::test]
 async fn i65_a_resource_server_grows_into_a_gate_with_tokens_of_its_own() {
     let provider = Provider::start(1).await;
-    let store = MemoryStore::new("https://api.test", rotogate::gate::DEFAULT_LEEWAY);
+    let store = MemoryStore::new("https://api.test", rotogate::Gate::DEFAULT_LEEWAY);
     assert!(store.shared().is_none());
     let builder = server_of(&provider).with(|gate| gate.store(store)).into_builder().await.unwrap();
     let builder = builder.issuer("https://api.test").keys(Keyring::ephemeral().unwrap());

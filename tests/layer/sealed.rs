@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rotogate::Gate;
 use rotogate::client::Client;
 use rotogate::fault::{Error, Fault};
-use rotogate::gate::{DEFAULT_LEEWAY, NewSession};
+use rotogate::gate::NewSession;
 use rotogate::session::{Scope, Session, SessionId, Status};
 use rotogate::store::{Filter, MemoryStore, Store, SubjectBound, Swap};
 use rotogate::token::Keyring;
@@ -62,14 +62,14 @@ async fn forged_records_are_faults(store: Arc<dyn Store>) {
 
 #[tokio::test]
 async fn j23_a_forged_record_is_a_fault_of_its_session_alone_in_memory() {
-    forged_records_are_faults(Arc::new(MemoryStore::for_a_trial(ISSUER, DEFAULT_LEEWAY))).await;
+    forged_records_are_faults(Arc::new(MemoryStore::for_a_trial(ISSUER, Gate::DEFAULT_LEEWAY))).await;
 }
 
 #[cfg(feature = "redb")]
 #[tokio::test]
 async fn j23_a_forged_record_is_a_fault_of_its_session_alone_in_the_embedded_store() {
     let folder = tempfile::tempdir().unwrap();
-    let options = rotogate::store::redb::Options::new(ISSUER, uuid::Uuid::from_u128(7), DEFAULT_LEEWAY);
+    let options = rotogate::store::redb::Options::new(ISSUER, uuid::Uuid::from_u128(7), Gate::DEFAULT_LEEWAY);
     let store = rotogate::store::RedbStore::open(folder.path().join("rotogate.redb"), options).unwrap();
     forged_records_are_faults(Arc::new(store)).await;
 }

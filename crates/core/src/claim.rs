@@ -10,8 +10,6 @@ mod path;
 
 pub use path::ClaimPath;
 
-/// The claim with the roles of our own users: a text, or a list of texts.
-pub const ROLES: &str = "roles";
 /// The largest size of the claims of one token, in bytes of JSON. A character beyond ASCII counts as its escape.
 pub const MAX_CLAIMS: usize = 2048;
 /// The longest name of a claim, in bytes.
@@ -95,6 +93,9 @@ pub enum ClaimError {
 pub struct OwnClaims(Map<String, Value>);
 
 impl OwnClaims {
+    /// The name of the claim with the roles of our own users: a text, or a list of texts.
+    pub const ROLES: &str = "roles";
+
     /// No claims.
     pub fn new() -> Self {
         Self::default()

@@ -83,7 +83,7 @@ pub enum BadPassword {
     /// The password is empty.
     #[error("the password is empty")]
     Empty,
-    /// The password is longer than [`MAX_PASSWORD`].
+    /// The password is longer than 1024 bytes.
     #[error("the password is longer than 1024 bytes")]
     TooLong,
     /// The system gave no random bytes for the salt, or no memory.
@@ -127,7 +127,7 @@ pub fn cost_of(phc: &str) -> Result<Cost, BadHash> {
 /// ```
 ///
 /// # Errors
-/// The password is empty or longer than [`MAX_PASSWORD`].
+/// The password is empty or longer than 1024 bytes.
 #[cfg(feature = "passwords")]
 pub fn hash(password: &SecretString) -> Result<String, BadPassword> {
     hash_with(password, Cost::default())
@@ -287,7 +287,7 @@ impl Passwords {
         self.places
     }
 
-    /// Is this the password that `phc` was made from? A password longer than [`MAX_PASSWORD`] never matches, and costs
+    /// Is this the password that `phc` was made from? A password longer than 1024 bytes never matches, and costs
     /// no work.
     ///
     /// # Errors

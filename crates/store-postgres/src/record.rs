@@ -12,7 +12,6 @@ use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::begin::{begin_of, decode_begun};
 use rotogate_core::store::kit::encoding::{decode_target, encode, encode_target};
 use rotogate_core::store::kit::fields::{decode_effect, encode_effect};
-use rotogate_core::store::rules::end_of;
 use zeroize::Zeroizing;
 
 /// The longest value in an index of PostgreSQL.
@@ -61,7 +60,7 @@ pub(super) fn session_prefix() -> Result<Vec<u8>, StoreError> {
 /// Encodes the row of a session: its state, its end, and the record.
 pub(super) fn encode_row(session: &Session) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     let mut bytes = Zeroizing::new(begin_of(session).to_vec());
-    bytes.extend_from_slice(&millis(end_of(session)).to_be_bytes());
+    bytes.extend_from_slice(&millis(session.ends_at()).to_be_bytes());
     bytes.extend_from_slice(&encode(session)?);
     Ok(bytes)
 }

@@ -17,7 +17,7 @@ use rotogate_core::store::kit::commit::{
 use rotogate_core::store::kit::encoding::decode_target;
 use rotogate_core::store::kit::fields::Op;
 use rotogate_core::store::kit::snapshot::Snapshot;
-use rotogate_core::store::rules::{MAX_ENDED, State, page_size, time_in};
+use rotogate_core::store::rules::{MAX_ENDED, Rules, State, time_in};
 use rotogate_core::store::{Filter, Inserted, Page, StoreError, SubjectBound, Swap};
 
 /// How many records one call confirms.
@@ -235,7 +235,7 @@ impl PostgresInner {
         after: Option<SessionId>,
         limit: usize,
     ) -> Result<Page, StoreError> {
-        let limit = page_size(limit);
+        let limit = Rules::page_size(limit);
         let mut page = Page { sessions: Vec::new(), next: None };
         let mut at = after;
         loop {

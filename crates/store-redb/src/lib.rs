@@ -43,7 +43,7 @@ use rotogate_core::revocation::{Revocation, RevocationList};
 use rotogate_core::session::{Generation, RevokedBecause, Session, SessionId};
 use rotogate_core::store::kit::encoding::{decode, decode_session};
 use rotogate_core::store::owed::OwedFile;
-use rotogate_core::store::rules::{Failure, Rules, page_size};
+use rotogate_core::store::rules::{Failure, Rules};
 use rotogate_core::store::{
     Cursor, Filter, Inserted, Page, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome,
 };
@@ -85,7 +85,7 @@ const CONFIRMATIONS_PER_WRITE: usize = 256;
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
 /// # let (folder, keyring) = (tempfile::tempdir()?, rotogate::token::Keyring::ephemeral()?);
 /// # let (file, copy) = (folder.path().join("rotogate.redb"), folder.path().join("copy.redb"));
-/// # let options = RedbOptions::new("https://api.example.com", keyring.id(), rotogate::gate::DEFAULT_LEEWAY);
+/// # let options = RedbOptions::new("https://api.example.com", keyring.id(), rotogate::Gate::DEFAULT_LEEWAY);
 /// let store = RedbStore::open(&file, options)?;
 /// let builder = rotogate::Gate::builder().store(store.clone());
 /// # let _ = builder;
@@ -379,7 +379,7 @@ impl Store for RedbStore {
     }
 
     async fn list(&self, filter: Filter, after: Option<SessionId>, limit: usize) -> Result<Page, StoreError> {
-        let limit = page_size(limit);
+        let limit = Rules::page_size(limit);
         let read = self.database()?.begin_read().map_err(failed)?;
         let table = read.open_table(SESSIONS).map_err(failed)?;
         let after = after.map(|id| *id.as_bytes());

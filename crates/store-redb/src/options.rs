@@ -14,11 +14,11 @@ pub const DEFAULT_CHECK_UP_TO: u64 = 256 << 20;
 /// The options of a store.
 ///
 /// ```
-/// use rotogate::gate::DEFAULT_LEEWAY;
+/// use rotogate::Gate;
 /// use rotogate::store::RedbOptions;
 /// # let keyring = rotogate::token::Keyring::ephemeral()?;
 ///
-/// let options = RedbOptions::new("https://api.example.com", keyring.id(), DEFAULT_LEEWAY);
+/// let options = RedbOptions::new("https://api.example.com", keyring.id(), Gate::DEFAULT_LEEWAY);
 /// let options = RedbOptions { cache_size: 64 << 20, ..options }.high_water("data/keys/high-water");
 /// assert!(!options.accept_restored, "an older copy of the store is refused");
 /// # Ok::<(), rotogate::token::KeyError>(())

@@ -25,7 +25,7 @@ use rotogate_core::session::{Session, SessionId};
 use rotogate_core::store::kit::encoding::{decode, decode_session, decode_target, encode, encode_target};
 #[cfg(feature = "relay")]
 use rotogate_core::store::relay::{RelayId, RelayRecord, RelayRows};
-use rotogate_core::store::rules::{Failure, State, end_of, is_revoked};
+use rotogate_core::store::rules::{Failure, State};
 use rotogate_core::store::{StoreError, Swept};
 
 pub(super) type Id = [u8; 16];
@@ -183,7 +183,7 @@ impl<'t> Writing<'t> {
         for row in self.sessions.iter().map_err(broken)? {
             let (id, record) = row.map_err(broken)?;
             match decode_session(id.value(), record.value()) {
-                Ok(session) if is_revoked(&session) => {}
+                Ok(session) if session.is_revoked() => {}
                 Ok(session) => {
                     let key = (&*session.subject, id.value());
                     self.live.insert(key, session.expires.as_millis()).map_err(broken)?;
@@ -321,8 +321,8 @@ impl State for Writing<'_> {
     fn put_session(&mut self, old: Option<&Session>, new: &Session) -> Result<(), Failure> {
         // Encoded before the first write, so that a record that cannot be encoded refuses only this operation.
         let bytes = encode(new).map_err(Failure::Refused)?;
-        let (id, end) = (new.id.as_bytes(), end_of(new).as_millis());
-        let old_end = old.map(|old| end_of(old).as_millis());
+        let (id, end) = (new.id.as_bytes(), new.ends_at().as_millis());
+        let old_end = old.map(|old| old.ends_at().as_millis());
         if old_end != Some(end) {
             if let Some(old_end) = old_end {
                 self.by_end.remove((old_end, id)).map_err(broken)?;
@@ -331,7 +331,7 @@ impl State for Writing<'_> {
             self.by_subject.insert((&*new.subject, id), end).map_err(broken)?;
         }
         // The row of live sessions, which a rotation does not change.
-        let live = |session: &Session| (!is_revoked(session)).then_some(session.expires);
+        let live = |session: &Session| (!session.is_revoked()).then_some(session.expires);
         match (old.and_then(live), live(new)) {
             (old, Some(end)) if old != Some(end) => {
                 self.live.insert((&*new.subject, id), end.as_millis()).map_err(broken)?;

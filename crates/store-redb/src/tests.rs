@@ -112,7 +112,7 @@ fn killed_copy(from: &Place) -> Place {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_redb_store_passes_the_conformance_suite() {
     let places = Mutex::new(Vec::new());
-    conformance::run(|| {
+    conformance::run(|_, _| {
         let place = Place::new();
         let store = Arc::new(place.open());
         lock(&places).push(place);

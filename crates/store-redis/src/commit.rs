@@ -17,7 +17,6 @@ use rotogate_core::store::copy::is_whole;
 use rotogate_core::store::kit::commit::{Commit, Committed, Compared, Decided};
 use rotogate_core::store::kit::fields::History;
 use rotogate_core::store::kit::snapshot::{RecordWrite, Snapshot};
-use rotogate_core::store::rules::end_of;
 
 /// The destination of a commit, and its name.
 #[derive(Clone, Copy)]
@@ -115,7 +114,7 @@ impl CommitCall<'_> {
         let mut how = Vec::new();
         match write {
             // The place in the index depends on the session's end only, so it stays the same.
-            Some(RecordWrite { old: Some(old), new }) if is_answer && end_of(old) == end_of(new) => {}
+            Some(RecordWrite { old: Some(old), new }) if is_answer && old.ends_at() == new.ends_at() => {}
             Some(write) => {
                 parts.keys.push(self.partition.keys.subject(&write.new.subject));
                 how.push(b'i');

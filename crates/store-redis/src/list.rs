@@ -18,7 +18,7 @@ use super::connect::{Link, Request};
 use super::fault::not_done;
 use super::script::{bytes, unexpected};
 use rotogate_core::session::SessionId;
-use rotogate_core::store::rules::page_size;
+use rotogate_core::store::rules::Rules;
 use rotogate_core::store::{Filter, Page, StoreError};
 
 /// How many keys one step of a scan reads.
@@ -53,7 +53,7 @@ impl RedisInner {
             }
             Filter::All => self.all(after.is_some()).await?,
         };
-        let limit = page_size(limit);
+        let limit = Rules::page_size(limit);
         let mut page = Page { sessions: Vec::new(), next: None };
         let mut rest = &ids[..];
         if let Some(after) = after {

@@ -13,7 +13,6 @@ use rotogate_core::store::kit::begin::{self, BEGIN, VERSION, begin_of, decode_be
 use rotogate_core::store::kit::encoding::{decode_target, encode, encode_target};
 use rotogate_core::store::kit::fields::{EFFECT, decode_effect, encode_effect, not_before};
 pub(super) use rotogate_core::store::kit::fields::{Op, millis, new_op};
-use rotogate_core::store::rules::end_of;
 
 /// The offset of the encoded record, after the name of its last write, its history, and its end.
 const FIXED: usize = 42;
@@ -28,7 +27,7 @@ pub(super) fn encode_record(session: &Session, op: &Op, history: &[u8; 8]) -> Re
     let mut bytes = Zeroizing::new(begin_of(session).to_vec());
     bytes.extend_from_slice(op);
     bytes.extend_from_slice(history);
-    bytes.extend_from_slice(&millis(end_of(session)));
+    bytes.extend_from_slice(&millis(session.ends_at()));
     bytes.extend_from_slice(&encode(session)?);
     Ok(bytes)
 }

@@ -23,7 +23,7 @@ use rotogate_core::store::kit::commit::{
 };
 use rotogate_core::store::kit::fields::encode_effect;
 use rotogate_core::store::kit::snapshot::Snapshot;
-use rotogate_core::store::rules::{Failure, Rules, is_revoked};
+use rotogate_core::store::rules::{Failure, Rules};
 use rotogate_core::store::{Inserted, StoreError, SubjectBound, Swap, WriteOutcome};
 
 /// How many records one script confirms at most, because other writers wait meanwhile.
@@ -203,7 +203,7 @@ impl RedisInner {
     ) -> Result<Option<Inserted>, StoreError> {
         let call = self.call_for(session.id, op);
         let operation = Operation {
-            live: room.plan.sessions().filter(|one| !is_revoked(one)).map(|one| one.id).collect(),
+            live: room.plan.sessions().filter(|one| !one.is_revoked()).map(|one| one.id).collect(),
             subject: Some(&session.subject),
             inserts: room.inserts.get(call.partition.number).map(String::as_str),
             ..Operation::inserting(session)

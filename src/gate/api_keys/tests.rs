@@ -16,7 +16,7 @@ use super::*;
 use crate::dialect::my_keys::MyKeys;
 use crate::gate::{Browser, CredentialKind, Endpoint, GateBody, Identity, NewSession, Peer, Whose};
 use rotogate_core::api_key::ApiKeySettings;
-use rotogate_core::claim::{OwnClaims, ROLES};
+use rotogate_core::claim::OwnClaims;
 use rotogate_core::client::Client;
 use rotogate_core::clock::{ManualTime, Timestamp};
 use rotogate_core::directory::{Directory, DirectoryError, User};
@@ -79,7 +79,7 @@ fn keyring(current: u8, secrets: &[(u8, &str)], signer: SigningKey) -> Keyring {
 impl World {
     async fn new() -> Self {
         let time = ManualTime::at(Timestamp::from_secs(1_800_000_000));
-        let store = Arc::new(MemoryStore::new(ISSUER, crate::gate::DEFAULT_LEEWAY));
+        let store = Arc::new(MemoryStore::new(ISSUER, crate::gate::Gate::DEFAULT_LEEWAY));
         let takes = || RoutePolicy::default().api_key();
         let only = Credentials { token: false, session: false, key: true };
         let routes = [
@@ -97,7 +97,7 @@ impl World {
         ];
         let secrets = [(); 2].map(|()| RefreshSecret::generate().unwrap().to_text().to_string());
         let mut claims = OwnClaims::new();
-        claims.insert(ROLES, ["admin"]).unwrap();
+        claims.insert(OwnClaims::ROLES, ["admin"]).unwrap();
         claims.insert("acr", "gold").ok();
         let user = User::new("ada").scopes(Scope::parse("read write").unwrap()).claims(claims);
         let users = Arc::new(Users(Mutex::new(Some(user))));

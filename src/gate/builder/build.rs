@@ -8,7 +8,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 
 use super::rules::RunningParts;
-use super::{BuildError, DEFAULT_LEEWAY, DEFAULT_MAX_STREAM, GateBuilder, sound};
+use super::{BuildError, DEFAULT_MAX_STREAM, GateBuilder, sound};
 use crate::gate::browser::BrowserLogins;
 use crate::gate::browser::device::BrowserDevices;
 use crate::gate::endpoint::Endpoints;
@@ -48,8 +48,8 @@ impl GateBuilder {
     pub async fn build(mut self) -> Result<Gate, BuildError> {
         let is_issuer = !self.is_resource_server();
         let (issuer, keyring) = self.own()?;
-        let leeway = self.leeway.unwrap_or(DEFAULT_LEEWAY);
-        if leeway > DEFAULT_LEEWAY {
+        let leeway = self.leeway.unwrap_or(Gate::DEFAULT_LEEWAY);
+        if leeway > Gate::DEFAULT_LEEWAY {
             return Err(BuildError::Leeway);
         }
         if self.audience.is_empty() {
@@ -211,7 +211,7 @@ impl GateBuilder {
         row: Arc<LiveRow>,
         (is_issuer, passwords): (bool, Arc<Passwords>),
     ) -> Result<Running, BuildError> {
-        let leeway = self.leeway.unwrap_or(DEFAULT_LEEWAY);
+        let leeway = self.leeway.unwrap_or(Gate::DEFAULT_LEEWAY);
         let dpop = Dpop::new(self.rules.dpop.clone().unwrap_or_default(), leeway, engine.clock().now());
         Ok(Running {
             exchanges: super::super::exchange::Exchanges::default(),

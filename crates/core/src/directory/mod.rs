@@ -20,11 +20,11 @@ pub use crate::token::verify::{UserName, UserNameForm};
 /// A user, as the directory knows it.
 ///
 /// ```
-/// use rotogate::claim::{OwnClaims, ROLES};
+/// use rotogate::claim::OwnClaims;
 /// use rotogate::directory::User;
 ///
 /// let mut claims = OwnClaims::new();
-/// claims.insert(ROLES, ["editor"])?;
+/// claims.insert(OwnClaims::ROLES, ["editor"])?;
 /// let user = User::new("u-17").account("acme").claims(claims).field("email", "ada@example.com");
 /// assert!(user.active);
 /// # Ok::<(), rotogate::claim::ClaimError>(())
@@ -46,7 +46,7 @@ pub struct User {
     /// The scopes that the user's tokens may carry.
     pub scopes: Scope,
     /// The current claims for the access tokens of the user's sessions; a refresh copies them into the new token. Roles
-    /// are the claim `roles` ([`ROLES`](crate::claim::ROLES)).
+    /// are the claim `roles` ([`OwnClaims::ROLES`](crate::claim::OwnClaims::ROLES)).
     pub claims: OwnClaims,
     /// The issuer that vouched for the user at this login, if the directory asked an issuer.
     pub vouched_by: Option<VouchedBy>,

@@ -11,7 +11,7 @@ use crate::clock::Timestamp;
 use crate::revocation::list::{ListFilling, RevocationList, TokenFacts};
 use crate::revocation::{Effect, REFRESHED, REFRESHED_SESSION, Revocation, Target};
 use crate::session::{RevokedBecause, Session, SessionId, Status};
-use crate::store::rules::{ends_session, is_revoked};
+use crate::store::rules::ends_session;
 use crate::store::{Cursor, Filter, Store, StoreError};
 
 /// How many sessions are read at once.
@@ -137,7 +137,7 @@ impl EndedBatch {
         let Some(list) = &self.wide else { return Ok((ends, None)) };
         let page = store.list(Filter::All, place.after, PAGE).await?;
         for session in page.sessions.iter().filter(|session| is_of(clients, session)) {
-            if !is_revoked(session) && session.expires > now && ends_here(list, issuer, session, now) {
+            if !session.is_revoked() && session.expires > now && ends_here(list, issuer, session, now) {
                 let by = session.vouched_by.as_deref();
                 let is_elsewhere = by.is_some_and(|by| list.ended_elsewhere(by, session.id.created()));
                 let because = if is_elsewhere { RevokedBecause::IssuerLogout } else { RevokedBecause::Operator };

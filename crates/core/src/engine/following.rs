@@ -9,7 +9,6 @@ use crate::clock::{ClockState, Timestamp};
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::SessionId;
 use crate::session::rotation::REVOKED;
-use crate::store::rules::is_revoked;
 use crate::store::{FeedStep, Heard, Staleness, StoreError};
 
 /// The most sessions that the store is asked about between two entries of a feed. The long connections of further
@@ -130,7 +129,7 @@ impl Engine {
             // After a fault of one record, the store can be asked about other sessions.
             Err(error) => return error.is_of_one_record(),
         };
-        let Some(session) = session.filter(|session| !is_revoked(session)) else { return true };
+        let Some(session) = session.filter(|session| !session.is_revoked()) else { return true };
         if let Some(token) = successor_token(&self.keyring(), &session) {
             for presented in [session.previous, session.current] {
                 self.live_sessions.advance(id, presented, token);

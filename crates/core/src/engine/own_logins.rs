@@ -12,7 +12,6 @@ use parking_lot::Mutex;
 use crate::clock::Timestamp;
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::{Session, SessionId};
-use crate::store::rules::end_of;
 
 /// How many logins are remembered. If older ones are needed, all sessions of the user end.
 const MOST: usize = 65_536;
@@ -46,7 +45,7 @@ impl OwnLogins {
 
     /// Remembers a login, before it is final.
     pub(super) fn add(&self, session: &Session, state: [u8; 32]) {
-        let login = OwnLogin { id: session.id, subject: session.subject.clone(), state, end: end_of(session) };
+        let login = OwnLogin { id: session.id, subject: session.subject.clone(), state, end: session.ends_at() };
         let mut logins = self.0.lock();
         if logins.all.len() >= MOST
             && let Some(oldest) = logins.all.pop_front()
@@ -101,7 +100,7 @@ mod tests {
         let ended = logins.others("ada", Some(new), at(10), LEEWAY).unwrap();
         assert_eq!(ended.len(), 1);
         assert_eq!(ended[0].target, Target::Session(sessions[1].id));
-        assert!(ended[0].until > end_of(&sessions[1]));
+        assert!(ended[0].until > sessions[1].ends_at());
         assert_eq!(logins.others("ada", None, at(10), LEEWAY).unwrap().len(), 2, "a user that is gone has no state");
         assert_eq!(logins.others("ada", Some(new), at(0), LEEWAY).unwrap().len(), 2);
         let began_later = OwnLogins::since(at(20));

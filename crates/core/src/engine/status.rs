@@ -70,7 +70,6 @@ mod lists {
     use crate::session::Session;
     use crate::session::rotation::REVOKED;
     use crate::status_list::StatusLists;
-    use crate::store::rules::is_revoked;
     use crate::store::{Cursor, Filter, StoreError};
 
     /// How many sessions are read at once.
@@ -211,7 +210,7 @@ mod lists {
 
         fn has_ended_early(&self, session: &Session, now: Timestamp) -> bool {
             let facts = TokenFacts::from_session(&self.issuer, session);
-            is_revoked(session) || self.revocations.judge(facts, now).refuses(now)
+            session.is_revoked() || self.revocations.judge(facts, now).refuses(now)
         }
     }
 

@@ -438,6 +438,23 @@ impl Session {
     pub fn created(&self) -> Timestamp {
         self.id.created()
     }
+
+    /// The end of the session and of everything issued in it. A revoked session is kept only as long as its access
+    /// tokens could live: otherwise a client that logs in and out all day would fill the store.
+    pub fn ends_at(&self) -> Timestamp {
+        match self.status {
+            Status::Live => self.expires.max(self.latest_access_expires),
+            Status::Revoked(_) => self.latest_access_expires,
+        }
+    }
+
+    /// Was the session ended before its expiry?
+    pub fn is_revoked(&self) -> bool {
+        match self.status {
+            Status::Live => false,
+            Status::Revoked(_) => true,
+        }
+    }
 }
 
 #[cfg(test)]

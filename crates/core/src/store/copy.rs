@@ -13,7 +13,7 @@ use super::kit::encoding::{encode, encode_target};
 use super::owed::OwedFile;
 #[cfg(feature = "relay")]
 use super::relay::{KEY_OWNER, LISTS_OWNER, RelayState, RelayStore, USED_OWNER, VAULT_OWNER};
-use super::rules::{Failure, State, end_of, is_revoked};
+use super::rules::{Failure, State};
 use super::{Cursor, Filter, Revocation, Store, StoreError, WriteOutcome};
 use crate::clock::Timestamp;
 use crate::session::Session;
@@ -52,7 +52,7 @@ pub fn is_whole() -> StoreError {
 /// Was `a` written after `b`, if both are records of one session? A revoked record counts as the last one. The
 /// generation counts before the revision, because after a loss of writes a client may have a token of that generation.
 pub fn is_later(a: &Session, b: &Session) -> bool {
-    let rank = |session: &Session| (is_revoked(session), session.current, session.revision);
+    let rank = |session: &Session| (session.is_revoked(), session.current, session.revision);
     rank(a) > rank(b)
 }
 
@@ -96,7 +96,7 @@ async fn each_page<S: Store + ?Sized>(
     let mut after = None;
     loop {
         let page = store.list(Filter::All, after, PAGE).await?;
-        let live: Vec<_> = page.sessions.into_iter().filter(|session| end_of(session) > cut).collect();
+        let live: Vec<_> = page.sessions.into_iter().filter(|session| session.ends_at() > cut).collect();
         page_of(live).await?;
         after = page.next;
         if after.is_none() {

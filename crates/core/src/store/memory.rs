@@ -10,7 +10,7 @@ use async_trait::async_trait;
 
 #[cfg(feature = "relay")]
 use super::relay::{self, RelayId, RelayInserted, RelayRecord, RelayRows, RelayStore, RelaySwapped, RelayVersion};
-use super::rules::{Failure, Rules, State, end_of, is_revoked, page_size};
+use super::rules::{Failure, Rules, State};
 use super::{Cursor, Filter, Inserted, Page, Store, StoreError, SubjectBound, Swap, Swept};
 use crate::clock::Timestamp;
 use crate::revocation::{Revocation, Target};
@@ -23,11 +23,11 @@ pub mod nodes;
 ///
 /// ```
 /// use rotogate::clock::Timestamp;
-/// use rotogate::gate::DEFAULT_LEEWAY;
+/// use rotogate::Gate;
 /// use rotogate::store::{MemoryStore, Store};
 ///
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// let store = MemoryStore::for_a_trial("https://api.example.com", DEFAULT_LEEWAY);
+/// let store = MemoryStore::for_a_trial("https://api.example.com", Gate::DEFAULT_LEEWAY);
 /// assert_eq!(store.last_known_time().await?, Timestamp::ZERO, "it is new");
 /// let builder = rotogate::Gate::builder().store(store);
 /// # let _ = builder;
@@ -125,7 +125,7 @@ impl Store for MemoryStore {
 
     async fn list(&self, filter: Filter, after: Option<SessionId>, limit: usize) -> Result<Page, StoreError> {
         let tables = self.tables()?;
-        let limit = page_size(limit);
+        let limit = Rules::page_size(limit);
         let mut found =
             tables.sessions.range((after.map_or(Unbounded, Excluded), Unbounded)).map(|(_, s)| s).filter(|session| {
                 match &filter {
@@ -170,11 +170,11 @@ impl State for Tables {
     }
 
     fn end_of_subject(&self, subject: &str) -> Result<Timestamp, Failure> {
-        Ok(self.sessions.values().filter(|s| *s.subject == *subject).map(end_of).max().unwrap_or_default())
+        Ok(self.sessions.values().filter(|s| *s.subject == *subject).map(Session::ends_at).max().unwrap_or_default())
     }
 
     fn end_of_all(&self) -> Result<Timestamp, Failure> {
-        Ok(self.sessions.values().map(end_of).max().unwrap_or_default())
+        Ok(self.sessions.values().map(Session::ends_at).max().unwrap_or_default())
     }
 
     fn live_of(&self, subject: &str, limit: usize) -> Result<Vec<(SessionId, Timestamp)>, Failure> {
@@ -190,7 +190,7 @@ impl State for Tables {
 
     fn put_session(&mut self, _old: Option<&Session>, new: &Session) -> Result<(), Failure> {
         let key = (new.subject.clone(), new.id);
-        if is_revoked(new) {
+        if new.is_revoked() {
             self.live.remove(&key);
         } else {
             self.live.insert(key, new.expires);
@@ -215,7 +215,7 @@ impl State for Tables {
     }
 
     fn remove_ended(&mut self, before: Timestamp, limit: usize) -> Result<Swept, Failure> {
-        let ended = self.sessions.values().filter(|s| end_of(s) < before).map(|s| s.id).take(limit);
+        let ended = self.sessions.values().filter(|s| s.ends_at() < before).map(|s| s.id).take(limit);
         let sessions: Vec<_> = ended.collect();
         let over = self.revocations.values().filter(|(_, entry)| entry.until < before).take(limit);
         let revocations: Vec<_> = over.map(|(place, entry)| (*place, entry.target.clone())).collect();
@@ -321,6 +321,6 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn the_memory_store_passes_the_conformance_suite() {
-        conformance::run(|| Arc::new(MemoryStore::new(conformance::ISSUER, conformance::LEEWAY))).await;
+        conformance::run(|issuer, leeway| Arc::new(MemoryStore::new(issuer, leeway))).await;
     }
 }

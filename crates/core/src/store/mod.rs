@@ -52,7 +52,7 @@ pub use shared::{
 /// # let gate = gate.client(Client::public("web")).build().await?;
 /// # let id = gate.sessions().start(NewSession::new("ada", "web")).await?.session.ok_or("it has an id")?;
 /// # let session = gate.sessions().get(id).await?.ok_or("it has a record")?;
-/// # let store = MemoryStore::for_a_trial("https://api.example.com", rotogate::gate::DEFAULT_LEEWAY);
+/// # let store = MemoryStore::for_a_trial("https://api.example.com", rotogate::Gate::DEFAULT_LEEWAY);
 /// store.insert(session.clone(), SubjectBound::NONE).await?;
 /// let read = session.revision;
 /// let next = Session { confirmed: true, revision: read + 1, ..session };
@@ -84,7 +84,7 @@ pub enum Swap {
 /// # let gate = gate.client(Client::public("web")).build().await?;
 /// # let id = gate.sessions().start(NewSession::new("ada", "web")).await?.session.ok_or("it has an id")?;
 /// # let session = gate.sessions().get(id).await?.ok_or("it has a record")?;
-/// # let store = MemoryStore::for_a_trial("https://api.example.com", rotogate::gate::DEFAULT_LEEWAY);
+/// # let store = MemoryStore::for_a_trial("https://api.example.com", rotogate::Gate::DEFAULT_LEEWAY);
 /// let idle_ttl = Duration::from_secs(3600);
 /// let none = SubjectBound { most: 0, idle_ttl, on_too_many: OnTooMany::Refuse };
 /// assert_eq!(store.insert(session.clone(), none).await?, Inserted::TooMany);
@@ -137,7 +137,7 @@ pub enum Inserted {
 /// use rotogate::store::{Cursor, MemoryStore, Store};
 ///
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// # let store = MemoryStore::for_a_trial("https://api.example.com", rotogate::gate::DEFAULT_LEEWAY);
+/// # let store = MemoryStore::for_a_trial("https://api.example.com", rotogate::Gate::DEFAULT_LEEWAY);
 /// let (all, end) = store.revocations_since(Cursor::default()).await?;
 /// let (since, _) = store.revocations_since(end).await?;
 /// assert!(all.is_empty() && since.is_empty(), "nothing was revoked, then or later");
@@ -233,7 +233,7 @@ pub struct Page {
 /// use rotogate::store::{MemoryStore, Store, Swept};
 ///
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// # let store = MemoryStore::for_a_trial("https://api.example.com", rotogate::gate::DEFAULT_LEEWAY);
+/// # let store = MemoryStore::for_a_trial("https://api.example.com", rotogate::Gate::DEFAULT_LEEWAY);
 /// let swept = store.sweep(Timestamp::from_secs(1_800_000_000)).await?;
 /// assert_eq!(swept, Swept { sessions: 0, revocations: 0 }, "nothing has ended");
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
@@ -255,7 +255,7 @@ pub struct Swept {
 /// use rotogate::store::{MemoryStore, Store};
 ///
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// # let store = MemoryStore::for_a_trial("https://api.example.com", rotogate::gate::DEFAULT_LEEWAY);
+/// # let store = MemoryStore::for_a_trial("https://api.example.com", rotogate::Gate::DEFAULT_LEEWAY);
 /// // A handle for readiness, beside that of the gate. `store::rules` says how to write a store.
 /// let store: Arc<dyn Store> = Arc::new(store);
 /// let builder = rotogate::Gate::builder().shared_store(Arc::clone(&store));

@@ -12,7 +12,6 @@ use async_trait::async_trait;
 use tokio::task::JoinSet;
 
 use super::owed::OwedFile;
-use super::rules::is_revoked;
 use super::{Cursor, Filter, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::revocation::{Effect, LONGEST_KEY, Revocation, Target};
@@ -81,7 +80,7 @@ pub async fn reset_clock(store: &Arc<dyn RemembersTime>, longest: Duration) -> R
     loop {
         let page = store.list(Filter::All, after, PAGE).await?;
         let mut ending = JoinSet::new();
-        for session in page.sessions.iter().filter(|session| !is_revoked(session)) {
+        for session in page.sessions.iter().filter(|session| !session.is_revoked()) {
             let target = Target::Session(session.id);
             let entry = Revocation { target, effect: Effect::SESSION_REVOKED, until: Timestamp::ZERO };
             let store = Arc::clone(store);

@@ -13,8 +13,8 @@ use crate::session::{Generation, RevokedBecause, Session, SessionId};
 
 mod records;
 
+pub use records::time_in;
 use records::{apply_confirm, apply_revoke};
-pub use records::{end_of, is_revoked, page_size, time_in};
 
 /// How long ended records are kept, for clocks that disagree and for requests in flight.
 pub const KEPT_AFTER_END: Duration = Duration::from_secs(3600);
@@ -22,6 +22,8 @@ pub const KEPT_AFTER_END: Duration = Duration::from_secs(3600);
 pub const MAX_SWEPT: usize = 64;
 /// How many sessions of one subject give way to a new one at most: other writers wait meanwhile.
 pub const MAX_ENDED: usize = 1000;
+/// The most records of a page, whatever the caller asks for.
+const MAX_PAGE: usize = 1000;
 /// Why an operation failed.
 ///
 /// ```
@@ -60,11 +62,11 @@ fn refused<T>(message: impl Into<String>) -> Result<T, Failure> {
 ///
 /// ```
 /// use rotogate::session::SessionId;
-/// use rotogate::store::rules::{Failure, State, is_revoked};
+/// use rotogate::store::rules::{Failure, State};
 ///
 /// /// In a transaction of your tables: may this session still be refreshed?
 /// fn is_live(tables: &impl State, id: SessionId) -> Result<bool, Failure> {
-///     Ok(tables.session(id)?.is_some_and(|record| !is_revoked(&record)))
+///     Ok(tables.session(id)?.is_some_and(|record| !record.is_revoked()))
 /// }
 /// ```
 pub trait State {
@@ -72,9 +74,9 @@ pub trait State {
     fn session(&self, id: SessionId) -> Result<Option<Session>, Failure>;
     /// The revocation of a target.
     fn revocation(&self, target: &Target) -> Result<Option<Revocation>, Failure>;
-    /// The latest [`end_of`] of a subject's sessions; [`Timestamp::ZERO`] if there are none.
+    /// The latest [`Session::ends_at`] of a subject's sessions; [`Timestamp::ZERO`] if there are none.
     fn end_of_subject(&self, subject: &str) -> Result<Timestamp, Failure>;
-    /// The latest [`end_of`] of all sessions; [`Timestamp::ZERO`] if there are none.
+    /// The latest [`Session::ends_at`] of all sessions; [`Timestamp::ZERO`] if there are none.
     fn end_of_all(&self) -> Result<Timestamp, Failure>;
     /// The sessions of a subject that are not revoked, each with its end, oldest first: at most `limit` of them.
     fn live_of(&self, subject: &str, limit: usize) -> Result<Vec<(SessionId, Timestamp)>, Failure>;
@@ -101,7 +103,7 @@ pub trait State {
 /// fn revoke(rules: &Rules, tables: &mut impl State, entry: Revocation) -> Result<Revocation, StoreError> {
 ///     Ok(rules.revoke(tables, entry, RevokedBecause::Operator)?)
 /// }
-/// let rules = Rules::new("https://api.example.com", rotogate::gate::DEFAULT_LEEWAY);
+/// let rules = Rules::new("https://api.example.com", rotogate::Gate::DEFAULT_LEEWAY);
 /// # let _ = rules;
 /// ```
 #[derive(Clone, Debug)]
@@ -114,9 +116,14 @@ pub struct Rules {
 
 impl Rules {
     /// The rules for the sessions of the gate's own issuer. `leeway` is the gate's tolerance for clocks that differ;
-    /// the default is `DEFAULT_LEEWAY`.
+    /// the default is `Gate::DEFAULT_LEEWAY`.
     pub fn new(issuer: impl Into<Arc<str>>, leeway: Duration) -> Self {
         Self { issuer: issuer.into(), leeway }
+    }
+
+    /// How many records a page has if `limit` was requested: from one to 1000.
+    pub fn page_size(limit: usize) -> usize {
+        limit.clamp(1, MAX_PAGE)
     }
 
     /// See [`Store::insert`](super::Store::insert).
@@ -201,7 +208,7 @@ impl Rules {
         now: Timestamp,
         idle_ttl: Duration,
     ) -> Result<bool, Failure> {
-        Ok(!is_revoked(session)
+        Ok(!session.is_revoked()
             && session.expires > now
             && session.issued_at.plus(idle_ttl) > now
             && self.not_before(state, session)?.is_none_or(|not_before| session.created() > not_before))
@@ -219,7 +226,7 @@ impl Rules {
         let Some(known) = state.session(record.id)? else {
             return Ok(Swap::Changed(None));
         };
-        if known.revision != expected || is_revoked(&known) {
+        if known.revision != expected || known.is_revoked() {
             return Ok(Swap::Changed(Some(Box::new(known))));
         }
         if known.subject != record.subject || known.client != record.client {
@@ -250,11 +257,11 @@ impl Rules {
             return refused(format!("the subject and the client of session {} never change", record.id));
         }
         let is_later = known.as_ref().is_none_or(|known| {
-            !is_revoked(known) && (known.current, known.revision) < (record.current, record.revision)
+            !known.is_revoked() && (known.current, known.revision) < (record.current, record.revision)
         });
         let has_ended = state.revocation(&Target::Session(record.id))?.is_some_and(|entry| ends_session(entry.effect))
             || self.not_before(state, record)?.is_some_and(|not_before| record.created() <= not_before);
-        if !is_later || has_ended || is_revoked(record) {
+        if !is_later || has_ended || record.is_revoked() {
             return Ok(false);
         }
         // A confirmation may have raised the revision of an earlier generation meanwhile.
@@ -291,7 +298,7 @@ impl Rules {
                     if ends_session(entry.effect) {
                         // The entry was written when the session ended. If the entry was swept, everything that it
                         // could match has expired.
-                        if is_revoked(&record) && state.revocation(&entry.target)?.is_none() {
+                        if record.is_revoked() && state.revocation(&entry.target)?.is_none() {
                             return Ok(entry);
                         }
                         ended = apply_revoke(&record, because).map(|new| (record, new));

@@ -23,7 +23,7 @@ use connection::{LdapConnector, OPERATION_TIMEOUT, bind_password, code, describe
 use entry::{Entry, filetime, subject_value};
 use filter::Filter;
 pub use groups::{GroupSettings, GroupsBy};
-use rotogate_core::claim::{OwnClaims, ROLES};
+use rotogate_core::claim::OwnClaims;
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::directory::User;
 use rotogate_core::password::MAX_PASSWORD;
@@ -82,7 +82,7 @@ impl LdapSettings {
 
     /// The names of all claims.
     pub(super) fn claims(&self) -> Vec<&str> {
-        let roles = self.groups.as_ref().filter(|groups| groups.roles).map(|_| ROLES);
+        let roles = self.groups.as_ref().filter(|groups| groups.roles).map(|_| OwnClaims::ROLES);
         self.claims.keys().map(String::as_str).chain(roles).collect()
     }
 
@@ -259,7 +259,7 @@ impl LdapSource {
                 granted.push_str(scope.as_str());
             }
             if groups.roles {
-                set(ROLES, names.into_iter().collect::<Vec<_>>().into())?;
+                set(OwnClaims::ROLES, names.into_iter().collect::<Vec<_>>().into())?;
             }
         }
         let granted = Scope::parse(granted.trim())

@@ -142,7 +142,7 @@ async fn c26_a_cancelled_wait_for_a_synchronous_standby_is_no_acknowledgement() 
     }
     // The record can be read, but no answer may depend on it yet.
     let read = store.load_to_revoke(begun.id).await.unwrap().unwrap();
-    assert!(rotogate_core::store::rules::is_revoked(&read));
+    assert!(read.is_revoked());
     let settling = tokio::spawn({
         let store = Arc::clone(&store);
         async move { store.settle().await }

@@ -21,7 +21,7 @@ fn connect_now(site: &Site) -> Arc<RedisStore> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn c1_a_cluster_passes_the_conformance_suite() {
     let site = Site::cluster();
-    conformance::run(|| connect_now(&site)).await;
+    conformance::run(|_, _| connect_now(&site)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

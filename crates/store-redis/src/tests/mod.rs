@@ -93,7 +93,7 @@ fn connect_now(server: &Server) -> Arc<RedisStore> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn c1_the_redis_store_passes_the_conformance_suite() {
     let server = Server::start(&[]);
-    conformance::run(|| connect_now(&server)).await;
+    conformance::run(|_, _| connect_now(&server)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

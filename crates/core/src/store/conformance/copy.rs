@@ -65,7 +65,7 @@ pub async fn there_and_back<E: CopyTarget, S: CopyTarget + Debug>(
     assert_eq!((is.sessions, is.revocations), (600, 3));
     assert_eq!(back.load(later.id).await.unwrap(), Some(later));
     assert_eq!(back.load(sessions[2].id).await.unwrap(), Some(sessions[2].clone()));
-    assert!(crate::store::rules::is_revoked(&back.load(sessions[1].id).await.unwrap().unwrap()));
+    assert!(back.load(sessions[1].id).await.unwrap().unwrap().is_revoked());
     // The not-before is still in force.
     let swapped = back.compare_and_swap(1, rotated(&sessions[3], start()), None).await.unwrap();
     assert_eq!(swapped, Swap::NoLongerValid);

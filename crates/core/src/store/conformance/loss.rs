@@ -7,7 +7,6 @@ use super::shared::{PATIENCE, created, follow, heard};
 use super::{BY_OPERATOR, gone, insert, not_before, rotated, session, subject};
 use crate::clock::{SystemTime, Timestamp};
 use crate::session::Session;
-use crate::store::rules::is_revoked;
 use crate::store::{Cursor, Feed, SharedStore, Swap};
 
 /// Longer than a test takes.
@@ -107,7 +106,7 @@ pub async fn c15_only_what_was_lost_is_written_back<S: SharedStore>([a, b]: [Arc
         assert_eq!(b.load(older.id).await.unwrap(), Some(next(older)));
         assert_eq!(b.load(same.id).await.unwrap().as_ref(), Some(same));
         assert_eq!(b.load(written.id).await.unwrap(), Some(next(written)), "it was written since");
-        assert!(is_revoked(&b.load(ended.id).await.unwrap().unwrap()));
+        assert!(b.load(ended.id).await.unwrap().unwrap().is_revoked());
     }
     // Neither an older record nor a session of which only the revocation is left is written back.
     a.restore(vec![older.clone()]).await.unwrap();
@@ -199,7 +198,7 @@ where
     assert!(found.is_too_far(super::LEEWAY) && found.latest >= later, "{found:?}");
     assert_eq!(reset_clock(&whole, LONG).await.unwrap(), 2);
     assert!(!ahead(store).await.unwrap().is_too_far(super::LEEWAY));
-    assert!(is_revoked(&store.load(old.id).await.unwrap().unwrap()));
+    assert!(store.load(old.id).await.unwrap().unwrap().is_revoked());
     for (number, name) in [(3, "alice"), (4, "bob")] {
         let begun = session(name, number, created(store, Timestamp::ZERO).await);
         assert_eq!(store.insert(begun, SubjectBound::NONE).await.unwrap(), Inserted::Inserted(Vec::new()));

@@ -46,19 +46,21 @@ macro_rules! behaviours {
     };
 }
 
-/// Runs every behaviour, each on an empty store of its own, made with `ISSUER` and `LEEWAY`. The races need a runtime
+/// Runs every behaviour, each on an empty store of its own, made with the issuer and the leeway that
+/// the suite passes. The races need a runtime
 /// with several threads.
 ///
 /// ```
 /// use std::sync::Arc;
 /// use rotogate::store::MemoryStore;
-/// use rotogate::store::conformance::{ISSUER, LEEWAY, run};
+/// use rotogate::store::conformance::run;
 ///
 /// let runtime = tokio::runtime::Runtime::new()?;
-/// runtime.block_on(run(|| Arc::new(MemoryStore::for_a_trial(ISSUER, LEEWAY))));
+/// runtime.block_on(run(|issuer, leeway| Arc::new(MemoryStore::for_a_trial(issuer, leeway))));
 /// # Ok::<(), std::io::Error>(())
 /// ```
-pub async fn run<S: Store, F: Fn() -> Arc<S>>(make: F) {
+pub async fn run<S: Store, F: Fn(&'static str, Duration) -> Arc<S>>(make: F) {
+    let make = || make(ISSUER, LEEWAY);
     behaviours!(make:
         sessions::what_was_inserted_is_loaded,
         sessions::claims_are_kept,

@@ -11,7 +11,6 @@ use crate::fault::Fault;
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::rotation::REVOKED;
 use crate::session::{RevokedBecause, SessionId};
-use crate::store::rules::is_revoked;
 use crate::store::{CounterUse, Cursor, Follow, SharedCounter, SharedStore, Store, SubjectBound, Swept, WriteOutcome};
 
 /// How long a behaviour waits for a server to return.
@@ -87,7 +86,7 @@ pub async fn a_crash_loses_nothing_that_was_acknowledged<S: Store>(store: Arc<S>
     let ids: Vec<_> = acknowledged.lock().unwrap().clone();
     for (id, ended) in ids {
         let record = store.load(id).await.unwrap().expect("it was acknowledged");
-        assert!(!ended || is_revoked(&record), "{id}");
+        assert!(!ended || record.is_revoked(), "{id}");
         assert!(!ended || list.minimum(id) == REVOKED, "{id}");
     }
 }

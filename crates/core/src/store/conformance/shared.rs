@@ -69,7 +69,7 @@ pub async fn what_one_node_wrote_the_other_has<S: SharedStore>([a, b]: [Arc<S>; 
     let lost = a.compare_and_swap(begun.revision, rotated(&begun, begun.issued_at), None).await.unwrap();
     assert_eq!(lost, Swap::Changed(Some(Box::new(next))));
     a.revoke(gone(begun.id), BY_OPERATOR).await.unwrap();
-    assert!(crate::store::rules::is_revoked(&b.load(begun.id).await.unwrap().unwrap()));
+    assert!(b.load(begun.id).await.unwrap().unwrap().is_revoked());
 }
 
 /// C4: a session that one node began is refused after another node's not-before, and no session begins with an earlier

@@ -7,7 +7,6 @@ use aws_lc_rs::digest;
 
 use super::encoding::decode_session;
 use crate::session::{Session, SessionId};
-use crate::store::rules::is_revoked;
 use crate::store::{StoreError, WriteOutcome};
 
 /// The version of these first bytes, which the store reads. The encoded record that follows has its own version.
@@ -18,7 +17,7 @@ pub const BEGIN: usize = 18;
 
 /// The first bytes of this record. Every later write of the session has other first bytes.
 pub fn begin_of(session: &Session) -> [u8; BEGIN] {
-    begin_at(session, is_revoked(session), session.revision)
+    begin_at(session, session.is_revoked(), session.revision)
 }
 
 /// The first bytes that this session has at the given revision.

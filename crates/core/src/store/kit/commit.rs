@@ -18,7 +18,7 @@ use super::snapshot::{RecordWrite, SeenRecord, Snapshot};
 use crate::clock::Timestamp;
 use crate::revocation::{Revocation, Target};
 use crate::session::{Session, SessionId};
-use crate::store::rules::{Failure, KEPT_AFTER_END, Rules, end_of};
+use crate::store::rules::{Failure, KEPT_AFTER_END, Rules};
 use crate::store::{Inserted, StoreError, SubjectBound, WriteOutcome};
 
 /// How often an operation is decided again because other gates changed the state that it depends on. The time limit of
@@ -116,7 +116,7 @@ impl<'a> Operation<'a> {
             ids: vec![record.id],
             targets: vec![Target::Session(record.id)],
             held: Some(record),
-            by: Some(end_of(record).plus(KEPT_AFTER_END)),
+            by: Some(record.ends_at().plus(KEPT_AFTER_END)),
             history: Some(EARLIER),
             ..Self::default()
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::revocation::{Revocation, Target};
 use crate::session::{Session, SessionId};
-use crate::store::rules::{Failure, State, end_of, is_revoked};
+use crate::store::rules::{Failure, State};
 use crate::store::{StoreError, Swept};
 
 /// A record as it was found.
@@ -154,8 +154,8 @@ impl State for Snapshot {
     }
 
     fn live_of(&self, subject: &str, limit: usize) -> Result<Vec<(SessionId, Timestamp)>, Failure> {
-        let live = self.sessions().filter(|one| *one.subject == *subject && !is_revoked(one));
-        Ok(live.map(|one| (one.id, end_of(one))).take(limit).collect())
+        let live = self.sessions().filter(|one| *one.subject == *subject && !one.is_revoked());
+        Ok(live.map(|one| (one.id, one.ends_at())).take(limit).collect())
     }
 
     fn forget_live(&mut self, _subject: &str, _id: SessionId) -> Result<(), Failure> {

@@ -15,7 +15,7 @@ use super::id_token::of_other_kind;
 use super::judge::{self, ClaimsSource, TokenTimes, is_name};
 use super::members::{Member, Members};
 use super::{IssuerRules, Verifier, name_claim};
-use crate::claim::{OwnClaims, ROLES};
+use crate::claim::OwnClaims;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::session::{Scope, VouchedBy};
@@ -196,7 +196,7 @@ impl Verifier {
         let mut own = OwnClaims::new();
         let roles = token.roles().names();
         if !roles.is_empty() {
-            own.insert(ROLES, roles).map_err(|_| refused("its roles take too much room"))?;
+            own.insert(OwnClaims::ROLES, roles).map_err(|_| refused("its roles take too much room"))?;
         }
         let user = ProvedUser {
             by: jag.subject,

@@ -14,7 +14,7 @@ use super::judge::{self, ClaimsSource, TokenTimes};
 use super::mapping::{ClaimMapping, RequiredClaim, WantedClaim};
 use super::members::{Member, Members};
 use super::{IssuerRules, Verifier, name_claim};
-use crate::claim::{ClaimError, ClaimPath, OwnClaims, ROLES};
+use crate::claim::{ClaimError, ClaimPath, OwnClaims};
 use crate::clock::Timestamp;
 use crate::denial::{Denial, ProviderFlaw};
 use crate::random::are_equal;
@@ -153,7 +153,7 @@ impl Verifier {
         let mut own = OwnClaims::new();
         let roles = token.roles().names();
         if !roles.is_empty() {
-            own.insert(ROLES, roles).map_err(|_| refused("its roles take too much room"))?;
+            own.insert(OwnClaims::ROLES, roles).map_err(|_| refused("its roles take too much room"))?;
         }
         // The session counts as this login on routes that ask for one (RFC 9470).
         let (acr, auth_time) = token.login();
@@ -161,7 +161,7 @@ impl Verifier {
         let inserted = acr.map_or(Ok(()), |acr| own.insert(ACR, acr));
         let inserted = inserted.and(seconds.map_or(Ok(()), |seconds| own.insert(AUTH_TIME, seconds)));
         inserted.map_err(|_| refused("its claims take too much room"))?;
-        for name in shown.iter().filter(|name| ![ROLES, ACR, AUTH_TIME].contains(&&***name)) {
+        for name in shown.iter().filter(|name| ![OwnClaims::ROLES, ACR, AUTH_TIME].contains(&&***name)) {
             let inserted = match claims.get(name) {
                 Some(Member::Text(text)) => own.insert(&**name, text),
                 Some(Member::Number(number)) => own.insert(&**name, number),

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::judge::{is_name, is_subject};
 use super::members::{Member, Members};
-use crate::claim::{ClaimPath, ROLES};
+use crate::claim::{ClaimPath, OwnClaims};
 use crate::denial::Denial;
 use crate::route::Role;
 use crate::session::Scope;
@@ -243,7 +243,7 @@ impl ClaimMapping {
 
     /// The mapping of our own tokens.
     pub(super) fn own() -> Self {
-        Self { roles: ClaimPath::parse(ROLES).into_iter().collect(), ..Self::default() }
+        Self { roles: ClaimPath::parse(OwnClaims::ROLES).into_iter().collect(), ..Self::default() }
     }
 
     /// The problem of an invalid mapping.

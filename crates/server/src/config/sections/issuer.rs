@@ -10,7 +10,7 @@ use super::super::declare::section;
 use super::super::print::Print;
 use super::super::value;
 use super::{ServerConfig, path_in};
-use rotogate::gate::DEFAULT_LEEWAY;
+use rotogate::Gate;
 use rotogate_core::token::Algorithm;
 use rotogate_kit::config::{Section, Value as Raw};
 
@@ -34,7 +34,7 @@ section! {
         restart keys: PathBuf = get_or(path_in(dir), dir.join("data/keys")),
         /// The tolerated clock difference; 30s at most.
         // Requirement J7.
-        restart leeway: Duration = by { self::leeway(section, DEFAULT_LEEWAY) },
+        restart leeway: Duration = by { self::leeway(section, Gate::DEFAULT_LEEWAY) },
     }
 }
 
@@ -55,7 +55,7 @@ pub(super) fn algorithm(v: &Raw) -> Result<Algorithm, String> {
 }
 
 pub(super) fn leeway(section: &Section<'_>, default: Duration) -> Duration {
-    section.get("leeway", value::duration_within(Duration::ZERO, DEFAULT_LEEWAY)).unwrap_or(default)
+    section.get("leeway", value::duration_within(Duration::ZERO, Gate::DEFAULT_LEEWAY)).unwrap_or(default)
 }
 
 pub(super) fn audience(section: &Section<'_>) -> Vec<String> {

@@ -10,7 +10,7 @@ fn pair() -> [Arc<MemoryNode>; 2] {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn c1_nodes_on_a_memory_store_pass_the_conformance_suite() {
-    conformance::run(|| pair().into_iter().next().unwrap()).await;
+    conformance::run(|_, _| pair().into_iter().next().unwrap()).await;
     conformance::run_shared(async || pair()).await;
 }
 

@@ -10,7 +10,7 @@ use super::super::super::declare::section;
 use super::super::super::print::{Print, Put};
 use super::super::super::value;
 use super::super::path_in;
-use rotogate_core::claim::{OwnClaims, ROLES};
+use rotogate_core::claim::OwnClaims;
 use rotogate_core::session::Scope;
 use rotogate_directories::SourceSettings;
 use rotogate_directories::ldap::filter::{Filter, Placeholder};
@@ -265,7 +265,7 @@ fn check(section: &Section<'_>, settings: &LdapSettings) {
     if settings.starttls && !is_plain && !settings.urls.is_empty() {
         section.blame("starttls", "is for ldap://, and no URL has that");
     }
-    if settings.claims.contains_key(ROLES) && settings.groups.as_ref().is_some_and(|groups| groups.roles) {
+    if settings.claims.contains_key(OwnClaims::ROLES) && settings.groups.as_ref().is_some_and(|groups| groups.roles) {
         section.blame("claims", "sets roles, and so does groups.roles; remove one of the two");
     }
 }
