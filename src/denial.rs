@@ -15,4 +15,4 @@
 //! ```
 
 #[doc(inline)]
-pub use rotogate_core::denial::{BadHead, CallFlaw, Class, Denial, NotGood, PathError, ProofFlaw, Standing, TokenFlaw};
+pub use rotogate_core::denial::{BadHead, CallFlaw, Class, Denial, PathError, ProofFlaw, Standing, TokenFlaw};

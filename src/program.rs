@@ -5,10 +5,13 @@
 pub use crate::dialect::answer::Answer;
 pub use crate::dialect::browser::{NAME as BROWSER, PROFILE as BROWSER_PROFILE};
 pub use crate::dialect::command::CommandHandler;
+pub use crate::dialect::events::{Events, Notice};
 pub use crate::dialect::kuzzle::actions::is_controller;
 pub use crate::dialect::kuzzle::http::{COOKIE as KUZZLE_COOKIE, HOST_COOKIE as KUZZLE_HOST_COOKIE};
 pub use crate::dialect::protocol::Protocol;
-pub use crate::dialect::registry::{ENVELOPE, KUZZLE, MY_KEYS, MY_SESSIONS, NAMES, OAUTH2, by_name};
+pub use crate::dialect::registry::{
+    ENVELOPE, KUZZLE, MY_KEYS, MY_SESSIONS, NAMES, OAUTH2, by_name, protocol as protocol_of,
+};
 #[cfg(feature = "relay")]
 pub use crate::exchange::HttpExchanger;
 pub use crate::gate::program::*;

@@ -6,11 +6,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use secrecy::SecretString;
 
+use super::events::Notice;
 #[cfg(feature = "relay")]
 use crate::relay::{Presented, ProviderReply, ProviderRequest};
 use rotogate_core::client::PresentedClient;
 use rotogate_core::clock::Timestamp;
-use rotogate_core::denial::{Denial, NotGood};
+use rotogate_core::denial::Denial;
 use rotogate_core::directory::User;
 #[cfg(feature = "relay")]
 use rotogate_core::engine::api_keys::{OwnKeys, OwnKeysRequest};
@@ -167,9 +168,6 @@ pub enum Command {
         /// Whether all sessions of the token's user end.
         everywhere: bool,
     },
-    /// Another issuer reports the end of a session or of a user: a [`Notice`](super::events::Notice) of
-    /// [`Events`](super::events::Events).
-    EndedElsewhere(super::events::Notice),
     /// Another issuer asks the gate to end all sessions and tokens of a user: a
     /// [`GlobalRevocation`](super::global_revocation::GlobalRevocation) of
     /// [`GlobalRevocations`](super::global_revocation::GlobalRevocations).
@@ -215,7 +213,7 @@ pub enum Outcome {
     /// The token's session has ended, or never existed: the caller need not know which.
     Revoked,
     /// The state of the token, or why the token is not good. Both are decisions; an undecided check is an error.
-    Checked(Result<Box<CheckedToken>, NotGood>),
+    Checked(Result<Box<CheckedToken>, Denial>),
 }
 
 /// A token that is good now.
@@ -280,6 +278,15 @@ pub trait CommandHandler: Send + Sync {
     /// The denials of the token, and [`Denial::NoRoute`] from a handler without sessions; a fault of the store.
     async fn own_sessions(&self, request: OwnSessionsRequest) -> Result<OwnSessions, Error> {
         drop(request);
+        Err(Denial::NoRoute.into())
+    }
+
+    /// Ends the tokens and sessions that another issuer reports as ended.
+    ///
+    /// # Errors
+    /// The flaws of the notice, and [`Denial::NoRoute`] from a handler that takes no notices; a fault of the store.
+    async fn end_elsewhere(&self, notice: Notice) -> Result<(), Error> {
+        drop(notice);
         Err(Denial::NoRoute.into())
     }
 

@@ -1,51 +1,27 @@
 //! Events about the sessions of another issuer: OpenID Connect back-channel logout 1.0, and `session-revoked` of CAEP
 //! 1.0, pushed as a security event token (RFC 8417, RFC 8935). The dialect reads the request and writes the answer; the
 //! gate verifies the token, and ends the sessions that the token names.
-//!
-//! ```
-//! use rotogate::dialect::events::Events;
-//! use rotogate::gate::Endpoint;
-//!
-//! // `corporate` is the name of a trusted issuer. It posts its logout tokens here.
-//! let logouts = Endpoint::new(Events::back_channel_logout("corporate", ["my-client"])).path("/logout/corporate");
-//! let builder = rotogate::Gate::builder().endpoint(logouts);
-//! # let _ = builder;
-//! ```
 
+use async_trait::async_trait;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Response, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 
+use super::answer::reason;
 use super::oauth2::form;
-use super::{Call, Command, Dialect, Outcome, Reply, ServedPath};
+use super::{Answer, Call, Command, CommandHandler, Dialect, Outcome, Protocol, Reply, ServedPath};
 use rotogate_core::denial::{Class, Denial, EventFlaw};
 use rotogate_core::fault::Error;
 use rotogate_core::random::are_equal;
 use rotogate_core::reply::{self, ReplyBody};
-#[doc(inline)]
-pub use rotogate_core::token::verify::EventProtocol;
+use rotogate_core::token::verify::EventProtocol;
 
 /// The longest request, in bytes.
 // Requirement N56.
 const MAX_EVENT: usize = 16 * 1024;
 
 /// A notice of another issuer, not verified yet.
-///
-/// ```
-/// use rotogate::dialect::Command;
-/// use rotogate::dialect::events::{EventProtocol, Notice};
-///
-/// // What `Dialect::read` makes of a notice in a form of its own.
-/// let command = Command::EndedElsewhere(Notice {
-///     protocol: EventProtocol::BackChannelLogout,
-///     issuer: "corporate".into(),
-///     audience: Box::new(["my-client".into()]),
-///     is_authenticated: true,
-///     token: Ok("eyJ…".into()),
-/// });
-/// # let _ = command;
-/// ```
 #[derive(Debug)]
 pub struct Notice {
     /// The protocol that delivered the notice.
@@ -61,16 +37,6 @@ pub struct Notice {
 }
 
 /// An endpoint for the notices of one issuer.
-///
-/// ```
-/// use rotogate::dialect::events::Events;
-/// use rotogate::gate::Endpoint;
-///
-/// // The transmitter sends this bearer token with each event.
-/// let events = Events::security_events("corporate", ["https://api.example.com"], "secret".into());
-/// let endpoint = Endpoint::new(events).path("/events/corporate");
-/// # let _ = endpoint;
-/// ```
 #[derive(Debug)]
 pub struct Events {
     protocol: EventProtocol,
@@ -94,6 +60,29 @@ impl Events {
     ) -> Self {
         let audience = audience.into_iter().map(Into::into).collect();
         Self { protocol: EventProtocol::SecurityEvents, issuer: issuer.into(), audience, bearer: Some(bearer) }
+    }
+
+    /// Reads a request.
+    ///
+    /// # Errors
+    /// The request is too long, or beyond what a refusal of its notice can say.
+    pub fn notice(&self, call: &Call<'_>) -> Result<Notice, Denial> {
+        if call.body.len() > MAX_EVENT {
+            return Err(Denial::BodyTooLarge);
+        }
+        let token = match self.token(call) {
+            Ok(token) => Ok(token),
+            // A request that cannot be read is refused, counted and recorded like any other refusal.
+            Err(Denial::MalformedRequest(what)) => Err(what),
+            Err(denial) => return Err(denial),
+        };
+        Ok(Notice {
+            protocol: self.protocol,
+            issuer: self.issuer.clone(),
+            audience: self.audience.clone(),
+            is_authenticated: self.has_token(call),
+            token,
+        })
     }
 
     /// The signed text of a request.
@@ -144,23 +133,9 @@ impl Dialect for Events {
         vec![path]
     }
 
-    fn read(&self, call: &Call<'_>) -> Result<Command, Denial> {
-        if call.body.len() > MAX_EVENT {
-            return Err(Denial::BodyTooLarge);
-        }
-        let token = match self.token(call) {
-            Ok(token) => Ok(token),
-            // A request that cannot be read is refused, counted and recorded like any other refusal.
-            Err(Denial::MalformedRequest(what)) => Err(what),
-            Err(denial) => return Err(denial),
-        };
-        Ok(Command::EndedElsewhere(Notice {
-            protocol: self.protocol,
-            issuer: self.issuer.clone(),
-            audience: self.audience.clone(),
-            is_authenticated: self.has_token(call),
-            token,
-        }))
+    fn read(&self, _: &Call<'_>) -> Result<Command, Denial> {
+        // Not called, because [`Protocol::answer`] reads the request.
+        Err(Denial::NoRoute)
     }
 
     fn write(&self, _: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
@@ -189,6 +164,18 @@ impl Dialect for Events {
         };
         answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         answer
+    }
+}
+
+#[async_trait]
+impl Protocol for Events {
+    async fn answer(&self, call: &Call<'_>, gate: &dyn CommandHandler) -> Answer {
+        let outcome = match self.notice(call) {
+            Ok(notice) => gate.end_elsewhere(notice).await.map(|()| Outcome::Revoked),
+            Err(denial) => Err(denial.into()),
+        };
+        let reason = reason(&outcome);
+        Answer::Reply(self.write(call, outcome), reason)
     }
 }
 

@@ -19,7 +19,7 @@ pub(crate) mod browser;
 mod call;
 pub(crate) mod command;
 pub mod envelope;
-pub mod events;
+pub(crate) mod events;
 #[cfg(feature = "program")]
 pub mod global_revocation;
 #[cfg(feature = "grpc")]

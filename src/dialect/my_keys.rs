@@ -120,10 +120,6 @@ impl Dialect for MyKeys {
             Ok(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, None),
         }
     }
-
-    fn protocol(&self) -> Option<&dyn Protocol> {
-        Some(self)
-    }
 }
 
 #[async_trait]

@@ -166,10 +166,6 @@ impl Dialect for MySessions {
             Ok(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, None),
         }
     }
-
-    fn protocol(&self) -> Option<&dyn Protocol> {
-        Some(self)
-    }
 }
 
 #[async_trait]

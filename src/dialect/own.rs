@@ -1,10 +1,11 @@
 //! The trait of a wire protocol of an application.
 
+use std::any::Any;
 use std::fmt;
 
 use http::HeaderMap;
 
-use super::{Call, Command, Outcome, Protocol, Reply, ServedPath, Sources};
+use super::{Call, Command, Outcome, Reply, ServedPath, Sources};
 use rotogate_core::denial::Denial;
 use rotogate_core::fault::Error;
 use rotogate_core::session::profile::ProfileOverride;
@@ -43,7 +44,7 @@ use rotogate_core::session::profile::ProfileOverride;
 /// }
 /// # let _ = rotogate::Gate::builder().endpoint(rotogate::gate::Endpoint::new(Logout));
 /// ```
-pub trait Dialect: fmt::Debug + Send + Sync + 'static {
+pub trait Dialect: fmt::Debug + Any + Send + Sync {
     /// The dialect's name, which [`Endpoint::accepts`](crate::gate::Endpoint::accepts) takes.
     fn name(&self) -> &'static str;
 
@@ -94,12 +95,6 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     /// Refuses a request on a data route, or near an endpoint, in the protocol's own words; `None` for the plain reply.
     fn refuse(&self, headers: &HeaderMap, denial: Denial) -> Option<Reply> {
         let _ = (headers, denial);
-        None
-    }
-
-    /// What a built-in protocol does besides.
-    #[doc(hidden)]
-    fn protocol(&self) -> Option<&dyn Protocol> {
         None
     }
 }

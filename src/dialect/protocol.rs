@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use http::StatusCode;
 use secrecy::SecretString;
 
-use super::{Answer, Call, CommandHandler, Dialect, OAuthPaths, Reply, StreamedBody, answer};
+use super::{Answer, Call, CommandHandler, Dialect, OAuthPaths, Reply, StreamedBody, answer, registry};
 use rotogate_core::denial::Denial;
 use rotogate_core::reason::Reason;
 use rotogate_core::token::claims::TokenStyle;
@@ -79,5 +79,12 @@ pub trait Protocol: Dialect {
     fn failed(&self, status: StatusCode, why: &'static str) -> Option<Reply> {
         let _ = (status, why);
         None
+    }
+}
+
+impl dyn Dialect {
+    /// The protocol, if the dialect is built in.
+    pub(crate) fn protocol(&self) -> Option<&dyn Protocol> {
+        registry::protocol(self)
     }
 }

@@ -1,8 +1,10 @@
 //! The built-in dialects, by their names in `gateway.toml`.
 
+use std::any::Any;
+
 #[cfg(feature = "grpc")]
 use super::knox;
-use super::{Dialect, browser, envelope, kuzzle, my_sessions, oauth2};
+use super::{Dialect, Protocol, browser, envelope, events, kuzzle, my_sessions, oauth2};
 
 /// The name of the dialect [`oauth2`].
 pub const OAUTH2: &str = "oauth2";
@@ -49,6 +51,23 @@ pub fn by_name(name: &str, options: &Options) -> Option<Box<dyn Dialect>> {
         browser::NAME => Some(Box::<browser::BrowserDialect>::default()),
         _ => None,
     }
+}
+
+/// The protocol of a built-in dialect that does more than a [`Dialect`]; `None` for any other dialect.
+pub fn protocol(dialect: &dyn Dialect) -> Option<&dyn Protocol> {
+    fn is<P: Protocol>(dialect: &dyn Any) -> Option<&dyn Protocol> {
+        dialect.downcast_ref::<P>().map(|protocol| protocol as _)
+    }
+    let found = is::<oauth2::OAuth2>(dialect)
+        .or_else(|| is::<kuzzle::Kuzzle>(dialect))
+        .or_else(|| is::<my_sessions::MySessions>(dialect))
+        .or_else(|| is::<events::Events>(dialect));
+    #[cfg(feature = "grpc")]
+    let found = found.or_else(|| is::<knox::Knox>(dialect));
+    #[cfg(feature = "relay")]
+    let found =
+        found.or_else(|| is::<super::my_keys::MyKeys>(dialect)).or_else(|| is::<super::relay::RelayDialect>(dialect));
+    found
 }
 
 /// The names of the built-in dialects that begin sessions.

@@ -18,7 +18,6 @@ use rotogate_core::decision::DecisionPointRules;
 use rotogate_core::denial::Denial;
 use rotogate_core::directory::Directory;
 use rotogate_core::dpop::DpopSettings;
-use rotogate_core::headers::HeaderPattern;
 use rotogate_core::limit::Rates;
 use rotogate_core::overload::Bounds;
 use rotogate_core::password::Passwords;
@@ -256,10 +255,11 @@ impl GateBuilder {
         self
     }
 
-    /// Sets which replies state the remaining requests of a route's limits. The default is: only refusals by a limit.
+    /// Do the replies state the remaining requests of a route's limits (draft-ietf-httpapi-ratelimit-headers)? `true`:
+    /// all replies on routes with limits; `false`: no reply. Without this call, the refusals by a limit do.
     #[must_use]
-    pub const fn rate_headers(mut self, headers: RateHeaders) -> Self {
-        self.rules.rate_headers = headers;
+    pub const fn rate_headers(mut self, always: bool) -> Self {
+        self.rules.rate_headers = if always { RateHeaders::Always } else { RateHeaders::Off };
         self
     }
 
@@ -406,19 +406,20 @@ impl GateBuilder {
         self
     }
 
-    /// Client headers to remove, besides the identity headers of known products.
+    /// Client headers to remove, besides the identity headers of known products: a name such as `x-vouch-user`, or,
+    /// with a trailing `*`, all names that begin so.
     // Requirement T24.
     #[must_use]
-    pub fn strip_headers(mut self, patterns: impl IntoIterator<Item = HeaderPattern>) -> Self {
-        self.rules.strip = patterns.into_iter().collect();
+    pub fn strip_headers(mut self, patterns: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.rules.strip = patterns.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Identity headers of known products to keep, because the product is in front of the gate and sets them. The
-    /// headers of [`GateBuilder::identity_headers`] are always removed.
+    /// Identity headers of known products to keep, because the product is in front of the gate and sets them: names as
+    /// in [`Self::strip_headers`]. The headers of [`GateBuilder::identity_headers`] are always removed.
     #[must_use]
-    pub fn keep_headers(mut self, patterns: impl IntoIterator<Item = HeaderPattern>) -> Self {
-        self.rules.keep = patterns.into_iter().collect();
+    pub fn keep_headers(mut self, patterns: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.rules.keep = patterns.into_iter().map(Into::into).collect();
         self
     }
 

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Response};
+use secrecy::SecretString;
 
 use super::Inner;
 use super::browser::BrowserEndpoint;
+use crate::dialect::events::Events;
 use crate::dialect::{Dialect, Reply};
 use rotogate_core::denial::Denial;
 use rotogate_core::reason::Reason;
@@ -83,6 +85,31 @@ impl Endpoint {
     /// [`Dialect`](crate::dialect::Dialect) of your own.
     pub fn new(dialect: impl Dialect) -> Self {
         Self::speaking(Arc::new(dialect))
+    }
+
+    /// An endpoint for the logout tokens (OpenID Connect back-channel logout 1.0) of the trusted issuer with this name,
+    /// for one of these client ids. A logout token ends the sessions that it names.
+    ///
+    /// ```
+    /// use rotogate::gate::Endpoint;
+    ///
+    /// let logouts = Endpoint::back_channel_logout("corporate", ["my-client"]).path("/logout/corporate");
+    /// let builder = rotogate::Gate::builder().endpoint(logouts);
+    /// # let _ = builder;
+    /// ```
+    pub fn back_channel_logout(issuer: &str, audience: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
+        Self::new(Events::back_channel_logout(issuer, audience))
+    }
+
+    /// An endpoint for the pushed security events (RFC 8417, RFC 8935, CAEP 1.0) of the trusted issuer with this name,
+    /// for one of these audiences. The transmitter sends `bearer` with each event. An event ends the sessions that it
+    /// names.
+    pub fn security_events(
+        issuer: &str,
+        audience: impl IntoIterator<Item = impl Into<Box<str>>>,
+        bearer: SecretString,
+    ) -> Self {
+        Self::new(Events::security_events(issuer, audience, bearer))
     }
 
     /// An endpoint of a dialect found by its name.

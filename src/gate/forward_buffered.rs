@@ -77,7 +77,7 @@ impl NotForwarded {
     pub(super) fn reply(self, dialect: Option<&dyn Dialect>) -> Reply {
         let Self { status, why } = self;
         tracing::error!(status = status.as_u16(), "{why}");
-        let worded = dialect.and_then(Dialect::protocol).and_then(|protocol| protocol.failed(status, why));
+        let worded = dialect.and_then(<dyn Dialect>::protocol).and_then(|protocol| protocol.failed(status, why));
         worded.unwrap_or_else(|| reply::problem(status, Some(why)))
     }
 }

@@ -50,29 +50,6 @@ struct ReadClaims {
     claims: Arc<Map<String, Value>>,
 }
 
-/// The kind of credential that the caller of a request presented.
-///
-/// ```
-/// use rotogate::Identity;
-/// use rotogate::gate::CredentialKind;
-///
-/// /// Only a browser needs the links of a page.
-/// fn wants_links(caller: &Identity) -> bool {
-///     caller.credential() == CredentialKind::Session
-/// }
-/// # let _ = wants_links;
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum CredentialKind {
-    /// An access token.
-    Token,
-    /// The session cookie of a browser.
-    Session,
-    /// An API key.
-    ApiKey,
-}
-
 impl Identity {
     /// The caller of the request with these extensions; `None` if the gate let the request pass without a caller.
     pub fn from_extensions(extensions: &Extensions) -> Option<Self> {
@@ -137,13 +114,14 @@ impl Identity {
         self.verified.token().session.map(|(session, _)| session)
     }
 
-    /// The kind of credential that the caller presented.
-    pub fn credential(&self) -> CredentialKind {
-        match self.verified.session_cookie() {
-            Some(_) => CredentialKind::Session,
-            None if self.verified.token().is_api_key() => CredentialKind::ApiKey,
-            None => CredentialKind::Token,
-        }
+    /// Did the caller present the session cookie of a browser?
+    pub fn uses_session_cookie(&self) -> bool {
+        self.verified.session_cookie().is_some()
+    }
+
+    /// Did the caller present an API key?
+    pub fn uses_api_key(&self) -> bool {
+        self.verified.token().is_api_key()
     }
 
     /// The generation of the token in its session.

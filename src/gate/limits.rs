@@ -28,17 +28,8 @@ const LEFT: HeaderName = HeaderName::from_static("ratelimit");
 const ROUNDS: usize = 32;
 
 /// The replies that state the remaining requests of a route's limits (draft-ietf-httpapi-ratelimit-headers).
-///
-/// ```
-/// use rotogate::Gate;
-/// use rotogate::gate::RateHeaders;
-///
-/// let builder = Gate::builder().rate_headers(RateHeaders::Always);
-/// # let _ = builder;
-/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RateHeaders {
+pub(super) enum RateHeaders {
     /// The refusals by a limit.
     #[default]
     Refused,

@@ -117,11 +117,9 @@ pub use builder::{BuildError, GateBuilder};
 pub use cookies::{Cookies, SameSite};
 pub use endpoint::Endpoint;
 pub use forward_buffered::BufferedForward;
-pub use identity::CredentialKind;
 #[cfg(feature = "axum")]
 pub use identity::{Claims, NoIdentity};
 pub use layer::{GateLayer, GateService, Judgement, PermittedRequest, ResponseFuture};
-pub use limits::RateHeaders;
 #[cfg(feature = "browser-oidc")]
 pub use provider_token::ProviderToken;
 pub use readiness::Readiness;
@@ -130,8 +128,8 @@ pub use require::{Require, RequireLayer};
 pub use rotogate_core::api_key::{ApiKey, ApiKeySettings, KeyPrefix, NewApiKey};
 #[cfg(feature = "relay")]
 pub use rotogate_core::engine::api_keys::{KeyRefusal, ListedKeys};
-pub use rotogate_core::engine::{GateEvent, GateEvents, IssueKind, IssuedTokens};
-pub use rotogate_core::headers::{ClientCertificate, HeaderPattern, Peer};
+pub use rotogate_core::engine::{GateEvent, GateEvents, IssuedTokens};
+pub use rotogate_core::headers::Peer;
 pub use rotogate_core::lease::{Lease, LeaseEnd};
 pub use rotogate_core::limit::{Rate, Rates};
 pub use rotogate_core::overload::{Bound, Bounds};
@@ -142,7 +140,7 @@ pub use rotogate_core::verify_cache::IdentityField;
 #[cfg(feature = "browser-oidc")]
 pub use rotogate_issuers::login::LoginProvider;
 pub use sessions::{NewSession, Sessions, Whose};
-pub use verdict::{Operation, Verdict};
+pub use verdict::Verdict;
 
 pub(crate) use handle::Gate;
 pub(crate) use identity::Identity;

@@ -20,7 +20,7 @@ pub(super) fn overloaded(refusal: Refusal, dialect: Option<&dyn Dialect>, header
         return reply::grpc_status(reply::GrpcCode::Unavailable, why);
     }
     let status = StatusCode::SERVICE_UNAVAILABLE;
-    let worded = dialect.and_then(Dialect::protocol).and_then(|protocol| protocol.failed(status, why));
+    let worded = dialect.and_then(<dyn Dialect>::protocol).and_then(|protocol| protocol.failed(status, why));
     let mut reply = worded.unwrap_or_else(|| reply::problem(status, Some(why)));
     reply::retry_after(&mut reply, TRY_AGAIN);
     reply

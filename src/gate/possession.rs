@@ -48,7 +48,7 @@ impl External {
 
 /// The client certificate of a request's connection.
 pub(super) fn certificate_of(parts: &Parts) -> Option<CertificateThumbprint> {
-    Some(parts.extensions.get::<Peer>()?.certificate()?.thumbprint())
+    parts.extensions.get::<Peer>()?.certificate()
 }
 
 /// The proof of a request to an endpoint, until its client is known.

@@ -38,36 +38,25 @@ pub struct Verdict {
     /// The route that matched.
     pub route: Option<Arc<Route>>,
     /// The operation, if the request was for one of the gate's endpoints.
-    pub operation: Option<Operation>,
+    pub(in crate::gate) named: Option<Operation>,
     /// The sender of the request, as far as it is known.
     pub(in crate::gate) who: Option<Who>,
 }
 
 /// An operation at one of the gate's own endpoints.
-///
-/// ```
-/// use rotogate::gate::{Operation, Verdict};
-///
-/// /// The field of an access log: `oauth2.token`, for instance.
-/// fn operation(verdict: &Verdict) -> Option<String> {
-///     verdict.operation.map(|Operation { dialect, name, .. }| format!("{dialect}.{name}"))
-/// }
-/// # assert_eq!(operation(&Verdict::new(rotogate::gate::Reason::PASSED)), None);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Operation {
+#[derive(Clone, Copy, Debug)]
+pub(in crate::gate) struct Operation {
     /// The name of the dialect.
-    pub dialect: &'static str,
+    pub(in crate::gate) dialect: &'static str,
     /// The dialect's name for the operation.
-    pub name: &'static str,
+    pub(in crate::gate) name: &'static str,
 }
 
 impl Operation {
     /// The JWK set and the authorization server metadata.
-    pub(super) const PUBLIC: Self = Self { dialect: "oauth2", name: "metadata" };
+    pub(in crate::gate) const PUBLIC: Self = Self { dialect: "oauth2", name: "metadata" };
 
-    pub(super) const fn new(dialect: &'static str, name: &'static str) -> Self {
+    pub(in crate::gate) const fn new(dialect: &'static str, name: &'static str) -> Self {
         Self { dialect, name }
     }
 }
@@ -108,11 +97,11 @@ pub struct RefusedToken {
 impl Verdict {
     /// A verdict without route or caller.
     pub const fn new(reason: Reason) -> Self {
-        Self { reason, route: None, operation: None, who: None }
+        Self { reason, route: None, named: None, who: None }
     }
 
-    pub(super) const fn at(operation: Operation, reason: Reason) -> Self {
-        Self { reason, route: None, operation: Some(operation), who: None }
+    pub(in crate::gate) const fn at(operation: Operation, reason: Reason) -> Self {
+        Self { reason, route: None, named: Some(operation), who: None }
     }
 
     pub(super) fn passed(permitted: Permitted) -> Self {
@@ -122,6 +111,11 @@ impl Verdict {
             who: caller.map(|caller| Who::Caller(Identity::new(caller))),
             ..Self::new(Reason::PASSED)
         }
+    }
+
+    /// The name of the dialect and its name for the operation, if the request was for one of the gate's endpoints.
+    pub fn operation(&self) -> Option<(&'static str, &'static str)> {
+        self.named.map(|Operation { dialect, name }| (dialect, name))
     }
 
     /// The caller, if a token was verified.

@@ -10,11 +10,11 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method};
 use rotogate::clock::Timestamp;
-use rotogate::dialect::events::{EventProtocol, Events};
-use rotogate::dialect::{Call, Command, Dialect};
+use rotogate::dialect::Call;
+use rotogate::program::Events;
 use rotogate_core::revocation::Target;
 use rotogate_core::token::keyring::{KeyMaterial, Keyring, RefreshKeys, RefreshSecret, SigningKey};
-use rotogate_core::token::verify::{Ended, EventEffect, Reported, SentNotice};
+use rotogate_core::token::verify::{Ended, EventEffect, EventProtocol, Reported, SentNotice};
 use rotogate_core::token::{Algorithm, IssuerRules, Verifier};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
@@ -153,7 +153,7 @@ target!(
         let sent = |endpoint: &Events, kind: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-            let read = endpoint.read(&Call {
+            let read = endpoint.notice(&Call {
                 operation: "event",
                 params: &[],
                 method: &Method::POST,
@@ -164,11 +164,7 @@ target!(
                 address: None,
                 from_own_origin: true,
             });
-            match read {
-                Ok(Command::EndedElsewhere(notice)) => Some(notice),
-                Ok(command) => panic!("{command:?}"),
-                Err(_) => None,
-            }
+            read.ok()
         };
         let logout = Events::back_channel_logout("idp", ["rotogate"]);
         if let Some(Ok(token)) = sent(&logout, "application/x-www-form-urlencoded").map(|notice| notice.token) {

@@ -173,12 +173,12 @@ async fn k19_a_gate_says_always_or_never_what_is_left() {
         (gate, ada)
     };
     let served = Served::default();
-    let (gate, ada) = with(RateHeaders::Always).await;
+    let (gate, ada) = with(true).await;
     let passed = ask(&gate, &served, Some(&ada), &[]).await;
     assert_eq!(passed.header("ratelimit-policy"), "\"mine\";q=3;w=60, \"all\";q=100;w=60");
     let said: Vec<_> = passed.headers.get_all("ratelimit").iter().collect();
     assert_eq!(said, ["\"app\";r=1", "\"mine\";r=2;t=20, \"all\";r=99;t=1"], "the service's own stay");
-    let (gate, ada) = with(RateHeaders::Off).await;
+    let (gate, ada) = with(false).await;
     for status in [200, 200, 200, 429] {
         let answer = ask(&gate, &served, Some(&ada), &[]).await;
         assert_eq!((answer.status, answer.header("ratelimit-policy")), (status, ""));

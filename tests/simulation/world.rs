@@ -8,7 +8,7 @@ use rotogate::denial::Denial;
 use rotogate::fault::Error;
 use rotogate::session::{Generation, SessionId};
 use rotogate_core::clock::{ManualTime, Timestamp};
-use rotogate_core::engine::{IssueKind, IssuedTokens};
+use rotogate_core::engine::{IssueKind, IssuedTokens, kind_of_issue};
 use rotogate_core::session::rotation::REVOKED;
 
 use crate::gate::{Done, GRACE, Gate, LAX, WINDOW, Work, generation, poll};
@@ -483,7 +483,7 @@ impl World {
             let what = match &came {
                 Ok(issued) => {
                     let text = issued.refresh_token.as_ref().expect("a session has one").expose();
-                    format!("{:?}, {}", issued.how, generation(text))
+                    format!("{:?}, {}", kind_of_issue(issued), generation(text))
                 }
                 Err(error) => format!("{error:?}"),
             };
@@ -547,7 +547,8 @@ impl World {
         if chain.made.insert(got, text.clone()).is_some_and(|before| before != text) {
             return Err("R1: two refresh tokens of one generation".to_owned());
         }
-        match issued.how {
+        let how = kind_of_issue(issued);
+        match how {
             IssueKind::Rotated => self.counts.rotated += 1,
             IssueKind::Replayed => self.counts.replayed += 1,
             IssueKind::Reissued => self.counts.reissued += 1,
@@ -563,17 +564,15 @@ impl World {
                 return Err("R2: a pair is given out before it is durable".to_owned());
             }
             let since = |moment: Option<Timestamp>| moment.map(|moment| flight.begun.since(moment));
-            if issued.how == IssueKind::Replayed
-                && since(commits.issued(chain.id, got)).is_none_or(|since| since >= GRACE)
-            {
+            if how == IssueKind::Replayed && since(commits.issued(chain.id, got)).is_none_or(|since| since >= GRACE) {
                 return Err("R3: a replay after grace".to_owned());
             }
             let exchanged = since(commits.exchanged(chain.id, presented));
-            if issued.how == IssueKind::Reissued && exchanged.is_none_or(|since| since >= WINDOW) {
+            if how == IssueKind::Reissued && exchanged.is_none_or(|since| since >= WINDOW) {
                 return Err("R3: a reissue after the window".to_owned());
             }
         }
-        if issued.how == IssueKind::Reissued {
+        if how == IssueKind::Reissued {
             let lies_between = (presented.get() + 1..got.get()).map(Generation::new);
             if lies_between.clone().any(|gone| self.gate.passes(chain.id, &chain.subject, gone)) {
                 return Err("R3: an access token of an abandoned generation passes".to_owned());

@@ -131,7 +131,9 @@ impl ProxyError {
     pub(super) fn response_in(self, dialect: &str) -> Response<ProxyBody> {
         let dialect = rotogate::program::by_name(dialect, &dialect::Options::default());
         let why = self.status().canonical_reason().unwrap_or_default();
-        let Some(reply) = dialect.and_then(|dialect| dialect.protocol()?.failed(self.status(), why)) else {
+        let Some(reply) =
+            dialect.and_then(|dialect| rotogate::program::protocol_of(&*dialect)?.failed(self.status(), why))
+        else {
             return self.response();
         };
         let mut response = reply.map(|body| ProxyBody::full(body.data().clone()));

@@ -93,7 +93,7 @@ impl<'a> Calling<'a> {
                     Some(known) => user::known(known),
                     None => user::unknown(&checked.subject, checked.account.as_deref()),
                 },
-                Outcome::Checked(Err(not_good)) => return Err(self.refused(&not_good.denial().into())),
+                Outcome::Checked(Err(denial)) => return Err(self.refused(&denial.into())),
                 Outcome::Issued(_) | Outcome::Revoked => return Err(unexpected()),
             };
             Ok(Response::new(GetMeResponse { user: Some(user) }))

@@ -104,10 +104,6 @@ impl Dialect for Knox {
     fn refuse(&self, headers: &HeaderMap, denial: Denial) -> Option<Reply> {
         reply::is_grpc(headers).then(|| refusal(&words::status(&denial.into())))
     }
-
-    fn protocol(&self) -> Option<&dyn Protocol> {
-        Some(self)
-    }
 }
 
 #[async_trait]

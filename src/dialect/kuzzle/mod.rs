@@ -148,10 +148,6 @@ impl Dialect for Kuzzle {
         let problem = Problem::of_denial(denial, &asked);
         Some(words::reply(&asked, Err(problem)))
     }
-
-    fn protocol(&self) -> Option<&dyn Protocol> {
-        Some(self)
-    }
 }
 
 #[async_trait]

@@ -10,7 +10,7 @@ use super::message::{Action, Message};
 use super::words::Problem;
 use super::{MALFORMED, expiry, http};
 use rotogate_core::credential::Found;
-use rotogate_core::denial::{Denial, NotGood, Standing};
+use rotogate_core::denial::{Denial, Standing};
 use rotogate_core::engine::IssuedTokens;
 use rotogate_core::fault::Error;
 use rotogate_core::reason::Reason;
@@ -67,7 +67,7 @@ pub(super) async fn perform(
     };
     let reason = match &outcome {
         // For `checkToken`, a bad token is a regular answer; every other action is refused.
-        Ok(Outcome::Checked(Err(not_good))) if action != Action::CheckToken => Reason::denied(&not_good.denial()),
+        Ok(Outcome::Checked(Err(denial))) if action != Action::CheckToken => Reason::denied(&denial),
         outcome => super::super::reason(outcome),
     };
     let (came, cookie) = match outcome {
@@ -174,17 +174,17 @@ fn tokens(issued: &IssuedTokens, with_token: bool) -> Value {
     tokens
 }
 
-fn said_of(asked: &Message, action: Action, checked: Result<Box<CheckedToken>, NotGood>) -> Result<Value, Problem> {
+fn said_of(asked: &Message, action: Action, checked: Result<Box<CheckedToken>, Denial>) -> Result<Value, Problem> {
     match (action, checked) {
         (Action::CheckToken, Ok(checked)) => {
             Ok(json!({ "valid": true, "expiresAt": checked.expires.as_millis(), "kuid": checked.subject }))
         }
-        (Action::CheckToken, Err(not_good)) => {
-            let problem = Problem::of_denial(not_good.denial(), asked);
+        (Action::CheckToken, Err(denial)) => {
+            let problem = Problem::of_denial(denial, asked);
             Ok(json!({ "valid": false, "state": problem.message() }))
         }
         (_, Ok(checked)) => Ok(user(&checked)),
-        (_, Err(not_good)) => Err(Problem::of_denial(not_good.denial(), asked)),
+        (_, Err(denial)) => Err(Problem::of_denial(denial, asked)),
     }
 }
 

@@ -12,7 +12,6 @@ use serde_json::{Value, json};
 use super::super::oauth2::form::MAX_PARAMETERS;
 use super::super::{ConsultResult, RefreshCredential};
 use super::*;
-use rotogate_core::denial::NotGood;
 use rotogate_core::fault::Fault;
 use rotogate_core::session::rotation::{Lifetime, Reuse, SessionEnd};
 
@@ -280,7 +279,7 @@ async fn a_token_is_checked_where_it_is_asked_about_and_nobody_is_somebody() {
         assert!(asked.is_none());
         assert_eq!(body(&reply(came))["result"], json!({ "valid": true, "expiresAt": -1, "kuid": "-1" }));
     }
-    let dead = Ok(Outcome::Checked(Err(NotGood::from_denial(Denial::TokenRevoked).unwrap())));
+    let dead = Ok(Outcome::Checked(Err(Denial::TokenRevoked)));
     let (came, _) = answer(&check(&[], None, r#"{"token":"T"}"#), dead).await;
     assert_eq!(body(&reply(came))["result"], json!({ "valid": false, "state": "Invalid token." }));
 }

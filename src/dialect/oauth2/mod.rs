@@ -27,7 +27,7 @@ use secrecy::SecretString;
 
 use super::{Call, Command, Dialect, OAuthPaths, Outcome, Protocol, RefreshCredential, Reply, ServedPath};
 use rotogate_core::client::Grant;
-use rotogate_core::denial::{Denial, NotGood};
+use rotogate_core::denial::Denial;
 use rotogate_core::fault::Error;
 
 mod exchange;
@@ -148,7 +148,7 @@ impl Dialect for OAuth2 {
             Ok(Outcome::Revoked) => words::revoked(),
             Ok(Outcome::Checked(checked)) => match checked {
                 Ok(checked) => words::active(&checked),
-                Err(NotGood { .. }) => words::inactive(),
+                Err(_) => words::inactive(),
             },
             // RFC 7662 §2.3: a caller of introspection must authenticate, by Basic or not.
             Err(Error::Denied(denial)) => {
@@ -156,10 +156,6 @@ impl Dialect for OAuth2 {
             }
             Err(Error::Failed(fault)) => words::failed(&fault),
         }
-    }
-
-    fn protocol(&self) -> Option<&dyn Protocol> {
-        Some(self)
     }
 }
 

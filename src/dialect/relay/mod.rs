@@ -172,10 +172,6 @@ impl Dialect for RelayDialect {
             Wire::Knox => rotogate_core::reply::is_grpc(headers).then(|| knox::refused(&denial.into())),
         }
     }
-
-    fn protocol(&self) -> Option<&dyn Protocol> {
-        Some(self)
-    }
 }
 
 #[async_trait]

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::dialect::my_keys::MyKeys;
-use crate::gate::{Browser, CredentialKind, Endpoint, GateBody, Identity, NewSession, Peer, Whose};
+use crate::gate::{Browser, Endpoint, GateBody, Identity, NewSession, Peer, Whose};
 use rotogate_core::api_key::ApiKeySettings;
 use rotogate_core::claim::OwnClaims;
 use rotogate_core::client::Client;
@@ -193,7 +193,7 @@ async fn k1_k12_a_key_is_a_caller_in_either_place_and_no_upstream_gets_it() {
                 "{target} {headers:?}"
             );
             let caller = caller.unwrap();
-            assert_eq!((caller.subject(), caller.credential()), ("ada", CredentialKind::ApiKey));
+            assert_eq!((caller.subject(), caller.uses_api_key()), ("ada", true));
             assert_eq!(headers["x-auth-client"], format!("key:{}", key.id).as_str());
             assert_eq!(headers["x-auth-scope"], "read write");
             assert!(!headers.contains_key("x-auth-session"));

@@ -11,7 +11,7 @@ use tower::{Layer, ServiceExt};
 
 use super::*;
 use crate::Gate;
-use crate::gate::{Browser, CredentialKind, GateBody, Identity, NewSession, Peer};
+use crate::gate::{Browser, GateBody, Identity, NewSession, Peer};
 use rotogate_core::claim::OwnClaims;
 use rotogate_core::client::Client;
 use rotogate_core::clock::{ManualTime, Timestamp};
@@ -167,7 +167,7 @@ async fn b6_a_session_is_a_caller_like_one_with_a_token_and_no_reply_sets_a_cook
         let reply = world.get(path, &[("cookie", &cookie)]).await;
         assert_eq!((reply.status(), subject(&reply).as_deref()), (StatusCode::OK, Some("ada")), "{path}");
         let caller = received(&reply).caller.clone().unwrap();
-        assert_eq!(caller.credential(), CredentialKind::Session);
+        assert!(caller.uses_session_cookie() && !caller.uses_api_key());
         assert_eq!((caller.session(), caller.scope().as_str()), (Some(begun.session.id), "read"));
         assert!(!reply.headers().contains_key(SET_COOKIE), "{path}");
     }
@@ -178,7 +178,9 @@ async fn b6_a_session_is_a_caller_like_one_with_a_token_and_no_reply_sets_a_cook
     );
     assert_eq!(world.get("/needs", &[("cookie", &cookie)]).await.status(), StatusCode::FORBIDDEN, "lacks a scope");
     let reply = world.get("/both", &[("authorization", &world.bearer("bob").await)]).await;
-    assert_eq!(received(&reply).caller.as_ref().unwrap().credential(), CredentialKind::Token);
+    let reply = received(&reply);
+    let caller = reply.caller.as_ref().unwrap();
+    assert!(!caller.uses_session_cookie() && !caller.uses_api_key());
 }
 
 #[tokio::test]

@@ -74,6 +74,14 @@ pub enum BuildError {
     /// [`GateBuilder::keys`](crate::gate::GateBuilder::keys) was not called.
     #[error("keys are needed: call `.keys(Keyring::…)`")]
     NoKeys,
+    /// A pattern of headers to remove or to keep cannot be used.
+    #[error("the header pattern {pattern:?}: {why}")]
+    HeaderPattern {
+        /// The pattern.
+        pattern: String,
+        /// Why the pattern cannot be used.
+        why: String,
+    },
     /// Running nodes of the store have other keys, and the difference is more than one step of a rollover.
     #[error("{0}")]
     OtherKeys(String),

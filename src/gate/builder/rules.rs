@@ -54,8 +54,8 @@ pub(super) struct Rules {
     pub(super) public_url: Option<String>,
     pub(super) authorization_endpoint: Option<String>,
     pub(super) hosts: Option<Vec<String>>,
-    pub(super) strip: Vec<HeaderPattern>,
-    pub(super) keep: Vec<HeaderPattern>,
+    pub(super) strip: Vec<String>,
+    pub(super) keep: Vec<String>,
     pub(super) allowed_origins: Vec<Box<str>>,
     pub(super) refusals: Option<RefusalHook>,
     pub(super) dpop: Option<DpopSettings>,
@@ -181,7 +181,7 @@ impl Rules {
         let RunningParts { id, running, engine, checker, leases, leeway } = kept;
         let status_path = self.status_path(&engine);
         let protected = ProtectedNames::new(identity.names().map(HeaderName::as_str));
-        let protected = protected.with(self.strip, self.keep);
+        let protected = protected.with(patterns(&self.strip)?, patterns(&self.keep)?);
         let dialects = dialects(&self.routes)?;
         let mut routes =
             if self.routes.is_empty() { vec![Route::catch_all(RoutePolicy::default())] } else { self.routes };
@@ -305,6 +305,14 @@ fn names(trusted: &[IssuerRules], routes: &[Route]) -> Result<(), BuildError> {
 
 /// The default headers. With several issuers, a subject is ambiguous without its issuer, so the issuer has a header
 /// too. Roles have a header if tokens of another issuer contain roles.
+/// The patterns of headers to remove or to keep.
+fn patterns(texts: &[String]) -> Result<Vec<HeaderPattern>, BuildError> {
+    let parsed = texts
+        .iter()
+        .map(|text| HeaderPattern::parse(text).map_err(|why| BuildError::HeaderPattern { pattern: text.clone(), why }));
+    parsed.collect()
+}
+
 fn default_identity_headers(trusted: &[IssuerRules]) -> Vec<(HeaderName, IdentityField)> {
     let issuer = (!trusted.is_empty()).then_some((HeaderName::from_static("x-auth-issuer"), IdentityField::Issuer));
     let has_roles = trusted.iter().any(|rules| !rules.claims.roles.is_empty());

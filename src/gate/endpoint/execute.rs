@@ -143,13 +143,27 @@ async fn carry_out(
         }
         Command::Logout { access, everywhere } => at.log_out(&access, everywhere).await.map(|()| Outcome::Revoked),
         Command::Introspect { client, token } => at.introspect(client, &token).await,
-        Command::EndedElsewhere(notice) => at.end_elsewhere(&notice).await.map(|()| Outcome::Revoked),
         #[cfg(feature = "program")]
         Command::RevokeGlobally(request) => gate.revoke_globally(&request, origin).await.map(|()| Outcome::Revoked),
         Command::Check { access, superseded_in_grace } => {
             Ok(Outcome::Checked(decided(at.check_with_user(&access, superseded_in_grace).await)?))
         }
     }
+}
+
+/// Ends the tokens and sessions that another issuer reports as ended.
+pub(super) async fn end_elsewhere(gate: &Inner, notice: &Notice, origin: &Origin) -> Result<(), Error> {
+    let reported = gate.judge_notice(origin, || match (&notice.token, notice.is_authenticated) {
+        (_, false) => Err(Denial::RefusedEvent(EventFlaw::Authentication)),
+        (Err(what), true) => Err(Denial::RefusedEvent(EventFlaw::Request(what))),
+        (Ok(token), true) => gate.checker.verify_notice(SentNotice {
+            protocol: notice.protocol,
+            issuer: &notice.issuer,
+            audience: &notice.audience,
+            token: token.expose_secret(),
+        }),
+    });
+    gate.take_notice(&notice.issuer, notice.protocol, reported.map_err(Error::from), origin).await.map(drop)
 }
 
 /// Lists or ends a user's own sessions.
@@ -209,10 +223,10 @@ pub(super) fn accounts<'a>(endpoint: &'a Ready, account: Option<&'a str>) -> (Op
 }
 
 /// Separates a decision about a token from a failure to decide.
-fn decided<T>(found: Result<T, impl Into<Error>>) -> Result<Result<T, NotGood>, Error> {
+fn decided<T>(found: Result<T, impl Into<Error>>) -> Result<Result<T, Denial>, Error> {
     match found.map_err(Into::into) {
         Ok(good) => Ok(Ok(good)),
-        Err(Error::Denied(denial)) => Ok(Err(NotGood::from_denial(denial)?)),
+        Err(Error::Denied(denial)) => Ok(Err(NotGood::from_denial(denial)?.denial())),
         Err(failed @ Error::Failed(_)) => Err(failed),
     }
 }
@@ -260,22 +274,6 @@ pub(super) struct EndpointCommand<'a> {
 }
 
 impl EndpointCommand<'_> {
-    /// Ends the tokens and sessions that another issuer reports as ended.
-    async fn end_elsewhere(&self, notice: &Notice) -> Result<(), Error> {
-        let reported = self.gate.judge_notice(self.origin, || match (&notice.token, notice.is_authenticated) {
-            (_, false) => Err(Denial::RefusedEvent(EventFlaw::Authentication)),
-            (Err(what), true) => Err(Denial::RefusedEvent(EventFlaw::Request(what))),
-            (Ok(token), true) => self.gate.checker.verify_notice(SentNotice {
-                protocol: notice.protocol,
-                issuer: &notice.issuer,
-                audience: &notice.audience,
-                token: token.expose_secret(),
-            }),
-        });
-        let reported = reported.map_err(Error::from);
-        self.gate.take_notice(&notice.issuer, notice.protocol, reported, self.origin).await.map(drop)
-    }
-
     /// Issues a token for a confidential client's own account.
     async fn client_token(
         &self,

@@ -44,11 +44,7 @@ pub(super) const fn grant_of(command: &Command) -> Option<Grant> {
         Command::ClientToken { .. } => Some(Grant::ClientCredentials),
         Command::Exchange(_) => Some(Grant::TokenExchange),
         Command::Assertion { .. } => Some(Grant::JwtBearer),
-        Command::Revoke { .. }
-        | Command::Logout { .. }
-        | Command::Introspect { .. }
-        | Command::EndedElsewhere(_)
-        | Command::Check { .. } => None,
+        Command::Revoke { .. } | Command::Logout { .. } | Command::Introspect { .. } | Command::Check { .. } => None,
         #[cfg(feature = "program")]
         Command::RevokeGlobally(_) => None,
     }

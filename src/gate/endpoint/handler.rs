@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use tracing::Instrument;
 
 use super::execute::{self, CommandRequest, ProofOfPossession};
+use crate::dialect::events::Notice;
 use crate::dialect::{Command, CommandHandler, Outcome, OwnSessionsRequest};
 use crate::gate::Inner;
 use crate::gate::possession::PresentedProof;
@@ -69,6 +70,13 @@ impl CommandHandler for EndpointHandler<'_> {
             }
         };
         let outcome = to_its_end(executing).await;
+        self.tell(&outcome);
+        outcome
+    }
+
+    async fn end_elsewhere(&self, notice: Notice) -> Result<(), Error> {
+        let (gate, origin) = (Arc::clone(self.gate), self.origin.clone());
+        let outcome = to_its_end(async move { execute::end_elsewhere(&gate, &notice, &origin).await }).await;
         self.tell(&outcome);
         outcome
     }

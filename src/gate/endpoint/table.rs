@@ -407,7 +407,7 @@ impl Endpoints {
 
     /// Does an operation serve only upgrades?
     pub(in crate::gate) fn upgrades(&self, operation: &MatchedOperation) -> bool {
-        let protocol = self.dialect(operation.endpoint).and_then(Dialect::protocol);
+        let protocol = self.dialect(operation.endpoint).and_then(<dyn Dialect>::protocol);
         protocol.is_some_and(|protocol| protocol.upgrades(operation.served.operation))
     }
 

@@ -25,17 +25,6 @@ pub enum Standing {
 }
 
 /// The decision that a credential is bad. An undecided denial is not a decision and never becomes a `NotGood`.
-///
-/// ```
-/// use std::time::Duration;
-/// use rotogate::denial::{Denial, NotGood};
-///
-/// let expired = NotGood::from_denial(Denial::TokenExpired);
-/// assert_eq!(expired.map(NotGood::denial), Ok(Denial::TokenExpired));
-/// // A rate limit decides nothing about the credential.
-/// let limited = Denial::RateLimited("login_per_address", Duration::from_secs(1));
-/// assert_eq!(NotGood::from_denial(limited), Err(limited));
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 // Requirement R15.
 pub struct NotGood(Denial);

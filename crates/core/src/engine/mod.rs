@@ -92,6 +92,7 @@ pub use token_exchange::TokenExchange;
 pub use types::tokens_for_test;
 pub use types::{
     AccountRule, ApplicationLogin, Exchange, HeldUp, IssueKind, IssuedTokens, Login, Origin, Refresh, RequestNote,
+    kind_of_issue,
 };
 
 /// How often a request retries when other requests change its session. Each failure means that another request

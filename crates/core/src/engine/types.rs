@@ -219,18 +219,6 @@ impl AccountRule<'_> {
 }
 
 /// How tokens were issued.
-///
-/// ```
-/// use rotogate::gate::IssueKind;
-///
-/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
-/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
-/// # let gate = gate.client(Client::public("web")).build().await?;
-/// let issued = gate.sessions().start(NewSession::new("ada", "web")).await?;
-/// assert_eq!(issued.how, IssueKind::Login);
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum IssueKind {
@@ -293,7 +281,12 @@ pub struct IssuedTokens {
     /// The user, if a directory knows the session's user.
     pub user: Option<User>,
     /// How they were issued.
-    pub how: IssueKind,
+    pub(crate) how: IssueKind,
+}
+
+/// How tokens were issued, for the replies of built-in protocols and for tests.
+pub const fn kind_of_issue(issued: &IssuedTokens) -> IssueKind {
+    issued.how
 }
 
 /// Tokens with arbitrary texts, for tests of replies.

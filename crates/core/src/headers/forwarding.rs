@@ -80,7 +80,7 @@ pub fn forwarded(headers: &mut HeaderMap, peer: &Peer, host: Option<&HeaderValue
         report_ignored(address);
     }
     headers.insert(PROTO.clone(), proto);
-    if let Some(certificate) = peer.certificate().and_then(ClientCertificate::header) {
+    if let Some(certificate) = peer.certificate.as_deref().and_then(ClientCertificate::header) {
         headers.insert(CLIENT_CERT.clone(), certificate.clone());
     }
     match host {

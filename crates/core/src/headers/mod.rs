@@ -23,6 +23,7 @@ use ipnet::IpNet;
 pub use crate::context::unindexed;
 use crate::network::Holder;
 use crate::route::RoutePolicy;
+use crate::thumbprint::CertificateThumbprint;
 
 /// The headers of a credential, and whether each is forwarded with the token. A DPoP proof is forwarded (RFC 9449
 /// §4.1).
@@ -38,7 +39,7 @@ mod pattern;
 mod products;
 mod trailers;
 
-pub use certificate::ClientCertificate;
+use certificate::ClientCertificate;
 pub use forwarding::{client_ip, forwarded};
 pub use forwarding::{is_trusted, says_for_whom, scheme};
 pub use framing::is_framed_once;
@@ -101,16 +102,30 @@ impl Peer {
         Self { listener: Some(name), ..self }
     }
 
-    /// Sets the certificate that the client presented. Do not set a proxy's certificate on a peer that forwards for
-    /// others, because it is not the certificate of the proxy's clients.
+    /// Sets the certificate, in DER, that the client presented in the TLS handshake: the client's own, the first of
+    /// rustls' `peer_certificates()`. The server has verified that the client has the private key, and decided which
+    /// certificates are accepted. Do not set a proxy's certificate on a peer that forwards for others, because it is not
+    /// the certificate of the proxy's clients.
     #[must_use]
-    pub fn with_certificate(self, certificate: ClientCertificate) -> Self {
-        Self { certificate: Some(Arc::new(certificate)), ..self }
+    pub fn with_certificate(self, der: &[u8]) -> Self {
+        Self { certificate: Some(Arc::new(ClientCertificate::from_der(der))), ..self }
     }
 
-    /// The client's certificate.
-    pub fn certificate(&self) -> Option<&ClientCertificate> {
-        self.certificate.as_deref()
+    /// Like [`Self::with_certificate`], for a certificate that the proxy sends to upstreams in `Client-Cert` (RFC 9440).
+    #[must_use]
+    pub fn with_certificate_for_upstreams(self, der: &[u8]) -> Self {
+        Self { certificate: Some(Arc::new(ClientCertificate::told_to_upstreams(der))), ..self }
+    }
+
+    /// Like [`Self::with_certificate`], for a certificate that another program has checked.
+    #[must_use]
+    pub fn with_certificate_thumbprint(self, thumbprint: CertificateThumbprint) -> Self {
+        Self { certificate: Some(Arc::new(ClientCertificate::from_thumbprint(thumbprint))), ..self }
+    }
+
+    /// The thumbprint of the client's certificate, to which tokens are bound (RFC 8705 §3.1).
+    pub fn certificate(&self) -> Option<CertificateThumbprint> {
+        self.certificate.as_deref().map(ClientCertificate::thumbprint)
     }
 
     /// The name of the listener that the connection arrived on.

@@ -7,7 +7,7 @@ use super::{names, products};
 /// The name of a header, or, with a trailing `*`, all names with a prefix.
 ///
 /// ```
-/// use rotogate::gate::HeaderPattern;
+/// use rotogate_core::headers::HeaderPattern;
 ///
 /// let pattern = HeaderPattern::parse("x-vouch-*")?;
 /// assert!(pattern.matches("X-Vouch-User") && !pattern.matches("x-user"));

@@ -360,9 +360,9 @@ impl AccessLogLine {
                 line.own(key!("rotogate.route"), route.id.as_str());
                 line.own(key!("http.route"), &route.path);
             }
-            if let Some(operation) = verdict.operation {
-                line.word(key!("rotogate.dialect"), operation.dialect);
-                line.own(key!("rotogate.operation"), operation.name);
+            if let Some((dialect, operation)) = verdict.operation() {
+                line.word(key!("rotogate.dialect"), dialect);
+                line.own(key!("rotogate.operation"), operation);
             }
             if let Some(who) = verdict.who() {
                 add_who(line, who, &self.log.own_issuer);

@@ -155,9 +155,9 @@ impl RequestTrace {
                 span.set("http.route", Value::Text(&route.path));
                 span.set("rotogate.route", Value::Text(route.id.as_str()));
             }
-            if let Some(operation) = verdict.operation {
-                span.set("rotogate.dialect", Value::Fixed(operation.dialect));
-                span.set("rotogate.operation", Value::Fixed(operation.name));
+            if let Some((dialect, operation)) = verdict.operation() {
+                span.set("rotogate.dialect", Value::Fixed(dialect));
+                span.set("rotogate.operation", Value::Fixed(operation));
             }
             if let Some(user) = verdict.subject().filter(|_| self.names_user) {
                 span.set("user.id", Value::Text(user));

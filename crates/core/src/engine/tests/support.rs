@@ -18,7 +18,8 @@ use crate::credential::Credential;
 use crate::denial::Denial;
 use crate::directory::{Directory, DirectoryError, User};
 use crate::engine::{
-    AccountRule, ApplicationLogin, Confirmations, Engine, EngineConfig, IssueKind, IssuedTokens, Login, Origin, Refresh,
+    AccountRule, ApplicationLogin, Confirmations, Engine, EngineConfig, IssueKind, IssuedTokens, Login, Origin,
+    Refresh, kind_of_issue,
 };
 use crate::fault::{Error, Fault};
 use crate::limit::{Limits, Rate, Rates};
@@ -539,7 +540,7 @@ impl World {
     /// A refresh that must be issued this way.
     pub(super) async fn refreshed(&self, token: &str, how: IssueKind) -> Pair {
         let issued = self.refresh(token).await.unwrap();
-        assert_eq!(issued.how, how);
+        assert_eq!(kind_of_issue(&issued), how);
         issued.into()
     }
 

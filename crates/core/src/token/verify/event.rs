@@ -32,7 +32,7 @@ const LOGOUT: &str = "http://schemas.openid.net/event/backchannel-logout";
 /// The protocol by which an issuer reports an end.
 ///
 /// ```
-/// use rotogate::dialect::events::EventProtocol;
+/// use rotogate_core::token::verify::EventProtocol;
 ///
 /// assert_eq!(EventProtocol::BackChannelLogout.word(), "logout");
 /// ```

@@ -3,7 +3,8 @@
 use super::super::declare::section;
 use super::super::value;
 use super::processors;
-use rotogate::gate::{DEFAULT_MAX_ENDPOINT_BODY, RateHeaders};
+use super::rate::RateHeaders;
+use rotogate::gate::DEFAULT_MAX_ENDPOINT_BODY;
 use rotogate_core::limit::{Rate, Rates};
 use rotogate_core::verify_cache::DEFAULT_CACHE;
 use rotogate_kit::config::Section;

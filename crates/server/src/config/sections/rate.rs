@@ -9,7 +9,6 @@ use super::super::declare::section;
 use super::super::print::{Print, Words};
 use super::super::value;
 use crate::config::Config;
-use rotogate::gate::RateHeaders;
 use rotogate_core::route::{LimitOver, LimitPer, RateLimit, Route, unusable_limit};
 use rotogate_kit::config::{Section, Value as Raw};
 
@@ -48,6 +47,29 @@ impl Default for Quota {
 impl Words for LimitOver {
     const WORDS: &'static [(&'static str, Self)] =
         &[(Self::Gate.word(), Self::Gate), (Self::Gates.word(), Self::Gates)];
+}
+
+/// The replies that state the remaining requests of a route's limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RateHeaders {
+    /// The refusals by a limit.
+    #[default]
+    Refused,
+    /// All replies on routes with limits.
+    Always,
+    /// No reply.
+    Off,
+}
+
+impl RateHeaders {
+    /// The argument of `GateBuilder::rate_headers`, if it is called.
+    pub(crate) const fn setting(self) -> Option<bool> {
+        match self {
+            Self::Refused => None,
+            Self::Always => Some(true),
+            Self::Off => Some(false),
+        }
+    }
 }
 
 impl Words for RateHeaders {

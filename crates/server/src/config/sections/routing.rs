@@ -5,7 +5,7 @@ use http::Method;
 use super::Config;
 use rotogate::dialect::Dialect;
 use rotogate::gate::JWKS_PATH;
-use rotogate::program::{envelopes, is_controller};
+use rotogate::program::{envelopes, is_controller, protocol_of};
 use rotogate_core::route::path::CanonicalPath;
 use rotogate_core::route::{RouteProblem, RouteTable, ungoverned, warnings};
 use rotogate_kit::config::Section;
@@ -88,7 +88,7 @@ fn taken(config: &Config) -> impl Fn(&str) -> Option<String> {
     let _ = taken.insert(JWKS_PATH, "the gate itself".to_owned());
     for (base, dialect) in dialects(config) {
         for served in dialect.serves(base) {
-            let (protocol, operation) = (dialect.protocol(), served.operation);
+            let (protocol, operation) = (protocol_of(&*dialect), served.operation);
             if !protocol.is_some_and(|own| own.is_envelope(operation) || own.consults(operation)) {
                 let by = format!("the endpoint {base} ({})", dialect.name());
                 let _ = taken.insert(served.template.to_ascii_lowercase(), by);

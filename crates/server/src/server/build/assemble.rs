@@ -25,7 +25,6 @@ use crate::config::{
 };
 use crate::server::error::{KeyFault, ServerError};
 use rotogate::Gate;
-use rotogate::dialect::events::Events;
 use rotogate::dialect::global_revocation::GlobalRevocations;
 use rotogate::gate::{BuildError, Endpoint, GateBuilder};
 use rotogate::store::redb::RedbStore;
@@ -205,18 +204,20 @@ pub(crate) fn builder(config: &Config, remote_issuers: &RemoteIssuers) -> Result
         .leeway(*leeway)
         .profile(profile.clone())
         .rates(*rates)
-        .rate_headers(*rate_headers)
         .verified_cache(*verified_cache)
         .max_endpoint_body(*max_token_body)
         .max_stream(*max_stream)
         .bounds(server.overload)
         .public_url(server.public_url.to_string())
         .hosts(server.hosts.iter().map(String::as_str))
-        .strip_headers(config.identity.strip.iter().cloned())
-        .keep_headers(config.identity.keep.iter().cloned())
+        .strip_headers(config.identity.strip.iter().map(ToString::to_string))
+        .keep_headers(config.identity.keep.iter().map(ToString::to_string))
         .allowed_origins(config.cors.origins.iter().map(String::as_str))
         .trusted_proxies(server.trusted_proxies.clone())
         .identity_headers(identity(&config.identity));
+    if let Some(always) = rate_headers.setting() {
+        builder = builder.rate_headers(always);
+    }
     builder = with_options(builder, config);
     let mut wrong = Vec::new();
     for (index, client) in config.clients.iter().enumerate() {
@@ -356,8 +357,8 @@ fn with_endpoints(
     for (index, issuer) in config.issuers.iter().enumerate() {
         let of = |audience: &[String]| audience.iter().map(|one| one.as_str().into()).collect::<Vec<Box<str>>>();
         if let Some(logout) = &issuer.backchannel_logout {
-            let dialect = Events::back_channel_logout(&issuer.name, of(&logout.audience));
-            builder = builder.endpoint(Endpoint::new(dialect).path(logout.path.as_str()));
+            let logouts = Endpoint::back_channel_logout(&issuer.name, of(&logout.audience));
+            builder = builder.endpoint(logouts.path(logout.path.as_str()));
         }
         if let Some(GlobalRevocationConfig { path, client_id }) = &issuer.global_revocation {
             let url = format!("{}{path}", config.server.public_url.to_string().trim_end_matches('/'));
@@ -369,8 +370,8 @@ fn with_endpoints(
         {
             match read_event_token(file) {
                 Ok(token) => {
-                    let dialect = Events::security_events(&issuer.name, of(&events.audience), token);
-                    builder = builder.endpoint(Endpoint::new(dialect).path(events.path.as_str()));
+                    let taken = Endpoint::security_events(&issuer.name, of(&events.audience), token);
+                    builder = builder.endpoint(taken.path(events.path.as_str()));
                 }
                 Err(message) => wrong.push(config.blame(&format!("issuers[{index}].events.token_file"), message)),
             }

@@ -21,7 +21,7 @@ use super::stream::{Socket, Stream};
 use super::tls::Tls;
 use crate::config::ListenerConfig;
 use crate::server::error::KeyFault;
-use rotogate_core::headers::{ClientCertificate, Peer};
+use rotogate_core::headers::Peer;
 
 /// How often to check for the rest of an HTTP/2 preface that has begun.
 const PREFACE_POLL_INTERVAL: Duration = Duration::from_millis(5);
@@ -213,10 +213,10 @@ impl Listener {
         let mut peer = self.peer(client, true);
         // The certificate of a proxy does not identify the clients whose requests the proxy carries.
         if let (Some([leaf, ..]), false, true) = (session.peer_certificates(), is_proxy, self.is_public()) {
-            peer = peer.with_certificate(match loaded.tells_upstreams {
-                true => ClientCertificate::told_to_upstreams(leaf),
-                false => ClientCertificate::from_der(leaf),
-            });
+            peer = match loaded.tells_upstreams {
+                true => peer.with_certificate_for_upstreams(leaf),
+                false => peer.with_certificate(leaf),
+            };
         }
         // RFC 9113 §3.2: HTTP/2 over TLS is negotiated by ALPN. Without ALPN the client speaks HTTP/1.1.
         let is_http2 = session.alpn_protocol() == Some(b"h2");

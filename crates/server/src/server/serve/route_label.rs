@@ -33,7 +33,8 @@ impl RouteLabel {
     /// The route of a verdict that is not needed any more.
     pub(crate) fn from_verdict(verdict: Option<Verdict>) -> Self {
         let Some(verdict) = verdict else { return Self::Preflight };
-        match (verdict.route, verdict.operation) {
+        let operation = verdict.operation();
+        match (verdict.route, operation) {
             (Some(route), _) => Self::Route(route),
             (None, Some(_)) => Self::Endpoint,
             (None, None) => Self::None,
@@ -54,7 +55,7 @@ pub(crate) enum RouteRef<'a> {
 impl<'a> RouteRef<'a> {
     pub(super) fn from_verdict(verdict: Option<&'a Verdict>) -> Self {
         let Some(verdict) = verdict else { return Self::Preflight };
-        match (&verdict.route, verdict.operation) {
+        match (&verdict.route, verdict.operation()) {
             (Some(route), _) => Self::Route(route),
             (None, Some(_)) => Self::Endpoint,
             (None, None) => Self::None,

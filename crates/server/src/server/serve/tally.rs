@@ -103,7 +103,7 @@ impl Tally {
     /// upstream's part of this time.
     pub(super) fn count_answer(&self, verdict: Option<&Verdict>, code: StatusCode, took: Duration, upstream: Duration) {
         let end = RequestEnd { outcome: outcome(verdict).word(), code: Some(code) };
-        let is_endpoint = verdict.is_some_and(|verdict| verdict.operation.is_some());
+        let is_endpoint = verdict.is_some_and(|verdict| verdict.operation().is_some());
         let step = if is_endpoint { Step::Endpoint } else { Step::Decide };
         self.begin(RouteRef::from_verdict(verdict), end, took, Some((step, took.saturating_sub(upstream))));
     }

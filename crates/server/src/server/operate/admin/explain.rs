@@ -19,7 +19,7 @@ use crate::server::serve::cors;
 use crate::server::serve::request::gate_layer;
 use rotogate::gate::{Conclusion, Explanation, Reason, Rule, RuleVerdict};
 use rotogate_core::denial::Denial;
-use rotogate_core::headers::{ClientCertificate, Peer};
+use rotogate_core::headers::Peer;
 use rotogate_core::route::{Route, RoutePolicy};
 use rotogate_core::session::Scope;
 use rotogate_core::token::verify::OWN;
@@ -219,11 +219,9 @@ fn head(question: &Question, token: Option<&str>, config: &Config) -> Result<Par
         None => peer,
     };
     parts.extensions.insert(match &question.client_certificate {
-        Some(thumbprint) => {
-            peer.with_certificate(ClientCertificate::from_thumbprint(CertificateThumbprint::parse(thumbprint).ok_or(
-                "client_certificate: expected the SHA-256 thumbprint of a certificate, 43 characters of base64url",
-            )?))
-        }
+        Some(thumbprint) => peer.with_certificate_thumbprint(CertificateThumbprint::parse(thumbprint).ok_or(
+            "client_certificate: expected the SHA-256 thumbprint of a certificate, 43 characters of base64url",
+        )?),
         None => peer,
     });
     Ok(parts)
