@@ -15,4 +15,4 @@
 //! ```
 
 #[doc(inline)]
-pub use rotogate_core::claim::{ClaimError, ClaimPath, OwnClaims};
+pub use rotogate_core::claim::{ClaimPath, OwnClaims};

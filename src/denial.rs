@@ -10,9 +10,9 @@
 //!
 //! let denial = Denial::TokenExpired;
 //! assert_eq!(denial.reason(), "token_expired");
-//! assert!(matches!(denial.class(), Class::BadToken(_)));
+//! assert!(matches!(denial.class(), Class::BadToken { .. }));
 //! assert_eq!(denial.standing(), Standing::Dead, "the client must refresh; to repeat the request is no use");
 //! ```
 
 #[doc(inline)]
-pub use rotogate_core::denial::{BadHead, CallFlaw, Class, Denial, PathError, ProofFlaw, Standing, TokenFlaw};
+pub use rotogate_core::denial::{CallFlaw, Class, Denial, PathError, ProofFlaw, Standing};

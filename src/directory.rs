@@ -52,5 +52,5 @@ pub use rotogate_core::directory::{Directory, DirectoryError, LoginRequest, Pass
 #[cfg(feature = "passwords")]
 pub mod password {
     #[doc(inline)]
-    pub use rotogate_core::password::{BadPassword, Cost, Passwords, hash};
+    pub use rotogate_core::password::{Cost, Passwords, hash};
 }

@@ -118,6 +118,7 @@ pub use gate::handle::Gate;
 pub use gate::identity::Identity;
 #[cfg(feature = "remote-keys")]
 pub use resource_server::ResourceServer;
+pub use rotogate_core::invalid::InvalidValue;
 /// The type of passwords, for implementations of [`Directory`](directory::Directory).
 pub use secrecy::SecretString;
 

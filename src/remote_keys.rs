@@ -22,7 +22,7 @@
 //! The task ends when the gate and the [`RemoteKeys`] are dropped.
 
 #[doc(inline)]
-pub use rotogate_issuers::remote_keys::{FetchSettings, InvalidRemoteIssuer, KeySetFolder, RemoteIssuer, RemoteKeys};
+pub use rotogate_issuers::remote_keys::{FetchSettings, KeySetFolder, RemoteIssuer, RemoteKeys};
 // Further items that only the program needs, without a promise of compatibility, as in `crate::program`.
 #[cfg(feature = "program")]
 pub use rotogate_issuers::remote_keys::{

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rotogate_core::claim::ClaimError;
+use rotogate_core::invalid::InvalidValue;
 use rotogate_core::route::{Route, RoutePolicy};
 use rotogate_core::token::{AllowedScopes, IssuerKeys, IssuerRules, Preset};
 use rotogate_issuers::remote_keys::{KeySetFolder, KeySetStore, RemoteIssuer, RemoteKeys};
@@ -117,8 +117,8 @@ impl ResourceServer {
     /// The errors of `change`.
     pub fn rules(
         mut self,
-        change: impl FnOnce(IssuerRules) -> Result<IssuerRules, ClaimError>,
-    ) -> Result<Self, ClaimError> {
+        change: impl FnOnce(IssuerRules) -> Result<IssuerRules, InvalidValue>,
+    ) -> Result<Self, InvalidValue> {
         self.first.rules = change(self.first.rules)?;
         Ok(self)
     }

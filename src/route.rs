@@ -15,7 +15,7 @@
 
 #[doc(inline)]
 pub use rotogate_core::route::{
-    AssertionForm, Auth, BadCredential, CallPattern, ClaimValue, Comparison, Condition, ConditionError, Conditions,
-    Credentials, EncodedSlash, Implied, LimitPer, LoginLead, LooseMatch, Mcp, McpCalls, McpCheck, OnExpiry, RateLimit,
-    Resource, Role, Route, RouteError, RouteId, RoutePolicy, StepUp,
+    AssertionForm, Auth, BadCredential, CallPattern, ClaimValue, Comparison, Condition, Conditions, Credentials,
+    EncodedSlash, Implied, LimitPer, LoginLead, LooseMatch, Mcp, McpCalls, McpCheck, OnExpiry, RateLimit, Resource,
+    Role, Route, RouteId, RoutePolicy, StepUp,
 };

@@ -26,14 +26,10 @@ pub mod profile {
     //! ```
 
     #[doc(inline)]
-    pub use rotogate_core::session::profile::{
-        OnOtherClient, OnReuse, OnTooMany, Profile, ProfileError, ProfileOverride,
-    };
+    pub use rotogate_core::session::profile::{OnOtherClient, OnReuse, OnTooMany, Profile, ProfileOverride};
 }
 
 #[doc(inline)]
-pub use rotogate_core::session::rotation::{Lifetime, Reuse, SessionEnd};
+pub use rotogate_core::session::rotation::SessionEnd;
 #[doc(inline)]
-pub use rotogate_core::session::{
-    Binding, Generation, InvalidScope, RevokedBecause, Scope, Session, SessionId, Status, VouchedBy,
-};
+pub use rotogate_core::session::{Binding, Generation, RevokedBecause, Scope, Session, SessionId, Status, VouchedBy};

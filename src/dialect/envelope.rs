@@ -193,7 +193,7 @@ impl Envelope {
             // and again.
             Class::TooManySessions => self.refused(BAD_CREDENTIALS, "Too many sessions"),
             // All failed logins get the same reply, and all bad tokens get the same reply (requirements A2, R7).
-            Class::Head(_)
+            Class::Head { .. }
             | Class::Tunnel
             | Class::UnknownHost
             | Class::NotFound(_)
@@ -202,7 +202,7 @@ impl Envelope {
             | Class::NoCredential
             | Class::UnusableCredential
             | Class::CrossOrigin
-            | Class::BadToken(_)
+            | Class::BadToken { .. }
             | Class::BadProof { .. }
             | Class::InsufficientScope
             | Class::Forbidden

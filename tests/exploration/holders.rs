@@ -268,7 +268,9 @@ fn a_confirmation_of_another_generation_is_found() {
 fn a_table_without_replay_is_found() {
     let mut world = sole_holder(Around::sound(6, 0), false);
     world.table.decide = |s, presented, facts, now, profile| match decide(s, presented, facts, now, profile) {
-        Decision::Replay => Decision::Reuse(rotogate::session::Reuse { generations_old: 1, superseded_for: None }),
+        Decision::Replay => {
+            Decision::Reuse(rotogate_core::session::rotation::Reuse { generations_old: 1, superseded_for: None })
+        }
         sound => sound,
     };
     finds("no replay", SOLE_HOLDER, world);

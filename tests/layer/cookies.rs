@@ -37,7 +37,7 @@ async fn r1_r2_r4_the_application_refreshes_as_an_endpoint_does() {
     let server = Server::axum(Router::new().layer(gate.layer())).await;
     let fourth = server.refresh("/token", third.refresh_token.unwrap().expose()).await;
     assert_eq!(fourth.status, StatusCode::OK);
-    assert!(matches!(denied(gate.sessions().refresh(&refresh).await), Denial::Reuse(_)));
+    assert!(matches!(denied(gate.sessions().refresh(&refresh).await), Denial::Reuse { .. }));
     let last = fourth.member("refresh_token");
     assert!(matches!(denied(gate.sessions().refresh(&last).await), Denial::SessionRevoked(_)), "the reuse ended it");
     for junk in ["", "x", &format!("{last}x"), &last[..last.len() - 1]] {

@@ -12,7 +12,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
 use rotogate::Gate;
 use rotogate::client::Client;
-use rotogate::gate::{BuildError, Conclusion, GateBuilder, Neighbour, NewSession, Peer, RateHeaders, Rule};
+use rotogate::gate::{BuildError, Conclusion, GateBuilder, Neighbour, NewSession, Peer, Rule};
 use rotogate::route::{CallPattern, LimitPer, Mcp, McpCalls, McpCheck, RateLimit, Resource, Route, RoutePolicy};
 use rotogate::store::Store;
 use rotogate::token::Algorithm;

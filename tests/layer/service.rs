@@ -215,7 +215,7 @@ fn every_error_is_one_that_question_marks_take() {
     is::<rotogate::gate::NoIdentity>();
     is::<rotogate::store::StoreError>();
     is::<rotogate::directory::DirectoryError>();
-    is::<rotogate::route::RouteError>();
+    is::<rotogate::InvalidValue>();
     is::<rotogate::denial::PathError>();
     is::<rotogate::token::KeyError>();
     is::<rotogate::token::RulesError>();

@@ -508,7 +508,7 @@ impl World {
         let holder = chain.holder(who);
         let in_window = holder.is_some_and(|holder| holder.first.is_some_and(|first| now.since(first) < WINDOW));
         match denial {
-            Denial::Reuse(_) => {
+            Denial::Reuse { .. } => {
                 self.counts.reuse += 1;
                 if sole && in_window {
                     return Err("promise 2: the sole holder is answered Reuse inside the window".to_owned());
@@ -527,7 +527,7 @@ impl World {
                 chain.give_up(who);
                 Ok(())
             }
-            Denial::SessionExpired(_) => {
+            Denial::SessionExpired | Denial::SessionIdle => {
                 chain.give_up(who);
                 Ok(())
             }

@@ -6,6 +6,8 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use crate::invalid::InvalidValue;
+
 mod path;
 
 pub use path::ClaimPath;
@@ -44,18 +46,8 @@ const RESERVED: [&str; 22] = [
 ];
 
 /// Why a claim is not allowed in our own tokens.
-///
-/// ```
-/// use rotogate::claim::{ClaimError, OwnClaims};
-///
-/// let mut claims = OwnClaims::new();
-/// let error = claims.insert("exp", 1_800_000_000).unwrap_err();
-/// assert_eq!(error, ClaimError::Reserved("exp".to_owned()));
-/// assert!(claims.is_empty(), "nothing was added");
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ClaimError {
+pub(crate) enum ClaimError {
     /// The gate itself sets this claim.
     #[error("the claim {0:?} is reserved: the gate sets it")]
     Reserved(String),
@@ -68,14 +60,6 @@ pub enum ClaimError {
     /// All claims together are too long.
     #[error("the claims take more than {MAX_CLAIMS} bytes together")]
     TooLong,
-    /// A path to a claim that cannot be parsed.
-    #[error("the claim path {path:?}: {why}")]
-    Path {
-        /// The path.
-        path: String,
-        /// Why the path cannot be parsed, and how to write it.
-        why: &'static str,
-    },
 }
 
 /// Claims for the gate's own tokens, at most 2 KiB together. Claims that the gate itself sets are excluded.
@@ -86,7 +70,7 @@ pub enum ClaimError {
 /// let mut claims = OwnClaims::new();
 /// claims.insert("tenant", "acme")?;
 /// assert_eq!(claims.get("tenant"), Some(&"acme".into()));
-/// # Ok::<(), rotogate::claim::ClaimError>(())
+/// # Ok::<(), rotogate::InvalidValue>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 // Requirement I42.
@@ -104,8 +88,14 @@ impl OwnClaims {
     /// Adds a claim, or replaces the claim with this name.
     ///
     /// # Errors
-    /// See [`ClaimError`]; the claims are then unchanged.
-    pub fn insert(&mut self, name: impl Into<String>, value: impl Serialize) -> Result<(), ClaimError> {
+    /// The gate itself sets the claim, the name or the value cannot be used, or all claims together are too long. The
+    /// claims are then unchanged.
+    pub fn insert(&mut self, name: impl Into<String>, value: impl Serialize) -> Result<(), InvalidValue> {
+        self.try_insert(name, value).map_err(|error| InvalidValue::new(error.to_string()))
+    }
+
+    /// [`Self::insert`], with an error that the caller may match.
+    pub(crate) fn try_insert(&mut self, name: impl Into<String>, value: impl Serialize) -> Result<(), ClaimError> {
         let name = name.into();
         if RESERVED.contains(&name.as_str()) {
             return Err(ClaimError::Reserved(name));
@@ -158,7 +148,7 @@ impl OwnClaims {
 
     fn of_map(map: Map<String, Value>) -> Result<Self, ClaimError> {
         let mut claims = Self::default();
-        map.into_iter().try_for_each(|(name, value)| claims.insert(name, value)).map(|()| claims)
+        map.into_iter().try_for_each(|(name, value)| claims.try_insert(name, value)).map(|()| claims)
     }
 }
 
@@ -217,26 +207,26 @@ mod tests {
     fn i42_reserved_names_and_too_much_are_refused_and_change_nothing() {
         let mut claims = OwnClaims::new();
         for name in RESERVED {
-            assert_eq!(claims.insert(name, 1), Err(ClaimError::Reserved(name.to_owned())));
+            assert_eq!(claims.try_insert(name, 1), Err(ClaimError::Reserved(name.to_owned())));
         }
         for name in ["", "a\nb", &"x".repeat(MAX_NAME + 1)] {
-            assert_eq!(claims.insert(name, 1), Err(ClaimError::Name(name.to_owned())));
+            assert_eq!(claims.try_insert(name, 1), Err(ClaimError::Name(name.to_owned())));
         }
-        claims.insert("a", "é").unwrap();
-        assert_eq!(claims.insert("b", "x".repeat(MAX_CLAIMS)), Err(ClaimError::TooLong));
-        assert_eq!(claims.insert("a", "é".repeat(400)), Err(ClaimError::TooLong), "six bytes each");
+        claims.try_insert("a", "é").unwrap();
+        assert_eq!(claims.try_insert("b", "x".repeat(MAX_CLAIMS)), Err(ClaimError::TooLong));
+        assert_eq!(claims.try_insert("a", "é".repeat(400)), Err(ClaimError::TooLong), "six bytes each");
         assert_eq!(claims.get("a"), Some(&json!("é")));
         assert_eq!(claims.iter().count(), 1);
         let deep = (0..MAX_DEPTH + 1).fold(json!(1), |inner, _| json!([inner]));
-        assert_eq!(claims.insert("deep", deep), Err(ClaimError::Value("deep".to_owned())));
-        assert!(claims.insert("not", f64::NAN).is_ok(), "JSON has null for it");
+        assert_eq!(claims.try_insert("deep", deep), Err(ClaimError::Value("deep".to_owned())));
+        assert!(claims.try_insert("not", f64::NAN).is_ok(), "JSON has null for it");
     }
 
     #[test]
     fn claims_read_back_the_same_in_both_kinds_of_formats() {
         let mut claims = OwnClaims::new();
-        claims.insert("roles", ["a", "b"]).unwrap();
-        claims.insert("n", 0.1 + 0.2).unwrap();
+        claims.try_insert("roles", ["a", "b"]).unwrap();
+        claims.try_insert("n", 0.1 + 0.2).unwrap();
         let json = serde_json::to_string(&claims).unwrap();
         assert_eq!(serde_json::from_str::<OwnClaims>(&json).unwrap(), claims);
         assert_eq!(OwnClaims::of_text(&claims.text()).unwrap(), claims);

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::session::rotation::{Lifetime, Reuse, SessionEnd};
+use crate::session::rotation::SessionEnd;
 
 mod call;
 mod class;
@@ -16,7 +16,7 @@ mod table;
 mod words;
 
 pub use call::CallFlaw;
-pub use class::{BadHead, Class, TokenFlaw};
+pub use class::Class;
 pub use event::EventFlaw;
 pub use path::PathError;
 pub use proof::ProofFlaw;
@@ -261,13 +261,20 @@ pub enum Denial {
     OtherDialect,
     /// The session was ended.
     SessionRevoked(SessionEnd),
-    /// The session outlived a lifetime.
-    SessionExpired(Lifetime),
+    /// The session outlived `session_ttl`.
+    SessionExpired,
+    /// The session outlived `idle_ttl`.
+    SessionIdle,
     /// The token is ahead of the store, and the session must not continue from it.
     // Requirement O5.
     Ahead,
     /// A superseded token (RFC 9700 §4.14.2).
-    Reuse(Reuse),
+    Reuse {
+        /// How many generations older than the current one the token is.
+        generations_old: u64,
+        /// The time since its successor was issued, if the record still has it.
+        superseded_for: Option<Duration>,
+    },
     /// An access token and a refresh token of different pairs.
     MismatchedPair,
     /// The relay does not send this refresh token: it has an answer for another presenter, or may not repeat the

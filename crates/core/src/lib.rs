@@ -28,6 +28,7 @@ pub mod headers;
 #[cfg(feature = "http-client")]
 pub mod http_client;
 pub mod introspection;
+pub mod invalid;
 pub mod lease;
 pub mod limit;
 pub mod linger;

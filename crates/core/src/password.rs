@@ -23,6 +23,7 @@ use zeroize::Zeroize;
 use crate::clock::{SystemTime, TimeSource, thread_cpu_time};
 use crate::counters::{COARSE_SECONDS, CountedDurations, Durations};
 use crate::fault::DirectoryError;
+use crate::invalid::InvalidValue;
 
 #[cfg(feature = "passwords")]
 mod argon;
@@ -71,26 +72,6 @@ const KEPT_BLOCKS: usize = 64 * 1024;
 #[error("{0}")]
 pub struct BadHash(&'static str);
 
-/// Why a password is not hashed.
-///
-/// ```
-/// use rotogate::directory::password::{self, BadPassword};
-///
-/// assert_eq!(password::hash(&"".into()), Err(BadPassword::Empty));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadPassword {
-    /// The password is empty.
-    #[error("the password is empty")]
-    Empty,
-    /// The password is longer than 1024 bytes.
-    #[error("the password is longer than 1024 bytes")]
-    TooLong,
-    /// The system gave no random bytes for the salt, or no memory.
-    #[error("the password could not be hashed: {0}")]
-    Failed(&'static str),
-}
-
 fn parse(phc: &str) -> Result<PasswordHash, DirectoryError> {
     let hash = Argon2Hash::parse(phc, &argon::OURS).map_err(unusable)?;
     Ok(PasswordHash(scheme::HashScheme::Argon2(hash)))
@@ -108,7 +89,7 @@ fn unusable(error: BadHash) -> DirectoryError {
 ///
 /// let hash = password::hash(&"correct horse".into())?;
 /// assert_eq!(password::cost_of(&hash).ok(), Some(Cost::default()));
-/// # Ok::<(), password::BadPassword>(())
+/// # Ok::<(), rotogate::InvalidValue>(())
 /// ```
 ///
 /// # Errors
@@ -123,13 +104,13 @@ pub fn cost_of(phc: &str) -> Result<Cost, BadHash> {
 /// ```
 /// let hash = rotogate::directory::password::hash(&"correct horse".into())?;
 /// assert!(hash.starts_with("$argon2id$"));
-/// # Ok::<(), rotogate::directory::password::BadPassword>(())
+/// # Ok::<(), rotogate::InvalidValue>(())
 /// ```
 ///
 /// # Errors
 /// The password is empty or longer than 1024 bytes.
 #[cfg(feature = "passwords")]
-pub fn hash(password: &SecretString) -> Result<String, BadPassword> {
+pub fn hash(password: &SecretString) -> Result<String, InvalidValue> {
     hash_with(password, Cost::default())
 }
 
@@ -140,19 +121,19 @@ pub fn hash(password: &SecretString) -> Result<String, BadPassword> {
 ///
 /// let hash = password::hash_with(&"correct horse".into(), Cost { passes: 3, ..Cost::default() })?;
 /// assert!(hash.contains("t=3"));
-/// # Ok::<(), password::BadPassword>(())
+/// # Ok::<(), rotogate::InvalidValue>(())
 /// ```
 ///
 /// # Errors
 /// As [`hash`].
 #[cfg(feature = "passwords")]
-pub fn hash_with(password: &SecretString, cost: Cost) -> Result<String, BadPassword> {
+pub fn hash_with(password: &SecretString, cost: Cost) -> Result<String, InvalidValue> {
     let bytes = password.expose_secret().as_bytes();
     if bytes.is_empty() {
-        return Err(BadPassword::Empty);
+        return Err(InvalidValue::new("the password is empty"));
     }
     if bytes.len() > MAX_PASSWORD {
-        return Err(BadPassword::TooLong);
+        return Err(InvalidValue::new("the password is longer than 1024 bytes"));
     }
     argon::hash(bytes, cost)
 }

@@ -6,7 +6,7 @@ use http::header::{CONNECTION, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 
 use crate::credential::Scheme;
-use crate::denial::{Class, Denial, TokenFlaw};
+use crate::denial::{Class, Denial};
 use crate::dpop::algorithms;
 use crate::reply::{GrpcCode, Reply, grpc_status, problem, quota_exceeded, retry_after};
 use crate::route::StepUp;
@@ -144,7 +144,7 @@ const UNKNOWN_HOST: &str = "this gate does not serve the host that the request n
 /// The detail of the problem document for a request whose head is malformed. It reveals nothing about a credential.
 pub fn fault_of_head(denial: &Denial) -> Option<&'static str> {
     match denial.class() {
-        Class::Head(head) => head.detail,
+        Class::Head { detail, .. } => detail,
         Class::UnknownHost => Some(UNKNOWN_HOST),
         _ => None,
     }
@@ -153,9 +153,9 @@ pub fn fault_of_head(denial: &Denial) -> Option<&'static str> {
 /// The plain reply to a refused request. It reveals no more than the RFC's error code.
 pub fn denied(denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
     match denial.class() {
-        Class::Head(head) => {
-            let mut reply = problem(head.status, head.detail);
-            if head.closes {
+        Class::Head { status, detail, closes, .. } => {
+            let mut reply = problem(status, detail);
+            if closes {
                 reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             reply
@@ -172,14 +172,12 @@ pub fn denied(denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
         Class::NoCredential | Class::UnusableCredential => asked.no_token(),
         // No challenge: a token would not help.
         Class::CrossOrigin => problem(StatusCode::FORBIDDEN, Some(CROSS_ORIGIN)),
-        Class::BadToken(_) if denial == Denial::InsufficientAuthentication => asked.another_login(),
-        Class::BadToken(TokenFlaw::Expired) if denial == Denial::TokenTooOld => {
+        Class::BadToken { .. } if denial == Denial::InsufficientAuthentication => asked.another_login(),
+        Class::BadToken { expired: true, .. } if denial == Denial::TokenTooOld => {
             asked.invalid_token("the access token is too old for this request; refresh it")
         }
-        Class::BadToken(TokenFlaw::Expired) => asked.invalid_token("the access token expired"),
-        Class::BadToken(TokenFlaw::Malformed | TokenFlaw::Unproved | TokenFlaw::Proved) => {
-            asked.invalid_token("the access token is invalid")
-        }
+        Class::BadToken { expired: true, .. } => asked.invalid_token("the access token expired"),
+        Class::BadToken { expired: false, .. } => asked.invalid_token("the access token is invalid"),
         Class::BadProof { needs_nonce } => asked.bad_proof(needs_nonce),
         Class::InsufficientScope => asked.insufficient_scope(Some(&asked.scopes), "the access token lacks a scope"),
         // No scope would help, so the challenge names no scope.
@@ -213,7 +211,7 @@ pub fn denied(denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
 /// The refusal as a gRPC status, in a reply of trailers alone (gRPC over HTTP/2, «Responses»).
 pub fn denied_grpc(denial: Denial) -> Reply {
     let (code, message) = match denial.class() {
-        Class::NoCredential | Class::UnusableCredential | Class::BadToken(_) | Class::BadProof { .. } => {
+        Class::NoCredential | Class::UnusableCredential | Class::BadToken { .. } | Class::BadProof { .. } => {
             (GrpcCode::Unauthenticated, "the access token is missing or invalid")
         }
         Class::CrossOrigin | Class::InsufficientScope => (GrpcCode::PermissionDenied, "the access token lacks a scope"),
@@ -223,7 +221,7 @@ pub fn denied_grpc(denial: Denial) -> Reply {
         }
         Class::Limited(_) | Class::TooLarge => (GrpcCode::ResourceExhausted, "a limit was exceeded"),
         Class::Unavailable(_) => (GrpcCode::Unavailable, "the request was not decided; repeat it"),
-        Class::Head(_)
+        Class::Head { .. }
         | Class::Request(_)
         | Class::TwoCredentials
         | Class::BadGrant { .. }

@@ -185,8 +185,8 @@ impl Rule {
             Denial::DecisionStepUp | Denial::StepUpContradiction => Self::Decision,
             Denial::OtherClient | Denial::OtherAccount | Denial::OtherDialect | Denial::TtlExceeded => Self::Session,
             Denial::UnauthorizedClient | Denial::UnsupportedGrantType | Denial::TooManySessions => Self::Session,
-            Denial::SessionRevoked(_) | Denial::SessionExpired(_) | Denial::Ahead => Self::Rotation,
-            Denial::Reuse(_) | Denial::RelayRefused(_) => Self::Rotation,
+            Denial::SessionRevoked(_) | Denial::SessionExpired | Denial::SessionIdle | Denial::Ahead => Self::Rotation,
+            Denial::Reuse { .. } | Denial::RelayRefused(_) => Self::Rotation,
         }
     }
 }

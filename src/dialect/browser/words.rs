@@ -191,10 +191,10 @@ impl Words {
                 said(StatusCode::METHOD_NOT_ALLOWED, "invalid_request", "the method is not served here")
             }
             // These classes do not concern a login, a logout or the state of a session.
-            Class::Head(_)
+            Class::Head { .. }
             | Class::Tunnel
             | Class::UnusableCredential
-            | Class::BadToken(_)
+            | Class::BadToken { .. }
             | Class::InsufficientScope
             | Class::BadGrant { .. }
             | Class::Lifetime

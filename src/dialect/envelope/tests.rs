@@ -7,7 +7,7 @@ use secrecy::ExposeSecret;
 use super::*;
 use rotogate_core::engine::tokens_for_test;
 use rotogate_core::fault::Fault;
-use rotogate_core::session::rotation::{Lifetime, Reuse, SessionEnd};
+use rotogate_core::session::rotation::SessionEnd;
 
 fn call<'a>(method: &'a Method, headers: &'a HeaderMap, body: &'a Bytes) -> Call<'a> {
     Call {
@@ -50,7 +50,7 @@ fn a_success_is_the_documented_body_with_an_array_of_one() {
 
 #[test]
 fn r7_every_token_that_is_not_good_gets_the_documented_failure_with_empty_texts() {
-    let reuse = Reuse { generations_old: 3, superseded_for: Some(Duration::from_secs(9)) };
+    let reuse = Denial::Reuse { generations_old: 3, superseded_for: Some(Duration::from_secs(9)) };
     for denial in [
         Denial::UnknownRefreshToken,
         Denial::MismatchedPair,
@@ -58,9 +58,9 @@ fn r7_every_token_that_is_not_good_gets_the_documented_failure_with_empty_texts(
         Denial::OtherAccount,
         Denial::OtherDialect,
         Denial::SessionRevoked(SessionEnd::Record),
-        Denial::SessionExpired(Lifetime::Idle),
+        Denial::SessionIdle,
         Denial::Ahead,
-        Denial::Reuse(reuse),
+        reuse,
         Denial::TokenExpired,
         Denial::TokenRevoked,
         Denial::BadSignature,

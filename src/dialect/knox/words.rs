@@ -26,14 +26,14 @@ fn denied(denial: Denial) -> Status {
     match denial.class() {
         Class::Request(what) => Status::invalid_argument(what),
         Class::TwoCredentials => Status::invalid_argument("send exactly one credential"),
-        Class::Lifetime | Class::Scope | Class::Target | Class::Head(_) | Class::Tunnel => {
+        Class::Lifetime | Class::Scope | Class::Target | Class::Head { .. } | Class::Tunnel => {
             Status::invalid_argument("the request is malformed")
         }
         Class::NoCredential | Class::UnusableCredential => {
             Status::unauthenticated("send the metadata authorization: Bearer <access token>")
         }
         Class::Login => Status::unauthenticated("wrong email or password"),
-        Class::BadToken(_) | Class::BadProof { .. } => Status::unauthenticated("the access token is invalid"),
+        Class::BadToken { .. } | Class::BadProof { .. } => Status::unauthenticated("the access token is invalid"),
         // Every bad token gets this message: a caller learns only that the token is not good.
         Class::BadGrant { .. } => Status::unauthenticated("the refresh token is invalid"),
         Class::Client => Status::unauthenticated("the client is unknown"),

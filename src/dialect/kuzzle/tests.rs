@@ -13,7 +13,7 @@ use super::super::oauth2::form::MAX_PARAMETERS;
 use super::super::{ConsultResult, RefreshCredential};
 use super::*;
 use rotogate_core::fault::Fault;
-use rotogate_core::session::rotation::{Lifetime, Reuse, SessionEnd};
+use rotogate_core::session::rotation::SessionEnd;
 
 /// Accepts one command, and returns the given outcome.
 struct Engine {
@@ -327,9 +327,9 @@ fn r7_refusals_have_the_ids_of_the_protocol() {
         (Denial::NoRoute, 404, "network.http.url_not_found", 50_397_191),
         (Denial::RateLimited("login_per_address", wait), 429, "api.process.too_many_requests", 33_685_512),
         (Denial::BodyTooLarge, 413, "network.http.request_too_large", 50_397_185),
-        (Denial::SessionExpired(Lifetime::Idle), 401, "security.token.invalid", 117_506_049),
+        (Denial::SessionIdle, 401, "security.token.invalid", 117_506_049),
         (Denial::SessionRevoked(SessionEnd::Record), 401, "security.token.invalid", 117_506_049),
-        (Denial::Reuse(Reuse { generations_old: 2, superseded_for: None }), 401, "security.token.invalid", 117_506_049),
+        (Denial::Reuse { generations_old: 2, superseded_for: None }, 401, "security.token.invalid", 117_506_049),
         (Denial::TokenRevoked, 401, "security.token.invalid", 117_506_049),
     ];
     for (denial, status, id, code) in table {

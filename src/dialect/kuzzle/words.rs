@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::super::{Reply, ReplyBody};
 use super::message::Message;
-use rotogate_core::denial::{Class, Denial, TokenFlaw};
+use rotogate_core::denial::{Class, Denial};
 use rotogate_core::fault::{Error, Fault};
 use rotogate_core::reply::{retry_after, seconds};
 
@@ -154,8 +154,8 @@ impl Problem {
     pub(super) fn of_denial(denial: Denial, asked: &Message) -> Self {
         match denial.class() {
             Class::NoCredential => Self::unauthorized(asked),
-            Class::BadToken(TokenFlaw::Expired) | Class::BadGrant { expired: true } => Self::expired_token(asked),
-            Class::BadToken(TokenFlaw::Malformed | TokenFlaw::Unproved | TokenFlaw::Proved)
+            Class::BadToken { expired: true, .. } | Class::BadGrant { expired: true } => Self::expired_token(asked),
+            Class::BadToken { expired: false, .. }
             | Class::BadProof { .. }
             | Class::UnusableCredential
             | Class::BadGrant { expired: false } => Self::invalid_token(),
@@ -195,7 +195,7 @@ impl Problem {
                 "Maximum HTTP request size exceeded.",
             ),
             Class::Request(what) => Self::unexpected(StatusCode::BAD_REQUEST, what),
-            Class::Head(head) => Self::unexpected(head.status, head.summary),
+            Class::Head { status, summary, .. } => Self::unexpected(status, summary),
             Class::Tunnel => Self::unexpected(StatusCode::NOT_IMPLEMENTED, "no tunnel is given"),
             Class::WrongMethod => Self::new(
                 StatusCode::METHOD_NOT_ALLOWED,

@@ -9,7 +9,7 @@ use secrecy::ExposeSecret;
 
 use super::*;
 use rotogate_core::fault::Fault;
-use rotogate_core::session::rotation::{Lifetime, Reuse, SessionEnd};
+use rotogate_core::session::rotation::SessionEnd;
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -226,7 +226,7 @@ fn written(denial: Denial, authorization: Option<&str>) -> (StatusCode, serde_js
 
 #[test]
 fn r7_every_bad_refresh_token_gets_one_indistinguishable_answer() {
-    let reuse = Reuse { generations_old: 3, superseded_for: Some(Duration::from_secs(9)) };
+    let reuse = Denial::Reuse { generations_old: 3, superseded_for: Some(Duration::from_secs(9)) };
     let expected = written(Denial::UnknownRefreshToken, None);
     assert_eq!(expected.0, StatusCode::BAD_REQUEST);
     assert_eq!(expected.1["error"], "invalid_grant");
@@ -236,9 +236,9 @@ fn r7_every_bad_refresh_token_gets_one_indistinguishable_answer() {
         Denial::OtherDialect,
         Denial::SessionRevoked(SessionEnd::Record),
         Denial::SessionRevoked(SessionEnd::UserInactive),
-        Denial::SessionExpired(Lifetime::Idle),
+        Denial::SessionIdle,
         Denial::Ahead,
-        Denial::Reuse(reuse),
+        reuse,
     ] {
         assert_eq!(written(denial, None), expected, "{denial:?}");
     }

@@ -198,14 +198,14 @@ pub(in crate::dialect) fn denied(denial: Denial, asks_for_basic: bool) -> Reply 
             "the refresh token or the assertion is invalid, expired or revoked",
         ),
         // These classes concern requests and bearer tokens on data routes; they do not occur at a token endpoint.
-        Class::Head(_)
+        Class::Head { .. }
         | Class::Tunnel
         | Class::NotFound(_)
         | Class::UnknownHost
         | Class::NoCredential
         | Class::UnusableCredential
         | Class::CrossOrigin
-        | Class::BadToken(_)
+        | Class::BadToken { .. }
         | Class::InsufficientScope
         | Class::Forbidden => (StatusCode::BAD_REQUEST, "invalid_request", "the request is not usable here"),
     };

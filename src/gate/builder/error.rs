@@ -1,8 +1,8 @@
 //! Why a gate could not be built.
 
+use rotogate_core::invalid::InvalidValue;
 use rotogate_core::random::NoRandomness;
-use rotogate_core::route::{HostError, RouteError};
-use rotogate_core::session::profile::ProfileError;
+use rotogate_core::route::HostError;
 use rotogate_core::store::{Staleness, StoreError};
 use rotogate_core::token::verify::RulesError;
 use rotogate_core::verify_cache::MAX_IDENTITY_HEADERS;
@@ -53,7 +53,7 @@ pub enum BuildError {
         issuer: String,
         /// Why the keys cannot be fetched.
         #[source]
-        error: rotogate_issuers::remote_keys::InvalidRemoteIssuer,
+        error: InvalidValue,
     },
     /// An origin that no browser would send in this spelling.
     #[error(
@@ -102,14 +102,14 @@ pub enum BuildError {
     NewRelay(String),
     /// The rules of a profile contradict each other.
     #[error("the profile contradicts itself: {0}")]
-    Profile(#[from] ProfileError),
+    Profile(InvalidValue),
     /// The leeway is more than 30 s.
     // Requirement J7.
     #[error("leeway must be at most 30s")]
     Leeway,
     /// Routes conflict, or a pattern is malformed.
     #[error("routes: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-    Routes(Vec<RouteError>),
+    Routes(Vec<InvalidValue>),
     /// One of [`GateBuilder::hosts`](crate::gate::GateBuilder::hosts) is not a host.
     #[error("{0}")]
     Host(String),

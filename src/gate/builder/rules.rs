@@ -26,10 +26,12 @@ use rotogate_core::decision::DecisionPointRules;
 use rotogate_core::dpop::DpopSettings;
 use rotogate_core::engine::Engine;
 use rotogate_core::headers::{HeaderPattern, ProtectedNames};
+use rotogate_core::invalid::InvalidValue;
 use rotogate_core::lease::LeaseContext;
 use rotogate_core::policy::GateId;
 use rotogate_core::route::{
-    AssertionForm, HostError, Hosts, LimitOver, Resource, Route, RoutePolicy, RouteTable, authority, ungoverned,
+    AssertionForm, HostError, Hosts, LimitOver, Resource, Route, RouteError, RoutePolicy, RouteTable, authority,
+    ungoverned,
 };
 use rotogate_core::session::Binding;
 use rotogate_core::session::profile::Profile;
@@ -122,7 +124,7 @@ impl Rules {
         sound::global_revocations(&self.endpoints, has_records)?;
         self.takes_id_jag = trusted.iter().any(|rules| rules.grants.id_jag.is_some());
         if let Some(problem) = self.profile.problems().into_iter().next() {
-            return Err(problem.into());
+            return Err(BuildError::Profile(problem));
         }
         names(trusted, &self.routes)?;
         sound::roles(is_issuer.then_some(OWN), trusted, &self.routes)?;
@@ -232,7 +234,8 @@ impl Rules {
             },
             asking,
             decision_points: self.decision_points.into_iter().map(ReadyPoint::new).collect(),
-            routes: RouteTable::build(routes).map_err(BuildError::Routes)?,
+            routes: RouteTable::build(routes)
+                .map_err(|errors| BuildError::Routes(errors.iter().map(unusable).collect()))?,
             hosts,
             dialects,
             protected,
@@ -305,6 +308,11 @@ fn names(trusted: &[IssuerRules], routes: &[Route]) -> Result<(), BuildError> {
 
 /// The default headers. With several issuers, a subject is ambiguous without its issuer, so the issuer has a header
 /// too. Roles have a header if tokens of another issuer contain roles.
+/// The problem of a route, as text.
+fn unusable(error: &RouteError) -> InvalidValue {
+    InvalidValue::new(error.to_string())
+}
+
 /// The patterns of headers to remove or to keep.
 fn patterns(texts: &[String]) -> Result<Vec<HeaderPattern>, BuildError> {
     let parsed = texts

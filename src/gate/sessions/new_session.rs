@@ -4,10 +4,11 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use rotogate_core::claim::{ClaimError, OwnClaims};
+use rotogate_core::claim::OwnClaims;
 use rotogate_core::engine::Origin;
+use rotogate_core::invalid::InvalidValue;
 use rotogate_core::session::profile::Profile;
-use rotogate_core::session::{InvalidScope, Scope, VouchedBy};
+use rotogate_core::session::{Scope, VouchedBy};
 
 /// A session to start. See [`Sessions::start`](super::Sessions::start).
 ///
@@ -53,7 +54,7 @@ impl NewSession {
     ///
     /// # Errors
     /// A character that a scope must not contain (RFC 6749 §3.3), or a text that is too long.
-    pub fn scope(self, scope: &str) -> Result<Self, InvalidScope> {
+    pub fn scope(self, scope: &str) -> Result<Self, InvalidValue> {
         Ok(Self { scope: Scope::parse(scope)?, ..self })
     }
 
@@ -65,13 +66,13 @@ impl NewSession {
     ///
     /// let session = NewSession::new("ada", "web").claim("roles", ["editor"])?.claim("tenant", "acme")?;
     /// assert!(session.claim("sub", "root").is_err(), "the gate itself sets it");
-    /// # Ok::<(), rotogate::claim::ClaimError>(())
+    /// # Ok::<(), rotogate::InvalidValue>(())
     /// ```
     ///
     /// # Errors
     /// A claim that the gate itself sets, an invalid name or value, or more than 2 KiB of claims.
     // Requirement I42.
-    pub fn claim(mut self, name: impl Into<String>, value: impl Serialize) -> Result<Self, ClaimError> {
+    pub fn claim(mut self, name: impl Into<String>, value: impl Serialize) -> Result<Self, InvalidValue> {
         self.claims.insert(name, value)?;
         Ok(self)
     }

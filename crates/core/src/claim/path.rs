@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use super::ClaimError;
+use crate::invalid::InvalidValue;
 
 /// The longest path, in bytes.
 const MAX_PATH: usize = 512;
@@ -38,9 +38,10 @@ impl ClaimPath {
     /// Parses a path.
     ///
     /// # Errors
-    /// [`ClaimError::Path`].
-    pub fn parse(path: &str) -> Result<Self, ClaimError> {
-        let wrong = |why| ClaimError::Path { path: path.chars().take(MAX_PATH).collect(), why };
+    /// The path cannot be parsed; the error says how to write it.
+    pub fn parse(path: &str) -> Result<Self, InvalidValue> {
+        let begin = || path.chars().take(MAX_PATH).collect::<String>();
+        let wrong = |why| InvalidValue::new(format!("the claim path {:?}: {why}", begin()));
         if path.len() > MAX_PATH {
             return Err(wrong("it is longer than 512 bytes"));
         }
@@ -79,8 +80,8 @@ impl ClaimPath {
     /// Parses several paths.
     ///
     /// # Errors
-    /// [`ClaimError::Path`] for the first invalid path.
-    pub fn list<'a>(paths: impl IntoIterator<Item = &'a str>) -> Result<Vec<Self>, ClaimError> {
+    /// The first path that cannot be parsed.
+    pub fn list<'a>(paths: impl IntoIterator<Item = &'a str>) -> Result<Vec<Self>, InvalidValue> {
         paths.into_iter().map(Self::parse).collect()
     }
 
@@ -194,7 +195,7 @@ mod tests {
             &long,
             &deep,
         ] {
-            assert!(matches!(ClaimPath::parse(bad), Err(ClaimError::Path { .. })), "{bad}");
+            assert!(ClaimPath::parse(bad).is_err(), "{bad}");
         }
         for good in [
             "a",

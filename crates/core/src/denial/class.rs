@@ -14,7 +14,7 @@ use super::Denial;
 /// // The status of a refusal, in a protocol of your own.
 /// fn status(denial: &Denial) -> u16 {
 ///     match denial.class() {
-///         Class::BadGrant { .. } | Class::BadToken(_) => 401,
+///         Class::BadGrant { .. } | Class::BadToken { .. } => 401,
 ///         Class::Limited(_) => 429,
 ///         _ => 400,
 ///     }
@@ -24,7 +24,16 @@ use super::Denial;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// The head of the request is unusable.
-    Head(BadHead),
+    Head {
+        /// The status of a reply in plain HTTP.
+        status: StatusCode,
+        /// The flaw, for a problem document.
+        detail: Option<&'static str>,
+        /// The flaw, for a protocol that reports an HTTP error inside its own messages.
+        summary: &'static str,
+        /// Whether the end of the request is unknown, so that the connection must be closed (RFC 9112 §6.3).
+        closes: bool,
+    },
     /// `CONNECT`, which the gate does not serve.
     Tunnel,
     /// The gate does not serve the host that the request names.
@@ -46,7 +55,13 @@ pub enum Class {
     /// The request came from another origin.
     CrossOrigin,
     /// The access token is not good.
-    BadToken(TokenFlaw),
+    BadToken {
+        /// The token has expired: only an expired token is worth a refresh.
+        expired: bool,
+        /// Whether the signature is good; `None` if the token does not parse. Without a good signature, the claims of
+        /// a token prove nothing.
+        is_proved: Option<bool>,
+    },
     /// The proof that goes with the access token, or with a request for one, is missing or bad.
     BadProof {
         /// The client must use a nonce of the gate.
@@ -85,66 +100,14 @@ pub enum Class {
     Unavailable(Duration),
 }
 
-/// An unusable request head, and the content of replies to it.
-///
-/// ```
-/// use rotogate::denial::{BadHead, Class, Denial};
-///
-/// fn reply(head: &BadHead) -> http::Response<&'static str> {
-///     let mut reply = http::Response::new(head.detail.unwrap_or(head.summary));
-///     *reply.status_mut() = head.status;
-///     reply
-/// }
-/// let Class::Head(head) = Denial::BadHost.class() else { unreachable!() };
-/// assert_eq!(reply(&head).status(), 400);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct BadHead {
-    /// The status of a reply in plain HTTP.
-    pub status: StatusCode,
-    /// The flaw, for a problem document.
-    pub detail: Option<&'static str>,
-    /// The flaw, for a protocol that reports an HTTP error inside its own messages.
-    pub summary: &'static str,
-    /// Whether the end of the request is unknown, so that the connection must be closed (RFC 9112 §6.3).
-    pub closes: bool,
-}
-
-/// The flaw of an access token, as far as replies or the access log distinguish it.
-///
-/// ```
-/// use rotogate::denial::{Class, Denial, TokenFlaw};
-///
-/// // Only an expired token is worth a refresh.
-/// let is_expired = |denial: Denial| denial.class() == Class::BadToken(TokenFlaw::Expired);
-/// assert!(is_expired(Denial::TokenExpired));
-/// assert!(!is_expired(Denial::BadSignature));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TokenFlaw {
-    /// The token does not parse.
-    Malformed,
-    /// The token was refused before its signature was verified, or its signature is bad: its claims prove nothing.
-    Unproved,
-    /// The signature is good, but a claim or the token's use is not.
-    Proved,
-    /// The signature is good, but the token has expired.
-    Expired,
-}
-
 impl Denial {
     /// Whether the signature of the refused access token was verified; `None` if the denial is not about a token that
     /// parses. Without a good signature, the claims of a token prove nothing.
     pub const fn token_is_proved(&self) -> Option<bool> {
         match self.class() {
-            Class::BadToken(TokenFlaw::Proved | TokenFlaw::Expired)
-            | Class::BadProof { .. }
-            | Class::InsufficientScope
-            | Class::Forbidden => Some(true),
-            Class::BadToken(TokenFlaw::Unproved) => Some(false),
-            Class::BadToken(TokenFlaw::Malformed)
-            | Class::Head(_)
+            Class::BadToken { is_proved, .. } => is_proved,
+            Class::BadProof { .. } | Class::InsufficientScope | Class::Forbidden => Some(true),
+            Class::Head { .. }
             | Class::Tunnel
             | Class::UnknownHost
             | Class::NotFound(_)

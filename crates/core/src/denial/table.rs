@@ -2,17 +2,17 @@
 
 use http::StatusCode;
 
-use super::{BadHead, Class, Denial, ProofFlaw, Standing, TokenFlaw};
-use crate::session::rotation::{Lifetime, SessionEnd};
+use super::{Class, Denial, ProofFlaw, Standing};
+use crate::session::rotation::SessionEnd;
 
-const UNPROVED: Class = Class::BadToken(TokenFlaw::Unproved);
-const PROVED: Class = Class::BadToken(TokenFlaw::Proved);
-const EXPIRED: Class = Class::BadToken(TokenFlaw::Expired);
+const UNPROVED: Class = Class::BadToken { expired: false, is_proved: Some(false) };
+const PROVED: Class = Class::BadToken { expired: false, is_proved: Some(true) };
+const EXPIRED: Class = Class::BadToken { expired: true, is_proved: Some(true) };
 const BAD_GRANT: Class = Class::BadGrant { expired: false };
 const EXPIRED_GRANT: Class = Class::BadGrant { expired: true };
 
 const fn head(status: StatusCode, detail: Option<&'static str>, summary: &'static str) -> Class {
-    Class::Head(BadHead { status, detail, summary, closes: false })
+    Class::Head { status, detail, summary, closes: false }
 }
 
 const fn bad_request(detail: &'static str, summary: &'static str) -> Class {
@@ -20,12 +20,12 @@ const fn bad_request(detail: &'static str, summary: &'static str) -> Class {
 }
 
 const fn unframed() -> Class {
-    Class::Head(BadHead {
+    Class::Head {
         status: StatusCode::BAD_REQUEST,
         detail: Some("the body must have one length, or be chunked"),
         summary: "the body is framed twice",
         closes: true,
-    })
+    }
 }
 
 /// Makes a method of each column. A denial without a row does not compile.
@@ -88,7 +88,7 @@ table! {
     Self::NoCredential => "no_credential", Refused, Class::NoCredential;
     Self::UnusableCredential => "unusable_credential", Refused, Class::UnusableCredential;
     Self::CrossOrigin => "cross_origin", Refused, Class::CrossOrigin;
-    Self::MalformedToken(_) => "malformed_token", Dead, Class::BadToken(TokenFlaw::Malformed);
+    Self::MalformedToken(_) => "malformed_token", Dead, Class::BadToken { expired: false, is_proved: None };
     Self::UnknownIssuer => "unknown_issuer", Dead, UNPROVED;
     Self::UnknownKey => "unknown_key", Dead, UNPROVED;
     Self::WrongAlgorithm => "wrong_algorithm", Dead, UNPROVED;
@@ -151,10 +151,10 @@ table! {
     Self::SessionRevoked(SessionEnd::BeforeValidFrom) => "session_before_valid_from", Dead, BAD_GRANT;
     Self::SessionRevoked(SessionEnd::NotBefore) => "session_not_before", Dead, BAD_GRANT;
     Self::SessionRevoked(SessionEnd::Elsewhere) => "session_ended_elsewhere", Dead, BAD_GRANT;
-    Self::SessionExpired(Lifetime::Session) => "session_expired", Dead, EXPIRED_GRANT;
-    Self::SessionExpired(Lifetime::Idle) => "session_idle", Dead, EXPIRED_GRANT;
+    Self::SessionExpired => "session_expired", Dead, EXPIRED_GRANT;
+    Self::SessionIdle => "session_idle", Dead, EXPIRED_GRANT;
     Self::Ahead => "ahead_of_store", Refused, BAD_GRANT;
-    Self::Reuse(_) => "reuse", Dead, BAD_GRANT;
+    Self::Reuse { .. } => "reuse", Dead, BAD_GRANT;
     Self::MismatchedPair => "mismatched_pair", Refused, BAD_GRANT;
     Self::RelayRefused(_) => "relay_refused", Refused, BAD_GRANT;
     Self::BadProof(flaw) => flaw.reason(), Refused, Class::BadProof { needs_nonce: matches!(flaw, ProofFlaw::Nonce) };

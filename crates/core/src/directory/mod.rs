@@ -27,7 +27,7 @@ pub use crate::token::verify::{UserName, UserNameForm};
 /// claims.insert(OwnClaims::ROLES, ["editor"])?;
 /// let user = User::new("u-17").account("acme").claims(claims).field("email", "ada@example.com");
 /// assert!(user.active);
-/// # Ok::<(), rotogate::claim::ClaimError>(())
+/// # Ok::<(), rotogate::InvalidValue>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

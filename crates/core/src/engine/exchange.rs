@@ -277,7 +277,7 @@ impl Engine {
             }
             OnReuse::Deny => {}
         }
-        Ok(Denial::Reuse(reuse))
+        Ok(reuse.denial())
     }
 
     /// May this access token, superseded by a rotation, be exchanged for the same successor again?

@@ -5,7 +5,8 @@ use argon2::password_hash::phc::{Output, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Params, Version};
 use zeroize::Zeroizing;
 
-use super::{BadHash, BadPassword, Cost};
+use super::{BadHash, Cost};
+use crate::invalid::InvalidValue;
 use crate::random::{are_equal, random};
 
 const MAX_OUTPUT: usize = 64;
@@ -109,9 +110,9 @@ impl Argon2Hash {
 }
 
 /// Hashes a password with a random salt, to a PHC string.
-pub(super) fn hash(password: &[u8], cost: Cost) -> Result<String, BadPassword> {
-    let salt = random::<16>().map_err(|_| BadPassword::Failed("no random bytes"))?;
-    let failed = |_| BadPassword::Failed("argon2");
+pub(super) fn hash(password: &[u8], cost: Cost) -> Result<String, InvalidValue> {
+    let salt = random::<16>().map_err(|_| InvalidValue::new("the password could not be hashed: no random bytes"))?;
+    let failed = |_| InvalidValue::new("the password could not be hashed: argon2");
     let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, None).map_err(failed)?;
     let mut out = Zeroizing::new([0; Params::DEFAULT_OUTPUT_LEN]);
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::{Map, Value};
 
 use super::Route;
-use crate::claim::{ClaimError, ClaimPath};
+use crate::claim::ClaimPath;
+use crate::invalid::InvalidValue;
 
 mod kept;
 
@@ -86,7 +87,7 @@ fn integer(claim: &Value) -> Option<i128> {
 /// // The tenant of the token is the one in the path.
 /// let tenant = Condition::new("org_id", Comparison::Param("org".into()))?;
 /// assert_eq!(tenant.to_string(), "org_id param");
-/// # Ok::<(), rotogate::claim::ClaimError>(())
+/// # Ok::<(), rotogate::InvalidValue>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Comparison {
@@ -178,7 +179,7 @@ impl ClaimValue {
 ///
 /// let paid = Condition::new("org.plan", Comparison::Not(vec!["free".into()]))?;
 /// let second_factor = Condition::new("amr", Comparison::Has("mfa".into()))?;
-/// # Ok::<(), rotogate::claim::ClaimError>(())
+/// # Ok::<(), rotogate::InvalidValue>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
@@ -190,8 +191,8 @@ impl Condition {
     /// A condition on the claim at this path.
     ///
     /// # Errors
-    /// [`ClaimError::Path`].
-    pub fn new(claim: &str, comparison: Comparison) -> Result<Self, ClaimError> {
+    /// The path cannot be parsed.
+    pub fn new(claim: &str, comparison: Comparison) -> Result<Self, InvalidValue> {
         Ok(Self { claim: ClaimPath::parse(claim)?, comparison })
     }
 
@@ -255,32 +256,6 @@ enum ConditionVerdict<'c, 'a> {
     Param(&'c str, &'a str),
 }
 
-/// A problem of the conditions of a route.
-///
-/// ```
-/// use rotogate::route::{ConditionError, Conditions};
-///
-/// assert_eq!(Conditions::new(Vec::new(), Vec::new()).unwrap_err(), ConditionError::Nothing);
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConditionError {
-    /// A comparison.
-    #[error("{condition}: {why}")]
-    Comparison {
-        /// The claim and the operator.
-        condition: String,
-        /// What is wrong with it.
-        why: &'static str,
-    },
-    /// The conditions are empty, or contain an empty table.
-    #[error("there is no comparison; expected at least one, or no condition")]
-    Nothing,
-    /// Too many comparisons.
-    #[error("there are {0} comparisons; expected at most 16: ask a decision point for the rest")]
-    TooMany(usize),
-}
-
 /// The conditions of a route, for [`RoutePolicy::conditions`](super::RoutePolicy::conditions).
 ///
 /// ```
@@ -315,20 +290,21 @@ impl Conditions {
     /// All conditions of `when` must hold, and, unless `when_any` is empty, all conditions of one of its lists.
     ///
     /// # Errors
-    /// [`ConditionError`].
-    pub fn new(when: Vec<Condition>, when_any: Vec<Vec<Condition>>) -> Result<Self, ConditionError> {
+    /// There is no comparison, there are more than 16, or one cannot be used.
+    pub fn new(when: Vec<Condition>, when_any: Vec<Vec<Condition>>) -> Result<Self, InvalidValue> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let all = Self { id: NEXT.fetch_add(1, Ordering::Relaxed), when, when_any, has_params: false };
         if all.iter().next().is_none() || all.when_any.iter().any(Vec::is_empty) {
-            return Err(ConditionError::Nothing);
+            return Err(InvalidValue::new("there is no comparison; expected at least one, or no condition"));
         }
         let problem = all.iter().find_map(|one| Some((one, one.problem()?)));
         if let Some((condition, why)) = problem {
-            return Err(ConditionError::Comparison { condition: condition.to_string(), why });
+            return Err(InvalidValue::new(format!("{condition}: {why}")));
         }
         let count = all.iter().count();
         if count > MAX_COMPARISONS {
-            return Err(ConditionError::TooMany(count));
+            let most = "expected at most 16: ask a decision point for the rest";
+            return Err(InvalidValue::new(format!("there are {count} comparisons; {most}")));
         }
         let has_params = all.params().next().is_some();
         Ok(Self { has_params, ..all })

@@ -27,9 +27,7 @@ mod warnings;
 
 pub use calls::CallPattern;
 pub use calls::ungoverned;
-pub use condition::{
-    ClaimValue, Comparison, Condition, ConditionError, Conditions, KeptConditions, KeptOfToken, unmet_condition,
-};
+pub use condition::{ClaimValue, Comparison, Condition, Conditions, KeptConditions, KeptOfToken, unmet_condition};
 pub use decision::{DecisionSubject, RouteDecision};
 pub use hosts::{HostError, Hosts};
 pub use lead::{LoginLead, OnExpiry};

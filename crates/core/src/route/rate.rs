@@ -25,7 +25,7 @@ const LONGEST_NAME: usize = 64;
 ///     .limit(RateLimit::new(LimitPer::Subject, 100, MINUTE))
 ///     .limit(RateLimit::new(LimitPer::claim("org_id")?, 5000, MINUTE).named("org").over_gates());
 /// assert_eq!(policy.rate.len(), 2);
-/// # Ok::<(), rotogate::claim::ClaimError>(())
+/// # Ok::<(), rotogate::InvalidValue>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RateLimit {
@@ -92,7 +92,7 @@ impl LimitPer {
     ///
     /// # Errors
     /// The path cannot be parsed.
-    pub fn claim(path: &str) -> Result<Self, crate::claim::ClaimError> {
+    pub fn claim(path: &str) -> Result<Self, crate::invalid::InvalidValue> {
         ClaimPath::parse(path).map(Self::Claim)
     }
 

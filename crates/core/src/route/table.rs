@@ -58,29 +58,12 @@ pub enum Match<'t> {
 }
 
 /// A route that the table cannot contain.
-///
-/// ```
-/// use rotogate::gate::BuildError;
-/// use rotogate::route::{Route, RoutePolicy};
-///
-/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// # let keys = rotogate::token::Keyring::ephemeral().unwrap();
-/// # let builder = rotogate::Gate::builder().issuer("https://api.example.com").keys(keys);
-/// let orders = Route::new("/orders", RoutePolicy::default());
-/// let Err(BuildError::Routes(errors)) = builder.route(orders.clone()).route(orders).build().await else {
-///     panic!("one of them would never be used");
-/// };
-/// assert_eq!(errors[0].to_string(), "route 1: it serves the same host, path and method as route 0");
-/// # });
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("route {route}: {problem}")]
-#[non_exhaustive]
 pub struct RouteError {
     /// The index of the route in the list, from 0.
     pub route: usize,
     /// The problem.
-    #[doc(hidden)]
     pub problem: RouteProblem,
 }
 

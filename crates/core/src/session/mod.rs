@@ -19,7 +19,7 @@ use crate::clock::Timestamp;
 use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 pub use browser::{Binding, BrowserBinding, DeviceBinding, DeviceKey};
 pub use place::StatusPlace;
-pub use scope::{InvalidScope, Scope};
+pub use scope::Scope;
 
 /// The generation of a pair of tokens of one session. It rises by one with each pair.
 ///

@@ -1,6 +1,6 @@
 //! The session rules of an endpoint or a client.
 
-use std::fmt;
+use crate::invalid::InvalidValue;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -209,41 +209,13 @@ impl ProfileOverride {
     }
 }
 
-/// A rule that a profile breaks.
-///
-/// ```
-/// use std::time::Duration;
-/// use rotogate::session::profile::Profile;
-///
-/// let profile = Profile { access_ttl: Duration::from_secs(5), ..Profile::default() };
-/// let problems = profile.problems();
-/// assert_eq!(problems[0].key, "access_ttl");
-/// assert!(problems[0].expected.starts_with("must be at least twice grace"));
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ProfileError {
-    /// The wrong key of `gateway.toml`.
-    pub key: &'static str,
-    /// The accepted values.
-    pub expected: String,
-}
-
-impl fmt::Display for ProfileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.key, self.expected)
-    }
-}
-
-impl std::error::Error for ProfileError {}
-
 impl Profile {
     /// Every bound that these rules break; empty if they are consistent.
-    pub fn problems(&self) -> Vec<ProfileError> {
+    pub fn problems(&self) -> Vec<InvalidValue> {
         let mut found = Vec::new();
         let mut rule = |holds: bool, key, expected: String| {
             if !holds {
-                found.push(ProfileError { key, expected });
+                found.push(InvalidValue::of_key(key, expected));
             }
         };
         let show = crate::clock::written;
@@ -310,7 +282,7 @@ mod tests {
             ("idle_ttl", Profile { idle_ttl: s(0), lost_response_window: s(0), ..Profile::default() }),
         ];
         for (key, profile) in cases {
-            let keys: Vec<_> = profile.problems().into_iter().map(|p| p.key).collect();
+            let keys: Vec<_> = profile.problems().into_iter().filter_map(|p| p.key()).collect();
             assert_eq!(keys, [key], "{profile:?}");
         }
     }

@@ -18,6 +18,7 @@ use std::time::Duration;
 use super::profile::Profile;
 use super::{Generation, LastPair, Session, Status};
 use crate::clock::Timestamp;
+use crate::denial::Denial;
 
 /// A minimum generation that no token reaches: the session is revoked.
 pub const REVOKED: Generation = Generation::new(u64::MAX);
@@ -71,16 +72,7 @@ pub enum SessionEnd {
 }
 
 /// The lifetime that a session has outlived.
-///
-/// ```
-/// use rotogate::denial::{Class, Denial};
-/// use rotogate::session::Lifetime;
-///
-/// let denial = Denial::SessionExpired(Lifetime::Idle);
-/// assert_eq!(denial.class(), Class::BadGrant { expired: true }, "the reply may say that it expired");
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Lifetime {
     /// `session_ttl`.
     Session,
@@ -89,26 +81,28 @@ pub enum Lifetime {
 }
 
 /// The circumstances of a reuse, for the audit event and never for the reply.
-///
-/// ```
-/// use rotogate::denial::Denial;
-/// use rotogate::session::Reuse;
-///
-/// /// A line for the user's support: was it a copy, or a client that repeats itself?
-/// fn age(denial: &Denial) -> Option<String> {
-///     match denial {
-///         Denial::Reuse(Reuse { superseded_for: Some(age), .. }) => Some(format!("superseded {age:?} ago")),
-///         _ => None,
-///     }
-/// }
-/// # assert_eq!(age(&Denial::UnknownRefreshToken), None);
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reuse {
     /// How many generations older than the current one the token is.
     pub generations_old: u64,
     /// The time since its successor was issued, if the record still has it.
     pub superseded_for: Option<Duration>,
+}
+
+impl Lifetime {
+    pub(crate) const fn denial(self) -> Denial {
+        match self {
+            Self::Session => Denial::SessionExpired,
+            Self::Idle => Denial::SessionIdle,
+        }
+    }
+}
+
+impl Reuse {
+    pub(crate) const fn denial(self) -> Denial {
+        let Self { generations_old, superseded_for } = self;
+        Denial::Reuse { generations_old, superseded_for }
+    }
 }
 
 /// The effect of a presented refresh credential. See the module's table.

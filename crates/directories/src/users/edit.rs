@@ -20,7 +20,8 @@ use super::parse;
 use super::{FirstUser, MAX_USERS, UsersFile, private_file};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::directory::{PasswordMark, User, is_valid_subject};
-use rotogate_core::password::{self, BadPassword, CostClass, SecretHash};
+use rotogate_core::invalid::InvalidValue;
+use rotogate_core::password::{self, CostClass, SecretHash};
 use rotogate_core::random::random;
 use rotogate_core::session::Scope;
 
@@ -63,7 +64,7 @@ pub enum EditError {
     Invalid(&'static str),
     /// The password cannot be hashed.
     #[error(transparent)]
-    Password(#[from] BadPassword),
+    Password(#[from] InvalidValue),
 }
 
 /// Names a user.

@@ -238,10 +238,7 @@ async fn r8_a_subject_that_comes_back_does_not_revive_its_sessions() {
     let bob = UserKey { account: Some("acme"), username: "bob" };
     let again = edit::add_user(&path, bob, Some("s-ada"), &scopes, &secret("p"), NOW);
     assert!(matches!(again, Err(EditError::Exists("the same subject"))));
-    assert!(matches!(
-        edit::add_user(&path, bob, None, &scopes, &secret(""), NOW),
-        Err(EditError::Password(password::BadPassword::Empty))
-    ));
+    assert!(matches!(edit::add_user(&path, bob, None, &scopes, &secret(""), NOW), Err(EditError::Password(_))));
 }
 
 #[test]

@@ -23,11 +23,12 @@ pub use answer::{FetchFailure, Metadata, revocation_target, token_target};
 pub use kept::{KeptKeySet, KeySetFolder, KeySetStore};
 pub use lists::follow_status_lists;
 pub use rotogate_core::http_client::{BadProxy, Proxy};
-pub use settings::{FetchFiles, FetchSettings, InvalidRemoteIssuer, KeyLocation, RemoteIssuer};
+pub use settings::{FetchFiles, FetchSettings, KeyLocation, RemoteIssuer};
 pub use status::RemoteStatus;
 
 use fetch::{Fetched, Fetcher};
 use rotogate_core::clock::{EngineClock, SystemTime, TimeSource, Timestamp};
+use rotogate_core::invalid::InvalidValue;
 use rotogate_core::token::live_keys::{FetchRules, LiveKeys};
 use rotogate_core::token::verify::{IssuerKeys, IssuerRules, Keys};
 use status::RemoteKeysShared;
@@ -59,7 +60,7 @@ impl RemoteKeys {
     ///
     /// # Errors
     /// The settings contradict each other, or a URL is not allowed. An issuer that does not answer is no error.
-    pub fn start(issuer: RemoteIssuer, kept: Option<Arc<dyn KeySetStore>>) -> Result<Self, InvalidRemoteIssuer> {
+    pub fn start(issuer: RemoteIssuer, kept: Option<Arc<dyn KeySetStore>>) -> Result<Self, InvalidValue> {
         Self::start_with(issuer, kept, Arc::new(SystemTime::new()))
     }
 
@@ -71,7 +72,7 @@ impl RemoteKeys {
         issuer: RemoteIssuer,
         kept: Option<Arc<dyn KeySetStore>>,
         time: Arc<dyn TimeSource>,
-    ) -> Result<Self, InvalidRemoteIssuer> {
+    ) -> Result<Self, InvalidValue> {
         issuer.check()?;
         let rules = FetchRules { cooldown: issuer.fetch.cooldown, timeout: issuer.fetch.timeout };
         let keys = LiveKeys::fetched(rules);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::answer::FetchFailure;
 use super::client::FetchClient;
 use rotogate_core::http_client::{Allowed, FetchTarget, Proxy};
+use rotogate_core::invalid::InvalidValue;
 use rotogate_core::token::algorithm::Algorithm;
 
 /// How often keys are fetched, and the bounds of an answer.
@@ -222,8 +223,8 @@ impl RemoteIssuer {
     ///
     /// # Errors
     /// Not the URL of a proxy.
-    pub fn proxy(self, url: &str) -> Result<Self, InvalidRemoteIssuer> {
-        let proxy = Proxy::parse(url).map_err(|why| InvalidRemoteIssuer { key: "proxy", message: why.to_string() })?;
+    pub fn proxy(self, url: &str) -> Result<Self, InvalidValue> {
+        let proxy = Proxy::parse(url).map_err(|why| InvalidValue::of_key("proxy", why.to_string()))?;
         Ok(Self { proxy: Some(proxy), ..self })
     }
 
@@ -246,31 +247,13 @@ impl RemoteIssuer {
     }
 }
 
-/// An issuer whose keys cannot be fetched with these settings.
-///
-/// ```
-/// use rotogate::remote_keys::RemoteIssuer;
-///
-/// let error = RemoteIssuer::new("id", "http://id.example.com").check().unwrap_err();
-/// assert_eq!(error.key, "url");
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{key}: {message}")]
-#[non_exhaustive]
-pub struct InvalidRemoteIssuer {
-    /// The setting at fault: `url`, `discovery`, `jwks_url`, `proxy`, or one of `fetch`.
-    pub key: &'static str,
-    /// The problem.
-    pub message: String,
-}
-
 impl RemoteIssuer {
     /// Checks the settings. Sends no request.
     ///
     /// # Errors
     /// The settings contradict each other, or a URL is not allowed.
-    pub fn check(&self) -> Result<(), InvalidRemoteIssuer> {
-        let refuse = |key, message: String| Err(InvalidRemoteIssuer { key, message });
+    pub fn check(&self) -> Result<(), InvalidValue> {
+        let refuse = |key, message: String| Err(InvalidValue::of_key(key, message));
         if let Some((key, why)) = self.fetch.problem() {
             return refuse(key, why.to_owned());
         }

@@ -448,7 +448,7 @@ async fn i59_a_set_that_becomes_too_old_is_logged_and_fetched_at_once() {
 async fn settings_that_contradict_each_other_are_refused() {
     let issuer = || RemoteIssuer::new("kc", "https://id.example.com");
     assert_eq!(issuer().check(), Ok(()));
-    let key = |issuer: RemoteIssuer| issuer.check().unwrap_err().key;
+    let key = |issuer: RemoteIssuer| issuer.check().unwrap_err().key().unwrap();
     assert_eq!(key(RemoteIssuer::new("kc", "http://id.example.com")), "url");
     assert_eq!(key(issuer().jwks_url("keys")), "jwks_url");
     assert_eq!(key(issuer().discovery_at("https://169.254.1.1/d")), "discovery");

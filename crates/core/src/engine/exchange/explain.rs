@@ -119,9 +119,9 @@ pub const fn rotates(decision: Decision) -> bool {
 pub const fn denial_of(decision: Decision) -> Option<Denial> {
     match decision {
         Decision::Revoked(why) => Some(Denial::SessionRevoked(why)),
-        Decision::Expired(which) => Some(Denial::SessionExpired(which)),
+        Decision::Expired(which) => Some(which.denial()),
         Decision::Ahead { fast_forward: false } => Some(Denial::Ahead),
-        Decision::Reuse(reuse) => Some(Denial::Reuse(reuse)),
+        Decision::Reuse(reuse) => Some(reuse.denial()),
         Decision::Ahead { fast_forward: true } | Decision::Rotate | Decision::Replay | Decision::Reissue => None,
     }
 }

@@ -81,7 +81,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
                 let why = self.engine.end_revoked(&read.session, self.user.as_ref(), why).await?;
                 return Err(Denial::SessionRevoked(why).into());
             }
-            Decision::Expired(which) => return Err(Denial::SessionExpired(which).into()),
+            Decision::Expired(which) => return Err(which.denial().into()),
             Decision::Ahead { fast_forward: false } => {
                 self.engine.counts.add(Event::Ahead);
                 audit::ahead(&read.session, self.presented.generation, self.refresh.origin);

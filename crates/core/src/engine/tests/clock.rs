@@ -14,7 +14,7 @@ async fn o9_a_clock_stepped_back_reopens_no_window() {
     w.check(&second.access).unwrap();
     w.advance(secs(11));
     w.time.set_wall(T0.minus(secs(20)));
-    assert!(matches!(denied(w.refresh(&first.refresh).await), Denial::Reuse(_)), "grace stays over");
+    assert!(matches!(denied(w.refresh(&first.refresh).await), Denial::Reuse { .. }), "grace stays over");
 
     // A restart does not reopen the grace period either: the store remembers the time.
     let third = w.login().await;
@@ -24,7 +24,7 @@ async fn o9_a_clock_stepped_back_reopens_no_window() {
     w.check(&fifth.access).unwrap();
     w.time.set_wall(w.engine.clock().now().minus(secs(25)));
     w.restart().await;
-    assert!(matches!(denied(w.refresh(&third.refresh).await), Denial::Reuse(_)));
+    assert!(matches!(denied(w.refresh(&third.refresh).await), Denial::Reuse { .. }));
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ async fn r3_repeats_do_not_extend_the_grace() {
     }
     w.check(&second.access).unwrap();
     w.advance(secs(1));
-    assert!(matches!(denied(w.refresh(&first.refresh).await), Denial::Reuse(_)));
+    assert!(matches!(denied(w.refresh(&first.refresh).await), Denial::Reuse { .. }));
 }
 
 #[tokio::test]
@@ -109,7 +109,7 @@ async fn r3_a_repeat_with_less_than_half_a_life_left_gets_a_fresh_access_token_o
     w.check(&repeat.access).unwrap();
 
     w.advance(secs(3));
-    assert!(matches!(denied(w.ask(&first.refresh, short()).await), Denial::Reuse(_)), "grace was not extended");
+    assert!(matches!(denied(w.ask(&first.refresh, short()).await), Denial::Reuse { .. }), "grace was not extended");
 }
 
 #[tokio::test]
@@ -145,8 +145,8 @@ async fn r3_grace_ends_with_the_next_rotation() {
     let second = w.refreshed(&first.refresh, IssueKind::Rotated).await;
     w.refreshed(&second.refresh, IssueKind::Rotated).await;
     w.refreshed(&second.refresh, IssueKind::Replayed).await;
-    let Denial::Reuse(reuse) = denied(w.refresh(&first.refresh).await) else { panic!("not a reuse") };
-    assert_eq!(reuse.generations_old, 2);
+    let Denial::Reuse { generations_old, .. } = denied(w.refresh(&first.refresh).await) else { panic!("not a reuse") };
+    assert_eq!(generations_old, 2);
 }
 
 #[tokio::test]
@@ -172,7 +172,7 @@ async fn r3_grace_of_zero_means_never() {
     (w.profile.grace, w.profile.lost_response_window) = (secs(0), secs(0));
     let first = w.login().await;
     w.refreshed(&first.refresh, IssueKind::Rotated).await;
-    assert!(matches!(denied(w.refresh(&first.refresh).await), Denial::Reuse(_)));
+    assert!(matches!(denied(w.refresh(&first.refresh).await), Denial::Reuse { .. }));
 }
 
 #[tokio::test]
@@ -189,7 +189,7 @@ async fn r3_a_lost_reply_is_made_good_while_nobody_used_it_and_what_was_lost_is_
     w.check(&third.access).unwrap();
 
     // A thief who fetched it silently is detected here.
-    assert!(matches!(denied(w.refresh(&lost.refresh).await), Denial::Reuse(_)));
+    assert!(matches!(denied(w.refresh(&lost.refresh).await), Denial::Reuse { .. }));
     assert_eq!(w.check(&third.access).unwrap_err(), Denial::TokenRevoked);
     assert_eq!(w.record(first.session).await.status, Status::Revoked(RevokedBecause::Reuse));
 }
@@ -221,7 +221,7 @@ async fn r3_a_reissue_may_be_lost_as_well() {
     }
     // The window begins at the first exchange: no reissue moves it.
     w.advance(DAY - HOUR * 3);
-    assert!(matches!(denied(w.refresh(&first.refresh).await), Denial::Reuse(_)));
+    assert!(matches!(denied(w.refresh(&first.refresh).await), Denial::Reuse { .. }));
 }
 
 #[tokio::test]
@@ -232,8 +232,8 @@ async fn r3_a_generation_that_was_used_is_not_reissued_even_before_the_note_is_w
     w.check(&second.access).unwrap();
     assert!(!w.record(first.session).await.confirmed, "the note waits");
     w.advance(HOUR);
-    let Denial::Reuse(reuse) = denied(w.refresh(&first.refresh).await) else { panic!("not a reuse") };
-    assert_eq!((reuse.generations_old, reuse.superseded_for), (1, Some(HOUR)));
+    let reuse = Denial::Reuse { generations_old: 1, superseded_for: Some(HOUR) };
+    assert_eq!(denied(w.refresh(&first.refresh).await), reuse);
 }
 
 #[tokio::test]

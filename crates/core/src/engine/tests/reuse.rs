@@ -25,7 +25,7 @@ async fn r4_a_reuse_ends_the_session_and_its_live_access_tokens() {
     let [first, second, third] = chain(&w).await;
     let bystander = w.login().await;
     assert_eq!(w.checker.cached(), 3);
-    assert!(matches!(denied(w.refresh(&first.refresh).await), Denial::Reuse(_)));
+    assert!(matches!(denied(w.refresh(&first.refresh).await), Denial::Reuse { .. }));
     for pair in [&first, &second, &third] {
         assert_eq!(w.check(&pair.access).unwrap_err(), Denial::TokenRevoked);
         assert_eq!(denied(w.refresh(&pair.refresh).await), Denial::SessionRevoked(SessionEnd::Record));
@@ -44,7 +44,7 @@ async fn r4_deny_refuses_and_does_nothing_else() {
     w.profile.on_reuse = OnReuse::Deny;
     let [first, _, third] = chain(&w).await;
     let before = w.record(first.session).await;
-    assert!(matches!(denied(w.refresh(&first.refresh).await), Denial::Reuse(_)));
+    assert!(matches!(denied(w.refresh(&first.refresh).await), Denial::Reuse { .. }));
     assert_eq!(w.record(first.session).await, before);
     w.check(&third.access).unwrap();
     w.refreshed(&third.refresh, IssueKind::Rotated).await;
@@ -57,7 +57,7 @@ async fn r4_revoke_subject_ends_all_sessions_of_the_subject_and_no_others() {
     let [first, _, third] = chain(&w).await;
     let other_device = w.login().await;
     let bob = Pair::from(w.login_as("bob").await.unwrap());
-    assert!(matches!(denied(w.refresh(&first.refresh).await), Denial::Reuse(_)));
+    assert!(matches!(denied(w.refresh(&first.refresh).await), Denial::Reuse { .. }));
     for pair in [&third, &other_device] {
         assert_eq!(w.check(&pair.access).unwrap_err(), Denial::TokenRevoked);
         assert!(matches!(denied(w.refresh(&pair.refresh).await), Denial::SessionRevoked(_)));

@@ -225,7 +225,7 @@ async fn r10_a_revoked_subject_stays_revoked_as_long_as_the_longest_session_coul
         w.restart().await;
         assert!(matches!(
             denied(w.refresh(&pair.refresh).await),
-            Denial::SessionRevoked(_) | Denial::SessionExpired(_)
+            Denial::SessionRevoked(_) | Denial::SessionExpired | Denial::SessionIdle
         ));
         assert!(!w.engine.revocations().is_empty());
     }

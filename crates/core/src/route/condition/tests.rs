@@ -212,9 +212,9 @@ fn k23_conditions_that_cannot_be_meant_are_refused() {
     let names = Conditions::new(vec![condition("a{}", Comparison::Min(1))], Vec::new());
     assert!(names.unwrap_err().to_string().contains("expected { has"));
     let many = |count: usize| Conditions::new(vec![condition("a", Comparison::Exists); count], Vec::new());
-    assert_eq!(many(17).unwrap_err(), ConditionError::TooMany(17));
+    assert!(many(17).unwrap_err().problem().starts_with("there are 17 comparisons"));
     assert!(many(16).is_ok());
-    assert_eq!(Conditions::new(Vec::new(), vec![Vec::new()]).unwrap_err(), ConditionError::Nothing);
+    assert!(Conditions::new(Vec::new(), vec![Vec::new()]).unwrap_err().problem().starts_with("there is no comparison"));
     let param = Conditions::new(vec![condition("a", Comparison::Param("org".into()))], Vec::new()).unwrap();
     assert_eq!(param.missing_param("/orgs/{org}/{*rest}"), None);
     assert_eq!(param.missing_param("/orgs/{id}"), Some("org"));

@@ -163,9 +163,9 @@ impl Verifier {
         inserted.map_err(|_| refused("its claims take too much room"))?;
         for name in shown.iter().filter(|name| ![OwnClaims::ROLES, ACR, AUTH_TIME].contains(&&***name)) {
             let inserted = match claims.get(name) {
-                Some(Member::Text(text)) => own.insert(&**name, text),
-                Some(Member::Number(number)) => own.insert(&**name, number),
-                Some(Member::Bool(value)) => own.insert(&**name, value),
+                Some(Member::Text(text)) => own.try_insert(&**name, text),
+                Some(Member::Number(number)) => own.try_insert(&**name, number),
+                Some(Member::Bool(value)) => own.try_insert(&**name, value),
                 _ => continue,
             };
             // A claim that has a meaning to the gate is in the session already.

@@ -10,7 +10,7 @@
 //!     ..ClaimMapping::default()
 //! };
 //! # let _ = mapping;
-//! # Ok::<(), rotogate::claim::ClaimError>(())
+//! # Ok::<(), rotogate::InvalidValue>(())
 //! ```
 
 use serde_json::Value;
@@ -38,7 +38,7 @@ const HAS_GROUPS: (&str, &str) = ("groups", "hasgroups");
 ///
 /// let claims = ClaimMapping { roles: vec![ClaimPath::parse("realm_access.roles")?], ..ClaimMapping::default() };
 /// # let _ = claims;
-/// # Ok::<(), rotogate::claim::ClaimError>(())
+/// # Ok::<(), rotogate::InvalidValue>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimMapping {

@@ -13,8 +13,9 @@ use super::mapping::ClaimMapping;
 use super::preset::Preset;
 use super::sessions_seen::SessionsSeen;
 use super::user_name::UserNameForm;
-use crate::claim::{ClaimError, ClaimPath};
+use crate::claim::ClaimPath;
 use crate::introspection::Introspection;
+use crate::invalid::InvalidValue;
 use crate::session::Scope;
 use crate::token::assertion::is_assertion_typ;
 use crate::token::claims::{TYP, TokenIssuer};
@@ -273,7 +274,7 @@ impl IssuerRules {
     ///
     /// # Errors
     /// A path that cannot be parsed: see [`ClaimPath`].
-    pub fn roles<'a>(mut self, paths: impl IntoIterator<Item = &'a str>) -> Result<Self, ClaimError> {
+    pub fn roles<'a>(mut self, paths: impl IntoIterator<Item = &'a str>) -> Result<Self, InvalidValue> {
         let roles = ClaimPath::list(paths)?;
         Arc::make_mut(&mut self.claims).roles = roles;
         Ok(self)
@@ -310,7 +311,7 @@ impl IssuerRules {
         mut self,
         path: &str,
         values: impl IntoIterator<Item = impl Into<Value>>,
-    ) -> Result<Self, ClaimError> {
+    ) -> Result<Self, InvalidValue> {
         let path = ClaimPath::parse(path)?;
         Arc::make_mut(&mut self.claims).require(path, values.into_iter().map(Into::into).collect());
         Ok(self)

@@ -69,12 +69,12 @@ pub(super) fn read(
     (issuer.files.ca, issuer.files.client_cert, issuer.files.bearer) = (ca, client_cert, bearer_file);
     issuer.proxy = proxy;
     if let Err(wrong) = issuer.check() {
-        match wrong.key {
+        match wrong.key().unwrap_or_default() {
             // A URL that is missing or invalid was reported already.
             "url" if section.is_bad() || url.is_empty() => {}
-            key @ ("url" | "discovery" | "jwks_url") => section.blame(key, wrong.message),
+            key @ ("url" | "discovery" | "jwks_url") => section.blame(key, wrong.problem()),
             _ if fetch.is_bad() => {}
-            key => fetch.blame(key, wrong.message),
+            key => fetch.blame(key, wrong.problem()),
         }
     }
     Some(RemoteSource { issuer, keep, required: required.unwrap_or(false) })

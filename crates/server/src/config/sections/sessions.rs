@@ -124,14 +124,15 @@ pub(super) fn read_override(section: &Section<'_>) -> ProfileOverride {
 fn check_profile(section: &Section<'_>, rules: &Profile, place: &str) -> bool {
     let problems = rules.problems();
     for problem in &problems {
-        let found = match problem.key {
+        let key = problem.key().unwrap_or_default();
+        let found = match key {
             "access_ttl" => rules.access_ttl,
             "grace" => rules.grace,
             "lost_response_window" => rules.lost_response_window,
             _ => rules.idle_ttl,
         };
         let found = rotogate_core::clock::written(found);
-        section.blame(problem.key, format!("is {found}{place}, and {}", problem.expected));
+        section.blame(key, format!("is {found}{place}, and {}", problem.problem()));
     }
     problems.is_empty()
 }

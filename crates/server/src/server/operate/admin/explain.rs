@@ -415,7 +415,9 @@ impl Explained<'_> {
                 "Ask its issuer for a new assertion; compare id_jag or jwt_bearer of its entry in [[issuers]]."
             }
             Denial::OtherClient => "The client to which the token was issued must present it.",
-            Denial::SessionExpired(_) | Denial::Reuse(_) | Denial::UnknownRefreshToken => "Log in again.",
+            Denial::SessionExpired | Denial::SessionIdle | Denial::Reuse { .. } | Denial::UnknownRefreshToken => {
+                "Log in again."
+            }
             _ => return None,
         };
         Some(advice.to_owned())

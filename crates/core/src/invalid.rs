@@ -1,0 +1,52 @@
+//! The error of a value that cannot be used.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// A value that cannot be used: a claim, a scope, a password, or a setting. The text says why.
+///
+/// ```
+/// use rotogate::InvalidValue;
+/// use rotogate::claim::OwnClaims;
+///
+/// let error: InvalidValue = OwnClaims::new().insert("exp", 1_800_000_000).unwrap_err();
+/// assert_eq!(error.to_string(), "the claim \"exp\" is set by rotogate itself");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidValue {
+    key: Option<&'static str>,
+    problem: Cow<'static, str>,
+}
+
+impl InvalidValue {
+    /// With the reason.
+    pub fn new(problem: impl Into<Cow<'static, str>>) -> Self {
+        Self { key: None, problem: problem.into() }
+    }
+
+    /// With the name of the setting, and the reason.
+    pub fn of_key(key: &'static str, problem: impl Into<Cow<'static, str>>) -> Self {
+        Self { key: Some(key), problem: problem.into() }
+    }
+
+    /// The name of the setting, if the value is one of several settings.
+    pub const fn key(&self) -> Option<&'static str> {
+        self.key
+    }
+
+    /// The reason.
+    pub fn problem(&self) -> &str {
+        &self.problem
+    }
+}
+
+impl fmt::Display for InvalidValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.key {
+            Some(key) => write!(f, "{key}: {}", self.problem),
+            None => f.write_str(&self.problem),
+        }
+    }
+}
+
+impl std::error::Error for InvalidValue {}
