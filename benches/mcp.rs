@@ -25,7 +25,7 @@ use http_body_util::Full;
 use rotogate::Gate;
 use rotogate::client::Client;
 use rotogate::gate::NewSession;
-use rotogate::route::{Mcp, McpCalls, McpCheck, Resource, Route, RoutePolicy};
+use rotogate::route::{Mcp, McpCalls, Resource, Route, RoutePolicy};
 use rotogate::session::Scope;
 use rotogate::token::Keyring;
 use support::program::goal;
@@ -167,9 +167,9 @@ async fn gate() -> Gate {
         .client(Client::public("web"))
         .rates(support::open_rates())
         .route(Route::new("/plain", policy(None)));
-    for (path, check) in [("/headers", McpCheck::Headers), ("/body", McpCheck::Body)] {
+    for (path, check) in [("/headers", true), ("/body", false)] {
         builder = builder
-            .resource(Resource { mcp: Some(Mcp { check, ..Mcp::default() }), ..Resource::new(path) })
+            .resource(Resource { mcp: Some(Mcp { headers_alone: check, ..Mcp::default() }), ..Resource::new(path) })
             .route(Route::new(path, policy(Some(path))));
         for pattern in ["tools/call:read_file", "tools/call:delete_*", "resources/read:file:///etc/*", "*"] {
             let calls = vec![McpCalls::parse(pattern).unwrap()];

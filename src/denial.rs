@@ -6,13 +6,13 @@
 //! caller learns.
 //!
 //! ```
-//! use rotogate::denial::{Class, Denial, Standing};
+//! use rotogate::denial::{Class, Denial};
 //!
 //! let denial = Denial::TokenExpired;
 //! assert_eq!(denial.reason(), "token_expired");
 //! assert!(matches!(denial.class(), Class::BadToken { .. }));
-//! assert_eq!(denial.standing(), Standing::Dead, "the client must refresh; to repeat the request is no use");
+//! assert!(denial.is_dead(), "the client must refresh; to repeat the request is no use");
 //! ```
 
 #[doc(inline)]
-pub use rotogate_core::denial::{CallFlaw, Class, Denial, PathError, ProofFlaw, Standing};
+pub use rotogate_core::denial::{CallFlaw, Class, Denial, PathError, ProofFlaw};

@@ -10,4 +10,4 @@
 //! ```
 
 #[doc(inline)]
-pub use rotogate_core::dpop::{CountedIn, DpopSettings, NoncePolicy};
+pub use rotogate_core::dpop::DpopSettings;

@@ -3,7 +3,7 @@
 //! [`Authorizer`](crate::gate::Authorizer) have further methods with this feature.
 
 pub use crate::dialect::answer::Answer;
-pub use crate::dialect::browser::{NAME as BROWSER, PROFILE as BROWSER_PROFILE};
+pub use crate::dialect::browser::{LoginPage, NAME as BROWSER, PROFILE as BROWSER_PROFILE};
 pub use crate::dialect::command::CommandHandler;
 pub use crate::dialect::events::{Events, Notice};
 pub use crate::dialect::kuzzle::actions::is_controller;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rotogate_core::invalid::InvalidValue;
 use rotogate_core::route::{Route, RoutePolicy};
-use rotogate_core::token::{AllowedScopes, IssuerKeys, IssuerRules, Preset};
+use rotogate_core::token::{IssuerKeys, IssuerRules, Preset};
 use rotogate_issuers::remote_keys::{KeySetFolder, KeySetStore, RemoteIssuer, RemoteKeys};
 
 use crate::Gate;
@@ -80,7 +80,7 @@ impl ResourceServer {
     /// Trusts an issuer whose keys are at a URL, or whose server needs a CA or a proxy.
     pub fn trusting(remote: RemoteIssuer) -> Self {
         let rules = IssuerRules::external(remote.issuer.as_str(), Vec::new(), IssuerKeys::unknown());
-        let rules = rules.scopes(AllowedScopes::Any).everywhere();
+        let rules = rules.scopes(None).everywhere();
         let first = TrustedIssuer { remote, rules };
         Self { first, others: Vec::new(), public: Vec::new(), folder: None, builder: GateBuilder::default() }
     }

@@ -15,7 +15,6 @@
 
 #[doc(inline)]
 pub use rotogate_core::route::{
-    AssertionForm, Auth, BadCredential, CallPattern, ClaimValue, Comparison, Condition, Conditions, Credentials,
-    EncodedSlash, Implied, LimitPer, LoginLead, LooseMatch, Mcp, McpCalls, McpCheck, OnExpiry, RateLimit, Resource,
-    Role, Route, RouteId, RoutePolicy, StepUp,
+    Auth, CallPattern, ClaimValue, Comparison, Condition, Conditions, Credentials, Implied, LimitPer, Mcp, McpCalls,
+    RateLimit, Resource, Role, Route, RouteId, RoutePolicy, StepUp,
 };

@@ -78,8 +78,8 @@ pub mod rules {
 pub use rotogate_core::store::kit::network::NetworkOptions;
 #[doc(inline)]
 pub use rotogate_core::store::{
-    Cursor, Effect, Filter, Inserted, MemoryStore, Page, Revocation, Staleness, Store, StoreError, SubjectBound, Swap,
-    Swept, Target, WriteOutcome,
+    Cursor, Effect, Filter, Inserted, MemoryStore, Page, Revocation, Store, StoreError, SubjectBound, Swap, Swept,
+    Target, WriteOutcome,
 };
 #[cfg(feature = "postgres")]
 #[doc(inline)]

@@ -20,6 +20,6 @@
 
 #[doc(inline)]
 pub use rotogate_core::token::{
-    AccessTokenText, Algorithm, AllowedScopes, CertificateThumbprint, ClaimMapping, IssuerKeys, IssuerRules, KeyError,
-    KeyThumbprint, Keyring, Preset, RefreshToken, Roles, RulesError, SubjectEncoding,
+    Algorithm, CertificateThumbprint, ClaimMapping, IssuerKeys, IssuerRules, KeyError, KeyThumbprint, Keyring, Preset,
+    Roles, RulesError, TokenText,
 };

@@ -14,7 +14,7 @@ use http::{Method, Request};
 use others::Nginx;
 use rotogate::session::Scope;
 use rotogate_core::route::path::CanonicalPath;
-use rotogate_core::route::{Auth, EncodedSlash, Match, Route, RoutePolicy, RouteTable, authority};
+use rotogate_core::route::{Auth, Match, Route, RoutePolicy, RouteTable, authority};
 
 /// The gate's answer to a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ fn restricts(table: &RouteTable) -> bool {
 
 /// Only named paths are open, as the documents advise.
 fn closed() -> RouteTable {
-    let keep = RoutePolicy { encoded_slash: EncodedSlash::Keep, ..RoutePolicy::public() };
+    let keep = RoutePolicy { keeps_encoded_slash: true, ..RoutePolicy::public() };
     RouteTable::build(vec![
         Route::new("/public/{*rest}", RoutePolicy::public()),
         Route::new("/files/{name}", keep),

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::support::redis::Redis;
-use rotogate::store::{Cursor, RedisStore, Staleness, Store};
+use rotogate::store::{Cursor, RedisStore, Store};
 use rotogate_core::clock::SystemTime;
 use rotogate_core::store::Follow;
+use rotogate_core::store::Staleness;
 use tokio::task::JoinSet;
 
 use crate::contents::revoke;

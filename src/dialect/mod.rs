@@ -47,7 +47,7 @@ pub use registry::Options;
 #[cfg(feature = "relay")]
 #[doc(inline)]
 pub use rotogate_core::engine::api_keys::{OwnKeys, OwnKeysAction, OwnKeysRequest};
-pub use rotogate_core::reply::{Reply, ReplyBody};
+pub use rotogate_core::reply::ReplyBody;
 #[cfg(feature = "kuzzle")]
 pub(crate) use socket::{SocketGate, SocketIdentity, Upgrade};
 
@@ -58,4 +58,4 @@ pub(crate) use call::{EnclosedCall, OAuthPaths};
 pub(crate) use command::CommandHandler;
 pub(crate) use protocol::Protocol;
 pub(crate) use rotogate_core::engine::{OwnSessionsAction, OwnSessionsRequest};
-pub(crate) use rotogate_core::reply::StreamedBody;
+pub(crate) use rotogate_core::reply::{Reply, StreamedBody};

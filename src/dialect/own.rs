@@ -3,9 +3,9 @@
 use std::any::Any;
 use std::fmt;
 
-use http::HeaderMap;
+use http::{HeaderMap, Response};
 
-use super::{Call, Command, Outcome, Reply, ServedPath, Sources};
+use super::{Call, Command, Outcome, ReplyBody, ServedPath, Sources};
 use rotogate_core::denial::Denial;
 use rotogate_core::fault::Error;
 use rotogate_core::session::profile::ProfileOverride;
@@ -14,12 +14,13 @@ use rotogate_core::session::profile::ProfileOverride;
 ///
 /// ```
 /// # use rotogate::denial::Denial;
-/// # use rotogate::dialect::{Call, Command, Dialect, Outcome, Reply, ReplyBody, ServedPath};
+/// # use http::Response;
+/// # use rotogate::dialect::{Call, Command, Dialect, Outcome, ReplyBody, ServedPath};
 /// # use rotogate::fault::Error;
 /// # #[derive(Debug)]
 /// # struct Logout;
-/// # fn reply(status: u16) -> Reply {
-/// #     let head = http::Response::builder().status(status).header("retry-after", "5");
+/// # fn reply(status: u16) -> Response<ReplyBody> {
+/// #     let head = Response::builder().status(status).header("retry-after", "5");
 /// #     head.body(ReplyBody::default()).unwrap()
 /// # }
 /// impl Dialect for Logout {
@@ -38,7 +39,7 @@ use rotogate_core::session::profile::ProfileOverride;
 ///         let token = std::str::from_utf8(call.body).map_err(|_| Denial::MalformedRequest("not a token"))?;
 ///         Ok(Command::Revoke { client: None, token: token.into() })
 ///     }
-///     fn write(&self, _: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
+///     fn write(&self, _: &Call<'_>, outcome: Result<Outcome, Error>) -> Response<ReplyBody> {
 ///         reply(match outcome { Ok(_) => 204, Err(Error::Denied(_)) => 400, Err(Error::Failed(_)) => 503 })
 ///     }
 /// }
@@ -83,7 +84,7 @@ pub trait Dialect: fmt::Debug + Any + Send + Sync {
     fn read(&self, call: &Call<'_>) -> Result<Command, Denial>;
 
     /// Writes the outcome of a request, or its error.
-    fn write(&self, call: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply;
+    fn write(&self, call: &Call<'_>, outcome: Result<Outcome, Error>) -> Response<ReplyBody>;
 
     /// Do the headers of a request show a client of this protocol? The gate asks this for refusals on a path of no
     /// endpoint and no route.
@@ -93,7 +94,7 @@ pub trait Dialect: fmt::Debug + Any + Send + Sync {
     }
 
     /// Refuses a request on a data route, or near an endpoint, in the protocol's own words; `None` for the plain reply.
-    fn refuse(&self, headers: &HeaderMap, denial: Denial) -> Option<Reply> {
+    fn refuse(&self, headers: &HeaderMap, denial: Denial) -> Option<Response<ReplyBody>> {
         let _ = (headers, denial);
         None
     }

@@ -33,7 +33,7 @@ pub(super) mod transaction;
 #[cfg(feature = "browser-oidc")]
 pub(super) mod vault;
 
-pub use crate::dialect::browser::LoginPage;
+use crate::dialect::browser::LoginPage;
 pub use sessions::BrowserSessions;
 pub(super) use sessions::{keep_cookie, presented};
 
@@ -125,10 +125,18 @@ impl Browser {
         Self { provider: Some(provider), ..Self::own(path) }
     }
 
-    /// The page at `GET /auth/login`. The default is the gate's own plain form.
+    /// The login page of the application, by its path, instead of the gate's own plain form. The page gets the parameter
+    /// `to`, and `error` after a failed login. Its form sends to `/auth/login`.
     #[must_use]
-    pub fn page(mut self, page: LoginPage) -> Self {
-        self.page = page;
+    pub fn page(mut self, path: impl Into<String>) -> Self {
+        self.page = LoginPage::At(path.into());
+        self
+    }
+
+    /// Without a login page: `GET /auth/login` is 404, and navigations without a session get 401.
+    #[must_use]
+    pub fn without_page(mut self) -> Self {
+        self.page = LoginPage::None;
         self
     }
 
@@ -447,11 +455,11 @@ mod tests {
         }
         for to in ["//evil", "https://evil.example/", "/auth/logout", "x"] {
             assert!(ready(Browser::own("/auth").after_logout(to)).is_err(), "{to}");
-            assert!(ready(Browser::own("/auth").page(LoginPage::At(to.to_owned()))).is_err(), "{to}");
+            assert!(ready(Browser::own("/auth").page(to)).is_err(), "{to}");
         }
         assert!(ready(Browser::own("/auth").after_logout("https://app.example/bye")).is_ok());
         assert!(ready(Browser::own("/auth").after_logout("https://app.example/").refuse_allowed_origins()).is_err());
-        assert!(ready(Browser::own("/auth").page(LoginPage::At("/signin?lang=en".to_owned()))).is_ok());
-        assert!(ready(Browser::own("/auth").page(LoginPage::At("https://app.example/in".to_owned()))).is_err());
+        assert!(ready(Browser::own("/auth").page("/signin?lang=en")).is_ok());
+        assert!(ready(Browser::own("/auth").page("https://app.example/in")).is_err());
     }
 }

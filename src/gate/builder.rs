@@ -292,11 +292,13 @@ impl GateBuilder {
         self
     }
 
-    /// How long the gate continues without news from a store that other gates write to, too. The default is
-    /// [`Staleness::default`]. Stores of a single gate ignore it.
+    /// How long the gate continues without news from a store that other gates write to, too. `limit`, from 0.5 s to 60 s,
+    /// is the longest time for which a revocation that was acknowledged at another gate may be unknown at this gate:
+    /// without news for longer, no token is issued. Requests with a token pass for `served`, which is `limit` unless the
+    /// operator prefers availability. The default of both is 2 s. Stores of a single gate ignore it.
     #[must_use]
-    pub fn staleness(mut self, staleness: Staleness) -> Self {
-        self.staleness = staleness;
+    pub const fn staleness(mut self, limit: Duration, served: Duration) -> Self {
+        self.staleness = Staleness { limit, served };
         self
     }
 

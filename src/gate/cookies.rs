@@ -18,23 +18,8 @@ pub const REFRESH_COOKIE: &str = "__Host-refresh";
 const LONGEST_COOKIE: usize = 4096;
 
 /// The pages whose requests carry the cookies (RFC 6265bis §5.4.7).
-///
-/// ```
-/// use rotogate::gate::SameSite;
-///
-/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
-/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
-/// # let gate = gate.client(Client::public("web")).build().await?;
-/// // A link in a mail opens the application with the reader's session.
-/// let cookies = gate.cookies().same_site(SameSite::Lax);
-/// let tokens = gate.sessions().start(NewSession::new("ada", "web")).await?;
-/// assert!(cookies.set(&tokens)["set-cookie"].to_str()?.contains("SameSite=Lax"));
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
-/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SameSite {
+enum SameSite {
     /// Only requests of pages of the same site carry the cookies.
     #[default]
     Strict,
@@ -117,10 +102,31 @@ impl Gate {
 }
 
 impl Cookies {
-    /// The pages whose requests carry the cookies. The default is [`SameSite::Strict`].
+    /// Also sends the cookies when the user follows a link from another site (`SameSite=Lax`). By default only requests of
+    /// pages of the same site carry the cookies (RFC 6265bis §5.4.7).
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
+    /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+    /// # let gate = gate.client(Client::public("web")).build().await?;
+    /// // A link in a mail opens the application with the reader's session.
+    /// let cookies = gate.cookies().lax();
+    /// let tokens = gate.sessions().start(NewSession::new("ada", "web")).await?;
+    /// assert!(cookies.set(&tokens)["set-cookie"].to_str()?.contains("SameSite=Lax"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
     #[must_use]
-    pub const fn same_site(mut self, same_site: SameSite) -> Self {
-        self.same_site = same_site;
+    pub const fn lax(mut self) -> Self {
+        self.same_site = SameSite::Lax;
+        self
+    }
+
+    /// Requests of every page carry the cookies (`SameSite=None`): for a client on another site, whose origin is among
+    /// [`GateBuilder::allowed_origins`](super::GateBuilder::allowed_origins).
+    #[must_use]
+    pub const fn cross_site(mut self) -> Self {
+        self.same_site = SameSite::None;
         self
     }
 

@@ -16,7 +16,7 @@ use rotogate_core::mcp::{self, Call, CallHead, Message, MessageId, has_call_head
 use rotogate_core::policy::{self, Permitted};
 use rotogate_core::refusal::ChallengeParams;
 use rotogate_core::reply::Reply;
-use rotogate_core::route::{CallRule, CallRules, DecisionSubject, Mcp, McpCheck, Route, RoutePolicy};
+use rotogate_core::route::{CallRule, CallRules, DecisionSubject, Mcp, Route, RoutePolicy};
 use rotogate_core::rule::Rule;
 use rotogate_core::session::Scope;
 use rotogate_core::token::observer::Observer;
@@ -138,13 +138,11 @@ impl Inner {
         if let Some(call) = head.into_call() {
             mcp.judge(self, permitted, &call, observer)?;
         }
-        match mcp.settings.check {
-            McpCheck::Headers => Ok(HeadVerdict::Decided),
+        match mcp.settings.headers_alone {
+            true => Ok(HeadVerdict::Decided),
             // An explanation has no body, and need not state its type.
-            McpCheck::Body if !O::HAS_EFFECTS && !parts.headers.contains_key(CONTENT_TYPE) => {
-                Ok(HeadVerdict::NeedsBody)
-            }
-            McpCheck::Body => {
+            false if !O::HAS_EFFECTS && !parts.headers.contains_key(CONTENT_TYPE) => Ok(HeadVerdict::NeedsBody),
+            false => {
                 observer.judged(Rule::Route, is_plain_json(&parts.headers).map_err(Denial::BadCall))?;
                 Ok(HeadVerdict::NeedsBody)
             }

@@ -112,9 +112,9 @@ mod verdict;
 #[cfg(feature = "relay")]
 pub use api_keys::GateApiKeys;
 pub use body::GateBody;
-pub use browser::{Browser, BrowserSessions, LoginPage};
+pub use browser::{Browser, BrowserSessions};
 pub use builder::{BuildError, GateBuilder};
-pub use cookies::{Cookies, SameSite};
+pub use cookies::Cookies;
 pub use endpoint::Endpoint;
 pub use forward_buffered::BufferedForward;
 #[cfg(feature = "axum")]

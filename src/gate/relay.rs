@@ -13,7 +13,7 @@ use crate::relay::{
 };
 use rotogate_core::counters::Counters;
 use rotogate_core::denial::{Denial, NotGood};
-use rotogate_core::dpop::CountedIn;
+
 use rotogate_core::engine::{Engine, HeldUp, Origin};
 use rotogate_core::fault::{Error, Fault, StoreError};
 use rotogate_core::revocation::{Effect, Revocation, Target};
@@ -94,7 +94,7 @@ pub(super) struct Shared {
     pub(super) engine: Arc<Engine>,
     pub(super) checker: Arc<TokenChecker>,
     pub(super) time: Arc<dyn rotogate_core::clock::TimeSource>,
-    pub(super) proofs: CountedIn,
+    pub(super) proofs_in_store: bool,
 }
 
 impl Shared {
@@ -107,7 +107,7 @@ impl Shared {
             settings: config.settings(path, &self.engine.keyring()),
             store: Arc::clone(&store),
             is_alone: self.engine.store().shared().is_none(),
-            counts_proofs: (self.proofs == CountedIn::Store).then(|| Arc::clone(self.engine.store())),
+            counts_proofs: self.proofs_in_store.then(|| Arc::clone(self.engine.store())),
             limits: Arc::clone(self.engine.limits()),
             end_tokens: Arc::new(end_tokens),
             clock: Arc::clone(self.engine.clock()),

@@ -18,6 +18,7 @@ use rotogate_core::context::Context;
 use rotogate_core::lease::{Lease, LeaseEnd};
 use rotogate_core::policy::{OwedDecision, Permitted};
 use rotogate_core::reply::{GrpcCode, grpc_trailers};
+use rotogate_core::route::OnExpiry;
 use rotogate_core::route::Route;
 use rotogate_core::verify_cache::Verified;
 
@@ -113,7 +114,7 @@ impl ReplyGuard {
             }
             State::New { .. } => {
                 let GuardedCaller { gate, verified, route, decisions } = &self.caller;
-                let lease = Lease::for_caller(&gate.leases, Some(verified), route.policy.on_expiry);
+                let lease = Lease::for_caller(&gate.leases, Some(verified), OnExpiry::for_policy(&route.policy));
                 let lease = lease.ended_by(gate.ask_again(decisions));
                 let mut ticks = tokio::time::interval(CHECK_INTERVAL);
                 // After a pause of several seconds, the reply is checked once, not once for each second.

@@ -15,7 +15,7 @@ use crate::dialect::browser::step_up::AskedLogin;
 use crate::dialect::browser::{LOGIN, LoginPage, page, words};
 use rotogate_core::denial::{Class, Denial};
 use rotogate_core::reply;
-use rotogate_core::route::{LoginLead, RoutePolicy};
+use rotogate_core::route::RoutePolicy;
 
 /// The reply to a browser instead of the plain refusal.
 pub(super) enum Led {
@@ -41,8 +41,8 @@ impl Inner {
             return Led::Plain(plain);
         }
         let dialect = &browser.dialect;
-        let form = match policy.login {
-            LoginLead::Never => SignedOut::Problem,
+        let form = match policy.never_leads_to_login {
+            true => SignedOut::Problem,
             _ if dialect.page == LoginPage::None => SignedOut::Problem,
             _ => SignedOut::of_request(&parts.method, &parts.headers),
         };

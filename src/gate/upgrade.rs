@@ -31,6 +31,7 @@ use super::tunnel::{carry, protocol};
 use rotogate_core::lease::Lease;
 use rotogate_core::overload::PoolPermit;
 use rotogate_core::policy::Permitted;
+use rotogate_core::route::OnExpiry;
 
 /// The buffer of the pipe in each direction, in bytes.
 const PIPE: usize = 8 * 1024;
@@ -55,7 +56,9 @@ pub(super) fn settle(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted
         refuse(parts);
         return;
     }
-    let lease = gate.tunnel_lease(permitted.caller(), policy.on_expiry).ended_by(gate.ask_again(permitted.decisions()));
+    let lease = gate
+        .tunnel_lease(permitted.caller(), OnExpiry::for_policy(policy))
+        .ended_by(gate.ask_again(permitted.decisions()));
     let lease = match place {
         Some(place) => lease.in_place(place),
         None => lease,

@@ -10,7 +10,7 @@ use http::header::{COOKIE, HOST, LOCATION, SET_COOKIE};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use rotogate::Gate;
-use rotogate::gate::{Browser, LoginPage, LoginProvider, Peer};
+use rotogate::gate::{Browser, LoginProvider, Peer};
 use rotogate::remote_keys::{Metadata, RemoteIssuer};
 use rotogate_core::clock::{ManualTime, TimeSource, Timestamp};
 use rotogate_core::store::MemoryStore;
@@ -85,7 +85,7 @@ impl Answered {
     }
 }
 
-static OWN: LazyLock<World> = LazyLock::new(|| World::new(Browser::own("/auth").page(LoginPage::At("/signin".into()))));
+static OWN: LazyLock<World> = LazyLock::new(|| World::new(Browser::own("/auth").page("/signin")));
 
 static LOGIN: LazyLock<Login> = LazyLock::new(|| {
     let metadata = Arc::new(Metadata::parse(DOCUMENT.as_bytes(), PROVIDER).unwrap());

@@ -9,7 +9,7 @@ use ed25519_dalek::{Signer, SigningKey};
 use rotogate::claim::ClaimPath;
 use rotogate::clock::Timestamp;
 use rotogate::session::Scope;
-use rotogate_core::token::verify::{AllowedScopes, ClaimMapping, SubjectEncoding};
+use rotogate_core::token::verify::ClaimMapping;
 use rotogate_core::token::{IssuerKeys, IssuerRules, Verifier};
 use serde_json::{Map, Value, json};
 
@@ -85,11 +85,11 @@ static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
         roles: paths(&["realm.roles", "groups", "\"by.name\"{}"]),
         account: paths(&["org.id"]),
         subject: paths(&["oid", "sub"]),
-        subject_encoding: SubjectEncoding::Percent,
+        encodes_subject: true,
         ..ClaimMapping::default()
     };
     let rules = IssuerRules::external("https://idp.test", vec!["api".into()], keys).named("idp").claims(mapping);
-    let rules = rules.scopes(AllowedScopes::Only(Scope::parse("read a:b").unwrap()));
+    let rules = rules.scopes(Some(Scope::parse("read a:b").unwrap()));
     Verifier::new(vec![rules.require("use", ["access"]).unwrap()]).unwrap()
 });
 

@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Empty, Full};
 use ipnet::IpNet;
 use rotogate::Gate;
 use rotogate::gate::NewSession;
-use rotogate::route::{BadCredential, Route, RoutePolicy};
+use rotogate::route::{Route, RoutePolicy};
 use rotogate_core::headers::{Peer, client_ip, forwarded};
 use rotogate_core::token::keyring::Keyring;
 use tokio::runtime::Runtime;
@@ -75,11 +75,7 @@ static GATE: LazyLock<(Runtime, Gate, String)> = LazyLock::new(|| {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (gate, token) = runtime.block_on(async {
         let cookie = Some("token".to_owned());
-        let open = RoutePolicy {
-            cookie: cookie.clone(),
-            bad_credential_on_optional: BadCredential::Anonymous,
-            ..RoutePolicy::optional()
-        };
+        let open = RoutePolicy { cookie: cookie.clone(), ignores_bad_credential: true, ..RoutePolicy::optional() };
         let gate = Gate::builder()
             .issuer("https://api.test")
             .keys(Keyring::ephemeral().unwrap())

@@ -7,7 +7,7 @@ use rotogate::clock::Timestamp;
 use rotogate::session::Scope;
 use rotogate::token::IssuerRules;
 use rotogate_core::introspection::{Introspection, IntrospectionFault, Introspector};
-use rotogate_core::token::verify::{AllowedScopes, ClaimMapping, Responses, Told};
+use rotogate_core::token::verify::{ClaimMapping, Responses, Told};
 use serde_json::{Map, Value};
 
 use crate::input::target;
@@ -38,7 +38,7 @@ static RESPONSES: LazyLock<Responses> = LazyLock::new(|| {
         ..ClaimMapping::default()
     };
     let rules = IssuerRules::introspected(URL, vec!["api".into()], Introspection::by(Silent));
-    let rules = rules.named("idp").claims(claims).scopes(AllowedScopes::Only(Scope::parse("read a:b").unwrap()));
+    let rules = rules.named("idp").claims(claims).scopes(Some(Scope::parse("read a:b").unwrap()));
     Responses::new(&rules)
 });
 

@@ -9,7 +9,7 @@ use axum::routing::{get, post};
 use http::{HeaderMap, StatusCode};
 use rotogate::denial::Denial;
 use rotogate::fault::Error;
-use rotogate::gate::{Browser, LoginPage, NewSession};
+use rotogate::gate::{Browser, NewSession};
 use rotogate::route::{Route, RoutePolicy};
 use rotogate::{Gate, Identity};
 
@@ -39,7 +39,7 @@ async fn logout(State(gate): State<Gate>, request: Request) -> Response {
 async fn server() -> Server {
     let gate = builder()
         .public_url("http://127.0.0.1:3000")
-        .browser(Browser::own("/auth").page(LoginPage::None))
+        .browser(Browser::own("/auth").without_page())
         .route(Route::new("/login", RoutePolicy::public()))
         .route(Route::new("/logout", RoutePolicy::public()))
         .route(Route::catch_all(RoutePolicy::default().session()));

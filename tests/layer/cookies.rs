@@ -10,7 +10,7 @@ use http::{HeaderValue, StatusCode};
 use rotogate::denial::Denial;
 use rotogate::fault::Error;
 use rotogate::gate::NewSession;
-use rotogate::gate::{ACCESS_COOKIE, REFRESH_COOKIE, SameSite};
+use rotogate::gate::{ACCESS_COOKIE, REFRESH_COOKIE};
 use rotogate::{Gate, Identity};
 use rotogate_core::limit::{Rate, Rates};
 
@@ -140,7 +140,7 @@ async fn t18_a_single_page_client_logs_in_refreshes_and_logs_out_by_cookies() {
 async fn cookies_may_last_until_the_browser_is_closed_and_be_sent_from_elsewhere() {
     let gate = gate().await;
     let issued = gate.sessions().start(NewSession::new("ada", "web")).await.unwrap();
-    let headers = gate.cookies().same_site(SameSite::None).until_closed().set(&issued);
+    let headers = gate.cookies().cross_site().until_closed().set(&issued);
     assert_eq!(headers.get_all("set-cookie").iter().count(), 2);
     for cookie in headers.get_all("set-cookie") {
         assert!(cookie.is_sensitive() && cookie.to_str().unwrap().ends_with("; SameSite=None"));

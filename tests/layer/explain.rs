@@ -16,9 +16,8 @@ use rotogate::dialect::oauth2::OAuth2;
 use rotogate::gate::{
     Browser, Conclusion, Endpoint, Explanation, NewSession, Peer, Rate, Rates, Rule, RuleResult, Verdict, Whose,
 };
-use rotogate::route::{Auth, BadCredential, Comparison, Condition, Conditions, Role, Route, RoutePolicy, StepUp};
+use rotogate::route::{Auth, Comparison, Condition, Conditions, Role, Route, RoutePolicy, StepUp};
 use rotogate::session::Scope;
-use rotogate::store::Staleness;
 use rotogate_core::clock::{ManualTime, TimeSource, Timestamp};
 use rotogate_core::introspection::{Introspection, IntrospectionFault, Introspector};
 use rotogate_core::store::memory::nodes::{MemoryNode, Way};
@@ -159,11 +158,7 @@ async fn world() -> World {
         .trusted_issuer(opaque)
         .route(named("open", "/open", RoutePolicy::public()))
         .route(named("maybe", "/maybe", RoutePolicy::optional()))
-        .route(named(
-            "lenient",
-            "/lenient",
-            RoutePolicy { bad_credential_on_optional: BadCredential::Anonymous, ..RoutePolicy::optional() },
-        ))
+        .route(named("lenient", "/lenient", RoutePolicy { ignores_bad_credential: true, ..RoutePolicy::optional() }))
         .route(named("admin", "/admin/{*rest}", RoutePolicy { scopes: Scope::parse("admin").unwrap(), ..strict() }))
         .route(named("any", "/any", RoutePolicy { any_scope: Scope::parse("a b").unwrap(), ..strict() }))
         .route(named("theirs", "/theirs", RoutePolicy { issuers: vec!["idp".into()], ..strict() }))
@@ -639,7 +634,6 @@ async fn p58_a_stale_store_is_explained_as_unavailable() {
     let gate = crate::builder_with(Keyring::load(folder.path()).unwrap())
         .route(Route::catch_all(RoutePolicy::default()))
         .shared_store(Arc::clone(&store) as Arc<dyn rotogate::store::Store>)
-        .staleness(Staleness::default())
         .time(Arc::clone(&time) as Arc<dyn TimeSource>)
         .build()
         .await

@@ -13,7 +13,7 @@ use http_body_util::{BodyExt, Empty, Full};
 use rotogate::Gate;
 use rotogate::client::Client;
 use rotogate::gate::{BuildError, Conclusion, GateBuilder, Neighbour, NewSession, Peer, Rule};
-use rotogate::route::{CallPattern, LimitPer, Mcp, McpCalls, McpCheck, RateLimit, Resource, Route, RoutePolicy};
+use rotogate::route::{CallPattern, LimitPer, Mcp, McpCalls, RateLimit, Resource, Route, RoutePolicy};
 use rotogate::store::Store;
 use rotogate::token::Algorithm;
 use rotogate_core::clock::{ManualTime, TimeSource, Timestamp};
@@ -234,7 +234,7 @@ async fn k20_calls_in_an_envelope_count_with_the_routes_that_govern_them() {
 
 #[tokio::test]
 async fn k20_calls_of_tools_count_with_their_rule_and_their_route() {
-    for check in [McpCheck::Body, McpCheck::Headers] {
+    for check in [false, true] {
         let policy = || RoutePolicy {
             audiences: vec!["https://api.test".into()],
             resource: Some("/mcp".into()),
@@ -247,7 +247,7 @@ async fn k20_calls_of_tools_count_with_their_rule_and_their_route() {
         };
         let dear = RateLimit::new(LimitPer::Subject, 1, MINUTE).named("dear");
         let gate = builder()
-            .resource(Resource { mcp: Some(Mcp { check, ..Mcp::default() }), ..Resource::new("/mcp") })
+            .resource(Resource { mcp: Some(Mcp { headers_alone: check, ..Mcp::default() }), ..Resource::new("/mcp") })
             .route(Route::new("/mcp", policy().limit(per_subject(3))))
             .route(rule("tools/call:pay", policy().limit(dear)))
             .route(rule("*", policy()))

@@ -14,7 +14,7 @@ use rotogate::Gate;
 use rotogate::decision::{DecisionFault, DecisionPoint, DecisionPointRules, PolicyDecision, RouteDecision};
 use rotogate::gate::NewSession;
 use rotogate::route::{
-    Comparison, Condition, Conditions, Implied, Mcp, McpCalls, McpCheck, Resource, Role, Route, RoutePolicy, StepUp,
+    Comparison, Condition, Conditions, Implied, Mcp, McpCalls, Resource, Role, Route, RoutePolicy, StepUp,
 };
 use rotogate::session::Scope;
 use serde_json::{Value, json};
@@ -113,8 +113,8 @@ fn challenge(answer: &Answer) -> String {
 
 #[tokio::test]
 async fn m5_a_call_is_forwarded_byte_for_byte_in_both_ways_to_judge_it() {
-    for check in [McpCheck::Body, McpCheck::Headers] {
-        let client = Client::new(Mcp { check, ..Mcp::default() }, "mcp files.read").await;
+    for check in [false, true] {
+        let client = Client::new(Mcp { headers_alone: check, ..Mcp::default() }, "mcp files.read").await;
         let body = message("tools/call", Some("read_file")).replace(':', " : ");
         let headers = [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call"), ("mcp-name", "read_file")];
         let passed = client.post(&headers, &body).await;
@@ -182,8 +182,8 @@ async fn m10_a_requirement_of_an_application_knows_the_scopes_that_imply_others(
 
 #[tokio::test]
 async fn k20_a_call_needs_what_the_conditions_of_its_rule_ask_for() {
-    for check in [McpCheck::Body, McpCheck::Headers] {
-        let mut client = Client::new(Mcp { check, ..Mcp::default() }, "mcp").await;
+    for check in [false, true] {
+        let mut client = Client::new(Mcp { headers_alone: check, ..Mcp::default() }, "mcp").await;
         let refused = client.call("tools/call", Some("export")).await;
         assert_eq!((refused.status, refused.status.as_u16()), (StatusCode::FORBIDDEN, 403));
         assert!(!refused.headers.get("www-authenticate").is_some_and(|it| it.to_str().unwrap().contains(" scope=")));
@@ -219,8 +219,8 @@ async fn k20_a_decision_point_is_asked_about_a_call_that_all_rules_permit() {
         let decision = RouteDecision::new("pdp", "tool", "{method} {name}");
         RoutePolicy { decision: Some(Arc::new(decision)), ..policy("mcp") }
     };
-    for check in [McpCheck::Body, McpCheck::Headers] {
-        let older = (check == McpCheck::Body).then(|| "2025-11-25".into());
+    for check in [false, true] {
+        let older = (!check).then(|| "2025-11-25".into());
         let versions = ["2026-07-28".into()].into_iter().chain(older).collect();
         let point = AskedPoint::default();
         let asked = || std::mem::take(&mut *point.0.lock().unwrap());
@@ -230,7 +230,10 @@ async fn k20_a_decision_point_is_asked_about_a_call_that_all_rules_permit() {
                 deny: Duration::ZERO,
                 ..DecisionPointRules::new("pdp", point.clone())
             })
-            .resource(Resource { mcp: Some(Mcp { check, versions, ..Mcp::default() }), ..Resource::new("/mcp") })
+            .resource(Resource {
+                mcp: Some(Mcp { headers_alone: check, versions, ..Mcp::default() }),
+                ..Resource::new("/mcp")
+            })
             .route(Route::new("/mcp", policy("")))
             .route(rule("tools/call:ask_*", decided()))
             .route(rule("*", policy("")))
@@ -258,7 +261,7 @@ async fn k20_a_decision_point_is_asked_about_a_call_that_all_rules_permit() {
         let stranger = Client { token: tokens(&client.gate, "other").await.0, ..client };
         assert_eq!(stranger.call("tools/call", Some("ask_ok")).await.status, StatusCode::FORBIDDEN);
         assert_eq!(asked(), [Value::Null; 0], "{check:?}");
-        if check == McpCheck::Body {
+        if !check {
             let client = Client { token: tokens(&stranger.gate, "mcp").await.0, ..stranger };
             let headers =
                 [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call"), ("mcp-name", "ask_ok")];
@@ -294,7 +297,7 @@ async fn b36_a_call_is_asked_for_a_login_that_its_route_and_its_rule_accept_or_f
         let decision = Some(Arc::new(RouteDecision::new("pdp", "tool", "all")));
         RoutePolicy { decision, ..policy }
     };
-    for check in [McpCheck::Body, McpCheck::Headers] {
+    for check in [false, true] {
         for (asked, expected) in [
             ("silver", (StatusCode::FORBIDDEN, String::new())),
             ("silver gold", (StatusCode::UNAUTHORIZED, "acr_values=\"gold\"".to_owned())),
@@ -308,7 +311,10 @@ async fn b36_a_call_is_asked_for_a_login_that_its_route_and_its_rule_accept_or_f
             ] {
                 let gate = builder()
                     .decision_point(DecisionPointRules::new("pdp", AsksForLogin(asked)))
-                    .resource(Resource { mcp: Some(Mcp { check, ..Mcp::default() }), ..Resource::new("/mcp") })
+                    .resource(Resource {
+                        mcp: Some(Mcp { headers_alone: check, ..Mcp::default() }),
+                        ..Resource::new("/mcp")
+                    })
                     .route(Route::new("/mcp", of_path))
                     .route(rule("*", of_call))
                     .build()

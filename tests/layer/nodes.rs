@@ -10,9 +10,10 @@ use rotogate::Gate;
 use rotogate::gate::{Readiness, Whose};
 use rotogate::route::{Route, RoutePolicy};
 use rotogate::session::profile::Profile;
-use rotogate::store::{Filter, Staleness, Store};
+use rotogate::store::{Filter, Store};
 use rotogate::token::Algorithm;
 use rotogate_core::clock::{ManualTime, TimeSource, Timestamp};
+use rotogate_core::store::Staleness;
 use rotogate_core::store::memory::nodes::{Backup, MemoryNode, Way};
 use rotogate_core::token::keyring::Keyring;
 use tokio::io::AsyncReadExt;
@@ -103,7 +104,7 @@ impl Cluster {
                 .route(Route::new("/ws", upgrading()))
                 .route(Route::catch_all(RoutePolicy::default()))
                 .shared_store(Arc::clone(&store) as Arc<dyn Store>)
-                .staleness(*staleness)
+                .staleness(staleness.limit, staleness.served)
                 .time(Arc::clone(&time) as Arc<dyn TimeSource>)
                 .build()
                 .await

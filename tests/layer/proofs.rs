@@ -15,9 +15,9 @@ use rotogate::Gate;
 use rotogate::client;
 use rotogate::dialect::oauth2::OAuth2;
 use rotogate::directory::{Directory, DirectoryError, User};
-use rotogate::dpop::{CountedIn, DpopSettings};
+use rotogate::dpop::DpopSettings;
 use rotogate::gate::{Endpoint, Neighbour};
-use rotogate::route::{Auth, BadCredential, Route, RoutePolicy};
+use rotogate::route::{Auth, Route, RoutePolicy};
 use rotogate::session::Binding;
 use rotogate::store::Store;
 use rotogate::token::{Algorithm, Keyring};
@@ -133,17 +133,13 @@ where
     (parts.status, parts.headers, body.collect().await.unwrap().to_bytes())
 }
 
-async fn nodes(counted_in: CountedIn) -> [Node; 2] {
+async fn nodes(counted_in_store: bool) -> [Node; 2] {
     let time = ManualTime::at(NOW);
     let first = MemoryNode::first(GATE, Gate::DEFAULT_LEEWAY, Arc::clone(&time) as Arc<dyn TimeSource>);
     let folder = tempfile::tempdir().unwrap();
     drop(Keyring::create(folder.path(), Algorithm::EdDsa).unwrap());
     let client = client::Client { dpop: Binding::Required, ..client::Client::public("web") };
-    let lenient = RoutePolicy {
-        auth: Auth::Optional,
-        bad_credential_on_optional: BadCredential::Anonymous,
-        ..RoutePolicy::default()
-    };
+    let lenient = RoutePolicy { auth: Auth::Optional, ignores_bad_credential: true, ..RoutePolicy::default() };
     let mut nodes = Vec::new();
     for _ in 0..2 {
         let store = Arc::new(first.another());
@@ -153,7 +149,7 @@ async fn nodes(counted_in: CountedIn) -> [Node; 2] {
             .client(client.clone())
             .endpoint(Endpoint::new(OAuth2).path("/token"))
             .directory(Arc::new(Users))
-            .dpop(DpopSettings { counted_in, ..DpopSettings::default() })
+            .dpop(DpopSettings { counted_in_store, ..DpopSettings::default() })
             .route(Route::new("/lenient", lenient.clone()))
             .route(Route::catch_all(RoutePolicy::default()))
             .trusted_proxies(vec!["127.0.0.1/32".parse().unwrap()])
@@ -202,7 +198,7 @@ fn text(answer: &Value, name: &str) -> String {
 
 #[tokio::test]
 async fn j25_a_proof_counts_once_at_the_token_endpoints_of_gates_that_share_a_store() {
-    let ([a, b], owner) = (nodes(CountedIn::Store).await, Owner::new());
+    let ([a, b], owner) = (nodes(true).await, Owner::new());
     let captured = owner.for_tokens();
     let (status, first) = a.log_in(&captured).await;
     assert_eq!(status, StatusCode::OK, "{first}");
@@ -222,7 +218,7 @@ async fn j25_a_proof_counts_once_at_the_token_endpoints_of_gates_that_share_a_st
 
 #[tokio::test]
 async fn j25_a_proof_counts_once_at_the_routes_and_verdicts_of_gates_that_share_a_store() {
-    let ([a, b], owner) = (nodes(CountedIn::Store).await, Owner::new());
+    let ([a, b], owner) = (nodes(true).await, Owner::new());
     let access = text(&a.log_in(&owner.for_tokens()).await.1, "access_token");
     let fresh = || owner.for_orders(&access);
     let captured = fresh();
@@ -250,7 +246,7 @@ async fn j25_a_proof_counts_once_at_the_routes_and_verdicts_of_gates_that_share_
 
 #[tokio::test]
 async fn j25_a_gate_that_counts_for_itself_asks_no_other() {
-    let ([a, b], owner) = (nodes(CountedIn::Gate).await, Owner::new());
+    let ([a, b], owner) = (nodes(false).await, Owner::new());
     let access = text(&a.log_in(&owner.for_tokens()).await.1, "access_token");
     let captured = owner.for_orders(&access);
     b.store.set_way(Way::Cut);
@@ -260,7 +256,7 @@ async fn j25_a_gate_that_counts_for_itself_asks_no_other() {
 
 #[tokio::test]
 async fn j26_while_the_store_is_away_a_proof_counts_nowhere() {
-    let ([a, b], owner) = (nodes(CountedIn::Store).await, Owner::new());
+    let ([a, b], owner) = (nodes(true).await, Owner::new());
     let access = text(&a.log_in(&owner.for_tokens()).await.1, "access_token");
     b.store.set_way(Way::Cut);
     let lost = owner.for_orders(&access);

@@ -689,13 +689,9 @@ async fn r16_a_logout_by_cookie_ends_the_session_of_a_superseded_token_and_is_no
 /// A bad credential may count as missing; an unchecked credential is not bad.
 #[tokio::test]
 async fn r15_a_route_that_takes_bad_credentials_for_none_takes_none_that_it_did_not_look_at() {
-    use rotogate::route::{Auth, BadCredential, Route, RoutePolicy};
+    use rotogate::route::{Auth, Route, RoutePolicy};
     let world = World::new().await;
-    let policy = RoutePolicy {
-        auth: Auth::Optional,
-        bad_credential_on_optional: BadCredential::Anonymous,
-        ..RoutePolicy::default()
-    };
+    let policy = RoutePolicy { auth: Auth::Optional, ignores_bad_credential: true, ..RoutePolicy::default() };
     let few = Rate::new(BURST, Duration::from_secs(86_400));
     let gate = Gate::builder()
         .issuer("https://api.test")

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::session::rotation::SessionEnd;
+use crate::session::rotation::{Lifetime, Reuse, SessionEnd};
 
 mod call;
 mod class;
@@ -21,7 +21,8 @@ pub use event::EventFlaw;
 pub use path::PathError;
 pub use proof::ProofFlaw;
 pub use provider::ProviderFlaw;
-pub use standing::{NotGood, Standing};
+pub use standing::NotGood;
+pub(crate) use standing::Standing;
 
 /// A refused credential, request or login: the rule that refused it.
 ///
@@ -334,4 +335,20 @@ pub enum Denial {
     /// The caller's requests exceed a limit of the route, by its name. The next request is admitted after this time.
     // Requirements K15 to K20.
     QuotaExceeded(&'static str, Duration),
+}
+
+impl Lifetime {
+    pub(crate) const fn denial(self) -> Denial {
+        match self {
+            Self::Session => Denial::SessionExpired,
+            Self::Idle => Denial::SessionIdle,
+        }
+    }
+}
+
+impl Reuse {
+    pub(crate) const fn denial(self) -> Denial {
+        let Self { generations_old, superseded_for } = self;
+        Denial::Reuse { generations_old, superseded_for }
+    }
 }

@@ -10,7 +10,7 @@ use std::fmt;
 /// use rotogate::claim::OwnClaims;
 ///
 /// let error: InvalidValue = OwnClaims::new().insert("exp", 1_800_000_000).unwrap_err();
-/// assert_eq!(error.to_string(), "the claim \"exp\" is set by rotogate itself");
+/// assert!(error.to_string().starts_with("the claim \"exp\""));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidValue {

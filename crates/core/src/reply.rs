@@ -16,7 +16,7 @@ use crate::overload::{PermitBody, PoolPermit};
 ///
 /// ```
 /// use http::HeaderValue;
-/// use rotogate::dialect::{Reply, ReplyBody};
+/// use rotogate_core::reply::{Reply, ReplyBody};
 ///
 /// let mut reply = Reply::new(ReplyBody::from(b"{}".to_vec()));
 /// reply.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));

@@ -8,7 +8,7 @@ use http::uri::PathAndQuery;
 
 use super::url::UpstreamUrl;
 use rotogate_core::exchange::ExchangeForm;
-use rotogate_core::route::AssertionForm;
+
 use rotogate_core::session::Scope;
 use rotogate_kit::upstream_tls::UpstreamTls;
 
@@ -35,7 +35,7 @@ pub struct Upstream {
     /// The `aud` of the signed assertions that the upstream receives. `None` for the upstream's name.
     pub assertion_audience: Option<String>,
     /// The form of the signed assertions.
-    pub assertion_form: AssertionForm,
+    pub transaction_tokens: bool,
     /// How tokens of callers are exchanged for tokens of this upstream. `None` if they are not exchanged.
     pub exchange: Option<ExchangeSettings>,
     /// The most requests in flight at one address, streams and upgraded connections included. In HTTP/1.1 each has a
@@ -117,7 +117,7 @@ impl Upstream {
             tls: UpstreamTls::default(),
             authorization_file: None,
             assertion_audience: None,
-            assertion_form: AssertionForm::Identity,
+            transaction_tokens: false,
             exchange: None,
             max_requests: 1024,
             max_requests_per_caller: 103,

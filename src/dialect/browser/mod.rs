@@ -70,16 +70,7 @@ pub const PROFILE: ProfileOverride = ProfileOverride {
 };
 
 /// The page at `GET /auth/login`.
-///
-/// ```
-/// use rotogate::gate::{Browser, LoginPage};
-///
-/// // The application's own page. Its form sends to `/auth/login`.
-/// let browser = Browser::own("/auth").page(LoginPage::At("/signin".to_owned()));
-/// # let _ = browser;
-/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum LoginPage {
     /// The gate's own plain form.
     #[default]

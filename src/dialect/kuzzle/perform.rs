@@ -10,7 +10,7 @@ use super::message::{Action, Message};
 use super::words::Problem;
 use super::{MALFORMED, expiry, http};
 use rotogate_core::credential::Found;
-use rotogate_core::denial::{Denial, Standing};
+use rotogate_core::denial::Denial;
 use rotogate_core::engine::IssuedTokens;
 use rotogate_core::fault::Error;
 use rotogate_core::reason::Reason;
@@ -67,7 +67,7 @@ pub(super) async fn perform(
     };
     let reason = match &outcome {
         // For `checkToken`, a bad token is a regular answer; every other action is refused.
-        Ok(Outcome::Checked(Err(denial))) if action != Action::CheckToken => Reason::denied(&denial),
+        Ok(Outcome::Checked(Err(denial))) if action != Action::CheckToken => Reason::denied(denial),
         outcome => super::super::reason(outcome),
     };
     let (came, cookie) = match outcome {
@@ -79,10 +79,7 @@ pub(super) async fn perform(
         // A logout with a dead token still removes the cookie. A cookie whose token may still be good stays, and the
         // client learns that the logout ended nothing (requirement R16).
         Err(Error::Denied(denial))
-            if action == Action::Logout
-                && in_cookie
-                && !asked.flag("global")
-                && denial.standing() == Standing::Dead =>
+            if action == Action::Logout && in_cookie && !asked.flag("global") && denial.is_dead() =>
         {
             (Ok(acknowledged()), Cookie::Clear)
         }

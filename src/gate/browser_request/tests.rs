@@ -16,7 +16,7 @@ use rotogate_core::claim::OwnClaims;
 use rotogate_core::client::Client;
 use rotogate_core::clock::{ManualTime, Timestamp};
 use rotogate_core::engine::{ApplicationLogin, BrowserLogin, Origin};
-use rotogate_core::route::{BadCredential, Credentials, Route, RoutePolicy};
+use rotogate_core::route::{Credentials, Route, RoutePolicy};
 use rotogate_core::session::profile::Profile;
 use rotogate_core::session::{RevokedBecause, Scope, Session};
 use rotogate_core::token::keyring::Keyring;
@@ -55,7 +55,7 @@ impl World {
     async fn new() -> Self {
         let time = ManualTime::at(Timestamp::from_secs(1_800_000_000));
         let optional = RoutePolicy::optional().session();
-        let lax = RoutePolicy { bad_credential_on_optional: BadCredential::Anonymous, ..optional.clone() };
+        let lax = RoutePolicy { ignores_bad_credential: true, ..optional.clone() };
         let alone = RoutePolicy {
             credentials: Credentials { token: false, session: true, key: false },
             ..RoutePolicy::default()

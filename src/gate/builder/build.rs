@@ -190,7 +190,7 @@ impl GateBuilder {
             engine: Arc::clone(engine),
             checker: Arc::clone(checker),
             time: engine.clock().source(),
-            proofs: self.rules.dpop.as_ref().map(|dpop| dpop.counted_in).unwrap_or_default(),
+            proofs_in_store: self.rules.dpop.as_ref().is_none_or(|dpop| dpop.counted_in_store),
         };
         let begun = self.rules.endpoints.iter_mut().map(|endpoint| endpoint.begin_relay(&shared));
         let begun = begun.filter_map(Result::transpose);

@@ -30,8 +30,7 @@ use rotogate_core::invalid::InvalidValue;
 use rotogate_core::lease::LeaseContext;
 use rotogate_core::policy::GateId;
 use rotogate_core::route::{
-    AssertionForm, HostError, Hosts, LimitOver, Resource, Route, RouteError, RoutePolicy, RouteTable, authority,
-    ungoverned,
+    HostError, Hosts, LimitOver, Resource, Route, RouteError, RoutePolicy, RouteTable, authority, ungoverned,
 };
 use rotogate_core::session::Binding;
 use rotogate_core::session::profile::Profile;
@@ -90,7 +89,7 @@ impl Rules {
     fn sign(&self) -> bool {
         let mut exchanges = self.clients.iter().filter_map(|client| client.exchange.as_ref());
         self.assertion.is_some()
-            || self.routes.iter().any(|route| route.assertion_form == AssertionForm::Transaction)
+            || self.routes.iter().any(|route| route.transaction_tokens)
             || exchanges.any(|rules| rules.trust_domain.is_some())
     }
 

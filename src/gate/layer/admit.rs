@@ -25,7 +25,7 @@ use rotogate_core::policy::{self, By, Permitted, Undecided};
 use rotogate_core::reply;
 use rotogate_core::route::hosts::is_loopback;
 use rotogate_core::route::path::{CanonicalPath, PathError};
-use rotogate_core::route::{Auth, BadCredential, Match, Route, RoutePolicy, admits_path, authority, depends_on_path};
+use rotogate_core::route::{Auth, Match, Route, RoutePolicy, admits_path, authority, depends_on_path};
 use rotogate_core::rule::Rule;
 use rotogate_core::token::observer::Observer;
 
@@ -75,7 +75,7 @@ enum Completion {
 
 /// Is a request with a bad credential treated as a request without one?
 fn takes_bad_for_none(policy: &RoutePolicy) -> bool {
-    policy.auth == Auth::Optional && policy.bad_credential_on_optional == BadCredential::Anonymous
+    policy.auth == Auth::Optional && policy.ignores_bad_credential
 }
 
 impl<M> GateLayer<M> {

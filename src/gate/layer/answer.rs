@@ -26,6 +26,7 @@ use rotogate_core::denial::Denial;
 use rotogate_core::overload::Refusal;
 use rotogate_core::policy::{Permitted, Undecided};
 use rotogate_core::reason::Reason;
+use rotogate_core::route::OnExpiry;
 use rotogate_core::route::Route;
 
 /// Why a request that its route permits does not reach the service.
@@ -157,7 +158,7 @@ impl<M> GateLayer<M> {
         } else if caller.is_some()
             && let Some(place) = place
         {
-            parts.extensions.insert(gate.tunnel_lease(caller, policy.on_expiry).in_place(place));
+            parts.extensions.insert(gate.tunnel_lease(caller, OnExpiry::for_policy(policy)).in_place(place));
         }
         let is_kept = self.annotate || caller.is_some() || permitted.clears_session() || permitted.quota().is_some();
         // A handler finds that of a caller by session in the permit.

@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue};
 use crate::gate::Inner;
 use rotogate_core::denial::Denial;
 use rotogate_core::policy::Permitted;
-use rotogate_core::route::AssertionForm;
+
 use rotogate_core::token::assertion::{TRANSACTION_HEADER, Transaction, TransactionContext, TransactionRequest};
 
 /// The header for the service of this route; `None` without a caller, and if the route sends no assertion.
@@ -20,11 +20,9 @@ pub(super) fn assertion_for_service(
 ) -> Result<Option<(HeaderName, HeaderValue)>, Denial> {
     let route = permitted.route();
     let (Some(caller), Some(audience)) = (permitted.caller(), &route.assertion_audience) else { return Ok(None) };
-    match route.assertion_form {
-        AssertionForm::Identity => {
-            Ok(caller.assertion(&gate.engine, audience)?.map(|(name, value)| (name.clone(), value)))
-        }
-        AssertionForm::Transaction => {
+    match route.transaction_tokens {
+        false => Ok(caller.assertion(&gate.engine, audience)?.map(|(name, value)| (name.clone(), value))),
+        true => {
             let about = Transaction {
                 domain: audience,
                 context: Some(TransactionContext::Request(TransactionRequest {

@@ -20,7 +20,7 @@ use rotogate_core::denial::{Denial, NotGood};
 use rotogate_core::dpop::{CheckedProof, UsedProof};
 use rotogate_core::headers::{self, Peer};
 use rotogate_core::policy::{self, By, Permitted, Undecided};
-use rotogate_core::route::{Auth, BadCredential, DecisionSubject, Route, RoutePolicy};
+use rotogate_core::route::{Auth, DecisionSubject, Route, RoutePolicy};
 use rotogate_core::rule::Rule;
 use rotogate_core::token::observer::Observer;
 use rotogate_core::token::session_cookie::is_of_browser;
@@ -121,14 +121,14 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
 
     fn permit_first(&mut self) -> Result<Permitted, Denial> {
         let Self { gate, parts, route, places_of, path, method, by, .. } = *self;
-        match (route.policy.auth, route.policy.bad_credential_on_optional) {
+        match (route.policy.auth, route.policy.ignores_bad_credential) {
             // No token is required, but two Authorization headers are refused: the upstream could choose either.
             (Auth::None, _) => {
                 self.observer.judged(Rule::Credential, credential::at_most_one(&parts.headers))?;
                 Ok(policy::permit_anonymous(route, by))
             }
             (Auth::Required, _) => self.caller()?.ok_or(Denial::NoCredential),
-            (Auth::Optional, BadCredential::Refuse) => {
+            (Auth::Optional, false) => {
                 let caller = self.observer.attempt(|observer| {
                     match (RoutedRequest { gate, parts, route, places_of, path, method, by, observer }).caller() {
                         // A cookie of an ended session, a foreign cookie, or a cookie without its device counts as
@@ -140,7 +140,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
                 })?;
                 Ok(caller.unwrap_or_else(|| policy::permit_anonymous(route, by)))
             }
-            (Auth::Optional, BadCredential::Anonymous) => {
+            (Auth::Optional, true) => {
                 self.observer.judged(Rule::Credential, credential::at_most_one(&parts.headers))?;
                 let caller = self.observer.attempt(|observer| {
                     RoutedRequest { gate, parts, route, places_of, path, method, by, observer }.caller()

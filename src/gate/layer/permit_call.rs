@@ -13,7 +13,7 @@ use rotogate_core::denial::Denial;
 use rotogate_core::headers::Peer;
 use rotogate_core::policy::{self, Permitted};
 use rotogate_core::route::path::CanonicalPath;
-use rotogate_core::route::{Auth, BadCredential, DecisionSubject, Match, Route, authority};
+use rotogate_core::route::{Auth, DecisionSubject, Match, Route, authority};
 
 /// Judges the call in an envelope, in addition to the envelope itself (requirement T22). The first of these that
 /// applies decides:
@@ -97,12 +97,12 @@ fn judge_also(
             request.on_path(path).with_method(method).with_places_of(places_of).caller()
         }
     };
-    match (caller, rule.policy.auth, rule.policy.bad_credential_on_optional) {
+    match (caller, rule.policy.auth, rule.policy.ignores_bad_credential) {
         (Ok(Some(caller)), _, _) => Ok(permitted.with_caller_of(caller).also_meeting(rule)),
         (Ok(None), Auth::Required, _) => Err(Denial::NoCredential),
         (Ok(None), Auth::Optional | Auth::None, _) => Ok(permitted),
         (Err(Denial::TwoCredentials), _, _) => Err(Denial::TwoCredentials),
-        (Err(_), Auth::Optional, BadCredential::Anonymous) => Ok(permitted),
+        (Err(_), Auth::Optional, true) => Ok(permitted),
         (Err(denial), _, _) => Err(denial),
     }
 }

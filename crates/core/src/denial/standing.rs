@@ -3,19 +3,8 @@
 use super::Denial;
 
 /// The meaning of a denial for the presented credential.
-///
-/// ```
-/// use std::time::Duration;
-/// use rotogate::denial::{Denial, Standing};
-///
-/// // A client discards a credential only if it is refused for all time.
-/// let discards = |denial: Denial| denial.standing() == Standing::Dead;
-/// assert!(discards(Denial::TokenRevoked));
-/// assert!(!discards(Denial::RateLimited("login_per_address", Duration::from_secs(1))));
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Standing {
+pub(crate) enum Standing {
     /// The credential is refused everywhere at this gate, for all time.
     Dead,
     /// The credential is refused for this request. The gate decided nothing further about the credential.
@@ -48,6 +37,19 @@ impl NotGood {
 }
 
 impl Denial {
+    /// Is the credential refused everywhere at this gate, for all time? Only then a client discards the credential.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use rotogate::denial::Denial;
+    ///
+    /// assert!(Denial::TokenRevoked.is_dead());
+    /// assert!(!Denial::RateLimited("login_per_address", Duration::from_secs(1)).is_dead());
+    /// ```
+    pub const fn is_dead(&self) -> bool {
+        matches!(self.standing(), Standing::Dead)
+    }
+
     /// Was the credential not examined? Then the same request may pass later.
     pub const fn is_undecided(&self) -> bool {
         matches!(self.standing(), Standing::Undecided)

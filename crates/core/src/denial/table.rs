@@ -40,7 +40,7 @@ macro_rules! table {
 
             /// The meaning of this denial for the presented credential.
             #[expect(unused_variables, reason = "for the class")]
-            pub const fn standing(&self) -> Standing {
+            pub(crate) const fn standing(&self) -> Standing {
                 match self { $($denial => Standing::$standing,)* }
             }
 

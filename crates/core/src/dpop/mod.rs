@@ -57,41 +57,6 @@ const AHEAD: Duration = Duration::from_secs(5);
 /// The delay before a retry, if a key has used up its share of the memory, or the memory is full.
 const TRY_AGAIN: Duration = Duration::from_secs(30);
 
-/// Whether proofs must have a nonce of the gate (RFC 9449 §8).
-///
-/// ```
-/// use rotogate::dpop::{DpopSettings, NoncePolicy};
-///
-/// let settings = DpopSettings { nonce: NoncePolicy::Required, ..DpopSettings::default() };
-/// assert_ne!(settings.nonce, NoncePolicy::default());
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum NoncePolicy {
-    /// Nonces are not required.
-    #[default]
-    Off,
-    /// A proof without a nonce that the gate issued in the last five minutes is refused.
-    Required,
-}
-
-/// Where a proof counts once.
-///
-/// ```
-/// use rotogate::dpop::{CountedIn, DpopSettings};
-///
-/// let settings = DpopSettings { counted_in: CountedIn::Gate, ..DpopSettings::default() };
-/// assert_ne!(settings.counted_in, CountedIn::default());
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum CountedIn {
-    /// Over all gates that share the store. Each use of a proof is a round trip to the store. If no other gate uses the
-    /// store, the proof is counted at this gate only.
-    #[default]
-    Store,
-    /// At each gate.
-    Gate,
-}
-
 /// The rules for proofs.
 ///
 /// ```
@@ -104,34 +69,27 @@ pub enum CountedIn {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DpopSettings {
-    /// Whether proofs must have a nonce.
-    pub nonce: NoncePolicy,
+    /// Whether a proof must have a nonce that the gate issued in the last five minutes (RFC 9449 §8).
+    pub needs_nonce: bool,
     /// How old a proof may be by its `iat`, besides the leeway.
     pub max_age: Duration,
     /// How many proofs are remembered. Beyond this number, requests with proofs are refused with 503.
     pub max_proofs: u64,
-    /// Where a proof counts once.
-    pub counted_in: CountedIn,
+    /// Whether a proof counts once over all gates that share the store, at the cost of a round trip for each proof, or once
+    /// at each gate. If no other gate uses the store, the proof is counted at this gate only.
+    pub counted_in_store: bool,
 }
 
 impl Default for DpopSettings {
     fn default() -> Self {
-        Self {
-            nonce: NoncePolicy::Off,
-            max_age: Duration::from_secs(60),
-            max_proofs: 1_000_000,
-            counted_in: CountedIn::Store,
-        }
+        Self { needs_nonce: false, max_age: Duration::from_secs(60), max_proofs: 1_000_000, counted_in_store: true }
     }
 }
 
-impl CountedIn {
+impl DpopSettings {
     /// The store in which a proof is counted, if other gates share it.
-    pub(crate) fn shared(self, store: &dyn Store) -> Option<&dyn SharedStore> {
-        match self {
-            Self::Store => store.shared(),
-            Self::Gate => None,
-        }
+    pub(crate) fn shared<'a>(&self, store: &'a dyn Store) -> Option<&'a dyn SharedStore> {
+        if self.counted_in_store { store.shared() } else { None }
     }
 }
 
@@ -244,11 +202,11 @@ impl Dpop {
         if now.since(issued_at) > oldest || issued_at.since(now) > latest {
             return Err(ProofFlaw::Time.into());
         }
-        let renews_nonce = match self.settings.nonce {
+        let renews_nonce = match self.settings.needs_nonce {
             // The proofs used before the start are unknown, so all proofs of that time are refused.
-            NoncePolicy::Off if issued_at < self.started => return Err(ProofFlaw::BeforeStart.into()),
-            NoncePolicy::Off => false,
-            NoncePolicy::Required => {
+            false if issued_at < self.started => return Err(ProofFlaw::BeforeStart.into()),
+            false => false,
+            true => {
                 let issued = proof.nonce().and_then(|nonce| nonce::issued_at(keys, nonce, now, self.leeway));
                 // A proof with a nonce that was issued after the start cannot have been used before the start, whatever
                 // its `iat`.
@@ -287,7 +245,7 @@ impl Dpop {
             NotRecorded::KeyIsFull => Denial::RateLimited("proofs_per_key", TRY_AGAIN),
             NotRecorded::Full => Denial::ProofsFull(TRY_AGAIN),
         })?;
-        Ok(self.settings.counted_in.shared(store).map(|_| proof.id.name()))
+        Ok(self.settings.shared(store).map(|_| proof.id.name()))
     }
 
     /// Check 12 over all gates that share the store.
@@ -295,7 +253,7 @@ impl Dpop {
     /// # Errors
     /// The proof was used at another gate. After a fault, it is unknown whether the proof was counted.
     pub async fn use_in_store(&self, name: ProofName, store: &dyn Store) -> Result<(), Error> {
-        match self.settings.counted_in.shared(store) {
+        match self.settings.shared(store) {
             Some(shared) => once_in_store(shared, name, self.counts_for()).await,
             None => Ok(()),
         }
@@ -317,10 +275,8 @@ impl Dpop {
 
     /// A nonce for a client, if nonces are required.
     pub fn nonce(&self, keys: &RefreshKeys, now: Timestamp) -> Option<HeaderValue> {
-        match self.settings.nonce {
-            NoncePolicy::Off => None,
-            NoncePolicy::Required => nonce::issue(keys, now).and_then(|nonce| HeaderValue::try_from(nonce).ok()),
-        }
+        let issued = self.settings.needs_nonce.then(|| nonce::issue(keys, now)).flatten();
+        issued.and_then(|nonce| HeaderValue::try_from(nonce).ok())
     }
 }
 

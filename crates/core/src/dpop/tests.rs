@@ -104,8 +104,8 @@ struct World {
 }
 
 impl World {
-    fn new(nonce: NoncePolicy) -> Self {
-        let settings = DpopSettings { nonce, ..DpopSettings::default() };
+    fn new(needs_nonce: bool) -> Self {
+        let settings = DpopSettings { needs_nonce, ..DpopSettings::default() };
         let dpop = Dpop::new(settings, Duration::from_secs(2), START);
         let store = MemoryStore::for_a_trial("https://api.example", Duration::ZERO);
         Self { dpop, store, keys: keys(), client: Client::new() }
@@ -141,7 +141,7 @@ impl World {
 
 #[test]
 fn n30_each_of_the_twelve_checks_refuses_by_itself() {
-    let w = World::new(NoncePolicy::Off);
+    let w = World::new(false);
     let c = &w.client;
     let header = |name: &str, value: Value| {
         let mut header = c.header();
@@ -249,7 +249,7 @@ fn n30_each_of_the_twelve_checks_refuses_by_itself() {
 
 #[test]
 fn n30_the_first_check_in_order_speaks_and_no_signature_is_verified_before_it() {
-    let w = World::new(NoncePolicy::Required);
+    let w = World::new(true);
     let other = Client::of_curve();
     // The proof has every flaw; they are mended in the order of the checks.
     let mut header = json!({"typ": "JWT", "alg": "HS256", "jwk": {"kty": "oct", "k": "AA"}});
@@ -284,7 +284,7 @@ fn n30_the_first_check_in_order_speaks_and_no_signature_is_verified_before_it() 
 
 #[test]
 fn n30_only_the_key_of_a_presented_token_is_remembered() {
-    let w = World::new(NoncePolicy::Off);
+    let w = World::new(false);
     let header = |proof: &str| proof.split('.').next().unwrap().to_owned();
     let is_known = |proof: &str| w.dpop.known.get(&header(proof)).is_some();
     let good = w.client.proof(&claims("x"));
@@ -306,7 +306,7 @@ fn n30_only_the_key_of_a_presented_token_is_remembered() {
 
 #[test]
 fn n30_each_algorithm_that_is_listed_is_verified() {
-    let w = World::new(NoncePolicy::Off);
+    let w = World::new(false);
     for client in [Client::new(), Client::of_curve()] {
         assert_eq!(SignedProof::read(&client.proof(&claims("x")), OURS).unwrap().key, client.thumbprint());
     }
@@ -331,7 +331,7 @@ fn n30_each_algorithm_that_is_listed_is_verified() {
 
 #[test]
 fn n32_of_concurrent_uses_of_a_proof_one_passes() {
-    let w = World::new(NoncePolicy::Off);
+    let w = World::new(false);
     for round in 0..50 {
         let proof = w.check(&w.client.proof(&claims(&format!("{round}")))).unwrap();
         let (passed, barrier) = (AtomicUsize::new(0), std::sync::Barrier::new(8));
@@ -405,9 +405,9 @@ fn n33_a_proof_takes_at_most_64_bytes() {
 
 #[test]
 fn n33_a_proof_of_before_the_start_is_refused() {
-    let w = World::new(NoncePolicy::Off);
-    let at = |start: Timestamp, iat: u64, nonce: NoncePolicy, claims: &mut Value| {
-        let dpop = Dpop::new(DpopSettings { nonce, ..DpopSettings::default() }, Duration::ZERO, start);
+    let w = World::new(false);
+    let at = |start: Timestamp, iat: u64, needs_nonce: bool, claims: &mut Value| {
+        let dpop = Dpop::new(DpopSettings { needs_nonce, ..DpopSettings::default() }, Duration::ZERO, start);
         claims["iat"] = json!(iat);
         let mut headers = HeaderMap::new();
         headers.insert(PROOF.clone(), HeaderValue::from_str(&w.client.proof(claims)).unwrap());
@@ -417,18 +417,18 @@ fn n33_a_proof_of_before_the_start_is_refused() {
     let (now, mut claims) = (NOW.as_secs(), claims("x"));
     // `iat` has whole seconds: one that began before the start may have been used before it.
     let start = NOW.minus(Duration::from_millis(1500));
-    assert_eq!(at(start, now - 2, NoncePolicy::Off, &mut claims), Err(ProofFlaw::BeforeStart.into()));
-    assert_eq!(at(start, now - 1, NoncePolicy::Off, &mut claims), Ok(()));
+    assert_eq!(at(start, now - 2, false, &mut claims), Err(ProofFlaw::BeforeStart.into()));
+    assert_eq!(at(start, now - 1, false, &mut claims), Ok(()));
     // With nonces, only the time of the nonce counts: a client's clock that is ahead makes no difference.
     claims["nonce"] = json!(nonce::issue(&w.keys, start.minus(Duration::from_millis(1))));
-    assert_eq!(at(start, now + 4, NoncePolicy::Required, &mut claims), Err(ProofFlaw::Nonce.into()));
+    assert_eq!(at(start, now + 4, true, &mut claims), Err(ProofFlaw::Nonce.into()));
     claims["nonce"] = json!(nonce::issue(&w.keys, start));
-    assert_eq!(at(start, now - 50, NoncePolicy::Required, &mut claims), Ok(()));
+    assert_eq!(at(start, now - 50, true, &mut claims), Ok(()));
 }
 
 #[test]
 fn n34_a_nonce_is_ours_for_five_minutes_and_renewed_when_half_is_over() {
-    let w = World::new(NoncePolicy::Required);
+    let w = World::new(true);
     let age = |age: u64| nonce::issue(&w.keys, NOW.minus(Duration::from_secs(age))).unwrap();
     let check = |nonce: Value| w.check(&w.client.proof(&with("nonce", nonce))).map(|proof| proof.renews_nonce());
     assert_eq!(check(json!(age(0))), Ok(false));
@@ -453,13 +453,13 @@ fn n34_a_nonce_is_ours_for_five_minutes_and_renewed_when_half_is_over() {
     let new = RefreshKeys::new(2, &[(1, secret(0)), (2, secret(1))]).unwrap();
     let nonce = nonce::issue(&old, NOW).unwrap();
     assert_eq!(nonce::issued_at(&new, &nonce, NOW, Duration::ZERO), Some(NOW));
-    assert!(w.dpop.nonce(&w.keys, NOW).is_some() && World::new(NoncePolicy::Off).dpop.nonce(&w.keys, NOW).is_none());
+    assert!(w.dpop.nonce(&w.keys, NOW).is_some() && World::new(false).dpop.nonce(&w.keys, NOW).is_none());
 }
 
 /// Of the clocks of gates and store, one may differ from another by the leeway and a round trip.
 #[tokio::test]
 async fn j26_the_store_keeps_a_proof_for_as_long_as_it_may_pass_at_any_gate() {
-    let w = World::new(NoncePolicy::Off);
+    let w = World::new(false);
     let (leeway, time) = (w.dpop.leeway, ManualTime::at(NOW));
     let store = MemoryNode::first("https://api.test", leeway, Arc::clone(&time) as Arc<dyn TimeSource>);
     let used = async |dpop: &Dpop, proof: &CheckedProof, now: Timestamp| {

@@ -26,7 +26,7 @@ use crate::store::StoreError;
 use crate::store::relay::{KEY_OWNER, RelayId, RelayRecord, RelayState, RelayStore, RelaySwapped};
 use crate::token::claims::{CLIENT_PREFIX, MintedClaims, TokenStyle};
 use crate::token::keyring::RefreshKeys;
-use crate::token::mint::{self, AccessTokenText};
+use crate::token::{TokenText, mint};
 
 mod own;
 mod used;
@@ -98,7 +98,7 @@ pub struct ApiKeys {
 #[derive(Debug)]
 pub struct ReadKey {
     /// The token, which never leaves the gate.
-    pub access_token: AccessTokenText,
+    pub access_token: TokenText,
     /// The record.
     pub key: ApiKey,
     /// When the record is read again.
@@ -212,7 +212,7 @@ impl ApiKeys {
         key: &ApiKey,
         (scope, claims): (&Scope, &OwnClaims),
         now: Timestamp,
-    ) -> Result<AccessTokenText, Fault> {
+    ) -> Result<TokenText, Fault> {
         let jti = if key.successor.is_some() { [&*key.id, REPLACED].concat() } else { key.id.to_string() };
         let claims = MintedClaims {
             issuer: &engine.issuer,

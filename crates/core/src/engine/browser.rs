@@ -26,8 +26,8 @@ use crate::session::profile::Profile;
 use crate::session::rotation::{self, Decision, Lifetime, REVOKED, RecordChange, SessionEnd, decide};
 use crate::session::{BrowserBinding, DeviceBinding, LastPair, Session, SessionId, VouchedBy};
 use crate::store::Swap;
+use crate::token::TokenText;
 use crate::token::keyring::Keyring;
-use crate::token::mint::AccessTokenText;
 use crate::token::session_cookie::SessionCookie;
 pub use device::DeviceAnswer;
 pub(super) use device::DeviceProofs;
@@ -163,7 +163,7 @@ impl SessionTerms {
 #[derive(Debug)]
 pub struct BrowserToken {
     /// The token.
-    pub access_token: AccessTokenText,
+    pub access_token: TokenText,
     /// The times of the session.
     pub terms: SessionTerms,
     /// The user's identity at the provider, if the user logged in at a provider.

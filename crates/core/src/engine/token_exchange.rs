@@ -21,7 +21,7 @@ use crate::token::MAX_SESSIONLESS_LIFETIME;
 use crate::token::assertion::{Transaction, TransactionContext, transaction};
 use crate::token::claims::{AccessToken, CLIENT_PREFIX, MintedClaims, TokenStyle};
 use crate::token::delegation::{Delegation, TokenOrigin};
-use crate::token::mint::{self, AccessTokenText};
+use crate::token::{TokenText, mint};
 
 /// A token that a client exchanges.
 #[derive(Debug)]
@@ -247,7 +247,7 @@ fn carried(subject: &AccessToken, claims: Map<String, Value>) -> OwnClaims {
 /// The answer to an exchange: a token that is bound to nothing, and no refresh token.
 fn exchanged(
     subject: &AccessToken,
-    (access_token, expires): (AccessTokenText, Timestamp),
+    (access_token, expires): (TokenText, Timestamp),
     scope: Scope,
     now: Timestamp,
 ) -> IssuedTokens {

@@ -15,9 +15,8 @@ use crate::dpop::OnceProof;
 use crate::session::profile::Profile;
 use crate::session::{Scope, Session, SessionId, VouchedBy};
 use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
+use crate::token::TokenText;
 use crate::token::claims::OwnChecked;
-use crate::token::mint::AccessTokenText;
-use crate::token::refresh::RefreshToken;
 
 /// The origin of a request, for limits and the audit trail.
 #[derive(Clone, Debug, Default)]
@@ -259,9 +258,9 @@ pub enum IssueKind {
 #[non_exhaustive]
 pub struct IssuedTokens {
     /// The access token.
-    pub access_token: AccessTokenText,
+    pub access_token: TokenText,
     /// The refresh token; `None` for a client's own account.
-    pub refresh_token: Option<RefreshToken>,
+    pub refresh_token: Option<TokenText>,
     /// When the access token expires.
     pub expires: Timestamp,
     /// The access token's remaining lifetime, in seconds.
@@ -295,8 +294,8 @@ pub fn tokens_for_test(access: &str, refresh: &str, expires_in: u64) -> IssuedTo
     IssuedTokens {
         bound_to: None,
         certificate: None,
-        access_token: AccessTokenText::for_test(access),
-        refresh_token: Some(RefreshToken::for_test(refresh)),
+        access_token: TokenText::for_test(access),
+        refresh_token: Some(TokenText::for_test(refresh)),
         expires: Timestamp::from_secs(10),
         expires_in,
         subject: "ada".into(),

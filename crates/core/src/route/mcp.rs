@@ -24,8 +24,9 @@ use crate::mcp::VERSIONS;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mcp {
-    /// What names the call.
-    pub check: McpCheck,
+    /// Whether the headers alone name the call, because the server behind the gate compares them with the body, as the
+    /// version of 2026-07-28 requires. By default the gate buffers the body, and the headers must agree with it.
+    pub headers_alone: bool,
     /// The accepted versions of the protocol.
     pub versions: Vec<String>,
     /// The longest body, in bytes, of a call that is judged by its body.
@@ -35,38 +36,10 @@ pub struct Mcp {
     pub origins: Vec<Box<str>>,
 }
 
-/// The part of a request that names its call.
-///
-/// ```
-/// use rotogate::route::{Mcp, McpCheck};
-///
-/// // The server behind the gate compares headers and body, as the version of 2026-07-28 requires.
-/// let mcp = Mcp { check: McpCheck::Headers, ..Mcp::default() };
-/// # let _ = mcp;
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum McpCheck {
-    /// The body, with which the headers must agree. The gate buffers it.
-    #[default]
-    Body,
-    /// The gate checks the headers alone, because the server compares the headers with the body.
-    Headers,
-}
-
-impl McpCheck {
-    /// The value's word in `gateway.toml`.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Body => "body",
-            Self::Headers => "headers",
-        }
-    }
-}
-
 impl Default for Mcp {
     fn default() -> Self {
         Self {
-            check: McpCheck::Body,
+            headers_alone: false,
             versions: vec![VERSIONS[0].to_owned()],
             max_message: 1024 * 1024,
             origins: Vec::new(),
@@ -84,7 +57,7 @@ impl Mcp {
         if let Some(other) = self.versions.iter().find(|version| !VERSIONS.contains(&version.as_str())) {
             return Some(format!("\"{other}\" is not a known version; expected some of \"{}\"", known()));
         }
-        (self.check == McpCheck::Headers && self.takes_older()).then(|| {
+        (self.headers_alone && self.takes_older()).then(|| {
             format!(
                 "servers of versions before {} do not compare the headers with the body; use check = \"body\"",
                 VERSIONS[0]

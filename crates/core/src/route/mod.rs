@@ -30,13 +30,10 @@ pub use calls::ungoverned;
 pub use condition::{ClaimValue, Comparison, Condition, Conditions, KeptConditions, KeptOfToken, unmet_condition};
 pub use decision::{DecisionSubject, RouteDecision};
 pub use hosts::{HostError, Hosts};
-pub use lead::{LoginLead, OnExpiry};
-pub use mcp::{CallRule, CallRules, Implied, Mcp, McpCalls, McpCheck};
+pub use lead::OnExpiry;
+pub use mcp::{CallRule, CallRules, Implied, Mcp, McpCalls};
 pub use methods::{DEFAULT_METHODS, REGISTERED_METHODS};
-pub use policy::{
-    Auth, BadCredential, Credentials, EncodedSlash, LooseMatch, Role, RoutePolicy, admits_path, depends_on_path,
-    role_problem,
-};
+pub use policy::{Auth, Credentials, Role, RoutePolicy, admits_path, depends_on_path, role_problem};
 pub use rate::{LimitOver, LimitPer, RateLimit, unusable_limit};
 pub use resource::{RESOURCE_METADATA_PATH, Resource, StepUp};
 pub use table::{Match, RouteError, RouteProblem, RouteTable};
@@ -88,34 +85,14 @@ pub struct Route {
     /// The `aud` of the signed assertions about the route's callers; `None` if the gate sends no assertion on this
     /// route.
     pub assertion_audience: Option<Arc<str>>,
-    /// The form of these assertions.
-    pub assertion_form: AssertionForm,
+    /// Whether these assertions are transaction tokens (draft-ietf-oauth-transaction-tokens), one for each request, for the
+    /// services of the trust domain that the audience names, in the header `Txn-Token`. Experimental: it follows a draft.
+    /// By default an assertion is the identity of the caller, for the service of this audience, in the header of
+    /// [`GateBuilder::assertion`](https://docs.rs/rotogate/latest/rotogate/gate/struct.GateBuilder.html#method.assertion).
+    pub transaction_tokens: bool,
     /// The exchange of the callers' tokens for tokens of the upstream; `None` if the route exchanges no tokens.
     #[doc(hidden)]
     pub exchange: Option<Arc<UpstreamExchange>>,
-}
-
-/// The kind of assertion that proves the caller to the service behind the gate.
-///
-/// ```
-/// use rotogate::route::{AssertionForm, Route, RoutePolicy};
-///
-/// let orders = Route {
-///     assertion_audience: Some("example.com".into()),
-///     assertion_form: AssertionForm::Transaction,
-///     ..Route::new("/orders/{id}", RoutePolicy::default())
-/// };
-/// # let _ = orders;
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AssertionForm {
-    /// The identity of the caller, for the service of this audience, in the header of
-    /// [`GateBuilder::assertion`](https://docs.rs/rotogate/latest/rotogate/gate/struct.GateBuilder.html#method.assertion).
-    #[default]
-    Identity,
-    /// A transaction token (draft-ietf-oauth-transaction-tokens) for each request, for the services of the trust domain that
-    /// the audience names, in the header `Txn-Token`. Experimental: it follows a draft.
-    Transaction,
 }
 
 /// The name of a route in logs and metrics.
@@ -193,7 +170,7 @@ impl Route {
             policy,
             upstream: None,
             assertion_audience: None,
-            assertion_form: AssertionForm::Identity,
+            transaction_tokens: false,
             exchange: None,
         }
     }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use super::condition::Conditions;
 use super::decision::RouteDecision;
-use super::lead::{LoginLead, OnExpiry};
 use super::mcp::Implied;
 use super::path::{CanonicalPath, PathError};
 use super::rate::RateLimit;
@@ -50,13 +49,15 @@ pub struct RoutePolicy {
     pub issuers: Vec<String>,
     /// The audiences of which the token must name one. If empty, any audience that the issuer's rules allow.
     pub audiences: Vec<String>,
-    /// The treatment of an invalid credential if no credential is required.
-    pub bad_credential_on_optional: BadCredential,
+    /// Whether a request with an invalid credential continues as if it had none, if no credential is required. By default
+    /// it gets 401.
+    // Requirement T13.
+    pub ignores_bad_credential: bool,
     /// Whether the upstream receives the `Authorization` header, too.
     // Requirement T14.
     pub forward_token: bool,
-    /// The treatment of paths with `%2F`.
-    pub encoded_slash: EncodedSlash,
+    /// Whether `%2F` in a path is data within its segment, and stays escaped. By default such a path gets 400.
+    pub keeps_encoded_slash: bool,
     /// Whether headers with `_` in their names pass, unless a server could read them as one of the gate's headers.
     // Requirement T4.
     pub keep_underscore_headers: bool,
@@ -82,11 +83,13 @@ pub struct RoutePolicy {
     pub dpop_required: bool,
     /// Only tokens that are bound to the client certificate of their connection are accepted (RFC 8705).
     pub certificate_required: bool,
-    /// The treatment of a tunnel or a long reply when its caller's token expires.
-    pub on_expiry: OnExpiry,
-    /// The treatment of a path that lax servers read as a path of a stricter route.
+    /// Whether a tunnel or a long reply continues when its caller's token expires, until its session is revoked. By default
+    /// it ends, unless the token was exchanged before.
+    pub keeps_on_expiry: bool,
+    /// Whether the upstream compares paths byte for byte, as the gate does. By default a path that lax servers read as a
+    /// path of a stricter route gets 404: they may fold case, cut parameters, and treat `/p` as `/p/`.
     // Requirement T20.
-    pub loose_match: LooseMatch,
+    pub compares_exactly: bool,
     /// The path of the protected resource that the route belongs to: its challenges name the document, and the
     /// resource's identifier is one of `audiences`.
     pub resource: Option<String>,
@@ -94,9 +97,10 @@ pub struct RoutePolicy {
     pub implied: Option<Arc<Implied>>,
     /// The required login of the caller.
     pub step_up: Option<StepUp>,
-    /// Whether a browser without a live session is led to the login, on a route that takes sessions.
+    /// Whether a browser without a live session gets 401 on a route that takes sessions. By default a navigation of a tab
+    /// is led to the login.
     // Requirement B36.
-    pub login: LoginLead,
+    pub never_leads_to_login: bool,
     /// The limits on the callers' requests. A request that exceeds one limit is refused, and no limit counts it.
     pub rate: Vec<RateLimit>,
 }
@@ -184,7 +188,7 @@ impl RoutePolicy {
             decision,
             issuers,
             audiences,
-            bad_credential_on_optional: bad_credential,
+            ignores_bad_credential: bad_credential,
             upgrade,
             step_up,
             dpop_required,
@@ -196,21 +200,21 @@ impl RoutePolicy {
             // Not compared: these fields decide how a request is forwarded, how a refusal is worded and where a token
             // may be, but not whether a request is admitted.
             forward_token: _,
-            encoded_slash: _,
+            keeps_encoded_slash: _,
             keep_underscore_headers: _,
             keep_override_headers: _,
             max_body: _,
             preflight_to_upstream: _,
             dialect: _,
             cookie: _,
-            on_expiry: _,
-            loose_match: _,
-            login: _,
+            keeps_on_expiry: _,
+            compares_exactly: _,
+            never_leads_to_login: _,
         } = self;
-        let by_auth = |auth: Auth, bad: BadCredential| match (auth, bad) {
+        let by_auth = |auth: Auth, bad: bool| match (auth, bad) {
             (Auth::None, _) => 0,
-            (Auth::Optional, BadCredential::Anonymous) => 1,
-            (Auth::Optional, BadCredential::Refuse) => 2,
+            (Auth::Optional, true) => 1,
+            (Auth::Optional, false) => 2,
             (Auth::Required, _) => 3,
         };
         // A public route requires nothing else.
@@ -224,7 +228,7 @@ impl RoutePolicy {
         let one_is_there = !any_scope.intersection(&other.scopes).is_empty()
             || (!other.any_scope.is_empty() && other.any_scope.is_within(any_scope));
         let a_role_is_there = !other.roles.is_empty() && other.roles.iter().all(|role| roles.contains(role));
-        by_auth(*auth, *bad_credential) > by_auth(other.auth, other.bad_credential_on_optional)
+        by_auth(*auth, *bad_credential) > by_auth(other.auth, other.ignores_bad_credential)
             || (asks && !scopes.is_within(&other.scopes))
             || (asks && other.auth != Auth::None && other.implied.is_some() && *implied != other.implied)
             || (asks && !any_scope.is_empty() && !(other.auth != Auth::None && one_is_there))
@@ -268,9 +272,9 @@ pub fn role_problem(role: &Role, issuers: &[&str]) -> Option<&'static str> {
 /// [`Denial::BadPath`] for an escaped slash that the route does not keep.
 // Requirement T12.
 pub fn admits_path(policy: &RoutePolicy, path: &CanonicalPath<'_>) -> Result<(), Denial> {
-    match policy.encoded_slash {
-        EncodedSlash::Refuse if path.has_encoded_slash() => Err(PathError::EncodedSlash.into()),
-        EncodedSlash::Refuse | EncodedSlash::Keep => Ok(()),
+    match !policy.keeps_encoded_slash && path.has_encoded_slash() {
+        true => Err(PathError::EncodedSlash.into()),
+        false => Ok(()),
     }
 }
 
@@ -375,74 +379,6 @@ impl Credentials {
     }
 }
 
-/// `bad_credential_on_optional`. By default a bad credential is not treated as a missing one.
-///
-/// ```
-/// use rotogate::route::{BadCredential, RoutePolicy};
-///
-/// // The front page of a shop: a visitor with an expired token is a visitor.
-/// let page = RoutePolicy { bad_credential_on_optional: BadCredential::Anonymous, ..RoutePolicy::optional() };
-/// assert!(RoutePolicy::optional().is_stricter_than(&page), "it refuses that visitor");
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-// Requirement T13.
-pub enum BadCredential {
-    /// 401.
-    #[default]
-    Refuse,
-    /// The request continues as if it had no credential.
-    Anonymous,
-}
-
-/// `encoded_slash`.
-///
-/// ```
-/// use rotogate::route::{EncodedSlash, Route, RoutePolicy};
-///
-/// // Names of objects may have slashes: `/objects/reports%2F2026`.
-/// let policy = RoutePolicy { encoded_slash: EncodedSlash::Keep, ..RoutePolicy::default() };
-/// let builder = rotogate::Gate::builder().route(Route::new("/objects/{name}", policy));
-/// # let _ = builder;
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum EncodedSlash {
-    /// 400.
-    #[default]
-    Refuse,
-    /// The slash is data within its segment, and stays escaped.
-    Keep,
-}
-
-impl EncodedSlash {
-    /// The value's word in `gateway.toml`.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Refuse => "refuse",
-            Self::Keep => "keep",
-        }
-    }
-}
-
-/// `loose_match`.
-///
-/// ```
-/// use rotogate::route::{LooseMatch, Route, RoutePolicy};
-///
-/// // Behind it is an object store, for which `/Private` and `/private` are two names.
-/// let policy = RoutePolicy { loose_match: LooseMatch::Ignore, ..RoutePolicy::public() };
-/// let builder = rotogate::Gate::builder().route(Route::new("/{*name}", policy));
-/// # let _ = builder;
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LooseMatch {
-    /// The gate answers 404, because servers behind a gate may fold case, cut parameters, and treat `/p` as `/p/`.
-    #[default]
-    Refuse,
-    /// The path is accepted, because the route's upstream compares paths byte for byte, as the gate does.
-    Ignore,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -453,7 +389,7 @@ mod tests {
         let strict = RoutePolicy::default();
         assert_eq!(admits_path(&strict, &path), Err(Denial::BadPath(PathError::EncodedSlash)));
         assert_eq!(admits_path(&strict, &CanonicalPath::parse("/a/b").unwrap()), Ok(()));
-        let lax = RoutePolicy { encoded_slash: EncodedSlash::Keep, ..RoutePolicy::default() };
+        let lax = RoutePolicy { keeps_encoded_slash: true, ..RoutePolicy::default() };
         assert_eq!(admits_path(&lax, &path), Ok(()));
     }
 
@@ -470,7 +406,7 @@ mod tests {
             audiences: of.iter().map(|one| (*one).to_owned()).collect(),
             ..RoutePolicy::default()
         };
-        let lax = RoutePolicy { bad_credential_on_optional: BadCredential::Anonymous, ..RoutePolicy::optional() };
+        let lax = RoutePolicy { ignores_bad_credential: true, ..RoutePolicy::optional() };
         let upgrade = RoutePolicy { upgrade: true, ..RoutePolicy::default() };
         // Whether each policy is stricter than the other.
         let table = [
@@ -513,7 +449,7 @@ mod tests {
     fn the_default_policy_is_the_strictest() {
         let policy = RoutePolicy::default();
         assert_eq!(policy.auth, Auth::Required);
-        assert_eq!(policy.bad_credential_on_optional, BadCredential::Refuse);
+        assert!(!policy.ignores_bad_credential);
         assert!(!policy.forward_token && !policy.keep_override_headers && !policy.keep_underscore_headers);
     }
 

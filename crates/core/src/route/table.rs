@@ -15,13 +15,13 @@ use std::sync::Arc;
 
 use http::Method;
 
+use super::Route;
 use super::authority::{host_of, is_host};
 use super::calls::CallPattern;
 use super::loose::{self, FoldedTree, PathReading};
 use super::methods::{self, is_default};
 use super::path::CanonicalPath;
 use super::pattern::{self, Segment, Tree};
-use super::{LooseMatch, Route};
 
 /// The routes. The module describes the order.
 #[derive(Debug)]
@@ -410,11 +410,7 @@ impl PatternRoutes {
     /// Is a path that matches the pattern exempt from the loose match? It is exempt if the operator wrote that exact
     /// spelling, or declared that the upstream compares paths as the gate does.
     fn is_exempt(&self, route: &Route) -> bool {
-        self.is_one_path
-            || match route.policy.loose_match {
-                LooseMatch::Refuse => false,
-                LooseMatch::Ignore => true,
-            }
+        self.is_one_path || route.policy.compares_exactly
     }
 
     /// The route of this pattern that a request would take, if it is stricter than `than`. If no route of the pattern

@@ -5,7 +5,7 @@ use http::Method;
 
 use super::path::CanonicalPath;
 use super::pattern::{self, Segment};
-use super::{LooseMatch, Match, Route, RouteTable};
+use super::{Match, Route, RouteTable};
 
 /// A warning about a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,7 +115,7 @@ impl ExaminedRoute<'_> {
         }
         let than = &stricter.id;
         let is_one_path = self.pattern.iter().all(|segment| matches!(segment, Segment::Plain(_)));
-        Some(match (is_one_path, self.route.policy.loose_match) {
+        Some(match (is_one_path, self.route.policy.compares_exactly) {
             (true, _) => (
                 WarningKind::Beside,
                 format!(
@@ -124,14 +124,14 @@ impl ExaminedRoute<'_> {
                      {than} here"
                 ),
             ),
-            (false, LooseMatch::Ignore) => (
+            (false, true) => (
                 WarningKind::AnySpelling,
                 format!(
                     "is less strict than {than}, and loose_match = false lets every spelling of that path pass: \
                      remove loose_match, unless the upstream compares paths byte by byte"
                 ),
             ),
-            (false, LooseMatch::Refuse) => (
+            (false, false) => (
                 WarningKind::NeverServed,
                 format!(
                     "is never served: {than} is stricter, and servers that fold case or cut parameters and dots take the \
@@ -285,7 +285,7 @@ mod tests {
         assert!(message.contains("is less strict than /admin/{*rest}, and servers"), "{message}");
         let dead = around(route("/Admin/{*rest}", RoutePolicy::public()));
         assert!(dead.iter().any(|(place, text)| (*place, text.contains("is never served")) == (0, true)), "{dead:?}");
-        let policy = RoutePolicy { loose_match: LooseMatch::Ignore, ..RoutePolicy::public() };
+        let policy = RoutePolicy { compares_exactly: true, ..RoutePolicy::public() };
         let open = around(route("/Admin/{*rest}", policy));
         assert!(
             open.iter().any(|(place, text)| (*place, text.contains("lets every spelling")) == (0, true)),

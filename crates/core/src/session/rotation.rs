@@ -18,7 +18,6 @@ use std::time::Duration;
 use super::profile::Profile;
 use super::{Generation, LastPair, Session, Status};
 use crate::clock::Timestamp;
-use crate::denial::Denial;
 
 /// A minimum generation that no token reaches: the session is revoked.
 pub const REVOKED: Generation = Generation::new(u64::MAX);
@@ -87,22 +86,6 @@ pub struct Reuse {
     pub generations_old: u64,
     /// The time since its successor was issued, if the record still has it.
     pub superseded_for: Option<Duration>,
-}
-
-impl Lifetime {
-    pub(crate) const fn denial(self) -> Denial {
-        match self {
-            Self::Session => Denial::SessionExpired,
-            Self::Idle => Denial::SessionIdle,
-        }
-    }
-}
-
-impl Reuse {
-    pub(crate) const fn denial(self) -> Denial {
-        let Self { generations_old, superseded_for } = self;
-        Denial::Reuse { generations_old, superseded_for }
-    }
 }
 
 /// The effect of a presented refresh credential. See the module's table.

@@ -210,15 +210,6 @@ pub struct Heard {
 }
 
 /// How long a gate continues without news from a shared store.
-///
-/// ```
-/// use std::time::Duration;
-/// use rotogate::store::Staleness;
-///
-/// let staleness = Staleness::default();
-/// assert_eq!(staleness.limit, Duration::from_secs(2));
-/// assert_eq!(staleness.served, staleness.limit, "then requests with a token are answered with 503");
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Staleness {
     /// The longest time for which a revocation that was acknowledged at another gate may be unknown at this gate.

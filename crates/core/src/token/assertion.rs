@@ -14,7 +14,8 @@ use serde_json::value::RawValue;
 use super::algorithm::Algorithm;
 use super::claims::AccessToken;
 use super::keyring::{Keyring, SigningKey};
-use super::mint::{AccessTokenText, MintError, signed};
+use super::mint::{MintError, signed};
+use super::text::TokenText;
 use crate::clock::Timestamp;
 use crate::random::random;
 use crate::session::Scope;
@@ -194,7 +195,7 @@ pub(crate) fn transaction(
     token: &AccessToken,
     about: &Transaction<'_>,
     now: Timestamp,
-) -> Result<(AccessTokenText, Timestamp), MintError> {
+) -> Result<(TokenText, Timestamp), MintError> {
     let id = random::<16>().map_err(|_| MintError::Signing)?;
     let end = if token.expires > now { token.expires } else { token.refused_from() };
     let expires = now.plus(TRANSACTION_TTL).min(end);
@@ -220,7 +221,7 @@ pub(crate) fn transaction(
     if text.len() > MAX_TRANSACTION {
         return Err(MintError::TooLong);
     }
-    Ok((AccessTokenText::new(text), expires))
+    Ok((TokenText::new(text), expires))
 }
 
 /// The value of a header, which no log shows.

@@ -1,6 +1,5 @@
 //! Minting of access tokens, and fingerprints of tokens for logs.
 
-use std::fmt;
 use std::sync::LazyLock;
 
 use aws_lc_rs::hmac;
@@ -10,49 +9,11 @@ use zeroize::Zeroizing;
 
 use super::claims::MintedClaims;
 use super::keyring::SigningKey;
+use super::text::TokenText;
 use super::verify::{MAX_TOKEN, is_name, is_subject};
 use crate::fault::Fault;
 use crate::random::random;
 use crate::session::Generation;
-
-/// A minted access token. Does not print; zeroised when dropped.
-///
-/// ```
-/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
-/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
-/// # let gate = gate.client(Client::public("web")).build().await?;
-/// let tokens = gate.sessions().start(NewSession::new("ada", "web")).await?;
-/// assert_eq!(format!("{:?}", tokens.access_token), "AccessTokenText(…)", "no log has it");
-/// let header = format!("Bearer {}", tokens.access_token.expose());
-/// # assert!(header.starts_with("Bearer ey"));
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
-/// ```
-#[derive(Clone)]
-pub struct AccessTokenText(Zeroizing<String>);
-
-impl AccessTokenText {
-    pub(super) const fn new(text: Zeroizing<String>) -> Self {
-        Self(text)
-    }
-
-    /// The compact serialisation. Use it only for the reply to its owner.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    /// A token with an arbitrary text, for tests of replies.
-    #[cfg(any(test, feature = "test-util"))]
-    pub(crate) fn for_test(text: &str) -> Self {
-        Self(Zeroizing::new(text.to_owned()))
-    }
-}
-
-impl fmt::Debug for AccessTokenText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AccessTokenText(…)")
-    }
-}
 
 /// Why a token was not minted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,7 +44,7 @@ impl From<MintError> for Fault {
 ///
 /// # Errors
 /// A claim that [`Verifier::verify`](super::verify::Verifier::verify) would refuse, or a signature that failed.
-pub fn mint(key: &SigningKey, claims: &MintedClaims<'_>) -> Result<AccessTokenText, MintError> {
+pub fn mint(key: &SigningKey, claims: &MintedClaims<'_>) -> Result<TokenText, MintError> {
     let holds = |good, claim| if good { Ok(()) } else { Err(MintError::Claim(claim)) };
     holds(!claims.issuer.is_empty(), "iss")?;
     holds(is_subject(claims.subject), "sub")?;
@@ -98,7 +59,7 @@ pub fn mint(key: &SigningKey, claims: &MintedClaims<'_>) -> Result<AccessTokenTe
         payload = Zeroizing::new(escaped_for_plain_base64(&payload));
     }
     let token = signed(key, key.header(), &payload)?;
-    if token.len() > MAX_TOKEN { Err(MintError::TooLong) } else { Ok(AccessTokenText(token)) }
+    if token.len() > MAX_TOKEN { Err(MintError::TooLong) } else { Ok(TokenText::new(token)) }
 }
 
 /// A JWS in its compact serialisation, with an encoded header.

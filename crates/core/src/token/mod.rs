@@ -16,6 +16,7 @@ pub mod remote_status;
 pub mod seal;
 pub mod session_cookie;
 pub mod status_token;
+mod text;
 pub mod verify;
 
 /// The longest lifetime of a token without a session. Revocations of such tokens by subject or client are kept for the
@@ -26,11 +27,10 @@ pub use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 pub use algorithm::Algorithm;
 pub use claims::{AccessToken, MintedClaims, TokenStyle};
 pub use keyring::{KeyError, Keyring, RefreshKeys, SigningKey};
-pub use mint::{AccessTokenText, fingerprint, mint};
-pub use refresh::RefreshToken;
+pub use mint::{fingerprint, mint};
 pub use session_cookie::SessionCookie;
+pub use text::TokenText;
 pub use verify::{
-    AllowedScopes, AssertionGrants, ClaimMapping, EventEffect, EventEffects, EventKind, IdJagRules, Ignored,
-    IgnoredCause, IssuerKeys, IssuerRules, JagSubject, JwtBearerRules, Preset, RequiredClaim, Roles, RulesError,
-    SubjectEncoding, Verifier, WantedClaim,
+    AssertionGrants, ClaimMapping, EventEffect, EventEffects, EventKind, IdJagRules, Ignored, IgnoredCause, IssuerKeys,
+    IssuerRules, JagSubject, JwtBearerRules, Preset, RequiredClaim, Roles, RulesError, Verifier, WantedClaim,
 };

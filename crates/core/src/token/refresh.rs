@@ -14,6 +14,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::keyring::{RefreshKeys, truncated};
+use super::text::TokenText;
 use crate::random::are_equal;
 use crate::session::{Generation, SessionId, SessionSecret};
 
@@ -27,41 +28,6 @@ const FIXED: usize = 1 + 16;
 const MIN_BODY: usize = FIXED + 1 + 2 * TAG;
 const MAX_BODY: usize = FIXED + 10 + 2 * TAG;
 
-/// A refresh token. Does not print; zeroised when dropped.
-///
-/// ```
-/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
-/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
-/// # let gate = gate.client(Client::public("web")).build().await?;
-/// let tokens = gate.sessions().start(NewSession::new("ada", "web")).await?;
-/// let refresh_token = tokens.refresh_token.ok_or("a login has one")?;
-/// assert_eq!(format!("{refresh_token:?}"), "RefreshToken(…)", "no log has it");
-/// assert!(refresh_token.expose().starts_with("rg1_"), "for scanners of leaked secrets");
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
-/// ```
-#[derive(Clone)]
-pub struct RefreshToken(Zeroizing<String>);
-
-impl RefreshToken {
-    /// The text. Use it only for the reply to its owner.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    /// A token with an arbitrary text, for tests of replies.
-    #[cfg(any(test, feature = "test-util"))]
-    pub(crate) fn for_test(text: &str) -> Self {
-        Self(Zeroizing::new(text.to_owned()))
-    }
-}
-
-impl fmt::Debug for RefreshToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("RefreshToken(…)")
-    }
-}
-
 /// The refresh token of one generation. Each call returns the same token. `client` is the client of the session's
 /// record. `None` if the key ring has no such refresh key.
 pub fn make(
@@ -71,7 +37,7 @@ pub fn make(
     generation: Generation,
     secret: &SessionSecret,
     client: &str,
-) -> Option<RefreshToken> {
+) -> Option<TokenText> {
     let mut message = message(key_id, id, generation);
     let tag_a = Zeroizing::new(keys.tag(key_id, &message)?);
     let tag_b = Zeroizing::new(tag_b(&message, secret, client));
@@ -80,7 +46,7 @@ pub fn make(
     let mut text = Zeroizing::new(String::with_capacity(PREFIX.len() + MAX_BODY * 4 / 3 + 2));
     text.push_str(PREFIX);
     URL_SAFE_NO_PAD.encode_string(message.get(PREFIX.len()..)?, &mut text);
-    Some(RefreshToken(text))
+    Some(TokenText::new(text))
 }
 
 /// A refresh token whose tag A is good: one of our keys made it. Only [`proves`](Authentic::proves) decides whether the

@@ -7,14 +7,14 @@
 //! wrong type.
 //!
 //! ```
-//! use rotogate::token::{AllowedScopes, IssuerKeys, IssuerRules};
+//! use rotogate::token::{IssuerKeys, IssuerRules};
 //! use rotogate::session::Scope;
 //!
 //! # fn example(jwks: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
 //! let keys = IssuerKeys::from_jwks(jwks, None)?;
 //! let rules = IssuerRules::external("https://idp.example.com", vec!["api".into()], keys)
 //!     .named("idp")
-//!     .scopes(AllowedScopes::Only(Scope::parse("read")?));
+//!     .scopes(Some(Scope::parse("read")?));
 //! let builder = rotogate::Gate::builder().trusted_issuer(rules);
 //! # let _ = builder;
 //! # Ok(()) }
@@ -67,7 +67,7 @@ use judge::{ClaimsSource, Moments, TokenTimes};
 pub use judge::{is_name, is_subject};
 pub use keys::{Ignored, IgnoredCause, IssuerKeys, Keys, MAX_JWKS, MAX_KEYS};
 use mapping::RefusedClaim;
-pub use mapping::{ClaimMapping, RequiredClaim, Roles, SubjectEncoding, WantedClaim};
+pub use mapping::{ClaimMapping, RequiredClaim, Roles, WantedClaim};
 use members::Member;
 pub(crate) use members::Members;
 pub use peek::{Peeked, beginning, peek};
@@ -75,7 +75,7 @@ pub use preset::Preset;
 pub use response::is_jwt_shaped;
 pub use response::{Responses, Told};
 pub(crate) use response::{introspecting, is_opaque};
-pub use rules::{AllowedScopes, IssuerRules, OWN, RulesError, host_of};
+pub use rules::{IssuerRules, OWN, RulesError, host_of};
 pub use shape::MAX_TOKEN;
 pub(super) use shape::claims_of;
 pub(crate) use shape::payload_of;

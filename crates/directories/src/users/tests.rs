@@ -8,7 +8,7 @@ use rotogate_core::private_file;
 use super::audit::UserEvent::{Added, Changed, Removed};
 use super::edit::{EditError, UserKey};
 use super::*;
-use rotogate_core::password::{self, Cost, CostClass, hash_with};
+use rotogate_core::password::{Cost, CostClass, hash_with};
 use rotogate_core::session::Scope;
 
 const NOW: Timestamp = Timestamp::from_millis(1_767_225_600_123);

@@ -52,6 +52,11 @@ pub(crate) trait Put {
     fn put(&self, table: &mut Table, key: &str);
 }
 
+/// The word of a value that is true or false.
+pub(crate) fn word(words: &[(&'static str, bool)], value: bool) -> &'static str {
+    words.iter().find(|(_, known)| *known == value).map_or("", |(word, _)| word)
+}
+
 /// Whether a value is empty.
 pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()

@@ -12,7 +12,7 @@ use crate::dialect::browser::words;
 use crate::dialect::{Call, Reply};
 use crate::gate::browser::device::DeviceResult;
 use crate::gate::browser::{BrowserEndpoint, presented};
-use rotogate_core::denial::{Denial, ProofFlaw, Standing};
+use rotogate_core::denial::{Denial, ProofFlaw};
 use rotogate_core::engine::DeviceAnswer;
 use rotogate_core::fault::Error;
 use rotogate_core::reason::Reason;
@@ -93,7 +93,7 @@ async fn refresh(
 ) -> Result<Option<DeviceAnswer>, Error> {
     let gate = handler.gate;
     match gate.engine.refresh_device(cookie, proof, &|session| gate.browser_rules(session)).await {
-        Err(Error::Denied(denial)) if denial.standing() == Standing::Dead => Ok(None),
+        Err(Error::Denied(denial)) if denial.is_dead() => Ok(None),
         answered => answered,
     }
 }

@@ -7,7 +7,7 @@ use super::support::{DAY, Pair, World, denied, scope, secs};
 use crate::denial::Denial;
 use crate::directory::User;
 use crate::engine::IssueKind;
-use crate::session::rotation::{Lifetime, SessionEnd};
+use crate::session::rotation::SessionEnd;
 use crate::session::{RevokedBecause, Status};
 
 #[tokio::test]

@@ -2,7 +2,7 @@ use http::Method;
 
 use super::*;
 use crate::route::path::CanonicalPath;
-use crate::route::{LooseMatch, Match, Route, RoutePolicy, RouteTable};
+use crate::route::{Match, Route, RoutePolicy, RouteTable};
 use crate::session::Scope;
 
 fn scoped(scope: &str) -> RoutePolicy {
@@ -116,7 +116,7 @@ fn t20_a_slash_at_the_end_is_a_reading_unless_both_forms_are_named() {
 
 #[test]
 fn t20_what_the_operator_spells_out_is_exempt_and_so_is_a_route_that_says_so() {
-    let exact = RoutePolicy { loose_match: LooseMatch::Ignore, ..RoutePolicy::public() };
+    let exact = RoutePolicy { compares_exactly: true, ..RoutePolicy::public() };
     let table = table(&[
         ("/{*rest}", RoutePolicy::public()),
         ("/admin/{*rest}", RoutePolicy::default()),

@@ -84,7 +84,7 @@ fn m10_a_wide_scope_has_the_narrow_ones_and_a_circle_is_an_error() {
 #[test]
 fn m6_headers_alone_name_calls_only_where_servers_compare_them() {
     let of = |versions: &[&str]| versions.iter().map(|version| (*version).to_owned()).collect::<Vec<_>>();
-    let headers = Mcp { check: McpCheck::Headers, ..Mcp::default() };
+    let headers = Mcp { headers_alone: true, ..Mcp::default() };
     assert_eq!(headers.problem(), None);
     assert!(Mcp { versions: of(&["2026-07-28", "2025-11-25"]), ..headers }.problem().is_some());
     assert_eq!(Mcp { versions: of(&["2025-11-25"]), ..Mcp::default() }.problem(), None);

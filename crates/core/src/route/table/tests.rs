@@ -12,7 +12,7 @@ fn route(id: &str, hosts: &[&str], methods: &[Method], path: &str) -> Route {
         calls: Vec::new(),
         policy: RoutePolicy::default(),
         assertion_audience: None,
-        assertion_form: crate::route::AssertionForm::Identity,
+        transaction_tokens: false,
         upstream: None,
         exchange: None,
     }

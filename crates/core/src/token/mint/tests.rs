@@ -136,5 +136,5 @@ fn a6_a_fingerprint_is_short_stable_and_tells_tokens_apart() {
 fn o3_a_token_does_not_print() {
     let key = SigningKey::generate(Algorithm::EdDsa).unwrap();
     let token = mint(&key, &claims(&Scope::default(), &["api".into()])).unwrap();
-    assert_eq!(format!("{token:?}"), "AccessTokenText(…)");
+    assert_eq!(format!("{token:?}"), "TokenText(…)");
 }

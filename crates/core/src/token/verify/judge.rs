@@ -7,7 +7,7 @@ use std::time::Duration;
 use percent_encoding::{AsciiSet, CONTROLS};
 
 use super::TokenToVerify;
-use super::mapping::{RefusedClaim, SubjectEncoding};
+use super::mapping::RefusedClaim;
 use super::members::{Member, Members};
 use super::rules::IssuerRules;
 use super::status;
@@ -89,9 +89,9 @@ pub(super) fn claims<'r>(
         ClaimsSource::Unknown => (None, None),
         ClaimsSource::Response(response) => (None, Some(response.into())),
     };
-    let (shown, raw_subject) = match mapping.subject_encoding {
-        SubjectEncoding::Ascii => (Cow::Borrowed(subject), None),
-        SubjectEncoding::Percent => (percent_encoded(subject), Some(subject.into())),
+    let (shown, raw_subject) = match mapping.encodes_subject {
+        false => (Cow::Borrowed(subject), None),
+        true => (percent_encoded(subject), Some(subject.into())),
     };
     let rare = RareClaims {
         roles: mapping.roles_of(claims, rules.ours)?,

@@ -55,42 +55,14 @@ pub struct ClaimMapping {
     pub account: Vec<ClaimPath>,
     /// The subject: the first of these claims that the token has, a text.
     pub subject: Vec<ClaimPath>,
-    /// The characters of subjects.
-    pub subject_encoding: SubjectEncoding,
+    /// Whether subjects may be any text without control characters: all but visible ASCII, and `%`, is percent-encoded as
+    /// UTF-8, so `Zoë` becomes `Zo%C3%AB`. By default other subjects than visible ASCII are refused.
+    pub encodes_subject: bool,
     /// The audience, a text, instead of `aud`.
     pub audience: Option<ClaimPath>,
     /// Claims that the issuer's tokens must have, or must not have.
     #[doc(hidden)]
     pub require: Vec<RequiredClaim>,
-}
-
-/// The characters that an issuer's subjects may have.
-///
-/// ```
-/// use rotogate::token::{ClaimMapping, SubjectEncoding};
-///
-/// // Subjects such as `Zoë` become `Zo%C3%AB`.
-/// let claims = ClaimMapping { subject_encoding: SubjectEncoding::Percent, ..ClaimMapping::default() };
-/// # let _ = claims;
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SubjectEncoding {
-    /// Visible ASCII. Other subjects are refused.
-    #[default]
-    Ascii,
-    /// Any text without control characters. All but visible ASCII, and `%`, is percent-encoded as UTF-8.
-    Percent,
-}
-
-impl SubjectEncoding {
-    /// The encoding's word in `gateway.toml`.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Ascii => "ascii",
-            Self::Percent => "percent",
-        }
-    }
 }
 
 /// A claim that tokens must have, or must not have. It distinguishes an issuer's access tokens from its other tokens.
@@ -131,7 +103,7 @@ impl Default for ClaimMapping {
             roles: Vec::new(),
             account: Vec::new(),
             subject: one("sub"),
-            subject_encoding: SubjectEncoding::Ascii,
+            encodes_subject: false,
             audience: None,
             require: Vec::new(),
         }
@@ -294,10 +266,7 @@ impl ClaimMapping {
             found => found,
         };
         let (path, subject) = found.ok_or(RefusedClaim::from(Denial::BadClaim("no sub")))?;
-        let is_good = match self.subject_encoding {
-            SubjectEncoding::Ascii => is_subject(subject),
-            SubjectEncoding::Percent => is_name(subject),
-        };
+        let is_good = if self.encodes_subject { is_name(subject) } else { is_subject(subject) };
         if is_good { Ok(subject) } else { Err(ClaimKind::Subject.refuse(path)) }
     }
 

@@ -2,7 +2,7 @@
 //! rules; each explicit key replaces only that key of the preset.
 //!
 //! ```
-//! use rotogate::token::{AllowedScopes, IssuerKeys, IssuerRules, Preset};
+//! use rotogate::token::{IssuerKeys, IssuerRules, Preset};
 //!
 //! # fn example(keys: IssuerKeys) -> Result<(), Box<dyn std::error::Error>> {
 //! let url = "https://idp.example.com/realms/x";
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::mapping::{ClaimMapping, RequiredClaim, SubjectEncoding, WantedClaim};
+use super::mapping::{ClaimMapping, RequiredClaim, WantedClaim};
 use crate::claim::ClaimPath;
 use crate::token::algorithm::Algorithm;
 
@@ -77,7 +77,7 @@ struct Provider {
     scope: &'static [&'static str],
     client: &'static [&'static str],
     roles: &'static [&'static str],
-    subject_encoding: SubjectEncoding,
+    encodes_subject: bool,
     audience: Option<&'static str>,
     /// Required claims, each with its accepted values.
     require: &'static [(&'static str, &'static [&'static str])],
@@ -127,7 +127,7 @@ const PLAIN: Provider = Provider {
     scope: &["scope"],
     client: &["azp", "client_id"],
     roles: &[],
-    subject_encoding: SubjectEncoding::Ascii,
+    encodes_subject: false,
     audience: None,
     require: &[],
     present: &[],
@@ -215,7 +215,7 @@ const PROVIDERS: [Provider; 16] = [
         scope: &[],
         client: &[],
         // `sub` contains names of branches and environments, which may have any characters.
-        subject_encoding: SubjectEncoding::Percent,
+        encodes_subject: true,
         // The owner is named by its number, because another owner can take over a name.
         asked: &["repository_owner_id"],
         max_lifetime: hours(1),
@@ -384,7 +384,7 @@ impl Preset {
             scope: paths(provider.scope),
             client: paths(provider.client),
             roles: paths(provider.roles),
-            subject_encoding: provider.subject_encoding,
+            encodes_subject: provider.encodes_subject,
             audience: provider.audience.and_then(|path| ClaimPath::parse(path).ok()),
             require: required.chain(asked).chain(present).chain(absent).collect(),
             ..ClaimMapping::default()

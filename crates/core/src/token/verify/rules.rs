@@ -77,37 +77,6 @@ impl RulesError {
     }
 }
 
-/// The scopes that an issuer's tokens may have here.
-///
-/// ```
-/// use rotogate::session::Scope;
-/// use rotogate::token::AllowedScopes;
-/// use rotogate::token::{IssuerKeys, IssuerRules};
-///
-/// # fn example(keys: IssuerKeys) -> Result<IssuerRules, Box<dyn std::error::Error>> {
-/// let rules = IssuerRules::external("https://login.partner.example", vec!["api".into()], keys);
-/// // `admin` in the partner's tokens is nothing here.
-/// Ok(rules.scopes(AllowedScopes::Only(Scope::parse("orders.read")?)))
-/// # }
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AllowedScopes {
-    /// Any scope that the issuer grants.
-    Any,
-    /// Only the granted scopes that are listed here.
-    Only(Scope),
-}
-
-impl AllowedScopes {
-    /// The allowed part of a token's scope.
-    fn restrict(&self, scope: Scope) -> Scope {
-        match self {
-            Self::Any => scope,
-            Self::Only(allowed) => scope.intersection(allowed),
-        }
-    }
-}
-
 /// The name of our own issuer on routes.
 pub const OWN: &str = "self";
 /// The longest prefix of an issuer's subjects, in bytes.
@@ -135,9 +104,9 @@ pub struct IssuerRules {
     pub issuer: Arc<str>,
     /// The issuer's short name, for routes; only our own issuer is named `OWN`.
     pub name: Arc<str>,
-    /// The scopes that the issuer's tokens may have at this gate. Other scopes in `scope` are dropped, so neither
-    /// routes nor upstreams see them.
-    pub scopes: AllowedScopes,
+    /// The scopes that the issuer's tokens may have at this gate; `None` for any. Other scopes in `scope` are dropped, so
+    /// neither routes nor upstreams see them.
+    pub scopes: Option<Scope>,
     /// Are the issuer's tokens accepted on routes that name no issuers?
     pub everywhere: bool,
     /// The mapping of the issuer's claims.
@@ -205,7 +174,7 @@ impl IssuerRules {
     pub fn own(issuer: impl Into<Arc<str>>, audience: Vec<Box<str>>, keyring: &Keyring, leeway: Duration) -> Self {
         Self {
             name: OWN.into(),
-            scopes: AllowedScopes::Any,
+            scopes: None,
             everywhere: true,
             claims: Arc::new(ClaimMapping::own()),
             ours: true,
@@ -224,7 +193,7 @@ impl IssuerRules {
         Self {
             name: host_of(&issuer).into(),
             issuer,
-            scopes: AllowedScopes::Only(Scope::default()),
+            scopes: Some(Scope::default()),
             everywhere: false,
             claims: Arc::default(),
             subject_prefix: "".into(),
@@ -371,10 +340,29 @@ impl IssuerRules {
         Self { name: name.into(), ..self }
     }
 
-    /// Sets the scopes that the issuer's tokens may have.
+    /// The allowed part of a token's scope.
+    fn allowed(&self, scope: Scope) -> Scope {
+        match &self.scopes {
+            Some(allowed) => scope.intersection(allowed),
+            None => scope,
+        }
+    }
+
+    /// Sets the scopes that the issuer's tokens may have: a [`Scope`], or `None` for any that the issuer grants.
+    ///
+    /// ```
+    /// use rotogate::session::Scope;
+    /// use rotogate::token::{IssuerKeys, IssuerRules};
+    ///
+    /// # fn example(keys: IssuerKeys) -> Result<IssuerRules, Box<dyn std::error::Error>> {
+    /// let rules = IssuerRules::external("https://login.partner.example", vec!["api".into()], keys);
+    /// // `admin` in the partner's tokens is nothing here.
+    /// Ok(rules.scopes(Scope::parse("orders.read")?))
+    /// # }
+    /// ```
     #[must_use]
-    pub fn scopes(self, scopes: AllowedScopes) -> Self {
-        Self { scopes, ..self }
+    pub fn scopes(self, scopes: impl Into<Option<Scope>>) -> Self {
+        Self { scopes: scopes.into(), ..self }
     }
 
     /// Accepts the issuer's tokens also on routes that name no issuers.
@@ -384,7 +372,7 @@ impl IssuerRules {
     }
 
     pub(super) fn granted(&self, scope: Scope) -> Scope {
-        self.scopes.restrict(self.claims.mapped(scope))
+        self.allowed(self.claims.mapped(scope))
     }
 
     pub(super) fn accepts_typ(&self, typ: Option<&str>) -> bool {

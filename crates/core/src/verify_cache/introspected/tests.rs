@@ -21,7 +21,7 @@ use crate::session::Scope;
 use crate::token::algorithm::Algorithm;
 use crate::token::keyring::Keyring;
 use crate::token::mint::mint;
-use crate::token::verify::{AllowedScopes, IssuerKeys, Verifier};
+use crate::token::verify::{IssuerKeys, Verifier};
 use crate::token::{MintedClaims, TokenStyle};
 use crate::verify_cache::{IdentityHeaders, MissContext, TokenChecker};
 
@@ -109,7 +109,7 @@ struct World {
 fn world(settings: impl FnOnce(Introspection) -> Introspection) -> World {
     with_rules(|introspection| {
         let rules = IssuerRules::introspected(URL, vec!["api".into()], settings(introspection));
-        vec![rules.named("idp").scopes(AllowedScopes::Only(Scope::parse("read").unwrap()))]
+        vec![rules.named("idp").scopes(Some(Scope::parse("read").unwrap()))]
     })
 }
 
@@ -644,7 +644,7 @@ async fn i21_other_keys_forget_no_introspected_token_and_other_rules_do() {
     let rules = |scope: &str| {
         let rules =
             IssuerRules::introspected(URL, vec!["api".into()], Introspection::by(Arc::clone(&w.issuer))).named("idp");
-        rules.scopes(AllowedScopes::Only(Scope::parse(scope).unwrap()))
+        rules.scopes(Some(Scope::parse(scope).unwrap()))
     };
     let another = IssuerRules::external("https://other.test", vec!["api".into()], keys(&keyring()));
     assert!(w.checker.set_verifier(Verifier::new(vec![rules("read"), another]).unwrap()));

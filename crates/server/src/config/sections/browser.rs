@@ -14,12 +14,13 @@ use super::provider_client::{self, ProviderClientSettings};
 use super::remote::RemoteSource;
 use super::sessions::read_override;
 use super::{Config, CorsConfig, EndpointConfig, TrustedIssuer, dangling};
-use rotogate::gate::{Browser, LoginPage, LoginProvider};
+use rotogate::gate::{Browser, LoginProvider};
+use rotogate::program::LoginPage;
 use rotogate::program::{BROWSER_PROFILE, OWN_PARAMETERS};
 use rotogate::session::Binding;
 use rotogate_core::route::hosts::is_loopback;
 use rotogate_core::route::path::CanonicalPath;
-use rotogate_core::route::{Auth, LoginLead, Match, RouteTable, WarningKind};
+use rotogate_core::route::{Auth, Match, RouteTable, WarningKind};
 use rotogate_core::session::Scope;
 use rotogate_core::session::profile::ProfileOverride;
 use rotogate_core::token::verify::VOUCHED_IDLE;
@@ -260,8 +261,12 @@ impl BrowserConfig {
             Some(provider) => Browser::provider(endpoint.path.as_str(), provider),
             None => Browser::own(endpoint.path.as_str()),
         };
+        browser = match page {
+            LoginPage::BuiltIn => browser,
+            LoginPage::At(path) => browser.page(path.as_str()),
+            LoginPage::None => browser.without_page(),
+        };
         browser = browser
-            .page(page.clone())
             .after_logout(after_logout.as_str())
             .device_bound(*device_bound)
             .profile(endpoint.profile.clone())
@@ -304,7 +309,7 @@ pub(super) fn check(config: &Config, endpoints: &[Section<'_>], routes: &[Sectio
         section.warn(WarningKind::NoAccess, "dialect", message);
     }
     if browser.same_site == SameSiteRule::Strict {
-        for (_, section) in taking().filter(|(route, _)| route.policy.login == LoginLead::Auto) {
+        for (_, section) in taking().filter(|(route, _)| !route.policy.never_leads_to_login) {
             section.blame(
                 "login",
                 "is \"auto\", and the route takes sessions of an endpoint with same_site = \"strict\", whose cookie does not come with links from other \

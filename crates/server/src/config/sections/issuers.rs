@@ -15,6 +15,7 @@ use super::super::value;
 use super::EndpointConfig;
 use super::introspection::{self, IntrospectionConfig};
 use super::issuer::{IssuerConfig, algorithm, audience, leeway};
+use super::mapping::{AllowedScopes, allowed_scopes};
 use super::remote::RemoteSource;
 use super::signals::GlobalRevocationConfig;
 use super::stream::{StreamConfig, StreamIssuer};
@@ -24,14 +25,11 @@ use rotogate_core::client::ExchangeRules;
 use rotogate_core::directory::UserNameForm;
 use rotogate_core::private_file::{read_private, trusted};
 use rotogate_core::route::{Auth, Route, WarningKind};
-use rotogate_core::session::Scope;
 use rotogate_core::token::algorithm::Family;
 use rotogate_core::token::assertion::is_assertion_typ;
 use rotogate_core::token::claims::CLIENT_PREFIX;
 use rotogate_core::token::remote_status::StatusRules;
-use rotogate_core::token::verify::{
-    AllowedScopes, ClaimMapping, EventEffects, OWN, Preset, RequiredClaim, WantedClaim, host_of,
-};
+use rotogate_core::token::verify::{ClaimMapping, EventEffects, OWN, Preset, RequiredClaim, WantedClaim, host_of};
 use rotogate_core::token::{Algorithm, IdJagRules, JwtBearerRules};
 use rotogate_kit::config::{Section, Value as Raw, printable};
 
@@ -197,15 +195,6 @@ impl KeySource {
 impl Print for Preset {
     fn print(&self) -> Value {
         self.word().into()
-    }
-}
-
-impl Print for AllowedScopes {
-    fn print(&self) -> Value {
-        match self {
-            Self::Any => "any".into(),
-            Self::Only(scopes) => scopes.print(),
-        }
     }
 }
 
@@ -392,18 +381,6 @@ fn subject_prefix(v: &Raw) -> Result<String, String> {
             Err(format!("expected at most 64 visible ASCII characters, such as \"kc|\", found {}", other.describe()))
         }
     }
-}
-
-/// Reads a list, or "any". There is no default, because scopes of another issuer may have another meaning than ours.
-fn allowed_scopes(section: &Section<'_>) -> AllowedScopes {
-    const ANY: &str = "any";
-    let is_any = |v: &Raw| matches!(v, Raw::String(word) | Raw::Env(word) if word == ANY);
-    if section.get("scopes", |v| Ok(is_any(v))) == Some(true) {
-        return AllowedScopes::Any;
-    }
-    let listed = section.list("scopes", value::scope).unwrap_or_default();
-    let joined = listed.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ");
-    AllowedScopes::Only(Scope::parse(&joined).unwrap_or_default())
 }
 
 /// The keys of `[[issuers]]` that name a source of keys. Exactly one of them must be present.

@@ -3,11 +3,11 @@
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
-use super::super::print::{Print, Put, put};
+use super::super::print::{Print, Put, put, word};
 use super::super::value;
 use rotogate_core::claim::ClaimPath;
 use rotogate_core::session::Scope;
-use rotogate_core::token::verify::{ClaimMapping, RequiredClaim, SubjectEncoding, WantedClaim};
+use rotogate_core::token::verify::{ClaimMapping, RequiredClaim, WantedClaim};
 use rotogate_kit::config::{Section, Value as Raw};
 
 /// A claim of Supabase's tokens that users can set themselves.
@@ -24,7 +24,7 @@ pub(super) fn read(section: &Section<'_>, base: ClaimMapping) -> ClaimMapping {
         roles: paths("roles", base.roles),
         account: texts("account", base.account),
         subject: texts("subject", base.subject),
-        subject_encoding: subject_encoding(section).unwrap_or(base.subject_encoding),
+        encodes_subject: subject_encoding(section).unwrap_or(base.encodes_subject),
         audience: section.get("audience_claim", text_path).or(base.audience),
         scope_map: scope_map(section, "scope_map").unwrap_or(base.scope_map),
         require: base.require,
@@ -58,9 +58,11 @@ fn text_path(v: &Raw) -> Result<ClaimPath, String> {
     }
 }
 
-fn subject_encoding(section: &Section<'_>) -> Option<SubjectEncoding> {
-    let words = [SubjectEncoding::Ascii, SubjectEncoding::Percent].map(|encoding| (encoding.word(), encoding));
-    section.get("subject_encoding", value::word(&words, &[]))
+/// The values of `subject_encoding`.
+const SUBJECT_ENCODINGS: [(&str, bool); 2] = [("ascii", false), ("percent", true)];
+
+fn subject_encoding(section: &Section<'_>) -> Option<bool> {
+    section.get("subject_encoding", value::word(&SUBJECT_ENCODINGS, &[]))
 }
 
 /// Reads a table of scopes, each with a scope or a list of scopes. In `scope_map`, these are the issuer's scopes and
@@ -137,9 +139,49 @@ fn scalar(v: &Raw) -> Result<Json, String> {
     }
 }
 
+/// The scopes that an issuer's tokens may have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllowedScopes {
+    /// Any scope that the issuer grants.
+    Any,
+    /// Only the granted scopes that are listed here.
+    Only(Scope),
+}
+
+impl AllowedScopes {
+    /// The scopes, if they are listed.
+    pub(crate) const fn listed(&self) -> Option<&Scope> {
+        match self {
+            Self::Any => None,
+            Self::Only(scopes) => Some(scopes),
+        }
+    }
+}
+
+impl Print for AllowedScopes {
+    fn print(&self) -> Value {
+        match self {
+            Self::Any => "any".into(),
+            Self::Only(scopes) => scopes.print(),
+        }
+    }
+}
+
+/// Reads a list, or "any". There is no default, because scopes of another issuer may have another meaning than ours.
+pub(super) fn allowed_scopes(section: &Section<'_>) -> AllowedScopes {
+    const ANY: &str = "any";
+    let is_any = |v: &Raw| matches!(v, Raw::String(word) | Raw::Env(word) if word == ANY);
+    if section.get("scopes", |v| Ok(is_any(v))) == Some(true) {
+        return AllowedScopes::Any;
+    }
+    let listed = section.list("scopes", value::scope).unwrap_or_default();
+    let joined = listed.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ");
+    AllowedScopes::Only(Scope::parse(&joined).unwrap_or_default())
+}
+
 impl Print for ClaimMapping {
     fn print(&self) -> Value {
-        let Self { scope, scope_map, client, roles, account, subject, subject_encoding, audience, require } = self;
+        let Self { scope, scope_map, client, roles, account, subject, encodes_subject, audience, require } = self;
         let mut table = Table::new();
         let mut claims = Table::new();
         for (key, paths) in
@@ -148,7 +190,7 @@ impl Print for ClaimMapping {
             paths.put(&mut claims, key);
         }
         put(&mut table, "claims", claims);
-        put(&mut table, "subject_encoding", subject_encoding.word());
+        put(&mut table, "subject_encoding", word(&SUBJECT_ENCODINGS, *encodes_subject));
         audience.put(&mut table, "audience_claim");
         let mut map = Table::new();
         for (theirs, ours) in scope_map {

@@ -92,6 +92,7 @@ pub(crate) use issuers::read_event_token;
 pub use issuers::{EventsConfig, KeySource, TrustedIssuer};
 pub use limits::LimitsConfig;
 pub use listeners::{CertificateFiles, ClientAuth, ClientRoots, ListenerConfig, TlsConfig};
+pub use mapping::AllowedScopes;
 pub use provider_client::{ClientKeySettings, ProviderClientSettings};
 pub use providers::ProviderSettings;
 pub use receivers::ReceiverConfig;

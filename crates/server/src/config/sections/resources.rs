@@ -3,12 +3,12 @@
 use http::Uri;
 
 use super::super::declare::section;
-use super::super::print::{Print, Words};
+use super::super::print::Print;
 use super::super::value;
 use super::clients::scopes;
 use super::mapping::scope_map;
 use crate::config::Config;
-use rotogate_core::route::{Auth, CallRules, Implied, Mcp, McpCheck, Resource, Route, WarningKind};
+use rotogate_core::route::{Auth, CallRules, Implied, Mcp, Resource, Route, WarningKind};
 use rotogate_core::session::Scope;
 use rotogate_kit::config::{Section, Value as Raw};
 
@@ -34,7 +34,7 @@ section! {
     impl Mcp, read by read_mcp(section) {
         /// The source of a call's name. `"body"`: the gate buffers the body and compares it with the headers.
         /// `"headers"`: for servers that compare both themselves, and for `[[authorizers]]`, which see no bodies.
-        reload check: McpCheck = get_or(value::word_of, McpCheck::default()),
+        reload headers_alone as ("check" CHECKS): bool = get_or(value::word(&CHECKS, &[]), false),
         /// The accepted versions: 2026-07-28; with `check = "body"` also 2025-11-25 and 2025-06-18.
         reload versions: Vec<String> = by { section.list("versions", value::text).unwrap_or(Mcp::default().versions) },
         /// The longest body of a call with `check = "body"`.
@@ -45,10 +45,8 @@ section! {
     }
 }
 
-impl Words for McpCheck {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[(Self::Body.word(), Self::Body), (Self::Headers.word(), Self::Headers)];
-}
+/// The values of `check`.
+const CHECKS: [(&str, bool); 2] = [("body", false), ("headers", true)];
 
 impl Print for Implied {
     fn print(&self) -> toml::Value {
@@ -146,7 +144,7 @@ pub(super) fn check(sections: &[Section<'_>], all: &[Resource], routes: &[Route]
         if let Err(why) = CallRules::new(routes.iter().filter(|route| is_used(route))) {
             section.blame("mcp", why);
         }
-        if resource.mcp.as_ref().is_some_and(|mcp| mcp.check == McpCheck::Body) && are_asked_about {
+        if resource.mcp.as_ref().is_some_and(|mcp| !mcp.headers_alone) && are_asked_about {
             let message = "judges calls by their bodies, and questions of [[authorizers]] have no body, so the gate \
                            refuses these; use mcp.check = \"headers\" if servers behind other proxies have this \
                            resource";

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use toml::{Table, Value};
 
 use super::super::declare::section;
-use super::super::print::{Print, Put, Words};
+use super::super::print::{Put, Words, word};
 use super::super::value;
 use super::clients::scopes;
 use super::decision_points::{self, DecisionPointConfig};
@@ -16,9 +16,8 @@ use super::{
 };
 use crate::log::{AccessLogConfig, RouteLog};
 use rotogate_core::route::{
-    AssertionForm, Auth, BadCredential, CallPattern, Conditions, Credentials, EncodedSlash, Implied, LoginLead,
-    LooseMatch, McpCalls, OnExpiry, RateLimit, Resource, Role, Route, RouteDecision, RouteId, RoutePolicy, StepUp,
-    UpstreamId, role_problem,
+    Auth, CallPattern, Conditions, Credentials, Implied, McpCalls, RateLimit, Resource, Role, Route, RouteDecision,
+    RouteId, RoutePolicy, StepUp, UpstreamId, role_problem,
 };
 use rotogate_core::session::Scope;
 use rotogate_core::token::verify::OWN;
@@ -29,6 +28,10 @@ use rotogate_proxy::Upstream;
 const PROOFS: [(&str, bool); 2] = [("optional", false), ("required", true)];
 
 /// The words of `preflight`: whether the upstream answers preflights.
+const BAD_CREDENTIALS: [(&str, bool); 2] = [("refuse", false), ("anonymous", true)];
+const ENCODED_SLASHES: [(&str, bool); 2] = [("refuse", false), ("keep", true)];
+const EXPIRIES: [(&str, bool); 2] = [("close", false), ("keep", true)];
+const LOGINS: [(&str, bool); 2] = [("auto", false), ("never", true)];
 const PREFLIGHTS: [(&str, bool); 2] = [("gate", false), ("upstream", true)];
 
 /// Reads `issuers` of a route.
@@ -128,14 +131,14 @@ pub(super) fn read(sections: &[Section<'_>], names: &Names<'_>, logs: &mut BTree
         }
         section.finish();
         let upstream = route.upstream.and_then(|upstream| names.upstreams.get(upstream.position()));
-        let assertion_form = upstream.map(|upstream| upstream.assertion_form).unwrap_or_default();
-        let assertion_audience = match assertion_form {
-            AssertionForm::Transaction => names.identity.trust_domain.as_deref().map(Into::into),
-            AssertionForm::Identity => upstream
+        let transaction_tokens = upstream.is_some_and(|upstream| upstream.transaction_tokens);
+        let assertion_audience = match transaction_tokens {
+            true => names.identity.trust_domain.as_deref().map(Into::into),
+            false => upstream
                 .filter(|_| names.identity.assertion.is_some())
                 .map(|upstream| upstream.assertion_audience.as_deref().unwrap_or(&upstream.name).into()),
         };
-        routes.push(Route { id, assertion_audience, assertion_form, ..route });
+        routes.push(Route { id, assertion_audience, transaction_tokens, ..route });
     }
     routes
 }
@@ -274,20 +277,18 @@ section! {
         reload decision as "-": Option<Arc<RouteDecision>> = by {
             decision_points::of_route(section, auth, names.decision_points).map(Arc::new)
         },
-        /// true: a path that a lax server reads as a path of a stricter route gets 404. false: only for an upstream
-        /// that compares paths byte for byte.
-        reload loose_match: LooseMatch = get_or(loose_match, LooseMatch::Refuse),
+        reload compares_exactly as "-": bool = by { !section.get_or("loose_match", value::boolean, true) },
         /// true: the upstream gets the bearer token.
         reload forward_token: bool = get_or(value::boolean, false),
         /// The path of the route's entry of `[[resources]]`. Its URL is an accepted audience; challenges name its
         /// metadata.
         reload resource: Option<String> = by { resources::of_route(section, names.resources, auth, forward_token) },
         no_key implied: Option<Arc<Implied>> = by { None },
-        reload bad_credential_on_optional as "-": BadCredential = by {
-            section.get_or("bad_credential", value::word_of, BadCredential::default())
+        reload ignores_bad_credential as "-": bool = by {
+            section.get_or("bad_credential", value::word(&BAD_CREDENTIALS, &[]), false)
         },
         /// `"keep"`: %2F is a character of its segment; only for upstreams that read it so.
-        reload encoded_slash: EncodedSlash = get_or(value::word_of, EncodedSlash::default()),
+        reload keeps_encoded_slash as ("encoded_slash" ENCODED_SLASHES): bool = get_or(value::word(&ENCODED_SLASHES, &[]), false),
         /// true: headers with underscores are forwarded. Many servers read x_auth_subject as x-auth-subject.
         reload keep_underscore_headers: bool = get_or(value::boolean, false),
         /// true: X-HTTP-Method-Override, X-Original-URL and the like are forwarded. With an upstream that obeys them a
@@ -307,13 +308,13 @@ section! {
             section.get_or("certificate_bound", value::word(&PROOFS, &[]), false)
         },
         /// `"close"`: tunnels and long responses end when the token expires; `"keep"`: they end only at a revocation.
-        reload on_expiry: OnExpiry = get_or(value::word_of, OnExpiry::default()),
+        reload keeps_on_expiry as ("on_expiry" EXPIRIES): bool = get_or(value::word(&EXPIRIES, &[]), false),
         reload preflight_to_upstream as "-": bool = by {
             section.get_or("preflight", value::word(&PREFLIGHTS, &[]), false)
         },
         /// The reply to a browser without a live session, on a route for sessions. `"auto"`: a tab that opens a page is
         /// redirected to the login, other requests get 401; `"never"`: always 401.
-        reload login: LoginLead = get_or(value::word_of, LoginLead::default()),
+        reload never_leads_to_login as ("login" LOGINS): bool = get_or(value::word(&LOGINS, &[]), false),
         /// Demands on the caller's login (RFC 9470). Otherwise 401.
         reload step_up: Option<StepUp> = by { section.has("step_up").then(|| step_up::of_route(section, auth)) },
         /// Rate limits for callers of the route (docs/limits.md). Otherwise 429.
@@ -345,6 +346,9 @@ section! {
         /// `"method:prefix*"`, `"method"`, or `"*"` for all others, which one route must have. The most specific
         /// pattern counts. A call must meet the scopes, roles and login of this route and of the route of its path.
         reload calls: list,
+        /// true: a path that a lax server reads as a path of a stricter route gets 404. false: only for an upstream
+        /// that compares paths byte for byte.
+        reload loose_match: boolean,
         /// Conditions on claims, all of which must hold (docs/conditions.md). Otherwise 403.
         reload when: table,
         /// Tables as in `when`, of which one must hold.
@@ -370,35 +374,6 @@ impl Words for Auth {
         (Self::Optional.word(), Self::Optional),
         (Self::None.word(), Self::None),
     ];
-}
-
-impl Words for BadCredential {
-    const WORDS: &'static [(&'static str, Self)] = &[("refuse", Self::Refuse), ("anonymous", Self::Anonymous)];
-}
-
-impl Words for EncodedSlash {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[(Self::Refuse.word(), Self::Refuse), (Self::Keep.word(), Self::Keep)];
-}
-
-impl Words for OnExpiry {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[(Self::Close.word(), Self::Close), (Self::Keep.word(), Self::Keep)];
-}
-
-impl Words for LoginLead {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[(Self::Auto.word(), Self::Auto), (Self::Never.word(), Self::Never)];
-}
-
-impl Print for LooseMatch {
-    fn print(&self) -> Value {
-        (*self == Self::Refuse).into()
-    }
-}
-
-fn loose_match(v: &Raw) -> Result<LooseMatch, String> {
-    value::boolean(v).map(|is_refused| if is_refused { LooseMatch::Refuse } else { LooseMatch::Ignore })
 }
 
 pub(super) fn blame_empty(section: &Section<'_>, key: &str, is_empty: bool) {
@@ -440,7 +415,7 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>) -> R
         policy,
         upstream: upstreams.iter().position(|known| *known == upstream).map(UpstreamId::new),
         assertion_audience: None,
-        assertion_form: AssertionForm::Identity,
+        transaction_tokens: false,
         exchange: None,
     }
 }
@@ -448,7 +423,7 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>) -> R
 pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLogConfig) -> Value {
     // The other fields come from the upstream.
     let Route { id, hosts, methods, path, kuzzle, calls, listeners, policy, upstream, .. } = route;
-    let RoutePolicy { auth, bad_credential_on_optional, preflight_to_upstream, resource, forward_token, .. } = policy;
+    let RoutePolicy { auth, ignores_bad_credential, preflight_to_upstream, resource, forward_token, .. } = policy;
     let mut table = Table::new();
     id.put(&mut table, "id");
     Some(hosts.clone()).filter(|hosts| !hosts.is_empty()).put(&mut table, "hosts");
@@ -462,7 +437,9 @@ pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLo
     policy.put(&mut table, "..");
     policy.conditions.iter().for_each(|all| conditions::put(all, &mut table));
     policy.decision.iter().for_each(|decision| decision_points::put(decision, &mut table));
-    Some(*bad_credential_on_optional).filter(|_| *auth == Auth::Optional).put(&mut table, "bad_credential");
+    let bad_credential = word(&BAD_CREDENTIALS, *ignores_bad_credential);
+    Some(bad_credential).filter(|_| *auth == Auth::Optional).put(&mut table, "bad_credential");
+    (!policy.compares_exactly).put(&mut table, "loose_match");
     word(&PREFLIGHTS, *preflight_to_upstream).put(&mut table, "preflight");
     word(&PROOFS, policy.dpop_required).put(&mut table, "dpop");
     word(&PROOFS, policy.certificate_required).put(&mut table, "certificate_bound");
@@ -475,9 +452,4 @@ pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLo
         table.retain(|key, _| OF_CALLS.contains(&key));
     }
     table.into()
-}
-
-/// The word for a value.
-fn word(words: &[(&'static str, bool)], value: bool) -> &'static str {
-    words.iter().find(|(_, known)| *known == value).map_or("", |(word, _)| word)
 }

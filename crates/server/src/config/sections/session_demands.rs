@@ -4,7 +4,7 @@ use super::{Config, DirectoryConfig, UsersConfig};
 use rotogate::program::BROWSER;
 use rotogate_core::route::{Auth, Role, Route, RoutePolicy, WarningKind};
 use rotogate_core::session::Scope;
-use rotogate_core::token::verify::{AllowedScopes, OWN};
+use rotogate_core::token::verify::OWN;
 use rotogate_kit::config::Section;
 
 /// What all sessions of the endpoint of browsers have.
@@ -55,11 +55,7 @@ impl<'a> SessionFacts<'a> {
             return Some(Self { config, issuer: OWN, scopes: client.and_then(|client| client.scopes.as_ref()) });
         };
         let issuer = config.issuers.iter().find(|issuer| issuer.name == provider)?;
-        let scopes = match &issuer.scopes {
-            AllowedScopes::Only(scopes) => Some(scopes),
-            AllowedScopes::Any => None,
-        };
-        Some(Self { config, issuer: provider, scopes })
+        Some(Self { config, issuer: provider, scopes: issuer.scopes.listed() })
     }
 
     /// The keys of a route with demands that no session meets, each with the reason and the remedy.

@@ -13,7 +13,7 @@ use super::super::print::Words;
 use super::super::value::{self, Share};
 use super::{AdminConfig, Config, DAY, ServerConfig, path_in};
 use rotogate_core::private_file;
-use rotogate_core::route::AssertionForm;
+
 use rotogate_core::token::algorithm::Algorithm;
 use rotogate_core::token::assertion::can_sign_assertions;
 use rotogate_kit::config::{CertificateAndKey, Section, Value as Raw};
@@ -61,7 +61,7 @@ section! {
         reload assertion_audience: Option<String> = get(value::text),
         /// `"identity"`: the assertion of `[identity]`. `"txn"`: a transaction token for each request, in `Txn-Token`,
         /// for the `trust_domain` of `[identity]`. Experimental: a draft of the IETF.
-        reload assertion_form: AssertionForm = get_or(value::word_of, AssertionForm::Identity),
+        reload transaction_tokens as ("assertion_form" ASSERTION_FORMS): bool = get_or(value::word(&ASSERTION_FORMS, &[]), false),
         /// Exchanges the caller's token at an entry of `[[providers]]` (docs/act-for-a-user.md).
         reload exchange: Option<ExchangeSettings> = table(super::upstream_exchange::read),
         /// A part of `max_requests`: the most requests of one subject at a busy upstream; a subject that is alone may
@@ -121,9 +121,8 @@ section! {
     }
 }
 
-impl Words for AssertionForm {
-    const WORDS: &'static [(&'static str, Self)] = &[("identity", Self::Identity), ("txn", Self::Transaction)];
-}
+/// The values of `assertion_form`.
+const ASSERTION_FORMS: [(&str, bool); 2] = [("identity", false), ("txn", true)];
 
 impl Words for Reuse {
     const WORDS: &'static [(&'static str, Self)] = &[("safe", Self::Safe), ("never", Self::Never)];
@@ -187,7 +186,7 @@ pub(super) fn check_assertions(
     let taken: Vec<&String> = config.issuer.audience.iter().chain(of_routes).chain(of_issuers).collect();
     check_transactions(config, identity, upstreams, &taken);
     let of_upstreams = upstreams.iter().zip(&config.upstreams);
-    let of_upstreams = of_upstreams.filter(|(_, one)| one.assertion_form == AssertionForm::Identity);
+    let of_upstreams = of_upstreams.filter(|(_, one)| !one.transaction_tokens);
     let of_upstreams = of_upstreams.map(|(section, one)| (section, one.assertion_audience.as_ref(), Some(&one.name)));
     let of_authorizers = authorizers.iter().zip(&config.authorizers);
     let of_authorizers = of_authorizers.map(|(section, one)| (section, one.assertion_audience.as_ref(), None));
@@ -219,7 +218,7 @@ pub(super) fn unpublished_key(algorithm: Algorithm) -> String {
 fn check_transactions(config: &Config, identity: &Section<'_>, upstreams: &[Section<'_>], taken: &[&String]) {
     let domain = config.identity.trust_domain.as_ref();
     for (section, upstream) in upstreams.iter().zip(&config.upstreams) {
-        if upstream.assertion_form != AssertionForm::Transaction {
+        if !upstream.transaction_tokens {
             continue;
         }
         if domain.is_none() {

@@ -1,7 +1,7 @@
 //! The endpoint of browsers, and the routes that take its sessions.
 
 use super::*;
-use rotogate::gate::LoginPage;
+use rotogate::program::LoginPage;
 
 const ENDPOINT: &str = "[[endpoints]]\ndialect = \"browser\"\n";
 const UPSTREAM: &str = "[[upstreams]]\nname = \"app\"\nurls = [\"echo:\"]\n";

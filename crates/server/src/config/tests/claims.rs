@@ -3,7 +3,7 @@
 use super::*;
 use rotogate_core::claim::ClaimPath;
 use rotogate_core::session::Scope;
-use rotogate_core::token::verify::{ClaimMapping, RequiredClaim, SubjectEncoding, WantedClaim};
+use rotogate_core::token::verify::{ClaimMapping, RequiredClaim, WantedClaim};
 use serde_json::{Value, json};
 
 const ISSUER: &str =
@@ -39,7 +39,7 @@ subject_encoding = "percent"
         roles: paths(&["\"https://example.com/roles\"", "realm.roles", "a.\"b c\"{}"]),
         account: paths(&["tid"]),
         subject: paths(&["oid", "sub"]),
-        subject_encoding: SubjectEncoding::Percent,
+        encodes_subject: true,
         audience: paths(&["client_id"]).pop(),
         scope_map: vec![("access_as_user".into(), scope("read")), ("api:write".into(), scope("write read"))],
         // A table has its own order.

@@ -81,7 +81,7 @@ fn j19_an_issuer_has_a_name_by_which_routes_take_its_tokens() {
 
 #[test]
 fn j18_another_issuer_s_scopes_count_where_they_are_listed() {
-    use rotogate_core::token::verify::AllowedScopes;
+    use crate::config::sections::AllowedScopes;
     let scopes = |more: &str| {
         let text =
             format!("{MINIMAL}{}{}", issuer("https://idp.test/", &format!("everywhere = true\n{more}")), route(""));

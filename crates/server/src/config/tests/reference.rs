@@ -228,11 +228,12 @@ impl Row {
         let Key { type_name, how, inner, .. } = self.key;
         let name = type_name.strip_prefix("Option<").map_or(*type_name, |name| name.trim_end_matches('>'));
         match name {
+            _ if how.contains("value::word(") => "text",
             _ if how.contains("value::size") => "size",
             _ if how.contains("share_of") => "share or number",
             "share" => "share or number",
             "text" | "list" | "number" | "boolean" | "duration" | "size" | "table" => name,
-            "bool" | "LooseMatch" => "boolean",
+            "bool" => "boolean",
             "usize" | "u64" | "u32" | "f64" | "NonZeroUsize" | "NonZeroU32" | "Sample" | "StatusCode" => "number",
             "Duration" => "duration",
             "Rate" => "rate",

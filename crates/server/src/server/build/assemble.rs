@@ -273,7 +273,7 @@ fn with_options(mut builder: GateBuilder, config: &Config) -> GateBuilder {
     }
     #[cfg(any(feature = "postgres", feature = "redis"))]
     if let Some(staleness) = config.store.staleness() {
-        builder = builder.staleness(staleness);
+        builder = builder.staleness(staleness.limit, staleness.served);
     }
     if config.store.is_shared() {
         builder = builder.node_name(node_name());

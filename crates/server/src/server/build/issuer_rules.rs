@@ -146,7 +146,7 @@ pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
         (None, Some(it)) => IssuerRules::introspected(url.as_str(), audience, it),
         (None, None) => return Err(format!("the issuer {url} has neither keys nor introspection")),
     };
-    let mut rules = rules.named(name.as_str()).scopes(scopes.clone()).claims(claims.clone());
+    let mut rules = rules.named(name.as_str()).scopes(scopes.listed().cloned()).claims(claims.clone());
     rules.everywhere = *everywhere;
     rules.subject_prefix = subject_prefix.as_str().into();
     rules.typ = typ.iter().map(|typ| typ.as_str().into()).collect();

@@ -16,7 +16,7 @@ use crate::config::{Config, ConfigError, ConfigErrors};
 use rotogate_core::headers::Peer;
 use rotogate_core::mcp::VERSIONS;
 use rotogate_core::policy::{By, GateId, permit_anonymous};
-use rotogate_core::route::{McpCheck, Resource, Route};
+use rotogate_core::route::{Resource, Route};
 use rotogate_proxy::Proxy;
 
 /// The method in the body. It lists the abilities of a server and changes nothing.
@@ -33,7 +33,7 @@ const WITHIN: Duration = Duration::from_secs(10);
 // Requirement M6.
 pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors> {
     let (mut lines, mut wrong) = (Vec::new(), Vec::new());
-    let is_asked = |resource: &Resource| resource.mcp.as_ref().is_some_and(|mcp| mcp.check == McpCheck::Headers);
+    let is_asked = |resource: &Resource| resource.mcp.as_ref().is_some_and(|mcp| mcp.headers_alone);
     if !config.resources.iter().any(is_asked) {
         return Ok(lines);
     }

@@ -14,10 +14,10 @@ use super::request::RequestState;
 use super::request_record::LoggedBody;
 use crate::config::AuthorizerKind;
 use crate::server::listen::origin::Origin;
-use rotogate::dialect::{Reply, ReplyBody};
 use rotogate::gate::{Authorizer, GateBody};
 use rotogate::program::grpc::Checks;
 use rotogate_core::reply;
+use rotogate_core::reply::{Reply, ReplyBody};
 
 /// The time limit for the arrival of a question and its verdict. Envoy's own timeout is shorter.
 const TIMEOUT: Duration = Duration::from_secs(10);

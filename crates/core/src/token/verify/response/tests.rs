@@ -8,7 +8,7 @@ use super::*;
 use crate::claim::ClaimPath;
 use crate::introspection::{Introspection, IntrospectionFault, Introspector};
 use crate::session::Scope;
-use crate::token::verify::{AllowedScopes, ClaimMapping, Preset, SubjectEncoding};
+use crate::token::verify::{ClaimMapping, Preset};
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 const URL: &str = "https://idp.test/";
@@ -34,7 +34,7 @@ fn introspection() -> Introspection {
 
 fn rules(introspection: Introspection) -> IssuerRules {
     let rules = IssuerRules::introspected(URL, vec!["api".into()], introspection).named("idp");
-    rules.scopes(AllowedScopes::Only(Scope::parse("read write").unwrap()))
+    rules.scopes(Some(Scope::parse("read write").unwrap()))
 }
 
 /// A good response, with changes; `null` takes a member away.
@@ -182,7 +182,7 @@ fn i14_i18_scopes_roles_and_required_claims_are_those_of_a_jwt() {
         scope: ClaimPath::list(["scp"]).unwrap(),
         scope_map: vec![("orders".into(), Scope::parse("read").unwrap())],
         roles: ClaimPath::list(["realm_access.roles"]).unwrap(),
-        subject_encoding: SubjectEncoding::Percent,
+        encodes_subject: true,
         ..ClaimMapping::default()
     };
     let mut mapped = rules(introspection()).claims(claims);

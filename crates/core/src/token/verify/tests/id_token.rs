@@ -14,7 +14,7 @@ struct Provider {
 fn provider_with(algorithm: Algorithm, rules: impl FnOnce(IssuerRules) -> IssuerRules) -> Provider {
     let key = SigningKey::generate(algorithm).unwrap();
     let keys = IssuerKeys::from_jwks(jwks(std::slice::from_ref(&key)).to_string().as_bytes(), None).unwrap();
-    let external = IssuerRules::external(IDP, vec!["api".into()], keys).named("kc").scopes(AllowedScopes::Any);
+    let external = IssuerRules::external(IDP, vec!["api".into()], keys).named("kc").scopes(None);
     Provider { key, verifier: Verifier::new(vec![rules(external)]).unwrap() }
 }
 
@@ -55,7 +55,7 @@ fn b33_a_good_id_token_names_the_user_in_our_names() {
         ..ClaimMapping::default()
     };
     let provider = provider_with(Algorithm::EdDsa, |rules| {
-        let mut rules = rules.claims(roles).scopes(AllowedScopes::Only(Scope::parse("read write").unwrap()));
+        let mut rules = rules.claims(roles).scopes(Some(Scope::parse("read write").unwrap()));
         rules.subject_prefix = "kc|".into();
         rules
     });

@@ -16,7 +16,7 @@ fn paths(paths: &[&str]) -> Vec<ClaimPath> {
 fn idp(rules: impl FnOnce(IssuerRules) -> IssuerRules) -> Idp {
     let key = SigningKey::generate(Algorithm::EdDsa).unwrap();
     let keys = IssuerKeys::from_jwks(jwks(std::slice::from_ref(&key)).to_string().as_bytes(), None).unwrap();
-    let external = IssuerRules::external(IDP, vec!["api".into()], keys).named("kc").scopes(AllowedScopes::Any);
+    let external = IssuerRules::external(IDP, vec!["api".into()], keys).named("kc").scopes(None);
     Idp { key, verifier: Verifier::new(vec![rules(external)]).unwrap() }
 }
 
@@ -54,7 +54,7 @@ fn i14_a_scope_is_read_from_the_first_claim_that_is_there_then_mapped_then_cut()
     ];
     let capped = |only: &str| {
         let scopes = ClaimMapping { scope_map: map.clone(), ..scopes.clone() };
-        idp(|rules| rules.claims(scopes).scopes(AllowedScopes::Only(Scope::parse(only).unwrap())))
+        idp(|rules| rules.claims(scopes).scopes(Some(Scope::parse(only).unwrap())))
     };
     assert_eq!(capped("read admin").scope(json!({ "scp": "access_as_user" })), "read");
     assert_eq!(capped("read admin").scope(json!({ "scp": "read" })), "", "their word is ours no more");
@@ -198,7 +198,7 @@ fn i18_a_required_claim_has_exactly_one_of_the_values() {
 #[test]
 fn i15_equal_subjects_of_two_issuers_differ_and_a_revocation_names_the_one_in_the_token() {
     let encoded = idp(|rules| {
-        let claims = ClaimMapping { subject_encoding: SubjectEncoding::Percent, ..ClaimMapping::default() };
+        let claims = ClaimMapping { encodes_subject: true, ..ClaimMapping::default() };
         IssuerRules { subject_prefix: "kc|".into(), ..rules.claims(claims) }
     });
     for (sub, shown) in [

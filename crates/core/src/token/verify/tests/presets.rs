@@ -33,7 +33,7 @@ fn provider(
     publish(&mut keys);
     let set = json!({ "keys": keys }).to_string();
     let keys = IssuerKeys::from_jwks(set.as_bytes(), preset.algorithm()).unwrap();
-    let rules = IssuerRules::external(url, vec![audience.into()], keys).preset(preset).scopes(AllowedScopes::Any);
+    let rules = IssuerRules::external(url, vec![audience.into()], keys).preset(preset).scopes(None);
     let verifier = Verifier::new(vec![more(rules)]).unwrap();
     let header = json!({ "alg": key.algorithm().name(), "typ": "JWT", "kid": key.kid() });
     Provider { key, url, audience, header, verifier }

@@ -4,7 +4,7 @@ use secrecy::ExposeSecret;
 
 use super::*;
 use crate::config::{self, Config, ProcessEnv};
-use rotogate_core::route::{Auth, LoginLead};
+use rotogate_core::route::Auth;
 
 /// The value that no output of the tests below may show.
 const SECRET: &str = "b2F1dGgyLXByb3h5LWNsaWVudC1zZWNyZXQK";
@@ -59,8 +59,12 @@ fn why<'a>(imported: &'a Imported, setting: &str) -> &'a str {
     found.map_or_else(|| panic!("{setting}: {:?}", imported.remarks), |remark| &remark.why)
 }
 
-fn paths(config: &Config) -> Vec<(&str, Auth, LoginLead)> {
-    config.routes.iter().map(|route| (route.path.as_str(), route.policy.auth, route.policy.login)).collect()
+fn paths(config: &Config) -> Vec<(&str, Auth, bool)> {
+    config
+        .routes
+        .iter()
+        .map(|route| (route.path.as_str(), route.policy.auth, route.policy.never_leads_to_login))
+        .collect()
 }
 
 /// The configuration of oauth2-proxy's local environment with Dex.
@@ -87,7 +91,7 @@ fn b54_a_file_of_settings_becomes_a_configuration_that_starts() {
     assert_eq!(config.endpoints[0].path, "/oauth2", "the redirect URI stays");
     let provider = &config.issuers[0];
     assert_eq!(provider.url, "https://dex.localtest.me:5556/dex");
-    assert_eq!(paths(&config), [("/{*rest}", Auth::Required, LoginLead::Auto)]);
+    assert_eq!(paths(&config), [("/{*rest}", Auth::Required, false)]);
     let secrets: Vec<_> = imported.secrets.iter().map(|(name, secret)| (*name, secret.expose_secret())).collect();
     assert_eq!(secrets, [("idp.secret", SECRET)]);
     // A restriction that no key of the configuration can express must admit no user, instead of all users.
@@ -141,7 +145,7 @@ providers:
 "#;
     let case = Case::new(&[("core.cfg", core), ("alpha.yaml", alpha)]).variables(&[("CLIENT_SECRET", SECRET)]);
     let (imported, config) = case.good();
-    let (required, auto) = (Auth::Required, LoginLead::Auto);
+    let (required, auto) = (Auth::Required, false);
     assert_eq!(paths(&config), [("/{*rest}", required, auto), ("/api/{*rest}", required, auto)]);
     assert_eq!(config.upstreams.len(), 2);
     let roles: Vec<_> = config.routes[0].policy.roles.iter().map(ToString::to_string).collect();
@@ -296,7 +300,7 @@ fn b54_flags_and_variables_are_read_and_flags_count_first() {
     assert_eq!(config.server.public_url.to_string(), "https://app.example/");
     assert_eq!(config.server.trusted_proxies.len(), 1);
     let (none, required) = (Auth::None, Auth::Required);
-    let (auto, never) = (LoginLead::Auto, LoginLead::Never);
+    let (auto, never) = (false, true);
     let routes = [
         ("/probe", none, auto),
         ("/static/{*rest}", none, auto),
@@ -333,7 +337,7 @@ fn b54_other_stores_and_proxies_that_ask_are_written() {
 fn b54_a_comma_in_a_list_is_part_of_a_pattern() {
     let text = format!("{DEX}skip_auth_routes=[\"^/x,y$\", \"^/z$\"]\n").replace("http://dex", "https://dex");
     let (imported, config) = Case::new(&[("old.cfg", &text)]).good();
-    assert_eq!(paths(&config), [("/z", Auth::None, LoginLead::Auto), ("/{*rest}", Auth::Required, LoginLead::Auto)]);
+    assert_eq!(paths(&config), [("/z", Auth::None, false), ("/{*rest}", Auth::Required, false)]);
     assert!(why(&imported, "skip_auth_routes").contains("stays behind the login"));
 }
 

@@ -1,0 +1,46 @@
+//! The text of a token that goes to its owner alone.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+/// An issued access or refresh token. Does not print; zeroised when dropped.
+///
+/// ```
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// let tokens = gate.sessions().start(NewSession::new("ada", "web")).await?;
+/// assert_eq!(format!("{:?}", tokens.access_token), "TokenText(…)", "no log has it");
+/// let header = format!("Bearer {}", tokens.access_token.expose());
+/// # assert!(header.starts_with("Bearer ey"));
+/// let refresh_token = tokens.refresh_token.ok_or("a login has one")?;
+/// assert!(refresh_token.expose().starts_with("rg1_"), "for scanners of leaked secrets");
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct TokenText(Zeroizing<String>);
+
+impl TokenText {
+    pub(super) const fn new(text: Zeroizing<String>) -> Self {
+        Self(text)
+    }
+
+    /// The text. Use it only for the reply to its owner.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// A token with an arbitrary text, for tests of replies.
+    #[cfg(any(test, feature = "test-util"))]
+    pub(crate) fn for_test(text: &str) -> Self {
+        Self(Zeroizing::new(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for TokenText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenText(…)")
+    }
+}
