@@ -23,6 +23,7 @@ use zeroize::Zeroize;
 use crate::clock::{SystemTime, TimeSource, thread_cpu_time};
 use crate::counters::{COARSE_SECONDS, CountedDurations, Durations};
 use crate::fault::DirectoryError;
+#[cfg(feature = "passwords")]
 use crate::invalid::InvalidValue;
 
 #[cfg(feature = "passwords")]
