@@ -497,3 +497,6 @@ impl TokenChecker {
         keys.cache.entry_count() + keys.introspected.iter().map(|tokens| tokens.cached()).sum::<u64>()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::clock::ManualTime;
-use crate::limit::Rates;
+use crate::engine::confirm::Confirmations;
+use crate::limit::{Limits, Rates};
 use crate::session::Scope;
 use crate::token::keyring::Keyring;
 use crate::token::mint::mint;
@@ -56,6 +57,9 @@ impl World {
             scope: &Scope::default(),
             session: None,
             account: None,
+            bound_to: None,
+            certificate: None,
+            vouched_by: None,
             own: None,
             status: None,
             style: TokenStyle::default(),
@@ -97,13 +101,14 @@ fn i44_another_set_of_issuers_leaves_the_tokens_of_those_that_stay() {
     assert!(!w.trust(vec![w.rules(1), w.rules(2)]), "the same, read again");
 
     // The rules of one issuer change, and the order changes.
-    let other = IssuerRules { audience: ["other".into()].into(), ..w.rules(2) };
+    let mut other = w.rules(2);
+    other.audience = ["other".into()].into();
     assert!(w.trust(vec![other, w.rules(1)]));
     assert!(Arc::ptr_eq(&first, &w.check(of_own).unwrap()));
     assert!(Arc::ptr_eq(&one, &w.check(of_one).unwrap()));
     let anew = w.check(of_two).unwrap();
     assert!(!Arc::ptr_eq(&two, &anew), "it is judged by the new rules");
-    assert_eq!(*anew.token().usual_audience, ["other".into()]);
+    assert_eq!(*anew.token().vouching_issuer().audience, ["other".into()]);
     assert_eq!([w.goes_on(&one), w.goes_on(&two), w.goes_on(&anew)], [Ok(()), Err(Denial::UnknownIssuer), Ok(())]);
 
     // One issuer is removed.
@@ -151,9 +156,10 @@ fn i44_what_a_request_of_before_puts_into_the_cache_does_not_count() {
     keys.cache.insert(keys.key(&token).owned(), Arc::clone(&old));
     assert_eq!(w.checker.verify_ignoring_expiry(&token, Duration::ZERO, w.shown()).unwrap_err(), Denial::UnknownIssuer);
     // As above, with changed rules instead of a removed issuer.
-    let other = IssuerRules { audience: ["other".into()].into(), ..w.rules(2) };
+    let mut other = w.rules(2);
+    other.audience = ["other".into()].into();
     w.trust(vec![w.rules(1), other]);
     let keys = w.checker.keys.load_full();
     keys.cache.insert(keys.key(&token).owned(), Arc::clone(&old));
-    assert_eq!(*w.check(&token).unwrap().token().usual_audience, ["other".into()]);
+    assert_eq!(*w.check(&token).unwrap().token().vouching_issuer().audience, ["other".into()]);
 }
