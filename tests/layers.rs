@@ -223,6 +223,33 @@ fn no_circle_of_files_crosses_a_folder_of_the_server() {
 }
 
 /// Every path in a document exists.
+/// A file that no module names is not compiled: tests in it do not run, and nothing says so.
+#[test]
+fn each_file_of_a_crate_is_a_module_of_it() {
+    let crates = fs::read_dir(Path::new(ROOT).join("crates")).unwrap().map(|entry| entry.unwrap().path().join("src"));
+    let mut files: Vec<_> =
+        crates.chain([Path::new(ROOT).join("src")]).filter(|src| src.is_dir()).flat_map(|src| sources(&src)).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "rs"));
+    let texts: BTreeMap<_, _> = files.iter().map(|file| (file.clone(), fs::read_to_string(file).unwrap())).collect();
+    let is_named = |file: &Path| {
+        let (mut folder, mut name) = (file.parent().unwrap(), file.file_stem().unwrap().to_str().unwrap());
+        if name == "mod" {
+            name = folder.file_name().unwrap().to_str().unwrap();
+            folder = folder.parent().unwrap();
+        }
+        let path = format!("/{}\"]", file.file_name().unwrap().to_str().unwrap());
+        let above = ["mod.rs", "lib.rs", "main.rs"].map(|root| folder.join(root));
+        above.iter().chain([&folder.with_extension("rs")]).any(|above| {
+            let module = format!("mod {name};");
+            texts.get(above).is_some_and(|text| text.lines().any(|line| line.trim_start().ends_with(&module)))
+        }) || texts.values().any(|text| text.lines().any(|line| line.contains("#[path") && line.ends_with(&path)))
+    };
+    let is_root = |file: &&PathBuf| ["lib.rs", "main.rs"].iter().any(|root| file.ends_with(root));
+    let orphans: Vec<_> = files.iter().filter(|file| !is_root(file) && !is_named(file)).collect();
+    assert!(orphans.is_empty(), "no module names {orphans:#?}");
+    assert!(files.len() > 300, "{}", files.len());
+}
+
 #[test]
 fn every_path_that_a_document_names_exists() {
     let root = Path::new(ROOT);
