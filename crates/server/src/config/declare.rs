@@ -17,7 +17,8 @@
 //!   then reported as `listen`. `each` is for a section whose keys have classes.
 //! - the key, which is the name of the field. `as "other"` if the two differ, `as ".."` if the value has several keys
 //!   of the section, `as "..?"` if these are the keys of one kind of the section, which the reference shows in a
-//!   separate table, `as ("other" WORDS)` if the value is true or false and has words, `as some` if its empty value is not printed, and `as "-"` if the key is printed elsewhere.
+//!   separate table, `as ("other" WORDS)` if the value is true or false and has words, `as some` if its empty value is
+//!   not printed, and `as "-"` if the key is printed elsewhere.
 //! - the type, which decides how the key is printed: see `Print`.
 //! - how the key is read: a method of [`Section`] without its first argument, the key. `by { … }` is
 //!   any other expression. It can use the parameters, and the fields above.
