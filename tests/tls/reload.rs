@@ -69,6 +69,21 @@ async fn a_session_from_before_a_reload_is_not_resumed() {
 }
 
 #[tokio::test]
+async fn t16_a_reload_at_the_moment_of_a_renewal_does_not_swallow_the_new_files() {
+    let pki = Pki::new();
+    let place = secure_place(&pki, "");
+    let gate = place.start();
+    let client = Client::new(&pki, &["h2"]);
+    let first = served(&client, &gate).await;
+    let next = pki.issue(&["gate.test"]);
+    // As a deploy hook does: the files, and a reload at once, of a configuration whose `[tls]` is unchanged.
+    next.write(&place, "server");
+    gate.signal("HUP");
+    assert_ne!(first, next.der().0);
+    until("the new certificate is served", async || served(&client, &gate).await == next.der().0).await;
+}
+
+#[tokio::test]
 async fn t16_other_files_are_taken_as_the_configuration_says_and_watched_from_then_on() {
     let pki = Pki::new();
     let place = secure_place(&pki, "");

@@ -67,10 +67,17 @@ impl FileGroup {
         Some(changed)
     }
 
-    /// The files of both groups whose content differs.
-    pub(crate) fn differing_from(&self, other: &Self) -> Vec<PathBuf> {
-        let differs = |path: &PathBuf| other.in_force.get(path).is_some_and(|old| self.in_force.get(path) != Some(old));
-        self.in_force.keys().filter(|path| differs(path)).cloned().collect()
+    /// The group of the next configuration takes over. What both groups have counts as read when it was, because a reload
+    /// reads nothing of parts whose keys are unchanged: the next checks find a change of such files.
+    pub(crate) fn follow(&mut self, next: Self) {
+        let as_before = |(path, read): (&PathBuf, &[u8; 32])| (path.clone(), *self.in_force.get(path).unwrap_or(read));
+        let in_force: Digests = next.in_force.iter().map(as_before).collect();
+        if in_force == next.in_force {
+            *self = next;
+        } else {
+            self.tried.clone_from(&in_force);
+            self.in_force = in_force;
+        }
     }
 
     /// The content that was tried last is now in force.
