@@ -73,7 +73,13 @@ async fn p54_an_upgrade_takes_the_probes_along_and_opens_those_that_are_new() {
     let free = std::net::SocketAddr::from(([127, 0, 0, 1], support::server::free_port()));
     let config = with(CONFIG, "server", &format!("listen = \"{}\"", gate.address));
     let config = with(&config, "admin", &format!("listen = \"{}\"\nprobes = \"{free}\"", gate.admin));
-    place.write_config(&config);
+    // The successor opens each listener before it drains the gate, that of an authorizer, too.
+    let asked = std::net::SocketAddr::from(([127, 0, 0, 1], support::server::free_port()));
+    let authorizer = format!(
+        "\n[[authorizers]]\nkind = \"forward-auth\"\nlisten = \"{asked}\"\nneighbour = \"nginx\"\n\
+         trusted_proxies = [\"127.0.0.1/32\"]\n"
+    );
+    place.write_config(&(config + &authorizer));
     gate.signal("USR2");
     until("the probes answer at the new address", async || {
         let open = tokio::net::TcpStream::connect(free).await.is_ok();
@@ -88,5 +94,7 @@ async fn p54_an_upgrade_takes_the_probes_along_and_opens_those_that_are_new() {
     until("it has started again", async || gate.log().matches("process.start").count() > begun).await;
     assert_eq!(ask(free, "GET", "/livez", "Host: x\r\n").0, "200");
     let checked = place.json(&["check"], "");
-    assert!(checked["listen"].as_array().unwrap().contains(&free.to_string().into()), "{checked}");
+    for address in [free, asked] {
+        assert!(checked["listen"].as_array().unwrap().contains(&address.to_string().into()), "{checked}");
+    }
 }

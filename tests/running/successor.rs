@@ -298,6 +298,11 @@ async fn p3_o13_a_successor_that_fails_at_its_start_gives_the_process_back() {
     std::fs::set_permissions(&broken, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     for round in 1..=2 {
         place.write_config(&config.replace("[issuer]", "[store]\npath = \"data/broken.redb\"\n[issuer]"));
+        // A reload reads the new file before: the former program still starts from the configuration of its start.
+        if round == 2 {
+            gate.signal("HUP");
+            until("it is read", async || gate.log().contains("restart needed for changed keys")).await;
+        }
         gate.signal("USR2");
         until("it is given back", async || gate.log().matches("process.upgrade_refused").count() == round).await;
         assert!(gate.log().contains("is not a store of rotogate"), "{}", gate.log());

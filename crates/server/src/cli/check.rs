@@ -65,7 +65,7 @@ pub(super) fn run(path: &Path, options: CheckOptions, output: Output) -> Command
         file: path,
         ok: true,
         warnings: warnings.iter().map(At::new).collect(),
-        listen: config.server.addresses().chain(config.admin.addresses().map(|(address, _)| address)).collect(),
+        listen: config.addresses().map(|(address, _)| address).collect(),
         directory: found.directory.clone(),
         issuers: found.issuers.clone(),
         store: found.store.clone(),

@@ -106,8 +106,7 @@ fn start(
         notify_manager(NotifyState::Ready);
         is_serving.store(true, Ordering::Relaxed);
         *sockets = None;
-        let held = server.addresses().into_iter().map(|public| public.address);
-        let held = held.chain(server.admin_addresses()).collect();
+        let held = server.bound_addresses();
         let (tx, rx) = mpsc::channel(1);
         let watched = watched.then(|| WatchedConfig::new(path));
         tokio::spawn(signals.forward_to(path.to_owned(), watched, program.clone(), held, tx));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rotogate_kit::config::{ConfigError, Node, Problems, Value, ValueOrigin};
 
 /// The source of a configuration.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Source {
     file: PathBuf,
     text: String,
@@ -25,7 +25,7 @@ pub(crate) enum KeyOrigin {
     Environment(String),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct ValuePlace {
     source: String,
     position: Option<(usize, usize)>,
@@ -50,9 +50,14 @@ impl Source {
         &self.file
     }
 
-    /// The text of the file.
+    /// The text of the file, or of the last file before it with which a start would give the running gate.
     pub(crate) fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Keeps the text of the configuration before, because this file has values that only a start applies.
+    pub(crate) fn keep_text(&mut self, before: &Self) {
+        self.text.clone_from(&before.text);
     }
 
     /// Environment variables with our prefix that belong to an orchestrator.

@@ -162,6 +162,12 @@ impl Server {
         self.admin_address().into_iter().chain(probes)
     }
 
+    /// The addresses of all listeners.
+    pub fn bound_addresses(&self) -> Vec<SocketAddr> {
+        let own = self.listeners.iter().filter_map(|bound| bound.listener.address());
+        own.chain(self.admin_addresses()).collect()
+    }
+
     /// The parts of the gate. They also tell the greeting what this start created because it was missing.
     pub fn parts(&self) -> &GateParts {
         &self.parts

@@ -105,8 +105,7 @@ impl RunningGate {
     /// # Errors
     /// The system provides no threads, or a file can no longer be used.
     pub(super) fn start(server: Server) -> Result<Self, ServerError> {
-        let own = server.listeners.iter().filter_map(|bound| bound.listener.address());
-        let listening = own.chain(server.admin_addresses()).collect();
+        let listening = server.bound_addresses();
         let Server { listeners, admin, probes, parts, config, spare_sockets, last_read } = server;
         let (stopping, stopped) = watch::channel(false);
         let (workers, tally) = (config.server.workers, Tally::of_process(config.server.workers));

@@ -229,6 +229,12 @@ impl Config {
         self.server.listeners.iter().chain(self.authorizers.iter().map(|authorizer| &authorizer.listener))
     }
 
+    /// The address of each listener, with its key.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = (SocketAddr, &str)> {
+        let own = self.listeners().map(|listener| (listener.address, listener.key.as_str()));
+        own.chain(self.admin.addresses())
+    }
+
     /// The whole configuration with all defaults as a `gateway.toml`, secrets masked (requirement O3).
     pub fn to_toml(&self) -> String {
         let mut root = self.print();

@@ -97,9 +97,8 @@ pub(crate) struct UnavailableAddress {
 /// The addresses of a configuration that cannot be bound now, except those in `held`. Binds without listening, so a
 /// client that connects at this moment is refused as before.
 pub(crate) fn unavailable_addresses(config: &Config, held: &[SocketAddr]) -> Vec<UnavailableAddress> {
-    let listeners = config.listeners().map(|listener| (listener.address, listener.key.as_str()));
-    listeners
-        .chain(config.admin.addresses())
+    config
+        .addresses()
         .filter(|(address, _)| address.port() != 0 && !held.contains(address))
         .filter_map(|(address, key)| {
             let error = try_bind(address).err()?;

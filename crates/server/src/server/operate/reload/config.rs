@@ -25,7 +25,7 @@ impl Reloadable {
         let old = self.config.load_full();
         let mut now = new;
         let restart_only = now.keep(&old);
-        let LastRead { certificates, upstreams, clients, own: _, issuers } = LastRead::new(&now);
+        let read = LastRead::new(&now);
         if let Err(error) = self.install(&old, &now).await {
             tracing::error!(
                 target: "rotogate::audit",
@@ -34,14 +34,6 @@ impl Reloadable {
                 "configuration not applied; the old one stays in force"
             );
             return false;
-        }
-        // Upstreams whose configuration is unchanged still use the old content of their files. The groups below count
-        // the new content as read, so changed files are read here.
-        let other_files = upstreams.differing_from(&last_read.upstreams);
-        if !other_files.is_empty()
-            && let Err(error) = self.read_upstream_files(&now, &other_files)
-        {
-            tracing::error!(%error, "upstream files changed but cannot be used; the old ones stay in force");
         }
         let changed = now.changed(&old);
         tracing::info!(
@@ -54,14 +46,16 @@ impl Reloadable {
         );
         audit::write_changed_clients(&old.clients, &now.clients);
         if !restart_only.is_empty() {
+            Arc::make_mut(&mut now.source).keep_text(&old.source);
             tracing::warn!(
                 keys = restart_only.join(", "),
                 "restart needed for changed keys: restart, or SIGUSR2 for an in-place upgrade"
             );
         }
-        // The files of these groups may have changed. A reload does not affect the other groups.
-        (last_read.certificates, last_read.upstreams, last_read.clients) = (certificates, upstreams, clients);
-        follow_issuers(&old, &now, &mut last_read.issuers, issuers);
+        last_read.certificates.iter_mut().zip(read.certificates).for_each(|(group, read)| group.follow(read));
+        last_read.upstreams.follow(read.upstreams);
+        last_read.clients.follow(read.clients);
+        follow_issuers(&old, &now, &mut last_read.issuers, read.issuers);
         self.config.store(Arc::new(now));
         true
     }
