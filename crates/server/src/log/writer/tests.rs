@@ -1,4 +1,4 @@
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 
 use super::*;
 
@@ -136,4 +136,22 @@ fn p35_o24_a_full_disk_costs_lines_that_are_counted() {
     assert_eq!(sink.access_counts().dropped.load(Ordering::Relaxed), 10);
     assert!(sink.access_counts().errors.load(Ordering::Relaxed) > 0);
     assert_eq!(sink.access_counts().written.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn p42_lines_whose_synchronisation_fails_are_kept_and_the_next_attempt_clears_the_state() {
+    static IS_FULL: AtomicBool = AtomicBool::new(true);
+    let (_folder, path, sink) = in_file(1, 1 << 20);
+    sink.set_audit(OnAuditFailure::Refuse);
+    let mut writer = Writer::new(Arc::clone(&sink), open(sink.output()).unwrap());
+    writer.sync_data = |_| if IS_FULL.load(Ordering::Relaxed) { Err(ErrorKind::StorageFull.into()) } else { Ok(()) };
+    let written = || sink.app_counts().written.load(Ordering::Relaxed);
+    writer.write_audit(&Buffer { bytes: b"one\ntwo\n".to_vec(), lines: 2 });
+    assert_eq!((written(), sink.app_counts().errors.load(Ordering::Relaxed)), (0, 1));
+    assert!(AUDIT_IS_FAILING.load(Ordering::SeqCst));
+    IS_FULL.store(false, Ordering::Relaxed);
+    // No line arrives: the retry alone ends the state.
+    writer.write_audit(&Buffer::default());
+    assert!(!AUDIT_IS_FAILING.load(Ordering::SeqCst));
+    assert_eq!((written(), std::fs::read_to_string(path).unwrap().as_str()), (2, "one\ntwo\n"));
 }

@@ -38,6 +38,8 @@ pub(super) struct Writer {
     reported: u64,
     reported_at: Option<Duration>,
     time: SystemTime,
+    /// Makes the content of a file durable.
+    pub(super) sync_data: fn(&File) -> io::Result<()>,
 }
 
 impl Writer {
@@ -52,6 +54,7 @@ impl Writer {
             reported: 0,
             reported_at: None,
             time: SystemTime::new(),
+            sync_data: File::sync_data,
         }
     }
 
@@ -145,7 +148,7 @@ impl Writer {
 
     /// Writes lines of the audit log. Keeps lines that cannot be written for another attempt, if no line may
     /// be missing.
-    fn write_audit(&mut self, events: &Buffer) {
+    pub(super) fn write_audit(&mut self, events: &Buffer) {
         let mut buffer = std::mem::take(&mut self.kept);
         if buffer.bytes.len() + events.bytes.len() > MAX_KEPT_BYTES {
             self.sink.app.dropped.fetch_add(events.lines, Ordering::Relaxed);
@@ -165,7 +168,16 @@ impl Writer {
             return;
         }
         let mut rest = &*buffer.bytes;
-        let is_written = self.put(&mut rest).is_ok() && self.sync();
+        let is_written = match self.put(&mut rest) {
+            Ok(()) if self.sync() => true,
+            // After a failed synchronisation the system may drop what was written, so all of it is written again.
+            Ok(()) => {
+                rest = &buffer.bytes;
+                self.take_back(rest.len());
+                false
+            }
+            Err(_) => false,
+        };
         let left = if is_written { Vec::new() } else { rest.to_vec() };
         let lines_left = count_lines(&left);
         sink.app.written.fetch_add(buffer.lines.saturating_sub(lines_left), Ordering::Relaxed);
@@ -174,6 +186,15 @@ impl Writer {
         }
         self.kept = Buffer { bytes: left, lines: lines_left };
         sink.set_failing(!is_written);
+    }
+
+    /// Removes the last bytes of the file, which are written again. If that fails, the file has their lines twice.
+    fn take_back(&self, written: usize) {
+        if let Some(file) = &self.file
+            && let Some(rest) = file.metadata().ok().and_then(|meta| meta.len().checked_sub(written as u64))
+        {
+            let _ = file.set_len(rest);
+        }
     }
 
     /// Makes the written lines durable. Returns false on failure.
@@ -187,7 +208,7 @@ impl Writer {
             std::thread::sleep(wait);
         }
         let Some(file) = &self.file else { return true };
-        let synced = file.sync_data();
+        let synced = (self.sync_data)(file);
         self.synced_at = Some(self.time.monotonic());
         match synced {
             Ok(()) => true,
