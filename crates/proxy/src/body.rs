@@ -3,7 +3,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -92,7 +92,14 @@ struct Forwarding {
 /// A counter of the frames that the upstream has received or sent. The default does not count, because without a
 /// request body only the response can make progress.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Progress(Option<Arc<AtomicU64>>);
+pub(super) struct Progress(Option<Arc<Counted>>);
+
+#[derive(Debug, Default)]
+struct Counted {
+    frames: AtomicU64,
+    /// Whether the next frame of the request body is the client's turn.
+    awaits_client: AtomicBool,
+}
 
 impl Progress {
     pub(super) fn counted() -> Self {
@@ -100,13 +107,25 @@ impl Progress {
     }
 
     pub(super) fn advance(&self) {
-        if let Some(count) = &self.0 {
-            count.fetch_add(1, Ordering::Relaxed);
+        if let Some(counted) = &self.0 {
+            counted.awaits_client.store(false, Ordering::Relaxed);
+            counted.frames.fetch_add(1, Ordering::Relaxed);
         }
     }
 
+    pub(super) fn await_client(&self) {
+        if let Some(counted) = &self.0 {
+            counted.awaits_client.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Would the upstream take the next frame of the request body, which the client has not sent?
+    pub(super) fn awaits_client(&self) -> bool {
+        self.0.as_ref().is_some_and(|counted| counted.awaits_client.load(Ordering::Relaxed))
+    }
+
     pub(super) fn count(&self) -> u64 {
-        self.0.as_ref().map_or(0, |count| count.load(Ordering::Relaxed))
+        self.0.as_ref().map_or(0, |counted| counted.frames.load(Ordering::Relaxed))
     }
 }
 
@@ -217,6 +236,7 @@ impl Body for RequestBody {
             return Poll::Ready(None);
         };
         let Poll::Ready(next) = Pin::new(&mut this.inner).poll_frame(cx) else {
+            this.progress.await_client();
             return this.idle.poll(cx).map(|()| Some(Err(BodyError::Idle)));
         };
         this.idle.stop();

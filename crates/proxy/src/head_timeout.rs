@@ -9,7 +9,9 @@ use tokio::time::Instant;
 use super::body::Progress;
 use rotogate_kit::lazy_sleep::LazySleep;
 
-/// The timeout for the beginning of a response. It restarts while the request body makes progress.
+/// The timeout for the beginning of a response. It restarts while the request body makes progress, and while the next
+/// part of that body is the client's turn: the timer of the body ends a client that sends nothing, and an upstream that
+/// waits for such a client is not late.
 #[derive(Clone, Copy)]
 pub(super) struct HeadTimeout<'a> {
     pub(super) limit: Duration,
@@ -47,9 +49,10 @@ impl HeadTimeout<'_> {
                 if !over {
                     return Poll::Pending;
                 }
-                if self.progress.count() == now {
+                if self.progress.count() == now && !self.progress.awaits_client() {
                     return Poll::Ready(None);
                 }
+                seen = None;
             }
         })
         .await

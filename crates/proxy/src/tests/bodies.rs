@@ -204,6 +204,22 @@ async fn a_client_that_stalls_in_its_body_is_a_408_and_one_that_breaks_off_a_400
 }
 
 #[tokio::test]
+async fn a16_a_client_that_stalls_is_not_charged_to_the_upstream_that_waits_for_it() {
+    let address = raw(|_, mut stream| async move { while stream.read_u8().await.is_ok() {} }).await;
+    let short = Duration::from_millis(50);
+    let settings = Settings { head_timeout: short, idle_timeout: 5 * short, ..Settings::default() };
+    let proxy = proxy_with(&[&format!("http://{address}")], settings);
+    let (mut sender, body) = Channel::<Bytes, Infallible>::new(1);
+    sender.send_data(Bytes::from("x")).await.unwrap();
+    let response = forward(&proxy, request(Method::POST, "/", &[], body)).await;
+    assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT);
+    assert_eq!(response.extensions().get(), Some(&ProxyError::ClientIdle), "no failure of the address");
+    // The whole body has arrived: the upstream is late.
+    let response = forward(&proxy, request(Method::POST, "/", &[], Full::new(Bytes::from("x")))).await;
+    assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+}
+
+#[tokio::test]
 async fn an_upstream_that_stalls_in_its_body_ends_the_body_with_an_error() {
     let address = raw(|_, mut stream| async move {
         read_head(&mut stream).await;
@@ -246,4 +262,6 @@ async fn an_upload_that_moves_outlives_the_head_timeout() {
         std::future::pending::<()>().await;
     };
     assert_eq!(HeadTimeout { limit, progress: &progress }.within(moving_once).await, None);
+    progress.await_client();
+    assert_eq!(HeadTimeout { limit, progress: &progress }.within(tokio::time::sleep(3 * limit)).await, Some(()));
 }
