@@ -72,13 +72,14 @@ fn gate() -> (Place, Gate, Receiver<String>) {
 async fn is_right(place: &Place, gate: &Gate, port: u16) {
     // The path arrives unchanged by the proxy.
     let path = "/public/a%20b;c/~d";
-    let head = "host: gate.test\r\nx-forwarded-for: 6.6.6.6\r\nx-forwarded-proto: https\r\nconnection: close\r\n\r\n";
+    let head = "host: gate.test\r\nx-forwarded-for: 6.6.6.6\r\nx-forwarded-proto: https\r\nx-forwarded-host: evil.test\r\n\
+                connection: close\r\n\r\n";
     let mut stream = connect(port).await;
     stream.write_all(format!("GET {path} HTTP/1.1\r\n{head}").as_bytes()).await.unwrap();
     let mut reply = String::new();
     stream.read_to_string(&mut reply).await.unwrap();
     assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
-    assert!(!reply.contains("6.6.6.6"), "{reply}");
+    assert!(!reply.contains("6.6.6.6") && !reply.contains("evil.test"), "{reply}");
     until("the line is written", async || !lines(place, path).is_empty()).await;
     let line = &lines(place, path)[0];
     assert_eq!(

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::issuer::{Issuer, URL};
 use support::stub::{Edge, HEAD, ROUTES};
+use support::with;
 
 /// Spellings of headers that only the gate may set, as a client would send them.
 const FORGED: [&str; 24] = [
@@ -351,7 +352,7 @@ upstream = "app"
 fn t6_only_a_trusted_proxy_says_where_a_request_came_from() {
     let trusting =
         format!("{HEAD}{ROUTES}").replace("drain_timeout", "trusted_proxies = [\"127.0.0.0/8\"]\ndrain_timeout");
-    let edge = Edge::with(&trusting, |_| {}, |_| {});
+    let edge = Edge::with(&with(&trusting, "server", "hosts = [\"app.example.com\"]"), |_| {}, |_| {});
     let headers = [
         "X-Forwarded-For: 6.6.6.6, 203.0.113.9",
         "X-Forwarded-Proto: https",
@@ -366,7 +367,9 @@ fn t6_only_a_trusted_proxy_says_where_a_request_came_from() {
     assert_eq!(received.all("x-forwarded-host"), ["app.example.com"]);
     assert_eq!(received.all("forwarded"), Vec::<&str>::new());
     assert_eq!(received.all("x-real-ip"), Vec::<&str>::new());
-    for bad in ["X-Forwarded-Host: a b", "X-Forwarded-Host: evil.test/x", "X-Forwarded-Proto: javascript"] {
+    // T23: the proxy hands a client's header on.
+    let unserved = "X-Forwarded-Host: evil.test";
+    for bad in ["X-Forwarded-Host: a b", "X-Forwarded-Host: evil.test/x", unserved, "X-Forwarded-Proto: javascript"] {
         assert_eq!(edge.ask("GET /public/x", &[bad]).status, 200);
         let received = edge.stub.one();
         assert_eq!(

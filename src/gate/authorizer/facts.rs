@@ -9,11 +9,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
 use super::Neighbour;
 use rotogate_core::denial::Denial;
-use rotogate_core::headers::Peer;
+use rotogate_core::headers::{FORWARDED_HOST, Peer};
 use rotogate_core::route::authority;
 
 const METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const TARGET: HeaderName = HeaderName::from_static("x-forwarded-uri");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

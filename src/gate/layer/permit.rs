@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::uri::Uri;
 
@@ -20,6 +20,7 @@ use rotogate_core::denial::{Denial, NotGood};
 use rotogate_core::dpop::{CheckedProof, UsedProof};
 use rotogate_core::headers::{self, Peer};
 use rotogate_core::policy::{self, By, Permitted, Undecided};
+use rotogate_core::route::authority::Authority;
 use rotogate_core::route::{Auth, DecisionSubject, Route, RoutePolicy};
 use rotogate_core::rule::Rule;
 use rotogate_core::token::observer::Observer;
@@ -345,6 +346,7 @@ pub(in crate::gate) fn prepare(gate: &Arc<Inner>, parts: &mut Parts, permitted: 
     gate.withhold_key(parts, policy.credentials.key);
     headers::strip_credentials(&mut parts.headers, policy);
     withhold(parts, gate.places(policy));
+    withhold_unserved_host(gate, &mut parts.headers);
     if let Some(token) = token {
         parts.headers.insert(AUTHORIZATION, token);
     }
@@ -370,6 +372,17 @@ pub(in crate::gate) fn withhold(parts: &mut Parts, places: Places<'_>) {
     }
     credential::remove_cookies(&mut parts.headers, is_of_browser);
     withhold_query_token(parts, places.query);
+}
+
+/// Removes an `X-Forwarded-Host` with a host that the gate does not serve, because a trusted proxy may hand a client's header
+/// on. The upstream then gets the host that was judged.
+// Requirement T23.
+fn withhold_unserved_host(gate: &Inner, received: &mut HeaderMap) {
+    let Some(hosts) = gate.hosts.as_ref().filter(|_| !gate.trusted_proxies.is_empty()) else { return };
+    let host = |value: &HeaderValue| Authority::parse(value.to_str().ok()?).map(|named| hosts.admit(named.host()));
+    if received.get_all(&headers::FORWARDED_HOST).iter().any(|value| host(value) != Some(true)) {
+        received.remove(&headers::FORWARDED_HOST);
+    }
 }
 
 /// Is a token in the query, whether or not the route accepts it there?

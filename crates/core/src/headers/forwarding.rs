@@ -14,7 +14,8 @@ use crate::route::authority::is_authority;
 
 static FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// The host that the client asked a proxy for.
+pub static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// The client of a request: the peer, or, if the peer is a trusted proxy, the last address in `X-Forwarded-For` that is
 /// not itself a trusted proxy. Earlier entries are only the client's own claim.

@@ -40,7 +40,7 @@ mod products;
 mod trailers;
 
 use certificate::ClientCertificate;
-pub use forwarding::{client_ip, forwarded};
+pub use forwarding::{FORWARDED_HOST, client_ip, forwarded};
 pub use forwarding::{is_trusted, says_for_whom, scheme};
 pub use framing::is_framed_once;
 pub use hop_by_hop::remove_hop_by_hop;

@@ -18,7 +18,8 @@ pub struct Authority<'a> {
 }
 
 impl<'a> Authority<'a> {
-    fn parse(text: &'a str) -> Option<Self> {
+    /// Reads a host with an optional port; `None` for any other text.
+    pub fn parse(text: &'a str) -> Option<Self> {
         let host = host_of(text);
         let port = text.get(host.len()..)?;
         let port_holds = match port.strip_prefix(':') {
