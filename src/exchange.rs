@@ -136,6 +136,10 @@ impl HttpExchanger {
         Ok(ExchangedToken { token, expires_in: expires_in.map(std::time::Duration::from_secs) })
     }
 
+    fn answered(&self, reply: &ProviderReply, error: &str) -> Box<str> {
+        format!("{}: it answered {} {error}", self.place, reply.status).into()
+    }
+
     /// Reads the meaning of an answer.
     ///
     /// # Errors
@@ -161,12 +165,11 @@ impl HttpExchanger {
             ("insufficient_user_authentication", None) => {
                 ExchangeFault::StepUp("Bearer error=\"insufficient_user_authentication\"".into())
             }
-            ("interaction_required" | "invalid_grant" | "access_denied" | "consent_required", _) => {
-                ExchangeFault::Refused
-            }
-            ("invalid_client" | "unauthorized_client" | "invalid_target" | "invalid_scope" | "invalid_request", _) => {
-                ExchangeFault::Ours(format!("{}: it answered {} {error}", self.place, reply.status).into())
-            }
+            // RFC 8693 section 2.2.2: `invalid_request` says that the subject token is not acceptable.
+            ("interaction_required" | "invalid_grant" | "access_denied" | "consent_required", _)
+            | ("invalid_request" | "invalid_token", _) => ExchangeFault::Refused,
+            ("invalid_client" | "unauthorized_client", _) => ExchangeFault::Ours(self.answered(reply, error)),
+            ("invalid_target" | "invalid_scope", _) => ExchangeFault::NotGranted(self.answered(reply, error)),
             _ => unclear(&format!("it answered {}", reply.status)),
         })
     }

@@ -95,6 +95,8 @@ fn d12_each_answer_of_a_provider_has_its_meaning() {
         (400, said("consent_required"), "refused"),
         (403, said("access_denied"), "refused"),
         (400, said("interaction_required"), "refused"),
+        (400, said("invalid_request"), "refused"),
+        (401, said("invalid_token"), "refused"),
         (401, said("invalid_client"), "client_refused"),
         (400, said("unauthorized_client"), "client_refused"),
         (400, said("invalid_target"), "client_refused"),

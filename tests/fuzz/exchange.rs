@@ -76,7 +76,7 @@ target!(
                     assert!(http::HeaderValue::from_str(&challenge).is_ok() && challenge.len() < 4200, "{challenge}");
                     assert!(challenge.starts_with("Bearer error=\"insufficient_"), "{challenge}");
                 }
-                Err(ExchangeFault::Refused | ExchangeFault::Ours(_)) => assert_eq!(status / 100, 4),
+                Err(ExchangeFault::Refused | ExchangeFault::Ours(_) | ExchangeFault::NotGranted(_)) => assert_eq!(status / 100, 4),
                 Err(ExchangeFault::Unavailable(..)) => {}
             }
         }

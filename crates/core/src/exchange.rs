@@ -59,6 +59,8 @@ pub enum ExchangeFault {
     Refused,
     /// The provider refuses the gate. Only an operator can repair this.
     Ours(Box<str>),
+    /// The provider does not grant what the gate asks for with this token.
+    NotGranted(Box<str>),
     /// The provider decided nothing. Contains the delay that the provider asks for, and the reason.
     Unavailable(Option<Duration>, Box<str>),
 }
@@ -69,7 +71,7 @@ impl ExchangeFault {
         match self {
             Self::StepUp(_) => "step_up",
             Self::Refused => "refused",
-            Self::Ours(_) => "client_refused",
+            Self::Ours(_) | Self::NotGranted(_) => "client_refused",
             Self::Unavailable(..) => "unavailable",
         }
     }

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use super::Inner;
 use super::browser_request::token_for_service;
 use rotogate_core::clock::Timestamp;
+use rotogate_core::counters::Seldom;
 use rotogate_core::denial::Denial;
 use rotogate_core::exchange::{ExchangeFault, ExchangedToken, UpstreamExchange};
 use rotogate_core::network::Holder;
@@ -28,9 +29,9 @@ mod table;
 
 use table::{ByKey, Entry, EntryKey, Table};
 
-/// The most requests that wait for one provider.
-const MAX_WAITING: usize = 256;
-/// The most waiting requests of one caller.
+/// The most requests to one provider and for their answers.
+const MAX_PLACES: usize = 256;
+/// The most of one caller, once half of the places are taken.
 const MAX_OF_CALLER: usize = 16;
 /// How long a refusal of the provider is kept.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
@@ -91,11 +92,31 @@ pub(in crate::gate) struct Exchanges {
 struct ExchangeState {
     table: Table<Arc<Verified>>,
     flights: ByKey<watch::Receiver<Option<ExchangeAnswer>>>,
-    waiting: HashMap<Arc<str>, usize>,
+    /// The taken places of each provider, and of each caller.
+    places: HashMap<Arc<str>, usize>,
     of_callers: HashMap<Holder, usize>,
     /// When a provider that refused the gate is asked again.
     quiet: HashMap<Arc<str>, Timestamp>,
+    not_granted: Seldom,
     swept: Timestamp,
+}
+
+impl ExchangeState {
+    /// A place for a request to the provider, or for one that waits for the answer.
+    ///
+    /// # Errors
+    /// No place is free. The bound of a caller protects other callers, so a lone caller may have more.
+    // Requirement D13.
+    fn take_place(&mut self, gate: &Arc<Inner>, provider: &Arc<str>, holder: Holder) -> Result<Place, Denial> {
+        let taken = self.places.get(provider).copied().unwrap_or_default();
+        let of_caller = self.of_callers.get(&holder).copied().unwrap_or_default();
+        if taken >= MAX_PLACES || (of_caller >= MAX_OF_CALLER && taken >= MAX_PLACES / 2) {
+            return Err(UNAVAILABLE);
+        }
+        *self.places.entry(Arc::clone(provider)).or_default() += 1;
+        *self.of_callers.entry(holder).or_default() += 1;
+        Ok(Place { gate: Arc::clone(gate), provider: Arc::clone(provider), holder })
+    }
 }
 
 impl std::fmt::Debug for Exchanges {
@@ -104,17 +125,17 @@ impl std::fmt::Debug for Exchanges {
     }
 }
 
-/// The place of a waiting request.
-struct Place<'a> {
-    exchanges: &'a Exchanges,
-    provider: &'a Arc<str>,
+/// A taken place, see [`ExchangeState::take_place`].
+struct Place {
+    gate: Arc<Inner>,
+    provider: Arc<str>,
     holder: Holder,
 }
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
-        let mut state = self.exchanges.state.lock();
-        leave(&mut state.waiting, self.provider);
+        let mut state = self.gate.running.exchanges.state.lock();
+        leave(&mut state.places, &self.provider);
         leave(&mut state.of_callers, &self.holder);
     }
 }
@@ -217,56 +238,48 @@ impl Exchanges {
         *self.results.lock().entry((Arc::clone(&exchange.provider), result)).or_default() += 1;
     }
 
-    /// A place among the waiting requests, and the flight to wait for, which is begun if none is running.
+    /// The flight to wait for, which is begun if none is running. A flight has a place of its own, so that it counts after its
+    /// client has left.
     // Requirements D13 and D16.
-    fn join<'a>(
-        &'a self,
-        gate: &Arc<Inner>,
-        exchange: &'a Arc<UpstreamExchange>,
-        caller: &Arc<Verified>,
-        key: EntryKey,
-    ) -> Result<(Place<'a>, watch::Receiver<Option<ExchangeAnswer>>), Denial> {
-        let holder = caller.holder();
-        let mut state = self.state.lock();
-        let waiting = state.waiting.get(&exchange.provider).copied().unwrap_or_default();
-        let of_caller = state.of_callers.get(&holder).copied().unwrap_or_default();
-        if waiting >= MAX_WAITING || of_caller >= MAX_OF_CALLER {
-            return Err(UNAVAILABLE);
-        }
-        let flight = self.flight(&mut state, gate, exchange, caller, key)?;
-        *state.waiting.entry(Arc::clone(&exchange.provider)).or_default() += 1;
-        *state.of_callers.entry(holder).or_default() += 1;
-        Ok((Place { exchanges: self, provider: &exchange.provider, holder }, flight))
-    }
-
-    /// The flight for a key. It runs in its own task, so that a client that disconnects does not cancel it.
-    fn flight(
+    fn join(
         &self,
-        state: &mut ExchangeState,
         gate: &Arc<Inner>,
         exchange: &Arc<UpstreamExchange>,
         caller: &Arc<Verified>,
         key: EntryKey,
-    ) -> Result<watch::Receiver<Option<ExchangeAnswer>>, Denial> {
-        if let Some(flight) = state.flights.get(&key) {
-            return Ok(flight.clone());
+    ) -> Result<(Option<Place>, watch::Receiver<Option<ExchangeAnswer>>), Denial> {
+        let mut state = self.state.lock();
+        match state.flights.get(&key).cloned() {
+            Some(flight) => Ok((Some(state.take_place(gate, &exchange.provider, caller.holder())?), flight)),
+            None => Ok((None, begin_flight(&mut state, gate, exchange, caller, key)?)),
         }
-        let now = gate.engine.clock().now();
-        if state.quiet.get(&exchange.upstream).is_some_and(|until| now < *until) {
-            return Err(UNAVAILABLE);
-        }
-        let (answered, flight) = watch::channel(None);
-        state.flights.insert(key, flight.clone());
-        let (gate, exchange, caller) = (Arc::clone(gate), Arc::clone(exchange), Arc::clone(caller));
-        tokio::spawn(async move {
-            let end = FlightEnd { gate: Arc::clone(&gate), key };
-            let asked = gate.ask_provider(&exchange, &caller).await;
-            let answer = gate.settle_exchange(&exchange, caller, key, asked);
-            drop(end);
-            answered.send_replace(Some(answer));
-        });
-        Ok(flight)
     }
+}
+
+/// Begins the flight for a key. It runs in its own task, so that a client that disconnects does not cancel it.
+fn begin_flight(
+    state: &mut ExchangeState,
+    gate: &Arc<Inner>,
+    exchange: &Arc<UpstreamExchange>,
+    caller: &Arc<Verified>,
+    key: EntryKey,
+) -> Result<watch::Receiver<Option<ExchangeAnswer>>, Denial> {
+    let now = gate.engine.clock().now();
+    if state.quiet.get(&exchange.upstream).is_some_and(|until| now < *until) {
+        return Err(UNAVAILABLE);
+    }
+    let place = state.take_place(gate, &exchange.provider, caller.holder())?;
+    let (answered, flight) = watch::channel(None);
+    state.flights.insert(key, flight.clone());
+    let (gate, exchange, caller) = (Arc::clone(gate), Arc::clone(exchange), Arc::clone(caller));
+    tokio::spawn(async move {
+        let end = FlightEnd { gate: Arc::clone(&gate), key };
+        let asked = gate.ask_provider(&exchange, &caller).await;
+        let answer = gate.settle_exchange(&exchange, caller, key, asked);
+        drop((end, place));
+        answered.send_replace(Some(answer));
+    });
+    Ok(flight)
 }
 
 impl Inner {
@@ -338,6 +351,18 @@ impl Inner {
                 state.quiet.insert(Arc::clone(&exchange.upstream), now.plus(TRY_AGAIN));
                 (Err(UNAVAILABLE.into()), Duration::ZERO)
             }
+            // It may depend on the token, so other tokens are still exchanged.
+            ExchangeFault::NotGranted(why) => {
+                if self.running.exchanges.state.lock().not_granted.is_due(self.engine.clock().source().monotonic()) {
+                    tracing::error!(
+                        provider = &*exchange.provider,
+                        upstream = &*exchange.upstream,
+                        why = &*why,
+                        "the provider does not grant this audience or scope for a token; logged once a minute"
+                    );
+                }
+                (Err(UNAVAILABLE.into()), REFUSED_FOR)
+            }
             ExchangeFault::Unavailable(wait, why) => {
                 tracing::warn!(provider = &*exchange.provider, why = &*why, "no exchange: the provider did not answer");
                 (Err(Denial::ExchangeUnavailable(wait.unwrap_or(TRY_AGAIN)).into()), Duration::ZERO)
@@ -389,9 +414,9 @@ impl Inner {
         let exchanges = &self.running.exchanges;
         let mut state = exchanges.state.lock();
         let Some(entry) = state.table.find(&key, now) else { return true };
-        if now >= entry.renew_from && entry.answer.is_ok() {
+        if now >= entry.renew_from && entry.answer.is_ok() && !state.flights.contains_key(&key) {
             // If the renewal fails, the old token is still used.
-            let _ = exchanges.flight(&mut state, self, exchange, caller, key);
+            let _ = begin_flight(&mut state, self, exchange, caller, key);
         }
         false
     }
