@@ -195,6 +195,10 @@ async fn tick(gate: Weak<Running>) {
         let clock = gate.engine.clock();
         gate.faults.tell_counts(clock.source().monotonic());
         match clock.tick() {
+            ClockState::Jumped if clock.follows_store() && wrong.is_due(clock.source().monotonic()) => tracing::error!(
+                "the clock of the store jumped more than an hour ahead of the monotonic clock: it is not followed, nothing \
+                 is swept or minted. Correct it; if it is correct, restart the gate"
+            ),
             ClockState::Jumped if wrong.is_due(clock.source().monotonic()) => tracing::error!(
                 "the wall clock jumped more than an hour ahead of the monotonic clock: it is not followed, nothing is swept \
                  or minted. Correct it; if it is correct, restart the gate"

@@ -43,6 +43,12 @@ impl Gate {
     pub async fn readiness(&self) -> Readiness {
         match self.0.engine.clock().tick() {
             ClockState::Good => {}
+            ClockState::Jumped if self.0.engine.clock().follows_store() => {
+                return Readiness::NotReady(
+                    "the clock of the store jumped more than an hour ahead; it is not followed, and nothing is minted"
+                        .into(),
+                );
+            }
             ClockState::Jumped => {
                 return Readiness::NotReady(
                     "the wall clock jumped more than an hour ahead of the monotonic clock; it is not followed, and nothing is \

@@ -276,7 +276,7 @@ impl TimeSource for ManualTime {
 pub enum ClockState {
     /// Everything.
     Good,
-    /// The wall clock jumped more than [`MAX_JUMP`] past the monotonic one. The gate is not ready, sweeps nothing, and
+    /// The wall clock, or the clock of a shared store, jumped more than [`MAX_JUMP`] past the monotonic one. The gate is not ready, sweeps nothing, and
     /// mints nothing: by the wall clock, a new token would already have expired. This lasts until both clocks agree
     /// again, or until a restart, which accepts the wall clock as it is.
     Jumped,
@@ -342,12 +342,14 @@ impl EngineClock {
 
     /// Applies a further reading of the store's time. Engine time moves forward at once, and back by a millisecond at
     /// most, so that it does not drift away.
+    /// A time that jumped ahead is not followed: the state is then [`ClockState::Jumped`].
     pub(crate) fn follow_store(&self, (asked, answered): (Duration, Duration), store_time: Timestamp) {
         let heard = store_time.0.saturating_sub(millis((asked + answered) / 2));
-        let _ = self.offset.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |known| {
+        let known = self.offset.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |known| {
             let is_jump = heard > known.saturating_add(millis(MAX_JUMP));
             (!is_jump).then(|| heard.max(known.saturating_sub(1)))
         });
+        self.jumped.store(known.is_err(), Ordering::Relaxed);
     }
 
     /// Engine time at a reading of the monotonic clock.
@@ -396,24 +398,32 @@ impl EngineClock {
             self.offset.fetch_max(wall_offset, Ordering::Relaxed);
         }
         self.latest_offset.store(wall.0.max(now).saturating_sub(mono), Ordering::Relaxed);
-        self.jumped.store(jumped, Ordering::Relaxed);
+        if !self.follows_store {
+            self.jumped.store(jumped, Ordering::Relaxed);
+        }
         self.state()
     }
 
     /// The state of the clocks.
     pub fn state(&self) -> ClockState {
+        if self.jumped.load(Ordering::Relaxed) {
+            return ClockState::Jumped;
+        }
         if self.follows_store {
             let (wall, now) = (self.source.wall(), self.now());
             let differs = wall > now.plus(self.leeway) || now > wall.plus(self.leeway);
             return if differs { ClockState::Skewed } else { ClockState::Good };
         }
-        if self.jumped.load(Ordering::Relaxed) {
-            ClockState::Jumped
-        } else if self.persisted_at_start > self.source.wall().plus(self.leeway) {
+        if self.persisted_at_start > self.source.wall().plus(self.leeway) {
             ClockState::Behind
         } else {
             ClockState::Good
         }
+    }
+
+    /// Does engine time follow a store that several gates share?
+    pub fn follows_store(&self) -> bool {
+        self.follows_store
     }
 
     /// The last time that the store remembered when this clock started.

@@ -21,6 +21,9 @@ fn a_clock_that_follows_a_store_hardly_steps_back_and_minds_no_wall_clock() {
     // A store whose clock jumps is not followed.
     clock.follow_store((time.monotonic(), time.monotonic()), T0.plus(2 * MAX_JUMP));
     assert_eq!(clock.now(), T0.plus(Duration::from_millis(4999)));
+    assert_eq!((clock.state(), clock.tick()), (ClockState::Jumped, ClockState::Jumped), "nothing is minted or swept");
+    clock.follow_store((time.monotonic(), time.monotonic()), T0.plus(Duration::from_millis(4999)));
+    assert_eq!(clock.state(), ClockState::Good);
     time.set_wall(T0.minus(LEEWAY));
     assert_eq!(clock.tick(), ClockState::Skewed);
     assert_eq!(clock.at(mono), T0.plus(Duration::from_millis(999)));
