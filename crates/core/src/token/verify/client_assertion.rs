@@ -70,7 +70,7 @@ impl SentClientAssertion<'_> {
         let Self { client, keys, audience, token, leeway } = self;
         let refuse = |flaw| match flaw {
             NotGenuine::Form(what) => refused(what),
-            NotGenuine::Key => refused("no key of the client signed it"),
+            NotGenuine::Key | NotGenuine::MissingKey => refused("no key of the client signed it"),
             NotGenuine::Unavailable(denial) => denial,
         };
         let read = |payload: &[u8]| {

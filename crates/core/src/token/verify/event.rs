@@ -150,6 +150,11 @@ impl Ended {
     }
 }
 
+/// How long after its `iat` a notice is undecided, instead of refused, while the issuer's published keys lack its key.
+const KEY_LAG: Duration = Duration::from_secs(300);
+/// The delay before the sender's next attempt.
+const KEY_RETRY: Duration = Duration::from_secs(5);
+
 /// A notice whose signature is good.
 pub(super) struct Signed<'a> {
     pub(super) rules: &'a IssuerRules,
@@ -184,14 +189,22 @@ impl Verifier {
     /// Checks that the issuer of this name signed the notice.
     pub(super) fn notice(&self, issuer: &str, token: &str, now: Timestamp) -> Result<Signed<'_>, Denial> {
         let rules = self.named(issuer).ok_or(Denial::RefusedEvent(EventFlaw::Issuer))?;
+        let issued = std::cell::Cell::new(None);
         let read = |payload: &[u8]| {
             let claims = strict_json::object(payload).map_err(malformed)?;
+            issued.set(claims.get("iat").and_then(Value::as_u64).map(Timestamp::from_secs));
             let is_its = claims.get("iss").and_then(Value::as_str) == Some(&*rules.issuer);
             if is_its { Ok(claims) } else { Err(Denial::RefusedEvent(EventFlaw::Issuer)) }
         };
         let refuse = |flaw| match flaw {
             NotGenuine::Form(what) => malformed(what),
-            NotGenuine::Key => Denial::RefusedEvent(EventFlaw::Key),
+            // The published set may lag behind the key.
+            NotGenuine::MissingKey
+                if issued.get().is_some_and(|at| now < at.plus(KEY_LAG) && at < now.plus(KEY_LAG)) =>
+            {
+                Denial::KeysUnavailable(KEY_RETRY)
+            }
+            NotGenuine::Key | NotGenuine::MissingKey => Denial::RefusedEvent(EventFlaw::Key),
             NotGenuine::Unavailable(denial) => denial,
         };
         let Genuine { claims, typ, .. } = genuine((&rules.keys, rules.leeway), token, now, read, refuse)?;

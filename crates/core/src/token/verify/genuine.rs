@@ -27,6 +27,8 @@ pub(super) enum NotGenuine {
     Form(&'static str),
     /// No key of the issuer signed it.
     Key,
+    /// The keys that were fetched last have none of this name.
+    MissingKey,
     /// The keys of the issuer are not known at this moment.
     Unavailable(Denial),
 }
@@ -60,6 +62,7 @@ pub(super) fn genuine_within<T>(
     let Some(key) = present.find(header.kid.as_deref(), &header.algorithm) else {
         return Err(refuse(match keys.missing(now, None, leeway) {
             unavailable @ Denial::KeysUnavailable(_) => NotGenuine::Unavailable(unavailable),
+            _ if keys.live().is_some_and(|live| live.is_fetched()) => NotGenuine::MissingKey,
             _ => NotGenuine::Key,
         }));
     };

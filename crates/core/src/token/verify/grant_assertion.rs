@@ -141,7 +141,7 @@ impl Verifier {
         }
         let refuse = |flaw| match flaw {
             NotGenuine::Form(what) => refused(what),
-            NotGenuine::Key => refused("no key of the issuer signed it"),
+            NotGenuine::Key | NotGenuine::MissingKey => refused("no key of the issuer signed it"),
             NotGenuine::Unavailable(denial) => denial,
         };
         // The claims are borrowed from bytes that do not outlive the check: they are judged from a copy.

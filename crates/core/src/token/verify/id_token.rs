@@ -110,7 +110,7 @@ impl Verifier {
             self.named(sent.issuer).filter(|rules| !rules.ours).ok_or(refused("the gate does not trust its issuer"))?;
         let refuse = |flaw| match flaw {
             NotGenuine::Form(what) => refused(what),
-            NotGenuine::Key => refused("no key of the issuer signed it"),
+            NotGenuine::Key | NotGenuine::MissingKey => refused("no key of the issuer signed it"),
             NotGenuine::Unavailable(denial) => denial,
         };
         // The claims are borrowed from bytes that do not outlive the check: they are judged from a copy.

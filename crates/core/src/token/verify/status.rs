@@ -109,7 +109,7 @@ impl SentStatusList<'_> {
     pub fn read(self, engine_now: Timestamp, wall: Timestamp) -> Result<ReadStatusList, Denial> {
         let refuse = |flaw| match flaw {
             NotGenuine::Form(what) => wrong(what),
-            NotGenuine::Key => Denial::BadSignature,
+            NotGenuine::Key | NotGenuine::MissingKey => Denial::BadSignature,
             NotGenuine::Unavailable(denial) => denial,
         };
         let read = |payload: &[u8]| Members::read(payload).map_err(wrong).and_then(|claims| self.claims(&claims, wall));

@@ -3,6 +3,7 @@
 use super::*;
 use crate::denial::EventFlaw;
 use crate::revocation::{Effect, Target};
+use crate::token::live_keys::{FetchRules, LiveKeys, Validity};
 use crate::token::verify::event::Ended;
 use crate::token::verify::{EventEffect, EventKind, EventProtocol, Reported, SentNotice, StreamNotice, UserNameForm};
 
@@ -36,6 +37,21 @@ impl Issuer {
         let (protocol, audience) = (EventProtocol::SecurityEvents, ["gate".into()]);
         let sent = SentNotice { protocol, issuer: "idp", audience: &audience, token: &token };
         self.verifier.reported(sent, NOW, NOW)
+    }
+
+    /// A logout of a session, in a text with the key of another issuer.
+    fn told_by(&self, signer: &SigningKey, now: Timestamp) -> Denial {
+        let header = json!({ "alg": "ES256", "typ": "secevent+jwt", "kid": signer.kid() });
+        let claims = json!({ "iss": IDP, "aud": "gate", "iat": 1_800_000_000, "jti": "e-1", "sub_id": user(),
+            "events": { format!("{CAEP}/session-revoked"): {} } });
+        let token = forge(signer, header.to_string(), claims.to_string());
+        let sent = SentNotice {
+            protocol: EventProtocol::SecurityEvents,
+            issuer: "idp",
+            audience: &["gate".into()],
+            token: &token,
+        };
+        self.verifier.reported(sent, now, now).unwrap_err()
     }
 
     fn effect(&self, uri: &str, event: Value) -> EventEffect {
@@ -194,4 +210,26 @@ fn s19_a_refresh_refuses_the_access_tokens_of_its_user_and_no_session() {
         // S22: the time of the report, so a later login lives, however often the event comes.
         assert_eq!(entry.effect, Effect::NotBefore(Timestamp::from_secs(1_800_000_000)));
     }
+}
+
+#[test]
+fn s17_an_event_whose_key_the_published_set_lacks_is_undecided_for_minutes_and_then_refused() {
+    let live = LiveKeys::fetched(FetchRules { cooldown: Duration::from_secs(30), timeout: Duration::from_secs(5) });
+    let issuer = issuer(|rules| IssuerRules { keys: Keys::Live(Arc::clone(&live)), ..rules });
+    let fetch = |at| {
+        let attempt = live.begin(at, at);
+        let published = jwks(std::slice::from_ref(&issuer.key)).to_string();
+        live.set(IssuerKeys::from_jwks(published.as_bytes(), None).unwrap(), Validity::ENDLESS);
+        attempt.succeed();
+    };
+    let (next, refused) = (SigningKey::generate(Algorithm::Es256).unwrap(), Denial::RefusedEvent(EventFlaw::Key));
+    fetch(NOW);
+    for after in [0, 1, 29, 299] {
+        let denial = issuer.told_by(&next, NOW.plus(Duration::from_secs(after)));
+        assert!(matches!(denial, Denial::KeysUnavailable(_)), "{after}: {denial:?}");
+        fetch(NOW.plus(Duration::from_secs(after)));
+    }
+    assert_eq!(issuer.told_by(&next, NOW.plus(Duration::from_secs(301))), refused);
+    // Neither clock is years ahead, and a bad signature under a known name is a decision.
+    assert_eq!(issuer.told_by(&next, NOW.minus(Duration::from_secs(301))), refused);
 }
