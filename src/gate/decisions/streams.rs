@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::task::JoinHandle;
 
 use super::{Inner, PolicyDecision, UNAVAILABLE};
 use rotogate_core::denial::Denial;
@@ -15,6 +16,16 @@ const LEAST: Duration = Duration::from_secs(5);
 /// The number of consecutive faults that ends a stream.
 const MAX_FAULTS: u32 = 3;
 
+/// A task that ends with its stream, so that a short reply leaves no task behind.
+// Requirements A11, A12.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 impl Inner {
     /// Asks again about the stream of a permit, for as long as the returned value lives. `None` if the permit has no
     /// decisions.
@@ -24,25 +35,24 @@ impl Inner {
             return None;
         }
         let ended: Arc<Mutex<Option<Denial>>> = Arc::default();
-        let (seen, gate, decisions) = (Arc::downgrade(&ended), Arc::clone(self), decisions.to_vec());
-        tokio::spawn(async move {
+        let (tells, gate, decisions) = (Arc::clone(&ended), Arc::clone(self), decisions.to_vec());
+        let task = AbortOnDrop(tokio::spawn(async move {
             let mut faults = 0;
             loop {
                 tokio::time::sleep(gate.asked_every(&decisions)).await;
-                if seen.strong_count() == 0 {
-                    return;
-                }
                 // The rules in force decide what is asked, as for a new request.
                 let now = gate.successor().unwrap_or_else(|| Arc::clone(&gate));
                 let end = now.stream_end(&decisions, &mut faults).await;
-                let Some(ended) = seen.upgrade() else { return };
                 if end.is_some() {
-                    *ended.lock() = end;
+                    *tells.lock() = end;
                     return;
                 }
             }
-        });
-        Some(Arc::new(move || *ended.lock()))
+        }));
+        Some(Arc::new(move || {
+            let _ = &task;
+            *ended.lock()
+        }))
     }
 
     fn asked_every(&self, decisions: &[OwedDecision]) -> Duration {

@@ -280,6 +280,22 @@ async fn k30_a_stream_ends_with_a_refusal_and_after_three_faults() {
     assert_eq!(world.count(), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a11_a12_a_reply_that_is_over_leaves_no_task() {
+    let world = World::new(60).await;
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    for _ in 0..10 {
+        let Judgement::Permitted(mut permitted) = world.gate.judge(&world.head("/orders/1")).await else { panic!() };
+        let goes_on = tokio::time::timeout(Duration::from_millis(1), permitted.ended()).await;
+        assert!(goes_on.is_err());
+    }
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(tasks() <= before, "{} {before}", tasks());
+}
+
 #[tokio::test]
 async fn k31_a_slow_decision_point_fills_its_own_bulkhead_alone() {
     let world = World::new(60).await;
