@@ -157,7 +157,7 @@ impl Lane {
             let _ = queued.reply.send(result);
         }
         if closes {
-            self.line.close(open.number).await;
+            self.line.close(open.number);
         }
     }
 

@@ -76,6 +76,7 @@ mod script;
 mod sentinel;
 mod servers;
 mod session;
+mod topology;
 
 pub use check::inspect;
 pub use options::RedisOptions;

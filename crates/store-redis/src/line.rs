@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, WeakShared};
+use parking_lot::Mutex as Lock;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, ErrorKind, RedisError, ServerErrorKind, Value, cmd};
-use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -20,7 +22,7 @@ const BUFFER: usize = 1024;
 
 pub(super) struct Line {
     dial: Dial,
-    live: Mutex<ConnectionState>,
+    live: Arc<Lock<ConnectionState>>,
 }
 
 /// The settings to make a connection.
@@ -38,6 +40,8 @@ struct ConnectionState {
     open: Option<Open>,
     /// Counts connections, so that a late fault of an old one does not end the next.
     number: u64,
+    /// The attempt to connect that runs. It ends with the last of its callers.
+    attempt: Option<WeakShared<BoxFuture<'static, Result<Open, RedisFailure>>>>,
 }
 
 /// A connection to a primary.
@@ -52,7 +56,7 @@ pub(super) struct Open {
 impl Line {
     pub(super) fn new(servers: Arc<Servers>, blocks: Duration) -> Self {
         let reply = servers.options.reply_timeout().saturating_add(blocks);
-        Self { dial: Dial { servers, reply, of_any: false }, live: Mutex::default() }
+        Self { dial: Dial { servers, reply, of_any: false }, live: Arc::default() }
     }
 
     /// A line to a server that may be a replica.
@@ -79,7 +83,7 @@ impl Line {
             }
         };
         if failed.closes {
-            self.close(open.number).await;
+            self.close(open.number);
         }
         Err(failed)
     }
@@ -92,7 +96,7 @@ impl Line {
             done => return Ok(done),
         };
         // The connection may have ended while it was idle.
-        self.close(open.number).await;
+        self.close(open.number);
         let Ok(mut open) = self.connection().await else { return Ok(Err(error)) };
         Ok(command.query_async(&mut open.connection).await)
     }
@@ -102,35 +106,33 @@ impl Line {
         self.failed(None, error).error()
     }
 
+    /// The open connection, or a new one. All callers that wait meanwhile get the same new connection. A caller that
+    /// nothing polls, as a reader of the feed beside another of its futures, holds up no other caller: no lock is held
+    /// while a caller waits, and any caller drives the attempt on.
     pub(super) async fn connection(&self) -> Result<Open, RedisFailure> {
-        let mut live = self.live.lock().await;
-        let servers = &self.dial.servers;
-        let primary = servers.primary().await;
-        if let Some(open) = &live.open
-            && open.primary == primary
-            && open.generation == servers.generation()
-        {
-            return Ok(open.clone());
-        }
-        live.open = None;
-        // Runs in a task of its own. The caller may not be polled while it handles another future, as a reader of the
-        // feed does. It would then hold the turn, and block all connections of the store, perhaps even the one for
-        // which it waits. The task ends with its caller: tasks of callers that gave up would queue for their turns at a
-        // server that is gone, and later callers would reach their deadlines behind them.
-        let mut making = JoinSet::new();
-        making.spawn(self.dial.clone().made());
-        let made = making.join_next().await.and_then(Result::ok);
-        let made = made.unwrap_or_else(|| Err(RedisFailure::before("a connection to Redis was given up")));
-        let (connection, primary, generation) = made?;
-        live.number += 1;
-        let open = Open { connection, primary, number: live.number, generation };
-        live.open = Some(open.clone());
-        Ok(open)
+        let primary = self.dial.servers.primary().await;
+        let made = {
+            let mut live = self.live.lock();
+            if let Some(open) = &live.open
+                && open.primary == primary
+                && open.generation == self.dial.servers.generation()
+            {
+                return Ok(open.clone());
+            }
+            live.open = None;
+            let runs = live.attempt.as_ref().and_then(WeakShared::upgrade).filter(|made| made.peek().is_none());
+            runs.unwrap_or_else(|| {
+                let made = attempt(self.dial.clone(), Arc::clone(&self.live)).boxed().shared();
+                live.attempt = made.downgrade();
+                made
+            })
+        };
+        made.await
     }
 
     /// Closes a connection. Requests that still wait on it for replies fail by their own timeouts.
-    pub(super) async fn close(&self, number: u64) {
-        let mut live = self.live.lock().await;
+    pub(super) fn close(&self, number: u64) {
+        let mut live = self.live.lock();
         if live.number == number
             && let Some(open) = live.open.take()
         {
@@ -141,6 +143,23 @@ impl Line {
     pub(super) fn failed(&self, primary: Option<&Primary>, error: &RedisError) -> RedisFailure {
         self.dial.failed(primary, error)
     }
+}
+
+/// Makes a connection, and keeps it as the open one.
+async fn attempt(dial: Dial, live: Arc<Lock<ConnectionState>>) -> Result<Open, RedisFailure> {
+    // Runs in a task of its own, because it holds the turn among all connections of the store, and its callers may not
+    // be polled. The task ends with its callers: tasks of callers that gave up would queue for their turns at a server
+    // that is gone, and later callers would reach their deadlines behind them.
+    let mut making = JoinSet::new();
+    making.spawn(dial.made());
+    let made = making.join_next().await.and_then(Result::ok);
+    let made = made.unwrap_or_else(|| Err(RedisFailure::before("a connection to Redis was given up")));
+    let (connection, primary, generation) = made?;
+    let mut live = live.lock();
+    live.number += 1;
+    let open = Open { connection, primary, number: live.number, generation };
+    live.open = Some(open.clone());
+    Ok(open)
 }
 
 impl Dial {

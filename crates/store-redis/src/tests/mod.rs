@@ -29,6 +29,7 @@ mod site;
 mod storm;
 mod twice;
 mod unknown;
+mod unpolled;
 
 const KEYRING: Uuid = Uuid::from_u128(7);
 /// How long a test waits for an event that must happen.
