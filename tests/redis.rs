@@ -11,6 +11,7 @@ use support::round_trips::{RoundTrips, counts_round_trips};
 use support::{CONFIG, Gate, Place, decided, until};
 
 pub(crate) mod copy;
+mod cut_short;
 mod event_streams;
 pub(crate) mod forged;
 mod keys;

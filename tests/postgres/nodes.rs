@@ -110,6 +110,20 @@ fn until_listed(place: &Place) {
 }
 
 #[tokio::test]
+async fn c28_a_store_in_postgresql_whose_first_keys_are_lost_is_begun_anew_as_the_error_says() {
+    let server = server();
+    drop(place(&server).start());
+    let here = place(&server);
+    let said = here.refused();
+    let (_, remedy) = said.split_once("drop its schema (").expect(&said);
+    server.sql(remedy.split_once(')').unwrap().0);
+    here.start().login().await;
+    fs::remove_dir_all(here.path("data/keys")).unwrap();
+    let said = here.refused();
+    assert!(said.contains("another keyring") && !said.contains("drop schema"), "sessions may exist: {said}");
+}
+
+#[tokio::test]
 async fn a_changed_password_ends_the_sessions_of_the_old_one_at_every_gate_and_no_login_by_the_new_one() {
     let server = server();
     let here = place(&server);

@@ -21,6 +21,7 @@ pub struct StoreError {
     message: String,
     outcome: WriteOutcome,
     is_of_one_record: bool,
+    is_of_another_keyring: bool,
     retry_after: Option<Duration>,
     #[source]
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -54,6 +55,7 @@ impl StoreError {
             message: message.into(),
             outcome: WriteOutcome::InDoubt,
             is_of_one_record: false,
+            is_of_another_keyring: false,
             retry_after: None,
             source: None,
         }
@@ -97,6 +99,26 @@ impl StoreError {
     /// Does the fault concern only the record of one session?
     pub const fn is_of_one_record(&self) -> bool {
         self.is_of_one_record
+    }
+
+    /// Marks the error as a refusal, because the store belongs to another keyring. `lost` says how to begin anew if that
+    /// keyring is lost, where no session of the store can exist.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn of_another_keyring(mut self, lost: Option<String>) -> Self {
+        if let Some(lost) = lost {
+            self.message += &format!(
+                ". No session ever began in the store: if its keyring is lost, because its first start was cut short, {lost}, \
+                 and start the gate again"
+            );
+        }
+        Self { outcome: WriteOutcome::Refused, is_of_another_keyring: true, ..self }
+    }
+
+    /// Does the store belong to another keyring?
+    #[doc(hidden)]
+    pub const fn is_of_another_keyring(&self) -> bool {
+        self.is_of_another_keyring
     }
 
     /// The known outcome of the failed write.

@@ -297,8 +297,16 @@ pub fn adopt(made: &File, path: &Path) -> io::Result<()> {
 pub fn write_private_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     refuse_link(path)?;
     let temp = Unpublished::with(path, bytes)?;
-    fs::rename(&temp.0, path)?;
-    sync_dir(path)
+    rename_durably(&temp.0, path)
+}
+
+/// Gives a file another name in its folder, durably. An existing file of that name is replaced.
+///
+/// # Errors
+/// I/O.
+pub fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    sync_dir(to)
 }
 
 /// Creates a private file (0600) like [`write_private_atomic`], but never replaces an existing file.

@@ -313,7 +313,7 @@ async fn check_head(options: &PostgresOptions, connection: &Connection) -> Resul
     let schema = &options.schema;
     let place = place(options);
     let statement = format!(
-        "select h.issuer, h.keyring, encode(h.history, 'hex') as history, encode(h.store, 'hex') as store, h.copying from \"{schema}\".head h, \"{schema}\".stamp"
+        "select h.issuer, h.keyring, encode(h.history, 'hex') as history, encode(h.store, 'hex') as store, h.copying, (last = 0)::text as unused from \"{schema}\".head h, \"{schema}\".stamp"
     );
     let Some(head) = ask(options, connection, &statement).await?.pop() else {
         return Err(mistake(format!("{place} lost its head: restore a whole back-up, or use another schema")));
@@ -341,9 +341,11 @@ async fn check_head(options: &PostgresOptions, connection: &Connection) -> Resul
         return Err(mistake(format!("{place} belongs to the issuer {issuer:?}: use another schema, or that issuer")));
     }
     if keyring != options.network.keyring.to_string() {
-        return Err(mistake(format!(
-            "{place} belongs to another keyring, {keyring}: use that keyring, or another schema"
-        )));
+        // Each session, and each copied one, raises the stamp.
+        let delete = || format!("drop its schema (drop schema \"{schema}\" cascade)");
+        let lost = (head.get("unused") == "true").then(|| options.network.to_begin_anew(delete()));
+        let what = format!("{place} belongs to another keyring, {keyring}: use that keyring, or another schema");
+        return Err(mistake(what).of_another_keyring(lost));
     }
     Ok([head.name("history", &place)?, head.name("store", &place)?])
 }

@@ -9,13 +9,14 @@ use std::time::Duration;
 use redis::{Value, pipe};
 
 use super::check::refused;
-use super::cluster::{Cluster, Primaries, Topology};
+use super::cluster::{Cluster, Primaries};
 use super::connect::{Link, Request};
 use super::options::RedisOptions;
 use super::partitions::{OF_A_CLUSTER, Partition, PartitionKeys, Partitions};
 use super::record::{Op, new_op};
 use super::script::{OPEN, ScriptReply, bytes, unexpected};
 use super::servers::Servers;
+use super::topology::Topology;
 use super::{RedisInner, drop_mut};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::store::StoreError;
@@ -275,10 +276,34 @@ impl Heads<'_> {
             "differs" => {
                 let field = answer.text()?;
                 let known = answer.bytes().unwrap_or_default();
-                Err(self.differs(number, &field, &String::from_utf8_lossy(&known)))
+                let differs = self.differs(number, &field, &String::from_utf8_lossy(&known));
+                if field != "keyring" {
+                    return Err(differs);
+                }
+                Err(differs.of_another_keyring(self.way_to_begin_anew().await?))
             }
             _ => Err(answer.unknown()),
         }
+    }
+
+    /// How to begin anew, if no session ever began: each session, and each copied one, raises the stamp. The rows of
+    /// gates go, too, because gates that were killed count as running for a while.
+    async fn way_to_begin_anew(&self) -> Result<Option<String>, StoreError> {
+        let key = |name| String::from_utf8_lossy(&PartitionKeys::new(&self.options.prefix, 0).named(name)).into_owned();
+        let [head, nodes] = ["h", "n"].map(key);
+        let mut pipeline = pipe();
+        drop_mut(pipeline.cmd("HGET").arg(&head).arg("stamp"));
+        let Value::Array(replies) = self.primaries.ask(0, &Request::Pipeline(pipeline)).await? else {
+            return Err(unexpected("no list"));
+        };
+        if replies.into_iter().next().and_then(bytes).as_deref() != Some(b"0") {
+            return Ok(None);
+        }
+        let more = match self.count.saturating_sub(1) {
+            0 => String::new(),
+            last => format!(" and the same keys of its partitions 1 to {last}"),
+        };
+        Ok(Some(self.options.network.to_begin_anew(format!("delete its keys {head} {nodes}{more}"))))
     }
 
     fn differs(&self, number: usize, field: &str, known: &str) -> StoreError {

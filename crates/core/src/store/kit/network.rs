@@ -56,6 +56,15 @@ pub struct NetworkOptions {
 }
 
 impl NetworkOptions {
+    /// What to do, besides `delete`, before a gate begins anew with an unused store.
+    #[doc(hidden)]
+    pub fn to_begin_anew(&self, delete: String) -> String {
+        match self.high_water.as_deref().filter(|mark| mark.exists()) {
+            Some(mark) => format!("{delete}, remove the file {}", mark.display()),
+            None => delete,
+        }
+    }
+
     /// The defaults, for a gate with this issuer, keyring and leeway.
     pub fn new(issuer: impl Into<String>, keyring: Uuid, leeway: Duration) -> Self {
         Self {

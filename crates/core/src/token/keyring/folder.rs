@@ -29,7 +29,7 @@ use crate::private_file::{self, EditLock};
 mod new_keyring;
 
 pub use new_keyring::NewKeyring;
-use new_keyring::refuse_leftovers;
+use new_keyring::{PENDING, refuse_leftovers};
 
 const INDEX: &str = "keyring.toml";
 const VERSION: u32 = 1;
@@ -126,10 +126,13 @@ impl Keyring {
         }
         refuse_link(dir)?;
         private_file::check_private_dir(dir).map_err(KeyError::Refused)?;
-        let Err(leftovers) = refuse_leftovers(dir) else { return Ok(None) };
+        let leftovers = match refuse_leftovers(dir) {
+            Ok(()) if is_missing(&dir.join(PENDING)) => return Ok(None),
+            judged => judged,
+        };
         // Either a first start was interrupted, or a first start is running: a running start holds the lock until it
         // ends.
-        let Ok(Some(_folder)) = private_file::wait_for_edit(&dir.join(INDEX)) else { return Err(leftovers) };
+        let Ok(Some(_folder)) = private_file::wait_for_edit(&dir.join(INDEX)) else { return leftovers.map(|()| None) };
         if !is_missing(&dir.join(INDEX)) {
             return Self::load(dir).map(Some);
         }
@@ -283,6 +286,12 @@ impl FolderWriteLock {
         private_file::create_private_new(path, text).map_err(|e| unwritten(path, e))
     }
 
+    /// Gives a file its final name, and replaces an existing file of that name.
+    #[expect(clippy::unused_self, reason = "only the holder of the lock may write")]
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), KeyError> {
+        private_file::rename_durably(from, to).map_err(|e| unwritten(to, e))
+    }
+
     /// Writes a file, and replaces an existing one.
     #[expect(clippy::unused_self, reason = "only the holder of the lock may write")]
     fn replace(&self, path: &Path, text: &[u8]) -> Result<(), KeyError> {
@@ -348,7 +357,11 @@ impl SigningEntry {
 
 impl Index {
     fn read(dir: &Path) -> Result<Self, KeyError> {
-        let path = dir.join(INDEX);
+        Self::read_as(INDEX, dir)
+    }
+
+    fn read_as(name: &str, dir: &Path) -> Result<Self, KeyError> {
+        let path = dir.join(name);
         let text = read_secret(&path)?;
         let wrong = |why: String| file_error(&path, why);
         let text = std::str::from_utf8(&text).map_err(|_| wrong("is not UTF-8".to_owned()))?;
@@ -360,9 +373,24 @@ impl Index {
     }
 
     fn write(&self, folder: &FolderWriteLock, dir: &Path) -> Result<(), KeyError> {
-        let path = dir.join(INDEX);
+        self.write_as(INDEX, folder, dir)
+    }
+
+    fn write_as(&self, name: &str, folder: &FolderWriteLock, dir: &Path) -> Result<(), KeyError> {
+        let path = dir.join(name);
         let text = toml::to_string(self).map_err(|e| file_error(&path, e.to_string()))?;
         folder.replace(&path, format!("{HEAD}{text}").as_bytes())
+    }
+
+    /// The files of the keys, then those of the refresh secrets.
+    fn files(&self) -> impl Iterator<Item = &str> {
+        let signing = self.signing.iter().map(|key| key.file.as_str());
+        signing.chain(self.refresh.iter().map(|secret| secret.file.as_str()))
+    }
+
+    /// Whether all its files are there.
+    fn is_whole(&self, dir: &Path) -> bool {
+        self.files().all(|file| !is_missing(&dir.join(file)))
     }
 
     fn sign_with(&mut self, kid: &str) {

@@ -19,7 +19,7 @@ use rotogate::store::PostgresStore;
 use rotogate::store::RedisStore;
 use rotogate::store::redb::{Options, RedbStore, check_mark};
 use rotogate_core::store::relay::RelayStore;
-use rotogate_core::store::{MemoryStore, Store};
+use rotogate_core::store::{MemoryStore, Store, StoreError};
 use rotogate_core::token::keyring::{Keyring, OpenedKeyring};
 
 /// The store of sessions, and the same store for the records of relays and for used assertions.
@@ -66,9 +66,18 @@ pub(super) async fn keys_and_stores(config: &Config) -> Result<(Keyring, OpenedS
         }
         OpenedKeyring::New(new) => match stores(config, new.keyring()).await {
             Ok(stores) => Ok((new.publish().map_err(ServerError::part)?, stores)),
-            Err(error) => Err(ServerError::NoKeys { error: Box::new(error), folder: keys.clone() }),
+            Err(ServerError::Part(error)) if is_of_another_keyring(&*error) => {
+                new.remove();
+                Err(ServerError::NoKeys { error: Box::new(ServerError::Part(error)), folder: keys.clone() })
+            }
+            // The store may belong to the new keyring already, so the next start needs it.
+            Err(error) => Err(error),
         },
     }
+}
+
+fn is_of_another_keyring(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.downcast_ref().is_some_and(StoreError::is_of_another_keyring)
 }
 
 /// Fails if there are no keys but an embedded store: new keys would verify no token of its sessions, and would stand in

@@ -246,13 +246,58 @@ fn a_folder_is_not_judged_while_a_first_start_fills_it() {
         let id = Keyring::load(&dir).unwrap().id();
         assert!(seen.iter().flatten().all(|seen| *seen == id));
     }
-    // A keyring that is not put in force leaves an empty folder, and an interrupted one is still reported.
+    // A keyring that is removed leaves an empty folder, and a key of no keyring is still reported.
     let (_home, dir) = home();
-    drop(Keyring::load_or_begin(&dir, Algorithm::EdDsa).unwrap());
+    begin(&dir).remove();
     assert!(Keyring::load_if_there(&dir).unwrap().is_none());
     secret_file(&dir, "refresh-1.secret", b"half");
     let error = Keyring::load_if_there(&dir).unwrap_err().to_string();
     assert!(error.contains("was cut short"), "{error}");
+    assert!(Keyring::load_or_begin(&dir, Algorithm::EdDsa).is_err());
+}
+
+fn begin(dir: &Path) -> Box<NewKeyring> {
+    match Keyring::load_or_begin(dir, Algorithm::EdDsa).unwrap() {
+        OpenedKeyring::New(new) => new,
+        OpenedKeyring::Loaded(_) => panic!("the keyring is in force already"),
+    }
+}
+
+#[test]
+fn c28_a_first_start_that_was_cut_short_is_taken_up_again_with_its_keyring() {
+    let (_home, dir) = home();
+    let id = begin(&dir).keyring().id();
+    assert!(Keyring::load(&dir).is_err(), "the keyring is not in force");
+    assert!(Keyring::load_if_there(&dir).unwrap().is_none(), "the next start completes it");
+    assert_eq!(begin(&dir).keyring().id(), id);
+    // A copied folder belongs to the same store.
+    let copy = dir.with_file_name("copy");
+    private_file::create_private_dir(&copy).unwrap();
+    for file in files(&dir) {
+        fs::copy(&file, copy.join(file.file_name().unwrap())).unwrap();
+    }
+    assert_eq!(Keyring::load_or_create(&copy, Algorithm::EdDsa).unwrap().id(), id);
+    assert_eq!(Keyring::create(&dir, Algorithm::EdDsa).unwrap().id(), id);
+    assert_eq!(Keyring::load(&dir).unwrap().id(), id);
+    assert!(!dir.join(PENDING).exists());
+}
+
+/// Whichever file the first start wrote last.
+#[test]
+fn c28_a_first_start_that_was_cut_short_before_its_keys_were_whole_begins_anew() {
+    for lost in 0..=2 {
+        let (_home, dir) = home();
+        let id = begin(&dir).keyring().id();
+        for file in
+            files(&dir).iter().filter(|file| file.extension().is_some_and(|e| e == "pem" || e == "secret")).take(lost)
+        {
+            fs::remove_file(file).unwrap();
+        }
+        assert!(Keyring::load_if_there(&dir).unwrap().is_none());
+        let next = Keyring::load_or_create(&dir, Algorithm::EdDsa).unwrap();
+        assert_eq!(next.id() == id, lost == 0, "{lost}");
+        assert_eq!(files(&dir).iter().filter(|file| file.extension().is_some_and(|e| e == "pem")).count(), 1);
+    }
 }
 
 #[test]
