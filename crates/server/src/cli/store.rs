@@ -135,11 +135,15 @@ fn written(to: &Path, from_gate: bool, output: Output) -> CommandResult {
 
 /// Asks the running gate for a copy. `false` if no gate answers.
 async fn from_running_gate(gate: &AdminAccess, to: &Path) -> Result<bool, Failure> {
-    let Some(response) = admin_client::send(gate, Method::POST, "/v1/store/backup").await? else { return Ok(false) };
+    private_file::create_private_dir(private_file::parent(to)).map_err(Failure::failed)?;
+    // The disk of the store may be full. A gate on another machine uses its own disk.
+    let folder = std::path::absolute(private_file::parent(to)).map_err(Failure::failed)?;
+    let query = serde_urlencoded::to_string([("folder", folder.to_string_lossy())]).map_err(Failure::failed)?;
+    let path = format!("/v1/store/backup?{query}");
+    let Some(response) = admin_client::send(gate, Method::POST, &path).await? else { return Ok(false) };
     if response.status() != StatusCode::OK {
         return Err(admin_client::refused(gate, response).await?);
     }
-    private_file::create_private_dir(private_file::parent(to)).map_err(Failure::failed)?;
     // The copy has a temporary name until it is complete.
     let cannot = |error| Failure::Failed(format!("{} cannot be written: {error}", to.display()));
     let (part, file) = Unpublished::beside(to).map_err(cannot)?;

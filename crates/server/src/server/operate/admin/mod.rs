@@ -284,7 +284,8 @@ async fn operate(
     parts: &Parts,
     body: Incoming,
 ) -> AdminResult {
-    let takes_parameters = matches!(operation, Operation::Sessions | Operation::Revocations | Operation::Events);
+    let takes_parameters =
+        matches!(operation, Operation::Sessions | Operation::Revocations | Operation::Events | Operation::Backup);
     #[cfg(feature = "relay")]
     let takes_parameters = takes_parameters || operation == Operation::ApiKeys;
     if !takes_parameters && !operation.is_probe() && operation != Operation::Metrics {
@@ -315,7 +316,7 @@ async fn operate(
         Operation::ReloadConfig => configuration::reload(state).await,
         Operation::ReloadUsers => users::reload(state).await,
         Operation::DisableUser => users::disable(state, json(parts, body).await?).await,
-        Operation::Backup => store::backup(state).await,
+        Operation::Backup => store::backup(state, query(parts)?).await,
         Operation::Events => events::list(state, &parts.headers, query(parts)?).await,
         Operation::Explain => explain::answer(state, &whole_body(parts, body).await?).await,
         #[cfg(feature = "relay")]
