@@ -98,6 +98,10 @@ async fn p59_o22_a_disk_with_room_again_is_written_without_a_restart() {
     place.point_commands_at(&gate);
     let mut kept = begun(&gate).await;
     limit(&gate, "4096");
+    // No write has failed yet, and the explanation is not misled.
+    let explained = place.run(&["explain"], &kept.live[1].refresh);
+    assert!(explained.stdout.starts_with("UNAVAILABLE 503 store_failed"), "{explained:?}");
+    assert!(explained.stdout.contains("File too large"), "{explained:?}");
     says_so(&gate, &kept).await;
     // Waits for longer than one or two attempts take.
     for _ in 0..15 {

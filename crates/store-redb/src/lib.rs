@@ -457,4 +457,14 @@ impl Store for RedbStore {
             None => Err(closed()),
         }
     }
+
+    async fn probe(&self) -> Result<(), StoreError> {
+        self.check().await?;
+        let written = self.write(|_, state| Ok(state.touch())).await;
+        if written.is_err() {
+            // Only the fault of the store has the cause.
+            self.check().await?;
+        }
+        written
+    }
 }

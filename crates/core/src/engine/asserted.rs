@@ -126,7 +126,7 @@ impl Engine {
             _ => None,
         };
         let Some(known) = self.store.load(id_of(grant, &grant.client)).await? else {
-            self.store.check().await?;
+            self.store.probe().await?;
             return Ok((user, None));
         };
         self.goes_on(&known, user.as_ref().map_or(Timestamp::ZERO, |user| user.sessions_valid_from))?;

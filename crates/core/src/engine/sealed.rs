@@ -146,6 +146,10 @@ impl Store for SealedStore {
     async fn check(&self) -> Result<(), StoreError> {
         self.inner.check().await
     }
+
+    async fn probe(&self) -> Result<(), StoreError> {
+        self.inner.probe().await
+    }
 }
 
 #[async_trait]

@@ -64,8 +64,8 @@ pub struct RefreshTerms {
 
 impl Engine {
     /// Explains a refresh token, presented on the terms that `terms_of` finds for its session: the findings of a
-    /// refresh on its way to the row of the table, that row, and a store that could not write it. Keys, certificates and rates belong to a request, so
-    /// an explanation leaves them out. If several gates share a store, a token ahead of the store counts as refused
+    /// refresh on its way to the row of the table, that row, and a store that cannot write now. Keys, certificates and
+    /// rates belong to a request, so an explanation leaves them out. If several gates share a store, a token ahead of the store counts as refused
     /// here: whether it may continue is decided when it is used.
     pub async fn explain_refresh(
         &self,
@@ -104,7 +104,7 @@ impl Engine {
         let mut run = RefreshRun::begin(self, refresh, Some(begun)).await?;
         let decision = run.judge(explained).await?.decision;
         if rotates(decision) {
-            self.store().check().await?;
+            self.store().probe().await?;
         }
         Ok(decision)
     }
