@@ -14,6 +14,7 @@ mod conditions;
 mod exchange;
 mod introspection;
 mod isolation;
+mod memory;
 mod rate;
 mod reference;
 mod tracing;
