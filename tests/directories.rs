@@ -13,3 +13,5 @@ mod postgres;
 mod several;
 #[cfg(feature = "sql")]
 mod sqlite;
+#[cfg(feature = "hook")]
+mod vouched;

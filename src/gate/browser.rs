@@ -35,7 +35,7 @@ pub(super) mod vault;
 
 use crate::dialect::browser::LoginPage;
 pub use sessions::BrowserSessions;
-pub(super) use sessions::{keep_cookie, presented};
+pub(super) use sessions::{keep_cookie, presented, presented_to_handler};
 
 /// The login of browsers: an endpoint whose sessions are represented by one cookie. Scripts never see a token, and the
 /// gate sends no token to the browser.

@@ -6,6 +6,7 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 
 use super::Inner;
+use super::browser::presented_to_handler;
 use super::exchange::ClaimsChallenge;
 #[cfg(feature = "axum")]
 use super::nested;
@@ -37,6 +38,7 @@ impl Inner {
             || parts.headers.contains_key(AUTHORIZATION)
             || reply::is_grpc(&parts.headers)
             || !would_help(denial, policy, browser.dialect.has_provider, acr)
+            || (!browser.dialect.has_provider && self.was_in_vain(parts, denial, policy))
         {
             return Led::Plain(plain);
         }
@@ -55,6 +57,19 @@ impl Inner {
             (SignedOut::Page, Some(_)) => Led::Shown(challenged(page::signed_out(&dialect.path_of(LOGIN)), &plain)),
             (SignedOut::Problem, _) | (_, None) => Led::Plain(words::with_login(plain, &dialect.login_path(&step_up))),
         }
+    }
+}
+
+impl Inner {
+    /// Whether the login with a password that began this session is younger than the route demands, and was not enough:
+    /// another issuer vouched for the user, and its login is older, or `auth_time` does not say how old. The next login
+    /// would not be enough either.
+    // Requirement N46.
+    fn was_in_vain(&self, parts: &Parts, denial: Denial, policy: &RoutePolicy) -> bool {
+        let max_age = policy.step_up.as_ref().and_then(|step_up| step_up.max_age);
+        let Some(max_age) = max_age.filter(|_| denial == Denial::InsufficientAuthentication) else { return false };
+        let cookie = presented_to_handler(self, parts).ok().flatten();
+        cookie.is_some_and(|cookie| self.engine.clock().now().since(cookie.session().created()) <= max_age)
     }
 }
 

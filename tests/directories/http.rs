@@ -47,7 +47,7 @@ pub(super) fn json_answer(body: &Value) -> Option<Vec<u8>> {
     Some(answer("200 OK", &body.to_string()))
 }
 
-fn user() -> Value {
+pub(super) fn user() -> Value {
     json!({"active": true, "subject": "u-1", "scopes": ["read", "write"], "profile": {"email": "demo@example.com"}})
 }
 
@@ -438,7 +438,7 @@ fn i45_check_reports_every_mistake_of_a_hook() {
     assert!(ran.stderr.contains("does not accept the gate's secret"), "{ran:?}");
 }
 
-const PROVIDER: &str = r#"
+pub(super) const PROVIDER: &str = r#"
 [[issuers]]
 name = "idp"
 url = "https://idp.test/"

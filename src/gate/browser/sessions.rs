@@ -210,8 +210,8 @@ pub(in crate::gate) fn keep_cookie(gate: &Inner, parts: &mut Parts) {
     }
 }
 
-/// Like [`presented`], for a handler that may be behind a layer.
-fn presented_to_handler(gate: &Inner, request: &Parts) -> Result<Option<SessionCookie>, Denial> {
+/// Like [`presented`], for a handler or a layer that may be behind a layer.
+pub(in crate::gate) fn presented_to_handler(gate: &Inner, request: &Parts) -> Result<Option<SessionCookie>, Denial> {
     let address = gate.client_address(request);
     match request.extensions.get::<RemovedCookie>() {
         Some(RemovedCookie(Ok(value))) => Ok(authenticated(gate, value, address)),
