@@ -169,6 +169,31 @@ fn s15_many_users_who_log_out_of_one_session_each_are_no_alarm() {
 }
 
 #[test]
+fn s15_many_known_users_who_log_out_at_an_issuer_that_names_no_sessions_are_no_alarm() {
+    let (scene, _hook) = scene_and_hook("");
+    let token_of = |user: &str| {
+        let token = scene.foreign(user);
+        assert_eq!(scene.status(&token, "/okta/x"), 200);
+        token
+    };
+    for n in 0..120 {
+        let user = format!("known-{n}");
+        let token = token_of(&user);
+        scene.log_out_at_issuer(&user, None);
+        assert_eq!(scene.status(&token, "/okta/x"), 401);
+    }
+    assert_eq!(scene.alarms(), 0);
+    // Users whom the gate does not know, and known ones after a notice that named a session.
+    (0..50).for_each(|n| scene.log_out_at_issuer(&format!("many-{n}"), None));
+    scene.log_out_at_issuer("known-0", Some("made-up"));
+    (50..98).for_each(|n| drop(token_of(&format!("many-{n}"))));
+    (50..98).for_each(|n| scene.log_out_at_issuer(&format!("many-{n}"), None));
+    assert_eq!(scene.alarms(), 0, "99 users");
+    scene.log_out_at_issuer("known-1", None);
+    assert_eq!(scene.alarms(), 1);
+}
+
+#[test]
 fn s13_s14_s15_another_issuer_ends_everything_of_its_user_and_of_nobody_else() {
     let (mut scene, hook) = scene_and_hook("");
     let (theirs, others, ours) = (scene.foreign("u-1"), scene.foreign("u-2"), scene.own());

@@ -115,7 +115,8 @@ pub enum Ended {
         /// A second entry, for the subject, if the first is for a session: for the subject's tokens without a session,
         /// because they may belong to it; or for all of the subject's tokens if no accepted token named the session.
         also: Option<Revocation>,
-        /// The user, if the notice concerns more than one token, or one session that the gate knows of this user.
+        /// The user, if the notice concerns more than one token or one session that the gate knows of this user, and is no
+        /// usual logout of an issuer that names no sessions.
         user: Option<Box<str>>,
         /// Whether some token is known to end. If not, the sender gets an error, but the entry holds all the same.
         is_sure: bool,
@@ -244,7 +245,12 @@ impl Signed<'_> {
         }
         let targets = match (text(&claims, "sid")?, text(&claims, "sub")?) {
             (Some(sid), subject) if !rules.session_claim.is_empty() => session_target(rules, sid, subject),
-            (_, Some(subject)) => subject_target(rules, subject),
+            (_, Some(subject)) => {
+                // At the end of a working day, many users log out, and some issuers name no session.
+                let is_usual = rules.sessions_seen.is_usual_logout(subject);
+                let targets = subject_target(rules, subject);
+                Targets { user: targets.user.filter(|_| !is_usual), ..targets }
+            }
             (Some(_), None) => return Err(malformed("sid alone, and by session_claim the tokens have no session")),
             (None, None) => return Err(malformed("neither sub nor sid")),
         };

@@ -57,6 +57,10 @@ pub(super) struct SessionsSeen {
     /// The sessions together with their users.
     owned: Recent<CARRIED>,
     named: Recent<NAMED>,
+    /// The users of tokens, and of sessions of this gate for which the issuer vouched.
+    users: Recent<CARRIED>,
+    /// A notice named a session.
+    names_sessions: AtomicBool,
     /// A token and a notice named the same session, so `session_claim` is the right claim.
     is_proven: AtomicBool,
     has_tokens: AtomicBool,
@@ -80,6 +84,7 @@ impl SessionsSeen {
     /// Records an accepted token of the issuer, of this user and with this session.
     pub(super) fn note(&self, session: Option<&str>, user: &str) {
         set(&self.has_tokens);
+        self.users.add(self.hasher.hash_one(user));
         let Some(session) = session else { return };
         self.owned.add(self.hasher.hash_one((session, user)));
         let hash = self.hasher.hash_one(session);
@@ -92,6 +97,7 @@ impl SessionsSeen {
     /// Records an accepted token of this gate whose session the issuer vouched for.
     pub(super) fn note_vouched(&self, by: &VouchedBy) {
         set(&self.vouches);
+        self.users.add(self.hasher.hash_one(&*by.subject));
         if let Some(session) = by.session.as_deref() {
             self.owned.add(self.hasher.hash_one((session, &*by.subject)));
         }
@@ -102,8 +108,15 @@ impl SessionsSeen {
         self.owned.has(self.hasher.hash_one((session, user)))
     }
 
+    /// Is a logout of this user without a session as usual? The gate knows the user, and this issuer's notices name no
+    /// session. If they do, a notice without one needs less knowledge than its other notices.
+    pub(super) fn is_usual_logout(&self, user: &str) -> bool {
+        !self.names_sessions.load(Relaxed) && self.users.has(self.hasher.hash_one(user))
+    }
+
     /// Records a notice that names a session, and returns what is known about the session.
     pub(super) fn name(&self, session: &str) -> Named {
+        set(&self.names_sessions);
         let hash = self.hasher.hash_one(session);
         self.named.add(hash);
         if self.carried.has(hash) {
@@ -168,5 +181,17 @@ mod tests {
         seen.note_vouched(&VouchedBy::new("https://idp.test", "eve"));
         let known = |session: &str| ["ada", "bob", "eve"].map(|user| seen.is_of(session, user));
         assert_eq!([known("a"), known("b")], [[true, false, false], [false, true, false]]);
+    }
+
+    #[test]
+    fn s15_a_logout_without_a_session_is_usual_of_a_known_user_until_a_notice_names_a_session() {
+        let seen = SessionsSeen::default();
+        seen.note(None, "ada");
+        seen.note(Some("b"), "bob");
+        seen.note_vouched(&VouchedBy::new("https://idp.test", "eve"));
+        let usual = || ["ada", "bob", "eve", "mallory"].map(|user| seen.is_usual_logout(user));
+        assert_eq!(usual(), [true, true, true, false]);
+        seen.name("a");
+        assert_eq!(usual(), [false; 4]);
     }
 }
