@@ -460,7 +460,11 @@ impl Store for RedbStore {
 
     async fn probe(&self) -> Result<(), StoreError> {
         self.check().await?;
-        let written = self.write(|_, state| Ok(state.touch())).await;
+        let touch = |_: &Rules, state: &mut Writing<'_>| {
+            state.touch();
+            Ok(())
+        };
+        let written = self.write(touch).await;
         if written.is_err() {
             // Only the fault of the store has the cause.
             self.check().await?;

@@ -63,7 +63,7 @@ async fn c11_a_request_for_the_table_has_its_own_deadline() {
 async fn c11_many_callers_request_the_table_once() {
     let cluster = RedisCluster::start(false, &[]);
     let store = RedisStore::connect(options(cluster.nodes[0].port).cluster()).await.unwrap();
-    let asked = || cluster.nodes.iter().map(|node| slots_asked(node)).sum::<u64>();
+    let asked = || cluster.nodes.iter().map(slots_asked).sum::<u64>();
     topology(&store).renew(None).await;
     let before = asked();
     join_all((0..200).map(|_| topology(&store).renew(None))).await;
