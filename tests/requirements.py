@@ -89,7 +89,7 @@ def place(file):
 
 
 def spans(numbers):
-    """The numbers in their order, with three or more in a row as `J1–J16`."""
+    """The numbers in their order, with their letter once and three or more in a row as `J1–16,18`."""
     rows = []
     for number in numbers:
         after = rows and NUMBERS.index(rows[-1][-1]) + 1
@@ -97,7 +97,11 @@ def spans(numbers):
             rows[-1].append(number)
         else:
             rows.append([number])
-    return " ".join(f"{row[0]}–{row[-1]}" if len(row) > 2 else " ".join(row) for row in rows)
+    of_letters = {}
+    for row in rows:
+        shown = [number[1:] for number in row]
+        of_letters.setdefault(row[0][0], []).extend([f"{shown[0]}–{shown[-1]}"] if len(shown) > 2 else shown)
+    return " ".join(letter + ",".join(spans) for letter, spans in of_letters.items())
 
 
 def table(found):
