@@ -297,7 +297,7 @@ def words_of_the_program(gate):
     yield from (("docs/logs.md", f"| `{field}` |") for field in fields)
     yield from (("docs/operating.md", f"| {code} |") for code in (0, 1, 2))
     if gate:
-        yield from (("docs/commands.md", f"\n## rotogate {name}\n") for name, _ in commands_of(gate))
+        yield from (("docs/commands.md", f"\n## {name}\n") for name, _ in commands_of(gate))
 
 
 def help_of(gate, words):
@@ -343,14 +343,16 @@ def options_of(text):
 
 def block(text, options):
     """A block with the text, and with the options in two columns."""
+    options = {re.sub(r" (?=<[^ ]+>$)", "=", name): about for name, about in options.items()}
     width = max(map(len, options), default=0)
     lines = [f"{name:<{width}}  {about}".rstrip() for name, about in options.items()]
-    parts = [text.strip(), *(["\n".join(["Options:"] * bool(text) + [f"  {line}" for line in lines])] if lines else [])]
-    return "```text\n" + "\n\n".join(part for part in parts if part) + "\n```\n"
+    parts = [text.replace("\nArguments:\n", "\n").strip(), "\n".join(lines)]
+    lines = "\n\n".join(part for part in parts if part).splitlines()
+    return "".join(f"    {line}".rstrip() + "\n" for line in lines)
 
 
 # The commands whose options the page explains once: of all commands, and of those that ask the running gate.
-SHARED = (("Every command has these options:", "serve"), ("A command that asks the running gate has these as well:", "status"))
+SHARED = (("Every command has these options:", "serve"), ("A command with `--admin` asks the running gate:", "status"))
 
 
 def command_reference(gate, write):
@@ -369,11 +371,11 @@ def command_reference(gate, write):
         of_gate = [option.split()[0] for option in options if option in shared and option not in of_every]
         own = {option: "" if often.get(option) == about else about for option, about in options.items() if shared.get(option) != about}
         if of_gate and not {option.split()[0] for option in own} & set(of_gate):
-            own[", ".join(of_gate)] = ""
+            own[of_gate[0]] = ""
         # A usage line that only has the arguments below says nothing more.
         named = re.findall(r"(?m)^  ([\[<][^\s]+)", text.partition("\nArguments:\n")[2])
         text = text.replace("\n".join(["", " ".join([f"Usage: rotogate {name} [OPTIONS]", *named]), ""]), "")
-        parts.append(f"\n## rotogate {name}\n\n{block(text, own)}")
+        parts.append(f"\n## {name}\n\n{block(text, own)}")
     page = "".join(parts) + "<!-- commands: end -->\n"
     if write:
         COMMANDS.write_text(page)
