@@ -13,17 +13,17 @@ section! {
     /// `[admin]`: the listener for operators.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct AdminConfig, read by read_keys(section, dir: &Path) {
-        /// The address. An address other than loopback needs `dangerous_non_loopback`.
+        /// Address. An address other than loopback needs `dangerous_non_loopback`.
         restart listen: SocketAddr = get_or(value::address, loopback(AdminConfig::PORT)),
         /// true: `listen` may be an address that other machines reach.
         // Requirement O10.
         restart dangerous_non_loopback: bool = get_or(value::boolean, false),
-        /// The file of the token `default` with the role admin; created at the first start. Reading sessions and every
+        /// File of the token `default` with the role admin; created at the first start. Reading sessions and every
         /// change need a token.
         restart token_file: PathBuf = get_or(path_in(dir), dir.join(AdminConfig::TOKEN_FILE)),
         /// Further tokens. `token_file` has the token `default` with the role admin.
         restart tokens: Vec<AdminTokenConfig> = by { read_tokens(section, dir, &token_file) },
-        /// A listener for /livez and /readyz alone: no token, any address.
+        /// Listener for /livez and /readyz alone: no token, any address.
         // Requirement P54.
         restart probes: Option<SocketAddr> = get(value::address),
         /// Host names of the listener besides localhost and IP addresses. Another Host gets 421.
@@ -35,14 +35,14 @@ section! {
     /// An entry of `[[admin.tokens]]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct AdminTokenConfig, read by read_token(section, dir: &Path) {
-        /// The name in the audit log. While a new token replaces an old one, both may have the same name.
+        /// Name in the audit log. While a new token replaces an old one, both may have the same name.
         restart name: String = required("a name for the audit trail, such as \"ada\"", token_name),
         /// Required: viewer: reads. operator: also revokes and reloads. admin: also copies the store.
         restart role: AdminRole = by {
             let role = section.require("role", "\"viewer\", \"operator\" or \"admin\"", value::word_of);
             role.unwrap_or(AdminRole::Viewer)
         },
-        /// The file of the token; created at the start, read again when it changes.
+        /// File of the token; created at the start, read again when it changes.
         restart file: PathBuf = required("the file of the token", path_in(dir)),
     }
 }

@@ -18,13 +18,11 @@ const MAX_OVERLAP: Duration = DAY.saturating_mul(90);
 
 section! {
     impl ApiKeySettings, read by read_keys(section) {
-        /// The first characters of each key, as in `acme_k1_…`, by which secret scanners find keys; 2 to 12 characters
-        /// of a-z and 0-9.
+        /// First characters of each key, as in `acme_k1_…`, for secret scanners; 2 to 12 of a-z and 0-9.
         restart prefix: KeyPrefix = get_or(key_prefix, KeyPrefix::default()),
-        /// The header of a key, besides `Authorization: Bearer`. `""`: none. A route that takes keys removes the header
-        /// before it forwards.
+        /// Header of a key, besides `Authorization: Bearer`. `""`: none.
         restart header: Option<HeaderName> = get_or(value::identity_header, Some(HeaderName::from_static("x-api-key"))),
-        /// The longest lifetime of a key; up to 365d. A request that names none gets 90d.
+        /// Longest lifetime of a key; up to 365d. A request that names none gets 90d.
         restart max_lifetime: Duration = get_or(
             value::duration_within(DAY, ApiKeySettings::LONGEST_LIFETIME), ApiKeySettings::LONGEST_LIFETIME
         ),

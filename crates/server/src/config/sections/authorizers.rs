@@ -19,24 +19,24 @@ section! {
     /// An entry of `[[authorizers]]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct AuthorizerConfig, read by read_keys(section, kind: AuthorizerKind, listen: SocketAddr, others: &Others<'_>) {
-        /// The protocol, and the proxy that speaks it.
+        /// Protocol, and the proxy that speaks it.
         restart kind as "..": AuthorizerKind = by { kind },
-        /// Required: The address for the questions of the proxies alone.
+        /// Required: Address for the questions of the proxies alone.
         restart listen: SocketAddr = by { listen },
-        /// The addresses of the proxies. Required, unless `tls` requires a client certificate. Default: those of
+        /// Addresses of the proxies. Required, unless `tls` requires a client certificate. Default: those of
         /// `[server]`.
         restart trusted_proxies: Option<Vec<IpNet>> = list(value::network),
         /// As `tls` of `[[server.listeners]]`.
         restart tls: Option<TlsConfig> = by { listeners::read_tls(section, others.dir) },
-        /// The most connections of one peer outside `trusted_proxies`.
+        /// Most connections of one peer outside `trusted_proxies`.
         restart max_connections_per_address: usize = by {
             listeners::max_connections_per_address(section, listeners::DEFAULT_CONNECTIONS_PER_ADDRESS)
         },
         /// Answers carry the assertion of `[identity]` for this audience. Unset: no assertion.
         restart assertion_audience: Option<String> = get(value::text),
-        /// The name for the key `listeners` of routes.
+        /// Name for the key `listeners` of routes.
         restart name: Option<Arc<str>> = by { listeners::name(section, others.listeners()) },
-        /// The listener that follows from these.
+        /// Listener that follows from these.
         no_key listener: ListenerConfig = by {
             ListenerConfig {
                 address: listen,
@@ -49,11 +49,11 @@ section! {
         },
     }
     with {
-        /// Required: The protocol: `"forward-auth"`, or `"ext-authz"`: Envoy over gRPC (docs/ext-authz.md), without a
+        /// Required: Protocol: `"forward-auth"`, or `"ext-authz"`: Envoy over gRPC (docs/ext-authz.md), without a
         /// neighbour.
         restart kind: text,
-        /// The proxy, which decides which headers describe the request: `"nginx"`, `"ingress-nginx"`, `"traefik"`,
-        /// `"caddy"`, `"haproxy"` or `"envoy"`. Required with `"forward-auth"`.
+        /// Proxy, by whose headers the gate knows the request: `"nginx"`, `"ingress-nginx"`, `"traefik"`, `"caddy"`,
+        /// `"haproxy"` or `"envoy"`. Required with `"forward-auth"`.
         restart neighbour: text,
     }
 }

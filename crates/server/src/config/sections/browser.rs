@@ -30,30 +30,30 @@ section! {
     /// The keys of `dialect = "browser"`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct BrowserConfig, read by read_keys(section, around: &Surroundings<'_>) {
-        /// The `[[issuers]]` entry, with `discovery`, of the OpenID provider where browsers log in. Unset: users of
+        /// `[[issuers]]` entry, with `discovery`, of the OpenID provider where browsers log in. Unset: users of
         /// `[directory]` log in at the gate, with a password.
         reload provider: Option<String> = by { read_provider(section, around.issuers) },
         /// The gate's client at the provider, such as `{ id = "web", secret_file = "web.secret" }`; `secret_in` is
         /// `"basic"` or `"form"`. Or with `key_file` and `assertion_audience` (docs/clients-without-secrets.md).
         /// Without a secret and a key, the client is public.
         reload client: Option<ProviderClientSettings> = by { read_client(section, around.dir) },
-        /// The scopes to request, besides `openid`.
+        /// Scopes to request, besides `openid`.
         reload scopes as some: Vec<String> = by { read_scopes(section) },
-        /// Further parameters of the authorization request, such as `{ prompt = "consent" }`.
+        /// Further parameters of the authorization request (`{ prompt = "consent" }`).
         reload parameters as some: BTreeMap<String, String> = by { read_parameters(section) },
         /// true: the gate pushes the authorization parameters (RFC 9126) even if the provider does not require that.
         reload par: bool = get_or(value::boolean, false),
-        /// The page at `GET /auth/login`: `"built-in"`: a plain form; a path: your own page, which sends to
+        /// Page at `GET /auth/login`: `"built-in"`: a plain form; a path: your own page, which sends to
         /// `/auth/login`; `"none"`: 404.
         reload page: LoginPage = get_or(page, LoginPage::BuiltIn),
-        /// The page after a logout by form: a path, or a URL of one of `origins` of `[cors]`.
+        /// Page after a logout by form: a path, or a URL of one of `origins` of `[cors]`.
         reload after_logout: String = get_or(value::text, "/".to_owned()),
-        /// The `SameSite` of the cookie: `"lax"`, or `"strict"` for a public page with an API behind it: a link from
+        /// `SameSite` of the cookie: `"lax"`, or `"strict"` for a public page with an API behind it: a link from
         /// another site opens without a session.
         reload same_site: SameSiteRule = get_or(value::word_of, SameSiteRule::Lax),
-        /// A header that each request of a script must have, such as `"x-csrf"`. Empty: none.
+        /// Header that each request of a script must have (`"x-csrf"`). Empty: none.
         reload csrf_header: CsrfHeader = get_or(csrf_header, CsrfHeader(None)),
-        /// The binding of sessions to a key of the browser's device (DBSC): `"off"`, `"optional"` if the browser can,
+        /// Binding of sessions to a key of the browser's device (DBSC): `"off"`, `"optional"` if the browser can,
         /// or `"required"`: other sessions end a minute after their login.
         reload device_bound: Binding = get_or(value::word_of, Binding::Off),
         /// false: the browser drops the cookie when it closes.

@@ -29,10 +29,10 @@ section! {
     pub struct ClientConfig, read by read_entry(section, others: &[ClientConfig], dir: &Path) {
         /// Its rules.
         reload client as "..": Client = by { read_keys(section, others, dir) },
-        /// How a confidential client authenticates. `"private_key_jwt"`: by assertions that the client signs, without a
-        /// shared secret (docs/clients-without-secrets.md).
+        /// How a confidential client authenticates. `"private_key_jwt"`: by assertions that the client signs
+        /// (docs/clients-without-secrets.md).
         reload auth: ClientAuthentication = get_or(value::word_of, ClientAuthentication::default()),
-        /// The public keys of a client with `auth = "private_key_jwt"`: `{ jwks_url =
+        /// Public keys of a client with `auth = "private_key_jwt"`: `{ jwks_url =
         /// "https://orders.example.com/jwks.json" }`.
         reload keys: Option<ClientKeySource> = table(|section| read_source(section, dir, &client.id)),
     }
@@ -42,18 +42,17 @@ section! {
     /// `keys` of an entry of `[[clients]]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct ClientKeySource, read by read_source(section, dir: &Path, client: &str) {
-        /// The source of the keys.
+        /// Source of the keys.
         reload source as "..": KeySource = by { read_key_source(section, dir, client) },
     }
     with {
-        /// A file with its JWK set, read at a start and a reload.
+        /// File with its JWK set, read at a start and a reload.
         reload jwks_file: text,
-        /// The URL of its JWK set, fetched as the keys of an issuer; `rotogate issuer refresh client:ID` fetches it at
-        /// once.
+        /// URL of its JWK set; `rotogate issuer refresh client:ID` fetches it at once.
         reload jwks_url: text,
-        /// A file with one public key, in PEM; needs `algorithm`.
+        /// File with one public key, in PEM; needs `algorithm`.
         reload public_key: text,
-        /// The only accepted algorithm, such as `"ES256"`.
+        /// Only accepted algorithm (`"ES256"`).
         reload algorithm: text,
         /// How keys are fetched: docs/issuers.md.
         reload fetch: table of super::remote::FetchKeys,
@@ -87,17 +86,16 @@ impl Deref for ClientConfig {
 
 section! {
     impl Client, read by read_keys(section, others: &[ClientConfig], dir: &Path) {
-        /// Required: The `client_id`. Without `secret_hash` and `keys`, the client is public: an app or a page that can
-        /// keep no secret.
+        /// Required: The `client_id`. Without `secret_hash` and `keys`, the client is public.
         reload id: Box<str> = by { read_id(section, others).into() },
-        /// The hash of the secret of a confidential client, from `rotogate client secret`.
+        /// Hash of the secret of a confidential client, from `rotogate client secret`.
         reload secret_hash: Option<SecretHash> = by { read_secret_hash(section, dir) },
         /// The gate reads these files later, with the other files of a start.
         no_key keys: Option<ClientKeys> = by { None },
         /// Its grants: `"password"`, `"refresh_token"`, `"jwt-bearer"`; of a confidential client also
         /// `"client_credentials"` and `"token-exchange"`.
         reload grants: Vec<Grant> = by { read_grants(section) },
-        /// The only scopes of its tokens. Unset: all scopes of the user.
+        /// Only scopes of its tokens. Unset: all scopes of the user.
         reload scopes: Option<Scope> = by { self::scopes(section, "scopes") },
         /// Any key of `[sessions]` from `access_ttl` to `revoke_previous_after`.
         reload profile as some: ProfileOverride = by { read_override(section) },

@@ -13,7 +13,7 @@ section! {
     /// `[cors]` (requirement T19).
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct CorsConfig, read by read_keys(section) {
-        /// The allowed origins, as a browser writes them, such as `["https://app.example.com"]`.
+        /// Allowed origins, as a browser writes them (`["https://app.example.com"]`).
         reload origins: Vec<String> = list_or_empty(value::cors_origin),
         /// true: pages of these origins may send cookies and other credentials.
         reload allow_credentials: bool = get_or(value::boolean, false),

@@ -19,20 +19,19 @@ section! {
     /// An entry of `[[decision_points]]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct DecisionPointConfig, read by read_keys(section, others: &[DecisionPointConfig], dir: &Path) {
-        /// Required: The name for routes.
+        /// Required: Name for routes.
         reload name: String = by { read_name(section, others) },
-        /// The identifier of the decision point, whose metadata name the evaluation endpoint. Required without
-        /// `evaluation_url`.
+        /// Identifier of the decision point, whose metadata name the endpoint. Required without `evaluation_url`.
         reload url: Option<String> = get(point_url),
-        /// The evaluation endpoint; the gate then reads no metadata.
+        /// Evaluation endpoint; the gate then reads no metadata.
         reload evaluation_url: Option<String> = get(point_url),
-        /// A file with the gate's bearer token.
+        /// File with the gate's bearer token.
         reload token_file: Option<PathBuf> = get(path_in(dir)),
         /// The gate's certificate for mutual TLS, with its key.
         reload client_cert: Option<CertificateAndKey> = certificate_and_key(dir),
-        /// A PEM file with the only trusted authorities. Default: the system's.
+        /// Only trusted authorities, in PEM. Default: the system's.
         reload ca: Option<PathBuf> = get(path_in(dir)),
-        /// The time for the whole answer; 10ms to 10s. Beyond that: 503.
+        /// Time for the whole answer; 10ms to 10s. Beyond that: 503.
         reload timeout: Duration = get_or(value::duration_within(SECOND / 100, 10 * SECOND), 3 * SECOND / 10),
         /// How long the gate keeps an answer.
         reload cache: DecisionCache = by { read_cache(section) },
@@ -54,9 +53,9 @@ section! {
 
 section! {
     impl RouteDecision, read by read_decision_keys(section, resource: &DecisionResource) {
-        /// Required: The entry of `[[decision_points]]`.
+        /// Required: Entry of `[[decision_points]]`.
         reload point: Box<str> = by { section.required("point", "the name of a [[decision_points]] entry", value::text).into() },
-        /// The action in the question. Unset: the method of the request, or with `calls` of the call (MCP).
+        /// Action in the question. Unset: the method of the request, or with `calls` of the call (MCP).
         reload action: Option<Box<str>> = by { section.get("action", value::text).map(Into::into) },
         reload resource_type as "-": Box<str> = by { resource.kind.as_str().into() },
         reload resource_id as "-": Box<str> = by { resource.id.as_str().into() },
@@ -64,7 +63,7 @@ section! {
         reload claims as some: Vec<ClaimPath> = list_or_empty(claim),
     }
     with {
-        /// Required: The resource in the question.
+        /// Required: Resource in the question.
         reload resource: table of DecisionResource,
     }
 }
@@ -73,7 +72,7 @@ section! {
     /// `resource` of a route's decision.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub(super) struct DecisionResource, read by read_resource_keys(section) {
-        /// Required: The type of the resource.
+        /// Required: Type of the resource.
         reload kind as "type": String = required("the type of the resource, such as \"order\"", value::text),
         /// Required: Its id, with parameters of the path in braces. With `calls`, `{method}` and `{name}` are those of
         /// the call.

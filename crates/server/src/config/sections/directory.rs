@@ -226,10 +226,9 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[cfg(any(feature = "hook", feature = "ldap", feature = "sql"))]
 section! {
     impl Bounds, read by read_bounds(section, timeout: Duration) {
-        /// The time for a request to the directory, connecting included.
+        /// Time for a request to the directory, connecting included.
         reload timeout: Duration = get_or(value::duration_within(Duration::from_millis(100), MINUTE), timeout),
-        /// The most concurrent requests to the directory. Logins may take three quarters, so that refreshes always have
-        /// room.
+        /// Most concurrent requests to the directory. Logins may take three quarters.
         reload max_requests: usize = get_or(value::count(1, 10_000), Bounds::MAX_REQUESTS),
         /// How long a request waits for its turn; at most 60s. Then 503.
         reload queue_timeout: Duration = get_or(value::duration_within(Duration::ZERO, MINUTE), Bounds::QUEUE_TIMEOUT),

@@ -13,7 +13,7 @@ const MAX_AGE: Duration = Duration::from_secs(300);
 
 section! {
     impl DpopSettings, read by read_keys(section, default: &DpopSettings) {
-        /// The most proofs that the gate remembers, up to 64 bytes each; those of one key take at most a fiftieth.
+        /// Most proofs that the gate remembers, up to 64 bytes each; those of one key take at most a fiftieth.
         /// Beyond that: 503.
         restart max_proofs: u64 = get_or(value::count(1000, 100_000_000), default.max_proofs),
         /// `"required"`: a proof must have a nonce of the gate, at most 5m old.

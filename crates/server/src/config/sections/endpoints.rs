@@ -32,10 +32,10 @@ section! {
         around: &Surroundings<'_>,
         above: &[EndpointConfig],
     ) {
-        /// Required: The protocol (docs/protocols.md): `"oauth2"`, `"envelope"`, `"kuzzle"`, `"knox"`, `"browser"`,
+        /// Required: Protocol (docs/protocols.md): `"oauth2"`, `"envelope"`, `"kuzzle"`, `"knox"`, `"browser"`,
         /// `"my-sessions"`, `"my-keys"` or `"relay"`.
         reload dialect: &'static str = by { dialect },
-        /// The path, such as `"/connect/token"` or `"/{account}/connect/token"` with the user's account. Default: that
+        /// Path, such as `"/connect/token"` or `"/{account}/connect/token"` with the user's account. Default: that
         /// of the protocol.
         reload path: String = by { read_path(section, dialect, above) },
         /// Any key of `[sessions]` from `access_ttl` to `revoke_previous_after`.
@@ -46,12 +46,11 @@ section! {
                 _ => ProfileOverride::default(),
             }
         },
-        /// The clients that may use it. Unset: all clients.
+        /// Clients that may use it. Unset: all clients.
         reload clients: Option<Vec<String>> = by {
             if has_clients(dialect) { read_clients(section, around.clients) } else { None }
         },
-        /// The public client of the sessions, for a protocol whose requests name no client. Default: the name of the
-        /// protocol.
+        /// Public client of the sessions, if requests of the protocol name none. Default: the name of the protocol.
         reload client: Option<String> = by {
             if dialect == BROWSER && section.has("provider") {
                 // The gate's own client there.
@@ -62,32 +61,31 @@ section! {
         },
         /// Other dialects whose sessions may continue here.
         reload accepts: Option<Vec<&'static str>> = by { has_clients(dialect).then(|| accepts(section, dialect)) },
-        /// The only account that the endpoint serves, for introspection and revocation too; not with `{account}` in
-        /// `path`.
+        /// Only account that the endpoint serves; not with `{account}` in `path`.
         reload account: Option<String> = by {
             if dialect == RELAY { None } else { read_account(section, &path) }
         },
         /// As `listeners` of a route.
         reload listeners as some: Vec<Box<str>> = by { listeners::bound_to(section, around.listeners) },
-        /// The options of the dialect.
+        /// Options of the dialect.
         reload envelope as "..?": Option<Envelope> = by {
             (dialect == ENVELOPE).then(|| read_envelope(section, &Envelope::default()))
         },
-        /// The options of the dialect.
+        /// Options of the dialect.
         reload kuzzle as "..?": Option<KuzzleConfig> = by {
             (dialect == KUZZLE).then(|| read_kuzzle(section, around.is_https, above))
         },
-        /// The options of the dialect.
+        /// Options of the dialect.
         reload my_sessions as "..?": Option<MySessions> = by {
             (dialect == MY_SESSIONS).then(|| read_my_sessions(section, &MySessions::default()))
         },
-        /// The options of the dialect.
+        /// Options of the dialect.
         reload my_keys as "..?": Option<MyKeys> = by { my_keys(section, dialect) },
-        /// The options of the dialect.
+        /// Options of the dialect.
         reload browser as "..?": Option<BrowserConfig> = by {
             (dialect == BROWSER).then(|| browser::read(section, &path, around))
         },
-        /// The provider behind it.
+        /// Provider behind it.
         reload relay as "..?": Option<RelaySettings> = by { read_relay(section, dialect, around, &path) },
     }
 }
@@ -96,7 +94,7 @@ section! {
     /// The keys of `dialect = "kuzzle"`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct KuzzleConfig, read by read_kuzzle(section, is_https: bool, above: &[EndpointConfig]) {
-        /// The cookie of the access token in a browser: `"authToken"`, or `"__Host-authToken"`, which needs https.
+        /// Cookie of the access token in a browser: `"authToken"`, or `"__Host-authToken"`, which needs https.
         reload cookie: &'static str = by { read_cookie(section, is_https, above) },
         /// Whether clients reach the gate by https.
         no_key is_https: bool = by { is_https },
@@ -302,11 +300,11 @@ fn read_cookie(section: &Section<'_>, is_https: bool, above: &[EndpointConfig]) 
 
 section! {
     impl MySessions, read by read_my_sessions(section, default: &MySessions) {
-        /// The greatest age of the access token of a request that ends sessions; 24h at most.
+        /// Greatest age of the access token that ends sessions; 24h at most.
         reload max_age: Duration = get_or(value::duration_within(SECOND, DAY), default.max_age),
         /// true: the access token must have the scope `sessions`.
         reload needs_scope: bool = get_or(value::boolean, default.needs_scope),
-        /// The cookie of the access token in a browser: `"__Host-access"`, `"authToken"` or `"__Host-authToken"`.
+        /// Cookie of the access token in a browser: `"__Host-access"`, `"authToken"` or `"__Host-authToken"`.
         reload cookie: &'static str = get_or(value::word(&COOKIES, &[]), default.cookie),
     }
 }
@@ -314,12 +312,11 @@ section! {
 #[cfg(feature = "relay")]
 section! {
     impl MyKeys, read by read_my_keys(section, default: &MyKeys) {
-        /// The greatest age of the access token, or of the login of a session cookie, in a request that makes, replaces
-        /// or revokes a key; 24h at most.
+        /// Greatest age of the access token, or of a cookie's login, for a change of keys; 24h at most.
         reload max_age: Duration = get_or(value::duration_within(SECOND, DAY), default.max_age),
         /// true: the access token must have the scope `keys`.
         reload needs_scope: bool = get_or(value::boolean, default.needs_scope),
-        /// The cookie of the access token in a browser: `"__Host-access"`, `"authToken"` or `"__Host-authToken"`.
+        /// Cookie of the access token in a browser: `"__Host-access"`, `"authToken"` or `"__Host-authToken"`.
         reload cookie: &'static str = get_or(value::word(&COOKIES, &[]), default.cookie),
     }
 }
@@ -394,7 +391,7 @@ section! {
             value::duration_within(Duration::ZERO, 7 * DAY),
             default.expired_for_at_most
         ),
-        /// The status of refused credentials and tokens: 401, or 200 for clients that read only `errorCode`.
+        /// Status of refused credentials and tokens: 401, or 200 for clients that read only `errorCode`.
         reload failure_status: StatusCode = get_or(failure_status, default.failure_status),
     }
 }

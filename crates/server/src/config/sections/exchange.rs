@@ -13,17 +13,17 @@ use rotogate_kit::config::Section;
 
 section! {
     impl ExchangeRules, read by read_keys(section) {
-        /// The audiences that identify the client. It may exchange tokens for one of them, and tokens of its own users.
+        /// Audiences that identify the client. It may exchange tokens for one of them, and tokens of its own users.
         reload audiences as "as": Vec<Box<str>> = by { texts(section, "as") },
-        /// Required: The audiences for which it may get tokens. If there are several, a request must name one.
+        /// Required: Audiences for which it may get tokens. If there are several, a request must name one.
         reload to: Vec<Box<str>> = by { texts(section, "to") },
-        /// The issuers whose tokens the client may exchange; `"self"` is the gate. Other issuers need a `subject_prefix`.
+        /// Issuers whose tokens the client may exchange; `"self"` is the gate. Other issuers need a `subject_prefix`.
         reload issuers: Vec<Box<str>> = by { issuers(section) },
-        /// The only scopes of the new tokens. Unset: those of the exchanged token.
+        /// Only scopes of the new tokens. Unset: those of the exchanged token.
         reload scopes: Option<Scope> = by { self::scopes(section, "scopes") },
-        /// The longest chain of acting clients (`act`), this one included; 1 to 8.
+        /// Longest chain of acting clients (`act`), this one included; 1 to 8.
         reload depth: usize = get_or(value::count(1, ExchangeRules::MAX_DEPTH), ExchangeRules::default().depth),
-        /// The `trust_domain` of `[identity]`, if the client may get transaction tokens. Experimental: a draft of the
+        /// `trust_domain` of `[identity]`, if the client may get transaction tokens. Experimental: a draft of the
         /// IETF.
         reload trust_domain: Option<Box<str>> = by { section.get("trust_domain", value::text).map(Into::into) },
     }

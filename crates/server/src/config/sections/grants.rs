@@ -13,11 +13,11 @@ use rotogate_kit::config::{Section, printable};
 
 section! {
     impl IdJagRules, read by pub(super) read_id_jag(section) {
-        /// Required: The clients that may present the assertions: confidential, with the grant `"jwt-bearer"`.
+        /// Required: Clients that may present the assertions: confidential, with the grant `"jwt-bearer"`.
         reload clients: Vec<Box<str>> = by { texts(section, "clients", "the id of a client") },
-        /// The greatest age of an assertion, by its `iat`.
+        /// Greatest age of an assertion, by its `iat`.
         reload max_age: Duration = get_or(value::duration_within(SECOND, 3600 * SECOND), 600 * SECOND),
-        /// The session's subject. `"issuer"`: the issuer's, after `subject_prefix`; `"directory"`: the user that the
+        /// Session's subject. `"issuer"`: the issuer's, after `subject_prefix`; `"directory"`: the user that the
         /// lookup of an HTTP directory names for `issuer` and `subject`.
         reload subject: JagSubject = get_or(value::word_of, JagSubject::default()),
     }
@@ -25,11 +25,11 @@ section! {
 
 section! {
     impl JwtBearerRules, read by pub(super) read_jwt_bearer(section) {
-        /// Required: The accepted subjects, compared byte for byte, such as `["repo:acme/app:ref:refs/heads/main"]`.
+        /// Required: Accepted subjects, compared byte for byte (`["repo:acme/app:ref:refs/heads/main"]`).
         reload subjects: Vec<Box<str>> = by { texts(section, "subjects", "a sub of its tokens") },
-        /// The longest lifetime of such a token.
+        /// Longest lifetime of such a token.
         reload max_lifetime: Duration = get_or(value::duration_within(SECOND, 3600 * SECOND), 600 * SECOND),
-        /// The entry of `[[clients]]`, with the grant `"jwt-bearer"`, whose token and scopes the workload gets.
+        /// Entry of `[[clients]]`, with the grant `"jwt-bearer"`, whose token and scopes the workload gets.
         reload as_client: Box<str> = by {
             section.required("as_client", "the id of a client", value::text).into()
         },

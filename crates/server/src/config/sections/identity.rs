@@ -20,22 +20,19 @@ section! {
     /// `[identity]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct IdentityConfig, read by read_keys(section, issuers: &[TrustedIssuer], used: &UsedHeaders) {
-        /// The name of each header.
+        /// Name of each header.
         reload headers: IdentityNames = by { read_section(section, "headers", |keys| read_names(keys, issuers, used)) },
         /// Headers of further claims, such as `{ "x-auth-email" = "email" }`; at most 64 headers in all.
         reload claims: ClaimHeaders = by { read_claims(&section.section("claims"), used) },
-        /// A JWT about the caller that the gate signs, for upstreams that do not trust their network
-        /// (docs/assertion.md). Default: none.
+        /// JWT about the caller that the gate signs (docs/assertion.md). Default: none.
         reload assertion: Option<AssertionHeader> = table(|keys| read_assertion(keys, used)),
-        /// The audience of transaction tokens, for upstreams with `assertion_form = "txn"`: the domain whose services
-        /// trust each other.
+        /// Audience of transaction tokens (`assertion_form = "txn"`): the domain whose services trust each other.
         reload trust_domain: Option<String> = get(value::text),
-        /// Further request headers to remove, such as `["x-tenant", "x-acme-*"]`. The gate always removes the headers
+        /// Further request headers to remove (`["x-tenant", "x-acme-*"]`). The gate always removes the headers
         /// of known products (docs/edge.md).
         // Requirement T24.
         reload strip: Vec<HeaderPattern> = list_or_empty(header_pattern),
-        /// Headers of a known product to forward, such as `["cf-access-*"]`, because the product is in front of the
-        /// gate.
+        /// Headers of a known product in front of the gate to forward (`["cf-access-*"]`).
         reload keep: Vec<HeaderPattern> = by { read_keep(section, used) },
     }
 }
@@ -44,24 +41,24 @@ section! {
     /// The headers of what every caller has.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct IdentityNames, read by read_names(section, issuers: &[TrustedIssuer], used: &UsedHeaders) {
-        /// The `sub`.
+        /// `sub`.
         reload subject: IdentityHeader = by { used.header(section, "subject", "x-auth-subject") },
-        /// The account.
+        /// Account.
         reload account: IdentityHeader = by { used.header(section, "account", "x-auth-account") },
-        /// The `client_id`.
+        /// `client_id`.
         reload client: IdentityHeader = by { used.header(section, "client", "x-auth-client") },
-        /// The client that acts for the subject, such as `client:orders` (docs/act-for-a-user.md).
+        /// Client that acts for the subject, such as `client:orders` (docs/act-for-a-user.md).
         reload actor: IdentityHeader = by { used.header(section, "actor", "") },
-        /// The scopes.
+        /// Scopes.
         reload scope: IdentityHeader = by { used.header(section, "scope", "x-auth-scope") },
-        /// The session.
+        /// Session.
         reload session: IdentityHeader = by { used.header(section, "session", "x-auth-session") },
-        /// The `iss`. Default: `"x-auth-issuer"` if there are `[[issuers]]`, for the gate's tokens too.
+        /// `iss`. Default: `"x-auth-issuer"` if there are `[[issuers]]`, for the gate's tokens too.
         // With several issuers, a subject is ambiguous without its issuer.
         reload issuer: IdentityHeader = by {
             used.header(section, "issuer", if issuers.is_empty() { "" } else { "x-auth-issuer" })
         },
-        /// The roles, percent-encoded, with commas between. Default: `"x-auth-roles"` if there are `[[issuers]]` with a claim of
+        /// Roles, percent-encoded, with commas between. Default: `"x-auth-roles"` if there are `[[issuers]]` with a claim of
         /// roles.
         reload roles: IdentityHeader = by {
             let has_roles = issuers.iter().any(|issuer| !issuer.claims.roles.is_empty());
@@ -74,12 +71,12 @@ section! {
     /// The header with a signed assertion.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct AssertionHeader, read by read_assertion(section, used: &UsedHeaders) {
-        /// Required: The name of the header.
+        /// Required: Name of the header.
         reload header: HeaderName = by {
             let header = section.require("header", "a header such as \"x-auth-assertion\"", assertion_header);
             used.note(section, "header", header).unwrap_or(HeaderName::from_static("x-auth-assertion"))
         },
-        /// The lifetime of an assertion; 10s to 10m.
+        /// Lifetime of an assertion; 10s to 10m.
         reload ttl: Duration = get_or(
             value::duration_within(*ASSERTION_TTL.start(), *ASSERTION_TTL.end()),
             Duration::from_secs(60)

@@ -18,7 +18,7 @@ section! {
     /// `introspection` of an entry of `[[issuers]]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct IntrospectionConfig, read by read_keys(section, dir: &Path) {
-        /// The introspection endpoint: https, or http on loopback. Redirects are not followed.
+        /// Introspection endpoint: https, or http on loopback. Redirects are not followed.
         reload url: String = required("the introspection endpoint", endpoint),
         /// The gate's client id at the issuer.
         reload client_id: String = required("the gate's client id at the issuer", value::text),
@@ -33,21 +33,21 @@ section! {
         reload secret_in: SecretIn = get_or(value::word_of, SecretIn::Basic),
         /// How long the gate keeps a response; at most 5m, and until the token's `exp`. `"0s"`: each request asks.
         reload cache: Duration = get_or(within(Introspection::MAX_CACHE), Introspection::CACHE),
-        /// How long the gate keeps the response that a token is not active; at most 1m.
+        /// The same for an inactive token; at most 1m.
         reload negative: Duration = get_or(within(Introspection::MAX_NEGATIVE), Introspection::NEGATIVE),
         /// How much longer the gate uses a response while the issuer does not answer; at most 5m.
         reload stale_if_error: Duration = get_or(within(Introspection::MAX_CACHE), Duration::ZERO),
-        /// The time for one request, connecting included; 1s to 20s.
+        /// Time for one request, connecting included; 1s to 20s.
         reload timeout: Duration = get_or(value::duration_within(SECOND, 20 * SECOND), 5 * SECOND),
-        /// A PEM file with the only trusted authorities. Default: the system's.
+        /// Only trusted authorities, in PEM. Default: the system's.
         reload ca: Option<PathBuf> = get(path_in(dir)),
         /// As `client_cert` of `fetch`.
         reload client_cert: Option<PathBuf> = get(path_in(dir)),
-        /// Only tokens that begin with this text are introspected, such as `"ory_at_"`.
+        /// Only tokens with this beginning are introspected (`"ory_at_"`).
         reload prefix as some: String = get_or(self::prefix, String::new()),
         /// true: the issuer's JWTs, too. With `jwks_file` or `public_key` the gate verifies the signature first.
         reload always: bool = get_or(value::boolean, false),
-        /// true: a response without `aud` is accepted. An `aud` must match `audience` in any case.
+        /// true: a response without `aud` is accepted; an `aud` must match.
         reload audience_optional: bool = get_or(value::boolean, false),
     }
 }

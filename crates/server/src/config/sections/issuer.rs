@@ -18,21 +18,20 @@ section! {
     /// `[issuer]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct IssuerConfig, read by read_keys(section, dir: &Path, server: &ServerConfig, has_no_users: bool) {
-        /// The `iss` of the gate's tokens. A change invalidates all tokens. Default: `public_url`.
+        /// `iss` of the gate's tokens. A change invalidates all tokens. Default: `public_url`.
         restart url: String = get_or(value::issuer_url, without_slash(&server.public_url)),
-        /// Required: The `aud` of the gate's tokens, one or several. With `directory.kind = "none"` the default is
+        /// Required: `aud` of the gate's tokens, one or several. With `directory.kind = "none"` the default is
         /// `url`.
         restart audience: Vec<String> = by {
             if has_no_users && !section.has("audience") { vec![url.clone()] } else { self::audience(section) }
         },
-        /// The algorithm of new keys. Use ES256 or RS256 if a verifier does not support EdDSA.
+        /// Algorithm of new keys. Use ES256 or RS256 if a verifier does not support EdDSA.
         restart algorithm: Algorithm = get_or(self::algorithm, Algorithm::EdDsa),
-        /// The authorization endpoint in the metadata: that of the server where users log in. The gate has none, and
-        /// some clients (MCP) need one.
+        /// Authorization endpoint in the metadata, at the server where users log in: some clients (MCP) need one.
         restart authorization_endpoint: Option<String> = get(value::endpoint_url),
-        /// The private folder of the keys, created at the first start. Keep it apart from the store's back-ups.
+        /// Private folder of the keys, created at the first start. Keep it apart from the store's back-ups.
         restart keys: PathBuf = get_or(path_in(dir), dir.join("data/keys")),
-        /// The tolerated clock difference; 30s at most.
+        /// Tolerated clock difference; 30s at most.
         // Requirement J7.
         restart leeway: Duration = by { self::leeway(section, Gate::DEFAULT_LEEWAY) },
     }

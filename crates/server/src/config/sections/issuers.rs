@@ -39,54 +39,53 @@ section! {
     pub struct TrustedIssuer, read by read_keys(section, others: &[TrustedIssuer], dir: &Path, own: &IssuerConfig) {
         /// Required: The `iss` of its tokens, compared byte for byte.
         reload url: String = by { read_url(section, others, own) },
-        /// The name for routes. Default: the host of `url`.
+        /// Name for routes. Default: the host of `url`.
         reload name: String = by { read_name(section, others, &url) },
-        /// A known provider, which sets `typ`, `claims`, `require` and `max_lifetime`; keys of the entry take
+        /// Known provider, which sets `typ`, `claims`, `require` and `max_lifetime`; keys of the entry take
         /// precedence (docs/issuers.md).
         reload preset: Option<Preset> = get(value::word(&Preset::ALL.map(|preset| (preset.word(), preset)), &[])),
-        /// The accepted values of `typ`. Add `"JWT"` if access tokens are not `at+jwt` and ID tokens have another
+        /// Accepted values of `typ`. Add `"JWT"` if access tokens are not `at+jwt` and ID tokens have another
         /// audience. `""`: no `typ`.
         // Requirement J6.
         reload typ: Vec<String> = by { read_typ(section, preset) },
         /// Its keys.
         reload keys as "..": KeySource = by { issuer_keys(section, dir, preset, (&name, &url)) },
-        /// The claims to read, and their meaning at the gate.
+        /// Claims to read, and their meaning at the gate.
         reload claims as "..": ClaimMapping = by {
             mapping::read(section, preset.map(Preset::claims).unwrap_or_default())
         },
-        /// The only scopes that its tokens may carry, such as `["read"]`. `"any"`: no restriction.
+        /// Only scopes that its tokens may carry (`["read"]`). `"any"`: no restriction.
         reload scopes: AllowedScopes = by { allowed_scopes(section) },
         /// true: routes without `issuers` accept its tokens. false: only routes that name the issuer: `issuers =
         /// ["self", "idp.example.com"]`.
         reload everywhere: bool = get_or(value::boolean, false),
-        /// A prefix for its subjects, such as `"idp|"`, for upstreams that do not read the issuer; at most 64
+        /// Prefix for its subjects, such as `"idp|"`, for upstreams that do not read the issuer; at most 64
         /// characters.
         reload subject_prefix: String = get_or(self::subject_prefix, String::new()),
-        /// Required: The accepted values of `aud`, one or several.
+        /// Required: Accepted values of `aud`, one or several.
         reload audience: Vec<String> = by { self::audience(section) },
-        /// Introspection of tokens that are not JWTs, instead of keys or besides (docs/issuers.md).
+        /// Introspection of opaque tokens, instead of keys or besides (docs/issuers.md).
         reload introspection: Option<IntrospectionConfig> = by { introspection::read(section, dir) },
-        /// The longest lifetime of a token, from `iat` to `exp`.
+        /// Longest lifetime of a token, from `iat` to `exp`.
         reload max_lifetime: Duration = get_or(
             value::duration_within(SECOND, 366 * DAY),
             preset.map_or(DAY, Preset::max_lifetime)
         ),
-        /// The tolerated clock difference. Default: that of `[issuer]`.
+        /// Tolerated clock difference. Default: that of `[issuer]`.
         reload leeway: Duration = by { self::leeway(section, own.leeway) },
-        /// The endpoint for its logout tokens (OpenID Connect back-channel logout), which end its tokens.
+        /// Endpoint for its logout tokens (OpenID Connect back-channel logout), which end its tokens.
         reload backchannel_logout: Option<EventsConfig> = table(|section| read_events(section, dir, false)),
-        /// The endpoint for its security events (RFC 8935): docs/logout-events.md.
+        /// Endpoint for its security events (RFC 8935): docs/logout-events.md.
         reload events: Option<EventsConfig> = table(|section| read_events(section, dir, true)),
-        /// The stream of its security events (OpenID SSF): docs/signals.md.
+        /// Stream of its security events (OpenID SSF): docs/signals.md.
         reload stream: Option<StreamConfig> = by {
             let is_discovered = keys.remote().is_some_and(RemoteSource::is_discovered);
             stream::read(section, dir, &StreamIssuer { url: &url, events: events.as_ref(), is_discovered })
         },
-        /// Effects of its security events instead of the defaults, such as `{ "credential-change" = "end" }`: `"end"`,
+        /// Effects of its security events instead of the defaults (`{ "credential-change" = "end" }`): `"end"`,
         /// `"refresh"` or `"log"` for a type in docs/signals.md.
         reload on_event as some: EventEffects = by { signals::on_event(section) },
-        /// The endpoint for its requests to end all sessions of a user (global token revocation, Okta's Universal
-        /// Logout): docs/signals.md.
+        /// Endpoint for its global token revocation (Okta's Universal Logout): docs/signals.md.
         reload global_revocation: Option<GlobalRevocationConfig> = table(signals::read_global_revocation),
         /// Subject identifiers, besides `iss` and `sub`, of its events and requests: `"email"`, `"opaque"`. The lookup
         /// of an HTTP directory resolves them.
@@ -97,45 +96,45 @@ section! {
         reload jwt_bearer: Option<JwtBearerRules> = table(grants::read_jwt_bearer),
         /// Its status lists, in which a token names the bit that says whether it is revoked (docs/status-list.md).
         reload status_list: Option<StatusRules> = table(status_list::read_rules),
-        /// The claim of the issuer's session, which logout tokens name. `""`: none.
+        /// Claim of the issuer's session, which logout tokens name. `""`: none.
         reload session_claim: String = get_or(self::session_claim, "sid".to_owned()),
     }
     with {
-        /// A file with its JWK set; read again when it changes. Or: `public_key`, `discovery`, `jwks_url`.
+        /// File with its JWK set; read again when it changes. Or: `public_key`, `discovery`, `jwks_url`.
         reload jwks_file: text,
-        /// A file with one key, in PEM; needs `algorithm`.
+        /// File with one key, in PEM; needs `algorithm`.
         reload public_key: text,
-        /// The only accepted algorithm, such as `"RS256"`.
+        /// Only accepted algorithm (`"RS256"`).
         reload algorithm: text,
         /// true: the keys are at the `jwks_uri` of the discovery document, at `url` +
         /// `/.well-known/openid-configuration`, or after a 404 at the URL of RFC 8414. A text: the URL of that
         /// document.
         reload discovery: boolean,
-        /// The URL of its JWK set, without discovery.
+        /// URL of its JWK set, without discovery.
         reload jwks_url: text,
         /// How keys are fetched: docs/issuers.md.
         reload fetch: table of super::remote::FetchKeys,
         /// true: the gate is not ready before it has fetched the keys once.
         reload required: boolean,
-        /// The claims to read. A claim is a path such as `"realm_access.roles"`, with quotes around names with dots,
+        /// Claims to read. A claim is a path such as `"realm_access.roles"`, with quotes around names with dots,
         /// colons or slashes: `'"https://example.com/roles"'`. `{}` at the end: the names of an object's members. Of
         /// several claims, the first in the token counts; its value is a text, except for `scope` and `roles`.
         reload claims: table,
-        /// The claims for scopes: a text with blanks between the scopes, or a list.
+        /// Claims for scopes: a text with blanks between the scopes, or a list.
         reload scope as "claims.scope": list,
-        /// The claims for the client id.
+        /// Claims for the client id.
         reload client as "claims.client": list,
-        /// The claims for roles, which are united; a text is one role.
+        /// Claims for roles, which are united; a text is one role.
         reload roles as "claims.roles": list,
-        /// The claims for the account, which is `NAME:VALUE` with the issuer's name.
+        /// Claims for the account, which is `NAME:VALUE` with the issuer's name.
         reload account as "claims.account": list,
-        /// The claims for the subject.
+        /// Claims for the subject.
         reload subject as "claims.subject": list,
         /// Maps its scopes to scopes of the gate before `scopes` applies: `{ "access_as_user" = "read" }`.
         reload scope_map: table,
         /// Required claims, each with its value or a list of allowed values: `{ token_use = "access" }`.
         reload require: table,
-        /// The claim to compare with `audience`, instead of `aud`.
+        /// Claim to compare with `audience`, instead of `aud`.
         reload audience_claim: text,
         /// `"ascii"`: other subjects are refused. `"percent"`: other subjects are percent-encoded.
         reload subject_encoding: text,
@@ -146,11 +145,11 @@ section! {
     /// An endpoint for notices of an issuer: `backchannel_logout` and `events`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct EventsConfig, read by read_events(section, dir: &Path, has_token: bool) {
-        /// The path to which the issuer posts.
+        /// Path to which the issuer posts.
         reload path: String = required("a path such as \"/logout/idp\"", events_path),
-        /// Required: The names of this gate at the issuer: a client id, or a URL. A notice must have one.
+        /// Required: Names of this gate at the issuer: a client id, or a URL. A notice must have one.
         reload audience: Vec<String> = by { read_events_audience(section) },
-        /// The file with the sender's token (0600). Required in `events`, forbidden in `backchannel_logout`.
+        /// File with the sender's token (0600). Required in `events`, forbidden in `backchannel_logout`.
         reload token_file: Option<PathBuf> = by { read_events_token_file(section, dir, has_token) },
     }
 }

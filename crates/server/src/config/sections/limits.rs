@@ -13,20 +13,20 @@ section! {
     /// `[limits]` (requirements A1, A3, A4).
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct LimitsConfig, read by read_keys(section) {
-        /// The rates of logins, refreshes and refused tokens.
+        /// Rates of logins, refreshes and refused tokens.
         reload rates as "..": Rates = by { read_rates(section, &Rates::default()) },
-        /// The replies with `RateLimit-Policy` and `RateLimit` for the limits of the route. `"refused"`: those of a
+        /// Replies with `RateLimit-Policy` and `RateLimit` for the limits of the route. `"refused"`: those of a
         /// limit that refuses; `"always"`: all; `"off"`: none.
         reload rate_headers: RateHeaders = get_or(value::word_of, RateHeaders::default()),
         /// true: gates of one store count logins and wrong secrets together.
         restart shared: bool = get_or(value::boolean, true),
-        /// The memory for verified tokens: 64MiB hold about 40000 tokens of usual size. Each thread has 8 MiB besides.
+        /// Memory for verified tokens: 64MiB hold about 40000. Each thread has 8 MiB besides.
         restart verified_cache: u64 = get_or(value::size(1 << 20, 1 << 40), DEFAULT_CACHE),
-        /// The most concurrent password checks, each with one core and 19 MiB. Default: the number of processors.
+        /// Most concurrent password checks, each with one core and 19 MiB. Default: the number of processors.
         restart max_password_checks: usize = get_or(value::count(1, 1024), processors().get()),
-        /// The most password checks that wait. Beyond that: 503.
+        /// Most password checks that wait. Beyond that: 503.
         restart password_queue: usize = get_or(value::count(0, 100_000), 64),
-        /// The longest body of a request to one of the gate's endpoints; 1KiB to 1MiB.
+        /// Longest body of a request to one of the gate's endpoints; 1KiB to 1MiB.
         reload max_token_body: usize = get_or(value::size(1 << 10, 1 << 20), DEFAULT_MAX_ENDPOINT_BODY),
     }
 }
@@ -36,12 +36,12 @@ section! {
         /// Logins, and secrets of clients, from one address. An IPv6 address counts as its /64; a /56 has 4 times this
         /// limit, a /48 32 times.
         reload login_per_address: Rate = get_or(value::rate, default.login_per_address),
-        /// Logins of one user from addresses new to the user: slows guessing, and does not lock the owner out.
+        /// Logins of one user from addresses new to the user; the owner is not locked out.
         reload login_per_account: Rate = get_or(value::rate, default.login_per_account),
         /// Failed logins and secrets with one client. Beyond that, addresses with more than three such failures get
         /// 429.
         reload login_per_client: Rate = get_or(value::rate, default.login_per_client),
-        /// Refreshes, and logins at a provider, from one address, which the users of an office share.
+        /// Refreshes, and logins at a provider, from one address.
         reload refresh_per_address: Rate = get_or(value::rate, default.refresh_per_address),
         /// Rotations of one session; replays do not count.
         reload refresh_per_session: Rate = get_or(value::rate, default.refresh_per_session),

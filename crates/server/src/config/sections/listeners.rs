@@ -20,19 +20,18 @@ section! {
     /// `listen` of `[server]`, or one of `[[server.listeners]]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct ListenerConfig, read by read_keys(section, address: SocketAddr, dir: &Path, defaults: &Defaults<'_>) {
-        /// Required: The address and port.
+        /// Required: Address and port.
         restart address: SocketAddr = by { address },
-        /// The name for the key `listeners` of routes and endpoints.
+        /// Name for the key `listeners` of routes and endpoints.
         restart name: Option<Arc<str>> = by { self::name(section, defaults.others) },
-        /// The key that names the address, as in `server.listeners[0].address`; for errors.
+        /// Key that names the address, as in `server.listeners[0].address`; for errors.
         no_key key: String = by { section.name("address") },
-        /// The certificates, selected by SNI, and with `client_ca` the roots of client certificates (docs/edge.md).
+        /// Certificates, selected by SNI, and with `client_ca` the roots of client certificates (docs/edge.md).
         /// Unset: clear text. Adding or removing the table needs an upgrade.
         restart("tls" if comes_or_goes) tls: Option<TlsConfig> = by { read_tls(section, dir) },
-        /// true: connections begin with a PROXY header (version 2) of one of `trusted_proxies`; no other peer may
-        /// connect.
+        /// true: each connection begins with a PROXY header (version 2) of one of `trusted_proxies`.
         restart proxy_protocol: bool = by { read_proxy_protocol(section, defaults.trusted) },
-        /// The most connections of one address. Default: that of `[server]`.
+        /// Most connections of one address. Default: that of `[server]`.
         reload max_connections_per_address: usize = by { max_connections_per_address(section, defaults.per_address) },
     }
 }
@@ -41,22 +40,21 @@ section! {
     /// `tls` of a listener.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct TlsConfig, read by read_tls_keys(section, dir: &Path) {
-        /// Several certificates, each with `cert` and `key`. Clients without SNI, or with a name that no certificate
-        /// covers, get the first.
+        /// Several certificates, each with `cert` and `key`. Clients without a covered SNI name get the first.
         reload certificates: Vec<CertificateFiles> = by { read_certificates(section, dir) },
         /// Whether clients must, or may, present a certificate.
         reload client_auth as "..": ClientAuth = by { read_client_auth(section, dir) },
-        /// The key of the table, as in `server.tls`; for errors.
+        /// Key of the table, as in `server.tls`; for errors.
         no_key key: String = by { section.path().to_owned() },
     }
     with {
         /// Instead of `certificates`: the PEM file of one certificate with its intermediates.
         reload cert: text,
-        /// The PEM file of its private key (0600).
+        /// PEM file of its private key (0600).
         reload key as "key": text,
-        /// The PEM files of the roots of client certificates.
+        /// PEM files of the roots of client certificates.
         reload client_ca: text,
-        /// The PEM files of revoked client certificates (RFC 5280), one or several.
+        /// PEM files of revoked client certificates (RFC 5280), one or several.
         reload client_crl: text,
         /// `"required"`: each client must present a certificate; `"optional"`: a client may; `"none"`: the listener
         /// requests none. Default: `"required"` with `client_ca`, else `"none"`.
@@ -70,12 +68,12 @@ section! {
     /// A certificate and its private key, in PEM.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct CertificateFiles, read by read_pair(section, dir: &Path) {
-        /// The file of the certificate, followed by its intermediates.
+        /// File of the certificate, followed by its intermediates.
         reload cert: PathBuf = required("the file of the certificate chain, in PEM", path_in(dir)),
-        /// The file of the private key, for the gate's user only (0600).
+        /// File of the private key, for the gate's user only (0600).
         // Requirement O2.
         reload key: PathBuf = required("the file of the private key, in PEM", path_in(dir)),
-        /// The key of the table, as in `server.tls.certificates[1]`; for errors.
+        /// Key of the table, as in `server.tls.certificates[1]`; for errors.
         no_key table: String = by { section.path().to_owned() },
     }
 }

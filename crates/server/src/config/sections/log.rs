@@ -23,7 +23,7 @@ section! {
     impl LogConfig, read by read_keys(section, dir: &Path) {
         /// `"json"`: each line is one flat object.
         reload format: LogFormat = get_or(value::word_of, LogFormat::Text),
-        /// The lowest level to log: error, warn, info, debug or trace; not for the access log and audit events.
+        /// Lowest level to log: error, warn, info, debug or trace; not for the access log and audit events.
         reload level: LogLevel = get_or(value::word_of, LogLevel::Info),
         /// `"stderr"`, `"stdout"`, or a path, which SIGUSR1 reopens.
         reload output: LogOutput = get_or(read_output(dir), LogOutput::Stderr),
@@ -38,16 +38,16 @@ section! {
         reload format: LogFormat = get_or(value::word_of, log.format),
         /// `"stderr"`, `"stdout"`, or a path, which SIGUSR1 reopens.
         reload output: LogOutput = get_or(read_output(dir), LogOutput::Stderr),
-        /// The buffer for lines to write; 64KiB to 1GiB. Lines beyond that are dropped and counted.
+        /// Buffer for lines to write; 64KiB to 1GiB. Lines beyond that are dropped and counted.
         reload buffer: usize = get_or(value::size(64 << 10, 1 << 30), 1 << 20),
-        /// The longest time that a line waits; 10ms to 1s.
+        /// Longest time that a line waits; 10ms to 1s.
         reload flush_interval: Duration = get_or(
             value::duration_within(Duration::from_millis(10), SECOND),
             Duration::from_millis(200)
         ),
         /// true: a line has the client's User-Agent.
         reload log_user_agent: bool = get_or(value::boolean, true),
-        /// The part of the requests with status 2xx or 3xx to log, from 0 to 1. Others always have a line.
+        /// Part of the requests with status 2xx or 3xx to log, from 0 to 1. Others always have a line.
         reload sample: Sample = get_or(read_sample, Sample::ALL),
         // `[[routes]]` has them.
         no_key routes: BTreeMap<Box<str>, RouteLog> = by { BTreeMap::new() },
@@ -56,11 +56,11 @@ section! {
 
 section! {
     impl AuditLogConfig, read by read_audit_keys(section, dir: &Path, log: &LogConfig, access: &AccessLogConfig) {
-        /// A separate output for audit events, in JSON. Unset: the application log.
+        /// Separate output for audit events, in JSON. Unset: the application log.
         reload output: Option<LogOutput> = get(read_audit_output(dir, log, access)),
         /// `"refuse"`: while the output cannot be written, logins, refreshes and changes get 503; revocations do not.
         reload on_failure: OnAuditFailure = get_or(read_on_failure(output.is_some()), OnAuditFailure::Continue),
-        /// The addresses of clients: `"full"`, `"prefix"` (/24 and /48) or `"none"`.
+        /// Addresses of clients: `"full"`, `"prefix"` (/24 and /48) or `"none"`.
         reload addresses: LogAddresses = get_or(value::word_of, LogAddresses::Full),
     }
 }

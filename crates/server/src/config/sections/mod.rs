@@ -116,11 +116,11 @@ section! {
     /// Everything that `gateway.toml` says. `Debug` shows no secret.
     #[derive(Clone, Debug)]
     pub struct Config, read by read_sections(root, dir: &Path, sections: &CheckedSections<'_>, logs: &mut RouteLogs) {
-        /// The public listeners, and their limits.
+        /// Public listeners, and their limits.
         each server: ServerConfig = by { server::read(&root.section("server"), dir) },
         /// Health, metrics and the admin API (docs/admin.md), never on the public listener.
         each admin: AdminConfig = by { admin::read(&root.section("admin"), dir, &server) },
-        /// The tokens that the gate issues.
+        /// Tokens that the gate issues.
         each issuer: IssuerConfig = by { issuer::read(&root.section("issuer"), dir, &server, directory::is_none(root)) },
         /// Other trusted issuers; each has its own keys, audience and rules.
         each issuers: Vec<TrustedIssuer> = by { issuers::read(&sections.issuers, dir, &issuer) },
@@ -128,9 +128,9 @@ section! {
         each sessions: SessionsConfig = by { sessions::read(&sections.sessions) },
         /// Token Status Lists, where other verifiers read that a session has ended (docs/status-list.md).
         each status_list: Option<StatusListSettings> = by { status_list::read(root) },
-        /// The store of sessions and revocations.
+        /// Store of sessions and revocations.
         restart store: StoreConfig = by { store::read(&root.section("store"), dir, &issuer.keys) },
-        /// The users, in a file or in another system: http, ldap, sql. For several directories: `[[directories]]`
+        /// Users, in a file or in another system: http, ldap, sql. For several directories: `[[directories]]`
         /// (docs/directories.md).
         // A users file is opened at a start only. All or nothing: with another one, no directory changes.
         restart("directories" if directory::is_another_file) directories as "-": Vec<DirectoryConfig> = by {
@@ -148,9 +148,9 @@ section! {
         restart authorizers: Vec<AuthorizerConfig> = by {
             authorizers::read(&sections.authorizers, dir, &server, &admin)
         },
-        /// The OAuth clients that begin sessions.
+        /// OAuth clients that begin sessions.
         each clients: Vec<ClientConfig> = by { clients::read(&sections.clients, dir) },
-        /// The endpoints where clients log in, refresh and log out, each in one protocol (docs/protocols.md).
+        /// Endpoints where clients log in, refresh and log out, each in one protocol (docs/protocols.md).
         // A relay lasts as long as the process. All or nothing: with other relays, no endpoint changes.
         restart("endpoints" if endpoints::are_other_relays) endpoints: Vec<EndpointConfig> = by {
             let surroundings = endpoints::Surroundings {
@@ -175,11 +175,11 @@ section! {
         },
         /// Systems to which the gate sends an event for each session that ends (OpenID SSF, docs/signals.md).
         each receivers: Vec<ReceiverConfig> = by { receivers::read(&root.sections("receivers"), dir, &clients) },
-        /// The servers behind the gate (docs/upstreams.md).
+        /// Servers behind the gate (docs/upstreams.md).
         each upstreams: Vec<Upstream> = by { upstreams::read(&sections.upstreams, dir, &server, &admin) },
-        /// A protected resource that describes itself (RFC 9728, docs/resources.md).
+        /// Protected resource that describes itself (RFC 9728, docs/resources.md).
         each resources: Vec<Resource> = by { resources::read(&sections.resources) },
-        /// The requests that the gate forwards. Any other request gets 404.
+        /// Requests that the gate forwards. Any other request gets 404.
         reload routes as "-": Vec<Route> = by {
             let names = routes::Names {
                 upstreams: &upstreams,
@@ -194,7 +194,7 @@ section! {
             };
             routes::read(&sections.routes, &names, logs)
         },
-        /// The application log. Both logs: docs/logs.md.
+        /// Application log. Both logs: docs/logs.md.
         each log: LogConfig = by { log::read(&root.section("log"), dir) },
         /// One line for each request.
         each access_log: AccessLogConfig = by {
@@ -207,7 +207,7 @@ section! {
         each tracing: Option<TracingConfig> = by { tracing::read(root, dir) },
         /// Settings that are allowed but probably not intended.
         no_key warnings: Vec<ConfigError> = by { Vec::new() },
-        /// The positions of its keys.
+        /// Positions of its keys.
         no_key source: Arc<Source> = by { Arc::default() },
     }
 }

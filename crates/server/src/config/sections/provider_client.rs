@@ -39,9 +39,9 @@ section! {
         reload audience as "assertion_audience": String = by {
             section.get("assertion_audience", value::text).unwrap_or_default()
         },
-        /// The algorithm of the key. Default: `"EdDSA"`, `"ES256"`, `"ES384"` or `"RS256"`, by its kind.
+        /// Algorithm of the key. Default: `"EdDSA"`, `"ES256"`, `"ES384"` or `"RS256"`, by its kind.
         reload algorithm as "key_algorithm": Option<Algorithm> = get(self::algorithm),
-        /// The `kid` of the assertions. Default: the thumbprint of the key (RFC 7638).
+        /// `kid` of the assertions. Default: the thumbprint of the key (RFC 7638).
         reload kid as "key_id": Option<String> = get(value::text),
     }
 }

@@ -20,19 +20,19 @@ section! {
         dir: &Path,
         issuers: &[TrustedIssuer],
     ) {
-        /// Required: The name for upstreams.
+        /// Required: Name for upstreams.
         reload name: String = by { read_name(section, others) },
-        /// The `[[issuers]]` entry whose tokens this provider exchanges; or `issuer_url`. With `token_url` both may be
+        /// `[[issuers]]` entry whose tokens this provider exchanges; or `issuer_url`. With `token_url` both may be
         /// absent, for an `authorization_server` of an exchange.
         reload issuer: String = by { read_issuer(section, issuers) },
-        /// The token endpoint. Required, unless the issuer has `discovery`.
+        /// Token endpoint. Required, unless the issuer has `discovery`.
         reload token_url: Option<String> = by { read_token_url(section, &issuer, issuers) },
         /// Required: The gate's own client at the provider: `id`, `secret_file`, and `secret_in`: `"basic"` or
         /// `"form"`.
         reload client: ProviderClientSettings = by { read_client(section, dir) },
-        /// The time for the provider's whole answer; 100ms to 30s.
+        /// Time for the provider's whole answer; 100ms to 30s.
         reload timeout: Duration = get_or(value::duration_within(SECOND / 10, 30 * SECOND), 5 * SECOND),
-        /// A PEM file with the only trusted authorities. Default: the system's.
+        /// Only trusted authorities, in PEM. Default: the system's.
         reload ca: Option<PathBuf> = get(path_in(dir)),
     }
     with {

@@ -32,7 +32,7 @@ section! {
         reload burst: Option<NonZeroU32> = get(burst),
         /// `"gate"`: each gate counts for itself; `"gates"`: all gates of the store together.
         reload over: LimitOver = get_or(value::word_of, LimitOver::Gate),
-        /// The name in replies, logs and metrics. Limits with one name are shared. Default: the `id` of the route and
+        /// Name in replies, logs and metrics. Limits with one name are shared. Default: the `id` of the route and
         /// `per`.
         reload name: Option<String> = get(value::text),
     }

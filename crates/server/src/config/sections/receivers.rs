@@ -16,17 +16,16 @@ section! {
         reload name: String = by { read_name(section, others) },
         /// Required: The URL to which the gate pushes events (RFC 8935): `https`, or `http` on this machine.
         reload url: String = required("the URL that takes events, such as \"https://siem.example.com/events\"", url),
-        /// Required: The `aud` of the events. Another audience makes a new receiver, which gets the events from then
-        /// on.
+        /// Required: `aud` of the events. Another audience makes a new receiver.
         reload audience: String = required("what the receiver calls itself, such as its URL", value::text),
-        /// Required: The file with the bearer token for the receiver (0600), read for each event.
+        /// Required: File with the bearer token for the receiver (0600), read for each event.
         reload token_file: PathBuf = required("the file with the token for the receiver", path_in(dir)),
-        /// Required: The RSA key that signs the events (PKCS #8 in PEM, 0600), not one of the keyring. The gate
-        /// publishes the public key in its JWK set.
+        /// Required: RSA key that signs the events (PKCS #8 in PEM, 0600), not one of the keyring; the JWK set has
+        /// its public key.
         reload key_file: PathBuf = required("the file of an RSA key, from openssl genpkey -algorithm RSA", path_in(dir)),
-        /// Required: The receiver gets events for sessions of these clients.
+        /// Required: Clients of whose sessions it gets events.
         reload clients: Vec<String> = list_or_empty(value::text),
-        /// A PEM file with the only trusted authorities. Default: the system's.
+        /// Only trusted authorities, in PEM. Default: the system's.
         reload ca: Option<PathBuf> = get(path_in(dir)),
     }
 }

@@ -26,25 +26,25 @@ section! {
         wire: Wire,
         own_path: &str,
     ) {
-        /// The protocol of clients and provider: `"oauth"`, `"envelope"` or `"knox"`.
+        /// Protocol of clients and provider: `"oauth"`, `"envelope"` or `"knox"`.
         reload wire: Wire = by { wire },
-        /// The `[[issuers]]` entry of the provider's access tokens, for the audit log and revocation. With its
+        /// `[[issuers]]` entry of the provider's access tokens, for the audit log and revocation. With its
         /// `discovery`, `token_url` and `revocation_url` can be absent.
         reload issuer: Option<String> = by { read_issuer(section, issuers) },
-        /// The provider's token endpoint. Required, unless `issuer` has `discovery`.
+        /// Provider's token endpoint. Required, unless `issuer` has `discovery`.
         reload token_url: Option<String> = by { read_token_url(section, wire, has_discovery(issuers, wire, issuer.as_deref())) },
-        /// The provider's revocation endpoint.
+        /// Provider's revocation endpoint.
         reload revocation_url: Option<String> = by {
             (wire == Wire::OAuth).then(|| section.get("revocation_url", url)).flatten()
         },
-        /// The path for revocations of clients (RFC 7009); needs `revocation_url`, or the issuer's `discovery`.
+        /// Path for revocations of clients (RFC 7009); needs `revocation_url`, or the issuer's `discovery`.
         reload revocation_path: Option<String> = by {
             let is_discovered = token_url.is_none()
                 && revocation_url.is_none()
                 && has_discovery(issuers, wire, issuer.as_deref());
             read_revocation_path(section, wire, own_path, revocation_url.is_some(), is_discovered)
         },
-        /// The grants to serve. The relay forwards a grant other than refresh_token, such as authorization_code, and
+        /// Grants to serve. The relay forwards a grant other than refresh_token, such as authorization_code, and
         /// keeps nothing of the answer.
         reload grants: Vec<String> = by { read_grants(section, wire) },
         /// Times, and what a retry after a lost reply gets.
@@ -52,7 +52,7 @@ section! {
         /// The gate's own client at the provider, added to each request; clients then send no secret. `secret_in` is
         /// `"basic"` or `"form"`. Or with `key_file` and `assertion_audience` (docs/clients-without-secrets.md).
         reload client: Option<ProviderClientSettings> = by { read_client(section, dir, wire, &grants) },
-        /// A PEM file with the only trusted authorities. Default: the system's.
+        /// Only trusted authorities, in PEM. Default: the system's.
         reload ca: Option<PathBuf> = get(path_in(dir)),
     }
 }
@@ -62,7 +62,7 @@ section! {
         /// How long a repeated request gets the same answer; 60s at most. `"0s"`: one request at a time, without
         /// repeated answers.
         reload grace: Duration = get_or(value::duration_within(Duration::ZERO, MAX_GRACE), default.grace),
-        /// The time for the provider's whole answer; 1s to 2m.
+        /// Time for the provider's whole answer; 1s to 2m.
         reload timeout: Duration = get_or(value::duration_within(SECOND, 120 * SECOND), default.timeout),
         /// After a lost reply: `"try-once"`: the relay sends the token once more; `"refuse"`: never again.
         reload after_unknown: AfterUnknown = get_or(value::word_of, default.after_unknown),

@@ -110,16 +110,16 @@ section! {
     pub(super) struct FetchKeys, read by read_fetch(section, dir: &Path) {
         /// Times and sizes.
         reload settings as "..": FetchSettings = by { read_settings(section, &FetchSettings::default()) },
-        /// A PEM file of the only trusted authorities.
+        /// Only trusted authorities, in PEM.
         reload ca: Option<PathBuf> = get(path_in(dir)),
-        /// A PEM file with certificate, chain and private key, for servers that ask for one.
+        /// PEM file with certificate, chain and private key, for servers that ask for one.
         reload client_cert: Option<PathBuf> = get(path_in(dir)),
-        /// A file with a bearer token for the hosts of the discovery document and of `jwks_uri`. In Kubernetes set
+        /// File with a bearer token for the hosts of the discovery document and of `jwks_uri`. In Kubernetes set
         /// `runAsUser` or `fsGroup`: the gate refuses a file that every user can read.
         reload bearer_file: Option<PathBuf> = get(path_in(dir)),
         /// true: the gate keeps the last good set on disk, for a start while the issuer does not answer.
         reload keep: bool = get_or(value::boolean, true),
-        /// The proxy (CONNECT) for connections to other machines, such as `"http://proxy.example.com:3128"`. The proxy
+        /// Proxy (CONNECT) for connections to other machines (`"http://proxy.example.com:3128"`). The proxy
         /// resolves names, so the gate does not check addresses. TLS ends at the server.
         reload proxy: Option<Proxy> = get(self::proxy),
     }
@@ -127,24 +127,24 @@ section! {
 
 section! {
     impl FetchSettings, read by read_settings(section, default: &FetchSettings) {
-        /// The shortest time for which an answer is fresh, whatever `max-age` less `Age` says; also with `no-store` and
-        /// `no-cache`. After failures the gate tries again after 1, 2, 4 … 60 s, but never later than this time.
+        /// Shortest freshness of an answer, whatever `max-age`, `Age`, `no-store` and `no-cache` say. After failures
+        /// the gate tries again after 1, 2, 4 … 60 s, never later than this time.
         reload min: Duration = get_or(time(), default.min),
-        /// The longest time for which an answer is fresh.
+        /// Longest freshness of an answer.
         reload max: Duration = get_or(time(), default.max),
-        /// The longest answer; at most 1MiB. A set may have 100 keys.
+        /// Longest answer; at most 1MiB. A set may have 100 keys.
         reload max_size: usize = get_or(value::size(1024, FetchSettings::MAX_SIZE as u64), default.max_size),
         /// How long an answer without `max-age` is fresh, from `min` to `max`. The gate fetches again after 80 to 95 %
         /// of that.
         // An unset `fresh` is adjusted to `min` and `max`.
         reload fresh: Duration = get_or(time(), default.fresh.min(max).max(min)),
-        /// The shortest time between two fetches for unknown keys, besides scheduled fetches.
+        /// Shortest time between two fetches for unknown keys.
         reload cooldown: Duration = get_or(time(), default.cooldown),
-        /// The time for one fetch: name lookup, connection, TLS, answer. A client's request waits for keys no longer
+        /// Time for one fetch: name lookup, connection, TLS, answer. A client's request waits for keys no longer
         /// than that.
         reload timeout: Duration = get_or(time(), default.timeout),
         /// How long the gate uses the last good set while fetches fail; at least `max`, at most 7 days. The gate
-        /// fetches a good set again within half of that, however long the set is fresh.
+        /// fetches a good set again within half of that.
         reload stale_for: Duration = get_or(time(), default.stale_for),
     }
 }

@@ -14,33 +14,32 @@ use rotogate_kit::config::{Section, Value as Raw};
 
 section! {
     impl Resource, read by read_keys(section, others: &[Resource]) {
-        /// Required: The path, by which routes name the resource: `resource = "/mcp"`. Its metadata are at
+        /// Required: Path, by which routes name the resource: `resource = "/mcp"`. Its metadata are at
         /// /.well-known/oauth-protected-resource followed by the path.
         reload path: String = by { read_path(section, others) },
-        /// The issuers of tokens for the resource. Unset: this gate.
+        /// Issuers of tokens for the resource. Unset: this gate.
         reload authorization_servers as some: Vec<String> = by { read_servers(section) },
-        /// The human-readable name.
+        /// Human-readable name.
         reload name: Option<String> = get(value::text),
-        /// The scopes that clients may ask for.
+        /// Scopes that clients may ask for.
         reload scopes: Scope = by { self::scopes(section, "scopes").unwrap_or_default() },
         /// Scopes that include others on routes of the resource: `{ "files.write" = ["files.read"] }`.
         reload implies: Implied = by { implies(section) },
-        /// How the gate reads calls of the Model Context Protocol. Unset: not at all.
+        /// How the gate reads calls of the Model Context Protocol.
         reload mcp: Option<Mcp> = by { section.has("mcp").then(|| mcp(section)) },
     }
 }
 
 section! {
     impl Mcp, read by read_mcp(section) {
-        /// The source of a call's name. `"body"`: the gate buffers the body and compares it with the headers.
+        /// Source of a call's name. `"body"`: the gate buffers the body and compares it with the headers.
         /// `"headers"`: for servers that compare both themselves, and for `[[authorizers]]`, which see no bodies.
         reload headers_alone as ("check" CHECKS): bool = get_or(value::word(&CHECKS, &[]), false),
-        /// The accepted versions: 2026-07-28; with `check = "body"` also 2025-11-25 and 2025-06-18.
+        /// Accepted versions: 2026-07-28; with `check = "body"` also 2025-11-25 and 2025-06-18.
         reload versions: Vec<String> = by { section.list("versions", value::text).unwrap_or(Mcp::default().versions) },
-        /// The longest body of a call with `check = "body"`.
+        /// Longest body of a call with `check = "body"`.
         reload max_message: u64 = get_or(value::size(1024, 64 * 1024 * 1024), Mcp::default().max_message),
-        /// The origins whose pages may call the resource, besides `public_url` and the origins of `[cors]`. Other pages
-        /// get 403.
+        /// Origins of pages that may call the resource, besides `public_url` and those of `[cors]`. Others: 403.
         reload origins: Vec<Box<str>> = by { section.list_or_empty("origins", value::cors_origin).into_iter().map(Into::into).collect() },
     }
 }

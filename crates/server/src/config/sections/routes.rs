@@ -250,20 +250,20 @@ section! {
         /// `"required"`: a request needs a token; `"optional"`: a request may have none; `"none"`: the gate reads no
         /// token.
         reload auth: Auth = get_or(value::word_of, Auth::Required),
-        /// The accepted credentials: `"token"`: an access token; `"session"`: the cookie of an endpoint with the
+        /// Accepted credentials: `"token"`: an access token; `"session"`: the cookie of an endpoint with the
         /// dialect browser; `"key"`: an API key. A token or a key takes precedence over a cookie; both together get
         /// 400.
         reload credentials: Credentials = by { credentials::read(section, auth, names) },
-        /// The token must have one of them.
+        /// Token must have one of them.
         reload any_scope as some: Scope = by { self::scopes(section, "any_scope").unwrap_or_default() },
-        /// The token must have all of them.
+        /// Token must have all of them.
         reload scopes: Scope = by { self::scopes(section, "scopes").unwrap_or_default() },
-        /// The accepted audiences, of which the token must have one. Empty: that of `[issuer]`.
+        /// Accepted audiences, of which the token must have one. Empty: that of `[issuer]`.
         reload audiences: Vec<String> = list_or_empty(value::text),
-        /// The accepted issuers: `"self"` for the gate, and names of `[[issuers]]`. Unset: the gate, and issuers with
+        /// Accepted issuers: `"self"` for the gate, and names of `[[issuers]]`. Unset: the gate, and issuers with
         /// `everywhere = true`.
         reload issuers as some: Vec<String> = by { route_issuers(section, names.issuers) },
-        /// The accepted roles, of which the token must have one: of the issuer's `claims.roles`, or the claim `roles`
+        /// Accepted roles, of which the token must have one: of the issuer's `claims.roles`, or the claim `roles`
         /// of the gate's tokens. A route with several issuers names them: `["self:admin", "kc:boss"]`.
         reload roles as some: Vec<Role> = by {
             let roles = route_roles(section, &issuers, names.issuers);
@@ -280,7 +280,7 @@ section! {
         reload compares_exactly as "-": bool = by { !section.get_or("loose_match", value::boolean, true) },
         /// true: the upstream gets the bearer token.
         reload forward_token: bool = get_or(value::boolean, false),
-        /// The path of the route's entry of `[[resources]]`. Its URL is an accepted audience; challenges name its
+        /// Path of the route's entry of `[[resources]]`. Its URL is an accepted audience; challenges name its
         /// metadata.
         reload resource: Option<String> = by { resources::of_route(section, names.resources, auth, forward_token) },
         no_key implied: Option<Arc<Implied>> = by { None },
@@ -294,11 +294,11 @@ section! {
         /// true: X-HTTP-Method-Override, X-Original-URL and the like are forwarded. With an upstream that obeys them a
         /// client bypasses the routes.
         reload keep_override_headers: bool = get_or(value::boolean, false),
-        /// The longest request body; the gate streams bodies. Unset: no limit.
+        /// Longest request body; the gate streams bodies. Unset: no limit.
         reload max_body: Option<u64> = get(value::size(0, u64::MAX)),
-        /// The protocol of the replies to refused requests.
+        /// Protocol of the replies to refused requests.
         reload dialect: Option<String> = by { section.get("dialect", dialect_name).map(str::to_owned) },
-        /// A cookie that may carry the token and is not forwarded. With the cookie, a method other than GET, HEAD or
+        /// Cookie that may carry the token and is not forwarded. With the cookie, a method other than GET, HEAD or
         /// OPTIONS must come from `public_url` or one of `origins` of `[cors]`; otherwise 403.
         reload cookie: Option<String> = get(value::cookie_name),
         /// true: WebSockets and other upgrades of HTTP/1.1 are allowed.
@@ -312,7 +312,7 @@ section! {
         reload preflight_to_upstream as "-": bool = by {
             section.get_or("preflight", value::word(&PREFLIGHTS, &[]), false)
         },
-        /// The reply to a browser without a live session, on a route for sessions. `"auto"`: a tab that opens a page is
+        /// Reply to a browser without a live session, on a route for sessions. `"auto"`: a tab that opens a page is
         /// redirected to the login, other requests get 401; `"never"`: always 401.
         reload never_leads_to_login as ("login" LOGINS): bool = get_or(value::word(&LOGINS, &[]), false),
         /// Demands on the caller's login (RFC 9470). Otherwise 401.
@@ -321,28 +321,28 @@ section! {
         reload rate as some: Vec<RateLimit> = by { rate::of_route(section) },
     }
     with {
-        /// Required: The pattern. One segment: `{id}`; the rest, which may be empty: `{*rest}`. /public, without the
+        /// Required: Pattern. One segment: `{id}`; the rest, which may be empty: `{*rest}`. /public, without the
         /// slash, is another path. Not required beside `kuzzle` and `calls`.
         reload path: text,
-        /// Required: The name of the upstream. Not required if other proxies ask (`[[authorizers]]`), or beside
+        /// Required: Name of the upstream. Not required if other proxies ask (`[[authorizers]]`), or beside
         /// `kuzzle` and `calls`.
         reload upstream: text,
-        /// The name in logs and metrics. Default: the path.
+        /// Name in logs and metrics. Default: the path.
         reload id: text,
-        /// The hosts of the route. Empty: all hosts.
+        /// Hosts of the route. Empty: all hosts.
         reload hosts: list,
-        /// The methods of the route. Empty: all methods registered with IANA, WebDAV included, except CONNECT and
+        /// Methods of the route. Empty: all methods registered with IANA, WebDAV included, except CONNECT and
         /// TRACE.
         reload methods: list,
-        /// The listeners with this route; others answer 404. Unset: all.
+        /// Listeners with this route; others answer 404. Unset: all.
         reload listeners: list,
-        /// The requests to log. `"errors"`: those that the gate refuses, or whose status is not 2xx or 3xx; false:
+        /// Requests to log. `"errors"`: those that the gate refuses, or whose status is not 2xx or 3xx; false:
         /// none; true: all.
         reload access_log: text,
         /// Kuzzle calls in /_query and in WebSockets that this route governs, at any path. `"*"`: calls that no path
         /// decides about.
         reload kuzzle: list,
-        /// The calls (MCP) of its `resource` that this route governs, instead of a path: `"method:name"`,
+        /// Calls (MCP) of its `resource` that this route governs, instead of a path: `"method:name"`,
         /// `"method:prefix*"`, `"method"`, or `"*"` for all others, which one route must have. The most specific
         /// pattern counts. A call must meet the scopes, roles and login of this route and of the route of its path.
         reload calls: list,
@@ -353,11 +353,11 @@ section! {
         reload when: table,
         /// Tables as in `when`, of which one must hold.
         reload when_any: list,
-        /// The decision point to ask about each request that all other rules permit (docs/conditions.md).
+        /// Decision point to ask about each request that all other rules permit (docs/conditions.md).
         reload decision: table of RouteDecision,
         /// true: allows `forward_token` together with `resource`. Default: `false`.
         reload dangerous_forward_token: boolean,
-        /// An invalid token with `auth = "optional"`. `"refuse"`: 401; `"anonymous"`: as without a token.
+        /// Invalid token with `auth = "optional"`. `"refuse"`: 401; `"anonymous"`: as without a token.
         reload bad_credential: text,
         /// `"required"`: only tokens bound to a key, with a proof (docs/dpop.md).
         reload dpop: text,

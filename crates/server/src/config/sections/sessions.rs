@@ -20,39 +20,38 @@ section! {
     /// `[sessions]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct SessionsConfig, read by read_keys(section) {
-        /// The rules, unless an endpoint or a client overrides them.
+        /// Rules, unless an endpoint or a client overrides them.
         reload profile as "..": Profile = by { read_profile(section).over(&Profile::default()) },
         /// true: the record of a session has the user agent and the address of its login.
         reload keep_login_client: bool = get_or(value::boolean, true),
-        /// The longest duration of a WebSocket or another long response, however often its token is refreshed; 1s to
-        /// 30d.
+        /// Longest duration of a WebSocket or another long response; 1s to 30d.
         reload max_stream: Duration = get_or(value::duration_within(SECOND, 30 * DAY), DEFAULT_MAX_STREAM),
     }
 }
 
 section! {
     impl ProfileOverride, read by read_profile(section) {
-        /// The lifetime of an access token.
+        /// Lifetime of an access token.
         reload access_ttl: Option<Duration> = get(value::duration),
-        /// The longest lifetime that a client may request.
+        /// Longest lifetime that a client may request.
         reload max_access_ttl: Option<Duration> = get(value::duration),
-        /// The lifetime of a session, however often it is refreshed. Then the user must log in again.
+        /// Lifetime of a session, from its login. Then the user must log in again.
         reload session_ttl: Option<Duration> = get(value::duration),
-        /// The longest time between two refreshes.
+        /// Longest time between two refreshes.
         reload idle_ttl: Option<Duration> = get(value::duration),
-        /// How long concurrent refreshes (tabs) and retries get the same tokens; 60s at most.
+        /// How long retries and refreshes of other tabs get the same tokens; 60s at most.
         reload grace: Option<Duration> = get(value::duration),
-        /// How long the old refresh token remains valid while the new tokens are unused: the client may have lost the
-        /// response. Set `"0s"` if only other servers check the access tokens.
+        /// How long the old refresh token remains valid while the new tokens are unused, as after a lost response. Set
+        /// `"0s"` if only other servers check the access tokens.
         reload lost_response_window: Option<Duration> = get(value::duration),
-        /// The reaction to a superseded refresh token, a sign of theft: `"revoke-session"`, `"revoke-subject"` or
+        /// Reaction to a superseded refresh token, a sign of theft: `"revoke-session"`, `"revoke-subject"` or
         /// `"deny"`.
         reload on_reuse: Option<OnReuse> = get(value::word_of),
-        /// The reaction to a refresh token from another client: `"deny"` or `"revoke-session"`.
+        /// Reaction to a refresh token from another client: `"deny"` or `"revoke-session"`.
         reload on_other_client: Option<OnOtherClient> = get(value::word_of),
-        /// The most live sessions of one subject at all clients; 10000 at most.
+        /// Most live sessions of one subject at all clients; 10000 at most.
         reload max_sessions_per_subject: Option<u32> = get(value::count(1, MAX_SESSIONS_PER_SUBJECT as usize)),
-        /// A login beyond `max_sessions_per_subject`. `"end-oldest"`: the oldest session ends; `"refuse"`: the login is
+        /// Login beyond `max_sessions_per_subject`. `"end-oldest"`: the oldest session ends; `"refuse"`: the login is
         /// refused.
         reload on_too_many: Option<OnTooMany> = get(value::word_of),
         /// A refresh revokes earlier access tokens after this delay. Unset: they stay valid until they expire.

@@ -16,9 +16,9 @@ section! {
     /// An endpoint for requests to end everything of a user.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct GlobalRevocationConfig, read by pub(super) read_global_revocation(section) {
-        /// The path to which the issuer posts. `public_url` and the path are the `aud` of its JWT.
+        /// Path to which the issuer posts. `public_url` and the path are the `aud` of its JWT.
         reload path: String = required("a path such as \"/revoke/idp\"", events_path),
-        /// The id of this gate at the issuer: the `sub` of its JWT.
+        /// Id of this gate at the issuer: the `sub` of its JWT.
         reload client_id: String = required("the id of this gate at the issuer", value::text),
     }
 }

@@ -16,16 +16,16 @@ const MAX_EXPIRES: Duration = Duration::from_secs(24 * 3600);
 
 section! {
     impl StatusListSettings, read by read_keys(section, default: &StatusListSettings) {
-        /// The path of the lists: `/status` stands for `/status/{number}`.
+        /// Path of the lists: `/status` stands for `/status/{number}`.
         restart path: String = get_or(value::text, default.path.clone()),
-        /// The bits of a list, one for each session; `"2^14"` to `"2^24"`. A list of 2^20 bits takes 128 KiB.
+        /// Bits of a list, one for each session; `"2^14"` to `"2^24"`. A list of 2^20 bits takes 128 KiB.
         restart size: ListSize = get_or(value::word_of, default.size),
         /// How long a verifier may keep a list; 5s to 1h. A verifier sees a logout after at most this time and 2s.
         restart ttl: Duration = get_or(
             value::duration_within(*StatusListSettings::TTL.start(), *StatusListSettings::TTL.end()),
             default.ttl
         ),
-        /// The lifetime of a list; at least twice `ttl`, at most 24h.
+        /// Lifetime of a list; at least twice `ttl`, at most 24h.
         restart expires: Duration = get_or(
             value::duration_within(*StatusListSettings::TTL.start() * 2, MAX_EXPIRES),
             default.expires
@@ -35,9 +35,9 @@ section! {
 
 section! {
     impl StatusRules, read by read_rules_keys(section) {
-        /// Required: The allowed prefixes of the lists' URLs, such as `["https://idp.example.com/status/"]`.
+        /// Required: Allowed prefixes of the lists' URLs (`["https://idp.example.com/status/"]`).
         reload prefixes: Vec<String> = list_or_empty(value::text),
-        /// The shortest and the longest time for which the gate keeps a list.
+        /// Shortest and longest time that the gate keeps a list.
         reload ttl: (Duration, Duration) = by {
             match *section.list_or_empty("ttl", value::duration_within(SECOND, MAX_EXPIRES)) {
                 [shortest, longest] => (shortest, longest),
@@ -50,7 +50,7 @@ section! {
         },
         /// How long the gate uses the last good list while fetches fail, until its `exp` at most. Then 503.
         reload stale_for: Duration = get_or(value::duration_within(Duration::ZERO, MAX_EXPIRES), 300 * SECOND),
-        /// A token without a status: `"accept"` or `"refuse"`.
+        /// Token without a status: `"accept"` or `"refuse"`.
         reload missing: MissingStatus = get_or(value::word_of, MissingStatus::default()),
     }
 }

@@ -10,9 +10,9 @@ use rotogate_kit::config::{Section, Value as Raw};
 
 section! {
     impl StepUp, read by read_step_up(section) {
-        /// The accepted values of the token's `acr`.
+        /// Accepted values of the token's `acr`.
         reload acr as some: Vec<Box<str>> = by { read_acr(section) },
-        /// The greatest age of the login; 1s to 365d.
+        /// Greatest age of the login; 1s to 365d.
         reload max_age: Option<Duration> = get(value::duration_within(SECOND, 365 * DAY)),
     }
 }

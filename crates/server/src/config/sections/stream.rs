@@ -19,29 +19,29 @@ section! {
     /// `stream` of an entry of `[[issuers]]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct StreamConfig, read by read_keys(section, dir: &Path, issuer: &StreamIssuer<'_>) {
-        /// The issuer URL of the transmitter, exactly as in its metadata. Default: the `url` of the entry.
+        /// Issuer URL of the transmitter, exactly as in its metadata. Default: the `url` of the entry.
         reload transmitter: String = get_or(url, issuer.url.to_owned()),
         /// `"poll"`: the gate fetches the events (RFC 8936). `"push"`: the transmitter posts to the endpoint `events`,
         /// and gets the token in its `token_file` from the gate.
         reload delivery: StreamDelivery = get_or(value::word_of, StreamDelivery::Poll),
-        /// The accepted audiences of the stream. Default: that of `events`.
+        /// Accepted audiences of the stream. Default: that of `events`.
         reload audience: Vec<String> = by { read_audience(section, issuer) },
         /// The gate's client at the transmitter: `id`, and `key_file` or `secret_file`. Its tokens come from
         /// `token_url`.
         reload client: Option<ProviderClientSettings> = table(|section| read_client(section, dir)),
         /// Instead of `client`: the file with a token for the transmitter (0600), read for each request.
         reload token_file: Option<PathBuf> = get(path_in(dir)),
-        /// The token endpoint for `client`. Required, unless the issuer has `discovery`.
+        /// Token endpoint for `client`. Required, unless the issuer has `discovery`.
         reload token_url: Option<String> = get(url),
-        /// The scopes that `client` asks for.
+        /// Scopes that `client` asks for.
         reload scopes: Vec<Scope> = by { read_scopes(section) },
-        /// The types of the events to request. Default: those that end sessions or refresh data (docs/signals.md).
+        /// Types of the events to request. Default: those that end sessions or refresh data (docs/signals.md).
         reload events: Vec<String> = by { read_events(section) },
         /// Further hosts of the transmitter's URLs.
         reload hosts: Vec<String> = list_or_empty(host),
         /// How often the gate requests a verification event and the stream's status; 1m to 1d.
         reload verify_every: Duration = get_or(value::duration_within(60 * SECOND, DAY), 3600 * SECOND),
-        /// A PEM file with the only trusted authorities. Default: the system's.
+        /// Only trusted authorities, in PEM. Default: the system's.
         reload ca: Option<PathBuf> = get(path_in(dir)),
     }
 }

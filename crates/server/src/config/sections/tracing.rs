@@ -34,23 +34,23 @@ section! {
     pub struct TracingConfig, read by read_keys(section, dir: &Path) {
         /// `"http"`: OTLP in protobuf over HTTP; `"grpc"`.
         reload protocol: TraceProtocol = get_or(value::word_of, TraceProtocol::Http),
-        /// The URL of the collector; also in OTEL_EXPORTER_OTLP_ENDPOINT.
+        /// URL of the collector; also in OTEL_EXPORTER_OTLP_ENDPOINT.
         reload endpoint: Uri = required(ENDPOINT, |v| read_endpoint(v, protocol)),
-        /// A file (0600) with a line for each header, such as `authorization: Bearer …`; read again by SIGHUP.
+        /// File (0600) with a line for each header, such as `authorization: Bearer …`; read again by SIGHUP.
         reload headers_file: Option<PathBuf> = get(path_in(dir)),
-        /// The part of new traces to record, from 0 to 1. A trusted proxy decides about its traces.
+        /// Part of new traces to record, from 0 to 1. A trusted proxy decides about its traces.
         reload sample: f64 = get_or(value::fraction, 1.0),
-        /// A PEM file with the only trusted authorities. Default: the system's.
+        /// Only trusted authorities, in PEM. Default: the system's.
         reload ca: Option<PathBuf> = get(path_in(dir)),
-        /// The `service.name` of all spans.
+        /// `service.name` of all spans.
         reload service_name: String = get_or(value::text, "rotogate".to_owned()),
         /// true: spans name the user (`user.id`).
         reload identity: bool = get_or(value::boolean, false),
-        /// The time for a batch of spans, with its retries; 100ms to 60s.
+        /// Time for a batch of spans, with its retries; 100ms to 60s.
         reload timeout: Duration = get_or(wait(), Duration::from_secs(10)),
         /// How long a span may wait for its batch; 100ms to 60s.
         reload flush_interval: Duration = get_or(wait(), SECOND),
-        /// The most spans that wait or are being sent; others are dropped and counted.
+        /// Most spans that wait or are being sent; others are dropped and counted.
         reload queue: usize = get_or(value::count(512, 1 << 20), 4096),
     }
 }

@@ -18,21 +18,21 @@ use rotogate_proxy::{ExchangeSettings, Upstream};
 
 section! {
     impl ExchangeSettings, read by read_keys(section) {
-        /// Required: The entry of `[[providers]]`.
+        /// Required: Entry of `[[providers]]`.
         reload provider: String = required("the name of a [[providers]] entry", value::text),
         /// `"rfc8693"`; `"entra"`: the on-behalf-of flow of Microsoft Entra; or `"id-jag"`: an identity assertion,
         /// which `authorization_server` accepts as a grant.
         reload form: ExchangeForm = get_or(value::word_of, ExchangeForm::default()),
-        /// The audience to request; not with `"entra"`. Required with `"id-jag"`: the issuer of the
+        /// Audience to request; not with `"entra"`. Required with `"id-jag"`: the issuer of the
         /// `authorization_server`.
         reload audience: Option<String> = get(value::text),
-        /// The resource to request; not with `"entra"`.
+        /// Resource to request; not with `"entra"`.
         reload resource: Option<String> = get(value::text),
-        /// The scopes to request. Required with `"entra"`: delegated scopes.
+        /// Scopes to request. Required with `"entra"`: delegated scopes.
         reload scope: Scope = by { scopes(section, "scope").unwrap_or_default() },
-        /// The entry of `[[providers]]` that is the upstream's authorization server; only with `"id-jag"`.
+        /// Entry of `[[providers]]` that is the upstream's authorization server; only with `"id-jag"`.
         reload authorization_server: Option<String> = get(value::text),
-        /// The longest time for which the gate keeps a token; 1s to 1h.
+        /// Longest time that the gate keeps a token; 1s to 1h.
         reload max_age: Duration = get_or(value::duration_within(SECOND, HOUR), Duration::from_secs(300)),
     }
 }

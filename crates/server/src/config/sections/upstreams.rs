@@ -37,57 +37,56 @@ section! {
         admin: &AdminConfig,
         default: &Upstream,
     ) {
-        /// Required: The name for routes.
+        /// Required: Name for routes.
         reload name: String = by { read_name(section, others) },
-        /// Required: The addresses: `["http://127.0.0.1:3000"]`, `"https://…"`, or for gRPC in clear HTTP/2
-        /// `["h2c://127.0.0.1:50051"]`. The gate spreads requests over all of them; a host name stands for all its
-        /// addresses. `"echo:"`: a built-in server whose response shows the request.
+        /// Required: Addresses: `["http://127.0.0.1:3000"]`, `"https://…"`, or for gRPC in clear HTTP/2
+        /// `["h2c://127.0.0.1:50051"]`. A host name stands for all its addresses. `"echo:"`: a built-in server whose
+        /// response shows the request.
         reload urls: Vec<UpstreamUrl> = by { read_urls(section, server, admin) },
         /// true: the upstream gets the client's Host, and https:// uses HTTP/1.1.
         reload preserve_host: bool = by { read_preserve_host(section, &urls) },
-        /// The most concurrent requests to one address, streams included.
+        /// Most concurrent requests to one address, streams included.
         reload max_requests: usize = get_or(value::count(1, 1_000_000), default.max_requests),
-        /// The time to connect, TLS included. Default: that of `[server]`.
+        /// Time to connect, TLS included. Default: that of `[server]`.
         reload connect_timeout: Option<Duration> = some_or(time(), server.connect_timeout),
-        /// The time until the head of the response.
+        /// Time until the head of the response.
         reload head_timeout: Option<Duration> = some_or(time(), Duration::from_secs(60)),
         /// How long a body may make no progress. Default: that of `[server]`.
         reload idle_timeout: Option<Duration> = some_or(time(), server.idle_timeout),
         reload tls as "..": UpstreamTls = by { read_tls(section, &urls, dir) },
-        /// A file (0600) with the gate's credential for the upstream, such as `Bearer …`, instead of the caller's; the
+        /// File (0600) with the gate's credential for the upstream, such as `Bearer …`, instead of the caller's; the
         /// identity headers name the caller. Read again when the file changes.
         reload authorization_file: Option<PathBuf> = by { read_authorization_file(section, dir) },
-        /// The `aud` of assertions for the upstream; not an audience of access tokens. Default: its name.
+        /// `aud` of assertions for the upstream; not an audience of access tokens. Default: its name.
         reload assertion_audience: Option<String> = get(value::text),
         /// `"identity"`: the assertion of `[identity]`. `"txn"`: a transaction token for each request, in `Txn-Token`,
         /// for the `trust_domain` of `[identity]`. Experimental: a draft of the IETF.
         reload transaction_tokens as ("assertion_form" ASSERTION_FORMS): bool = get_or(value::word(&ASSERTION_FORMS, &[]), false),
         /// Exchanges the caller's token at an entry of `[[providers]]` (docs/act-for-a-user.md).
         reload exchange: Option<ExchangeSettings> = table(super::upstream_exchange::read),
-        /// A part of `max_requests`: the most requests of one subject at a busy upstream; a subject that is alone may
+        /// Part of `max_requests`: the most requests of one subject at a busy upstream; a subject that is alone may
         /// have 7/8 (docs/upstreams.md).
         reload max_requests_per_caller: usize = share_of(("max_requests", max_requests), Share::Percent(10)),
         /// As `max_requests_per_caller`, for one client address.
         reload max_requests_per_address: usize = share_of(("max_requests", max_requests), Share::Percent(25)),
-        /// How long a request waits while the upstream is full, or its caller has used the share at a busy upstream.
-        /// Then 503.
+        /// How long a request waits while the upstream is full, or the caller's share of a busy one is used. Then 503.
         reload queue_timeout: Duration = get_or(value::duration_within(Duration::ZERO, DAY), default.queue_timeout),
-        /// The consecutive failures after which the gate ejects an address, if there is another.
+        /// Consecutive failures after which the gate ejects an address, if there is another.
         reload max_failures: u32 = get_or(value::count(1, 1000), default.max_failures),
-        /// The duration of an ejection, doubled with each consecutive one up to 5m.
+        /// Duration of an ejection, doubled with each consecutive one up to 5m.
         reload eject_for: Duration = get_or(time(), default.eject_for),
-        /// A periodic GET to each address, healthy with 2xx. Unset: only failing requests eject an address.
+        /// Periodic GET to each address, healthy with 2xx. Unset: only failing requests eject an address.
         reload health: Option<HealthCheck> = table(|section| {
             read_health(section, HealthCheck::new(read_health_path(section)))
         }),
         /// How often the gate resolves a host name.
         reload dns_refresh: Duration = get_or(time(), default.dns_refresh),
-        /// The greatest age of a connection that takes a further request.
+        /// Greatest age of a connection that takes a further request.
         reload max_connection_age: Duration = get_or(time(), default.max_connection_age),
         /// Reuse of HTTP/1.1 connections. `"safe"`: after a complete response; `"never"`: for an upstream that may
         /// answer twice (docs/upstreams.md).
         reload reuse: Reuse = get_or(value::word_of, default.reuse),
-        /// The requests after which the gate closes an HTTP/1.1 connection.
+        /// Requests after which the gate closes an HTTP/1.1 connection.
         reload max_requests_per_connection: NonZeroU32 = get_or(
             value::nonzero(1_000_000_000),
             default.max_requests_per_connection
@@ -97,15 +96,15 @@ section! {
 
 section! {
     impl HealthCheck, read by read_health(section, default: HealthCheck) {
-        /// Required: The path of the check.
+        /// Required: Path of the check.
         reload path: PathAndQuery = by { default.path },
-        /// The time between two checks of one address.
+        /// Time between two checks of one address.
         reload interval: Duration = get_or(time(), default.interval),
-        /// The time for one check.
+        /// Time for one check.
         reload timeout: Duration = get_or(time(), default.timeout),
-        /// The consecutive good checks until an address is healthy.
+        /// Consecutive good checks until an address is healthy.
         reload healthy_after: u32 = get_or(value::count(1, 1000), default.healthy_after),
-        /// The consecutive bad checks until an address is unhealthy.
+        /// Consecutive bad checks until an address is unhealthy.
         reload unhealthy_after: u32 = get_or(value::count(1, 1000), default.unhealthy_after),
     }
 }
@@ -114,9 +113,9 @@ section! {
     impl UpstreamTls, read by read_tls_keys(section, dir: &Path) {
         /// The gate's certificate for mutual TLS, with its key.
         reload client_cert: Option<CertificateAndKey> = certificate_and_key(dir),
-        /// A PEM file with the only trusted authorities. Verification is always on. Default: the system's.
+        /// Only trusted authorities, in PEM. Verification is always on. Default: the system's.
         reload ca: Option<PathBuf> = get(path_in(dir)),
-        /// The name that the upstream's certificate must have. Default: the host of the address.
+        /// Name that the upstream's certificate must have. Default: the host of the address.
         reload server_name: Option<String> = get(value::text),
     }
 }

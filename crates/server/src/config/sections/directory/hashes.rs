@@ -18,27 +18,27 @@ section! {
     /// Imported password hashes: which are accepted besides those that always are, and what some of them need.
     #[derive(Clone, Debug, Default, PartialEq, Eq)]
     pub struct HashesConfig, read by read_keys(section, dir: &Path) {
-        /// Schemes of password hashes that a later import brings, such as `["bcrypt:10"]`. A login of an unknown user
-        /// takes as long as the slowest scheme, even before the import (docs/users.md).
+        /// Schemes of password hashes that a later import brings (`["bcrypt:10"]`). A login of an unknown user
+        /// takes as long as the slowest (docs/users.md).
         restart hashes as some: Vec<ExpectedHash> = list_or_empty(expected),
         /// Weak schemes that the gate accepts until a login replaces the hash: phpass, sha256-crypt, sha512-crypt.
         restart allow_legacy as some: Vec<Legacy> = list_or_empty(value::word_of),
-        /// A file with the password hash parameters of the Firebase project of imported users.
+        /// File with the password hash parameters of the Firebase project of imported users.
         restart firebase: Option<PathBuf> = get(path_in(dir)),
-        /// The iterations of Spring's `{pbkdf2}`, if not the default; at most 5000000.
+        /// Iterations of Spring's `{pbkdf2}`, if not the default; at most 5000000.
         restart spring_iterations as "spring_pbkdf2_iterations": Option<u32> = get(value::count(1, 5_000_000)),
-        /// A file with the secret of Spring's `{pbkdf2}`.
+        /// File with the secret of Spring's `{pbkdf2}`.
         restart spring_secret_file as "spring_pbkdf2_secret_file": Option<PathBuf> = get(path_in(dir)),
     }
     with {
-        /// The source of users: `"file"`; another system: `"http"`, `"ldap"` or `"sql"`; `"none"`: the gate has no
+        /// Source of users: `"file"`; another system: `"http"`, `"ldap"` or `"sql"`; `"none"`: the gate has no
         /// users.
         reload kind: text,
-        /// The users file; created at the first start with one user, whose password is printed once.
+        /// Users file; created at the first start with one user, whose password is printed once.
         restart path: text,
-        /// The name in logs and metrics. Default: the kind.
+        /// Name in logs and metrics. Default: the kind.
         reload name: text,
-        /// The accounts of an entry of `[[directories]]`. Unset: all accounts that no other entry has, and users
+        /// Accounts of an entry of `[[directories]]`. Unset: all accounts that no other entry has, and users
         /// without an account.
         reload accounts: list,
     }

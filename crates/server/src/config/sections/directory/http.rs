@@ -16,19 +16,18 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(3);
 
 section! {
     impl HttpSettings, read by read_keys(section, dir: &Path) {
-        /// The URL of the hook: https, or http on this machine.
+        /// URL of the hook: https, or http on this machine.
         reload url: String = required(URL, |v| {
             let url = value::text(v)?;
             target(&url, "lookup").map(|_| url)
         }),
-        /// The gate's client certificate, and its key.
+        /// Gate's client certificate, and its key.
         reload client_cert: Option<CertificateAndKey> = certificate_and_key(dir),
-        /// A file with the secret that the gate sends as `Authorization: Bearer`; a changed file counts from the next
-        /// request on.
+        /// File with the secret that the gate sends as `Authorization: Bearer`.
         reload secret_file: Option<PathBuf> = get(path_in(dir)),
-        /// A PEM file with the only trusted authorities. Default: the system's.
+        /// Only trusted authorities, in PEM. Default: the system's.
         reload ca: Option<PathBuf> = get(path_in(dir)),
-        /// true: a refusal takes as long as the slowest login or refusal of the last two to four hours with logins.
+        /// true: a refusal takes as long as the slowest login of the last hours.
         reload pad_refusals: bool = get_or(value::boolean, true),
     }
 }

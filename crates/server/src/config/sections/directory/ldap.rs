@@ -47,38 +47,36 @@ section! {
     impl LdapSettings, read by read_keys(section, dir: &Path, preset: Preset) {
         /// Required: One server or several, tried in order: `ldaps://`, `ldap://`, `ldapi://%2frun%2fslapd%2fldapi`.
         reload urls as "url": Vec<String> = by { self::urls(section) },
-        /// The account that searches.
+        /// Account that searches.
         reload bind as "..": Option<(String, PathBuf)> = by { self::bind(section, dir) },
-        /// The base DN of users.
+        /// Base DN of users.
         reload base: String = required(BASE, value::text),
-        /// The filter that finds `{username}`, whose value the gate escapes. Required without `preset`. With `preset =
+        /// Filter that finds `{username}`, whose value the gate escapes. Required without `preset`. With `preset =
         /// "ad"`: by `sAMAccountName`.
         reload filter: Filter = by { read_filter(section, preset) },
-        /// true: `ldap://` connections switch to TLS before anything else. If the server refuses, the gate sends
-        /// nothing.
+        /// true: `ldap://` connections switch to TLS before anything else.
         reload starttls: bool = get_or(value::boolean, false),
         /// true: allows `ldap://` without TLS, which sends passwords in the clear.
         reload dangerous_plaintext: bool = get_or(value::boolean, false),
-        /// A PEM file with the only trusted authorities. Default: the system's.
+        /// Only trusted authorities, in PEM. Default: the system's.
         reload ca: Option<PathBuf> = get(path_in(dir)),
-        /// true: removes the domain from a name such as `EXAMPLE\ada`.
+        /// true: removes the domain from a name (`EXAMPLE\ada`).
         reload strip_domain: bool = get_or(value::boolean, false),
-        /// The attribute for the `sub`, whose values never pass to another user, as names and mail addresses can. With
-        /// `preset = "ad"`: objectGUID.
+        /// Attribute for the `sub`, whose values never pass to another user. With `preset = "ad"`: objectGUID.
         reload subject: String = get_or(attribute, preset.subject.to_owned()),
-        /// The filter that a user must match to log in and refresh; `{now}` is the time as a FILETIME. Unset: every
+        /// Filter that a user must match to log in and refresh; `{now}` is the time as a FILETIME. Unset: every
         /// user. With `preset = "ad"`: enabled, not locked, not expired.
         reload active: Option<Filter> = by {
             let own = section.get("active", filter_of(Placeholder::Now, false));
             own.or_else(|| preset_filter(section, preset.active, Placeholder::Now))
         },
-        /// The attribute with the time of the last password change. Older sessions end. With `preset = "ad"`: pwdLastSet.
+        /// Attribute with the time of the last password change. Older sessions end. With `preset = "ad"`: pwdLastSet.
         reload valid_from: Option<String> = by {
             section.get("valid_from", attribute).or_else(|| preset.valid_from.map(str::to_owned))
         },
-        /// The attribute with the account.
+        /// Attribute with the account.
         reload account: Option<String> = get(attribute),
-        /// The scopes of every user.
+        /// Scopes of every user.
         reload scopes: Scope = by {
             let list = section.one_or_list("scopes", value::text);
             list.map(|list| scope(section, "scopes", &list)).unwrap_or_default()
@@ -87,20 +85,20 @@ section! {
         reload claims: BTreeMap<String, String> = by { attributes(section, "claims", true) },
         /// Fields of the user in replies of dialects, each with its attribute.
         reload profile: BTreeMap<String, String> = by { attributes(section, "profile", false) },
-        /// The groups of users.
+        /// Groups of users.
         reload groups: Option<GroupSettings> = table(|section| {
             let by = groups_by(section, preset);
             read_groups(section, by)
         }),
-        /// The connections for searches; as many again are for binds.
+        /// Connections for searches; as many again are for binds.
         reload pool: usize = get_or(value::count(1, 1000), LdapSettings::POOL),
     }
     with {
         /// `"ad"`: the attributes and filters of Active Directory.
         reload preset: text,
-        /// The DN of the account that searches. Unset: anonymous.
+        /// DN of the account that searches. Unset: anonymous.
         reload bind_dn: text,
-        /// A file with the password of `bind_dn`. When it changes, the gate opens the connections again.
+        /// File with the password of `bind_dn`. Read again when it changes.
         reload bind_password_file: text,
     }
 }
@@ -111,20 +109,20 @@ section! {
         reload by as "..": GroupsBy = by { by },
         /// Scopes for members of a group, besides `scopes`: `{ admins = ["write", "admin"] }`.
         reload scopes: BTreeMap<String, Scope> = by { group_scopes(section) },
-        /// The attribute with a group's name.
+        /// Attribute with a group's name.
         reload name: String = get_or(attribute, "cn".to_owned()),
-        /// The levels of nested groups to follow; at most 5. Active Directory follows them itself.
+        /// Levels of nested groups to follow; at most 5. Active Directory follows them itself.
         reload nested: usize = get_or(value::count(0, 5), 0),
         /// true: the names of the groups are the claim `roles`.
         reload roles: bool = get_or(value::boolean, false),
     }
     with {
-        /// The base DN of groups. Required without `attribute`.
+        /// Base DN of groups. Required without `attribute`.
         reload base: text,
-        /// The filter that finds the groups of `{dn}`. Default: `(member={dn})`, with `preset = "ad"` including nested
+        /// Filter that finds the groups of `{dn}`. Default: `(member={dn})`, with `preset = "ad"` including nested
         /// groups.
         reload filter: text,
-        /// Instead of `base` and `filter`: the attribute of a user that names the groups, such as `memberOf`.
+        /// Instead of `base` and `filter`: the attribute of a user that names the groups (`memberOf`).
         reload attribute: text,
     }
 }

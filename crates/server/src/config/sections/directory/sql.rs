@@ -23,36 +23,34 @@ const EXPECTED_LOOKUP: &str =
 
 section! {
     impl SqlSettings, read by read_keys(section, dir: &Path) {
-        /// The database.
+        /// Database.
         reload url as "..": DatabaseUrl = by { self::url(section, dir) },
         // The paths below are printed in full.
         no_key folder: PathBuf = by { dir.to_owned() },
-        /// The statement that finds a user for a login, by `{username}` and `{account}`.
+        /// Statement that finds a user for a login, by `{username}` and `{account}`.
         reload authenticate: Template = required(EXPECTED_AUTHENTICATE, statement(AUTHENTICATE)),
-        /// The statement that finds a user at a refresh, by `{subject}`.
+        /// Statement that finds a user at a refresh, by `{subject}`.
         reload lookup: Template = required(EXPECTED_LOOKUP, statement(LOOKUP)),
-        /// The statement that replaces a weak hash after a login, with `{subject}`, `{old_hash}` and `{new_hash}`. It
-        /// must compare with `{old_hash}`, so that a newer password is never overwritten. If it fails, the login still
-        /// succeeds. Unset: the gate only reads.
+        /// Statement that replaces a weak hash after a login, with `{subject}`, `{old_hash}` and `{new_hash}`. It must
+        /// compare with `{old_hash}`, so that a newer password stays. Unset: the gate only reads.
         reload rehash: Option<Template> = get(statement(REHASH)),
-        /// A PEM file with the only trusted authorities. Default: the system's.
+        /// Only trusted authorities, in PEM. Default: the system's.
         reload ca: Option<PathBuf> = get(path_in(dir)),
         /// Columns for further claims of access tokens.
         reload claims: Vec<String> = list_or_empty(claim),
         /// Columns for fields of the user in replies of dialects.
         reload profile: Vec<String> = list_or_empty(value::text),
-        /// The most connections to the database.
+        /// Most connections to the database.
         reload pool: usize = get_or(value::count(1, 1000), SqlSettings::POOL),
-        /// true: connections keep prepared statements. false: for a pooler that gives each transaction another
-        /// connection, such as PgBouncer.
+        /// true: connections keep prepared statements. false: for a pooler of transactions, such as PgBouncer.
         reload statement_cache: bool = get_or(value::boolean, true),
-        /// The schemes of users' password hashes, such as `["bcrypt"]` (docs/users.md).
+        /// Schemes of users' password hashes, such as `["bcrypt"]` (docs/users.md).
         reload hashes as some: Vec<ExpectedHash> = list_or_empty(expected),
     }
     with {
         /// Required, or `url`: a file with the URL of the database.
         reload url_file: text,
-        /// The URL of the database, if it has no password.
+        /// URL of the database, if it has no password.
         reload url: text,
     }
 }

@@ -13,18 +13,17 @@ section! {
     /// A database that several gates share.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct PostgresSettings, read by pub(super) read(section, dir: &Path, keys: &Path) {
-        /// The URL of the database, without a password.
+        /// URL of the database, without a password.
         restart url: String = required(URL, self::url),
-        /// The URL of the server itself, for notifications, if `url` is that of a pooler.
+        /// URL of the server itself, for notifications, if `url` is that of a pooler.
         restart listen_url: Option<String> = get(self::url),
-        /// The schema with the tables.
+        /// Schema with the tables.
         restart schema: String = get_or(self::schema, PostgresOptions::SCHEMA.to_owned()),
-        /// `"named"`: connections keep prepared statements; `"unnamed"`: for a pooler that gives each transaction
-        /// another connection.
+        /// `"named"`: connections keep prepared statements; `"unnamed"`: for a pooler of transactions.
         restart statements: Statements = get_or(value::word_of, Statements::Named),
-        /// The most connections for operations, besides 5 for revocations and the feed.
+        /// Most connections for operations, besides 5 for revocations and the feed.
         restart connections: usize = get_or(value::count(1, 1000), PostgresOptions::CONNECTIONS),
-        /// The keys of every shared store.
+        /// Keys of every shared store.
         restart shared as "..": SharedSettings = by { shared::read(section, dir, keys) },
     }
 }

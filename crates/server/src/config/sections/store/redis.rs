@@ -23,17 +23,17 @@ section! {
         restart sentinel as "..": Option<SentinelSettings> = by { self::sentinel(section, dir) },
         /// true: `urls` name nodes of a cluster; one that answers is enough.
         restart cluster: bool = by { read_cluster(section, &urls, sentinel.is_some()) },
-        /// The user of the server; needs `password_file`. Default: the default user.
+        /// User of the server; needs `password_file`. Default: the default user.
         restart username: Option<String> = get(value::text),
-        /// The first part of every key.
+        /// First part of every key.
         restart prefix: String = get_or(self::prefix, RedisOptions::PREFIX.to_owned()),
-        /// true: you assert that the server evicts no key; for a user that may not run INFO.
+        /// true: the server evicts no key; for a user that may not run INFO.
         restart assume_noeviction: bool = get_or(value::boolean, false),
         /// How many replicas must have a write before the gate acknowledges it.
         restart wait_replicas: u32 = get_or(value::count(0, MAX_REPLICAS), 0),
         /// true: a write is acknowledged once it is in the append-only files; needs Redis 7.2.
         restart wait_fsync: bool = get_or(value::boolean, false),
-        /// The keys of every shared store.
+        /// Keys of every shared store.
         restart shared as "..": SharedSettings = by { shared::read(section, dir, keys) },
     }
 }
@@ -42,11 +42,11 @@ section! {
     /// `sentinel`, and how the Sentinels know the gate.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct SentinelSettings, read by read_sentinel(section, dir: &Path) {
-        /// The name of the primary at the Sentinels. Unset: no Sentinels.
+        /// Name of the primary at the Sentinels.
         restart name as "sentinel": String = get_or(value::text, String::new()),
-        /// The user for the Sentinels; needs `sentinel_password_file`.
+        /// User for the Sentinels; needs `sentinel_password_file`.
         restart username as "sentinel_username": Option<String> = get(value::text),
-        /// A file with the password for the Sentinels.
+        /// File with the password for the Sentinels.
         restart password_file as "sentinel_password_file": Option<PathBuf> = get(path_in(dir)),
     }
 }

@@ -18,13 +18,13 @@ section! {
     /// The keys of every store that several gates share.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct SharedSettings, read by pub(super) read(section, dir: &Path, keys: &Path) {
-        /// A file with the password, read for each connection: a new password needs no restart.
+        /// File with the password, read for each connection.
         restart password_file: Option<PathBuf> = get(path_in(dir)),
-        /// A PEM file with the only trusted authorities. Default: the system's.
+        /// Only trusted authorities, in PEM. Default: the system's.
         restart ca: Option<PathBuf> = get(path_in(dir)),
-        /// The gate's client certificate with its chain, and its key, if the server requires one.
+        /// Gate's client certificate with its chain, and its key, if the server requires one.
         restart client_cert: Option<CertificateAndKey> = certificate_and_key(dir),
-        /// The file of this gate by which a start notices that an older copy of the store was restored.
+        /// File of this gate by which a start notices a restored older copy of the store.
         restart mark: PathBuf = by { super::read_mark(section, dir, keys) },
         /// true: the gate accepts a store that is older than `mark` says.
         restart accept_restored_store: bool = get_or(value::boolean, false),
@@ -54,12 +54,12 @@ fn read_staleness(section: &Section<'_>) -> Staleness {
 impl Print for Staleness {
     #[cfg(test)]
     const KEYS: &'static [Key] = section!(keys {
-        /// The longest time without news from the store during which the gate issues tokens; 500ms to 60s.
+        /// Longest time without news from the store; 500ms to 60s.
         restart staleness: duration,
-        /// Without news for longer than `staleness`. `"deny"`: the gate accepts no token. `"allow"`: the gate accepts
-        /// tokens for `max_stale`.
+        /// After `staleness` the gate issues no tokens. `"deny"`: it accepts none either. `"allow"`: it accepts tokens
+        /// for `max_stale`.
         restart when_stale: text,
-        /// How long the gate accepts tokens without news, with `when_stale = "allow"`; at most 24h.
+        /// How long `when_stale = "allow"` accepts tokens; at most 24h.
         restart max_stale: duration,
     });
 
