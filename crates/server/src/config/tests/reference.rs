@@ -764,7 +764,12 @@ fn line_of_reference(row: &Row, shipped: Option<&Line<'_>>, keys: &str) -> Strin
         !is_set && kind == "table" && !is_known && !row.is_divided()
     });
     if let Some(example) = &example {
-        text = format!("{}; such as {example}.", text.trim_end_matches('.'));
+        text = format!("{text} Example: {example}.");
+    }
+    // The page says that the text about true or false is about true.
+    if let Some(about) = text.strip_prefix("true: ") {
+        let (first, rest) = about.split_at(about.chars().next().map_or(0, char::len_utf8));
+        text = first.to_uppercase() + rest;
     }
     // A value shows its type. The page says that a key without a value is a text.
     let has_type = kind == "text" || example.is_some();
