@@ -32,7 +32,7 @@ use rotogate::Gate;
 use rotogate::decision::{DecisionFault, DecisionPoint, DecisionPointRules, PolicyDecision, RouteDecision};
 use rotogate::dpop::DpopSettings;
 use rotogate::gate::{GateService, NewSession};
-use rotogate::route::{Comparison, Condition, Conditions, LimitPer, RateLimit, Route, RoutePolicy};
+use rotogate::route::{Condition, LimitPer, RateLimit, Route, RoutePolicy};
 use rotogate::session::{RevokedBecause, Scope, SessionId};
 use rotogate::store::{MemoryStore, Store};
 use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
@@ -227,18 +227,16 @@ impl DecisionPoint for Open {
 
 /// Requests with cached tokens on a route with four conditions, and on a route with a kept decision.
 async fn judged(tokens: usize, rounds: usize) {
-    let one = |claim: &str, comparison| Condition::new(claim, comparison).unwrap();
-    let four = vec![
-        one("client_id", Comparison::Equals("web".into())),
-        one("gen", Comparison::Min(0)),
-        one("iss", Comparison::Starts("https://".into())),
-        one("sub", Comparison::Exists),
+    let four = [
+        Condition::equals("client_id", "web"),
+        Condition::min("gen", 0),
+        Condition::starts("iss", "https://"),
+        Condition::exists("sub"),
     ];
-    let conditions = Some(Arc::new(Conditions::new(four, Vec::new()).unwrap()));
     let decision = Some(Arc::new(RouteDecision::new("open", "page", "all")));
     let policies = [
         RoutePolicy::default(),
-        RoutePolicy { conditions, ..RoutePolicy::default() },
+        RoutePolicy::default().when(four.map(Result::unwrap)).unwrap(),
         RoutePolicy { decision, ..RoutePolicy::default() },
     ];
     let mut benches = Vec::new();

@@ -25,7 +25,7 @@ use http_body_util::Full;
 use rotogate::Gate;
 use rotogate::client::Client;
 use rotogate::gate::NewSession;
-use rotogate::route::{Mcp, McpCalls, Resource, Route, RoutePolicy};
+use rotogate::route::{Mcp, Resource, Route, RoutePolicy};
 use rotogate::session::Scope;
 use rotogate::token::Keyring;
 use support::program::goal;
@@ -172,8 +172,8 @@ async fn gate() -> Gate {
             .resource(Resource { mcp: Some(Mcp { headers_alone: check, ..Mcp::default() }), ..Resource::new(path) })
             .route(Route::new(path, policy(Some(path))));
         for pattern in ["tools/call:read_file", "tools/call:delete_*", "resources/read:file:///etc/*", "*"] {
-            let calls = vec![McpCalls::parse(pattern).unwrap()];
-            let rule = Route { calls, id: format!("{path} {pattern}").into(), ..Route::new("", policy(Some(path))) };
+            let rule = Route::mcp_rule([pattern], policy(Some(path))).unwrap();
+            let rule = Route { id: format!("{path} {pattern}").into(), ..rule };
             builder = builder.route(rule);
         }
     }

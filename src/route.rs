@@ -15,6 +15,5 @@
 
 #[doc(inline)]
 pub use rotogate_core::route::{
-    Auth, CallPattern, ClaimValue, Comparison, Condition, Conditions, Credentials, Implied, LimitPer, Mcp, McpCalls,
-    RateLimit, Resource, Role, Route, RouteId, RoutePolicy, StepUp,
+    Auth, Condition, Credentials, LimitPer, Mcp, RateLimit, Resource, Route, RoutePolicy, StepUp,
 };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue};
 
 use rotogate_core::denial::Denial;
-use rotogate_core::route::{Route, RouteId};
+use rotogate_core::route::Route;
 pub use rotogate_core::rule::Rule;
 use rotogate_core::session::Scope;
 
@@ -42,7 +42,7 @@ pub struct Explanation {
     /// The rules that govern the call (MCP) of the request, besides the route.
     pub call_rules: Vec<Arc<Route>>,
     /// Less specific routes that match, too.
-    pub also_matched: Vec<RouteId>,
+    pub also_matched: Vec<Arc<str>>,
     /// Every rule, in the order in which they are listed.
     pub rules: Vec<RuleVerdict>,
     /// The identity headers that the service behind the gate gets.

@@ -134,7 +134,7 @@ impl ReplyGuard {
                     target: "rotogate::denial",
                     reason,
                     session.id = session,
-                    rotogate.route = self.caller.route.id.as_str(),
+                    rotogate.route = &*self.caller.route.id,
                     http.request.id = request.and_then(|request| request.id().to_str().ok()),
                     client.address = request.and_then(|request| request.client()).map(tracing::field::display),
                     "reply ended by its lease"

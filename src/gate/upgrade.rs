@@ -46,7 +46,7 @@ pub(super) fn settle(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted
     let policy = &permitted.route().policy;
     if !policy.upgrade {
         if gate.running.notices.first(SetupNotice::Upgrade) {
-            let route = permitted.route().id.as_str();
+            let route = &*permitted.route().id;
             tracing::warn!(
                 route,
                 "upgrade (WebSocket) removed from a request: its route does not allow upgrades. To allow them, set \

@@ -21,7 +21,7 @@ use super::Identity;
 /// /// A line of an access log, around `gate.layer().annotated()`.
 /// fn line<B>(reply: &http::Response<B>) -> Option<String> {
 ///     let verdict = reply.extensions().get::<Verdict>()?;
-///     let route = verdict.route.as_ref().map_or("-", |route| route.id.as_str());
+///     let route = verdict.route.as_ref().map_or("-", |route| &*route.id);
 ///     let user = verdict.subject().unwrap_or("-");
 ///     Some(format!("{} {route} {user} {}", reply.status().as_u16(), verdict.reason))
 /// }

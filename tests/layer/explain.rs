@@ -16,7 +16,7 @@ use rotogate::dialect::oauth2::OAuth2;
 use rotogate::gate::{
     Browser, Conclusion, Endpoint, Explanation, NewSession, Peer, Rate, Rates, Rule, RuleResult, Verdict, Whose,
 };
-use rotogate::route::{Auth, Comparison, Condition, Conditions, Role, Route, RoutePolicy, StepUp};
+use rotogate::route::{Auth, Condition, Route, RoutePolicy, StepUp};
 use rotogate::session::Scope;
 use rotogate_core::clock::{ManualTime, TimeSource, Timestamp};
 use rotogate_core::introspection::{Introspection, IntrospectionFault, Introspector};
@@ -164,20 +164,11 @@ async fn world() -> World {
         .route(named("theirs", "/theirs", RoutePolicy { issuers: vec!["idp".into()], ..strict() }))
         .route(named("asked", "/asked", RoutePolicy { issuers: vec!["opaque".into()], ..strict() }))
         .route(named("reports", "/reports", RoutePolicy { audiences: vec!["reports".into()], ..strict() }))
-        .route(named(
-            "staff",
-            "/staff",
-            RoutePolicy { issuers: vec!["idp".into()], roles: vec![Role::parse("staff", |_| false)], ..strict() },
-        ))
+        .route(named("staff", "/staff", RoutePolicy { issuers: vec!["idp".into()], ..strict() }.role("staff")))
         .route(named(
             "payroll",
             "/payroll",
-            RoutePolicy {
-                issuers: vec!["idp".into()],
-                roles: vec![Role::parse("staff", |_| false)],
-                step_up: Some(gold.clone()),
-                ..strict()
-            },
+            RoutePolicy { issuers: vec!["idp".into()], step_up: Some(gold.clone()), ..strict() }.role("staff"),
         ))
         .route(named("orgs", "/orgs/{org}/{*rest}", conditioned()))
         .route(named("pay", "/pay", RoutePolicy { step_up: Some(gold), ..strict() }))
@@ -598,10 +589,8 @@ async fn n46_p58_the_login_is_explained_after_the_roles_as_it_is_judged() {
 
 /// The tenant of the path, and a plan that is paid.
 fn conditioned() -> RoutePolicy {
-    let tenant = Condition::new("org_id", Comparison::Param("org".into())).unwrap();
-    let paid = Condition::new("plan", Comparison::Not(vec!["free".into()])).unwrap();
-    let conditions = Conditions::new(vec![tenant, paid], Vec::new()).unwrap();
-    RoutePolicy { conditions: Some(Arc::new(conditions)), ..RoutePolicy::default() }
+    let conditions = [Condition::param("org_id", "org"), Condition::not("plan", ["free"])];
+    RoutePolicy::default().when(conditions.map(Result::unwrap)).unwrap()
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use http_body_util::{BodyExt, Empty, Full};
 use rotogate::Gate;
 use rotogate::client::Client;
 use rotogate::gate::{BuildError, Conclusion, GateBuilder, Neighbour, NewSession, Peer, Rule};
-use rotogate::route::{CallPattern, LimitPer, Mcp, McpCalls, RateLimit, Resource, Route, RoutePolicy};
+use rotogate::route::{LimitPer, Mcp, RateLimit, Resource, Route, RoutePolicy};
 use rotogate::store::Store;
 use rotogate::token::Algorithm;
 use rotogate_core::clock::{ManualTime, TimeSource, Timestamp};
@@ -205,11 +205,7 @@ async fn k20_a_proxy_that_asks_is_told_429() {
 
 #[tokio::test]
 async fn k20_calls_in_an_envelope_count_with_the_routes_that_govern_them() {
-    let rule = |calls: &str, limit: RateLimit| Route {
-        kuzzle: vec![CallPattern::parse(calls).unwrap()],
-        id: calls.into(),
-        ..Route::new("", RoutePolicy::default().limit(limit))
-    };
+    let rule = |calls, limit| Route::kuzzle_rule([calls], RoutePolicy::default().limit(limit)).unwrap();
     let gate = builder()
         .endpoint(rotogate::gate::Endpoint::new(rotogate::dialect::kuzzle::Kuzzle::default()))
         .route(limited(RoutePolicy::default(), &[per_subject(4)]))
@@ -240,11 +236,7 @@ async fn k20_calls_of_tools_count_with_their_rule_and_their_route() {
             resource: Some("/mcp".into()),
             ..RoutePolicy::default()
         };
-        let rule = |calls: &str, policy| Route {
-            calls: vec![McpCalls::parse(calls).unwrap()],
-            id: calls.into(),
-            ..Route::new("", policy)
-        };
+        let rule = |calls, policy| Route::mcp_rule([calls], policy).unwrap();
         let dear = RateLimit::new(LimitPer::Subject, 1, MINUTE).named("dear");
         let gate = builder()
             .resource(Resource { mcp: Some(Mcp { headers_alone: check, ..Mcp::default() }), ..Resource::new("/mcp") })

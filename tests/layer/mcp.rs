@@ -13,9 +13,7 @@ use hyper_util::rt::TokioExecutor;
 use rotogate::Gate;
 use rotogate::decision::{DecisionFault, DecisionPoint, DecisionPointRules, PolicyDecision, RouteDecision};
 use rotogate::gate::NewSession;
-use rotogate::route::{
-    Comparison, Condition, Conditions, Implied, Mcp, McpCalls, Resource, Role, Route, RoutePolicy, StepUp,
-};
+use rotogate::route::{Condition, Mcp, Resource, Route, RoutePolicy, StepUp};
 use rotogate::session::Scope;
 use serde_json::{Value, json};
 
@@ -35,24 +33,23 @@ fn policy(scopes: &str) -> RoutePolicy {
 
 /// A policy for callers with this plan.
 fn of_plan(plan: &str) -> RoutePolicy {
-    let paid = Condition::new("plan", Comparison::Equals(plan.into())).unwrap();
-    RoutePolicy { conditions: Some(Arc::new(Conditions::new(vec![paid], Vec::new()).unwrap())), ..policy("") }
+    policy("").when([Condition::equals("plan", plan).unwrap()]).unwrap()
 }
 
 fn rule(calls: &str, policy: RoutePolicy) -> Route {
-    Route { calls: vec![McpCalls::parse(calls).unwrap()], id: calls.into(), ..Route::new("", policy) }
+    Route::mcp_rule([calls], policy).unwrap()
 }
 
 async fn gate(mcp: Mcp) -> Gate {
-    let implies = Implied::new([("files.write".to_owned(), Scope::parse("files.read").unwrap())]).unwrap();
+    let resource = Resource::new("/mcp").implying([("files.write", Scope::parse("files.read").unwrap())]).unwrap();
     let step_up = StepUp { acr: vec!["gold".into()], max_age: None };
     builder()
-        .resource(Resource { implies, mcp: Some(mcp), ..Resource::new("/mcp") })
+        .resource(Resource { mcp: Some(mcp), ..resource })
         .route(Route::new("/mcp", policy("mcp")))
         .route(rule("tools/call:delete_*", policy("files.write")))
         .route(rule("tools/call:read_file", policy("files.read")))
         .route(rule("tools/call:pay", RoutePolicy { step_up: Some(step_up), ..policy("") }))
-        .route(rule("prompts/get", RoutePolicy { roles: vec![Role::parse("boss", |_| false)], ..policy("") }))
+        .route(rule("prompts/get", policy("").role("boss")))
         .route(rule("tools/call:export", of_plan("pro")))
         .route(rule("*", policy("")))
         .build()

@@ -17,7 +17,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use rotogate::Gate;
 use rotogate::gate::{Bound, Bounds, NewSession, Whose};
-use rotogate::route::{Mcp, McpCalls, Resource, Route, RoutePolicy};
+use rotogate::route::{Mcp, Resource, Route, RoutePolicy};
 use support::until;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -43,14 +43,13 @@ async fn gate(buffered: Bound) -> Gate {
         ..RoutePolicy::default()
     };
     let mcp = Mcp { max_message: MESSAGE as u64, ..Mcp::default() };
-    let calls = vec![McpCalls::parse("*").unwrap()];
     let mut bounds = Bounds::default();
     bounds.buffered = buffered;
     builder()
         .bounds(bounds)
         .resource(Resource { mcp: Some(mcp), ..Resource::new("/mcp") })
         .route(Route::new("/mcp", policy()))
-        .route(Route { calls, id: "*".into(), ..Route::new("", policy()) })
+        .route(Route::mcp_rule(["*"], policy()).unwrap())
         .build()
         .await
         .unwrap()

@@ -5,7 +5,7 @@ use axum::routing::get;
 use http::StatusCode;
 use rotogate::directory::{Directory, DirectoryError, User};
 use rotogate::gate::{BuildError, GateBuilder, Whose};
-use rotogate::route::{Resource, Role, Route, RoutePolicy};
+use rotogate::route::{Resource, Route, RoutePolicy};
 use rotogate::token::Preset;
 use rotogate::{Gate, Identity, ResourceServer, SecretString};
 use rotogate_core::store::{MemoryStore, Store};
@@ -62,7 +62,7 @@ async fn i65_a_resource_server_takes_the_tokens_of_its_issuers_alone_and_issues_
 async fn i65_a_bare_role_is_of_the_only_issuer() {
     let provider = Provider::start(1).await;
     let by_route = |gate: GateBuilder| {
-        let policy = RoutePolicy { roles: vec![Role { issuer: None, name: "boss".into() }], ..RoutePolicy::default() };
+        let policy = RoutePolicy::default().role("boss");
         gate.route(Route::new("/admin", policy)).route(Route::catch_all(RoutePolicy::public()))
     };
     let [boss, clerk] = ["boss", "clerk"].map(|role| provider.token("ada", "", role));

@@ -226,7 +226,7 @@ pub fn question(
         "subject": { "type": kind, "id": token.subject, "properties": properties },
         "action": { "name": action, "properties": { "method": method } },
         "resource": { "type": rule.resource_type, "id": rule.id_of(|name| about.param(route, name))? },
-        "context": { "route": route.id.as_str() },
+        "context": { "route": &*route.id },
     });
     serde_json::to_vec(&question).ok()
 }

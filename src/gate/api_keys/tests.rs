@@ -21,7 +21,7 @@ use rotogate_core::client::Client;
 use rotogate_core::clock::{ManualTime, Timestamp};
 use rotogate_core::directory::{Directory, DirectoryError, User};
 use rotogate_core::engine::api_keys::keys_by_secret;
-use rotogate_core::route::{Credentials, Role, Route, RoutePolicy, StepUp};
+use rotogate_core::route::{Credentials, Route, RoutePolicy, StepUp};
 use rotogate_core::session::RevokedBecause;
 use rotogate_core::store::MemoryStore;
 use rotogate_core::store::StoreError;
@@ -88,7 +88,7 @@ impl World {
             ("/token", RoutePolicy::default()),
             ("/only", RoutePolicy { credentials: only, ..RoutePolicy::default() }),
             ("/write", RoutePolicy { scopes: Scope::parse("write").unwrap(), ..takes() }),
-            ("/admins", RoutePolicy { roles: vec![Role { issuer: None, name: "admin".into() }], ..takes() }),
+            ("/admins", takes().role("admin")),
             ("/bound", RoutePolicy { dpop_required: true, ..takes() }),
             ("/step-up", RoutePolicy { step_up: Some(StepUp { acr: vec!["gold".into()], max_age: None }), ..takes() }),
             ("/elsewhere", RoutePolicy { audiences: vec!["https://other.test".into()], ..takes() }),

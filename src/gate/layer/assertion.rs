@@ -27,7 +27,7 @@ pub(super) fn assertion_for_service(
                 domain: audience,
                 context: Some(TransactionContext::Request(TransactionRequest {
                     method: parts.method.as_str(),
-                    route: route.id.as_str(),
+                    route: &route.id,
                     params: route.params(parts.uri.path()).collect(),
                 })),
                 workload: None,

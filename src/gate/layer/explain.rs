@@ -19,8 +19,8 @@ use rotogate_core::denial::Denial;
 use rotogate_core::fault::Fault;
 use rotogate_core::headers::Peer;
 use rotogate_core::reason::Reason;
+use rotogate_core::route::Route;
 use rotogate_core::route::path::CanonicalPath;
-use rotogate_core::route::{Route, RouteId};
 use rotogate_core::rule::Rule;
 use rotogate_core::session::{SessionId, Status};
 use rotogate_core::token::observer::Observer;
@@ -194,7 +194,7 @@ impl<M> GateLayer<M> {
     }
 
     /// The other routes that match the path.
-    fn also_matched(&self, parts: &Parts, route: &Arc<Route>) -> Vec<RouteId> {
+    fn also_matched(&self, parts: &Parts, route: &Arc<Route>) -> Vec<Arc<str>> {
         let gate = &self.gate.0;
         let (Ok(host), Some(uri)) = (gate.host(parts), Some(self.whole::<Recorder>(parts))) else {
             return Vec::new();

@@ -8,18 +8,6 @@ use super::path::CanonicalPath;
 use super::{Match, Route, RouteTable};
 
 /// The calls of a rule: `controller:action`, `controller:*`, or `*` for all.
-///
-/// ```
-/// use rotogate::route::{CallPattern, Route, RoutePolicy};
-/// use rotogate::session::Scope;
-///
-/// // Calls of the controller `security`, in any envelope, need the scope `admin`.
-/// let admins = RoutePolicy { scopes: Scope::parse("admin")?, ..RoutePolicy::default() };
-/// let rule = Route { kuzzle: vec![CallPattern::parse("security:*")?], ..Route::new("", admins) };
-/// assert!(CallPattern::parse("security").is_err());
-/// # let _ = rule;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallPattern {
     /// `None`: any controller.

@@ -23,13 +23,6 @@ const MAX_TEXT: usize = 256;
 
 /// A value that a claim is compared with. The types are never converted: the text `"7"` is not the number 7, and neither is
 /// 7.0.
-///
-/// ```
-/// use rotogate::route::ClaimValue;
-///
-/// assert_eq!(ClaimValue::from("gold"), ClaimValue::Text("gold".into()));
-/// assert_ne!(ClaimValue::from(7), ClaimValue::from("7"));
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClaimValue {
     /// A text, compared byte for byte.
@@ -58,6 +51,25 @@ impl From<bool> for ClaimValue {
     }
 }
 
+impl TryFrom<Value> for ClaimValue {
+    type Error = InvalidValue;
+
+    fn try_from(value: Value) -> Result<Self, InvalidValue> {
+        let refuse = || InvalidValue::new("expected a text, a whole number, true or false");
+        match value {
+            Value::String(text) => Ok(Self::Text(text.into())),
+            Value::Number(number) => number.as_i64().map(Self::Integer).ok_or_else(refuse),
+            Value::Bool(is) => Ok(Self::Boolean(is)),
+            Value::Null | Value::Array(_) | Value::Object(_) => Err(refuse()),
+        }
+    }
+}
+
+/// The values of a list.
+fn values(all: impl IntoIterator<Item = impl Into<Value>>) -> Result<Vec<ClaimValue>, InvalidValue> {
+    all.into_iter().map(|one| one.into().try_into()).collect()
+}
+
 impl ClaimValue {
     /// Whether a claim has this value; `None` if it has another type.
     fn compare(&self, claim: &Value) -> Option<bool> {
@@ -80,15 +92,6 @@ fn integer(claim: &Value) -> Option<i128> {
 }
 
 /// The required value of a claim.
-///
-/// ```
-/// use rotogate::route::{Comparison, Condition};
-///
-/// // The tenant of the token is the one in the path.
-/// let tenant = Condition::new("org_id", Comparison::Param("org".into()))?;
-/// assert_eq!(tenant.to_string(), "org_id param");
-/// # Ok::<(), rotogate::InvalidValue>(())
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Comparison {
     /// Equal to this value.
@@ -172,13 +175,18 @@ impl ClaimValue {
     }
 }
 
-/// A claim, and its required value.
+/// A claim, and its required value: a text, a whole number, or a Boolean. Types are never converted: the text `"7"` is
+/// not the number 7. A missing claim meets no condition.
 ///
 /// ```
-/// use rotogate::route::{ClaimValue, Comparison, Condition};
+/// use rotogate::route::Condition;
 ///
-/// let paid = Condition::new("org.plan", Comparison::Not(vec!["free".into()]))?;
-/// let second_factor = Condition::new("amr", Comparison::Has("mfa".into()))?;
+/// let paid = Condition::not("org.plan", ["free"])?;
+/// let second_factor = Condition::has("amr", "mfa")?;
+/// // The tenant of the token is the one in the path.
+/// let tenant = Condition::param("org_id", "org")?;
+/// assert_eq!(tenant.to_string(), "org_id param");
+/// # let _ = (paid, second_factor);
 /// # Ok::<(), rotogate::InvalidValue>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -187,21 +195,106 @@ pub struct Condition {
     comparison: Comparison,
 }
 
+/// Each constructor takes the path of the claim.
 impl Condition {
-    /// A condition on the claim at this path.
+    /// The claim equals this value.
+    ///
+    /// # Errors
+    /// The path cannot be parsed, or the value has another type.
+    pub fn equals(claim: &str, value: impl Into<Value>) -> Result<Self, InvalidValue> {
+        Self::new(claim, Comparison::Equals(value.into().try_into()?))
+    }
+
+    /// The claim equals one of these values.
+    ///
+    /// # Errors
+    /// The path cannot be parsed, or a value has another type.
+    pub fn one_of(claim: &str, all: impl IntoIterator<Item = impl Into<Value>>) -> Result<Self, InvalidValue> {
+        Self::new(claim, Comparison::OneOf(values(all)?))
+    }
+
+    /// The claim is a list with this element; or, with `{}` at the end of its path, an object with this member.
+    ///
+    /// # Errors
+    /// The path cannot be parsed, or the value has another type.
+    pub fn has(claim: &str, value: impl Into<Value>) -> Result<Self, InvalidValue> {
+        Self::new(claim, Comparison::Has(value.into().try_into()?))
+    }
+
+    /// The claim has the type of these values, but equals none of them.
+    ///
+    /// # Errors
+    /// The path cannot be parsed, or a value has another type.
+    pub fn not(claim: &str, all: impl IntoIterator<Item = impl Into<Value>>) -> Result<Self, InvalidValue> {
+        Self::new(claim, Comparison::Not(values(all)?))
+    }
+
+    /// The claim is a text that begins with this text.
     ///
     /// # Errors
     /// The path cannot be parsed.
-    pub fn new(claim: &str, comparison: Comparison) -> Result<Self, InvalidValue> {
-        Ok(Self { claim: ClaimPath::parse(claim)?, comparison })
+    pub fn starts(claim: &str, text: &str) -> Result<Self, InvalidValue> {
+        Self::new(claim, Comparison::Starts(text.into()))
+    }
+
+    /// The claim is a text that ends with this text.
+    ///
+    /// # Errors
+    /// The path cannot be parsed.
+    pub fn ends(claim: &str, text: &str) -> Result<Self, InvalidValue> {
+        Self::new(claim, Comparison::Ends(text.into()))
+    }
+
+    /// The claim is a whole number of at least this value.
+    ///
+    /// # Errors
+    /// The path cannot be parsed.
+    pub fn min(claim: &str, least: i64) -> Result<Self, InvalidValue> {
+        Self::new(claim, Comparison::Min(least))
+    }
+
+    /// The claim is a whole number of at most this value.
+    ///
+    /// # Errors
+    /// The path cannot be parsed.
+    pub fn max(claim: &str, most: i64) -> Result<Self, InvalidValue> {
+        Self::new(claim, Comparison::Max(most))
+    }
+
+    /// The claim is there, and not null.
+    ///
+    /// # Errors
+    /// The path cannot be parsed.
+    pub fn exists(claim: &str) -> Result<Self, InvalidValue> {
+        Self::new(claim, Comparison::Exists)
+    }
+
+    /// The claim is a text that equals the path parameter of this name, in the canonical form of the path.
+    ///
+    /// # Errors
+    /// The path cannot be parsed.
+    pub fn param(claim: &str, name: &str) -> Result<Self, InvalidValue> {
+        Self::new(claim, Comparison::Param(name.into()))
     }
 
     /// The claim.
     pub const fn claim(&self) -> &ClaimPath {
         &self.claim
     }
+}
+
+impl Condition {
+    /// A condition on the claim at this path.
+    ///
+    /// # Errors
+    /// The path cannot be parsed.
+    #[doc(hidden)]
+    pub fn new(claim: &str, comparison: Comparison) -> Result<Self, InvalidValue> {
+        Ok(Self { claim: ClaimPath::parse(claim)?, comparison })
+    }
 
     /// What it must be.
+    #[doc(hidden)]
     pub const fn comparison(&self) -> &Comparison {
         &self.comparison
     }
@@ -257,18 +350,6 @@ enum ConditionVerdict<'c, 'a> {
 }
 
 /// The conditions of a route, for [`RoutePolicy::conditions`](super::RoutePolicy::conditions).
-///
-/// ```
-/// use std::sync::Arc;
-/// use rotogate::route::{Comparison, Condition, Conditions, Route, RoutePolicy};
-///
-/// let tenant = Condition::new("org_id", Comparison::Param("org".into()))?;
-/// let conditions = Conditions::new(vec![tenant], Vec::new())?;
-/// let policy = RoutePolicy { conditions: Some(Arc::new(conditions)), ..RoutePolicy::default() };
-/// let builder = rotogate::Gate::builder().route(Route::new("/orgs/{org}/{*rest}", policy));
-/// # let _ = builder;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Clone, Debug)]
 pub struct Conditions {
     /// A unique number, so that results that are kept with a token are used only for the same conditions.

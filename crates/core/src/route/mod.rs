@@ -1,12 +1,12 @@
 //! Routes: which route a request takes, and what the route requires. A request that matches no route is refused: the
 //! gate forwards only what the configuration names.
 
-use std::fmt;
 use std::sync::Arc;
 
 use http::Method;
 
 use crate::exchange::UpstreamExchange;
+use crate::invalid::InvalidValue;
 
 pub mod authority;
 mod calls;
@@ -60,19 +60,21 @@ pub fn check_pattern(pattern: &str) -> Result<(), String> {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The name in logs and metrics. It comes from the configuration, never from a request.
-    pub id: RouteId,
+    /// The route's name in logs and metrics. The name comes from the configuration, never from a request.
+    pub id: Arc<str>,
     /// The hosts that the route serves, without port. If empty, every host that no route names.
     pub hosts: Vec<String>,
     /// The methods that the route serves; `GET` includes `HEAD`. If empty, `DEFAULT_METHODS` and `REGISTERED_METHODS`.
     pub methods: Vec<Method>,
     /// A pattern: `{name}` matches one whole segment, a trailing `{*rest}` the rest of the path, which may be empty.
     pub path: String,
-    /// The enclosed calls that this rule governs, on any path. A route for calls alone has an empty path.
+    /// The enclosed calls that this rule governs, on any path: see [`Self::kuzzle_rule`].
     // Requirement T22.
+    #[doc(hidden)]
     pub kuzzle: Vec<CallPattern>,
-    /// The calls of its resource (MCP) that this rule governs. A route with `calls` has an empty path.
+    /// The calls of its resource (MCP) that this rule governs: see [`Self::mcp_rule`].
     // Requirement M8.
+    #[doc(hidden)]
     pub calls: Vec<McpCalls>,
     /// The listeners that serve the route, by the names in `Peer::on_listener`. Other listeners answer 404, and no less
     /// specific route replaces it. If empty, all listeners.
@@ -93,48 +95,6 @@ pub struct Route {
     /// The exchange of the callers' tokens for tokens of the upstream; `None` if the route exchanges no tokens.
     #[doc(hidden)]
     pub exchange: Option<Arc<UpstreamExchange>>,
-}
-
-/// The name of a route in logs and metrics.
-///
-/// ```
-/// use rotogate::route::{Route, RoutePolicy};
-///
-/// let orders = Route { id: "orders".into(), ..Route::new("/orders/{*rest}", RoutePolicy::default()) };
-/// assert_eq!(orders.id.as_str(), "orders");
-/// ```
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RouteId(Arc<str>);
-
-impl RouteId {
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<&str> for RouteId {
-    fn from(name: &str) -> Self {
-        Self(name.into())
-    }
-}
-
-impl From<String> for RouteId {
-    fn from(name: String) -> Self {
-        Self(name.into())
-    }
-}
-
-impl fmt::Display for RouteId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl fmt::Debug for RouteId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
 }
 
 /// An upstream of a proxy around the layer: its index among the proxy's upstreams. The layer passes it from the route
@@ -192,6 +152,55 @@ impl Route {
             left = rest;
             found
         })
+    }
+
+    /// A rule for the calls of the policy's resource, an MCP server: `method:name`, `method:prefix*`, `method` for all
+    /// names of the method, or `*` for all calls.
+    ///
+    /// ```
+    /// use rotogate::route::{Route, RoutePolicy};
+    /// use rotogate::session::Scope;
+    ///
+    /// let scopes = Scope::parse("files.write")?;
+    /// let write = RoutePolicy { resource: Some("/mcp".into()), scopes, ..RoutePolicy::default() };
+    /// assert!(Route::mcp_rule(["tools/call:*_all"], write.clone()).is_err(), "a * is the last character");
+    /// let builder = rotogate::Gate::builder().route(Route::mcp_rule(["tools/call:delete_*"], write)?);
+    /// # let _ = builder;
+    /// # Ok::<(), rotogate::InvalidValue>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The expected form of a pattern.
+    pub fn mcp_rule<'a>(calls: impl IntoIterator<Item = &'a str>, policy: RoutePolicy) -> Result<Self, InvalidValue> {
+        let calls = calls.into_iter().map(McpCalls::parse).collect::<Result<Vec<_>, _>>().map_err(InvalidValue::new)?;
+        let id = calls.first().map(ToString::to_string).unwrap_or_default().into();
+        Ok(Self { id, calls, ..Self::new("", policy) })
+    }
+
+    /// A rule for calls that Kuzzle's protocol encloses, on any path: `controller:action`, `controller:*`, or `*` for all
+    /// calls.
+    ///
+    /// ```
+    /// use rotogate::route::{Route, RoutePolicy};
+    /// use rotogate::session::Scope;
+    ///
+    /// // Calls of the controller `security`, in any envelope, need the scope `admin`.
+    /// let admins = RoutePolicy { scopes: Scope::parse("admin")?, ..RoutePolicy::default() };
+    /// let builder = rotogate::Gate::builder().route(Route::kuzzle_rule(["security:*"], admins)?);
+    /// # let _ = builder;
+    /// # Ok::<(), rotogate::InvalidValue>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The expected form of a pattern.
+    pub fn kuzzle_rule<'a>(
+        calls: impl IntoIterator<Item = &'a str>,
+        policy: RoutePolicy,
+    ) -> Result<Self, InvalidValue> {
+        let kuzzle: Result<Vec<_>, _> = calls.into_iter().map(CallPattern::parse).collect();
+        let kuzzle = kuzzle.map_err(InvalidValue::new)?;
+        let id = kuzzle.first().map(ToString::to_string).unwrap_or_default().into();
+        Ok(Self { id, kuzzle, ..Self::new("", policy) })
     }
 
     /// A route for every path that no other route serves.

@@ -4,13 +4,14 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use super::condition::Conditions;
+use super::condition::{Condition, Conditions};
 use super::decision::RouteDecision;
 use super::mcp::Implied;
 use super::path::{CanonicalPath, PathError};
 use super::rate::RateLimit;
 use super::resource::StepUp;
 use crate::denial::Denial;
+use crate::invalid::InvalidValue;
 use crate::session::scope::Scope;
 
 /// The rules of one route. The default is the strictest: a token is required, and nothing unusual passes.
@@ -36,10 +37,12 @@ pub struct RoutePolicy {
     /// The scopes of which the token must have at least one, besides all of `scopes`. If empty, no further scope is
     /// required.
     pub any_scope: Scope,
-    /// The roles of which the token must have at least one. If empty, no role is required.
+    /// The roles of which the token must have at least one: see [`Self::role`]. If empty, no role is required.
+    #[doc(hidden)]
     pub roles: Vec<Role>,
-    /// The conditions on the caller's claims.
+    /// The conditions on the caller's claims: see [`Self::when`] and [`Self::when_any`].
     // Requirement K22.
+    #[doc(hidden)]
     pub conditions: Option<Arc<Conditions>>,
     /// The question to a decision point about each request that all other rules permit.
     // Requirement K27.
@@ -93,7 +96,8 @@ pub struct RoutePolicy {
     /// The path of the protected resource that the route belongs to: its challenges name the document, and the
     /// resource's identifier is one of `audiences`.
     pub resource: Option<String>,
-    /// The scopes of the resource that imply other scopes.
+    /// The scopes of the resource that imply other scopes: the gate sets them.
+    #[doc(hidden)]
     pub implied: Option<Arc<Implied>>,
     /// The required login of the caller.
     pub step_up: Option<StepUp>,
@@ -128,6 +132,50 @@ impl RoutePolicy {
     pub fn limit(mut self, limit: RateLimit) -> Self {
         self.rate.push(limit);
         self
+    }
+
+    /// Adds a role: the token must have one of the added roles. The route then takes the tokens of one issuer only; with
+    /// several issuers, use [`Self::role_of`].
+    #[must_use]
+    pub fn role(mut self, name: &str) -> Self {
+        self.roles.push(Role { issuer: None, name: name.into() });
+        self
+    }
+
+    /// Adds a role that only tokens of the issuer with this name may have; our own issuer is `self`.
+    #[must_use]
+    pub fn role_of(mut self, issuer: &str, name: &str) -> Self {
+        self.roles.push(Role { issuer: Some(issuer.into()), name: name.into() });
+        self
+    }
+
+    /// All these conditions must hold on the claims of the caller.
+    ///
+    /// ```
+    /// use rotogate::route::{Condition, Route, RoutePolicy};
+    ///
+    /// let policy = RoutePolicy::default().when([Condition::param("org_id", "org")?])?;
+    /// let builder = rotogate::Gate::builder().route(Route::new("/orgs/{org}/{*rest}", policy));
+    /// # let _ = builder;
+    /// # Ok::<(), rotogate::InvalidValue>(())
+    /// ```
+    ///
+    /// # Errors
+    /// There is no condition, the route has more than 16, or one cannot be used.
+    pub fn when(mut self, all: impl IntoIterator<Item = Condition>) -> Result<Self, InvalidValue> {
+        let others = self.conditions.as_deref().map(|known| known.when_any().to_vec()).unwrap_or_default();
+        self.conditions = Some(Arc::new(Conditions::new(all.into_iter().collect(), others)?));
+        Ok(self)
+    }
+
+    /// All conditions of one of these lists must hold on the claims of the caller, besides those of [`Self::when`].
+    ///
+    /// # Errors
+    /// A list has no condition, the route has more than 16, or one cannot be used.
+    pub fn when_any(mut self, lists: impl IntoIterator<Item = Vec<Condition>>) -> Result<Self, InvalidValue> {
+        let others = self.conditions.as_deref().map(|known| known.when().to_vec()).unwrap_or_default();
+        self.conditions = Some(Arc::new(Conditions::new(others, lists.into_iter().collect())?));
+        Ok(self)
     }
 
     /// Takes API keys, too.
@@ -279,13 +327,6 @@ pub fn admits_path(policy: &RoutePolicy, path: &CanonicalPath<'_>) -> Result<(),
 }
 
 /// A role, and the issuer whose tokens may name it.
-///
-/// ```
-/// use rotogate::route::Role;
-///
-/// let role = Role::parse("kc:admin", |issuer| issuer == "kc");
-/// assert_eq!((role.issuer.as_deref(), &*role.name), (Some("kc"), "admin"));
-/// ```
 // Requirement I17.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Role {

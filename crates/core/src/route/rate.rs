@@ -4,7 +4,7 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::{Auth, Route, RouteId};
+use super::{Auth, Route};
 use crate::claim::ClaimPath;
 
 /// The most limits of one route.
@@ -178,7 +178,7 @@ impl RateLimit {
     }
 
     /// The name of the limit on a route.
-    pub fn name_on(&self, route: &RouteId) -> Box<str> {
+    pub fn name_on(&self, route: &str) -> Box<str> {
         self.name.clone().unwrap_or_else(|| format!("{route} {}", self.per).into())
     }
 

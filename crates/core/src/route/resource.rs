@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::mcp::{Implied, Mcp};
 use crate::clock::Timestamp;
+use crate::invalid::InvalidValue;
 use crate::session::Scope;
 
 /// A protected resource with a metadata document (RFC 9728). Routes name it by its path.
@@ -27,8 +28,8 @@ pub struct Resource {
     pub authorization_servers: Vec<String>,
     /// The scopes that a client may ask for.
     pub scopes: Scope,
-    /// The scopes that imply other scopes: on the resource's routes, a token with the wide scope does not need the
-    /// narrow one.
+    /// The scopes that imply other scopes: see [`Self::implying`].
+    #[doc(hidden)]
     pub implies: Implied,
     /// How calls of the Model Context Protocol are judged. `None` if the resource is not an MCP server.
     pub mcp: Option<Mcp>,
@@ -45,6 +46,24 @@ impl Resource {
             implies: Implied::default(),
             mcp: None,
         }
+    }
+
+    /// Scopes that imply others: on the resource's routes, a token with a wide scope does not need its narrow ones.
+    ///
+    /// ```
+    /// use rotogate::route::Resource;
+    /// use rotogate::session::Scope;
+    ///
+    /// let files = Resource::new("/files").implying([("files.write", Scope::parse("files.read")?)])?;
+    /// # let _ = files;
+    /// # Ok::<(), rotogate::InvalidValue>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A scope that implies itself.
+    pub fn implying<'a>(self, scopes: impl IntoIterator<Item = (&'a str, Scope)>) -> Result<Self, InvalidValue> {
+        let given = scopes.into_iter().map(|(wide, narrow)| (wide.to_owned(), narrow));
+        Ok(Self { implies: Implied::new(given).map_err(InvalidValue::new)?, ..self })
     }
 
     /// The resource's identifier at the gate with this public URL.

@@ -230,7 +230,7 @@ macro_rules! section {
         $crate::config::print::Put::put($key, &mut $table, "..");
     };
     (@put $class:ident $table:ident ($key:ident ($name:literal $words:ident))) => {
-        $crate::config::print::Put::put($crate::config::print::word(&$words, *$key), &mut $table, $name);
+        $crate::config::print::Put::put(&$crate::config::print::word(&$words, *$key), &mut $table, $name);
     };
     (@put $class:ident $table:ident ($key:ident some)) => {
         if !$crate::config::print::is_default($key) {

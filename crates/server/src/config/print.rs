@@ -18,7 +18,7 @@ use super::declare::Key;
 use rotogate_core::claim::ClaimPath;
 use rotogate_core::headers::HeaderPattern;
 use rotogate_core::limit::Rate;
-use rotogate_core::route::{CallPattern, McpCalls, Role, RouteId};
+use rotogate_core::route::{CallPattern, McpCalls, Role};
 use rotogate_core::session::Scope;
 use rotogate_kit::config::CertificateAndKey;
 use rotogate_proxy::UpstreamUrl;
@@ -52,9 +52,10 @@ pub(crate) trait Put {
     fn put(&self, table: &mut Table, key: &str);
 }
 
-/// The word of a value that is true or false.
-pub(crate) fn word(words: &[(&'static str, bool)], value: bool) -> &'static str {
-    words.iter().find(|(_, known)| *known == value).map_or("", |(word, _)| word)
+/// The word of a value that is true or false. `None` for a value that is not set.
+pub(crate) fn word(words: &[(&'static str, bool)], value: impl Into<Option<bool>>) -> Option<&'static str> {
+    let value = value.into()?;
+    words.iter().find(|(_, known)| *known == value).map(|(word, _)| *word)
 }
 
 /// Whether a value is empty.
@@ -203,8 +204,7 @@ printed_as_text!(
     IpNet,
     Method,
     PathAndQuery,
-    Role,
-    RouteId
+    Role
 );
 printed_as_text!(SocketAddr, UpstreamUrl);
 

@@ -356,7 +356,7 @@ fn routes_of_one_path_get_ids_of_their_own() {
     let route = |more: &str| format!("[[routes]]\npath = \"/a\"\nupstream = \"u\"\n{more}");
     let text = [MINIMAL, upstream, &route("methods = [\"GET\"]\n"), &route("hosts = [\"B\"]\n"), &route("")].concat();
     let config = read(&text).unwrap();
-    assert_eq!(config.routes.iter().map(|r| r.id.as_str()).collect::<Vec<_>>(), ["/a", "/a#2", "/a#3"]);
+    assert_eq!(config.routes.iter().map(|r| &*r.id).collect::<Vec<_>>(), ["/a", "/a#2", "/a#3"]);
     assert_eq!(config.routes[1].hosts, ["b"]);
 }
 

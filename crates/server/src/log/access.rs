@@ -201,7 +201,7 @@ impl AccessLog {
     fn wants(&self, chosen: bool, status: StatusCode, reason: Reason, verdict: Option<&Verdict>) -> bool {
         let is_good = reason == Reason::PASSED && (status.is_success() || status.is_redirection());
         let route = verdict.and_then(|verdict| verdict.route.as_ref()).filter(|_| !self.routes.is_empty());
-        match route.and_then(|route| self.routes.get(route.id.as_str())) {
+        match route.and_then(|route| self.routes.get(&*route.id)) {
             Some(RouteLog::Nothing) => false,
             Some(RouteLog::Errors) => !is_good,
             None => chosen || !is_good,
@@ -357,7 +357,7 @@ impl AccessLogLine {
         }
         if let Some(verdict) = verdict {
             if let Some(route) = &verdict.route {
-                line.own(key!("rotogate.route"), route.id.as_str());
+                line.own(key!("rotogate.route"), &route.id);
                 line.own(key!("http.route"), &route.path);
             }
             if let Some((dialect, operation)) = verdict.operation() {

@@ -153,7 +153,7 @@ impl RequestTrace {
             if let Some(route) = &verdict.route {
                 span.rename(format!("{} {}", known_method(method).unwrap_or("HTTP"), route.path));
                 span.set("http.route", Value::Text(&route.path));
-                span.set("rotogate.route", Value::Text(route.id.as_str()));
+                span.set("rotogate.route", Value::Text(&route.id));
             }
             if let Some((dialect, operation)) = verdict.operation() {
                 span.set("rotogate.dialect", Value::Fixed(dialect));

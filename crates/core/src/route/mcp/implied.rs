@@ -5,16 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::session::Scope;
 
 /// For each scope, the scopes that imply it, directly or through other scopes.
-///
-/// ```
-/// use rotogate::route::Implied;
-/// use rotogate::session::Scope;
-///
-/// let implied = Implied::new([("files.write".to_owned(), Scope::parse("files.read")?)])?;
-/// assert!(implied.has(&Scope::parse("files.write")?, "files.read"));
-/// assert!(!implied.has(&Scope::parse("files.read")?, "files.write"));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 // Requirement M10.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Implied {

@@ -5,21 +5,6 @@ use std::fmt;
 use crate::mcp::Call;
 
 /// The calls of a rule: `method:name`, `method:prefix*`, `method` for all names of the method, or `*` for all calls.
-///
-/// ```
-/// use rotogate::route::{McpCalls, Route, RoutePolicy};
-/// use rotogate::session::Scope;
-///
-/// let write = RoutePolicy {
-///     resource: Some("/mcp".into()),
-///     scopes: Scope::parse("files.write")?,
-///     ..RoutePolicy::default()
-/// };
-/// let rule = Route { calls: vec![McpCalls::parse("tools/call:delete_*")?], ..Route::new("", write) };
-/// assert!(McpCalls::parse("tools/call:*_all").is_err(), "a * is the last character");
-/// # let _ = rule;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct McpCalls {
     /// `None`: all calls.

@@ -95,7 +95,7 @@ impl AccessReport {
     fn accepted(config: &Config, token: &AccessToken) -> Self {
         let asks = |route: &&rotogate_core::route::Route| route.policy.auth != Auth::None;
         let decision = |route: &rotogate_core::route::Route| RouteDecision {
-            route: route.id.as_str().to_owned(),
+            route: route.id.to_string(),
             decision: judged(&route.policy, token).map_or_else(|denial| denial.reason(), |()| "accepted"),
         };
         Self {

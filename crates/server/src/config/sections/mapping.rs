@@ -190,7 +190,7 @@ impl Print for ClaimMapping {
             paths.put(&mut claims, key);
         }
         put(&mut table, "claims", claims);
-        put(&mut table, "subject_encoding", word(&SUBJECT_ENCODINGS, *encodes_subject));
+        word(&SUBJECT_ENCODINGS, *encodes_subject).put(&mut table, "subject_encoding");
         audience.put(&mut table, "audience_claim");
         let mut map = Table::new();
         for (theirs, ours) in scope_map {

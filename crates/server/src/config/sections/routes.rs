@@ -17,7 +17,7 @@ use super::{
 use crate::log::{AccessLogConfig, RouteLog};
 use rotogate_core::route::{
     Auth, CallPattern, Conditions, Credentials, Implied, McpCalls, RateLimit, Resource, Role, Route, RouteDecision,
-    RouteId, RoutePolicy, StepUp, UpstreamId, role_problem,
+    RoutePolicy, StepUp, UpstreamId, role_problem,
 };
 use rotogate_core::session::Scope;
 use rotogate_core::token::verify::OWN;
@@ -116,18 +116,18 @@ pub(super) fn read(sections: &[Section<'_>], names: &Names<'_>, logs: &mut BTree
             section.blame("path", message);
         }
         let mut id = route.id.clone();
-        if !id.as_str().is_empty() && routes.iter().any(|other| other.id == id) {
+        if !id.is_empty() && routes.iter().any(|other| other.id == id) {
             if section.has("id") {
                 section.blame("id", format!("\"{id}\" is listed twice; rename one of the two"));
             }
             // Several routes may have the same path and differ in hosts or methods, so number their ids.
             id = (2_usize..)
-                .map(|n| RouteId::from(format!("{}#{n}", route.id)))
+                .map(|n| format!("{}#{n}", route.id).into())
                 .find(|id| routes.iter().all(|r| r.id != *id))
                 .unwrap_or(id);
         }
         if let Some(Some(log)) = section.get("access_log", log::read_route) {
-            logs.insert(id.as_str().into(), log);
+            logs.insert((*id).into(), log);
         }
         section.finish();
         let upstream = route.upstream.and_then(|upstream| names.upstreams.get(upstream.position()));
@@ -438,13 +438,13 @@ pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLo
     policy.conditions.iter().for_each(|all| conditions::put(all, &mut table));
     policy.decision.iter().for_each(|decision| decision_points::put(decision, &mut table));
     let bad_credential = word(&BAD_CREDENTIALS, *ignores_bad_credential);
-    Some(bad_credential).filter(|_| *auth == Auth::Optional).put(&mut table, "bad_credential");
+    bad_credential.filter(|_| *auth == Auth::Optional).put(&mut table, "bad_credential");
     (!policy.compares_exactly).put(&mut table, "loose_match");
     word(&PREFLIGHTS, *preflight_to_upstream).put(&mut table, "preflight");
     word(&PROOFS, policy.dpop_required).put(&mut table, "dpop");
     word(&PROOFS, policy.certificate_required).put(&mut table, "certificate_bound");
     Some(true).filter(|_| resource.is_some() && *forward_token).put(&mut table, "dangerous_forward_token");
-    if let Some(log) = access_log.routes.get(id.as_str()) {
+    if let Some(log) = access_log.routes.get(&**id) {
         table.insert("access_log".to_owned(), log::print_route(*log));
     }
     if !calls.is_empty() {

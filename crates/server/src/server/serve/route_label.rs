@@ -23,7 +23,7 @@ pub(crate) enum RouteLabel {
 impl RouteLabel {
     pub(crate) fn id(&self) -> &str {
         match self {
-            Self::Route(route) => route.id.as_str(),
+            Self::Route(route) => &route.id,
             Self::Endpoint => ENDPOINT,
             Self::Preflight => PREFLIGHT,
             Self::None => NO_ROUTE,
@@ -73,7 +73,7 @@ impl<'a> RouteRef<'a> {
 
     pub(crate) fn id(self) -> &'a str {
         match self {
-            Self::Route(route) => route.id.as_str(),
+            Self::Route(route) => &route.id,
             Self::Endpoint => ENDPOINT,
             Self::Preflight => PREFLIGHT,
             Self::None => NO_ROUTE,
