@@ -26,7 +26,7 @@ pub mod profile {
     //! ```
 
     #[doc(inline)]
-    pub use rotogate_core::session::profile::{OnOtherClient, OnReuse, OnTooMany, Profile, ProfileOverride};
+    pub use rotogate_core::session::profile::{OnReuse, Profile, ProfileOverride};
 }
 
 #[doc(inline)]

@@ -8,7 +8,6 @@ use uuid::Uuid;
 
 use super::*;
 use rotogate_core::revocation::{Effect, Target};
-use rotogate_core::session::profile::OnTooMany;
 use rotogate_core::store::conformance::{self, START, gone, insert, later, not_before, rotated, session, subject};
 
 mod copy;

@@ -63,9 +63,9 @@ pub const PROFILE: ProfileOverride = ProfileOverride {
     // `idle_ttl`.
     lost_response_window: Some(Duration::ZERO),
     on_reuse: None,
-    on_other_client: None,
+    other_client_ends_session: None,
     max_sessions_per_subject: None,
-    on_too_many: None,
+    ends_oldest: None,
     revoke_previous_after: None,
 };
 

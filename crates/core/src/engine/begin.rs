@@ -256,7 +256,7 @@ impl Engine {
         let bound = SubjectBound {
             most: new.profile.max_sessions_per_subject,
             idle_ttl: new.profile.idle_ttl,
-            on_too_many: new.profile.on_too_many,
+            ends_oldest: new.profile.ends_oldest,
         };
         let inserting = self.measured(self.store.insert(session.clone(), bound));
         let inserting = trace::step("rotogate.store.commit", "insert", inserting);

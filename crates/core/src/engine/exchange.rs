@@ -18,7 +18,7 @@ use crate::directory::User;
 use crate::engine::live_sessions::SuccessorToken;
 use crate::fault::{Error, Fault};
 use crate::revocation::Revocation;
-use crate::session::profile::{OnOtherClient, OnReuse, Profile};
+use crate::session::profile::{OnReuse, Profile};
 use crate::session::rotation::{Decision, Facts, Reuse, SessionEnd, decide};
 use crate::session::{Generation, RevokedBecause, Session, SessionId, Status};
 use crate::store::{Cursor, StoreError, Swap};
@@ -177,11 +177,8 @@ impl Engine {
     async fn judge_other_client(&self, session: &Session, refresh: &Refresh<'_>) -> Result<(), Error> {
         self.counts.add(Event::OtherClient);
         audit::other_client(session, &refresh.client.id, refresh.origin);
-        match refresh.profile.on_other_client {
-            OnOtherClient::Deny => {}
-            OnOtherClient::RevokeSession => {
-                self.revoke_session(session, RevokedBecause::OtherClient).await?;
-            }
+        if refresh.profile.other_client_ends_session {
+            self.revoke_session(session, RevokedBecause::OtherClient).await?;
         }
         Ok(())
     }

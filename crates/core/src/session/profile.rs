@@ -46,65 +46,6 @@ impl OnReuse {
     }
 }
 
-/// The consequence when another client presents a refresh token.
-///
-/// ```
-/// use rotogate::session::profile::{OnOtherClient, Profile};
-///
-/// let profile = Profile { on_other_client: OnOtherClient::RevokeSession, ..Profile::default() };
-/// assert!(profile.problems().is_empty());
-/// assert_eq!(profile.on_other_client.word(), "revoke-session", "as in `gateway.toml`");
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum OnOtherClient {
-    /// The token is refused and nothing else happens.
-    Deny,
-    /// The session ends.
-    RevokeSession,
-}
-
-impl OnOtherClient {
-    /// The value's word in `gateway.toml`.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Deny => "deny",
-            Self::RevokeSession => "revoke-session",
-        }
-    }
-}
-
-/// The consequence of a login when its subject has as many live sessions as allowed.
-///
-/// ```
-/// use rotogate::session::profile::{OnTooMany, Profile};
-///
-/// // One login at a time; the next one waits until the user has logged out.
-/// let profile = Profile { max_sessions_per_subject: 1, on_too_many: OnTooMany::Refuse, ..Profile::default() };
-/// let builder = rotogate::Gate::builder().profile(profile);
-/// # let _ = builder;
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum OnTooMany {
-    /// The subject's oldest session ends.
-    EndOldest,
-    /// The login is refused until one of the sessions has ended.
-    Refuse,
-}
-
-impl OnTooMany {
-    /// The value's word in `gateway.toml`.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::EndOldest => "end-oldest",
-            Self::Refuse => "refuse",
-        }
-    }
-}
-
 /// The rules for a session's tokens. The defaults equal the defaults of `gateway.toml`.
 ///
 /// ```
@@ -112,6 +53,8 @@ impl OnTooMany {
 /// use rotogate::session::profile::Profile;
 ///
 /// let profile = Profile { access_ttl: Duration::from_secs(120), ..Profile::default() };
+/// // One login at a time; the next one waits until the user has logged out.
+/// let profile = Profile { max_sessions_per_subject: 1, ends_oldest: false, ..profile };
 /// assert!(profile.problems().is_empty());
 /// let builder = rotogate::Gate::builder().profile(profile);
 /// # let _ = builder;
@@ -133,12 +76,13 @@ pub struct Profile {
     pub lost_response_window: Duration,
     /// The consequence of a reuse.
     pub on_reuse: OnReuse,
-    /// The consequence when another client presents the token.
-    pub on_other_client: OnOtherClient,
+    /// Whether the session ends when another client presents its refresh token. The token is refused either way.
+    pub other_client_ends_session: bool,
     /// How many live sessions a subject may have, over all clients and endpoints.
     pub max_sessions_per_subject: u32,
-    /// The consequence of a login beyond that number.
-    pub on_too_many: OnTooMany,
+    /// Whether a login beyond that number ends the subject's oldest session. By default it does; otherwise the login is
+    /// refused until one of the sessions has ended.
+    pub ends_oldest: bool,
     /// How long after a rotation the earlier access tokens end; `None` if they live until they expire.
     pub revoke_previous_after: Option<Duration>,
 }
@@ -153,9 +97,9 @@ impl Default for Profile {
             grace: Duration::from_secs(10 * SECOND),
             lost_response_window: Duration::from_secs(24 * HOUR),
             on_reuse: OnReuse::RevokeSession,
-            on_other_client: OnOtherClient::Deny,
+            other_client_ends_session: false,
             max_sessions_per_subject: 100,
-            on_too_many: OnTooMany::EndOldest,
+            ends_oldest: true,
             revoke_previous_after: None,
         }
     }
@@ -184,9 +128,9 @@ pub struct ProfileOverride {
     pub grace: Option<Duration>,
     pub lost_response_window: Option<Duration>,
     pub on_reuse: Option<OnReuse>,
-    pub on_other_client: Option<OnOtherClient>,
+    pub other_client_ends_session: Option<bool>,
     pub max_sessions_per_subject: Option<u32>,
-    pub on_too_many: Option<OnTooMany>,
+    pub ends_oldest: Option<bool>,
     pub revoke_previous_after: Option<Duration>,
 }
 
@@ -201,9 +145,9 @@ impl ProfileOverride {
             grace: self.grace.unwrap_or(base.grace),
             lost_response_window: self.lost_response_window.unwrap_or(base.lost_response_window),
             on_reuse: self.on_reuse.unwrap_or(base.on_reuse),
-            on_other_client: self.on_other_client.unwrap_or(base.on_other_client),
+            other_client_ends_session: self.other_client_ends_session.unwrap_or(base.other_client_ends_session),
             max_sessions_per_subject: self.max_sessions_per_subject.unwrap_or(base.max_sessions_per_subject),
-            on_too_many: self.on_too_many.unwrap_or(base.on_too_many),
+            ends_oldest: self.ends_oldest.unwrap_or(base.ends_oldest),
             revoke_previous_after: self.revoke_previous_after.or(base.revoke_previous_after),
         }
     }

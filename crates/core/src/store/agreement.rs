@@ -10,7 +10,6 @@ use super::conformance::{self, ISSUER, LEEWAY, gone, later, minimum, not_before,
 use super::{Cursor, Filter, Inserted, MemoryStore, Store, SubjectBound, Swap, WriteOutcome};
 use crate::clock::Timestamp;
 use crate::revocation::{Effect, Target};
-use crate::session::profile::OnTooMany;
 use crate::session::{Generation, RevokedBecause, Session, SessionId, Status};
 
 /// A small random generator with the same numbers in every run.
@@ -87,8 +86,8 @@ impl<'a> Trial<'a> {
 
     async fn insert(&mut self, name: &str, n: u64, at: Timestamp) {
         let most = [2, 4, u32::MAX][self.numbers.below(3) as usize];
-        let on_too_many = [OnTooMany::Refuse, OnTooMany::EndOldest][self.numbers.below(2) as usize];
-        let bound = SubjectBound { most, idle_ttl: Duration::from_secs(3), on_too_many };
+        let ends_oldest = self.numbers.below(2) == 1;
+        let bound = SubjectBound { most, idle_ttl: Duration::from_secs(3), ends_oldest };
         let bound = if most == u32::MAX { SubjectBound::NONE } else { bound };
         let client = ["web", "tv"][self.numbers.below(2) as usize];
         let created = Timestamp::from_millis(at.as_millis() - self.numbers.below(20));
@@ -224,8 +223,8 @@ pub async fn outlives_what_begins<S: Store + 'static>([a, b]: [Arc<S>; 2]) {
 
 /// However many sessions of a subject begin at two nodes, the bound of live sessions holds.
 pub async fn keeps_the_bound<S: Store + 'static>(nodes: [Arc<S>; 2]) {
-    for (name, from, on_too_many) in [("alice", 0, OnTooMany::EndOldest), ("bob", 1000, OnTooMany::Refuse)] {
-        let bound = SubjectBound { most: 3, idle_ttl: Duration::from_secs(600), on_too_many };
+    for (name, from, ends_oldest) in [("alice", 0, true), ("bob", 1000, false)] {
+        let bound = SubjectBound { most: 3, idle_ttl: Duration::from_secs(600), ends_oldest };
         let mut inserts = tokio::task::JoinSet::new();
         for n in 0..60 {
             let node = Arc::clone(&nodes[n as usize % 2]);

@@ -10,7 +10,6 @@ use async_trait::async_trait;
 use crate::clock::Timestamp;
 use crate::revocation::RevocationList;
 use crate::revocation::list::ListFilling;
-use crate::session::profile::OnTooMany;
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
 
 #[cfg(any(test, feature = "test-util"))]
@@ -75,7 +74,6 @@ pub enum Swap {
 ///
 /// ```
 /// use std::time::Duration;
-/// use rotogate::session::profile::OnTooMany;
 /// use rotogate::store::{Inserted, MemoryStore, Store, SubjectBound};
 ///
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -86,7 +84,7 @@ pub enum Swap {
 /// # let session = gate.sessions().get(id).await?.ok_or("it has a record")?;
 /// # let store = MemoryStore::for_a_trial("https://api.example.com", rotogate::Gate::DEFAULT_LEEWAY);
 /// let idle_ttl = Duration::from_secs(3600);
-/// let none = SubjectBound { most: 0, idle_ttl, on_too_many: OnTooMany::Refuse };
+/// let none = SubjectBound { most: 0, idle_ttl, ends_oldest: false };
 /// assert_eq!(store.insert(session.clone(), none).await?, Inserted::TooMany);
 /// assert_eq!(store.insert(session, SubjectBound { most: 1, ..none }).await?, Inserted::Inserted(Vec::new()));
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
@@ -97,13 +95,13 @@ pub struct SubjectBound {
     pub most: u32,
     /// A session without a refresh for this long counts as ended.
     pub idle_ttl: Duration,
-    /// What happens to one more.
-    pub on_too_many: OnTooMany,
+    /// Whether a further session ends the oldest one. Otherwise the further session is refused.
+    pub ends_oldest: bool,
 }
 
 impl SubjectBound {
     /// No bound.
-    pub const NONE: Self = Self { most: u32::MAX, idle_ttl: Duration::MAX, on_too_many: OnTooMany::EndOldest };
+    pub const NONE: Self = Self { most: u32::MAX, idle_ttl: Duration::MAX, ends_oldest: true };
 }
 
 /// The result of an insert.

@@ -7,7 +7,6 @@ use std::time::Duration;
 use super::{Inserted, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
 use crate::clock::Timestamp;
 use crate::revocation::{Effect, Revocation, Target};
-use crate::session::profile::OnTooMany;
 use crate::session::rotation::REVOKED;
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
 
@@ -186,7 +185,7 @@ impl Rules {
             }
         }
         let too_many = (records.len() + 1).saturating_sub(most);
-        if too_many > 0 && bound.on_too_many == OnTooMany::Refuse {
+        if too_many > 0 && !bound.ends_oldest {
             return Ok(None);
         }
         for old in records.into_iter().take(too_many.min(MAX_ENDED)) {

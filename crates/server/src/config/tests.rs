@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::*;
-use rotogate_core::session::profile::{OnTooMany, Profile};
+use rotogate_core::session::profile::Profile;
 
 use crate::log::{LogFormat, LogOutput};
 
@@ -931,9 +931,9 @@ fn r22_a12_sessions_of_a_subject_and_the_memory_for_tokens_are_bounded_as_writte
          [[clients]]\nid = \"web\"\nprofile = {{ max_sessions_per_subject = 1, on_too_many = \"end-oldest\" }}\n"
     ))
     .unwrap();
-    let bound = |profile: &Profile| (profile.max_sessions_per_subject, profile.on_too_many);
-    assert_eq!(bound(&config.sessions.profile), (3, OnTooMany::Refuse));
-    assert_eq!(bound(&config.clients[0].profile.over(&config.sessions.profile)), (1, OnTooMany::EndOldest));
+    let bound = |profile: &Profile| (profile.max_sessions_per_subject, profile.ends_oldest);
+    assert_eq!(bound(&config.sessions.profile), (3, false));
+    assert_eq!(bound(&config.clients[0].profile.over(&config.sessions.profile)), (1, true));
     assert_eq!(config.limits.verified_cache, 2 << 20);
     for (bad, key) in [
         ("[sessions]\nmax_sessions_per_subject = 0\n", "max_sessions_per_subject"),

@@ -1,7 +1,6 @@
 //! C2: a repeated call changes nothing more.
 
 use super::*;
-use rotogate_core::session::profile::OnTooMany;
 use rotogate_core::store::conformance::{gone, insert, later, minimum, not_before, rotated, session, start, subject};
 
 /// Everything that the store holds.
@@ -49,7 +48,7 @@ async fn c2_a_swap_that_is_sent_again_changes_nothing_more() {
 async fn c2_an_insert_that_is_sent_again_changes_nothing_more_and_says_who_gave_way() {
     let server = Server::start(&[]);
     let store = server.connect("rg").await;
-    let bound = SubjectBound { most: 1, idle_ttl: Duration::from_secs(60), on_too_many: OnTooMany::EndOldest };
+    let bound = SubjectBound { most: 1, idle_ttl: Duration::from_secs(60), ends_oldest: true };
     insert(&*store, &session("alice", 1, start())).await;
     let second = session("alice", 2, later(start(), 1));
     let room = store.0.room_for(&second, bound).await.unwrap().unwrap();

@@ -283,7 +283,7 @@ async fn o5_the_mark_follows_every_few_thousand_commits() {
 
 #[tokio::test]
 async fn r22_live_sessions_are_known_after_a_restart_and_in_a_store_of_an_earlier_version() {
-    let bound = SubjectBound { most: 2, idle_ttl: conformance::SESSION_TTL, on_too_many: OnTooMany::EndOldest };
+    let bound = SubjectBound { most: 2, idle_ttl: conformance::SESSION_TTL, ends_oldest: true };
     let s = |n| session("alice", n, later(START, n));
     let ended = |inserted| match inserted {
         Inserted::Inserted(ended) => ended.iter().map(|entry| entry.target.clone()).collect::<Vec<_>>(),

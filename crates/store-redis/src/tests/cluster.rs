@@ -7,7 +7,6 @@ use super::site::Site;
 use super::*;
 use rotogate_core::revocation::Effect;
 use rotogate_core::session::Status;
-use rotogate_core::session::profile::OnTooMany;
 use rotogate_core::store::conformance::{insert, later, not_before, rotated, session, start, subject};
 use rotogate_core::store::kit::commit::{Operation, decide, raises};
 use rotogate_core::store::kit::snapshot::Snapshot;
@@ -49,8 +48,8 @@ async fn c1_however_many_sessions_begin_in_all_partitions_no_more_live_than_may(
     for _ in 0..4 {
         nodes.push(site.connect("rg").await);
     }
-    for (name, from, on_too_many) in [("alice", 0, OnTooMany::EndOldest), ("bob", 1000, OnTooMany::Refuse)] {
-        let bound = SubjectBound { most: 3, idle_ttl: Duration::from_secs(600), on_too_many };
+    for (name, from, ends_oldest) in [("alice", 0, true), ("bob", 1000, false)] {
+        let bound = SubjectBound { most: 3, idle_ttl: Duration::from_secs(600), ends_oldest };
         let mut inserts = tokio::task::JoinSet::new();
         for n in 0..60 {
             let node = Arc::clone(&nodes[n as usize % 4]);
@@ -67,7 +66,7 @@ async fn c1_however_many_sessions_begin_in_all_partitions_no_more_live_than_may(
             }
         }
         assert_eq!(ended.len() + refused, 57, "{name}");
-        assert!(ended.is_empty() || on_too_many == OnTooMany::EndOldest);
+        assert!(ended.is_empty() || ends_oldest);
         let page = nodes[0].list(Filter::Subject(name.into()), None, 1000).await.unwrap();
         let live = page.sessions.iter().filter(|session| session.status == Status::Live).count();
         assert_eq!(live, 3, "{name}");
@@ -80,7 +79,7 @@ async fn c1_however_many_sessions_begin_in_all_partitions_no_more_live_than_may(
 async fn c2_an_insert_over_partitions_that_another_came_before_decides_again() {
     let site = Site::cluster();
     let store = site.connect("rg").await;
-    let bound = SubjectBound { most: 1, idle_ttl: Duration::from_secs(60), on_too_many: OnTooMany::EndOldest };
+    let bound = SubjectBound { most: 1, idle_ttl: Duration::from_secs(60), ends_oldest: true };
     let [first, second, third] = [1, 2, 19].map(|n| session("alice", n, later(start(), n)));
     insert(&*store, &first).await;
     let before = store.0.room_for(&second, bound).await.unwrap().unwrap();
@@ -101,7 +100,7 @@ async fn c2_an_insert_over_partitions_that_another_came_before_decides_again() {
 async fn c2_an_insert_that_was_announced_before_another_decided_is_not_overlooked() {
     let site = Site::cluster();
     let [a, b] = [site.connect("rg").await, site.connect("rg").await];
-    let bound = SubjectBound { most: 1, idle_ttl: Duration::from_secs(60), on_too_many: OnTooMany::Refuse };
+    let bound = SubjectBound { most: 1, idle_ttl: Duration::from_secs(60), ends_oldest: false };
     let [first, second] = [1, 2].map(|n| session("alice", n, later(start(), n)));
     let room = a.0.room_for(&first, bound).await.unwrap().unwrap();
     assert!(a.0.announce(&first, &room).await.unwrap());

@@ -2,7 +2,6 @@
 
 use super::site::Site;
 use super::*;
-use rotogate_core::session::profile::OnTooMany;
 use rotogate_core::store::conformance::{gone, insert, later, minimum, not_before, rotated, session, start, subject};
 
 #[tokio::test]
@@ -42,7 +41,7 @@ async fn c2_a_swap_that_is_sent_again_changes_nothing_more() {
 async fn c2_an_insert_that_is_sent_again_changes_nothing_more_and_says_who_gave_way() {
     let site = Site::One(Server::start(&[]));
     let store = site.connect("rg").await;
-    let bound = SubjectBound { most: 1, idle_ttl: Duration::from_secs(60), on_too_many: OnTooMany::EndOldest };
+    let bound = SubjectBound { most: 1, idle_ttl: Duration::from_secs(60), ends_oldest: true };
     let first = session("alice", 1, start());
     insert(&*store, &first).await;
     let second = session("alice", 2, later(start(), 1));

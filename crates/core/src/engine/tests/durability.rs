@@ -15,7 +15,7 @@ use crate::engine::{AccountRule, IssueKind, Origin, Unpaid};
 use crate::fault::Error;
 use crate::revocation::list::TokenFacts;
 use crate::revocation::{Effect, Revocation, Target};
-use crate::session::profile::{OnOtherClient, OnReuse};
+use crate::session::profile::OnReuse;
 use crate::session::{RevokedBecause, Session, SessionId, Status};
 use crate::store::{SharedStore, Store};
 
@@ -95,7 +95,7 @@ impl Case {
         if cause == Cause::ReuseOfSubject {
             w.profile.on_reuse = OnReuse::RevokeSubject;
         }
-        w.profile.on_other_client = OnOtherClient::RevokeSession;
+        w.profile.other_client_ends_session = true;
         let first = w.login().await;
         w.check(&first.access).unwrap();
         let second = w.refreshed(&first.refresh, IssueKind::Rotated).await;

@@ -3,7 +3,6 @@
 use super::support::{Pair, World, denied, secs};
 use crate::denial::Denial;
 use crate::engine::{Event, IssueKind};
-use crate::session::profile::OnTooMany;
 use crate::session::rotation::SessionEnd;
 use crate::session::{RevokedBecause, Status};
 
@@ -44,7 +43,7 @@ async fn r22_one_more_login_ends_the_oldest_session_at_once() {
 #[tokio::test]
 async fn r22_one_more_login_is_refused_until_there_is_room() {
     let mut w = World::new().await;
-    (w.profile.max_sessions_per_subject, w.profile.on_too_many) = (2, OnTooMany::Refuse);
+    (w.profile.max_sessions_per_subject, w.profile.ends_oldest) = (2, false);
     let [first, second] = [w.login().await, w.login().await];
     assert_eq!(denied(w.login_as("ada").await), Denial::TooManySessions);
     assert_eq!(denied(w.start("ada").await), Denial::TooManySessions);

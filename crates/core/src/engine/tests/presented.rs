@@ -11,7 +11,7 @@ use crate::denial::Denial;
 use crate::engine::{AccountRule, Exchange, IssueKind, Origin, Refresh};
 use crate::limit::Rate;
 use crate::revocation::{Effect, Revocation, Target};
-use crate::session::profile::{OnOtherClient, Profile};
+use crate::session::profile::Profile;
 use crate::session::{Generation, RevokedBecause, Status};
 use crate::token::refresh;
 
@@ -95,7 +95,7 @@ async fn r6_another_clients_token_is_refused_and_the_session_goes_on() {
 #[tokio::test]
 async fn r6_another_clients_token_ends_the_session_where_the_profile_says_so() {
     let mut w = World::new().await;
-    w.profile.on_other_client = OnOtherClient::RevokeSession;
+    w.profile.other_client_ends_session = true;
     let first = w.login().await;
     w.check(&first.access).unwrap();
     let stranger = Ask { client: Client::public("other"), ..Ask::default() };

@@ -10,7 +10,6 @@ use super::{
 };
 use crate::clock::Timestamp;
 use crate::revocation::Revocation;
-use crate::session::profile::OnTooMany;
 use crate::session::{Generation, RevokedBecause, Session, SessionId, Status};
 use crate::store::{Cursor, Filter, Inserted, Store, SubjectBound, Swap, Swept};
 
@@ -219,9 +218,9 @@ pub async fn a_new_store_is_ready(store: Arc<dyn Store>) {
 /// whatever reason they ended.
 pub async fn a_subject_has_so_many_live_sessions_and_no_more(store: Arc<dyn Store>) {
     let day = Duration::from_secs(86_400);
-    let bound = |most, on_too_many| SubjectBound { most, idle_ttl: day, on_too_many };
-    let refuse = |most| bound(most, OnTooMany::Refuse);
-    let end = |most| bound(most, OnTooMany::EndOldest);
+    let bound = |most, ends_oldest| SubjectBound { most, idle_ttl: day, ends_oldest };
+    let refuse = |most| bound(most, false);
+    let end = |most| bound(most, true);
     let s = |n| session("alice", n, later(start(), n));
     let began = || Inserted::Inserted(Vec::new());
     let entry = |n| Revocation { until: s(n).latest_access_expires.plus(LEEWAY), ..gone(s(n).id) };

@@ -11,9 +11,7 @@ use super::super::print::{Print, Words};
 use super::super::value;
 use super::{Config, DAY, EndpointConfig, SECOND};
 use rotogate::gate::DEFAULT_MAX_STREAM;
-use rotogate_core::session::profile::{
-    MAX_SESSIONS_PER_SUBJECT, OnOtherClient, OnReuse, OnTooMany, Profile, ProfileOverride,
-};
+use rotogate_core::session::profile::{MAX_SESSIONS_PER_SUBJECT, OnReuse, Profile, ProfileOverride};
 use rotogate_kit::config::Section;
 
 section! {
@@ -48,12 +46,13 @@ section! {
         /// `"deny"`.
         reload on_reuse: Option<OnReuse> = get(value::word_of),
         /// Reaction to a refresh token from another client: `"deny"` or `"revoke-session"`.
-        reload on_other_client: Option<OnOtherClient> = get(value::word_of),
+        reload other_client_ends_session as ("on_other_client" OTHER_CLIENTS): Option<bool> =
+            get(value::word(&OTHER_CLIENTS, &[])),
         /// Most live sessions of one subject at all clients; 10000 at most.
         reload max_sessions_per_subject: Option<u32> = get(value::count(1, MAX_SESSIONS_PER_SUBJECT as usize)),
         /// Login beyond `max_sessions_per_subject`. `"end-oldest"`: the oldest session ends; `"refuse"`: the login is
         /// refused.
-        reload on_too_many: Option<OnTooMany> = get(value::word_of),
+        reload ends_oldest as ("on_too_many" TOO_MANY): Option<bool> = get(value::word(&TOO_MANY, &[])),
         /// A refresh revokes earlier access tokens after this delay. Unset: they stay valid until they expire.
         reload revoke_previous_after: Option<Duration> = get(value::duration),
     }
@@ -72,9 +71,9 @@ impl Print for Profile {
             grace: Some(self.grace),
             lost_response_window: Some(self.lost_response_window),
             on_reuse: Some(self.on_reuse),
-            on_other_client: Some(self.on_other_client),
+            other_client_ends_session: Some(self.other_client_ends_session),
             max_sessions_per_subject: Some(self.max_sessions_per_subject),
-            on_too_many: Some(self.on_too_many),
+            ends_oldest: Some(self.ends_oldest),
             revoke_previous_after: self.revoke_previous_after,
         };
         all.print()
@@ -89,15 +88,8 @@ impl Words for OnReuse {
     ];
 }
 
-impl Words for OnOtherClient {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[(Self::Deny.word(), Self::Deny), (Self::RevokeSession.word(), Self::RevokeSession)];
-}
-
-impl Words for OnTooMany {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[(Self::EndOldest.word(), Self::EndOldest), (Self::Refuse.word(), Self::Refuse)];
-}
+const OTHER_CLIENTS: [(&str, bool); 2] = [("deny", false), ("revoke-session", true)];
+const TOO_MANY: [(&str, bool); 2] = [("end-oldest", true), ("refuse", false)];
 
 pub(super) fn read(section: &Section<'_>) -> SessionsConfig {
     section.later(&["on_expiry"]);
