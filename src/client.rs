@@ -10,4 +10,4 @@
 //! ```
 
 #[doc(inline)]
-pub use rotogate_core::client::{Client, ClientKeys, ExchangeRules, Grant, PresentedClient, SecretHash};
+pub use rotogate_core::client::{Client, ExchangeRules, Grant, PresentedClient, SecretHash};

@@ -7,12 +7,10 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use std::sync::Arc;
-//! use rotogate::remote_keys::{KeySetFolder, RemoteIssuer, RemoteKeys};
+//! use rotogate::remote_keys::{RemoteIssuer, RemoteKeys};
 //!
-//! let url = "https://id.example.com/realms/x";
-//! let kept = Arc::new(KeySetFolder::new("data/issuers"));
-//! let remote = RemoteKeys::start(RemoteIssuer::new("kc", url), Some(kept))?;
+//! let issuer = RemoteIssuer::new("kc", "https://id.example.com/realms/x").kept_in("data/issuers");
+//! let remote = RemoteKeys::start(issuer)?;
 //! remote.first_attempt().await;
 //! let gate = rotogate::Gate::builder().trusted_issuer(remote.rules(["api"]));
 //! # let _ = gate;
@@ -22,10 +20,10 @@
 //! The task ends when the gate and the [`RemoteKeys`] are dropped.
 
 #[doc(inline)]
-pub use rotogate_issuers::remote_keys::{FetchSettings, KeySetFolder, RemoteIssuer, RemoteKeys};
+pub use rotogate_issuers::remote_keys::{RemoteIssuer, RemoteKeys};
 // Further items that only the program needs, without a promise of compatibility, as in `crate::program`.
 #[cfg(feature = "program")]
 pub use rotogate_issuers::remote_keys::{
-    FetchFailure, FetchFiles, Inspected, KeyLocation, KeySetStore, Metadata, RemoteStatus, follow_status_lists,
+    FetchFailure, FetchFiles, FetchSettings, Inspected, KeyLocation, Metadata, RemoteStatus, follow_status_lists,
     inspect, revocation_target, token_target,
 };

@@ -1,12 +1,12 @@
 //! A resource server: accepts the access tokens of other issuers, and issues no tokens.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rotogate_core::invalid::InvalidValue;
 use rotogate_core::route::{Route, RoutePolicy};
 use rotogate_core::token::{IssuerKeys, IssuerRules, Preset};
-use rotogate_issuers::remote_keys::{KeySetFolder, KeySetStore, RemoteIssuer, RemoteKeys};
+use rotogate_issuers::remote_keys::{RemoteIssuer, RemoteKeys};
 
 use crate::Gate;
 use crate::gate::{BuildError, GateBuilder};
@@ -57,14 +57,17 @@ struct TrustedIssuer {
 }
 
 impl TrustedIssuer {
-    fn start(self, kept: Option<Arc<dyn KeySetStore>>) -> Result<(RemoteKeys, IssuerRules), BuildError> {
+    fn start(self, folder: Option<&Path>) -> Result<(RemoteKeys, IssuerRules), BuildError> {
         let Self { mut remote, mut rules } = self;
         if rules.audience.is_empty() {
             return Err(BuildError::NoAudience(remote.issuer));
         }
         rules.name.as_ref().clone_into(&mut remote.name);
+        if let Some(folder) = folder {
+            remote = remote.kept_in(folder);
+        }
         let issuer = remote.issuer.clone();
-        let keys = RemoteKeys::start(remote, kept).map_err(|error| BuildError::RemoteIssuer { issuer, error })?;
+        let keys = RemoteKeys::start(remote).map_err(|error| BuildError::RemoteIssuer { issuer, error })?;
         rules.keys = keys.rules(rules.audience.iter().cloned()).keys;
         Ok((keys, rules))
     }
@@ -186,8 +189,7 @@ impl ResourceServer {
     /// settings.
     pub async fn into_builder(self) -> Result<GateBuilder, BuildError> {
         let Self { first, others, public, folder, mut builder } = self;
-        let kept = folder.map(|folder| Arc::new(KeySetFolder::new(folder)) as Arc<dyn KeySetStore>);
-        let begun = std::iter::once(first).chain(others).map(|trusted| trusted.start(kept.clone()));
+        let begun = std::iter::once(first).chain(others).map(|trusted| trusted.start(folder.as_deref()));
         let begun = begun.collect::<Result<Vec<_>, _>>()?;
         let mut names: Vec<Arc<str>> = Vec::new();
         for (keys, mut rules) in begun {

@@ -121,7 +121,7 @@ pub(super) fn measure(rounds: usize) {
     // One worker: the figures are for one core, besides the provider's thread.
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let entered = runtime.enter();
-    let remote = RemoteKeys::start(RemoteIssuer::new("kc", Stub::start()), None).unwrap();
+    let remote = RemoteKeys::start(RemoteIssuer::new("kc", Stub::start())).unwrap();
     let provider = LoginProvider::new(&remote, "web").secret("a-secret".to_owned().into());
     let gate = Gate::builder()
         .issuer(ISSUER)

@@ -63,17 +63,6 @@ impl Grant {
 }
 
 /// The public keys of a client that authenticates by assertions (RFC 7523 §2.2, `private_key_jwt`).
-///
-/// ```
-/// use rotogate::client::{Client, ClientKeys};
-/// use rotogate::token::IssuerKeys;
-///
-/// # let jwks = rotogate::token::Keyring::ephemeral()?.jwks().to_string();
-/// let keys = ClientKeys::from(IssuerKeys::from_jwks(jwks.as_bytes(), None)?);
-/// let orders = Client { keys: Some(keys), ..Client::public("orders") };
-/// assert!(orders.is_confidential());
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Clone, Debug)]
 pub struct ClientKeys(Keys);
 
@@ -91,8 +80,6 @@ impl PartialEq for ClientKeys {
 
 impl Eq for ClientKeys {}
 
-/// Functions that only our own crates call: docs.rs does not show them.
-#[doc(hidden)]
 impl ClientKeys {
     /// Keys that are fetched.
     pub fn live(keys: Arc<LiveKeys>) -> Self {
@@ -122,7 +109,8 @@ pub struct Client {
     pub id: Box<str>,
     /// The argon2id hash of the client's secret, if the client is confidential (RFC 6749 §2.1).
     pub secret_hash: Option<SecretHash>,
-    /// The client's public keys, if it authenticates by assertions instead of a secret.
+    /// The client's public keys: see [`Self::with_keys`].
+    #[doc(hidden)]
     pub keys: Option<ClientKeys>,
     /// The grants that the client may use.
     pub grants: Vec<Grant>,
@@ -157,6 +145,24 @@ impl Client {
     /// Can the client authenticate (RFC 6749 §2.1)?
     pub const fn is_confidential(&self) -> bool {
         self.secret_hash.is_some() || self.keys.is_some()
+    }
+
+    /// The client authenticates by assertions (RFC 7523 §2.2, `private_key_jwt`), which these keys verify, instead of a
+    /// secret.
+    ///
+    /// ```
+    /// use rotogate::client::Client;
+    /// use rotogate::token::IssuerKeys;
+    ///
+    /// # let jwks = rotogate::token::Keyring::ephemeral()?.jwks().to_string();
+    /// let orders = Client::public("orders").with_keys(IssuerKeys::from_jwks(jwks.as_bytes(), None)?);
+    /// assert!(orders.is_confidential());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn with_keys(mut self, keys: IssuerKeys) -> Self {
+        self.keys = Some(keys.into());
+        self
     }
 
     /// May it use this grant?

@@ -60,7 +60,7 @@ pub type MetadataSource = Arc<dyn Fn() -> Option<Arc<Metadata>> + Send + Sync>;
 /// use rotogate::gate::{Browser, LoginProvider};
 /// use rotogate::remote_keys::{RemoteIssuer, RemoteKeys};
 ///
-/// let remote = RemoteKeys::start(RemoteIssuer::new("kc", "https://id.example.com/realms/x"), None)?;
+/// let remote = RemoteKeys::start(RemoteIssuer::new("kc", "https://id.example.com/realms/x"))?;
 /// let provider = LoginProvider::new(&remote, "web").secret(secret).scopes(["profile"]);
 /// let builder = rotogate::Gate::builder()
 ///     .trusted_issuer(remote.rules(["api"]))

@@ -1,10 +1,8 @@
 //! Stores the last good key set of each issuer, so that the gate can restart during an issuer's outage.
 
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use async_trait::async_trait;
 use aws_lc_rs::digest::{SHA256, digest};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
@@ -26,7 +24,7 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 /// A stored set of keys. Its keys are public.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct KeptKeySet {
+pub(super) struct KeptKeySet {
     /// The issuer's URL.
     pub issuer: String,
     /// The source of the keys. A stored set from another source is ignored.
@@ -52,49 +50,30 @@ impl KeptKeySet {
     }
 }
 
-/// Stores the last good set of each issuer. The gate trusts a loaded set as if it came from the issuer.
-#[async_trait]
-pub trait KeySetStore: fmt::Debug + Send + Sync + 'static {
-    /// The set of an issuer, by its short name.
-    async fn load(&self, name: &str) -> io::Result<Option<KeptKeySet>>;
-    /// Replaces the set of an issuer.
-    async fn save(&self, name: &str, set: &KeptKeySet) -> io::Result<()>;
-    /// Removes the set of an issuer, if there is one.
-    async fn remove(&self, name: &str) -> io::Result<()>;
-}
-
-/// A folder with a private file for each issuer, `<name>.jwks.json`.
-///
-/// ```
-/// use rotogate::remote_keys::KeySetFolder;
-///
-/// let kept = KeySetFolder::new("data/issuers");
-/// assert_eq!(kept.file("kc"), std::path::Path::new("data/issuers/kc.jwks.json"));
-/// ```
+/// A folder with a private file for each issuer, `<name>.jwks.json`: the last good set. The gate trusts a loaded set as if
+/// it came from the issuer.
 #[derive(Clone, Debug)]
-pub struct KeySetFolder {
+pub(super) struct KeySetFolder {
     folder: PathBuf,
 }
 
 impl KeySetFolder {
     /// The sets in this folder, which is created with the first set.
-    pub fn new(folder: impl Into<PathBuf>) -> Self {
+    pub(super) fn new(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into() }
     }
 
     /// The file of an issuer.
-    pub fn file(&self, name: &str) -> PathBuf {
+    pub(super) fn file(&self, name: &str) -> PathBuf {
         let mut file = utf8_percent_encode(name, ESCAPED).to_string().replace("%2E", ".");
         if file.starts_with('.') || file.len() > MAX_NAME {
             file = digest(&SHA256, name.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         }
         self.folder.join(file + ".jwks.json")
     }
-}
 
-#[async_trait]
-impl KeySetStore for KeySetFolder {
-    async fn load(&self, name: &str) -> io::Result<Option<KeptKeySet>> {
+    /// The set of an issuer, by its short name.
+    pub(super) async fn load(&self, name: &str) -> io::Result<Option<KeptKeySet>> {
         let file = self.file(name);
         blocking(move || {
             if !file.try_exists()? {
@@ -106,7 +85,8 @@ impl KeySetStore for KeySetFolder {
         .await
     }
 
-    async fn save(&self, name: &str, set: &KeptKeySet) -> io::Result<()> {
+    /// Replaces the set of an issuer.
+    pub(super) async fn save(&self, name: &str, set: &KeptKeySet) -> io::Result<()> {
         let (folder, file) = (self.folder.clone(), self.file(name));
         let bytes = serde_json::to_vec(set)?;
         blocking(move || {
@@ -116,7 +96,8 @@ impl KeySetStore for KeySetFolder {
         .await
     }
 
-    async fn remove(&self, name: &str) -> io::Result<()> {
+    /// Removes the set of an issuer, if there is one.
+    pub(super) async fn remove(&self, name: &str) -> io::Result<()> {
         let file = self.file(name);
         blocking(move || match std::fs::remove_file(file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -20,7 +20,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 pub use answer::{FetchFailure, Metadata, revocation_target, token_target};
-pub use kept::{KeptKeySet, KeySetFolder, KeySetStore};
 pub use lists::follow_status_lists;
 pub use rotogate_core::http_client::{BadProxy, Proxy};
 pub use settings::{FetchFiles, FetchSettings, KeyLocation, RemoteIssuer};
@@ -40,7 +39,7 @@ use task::{Command, Task};
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// use rotogate::remote_keys::{RemoteIssuer, RemoteKeys};
 ///
-/// let remote = RemoteKeys::start(RemoteIssuer::new("google", "https://accounts.google.com"), None)?;
+/// let remote = RemoteKeys::start(RemoteIssuer::new("google", "https://accounts.google.com"))?;
 /// remote.first_attempt().await;
 /// let builder = rotogate::Gate::builder().trusted_issuer(remote.rules(["api"]));
 /// # let _ = builder;
@@ -60,19 +59,15 @@ impl RemoteKeys {
     ///
     /// # Errors
     /// The settings contradict each other, or a URL is not allowed. An issuer that does not answer is no error.
-    pub fn start(issuer: RemoteIssuer, kept: Option<Arc<dyn KeySetStore>>) -> Result<Self, InvalidValue> {
-        Self::start_with(issuer, kept, Arc::new(SystemTime::new()))
+    pub fn start(issuer: RemoteIssuer) -> Result<Self, InvalidValue> {
+        Self::start_with(issuer, Arc::new(SystemTime::new()))
     }
 
     /// Starts to fetch the keys of an issuer with another clock.
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub(crate) fn start_with(
-        issuer: RemoteIssuer,
-        kept: Option<Arc<dyn KeySetStore>>,
-        time: Arc<dyn TimeSource>,
-    ) -> Result<Self, InvalidValue> {
+    pub(crate) fn start_with(issuer: RemoteIssuer, time: Arc<dyn TimeSource>) -> Result<Self, InvalidValue> {
         issuer.check()?;
         let rules = FetchRules { cooldown: issuer.fetch.cooldown, timeout: issuer.fetch.timeout };
         let keys = LiveKeys::fetched(rules);
@@ -80,7 +75,7 @@ impl RemoteKeys {
         let shared = Arc::new(RemoteKeysShared::new(issuer.clone(), clock));
         let (commands, received) = mpsc::channel(4);
         let (first, tried) = watch::channel(false);
-        let task = Task::new(issuer, Arc::clone(&shared), kept, time);
+        let task = Task::new(issuer, Arc::clone(&shared), time);
         let task = tokio::spawn(task.run(Arc::downgrade(&keys), received, first)).abort_handle();
         Ok(Self { keys, shared, commands, tried, task })
     }

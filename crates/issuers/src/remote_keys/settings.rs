@@ -10,14 +10,6 @@ use rotogate_core::invalid::InvalidValue;
 use rotogate_core::token::algorithm::Algorithm;
 
 /// How often keys are fetched, and the bounds of an answer.
-///
-/// ```
-/// use std::time::Duration;
-/// use rotogate::remote_keys::FetchSettings;
-///
-/// let fetch = FetchSettings { stale_for: Duration::from_secs(48 * 3600), ..FetchSettings::default() };
-/// assert!(fetch.problem().is_none());
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FetchSettings {
     /// How long an answer without `max-age` is fresh. Any answer is fetched again within half of `stale_for`.
@@ -127,6 +119,7 @@ pub struct FetchFiles {
 ///
 /// ```
 /// use std::path::Path;
+/// use std::time::Duration;
 /// use rotogate::remote_keys::RemoteIssuer;
 ///
 /// let google = RemoteIssuer::new("google", "https://accounts.google.com");
@@ -135,6 +128,8 @@ pub struct FetchFiles {
 /// let folder = Path::new("/var/run/secrets/kubernetes.io/serviceaccount");
 /// let cluster = RemoteIssuer::new("k8s", "https://kubernetes.default.svc.cluster.local");
 /// let cluster = cluster.ca(folder.join("ca.crt")).bearer(folder.join("token"));
+/// let patient = RemoteIssuer::new("kc", "https://id.example.com").stale_for(Duration::from_secs(48 * 3600));
+/// assert!(patient.kept_in("data/issuers").check().is_ok());
 /// # let _ = cluster;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,6 +146,7 @@ pub struct RemoteIssuer {
     /// `alg`.
     pub algorithms: Vec<Algorithm>,
     /// How the keys are fetched.
+    #[doc(hidden)]
     pub fetch: FetchSettings,
     /// The files that the issuer's server requires.
     #[doc(hidden)]
@@ -158,6 +154,8 @@ pub struct RemoteIssuer {
     /// The proxy to the issuer's server.
     #[doc(hidden)]
     pub proxy: Option<Proxy>,
+    /// The folder that keeps the last good set.
+    pub(super) kept_in: Option<PathBuf>,
 }
 
 impl RemoteIssuer {
@@ -171,6 +169,7 @@ impl RemoteIssuer {
             fetch: FetchSettings::default(),
             files: FetchFiles::default(),
             proxy: None,
+            kept_in: None,
         }
     }
 
@@ -192,7 +191,60 @@ impl RemoteIssuer {
         Self { algorithms: algorithms.into_iter().collect(), ..self }
     }
 
+    /// Keeps the last good keys in a private file in this folder, which is created with the first file. Kept keys are in
+    /// force at the next start, until the issuer answers.
+    #[must_use]
+    pub fn kept_in(self, folder: impl Into<PathBuf>) -> Self {
+        Self { kept_in: Some(folder.into()), ..self }
+    }
+
+    /// How long an answer without `max-age` is fresh; 10 minutes by default. Any answer is fetched again within half of
+    /// [`Self::stale_for`].
+    #[must_use]
+    pub const fn fresh_for(mut self, time: Duration) -> Self {
+        self.fetch.fresh = time;
+        self
+    }
+
+    /// The shortest and the longest freshness of an answer; 1 minute and 24 hours by default. The shortest is also the
+    /// longest time between attempts while all fail.
+    #[must_use]
+    pub const fn fresh_between(mut self, min: Duration, max: Duration) -> Self {
+        (self.fetch.min, self.fetch.max) = (min, max);
+        self
+    }
+
+    /// The shortest time between two fetches for unknown keys; 30 seconds by default.
+    #[must_use]
+    pub const fn cooldown(mut self, time: Duration) -> Self {
+        self.fetch.cooldown = time;
+        self
+    }
+
+    /// The time for resolving, connecting, TLS and answer together; also the longest that a request waits for keys. 5
+    /// seconds by default.
+    #[must_use]
+    pub const fn timeout(mut self, time: Duration) -> Self {
+        self.fetch.timeout = time;
+        self
+    }
+
+    /// How long the last good keys are used while no others can be fetched; 24 hours by default, 7 days at most.
+    #[must_use]
+    pub const fn stale_for(mut self, time: Duration) -> Self {
+        self.fetch.stale_for = time;
+        self
+    }
+
+    /// The longest answer, in bytes; 256 KiB by default, 1 MiB at most.
+    #[must_use]
+    pub const fn max_size(mut self, bytes: usize) -> Self {
+        self.fetch.max_size = bytes;
+        self
+    }
+
     /// Fetches with these settings.
+    #[doc(hidden)]
     #[must_use]
     pub fn fetch(self, fetch: FetchSettings) -> Self {
         Self { fetch, ..self }

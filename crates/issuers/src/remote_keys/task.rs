@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::answer::{self, FetchFailure};
 use super::fetch::{Fetched, Fetcher};
-use super::kept::{KeptKeySet, KeySetStore};
+use super::kept::{KeptKeySet, KeySetFolder};
 use super::settings::{FetchSettings, RemoteIssuer};
 use super::status::RemoteKeysShared;
 use rotogate_core::clock::{TimeSource, Timestamp};
@@ -34,7 +34,7 @@ pub(super) enum Command {
 pub(super) struct Task {
     issuer: RemoteIssuer,
     shared: Arc<RemoteKeysShared>,
-    kept: Option<Arc<dyn KeySetStore>>,
+    kept: Option<KeySetFolder>,
     time: Arc<dyn TimeSource>,
     fetcher: Fetcher,
     /// The last logged failure and its time, or that the keys are too old.
@@ -60,13 +60,9 @@ enum Wakeup {
 }
 
 impl Task {
-    pub(super) fn new(
-        issuer: RemoteIssuer,
-        shared: Arc<RemoteKeysShared>,
-        kept: Option<Arc<dyn KeySetStore>>,
-        time: Arc<dyn TimeSource>,
-    ) -> Self {
+    pub(super) fn new(issuer: RemoteIssuer, shared: Arc<RemoteKeysShared>, time: Arc<dyn TimeSource>) -> Self {
         let fetcher = Fetcher::new(issuer.clone());
+        let kept = issuer.kept_in.as_ref().map(KeySetFolder::new);
         Self {
             issuer,
             shared,

@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use super::kept::KeySetFolder;
 use super::*;
 use rotogate_core::clock::ManualTime;
 use rotogate_core::denial::Denial;
@@ -111,7 +112,7 @@ fn print(key: &Keyring) -> KeyPrint {
 }
 
 async fn started(issuer: RemoteIssuer) -> RemoteKeys {
-    let remote = RemoteKeys::start(issuer, None).unwrap();
+    let remote = RemoteKeys::start(issuer).unwrap();
     tokio::time::timeout(LONG, remote.first_attempt()).await.unwrap();
     remote
 }
@@ -155,7 +156,7 @@ async fn i1_i3_a_request_that_wants_keys_causes_one_fetch() {
     let mut settings = issuer.remote();
     settings.fetch.cooldown = Duration::from_secs(1);
     let time = ManualTime::at(Timestamp::from_secs(1_800_000_000));
-    let remote = RemoteKeys::start_with(settings, None, Arc::clone(&time) as _).unwrap();
+    let remote = RemoteKeys::start_with(settings, Arc::clone(&time) as _).unwrap();
     remote.first_attempt().await;
     let clock = EngineClock::start(Arc::clone(&time) as _, Timestamp::ZERO, Duration::ZERO);
     let asked = |remote: &RemoteKeys| remote.keys().missing(clock.now(), Some(Timestamp::ZERO), Duration::ZERO);
@@ -264,11 +265,12 @@ async fn i10_an_equal_set_is_unchanged() {
 #[tokio::test]
 async fn i4_i12_a_kept_set_counts_while_its_issuer_is_silent() {
     let folder = tempfile::tempdir().unwrap();
-    let kept = || Some(Arc::new(KeySetFolder::new(folder.path().join("issuers"))) as Arc<dyn KeySetStore>);
+    let kept_in = folder.path().join("issuers");
     let (issuer, first) = (Issuer::new().await, key());
     issuer.publish(&[&first]);
     let time = ManualTime::at(Timestamp::from_secs(1_800_000_000));
-    let start = |settings: RemoteIssuer| RemoteKeys::start_with(settings, kept(), Arc::clone(&time) as _).unwrap();
+    let start =
+        |settings: RemoteIssuer| RemoteKeys::start_with(settings.kept_in(&kept_in), Arc::clone(&time) as _).unwrap();
     let now = || EngineClock::start(Arc::clone(&time) as _, Timestamp::ZERO, Duration::ZERO).now();
     let held = |remote: &RemoteKeys| remote.keys().holds(&print(&first), now()).is_ok();
     let remote = start(issuer.remote());
@@ -312,7 +314,7 @@ async fn i12_keys_count_by_the_clock_of_the_gate_once_there_is_one() {
     issuer.publish(&[&first]);
     // A machine without a battery-backed clock starts in 1970, but its store remembers a later time.
     let time = ManualTime::at(Timestamp::from_secs(100));
-    let remote = RemoteKeys::start_with(issuer.remote(), None, Arc::clone(&time) as _).unwrap();
+    let remote = RemoteKeys::start_with(issuer.remote(), Arc::clone(&time) as _).unwrap();
     remote.first_attempt().await;
     let later = Timestamp::from_secs(1_800_000_000);
     let gate = Arc::new(EngineClock::start(Arc::clone(&time) as _, later, Duration::ZERO));
@@ -339,7 +341,7 @@ async fn dropped_keys_stay_away_until_they_are_refreshed() {
     let kept = KeySetFolder::new(folder.path());
     let (issuer, first) = (Issuer::new().await, key());
     issuer.answer(KEYS, http("200 OK", "etag: \"same\"\r\n", jwks(&[&first])));
-    let remote = RemoteKeys::start(issuer.remote(), Some(Arc::new(kept.clone()))).unwrap();
+    let remote = RemoteKeys::start(issuer.remote().kept_in(folder.path())).unwrap();
     remote.first_attempt().await;
     assert!(has(&remote, &first) && kept.load("kc").await.unwrap().is_some());
     remote.drop_keys().await;
@@ -415,7 +417,7 @@ async fn i59_a_set_that_becomes_too_old_is_logged_and_fetched_at_once() {
     settings.fetch.stale_for = settings.fetch.max;
     let (stale_for, rest) = (settings.fetch.stale_for, Duration::from_secs(10));
     let time = ManualTime::at(Timestamp::from_secs(1_800_000_000));
-    let remote = RemoteKeys::start_with(settings, None, Arc::clone(&time) as _).unwrap();
+    let remote = RemoteKeys::start_with(settings, Arc::clone(&time) as _).unwrap();
     remote.first_attempt().await;
     // Only `advance` moves timers: while a blocking task runs, they do not jump ahead of sockets.
     let (_release, held) = std::sync::mpsc::channel::<()>();

@@ -13,7 +13,7 @@ use crate::config::{
 };
 use crate::server::error::{KeyFault, ServerError};
 use rotogate::gate::GateBuilder;
-use rotogate::remote_keys::{self, FetchFailure, KeySetFolder, KeySetStore, RemoteIssuer, RemoteKeys, RemoteStatus};
+use rotogate::remote_keys::{self, FetchFailure, RemoteIssuer, RemoteKeys, RemoteStatus};
 use rotogate_core::client::ClientKeys;
 use rotogate_core::token::live_keys::LiveKeys;
 use rotogate_core::token::remote_status::RemoteLists;
@@ -55,8 +55,9 @@ impl NextIssuers {
         let keys = match present.iter().find(|known| known.source.is_fetched_as(source)) {
             Some(known) => known.keys.clone(),
             None => {
-                let kept = source.keep.then(|| Arc::new(KeySetFolder::new(folder(config))) as Arc<dyn KeySetStore>);
-                let keys = RemoteKeys::start(source.issuer.clone(), kept)
+                let issuer = source.issuer.clone();
+                let issuer = if source.keep { issuer.kept_in(folder(config)) } else { issuer };
+                let keys = RemoteKeys::start(issuer)
                     .map_err(|error| ServerError::Unusable(format!("issuer {}: {error}", source.issuer.name)))?;
                 self.started.push(keys.clone());
                 keys
