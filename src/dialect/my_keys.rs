@@ -30,7 +30,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::answer::json;
-use super::my_sessions::{presented, refusal, wanted_scope};
+use super::my_sessions::{answered, presented, wanted_scope, without_commands};
 use super::{
     Answer, Call, Command, CommandHandler, Dialect, Outcome, OwnKeys, OwnKeysAction, OwnKeysRequest, Protocol, Reply,
     ServedPath, Sources, said_json,
@@ -39,8 +39,6 @@ use rotogate_core::api_key::{ApiKey, NewApiKey};
 use rotogate_core::credential::ACCESS_COOKIE;
 use rotogate_core::denial::Denial;
 use rotogate_core::fault::Error;
-use rotogate_core::reason::Reason;
-use rotogate_core::reply::problem;
 use rotogate_core::session::Scope;
 
 const ALL: &str = "keys";
@@ -81,8 +79,12 @@ impl MyKeys {
             (ROTATE, _) => OwnKeysAction::Rotate(id()?, body::<KeyRotation>(call)?.overlap.map(Duration::from_secs)),
             (_, _) => OwnKeysAction::Revoke(id()?),
         };
-        let (access, scope) = (presented(call, self.cookie)?, wanted_scope(self.needs_scope, Self::SCOPE));
-        Ok(OwnKeysRequest { access, scope, max_age: self.max_age, action })
+        let access = presented(call, self.cookie)?;
+        Ok(OwnKeysRequest { access, scope: self.scope(), max_age: self.max_age, action })
+    }
+
+    fn scope(&self) -> Scope {
+        wanted_scope(self.needs_scope, Self::SCOPE)
     }
 }
 
@@ -114,11 +116,7 @@ impl Dialect for MyKeys {
     }
 
     fn write(&self, _: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
-        match outcome {
-            Err(error) => refusal(&error, wanted_scope(self.needs_scope, Self::SCOPE)),
-            // This dialect has no commands.
-            Ok(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, None),
-        }
+        without_commands(outcome, self.scope())
     }
 }
 
@@ -126,15 +124,10 @@ impl Dialect for MyKeys {
 impl Protocol for MyKeys {
     async fn answer(&self, call: &Call<'_>, gate: &dyn CommandHandler) -> Answer {
         let done = match self.request(call) {
-            Ok(request) => gate.own_keys(request).await,
+            Ok(request) => gate.own_keys(request).await.map(|done| written(&done)),
             Err(denial) => Err(denial.into()),
         };
-        match done {
-            Ok(done) => Answer::Reply(written(&done), Reason::ANSWERED),
-            Err(error) => {
-                Answer::Reply(refusal(&error, wanted_scope(self.needs_scope, Self::SCOPE)), Reason::from(&error))
-            }
-        }
+        answered(done, self.scope())
     }
 }
 

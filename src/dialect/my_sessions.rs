@@ -92,19 +92,35 @@ impl MySessions {
         };
         Ok(OwnSessionsRequest {
             access: presented(call, self.cookie)?,
-            scope: wanted_scope(self.needs_scope, Self::SCOPE),
+            scope: self.scope(),
             max_age: self.max_age,
             action,
         })
     }
 
-    fn refusal(&self, error: &Error) -> Reply {
-        refusal(error, wanted_scope(self.needs_scope, Self::SCOPE))
+    fn scope(&self) -> Scope {
+        wanted_scope(self.needs_scope, Self::SCOPE)
     }
 }
 
-/// The reply to a refused request. `scope` is the scope that callers of the endpoint need.
-pub(super) fn refusal(error: &Error, scope: Scope) -> Reply {
+/// The answer of an endpoint for a caller's own things. `scope` is the scope that its callers need.
+pub(super) fn answered(done: Result<Reply, Error>, scope: Scope) -> Answer {
+    match done {
+        Ok(reply) => Answer::Reply(reply, Reason::ANSWERED),
+        Err(error) => Answer::Reply(refusal(&error, scope), Reason::from(&error)),
+    }
+}
+
+/// The reply of such an endpoint outside [`Protocol::answer`]: its dialect has no commands.
+pub(super) fn without_commands(outcome: Result<Outcome, Error>, scope: Scope) -> Reply {
+    match outcome {
+        Err(error) => refusal(&error, scope),
+        Ok(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, None),
+    }
+}
+
+/// The reply to a refused request.
+fn refusal(error: &Error, scope: Scope) -> Reply {
     match error {
         Error::Denied(denial) => {
             denied(*denial, &ChallengeParams { scopes: Cow::Owned(scope), ..ChallengeParams::default() })
@@ -160,11 +176,7 @@ impl Dialect for MySessions {
     }
 
     fn write(&self, _: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
-        match outcome {
-            Err(error) => self.refusal(&error),
-            // This dialect has no commands.
-            Ok(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, None),
-        }
+        without_commands(outcome, self.scope())
     }
 }
 
@@ -172,13 +184,10 @@ impl Dialect for MySessions {
 impl Protocol for MySessions {
     async fn answer(&self, call: &Call<'_>, gate: &dyn CommandHandler) -> Answer {
         let done = match self.request(call) {
-            Ok(request) => gate.own_sessions(request).await,
+            Ok(request) => gate.own_sessions(request).await.map(|done| written(&done)),
             Err(denial) => Err(denial.into()),
         };
-        match done {
-            Ok(done) => Answer::Reply(written(&done), Reason::ANSWERED),
-            Err(error) => Answer::Reply(self.refusal(&error), Reason::from(&error)),
-        }
+        answered(done, self.scope())
     }
 }
 
