@@ -14,7 +14,7 @@ use super::endpoint::to_its_end;
 use crate::dialect::Reply;
 use crate::dialect::browser::navigation::is_prefetch;
 use rotogate_core::denial::Denial;
-use rotogate_core::engine::{APPLICATION, BrowserRules, RenewWhen, SessionProvider};
+use rotogate_core::engine::{APPLICATION, BrowserRules, PresentedDevice, RenewWhen, SessionProvider};
 use rotogate_core::fault::Error;
 use rotogate_core::lease::Lease;
 use rotogate_core::overload::Holder;
@@ -28,12 +28,6 @@ use rotogate_core::verify_cache::{SessionAnswer, SessionMiss, Verified};
 const MAX_WAIT: Duration = Duration::from_secs(10);
 /// The delay before a retry of a request whose session could not be loaded in time.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
-
-/// When a request renews its session. A browser's prefetch does not renew it, because the user may never open the page.
-// Requirement B11.
-pub(super) fn renewal_of(parts: &Parts) -> RenewWhen {
-    if is_prefetch(&parts.headers) { RenewWhen::Never } else { RenewWhen::Over }
-}
 
 impl Inner {
     /// The rules by which the session of a browser is renewed: the rules of the browser endpoint, even if the
@@ -59,13 +53,37 @@ impl Inner {
         SessionMiss { miss: self.shown(address), keyring: self.engine.keyring(), answer }
     }
 
-    /// The session of a cookie in a request to one of our endpoints.
+    /// When a request renews its session. A browser's prefetch does not renew it, because the user may never open the
+    /// page.
+    // Requirement B11.
+    pub(super) fn renewal_of(&self, parts: &Parts) -> RenewWhen {
+        match is_prefetch(&parts.headers) {
+            true => RenewWhen::Never,
+            false => RenewWhen::OverBy(self.presented_device(&parts.headers)),
+        }
+    }
+
+    /// The session of a cookie in a request to one of our endpoints, which must also prove the session's device.
     ///
     /// # Errors
-    /// As [`TokenChecker::check_session`](rotogate_core::verify_cache::TokenChecker::check_session).
+    /// [`Denial::DeviceProofMissing`]; the errors of
+    /// [`TokenChecker::check_session`](rotogate_core::verify_cache::TokenChecker::check_session).
+    // Requirement B48.
     pub(in crate::gate) async fn checked_session(
         self: &Arc<Self>,
         value: &str,
+        device: PresentedDevice,
+        address: Option<IpAddr>,
+    ) -> Result<Arc<Verified>, Denial> {
+        let verified = self.found_session(value, device, address).await?;
+        self.device_proved(|| device.cookie(), &verified)?;
+        Ok(verified)
+    }
+
+    async fn found_session(
+        self: &Arc<Self>,
+        value: &str,
+        device: PresentedDevice,
         address: Option<IpAddr>,
     ) -> Result<Arc<Verified>, Denial> {
         let check = |answer| {
@@ -75,7 +93,7 @@ impl Inner {
         let first = check(None);
         let Err(Denial::SessionUnavailable(_)) = first else { return first };
         let Ok(_place) = self.running.overload.unverified.enter(address.map(Holder::address)) else { return first };
-        let answer = self.loaded_session(value.into(), RenewWhen::Over).await;
+        let answer = self.loaded_session(value.into(), RenewWhen::OverBy(device)).await;
         answer.record(self.engine.limits(), address.into());
         check(Some(&answer))
     }
@@ -139,8 +157,7 @@ impl Inner {
     // Requirement B9.
     pub(in crate::gate) fn renew_ahead(self: &Arc<Self>, caller: &Verified, parts: &Parts) {
         let Some(cookie) = caller.session_cookie() else { return };
-        let may_renew = || renewal_of(parts) != RenewWhen::Never;
-        if !caller.takes_renewal(|| self.engine.clock().now(), may_renew) {
+        if !caller.takes_renewal(|| self.engine.clock().now(), || !is_prefetch(&parts.headers)) {
             return;
         }
         self.renew_in_background(Arc::clone(cookie));

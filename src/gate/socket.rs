@@ -139,6 +139,7 @@ impl<M: Send + Sync + 'static> CommandHandler for SocketConnection<M> {
             // Each call has its own note for the limit that refuses it.
             origin: Origin { note: RequestNote::open(), ..self.origin.clone() },
             arrived: gate.engine.arrival(),
+            device: gate.presented_device(&http::HeaderMap::new()),
             proof: None,
             certificate: None,
             recipient: OnceLock::new(),

@@ -11,6 +11,7 @@ use crate::gate::Inner;
 use crate::gate::browser_request::session_cookie;
 use rotogate_core::credential;
 use rotogate_core::denial::Denial;
+use rotogate_core::engine::PresentedDevice;
 use rotogate_core::session::Binding;
 use rotogate_core::token::device_cookie;
 use rotogate_core::verify_cache::Verified;
@@ -57,16 +58,26 @@ pub(in crate::gate) fn shown_device(headers: &HeaderMap) -> Option<&[u8]> {
 }
 
 impl Inner {
+    /// The device of a request, for a check that follows later.
+    pub(in crate::gate) fn presented_device(&self, headers: &HeaderMap) -> PresentedDevice {
+        let mode = self.browser.as_ref().map_or(Binding::Off, |browser| browser.device);
+        PresentedDevice::new(mode, shown_device(headers).filter(|_| mode != Binding::Off))
+    }
+
     /// Checks that a caller whose session is bound to a device has the device cookie, too.
     ///
     /// # Errors
     /// [`Denial::DeviceProofMissing`].
     // Requirement B48.
-    pub(in crate::gate) fn device_proved(&self, parts: &Parts, caller: &Verified) -> Result<(), Denial> {
+    pub(in crate::gate) fn device_proved<'a>(
+        &self,
+        shown: impl FnOnce() -> Option<&'a [u8]>,
+        caller: &Verified,
+    ) -> Result<(), Denial> {
         let Some(browser) = self.browser.as_ref().filter(|browser| browser.device != Binding::Off) else {
             return Ok(());
         };
-        let (shown, keyring) = (|| shown_device(&parts.headers), || self.engine.keyring());
+        let keyring = || self.engine.keyring();
         let is_admitted = caller.admits_device(browser.device, shown, keyring, self.engine.clock().now());
         if is_admitted { Ok(()) } else { Err(Denial::DeviceProofMissing) }
     }

@@ -232,6 +232,7 @@ impl<'a> EndpointRequest<'a> {
             account,
             origin: Origin { address: self.address, user_agent: agent.map(shortened), note: RequestNote::open() },
             arrived: self.arrived,
+            device: self.gate.presented_device(&self.parts.headers),
             proof: is_oauth.then(|| self.gate.presented_proof(self.parts)).flatten().map(Arc::new),
             certificate: is_oauth.then(|| certificate_of(self.parts)).flatten(),
             recipient: OnceLock::new(),

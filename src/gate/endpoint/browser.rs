@@ -17,7 +17,6 @@ use crate::dialect::browser::CALLBACK;
 use crate::dialect::browser::{DEVICE, LOGIN, LOGOUT, SESSION, SentLogin, words};
 use crate::dialect::{Call, Reply};
 use crate::gate::Inner;
-use crate::gate::browser::device::shown_device;
 use crate::gate::browser::{BrowserEndpoint, presented};
 use crate::gate::verdict::{Recipient, Who};
 use rotogate_core::client::Grant;
@@ -185,9 +184,7 @@ async fn state(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointHan
     handler.tell(&found);
     match found {
         // The session reveals nothing about its user to the holder of a copied cookie.
-        Ok(live) if !gate.engine.admits_device(browser.device, &live.session, shown_device(call.headers)) => {
-            Ok(browser.dialect.none())
-        }
+        Ok(live) if !gate.engine.admits_device(&live.session, handler.device) => Ok(browser.dialect.none()),
         Ok(BrowserSession { session, expires, idle_expires }) => {
             let is_bound = session.browser.is_some_and(|browser| browser.device.is_some());
             Ok(browser.dialect.live(&session.subject, &session.claims, [expires, idle_expires], is_bound))

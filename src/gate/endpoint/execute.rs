@@ -18,7 +18,9 @@ use rotogate_core::denial::{Denial, EventFlaw, NotGood};
 use rotogate_core::dpop::OnceProof;
 #[cfg(feature = "relay")]
 use rotogate_core::engine::api_keys::{ApiKeys, OwnKeys, OwnKeysRequest};
-use rotogate_core::engine::{AccountRule, Arrival, Exchange, HeldUp, Login, Origin, OwnSessions, Refresh};
+use rotogate_core::engine::{
+    AccountRule, Arrival, Exchange, HeldUp, Login, Origin, OwnSessions, PresentedDevice, Refresh,
+};
 use rotogate_core::fault::Error;
 use rotogate_core::limit::Source;
 use rotogate_core::session::{RevokedBecause, Scope, Status};
@@ -166,19 +168,21 @@ pub(super) async fn end_elsewhere(gate: &Inner, notice: &Notice, origin: &Origin
     gate.take_notice(&notice.issuer, notice.protocol, reported.map_err(Error::from), origin).await.map(drop)
 }
 
+/// The account that the request's path names, the device of a session cookie, and the origin of the request.
+pub(super) type OwnRequester<'a> = (Option<&'a str>, PresentedDevice, &'a Origin);
+
 /// Lists or ends a user's own sessions.
 pub(super) async fn own_sessions(
     gate: &Arc<Inner>,
     endpoint: &Ready,
     mut request: OwnSessionsRequest,
-    account: Option<&str>,
-    origin: &Origin,
+    by: OwnRequester<'_>,
 ) -> Result<OwnSessions, Error> {
-    let (verified, by_cookie) = check_own(gate, endpoint, &request.access, account, origin).await?;
+    let (verified, by_cookie) = check_own(gate, endpoint, &request.access, by).await?;
     if by_cookie {
         request.max_age = Duration::MAX;
     }
-    gate.engine.own_sessions(verified.token().own()?, &request, origin).await
+    gate.engine.own_sessions(verified.token().own()?, &request, by.2).await
 }
 
 /// Lists, makes, replaces or revokes a user's own API keys.
@@ -187,11 +191,10 @@ pub(super) async fn own_keys(
     (gate, keys): (&Arc<Inner>, &ApiKeys),
     endpoint: &Ready,
     request: OwnKeysRequest,
-    account: Option<&str>,
-    origin: &Origin,
+    by: OwnRequester<'_>,
 ) -> Result<OwnKeys, Error> {
-    let (verified, by_cookie) = check_own(gate, endpoint, &request.access, account, origin).await?;
-    keys.own(&gate.engine, verified.token().own()?, request, by_cookie, origin).await
+    let (verified, by_cookie) = check_own(gate, endpoint, &request.access, by).await?;
+    keys.own(&gate.engine, verified.token().own()?, request, by_cookie, by.2).await
 }
 
 /// Checks the access token of a user, or, if the flag is true, the session cookie of their browser.
@@ -199,8 +202,7 @@ async fn check_own(
     gate: &Arc<Inner>,
     endpoint: &Ready,
     access: &SecretString,
-    account: Option<&str>,
-    origin: &Origin,
+    (account, device, origin): OwnRequester<'_>,
 ) -> Result<(Arc<Verified>, bool), Denial> {
     let (_, account) = accounts(endpoint, account);
     let at = EndpointCommand { gate, endpoint, origin, account };
@@ -208,7 +210,7 @@ async fn check_own(
     if !by_cookie {
         return Ok((at.check_waiting(access, origin.address.into()).await?, false));
     }
-    let verified = gate.checked_session(access.expose_secret(), origin.address).await?;
+    let verified = gate.checked_session(access.expose_secret(), device, origin.address).await?;
     at.concerns(verified.token())?;
     Ok((verified, true))
 }

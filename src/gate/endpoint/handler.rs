@@ -14,7 +14,7 @@ use crate::gate::possession::PresentedProof;
 use crate::gate::verdict::{Recipient, Who};
 use rotogate_core::context::{Context, inherited};
 use rotogate_core::denial::Denial;
-use rotogate_core::engine::{Arrival, HeldUp, Origin, OwnSessions};
+use rotogate_core::engine::{Arrival, HeldUp, Origin, OwnSessions, PresentedDevice};
 use rotogate_core::fault::{Error, Fault};
 use rotogate_core::thumbprint::CertificateThumbprint;
 
@@ -26,6 +26,8 @@ pub(in crate::gate) struct EndpointHandler<'a> {
     pub(in crate::gate) origin: Origin,
     /// When the request arrived.
     pub(in crate::gate) arrived: Arrival,
+    /// The device cookie of the request, for a session that is bound to a device.
+    pub(in crate::gate) device: PresentedDevice,
     /// The proof of a key that the request presents.
     pub(in crate::gate) proof: Option<Arc<PresentedProof>>,
     /// The client certificate of the connection.
@@ -62,10 +64,11 @@ impl CommandHandler for EndpointHandler<'_> {
 
     async fn own_sessions(&self, request: OwnSessionsRequest) -> Result<OwnSessions, Error> {
         let (gate, index) = (Arc::clone(self.gate), self.endpoint);
-        let (account, origin) = (self.account.map(str::to_owned), self.origin.clone());
+        let (account, origin, device) = (self.account.map(str::to_owned), self.origin.clone(), self.device);
         let executing = async move {
+            let by = (account.as_deref(), device, &origin);
             match gate.endpoints.get(index) {
-                Some(endpoint) => execute::own_sessions(&gate, endpoint, request, account.as_deref(), &origin).await,
+                Some(endpoint) => execute::own_sessions(&gate, endpoint, request, by).await,
                 None => Err(Denial::NoRoute.into()),
             }
         };
@@ -84,12 +87,11 @@ impl CommandHandler for EndpointHandler<'_> {
     #[cfg(feature = "relay")]
     async fn own_keys(&self, request: crate::dialect::OwnKeysRequest) -> Result<crate::dialect::OwnKeys, Error> {
         let (gate, index) = (Arc::clone(self.gate), self.endpoint);
-        let (account, origin) = (self.account.map(str::to_owned), self.origin.clone());
+        let (account, origin, device) = (self.account.map(str::to_owned), self.origin.clone(), self.device);
         let executing = async move {
+            let by = (account.as_deref(), device, &origin);
             match (gate.endpoints.get(index), &gate.running.api_keys) {
-                (Some(endpoint), Some(keys)) => {
-                    execute::own_keys((&gate, keys), endpoint, request, account.as_deref(), &origin).await
-                }
+                (Some(endpoint), Some(keys)) => execute::own_keys((&gate, keys), endpoint, request, by).await,
                 _ => Err(Denial::NoRoute.into()),
             }
         };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::request::Parts;
 
 use crate::gate::Inner;
-use crate::gate::browser_request::{renewal_of, session_cookie};
+use crate::gate::browser_request::session_cookie;
 use rotogate_core::credential;
 use rotogate_core::denial::Denial;
 use rotogate_core::engine::{Engine, RenewWhen};
@@ -61,7 +61,7 @@ pub(in crate::gate) fn awaited(
         let value = std::str::from_utf8(session_cookie(&parts.headers).ok()??).ok()?;
         let place = gate.running.overload.unverified.enter(gate.holder(parts)).ok()?;
         let address = gate.client_address(parts);
-        let what = Wait::Session(Arc::clone(gate), value.into(), renewal_of(parts), address);
+        let what = Wait::Session(Arc::clone(gate), value.into(), gate.renewal_of(parts), address);
         return Some(Awaited { what, place });
     }
     #[cfg(feature = "relay")]

@@ -12,6 +12,7 @@ use http::uri::Uri;
 
 use super::assertion::assertion_for_service;
 use super::target::set_target;
+use crate::gate::browser::device::shown_device;
 use crate::gate::browser_request::session_cookie;
 use crate::gate::notice::SetupNotice;
 use crate::gate::{Inner, exchange};
@@ -240,7 +241,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
                 }
             }
         };
-        let proof = gate.device_proved(parts, &verified);
+        let proof = gate.device_proved(|| shown_device(&parts.headers), &verified);
         let proof = self.proved(proof.and_then(|()| gate.possession(parts, found.scheme, verified.token())))?;
         if O::HAS_EFFECTS {
             verified.confirm(gate.engine.confirmations());

@@ -8,6 +8,7 @@
 mod device;
 mod ending;
 mod provider;
+mod renewal;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,10 +30,11 @@ use crate::store::Swap;
 use crate::token::TokenText;
 use crate::token::keyring::Keyring;
 use crate::token::session_cookie::SessionCookie;
-pub use device::DeviceAnswer;
 pub(super) use device::DeviceProofs;
+pub use device::{DeviceAnswer, PresentedDevice};
 pub use provider::{ProviderTerms, SessionProvider};
 use provider::{provider_terms, user_at_provider};
+pub use renewal::{RenewWhen, SessionTerms};
 
 /// The credential that represents a session outside of the gate.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -113,50 +115,6 @@ pub struct BrowserSession {
     pub expires: Timestamp,
     /// The end of the session if no further request arrives.
     pub idle_expires: Timestamp,
-}
-
-/// When a session is renewed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RenewWhen {
-    /// Never: the request does not count as activity. A session whose token has expired is refused.
-    Never,
-    /// If the session's access token has expired.
-    Over,
-    /// As soon as four fifths of the life of its access token have passed.
-    Due,
-}
-
-/// The times of a browser session, as of its last renewal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SessionTerms {
-    /// The last renewal.
-    pub renewed_at: Timestamp,
-    /// From this time on, a request renews the session.
-    pub renew_from: Timestamp,
-    /// How long the session lives without a renewal.
-    pub idle_ttl: Duration,
-    /// The absolute end of the session, which no activity moves.
-    pub ends: Timestamp,
-}
-
-impl SessionTerms {
-    fn new(session: &Session, profile: &Profile) -> Self {
-        let last = &session.last;
-        let life = last.access_expires.since(session.issued_at);
-        // A token that lives as long as its session would not live longer after a renewal.
-        let is_last = last.access_expires.as_secs() >= session.expires.as_secs();
-        Self {
-            renewed_at: session.issued_at,
-            renew_from: if is_last { Timestamp::MAX } else { session.issued_at.plus(life * 4 / 5) },
-            idle_ttl: profile.idle_ttl,
-            ends: session.expires.min(session.created().plus(profile.session_ttl)),
-        }
-    }
-
-    /// The end of the session if no further request arrives.
-    pub fn idle_expires(&self) -> Timestamp {
-        self.renewed_at.plus(self.idle_ttl).min(self.ends)
-    }
 }
 
 /// The current access token of a browser session. The token stays at the gate, or is sent to the upstream.
@@ -277,8 +235,8 @@ impl Engine {
     /// The future must run to its end, like the future of [`refresh`](Self::refresh).
     ///
     /// # Errors
-    /// [`Denial::SessionOver`] and [`Denial::UnknownSessionCookie`]: log in again. [`Denial::SessionNotRenewed`]; a fault,
-    /// which decided nothing.
+    /// [`Denial::SessionOver`] and [`Denial::UnknownSessionCookie`]: log in again. [`Denial::SessionNotRenewed`];
+    /// [`Denial::DeviceProofMissing`]; a fault, which decided nothing.
     // Requirements B9, B10.
     pub(crate) async fn browser_token(
         &self,
@@ -314,12 +272,13 @@ impl Engine {
             let keyring = self.keyring();
             let now = self.clock.now();
             let decision = self.judge_browser(&read, None, &profile, now).await?;
+            let (when, refusal) = self.renewal_of(&read.session, when);
             let is_to_be_bound = binds.map(|(device, _)| device::is_to_be_bound(&read.session, device)).transpose()?;
             let is_due = decision != Decision::Rotate
                 || is_to_be_bound.unwrap_or_else(|| self.is_due(&read.session, &profile, &keyring, when));
             if is_due {
                 if when == RenewWhen::Never {
-                    return Err(Denial::SessionNotRenewed.into());
+                    return Err(refusal.into());
                 }
                 *renews = true;
                 self.may_mint()?;
@@ -330,7 +289,11 @@ impl Engine {
                 self.judge_browser(&read, user.as_ref(), &profile, now).await?;
             }
             if terms.is_none() {
-                terms = provider_terms(&read.session, cookie, provider, when).await?;
+                let asked = provider_terms(&read.session, cookie, provider, when).await;
+                terms = asked.map_err(|error| match error {
+                    Error::Denied(Denial::SessionNotRenewed) => refusal.into(),
+                    error => error,
+                })?;
             }
             if !is_due {
                 return self.token_of((&keyring, &read.session), &profile, terms, now);

@@ -62,8 +62,8 @@ pub use asserted::AssertedLogin;
 pub use audit::SessionEvent;
 use browser::DeviceProofs;
 pub use browser::{
-    BrowserLogin, BrowserRules, BrowserSession, BrowserToken, DeviceAnswer, ProviderTerms, RenewWhen, RulesOf,
-    SessionProvider, SessionTerms,
+    BrowserLogin, BrowserRules, BrowserSession, BrowserToken, DeviceAnswer, PresentedDevice, ProviderTerms, RenewWhen,
+    RulesOf, SessionProvider, SessionTerms,
 };
 pub use confirm::Confirmations;
 use events::EventFeed;

@@ -14,7 +14,8 @@ use tower::{Layer, ServiceExt};
 use super::*;
 use crate::Gate;
 use crate::dialect::browser::device::CHALLENGE;
-use crate::gate::{Browser, GateBody, Identity, Neighbour, Peer};
+use crate::dialect::my_sessions::MySessions;
+use crate::gate::{Browser, Endpoint, GateBody, Identity, Neighbour, Peer};
 use rotogate_core::claim::OwnClaims;
 use rotogate_core::client::Client;
 use rotogate_core::clock::{ManualTime, Timestamp};
@@ -80,10 +81,16 @@ impl World {
             .keys(Keyring::ephemeral().unwrap())
             .client(Client::public("web"))
             .browser(Browser::own("/auth").device_bound(mode))
+            .endpoint(Endpoint::new(MySessions::default()).path("/my/sessions"))
             .route(Route::new("/optional", RoutePolicy::optional().session()))
             .route(Route::new("/websocket", websocket))
             .route(Route::catch_all(RoutePolicy::default().session()))
             .time(Arc::<ManualTime>::clone(&time));
+        #[cfg(feature = "relay")]
+        let gate = gate
+            .relay_store(Arc::new(rotogate_core::store::MemoryStore::new("https://gate.test", Duration::ZERO)))
+            .api_keys(rotogate_core::api_key::ApiKeySettings::new("acme").unwrap())
+            .endpoint(Endpoint::new(crate::dialect::my_keys::MyKeys::default()).path("/my/keys"));
         Self { gate: gate.build().await.unwrap(), time }
     }
 
@@ -188,6 +195,14 @@ async fn b48_b50_a_bound_session_needs_its_device_wherever_a_session_is_taken() 
                 assert!(!answer.headers().contains_key(name), "{name}");
             }
         }
+        // The user's own sessions and API keys.
+        let own: &[&str] = if cfg!(feature = "relay") { &["/my/sessions", "/my/keys"] } else { &["/my/sessions"] };
+        for path in own {
+            for (cookies, status) in [(&alone, 401), (&foreign, 401), (&twice, 401), (&both, 200)] {
+                let answer = world.send("GET", path, &[OWN, ("cookie", cookies)]).await;
+                assert_eq!(answer.status().as_u16(), status, "{path}");
+            }
+        }
         let tab = [("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document"), ("cookie", &*alone)];
         let answer = world.send("GET", "/x", &tab).await;
         assert_eq!(answer.status(), StatusCode::SEE_OTHER);
@@ -269,11 +284,16 @@ async fn b47_b49_a_device_registers_once_and_refreshes_by_its_key() {
     assert_eq!((status, set), (200, None), "not bound: the browser forgets it");
     let answer = world.register(&cookie, &begun, &device).await;
     assert_eq!(answer.status(), StatusCode::OK);
-    let first = challenge(answer.headers()[CHALLENGE].to_str().unwrap());
     // Attack 41.
     let second = world.register(&cookie, &begun, &thief).await;
     assert_eq!((second.status(), second.headers().contains_key(SET_COOKIE)), (StatusCode::FORBIDDEN, false));
     assert!(!second.headers().contains_key(CHALLENGE), "nothing to sign");
+    // A captured registration brings no further cookie.
+    let replayed = world.register(&cookie, &begun, &device).await;
+    assert_eq!((replayed.status(), replayed.headers().contains_key(SET_COOKIE)), (StatusCode::FORBIDDEN, false));
+    world.time.advance(Duration::from_millis(1));
+    let (_, first, _) = world.refresh(&cookie, &id, None).await;
+    let first = first.unwrap();
     // Attack 42. Each refusal is 403 with a challenge.
     let good = device.proof(&first);
     let quoted = format!("\"{good}\"");

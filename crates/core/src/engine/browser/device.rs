@@ -13,6 +13,7 @@ use crate::dpop::memory::{NotRecorded, ProofMemory, once_in_store};
 use crate::fault::Error;
 use crate::session::rotation::{RaisedMinimum, RecordChange};
 use crate::session::{Binding, BrowserBinding, DeviceBinding, Generation, Session};
+use crate::thumbprint::KeyThumbprint;
 use crate::token::device_cookie;
 use crate::token::session_cookie::SessionCookie;
 
@@ -53,6 +54,32 @@ impl std::fmt::Debug for DeviceProofs {
 impl DeviceProofs {
     pub(in crate::engine) fn since(started: Timestamp) -> Self {
         Self { memory: ProofMemory::new("proof of a device", MAX_PROOFS, ANSWERED_WITHIN), started }
+    }
+}
+
+/// The device cookie of a request to a gate whose sessions have this binding. Does not print.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct PresentedDevice {
+    mode: Binding,
+    cookie: Option<[u8; device_cookie::LENGTH]>,
+}
+
+impl PresentedDevice {
+    /// The device cookie of a request, if the request has exactly one.
+    pub fn new(mode: Binding, cookie: Option<&[u8]>) -> Self {
+        // A value of another length is no device cookie.
+        Self { mode, cookie: cookie.and_then(|cookie| cookie.try_into().ok()) }
+    }
+
+    /// The value of the cookie.
+    pub fn cookie(&self) -> Option<&[u8]> {
+        self.cookie.as_ref().map(<[u8; device_cookie::LENGTH]>::as_slice)
+    }
+}
+
+impl std::fmt::Debug for PresentedDevice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PresentedDevice").field("mode", &self.mode).finish_non_exhaustive()
     }
 }
 
@@ -107,12 +134,15 @@ impl Engine {
     ) -> Result<DeviceAnswer, Error> {
         let Registration { key, thumbprint, challenge } = read_registration(proof).map_err(Denial::from)?;
         let now = self.clock.now();
-        self.challenged_at(cookie, &challenge, now)?;
+        let issued_at = self.challenged_at(cookie, &challenge, now)?;
         let device = DeviceBinding { thumbprint, key, bound_at: now };
         let _turn = self.take_turn(cookie.session()).await;
         let mut renews = false;
         let binds = (Some((&device, origin)), &mut renews);
-        self.token_after_renewal(cookie, by, RenewWhen::Over, binds).await?;
+        let token = self.token_after_renewal(cookie, by, RenewWhen::Over, binds).await?;
+        // No process has accepted a proof of a session that this proof has bound just now.
+        let is_first = token.device.is_some_and(|(_, bound_at)| bound_at == now);
+        self.use_proof(&device.thumbprint, &challenge, (issued_at, is_first)).await?;
         self.device_answer(cookie, now)
     }
 
@@ -135,26 +165,40 @@ impl Engine {
         let challenge = challenge.map_err(Denial::from)?;
         let now = self.clock.now();
         let issued_at = self.challenged_at(cookie, &challenge, now)?;
-        if issued_at < self.devices.started {
+        self.use_proof(&device.thumbprint, &challenge, (issued_at, false)).await?;
+        self.device_answer(cookie, now).map(Some)
+    }
+
+    /// Uses a proof: each proof is answered with a device cookie once. The first proof of a session may answer a
+    /// challenge from before the start.
+    // Requirement B49.
+    async fn use_proof(
+        &self,
+        thumbprint: &KeyThumbprint,
+        challenge: &str,
+        (issued_at, is_first): (Timestamp, bool),
+    ) -> Result<(), Error> {
+        if issued_at < self.devices.started && !is_first {
             return Err(Denial::from(ProofFlaw::BeforeStart).into());
         }
-        let id = self.devices.memory.name(&device.thumbprint, &challenge, issued_at);
-        self.devices.memory.record(&id, now).map_err(|why| match why {
+        let id = self.devices.memory.name(thumbprint, challenge, issued_at);
+        self.devices.memory.record(&id, self.clock.now()).map_err(|why| match why {
             NotRecorded::Seen => ProofFlaw::Replayed.into(),
             NotRecorded::KeyIsFull | NotRecorded::Full => Denial::ProofsFull(TRY_AGAIN),
         })?;
         if let Some(shared) = self.store.shared() {
             once_in_store(shared, id.name(), (ANSWERED_WITHIN + self.leeway) * 2).await?;
         }
-        self.device_answer(cookie, now).map(Some)
+        Ok(())
     }
 
-    /// Does a request of a live session pass with this device cookie?
+    /// Does a request of a live session pass with this device?
     // Requirement B48.
-    pub fn admits_device(&self, mode: Binding, live: &Session, shown: Option<&[u8]>) -> bool {
+    pub fn admits_device(&self, live: &Session, presented: PresentedDevice) -> bool {
         let (keyring, now) = (self.keyring(), self.clock.now());
         let device = live.browser.as_deref().and_then(BrowserBinding::bound_device);
-        mode.admits(live.created(), device, now, |key| {
+        presented.mode.admits(live.created(), device, now, |key| {
+            let shown = presented.cookie();
             let expires = shown.and_then(|shown| device_cookie::expiry(keyring.refresh_keys(), key, live.id, shown));
             expires.is_some_and(|expires| now < expires)
         })

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::device::Device;
 
-use super::browser::{begin, rules};
+use super::browser::{ACCESS, begin, rules};
 use super::browser_cache::{check, is_miss, load};
 use super::support::{Kind, Mode, World, denied, failed, secs};
 use crate::denial::{Denial, ProofFlaw};
-use crate::engine::{BrowserLogin, DeviceAnswer, Engine, Origin, RenewWhen};
+use crate::engine::{BrowserLogin, DeviceAnswer, Engine, Origin, PresentedDevice, RenewWhen};
 use crate::fault::{Error, Fault};
 use crate::session::{Binding, DeviceKey, Session};
 use crate::store::{Store, Swap};
@@ -44,6 +45,8 @@ fn thumbprint(session: &Session) -> Option<String> {
 async fn bound(world: &World) -> (BrowserLogin, Device) {
     let (login, device) = (begin(world).await, Device::default());
     bind(&world.engine, &login, &device).await.unwrap();
+    // The next challenge is another one.
+    world.advance(Duration::from_millis(1));
     (login, device)
 }
 
@@ -61,6 +64,7 @@ async fn b47_the_first_key_of_a_session_stays() {
     for engine in [&world.engine, &other_gate] {
         assert_eq!(denied(bind(engine, &login, &loser).await), OTHER);
         // The answer was lost: the same key again changes nothing.
+        world.advance(secs(1));
         bind(engine, &login, &winner).await.unwrap();
     }
     let record = world.record(login.session.id).await;
@@ -179,12 +183,63 @@ async fn b49_a_proof_counts_once_and_for_its_session_and_its_recorded_key() {
 }
 
 #[tokio::test]
+async fn b49_a_registration_counts_once_as_every_proof_does() {
+    for kind in [Kind::Shared, Kind::Alone] {
+        let mut world = World::on(kind).await;
+        let (login, device) = (begin(&world).await, Device::default());
+        // The gate stops and starts between the login and the registration.
+        let proof = device.registration(&challenge(&world.engine, &login));
+        world.advance(secs(1));
+        world.restart().await;
+        bind_by(&world.engine, &login, &proof).await.unwrap();
+        assert_eq!(denied(bind_by(&world.engine, &login, &proof).await), ProofFlaw::Replayed.into());
+        if matches!(kind, Kind::Shared) {
+            world.advance(secs(1));
+            let other_gate = world.second_node().await;
+            assert_eq!(denied(bind_by(&other_gate, &login, &proof).await), ProofFlaw::BeforeStart.into());
+            let proof = device.registration(&challenge(&world.engine, &login));
+            bind_by(&world.engine, &login, &proof).await.unwrap();
+            assert_eq!(denied(bind_by(&other_gate, &login, &proof).await), ProofFlaw::Replayed.into());
+        }
+        world.advance(secs(1));
+        world.restart().await;
+        assert_eq!(denied(bind_by(&world.engine, &login, &proof).await), ProofFlaw::BeforeStart.into());
+    }
+}
+
+#[tokio::test]
+async fn b21_b48_a_request_without_its_device_renews_nothing() {
+    let world = World::new().await;
+    let ((login, device), plain) = (bound(&world).await, begin(&world).await);
+    world.advance(ACCESS + secs(1));
+    let cookie = refresh(&world.engine, &login, &device.proof(&challenge(&world.engine, &login))).await.unwrap();
+    let request = async |login: &BrowserLogin, mode, shown: Option<&str>| {
+        let by = RenewWhen::OverBy(PresentedDevice::new(mode, shown.map(str::as_bytes)));
+        let loaded = load(&world, &login.cookie.value().as_str().into(), by).await.map(drop);
+        (loaded, world.record(login.session.id).await.revision)
+    };
+    let (foreign, cookie) = ("rd1_x".repeat(12), cookie.unwrap());
+    for shown in [None, Some("rd1_x"), Some(&*foreign)] {
+        let (refused, revision) = request(&login, Binding::Optional, shown).await;
+        assert_eq!((denied(refused), revision), (Denial::DeviceProofMissing, 2), "{shown:?}");
+    }
+    let (loaded, revision) = request(&login, Binding::Optional, Some(&cookie)).await;
+    assert!(loaded.is_ok() && revision == 3);
+    // The session of a browser that was never bound.
+    let (refused, revision) = request(&plain, Binding::Required, None).await;
+    assert_eq!((denied(refused), revision), (Denial::DeviceProofMissing, 1));
+    let (loaded, revision) = request(&plain, Binding::Optional, None).await;
+    assert!(loaded.is_ok() && revision == 2);
+}
+
+#[tokio::test]
 async fn b49_a_session_without_a_device_has_nothing_to_refresh_and_a_fault_is_one() {
     let world = World::new().await;
     let (login, device) = (begin(&world).await, Device::default());
     let proof = |login: &BrowserLogin| device.proof(&challenge(&world.engine, login));
     assert_eq!(refresh(&world.engine, &login, &proof(&login)).await.unwrap(), None);
     bind(&world.engine, &login, &device).await.unwrap();
+    world.advance(secs(1));
     world.store.set(Mode::AllFails);
     failed(refresh(&world.engine, &login, &proof(&login)).await);
     world.store.set(Mode::Good);
