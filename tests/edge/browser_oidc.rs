@@ -191,6 +191,16 @@ impl World {
         session(&self.come_back_with_code(&begun))
     }
 
+    /// The provider ends the login of this user or session.
+    fn log_out_there(&self, named: &Value) {
+        let mut notice = json!({ "iss": self.provider.url(), "aud": "web", "sub": "ada", "jti": "l-1", "sid": "s-1",
+            "events": { LOGOUT: {} }, "client_id": null, "scope": null });
+        notice.as_object_mut().unwrap().extend(named.as_object().unwrap().clone());
+        let token = self.key.sign(&json!({ "alg": "EdDSA", "kid": "k1", "typ": "logout+jwt" }), &claims(&notice));
+        let told = self.edge.form("/logout/kc", &[], &[("logout_token", &token)]);
+        assert_eq!(told.status, 200, "{}", told.text());
+    }
+
     pub(crate) fn state(&self, cookie: &str) -> Value {
         self.edge.ask("GET /auth/session", &[cookie, SAME_ORIGIN]).json()
     }
@@ -514,14 +524,26 @@ fn b42_b43_a_logout_here_leads_to_the_providers_and_one_there_ends_the_session()
     for named in [json!({ "sub": null, "sid": "s-1" }), json!({ "sid": null })] {
         let held = world.log_in(named["sid"].as_str().unwrap_or("s-2"));
         assert_eq!(world.edge.ask("GET /x", &[&held, SAME_ORIGIN]).status, 200);
-        let mut notice = json!({ "iss": world.provider.url(), "aud": "web", "sub": "ada", "jti": "l-1", "sid": "s-1",
-            "events": { LOGOUT: {} }, "client_id": null, "scope": null });
-        notice.as_object_mut().unwrap().extend(named.as_object().unwrap().clone());
-        let token = world.key.sign(&json!({ "alg": "EdDSA", "kid": "k1", "typ": "logout+jwt" }), &claims(&notice));
-        let told = world.edge.form("/logout/kc", &[], &[("logout_token", &token)]);
-        assert_eq!(told.status, 200, "{}", told.text());
+        world.log_out_there(&named);
         let over = world.edge.ask("GET /x", &[&held, SAME_ORIGIN]);
         assert_eq!(over.status, 401, "{named}");
         assert_eq!(world.state(&held)["authenticated"], false);
     }
+}
+
+#[test]
+fn b42_a_logout_at_the_provider_during_the_login_ends_the_session_before_its_cookie_goes_out() {
+    let world = world();
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    for (sid, iat, status) in [("s-1", now - 5, 400), ("s-2", now - 5, 303)] {
+        let begun = world.begin("/");
+        world.answer_with(&world.id_token(&begun, &json!({}), &json!({ "sid": sid, "iat": iat })));
+        world.log_out_there(&json!({ "iat": now - 4 }));
+        let reply = world.come_back_with_code(&begun);
+        match status {
+            400 => is_page(&reply, 400, "a logout followed iat"),
+            _ => assert_eq!(world.state(&session(&reply))["authenticated"], true),
+        }
+    }
+    assert_eq!(world.edge.series("rotogate_browser_logins_total{result=\"ok\"}"), 1);
 }

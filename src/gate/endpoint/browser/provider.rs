@@ -237,6 +237,7 @@ impl Exchange {
         let grace = start.profile.grace;
         let vaults = gate.vaults().ok_or(Denial::NoRoute)?;
         let mut begun = gate.engine.start_at_provider(start, NAME).await?;
+        gate.engine.end_if_over(&begun, proved.issued_at, origin).await?;
         // No browser has the cookie yet, so a kill before this point leaves only an unusable session.
         if let Err(fault) = vaults.begin(&begun.cookie, &kept, begun.session.expires).await {
             let _ = gate.engine.end_browser(&begun.cookie, origin).await;

@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 use zeroize::Zeroizing;
 
 use super::super::{Engine, Event, GateEvent, Origin, audit};
-use super::RenewWhen;
+use super::{BrowserLogin, RenewWhen};
 use crate::clock::Timestamp;
 use crate::denial::{Denial, ProviderFlaw};
 use crate::fault::Error;
@@ -73,6 +73,23 @@ pub(super) async fn provider_terms(
 }
 
 impl Engine {
+    /// Ends a session that has begun, if a revocation of its user, of its client or of the login at the provider arrived
+    /// after the provider had vouched for the user, but before the session began. Later ones end it by their own.
+    ///
+    /// # Errors
+    /// [`Denial::ProviderLogin`]; the errors of [`revoke_session`](Self::revoke_session).
+    // Requirements B42 and S15.
+    pub async fn end_if_over(&self, begun: &BrowserLogin, vouched_at: Timestamp, origin: &Origin) -> Result<(), Error> {
+        let BrowserLogin { session, cookie, .. } = begun;
+        let not_before = self.revocations.not_before(&self.issuer, &session.subject, Some(&session.client));
+        let is_over_there = |by: &VouchedBy| self.revocations.ended_elsewhere(by, vouched_at);
+        if vouched_at > not_before && !session.vouched_by.as_deref().is_some_and(is_over_there) {
+            return Ok(());
+        }
+        self.end_browser(cookie, origin).await?;
+        Err(Denial::ProviderLogin(ProviderFlaw::IdToken("a logout followed iat")).into())
+    }
+
     /// Notes that a login at a provider was refused, after the browser proved that it had begun this login.
     // Requirement B56.
     pub fn tell_provider_login_refused(&self, issuer: &str, client: &str, flaw: ProviderFlaw, origin: &Origin) {

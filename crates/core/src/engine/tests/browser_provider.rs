@@ -11,9 +11,12 @@ use super::support::{World, denied, failed, scope, secs};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::engine::live_sessions::LiveConnection;
-use crate::engine::{ApplicationLogin, BrowserLogin, BrowserToken, Origin, ProviderTerms, RenewWhen, SessionProvider};
+use crate::engine::{
+    ApplicationLogin, BrowserLogin, BrowserToken, Origin, PresentedDevice, ProviderTerms, RenewWhen, SessionProvider,
+};
 use crate::fault::{Error, Fault};
-use crate::session::{Generation, VouchedBy};
+use crate::revocation::Target;
+use crate::session::{Binding, Generation, RevokedBecause, Status, VouchedBy};
 use crate::token::session_cookie::SessionCookie;
 
 /// A provider that says this, and counts who asks.
@@ -53,7 +56,10 @@ impl SessionProvider for Saying {
         _: Timestamp,
         when: RenewWhen,
     ) -> Result<ProviderTerms, Error> {
-        assert_eq!((&*user.subject, when == RenewWhen::Never), ("ada at the provider", false));
+        assert_eq!(&*user.subject, "ada at the provider");
+        if when == RenewWhen::Never {
+            return Err(Denial::SessionNotRenewed.into());
+        }
         let before = self.asked.fetch_add(1, Ordering::SeqCst);
         let says = *self.says.lock().unwrap();
         match says {
@@ -119,6 +125,41 @@ async fn b11_b40_a_renewal_that_the_provider_does_not_permit_is_no_activity() {
     );
     let counts: Vec<_> = world.engine.counts().renewals().collect();
     assert_eq!((counts[0], counts[2].1 > 10), (("ok", 1), true), "{counts:?}");
+}
+
+#[tokio::test]
+async fn b21_b48_a_request_without_its_device_does_not_use_up_the_refresh_token() {
+    let (world, provider) = (World::new().await, Saying::default());
+    let begun = begin(&world).await;
+    world.advance(secs(60));
+    // The record is not due, but the provider's token may be.
+    let by = RenewWhen::OverBy(PresentedDevice::new(Binding::Required, None));
+    let turn = world.engine.take_turn(begun.session.id).await;
+    let refused = world.engine.browser_token(&turn, &begun.cookie, (&rules, Some(&provider)), by).await;
+    assert_eq!((denied(refused.map(drop)), provider.asked()), (Denial::DeviceProofMissing, 0));
+}
+
+#[tokio::test]
+async fn b42_a_logout_between_iat_and_the_session_ends_the_session() {
+    for is_there in [true, false] {
+        let world = World::new().await;
+        let ended_at = world.engine.clock().now();
+        if is_there {
+            let user = Target::Subject { issuer: "https://id.example".into(), subject: "ada at the provider".into() };
+            let ended = world.engine.before(user, ended_at, RevokedBecause::Logout);
+            world.engine.end_elsewhere(ended, None, ended_at).await.unwrap();
+        } else {
+            world.engine.revoke_subject("kc|ada", RevokedBecause::Operator).await.unwrap();
+        }
+        world.advance(secs(2));
+        let (before, after) = (begin(&world).await, begin(&world).await);
+        let origin = Origin::default();
+        let over = world.engine.end_if_over(&before, ended_at.minus(secs(1)), &origin).await;
+        assert!(matches!(denied(over), Denial::ProviderLogin(_)));
+        world.engine.end_if_over(&after, ended_at.plus(secs(1)), &origin).await.unwrap();
+        let is_live = async |begun: &BrowserLogin| world.record(begun.session.id).await.status == Status::Live;
+        assert_eq!((is_live(&before).await, is_live(&after).await), (false, true));
+    }
 }
 
 #[tokio::test]

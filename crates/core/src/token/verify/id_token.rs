@@ -65,6 +65,8 @@ pub struct ProvedLogin {
     pub claims: OwnClaims,
     /// The issuer, and the user and session at the issuer.
     pub vouched_by: VouchedBy,
+    /// `iat` of the ID token: the issuer vouched for the user at this time.
+    pub issued_at: Timestamp,
     /// `acr` of the login, which is also in the claims.
     pub acr: Option<Box<str>>,
     /// `auth_time` of the login, which is also in the claims.
@@ -129,10 +131,9 @@ impl Verifier {
         let times = TokenTimes::read(&claims).map_err(|_| refused("exp or iat is missing, or no time"))?;
         let moments = judge::Moments { expiry: wall, beginning: wall };
         times.judge(rules, moments, Duration::ZERO).map_err(|_| refused("it is expired, or not valid yet"))?;
-        if times.issued_at.is_none_or(|at| at.plus(MAX_AGE).plus(rules.leeway) < wall) {
-            return Err(refused("iat is missing, or too long ago"));
-        }
-        self.mapped(rules, &sent, &claims, (times, shown))
+        let is_recent = |at: &Timestamp| at.plus(MAX_AGE).plus(rules.leeway) >= wall;
+        let issued_at = times.issued_at.filter(is_recent).ok_or(refused("iat is missing, or too long ago"))?;
+        self.mapped(rules, &sent, &claims, (times, issued_at, shown))
     }
 
     /// Reads the user by the issuer's mapping.
@@ -141,7 +142,7 @@ impl Verifier {
         rules: &IssuerRules,
         sent: &SentIdToken<'_>,
         claims: &Members<'_>,
-        (times, shown): (TokenTimes, &[Box<str>]),
+        (times, issued_at, shown): (TokenTimes, Timestamp, &[Box<str>]),
     ) -> Result<ProvedLogin, Denial> {
         let rules = of_other_kind(rules);
         let of_tokens = rules.of_tokens();
@@ -184,6 +185,7 @@ impl Verifier {
             account: token.account().map(Box::from),
             scope: Scope::from_tokens(granted.iter().chain(token.scope.iter())),
             claims: own,
+            issued_at,
             acr: acr.map(Box::from),
             auth_time,
             leeway: token.leeway(),
