@@ -49,7 +49,12 @@ impl ClientRefusals {
     /// Notes the provider's answer, received at `now`, to a refresh that was sent at `sent`.
     pub(super) fn note(&self, reply: &ProviderReply, sent: Instant, now: Instant) {
         let mut paused = self.paused();
-        let is_refusal = reply.status == 401 || oauth::error(reply).as_deref() == Some("invalid_client");
+        let is_refusal = match oauth::error(reply).as_deref() {
+            Some("invalid_client") => true,
+            // The refusal concerns one refresh token, whatever its status is.
+            Some("invalid_grant") => false,
+            _ => reply.status == 401,
+        };
         match *paused {
             _ if !is_refusal => *paused = None,
             // The answer to a refresh that was sent before the pause began does not extend the pause.
@@ -95,6 +100,9 @@ mod tests {
         assert_eq!(asked, [5, 10, 20, 40, 60, 60, 60]);
         // Any other answer shows that the provider accepts the gate again.
         refusals.note(&reply(400, "invalid_grant"), after(300), after(300));
+        assert_eq!(refusals.admit(after(300)), Ok(()));
+        // The end of one session pauses no other session.
+        refusals.note(&reply(401, "invalid_grant"), after(300), after(300));
         assert_eq!(refusals.admit(after(300)), Ok(()));
         refusals.note(&reply(401, ""), after(300), after(301));
         assert_eq!(refusals.admit(after(302)), Err(Duration::from_secs(4)), "it begins anew");
