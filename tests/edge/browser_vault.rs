@@ -274,6 +274,33 @@ fn b43_a_logout_revokes_the_refresh_token_and_gives_the_provider_its_hint() {
 }
 
 #[test]
+fn b43_a_logout_beside_a_refresh_revokes_the_token_that_the_refresh_brings() {
+    let servers = Documents::start();
+    servers.answer("/revoke", "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned());
+    let world = world_with(FORWARDING, &json!({ "revocation_endpoint": servers.at("/revoke") }));
+    let held = world.log_in_due();
+    let asked = world.exchanges();
+    world.provider.be_silent("/token");
+    keep_secret("second-refresh-token");
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| world.get("/api/x", &held));
+        while world.exchanges() == asked {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let mut wire = world.edge.wire();
+        wire.head("POST /auth/logout", &["Host: gate.test", "Content-Length: 0", OWN, &held]);
+        assert_eq!(wire.reply().status, 200, "it waits for no refresh");
+        assert_eq!(servers.form("/revoke").0["token"], "first-refresh-token");
+        let tokens = json!({ "token_type": "Bearer", "access_token": "second-access-token",
+            "refresh_token": "second-refresh-token", "expires_in": 3600 });
+        world.provider.end_silence("/token", &tokens);
+        assert_eq!(waiting.join().unwrap().status, 401);
+    });
+    assert_eq!((servers.times("/revoke"), &*servers.form("/revoke").0["token"]), (2, "second-refresh-token"));
+    assert!(world.edge.stub.take().is_empty());
+}
+
+#[test]
 fn b41_a_gate_that_is_killed_at_any_commit_of_a_refresh_goes_on() {
     let store = "kind = \"redb\"\npath = \"data/rotogate.redb\"";
     let mut killed = 0;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
@@ -17,16 +17,19 @@ pub struct Documents {
     seen: Arc<Mutex<Vec<String>>>,
     /// The last request with a body at each path: its head, and the body.
     sent: Arc<Mutex<HashMap<String, (String, String)>>>,
+    /// The connections that wait for an answer, with their path.
+    waiting: Arc<Mutex<Vec<(String, TcpStream)>>>,
 }
 
 impl Documents {
     pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let server = Self { address, answers: Arc::default(), seen: Arc::default(), sent: Arc::default() };
+        let (seen, waiting) = (Arc::default(), Arc::default());
+        let server = Self { address, answers: Arc::default(), seen, sent: Arc::default(), waiting };
         let (answers, seen, sent) = (Arc::clone(&server.answers), Arc::clone(&server.seen), Arc::clone(&server.sent));
+        let waiting = Arc::clone(&server.waiting);
         std::thread::spawn(move || {
-            let mut silent = Vec::new();
             for mut stream in listener.incoming().flatten() {
                 let (mut head, mut byte) = (Vec::new(), [0]);
                 while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) > 0 {
@@ -43,11 +46,12 @@ impl Documents {
                     sent.lock().unwrap().insert(path.clone(), (head.clone(), String::from_utf8(body).unwrap()));
                 }
                 let answer = answers.lock().unwrap().get(&path).cloned();
-                seen.lock().unwrap().push(path);
                 if answer.as_deref() == Some(SILENCE) {
-                    silent.push(stream);
+                    waiting.lock().unwrap().push((path.clone(), stream));
+                    seen.lock().unwrap().push(path);
                     continue;
                 }
+                seen.lock().unwrap().push(path);
                 let none = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_owned();
                 let _ = stream.write_all(answer.unwrap_or(none).as_bytes());
             }
@@ -71,6 +75,15 @@ impl Documents {
     /// Requests for a path get no answer, and wait.
     pub fn be_silent(&self, path: &str) {
         self.answer(path, SILENCE.to_owned());
+    }
+
+    /// The requests for a path that wait, and later ones, get this document.
+    pub fn end_silence(&self, path: &str, document: &Value) {
+        self.document(path, document);
+        let answer = self.answers.lock().unwrap()[path].clone();
+        for (_, mut stream) in self.waiting.lock().unwrap().extract_if(.., |(of, _)| of == path) {
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
     }
 
     pub fn document(&self, path: &str, document: &Value) {

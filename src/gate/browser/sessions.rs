@@ -124,7 +124,7 @@ impl BrowserSessions {
 
 impl Inner {
     /// Ends the session of a cookie, first at the gate and then at its provider. Returns the hint for the provider's
-    /// logout page.
+    /// logout page. A refresh of the provider's tokens that is under way revokes its new tokens itself.
     ///
     /// # Errors
     /// As [`Engine::end_browser`](rotogate_core::engine::Engine::end_browser).
@@ -134,16 +134,12 @@ impl Inner {
         cookie: &SessionCookie,
         origin: &Origin,
     ) -> Result<Option<Zeroizing<String>>, Error> {
+        self.engine.end_browser(cookie, origin).await?;
         #[cfg(feature = "browser-oidc")]
         if let Some(vaults) = self.vaults() {
-            let tokens = vaults.tokens(cookie).await;
-            self.engine.end_browser(cookie, origin).await?;
-            let Some(mut tokens) = tokens else { return Ok(None) };
-            vaults.revoke(&tokens).await;
-            vaults.remove(cookie).await;
-            return Ok(tokens.id_token.take().map(Zeroizing::new));
+            return Ok(vaults.close(cookie).await);
         }
-        self.engine.end_browser(cookie, origin).await.map(|()| None)
+        Ok(None)
     }
 }
 

@@ -39,6 +39,8 @@ use rotogate_issuers::login::{FurtherTokens, LoginFailure, LoginProvider, Refres
 const TIMEOUT: Duration = Duration::from_secs(8);
 /// The provider's time for a revocation at a logout.
 const REVOKED_WITHIN: Duration = Duration::from_secs(2);
+/// How often a logout tries to take the vault.
+const CLOSE_TRIES: usize = 5;
 /// How long the relay repeats an answer that is already in the vault, because another gate may have read the vault
 /// before.
 const GRACE: Duration = Duration::from_secs(60);
@@ -221,9 +223,34 @@ impl Vaults<'_> {
         Ok(Some(Vault { keys, record, tokens }))
     }
 
-    /// The tokens of a session that ends.
-    pub(in crate::gate) async fn tokens(&self, cookie: &SessionCookie) -> Option<KeptTokens> {
-        self.load(cookie).await.ok().flatten().map(|vault| vault.tokens)
+    /// Closes the vault of a session that has ended by a logout: removes it, and revokes its refresh token at the
+    /// provider. Returns the hint for the provider's logout page.
+    // Requirement B43.
+    pub(in crate::gate) async fn close(&self, cookie: &SessionCookie) -> Option<Zeroizing<String>> {
+        let mut failed = Fault::Contention;
+        for _ in 0..CLOSE_TRIES {
+            match self.taken(cookie).await {
+                Ok(Some(mut tokens)) => {
+                    self.revoke(&tokens).await;
+                    return tokens.id_token.take().map(Zeroizing::new);
+                }
+                Ok(None) => return None,
+                Err(fault) => failed = fault,
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        self.tell_not_revoked(&format!("its vault was not read: {:?}", Chain(&failed)));
+        None
+    }
+
+    /// The tokens of a vault, which is then removed, so that only its remover has them; `None` without a vault. The
+    /// refresh of another request may replace the tokens meanwhile, so exactly the tokens that were read are removed.
+    async fn taken(&self, cookie: &SessionCookie) -> Result<Option<KeptTokens>, Fault> {
+        let Some(Vault { keys, record, tokens }) = self.load(cookie).await? else { return Ok(None) };
+        match self.relay.store().remove_relay(keys.id(), Some(record.version())).await? {
+            true => Ok(Some(tokens)),
+            false => Err(Fault::Contention),
+        }
     }
 
     /// The ID token of a session; `None` if its provider sent none, or a very long one.
@@ -253,6 +280,10 @@ impl Vaults<'_> {
             Ok(Err(why)) => why.to_string(),
             Err(_) => "no answer in time".to_owned(),
         };
+        self.tell_not_revoked(&why);
+    }
+
+    fn tell_not_revoked(&self, why: &str) {
         if let Some(others) = self.relay.is_due("not_revoked") {
             let issuer = self.provider.name();
             tracing::warn!(
@@ -292,6 +323,10 @@ impl Vaults<'_> {
                 }
                 let tokens = vault.tokens.refreshed(self.provider, &answer, self.gate.engine.clock().now());
                 if !self.write(vault, &tokens).await? {
+                    // A logout has taken the vault meanwhile, with the previous refresh token.
+                    if self.load(cookie).await?.is_none() {
+                        self.revoke(&tokens).await;
+                    }
                     return Ok(Attempt::Changed);
                 }
                 if let Err(error) = self.relay.settle(self.presented(token, ends)).await {

@@ -102,7 +102,7 @@ async fn b5_a_vault_of_another_session_or_writer_is_no_vault() {
     };
     // Attack 27.
     let of_other = world.store.load_relay(other_id).await.unwrap().unwrap();
-    let plain = postcard::to_stdvec(&vaults.tokens(&other.cookie).await.unwrap()).unwrap();
+    let plain = postcard::to_stdvec(&vaults.load(&other.cookie).await.unwrap().unwrap().tokens).unwrap();
     for forged in [
         of_other.clone(),
         RelayRecord { attempt: 2, ..good.clone() },
@@ -119,6 +119,30 @@ async fn b5_a_vault_of_another_session_or_writer_is_no_vault() {
     let third = world.begin(Some("refresh")).await;
     vaults.remove(&third.cookie).await;
     assert!(matches!(world.request(&third).await, Err(Denial::SessionOver(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn b43_a_logout_takes_the_vault_once_and_after_a_short_fault() {
+    let world = World::new().await;
+    let login = world.begin(Some("refresh")).await;
+    let vaults = world.gate.0.vaults().unwrap();
+    let id = vaults.keys(&login.cookie).unwrap().id();
+    let good = world.store.load_relay(id).await.unwrap().unwrap();
+    let put = async |record: RelayRecord| {
+        world.store.remove_relay(id, None).await.unwrap();
+        world.store.insert_relay(id, record, Timestamp::ZERO).await.unwrap();
+    };
+    put(RelayRecord { state: RelayState::Dead, ..good.clone() }).await;
+    let good_again = async {
+        tokio::time::sleep(LOOK_EVERY * 3 / 2).await;
+        put(good.clone()).await;
+    };
+    let (hint, ()) = tokio::join!(vaults.close(&login.cookie), good_again);
+    assert_eq!(hint.as_deref().map(String::as_str), Some("an.id.token"));
+    assert!(vaults.close(&login.cookie).await.is_none(), "once");
+    // A lasting fault does not hold up the logout.
+    put(RelayRecord { state: RelayState::Dead, ..good }).await;
+    assert!(vaults.close(&login.cookie).await.is_none());
 }
 
 #[tokio::test]
