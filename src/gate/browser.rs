@@ -27,6 +27,7 @@ use rotogate_issuers::login::LoginProvider;
 #[cfg(feature = "browser-oidc")]
 pub(super) mod client_refusals;
 pub(super) mod device;
+pub(super) mod given;
 mod sessions;
 #[cfg(feature = "browser-oidc")]
 pub(super) mod transaction;

@@ -204,8 +204,7 @@ impl Inner {
         }
     }
 
-    /// Adapts the reply of the service to a request by session: no shared cache may keep it, and a service behind the
-    /// gate cannot set session cookies.
+    /// Adapts the reply of the service to a request by session: no shared cache may keep it.
     // Requirement B27.
     pub(in crate::gate) fn adapt_reply(&self, headers: &mut HeaderMap) {
         adapt_reply(headers);
@@ -260,9 +259,6 @@ pub(super) fn token_for_service(
 }
 
 fn adapt_reply(headers: &mut HeaderMap) {
-    if headers.contains_key(SET_COOKIE) {
-        strip_set_cookie(headers);
-    }
     let mut is_stored = true;
     match headers.get_all(CACHE_CONTROL).iter().next() {
         None => drop(headers.insert(CACHE_CONTROL, HeaderValue::from_static("private"))),
@@ -279,14 +275,16 @@ fn has_no_store(headers: &HeaderMap) -> bool {
     directives.map(<[u8]>::trim_ascii).any(|directive| directive.eq_ignore_ascii_case(b"no-store"))
 }
 
-/// Removes the `Set-Cookie` headers of session and login cookies, and leaves other cookies unchanged.
-pub(super) fn strip_set_cookie(headers: &mut HeaderMap) {
+/// Removes the `Set-Cookie` headers of session and login cookies except those that `may_stay`, and leaves other cookies
+/// unchanged.
+pub(super) fn strip_set_cookie(headers: &mut HeaderMap, mut may_stay: impl FnMut(&HeaderValue) -> bool) {
     let is_ours = |value: &HeaderValue| {
         let name = value.as_bytes().split(|byte| matches!(byte, b'=' | b';')).next().unwrap_or_default();
         is_of_browser(name.trim_ascii())
     };
     if headers.get_all(SET_COOKIE).iter().any(is_ours) {
-        let kept: Vec<_> = headers.get_all(SET_COOKIE).iter().filter(|value| !is_ours(value)).cloned().collect();
+        let all = headers.get_all(SET_COOKIE).iter();
+        let kept: Vec<_> = all.filter(|value| !is_ours(value) || may_stay(value)).cloned().collect();
         headers.remove(SET_COOKIE);
         for value in kept {
             headers.append(SET_COOKIE, value);

@@ -383,15 +383,9 @@ impl<S> Require<S> {
     {
         match judged {
             Ok(()) => {
-                // A layer in front adapts the reply to a request by session itself.
-                let by_session = parts.extensions.get::<Permitted>().filter(|permitted| {
-                    permitted.by().gate == self.layer.gate.0.id
-                        && !permitted.by().layer
-                        && permitted.caller().is_some_and(|caller| caller.session_cookie().is_some())
-                });
-                let by_session = by_session.cloned();
+                let adapts = self.layer.gate.0.adapts_alone(&parts, &self.layer.route);
                 let future = self.inner.call(Request::from_parts(parts, body));
-                match by_session {
+                match adapts {
                     Some(permitted) => ResponseFuture::required(future, &self.layer.gate.0, permitted),
                     None => ResponseFuture::inner(future),
                 }

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use super::Inner;
 use super::browser::BrowserLogins;
 use super::browser::device::BrowserDevices;
+use super::browser::given::GivenCookies;
 use super::endpoint::grants::GrantResults;
 use super::fault_log::FaultLog;
 use super::notice::Notices;
@@ -59,6 +60,8 @@ pub(crate) struct Running {
     pub(super) decisions: super::decisions::Decisions,
     /// The logins of browsers, by their result.
     pub(super) browser_logins: BrowserLogins,
+    /// The cookies of sessions that replies of the application may set.
+    pub(super) given_cookies: GivenCookies,
     /// The proofs of browsers' devices, by their result.
     pub(super) browser_devices: BrowserDevices,
     /// The logins whose authorization code the gate has already sent to the provider.

@@ -103,6 +103,65 @@ async fn b53_begin_and_end_need_proof_of_origin_and_no_session_is_adopted() {
     assert_eq!(ask(server, logout, &[OWN]).await.status, StatusCode::OK, "nothing to end");
 }
 
+/// The service sets this cookie.
+async fn set(headers: HeaderMap) -> Response {
+    ([("set-cookie", headers["x-set"].clone())], "").into_response()
+}
+
+/// The cookies that an answer sets.
+fn set_by(answer: &Answer) -> Vec<&str> {
+    answer.headers.get_all("set-cookie").iter().map(|value| value.to_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn b27_b53_the_cookies_of_begin_and_end_pass_once_and_no_other_cookie_of_ours_does() {
+    let gate = builder()
+        .public_url("http://127.0.0.1:3000")
+        .browser(Browser::own("/auth").without_page())
+        .route(Route::new("/login", RoutePolicy::public()))
+        .route(Route::new("/set", RoutePolicy::public()))
+        .route(Route::catch_all(RoutePolicy::default().session()));
+    let gate = gate.build().await.unwrap();
+    let app = Router::new()
+        .route("/login", post(login))
+        .route("/again", post(login))
+        .route("/logout", post(logout))
+        .route("/set", post(set))
+        .route("/required", post(login).layer(gate.require()));
+    // A layer within a layer, as when a part of the application has one of its own.
+    let app = app.with_state(gate.clone()).layer(gate.layer()).layer(gate.layer());
+    let server = Server::axum(app).await;
+    let begun = ask(server, ("POST", "/login"), &[OWN]).await;
+    let [begun] = set_by(&begun)[..] else { panic!("one cookie") };
+    assert!(begun.starts_with("__Host-Http-rg=rc1_"));
+    // The service itself sets it again, or clears it.
+    let cleared = "__Host-Http-rg=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0";
+    for value in [begun, cleared, "__Host-Http-rg-tx-AbCd1234=x; Path=/"] {
+        assert!(set_by(&ask(server, ("POST", "/set"), &[("x-set", value)]).await).is_empty(), "{value}");
+    }
+    assert_eq!(set_by(&ask(server, ("POST", "/set"), &[("x-set", "app=1")]).await), ["app=1"]);
+    // In a handler whose caller has a session.
+    let held = begun.split(';').next().unwrap().to_owned();
+    for path in ["/again", "/required"] {
+        let again = ask(server, ("POST", path), &[OWN, ("cookie", &held)]).await;
+        let [again] = set_by(&again)[..] else { panic!("{path}: one cookie") };
+        assert!(again.starts_with("__Host-Http-rg=rc1_") && !again.starts_with(&held), "{path}");
+    }
+    assert_eq!(set_by(&ask(server, ("POST", "/logout"), &[OWN, ("cookie", &held)]).await), [cleared]);
+    // The refusal of a layer clears the cookie.
+    let over = ask(server, ("POST", "/required"), &[OWN, ("cookie", &held)]).await;
+    assert_eq!((over.status, set_by(&over)), (StatusCode::UNAUTHORIZED, vec![cleared]));
+    // Without a layer.
+    let alone = Router::new().route("/set", post(set)).layer(gate.require());
+    let alone = Server::axum(alone).await;
+    let token = gate.sessions().start(NewSession::new("ada", "web")).await.unwrap().access_token;
+    let bearer = format!("Bearer {}", token.expose());
+    for (value, count) in [(begun, 0), ("app=1", 1)] {
+        let answer = ask(alone, ("POST", "/set"), &[("authorization", &bearer), ("x-set", value)]).await;
+        assert_eq!((answer.status, set_by(&answer).len()), (StatusCode::OK, count), "{value}");
+    }
+}
+
 #[tokio::test]
 async fn b53_without_an_endpoint_of_browsers_nothing_begins() {
     let gate = Arc::new(gate().await);

@@ -90,6 +90,7 @@ impl BrowserSessions {
         gate.end_presented_later(&begun, presented, origin);
         let mut headers = not_stored();
         browser.put_begun(&gate.engine, &begun, &mut headers);
+        gate.running.given_cookies.note(&headers);
         Ok(headers)
     }
 
@@ -106,11 +107,12 @@ impl BrowserSessions {
         }
         if let Some(cookie) = presented_to_handler(gate, request)? {
             let origin = Origin { address: gate.client_address(request), ..Origin::default() };
-            let gate = Arc::clone(&self.0.0);
+            let gate = Arc::clone(gate);
             to_its_end(async move { gate.log_browser_out(&cookie, &origin).await }).await?;
         }
         let mut headers = not_stored();
         browser.clear_cookies(&mut headers);
+        gate.running.given_cookies.note(&headers);
         Ok(headers)
     }
 

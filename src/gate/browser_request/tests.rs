@@ -410,6 +410,25 @@ async fn b27_replies_to_a_session_are_private_and_set_no_session_cookie() {
     assert!(!reply.headers().contains_key(CACHE_CONTROL), "as it was");
 }
 
+#[tokio::test]
+async fn b27_no_reply_of_a_service_sets_a_cookie_of_ours_whoever_the_caller_is() {
+    let world = World::new().await;
+    let bearer = world.bearer("bob").await;
+    let evil = "__Host-Http-rg=rc1_x; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=1";
+    let with = [("set-cookie", evil), ("set-cookie", "__Host-rg-d=rd1_x"), ("set-cookie", "a=1"), ("x-own", "y")];
+    for (path, pairs) in [
+        ("/public", &[][..]),
+        ("/optional", &[]),
+        ("/lax", &[]),
+        ("/token", &[("authorization", &*bearer)]),
+        ("/both", &[("authorization", &*bearer)]),
+    ] {
+        let reply = world.answered("GET", path, pairs, &with).await;
+        assert_eq!(reply.headers().get_all(SET_COOKIE).iter().collect::<Vec<_>>(), ["a=1"], "{path}");
+        assert_eq!((reply.headers().len(), &reply.headers()["x-own"]), (2, &"y".parse().unwrap()), "{path}");
+    }
+}
+
 /// The caller of a request by this cookie.
 async fn caller(world: &World, cookie: &BrowserLogin) -> Arc<Verified> {
     let value: Arc<str> = cookie.cookie.value().as_str().into();
@@ -490,6 +509,7 @@ fn adapted(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         headers.append(*name, HeaderValue::from_static(value));
     }
     adapt_reply(&mut headers);
+    strip_set_cookie(&mut headers, |_| false);
     headers
 }
 

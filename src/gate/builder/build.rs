@@ -218,6 +218,7 @@ impl GateBuilder {
             grants: Default::default(),
             decisions: super::super::decisions::Decisions::default(),
             browser_logins: BrowserLogins::default(),
+            given_cookies: Default::default(),
             browser_devices: BrowserDevices::default(),
             #[cfg(feature = "browser-oidc")]
             spent_logins: Default::default(),

@@ -132,7 +132,7 @@ impl<S, M> GateService<S, M> {
 
 impl<M> GateLayer<M> {
     /// Step 8, prepare. Concurrency bounds are judged first, so that a request beyond a bound is not changed. The state
-    /// of the request is kept only for a caller or a verdict, so that other requests cost nothing here.
+    /// of the request is kept only for its reply, so that other requests cost nothing here.
     pub(super) fn prepared(
         &self,
         parts: &mut Parts,
@@ -160,7 +160,11 @@ impl<M> GateLayer<M> {
         {
             parts.extensions.insert(gate.tunnel_lease(caller, OnExpiry::for_policy(policy)).in_place(place));
         }
-        let is_kept = self.annotate || caller.is_some() || permitted.clears_session() || permitted.quota().is_some();
+        let is_kept = self.annotate
+            || caller.is_some()
+            || permitted.clears_session()
+            || permitted.quota().is_some()
+            || gate.browser.is_some();
         // A handler finds that of a caller by session in the permit.
         if !self.edge && (self.headers_only || caller.is_none_or(|caller| caller.session_cookie().is_none())) {
             keep_cookie(gate, parts);

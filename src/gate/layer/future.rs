@@ -11,6 +11,7 @@ use pin_project_lite::pin_project;
 
 use crate::dialect::Reply;
 use crate::gate::body::GateBody;
+use crate::gate::browser::given::note_own;
 use crate::gate::in_flight::InFlightSlot;
 use crate::gate::notice::SetupNotice;
 use crate::gate::reply_guard::{ReplyGuard, is_short};
@@ -189,7 +190,8 @@ where
                     return Poll::Ready(Ok(answered(response, passed.take(), *annotate)));
                 }
                 FutureKindProjection::Own { reply } => {
-                    let (reply, verdict) = ready!(Pin::new(reply).poll(cx));
+                    let (mut reply, verdict) = ready!(Pin::new(reply).poll(cx));
+                    note_own(&mut reply);
                     return Poll::Ready(Ok(annotated(reply.map(GateBody::own), verdict)));
                 }
                 FutureKindProjection::Endpoint { answer } => match ready!(answer.as_mut().poll(cx)) {
@@ -230,6 +232,9 @@ fn answered<R: Body>(
     }
     if let Some(fields) = passed.as_ref().and_then(|passed| passed.permitted.quota()) {
         limits::add(response.headers_mut(), fields);
+    }
+    if let Some(passed) = &passed {
+        passed.gate.strip_cookies(&mut response);
     }
     if let Some(passed) = passed.as_ref().filter(|passed| passed.is_by_session()) {
         passed.gate.adapt_reply(response.headers_mut());

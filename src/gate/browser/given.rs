@@ -1,0 +1,101 @@
+//! The cookies of sessions that a reply of the service may set: a service behind the gate sets none of its own.
+//!
+//! [`BrowserSessions`](super::BrowserSessions) gives the application such a cookie as headers of the application's
+//! reply. The gate remembers the cookie until the reply passes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use http::header::SET_COOKIE;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Response};
+use parking_lot::Mutex;
+
+use crate::gate::Inner;
+use crate::gate::browser_request::strip_set_cookie;
+use rotogate_core::policy::{self, By, Permitted};
+use rotogate_core::route::Route;
+
+/// How many given cookies are remembered. More are under way only if many handlers keep their reply for long: the
+/// oldest reply then sets no cookie, and its user logs in again.
+const REMEMBERED: usize = 4096;
+
+/// Digests of the cookies that the application was given and that no reply has set yet.
+#[derive(Debug, Default)]
+pub(crate) struct GivenCookies(Mutex<VecDeque<[u8; 32]>>);
+
+/// The cookies of a reply that a layer or a `require()` of a gate has let pass. A layer around it lets them pass, too.
+#[derive(Clone)]
+struct PassedCookies(Vec<HeaderValue>);
+
+impl GivenCookies {
+    /// Notes the cookies in the headers of a reply.
+    pub(super) fn note(&self, headers: &HeaderMap) {
+        let mut given = self.0.lock();
+        for digest in headers.get_all(SET_COOKIE).iter().filter_map(digest_of) {
+            if given.len() >= REMEMBERED {
+                given.pop_front();
+            }
+            given.push_back(digest);
+        }
+    }
+
+    /// Was this cookie given, and has no reply set it yet?
+    fn take(&self, cookie: &HeaderValue) -> bool {
+        let Some(digest) = digest_of(cookie) else { return false };
+        let mut given = self.0.lock();
+        let at = given.iter().position(|known| *known == digest);
+        at.and_then(|at| given.remove(at)).is_some()
+    }
+}
+
+fn digest_of(cookie: &HeaderValue) -> Option<[u8; 32]> {
+    digest(&SHA256, cookie.as_bytes()).as_ref().first_chunk().copied()
+}
+
+/// Notes the cookies of a reply that the gate itself has made.
+pub(in crate::gate) fn note_own<B>(reply: &mut Response<B>) {
+    if reply.headers().contains_key(SET_COOKIE) {
+        let own = reply.headers().get_all(SET_COOKIE).iter().cloned().collect();
+        reply.extensions_mut().insert(PassedCookies(own));
+    }
+}
+
+impl Inner {
+    /// The permit by which a `require()` on this route adapts the reply to a request. A layer in front of it adapts the
+    /// reply itself.
+    pub(in crate::gate) fn adapts_alone(&self, parts: &Parts, route: &Arc<Route>) -> Option<Permitted> {
+        self.browser.as_ref()?;
+        match parts.extensions.get::<Permitted>().filter(|known| known.by().gate == self.id) {
+            Some(known) if known.by().layer => None,
+            Some(known) if known.caller().is_some_and(|caller| caller.session_cookie().is_some()) => {
+                Some(known.clone())
+            }
+            // Only the cookies of the reply are judged.
+            Some(_) | None => {
+                let by = By { gate: self.id, layer: false, defers: false };
+                Some(policy::permit_anonymous(route, by))
+            }
+        }
+    }
+
+    /// Removes the cookies of sessions and logins from the reply of a service, whoever its caller is.
+    // Requirement B27.
+    pub(in crate::gate) fn strip_cookies<B>(&self, reply: &mut Response<B>) {
+        if self.browser.is_none() || !reply.headers().contains_key(SET_COOKIE) {
+            return;
+        }
+        let before = reply.extensions_mut().remove::<PassedCookies>();
+        let mut passed = Vec::new();
+        strip_set_cookie(reply.headers_mut(), |cookie| {
+            let has_passed = before.as_ref().is_some_and(|before| before.0.contains(cookie));
+            let may_pass = has_passed || self.running.given_cookies.take(cookie);
+            passed.extend(may_pass.then(|| cookie.clone()));
+            may_pass
+        });
+        if !passed.is_empty() {
+            reply.extensions_mut().insert(PassedCookies(passed));
+        }
+    }
+}
