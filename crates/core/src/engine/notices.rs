@@ -169,7 +169,11 @@ impl Engine {
                     }
                     EventEffect::End | EventEffect::Log => {
                         let target = Target::Subject { issuer: Arc::clone(&self.issuer), subject: user.subject };
-                        self.before(target, at, RevokedBecause::IssuerLogout)
+                        let because = match reported.kind.ends_keys() {
+                            true => RevokedBecause::GlobalRevocation,
+                            false => RevokedBecause::IssuerLogout,
+                        };
+                        self.before(target, at, because)
                     }
                 };
                 self.end_elsewhere(entry, None, told).await

@@ -8,8 +8,8 @@ use crate::revocation::REPLACED;
 const LONGEST_ID: usize = 32;
 
 impl RevocationList {
-    /// Was the key revoked, alone or with all earlier keys of its owner or of everyone? `client` is the owner, if a
-    /// client owns the key.
+    /// Was the key revoked, alone or with all earlier keys of its owner or of everyone, or did the issuer that vouched
+    /// for its owner end everything of that user? `client` is the owner, if a client owns the key.
     // Requirement K4.
     pub(super) fn has_key_ended(&self, facts: TokenFacts<'_>) -> bool {
         let of_all = self.global.lock().as_ref().map(NotBefore::keys);
@@ -25,7 +25,11 @@ impl RevocationList {
                 None => issuer.has_token(jti) || issuer.has_replaced(jti),
             })
         };
-        facts.issued_at.is_none_or(|made| made <= until) || facts.jti.is_none_or(has_ended)
+        // As for a session: a notice has whole seconds, so a key of the same second has ended, too.
+        let of_vouched =
+            facts.vouched_by.and_then(|by| self.issuer(&by.issuer)?.subjects.get(&*by.subject, NotBefore::keys));
+        let is_before = |made: Timestamp| made <= until || of_vouched.is_some_and(|at| made.as_secs() <= at.as_secs());
+        facts.issued_at.is_none_or(is_before) || facts.jti.is_none_or(has_ended)
     }
 
     /// Was the key replaced since its record was read, and not revoked? Then the record says how long the key lives.

@@ -659,6 +659,14 @@ fn k4_a_key_ends_by_what_ends_keys_and_by_its_own_revocation_alone() {
     let list = RevocationList::new();
     list.apply(&entry(client(), with_keys(20)));
     assert!(!refused(&list, key(10)), "a client's end is not that of users' keys");
+    // The issuer that vouched for the owner: in whole seconds, and only by what ends keys.
+    let by = VouchedBy::new(THEIRS, "u-1");
+    let vouched = |made| TokenFacts { vouched_by: Some(&by), issued_at: Some(Timestamp::from_millis(made)), ..key(0) };
+    let there = || Target::Subject { issuer: THEIRS.into(), subject: "u-1".into() };
+    list.apply(&entry(there(), at(50)));
+    assert!(!refused(&list, vouched(10_000)), "as after a logout there");
+    list.apply(&entry(there(), with_keys(30)));
+    assert!(refused(&list, vouched(30_999)) && !refused(&list, vouched(31_000)) && !refused(&list, key(10)));
     let jti = LOOSE.jti.unwrap();
     list.apply(&token(OURS, jti));
     assert!(refused(&list, key(30)) && !refused(&list, TokenFacts { jti: Some("another"), ..key(30) }));

@@ -12,7 +12,7 @@ use super::user_name::UserName;
 use super::{IssuerRules, Verifier, strict_json};
 use crate::clock::Timestamp;
 use crate::denial::{Denial, EventFlaw};
-use crate::revocation::{Effect, Revocation, Target};
+use crate::revocation::{Effect, LONGEST_KEY, Revocation, Target};
 
 mod kind;
 mod security;
@@ -266,13 +266,15 @@ struct Targets {
     also: Option<Target>,
     user: Option<Box<str>>,
     is_sure: bool,
+    /// Whether API keys that the user has made end, too.
+    with_keys: bool,
 }
 
 impl Targets {
     fn ended(self, rules: &IssuerRules, at: Timestamp, wall: Timestamp) -> Ended {
-        let Self { target, also, user, is_sure } = self;
-        let also = also.map(|also| before(rules, also, at, wall));
-        Ended::Tokens { entry: before(rules, target, at, wall), also, user, is_sure }
+        let Self { target, also, user, is_sure, with_keys } = self;
+        let also = also.map(|also| before(rules, also, (at, wall), false));
+        Ended::Tokens { entry: before(rules, target, (at, wall), with_keys), also, user, is_sure }
     }
 }
 
@@ -304,12 +306,13 @@ fn session_target(rules: &IssuerRules, sid: &str, subject: Option<&str>) -> Targ
     // A notice without a session that the gate knows of this user counts as an end of the user: its sender needs no
     // knowledge of sessions.
     let user = subject.filter(|subject| !rules.sessions_seen.is_of(sid, subject)).map(Box::from);
-    Targets { target: Target::session_of(&rules.issuer, sid), also, user, is_sure }
+    Targets { target: Target::session_of(&rules.issuer, sid), also, user, is_sure, with_keys: false }
 }
 
 /// Everything of a subject.
 fn subject_target(rules: &IssuerRules, subject: &str) -> Targets {
-    Targets { target: subject_of(rules, subject), also: None, user: Some(subject.into()), is_sure: true }
+    let (target, user) = (subject_of(rules, subject), Some(subject.into()));
+    Targets { target, also: None, user, is_sure: true, with_keys: false }
 }
 
 pub(super) fn subject_of(rules: &IssuerRules, subject: &str) -> Target {
@@ -322,11 +325,18 @@ fn proves(rules: &IssuerRules, sid: &str) -> bool {
 }
 
 /// Refuses tokens that were issued at this moment or before, for the longest lifetime of a token, and for the longest
-/// time after which a session that the issuer vouched for must be refreshed.
-pub(super) fn before(rules: &IssuerRules, target: Target, at: Timestamp, wall: Timestamp) -> Revocation {
-    let of_tokens = at.plus(rules.max_lifetime.unwrap_or(MAX_LIFETIME)).plus(rules.leeway);
+/// time after which a session that the issuer vouched for must be refreshed. With the API keys that users have made in
+/// such sessions, for the longest life of a key.
+pub(super) fn before(
+    rules: &IssuerRules,
+    target: Target,
+    (at, wall): (Timestamp, Timestamp),
+    with_keys: bool,
+) -> Revocation {
+    let longest = rules.max_lifetime.unwrap_or(MAX_LIFETIME).max(if with_keys { LONGEST_KEY } else { Duration::ZERO });
+    let of_tokens = at.plus(longest).plus(rules.leeway);
     let until = of_tokens.max(wall.plus(VOUCHED_IDLE).plus(HEARD_WITHIN));
-    Revocation { target, effect: Effect::NotBefore(at), until }
+    Revocation { target, effect: Effect::not_before(at, with_keys), until }
 }
 
 pub(super) fn text<'a>(claims: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, Denial> {

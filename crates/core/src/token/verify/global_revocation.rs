@@ -132,7 +132,8 @@ impl Verifier {
             id: id.into(),
             until: expires.plus(rules.leeway * 2),
         };
-        let user = revoked_user(rules, sent.body, issued.max(wall), wall)?;
+        // Sessions and keys of the gate begin by engine time, which may be ahead.
+        let user = revoked_user(rules, sent.body, (issued.max(wall).max(engine_now), wall))?;
         Ok(AskedRevocation { once, issuer: Arc::clone(&rules.issuer), user })
     }
 }
@@ -146,7 +147,7 @@ fn malformed(what: &'static str) -> Denial {
 }
 
 /// The user that the body names. The body must not name anything else.
-fn revoked_user(rules: &IssuerRules, body: &[u8], at: Timestamp, wall: Timestamp) -> Result<RevokedUser, Denial> {
+fn revoked_user(rules: &IssuerRules, body: &[u8], (at, wall): (Timestamp, Timestamp)) -> Result<RevokedUser, Denial> {
     let body = strict_json::object(body).map_err(malformed)?;
     let named = body.get("sub_id").and_then(Value::as_object).filter(|_| body.len() == 1);
     let named = named.ok_or(malformed("the body must be an object with sub_id alone"))?;
@@ -159,7 +160,7 @@ fn revoked_user(rules: &IssuerRules, body: &[u8], at: Timestamp, wall: Timestamp
                 return Err(Denial::RefusedEvent(EventFlaw::Issuer));
             }
             let subject = member(named, "sub").ok_or(malformed("sub must be a string of 1 to 256 bytes"))?;
-            let entry = before(rules, subject_of(rules, &subject), at, wall);
+            let entry = before(rules, subject_of(rules, &subject), (at, wall), true);
             Ok(RevokedUser::Subject { subject, entry })
         }
         format => {

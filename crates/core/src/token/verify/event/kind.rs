@@ -115,6 +115,12 @@ impl EventKind {
         Self::ALL.iter().copied().find(is_it).unwrap_or(Self::Other)
     }
 
+    /// Does the end of a user by such an event end the user's API keys, too? The user has no account any more, or the
+    /// issuer asks for the end of everything.
+    pub(crate) const fn ends_keys(self) -> bool {
+        matches!(self, Self::AccountDisabled | Self::AccountPurged | Self::GlobalRevocation)
+    }
+
     /// Does a security event token have this type?
     const fn is_event(self) -> bool {
         !self.base().is_empty()

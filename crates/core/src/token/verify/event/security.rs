@@ -63,7 +63,7 @@ impl Signed<'_> {
         let named = named_subject(rules, subject)?;
         let ended = match effect {
             EventEffect::Refresh => refreshed(rules, named, at, wall),
-            EventEffect::End | EventEffect::Log => ended(rules, named, at, wall),
+            EventEffect::End | EventEffect::Log => ended(rules, (kind, named), at, wall),
         };
         Ok(report(ended, None))
     }
@@ -81,9 +81,9 @@ fn stream_notice(kind: EventKind, event: &Map<String, Value>) -> Result<Option<S
     })
 }
 
-fn ended(rules: &IssuerRules, named: NamedSubject<'_>, at: Timestamp, wall: Timestamp) -> Ended {
+fn ended(rules: &IssuerRules, (kind, named): (EventKind, NamedSubject<'_>), at: Timestamp, wall: Timestamp) -> Ended {
     let targets = match named {
-        NamedSubject::User(subject) => subject_target(rules, subject),
+        NamedSubject::User(subject) => Targets { with_keys: kind.ends_keys(), ..subject_target(rules, subject) },
         NamedSubject::Session(sid, user) => session_target(rules, sid, user),
         NamedSubject::Token(jti) => return gone(rules, jti, wall),
         NamedSubject::ByDirectory(name) => return by_directory(rules, name, EventEffect::End, at),
@@ -106,12 +106,12 @@ fn refreshed(rules: &IssuerRules, named: NamedSubject<'_>, at: Timestamp, wall: 
         NamedSubject::Unknown => return Ended::Unmatched,
         NamedSubject::Critical => return Ended::Discarded,
     };
-    Targets { target, also: None, user, is_sure }.ended(rules, at, wall)
+    Targets { target, also: None, user, is_sure, with_keys: false }.ended(rules, at, wall)
 }
 
 fn gone(rules: &IssuerRules, jti: &str, wall: Timestamp) -> Ended {
     let target = Target::Token { issuer: Arc::clone(&rules.issuer), jti: jti.into() };
-    let entry = Revocation { effect: Effect::Gone, ..before(rules, target, wall, wall) };
+    let entry = Revocation { effect: Effect::Gone, ..before(rules, target, (wall, wall), false) };
     Ended::Tokens { entry, also: None, user: None, is_sure: true }
 }
 

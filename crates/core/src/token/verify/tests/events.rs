@@ -4,6 +4,7 @@ use super::*;
 use crate::denial::EventFlaw;
 use crate::revocation::{Effect, Target};
 use crate::token::live_keys::{FetchRules, LiveKeys, Validity};
+use crate::revocation::{Effect, LONGEST_KEY, Target};
 use crate::token::verify::event::Ended;
 use crate::token::verify::{EventEffect, EventKind, EventProtocol, Reported, SentNotice, StreamNotice, UserNameForm};
 
@@ -232,4 +233,21 @@ fn s17_an_event_whose_key_the_published_set_lacks_is_undecided_for_minutes_and_t
     assert_eq!(issuer.told_by(&next, NOW.plus(Duration::from_secs(301))), refused);
     // Neither clock is years ahead, and a bad signature under a known name is a decision.
     assert_eq!(issuer.told_by(&next, NOW.minus(Duration::from_secs(301))), refused);
+}
+
+#[test]
+fn s19_k4_the_end_of_an_account_ends_the_keys_of_its_user_for_as_long_as_a_key_lives() {
+    let (issuer, at) = (issuer(|rules| rules), Timestamp::from_secs(1_800_000_000));
+    for (base, word, with_keys) in [
+        (RISC, "account-disabled", true),
+        (RISC, "account-purged", true),
+        (RISC, "sessions-revoked", false),
+        (RISC, "credential-compromise", false),
+        (CAEP, "session-revoked", false),
+    ] {
+        let told = issuer.told(&format!("{base}/{word}"), json!({}), user()).unwrap();
+        let Ended::Tokens { entry, .. } = told.ended else { panic!("{word}") };
+        assert_eq!(entry.effect, Effect::not_before(at, with_keys), "{word}");
+        assert_eq!(entry.until >= at.plus(LONGEST_KEY), with_keys, "{word}");
+    }
 }

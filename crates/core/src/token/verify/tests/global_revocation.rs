@@ -3,7 +3,7 @@
 use super::events::{Issuer, issuer};
 use super::*;
 use crate::denial::EventFlaw;
-use crate::revocation::Target;
+use crate::revocation::{Effect, LONGEST_KEY, Target};
 use crate::token::verify::{AskedRevocation, RevokedUser, SentGlobalRevocation, UserName, UserNameForm};
 
 const URL: &str = "https://gate.example/revoke/idp";
@@ -18,6 +18,16 @@ fn body() -> Value {
 
 impl Issuer {
     fn asked(&self, header: Value, changes: Value, body: &str) -> Result<AskedRevocation, EventFlaw> {
+        self.asked_at(NOW, header, changes, body)
+    }
+
+    fn asked_at(
+        &self,
+        engine_now: Timestamp,
+        header: Value,
+        changes: Value,
+        body: &str,
+    ) -> Result<AskedRevocation, EventFlaw> {
         let header =
             with(json!({ "alg": "ES256", "typ": "global-token-revocation+jwt", "kid": self.key.kid() }), header);
         let token = forge(&self.key, header.to_string(), with(claims(), changes).to_string());
@@ -28,7 +38,7 @@ impl Issuer {
             token: &token,
             body: body.as_bytes(),
         };
-        self.verifier.asked_revocation(sent, NOW, NOW).map_err(|denial| match denial {
+        self.verifier.asked_revocation(sent, engine_now, NOW).map_err(|denial| match denial {
             Denial::RefusedEvent(flaw) => flaw,
             other => panic!("{other:?}"),
         })
@@ -84,6 +94,18 @@ fn s14_each_rule_of_the_jwt_refuses_alone_before_the_body_is_read() {
     let stranger = served();
     let flaw = Issuer { key: stranger.key, verifier: issuer.verifier }.named(&body()).unwrap_err();
     assert!(matches!(flaw, EventFlaw::Credential(_)), "another key: {flaw:?}");
+}
+
+#[test]
+fn s15_everything_of_the_user_that_began_by_either_clock_ends_with_the_keys() {
+    let issuer = served();
+    for ahead in [0, 20] {
+        let engine_now = NOW.plus(Duration::from_secs(ahead));
+        let asked = issuer.asked_at(engine_now, json!({}), json!({}), &body().to_string()).unwrap();
+        let RevokedUser::Subject { entry, .. } = asked.user else { panic!("a user of the issuer") };
+        assert_eq!(entry.effect, Effect::not_before(engine_now, true));
+        assert!(entry.until >= engine_now.plus(LONGEST_KEY));
+    }
 }
 
 #[test]
