@@ -4,7 +4,7 @@ mod crowd;
 mod document;
 mod guard;
 mod operations;
-mod page;
+pub(crate) mod page;
 mod paging;
 mod probes;
 

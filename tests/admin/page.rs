@@ -12,7 +12,7 @@ const OPERATOR: &str = "the-operator-token-of-the-page-001";
 const VIEWS: [&str; 7] = ["/ui/", "/ui/sessions", "/ui/keys", "/ui/api-keys", "/ui/routes", "/ui/config", "/ui/events"];
 
 /// A browser without script: it keeps cookies, and sends forms unchanged.
-struct Browser<'a> {
+pub(crate) struct Browser<'a> {
     gate: &'a Gate,
     cookies: Vec<(String, String)>,
     /// The name of the folder of the sign-in, which paths here do not have.
@@ -25,7 +25,7 @@ impl<'a> Browser<'a> {
         Self { gate, cookies: Vec::new(), place: None, headers: Vec::new() }
     }
 
-    async fn signed_in(gate: &'a Gate, token: &str) -> Self {
+    pub(crate) async fn signed_in(gate: &'a Gate, token: &str) -> Self {
         let mut browser = Self::new(gate);
         let answer = browser.sign_in(token).await;
         assert_eq!((answer.status, &answer.headers["location"]), (StatusCode::SEE_OTHER, &"/ui/".parse().unwrap()));
@@ -94,11 +94,11 @@ impl<'a> Browser<'a> {
         text(&try_send(request.body(Full::from(String::new())).unwrap()).await.unwrap())
     }
 
-    async fn get(&mut self, path: &str) -> Answer {
+    pub(crate) async fn get(&mut self, path: &str) -> Answer {
         self.send(Method::GET, path, String::new()).await
     }
 
-    async fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Answer {
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
         self.send(Method::POST, path, body).await
     }
@@ -109,7 +109,7 @@ fn text(answer: &Answer) -> String {
 }
 
 /// The value that the first form of a view has.
-fn csrf(view: &Answer) -> String {
+pub(crate) fn csrf(view: &Answer) -> String {
     let text = text(view);
     let value = text.split("name=\"csrf\" value=\"").nth(1).unwrap_or_else(|| panic!("no form: {text}"));
     let value = value.split('"').next().unwrap().to_owned();

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use serde_json::Value;
 use support::{Answer, CONFIG, Gate, Place, until, with};
 
 use super::audit_schema;
+use crate::admin::page::{Browser, csrf};
 
 const LOG: &str = "[audit_log]\noutput = \"logs/audit.log\"\n";
 
@@ -154,12 +155,19 @@ fn lead_to(place: &Place, target: &str) {
 
 #[tokio::test]
 async fn p42_while_the_disk_of_the_audit_log_is_full_logins_are_503_and_revocations_are_not() {
-    let place = place(&format!("{CONFIG}{LOG}on_failure = \"refuse\"\n"));
+    let keys = "[[endpoints]]\ndialect = \"my-keys\"\npath = \"/account/keys\"\n[api_keys]\nprefix = \"acme\"\n";
+    let place = place(&format!("{CONFIG}{keys}{LOG}on_failure = \"refuse\"\n"));
     lead_to(&place, "first.log");
     let gate = place.start();
     place.point_commands_at(&gate);
     let admin = fs::read_to_string(place.path("data/admin.token")).unwrap().trim().to_owned();
     let [held, other] = [gate.login().await, gate.login().await];
+    let (mut browser, list) = (Browser::signed_in(&gate, &admin).await, "/ui/api-keys");
+    let csrf = csrf(&browser.get(list).await);
+    let form = [("csrf", csrf.as_str()), ("name", "nightly"), ("kind", "user"), ("owner", "demo")];
+    let made = place.json(&["api-key", "create", "weekly", "--user", "demo"], "");
+    support::keep_secret(made["key"].as_str().unwrap());
+    let [rotate, revoke] = ["rotate", "revoke"].map(|what| format!("{list}/{}/{what}", made["id"].as_str().unwrap()));
 
     lead_to(&place, "/dev/full");
     gate.signal("USR1");
@@ -169,6 +177,22 @@ async fn p42_while_the_disk_of_the_audit_log_is_full_logins_are_503_and_revocati
     assert_eq!(gate.refresh(&held.refresh).await.status, StatusCode::SERVICE_UNAVAILABLE);
     let reload = post(&gate, &admin, "/v1/config/reload", "").await;
     assert_eq!((reload.status, &reload.json()["code"]), (StatusCode::SERVICE_UNAVAILABLE, &"audit_log_failed".into()));
+    // No key is made or replaced, by a user or on the page.
+    let bearer = format!("Bearer {}", held.access);
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+    let mine = gate.call(Method::POST, "/account/keys", &headers, "{\"name\": \"mine\"}").await;
+    assert_eq!((mine.status, mine.headers.contains_key("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, true));
+    for path in [list, &rotate] {
+        let answer = browser.post(path, &form).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
+        assert!(String::from_utf8_lossy(&answer.body).contains("audit_log_failed"), "{path}");
+    }
+    assert_eq!(place.json_lines(&["api-key", "list"]).len(), 1);
+    // An operator signs in on the page, and revokes.
+    assert_eq!(Browser::signed_in(&gate, &admin).await.get(list).await.status, StatusCode::OK);
+    assert_eq!(browser.post(&revoke, &form).await.status, StatusCode::SEE_OTHER);
+    assert_eq!(browser.post("/ui/sessions/revoke", &form).await.status, StatusCode::SEE_OTHER);
+    assert_eq!(browser.post("/ui/sign-out", &form).await.headers["location"], "/ui/sign-in");
     // The issued tokens are valid, and can be revoked.
     assert_eq!(gate.get("/", &held.access).await.status, StatusCode::OK);
     assert_eq!(gate.revoke(&held.refresh).await.status, StatusCode::OK);

@@ -261,9 +261,8 @@ async fn handle(
     };
     guard::origin(parts)?;
     let holder = guard::access(state, row.access, peer.ip(), parts)?;
-    if row.needs_audit_log() && log::audit_is_failing().load(Ordering::SeqCst) {
-        let what = "the audit log cannot be written, so nothing may change (audit_log.on_failure)";
-        return Err(Refusal::new(Code::AuditLogFailed, what).retry_after(AUDIT_RETRY));
+    if row.needs_audit_log() {
+        may_change()?;
     }
     let work = operate(state, row.operation, parameter, parts, body);
     let answer = match (holder, Context::current()) {
@@ -275,6 +274,16 @@ async fn handle(
         log::flush_audit().await;
     }
     answer
+}
+
+/// Refuses a change while the audit log cannot be written, if the configuration demands this.
+// Requirement P42.
+fn may_change() -> Result<(), Refusal> {
+    if !log::audit_is_failing().load(Ordering::SeqCst) {
+        return Ok(());
+    }
+    let what = "the audit log cannot be written, so nothing may change (audit_log.on_failure)";
+    Err(Refusal::new(Code::AuditLogFailed, what).retry_after(AUDIT_RETRY))
 }
 
 async fn operate(

@@ -25,7 +25,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use super::problem::{Code, Refusal};
-use super::{AdminState, Body, body_of, full, guard};
+use super::{AdminState, Body, body_of, full, guard, may_change, operations};
 use crate::log;
 use request::Request;
 use rotogate_core::context::{Actor, Context};
@@ -165,6 +165,9 @@ async fn route(state: &Arc<AdminState>, peer: SocketAddr, parts: &Parts, body: I
                         "this form does not belong to your sign-in: load it again",
                     ));
                 }
+                if needs_audit_log(&segments) {
+                    may_change()?;
+                }
                 let changed = request.change(&segments, form).await;
                 log::flush_audit().await;
                 changed
@@ -176,6 +179,15 @@ async fn route(state: &Arc<AdminState>, peer: SocketAddr, parts: &Parts, body: I
         Some(context) => context.acted_by(actor).scope(work).await,
         None => work.await,
     }
+}
+
+/// Whether a form needs the audit log: as the operation of `/v1` with the form's path. Two forms have no such operation: one
+/// revokes sessions, the other signs the operator out.
+fn needs_audit_log(segments: &[&str]) -> bool {
+    let is_free = matches!(segments, ["sign-out"] | ["sessions", "revoke"]);
+    let path = format!("/v1/{}", segments.join("/"));
+    let row = operations::at(&path).and_then(|(rows, _)| rows.iter().find(|row| row.serves(&Method::POST)));
+    !is_free && row.is_none_or(|row| row.needs_audit_log())
 }
 
 fn is_own_form(form: &BTreeMap<String, String>, csrf: &str) -> bool {
