@@ -203,11 +203,9 @@ impl GateApiKeys {
         self.keys().revoke(&self.0.0.engine, id).await
     }
 
-    /// Revokes the live keys of this gate among the texts, and returns their number.
-    ///
-    /// # Errors
-    /// As [`revoke`](Self::revoke).
-    pub async fn leaked(&self, texts: &[SecretString]) -> Result<usize, Error> {
+    /// Revokes the live keys of this gate among the texts, and returns their number, and the first fault: then report the
+    /// same texts again. A fault of one text does not keep the others from their revocation.
+    pub async fn leaked(&self, texts: &[SecretString]) -> (usize, Result<(), Error>) {
         self.keys().leaked(&self.0.0.engine, texts).await
     }
 
@@ -217,6 +215,11 @@ impl GateApiKeys {
     /// A fault.
     pub async fn get(&self, id: &str) -> Result<Option<ApiKey>, Error> {
         self.keys().get(&self.0.0.engine, id).await
+    }
+
+    /// Is the key neither revoked nor expired, and ended by no revocation of all keys of its owner or of all owners?
+    pub fn is_in_force(&self, key: &ApiKey) -> bool {
+        ApiKeys::is_in_force(&self.0.0.engine, key)
     }
 
     /// The live keys of an owner.

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::session::Scope;
+use crate::session::{Scope, VouchedBy};
 
 mod text;
 
@@ -56,6 +56,12 @@ pub struct ApiKey {
     pub is_replaced: bool,
     /// When it was revoked.
     pub revoked: Option<Timestamp>,
+    /// When the session began that made the key, or the key if no session made it. An end of everything that its owner
+    /// has begun by then ends the key.
+    pub(crate) began: Timestamp,
+    /// The issuer that vouched for the user who made the key, with the user's name there. If that issuer ends everything
+    /// of the user, the key ends.
+    pub(crate) vouched_by: Option<VouchedBy>,
     /// The id of the keyring's secret under which `digest` was computed.
     pub(crate) kid: u8,
     /// The HMAC of the key.

@@ -2,6 +2,7 @@
 //! The store has the HMAC of a key under a secret of the keyring, and a tag over the record. So an attacker who can
 //! only write to the store can neither make a key nor extend the rights of a key.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +21,8 @@ use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::fault::{Error, Fault};
 use crate::random::are_equal;
-use crate::revocation::REPLACED;
+use crate::revocation::list::TokenFacts;
+use crate::revocation::{REPLACED, RevocationList};
 use crate::session::Scope;
 use crate::store::StoreError;
 use crate::store::relay::{KEY_OWNER, RelayId, RelayRecord, RelayState, RelayStore, RelaySwapped};
@@ -28,6 +30,7 @@ use crate::token::claims::{CLIENT_PREFIX, MintedClaims, TokenStyle};
 use crate::token::keyring::RefreshKeys;
 use crate::token::{TokenText, mint};
 
+mod names;
 mod own;
 mod used;
 mod write;
@@ -132,6 +135,12 @@ impl ApiKeys {
         denial == OWNER
     }
 
+    /// Is the key neither revoked nor expired, and ended by no revocation of all keys of its owner or of all owners?
+    // Requirement K4.
+    pub fn is_in_force(engine: &Engine, key: &ApiKey) -> bool {
+        is_good((&engine.revocations, &engine.issuer), key, engine.clock.now())
+    }
+
     fn count(&self, event: KeyEvent) {
         if let Some(count) = self.counts.get(event as usize) {
             count.fetch_add(1, Ordering::Relaxed);
@@ -200,7 +209,7 @@ impl ApiKeys {
         let Some(directory) = &engine.directory else { return Ok((key.scopes.clone(), OwnClaims::new())) };
         let user = engine.look_up(directory.as_ref(), key.account.as_deref(), &key.subject).await?;
         let user =
-            user.filter(|user| user.active && user.account == key.account && key.created > user.sessions_valid_from);
+            user.filter(|user| user.active && user.account == key.account && key.began > user.sessions_valid_from);
         let user = user.ok_or(OWNER)?;
         Ok((user.scopes, user.claims))
     }
@@ -213,7 +222,7 @@ impl ApiKeys {
         (scope, claims): (&Scope, &OwnClaims),
         now: Timestamp,
     ) -> Result<TokenText, Fault> {
-        let jti = if key.successor.is_some() { [&*key.id, REPLACED].concat() } else { key.id.to_string() };
+        let jti = jti_of(key);
         let claims = MintedClaims {
             issuer: &engine.issuer,
             subject: &key.subject,
@@ -227,7 +236,7 @@ impl ApiKeys {
             account: key.account.as_deref(),
             bound_to: None,
             certificate: None,
-            vouched_by: None,
+            vouched_by: key.vouched_by.as_ref(),
             delegation: None,
             own: Some(claims),
             status: None,
@@ -266,6 +275,29 @@ impl ApiKeys {
         }
         Err(Fault::Contention.into())
     }
+}
+
+/// The `jti` of the token that represents a key.
+fn jti_of(key: &ApiKey) -> Cow<'_, str> {
+    if key.successor.is_some() { [&*key.id, REPLACED].concat().into() } else { (&*key.id).into() }
+}
+
+/// Is the key of this issuer live, and not ended by the list?
+fn is_good((list, issuer): (&RevocationList, &str), key: &ApiKey, now: Timestamp) -> bool {
+    let jti = jti_of(key);
+    let facts = TokenFacts {
+        issuer,
+        subject: &key.subject,
+        client: key.subject.strip_prefix(CLIENT_PREFIX),
+        session: None,
+        issuer_session: None,
+        vouched_by: key.vouched_by.as_ref(),
+        jti: Some(&jti),
+        issued_at: Some(key.began),
+        delegation: None,
+        is_key: true,
+    };
+    key.is_live(now) && !list.judge(facts, now).refuses(now)
 }
 
 /// The id of the row with a key's record.

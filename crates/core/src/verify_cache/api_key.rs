@@ -173,7 +173,7 @@ impl TokenChecker {
         let now = self.clock.now();
         let unverified = |_| Error::from(Fault::Signing("the token of an API key is not good here"));
         let mut access = keys.verifier.verify(access_token.expose(), now, self.clock.wall()).map_err(unverified)?;
-        (access.issued_at, access.expires) = (Some(key.created), key.expires);
+        (access.issued_at, access.expires) = (Some(key.began), key.expires);
         let rare = access.rare.get_or_insert_default();
         // A key is no login.
         (rare.is_key, rare.login) = (true, LoginClaims::default());

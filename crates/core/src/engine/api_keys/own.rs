@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use super::write::Maker;
 use super::{ApiKeys, KeyRefusal};
 use crate::api_key::{ApiKey, NewApiKey};
+use crate::clock::Timestamp;
 use crate::denial::Denial;
-use crate::engine::{Engine, Origin};
-use crate::fault::Error;
-use crate::session::Scope;
+use crate::engine::{Engine, MAX_TRIES, Origin};
+use crate::fault::{Error, Fault};
+use crate::session::{Scope, Session, VouchedBy};
+use crate::store::Swap;
 use crate::token::claims::OwnChecked;
 
 /// A user's request about their own API keys.
@@ -100,14 +103,19 @@ impl ApiKeys {
                 is_no_more(engine, own, &scopes, new.audience.as_deref())?;
                 let (subject, account) = (token.token_subject().to_owned(), token.account().map(str::to_owned));
                 let new = NewApiKey { subject, account, scopes: Some(scopes), ..*new };
+                // A key belongs to no session, here or there.
+                let vouched_by = token.vouched_by().map(|by| VouchedBy::new(&*by.issuer, &*by.subject));
+                let by = Maker { began: Self::live_since(engine, own).await?, vouched_by };
                 // The owner is a user, so no client is looked up.
-                let made = self.create(engine, new, &|_| None).await?;
+                let made = self.make(engine, new, &|_| None, Some(by)).await?;
                 Ok(made.map(|(text, key)| OwnKeys::Made(text, Box::new(key))))
             }
             OwnKeysAction::Rotate(id, overlap) => {
                 let key = self.own_key(engine, own, &id).await?;
                 is_no_more(engine, own, &key.scopes, key.audience.as_deref())?;
-                let made = self.rotate(engine, &id, overlap).await?.ok_or(Denial::UnknownApiKey)?;
+                let key = Some(key).filter(|key| Self::is_in_force(engine, key)).ok_or(Denial::UnknownApiKey)?;
+                let began = Self::live_since(engine, own).await?;
+                let made = self.replace(engine, &key.id, overlap, began).await?.ok_or(Denial::UnknownApiKey)?;
                 Ok(made.map(|(text, key)| OwnKeys::Made(text, Box::new(key))))
             }
             OwnKeysAction::Revoke(id) => {
@@ -116,6 +124,29 @@ impl ApiKeys {
                 Ok(Ok(OwnKeys::Revoked))
             }
         }
+    }
+
+    /// When the caller's session began. The store knows whether the session still lives: another gate may have ended it,
+    /// or everything of its user or client, a moment ago.
+    // Requirement K5.
+    async fn live_since(engine: &Engine, own: OwnChecked<'_>) -> Result<Timestamp, Error> {
+        let (id, _) = own.token().session.ok_or(Denial::UnusableCredential)?;
+        for _ in 0..MAX_TRIES {
+            let session = engine.store.load(id).await?.filter(|session| !session.is_revoked());
+            let session = session.ok_or(Denial::TokenRevoked)?;
+            // The store compares the session with every not-before, as at its insertion.
+            let same = Session { revision: session.revision + 1, ..session };
+            match engine.swap(same.revision - 1, same.clone(), None).await? {
+                Swap::Swapped => {
+                    engine.keep_written(&same);
+                    return Ok(id.created());
+                }
+                Swap::NoLongerValid => return Err(Denial::TokenRevoked.into()),
+                // Another request has refreshed the session.
+                Swap::Changed(_) => {}
+            }
+        }
+        Err(Fault::Contention.into())
     }
 
     /// Gives the same answer for an unknown key, another user's key, and an ended key.

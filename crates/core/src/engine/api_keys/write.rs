@@ -6,25 +6,22 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::SecretString;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use super::{
-    ApiKeys, KeyEvent, ScopesOfClient, StoredKey, digest, exposed, next_row, opened, row_of_key, row_of_owner,
-};
+use super::names::OwnersKeys;
+use super::{ApiKeys, KeyEvent, ScopesOfClient, StoredKey, digest, exposed, is_good, opened};
 use crate::api_key::{ApiKey, ApiKeySettings, NewApiKey};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::directory::is_valid_subject;
-use crate::engine::{Engine, MAX_TRIES, audit};
+use crate::engine::{Engine, audit};
 use crate::fault::{Error, Fault};
-use crate::revocation::{Effect, REPLACED, Revocation, Target};
-use crate::session::{RevokedBecause, Scope};
+use crate::revocation::{Effect, REPLACED, Revocation, RevocationList, Target};
+use crate::session::{RevokedBecause, Scope, VouchedBy};
 use crate::store::StoreError;
-use crate::store::relay::{KEY_OWNER, RelayId, RelayInserted, RelayStore, RelaySwapped};
+use crate::store::relay::{KEY_OWNER, RelayId, RelayStore};
 use crate::token::claims::CLIENT_PREFIX;
 
-/// The most live keys of an owner.
-const MAX_KEYS: usize = 50;
 /// The most networks of a key.
 const MAX_NETWORKS: usize = 16;
 /// How long after a revoked key's expiry the list of revocations keeps the key's entry.
@@ -53,7 +50,7 @@ pub enum KeyRefusal {
     Bounds,
     /// The owner has the maximum number of live keys.
     TooMany,
-    /// The key is already revoked, expired or replaced.
+    /// The key has ended, or is replaced already.
     Over,
 }
 
@@ -81,9 +78,12 @@ pub struct ListedKeys {
     pub next: Option<Box<str>>,
 }
 
-/// The ids of an owner's live keys, each with its end.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct OwnersKeys(Vec<(Box<str>, Timestamp)>);
+/// The session in which a user makes a key.
+#[derive(Debug)]
+pub(super) struct Maker {
+    pub(super) began: Timestamp,
+    pub(super) vouched_by: Option<VouchedBy>,
+}
 
 impl ApiKeys {
     /// Makes a key, which is durable when this returns. Only this result contains the key's text.
@@ -97,6 +97,18 @@ impl ApiKeys {
         new: NewApiKey,
         clients: ScopesOfClient<'_>,
     ) -> Result<Result<(SecretString, ApiKey), KeyRefusal>, Error> {
+        self.make(engine, new, clients, None).await
+    }
+
+    /// [`create`](Self::create), in a session of the owner.
+    pub(super) async fn make(
+        &self,
+        engine: &Engine,
+        new: NewApiKey,
+        clients: ScopesOfClient<'_>,
+        by: Option<Maker>,
+    ) -> Result<Result<(SecretString, ApiKey), KeyRefusal>, Error> {
+        engine.may_mint()?;
         let longest = self.settings.max_lifetime;
         let lifetime = new.lifetime.unwrap_or(ApiKeySettings::DEFAULT_LIFETIME.min(longest));
         if let Err(refusal) = may_be(&new, lifetime, longest) {
@@ -119,6 +131,8 @@ impl ApiKeys {
             successor: None,
             is_replaced: false,
             revoked: None,
+            began: by.as_ref().map_or(created, |by| by.began),
+            vouched_by: by.and_then(|by| by.vouched_by),
             kid: 0,
             digest: [0; 32],
         };
@@ -155,12 +169,24 @@ impl ApiKeys {
         id: &str,
         overlap: Option<Duration>,
     ) -> Result<Option<Result<(SecretString, ApiKey), KeyRefusal>>, Error> {
+        self.replace(engine, id, overlap, Timestamp::MAX).await
+    }
+
+    /// [`rotate`](Self::rotate), in a session of the owner that began at this moment.
+    pub(super) async fn replace(
+        &self,
+        engine: &Engine,
+        id: &str,
+        overlap: Option<Duration>,
+        began: Timestamp,
+    ) -> Result<Option<Result<(SecretString, ApiKey), KeyRefusal>>, Error> {
+        engine.may_mint()?;
         let Some(StoredKey { key: old, .. }) = self.load(engine, id).await? else { return Ok(None) };
         let overlap = overlap.unwrap_or(self.settings.overlap);
         if overlap > self.settings.overlap {
             return Ok(Some(Err(KeyRefusal::Lifetime)));
         }
-        if !old.is_live(engine.clock.now()) || old.successor.is_some() {
+        if !Self::is_in_force(engine, &old) || old.successor.is_some() {
             return Ok(Some(Err(KeyRefusal::Over)));
         }
         let until = old.expires;
@@ -175,6 +201,8 @@ impl ApiKeys {
             predecessor: Some(old.id.clone()),
             successor: None,
             is_replaced: false,
+            // What ends the old key, or the session, ends the new one, even if this gate has not heard of the end yet.
+            began: old.began.min(began),
             ..old
         };
         if let Err(refusal) = self.add(engine, &mut key, &text).await? {
@@ -196,7 +224,9 @@ impl ApiKeys {
         }
         // During an overlap, every gate that knows the old key reads its record again.
         let end = if overlap.is_zero() { id } else { &*[id, REPLACED].concat() };
-        self.end(engine, end, until).await?;
+        // The change is done, and no other answer has the text of the new key. If the store fails now, the entry holds at
+        // this gate, which owes the entry to the store.
+        let _ = self.end(engine, end, until).await;
         self.count(KeyEvent::Rotated);
         audit::api_key(AUDITED[1], &key);
         Ok(Some(Ok((text, key))))
@@ -225,25 +255,45 @@ impl ApiKeys {
         Ok(revoked)
     }
 
-    /// Revokes the live keys of this gate among the texts, and returns their number.
-    ///
-    /// # Errors
-    /// As [`revoke`](Self::revoke).
+    /// Revokes the live keys of this gate among the texts, and returns their number, and the first fault. A fault of one
+    /// text does not keep the others from their revocation.
     // Requirement K14.
-    pub async fn leaked(&self, engine: &Engine, texts: &[SecretString]) -> Result<usize, Error> {
-        let mut found = 0;
+    pub async fn leaked(&self, engine: &Engine, texts: &[SecretString]) -> (usize, Result<(), Error>) {
+        let (mut found, mut done) = (0, Ok(()));
         for text in texts {
-            let Some(id) = self.settings.prefix.id_of(exposed(text)) else { continue };
-            let Some(StoredKey { key, .. }) = self.load(engine, id).await? else { continue };
-            let expected = digest(engine.keyring().refresh_keys(), key.kid, exposed(text))?;
-            if key.digest == expected && key.is_live(engine.clock.now()) {
-                self.revoke(engine, id).await?;
-                self.count(KeyEvent::Leaked);
-                audit::api_key(AUDITED[3], &key);
-                found += 1;
+            match self.leak(engine, text).await {
+                Ok(is_live) => found += usize::from(is_live),
+                Err(error) => done = done.and(Err(error)),
             }
         }
-        Ok(found)
+        (found, done)
+    }
+
+    /// Revokes the key with this text. False if there is no such live key.
+    async fn leak(&self, engine: &Engine, text: &SecretString) -> Result<bool, Error> {
+        let Some(id) = self.settings.prefix.id_of(exposed(text)) else { return Ok(false) };
+        let found = self.load(engine, id).await.and_then(|found| {
+            let Some(StoredKey { key, .. }) = found else { return Ok(None) };
+            let expected = digest(engine.keyring().refresh_keys(), key.kid, exposed(text))?;
+            Ok((key.digest == expected).then_some(key))
+        });
+        // After a fault the sender repeats the report, so the list of revocations does not decide: it has the key by then.
+        let key = match found {
+            Ok(key) => key.filter(|key| key.is_live(engine.clock.now())),
+            Err(error) => {
+                if error.is_of_one_record() {
+                    // The text may be a key: refuse the key without its record.
+                    let longest = engine.clock.now().plus(ApiKeySettings::LONGEST_LIFETIME);
+                    self.end(engine, id, longest).await?;
+                }
+                return Err(error.into());
+            }
+        };
+        let Some(key) = key else { return Ok(false) };
+        self.revoke(engine, id).await?;
+        self.count(KeyEvent::Leaked);
+        audit::api_key(AUDITED[3], &key);
+        Ok(true)
     }
 
     /// The record of the key with this id.
@@ -259,14 +309,12 @@ impl ApiKeys {
     /// # Errors
     /// A fault.
     pub async fn of_owner(&self, engine: &Engine, subject: &str) -> Result<Vec<ApiKey>, Error> {
-        let at = row_of_owner(subject);
-        let Some(row) = engine.measured(self.store.load_relay(at)).await? else { return Ok(Vec::new()) };
-        let OwnersKeys(names) = opened(engine, at, &row)?;
+        let names = self.names(engine, subject).await?;
         let mut keys = Vec::with_capacity(names.len());
-        for (id, _) in names {
-            keys.extend(self.load(engine, &id).await?.map(|stored| stored.key));
+        for name in names {
+            keys.extend(self.load(engine, &name.id).await?.map(|stored| stored.key));
         }
-        keys.retain(|key| key.is_live(engine.clock.now()));
+        keys.retain(|key| Self::is_in_force(engine, key));
         Ok(keys)
     }
 
@@ -305,96 +353,14 @@ impl ApiKeys {
     /// # Errors
     /// A fault.
     pub async fn by_secret(&self, engine: &Engine) -> Result<BTreeMap<u8, u64>, Error> {
-        Ok(engine.measured(keys_by_secret(&*self.store, engine.clock.now())).await?)
+        let list = (&*engine.revocations, &*engine.issuer);
+        Ok(engine.measured(keys_by_secret(&*self.store, list, engine.clock.now())).await?)
     }
 
     /// A creation time after every revocation that ended keys of the owner.
     async fn stamp(&self, engine: &Engine, subject: &str) -> Result<Timestamp, Fault> {
         let after = engine.revocations.not_before(&engine.issuer, subject, subject.strip_prefix(CLIENT_PREFIX));
         engine.stamp_creation(after).await
-    }
-
-    /// Writes a new key. Its id is first added to the ids of the owner's keys, which bounds the number of keys.
-    async fn add(
-        &self,
-        engine: &Engine,
-        key: &mut ApiKey,
-        text: &SecretString,
-    ) -> Result<Result<(), KeyRefusal>, Error> {
-        let keyring = engine.keyring();
-        key.kid = keyring.refresh_keys().current();
-        key.digest = digest(keyring.refresh_keys(), key.kid, exposed(text))?;
-        let (id, end) = (key.id.clone(), key.expires);
-        let is_room = self
-            .change_names(engine, &key.subject, |names| {
-                let is_room = names.len() < MAX_KEYS;
-                if is_room {
-                    names.push((id.clone(), end));
-                }
-                is_room
-            })
-            .await?;
-        if !is_room {
-            return Ok(Err(KeyRefusal::TooMany));
-        }
-        let at = row_of_key(&key.id);
-        let row = next_row(engine, at, None, &*key, key.expires)?;
-        match engine.measured(self.store.insert_relay(at, row, key.created)).await? {
-            RelayInserted::Inserted => Ok(Ok(())),
-            // Ids are random, so this does not happen.
-            RelayInserted::Present(_) => Err(Fault::Contention.into()),
-        }
-    }
-
-    /// Removes a revoked key from the ids of its owner's keys.
-    async fn forget(&self, engine: &Engine, key: &ApiKey) -> Result<(), Error> {
-        let forget = |names: &mut Vec<(Box<str>, Timestamp)>| {
-            let before = names.len();
-            names.retain(|(id, _)| *id != key.id);
-            names.len() < before
-        };
-        self.change_names(engine, &key.subject, forget).await.map(drop)
-    }
-
-    /// Changes the ids of an owner's keys, unless `change` returns false. `change` gets the ids of the keys that have
-    /// not expired.
-    pub(super) async fn change_names(
-        &self,
-        engine: &Engine,
-        subject: &str,
-        change: impl Fn(&mut Vec<(Box<str>, Timestamp)>) -> bool,
-    ) -> Result<bool, Error> {
-        let at = row_of_owner(subject);
-        for _ in 0..MAX_TRIES {
-            let now = engine.clock.now();
-            let row = engine.measured(self.store.load_relay(at)).await?;
-            // If the secret of the row was removed, all keys of the owner have ended with it, so the list begins empty.
-            let readable = row.as_ref().filter(|row| {
-                let kid = row.sealed.first().copied();
-                kid.is_none_or(|kid| engine.keyring().refresh_keys().contains(kid))
-            });
-            let OwnersKeys(mut names) = readable.map(|row| opened(engine, at, row)).transpose()?.unwrap_or_default();
-            names.retain(|(_, end)| now < *end);
-            if !change(&mut names) {
-                return Ok(false);
-            }
-            let until = names.iter().map(|(_, end)| *end).max().unwrap_or(now);
-            let new = next_row(engine, at, row.as_ref(), &OwnersKeys(names), until)?;
-            let is_written = match &row {
-                Some(old) if old.until > now => {
-                    let swapped = engine.measured(self.store.swap_relay(at, old.version(), new)).await?;
-                    matches!(swapped, RelaySwapped::Swapped)
-                }
-                Some(_) | None => {
-                    let inserted = engine.measured(self.store.insert_relay(at, new, now)).await?;
-                    matches!(inserted, RelayInserted::Inserted)
-                }
-            };
-            if is_written {
-                return Ok(true);
-            }
-        }
-        Err(Fault::Contention.into())
     }
 
     /// Makes every gate refuse the key from now on, even if the key is cached, or an earlier record of the key is
@@ -433,11 +399,16 @@ fn may_be(new: &NewApiKey, lifetime: Duration, longest: Duration) -> Result<(), 
     Ok(())
 }
 
-/// The number of live keys in a store by the secret of the keyring that verifies them.
+/// The number of live keys in a store by the secret of the keyring that verifies them. `list` has the revocations, and
+/// the issuer of the keys.
 ///
 /// # Errors
 /// The errors of the store.
-pub async fn keys_by_secret(store: &dyn RelayStore, now: Timestamp) -> Result<BTreeMap<u8, u64>, StoreError> {
+pub async fn keys_by_secret(
+    store: &dyn RelayStore,
+    list: (&RevocationList, &str),
+    now: Timestamp,
+) -> Result<BTreeMap<u8, u64>, StoreError> {
     let mut counts = BTreeMap::new();
     for at in store.relay_ids().await? {
         let Some(row) = store.load_relay(at).await?.filter(|row| row.owner == KEY_OWNER && row.until > now) else {
@@ -445,7 +416,7 @@ pub async fn keys_by_secret(store: &dyn RelayStore, now: Timestamp) -> Result<BT
         };
         let body = row.sealed.get(33..).unwrap_or_default();
         if let Ok(RowContent::Key(key)) = serde_json::from_slice(body)
-            && key.is_live(now)
+            && is_good(list, &key, now)
         {
             *counts.entry(key.kid).or_default() += 1;
         }

@@ -94,7 +94,7 @@ async fn restore(
     // Opens the part in any case, because this compares keys and version before the store is replaced.
     let store = RedbStore::open(part, options.clone()).map_err(Failure::failed)?;
     #[cfg(feature = "relay")]
-    let keys = keys_by_secret(&store, SystemTime::new().wall()).await.map(|keys| Some(keys.values().sum()));
+    let keys = live_keys(config, &store).await;
     #[cfg(not(feature = "relay"))]
     let keys = Ok::<_, StoreError>(None);
     let ended = if end_all { end(config, &store).await } else { Ok(()) };
@@ -112,6 +112,14 @@ async fn restore(
     let whole = RedbStore::open(path, options).map_err(Failure::failed)?;
     whole.close().await.map_err(Failure::failed)?;
     Ok((kept, keys))
+}
+
+/// The number of live API keys.
+#[cfg(feature = "relay")]
+async fn live_keys(config: &Config, store: &RedbStore) -> Result<Option<u64>, StoreError> {
+    let (list, _) = store.revocations().await?;
+    let keys = keys_by_secret(store, (&list, &config.issuer.url), SystemTime::new().wall()).await?;
+    Ok(Some(keys.values().sum()))
 }
 
 /// Ends all sessions and tokens issued so far, including those that the back-up does not know.

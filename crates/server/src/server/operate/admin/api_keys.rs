@@ -145,9 +145,9 @@ fn keys(state: &AdminState) -> Result<GateApiKeys, Refusal> {
 fn info(state: &AdminState, key: &ApiKey) -> ApiKeyInfo {
     let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
     let status = match key.revoked {
-        Some(_) => "revoked",
-        None if key.is_live(state.gate.sessions().now()) => "live",
-        None => "expired",
+        None if state.gate.api_keys().is_some_and(|keys| keys.is_in_force(key)) => "live",
+        None if !key.is_live(state.gate.sessions().now()) => "expired",
+        Some(_) | None => "revoked",
     };
     ApiKeyInfo {
         id: key.id.to_string(),
@@ -298,7 +298,12 @@ pub(super) async fn leaked(state: &AdminState, report: LeakReport) -> AdminResul
         return Err(wrong("a report has at most 500 keys"));
     }
     let texts: Vec<_> = report.keys.into_iter().map(SecretString::from).collect();
-    let revoked = keys(state)?.leaked(&texts).await.map_err(|error| Refusal::of_revocation(&error))?;
+    let (revoked, done) = keys(state)?.leaked(&texts).await;
+    done.map_err(|error| {
+        let mut refusal = Refusal::of_revocation(&error);
+        refusal.detail = format!("{revoked} keys are revoked; {}", refusal.detail);
+        refusal
+    })?;
     Ok(ok(&LeakAnswer { revoked }))
 }
 

@@ -39,7 +39,9 @@ pub(super) async fn api_keys_left(
             "API keys may depend on it, and the gate has the store open: ask the gate, or stop it".to_owned(),
         ));
     };
-    let left = keys_by_secret(&*stores.relay, now).await.map_err(RollError::failed)?.get(&id).copied();
+    let (list, _) = stores.sessions.revocations().await.map_err(RollError::failed)?;
+    let left = keys_by_secret(&*stores.relay, (&list, &config.issuer.url), now).await.map_err(RollError::failed)?;
+    let left = left.get(&id).copied();
     Ok(left.map(keys_known_by))
 }
 
