@@ -11,6 +11,19 @@ use support::wire::Reply;
 
 const GATE: &str = "http://gate.test";
 const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type";
+const RISC: &str = "https://schemas.openid.net/secevent/risc/event-type";
+
+const KEYS: &str = r#"
+[[endpoints]]
+dialect = "my-keys"
+path = "/account/keys"
+[[routes]]
+path = "/machines/{*rest}"
+upstream = "app"
+credentials = ["key"]
+[api_keys]
+prefix = "acme"
+"#;
 
 /// An issuer that revokes and reports events, whose users the directory knows; with a store on disk.
 fn scene(hook: &Documents, limits: &str) -> Scene {
@@ -24,7 +37,7 @@ backchannel_logout"#;
         let config = config.replacen("backchannel_logout", told, 1).replace("[store]\nkind = \"memory\"\n", "");
         let config = config.replace("max_age = \"5m\" }", "max_age = \"5m\", subject = \"directory\" }");
         let route = "[[routes]]\npath = \"/okta/{*rest}\"\nissuers = [\"okta\"]\nupstream = \"app\"\n[[routes]]";
-        format!("{}{directory}{limits}", config.replacen("[[routes]]", route, 1))
+        format!("{}{KEYS}{directory}{limits}", config.replacen("[[routes]]", route, 1))
     })
 }
 
@@ -60,9 +73,13 @@ impl Scene {
     }
 
     fn tell(&self, kind: &str, sub_id: &Value, event: &Value) -> u16 {
+        self.tell_of(&format!("{CAEP}/{kind}"), sub_id, event)
+    }
+
+    fn tell_of(&self, uri: &str, sub_id: &Value, event: &Value) -> u16 {
         let said = json!({
             "aud": "our-client", "jti": uuid::Uuid::new_v4(), "sub": null, "exp": null, "sub_id": sub_id,
-            "events": { format!("{CAEP}/{kind}"): event },
+            "events": { uri: event },
         });
         let set = self.idp.sign(&json!({ "alg": "EdDSA", "kid": "k1", "typ": "secevent+jwt" }), &claims(&said));
         self.post("/events/okta", "application/secevent+jwt", TRANSMITTER, &set).status
@@ -76,7 +93,11 @@ impl Scene {
 
     /// A token of the gate for its user, of a session that the issuer vouched for.
     fn own(&self) -> String {
-        access(&self.present(&self.signed(&json!({ "iat": now() - 5, "sid": "s-1" }))))
+        self.own_since(now() - 5)
+    }
+
+    fn own_since(&self, iat: u64) -> String {
+        access(&self.present(&self.signed(&json!({ "iat": iat, "sid": "s-1" }))))
     }
 }
 
@@ -251,6 +272,41 @@ fn s13_s14_s15_another_issuer_ends_everything_of_its_user_and_of_nobody_else() {
     scene.edge.gate = scene.edge.place.start();
     status(&scene, [401, 200, 401]);
     assert_eq!(scene.revoke(&once, &user()).status, 401, "its use outlives the process");
+}
+
+#[test]
+fn s15_k4_the_keys_of_a_user_end_with_the_account_and_by_global_revocation() {
+    let (mut scene, hook) = scene_and_hook("");
+    let made = |scene: &Scene, iat: u64| {
+        let (bearer, body) = (format!("Authorization: Bearer {}", scene.own_since(iat)), "{\"name\": \"nightly\"}");
+        let length = format!("Content-Length: {}", body.len());
+        let mut wire = scene.edge.wire();
+        let headers = ["Host: gate.test", &length, "Content-Type: application/json", &bearer];
+        wire.head("POST /account/keys", &headers);
+        wire.send(body);
+        let reply = wire.reply();
+        assert_eq!(reply.status, 201, "{}", reply.text());
+        let key = reply.json()["key"].as_str().unwrap().to_owned();
+        keep_secret(&key);
+        key
+    };
+    let status = |scene: &Scene, key: &str| scene.edge.ask("GET /machines/x", &[&format!("X-API-Key: {key}")]).status;
+    // The directory names the user.
+    let disabled = made(&scene, now() - 5);
+    assert_eq!(status(&scene, &disabled), 200);
+    let email = json!({ "format": "email", "email": "ada@example.com" });
+    assert_eq!(scene.tell_of(&format!("{RISC}/account-disabled"), &email, &json!({})), 202);
+    assert_eq!(status(&scene, &disabled), 401);
+    // The directory does not know which user the issuer's subject is.
+    let revoked = made(&scene, now() + 2);
+    assert_eq!(status(&scene, &revoked), 200);
+    hook.document("/hook/lookup", &json!({ "active": false }));
+    assert_eq!(scene.revoke(&scene.jwt(&json!({ "iat": now() + 10 })), &user()).status, 204);
+    assert_eq!(status(&scene, &revoked), 401);
+    hook.document("/hook/lookup", &json!({ "active": true, "subject": "u-17", "scopes": ["read"] }));
+    scene.edge.gate.kill();
+    scene.edge.gate = scene.edge.place.start();
+    assert_eq!((status(&scene, &disabled), status(&scene, &revoked)), (401, 401));
 }
 
 #[test]

@@ -2,9 +2,8 @@
 
 use super::*;
 use crate::denial::EventFlaw;
-use crate::revocation::{Effect, Target};
-use crate::token::live_keys::{FetchRules, LiveKeys, Validity};
 use crate::revocation::{Effect, LONGEST_KEY, Target};
+use crate::token::live_keys::{FetchRules, LiveKeys, Validity};
 use crate::token::verify::event::Ended;
 use crate::token::verify::{EventEffect, EventKind, EventProtocol, Reported, SentNotice, StreamNotice, UserNameForm};
 
