@@ -20,12 +20,9 @@ use rotogate_core::claim::OwnClaims;
 use rotogate_core::client::Client;
 use rotogate_core::clock::{ManualTime, Timestamp};
 use rotogate_core::directory::{Directory, DirectoryError, User};
-use rotogate_core::engine::api_keys::keys_by_secret;
 use rotogate_core::revocation::{Effect, Revocation, Target};
-use rotogate_core::route::{Credentials, Role, Route, RoutePolicy, StepUp};
+use rotogate_core::route::{Credentials, Route, RoutePolicy, StepUp};
 use rotogate_core::session::{RevokedBecause, VouchedBy};
-use rotogate_core::store::MemoryStore;
-use rotogate_core::store::StoreError;
 use rotogate_core::store::relay::{
     KEY_OWNER, RelayId, RelayInserted, RelayRecord, RelayStore, RelaySwapped, RelayVersion,
 };
