@@ -92,10 +92,10 @@ struct Forwarding {
 /// A counter of the frames that the upstream has received or sent. The default does not count, because without a
 /// request body only the response can make progress.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Progress(Option<Arc<Counted>>);
+pub(super) struct Progress(Option<Arc<MovedFrames>>);
 
 #[derive(Debug, Default)]
-struct Counted {
+struct MovedFrames {
     frames: AtomicU64,
     /// Whether the next frame of the request body is the client's turn.
     awaits_client: AtomicBool,
