@@ -10,7 +10,7 @@ use crate::session::VouchedBy;
 /// The most remembered sessions of tokens, and the most remembered users of sessions, in four bytes each. An evicted
 /// one counts as not seen.
 const CARRIED: usize = 1 << 16;
-/// The most remembered sessions of notices.
+/// The most remembered sessions of notices, and the most remembered users. A gate may have a thousand issuers.
 const NAMED: usize = 1 << 12;
 /// The number of slots that one session may use. The newest session always has a slot.
 const WAYS: usize = 4;
@@ -58,7 +58,7 @@ pub(super) struct SessionsSeen {
     owned: Recent<CARRIED>,
     named: Recent<NAMED>,
     /// The users of tokens, and of sessions of this gate for which the issuer vouched.
-    users: Recent<CARRIED>,
+    users: Recent<NAMED>,
     /// A notice named a session.
     names_sessions: AtomicBool,
     /// A token and a notice named the same session, so `session_claim` is the right claim.
