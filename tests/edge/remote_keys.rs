@@ -195,7 +195,7 @@ async fn i3_i43_unknown_kids_cause_one_fetch_and_no_series() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i51_i58_the_first_unknown_key_after_a_scheduled_fetch_is_taken_up_and_a_flood_fetches_no_more() {
-    // An access token, and a logout token, which the gate judges without regard to `iat`.
+    // An access token, and a logout token.
     for is_logout in [false, true] {
         let provider = Provider::start();
         let (old, new) = (Issuer::new(1), Issuer::new(2));
@@ -222,7 +222,8 @@ async fn i51_i58_the_first_unknown_key_after_a_scheduled_fetch_is_taken_up_and_a
         .await;
         assert_eq!(provider.fetches(), 2);
         for n in 0..20_u64 {
-            assert_eq!(shown(&Issuer::new(9), &format!("evil-{n}")), if is_logout { 400 } else { 503 });
+            // Such a key may be too new for the published set, so neither is decided.
+            assert_eq!(shown(&Issuer::new(9), &format!("evil-{n}")), 503);
         }
         assert_eq!(provider.fetches(), 2, "within the cooldown of a fetch that was asked for");
     }
