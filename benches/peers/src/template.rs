@@ -148,6 +148,8 @@ public_url = "{public}://{listen}"
 # What the load says.
 hosts = ["api.example.com"]
 drain_timeout = "1s"
+# As long as the peers wait: idle connections stay open.
+head_timeout = "60s"
 workers = {workers}
 max_requests_per_address = "100%"
 max_requests_per_caller = "100%"
