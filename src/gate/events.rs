@@ -154,8 +154,7 @@ impl Inner {
         match &read {
             Ok(_) => limits.record_valid(address),
             Err(Denial::RefusedEvent(_)) => limits.record_forged(address),
-            // Nothing was decided, so nothing counts against the sender.
-            Err(_) => {}
+            Err(_) => limits.record_undecided(address),
         }
         read
     }

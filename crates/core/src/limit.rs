@@ -94,6 +94,10 @@ const OWN_SESSIONS: Rate = Rate::new(20, Duration::from_secs(3));
 /// The rate of one client's assertions, each of which is a row in the store until it expires.
 const ASSERTIONS: Rate = Rate::new(1000, Duration::from_millis(50));
 
+/// The rate of one network's messages that stay undecided, because the gate lacks their key. Messages beyond the rate count
+/// as forged.
+const UNDECIDED: Rate = Rate::new(1000, Duration::from_millis(10));
+
 /// The rates of lines in the audit trail: about one refused client, and about all clients.
 const TOLD: Rate = Rate::new(1, Duration::from_secs(60));
 const TOLD_OVERALL: Rate = Rate::new(100, Duration::from_secs(1));
@@ -127,6 +131,7 @@ pub struct Limits {
     told_overall: Buckets,
     forged: ByNetwork,
     refused: ByNetwork,
+    undecided: ByNetwork,
     vain_overall: Buckets,
     vain_introspected: Buckets,
     /// Addresses that presented good tokens.
@@ -173,6 +178,7 @@ impl Limits {
             told_overall: Buckets::new(0, TOLD_OVERALL, Arc::clone(&time)),
             forged: by_network(rates.forged_per_address),
             refused: by_network(rates.refused_per_address),
+            undecided: by_network(UNDECIDED),
             vain_introspected: by_client(rates.forged_overall),
             vain_overall: Buckets::new(0, rates.forged_overall, Arc::clone(&time)),
             familiar: remembered(),
@@ -428,6 +434,14 @@ impl Limits {
     /// Counts a token that is refused although its signature is good.
     pub fn record_refused<'a>(&self, source: impl Into<Source<'a>>) {
         self.in_vain(source.into(), &self.refused);
+    }
+
+    /// Counts a message that the gate read and could not decide on, because the gate lacks its key. No signature was
+    /// checked, so a lone sender whose issuer has just changed its key may send many.
+    pub fn record_undecided(&self, address: Option<IpAddr>) {
+        if address.is_some_and(|address| self.undecided.take(address, ()).is_err()) {
+            self.record_forged(address);
+        }
     }
 
     fn in_vain(&self, source: Source<'_>, by_network: &ByNetwork) {

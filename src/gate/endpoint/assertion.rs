@@ -86,8 +86,7 @@ impl EndpointCommand<'_> {
         match &read {
             Ok(_) => limits.record_valid(address),
             Err(Denial::GrantAssertion(_)) => limits.record_forged(address),
-            // Nothing was decided, so nothing counts against the sender.
-            Err(_) => {}
+            Err(_) => limits.record_undecided(address),
         }
         Ok(read?)
     }

@@ -69,8 +69,7 @@ impl EndpointCommand<'_> {
         match &read {
             Ok(_) => engine.limits().record_valid(address),
             Err(Denial::ClientAssertion(_)) => engine.limits().record_forged(address),
-            // Nothing was decided, so nothing counts against the sender.
-            Err(_) => {}
+            Err(_) => engine.limits().record_undecided(address),
         }
         Ok((Arc::clone(&client), read?))
     }

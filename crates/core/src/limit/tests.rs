@@ -69,6 +69,27 @@ fn a1_who_shows_forged_tokens_waits_and_nobody_else() {
 }
 
 #[test]
+fn a1_a_flood_of_undecided_messages_counts_as_forged_and_a_lone_sender_after_a_key_roll_does_not() {
+    let (time, limits) = limits();
+    let [flood, lone] = ["192.0.2.1", "192.0.2.2"].map(|address| Some(address.parse().unwrap()));
+    for _ in 0..1000 {
+        limits.record_undecided(lone);
+        limits.record_undecided(flood);
+    }
+    // A hundred a second, for an hour.
+    for _ in 0..360_000 {
+        time.advance(Duration::from_millis(10));
+        limits.record_undecided(lone);
+    }
+    limits.admit_unverified(lone).unwrap();
+    for _ in 0..1200 {
+        limits.record_undecided(flood);
+    }
+    assert!(matches!(limits.admit_unverified(flood), Err(Denial::RateLimited("forged_per_address", _))));
+    limits.admit_unverified(lone).unwrap();
+}
+
+#[test]
 fn a1_forged_tokens_from_everywhere_are_bounded_together_and_familiar_addresses_pass() {
     let (time, limits) = limits();
     let [friend, stranger] = ["192.0.2.1", "192.0.2.2"].map(|address| Some(address.parse().unwrap()));
