@@ -2,6 +2,7 @@
 //! nothing about these logins.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
@@ -15,9 +16,12 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use crate::dialect::browser::step_up::AskedLogin;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::credential;
-use rotogate_core::fault::Fault;
+use rotogate_core::denial::{Denial, ProviderFlaw};
+use rotogate_core::dpop::memory::once_in_store;
+use rotogate_core::fault::{Error, Fault};
 use rotogate_core::random::{NoRandomness, are_equal, random};
 use rotogate_core::session::SessionId;
+use rotogate_core::store::Store;
 use rotogate_core::token::session_cookie::LOGIN_NAME as PREFIX;
 use rotogate_core::token::{Keyring, login_cookie};
 
@@ -31,6 +35,8 @@ const MOST: usize = 12;
 const MOST_BYTES: usize = 8 << 10;
 /// How long a login may take, in seconds.
 const LIFETIME: u64 = 600;
+/// How far ahead another gate's clock may be, in seconds.
+const AHEAD: u64 = 60;
 /// How soon after a login its target asks for another one if no user is waited for, in seconds.
 const AT_ONCE: u64 = 30;
 /// The most logins for one target, one right after the other.
@@ -153,8 +159,7 @@ impl Transaction {
     fn is_live(&self, now: Timestamp) -> bool {
         match now.as_secs().checked_sub(self.begun) {
             Some(age) => age < LIFETIME,
-            // Another gate's clock may be a little ahead.
-            None => self.begun.saturating_sub(now.as_secs()) <= 60,
+            None => self.begun.saturating_sub(now.as_secs()) <= AHEAD,
         }
     }
 
@@ -230,20 +235,39 @@ fn cookie(name: &str, value: &str, seconds: u64) -> HeaderValue {
 pub(in crate::gate) struct SpentLogins(Mutex<VecDeque<(u64, [u8; 16])>>);
 
 impl SpentLogins {
-    /// Marks this login as spent. True if no earlier call did.
-    pub(in crate::gate) fn spend(&self, transaction: &Transaction, now: Timestamp) -> bool {
+    /// Marks this login as spent at all gates that share the store.
+    ///
+    /// # Errors
+    /// [`ProviderFlaw::NotBegun`], if an earlier call did; a fault of the store.
+    pub(in crate::gate) async fn spend(
+        &self,
+        transaction: &Transaction,
+        store: &dyn Store,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let spent_before = || Error::from(Denial::ProviderLogin(ProviderFlaw::NotBegun));
+        let name = self.spend_here(transaction, now).ok_or_else(spent_before)?;
+        let Some(shared) = store.shared() else { return Ok(()) };
+        match once_in_store(shared, name, Duration::from_secs(LIFETIME + 2 * AHEAD)).await {
+            Err(Error::Denied(_)) => Err(spent_before()),
+            counted => counted,
+        }
+    }
+
+    /// Marks this login as spent at this gate, and returns its name in the store. `None` if an earlier call did.
+    fn spend_here(&self, transaction: &Transaction, now: Timestamp) -> Option<[u8; 16]> {
         let hash = digest(&SHA256, transaction.state.as_bytes());
-        let Some(hash) = hash.as_ref().first_chunk::<16>() else { return false };
+        let name = *hash.as_ref().first_chunk()?;
         let now = now.as_secs();
         let mut spent = self.0.lock();
         while spent.front().is_some_and(|(until, _)| *until <= now) || spent.len() >= REMEMBERED {
             spent.pop_front();
         }
-        if spent.iter().any(|(_, known)| known == hash) {
-            return false;
+        if spent.iter().any(|(_, known)| *known == name) {
+            return None;
         }
-        spent.push_back((now + LIFETIME, *hash));
-        true
+        spent.push_back((now + LIFETIME, name));
+        Some(name)
     }
 }
 
@@ -251,6 +275,8 @@ impl SpentLogins {
 mod tests {
     use super::*;
     use http::header::COOKIE;
+    use rotogate_core::clock::ManualTime;
+    use rotogate_core::store::memory::nodes::{MemoryNode, Way};
 
     const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 
@@ -411,10 +437,29 @@ mod tests {
     fn b34_a_login_is_spent_once_for_as_long_as_its_cookie_may_come() {
         let (spent, first) = (SpentLogins::default(), Transaction::begin("/", AskedLogin::default(), NOW).unwrap());
         let second = Transaction::begin("/", AskedLogin::default(), NOW).unwrap();
-        assert!(spent.spend(&first, NOW) && spent.spend(&second, after(1)));
-        assert!(!spent.spend(&first, after(599)) && !spent.spend(&second, after(599)));
+        let is_new = |login, now| spent.spend_here(login, now).is_some();
+        assert!(is_new(&first, NOW) && is_new(&second, after(1)));
+        assert!(!is_new(&first, after(599)) && !is_new(&second, after(599)));
         // Older ones are forgotten.
-        assert!(spent.spend(&Transaction::begin("/", AskedLogin::default(), after(700)).unwrap(), after(700)));
+        assert!(is_new(&Transaction::begin("/", AskedLogin::default(), after(700)).unwrap(), after(700)));
         assert_eq!(spent.0.lock().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn b34_a_login_is_spent_once_at_gates_that_share_a_store() {
+        let time = ManualTime::at(NOW);
+        let node = MemoryNode::first("https://gate.test", Duration::from_secs(5), time.clone());
+        let (one, other) = (node.another(), node);
+        let gates = [SpentLogins::default(), SpentLogins::default(), SpentLogins::default()];
+        let [login, lost] = [(); 2].map(|()| Transaction::begin("/", AskedLogin::default(), NOW).unwrap());
+        gates[0].spend(&login, &one, NOW).await.unwrap();
+        let again = gates[1].spend(&login, &other, NOW).await;
+        assert!(matches!(again, Err(Error::Denied(Denial::ProviderLogin(ProviderFlaw::NotBegun)))), "{again:?}");
+        // At a gate whose clock is a minute behind, the cookie is accepted for a minute longer.
+        time.advance(Duration::from_secs(659));
+        gates[2].spend(&login, &other, after(599)).await.unwrap_err();
+        one.set_way(Way::Cut);
+        let unknown = gates[0].spend(&lost, &one, after(599)).await;
+        assert!(matches!(unknown, Err(Error::Failed(_))), "{unknown:?}");
     }
 }

@@ -163,9 +163,7 @@ async fn log_in(
         }
     };
     let (gate, origin) = (Arc::clone(handler.gate), handler.origin.clone());
-    if !gate.running.spent_logins.spend(begun, gate.engine.clock().now()) {
-        return Err(NOT_BEGUN.into());
-    }
+    gate.running.spent_logins.spend(begun, &**gate.engine.store(), gate.engine.clock().now()).await?;
     let exchange = Exchange {
         provider: provider.clone(),
         redirect_uri: browser.redirect_uri(),
