@@ -126,8 +126,8 @@ fn refusal(error: &Error, scope: Scope) -> Reply {
             denied(*denial, &ChallengeParams { scopes: Cow::Owned(scope), ..ChallengeParams::default() })
         }
         Error::Failed(fault) => {
-            let what = "the store failed; try the same again";
-            let mut reply = problem(StatusCode::SERVICE_UNAVAILABLE, Some(what));
+            let what = format!("{fault}; try the same again");
+            let mut reply = problem(StatusCode::SERVICE_UNAVAILABLE, Some(&what));
             reply::retry_after(&mut reply, fault.retry_after());
             reply
         }

@@ -161,25 +161,25 @@ impl Refusal {
         Self { allowed, ..Self::new(Code::MethodNotAllowed, format!("this path serves {list}")) }
     }
 
-    /// The store failed.
+    /// The store failed, or the gate may not change it now.
     pub(super) fn of_store(error: &Error) -> Self {
-        Self::failed(error, "the store failed; see the log and try again")
+        Self::failed(error, format!("{error}; see the log and try again"))
     }
 
     /// The store failed during a revocation, which this gate already applies.
     pub(super) fn of_revocation(error: &Error) -> Self {
-        Self::failed(
-            error,
-            "the store failed. The revocation holds at this gate, which writes it as soon as the store works; a stop before \
-             then loses the revocation. See the log, and repeat the request until it succeeds",
-        )
+        let detail = "The revocation holds at this gate, which writes it as soon as the store works; a stop before then loses \
+                      the revocation. See the log, and repeat the request until it succeeds";
+        Self::failed(error, format!("{error}. {detail}"))
     }
 
-    fn failed(error: &Error, detail: &str) -> Self {
+    fn failed(error: &Error, detail: String) -> Self {
+        let mut wait = Duration::from_secs(1);
         if let Error::Failed(fault) = error {
             tracing::error!(error = ?Chain(fault), "admin request failed");
+            wait = fault.retry_after();
         }
-        Self::new(Code::StoreFailed, detail).retry_after(Duration::from_secs(1))
+        Self::new(Code::StoreFailed, detail).retry_after(wait)
     }
 
     pub(super) fn into_response(self) -> Response<Body> {
