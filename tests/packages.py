@@ -121,7 +121,8 @@ def kubernetes(python, gate):
     services = {service["metadata"]["name"]: service for service in shown["common"] if service["kind"] == "Service"}
     (monitor,), (route,) = shown["monitoring"], shown["gateway-api"]
     labels = {"app.kubernetes.io/name": "rotogate", **services["rotogate-admin"]["metadata"]["labels"]}
-    monitored(monitor, services["rotogate-admin"], labels)
+    for name in ("base", "several"):
+        monitored(monitor, services["rotogate-admin"], labels, (folder / name / "gateway.toml").read_text())
     routed(route, services)
     for wrong in external_auth.schema(gate.parent.parent, [route]):
         problems.append(f"gateway-api: {wrong}")
@@ -138,14 +139,18 @@ def kubernetes(python, gate):
 # Custom resources: no schema is at hand, so what they refer to.
 
 
-def monitored(monitor, service, labels):
-    """A ServiceMonitor, and the Service with these labels."""
+def monitored(monitor, service, labels, text):
+    """A ServiceMonitor, the Service with these labels, and the configuration."""
+    viewers = [Path(token["file"]).name for token in tomllib.loads(text)["admin"]["tokens"] if token["role"] == "viewer"]
     wanted = monitor["spec"]["selector"]["matchLabels"]
     expect(set(wanted.items()) <= set(labels.items()), "ServiceMonitor: its selector matches no Service")
     ports = {port["name"] for port in service["spec"]["ports"]}
     for endpoint in monitor["spec"]["endpoints"]:
         expect(set(endpoint) == {"port", "path", "interval", "authorization"}, f"ServiceMonitor: keys {sorted(endpoint)}")
         expect(endpoint["port"] in ports and endpoint["path"] == "/metrics", "ServiceMonitor: no such port")
+        # Prometheus sends the token to each pod, and who reads its configuration has the token.
+        key = endpoint["authorization"]["credentials"]["key"]
+        expect([key] == viewers, f"ServiceMonitor: {key} is not the token of the viewer")
     expect(monitor["apiVersion"] == "monitoring.coreos.com/v1", "ServiceMonitor: apiVersion")
 
 
@@ -198,7 +203,8 @@ def workload(name, together, text):
     expect(set(mounts) == set(volumes), f"{what}mounts {sorted(mounts)}, volumes {sorted(volumes)}")
     at = {mount["mountPath"]: mount for mount in mounts.values()}
     files = [config["admin"]["token_file"], config["issuer"]["keys"], config["store"]["mark"]]
-    files += [config["directory"]["path"]] if "path" in config["directory"] else []
+    files += [token["file"] for token in config["admin"]["tokens"]]
+    files += [config["directory"]["path"]] if "path" in config.get("directory", {}) else []
     files += [config["store"][key] for key in ("path", "password_file") if key in config["store"]]
     for file in files:
         expect(any(Path(file).is_relative_to(path) for path in at), f"{what}{file} is on no volume")
@@ -210,7 +216,7 @@ def workload(name, together, text):
         expect("maxUnavailable" in budget["spec"] or replicas > budget["spec"]["minAvailable"], what + "budget")
     (policy,) = by_kind["NetworkPolicy"]
     open_to_all = [port["port"] for rule in policy["spec"]["ingress"] if "from" not in rule for port in rule["ports"]]
-    expect(open_to_all == ["http"], f"{what}ports that everyone reaches: {open_to_all}")
+    expect(set(open_to_all) <= {"http"}, f"{what}ports that everyone reaches: {open_to_all}")
     for service in by_kind["Service"]:
         for port in service["spec"]["ports"]:
             expect(port["targetPort"] in ports, f"{what}Service {service['metadata']['name']}: no port {port['targetPort']}")
@@ -226,10 +232,10 @@ def checked_configuration(gate, name, text):
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         moved = re.sub(r'"/(var/lib|etc|run)/', lambda match: f'"{folder}/{match[1]}/', text)
-        for file in re.findall(r'(?:password_file|token_file) = "([^"]+)"', moved):
+        for file in re.findall(r'(?:password_file|token_file|\nfile) = "([^"]+)"', moved):
             Path(file).parent.mkdir(parents=True, exist_ok=True)
             Path(file).touch(mode=0o600)
-            Path(file).write_text("0123456789abcdef0123456789abcdef\n")
+            Path(file).write_text(f"{Path(file).name:x<32}\n")
         for file in re.findall(r'"(\S+/users.toml)"', moved):
             Path(file).parent.mkdir(parents=True, exist_ok=True)
         path = folder / "gateway.toml"
@@ -271,6 +277,8 @@ def chart_values():
         "config": several[several.index("[[clients]]") :],
     }
     directory = '[directory]\nkind = "ldap"\nurl = "ldaps://ldap.example.com"\nbase = "dc=example"\nfilter = "(uid={username})"\n\n'
+    directories = directory.replace("[directory]", '[[directories]]\nname = "staff"')
+    of_ingress = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress-nginx"}}}
     postgres = {"kind": "postgres", "url": "postgres://gate@db.example.com/rotogate", "options": 'staleness = "3s"\n'}
     rendered = {
         # As packaging/kubernetes/several.
@@ -304,6 +312,9 @@ def chart_values():
         | {
             "httpRoute": {"enabled": True, "parentRefs": [{"name": "public", "namespace": "gateways"}], "hostnames": ["api.example.com"]},
             "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+            "secrets": {"users": ""},
+            "config": directories + plain["config"],
+            "networkPolicy": {"from": [of_ingress], "monitoring": {"podSelector": {"app": "prom"}}},
         },
     }
     refused = {
@@ -320,6 +331,9 @@ def chart_values():
         "users-twice": (plain | {"config": directory + plain["config"]}, "/config"),
         "section-in-server": (plain | {"server": "[limits]"}, "/server"),
         "no-host": (plain | {"ingress": {"enabled": True}}, "/ingress/hosts"),
+        "no-proxy": (plain | {"trustedProxies": [], "ingress": {"enabled": True, "hosts": ["api.example.com"]}}, "/trustedProxies"),
+        "no-gateway": (plain | {"trustedProxies": [], "httpRoute": {"enabled": True, "parentRefs": [{"name": "public"}]}}, "/trustedProxies"),
+        "users-indented": (plain | {"config": " " + directory + plain["config"]}, "/config"),
         "no-parent": (plain | {"httpRoute": {"enabled": True}}, "/httpRoute/parentRefs"),
         "no-node-drains": (plain | {"podDisruptionBudget": {"minAvailable": 2}}, "minAvailable"),
     }
@@ -386,9 +400,14 @@ def release_of_chart(python, what, release, together, values, gate):
         expect(backend["port"]["name"] in ports and rule["host"] == "api.example.com", f"{what}: Ingress: no such port")
     for monitor in by_kind.get("ServiceMonitor", []):
         admin = services[f"{full}-admin"]
-        monitored(monitor, admin, admin["metadata"]["labels"])
+        monitored(monitor, admin, admin["metadata"]["labels"], text)
     for route in by_kind.get("HTTPRoute", []):
         routed(route, services)
+    network = values.get("networkPolicy", {})
+    public, admin = by_kind["NetworkPolicy"][0]["spec"]["ingress"]
+    expect(public.get("from", []) == network.get("from", []), f"{what}: who reaches the public port: {public}")
+    prometheus = network.get("monitoring", {}).get("podSelector", {"app.kubernetes.io/name": "prometheus"})
+    expect(admin["from"][0]["podSelector"]["matchLabels"] == prometheus, f"{what}: who reaches the admin port: {admin}")
     for key, kind in (("ingress", "Ingress"), ("httpRoute", "HTTPRoute"), ("serviceMonitor", "ServiceMonitor"), ("autoscaling", "HorizontalPodAutoscaler")):
         expect((kind in by_kind) == values.get(key, {}).get("enabled", False), f"{what}: {kind}")
     (secret,) = [volume["secret"]["secretName"] for volume in pod["volumes"] if volume["name"] == "admin"]
@@ -614,6 +633,7 @@ def installed(tree, control, metadata, scratch):
     expect("Next:" not in stopped, f"an upgrade without a running gate: {stopped}")
     expect(config.read_text().rstrip().endswith("# ours"), "an upgrade replaces the configuration")
     dpkg("--remove", "rotogate")
+    expect("disable --now rotogate.socket rotogate.service" in called.read_text(), "a removal leaves the socket, which starts the gate")
     expect(config.exists() and not (root / "usr/bin/rotogate").exists(), "a removal takes the configuration, or leaves the program")
     dpkg("--purge", "rotogate")
     expect(not config.exists(), "a purge leaves the configuration")
@@ -842,11 +862,13 @@ def static(gate):
 
 def image(gate, is_required):
     """Builds the last stage and runs it as Kubernetes does."""
+    text, bake = ((PACKAGING / "container" / file).read_text() for file in ("Containerfile", "docker-bake.hcl"))
+    for name, default in re.findall(r"(?m)^ARG (BUILD|BASE)=(\S+)", text):
+        expect(f'variable "{name}" {{ default = "{default}" }}' in bake, f"docker-bake.hcl: another {name}")
     if not shutil.which("buildah") or not may_mount():
         problems.extend(["the image needs buildah, and a root that may mount"] * is_required)
         print("packages: no image is built: buildah is missing, or a root that may mount")
         return
-    text = (PACKAGING / "container/Containerfile").read_text()
     stages = re.split(r"(?m)^FROM ", text)
     expect(len(stages) == 3, "the Containerfile has two stages")
     last = stages[2]

@@ -3,7 +3,7 @@
 #
 #   bash packaging/container/bases.sh     prints BUILD and BASE by digest: export them for a build that you release
 
-variable "BUILD" { default = "docker.io/library/rust:1.90-bookworm" }
+variable "BUILD" { default = "docker.io/library/rust:1.95-bookworm" }
 variable "BASE" { default = "gcr.io/distroless/cc-debian12:nonroot" }
 variable "REVISION" { default = "unknown" }
 

@@ -42,6 +42,11 @@ probes = "0.0.0.0:8083"
 hosts = ["{{ include "rotogate.name" . }}-admin.{{ .Release.Namespace }}.svc"]
 token_file = "/etc/rotogate-admin/token"
 
+[[admin.tokens]]
+name = "prometheus"
+role = "viewer"
+file = "/etc/rotogate-admin/metrics"
+
 [issuer]
 audience = {{ include "rotogate.texts" .Values.audience }}
 keys = "/etc/rotogate-keys"
