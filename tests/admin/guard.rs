@@ -12,7 +12,7 @@ const VIEWER: &str = "the-viewer-token-of-the-tests-0001";
 const OPERATOR: &str = "the-operator-token-of-the-tests-01";
 
 /// Every operation with a change, and its request.
-const CHANGES: [(&str, &str, &str); 12] = [
+const CHANGES: [(&str, &str, &str); 16] = [
     ("/v1/sessions/SESSION/revoke", "", "operator"),
     ("/v1/revocations", "{\"all\":true}", "operator"),
     ("/v1/issuers/x/refresh", "", "operator"),
@@ -21,6 +21,10 @@ const CHANGES: [(&str, &str, &str); 12] = [
     ("/v1/config/check", "", "operator"),
     ("/v1/users/reload", "", "operator"),
     ("/v1/users/disable", "{\"user\":\"demo\"}", "operator"),
+    ("/v1/api-keys/x/revoke", "", "operator"),
+    ("/v1/api-keys/leaked", "{\"keys\":[]}", "operator"),
+    ("/v1/api-keys", "{\"user\":\"demo\",\"name\":\"x\"}", "admin"),
+    ("/v1/api-keys/x/rotate", "{}", "admin"),
     ("/v1/store/backup", "", "admin"),
     ("/v1/keys/rotate", "{}", "admin"),
     ("/v1/keys/refresh-1/promote", "{}", "admin"),

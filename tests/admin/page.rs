@@ -531,7 +531,7 @@ async fn k8_the_page_makes_a_key_that_it_shows_once_and_rotates_and_revokes_it()
     write_token(&place, "vera.token", VIEWER);
     write_token(&place, "grace.token", OPERATOR);
     let gate = place.start();
-    let mut browser = Browser::signed_in(&gate, OPERATOR).await;
+    let mut browser = Browser::signed_in(&gate, &admin_token(&place)).await;
     let own = csrf(&browser.get("/ui/api-keys").await);
     let key_in = |answer: &Answer| -> String {
         let text = text(answer);
@@ -558,15 +558,25 @@ async fn k8_the_page_makes_a_key_that_it_shows_once_and_rotates_and_revokes_it()
         listed.split("data-label=\"Owner\" class=\"long\">").nth(1).unwrap().split('<').next().unwrap().to_owned();
     assert!(text(&browser.get(&format!("/ui/api-keys?subject={subject}")).await).contains("2 keys"));
     assert!(text(&browser.get("/ui/api-keys?subject=client:x").await).contains("0 keys"));
-    // A viewer sees the entries, without a form.
-    let mut viewer = Browser::signed_in(&gate, VIEWER).await;
-    let shown = text(&viewer.get("/ui/api-keys").await);
-    assert!(shown.contains(&id) && !shown.contains("Create key") && !shown.contains("Revoke"), "{shown}");
-    let of_viewer = csrf(&viewer.get("/ui/").await);
-    for path in ["/ui/api-keys".to_owned(), format!("/ui/api-keys/{id}/revoke"), format!("/ui/api-keys/{id}/rotate")] {
-        let answer =
-            viewer.post(&path, &[("csrf", &of_viewer), ("name", "x"), ("kind", "user"), ("owner", "demo")]).await;
-        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{path}");
+    // A viewer sees the entries, without a form. An operator may end keys, but gets none.
+    for (token, may_revoke) in [(VIEWER, false), (OPERATOR, true)] {
+        let mut holder = Browser::signed_in(&gate, token).await;
+        let shown = text(&holder.get("/ui/api-keys").await);
+        assert!(shown.contains(&id) && !shown.contains("Create key") && !shown.contains("Rotate"), "{shown}");
+        assert_eq!(shown.contains("Revoke"), may_revoke, "{shown}");
+        let csrf = csrf(&holder.get("/ui/").await);
+        for path in ["/ui/api-keys".to_owned(), format!("/ui/api-keys/{id}/rotate")] {
+            let form = [("csrf", &*csrf), ("name", "x"), ("kind", "user"), ("owner", "demo")];
+            assert_eq!(holder.post(&path, &form).await.status, StatusCode::FORBIDDEN, "{path}");
+        }
+        let last = text(&holder.get("/ui/api-keys?subject=").await).matches("data-label=\"Id\"").count();
+        assert_eq!(last, 2);
+        let confirm = holder.get(&format!("/ui/api-keys/{id}/revoke")).await.status;
+        assert_eq!(confirm, if may_revoke { StatusCode::OK } else { StatusCode::FORBIDDEN });
+        if !may_revoke {
+            let answer = holder.post(&format!("/ui/api-keys/{id}/revoke"), &[("csrf", &csrf)]).await;
+            assert_eq!(answer.status, StatusCode::FORBIDDEN);
+        }
     }
     for what in ["rotate", "revoke"] {
         let confirm = text(&browser.get(&format!("/ui/api-keys/{id}/{what}")).await);

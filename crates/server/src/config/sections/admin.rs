@@ -37,7 +37,7 @@ section! {
     pub struct AdminTokenConfig, read by read_token(section, dir: &Path) {
         /// Name in the audit log. While a new token replaces an old one, both may have the same name.
         restart name: String = required("a name for the audit trail, such as \"ada\"", token_name),
-        /// Required: viewer: reads. operator: also revokes and reloads. admin: also copies the store.
+        /// Required: viewer: reads. operator: also revokes and reloads. admin: also makes keys and copies the store.
         restart role: AdminRole = by {
             let role = section.require("role", "\"viewer\", \"operator\" or \"admin\"", value::word_of);
             role.unwrap_or(AdminRole::Viewer)

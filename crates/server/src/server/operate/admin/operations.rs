@@ -95,9 +95,9 @@ pub(super) static TABLE: &[OperationRow] = &[
     #[cfg(feature = "relay")]
     get("/v1/api-keys", Operation::ApiKeys, VIEWER),
     #[cfg(feature = "relay")]
-    post("/v1/api-keys", Operation::CreateApiKey, AdminRole::Operator),
+    post("/v1/api-keys", Operation::CreateApiKey, AdminRole::Admin),
     #[cfg(feature = "relay")]
-    post("/v1/api-keys/{id}/rotate", Operation::RotateApiKey, AdminRole::Operator),
+    post("/v1/api-keys/{id}/rotate", Operation::RotateApiKey, AdminRole::Admin),
     #[cfg(feature = "relay")]
     post("/v1/api-keys/{id}/revoke", Operation::RevokeApiKey, AdminRole::Operator),
     #[cfg(feature = "relay")]

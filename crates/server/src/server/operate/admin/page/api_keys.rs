@@ -38,7 +38,7 @@ impl Request<'_> {
     }
 
     pub(super) async fn confirm_api_key(&self, id: &str, what: &str) -> Shown {
-        self.may(AdminRole::Operator)?;
+        self.may(role_to(what))?;
         let back = self.back(&self.parameters());
         let (question, button) = match what {
             "revoke" => ("is refused from the next request on", "Revoke key"),
@@ -56,7 +56,7 @@ impl Request<'_> {
 
     // Requirement K8: only the answer to the form shows the text of the key.
     pub(super) async fn change_api_keys(&self, segments: &[&str], form: &BTreeMap<String, String>) -> Shown {
-        self.may(AdminRole::Operator)?;
+        self.may(role_to(segments.last().copied().unwrap_or_default()))?;
         let made = match segments {
             [] => api_keys::make(self.state, request_of(form)).await,
             [id, "rotate"] => api_keys::replace(self.state, id, RotateKeyRequest::default()).await,
@@ -90,4 +90,9 @@ fn request_of(form: &BTreeMap<String, String>) -> ApiKeyRequest {
         lifetime: some("lifetime"),
         ..ApiKeyRequest::default()
     }
+}
+
+/// The least role for a change of keys. As in the API, an operator ends keys, and only an admin gets the text of one.
+fn role_to(change: &str) -> AdminRole {
+    if change == "revoke" { AdminRole::Operator } else { AdminRole::Admin }
 }

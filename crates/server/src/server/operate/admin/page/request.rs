@@ -190,6 +190,7 @@ impl Request<'_> {
             name: holder.actor.name.to_string(),
             role: holder.actor.role,
             may_operate: holder.role >= AdminRole::Operator,
+            may_mint: holder.role >= AdminRole::Admin,
             csrf: self.caller.csrf.to_string(),
             notice: self.state.sign_ins.take_notice(&self.caller),
         }

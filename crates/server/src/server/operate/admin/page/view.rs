@@ -27,6 +27,8 @@ pub(super) struct Frame {
     pub(super) name: String,
     pub(super) role: &'static str,
     pub(super) may_operate: bool,
+    /// May the holder get the text of an API key?
+    pub(super) may_mint: bool,
     pub(super) csrf: String,
     pub(super) notice: Option<String>,
 }
