@@ -16,7 +16,7 @@ copy of the sources; the tests that prove the requirement must then fail.
     file = "src/token/verify.rs"
     from = '''...'''                    # occurs exactly once
     to = '''...'''
-    tests = ["--lib j1_"]               # [-p PACKAGE] --lib or --test NAME, and filters; each must run something, and fail
+    tests = ["--lib j1_"]               # [-p PACKAGE] --lib or --test NAME, and filters; each must run something, and fail in a crate
                                         # or a script that takes --gate: "tests/docs.py"
 
 Each result is a line of tests/mutations/ledger.jsonl. It is current as long as the entry and the text of its tests are the
@@ -142,6 +142,8 @@ class Entry:
         self.scripts = [t for t in entry["tests"] if ".py" in t]
         named = [(t, tests.runs(t)) for t in entry["tests"] if ".py" not in t]
         self.runs = list(dict.fromkeys(run for _, runs in named for run in runs))
+        # A filter without a package has a run in each crate with such tests, of which those of one must fail.
+        self.groups = [runs for _, runs in named] + [[script] for script in self.scripts]
         self.dead = [t for t, runs in named if any(run[3] is None for run in runs)]
         self.dead += [t for t in self.scripts if not (ROOT / t.split()[0]).exists()]
         self.entry = sha(json.dumps(entry, sort_keys=True))
@@ -371,15 +373,20 @@ def build_together(chunk):
 
 
 def result(entry, mutant=0):
-    """The mutation is in the sources, or chosen by its number. It is killed if each run fails."""
+    """The mutation is in the sources, or chosen by its number. It is killed if a run of each group fails."""
     result = "killed"
-    for run in [*entry.runs, *entry.scripts]:
-        said, passed, failed = script(run) if isinstance(run, str) else cargo(*run[:3], mutant)
-        if passed is None:
-            print(said[-1500:], file=sys.stderr)
-            return "does not compile"
-        if not failed:
-            print(f"{passed} tests pass all the same: {run if isinstance(run, str) else ' '.join([*run[:2], *run[2]])}")
+    for group in entry.groups:
+        passing = []
+        for run in group:
+            said, passed, failed = script(run) if isinstance(run, str) else cargo(*run[:3], mutant)
+            if passed is None:
+                print(said[-1500:], file=sys.stderr)
+                return "does not compile"
+            if failed:
+                break
+            passing.append(f"{passed} tests pass all the same: {run if isinstance(run, str) else ' '.join([*run[:2], *run[2]])}")
+        else:
+            print(*passing, sep="\n")
             result = "survived"
     return result
 
