@@ -142,7 +142,7 @@ const IN_FILES: &[Mistake] = &[
         },
         "admin.token_file",
         "fewer than 32 characters",
-        "delete the file",
+        "write 32 or more to it",
     ),
     (
         |place, good| {

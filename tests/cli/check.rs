@@ -235,6 +235,42 @@ fn o15_a_configuration_that_others_may_write_is_not_read_and_one_of_our_own_grou
 }
 
 #[test]
+fn o15_a_place_for_files_that_others_may_exchange_is_refused_before_the_first_start_and_after_it() {
+    let place = Place::new(CONFIG);
+    fs::create_dir(place.path("data")).unwrap();
+    set(&place, "data", 0o777);
+    for arguments in [&["check"][..], &[]] {
+        let ran = place.run(arguments, "");
+        assert!(ran.code == Some(2) && ran.stderr.contains("data has mode 777: chmod o-w"), "{ran:?}");
+    }
+    assert_eq!(fs::read_dir(place.path("data")).unwrap().count(), 0, "nothing was made");
+    set(&place, "data", 0o700);
+    assert_eq!(place.run(&["keys", "init"], "").code, Some(0));
+    // The folder of the keys itself could be exchanged.
+    set(&place, "data", 0o777);
+    for arguments in [&["check"][..], &["keys", "list"], &[]] {
+        let ran = place.run(arguments, "");
+        assert!(ran.code != Some(0) && ran.stderr.contains("may replace the file"), "{arguments:?} {ran:?}");
+    }
+    // A folder that the gate makes, in a volume that everyone may write.
+    let mut config = CONFIG.to_owned();
+    for (section, key, file) in [
+        ("admin", "token_file", "admin.token"),
+        ("issuer", "keys", "keys"),
+        ("store", "path", "rotogate.redb"),
+        ("directory", "path", "users.toml"),
+    ] {
+        config = with(&config, section, &format!("{key} = \"volume/data/{file}\"\n"));
+    }
+    let place = Place::new(&config);
+    fs::create_dir(place.path("volume")).unwrap();
+    set(&place, "volume", 0o777);
+    assert_eq!(place.run(&["check"], "").code, Some(0));
+    assert_eq!(place.run(&["keys", "init"], "").code, Some(0));
+    assert_eq!(place.run(&["check"], "").code, Some(0));
+}
+
+#[test]
 fn o15_a_hash_that_everyone_may_read_is_a_warning_and_strict_takes_it_for_an_error() {
     let service = format!("[[clients]]\nid = \"svc\"\ngrants = [\"client_credentials\"]\nsecret_hash = \"{PHC}\"\n");
     let place = Place::new(&format!("{CONFIG}{service}"));

@@ -146,7 +146,7 @@ fn check(path: &Path, meta: &Metadata) -> Result<(), String> {
     if meta.is_file() { Ok(()) } else { Err(format!("{}: is not a regular file", path.display())) }
 }
 
-/// Checks that no other user can exchange our files in this directory.
+/// Checks that no other user can exchange this directory, or our files in it.
 ///
 /// # Errors
 /// A text that names the directory, the problem and the remedy.
@@ -170,7 +170,7 @@ pub fn check_private_dir(path: &Path) -> Result<(), String> {
             }
         }
     }
-    Ok(())
+    trusted::check_folders(path)
 }
 
 /// The problem of a directory with this mode and owner. Root reads a service's folder on its behalf.

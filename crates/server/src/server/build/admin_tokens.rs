@@ -57,7 +57,8 @@ impl AdminToken {
         let token = text.trim();
         if token.len() < MIN_CHARS {
             return Err(format!(
-                "the admin token in {} has fewer than {MIN_CHARS} characters; delete the file, and the gate creates a new one",
+                "the admin token in {} has fewer than {MIN_CHARS} characters; write {MIN_CHARS} or more to it, mode 0600, \
+                 or delete it, and the next start creates a new one",
                 path.display()
             ));
         }

@@ -68,7 +68,7 @@ impl<'a> Findings<'a> {
         }
         // A dangling link is not a missing file: a missing file would be created.
         if path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
-            self.writable(key, path);
+            self.creatable(key, path);
             return None;
         }
         match trusted::check_folders(path).and_then(|()| read()) {
@@ -77,6 +77,14 @@ impl<'a> Findings<'a> {
                 self.blame(key, message);
                 None
             }
+        }
+    }
+
+    /// Checks a private file or folder that the gate creates. A start refuses its place like that of an existing one.
+    fn creatable(&mut self, key: &str, path: &Path) {
+        self.writable(key, path);
+        if let Err(why) = trusted::check_folders(path) {
+            self.blame(key, why);
         }
     }
 
@@ -140,7 +148,7 @@ impl<'a> Findings<'a> {
         match Keyring::load_if_there(folder) {
             Ok(Some(keyring)) => return Some(keyring),
             Ok(None) => match refuse_new_keys(self.config) {
-                Ok(()) => self.writable(KEY, folder),
+                Ok(()) => self.creatable(KEY, folder),
                 // The check of the store reports a lost store.
                 Err(fault) if fault.key != KEY => {}
                 Err(fault) => self.blame(KEY, fault.message),
