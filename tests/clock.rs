@@ -169,6 +169,18 @@ async fn c39_a_store_of_a_clock_that_was_ahead_is_brought_back_by_a_command_that
     assert!(refused.contains("every session ends") && refused.contains("--yes"), "{refused}");
     let report = moved.0.json(&["store", "reset-clock", "--yes"], "");
     assert!(report["reset"] == true && report["sessions_ended"].as_u64() >= Some(1), "{report}");
+    assert!(report["users_ahead"].is_null(), "{report}");
+    // A user who was made while the clock was ahead.
+    let users = std::fs::read_to_string(moved.0.path("data/users.toml")).unwrap();
+    let ahead_of_time = |line: &str| match line.starts_with("sessions_valid_from") {
+        true => "sessions_valid_from = 2099-01-01T00:00:00Z\n".to_owned(),
+        false => format!("{line}\n"),
+    };
+    std::fs::write(moved.0.path("data/users.toml"), users.lines().map(ahead_of_time).collect::<String>()).unwrap();
+    let said = moved.0.done(&["store", "reset-clock"], "").stdout;
+    assert!(said.contains("cannot log in") && said.trim_end().ends_with(": demo"), "{said}");
+    assert_eq!(moved.0.json(&["store", "reset-clock"], "")["users_ahead"], serde_json::json!(["demo"]));
+    std::fs::write(moved.0.path("data/users.toml"), users).unwrap();
     let again = moved.0.json(&["store", "reset-clock"], "");
     assert_eq!((&again["reset"], &again["sessions_ended"]), (&false.into(), &0.into()), "{again}");
 

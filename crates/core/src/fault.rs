@@ -179,8 +179,10 @@ pub enum Fault {
     /// The directory failed.
     #[error("the directory failed")]
     Directory(#[source] DirectoryError),
-    /// A clock is wrong. The gate mints no token until it is right.
-    #[error("a clock is wrong: no token is minted until it is corrected")]
+    /// A clock is wrong, or a not-before of the user lies ahead. The gate mints no token until then.
+    #[error(
+        "a clock is wrong, or the user's sessions_valid_from lies ahead: no token is minted until that is corrected"
+    )]
     Clock,
     /// Other gates share the store, and this gate has had no answer from the store for too long. It mints no token
     /// until the store answers.

@@ -46,6 +46,8 @@ pub enum KeyRefusal {
     Scope,
     /// The requested lifetime is too long or too short.
     Lifetime,
+    /// The overlap of a rotation is too long.
+    Overlap,
     /// The audience is not 1 to 256 visible characters, or there are too many networks.
     Bounds,
     /// The owner has the maximum number of live keys.
@@ -62,6 +64,7 @@ impl KeyRefusal {
             Self::Owner => "there is no such user or client, or it is inactive",
             Self::Scope => "the owner does not have all of these scopes",
             Self::Lifetime => "the lifetime is longer than [api_keys] max_lifetime, or less than a minute",
+            Self::Overlap => "the overlap is longer than [api_keys] overlap",
             Self::Bounds => "the audience is 1 to 256 visible characters, and there are at most 16 networks",
             Self::TooMany => "the owner has 50 live keys: revoke one first",
             Self::Over => "the key is revoked, expired or replaced already",
@@ -184,7 +187,7 @@ impl ApiKeys {
         let Some(StoredKey { key: old, .. }) = self.load(engine, id).await? else { return Ok(None) };
         let overlap = overlap.unwrap_or(self.settings.overlap);
         if overlap > self.settings.overlap {
-            return Ok(Some(Err(KeyRefusal::Lifetime)));
+            return Ok(Some(Err(KeyRefusal::Overlap)));
         }
         if !Self::is_in_force(engine, &old) || old.successor.is_some() {
             return Ok(Some(Err(KeyRefusal::Over)));

@@ -17,9 +17,12 @@ use rotogate::store::PostgresStore;
 #[cfg(feature = "redis")]
 use rotogate::store::RedisStore;
 use rotogate::store::redb::RedbStore;
+use rotogate_core::clock::Timestamp;
 use rotogate_core::store::reset_clock::{Ahead, RemembersTime, ahead, reset_clock};
 use rotogate_core::token::MAX_SESSIONLESS_LIFETIME;
 use rotogate_core::token::keyring::Keyring;
+use rotogate_directories::users::edit;
+use rotogate_kit::config::printable;
 
 /// The loss that the operator confirms.
 const GIVEN_UP: &str = "every session ends, and every token issued so far: all users log in again. A token of a client's own \
@@ -35,6 +38,16 @@ struct ResetReport {
     /// The time from which the store counts from now on.
     now: String,
     sessions_ended: u64,
+    /// The users of the users file whose logins are 503 until their `sessions_valid_from`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    users_ahead: Vec<String>,
+}
+
+/// The users of the file whose `sessions_valid_from` was written while the clock was ahead.
+fn users_ahead(config: &Config, now: Timestamp) -> Result<Vec<String>, Failure> {
+    let Some(file) = config.users_file().ok().filter(|file| file.path().exists()) else { return Ok(Vec::new()) };
+    let users = edit::list(file).map_err(Failure::failed)?;
+    Ok(users.into_iter().filter(|listed| listed.user.sessions_valid_from > now).map(|listed| listed.username).collect())
 }
 
 pub(super) fn run(config: &Config, yes: bool, output: Output) -> CommandResult {
@@ -54,13 +67,20 @@ pub(super) fn run(config: &Config, yes: bool, output: Output) -> CommandResult {
         );
     }
     output.write(&report, || {
-        let ResetReport { latest, now, sessions_ended, .. } = &report;
-        if report.reset {
+        let ResetReport { latest, now, sessions_ended, users_ahead, .. } = &report;
+        let done = if report.reset {
             format!(
                 "the store counts from {now}, and no longer from {latest}. {sessions_ended} sessions ended; users log in again"
             )
         } else {
             format!("the store remembers no time later than {latest}, and it is {now}: nothing was changed")
+        };
+        match users_ahead.as_slice() {
+            [] => done,
+            users => format!(
+                "{done}. Their sessions_valid_from in the users file lies ahead, so these users cannot log in; lower it to {now}: {}",
+                printable(&users.join(", "))
+            ),
         }
     })
 }
@@ -75,6 +95,7 @@ async fn reset(config: &Config, keyring: &Keyring, yes: bool, longest: Duration)
         latest: latest.rfc3339().to_string(),
         now: now.rfc3339().to_string(),
         sessions_ended: 0,
+        users_ahead: users_ahead(config, now)?,
     };
     if report.reset {
         let what = format!("the store remembers {}, and it is {}. A reset: {GIVEN_UP}", report.latest, report.now);
