@@ -318,12 +318,31 @@ pub struct Chain<'a>(pub &'a dyn std::error::Error);
 
 impl std::fmt::Debug for Chain<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
+        let mut said = self.0.to_string();
         let mut cause = self.0.source();
         while let Some(error) = cause {
-            write!(f, ": {error}")?;
+            let text = error.to_string();
+            // Some errors name their cause themselves.
+            if !said.ends_with(&text) {
+                said = format!("{said}: {text}");
+            }
             cause = error.source();
         }
-        Ok(())
+        f.write_str(&said)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_that_an_error_names_itself_is_not_repeated() {
+        let cause = || std::io::Error::from(std::io::ErrorKind::NotFound);
+        let named = StoreError::caused_by(format!("the store x cannot be opened: {}", cause()), cause());
+        let text = format!("the store x cannot be opened: {}", cause());
+        assert_eq!(format!("{:?}", Chain(&named)), text);
+        let unnamed = StoreError::caused_by("the store x cannot be opened", cause());
+        assert_eq!(format!("{:?}", Chain(&unnamed)), text);
     }
 }

@@ -232,7 +232,9 @@ fn parse(url: &str) -> Result<Config, StoreError> {
         mistake(format!("the URL of PostgreSQL cannot be read{reason}: {EXPECTED}"))
     })?;
     if config.get_password().is_some() {
-        return Err(mistake("the URL of PostgreSQL has a password: set the password apart from it"));
+        return Err(mistake(
+            "the URL of PostgreSQL has a password: set the password apart from it (store.password_file)",
+        ));
     }
     if config.get_user().is_none() {
         return Err(mistake(format!("the URL of PostgreSQL names no user: {EXPECTED}")));

@@ -371,7 +371,9 @@ fn parse(url: &str) -> Result<ConnectionInfo, StoreError> {
     })?;
     let settings = info.redis_settings();
     if settings.username().is_some() || settings.password().is_some() || url.contains('@') {
-        return Err(mistake("the URL of Redis has credentials: set the username and the password apart from it"));
+        return Err(mistake(
+            "the URL of Redis has credentials: set them apart from it (store.username, store.password_file)",
+        ));
     }
     match info.addr() {
         ConnectionAddr::TcpTls { insecure: true, .. } => {

@@ -178,27 +178,27 @@ pub(super) fn run(config: &Config, command: UserCommand, output: Output) -> Comm
             let scopes = Scope::parse(&scopes).map_err(Failure::failed)?;
             let password = prompt::new_password(&who.username, stdin)?;
             edit::add_user(file, who.who(), subject.as_deref(), &scopes, &password, now)
-                .map_err(|error| not_done(&who, &error))?;
+                .map_err(|error| not_done(&who, file, &error))?;
             changed(&who, (UserEvent::Added, None), "added")
         }
         UserCommand::Import(arguments) => import::into_file(config, file, &arguments, now, output),
         UserCommand::Remove { who } => {
-            edit::remove_user(file, who.who()).map_err(|error| not_done(&who, &error))?;
+            edit::remove_user(file, who.who()).map_err(|error| not_done(&who, file, &error))?;
             changed(&who, (UserEvent::Removed, None), "removed")
         }
         UserCommand::Passwd { who, stdin } => {
             let password = prompt::new_password(&who.username, stdin)?;
-            edit::set_password(file, who.who(), &password, now).map_err(|error| not_done(&who, &error))?;
+            edit::set_password(file, who.who(), &password, now).map_err(|error| not_done(&who, file, &error))?;
             changed(&who, (UserEvent::Changed, Some("password")), "has a new password; the sessions so far are over")
         }
         UserCommand::AddScope { who, scopes } => {
             let named = Scope::parse(&scopes.join(" ")).map_err(Failure::failed)?;
-            edit::change_scopes(file, who.who(), &named, true).map_err(|error| not_done(&who, &error))?;
+            edit::change_scopes(file, who.who(), &named, true).map_err(|error| not_done(&who, file, &error))?;
             changed(&who, (UserEvent::Changed, Some("scopes")), "has these scopes, too, from the next login on")
         }
         UserCommand::RemoveScope { who, scopes } => {
             let named = Scope::parse(&scopes.join(" ")).map_err(Failure::failed)?;
-            edit::change_scopes(file, who.who(), &named, false).map_err(|error| not_done(&who, &error))?;
+            edit::change_scopes(file, who.who(), &named, false).map_err(|error| not_done(&who, file, &error))?;
             changed(
                 &who,
                 (UserEvent::Changed, Some("scopes")),
@@ -206,11 +206,11 @@ pub(super) fn run(config: &Config, command: UserCommand, output: Output) -> Comm
             )
         }
         UserCommand::Disable { who, gate: _ } => {
-            edit::set_active(file, who.who(), false, now).map_err(|error| not_done(&who, &error))?;
+            edit::set_active(file, who.who(), false, now).map_err(|error| not_done(&who, file, &error))?;
             changed(&who, (UserEvent::Disabled, None), "disabled")
         }
         UserCommand::Enable { who } => {
-            edit::set_active(file, who.who(), true, now).map_err(|error| not_done(&who, &error))?;
+            edit::set_active(file, who.who(), true, now).map_err(|error| not_done(&who, file, &error))?;
             changed(&who, (UserEvent::Enabled, None), "enabled")
         }
     }
@@ -229,12 +229,13 @@ fn list(file: &UsersFile, output: Output) -> CommandResult {
 }
 
 /// The failure of a change, with the user's name if the error is about the user.
-fn not_done(who: &UserArguments, error: &EditError) -> Failure {
+fn not_done(who: &UserArguments, file: &UsersFile, error: &EditError) -> Failure {
     let account = who.account.as_ref().map(|account| format!(" of the account {account}")).unwrap_or_default();
     let user = printable(&format!("{}{account}", who.username));
     Failure::Failed(match error {
         EditError::Unknown => format!("{user}: {error}; `rotogate user list` names all"),
         EditError::Exists(_) | EditError::Invalid(_) => format!("{user}: {error}; nothing was changed"),
+        EditError::Io(_) => format!("{}: {error}", file.path().display()),
         error => error.to_string(),
     })
 }
