@@ -13,3 +13,20 @@ cargo fmt --all --check
 cargo clippy --all-targets -- -D warnings
 RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 cargo test
+# A service depends on a clone by its path, and on an adapter: cargo finds the workspace of each.
+both=$(mktemp -d)
+trap 'rm -rf "$both"' EXIT
+mkdir "$both/src"
+touch "$both/src/lib.rs"
+cp Cargo.lock "$both"
+cat >"$both/Cargo.toml" <<END
+[package]
+name = "both"
+version = "0.0.0"
+edition = "2024"
+[dependencies]
+rotogate = { path = "$PWD/..", default-features = false }
+rotogate-actix = { path = "$PWD/actix" }
+rotogate-pingora = { path = "$PWD/pingora" }
+END
+cargo metadata --format-version 1 --manifest-path "$both/Cargo.toml" >/dev/null

@@ -201,7 +201,8 @@ impl<B: MessageBody> MessageBody for GuardedBody<B> {
     }
 }
 
-/// The caller of a request, as an extractor. `Option<Caller>` for routes that need no token.
+/// The caller of a request, as an extractor. For routes that need no token, `Option<Caller>`: `None` is also the answer
+/// where no gate is in front of the handler, which the log then says at each request, because actix-web drops the error.
 #[derive(Clone, Debug)]
 pub struct Caller(pub Identity);
 
@@ -226,7 +227,11 @@ impl FromRequest for Caller {
             (None, Some(_)) => {
                 Err(actix_web::error::ErrorUnauthorized("the handler needs a caller, and there is none"))
             }
-            (None, None) => Err(actix_web::error::ErrorInternalServerError("there is no gate in front of the handler")),
+            (None, None) => {
+                const WHY: &str = "there is no gate in front of the handler";
+                tracing::error!(path = request.path(), "{WHY}");
+                Err(actix_web::error::ErrorInternalServerError(WHY))
+            }
         })
     }
 }
