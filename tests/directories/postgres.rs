@@ -151,6 +151,38 @@ async fn i46_what_a_function_raises_at_one_user_is_503_for_that_user_alone() {
     gate.login().await;
 }
 
+/// A value of the caller that fits no column is no user. A stored value or a statement that is wrong is a fault.
+#[tokio::test]
+async fn i22_i46_a_stored_value_that_cannot_be_read_is_503_and_ends_no_session() {
+    let server = Postgres::start(None).with_users();
+    server.sql("ALTER TABLE users ADD ext text DEFAULT '17', ADD number bigint DEFAULT 17");
+    for keys in ["", "statement_cache = false\n"] {
+        let place = server.place(keys, "");
+        let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
+        let config = config.replace("name = lower({username})", "number = {username}");
+        let config = config.replace("email\nFROM", "ext::bigint AS email\nFROM");
+        place.write_config(&config);
+        let gate = start(&place);
+        let held = gate.log_in("17", PASSWORD).await.tokens();
+        for name in ["abc", "17x", "99999999999999999999", "1\u{141}"] {
+            assert_eq!(gate.log_in(name, PASSWORD).await.status, StatusCode::BAD_REQUEST, "{name}");
+        }
+        for value in ["abc", "99999999999999999999"] {
+            server.sql(&format!("UPDATE users SET ext = '{value}'"));
+            assert_eq!(gate.log_in("17", PASSWORD).await.status, StatusCode::SERVICE_UNAVAILABLE, "{keys}{value}");
+            let answer = gate.refresh(&held.refresh).await;
+            assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{keys}{value}: {answer:?}");
+        }
+        server.sql("UPDATE users SET ext = '17'");
+        let held = gate.refresh(&held.refresh).await.tokens();
+        drop(gate);
+        place.write_config(&config.replace("WHERE", "WHERE active = 'perhaps' AND"));
+        let gate = start(&place);
+        let answer = gate.refresh(&held.refresh).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{keys}: {answer:?}");
+    }
+}
+
 #[tokio::test]
 async fn i22_a_postgresql_server_that_is_locked_or_gone_is_a_fault_and_the_refresh_token_works_afterwards() {
     let server = Postgres::start(None).with_users();

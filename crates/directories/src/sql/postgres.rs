@@ -82,16 +82,19 @@ fn cause_of(state: &str) -> Cause {
     }
 }
 
-/// Whether the value of a parameter does not fit the type of its column, so that no row can have it.
+/// Whether the value of a parameter does not fit the type of its column, so that no row can have it. `error` is from
+/// before the statement ran: later errors with these states are about stored values. An error with a position is about
+/// the statement.
 fn fits_no_column(error: &tokio_postgres::Error) -> bool {
-    const UNFIT: [SqlState; 5] = [
+    const UNFIT: [SqlState; 6] = [
         SqlState::INVALID_TEXT_REPRESENTATION,
         SqlState::NUMERIC_VALUE_OUT_OF_RANGE,
         SqlState::INVALID_DATETIME_FORMAT,
         SqlState::DATETIME_FIELD_OVERFLOW,
         SqlState::CHARACTER_NOT_IN_REPERTOIRE,
+        SqlState::UNTRANSLATABLE_CHARACTER,
     ];
-    error.code().is_some_and(|code| UNFIT.contains(code))
+    error.as_db_error().is_some_and(|refused| refused.position().is_none() && UNFIT.contains(refused.code()))
 }
 
 /// A parameter in text form: the server parses it as the type that the statement needs. Does not print: the driver logs
@@ -192,31 +195,16 @@ impl Postgres {
         let mut session = super::session(&self.pool).await?;
         session.is_spoilt = true;
         let running = async {
-            if !self.caches {
-                let values = values.into_iter().map(|value| (Text(value), Type::UNKNOWN));
-                return read(session.client.query_typed_raw(&statement.text, values).await?).await;
-            }
-            let values: Vec<Text> = values.into_iter().map(Text).collect();
-            let prepared = session.prepared(&statement.text).await?;
-            match session.client.query_raw(&prepared, &values).await {
-                // The table was altered since the statement was prepared.
-                Err(error) if error.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED) => {
-                    session.prepared.clear();
-                    let prepared = session.prepared(&statement.text).await?;
-                    read(session.client.query_raw(&prepared, &values).await?).await
-                }
-                rows => read(rows?).await,
+            match session.start(&statement.text, values, self.caches).await {
+                Err(error) if fits_no_column(&error) => Ok(None),
+                rows => read(rows?).await.map(Some),
             }
         };
-        match timeout(STATEMENT_TIMEOUT, running).await {
-            Ok(Ok(done)) => {
-                session.is_spoilt = false;
-                Ok(Some(done))
-            }
-            Ok(Err(error)) if fits_no_column(&error) => Ok(None),
-            Ok(Err(error)) => Err(fault(&error)),
-            Err(_) => Err(SourceError::new(Cause::Timeout, "the statement took too long")),
-        }
+        let done = timeout(STATEMENT_TIMEOUT, running).await;
+        let done = done.map_err(|_| SourceError::new(Cause::Timeout, "the statement took too long"))?;
+        let done = done.map_err(|error| fault(&error))?;
+        session.is_spoilt = done.is_none();
+        Ok(done)
     }
 
     /// Runs a query, and returns at most two rows.
@@ -268,6 +256,30 @@ impl Postgres {
 }
 
 impl PostgresSession {
+    /// Sends a statement with its values. Returns once the server has accepted the values, before any row is read.
+    async fn start(
+        &mut self,
+        text: &str,
+        values: Vec<Option<String>>,
+        caches: bool,
+    ) -> Result<RowStream, tokio_postgres::Error> {
+        if !caches {
+            let values = values.into_iter().map(|value| (Text(value), Type::UNKNOWN));
+            return self.client.query_typed_raw(text, values).await;
+        }
+        let values: Vec<Text> = values.into_iter().map(Text).collect();
+        let prepared = self.prepared(text).await?;
+        match self.client.query_raw(&prepared, &values).await {
+            // The table was altered since the statement was prepared.
+            Err(error) if error.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED) => {
+                self.prepared.clear();
+                let prepared = self.prepared(text).await?;
+                self.client.query_raw(&prepared, &values).await
+            }
+            rows => rows,
+        }
+    }
+
     async fn prepared(&mut self, text: &str) -> Result<tokio_postgres::Statement, tokio_postgres::Error> {
         if let Some((_, there)) = self.prepared.iter().find(|(of, _)| of == text) {
             return Ok(there.clone());
