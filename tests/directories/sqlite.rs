@@ -115,6 +115,25 @@ async fn i22_a_directory_that_fails_is_503_in_every_dialect_and_consumes_nothing
 }
 
 #[tokio::test]
+async fn i23_a_file_that_replaces_another_is_read_at_the_next_request() {
+    let users = Users::new(support::CONFIG, "");
+    let gate = users.start();
+    let held = gate.login().await;
+    let (file, next) = (users.place.path("users.db"), users.place.path("next.db"));
+    std::fs::copy(&file, &next).unwrap();
+    let change = "UPDATE users SET active = 0; UPDATE users SET name = 'was', id = 'u-2'";
+    Connection::open(&next).unwrap().execute_batch(change).unwrap();
+    std::fs::rename(&next, &file).unwrap();
+    users.add("u-3", "eve", &hash(CHEAP));
+    for name in ["demo", "was"] {
+        assert_eq!(gate.log_in(name, PASSWORD).await.status, StatusCode::BAD_REQUEST, "{name}");
+    }
+    assert_eq!(gate.refresh(&held.refresh).await.error(), "invalid_grant");
+    let eve = gate.log_in("eve", PASSWORD).await.tokens();
+    gate.refresh(&eve.refresh).await.tokens();
+}
+
+#[tokio::test]
 async fn i23_a_change_of_the_user_ends_the_session_at_the_next_refresh() {
     let users = Users::new(support::CONFIG, "");
     let gate = users.start();

@@ -1,6 +1,7 @@
 //! SQLite. Statements run on threads for blocking work.
 
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,24 +23,39 @@ struct Opener {
     writes: bool,
 }
 
+/// A connection.
+#[derive(Debug)]
+struct Session {
+    connection: Connection,
+    /// The file at the path before the connection was opened.
+    file: Option<(u64, u64)>,
+}
+
+/// Device and inode of the file at a path, after following links.
+fn file(path: &Path) -> Option<(u64, u64)> {
+    path.metadata().ok().map(|meta| (meta.dev(), meta.ino()))
+}
+
 impl managed::Manager for Opener {
-    type Type = Connection;
+    type Type = Session;
     type Error = SourceError;
 
-    async fn create(&self) -> Result<Connection, SourceError> {
+    async fn create(&self) -> Result<Session, SourceError> {
         let path = self.path.clone();
         let access = if self.writes { OpenFlags::SQLITE_OPEN_READ_WRITE } else { OpenFlags::SQLITE_OPEN_READ_ONLY };
         blocking(move || {
+            let file = file(&path);
             let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
             connection.busy_timeout(BUSY_TIMEOUT)?;
-            Ok(connection)
+            Ok(Session { connection, file })
         })
         .await
     }
 
-    async fn recycle(&self, _: &mut Connection, _: &managed::Metrics) -> managed::RecycleResult<SourceError> {
-        // The open file may have been removed from the path.
-        if self.path.exists() { Ok(()) } else { Err(RecycleError::message("the file is gone")) }
+    async fn recycle(&self, session: &mut Session, _: &managed::Metrics) -> managed::RecycleResult<SourceError> {
+        // The open file may have been removed from the path, or replaced there.
+        let is_there = session.file.is_some() && session.file == file(&self.path);
+        if is_there { Ok(()) } else { Err(RecycleError::message("another file, or none")) }
     }
 }
 
@@ -92,12 +108,12 @@ impl Sqlite {
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, SourceError> {
-        let connection = self.pool.get().await.map_err(|error| match error {
+        let session = self.pool.get().await.map_err(|error| match error {
             PoolError::Backend(error) => error,
             other => SourceError::new(Cause::Timeout, other.to_string()),
         })?;
-        let interrupt = connection.get_interrupt_handle();
-        let done = timeout(STATEMENT_TIMEOUT, blocking(move || work(&connection))).await;
+        let interrupt = session.connection.get_interrupt_handle();
+        let done = timeout(STATEMENT_TIMEOUT, blocking(move || work(&session.connection))).await;
         done.unwrap_or_else(|_| {
             interrupt.interrupt();
             Err(SourceError::new(Cause::Timeout, "the statement took too long"))
