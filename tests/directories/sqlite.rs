@@ -382,4 +382,29 @@ fn i45_check_online_prepares_every_statement() {
     let ran = users.place.run(&["check", "--online"], "");
     assert_eq!(ran.code, Some(2), "{ran:?}");
     assert!(ran.stderr.contains("directory: sql: authenticate: no such column: hash"), "{ran:?}");
+
+    users.sql("ALTER TABLE users RENAME COLUMN password TO hash");
+    let file = users.place.path("gateway.toml");
+    let good = std::fs::read_to_string(&file).unwrap();
+    users.place.write_config(&good.replace("active,", "users.*, 1 AS Active,"));
+    let ran = users.place.run(&["check", "--online"], "");
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert!(ran.stderr.contains("authenticate: several columns are called active"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn i29_a_column_that_is_there_twice_is_a_fault_and_ends_no_session() {
+    let users = Users::new(support::CONFIG, "");
+    let gate = users.start();
+    let held = gate.login().await;
+    drop(gate);
+    let good = std::fs::read_to_string(users.place.path("gateway.toml")).unwrap();
+    for (column, again) in [("active", "1 AS active"), ("subject", "'u-2' AS Subject"), ("email", "name AS email")] {
+        users.place.write_config(&good.replace("email\nFROM", &format!("email, {again}\nFROM")));
+        let gate = users.start();
+        assert_eq!(gate.log_in("demo", PASSWORD).await.status, StatusCode::SERVICE_UNAVAILABLE, "{column}");
+        assert_eq!(gate.refresh(&held.refresh).await.status, StatusCode::SERVICE_UNAVAILABLE, "{column}");
+    }
+    users.place.write_config(&good);
+    users.start().refresh(&held.refresh).await.tokens();
 }

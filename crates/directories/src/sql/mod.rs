@@ -113,6 +113,20 @@ struct Columns {
     is_marked: bool,
 }
 
+impl Columns {
+    /// Refuses several columns of one name that has a meaning, because any of them could be read.
+    fn check<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Result<(), SourceError> {
+        let listed = self.claims.iter().chain(&self.profile).map(String::as_str);
+        for name in row::FIXED.into_iter().chain(listed) {
+            if names.clone().filter(|other| other.eq_ignore_ascii_case(name)).count() > 1 {
+                let message = format!("several columns are called {name}; list the columns, or name one with AS");
+                return Err(SourceError::new(Cause::Entry, message));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A statement for the database.
 #[derive(Debug)]
 struct Statement {
@@ -126,10 +140,10 @@ impl Statement {
     }
 }
 
-/// The database's description of a statement: types of the parameters, columns with their types.
+/// The database's description of a statement: types of the parameters, and columns with their types if it tells them.
 struct Prepared {
     parameters: Vec<String>,
-    columns: Vec<String>,
+    columns: Vec<(String, Option<String>)>,
 }
 
 #[derive(Debug)]
@@ -344,13 +358,19 @@ impl Source for SqlSource {
             }
             let types = parameters.join(", ");
             let of = if types.trim_matches([',', ' ']).is_empty() { String::new() } else { format!(" ({types})") };
-            // With PostgreSQL, the description of a column is its name and its type.
-            let is_account =
-                |column: &String| column.split(' ').next().is_some_and(|column| column.eq_ignore_ascii_case("account"));
-            if name != "rehash" && !columns.iter().any(is_account) {
-                found.lacks_account.get_or_insert(name);
+            if name != "rehash" {
+                let names = columns.iter().map(|(column, _)| column.as_str());
+                let checked = self.columns.check(names.clone());
+                checked.map_err(|error| SourceError::new(Cause::Answer, format!("{name}: {error}")))?;
+                if !names.clone().any(|column| column.eq_ignore_ascii_case("account")) {
+                    found.lacks_account.get_or_insert(name);
+                }
             }
-            found.lines.push(format!("{name}{of}: {}", columns.join(", ")));
+            let shown = columns.into_iter().map(|(column, kind)| match kind {
+                Some(kind) => format!("{column} {kind}"),
+                None => column,
+            });
+            found.lines.push(format!("{name}{of}: {}", shown.collect::<Vec<_>>().join(", ")));
         }
         Ok(found)
     }

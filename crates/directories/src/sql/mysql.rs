@@ -196,7 +196,7 @@ impl MySql {
         let prepared = session.connection.prep(statement.text.as_str()).await.map_err(|error| fault(&error))?;
         // The server does not report the types of parameters.
         let parameters = vec![String::new(); usize::from(prepared.num_params())];
-        let columns = prepared.columns().iter().map(|column| column.name_str().into_owned()).collect();
+        let columns = prepared.columns().iter().map(|column| (column.name_str().into_owned(), None)).collect();
         session.connection.close(prepared).await.map_err(|error| fault(&error))?;
         Ok(Prepared { parameters, columns })
     }

@@ -247,7 +247,7 @@ impl Postgres {
     pub(super) async fn prepare(&self, statement: &Arc<Statement>) -> Result<Prepared, SourceError> {
         let session = super::session(&self.pool).await?;
         let prepared = session.client.prepare(&statement.text).await.map_err(|error| fault(&error))?;
-        let column = |column: &Column| format!("{} {}", column.name(), column.type_());
+        let column = |column: &Column| (column.name().to_owned(), Some(column.type_().to_string()));
         Ok(Prepared {
             parameters: prepared.params().iter().map(ToString::to_string).collect(),
             columns: prepared.columns().iter().map(column).collect(),

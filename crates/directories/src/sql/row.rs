@@ -10,6 +10,9 @@ use rotogate_core::directory::{PasswordMark, User};
 use rotogate_core::password::SecretHash;
 use rotogate_core::session::Scope;
 
+/// The names of the columns with a fixed meaning.
+pub(super) const FIXED: [&str; 6] = ["subject", "password_hash", "active", "scopes", "valid_from", "account"];
+
 /// A value of a column, of any of the databases.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Field {
@@ -75,6 +78,7 @@ impl Row {
 
     /// The user, with the claims and profile fields that `columns` lists.
     pub(super) fn user(mut self, columns: &Columns) -> Result<(User, Option<SecretHash>), SourceError> {
+        columns.check(self.0.iter().map(|(name, _)| name.as_str()))?;
         let Some(subject) = self.text("subject")? else {
             return Err(SourceError::new(Cause::Entry, "the row has no column subject; write … AS subject"));
         };
@@ -254,5 +258,21 @@ mod tests {
         let listed = Columns { claims: vec!["tenant".to_owned()], ..Columns::default() };
         assert!(row(&[("subject", text("u"))]).looked_up(&listed).is_err(), "a listed column is missing");
         assert!(row(&[("subject", text("u"))]).hashed_user(&Columns::default()).is_err(), "no hash at a login");
+    }
+
+    #[test]
+    fn i29_two_columns_of_one_name_with_a_meaning_are_a_fault() {
+        let good = [("subject", text("u")), ("active", Field::Bool(true)), ("password_hash", text("$argon2id$"))];
+        for name in FIXED.into_iter().chain(["roles", "email"]) {
+            for again in [name.to_owned(), name.to_uppercase()] {
+                let mut row = row(&good);
+                row.0.retain(|(there, _)| there != name);
+                row.0.extend([(name.to_owned(), Field::Null), (again.clone(), Field::Bool(false))]);
+                let fault = row.hashed_user(&columns()).err().expect(&again);
+                assert!(fault.cause == Cause::Entry && fault.to_string().contains("several columns"), "{fault}");
+            }
+        }
+        let twice = [("shoe_size", text("38")), ("SHOE_SIZE", text("39"))];
+        assert!(row(&[&good[..], &twice].concat()).hashed_user(&columns()).unwrap().is_some(), "without a meaning");
     }
 }

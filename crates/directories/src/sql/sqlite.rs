@@ -165,7 +165,7 @@ impl Sqlite {
         let statement = Arc::clone(statement);
         self.with(move |connection| {
             let prepared = connection.prepare(&statement.text)?;
-            let columns = prepared.column_names().map(str::to_owned).collect();
+            let columns = prepared.column_names().map(|name| (name.to_owned(), None)).collect();
             Ok(Prepared { parameters: vec![String::new(); prepared.parameter_count()], columns })
         })
         .await
