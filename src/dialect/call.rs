@@ -139,13 +139,14 @@ pub struct OAuthPaths {
     pub introspection: String,
 }
 
-/// Does `Content-Type` declare the body to be JSON? `None` without the header. A parameter of the media type changes
-/// nothing (RFC 8259 §11).
+/// Does `Content-Type` declare the body to be JSON in UTF-8? `None` without the header. RFC 8259 §11 defines no parameter, but
+/// the service behind the gate may decode the body by a `charset`, so UTF-8 is the only one.
 ///
 /// A browser sends this media type to another origin only after a preflight, unlike text and forms (Fetch §3.3.2).
-pub(super) fn said_json(headers: &HeaderMap) -> Option<bool> {
+pub(crate) fn said_json(headers: &HeaderMap) -> Option<bool> {
     let mut types = headers.get_all(CONTENT_TYPE).iter();
-    let media = types.next()?;
-    let essence = media.to_str().ok().and_then(|media| media.split(';').next()).unwrap_or_default();
-    Some(essence.trim().eq_ignore_ascii_case("application/json") && types.next().is_none())
+    let media = types.next()?.to_str().unwrap_or_default();
+    let (essence, parameter) = media.split_once(';').unwrap_or((media, "charset=utf-8"));
+    let is_utf8 = ["charset=utf-8", "charset=\"utf-8\""].iter().any(|one| parameter.trim().eq_ignore_ascii_case(one));
+    Some(essence.trim().eq_ignore_ascii_case("application/json") && is_utf8 && types.next().is_none())
 }

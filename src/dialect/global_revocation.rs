@@ -11,13 +11,13 @@
 //! # let _ = builder;
 //! ```
 
-use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Response, StatusCode};
 use secrecy::SecretString;
 use serde_json::json;
 
 use super::events::{limited, refused, unavailable};
-use super::{Call, Command, Dialect, Outcome, Reply, ServedPath};
+use super::{Call, Command, Dialect, Outcome, Reply, ServedPath, said_json};
 use rotogate_core::denial::{Class, Denial, EventFlaw};
 use rotogate_core::fault::Error;
 use rotogate_core::reply::{self, ReplyBody};
@@ -70,13 +70,6 @@ fn bearer(call: &Call<'_>) -> Result<SecretString, &'static str> {
     }
 }
 
-fn is_json(call: &Call<'_>) -> bool {
-    let mut types = call.headers.get_all(CONTENT_TYPE).iter();
-    let media = types.next().and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media = media.split(';').next().unwrap_or_default().trim();
-    media.eq_ignore_ascii_case("application/json") && types.next().is_none()
-}
-
 impl Dialect for GlobalRevocations {
     fn name(&self) -> &'static str {
         super::registry::GLOBAL_REVOCATION
@@ -98,7 +91,7 @@ impl Dialect for GlobalRevocations {
         }
         // A body of another type counts as empty. It is refused only after the sender is proved, so that a stranger
         // learns nothing.
-        let body = if is_json(call) { Box::from(&**call.body) } else { Box::default() };
+        let body = if said_json(call.headers) == Some(true) { Box::from(&**call.body) } else { Box::default() };
         Ok(Command::RevokeGlobally(GlobalRevocation {
             issuer: self.issuer.clone(),
             client_id: self.client_id.clone(),

@@ -53,8 +53,7 @@ pub(crate) use socket::{SocketGate, SocketIdentity, Upgrade};
 
 pub(crate) use answer::{Answer, Consult, ConsultResult, Forward};
 use answer::{json, reason};
-use call::said_json;
-pub(crate) use call::{EnclosedCall, OAuthPaths};
+pub(crate) use call::{EnclosedCall, OAuthPaths, said_json};
 pub(crate) use command::CommandHandler;
 pub(crate) use protocol::Protocol;
 pub(crate) use rotogate_core::engine::{OwnSessionsAction, OwnSessionsRequest};

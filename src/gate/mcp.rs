@@ -10,6 +10,7 @@ use http::{HeaderMap, Method};
 use super::Inner;
 use super::builder::BuildError;
 use super::resources;
+use crate::dialect::said_json;
 use rotogate_core::denial::{CallFlaw, Denial};
 use rotogate_core::limit::RunningLimit;
 use rotogate_core::mcp::{self, Call, CallHead, Message, MessageId, has_call_headers};
@@ -293,11 +294,8 @@ impl Inner {
     }
 }
 
-/// Checks that the body is JSON without a content coding.
+/// Checks that the body is JSON in UTF-8, without a content coding.
 fn is_plain_json(headers: &HeaderMap) -> Result<(), CallFlaw> {
-    let mut types = headers.get_all(CONTENT_TYPE).iter();
-    let named = types.next().and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = named.split(';').next().unwrap_or_default().trim();
-    let is_json = essence.eq_ignore_ascii_case("application/json") && types.next().is_none();
-    if is_json && !headers.contains_key(CONTENT_ENCODING) { Ok(()) } else { Err(CallFlaw::MediaType) }
+    let is_plain = said_json(headers) == Some(true) && !headers.contains_key(CONTENT_ENCODING);
+    if is_plain { Ok(()) } else { Err(CallFlaw::MediaType) }
 }

@@ -350,12 +350,17 @@ async fn m1_m2_what_the_headers_hide_or_do_not_say_never_reaches_the_server() {
     for (bad, code) in [("[]", -32600), ("x", -32700), ("", -32700), (r#"{"jsonrpc":"2.0","Method":"a"}"#, -32600)] {
         assert_eq!(error(&client.post(&[version, list], bad).await), (400, json!(code)), "{bad}");
     }
-    for other in ["text/plain", "application/json-rpc", "multipart/form-data"] {
+    let others = ["text/plain", "application/json-rpc", "multipart/form-data"].map(str::to_owned);
+    let parameters =
+        ["charset=utf-7", "charset=UTF-16LE", "charset=utf-8; charset=utf-7", "a=\";\"; charset=utf-7", "a=b"];
+    for other in others.into_iter().chain(parameters.map(|parameter| format!("application/json; {parameter}"))) {
+        let other = &*other;
         assert_eq!(client.post(&[version, list, ("content-type", other)], &body).await.status.as_u16(), 415, "{other}");
     }
     assert_eq!(client.post(&[version, list, ("content-encoding", "gzip")], &body).await.status.as_u16(), 415);
-    let spelled = client.post(&[version, list, ("content-type", "Application/JSON; charset=utf-8")], &body).await;
-    assert_eq!(spelled.status, StatusCode::OK);
+    for spelled in ["Application/JSON; charset=utf-8", "application/json ;Charset=\"UTF-8\""] {
+        assert_eq!(client.post(&[version, list, ("content-type", spelled)], &body).await.status, StatusCode::OK);
+    }
 }
 
 #[tokio::test]

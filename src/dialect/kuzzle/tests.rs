@@ -483,7 +483,8 @@ async fn t25_a_cookie_is_set_and_taken_back_by_a_post_of_json_from_a_page_that_m
     // Without a cookie none of this is required, but text and forms are not JSON.
     let plain = Request { foreign: true, bare: true, query: None, ..post("login", &[], pair) };
     assert!(answer(&plain, Ok(Outcome::Revoked)).await.1.is_some());
-    for media in ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", "", "*/*"] {
+    let utf7 = "application/json; charset=utf-7";
+    for media in ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", "", "*/*", utf7] {
         let headers = [("content-type", media)];
         assert_eq!(refused(&Request { headers: &headers, ..plain.clone() }).await.0, 400, "{media}");
     }

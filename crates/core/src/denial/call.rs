@@ -31,7 +31,7 @@ impl CallFlaw {
             Self::HeaderMismatch(what) | Self::NotOneMessage(what) => what,
             Self::UnsupportedVersion => "the resource does not list this version of the protocol",
             Self::NotJson => "the body is not JSON",
-            Self::MediaType => "the body must be application/json without a content coding",
+            Self::MediaType => "the body must be application/json in UTF-8, without a content coding",
             Self::NoBody => "the gate must read the body of this call, and this request is judged without its body",
         }
     }
