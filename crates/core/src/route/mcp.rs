@@ -4,6 +4,7 @@
 mod implied;
 mod pattern;
 mod rules;
+mod uri;
 
 pub use implied::Implied;
 pub use pattern::McpCalls;

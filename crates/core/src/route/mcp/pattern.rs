@@ -2,7 +2,14 @@
 
 use std::fmt;
 
+use super::uri::is_escaped_once;
 use crate::mcp::Call;
+
+/// The method whose names are URIs.
+pub(super) const READ: &str = "resources/read";
+
+/// The closeness of a pattern that names exactly a call.
+pub(super) const EXACT: usize = usize::MAX;
 
 /// The calls of a rule: `method:name`, `method:prefix*`, `method` for all names of the method, or `*` for all calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +52,13 @@ impl McpCalls {
         if method.is_empty() || !is_plain(method) || method.contains(char::is_whitespace) {
             return Err(EXPECTED.to_owned());
         }
+        if method == READ
+            && let NamePattern::Exactly(uri) | NamePattern::Prefix(uri) = &name
+            && !is_escaped_once(uri)
+        {
+            return Err("expected a URI that escapes spaces and characters beyond ASCII, in upper case, and no others"
+                .to_owned());
+        }
         Ok(Self { method: Some(method.into()), name })
     }
 
@@ -53,9 +67,9 @@ impl McpCalls {
         self.method.is_none()
     }
 
-    /// Is the pattern a prefix pattern for this method?
-    pub(super) fn has_prefix_of(&self, method: &str) -> bool {
-        self.method.as_deref() == Some(method) && matches!(self.name, NamePattern::Prefix(_))
+    /// Does the pattern name calls of this method, exactly or by a prefix?
+    pub(super) fn names(&self, method: &str) -> bool {
+        self.method.as_deref() == Some(method) && self.name != NamePattern::Any
     }
 
     /// How specifically the pattern names a call: an exact match is closest, then the longest prefix, the method, and
@@ -68,7 +82,7 @@ impl McpCalls {
         }
         match (&self.name, call.name.as_deref()) {
             (NamePattern::Any, _) => Some(1),
-            (NamePattern::Exactly(own), Some(name)) if **own == *name => Some(usize::MAX),
+            (NamePattern::Exactly(own), Some(name)) if **own == *name => Some(EXACT),
             (NamePattern::Prefix(own), Some(name)) if name.starts_with(&**own) => Some(2 + own.len()),
             _ => None,
         }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::McpCalls;
+use super::pattern::{EXACT, READ};
+use super::uri;
 use crate::mcp::Call;
 use crate::route::Route;
 
@@ -71,31 +73,15 @@ impl CallRules {
         self.0.iter()
     }
 
-    /// The rules that govern a call, in configuration order: the most specific one. A URI that a server may read in
-    /// several ways is governed by each rule that could apply.
+    /// The rules that govern a call, in configuration order: the most specific one. A URI that a server may read as another
+    /// resource is governed by each rule that names resources, unless a rule names exactly this URI.
     pub fn of_call<'s>(&'s self, call: &Call<'_>) -> impl Iterator<Item = &'s CallRule> {
         let closest = self.0.iter().filter_map(|rule| Some((rule.calls.closeness(call)?, rule)));
-        let closest = closest.max_by_key(|(closeness, _)| *closeness).map(|(_, rule)| rule);
-        let is_ambiguous = call.method.as_deref() == Some(READ) && call.name.as_deref().is_some_and(is_ambiguous);
+        let closest = closest.max_by_key(|(closeness, _)| *closeness);
+        let is_read = call.method.as_deref() == Some(READ) && closest.is_some_and(|(closeness, _)| closeness < EXACT);
+        let is_ambiguous = is_read && call.name.as_deref().is_some_and(|uri| !uri::has_one_spelling(uri));
         self.0.iter().filter(move |rule| {
-            closest.is_some_and(|closest| std::ptr::eq(closest, *rule))
-                || (is_ambiguous && rule.calls.has_prefix_of(READ))
+            closest.is_some_and(|(_, closest)| std::ptr::eq(closest, *rule)) || (is_ambiguous && rule.calls.names(READ))
         })
     }
-}
-
-const READ: &str = "resources/read";
-
-/// May a server read this URI as another one? It has dot segments, escapes of dots or slashes, a backslash, an empty segment,
-/// or a scheme or a host in capitals.
-fn is_ambiguous(uri: &str) -> bool {
-    let lower = uri.to_ascii_lowercase();
-    let after_scheme = uri.split_once("://");
-    let path = after_scheme.map_or(uri, |(_, rest)| rest);
-    let authority = path.split('/').next().unwrap_or_default();
-    let scheme = after_scheme.map_or_else(|| uri.split(':').next().unwrap_or_default(), |(scheme, _)| scheme);
-    ["%2e", "%2f", "%5c", "\\"].iter().any(|spelling| lower.contains(spelling))
-        || path.split(['/', '?', '#']).any(|segment| matches!(segment, "." | ".."))
-        || path.trim_start_matches('/').contains("//")
-        || [scheme, authority].iter().any(|part| part.bytes().any(|byte| byte.is_ascii_uppercase()))
 }

@@ -42,7 +42,11 @@ fn m8_a_uri_that_can_be_read_in_another_way_is_governed_by_each_prefix() {
     let all = rules(&["*", "resources/read:file:///etc/*", "resources/read:file:///docs/*"]).unwrap();
     let of = |uri| governing(&all, "resources/read", Some(uri));
     assert_eq!(of("file:///docs/a..b/c"), ["resources/read:file:///docs/*"]);
-    assert_eq!(of("file:///other/x"), ["*"]);
+    let others =
+        ["file:///other/x", "file:///x%20y/%C3%A9~A.b/", "https://docs.test/x?a=1&b", "note://1", "db://a_b/?c"];
+    for uri in others {
+        assert_eq!(of(uri), ["*"], "{uri}");
+    }
     for uri in [
         "file:///docs/../etc/passwd",
         "file:///docs/%2e%2E/etc/passwd",
@@ -52,11 +56,52 @@ fn m8_a_uri_that_can_be_read_in_another_way_is_governed_by_each_prefix() {
         "file://HOST/etc/passwd",
         "file:///docs//etc",
         "file:///x/./y",
+        "file:///%65tc/passwd",
+        "file:///%2565tc/passwd",
+        "file:///x%3a",
+        "file:///x%3A",
+        "file:///x%c3%a9",
+        "file:///x%",
+        "file:///etc%00/x",
+        "file:///..;/etc/passwd",
+        "file:///..%20/etc/passwd",
+        "file:///etc/passwd?x",
+        "file:///etc/passwd#x",
+        "file:/etc/passwd",
+        "file:etc/passwd",
+        "/etc/passwd",
+        "file://localhost/etc/passwd",
+        "file://",
+        "://etc",
+        " file:///etc/passwd",
+        "file:///e\ttc/passwd",
+        "file:///étc/passwd",
+        "https://docs.test:443/x",
+        "https://a@docs.test/x",
+        "https://docs.test./x",
+        "https://docs.test",
+        "https:///docs.test/x",
+        "memo:x",
     ] {
         let governing = of(uri);
         assert!(governing.contains(&"resources/read:file:///etc/*".to_owned()), "{uri}: {governing:?}");
         assert!(governing.contains(&"resources/read:file:///docs/*".to_owned()), "{uri}: {governing:?}");
     }
+}
+
+#[test]
+fn m8_other_spellings_of_a_named_resource_are_governed_by_its_rule_too() {
+    let named = ["resources/read:file:///etc/passwd", "resources/read:memo:a", "*"];
+    let all = rules(&named).unwrap();
+    let of = |uri| governing(&all, "resources/read", Some(uri));
+    for own in &named[..2] {
+        assert_eq!(of(own.strip_prefix("resources/read:").unwrap()), [*own], "its own name is never another resource");
+    }
+    assert_eq!(of("file:///etc/%70asswd"), named);
+    for bad in ["file:///my docs/*", "file:///%65tc/*", "file:///é", "file:///x%c3%a9", "a#b"] {
+        assert!(McpCalls::parse(&format!("resources/read:{bad}")).unwrap_err().contains("URI"), "{bad}");
+    }
+    assert!(McpCalls::parse("tools/call:my tool").is_ok(), "no URI");
 }
 
 #[test]
