@@ -21,7 +21,11 @@ mod transmitter;
 pub mod wire;
 
 use std::fmt;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -158,4 +162,20 @@ pub enum StreamError {
     /// An event could not be judged.
     #[error("an event was not decided; it is not acknowledged")]
     Undecided,
+}
+
+/// The pause after a panic.
+const RESTART: Duration = Duration::from_secs(10);
+
+/// Runs a task that never ends, and begins anew after a panic: a bug that one event meets stops no other event. The hook
+/// of the program logs the panic.
+async fn supervised<F: Future<Output = ()>>(begin: impl Fn() -> F) {
+    loop {
+        let mut task = pin!(begin());
+        let poll = |context: &mut Context<'_>| {
+            catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(context))).unwrap_or(Poll::Ready(()))
+        };
+        poll_fn(poll).await;
+        tokio::time::sleep(RESTART).await;
+    }
 }

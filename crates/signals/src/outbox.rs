@@ -3,6 +3,7 @@
 //! they are sent again, and none is lost. The store forgets a revocation before a long outage of the receiver ends, so events
 //! that wait for minutes are moved to rows of their own, and read again when their turn comes.
 
+mod lease;
 mod rows;
 
 use std::collections::VecDeque;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use self::lease::Lease;
 use self::rows::Rows;
 use super::receiver::{Event, Pushed, Pusher, ReceiverPlan};
 use super::record::{LEASE, RENEW, StreamRecord};
@@ -33,8 +35,9 @@ pub(crate) const MAX_STORED: u64 = 1_000_000;
 /// How long an event waits in memory before it is moved to a row. The store forgets a revocation after an hour at the
 /// earliest.
 pub(crate) const SAVE_EVERY: Duration = Duration::from_secs(300);
-/// How long events are sent before new revocations are read, so that a slow receiver holds up no reading.
-pub(crate) const SEND_FOR: Duration = Duration::from_secs(60);
+/// How long events are sent before new revocations are read, and the reverse: a slow receiver holds up no reading, and a
+/// long reading no event.
+pub(crate) const TURN: Duration = Duration::from_secs(60);
 /// The longest pause after a failure.
 pub(crate) const MAX_PAUSE: Duration = Duration::from_secs(600);
 /// How often an event that the receiver rejects is sent.
@@ -87,11 +90,10 @@ pub(crate) struct Outbox {
     plan: ReceiverPlan,
     record: StreamRecord<Sent>,
     pusher: Pusher,
-    counted: Arc<Counted>,
-    held_at: Timestamp,
+    pub(crate) counted: Arc<Counted>,
+    lease: Lease,
     /// The position up to which revocations were read.
     read: Option<Cursor>,
-    adopted: Timestamp,
     kept_at: Timestamp,
     batch: Option<(EndedBatch, EndPlace, Cursor)>,
     /// The events of the first row, then those that no row has.
@@ -107,16 +109,19 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    pub(crate) fn new(gate: Arc<dyn ReceiverGate>, record: StreamRecord<Sent>, plan: ReceiverPlan) -> Self {
+    pub(crate) fn new(
+        gate: Arc<dyn ReceiverGate>,
+        record: StreamRecord<Sent>,
+        (plan, counted): (ReceiverPlan, Arc<Counted>),
+    ) -> Self {
         Self {
+            lease: Lease::new(Arc::clone(&gate), record.clone()),
             gate,
             pusher: Pusher::new(plan.clone()),
             plan,
             record,
-            counted: Arc::default(),
-            held_at: Timestamp::ZERO,
+            counted,
             read: None,
-            adopted: Timestamp::ZERO,
             kept_at: Timestamp::ZERO,
             batch: None,
             waiting: VecDeque::new(),
@@ -126,10 +131,6 @@ impl Outbox {
             failures: 0,
             next_try: Timestamp::ZERO,
         }
-    }
-
-    pub(crate) fn counted(&self) -> Arc<Counted> {
-        Arc::clone(&self.counted)
     }
 
     pub(crate) async fn run(mut self) {
@@ -160,8 +161,8 @@ impl Outbox {
             return Ok(RENEW);
         }
         self.read().await?;
-        let until = self.gate.now().plus(SEND_FOR);
-        while self.hold().await? && self.send_first().await? && self.gate.now() < until {}
+        let until = self.gate.now().plus(TURN);
+        while self.lease.renew().await? && self.send_first().await? && self.gate.now() < until {}
         let long_ago = self.gate.now().minus(SAVE_EVERY);
         let is_old = matches!(self.waiting.front(), Some(Waiting::Event { read, .. }) if *read <= long_ago);
         if is_old && (self.saved_at <= long_ago || self.is_full()) {
@@ -176,45 +177,38 @@ impl Outbox {
         self.waiting.len() >= MAX_WAITING
     }
 
-    /// Whether this gate sends. A gate that takes over continues from the stored position.
+    /// Whether this gate sends. A gate that takes over continues from the stored position. Only the head of a step does
+    /// this, because it replaces the waiting events.
     async fn hold(&mut self) -> Result<bool, StreamError> {
-        let now = self.gate.now();
-        if self.read.is_some() && now < self.held_at.plus(RENEW) && self.adopted == self.gate.adopted() {
+        if self.read.is_some() && self.lease.renew().await? {
             return Ok(true);
         }
-        let (known, is_held) = self.record.hold().await?;
-        if !is_held {
-            (self.read, self.batch, self.rows) = (None, None, Rows::default());
-            self.waiting.clear();
-            self.count_waiting();
-            return Ok(false);
+        (self.read, self.batch, self.rows) = (None, None, Rows::default());
+        self.waiting.clear();
+        match self.lease.take().await? {
+            Some(known) => self.read = self.begin(known).await?,
+            None => self.count_waiting(),
         }
-        // Another gate may have sent while this gate stood still.
-        let stood_still = self.gate.is_shared() && now >= self.held_at.plus(LEASE);
-        self.held_at = now;
-        if self.read.is_none() || stood_still || self.adopted != self.gate.adopted() {
-            (self.read, self.batch) = (None, None);
-            self.adopted = self.gate.adopted();
-            self.read = Some(self.begin(known).await?);
-        }
-        Ok(true)
+        Ok(self.read.is_some())
     }
 
-    /// Finds the events that wait, and where to read on. A new receiver hears of what ends from now on.
-    async fn begin(&mut self, known: Sent) -> Result<Cursor, StreamError> {
-        self.waiting.clear();
+    /// Finds the events that wait, and where to read on. A new receiver hears of what ends from now on. `None` if
+    /// another gate has taken over.
+    async fn begin(&mut self, known: Sent) -> Result<Option<Cursor>, StreamError> {
         self.rows = Rows::known(&known);
         self.saved_at = self.gate.now();
-        self.next_row().await?;
+        if !self.next_row().await? {
+            return Ok(None);
+        }
         match known.cursor {
-            Some(cursor) if known.adopted == self.adopted => Ok(Cursor::new(cursor)),
+            Some(cursor) if known.adopted == self.lease.adopted => Ok(Some(Cursor::new(cursor))),
             // Positions from before a loss of the store are meaningless, so all revocations are sent again. The
             // receiver recognises a repeated event by its `jti`.
-            Some(_) => Ok(Cursor::default()),
+            Some(_) => Ok(Some(Cursor::default())),
             None => {
-                let (_, end) = self.gate.ended_since(Cursor::default()).await?;
-                self.keep(&end).await?;
-                Ok(end)
+                let reading = self.gate.ended_since(Cursor::default());
+                let Some((_, end)) = self.lease.during(reading).await? else { return Ok(None) };
+                Ok(self.keep(&end).await?.then_some(end))
             }
         }
     }
@@ -225,30 +219,36 @@ impl Outbox {
         self.rows.loaded = self.rows.loaded.map(|events| events.saturating_sub(1));
     }
 
-    async fn keep(&mut self, cursor: &Cursor) -> Result<(), StreamError> {
+    /// Stores the position. Returns false if another gate sends.
+    async fn keep(&mut self, cursor: &Cursor) -> Result<bool, StreamError> {
         let cursor = Some(cursor.as_bytes().to_vec());
         let rows = (self.rows.first, self.rows.next);
-        let sent = Sent { cursor, adopted: self.adopted, rows, events: self.rows.events() };
+        let sent = Sent { cursor, adopted: self.lease.adopted, rows, events: self.rows.events() };
         let change = |known: &mut Sent| std::mem::replace(known, sent.clone()) != sent;
-        self.record.change(change).await?;
+        let is_kept = self.record.change_own(change).await?;
         self.kept_at = self.gate.now();
-        Ok(())
+        Ok(is_kept)
     }
 
+    /// Reads ended sessions for a while. A batch that is not complete then goes on in the next step.
     async fn read(&mut self) -> Result<(), StreamError> {
         let now = self.gate.now();
         if self.batch.is_none()
             && let Some(read) = &self.read
         {
-            let (batch, end) = self.gate.ended_since(read.clone()).await?;
+            let reading = self.gate.ended_since(read.clone());
+            let Some((batch, end)) = self.lease.during(reading).await? else { return Ok(()) };
             self.batch = (end != *read).then_some((batch, EndPlace::default(), end));
         }
-        let clients = &self.plan.settings.clients;
+        let (clients, until) = (&self.plan.settings.clients, now.plus(TURN));
         while !self.is_full()
+            && self.gate.now() < until
             && let Some((batch, place, end)) = &mut self.batch
         {
-            let (ends, next) = self.gate.next_ends(batch, clients, *place).await?;
-            let is_quiet = ends.is_empty() && self.waiting.is_empty();
+            let reading = self.gate.next_ends(batch, clients, *place);
+            let Some((ends, next)) = self.lease.during(reading).await? else { return Ok(()) };
+            // Events of a longer batch may have been sent before, so the position after them is kept.
+            let is_quiet = *place == EndPlace::default() && ends.is_empty() && self.waiting.is_empty();
             self.waiting.extend(ends.into_iter().map(|end| Waiting::Event { end, read: now }));
             match next {
                 Some(next) => *place = next,
@@ -268,15 +268,19 @@ impl Outbox {
     // Requirement S25.
     async fn send_first(&mut self) -> Result<bool, StreamError> {
         let now = self.gate.now();
-        self.next_row().await?;
+        if !self.next_row().await? {
+            return Ok(false);
+        }
         let Some(first) = self.waiting.front() else { return Ok(false) };
         let (end, read) = match first {
             Waiting::Event { end, read } => (end, *read),
             Waiting::Position(cursor) => {
                 let cursor = cursor.clone();
-                self.keep(&cursor).await?;
-                self.waiting.pop_front();
-                return Ok(true);
+                let is_kept = self.keep(&cursor).await?;
+                if is_kept {
+                    self.waiting.pop_front();
+                }
+                return Ok(is_kept);
             }
         };
         if now >= read.plus(KEPT_FOR) {

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use super::outbox::{Counted, Outbox, Sent};
 use super::receiver::ReceiverPlan;
 use super::record::StreamRecord;
-use super::{ReceiverGate, StreamGate};
+use super::{ReceiverGate, StreamGate, supervised};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::random::{NoRandomness, random};
 
@@ -83,9 +83,13 @@ impl Receivers {
                 Some(place) => all.push(old.swap_remove(place)),
                 None => {
                     let record = record(&self.0.gate, &plan, self.0.run);
-                    let outbox = Outbox::new(Arc::clone(&self.0.gate), record.clone(), plan.clone());
-                    let counted = outbox.counted();
-                    all.push(RunningReceiver { plan, record, counted, task: tokio::spawn(outbox.run()) });
+                    let counted = Arc::<Counted>::default();
+                    let parts = (Arc::clone(&self.0.gate), record.clone(), plan.clone(), Arc::clone(&counted));
+                    let begin = move || {
+                        let (gate, record, plan, counted) = parts.clone();
+                        Outbox::new(gate, record, (plan, counted)).run()
+                    };
+                    all.push(RunningReceiver { plan, record, counted, task: tokio::spawn(supervised(begin)) });
                 }
             }
         }

@@ -92,12 +92,18 @@ impl<K: Clone + Default + Serialize + DeserializeOwned> StreamRecord<K> {
         Ok(self.load().await?.and_then(|(_, known)| known))
     }
 
-    /// Writes the record, whatever its old content.
-    pub(crate) async fn write(&self, known: &K) -> Result<(), StoreError> {
+    /// Writes the record, whatever its old content, unless another gate has taken the stream of `holder`. The old content
+    /// is read before the holder, so a gate that stood still replaces no record of the gate that took over.
+    pub(crate) async fn write<O>(&self, known: &K, holder: &StreamRecord<O>) -> Result<bool, StoreError>
+    where
+        O: Clone + Default + Serialize + DeserializeOwned,
+    {
         let old = self.load().await?.map(|(record, _)| record);
+        if !holder.load().await?.is_some_and(|(record, known)| known.is_some() && record.owner == self.run) {
+            return Ok(false);
+        }
         let attempt = old.as_ref().map_or(1, |old| old.attempt.wrapping_add(1));
-        let new = self.sealed(known, self.run, self.gate.now(), attempt)?;
-        if self.put(old.as_ref(), new).await? { Ok(()) } else { Err(StoreError::new("another gate wrote the record")) }
+        self.put(old.as_ref(), self.sealed(known, self.run, self.gate.now(), attempt)?).await
     }
 
     /// Removes the record.
@@ -155,6 +161,15 @@ impl<K: Clone + Default + Serialize + DeserializeOwned> StreamRecord<K> {
     /// Takes or keeps the stream, unless another gate has it. Returns the shared state, and whether this gate has the
     /// stream.
     pub(crate) async fn hold(&self) -> Result<(K, bool), StreamError> {
+        self.hold_as(false).await
+    }
+
+    /// Keeps the stream, unless another gate has taken it meanwhile. The lease may have ended.
+    pub(crate) async fn renew(&self) -> Result<bool, StreamError> {
+        Ok(self.hold_as(true).await?.1)
+    }
+
+    async fn hold_as(&self, is_renewal: bool) -> Result<(K, bool), StreamError> {
         let now = self.gate.now();
         let found = self.load().await?;
         let known = found.as_ref().and_then(|(_, known)| known.clone());
@@ -162,7 +177,7 @@ impl<K: Clone + Default + Serialize + DeserializeOwned> StreamRecord<K> {
             let is_own = record.owner == self.run;
             // If one gate alone uses the store, no other gate can take over, so the lease need not be renewed.
             let is_held = is_own && (!self.gate.is_shared() || record.lease > now.plus(LEASE - RENEW));
-            let is_anothers = !is_own && self.gate.is_shared() && record.lease > now;
+            let is_anothers = !is_own && (is_renewal || (self.gate.is_shared() && record.lease > now));
             if is_held || is_anothers {
                 return Ok((known.clone(), is_held));
             }
@@ -189,8 +204,24 @@ impl<K: Clone + Default + Serialize + DeserializeOwned> StreamRecord<K> {
     /// Changes the shared state, whichever gate has the stream. `change` returns whether it changed anything. It may be
     /// called again with the state that another gate wrote.
     pub(crate) async fn change(&self, change: impl Fn(&mut K) -> bool) -> Result<Option<K>, StoreError> {
+        self.change_as(None, change).await
+    }
+
+    /// Changes the shared state. Returns false if another gate has taken the stream.
+    pub(crate) async fn change_own(&self, change: impl Fn(&mut K) -> bool) -> Result<bool, StoreError> {
+        Ok(self.change_as(Some(self.run), change).await?.is_some())
+    }
+
+    async fn change_as(
+        &self,
+        owner: Option<[u8; 16]>,
+        change: impl Fn(&mut K) -> bool,
+    ) -> Result<Option<K>, StoreError> {
         for _ in 0..TRIES {
             let Some((record, Some(mut known))) = self.load().await? else { return Ok(None) };
+            if owner.is_some_and(|owner| record.owner != owner) {
+                return Ok(None);
+            }
             if !change(&mut known) {
                 return Ok(Some(known));
             }

@@ -94,14 +94,18 @@ impl Keeper {
 }
 
 impl Stream {
-    pub(crate) fn new(gate: Arc<dyn StreamGate>, record: StreamRecord, plan: StreamPlan) -> Self {
+    pub(crate) fn new(
+        gate: Arc<dyn StreamGate>,
+        record: StreamRecord,
+        (plan, is_alive): (StreamPlan, Arc<AtomicBool>),
+    ) -> Self {
         Self {
             keeper: Keeper {
                 issuer: Arc::clone(&plan.settings.issuer),
                 gate,
                 record,
                 known: Known::default(),
-                is_alive: Arc::default(),
+                is_alive,
             },
             settings: plan.settings.clone(),
             transmitter: Transmitter::new(plan),
@@ -111,10 +115,6 @@ impl Stream {
             is_tried: false,
             failures: 0,
         }
-    }
-
-    pub(crate) fn is_alive(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.keeper.is_alive)
     }
 
     pub(crate) async fn run(mut self) {

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::record::{Known, StreamRecord};
 use super::stream::Stream;
-use super::{Delivery, StreamGate, StreamPlan};
+use super::{Delivery, StreamGate, StreamPlan, supervised};
 use rotogate_core::engine::StreamWatch;
 use rotogate_core::random::{NoRandomness, are_equal, random};
 use rotogate_core::store::StoreError;
@@ -70,8 +70,13 @@ impl Streams {
 
     fn begin(&self, plan: StreamPlan) -> RunningStream {
         let record = StreamRecord::new(Arc::clone(&self.0.gate), &plan.settings.record_parts(), self.0.run);
-        let stream = Stream::new(Arc::clone(&self.0.gate), record.clone(), plan.clone());
-        RunningStream { plan, record, is_alive: stream.is_alive(), task: tokio::spawn(stream.run()) }
+        let is_alive = Arc::<AtomicBool>::default();
+        let parts = (Arc::clone(&self.0.gate), record.clone(), plan.clone(), Arc::clone(&is_alive));
+        let begin = move || {
+            let (gate, record, plan, is_alive) = parts.clone();
+            Stream::new(gate, record, (plan, is_alive)).run()
+        };
+        RunningStream { plan, record, is_alive, task: tokio::spawn(supervised(begin)) }
     }
 
     /// The issuer's name for each stream, and whether the stream is enabled and its last verification event arrived.

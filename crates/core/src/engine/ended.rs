@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
 
 use super::Engine;
@@ -17,7 +18,7 @@ use crate::store::{Cursor, Filter, Store, StoreError};
 /// How many sessions are read at once.
 const PAGE: usize = 1000;
 /// How many entries are resolved at once.
-const ENTRIES: usize = 64;
+const ENTRIES: usize = 16;
 
 /// What ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,9 +128,9 @@ impl EndedBatch {
     ) -> Result<(Vec<End>, Option<EndPlace>), StoreError> {
         let mut ends = Vec::new();
         if place.entry < self.single.len() {
-            for entry in self.single.iter().skip(place.entry).take(ENTRIES) {
-                ends.extend(one(store, clients, entry).await?);
-            }
+            let entries = self.single.iter().skip(place.entry).take(ENTRIES);
+            let found = try_join_all(entries.map(|entry| one(store, clients, entry))).await?;
+            ends.extend(found.into_iter().flatten());
             let entry = place.entry + ENTRIES;
             let is_done = entry >= self.single.len() && self.wide.is_none();
             return Ok((ends, (!is_done).then_some(EndPlace { entry, after: None })));

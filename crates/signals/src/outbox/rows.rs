@@ -46,8 +46,9 @@ impl Outbox {
         self.record.beside(&number.to_string())
     }
 
-    /// Removes the first row once all of its events were sent or dropped, and reads the next row.
-    pub(super) async fn next_row(&mut self) -> Result<(), StreamError> {
+    /// Removes the first row once all of its events were sent or dropped, and reads the next row. Returns false if
+    /// another gate sends.
+    pub(super) async fn next_row(&mut self) -> Result<bool, StreamError> {
         if self.rows.loaded == Some(0) {
             let (first, events) = (self.rows.first + 1, self.rows.stored);
             let change = |known: &mut Sent| {
@@ -55,7 +56,9 @@ impl Outbox {
                 (known.rows, known.events) = ((first, known.rows.1.max(first)), events);
                 *known != before
             };
-            self.record.change(change).await?;
+            if !self.record.change_own(change).await? {
+                return Ok(false);
+            }
             self.row(self.rows.first).forget().await?;
             (self.rows.first, self.rows.loaded) = (first, None);
             // After a kill the record may count events of rows that it does not name.
@@ -71,7 +74,7 @@ impl Outbox {
             self.rows.stored = self.rows.stored.saturating_sub(events.len() as u64);
             events.into_iter().rev().for_each(|(end, read)| self.waiting.push_front(Waiting::Event { end, read }));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Moves the events that no row has to rows, and keeps the last position.
@@ -81,14 +84,16 @@ impl Outbox {
         let last = self.waiting.iter().rposition(|one| matches!(one, Waiting::Position(_)));
         let mut place = 0_usize..;
         self.waiting.retain(|one| place.next() == last || matches!(one, Waiting::Event { .. }));
-        let (adopted, from) = (self.adopted, self.rows.loaded.unwrap_or(0));
+        let from = self.rows.loaded.unwrap_or(0);
         let mut is_logged = false;
-        loop {
+        while self.lease.renew().await? {
             let row = match self.waiting.get(from) {
-                None => break,
+                None => return self.next_row().await.map(drop),
                 Some(Waiting::Position(cursor)) => {
                     let cursor = cursor.clone();
-                    self.keep(&cursor).await?;
+                    if !self.keep(&cursor).await? {
+                        break;
+                    }
                     self.waiting.remove(from);
                     continue;
                 }
@@ -97,10 +102,9 @@ impl Outbox {
             let number = row.len() as u64;
             if self.rows.events() + number <= MAX_STORED {
                 // Another gate that took over writes rows of its own.
-                if !self.hold().await? || self.adopted != adopted {
-                    return Ok(());
+                if !self.row(self.rows.next).write(&row, &self.record).await? {
+                    break;
                 }
-                self.row(self.rows.next).write(&row).await?;
                 self.rows.next += 1;
                 self.rows.stored += number;
             } else {
@@ -112,7 +116,7 @@ impl Outbox {
             }
             self.waiting.drain(from..from + row.len());
         }
-        self.next_row().await
+        Ok(())
     }
 
     /// The events from this place on that fit in a row, up to a position.

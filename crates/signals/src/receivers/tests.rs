@@ -1,5 +1,7 @@
 //! Events for a simulated receiver. The tests move the time, and run the steps of an outbox one by one.
 
+mod stalls;
+
 use std::sync::LazyLock;
 
 use async_trait::async_trait;
@@ -9,7 +11,7 @@ use serde_json::{Value, json};
 use support::receiver::Receiver;
 
 use super::super::ReceiverSettings;
-use super::super::outbox::{KEPT_FOR, MAX_PAUSE, MAX_STORED, MAX_WAITING, SAVE_EVERY, SEND_FOR, TRIES};
+use super::super::outbox::{KEPT_FOR, MAX_PAUSE, MAX_STORED, MAX_WAITING, SAVE_EVERY, TRIES, TURN};
 use super::super::record::{LEASE, RENEW};
 use super::super::streams::tests::{FakeGate, gate};
 use super::*;
@@ -42,6 +44,8 @@ impl ReceiverGate for FakeGate {
     }
 
     async fn ended_since(&self, after: Cursor) -> Result<(EndedBatch, Cursor), StoreError> {
+        self.begins("ended_since");
+        self.reads().await;
         let (entries, end) = self.store.revocations_since(after).await?;
         Ok((EndedBatch::new(ISS, &entries), end))
     }
@@ -52,6 +56,7 @@ impl ReceiverGate for FakeGate {
         clients: &[Box<str>],
         place: EndPlace,
     ) -> Result<(Vec<End>, Option<EndPlace>), StoreError> {
+        self.begins("next_ends");
         batch.next(&*self.store, ISS, clients, place, self.now()).await
     }
 }
@@ -96,7 +101,7 @@ impl World {
     fn begin(&self, run: u8) -> Outbox {
         let gate: Arc<dyn ReceiverGate> = gate(&self.store, &self.time, self.is_shared);
         let record = record(&gate, &self.plan, [run; 16]);
-        Outbox::new(gate, record, self.plan.clone())
+        Outbox::new(gate, record, (self.plan.clone(), Arc::default()))
     }
 
     /// Ends this number of the client's sessions.
@@ -147,7 +152,7 @@ fn part(token: &str, number: usize) -> Value {
 }
 
 fn figures(outbox: &Outbox) -> [u64; 4] {
-    let counted = outbox.counted();
+    let counted = &outbox.counted;
     [&counted.sent, &counted.refused, &counted.dropped, &counted.waiting].map(|count| count.load(Ordering::Relaxed))
 }
 
@@ -395,7 +400,7 @@ async fn s25_a_slow_receiver_holds_up_no_reading() {
     }));
     world.end(100).await;
     outbox.step().await.unwrap();
-    assert_eq!(world.asked() as u64, SEND_FOR.as_secs() / 10);
+    assert_eq!(world.asked() as u64, TURN.as_secs() / 10);
     world.end(50).await;
     outbox.step().await.unwrap();
     assert_eq!(figures(&outbox), [12, 0, 0, 138]);

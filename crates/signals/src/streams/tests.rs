@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
@@ -34,6 +35,28 @@ pub(crate) struct FakeGate {
     streams: OnceLock<Streams>,
     taken: Mutex<Vec<String>>,
     verdicts: Mutex<BTreeMap<String, NotTaken>>,
+    /// Called before the gate reads or writes, with the name of the operation.
+    pub(crate) hook: Mutex<Option<Hook>>,
+    /// How long the gate reads revocations, in seconds of both clocks.
+    pub(crate) reads_for: AtomicU64,
+}
+
+pub(crate) type Hook = Box<dyn FnMut(&str) + Send>;
+
+impl FakeGate {
+    pub(crate) fn begins(&self, operation: &str) {
+        if let Some(hook) = &mut *self.hook.lock() {
+            hook(operation);
+        }
+    }
+
+    pub(crate) async fn reads(&self) {
+        for _ in 0..self.reads_for.load(Ordering::Relaxed) {
+            self.begins("ended_since");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            self.time.advance(Duration::from_secs(1));
+        }
+    }
 }
 
 impl fmt::Debug for FakeGate {
@@ -75,6 +98,7 @@ impl StreamGate for FakeGate {
     }
 
     fn records(&self) -> Arc<dyn RelayStore> {
+        self.begins("records");
         Arc::clone(&self.store) as _
     }
 
@@ -137,6 +161,8 @@ pub(crate) fn gate(store: &Arc<MemoryStore>, time: &Arc<ManualTime>, is_shared: 
         streams: OnceLock::new(),
         taken: Mutex::default(),
         verdicts: Mutex::default(),
+        hook: Mutex::default(),
+        reads_for: AtomicU64::default(),
     })
 }
 
@@ -149,8 +175,8 @@ fn world_with(gate: Arc<FakeGate>, plan: StreamPlan, folder: support::Place) -> 
     let streams = Streams::new(Arc::clone(&gate) as _).unwrap();
     gate.streams.set(streams.clone()).unwrap();
     let record = StreamRecord::new(Arc::clone(&gate) as _, &plan.settings.record_parts(), streams.0.run);
-    let stream = Stream::new(Arc::clone(&gate) as _, record.clone(), plan.clone());
-    let is_alive = stream.is_alive();
+    let is_alive = Arc::<AtomicBool>::default();
+    let stream = Stream::new(Arc::clone(&gate) as _, record.clone(), (plan.clone(), Arc::clone(&is_alive)));
     let task = tokio::spawn(std::future::pending());
     let running = RunningStream { plan, record: record.clone(), is_alive: Arc::clone(&is_alive), task };
     streams.0.all.lock().push(running);
@@ -618,4 +644,23 @@ async fn a_client_proves_itself_for_each_token_and_no_more_often() {
     at.state().lie = Some(Box::new(at_once));
     world.stream.step().await;
     assert_eq!(at.count("POST", "/token"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_whose_task_panics_begins_anew() {
+    let at = transmitter();
+    let world = world(&at);
+    let begun = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&begun);
+    let hook = move |_: &str| assert!(count.fetch_add(1, Ordering::Relaxed) > 0, "a bug");
+    *world.gate.hook.lock() = Some(Box::new(hook));
+    let streams = Streams::new(Arc::clone(&world.gate) as _).unwrap();
+    streams.replace(vec![plan(&at, Delivery::Poll).0]);
+    for _ in 0..60 {
+        if begun.load(Ordering::Relaxed) > 1 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    panic!("it did not begin anew");
 }
