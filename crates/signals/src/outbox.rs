@@ -299,7 +299,7 @@ impl Outbox {
         let receiver = Arc::clone(&self.plan.settings.name);
         let issuer = self.gate.issuer();
         let event = Event::of_end(end, &issuer, &self.plan.settings, read);
-        match self.pusher.push(&event, (&issuer, now)).await {
+        match self.pusher.push(&event, &issuer).await {
             Ok(Pushed::Taken) => {
                 if std::mem::take(&mut self.failures) > 0 {
                     tracing::info!(%receiver, "event receiver takes events again");

@@ -56,9 +56,12 @@ pub struct ReceiverPlan {
     pub fingerprint: String,
 }
 
-/// What an event says, but for the time of its token.
+/// What an event says.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Event {
+    /// The `iat`, which each attempt repeats: a receiver may end all logins until the later of `iat` and
+    /// `event_timestamp`.
+    made: Timestamp,
     jti: String,
     txn: String,
     sub_id: Value,
@@ -77,13 +80,15 @@ impl Event {
         if end.session.is_some() {
             sub_id["session"] = json!({ "format": "opaque", "id": id });
         }
+        let at = end.until.unwrap_or(read);
         let event = json!({
-            "event_timestamp": end.until.unwrap_or(read).as_secs(),
+            "event_timestamp": at.as_secs(),
             "initiating_entity": end.initiating_entity,
             "reason_admin": { "en": end.reason },
         });
         let parts = ["ended", issuer, &end.subject, &id, &until];
         Self {
+            made: at.min(read),
             jti: name(&[&["event", &settings.audience][..], &parts].concat()),
             txn: name(&parts),
             sub_id,
@@ -91,10 +96,10 @@ impl Event {
         }
     }
 
-    fn token(&self, issuer: &str, plan: &ReceiverPlan, now: Timestamp) -> Result<String, StreamError> {
+    fn token(&self, issuer: &str, plan: &ReceiverPlan) -> Result<String, StreamError> {
         let claims = json!({
             "iss": issuer,
-            "iat": now.as_secs(),
+            "iat": self.made.as_secs(),
             "jti": self.jti,
             "aud": plan.settings.audience,
             "txn": self.txn,
@@ -130,11 +135,7 @@ impl Pusher {
     }
 
     /// Pushes an event. After an error, the same event may be accepted later.
-    pub(crate) async fn push(
-        &mut self,
-        event: &Event,
-        (issuer, now): (&str, Timestamp),
-    ) -> Result<Pushed, StreamError> {
+    pub(crate) async fn push(&mut self, event: &Event, issuer: &str) -> Result<Pushed, StreamError> {
         let target = FetchTarget::parse(&self.plan.settings.url, Allowed::by_operator());
         let target = target.map_err(|why| StreamError::Access(why.to_string()))?;
         let headers = HeaderMap::from_iter([
@@ -142,7 +143,7 @@ impl Pusher {
             (ACCEPT, HeaderValue::from_static("application/json")),
             (AUTHORIZATION, self.authorizer.header(&self.plan.http).await?),
         ]);
-        let token = event.token(issuer, &self.plan, now)?;
+        let token = event.token(issuer, &self.plan)?;
         let answer = self.plan.http.send(&target, Method::POST, headers, Bytes::from(token)).await?;
         if answer.status().is_success() {
             return Ok(Pushed::Taken);
@@ -164,13 +165,14 @@ impl Pusher {
 pub async fn greet(plan: ReceiverPlan, issuer: &str, now: Timestamp) -> Result<String, StreamError> {
     let id = name(&["verification", &plan.settings.name, &now.as_millis().to_string()]);
     let event = Event {
+        made: now,
         jti: id.clone(),
         txn: id,
         sub_id: json!({ "format": "opaque", "id": &*plan.settings.name }),
         events: json!({ VERIFICATION: {} }),
     };
     let place = plan.settings.url.clone();
-    match Pusher::new(plan).push(&event, (issuer, now)).await? {
+    match Pusher::new(plan).push(&event, issuer).await? {
         Pushed::Taken => Ok(format!("{place} takes a verification event")),
         Pushed::Refused(why) => Err(StreamError::Answer { place: place.into(), why: format!("answered 400 {why}") }),
     }

@@ -18,6 +18,7 @@ use super::*;
 use rotogate_core::clock::{ManualTime, TimeSource};
 use rotogate_core::engine::ended::{End, EndPlace, EndedBatch};
 use rotogate_core::http_client::HttpClient;
+use rotogate_core::revocation::{Effect, Revocation, Target};
 use rotogate_core::session::{RevokedBecause, Session};
 use rotogate_core::store::conformance::{gone, insert, session};
 use rotogate_core::store::relay::RelayStore;
@@ -215,6 +216,40 @@ async fn s25_events_come_in_order_and_a_kill_before_the_position_is_kept_repeats
     // Once the position was stored, no event is repeated.
     world.begin(3).step().await.unwrap();
     assert_eq!(world.taken().len(), 5);
+}
+
+#[tokio::test]
+async fn s22_s25_an_attempt_says_the_time_of_the_end_and_ends_no_later_login() {
+    let mut world = World::new(false);
+    let mut outbox = world.begin(1);
+    outbox.step().await.unwrap();
+    world.answers(503, "");
+    world.end(1).await;
+    let until = world.time.wall();
+    let target = Target::Subject { issuer: ISS.into(), subject: "ada".into() };
+    let entry = Revocation { target, effect: Effect::not_before(until, false), until: until.plus(KEPT_FOR) };
+    world.store.revoke(entry, RevokedBecause::Logout).await.unwrap();
+    // The gate reads the ends some time after they were written, tries often, and moves them to a row.
+    world.time.advance(Duration::from_secs(7));
+    world.steps(&mut outbox, 60, Duration::from_secs(60)).await;
+    drop(outbox);
+    let mut outbox = world.begin(2);
+    world.at.state().lie = None;
+    world.time.advance(MAX_PAUSE);
+    outbox.step().await.unwrap();
+    let state = world.at.state();
+    let claims: Vec<_> = state.taken.iter().map(|token| part(token, 1)).collect();
+    let times = |claims: &Value| {
+        (claims["iat"].as_u64().unwrap(), claims["events"][SESSION_REVOKED]["event_timestamp"].as_u64().unwrap())
+    };
+    let (read, moment) = (until.plus(Duration::from_secs(7)).as_secs(), until.as_secs());
+    assert_eq!(claims.iter().map(times).collect::<Vec<_>>(), [(read, read), (moment, moment)]);
+    // One name has one content.
+    for token in &state.asked {
+        let tried = part(&token.text, 1);
+        assert!(claims.contains(&tried), "{tried}");
+    }
+    assert!(state.asked.len() > 10);
 }
 
 #[tokio::test]
