@@ -2,7 +2,7 @@
 //! any other user, the tests check the advice.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -78,6 +78,42 @@ async fn o17_p12_root_can_use_the_command_line_beside_a_service_of_another_user(
     // The service starts again.
     let gate = place.start_in_shell(&script);
     assert_eq!(gate.log_in("ada", PASSWORD).await.status, StatusCode::OK);
+}
+
+#[test]
+fn o17_a_service_that_was_taken_over_leads_root_to_no_file_of_roots() {
+    const SECRET: &str = "root-keeps-this-secret-of-its-own-for-itself";
+    let log = "[audit_log]\noutput = \"logs/audit.log\"\non_failure = \"refuse\"\n";
+    let place = Place::new(&format!("{CONFIG}{log}"));
+    if !rustix::process::geteuid().is_root() {
+        // Our own link is followed.
+        fs::create_dir(place.path("logs")).unwrap();
+        symlink("../linked.log", place.path("logs/audit.log")).unwrap();
+        place.done(&["user", "add", "ada"], PASSWORD);
+        assert!(fs::metadata(place.path("linked.log")).unwrap().len() > 0);
+        return;
+    }
+    fs::create_dir(place.path("logs")).unwrap();
+    place.done(&["user", "add", "ada"], PASSWORD);
+    let gate = place.start();
+    place.point_commands_at(&gate);
+    fs::write(place.path("secret"), SECRET).unwrap();
+    fs::set_permissions(place.path("secret"), fs::Permissions::from_mode(0o600)).unwrap();
+    let trap = |name: &str| {
+        let path = place.path(name);
+        fs::remove_file(&path).unwrap();
+        symlink(place.path("secret"), &path).unwrap();
+        chown(path.parent().unwrap(), Some(NOBODY), Some(NOBODY)).unwrap();
+    };
+    trap("logs/audit.log");
+    trap("data/admin.token");
+    for arguments in [&["user", "disable", "ada"][..], &["session", "list"]] {
+        let said = place.fails(arguments, "");
+        assert!(said.contains("root follows no link"), "{said}");
+    }
+    assert_eq!(fs::read_to_string(place.path("secret")).unwrap(), SECRET);
+    let meta = fs::metadata(place.path("secret")).unwrap();
+    assert_eq!((meta.uid(), meta.mode() & 0o777), (0, 0o600));
 }
 
 #[test]

@@ -7,21 +7,24 @@
 //! through.
 //!
 //! Root works on a service's files on its behalf (requirement O17): it reads files that belong to the owner of their
-//! folder, and gives new files to that owner, so that the service can use them.
+//! folder, and gives new files to that owner, so that the service can use them. The service could set a trap for root:
+//! `place` opens every file.
 //!
 //! `fs-mistrust` trusts at most one group, while orchestrators mount secrets for a group of their choice, and it does
 //! not cover root's work on behalf of a service. `atomic-write-file` writes, but checks nothing.
 //!
 //! Files that are not secret but decide about trust use [`trusted`].
 
+mod place;
 pub mod trusted;
 mod user;
 
 use crate::random::random;
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
 /// The longest file of secrets that is read as text, in bytes: far above any sensible token or list of users.
@@ -43,15 +46,20 @@ fn remedy(path: &Path, error: &io::Error) -> String {
 /// user, or others may read or write it.
 pub fn open_private(path: &Path, writing: bool) -> Result<File, String> {
     let cannot = |e: io::Error| format!("{}: cannot be opened: {e}{}", path.display(), remedy(path, &e));
-    let mut options = OpenOptions::new();
-    options.read(true).write(writing);
-    #[cfg(unix)]
     // Without NONBLOCK, opening a named pipe would block.
-    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
-    let file = options.open(path).map_err(cannot)?;
+    let flags = if writing { OFlags::RDWR } else { OFlags::RDONLY } | OFlags::NONBLOCK;
+    let file = place::open(path, flags, 0).map_err(cannot)?;
     let meta = file.metadata().map_err(cannot)?;
     check(path, &meta)?;
     Ok(file)
+}
+
+/// Opens a log, to append to it. A missing one is created with this mode.
+///
+/// # Errors
+/// I/O; or root finds a link, or another user's file, in a folder of the service.
+pub fn open_to_append(path: &Path, mode: u32) -> io::Result<File> {
+    place::open(path, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE, mode)
 }
 
 /// Reads a private file of at most `max` bytes.
@@ -260,31 +268,13 @@ pub fn create_private_dir(path: &Path) -> io::Result<()> {
         return Ok(());
     }
     let missing: Vec<_> = path.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)?;
+    if missing.is_empty() && !path.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
     // The outermost directory is created first, so that each takes its owner from the directory above it.
     for dir in missing.into_iter().rev() {
-        adopt(&File::open(dir)?, dir)?;
+        place::make_dir(dir)?;
         sync_dir(dir)?;
-    }
-    Ok(())
-}
-
-/// Gives what root has created in another user's folder to that user: a service could not use root's file (requirement
-/// O17).
-pub fn adopt(made: &File, path: &Path) -> io::Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        if rustix::process::geteuid().is_root() {
-            let folder = fs::metadata(parent(path))?;
-            if folder.uid() != made.metadata()?.uid() {
-                std::os::unix::fs::fchown(made, Some(folder.uid()), Some(folder.gid()))?;
-            }
-        }
     }
     Ok(())
 }
@@ -329,8 +319,7 @@ pub struct EditLock(#[expect(dead_code, reason = "held for its lock")] File);
 pub fn lock_for_edit(path: &Path) -> io::Result<EditLock> {
     let lock = beside(path, "lock")?;
     refuse_link(&lock)?;
-    let file = private_options().create(true).truncate(false).open(&lock)?;
-    adopt(&file, &lock)?;
+    let file = place::open(&lock, OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW, 0o600)?;
     file.lock()?;
     Ok(EditLock(file))
 }
@@ -343,7 +332,7 @@ pub fn lock_for_edit(path: &Path) -> io::Result<EditLock> {
 pub fn wait_for_edit(path: &Path) -> io::Result<Option<EditLock>> {
     let lock = beside(path, "lock")?;
     refuse_link(&lock)?;
-    match File::open(&lock) {
+    match place::open(&lock, OFlags::RDONLY | OFlags::NOFOLLOW, 0) {
         Ok(file) => file.lock_shared().map(|()| Some(EditLock(file))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
@@ -363,10 +352,8 @@ impl Unpublished {
         let random = *random::<8>()?;
         let name = beside(path, &format!("{:016x}.tmp", u64::from_ne_bytes(random)))?;
         // O_EXCL also refuses to follow a link.
-        let file = private_options().read(true).create_new(true).open(&name)?;
-        let unpublished = Self(name);
-        adopt(&file, &unpublished.0)?;
-        Ok((unpublished, file))
+        let file = place::open(&name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, 0o600)?;
+        Ok((Self(name), file))
     }
 
     fn with(path: &Path, bytes: &[u8]) -> io::Result<Self> {
@@ -403,19 +390,6 @@ impl Drop for Unpublished {
         // After a rename the temporary name is gone, so the removal may fail.
         let _ = fs::remove_file(&self.0);
     }
-}
-
-fn private_options() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.write(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.mode(0o600);
-        // Must not follow a link that was created after the check.
-        options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
-    }
-    options
 }
 
 fn refuse_link(path: &Path) -> io::Result<()> {

@@ -151,3 +151,46 @@ fn o2_nothing_is_published_through_a_dangling_link_and_nothing_is_left_behind() 
     assert!(!target.exists());
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "the link alone");
 }
+
+#[test]
+fn o17_in_a_folder_of_another_user_root_follows_no_link_and_takes_no_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::create_dir(at("service")).unwrap();
+    write_private_atomic(&at("victim"), b"root's").unwrap();
+    symlink(at("victim"), at("service/log")).unwrap();
+    symlink(dir.path(), at("service/deep")).unwrap();
+    fs::hard_link(at("victim"), at("service/hard")).unwrap();
+    let opened = || {
+        ["service/log", "service/deep/victim", "service/hard"].map(|name| {
+            let appended = open_to_append(&at(name), 0o640).map(drop).map_err(|error| error.to_string());
+            assert_eq!(appended.is_ok(), open_private(&at(name), false).is_ok(), "{name}");
+            assert_eq!(appended.is_ok(), open_private(&at(name), true).is_ok(), "{name}");
+            appended
+        })
+    };
+    assert_eq!(opened(), [const { Ok(()) }; 3], "our own folder");
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    std::os::unix::fs::chown(at("service"), Some(4242), Some(4243)).unwrap();
+    let [log, deep, hard] = opened().map(Result::unwrap_err);
+    assert!(log.contains("root follows no link") && deep == log, "{log} {deep}");
+    assert!(hard.contains("regular files of user 4242"), "{hard}");
+    symlink(at("elsewhere"), at("service/dangling")).unwrap();
+    assert!(open_to_append(&at("service/dangling"), 0o640).is_err());
+    assert!(create_private_dir(&at("service/dangling")).is_err());
+    assert!(create_private_dir(&at("service/deep/elsewhere")).is_err());
+    assert!(create_private_new(&at("service/deep/elsewhere"), b"x").is_err());
+    assert!(!at("elsewhere").exists());
+    assert_eq!((fs::read(at("victim")).unwrap(), mode(&at("victim"))), (b"root's".to_vec(), 0o600));
+    assert_eq!(fs::metadata(at("victim")).unwrap().uid(), 0);
+    // A pipe does not hold root up. Users of a group that share root's folder could set a link there, too.
+    assert!(std::process::Command::new("mkfifo").arg(at("service/pipe")).status().unwrap().success());
+    assert!(open_to_append(&at("service/pipe"), 0o640).is_err());
+    std::os::unix::fs::chown(at("service"), Some(0), Some(4243)).unwrap();
+    fs::set_permissions(at("service"), fs::Permissions::from_mode(0o770)).unwrap();
+    assert!(open_to_append(&at("service/log"), 0o640).is_err());
+    fs::set_permissions(at("service"), fs::Permissions::from_mode(0o1770)).unwrap();
+    open_to_append(&at("service/log"), 0o640).unwrap();
+}

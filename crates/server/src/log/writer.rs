@@ -5,11 +5,9 @@
 //! Access lines have a buffer for each worker thread, so that no thread waits for another. Application lines are few,
 //! so they share one buffer.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::thread::Thread;
@@ -258,12 +256,7 @@ fn open(output: &LogOutput) -> io::Result<File> {
     match output {
         LogOutput::Stderr => Ok(io::stderr().as_fd().try_clone_to_owned()?.into()),
         LogOutput::Stdout => Ok(io::stdout().as_fd().try_clone_to_owned()?.into()),
-        LogOutput::File(path) => {
-            let file = OpenOptions::new().create(true).append(true).mode(0o640).open::<&PathBuf>(path)?;
-            // A file that root creates must belong to the user of the service.
-            private_file::adopt(&file, path)?;
-            Ok(file)
-        }
+        LogOutput::File(path) => private_file::open_to_append(path, 0o640),
     }
 }
 

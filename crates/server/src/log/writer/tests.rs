@@ -1,4 +1,6 @@
+use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read};
+use std::path::PathBuf;
 
 use super::*;
 
