@@ -1,5 +1,5 @@
 use std::fs::OpenOptions;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::path::PathBuf;
 
 use super::*;
@@ -138,6 +138,21 @@ fn p35_o24_a_full_disk_costs_lines_that_are_counted() {
     assert_eq!(sink.access_counts().dropped.load(Ordering::Relaxed), 10);
     assert!(sink.access_counts().errors.load(Ordering::Relaxed) > 0);
     assert_eq!(sink.access_counts().written.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn p42_a_line_that_a_command_writes_meanwhile_stays() {
+    let (_folder, path, sink) = in_file(1, 1 << 20);
+    sink.set_audit(OnAuditFailure::Refuse);
+    let mut writer = Writer::new(Arc::clone(&sink), open(sink.output()).unwrap());
+    writer.sync_data = |mut file| {
+        file.write_all(b"of a command\n")?;
+        Err(ErrorKind::StorageFull.into())
+    };
+    writer.write_audit(&Buffer { bytes: b"one\ntwo\n".to_vec(), lines: 2 });
+    writer.sync_data = |_| Ok(());
+    writer.write_audit(&Buffer::default());
+    assert_eq!(std::fs::read_to_string(path).unwrap(), "one\ntwo\nof a command\none\ntwo\n");
 }
 
 #[test]

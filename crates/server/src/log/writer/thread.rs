@@ -1,7 +1,8 @@
 //! The thread that writes the buffers of an output.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Seek, Write};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -32,6 +33,8 @@ pub(super) struct Writer {
     kept: Buffer,
     /// Whether the last line was written only in part.
     torn: bool,
+    /// The last bytes of the file that this writer has written without another process's bytes among them.
+    own: Range<u64>,
     /// When the file was last synchronised.
     synced_at: Option<Duration>,
     /// The number of dropped lines at the last report, and the time of this report.
@@ -50,6 +53,7 @@ impl Writer {
             file: Some(file),
             kept: Buffer::default(),
             torn: false,
+            own: 0..0,
             synced_at: None,
             reported: 0,
             reported_at: None,
@@ -188,10 +192,12 @@ impl Writer {
         sink.set_failing(!is_written);
     }
 
-    /// Removes the last bytes of the file, which are written again. If that fails, the file has their lines twice.
+    /// Removes the last bytes of the file, which are written again. The file has their lines twice if that fails, or if
+    /// another process has written to the file since: the lines of that process must stay.
     fn take_back(&self, written: usize) {
         if let Some(file) = &self.file
-            && let Some(rest) = file.metadata().ok().and_then(|meta| meta.len().checked_sub(written as u64))
+            && file.metadata().is_ok_and(|meta| meta.len() == self.own.end)
+            && let Some(rest) = self.own.end.checked_sub(written as u64).filter(|rest| *rest >= self.own.start)
         {
             let _ = file.set_len(rest);
         }
@@ -241,6 +247,10 @@ impl Writer {
             match file.write(bytes) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(written) => {
+                    // The file is opened for appending, so this is the end of what was written just now.
+                    let end = file.stream_position().unwrap_or(0);
+                    let begin = end.saturating_sub(written as u64);
+                    self.own = if begin == self.own.end { self.own.start } else { begin }..end;
                     self.torn = bytes.get(written.saturating_sub(1)) != Some(&b'\n');
                     *bytes = bytes.get(written..).unwrap_or_default();
                 }
