@@ -177,10 +177,12 @@ async fn p56_a_wrong_token_signs_nobody_in_and_guessing_ends() {
     for _ in 0..10 {
         assert_eq!(browser.sign_in("a wrong token").await.status, StatusCode::UNAUTHORIZED);
     }
-    let answer = browser.sign_in(OPERATOR).await;
+    let answer = browser.sign_in("a wrong token").await;
     assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
     assert!(answer.headers.contains_key("retry-after"));
     assert!(!browser.cookies.iter().any(|(name, _)| name == "rotogate-admin"));
+    // The guesses of another user of this machine do not keep the operator out (P50).
+    Browser::signed_in(&gate, OPERATOR).await;
 }
 
 #[tokio::test]

@@ -120,8 +120,11 @@ async fn o25_the_admin_listener_answers_by_address_as_localhost_and_by_its_own_n
     };
     for path in ["/livez", "/readyz", "/metrics"] {
         for good in ["127.0.0.1", "localhost", "LOCALHOST", "10.1.2.3", "[::1]", "gate.internal", "Gate.Internal"] {
-            assert_eq!(ask(path, &format!("Host: {good}:{port}\r\n")), "200", "{path} {good}");
-            assert_eq!(ask(path, &format!("Host: {good}\r\n")), "200", "{path} {good}");
+            // P50: a proxy on this machine may have the name, so that all its callers come from a loopback address.
+            let is_named = good.eq_ignore_ascii_case("gate.internal");
+            let expected = if path == "/metrics" && is_named { "401" } else { "200" };
+            assert_eq!(ask(path, &format!("Host: {good}:{port}\r\n")), expected, "{path} {good}");
+            assert_eq!(ask(path, &format!("Host: {good}\r\n")), expected, "{path} {good}");
         }
         // Names whose owner can point them at this address.
         for other in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "gate.internal.evil.example"]

@@ -4,14 +4,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::ORIGIN;
+use http::header::{FORWARDED, ORIGIN};
 use http::request::Parts;
 use http::{Method, Uri};
 
-use super::AdminState;
 use super::operations::Access;
 use super::problem::{Code, Refusal};
 use super::seats::Seat;
+use super::AdminState;
 use crate::config::AdminRole;
 #[cfg(feature = "page")]
 use crate::server::build::admin_tokens::AdminToken;
@@ -24,7 +24,7 @@ use rotogate_core::limit::Failures;
 use rotogate_core::route::authority;
 
 const TARGET: &str = "rotogate::audit";
-/// How many wrong tokens of one address are compared within [`FAILURES_WITHIN`].
+/// How many wrong tokens of one address are 401, and logged, within [`FAILURES_WITHIN`].
 const MAX_FAILURES: u32 = 10;
 const FAILURES_WITHIN: Duration = Duration::from_secs(60);
 
@@ -92,11 +92,10 @@ pub(super) fn access<'a>(
 ) -> Result<Option<&'a Holder>, Refusal> {
     let role = match access {
         Access::Anyone => return Ok(None),
-        Access::LocalOrViewer if peer.to_canonical().is_loopback() => return Ok(None),
+        Access::LocalOrViewer if is_local(peer, parts) => return Ok(None),
         Access::LocalOrViewer => AdminRole::Viewer,
         Access::Role(role) => role,
     };
-    may_guess(state, peer)?;
     let unauthorised = || {
         let what = "send the token of admin.token_file, or one of admin.tokens, as `Authorization: Bearer …`";
         Refusal::new(Code::Unauthorized, what)
@@ -107,8 +106,7 @@ pub(super) fn access<'a>(
         Err(_) => None,
     };
     let Some(holder) = holder else {
-        state.failures.count(peer);
-        refuse_login();
+        refuse_login(state, peer)?;
         return Err(unauthorised());
     };
     hold_seat(parts);
@@ -123,9 +121,28 @@ pub(super) fn hold_seat(parts: &Parts) {
     }
 }
 
-/// Logs a wrong token. [`may_guess`] bounds the number of these lines.
-fn refuse_login() {
+/// Whether a request comes from this machine: the peer of a proxy on this machine is a loopback address, too.
+fn is_local(peer: IpAddr, parts: &Parts) -> bool {
+    let is_forwarded = parts
+        .headers
+        .keys()
+        .any(|name| name.as_str().starts_with("x-forwarded-") || name == FORWARDED || name == "x-real-ip");
+    let is_named = authority::check(parts).is_ok_and(|authority| !is_own_host(authority.host(), &[]));
+    peer.to_canonical().is_loopback() && !is_forwarded && !is_named
+}
+
+/// Counts and logs a wrong token. Beyond the bound on wrong tokens, the refusal that takes the place of the answer.
+///
+/// The bound follows the comparison: a token has at least 32 characters, so guesses are hopeless without a bound, while a
+/// bound before the comparison would let any user of an operator's address lock that operator out (requirement P50).
+fn refuse_login(state: &AdminState, peer: IpAddr) -> Result<(), Refusal> {
+    if let Some(wait) = state.failures.wait(peer) {
+        let what = format!("more than {MAX_FAILURES} wrong tokens a minute came from {peer}; wait");
+        return Err(Refusal::new(Code::TooManyFailures, what).retry_after(wait));
+    }
+    state.failures.count(peer);
     tracing::warn!(target: TARGET, event = "admin_login_refused", "admin token refused");
+    Ok(())
 }
 
 /// Refuses the holder of a token whose role does not include `role`.
@@ -149,14 +166,6 @@ pub(super) fn has_role(holder: &Holder, role: AdminRole, parts: &Parts) -> Resul
     Ok(())
 }
 
-/// Refuses an address with too many wrong tokens before the next token is compared: otherwise the answer would still
-/// reveal a right guess.
-fn may_guess(state: &AdminState, peer: IpAddr) -> Result<(), Refusal> {
-    let Some(wait) = state.failures.wait(peer) else { return Ok(()) };
-    let what = format!("more than {MAX_FAILURES} wrong tokens a minute came from {peer}; wait");
-    Err(Refusal::new(Code::TooManyFailures, what).retry_after(wait))
-}
-
 /// The operator whose token a form of the page has, if any.
 #[cfg(feature = "page")]
 pub(super) fn sign_in(
@@ -164,10 +173,8 @@ pub(super) fn sign_in(
     peer: IpAddr,
     presented: &str,
 ) -> Result<Option<(Holder, Arc<AdminToken>)>, Refusal> {
-    may_guess(state, peer)?;
     let Some((holder, token)) = state.tokens.entry(presented) else {
-        state.failures.count(peer);
-        refuse_login();
+        refuse_login(state, peer)?;
         return Ok(None);
     };
     let Actor { name, role, .. } = &holder.actor;
