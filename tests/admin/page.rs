@@ -63,6 +63,7 @@ impl<'a> Browser<'a> {
             if name == "rotogate-admin" {
                 let place = path.strip_prefix("/ui/").and_then(|path| path.strip_suffix('/')).unwrap();
                 assert_eq!(place.len(), 43, "{path}");
+                keep_secret(place);
                 self.place = Some(place.to_owned());
             } else {
                 assert_eq!(path, "/ui/", "{name}");
@@ -162,6 +163,12 @@ async fn p56_every_view_needs_a_sign_in_and_has_its_headers() {
         assert!(browser.cookies.iter().all(|(_, value)| *value != token));
     }
     assert_eq!(browser.get("/ui/nowhere").await.status, StatusCode::NOT_FOUND);
+    // The cookie is safe from other servers of this host because no other user can learn its path.
+    let folder = browser.place.clone().unwrap();
+    gate.admin(Method::GET, &format!("//ui/{folder}"), None).await;
+    let log = gate.log();
+    assert!(log.contains("\"/ui/…/nowhere\"") && log.contains("\"//ui/…\""), "{log}");
+    assert!(!log.contains(&folder));
     // The name of a page that was rebound to this address.
     browser.headers = vec![("host", "evil.example")];
     assert_eq!(browser.get("/ui/").await.status, StatusCode::MISDIRECTED_REQUEST);

@@ -26,6 +26,8 @@ async fn k2_k4_k8_k11_a_key_is_made_once_used_revoked_and_stays_so_after_a_crash
     assert_eq!(status(&gate, &key[..key.len() - 1]).await, StatusCode::UNAUTHORIZED);
     // In a path, where it does not belong.
     gate.call(Method::GET, &format!("/public/{key}/x"), &[], "").await;
+    place.run(&["explain", "--path", &format!("/public/{key}/x?y")], "");
+    gate.admin(Method::GET, &format!("/v1/{key}"), None).await;
     let listed = place.json_lines(&["api-key", "list"]);
     assert_eq!(listed.len(), 2);
     assert!(listed.iter().all(|key| key["status"] == "live" && key.get("key").is_none()), "{listed:?}");
@@ -46,7 +48,10 @@ async fn k2_k4_k8_k11_a_key_is_made_once_used_revoked_and_stays_so_after_a_crash
     let gate = place.start();
     assert_eq!((status(&gate, &key).await, status(&gate, &other).await), (StatusCode::UNAUTHORIZED, StatusCode::OK));
     let log = log + &gate.log();
-    assert!(!log.contains(&key) && log.contains("api_key.create"), "the log names a key by its id");
+    assert!(
+        !log.contains(&key) && log.contains("api_key.create") && log.contains("request explained"),
+        "the log names a key by its id"
+    );
     assert_eq!(place.json(&["api-key", "leaked"], &format!("junk\n{other}\n"))["revoked"], 1);
     assert_eq!(status(&gate, &other).await, StatusCode::UNAUTHORIZED);
     // K11.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::problem::{Code, Refusal};
-use super::{AdminResult, AdminState, ok};
+use super::{AdminResult, AdminState, logged_path, ok};
 use crate::config::Config;
 use crate::server::serve::cors;
 use crate::server::serve::request::gate_layer;
@@ -178,7 +178,7 @@ pub(super) async fn explain_question(state: &AdminState, question: Question) -> 
             gate_layer(gate).explain(parts).await
         }
     };
-    let path = target.split('?').next().unwrap_or_default();
+    let path = logged_path(target.split('?').next().unwrap_or_default());
     tracing::info!(
         target: "rotogate::audit",
         event = "explain",

@@ -11,7 +11,7 @@ use http::{Method, Uri};
 use super::operations::Access;
 use super::problem::{Code, Refusal};
 use super::seats::Seat;
-use super::AdminState;
+use super::{AdminState, logged_path};
 use crate::config::AdminRole;
 #[cfg(feature = "page")]
 use crate::server::build::admin_tokens::AdminToken;
@@ -151,7 +151,7 @@ pub(super) fn has_role(holder: &Holder, role: AdminRole, parts: &Parts) -> Resul
         let (name, own, needed) = (&holder.actor.name, holder.role.word(), role.word());
         let what =
             format!("the token {name} is a {own}'s; this needs the role {needed} (admin.tokens in gateway.toml)");
-        let path = parts.uri.path();
+        let path = logged_path(parts.uri.path());
         tracing::warn!(
             target: TARGET,
             event = "admin_denied",

@@ -213,9 +213,19 @@ async fn answer(
     if is_probe {
         tracing::debug!(target: "rotogate::admin", %method, path, status);
     } else {
+        let path = logged_path(&path);
         tracing::info!(target: "rotogate::admin", %method, path, status);
     }
     Ok(response)
+}
+
+/// A path as the log has it: without API keys, and without the random folder of a sign-in on the page, which no other site
+/// may learn.
+// Requirements K2 and P56.
+fn logged_path(path: &str) -> String {
+    #[cfg(feature = "page")]
+    let path = &page::without_places(path);
+    String::from_utf8_lossy(&log::without_key(path.as_bytes())).into_owned()
 }
 
 /// Answers health checks alone, for any `Host`: an orchestrator uses an address that this program does not

@@ -76,6 +76,12 @@ fn place_of(path: &str) -> Option<(&str, &str)> {
     sign_ins::is_secret(place).then_some((place, rest))
 }
 
+/// A path with `…` in place of the folder of a sign-in, in any spelling of the path.
+pub(super) fn without_places(path: &str) -> String {
+    let hidden = path.split('/').map(|part| if sign_ins::is_secret(part) { "…" } else { part });
+    if path.contains("ui/") { hidden.collect::<Vec<_>>().join("/") } else { path.to_owned() }
+}
+
 /// Inserts the folder of a sign-in into a response: into `Location`, and into the links, forms and files of a
 /// view.
 async fn below(place: &str, mut response: Response<Body>) -> Response<Body> {
