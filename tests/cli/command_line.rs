@@ -517,6 +517,26 @@ async fn p20_csv_names_its_line_and_scopes_are_added_and_removed() {
     assert_eq!(ran.code, Some(1), "{ran:?}");
 }
 
+#[test]
+fn b54_an_import_writes_all_of_its_files_or_none() {
+    let place = Place::new("");
+    let old = "client_id=\"web\"\nclient_secret=\"the-old-secret-of-the-client\"\nemail_domains=\"*\"\nupstreams=\"http://app\"\n";
+    fs::write(place.path("old.cfg"), old).unwrap();
+    let import = ["init", "--dir", "new", "--from-oauth2-proxy", "old.cfg"];
+    fs::create_dir(place.path("new")).unwrap();
+    fs::write(place.path("new/idp.secret"), "stale").unwrap();
+    let said = place.fails(&import, "");
+    assert!(said.contains("idp.secret exists already"), "{said}");
+    assert_eq!(fs::read_dir(place.path("new")).unwrap().count(), 1, "nothing else was written");
+    fs::remove_file(place.path("new/idp.secret")).unwrap();
+    assert!(place.done(&import, "").stdout.contains("Not as in oauth2-proxy:"));
+    let mode = |name: &str| fs::metadata(place.path(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("new/idp.secret"), mode("new/gateway.toml")), (0o600, 0o644));
+    fs::remove_file(place.path("new/idp.secret")).unwrap();
+    let said = place.fails(&import, "");
+    assert!(said.contains("gateway.toml exists already") && !place.path("new/idp.secret").exists(), "{said}");
+}
+
 #[tokio::test]
 async fn b54_init_writes_a_configuration_with_a_login_of_browsers() {
     let place = Place::new("");

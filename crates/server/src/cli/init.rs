@@ -88,14 +88,15 @@ pub(super) fn run(configured: &Path, options: &InitOptions, output: Output) -> C
         )),
         _ => Failure::Failed(format!("{} cannot be written: {error}", path.display())),
     };
-    write(&path, &text).map_err(|error| failed(&path, &error))?;
-    let mut secrets = Vec::new();
-    for (name, secret) in &imported.secrets {
-        let file = private_file::parent(&path).join(name);
-        private_file::create_private_new(&file, secret.expose_secret().as_bytes())
-            .map_err(|error| failed(&file, &error))?;
-        secrets.push(file);
-    }
+    // The configuration comes last: with the file there, all of the result is there.
+    let secrets = imported
+        .secrets
+        .iter()
+        .map(|(name, secret)| (private_file::parent(&path).join(name), secret.expose_secret(), 0o600));
+    // The configuration has no secrets, and a service that runs as another user must read it.
+    let files: Vec<_> = secrets.chain([(path.clone(), &*text, 0o644)]).collect();
+    write(&files).map_err(|(path, error)| failed(path, &error))?;
+    let secrets = files.iter().map(|(file, ..)| file.clone()).filter(|file| *file != path).collect();
     let remarks = &imported.remarks[..];
     output.write(&InitReport { file: &path, secrets, remarks }, || {
         let path = path.display();
@@ -115,14 +116,33 @@ pub(super) fn run(configured: &Path, options: &InitOptions, output: Output) -> C
     })
 }
 
-fn write(path: &Path, text: &str) -> io::Result<()> {
+/// Creates all of these files, or none of them. The error names the file that failed.
+fn write<'a>(files: &'a [(PathBuf, &str, u32)]) -> Result<(), (&'a Path, io::Error)> {
+    if let Some((taken, ..)) = files.iter().find(|(path, ..)| path.symlink_metadata().is_ok()) {
+        return Err((taken, io::ErrorKind::AlreadyExists.into()));
+    }
+    let mut parts = Vec::new();
+    for (path, text, mode) in files {
+        parts.push((path, unpublished(path, text, *mode).map_err(|error| (&**path, error))?));
+    }
+    let mut published = Vec::new();
+    for (path, part) in parts {
+        if let Err(error) = part.publish_new(path) {
+            published.iter().for_each(|path| drop(std::fs::remove_file(path)));
+            return Err((path, error));
+        }
+        published.push(path);
+    }
+    Ok(())
+}
+
+fn unpublished(path: &Path, text: &str, mode: u32) -> io::Result<Unpublished> {
     private_file::create_private_dir(private_file::parent(path))?;
     let (part, mut file) = Unpublished::beside(path)?;
     file.write_all(text.as_bytes())?;
-    // The file has no secrets, and a service that runs as another user must read it.
-    file.set_permissions(Permissions::from_mode(0o644))?;
+    file.set_permissions(Permissions::from_mode(mode))?;
     file.sync_all()?;
-    part.publish_new(path)
+    Ok(part)
 }
 
 /// The configuration of a login at a provider.
