@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::Uri;
+use percent_encoding::percent_decode_str;
 use secrecy::SecretString;
 use serde::Serialize;
 use toml::{Table, Value};
@@ -22,6 +23,7 @@ mod settings;
 mod tests;
 
 use fates::Fate;
+use rotogate_core::claim::ClaimPath;
 use rotogate_core::route::hosts::is_loopback;
 use settings::{SentTo, Settings};
 
@@ -71,6 +73,8 @@ struct Import {
 
 /// The name of the provider in the configuration.
 const PROVIDER: &str = "idp";
+/// The claim with the address of a user, by default.
+const EMAIL: &str = "email";
 /// The longest `idle_ttl` of sessions that began at a provider.
 const IDLE: u64 = 3 * 86_400;
 
@@ -189,9 +193,13 @@ impl Import {
         let authority = url.authority().map(http::uri::Authority::as_str).unwrap_or_default();
         let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
         let (name, in_url) = user.split_once(':').unwrap_or((user, ""));
+        let decoded = |text: &'_ str| percent_decode_str(text).decode_utf8().map(std::borrow::Cow::into_owned);
+        let [name, in_url] = [decoded(name), decoded(in_url)]
+            .map(|text| text.map_err(|_| "redis_connection_url: user and password must be UTF-8 in percent-encoding"));
+        let (name, in_url) = (name?, in_url?);
         let address = format!("{}://{host}{}", url.scheme_str().unwrap_or("redis"), url.path().trim_end_matches('/'));
         let mut store = table([("kind", "redis".into()), ("urls", texts([&*address]))]);
-        let password = self.settings.get("redis_password").unwrap_or(in_url);
+        let password = self.settings.get("redis_password").unwrap_or(&in_url);
         if !password.is_empty() {
             self.imported.secrets.push(("redis.secret", password.into()));
             store.insert("password_file".to_owned(), "redis.secret".into());
@@ -220,15 +228,32 @@ impl Import {
         }
         let named = |name: &str| Value::from(format!("x-auth-request-{name}"));
         let headers = table([("subject", named("user")), ("roles", named("groups"))]);
-        let claims = [("email", "email"), ("preferred-username", "preferred_username")];
+        let address = self.address_claim().to_owned();
+        // A header has a claim of the token itself, not one inside another.
+        let is_inner = address.contains('.') && ClaimPath::parse(&address).is_ok();
+        if is_inner {
+            self.remark("oidc_email_claim", "services get no x-auth-request-email: the claim is inside another");
+        }
+        let email = (!is_inner).then_some(("email", &*address));
+        let claims = email.into_iter().chain([("preferred-username", "preferred_username")]);
         let claims = claims.map(|(name, claim)| (format!("x-auth-request-{name}"), Value::from(claim)));
-        table([("headers", headers.into()), ("claims", claims.into_iter().collect::<Table>().into())])
+        table([("headers", headers.into()), ("claims", claims.collect::<Table>().into())])
+    }
+
+    fn provider(&self) -> &str {
+        self.settings.get("provider").unwrap_or("google")
+    }
+
+    /// The claim that oauth2-proxy takes for the address of a user. The deprecated name of the setting counts if the other
+    /// has its default. Google's provider reads neither.
+    fn address_claim(&self) -> &str {
+        let set = |name| self.settings.get(name).filter(|claim| *claim != EMAIL && self.provider() != "google");
+        set("oidc_email_claim").or_else(|| set("user_id_claim")).unwrap_or(EMAIL)
     }
 
     /// The provider and further issuers, and the roles that routes require.
     fn issuers(&mut self) -> Result<(Vec<Value>, Vec<String>), String> {
-        let settings = &self.settings;
-        let provider = settings.get("provider").unwrap_or("google").to_owned();
+        let (settings, provider) = (&self.settings, self.provider().to_owned());
         let (preset, url) = match &*provider {
             "google" => ("oidc", Some("https://accounts.google.com".to_owned())),
             "azure" | "entra-id" => {
@@ -271,11 +296,19 @@ impl Import {
         };
         issuer.insert("claims".to_owned(), table([("roles", texts([claim]))]).into());
         let roles = groups.into_iter().chain(allowed).map(str::to_owned).collect();
-        if let Some(ca) = settings.list("provider_ca_files").first() {
-            issuer.insert("ca".to_owned(), absolute(ca).into());
+        let authorities = settings.list("provider_ca_files");
+        let has_more = authorities.len() > 1;
+        if let Some(ca) = authorities.first() {
+            issuer.insert("fetch".to_owned(), table([("ca", absolute(ca).into())]).into());
         }
         if settings.is_on("skip_jwt_bearer_tokens", false) {
             issuer.insert("everywhere".to_owned(), true.into());
+        }
+        if has_more {
+            self.remark(
+                "provider_ca_files",
+                "fetch.ca is one file, the first of these: put all certificates into one file",
+            );
         }
         let require = self.required(&provider)?;
         if !require.is_empty() {
@@ -309,6 +342,18 @@ impl Import {
     /// require it there.
     fn verified_address(&mut self, provider: &str) -> Table {
         let is_asked = self.settings.get("scope").is_none_or(|scope| scope.split(' ').any(|scope| scope == "email"));
+        if self.address_claim() != EMAIL {
+            let name = if self.settings.get("oidc_email_claim").is_some_and(|claim| claim != EMAIL) {
+                "oidc_email_claim"
+            } else {
+                "user_id_claim"
+            };
+            self.remark(
+                name,
+                "users are admitted by this claim; email_verified, which is about email, is not required, as before",
+            );
+            return Table::new();
+        }
         let is_needless = self.settings.is_on("insecure_oidc_allow_unverified_email", false);
         if is_needless || !is_asked || ["azure", "entra-id"].contains(&provider) {
             return Table::new();
@@ -324,6 +369,9 @@ impl Import {
     /// The conditions for a user to log in.
     fn required(&mut self, provider: &str) -> Result<Table, String> {
         let mut require = self.verified_address(provider);
+        let address = self.address_claim();
+        // A name that is no path is one segment.
+        let address = if ClaimPath::parse(address).is_ok() { address.to_owned() } else { format!("\"{address}\"") };
         for name in fates::MEMBERS {
             let members = self.settings.list(name);
             if !members.is_empty() {
@@ -342,14 +390,14 @@ impl Import {
         if let Some(file) = self.settings.get("authenticated_emails_file") {
             let text = std::fs::read_to_string(file).map_err(|error| format!("authenticated_emails_file: {error}"))?;
             let emails = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-            require.insert("email".to_owned(), texts(emails));
+            require.insert(address.clone(), texts(emails));
             self.remark("authenticated_emails_file", "its addresses are in require; later ones are added there");
         }
         let domains = self.settings.list("email_domains");
         if domains.is_empty() || domains.contains(&"*") {
             return Ok(require);
         }
-        if require.contains_key("email") {
+        if require.contains_key(&address) {
             self.remark("email_domains", "admits more than the addresses in require; add theirs");
             return Ok(require);
         }
@@ -389,7 +437,8 @@ impl Import {
             endpoint.insert("parameters".to_owned(), parameters.into());
         }
         let expire = settings.get("cookie_expire").unwrap_or("168h");
-        let life = if expire == "0" { Some(Duration::ZERO) } else { humantime::parse_duration(expire).ok() };
+        // Less than a second must not become a session without an end of its own.
+        let life = go_duration(expire).filter(|life| life.is_zero() || life.as_secs() > 0);
         let life = life.ok_or("cookie_expire: expected a duration such as 168h")?.as_secs();
         if life == 0 {
             endpoint.insert("persistent".to_owned(), false.into());
@@ -403,6 +452,32 @@ impl Import {
             endpoint.insert("profile".to_owned(), profile.into());
         }
         Ok(endpoint)
+    }
+}
+
+/// A duration as Go writes it, such as `1h30m` or `1.5s`.
+fn go_duration(text: &str) -> Option<Duration> {
+    let (mut rest, mut whole) = (text, Duration::ZERO);
+    if text == "0" {
+        return Some(whole);
+    }
+    loop {
+        let (number, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit() && c != '.')?);
+        let (unit, next) = after.split_at(after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len()));
+        let seconds = match unit {
+            "ns" => 1e-9,
+            "us" | "µs" | "μs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        let part = Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?;
+        (rest, whole) = (next, whole.checked_add(part)?);
+        if rest.is_empty() {
+            return Some(whole);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use http::Uri;
 use toml::{Table, Value};
 
-use super::{Import, Remark, SentTo, table, texts};
+use super::{Import, Remark, SentTo, go_duration, table, texts};
 
 /// An upstream of the gate, and the paths that lead there.
 struct ServedTarget {
@@ -19,7 +19,7 @@ pub(super) fn write(import: &mut Import, config: &mut Table, roles: &[String]) -
     let named =
         import.settings.list("upstreams").into_iter().map(|uri| SentTo { uri: uri.to_owned(), ..SentTo::default() });
     sent.extend(named.collect::<Vec<_>>());
-    let (mut upstreams, mut destinations) = (Vec::new(), Vec::new());
+    let (mut upstreams, mut destinations, mut has_fixed) = (Vec::new(), Vec::new(), false);
     for SentTo { path, uri, odd, preserves_host, upgrades, timeout } in sent {
         if let Some(place) = odd {
             let why = "no path is rewritten: serve it under its path, and write its upstream and route";
@@ -29,7 +29,9 @@ pub(super) fn write(import: &mut Import, config: &mut Table, roles: &[String]) -
         let url = uri.parse::<Uri>().ok().filter(|url| matches!(url.scheme_str(), Some("http" | "https")));
         let Some(url) = url else {
             // `static://` is oauth2-proxy's fixed answer to proxies that ask. It needs no upstream.
-            if !uri.starts_with("static://") {
+            if uri.starts_with("static://") {
+                has_fixed = true;
+            } else {
                 import
                     .remark("upstreams", "a server of files, a socket or a bad URL: put a server with http before it");
             }
@@ -43,9 +45,11 @@ pub(super) fn write(import: &mut Import, config: &mut Table, roles: &[String]) -
             ("urls", texts([&*origin])),
             ("preserve_host", preserves_host.unwrap_or(import.settings.is_on("pass_host_header", true)).into()),
         ]);
-        let timeout = timeout.as_deref().or(import.settings.get("upstream_timeout"));
-        if let Some(timeout) = timeout.and_then(|time| humantime::parse_duration(time).ok()) {
-            upstream.insert("head_timeout".to_owned(), format!("{}ms", timeout.as_millis()).into());
+        let timeout = timeout.as_deref().or(import.settings.get("upstream_timeout")).map(go_duration);
+        match timeout.map(|time| time.map_or(0, |time| time.as_millis())) {
+            None => {}
+            Some(0) => import.remark("upstream_timeout", "is no positive duration such as 30s: the default counts"),
+            Some(millis) => drop(upstream.insert("head_timeout".to_owned(), format!("{millis}ms").into())),
         }
         upstreams.push(Value::Table(upstream));
         let path = path.unwrap_or_else(|| url.path().to_owned());
@@ -56,6 +60,9 @@ pub(super) fn write(import: &mut Import, config: &mut Table, roles: &[String]) -
         destinations.push(ServedTarget { name: String::new(), path: "/".to_owned(), upgrades: None });
     } else {
         config.insert("upstreams".to_owned(), upstreams.into());
+        if has_fixed {
+            import.remark("upstreams", "static:// answers nothing here: its path leads to another upstream, or is 404");
+        }
     }
     let mut routes = Vec::new();
     for name in ["skip_auth_routes", "skip_auth_regex"] {

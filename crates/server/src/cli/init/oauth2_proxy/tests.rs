@@ -362,6 +362,79 @@ fn b54_an_address_that_nobody_verified_is_refused_as_before_and_the_access_token
 }
 
 #[test]
+fn b54_users_are_admitted_by_the_claim_that_had_their_address() {
+    let dex = DEX.replace("http://dex", "https://dex").replace("\"example.com\"", "\"*\"") + "set_xauthrequest=true\n";
+    let with = |provider: &str, more: &str| {
+        let text = format!("{}{more}", dex.replace("provider=\"oidc\"", &format!("provider=\"{provider}\"")));
+        let case = Case::new(&[("admins", "a@example.com\n"), ("old.cfg", "")]);
+        let file = format!("authenticated_emails_file={:?}\n", case.files[0]);
+        fs::write(&case.files[1], text + &file).unwrap();
+        let (imported, _) = Case { files: vec![case.files[1].clone()], ..case }.good();
+        let config: Table = imported.text.parse().unwrap();
+        let header =
+            config["identity"]["claims"].get("x-auth-request-email").map(|claim| claim.as_str().unwrap().to_owned());
+        let require = config["issuers"][0]["require"].as_table().unwrap();
+        (require.keys().cloned().collect::<Vec<_>>(), header, imported)
+    };
+    for (provider, more, path, header) in [
+        ("entra-id", "oidc_email_claim=\"upn\"", "upn", Some("upn")),
+        ("oidc", "user_id_claim=\"upn\"", "upn", Some("upn")),
+        ("oidc", "oidc_email_claim=\"mail\"\nuser_id_claim=\"upn\"", "mail", Some("mail")),
+        (
+            "oidc",
+            "oidc_email_claim=\"https://x.example/mail\"",
+            "\"https://x.example/mail\"",
+            Some("https://x.example/mail"),
+        ),
+        ("oidc", "oidc_email_claim=\"user.mail\"", "user.mail", None),
+    ] {
+        let (require, named, imported) = with(provider, &format!("{more}\n"));
+        assert_eq!((require, named.as_deref()), (vec![path.to_owned()], header), "{more}");
+        assert!(imported.remarks.iter().any(|remark| remark.why.contains("email_verified")), "{more}");
+    }
+    let (require, named, _) = with("oidc", "oidc_email_claim=\"email\"\nuser_id_claim=\"email\"\n");
+    assert_eq!((require, named.as_deref()), (vec!["email".to_owned(), "email_verified".to_owned()], Some("email")));
+}
+
+#[test]
+fn b54_no_value_is_lost_without_a_remark() {
+    let dex = DEX.replace("http://dex", "https://dex");
+    let with = |more: &str| Case::new(&[("old.cfg", &format!("{dex}{more}"))]).good().0;
+    let redis = "session_store_type=\"redis\"\nredis_connection_url=\"redis://a%40b:p%2Fw%3Aord%25@redis:6379\"\n";
+    let imported = with(redis);
+    assert_eq!(imported.secrets[0].1.expose_secret(), "p/w:ord%");
+    assert!(imported.text.contains("username = \"a@b\""), "{}", imported.text);
+    assert!(why(&with("provider_ca_files=[\"/a.pem\", \"/b.pem\"]\n"), "provider_ca_files").contains("one file"));
+    assert!(with("upstream_timeout=\"1.5s\"\n").text.contains("head_timeout = \"1500ms\""));
+    for odd in ["soon", "0"] {
+        let imported = with(&format!("upstream_timeout=\"{odd}\"\n"));
+        assert!(why(&imported, "upstream_timeout").contains("the default counts"), "{odd}");
+    }
+    assert!(with("cookie_expire=\"1.5h\"\n").text.contains("session_ttl = \"5400s\""));
+    let both = dex.replace("\"http://httpbin\"", "[\"http://httpbin\", \"static://200\"]");
+    assert!(why(&Case::new(&[("old.cfg", &both)]).good().0, "upstreams").contains("static://"));
+}
+
+#[test]
+fn b54_durations_are_gos() {
+    for (text, millis) in [
+        ("0", 0),
+        ("168h", 604_800_000),
+        ("1h30m", 5_400_000),
+        ("1.5h", 5_400_000),
+        ("12h0m0s", 43_200_000),
+        ("2m.5s", 120_500),
+        ("15ms", 15),
+        ("3000µs", 3),
+    ] {
+        assert_eq!(go_duration(text), Some(Duration::from_millis(millis)), "{text}");
+    }
+    for bad in ["", "5", "s", "-1h", "1d", "1.2.3s", "1h 30m", "1e3s", "99999999999999999999h"] {
+        assert_eq!(go_duration(bad), None, "{bad}");
+    }
+}
+
+#[test]
 fn b54_what_would_open_more_than_before_is_refused_or_stays_closed() {
     let error = Case::new(&[("old.cfg", DEX)]).import().map(drop).unwrap_err();
     assert!(error.starts_with("oidc_issuer_url is http"), "{error}");
