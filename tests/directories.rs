@@ -11,6 +11,8 @@ mod mariadb;
 mod postgres;
 #[cfg(feature = "hook")]
 mod several;
+#[cfg(any(feature = "ldap", feature = "sql"))]
+mod silence;
 #[cfg(feature = "sql")]
 mod sqlite;
 #[cfg(feature = "hook")]

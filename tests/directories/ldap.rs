@@ -8,6 +8,7 @@ use std::process::Command;
 
 use http::StatusCode;
 use support::pki::{Pki, write_private};
+use support::proxy::{Proxy, unreachable};
 use support::{Gate, Place, keep_secret, with};
 use tempfile::TempDir;
 
@@ -356,6 +357,28 @@ async fn i22_a_slapd_that_ends_is_a_fault_and_the_refresh_token_works_with_the_s
     drop(second);
     assert_eq!(gate.refresh(&held.refresh).await.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(gate.get("/x", &held.access).await.status, StatusCode::OK);
+}
+
+/// A first server that is gone, or is there and does not answer, from the start or suddenly, costs one request at most.
+#[tokio::test]
+async fn i22_a_first_server_that_is_silent_leaves_time_for_the_second() {
+    let slapd = Slapd::start(None);
+    let place_with = |first: u16, timeout: &str| {
+        let urls = format!("[\"ldap://127.0.0.1:{first}\", \"ldap://127.0.0.1:{}\"]", slapd.port);
+        place(&format!("{KEYS}url = {urls}\ndangerous_plaintext = true\ntimeout = \"{timeout}\"\n"))
+    };
+    let (gone, _listener) = unreachable().await;
+    let proxy = Proxy::to(slapd.port).await;
+    proxy.hold(true);
+    for (first, timeout) in [(gone, "5s"), (gone, "2s"), (proxy.port, "2s")] {
+        let place = place_with(first, timeout);
+        let gate = place.start();
+        let answer = gate.log_in("demo", PASSWORD).await;
+        assert_eq!(answer.status, StatusCode::OK, "{timeout}: {answer:?}");
+        gate.refresh(&answer.tokens().refresh).await.tokens();
+    }
+    let place = place_with(proxy.port, "3s");
+    super::silence::goes_silent(&place.start(), &proxy, PASSWORD).await;
 }
 
 #[test]

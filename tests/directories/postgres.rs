@@ -4,6 +4,7 @@ use std::ops::Deref;
 
 use http::StatusCode;
 use support::pki::{Pki, write_private};
+use support::proxy::{Proxy, unreachable};
 use support::{Gate, Place, keep_secret, until, with};
 
 use super::sqlite::{CHEAP, PASSWORD, hash};
@@ -210,6 +211,26 @@ async fn i22_a_postgresql_server_that_is_locked_or_gone_is_a_fault_and_the_refre
     write_private(&place.path("db.url"), &server.url("localhost", ""));
     let gate = start(&place);
     assert_eq!(gate.refresh(&held.refresh).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn i22_a_first_host_that_is_silent_leaves_time_for_the_second() {
+    let server = Postgres::start(None).with_users();
+    let place = server.place("timeout = \"3s\"\n", "");
+    let first = |port: u16| {
+        let hosts = format!("@127.0.0.1:{port},127.0.0.1:");
+        write_private(&place.path("db.url"), &server.url("127.0.0.1", "").replace("@127.0.0.1:", &hosts));
+    };
+    let (gone, _listener) = unreachable().await;
+    let proxy = Proxy::to(server.port).await;
+    proxy.hold(true);
+    for port in [gone, proxy.port] {
+        first(port);
+        let gate = start(&place);
+        let held = gate.login().await;
+        gate.refresh(&held.refresh).await.tokens();
+    }
+    super::silence::goes_silent(&start(&place), &proxy, PASSWORD).await;
 }
 
 #[tokio::test]

@@ -15,6 +15,8 @@ pub mod ldap;
 mod metrics;
 mod padding;
 mod remote;
+#[cfg(any(feature = "ldap", feature = "sql"))]
+mod servers;
 #[cfg(feature = "sql")]
 pub mod sql;
 mod username;
@@ -128,18 +130,22 @@ pub enum SourceSettings {
 }
 
 impl SourceSettings {
-    /// Reads the files that the settings name. Opens no connection.
+    /// Reads the files that the settings name. Opens no connection. `timeout` is that of requests ([`Bounds::timeout`]).
     ///
     /// # Errors
     /// The key at fault, and the problem.
-    pub fn open(&self) -> Result<Arc<dyn Source>, (&'static str, String)> {
+    #[cfg_attr(
+        not(any(feature = "ldap", feature = "sql")),
+        expect(unused_variables, reason = "HTTP needs no part of it")
+    )]
+    pub fn open(&self, timeout: Duration) -> Result<Arc<dyn Source>, (&'static str, String)> {
         match *self {
             #[cfg(feature = "hook")]
             Self::Http(ref settings) => Ok(Arc::new(http::HttpSource::open(settings)?)),
             #[cfg(feature = "ldap")]
-            Self::Ldap(ref settings) => Ok(Arc::new(ldap::LdapSource::open(settings)?)),
+            Self::Ldap(ref settings) => Ok(Arc::new(ldap::LdapSource::open(settings, timeout)?)),
             #[cfg(feature = "sql")]
-            Self::Sql(ref settings) => Ok(Arc::new(sql::SqlSource::open(settings)?)),
+            Self::Sql(ref settings) => Ok(Arc::new(sql::SqlSource::open(settings, timeout)?)),
         }
     }
 
@@ -292,6 +298,9 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
     async fn rehash(&self, _subject: &str, _old: &SecretHash, _new: &SecretHash) -> Result<bool, SourceError> {
         Ok(false)
     }
+
+    /// Closes the connections that wait for the next request, because the source was not reached or did not answer.
+    fn close_idle(&self) {}
 
     /// Connects, and describes the source.
     async fn inspect(&self) -> Result<Found, SourceError>;

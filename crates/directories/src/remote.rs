@@ -218,6 +218,10 @@ impl RemoteDirectory {
                     if error.cause.is_of_one_user() {
                         this.circuit.answered();
                     } else {
+                        if matches!(error.cause, Cause::Timeout | Cause::Connect) {
+                            // A server that went away silently would spend the time of one request for each of them.
+                            this.source.close_idle();
+                        }
                         this.circuit.failed(error, now);
                     }
                 }

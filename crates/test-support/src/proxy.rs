@@ -13,6 +13,19 @@ use tokio::time::Instant;
 /// Reads a clock of the test.
 pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
 
+/// A port on which no connection is accepted, as of a host that is gone: the queue of its listener is full.
+pub async fn unreachable() -> (u16, impl Sized) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(stream) = tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
+        waiting.push(stream.unwrap());
+    }
+    (address.port(), (listener, waiting))
+}
+
 /// The proxy. It forwards everything until a test changes that.
 pub struct Proxy {
     pub port: u16,

@@ -9,12 +9,11 @@ use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, LdapError, LdapResult, Scope 
 use rustls::ClientConfig;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::super::servers::Servers;
 use super::super::{Cause, SourceError};
 use super::LdapSettings;
 use rotogate_core::private_file::read_private;
 
-/// How long connecting to one server may take, TLS included.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long one operation may take.
 pub(super) const OPERATION_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an idle connection is kept.
@@ -52,6 +51,7 @@ pub(super) struct Connection {
 pub(super) struct LdapConnector {
     pub(super) settings: Arc<LdapSettings>,
     pub(super) tls: Arc<ClientConfig>,
+    pub(super) servers: Arc<Servers>,
     /// Whether new connections bind as the service account that searches.
     pub(super) binds: bool,
 }
@@ -64,10 +64,7 @@ impl LdapConnector {
     }
 
     async fn connect(&self, url: &str) -> Result<Ldap, SourceError> {
-        let settings = LdapConnSettings::new()
-            .set_conn_timeout(CONNECT_TIMEOUT)
-            .set_config(Arc::clone(&self.tls))
-            .set_starttls(self.settings.starttls);
+        let settings = LdapConnSettings::new().set_config(Arc::clone(&self.tls)).set_starttls(self.settings.starttls);
         let opened = LdapConnAsync::with_settings(settings, url).await;
         let (connection, ldap) = opened.map_err(|error| match error {
             LdapError::LdapResult { result } => {
@@ -87,7 +84,6 @@ impl LdapConnector {
         if let Some((dn, file)) = self.settings.bind.as_ref().filter(|_| self.binds) {
             // The file is read again for each connection, so that a new password needs no restart.
             let password = bind_password(file).map_err(|error| SourceError::new(Cause::Credentials, error))?;
-            ldap.with_timeout(OPERATION_TIMEOUT);
             let bound = ldap.simple_bind(dn, password.expose_secret()).await.map_err(|error| lost(&error))?;
             if bound.rc != code::SUCCESS {
                 let message = format!("{url}: the bind as bind_dn failed: {}", describe(&bound));
@@ -103,14 +99,7 @@ impl managed::Manager for LdapConnector {
     type Error = SourceError;
 
     async fn create(&self) -> Result<Connection, SourceError> {
-        let mut last = SourceError::new(Cause::Connect, "no server is configured");
-        for url in &self.settings.urls {
-            match self.open(url).await {
-                Ok(connection) => return Ok(connection),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
+        self.servers.connect(|server| self.open(&self.settings.urls[server])).await
     }
 
     async fn recycle(

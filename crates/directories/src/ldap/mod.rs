@@ -18,6 +18,7 @@ use deadpool::managed::{Object, Pool, PoolError};
 use ldap3::{Scope as SearchScope, SearchEntry, SearchOptions};
 use secrecy::{ExposeSecret, SecretString};
 
+use super::servers::Servers;
 use super::{Cause, Found, Login, LoginAttempt, Source, SourceError};
 use connection::{LdapConnector, OPERATION_TIMEOUT, bind_password, code, describe, lost, refused};
 use entry::{Entry, filetime, subject_value};
@@ -40,7 +41,7 @@ const NO_ATTRIBUTES: &str = "1.1";
 /// `[directory]` with `kind = "ldap"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LdapSettings {
-    /// The servers, tried in order.
+    /// The servers, in the order in which connections try them.
     pub urls: Vec<String>,
     /// Whether `ldap://` connections become TLS connections before anything else is sent.
     pub starttls: bool,
@@ -119,20 +120,23 @@ struct Search<'a> {
 }
 
 impl LdapSource {
-    /// Reads the files that the settings name. Opens no connection.
+    /// Reads the files that the settings name. Opens no connection. `timeout` is that of requests.
     ///
     /// # Errors
     /// The key at fault, and the problem.
-    pub fn open(settings: &LdapSettings) -> Result<Self, (&'static str, String)> {
+    pub fn open(settings: &LdapSettings, timeout: Duration) -> Result<Self, (&'static str, String)> {
         let tls = UpstreamTls { ca: settings.ca.clone(), ..UpstreamTls::default() };
         let tls = Arc::new(tls.load().map_err(|bad| ("ca", bad.message))?);
         if let Some((_, file)) = &settings.bind {
             bind_password(file).map_err(|error| ("bind_password_file", error))?;
         }
         let settings = Arc::new(settings.clone());
+        let size = settings.pool;
+        let servers = Arc::new(Servers::new(settings.urls.len(), timeout));
         let pool = |binds| {
-            Pool::builder(LdapConnector { settings: Arc::clone(&settings), tls: Arc::clone(&tls), binds })
-                .max_size(settings.pool)
+            let (settings, tls, servers) = (Arc::clone(&settings), Arc::clone(&tls), Arc::clone(&servers));
+            Pool::builder(LdapConnector { settings, tls, servers, binds })
+                .max_size(size)
                 .runtime(deadpool::Runtime::Tokio1)
                 .wait_timeout(Some(ACQUIRE_TIMEOUT))
                 .build()
@@ -370,6 +374,11 @@ impl Source for LdapSource {
             Some(entry) => self.user(&entry).await.map(Some),
             None => Ok(None),
         }
+    }
+
+    fn close_idle(&self) {
+        self.searching.retain(|_, _| false);
+        self.binding.retain(|_, _| false);
     }
 
     async fn inspect(&self) -> Result<Found, SourceError> {

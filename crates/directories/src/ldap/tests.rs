@@ -23,7 +23,7 @@ fn unreachable() -> LdapSource {
         groups: None,
         pool: 1,
     };
-    LdapSource::open(&settings).unwrap()
+    LdapSource::open(&settings, OPERATION_TIMEOUT).unwrap()
 }
 
 fn login(password: &str) -> LoginAttempt {

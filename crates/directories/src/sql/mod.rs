@@ -28,8 +28,6 @@ use template::{Param, PlaceholderStyle, Template};
 
 /// How long a request waits for a connection of the pool.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a new connection may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a statement may take.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an idle connection is kept.
@@ -77,7 +75,6 @@ fn pool<M: Manager>(connector: M, size: usize) -> Result<Pool<M>, String> {
         .max_size(size)
         .runtime(deadpool::Runtime::Tokio1)
         .wait_timeout(Some(ACQUIRE_TIMEOUT))
-        .create_timeout(Some(CONNECT_TIMEOUT))
         .recycle_timeout(Some(ACQUIRE_TIMEOUT))
         .build()
         .map_err(|error| error.to_string())
@@ -156,7 +153,7 @@ enum Database {
 /// The database of a URL.
 enum Target {
     MySql(mysql_async::Opts),
-    Postgres(Box<tokio_postgres::Config>),
+    Postgres(Vec<tokio_postgres::Config>),
     Sqlite(PathBuf),
 }
 
@@ -164,9 +161,7 @@ impl Target {
     fn parse(url: &str, settings: &SqlSettings) -> Result<Self, String> {
         let scheme = url.split_once(':').map(|(scheme, _)| scheme);
         match scheme {
-            Some("postgres" | "postgresql") => {
-                postgres::config(url, settings.statement_cache).map(|config| Self::Postgres(Box::new(config)))
-            }
+            Some("postgres" | "postgresql") => postgres::configs(url, settings.statement_cache).map(Self::Postgres),
             Some("mysql" | "mariadb") => mysql::options(url, settings.statement_cache).map(Self::MySql),
             Some("sqlite") => table::sqlite_path(url, &settings.folder).map(Self::Sqlite).ok_or_else(|| {
                 "is no path of an SQLite file; expected sqlite:users.db or sqlite:///var/users.db".to_owned()
@@ -203,11 +198,11 @@ pub struct SqlSource {
 }
 
 impl SqlSource {
-    /// Reads the files that the settings name. Opens no connection.
+    /// Reads the files that the settings name. Opens no connection. `timeout` is that of requests.
     ///
     /// # Errors
     /// The key at fault, and the problem.
-    pub fn open(settings: &SqlSettings) -> Result<Self, (&'static str, String)> {
+    pub fn open(settings: &SqlSettings, timeout: Duration) -> Result<Self, (&'static str, String)> {
         let (key, url) = match &settings.url {
             DatabaseUrl::Plain(url) => ("url", SecretString::from(url.clone())),
             DatabaseUrl::File(path) => ("url_file", read_url(path).map_err(|error| ("url_file", error))?),
@@ -219,14 +214,14 @@ impl SqlSource {
         let target = Target::parse(url.expose_secret(), settings).map_err(in_file)?;
         let SqlSettings { authenticate, lookup, rehash, claims, profile, pool, statement_cache, .. } = settings;
         let (database, placeholder): (_, PlaceholderStyle) = match target {
-            Target::Postgres(config) => {
+            Target::Postgres(hosts) => {
                 let tls = UpstreamTls { ca: settings.ca.clone(), ..UpstreamTls::default() };
                 let tls = tls.load().map_err(|bad| ("ca", bad.message))?;
-                let opened = Postgres::new(*config, tls, *statement_cache, *pool).map_err(in_file)?;
+                let opened = Postgres::new(hosts, tls, *statement_cache, *pool, timeout).map_err(in_file)?;
                 (Database::Postgres(opened), |number| format!("${number}"))
             }
             Target::MySql(options) => {
-                let opened = MySql::new(options, settings.ca.as_deref(), *pool)?;
+                let opened = MySql::new(options, settings.ca.as_deref(), *pool, timeout)?;
                 (Database::MySql(opened), |_| "?".to_owned())
             }
             Target::Sqlite(path) => {
@@ -334,6 +329,15 @@ impl Source for SqlSource {
         match changed {
             0 | 1 => Ok(changed == 1),
             more => Err(SourceError::new(Cause::Entry, format!("rehash changed {more} rows; expected one user"))),
+        }
+    }
+
+    fn close_idle(&self) {
+        match &self.database {
+            Database::MySql(database) => database.close_idle(),
+            Database::Postgres(database) => database.close_idle(),
+            // A file does not go away silently.
+            Database::Sqlite(_) => {}
         }
     }
 

@@ -11,6 +11,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder, SslOpts, Value};
 use tokio::time::timeout;
 
+use super::super::servers::Servers;
 use super::super::{Cause, SourceError};
 use super::row::{Field, Row, of_system_time};
 use super::{IDLE_TIMEOUT, Prepared, STATEMENT_TIMEOUT, Statement};
@@ -37,6 +38,7 @@ mod code {
 
 struct MysqlConnector {
     options: Opts,
+    servers: Servers,
 }
 
 /// A connection.
@@ -51,7 +53,8 @@ impl managed::Manager for MysqlConnector {
     type Error = SourceError;
 
     async fn create(&self) -> Result<MysqlSession, SourceError> {
-        let connection = Conn::new(self.options.clone()).await.map_err(|error| fault(&error))?;
+        let open = |_| async { Conn::new(self.options.clone()).await.map_err(|error| fault(&error)) };
+        let connection = self.servers.connect(open).await?;
         Ok(MysqlSession { connection, is_spoilt: false })
     }
 
@@ -134,11 +137,21 @@ impl std::fmt::Debug for MySql {
 }
 
 impl MySql {
-    pub(super) fn new(options: Opts, ca: Option<&Path>, pool: usize) -> Result<Self, (&'static str, String)> {
+    pub(super) fn new(
+        options: Opts,
+        ca: Option<&Path>,
+        pool: usize,
+        timeout: Duration,
+    ) -> Result<Self, (&'static str, String)> {
         let tls = options.ssl_opts().map(|_| verified(ca));
         let options = OptsBuilder::from_opts(options).ssl_opts(tls).into();
-        let pool = super::pool(MysqlConnector { options }, pool).map_err(|error| ("pool", error))?;
+        let connector = MysqlConnector { options, servers: Servers::new(1, timeout) };
+        let pool = super::pool(connector, pool).map_err(|error| ("pool", error))?;
         Ok(Self { pool })
+    }
+
+    pub(super) fn close_idle(&self) {
+        self.pool.retain(|_, _| false);
     }
 
     /// Runs a statement: at most two rows, and the number of changed rows.

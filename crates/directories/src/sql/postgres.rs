@@ -8,21 +8,23 @@ use bytes::BytesMut;
 use deadpool::managed::{self, Pool, RecycleError};
 use futures_util::{StreamExt, pin_mut};
 use tokio::time::timeout;
-use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::config::{Host, LoadBalanceHosts, SslMode};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{Format, FromSql, IsNull, Kind, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Column, Config, RowStream};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::super::servers::Servers;
 use super::super::{Cause, SourceError};
 use super::row::{Field, Row, of_system_time};
-use super::{CONNECT_TIMEOUT, IDLE_TIMEOUT, Prepared, STATEMENT_TIMEOUT, Statement};
+use super::{IDLE_TIMEOUT, Prepared, STATEMENT_TIMEOUT, Statement};
 
 /// A connection that was used more recently is not tested before use.
 const FRESH: Duration = Duration::from_secs(5);
 
 struct PostgresConnector {
-    config: Config,
+    hosts: Vec<Config>,
+    servers: Servers,
     tls: MakeRustlsConnect,
 }
 
@@ -39,7 +41,10 @@ impl managed::Manager for PostgresConnector {
     type Error = SourceError;
 
     async fn create(&self) -> Result<PostgresSession, SourceError> {
-        let (client, connection) = self.config.connect(self.tls.clone()).await.map_err(|error| fault(&error))?;
+        let open = |host: usize| async move {
+            self.hosts[host].connect(self.tls.clone()).await.map_err(|error| fault(&error))
+        };
+        let (client, connection) = self.servers.connect(open).await?;
         // The task ends when the client is dropped. Statements report its errors.
         tokio::spawn(async move { drop(connection.await) });
         Ok(PostgresSession { client, prepared: Vec::new(), is_spoilt: false })
@@ -143,6 +148,25 @@ impl std::fmt::Debug for Postgres {
     }
 }
 
+/// Reads a URL: a configuration for each host, as far as the URL lets the gate choose. The driver would limit only the
+/// time until a host accepts a connection, not until the server answers.
+pub(super) fn configs(url: &str, caches: bool) -> Result<Vec<Config>, String> {
+    let all = config(url, caches)?;
+    let begin = url.find('@').or_else(|| url.find("//").map(|at| at + 1)).map_or(0, |at| at + 1);
+    let (user, rest) = url.split_at(begin);
+    let (hosts, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let is_in_url = hosts.split(',').count() == all.get_hosts().len() && all.get_hostaddrs().is_empty();
+    if !is_in_url || all.get_load_balance_hosts() == LoadBalanceHosts::Random {
+        return Ok(vec![all]);
+    }
+    let one = |host: &str| {
+        let mut one = config(&format!("{user}{host}{rest}"), caches)?;
+        one.ssl_mode(all.get_ssl_mode());
+        Ok(one)
+    };
+    hosts.split(',').map(one).collect()
+}
+
 /// Reads a URL. For a server on another machine, TLS with a verified certificate is required.
 pub(super) fn config(url: &str, caches: bool) -> Result<Config, String> {
     // rustls always verifies certificate and name, so these modes mean the same here.
@@ -171,7 +195,7 @@ pub(super) fn config(url: &str, caches: bool) -> Result<Config, String> {
         }
         config.ssl_mode(SslMode::Require);
     }
-    config.connect_timeout(CONNECT_TIMEOUT).application_name("rotogate");
+    config.application_name("rotogate");
     if caches {
         // Not for a pooler: it refuses options, and its connections are shared.
         config.options(format!("-c statement_timeout={}", STATEMENT_TIMEOUT.as_millis()));
@@ -180,9 +204,24 @@ pub(super) fn config(url: &str, caches: bool) -> Result<Config, String> {
 }
 
 impl Postgres {
-    pub(super) fn new(config: Config, tls: rustls::ClientConfig, caches: bool, pool: usize) -> Result<Self, String> {
-        let pool = super::pool(PostgresConnector { config, tls: MakeRustlsConnect::new(tls) }, pool)?;
+    pub(super) fn new(
+        mut hosts: Vec<Config>,
+        tls: rustls::ClientConfig,
+        caches: bool,
+        pool: usize,
+        timeout: Duration,
+    ) -> Result<Self, String> {
+        let servers = Servers::new(hosts.len(), timeout);
+        for config in &mut hosts {
+            let parts = u32::try_from(config.get_hosts().len().max(1)).unwrap_or(u32::MAX);
+            config.connect_timeout(servers.patience / parts);
+        }
+        let pool = super::pool(PostgresConnector { hosts, servers, tls: MakeRustlsConnect::new(tls) }, pool)?;
         Ok(Self { pool, caches })
+    }
+
+    pub(super) fn close_idle(&self) {
+        self.pool.retain(|_, _| false);
     }
 
     /// Runs a statement with the time limit. `None` if a value does not fit its column's type.
@@ -365,6 +404,26 @@ mod tests {
         for host in ["10.0.0.7", "[2001:db8::1]", "127.0.0.1.example.com", "localhost.example.com", "db", "[::1],db"] {
             assert_eq!(mode(host, ""), Ok(SslMode::Require), "{host}");
             assert!(mode(host, "?sslmode=disable").is_err(), "{host}");
+        }
+    }
+
+    #[test]
+    fn i22_i54_each_host_of_a_url_has_its_part_of_the_time_and_all_have_the_same_tls() {
+        let read = |url: &str| {
+            let all = configs(&format!("postgres://{url}"), true).unwrap();
+            let shown = all.iter().map(|one| (one.get_hosts().to_vec(), one.get_ports().to_vec(), one.get_ssl_mode()));
+            assert!(all.iter().all(|one| one.get_dbname() == Some("app")), "{url}");
+            shown.collect::<Vec<_>>()
+        };
+        let tcp = |name: &str| Host::Tcp(name.to_owned());
+        let of = |name: &str, port| (vec![tcp(name)], vec![port], SslMode::Require);
+        for user in ["", "gate@", "gate:p%2Fw%3F,x@"] {
+            assert_eq!(read(&format!("{user}[::1]:1,db/app")), [of("::1", 1), of("db", 5432)], "{user}");
+        }
+        assert_eq!(read("gate@db:1/app?connect_timeout=9"), [of("db", 1)]);
+        for whole in ["db,eu/app?load_balance_hosts=random", "db/app?host=eu", "db,eu/app?hostaddr=10.0.0.1,10.0.0.2"] {
+            let [(hosts, ..)] = &read(whole)[..] else { panic!("{whole}") };
+            assert_eq!(hosts, &[tcp("db"), tcp("eu")], "{whole}");
         }
     }
 }

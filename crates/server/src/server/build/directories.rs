@@ -62,8 +62,8 @@ impl LiveDirectories {
             let UsersConfig::Remote { source, bounds } = &config.users else {
                 return Err(KeyFault::new(&config.key, "a users file is opened at a start only"));
             };
-            let source =
-                source.open().map_err(|(key, message)| KeyFault::new(format!("{}.{key}", config.key), message))?;
+            let opened = source.open(bounds.timeout);
+            let source = opened.map_err(|(key, message)| KeyFault::new(format!("{}.{key}", config.key), message))?;
             let directory = RemoteDirectory::new(
                 &config.name,
                 source,

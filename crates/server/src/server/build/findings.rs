@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::admin_tokens::AdminToken;
 use super::issuers::RemoteIssuers;
@@ -376,7 +377,7 @@ impl<'a> Findings<'a> {
     ) -> DirectoryPlan {
         let planned = match &section.users {
             UsersConfig::File { path, hashes } => self.file(&section.key, path, hashes, passwords),
-            UsersConfig::Remote { source, bounds } => self.source(&section.key, source).map(|source| {
+            UsersConfig::Remote { source, bounds } => self.source(&section.key, source, bounds.timeout).map(|source| {
                 let (passwords, metrics) = (Arc::clone(passwords), metrics.clone());
                 DirectoryPlan::Remote(RemoteDirectory::new(&section.name, source, bounds.clone(), passwords, metrics))
             }),
@@ -414,14 +415,14 @@ impl<'a> Findings<'a> {
         Some(DirectoryPlan::File(Arc::new(directory)))
     }
 
-    fn source(&mut self, table: &str, settings: &SourceSettings) -> Option<Arc<dyn Source>> {
+    fn source(&mut self, table: &str, settings: &SourceSettings, timeout: Duration) -> Option<Arc<dyn Source>> {
         for (key, path) in settings.files() {
             if let Some(why) = private_file::denied_as_another(path) {
                 self.unchecked(&format!("{table}.{key}"), why);
                 return None;
             }
         }
-        settings.open().map_err(|(key, message)| self.blame(&format!("{table}.{key}"), message)).ok()
+        settings.open(timeout).map_err(|(key, message)| self.blame(&format!("{table}.{key}"), message)).ok()
     }
 
     /// Builds a gate on a memory store, because a start fails on everything that the builder refuses.

@@ -1,0 +1,95 @@
+//! The order in which connections try several equal servers, and how long each may take.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::{Instant, timeout};
+
+use super::{Cause, SourceError};
+
+/// The longest time for one server.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long new connections begin with a server other than the first, after the servers before failed.
+const MEMORY: Duration = Duration::from_secs(60);
+
+/// The servers of one directory.
+#[derive(Debug)]
+pub(super) struct Servers {
+    count: usize,
+    /// How long one server may take: all of them together, half the time of a request.
+    pub(super) patience: Duration,
+    /// A server other than the first that connected, and since when it is tried first.
+    good: Mutex<Option<(usize, Instant)>>,
+}
+
+impl Servers {
+    /// Servers for requests that take at most `within`.
+    pub(super) fn new(count: usize, within: Duration) -> Self {
+        let parts = u32::try_from(count.max(1)).unwrap_or(u32::MAX).saturating_mul(2);
+        Self { count, patience: (within / parts).min(CONNECT_TIMEOUT), good: Mutex::default() }
+    }
+
+    /// Connects to the first server that answers.
+    ///
+    /// # Errors
+    /// The error of the last server.
+    pub(super) async fn connect<T, F>(&self, open: impl Fn(usize) -> F) -> Result<T, SourceError>
+    where
+        F: Future<Output = Result<T, SourceError>>,
+    {
+        let first = self.good.lock().filter(|(_, since)| since.elapsed() < MEMORY).map_or(0, |(server, _)| server);
+        let mut last = SourceError::new(Cause::Connect, "no server is configured");
+        for server in (first..self.count).chain(0..first) {
+            match timeout(self.patience, open(server)).await {
+                Ok(Ok(opened)) => {
+                    if server != first {
+                        *self.good.lock() = Some((server, Instant::now()));
+                    }
+                    return Ok(opened);
+                }
+                Ok(Err(error)) => last = error,
+                Err(_) => {
+                    let within = humantime::format_duration(self.patience);
+                    let message = format!("server {} of {}: no answer within {within}", server + 1, self.count);
+                    last = SourceError::new(Cause::Connect, message);
+                }
+            }
+        }
+        Err(last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// The server that a connection reaches if these are silent and the others good, and the time that it takes.
+    async fn reached(servers: &Servers, silent: &[usize]) -> (Option<usize>, Duration) {
+        let begun = Instant::now();
+        let open = async move |server| {
+            if silent.contains(&server) {
+                std::future::pending::<()>().await;
+            }
+            Ok(server)
+        };
+        (servers.connect(open).await.ok(), begun.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn i22_a_silent_server_takes_its_part_of_the_time_once_a_minute() {
+        let servers = Servers::new(2, SECOND * 4);
+        assert_eq!(reached(&servers, &[]).await, (Some(0), Duration::ZERO));
+        assert_eq!(reached(&servers, &[0]).await, (Some(1), SECOND));
+        assert_eq!(reached(&servers, &[0]).await, (Some(1), Duration::ZERO), "the second connection of a login");
+        assert_eq!(reached(&servers, &[1]).await, (Some(0), SECOND), "the remembered server is the silent one");
+        assert_eq!(reached(&servers, &[0, 1]).await, (None, SECOND * 2));
+        assert_eq!(reached(&servers, &[0]).await, (Some(1), SECOND));
+        tokio::time::advance(MEMORY).await;
+        assert_eq!(reached(&servers, &[]).await, (Some(0), Duration::ZERO), "the order counts again");
+        for (count, within, patience) in [(1, 60, SECOND * 3), (1, 5, SECOND * 5 / 2), (3, 3, SECOND / 2)] {
+            assert_eq!(Servers::new(count, SECOND * within).patience, patience);
+        }
+    }
+}
