@@ -247,8 +247,7 @@ impl Outbox {
         {
             let reading = self.gate.next_ends(batch, clients, *place);
             let Some((ends, next)) = self.lease.during(reading).await? else { return Ok(()) };
-            // Events of a longer batch may have been sent before, so the position after them is kept.
-            let is_quiet = *place == EndPlace::default() && ends.is_empty() && self.waiting.is_empty();
+            let is_quiet = ends.is_empty() && self.waiting.is_empty();
             self.waiting.extend(ends.into_iter().map(|end| Waiting::Event { end, read: now }));
             match next {
                 Some(next) => *place = next,

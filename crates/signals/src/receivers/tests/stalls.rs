@@ -77,6 +77,27 @@ async fn s18_one_read_that_takes_longer_than_the_lease_renews_it_meanwhile() {
     assert!(outbox.counted.is_sender.load(Ordering::Relaxed));
 }
 
+#[tokio::test]
+async fn s18_moving_events_to_rows_for_longer_than_the_lease_renews_it() {
+    let mut world = World::new(true);
+    world.plan.settings.url = "of no host".into();
+    let (mut other, time) = (world.begin(2), Arc::clone(&world.time));
+    let (gate, mut outbox) = world.hooked(1, Box::new(|_| {}));
+    outbox.step().await.unwrap();
+    world.end(4000).await;
+    let steps = usize::try_from(SAVE_EVERY.as_secs() / RENEW.as_secs()).unwrap();
+    world.steps(&mut outbox, steps, RENEW).await;
+    assert_eq!(world.store.relay_ids().await.unwrap().len(), 1, "no row yet");
+    *gate.hook.lock() = Some(Box::new(move |operation| {
+        time.advance(Duration::from_secs(u64::from(operation == "records")));
+        assert_eq!(at_once(other.step()).unwrap(), RENEW);
+    }));
+    let began = world.time.wall();
+    outbox.step().await.unwrap();
+    assert!(world.store.relay_ids().await.unwrap().len() > 10);
+    assert!(world.time.wall() > began.plus(LEASE * 2), "it takes long");
+}
+
 /// A gate stands still before its operation `number` on the records, for so long that another gate takes over and moves
 /// the events and a new one to rows. Returns whether there is such an operation.
 async fn stall_before(number: usize) -> bool {
