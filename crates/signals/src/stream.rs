@@ -24,6 +24,8 @@ const AGAIN: Duration = Duration::from_secs(300);
 const PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause after failures.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
+/// After this number of failures in a row, the metadata is read again: the transmitter may have moved its endpoints.
+const FIND_AFTER: u32 = 3;
 /// A lasting failure is logged once in this number of attempts.
 const LOG_EVERY: u32 = 10;
 
@@ -140,6 +142,12 @@ impl Stream {
                 }
                 let wait = Duration::from_secs(1 << self.failures.min(6)).min(MAX_BACKOFF);
                 self.failures += 1;
+                // The acknowledgements are kept. A fault of the gate or of its store says nothing about the endpoints.
+                if self.failures.is_multiple_of(FIND_AFTER)
+                    && matches!(error, StreamError::Fetch(_) | StreamError::Answer { .. })
+                {
+                    self.in_use = None;
+                }
                 wait - jittered(wait / 4)
             }
         }
@@ -160,14 +168,19 @@ impl Stream {
         }
     }
 
+    async fn discover(&mut self) -> Result<(), StreamError> {
+        let metadata = self.transmitter.discover().await?;
+        // Noted before an event can arrive.
+        self.keeper.gate.note_critical_members(&self.settings.issuer, metadata.critical_members);
+        Ok(())
+    }
+
     /// Creates the stream, or continues with the existing one.
     async fn begin(&mut self) -> Result<(), StreamError> {
         if self.in_use.is_some() {
             return Ok(());
         }
-        let metadata = self.transmitter.discover().await?;
-        // Noted before an event can arrive.
-        self.keeper.gate.note_critical_members(&self.settings.issuer, metadata.critical_members);
+        self.discover().await?;
         let stream = self.transmitter.stream(self.keeper.known.stream_id.as_deref()).await?;
         let issuer = &*self.settings.issuer;
         let is_missing = |wanted: &&str| {
@@ -214,6 +227,8 @@ impl Stream {
             Err(error) => {
                 // Events of the stream may arrive nevertheless.
                 tracing::warn!(%issuer, %error, "event stream: its status is not known");
+                // The endpoint may have moved. A failure is seen here, or by the next request.
+                let _ = self.discover().await;
                 return Ok(());
             }
         };
@@ -244,6 +259,7 @@ impl Stream {
         if let Err(error) = self.transmitter.ask_verification(&id, &state).await {
             let issuer = &*self.settings.issuer;
             tracing::warn!(issuer, %error, "event stream: no verification event could be asked for");
+            let _ = self.discover().await;
         }
         Ok(())
     }

@@ -45,7 +45,7 @@ impl Transmitter {
         Self { settings, http: http.with_timeout(TIMEOUT), authorizer: Authorizer::new(access), known: None }
     }
 
-    /// The metadata, which is read once for each use of the stream.
+    /// The metadata, which is read for each use of the stream, and after failures.
     pub(crate) async fn discover(&mut self) -> Result<Metadata, StreamError> {
         let url = wire::metadata_url(&self.settings.transmitter).unwrap_or_default();
         let refused = |why: String| StreamError::Answer { place: url.clone(), why };

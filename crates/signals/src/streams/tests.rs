@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use support::transmitter::{Asked, State, Transmitter};
 
 use super::super::record::{LEASE, RENEW};
-use super::super::{Access, NotTaken, StreamSettings};
+use super::super::{Access, NotTaken, StreamError, StreamSettings};
 use super::*;
 use rotogate_core::clock::{ManualTime, TimeSource, Timestamp};
 use rotogate_core::denial::EventFlaw;
@@ -663,4 +663,80 @@ async fn a_stream_whose_task_panics_begins_anew() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     panic!("it did not begin anew");
+}
+
+/// The answers of a transmitter that has moved all of its endpoints, but for its metadata.
+fn moved(at: &Transmitter) -> impl FnMut(&Asked) -> Option<(u16, String)> + Send + 'static {
+    let (url, base) = (at.url.clone(), format!("{}/moved", at.url.trim_end_matches("/ssf")));
+    move |asked| {
+        let answer = match asked.path.as_str() {
+            "/.well-known/ssf-configuration/ssf" => json!({
+                "issuer": url, "configuration_endpoint": format!("{base}/streams"),
+                "status_endpoint": format!("{base}/status"), "verification_endpoint": format!("{base}/verify"),
+                "critical_subject_members": ["tenant"],
+            }),
+            "/moved/streams" => {
+                let mut delivery = asked.body["delivery"].clone();
+                delivery["endpoint_url"] = format!("{base}/poll").into();
+                json!({ "stream_id": "f67e39a0", "iss": ISS, "aud": AUDIENCE, "delivery": delivery })
+            }
+            "/moved/status" => json!({ "stream_id": "f67e39a0", "status": "enabled" }),
+            "/moved/poll" => json!({ "sets": {} }),
+            "/moved/verify" => json!({}),
+            _ => return Some((503, String::new())),
+        };
+        Some((200, answer.to_string()))
+    }
+}
+
+#[tokio::test]
+async fn s17_a_transmitter_that_moves_its_endpoints_is_found_again() {
+    let at = transmitter();
+    let mut world = world(&at);
+    world.stream.step().await;
+    let found = |at: &Transmitter| at.count("GET", "/.well-known/ssf-configuration/ssf");
+    // An event that is not decided says nothing about the endpoints.
+    world.gate.verdicts.lock().insert("later".to_owned(), NotTaken::Undecided);
+    at.send("later", &user(), &json!({ REVOKED: { "event_timestamp": 1 } }));
+    for _ in 0..4 {
+        assert!(matches!(world.stream.try_step().await, Err(StreamError::Undecided)));
+        world.stream.step().await;
+    }
+    world.gate.verdicts.lock().clear();
+    world.stream.step().await;
+    at.send("good", &user(), &json!({ REVOKED: { "event_timestamp": 1 } }));
+    world.stream.step().await;
+    assert!(world.taken().contains(&"good".to_owned()));
+    at.state().lie = Some(Box::new(moved(&at)));
+    for _ in 0..3 {
+        assert_eq!(found(&at), 1);
+        world.stream.step().await;
+    }
+    world.stream.step().await;
+    assert_eq!((found(&at), at.count("POST", "/moved/poll")), (2, 1));
+    let polled = at.state().asked.last().unwrap().body.clone();
+    assert!(polled["ack"].as_array().unwrap().contains(&json!("good")), "what was taken is acknowledged: {polled}");
+    assert_eq!((at.count("PATCH", "/moved/streams"), at.count("POST", "/moved/streams")), (1, 0), "the same stream");
+}
+
+#[tokio::test]
+async fn s21_status_and_verification_are_asked_for_where_the_transmitter_has_moved_them() {
+    // The endpoint that still answers, and the one that is asked for at its new place.
+    for (still, other) in [("/verify", "/moved/status"), ("/status", "/moved/verify")] {
+        let at = transmitter();
+        let push = Delivery::Push("http://127.0.0.1:9/events".to_owned(), "of the endpoint".into());
+        let store = Arc::new(MemoryStore::new("https://gate.test", Duration::ZERO));
+        let time = ManualTime::at(Timestamp::from_secs(1_800_000_000));
+        at.state().verifies = None;
+        let mut world = world_of(gate(&store, &time, false), &at, push);
+        world.stream.step().await;
+        let mut moved = moved(&at);
+        at.state().lie = Some(Box::new(move |asked| if asked.path == still { None } else { moved(asked) }));
+        // The verification event does not come, so the next is due after minutes, and the status after an hour.
+        for _ in 0..14 {
+            time.advance(Duration::from_secs(300));
+            world.stream.step().await;
+        }
+        assert!(at.state().asked.iter().any(|asked| asked.path == other), "{other}");
+    }
 }
