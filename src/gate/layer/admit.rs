@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use http::header::{AUTHORIZATION, UPGRADE};
+use http::header::{AUTHORIZATION, HeaderMap};
 use http::request::Parts;
 use http::{Method, Uri};
 
@@ -18,7 +18,7 @@ use crate::gate::mcp::{HeadVerdict, ReadyMcp};
 #[cfg(feature = "axum")]
 use crate::gate::nested;
 use crate::gate::notice::SetupNotice;
-use crate::gate::{preflight, respond};
+use crate::gate::{preflight, respond, tunnel};
 use rotogate_core::denial::{Denial, NotGood};
 use rotogate_core::headers::{self, Peer};
 use rotogate_core::policy::{self, By, Permitted, Undecided};
@@ -71,6 +71,11 @@ impl Admission {
 enum Completion {
     Proof,
     Decisions,
+}
+
+/// Clients that offer HTTP/2 send `Upgrade: h2c` with a plain request.
+fn asks_for_websocket(headers: &HeaderMap) -> bool {
+    tunnel::protocol(headers).is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
 /// Is a request with a bad credential treated as a request without one?
@@ -239,11 +244,21 @@ impl<M> GateLayer<M> {
             if !Peer::is_on(parts.extensions.get(), table.listeners(operation)) {
                 return Some(Admission::Refused(Denial::NoRoute, None));
             }
-            if table.upgrades(operation) && !parts.headers.contains_key(UPGRADE) {
+            if table.upgrades(operation) && !asks_for_websocket(&parts.headers) {
                 return None;
             }
         }
         Some(Admission::Endpoint(hit))
+    }
+
+    /// Does the gate ignore the upgrade of a request to a route (RFC 9110 §7.8)? If an endpoint opens the WebSockets of
+    /// the path, no other upgrade leads past the endpoint to the service.
+    pub(super) fn ignores_upgrade(&self, parts: &Parts) -> bool {
+        let table = &self.gate.0.endpoints;
+        let whole = self.whole::<()>(parts);
+        let raw = whole.as_ref().unwrap_or(&parts.uri).path();
+        let hit = CanonicalPath::parse(raw).ok().and_then(|path| table.find(&path, raw));
+        matches!(hit, Some(Hit::Operation(operation)) if table.upgrades(&operation))
     }
 
     /// 4. The route of a request.

@@ -148,10 +148,14 @@ impl<M> GateLayer<M> {
         };
         let mut place = None;
         if policy.upgrade && parts.headers.contains_key(UPGRADE) {
-            place = match gate.running.overload.tunnels.enter(caller.map(|caller| caller.holder())) {
-                Ok(place) => Some(place),
-                Err(_) => return Err(NotEntered::Shed(Refusal::Tunnels, permitted)),
-            };
+            if self.ignores_upgrade(parts) {
+                upgrade::refuse(parts);
+            } else {
+                place = match gate.running.overload.tunnels.enter(caller.map(|caller| caller.holder())) {
+                    Ok(place) => Some(place),
+                    Err(_) => return Err(NotEntered::Shed(Refusal::Tunnels, permitted)),
+                };
+            }
         }
         if !self.edge {
             upgrade::settle(gate, parts, &permitted, place);
