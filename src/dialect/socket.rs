@@ -19,14 +19,15 @@ pub(crate) type SocketIdentity = Box<[u8]>;
 /// The gate, for the messages of one connection.
 #[async_trait]
 pub(crate) trait SocketGate: CommandHandler {
-    /// Authorises a message in two ways: like a request to the route of the connection's path, and as the call that it
-    /// makes.
+    /// Judges an open connection to the upstream by the rules in force: the caller whose token was verified for its
+    /// lease, by the route of the connection's path. The token itself may have been refreshed since.
     ///
     /// # Errors
-    /// Why the message is refused.
-    fn permit(&self, token: Option<&str>, called: &EnclosedCall) -> Result<SocketIdentity, Denial>;
+    /// Why the connection is refused.
+    fn judge(&self, lease: Option<&Lease>) -> Result<(), Denial>;
 
-    /// [`Self::permit`], counts the message with the limits that govern it, and waits for the decisions of decision points.
+    /// Authorises a message in two ways: like a request to the route of the connection's path, and as the call that it
+    /// makes. Counts the message with the limits that govern it, and waits for the decisions of decision points.
     ///
     /// # Errors
     /// Why the message is refused.

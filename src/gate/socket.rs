@@ -31,8 +31,9 @@ use rotogate_core::fault::Error;
 use rotogate_core::headers::Peer;
 use rotogate_core::lease::{Dialled, Lease, StreamEnd, UntilClosed};
 use rotogate_core::overload::SocketPermit;
-use rotogate_core::policy::Permitted;
+use rotogate_core::policy::{self, By, Permitted};
 use rotogate_core::route::path::CanonicalPath;
+use rotogate_core::route::{Auth, Route, RoutePolicy};
 
 /// Calls the service behind the gate, and returns the head of its reply.
 pub(super) type Dialer = Arc<dyn Fn(Parts) -> Pin<Box<dyn Future<Output = Option<Response<()>>> + Send>> + Send + Sync>;
@@ -102,18 +103,8 @@ impl<M> SocketConnection<M> {
         serves.then(|| (Arc::clone(&gate), operation.endpoint()))
     }
 
-    /// The request of a call, and its permit by the rules in force.
-    fn decide(&self, token: Option<&str>, called: &EnclosedCall) -> Result<DecidedCall, Denial> {
-        let successor = self.gate().successor().map(|gate| self.layer.ruled_by(gate));
-        self.decide_by(successor.as_ref().unwrap_or(&self.layer), token, called)
-    }
-
-    fn decide_by(
-        &self,
-        layer: &GateLayer<M>,
-        token: Option<&str>,
-        called: &EnclosedCall,
-    ) -> Result<DecidedCall, Denial> {
+    /// The request of a call with a token.
+    fn request(&self, token: Option<&str>) -> Result<Parts, Denial> {
         let mut parts = self.head.clone();
         if let Some(token) = token {
             let value = HeaderValue::try_from(format!("Bearer {token}"));
@@ -121,6 +112,16 @@ impl<M> SocketConnection<M> {
             value.set_sensitive(true);
             parts.headers.insert(AUTHORIZATION, value);
         }
+        Ok(parts)
+    }
+
+    /// The request of a call, and its permit by the rules in force.
+    fn decide(&self, parts: Parts, called: &EnclosedCall) -> Result<DecidedCall, Denial> {
+        let successor = self.gate().successor().map(|gate| self.layer.ruled_by(gate));
+        Self::decide_by(successor.as_ref().unwrap_or(&self.layer), parts, called)
+    }
+
+    fn decide_by(layer: &GateLayer<M>, mut parts: Parts, called: &EnclosedCall) -> Result<DecidedCall, Denial> {
         let permitted = layer.admit_on_route(&mut parts)?;
         let (permitted, limits) =
             permit_call(layer.inner(), &parts, permitted, called).map_err(|(denial, _)| denial)?;
@@ -165,16 +166,28 @@ fn identity_of(permitted: &Permitted) -> SocketIdentity {
 
 #[async_trait]
 impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
-    fn permit(&self, token: Option<&str>, called: &EnclosedCall) -> Result<SocketIdentity, Denial> {
-        let (_, permitted, _) = self.decide(token, called)?;
+    fn judge(&self, lease: Option<&Lease>) -> Result<(), Denial> {
+        let mut parts = self.head.clone();
+        if let Some(caller) = lease.and_then(Lease::caller) {
+            // For a request that this gate has permitted before, the layer judges the caller of the permit.
+            let any = Arc::new(Route::catch_all(RoutePolicy { auth: Auth::None, ..RoutePolicy::default() }));
+            let by = By { gate: self.gate().id, layer: true, defers: false };
+            parts.extensions.insert(policy::authorise_again(&any, Arc::clone(caller), by, &mut ())?);
+        }
+        let (_, permitted, _) = self.decide(parts, &EnclosedCall { name: String::new(), requests: Vec::new() })?;
+        let policy = &permitted.route().policy;
+        if let Some(caller) = permitted.caller().filter(|_| policy.auth != Auth::None) {
+            // A first permit requires the gate's own audience, too.
+            policy::judge(policy, caller.token())?;
+        }
         if permitted.owes_decision() {
             return Err(Denial::DecisionUnavailable(Duration::from_secs(1)));
         }
-        Ok(identity_of(&permitted))
+        Ok(())
     }
 
     async fn admit(&self, token: Option<&str>, called: &EnclosedCall) -> Result<SocketIdentity, Denial> {
-        let (mut parts, permitted, limits) = self.decide(token, called)?;
+        let (mut parts, permitted, limits) = self.decide(self.request(token)?, called)?;
         let gate = self.gate().successor().unwrap_or_else(|| Arc::clone(self.gate()));
         gate.count_waiting(&parts, permitted.caller(), &permitted.route().policy, &limits).await?;
         Ok(identity_of(&gate.decided(permitted, &mut parts.extensions).await?))
@@ -211,9 +224,9 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
     }
 
     async fn dial(&self, token: Option<&str>, called: &EnclosedCall) -> Option<(Upgraded, Option<StreamEnd>)> {
-        self.decide(token, called).ok()?;
+        self.decide(self.request(token).ok()?, called).ok()?;
         // The connection keeps the service with which it began, and this service knows only the routes of that time.
-        let (mut parts, permitted, _) = self.decide_by(&self.layer, token, called).ok()?;
+        let (mut parts, permitted, _) = Self::decide_by(&self.layer, self.request(token).ok()?, called).ok()?;
         // Each message is counted.
         let permitted = self.gate().decided(permitted.counted(None), &mut parts.extensions).await.ok()?;
         // Messages from the upstream pass by the connection's route, without a call that could be judged.

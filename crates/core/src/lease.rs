@@ -265,6 +265,12 @@ impl Lease {
         self.verified.as_ref().map(|verified| verified.holder())
     }
 
+    /// The caller, as the connection's token identified it.
+    #[cfg(feature = "kuzzle")]
+    pub fn caller(&self) -> Option<&Arc<Verified>> {
+        self.verified.as_ref()
+    }
+
     /// The caller's session.
     pub fn session(&self) -> Option<crate::session::SessionId> {
         self.verified.as_ref()?.token().session.map(|(session, _)| session)

@@ -74,9 +74,19 @@ impl<S> Inflow<S> {
         self.ended
     }
 
+    /// The gate does not read now: the current message is not late because of that.
+    pub(super) fn pause(&mut self) {
+        self.since = self.since.map(|_| Instant::now());
+    }
+
     /// Does a message arrive too slowly?
     pub(super) fn is_late(&self) -> bool {
         self.since.is_some_and(|since| since.elapsed() > MESSAGE_TIMEOUT)
+    }
+
+    /// The permit of the message that the library has just returned.
+    pub(super) fn hand_over_room(&mut self) -> Option<PoolPermit> {
+        self.room.take()
     }
 
     fn pass(&mut self, mut bytes: &[u8]) -> Result<(), CloseCode> {

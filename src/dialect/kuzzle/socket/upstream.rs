@@ -4,18 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::{SinkExt, StreamExt};
+use hyper::body::Bytes;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::super::super::socket::{SocketGate, SocketIdentity};
 use super::super::raw;
-use super::{MAX_WAITING_BYTES, MAX_WAITING_MESSAGES, WRITE_TIMEOUT, socket};
+use super::{IDLE_TIMEOUT, MAX_WAITING_BYTES, MAX_WAITING_MESSAGES, PING_AFTER, WRITE_TIMEOUT, socket};
 use rotogate_core::denial::Denial;
 use rotogate_core::lease::{Lease, StreamEnd};
 use rotogate_core::overload::PoolPermit;
@@ -67,7 +69,7 @@ impl Upstream {
     }
 
     /// Queues a message with its permit, if the queue has room.
-    pub(super) fn take(&self, text: String, room: PoolPermit) -> bool {
+    pub(super) fn take(&self, (text, room): (String, PoolPermit)) -> bool {
         let length = text.len();
         let before = self.waiting.fetch_add(length, Ordering::Relaxed);
         let taken = before + length <= MAX_WAITING_BYTES && self.to.try_send((text, room)).is_ok();
@@ -98,7 +100,7 @@ pub(super) enum UpstreamEvent {
     Gone(u64),
 }
 
-/// Carries messages to one upstream and back, until either side ends.
+/// Carries messages to one upstream and back, until either side ends, or the upstream is silent and answers no ping.
 async fn carry(
     number: u64,
     stream: Upgraded,
@@ -108,8 +110,17 @@ async fn carry(
     gate: Arc<dyn SocketGate>,
 ) {
     let mut upstream = socket(TokioIo::new(stream), Role::Client).await;
+    let mut heard = Instant::now();
+    let mut ping = tokio::time::interval_at(heard + PING_AFTER, PING_AFTER);
+    ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            _ = ping.tick() => {
+                let sent = tokio::time::timeout(WRITE_TIMEOUT, upstream.send(Frame::Ping(Bytes::new())));
+                if heard.elapsed() > IDLE_TIMEOUT || !matches!(sent.await, Ok(Ok(()))) {
+                    break;
+                }
+            }
             text = from.recv() => {
                 let Some((text, _room)) = text else { break };
                 let length = text.len();
@@ -118,16 +129,20 @@ async fn carry(
                 }
                 waiting.fetch_sub(length, Ordering::Relaxed);
             }
-            frame = upstream.next() => match frame {
-                Some(Ok(Frame::Text(text))) => {
-                    let Ok(room) = gate.place().buffer(text.len()) else { break };
-                    if said.send(UpstreamEvent::Text(number, text.as_str().to_owned(), room)).await.is_err() {
-                        break;
+            frame = upstream.next() => {
+                match frame {
+                    Some(Ok(Frame::Text(text))) => {
+                        let Ok(room) = gate.place().buffer(text.len()) else { break };
+                        if said.send(UpstreamEvent::Text(number, text.as_str().to_owned(), room)).await.is_err() {
+                            break;
+                        }
                     }
+                    Some(Ok(Frame::Binary(_) | Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_))) => {}
+                    Some(Ok(Frame::Close(_)) | Err(_)) | None => break,
                 }
-                Some(Ok(Frame::Binary(_) | Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_))) => {}
-                Some(Ok(Frame::Close(_)) | Err(_)) | None => break,
-            },
+                // The time after a wait for the client, during which the gate did not read.
+                heard = Instant::now();
+            }
         }
     }
     let _ = tokio::time::timeout(WRITE_TIMEOUT, upstream.close(None)).await;

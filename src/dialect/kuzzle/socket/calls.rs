@@ -1,0 +1,336 @@
+//! The calls of a client. One call is in progress, and later calls wait for it, so that the calls keep their order. The
+//! connection lives on meanwhile: a login or an upstream may take seconds, and the SDKs hang up after two without a
+//! reply to their ping.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use ::http::{HeaderMap, StatusCode};
+use hyper::body::Bytes;
+use hyper::upgrade::Upgraded;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+use super::super::super::EnclosedCall;
+use super::super::super::socket::SocketIdentity;
+use super::super::message::{self, Action, Message};
+use super::super::perform::{self, ActionResult};
+use super::super::words::{self, Problem};
+use super::super::{MALFORMED, raw};
+use super::tokens::LinkedToken;
+use super::upstream::{Caller, Upstream};
+use super::{CloseReason, MAX_IDENTITIES, MAX_MESSAGE_BYTES, MAX_WAITING_BYTES, MAX_WAITING_MESSAGES, Session, Stream};
+use rotogate_core::credential::{Found, Scheme};
+use rotogate_core::denial::Denial;
+use rotogate_core::lease::{Lease, StreamEnd};
+use rotogate_core::overload::PoolPermit;
+use rotogate_core::reason::Reason;
+use rotogate_core::session::SessionId;
+
+/// The reply to a ping of the protocol's own.
+const PONG: &str = r#"{"p":2}"#;
+/// A longer message waits even if it is a ping. A client writes `{"p":1}`.
+const MAX_PING_BYTES: usize = 64;
+
+/// The calls that the client has sent and the gate has not answered or forwarded.
+#[derive(Default)]
+pub(super) struct Calls {
+    /// The current step of the call in progress.
+    step: Option<Step>,
+    /// The permit of that call's bytes.
+    room: Option<PoolPermit>,
+    waiting: VecDeque<(Bytes, Option<PoolPermit>)>,
+    /// The bytes in `waiting`.
+    bytes: usize,
+}
+
+/// A part of a call that takes time.
+type Step = Pin<Box<dyn Future<Output = Done> + Send>>;
+
+/// The result of a step.
+pub(super) enum Done {
+    Performed(PerformedAction),
+    Admitted(ForwardedCall, Result<SocketIdentity, Denial>),
+    Dialled(ForwardedCall, SocketIdentity, Option<Caller>, Outgoing, Option<Dial>),
+}
+
+/// A call that the gate has answered itself.
+pub(super) struct PerformedAction {
+    asked: Message,
+    action: Action,
+    /// The token of the call, and its session, if the call is a logout.
+    old: (Option<SecretString>, Option<SessionId>),
+    result: ActionResult,
+}
+
+/// A call that the upstream answers.
+pub(super) struct ForwardedCall {
+    asked: Message,
+    bytes: Bytes,
+    token: Option<SecretString>,
+    called: EnclosedCall,
+}
+
+/// The text for the upstream, with its permit.
+type Outgoing = (String, PoolPermit);
+/// A connection to the upstream, and the check of its decision points.
+type Dial = (Upgraded, Option<StreamEnd>);
+
+impl Calls {
+    /// May one more message arrive? Otherwise the gate stops reading from the client (back-pressure).
+    pub(super) fn has_room(&self) -> bool {
+        self.waiting.len() < MAX_WAITING_MESSAGES && self.bytes <= MAX_WAITING_BYTES - MAX_MESSAGE_BYTES
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.step.is_none() && self.waiting.is_empty()
+    }
+
+    /// Waits for the end of the current step.
+    pub(super) async fn done(&mut self) -> Done {
+        let Some(step) = &mut self.step else { return std::future::pending().await };
+        let done = step.await;
+        self.step = None;
+        done
+    }
+
+    fn push(&mut self, bytes: Bytes, room: Option<PoolPermit>) {
+        self.bytes += bytes.len();
+        self.waiting.push_back((bytes, room));
+    }
+
+    fn pop(&mut self) -> Option<Bytes> {
+        let (bytes, room) = self.waiting.pop_front()?;
+        self.bytes -= bytes.len();
+        self.room = room;
+        Some(bytes)
+    }
+}
+
+impl<S: Stream> Session<S> {
+    /// Takes a message. A ping is answered at once.
+    pub(super) async fn hear(&mut self, bytes: Bytes) -> Result<(), CloseReason> {
+        let room = self.client.get_mut().hand_over_room();
+        let is_ping = || matches!(Message::of_head(&HeaderMap::new()).0.of_envelope(&bytes), Ok(true));
+        if !self.calls.is_idle() && bytes.len() <= MAX_PING_BYTES && is_ping() {
+            return self.send(PONG.to_owned()).await;
+        }
+        self.calls.push(bytes, room);
+        self.advance().await
+    }
+
+    /// Goes on after a step of the call in progress.
+    pub(super) async fn go_on(&mut self, done: Done) -> Result<(), CloseReason> {
+        self.calls.step = match done {
+            Done::Performed(performed) => self.performed(performed).await?,
+            Done::Admitted(call, Ok(identity)) => self.admitted(call, identity).await?,
+            Done::Admitted(call, Err(denial)) => {
+                if matches!(denial, Denial::TokenExpired | Denial::TokenRevoked) {
+                    self.look().await?;
+                }
+                self.deny(&call.asked, denial).await?
+            }
+            Done::Dialled(call, identity, caller, outgoing, dialled) => {
+                let upstream = dialled.and_then(|dialled| self.open(identity, caller, dialled));
+                let is_taken = upstream.is_some_and(|upstream| upstream.take(outgoing));
+                self.taken(&call.asked, is_taken).await?
+            }
+        };
+        self.advance().await
+    }
+
+    /// Begins calls until one is in progress.
+    async fn advance(&mut self) -> Result<(), CloseReason> {
+        while self.calls.step.is_none() {
+            self.calls.room = None;
+            let Some(bytes) = self.calls.pop() else { break };
+            self.calls.step = self.begin(bytes).await?;
+        }
+        Ok(())
+    }
+
+    /// Begins a call: answers it, or returns its first step.
+    async fn begin(&mut self, bytes: Bytes) -> Result<Option<Step>, CloseReason> {
+        let (mut asked, _) = Message::of_head(&HeaderMap::new());
+        match asked.of_envelope(&bytes) {
+            Ok(false) => {}
+            Ok(true) => return self.send(PONG.to_owned()).await.map(|()| None),
+            Err(problem) => return self.refuse(&asked, problem, MALFORMED).await,
+        }
+        match (asked.ours(), &asked.controller, &asked.action) {
+            (Some(action), _, _) => self.execute(asked, action).await,
+            (None, None, _) => self.refuse(&asked, Problem::missing_argument("controller"), MALFORMED).await,
+            (None, Some(_), None) => self.refuse(&asked, Problem::missing_argument("action"), MALFORMED).await,
+            (None, Some(_), Some(_)) => self.pass(asked, bytes).await,
+        }
+    }
+
+    async fn refuse(&mut self, asked: &Message, problem: Problem, reason: Reason) -> Result<Option<Step>, CloseReason> {
+        reason.tell();
+        self.send(words::frame(asked, Err(problem))).await.map(|()| None)
+    }
+
+    async fn deny(&mut self, asked: &Message, denial: Denial) -> Result<Option<Step>, CloseReason> {
+        self.refuse(asked, Problem::of_denial(denial, asked), denial.into()).await
+    }
+
+    async fn execute(&mut self, asked: Message, action: Action) -> Result<Option<Step>, CloseReason> {
+        let found = match (&asked.jwt, &self.linked) {
+            (Some(token), _) => Some((token.clone(), false)),
+            (None, Some(linked)) => Some((linked.token.clone(), linked.by_cookie)),
+            (None, None) => None,
+        };
+        // A WebSocket message cannot set a cookie; the SDK then logs in over HTTP.
+        let by_cookie = asked.flag("cookieAuth") || found.as_ref().is_some_and(|(_, by_cookie)| *by_cookie);
+        let makes_tokens = match action {
+            Action::Login => asked.flag("cookieAuth"),
+            Action::RefreshToken => by_cookie,
+            Action::Logout
+            | Action::CheckToken
+            | Action::GetCurrentUser
+            | Action::GetStrategies
+            | Action::PublicApi => false,
+        };
+        if makes_tokens {
+            return self.refuse(&asked, Problem::cookie_unsupported(), MALFORMED).await;
+        }
+        let gate = Arc::clone(&self.gate);
+        // After the logout, no lease tells the session of the token.
+        let ending = found.as_ref().filter(|_| action == Action::Logout);
+        let session = ending.and_then(|(token, _)| gate.lease(token.expose_secret()).ok()?.session());
+        Ok(Some(Box::pin(async move {
+            let credential = found.as_ref().map(|(token, by_cookie)| Found {
+                token: token.expose_secret().into(),
+                scheme: Scheme::Bearer,
+                by_cookie: *by_cookie,
+            });
+            let result = perform::perform(&asked, action, Ok(credential), "/", gate.as_ref()).await;
+            let old = (found.map(|(token, _)| token), session);
+            Done::Performed(PerformedAction { asked, action, old, result })
+        })))
+    }
+
+    async fn performed(&mut self, performed: PerformedAction) -> Result<Option<Step>, CloseReason> {
+        let PerformedAction { asked, action, old, result: ActionResult { came, reason, .. } } = performed;
+        if let Ok(result) = &came {
+            self.link(action, &old, result)?;
+        }
+        reason.tell();
+        self.send(words::frame(&asked, came)).await.map(|()| None)
+    }
+
+    /// Links the token of a login to the connection. An exchange moves the link, a logout removes it.
+    fn link(
+        &mut self,
+        action: Action,
+        (old, session): &(Option<SecretString>, Option<SessionId>),
+        result: &Value,
+    ) -> Result<(), CloseReason> {
+        match action {
+            Action::Login | Action::RefreshToken => {
+                let new = result.get("jwt").and_then(Value::as_str).map(|jwt| SecretString::from(jwt.to_owned()));
+                self.linked = new.map(|token| LinkedToken::new(&*self.gate, token, false));
+                let linked = self.linked.as_ref().and_then(|linked| Some((linked, linked.lease.as_ref().ok()?)));
+                let Some((linked, lease)) = linked else { return Ok(()) };
+                self.know(Some(lease))?;
+                if action == Action::RefreshToken {
+                    // The upstream connections of the session continue, with its new token. If a fault leaves that token
+                    // unchecked, the lease of the old token lasts as long as the session.
+                    let is_of_session = |caller: &Caller| caller.lease.session() == lease.session();
+                    for upstream in &mut self.upstreams {
+                        if lease.session().is_some() && upstream.caller.as_ref().is_some_and(is_of_session) {
+                            let _ = upstream.go_on(&*self.gate, linked.token.clone());
+                        }
+                    }
+                }
+            }
+            Action::Logout => {
+                let is_old =
+                    |token: &SecretString| old.as_ref().is_some_and(|old| old.expose_secret() == token.expose_secret());
+                let is_ended = |token: &SecretString, lease: Option<&Lease>| {
+                    is_old(token) || session.is_some() && lease.and_then(Lease::session) == *session
+                };
+                let is_callers = |caller: &Caller| is_ended(&caller.token, Some(&caller.lease));
+                self.upstreams.retain(|upstream| !upstream.caller.as_ref().is_some_and(is_callers));
+                self.linked.take_if(|linked| is_ended(&linked.token, linked.lease.as_ref().ok()));
+            }
+            Action::CheckToken | Action::GetCurrentUser | Action::GetStrategies | Action::PublicApi => {}
+        }
+        Ok(())
+    }
+
+    async fn pass(&mut self, mut asked: Message, bytes: Bytes) -> Result<Option<Step>, CloseReason> {
+        let token = asked.jwt.take().or_else(|| self.linked.as_ref().map(|linked| linked.token.clone()));
+        let called = match asked.called(&self.prefix) {
+            Ok(called) => called,
+            Err(problem) => return self.refuse(&asked, problem, MALFORMED).await,
+        };
+        let (gate, call) = (Arc::clone(&self.gate), ForwardedCall { asked, bytes, token, called });
+        Ok(Some(Box::pin(async move {
+            let token = call.token.as_ref().map(ExposeSecret::expose_secret);
+            let admitted = gate.admit(token, &call.called).await;
+            Done::Admitted(call, admitted)
+        })))
+    }
+
+    /// Forwards a call over the upstream connection of its identity. If there is no such connection, the next step opens
+    /// it.
+    async fn admitted(&mut self, call: ForwardedCall, identity: SocketIdentity) -> Result<Option<Step>, CloseReason> {
+        if let (Some(token), false) = (&call.token, self.gate.place().is_known()) {
+            self.know(self.gate.lease(token.expose_secret()).ok().as_ref())?;
+        }
+        // The `room` of the reply is the id of the request; a client that sent no id gets a new one.
+        let set = Some(("requestId", call.asked.request_id.as_str()));
+        let text = raw::rewrite(&call.bytes, message::JWT, set).unwrap_or_default();
+        let outgoing = match self.gate.place().buffer(text.len()) {
+            Ok(room) => (text, room),
+            Err(refusal) => {
+                let problem = Problem::unexpected(StatusCode::SERVICE_UNAVAILABLE, refusal.why());
+                return self.refuse(&call.asked, problem, Reason::shed(refusal)).await;
+            }
+        };
+        let gate = Arc::clone(&self.gate);
+        if let Some(upstream) = self.upstreams.iter_mut().find(|upstream| upstream.identity == identity) {
+            let token = call.token.as_ref();
+            return match token.map_or(Ok(()), |token| upstream.go_on(&*gate, token.clone())) {
+                Ok(()) => {
+                    let is_taken = upstream.take(outgoing);
+                    self.taken(&call.asked, is_taken).await
+                }
+                Err(denial) => self.deny(&call.asked, denial).await,
+            };
+        }
+        let caller = match call.token.clone().map(|token| Caller::new(&*gate, token)).transpose() {
+            Ok(caller) => caller,
+            Err(denial) => return self.deny(&call.asked, denial).await,
+        };
+        Ok(Some(Box::pin(async move {
+            let token = caller.as_ref().map(|caller| caller.token.expose_secret());
+            let dialled = gate.dial(token, &call.called).await;
+            Done::Dialled(call, identity, caller, outgoing, dialled)
+        })))
+    }
+
+    fn open(&mut self, identity: SocketIdentity, caller: Option<Caller>, dialled: Dial) -> Option<&Upstream> {
+        if self.upstreams.len() >= MAX_IDENTITIES {
+            self.upstreams.remove(0);
+        }
+        let number = self.next;
+        self.next += 1;
+        let gate = Arc::clone(&self.gate);
+        self.upstreams.push(Upstream::open(number, identity, caller, dialled, self.said.clone(), gate));
+        self.upstreams.last()
+    }
+
+    /// Answers a call that no upstream took.
+    async fn taken(&mut self, asked: &Message, is_taken: bool) -> Result<Option<Step>, CloseReason> {
+        match is_taken {
+            true => Ok(None),
+            // A restart makes the client reconnect to the routes and upstreams in force.
+            false if self.gate.are_rules_replaced() => Err(CloseReason::With(CloseCode::Restart)),
+            false => self.refuse(asked, Problem::unreachable(), Reason::NOT_FORWARDED).await,
+        }
+    }
+}
