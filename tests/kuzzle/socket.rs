@@ -22,17 +22,17 @@ use support::{CONFIG, Gate, Place, until};
 /// The time limit of a wait, which only a hang reaches.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Longer than several checks of connections by the gate take.
-const SEVERAL_LOOKS: Duration = Duration::from_millis(1700);
+pub(super) const SEVERAL_LOOKS: Duration = Duration::from_millis(1700);
 
 /// An event at the upstream.
 #[derive(Debug, PartialEq, Eq)]
-enum Event {
+pub(super) enum Event {
     Opened(usize),
     Closed(usize),
 }
 
 /// An upstream that answers with the caller's identity and the number of the connection.
-async fn upstream() -> (u16, UnboundedReceiver<Event>) {
+pub(super) async fn upstream() -> (u16, UnboundedReceiver<Event>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (events, happened) = unbounded_channel();
@@ -56,9 +56,19 @@ async fn serve(stream: TcpStream, connection: usize, events: UnboundedSender<Eve
     };
     let Ok(mut socket) = accept_hdr_async(stream, note).await else { return };
     events.send(Event::Opened(connection)).unwrap();
-    while let Some(Ok(message)) = socket.next().await {
+    let mut is_subscribed = false;
+    loop {
+        let message = tokio::select! {
+            message = socket.next() => message,
+            () = tokio::time::sleep(Duration::from_millis(50)), if is_subscribed => {
+                let _ = socket.send(Message::text(json!({ "room": "subscription", "type": "document" }).to_string())).await;
+                continue;
+            }
+        };
+        let Some(Ok(message)) = message else { break };
         let Message::Text(text) = message else { continue };
         let asked: Value = serde_json::from_str(&text).unwrap();
+        is_subscribed |= asked["action"] == "subscribe";
         let result = json!({ "connection": connection, "caller": caller, "text": text.as_str() });
         let answer = json!({ "requestId": asked["requestId"], "status": 200, "error": null, "result": result });
         if socket.send(Message::text(answer.to_string())).await.is_err() {
@@ -68,11 +78,11 @@ async fn serve(stream: TcpStream, connection: usize, events: UnboundedSender<Eve
     let _ = events.send(Event::Closed(connection));
 }
 
-async fn gate(place: &mut Option<Place>) -> (Gate, UnboundedReceiver<Event>) {
+pub(super) async fn gate(place: &mut Option<Place>) -> (Gate, UnboundedReceiver<Event>) {
     gate_with("", place).await
 }
 
-async fn gate_with(more: &str, place: &mut Option<Place>) -> (Gate, UnboundedReceiver<Event>) {
+pub(super) async fn gate_with(more: &str, place: &mut Option<Place>) -> (Gate, UnboundedReceiver<Event>) {
     let (port, events) = upstream().await;
     let kuzzle = format!(
         "[[upstreams]]\nname = \"ws\"\nurls = [\"http://127.0.0.1:{port}\"]\n\
@@ -83,10 +93,10 @@ async fn gate_with(more: &str, place: &mut Option<Place>) -> (Gate, UnboundedRec
 }
 
 /// A client's connection.
-struct Wire(WebSocketStream<TcpStream>);
+pub(super) struct Wire(pub(super) WebSocketStream<TcpStream>);
 
 impl Wire {
-    async fn open(gate: &Gate) -> Self {
+    pub(super) async fn open(gate: &Gate) -> Self {
         Self::try_open(gate.address, &[]).await.unwrap()
     }
 
@@ -108,16 +118,16 @@ impl Wire {
         }
     }
 
-    async fn next(&mut self) -> Message {
+    pub(super) async fn next(&mut self) -> Message {
         timeout(PATIENCE, self.0.next()).await.expect("nothing came").unwrap().unwrap()
     }
 
-    async fn send(&mut self, text: impl Into<String>) {
+    pub(super) async fn send(&mut self, text: impl Into<String>) {
         self.0.send(Message::text(text.into())).await.unwrap();
     }
 
     /// The next message.
-    async fn hear(&mut self) -> Value {
+    pub(super) async fn hear(&mut self) -> Value {
         loop {
             if let Message::Text(text) = self.next().await {
                 return serde_json::from_str(&text).unwrap();
@@ -126,7 +136,7 @@ impl Wire {
     }
 
     /// A call that the upstream answers.
-    async fn call(&mut self, jwt: Option<&str>) -> Value {
+    pub(super) async fn call(&mut self, jwt: Option<&str>) -> Value {
         let call = json!({ "controller": "app", "action": "hello", "requestId": "R", "jwt": jwt });
         self.send(call.to_string()).await;
         let answer = self.hear().await;
@@ -135,12 +145,12 @@ impl Wire {
     }
 }
 
-fn connection(answer: &Value) -> &Value {
+pub(super) fn connection(answer: &Value) -> &Value {
     assert_eq!(answer["error"], Value::Null);
     &answer["result"]["connection"]
 }
 
-async fn event(events: &mut UnboundedReceiver<Event>) -> Event {
+pub(super) async fn event(events: &mut UnboundedReceiver<Event>) -> Event {
     timeout(PATIENCE, events.recv()).await.expect("nothing happened").unwrap()
 }
 
@@ -406,7 +416,7 @@ async fn a9_a10_sockets_of_nobody_known_have_places_of_their_own_for_each_addres
 }
 
 /// The configuration of the gate with the WebSocket's route alone.
-fn with_one_route(place: &Place) -> String {
+pub(super) fn with_one_route(place: &Place) -> String {
     let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
     let (begin, _) = config.split_once("[[routes]]").unwrap();
     let (_, end) = config.split_once("[[upstreams]]\nname = \"ws\"\n").unwrap();
@@ -414,14 +424,14 @@ fn with_one_route(place: &Place) -> String {
 }
 
 /// Reloads the gate with this configuration.
-async fn reload(place: &Place, gate: &Gate, config: &str) {
+pub(super) async fn reload(place: &Place, gate: &Gate, config: &str) {
     let before = gate.log().matches("configuration reloaded").count();
     place.write_config(config);
     gate.signal("HUP");
     until("it is taken up", async || gate.log().matches("configuration reloaded").count() > before).await;
 }
 
-async fn close_code(wire: &mut Wire) -> CloseCode {
+pub(super) async fn close_code(wire: &mut Wire) -> CloseCode {
     loop {
         if let Message::Close(frame) = wire.next().await {
             return frame.unwrap().code;
