@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::issuer::{Issuer, claims};
-use super::remote_keys::{edge, status};
+use super::remote_keys::{ROUTES, edge, status};
 use super::streams::{ends, lives_on, open};
 use super::upgrades::upstream;
 use support::documents::Documents;
+use support::stub::{Edge, HEAD};
 use support::{Answer, CONFIG, Gate, Place, until, with};
 
 fn claims_of(token: &str) -> Value {
@@ -86,41 +87,74 @@ async fn s1_s4_a_verifier_elsewhere_reads_each_end_of_a_session_also_after_a_kil
     assert!(gate.metric("rotogate_status_list_builds_total").await > 0);
 }
 
+/// Publishes a list of `idp`; `later` orders the lists.
+fn publish(idp: &Documents, (key, kid): (&Issuer, &str), path: &str, bytes: &[u8], later: u64) {
+    let now = rotogate_core::clock::wall_micros() / 1_000_000;
+    let list = serde_json::to_value(CompressedList::new(bytes).unwrap()).unwrap();
+    let list = json!({ "iss": idp.url(), "sub": idp.at(path), "iat": now - 600 + later * 60, "exp": now + 600,
+                       "ttl": 1, "status_list": list });
+    let text = key.sign(&json!({ "alg": "EdDSA", "typ": "statuslist+jwt", "kid": kid }), &list);
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/statuslist+jwt\r\nconnection: close\r\n";
+    idp.answer(path, format!("{head}content-length: {}\r\n\r\n{text}", text.len()));
+}
+
+/// A token of `idp` with a place in a list.
+fn token(idp: &Documents, (key, kid): (&Issuer, &str), url: &str, index: u64) -> String {
+    let status = json!({ "status_list": { "idx": index, "uri": url } });
+    key.sign(
+        &json!({ "alg": "EdDSA", "typ": "at+jwt", "kid": kid }),
+        &claims(&json!({ "iss": idp.url(), "status": status })),
+    )
+}
+
+/// The entry of `idp`, whose lists are read.
+fn listed(idp: &Documents, source: &str) -> String {
+    format!(
+        "[[issuers]]\nname = \"idp\"\nurl = \"{0}\"\naudience = [\"api\"]\nscopes = \"any\"\neverywhere = true\n\
+         {source}\nstatus_list = {{ prefixes = [\"{0}/status/\"], ttl = [\"1s\", \"5s\"] }}\n",
+        idp.url()
+    )
+}
+
+#[tokio::test]
+async fn s8_s12_an_issuer_whose_file_is_replaced_keeps_its_lists_and_signs_them_with_the_new_key() {
+    let (idp, old, new) = (Documents::start(), Issuer::new(3), Issuer::new(4));
+    let set = |keys: &[Value]| json!({ "keys": keys }).to_string();
+    let (url, first) = (idp.at("/status/1"), set(&[old.jwk("k1")]));
+    publish(&idp, (&old, "k1"), "/status/1", &[0, 8], 0);
+    let edge = Edge::with(
+        &format!("{HEAD}{ROUTES}{}", listed(&idp, "jwks_file = \"idp.json\"")),
+        |place| std::fs::write(place.path("idp.json"), first).unwrap(),
+        |_| {},
+    );
+    let [kept, ended, later] = [3, 11, 12].map(|index| token(&idp, (&old, "k1"), &url, index));
+    assert_eq!([&kept, &ended, &later].map(|token| status(&edge, token)), [200, 401, 200]);
+    // The issuer adds a key: what the list ended stays ended, under each key.
+    std::fs::write(edge.place.path("idp.json"), set(&[old.jwk("k1"), new.jwk("k2")])).unwrap();
+    let [other_kept, other_ended] = [3, 11].map(|index| token(&idp, (&new, "k2"), &url, index));
+    until("the new file is in force", async || status(&edge, &other_kept) == 200).await;
+    assert_eq!([&kept, &ended, &other_ended].map(|token| status(&edge, token)), [200, 401, 401]);
+    // Its next list is signed with that key, and ends a token that is in the cache.
+    publish(&idp, (&new, "k2"), "/status/1", &[0, 24], 1);
+    until("the new list is in force", async || status(&edge, &later) == 401).await;
+    assert_eq!([&kept, &ended].map(|token| status(&edge, token)), [200, 401]);
+}
+
 #[tokio::test]
 async fn s8_s11_s12_the_list_of_another_issuer_ends_its_tokens_and_its_absence_is_no_refusal() {
     let (idp, key) = (Documents::start(), Issuer::new(3));
     idp.document("/keys", &json!({ "keys": [key.jwk("k1")] }));
     let url = idp.at("/status/1");
-    let now = rotogate_core::clock::wall_micros() / 1_000_000;
-    let publish = |path: &str, bytes: &[u8], later: u64| {
-        let list = serde_json::to_value(CompressedList::new(bytes).unwrap()).unwrap();
-        let list = json!({ "iss": idp.url(), "sub": idp.at(path), "iat": now - 60 + later, "exp": now + 600, "ttl": 1,
-                           "status_list": list });
-        let text = key.sign(&json!({ "alg": "EdDSA", "typ": "statuslist+jwt", "kid": "k1" }), &list);
-        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/statuslist+jwt\r\nconnection: close\r\n";
-        idp.answer(path, format!("{head}content-length: {}\r\n\r\n{text}", text.len()));
-    };
+    let publish = |path: &str, bytes: &[u8], later: u64| publish(&idp, (&key, "k1"), path, bytes, later);
     publish("/status/1", &[0, 0], 0);
-    let entry = format!(
-        "[[issuers]]\nname = \"idp\"\nurl = \"{}\"\naudience = [\"api\"]\nscopes = \"any\"\neverywhere = true\n\
-         jwks_url = \"{}\"\nstatus_list = {{ prefixes = [\"{}/status/\"], ttl = [\"1s\", \"5s\"] }}\n",
-        idp.url(),
-        idp.at("/keys"),
-        idp.url()
-    );
+    let entry = listed(&idp, &format!("jwks_url = \"{}\"", idp.at("/keys")));
     let (port, _heads) = upstream();
     let tunnels = format!(
         "[[upstreams]]\nname = \"ws\"\nurls = [\"http://127.0.0.1:{port}\"]\n\
          [[routes]]\npath = \"/ws\"\nupgrade = true\nupstream = \"ws\"\n"
     );
     let gate = edge(&format!("{entry}{tunnels}"));
-    let token = |url: &str, index: u64| {
-        let status = json!({ "status_list": { "idx": index, "uri": url } });
-        key.sign(
-            &json!({ "alg": "EdDSA", "typ": "at+jwt", "kid": "k1" }),
-            &claims(&json!({ "iss": idp.url(), "status": status })),
-        )
-    };
+    let token = |url: &str, index: u64| token(&idp, (&key, "k1"), url, index);
     let [good, bad] = [token(&url, 3), token(&url, 11)];
     assert_eq!((status(&gate, &good), status(&gate, &bad)), (200, 200), "the first request waits for the list");
     let [mut live, mut ended] = [open(&gate.gate, &good), open(&gate.gate, &bad)];

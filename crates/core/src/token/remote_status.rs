@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::claims::AccessToken;
-use super::verify::ReadStatusList;
-use crate::clock::Timestamp;
+use super::verify::{Keys, ReadStatusList};
+use crate::clock::{EngineClock, Timestamp};
 use crate::denial::Denial;
 
 /// The most lists of one issuer.
@@ -59,6 +59,16 @@ pub struct RemoteLists {
     rules: StatusRules,
     lists: Mutex<HashMap<Box<str>, Arc<RemoteList>>>,
     wanted: Arc<Notify>,
+    in_force: ArcSwapOption<InForce>,
+}
+
+/// The parts of the gate that uses the lists: they change while it runs.
+#[derive(Debug)]
+pub struct InForce {
+    /// The keys of the issuer.
+    pub keys: Keys,
+    /// The clock by which requests judge the lists.
+    pub clock: Arc<EngineClock>,
 }
 
 /// A list of an issuer.
@@ -66,9 +76,9 @@ pub struct RemoteLists {
 pub struct RemoteList {
     url: Box<str>,
     current: ArcSwapOption<ReadStatusList>,
-    /// Wall clock in ms until which the list counts. Read on each hit.
+    /// Engine time in ms until which the list counts. Read on each hit.
     usable_until: AtomicU64,
-    /// Wall clock in ms of the next attempt.
+    /// Engine time in ms of the next attempt.
     next: AtomicU64,
     failures: AtomicU64,
     /// Whether a request waits for the list.
@@ -119,12 +129,23 @@ impl StatusRules {
 impl RemoteLists {
     /// The lists that these rules allow, none of which is fetched yet.
     pub fn new(rules: StatusRules) -> Arc<Self> {
-        Arc::new(Self { rules, lists: Mutex::default(), wanted: Arc::default() })
+        Arc::new(Self { rules, lists: Mutex::default(), wanted: Arc::default(), in_force: ArcSwapOption::empty() })
     }
 
     /// The rules.
     pub fn rules(&self) -> &StatusRules {
         &self.rules
+    }
+
+    /// Uses these keys of the issuer, and this clock, from now on: those of the verifier that is in force.
+    pub(crate) fn put_in_force(&self, keys: &Keys, clock: &Arc<EngineClock>) {
+        self.in_force.store(Some(Arc::new(InForce { keys: keys.clone(), clock: Arc::clone(clock) })));
+        self.wanted.notify_one();
+    }
+
+    /// The keys and the clock in force; `None` before a gate uses the lists.
+    pub fn in_force(&self) -> Option<Arc<InForce>> {
+        self.in_force.load_full()
     }
 
     /// The place that a genuine token names: its URL and its index.
@@ -197,12 +218,14 @@ impl RemoteList {
         Timestamp::from_millis(self.next.load(Ordering::Acquire))
     }
 
-    /// Takes a list that was read at `now`, by the wall clock.
+    /// Takes a list that was read at `now`, by engine time; `wall` is the same moment by the wall clock, to which the
+    /// list's `exp` refers.
     // Requirements S8, S11.
-    pub fn take(&self, list: ReadStatusList, rules: &StatusRules, now: Timestamp) {
+    pub fn take(&self, list: ReadStatusList, rules: &StatusRules, now: Timestamp, wall: Timestamp) {
         let said = list.ttl.unwrap_or(rules.ttl.1);
-        let fresh_until = now.plus(said.clamp(rules.ttl.0, rules.ttl.1)).min(list.expires);
-        let usable_until = fresh_until.plus(rules.stale_for).min(list.expires);
+        let expires = now.plus(list.expires.since(wall));
+        let fresh_until = now.plus(said.clamp(rules.ttl.0, rules.ttl.1)).min(expires);
+        let usable_until = fresh_until.plus(rules.stale_for).min(expires);
         self.current.store(Some(Arc::new(list)));
         self.usable_until.store(usable_until.as_millis(), Ordering::Release);
         // A list that expires at once must not be fetched again without a pause.
@@ -225,14 +248,17 @@ impl RemoteList {
 }
 
 impl StatusRef {
-    /// Checks that the list declares the token valid. `wall` is the wall clock.
+    /// Checks that the list declares the token valid. Only the list's `exp` is judged by the wall clock, which may step
+    /// back.
     // Requirements S8, S11, S12.
-    pub(crate) fn check(&self, wall: Timestamp) -> Result<(), Denial> {
-        if wall.as_millis() >= self.list.usable_until.load(Ordering::Acquire) {
-            let wait = self.list.next().since(wall).clamp(TRY_AGAIN, LONGEST_PAUSE);
+    pub(crate) fn check(&self, now: Timestamp, wall: Timestamp) -> Result<(), Denial> {
+        let current = self.list.current.load();
+        let is_over = current.as_ref().is_some_and(|list| wall >= list.expires);
+        if is_over || now.as_millis() >= self.list.usable_until.load(Ordering::Acquire) {
+            let wait = self.list.next().since(now).clamp(TRY_AGAIN, LONGEST_PAUSE);
             return Err(Denial::StatusListUnavailable(wait));
         }
-        match self.list.current.load().as_ref().map(|list| list.value(self.index)) {
+        match current.as_ref().map(|list| list.value(self.index)) {
             Some(Some(0)) => Ok(()),
             Some(Some(_)) => Err(Denial::TokenRevoked),
             Some(None) => Err(Denial::BadClaim("the idx of status_list is beyond the list")),
@@ -242,15 +268,15 @@ impl StatusRef {
 }
 
 impl AccessToken {
-    /// Checks that the issuer has not ended the token, by the status list that the token names. `wall` is the wall
-    /// clock.
+    /// Checks that the issuer has not ended the token, by the status list that the token names. `now` is engine
+    /// time, `wall` the wall clock.
     ///
     /// # Errors
     /// [`Denial::TokenRevoked`], [`Denial::BadClaim`], [`Denial::StatusListUnavailable`].
     #[inline]
-    pub(crate) fn check_status(&self, wall: impl FnOnce() -> Timestamp) -> Result<(), Denial> {
+    pub(crate) fn check_status(&self, now: Timestamp, wall: impl FnOnce() -> Timestamp) -> Result<(), Denial> {
         match self.rare.as_deref().and_then(|rare| rare.status.as_ref()) {
-            Some(status) => status.check(wall()),
+            Some(status) => status.check(now, wall()),
             None => Ok(()),
         }
     }

@@ -216,7 +216,7 @@ impl Verifier {
             rules.critical = Arc::clone(&known.critical);
             if rules.equals(known) {
                 (*rules, *id) = (known.clone(), *old_id);
-            } else if rules.without_keys().equals(&known.without_keys()) {
+            } else if rules.has_lists_of(known) && rules.without_keys().equals(&known.without_keys()) {
                 id.rules = old_id.rules;
             } else {
                 continue;

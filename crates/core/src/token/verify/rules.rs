@@ -224,6 +224,11 @@ impl IssuerRules {
         Self { keys: Keys::none(), ..self.clone() }
     }
 
+    /// Are the status lists the same ones, which the tokens of both refer to?
+    pub(super) fn has_lists_of(&self, other: &Self) -> bool {
+        self.status_lists.as_ref().map(Arc::as_ptr) == other.status_lists.as_ref().map(Arc::as_ptr)
+    }
+
     /// How long a token is accepted after its `exp`.
     pub(super) fn leeway_of_expiry(&self) -> Duration {
         if self.ours { Duration::ZERO } else { self.leeway }

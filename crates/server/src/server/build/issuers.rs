@@ -150,16 +150,8 @@ impl RemoteIssuers {
         let mut next = NextIssuers { all: Vec::new(), started: Vec::new() };
         for (issuer, rules) in config.issuers.iter().zip(trusted) {
             let source = issuer.keys.remote();
-            if let Some(source) = source {
-                rules.keys = Keys::Live(next.add(config, &present, source)?);
-            }
-            if let Some(status) = &issuer.status_list {
-                let lists = RemoteLists::new(status.clone());
-                let client = source.map(|source| source.issuer.clone());
-                let client = client.unwrap_or_else(|| RemoteIssuer::new(&issuer.name, &issuer.url));
-                remote_keys::follow_status_lists(&lists, &client, rules.keys.clone(), rules.leeway);
-                rules.status_lists = Some(lists);
-            }
+            let fetched = source.map(|source| next.add(config, &present, source)).transpose()?;
+            complete(rules, issuer, fetched);
         }
         for (_, source) in of_clients(config) {
             next.add(config, &present, source)?;
@@ -184,9 +176,10 @@ impl RemoteIssuers {
         given_to(&self.0.load(), builder, config)
     }
 
-    /// The keys of the issuer with this name.
-    pub(crate) fn keys_of(&self, name: &str) -> Option<Keys> {
-        self.named(name).map(|remote| Keys::Live(remote.keys.keys()))
+    /// Completes rules that were read from the issuer's files again, by what is live in its `former` rules.
+    pub(crate) fn renew(&self, rules: &mut IssuerRules, issuer: &TrustedIssuer, former: &IssuerRules) {
+        rules.status_lists.clone_from(&former.status_lists);
+        complete(rules, issuer, self.named(&issuer.name).map(|remote| remote.keys.keys()));
     }
 
     /// The metadata from the latest discovery document of an issuer.
@@ -252,6 +245,22 @@ impl RemoteIssuers {
             remote.keys.fetches().map(move |(result, count)| (name.clone(), result, count)).collect::<Vec<_>>()
         };
         all.iter().flat_map(of).collect()
+    }
+}
+
+/// Completes the rules that the files of an issuer gave by all that is live: keys that are fetched, and status lists.
+/// Lists that the rules have are kept.
+// Without its lists, an issuer's ended tokens would pass.
+fn complete(rules: &mut IssuerRules, issuer: &TrustedIssuer, fetched: Option<Arc<LiveKeys>>) {
+    if let Some(keys) = fetched {
+        rules.keys = Keys::Live(keys);
+    }
+    if let (None, Some(status)) = (&rules.status_lists, &issuer.status_list) {
+        let lists = RemoteLists::new(status.clone());
+        let client = issuer.keys.remote().map(|source| source.issuer.clone());
+        let client = client.unwrap_or_else(|| RemoteIssuer::new(&issuer.name, &issuer.url));
+        remote_keys::follow_status_lists(&lists, &client, rules.leeway);
+        rules.status_lists = Some(lists);
     }
 }
 

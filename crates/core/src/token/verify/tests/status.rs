@@ -113,8 +113,8 @@ fn s7_a_token_without_a_status_passes_unless_the_operator_refuses_it() {
     let without = json!(null);
     let other = json!({ "other_mechanism": {} });
     let accepting = listed(MissingStatus::Accept);
-    assert!(accepting.token(without.clone()).unwrap().check_status(|| NOW).is_ok());
-    assert!(accepting.token(other.clone()).unwrap().check_status(|| NOW).is_ok());
+    assert!(accepting.token(without.clone()).unwrap().check_status(NOW, || NOW).is_ok());
+    assert!(accepting.token(other.clone()).unwrap().check_status(NOW, || NOW).is_ok());
     let refusing = listed(MissingStatus::Refuse);
     assert!(bad_claim(&refusing.token(without)) && bad_claim(&refusing.token(other)));
 }
@@ -123,30 +123,34 @@ fn s7_a_token_without_a_status_passes_unless_the_operator_refuses_it() {
 fn s8_s11_a_list_that_is_not_to_be_had_is_undecided_and_its_bit_decides() {
     let issuer = listed(MissingStatus::Accept);
     let [good, bad, beyond] = [0, 9, 16].map(|index| issuer.token(at(json!(index))).unwrap());
-    assert!(matches!(good.check_status(|| NOW), Err(Denial::StatusListUnavailable(_))));
+    assert!(matches!(good.check_status(NOW, || NOW), Err(Denial::StatusListUnavailable(_))));
     let (due, _) = issuer.lists.due(NOW);
     assert_eq!((due.len(), due[0].url()), (1, URL));
     due[0].fail(NOW);
-    assert!(matches!(good.check_status(|| NOW), Err(Denial::StatusListUnavailable(_))));
+    assert!(matches!(good.check_status(NOW, || NOW), Err(Denial::StatusListUnavailable(_))));
     assert!(issuer.lists.due(NOW).0.is_empty(), "the next attempt has a pause");
     let read = issuer.read(&issuer.signed(json!({}), &list(1, &[0, 2])), None).unwrap();
-    due[0].take(read, issuer.lists.rules(), NOW);
-    assert_eq!(good.check_status(|| NOW), Ok(()));
-    assert_eq!(bad.check_status(|| NOW), Err(Denial::TokenRevoked));
-    assert!(matches!(beyond.check_status(|| NOW), Err(Denial::BadClaim(_))));
-    assert!(matches!(issuer.token(at(json!(u64::MAX))).unwrap().check_status(|| NOW), Err(Denial::BadClaim(_))));
+    due[0].take(read, issuer.lists.rules(), NOW, NOW);
+    assert_eq!(good.check_status(NOW, || NOW), Ok(()));
+    assert_eq!(bad.check_status(NOW, || NOW), Err(Denial::TokenRevoked));
+    assert!(matches!(beyond.check_status(NOW, || NOW), Err(Denial::BadClaim(_))));
+    assert!(matches!(issuer.token(at(json!(u64::MAX))).unwrap().check_status(NOW, || NOW), Err(Denial::BadClaim(_))));
     // Fetched again after its ttl; without an answer it counts for `stale_for`, and never beyond its `exp`.
     let after = |seconds| NOW.plus(Duration::from_secs(seconds));
     assert!(issuer.lists.due(after(29)).0.is_empty() && issuer.lists.due(after(30)).0.len() == 1);
-    assert_eq!(good.check_status(|| after(299)), Ok(()));
-    assert_eq!(bad.check_status(|| after(299)), Err(Denial::TokenRevoked));
+    assert_eq!(good.check_status(after(299), || NOW), Ok(()));
+    assert_eq!(bad.check_status(after(299), || NOW), Err(Denial::TokenRevoked));
     for token in [&good, &bad, &beyond] {
-        assert!(matches!(token.check_status(|| after(300)), Err(Denial::StatusListUnavailable(_))), "S11");
+        assert!(matches!(token.check_status(after(300), || NOW), Err(Denial::StatusListUnavailable(_))), "S11");
     }
+    // A wall clock that steps back prolongs nothing, and holds up no fetch; one that passes `exp` ends the list.
+    assert_eq!(good.check_status(NOW, || Timestamp::ZERO), Ok(()));
+    assert!(matches!(good.check_status(after(300), || Timestamp::ZERO), Err(Denial::StatusListUnavailable(_))), "O9");
+    assert!(matches!(good.check_status(NOW, || after(300)), Err(Denial::StatusListUnavailable(_))));
     // A token whose suspension is lifted passes.
     let claims = with(list(1, &[0, 0]), json!({ "iat": 1_800_000_001 }));
-    due[0].take(issuer.read(&issuer.signed(json!({}), &claims), None).unwrap(), issuer.lists.rules(), NOW);
-    assert_eq!(bad.check_status(|| NOW), Ok(()));
+    due[0].take(issuer.read(&issuer.signed(json!({}), &claims), None).unwrap(), issuer.lists.rules(), NOW, NOW);
+    assert_eq!(bad.check_status(NOW, || NOW), Ok(()));
 }
 
 #[test]

@@ -311,11 +311,7 @@ impl Reloadable {
         if group.changed(|| files::of_issuer(issuer)).is_some() {
             match load_issuer_and_log(issuer) {
                 Ok(mut rules) => {
-                    // If the keys of an issuer are fetched, its files are for introspection only, so the fetched keys
-                    // are kept.
-                    if let Some(keys) = self.remote_issuers.keys_of(&issuer.name) {
-                        rules.keys = keys;
-                    }
+                    self.remote_issuers.renew(&mut rules, issuer, &trusted.rules);
                     *trusted = IssuerState::new(rules);
                     differs = true;
                 }
