@@ -2,6 +2,7 @@
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::issuer::{Issuer, claims};
 use support::documents::Documents;
@@ -90,12 +91,7 @@ async fn i1_i2_a_new_key_is_taken_up_and_one_that_left_is_refused() {
     // The provider signs with another key, and its first token finds it; within the cooldown it gets 503 with Retry-After.
     provider.publish(&[old.jwk("k1"), new.jwk("k2")]);
     let second = provider.token(&new, "k2");
-    until("the new key is taken up", async || match status(&edge, &second) {
-        200 => true,
-        503 => false,
-        other => panic!("{other}: a good token was refused"),
-    })
-    .await;
+    passes(&edge, &second).await;
     assert_eq!(status(&edge, &first), 200);
     // The old key leaves the set. The gate refuses its verified token at once.
     provider.publish(&[new.jwk("k2")]);
@@ -110,6 +106,49 @@ async fn i1_i2_a_new_key_is_taken_up_and_one_that_left_is_refused() {
     edge.gate.admin(Method::POST, "/v1/issuers/kc/refresh", Some(&admin)).await;
     assert_eq!((status(&edge, &second), status(&edge, &provider.token(&third, "k2"))), (401, 200));
     assert!(edge.gate.log().contains("kid reused"));
+}
+
+/// 200 in the end, and 503 before; never a refusal.
+async fn passes(edge: &Edge, token: &str) {
+    until("the new key is taken up", async || match status(edge, token) {
+        200 => true,
+        503 => false,
+        other => panic!("{other}: a good token was refused"),
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i1_i51_a_key_that_replaces_one_of_its_name_is_taken_up_and_forged_tokens_stay_bounded() {
+    let (named, unnamed) = (Provider::start(), Provider::start());
+    let [old, new, next, forger] = [1, 2, 3, 4].map(Issuer::new);
+    let publish = |key: &Issuer| {
+        named.publish(&[key.jwk("k1")]);
+        let mut jwk = key.jwk("");
+        jwk.as_object_mut().unwrap().remove("kid");
+        unnamed.publish(&[jwk]);
+    };
+    publish(&old);
+    let edge = edge(&[named.entry("named", "discovery = true"), unnamed.entry("unnamed", "discovery = true")].concat());
+    for provider in [&named, &unnamed] {
+        passes(&edge, &provider.token(&old, "k1")).await;
+    }
+    // The second replacement is within the cooldown of the first.
+    for key in [&new, &next] {
+        publish(key);
+        for provider in [&named, &unnamed] {
+            passes(&edge, &provider.token(key, "k1")).await;
+        }
+    }
+    let counted = edge.gate.metric("rotogate_verifications_total{result=\"forged\"}").await;
+    assert!(counted < 50, "{counted}: a lone client stays below the limit");
+    // A flood of tokens with new times asks once in a cooldown, and ends in the limit of its address.
+    let (begun, fetches) = (Instant::now(), named.fetches());
+    let answers: Vec<_> = (0..200).map(|_| status(&edge, &named.token(&forger, "k1"))).collect();
+    assert!(answers.iter().all(|answer| [401, 429, 503].contains(answer)), "{answers:?}");
+    assert_eq!(answers.last(), Some(&429));
+    let most = usize::try_from(begun.elapsed().as_secs()).unwrap() * 2 + 3;
+    assert!(named.fetches() - fetches <= most, "{} fetches in {:?}", named.fetches() - fetches, begun.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -436,11 +436,15 @@ impl Limits {
         self.in_vain(source.into(), &self.refused);
     }
 
-    /// Counts a message that the gate read and could not decide on, because the gate lacks its key. No signature was
-    /// checked, so a lone sender whose issuer has just changed its key may send many.
-    pub fn record_undecided(&self, address: Option<IpAddr>) {
-        if address.is_some_and(|address| self.undecided.take(address, ()).is_err()) {
-            self.record_forged(address);
+    /// Counts a message that the gate read and could not decide on, because the gate lacks its key. A lone sender whose
+    /// issuer has just changed its key may send many; those of all senders together count like forged ones, because
+    /// their signatures may have been checked.
+    pub fn record_undecided<'a>(&self, source: impl Into<Source<'a>>) {
+        match source.into() {
+            Source::Address(address) if address.is_none_or(|from| self.undecided.take(from, ()).is_ok()) => {
+                self.vain_overall.charge(());
+            }
+            source => self.record_forged(source),
         }
     }
 

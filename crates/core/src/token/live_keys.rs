@@ -26,6 +26,7 @@ pub use change::KeyChange;
 pub use state::{IssuerKeyState, Validity};
 
 mod change;
+mod mistaken;
 mod state;
 
 /// The most requests that wait for the keys of one issuer.
@@ -75,6 +76,8 @@ struct Fetching {
     is_wanted: bool,
     is_under_way: bool,
     last: Option<LastAttempt>,
+    /// When the last good attempt began, by the wall clock.
+    answered: Option<Timestamp>,
     /// When the last attempt that a request asked for began.
     last_wanted: Option<Timestamp>,
     fresh_until: Timestamp,
@@ -269,11 +272,15 @@ impl LiveKeys {
         self.unknown_kids.fetch_add(1, Ordering::Relaxed);
         let mut fetching = self.fetching();
         let (denial, is_due) = self.judge_missing(&fetching, now, issued_at, leeway);
+        self.ask_if(is_due, &mut fetching);
+        denial
+    }
+
+    fn ask_if(&self, is_due: bool, fetching: &mut Fetching) {
         if is_due {
             fetching.is_wanted = true;
             self.wanted.notify_one();
         }
-        denial
     }
 
     /// The refusal of [`Self::missing`], without counting or asking for keys.
@@ -444,6 +451,9 @@ impl Drop for FetchAttempt {
             let mut fetching = self.keys.fetching();
             let result = self.result.unwrap_or(AttemptResult::Failed { next: self.began });
             fetching.is_under_way = false;
+            if matches!(result, AttemptResult::Good) {
+                fetching.answered = Some(self.began_wall);
+            }
             fetching.last = Some(LastAttempt { began: self.began, began_wall: self.began_wall, result });
         }
         self.keys.ended.send_replace(self.number);

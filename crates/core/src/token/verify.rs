@@ -65,6 +65,7 @@ pub use grant_assertion::{
 pub use id_token::{ProvedLogin, SentIdToken};
 use judge::{ClaimsSource, Moments, TokenTimes};
 pub use judge::{is_name, is_subject};
+use keys::NewerKeys;
 pub use keys::{Ignored, IgnoredCause, IssuerKeys, Keys, MAX_JWKS, MAX_KEYS};
 use mapping::RefusedClaim;
 pub use mapping::{ClaimMapping, RequiredClaim, Roles, WantedClaim};
@@ -89,8 +90,10 @@ pub use user_name::{UserName, UserNameForm};
 pub(crate) enum TokenRefusal {
     /// The token was refused before its signature was checked.
     Unchecked(Denial),
-    /// The signature of the token is bad.
-    Forged,
+    /// The signature of the token is bad. The denial is [`Denial::BadSignature`], or says that newer keys may decide.
+    Forged(Denial),
+    /// As [`Self::Forged`], while keys are being fetched, which may decide.
+    Undecided(Denial),
     /// The signature is good, but another rule refuses the token.
     Authentic(Denial),
 }
@@ -98,8 +101,7 @@ pub(crate) enum TokenRefusal {
 impl TokenRefusal {
     pub(crate) const fn into_denial(self) -> Denial {
         match self {
-            Self::Unchecked(denial) | Self::Authentic(denial) => denial,
-            Self::Forged => Denial::BadSignature,
+            Self::Unchecked(denial) | Self::Forged(denial) | Self::Undecided(denial) | Self::Authentic(denial) => denial,
         }
     }
 }
@@ -299,18 +301,18 @@ impl Verifier {
         let moments = Moments::for_issuer(rules, engine_now, wall_now);
         let in_time = || times.and_then(|times| times.judge(rules, moments, for_at_most));
         let keys = rules.keys.now(engine_now);
+        let issued_at = times.ok().and_then(|times| times.issued_at);
+        let newer = NewerKeys::of(rules, engine_now, issued_at, O::HAS_EFFECTS);
         let key = match keys.find(header.kid.as_deref(), &header.algorithm) {
-            Some(key) => {
-                let is_right = *header.algorithm == *key.algorithm().name();
-                observer.judged(Rule::Key, if is_right { Ok(()) } else { Err(Denial::WrongAlgorithm) })?;
-                is_right.then_some(key)
+            Some(key) if *header.algorithm == *key.algorithm().name() => {
+                observer.judged(Rule::Key, Ok(()))?;
+                Some(key)
             }
-            None => {
+            found => {
                 // Check the times first: the gate asks no issuer about an expired token.
                 observer.judged(Rule::Claims, in_time())?;
-                let issued_at = times.ok().and_then(|times| times.issued_at);
-                let missing = if O::HAS_EFFECTS { Keys::missing } else { Keys::foresee_missing };
-                observer.judged(Rule::Key, Err(missing(&rules.keys, engine_now, issued_at, rules.leeway)))?;
+                let mistaken = found.map(|_| newer.mistaken(Denial::WrongAlgorithm).into_denial());
+                observer.judged(Rule::Key, Err(mistaken.unwrap_or_else(|| newer.missing())))?;
                 None
             }
         };
@@ -326,9 +328,9 @@ impl Verifier {
         observer.judged(Rule::Claims, in_time())?;
         if let Some(key) = key {
             let signed = match parts.signature.len() == key.signature_len() {
-                false => Err(Denial::BadSignature.into()),
+                false => Err(newer.mistaken(Denial::BadSignature).into_denial().into()),
                 true if holds(key) => Ok(()),
-                true => Err(TokenRefusal::Forged),
+                true => Err(newer.mistaken(Denial::BadSignature)),
             };
             let denied = signed.map_err(TokenRefusal::into_denial);
             observer.judged(Rule::Signature, denied).or(signed)?;
@@ -394,7 +396,7 @@ impl Verifier {
             return Denial::WrongType.into();
         }
         if !holds() {
-            return TokenRefusal::Forged;
+            return TokenRefusal::Forged(Denial::BadSignature);
         }
         if O::HAS_EFFECTS && !self.told.swap(true, Ordering::Relaxed) {
             // The type is escaped and truncated, because it comes from outside, although the issuer has signed it.

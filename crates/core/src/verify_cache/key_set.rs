@@ -170,7 +170,7 @@ impl KeySet {
     pub(super) fn remember(&self, key: TokenKey, refusal: TokenRefusal) {
         match refusal {
             TokenRefusal::Authentic(denial) => self.refused.insert(key, RefusedToken { denial, token: None }),
-            TokenRefusal::Unchecked(_) | TokenRefusal::Forged => {}
+            TokenRefusal::Unchecked(_) | TokenRefusal::Undecided(_) | TokenRefusal::Forged(_) => {}
         }
     }
 

@@ -280,7 +280,11 @@ impl TokenChecker {
     pub(super) fn count(&self, refusal: TokenRefusal, shown: MissContext<'_>) {
         let result = match refusal {
             TokenRefusal::Unchecked(_) => CheckResult::Unchecked,
-            TokenRefusal::Forged => {
+            TokenRefusal::Undecided(_) => {
+                shown.limits.record_undecided(shown.source);
+                CheckResult::Unchecked
+            }
+            TokenRefusal::Forged(_) => {
                 shown.limits.record_forged(shown.source);
                 CheckResult::Forged
             }

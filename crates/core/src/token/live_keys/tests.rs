@@ -202,6 +202,36 @@ fn i51_the_first_unknown_kid_after_a_scheduled_attempt_asks_at_once_and_the_next
 }
 
 #[test]
+fn i1_i51_a_token_that_its_key_did_not_sign_asks_once_in_a_cooldown_if_it_is_newer_than_the_keys() {
+    let a = key();
+    let live = LiveKeys::fetched(RULES);
+    let mistaken = |at: u64, issued_at: Option<Timestamp>| live.mistaken(after(at), issued_at, LEEWAY, true);
+    attempt(&live, NOW, Some(keys(&[("a", &a)])));
+    assert_eq!(mistaken(1, Some(NOW.minus(LEEWAY))), None, "the issuer answered after it");
+    assert_eq!(live.mistaken(after(1), Some(after(1)), LEEWAY, false), Some((unavailable(1), true)));
+    assert!(!live.fetching().is_wanted, "without effects");
+    assert_eq!(mistaken(1, Some(after(1))), Some((unavailable(1), true)));
+    assert!(live.fetching().is_wanted, "at once");
+    assert_eq!(mistaken(1, Some(after(1))), Some((unavailable(1), true)), "until the attempt ends");
+    attempt(&live, after(1), Some(keys(&[("a", &a)])));
+    // The attempt did not help: a newer token is undecided, and counts; one without `iat` is decided.
+    for _ in 0..1000 {
+        assert_eq!(mistaken(3, Some(after(4000))), Some((unavailable(28), false)));
+    }
+    assert_eq!(mistaken(3, None), None);
+    assert!(!live.fetching().is_wanted, "no number of tokens asks within the cooldown");
+    assert_eq!(mistaken(31, None), Some((unavailable(1), true)));
+    attempt(&live, after(31), None);
+    // The failed attempt proves nothing about tokens since the last answer.
+    assert_eq!(mistaken(32, Some(after(20))), Some((unavailable(59), false)));
+    assert_eq!(mistaken(32, Some(NOW.minus(LEEWAY))), None);
+    // Keys that are not fetched decide.
+    let set = Arc::<LiveKeys>::from(keys(&[("a", &a)]));
+    assert_eq!(set.mistaken(NOW, None, LEEWAY, true), None);
+    assert_eq!(live.unknown_kids(), 0);
+}
+
+#[test]
 fn i4_keys_that_an_application_sets_are_unknown_until_then_and_after_a_clear() {
     let a = key();
     let live = Arc::<LiveKeys>::from(IssuerKeys::unknown());

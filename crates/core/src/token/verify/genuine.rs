@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Keys;
+use super::keys::NewerKeys;
 use super::shape::{JoseHeader, MAX_TOKEN, TokenParts, decode};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
@@ -27,7 +28,7 @@ pub(super) enum NotGenuine {
     Form(&'static str),
     /// No key of the issuer signed it.
     Key,
-    /// The keys that were fetched last have none of this name.
+    /// The keys that were fetched last have none that signed it.
     MissingKey,
     /// The keys of the issuer are not known at this moment.
     Unavailable(Denial),
@@ -59,18 +60,20 @@ pub(super) fn genuine_within<T>(
     let payload = decode(parts.claims).map_err(|_| form("the claims are malformed"))?;
     let claims = read(&payload)?;
     let present = keys.now(now);
-    let Some(key) = present.find(header.kid.as_deref(), &header.algorithm) else {
-        return Err(refuse(match keys.missing(now, None, leeway) {
+    let newer = NewerKeys { keys, leeway, engine_now: now, issued_at: None, has_effects: true };
+    let refused = |denial| {
+        refuse(match denial {
             unavailable @ Denial::KeysUnavailable(_) => NotGenuine::Unavailable(unavailable),
             _ if keys.live().is_some_and(|live| live.is_fetched()) => NotGenuine::MissingKey,
             _ => NotGenuine::Key,
-        }));
+        })
     };
+    let key = present.find(header.kid.as_deref(), &header.algorithm).ok_or_else(|| refused(newer.missing()))?;
     // RFC 9864 gave EdDSA with Ed25519 a second name, which some libraries use.
     let is_second_name = key.algorithm() == Algorithm::EdDsa && &*header.algorithm == ED25519;
     let is_right = &*header.algorithm == key.algorithm().name() || is_second_name;
     if !is_right || !parts.is_signed_by(key) {
-        return Err(refuse(NotGenuine::Key));
+        return Err(refused(newer.mistaken(Denial::BadSignature).into_denial()));
     }
     let typ = header.typ.map(|typ| {
         let typ = typ.to_ascii_lowercase();

@@ -8,7 +8,8 @@ use std::time::Duration;
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse};
 use serde_json::Value;
 
-use super::rules::RulesError;
+use super::TokenRefusal;
+use super::rules::{IssuerRules, RulesError};
 use super::strict_json;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
@@ -312,21 +313,6 @@ impl Keys {
         }
     }
 
-    /// The refusal of a token whose key is missing.
-    pub(super) fn missing(&self, engine_now: Timestamp, issued_at: Option<Timestamp>, leeway: Duration) -> Denial {
-        self.live().map_or(Denial::UnknownKey, |keys| keys.missing(engine_now, issued_at, leeway))
-    }
-
-    /// The refusal of a token whose key is missing, without effects.
-    pub(super) fn foresee_missing(
-        &self,
-        engine_now: Timestamp,
-        issued_at: Option<Timestamp>,
-        leeway: Duration,
-    ) -> Denial {
-        self.live().map_or(Denial::UnknownKey, |keys| keys.foresee_missing(engine_now, issued_at, leeway))
-    }
-
     /// Whether this key is among the keys in force.
     ///
     /// # Errors
@@ -360,6 +346,48 @@ impl Keys {
         match self {
             Self::Own(keys) => keys.is_empty(),
             Self::Live(_) => false,
+        }
+    }
+}
+
+/// The question whether the issuer has a newer key for a token.
+#[derive(Clone, Copy)]
+pub(super) struct NewerKeys<'a> {
+    pub(super) keys: &'a Keys,
+    pub(super) leeway: Duration,
+    pub(super) engine_now: Timestamp,
+    /// `iat` of the token, unverified.
+    pub(super) issued_at: Option<Timestamp>,
+    /// Whether the question may begin a fetch.
+    pub(super) has_effects: bool,
+}
+
+impl<'a> NewerKeys<'a> {
+    pub(super) fn of(
+        rules: &'a IssuerRules,
+        engine_now: Timestamp,
+        issued_at: Option<Timestamp>,
+        has_effects: bool,
+    ) -> Self {
+        Self { keys: &rules.keys, leeway: rules.leeway, engine_now, issued_at, has_effects }
+    }
+
+    /// The refusal of a token whose key is missing.
+    pub(super) fn missing(self) -> Denial {
+        let missing = if self.has_effects { LiveKeys::missing } else { LiveKeys::foresee_missing };
+        let keys = self.keys.live();
+        keys.map_or(Denial::UnknownKey, |keys| missing(keys, self.engine_now, self.issued_at, self.leeway))
+    }
+
+    /// The refusal of a token that does not fit the key of its name: `otherwise`, unless the issuer may have put
+    /// another key under that name.
+    // Requirements I1, I51.
+    pub(super) fn mistaken(self, otherwise: Denial) -> TokenRefusal {
+        let judged = |keys: &Arc<LiveKeys>| keys.mistaken(self.engine_now, self.issued_at, self.leeway, self.has_effects);
+        match self.keys.live().and_then(judged) {
+            None => TokenRefusal::Forged(otherwise),
+            Some((unavailable, true)) => TokenRefusal::Undecided(unavailable),
+            Some((unavailable, false)) => TokenRefusal::Forged(unavailable),
         }
     }
 }

@@ -41,7 +41,11 @@ impl Issuer {
 
     /// A logout of a session, in a text with the key of another issuer.
     fn told_by(&self, signer: &SigningKey, now: Timestamp) -> Denial {
-        let header = json!({ "alg": "ES256", "typ": "secevent+jwt", "kid": signer.kid() });
+        self.told_as(signer.kid(), signer, now)
+    }
+
+    fn told_as(&self, kid: &str, signer: &SigningKey, now: Timestamp) -> Denial {
+        let header = json!({ "alg": "ES256", "typ": "secevent+jwt", "kid": kid });
         let claims = json!({ "iss": IDP, "aud": "gate", "iat": 1_800_000_000, "jti": "e-1", "sub_id": user(),
             "events": { format!("{CAEP}/session-revoked"): {} } });
         let token = forge(signer, header.to_string(), claims.to_string());
@@ -230,8 +234,13 @@ fn s17_an_event_whose_key_the_published_set_lacks_is_undecided_for_minutes_and_t
         fetch(NOW.plus(Duration::from_secs(after)));
     }
     assert_eq!(issuer.told_by(&next, NOW.plus(Duration::from_secs(301))), refused);
-    // Neither clock is years ahead, and a bad signature under a known name is a decision.
+    // Neither clock is years ahead.
     assert_eq!(issuer.told_by(&next, NOW.minus(Duration::from_secs(301))), refused);
+    // So is one under a known name that another key signed: the issuer may have put that key under the name.
+    let told = |after| issuer.told_as(issuer.key.kid(), &next, NOW.plus(Duration::from_secs(after)));
+    assert!(matches!(told(299), Denial::KeysUnavailable(_)) && !live.is_wanted());
+    assert_eq!(told(301), refused);
+    assert!(matches!(told(329), Denial::KeysUnavailable(_)) && live.is_wanted(), "asks after the cooldown");
 }
 
 #[test]
