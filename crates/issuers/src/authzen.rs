@@ -1,6 +1,7 @@
 //! Asks a decision point over HTTP: the access evaluation of AuthZEN 1.0, and its metadata.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,8 +18,10 @@ use rotogate_core::http_client::{Allowed, Document, FetchTarget, HttpClient, bea
 use rotogate_core::token::verify::strict_object;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// How long fetched metadata is used.
+/// How long fetched metadata is used before it is fetched again.
 const METADATA_FOR: Duration = Duration::from_secs(3600);
+/// The shortest time between two attempts to fetch it again.
+const METADATA_RETRY: Duration = Duration::from_secs(60);
 /// The path of an evaluation, unless the metadata name another (AuthZEN 1.0 §10.1).
 const EVALUATION: &str = "/access/v1/evaluation";
 const WELL_KNOWN: &str = "/.well-known/authzen-configuration";
@@ -38,7 +41,16 @@ pub struct HttpDecisionPoint {
     place: EvaluationPlace,
     authorization: Option<HeaderValue>,
     identity: Box<[u8]>,
-    discovered: Mutex<Option<(Duration, FetchTarget)>>,
+    discovered: Arc<Mutex<Option<Discovered>>>,
+    time: Arc<dyn TimeSource>,
+}
+
+/// The evaluation endpoint that the metadata named last.
+struct Discovered {
+    target: FetchTarget,
+    /// When the last attempt to fetch the metadata began, and when the next one is due, by monotonic time.
+    began: Duration,
+    due: Duration,
 }
 
 impl fmt::Debug for HttpDecisionPoint {
@@ -73,35 +85,87 @@ impl HttpDecisionPoint {
             place,
             authorization,
             identity,
-            discovered: Mutex::default(),
+            discovered: Arc::default(),
+            time: Arc::new(SystemTime::new()),
         })
     }
 
-    /// The evaluation endpoint, from the configuration or from the metadata.
+    /// The evaluation endpoint, from the configuration or from the metadata. An endpoint that is known stays in use while
+    /// the metadata are fetched again, in a task of its own.
     ///
     /// # Errors
-    /// The metadata cannot be fetched, or belongs to another decision point.
+    /// The endpoint is not known yet, and the metadata cannot be fetched, or belong to another decision point.
     pub async fn evaluation(&self) -> Result<FetchTarget, DecisionFault> {
         let url = match &self.place {
             EvaluationPlace::Url(target) => return Ok(target.clone()),
             EvaluationPlace::Metadata(url) => url,
         };
         let mut discovered = self.discovered.lock().await;
-        let now = SystemTime::new().monotonic();
-        if let Some((at, target)) = &*discovered
-            && now.saturating_sub(*at) < METADATA_FOR
-        {
-            return Ok(target.clone());
-        }
-        let place = metadata_url(url).ok_or_else(|| DecisionFault::new("its URL is invalid"))?;
-        let place = FetchTarget::parse(&place, Allowed::by_operator()).map_err(DecisionFault::new)?;
-        let document = self.client.get_document(&place, None, self.authorization.as_ref()).await;
-        let target = match document.map_err(DecisionFault::new)? {
-            Document::New { body, .. } => evaluation_of(url, &body).map_err(DecisionFault::new)?,
-            Document::Unchanged { .. } => return Err(DecisionFault::new("the metadata did not come")),
+        let began = self.time.monotonic();
+        let found = move |target| Discovered { target, began, due: began + METADATA_FOR };
+        let fetch = || discover(self.client.clone(), url.clone(), self.authorization.clone());
+        let Some(known) = &mut *discovered else {
+            let target = fetch().await?;
+            *discovered = Some(found(target.clone()));
+            return Ok(target);
         };
-        *discovered = Some((now, target.clone()));
+        let target = known.target.clone();
+        if began >= known.due {
+            (known.began, known.due) = (began, began + METADATA_RETRY);
+            let (fetch, discovered) = (fetch(), Arc::clone(&self.discovered));
+            tokio::spawn(async move {
+                // After a fault, the endpoint that is known stays in use.
+                if let Ok(target) = fetch.await {
+                    *discovered.lock().await = Some(found(target));
+                }
+            });
+        }
         Ok(target)
+    }
+
+    /// Notes that the endpoint did not decide: it may have moved.
+    fn doubt(&self) {
+        // The lock is held by a request that fetches the metadata, or looks at them.
+        if let Ok(mut discovered) = self.discovered.try_lock()
+            && let Some(known) = &mut *discovered
+        {
+            known.due = known.due.min(known.began + METADATA_RETRY);
+        }
+    }
+
+    async fn ask(&self, question: &[u8], id: &str) -> Result<PolicyDecision, DecisionFault> {
+        let target = self.evaluation().await?;
+        let json = HeaderValue::from_static("application/json");
+        let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, json.clone()), (ACCEPT, json)]);
+        headers.extend(HeaderValue::try_from(id).ok().map(|id| (REQUEST_ID, id)));
+        headers.extend(self.authorization.clone().map(|value| (AUTHORIZATION, value)));
+        let sent = self.client.send(&target, Method::POST, headers, Bytes::copy_from_slice(question)).await;
+        let (head, body) = sent.map_err(DecisionFault::new)?.into_parts();
+        if head.status != StatusCode::OK {
+            let retry_after = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+            let retry_after = retry_after.map(Duration::from_secs);
+            return Err(DecisionFault { retry_after, ..DecisionFault::new(format!("it answered {}", head.status)) });
+        }
+        let kind = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
+            return Err(DecisionFault::new("the answer is not application/json"));
+        }
+        PolicyDecision::read(&body).map_err(DecisionFault::new)
+    }
+}
+
+/// The evaluation endpoint in the metadata of the decision point with this identifier.
+async fn discover(
+    client: HttpClient,
+    url: String,
+    authorization: Option<HeaderValue>,
+) -> Result<FetchTarget, DecisionFault> {
+    let place = metadata_url(&url).ok_or_else(|| DecisionFault::new("its URL is invalid"))?;
+    let place = FetchTarget::parse(&place, Allowed::by_operator()).map_err(DecisionFault::new)?;
+    let document = client.get_document(&place, None, authorization.as_ref()).await;
+    match document.map_err(DecisionFault::new)? {
+        Document::New { body, .. } => evaluation_of(&url, &body).map_err(DecisionFault::new),
+        Document::Unchanged { .. } => Err(DecisionFault::new("the metadata did not come")),
     }
 }
 
@@ -143,23 +207,11 @@ fn evaluation_of(url: &str, body: &[u8]) -> Result<FetchTarget, String> {
 #[async_trait]
 impl DecisionPoint for HttpDecisionPoint {
     async fn decide(&self, question: &[u8], id: &str) -> Result<PolicyDecision, DecisionFault> {
-        let target = self.evaluation().await?;
-        let json = HeaderValue::from_static("application/json");
-        let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, json.clone()), (ACCEPT, json)]);
-        headers.extend(HeaderValue::try_from(id).ok().map(|id| (REQUEST_ID, id)));
-        headers.extend(self.authorization.clone().map(|value| (AUTHORIZATION, value)));
-        let sent = self.client.send(&target, Method::POST, headers, Bytes::copy_from_slice(question)).await;
-        let (head, body) = sent.map_err(DecisionFault::new)?.into_parts();
-        if head.status != StatusCode::OK {
-            let retry_after = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-            let retry_after = retry_after.map(Duration::from_secs);
-            return Err(DecisionFault { retry_after, ..DecisionFault::new(format!("it answered {}", head.status)) });
-        }
-        let kind = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
-            return Err(DecisionFault::new("the answer is not application/json"));
-        }
-        PolicyDecision::read(&body).map_err(DecisionFault::new)
+        // Requests wait for the first metadata together, so the limit is for the wait, too.
+        let timeout = self.client.timeout();
+        let asked = tokio::time::timeout(timeout, self.ask(question, id)).await;
+        let answer = asked.unwrap_or_else(|_| Err(DecisionFault::new(format!("no decision after {timeout:?}"))));
+        answer.inspect_err(|_| self.doubt())
     }
 
     fn identity(&self) -> Box<[u8]> {
@@ -169,7 +221,87 @@ impl DecisionPoint for HttpDecisionPoint {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::future::join_all;
+    use support::documents::Documents;
+
     use super::*;
+    use rotogate_core::clock::{ManualTime, Timestamp};
+    use rotogate_core::http_client::Tls;
+
+    fn point(pdp: &Documents, timeout: Duration) -> (Arc<ManualTime>, HttpDecisionPoint) {
+        let client = HttpClient::with_tls(&Tls::default()).unwrap().with_timeout(timeout);
+        let point = HttpDecisionPoint::new(client, EvaluationPlace::Metadata(pdp.url()), None).unwrap();
+        let time = ManualTime::at(Timestamp::from_secs(1_800_000_000));
+        (Arc::clone(&time), HttpDecisionPoint { time, ..point })
+    }
+
+    fn json(body: &str) -> String {
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close";
+        format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    }
+
+    fn publish(pdp: &Documents, path: &str) {
+        let (url, endpoint) = (pdp.url(), pdp.at(path));
+        let named = format!("{{\"policy_decision_point\":\"{url}\",\"access_evaluation_endpoint\":\"{endpoint}\"}}");
+        pdp.answer(WELL_KNOWN, json(&named));
+        pdp.answer(path, json("{\"decision\":true}"));
+    }
+
+    async fn fetched(pdp: &Documents, times: usize) {
+        while pdp.times(WELL_KNOWN) < times {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn k26_decisions_go_on_without_the_metadata_and_follow_an_endpoint_that_moves() {
+        let pdp = Documents::start();
+        let (time, point) = point(&pdp, Duration::from_secs(20));
+        let decided = async || point.decide(b"{}", "id").await;
+        publish(&pdp, EVALUATION);
+        assert_eq!(decided().await.unwrap(), PolicyDecision::Permit);
+        // Neither a fault of the metadata nor metadata that do not come stop a decision; one attempt a minute.
+        pdp.answer(WELL_KNOWN, "HTTP/1.1 500 Oh\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_owned());
+        time.advance(METADATA_FOR);
+        for _ in 0..3 {
+            assert_eq!(decided().await.unwrap(), PolicyDecision::Permit);
+        }
+        fetched(&pdp, 2).await;
+        pdp.be_silent(WELL_KNOWN);
+        time.advance(METADATA_RETRY);
+        for _ in 0..3 {
+            assert_eq!(decided().await.unwrap(), PolicyDecision::Permit);
+        }
+        fetched(&pdp, 3).await;
+        assert_eq!(pdp.times(WELL_KNOWN), 3);
+        // The endpoint moves within the hour.
+        publish(&pdp, "/other");
+        pdp.answer(EVALUATION, "HTTP/1.1 404 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_owned());
+        time.advance(METADATA_RETRY);
+        assert!(decided().await.is_err(), "the old endpoint, while the metadata are fetched");
+        fetched(&pdp, 4).await;
+        while decided().await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        publish(&pdp, "/third");
+        pdp.answer("/other", "HTTP/1.1 404 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_owned());
+        time.advance(METADATA_RETRY);
+        assert!(decided().await.is_err(), "the metadata are fresh");
+        while decided().await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn k26_requests_that_wait_for_the_first_metadata_end_together() {
+        let pdp = Documents::start();
+        pdp.be_silent(WELL_KNOWN);
+        let timeout = Duration::from_millis(500);
+        let (_, point) = point(&pdp, timeout);
+        let begun = tokio::time::Instant::now();
+        let all = join_all((0..8).map(|_| point.decide(b"{}", "id"))).await;
+        assert!(all.iter().all(Result::is_err) && begun.elapsed() < timeout * 4, "{:?}", begun.elapsed());
+    }
 
     #[test]
     fn k26_the_metadata_are_those_of_the_decision_point_and_lead_nowhere_else() {

@@ -150,6 +150,11 @@ impl HttpClient {
         self
     }
 
+    /// The time limit for a whole request.
+    pub const fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Sets the time limit for resolving, connecting and TLS, if it is shorter than the limit for the whole request.
     #[must_use]
     pub const fn with_connect_timeout(mut self, timeout: Duration) -> Self {

@@ -101,7 +101,9 @@ pub(crate) enum TokenRefusal {
 impl TokenRefusal {
     pub(crate) const fn into_denial(self) -> Denial {
         match self {
-            Self::Unchecked(denial) | Self::Forged(denial) | Self::Undecided(denial) | Self::Authentic(denial) => denial,
+            Self::Unchecked(denial) | Self::Forged(denial) | Self::Undecided(denial) | Self::Authentic(denial) => {
+                denial
+            }
         }
     }
 }

@@ -383,7 +383,8 @@ impl<'a> NewerKeys<'a> {
     /// another key under that name.
     // Requirements I1, I51.
     pub(super) fn mistaken(self, otherwise: Denial) -> TokenRefusal {
-        let judged = |keys: &Arc<LiveKeys>| keys.mistaken(self.engine_now, self.issued_at, self.leeway, self.has_effects);
+        let judged =
+            |keys: &Arc<LiveKeys>| keys.mistaken(self.engine_now, self.issued_at, self.leeway, self.has_effects);
         match self.keys.live().and_then(judged) {
             None => TokenRefusal::Forged(otherwise),
             Some((unavailable, true)) => TokenRefusal::Undecided(unavailable),

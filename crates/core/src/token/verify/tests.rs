@@ -605,7 +605,10 @@ fn the_claims_are_not_judged_before_the_signature() {
     let header = own_header(world.own.signer()).to_string();
     for changes in [json!({ "sub": 1 }), json!({ "cnf": {} }), json!({ "aud": [] })] {
         let token = forge(&attacker, &header, with(own_claims(), changes.clone()).to_string());
-        assert_eq!(world.verifier.verify_expired(&token, NOW, NOW, Duration::ZERO), Err(TokenRefusal::Forged(Denial::BadSignature)));
+        assert_eq!(
+            world.verifier.verify_expired(&token, NOW, NOW, Duration::ZERO),
+            Err(TokenRefusal::Forged(Denial::BadSignature))
+        );
         let authentic = forge(world.own.signer(), &header, with(own_claims(), changes).to_string());
         let refused = world.verifier.verify_expired(&authentic, NOW, NOW, Duration::ZERO);
         assert!(matches!(refused, Err(TokenRefusal::Authentic(_))), "{refused:?}");
