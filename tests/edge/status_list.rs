@@ -9,6 +9,8 @@ use rotogate_core::token::status_token::{CompressedList, inflated};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::exchange::{ACCESS, GRANT};
+use super::isolation::secret;
 use super::issuer::{Issuer, claims};
 use super::remote_keys::{ROUTES, edge, status};
 use super::streams::{ends, lives_on, open};
@@ -138,6 +140,41 @@ async fn s8_s12_an_issuer_whose_file_is_replaced_keeps_its_lists_and_signs_them_
     publish(&idp, (&new, "k2"), "/status/1", &[0, 24], 1);
     until("the new list is in force", async || status(&edge, &later) == 401).await;
     assert_eq!([&kept, &ended].map(|token| status(&edge, token)), [200, 401]);
+}
+
+#[tokio::test]
+async fn s12_d6_a_token_for_one_of_a_list_lives_no_longer_than_the_list_promises() {
+    let (idp, key, (secret, hash)) = (Documents::start(), Issuer::new(3), secret());
+    idp.document("/keys", &json!({ "keys": [key.jwk("k1")] }));
+    publish(&idp, (&key, "k1"), "/status/1", &[0, 8], 0);
+    let source = format!("jwks_url = \"{}\"\nsubject_prefix = \"idp|\"", idp.at("/keys"));
+    let entry = listed(&idp, &source).replace("\"5s\"]", "\"5s\"], stale_for = \"20s\"");
+    let client = format!(
+        "[[clients]]\nid = \"orders\"\nsecret_hash = \"{hash}\"\ngrants = [\"token-exchange\"]\n\
+         exchange = {{ as = [\"api\"], to = [\"billing\"], issuers = [\"idp\"], scopes = [\"read\"] }}\n\
+         [[endpoints]]\ndialect = \"envelope\"\nclient = \"web\"\naccepts = [\"oauth2\"]\n"
+    );
+    let edge = edge(&format!("{entry}{client}"));
+    let exchanged = |subject: &str| {
+        let fields = [
+            ("grant_type", GRANT),
+            ("client_id", "orders"),
+            ("client_secret", &secret),
+            ("subject_token", subject),
+            ("subject_token_type", ACCESS),
+            ("audience", "billing"),
+        ];
+        edge.form("/connect/token", &[], &fields)
+    };
+    let url = idp.at("/status/1");
+    let [good, bad] = [3, 11].map(|index| token(&idp, (&key, "k1"), &url, index));
+    assert_eq!([&good, &bad].map(|token| status(&edge, token)), [200, 401]);
+    assert_eq!(exchanged(&bad).status, 400);
+    let lives =
+        |reply: support::wire::Reply| reply.json()["expires_in"].as_u64().unwrap_or_else(|| panic!("{reply:?}"));
+    let without =
+        key.sign(&json!({ "alg": "EdDSA", "typ": "at+jwt", "kid": "k1" }), &claims(&json!({ "iss": idp.url() })));
+    assert!(lives(exchanged(&good)) <= 25 && lives(exchanged(&without)) > 25);
 }
 
 #[tokio::test]

@@ -99,7 +99,9 @@ impl Engine {
         if asked.wants_transaction {
             return self.transaction_token(&asked, &audience, scope, now);
         }
-        let end = subject.expires.min(now.plus(MAX_SESSIONLESS_LIFETIME));
+        // The new token has no place in the list of another issuer, so it does not outlive what the list promises.
+        let lasts = subject.status_lasts().unwrap_or(MAX_SESSIONLESS_LIFETIME);
+        let end = subject.expires.min(now.plus(lasts.min(MAX_SESSIONLESS_LIFETIME)));
         let expires = access_expiry(now, end, None, asked.profile);
         if expires <= now {
             return Err(Denial::TokenExpired.into());

@@ -81,6 +81,8 @@ pub struct RemoteList {
     /// Engine time in ms of the next attempt.
     next: AtomicU64,
     failures: AtomicU64,
+    /// How long the list counts at most, without a newer one.
+    lasts: Duration,
     /// Whether a request waits for the list.
     is_wanted: AtomicBool,
     /// The number of attempts that ended.
@@ -169,6 +171,7 @@ impl RemoteLists {
             usable_until: AtomicU64::new(0),
             next: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            lasts: self.rules.ttl.1.saturating_add(self.rules.stale_for),
             is_wanted: AtomicBool::new(true),
             ended: watch::Sender::new(0),
         });
@@ -279,6 +282,13 @@ impl AccessToken {
             Some(status) => status.check(now, wall()),
             None => Ok(()),
         }
+    }
+}
+
+impl AccessToken {
+    /// How long the status list that the token names counts at most, without a newer one. `None` without such a list.
+    pub(crate) fn status_lasts(&self) -> Option<Duration> {
+        self.rare.as_deref().and_then(|rare| rare.status.as_ref()).map(|status| status.list.lasts)
     }
 }
 
