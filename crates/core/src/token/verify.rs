@@ -304,7 +304,7 @@ impl Verifier {
         let in_time = || times.and_then(|times| times.judge(rules, moments, for_at_most));
         let keys = rules.keys.now(engine_now);
         let issued_at = times.ok().and_then(|times| times.issued_at);
-        let newer = NewerKeys::of(rules, engine_now, issued_at, O::HAS_EFFECTS);
+        let newer = NewerKeys::for_issuer(rules, engine_now, issued_at, O::HAS_EFFECTS);
         let key = match keys.find(header.kid.as_deref(), &header.algorithm) {
             Some(key) if *header.algorithm == *key.algorithm().name() => {
                 observer.judged(Rule::Key, Ok(()))?;

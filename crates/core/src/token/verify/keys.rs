@@ -363,7 +363,7 @@ pub(super) struct NewerKeys<'a> {
 }
 
 impl<'a> NewerKeys<'a> {
-    pub(super) fn of(
+    pub(super) fn for_issuer(
         rules: &'a IssuerRules,
         engine_now: Timestamp,
         issued_at: Option<Timestamp>,
