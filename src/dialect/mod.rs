@@ -55,6 +55,8 @@ pub(crate) use answer::{Answer, Consult, ConsultResult, Forward};
 use answer::{json, reason};
 pub(crate) use call::{EnclosedCall, OAuthPaths, said_json};
 pub(crate) use command::CommandHandler;
+#[cfg(feature = "program")]
+pub(crate) use protocol::OwnAccess;
 pub(crate) use protocol::Protocol;
 pub(crate) use rotogate_core::engine::{OwnSessionsAction, OwnSessionsRequest};
 pub(crate) use rotogate_core::reply::{Reply, StreamedBody};

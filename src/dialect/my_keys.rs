@@ -25,11 +25,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::{Method, StatusCode};
 use ipnet::IpNet;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "program")]
+use super::OwnAccess;
 use super::answer::json;
+#[cfg(feature = "program")]
+use super::my_sessions::own_policy;
 use super::my_sessions::{answered, presented, wanted_scope, without_commands};
 use super::{
     Answer, Call, Command, CommandHandler, Dialect, Outcome, OwnKeys, OwnKeysAction, OwnKeysRequest, Protocol, Reply,
@@ -67,19 +71,26 @@ impl MyKeys {
     /// The scope that a caller needs if [`Self::needs_scope`] is set.
     pub const SCOPE: &str = "keys";
 
-    fn request(&self, call: &Call<'_>) -> Result<OwnKeysRequest, Denial> {
+    /// The credential is read before the body.
+    fn presented(&self, call: &Call<'_>) -> Result<SecretString, Denial> {
         if call.query.is_some() {
             return Err(Denial::MalformedRequest("the query has a parameter that is not expected"));
         }
+        presented(call, self.cookie)
+    }
+
+    fn request(&self, call: &Call<'_>) -> Result<OwnKeysRequest, Denial> {
+        let access = self.presented(call)?;
         let id = || call.param("id").map(str::to_owned).ok_or(Denial::UnknownApiKey);
         let action = match (call.operation, call.method) {
             (ALL, &Method::GET) => OwnKeysAction::List,
-            (ALL, _) => OwnKeysAction::Create(Box::new(body::<NewOwnKey>(call)?.read()?)),
+            (ALL, _) => OwnKeysAction::Create(Box::new(body::<NewOwnKey>(call, NEW_KEY)?.read()?)),
             (ROTATE, _) if call.body.is_empty() => OwnKeysAction::Rotate(id()?, None),
-            (ROTATE, _) => OwnKeysAction::Rotate(id()?, body::<KeyRotation>(call)?.overlap.map(Duration::from_secs)),
+            (ROTATE, _) => {
+                OwnKeysAction::Rotate(id()?, body::<KeyRotation>(call, ROTATION)?.overlap.map(Duration::from_secs))
+            }
             (_, _) => OwnKeysAction::Revoke(id()?),
         };
-        let access = presented(call, self.cookie)?;
         Ok(OwnKeysRequest { access, scope: self.scope(), max_age: self.max_age, action })
     }
 
@@ -122,6 +133,13 @@ impl Dialect for MyKeys {
 
 #[async_trait]
 impl Protocol for MyKeys {
+    #[cfg(feature = "program")]
+    fn own_access(&self, call: &Call<'_>) -> Option<OwnAccess> {
+        let max_age = (*call.method != Method::GET).then_some(self.max_age);
+        let (policy, presented) = (own_policy(self.cookie, self.scope()), self.presented(call));
+        Some(OwnAccess { policy, presented, max_age, max_login_age: max_age })
+    }
+
     async fn answer(&self, call: &Call<'_>, gate: &dyn CommandHandler) -> Answer {
         let done = match self.request(call) {
             Ok(request) => gate.own_keys(request).await.map(|done| written(&done)),
@@ -131,14 +149,19 @@ impl Protocol for MyKeys {
     }
 }
 
+/// The refusal of a body that is no new key.
+const NEW_KEY: &str = "the body: a JSON object with name (text), and at most scopes (text), audience (text), networks (texts) \
+                       and lifetime (seconds)";
+/// The refusal of a body that is no rotation.
+const ROTATION: &str = "the body: a JSON object with at most overlap (seconds)";
+
 /// The body of a request.
-fn body<T: DeserializeOwned>(call: &Call<'_>) -> Result<T, Denial> {
+fn body<T: DeserializeOwned>(call: &Call<'_>, expected: &'static str) -> Result<T, Denial> {
     if said_json(call.headers) != Some(true) {
         return Err(Denial::MalformedRequest("content-type: application/json is expected"));
     }
     // Unknown and repeated members are refused.
-    serde_json::from_slice(call.body)
-        .map_err(|_| Denial::MalformedRequest("the body is not the JSON object that is expected"))
+    serde_json::from_slice(call.body).map_err(|_| Denial::MalformedRequest(expected))
 }
 
 /// The properties of a new key. `lifetime` is in seconds.

@@ -27,6 +27,8 @@ use http::{Method, StatusCode};
 use secrecy::SecretString;
 use serde::Serialize;
 
+#[cfg(feature = "program")]
+use super::OwnAccess;
 use super::answer::json;
 use super::{
     Answer, Call, Command, CommandHandler, Dialect, Outcome, OwnSessionsAction, OwnSessionsRequest, Protocol, Reply,
@@ -39,6 +41,8 @@ use rotogate_core::fault::Error;
 use rotogate_core::reason::Reason;
 use rotogate_core::refusal::{ChallengeParams, denied};
 use rotogate_core::reply::{self, problem};
+#[cfg(feature = "program")]
+use rotogate_core::route::RoutePolicy;
 use rotogate_core::session::{Scope, SessionId};
 use rotogate_core::token::session_cookie::session_cookie;
 
@@ -139,6 +143,12 @@ pub(super) fn wanted_scope(is_wanted: bool, scope: &str) -> Scope {
     Scope::parse(if is_wanted { scope } else { "" }).unwrap_or_default()
 }
 
+/// The policy of the callers of such an endpoint.
+#[cfg(feature = "program")]
+pub(super) fn own_policy(cookie: &'static str, scopes: Scope) -> RoutePolicy {
+    RoutePolicy { cookie: Some(cookie.into()), scopes, ..RoutePolicy::default() }.session()
+}
+
 /// The access token of a request, or its session cookie.
 pub(super) fn presented(call: &Call<'_>, cookie: &'static str) -> Result<SecretString, Denial> {
     let places = Places { query: None, cookies: [Some(cookie), None], dpop: false };
@@ -182,6 +192,17 @@ impl Dialect for MySessions {
 
 #[async_trait]
 impl Protocol for MySessions {
+    #[cfg(feature = "program")]
+    fn own_access(&self, call: &Call<'_>) -> Option<OwnAccess> {
+        let is_change = *call.method != Method::GET;
+        Some(OwnAccess {
+            policy: own_policy(self.cookie, self.scope()),
+            presented: self.request(call).map(|request| request.access),
+            max_age: is_change.then_some(self.max_age),
+            max_login_age: None,
+        })
+    }
+
     async fn answer(&self, call: &Call<'_>, gate: &dyn CommandHandler) -> Answer {
         let done = match self.request(call) {
             Ok(request) => gate.own_sessions(request).await.map(|done| written(&done)),

@@ -1,5 +1,8 @@
 //! What the gate asks of a built-in protocol besides a [`Dialect`]'s words.
 
+#[cfg(feature = "program")]
+use std::time::Duration;
+
 use async_trait::async_trait;
 use http::StatusCode;
 use secrecy::SecretString;
@@ -7,6 +10,8 @@ use secrecy::SecretString;
 use super::{Answer, Call, CommandHandler, Dialect, OAuthPaths, Reply, StreamedBody, answer, registry};
 use rotogate_core::denial::Denial;
 use rotogate_core::reason::Reason;
+#[cfg(feature = "program")]
+use rotogate_core::route::RoutePolicy;
 use rotogate_core::token::claims::TokenStyle;
 
 /// A protocol that does more than a [`Dialect`], whose messages are one command each.
@@ -56,6 +61,14 @@ pub trait Protocol: Dialect {
         None
     }
 
+    /// What the head of a request shows of the caller of an endpoint for a caller's own things; `None` for other
+    /// endpoints.
+    #[cfg(feature = "program")]
+    fn own_access(&self, call: &Call<'_>) -> Option<OwnAccess> {
+        let _ = call;
+        None
+    }
+
     /// Answers a request, with the reason for the access log.
     async fn answer(&self, call: &Call<'_>, gate: &dyn CommandHandler) -> Answer {
         answer::by_command(self, call, gate).await
@@ -80,6 +93,19 @@ pub trait Protocol: Dialect {
         let _ = (status, why);
         None
     }
+}
+
+/// The access to an endpoint for a caller's own things, as far as the head of a request shows it.
+#[cfg(feature = "program")]
+pub struct OwnAccess {
+    /// The credentials that the endpoint takes, and the scope that it asks for.
+    pub policy: RoutePolicy,
+    /// The access token, or the value of the session cookie.
+    pub presented: Result<SecretString, Denial>,
+    /// The greatest age of an access token, if the request changes something.
+    pub max_age: Option<Duration>,
+    /// The greatest age of a login by session cookie.
+    pub max_login_age: Option<Duration>,
 }
 
 impl dyn Dialect {

@@ -16,7 +16,7 @@ use rotogate_core::engine::{
 use rotogate_core::fault::Error;
 use rotogate_core::reason::Reason;
 use rotogate_core::revocation::{Effect, Revocation, Target};
-use rotogate_core::session::{RevokedBecause, Session, SessionId};
+use rotogate_core::session::{RevokedBecause, Session, SessionId, Status};
 use rotogate_core::store::{Cursor, Filter, Page};
 
 mod new_session;
@@ -240,6 +240,10 @@ impl Sessions {
                 return Ok(true);
             }
         };
+        // The record keeps the cause of an earlier end.
+        if session.status == Status::Live && engine.ended_with_others(&session).is_some() {
+            return Ok(true);
+        }
         engine.revoke_session(&session, RevokedBecause::Operator).await.map(|_| true)
     }
 

@@ -337,6 +337,11 @@ impl Limits {
         self.own_sessions.take(subject).map_err(|wait| refusal("own_sessions", wait))
     }
 
+    /// Checks whether [`Self::own_sessions`] would refuse the next request, without counting it.
+    pub(crate) fn foresee_own_sessions(&self, subject: &str) -> Result<(), Denial> {
+        self.own_sessions.look(subject).map_err(|wait| refusal("own_sessions", wait))
+    }
+
     /// Counts an assertion by which a client authenticates or gets a token, before the assertion is recorded as used.
     ///
     /// # Errors

@@ -131,14 +131,30 @@ fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<&'h str, Denial
     let mut values = headers.get_all(name).iter();
     match (values.next().map(HeaderValue::to_str), values.next()) {
         (Some(Ok(value)), None) if !value.is_empty() => Ok(value),
-        _ => Err(Denial::BadFact("a fact is missing, empty or repeated")),
+        _ => Err(Denial::BadFact(match name.as_str() {
+            "x-forwarded-method" => "x-forwarded-method is missing, empty or repeated",
+            "x-forwarded-host" => "x-forwarded-host is missing, empty or repeated",
+            "x-forwarded-uri" => "x-forwarded-uri is missing, empty or repeated",
+            "x-forwarded-proto" => "x-forwarded-proto is missing, empty or repeated",
+            "x-forwarded-for" => "x-forwarded-for is missing, empty or repeated",
+            "x-original-method" => "x-original-method is missing, empty or repeated",
+            "x-original-url" => "x-original-url is missing, empty or repeated",
+            _ => "a fact is missing, empty or repeated",
+        })),
     }
 }
 
 /// The value of a header that occurs exactly once and is not a list.
 fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<&'h str, Denial> {
     match only(headers, name)? {
-        list if list.contains(',') => Err(Denial::BadFact("a fact is a list")),
+        list if list.contains(',') => Err(Denial::BadFact(match name.as_str() {
+            "x-forwarded-method" => "x-forwarded-method is a list",
+            "x-forwarded-host" => "x-forwarded-host is a list",
+            "x-forwarded-proto" => "x-forwarded-proto is a list",
+            "x-forwarded-for" => "x-forwarded-for is a list",
+            "x-original-method" => "x-original-method is a list",
+            _ => "a fact is a list",
+        })),
         one => Ok(one),
     }
 }

@@ -35,6 +35,18 @@ use rotogate_core::token::session_cookie::SessionCookie;
 /// [`Denial::UnknownHost`], [`Denial::CrossOrigin`].
 // Requirements B7 and B25.
 pub(super) fn admit(gate: &Inner, browser: &BrowserEndpoint, operation: &str, parts: &Parts) -> Result<(), Denial> {
+    let admitted = foresee(gate, browser, operation, parts);
+    if admitted == Err(Denial::CrossOrigin) && (operation, &parts.method) == (LOGIN, &Method::POST) {
+        gate.running.browser_logins.count(Some(&Denial::CrossOrigin.into()));
+    }
+    admitted
+}
+
+/// The result of [`admit`], which this function does not count.
+///
+/// # Errors
+/// As [`admit`].
+pub(super) fn foresee(gate: &Inner, browser: &BrowserEndpoint, operation: &str, parts: &Parts) -> Result<(), Denial> {
     let host = authority::check(parts)?.host();
     if !host.eq_ignore_ascii_case(&browser.host) {
         return Err(Denial::UnknownHost);
@@ -49,13 +61,7 @@ pub(super) fn admit(gate: &Inner, browser: &BrowserEndpoint, operation: &str, pa
         // A request for a page with a form or a button changes nothing.
         _ => true,
     };
-    if is_good {
-        return Ok(());
-    }
-    if (operation, &parts.method) == (LOGIN, &Method::POST) {
-        gate.running.browser_logins.count(Some(&Denial::CrossOrigin.into()));
-    }
-    Err(Denial::CrossOrigin)
+    if is_good { Ok(()) } else { Err(Denial::CrossOrigin) }
 }
 
 /// Answers a request that [`admit`] lets pass.

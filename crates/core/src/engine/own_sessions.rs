@@ -115,12 +115,36 @@ impl Engine {
             let of = || HeldUp { session, subject, client: token.client.clone(), ..HeldUp::default() };
             self.tell_held_up(&(*denial).into(), origin, of);
         })?;
-        if !scope.is_within(&token.scope) {
+        self.judge_own(own, scope, oldest).map(|()| current)
+    }
+
+    /// The result of admitting such a request, for an explanation: no limit counts it.
+    ///
+    /// # Errors
+    /// As [`own_sessions`](Self::own_sessions), but for [`Denial::UnknownSession`].
+    pub fn foresee_own(
+        &self,
+        own: OwnChecked<'_>,
+        scope: &Scope,
+        oldest: Option<(Option<Timestamp>, Duration)>,
+    ) -> Result<(), Denial> {
+        own.token().session.ok_or(Denial::UnusableCredential)?;
+        self.limits().foresee_own_sessions(own.token().token_subject())?;
+        self.judge_own(own, scope, oldest)
+    }
+
+    fn judge_own(
+        &self,
+        own: OwnChecked<'_>,
+        scope: &Scope,
+        oldest: Option<(Option<Timestamp>, Duration)>,
+    ) -> Result<(), Denial> {
+        if !scope.is_within(&own.token().scope) {
             return Err(Denial::InsufficientScope);
         }
         let now = self.clock().now();
         let is_old = oldest.is_some_and(|(since, age)| since.is_none_or(|since| since.plus(age) < now));
-        if is_old { Err(Denial::TokenTooOld) } else { Ok(current) }
+        if is_old { Err(Denial::TokenTooOld) } else { Ok(()) }
     }
 
     /// Does the work as the user of a token, whom the audit trail names.
@@ -164,9 +188,11 @@ impl Engine {
 
     /// Why a session has ended although its record is live.
     pub fn is_over(&self, session: &Session) -> Option<&'static str> {
-        if let Some(because) = self.owed_end(session.id) {
-            return Some(because.word());
-        }
+        self.owed_end(session.id).map(RevokedBecause::word).or_else(|| self.ended_with_others(session))
+    }
+
+    /// Why a session has ended without a revocation of its own: by its age, or by a revocation of more than this session.
+    pub fn ended_with_others(&self, session: &Session) -> Option<&'static str> {
         if session.expires <= self.clock().now() {
             return Some("expired");
         }
