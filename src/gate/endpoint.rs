@@ -25,6 +25,8 @@ mod authenticate;
 mod browser;
 mod exchange;
 mod execute;
+#[cfg(feature = "program")]
+mod foreseen;
 pub(in crate::gate) mod grants;
 mod handler;
 mod read;
@@ -35,6 +37,8 @@ mod table;
 #[cfg(feature = "kuzzle")]
 pub(super) use answer::TakenOver;
 pub(super) use answer::{EndpointResponse, answer};
+#[cfg(feature = "program")]
+pub(super) use foreseen::{RefreshPlace, foresee};
 #[cfg(feature = "kuzzle")]
 pub(super) use handler::EndpointHandler;
 pub(super) use handler::to_its_end;
@@ -273,9 +277,7 @@ pub(super) fn metadata(gate: &Inner, index: usize, method: &Method) -> (Reply, R
 
 fn document(method: &Method, media: &'static str, body: Bytes) -> (Reply, Reason) {
     if !matches!(*method, Method::GET | Method::HEAD) {
-        let reason = Reason::from(Denial::MethodNotAllowed);
-        reason.tell();
-        return (reply::method_not_allowed(&[Method::GET, Method::HEAD]), reason);
+        return (reply::method_not_allowed(&[Method::GET, Method::HEAD]), Denial::MethodNotAllowed.into());
     }
     let mut reply = Response::new(body.into());
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));

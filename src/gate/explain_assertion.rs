@@ -67,6 +67,7 @@ impl Gate {
                 let (user, session) = found.unwrap_or_default();
                 explained(&grant, user.as_ref(), session.as_ref())
             }),
+            advice: None,
         }
     }
 

@@ -3,13 +3,15 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::request::Parts;
 use secrecy::SecretString;
 
 use super::Gate;
+use super::endpoint::RefreshPlace;
 use super::explanation::{Conclusion, ExplainedToken, Explanation, Rule, RuleVerdict, with_cause};
-use rotogate_core::client::{Client, Grant};
+use rotogate_core::client::Grant;
 use rotogate_core::denial::Denial;
-use rotogate_core::engine::{APPLICATION, RefreshTerms, denial_of, rotates};
+use rotogate_core::engine::{APPLICATION, AccountRule, RefreshTerms, denial_of, rotates};
 use rotogate_core::fault::Error;
 use rotogate_core::reason::Reason;
 use rotogate_core::session::rotation::{Decision, SessionEnd};
@@ -27,7 +29,7 @@ impl Gate {
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
     /// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
     /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
-    /// # let gate = gate.client(Client::public("web")).build().await?;
+    /// # let gate = gate.client(Client::public("web")).client(Client::public("ios")).build().await?;
     /// let tokens = gate.sessions().start(NewSession::new("ada", "web")).await?;
     /// let refresh = tokens.refresh_token.ok_or("a login has one")?;
     /// assert_eq!(gate.explain_refresh(refresh.expose(), None).await.decision, Conclusion::Passed);
@@ -43,9 +45,42 @@ impl Gate {
     /// Explains the token for a client at this address, whose rate limits come before any other rule.
     #[cfg(feature = "program")]
     pub async fn explain_refresh_from(&self, token: &str, client: Option<&str>, from: Option<IpAddr>) -> Explanation {
+        self.explained_refresh(token, client, from, None).await
+    }
+
+    /// Explains the token at the endpoint that the head of a request names; `None` if this is no endpoint for refresh
+    /// tokens.
+    #[cfg(feature = "program")]
+    pub async fn explain_refresh_at(
+        &self,
+        token: &str,
+        client: Option<&str>,
+        from: Option<IpAddr>,
+        at: &Parts,
+    ) -> Option<Explanation> {
+        let place = RefreshPlace::find(&self.0, at)?;
+        Some(self.explained_refresh(token, client, from, Some(&place)).await)
+    }
+
+    async fn explained_refresh(
+        &self,
+        token: &str,
+        client: Option<&str>,
+        from: Option<IpAddr>,
+        at: Option<&RefreshPlace<'_>>,
+    ) -> Explanation {
         let gate = &self.0;
         let token = SecretString::from(token);
-        let (explained, decided) = gate.engine.explain_refresh(&token, |session| self.terms_of(session, client)).await;
+        let terms_of = |session: &Session| match at {
+            Some(place) => place.terms_of(gate, session, client),
+            None => self.terms_of(session, client),
+        };
+        let (explained, mut decided) = gate.engine.explain_refresh(&token, terms_of).await;
+        // A request authenticates its client before it reads the token.
+        let names_client = at.is_none_or(RefreshPlace::names_client);
+        if client.is_some_and(|id| names_client && gate.clients.get(id).is_none()) {
+            decided = Err(Denial::InvalidClient.into());
+        }
         let (outcome, denial) = match &decided {
             Ok(decision) => match denial_of(*decision) {
                 Some(denial) => (Reason::denied(&denial), Some(denial)),
@@ -63,6 +98,8 @@ impl Gate {
             None => (outcome, denial),
         };
         let mut rules = Vec::new();
+        rules
+            .extend(at.map(|place| RuleVerdict::ok(Rule::Route, format!("the gate itself answers: {}", place.name()))));
         rules.push(match held_up {
             Some(denial) => RuleVerdict::fail(Rule::Limit, denial.to_string()),
             None => RuleVerdict::ok(Rule::Limit, "no rate of [limits] refuses it"),
@@ -77,9 +114,9 @@ impl Gate {
         rules.push(match (&explained.session, denial.map(Rule::from_denial)) {
             (Some(session), Some(Rule::Session | Rule::Credential)) => {
                 let why = denial.map(|denial| denial.to_string()).unwrap_or_default();
-                RuleVerdict::fail(Rule::Session, format!("{why}; the session is {}", told(session)))
+                RuleVerdict::fail(Rule::Session, format!("{why}; the session is {}", self.told(session)))
             }
-            (Some(session), _) => RuleVerdict::ok(Rule::Session, told(session)),
+            (Some(session), _) => RuleVerdict::ok(Rule::Session, self.told(session)),
             (None, _) if explained.named.is_none() => RuleVerdict::skip(Rule::Session, "the token names no session"),
             (None, Some(_)) => {
                 RuleVerdict::fail(Rule::Session, "there is no such session, or the session has no such token")
@@ -98,7 +135,10 @@ impl Gate {
                 (false, true) => Conclusion::Refused,
                 (false, false) => Conclusion::Unavailable,
             },
-            status: matches!(decided, Err(Error::Failed(_))).then_some(503),
+            status: match (matches!(decided, Err(Error::Failed(_))), denial) {
+                (true, _) => Some(503),
+                (false, denial) => at.zip(denial).map(|(place, denial)| place.status_of(gate, denial)),
+            },
             outcome: outcome.word(),
             detail: outcome.detail(),
             denial,
@@ -117,16 +157,18 @@ impl Gate {
                 scope: Some(session.scope.clone()),
                 ..ExplainedToken::default()
             }),
+            advice: None,
         }
     }
 
     /// The terms on which a client presents a token of a session. The engine refuses the token of another client.
-    fn terms_of(&self, session: &Session, client: Option<&str>) -> Result<RefreshTerms, Denial> {
+    fn terms_of(&self, session: &Session, client: Option<&str>) -> Result<RefreshTerms<'_>, Denial> {
         let gate = &self.0;
-        if let Some(other) = client.filter(|client| **client != *session.client) {
-            return Ok(RefreshTerms { client: Arc::new(Client::public(other)), profile: gate.profile.clone() });
-        }
-        let known = gate.endpoints.client_of(session).map(Arc::clone).or_else(|| gate.clients.get(&session.client));
+        let own = || gate.endpoints.client_of(session).map(Arc::clone);
+        let known = match client.filter(|client| **client != *session.client) {
+            Some(other) => gate.clients.get(other),
+            None => own().or_else(|| gate.clients.get(&session.client)),
+        };
         let client = known.ok_or(Denial::InvalidClient)?;
         if !client.may(Grant::RefreshToken) {
             return Err(Denial::UnauthorizedClient);
@@ -134,7 +176,20 @@ impl Gate {
         let endpoint = gate.endpoints.profile_for(session);
         let own = (*session.dialect == *APPLICATION).then_some(&gate.profile);
         let profile = client.profile.over(endpoint.or(own).ok_or(Denial::OtherDialect)?);
-        Ok(RefreshTerms { client, profile })
+        Ok(RefreshTerms { client, profile, accepts: None, account: AccountRule::Any })
+    }
+
+    fn told(&self, session: &Session) -> String {
+        let state = match session.status {
+            Status::Live => self.0.engine.is_over(session).unwrap_or("live"),
+            Status::Revoked(because) => because.word(),
+        };
+        let Session { subject, client, dialect, current, confirmed, .. } = session;
+        let seen = use_in_words(*current, *confirmed);
+        format!(
+            "{state}, of {subject}, client {client}, begun in {dialect}; generation {} is the current one, {seen}",
+            current.get()
+        )
     }
 }
 
@@ -143,19 +198,6 @@ fn denial_in(error: &Error) -> Option<Denial> {
         Error::Denied(denial) => Some(*denial),
         Error::Failed(_) => None,
     }
-}
-
-fn told(session: &Session) -> String {
-    let state = match session.status {
-        Status::Live => "live",
-        Status::Revoked(because) => because.word(),
-    };
-    let Session { subject, client, dialect, current, confirmed, .. } = session;
-    let seen = use_in_words(*current, *confirmed);
-    format!(
-        "{state}, of {subject}, client {client}, begun in {dialect}; generation {} is the current one, {seen}",
-        current.get()
-    )
 }
 
 /// A row of the table, in words.

@@ -49,6 +49,8 @@ pub struct Explanation {
     pub identity: Vec<(HeaderName, HeaderValue)>,
     /// The claims of the token.
     pub token: Option<ExplainedToken>,
+    /// What to do, if the refusal alone does not tell.
+    pub advice: Option<&'static str>,
 }
 
 /// An error with its cause, for operators.
@@ -66,10 +68,12 @@ pub(super) fn with_cause(error: &dyn std::error::Error) -> String {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Conclusion {
-    /// The request reaches the service behind the gate, or one of the gate's endpoints.
+    /// The request reaches the service behind the gate, or an endpoint of the gate that serves it.
     Passed,
     /// A rule refuses it.
     Refused,
+    /// The request reaches an endpoint of the gate, which decides by its body, or by what the store has.
+    Undecided,
     /// The decision depends on facts that are not known at this moment.
     Unavailable,
 }
@@ -80,6 +84,7 @@ impl Conclusion {
         match self {
             Self::Passed => "passed",
             Self::Refused => "refused",
+            Self::Undecided => "undecided",
             Self::Unavailable => "unavailable",
         }
     }

@@ -190,9 +190,8 @@ pub(super) fn document(resource: &ReadyResource, method: &Method) -> (Reply, Rea
             reply
         }
         _ => {
-            let reason = Reason::from(Denial::MethodNotAllowed);
-            reason.tell();
-            return (reply::method_not_allowed(&[Method::GET, Method::HEAD, Method::OPTIONS]), reason);
+            let allowed = [Method::GET, Method::HEAD, Method::OPTIONS];
+            return (reply::method_not_allowed(&allowed), Denial::MethodNotAllowed.into());
         }
     };
     reply.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));

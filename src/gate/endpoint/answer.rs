@@ -84,11 +84,8 @@ where
     };
     let dialect = &*endpoint.dialect;
     let request = EndpointRequest { gate: &gate, endpoint, operation: &operation, parts: &parts, address, arrived };
-    let methods = operation.served.methods;
-    if !methods.contains(&parts.method) {
-        let (plain, denial) = (reply::method_not_allowed(methods), Denial::MethodNotAllowed);
-        let reply = respond::worded(Some(dialect), &parts.headers, denial, &plain).unwrap_or(plain);
-        return EndpointResponse::reply(reply, denial);
+    if let Some(reply) = request.refused_method() {
+        return EndpointResponse::reply(reply, Denial::MethodNotAllowed);
     }
     let protocol = dialect.protocol();
     if let Some(protocol) = protocol
@@ -136,19 +133,29 @@ where
 }
 
 /// A request to an endpoint, without its body.
-struct EndpointRequest<'a> {
-    gate: &'a Arc<Inner>,
-    endpoint: &'a Ready,
-    operation: &'a MatchedOperation,
-    parts: &'a Parts,
-    address: Option<IpAddr>,
+pub(super) struct EndpointRequest<'a> {
+    pub(super) gate: &'a Arc<Inner>,
+    pub(super) endpoint: &'a Ready,
+    pub(super) operation: &'a MatchedOperation,
+    pub(super) parts: &'a Parts,
+    pub(super) address: Option<IpAddr>,
     /// When the request arrived.
-    arrived: Arrival,
+    pub(super) arrived: Arrival,
 }
 
 impl<'a> EndpointRequest<'a> {
+    /// The reply to a method that the operation does not serve.
+    pub(super) fn refused_method(&self) -> Option<Reply> {
+        let methods = self.operation.served.methods;
+        if methods.contains(&self.parts.method) {
+            return None;
+        }
+        let (plain, dialect) = (reply::method_not_allowed(methods), Some(&*self.endpoint.dialect));
+        Some(respond::worded(dialect, &self.parts.headers, Denial::MethodNotAllowed, &plain).unwrap_or(plain))
+    }
+
     /// The request in the terms of a dialect.
-    fn call(&self, body: &'a Bytes, from_own_origin: bool) -> Call<'a> {
+    pub(super) fn call(&self, body: &'a Bytes, from_own_origin: bool) -> Call<'a> {
         let Self { operation, parts, address, .. } = *self;
         Call {
             operation: operation.name(),
@@ -214,7 +221,7 @@ impl<'a> EndpointRequest<'a> {
 
     /// Is this a change by cookie, or any request by session, that did not come from an allowed page? A browser adds
     /// cookies to any site's requests (requirements T18 and B20).
-    fn is_by_foreign_cookie(&self) -> bool {
+    pub(super) fn is_by_foreign_cookie(&self) -> bool {
         let (sources, headers, policy) = (self.endpoint.dialect.sources(), &self.parts.headers, RoutePolicy::default());
         let has = |name| credential::cookies(headers, name).next().is_some();
         let by_session = sources.session && has(session_cookie::NAME) && !headers.contains_key(AUTHORIZATION);

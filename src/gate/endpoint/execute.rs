@@ -367,7 +367,7 @@ impl EndpointCommand<'_> {
     }
 
     /// Checks that a token is for an audience that this gate serves, and for this endpoint's account.
-    fn concerns(&self, token: &AccessToken) -> Result<(), Denial> {
+    pub(super) fn concerns(&self, token: &AccessToken) -> Result<(), Denial> {
         if !self.gate.serves_audience_of(token) {
             return Err(Denial::WrongAudience);
         }

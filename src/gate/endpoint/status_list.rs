@@ -19,9 +19,7 @@ use rotogate_core::reply;
 pub(in crate::gate) fn status_list(gate: &Inner, number: u32, parts: &Parts) -> Result<(Reply, Reason), Denial> {
     let lists = gate.engine.status_lists().ok_or(Denial::NoRoute)?;
     if !matches!(parts.method, Method::GET | Method::HEAD) {
-        let reason = Reason::from(Denial::MethodNotAllowed);
-        reason.tell();
-        return Ok((reply::method_not_allowed(&[Method::GET, Method::HEAD]), reason));
+        return Ok((reply::method_not_allowed(&[Method::GET, Method::HEAD]), Denial::MethodNotAllowed.into()));
     }
     let names_time = |query: &str| query.split('&').any(|part| part.split('=').next() == Some("time"));
     if parts.uri.query().is_some_and(names_time) {

@@ -224,6 +224,7 @@ impl<M> GateLayer<M> {
 
     /// The reply with a published document: keys or metadata.
     fn published<F>(&self, (reply, reason): (Reply, Reason)) -> ResponseFuture<F> {
+        reason.tell();
         ResponseFuture::own(reply, self.annotate.then(|| Verdict::at(Operation::PUBLIC, reason)))
     }
 

@@ -3,24 +3,24 @@
 
 use std::sync::Arc;
 
-use http::header::WWW_AUTHENTICATE;
+use http::header::{ALLOW, WWW_AUTHENTICATE};
 use http::request::Parts;
-use http::{Extensions, StatusCode};
+use http::{Extensions, Method, StatusCode};
 
 use super::GateLayer;
 use super::admit::{Admission, EndpointMatch};
 use super::refuse::rendered;
 use crate::dialect::{Dialect, Reply};
 use crate::gate::Inner;
-use crate::gate::endpoint::Hit;
+use crate::gate::endpoint::{self, Hit};
 use crate::gate::explanation::{Conclusion, Explanation};
-use crate::gate::preflight;
+use crate::gate::{preflight, resources};
 use rotogate_core::denial::Denial;
 use rotogate_core::fault::Fault;
 use rotogate_core::headers::Peer;
 use rotogate_core::reason::Reason;
-use rotogate_core::route::Route;
 use rotogate_core::route::path::CanonicalPath;
+use rotogate_core::route::{Route, RoutePolicy};
 use rotogate_core::rule::Rule;
 use rotogate_core::session::{SessionId, Status};
 use rotogate_core::token::observer::Observer;
@@ -28,6 +28,7 @@ use rotogate_core::verify_cache::{SessionAnswer, Verified};
 
 mod describe;
 mod recorder;
+mod words;
 
 use describe::Described;
 use recorder::Recorder;
@@ -41,8 +42,45 @@ struct Decision {
     refusal: Option<Reply>,
     /// The endpoint or document of the gate that answers the request, if one does.
     endpoint: Option<String>,
+    /// Does this endpoint decide by more than the head of the request?
+    is_open: bool,
+    /// The credentials that the endpoint takes, if the head has to show one.
+    own_policy: Option<RoutePolicy>,
     /// Why this endpoint cannot answer now.
     fault: Option<Fault>,
+}
+
+impl Decision {
+    /// The gate itself answers. The text of a refused method names the methods.
+    fn at_endpoint(&mut self, mut what: String, refusal: Option<Reply>, method: &Method) {
+        if let Some(allowed) = refusal.as_ref().and_then(|reply| reply.headers().get(ALLOW)?.to_str().ok()) {
+            what.push_str(&format!(" serves {allowed}, not {method}"));
+        }
+        self.endpoint = Some(what);
+        self.refusal = refusal.or(self.refusal.take());
+    }
+
+    /// The gate itself answers with a document.
+    fn published(
+        &mut self,
+        what: &str,
+        document: Result<(Reply, Reason), Denial>,
+        parts: &Parts,
+        recorder: &mut Recorder,
+    ) {
+        let refusal = match document {
+            Ok((reply, reason)) if reason.is_refusal() => {
+                recorder.refused(Denial::MethodNotAllowed);
+                Some(reply)
+            }
+            Ok(_) => None,
+            Err(denial) => {
+                recorder.refused(denial);
+                None
+            }
+        };
+        self.at_endpoint(what.to_owned(), refusal, &parts.method);
+    }
 }
 
 impl<M> GateLayer<M> {
@@ -82,7 +120,7 @@ impl<M> GateLayer<M> {
             && let Some(rule) = explanation.rules.iter_mut().find(|verdict| verdict.rule == Rule::Revocation)
         {
             let state = match record.status {
-                Status::Live => "live",
+                Status::Live => self.gate.0.engine.is_over(&record).unwrap_or("live"),
                 Status::Revoked(because) => because.word(),
             };
             let of = record.current.get();
@@ -110,7 +148,8 @@ impl<M> GateLayer<M> {
         {
             let _ = recorder.judged(Rule::Quota, foreseen);
         }
-        let Decision { route, caller, refusal, endpoint, fault } = self.decision(admission, &parts, &mut recorder);
+        let Decision { route, caller, refusal, endpoint, is_open, own_policy, fault } =
+            self.decision(admission, &parts, &mut recorder);
         let denial = recorder.refusal;
         let reason = match (denial, &fault, &endpoint) {
             (Some(denial), _, _) => Reason::denied(&denial),
@@ -118,14 +157,16 @@ impl<M> GateLayer<M> {
             (None, None, Some(_)) => Reason::ANSWERED,
             (None, None, None) => Reason::PASSED,
         };
-        let described = Described::new(self, &presented, &recorder, route.as_ref(), endpoint.as_deref());
-        let (rules, token) = (described.rules(), described.token());
+        let policy = route.as_ref().map(|route| &route.policy).or(own_policy.as_ref());
+        let described = Described::new(self, &presented, &recorder, (route.as_ref(), policy), endpoint.as_deref());
+        let (rules, token, advice) = (described.rules(), described.token(), described.advice());
         let call_rules = described.call_rules().to_vec();
         let also_matched = route.as_ref().map(|route| self.also_matched(&presented, route)).unwrap_or_default();
         let identity =
             caller.map(|caller| caller.headers().map(|(name, value)| (name.clone(), value.clone())).collect());
         let explanation = Explanation {
             decision: match (denial, &fault, reason.is_refusal()) {
+                (None, None, _) if is_open => Conclusion::Undecided,
                 (None, None, _) => Conclusion::Passed,
                 (Some(_), _, true) => Conclusion::Refused,
                 (Some(_), _, false) | (None, Some(_), _) => Conclusion::Unavailable,
@@ -143,8 +184,9 @@ impl<M> GateLayer<M> {
             call_rules,
             also_matched,
             rules,
-            identity: identity.unwrap_or_default(),
+            identity: identity.filter(|_| denial.is_none()).unwrap_or_default(),
             token,
+            advice,
         };
         let session = recorder.token.and_then(|token| token.session);
         (explanation, session.map(|(id, generation)| (id, generation.get())))
@@ -181,14 +223,36 @@ impl<M> GateLayer<M> {
                 if issues(dialect, operation.name()) {
                     decision.fault = gate.engine.may_mint().err();
                 }
-                let fault = decision.fault.as_ref();
-                let nothing = fault.map_or_else(String::new, |fault| format!("; it issues nothing: {fault}"));
-                decision.endpoint = Some(format!("{dialect}.{}{nothing}", operation.name()));
+                let first = |recorder: &mut Recorder, denial: Option<Denial>| {
+                    denial.map(|denial| recorder.refused(denial)).or(recorder.refusal)
+                };
+                let foreseen = endpoint::foresee(&self.gate.0, &operation, parts, recorder, first);
+                let of = format!("{dialect}.{}", operation.name());
+                decision.at_endpoint(of, foreseen.refusal, &parts.method);
+                (decision.is_open, decision.own_policy) = (foreseen.is_open, foreseen.policy);
+                if let (Some(fault), Some(of)) = (&decision.fault, &mut decision.endpoint) {
+                    of.push_str(&format!("; it issues nothing: {fault}"));
+                }
             }
-            Admission::Endpoint(Hit::Jwks) => decision.endpoint = Some("the JWK set".to_owned()),
-            Admission::Endpoint(Hit::Resource(_)) => decision.endpoint = Some("the document of a resource".to_owned()),
-            Admission::Endpoint(Hit::StatusList(_)) => decision.endpoint = Some("the status list".to_owned()),
-            Admission::Endpoint(Hit::Metadata(_)) => decision.endpoint = Some("the metadata".to_owned()),
+            Admission::Endpoint(Hit::Jwks) => {
+                decision.published("the JWK set", Ok(endpoint::jwks(gate, &parts.method)), parts, recorder);
+            }
+            Admission::Endpoint(Hit::Metadata(index)) => {
+                let document = endpoint::metadata(gate, index, &parts.method);
+                decision.published("the metadata", Ok(document), parts, recorder);
+            }
+            Admission::Endpoint(Hit::Resource(index)) => {
+                let document = gate.resources.get(index).ok_or(Denial::NoRoute);
+                let document = document.map(|resource| resources::document(resource, &parts.method));
+                decision.published("the document of a resource", document, parts, recorder);
+            }
+            Admission::Endpoint(Hit::StatusList(number)) => {
+                let list = endpoint::status_list(gate, number, parts);
+                if let Err(denial) = list {
+                    decision.refusal = Some(gate.refusal(parts, denial, None, None));
+                }
+                decision.published("the status list", list, parts, recorder);
+            }
         }
         decision
     }

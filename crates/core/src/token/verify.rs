@@ -39,6 +39,7 @@ mod genuine;
 mod global_revocation;
 mod grant_assertion;
 mod id_token;
+mod in_words;
 mod judge;
 mod keys;
 mod mapping;
@@ -63,6 +64,7 @@ pub use grant_assertion::{
     AssertionGrants, IdJagRules, JagSubject, JwtBearerRules, ProvedGrant, ProvedUser, SentGrant,
 };
 pub use id_token::{ProvedLogin, SentIdToken};
+use in_words::escaped;
 use judge::{ClaimsSource, Moments, TokenTimes};
 pub use judge::{is_name, is_subject};
 use keys::NewerKeys;
@@ -371,21 +373,6 @@ impl Verifier {
         }
     }
 
-    /// The mapped claim for which a token with a known key is refused, for an explanation. The signature is not
-    /// checked.
-    pub fn refused_claim(&self, token: &str, engine_now: Timestamp) -> Option<String> {
-        let parts = shape::TokenParts::split(token).ok()?;
-        let header = shape::JoseHeader::read(parts.header).ok()?;
-        let payload = shape::decode(parts.claims).ok()?;
-        let claims = Members::read(&payload).ok()?;
-        let (rules, of_tokens) = self.found(claims.get("iss").and_then(Member::as_text)?)?;
-        let keys = rules.keys.now(engine_now);
-        keys.find(header.kid.as_deref(), &header.algorithm)?;
-        let times = TokenTimes::read(&claims).ok()?;
-        let judged = judge::claims(token.into(), &claims, (rules, of_tokens), ClaimsSource::Unknown, times);
-        judged.err()?.claim.map(|(claim, _)| claim.to_string())
-    }
-
     /// Refuses a token with a wrong type. The first genuine token with a wrong type is reported, because the configured
     /// rules may be wrong instead of the token.
     fn wrong_type<O: Observer>(
@@ -401,8 +388,7 @@ impl Verifier {
             return TokenRefusal::Forged(Denial::BadSignature);
         }
         if O::HAS_EFFECTS && !self.told.swap(true, Ordering::Relaxed) {
-            // The type is escaped and truncated, because it comes from outside, although the issuer has signed it.
-            let typ: String = typ.unwrap_or_default().chars().take(64).flat_map(char::escape_default).collect();
+            let typ = escaped(typ.unwrap_or_default());
             tracing::warn!(
                 issuer = &*rules.issuer,
                 typ,

@@ -179,7 +179,20 @@ impl TokenChecker {
         credential: Credential<'_>,
         shown: impl FnOnce() -> MissContext<'a>,
     ) -> Result<Arc<Verified>, Denial> {
-        self.check_with(credential, true, AskedAbout::Jwts, |_| true, shown, &mut ())
+        self.check_observed(credential, shown, &mut ())
+    }
+
+    /// [`Self::check`] with an observer.
+    ///
+    /// # Errors
+    /// As [`Self::check_of`].
+    pub fn check_observed<'a, O: Observer>(
+        &self,
+        credential: Credential<'_>,
+        shown: impl FnOnce() -> MissContext<'a>,
+        observer: &mut O,
+    ) -> Result<Arc<Verified>, Denial> {
+        self.check_with(credential, true, AskedAbout::Jwts, |_| true, shown, observer)
     }
 
     /// Checks a credential. A cache hit costs a look-up, a clock read and an atomic load. For an unseen token, `taken`
@@ -457,9 +470,9 @@ impl TokenChecker {
         self.keys.load().verifier.rules(issuer).map(|rules| Arc::clone(&rules.name))
     }
 
-    /// The mapped claim that refuses a token, in words.
-    pub fn refused_claim(&self, token: &str) -> Option<String> {
-        self.keys.load().verifier.refused_claim(token, self.clock.now())
+    /// What a refused token has, and what the rules ask for, in words.
+    pub fn refused_in_words(&self, token: &str, denial: Denial) -> Option<String> {
+        self.keys.load().verifier.refused_in_words(token, denial, self.clock.now())
     }
 
     /// The keys of the issuer with this name; `None` for our own issuer, and for an unknown name.

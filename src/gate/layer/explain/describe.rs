@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::AUTHORIZATION;
 use http::request::Parts;
-use http::{HeaderMap, Method};
+use http::{HeaderName, Method};
 
 use super::recorder::Recorder;
+use super::words::{bindings_of, or_none, shown, taken, time_of, two};
 use crate::gate::browser_request::session_cookie;
 use crate::gate::explanation::{ExplainedToken, RuleVerdict};
 use crate::gate::layer::GateLayer;
@@ -28,6 +28,8 @@ pub(super) struct Described<'a, M> {
     parts: &'a Parts,
     heard: &'a Recorder,
     route: Option<&'a Arc<Route>>,
+    /// The policy of the route, or of the callers of the endpoint.
+    policy: Option<&'a RoutePolicy>,
     /// The endpoint or document of the gate that answers the request.
     endpoint: Option<&'a str>,
     /// The method that a CORS preflight asks about.
@@ -47,22 +49,22 @@ impl<'a, M> Described<'a, M> {
         layer: &'a GateLayer<M>,
         parts: &'a Parts,
         heard: &'a Recorder,
-        route: Option<&'a Arc<Route>>,
+        (route, policy): (Option<&'a Arc<Route>>, Option<&'a RoutePolicy>),
         endpoint: Option<&'a str>,
     ) -> Self {
         let gate = &*layer.gate.0;
-        let policy = route.map(|route| &route.policy).filter(|policy| policy.auth != Auth::None);
-        let found = policy.map_or(Ok(None), |policy| {
+        let asking = policy.filter(|policy| policy.auth != Auth::None);
+        let found = asking.map_or(Ok(None), |policy| {
             credential::extract_from(&parts.headers, parts.uri.query(), gate.places(policy))
         });
         let token = found.as_ref().ok().and_then(Option::as_ref).map(|found| &*found.token);
-        let asked_about = policy.zip(token).and_then(|(policy, token)| {
+        let asked_about = asking.zip(token).and_then(|(policy, token)| {
             gate.checker.asked_about(token, |rules: &IssuerRules| policy.takes(&rules.name, rules.everywhere))
         });
         let says = token.and_then(peek).unwrap_or_default();
         let asked = preflight::requested_method(&parts.method, &parts.headers);
         let call = route.and_then(|route| gate.rules_of_call(&route.policy, parts));
-        Self { layer, parts, heard, route, endpoint, asked, found, says, asked_about, call }
+        Self { layer, parts, heard, route, policy, endpoint, asked, found, says, asked_about, call }
     }
 
     /// The rules of the call (MCP).
@@ -82,7 +84,9 @@ impl<'a, M> Described<'a, M> {
 
     /// Every rule, in order.
     pub(super) fn rules(&self) -> Vec<RuleVerdict> {
-        Rule::OF_REQUESTS.into_iter().map(|rule| self.rule(rule)).collect()
+        // An endpoint may be for one account.
+        let of_account = self.heard.said(Rule::Session).map(|_| Rule::Session);
+        Rule::OF_REQUESTS.into_iter().chain(of_account).map(|rule| self.rule(rule)).collect()
     }
 
     fn rule(&self, rule: Rule) -> RuleVerdict {
@@ -101,13 +105,13 @@ impl<'a, M> Described<'a, M> {
     fn is_void(&self, rule: Rule) -> bool {
         match rule {
             Rule::Role => self.policy().is_none_or(|policy| policy.roles.is_empty()),
-            Rule::Key => self.asked_about.is_some(),
+            Rule::Key => self.asked_about.is_some() || self.is_from_store(),
             _ => false,
         }
     }
 
     fn policy(&self) -> Option<&RoutePolicy> {
-        self.route.map(|route| &route.policy)
+        self.policy
     }
 
     fn token_text(&self) -> Option<&Found<Cow<'a, str>>> {
@@ -123,6 +127,11 @@ impl<'a, M> Described<'a, M> {
         let is_asked = matches!(rule, Rule::Key | Rule::Signature);
         if let Some(issuer) = self.asked_about.as_ref().filter(|_| is_asked) {
             return format!("issuer {issuer} is asked about the token");
+        }
+        if is_asked && self.is_from_store() {
+            let is_key = self.heard.token.as_ref().is_some_and(AccessToken::is_api_key);
+            let caller = if is_key { "an API key" } else { "a session" };
+            return format!("{caller} has no signature: the store has its record");
         }
         if rule == Rule::Decision
             && self.heard.token.is_some()
@@ -203,31 +212,38 @@ impl<'a, M> Described<'a, M> {
         let token = self.heard.token.as_ref();
         match (rule, denial, token) {
             (_, Denial::BadPath(error), _) => format!("{}: {}", self.raw(), error.what()),
-            (Rule::Route, _, _) => self.no_route(denial),
+            (Rule::Route, _, _) => match self.endpoint {
+                Some(endpoint) => format!("the gate itself answers: {endpoint}; {denial}"),
+                None => self.no_route(denial),
+            },
             (_, Denial::UnknownHost, _) => {
                 let host = authority::check(self.parts).map_or("", |authority| authority.host());
                 format!("no route and no public_url has the host {host}")
             }
+            (_, Denial::NoCredential | Denial::UnusableCredential, _) if self.unwanted_key().is_some() => {
+                let (name, credentials) = (self.unwanted_key(), self.policy().map(|policy| policy.credentials));
+                let name = name.as_ref().map_or("", HeaderName::as_str);
+                let takes = taken(credentials.unwrap_or_default());
+                let here = if self.route.is_some() { "route" } else { "endpoint" };
+                format!("an API key in {name}; the {here} takes {takes}")
+            }
             (_, Denial::NoCredential, _) => "no token was sent".to_owned(),
-            (_, Denial::MalformedToken(_), _) if !self.token_text().is_some_and(|found| is_jwt_shaped(&found.token)) => {
+            (_, Denial::MalformedToken(_), _)
+                if !self.token_text().is_some_and(|found| is_jwt_shaped(&found.token)) =>
+            {
                 format!("{denial}; no issuer of the route is asked about such a token")
             }
             (Rule::Credential, _, _) => two(denial, &self.parts.headers),
             (Rule::Origin, _, _) => {
-                "the token came in a cookie, and neither Origin nor Sec-Fetch-Site proves that a page of an allowed origin \
-                 sent the request"
-                    .to_owned()
+                let came = if self.route.is_some() { "the token came in a cookie, and " } else { "" };
+                format!(
+                    "{came}neither Origin nor Sec-Fetch-Site proves that a page of an allowed origin sent the request"
+                )
             }
-            (Rule::Key, _, _) => format!("{}: {denial}", self.key()),
+            (Rule::Key, _, _) => format!("{}: {denial}{}", self.key(), self.further(denial).unwrap_or_default()),
             (Rule::Claims, _, _) => {
-                let claim = match token {
-                    Some(_) => None,
-                    None => self.token_text().and_then(|found| self.layer.gate.0.checker.refused_claim(&found.token)),
-                };
-                let why = match claim {
-                    Some(claim) => format!(": {claim}"),
-                    None => time_of(token, denial, self.wall()),
-                };
+                let further = if token.is_none() { self.further(denial) } else { None };
+                let why = further.unwrap_or_else(|| time_of(token, denial, self.wall()));
                 format!("{denial}{why}{}", self.note())
             }
             (_, Denial::RevocationsUnavailable(_), _) => {
@@ -251,7 +267,9 @@ impl<'a, M> Described<'a, M> {
                 format!("the route asks for {asked}; the token is for {}", token.audience.join(" "))
             }
             (Rule::Scope, _, Some(_)) => format!("route asks {}; token has {}", self.asked_scopes(), self.scope()),
-            (_, Denial::QuotaExceeded(limit, wait), _) => format!("{limit}: the next request counts in {}", shown(wait)),
+            (_, Denial::QuotaExceeded(limit, wait), _) => {
+                format!("{limit}: the next request counts in {}", shown(wait))
+            }
             (_, Denial::RolesOverage, _) => format!("{}, and its issuer left roles out", self.roles()),
             (Rule::Role, _, _) => self.roles(),
             (Rule::Condition, _, Some(token)) => self.unmet(token),
@@ -284,9 +302,15 @@ impl<'a, M> Described<'a, M> {
         }
     }
 
+    /// What the token has, and what the rules of its issuer ask for.
+    fn further(&self, denial: Denial) -> Option<String> {
+        let why = self.layer.gate.0.checker.refused_in_words(&self.token_text()?.token, denial)?;
+        Some(format!(": {why}"))
+    }
+
     /// The token, explained.
     pub(super) fn token(&self) -> Option<ExplainedToken> {
-        let (is_proved, says) = (self.heard.is_proved(), &self.says);
+        let (is_proved, says) = (self.is_proved(), &self.says);
         let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
         match &self.heard.token {
             Some(token) => Some(ExplainedToken {
@@ -314,6 +338,28 @@ impl<'a, M> Described<'a, M> {
                 kid: text(&says.kid),
                 ..ExplainedToken::default()
             }),
+        }
+    }
+
+    /// The header with an API key, which the route does not take.
+    fn unwanted_key(&self) -> Option<HeaderName> {
+        #[cfg(feature = "relay")]
+        let found = self.layer.gate.0.key_headers(self.parts, true).next();
+        #[cfg(not(feature = "relay"))]
+        let found = None;
+        found.filter(|_| self.policy().is_some_and(|policy| !policy.credentials.key))
+    }
+
+    /// What to do, if the refusal alone does not tell.
+    pub(super) fn advice(&self) -> Option<&'static str> {
+        match self.heard.refusal? {
+            Denial::NoCredential | Denial::UnusableCredential if self.unwanted_key().is_some() => {
+                Some(match self.route {
+                    Some(_) => "Add \"key\" to credentials of the route, or send an access token.",
+                    None => "Send an access token: this endpoint takes no API key.",
+                })
+            }
+            _ => None,
         }
     }
 
@@ -367,9 +413,19 @@ impl<'a, M> Described<'a, M> {
         self.heard.token.as_ref().map(|token| token.issuer_name().to_string()).or_else(|| Some(named()?.to_string()))
     }
 
+    /// Is the caller a session or an API key, whose record the store has?
+    fn is_from_store(&self) -> bool {
+        self.heard.token.as_ref().is_some_and(|token| token.is_api_key() || self.token_text().is_none())
+    }
+
+    /// Are the claims proved: by the signature, by the issuer, or by the store?
+    fn is_proved(&self) -> bool {
+        self.heard.is_proved() || self.is_from_store()
+    }
+
     /// Marks claims that were not verified.
     fn note(&self) -> &'static str {
-        if self.heard.is_proved() { "" } else { " (unverified)" }
+        if self.is_proved() { "" } else { " (unverified)" }
     }
 
     fn claims_of(&self, token: &AccessToken) -> String {
@@ -426,53 +482,5 @@ impl<'a, M> Described<'a, M> {
         let has = self.heard.token.as_ref().map(|token| token.roles().names()).unwrap_or_default();
         let has: Vec<_> = has.iter().map(ToString::to_string).collect();
         format!("route asks for one of {}; token has {}", asked.join(" "), or_none(&has.join(" ")))
-    }
-}
-
-/// The bindings of the token that the request proves.
-fn bindings_of(token: &AccessToken) -> String {
-    let key = token.bound_to().map(|key| format!("the request proves the key {key}"));
-    let certificate =
-        token.certificate().map(|certificate| format!("the connection has the certificate {certificate}"));
-    let bindings: Vec<String> = key.into_iter().chain(certificate).collect();
-    match bindings.is_empty() {
-        true => "the token is bound to no key and no certificate".to_owned(),
-        false => bindings.join(", "),
-    }
-}
-
-fn or_none(text: &str) -> &str {
-    if text.is_empty() { "none" } else { text }
-}
-
-fn two(denial: Denial, headers: &HeaderMap) -> String {
-    let number = headers.get_all(AUTHORIZATION).iter().count();
-    match (denial, number) {
-        (Denial::TwoCredentials, 2..) => format!("{number} Authorization headers"),
-        (Denial::TwoCredentials, _) => "two credentials, in two places".to_owned(),
-        (Denial::UnusableCredential, 1) => "the Authorization header is not one bearer token".to_owned(),
-        (Denial::UnusableCredential, _) => "a token in the query, or in a cookie that is not text".to_owned(),
-        (denial, _) => denial.to_string(),
-    }
-}
-
-/// By how much a time of the token is off, if this is the reason of the refusal.
-fn time_of(token: Option<&AccessToken>, denial: Denial, wall: Timestamp) -> String {
-    match (denial, token) {
-        (Denial::TokenExpired, Some(token)) => format!(" {} ago", shown(wall.since(token.expires))),
-        (Denial::TokenNotYetValid, Some(token)) => match token.not_before().max(token.issued_at) {
-            Some(from) => format!(": in {}", shown(from.since(wall))),
-            None => String::new(),
-        },
-        _ => String::new(),
-    }
-}
-
-fn shown(duration: Duration) -> String {
-    match duration.as_secs() {
-        seconds @ ..120 => format!("{seconds} s"),
-        seconds @ ..7200 => format!("{} min", seconds / 60),
-        seconds @ ..172_800 => format!("{} h", seconds / 3600),
-        seconds => format!("{} days", seconds / 86_400),
     }
 }

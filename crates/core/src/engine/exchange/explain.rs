@@ -55,11 +55,15 @@ impl RefreshObserver for ExplainedRefresh {
 }
 
 /// The client that presents a refresh token, and the rules of the endpoint.
-pub struct RefreshTerms {
+pub struct RefreshTerms<'a> {
     /// The client.
     pub client: Arc<Client>,
     /// The rules.
     pub profile: Profile,
+    /// The dialects whose sessions the endpoint accepts; `None` for that of the session.
+    pub accepts: Option<&'a [Box<str>]>,
+    /// The account that the endpoint serves.
+    pub account: AccountRule<'a>,
 }
 
 impl Engine {
@@ -67,34 +71,34 @@ impl Engine {
     /// refresh on its way to the row of the table, that row, and a store that cannot write now. Keys, certificates and
     /// rates belong to a request, so an explanation leaves them out. If several gates share a store, a token ahead of the store counts as refused
     /// here: whether it may continue is decided when it is used.
-    pub async fn explain_refresh(
+    pub async fn explain_refresh<'a>(
         &self,
         token: &SecretString,
-        terms_of: impl FnOnce(&Session) -> Result<RefreshTerms, Denial>,
+        terms_of: impl FnOnce(&Session) -> Result<RefreshTerms<'a>, Denial>,
     ) -> (ExplainedRefresh, Result<Decision, Error>) {
         let mut explained = ExplainedRefresh::default();
         let decided = self.decided(token, terms_of, &mut explained).await;
         (explained, decided)
     }
 
-    async fn decided(
+    async fn decided<'a>(
         &self,
         token: &SecretString,
-        terms_of: impl FnOnce(&Session) -> Result<RefreshTerms, Denial>,
+        terms_of: impl FnOnce(&Session) -> Result<RefreshTerms<'a>, Denial>,
         explained: &mut ExplainedRefresh,
     ) -> Result<Decision, Error> {
         let begun = self.begin_observed(token, explained).await?.ok_or(Denial::UnknownRefreshToken)?;
-        let RefreshTerms { client, profile } = terms_of(&begun.record.session)?;
-        let (accepts, origin) = ([begun.record.session.dialect.clone()], Origin::default());
+        let RefreshTerms { client, profile, accepts, account } = terms_of(&begun.record.session)?;
+        let (own, origin) = ([begun.record.session.dialect.clone()], Origin::default());
         let refresh = Refresh {
             credential: Exchange::Refresh(token),
             client: &client,
-            account: AccountRule::Any,
+            account,
             scope: None,
             access_ttl: None,
             resource: None,
             profile: &profile,
-            accepts: &accepts,
+            accepts: accepts.unwrap_or(&own),
             by_access: &[],
             proof: None,
             certificate: None,

@@ -275,10 +275,13 @@ impl TokenTimes {
     }
 }
 
+/// The refusal of a token whose `exp` is more than `max_lifetime` after its `iat`.
+pub(super) const TOO_LONG: &str = "exp is too long after iat";
+
 fn lifetime(expires: Timestamp, issued_at: Option<Timestamp>, rules: &IssuerRules) -> Result<(), Denial> {
     let Some(longest) = rules.max_lifetime else { return Ok(()) };
     let since = issued_at.ok_or(Denial::BadClaim("no iat"))?;
-    if expires.since(since) > longest { Err(Denial::BadClaim("exp is too long after iat")) } else { Ok(()) }
+    if expires.since(since) > longest { Err(Denial::BadClaim(TOO_LONG)) } else { Ok(()) }
 }
 
 fn name<'a>(claims: &'a Members<'_>, claim: &str, why: &'static str) -> Result<Option<&'a str>, Denial> {

@@ -232,7 +232,7 @@ fn by_keys(config: &Config, rules: IssuerRules, token: &str) -> Result<AccessRep
             AccessReport::refused(Denial::UnknownIssuer, Some(why))
         }
         Err(denial) => {
-            let claim = verifier.refused_claim(token, now).map(|claim| match denial.detail() {
+            let claim = verifier.refused_in_words(token, denial, now).map(|claim| match denial.detail() {
                 Some(detail) => format!("{claim}: {detail}"),
                 None => claim,
             });

@@ -1,0 +1,58 @@
+//! Why a token is refused, for an explanation: what the token has, and what the rules ask for. The signature is not checked.
+
+use super::judge::{self, ClaimsSource, TokenTimes};
+use super::members::{Member, Members};
+use super::{Verifier, shape};
+use crate::clock::Timestamp;
+use crate::denial::Denial;
+
+/// The longest text of a token in an explanation, in characters.
+const LONGEST: usize = 64;
+
+/// A text of a token, escaped and truncated, because the text comes from outside.
+pub(super) fn escaped(text: &str) -> String {
+    text.chars().take(LONGEST).flat_map(char::escape_default).collect()
+}
+
+impl Verifier {
+    /// What a refused token has, and what the rules of its issuer ask for.
+    pub fn refused_in_words(&self, token: &str, denial: Denial, engine_now: Timestamp) -> Option<String> {
+        let parts = shape::TokenParts::split(token).ok()?;
+        let header = shape::JoseHeader::read(parts.header).ok()?;
+        let payload = shape::decode(parts.claims).ok()?;
+        let claims = Members::read(&payload).ok()?;
+        let issuer = claims.get("iss").and_then(Member::as_text)?;
+        let Some((rules, of_tokens)) = self.found(issuer) else { return self.nearly(issuer) };
+        let name = &rules.name;
+        if denial == Denial::WrongType {
+            let quoted = |typ: &str| if typ.is_empty() { "no typ".to_owned() } else { format!("{typ:?}") };
+            let accepted: Vec<_> = rules.typ.iter().map(|typ| quoted(typ)).collect();
+            let typ = quoted(&escaped(header.typ.as_deref().unwrap_or_default()));
+            return Some(format!("the token has {typ}; of {name}, {} is accepted", accepted.join(" or ")));
+        }
+        let keys = rules.keys.now(engine_now);
+        keys.find(header.kid.as_deref(), &header.algorithm)?;
+        let times = TokenTimes::read(&claims).ok()?;
+        if let (Denial::BadClaim(judge::TOO_LONG), Some(longest), Some(since)) =
+            (denial, rules.max_lifetime, times.issued_at)
+        {
+            let (lifetime, longest) = (times.expires.since(since).as_secs(), longest.as_secs());
+            return Some(format!("exp is {lifetime} s after iat, and max_lifetime of {name} is {longest} s"));
+        }
+        let judged = judge::claims(token.into(), &claims, (rules, of_tokens), ClaimsSource::Unknown, times);
+        judged.err()?.claim.map(|(claim, _)| claim.to_string())
+    }
+
+    /// The issuer whose URL differs from this one in its scheme, its letter case, or a slash at its end.
+    fn nearly(&self, issuer: &str) -> Option<String> {
+        let plain = |url: &str| {
+            let url = url.to_ascii_lowercase();
+            url.split_once("://").map_or(url.as_str(), |(_, rest)| rest).trim_end_matches('/').to_owned()
+        };
+        let rules = self.issuers.iter().find(|rules| plain(&rules.issuer) == plain(issuer))?;
+        Some(format!(
+            "iss differs from {}, the issuer {}, in the slash at the end, the scheme or letter case",
+            rules.issuer, rules.name
+        ))
+    }
+}
