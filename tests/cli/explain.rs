@@ -242,3 +242,258 @@ async fn p58_what_is_advised_about_a_scope_and_a_path_can_be_done_as_it_is_writt
     let ran = place.run(&["explain", "--path", "/x", "--host", "other.test"], &other.access);
     assert!(ran.stdout.contains("no route and no public_url has the host other.test"), "{}", ran.stdout);
 }
+
+const ENDPOINTS: &str = r#"
+[api_keys]
+prefix = "acme"
+header = "x-api-key"
+[status_list]
+path = "/status"
+[[clients]]
+id = "ios"
+[[clients]]
+id = "own"
+scopes = ["read"]
+grants = ["client_credentials"]
+secret_hash = "SECRET"
+[[endpoints]]
+dialect = "envelope"
+path = "/api/v2/auth/token"
+client = "web"
+[[endpoints]]
+dialect = "my-sessions"
+[[endpoints]]
+dialect = "my-keys"
+"#;
+
+/// A gate with many endpoints, and the secret of its client `own`.
+async fn many() -> (World, String) {
+    let place = Place::new(CONFIG);
+    let made = place.json(&["client", "secret"], "");
+    let more = ENDPOINTS.replace("SECRET", made["secret_hash"].as_str().unwrap());
+    place.write_config(&format!("{CONFIG}{more}{ROUTES}"));
+    let gate = place.start();
+    place.point_commands_at(&gate);
+    let tokens = gate.login().await;
+    (World { place, gate, tokens }, made["client_secret"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test]
+async fn p58_what_the_head_decides_at_an_endpoint_is_explained_and_the_rest_is_called_undecided() {
+    let (world, _) = many().await;
+    let World { place, gate, tokens } = &world;
+    let key = place.json(&["api-key", "create", "nightly", "--user", "demo"], "")["key"].as_str().unwrap().to_owned();
+    keep_secret(&key);
+    let table = [
+        ("GET", "/connect/token", "", "method_not_allowed"),
+        ("GET", "/api/v2/auth/token", "", "method_not_allowed"),
+        ("POST", "/.well-known/jwks.json", "", "method_not_allowed"),
+        ("GET", "/.well-known/jwks.json", "", "answered"),
+        ("GET", "/status/1", "", "no_route"),
+        ("POST", "/status/1", "", "method_not_allowed"),
+        ("GET", "/sessions", "", "no_credential"),
+        ("POST", "/sessions", &tokens.access, "method_not_allowed"),
+        ("GET", "/sessions", &key, "unusable_credential"),
+        ("GET", "/sessions", &tokens.access, "answered"),
+        ("GET", "/keys", "", "no_credential"),
+        ("POST", "/keys", "", "no_credential"),
+        ("GET", "/keys?all", &tokens.access, "malformed_request"),
+        ("GET", "/keys", &tokens.access, "answered"),
+    ];
+    for (method, path, token, outcome) in table {
+        let (said, code) = world.explain(&["--path", path, "--method", method], token);
+        let bearer = format!("Bearer {token}");
+        let sent = [("authorization", bearer.as_str())];
+        let sent = if token.is_empty() { &sent[..0] } else { &sent[..] };
+        let answer = gate.call(method.parse::<Method>().unwrap(), path, sent, "").await;
+        assert_eq!(said["outcome"], outcome, "{method} {path}: {said}");
+        let status = if outcome == "answered" { Value::Null } else { answer.status.as_u16().into() };
+        assert_eq!((&said["status"], answer.status.is_success()), (&status, outcome == "answered"), "{said}");
+        assert_eq!(code, Some(if outcome == "answered" { 0 } else { 1 }), "{said}");
+    }
+    let ran = place.run(&["explain", "--path", "/connect/token"], "");
+    let expected = "FAIL  route       the gate itself answers: oauth2.token serves POST, not GET; ";
+    assert!(ran.stdout.contains(expected), "{}", ran.stdout);
+    for (path, token) in [("/connect/token", ""), ("/keys", tokens.access.as_str())] {
+        let ran = place.run(&["explain", "--path", path, "--method", "POST"], token);
+        assert!(ran.stdout.starts_with("UNDECIDED: the endpoint decides by the body"), "{}", ran.stdout);
+        assert_eq!(ran.code, Some(1), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn p58_a_refresh_token_is_explained_at_the_endpoint_of_the_path_as_this_endpoint_answers() {
+    let (world, _) = many().await;
+    let World { place, gate, tokens } = &world;
+    let password = "correct horse battery staple";
+    place.done(&["user", "add", "ada", "--account", "acme", "--stdin"], password);
+    let fields = [("grant_type", "password"), ("client_id", "web"), ("username", "ada"), ("password", password)];
+    let of_acme = gate.form("/acme/connect/token", &fields).await.tokens();
+    let body = serde_json::json!({ "username": "demo", "password": gate.password }).to_string();
+    let json = [("content-type", "application/json")];
+    let pair = gate.call(Method::POST, "/api/v2/auth/token", &json, &body).await.json();
+    let of_envelope = pair["content"][0]["refreshToken"].as_str().unwrap().to_owned();
+    [&of_acme.refresh, &of_envelope].into_iter().for_each(|token| keep_secret(token));
+    let table: [(&str, &str, &str, &str); 7] = [
+        ("/connect/token", "web", &tokens.refresh, "answered"),
+        ("/connect/token", "ios", &tokens.refresh, "other_client"),
+        ("/connect/token", "nope", &tokens.refresh, "invalid_client"),
+        ("/connect/token", "nope", "rg1_junk", "invalid_client"),
+        ("/connect/token", "web", &of_envelope, "other_dialect"),
+        ("/other/connect/token", "web", &of_acme.refresh, "other_account"),
+        ("/acme/connect/token", "web", &of_acme.refresh, "answered"),
+    ];
+    for (path, client, token, outcome) in table {
+        let (said, code) = world.explain(&["--path", path, "--method", "POST", "--client", client], token);
+        assert_eq!((&said["outcome"], &said["kind"]), (&outcome.into(), &"refresh".into()), "{path}: {said}");
+        let fields = [("grant_type", "refresh_token"), ("client_id", client), ("refresh_token", token)];
+        let answer = gate.form(path, &fields).await;
+        let is_good = outcome == "answered";
+        assert_eq!((answer.status.is_success(), code), (is_good, Some(i32::from(!is_good))), "{path}: {answer:?}");
+        let status = if is_good { Value::Null } else { answer.status.as_u16().into() };
+        assert_eq!(said["status"], status, "{path} {client}: {said}");
+    }
+    // The head is judged first; on a route the token is no access token.
+    for (path, method, outcome) in [
+        ("/connect/token", "GET", "method_not_allowed"),
+        ("/Connect/token", "POST", "near_miss"),
+        ("/x", "GET", "malformed_token"),
+    ] {
+        assert_eq!(world.explain(&["--path", path, "--method", method], &of_envelope).0["outcome"], outcome, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn p58_what_is_advised_about_a_scope_fits_the_owner_of_the_token() {
+    let (world, secret) = many().await;
+    let World { place, gate, .. } = &world;
+    let advice = |token: &str| world.explain(&["--path", "/admin/x"], token).0["advice"].as_str().unwrap().to_owned();
+    let key = |owner: [&str; 2]| {
+        let made = place.json(&[&["api-key", "create", "nightly"][..], &owner].concat(), "");
+        made["key"].as_str().unwrap().to_owned()
+    };
+    place.write_config(
+        &std::fs::read_to_string(place.path("gateway.toml"))
+            .unwrap()
+            .replace("scopes = [\"admin\"]\n", "scopes = [\"admin\"]\ncredentials = [\"token\", \"key\"]\n"),
+    );
+    place.done(&["reload"], "");
+    let of_demo = key(["--user", "demo"]);
+    let said = advice(&of_demo);
+    assert!(
+        said.starts_with("Give demo the scope admin (rotogate user add-scope demo admin). Make another key: "),
+        "{said}"
+    );
+    // The key row says that a key has no signature, and nothing is called unverified.
+    let ran = place.run(&["explain", "--path", "/admin/x"], &of_demo);
+    assert!(ran.stdout.contains("skip  key         an API key has no signature"), "{}", ran.stdout);
+    assert!(!ran.stdout.contains("unverified"), "{}", ran.stdout);
+    // A user who has the scope meanwhile, with a token and with a key of before.
+    let before = gate.login().await;
+    place.done(&["user", "add-scope", "demo", "admin"], "");
+    let said = advice(&before.access);
+    assert!(
+        said.contains("demo has the scope admin: log in again, with scope=") && !said.contains("add-scope"),
+        "{said}"
+    );
+    let narrow = place.json(&["api-key", "create", "narrow", "--user", "demo", "--scopes", "read"], "");
+    let said = advice(narrow["key"].as_str().unwrap());
+    let command = said.strip_prefix("Make another key: rotogate ").and_then(|rest| rest.split_once("; ")).unwrap().0;
+    let mut shell = std::process::Command::new("sh");
+    let script = format!("{} {}", support::binary().display(), command.replace("NAME", "wide"));
+    shell.current_dir(place.path("")).arg("-c").arg(script);
+    assert!(shell.status().unwrap().success(), "{command}");
+    // A client for itself.
+    let fields = [("grant_type", "client_credentials"), ("client_id", "own"), ("client_secret", &secret)];
+    let own = gate.form("/connect/token", &fields).await.json()["access_token"].as_str().unwrap().to_owned();
+    let said = advice(&own);
+    assert!(said.starts_with("Allow admin for the client own, which may have read ("), "{said}");
+    assert!(said.ends_with("Request the token with scope=read admin."), "{said}");
+    let said = advice(&key(["--client", "own"]));
+    assert!(said.starts_with("Allow read admin for the client own"), "{said}");
+    assert!(said.contains("rotogate api-key create NAME --client own --scopes 'read admin'"), "{said}");
+}
+
+#[tokio::test]
+async fn p58_an_api_key_where_none_is_taken_is_called_so_and_a_refused_request_has_no_upstream() {
+    let (world, _) = many().await;
+    let place = &world.place;
+    let made = place.json(&["api-key", "create", "nightly", "--user", "demo"], "");
+    let key = made["key"].as_str().unwrap();
+    let header = format!("x-api-key: {key}");
+    for (arguments, token, name, outcome) in [
+        (&["--path", "/x"][..], key, "authorization", "unusable_credential"),
+        (&["--path", "/x", "--header", &header], "", "x-api-key", "no_credential"),
+    ] {
+        let (said, _) = world.explain(arguments, token);
+        assert_eq!(said["outcome"], outcome, "{said}");
+        assert_eq!(failed(&said)["detail"], format!("an API key in {name}; the route takes token"), "{said}");
+        assert!(said["advice"].as_str().unwrap().starts_with("Add \"key\" to credentials of the route"), "{said}");
+    }
+    let ran = place.run(&["explain", "--path", "/ADMIN/x"], &world.tokens.access);
+    assert!(ran.stdout.starts_with("REFUSED 404 ambiguous_path\n"), "{}", ran.stdout);
+    assert!(!ran.stdout.contains("The upstream gets"), "{}", ran.stdout);
+}
+
+#[tokio::test]
+async fn p58_an_unknown_listener_and_an_unknown_member_of_a_question_are_named() {
+    let world = world().await;
+    let World { place, gate, tokens } = &world;
+    let ran = place.run(&["explain", "--path", "/x", "--listener", "public"], &tokens.access);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.contains("there is no listener public; known: no listener has a name"), "{}", ran.stderr);
+    let token = std::fs::read_to_string(place.path("data/admin.token")).unwrap();
+    let bearer = format!("Bearer {}", token.trim());
+    let ask = async |body: &str| {
+        let request = http::Request::post(format!("http://{}/v1/explain", gate.admin));
+        let request = request.header("authorization", &bearer).header("content-type", "application/json");
+        support::send(request.body(body.to_owned().into()).unwrap()).await
+    };
+    for (body, expected) in [
+        (r#"{"tokn": "geheim"}"#, "unknown member tokn: expected one of `path`, `method`"),
+        (r#"{"headers": "geheim"}"#, "expected a sequence"),
+        (r#"{"kind": "geheim"}"#, "expected one of `access`, `refresh`, `assertion`"),
+        (r#"{"path": geheim}"#, "line 1, column "),
+    ] {
+        let answer = ask(body).await;
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{text}");
+        assert!(text.contains(expected) && !text.contains("geheim"), "{body}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn p58_a_session_that_ended_with_others_is_not_called_live_and_keeps_its_cause() {
+    let world = world().await;
+    let World { place, gate, tokens } = &world;
+    let (said, _) = world.explain(&["--path", "/x"], &tokens.access);
+    let session = said["token"]["session"].as_str().unwrap().to_owned();
+    place.done(&["session", "revoke", "--user", "demo"], "");
+    let detail = |said: &Value, name: &str| {
+        let rules = said["rules"].as_array().unwrap();
+        rules.iter().find(|rule| rule["rule"] == name).unwrap()["detail"].as_str().unwrap().to_owned()
+    };
+    let (said, _) = world.explain(&["--path", "/x"], &tokens.access);
+    assert!(detail(&said, "revocation").starts_with(&format!("session {session} not-before, ")), "{said}");
+    let (said, _) = world.explain(&[], &tokens.refresh);
+    assert!(detail(&said, "session").starts_with("not-before, "), "{said}");
+    let before = place.json(&["session", "show", &session], "");
+    assert_eq!(
+        place.done(&["session", "revoke", &session], "").stdout,
+        format!("session {session} had ended before\n")
+    );
+    let after = place.json(&["session", "show", &session], "");
+    for name in ["status", "ended_by"] {
+        assert_eq!(after[name], before[name], "{after}");
+    }
+    assert_eq!(after["status"], "not-before");
+    // A disabled user.
+    let tokens = gate.login().await;
+    place.done(&["user", "disable", "demo"], "");
+    let (said, _) = world.explain(&[], &tokens.refresh);
+    if said["outcome"] == "user_inactive" {
+        assert_eq!(said["advice"], "Enable the user: rotogate user enable demo, then log in again.", "{said}");
+    } else {
+        panic!("{said}");
+    }
+}

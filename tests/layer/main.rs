@@ -54,6 +54,7 @@ fn builder_with(keys: Keyring) -> GateBuilder {
         .issuer("https://api.test")
         .keys(keys)
         .client(Client::public("web"))
+        .client(Client::public("ios"))
         .endpoint(Endpoint::new(OAuth2).path("/token").accepts("application"))
 }
 

@@ -121,7 +121,11 @@ fn token() -> Result<Zeroizing<String>, Failure> {
 
 fn text(report: &ExplainReport) -> String {
     let status = report.status.map_or_else(String::new, |status| format!(" {status}"));
-    let mut lines = vec![format!("{}{status} {}", report.decision.to_uppercase(), report.outcome)];
+    let decision = report.decision.to_uppercase();
+    let mut lines = vec![match report.decision.as_str() {
+        "undecided" => format!("{decision}: the endpoint decides by the body, or by what the store has"),
+        _ => format!("{decision}{status} {}", report.outcome),
+    }];
     let also = report.route.as_ref().map(|route| route.also_matched.join(" ")).filter(|also| !also.is_empty());
     for rule in &report.rules {
         let mut line = line(rule);

@@ -13,17 +13,18 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::problem::{Code, Refusal};
-use super::{AdminResult, AdminState, logged_path, ok};
+use super::{AdminResult, AdminState, logged_path, ok, shown};
 use crate::config::Config;
 use crate::server::serve::cors;
 use crate::server::serve::request::gate_layer;
 use rotogate::gate::{Conclusion, Explanation, Reason, Rule, RuleVerdict};
 use rotogate_core::denial::Denial;
 use rotogate_core::headers::Peer;
-use rotogate_core::route::{Route, RoutePolicy};
-use rotogate_core::session::Scope;
+use rotogate_core::route::Route;
 use rotogate_core::token::verify::OWN;
 use rotogate_core::token::{CertificateThumbprint, refresh};
+
+mod advice;
 
 /// A question.
 #[derive(Default, Deserialize, ToSchema)]
@@ -69,7 +70,7 @@ pub(crate) enum TokenKind {
 #[derive(Serialize, Deserialize, ToSchema)]
 pub(crate) struct ExplainReport {
     pub(crate) kind: TokenKind,
-    /// `passed`, `refused` or `unavailable`.
+    /// `passed`, `refused`, `undecided` (an endpoint of the gate decides by the body, or by what the store has) or `unavailable`.
     pub(crate) decision: String,
     /// The status of the gate's reply. `null` if the upstream answers, or if the decision depends on the body, too.
     pub(crate) status: Option<u16>,
@@ -147,10 +148,23 @@ pub(super) async fn answer(state: &AdminState, question: &Bytes) -> AdminResult 
 }
 
 async fn explain(state: &AdminState, body: &Bytes) -> Result<ExplainReport, String> {
-    // The error of the parser may repeat a part of the body, which contains a token.
-    let question: Question = serde_json::from_slice(body)
-        .map_err(|error| format!("line {}, column {}: not a question", error.line(), error.column()))?;
+    let question: Question = serde_json::from_slice(body).map_err(|error| flaw(&error))?;
     explain_question(state, question).await
+}
+
+/// What is wrong with a question. The parser's message repeats the value that was found, which may be a token, so the text
+/// has the name of an unknown member, and what was expected.
+fn flaw(error: &serde_json::Error) -> String {
+    let place = format!("line {}, column {}", error.line(), error.column());
+    let text = error.to_string();
+    let name = text.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`'));
+    let unknown = name.map_or_else(String::new, |(name, _)| format!(" unknown member {}:", shown(name)));
+    let said = text.strip_suffix(&format!(" at {place}", place = place.replace(", ", " "))).unwrap_or(&text);
+    match (error.is_data(), said.rsplit_once("expected ")) {
+        (true, Some((_, expected))) => format!("{place}:{unknown} expected {expected}"),
+        (true, None) => format!("{place}: not a question"),
+        (false, _) => format!("{place}: {said}"),
+    }
 }
 
 /// How the gate would decide on the request in a question.
@@ -163,6 +177,15 @@ pub(super) async fn explain_question(state: &AdminState, question: Question) -> 
     let method = question.method.as_deref().unwrap_or("GET").to_owned();
     let target = question.path.clone().unwrap_or_default();
     let explained = match (kind, token) {
+        (TokenKind::Refresh, Some(token)) if question.path.is_some() => {
+            let at = head(&question, Some(token), &config)?;
+            let explained = gate_layer(gate).explain(at.clone()).await;
+            let (client, from) = (question.client.as_deref(), question.from);
+            match explained.decision {
+                Conclusion::Undecided => gate.explain_refresh_at(token, client, from, &at).await.unwrap_or(explained),
+                _ => explained,
+            }
+        }
         (TokenKind::Refresh, Some(token)) => {
             gate.explain_refresh_from(token, question.client.as_deref(), question.from).await
         }
@@ -215,6 +238,11 @@ fn head(question: &Question, token: Option<&str>, config: &Config) -> Result<Par
     let from = question.from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let peer = Peer::new(from, false);
     let peer = match &question.listener {
+        Some(name) if !known_listeners(config).any(|known| known == name) => {
+            let known: Vec<_> = known_listeners(config).collect();
+            let known = if known.is_empty() { "no listener has a name".to_owned() } else { known.join(", ") };
+            return Err(format!("listener: there is no listener {}; known: {known}", shown(name)));
+        }
         Some(name) => peer.on_listener(name.as_str().into()),
         None => peer,
     };
@@ -225,6 +253,10 @@ fn head(question: &Question, token: Option<&str>, config: &Config) -> Result<Par
         None => peer,
     });
     Ok(parts)
+}
+
+fn known_listeners(config: &Config) -> impl Iterator<Item = &str> {
+    config.server.listeners.iter().filter_map(|listener| listener.name.as_deref())
 }
 
 /// The report of a CORS preflight, which the gate answers without any rule.
@@ -284,7 +316,7 @@ impl Explained<'_> {
                 scope: token.scope.as_ref().map(ToString::to_string),
                 audience: token.audience.clone(),
             }),
-            advice: it.denial.and_then(|denial| self.advice(denial)),
+            advice: it.advice.map(str::to_owned).or_else(|| self.advice(it.denial?)),
         }
     }
 
@@ -336,6 +368,7 @@ impl Explained<'_> {
         match rule {
             Rule::Request => Some("server.hosts".to_owned()),
             Rule::Route => of_route(""),
+            Rule::Credential if self.explanation.denial == Some(Denial::UnusableCredential) => of_route(".credentials"),
             Rule::Credential => of_route(".auth"),
             Rule::Origin => of_route(".cookie"),
             Rule::Limit => Some("limits".to_owned()),
@@ -360,139 +393,5 @@ impl Explained<'_> {
     fn user(&self) -> Option<(Option<String>, String)> {
         let subject = self.explanation.token.as_ref()?.subject.as_deref()?;
         self.state.users.as_ref()?.directory().user_of(subject)
-    }
-
-    /// Advice about a refusal.
-    fn advice(&self, denial: Denial) -> Option<String> {
-        let advice = match denial {
-            Denial::InsufficientScope => return self.scope_advice(),
-            Denial::TokenExpired => "Refresh: exchange the refresh token for a new pair, or log in again.",
-            Denial::TokenNotYetValid => "Compare the clocks of the issuer and of this machine.",
-            Denial::NoCredential => "Send the access token: `Authorization: Bearer …`.",
-            Denial::TwoCredentials => "Send one credential, in one place.",
-            Denial::UnusableCredential => {
-                "Send the access token as `Authorization: Bearer …`. A token in the query, or of another scheme, is refused."
-            }
-            Denial::MalformedToken(_) => "Send the access token, whole: three parts with two dots between them.",
-            Denial::TokenRevoked | Denial::SessionRevoked(_) => return Some(self.advice_of_ended()),
-            Denial::UnknownHost => "Name the host in server.hosts, or in hosts of a route.",
-            Denial::NoRoute => "Add a [[routes]] with this path, or correct the path of the request.",
-            Denial::MethodNotAllowed => "Add the method to the route, or use another method.",
-            Denial::NearMiss => "Spell the path of the endpoint as the configuration does.",
-            Denial::AmbiguousPath => {
-                "Send the path in the spelling of the stricter route; or, if the upstream compares paths as the gate does, set \
-                 loose_match = false on this route."
-            }
-            Denial::BadPath(_) => "Send the path in canonical form: without dot segments and hidden separators.",
-            Denial::CrossOrigin => "If the page is one of yours, list its origin in cors.origins.",
-            Denial::UnknownIssuer => "If tokens of this issuer are to pass, add it to [[issuers]].",
-            Denial::UnknownKey => return Some(self.key_advice()),
-            Denial::KeysUnavailable(_) => "rotogate issuer list has the last failure; the gate asks again by itself.",
-            Denial::IntrospectionUnavailable(_) => {
-                "Send the request: the gate asks the issuer then. If it stays so, the issuer does not answer: see the log."
-            }
-            Denial::StatusListUnavailable(_) => {
-                "Send the request: the gate fetches the list then. If it stays so, see the log: \"status list not taken\"."
-            }
-            Denial::RevocationsUnavailable(_) => {
-                "See whether the store answers: nothing passes without its revocations."
-            }
-            Denial::RateLimited("refresh_per_session", _) => {
-                "Find out why the client refreshes so often; refresh_per_session of [limits] is the rate of each session."
-            }
-            Denial::RateLimited("forged_per_address" | "refused_per_address" | "forged_overall", _) => {
-                "Wait, and find out who sends bad tokens from this address."
-            }
-            Denial::RateLimited(..) => "Wait. rotogate events --action rate.limited has those that limits hold up.",
-            Denial::WrongType => "Use an access token, not an ID token; or list its typ in the entry of [[issuers]].",
-            Denial::WrongAudience => {
-                "Ask the issuer for a token of this audience; or add it to audiences of the route."
-            }
-            Denial::WrongIssuer => "Name the issuer in issuers of the route, or use a token of one that it accepts.",
-            Denial::MissingRole | Denial::RolesOverage => "Give the user the role at its issuer; new tokens have it.",
-            Denial::BadSignature => "The token was changed, or another key signed it: log in again.",
-            Denial::GrantAssertion(_) => {
-                "Ask its issuer for a new assertion; compare id_jag or jwt_bearer of its entry in [[issuers]]."
-            }
-            Denial::OtherClient => "The client to which the token was issued must present it.",
-            Denial::SessionExpired | Denial::SessionIdle | Denial::Reuse { .. } | Denial::UnknownRefreshToken => {
-                "Log in again."
-            }
-            _ => return None,
-        };
-        Some(advice.to_owned())
-    }
-
-    /// Advice with the command that shows who ended the session.
-    // Requirement O47.
-    fn advice_of_ended(&self) -> String {
-        let token =
-            self.explanation.token.as_ref().filter(|token| token.issuer_name.as_deref().is_none_or(|of| of == OWN));
-        match token.and_then(|token| token.session.as_deref()) {
-            Some(id) => format!("Log in again. rotogate session show {id} says who ended the session, and why."),
-            None => "Log in again. rotogate events --action revocation says who revoked, and what.".to_owned(),
-        }
-    }
-
-    /// Advice about the source of the issuer's keys, and how to add further keys there.
-    fn key_advice(&self) -> String {
-        let name = self.explanation.token.as_ref().and_then(|token| token.issuer_name.as_deref()).unwrap_or(OWN);
-        let Some(issuer) = self.config.issuers.iter().find(|issuer| issuer.name == name) else {
-            return "Is it a token of this gate? Its keys: rotogate keys list.".to_owned();
-        };
-        match issuer.keys.file() {
-            Some((key, file)) => {
-                format!(
-                    "Has {name} exchanged its keys? Then replace {} ({key}): the gate reads it within a second.",
-                    file.display()
-                )
-            }
-            None => format!("Has {name} exchanged its keys? rotogate issuer refresh {name} fetches them now."),
-        }
-    }
-
-    fn scope_advice(&self) -> Option<String> {
-        let token = self.explanation.token.as_ref()?;
-        let has = token.scope.as_ref()?;
-        let mut lacks: Vec<&str> = Vec::new();
-        for RoutePolicy { scopes, any_scope, .. } in self.policies().map(|route| &route.policy) {
-            lacks.extend(scopes.iter().filter(|scope| !has.contains(scope)));
-            if any_scope.iter().all(|scope| !has.contains(scope)) {
-                lacks.extend(any_scope.iter().next());
-            }
-        }
-        let lacks = lacks.join(" ");
-        if token.issuer_name.as_deref() != Some(OWN) {
-            let issuer = token.issuer_name.as_deref().unwrap_or("its issuer");
-            return Some(format!("Ask {issuer} for {lacks}; scopes of its entry in [[issuers]] must allow it, too."));
-        }
-        let mut advice = String::new();
-        let client = token.client.as_deref().unwrap_or("-");
-        let of_client = self.config.clients.iter().find(|known| *known.id == *client);
-        let may = |allowed: &Scope| lacks.split(' ').all(|scope| allowed.contains(scope));
-        if let Some(allowed) = of_client.and_then(|client| client.scopes.as_ref()).filter(|allowed| !may(allowed)) {
-            let Place { file, line } = self.place(&format!("{}.scopes", self.client_key().unwrap_or_default()));
-            let line = line.map_or_else(String::new, |line| format!(":{line}"));
-            advice = format!("Allow {lacks} for the client {client}, which may have {allowed} ({file}{line}). ");
-        }
-        let user = self.user();
-        let how = user.as_ref().map_or_else(String::new, |(account, name)| {
-            let account = account.as_ref().map_or_else(String::new, |of| format!(" --account {}", in_shell(of)));
-            format!(" (rotogate user add-scope {} {lacks}{account})", in_shell(name))
-        });
-        let name = user.map(|(_, name)| name).or_else(|| token.subject.clone()).unwrap_or_default();
-        Some(format!(
-            "{advice}Give {name} the scope {lacks}{how} and let them log in again; a refresh keeps the scope of the login."
-        ))
-    }
-}
-
-/// A name as one word of a shell.
-fn in_shell(name: &str) -> String {
-    let is_plain = |c: char| c.is_alphanumeric() || "@._+-".contains(c);
-    if name.chars().all(is_plain) && !name.starts_with('-') {
-        name.to_owned()
-    } else {
-        format!("'{}'", name.replace('\'', "'\\''"))
     }
 }
