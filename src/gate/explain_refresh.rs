@@ -11,7 +11,7 @@ use super::endpoint::RefreshPlace;
 use super::explanation::{Conclusion, ExplainedToken, Explanation, Rule, RuleVerdict, with_cause};
 use rotogate_core::client::Grant;
 use rotogate_core::denial::Denial;
-use rotogate_core::engine::{APPLICATION, AccountRule, RefreshTerms, denial_of, rotates};
+use rotogate_core::engine::{APPLICATION, AccountRule, ExplainedRefresh, RefreshTerms, denial_of, rotates};
 use rotogate_core::fault::Error;
 use rotogate_core::reason::Reason;
 use rotogate_core::session::rotation::{Decision, SessionEnd};
@@ -97,38 +97,7 @@ impl Gate {
             Some(held_up) => (Reason::denied(&held_up), Some(held_up)),
             None => (outcome, denial),
         };
-        let mut rules = Vec::new();
-        rules
-            .extend(at.map(|place| RuleVerdict::ok(Rule::Route, format!("the gate itself answers: {}", place.name()))));
-        rules.push(match held_up {
-            Some(denial) => RuleVerdict::fail(Rule::Limit, denial.to_string()),
-            None => RuleVerdict::ok(Rule::Limit, "no rate of [limits] refuses it"),
-        });
-        rules.push(match explained.named {
-            Some((id, generation)) => RuleVerdict::ok(
-                Rule::Credential,
-                format!("a refresh token of session {id}, generation {}", generation.get()),
-            ),
-            None => RuleVerdict::fail(Rule::Credential, "not a refresh token of this gate"),
-        });
-        rules.push(match (&explained.session, denial.map(Rule::from_denial)) {
-            (Some(session), Some(Rule::Session | Rule::Credential)) => {
-                let why = denial.map(|denial| denial.to_string()).unwrap_or_default();
-                RuleVerdict::fail(Rule::Session, format!("{why}; the session is {}", self.told(session)))
-            }
-            (Some(session), _) => RuleVerdict::ok(Rule::Session, self.told(session)),
-            (None, _) if explained.named.is_none() => RuleVerdict::skip(Rule::Session, "the token names no session"),
-            (None, Some(_)) => {
-                RuleVerdict::fail(Rule::Session, "there is no such session, or the session has no such token")
-            }
-            (None, None) => RuleVerdict::skip(Rule::Session, "the session was not read"),
-        });
-        rules.push(match &decided {
-            Ok(decision) if denial_of(*decision).is_none() => RuleVerdict::ok(Rule::Rotation, row(*decision)),
-            Ok(decision) => RuleVerdict::fail(Rule::Rotation, row(*decision)),
-            Err(Error::Failed(fault)) => RuleVerdict::fail(Rule::Rotation, with_cause(fault)),
-            Err(Error::Denied(_)) => RuleVerdict::skip(Rule::Rotation, "the table was not used"),
-        });
+        let rules = self.rows(&explained, &decided, (held_up, denial), at);
         Explanation {
             decision: match (outcome.is_served(), outcome.is_refusal()) {
                 (true, _) => Conclusion::Passed,
@@ -159,6 +128,49 @@ impl Gate {
             }),
             advice: None,
         }
+    }
+
+    /// The row of each rule.
+    fn rows(
+        &self,
+        explained: &ExplainedRefresh,
+        decided: &Result<Decision, Error>,
+        (held_up, denial): (Option<Denial>, Option<Denial>),
+        at: Option<&RefreshPlace<'_>>,
+    ) -> Vec<RuleVerdict> {
+        let mut rules = Vec::new();
+        rules
+            .extend(at.map(|place| RuleVerdict::ok(Rule::Route, format!("the gate itself answers: {}", place.name()))));
+        rules.push(match held_up {
+            Some(denial) => RuleVerdict::fail(Rule::Limit, denial.to_string()),
+            None => RuleVerdict::ok(Rule::Limit, "no rate of [limits] refuses it"),
+        });
+        rules.push(match explained.named {
+            Some((id, generation)) => RuleVerdict::ok(
+                Rule::Credential,
+                format!("a refresh token of session {id}, generation {}", generation.get()),
+            ),
+            None => RuleVerdict::fail(Rule::Credential, "not a refresh token of this gate"),
+        });
+        rules.push(match (&explained.session, denial.map(Rule::from_denial)) {
+            (Some(session), Some(Rule::Session | Rule::Credential)) => {
+                let why = denial.map(|denial| denial.to_string()).unwrap_or_default();
+                RuleVerdict::fail(Rule::Session, format!("{why}; the session is {}", self.told(session)))
+            }
+            (Some(session), _) => RuleVerdict::ok(Rule::Session, self.told(session)),
+            (None, _) if explained.named.is_none() => RuleVerdict::skip(Rule::Session, "the token names no session"),
+            (None, Some(_)) => {
+                RuleVerdict::fail(Rule::Session, "there is no such session, or the session has no such token")
+            }
+            (None, None) => RuleVerdict::skip(Rule::Session, "the session was not read"),
+        });
+        rules.push(match decided {
+            Ok(decision) if denial_of(*decision).is_none() => RuleVerdict::ok(Rule::Rotation, row(*decision)),
+            Ok(decision) => RuleVerdict::fail(Rule::Rotation, row(*decision)),
+            Err(Error::Failed(fault)) => RuleVerdict::fail(Rule::Rotation, with_cause(fault)),
+            Err(Error::Denied(_)) => RuleVerdict::skip(Rule::Rotation, "the table was not used"),
+        });
+        rules
     }
 
     /// The terms on which a client presents a token of a session. The engine refuses the token of another client.

@@ -33,7 +33,7 @@ mod presented;
 mod run;
 
 use explain::RefreshObserver;
-pub use explain::{RefreshTerms, denial_of, rotates};
+pub use explain::{ExplainedRefresh, RefreshTerms, denial_of, rotates};
 use run::RefreshRun;
 
 impl Engine {

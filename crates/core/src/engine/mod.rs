@@ -69,7 +69,7 @@ pub use confirm::Confirmations;
 use events::EventFeed;
 pub use events::{GateEvent, GateEvents};
 use evidence::LastRefreshes;
-pub use exchange::{RefreshTerms, denial_of, rotates};
+pub use exchange::{ExplainedRefresh, RefreshTerms, denial_of, rotates};
 use following::Following;
 pub use following::Freshness;
 use live_sessions::LiveSessions;
