@@ -1,7 +1,7 @@
 //! A WebSocket lasts as long as its session: through refreshes, reloads, and outages of the store.
 
 #[cfg(feature = "redis")]
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -121,10 +121,9 @@ async fn r15_an_outage_of_the_store_ends_no_connection_and_lets_nothing_pass() {
     })
     .await;
     assert_eq!(wire_refused(&mut wire, jwt(&login)).await, 503);
-    let begin = Instant::now();
     way.go_away(false);
     let said = timeout(Duration::from_secs(20), wire.hear()).await.expect("nothing passes any more");
-    assert_eq!(said["type"], "document", "{:?}", begin.elapsed());
+    assert_eq!(said["type"], "document");
     assert_eq!(event(&mut events).await, Event::Opened(1));
     assert!(events.try_recv().is_err(), "the connection to the upstream was replaced");
 }

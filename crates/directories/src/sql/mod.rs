@@ -112,7 +112,7 @@ struct Columns {
 
 impl Columns {
     /// Refuses several columns of one name that has a meaning, because any of them could be read.
-    fn check<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Result<(), SourceError> {
+    fn check<'a>(&self, names: &(impl Iterator<Item = &'a str> + Clone)) -> Result<(), SourceError> {
         let listed = self.claims.iter().chain(&self.profile).map(String::as_str);
         for name in row::FIXED.into_iter().chain(listed) {
             if names.clone().filter(|other| other.eq_ignore_ascii_case(name)).count() > 1 {
@@ -364,7 +364,7 @@ impl Source for SqlSource {
             let of = if types.trim_matches([',', ' ']).is_empty() { String::new() } else { format!(" ({types})") };
             if name != "rehash" {
                 let names = columns.iter().map(|(column, _)| column.as_str());
-                let checked = self.columns.check(names.clone());
+                let checked = self.columns.check(&names);
                 checked.map_err(|error| SourceError::new(Cause::Answer, format!("{name}: {error}")))?;
                 if !names.clone().any(|column| column.eq_ignore_ascii_case("account")) {
                     found.lacks_account.get_or_insert(name);

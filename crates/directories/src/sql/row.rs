@@ -78,7 +78,7 @@ impl Row {
 
     /// The user, with the claims and profile fields that `columns` lists.
     pub(super) fn user(mut self, columns: &Columns) -> Result<(User, Option<SecretHash>), SourceError> {
-        columns.check(self.0.iter().map(|(name, _)| name.as_str()))?;
+        columns.check(&self.0.iter().map(|(name, _)| name.as_str()))?;
         let Some(subject) = self.text("subject")? else {
             return Err(SourceError::new(Cause::Entry, "the row has no column subject; write … AS subject"));
         };
