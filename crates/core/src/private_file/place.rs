@@ -22,7 +22,7 @@ const PASS: OFlags = OFlags::PATH;
 const PASS: OFlags = OFlags::RDONLY;
 
 /// A name in a folder, which stays the same folder whatever happens to its own name.
-struct Place<'a> {
+struct FolderEntry<'a> {
     /// `None`: the name is the whole path, which this process follows.
     folder: Option<OwnedFd>,
     name: &'a OsStr,
@@ -30,8 +30,8 @@ struct Place<'a> {
     foreign: Option<Stat>,
 }
 
-impl<'a> Place<'a> {
-    fn of(path: &'a Path) -> io::Result<Self> {
+impl<'a> FolderEntry<'a> {
+    fn locate(path: &'a Path) -> io::Result<Self> {
         if user::ours() != 0 {
             return Ok(Self { folder: None, name: path.as_os_str(), foreign: None });
         }
@@ -91,7 +91,7 @@ fn explained(error: Errno, foreign: Option<&Stat>) -> io::Error {
 
 /// Opens a file. With `CREATE`, creates a missing one with this mode; with `EXCL`, only a missing one.
 pub(super) fn open(path: &Path, flags: OFlags, mode: u32) -> io::Result<File> {
-    let place = Place::of(path)?;
+    let place = FolderEntry::locate(path)?;
     let Some(folder) = &place.foreign else { return Ok(place.open(flags, mode)?.into()) };
     // The user of the folder can make and remove the file between two attempts, but cannot hold root up.
     for _ in 0..8 {
@@ -127,7 +127,7 @@ pub(super) fn open(path: &Path, flags: OFlags, mode: u32) -> io::Result<File> {
 
 /// Creates a directory (0700), unless it exists.
 pub(super) fn make_dir(path: &Path) -> io::Result<()> {
-    let place = Place::of(path)?;
+    let place = FolderEntry::locate(path)?;
     let is_new = match mkdirat(place.folder(), place.name, Mode::RWXU) {
         Ok(()) => true,
         Err(Errno::EXIST) => false,

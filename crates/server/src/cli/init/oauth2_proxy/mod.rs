@@ -296,19 +296,11 @@ impl Import {
         };
         issuer.insert("claims".to_owned(), table([("roles", texts([claim]))]).into());
         let roles = groups.into_iter().chain(allowed).map(str::to_owned).collect();
-        let authorities = settings.list("provider_ca_files");
-        let has_more = authorities.len() > 1;
-        if let Some(ca) = authorities.first() {
+        if let Some(ca) = settings.list("provider_ca_files").first() {
             issuer.insert("fetch".to_owned(), table([("ca", absolute(ca).into())]).into());
         }
         if settings.is_on("skip_jwt_bearer_tokens", false) {
             issuer.insert("everywhere".to_owned(), true.into());
-        }
-        if has_more {
-            self.remark(
-                "provider_ca_files",
-                "fetch.ca is one file, the first of these: put all certificates into one file",
-            );
         }
         let require = self.required(&provider)?;
         if !require.is_empty() {
@@ -368,6 +360,12 @@ impl Import {
 
     /// The conditions for a user to log in.
     fn required(&mut self, provider: &str) -> Result<Table, String> {
+        if self.settings.list("provider_ca_files").len() > 1 {
+            self.remark(
+                "provider_ca_files",
+                "fetch.ca is one file, the first of these: put all certificates into one file",
+            );
+        }
         let mut require = self.verified_address(provider);
         let address = self.address_claim();
         // A name that is no path is one segment.

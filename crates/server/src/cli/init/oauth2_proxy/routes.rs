@@ -45,12 +45,7 @@ pub(super) fn write(import: &mut Import, config: &mut Table, roles: &[String]) -
             ("urls", texts([&*origin])),
             ("preserve_host", preserves_host.unwrap_or(import.settings.is_on("pass_host_header", true)).into()),
         ]);
-        let timeout = timeout.as_deref().or(import.settings.get("upstream_timeout")).map(go_duration);
-        match timeout.map(|time| time.map_or(0, |time| time.as_millis())) {
-            None => {}
-            Some(0) => import.remark("upstream_timeout", "is no positive duration such as 30s: the default counts"),
-            Some(millis) => drop(upstream.insert("head_timeout".to_owned(), format!("{millis}ms").into())),
-        }
+        upstream.extend(head_timeout(import, timeout.as_deref()).map(|time| ("head_timeout".to_owned(), time)));
         upstreams.push(Value::Table(upstream));
         let path = path.unwrap_or_else(|| url.path().to_owned());
         destinations.push(ServedTarget { name, path, upgrades });
@@ -96,6 +91,16 @@ pub(super) fn write(import: &mut Import, config: &mut Table, roles: &[String]) -
     }
     config.insert("routes".to_owned(), written.into());
     Ok(())
+}
+
+/// The wait for a response of an upstream, which may have its own.
+fn head_timeout(import: &mut Import, own: Option<&str>) -> Option<Value> {
+    let millis = go_duration(own.or(import.settings.get("upstream_timeout"))?).map_or(0, |time| time.as_millis());
+    if millis == 0 {
+        import.remark("upstream_timeout", "is no positive duration such as 30s: the default counts");
+        return None;
+    }
+    Some(format!("{millis}ms").into())
 }
 
 type NewRoute<'a> = (String, Option<String>, &'a str, Table);
