@@ -18,11 +18,105 @@ pub(crate) fn is_acceptable(name: &str) -> bool {
         && stringprep::nameprep(name).is_ok_and(|prepared| !prepared.is_empty())
 }
 
+/// For each kind of digits that collations treat as 0 to 9, or 1 to 9: the code point of 0, or the one before 1.
+const ZEROS: [u32; 25] = [
+    0x660, 0x6f0, 0x966, 0x9e6, 0x9f3, 0xa66, 0xae6, 0xb66, 0xbe6, 0xc66, 0xce6, 0xd66, 0xe50, 0xed0, 0xf20, 0xf29,
+    0x1040, 0x1368, 0x17e0, 0x1810, 0x24f4, 0x2775, 0x277f, 0x2789, 0x3020,
+];
+/// The letters that combine with the letter before, from U+0363 on.
+const LETTERS_ABOVE: &str = "aeioucdhmrtvx";
+
 /// The name under which limits count: case folded, compatible characters unified, ignored characters and accents
-/// removed. Names that a source distinguishes may share a limit; names that it does not distinguish always do.
+/// removed, and letters, digits and numbers unified that a collation of MySQL or MariaDB or a numeric column treats as
+/// equal. Names that a source distinguishes may share a limit; names that it does not distinguish always do, except for
+/// runes, radicals of Han and some marks of Arabic and Syriac.
 pub(crate) fn limit_key(name: &str) -> String {
-    let prepared = stringprep::nameprep(name).map_or_else(|_| name.to_lowercase(), |prepared| prepared.into_owned());
-    prepared.nfkd().filter(|c| !is_combining_mark(*c) && !c.is_control() && !c.is_whitespace()).collect()
+    // Case folding would make a letter of this accent.
+    let name = name.replace('\u{345}', "");
+    let prepared = stringprep::nameprep(&name).map_or_else(|_| name.to_lowercase(), |prepared| prepared.into_owned());
+    let is_kept = |c: &char| !is_combining_mark(*c) && !c.is_control() && !c.is_whitespace();
+    let plain: String = prepared.nfkd().flat_map(with_ascii_digits).filter(is_kept).collect();
+    if let Some(number) = number(&plain) {
+        return number.to_string();
+    }
+    let mut key = String::new();
+    for c in plain.chars().flat_map(folded) {
+        // Collations treat some letters as two: ß is ss, å is aa, ö is oe, ᾳ is α.
+        let is_second = match key.chars().next_back() {
+            Some('a' | 'i' | 'o') if c == 'e' => true,
+            Some('α' | 'η' | 'ω') if c == 'ι' => true,
+            last => last == Some(c) && c.is_alphabetic(),
+        };
+        if !is_second {
+            key.push(c);
+        }
+    }
+    key
+}
+
+/// Replaces a digit of any script by digits of ASCII, and a combining letter by the letter.
+fn with_ascii_digits(c: char) -> impl Iterator<Item = char> {
+    let code = u32::from(c);
+    let value = match c {
+        '\u{f33}' | '\u{3007}' => Some(0),
+        '\u{24eb}'..='\u{24f4}' => Some(code - 0x24e0),
+        '\u{24fe}' | '\u{277f}' | '\u{2789}' | '\u{2793}' => Some(10),
+        _ => ZEROS.iter().filter_map(|zero| code.checked_sub(*zero)).find(|value| *value <= 9),
+    };
+    let letter = code.checked_sub(0x363).and_then(|at| LETTERS_ABOVE.chars().nth(at as usize));
+    let text = value.map_or_else(|| letter.unwrap_or(c).to_string(), |value| value.to_string());
+    text.chars().collect::<Vec<_>>().into_iter()
+}
+
+/// The number that a numeric column would read, in any spelling of PostgreSQL: `+017`, `1_7` and `0x11` are 17.
+fn number(name: &str) -> Option<u128> {
+    let digits = name.replace('_', "");
+    let digits = digits.strip_prefix('+').unwrap_or(&digits);
+    let in_base = [("0x", 16), ("0o", 8), ("0b", 2)].into_iter().find_map(|(prefix, base)| {
+        let digits = digits.strip_prefix(prefix)?;
+        Some((digits, base))
+    });
+    let (digits, base) = in_base.unwrap_or((digits, 10));
+    u128::from_str_radix(digits, base).ok()
+}
+
+/// The letters that stand for all that some collation treats as equal.
+fn folded(c: char) -> impl Iterator<Item = char> {
+    let moved = |by: u32| char::from_u32(u32::from(c).wrapping_add(by)).unwrap_or(c);
+    let (first, second) = match c {
+        // No letter of its own, or ignored.
+        '\u{b7}' | '\u{640}' | '\u{6de}' | '\u{180a}' | '\u{fe73}' => return [None, None].into_iter().flatten(),
+        'ß' | '§' => ('s', None),
+        'æ' => ('a', None),
+        'œ' | 'ø' => ('o', None),
+        'đ' | 'ð' => ('d', None),
+        'ħ' => ('h', None),
+        'ł' => ('l', None),
+        // I and j, u and v in Latin; i and y in Lithuanian; ü and y in Swedish.
+        'ı' | 'j' | 'u' | 'v' | 'y' => ('i', None),
+        'ʣ' => ('d', Some('z')),
+        'ʦ' | 'ƾ' => ('t', Some('s')),
+        'ʪ' => ('l', Some('s')),
+        'ʫ' => ('l', Some('z')),
+        'ƍ' => ('z', Some('w')),
+        'ґ' => ('г', None),
+        // Final forms in Hebrew.
+        'ך' | 'ם' | 'ן' | 'ף' | 'ץ' => (moved(1), None),
+        // Capitals in Georgian.
+        '\u{10a0}'..='\u{10c5}' => (moved(0x30), None),
+        // Katakana, and small kana.
+        'ヵ' => ('か', None),
+        'ヶ' => ('け', None),
+        'ァ' | 'ィ' | 'ゥ' | 'ェ' | 'ォ' | 'ッ' | 'ャ' | 'ュ' | 'ョ' | 'ヮ' => {
+            (moved(1_u32.wrapping_sub(0x60)), None)
+        }
+        '\u{30a1}'..='\u{30f4}' | 'ヽ' => (moved(0_u32.wrapping_sub(0x60)), None),
+        'ぁ' | 'ぃ' | 'ぅ' | 'ぇ' | 'ぉ' | 'っ' | 'ゃ' | 'ゅ' | 'ょ' | 'ゎ' => (moved(1), None),
+        // One character for utf8mb4_general_ci.
+        '\u{10000}'.. => (char::REPLACEMENT_CHARACTER, None),
+        _ => (c, None),
+    };
+    [Some(first), second].into_iter().flatten()
 }
 
 #[cfg(test)]
@@ -38,6 +132,37 @@ mod tests {
         }
         assert_eq!(limit_key("ada b"), limit_key("ada  B"));
         assert_ne!(limit_key("ada"), limit_key("adb"));
+    }
+
+    /// The collations of MariaDB 10.11 treat the spellings of each line as equal, or some of them; a numeric column of
+    /// PostgreSQL those of the last.
+    #[test]
+    fn i26_what_a_collation_or_a_numeric_column_treats_as_equal_shares_one_limit() {
+        for line in [
+            "strasse straße strase STRAẞE",
+            "soren søren sören soeren sœren SǾREN s\u{366}ren so\u{345}ren",
+            "lodz łodz Łódź ŀodz loʣ lodź",
+            "dada dad\u{640}a dad\u{fe73}a đada ðaða \u{369}ada dæda daeda dåda daada",
+            "hans ħans ℏans",
+            "ipek ıpek İpek ypek üpek jpek",
+            "tsar ʦar ƾar",
+            "user17 user١٧ user१७ user１７ user⓱ user➀➆ user༡༧",
+            "さくら サクラ ｻｸﾗ さぐら",
+            "っと ット つと",
+            "αδα ᾳδα ἁδα",
+            "\u{5e9}\u{5dc}\u{5d5}\u{5dd} \u{5e9}\u{5dc}\u{5d5}\u{5de}",
+            "\u{20bb7}田 \u{20000}田",
+            "17 017 00017 +17 1_7 0x11 0X0011 0o21 0b10001 ١٧ ٠١٧ ⓱",
+        ] {
+            let mut spellings = line.split(' ');
+            let first = spellings.next().unwrap();
+            for spelling in spellings {
+                assert_eq!(limit_key(spelling), limit_key(first), "{spelling} {first}");
+            }
+        }
+        let distinct = ["ada", "ade", "adb", "17", "18", "170", "0x", "user1", "user2", "さくら", "さくり", "b", "ba"];
+        let keys: std::collections::BTreeSet<_> = distinct.into_iter().map(limit_key).collect();
+        assert_eq!(keys.len(), distinct.len(), "{keys:?}");
     }
 
     #[test]
