@@ -41,7 +41,7 @@ use crate::revocation::list::TokenFacts;
 use crate::route::OnExpiry;
 use crate::rule::Rule;
 use crate::token::claims::AccessToken;
-use crate::token::live_keys::{KeysWait, LiveKeys};
+use crate::token::live_keys::KeysWait;
 use crate::token::observer::Observer;
 use crate::token::verify::{IssuerRules, TokenRefusal, Verifier};
 
@@ -463,21 +463,6 @@ impl TokenChecker {
     pub fn asked_about(&self, token: &str, taken: impl Fn(&IssuerRules) -> bool) -> Option<Arc<str>> {
         let keys = self.keys.load();
         keys.introspecting(token, AskedAbout::All, taken).map(|tokens| Arc::clone(&tokens.rules().name))
-    }
-
-    /// The name of an issuer.
-    pub fn name_of(&self, issuer: &str) -> Option<Arc<str>> {
-        self.keys.load().verifier.rules(issuer).map(|rules| Arc::clone(&rules.name))
-    }
-
-    /// What a refused token has, and what the rules ask for, in words.
-    pub fn refused_in_words(&self, token: &str, denial: Denial) -> Option<String> {
-        self.keys.load().verifier.refused_in_words(token, denial, self.clock.now())
-    }
-
-    /// The keys of the issuer with this name; `None` for our own issuer, and for an unknown name.
-    pub fn keys_of(&self, name: &str) -> Option<Arc<LiveKeys>> {
-        self.keys.load().verifier.named(name)?.keys.live().map(Arc::clone)
     }
 
     /// The number of checks with each of [`CheckResult::ALL`].

@@ -1,7 +1,10 @@
-//! Verifies messages of other issuers: notices, and requests to end everything of a user.
+//! Verifies messages of other issuers: notices, and requests to end everything of a user. Says what is known of issuers.
+
+use std::sync::Arc;
 
 use super::TokenChecker;
 use crate::denial::Denial;
+use crate::token::live_keys::LiveKeys;
 use crate::token::verify::{AskedRevocation, Reported, SentGlobalRevocation, SentNotice};
 
 impl TokenChecker {
@@ -25,5 +28,20 @@ impl TokenChecker {
     /// of this name.
     pub fn note_critical_members(&self, issuer: &str, members: Vec<Box<str>>) -> bool {
         self.keys.load().verifier.note_critical_members(issuer, members)
+    }
+
+    /// The name of an issuer.
+    pub fn name_of(&self, issuer: &str) -> Option<Arc<str>> {
+        self.keys.load().verifier.rules(issuer).map(|rules| Arc::clone(&rules.name))
+    }
+
+    /// What a refused token has, and what the rules ask for, in words.
+    pub fn refused_in_words(&self, token: &str, denial: Denial) -> Option<String> {
+        self.keys.load().verifier.refused_in_words(token, denial, self.clock.now())
+    }
+
+    /// The keys of the issuer with this name; `None` for our own issuer, and for an unknown name.
+    pub fn keys_of(&self, name: &str) -> Option<Arc<LiveKeys>> {
+        self.keys.load().verifier.named(name)?.keys.live().map(Arc::clone)
     }
 }
