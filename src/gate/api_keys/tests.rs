@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::header::{COOKIE, HOST};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
+use ipnet::IpNet;
 use parking_lot::Mutex;
 use secrecy::ExposeSecret;
 use tower::{Layer, ServiceExt};
@@ -14,7 +15,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::dialect::my_keys::MyKeys;
-use crate::gate::{Browser, Endpoint, GateBody, Identity, NewSession, Peer, Whose};
+use crate::gate::authorizer::tests::question;
+use crate::gate::{Browser, Endpoint, GateBody, Identity, Neighbour, NewSession, Peer, Whose};
 use rotogate_core::api_key::ApiKeySettings;
 use rotogate_core::claim::OwnClaims;
 use rotogate_core::client::Client;
@@ -255,6 +257,42 @@ async fn k6_a_key_is_refused_wherever_it_is_not_meant() {
     };
     assert_eq!(call(RoutePolicy::default()), Err(Denial::UnusableCredential));
     assert_eq!(call(RoutePolicy::default().api_key()), Ok(()));
+}
+
+#[tokio::test]
+async fn k6_a_key_in_a_header_that_the_asking_proxy_would_forward_is_refused() {
+    let world = World::new().await;
+    let (text, _) = world.made(world.new_key()).await;
+    let bearer = format!("Bearer {text}");
+    let trusted: Vec<IpNet> = vec!["127.0.0.1/32".parse().unwrap()];
+    for neighbour in Neighbour::ALL {
+        let authorizer = world.gate.authorizer(neighbour).trusting(trusted.clone());
+        let ask = async |path: &str, name: &str, value: &str| {
+            let url = format!("https://gate.test{path}");
+            let mut asked = question(neighbour, &[("x-forwarded-uri", path), ("x-original-url", &url), (name, value)]);
+            if neighbour == Neighbour::Envoy {
+                asked.uri = path.parse().unwrap();
+            }
+            authorizer.decide(authorizer.head(&mut asked)).await
+        };
+        let removes = neighbour == Neighbour::Envoy;
+        assert_eq!(ask("/keys", "authorization", &bearer).await.status(), StatusCode::OK, "{neighbour:?}");
+        for path in ["/keys", "/public"] {
+            let reply = ask(path, "x-api-key", &text).await;
+            let removed = reply
+                .headers()
+                .get("x-envoy-auth-headers-to-remove")
+                .is_some_and(|names| names.to_str().unwrap().split(", ").any(|name| name == "x-api-key"));
+            let detail = reply.headers().contains_key("x-auth-detail");
+            let seen = (reply.status().as_u16(), removed, detail);
+            assert_eq!(seen, if removes { (200, true, false) } else { (401, false, true) }, "{neighbour:?} {path}");
+        }
+        assert_eq!(
+            ask("/public", "x-api-key", "of another server").await.status(),
+            StatusCode::OK,
+            "it is none of ours"
+        );
+    }
 }
 
 #[tokio::test]

@@ -14,6 +14,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+#[cfg(feature = "relay")]
+use http::header::AUTHORIZATION;
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version};
@@ -193,6 +195,9 @@ impl QuestionForm {
     }
 }
 
+#[cfg(feature = "relay")]
+const KEY_BELONGS: &str = "behind this proxy an API key belongs in Authorization, as a bearer token";
+
 impl Gate {
     /// Answers a proxy of this kind with the verdict on the requests that it is about to forward: by the same routes as
     /// [`Gate::layer`], without its endpoints. It accepts questions from the gate's trusted proxies, or from the networks
@@ -344,6 +349,12 @@ impl Authorizer {
         if has_token_in_query(&parts.uri, gate.places(&permitted.route().policy)) {
             return refused(parts, Denial::UnusableCredential);
         }
+        #[cfg(feature = "relay")]
+        if self.leaves_key(parts, &permitted) {
+            let mut reply = refused(parts, Denial::UnusableCredential);
+            reply.headers_mut().insert(answer::DETAIL, HeaderValue::from_static(KEY_BELONGS));
+            return reply;
+        }
         // The answer counts as a request of its caller until it is made: the gate does not see the end of a request
         // that the neighbour forwards. The slot is not lent to the caller, because it ends with this function, and the
         // question may have been counted for another holder.
@@ -356,6 +367,17 @@ impl Authorizer {
             Ok(reply) => answer::passed(reply, permitted),
             Err(denial) => refused(parts, denial),
         }
+    }
+
+    /// Would the neighbour forward the client's header with an API key, which it cannot remove? `Authorization` goes in each
+    /// example.
+    // Requirement K6.
+    #[cfg(feature = "relay")]
+    fn leaves_key(&self, parts: &Parts, permitted: &Permitted) -> bool {
+        let form = parts.extensions.get().map_or(QuestionForm::Headers, |disguises: &Disguises| disguises.form);
+        let takes_keys = permitted.route().policy.credentials.key;
+        !form.removes_by_name(self.neighbour)
+            && self.gate.0.key_headers(parts, takes_keys).any(|name| name != AUTHORIZATION)
     }
 
     /// The reply to a question beyond a bound.

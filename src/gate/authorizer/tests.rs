@@ -22,7 +22,7 @@ async fn gate() -> Gate {
 }
 
 /// A question as this neighbour asks it, with these changes of its headers: an empty value removes one.
-fn question(neighbour: Neighbour, changes: &[(&str, &str)]) -> Parts {
+pub(in crate::gate) fn question(neighbour: Neighbour, changes: &[(&str, &str)]) -> Parts {
     let stated: &[(&str, &str)] = match neighbour {
         Neighbour::IngressNginx => &[
             ("x-original-method", "GET"),
