@@ -77,8 +77,10 @@ pub(super) struct Decisions {
 #[derive(Default)]
 struct DecisionState {
     kept: HashMap<QuestionKey, KeptDecision>,
-    flights: HashMap<QuestionKey, watch::Receiver<Option<DecisionAnswer>>>,
-    /// The number of times that answers were forgotten: an answer to an earlier question is not kept.
+    /// The questions in flight, each with `forgotten` at its begin.
+    flights: HashMap<QuestionKey, (u64, watch::Receiver<Option<DecisionAnswer>>)>,
+    /// The number of times that answers were forgotten: an answer to an earlier question is not kept, and is for those alone
+    /// who waited for it before.
     forgotten: u64,
 }
 
@@ -97,11 +99,16 @@ impl std::fmt::Debug for Decisions {
 struct DecisionFlightEnd {
     gate: Arc<Inner>,
     key: QuestionKey,
+    forgotten: u64,
 }
 
 impl Drop for DecisionFlightEnd {
     fn drop(&mut self) {
-        self.gate.running.decisions.state.lock().flights.remove(&self.key);
+        let flights = &mut self.gate.running.decisions.state.lock().flights;
+        // A later flight may have taken the place of this one.
+        if flights.get(&self.key).is_some_and(|(forgotten, _)| *forgotten == self.forgotten) {
+            flights.remove(&self.key);
+        }
     }
 }
 
@@ -180,19 +187,20 @@ impl Inner {
         self.decision_points.iter().find(|point| *point.rules.name == *name)
     }
 
-    /// Asks for the decisions that a permitted request still needs. The caller is judged again after the wait.
+    /// Asks for the decisions that a permitted request still needs. The caller is judged again after each wait, also after
+    /// those for a body and for limits, which precede.
     ///
     /// # Errors
     /// The refusal.
-    // Requirements K27 and K29.
+    // Requirements K27, K29, S28 and D15.
     pub(in crate::gate) async fn decided(
         self: &Arc<Self>,
         mut permitted: Permitted,
         extensions: &mut Extensions,
     ) -> Result<Permitted, Denial> {
         let owed = permitted.take_owed_decisions();
-        if owed.is_empty() {
-            return Ok(permitted);
+        if let (true, Some(caller)) = (owed.is_empty(), permitted.caller()) {
+            self.checker.check_known(Arc::clone(caller), &mut ())?;
         }
         for one in owed {
             let answer = self.decide(&one, true).await;
@@ -264,16 +272,16 @@ impl Inner {
         owed: &OwedDecision,
     ) -> Option<watch::Receiver<Option<DecisionAnswer>>> {
         let mut state = self.running.decisions.state.lock();
-        if let Some(flight) = state.flights.get(&key) {
+        let forgotten = state.forgotten;
+        if let Some((_, flight)) = state.flights.get(&key).filter(|(before, _)| *before == forgotten) {
             return Some(flight.clone());
         }
         let place = point.in_flight.enter(Some(owed.caller.holder())).ok()?;
         let (answered, flight) = watch::channel(None);
-        state.flights.insert(key, flight.clone());
+        state.flights.insert(key, (forgotten, flight.clone()));
         let (gate, rules, question) = (Arc::clone(self), point.rules.clone(), Arc::clone(&owed.question));
-        let forgotten = state.forgotten;
         tokio::spawn(async move {
-            let end = DecisionFlightEnd { gate: Arc::clone(&gate), key };
+            let end = DecisionFlightEnd { gate: Arc::clone(&gate), key, forgotten };
             let answer = gate.ask_point(&rules, &question).await;
             if let Ok(decision) = &answer {
                 let now = gate.engine.clock().now();

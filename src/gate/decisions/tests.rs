@@ -240,6 +240,38 @@ async fn k28_requests_alike_ask_once_and_what_is_forgotten_meanwhile_is_not_kept
 }
 
 #[tokio::test]
+async fn k28_a_request_after_answers_were_forgotten_joins_no_earlier_question() {
+    let world = World::new(60).await;
+    world.point.0.holds.store(true, Ordering::SeqCst);
+    let asked = async |count| {
+        while world.count() < count {
+            tokio::task::yield_now().await;
+        }
+    };
+    let later = async {
+        asked(1).await;
+        world.gate.0.running.decisions.forget_all();
+        let second = async {
+            asked(2).await;
+            // The first question ends first, and takes no other flight with it.
+            world.point.0.released.add_permits(1);
+        };
+        let third = async {
+            asked(2).await;
+            while world.gate.0.running.decisions.results().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            world.answers(Ok(PolicyDecision::Deny));
+            tokio::join!(world.status("/orders/1"), async { world.point.0.released.add_permits(1) }).0
+        };
+        let (second_status, (), third_status) = tokio::join!(world.status("/orders/1"), second, third);
+        (second_status, third_status)
+    };
+    let (first, (second, third)) = tokio::join!(world.status("/orders/1"), later);
+    assert_eq!((first, second, third, world.count()), (200, 403, 403, 2));
+}
+
+#[tokio::test]
 async fn k29_a_revocation_wins_over_a_kept_permit_and_over_one_in_flight() {
     let world = World::new(60).await;
     assert_eq!(world.status("/orders/1").await, 200);
