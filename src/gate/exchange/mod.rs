@@ -35,6 +35,8 @@ const MAX_PLACES: usize = 256;
 const MAX_OF_CALLER: usize = 16;
 /// How long a refusal of the provider is kept.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
+/// The longest wait that a provider may name.
+const MAX_RETRY: Duration = Duration::from_secs(60);
 /// The delay before a retry if the provider names no delay, and before the next attempt after the provider refused the
 /// gate.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
@@ -218,7 +220,7 @@ pub(in crate::gate) fn token_for_upstream(
 impl Exchanges {
     /// The kept answer, if it is good at this time.
     fn find(&self, key: &EntryKey, now: Timestamp) -> Option<ExchangeAnswer> {
-        self.state.lock().table.find(key, now).map(|entry| entry.answer.clone())
+        self.state.lock().table.find(key, now).map(|entry| entry.answer(now))
     }
 
     /// Drops the provider's answer about a token, because the upstream did not accept the exchanged token.
@@ -301,6 +303,7 @@ impl Inner {
             exchanges.state.lock().table.remove_session(&session);
             return Err(denial.into());
         }
+        let is_undecided = matches!(asked, Err(ExchangeFault::Unavailable(..)));
         let (answer, kept_for) = match asked {
             Ok(token) => match header(&token) {
                 Some(value) => (Ok(value), exchange.kept_for(token.expires_in)),
@@ -320,9 +323,14 @@ impl Inner {
         if answer.is_ok() {
             exchanges.count(exchange, "ok");
         }
-        if now < until {
-            let renew_from = until.minus(until.since(now) / 5);
-            state.table.insert(key, Entry { answer: answer.clone(), renew_from, until, session, caller });
+        match state.table.find_mut(&key, now).filter(|entry| is_undecided && entry.answer.is_ok()) {
+            // The old token is still used, and the next renewal waits.
+            Some(entry) => entry.renew_from = now.plus(kept_for.max(TRY_AGAIN)),
+            None if now < until => {
+                let renew_from = until.minus(until.since(now) / 5);
+                state.table.insert(key, Entry { answer: answer.clone(), renew_from, until, session, caller });
+            }
+            None => {}
         }
         answer
     }
@@ -365,7 +373,9 @@ impl Inner {
             }
             ExchangeFault::Unavailable(wait, why) => {
                 tracing::warn!(provider = &*exchange.provider, why = &*why, "no exchange: the provider did not answer");
-                (Err(Denial::ExchangeUnavailable(wait.unwrap_or(TRY_AGAIN)).into()), Duration::ZERO)
+                // The wait holds for this token alone: the provider may limit each user.
+                let wait = wait.map(|wait| wait.clamp(TRY_AGAIN, MAX_RETRY));
+                (Err(Denial::ExchangeUnavailable(wait.unwrap_or(TRY_AGAIN)).into()), wait.unwrap_or_default())
             }
         }
     }
@@ -472,7 +482,8 @@ impl Inner {
             return Ok(Some(value));
         }
         let key = key_of(exchange, caller).ok_or(UNAVAILABLE)?;
-        let kept = self.running.exchanges.state.lock().table.get(&key).map(|entry| entry.answer.clone());
+        let now = self.engine.clock().now();
+        let kept = self.running.exchanges.state.lock().table.get(&key).map(|entry| entry.answer(now));
         kept.ok_or(UNAVAILABLE)?.map(Some).map_err(|refusal| {
             if let Some(challenge) = refusal.challenge {
                 extensions.insert(ClaimsChallenge { challenge, acr_values: None });
@@ -481,3 +492,7 @@ impl Inner {
         })
     }
 }
+
+#[cfg(feature = "program")]
+#[cfg(test)]
+mod tests;

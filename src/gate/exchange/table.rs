@@ -5,8 +5,9 @@ use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 use http::HeaderValue;
 
-use super::ExchangeRefusal;
+use super::{ExchangeRefusal, TRY_AGAIN};
 use rotogate_core::clock::Timestamp;
+use rotogate_core::denial::Denial;
 
 /// The key of an entry.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -71,6 +72,14 @@ pub(super) struct Entry<C> {
 }
 
 impl<C> Entry<C> {
+    /// The answer at this time: a client tries again when the entry ends.
+    pub(super) fn answer(&self, now: Timestamp) -> Result<HeaderValue, ExchangeRefusal> {
+        self.answer.clone().map_err(|refusal| match refusal.denial {
+            Denial::ExchangeUnavailable(_) => Denial::ExchangeUnavailable(self.until.since(now).max(TRY_AGAIN)).into(),
+            _ => refusal,
+        })
+    }
+
     fn bytes(&self) -> usize {
         OVERHEAD + self.session.len() + self.answer.as_ref().map_or(0, HeaderValue::len)
     }
@@ -86,6 +95,11 @@ impl<C> Table<C> {
     /// A live entry.
     pub(super) fn find(&self, key: &EntryKey, now: Timestamp) -> Option<&Entry<C>> {
         self.get(key).filter(|entry| now < entry.until)
+    }
+
+    /// A live entry, for a change of when it is renewed.
+    pub(super) fn find_mut(&mut self, key: &EntryKey, now: Timestamp) -> Option<&mut Entry<C>> {
+        self.known.get_mut(key).filter(|entry| now < entry.until)
     }
 
     /// An entry whose time the caller has judged.

@@ -366,7 +366,7 @@ impl<M> GateLayer<M> {
     }
 
     async fn completed(&self, admission: Admission, parts: &mut Parts, what: Completion) -> Admission {
-        if !admission.is_pending() {
+        if !admission.is_pending() && matches!(what, Completion::Proof) {
             return admission;
         }
         let is_call = matches!(admission, Admission::Call(_));
@@ -381,15 +381,20 @@ impl<M> GateLayer<M> {
             Completion::Proof => gate.count_proof(permitted).await,
             Completion::Decisions => gate.decided(permitted, &mut parts.extensions).await,
         };
+        // The permit of an undecided request has no caller.
+        let again = undecided.as_ref().map(|it| gate.checker.check_known(Arc::clone(it.caller()), &mut ()));
+        let completed = again.map_or(Ok(()), |again| again.map(drop)).and(completed);
         match (completed, undecided) {
             (Ok(permitted), None) if is_call => Admission::Call(permitted),
             (Ok(permitted), None) => Admission::In(permitted),
             (Ok(anonymous), Some(undecided)) => Admission::Undecided(undecided, anonymous),
-            // The answer is the same as for a proof that was used at this gate.
-            (Err(denial), _) if takes_bad_for_none(&route.policy) => match NotGood::from_denial(denial) {
-                Ok(_) => Admission::In(policy::permit_anonymous(&route, by)),
-                Err(denial) => Admission::Refused(denial, Some(route)),
-            },
+            // The answer is the same as for a proof that was used at this gate. The rules of a call judged its caller.
+            (Err(denial), _) if takes_bad_for_none(&route.policy) && gate.mcp(&route.policy).is_none() => {
+                match NotGood::from_denial(denial) {
+                    Ok(_) => Admission::In(policy::permit_anonymous(&route, by)),
+                    Err(denial) => Admission::Refused(denial, Some(route)),
+                }
+            }
             (Err(denial), _) => Admission::Refused(denial, Some(route)),
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderValue, Request};
+use http::{HeaderValue, Request, StatusCode};
 use http_body::Body;
 use tower::Service;
 
@@ -19,10 +19,11 @@ use crate::gate::Inner;
 use crate::gate::body_pieces::BodyPieces;
 use crate::gate::forward_buffered::ForwardBuffered;
 use crate::gate::verdict::Verdict;
-use rotogate_core::denial::Denial;
+use rotogate_core::denial::{CallFlaw, Denial};
 use rotogate_core::overload::{Holder, PoolPermit, Refusal};
 use rotogate_core::policy::{self, Permitted};
 use rotogate_core::reason::Reason;
+use rotogate_core::reply;
 
 /// The time limit for the body of a call. Its caller has a good token.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
@@ -30,6 +31,7 @@ const BODY_WITHIN: Duration = Duration::from_secs(10);
 /// Why a body was not read.
 enum UnreadCall {
     Denied(Denial),
+    TooSlow,
     Shed(Refusal),
 }
 
@@ -58,6 +60,12 @@ impl<M> GateLayer<M> {
         let (body, room) = match read(gate, holder, longest, body).await {
             Ok(read) => read,
             Err(UnreadCall::Denied(denial)) => return refuse(&parts, denial),
+            Err(UnreadCall::TooSlow) => {
+                Reason::BODY_TOO_SLOW.tell();
+                let verdict =
+                    self.annotate.then(|| Verdict { route: Some(route), ..Verdict::new(Reason::BODY_TOO_SLOW) });
+                return EndpointOutcome::reply(reply::problem(StatusCode::REQUEST_TIMEOUT, None), verdict);
+            }
             Err(UnreadCall::Shed(why)) => return own(shed(gate, &parts, why, permitted, self.annotate)),
         };
         if let Err(denial) = gate.judge_body(mcp, &mut parts, &permitted, &body) {
@@ -75,6 +83,11 @@ impl<M> GateLayer<M> {
             Ok(permitted) => permitted,
             Err(denial) => return refuse(&parts, denial),
         };
+        if gate.owes_exchange(&permitted)
+            && let Err(denial) = gate.exchanged(&permitted, &mut parts.extensions).await
+        {
+            return refuse(&parts, denial);
+        }
         let passed = match self.prepared(&mut parts, permitted) {
             Ok(passed) => passed,
             Err(why) => return own(self.not_entered(why, &parts)),
@@ -115,7 +128,7 @@ async fn read<B: Body>(
     let whole = async {
         let mut pieces = BodyPieces::default();
         while let Some(frame) = poll_fn(|cx| Pin::as_mut(&mut body).poll_frame(cx)).await {
-            let broken = |_| UnreadCall::Denied(Denial::MalformedRequest("the body broke off"));
+            let broken = |_| UnreadCall::Denied(Denial::BadCall(CallFlaw::NotJson));
             let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
             if (pieces.so_far().len() + data.remaining()) as u64 > longest {
                 return Err(UnreadCall::Denied(Denial::BodyTooLarge));
@@ -125,7 +138,6 @@ async fn read<B: Body>(
         }
         Ok(pieces.whole())
     };
-    let late = UnreadCall::Denied(Denial::MalformedRequest("the body did not arrive in time"));
-    let whole = tokio::time::timeout(BODY_WITHIN, whole).await.unwrap_or(Err(late))?;
+    let whole = tokio::time::timeout(BODY_WITHIN, whole).await.unwrap_or(Err(UnreadCall::TooSlow))?;
     Ok((whole, room))
 }

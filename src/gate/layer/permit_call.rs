@@ -9,7 +9,7 @@ use super::permit::RoutedRequest;
 use crate::dialect::EnclosedCall;
 use crate::gate::Inner;
 use crate::gate::limits::GovernedCall;
-use rotogate_core::denial::Denial;
+use rotogate_core::denial::{Denial, NotGood};
 use rotogate_core::headers::Peer;
 use rotogate_core::policy::{self, Permitted};
 use rotogate_core::route::path::CanonicalPath;
@@ -102,7 +102,8 @@ fn judge_also(
         (Ok(None), Auth::Required, _) => Err(Denial::NoCredential),
         (Ok(None), Auth::Optional | Auth::None, _) => Ok(permitted),
         (Err(Denial::TwoCredentials), _, _) => Err(Denial::TwoCredentials),
-        (Err(_), Auth::Optional, true) => Ok(permitted),
+        // A credential that was not examined is not a bad credential (requirement R15).
+        (Err(denial), Auth::Optional, true) => NotGood::from_denial(denial).map(|_| permitted),
         (Err(denial), _, _) => Err(denial),
     }
 }
