@@ -12,8 +12,8 @@ use crate::Gate;
 use crate::gate::{BuildError, GateBuilder};
 
 /// Builds a [`Gate`] that accepts the access tokens of other issuers, and issues no tokens: it needs no issuer, keys,
-/// clients or store of its own. Every path needs a token, unless it is [`public`](Self::public). All scopes of the
-/// tokens count.
+/// clients or store of its own. Every path needs a token, unless it is [`public`](Self::public), or a route of
+/// [`with`](Self::with) decides. All scopes of the tokens count.
 ///
 /// ```no_run
 /// use axum::Router;
@@ -44,7 +44,6 @@ use crate::gate::{BuildError, GateBuilder};
 pub struct ResourceServer {
     first: TrustedIssuer,
     others: Vec<TrustedIssuer>,
-    public: Vec<String>,
     folder: Option<PathBuf>,
     builder: GateBuilder,
 }
@@ -85,7 +84,7 @@ impl ResourceServer {
         let rules = IssuerRules::external(remote.issuer.as_str(), Vec::new(), IssuerKeys::unknown());
         let rules = rules.scopes(None).everywhere();
         let first = TrustedIssuer { remote, rules };
-        Self { first, others: Vec::new(), public: Vec::new(), folder: None, builder: GateBuilder::default() }
+        Self { first, others: Vec::new(), folder: None, builder: GateBuilder::default().every_path() }
     }
 
     /// Accepts tokens for this audience, in addition to the audiences of earlier calls. A token must name one of them.
@@ -135,7 +134,7 @@ impl ResourceServer {
 
     /// Admits every request for this path: `/health`, `/assets/{*rest}`.
     pub fn public(mut self, path: impl Into<String>) -> Self {
-        self.public.push(path.into());
+        self.builder = self.builder.route(Route::new(path, RoutePolicy::public()));
         self
     }
 
@@ -188,7 +187,7 @@ impl ResourceServer {
     /// An issuer whose tokens have no [`audience`](Self::audience), or whose keys cannot be fetched with these
     /// settings.
     pub async fn into_builder(self) -> Result<GateBuilder, BuildError> {
-        let Self { first, others, public, folder, mut builder } = self;
+        let Self { first, others, folder, mut builder } = self;
         let begun = std::iter::once(first).chain(others).map(|trusted| trusted.start(folder.as_deref()));
         let begun = begun.collect::<Result<Vec<_>, _>>()?;
         let mut names: Vec<Arc<str>> = Vec::new();
@@ -201,10 +200,6 @@ impl ResourceServer {
             names.push(Arc::clone(&rules.name));
             builder = builder.trusted_issuer(rules);
         }
-        if public.is_empty() {
-            return Ok(builder);
-        }
-        let public = public.iter().map(|path| Route::new(path, RoutePolicy::public()));
-        Ok(public.chain([Route::catch_all(RoutePolicy::default())]).fold(builder, GateBuilder::route))
+        Ok(builder)
     }
 }

@@ -218,6 +218,13 @@ impl GateBuilder {
         self
     }
 
+    /// Requires a token on the paths without a route, also with routes.
+    #[cfg(feature = "remote-keys")]
+    pub(crate) const fn every_path(mut self) -> Self {
+        self.rules.every_path = true;
+        self
+    }
+
     /// Describes a protected resource (RFC 9728): the gate serves its document, and names it in the challenges of the
     /// routes whose policy has its path. The tokens of these routes must name the resource, or one of the route's
     /// audiences.

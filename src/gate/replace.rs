@@ -77,13 +77,35 @@ impl Gate {
     /// Mints and verifies with other keys, and trusts exactly these issuers, from the next request on. Tokens of an
     /// issuer whose keys and rules stay the same remain in the cache of verified tokens. Tokens of an issuer that is no
     /// longer in `trusted`, or whose rules differ, are refused, and their long-lived connections end within a second.
-    /// Routes stay: they name issuers, and accept no other issuer unless its rules say `everywhere`.
+    /// Routes stay: they name issuers, and accept no other issuer unless its rules say `everywhere`. To change only the
+    /// own keys, call [`Gate::set_keyring`].
     ///
     /// # Errors
     /// No verifier can be made from the keys. The old keys stay in use.
     pub fn set_keys(&self, keyring: Keyring, trusted: Vec<IssuerRules>) -> Result<(), BuildError> {
         PreparedKeys::new(self, Arc::new(keyring), trusted)?.put_in_force(self);
         Ok(())
+    }
+
+    /// Mints and verifies with other keys from the next request on, and trusts the same other issuers as before: the
+    /// rotation of the gate's own keys. To keep the tokens of the previous key good until they expire, the keyring holds
+    /// that key as well.
+    ///
+    /// ```
+    /// use rotogate::Gate;
+    /// use rotogate::gate::BuildError;
+    /// use rotogate::token::Keyring;
+    ///
+    /// /// Called when the application has read its keys again.
+    /// fn rotate(gate: &Gate, keys: Keyring) -> Result<(), BuildError> {
+    ///     gate.set_keyring(keys)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// No verifier can be made from the keys. The old keys stay in use.
+    pub fn set_keyring(&self, keyring: Keyring) -> Result<(), BuildError> {
+        self.set_keys(keyring, self.0.checker.trusted())
     }
 
     /// The rules for this gate's own tokens, if it is an issuer.

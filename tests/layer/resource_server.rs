@@ -78,6 +78,35 @@ async fn i65_a_bare_role_is_of_the_only_issuer() {
 }
 
 #[tokio::test]
+async fn i65_every_path_needs_a_token_whatever_routes_there_are() {
+    let provider = Provider::start(1).await;
+    let admin = |gate: GateBuilder| gate.route(Route::new("/admin", RoutePolicy::default().role("boss")));
+    let clerk = provider.token("ada", "", "clerk");
+    for (server, health) in [
+        (server_of(&provider), StatusCode::UNAUTHORIZED),
+        (server_of(&provider).with(admin), StatusCode::UNAUTHORIZED),
+        (server_of(&provider).public("/health"), StatusCode::OK),
+        (server_of(&provider).public("/health").with(admin), StatusCode::OK),
+        (server_of(&provider).with(admin).public("/health"), StatusCode::OK),
+    ] {
+        let server = serve(&server.build().await.unwrap()).await;
+        assert_eq!(server.get("/health").await.status, health);
+        assert_eq!(server.get("/me").await.status, StatusCode::UNAUTHORIZED);
+        assert_eq!(server.get_with("/me", &clerk).await.body, "ada");
+        assert_eq!(server.get_with("/admin", &clerk).await.status, StatusCode::FORBIDDEN);
+    }
+    // A catch-all of the application takes the place of ours, whatever its parameter is called.
+    for path in ["/{*rest}", "/{*path}"] {
+        let own = |gate: GateBuilder| gate.route(Route::new(path, RoutePolicy::public()));
+        let server = server_of(&provider).public("/health").with(own).build().await.unwrap();
+        assert_eq!(serve(&server).await.get("/other").await.status, StatusCode::NOT_FOUND);
+    }
+    let twice = server_of(&provider).public("/health").public("/health").build().await.unwrap_err().to_string();
+    let said = "route \"/health\": it serves the same host, path and method as another route, \"/health\"";
+    assert!(twice.contains(said), "{twice}");
+}
+
+#[tokio::test]
 async fn i65_a_token_of_another_audience_or_kind_is_refused() {
     let provider = Provider::start(1).await;
     let token = provider.token("ada", "", "clerk");
@@ -155,6 +184,15 @@ async fn i65_a_resource_server_grows_into_a_gate_with_tokens_of_its_own() {
         assert_eq!(server.get_with("/me", &token).await.body, "ada");
     }
     assert_eq!(server.get("/.well-known/jwks.json").await.status, StatusCode::OK);
+    // A rotation of its own keys leaves the provider's tokens good, and they stay in the cache.
+    let theirs = provider.token("ada", "", "clerk");
+    assert_eq!(server.get_with("/me", &theirs).await.body, "ada");
+    let (old, _) = crate::tokens(&gate, "").await;
+    gate.set_keyring(Keyring::ephemeral().unwrap()).unwrap();
+    let (new, _) = crate::tokens(&gate, "").await;
+    assert_eq!(server.get_with("/me", &theirs).await.body, "ada");
+    assert_eq!(server.get_with("/me", &new).await.body, "ada");
+    assert_eq!(server.get_with("/me", &old).await.status, StatusCode::UNAUTHORIZED, "its key is gone");
 }
 
 #[derive(Debug)]

@@ -47,6 +47,8 @@ pub(super) struct Rules {
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) profile: Profile,
     pub(super) routes: Vec<Route>,
+    /// Whether a path without a route requires a token, also if there are routes.
+    pub(super) every_path: bool,
     pub(super) resources: Vec<Resource>,
     pub(super) identity: Option<Vec<(HeaderName, IdentityField)>>,
     pub(super) assertion: Option<AssertionHeader>,
@@ -107,6 +109,9 @@ impl Rules {
         own: &[Box<str>],
         (keyring, has_records): (&Keyring, bool),
     ) -> Result<(), BuildError> {
+        if self.every_path && !self.routes.is_empty() && !self.routes.iter().any(Route::is_catch_all) {
+            self.routes.push(Route::catch_all(RoutePolicy::default()));
+        }
         if self.sign() {
             sound::assertion(keyring)?;
         }

@@ -59,10 +59,12 @@ pub enum Match<'t> {
 
 /// A route that the table cannot contain.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("route {route}: {problem}")]
+#[error("route {name:?}: {problem}")]
 pub struct RouteError {
     /// The index of the route in the list, from 0.
     pub route: usize,
+    /// The path of the route, or the id of a rule for calls.
+    pub name: String,
     /// The problem.
     pub problem: RouteProblem,
 }
@@ -82,19 +84,38 @@ pub enum RouteProblem {
         reason: String,
     },
     /// Another route serves the same requests.
-    #[error("it serves the same host, path and method as route {0}")]
-    SameAs(usize),
+    #[error("it serves the same host, path and method as another route, {name:?}")]
+    SameAs {
+        /// The index of the other route in the list.
+        other: usize,
+        /// The path of the other route.
+        name: String,
+    },
     /// A condition or a decision names a parameter that the path does not have.
     #[error("a condition or its decision names the parameter {0:?}, which its path does not have")]
     Param(String),
     /// Another route has a rule for the same calls.
-    #[error("it is a rule for {calls} on the same host as route {other}")]
+    #[error("it is a rule for {calls} on the same host as another rule, {name:?}")]
     SameCalls {
         /// The calls.
         calls: String,
         /// The index of the other route in the list.
         other: usize,
+        /// The id of the other route.
+        name: String,
     },
+}
+
+impl RouteError {
+    fn new(routes: &[Arc<Route>], route: usize, problem: RouteProblem) -> Self {
+        Self { route, name: named(routes, route), problem }
+    }
+}
+
+/// The path of a route, or the id of a rule for calls.
+fn named(routes: &[Arc<Route>], place: usize) -> String {
+    let name = |route: &Arc<Route>| if route.path.is_empty() { route.id.to_string() } else { route.path.clone() };
+    routes.get(place).map(name).unwrap_or_default()
 }
 
 #[derive(Debug, Default)]
@@ -156,7 +177,7 @@ impl RouteTable {
                 Ok(pattern) => pattern,
                 Err(reason) => {
                     let problem = RouteProblem::Pattern { pattern: route.path.clone(), reason };
-                    errors.push(RouteError { route: index, problem });
+                    errors.push(RouteError::new(&routes, index, problem));
                     continue;
                 }
             };
@@ -165,14 +186,14 @@ impl RouteTable {
             let of_decision =
                 of_decision.and_then(|rule| rule.missing_param(path_of_all(route), !route.calls.is_empty()));
             if let Some(name) = missing.or(of_decision) {
-                errors.push(RouteError { route: index, problem: RouteProblem::Param(name.to_owned()) });
+                errors.push(RouteError::new(&routes, index, RouteProblem::Param(name.to_owned())));
             }
             let mut hosts = Vec::new();
             for host in &route.hosts {
                 if is_host(host) {
                     hosts.push(Some(normal_host(host)));
                 } else {
-                    errors.push(RouteError { route: index, problem: RouteProblem::Host(host.clone()) });
+                    errors.push(RouteError::new(&routes, index, RouteProblem::Host(host.clone())));
                 }
             }
             if route.hosts.is_empty() {
@@ -185,8 +206,9 @@ impl RouteTable {
                 }
                 for calls in &route.kuzzle {
                     if let Some(other) = draft.add_rule(calls, index) {
-                        let problem = RouteProblem::SameCalls { calls: calls.to_string(), other };
-                        errors.push(RouteError { route: index, problem });
+                        let name = named(&routes, other);
+                        let problem = RouteProblem::SameCalls { calls: calls.to_string(), other, name };
+                        errors.push(RouteError::new(&routes, index, problem));
                     }
                 }
             }
@@ -372,7 +394,8 @@ impl PatternRoutes {
             for method in methods {
                 match owner.insert(method, index) {
                     Some(other) if other != index => {
-                        errors.push(RouteError { route: index, problem: RouteProblem::SameAs(other) });
+                        let problem = RouteProblem::SameAs { other, name: named(routes, other) };
+                        errors.push(RouteError::new(routes, index, problem));
                     }
                     Some(_) => {}
                     None => match method {

@@ -24,7 +24,7 @@ pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
             RouteProblem::Pattern { pattern, reason } => {
                 section.blame("path", format!("{pattern:?} is not a pattern: {reason}"));
             }
-            RouteProblem::SameAs(other) => {
+            RouteProblem::SameAs { other, .. } => {
                 section.blame(
                     "path",
                     format!("serves the same host, path and method as {}; remove one of the two", named(other)),
@@ -41,7 +41,7 @@ pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
                 };
                 section.blame(key, message);
             }
-            RouteProblem::SameCalls { calls, other } => {
+            RouteProblem::SameCalls { calls, other, .. } => {
                 section.blame("kuzzle", format!("{calls} has a rule already: {}", named(other)));
             }
         }
