@@ -10,17 +10,20 @@ use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::StatusCode;
+use axum::http::header::CACHE_CONTROL;
 use axum::middleware::map_request;
+use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Form, Json, Router};
 use rotogate::client::Client;
+use rotogate::denial::Denial;
 use rotogate::dialect::oauth2::OAuth2;
 use rotogate::directory::password::{self, Passwords};
 use rotogate::gate::{Endpoint, NewSession, Peer};
 use rotogate::route::{Route, RoutePolicy};
 use rotogate::token::Keyring;
 use rotogate::{Gate, Identity, SecretString};
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// The client id that requests for tokens carry, as in `gateway.toml`.
 const CLIENT: &str = "web";
@@ -71,19 +74,22 @@ pub async fn app(password: &str) -> Result<(Router, Gate), Box<dyn Error>> {
 }
 
 /// The application's own login: passwords, a code by mail, another identity provider … and then `sessions().start`.
-async fn login(State(logins): State<Logins>, Form(form): Form<LoginForm>) -> Result<Json<Value>, StatusCode> {
-    let unavailable = |_| StatusCode::SERVICE_UNAVAILABLE;
-    let right = logins.passwords.verify(&form.password.into(), &logins.password_hash).await.map_err(unavailable)?;
+async fn login(
+    State(logins): State<Logins>,
+    Form(form): Form<LoginForm>,
+) -> Result<impl IntoResponse, rotogate::fault::Error> {
+    let right = logins.passwords.verify(&form.password.into(), &logins.password_hash).await?;
     if !right || form.user != "ada" {
-        return Err(StatusCode::UNAUTHORIZED);
+        return Err(Denial::WrongPassword.into());
     }
-    let session = NewSession::new(form.user, CLIENT).scope("profile").map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-    let issued = logins.gate.sessions().start(session).await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
-    Ok(Json(json!({
+    let session = NewSession::new(form.user, CLIENT).scope("profile").map_err(|_| Denial::InvalidScope)?;
+    let issued = logins.gate.sessions().start(session).await?;
+    let tokens = Json(json!({
         "access_token": issued.access_token.expose(),
         "expires_in": issued.expires_in,
         "refresh_token": issued.refresh_token.as_ref().map(|token| token.expose()),
-    })))
+    }));
+    Ok(([(CACHE_CONTROL, "no-store")], tokens))
 }
 
 #[derive(serde::Deserialize)]
@@ -107,7 +113,7 @@ async fn logout(State(logins): State<Logins>, identity: Identity) -> StatusCode 
     let Some(session) = identity.session() else { return StatusCode::NO_CONTENT };
     match logins.gate.sessions().revoke(session).await {
         Ok(_) => StatusCode::NO_CONTENT,
-        Err(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Err(error) => error.status(),
     }
 }
 

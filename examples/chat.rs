@@ -79,7 +79,7 @@ async fn logout(State(room): State<Room>, identity: Identity) -> StatusCode {
     let Some(session) = identity.session() else { return StatusCode::NO_CONTENT };
     match room.gate.sessions().revoke(session).await {
         Ok(_) => StatusCode::NO_CONTENT,
-        Err(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Err(error) => error.status(),
     }
 }
 

@@ -2,16 +2,14 @@
 //! `Retry-After`, never a refusal.
 //!
 //! ```
+//! use rotogate::denial::Denial;
 //! use rotogate::fault::{Error, Fault};
 //!
-//! fn status(error: &Error) -> u16 {
-//!     match error {
-//!         Error::Denied(_) => 401,
-//!         // Not decided: the client may send the same again.
-//!         Error::Failed(_) => 503,
-//!     }
-//! }
-//! assert_eq!(status(&Error::Failed(Fault::Clock)), 503);
+//! // The status of an application's own reply. With the feature `axum`, a handler may return the error itself.
+//! assert_eq!(Error::from(Denial::UnknownRefreshToken).status(), 401);
+//! // Not decided: the client keeps its tokens, and may send the same again.
+//! let failed = Error::from(Fault::Clock);
+//! assert_eq!((failed.status().as_u16(), failed.retry_after().is_some()), (503, true));
 //! ```
 
 #[doc(inline)]

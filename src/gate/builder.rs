@@ -142,7 +142,8 @@ impl GateBuilder {
         self
     }
 
-    /// The store of sessions. The default is in memory.
+    /// The store of sessions. The default is in memory. Build one gate of it, and clone the gate: two gates of one builder
+    /// never see each other's revocations, unless the store is made for several gates (Redis, PostgreSQL).
     #[must_use]
     pub fn store(self, store: impl Store) -> Self {
         self.shared_store(Arc::new(store))

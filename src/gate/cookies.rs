@@ -60,8 +60,8 @@ enum SameSite {
 /// async fn refresh(gate: &Gate, request: &Parts) -> (StatusCode, HeaderMap) {
 ///     match gate.cookies().refresh(request).await {
 ///         Ok(issued) => (StatusCode::NO_CONTENT, gate.cookies().set(&issued)),
-///         Err(Error::Denied(denial)) if !denial.is_undecided() => (StatusCode::UNAUTHORIZED, gate.cookies().clear()),
-///         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, HeaderMap::new()),
+///         Err(error) if error.status() == StatusCode::UNAUTHORIZED => (error.status(), gate.cookies().clear()),
+///         Err(error) => (error.status(), HeaderMap::new()),
 ///     }
 /// }
 ///

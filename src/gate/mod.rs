@@ -315,8 +315,16 @@ impl Gate {
         self.0.strip(|names| names.strip_trailers(trailers));
     }
 
-    /// Ends upgraded connections, for which no server waits. For a process that is about to stop.
+    /// Ends upgraded connections, for which no server waits, and within a second the long replies that the gate watches
+    /// (server-sent events, streams), for which a graceful shutdown would wait. For a process that is about to stop.
     pub fn close_connections(&self) {
+        self.close_tunnels();
+        self.0.leases.close_replies();
+    }
+
+    /// Ends upgraded connections alone.
+    #[doc(hidden)]
+    pub fn close_tunnels(&self) {
         self.0.leases.close();
     }
 

@@ -32,15 +32,31 @@ const RESTORING: &str = "the store has lost writes; nothing is minted until the 
 pub enum Readiness {
     /// The gate can serve.
     Ready,
-    /// Tokens pass, but no token is minted, or a revocation is not durable. The text gives the operator the reason.
+    /// Tokens pass, but no token is minted, or a revocation is not durable, or the keys of an issuer are not known. The text gives the operator the reason.
     Degraded(String),
     /// The gate cannot serve. The text gives the operator the reason.
     NotReady(String),
 }
 
 impl Gate {
-    /// The readiness of the gate: checks the clock and the store.
+    /// The readiness of the gate: checks the clock, the store, and the keys of the trusted issuers.
     pub async fn readiness(&self) -> Readiness {
+        let state = self.own_readiness().await;
+        let issuers = self.0.checker.issuers_without_keys();
+        if issuers.is_empty() {
+            return state;
+        }
+        let keys = format!("the keys of {} are not known: requests with their tokens get 503", issuers.join(", "));
+        match state {
+            Readiness::Ready => Readiness::Degraded(keys),
+            Readiness::Degraded(why) => Readiness::Degraded(format!("{why}; {keys}")),
+            Readiness::NotReady(why) => Readiness::NotReady(why),
+        }
+    }
+
+    /// [`Self::readiness`] without the keys of trusted issuers, for a program that judges these itself.
+    #[doc(hidden)]
+    pub async fn own_readiness(&self) -> Readiness {
         match self.0.engine.clock().tick() {
             ClockState::Good => {}
             ClockState::Jumped if self.0.engine.clock().follows_store() => {

@@ -126,7 +126,7 @@ impl ReplyGuard {
         }
         let State::Checking { lease, ticks } = &mut self.state else { return None };
         while ticks.poll_tick(cx).is_ready() {
-            if let Some(ending) = lease.end() {
+            if let Some(ending) = lease.reply_end() {
                 let reason = ending.reason();
                 let request = self.context.as_ref();
                 let session = self.caller.verified.token().session.map(|(session, _)| tracing::field::display(session));
@@ -155,9 +155,8 @@ impl ReplyGuard {
 fn trailers_of(ending: &LeaseEnd) -> HeaderMap {
     let (code, message) = match ending {
         LeaseEnd::Undecided(_) => (GrpcCode::Unavailable, "the access token cannot be checked at this moment"),
-        LeaseEnd::Denied(_) | LeaseEnd::MaxStream | LeaseEnd::Closing => {
-            (GrpcCode::Unauthenticated, "the access token is no longer good")
-        }
+        LeaseEnd::Closing => (GrpcCode::Unavailable, "the gate stops"),
+        LeaseEnd::Denied(_) | LeaseEnd::MaxStream => (GrpcCode::Unauthenticated, "the access token is no longer good"),
     };
     grpc_trailers(code, message)
 }

@@ -36,7 +36,7 @@ use rotogate_core::denial::Denial;
 use rotogate_core::policy::{self, By, Permitted, Undecided};
 use rotogate_core::reason::Reason;
 use rotogate_core::route::{Auth, Role, Route, RoutePolicy};
-use rotogate_core::session::scope::{Scope, impossible};
+use rotogate_core::session::scope::Scope;
 
 /// Admits a request whose caller meets all conditions. See [`Gate::require`].
 ///
@@ -99,7 +99,7 @@ impl RequireLayer {
     pub fn scope(self, scope: &str) -> Self {
         self.policy(|policy| {
             let all = format!("{} {scope}", policy.scopes);
-            policy.scopes = Scope::parse(&all).unwrap_or_else(|_| impossible());
+            policy.scopes = Scope::required(scope, &all);
         })
     }
 
@@ -114,7 +114,7 @@ impl RequireLayer {
     #[must_use]
     pub fn any_scope<'a>(self, scopes: impl IntoIterator<Item = &'a str>) -> Self {
         let all = scopes.into_iter().collect::<Vec<_>>().join(" ");
-        let scopes = Scope::parse(&all).unwrap_or_else(|_| impossible());
+        let scopes = Scope::required(&all, &all);
         self.condition(|conditions| conditions.any_scopes.push(scopes))
     }
 
@@ -153,6 +153,9 @@ impl RequireLayer {
     fn parsed(&self, role: &str) -> Role {
         let checker = &self.gate.0.checker;
         let mut role = Role::parse(role, |issuer| checker.has_issuer(issuer));
+        if role.issuer.is_none() && role.name.contains(':') {
+            tracing::warn!(%role, "no issuer is named before the colon in `require()`: the whole text is the role");
+        }
         role.issuer = role.issuer.or_else(|| Some(checker.only_issuer()?.as_ref().into()));
         if role.issuer.is_none() && self.route.policy.issuers.len() != 1 && !self.gate.0.running.is_issuer {
             tracing::error!(%role, "a role without its issuer in `require()` admits no token: several issuers are trusted");

@@ -4,7 +4,7 @@ use axum::Router;
 use axum::routing::get;
 use http::StatusCode;
 use rotogate::directory::{Directory, DirectoryError, User};
-use rotogate::gate::{BuildError, GateBuilder, Whose};
+use rotogate::gate::{BuildError, GateBuilder, Readiness, Whose};
 use rotogate::route::{Resource, Route, RoutePolicy};
 use rotogate::token::Preset;
 use rotogate::{Gate, Identity, ResourceServer, SecretString};
@@ -145,6 +145,13 @@ async fn i65_an_issuer_that_does_not_answer_is_a_fault_and_no_refusal() {
     let refused = serve(&gate).await.get_with("/me", &token).await;
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{}", refused.body);
     assert!(refused.headers.contains_key("retry-after"));
+    // The same is said to an orchestrator, until the keys are known.
+    let Readiness::Degraded(why) = gate.readiness().await else { panic!("no keys, and ready") };
+    assert!(why.starts_with("the keys of 127.0.0.1 are not known"), "{why}");
+    let known =
+        rotogate::token::IssuerKeys::from_jwks(Keyring::ephemeral().unwrap().jwks().to_string().as_bytes(), None);
+    gate.set_trusted("127.0.0.1", known.unwrap()).unwrap();
+    assert_eq!(gate.readiness().await, Readiness::Ready);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes};
 use futures_util::poll;
 use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame};
-use http_body_util::{BodyExt, Empty, Full};
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
@@ -90,6 +90,26 @@ async fn readiness_is_that_of_the_service_inside() {
     go_on.notify_one();
     let answer = other.ready().await.unwrap().call(request(Some(&access))).await.unwrap();
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "done");
+}
+
+#[tokio::test]
+async fn t9_a_watched_stream_ends_when_the_gate_closes_its_connections_and_not_with_the_tunnels_alone() {
+    let gate = gate().await;
+    let (access, _) = tokens(&gate, "read").await;
+    let events = service_fn(async |_: Request<Empty<Bytes>>| {
+        let never = futures_util::stream::pending::<Result<Frame<Bytes>, Infallible>>();
+        Ok::<_, Infallible>(Response::new(StreamBody::new(never)))
+    });
+    let reply = gate.layer().layer(events).oneshot(request(Some(&access))).await.unwrap();
+    let mut body = pin!(reply.into_body());
+    assert!(poll!(body.frame()).is_pending());
+    gate.close_tunnels();
+    // Beyond the next check of the stream.
+    let patience = std::time::Duration::from_millis(1500);
+    assert!(tokio::time::timeout(patience, body.frame()).await.is_err(), "a server drains it");
+    gate.close_connections();
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(60), body.frame()).await.unwrap();
+    assert_eq!(ended.unwrap().unwrap_err().to_string(), "reply ended by its lease: closing");
 }
 
 #[derive(Debug, PartialEq, thiserror::Error)]
@@ -235,4 +255,32 @@ fn layers_services_and_futures_go_between_threads() {
     send::<GateBody<Full<Bytes>>>();
     fn is_future<F: Future>() {}
     is_future::<ResponseFuture<Ready<Result<Response<Full<Bytes>>, Infallible>>>>();
+}
+
+#[tokio::test]
+async fn an_error_that_an_axum_handler_returns_is_a_refusal_only_if_something_was_decided() {
+    use axum::routing::get;
+    use rotogate::denial::Denial;
+    use rotogate::fault::{Error, Fault};
+
+    let wait = std::time::Duration::from_secs(7);
+    for (path, error, status, retry_after) in [
+        ("/fault", (|| Fault::Clock.into()) as fn() -> Error, 503, Some("5")),
+        ("/limit", || Denial::RateLimited("login", std::time::Duration::from_secs(7)).into(), 429, Some("7")),
+        ("/undecided", || Denial::KeysUnavailable(std::time::Duration::from_secs(7)).into(), 503, Some("7")),
+        ("/password", || Denial::WrongPassword.into(), 401, None),
+        ("/reuse", || Denial::UnknownRefreshToken.into(), 401, None),
+        ("/client", || Denial::InvalidClient.into(), 401, None),
+        ("/origin", || Denial::CrossOrigin.into(), 403, None),
+        ("/sessions", || Denial::TooManySessions.into(), 403, None),
+    ] {
+        assert_eq!(error().status(), status, "{path}");
+        assert!(error().retry_after().is_none_or(|after| after <= wait), "{path}");
+        let app = axum::Router::new().route(path, get(async move || Err::<String, Error>(error())));
+        let answer = Server::axum(app).await.get(path).await;
+        assert_eq!(answer.status, status, "{path}");
+        assert_eq!(answer.headers.get("retry-after").map(|value| value.to_str().unwrap()), retry_after, "{path}");
+        assert_eq!(answer.headers.contains_key("www-authenticate"), status == 401, "{path}");
+        assert_eq!(answer.headers["cache-control"], "no-store");
+    }
 }

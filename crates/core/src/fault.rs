@@ -290,7 +290,7 @@ impl Fault {
 pub enum Error {
     /// An error of the caller.
     #[error("refused: {0}")]
-    Denied(#[source] Denial),
+    Denied(Denial),
     /// A failure of this gate.
     #[error(transparent)]
     Failed(Fault),
@@ -335,6 +335,16 @@ impl std::fmt::Debug for Chain<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_says_its_reason_once_in_a_chain_of_causes() {
+        let refused = Error::from(Denial::InvalidClient);
+        assert_eq!(
+            refused.to_string(),
+            "refused: invalid_client: no such client is registered, or it failed to authenticate"
+        );
+        assert!(std::error::Error::source(&refused).is_none(), "its text has the reason already");
+    }
 
     #[test]
     fn a_cause_that_an_error_names_itself_is_not_repeated() {

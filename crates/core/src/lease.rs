@@ -4,6 +4,7 @@ use std::fmt;
 #[cfg(feature = "kuzzle")]
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -28,6 +29,8 @@ pub struct LeaseContext {
     /// The longest time that a connection may last.
     max_stream: ArcSwap<Duration>,
     closing: tokio::sync::watch::Sender<bool>,
+    /// Whether long replies end, too.
+    closing_replies: AtomicBool,
 }
 
 impl LeaseContext {
@@ -38,6 +41,7 @@ impl LeaseContext {
             checker,
             max_stream: ArcSwap::from_pointee(max_stream),
             closing: tokio::sync::watch::Sender::new(false),
+            closing_replies: AtomicBool::new(false),
         }
     }
 
@@ -46,9 +50,14 @@ impl LeaseContext {
         self.max_stream.store(Arc::new(longest));
     }
 
-    /// Ends all long-lived connections.
+    /// Ends all upgraded connections.
     pub fn close(&self) {
         self.closing.send_replace(true);
+    }
+
+    /// Ends all long replies, within a second.
+    pub fn close_replies(&self) {
+        self.closing_replies.store(true, Ordering::Release);
     }
 
     /// Waits until long-lived connections must end.
@@ -294,6 +303,11 @@ impl Lease {
             Err(denial) => Some(LeaseEnd::Denied(denial)),
             Ok(()) => self.is_over().then_some(LeaseEnd::MaxStream),
         }
+    }
+
+    /// Why the lease of a long reply has ended, including a shutdown of the gate that ends replies.
+    pub fn reply_end(&self) -> Option<LeaseEnd> {
+        if self.context.closing_replies.load(Ordering::Acquire) { Some(LeaseEnd::Closing) } else { self.end() }
     }
 
     /// Why the lease has ended, including a shutdown of the gate.

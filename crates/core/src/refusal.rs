@@ -1,6 +1,7 @@
 //! The one place that renders refusals on data routes: RFC 6750 §3 challenges and RFC 9457 problem documents.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use http::header::{CONNECTION, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
@@ -8,6 +9,9 @@ use http::{HeaderValue, StatusCode};
 use crate::credential::Scheme;
 use crate::denial::{Class, Denial};
 use crate::dpop::algorithms;
+use crate::fault::Error;
+#[cfg(feature = "axum")]
+use crate::reason::Reason;
 use crate::reply::{GrpcCode, Reply, grpc_status, problem, quota_exceeded, retry_after};
 use crate::route::StepUp;
 use crate::session::Scope;
@@ -205,6 +209,49 @@ pub fn denied(denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
         | Class::ClientNotAllowed
         | Class::GrantType
         | Class::TooManySessions => problem(StatusCode::BAD_REQUEST, None),
+    }
+}
+
+impl Error {
+    /// The status of the reply to a login, refresh or logout that an application serves itself. 401: log in again;
+    /// everything else leaves the caller's tokens as they are. 429 and 503 come with [`Self::retry_after`].
+    pub fn status(&self) -> StatusCode {
+        let Self::Denied(denial) = self else { return StatusCode::SERVICE_UNAVAILABLE };
+        match denial.class() {
+            Class::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
+            _ if denial.is_undecided() => StatusCode::SERVICE_UNAVAILABLE,
+            Class::BadGrant { .. } | Class::Login | Class::Client => StatusCode::UNAUTHORIZED,
+            Class::ClientNotAllowed | Class::TooManySessions => StatusCode::FORBIDDEN,
+            _ => denied(*denial, &ChallengeParams::default()).status(),
+        }
+    }
+
+    /// When the caller may try the same again, if nothing was decided.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Failed(fault) => Some(fault.retry_after()),
+            Self::Denied(denial) => match denial.class() {
+                Class::Limited(wait) | Class::Unavailable(wait) => Some(wait),
+                _ => None,
+            },
+        }
+    }
+}
+
+/// The reply of a handler that returns the error: a problem document (RFC 9457) with [`Error::status`].
+#[cfg(feature = "axum")]
+impl axum_core::response::IntoResponse for Error {
+    fn into_response(self) -> axum_core::response::Response {
+        let mut reply = problem(self.status(), None);
+        if reply.status() == StatusCode::UNAUTHORIZED {
+            reply.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(wait) = self.retry_after() {
+            retry_after(&mut reply, wait);
+        }
+        // The gate's layer reports this reason.
+        reply.extensions_mut().insert(Reason::from(&self));
+        reply.map(|body| body.data.into())
     }
 }
 

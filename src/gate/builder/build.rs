@@ -1,7 +1,7 @@
 //! Wires the parts of a gate together: at the start, and for new rules of a running gate.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -67,6 +67,7 @@ impl GateBuilder {
             return Err(BuildError::NoKeys);
         }
         let store = self.store.take().unwrap_or_else(|| Arc::new(MemoryStore::new(Arc::clone(&issuer), leeway)));
+        let place = Arc::as_ptr(&store).cast::<()>().addr();
         let time = self.time.take().map_or_else(system_time, |time| time.0);
         if !self.staleness.is_sound() {
             return Err(BuildError::Staleness);
@@ -113,6 +114,7 @@ impl GateBuilder {
         #[cfg(feature = "relay")]
         let checker = checker.with_key_prefix(self.api_keys.as_ref().map(|keys| keys.prefix.clone()));
         let (engine, checker) = (Arc::new(engine), Arc::new(checker));
+        report_second_gate(&engine, place);
         let max_stream = self.max_stream.unwrap_or(DEFAULT_MAX_STREAM);
         let leases = Arc::new(LeaseContext::new(Arc::clone(&engine), Arc::clone(&checker), max_stream));
         let running = Arc::new(self.running(&engine, &checker, row, (is_issuer, passwords))?);
@@ -347,6 +349,20 @@ async fn warn_of_distance(store: &dyn Store, staleness: Staleness) -> Result<(),
         );
     }
     Ok(())
+}
+
+/// Reports another living gate of this process on the same store, unless the store tells its gates of each other's
+/// revocations: this gate would accept what that gate has revoked. `store` is the address of the store.
+fn report_second_gate(engine: &Arc<Engine>, store: usize) {
+    static GATES: Mutex<Vec<(usize, Weak<Engine>)>> = Mutex::new(Vec::new());
+    let mut gates = GATES.lock();
+    gates.retain(|(_, gate)| gate.strong_count() > 0);
+    if engine.store().shared().is_none() && gates.iter().any(|(other, _)| *other == store) {
+        tracing::error!(
+            "another gate of this process uses the store of this gate: neither sees what the other revokes"
+        );
+    }
+    gates.push((store, Arc::downgrade(engine)));
 }
 
 /// Starts following the revocations that other gates write, if the store is shared.

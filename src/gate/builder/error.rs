@@ -125,7 +125,7 @@ pub enum BuildError {
         envelope: String,
     },
     /// A route names an unknown issuer.
-    #[error("there is no issuer {0:?}: a route takes the tokens of \"self\", or of a trusted one by its name")]
+    #[error("no trusted issuer is named {0:?}; only a route may also name \"self\", the gate itself")]
     UnknownIssuer(String),
     /// A protected resource cannot be described, or its calls cannot be judged.
     #[error("the resource {path:?}: {why}")]

@@ -26,6 +26,7 @@ impl Denial {
             | Self::QuotaExceeded(what, _)
             | Self::BadProof(ProofFlaw::Malformed(what)) => Some(what),
             Self::BadPath(error) => Some(error.what()),
+            Self::InvalidClient => Some("no such client is registered, or it failed to authenticate"),
             _ => None,
         }
     }

@@ -16,6 +16,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::claim::OwnClaims;
 use crate::clock::Timestamp;
+use crate::invalid::InvalidValue;
 use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 pub use browser::{Binding, BrowserBinding, DeviceBinding, DeviceKey};
 pub use place::StatusPlace;
@@ -84,7 +85,10 @@ impl fmt::Display for Generation {
 /// let login = Timestamp::from_secs(1_800_000_000);
 /// let id = SessionId::new(login, [7; 10]);
 /// assert_eq!(SessionId::parse(&id.to_string()), Some(id), "the claim `sid`");
+/// assert_eq!(id.to_string().parse::<SessionId>()?, id, "a part of a path");
 /// assert_eq!(id.created(), login);
+/// assert!("ada".parse::<SessionId>().is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -118,6 +122,14 @@ impl SessionId {
         let mut ms = [0; 8];
         ms[2..].copy_from_slice(&self.0[..6]);
         Timestamp::from_millis(u64::from_be_bytes(ms))
+    }
+}
+
+impl std::str::FromStr for SessionId {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        Self::parse(text).ok_or_else(|| InvalidValue::new("not the id of a session: a UUIDv7 in lower case"))
     }
 }
 
@@ -277,6 +289,9 @@ pub struct LastPair {
 }
 
 /// The record of a session.
+///
+/// What `Serialize` writes is the record of a store, **with the secret of the session**: never send it to a client. Show
+/// its fields: `id.to_string()`, `subject`, `id.created()`.
 ///
 /// ```
 /// use rotogate::session::Status;

@@ -13,7 +13,7 @@ use super::front::SetId;
 use super::introspected::IntrospectedTokens;
 use super::token_key::{TextHasher, TokenKey, TokenRef};
 use super::verified::{CacheShared, Verified, as_weight};
-use super::{ENTRY_OVERHEAD_BYTES, REFUSED_CACHE_BYTES, REFUSED_FOR};
+use super::{ENTRY_OVERHEAD_BYTES, REFUSED_CACHE_BYTES, REFUSED_FOR, TokenChecker};
 use crate::clock::EngineClock;
 use crate::denial::Denial;
 use crate::token::claims::AccessToken;
@@ -194,4 +194,20 @@ where
     }
     let is_there = cache.contains_key(key);
     is_there.then(|| cache.iter().find(|(known, _)| key.equivalent(known)).map(|(_, entry)| entry)).flatten()
+}
+
+impl TokenChecker {
+    /// The rules of the other issuers, with their present keys.
+    pub fn trusted(&self) -> Vec<IssuerRules> {
+        self.keys.load().verifier.issuers().iter().filter(|rules| !rules.ours).cloned().collect()
+    }
+
+    /// The names of the issuers whose tokens cannot be verified, because their keys are not known or too old.
+    pub fn issuers_without_keys(&self) -> Vec<Arc<str>> {
+        let (keys, now) = (self.keys.load(), self.clock.now());
+        let lacks = |rules: &&IssuerRules| {
+            rules.introspection.is_none() && rules.keys.live().is_some_and(|keys| keys.usable(now).is_none())
+        };
+        keys.verifier.issuers().iter().filter(lacks).map(|rules| Arc::clone(&rules.name)).collect()
+    }
 }

@@ -161,11 +161,6 @@ impl TokenChecker {
         self.keys.load().verifier.named(name).is_some()
     }
 
-    /// The rules of the other issuers, with their present keys.
-    pub fn trusted(&self) -> Vec<IssuerRules> {
-        self.keys.load().verifier.issuers().iter().filter(|rules| !rules.ours).cloned().collect()
-    }
-
     /// The name of the issuer whose tokens are accepted, if there is only one.
     pub fn only_issuer(&self) -> Option<Arc<str>> {
         match self.keys.load().verifier.issuers() {

@@ -213,7 +213,7 @@ impl RunningGate {
         let _ = self.stopping.send(true);
         #[cfg(feature = "signals")]
         tokio::join!(self.parts.streams.close(), self.parts.receivers.close());
-        self.parts.gate.close_connections();
+        self.parts.gate.close_tunnels();
         self.await_requests(&mut shutdown, &mut orders).await;
         let Self { parts, in_force, reload: _reload, admin, workers, mut accepting, .. } = self;
         accepting.shutdown().await;

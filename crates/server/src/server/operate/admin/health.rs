@@ -39,7 +39,7 @@ pub(super) async fn readiness(state: &AdminState) -> (bool, String) {
     if *state.stopping.borrow() {
         return (false, "stopping".to_owned());
     }
-    let ready = match state.gate.readiness().await {
+    let ready = match state.gate.own_readiness().await {
         Readiness::Ready => "ready".to_owned(),
         Readiness::Degraded(why) => format!("degraded: {why}"),
         Readiness::NotReady(why) => return (false, format!("not ready: {why}")),
