@@ -715,3 +715,36 @@ async fn r15_a_route_that_takes_bad_credentials_for_none_takes_none_that_it_did_
     assert_eq!(came.head.status, StatusCode::TOO_MANY_REQUESTS, "{came:?}");
     assert!(!came.header("retry-after").is_empty());
 }
+
+/// The same for a call in an envelope whose route takes no token.
+#[tokio::test]
+async fn r15_a_rule_of_calls_that_takes_bad_credentials_for_none_takes_none_that_it_did_not_look_at() {
+    use rotogate::route::{Auth, Route, RoutePolicy};
+    let world = World::new().await;
+    let lenient = RoutePolicy { auth: Auth::Optional, ignores_bad_credential: true, ..RoutePolicy::default() };
+    let few = Rate::new(BURST, Duration::from_secs(86_400));
+    let gate = Gate::builder()
+        .issuer("https://api.test")
+        .keys(Keyring::ephemeral().unwrap())
+        .client(Client::public("web"))
+        .rates(Rates { forged_per_address: few, ..Rates::default() })
+        .endpoint(rotogate::gate::Endpoint::new(rotogate::dialect::kuzzle::Kuzzle::default()))
+        .route(Route::catch_all(RoutePolicy::public()))
+        .route(Route::kuzzle_rule(["document:*"], lenient).unwrap())
+        .build()
+        .await
+        .unwrap();
+    let world = World { gate, ..world };
+    let from = world.fresh();
+    let good = world.gate.sessions().start(rotogate::gate::NewSession::new("ada", "web")).await.unwrap();
+    let token = good.access_token.expose();
+    let forged = format!("{}AAAA", &token[..token.len() - 4]);
+    let call = || Asked::new(Method::POST, "/_query").json(&json!({ "controller": "document", "action": "get" }));
+    let permitted = world.send(&call(), from).await.head.status;
+    for _ in 0..BURST {
+        assert_eq!(world.send(&bearer(call(), &forged), from).await.head.status, permitted, "as without a token");
+    }
+    let came = world.send(&bearer(call(), token), from).await;
+    assert_eq!(came.head.status, StatusCode::TOO_MANY_REQUESTS, "{came:?}");
+    assert_ne!(permitted, StatusCode::TOO_MANY_REQUESTS);
+}

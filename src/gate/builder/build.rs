@@ -60,9 +60,7 @@ impl GateBuilder {
         #[cfg(not(feature = "relay"))]
         let has_records = false;
         self.rules.check(is_issuer, &self.trusted, &self.audience, (&keyring, has_records))?;
-        if self.limits_per_node {
-            self.rules.check_gates_alone()?;
-        }
+        self.limits_per_node.then(|| self.rules.check_gates_alone()).transpose()?;
         if !is_issuer && self.store.as_ref().is_some_and(|store| store.shared().is_some()) {
             return Err(BuildError::NoKeys);
         }
