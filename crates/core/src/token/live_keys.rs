@@ -74,12 +74,17 @@ struct Fetching {
     begun: u64,
     /// Whether a request asked for an attempt that has not begun.
     is_wanted: bool,
+    /// Whether a token that does not fit the key of its name asked for that attempt.
+    is_suspected: bool,
     is_under_way: bool,
     last: Option<LastAttempt>,
     /// When the last good attempt began, by the wall clock.
     answered: Option<Timestamp>,
     /// When the last attempt that a request asked for began.
     last_wanted: Option<Timestamp>,
+    /// When the last attempt began that a token asked for which does not fit the key of its name. Anyone can make such
+    /// tokens, so this attempt does not delay one for a key of a new name.
+    last_suspected: Option<Timestamp>,
     fresh_until: Timestamp,
 }
 
@@ -271,7 +276,7 @@ impl LiveKeys {
     pub fn missing(&self, now: Timestamp, issued_at: Option<Timestamp>, leeway: Duration) -> Denial {
         self.unknown_kids.fetch_add(1, Ordering::Relaxed);
         let mut fetching = self.fetching();
-        let (denial, is_due) = self.judge_missing(&fetching, now, issued_at, leeway);
+        let (denial, is_due) = self.judge_missing((&fetching, fetching.last_wanted), now, issued_at, leeway);
         self.ask_if(is_due, &mut fetching);
         denial
     }
@@ -285,13 +290,14 @@ impl LiveKeys {
 
     /// The refusal of [`Self::missing`], without counting or asking for keys.
     pub(crate) fn foresee_missing(&self, now: Timestamp, issued_at: Option<Timestamp>, leeway: Duration) -> Denial {
-        self.judge_missing(&self.fetching(), now, issued_at, leeway).0
+        let fetching = self.fetching();
+        self.judge_missing((&fetching, fetching.last_wanted), now, issued_at, leeway).0
     }
 
-    /// The refusal, and whether an attempt to fetch keys is due.
+    /// The refusal, and whether an attempt to fetch keys is due. `last_wanted`: the attempt that delays the next one.
     fn judge_missing(
         &self,
-        fetching: &Fetching,
+        (fetching, last_wanted): (&Fetching, Option<Timestamp>),
         now: Timestamp,
         issued_at: Option<Timestamp>,
         leeway: Duration,
@@ -314,7 +320,7 @@ impl LiveKeys {
                 // (requirement I51). A token without `iat` may be newer, too. If another attempt has just failed to
                 // find its key, the token is refused.
                 let is_newer = issued_at.is_some_and(|issued_at| issued_at > last.began_wall.minus(leeway));
-                let since = if is_newer || issued_at.is_none() { fetching.last_wanted } else { Some(last.began) };
+                let since = if is_newer || issued_at.is_none() { last_wanted } else { Some(last.began) };
                 let rest = since.map_or(Duration::ZERO, |since| rules.cooldown.saturating_sub(now.since(since)));
                 if rest.is_zero() {
                     return (Denial::KeysUnavailable(TRY_AGAIN), true);
@@ -368,8 +374,9 @@ impl LiveKeys {
     pub fn begin(self: &Arc<Self>, now: Timestamp, wall: Timestamp) -> FetchAttempt {
         let mut fetching = self.fetching();
         fetching.begun += 1;
+        let is_suspected = std::mem::take(&mut fetching.is_suspected);
         if std::mem::take(&mut fetching.is_wanted) {
-            fetching.last_wanted = Some(now);
+            *(if is_suspected { &mut fetching.last_suspected } else { &mut fetching.last_wanted }) = Some(now);
         }
         fetching.is_under_way = true;
         FetchAttempt { keys: Arc::clone(self), number: fetching.begun, began: now, began_wall: wall, result: None }

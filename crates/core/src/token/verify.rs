@@ -315,8 +315,9 @@ impl Verifier {
             found => {
                 // Check the times first: the gate asks no issuer about an expired token.
                 observer.judged(Rule::Claims, in_time())?;
-                let mistaken = found.map(|_| newer.mistaken(Denial::WrongAlgorithm).into_denial());
-                observer.judged(Rule::Key, Err(mistaken.unwrap_or_else(|| newer.missing())))?;
+                // A signature decides whether the key was replaced; another algorithm never counts.
+                let refused = found.map_or_else(|| newer.missing(), |_| Denial::WrongAlgorithm);
+                observer.judged(Rule::Key, Err(refused))?;
                 None
             }
         };

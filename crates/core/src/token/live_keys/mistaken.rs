@@ -25,7 +25,9 @@ impl LiveKeys {
         if !issued_at.is_none_or(is_newer) {
             return None;
         }
-        let (denial, is_due) = self.judge_missing(&fetching, now, issued_at, leeway);
+        let last_asked = fetching.last_wanted.max(fetching.last_suspected);
+        let (denial, is_due) = self.judge_missing((&fetching, last_asked), now, issued_at, leeway);
+        fetching.is_suspected |= is_due && has_effects;
         self.ask_if(is_due && has_effects, &mut fetching);
         let is_pending = is_due || fetching.is_wanted || fetching.is_under_way;
         matches!(denial, Denial::KeysUnavailable(_)).then_some((denial, is_pending))

@@ -220,6 +220,9 @@ fn i1_i51_a_token_that_its_key_did_not_sign_asks_once_in_a_cooldown_if_it_is_new
     }
     assert_eq!(mistaken(3, None), None);
     assert!(!live.fetching().is_wanted, "no number of tokens asks within the cooldown");
+    // Anyone can make such tokens: they do not delay the first token of a key with a new name.
+    assert_eq!(live.foresee_missing(after(3), Some(after(3)), LEEWAY), unavailable(1));
+    assert!(live.judge_missing((&live.fetching(), None), after(3), Some(after(3)), LEEWAY).1);
     assert_eq!(mistaken(31, None), Some((unavailable(1), true)));
     attempt(&live, after(31), None);
     // The failed attempt proves nothing about tokens since the last answer.
