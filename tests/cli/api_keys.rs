@@ -26,7 +26,8 @@ async fn k2_k4_k8_k11_a_key_is_made_once_used_revoked_and_stays_so_after_a_crash
     assert_eq!(status(&gate, &key[..key.len() - 1]).await, StatusCode::UNAUTHORIZED);
     // In a path, where it does not belong.
     gate.call(Method::GET, &format!("/public/{key}/x"), &[], "").await;
-    place.run(&["explain", "--path", &format!("/public/{key}/x?y")], "");
+    let explained = place.run(&["explain", "--path", &format!("/public/{key}/x?y")], "").stdout;
+    assert!(explained.contains("/public/acme_k1_") && !explained.contains(&key), "{explained}");
     gate.admin(Method::GET, &format!("/v1/{key}"), None).await;
     let listed = place.json_lines(&["api-key", "list"]);
     assert_eq!(listed.len(), 2);

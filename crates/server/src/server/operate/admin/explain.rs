@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 use super::problem::{Code, Refusal};
 use super::{AdminResult, AdminState, logged_path, ok, shown};
 use crate::config::Config;
+use crate::log;
 use crate::server::serve::cors;
 use crate::server::serve::request::gate_layer;
 use rotogate::gate::{Conclusion, Explanation, Reason, Rule, RuleVerdict};
@@ -324,7 +325,8 @@ impl Explained<'_> {
         ExplainedRule {
             rule: verdict.rule.word().to_owned(),
             result: verdict.result.word().to_owned(),
-            detail: verdict.detail.clone(),
+            // A row may repeat the path (requirement K2).
+            detail: String::from_utf8_lossy(&log::without_key(verdict.detail.as_bytes())).into_owned(),
             config: self.key_of(verdict.rule).map(|key| self.place(&key)),
         }
     }
