@@ -147,6 +147,7 @@ pub(crate) fn said_json(headers: &HeaderMap) -> Option<bool> {
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let media = types.next()?.to_str().unwrap_or_default();
     let (essence, parameter) = media.split_once(';').unwrap_or((media, "charset=utf-8"));
-    let is_utf8 = ["charset=utf-8", "charset=\"utf-8\""].iter().any(|one| parameter.trim().eq_ignore_ascii_case(one));
+    let is_utf8 =
+        ["", "charset=utf-8", "charset=\"utf-8\""].iter().any(|one| parameter.trim().eq_ignore_ascii_case(one));
     Some(essence.trim().eq_ignore_ascii_case("application/json") && is_utf8 && types.next().is_none())
 }

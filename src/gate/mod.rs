@@ -318,12 +318,12 @@ impl Gate {
     /// Ends upgraded connections, for which no server waits, and within a second the long replies that the gate watches
     /// (server-sent events, streams), for which a graceful shutdown would wait. For a process that is about to stop.
     pub fn close_connections(&self) {
-        self.close_tunnels();
+        self.0.leases.close();
         self.0.leases.close_replies();
     }
 
-    /// Ends upgraded connections alone.
-    #[doc(hidden)]
+    /// Ends upgraded connections alone: the server drains the replies.
+    #[cfg(feature = "program")]
     pub fn close_tunnels(&self) {
         self.0.leases.close();
     }

@@ -32,7 +32,8 @@ const RESTORING: &str = "the store has lost writes; nothing is minted until the 
 pub enum Readiness {
     /// The gate can serve.
     Ready,
-    /// Tokens pass, but no token is minted, or a revocation is not durable, or the keys of an issuer are not known. The text gives the operator the reason.
+    /// Tokens pass, but no token is minted, or a revocation is not durable, or the keys of an issuer are not known. The
+    /// text gives the operator the reason.
     Degraded(String),
     /// The gate cannot serve. The text gives the operator the reason.
     NotReady(String),
@@ -41,7 +42,7 @@ pub enum Readiness {
 impl Gate {
     /// The readiness of the gate: checks the clock, the store, and the keys of the trusted issuers.
     pub async fn readiness(&self) -> Readiness {
-        let state = self.own_readiness().await;
+        let state = self.state().await;
         let issuers = self.0.checker.issuers_without_keys();
         if issuers.is_empty() {
             return state;
@@ -54,9 +55,13 @@ impl Gate {
         }
     }
 
-    /// [`Self::readiness`] without the keys of trusted issuers, for a program that judges these itself.
-    #[doc(hidden)]
+    /// [`Self::readiness`] without the keys of trusted issuers, which the program judges itself.
+    #[cfg(feature = "program")]
     pub async fn own_readiness(&self) -> Readiness {
+        self.state().await
+    }
+
+    async fn state(&self) -> Readiness {
         match self.0.engine.clock().tick() {
             ClockState::Good => {}
             ClockState::Jumped if self.0.engine.clock().follows_store() => {

@@ -36,7 +36,7 @@ use rotogate_core::denial::Denial;
 use rotogate_core::policy::{self, By, Permitted, Undecided};
 use rotogate_core::reason::Reason;
 use rotogate_core::route::{Auth, Role, Route, RoutePolicy};
-use rotogate_core::session::scope::Scope;
+use rotogate_core::session::scope::{Scope, impossible};
 
 /// Admits a request whose caller meets all conditions. See [`Gate::require`].
 ///
@@ -86,6 +86,14 @@ impl fmt::Debug for Check {
     }
 }
 
+/// The scopes of a requirement. If the text is malformed, no token has them.
+fn required(all: &str) -> Scope {
+    Scope::parse(all).unwrap_or_else(|_| {
+        tracing::error!(scope = all, "malformed scope in `require()`: it admits no token");
+        impossible()
+    })
+}
+
 impl RequireLayer {
     pub(super) fn new(gate: Gate) -> Self {
         Self { gate, route: Arc::new(Route::catch_all(RoutePolicy::default())), conditions: Arc::default() }
@@ -93,14 +101,10 @@ impl RequireLayer {
 
     /// Requires a scope, in addition to the scopes of earlier calls; `"read write"` are two scopes.
     ///
-    /// A text with characters that a scope must not contain (RFC 6749 §3.3) becomes a scope that no token has: every
-    /// request is refused.
+    /// A malformed text (RFC 6749 §3.3) becomes a scope that no token has, and the log says so: every request is refused.
     #[must_use]
     pub fn scope(self, scope: &str) -> Self {
-        self.policy(|policy| {
-            let all = format!("{} {scope}", policy.scopes);
-            policy.scopes = Scope::required(scope, &all);
-        })
+        self.policy(|policy| policy.scopes = required(&format!("{} {scope}", policy.scopes)))
     }
 
     /// Requires one of these scopes, in addition to all scopes of [`Self::scope`]. Each call adds a set, and the token
@@ -113,8 +117,7 @@ impl RequireLayer {
     /// ```
     #[must_use]
     pub fn any_scope<'a>(self, scopes: impl IntoIterator<Item = &'a str>) -> Self {
-        let all = scopes.into_iter().collect::<Vec<_>>().join(" ");
-        let scopes = Scope::required(&all, &all);
+        let scopes = required(&scopes.into_iter().collect::<Vec<_>>().join(" "));
         self.condition(|conditions| conditions.any_scopes.push(scopes))
     }
 

@@ -17,7 +17,8 @@ use rotogate::client::{Client, Grant};
 use rotogate::clock::Timestamp;
 use rotogate::dialect::Options;
 use rotogate::directory::{Directory, DirectoryError, User};
-use rotogate::gate::{Endpoint, Peer};
+use rotogate::gate::{Endpoint, GateBuilder, Peer};
+use rotogate::route::{Auth, Route, RoutePolicy};
 use rotogate::session::{Generation, RevokedBecause, Scope, Session, SessionId};
 use rotogate::store::{Cursor, Filter, Inserted, MemoryStore, Page, Store, StoreError, SubjectBound, Swap, Swept};
 use rotogate_core::limit::{Rate, Rates};
@@ -686,22 +687,26 @@ async fn r16_a_logout_by_cookie_ends_the_session_of_a_superseded_token_and_is_no
     assert!(came.header("set-cookie").is_empty() && world.opens(&third).await);
 }
 
-/// A bad credential may count as missing; an unchecked credential is not bad.
-#[tokio::test]
-async fn r15_a_route_that_takes_bad_credentials_for_none_takes_none_that_it_did_not_look_at() {
-    use rotogate::route::{Auth, Route, RoutePolicy};
-    let world = World::new().await;
-    let policy = RoutePolicy { auth: Auth::Optional, ignores_bad_credential: true, ..RoutePolicy::default() };
+/// Treats a bad credential like a missing one.
+fn lenient() -> RoutePolicy {
+    RoutePolicy { auth: Auth::Optional, ignores_bad_credential: true, ..RoutePolicy::default() }
+}
+
+/// A gate whose limit on forged tokens an address reaches soon.
+fn few_forged() -> GateBuilder {
     let few = Rate::new(BURST, Duration::from_secs(86_400));
-    let gate = Gate::builder()
+    Gate::builder()
         .issuer("https://api.test")
         .keys(Keyring::ephemeral().unwrap())
         .client(Client::public("web"))
         .rates(Rates { forged_per_address: few, ..Rates::default() })
-        .route(Route::catch_all(policy))
-        .build()
-        .await
-        .unwrap();
+}
+
+/// A bad credential may count as missing; an unchecked credential is not bad.
+#[tokio::test]
+async fn r15_a_route_that_takes_bad_credentials_for_none_takes_none_that_it_did_not_look_at() {
+    let (world, policy, gate) = (World::new().await, lenient(), few_forged());
+    let gate = gate.route(Route::catch_all(policy)).build().await.unwrap();
     let world = World { gate, ..world };
     let from = world.fresh();
     let good = world.gate.sessions().start(rotogate::gate::NewSession::new("ada", "web")).await.unwrap();
@@ -719,21 +724,12 @@ async fn r15_a_route_that_takes_bad_credentials_for_none_takes_none_that_it_did_
 /// The same for a call in an envelope whose route takes no token.
 #[tokio::test]
 async fn r15_a_rule_of_calls_that_takes_bad_credentials_for_none_takes_none_that_it_did_not_look_at() {
-    use rotogate::route::{Auth, Route, RoutePolicy};
     let world = World::new().await;
-    let lenient = RoutePolicy { auth: Auth::Optional, ignores_bad_credential: true, ..RoutePolicy::default() };
-    let few = Rate::new(BURST, Duration::from_secs(86_400));
-    let gate = Gate::builder()
-        .issuer("https://api.test")
-        .keys(Keyring::ephemeral().unwrap())
-        .client(Client::public("web"))
-        .rates(Rates { forged_per_address: few, ..Rates::default() })
-        .endpoint(rotogate::gate::Endpoint::new(rotogate::dialect::kuzzle::Kuzzle::default()))
+    let gate = few_forged()
+        .endpoint(Endpoint::new(rotogate::dialect::kuzzle::Kuzzle::default()))
         .route(Route::catch_all(RoutePolicy::public()))
-        .route(Route::kuzzle_rule(["document:*"], lenient).unwrap())
-        .build()
-        .await
-        .unwrap();
+        .route(Route::kuzzle_rule(["document:*"], lenient()).unwrap());
+    let gate = gate.build().await.unwrap();
     let world = World { gate, ..world };
     let from = world.fresh();
     let good = world.gate.sessions().start(rotogate::gate::NewSession::new("ada", "web")).await.unwrap();

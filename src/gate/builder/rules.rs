@@ -81,6 +81,11 @@ pub(super) struct RunningParts {
     pub(super) leeway: Duration,
 }
 
+/// Does the route serve every path that no other route serves?
+fn is_catch_all(route: &Route) -> bool {
+    route.path.starts_with("/{*") && route.hosts.is_empty() && route.methods.is_empty()
+}
+
 impl Rules {
     /// Do the rules issue tokens or sign assertions?
     pub(super) fn need_an_issuer(&self) -> bool {
@@ -109,7 +114,7 @@ impl Rules {
         own: &[Box<str>],
         (keyring, has_records): (&Keyring, bool),
     ) -> Result<(), BuildError> {
-        if self.every_path && !self.routes.is_empty() && !self.routes.iter().any(Route::is_catch_all) {
+        if self.every_path && !self.routes.is_empty() && !self.routes.iter().any(is_catch_all) {
             self.routes.push(Route::catch_all(RoutePolicy::default()));
         }
         if self.sign() {

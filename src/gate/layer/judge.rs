@@ -105,8 +105,8 @@ impl PermittedRequest {
         &self.reply
     }
 
-    /// Waits until the token has expired or was revoked, or the gate closes its connections, and returns the reason. A stream or a WebSocket must end then.
-    /// It checks every second. Without a caller it waits forever. Needs a tokio runtime with a timer.
+    /// Waits until the token has expired or was revoked, or the gate closes its connections, and returns the reason. A
+    /// stream or a WebSocket must end then. It checks every second. Without a caller it waits forever. Needs a tokio runtime with a timer.
     pub async fn ended(&mut self) -> &'static str {
         poll_fn(|cx| match &mut self.guard {
             Some(guard) => match guard.poll_expired(cx, true) {

@@ -188,11 +188,9 @@ impl Engine {
 
     /// Why a session has ended although its record is live.
     pub fn is_over(&self, session: &Session) -> Option<&'static str> {
-        self.owed_end(session.id).map(RevokedBecause::word).or_else(|| self.ended_with_others(session))
-    }
-
-    /// Why a session has ended without a revocation of its own: by its age, or by a revocation of more than this session.
-    pub fn ended_with_others(&self, session: &Session) -> Option<&'static str> {
+        if let Some(because) = self.owed_end(session.id) {
+            return Some(because.word());
+        }
         if session.expires <= self.clock().now() {
             return Some("expired");
         }

@@ -207,10 +207,4 @@ impl Route {
     pub fn catch_all(policy: RoutePolicy) -> Self {
         Self { id: "all".into(), ..Self::new("/{*rest}", policy) }
     }
-
-    /// Does the route serve every path that no other route serves?
-    #[doc(hidden)]
-    pub fn is_catch_all(&self) -> bool {
-        self.path.starts_with("/{*") && self.hosts.is_empty() && self.methods.is_empty()
-    }
 }

@@ -27,15 +27,6 @@ pub fn impossible() -> Scope {
 }
 
 impl Scope {
-    /// Reads the list `all`, to which an application's requirement adds `scope`. If it is malformed, no token has it.
-    #[doc(hidden)]
-    pub fn required(scope: &str, all: &str) -> Self {
-        Self::parse(all).unwrap_or_else(|_| {
-            tracing::error!(scope, "malformed scope in `require()`: it admits no token");
-            impossible()
-        })
-    }
-
     /// Reads a space-separated list. A token named twice counts once.
     ///
     /// # Errors

@@ -61,19 +61,23 @@ pub(super) fn genuine_within<T>(
     let claims = read(&payload)?;
     let present = keys.now(now);
     let newer = NewerKeys { keys, leeway, engine_now: now, issued_at: None, has_effects: true };
-    let refused = |denial| {
+    // A notice that is refused is lost, so a bad signature counts like a missing key while its issuer may have replaced the key.
+    let unproved = |denial| {
         refuse(match denial {
             unavailable @ Denial::KeysUnavailable(_) => NotGenuine::Unavailable(unavailable),
             _ if keys.live().is_some_and(|live| live.is_fetched()) => NotGenuine::MissingKey,
             _ => NotGenuine::Key,
         })
     };
-    let key = present.find(header.kid.as_deref(), &header.algorithm).ok_or_else(|| refused(newer.missing()))?;
+    let key = present.find(header.kid.as_deref(), &header.algorithm).ok_or_else(|| unproved(newer.missing()))?;
     // RFC 9864 gave EdDSA with Ed25519 a second name, which some libraries use.
     let is_second_name = key.algorithm() == Algorithm::EdDsa && &*header.algorithm == ED25519;
     let is_right = &*header.algorithm == key.algorithm().name() || is_second_name;
-    if !is_right || !parts.is_signed_by(key) {
-        return Err(refused(newer.mistaken(Denial::BadSignature).into_denial()));
+    if !is_right {
+        return Err(refuse(NotGenuine::Key));
+    }
+    if !parts.is_signed_by(key) {
+        return Err(unproved(newer.mistaken(Denial::BadSignature).into_denial()));
     }
     let typ = header.typ.map(|typ| {
         let typ = typ.to_ascii_lowercase();
