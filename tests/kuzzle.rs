@@ -113,6 +113,25 @@ async fn r1_the_javascript_sequence_refreshes_and_the_old_token_is_refused_at_on
     }
 }
 
+/// Grace by the endpoint alone would let `checkToken` call a token valid that the refresh refuses.
+#[tokio::test]
+async fn check_token_and_refresh_obey_the_same_grace() {
+    for (of_client, of_endpoint, is_good) in [("0s", "30s", false), ("30s", "0s", true)] {
+        let profile = |grace: &str| format!("profile = {{ grace = \"{grace}\", lost_response_window = \"0s\" }}\n");
+        let client = format!("[[clients]]\nid = \"web\"\n{}", profile(of_client));
+        let endpoint = format!("client = \"web\"\n{}", profile(of_endpoint));
+        let config = config(&endpoint);
+        assert!(config.contains("[[clients]]\nid = \"web\"\n"));
+        let place = Place::new(&config.replace("[[clients]]\nid = \"web\"\n", &client));
+        let gate = place.start();
+        let client = Client { gate: &gate };
+        let first = client.login("").await;
+        result(&client.refresh(jwt(&first)).await);
+        assert_eq!(client.is_valid(jwt(&first)).await["valid"], is_good, "{of_client}");
+        assert_eq!(client.refresh(jwt(&first)).await.status == StatusCode::OK, is_good, "{of_client}");
+    }
+}
+
 #[tokio::test]
 async fn the_jvm_sequence_goes_through_one_route() {
     let place = Place::new(&config(""));

@@ -398,11 +398,15 @@ impl EndpointCommand<'_> {
         Ok(Box::new(found))
     }
 
-    /// Checks a token that its own rotation revoked: it is accepted as long as that rotation may be replayed.
+    /// Checks a token that its own rotation revoked: it is accepted as long as a refresh at this endpoint may replay
+    /// that rotation.
     async fn check_superseded(&self, token: &SecretString) -> Result<CheckedToken, Error> {
         let access = self.verify_ignoring_expiry(token, Duration::ZERO)?;
         self.concerns(&access)?;
-        let in_grace = self.gate.engine.may_be_replayed(access.own()?, &self.endpoint.profile).await?;
+        let is_of = |client: &&Arc<Client>| access.client.as_deref() == Some(&*client.id);
+        let client = self.endpoint.client.as_ref().filter(is_of).ok_or(Denial::TokenRevoked)?;
+        let profile = client.profile.over(&self.endpoint.profile);
+        let in_grace = self.gate.engine.may_be_replayed(access.own()?, &profile).await?;
         if in_grace { Ok(checked_of(&access)) } else { Err(Denial::TokenRevoked.into()) }
     }
 
