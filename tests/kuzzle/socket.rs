@@ -101,8 +101,16 @@ impl Wire {
     }
 
     async fn try_open(address: SocketAddr, headers: &[(&str, &str)]) -> Result<Self, (StatusCode, Value)> {
+        Self::try_open_at(address, "/", headers).await
+    }
+
+    async fn try_open_at(
+        address: SocketAddr,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Self, (StatusCode, Value)> {
         let stream = TcpStream::connect(address).await.unwrap();
-        let mut request = Request::get("ws://gate.test/").header("host", "gate.test");
+        let mut request = Request::get(format!("ws://gate.test{path}")).header("host", "gate.test");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -381,6 +389,28 @@ async fn p67_t42_each_remedy_of_the_message_about_calls_stops_the_attack_that_it
             assert_eq!(answer.status == StatusCode::OK, passes, "{at_strict}{at_envelope}{controller}:{action}");
         }
     }
+}
+
+/// Kuzzle opens WebSockets at any path. A tunnel at another path would carry calls that no rule of the gate has judged.
+#[tokio::test]
+async fn t42_no_other_path_of_the_dialect_opens_a_tunnel_past_the_rules_of_calls() {
+    let (port, mut events) = upstream().await;
+    let place = Place::new(&format!(
+        "{}[[upstreams]]\nname = \"ws\"\nurls = [\"http://127.0.0.1:{port}\"]\n\
+         [[routes]]\npath = \"/{{*rest}}\"\ndialect = \"kuzzle\"\nupgrade = true\nupstream = \"ws\"\n\
+         [[routes]]\nkuzzle = [\"app:*\"]\nscopes = [\"admin\"]\n[[endpoints]]\ndialect = \"kuzzle\"\n",
+        CONFIG.replace("path = \"/{*rest}\"", "path = \"/app/{*rest}\"")
+    ));
+    let gate = place.start();
+    let token = Client { gate: &gate }.login("").await;
+    let bearer = format!("Bearer {}", jwt(&token));
+    let past = Wire::try_open_at(gate.address, "/other", &[("authorization", &bearer)]).await;
+    assert!(past.is_err(), "it opened");
+    let mut wire = Wire::open(&gate).await;
+    let call = json!({ "controller": "app", "action": "hello", "requestId": "R", "jwt": jwt(&token) });
+    wire.send(call.to_string()).await;
+    assert_eq!(wire.hear().await["status"], 403, "the rule of the call");
+    assert!(events.try_recv().is_err(), "the upstream has opened a WebSocket");
 }
 
 #[tokio::test]

@@ -411,6 +411,15 @@ impl Endpoints {
         protocol.is_some_and(|protocol| protocol.upgrades(operation.served.operation))
     }
 
+    /// Does an endpoint of this dialect open the dialect's WebSockets?
+    pub(in crate::gate) fn opens_sockets_of(&self, dialect: &str) -> bool {
+        let of_dialect = self.ready.iter().map(|ready| ready.dialect.as_ref()).find(|known| known.name() == dialect);
+        let opens = |found: &dyn Dialect, protocol: &dyn Protocol| {
+            found.serves("").iter().any(|path| protocol.upgrades(path.operation))
+        };
+        of_dialect.is_some_and(|found| found.protocol().is_some_and(|protocol| opens(found, protocol)))
+    }
+
     /// The listeners that serve an operation. If empty, all listeners.
     pub(in crate::gate) fn listeners(&self, operation: &MatchedOperation) -> &[Box<str>] {
         self.ready.get(operation.endpoint).map_or(&[], |endpoint| &endpoint.listeners)

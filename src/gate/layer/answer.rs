@@ -148,7 +148,7 @@ impl<M> GateLayer<M> {
         };
         let mut place = None;
         if policy.upgrade && parts.headers.contains_key(UPGRADE) {
-            if self.ignores_upgrade(parts) {
+            if self.ignores_upgrade(parts, policy) {
                 upgrade::refuse(parts);
             } else {
                 place = match gate.running.overload.tunnels.enter(caller.map(|caller| caller.holder())) {
