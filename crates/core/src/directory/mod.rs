@@ -1,5 +1,7 @@
 //! The users. The gate asks a [`Directory`] at each login and each refresh.
 
+mod bounded;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,6 +10,7 @@ use std::net::IpAddr;
 use async_trait::async_trait;
 use secrecy::SecretString;
 
+pub(crate) use self::bounded::BoundedDirectory;
 use crate::claim::OwnClaims;
 use crate::clock::Timestamp;
 use crate::session::{Scope, VouchedBy};
@@ -236,7 +239,7 @@ pub enum NamedUsers {
 /// changed in between, and the password is checked once more. So both must return the same values for an unchanged
 /// user, and a directory that knows when a password changes must show the change in one of the last two fields. A
 /// refresh asks [`lookup`](Self::lookup). It ends a session whose user is inactive or in another account, or that was
-/// created at or before `sessions_valid_from`.
+/// created at or before `sessions_valid_from`. After 30 seconds without an answer, a directory counts as unavailable.
 ///
 /// ```
 /// # use std::sync::Arc;

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use crate::clock::{ClockState, EngineClock, Timestamp};
 use crate::counters::{CountedCommits, Seldom};
 use crate::denial::Denial;
-use crate::directory::{Directory, User};
+use crate::directory::{BoundedDirectory, Directory, User};
 use crate::fault::{Error, Fault};
 use crate::limit::Limits;
 use crate::reason::Reason;
@@ -195,7 +195,7 @@ impl Engine {
             keyring,
             keys_generation: AtomicU64::new(0),
             store: Arc::new(sealed),
-            directory: parts.directory,
+            directory: parts.directory.map(|directory| Arc::new(BoundedDirectory(directory)) as _),
             clock: parts.clock,
             revocations: parts.revocations,
             confirmations: Confirmations::default(),
