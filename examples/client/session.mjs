@@ -28,7 +28,7 @@ export class Session {
 
     async logIn(username, password) {
         const answer = await this.#post(this.tokenEndpoint, { grant_type: 'password', username, password });
-        if (!answer.ok) throw new Error((await answer.json()).error);
+        if (!answer.ok) throw new Error(await errorOf(answer) ?? `the login is not decided: ${answer.status}`);
         await this.#keep(await answer.json());
     }
 
@@ -68,6 +68,9 @@ export class Session {
     async #refresh({ refresh_token }) {
         const answer = await this.#post(this.tokenEndpoint, { grant_type: 'refresh_token', refresh_token });
         if (answer.ok) return this.#keep(await answer.json());
+        // Only this answer says that the session is over (RFC 6749 section 5.2). After any other the tokens may still be good.
+        const error = await errorOf(answer);
+        if (answer.status !== 400 || error !== 'invalid_grant') throw new Error(`the refresh is not decided: ${error ?? answer.status}`);
         await this.store.set(null);
         this.onEnd();
         throw new SessionEnded();
@@ -80,7 +83,7 @@ export class Session {
         return tokens;
     }
 
-    /** Sends a form. Without an answer, and after 429 and 5xx, nothing is decided: the same form is sent again. */
+    /** Sends a form. Without an answer, and after 429 and 5xx, nothing is decided: the same form is sent again, six times at most. */
     async #post(url, form) {
         for (let attempt = 1; ; attempt += 1) {
             let wait = 250 * 2 ** attempt;
@@ -88,13 +91,25 @@ export class Session {
                 const answer = await this.send(new Request(url, { method: 'POST', body: new URLSearchParams({ client_id: this.client, ...form }) }));
                 const isUndecided = answer.status === 429 || answer.status >= 500;
                 if (!isUndecided || attempt === ATTEMPTS) return answer;
-                wait = 1000 * Number(answer.headers.get('retry-after') ?? wait / 1000);
+                wait = untilRetry(answer) ?? wait;
             } catch (error) {
                 if (attempt === ATTEMPTS) throw error;
             }
             await pause(wait * (1 + Math.random() / 4));
         }
     }
+}
+
+/** The code of an error response (RFC 6749 section 5.2); null in an answer that another server gave. */
+async function errorOf(answer) {
+    return (await answer.json().catch(() => null))?.error ?? null;
+}
+
+/** The milliseconds of `Retry-After`: seconds or a date (RFC 9110 section 10.2.3); null without one. */
+function untilRetry(answer) {
+    const value = answer.headers.get('retry-after');
+    const wait = value === null ? NaN : /^\d+$/.test(value) ? 1000 * Number(value) : Date.parse(value) - Date.now();
+    return Number.isNaN(wait) ? null : Math.max(0, wait);
 }
 
 function authorized(request, { access_token }) {

@@ -6,12 +6,13 @@ const [gate, password] = process.argv.slice(2);
 
 /** Counts the refreshes, and does what a network does to them. */
 function network() {
-    const state = { refreshes: [], logouts: 0, after: null };
+    const state = { refreshes: [], logouts: 0, after: null, always: null };
     state.fetch = async request => {
         const form = request.method === 'POST' ? new URLSearchParams(await request.clone().text()) : null;
         const isRefresh = form?.get('grant_type') === 'refresh_token';
         if (isRefresh) state.refreshes.push(form.get('refresh_token'));
         const { after } = state;
+        if (isRefresh && state.always) return state.always();
         if (isRefresh && after) {
             state.after = null;
             return after(() => fetch(request));
@@ -66,6 +67,21 @@ await it('a gate that cannot decide is asked again', async () => {
     net.after = async () => new Response('', { status: 503, headers: { 'retry-after': '1' } });
     assert.equal(await status(session), 200);
     assert.equal(net.refreshes.length, 2);
+});
+
+await it('an outage that outlasts the attempts costs no login', async () => {
+    for (const [code, body] of [[503, ''], [429, '{"error":"slow_down"}'], [403, ''], [404, ''], [400, '{"error":"invalid_client"}'], [200, 'no JSON']]) {
+        const { net, ends, store, session, spoil } = await begin();
+        await spoil();
+        const before = await store.get();
+        net.always = async () => new Response(body, { status: code, headers: { 'retry-after': new Date().toUTCString() } });
+        await assert.rejects(status(session), error => !(error instanceof SessionEnded));
+        assert.deepEqual(await store.get(), before);
+        assert.deepEqual(ends, []);
+        assert.equal(net.refreshes.length, code === 503 || code === 429 ? 6 : 1);
+        net.always = null;
+        assert.equal(await status(session), 200);
+    }
 });
 
 await it('a second tab with the same store does not refresh again', async () => {

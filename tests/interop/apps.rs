@@ -18,5 +18,5 @@ async fn n77_the_session_of_the_documents_refreshes_once_and_survives_lost_respo
         .expect("Node.js is missing: install Node.js 20 or later");
     let said = String::from_utf8_lossy(&ran.stdout);
     assert!(ran.status.success(), "{said}{}", String::from_utf8_lossy(&ran.stderr));
-    assert_eq!(said.lines().filter(|line| line.starts_with("ok ")).count(), 6, "{said}");
+    assert_eq!(said.lines().filter(|line| line.starts_with("ok ")).count(), 7, "{said}");
 }
