@@ -739,7 +739,7 @@ def logrotate(file):
 
 
 def release(gate):
-    """The archive is the same at each run, has what it names, and its checksums hold; both crates can be published."""
+    """The archive is the same at each run, has what it names, and its checksums hold; each crate can be published."""
     with tempfile.TemporaryDirectory() as scratch:
         scratch = Path(scratch)
         program = scratch / "rotogate"
@@ -767,9 +767,16 @@ def release(gate):
         expect(checked.returncode == 0, f"release: its configuration: {said(checked)}")
     published = run("cargo", "publish", "--workspace", "--dry-run", "--no-verify", "--allow-dirty", cwd=ROOT)
     expect(published.returncode == 0, f"cargo publish --dry-run: {said(published)[-2000:]}")
-    for crate in ("core", "issuers", "store-postgres", "store-redb", "store-redis", "", "kit", "proxy", "directories", "server"):
-        name = f"rotogate-{crate}".removesuffix("-")
-        expect(f"Uploading {name} v" in published.stderr, f"cargo publish --dry-run: not {name}")
+    crates = {crate["name"]: crate for crate in json.loads(run("cargo", "metadata", "--no-deps", "--format-version", "1", cwd=ROOT).stdout)["packages"]}
+    uploaded = re.findall(r"Uploading (\S+) v", published.stderr)
+    wanted = sorted(name for name, crate in crates.items() if crate["publish"] != [])
+    expect(sorted(uploaded) == wanted, f"cargo publish --dry-run: {uploaded}, not {wanted}")
+    for at, name in enumerate(uploaded):
+        # Tests may use crates that come later.
+        needs = {needed["name"] for needed in crates[name]["dependencies"] if needed["kind"] != "dev"} & set(wanted)
+        expect(needs <= set(uploaded[:at]), f"cargo publish --dry-run: {name} comes before {needs - set(uploaded[:at])}")
+        files = run("cargo", "package", "--list", "--allow-dirty", "--package", name, cwd=ROOT).stdout.split()
+        expect({"LICENSE-MIT", "LICENSE-APACHE"} <= set(files), f"cargo package: {name} has no text of its licences")
 
 
 def profile():
