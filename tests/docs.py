@@ -482,6 +482,27 @@ def contents():
         problems.append(f"README.md has {lines} lines, more than 120")
 
 
+# Most words of the documents: sentences and blocks, and tables with the pages that the program writes. A new page may raise
+# the first by 1 200.
+MOST_PROSE = 60_000
+MOST_IN_TABLES = 30_000
+
+
+def size():
+    """The documents stay short: who adds a page shortens another."""
+    prose = tables = 0
+    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for line in path.read_text().splitlines():
+            words = sum(1 for word in line.replace("|", " ").split() if word.strip("-:"))
+            if line.lstrip().startswith("|") or path.name in ("commands.md", "configuration.md"):
+                tables += words
+            else:
+                prose += words
+    for words, most, what in [(prose, MOST_PROSE, "sentences and blocks"), (tables, MOST_IN_TABLES, "tables")]:
+        if words > most:
+            problems.append(f"docs: {words} words in {what}, more than {most}: shorten what is there before you add")
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--gate", type=Path)
@@ -494,6 +515,7 @@ def main():
         command_reference(gate, options.write)
     contents()
     prose()
+    size()
     on_their_pages(gate)
     messages_on_their_page()
     for path in pages():
