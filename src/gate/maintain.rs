@@ -310,6 +310,9 @@ async fn sweep(gate: Weak<Running>) {
         if !engine.may_sweep() {
             continue;
         }
+        if let Some(gate) = gate.in_force() {
+            gate.sweep_exchanges();
+        }
         let now = engine.clock().now();
         let listed = engine.revocations().sweep(now);
         match engine.store().sweep(now).await {

@@ -285,6 +285,16 @@ fn begin_flight(
 }
 
 impl Inner {
+    /// Drops what is over: tokens that expired, and those of callers who were revoked. A gate without exchanges would keep them.
+    // Requirement D15.
+    pub(in crate::gate) fn sweep_exchanges(&self) {
+        let now = self.engine.clock().now();
+        let is_over = |caller: &Arc<Verified>| self.checker.check_known(Arc::clone(caller), &mut ()).is_err();
+        let mut state = self.running.exchanges.state.lock();
+        state.swept = now;
+        state.table.sweep(|entry| now >= entry.until || is_over(&entry.caller));
+    }
+
     /// Keeps the provider's answer.
     // Requirements D12, D14 and D15.
     fn settle_exchange(
@@ -296,7 +306,6 @@ impl Inner {
     ) -> ExchangeAnswer {
         let (now, exchanges) = (self.engine.clock().now(), &self.running.exchanges);
         let session = session_of(caller.token());
-        let is_over = |caller: &Arc<Verified>| self.checker.check_known(Arc::clone(caller), &mut ()).is_err();
         // The caller's token was revoked meanwhile, so the exchanged token is dropped.
         if let Err(denial) = self.checker.check_known(Arc::clone(&caller), &mut ()) {
             exchanges.count(exchange, "revoked");
@@ -314,11 +323,10 @@ impl Inner {
                 self.refused_exchange(exchange, fault, now)
             }
         };
-        let mut state = exchanges.state.lock();
-        if now >= state.swept.plus(SWEEP_EVERY) {
-            state.swept = now;
-            state.table.sweep(|entry| now >= entry.until || is_over(&entry.caller));
+        if now >= exchanges.state.lock().swept.plus(SWEEP_EVERY) {
+            self.sweep_exchanges();
         }
+        let mut state = exchanges.state.lock();
         let until = now.plus(kept_for).min(caller.token().expires);
         if answer.is_ok() {
             exchanges.count(exchange, "ok");

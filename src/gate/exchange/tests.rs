@@ -20,7 +20,7 @@ use crate::Gate;
 use crate::gate::NewSession;
 use rotogate_core::client::Client;
 
-/// Answers all questions alike.
+/// Answers all questions alike. A token that expires in 0 s is one without `expires_in`.
 #[derive(Debug)]
 struct StandIn {
     answer: Mutex<Result<u64, ExchangeFault>>,
@@ -34,7 +34,8 @@ struct Provider(Arc<StandIn>);
 impl TokenExchanger for Provider {
     async fn exchange(&self, _: &str) -> Result<ExchangedToken, ExchangeFault> {
         self.0.asked.fetch_add(1, Ordering::SeqCst);
-        let expires_in = Some(Duration::from_secs(self.0.answer.lock().clone()?));
+        let expires_in = self.0.answer.lock().clone()?;
+        let expires_in = (expires_in > 0).then(|| Duration::from_secs(expires_in));
         Ok(ExchangedToken { token: Zeroizing::new("exchanged".to_owned()), expires_in })
     }
 
@@ -82,7 +83,11 @@ impl World {
     }
 
     async fn token(&self) -> String {
-        let session = NewSession::new("ada", "web").scope("read").unwrap();
+        self.token_of("ada").await
+    }
+
+    async fn token_of(&self, subject: &str) -> String {
+        let session = NewSession::new(subject, "web").scope("read").unwrap();
         self.gate.sessions().start(session).await.unwrap().access_token.expose().to_owned()
     }
 
@@ -126,6 +131,11 @@ impl World {
         *self.provider.0.answer.lock() = answer;
     }
 
+    /// The exchanged tokens in memory.
+    fn kept(&self) -> usize {
+        self.gate.0.running.exchanges.state.lock().table.len()
+    }
+
     fn asked(&self) -> usize {
         self.provider.0.asked.load(Ordering::SeqCst)
     }
@@ -160,6 +170,47 @@ async fn d12_a_wait_that_the_provider_names_holds_for_its_token_and_no_longer() 
     // The wait has a bound.
     world.answers(later(Some(86_400)));
     assert_eq!(world.get(&token).await, (503, Some(60)));
+}
+
+#[tokio::test]
+async fn d12_a_refusal_is_kept_for_five_seconds_and_no_longer() {
+    let world = World::new().await;
+    let token = world.token().await;
+    world.answers(Err(ExchangeFault::Refused));
+    assert_eq!((world.get(&token).await.0, world.asked()), (403, 1));
+    world.answers(Ok(310));
+    world.time.advance(Duration::from_millis(4_999));
+    assert_eq!((world.get(&token).await.0, world.asked()), (403, 1));
+    world.time.advance(Duration::from_millis(1));
+    assert_eq!((world.get(&token).await.0, world.asked()), (200, 2));
+}
+
+#[tokio::test]
+async fn d14_an_exchanged_token_is_kept_until_the_first_of_its_ends() {
+    // The provider's `expires_in` less 10 s, 60 s without one, `max_age`, and the end of the caller's token.
+    for (age_of_caller, expires_in, kept) in [(0, 110, 100), (0, 0, 60), (0, 100_000, 300), (550, 310, 50)] {
+        let world = World::new().await;
+        let token = world.token().await;
+        world.time.advance(Duration::from_secs(age_of_caller));
+        world.answers(Ok(expires_in));
+        assert_eq!((world.get(&token).await.0, world.asked()), (200, 1));
+        world.time.advance(Duration::from_secs(kept) - Duration::from_millis(1));
+        world.gate.0.sweep_exchanges();
+        assert_eq!(world.kept(), 1, "{expires_in}");
+        world.time.advance(Duration::from_millis(1));
+        world.gate.0.sweep_exchanges();
+        assert_eq!(world.kept(), 0, "{expires_in}");
+    }
+}
+
+#[tokio::test]
+async fn d15_a_revocation_drops_the_exchanged_tokens_of_an_idle_gate() {
+    let world = World::new().await;
+    let (gone, other) = (world.token().await, world.token_of("bob").await);
+    assert_eq!((world.get(&gone).await.0, world.get(&other).await.0, world.kept()), (200, 200, 2));
+    world.gate.sessions().revoke_all(crate::gate::Whose::Subject("ada")).await.unwrap();
+    world.gate.0.sweep_exchanges();
+    assert_eq!((world.kept(), world.get(&other).await.0, world.asked()), (1, 200, 2));
 }
 
 #[tokio::test]
