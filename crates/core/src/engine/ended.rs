@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Engine;
 use crate::clock::Timestamp;
 use crate::revocation::list::{ListFilling, RevocationList, TokenFacts};
-use crate::revocation::{Effect, REFRESHED, REFRESHED_SESSION, Revocation, Target};
+use crate::revocation::{Effect, Revocation, Target};
 use crate::session::{RevokedBecause, Session, SessionId, Status};
 use crate::store::rules::ends_session;
 use crate::store::{Cursor, Filter, Store, StoreError};
@@ -99,9 +99,7 @@ impl EndedBatch {
                 Target::Global => wide.push(entry),
                 // An entry of another issuer ends the sessions that this issuer vouched for. An entry that only asks
                 // for a refresh of tokens ends no session.
-                Target::Subject { issuer: of, .. } if !of.ends_with(REFRESHED) && !of.ends_with(REFRESHED_SESSION) => {
-                    wide.push(entry);
-                }
+                Target::Subject { .. } if !entry.target.is_only_of_tokens() => wide.push(entry),
                 Target::Session(_) | Target::Subject { .. } | Target::Client { .. } | Target::Token { .. } => {}
             }
         }
@@ -187,7 +185,8 @@ async fn one(store: &dyn Store, clients: &[Box<str>], entry: &Revocation) -> Res
 }
 
 impl<'a> TokenFacts<'a> {
-    /// The facts of a token that this issuer would mint for the session now.
+    /// The facts of a token that this issuer would mint for the session now. A request for newer tokens concerns no such
+    /// token, so these facts are refused only if the session has ended.
     pub(super) fn from_session(issuer: &'a str, session: &'a Session) -> Self {
         Self {
             issuer,
@@ -197,7 +196,7 @@ impl<'a> TokenFacts<'a> {
             issuer_session: None,
             vouched_by: session.vouched_by.as_deref(),
             jti: None,
-            issued_at: Some(session.issued_at),
+            issued_at: Some(Timestamp::MAX),
             delegation: None,
             is_key: false,
         }

@@ -157,6 +157,9 @@ mod lists {
             entry: &Revocation,
             wanted: &mut Vec<Filter>,
         ) -> Result<(), StoreError> {
+            if entry.target.is_only_of_tokens() {
+                return Ok(());
+            }
             let filter = match (&entry.target, entry.effect) {
                 (Target::Session(id), Effect::Minimum { minimum: REVOKED, .. }) => {
                     return match self.store.load(*id).await {
