@@ -21,7 +21,6 @@ use rotogate_core::clock::Timestamp;
 use rotogate_core::policy::Permitted;
 use rotogate_core::session::{Generation, Scope, SessionId};
 use rotogate_core::thumbprint::{CertificateThumbprint, KeyThumbprint};
-use rotogate_core::token::claims::AccessToken;
 use rotogate_core::token::verify::Roles;
 use rotogate_core::verify_cache::Verified;
 
@@ -194,10 +193,6 @@ impl Identity {
 
     pub(super) fn all_claims(&self) -> &Map<String, Value> {
         self.claims.get_or_init(|| Arc::new(self.verified.token().claims()))
-    }
-
-    pub(super) fn token(&self) -> &AccessToken {
-        self.verified.token()
     }
 }
 

@@ -68,8 +68,10 @@ pub struct RequireLayer {
 struct Conditions {
     /// Sets of scopes; the token needs one scope of each set.
     any_scopes: Vec<Scope>,
-    /// Sets of roles; the token needs one role of each set.
-    any_roles: Vec<Vec<Role>>,
+    /// Roles of which the token needs one. If empty, none is required.
+    roles: Vec<Role>,
+    /// Roles that the token needs besides.
+    all_roles: Vec<Role>,
     /// A claim and its required value; `None` for a malformed path, which no token can satisfy.
     claims: Vec<(Option<ClaimPath>, Value)>,
     checks: Vec<Check>,
@@ -121,8 +123,8 @@ impl RequireLayer {
         self.condition(|conditions| conditions.any_scopes.push(scopes))
     }
 
-    /// Requires a role, in addition to the roles of earlier calls. The roles are the roles of the token's own issuer:
-    /// the claim `roles` of our own tokens, the claims that
+    /// Requires this role, or one of the roles of other calls; for several roles together, see [`Self::all_roles`]. The
+    /// roles are the roles of the token's own issuer: the claim `roles` of our own tokens, the claims that
     /// [`IssuerRules::roles`](rotogate_core::token::IssuerRules::roles) names for another issuer's tokens.
     ///
     /// `"kc:admin"` is the role `admin` only in tokens of the issuer named `kc`. A role without an issuer belongs to
@@ -130,26 +132,26 @@ impl RequireLayer {
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
-    /// gate.require().role("admin")
+    /// gate.require().role("admin").role("auditor")
     /// # }
     /// ```
     #[must_use]
     pub fn role(self, role: &str) -> Self {
-        self.any_role([role])
+        let role = self.parsed(role);
+        self.condition(|conditions| conditions.roles.push(role))
     }
 
-    /// Requires one of these roles, each written as for [`Self::role`]. Each call adds a set, and the token needs one
-    /// role of each set.
+    /// Requires all these roles, besides one of the roles of [`Self::role`]. Each is written as there.
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
-    /// gate.require().any_role(["admin", "auditor"])
+    /// gate.require().all_roles(["employee", "auditor"])
     /// # }
     /// ```
     #[must_use]
-    pub fn any_role<'a>(self, roles: impl IntoIterator<Item = &'a str>) -> Self {
-        let roles = roles.into_iter().map(|role| self.parsed(role)).collect();
-        self.condition(|conditions| conditions.any_roles.push(roles))
+    pub fn all_roles<'a>(self, roles: impl IntoIterator<Item = &'a str>) -> Self {
+        let roles: Vec<Role> = roles.into_iter().map(|role| self.parsed(role)).collect();
+        self.condition(|conditions| conditions.all_roles.extend(roles))
     }
 
     // Requirement I17.
@@ -464,19 +466,17 @@ impl RequireLayer {
 
     /// Judges scopes first, then roles and claims, then the application's checks.
     fn judge_conditions(&self, parts: &mut Parts, permitted: &Permitted) -> Result<(), Denial> {
-        let Conditions { any_scopes, any_roles, claims, checks } = &*self.conditions;
+        let Conditions { any_scopes, roles, all_roles, claims, checks } = &*self.conditions;
         let Some(caller) = permitted.caller() else { return Ok(()) };
         let has_one = |scopes: &Scope| scopes.iter().any(|scope| self.route.policy.has(&caller.token().scope, scope));
         if !any_scopes.iter().all(has_one) {
             return Err(Denial::InsufficientScope);
         }
-        if any_roles.is_empty() && claims.is_empty() && checks.is_empty() {
+        policy::judge_roles(&self.route.policy, roles, all_roles, caller.token())?;
+        if claims.is_empty() && checks.is_empty() {
             return Ok(());
         }
         let caller = Identity::new(Arc::clone(caller));
-        for roles in any_roles {
-            policy::judge_roles(&self.route.policy, roles, caller.token())?;
-        }
         let has = |(path, value): &(Option<ClaimPath>, Value)| {
             path.as_ref().is_some_and(|path| path.holds(caller.all_claims(), value))
         };

@@ -167,6 +167,11 @@ async fn world() -> World {
         .route(named("theirs", "/theirs", RoutePolicy { issuers: vec!["idp".into()], ..strict() }))
         .route(named("asked", "/asked", RoutePolicy { issuers: vec!["opaque".into()], ..strict() }))
         .route(named("reports", "/reports", RoutePolicy { audiences: vec!["reports".into()], ..strict() }))
+        .route(named(
+            "board",
+            "/board",
+            RoutePolicy { issuers: vec!["idp".into()], ..strict() }.role("staff").all_roles(["chair", "member"]),
+        ))
         .route(named("staff", "/staff", RoutePolicy { issuers: vec!["idp".into()], ..strict() }.role("staff")))
         .route(named(
             "payroll",
@@ -286,6 +291,9 @@ async fn table(world: &World) -> Vec<(&'static str, Head)> {
         ("passed", with("/orgs/acme/a", &world.theirs(&json!({ "org_id": "acme", "plan": "pro" })))),
         ("passed", with("/orgs/%61cme/a", &world.theirs(&json!({ "org_id": "acme", "plan": "pro" })))),
         ("missing_role", with("/staff", &world.theirs(&json!({ "groups": ["guests"] })))),
+        ("missing_role", with("/board", &world.theirs(&json!({ "groups": ["staff", "chair"] })))),
+        ("missing_role", with("/board", &world.theirs(&json!({ "groups": ["chair", "member"] })))),
+        ("passed", with("/board", &world.theirs(&json!({ "groups": ["staff", "chair", "member"] })))),
         ("roles_overage", with("/staff", &world.theirs(&json!({ "_claim_names": { "groups": "src1" } })))),
         ("passed", with("/rest", &own)),
         ("passed", with("/rest", &world.theirs(&json!({})))),

@@ -432,16 +432,25 @@ fn judge_scopes(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial>
 }
 
 fn judge_route_roles(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
-    if policy.roles.is_empty() { Ok(()) } else { judge_roles(policy, &policy.roles, token) }
+    judge_roles(policy, &policy.roles, &policy.all_roles, token)
 }
 
-/// Checks that the token has one of these roles. The route's policy decides to which issuer a role without an issuer
+/// Checks that the token has one of the roles `any`, if there are any, and the roles `all`. The route's policy decides to which issuer a role without an issuer
 /// belongs.
 ///
 /// # Errors
 /// [`Denial::MissingRole`]; [`Denial::RolesOverage`] if the issuer left roles out.
-pub fn judge_roles(policy: &RoutePolicy, roles: &[Role], token: &AccessToken) -> Result<(), Denial> {
-    let mut counting = roles.iter().filter(|role| may_name(policy, role, token)).peekable();
+pub fn judge_roles(policy: &RoutePolicy, any: &[Role], all: &[Role], token: &AccessToken) -> Result<(), Denial> {
+    for role in all {
+        if !may_name(policy, role, token) {
+            return Err(Denial::MissingRole);
+        }
+        token.roles().judge([role])?;
+    }
+    if any.is_empty() {
+        return Ok(());
+    }
+    let mut counting = any.iter().filter(|role| may_name(policy, role, token)).peekable();
     if counting.peek().is_none() {
         return Err(Denial::MissingRole);
     }

@@ -138,7 +138,8 @@ impl Rules {
         names(trusted, &self.routes)?;
         sound::roles(is_issuer.then_some(OWN), trusted, &self.routes)?;
         if let ([only], false) = (trusted, is_issuer) {
-            for role in self.routes.iter_mut().flat_map(|route| &mut route.policy.roles) {
+            let policies = self.routes.iter_mut().map(|route| &mut route.policy);
+            for role in policies.flat_map(|policy| policy.roles.iter_mut().chain(&mut policy.all_roles)) {
                 role.issuer.get_or_insert_with(|| only.name.as_ref().into());
             }
         }

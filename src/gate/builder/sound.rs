@@ -10,7 +10,7 @@ use crate::gate::Endpoint;
 use crate::gate::origin::origin_of;
 use rotogate_core::client::{Client, ExchangeRules, Grant};
 use rotogate_core::decision::DecisionPointRules;
-use rotogate_core::route::{Auth, Route, role_problem};
+use rotogate_core::route::{Auth, Route, all_roles_problem, role_problem};
 use rotogate_core::token::assertion::can_sign_assertions;
 use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::verify::{IssuerRules, is_name};
@@ -124,11 +124,12 @@ fn exchange(client: &Client) -> Option<&'static str> {
 
 /// Each role needs an issuer whose tokens the route accepts, and whose rules name the claims of roles.
 pub(super) fn roles(own: Option<&str>, trusted: &[IssuerRules], routes: &[Route]) -> Result<(), BuildError> {
-    for route in routes.iter().filter(|route| !route.policy.roles.is_empty()) {
+    for route in routes {
         let others = trusted.iter().filter(|rules| route.policy.takes(&rules.name, rules.everywhere));
         let own = own.filter(|own| route.policy.takes(own, true));
         let taken: Vec<&str> = own.into_iter().chain(others.clone().map(|rules| &*rules.name)).collect();
-        for role in &route.policy.roles {
+        let all = &route.policy.all_roles;
+        for role in route.policy.roles.iter().chain(all) {
             let named = |rules: &&IssuerRules| role.issuer.as_ref().is_none_or(|issuer| *rules.name == **issuer);
             let has_none = others.clone().filter(named).any(|rules| rules.claims.roles.is_empty());
             let none =
@@ -136,6 +137,9 @@ pub(super) fn roles(own: Option<&str>, trusted: &[IssuerRules], routes: &[Route]
             if let Some(why) = role_problem(role, &taken).or(none) {
                 return Err(BuildError::Role { route: route.id.to_string(), role: role.to_string(), why });
             }
+        }
+        if let (Some(role), Some(why)) = (all.first(), all_roles_problem(all)) {
+            return Err(BuildError::Role { route: route.id.to_string(), role: role.to_string(), why });
         }
     }
     Ok(())

@@ -33,7 +33,7 @@ pub use hosts::{HostError, Hosts};
 pub use lead::OnExpiry;
 pub use mcp::{CallRule, CallRules, Implied, Mcp, McpCalls};
 pub use methods::{DEFAULT_METHODS, REGISTERED_METHODS};
-pub use policy::{Auth, Credentials, Role, RoutePolicy, admits_path, depends_on_path, role_problem};
+pub use policy::{Auth, Credentials, Role, RoutePolicy, admits_path, all_roles_problem, depends_on_path, role_problem};
 pub use rate::{LimitOver, LimitPer, RateLimit, unusable_limit};
 pub use resource::{RESOURCE_METADATA_PATH, Resource, StepUp};
 pub use table::{Match, RouteError, RouteProblem, RouteTable};

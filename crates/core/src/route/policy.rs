@@ -40,6 +40,9 @@ pub struct RoutePolicy {
     /// The roles of which the token must have at least one: see [`Self::role`]. If empty, no role is required.
     #[doc(hidden)]
     pub roles: Vec<Role>,
+    /// The roles that the token must all have, besides one of `roles`: see [`Self::all_roles`].
+    #[doc(hidden)]
+    pub all_roles: Vec<Role>,
     /// The conditions on the caller's claims: see [`Self::when`] and [`Self::when_any`].
     // Requirement K22.
     #[doc(hidden)]
@@ -149,6 +152,29 @@ impl RoutePolicy {
         self
     }
 
+    /// Adds roles that the token must all have, besides one of the roles of [`Self::role`].
+    ///
+    /// ```
+    /// use rotogate::route::RoutePolicy;
+    ///
+    /// // An editor or an author, who is an employee, too.
+    /// let policy = RoutePolicy::default().role("editor").role("author").all_roles(["employee"]);
+    /// assert!(policy.is_stricter_than(&RoutePolicy::default().role("editor").role("author")));
+    /// ```
+    #[must_use]
+    pub fn all_roles<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
+        self.all_roles.extend(names.into_iter().map(|name| Role { issuer: None, name: name.into() }));
+        self
+    }
+
+    /// As [`Self::all_roles`], for the roles of the issuer with this name. No token has roles of several issuers.
+    #[must_use]
+    pub fn all_roles_of<'a>(mut self, issuer: &str, names: impl IntoIterator<Item = &'a str>) -> Self {
+        let names = names.into_iter().map(|name| Role { issuer: Some(issuer.into()), name: name.into() });
+        self.all_roles.extend(names);
+        self
+    }
+
     /// All these conditions must hold on the claims of the caller.
     ///
     /// ```
@@ -232,6 +258,7 @@ impl RoutePolicy {
             scopes,
             any_scope,
             roles,
+            all_roles,
             conditions,
             decision,
             issuers,
@@ -275,12 +302,16 @@ impl RoutePolicy {
         // The scopes that the other policy requires may include one that this policy requires.
         let one_is_there = !any_scope.intersection(&other.scopes).is_empty()
             || (!other.any_scope.is_empty() && other.any_scope.is_within(any_scope));
-        let a_role_is_there = !other.roles.is_empty() && other.roles.iter().all(|role| roles.contains(role));
+        // Each token that the other policy admits has one of `roles`, or this role.
+        let a_role_is_there = (!other.roles.is_empty() && other.roles.iter().all(|role| roles.contains(role)))
+            || other.all_roles.iter().any(|role| roles.contains(role));
+        let is_there = |role: &Role| other.all_roles.contains(role) || matches!(&*other.roles, [only] if only == role);
         by_auth(*auth, *bad_credential) > by_auth(other.auth, other.ignores_bad_credential)
             || (asks && !scopes.is_within(&other.scopes))
             || (asks && other.auth != Auth::None && other.implied.is_some() && *implied != other.implied)
             || (asks && !any_scope.is_empty() && !(other.auth != Auth::None && one_is_there))
             || (asks && !roles.is_empty() && !(other.auth != Auth::None && a_role_is_there))
+            || (asks && !all_roles.is_empty() && !(other.auth != Auth::None && all_roles.iter().all(is_there)))
             || (asks && conditions.is_some() && !(other.auth != Auth::None && *conditions == other.conditions))
             || (asks && decision.is_some() && !(other.auth != Auth::None && *decision == other.decision))
             || (asks && other.auth != Auth::None && unlike(issuers, &other.issuers))
@@ -312,6 +343,13 @@ pub fn role_problem(role: &Role, issuers: &[&str]) -> Option<&'static str> {
         ),
         Some(_) | None => None,
     }
+}
+
+/// The problem of roles that a token must all have: a token has one issuer, and the roles of that one.
+pub fn all_roles_problem(roles: &[Role]) -> Option<&'static str> {
+    let mut issuers = roles.iter().filter_map(|role| role.issuer.as_deref());
+    let first = issuers.next()?;
+    issuers.any(|issuer| issuer != first).then_some("and a role of another issuer are never in one token")
 }
 
 /// May a request with this path take a route with this policy?
@@ -468,6 +506,13 @@ mod tests {
             (roles(&["a", "kc:b"]), roles(&["a"]), false, true),
             (roles(&["kc:a"]), roles(&["a"]), true, true),
             (roles(&["a"]), RoutePolicy::public(), true, false),
+            (RoutePolicy::default().all_roles(["a", "b"]), RoutePolicy::default(), true, false),
+            (RoutePolicy::default().all_roles(["a", "b"]), RoutePolicy::default().all_roles(["a"]), true, false),
+            (RoutePolicy::default().all_roles(["a", "b"]), roles(&["a", "b"]), true, false),
+            (RoutePolicy::default().all_roles(["a"]), roles(&["a"]), false, false),
+            (RoutePolicy::default().all_roles(["a"]), RoutePolicy::default().all_roles_of("kc", ["a"]), true, true),
+            (roles(&["a", "c"]).all_roles(["b"]), roles(&["a", "c"]), true, false),
+            (RoutePolicy::default().all_roles(["a"]), RoutePolicy::public(), true, false),
             (audiences(&["x"]), RoutePolicy::default(), true, true),
             (audiences(&["x"]), audiences(&["x", "y"]), true, false),
             (audiences(&["x"]), RoutePolicy::public(), true, false),

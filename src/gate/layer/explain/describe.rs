@@ -17,7 +17,7 @@ use rotogate_core::clock::Timestamp;
 use rotogate_core::credential::{self, Found, Scheme};
 use rotogate_core::denial::Denial;
 use rotogate_core::route::path::CanonicalPath;
-use rotogate_core::route::{Auth, Match, Route, RouteDecision, RoutePolicy, authority, unmet_condition};
+use rotogate_core::route::{Auth, Match, Role, Route, RouteDecision, RoutePolicy, authority, unmet_condition};
 use rotogate_core::rule::Rule;
 use rotogate_core::token::claims::AccessToken;
 use rotogate_core::token::verify::{IssuerRules, Peeked, is_jwt_shaped, peek};
@@ -104,7 +104,7 @@ impl<'a, M> Described<'a, M> {
     /// Does a rule that passes every request pass this one?
     fn is_void(&self, rule: Rule) -> bool {
         match rule {
-            Rule::Role => self.policy().is_none_or(|policy| policy.roles.is_empty()),
+            Rule::Role => self.policy().is_none_or(|policy| policy.roles.is_empty() && policy.all_roles.is_empty()),
             Rule::Key => self.asked_about.is_some() || self.is_from_store(),
             _ => false,
         }
@@ -477,10 +477,15 @@ impl<'a, M> Described<'a, M> {
     }
 
     fn roles(&self) -> String {
-        let asked = self.policy().map(|policy| &*policy.roles).unwrap_or_default();
-        let asked: Vec<_> = asked.iter().map(ToString::to_string).collect();
+        let names = |roles: &[Role]| roles.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        let asked =
+            self.policy().map_or_else(String::new, |policy| match (names(&policy.roles), names(&policy.all_roles)) {
+                (any, all) if all.is_empty() => format!("one of {any}"),
+                (any, all) if any.is_empty() => all,
+                (any, all) => format!("{all}, and one of {any}"),
+            });
         let has = self.heard.token.as_ref().map(|token| token.roles().names()).unwrap_or_default();
         let has: Vec<_> = has.iter().map(ToString::to_string).collect();
-        format!("route asks for one of {}; token has {}", asked.join(" "), or_none(&has.join(" ")))
+        format!("route asks for {asked}; token has {}", or_none(&has.join(" ")))
     }
 }

@@ -17,7 +17,7 @@ use super::{
 use crate::log::{AccessLogConfig, RouteLog};
 use rotogate_core::route::{
     Auth, CallPattern, Conditions, Credentials, Implied, McpCalls, RateLimit, Resource, Role, Route, RouteDecision,
-    RoutePolicy, StepUp, UpstreamId, role_problem,
+    RoutePolicy, StepUp, UpstreamId, all_roles_problem, role_problem,
 };
 use rotogate_core::session::Scope;
 use rotogate_core::token::verify::OWN;
@@ -47,20 +47,20 @@ fn route_issuers(section: &Section<'_>, issuers: &[TrustedIssuer]) -> Vec<String
     named.into_iter().map(|(_, name)| name).collect()
 }
 
-/// Reads `roles` of a route. Each role belongs to an issuer that the route accepts and that has a claim of roles.
-fn route_roles(section: &Section<'_>, named: &[String], trusted: &[TrustedIssuer]) -> Vec<Role> {
+/// Reads `roles` or `all_roles` of a route. Each role belongs to an issuer that the route accepts and that has a claim of roles.
+fn route_roles(section: &Section<'_>, key: &'static str, named: &[String], trusted: &[TrustedIssuer]) -> Vec<Role> {
     let policy = RoutePolicy { issuers: named.to_vec(), ..RoutePolicy::default() };
     let takes = |issuer: &&TrustedIssuer| policy.takes(&issuer.name, issuer.everywhere);
     let own = policy.takes(OWN, true).then_some(OWN);
     let taken: Vec<&str> =
         own.into_iter().chain(trusted.iter().filter(takes).map(|issuer| issuer.name.as_str())).collect();
     let is_issuer = |name: &str| name == OWN || trusted.iter().any(|issuer| issuer.name == name);
-    let listed = section.indexed("roles", role).unwrap_or_default();
+    let listed = section.indexed(key, role).unwrap_or_default();
     let mut roles = Vec::new();
     for (index, text) in listed {
         let role = Role::parse(&text, is_issuer);
         match role_problem(&role, &taken) {
-            Some(why) => section.blame_element("roles", index, format!("\"{}\" {why}", printable(&text))),
+            Some(why) => section.blame_element(key, index, format!("\"{}\" {why}", printable(&text))),
             None => roles.push(role),
         }
     }
@@ -73,7 +73,7 @@ fn route_roles(section: &Section<'_>, named: &[String], trusted: &[TrustedIssuer
             "the route takes the tokens of \"{name}\", and that entry of [[issuers]] names no claim of roles; write claims = \
              {{ roles = \"…\" }} there, or take it out of issuers"
         );
-        section.blame("roles", message);
+        section.blame(key, message);
     }
     roles
 }
@@ -158,13 +158,14 @@ fn mcp_calls(v: &Raw) -> Result<McpCalls, String> {
 }
 
 /// The keys of a rule for calls of a resource.
-const OF_CALLS: [&str; 14] = [
+const OF_CALLS: [&str; 15] = [
     "id",
     "resource",
     "calls",
     "scopes",
     "any_scope",
     "roles",
+    "all_roles",
     "issuers",
     "when",
     "when_any",
@@ -234,6 +235,7 @@ fn blame_unasked(section: &Section<'_>, policy: &RoutePolicy) {
         ("scopes", !policy.scopes.is_empty()),
         ("any_scope", !policy.any_scope.is_empty()),
         ("roles", !policy.roles.is_empty()),
+        ("all_roles", !policy.all_roles.is_empty()),
         ("audiences", !policy.audiences.is_empty()),
         ("issuers", !policy.issuers.is_empty()),
         ("cookie", section.has("cookie")),
@@ -266,10 +268,19 @@ section! {
         /// Accepted roles, of which the token must have one: of the issuer's `claims.roles`, or the claim `roles`
         /// of the gate's tokens. A route with several issuers names them: `["self:admin", "kc:boss"]`.
         reload roles as some: Vec<Role> = by {
-            let roles = route_roles(section, &issuers, names.issuers);
+            let roles = route_roles(section, "roles", &issuers, names.issuers);
             blame_empty(section, "any_scope", any_scope.is_empty());
             blame_empty(section, "roles", roles.is_empty());
             roles
+        },
+        /// Roles that the token must all have, besides one of `roles`.
+        reload all_roles as some: Vec<Role> = by {
+            let all = route_roles(section, "all_roles", &issuers, names.issuers);
+            blame_empty(section, "all_roles", all.is_empty());
+            if let (Some(role), Some(why)) = (all.first(), all_roles_problem(&all)) {
+                section.blame("all_roles", format!("\"{}\" {why}", printable(&role.to_string())));
+            }
+            all
         },
         reload conditions as "-": Option<Arc<Conditions>> = by {
             conditions::read(section, auth, &issuers, names.issuers).map(Arc::new)

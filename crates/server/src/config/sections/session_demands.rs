@@ -71,6 +71,10 @@ impl<'a> SessionFacts<'a> {
                 format!("write issuers = [\"{issuer}\"] if no other issuer's tokens come here, or a role of it");
             lacks("roles", format!("names no role of \"{issuer}\", where the users of browsers log in"), remedy);
         }
+        if policy.takes(issuer, true) && !policy.all_roles.iter().all(|role| self.may_have(policy, role)) {
+            let what = format!("names a role of another issuer than \"{issuer}\", where the users of browsers log in");
+            lacks("all_roles", what, format!("write roles of \"{issuer}\""));
+        }
         for (key, is_required, what) in [
             ("dpop", policy.dpop_required, "key"),
             ("certificate_bound", policy.certificate_required, "client certificate"),

@@ -184,6 +184,7 @@ fn b54_a_route_that_no_session_of_a_browser_passes_is_warned_of_until_it_is_mend
             "roles = [\"admin\"]\nissuers = [\"kc\"]",
         ],
         ["issuers = [\"self\", \"kc\"]\nroles = [\"self:a\"]", "roles", "or a role of it", "self:a", "kc:a"],
+        ["issuers = [\"self\", \"kc\"]\nall_roles = [\"self:a\"]", "all_roles", "write roles of", "self:a", "kc:a"],
         [
             "resource = \"/mcp\"",
             "resource",

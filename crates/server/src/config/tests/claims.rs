@@ -101,6 +101,7 @@ fn i17_i45_a_role_of_a_route_has_one_issuer_that_the_route_takes_and_that_has_ro
         "roles = [\"self:admin\"]\n",
         "issuers = [\"kc\"]\nroles = [\"admin\", \"kc:clerk\", \"urn:x:boss\"]\n",
         "issuers = [\"self\", \"kc\"]\nroles = [\"kc:admin\"]\nany_scope = [\"a\", \"b\"]\nscopes = [\"c\"]\n",
+        "issuers = [\"self\", \"kc\"]\nroles = [\"kc:admin\", \"self:boss\"]\nall_roles = [\"kc:a\", \"kc:b\"]\n",
     ] {
         let text = format!("{MINIMAL}{}", routes(good));
         let policy = read(&text).unwrap().routes.remove(1).policy;
@@ -116,6 +117,13 @@ fn i17_i45_a_role_of_a_route_has_one_issuer_that_the_route_takes_and_that_has_ro
         ("issuers = [\"okta\"]\nroles = [\"admin\"]\n", "roles: the route takes the tokens of \"okta\""),
         ("roles = [\"kc:admin\"]\n", "roles[0]: \"kc:admin\" is of an issuer whose tokens the route does not take"),
         ("roles = []\n", "roles: is empty"),
+        ("all_roles = []\n", "all_roles: is empty"),
+        ("issuers = [\"self\", \"kc\"]\nall_roles = [\"self:a\", \"b\"]\n", "all_roles[1]: \"b\" needs its issuer"),
+        (
+            "issuers = [\"self\", \"kc\"]\nall_roles = [\"self:a\", \"kc:a\"]\n",
+            "all_roles: \"self:a\" and a role of another issuer",
+        ),
+        ("auth = \"none\"\nall_roles = [\"admin\"]\n", "all_roles: is never asked for"),
         ("any_scope = []\n", "any_scope: is empty"),
         ("any_scope = \"a\"\n", "any_scope: expected a list"),
         ("auth = \"none\"\nroles = [\"admin\"]\n", "roles: is never asked for"),

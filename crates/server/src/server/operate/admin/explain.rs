@@ -380,6 +380,7 @@ impl Explained<'_> {
             Rule::Audience => of_route(".audiences"),
             Rule::Scope if route?.policy.any_scope.is_empty() => of_route(".scopes"),
             Rule::Scope => of_route(".any_scope"),
+            Rule::Role if route?.policy.roles.is_empty() => of_route(".all_roles"),
             Rule::Role => of_route(".roles"),
             Rule::Condition if route?.policy.conditions.as_ref()?.when().is_empty() => of_route(".when_any"),
             Rule::Condition => of_route(".when"),

@@ -40,6 +40,8 @@ pub(super) struct RouteInfo {
     pub(super) any_scope: Vec<String>,
     /// The roles of which a token must have at least one.
     pub(super) roles: Vec<String>,
+    /// The roles that a token must all have.
+    pub(super) all_roles: Vec<String>,
     /// The accepted issuers; empty: the gate, and the issuers that every route accepts.
     pub(super) issuers: Vec<String>,
     /// The name of the route's upstream.
@@ -84,6 +86,7 @@ fn info(state: &AdminState, route: &Route) -> RouteInfo {
         scopes: policy.scopes.iter().map(str::to_owned).collect(),
         any_scope: policy.any_scope.iter().map(str::to_owned).collect(),
         roles: policy.roles.iter().map(ToString::to_string).collect(),
+        all_roles: policy.all_roles.iter().map(ToString::to_string).collect(),
         issuers: texts(&policy.issuers),
         upstream: route
             .upstream

@@ -360,7 +360,12 @@ pub(super) fn asked_of(route: &RouteInfo) -> String {
     if !route.any_scope.is_empty() {
         asked.push(format!("one of {}", route.any_scope.join(" ")));
     }
-    asked.extend(route.roles.iter().map(|role| format!("role {role}")));
+    match &*route.roles {
+        [] => {}
+        [only] => asked.push(format!("role {only}")),
+        several => asked.push(format!("one of the roles {}", several.join(" "))),
+    }
+    asked.extend(route.all_roles.iter().map(|role| format!("role {role}")));
     asked.join(", ")
 }
 
