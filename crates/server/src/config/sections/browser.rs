@@ -9,6 +9,7 @@ use toml::Value;
 use super::super::declare::section;
 use super::super::print::{Print, Words};
 use super::super::value;
+use super::clients::is_text;
 use super::endpoints::Surroundings;
 use super::provider_client::{self, ProviderClientSettings};
 use super::remote::RemoteSource;
@@ -206,6 +207,10 @@ fn read_client(section: &Section<'_>, dir: &Path) -> Option<ProviderClientSettin
 }
 
 fn read_scopes(section: &Section<'_>) -> Vec<String> {
+    if is_text(section, "scopes") {
+        let all = section.get("scopes", value::scope).unwrap_or_default();
+        return all.iter().map(str::to_owned).collect();
+    }
     let scope = |v: &Raw| {
         let text = value::text(v)?;
         let is_one = !text.is_empty() && !text.contains(' ') && Scope::parse(&text).is_ok();

@@ -219,11 +219,19 @@ fn client_id(v: &Raw) -> Result<String, String> {
     }
 }
 
-/// The scopes of a client or a route.
+/// The scopes of a client or a route: a list, or a text as on the command line.
 pub(super) fn scopes(section: &Section<'_>, key: &'static str) -> Option<Scope> {
+    if is_text(section, key) {
+        return section.get(key, value::scope);
+    }
     let parts = section.list(key, value::scope)?;
     let joined = parts.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ");
     Scope::parse(&joined).ok()
+}
+
+/// Is the value of the key a text, such as `"read write"`?
+pub(super) fn is_text(section: &Section<'_>, key: &'static str) -> bool {
+    section.get(key, |v| Ok(matches!(v, Raw::String(_)))) == Some(true)
 }
 
 fn read_secret_hash(section: &Section<'_>, dir: &Path) -> Option<SecretHash> {

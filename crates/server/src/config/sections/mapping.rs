@@ -168,6 +168,7 @@ impl Print for AllowedScopes {
 }
 
 /// Reads a list, or "any". There is no default, because scopes of another issuer may have another meaning than ours.
+/// A text of scopes is no value here: a misspelt "any" would be one.
 pub(super) fn allowed_scopes(section: &Section<'_>) -> AllowedScopes {
     const ANY: &str = "any";
     let is_any = |v: &Raw| matches!(v, Raw::String(word) | Raw::Env(word) if word == ANY);

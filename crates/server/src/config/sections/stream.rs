@@ -8,6 +8,7 @@ use http::Uri;
 use super::super::declare::section;
 use super::super::print::Words;
 use super::super::value;
+use super::clients::is_text;
 use super::issuers::EventsConfig;
 use super::provider_client::{self, ProviderClientSettings};
 use super::{DAY, SECOND, path_in};
@@ -134,6 +135,9 @@ fn read_client(section: &Section<'_>, dir: &Path) -> ProviderClientSettings {
 
 fn read_scopes(section: &Section<'_>) -> Vec<Scope> {
     let usual = || SCOPES.iter().filter_map(|scope| Scope::parse(scope).ok()).collect();
+    if is_text(section, "scopes") {
+        return section.get("scopes", value::scope).into_iter().collect();
+    }
     section.list("scopes", value::scope).unwrap_or_else(usual)
 }
 

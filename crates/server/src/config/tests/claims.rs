@@ -95,6 +95,14 @@ fn routes(more: &str) -> String {
 }
 
 #[test]
+fn a_text_of_scopes_is_the_list_of_them() {
+    let policy = |keys: &str| read(&format!("{MINIMAL}{}", routes(keys))).unwrap().routes.remove(1).policy;
+    let text = policy("scopes = \"read write\"\nany_scope = \"a b\"\n");
+    assert_eq!(text, policy("scopes = [\"read\", \"write\"]\nany_scope = [\"a\", \"b\"]\n"));
+    assert_eq!(text.scopes.as_str(), "read write");
+}
+
+#[test]
 fn i17_i45_a_role_of_a_route_has_one_issuer_that_the_route_takes_and_that_has_roles() {
     for good in [
         "roles = [\"admin\"]\n",
@@ -125,7 +133,9 @@ fn i17_i45_a_role_of_a_route_has_one_issuer_that_the_route_takes_and_that_has_ro
         ),
         ("auth = \"none\"\nall_roles = [\"admin\"]\n", "all_roles: is never asked for"),
         ("any_scope = []\n", "any_scope: is empty"),
-        ("any_scope = \"a\"\n", "any_scope: expected a list"),
+        ("any_scope = 7\n", "any_scope: expected a list"),
+        ("any_scope = \"\"\n", "any_scope: expected a text"),
+        ("scopes = \"a\\\"b\"\n", "scopes: "),
         ("auth = \"none\"\nroles = [\"admin\"]\n", "roles: is never asked for"),
         ("auth = \"none\"\nany_scope = [\"a\"]\n", "any_scope: is never asked for"),
     ] {
