@@ -33,7 +33,7 @@ async fn login(State(gate): State<Gate>, request: Request) -> Response {
 }
 
 async fn logout(State(gate): State<Gate>, request: Request) -> Response {
-    answered(gate.browser().end(&request.into_parts().0).await)
+    answered(gate.browser().revoke(&request.into_parts().0).await)
 }
 
 async fn server() -> Server {

@@ -36,7 +36,7 @@ use rotogate_core::token::session_cookie::SessionCookie;
 ///
 /// /// `POST /logout`. After an error the cookie stays, so that the browser can try again.
 /// async fn logout(gate: &Gate, request: &Parts) -> Result<HeaderMap, Error> {
-///     gate.browser().end(request).await
+///     gate.browser().revoke(request).await
 /// }
 /// ```
 // Requirement B53.
@@ -94,13 +94,13 @@ impl BrowserSessions {
         Ok(headers)
     }
 
-    /// Ends the session of the browser that sent this request, durably. Returns the headers of the reply, which clear the
+    /// Ends the session of the browser that sent this request, durably, as the other `revoke…` do. Returns the headers of the reply, which clear the
     /// cookie.
     ///
     /// # Errors
     /// [`Denial::CrossOrigin`] and [`Denial::NoRoute`] as [`Self::begin`]; a fault, after which the session is refused at
     /// this gate and its cookie must stay.
-    pub async fn end(&self, request: &Parts) -> Result<HeaderMap, Error> {
+    pub async fn revoke(&self, request: &Parts) -> Result<HeaderMap, Error> {
         let (gate, browser) = self.asked(request)?;
         if !gate.origins.admit_session(request, &RoutePolicy::default()) {
             return Err(Denial::CrossOrigin.into());
