@@ -123,7 +123,10 @@ async fn a_users_file_may_be_one_of_several_and_has_the_users_of_its_accounts() 
     ]);
     place.done(&["user", "add", "demo", "--subject", "u-file"], PASSWORD);
     let said = place.fails(&["user", "add", "demo", "--account", "acme"], PASSWORD);
-    assert!(said.contains("the account acme are not in the users file: http (directories[0]) has them"), "{said}");
+    assert!(
+        said.contains("users of account acme are in directory http (directories[0]), not in the users file"),
+        "{said}"
+    );
     let gate = start(&place);
     assert_eq!(subject(&gate, "").await, ["u-file"]);
     assert_eq!(subject(&gate, "/acme").await, ["u-acme"]);

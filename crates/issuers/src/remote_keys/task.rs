@@ -264,7 +264,7 @@ impl Task {
             Err(why) => {
                 tracing::warn!(issuer = %name, %why, "kept issuer keys not used");
                 if let Err(error) = store.remove(name).await {
-                    tracing::warn!(issuer = %name, %error, "kept issuer keys not removed");
+                    tracing::warn!(issuer = %name, %error, "the file of kept issuer keys cannot be removed");
                 }
             }
         }
@@ -296,7 +296,7 @@ impl Task {
         if let Some(store) = &self.kept
             && let Err(error) = store.remove(name).await
         {
-            tracing::error!(issuer = %name, %error, "kept issuer keys not removed");
+            tracing::error!(issuer = %name, %error, "the file of kept issuer keys cannot be removed");
         }
     }
 

@@ -246,9 +246,10 @@ fn belongs_into_the_file(config: &Config, account: Option<&str>) -> CommandResul
     if found.is_some_and(|found| found.key == file.key) {
         return Ok(());
     }
-    let account = account.map_or_else(|| "users without an account".to_owned(), |name| format!("the account {name}"));
+    let account =
+        account.map_or_else(|| "users without an account".to_owned(), |name| format!("users of account {name}"));
     Err(Failure::Failed(match found {
-        Some(other) => format!("{account} are not in the users file: {} ({}) has them", other.name, other.key),
+        Some(other) => format!("{account} are in directory {} ({}), not in the users file", other.name, other.key),
         None => format!("no directory has {account}; see accounts of {}", file.key),
     }))
 }
