@@ -86,6 +86,8 @@ pub struct GateLayer<M = NoForward> {
     edge: bool,
     defer_audience: bool,
     headers_only: bool,
+    /// Are requests judged without their bodies?
+    head_alone: bool,
     forward: PhantomData<M>,
 }
 
@@ -98,6 +100,7 @@ impl GateLayer {
             edge: false,
             defer_audience: false,
             headers_only: false,
+            head_alone: false,
             forward: PhantomData,
         }
     }
@@ -115,6 +118,7 @@ impl GateLayer {
             edge: self.edge,
             defer_audience: self.defer_audience,
             headers_only: self.headers_only,
+            head_alone: self.head_alone,
             forward: PhantomData,
         }
     }

@@ -7,8 +7,9 @@ use http::request::{Builder, Parts};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use rotogate::Gate;
-use rotogate::gate::{Judgement, PermittedRequest, Whose};
-use rotogate::route::{Route, RoutePolicy};
+use rotogate::dialect::kuzzle::Kuzzle;
+use rotogate::gate::{Endpoint, Judgement, PermittedRequest, Whose};
+use rotogate::route::{Mcp, Resource, Route, RoutePolicy};
 
 fn head(request: Builder) -> Parts {
     request.header(HOST, "api.test").body(()).unwrap().into_parts().0
@@ -110,4 +111,43 @@ async fn n74_a_require_judges_the_head_of_a_permitted_request_or_alone() {
     }
     assert!(matches!(gate.require().judge(&head(with_token("/x", &token))).await, Judgement::Permitted(_)));
     assert!(matches!(gate.require().judge(&head(Request::get("/x"))).await, Judgement::Refused(_)));
+}
+
+#[tokio::test]
+async fn n74_a_call_that_its_body_decides_is_refused_with_the_reason() {
+    for headers_alone in [false, true] {
+        let resource = Resource { mcp: Some(Mcp { headers_alone, ..Mcp::default() }), ..Resource::new("/mcp") };
+        let policy = || RoutePolicy {
+            audiences: vec!["https://api.test".into()],
+            resource: Some("/mcp".into()),
+            ..RoutePolicy::default()
+        };
+        let builder = crate::builder().resource(resource).route(Route::new("/mcp", policy()));
+        let gate = builder.route(Route::mcp_rule(["*"], policy()).unwrap()).build().await.unwrap();
+        let (token, _) = crate::tokens(&gate, "").await;
+        let call = with_token("/mcp", &token).method("POST").header("content-type", "application/json");
+        let call = call.header("mcp-protocol-version", "2026-07-28").header("mcp-method", "tools/list");
+        match gate.judge(&head(call)).await {
+            Judgement::Permitted(_) => assert!(headers_alone),
+            Judgement::Refused(reply) => {
+                let said = String::from_utf8(reply.body().to_vec()).unwrap();
+                assert_eq!((headers_alone, reply.status()), (false, StatusCode::FORBIDDEN), "{said}");
+                assert!(said.contains("this request is judged without its body"), "{said}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn n74_a_call_in_an_envelope_has_no_service_to_go_to() {
+    let gate = crate::builder().endpoint(Endpoint::new(Kuzzle::default())).build().await.unwrap();
+    let (token, _) = crate::tokens(&gate, "").await;
+    let query = || with_token("/_query", &token).method("POST").header(HOST, "api.test");
+    assert!(matches!(gate.judge(&query().body(()).unwrap().into_parts().0).await, Judgement::Endpoint));
+    let body = Full::new(bytes::Bytes::from_static(br#"{"controller":"document","action":"get"}"#));
+    let reply = gate.answer(query().body(body).unwrap()).await;
+    assert_eq!(reply.status(), StatusCode::NOT_IMPLEMENTED);
+    let said = reply.into_body().collect().await.unwrap().to_bytes();
+    assert!(String::from_utf8(said.to_vec()).unwrap().contains("`gate.layer().forward_buffered()`"));
 }

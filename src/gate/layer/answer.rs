@@ -22,7 +22,7 @@ use crate::gate::forward_buffered::ForwardBuffered;
 use crate::gate::in_flight::InFlightSlot;
 use crate::gate::verdict::{Operation, Verdict};
 use crate::gate::{resources, upgrade};
-use rotogate_core::denial::Denial;
+use rotogate_core::denial::{CallFlaw, Denial};
 use rotogate_core::overload::Refusal;
 use rotogate_core::policy::{Permitted, Undecided};
 use rotogate_core::reason::Reason;
@@ -53,6 +53,11 @@ impl<S, M> GateService<S, M> {
         let gate = &layer.gate.0;
         match admission {
             Admission::In(permitted) => self.enter(permitted, parts, body),
+            // The empty body of such a request says nothing about the call.
+            Admission::Call(permitted) if layer.head_alone => {
+                let denial = Denial::BadCall(CallFlaw::NoBody);
+                layer.refuse(&parts, denial, None, Some(Arc::clone(permitted.route())))
+            }
             Admission::Call(permitted) => {
                 let answer = Box::pin(layer.clone().call_outcome(permitted, parts, body, M::keep(&self.inner)));
                 ResponseFuture { kind: FutureKind::Endpoint { answer } }

@@ -187,7 +187,9 @@ where
 impl Gate {
     /// Judges a request by its head, for a server that is not a tower service, with the routes of [`Gate::layer`]. The
     /// head must have the whole path, `Host` (or an authority, over HTTP/2), and the [`Peer`](crate::gate::Peer) in its
-    /// extensions, for limits by address. Tokens in a body are never read.
+    /// extensions, for limits by address. It has no body: tokens in bodies are never read, and a call of the Model Context
+    /// Protocol is refused with [`CallFlaw::NoBody`](crate::denial::CallFlaw::NoBody), unless
+    /// [`Mcp::headers_alone`](crate::route::Mcp::headers_alone) is set.
     ///
     /// A WebSocket or a stream of the service must end with its caller: await [`PermittedRequest::ended`] beside it.
     ///
@@ -207,7 +209,7 @@ impl Gate {
     /// ```
     pub async fn judge(&self, head: &Parts) -> Judgement {
         // A server that is not a tower service serves upgrades itself.
-        let layer = GateLayer { edge: true, ..GateLayer::new(self.clone()) };
+        let layer = GateLayer { edge: true, head_alone: true, ..GateLayer::new(self.clone()) };
         if layer.is_for_endpoint(head) { Judgement::Endpoint } else { judged_by(&layer, head).await }
     }
 
