@@ -1,10 +1,14 @@
 //! Events of a gate that an application follows.
 
+use std::sync::Arc;
+
 use http::StatusCode;
 use rotogate::denial::Class;
+use rotogate::directory::{Directory, DirectoryError, User};
 use rotogate::gate::{GateEvent, GateEvents, Whose};
 use rotogate::session::RevokedBecause;
 use rotogate::store::Target;
+use secrecy::SecretString;
 
 use crate::client::Server;
 
@@ -51,4 +55,56 @@ async fn o51_one_who_reads_slowly_is_told_how_many_events_are_missing() {
     }
     assert!(matches!(next(&mut events).await, GateEvent::Ended { .. }));
     assert_eq!(events.missed(), 1500 - 1024);
+}
+
+/// Knows one user, whom an administrator has disabled.
+#[derive(Debug)]
+struct Disabled;
+
+#[async_trait::async_trait]
+impl Directory for Disabled {
+    async fn authenticate(
+        &self,
+        _: Option<&str>,
+        name: &str,
+        _: &SecretString,
+    ) -> Result<Option<User>, DirectoryError> {
+        let mut user = User::new(name);
+        user.active = false;
+        Ok((name == "ada").then_some(user))
+    }
+
+    async fn lookup(&self, _: &str) -> Result<Option<User>, DirectoryError> {
+        Ok(None)
+    }
+}
+
+#[tokio::test]
+async fn o51_a_refused_login_names_the_user_only_if_the_directory_knows_it() {
+    let gate = crate::builder().directory(Arc::new(Disabled)).build().await.unwrap();
+    let server = Server::axum(axum::Router::new().layer(gate.layer())).await;
+    for (name, known) in [("ada", Some("ada")), ("my password", None)] {
+        // The event of the reply itself may follow.
+        let mut events = gate.events();
+        let form = [("grant_type", "password"), ("client_id", "web"), ("username", name), ("password", "x")];
+        assert_eq!(server.post("/token", &form).await.status, StatusCode::BAD_REQUEST);
+        let GateEvent::LoginRefused { subject, client, .. } = next(&mut events).await else { panic!() };
+        assert_eq!((subject.as_deref(), &*client), (known, "web"));
+    }
+}
+
+#[tokio::test]
+async fn o51_a_reuse_is_told_before_the_end_that_it_causes() {
+    let gate = crate::gate().await;
+    let server = Server::axum(axum::Router::new().layer(gate.layer())).await;
+    let mut events = gate.events();
+    let (_, first) = crate::tokens(&gate, "").await;
+    let GateEvent::Begun { session: begun, .. } = next(&mut events).await else { panic!() };
+    let second = server.refresh("/token", &first).await.member("refresh_token");
+    assert_eq!(server.refresh("/token", &second).await.status, StatusCode::OK);
+    assert_eq!(server.refresh("/token", &first).await.status, StatusCode::BAD_REQUEST);
+    let GateEvent::Reuse { session, subject, client, .. } = next(&mut events).await else { panic!() };
+    assert_eq!((session, &*subject, &*client), (begun, "ada", "web"));
+    let GateEvent::Ended { target, because } = next(&mut events).await else { panic!() };
+    assert_eq!((target, because), (Target::Session(begun), RevokedBecause::Reuse));
 }
