@@ -392,6 +392,20 @@ async fn p70_p71_the_overview_of_a_gate_whose_requests_fail_says_so_and_leads_to
 }
 
 #[tokio::test]
+async fn p70_keys_of_an_issuer_that_cannot_be_fetched_are_a_reason() {
+    let issuer = "[[issuers]]\nname = \"away\"\nurl = \"http://127.0.0.1:1\"\naudience = [\"api\"]\n\
+                  jwks_url = \"http://127.0.0.1:1/jwks\"\neverywhere = true\n";
+    let place = Place::new(&format!("{}{issuer}", with_tokens(&[("vera", "viewer", "vera.token")])));
+    write_token(&place, "vera.token", VIEWER);
+    let gate = place.start();
+    let mut browser = Browser::signed_in(&gate, VIEWER).await;
+    let shown = text(&browser.get("/ui/").await);
+    assert!(shown.contains("class=\"state bad\">ready, with problems"), "{shown}");
+    assert!(shown.contains("keys of issuer away: empty"), "{shown}");
+    assert!(shown.contains("when it is retired"), "the end of an own key: {shown}");
+}
+
+#[tokio::test]
 async fn p56_several_sessions_end_at_once_and_the_search_stays() {
     let place = place();
     let gate = place.start();

@@ -29,9 +29,13 @@ impl Certificates {
         files.iter().map(|files| load(files, provider, warnings)).collect::<Result<_, _>>().map(Self)
     }
 
-    /// When the first certificate of each chain expires, in Unix time.
-    pub(super) fn ends(&self) -> Vec<Option<u64>> {
-        self.0.iter().map(|pair| pair.cert.iter().filter_map(end_of).min()).collect()
+    /// When the own certificate of each chain became valid, and when the first certificate of the chain expires, in Unix
+    /// time.
+    pub(super) fn periods(&self) -> Vec<(Option<u64>, Option<u64>)> {
+        let period = |pair: &Arc<CertifiedKey>| {
+            (pair.cert.first().and_then(begin_of), pair.cert.iter().filter_map(end_of).min())
+        };
+        self.0.iter().map(period).collect()
     }
 
     /// The index of the certificate for a name: the first certificate that a client would accept for this name,
@@ -70,6 +74,14 @@ pub(crate) fn end_of(certificate: &CertificateDer<'_>) -> Option<u64> {
     // certificate has expired.
     match judge(&certificate, Duration::from_secs(u64::MAX)).err()? {
         webpki::Error::CertExpired { not_after, .. } => Some(not_after.as_secs()),
+        _ => None,
+    }
+}
+
+/// The beginning of a certificate's validity: when the epoch began, no certificate was valid yet.
+fn begin_of(certificate: &CertificateDer<'_>) -> Option<u64> {
+    match judge(&EndEntityCert::try_from(certificate).ok()?, Duration::ZERO).err()? {
+        webpki::Error::CertNotValidYet { not_before, .. } => Some(not_before.as_secs()),
         _ => None,
     }
 }

@@ -86,12 +86,13 @@ impl Tls {
         self.loaded.send_replace(other.loaded.borrow().clone());
     }
 
-    /// The file of each certificate chain, and when the first certificate in the file expires, in Unix time.
-    pub(crate) fn ends(&self) -> Vec<(String, u64)> {
+    /// The file of each certificate chain, when its own certificate became valid, and when the first certificate in the
+    /// file expires, in Unix time.
+    pub(crate) fn periods(&self) -> Vec<(String, Option<u64>, u64)> {
         let config = self.config.load();
         let files = config.certificates.iter().map(|files| files.cert.display().to_string());
-        let ends = self.loaded.borrow().certificates.ends();
-        files.zip(ends).filter_map(|(file, end)| Some((file, end?))).collect()
+        let periods = self.loaded.borrow().certificates.periods();
+        files.zip(periods).filter_map(|(file, (begin, end))| Some((file, begin, end?))).collect()
     }
 
     /// The key of the listener's TLS settings in gateway.toml, for logs.

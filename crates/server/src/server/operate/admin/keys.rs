@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{Response, StatusCode};
 use rotogate::gate::JWKS_MAX_AGE;
-use rotogate_core::clock::{SystemTime, TimeSource};
+use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate_core::context::{Context, inherited};
 use rotogate_core::token::Algorithm;
 use rotogate_core::token::keyring::Keyring;
@@ -64,8 +64,11 @@ impl Age {
         let Some(written) = Keyring::written_at(folder, kid).ok().flatten().map(key_roll::time) else {
             return Self::default();
         };
-        let age = SystemTime::new().wall().since(written).as_secs();
-        Self { created: Some(rfc3339(written)), age: Some(age) }
+        Self::new(written, SystemTime::new().wall())
+    }
+
+    pub(super) fn new(created: Timestamp, now: Timestamp) -> Self {
+        Self { created: Some(rfc3339(created)), age: Some(now.since(created).as_secs()) }
     }
 
     /// In days, hours or minutes.

@@ -249,8 +249,8 @@ impl GateCollector {
             rejected.add([cause.name()], of_listeners.sum::<u64>())?;
         }
         let mut ends = output.family(&names::CERTIFICATE_NOT_AFTER)?;
-        let files: BTreeMap<String, u64> =
-            listeners.iter().filter_map(|(_, tls)| tls.as_ref()).flat_map(|tls| tls.ends()).collect();
+        let periods = listeners.iter().filter_map(|(_, tls)| tls.as_ref()).flat_map(|tls| tls.periods());
+        let files: BTreeMap<String, u64> = periods.map(|(file, _, end)| (file, end)).collect();
         for (file, end) in files {
             ends.add([&file], end)?;
         }

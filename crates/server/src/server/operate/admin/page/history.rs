@@ -13,6 +13,7 @@ use rotogate_core::engine::Event;
 use rotogate_core::store::Filter;
 use rotogate_kit::durations::BUCKET_SECONDS;
 
+use crate::log;
 use crate::server::build::files;
 use crate::server::operate::admin::{AdminState, sessions};
 use crate::server::operate::metrics::Sources;
@@ -52,6 +53,8 @@ pub(super) struct Totals {
     /// The number of refusals for each outcome. Outcomes come from a closed set.
     pub(super) refusals: Vec<(&'static str, u64)>,
     pub(super) sessions: [u64; SESSION_EVENTS.len()],
+    /// Log lines that were dropped or not written.
+    pub(super) lost_lines: u64,
 }
 
 impl Totals {
@@ -71,6 +74,7 @@ impl Totals {
         let upstreams = sources.proxy.load().report().into_iter().take(MAX_UPSTREAMS);
         now.upstreams = upstreams.map(|it| (it.name.into(), it.counted.durations.buckets)).collect();
         now.sessions = SESSION_EVENTS.map(|(event, _)| sources.gate.session_counts().get(event));
+        now.lost_lines = log::counts().iter().map(|(_, [_, dropped, errors])| dropped + errors).sum();
         now
     }
 
@@ -80,6 +84,7 @@ impl Totals {
         subtract(&mut self.requests, before.requests);
         subtract(&mut self.failed, before.failed);
         subtract(&mut self.refused, before.refused);
+        subtract(&mut self.lost_lines, before.lost_lines);
         self.own.iter_mut().zip(before.own).for_each(|(now, before)| subtract(now, before));
         self.sessions.iter_mut().zip(before.sessions).for_each(|(now, before)| subtract(now, before));
         for (name, now) in &mut self.upstreams {
@@ -99,6 +104,7 @@ impl Totals {
         self.requests += other.requests;
         self.failed += other.failed;
         self.refused += other.refused;
+        self.lost_lines += other.lost_lines;
         self.sessions.iter_mut().zip(other.sessions).for_each(|(sum, number)| *sum += number);
         other.refusals.iter().for_each(|(word, number)| add(&mut self.refusals, word, *number));
     }
@@ -156,6 +162,11 @@ impl History {
     /// The counts of the last minute.
     pub(super) fn minute(&self) -> Totals {
         sum(self.0.lock().ring.iter().take(MINUTE))
+    }
+
+    /// How many log lines the last 15 minutes lost.
+    pub(super) fn lost_lines(&self) -> u64 {
+        self.0.lock().ring.iter().map(|sample| sample.lost_lines).sum()
     }
 
     /// The number of live sessions. The task counts them only while this is called.
@@ -254,6 +265,19 @@ mod tests {
         assert_eq!(samples[0].refusals, [("no_route", newest)], "what did not happen again is left out");
         assert_eq!(samples[SAMPLES + 9 - 150].upstreams[0].1, [0; BUCKET_SECONDS.len()], "not below zero");
         assert_eq!(history.minute().requests, 7 * MINUTE as u64);
+    }
+
+    #[test]
+    fn p70_lost_log_lines_are_a_problem_for_15_minutes() {
+        let history = History::default();
+        let lost = |lost_lines| Totals { lost_lines, ..Totals::default() };
+        history.take(lost(2));
+        assert_eq!(history.lost_lines(), 0, "the first reading has no predecessor");
+        history.take(lost(5));
+        (1..SAMPLES).for_each(|_| history.take(lost(5)));
+        assert_eq!(history.lost_lines(), 3);
+        history.take(lost(5));
+        assert_eq!(history.lost_lines(), 0);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::history::{self, SAMPLE_EVERY, SAMPLES, SESSION_EVENTS, Totals, quanti
 use super::view::link;
 use crate::log;
 use crate::server::build::files;
+use crate::server::build::issuers::IssuerReport;
 use crate::server::operate::admin::status::{self, Status};
 use crate::server::operate::admin::traffic::{self, UpstreamInfo};
 use crate::server::operate::admin::{AdminState, health, keys, rfc3339};
@@ -79,12 +80,15 @@ impl GateState {
         }
         let ends = certificates(state).into_iter().filter(|it| it.grade > Grade::Good);
         reasons.extend(ends.map(|it| (it.grade, format!("certificate {}: {}", it.name, it.state))));
+        let sets = key_sets(state).into_iter().filter(|it| it.grade > Grade::Good);
+        reasons.extend(sets.map(|it| (it.grade, format!("keys of issuer {}: {}", it.name, it.state))));
         let refused = ReloadSource::ALL.into_iter().filter(|source| state.reloads.get(*source).0);
         reasons
             .extend(refused.map(|it| (Grade::Doubtful, format!("reload of {} refused; the log says why", it.name()))));
-        let lost: u64 = log::counts().iter().map(|(_, [_, dropped, errors])| dropped + errors).sum();
+        let lost = state.history.lost_lines();
         if lost > 0 {
-            reasons.push((Grade::Doubtful, format!("log lines dropped or not written since the start: {lost}")));
+            let what = format!("log lines dropped or not written in the last 15 minutes: {lost}");
+            reasons.push((Grade::Doubtful, what));
         }
         reasons.sort_by_key(|(grade, _)| std::cmp::Reverse(*grade));
         let grade = reasons.iter().map(|(grade, _)| *grade).max().unwrap_or(Grade::Good);
@@ -135,6 +139,8 @@ pub(super) struct Aging {
     pub(super) age: String,
     /// In RFC 3339.
     pub(super) end: Option<String>,
+    /// What ends a thing that has no such time.
+    pub(super) until: &'static str,
 }
 
 /// A line of a chart.
@@ -185,7 +191,7 @@ impl Overview {
             charts: charts(&samples),
             refusals: top(quarter.refusals),
             upstreams: traffic::all_upstreams(state),
-            aging: keys_and_sets(state).into_iter().chain(certificates(state)).collect(),
+            aging: own_keys(state).into_iter().chain(key_sets(state)).chain(certificates(state)).collect(),
             logs: log::counts().into(),
             feed,
             status,
@@ -332,7 +338,7 @@ fn unlinked(text: &str) -> String {
     plain.replace('`', "")
 }
 
-fn keys_and_sets(state: &AdminState) -> Vec<Aging> {
+fn own_keys(state: &AdminState) -> Vec<Aging> {
     let keys::Keys { keys, refresh } = keys::in_force(state);
     let own = |kind, name, state: &'static str, age: String| Aging {
         kind,
@@ -341,40 +347,56 @@ fn keys_and_sets(state: &AdminState) -> Vec<Aging> {
         state: state.to_owned(),
         age,
         end: None,
+        until: "when it is retired",
     };
     let mut all: Vec<_> = keys.into_iter().map(|it| own("key", it.kid, it.state.word(), it.age.in_words())).collect();
     all.extend(refresh.into_iter().map(|it| own("secret", it.kid, it.state.word(), it.age.in_words())));
-    for issuer in state.issuers.report(&state.config.load()).issuers.into_iter().filter(|it| it.keys.is_some()) {
-        let grade = match &*issuer.state {
-            "fresh" => Grade::Good,
-            "aging" => Grade::Doubtful,
-            _ => Grade::Bad,
-        };
-        let age = issuer.last_success.as_deref().map_or_else(|| "never fetched".to_owned(), super::view::ago);
-        all.push(Aging { kind: "key set", name: issuer.name, grade, state: issuer.state, age, end: None });
-    }
     all
+}
+
+/// The keys of other issuers that the gate fetches.
+fn key_sets(state: &AdminState) -> Vec<Aging> {
+    let fetched = state.issuers.report(&state.config.load()).issuers.into_iter().filter(|it| it.keys.is_some());
+    fetched.map(key_set).collect()
+}
+
+fn key_set(issuer: IssuerReport) -> Aging {
+    let failure = issuer.failure.map(|failure| failure.cause);
+    let grade = match &*issuer.state {
+        "fresh" => Grade::Good,
+        // Another set is due, and is perhaps being fetched.
+        "aging" if failure.is_none() => Grade::Good,
+        "aging" => Grade::Doubtful,
+        _ => Grade::Bad,
+    };
+    let state = failure.map_or_else(|| issuer.state.clone(), |cause| format!("{}, {cause}", issuer.state));
+    let age = issuer.last_success.as_deref().map_or_else(|| "never fetched".to_owned(), super::view::ago);
+    Aging { kind: "key set", name: issuer.name, grade, state, age, end: None, until: "at the next fetch" }
 }
 
 fn certificates(state: &AdminState) -> Vec<Aging> {
     let listeners = state.listeners.iter();
-    let ends = listeners.filter_map(|(_, tls)| tls.as_ref()).flat_map(|tls| tls.ends());
-    let mut all: Vec<_> = ends.map(|(file, end)| certificate(file, Timestamp::from_secs(end), files::now())).collect();
+    let periods = listeners.filter_map(|(_, tls)| tls.as_ref()).flat_map(|tls| tls.periods());
+    let shown = |(file, begin, end): (String, Option<u64>, u64)| {
+        certificate(file, begin.map(Timestamp::from_secs), Timestamp::from_secs(end), files::now())
+    };
+    let mut all: Vec<_> = periods.map(shown).collect();
     all.sort_by(|a, b| a.name.cmp(&b.name));
     all.dedup_by(|a, b| a.name == b.name);
     all
 }
 
-fn certificate(name: String, end: Timestamp, now: Timestamp) -> Aging {
+fn certificate(name: String, begin: Option<Timestamp>, end: Timestamp, now: Timestamp) -> Aging {
     let left = end.since(now);
     let (grade, word) = match left {
+        _ if begin.is_some_and(|begin| begin > now) => (Grade::Bad, "not valid yet"),
         _ if end <= now => (Grade::Bad, "expired"),
         _ if left < ENDS_NOW => (Grade::Bad, "ends within 3 days"),
         _ if left < ENDS_SOON => (Grade::Doubtful, "ends within 14 days"),
         _ => (Grade::Good, "valid"),
     };
-    let state = word.to_owned();
-    Aging { kind: "certificate", name, grade, state, age: String::new(), end: Some(rfc3339(end)) }
+    let age = begin.map(|begin| keys::Age::new(begin, now).in_words()).unwrap_or_default();
+    Aging { kind: "certificate", name, grade, state: word.to_owned(), age, end: Some(rfc3339(end)), until: "" }
 }
 
 /// The link to the explanation of a refusal.
@@ -385,6 +407,7 @@ pub(super) fn of_outcome(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::build::issuers::IssuerFailure;
 
     fn minute(requests: u64, failed: u64, refused: u64) -> Option<&'static str> {
         judge(&Totals { requests, failed, refused, ..Totals::default() }).1
@@ -431,8 +454,36 @@ mod tests {
             (22, Grade::Bad, "ends within 3 days"),
             (20, Grade::Bad, "expired"),
         ] {
-            let told = certificate("a.pem".to_owned(), at(end), at(20));
-            assert_eq!((told.grade, &*told.state), (grade, word));
+            let told = certificate("a.pem".to_owned(), Some(at(10)), at(end), at(20));
+            assert_eq!((told.grade, &*told.state, &*told.age), (grade, word, "10 days old"));
+        }
+        let early = certificate("a.pem".to_owned(), Some(at(21)), at(100), at(20));
+        assert_eq!((early.grade, &*early.state), (Grade::Bad, "not valid yet"));
+    }
+
+    #[test]
+    fn p70_a_key_set_is_bad_without_keys_and_doubtful_when_it_cannot_be_renewed() {
+        for (state, cause, grade, told) in [
+            ("fresh", None, Grade::Good, "fresh"),
+            ("aging", None, Grade::Good, "aging"),
+            ("aging", Some("timeout"), Grade::Doubtful, "aging, timeout"),
+            ("stale", Some("timeout"), Grade::Bad, "stale, timeout"),
+            ("empty", None, Grade::Bad, "empty"),
+        ] {
+            let report = IssuerReport {
+                name: "a".to_owned(),
+                url: String::new(),
+                state: state.to_owned(),
+                keys: Some(1),
+                file: None,
+                dropped: false,
+                required: false,
+                last_success: None,
+                failure: cause.map(|cause: &str| IssuerFailure { cause: cause.to_owned(), message: String::new() }),
+                refused_keys: Vec::new(),
+            };
+            let set = key_set(report);
+            assert_eq!((set.grade, &*set.state), (grade, told));
         }
     }
 }
