@@ -18,6 +18,8 @@ programs=(
     cc:build-essential
     python3:python3-venv
     curl:curl
+    jq:jq
+    openssl:openssl
     xz:xz-utils
     nginx:nginx-light
     haproxy:haproxy
