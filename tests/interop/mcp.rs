@@ -29,7 +29,7 @@ pub(super) fn cache() -> &'static Path {
 }
 
 /// The provider and the server behind the gate.
-async fn world(resource: &str) -> (Value, Child) {
+pub(super) async fn world(resource: &str) -> (Value, Child) {
     let mut node = Command::new("node");
     node.arg(cache().join("world.mjs")).arg(resource).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
     let mut process = node.spawn().expect("node is missing: install Node.js 20 or newer");
@@ -82,9 +82,48 @@ scopes = ["read", "write"]
     )
 }
 
+/// The rules of calls.
+pub(super) const CALLS: &str = r#"
+[[routes]]
+resource = "/mcp"
+calls = ["tools/call:delete_*"]
+scopes = ["write"]
+[[routes]]
+resource = "/mcp"
+calls = ["*"]
+"#;
+
+/// A gate of older versions: its calls go to the server of the SDK's first version.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn m7_m9_m21_sdks_of_older_versions_call_refresh_and_step_up_and_newer_ones_are_told_the_versions() {
+    let address = free_address();
+    let resource = format!("http://{address}/mcp");
+    let (urls, _process) = world(&resource).await;
+    let [issuer, upstream] = ["issuer", "upstream"].map(|name| urls[name].as_str().unwrap());
+    let (v1, v2) = (cache().join("python-v1/bin/python"), cache().join("python/bin/python"));
+    let node = Path::new("node");
+    for (versions, further, programs) in [
+        ("\"2026-07-28\", \"2025-11-25\", \"2025-06-18\"", "calls", [(node, "client.mjs"), (&v1, "client.py")]),
+        ("\"2025-11-25\", \"2025-06-18\"", "older", [(node, "calls.mjs"), (&v2, "calls.py")]),
+    ] {
+        let calls = format!("implies = {{ write = [\"read\"] }}\nmcp = {{ versions = [{versions}] }}\n{CALLS}");
+        let place = Place::new(&(config(&address, issuer, upstream) + &calls));
+        let gate = place.start();
+        for (program, script) in programs {
+            token_of(program, script, &gate, &[further]).await;
+        }
+        let metrics = gate.admin_get("/metrics").await;
+        let metrics = String::from_utf8_lossy(&metrics.body).into_owned();
+        let deleted = "rotogate_mcp_calls_total{calls=\"/mcp tools/call:delete_*\",result=\"permitted\"}";
+        let count = metrics.lines().find_map(|line| line.strip_prefix(deleted)).map(str::trim);
+        // The client in Python calls a second time, after its refresh.
+        assert_eq!(count, Some(if further == "calls" { "3" } else { "0" }), "{metrics}");
+    }
+}
+
 /// Runs a client of an SDK, which prints its last access token.
-async fn token_of(program: &Path, script: &str, gate: &Gate) -> String {
-    let ran = Command::new(program).arg(cache().join(script)).arg(gate.url("")).output().await.unwrap();
+async fn token_of(program: &Path, script: &str, gate: &Gate, more: &[&str]) -> String {
+    let ran = Command::new(program).arg(cache().join(script)).arg(gate.url("")).args(more).output().await.unwrap();
     let token = String::from_utf8_lossy(&ran.stdout).trim().to_owned();
     assert!(ran.status.success(), "{script}: {}\n{}", String::from_utf8_lossy(&ran.stderr), gate.log());
     keep_secret(&token);
@@ -108,7 +147,7 @@ upstream = "tools"
     let place = Place::new(&(config(&address, issuer, upstream) + admin));
     let gate = place.start();
     for (program, script) in [(Path::new("node"), "client.mjs"), (&cache().join("python-v1/bin/python"), "client.py")] {
-        let token = token_of(program, script, &gate).await;
+        let token = token_of(program, script, &gate, &[]).await;
         // The token is the provider's, for the resource alone.
         assert_eq!(gate.get("/mcp/admin", &token).await.status, 406, "the server of the SDK answers");
         assert_eq!(gate.get("/mcp/admin", &format!("{token}x")).await.status, 401);
@@ -121,21 +160,11 @@ async fn m6_m19_m21_the_sdks_call_by_rules_and_steps_up_to_the_scope_of_one_call
     let resource = format!("http://{address}/mcp");
     let (urls, _process) = world(&resource).await;
     let [issuer, upstream] = ["issuer", "newest"].map(|name| urls[name].as_str().unwrap());
-    let calls = r#"
-implies = { write = ["read"] }
-mcp = {}
-[[routes]]
-resource = "/mcp"
-calls = ["tools/call:delete_*"]
-scopes = ["write"]
-[[routes]]
-resource = "/mcp"
-calls = ["*"]
-"#;
-    let place = Place::new(&(config(&address, issuer, upstream) + calls));
+    let calls = format!("implies = {{ write = [\"read\"] }}\nmcp = {{}}\n{CALLS}");
+    let place = Place::new(&(config(&address, issuer, upstream) + &calls));
     let gate = place.start();
     for (program, script) in [(Path::new("node"), "calls.mjs"), (&cache().join("python/bin/python"), "calls.py")] {
-        token_of(program, script, &gate).await;
+        token_of(program, script, &gate, &[]).await;
     }
     let metrics = gate.admin_get("/metrics").await;
     let metrics = String::from_utf8_lossy(&metrics.body).into_owned();

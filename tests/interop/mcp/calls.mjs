@@ -1,5 +1,6 @@
 // The second client of the MCP SDK, which speaks version 2026-07-28: a call that the rules permit, one that needs another
-// scope, which the SDK asks its user for, and an older client that the gate tells the version. The argument is the gate's URL.
+// scope, which the SDK asks its user for, and, at a gate of older versions alone (second argument `older`), a client of both
+// eras that the gate tells the versions. The first argument is the gate's URL.
 import assert from 'node:assert/strict';
 import { Client, StreamableHTTPClientTransport, UnauthorizedError } from '@modelcontextprotocol/client';
 import { provider } from './user.mjs';
@@ -7,9 +8,16 @@ import { provider } from './user.mjs';
 const url = new URL('/mcp', process.argv[2]);
 const { authProvider, state, browse } = provider();
 
+let told = 0;
+const watched = async (input, init) => {
+  const reply = await fetch(input, init);
+  if (reply.status === 400 && (await reply.clone().json()).error?.code === -32022) told += 1;
+  return reply;
+};
+
 async function connected(versionNegotiation) {
   for (let logins = 0; ; logins += 1) {
-    const transport = new StreamableHTTPClientTransport(url, { authProvider });
+    const transport = new StreamableHTTPClientTransport(url, { authProvider, fetch: watched });
     const client = new Client({ name: 'calls', version: '1.0.0' }, { versionNegotiation });
     try {
       await client.connect(transport);
@@ -21,9 +29,18 @@ async function connected(versionNegotiation) {
   }
 }
 
+const text = async ({ client }, name) => (await client.callTool({ name })).content[0].text;
+if (process.argv[3] === 'older') {
+  // M21: the gate names its versions once, and the client goes on with one of them.
+  const auto = await connected({ mode: 'auto' });
+  assert.equal(JSON.parse(await text(auto, 'whoami')).subject, 'ada');
+  assert.deepEqual([told, auto.logins], [1, 1]);
+  console.log(state.token());
+  process.exit(0);
+}
+
 const first = await connected({ mode: { pin: '2026-07-28' } });
 assert.equal(first.logins, 1, 'one login');
-const text = async ({ client }, name) => (await client.callTool({ name })).content[0].text;
 assert.equal(await text(first, 'read_file'), 'read');
 
 // An access token that the gate refuses: the SDK refreshes it, and the user sees nothing.
@@ -47,7 +64,8 @@ assert.equal(deleted, 'deleted');
 assert.ok(state.scopes().includes('write') && state.scopes().includes('read'), state.scopes());
 assert.equal(await text(first, 'read_file'), 'read', 'the wide scope has the narrow one');
 
-// M21: a client of both eras finds the version by itself.
+// A client of both eras finds that this gate speaks the newer version.
 const auto = await connected({ mode: 'auto' });
 assert.equal(await text(auto, 'read_file'), 'read');
+assert.equal(told, 0);
 console.log(state.token());

@@ -1,6 +1,8 @@
 # The client of the MCP SDK for Python, which speaks version 2026-07-28: from a 401 through an outside provider to a call, a
-# call that needs another scope, and a client that finds the version by itself. The argument is the gate's URL.
+# call that needs another scope. At a gate of older versions alone (second argument `older`), a client of both eras that the
+# gate tells the versions. The first argument is the gate's URL.
 import asyncio
+import json
 import sys
 from urllib.parse import urljoin
 
@@ -22,16 +24,25 @@ async def main():
 
     metadata = OAuthClientMetadata(**METADATA, application_type="native")
     provider = OAuthClientProvider(URL, metadata, kept, redirect_handler=browser.open, callback_handler=result)
-    statuses = []
+    statuses, errors = [], []
 
     async def seen(response):
         if str(response.url) == URL:
             statuses.append(response.status_code)
+            if response.status_code == 400:
+                errors.append(json.loads(await response.aread())["error"]["code"])
 
     async def call(mode, *names):
         async with httpx2.AsyncClient(auth=provider, event_hooks={"response": [seen]}) as web:
             async with Client(streamable_http_client(URL, http_client=web), mode=mode) as client:
                 return [(await client.call_tool(name)).content[0].text for name in names]
+
+    if sys.argv[2:] == ["older"]:
+        # M21: the gate names its versions once, and the client goes on with one of them.
+        (said,) = await call("auto", "whoami")
+        assert json.loads(said)["subject"] == "ada" and errors == [-32022] and browser.logins == 1, (said, statuses, errors)
+        print(kept.tokens.access_token)
+        return
 
     assert await call("2026-07-28", "read_file") == ["read"]
     assert browser.logins == 1 and "write" not in kept.tokens.scope.split(), kept.tokens.scope
@@ -47,9 +58,9 @@ async def main():
     assert await call("2026-07-28", "delete_file", "read_file") == ["deleted", "read"]
     assert statuses.count(403) == 1, statuses
     assert browser.logins == 2 and {"read", "write"} <= set(kept.tokens.scope.split()), kept.tokens.scope
-    # A client of both eras finds the version by itself.
+    # A client of both eras finds that this gate speaks the newer version.
     assert await call("auto", "read_file") == ["read"]
-    assert browser.logins == 2
+    assert browser.logins == 2 and errors == []
     print(kept.tokens.access_token)
 
 

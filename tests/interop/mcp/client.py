@@ -1,5 +1,6 @@
 # The client of version 1 of the MCP SDK for Python, told nothing but the URL of the server: from a 401 through an outside
-# provider to a call, a refresh, and another scope after a 403. The argument is the gate's URL.
+# provider to a call, a refresh, and another scope after a 403: of another path, or of one call (second argument `calls`). The
+# first argument is the gate's URL.
 import asyncio
 import json
 import sys
@@ -19,7 +20,7 @@ async def main():
     async def result():
         return browser.came_back["code"], browser.came_back.get("state")
 
-    async def whoami(path, logins):
+    async def call(path, tool, logins):
         """Calls the tool at this path; the SDK asks for so many logins meanwhile."""
         before, statuses = browser.logins, []
         url = urljoin(sys.argv[1], path)
@@ -34,26 +35,27 @@ async def main():
             async with streamable_http_client(url, http_client=web) as (read, write, _):
                 async with ClientSession(read, write) as session:
                     await session.initialize()
-                    said = await session.call_tool("whoami")
+                    said = await session.call_tool(tool)
                     if logins:
                         # An access token that is over: the SDK refreshes it at the provider that it has found, and the user
                         # sees nothing.
                         token, provider.context.token_expiry_time = kept.tokens.access_token, 1.0
-                        assert (await session.call_tool("whoami")).content == said.content
+                        assert (await session.call_tool(tool)).content == said.content
                         assert kept.tokens.access_token != token
         assert browser.logins - before == logins, browser.logins
         refused = [status for status in statuses if status in (401, 403)]
         assert len(refused) == logins, statuses
         return json.loads(said.content[0].text)
 
-    first = await whoami("/mcp", 1)
+    first = await call("/mcp", "whoami", 1)
     assert first == {"subject": "ada", "scope": "read", "token": False}, first
     # The token does, as long as it has the scope.
-    assert await whoami("/mcp", 0) == first
+    assert await call("/mcp", "whoami", 0) == first
     # 403 insufficient_scope: the SDK asks for the scope that the challenge names. It registered for those of the first challenge
     # alone, and this provider then refuses others: so it registers again.
     kept.client = None
-    stronger = await whoami("/mcp/admin", 1)
+    path, tool = ("/mcp", "delete_file") if sys.argv[2:] == ["calls"] else ("/mcp/admin", "whoami")
+    stronger = await call(path, tool, 1)
     assert stronger["subject"] == "ada" and "write" in stronger["scope"].split(), stronger
     print(kept.tokens.access_token)
 

@@ -62,10 +62,12 @@ const upstream = createServer(async (request, response) => {
     onsessioninitialized: (id) => sessions.set(id, transport),
   });
   const server = new McpServer({ name: 'tools', version: '1.0.0' });
-  server.registerTool('whoami', { description: 'the caller' }, ({ requestInfo: { headers } }) => {
-    const said = { subject: headers['x-auth-subject'], scope: headers['x-auth-scope'], token: 'authorization' in headers };
-    return { content: [{ type: 'text', text: JSON.stringify(said) }] };
-  });
+  for (const tool of ['whoami', 'delete_file']) {
+    server.registerTool(tool, { description: 'the caller' }, ({ requestInfo: { headers } }) => {
+      const said = { subject: headers['x-auth-subject'], scope: headers['x-auth-scope'], token: 'authorization' in headers };
+      return { content: [{ type: 'text', text: JSON.stringify(said) }] };
+    });
+  }
   await server.connect(transport);
   return transport.handleRequest(request, response);
 });
