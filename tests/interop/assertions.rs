@@ -28,6 +28,8 @@ fn place(address: &str, further: &str) -> Place {
     let config = support::CONFIG
         .replace("http://gate.test", &format!("http://{address}"))
         .replace("listen = \"127.0.0.1:0\"\npublic_url", &format!("listen = \"{address}\"\npublic_url"))
+        // The MCP SDKs take no metadata without it.
+        .replace("[issuer]\n", "[issuer]\nauthorization_endpoint = \"https://login.test/\"\n")
         .replace("[limits]", "[store]\nkind = \"memory\"\n[limits]");
     let place = Place::new(&format!("{config}{further}"));
     let set = json!({ "keys": [Issuer::new(SEED).jwk("k1")] }).to_string();
@@ -52,25 +54,42 @@ async fn d24_openid_client_and_authlib_authenticate_by_assertions() {
     passes(Command::new(cache.join("python/bin/python")).arg(cache.join("private_key_jwt.py")), &address).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn d18_d19_the_mcp_sdk_exchanges_an_identity_assertion() {
-    let address = mcp::free_address();
+/// Runs a program of an MCP SDK at a gate that takes identity assertions for `/mcp`, with further lines.
+async fn exchanges_identity_assertions(program: &mut Command, address: &str, further: &str) {
     let secret = uuid::Uuid::new_v4().to_string();
     keep_secret(&secret);
     let made = Place::new(support::CONFIG).run(&["client", "secret", "--stdin", "--json"], &secret).stdout;
     let made: Value = serde_json::from_str(&made).unwrap();
-    let further = format!(
-        "[[clients]]\nid = \"wiki\"\nsecret_hash = {}\ngrants = [\"jwt-bearer\"]\nscopes = [\"read\"]\n\
+    let config = format!(
+        "[[clients]]\nid = \"wiki\"\nsecret_hash = {}\ngrants = [\"jwt-bearer\"]\nscopes = [\"read\", \"write\"]\n\
          [[issuers]]\nname = \"idp\"\nurl = \"https://idp.test/\"\naudience = [\"unused\"]\njwks_file = \"keys.json\"\n\
-         scopes = [\"read\"]\nid_jag = {{ clients = [\"wiki\"] }}\n\
-         [[resources]]\npath = \"/mcp\"\n[[routes]]\npath = \"/mcp\"\nresource = \"/mcp\"\nscopes = [\"read\"]\nupstream = \"app\"\n",
+         scopes = [\"read\", \"write\"]\nid_jag = {{ clients = [\"wiki\"] }}\n\
+         [[routes]]\npath = \"/mcp\"\nresource = \"/mcp\"\nscopes = [\"read\"]\n{further}",
         made["secret_hash"]
     );
-    let _gate = place(&address, &further).start();
-    let script = mcp::cache().join("id_jag.mjs");
+    let _gate = place(address, &config).start();
+    passes(program.env("CLIENT_SECRET", &secret).env("IDP", "https://idp.test/"), address).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d18_d19_the_mcp_sdk_exchanges_an_identity_assertion() {
     let mut node = Command::new("node");
-    node.arg(script).env("CLIENT_SECRET", &secret).env("IDP", "https://idp.test/");
-    passes(&mut node, &address).await;
+    node.arg(mcp::cache().join("id_jag.mjs"));
+    let further = "upstream = \"app\"\n[[resources]]\npath = \"/mcp\"\n";
+    exchanges_identity_assertions(&mut node, &mcp::free_address(), further).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d18_m21_the_mcp_sdk_for_python_calls_by_identity_assertions_and_steps_up() {
+    let address = mcp::free_address();
+    let (urls, _process) = mcp::world(&format!("http://{address}/mcp")).await;
+    let further = format!(
+        "upstream = \"tools\"\n[[upstreams]]\nname = \"tools\"\nurls = [{}]\n[[resources]]\npath = \"/mcp\"\nmcp = {{}}\n{}",
+        urls["newest"],
+        mcp::CALLS
+    );
+    let mut python = Command::new(mcp::cache().join("python/bin/python"));
+    exchanges_identity_assertions(python.arg(mcp::cache().join("id_jag.py")), &address, &further).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

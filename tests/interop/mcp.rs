@@ -21,7 +21,7 @@ pub(super) fn cache() -> &'static Path {
         for file in ["world.mjs", "user.mjs", "client.mjs", "calls.mjs", "id_jag.mjs", "judge.mjs"] {
             std::fs::copy(source.join(file), cache.join(file)).unwrap();
         }
-        for file in ["user.py", "client.py", "calls.py"] {
+        for file in ["user.py", "client.py", "calls.py", "id_jag.py"] {
             std::fs::copy(source.join(file), cache.join(file)).unwrap();
         }
         cache

@@ -1,7 +1,7 @@
 // The official MCP SDK gets an identity assertion of a stand-in for an identity provider, and exchanges it at the gate.
 import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
-import { exchangeJwtAuthGrant, requestJwtAuthorizationGrant } from '@modelcontextprotocol/client';
+import { discoverAuthorizationServerMetadata, exchangeJwtAuthGrant, requestJwtAuthorizationGrant } from '@modelcontextprotocol/client';
 import { importJWK, SignJWT } from 'jose';
 
 const { ISSUER, KEY, CLIENT_SECRET, IDP } = process.env;
@@ -26,9 +26,7 @@ const idp = createServer(async (request, response) => {
 });
 await new Promise((resolve) => idp.listen(0, '127.0.0.1', resolve));
 
-// The SDK's own discovery wants an authorization endpoint, which the gate does not have.
-const metadata = await fetch(`${ISSUER}/.well-known/oauth-authorization-server`);
-const { token_endpoint, authorization_grant_profiles_supported } = await metadata.json();
+const { token_endpoint, authorization_grant_profiles_supported } = await discoverAuthorizationServerMetadata(ISSUER);
 assert.deepEqual(authorization_grant_profiles_supported, ['urn:ietf:params:oauth:grant-profile:id-jag']);
 const resource = `${ISSUER}/mcp`;
 const { jwtAuthGrant } = await requestJwtAuthorizationGrant({
