@@ -2,11 +2,18 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use rotogate::program::grpc::proto::envoy::config::core::v3::{Address, SocketAddress, address};
+use rotogate::program::grpc::proto::envoy::service::auth::v3::attribute_context::http_request::HeadersEntry;
+use rotogate::program::grpc::proto::envoy::service::auth::v3::attribute_context::{HttpRequest, Peer, Request};
+use rotogate::program::grpc::proto::envoy::service::auth::v3::check_response::HttpResponse;
+use rotogate::program::grpc::proto::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
 use support::stub::{HEAD, ROUTES};
 use support::wire::Wire;
 
 use super::scene::{NGINX, Scene, bearer, facts, run};
 use crate::corpus;
+use crate::grpc::client::call;
 
 const CADDY: &str = "kind = \"forward-auth\"\nneighbour = \"caddy\"\ntrusted_proxies = [\"127.0.0.1/32\"]";
 
@@ -347,5 +354,56 @@ fn m18_a_verdict_on_a_call_comes_from_its_headers_and_where_the_body_decides_the
         let named = refused.header("www-authenticate").contains("scope=\"admin\"");
         assert!(named, "{refused:?}");
         assert_eq!(about(&[]).status, 400, "a call without its headers");
+    }
+}
+
+/// Envoy's question about a call, with these headers.
+fn check(headers: &[(&str, &str)]) -> CheckRequest {
+    let text = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+    let entry = |(key, value): &(&str, &str)| HeadersEntry { key: text(key), value: text(value) };
+    let http = HttpRequest {
+        method: text("POST"),
+        headers: headers.iter().map(entry).collect(),
+        path: text("/mcp"),
+        host: text("gate.test"),
+        scheme: text("http"),
+        header_map: None,
+    };
+    let address = SocketAddress { address: text("192.0.2.7") };
+    let address = address::Address::SocketAddress(address);
+    let source = Peer { address: Some(Address { address: Some(address) }) };
+    CheckRequest {
+        attributes: Some(AttributeContext { source: Some(source), request: Some(Request { http: Some(http) }) }),
+    }
+}
+
+#[test]
+fn m18_envoy_is_told_of_a_call_by_its_headers_and_where_the_body_decides_nothing_passes() {
+    const ENVOY: &str = "kind = \"ext-authz\"\ntrusted_proxies = [\"127.0.0.1/32\"]";
+    for (by, list, delete) in [("headers", None, 403), ("body", Some(403), 403)] {
+        let scene = Scene::new(ENVOY, &calls(by));
+        let good = format!("Bearer {}", scene.login().access);
+        let own =
+            [("authorization", &*good), ("mcp-protocol-version", "2026-07-28"), ("content-type", "application/json")];
+        // The status and the challenge of a refusal; `None` for a permit.
+        let ask = |headers: &[(&str, &str)]| {
+            let question = tonic::Request::new(check(&[&own, headers].concat()));
+            let answer =
+                run(call::<_, CheckResponse>(scene.asked, "/envoy.service.auth.v3.Authorization/Check", question));
+            match answer.unwrap().into_inner().http_response.unwrap() {
+                HttpResponse::OkResponse(_) => None,
+                HttpResponse::DeniedResponse(denied) => {
+                    let mut headers = denied.headers.into_iter().filter_map(|one| one.header);
+                    let challenge = headers.find(|one| one.key == "www-authenticate");
+                    let challenge = challenge.map(|one| [one.value, one.raw_value].concat()).unwrap_or_default();
+                    Some((denied.status.unwrap().code, String::from_utf8(challenge).unwrap()))
+                }
+            }
+        };
+        let status = |answer: Option<(i32, String)>| answer.map(|(status, _)| status);
+        assert_eq!(status(ask(&[("mcp-method", "tools/list")])), list, "{by}");
+        let (refused, said) = ask(&[("mcp-method", "tools/call"), ("mcp-name", "delete_all")]).unwrap();
+        assert!(refused == delete && said.contains("scope=\"admin\""), "{by}: {refused} {said}");
+        assert_eq!(status(ask(&[])), Some(400), "{by}: a call without its headers");
     }
 }
