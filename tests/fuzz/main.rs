@@ -23,6 +23,7 @@ mod input;
 mod introspection;
 mod json;
 mod kuzzle;
+mod mcp;
 mod neighbours;
 mod notices;
 mod path;

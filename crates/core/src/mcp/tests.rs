@@ -232,6 +232,8 @@ fn m22_readers_do_not_differ_on_what_is_taken() {
         let ours = (call.method.map(Cow::into_owned), call.name.map(Cow::into_owned));
         let plain: Value = serde_json::from_str(&body).unwrap();
         assert_eq!(plain["method"].as_str(), ours.0.as_deref(), "{body}");
+        let named = ours.0.as_deref().and_then(named_by);
+        assert_eq!(named.and_then(|named| plain["params"][named].as_str()), ours.1.as_deref(), "{body}");
         assert_eq!(blind(&body), Some(ours), "{body}");
     }
     assert!(taken > 1000, "{taken}");
