@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
+use super::client_assertions::{KIND, reload};
 use super::issuer::{Issuer, claims};
 use support::documents::Documents;
 use support::stub::{Edge, HEAD};
@@ -261,6 +262,23 @@ fn b2_b28_b34_b35_a_browser_logs_in_at_the_provider_and_comes_back_to_where_it_w
     assert_eq!(received.all("x-auth-scope"), ["read"]);
     assert_eq!((received.all("cookie"), received.all("authorization").len()), (vec!["app=1"], 0));
     assert_eq!(world.edge.series("rotogate_browser_logins_total{result=\"ok\"}"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d24_the_gate_proves_its_key_for_the_code_of_a_login() {
+    let (world, key) = (world(), Issuer::new(35));
+    support::pki::write_private(&world.edge.place.path("gate.pem"), &key.private_pem());
+    let config = std::fs::read_to_string(world.edge.place.path("gateway.toml")).unwrap();
+    let by_key = format!("key_file = \"gate.pem\", assertion_audience = \"{}\"", world.provider.url());
+    world.edge.place.write_config(&config.replace("secret_file = \"kc.secret\"", &by_key));
+    reload(&world.edge, 1).await;
+    let begun = world.begin("/");
+    world.good(&begun);
+    assert_eq!(world.come_back_with_code(&begun).status, 303);
+    let (form, authorization) = world.provider.form("/token");
+    assert!(authorization.is_none() && !form.contains_key("client_secret"), "{form:?}");
+    assert_eq!(form["client_assertion_type"], KIND);
+    key.proved(&form["client_assertion"], "web", &world.provider.url());
 }
 
 #[test]

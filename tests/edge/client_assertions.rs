@@ -8,7 +8,7 @@ use support::stub::{Edge, HEAD};
 use support::wire::Reply;
 use support::{Place, until, with};
 
-const KIND: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+pub(super) const KIND: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 const GATE: &str = "http://gate.test";
 const CONFIG: &str = r#"
 [[clients]]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::issuer::{Issuer, URL, claims};
+use support::documents::Documents;
 use support::stub::{Edge, HEAD};
 use support::transmitter::{Asked, Transmitter};
 use support::{Place, keep_secret, with};
@@ -83,6 +84,28 @@ fn until_alive(edge: &Edge, is_alive: u64) {
         std::thread::sleep(Duration::from_millis(50));
     }
     panic!("rotogate_stream_alive does not become {is_alive}: {}", edge.gate.log());
+}
+
+#[test]
+fn d24_s16_the_gate_proves_its_key_for_the_token_of_a_stream() {
+    let (at, provider, key) = (transmitter(), Documents::start(), Issuer::new(35));
+    provider.document("/token", &json!({ "access_token": TOKEN, "token_type": "Bearer", "expires_in": 300 }));
+    let client = format!(
+        "client = {{ id = \"gate\", key_file = \"gate.pem\", assertion_audience = \"{URL}\" }}, token_url = \"{}\"",
+        provider.at("/token")
+    );
+    let config =
+        issuer_of(&at, &format!("audience = [\"{AUDIENCE}\"]"), "").replace("token_file = \"ssf.token\"", &client);
+    let with_key = |place: &Place| {
+        files(place);
+        support::pki::write_private(&place.path("gate.pem"), &key.private_pem());
+    };
+    let edge = Edge::with(&format!("{HEAD}{config}"), with_key, |_| {});
+    until_acknowledged(&at, "verification-1");
+    until_alive(&edge, 1);
+    let (form, authorization) = provider.form("/token");
+    assert!(authorization.is_none() && !form.contains_key("client_secret"), "{form:?}");
+    key.proved(&form["client_assertion"], "gate", URL);
 }
 
 #[test]

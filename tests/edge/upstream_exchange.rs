@@ -219,6 +219,33 @@ fn d11_the_upstream_gets_the_exchanged_token_and_never_the_callers() {
     assert!(!world.edge.gate.log().contains(&world.provider.token()));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn d24_the_gate_proves_its_key_to_the_provider_by_a_new_assertion_each_time() {
+    let world = world();
+    let key = Issuer::new(35);
+    support::pki::write_private(&world.edge.place.path("gate.pem"), &key.private_pem());
+    let config = std::fs::read_to_string(world.edge.place.path("gateway.toml")).unwrap();
+    let by_key = "key_file = \"gate.pem\", assertion_audience = \"https://idp.test/\"";
+    world.edge.place.write_config(&config.replace("secret_file = \"gate.secret\"", by_key));
+    reload(&world.edge, 1).await;
+    let mut ids = std::collections::BTreeSet::new();
+    for (path, answer) in [("/graph/x", json!({})), ("/entra/x", json!({ "issued_token_type": null }))] {
+        world.provider.grants(&answer);
+        assert_eq!(world.ask(&world.token(&json!({ "scp": "access_as_user" })), path).status, 200, "{path}");
+        let (head, body) = world.provider.last();
+        let field = |name: &str| {
+            let all: Vec<_> = form_urlencoded::parse(body.as_bytes()).filter(|(key, _)| key == name).collect();
+            assert!(all.len() < 2, "{name} twice");
+            all.first().map(|(_, value)| value.to_string())
+        };
+        assert!(!head.to_ascii_lowercase().contains("authorization:") && field("client_secret").is_none(), "{head}");
+        assert_eq!(field("client_assertion_type").unwrap(), super::client_assertions::KIND);
+        let said = key.proved(&field("client_assertion").unwrap(), "gate", "https://idp.test/");
+        ids.insert(said["jti"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(ids.len(), 2);
+}
+
 #[test]
 fn d12_what_the_provider_says_and_what_the_caller_gets() {
     let world = world();

@@ -4,6 +4,7 @@ use http::Method;
 
 use super::provider::Provider;
 use super::{pair, place, refresh, refresh_with};
+use crate::edge::issuer::Issuer;
 
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 
@@ -130,6 +131,27 @@ async fn i40_refreshes_and_bad_tokens_of_one_address_are_limited() {
         assert!((3..=4).contains(&asked), "{key}: {asked}");
         assert_eq!(provider.count(), before + asked, "{key}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d24_the_gate_proves_its_key_to_the_provider_at_each_refresh() {
+    let provider = Provider::start().await;
+    let client = "client = { id = \"web\", key_file = \"gate.pem\", assertion_audience = \"https://idp.test/\" }";
+    let (key, place) = (Issuer::new(35), place(&provider, client));
+    support::pki::write_private(&place.path("gate.pem"), &key.private_pem());
+    let gate = place.start();
+    let mut ids = std::collections::BTreeSet::new();
+    let mut token = provider.login();
+    for _ in 0..2 {
+        token = pair(&refresh_with(&gate, &token, &[("client_id", "web")]).await).1;
+        let asked = provider.last();
+        assert!(asked.headers.get("authorization").is_none() && asked.field("client_secret").is_none());
+        let kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+        assert_eq!(asked.field("client_assertion_type"), Some(kind));
+        let said = key.proved(asked.field("client_assertion").unwrap(), "web", "https://idp.test/");
+        ids.insert(said["jti"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(ids.len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

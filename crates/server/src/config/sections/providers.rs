@@ -28,7 +28,7 @@ section! {
         /// Token endpoint. Required, unless the issuer has `discovery`.
         reload token_url: Option<String> = by { read_token_url(section, &issuer, issuers) },
         /// Required: The gate's own client at the provider: `id`, `secret_file`, and `secret_in`: `"basic"` or
-        /// `"form"`.
+        /// `"form"`; or `key_file` and `assertion_audience` (docs/clients-without-secrets.md).
         reload client: ProviderClientSettings = by { read_client(section, dir) },
         /// Time for the provider's whole answer; 100ms to 30s.
         reload timeout: Duration = get_or(value::duration_within(SECOND / 10, 30 * SECOND), 5 * SECOND),
