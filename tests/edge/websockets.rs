@@ -6,14 +6,17 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
+use std::time::Instant;
 
 use tungstenite::protocol::Role;
 use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::{Error, Message, WebSocket};
 
+use super::browser;
 use super::streams::{config, kuzzle};
 use super::upgrades::{PATIENCE, ask_with, gate_with, head, is};
+use support::stub::Edge;
 use support::{CONFIG, Gate};
 
 /// An upstream that takes every upgrade, and leaves to the test what comes then.
@@ -222,4 +225,27 @@ async fn large_messages_in_many_fragments_pass_byte_for_byte_there_and_back() {
     });
     gate.revoke(&tokens.refresh).await;
     assert_eq!(both_closed(&mut ends), (1008, 1008), "the end of a frame was known after all this");
+}
+
+#[test]
+fn b11_what_a_page_sends_over_a_websocket_renews_its_session() {
+    let (port, sockets) = upstream();
+    let more = format!(
+        "[[upstreams]]\nname = \"ws\"\nurls = [\"http://127.0.0.1:{port}\"]\n[[routes]]\npath = \"/live\"\n\
+         credentials = [\"session\"]\nupgrade = true\nupstream = \"ws\"\n"
+    );
+    let short = "profile = { access_ttl = \"2s\", grace = \"1s\", lost_response_window = \"1s\" }";
+    let edge = Edge::with(&browser::config(short, &more), |_| {}, |_| {});
+    let held = browser::cookie(&browser::post_json(&edge, &[browser::OWN], &browser::credentials(&edge)));
+    // The question is no activity.
+    let idle_end = || browser::state(&edge, &held)["idle_expires"].as_u64().unwrap();
+    let first = idle_end();
+    let (answer, client) = ask_with(&edge.gate, "/live", "WebSocket", &format!("{held}\r\n{}", browser::OWN), "");
+    assert!(is(&answer, 101), "{answer}");
+    let mut ends = sides((client.into_inner(), sockets.recv_timeout(PATIENCE).unwrap()));
+    let begun = Instant::now();
+    while idle_end() == first {
+        assert!(begun.elapsed() < PATIENCE, "nothing renewed the session");
+        talk(&mut ends);
+    }
 }
