@@ -440,3 +440,22 @@ fn p67_clear_text_at_a_public_host_is_a_warning_that_https_ends() {
         assert!(!check(good).contains("server.public_url"), "{good}");
     }
 }
+
+#[test]
+fn b54_the_example_of_each_provider_where_browsers_log_in_is_good() {
+    for name in ["keycloak", "entra", "google", "auth0"] {
+        let root = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("examples/providers");
+        let written = fs::read_to_string(root.join(name).join("browser.toml")).unwrap();
+        assert!(written.contains("dialect = \"browser\"") && written.contains(&format!("provider = \"{name}\"")));
+        let place = Place::new(&written);
+        let secret = place.path("client.secret");
+        fs::write(&secret, "a secret of the client at its provider").unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+        let said = place.done(&["check", "--strict"], "");
+        assert!(said.stdout.contains("gateway.toml: good"), "{name}: {said:?}");
+        // The same issuer as in the example for its tokens.
+        let url = written.lines().find(|line| line.starts_with("url = ")).unwrap();
+        let tokens = fs::read_to_string(root.join(name).join("gateway.toml")).unwrap();
+        assert!(tokens.contains(url.split("  ").next().unwrap()), "{name}");
+    }
+}
