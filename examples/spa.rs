@@ -39,10 +39,10 @@ const at = id => document.getElementById(id);
 const api = async (path, options = {}) => {
     const answer = await fetch(path, { ...options, headers: { 'x-csrf': '1', ...options.headers } });
     if (answer.status === 401) {
-        const { login } = await answer.clone().json();
-        const url = new URL(login, location);
-        url.searchParams.set('to', location.pathname + location.search + location.hash);
-        location.assign(url);
+        const refusal = await answer.clone().json().catch(() => null);
+        const url = refusal?.login && new URL(refusal.login, location);
+        url?.searchParams.set('to', location.pathname + location.search + location.hash);
+        if (url) location.assign(url);
     }
     return answer;
 };
@@ -51,12 +51,17 @@ const show = notes => at('notes').replaceChildren(...notes.map(note => {
     item.textContent = note;
     return item;
 }));
+const undecided = () => { at('who').textContent = 'the service is not ready: reload this page in a moment'; };
 const start = async () => {
-    const session = await (await fetch('/auth/session', { headers: { 'x-csrf': '1' } })).json();
+    const answer = await api('/auth/session');
+    if (!answer.ok) return undecided();
+    const session = await answer.json();
     at('in').hidden = session.authenticated;
     at('out').hidden = at('add').hidden = !session.authenticated;
     at('who').textContent = session.authenticated ? `${session.subject} is logged in` : 'nobody is logged in';
-    if (session.authenticated) show(await (await api('/api/notes')).json());
+    if (!session.authenticated) return;
+    const notes = await api('/api/notes');
+    if (notes.ok) show(await notes.json());
 };
 at('add').onsubmit = async event => {
     event.preventDefault();
@@ -66,7 +71,13 @@ at('add').onsubmit = async event => {
     });
     if (answer.ok) { event.target.reset(); show(await answer.json()); }
 };
-at('out').onclick = () => api('/auth/logout', { method: 'POST' }).then(start);
+at('out').onclick = async () => {
+    const answer = await api('/auth/logout', { method: 'POST' });
+    if (!answer.ok) return undecided(); // nobody is logged out
+    const { logout } = await answer.json();
+    // With a login at a provider, its page ends the login there.
+    logout ? location.assign(logout) : start();
+};
 start();
 </script>
 </html>"#;

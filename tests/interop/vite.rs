@@ -50,7 +50,7 @@ async fn b20_b36_a_page_of_a_vite_project_logs_in_through_its_development_server
     let url = format!("http://localhost:{port}");
     let more = format!(
         "[[endpoints]]\ndialect = \"browser\"\npath = \"/auth\"\n[[upstreams]]\nname = \"api\"\nurls = [\"http://{}\"]\n\
-         [[routes]]\npath = \"/api/{{*rest}}\"\ncredentials = [\"session\"]\nupgrade = true\nlogin = \"never\"\n\
+         [[routes]]\npath = \"/app/{{*rest}}\"\ncredentials = [\"session\"]\nupgrade = true\nlogin = \"never\"\n\
          upstream = \"api\"\n",
         upstream.address
     );

@@ -1,16 +1,26 @@
-/** Leads to the login, and back to this page. */
-export const logIn = (login = "/auth/login") => {
-  const url = new URL(login, location);
-  url.searchParams.set("to", location.pathname + location.search + location.hash);
+// login.js: the whole client of a single-page application.
+let leaving = false; // a logout is under way: nothing leads elsewhere
+addEventListener("pageshow", () => (leaving = false));
+export function logIn(login = "/auth/login") {
+  if (leaving) return;
+  const url = new URL(login, location); // a 401 may ask for a stronger login
+  url.searchParams.set("to", location.href);
   location.assign(url);
-};
-
-/** `fetch`, which leads to the login when the session is over. 503: nothing was decided; try again later. */
+}
 export async function api(path, options = {}) {
-  const answer = await fetch(path, options);
-  if (answer.status === 401) logIn((await answer.clone().json()).login);
+  const answer = await fetch(path, { ...options, headers: { "x-csrf": "1", ...options.headers } });
+  if (answer.status !== 401) return answer; // 503: nothing was decided; try again later
+  const refusal = await answer.clone().json().catch(() => null); // null: a 401 of the service itself
+  if (refusal?.login) logIn(new URL(refusal.login, answer.url)); // the session is over
   return answer;
 }
-
-export const session = () => api("/auth/session").then((answer) => answer.json());
-export const logOut = () => api("/auth/logout", { method: "POST" });
+async function decided(answer) {
+  if (!answer.ok) throw new Error(`nothing was decided: ${answer.status}`);
+  return answer.json();
+}
+export const session = async () => decided(await api("/auth/session"));
+export async function logout() {
+  const { logout: atProvider } = await decided(await api("/auth/logout", { method: "POST" }));
+  leaving = true;
+  location.assign(atProvider ?? "/"); // the login at the provider ends, too
+}

@@ -1,17 +1,7 @@
-import { api, logIn, logOut, session } from "./login.js";
+import { api, logIn, logout, session } from "./login.js";
+import { connect } from "./socket.js";
 
 const at = (id) => document.getElementById(id);
-
-/** A WebSocket with the session of the page. */
-function connect() {
-  const socket = new WebSocket(`${location.origin.replace("http", "ws")}/api/live`);
-  socket.onopen = () => socket.send("hello");
-  socket.onmessage = ({ data }) => (at("live").textContent = data);
-  socket.onclose = async ({ code }) => {
-    at("live").textContent = `closed: ${code}`;
-    if (code !== 1008) setTimeout(connect, 1000);
-  };
-}
 
 async function show() {
   const { authenticated, subject } = await session();
@@ -22,13 +12,17 @@ async function show() {
 }
 
 at("in").onclick = () => logIn();
-at("out").onclick = () => logOut().then(show);
+at("out").onclick = () => logout().catch((error) => (at("who").textContent = error.message));
 at("add").onsubmit = async (event) => {
   event.preventDefault();
-  const answer = await api("/api/notes", { method: "POST", body: new FormData(event.target).get("note") });
+  const answer = await api("/app/notes", { method: "POST", body: new FormData(event.target).get("note") });
   if (!answer.ok) return;
   const item = document.createElement("li");
   item.textContent = await answer.text();
   at("notes").append(item);
 };
-if (await show()) connect();
+try {
+  if (await show()) connect();
+} catch (error) {
+  at("who").textContent = error.message; // a user may be logged in or not
+}
