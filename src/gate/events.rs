@@ -115,6 +115,11 @@ impl Inner {
                     Ok(()) => self.engine.take_report(reported).await,
                     Err(error) => Err(error),
                 };
+                if effect == EventEffect::Refresh && !matches!(result, Ok(result) if result != NoticeResult::Applied) {
+                    // The answers of decision points about the user may have changed, too. Such events are rare, so all
+                    // answers are forgotten. The tokens are refused here also if the store fails.
+                    self.running.decisions.forget_all();
+                }
                 result.map(|result| (TakenEvent { id, kind, result, stream }, effect, user))
             }
             Err(error) => Err(error),
@@ -122,11 +127,6 @@ impl Inner {
         let result = taken.as_ref().map(|(taken, ..)| taken.result);
         self.engine.record_notice(issuer, protocol.word(), result, origin);
         let (taken, effect, user): (_, _, Option<Box<str>>) = taken?;
-        if effect == EventEffect::Refresh && taken.result == NoticeResult::Applied {
-            // The answers of decision points about the user may have changed, too. Such events are rare, so all answers
-            // are forgotten.
-            self.running.decisions.forget_all();
-        }
         self.engine.record_event((issuer, user.as_deref()), (taken.kind, effect, &taken.id), taken.result, origin);
         Ok(taken)
     }

@@ -3,19 +3,28 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ed25519_dalek::Signer as _;
 use http::Request;
 use http::request::Parts;
+use rotogate_core::clock::{ManualTime, TimeSource};
 use rotogate_core::decision::{DecisionFault, DecisionPoint};
 use rotogate_core::route::{RouteDecision, RoutePolicy};
 use rotogate_core::session::Scope;
+use rotogate_core::store::memory::nodes::{MemoryNode, Way};
 use rotogate_core::token::keyring::Keyring;
+use rotogate_core::token::{Algorithm, IssuerKeys, IssuerRules};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use super::*;
 use crate::Gate;
-use crate::gate::{Judgement, NewSession, Whose};
+use crate::gate::{GateBuilder, Judgement, NewSession, Whose};
+use crate::program::DeliveredEvent;
 use rotogate_core::client::Client;
+
+const IDP: &str = "https://idp.test";
 
 type Answer = Result<PolicyDecision, DecisionFault>;
 
@@ -68,8 +77,36 @@ fn route() -> Route {
     Route { id: "orders".into(), ..Route::new("/orders/{id}", policy) }
 }
 
+fn idp_key() -> ed25519_dalek::SigningKey {
+    ed25519_dalek::SigningKey::from_bytes(&[7; 32])
+}
+
+/// A trusted issuer, which tells the gate of its users.
+fn idp() -> IssuerRules {
+    let x = URL_SAFE_NO_PAD.encode(idp_key().verifying_key().as_bytes());
+    let key = json!({ "kty": "OKP", "crv": "Ed25519", "x": x, "kid": "k1", "alg": "EdDSA", "use": "sig" });
+    let keys = IssuerKeys::from_jwks(json!({ "keys": [key] }).to_string().as_bytes(), None).unwrap();
+    IssuerRules::external(IDP, vec!["api".into()], keys).named("idp")
+}
+
+/// The issuer's event: the claims of a user have changed.
+fn changed_claims(at: Timestamp) -> String {
+    let header = json!({ "alg": "EdDSA", "typ": "secevent+jwt", "kid": "k1" });
+    let uri = "https://schemas.openid.net/secevent/caep/event-type/token-claims-change";
+    let claims = json!({ "iss": IDP, "aud": "gate", "iat": at.as_secs(), "jti": "e-1", "events": { uri: {} },
+        "sub_id": { "format": "iss_sub", "iss": IDP, "sub": "ada" } });
+    let [header, claims] = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string()));
+    let signed = format!("{header}.{claims}");
+    let signature = URL_SAFE_NO_PAD.encode(idp_key().sign(signed.as_bytes()).to_bytes());
+    format!("{signed}.{signature}")
+}
+
 impl World {
     async fn new(allow: u64) -> Self {
+        Self::with(allow, Gate::builder().keys(Keyring::ephemeral().unwrap())).await
+    }
+
+    async fn with(allow: u64, builder: GateBuilder) -> Self {
         let point = Asked(Arc::new(StandIn {
             answer: Mutex::new(Ok(PolicyDecision::Permit)),
             asked: Mutex::default(),
@@ -77,21 +114,30 @@ impl World {
             released: Semaphore::new(0),
             holds: AtomicBool::new(false),
         }));
-        let scoped = RoutePolicy { scopes: Scope::parse("admin").unwrap(), ..route().policy };
-        let gate = Gate::builder()
-            .issuer("https://api.test")
-            .keys(Keyring::ephemeral().unwrap())
-            .client(Client::public("web"))
-            .decision_point(rules(&point, allow))
-            .route(route())
-            .route(Route::new("/admin/{id}", scoped))
-            .route(Route::new("/free/{*rest}", RoutePolicy::default()))
-            .build()
-            .await
-            .unwrap();
+        let gate = Self::gate(builder, &point, allow).await;
         let session = NewSession::new("ada", "web").scope("read").unwrap().claim("org_id", "42").unwrap();
         let token = gate.sessions().start(session).await.unwrap().access_token.expose().to_owned();
         Self { gate, point, token }
+    }
+
+    async fn gate(builder: GateBuilder, point: &Asked, allow: u64) -> Gate {
+        let scoped = RoutePolicy { scopes: Scope::parse("admin").unwrap(), ..route().policy };
+        let builder = builder
+            .issuer("https://api.test")
+            .client(Client::public("web"))
+            .trusted_issuer(idp())
+            .decision_point(rules(point, allow))
+            .route(route())
+            .route(Route::new("/admin/{id}", scoped))
+            .route(Route::new("/free/{*rest}", RoutePolicy::default()));
+        builder.build().await.unwrap()
+    }
+
+    /// Delivers the event of the issuer.
+    async fn told(&self) -> Result<(), rotogate_core::fault::Error> {
+        let token = changed_claims(self.gate.engine_time());
+        let event = DeliveredEvent { issuer: "idp", audience: &["gate".into()], token: &token };
+        self.gate.take_event(event).await.map(drop)
     }
 
     fn head(&self, path: &str) -> Parts {
@@ -198,7 +244,7 @@ async fn k28_an_answer_is_kept_for_the_exact_request_and_is_forgotten_by_an_even
     assert_eq!(world.count(), 1);
     assert_eq!((world.status("/orders/2").await, world.count()), (200, 2));
     assert_eq!((world.status("/orders/1").await, world.count()), (200, 2));
-    world.gate.0.running.decisions.forget_all();
+    world.told().await.unwrap();
     world.answers(Ok(PolicyDecision::Deny));
     assert_eq!((world.status("/orders/1").await, world.count()), (403, 3));
     world.answers(Ok(PolicyDecision::StepUp("gold".into())));
@@ -216,6 +262,40 @@ async fn k28_an_answer_is_kept_for_the_exact_request_and_is_forgotten_by_an_even
     world.answers(unclear());
     assert_eq!([world.status("/orders/1").await, world.status("/orders/1").await], [503, 503]);
     assert_eq!(world.count(), 2);
+}
+
+#[tokio::test]
+async fn k28_the_answers_of_each_gate_are_forgotten_by_an_event_also_if_the_store_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(Keyring::create(folder.path(), Algorithm::EdDsa).unwrap());
+    let time = ManualTime::at(Timestamp::from_secs(1_800_000_000));
+    let source = || Arc::clone(&time) as Arc<dyn TimeSource>;
+    let first = Arc::new(MemoryNode::first("https://api.test", Gate::DEFAULT_LEEWAY, source()));
+    let builder = |store: &Arc<MemoryNode>| {
+        let keys = Keyring::load(folder.path()).unwrap();
+        Gate::builder().keys(keys).time(source()).shared_store(Arc::<MemoryNode>::clone(store))
+    };
+    let told = World::with(60, builder(&first)).await;
+    let gate = World::gate(builder(&Arc::new(first.another())), &told.point, 60).await;
+    let other = World { gate, point: told.point.clone(), token: told.token.clone() };
+    assert_eq!((told.status("/orders/1").await, other.status("/orders/1").await, told.count()), (200, 200, 2));
+    told.answers(Ok(PolicyDecision::Deny));
+    assert_eq!((told.status("/orders/1").await, other.status("/orders/1").await, told.count()), (200, 200, 2));
+    told.told().await.unwrap();
+    assert_eq!(told.status("/orders/1").await, 403);
+    let asks_again = async {
+        while other.status("/orders/1").await != 403 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), asks_again).await.expect("the other gate forgets its answer");
+    // The event is delivered again later, but its effect begins now.
+    told.answers(Ok(PolicyDecision::Permit));
+    assert_eq!(told.status("/orders/2").await, 200);
+    told.answers(Ok(PolicyDecision::Deny));
+    first.set_way(Way::Cut);
+    assert!(told.told().await.is_err());
+    assert_eq!(told.status("/orders/2").await, 403);
 }
 
 #[tokio::test]
