@@ -29,6 +29,7 @@ const IN_FLIGHT: Bound = Bound { all: 64, each: 16 };
 const WAITING: Bound = Bound { all: 256, each: 16 };
 /// The most answers that are kept. If the memory is full, a request whose answer is not kept asks the decision point.
 const MAX_KEPT: usize = 1 << 16;
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// The delay before a retry if the decision point names no delay.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 const MAX_RETRY: Duration = Duration::from_secs(60);
@@ -82,6 +83,8 @@ struct DecisionState {
     /// The number of times that answers were forgotten: an answer to an earlier question is not kept, and is for those alone
     /// who waited for it before.
     forgotten: u64,
+    /// The moment from which a full memory may be swept again.
+    next_sweep: Timestamp,
 }
 
 struct KeptDecision {
@@ -144,8 +147,10 @@ impl Decisions {
         if state.forgotten != forgotten || now >= kept.until {
             return;
         }
-        if state.kept.len() >= MAX_KEPT {
+        // A sweep reads all answers under the lock, so a full memory must not cause one for each answer.
+        if state.kept.len() >= MAX_KEPT && now >= state.next_sweep {
             state.kept.retain(|_, kept| now < kept.until);
+            state.next_sweep = now.plus(SWEEP_EVERY);
         }
         if state.kept.len() < MAX_KEPT {
             state.kept.insert(key, kept);

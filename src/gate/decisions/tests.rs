@@ -351,6 +351,27 @@ async fn k28_a_request_after_answers_were_forgotten_joins_no_earlier_question() 
     assert_eq!((first, second, third, world.count()), (200, 403, 403, 2));
 }
 
+#[test]
+fn k28_a_full_memory_keeps_no_more_answers_and_is_swept_once_a_second() {
+    let decisions = Decisions::default();
+    let at = |millis: u64| Timestamp::from_millis(1_800_000_000_000 + millis);
+    let key = |n: usize| {
+        let mut key = QuestionKey::default();
+        key[..8].copy_from_slice(&n.to_be_bytes());
+        key
+    };
+    let keep = |n, until, now| {
+        let kept = KeptDecision { decision: PolicyDecision::Permit, until: at(until) };
+        decisions.keep(key(n), kept, 0, at(now));
+        decisions.find(&key(n), at(now)).is_some()
+    };
+    assert!((0..MAX_KEPT).all(|n| keep(n, if n == 0 { 500 } else { 5000 }, 0)));
+    assert!(!keep(MAX_KEPT, 5000, 0), "all others still count");
+    assert!(!keep(MAX_KEPT, 5000, 999), "the sweep was less than a second ago");
+    assert!(keep(MAX_KEPT, 5000, 1000));
+    assert_eq!(decisions.state.lock().kept.len(), MAX_KEPT);
+}
+
 #[tokio::test]
 async fn k29_a_revocation_wins_over_a_kept_permit_and_over_one_in_flight() {
     let world = World::new(60).await;
