@@ -373,6 +373,38 @@ fn k28_a_full_memory_keeps_no_more_answers_and_is_swept_once_a_second() {
 }
 
 #[tokio::test]
+async fn k28_two_users_on_one_path_at_once_have_an_answer_each() {
+    let world = World::new(60).await;
+    let session = NewSession::new("bob", "web").scope("read").unwrap().claim("org_id", "42").unwrap();
+    let token = world.gate.sessions().start(session).await.unwrap().access_token.expose().to_owned();
+    let bob = World { gate: world.gate.clone(), point: world.point.clone(), token };
+    world.point.0.holds.store(true, Ordering::SeqCst);
+    let asked = async |count| {
+        while world.count() < count {
+            tokio::task::yield_now().await;
+        }
+    };
+    let later = async {
+        asked(1).await;
+        let answers = async {
+            asked(2).await;
+            world.point.0.released.add_permits(1);
+            while world.gate.0.running.decisions.results().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            world.answers(Ok(PolicyDecision::Deny));
+            world.point.0.released.add_permits(1);
+        };
+        tokio::join!(bob.status("/orders/1"), answers).0
+    };
+    let both = async { tokio::join!(world.status("/orders/1"), later) };
+    let both = tokio::time::timeout(Duration::from_secs(20), both).await.expect("each user's question is asked");
+    assert_eq!((both, world.count()), ((200, 403), 2));
+    let subjects: Vec<_> = world.point.0.asked.lock().iter().map(|asked| asked["subject"]["id"].clone()).collect();
+    assert_eq!(subjects, ["ada", "bob"]);
+}
+
+#[tokio::test]
 async fn k29_a_revocation_wins_over_a_kept_permit_and_over_one_in_flight() {
     let world = World::new(60).await;
     assert_eq!(world.status("/orders/1").await, 200);
