@@ -22,6 +22,7 @@ use rotogate_core::claim::OwnClaims;
 use rotogate_core::client::Client;
 use rotogate_core::clock::{ManualTime, Timestamp};
 use rotogate_core::directory::{Directory, DirectoryError, User};
+use rotogate_core::engine::{ApplicationLogin, Origin};
 use rotogate_core::revocation::{Effect, Revocation, Target};
 use rotogate_core::route::{Credentials, Route, RoutePolicy, StepUp};
 use rotogate_core::session::{RevokedBecause, VouchedBy};
@@ -257,6 +258,32 @@ async fn k6_a_key_is_refused_wherever_it_is_not_meant() {
     };
     assert_eq!(call(RoutePolicy::default()), Err(Denial::UnusableCredential));
     assert_eq!(call(RoutePolicy::default().api_key()), Ok(()));
+}
+
+#[tokio::test]
+async fn k6_a_bad_key_is_refused_beside_a_good_session() {
+    let world = World::new().await;
+    let start = ApplicationLogin {
+        subject: "ada",
+        account: None,
+        client: "web",
+        scope: Scope::default(),
+        claims: OwnClaims::default(),
+        vouched_by: None,
+        profile: world.gate.0.endpoints.browser_profile().unwrap(),
+        origin: &Origin::default(),
+    };
+    let begun = world.gate.0.engine.start_browser(start, None).await.unwrap();
+    let cookie = format!("__Host-Http-rg={}", *begun.cookie.value());
+    let alone = world.send("/sessions", &[(COOKIE.as_str(), &*cookie)]).await;
+    assert_eq!(alone.status(), StatusCode::OK);
+    let (revoked, key) = world.made(world.new_key()).await;
+    world.keys().revoke(&key.id).await.unwrap();
+    let (unknown, _) = World::new().await.made(world.new_key()).await;
+    for bad in [&*revoked, &unknown, "of another server"] {
+        let reply = world.send("/sessions", &[("x-api-key", bad), (COOKIE.as_str(), &*cookie)]).await;
+        assert_eq!(reply.status(), StatusCode::UNAUTHORIZED, "{bad}");
+    }
 }
 
 #[tokio::test]
