@@ -193,7 +193,7 @@ async fn b40_b41_b43_a_provider_that_takes_each_refresh_token_once_goes_on_and_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn b9_b29_b30_b36_chromium_with_ten_tabs_reloads_and_goes_back_at_a_provider() {
+async fn b9_b29_b30_b36_chromium_with_ten_tabs_reloads_goes_back_and_fetches_ahead_at_a_provider() {
     keep_secret(SECRET);
     let provider = Provider::start("browser").await;
     let port = free_port();

@@ -78,9 +78,33 @@ const answer = await sent;
 assert.equal(answer.status(), 401);
 assert.match(await second.textContent("body"), /[Yy]our entry was not sent/);
 assert.deepEqual((await context.cookies(scene.url)).map((cookie) => cookie.name), [], "the cookie is cleared");
+// What the browser fetches ahead, by a speculation rule, begins no login, neither for a prefetch nor for a prerender.
+const ahead = async (how, path) => {
+  await first.bringToFront(); // a hidden page fetches nothing ahead
+  const devtools = await context.newCDPSession(first);
+  const ended = new Promise((resolve) => {
+    devtools.on("Preload.prefetchStatusUpdated", ({ prefetchUrl, status, prefetchStatus }) => {
+      if (prefetchUrl === scene.url + path && ["Ready", "Success", "Failure"].includes(status)) resolve(prefetchStatus);
+    });
+  });
+  await devtools.send("Preload.enable");
+  const rules = JSON.stringify({ [how]: [{ source: "list", urls: [path], eagerness: "immediate" }] });
+  await first.evaluate((textContent) => {
+    document.head.append(Object.assign(document.createElement("script"), { type: "speculationrules", textContent }));
+  }, rules);
+  const status = await ended;
+  await devtools.detach();
+  return status;
+};
+for (const how of ["prefetch", "prerender"]) {
+  assert.equal(await ahead(how, `/tab/${how}`), "PrefetchFailedNon2XX");
+}
+assert.deepEqual(await context.cookies(scene.url), [], "no login is under way");
 // From there the user logs in again.
 await second.goto(`${scene.url}/tab/again`);
 await logIn(second, "/tab/again");
 assert.equal(await state(second), true);
+// With a session, what was fetched ahead is the page.
+assert.equal(await ahead("prefetch", "/tab/ahead"), "PrefetchSuccessfulButNotUsed");
 await browser.close();
 console.log("done");
