@@ -494,3 +494,61 @@ async fn p58_a_session_that_ended_with_others_is_not_called_live() {
         panic!("{said}");
     }
 }
+
+const CALLS: &str = r#"
+[[issuers]]
+name = "idp"
+url = "https://idp.test/"
+audience = ["http://gate.test/mcp"]
+jwks_file = "idp.json"
+scopes = ["mcp", "files.write"]
+[[resources]]
+path = "/mcp"
+authorization_servers = ["https://idp.test/"]
+mcp = { check = "headers", versions = ["2026-07-28"] }
+[[routes]]
+path = "/mcp"
+resource = "/mcp"
+issuers = ["idp"]
+scopes = ["mcp"]
+upstream = "app"
+[[routes]]
+resource = "/mcp"
+calls = ["tools/call:delete_*"]
+scopes = ["files.write"]
+[[routes]]
+resource = "/mcp"
+calls = ["*"]
+"#;
+
+#[tokio::test]
+async fn m20_what_is_explained_of_a_call_is_what_the_gate_answers() {
+    let (place, idp) = (Place::new(&format!("{CONFIG}{CALLS}")), Issuer::new(5));
+    std::fs::write(place.path("idp.json"), serde_json::json!({ "keys": [idp.jwk("k1")] }).to_string()).unwrap();
+    let gate = place.start();
+    place.point_commands_at(&gate);
+    let token = idp.token(&serde_json::json!({ "aud": "http://gate.test/mcp", "scope": "mcp" }));
+    keep_secret(&token);
+    for (name, outcome) in [("read_file", "passed"), ("delete_all", "insufficient_scope")] {
+        let headers = [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call"), ("mcp-name", name)];
+        let written = headers.map(|(header, value)| format!("{header}: {value}"));
+        let mut arguments = vec!["--json", "explain", "--path", "/mcp", "--method", "POST"];
+        arguments.extend(written.iter().flat_map(|header| ["--header", header]));
+        let ran = place.run(&arguments, &token);
+        let said: Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!(
+            (&said["outcome"], ran.code),
+            (&Value::from(outcome), Some(i32::from(outcome != "passed"))),
+            "{said}"
+        );
+        let message =
+            serde_json::json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": name } });
+        let bearer = format!("Bearer {token}");
+        let sent = [&headers[..], &[("authorization", &bearer), ("content-type", "application/json")]].concat();
+        let answer = gate.call(Method::POST, "/mcp", &sent, &message.to_string()).await;
+        match outcome {
+            "passed" => assert_eq!((&said["status"], answer.status), (&Value::Null, StatusCode::OK)),
+            _ => assert_eq!(said["status"], answer.status.as_u16(), "{said}"),
+        }
+    }
+}
