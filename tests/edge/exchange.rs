@@ -18,6 +18,8 @@ pub(crate) const ACCESS: &str = "urn:ietf:params:oauth:token-type:access_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
 const CONFIG_OF_EXCHANGES: &str = r#"
+[api_keys]
+prefix = "acme"
 [identity]
 headers = { actor = "x-auth-actor" }
 assertion = { header = "x-auth-assertion" }
@@ -65,6 +67,9 @@ accepts = ["oauth2"]
 [[endpoints]]
 dialect = "my-sessions"
 path = "/mine"
+[[endpoints]]
+dialect = "my-keys"
+path = "/account/keys"
 [[routes]]
 path = "/billing/{*rest}"
 audiences = ["billing"]
@@ -486,8 +491,18 @@ fn d10_it_is_no_credential_at_our_endpoints() {
     };
     let login = json!({ "username": "demo", "password": world.edge.gate.password });
     let held = json("x", "POST /_login/local", &login).json()["result"]["jwt"].as_str().unwrap().to_owned();
-    assert_eq!(json(&held, "GET /_me", &json!({})).status, 200);
+    for path in ["/_me", "/mine", "/account/keys"] {
+        assert_eq!(json(&held, &format!("GET {path}"), &json!({})).status, 200, "{path}");
+    }
     let token = world.exchanged("orders", &held, &[]);
+    let no_bearer = |line: &str, body: &Value| {
+        let body = body.to_string();
+        let length = format!("Content-Length: {}", body.len());
+        let mut wire = world.edge.wire();
+        wire.head(line, &["Host: gate.test", "Content-Type: application/json", &length]);
+        wire.send(body);
+        wire.reply()
+    };
     let json = |line: &str, body: &Value| json(&token, line, body);
     let by = |path: &str| {
         let fields = [("client_id", "orders"), ("client_secret", world.secret.as_str()), ("token", token.as_str())];
@@ -500,6 +515,20 @@ fn d10_it_is_no_credential_at_our_endpoints() {
     assert_eq!(json("POST /_checkToken", &json!({ "token": token })).json()["result"]["valid"], false);
     assert_eq!(json("GET /mine", &json!({})).status, 401);
     assert_eq!(json("DELETE /mine?others", &json!({})).status, 401);
+    assert_eq!(json("GET /account/keys", &json!({})).status, 401);
+    assert_eq!(json("POST /account/keys", &json!({ "name": "n" })).status, 401);
+    for action in ["refreshToken", "logout"] {
+        let query = json!({ "controller": "auth", "action": action, "jwt": token, "global": true });
+        assert_eq!(no_bearer("POST /_query", &query).status, 401, "{action}");
+    }
+    let own = world.edge.login();
+    let of_own = world.exchanged("orders", &own.access, &[]);
+    for (access, refresh) in [(&of_own, &own.refresh), (&own.access, &of_own)] {
+        let pair = json!({ "token": access, "refreshToken": refresh });
+        assert_eq!(no_bearer("PUT /api/v2/auth/token", &pair).json()["errorCode"], "AUTH_1002");
+    }
+    let pair = json!({ "token": own.access, "refreshToken": own.refresh });
+    assert_eq!(no_bearer("PUT /api/v2/auth/token", &pair).status, 200);
     assert_eq!(world.edge.refresh(&[], &token).error(), "invalid_grant");
     assert_eq!(by("/connect/revocation").status, 200, "an unknown token (RFC 7009)");
     assert_eq!((world.status(&token, "/billing/x"), world.status(&held, "/x")), (200, 200), "nothing has ended");
