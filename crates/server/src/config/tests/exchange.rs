@@ -63,6 +63,7 @@ fn d11_an_exchange_beside_what_would_forward_another_token_is_refused_at_start()
     let (good, of_kc) = ("{ provider = \"kc\", audience = \"graph\" }", "issuers = [\"kc\"]\n");
     assert_eq!(said(&config(provider, good, of_kc)), Vec::<String>::new());
     for (config, wanted) in [
+        (config(provider, &format!("{good}\nauthorization_file = \"a.secret\""), of_kc), "authorization_file"),
         (config("client = { id = \"gate\" }\n", good, of_kc), "token endpoint"),
         (config("token_url = \"https://kc.test/t\"\nclient = { id = \"gate\" }\n", good, of_kc), "confidential client"),
         (config("token_url = \"https://kc.test/t\"\n", good, of_kc), "client: is missing"),
