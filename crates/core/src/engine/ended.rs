@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Engine;
 use crate::clock::Timestamp;
 use crate::revocation::list::{ListFilling, RevocationList, TokenFacts};
-use crate::revocation::{Effect, Revocation, Target};
+use crate::revocation::{Effect, Revocation, Target, asks_for_refresh};
 use crate::session::{RevokedBecause, Session, SessionId, Status};
 use crate::store::rules::ends_session;
 use crate::store::{Cursor, Filter, Store, StoreError};
@@ -99,7 +99,7 @@ impl EndedBatch {
                 Target::Global => wide.push(entry),
                 // An entry of another issuer ends the sessions that this issuer vouched for. An entry that only asks
                 // for a refresh of tokens ends no session.
-                Target::Subject { .. } if !entry.target.is_only_of_tokens() => wide.push(entry),
+                Target::Subject { .. } if !asks_for_refresh(entry) => wide.push(entry),
                 Target::Session(_) | Target::Subject { .. } | Target::Client { .. } | Target::Token { .. } => {}
             }
         }

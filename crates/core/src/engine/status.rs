@@ -66,7 +66,7 @@ mod lists {
     use crate::clock::Timestamp;
     use crate::fault::Fault;
     use crate::revocation::list::TokenFacts;
-    use crate::revocation::{Effect, Revocation, Target};
+    use crate::revocation::{Effect, Revocation, Target, asks_for_refresh};
     use crate::session::Session;
     use crate::session::rotation::REVOKED;
     use crate::status_list::StatusLists;
@@ -157,7 +157,7 @@ mod lists {
             entry: &Revocation,
             wanted: &mut Vec<Filter>,
         ) -> Result<(), StoreError> {
-            if entry.target.is_only_of_tokens() {
+            if asks_for_refresh(entry) {
                 return Ok(());
             }
             let filter = match (&entry.target, entry.effect) {

@@ -104,11 +104,6 @@ impl Target {
     pub(crate) fn refreshed_session(issuer: &str, sid: &str) -> Self {
         Self::Subject { issuer: format!("{issuer}{REFRESHED_SESSION}").into(), subject: sid.into() }
     }
-
-    /// Does the target ask for newer access tokens, while all sessions continue?
-    pub(crate) fn is_only_of_tokens(&self) -> bool {
-        matches!(self, Self::Subject { issuer, .. } if issuer.ends_with(REFRESHED) || issuer.ends_with(REFRESHED_SESSION))
-    }
 }
 
 /// The target's name in the log.

@@ -258,8 +258,7 @@ section! {
         reload credentials: Credentials = by { credentials::read(section, auth, names) },
         /// Token must have one of them.
         reload any_scope as some: Scope = by { self::scopes(section, "any_scope").unwrap_or_default() },
-        /// Token must have all of them. Scopes are a list, or a text such as `"read write"`, here and in other keys,
-        /// except in `[[issuers]]`.
+        /// Token must have all of them: a list, or `"read write"`.
         reload scopes: Scope = by { self::scopes(section, "scopes").unwrap_or_default() },
         /// Accepted audiences, of which the token must have one. Empty: that of `[issuer]`.
         reload audiences: Vec<String> = list_or_empty(value::text),
