@@ -16,6 +16,7 @@ mod behind;
 mod bodies;
 pub(crate) mod browser;
 pub(crate) mod browser_device;
+mod browser_import;
 mod browser_loops;
 pub(crate) mod browser_oidc;
 pub(crate) mod browser_vault;

@@ -60,7 +60,7 @@ pub(crate) struct Begun {
     pub(crate) cookie: String,
 }
 
-fn document(provider: &Documents, further: &Value) -> Value {
+pub(crate) fn document(provider: &Documents, further: &Value) -> Value {
     let mut document = json!({
         "issuer": provider.url(), "jwks_uri": provider.at("/keys"), "token_endpoint": provider.at("/token"),
         "authorization_endpoint": provider.at("/authorize"), "end_session_endpoint": provider.at("/end"),
@@ -146,7 +146,7 @@ impl World {
     }
 
     /// The token endpoint answers with this ID token.
-    fn answer_with(&self, id_token: &str) {
+    pub(crate) fn answer_with(&self, id_token: &str) {
         keep_secret(id_token);
         let access_token = "access-token-of-the-provider";
         keep_secret(access_token);

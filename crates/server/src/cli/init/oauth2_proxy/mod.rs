@@ -116,10 +116,12 @@ impl Import {
         let identity = self.identity();
         config.insert("identity".to_owned(), identity.into());
         let (issuers, roles) = self.issuers()?;
+        let names =
+            issuers.iter().filter_map(|issuer| Some(issuer.get("name")?.as_str()?.to_owned())).collect::<Vec<_>>();
         config.insert("issuers".to_owned(), issuers.into());
         let endpoint = self.endpoint(&path)?;
         config.insert("endpoints".to_owned(), Value::Array(vec![endpoint.into()]));
-        routes::write(&mut self, &mut config, &roles)?;
+        routes::write(&mut self, &mut config, (&names, &roles))?;
         let config = toml::to_string(&config).map_err(|error| error.to_string())?;
         let mut text = "# Written by `rotogate init --from-oauth2-proxy`. gateway.toml(5) shows all keys.\n".to_owned();
         for Remark { setting, why } in &self.imported.remarks {

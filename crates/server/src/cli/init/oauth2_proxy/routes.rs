@@ -14,7 +14,7 @@ struct ServedTarget {
 }
 
 /// Writes `upstreams`, `routes`, and `authorizers` if there is nothing to forward to.
-pub(super) fn write(import: &mut Import, config: &mut Table, roles: &[String]) -> Result<(), String> {
+pub(super) fn write(import: &mut Import, config: &mut Table, roles: (&[String], &[String])) -> Result<(), String> {
     let mut sent = std::mem::take(&mut import.settings.upstreams);
     let named =
         import.settings.list("upstreams").into_iter().map(|uri| SentTo { uri: uri.to_owned(), ..SentTo::default() });
@@ -74,6 +74,17 @@ pub(super) fn write(import: &mut Import, config: &mut Table, roles: &[String]) -
         }
         routes.push((route_path(&destination.path), None, &*destination.name, keys));
     }
+    let with_method = routes.iter().filter(|(_, method, ..)| method.is_some());
+    // A path with an open method is behind the login with all others. Without this route they would be 405.
+    let others: Vec<_> =
+        with_method.map(|(path, _, upstream, _)| (path.clone(), None, *upstream, login.clone())).collect();
+    routes.extend(others);
+    config.insert("routes".to_owned(), tables(routes).into());
+    Ok(())
+}
+
+/// The entries of `routes`. Of two with the same path and method, the first counts.
+fn tables(routes: Vec<NewRoute<'_>>) -> Vec<Value> {
     let mut written: Vec<Value> = Vec::new();
     for (path, method, upstream, mut keys) in routes {
         keys.insert("path".to_owned(), path.into());
@@ -89,8 +100,7 @@ pub(super) fn write(import: &mut Import, config: &mut Table, roles: &[String]) -
             written.push(keys.into());
         }
     }
-    config.insert("routes".to_owned(), written.into());
-    Ok(())
+    written
 }
 
 /// The wait for a response of an upstream, which may have its own.
@@ -122,11 +132,16 @@ fn authorizer(import: &mut Import) -> Table {
     ])
 }
 
-fn login_keys(import: &mut Import, roles: &[String]) -> Table {
+/// `issuers` and `roles`: a role without an issuer would be one of the gate's own users, and one with an issuer needs a route
+/// that names the issuer.
+fn login_keys(import: &mut Import, (issuers, roles): (&[String], &[String])) -> Table {
     let tokens = import.settings.is_on("skip_jwt_bearer_tokens", false).then_some("token");
     let mut keys = table([("credentials", texts(tokens.into_iter().chain(["session"])))]);
     if !roles.is_empty() {
-        keys.insert("roles".to_owned(), texts(roles.iter().map(String::as_str)));
+        keys.insert("issuers".to_owned(), texts(issuers.iter().map(String::as_str)));
+        let named: Vec<String> =
+            issuers.iter().flat_map(|name| roles.iter().map(move |role| format!("{name}:{role}"))).collect();
+        keys.insert("roles".to_owned(), texts(named.iter().map(String::as_str)));
     }
     if import.settings.is_on("proxy_websockets", true) {
         keys.insert("upgrade".to_owned(), true.into());

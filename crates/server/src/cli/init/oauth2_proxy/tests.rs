@@ -149,7 +149,7 @@ providers:
     assert_eq!(paths(&config), [("/{*rest}", required, auto), ("/api/{*rest}", required, auto)]);
     assert_eq!(config.upstreams.len(), 2);
     let roles: Vec<_> = config.routes[0].policy.roles.iter().map(ToString::to_string).collect();
-    assert_eq!(roles, ["staff", "admins"]);
+    assert_eq!(roles, ["idp:staff", "idp:admins"]);
     assert!(imported.text.contains("roles = [\"teams\"]"), "{}", imported.text);
     assert_eq!(imported.secrets[0].1.expose_secret(), SECRET);
     assert_eq!(
@@ -310,6 +310,7 @@ fn b54_flags_and_variables_are_read_and_flags_count_first() {
         ("/two/api/{*rest}", required, never),
         ("/{*rest}", required, auto),
         ("/two/{*rest}", required, auto),
+        ("/probe", required, auto),
     ];
     assert_eq!(paths(&config), routes);
     assert!(why(&imported, "OAUTH2_PROXY_SKIP_AUTH_ROUTES").contains("stays behind the login"));
