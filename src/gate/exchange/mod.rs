@@ -25,6 +25,7 @@ use rotogate_core::random::random;
 use rotogate_core::token::claims::AccessToken;
 use rotogate_core::verify_cache::Verified;
 
+mod sweep;
 mod table;
 
 use table::{ByKey, Entry, EntryKey, Table};
@@ -285,16 +286,6 @@ fn begin_flight(
 }
 
 impl Inner {
-    /// Drops what is over: tokens that expired, and those of callers who were revoked. A gate without exchanges would keep them.
-    // Requirement D15.
-    pub(in crate::gate) fn sweep_exchanges(&self) {
-        let now = self.engine.clock().now();
-        let is_over = |caller: &Arc<Verified>| self.checker.check_known(Arc::clone(caller), &mut ()).is_err();
-        let mut state = self.running.exchanges.state.lock();
-        state.swept = now;
-        state.table.sweep(|entry| now >= entry.until || is_over(&entry.caller));
-    }
-
     /// Keeps the provider's answer.
     // Requirements D12, D14 and D15.
     fn settle_exchange(
