@@ -435,8 +435,8 @@ fn judge_route_roles(policy: &RoutePolicy, token: &AccessToken) -> Result<(), De
     judge_roles(policy, &policy.roles, &policy.all_roles, token)
 }
 
-/// Checks that the token has one of the roles `any`, if there are any, and the roles `all`. The route's policy decides to which issuer a role without an issuer
-/// belongs.
+/// Checks that the token has one of the roles `any`, if there are any, and the roles `all`. The route's policy decides
+/// to which issuer a role without an issuer belongs.
 ///
 /// # Errors
 /// [`Denial::MissingRole`]; [`Denial::RolesOverage`] if the issuer left roles out.

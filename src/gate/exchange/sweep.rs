@@ -6,7 +6,7 @@ use crate::gate::Inner;
 use rotogate_core::verify_cache::Verified;
 
 impl Inner {
-    /// Drops what is over: tokens that expired, and those of callers who were revoked. A gate without exchanges would keep them.
+    /// Drops expired tokens and tokens of revoked callers. A gate without further exchanges would keep them.
     // Requirement D15.
     pub(in crate::gate) fn sweep_exchanges(&self) {
         let now = self.engine.clock().now();
