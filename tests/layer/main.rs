@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, missing_docs, reason = "tests")]
 
 mod browser;
+#[cfg(feature = "browser-oidc")]
+mod browser_provider;
 mod claims;
 mod client;
 mod cookies;
