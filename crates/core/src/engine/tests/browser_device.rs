@@ -4,6 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
+use aws_lc_rs::signature::{KeyPair, RSA_PKCS1_SHA256};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use support::device::Device;
 
@@ -93,6 +98,42 @@ async fn b47_a_session_is_bound_within_five_minutes_of_its_login_and_with_its_co
     world.store.set(Mode::Good);
     assert_eq!(thumbprint(&world.record(login.session.id).await), None);
     bind(&world.engine, &login, &device).await.unwrap();
+}
+
+/// A JWT that an RSA key signs.
+fn by_rsa(key: &RsaKeyPair, header: &Value, challenge: &str) -> String {
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let message = format!("{}.{}", part(header), part(&json!({ "jti": challenge })));
+    let mut signature = vec![0; key.public_modulus_len()];
+    key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message.as_bytes(), &mut signature).unwrap();
+    format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
+
+#[tokio::test]
+async fn b47_b49_a_device_may_have_an_rsa_key_of_2048_bits() {
+    let world = World::new().await;
+    let (login, [key, other]) =
+        (begin(&world).await, [(); 2].map(|()| RsaKeyPair::generate(KeySize::Rsa2048).unwrap()));
+    // DER: SEQUENCE { INTEGER n, of 257 bytes with its sign, INTEGER e }.
+    let der = key.public_key().as_ref();
+    let (n, e) = (&der[9..265], &der[267..]);
+    let registration = |n: &[u8]| {
+        let jwk = json!({ "kty": "RSA", "n": URL_SAFE_NO_PAD.encode(n), "e": URL_SAFE_NO_PAD.encode(e) });
+        json!({ "alg": "RS256", "jwk": jwk, "typ": "dbsc+jwt" })
+    };
+    let short = by_rsa(&key, &registration(&n[1..]), &challenge(&world.engine, &login));
+    assert_eq!(denied(bind_by(&world.engine, &login, &short).await), ProofFlaw::Key.into());
+    let forged = by_rsa(&other, &registration(n), &challenge(&world.engine, &login));
+    assert_eq!(denied(bind_by(&world.engine, &login, &forged).await), ProofFlaw::Signature.into());
+    let good = by_rsa(&key, &registration(n), &challenge(&world.engine, &login));
+    bind_by(&world.engine, &login, &good).await.unwrap();
+    // The record keeps the key, and it alone proves the device.
+    world.advance(Duration::from_millis(1));
+    let header = json!({ "alg": "RS256", "typ": "dbsc+jwt" });
+    let next = challenge(&world.engine, &login);
+    let foreign = refresh(&world.engine, &login, &by_rsa(&other, &header, &next)).await;
+    assert_eq!(denied(foreign), ProofFlaw::Signature.into());
+    assert!(refresh(&world.engine, &login, &by_rsa(&key, &header, &next)).await.unwrap().is_some());
 }
 
 #[tokio::test]
