@@ -1,6 +1,11 @@
 //! Browsers at the real binary: the login, the state of the session, the logout, and what other pages try. The numbers of
 //! the attacks are those of the design.
 
+use bytes::Bytes;
+use http::{Request, Version};
+use http_body_util::Full;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 use serde_json::json;
 use support::stub::{Edge, HEAD};
 use support::wire::Reply;
@@ -229,7 +234,12 @@ fn b25_each_failed_login_has_its_code_and_one_answer_for_unknown_and_wrong() {
         body.as_object_mut().unwrap().remove("request_id");
         (reply.status, reply.error(), reply.headers, body)
     };
-    let (unknown, wrong) = (tried("nobody"), tried("demo"));
+    // Attack 44: an unknown user costs the check of a password, as a wrong password does.
+    let checks = || edge.series("rotogate_password_check_duration_seconds_count");
+    let unknown = tried("nobody");
+    assert_eq!(checks(), 1);
+    let wrong = tried("demo");
+    assert_eq!(checks(), 2);
     assert_eq!((wrong.0, &*wrong.1), (401, "invalid_credentials"));
     assert_eq!(unknown, wrong);
     for body in [json!({}), json!([]), json!({ "username": "demo" }), json!({ "username": 1, "password": "x" })] {
@@ -416,6 +426,39 @@ fn b15_b16_b20_b21_other_pages_cannot_use_a_session() {
         assert_eq!(seen.all("x-auth-subject").len(), 1);
         assert!(seen.all("cookie").iter().all(|cookie| !cookie.contains("__Host-Http-rg")), "{method} {headers:?}");
         assert!(seen.all("authorization").is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b20_other_pages_cannot_use_a_session_over_http_2_either() {
+    let edge = edge("");
+    let held = log_in(&edge);
+    let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http::<Full<Bytes>>();
+    let pairs: [(&str, &[&str], u16); 10] = [
+        ("POST", &[EVIL, CROSS_SITE], 403),
+        ("POST", &["Origin: https://www.gate.test", SAME_SITE], 403),
+        ("POST", &["Origin: null", CROSS_SITE], 403),
+        ("POST", &[], 403),
+        ("GET", &[SAME_SITE, "Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: script"], 403),
+        ("GET", &[SAME_ORIGIN, SAME_ORIGIN], 403),
+        ("GET", &[SAME_ORIGIN, &held], 400),
+        ("POST", &[OWN], 200),
+        ("GET", &[SAME_ORIGIN], 200),
+        // A browser divides its cookies into several fields (RFC 9113 §8.2.3).
+        ("GET", &[SAME_ORIGIN, "Cookie: app=1"], 200),
+    ];
+    for (method, headers, status) in pairs {
+        let mut request = Request::builder().method(method).uri(format!("http://{}/app/x", edge.gate.address));
+        for line in [&[held.as_str()], headers].concat() {
+            let (name, value) = line.split_once(": ").unwrap();
+            request = request.header(name, value);
+        }
+        let reply = client.request(request.body(Full::default()).unwrap()).await.unwrap();
+        assert_eq!((reply.version(), reply.status().as_u16()), (Version::HTTP_2, status), "{method} {headers:?}");
+        let received = edge.stub.take();
+        assert_eq!(received.len(), usize::from(status == 200), "{method} {headers:?}");
+        let own = if headers.contains(&"Cookie: app=1") { vec!["app=1"] } else { vec![] };
+        assert!(received.iter().all(|one| one.all("cookie") == own), "{method} {headers:?}");
     }
 }
 

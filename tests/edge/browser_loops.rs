@@ -207,6 +207,7 @@ fn b54_check_online_says_which_login_the_provider_does_not_offer() {
         let said = world.edge.place.done(&["check", "--online"], "").stdout;
         let line = said.lines().find(|line| line.contains(says)).unwrap_or_default();
         assert_eq!((!line.is_empty(), line.contains("write one of silver, 1")), (is_warned, is_warned), "{said}");
+        assert!(said.contains("issuer kc: register the redirect URI https://gate.test/auth/callback there"), "{said}");
     }
 }
 

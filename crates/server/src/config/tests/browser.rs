@@ -51,6 +51,11 @@ fn b54_settings_that_no_browser_could_use_are_refused_where_they_stand() {
         let lines = with(keys);
         assert!(lines.len() == 1 && lines[0].contains(expected), "{keys}: {lines:?}");
     }
+    let none = said(&format!("{UPSTREAM}{ROUTE}"));
+    assert!(none.len() == 1 && none[0].contains("routes[0].credentials: names sessions, and no entry of"), "{none:?}");
+    let cookie = ROUTE.replace("upstream", "cookie = \"app\"\nupstream");
+    let beside = said(&format!("{ENDPOINT}{UPSTREAM}{cookie}"));
+    assert!(beside.len() == 1 && beside[0].contains("routes[0].cookie: is a token in a cookie"), "{beside:?}");
     let twice = with(&format!("{ENDPOINT}path = \"/other\"\n"));
     assert!(twice.len() == 1 && twice[0].contains("endpoints[1].dialect: \"browser\" is there twice"), "{twice:?}");
     let unused = format!("{MINIMAL}{ENDPOINT}{UPSTREAM}{}", ROUTE.replace("credentials", "# credentials"));
