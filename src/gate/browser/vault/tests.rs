@@ -8,6 +8,7 @@ use rotogate_core::clock::ManualTime;
 use rotogate_core::engine::{ApplicationLogin, BrowserLogin, Origin};
 use rotogate_core::session::Scope;
 use rotogate_core::store::MemoryStore;
+use rotogate_core::store::kit::encoding::encode;
 use rotogate_core::store::relay::RelayStore;
 use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::{IssuerKeys, IssuerRules};
@@ -119,6 +120,23 @@ async fn b5_a_vault_of_another_session_or_writer_is_no_vault() {
     let third = world.begin(Some("refresh")).await;
     vaults.remove(&third.cookie).await;
     assert!(matches!(world.request(&third).await, Err(Denial::SessionOver(_))));
+}
+
+#[tokio::test]
+async fn b59_a_vault_takes_at_most_160_bytes_more_than_its_tokens() {
+    let world = World::new().await;
+    let vaults = world.gate.0.vaults().unwrap();
+    let [refresh, id, access] = ["r".repeat(2_000), "i".repeat(MAX_HINT), "a".repeat(3_000)];
+    let further = FurtherTokens { refresh_token: Some(refresh.clone().into()), lifetime: None };
+    let tokens = KeptTokens::new(vaults.provider, (Some(&id), &access), &further, world.gate.0.engine.clock().now());
+    let login = world.begin(None).await;
+    vaults.remove(&login.cookie).await;
+    vaults.begin(&login.cookie, &tokens, login.session.expires).await.unwrap();
+    let id_of_row = vaults.keys(&login.cookie).unwrap().id();
+    let row = world.store.load_relay(id_of_row).await.unwrap().unwrap();
+    let bytes = id_of_row.0.len() + encode(&row).unwrap().len();
+    let more = bytes - refresh.len() - id.len() - access.len();
+    assert!(more <= 160, "{more} bytes");
 }
 
 #[tokio::test(start_paused = true)]
