@@ -52,6 +52,8 @@ const LEEWAY: Duration = Duration::from_secs(30);
 const ACCESS: Duration = Duration::from_secs(600);
 /// Requirement B58: the most that a request through the program costs, compared with one by token.
 const MOST_OF_A_TOKEN: f64 = 1.05;
+/// Requirement B58: the same, for a session that is bound to a device.
+const MOST_OF_A_TOKEN_IF_BOUND: f64 = 1.08;
 /// Requirement B58: the most that a cookie adds in the layer, in nanoseconds.
 const MOST_IN_THE_LAYER: f64 = 80.0;
 /// Requirement B60.
