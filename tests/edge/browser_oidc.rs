@@ -13,11 +13,13 @@ use super::issuer::{Issuer, claims};
 use support::documents::Documents;
 use support::stub::{Edge, HEAD};
 use support::wire::Reply;
-use support::{Place, keep_secret};
+use support::{Place, keep_secret, until};
 
 const SECRET: &str = "secret-of-our-client";
 pub(crate) const SAME_ORIGIN: &str = "Sec-Fetch-Site: same-origin";
 pub(crate) const OWN: &str = "Origin: https://gate.test";
+const TRANSMITTER: &str = "token-of-the-provider-at-the-gate";
+const REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
 const LOGOUT: &str = "http://schemas.openid.net/event/backchannel-logout";
 
 const CONFIG: &str = r#"
@@ -30,6 +32,7 @@ discovery = true
 scopes = ["read"]
 subject_prefix = "kc|"
 backchannel_logout = { path = "/logout/kc", audience = ["web"] }
+events = { path = "/events/kc", audience = ["https://gate.test/events"], token_file = "events.token" }
 [[endpoints]]
 dialect = "browser"
 path = "/auth"
@@ -88,10 +91,13 @@ pub(crate) fn world_beside(store: &str, keys: &str, further: &Value, files: impl
     provider.document("/.well-known/openid-configuration", &document(&provider, further));
     provider.document("/keys", &json!({ "keys": [key.jwk("k1")] }));
     keep_secret(SECRET);
+    keep_secret(TRANSMITTER);
     let secret = |place: &Place| {
         files(place);
-        std::fs::write(place.path("kc.secret"), SECRET).unwrap();
-        std::fs::set_permissions(place.path("kc.secret"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        for (file, secret) in [("kc.secret", SECRET), ("events.token", TRANSMITTER)] {
+            std::fs::write(place.path(file), secret).unwrap();
+            std::fs::set_permissions(place.path(file), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        }
     };
     let config = CONFIG.replace("@provider@", &provider.url()).replace("@keys@", keys);
     let config = config.replace("@login@", if keys.contains("strict") { "never" } else { "auto" });
@@ -202,6 +208,23 @@ impl World {
         assert_eq!(told.status, 200, "{}", told.text());
     }
 
+    /// The provider pushes a CAEP event: it revoked the sessions of this user.
+    fn revoke_there(&self, subject: &str) {
+        let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+        let user = json!({ "format": "iss_sub", "iss": self.provider.url(), "sub": subject });
+        let event = json!({ "iss": self.provider.url(), "aud": "https://gate.test/events", "iat": now, "jti": "e-1",
+            "sub_id": user, "events": { REVOKED: { "event_timestamp": now } } });
+        let token = self.key.sign(&json!({ "alg": "EdDSA", "kid": "k1", "typ": "secevent+jwt" }), &event);
+        let authorization = format!("Authorization: Bearer {TRANSMITTER}");
+        let length = format!("Content-Length: {}", token.len());
+        let kind = "Content-Type: application/secevent+jwt";
+        let mut wire = self.edge.wire();
+        wire.head("POST /events/kc", &["Host: gate.test", &length, kind, &authorization]);
+        wire.send(&token);
+        let told = wire.reply();
+        assert_eq!(told.status, 202, "{}", told.text());
+    }
+
     pub(crate) fn state(&self, cookie: &str) -> Value {
         self.edge.ask("GET /auth/session", &[cookie, SAME_ORIGIN]).json()
     }
@@ -279,6 +302,59 @@ async fn d24_the_gate_proves_its_key_for_the_code_of_a_login() {
     assert!(authorization.is_none() && !form.contains_key("client_secret"), "{form:?}");
     assert_eq!(form["client_assertion_type"], KIND);
     key.proved(&form["client_assertion"], "web", &world.provider.url());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b55_a_reload_applies_provider_client_and_scopes_to_the_next_login() {
+    let (world, other) = (world(), Documents::start());
+    other.document("/.well-known/openid-configuration", &document(&other, &json!({})));
+    other.document("/keys", &json!({ "keys": [Issuer::new(22).jwk("k2")] }));
+    let get = |held: &str| world.edge.ask("GET /x", &[held, SAME_ORIGIN]).status;
+    let held = world.log_in("s-1");
+    let mut config = std::fs::read_to_string(world.edge.place.path("gateway.toml")).unwrap();
+    for (old, new) in [
+        ("id = \"web\"", "id = \"pages\""),
+        ("scopes = [\"profile\", \"read\"]", "scopes = [\"email\"]\nafter_logout = \"/bye\""),
+        ("ui_locales = \"de\"", "ui_locales = \"fr\""),
+    ] {
+        assert!(config.contains(old), "{old}");
+        config = config.replace(old, new);
+    }
+    world.edge.place.write_config(&config);
+    reload(&world.edge, 1).await;
+    let asked = world.begin("/").asked;
+    let now = ["client_id", "scope", "ui_locales"].map(|name| asked[name].as_str());
+    assert_eq!(now, ["pages", "openid email", "fr"]);
+    assert_eq!(get(&held), 200, "the session goes on");
+    let out = world.edge.ask("POST /auth/logout", &["Content-Length: 0", OWN, &held]).json();
+    assert_eq!(query(out["logout"].as_str().unwrap())["post_logout_redirect_uri"], "https://gate.test/bye");
+    // Another provider.
+    let entry =
+        format!("[[issuers]]\nname = \"new\"\nurl = \"{}\"\naudience = [\"api\"]\ndiscovery = true\n", other.url());
+    let moved = config.replace("provider = \"kc\"", "provider = \"new\"");
+    let moved = moved.replace("name = \"kc\"", "name = \"kc\"\neverywhere = true");
+    world.edge.place.write_config(&format!("{moved}{entry}subject_prefix = \"new|\"\n"));
+    reload(&world.edge, 2).await;
+    let login = || world.edge.ask("GET /auth/login?to=/", &[]);
+    until("the document of the other provider is there", async || login().status == 303).await;
+    assert!(login().header("location").starts_with(&other.at("/authorize?")));
+}
+
+#[test]
+fn b18_b40_without_the_provider_a_gate_starts_live_sessions_pass_and_a_login_is_503() {
+    let mut world = world_on("kind = \"redb\"\npath = \"data/rotogate.redb\"", "", &json!({}));
+    let held = world.log_in("s-1");
+    for path in ["/.well-known/openid-configuration", "/keys", "/token"] {
+        world.provider.answer(path, "HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n".to_owned());
+    }
+    world.edge.gate.kill();
+    std::fs::remove_dir_all(world.edge.place.path("data/issuers")).unwrap();
+    world.edge.gate = world.edge.place.start();
+    let get = |line: &str| world.edge.ask(line, &[&held, SAME_ORIGIN]);
+    assert_eq!((get("GET /x").status, &world.state(&held)["authenticated"]), (200, &json!(true)));
+    let login = get("GET /auth/login");
+    is_page(&login, 503, "the provider cannot be asked now");
+    assert_eq!(login.all("retry-after").len(), 1);
 }
 
 #[test]
@@ -547,6 +623,24 @@ fn b42_b43_a_logout_here_leads_to_the_providers_and_one_there_ends_the_session()
         assert_eq!(over.status, 401, "{named}");
         assert_eq!(world.state(&held)["authenticated"], false);
     }
+}
+
+#[test]
+fn b42_an_event_of_the_provider_ends_the_sessions_of_its_user_at_the_next_request() {
+    let world = world();
+    let log_in = |subject: &str| {
+        let begun = world.begin("/");
+        world.answer_with(&world.id_token(&begun, &json!({}), &json!({ "sub": subject, "sid": subject })));
+        session(&world.come_back_with_code(&begun))
+    };
+    let [ada, bob] = ["ada", "bob"].map(log_in);
+    let get = |held: &str| world.edge.ask("GET /x", &[held, SAME_ORIGIN]);
+    assert_eq!([&ada, &bob].map(|held| get(held).status), [200, 200]);
+    world.revoke_there("ada");
+    let over = get(&ada);
+    assert_eq!((over.status, world.state(&ada)["authenticated"].clone()), (401, json!(false)));
+    assert!(set_cookies(&over).iter().any(|(name, value, _)| name == "__Host-Http-rg" && value.is_empty()));
+    assert_eq!(get(&bob).status, 200, "the session of another user goes on");
 }
 
 #[test]
