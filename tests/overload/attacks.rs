@@ -59,12 +59,15 @@ fn config(quick: SocketAddr, hanging: SocketAddr) -> String {
     let routes = format!(
         "[[endpoints]]\ndialect = \"kuzzle\"\npath = \"/kuzzle\"\n\
          [[endpoints]]\ndialect = \"knox\"\n\
+         [[endpoints]]\ndialect = \"browser\"\n\
          [[upstreams]]\nname = \"hanging\"\nurls = [\"http://{hanging}\"]\nmax_requests = 200\n\
          [[routes]]\npath = \"/hanging/{{*rest}}\"\nupstream = \"hanging\"\n\
-         [[routes]]\npath = \"/public-hanging/{{*rest}}\"\nauth = \"none\"\nupstream = \"hanging\"\n"
+         [[routes]]\npath = \"/public-hanging/{{*rest}}\"\nauth = \"none\"\nupstream = \"hanging\"\n\
+         [[routes]]\npath = \"/pages/{{*rest}}\"\ncredentials = [\"token\", \"session\"]\nupstream = \"hanging\"\n"
     );
     let config = format!("{head}{limits}{rest}{routes}");
-    support::with(&config, "server", &server)
+    // Sessions of browsers need https, which a server in front of the gate ends.
+    support::with(&config.replace("http://gate.test", "https://gate.test"), "server", &server)
         .replace("urls = [\"echo:\"]", &format!("urls = [\"http://{quick}\"]\nmax_requests = 200"))
 }
 

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Method;
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
@@ -26,6 +28,8 @@ pub(super) struct Target {
     revoked: String,
     /// Tokens of several users.
     many: Vec<String>,
+    /// The session cookie of a browser.
+    cookie: String,
 }
 
 impl Target {
@@ -39,7 +43,11 @@ impl Target {
         let (good, revoked) = (gate.token(&pair).await.tokens(), gate.token(&pair).await.tokens());
         let revoke = [("client_id", "web"), ("token", revoked.refresh.as_str())];
         assert_eq!(gate.form("/connect/revocation", &revoke).await.status, 200);
-        Self { gate: gate.address, good: good.access, revoked: revoked.access, many }
+        let login = json!({ "username": "mallory", "password": password }).to_string();
+        let own = [("host", "gate.test"), ("origin", "https://gate.test"), ("content-type", "application/json")];
+        let reply = gate.call(Method::POST, "/auth/login", &own, &login).await;
+        let cookie = reply.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+        Self { gate: gate.address, good: good.access, revoked: revoked.access, many, cookie }
     }
 }
 
@@ -58,6 +66,8 @@ pub(super) enum Attack {
     Envelopes,
     /// A5: tokens with a bad signature.
     Forged,
+    /// 22 of the sessions of browsers: session cookies with a bad tag.
+    Cookies,
     /// 15: refused tokens with a good signature.
     Revoked,
     /// 16c: one token, with as many requests as possible to an upstream that does not answer.
@@ -71,13 +81,14 @@ pub(super) enum Attack {
 }
 
 impl Attack {
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::Watch,
         Self::Bodies,
         Self::Sockets,
         Self::Logins,
         Self::Envelopes,
         Self::Forged,
+        Self::Cookies,
         Self::Revoked,
         Self::Caller,
         Self::Upstream,
@@ -93,6 +104,7 @@ impl Attack {
             Self::Logins => "logins of strangers",
             Self::Envelopes => "envelopes of 1 MiB",
             Self::Forged => "forged tokens",
+            Self::Cookies => "forged session cookies",
             Self::Revoked => "revoked tokens",
             Self::Caller => "one token, many requests",
             Self::Upstream => "an upstream that hangs",
@@ -110,7 +122,9 @@ impl Attack {
             Self::Sockets => "offered: 100 sockets of one address, each opened again when it is closed",
             Self::Logins => "offered: 64 addresses, ten logins a second each",
             Self::Envelopes => "offered: 20 connections of one address, ten requests of 1 MiB a second each",
-            Self::Forged | Self::Revoked => "offered: 20 connections of one address, 100 requests a second each",
+            Self::Forged | Self::Cookies | Self::Revoked => {
+                "offered: 20 connections of one address, 100 requests a second each"
+            }
             Self::Caller => "offered: 20 connections of two addresses, 100 streams each, ten times a second",
             Self::Upstream => "offered: 200 connections of one address",
             Self::SlowCaller => "offered: 20 connections of two addresses, 100 streams each, to the others' upstream",
@@ -132,13 +146,15 @@ impl Attack {
             Self::Upstream => 68,
             Self::SlowCaller => 69,
             Self::SlowAddress => 70,
+            Self::Cookies => 71,
         }
     }
 
     /// The number of clients, and of their addresses.
     const fn clients(self) -> (usize, u8) {
         match self {
-            Self::Watch | Self::Bodies | Self::Envelopes | Self::Forged | Self::Revoked | Self::SlowAddress => (20, 1),
+            Self::Watch | Self::Bodies | Self::Envelopes | Self::SlowAddress => (20, 1),
+            Self::Forged | Self::Cookies | Self::Revoked => (20, 1),
             Self::Sockets => (100, 1),
             Self::Logins => (64, 64),
             Self::Caller | Self::SlowCaller => (20, 2),
@@ -217,6 +233,17 @@ impl Attack {
                     // A different signature at each call, of the right length.
                     let forged = format!("{signed}.{:0>width$}", client * 1000 + n, width = signature.len());
                     stream.write_all(&request("GET", "/private", "", Some(&forged), b"")).await?;
+                    answer(&mut stream).await?;
+                }
+                Ok(())
+            }
+            Self::Cookies => {
+                for n in 0..10 {
+                    // A different tag at each call. The last character stays, because it has bits that are unused.
+                    let (kept, tag) = target.cookie.split_at(target.cookie.len() - 17);
+                    let cookie = format!("{kept}{:0>16}{}", client * 1000 + n, &tag[16..]);
+                    let ask = format!("GET /pages/x HTTP/1.1\r\nHost: gate.test\r\nCookie: {cookie}\r\n\r\n");
+                    stream.write_all(ask.as_bytes()).await?;
                     answer(&mut stream).await?;
                 }
                 Ok(())
