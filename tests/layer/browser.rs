@@ -163,6 +163,37 @@ async fn b27_b53_the_cookies_of_begin_and_end_pass_once_and_no_other_cookie_of_o
 }
 
 #[tokio::test]
+async fn b16_b20_b52_a_single_route_takes_a_session_only_if_it_says_so() {
+    let gate = builder().public_url("http://127.0.0.1:3000").browser(Browser::own("/auth").without_page());
+    let gate = gate.build().await.unwrap();
+    let taken = async |identity: Identity| if identity.uses_session_cookie() { "session" } else { "token" };
+    let page = get(taken).post(taken).layer(gate.require().session());
+    let app = Router::new().route("/page", page).route("/api", get(taken).layer(gate.require()));
+    let server = Server::axum(app).await;
+    let (parts, ()) = http::Request::post("/").header(OWN.0, OWN.1).body(()).unwrap().into_parts();
+    let begun = gate.browser().begin(&parts, NewSession::new("ada", "browser")).await.unwrap();
+    let held = ("cookie", begun["set-cookie"].to_str().unwrap().split(';').next().unwrap());
+    let token = gate.sessions().start(NewSession::new("ada", "web")).await.unwrap().access_token;
+    let bearer = format!("Bearer {}", token.expose());
+    let bearer = ("authorization", bearer.as_str());
+    for (line, headers, status, body) in [
+        (("GET", "/page"), &[held][..], 200, "session"),
+        (("POST", "/page"), &[held, OWN], 200, "session"),
+        (("POST", "/page"), &[held, EVIL], 403, ""),
+        (("POST", "/page"), &[held], 403, ""),
+        (("GET", "/page"), &[held, held], 400, ""),
+        (("GET", "/page"), &[held, bearer], 200, "token"),
+        (("GET", "/page"), &[held, ("authorization", "Bearer x")], 401, ""),
+        (("GET", "/api"), &[held], 401, ""),
+        (("GET", "/api"), &[bearer], 200, "token"),
+    ] {
+        let answer = ask(server, line, headers).await;
+        assert_eq!(answer.status.as_u16(), status, "{line:?} {headers:?}: {}", answer.body);
+        assert!(status != 200 || answer.body == body, "{line:?} {headers:?}: {}", answer.body);
+    }
+}
+
+#[tokio::test]
 async fn b53_without_an_endpoint_of_browsers_nothing_begins() {
     let gate = Arc::new(gate().await);
     let (parts, ()) = http::Request::post("/").header("origin", "https://api.test").body(()).unwrap().into_parts();
