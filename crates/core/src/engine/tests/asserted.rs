@@ -7,6 +7,11 @@ use crate::denial::Denial;
 use crate::engine::{Arrival, AssertedLogin, IssuedTokens, Origin};
 use crate::fault::Error;
 use crate::session::{Generation, RevokedBecause, Status, VouchedBy};
+#[cfg(feature = "relay")]
+use crate::store::{
+    MemoryStore,
+    relay::{RelayRecord, RelayStore},
+};
 use crate::token::verify::{JagSubject, ProvedGrant, ProvedUser, UsableOnce};
 
 fn grant(jti: &str) -> ProvedGrant {
@@ -59,4 +64,46 @@ async fn d21_an_ended_record_refuses_its_assertion_at_a_gate_whose_list_does_not
     assert!(matches!(denied(w.present("one").await), Denial::GrantAssertion(_)));
     assert!(matches!(denied(w.engine.foresee_asserted(&grant("one")).await), Denial::GrantAssertion(_)));
     assert_ne!(w.present("two").await.unwrap().session, Some(session), "another assertion has a session of its own");
+}
+
+#[cfg(feature = "relay")]
+const REPLAYED: Denial = Denial::ClientAssertion("it was used before");
+
+#[cfg(feature = "relay")]
+fn used(kind: &'static str) -> UsableOnce {
+    UsableOnce { kind, ..grant("one").once }
+}
+
+#[cfg(feature = "relay")]
+#[tokio::test]
+async fn d26_an_id_in_an_assertion_of_a_client_and_in_a_grant_are_two() {
+    let (w, store) = (World::new().await, MemoryStore::new("https://gate.test", HOUR));
+    for kind in ["client assertion", "grant"] {
+        w.engine.use_once(&store, (&used(kind), "orders"), REPLAYED).await.unwrap();
+        let again = w.engine.use_once(&store, (&used(kind), "orders"), REPLAYED).await;
+        assert_eq!(denied(again), REPLAYED);
+    }
+}
+
+#[cfg(feature = "relay")]
+#[tokio::test]
+async fn d22_d26_a_used_assertion_that_no_gate_of_the_keyring_wrote_is_a_fault() {
+    let (w, store) = (World::new().await, MemoryStore::new("https://gate.test", HOUR));
+    let use_once = async |kind| w.engine.use_once(&store, (&used(kind), "orders"), REPLAYED).await;
+    use_once("grant").await.unwrap();
+    let id = store.relay_ids().await.unwrap()[0];
+    let own = store.load_relay(id).await.unwrap().unwrap();
+    use_once("client assertion").await.unwrap();
+    let other = store.relay_ids().await.unwrap().into_iter().find(|other| *other != id).unwrap();
+    let other = store.load_relay(other).await.unwrap().unwrap();
+    // A seal that is empty, of the right length, or of another row.
+    for sealed in [Vec::new(), vec![7; own.sealed.len()], other.sealed] {
+        assert!(store.remove_relay(id, None).await.unwrap());
+        store.insert_relay(id, RelayRecord { sealed, ..own.clone() }, T0).await.unwrap();
+        let met = use_once("grant").await;
+        assert!(matches!(met, Err(Error::Failed(_))), "neither good nor used: {met:?}");
+    }
+    assert!(store.remove_relay(id, None).await.unwrap());
+    store.insert_relay(id, own, T0).await.unwrap();
+    assert_eq!(denied(use_once("grant").await), REPLAYED);
 }
