@@ -123,6 +123,19 @@ fn edge(config: &str, pki: &Pki, client: &Pair) -> Edge {
     Edge::with(config, files, |_| {})
 }
 
+/// A route whose upstream gets tokens of the provider's `/token`. The gate proves itself there by these keys.
+fn exchange(provider: &Provider, client: &str) -> String {
+    format!(
+        "{HEAD}[[issuers]]\nname = \"kc\"\nurl = \"https://idp.test/\"\naudience = [\"api\"]\njwks_file = \"kc.json\"\n\
+         [[providers]]\nname = \"kc\"\nissuer = \"kc\"\ntoken_url = \"{}/token\"\nca = \"ca.pem\"\n\
+         client = {{ id = \"gate\"{client} }}\n\
+         [[upstreams]]\nname = \"graph\"\nurls = [\"http://@upstream@\"]\n\
+         exchange = {{ provider = \"kc\", audience = \"graph\" }}\n\
+         [[routes]]\npath = \"/{{*rest}}\"\nissuers = [\"kc\"]\nupstream = \"graph\"\n",
+        provider.url()
+    )
+}
+
 fn status(edge: &Edge, token: &str) -> u16 {
     edge.ask_as(token, "GET /x", &[]).status
 }
@@ -190,4 +203,46 @@ async fn i1_i20_servers_that_ask_for_a_client_certificate() {
     for key in ["issuers[0].fetch", "issuers[0].introspection.client_cert"] {
         assert!(ran.stderr.lines().any(|line| line.contains(key) && line.contains("client.pem")), "{}", ran.stderr);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d12_the_gate_proves_itself_to_a_provider_by_its_certificate() {
+    let (pki, other) = (Pki::new(), Pki::new());
+    let provider = Provider::start(&pki, Some(&pki));
+    let granted = json!({
+        "access_token": "exchanged", "token_type": "Bearer", "expires_in": 300,
+        "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
+    });
+    provider.answers.lock().unwrap().insert("/token", granted.to_string());
+    let (certificate, secret) = (", client_cert = \"client.pem\"", ", secret_file = \"idp.secret\"");
+    let of = |client: &str, pair: &Pair| {
+        let files = |place: &Place| {
+            private(place, "idp.secret", "secret");
+            private(place, "client.pem", &pem(pair));
+            std::fs::write(place.path("ca.pem"), pki.root_pem()).unwrap();
+            std::fs::write(place.path("kc.json"), json!({ "keys": [Issuer::new(1).jwk("k1")] }).to_string()).unwrap();
+        };
+        Edge::with(&exchange(&provider, client), files, |_| {})
+    };
+    let token = Issuer::new(1).token(&json!({}));
+    // The certificate alone, and beside a secret.
+    for client in [certificate.to_owned(), format!("{secret}{certificate}")] {
+        let edge = of(&client, &pki.issue(&["gate"]));
+        assert_eq!(status(&edge, &token), 200);
+        assert_eq!(edge.stub.one().all("authorization"), ["Bearer exchanged"]);
+    }
+    assert_eq!(provider.served(), ["/token"; 2]);
+    // No certificate, and one of another authority.
+    for (client, pair) in [(secret, pki.issue(&["gate"])), (certificate, other.issue(&["gate"]))] {
+        assert_eq!(status(&of(client, &pair), &token), 503);
+    }
+    assert_eq!(provider.served().len(), 2);
+    let place = Place::new(&exchange(&provider, certificate).replace("@upstream@", "127.0.0.1:9"));
+    private(&place, "client.pem", "no certificate");
+    std::fs::write(place.path("ca.pem"), pki.root_pem()).unwrap();
+    std::fs::write(place.path("kc.json"), json!({ "keys": [Issuer::new(1).jwk("k1")] }).to_string()).unwrap();
+    let ran = place.run(&["check"], "");
+    assert_eq!(ran.code, Some(2));
+    let line = ran.stderr.lines().find(|line| line.contains("client.client_cert")).unwrap_or_default();
+    assert!(line.contains("client.pem"), "{}", ran.stderr);
 }

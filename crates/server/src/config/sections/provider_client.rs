@@ -25,6 +25,8 @@ pub struct ProviderClientSettings {
     pub secret_in: SecretPlace,
     /// The client's key, instead of a secret.
     pub key: Option<ClientKeySettings>,
+    /// The certificate for mutual TLS, with its chain and its private key. Only for an entry of `[[providers]]`.
+    pub client_cert: Option<PathBuf>,
 }
 
 section! {
@@ -89,6 +91,7 @@ pub(super) fn read_keys(section: &Section<'_>, dir: &Path) -> ProviderClientSett
         secret_file: section.get("secret_file", path_in(dir)),
         secret_in: section.get_or("secret_in", value::word_of, SecretPlace::default()),
         key,
+        client_cert: None,
     };
     if section.has("secret_in") && client.secret_file.is_none() && !section.is_bad() {
         section.blame("secret_in", "needs secret_file");
@@ -98,12 +101,13 @@ pub(super) fn read_keys(section: &Section<'_>, dir: &Path) -> ProviderClientSett
 
 impl Print for ProviderClientSettings {
     fn print(&self) -> Value {
-        let Self { id, secret_file, secret_in, key } = self;
+        let Self { id, secret_file, secret_in, key, client_cert } = self;
         let mut table = Table::new();
         id.put(&mut table, "id");
         secret_file.put(&mut table, "secret_file");
         secret_file.as_ref().map(|_| *secret_in).put(&mut table, "secret_in");
         key.put(&mut table, "..");
+        client_cert.put(&mut table, "client_cert");
         table.into()
     }
 }

@@ -28,7 +28,7 @@ section! {
         /// Token endpoint. Required, unless the issuer has `discovery`.
         reload token_url: Option<String> = by { read_token_url(section, &issuer, issuers) },
         /// Required: The gate's own client at the provider: `id`, `secret_file`, and `secret_in`: `"basic"` or
-        /// `"form"`; or `key_file` and `assertion_audience` (docs/clients-without-secrets.md).
+        /// `"form"`; or `key_file` and `assertion_audience` (docs/clients-without-secrets.md); or `client_cert`.
         reload client: ProviderClientSettings = by { read_client(section, dir) },
         /// Time for the provider's whole answer; 100ms to 30s.
         reload timeout: Duration = get_or(value::duration_within(SECOND / 10, 30 * SECOND), 5 * SECOND),
@@ -92,8 +92,10 @@ fn read_token_url(section: &Section<'_>, issuer: &str, issuers: &[TrustedIssuer]
 
 fn read_client(section: &Section<'_>, dir: &Path) -> ProviderClientSettings {
     let client = section.table("client", |section| {
-        let client = provider_client::read_keys(section, dir);
-        if client.secret_file.is_none() && client.key.is_none() && !section.is_bad() {
+        let mut client = provider_client::read_keys(section, dir);
+        client.client_cert = section.get("client_cert", path_in(dir));
+        let proves = client.secret_file.is_some() || client.key.is_some() || client.client_cert.is_some();
+        if !proves && !section.is_bad() {
             section.blame("secret_file", "is missing: a provider exchanges tokens for a confidential client alone");
         }
         client
@@ -106,6 +108,7 @@ fn read_client(section: &Section<'_>, dir: &Path) -> ProviderClientSettings {
         secret_file: None,
         key: None,
         secret_in: SecretPlace::default(),
+        client_cert: None,
     })
 }
 

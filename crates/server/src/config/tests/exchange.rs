@@ -62,6 +62,13 @@ fn d11_an_exchange_beside_what_would_forward_another_token_is_refused_at_start()
     );
     let (good, of_kc) = ("{ provider = \"kc\", audience = \"graph\" }", "issuers = [\"kc\"]\n");
     assert_eq!(said(&config(provider, good, of_kc)), Vec::<String>::new());
+    // A certificate proves the client as a secret does, and may stand beside one.
+    for provider in [
+        provider.replace("secret_file", "client_cert"),
+        provider.replace("id = \"gate\"", "id = \"gate\", client_cert = \"gate.pem\""),
+    ] {
+        assert_eq!(said(&config(&provider, good, of_kc)), Vec::<String>::new());
+    }
     for (config, wanted) in [
         (config(provider, &format!("{good}\nauthorization_file = \"a.secret\""), of_kc), "authorization_file"),
         (config("client = { id = \"gate\" }\n", good, of_kc), "token endpoint"),

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use super::issuers::RemoteIssuers;
-use super::provider_client::credentials;
+use super::provider_client::{credentials, http_client};
 use crate::config::{Config, ProviderSettings};
 use crate::server::error::KeyFault;
 use rotogate::program::HttpExchanger;
 use rotogate::relay::{HttpCaller, UrlSource};
 use rotogate::remote_keys::token_target;
 use rotogate_core::exchange::{ExchangeForm, UpstreamExchange};
-use rotogate_core::http_client::{Allowed, FetchTarget, HttpClient, SecretPlace, Tls};
+use rotogate_core::http_client::{Allowed, FetchTarget, SecretPlace};
 use rotogate_core::session::Scope;
 use rotogate_proxy::{ExchangeSettings, Upstream};
 
@@ -52,8 +52,7 @@ fn exchanger(
     form: ExchangeForm,
     issuers: &RemoteIssuers,
 ) -> Result<HttpExchanger, KeyFault> {
-    let http = Tls::read(provider.ca.as_deref(), None).and_then(|tls| HttpClient::with_tls(&tls));
-    let http = http.map_err(|error| KeyFault::new("ca", error.message))?;
+    let http = http_client(provider.ca.as_deref(), &provider.client)?;
     let issuer: Arc<str> = provider.issuer.as_str().into();
     let url: UrlSource = match &provider.token_url {
         Some(url) => {
