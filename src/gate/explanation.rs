@@ -49,7 +49,7 @@ pub struct Explanation {
     pub identity: Vec<(HeaderName, HeaderValue)>,
     /// The claims of the token.
     pub token: Option<ExplainedToken>,
-    /// What to do, if the refusal alone does not tell.
+    /// What to do, if the refusal alone does not tell; of a passed request, what was not judged.
     pub advice: Option<&'static str>,
 }
 

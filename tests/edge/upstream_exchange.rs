@@ -303,6 +303,18 @@ fn d12_what_the_provider_says_and_what_the_caller_gets() {
 }
 
 #[test]
+fn d12_explain_says_that_the_provider_was_not_asked() {
+    let world = world();
+    world.edge.place.point_commands_at(&world.edge.gate);
+    let token = world.token(&json!({}));
+    for (path, is_exchanged) in [("/graph/x", true), ("/x", false)] {
+        let ran = world.edge.place.run(&["explain", "--path", path], &token);
+        assert_eq!((ran.code, world.provider.asked()), (Some(0), 0), "{ran:?}");
+        assert_eq!(ran.stdout.contains("\nNot judged: The provider"), is_exchanged, "{}", ran.stdout);
+    }
+}
+
+#[test]
 fn d12_a_401_of_the_upstream_is_a_502_and_its_token_is_forgotten() {
     let world = world();
     let token = world.token(&json!({}));

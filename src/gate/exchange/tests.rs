@@ -204,6 +204,20 @@ async fn d14_an_exchanged_token_is_kept_until_the_first_of_its_ends() {
 }
 
 #[tokio::test]
+async fn d12_an_explanation_says_that_the_provider_was_not_asked() {
+    let world = World::new().await;
+    let token = world.token().await;
+    let explained = async |token: &str| {
+        let request = Request::get("/x").header(HOST, "api.test").header(AUTHORIZATION, format!("Bearer {token}"));
+        world.gate.layer().explain(request.body(()).unwrap().into_parts().0).await
+    };
+    let passed = explained(&token).await;
+    assert_eq!((passed.outcome, world.asked()), ("passed", 0));
+    assert!(passed.advice.is_some_and(|advice| advice.contains("was not asked")), "{:?}", passed.advice);
+    assert_eq!(explained("x").await.advice, None, "a refused request has no exchange");
+}
+
+#[tokio::test]
 async fn d15_a_revocation_drops_the_exchanged_tokens_of_an_idle_gate() {
     let world = World::new().await;
     let (gone, other) = (world.token().await, world.token_of("bob").await);

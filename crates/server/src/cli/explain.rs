@@ -144,7 +144,8 @@ fn text(report: &ExplainReport) -> String {
         lines.push("The claims are unverified: the signature does not prove them.".to_owned());
     }
     if let Some(advice) = &report.advice {
-        lines.push(format!("What to do: {advice}"));
+        let is_passed = report.decision == "passed";
+        lines.push(format!("{}: {advice}", if is_passed { "Not judged" } else { "What to do" }));
     }
     lines.join("\n")
 }

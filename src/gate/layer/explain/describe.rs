@@ -350,9 +350,14 @@ impl<'a, M> Described<'a, M> {
         found.filter(|_| self.policy().is_some_and(|policy| !policy.credentials.key))
     }
 
-    /// What to do, if the refusal alone does not tell.
+    /// What to do, if the refusal alone does not tell; and what the explanation of a passed request does not judge.
     pub(super) fn advice(&self) -> Option<&'static str> {
-        match self.heard.refusal? {
+        let Some(refusal) = self.heard.refusal else {
+            let exchange = self.route.filter(|_| self.endpoint.is_none()).and_then(|route| route.exchange.as_ref());
+            return exchange
+                .map(|_| "The provider that exchanges the token for the upstream was not asked; it may refuse.");
+        };
+        match refusal {
             Denial::NoCredential | Denial::UnusableCredential if self.unwanted_key().is_some() => {
                 Some(match self.route {
                     Some(_) => "Add \"key\" to credentials of the route, or send an access token.",

@@ -83,7 +83,7 @@ pub(crate) struct ExplainReport {
     pub(crate) rules: Vec<ExplainedRule>,
     pub(crate) identity: ExplainedIdentity,
     pub(crate) token: Option<TokenClaims>,
-    /// What to do.
+    /// What to do; of a passed request, what was not judged.
     pub(crate) advice: Option<String>,
 }
 
