@@ -18,6 +18,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bench::{Heads, Inner, Typed, exchange};
 use budget::Row;
 use bytes::Bytes;
@@ -29,11 +30,14 @@ use rotogate::Gate;
 use rotogate::gate::{GateService, NewSession};
 use rotogate::route::{Route, RoutePolicy};
 use rotogate::store::{MemoryStore, NetworkOptions, RedbStore, RedisOptions, RedisStore, Store};
+use rotogate_core::exchange::{ExchangeFault, ExchangedToken, TokenExchanger, UpstreamExchange};
 use rotogate_core::token::algorithm::Algorithm;
 use rotogate_core::token::keyring::Keyring;
+use rotogate_core::token::verify::{IssuerKeys, IssuerRules};
 use support::redis::Redis;
 use tower::{Layer, Service};
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 const ISSUER: &str = "https://auth.example.com";
 const LEEWAY: Duration = Duration::from_secs(30);
@@ -162,6 +166,65 @@ async fn a_cached_token_that_only_headers_tell_costs_no_allocation() {
     let each = (gated - bare) as f64 / (10.0 * TOKENS as f64);
     println!("allocations of a request: {each:.2} in a layer that tells the caller in headers only");
     assert!(each < 0.1, "{each} allocations of a request in a layer that tells the caller in headers only");
+}
+
+/// Gives a token for the upstream.
+#[derive(Debug)]
+struct Provider;
+
+#[async_trait]
+impl TokenExchanger for Provider {
+    async fn exchange(&self, _: &str) -> Result<ExchangedToken, ExchangeFault> {
+        Ok(ExchangedToken { token: Zeroizing::new("for-the-upstream".repeat(20)), expires_in: Some(PATIENCE * 10) })
+    }
+
+    fn identity(&self) -> Box<[u8]> {
+        Box::default()
+    }
+}
+
+#[tokio::test]
+async fn d14_a_kept_token_for_the_upstream_costs_no_allocation() {
+    let theirs = Keyring::generate(Algorithm::EdDsa).unwrap();
+    let set = IssuerKeys::from_jwks(theirs.jwks().to_string().as_bytes(), None).unwrap();
+    let idp = "https://idp.example.com";
+    let by = UpstreamExchange::new(["kc", "app", "idp"].map(Into::into), PATIENCE * 10, Arc::new(Provider));
+    let policy =
+        || RoutePolicy { issuers: vec!["idp".into()], audiences: vec!["api".into()], ..RoutePolicy::default() };
+    let mut exchanged = Route::new("/exchanged", policy());
+    exchanged.exchange = Some(Arc::new(by));
+    let gate = Gate::builder()
+        .issuer(ISSUER)
+        .audience(["api"])
+        .keys(Keyring::generate(Algorithm::Hs256).unwrap())
+        .trusted_issuer(IssuerRules::external(idp, vec!["api".into()], set).named("idp"))
+        .rates(bench::open_rates())
+        .route(Route::new("/plain", policy()))
+        .route(exchanged)
+        .build()
+        .await
+        .unwrap();
+    let idp =
+        Gate::builder().issuer(idp).audience(["api"]).keys(theirs).client(rotogate::client::Client::public("web"));
+    let (idp, mut tokens) = (idp.build().await.unwrap(), Vec::new());
+    for number in 0..TOKENS {
+        let issued = idp.sessions().start(NewSession::new(format!("user-{number}"), "web")).await.unwrap();
+        tokens.push(issued.access_token.expose().to_owned());
+    }
+    let mut each = [0.0; 2];
+    for (each, path) in each.iter_mut().zip(["/plain", "/exchanged"]) {
+        let mut service = gate.layer().layer(Inner);
+        let mut heads = Heads::new(tokens.iter().map(String::as_str)).at(path);
+        // The first request of a token waits for the exchange.
+        for _ in 0..TOKENS {
+            assert_eq!(service.call(heads.request()).await.unwrap().status(), 200);
+        }
+        let least = (0..5).map(|_| allocations(|| exchange(&mut service, heads.request()))).min().unwrap();
+        *each = least as f64 / (10.0 * TOKENS as f64);
+    }
+    let [plain, exchanged] = each;
+    println!("allocations of a request: {plain:.2} without an exchange, {exchanged:.2} with a kept token");
+    assert!(exchanged - plain < 0.1, "{plain} without an exchange, {exchanged} with a kept token");
 }
 
 /// The reply is private and varies by the cookie: a reply without headers gets a table for these, of two allocations. In

@@ -11,7 +11,7 @@ use super::long_replies::{begun, is_cut};
 use super::remote_keys::admin_token;
 use support::stub::{Edge, HEAD, tokens};
 use support::wire::{Reply, Wire};
-use support::{Place, keep_secret};
+use support::{Place, keep_secret, until};
 
 pub(crate) const GRANT: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 pub(crate) const ACCESS: &str = "urn:ietf:params:oauth:token-type:access_token";
@@ -322,6 +322,21 @@ fn d4_the_actor_is_named_to_everyone_and_a_client_cannot_say_who_acts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn d4_the_audit_log_names_who_acts() {
+    let world = world_of(&format!("{HEAD}[audit_log]\noutput = \"./audit.log\"\n"));
+    let first = world.exchanged("orders", &world.edge.login().access, &[]);
+    world.exchanged("billing", &first, &[("audience", "ledger")]);
+    let acts = || -> Vec<Value> {
+        let lines = super::audit_schema::lines(&world.edge.place.path("audit.log"));
+        let exchanged = lines.iter().filter(|line| line["event.action"] == "token.exchange");
+        exchanged.map(|line| serde_json::from_str(line["act"].as_str().unwrap()).unwrap()).collect()
+    };
+    until("both are written", async || acts().len() == 2).await;
+    let of_orders = json!({ "sub": "client:orders" });
+    assert_eq!(acts(), [of_orders.clone(), json!({ "sub": "client:billing", "act": of_orders })]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn d5_d9_it_ends_with_its_session_and_nothing_was_written_for_it() {
     let mut world = world_of(&HEAD.replace("[store]\nkind = \"memory\"\n", ""));
     let held = world.edge.login();
@@ -452,9 +467,11 @@ fn d6_it_is_never_wider_than_what_was_exchanged() {
 
 #[test]
 fn d8_a_notice_of_the_issuer_ends_what_came_of_an_earlier_token() {
-    for (told, claims) in
-        [(json!({}), json!({ "sid": null })), (json!({}), json!({})), (json!({ "sid": "s-1" }), json!({}))]
-    {
+    for (told, claims, is_chained) in [
+        (json!({}), json!({ "sid": null }), false),
+        (json!({}), json!({}), true),
+        (json!({ "sid": "s-1" }), json!({}), false),
+    ] {
         let world = world();
         // The notice names a moment after the token's `iat` and before the exchange, whose own `iat` is later.
         let subject = world.theirs(&claims);
@@ -467,7 +484,13 @@ fn d8_a_notice_of_the_issuer_ends_what_came_of_an_earlier_token() {
         assert_eq!((world.status(&token, "/billing/x"), world.status(&later, "/billing/x")), (200, 200));
         let chained = world.exchanged("billing", &token, &[("audience", "ledger")]);
         assert_eq!(world.status(&chained, "/ledger/x"), 200);
+        let stream = match is_chained {
+            true => begun(&world.edge, "/ledger/parts", &chained),
+            false => begun(&world.edge, "/billing/parts", &token),
+        };
+        world.edge.stub.take();
         world.log_out(&told);
+        is_cut(stream);
         assert_eq!((world.status(&token, "/billing/x"), world.status(&chained, "/ledger/x")), (401, 401), "{told}");
         assert_eq!(world.status(&later, "/billing/x"), 200, "{told}: a later login goes on");
         world.refused("orders", &subject, &[], "invalid_request");

@@ -39,7 +39,7 @@ impl Provider {
         let served = provider.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let state = Arc::clone(&served.state);
+                let (state, address) = (Arc::clone(&served.state), served.address);
                 std::thread::spawn(move || {
                     let mut reader = BufReader::new(&stream);
                     let (mut head, mut length) = (String::new(), 0);
@@ -67,7 +67,8 @@ impl Provider {
                     drop(state);
                     let _ = write!(
                         &stream,
-                        "HTTP/1.1 {status} Any\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{answer}",
+                        "HTTP/1.1 {status} Any\r\nContent-Length: {}\r\nConnection: close\r\nLocation: \
+                         http://{address}/elsewhere\r\n\r\n{answer}",
                         answer.len()
                     );
                 });
@@ -138,6 +139,33 @@ exchange = { provider = "kc", audience = "graph", scope = ["g.read", "g.list"] }
 name = "entra"
 urls = ["http://@upstream@"]
 exchange = { provider = "kc", form = "entra", scope = ["https://graph.microsoft.com/User.Read"] }
+[[providers]]
+name = "slow"
+issuer = "kc"
+token_url = "http://@provider@/token"
+client = { id = "gate", secret_file = "gate.secret" }
+timeout = "100ms"
+[[providers]]
+name = "away"
+issuer = "kc"
+token_url = "http://127.0.0.1:1/token"
+client = { id = "gate", secret_file = "gate.secret" }
+[[upstreams]]
+name = "slow"
+urls = ["http://@upstream@"]
+exchange = { provider = "slow", resource = "https://graph.test/v1" }
+[[upstreams]]
+name = "away"
+urls = ["http://@upstream@"]
+exchange = { provider = "away", audience = "graph" }
+[[routes]]
+path = "/slow/{*rest}"
+issuers = ["kc"]
+upstream = "slow"
+[[routes]]
+path = "/away/{*rest}"
+issuers = ["kc"]
+upstream = "away"
 [[routes]]
 path = "/graph/{*rest}"
 issuers = ["kc"]
@@ -300,6 +328,28 @@ fn d12_what_the_provider_says_and_what_the_caller_gets() {
     assert!(world.edge.gate.log().contains("the provider refuses the gate"));
     let metrics = world.edge.metrics();
     assert!(metrics.contains("rotogate_exchanges_total{provider=\"kc\",result=\"refused\"} 3"), "{metrics}");
+}
+
+#[test]
+fn d12_a_provider_that_is_slow_or_away_or_redirects_gives_no_token() {
+    let world = world();
+    let token = world.token(&json!({}));
+    world.provider.hold(true);
+    assert_eq!(world.ask(&token, "/slow/x").status, 503);
+    world.provider.hold(false);
+    assert_eq!(world.provider.asked(), 1);
+    // The resource takes the place of an audience.
+    let body = world.provider.last().1;
+    assert!(body.contains("&resource=https%3A%2F%2Fgraph.test%2Fv1") && !body.contains("audience"), "{body}");
+    assert_eq!(world.ask(&token, "/away/x").status, 503);
+    for (number, status) in [302, 307, 308].into_iter().enumerate() {
+        world.provider.answers(status, "");
+        assert_eq!(world.ask(&token, "/graph/x").status, 503, "{status}");
+        assert_eq!(world.provider.asked(), number + 2, "{status} is not followed");
+    }
+    assert_eq!(world.edge.stub.take().len(), 0);
+    world.provider.grants(&json!({}));
+    assert_eq!(world.ask(&token, "/graph/x").status, 200);
 }
 
 #[test]

@@ -17,6 +17,7 @@ use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
 
 use super::client::{authn, call, config, gate, get_me, grpc, login, refresh};
+use crate::edge::exchange::{ACCESS, GRANT};
 use support::{Place, keep_secret, until};
 
 #[tokio::test]
@@ -197,4 +198,31 @@ async fn a_method_that_the_service_has_not_is_unimplemented() {
         let answer = call::<_, rotogate::program::knox::GetMeResponse>(gate.address, path, request).await;
         assert_eq!(answer.unwrap_err().code(), Code::Unimplemented, "{path}");
     }
+}
+
+#[tokio::test]
+async fn d10_an_exchanged_token_is_no_credential_of_this_dialect() {
+    let secret = uuid::Uuid::new_v4().to_string();
+    keep_secret(&secret);
+    let made = Place::new(support::CONFIG).json(&["client", "secret", "--stdin"], &secret);
+    let (_place, gate) = gate(&format!(
+        "[[clients]]\nid = \"orders\"\nsecret_hash = {}\ngrants = [\"token-exchange\"]\n\
+         exchange = {{ as = [\"api\"], to = [\"ledger\"] }}\n",
+        made["secret_hash"]
+    ));
+    let tokens = login(&gate).await;
+    let fields = [
+        ("client_id", "orders"),
+        ("client_secret", &*secret),
+        ("grant_type", GRANT),
+        ("subject_token", &*tokens.token),
+        ("subject_token_type", ACCESS),
+    ];
+    let answer = gate.form("/connect/token", &fields).await.json();
+    let exchanged = answer["access_token"].as_str().unwrap_or_else(|| panic!("{answer}"));
+    keep_secret(exchanged);
+    assert_eq!(get_me(&gate, exchanged).await.unwrap_err().code(), Code::Unauthenticated);
+    assert_eq!(refresh(&gate, exchanged).await.unwrap_err().code(), Code::Unauthenticated);
+    get_me(&gate, &tokens.token).await.unwrap();
+    refresh(&gate, &tokens.refresh_token).await.unwrap();
 }

@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 
 use crate::dpop::{Holder, claims};
+use crate::edge::exchange::{ACCESS, GRANT};
 use crate::edge::issuer::Issuer;
 use support::pki::{Pair, Pki};
 use support::tls_client::Client;
@@ -418,4 +419,39 @@ fn certificate_bound_needs_a_listener_that_asks_for_certificates() {
         assert!(said.contains(key), "{key}: {said}");
     }
     assert!(said.contains("needs a listener that asks clients for certificates"), "{said}");
+}
+
+#[tokio::test]
+async fn d7_a_bound_token_is_exchanged_with_a_certificate_alone_and_what_comes_of_it_is_bound_to_that() {
+    const CLIENT: &str = "[[clients]]\nid = \"orders\"\nsecret_hash_file = \"service.hash\"\n\
+                          grants = [\"token-exchange\"]\ncertificate_bound = \"optional\"\n\
+                          exchange = { as = [\"api\"], to = [\"ledger\"] }\n";
+    const ROUTE: &str = "[[routes]]\npath = \"/ledger/{*rest}\"\naudiences = [\"ledger\"]\nupstream = \"app\"\n";
+    let config = CONFIG.replacen("[[clients]]", &format!("{CLIENT}[[clients]]"), 1);
+    let world = World::with(&config.replacen("[[routes]]", &format!("{ROUTE}[[routes]]"), 1));
+    let [user, service, thief] = [0; 3].map(|_| world.pki.issue(&["robot.test"]));
+    let [by_user, by_service, by_thief, bare] =
+        [Some(&user), Some(&service), Some(&thief), None].map(|certificate| world.caller(certificate, "h2"));
+    let exchange = async |caller: &Caller, subject: &str| {
+        let fields = [
+            ("client_secret", SECRET),
+            ("grant_type", GRANT),
+            ("subject_token", subject),
+            ("subject_token_type", ACCESS),
+        ];
+        caller.token("orders", &fields).await
+    };
+    let bound = by_user.log_in("robot").await.text("access_token");
+    assert_eq!(exchange(&bare, &bound).await.error(), (400, "invalid_request"), "a bearer token would be a downgrade");
+    let token = exchange(&by_service, &bound).await.text("access_token");
+    assert_eq!(claims(&token)["cnf"], json!({ "x5t#S256": thumbprint(&service) }));
+    assert_eq!(by_service.get("/ledger/x", &token).await.status, 200);
+    for other in [&by_thief, &by_user, &bare] {
+        assert_eq!(other.get("/ledger/x", &token).await.status, 401);
+    }
+    // A bearer token stays one, or is bound: both are no less.
+    let plain = bare.log_in("web").await.text("access_token");
+    assert_eq!(claims(&exchange(&bare, &plain).await.text("access_token")).get("cnf"), None);
+    let token = exchange(&by_service, &plain).await.text("access_token");
+    assert_eq!(claims(&token)["cnf"]["x5t#S256"], thumbprint(&service));
 }

@@ -20,7 +20,7 @@ use crate::Gate;
 use crate::gate::NewSession;
 use rotogate_core::client::Client;
 
-/// Answers all questions alike. A token that expires in 0 s is one without `expires_in`.
+/// Answers all questions alike, each with a token that names the caller's. A token that expires in 0 s is one without `expires_in`.
 #[derive(Debug)]
 struct StandIn {
     answer: Mutex<Result<u64, ExchangeFault>>,
@@ -32,11 +32,11 @@ struct Provider(Arc<StandIn>);
 
 #[async_trait]
 impl TokenExchanger for Provider {
-    async fn exchange(&self, _: &str) -> Result<ExchangedToken, ExchangeFault> {
+    async fn exchange(&self, token: &str) -> Result<ExchangedToken, ExchangeFault> {
         self.0.asked.fetch_add(1, Ordering::SeqCst);
         let expires_in = self.0.answer.lock().clone()?;
         let expires_in = (expires_in > 0).then(|| Duration::from_secs(expires_in));
-        Ok(ExchangedToken { token: Zeroizing::new("exchanged".to_owned()), expires_in })
+        Ok(ExchangedToken { token: Zeroizing::new(format!("exchanged-for-{token}")), expires_in })
     }
 
     fn identity(&self) -> Box<[u8]> {
@@ -98,8 +98,9 @@ impl World {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let reached = Arc::clone(&self.reached);
+        let exchanged = format!("Bearer exchanged-for-{token}");
         let service = tower::service_fn(move |request: Request<B>| {
-            assert_eq!(request.headers()[AUTHORIZATION], "Bearer exchanged");
+            assert_eq!(request.headers()[AUTHORIZATION], exchanged, "the token of this caller and of no other");
             reached.fetch_add(1, Ordering::SeqCst);
             async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())) }
         });
@@ -201,6 +202,34 @@ async fn d14_an_exchanged_token_is_kept_until_the_first_of_its_ends() {
         world.gate.0.sweep_exchanges();
         assert_eq!(world.kept(), 0, "{expires_in}");
     }
+}
+
+#[tokio::test]
+async fn d11_each_token_has_its_own_one_for_the_upstream_and_so_do_two_of_one_user() {
+    let world = World::new().await;
+    let tokens = [world.token().await, world.token().await, world.token_of("bob").await];
+    for _ in 0..3 {
+        for token in &tokens {
+            // The service asserts for whom the token is.
+            assert_eq!(world.get(token).await, (200, None));
+        }
+    }
+    assert_eq!(world.asked(), 3);
+}
+
+#[tokio::test]
+async fn d13_a_provider_has_a_bound_for_all_callers_together() {
+    let world = World::new().await;
+    let token = world.token().await;
+    let gate = &world.gate.0;
+    let provider: Arc<str> = "p".into();
+    let of = |number: u32| Holder::address(std::net::Ipv4Addr::from_bits(number).into());
+    let take = |number: u32| gate.running.exchanges.state.lock().take_place(gate, &provider, of(number));
+    let mut places: Vec<_> = (0..256).map(|number| take(number).unwrap()).collect();
+    assert_eq!(take(1_000).err(), Some(UNAVAILABLE), "a caller without a place of its own");
+    assert_eq!((world.get(&token).await, world.asked()), ((503, Some(1)), 0));
+    places.pop();
+    assert_eq!((world.get(&token).await, world.asked()), ((200, None), 1));
 }
 
 #[tokio::test]

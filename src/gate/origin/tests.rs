@@ -296,3 +296,17 @@ fn our_origin_is_written_as_a_browser_writes_it() {
     assert_eq!(origin_of("https://[::1]:443/x").as_deref(), Some("https://[::1]"));
     assert_eq!(origin_of("gate"), None);
 }
+
+#[test]
+fn m13_a_page_of_our_own_or_of_a_listed_origin_calls_a_resource() {
+    let origins = origins(SessionRules { admits_listed: false, ..SessionRules::default() });
+    let admitted = |pairs: &Pairs<'_>, further: &[Box<str>]| origins.admit_page(&parts("POST", pairs).headers, further);
+    // The origins of [cors] call every resource; `mcp.origins` are for one.
+    for pairs in [&[][..], &[OWN], &[LISTED]] {
+        assert!(admitted(pairs, &[]), "{pairs:?}");
+    }
+    for pairs in [&[FOREIGN][..], &[NULL], &[LISTED, FOREIGN], &[OWN, OWN]] {
+        assert!(!admitted(pairs, &[]), "{pairs:?}");
+    }
+    assert!(admitted(&[FOREIGN], &["https://evil.example".into()]));
+}
