@@ -91,6 +91,23 @@ fn k23_a_condition_that_cannot_be_meant_is_refused_with_its_key() {
 }
 
 #[test]
+fn k6_k23_a_route_that_takes_keys_demands_nothing_that_no_key_can_satisfy() {
+    for (more, what) in [
+        ("dpop = \"required\"", "dpop = \"required\""),
+        ("certificate_bound = \"required\"", "certificate_bound = \"required\""),
+        ("step_up = { acr = \"gold\" }", "step_up"),
+    ] {
+        let keys = "[api_keys]\nprefix = \"acme\"\n";
+        let text = format!("{}{keys}", route(&format!("credentials = [\"token\", \"key\"]\n{more}\n")));
+        let found = read(&text).unwrap_err().to_string();
+        let expected = format!("credentials: names keys, but no key can satisfy {what}; remove one of the two");
+        assert!(found.contains(&expected), "{more}: {found}");
+        let found = read(&text.replace(", \"key\"", "")).err().map(|errors| errors.to_string()).unwrap_or_default();
+        assert!(!found.contains("names keys"), "{more}: {found}");
+    }
+}
+
+#[test]
 fn k23_a_claim_that_users_write_is_warned_of_by_the_preset_of_their_issuer() {
     let warned = |preset: &str, when: &str| {
         let issuer = format!(
