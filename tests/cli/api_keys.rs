@@ -1,8 +1,10 @@
 //! API keys by command and by API, at the real binary with the embedded store.
 
-use http::{Method, StatusCode};
+use http::{Method, Request, StatusCode};
+use http_body_util::Full;
 
-use support::{CONFIG, Place, keep_secret, with};
+use support::pki::write_private;
+use support::{CONFIG, Gate, Place, keep_secret, send, with};
 
 #[tokio::test]
 async fn k2_k4_k8_k11_a_key_is_made_once_used_revoked_and_stays_so_after_a_crash() {
@@ -19,9 +21,8 @@ async fn k2_k4_k8_k11_a_key_is_made_once_used_revoked_and_stays_so_after_a_crash
         (text, made["id"].as_str().unwrap().to_owned())
     };
     let ((key, id), (other, _)) = (make("nightly"), make("weekly"));
-    let status = async |gate: &support::Gate, key: &str| {
-        gate.call(Method::GET, "/hello", &[("x-api-key", key)], "").await.status
-    };
+    let status =
+        async |gate: &Gate, key: &str| gate.call(Method::GET, "/hello", &[("x-api-key", key)], "").await.status;
     assert_eq!(status(&gate, &key).await, StatusCode::OK);
     assert_eq!(status(&gate, &key[..key.len() - 1]).await, StatusCode::UNAUTHORIZED);
     // In a path, where it does not belong.
@@ -57,11 +58,112 @@ async fn k2_k4_k8_k11_a_key_is_made_once_used_revoked_and_stays_so_after_a_crash
     assert_eq!(status(&gate, &other).await, StatusCode::UNAUTHORIZED);
     // K11.
     assert_eq!(gate.stop(), Some(0));
-    let restored = place.done(&["store", "restore", backup.to_str().unwrap(), "--end-all"], "").stdout;
-    assert!(restored.contains("2 API keys ended"), "{restored}");
+    let restore = [&["store", "restore", backup.to_str().unwrap()][..], &["--end-all"]];
+    let restored = place.done(restore[0], "").stdout;
+    let [keys, number] = [
+        "What was revoked since the back-up is valid again, API keys too",
+        "2 API keys are valid, whatever was revoked since",
+    ];
+    assert!(restored.contains(keys) && restored.contains(number), "{restored}");
+    let gate = place.start();
+    assert_eq!((status(&gate, &key).await, status(&gate, &other).await), (StatusCode::OK, StatusCode::OK));
+    assert_eq!(gate.stop(), Some(0));
+    // Both may run within a second, by which the former store is named.
+    for kept in std::fs::read_dir(place.path("data")).unwrap().map(|entry| entry.unwrap().path()) {
+        if kept.to_str().unwrap().contains(".replaced-") {
+            std::fs::remove_file(kept).unwrap();
+        }
+    }
+    let restored = place.done(&restore.concat(), "").stdout;
+    assert!(
+        restored.contains("2 API keys ended") && restored.contains("Every session, token and API key so far is over"),
+        "{restored}"
+    );
     let gate = place.start();
     assert_eq!(
         (status(&gate, &key).await, status(&gate, &other).await),
         (StatusCode::UNAUTHORIZED, StatusCode::UNAUTHORIZED)
     );
+}
+
+/// A gate with an API key and a status list of its first refresh secret, and another secret that is current.
+async fn rolled() -> (Place, Gate) {
+    let place = Place::new(&with(&with(CONFIG, "status_list", "size = \"2^14\""), "api_keys", "prefix = \"acme\"\n"));
+    let gate = place.start();
+    gate.login().await;
+    place.point_commands_at(&gate);
+    keep_secret(place.json(&["api-key", "create", "nightly", "--user", "demo"], "")["key"].as_str().unwrap());
+    assert!(place.done(&["keys", "rotate", "--refresh"], "").stdout.contains("refresh-2 signs"));
+    (place, gate)
+}
+
+/// What needs the first secret: the reasons to refuse, and a note.
+const LEFT: [&str; 3] = [
+    "refresh tokens that it made may be presented",
+    "1 API key depends on it, because it was not used since another secret is current: use, rotate or revoke it",
+    "1 status lists were made by refresh-1, and ",
+];
+const RETIRE: [&str; 3] = ["keys", "retire", "refresh-1"];
+
+fn says_all(said: &str) {
+    assert!(LEFT.iter().all(|text| said.contains(text)), "{said}");
+}
+
+fn is_gone(place: &Place) -> bool {
+    let listed = place.json_lines(&["keys", "list", "--refresh"]);
+    listed.iter().all(|key| key["kid"] != "refresh-1")
+}
+
+#[tokio::test]
+async fn k4_s2_the_running_gate_says_what_needs_a_secret_that_is_retired() {
+    let (place, gate) = rolled().await;
+    says_all(&place.fails(&RETIRE, ""));
+    let token = std::fs::read_to_string(place.path("data/admin.token")).unwrap();
+    let retire = async |body: &'static str| {
+        let request = Request::post(format!("http://{}/v1/keys/refresh-1/retire", gate.admin));
+        let request = request.header("authorization", format!("Bearer {}", token.trim()));
+        send(request.header("content-type", "application/json").body(Full::from(body)).unwrap()).await
+    };
+    let refused = retire("{}").await;
+    assert_eq!(refused.status, StatusCode::CONFLICT);
+    says_all(refused.json()["detail"].as_str().unwrap());
+    assert!(!is_gone(&place));
+    let forced = retire("{\"force\": true}").await;
+    assert_eq!(forced.status, StatusCode::OK);
+    let warning = forced.json()["warning"].as_str().unwrap().to_owned();
+    says_all(&warning);
+    assert!(
+        warning.contains("warning: refresh-1 was still needed: for ") && warning.contains("\nwarning: 1 status"),
+        "{warning}"
+    );
+    assert!(is_gone(&place));
+}
+
+#[tokio::test]
+async fn k4_s2_the_command_has_the_running_gate_count_and_counts_itself_beside_none() {
+    let (place, _gate) = rolled().await;
+    let done = place.done(&[&RETIRE[..], &["--force"]].concat(), "").stdout;
+    says_all(&done);
+    assert!(is_gone(&place));
+    let (place, gate) = rolled().await;
+    assert_eq!(gate.stop(), Some(0));
+    says_all(&place.fails(&RETIRE, ""));
+    let done = place.json(&[&RETIRE[..], &["--force"]].concat(), "");
+    assert_eq!(done["state"], "retired");
+    says_all(done["warning"].as_str().unwrap());
+    assert!(is_gone(&place));
+}
+
+#[tokio::test]
+async fn k4_a_gate_that_does_not_answer_hinders_no_forced_removal() {
+    let (place, _gate) = rolled().await;
+    write_private(&place.path("other.token"), "another-token-with-at-least-32-characters");
+    let retire = [&RETIRE[..], &["--token-file", "other.token"]].concat();
+    let said = place.fails(&retire, "");
+    assert!(said.contains("is not one of its admin tokens"), "{said}");
+    assert!(!is_gone(&place));
+    let said = place.fails(&[&retire[..], &["--force"]].concat(), "");
+    let unread = "API keys and status lists may depend on it, and the store cannot be read: ";
+    assert!(said.contains(unread) && said.contains("the key folder is changed (refresh-1)"), "{said}");
+    assert!(is_gone(&place));
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::gate::{self, Reach};
 use super::output::Output;
-use super::{CommandResult, Failure, admin_client, audit_trail, load, no_gate_can, runtime};
+use super::{CommandResult, Failure, admin_client, audit_trail, load, no_gate_can, print_error, runtime};
 use crate::audit::{self, KeyEvent};
 use crate::config::{AdminAccess, Config};
 use crate::server::build::stores::refuse_lost_keys;
@@ -157,9 +157,17 @@ pub(super) fn run(config: &Config, command: KeysCommand, output: Output) -> Comm
             output.write(&KeyChangeReport { kid: &kid, state: "signing" }, || signs(&kid))
         }
         KeysCommand::Retire { kid, force, gate: _ } => {
-            let warning = runtime()?.block_on(key_roll::retire(config, &kid, force, false)).map_err(Failure::failed)?;
-            confirmed(config, &kid, None)?;
-            output.write(&KeyChangeReport { kid: &kid, state: "retired" }, || removed(&kid, warning.as_deref()))
+            if let Some(retired) = retired_by_gate(config, &kid, force)? {
+                return output.write(&retired, || removed(&kid, retired.warning.as_deref()));
+            }
+            let warning = runtime()?.block_on(key_roll::retire(config, &kid, force, None)).map_err(Failure::failed)?;
+            if let Err(failure) = confirmed(config, &kid, None) {
+                // The key is gone, so the operator must see the warning.
+                warning.iter().for_each(|warning| print_error(warning));
+                return Err(failure);
+            }
+            let retired = ChangedKey::retired(&kid, warning);
+            output.write(&retired, || removed(&kid, retired.warning.as_deref()))
         }
         KeysCommand::Import { sign: true, .. } if config.store.is_shared() => Err(Failure::Failed(
             "other gates of the store could not verify its tokens yet: import it without --sign, copy the key folder to all \
@@ -179,6 +187,35 @@ pub(super) fn run(config: &Config, command: KeysCommand, output: Output) -> Comm
             })
         }
     }
+}
+
+/// Has the running gate remove a refresh secret on which API keys or status lists may depend, because only the gate can
+/// count them in its embedded store. `None`: no gate runs, no such thing depends on the key, or the key must go although
+/// the gate does not answer.
+fn retired_by_gate(config: &Config, kid: &str, force: bool) -> Result<Option<ChangedKey>, Failure> {
+    let may_depend = config.api_keys.is_some() || config.status_list.is_some();
+    if config.store.is_shared() || !may_depend || Keyring::refresh_id(kid).is_none() {
+        return Ok(None);
+    }
+    let gate = config.admin.access();
+    if runtime()?.block_on(admin_client::send(&gate, Method::GET, "/v1/keys")).is_ok_and(|answer| answer.is_none()) {
+        return Ok(None);
+    }
+    match ask(&gate, kid, "retire", force) {
+        Ok(retired) => {
+            confirmed(config, kid, None)?;
+            Ok(Some(retired))
+        }
+        Err(_) if force => Ok(None),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Has the running gate change a key.
+fn ask(gate: &AdminAccess, kid: &str, operation: &str, force: bool) -> Result<ChangedKey, Failure> {
+    let path = format!("/v1/keys/{}/{operation}", admin_client::escaped(kid));
+    let body = runtime()?.block_on(admin_client::post(gate, &path, &KeyRequest { force }))?;
+    serde_json::from_slice(&body).map_err(Failure::failed)
 }
 
 /// Makes a key the signing key. For `when`, see [`key_roll::promote`].
@@ -236,22 +273,17 @@ impl KeysCommand {
 
 /// Runs the command through the running gate alone.
 pub(super) fn run_at_gate(gate: &AdminAccess, command: KeysCommand, output: Output) -> CommandResult {
-    let ask = |kid: &str, operation: &str, force: bool| -> Result<ChangedKey, Failure> {
-        let path = format!("/v1/keys/{}/{operation}", admin_client::escaped(kid));
-        let body = runtime()?.block_on(admin_client::post(gate, &path, &KeyRequest { force }))?;
-        serde_json::from_slice(&body).map_err(Failure::failed)
-    };
     match command {
         KeysCommand::List { refresh, gate: _ } => {
             let body = runtime()?.block_on(admin_client::request(gate, Method::GET, "/v1/keys"))?;
             list(&serde_json::from_slice(&body).map_err(Failure::failed)?, refresh, output)
         }
         KeysCommand::Promote { kid, wait: false, force, gate: _ } => {
-            let done = ask(&kid, "promote", force)?;
+            let done = ask(gate, &kid, "promote", force)?;
             output.write(&done, || signs(&done.kid))
         }
         KeysCommand::Retire { kid, force, gate: _ } => {
-            let done = ask(&kid, "retire", force)?;
+            let done = ask(gate, &kid, "retire", force)?;
             output.write(&done, || removed(&done.kid, done.warning.as_deref()))
         }
         KeysCommand::Promote { wait: true, .. }

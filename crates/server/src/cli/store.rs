@@ -33,7 +33,7 @@ pub(super) enum StoreCommand {
     Restore {
         /// The back-up, which stays unchanged.
         from: PathBuf,
-        /// Ends every session and token so far, so that nothing revoked since the back-up is valid again.
+        /// Ends every session, token and API key so far, so that nothing revoked since the back-up is valid again.
         #[arg(long)]
         end_all: bool,
     },

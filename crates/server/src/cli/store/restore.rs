@@ -66,7 +66,7 @@ pub(super) fn run(config: &Config, path: &Path, from: &Path, end_all: bool, outp
         let RestoreReport { store, from, kept, .. } = &report;
         let kept = kept.as_ref().map_or_else(String::new, |kept| format!("; the former store is {}", kept.display()));
         let (ended, keys) = if end_all {
-            ("Every session and token so far is over: users log in again", "ended")
+            ("Every session, token and API key so far is over: users log in again", "ended")
         } else {
             (
                 "What was revoked since the back-up is valid again, API keys too: end all with rotogate session revoke --all \

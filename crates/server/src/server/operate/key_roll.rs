@@ -6,8 +6,10 @@ use std::time::Duration;
 use crate::audit::{self, KeyEvent};
 use crate::config::Config;
 use crate::server::build::stores::shared_store;
+use rotogate::Gate;
 use rotogate::gate::JWKS_MAX_AGE;
 use rotogate::program::BROWSER;
+use rotogate::store::redb::RedbStore;
 use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate_core::store::{NODE_HEARD_WITHIN, NODE_KEPT, NodeRow, NodeSeen, Store};
 use rotogate_core::token::Algorithm;
@@ -15,14 +17,12 @@ use rotogate_core::token::keyring::{KeyState, Keyring};
 
 mod refresh;
 
-#[cfg(feature = "relay")]
-use refresh::api_keys_left;
-#[cfg(feature = "relay")]
-pub(crate) use refresh::keys_known_by;
-use refresh::{knows, lists_left, refresh_needed, sessions_of};
+use refresh::{knows, left_by, refresh_needed, sessions_of};
 
 /// How often `promote --wait` looks again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a forced `retire` waits for the store, to say what needed the key.
+const LOOK_FOR: Duration = Duration::from_secs(10);
 
 /// Why a key cannot be changed. The text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -200,14 +200,43 @@ impl Longest {
     }
 }
 
-/// Fails if anything may still need this key. Returns a warning if a gate may need the key when it starts again.
-/// `by_gate` says that the running gate has checked its API keys.
-async fn nothing_needs(
+/// The running gate that removes a key.
+pub(crate) struct AskingGate<'a> {
+    pub(crate) gate: &'a Gate,
+    /// Its embedded store, which no other process can open.
+    pub(crate) store: Option<&'a RedbStore>,
+}
+
+/// What needs a key.
+#[derive(Default)]
+struct KeyNeeds {
+    /// Why the key must stay, each reason in a text of its own.
+    reasons: Vec<String>,
+    /// What follows if it goes.
+    notes: Vec<String>,
+}
+
+impl KeyNeeds {
+    fn refusal(self, name: &str) -> RollError {
+        RollError::TooEarly(format!("{name} is still needed: {}", [self.reasons, self.notes].concat().join("; ")))
+    }
+
+    /// What to say of a key that was removed.
+    fn warning(self, name: &str) -> Option<String> {
+        let reasons =
+            (!self.reasons.is_empty()).then(|| format!("{name} was still needed: {}", self.reasons.join("; ")));
+        let told: Vec<_> = reasons.into_iter().chain(self.notes).map(|what| format!("warning: {what}")).collect();
+        (!told.is_empty()).then(|| told.join("\n"))
+    }
+}
+
+/// What may still need this key.
+async fn needs_of(
     config: &Config,
     keyring: &Keyring,
     name: &str,
-    #[cfg_attr(not(feature = "relay"), expect(unused_variables, reason = "for API keys"))] by_gate: bool,
-) -> Result<Option<String>, RollError> {
+    asking: Option<&AskingGate<'_>>,
+) -> Result<KeyNeeds, RollError> {
     let changed = time(Keyring::changed_at(&config.issuer.keys).map_err(RollError::failed)?);
     let store = shared_store(config, keyring).await.map_err(RollError::failed)?;
     let (nodes, now) = look(store.as_deref()).await?;
@@ -219,35 +248,28 @@ async fn nothing_needs(
         None => *row.signing == *name,
     });
     let window = if refresh.is_some() { longest.again } else { longest.access };
-    let why = match Keyring::refresh_id(name) {
-        None => needed(name, changed, &nodes, now, longest.access),
+    let mut needs = KeyNeeds::default();
+    match refresh {
+        None => needs.reasons.extend(needed(name, changed, &nodes, now, longest.access)),
         Some(id) => {
             let sessions = match &store {
                 Some(store) => Some(sessions_of(&**store, id, now, longest.idle).await?),
                 None => None,
             };
-            let needed = refresh_needed(id, changed, (&nodes, sessions), now, &longest);
-            #[cfg(feature = "relay")]
-            let needed = match needed {
-                None if config.api_keys.is_some() && !by_gate => api_keys_left(config, keyring, id, now).await?,
-                needed => needed,
-            };
-            needed
+            needs.reasons.extend(refresh_needed(id, changed, (&nodes, sessions), now, &longest));
+            left_by(config, keyring, id, (now, asking), &mut needs).await?;
         }
-    };
-    match why.or_else(|| used.as_ref().and_then(|(last, names)| may_be_used(*last, names, window, now))) {
-        None => {
-            let used = used.map(|(_, names)| {
-                format!(
-                    "warning: these gates of the store used {name} until they ended: {names}. Copy the key folder to each before \
-                     it starts again"
-                )
-            });
-            let told: Vec<_> = used.into_iter().chain(lists_left(config, keyring, name, now).await?).collect();
-            Ok((!told.is_empty()).then(|| told.join("\n")))
-        }
-        Some(why) => Err(RollError::TooEarly(format!("{name} is still needed: {why}"))),
     }
+    if let Some((last, names)) = used {
+        match may_be_used(last, &names, window, now) {
+            Some(why) => needs.reasons.push(why),
+            None => needs.notes.push(format!(
+                "these gates of the store used {name} until they ended: {names}. Copy the key folder to each before it \
+                 starts again"
+            )),
+        }
+    }
+    Ok(needs)
 }
 
 /// The gates that used a key until their last report, and the latest of these reports.
@@ -314,13 +336,13 @@ pub(crate) async fn promote(config: &Config, kid: &str, when: Option<(bool, Dura
     Ok(())
 }
 
-/// Removes a key, unless something needs it. `Ok(Some(_))` is a warning. `by_gate` says that the running gate has
-/// checked its API keys.
+/// Removes a key, unless something needs it. `Ok(Some(_))` is a warning. With `force`, the key goes in any case, and the
+/// warning says what needed it. `asking`: the running gate, if it is the caller.
 pub(crate) async fn retire(
     config: &Config,
     kid: &str,
     force: bool,
-    by_gate: bool,
+    asking: Option<AskingGate<'_>>,
 ) -> Result<Option<String>, RollError> {
     let keyring = keys_with(&config.issuer.keys, kid)?;
     if is_in_use(&keyring, kid) {
@@ -328,10 +350,26 @@ pub(crate) async fn retire(
             "{kid} is in use here: make another key sign first, with rotogate keys promote"
         )));
     }
-    let warning = if force { None } else { nothing_needs(config, &keyring, kid, by_gate).await? };
+    let looked = needs_of(config, &keyring, kid, asking.as_ref());
+    let needs = if force {
+        let unknown = |why: &dyn std::fmt::Display| KeyNeeds {
+            reasons: Vec::new(),
+            notes: vec![format!("what needed {kid} is not known: {why}")],
+        };
+        match tokio::time::timeout(LOOK_FOR, looked).await {
+            Ok(looked) => looked.unwrap_or_else(|error| unknown(&error)),
+            Err(_) => unknown(&"the store has not answered in time"),
+        }
+    } else {
+        let needs = looked.await?;
+        if !needs.reasons.is_empty() {
+            return Err(needs.refusal(kid));
+        }
+        needs
+    };
     Keyring::retire(&config.issuer.keys, kid).map_err(RollError::failed)?;
     audit::write_key(KeyEvent::Retired, kid);
-    Ok(warning)
+    Ok(needs.warning(kid))
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use super::problem::{Code, Refusal};
 use super::{AdminResult, AdminState, Body, ok, rfc3339};
 use crate::audit;
-use crate::server::operate::key_roll::{self, RollError};
+use crate::server::operate::key_roll::{self, AskingGate, RollError};
 
 /// The gate's own keys.
 #[derive(Serialize, Deserialize, ToSchema)]
@@ -172,6 +172,12 @@ pub(crate) struct ChangedKey {
     pub(crate) warning: Option<String>,
 }
 
+impl ChangedKey {
+    pub(crate) fn retired(kid: &str, warning: Option<String>) -> Self {
+        Self { kid: kid.to_owned(), state: OwnKeyState::Retired, signs_after: None, warning }
+    }
+}
+
 impl From<RollError> for Refusal {
     fn from(error: RollError) -> Self {
         let code = match error {
@@ -242,14 +248,7 @@ pub(super) async fn promote(state: &AdminState, kid: &str, request: KeyRequest) 
     responses((status = 200, description = "done", body = ChangedKey))
 )]
 pub(super) async fn retire(state: &AdminState, kid: &str, request: KeyRequest) -> AdminResult {
-    #[cfg(feature = "relay")]
-    if !request.force
-        && let (Some(keys), Some(id)) = (state.gate.api_keys(), Keyring::refresh_id(kid))
-        && let Some(left) = keys.by_secret().await.map_err(|error| Refusal::of_store(&error))?.get(&id)
-    {
-        let what = format!("{kid} is still needed: {}", key_roll::keys_known_by(*left));
-        return Err(Refusal::new(Code::KeyInUse, what));
-    }
-    let warning = key_roll::retire(&state.config.load_full(), kid, request.force, true).await?;
-    Ok(ok(&ChangedKey { kid: kid.to_owned(), state: OwnKeyState::Retired, signs_after: None, warning }))
+    let asking = AskingGate { gate: &state.gate, store: state.store.as_ref() };
+    let warning = key_roll::retire(&state.config.load_full(), kid, request.force, Some(asking)).await?;
+    Ok(ok(&ChangedKey::retired(kid, warning)))
 }

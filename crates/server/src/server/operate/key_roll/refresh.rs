@@ -1,6 +1,9 @@
 //! Finds what still needs a refresh secret: its tokens and cookies, the records that it sealed, API keys and status
 //! lists.
 
+#[cfg(feature = "relay")]
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rotogate_core::clock::Timestamp;
@@ -11,9 +14,10 @@ use rotogate_core::status_list::lists_of_key;
 use rotogate_core::store::{Filter, NodeRow, NodeSeen, Store};
 use rotogate_core::token::keyring::Keyring;
 
-use super::{Longest, RollError, names, rounded, since};
-use crate::config::Config;
-use crate::server::build::stores::open_stores;
+use super::{AskingGate, KeyNeeds, Longest, RollError, names, rounded, since};
+use crate::audit::refresh_name;
+use crate::config::{Config, StoreConfig};
+use crate::server::build::stores::{Stores, open_stores};
 
 /// How many sessions are read at once.
 const PAGE: usize = 256;
@@ -24,53 +28,87 @@ pub(super) fn knows(row: &NodeRow, id: u8, print: Option<&str>) -> bool {
     at.is_some_and(|at| row.refresh_prints.get(at).is_none_or(|known| Some(&**known) == print))
 }
 
-/// Reports the live API keys whose HMAC uses this secret. At its next use, a key gets an HMAC under the
-/// current secret.
-// Requirement K4.
-#[cfg(feature = "relay")]
-pub(super) async fn api_keys_left(
+/// Counts what depends on a refresh secret beside tokens: API keys, whose HMAC uses it until their next use, and status
+/// lists, whose indices come from it.
+// Requirements K4 and S2.
+pub(super) async fn left_by(
     config: &Config,
     keyring: &Keyring,
     id: u8,
-    now: Timestamp,
-) -> Result<Option<String>, RollError> {
-    let Ok(stores) = open_stores(config, keyring).await else {
-        return Ok(Some(
-            "API keys may depend on it, and the gate has the store open: ask the gate, or stop it".to_owned(),
-        ));
+    (now, asking): (Timestamp, Option<&AskingGate<'_>>),
+    needs: &mut KeyNeeds,
+) -> Result<(), RollError> {
+    let has_keys = cfg!(feature = "relay") && config.api_keys.is_some();
+    let has_lists = config.status_list.is_some();
+    let stores = match &config.store {
+        _ if !has_keys && !has_lists => return Ok(()),
+        StoreConfig::Memory => None,
+        StoreConfig::Redb(settings) => match asking.and_then(|asking| asking.store) {
+            Some(store) => Some(Stores { sessions: Arc::new(store.clone()), relay: Arc::new(store.clone()) }),
+            None if !settings.path.exists() => return Ok(()),
+            None => match open_stores(config, keyring).await {
+                Ok(stores) => Some(stores),
+                Err(error) => {
+                    let what = match (has_keys, has_lists) {
+                        (true, true) => "API keys and status lists",
+                        (true, false) => "API keys",
+                        (false, _) => "status lists",
+                    };
+                    let unread = format!(
+                        "{what} may depend on it, and the store cannot be read: {error}: ask the gate, or stop it"
+                    );
+                    if has_keys {
+                        needs.reasons.push(unread)
+                    } else {
+                        needs.notes.push(unread)
+                    }
+                    return Ok(());
+                }
+            },
+        },
+        #[cfg(any(feature = "postgres", feature = "redis"))]
+        _ => Some(open_stores(config, keyring).await.map_err(RollError::failed)?),
     };
-    let (list, _) = stores.sessions.revocations().await.map_err(RollError::failed)?;
-    let left = keys_by_secret(&*stores.relay, (&list, &config.issuer.url), now).await.map_err(RollError::failed)?;
-    let left = left.get(&id).copied();
-    Ok(left.map(keys_known_by))
+    #[cfg(feature = "relay")]
+    if has_keys {
+        let keys = asking.and_then(|asking| asking.gate.api_keys());
+        let counts = match (keys, &stores) {
+            (Some(keys), _) => keys.by_secret().await.map_err(RollError::failed)?,
+            (None, Some(stores)) => {
+                let (list, _) = stores.sessions.revocations().await.map_err(RollError::failed)?;
+                let counts = keys_by_secret(&*stores.relay, (&list, &config.issuer.url), now).await;
+                counts.map_err(RollError::failed)?
+            }
+            (None, None) => BTreeMap::new(),
+        };
+        needs.reasons.extend(counts.get(&id).copied().map(keys_known_by));
+    }
+    if let (true, Some(stores)) = (has_lists, &stores) {
+        let counts = lists_of_key(&*stores.relay, keyring.refresh_keys(), id, now).await.map_err(RollError::failed)?;
+        needs.notes.extend(lists_made_by(id, counts));
+    }
+    Ok(())
 }
 
 /// The reason why a secret is still needed if it has `left` API keys.
 #[cfg(feature = "relay")]
-pub(crate) fn keys_known_by(left: u64) -> String {
+fn keys_known_by(left: u64) -> String {
+    let (keys, were, them) =
+        if left == 1 { ("key depends", "it was", "it") } else { ("keys depend", "they were", "them") };
     format!(
-        "{left} API keys depend on it, because they were not used since another secret is current: use, rotate or revoke them"
+        "{left} API {keys} on it, because {were} not used since another secret is current: use, rotate or revoke {them}"
     )
 }
 
-/// Warns of status lists whose indices come from this refresh secret. Without the secret, a new list begins.
-pub(super) async fn lists_left(
-    config: &Config,
-    keyring: &Keyring,
-    name: &str,
-    now: Timestamp,
-) -> Result<Option<String>, RollError> {
-    let (Some(id), true) = (Keyring::refresh_id(name), config.store.is_shared() && config.status_list.is_some()) else {
-        return Ok(None);
-    };
-    let stores = open_stores(config, keyring).await.map_err(RollError::failed)?;
-    let left = lists_of_key(&*stores.relay, keyring.refresh_keys(), id, now).await.map_err(RollError::failed)?;
-    Ok(match left {
+/// What to say of the status lists of a secret. Without the secret, a new list begins.
+fn lists_made_by(id: u8, counts: (usize, usize)) -> Option<String> {
+    let name = refresh_name(id);
+    match counts {
         (_, 0) => None,
         (open, all) => Some(format!(
-            "warning: {all} status lists were made by {name}, and {open} of them gave indices: a new list begins. All are served on"
+            "{all} status lists were made by {name}, and {open} of them gave indices: a new list begins. All are served on"
         )),
-    })
+    }
 }
 
 /// The tokens and records that still need a refresh secret, if any. If the sessions cannot be listed, the longest time
