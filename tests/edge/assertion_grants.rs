@@ -1,5 +1,7 @@
 //! Assertions of other issuers as grants: about users (ID-JAG), and about workloads (RFC 7523).
 
+use std::process::Command;
+
 use serde_json::{Value, json};
 
 use super::issuer::{Issuer, URL, claims};
@@ -84,6 +86,11 @@ pub(crate) struct Scene {
 }
 
 pub(crate) fn scene_with(change: impl FnOnce(String) -> String) -> Scene {
+    scene_by(change, |_| {})
+}
+
+/// With a changed configuration, and a changed command.
+pub(super) fn scene_by(change: impl FnOnce(String) -> String, command: impl FnOnce(&mut Command)) -> Scene {
     let (idp, ci, wiki) = (Issuer::new(51), Issuer::new(52), Issuer::new(53));
     let files = |place: &Place| {
         for (file, key) in [("idp.json", &idp), ("ci.json", &ci), ("wiki.json", &wiki)] {
@@ -93,7 +100,7 @@ pub(crate) fn scene_with(change: impl FnOnce(String) -> String) -> Scene {
         std::fs::write(&token, TRANSMITTER).unwrap();
         std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     };
-    let edge = Edge::with(&change(format!("{HEAD}{CONFIG}")), files, |_| {});
+    let edge = Edge::with(&change(format!("{HEAD}{CONFIG}")), files, command);
     Scene { edge, idp, ci, wiki }
 }
 

@@ -1,13 +1,16 @@
 //! Global token revocation, and security events that refresh, against the real binary: the next request with an ended token
 //! is refused, and changed data are read again.
 
+use std::process::{Command, Stdio};
+
 use serde_json::{Value, json};
 
-use super::assertion_grants::{Scene, TRANSMITTER, access, merged, scene_with};
+use super::assertion_grants::{Scene, TRANSMITTER, access, merged, scene_by};
 use super::issuer::{URL, claims};
 use support::documents::Documents;
-use support::keep_secret;
+use support::stub::tokens;
 use support::wire::Reply;
+use support::{in_shell, keep_secret};
 
 const GATE: &str = "http://gate.test";
 const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type";
@@ -26,19 +29,20 @@ prefix = "acme"
 "#;
 
 /// An issuer that revokes and reports events, whose users the directory knows; with a store on disk.
-fn scene(hook: &Documents, limits: &str) -> Scene {
+fn scene(hook: &Documents, limits: &str, change: impl FnOnce(&mut Command)) -> Scene {
     keep_secret(TRANSMITTER);
     let told = r#"global_revocation = { path = "/revoke/okta", client_id = "0oa1" }
 events = { path = "/events/okta", audience = ["our-client"], token_file = "events.token" }
 user_names = ["email"]
 backchannel_logout"#;
     let directory = format!("[directory]\nkind = \"http\"\nurl = \"{}\"\n", hook.at("/hook"));
-    scene_with(|config| {
+    let configure = |config: String| {
         let config = config.replacen("backchannel_logout", told, 1).replace("[store]\nkind = \"memory\"\n", "");
         let config = config.replace("max_age = \"5m\" }", "max_age = \"5m\", subject = \"directory\" }");
         let route = "[[routes]]\npath = \"/okta/{*rest}\"\nissuers = [\"okta\"]\nupstream = \"app\"\n[[routes]]";
         format!("{}{KEYS}{directory}{limits}", config.replacen("[[routes]]", route, 1))
-    })
+    };
+    scene_by(configure, change)
 }
 
 fn now() -> u64 {
@@ -102,9 +106,15 @@ impl Scene {
 }
 
 fn scene_and_hook(limits: &str) -> (Scene, Documents) {
+    scene_started(limits, |_| {})
+}
+
+fn scene_started(limits: &str, change: impl FnOnce(&mut Command)) -> (Scene, Documents) {
     let hook = Documents::start();
-    hook.document("/hook/lookup", &json!({ "active": true, "subject": "u-17", "scopes": ["read"] }));
-    let scene = scene(&hook, limits);
+    let user = json!({ "active": true, "subject": "u-17", "scopes": ["read"] });
+    hook.document("/hook/lookup", &user);
+    hook.document("/hook/authenticate", &user);
+    let scene = scene(&hook, limits, change);
     (scene, hook)
 }
 
@@ -272,6 +282,58 @@ fn s13_s14_s15_another_issuer_ends_everything_of_its_user_and_of_nobody_else() {
     scene.edge.gate = scene.edge.place.start();
     status(&scene, [401, 200, 401]);
     assert_eq!(scene.revoke(&once, &user()).status, 401, "its use outlives the process");
+}
+
+#[test]
+fn s13_s15_a_user_whom_the_directory_names_loses_the_sessions_that_no_issuer_vouched_for() {
+    let (scene, hook) = scene_and_hook("");
+    let known = json!({ "active": true, "subject": "u-17", "scopes": ["read"] });
+    let unknown = json!({ "active": false });
+    let login = || tokens(&scene.edge.try_login(&[], "ada", "a-password")).access;
+    let theirs = scene.foreign("u-1");
+    let email = json!({ "format": "email", "email": "ada@example.com" });
+    // By the subject at the issuer: without the directory, the gate does not know whose sessions these are.
+    let first = login();
+    hook.document("/hook/lookup", &unknown);
+    assert_eq!(scene.revoke(&scene.jwt(&json!({})), &user()).status, 204);
+    assert_eq!((scene.status(&first, "/x"), scene.status(&theirs, "/okta/x")), (200, 401));
+    hook.document("/hook/lookup", &known);
+    assert_eq!(scene.revoke(&scene.jwt(&json!({})), &user()).status, 204);
+    assert_eq!(scene.status(&first, "/x"), 401);
+    // By the user's address.
+    let (second, others) = (login(), scene.foreign("u-2"));
+    assert_eq!(scene.status(&second, "/x"), 200);
+    assert_eq!(scene.revoke(&scene.jwt(&json!({})), &email).status, 204);
+    assert_eq!((scene.status(&second, "/x"), scene.status(&others, "/okta/x")), (401, 200));
+}
+
+/// Ignores the signal by which a write past the limit would end the process.
+const TRAP: &str = r#"trap '' XFSZ; exec "$@""#;
+
+#[test]
+fn s13_a_request_that_the_store_cannot_record_is_503_and_ends_nothing_until_it_is_repeated() {
+    let in_shell = |command: &mut Command| {
+        in_shell(TRAP)(command);
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
+    };
+    let (scene, _hook) = scene_started("", in_shell);
+    let (theirs, jwt) = (scene.foreign("u-1"), scene.jwt(&json!({})));
+    let limit = |bytes: &str| {
+        let process = format!("--pid={}", scene.edge.gate.child.id());
+        let set = Command::new("prlimit").args([process, format!("--fsize={bytes}:")]).status();
+        assert!(set.unwrap().success());
+    };
+    assert_eq!(scene.status(&theirs, "/okta/x"), 200);
+    limit("4096");
+    let refused = scene.revoke(&jwt, &user());
+    assert_eq!((refused.status, refused.all("retry-after").len()), (503, 1), "{refused:?}");
+    assert_eq!(scene.status(&theirs, "/okta/x"), 200);
+    limit("unlimited");
+    let mut status = 503;
+    while status == 503 {
+        status = scene.revoke(&jwt, &user()).status;
+    }
+    assert_eq!((status, scene.status(&theirs, "/okta/x")), (204, 401), "the request was not used up");
 }
 
 #[test]
