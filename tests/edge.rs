@@ -7,6 +7,7 @@ pub(crate) mod issuer;
 
 mod abuse;
 mod access_lines;
+mod api_keys;
 mod assertion;
 pub(crate) mod assertion_grants;
 mod audit;
