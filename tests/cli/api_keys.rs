@@ -115,7 +115,7 @@ fn is_gone(place: &Place) -> bool {
 }
 
 #[tokio::test]
-async fn k4_s2_the_running_gate_says_what_needs_a_secret_that_is_retired() {
+async fn c28_k4_the_running_gate_says_what_needs_a_secret_that_is_retired() {
     let (place, gate) = rolled().await;
     says_all(&place.fails(&RETIRE, ""));
     let token = std::fs::read_to_string(place.path("data/admin.token")).unwrap();
@@ -140,7 +140,7 @@ async fn k4_s2_the_running_gate_says_what_needs_a_secret_that_is_retired() {
 }
 
 #[tokio::test]
-async fn k4_s2_the_command_has_the_running_gate_count_and_counts_itself_beside_none() {
+async fn c28_k4_the_command_has_the_running_gate_count_and_counts_itself_beside_none() {
     let (place, _gate) = rolled().await;
     let done = place.done(&[&RETIRE[..], &["--force"]].concat(), "").stdout;
     says_all(&done);
@@ -155,7 +155,7 @@ async fn k4_s2_the_command_has_the_running_gate_count_and_counts_itself_beside_n
 }
 
 #[tokio::test]
-async fn k4_a_gate_that_does_not_answer_hinders_no_forced_removal() {
+async fn c28_k4_a_gate_that_does_not_answer_hinders_no_forced_removal() {
     let (place, _gate) = rolled().await;
     write_private(&place.path("other.token"), "another-token-with-at-least-32-characters");
     let retire = [&RETIRE[..], &["--token-file", "other.token"]].concat();
