@@ -259,7 +259,8 @@ impl Gate {
     }
 
     /// Follows the events of this gate from now on: sessions that begin and end, reuse, refusals. Useful for an
-    /// application's notifications and dashboards; the complete audit trail is in the log.
+    /// application's notifications and dashboards. The audit trail in the log has the same events of sessions from the
+    /// same call: a follower that is too slow misses some, the log none.
     pub fn events(&self) -> GateEvents {
         self.0.engine.events()
     }

@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use rotogate::denial::Class;
+use rotogate::dialect::my_sessions::MySessions;
 use rotogate::directory::{Directory, DirectoryError, User};
-use rotogate::gate::{GateEvent, GateEvents, Whose};
+use rotogate::gate::{Endpoint, GateEvent, GateEvents, Whose};
 use rotogate::session::RevokedBecause;
 use rotogate::store::Target;
 use secrecy::SecretString;
+use support::events::Events;
 
-use crate::client::Server;
+use crate::client::{Server, send};
 
 async fn next(events: &mut GateEvents) -> GateEvent {
     let within = std::time::Duration::from_secs(60);
@@ -37,8 +39,8 @@ async fn o51_an_application_follows_sessions_and_refusals() {
     // A refresh causes no event. The event of a logout names the session and the reason.
     assert_eq!(server.refresh("/token", &refresh).await.status, StatusCode::OK);
     gate.sessions().revoke(session).await.unwrap();
-    let GateEvent::Ended { target, because } = next(&mut events).await else { panic!() };
-    assert_eq!((target, because), (Target::Session(session), RevokedBecause::Operator));
+    let GateEvent::Ended { target, because, by, .. } = next(&mut events).await else { panic!() };
+    assert_eq!((target, because, by), (Target::Session(session), RevokedBecause::Operator, None));
     gate.sessions().revoke_all(Whose::Subject("ada")).await.unwrap();
     let GateEvent::Ended { target: Target::Subject { subject, .. }, .. } = next(&mut events).await else { panic!() };
     assert_eq!(&*subject, "ada");
@@ -105,6 +107,27 @@ async fn o51_a_reuse_is_told_before_the_end_that_it_causes() {
     assert_eq!(server.refresh("/token", &first).await.status, StatusCode::BAD_REQUEST);
     let GateEvent::Reuse { session, subject, client, .. } = next(&mut events).await else { panic!() };
     assert_eq!((session, &*subject, &*client), (begun, "ada", "web"));
-    let GateEvent::Ended { target, because } = next(&mut events).await else { panic!() };
-    assert_eq!((target, because), (Target::Session(begun), RevokedBecause::Reuse));
+    let GateEvent::Ended { target, because, by, .. } = next(&mut events).await else { panic!() };
+    assert_eq!((target, because, by), (Target::Session(begun), RevokedBecause::Reuse, None));
+}
+
+#[tokio::test]
+async fn o51_an_end_says_who_ended_the_session_and_the_audit_trail_has_the_same_events() {
+    let gate = crate::builder().endpoint(Endpoint::new(MySessions::default())).build().await.unwrap();
+    let server = Server::axum(axum::Router::new().layer(gate.layer())).await;
+    let trail = Events::collect(|metadata| metadata.target() == "rotogate::audit");
+    let mut events = gate.events();
+    let (access, _) = crate::tokens(&gate, "").await;
+    crate::tokens(&gate, "").await;
+    let request = http::Request::delete(format!("http://{}/sessions?others", server.0));
+    let request = request.header("authorization", format!("Bearer {access}")).body(String::new()).unwrap();
+    assert_eq!(send(request).await.status, StatusCode::OK);
+    for _ in 0..2 {
+        assert!(matches!(next(&mut events).await, GateEvent::Begun { .. }));
+    }
+    let GateEvent::Ended { because, by, .. } = next(&mut events).await else { panic!() };
+    assert_eq!((because, by.as_deref()), (RevokedBecause::Logout, Some("ada")));
+    let said: Vec<_> = trail.taken().into_iter().map(|line| line["event"].clone()).collect();
+    assert_eq!(said.iter().filter(|event| *event == "login").count(), 2, "{said:?}");
+    assert_eq!(said.iter().filter(|event| *event == "revocation").count(), 1, "{said:?}");
 }

@@ -52,6 +52,12 @@ impl Context {
         Self(Arc::new(ContextInner { id, client: Some(client), actor: None, trace }))
     }
 
+    /// The context of work in an application that sets none.
+    pub fn without_request() -> Self {
+        let id = HeaderValue::from_static("-");
+        Self(Arc::new(ContextInner { id, client: None, actor: None, trace: Trace::default() }))
+    }
+
     /// The context with this actor.
     #[must_use]
     pub fn acted_by(self, actor: Actor) -> Self {

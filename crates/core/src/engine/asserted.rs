@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
 
-use super::audit;
 use super::bad_entries::LookupKey;
-use super::events::GateEvent;
+use super::events::Happening;
 use super::grant::{access_expiry, granted_at_login};
 use super::{Arrival, Engine, IssueKind, IssuedTokens, Origin};
 use crate::claim::OwnClaims;
@@ -262,8 +261,7 @@ impl Engine {
             own.add(session, login_state(user));
         }
         self.counts.session_started(&session.dialect);
-        audit::login(session, None, origin);
-        self.events.tell(|| GateEvent::begun(session, origin.address));
+        self.events.tell(&Happening::Begun { session, name: None, origin });
     }
 
     /// Issues a further access token of the session.

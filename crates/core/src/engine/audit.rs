@@ -1,25 +1,21 @@
 //! The audit trail: security events as `tracing` events of target `rotogate::audit`. No event contains a token, a
 //! password or a key. Every value is a string, a number or a boolean; an unknown value is absent. The names are those
-//! of the access log (docs/logs.md). The level shows how unusual an event is; no log level hides one.
+//! of the access log (docs/logs.md). `events.rs` has the events that the followers of a gate learn, too. The level shows how unusual an event is; no log level hides one.
 
 use std::net::IpAddr;
 
 use tracing::field::display;
 use tracing::{info, warn};
 
-use super::evidence::{Evidence, LastRefresh};
 use crate::denial::EventFlaw;
-use crate::engine::{HeldUp, IssueKind, Origin, Refresh};
-use crate::revocation::{Effect, Revocation, Target};
-use crate::session::profile::OnReuse;
-use crate::session::rotation::Reuse;
-use crate::session::{Generation, RevokedBecause, Session};
+use crate::engine::{HeldUp, IssueKind, Origin};
+use crate::session::{Generation, Session};
 use crate::thumbprint::KeyThumbprint;
 use crate::token::assertion::Transaction;
 use crate::token::claims::{AccessToken, MintedClaims};
 use crate::token::delegation::Delegation;
 
-const TARGET: &str = "rotogate::audit";
+pub(super) const TARGET: &str = "rotogate::audit";
 
 /// An event whose name depends on what holds its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,47 +49,8 @@ impl SessionEvent {
     }
 }
 
-fn address(origin: &Origin) -> Option<tracing::field::DisplayValue<IpAddr>> {
+pub(super) fn address(origin: &Origin) -> Option<tracing::field::DisplayValue<IpAddr>> {
     origin.address.map(display)
-}
-
-pub(crate) fn login(session: &Session, name: Option<&str>, origin: &Origin) {
-    let event = if session.browser.is_some() { SessionEvent::BrowserLogin } else { SessionEvent::Login };
-    info!(
-        target: TARGET,
-        event = event.name(),
-        session.id = %session.id,
-        user.id = &*session.subject,
-        user.name = name,
-        rotogate.account = session.account.as_deref(),
-        rotogate.client.id = &*session.client,
-        rotogate.dialect = &*session.dialect,
-        scope = session.scope.as_str(),
-        client.address = address(origin),
-        user_agent.original = origin.user_agent.as_deref(),
-        "login",
-    );
-}
-
-/// A login was refused. `user` is the subject, if the directory knows it. Otherwise `name_hash` identifies the
-/// submitted name, which is never written, because people type passwords into that field.
-pub(crate) fn login_refused(
-    user: Option<&str>,
-    name_hash: Option<&str>,
-    account: Option<&str>,
-    client: &str,
-    origin: &Origin,
-) {
-    warn!(
-        target: TARGET,
-        event = "login_refused",
-        user.id = user,
-        user.name_hash = name_hash,
-        rotogate.account = account,
-        rotogate.client.id = client,
-        client.address = address(origin),
-        "login refused",
-    );
 }
 
 /// A limit refused an attempt.
@@ -226,43 +183,6 @@ pub(crate) fn refreshed(session: &Session, how: IssueKind, origin: &Origin) {
     }
 }
 
-pub(super) fn reuse(session: &Session, reuse: Reuse, evidence: &Evidence, refresh: &Refresh<'_>) {
-    let Refresh { origin, client, profile, .. } = refresh;
-    let last = evidence.last.as_deref();
-    warn!(
-        target: TARGET,
-        event = "reuse",
-        verdict = evidence.verdict.word(),
-        session.id = %session.id,
-        user.id = &*session.subject,
-        rotogate.client.id = &*client.id,
-        rotogate.generation = session.current.get(),
-        generations_old = reuse.generations_old,
-        superseded_for_ms = reuse.superseded_for.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
-        client.address = address(origin),
-        user_agent.original = origin.user_agent.as_deref(),
-        login.time = %session.created().rfc3339(),
-        login.address = session.address.map(display),
-        login.user_agent = session.user_agent.as_deref(),
-        last_refresh.time = %session.issued_at.rfc3339(),
-        last_refresh.address = last.and_then(|last| last.origin.address).map(display),
-        last_refresh.user_agent = last.and_then(|last| last.origin.user_agent.as_deref()),
-        last_refresh.replays = last.map(LastRefresh::replays),
-        is_confirmed = session.confirmed,
-        confirmed_at = last.and_then(LastRefresh::confirmed_at).map(|at| display(at.rfc3339())),
-        same_address_as_login = evidence.same_address_as_login,
-        same_user_agent_as_login = evidence.same_user_agent_as_login,
-        same_address_as_last_refresh = evidence.same_address_as_last_refresh,
-        same_user_agent_as_last_refresh = evidence.same_user_agent_as_last_refresh,
-        action = match profile.on_reuse {
-            OnReuse::RevokeSession => "revoke-session",
-            OnReuse::RevokeSubject => "revoke-subject",
-            OnReuse::Deny => "deny",
-        },
-        "reuse",
-    );
-}
-
 pub(crate) fn ahead(session: &Session, presented: Generation, origin: &Origin) {
     warn!(
         target: TARGET,
@@ -340,79 +260,4 @@ pub(super) fn issuer_event(issuer: &str, kind: &str, effect: &str, id: &str, ori
         client.address = address(origin),
         "event of another issuer taken",
     );
-}
-
-/// The place of a revocation that the store has not taken yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum OwedPlace {
-    /// In the file beside the store: the revocation is durable.
-    File,
-    /// In this process alone.
-    Memory,
-}
-
-/// A revocation. If a request caused it, the log adds the request's id, the client's address and, on the admin
-/// listener, the actor (`crate::context`). A revocation that the store does not have yet is logged again once the store
-/// has taken it.
-pub(super) fn revoked(entry: &Revocation, because: RevokedBecause, owed: Option<OwedPlace>) {
-    let (effect, not_before) = match entry.effect {
-        Effect::Minimum { .. } | Effect::Gone => ("gone", None),
-        Effect::NotBefore(moment) => ("not_before", Some(display(moment.rfc3339()))),
-        Effect::NotBeforeWithKeys { sessions, .. } => ("not_before_with_keys", Some(display(sessions.rfc3339()))),
-    };
-    let (kind, issuer, of): (_, Option<&str>, Option<&dyn std::fmt::Display>) = match &entry.target {
-        Target::Session(session) => ("session", None, Some(session)),
-        Target::Subject { issuer, subject } => ("subject", Some(issuer), Some(subject)),
-        Target::Client { issuer, client } => ("client", Some(issuer), Some(client)),
-        Target::Global => ("global", None, None),
-        Target::Token { issuer, jti } => ("token", Some(issuer), Some(jti)),
-    };
-    let (because, is_daily) = match because {
-        RevokedBecause::Logout => ("logout", true),
-        RevokedBecause::Reuse => ("reuse", false),
-        RevokedBecause::OtherClient => ("other-client", false),
-        RevokedBecause::Operator => ("operator", false),
-        RevokedBecause::TooMany => ("too-many", false),
-        RevokedBecause::UserChanged => ("user-changed", false),
-        RevokedBecause::Restored => ("restored", false),
-        RevokedBecause::IssuerLogout => ("issuer-logout", true),
-        RevokedBecause::ProviderRefused => ("provider-refused", false),
-        RevokedBecause::GlobalRevocation => ("global-revocation", false),
-    };
-    let of = of.map(display);
-    let (owed, outcome) = match owed {
-        None => (None, None),
-        Some(OwedPlace::File) => (Some("file"), None),
-        // It is unknown whether the revocation outlives the process.
-        Some(OwedPlace::Memory) => (Some("memory"), Some("unknown")),
-    };
-    if is_daily {
-        info!(
-            target: TARGET,
-            event = "revocation",
-            event.outcome = outcome,
-            kind,
-            of,
-            rotogate.issuer = issuer,
-            effect,
-            not_before,
-            because,
-            owed,
-            "revocation"
-        );
-    } else {
-        warn!(
-            target: TARGET,
-            event = "revocation",
-            event.outcome = outcome,
-            kind,
-            of,
-            rotogate.issuer = issuer,
-            effect,
-            not_before,
-            because,
-            owed,
-            "revocation"
-        );
-    }
 }

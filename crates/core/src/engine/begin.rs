@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::audit;
 use super::bad_entries::LookupKey;
 use super::browser::{BegunSession, HeldBy};
-use super::events::GateEvent;
+use super::events::Happening;
 use super::grant::{access_expiry, allowed_ttl, granted_at_login};
 use super::{ApplicationLogin, Engine, Event, HeldUp, IssueKind, IssuedTokens, Login, Origin};
 use crate::claim::OwnClaims;
@@ -161,12 +161,8 @@ impl Engine {
             let unknown = if subject.is_none() { Some(login.username) } else { None };
             let name_hash = unknown.and_then(|name| self.keyring().refresh_keys().name_hash(name));
             let (subject, name_hash) = (subject.as_deref(), name_hash.as_deref());
-            audit::login_refused(subject, name_hash, login.account, &login.client.id, login.origin);
-            self.events.tell(|| GateEvent::LoginRefused {
-                subject: subject.map(Into::into),
-                client: login.client.id.clone(),
-                address: login.origin.address,
-            });
+            let Login { account, client, origin, .. } = *login;
+            self.events.tell(&Happening::LoginRefused { subject, name_hash, account, client: &client.id, origin });
             return Err(refusal.into());
         };
         // Such a subject would look like a client's, or could not be sent in a header (requirements J9, R21).
@@ -270,8 +266,8 @@ impl Engine {
                 self.keep_written(&session);
                 self.gave_way(&session, &ended);
                 self.counts.session_started(&session.dialect);
-                audit::login(&session, new.checked.as_ref().map(|checked| checked.name), new.origin);
-                self.events.tell(|| GateEvent::begun(&session, new.origin.address));
+                let name = new.checked.as_ref().map(|checked| checked.name);
+                self.events.tell(&Happening::Begun { session: &session, name, origin: new.origin });
                 Ok(BeginOutcome::Begun(Box::new(BegunSession { session, issued, cookie })))
             }
             Inserted::TooMany => {
@@ -354,8 +350,7 @@ impl Engine {
             self.revocations.apply(entry);
             self.counts.add(Event::Revoked);
             self.counts.session_ended(RevokedBecause::TooMany);
-            audit::revoked(entry, RevokedBecause::TooMany, None);
-            self.tell_ended(entry, RevokedBecause::TooMany);
+            self.events.tell(&Happening::Ended { entry, because: RevokedBecause::TooMany, owed: None });
         }
         if !ended.is_empty() {
             audit::gave_way(session, ended.len());

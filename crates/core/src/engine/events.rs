@@ -1,14 +1,23 @@
-//! The events of a gate that an application may follow: sessions that begin and end, reuse, refusals.
+//! The events of a gate that an application may follow: sessions that begin and end, reuse, refusals. The audit trail
+//! gets its lines about sessions from the same call ([`EventFeed::tell`]).
 
 use std::net::IpAddr;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::broadcast::{Receiver, Sender, channel};
+use tracing::field::display;
+use tracing::{info, warn};
 
-use crate::denial::Class;
+use super::audit::{SessionEvent, TARGET, address};
+use super::evidence::{Evidence, LastRefresh};
+use super::{Origin, Refresh};
+use crate::context::Context;
+use crate::denial::{Class, Denial};
 use crate::reason::Reason;
-use crate::revocation::Target;
+use crate::revocation::{Effect, Revocation, Target};
+use crate::session::profile::OnReuse;
+use crate::session::rotation::Reuse;
 use crate::session::{RevokedBecause, Session, SessionId};
 
 /// How many events may wait for a receiver.
@@ -23,7 +32,7 @@ const CAPACITY: usize = 1024;
 /// fn line(event: &GateEvent) -> Option<String> {
 ///     match event {
 ///         GateEvent::Reuse { session, subject, .. } => Some(format!("{subject}: a stolen refresh token? session {session}")),
-///         GateEvent::Ended { target, because } => Some(format!("{target:?} ended: {because:?}")),
+///         GateEvent::Ended { target, because, by, .. } => Some(format!("{target:?} ended: {because:?} by {by:?}")),
 ///         _ => None,
 ///     }
 /// }
@@ -71,8 +80,11 @@ pub enum GateEvent {
     Ended {
         /// The ended session, subject or client.
         target: Target,
-        /// The reason, and the actor.
+        /// The reason.
         because: RevokedBecause,
+        /// The operator or the user who ended it, as `rotogate.actor` of the audit trail: the name of the operator's
+        /// token, or the user's subject. `None` if a client, a rule or the application did.
+        by: Option<Arc<str>>,
     },
     /// A request was refused before it reached the service.
     Refused {
@@ -83,22 +95,82 @@ pub enum GateEvent {
     },
 }
 
-impl GateEvent {
-    /// A session began.
-    pub(super) fn begun(session: &Session, address: Option<IpAddr>) -> Self {
-        Self::Begun {
-            session: session.id,
-            subject: session.subject.as_ref().into(),
-            client: session.client.as_ref().into(),
-            account: session.account.as_deref().map(Into::into),
-            address,
+/// The place of a revocation that the store has not taken yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OwedPlace {
+    /// In the file beside the store: the revocation is durable.
+    File,
+    /// In this process alone.
+    Memory,
+}
+
+/// What the audit trail and the followers of a gate both learn.
+pub(super) enum Happening<'a> {
+    /// A session began, by a login with this name.
+    Begun { session: &'a Session, name: Option<&'a str>, origin: &'a Origin },
+    /// A login was refused. `subject` is there if the directory knows the user. Otherwise `name_hash` identifies the
+    /// submitted name, which is never written, because people type passwords into that field.
+    LoginRefused {
+        subject: Option<&'a str>,
+        name_hash: Option<&'a str>,
+        account: Option<&'a str>,
+        client: &'a str,
+        origin: &'a Origin,
+    },
+    /// A refresh token of the session was presented too late.
+    Reuse { session: &'a Session, reuse: Reuse, evidence: &'a Evidence, refresh: &'a Refresh<'a> },
+    /// A revocation, which the store may not have taken yet.
+    Ended { entry: &'a Revocation, because: RevokedBecause, owed: Option<OwedPlace> },
+    /// The store has taken a revocation, whose end was told before. The trail alone says so.
+    Stored { entry: &'a Revocation, because: RevokedBecause },
+}
+
+impl Happening<'_> {
+    fn log(&self) {
+        match *self {
+            Self::Begun { session, name, origin } => log_begun(session, name, origin),
+            Self::LoginRefused { subject, name_hash, account, client, origin } => warn!(
+                target: TARGET,
+                event = "login_refused",
+                user.id = subject,
+                user.name_hash = name_hash,
+                rotogate.account = account,
+                rotogate.client.id = client,
+                client.address = address(origin),
+                "login refused",
+            ),
+            Self::Reuse { session, reuse, evidence, refresh } => log_reuse(session, reuse, evidence, refresh),
+            Self::Ended { entry, because, owed } => log_ended(entry, because, owed),
+            Self::Stored { entry, because } => log_ended(entry, because, None),
         }
     }
 
-    /// A refresh token of this session was presented too late.
-    pub(super) fn reuse(session: &Session, address: Option<IpAddr>) -> Self {
-        let (subject, client) = (session.subject.as_ref().into(), session.client.as_ref().into());
-        Self::Reuse { session: session.id, subject, client, address }
+    fn event(&self) -> Option<GateEvent> {
+        Some(match *self {
+            Self::Begun { session, origin, .. } => GateEvent::Begun {
+                session: session.id,
+                subject: session.subject.as_ref().into(),
+                client: session.client.as_ref().into(),
+                account: session.account.as_deref().map(Into::into),
+                address: origin.address,
+            },
+            Self::LoginRefused { subject, client, origin, .. } => GateEvent::LoginRefused {
+                subject: subject.map(Into::into),
+                client: client.into(),
+                address: origin.address,
+            },
+            Self::Reuse { session, refresh, .. } => GateEvent::Reuse {
+                session: session.id,
+                subject: session.subject.as_ref().into(),
+                client: session.client.as_ref().into(),
+                address: refresh.origin.address,
+            },
+            Self::Ended { entry, because, .. } => {
+                let by = Context::current().and_then(|context| context.actor().map(|actor| Arc::clone(&actor.name)));
+                GateEvent::Ended { target: entry.target.clone(), because, by }
+            }
+            Self::Stored { .. } => return None,
+        })
     }
 }
 
@@ -151,10 +223,133 @@ impl EventFeed {
         GateEvents { receiver: self.sender.get_or_init(|| channel(CAPACITY).0).subscribe(), missed: 0 }
     }
 
-    pub(super) fn tell(&self, event: impl FnOnce() -> GateEvent) {
-        if let Some(sender) = self.sender.get().filter(|sender| sender.receiver_count() > 0) {
+    /// Writes to the audit trail, which misses nothing, and then tells the followers.
+    // Requirement O51.
+    pub(super) fn tell(&self, happening: &Happening<'_>) {
+        happening.log();
+        self.send(|| happening.event());
+    }
+
+    /// Tells the followers of a refused request, which is in the access log instead of the audit trail.
+    pub(super) fn tell_refused(&self, denial: &Denial) {
+        self.send(|| Some(GateEvent::Refused { class: denial.class(), reason: Reason::denied(denial) }));
+    }
+
+    fn send(&self, event: impl FnOnce() -> Option<GateEvent>) {
+        let Some(sender) = self.sender.get().filter(|sender| sender.receiver_count() > 0) else { return };
+        if let Some(event) = event() {
             // An error means that the last receiver was just dropped.
-            let _ = sender.send(event());
+            let _ = sender.send(event);
         }
     }
+}
+
+fn log_begun(session: &Session, name: Option<&str>, origin: &Origin) {
+    let event = if session.browser.is_some() { SessionEvent::BrowserLogin } else { SessionEvent::Login };
+    info!(
+        target: TARGET,
+        event = event.name(),
+        session.id = %session.id,
+        user.id = &*session.subject,
+        user.name = name,
+        rotogate.account = session.account.as_deref(),
+        rotogate.client.id = &*session.client,
+        rotogate.dialect = &*session.dialect,
+        scope = session.scope.as_str(),
+        client.address = address(origin),
+        user_agent.original = origin.user_agent.as_deref(),
+        "login",
+    );
+}
+
+fn log_reuse(session: &Session, reuse: Reuse, evidence: &Evidence, refresh: &Refresh<'_>) {
+    let Refresh { origin, client, profile, .. } = refresh;
+    let last = evidence.last.as_deref();
+    warn!(
+        target: TARGET,
+        event = "reuse",
+        verdict = evidence.verdict.word(),
+        session.id = %session.id,
+        user.id = &*session.subject,
+        rotogate.client.id = &*client.id,
+        rotogate.generation = session.current.get(),
+        generations_old = reuse.generations_old,
+        superseded_for_ms = reuse.superseded_for.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+        client.address = address(origin),
+        user_agent.original = origin.user_agent.as_deref(),
+        login.time = %session.created().rfc3339(),
+        login.address = session.address.map(display),
+        login.user_agent = session.user_agent.as_deref(),
+        last_refresh.time = %session.issued_at.rfc3339(),
+        last_refresh.address = last.and_then(|last| last.origin.address).map(display),
+        last_refresh.user_agent = last.and_then(|last| last.origin.user_agent.as_deref()),
+        last_refresh.replays = last.map(LastRefresh::replays),
+        is_confirmed = session.confirmed,
+        confirmed_at = last.and_then(LastRefresh::confirmed_at).map(|at| display(at.rfc3339())),
+        same_address_as_login = evidence.same_address_as_login,
+        same_user_agent_as_login = evidence.same_user_agent_as_login,
+        same_address_as_last_refresh = evidence.same_address_as_last_refresh,
+        same_user_agent_as_last_refresh = evidence.same_user_agent_as_last_refresh,
+        action = match profile.on_reuse {
+            OnReuse::RevokeSession => "revoke-session",
+            OnReuse::RevokeSubject => "revoke-subject",
+            OnReuse::Deny => "deny",
+        },
+        "reuse",
+    );
+}
+
+/// A revocation. If a request caused it, the log adds the request's id, the client's address and, on the admin
+/// listener, the actor (`crate::context`). A revocation that the store does not have yet is logged again once the store
+/// has taken it.
+fn log_ended(entry: &Revocation, because: RevokedBecause, owed: Option<OwedPlace>) {
+    let (effect, not_before) = match entry.effect {
+        Effect::Minimum { .. } | Effect::Gone => ("gone", None),
+        Effect::NotBefore(moment) => ("not_before", Some(display(moment.rfc3339()))),
+        Effect::NotBeforeWithKeys { sessions, .. } => ("not_before_with_keys", Some(display(sessions.rfc3339()))),
+    };
+    let (kind, issuer, of): (_, Option<&str>, Option<&dyn std::fmt::Display>) = match &entry.target {
+        Target::Session(session) => ("session", None, Some(session)),
+        Target::Subject { issuer, subject } => ("subject", Some(issuer), Some(subject)),
+        Target::Client { issuer, client } => ("client", Some(issuer), Some(client)),
+        Target::Global => ("global", None, None),
+        Target::Token { issuer, jti } => ("token", Some(issuer), Some(jti)),
+    };
+    let (because, is_daily) = match because {
+        RevokedBecause::Logout => ("logout", true),
+        RevokedBecause::Reuse => ("reuse", false),
+        RevokedBecause::OtherClient => ("other-client", false),
+        RevokedBecause::Operator => ("operator", false),
+        RevokedBecause::TooMany => ("too-many", false),
+        RevokedBecause::UserChanged => ("user-changed", false),
+        RevokedBecause::Restored => ("restored", false),
+        RevokedBecause::IssuerLogout => ("issuer-logout", true),
+        RevokedBecause::ProviderRefused => ("provider-refused", false),
+        RevokedBecause::GlobalRevocation => ("global-revocation", false),
+    };
+    let of = of.map(display);
+    let (owed, outcome) = match owed {
+        None => (None, None),
+        Some(OwedPlace::File) => (Some("file"), None),
+        // It is unknown whether the revocation outlives the process.
+        Some(OwedPlace::Memory) => (Some("memory"), Some("unknown")),
+    };
+    macro_rules! line {
+        ($level:ident) => {
+            $level!(
+                target: TARGET,
+                event = "revocation",
+                event.outcome = outcome,
+                kind,
+                of,
+                rotogate.issuer = issuer,
+                effect,
+                not_before,
+                because,
+                owed,
+                "revocation"
+            )
+        };
+    }
+    if is_daily { line!(info) } else { line!(warn) }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::audit;
-use super::events::GateEvent;
+use super::events::Happening;
 use super::evidence::Evidence;
 use super::grant::allowed_ttl;
 use super::turn::Turn;
@@ -260,8 +260,7 @@ impl Engine {
         self.counts.add(Event::Reuse);
         let last = self.last_refreshes.get(session.id, session.current);
         let evidence = Evidence::new(session, last, reuse, refresh.profile.grace, refresh.origin);
-        audit::reuse(session, reuse, &evidence, refresh);
-        self.events.tell(|| GateEvent::reuse(session, refresh.origin.address));
+        self.events.tell(&Happening::Reuse { session, reuse, evidence: &evidence, refresh });
         match refresh.profile.on_reuse {
             OnReuse::RevokeSession => {
                 self.revoke_session(session, RevokedBecause::Reuse).await?;

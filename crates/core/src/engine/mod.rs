@@ -14,9 +14,8 @@ use crate::denial::Denial;
 use crate::directory::{BoundedDirectory, Directory, User};
 use crate::fault::{Error, Fault};
 use crate::limit::Limits;
-use crate::reason::Reason;
-use crate::revocation::{Revocation, RevocationList};
-use crate::session::{RevokedBecause, Session, SessionId};
+use crate::revocation::RevocationList;
+use crate::session::{Session, SessionId};
 #[cfg(feature = "relay")]
 use crate::status_list::StatusLists;
 use crate::store::{Staleness, Store, StoreError};
@@ -288,11 +287,7 @@ impl Engine {
 
     /// Sends the event of a refused request.
     pub fn tell_refused(&self, denial: &Denial) {
-        self.events.tell(|| GateEvent::Refused { class: denial.class(), reason: Reason::denied(denial) });
-    }
-
-    fn tell_ended(&self, entry: &Revocation, because: RevokedBecause) {
-        self.events.tell(|| GateEvent::Ended { target: entry.target.clone(), because });
+        self.events.tell_refused(denial);
     }
 
     /// The limits.

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::{Engine, audit};
+use super::Engine;
+use super::events::{Happening, OwedPlace};
 use crate::clock::Timestamp;
 use crate::fault::Error;
 use crate::revocation::{Revocation, Target};
@@ -280,21 +281,20 @@ impl Engine {
         }
         let owed = match (is_durable, self.owed.is_owed(&entry.target)) {
             (true, false) => None,
-            (true, true) => Some(audit::OwedPlace::File),
-            (false, _) => Some(audit::OwedPlace::Memory),
+            (true, true) => Some(OwedPlace::File),
+            (false, _) => Some(OwedPlace::Memory),
         };
         if owed.is_some() {
             self.owed.tell(&entry.target);
         }
-        audit::revoked(entry, because, owed);
-        self.tell_ended(entry, because);
+        self.events.tell(&Happening::Ended { entry, because, owed });
     }
 
     /// Notes that the store has taken an entry.
     pub(super) fn taken(&self, merged: &Revocation, because: RevokedBecause) {
         self.revocations.apply(merged);
         if self.owed.paid(merged) {
-            audit::revoked(merged, because, None);
+            self.events.tell(&Happening::Stored { entry: merged, because });
         }
     }
 

@@ -7,7 +7,7 @@ use secrecy::SecretString;
 
 use super::{Engine, HeldUp, Origin};
 use crate::clock::Timestamp;
-use crate::context::{Actor, Context, inherited};
+use crate::context::{Actor, Context};
 use crate::denial::Denial;
 use crate::fault::Error;
 use crate::session::{RevokedBecause, Scope, Session, SessionId, Status};
@@ -150,7 +150,7 @@ impl Engine {
     /// Does the work as the user of a token, whom the audit trail names.
     pub(super) async fn acting<T>(&self, own: OwnChecked<'_>, work: impl Future<Output = T>) -> T {
         let actor = Actor { name: own.token().token_subject().into(), role: ROLE, via: ROLE };
-        inherited(Context::current().map(|context| context.acted_by(actor)), work).await
+        Context::current().unwrap_or_else(Context::without_request).acted_by(actor).scope(work).await
     }
 
     async fn end_own(&self, own: OwnChecked<'_>, id: SessionId, origin: &Origin) -> Result<OwnSessions, Error> {

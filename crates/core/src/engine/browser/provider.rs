@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use zeroize::Zeroizing;
 
-use super::super::{Engine, Event, GateEvent, Origin, audit};
+use super::super::events::Happening;
+use super::super::{Engine, Event, Origin};
 use super::{BrowserLogin, RenewWhen};
 use crate::clock::Timestamp;
 use crate::denial::{Denial, ProviderFlaw};
@@ -94,9 +95,9 @@ impl Engine {
     // Requirement B56.
     pub fn tell_provider_login_refused(&self, issuer: &str, client: &str, flaw: ProviderFlaw, origin: &Origin) {
         self.counts.add(Event::LoginRefused);
-        audit::login_refused(None, None, None, client, origin);
+        let (subject, name_hash, account) = (None, None, None);
+        self.events.tell(&Happening::LoginRefused { subject, name_hash, account, client, origin });
         tracing::warn!(issuer, flaw = flaw.what(), "a login at this provider was refused");
-        self.events.tell(|| GateEvent::LoginRefused { subject: None, client: client.into(), address: origin.address });
     }
 
     /// Asks directory, issuers and provider about the browser sessions of long connections, once per lifetime of an
