@@ -183,6 +183,28 @@ impl Sessions {
         Ok(self.0.0.engine.store().list(filter, after, limit).await?)
     }
 
+    /// The live sessions of a subject, the newest first, at most 1000: for a page of the subject's devices.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
+    /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+    /// # let gate = gate.client(Client::public("web")).build().await?;
+    /// gate.sessions().start(NewSession::new("ada", "web")).await?;
+    /// for session in gate.sessions().live_of("ada").await? {
+    ///     println!("{} since {}, {:?}", session.client, session.created().rfc3339(), session.user_agent);
+    ///     gate.sessions().revoke(session.id).await?;
+    /// }
+    /// assert!(gate.sessions().live_of("ada").await?.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn live_of(&self, subject: &str) -> Result<Vec<Session>, Error> {
+        self.0.0.engine.live_of(subject).await
+    }
+
     /// Why a session has ended although its record is live: `expired`; `not-before` if all sessions that began by then
     /// were revoked; or the reason of a revocation that the store has not written yet.
     pub fn is_over(&self, session: &Session) -> Option<&'static str> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use http::{Request, StatusCode};
 use rotogate::dialect::my_sessions::MySessions;
-use rotogate::gate::Endpoint;
+use rotogate::gate::{Endpoint, NewSession, Whose};
 use rotogate_core::clock::{ManualTime, TimeSource, Timestamp};
 
 use crate::client::{Answer, Server, send};
@@ -45,4 +45,26 @@ async fn p55_an_old_access_token_lists_sessions_and_ends_none() {
     let ended = ask("DELETE", "/sessions?others", &fresh).await;
     assert_eq!(ended.json()["ended"], 1, "{}", ended.body);
     assert_eq!(ask("GET", "/sessions", &other).await.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn p55_an_application_lists_the_live_sessions_of_a_subject_the_newest_first() {
+    let time = ManualTime::at(Timestamp::from_secs(1_800_000_000));
+    let gate = crate::builder().time(Arc::clone(&time) as Arc<dyn TimeSource>).build().await.unwrap();
+    let mut begun = Vec::new();
+    for subject in ["ada", "bob", "ada", "ada"] {
+        time.advance(Duration::from_secs(1));
+        begun.extend(gate.sessions().start(NewSession::new(subject, "web")).await.unwrap().session);
+    }
+    let live = async |subject: &str| -> Vec<_> {
+        gate.sessions().live_of(subject).await.unwrap().iter().map(|session| session.id).collect()
+    };
+    assert_eq!(live("ada").await, [begun[3], begun[2], begun[0]]);
+    gate.sessions().revoke(begun[2]).await.unwrap();
+    assert_eq!(live("ada").await, [begun[3], begun[0]]);
+    // The records of these sessions stay live: a not-before ends them.
+    gate.sessions().revoke_all(Whose::Subject("ada")).await.unwrap();
+    assert_eq!((live("ada").await, live("bob").await), (vec![], vec![begun[1]]));
+    time.advance(Duration::from_secs(400 * 86_400));
+    assert_eq!(live("bob").await, []);
 }

@@ -79,16 +79,17 @@ impl Engine {
         let is_ending = request.action != OwnSessionsAction::List;
         let oldest = is_ending.then_some((own.token().issued_at, request.max_age));
         let current = self.admit_own(own, &request.scope, oldest, origin)?;
+        let live = || self.live_sessions_of(own.token().token_subject(), |session| self.is_own(own, session));
         let work = async {
             match request.action {
                 OwnSessionsAction::List => {
                     let of = |session: Session| OwnSession { is_current: session.id == current, session };
-                    Ok(OwnSessions::Listed(self.live_sessions_of(own).await?.into_iter().map(of).collect()))
+                    Ok(OwnSessions::Listed(live().await?.into_iter().map(of).collect()))
                 }
                 OwnSessionsAction::End(id) => self.end_own(own, id, origin).await,
                 OwnSessionsAction::EndOthers => {
                     let mut ended = 0;
-                    for session in self.live_sessions_of(own).await?.iter().filter(|session| session.id != current) {
+                    for session in live().await?.iter().filter(|session| session.id != current) {
                         self.log_out(session, &session.client, origin).await?;
                         ended += 1;
                     }
@@ -165,17 +166,31 @@ impl Engine {
     fn is_own(&self, own: OwnChecked<'_>, session: &Session) -> bool {
         *session.subject == *own.token().token_subject()
             && session.account.as_deref() == own.token().account()
-            && session.status == Status::Live
-            && self.is_over(session).is_none()
+            && self.is_live(session)
     }
 
-    /// The newest first.
-    async fn live_sessions_of(&self, own: OwnChecked<'_>) -> Result<VecDeque<Session>, Error> {
+    fn is_live(&self, session: &Session) -> bool {
+        session.status == Status::Live && self.is_over(session).is_none()
+    }
+
+    /// The newest 1000 live sessions of a subject, the newest first.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn live_of(&self, subject: &str) -> Result<Vec<Session>, Error> {
+        Ok(self.live_sessions_of(subject, |session| self.is_live(session)).await?.into())
+    }
+
+    async fn live_sessions_of(
+        &self,
+        subject: &str,
+        is_wanted: impl Fn(&Session) -> bool,
+    ) -> Result<VecDeque<Session>, Error> {
         let (mut found, mut after) = (VecDeque::new(), None);
         loop {
-            let filter = Filter::Subject(own.token().token_subject().into());
+            let filter = Filter::Subject(subject.into());
             let page = self.store().list(filter, after, AT_ONCE).await?;
-            for session in page.sessions.into_iter().filter(|session| self.is_own(own, session)) {
+            for session in page.sessions.into_iter().filter(&is_wanted) {
                 found.push_front(session);
                 found.truncate(MOST);
             }
