@@ -279,6 +279,11 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
         username
     }
 
+    /// Whether a collation that the gate does not know may compare names.
+    fn has_collations(&self) -> bool {
+        true
+    }
+
     /// Whether a refusal takes as long as the slowest recent check.
     fn pads_refusals(&self) -> bool {
         false

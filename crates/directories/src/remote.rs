@@ -424,6 +424,8 @@ impl Directory for RemoteDirectory {
     /// All spellings of a name share one limit. Two names of one user do not: an early 429 for one name would reveal
     /// the wrong passwords for the other (requirement I62).
     fn limit_key<'a>(&self, _: Option<&str>, username: &'a str) -> Cow<'a, str> {
-        Cow::Owned(username::limit_key(self.0.source.significant(username)))
+        let source = &self.0.source;
+        let as_one = |c| if source.has_collations() { username::vowels_as_one(c) } else { c };
+        Cow::Owned(username::limit_key(source.significant(username), as_one))
     }
 }

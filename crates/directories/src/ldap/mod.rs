@@ -354,6 +354,10 @@ impl Source for LdapSource {
         }
     }
 
+    fn has_collations(&self) -> bool {
+        false
+    }
+
     fn pads_refusals(&self) -> bool {
         true
     }
