@@ -247,7 +247,7 @@ impl Task {
             Ok(Some(kept)) => kept,
             Ok(None) => return,
             Err(error) => {
-                tracing::warn!(issuer = %name, %error, "kept issuer keys not used");
+                tracing::warn!(issuer = %name, %error, "the gate does not use the kept issuer keys");
                 return;
             }
         };
@@ -259,12 +259,12 @@ impl Task {
                 let mut progress = self.shared.progress();
                 progress.last_success = Some(kept.fetched_at);
                 progress.had_keys = true;
-                tracing::info!(issuer = %name, keys = count, "kept issuer keys in force until the issuer answers");
+                tracing::info!(issuer = %name, keys = count, "the gate uses the kept issuer keys until the issuer answers");
             }
             Err(why) => {
-                tracing::warn!(issuer = %name, %why, "kept issuer keys not used");
+                tracing::warn!(issuer = %name, %why, "the gate does not use the kept issuer keys");
                 if let Err(error) = store.remove(name).await {
-                    tracing::warn!(issuer = %name, %error, "the file of kept issuer keys cannot be removed");
+                    tracing::warn!(issuer = %name, %error, "the gate cannot remove the file of kept issuer keys");
                 }
             }
         }
@@ -296,7 +296,7 @@ impl Task {
         if let Some(store) = &self.kept
             && let Err(error) = store.remove(name).await
         {
-            tracing::error!(issuer = %name, %error, "the file of kept issuer keys cannot be removed");
+            tracing::error!(issuer = %name, %error, "the gate cannot remove the file of kept issuer keys");
         }
     }
 
