@@ -11,6 +11,8 @@ pub mod claim;
 pub mod client;
 #[cfg(feature = "http-client")]
 pub mod client_auth;
+#[cfg(feature = "client-tls")]
+pub mod client_tls;
 pub mod clock;
 pub mod context;
 pub mod counters;

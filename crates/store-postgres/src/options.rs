@@ -3,17 +3,14 @@
 use std::error::Error as _;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
 use secrecy::ExposeSecret;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use rotogate_core::client_tls::Tls;
 use rotogate_core::store::kit::network::NetworkOptions;
 use rotogate_core::store::{StoreError, WriteOutcome};
 
@@ -171,38 +168,18 @@ impl PostgresOptions {
     }
 
     pub(super) fn tls(&self) -> Result<MakeRustlsConnect, StoreError> {
-        let bad = |what: &str| mistake(format!("the certificates for PostgreSQL cannot be used: {what}"));
-        let mut roots = RootCertStore::empty();
-        if let Some(pem) = &self.network.ca {
-            for certificate in CertificateDer::pem_slice_iter(pem) {
-                let certificate = certificate.map_err(|_| bad("the ca is no PEM file"))?;
-                roots.add(certificate).map_err(|_| bad("the ca holds something else than certificates"))?;
-            }
-            if roots.is_empty() {
-                return Err(bad("the ca holds no certificate; expected -----BEGIN CERTIFICATE-----"));
-            }
-        } else {
-            // Certificates of the system's store that cannot be parsed are skipped.
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let bad = |what: &dyn fmt::Display| mistake(format!("the certificates for PostgreSQL cannot be used: {what}"));
+        // What stands between the blocks of PEM may have another encoding.
+        let text = |pem: &[u8]| String::from_utf8_lossy(pem).into_owned();
+        let mut tls = Tls::default();
+        tls.ca = self.network.ca.as_deref().map(text);
+        if let Some((chain, key)) = &self.network.client_certificate {
+            tls.client_cert = Some((text(chain), key.clone()));
         }
-        // The crypto provider is explicit, because an application may have several.
-        let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| bad(&error.to_string()))?
-            .with_root_certificates(roots);
-        let config = match &self.network.client_certificate {
-            None => builder.with_no_client_auth(),
-            Some((chain, key)) => {
-                let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
-                let chain = chain.map_err(|_| bad("the gate's own is no PEM file"))?;
-                let key = PrivateKeyDer::from_pem_slice(key.expose_secret().as_bytes())
-                    .map_err(|_| bad("the gate's key is no private key in PEM"))?;
-                builder
-                    .with_client_auth_cert(chain, key)
-                    .map_err(|_| bad("the gate's certificate and key do not match"))?
-            }
-        };
-        Ok(MakeRustlsConnect::new(config))
+        let urls = [Some(&self.url), self.listen_url.as_ref()];
+        let is_encrypted = |url: &&String| parse(url).is_ok_and(|config| config.get_ssl_mode() == SslMode::Require);
+        tls.may_lack_authorities = !urls.iter().flatten().any(is_encrypted);
+        tls.client_config().map(MakeRustlsConnect::new).map_err(|error| bad(&error))
     }
 }
 

@@ -21,7 +21,7 @@ use super::connect::{Lookup, System, Watched, connect};
 use super::error::{FetchError, FetchErrorKind};
 use super::proxy::Proxy;
 use super::target::FetchTarget;
-use super::tls::{BadTls, Tls};
+use crate::client_tls::{BadTls, Tls};
 
 /// The longest head of an answer, in bytes, up to one read beyond it; also the size of a read.
 const MAX_HEAD: usize = 16 << 10;

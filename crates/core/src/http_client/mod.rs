@@ -30,11 +30,11 @@ mod credentials;
 mod error;
 mod proxy;
 mod target;
-mod tls;
 
 #[cfg(test)]
 mod tests;
 
+pub use crate::client_tls::{BadTls, Tls};
 pub use address::{Allowed, Reach};
 pub use client::{Document, HttpClient, bearer};
 pub use connect::{Lookup, LookupFuture};
@@ -42,4 +42,3 @@ pub use credentials::{ClientAssertions, ClientCredentials, SecretPlace, basic};
 pub use error::{FetchError, FetchErrorKind};
 pub use proxy::{BadProxy, Proxy};
 pub use target::{BadTarget, FetchTarget};
-pub use tls::{BadTls, Tls};

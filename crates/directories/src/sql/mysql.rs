@@ -15,6 +15,7 @@ use super::super::servers::Servers;
 use super::super::{Cause, SourceError};
 use super::row::{Field, Row, of_system_time};
 use super::{IDLE_TIMEOUT, Prepared, STATEMENT_TIMEOUT, Statement};
+use rotogate_core::client_tls::system_authorities;
 
 /// A connection that was used more recently is not tested before use.
 const FRESH: Duration = Duration::from_secs(5);
@@ -117,10 +118,7 @@ pub(super) fn options(url: &str, caches: bool) -> Result<Opts, String> {
 fn verified(ca: Option<&Path>) -> SslOpts {
     let roots = match ca {
         Some(path) => vec![path.to_owned().into()],
-        None => {
-            let system = rustls_native_certs::load_native_certs().certs;
-            system.into_iter().map(|certificate| certificate.to_vec().into()).collect()
-        }
+        None => system_authorities().into_iter().map(|certificate| certificate.to_vec().into()).collect(),
     };
     SslOpts::default().with_disable_built_in_roots(true).with_root_certs(roots)
 }

@@ -174,6 +174,7 @@ async fn tls_needs_the_right_authority_and_name_and_a_client_certificate_where_t
 async fn c20_mistakes_in_the_options_are_named_without_credentials() {
     let options = |url: &str| PostgresOptions::new(url, network(ISSUER, KEYRING));
     let good = "postgres://gate@127.0.0.1:1/rotogate";
+    let own = Pki::new().issue(&["gate"]);
     for (options, part) in [
         (options(&format!("postgres://gate:{PASSWORD}@127.0.0.1:1/rotogate")), "a password"),
         (options(&format!("postgres://gate@127.0.0.1:1/rotogate?password={PASSWORD}")), "a password"),
@@ -189,7 +190,13 @@ async fn c20_mistakes_in_the_options_are_named_without_credentials() {
         (with(options(good), |network| network.ca = Some("x".into())), "no certificate"),
         (
             with(options(good), |network| network.client_certificate = Some(("x".into(), SecretString::from("y")))),
-            "private key",
+            "client_cert: holds no certificate",
+        ),
+        (
+            with(options(good), |network| {
+                network.client_certificate = Some((own.cert.clone().into(), SecretString::from("y")));
+            }),
+            "client_cert: holds no private key",
         ),
         (
             with(options(good), |network| *network = network.clone().password_file("/nonexistent/postgres")),

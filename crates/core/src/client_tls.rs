@@ -1,8 +1,11 @@
-//! TLS 1.2 and 1.3, always verified.
+//! TLS 1.2 and 1.3 towards servers, always verified.
 
 use std::path::Path;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+#[cfg(feature = "http-client")]
+use std::sync::Weak;
 
+#[cfg(feature = "http-client")]
 use parking_lot::Mutex;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -22,13 +25,15 @@ pub struct Tls {
     pub ca: Option<String>,
     /// A certificate with its chain, and its private key, in PEM.
     pub client_cert: Option<(String, SecretString)>,
-    pub(super) files: TlsFiles,
+    /// Whether a system without authorities is no fault: for a server that may be asked in clear text.
+    pub may_lack_authorities: bool,
+    pub(crate) files: TlsFiles,
 }
 
 /// The names of the files from which the settings were read, as prefixes of errors; empty if a setting is not from a
 /// file.
 #[derive(Clone, Debug, Default)]
-pub(super) struct TlsFiles {
+pub(crate) struct TlsFiles {
     ca: String,
     cert: String,
     key: String,
@@ -77,7 +82,8 @@ impl Tls {
 
     /// The TLS configuration of a client. Clients without files of their own share one: loading the system's
     /// authorities takes memory and time. They are loaded again after the last client has dropped them.
-    pub(super) fn config(&self) -> Result<Arc<ClientConfig>, BadTls> {
+    #[cfg(feature = "http-client")]
+    pub(crate) fn config(&self) -> Result<Arc<ClientConfig>, BadTls> {
         static SHARED: Mutex<Weak<ClientConfig>> = Mutex::new(Weak::new());
         if self.ca.is_some() || self.client_cert.is_some() {
             return self.make();
@@ -91,6 +97,7 @@ impl Tls {
         Ok(config)
     }
 
+    #[cfg(feature = "http-client")]
     fn make(&self) -> Result<Arc<ClientConfig>, BadTls> {
         let mut config = self.client_config()?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -129,13 +136,21 @@ impl Tls {
         }
         // Certificates of the system's store that cannot be parsed are skipped.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if roots.is_empty() {
+        if roots.is_empty() && !self.may_lack_authorities {
             let what = "this system trusts no certificate authority; install the package of the system's authorities \
                         (ca-certificates), or name the server's own: ca = \"ca.pem\"";
             return Err(what.to_owned());
         }
         Ok(roots)
     }
+}
+
+/// The system's authorities, for a driver with a TLS configuration of its own. Those that it could not parse are left
+/// out, because one of them would fail every connection.
+pub fn system_authorities() -> Vec<CertificateDer<'static>> {
+    let mut parsable = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs().certs;
+    found.into_iter().filter(|certificate| parsable.add(certificate.clone()).is_ok()).collect()
 }
 
 /// The certificates of a PEM text; at least one.
