@@ -21,6 +21,19 @@ async fn series(gate: &Gate) -> BTreeSet<String> {
 }
 
 #[tokio::test]
+async fn a_connection_counts_from_the_moment_it_is_accepted() {
+    let place = Place::new(CONFIG);
+    let gate = place.start();
+    let silent: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(gate.address).unwrap()).collect();
+    let metric = "rotogate_connections{listener=\"0\",protocol=\"none\"}";
+    until("the silent ones count", async || gate.metric(metric).await == 3).await;
+    (&silent[0]).write_all(b"GET /public/x HTTP/1.1\r\nhost: gate.test\r\n\r\n").unwrap();
+    until("one speaks", async || gate.metric(metric).await == 2).await;
+    drop(silent);
+    until("none is left", async || gate.metric(metric).await == 0).await;
+}
+
+#[tokio::test]
 async fn requests_and_what_happens_to_sessions_are_counted() {
     let place = Place::new(CONFIG);
     let gate = place.start();

@@ -136,13 +136,14 @@ async fn serve_connection(
 ) -> Result<(), ConnectionError> {
     // The connection keeps the bounds in force at its beginning.
     let (replaced, bounds) = (bounds.clone(), bounds.borrow().clone());
+    let open = listener.counts().accept();
     let established = tokio::select! {
         // `biased`: a request that has already arrived is answered.
         biased;
         established = establish(&listener, stream, peer, &bounds) => established?,
         () = async { until_stopped(&mut stopped).await; tokio::time::sleep(STOP_GRACE).await } => return Ok(()),
     };
-    let open = listener.counts().open(established.is_http2);
+    let open = open.established(established.is_http2);
     // Otherwise the listening socket would stay open as long as this connection, and connections would queue that no
     // task accepts.
     drop(listener);

@@ -34,8 +34,9 @@ impl RejectCause {
     }
 }
 
-/// The protocols of connections, as labels.
-pub(crate) const PROTOCOLS: [&str; 2] = ["h1", "h2"];
+/// The protocols of connections, as labels. A connection has none before its first bytes or its TLS handshake.
+pub(crate) const PROTOCOLS: [&str; 3] = ["h1", "h2", "none"];
+const NONE: usize = 2;
 
 /// The counters of one listener.
 #[derive(Debug, Default)]
@@ -47,13 +48,9 @@ pub(crate) struct ConnectionCounts {
 }
 
 impl ConnectionCounts {
-    /// Counts an open connection until the returned value is dropped.
-    pub(crate) fn open(self: &Arc<Self>, is_http2: bool) -> OpenConnection {
-        let place = usize::from(is_http2);
-        if let Some(open) = self.open.get(place) {
-            open.fetch_add(1, Ordering::Relaxed);
-        }
-        OpenConnection { counts: Arc::clone(self), place }
+    /// Counts an accepted connection until the returned value is dropped.
+    pub(crate) fn accept(self: &Arc<Self>) -> OpenConnection {
+        OpenConnection::new(Arc::clone(self), NONE)
     }
 
     /// Counts a connection that was closed before a request.
@@ -79,6 +76,20 @@ impl ConnectionCounts {
 pub(crate) struct OpenConnection {
     counts: Arc<ConnectionCounts>,
     place: usize,
+}
+
+impl OpenConnection {
+    fn new(counts: Arc<ConnectionCounts>, place: usize) -> Self {
+        if let Some(open) = counts.open.get(place) {
+            open.fetch_add(1, Ordering::Relaxed);
+        }
+        Self { counts, place }
+    }
+
+    /// The connection, once its protocol is known.
+    pub(crate) fn established(self, is_http2: bool) -> Self {
+        Self::new(Arc::clone(&self.counts), usize::from(is_http2))
+    }
 }
 
 impl Drop for OpenConnection {
