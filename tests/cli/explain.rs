@@ -18,6 +18,12 @@ path = "/browser"
 cookie = "token"
 upstream = "app"
 [[routes]]
+id = "office"
+path = "/office"
+roles = ["boss", "deputy"]
+all_roles = ["clerk"]
+upstream = "app"
+[[routes]]
 id = "read"
 path = "/read"
 methods = ["GET"]
@@ -85,6 +91,7 @@ async fn p58_what_is_explained_is_what_the_gate_answers() {
         ("POST", "/browser", vec![("cookie", &cookie), ("origin", "https://evil.test")], "", "cross_origin"),
         ("GET", "/browser", vec![("cookie", &cookie)], &tokens.access, "two_credentials"),
         ("GET", "/admin/x", vec![], &tokens.access, "insufficient_scope"),
+        ("GET", "/office", vec![], &tokens.access, "missing_role"),
         ("GET", "/ADMIN/x", vec![], &tokens.access, "ambiguous_path"),
         ("GET", "/x", vec![], "", "no_credential"),
         ("GET", "/x", vec![], "junk", "malformed_token"),
@@ -114,7 +121,8 @@ async fn p58_what_is_explained_is_what_the_gate_answers() {
             assert_eq!(said["status"], answer.status.as_u16(), "{method} {path}: {said}");
             let challenge = answer.headers.get("www-authenticate").map(|value| value.to_str().unwrap());
             assert_eq!(said["challenge"].as_str(), challenge, "{method} {path}: {said}");
-            assert!(said["advice"].is_string(), "{said}");
+            let advice = said["advice"].as_str().unwrap();
+            assert_eq!(advice.contains("one of roles, and for each of all_roles"), outcome == "missing_role", "{said}");
         }
     }
 }

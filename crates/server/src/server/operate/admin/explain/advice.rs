@@ -73,6 +73,10 @@ impl Explained<'_> {
                 "Ask the issuer for a token of this audience; or add it to audiences of the route."
             }
             Denial::WrongIssuer => "Name the issuer in issuers of the route, or use a token of one that it accepts.",
+            Denial::MissingRole | Denial::RolesOverage if self.asks_for_roles_twice() => {
+                "Give the user the role at its issuer; new tokens have it. The route asks for one of roles, and for each of \
+                 all_roles."
+            }
             Denial::MissingRole | Denial::RolesOverage => "Give the user the role at its issuer; new tokens have it.",
             Denial::BadSignature => "The token was changed, or another key signed it: log in again.",
             Denial::GrantAssertion(_) => {
@@ -85,6 +89,11 @@ impl Explained<'_> {
             _ => return None,
         };
         Some(advice.to_owned())
+    }
+
+    fn asks_for_roles_twice(&self) -> bool {
+        let policy = self.explanation.route.as_ref().map(|route| &route.policy);
+        policy.is_some_and(|policy| !policy.roles.is_empty() && !policy.all_roles.is_empty())
     }
 
     /// Advice with the command that shows who ended the session.
