@@ -119,6 +119,7 @@ async fn p59_o22_a_disk_with_room_again_is_written_without_a_restart() {
     assert!(explained.stdout.contains("File too large"), "{explained:?}");
     let files = || std::fs::read_dir(place.path("data")).unwrap().count();
     let before = files();
+    std::fs::create_dir(place.path("elsewhere")).unwrap();
     let copied = place.fails(&["store", "backup", "elsewhere/copy.redb"], "");
     for part in ["503", "cannot be copied", "File too large", "name another FILE", "free space", "stop the gate"] {
         assert!(copied.contains(part), "{part}: {copied}");

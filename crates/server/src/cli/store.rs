@@ -119,6 +119,12 @@ fn backup(config: &Config, to: &Path, output: Output) -> CommandResult {
 }
 
 fn is_free(to: &Path) -> CommandResult {
+    let folder = private_file::parent(to);
+    // A folder made here would hide a spelling mistake, or a disk that is not mounted.
+    if !folder.is_dir() {
+        let folder = folder.display();
+        return Err(Failure::Failed(format!("there is no folder {folder}; make it, or correct FILE")));
+    }
     match to.exists() {
         true => Err(Failure::Failed(format!("{} exists already; choose another name", to.display()))),
         false => Ok(()),
@@ -135,7 +141,6 @@ fn written(to: &Path, from_gate: bool, output: Output) -> CommandResult {
 
 /// Asks the running gate for a copy. `false` if no gate answers.
 async fn from_running_gate(gate: &AdminAccess, to: &Path) -> Result<bool, Failure> {
-    private_file::create_private_dir(private_file::parent(to)).map_err(Failure::failed)?;
     // The disk of the store may be full. A gate on another machine uses its own disk.
     let folder = std::path::absolute(private_file::parent(to)).map_err(Failure::failed)?;
     let query = serde_urlencoded::to_string([("folder", folder.to_string_lossy())]).map_err(Failure::failed)?;
