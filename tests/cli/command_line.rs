@@ -537,6 +537,26 @@ fn b54_an_import_writes_all_of_its_files_or_none() {
     assert!(said.contains("gateway.toml exists already") && !place.path("new/idp.secret").exists(), "{said}");
 }
 
+#[test]
+fn b54_an_oauth2_proxy_without_files_is_imported_from_flags_and_variables() {
+    let place = Place::new("");
+    let import = ["init", "--dir", "new", "--from-oauth2-proxy"];
+    let none = place.run(&import, "");
+    assert_eq!(none.code, Some(2), "{none:?}");
+    assert!(none.stderr.contains("no setting of oauth2-proxy"), "{none:?}");
+    let flags = ["--", "--client-id=web", "--email-domain=*", "--upstream=http://app"];
+    place.done(&[&import[..], &flags[..]].concat(), "");
+    let written = fs::read_to_string(place.path("new/gateway.toml")).unwrap();
+    assert!(written.contains("http://app"), "{written}");
+    let mut command = place.command();
+    command.args(["init", "--dir", "other", "--from-oauth2-proxy"]);
+    for (name, value) in [("CLIENT_ID", "web"), ("EMAIL_DOMAINS", "*"), ("UPSTREAMS", "http://app")] {
+        command.env(format!("OAUTH2_PROXY_{name}"), value);
+    }
+    assert!(command.output().unwrap().status.success());
+    assert_eq!(fs::read_to_string(place.path("other/gateway.toml")).unwrap(), written);
+}
+
 #[tokio::test]
 async fn b54_init_writes_a_configuration_with_a_login_of_browsers() {
     let place = Place::new("");

@@ -35,8 +35,8 @@ pub(super) struct InitOptions {
     #[arg(long, value_name = "LOGIN", conflicts_with = "client")]
     browser: Option<BrowserLoginKind>,
     /// Translates a configuration of oauth2-proxy: files with its cfg, alpha configuration (.yaml), flags or
-    /// environment. Variables `OAUTH2_PROXY_*` count, too. Names settings without a counterpart.
-    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["client", "browser", "upstream"])]
+    /// environment, if there are any. Variables `OAUTH2_PROXY_*` count, too. Names settings without a counterpart.
+    #[arg(long, value_name = "FILE", num_args = 0.., conflicts_with_all = ["client", "browser", "upstream"])]
     from_oauth2_proxy: Option<Vec<PathBuf>>,
     /// With --from-oauth2-proxy: the flags of oauth2-proxy, behind "--".
     #[arg(last = true, value_name = "FLAGS", requires = "from_oauth2_proxy")]

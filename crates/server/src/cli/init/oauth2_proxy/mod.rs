@@ -57,6 +57,11 @@ pub(super) fn import(sources: &SettingSources<'_>) -> Result<Imported, String> {
     settings.read_flags(sources.flags.iter().cloned(), "the command line")?;
     let variables = sources.variables.iter().map(|(name, value)| (name.as_str(), value.clone()));
     settings.read_variables(variables, "the environment");
+    if sources.files.is_empty() && settings.all().next().is_none() {
+        return Err(
+            "no setting of oauth2-proxy: name its files, or set OAUTH2_PROXY_* as its container does".to_owned()
+        );
+    }
     let variable =
         |name: &str| sources.variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
     for file in sources.files {
