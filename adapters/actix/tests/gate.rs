@@ -13,6 +13,10 @@ use rotogate::route::{Route, RoutePolicy};
 use rotogate::token::Keyring;
 use rotogate_actix::Caller;
 
+#[allow(dead_code, reason = "the tests do not call its main")]
+#[path = "../examples/hello.rs"]
+mod hello;
+
 struct Running {
     gate: Gate,
     url: String,
@@ -135,4 +139,23 @@ async fn a_stream_breaks_off_when_its_session_ends() {
     it.gate.sessions().revoke_all(Whose::Subject("ada")).await.unwrap();
     let end = tokio::time::timeout(Duration::from_secs(10), reply.chunk()).await.expect("the stream goes on");
     assert!(end.is_err(), "a client must not take it for whole: {end:?}");
+}
+
+#[actix_web::test]
+async fn the_example_serves_callers_and_keeps_its_office_for_the_boss() {
+    let gate = Gate::builder().issuer("https://api.test").keys(Keyring::ephemeral().unwrap());
+    let gate = gate.client(GateClient::public("web")).build().await.unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    actix_web::rt::spawn(hello::serve(gate.clone(), listener).unwrap());
+    let ask = async |path: &str, token: &str| {
+        Client::new().get(format!("{url}{path}")).bearer_auth(token).send().await.unwrap()
+    };
+    let issued = gate.sessions().start(NewSession::new("ada", "web")).await.unwrap();
+    let access = issued.access_token.expose();
+    assert_eq!(ask("/me", access).await.text().await.unwrap(), "ada");
+    assert_eq!(ask("/admin", access).await.status(), StatusCode::FORBIDDEN);
+    assert_eq!(ask("/me", "x").await.status(), StatusCode::UNAUTHORIZED);
+    gate.sessions().revoke_all(Whose::Subject("ada")).await.unwrap();
+    assert_eq!(ask("/me", access).await.status(), StatusCode::UNAUTHORIZED);
 }
