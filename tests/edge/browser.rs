@@ -7,6 +7,8 @@ use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::json;
+
+use super::assertion::verified;
 use support::stub::{Edge, HEAD};
 use support::wire::Reply;
 
@@ -596,6 +598,21 @@ fn b23_each_refusal_has_the_cors_headers() {
     let login = post_json(&edge, &[listed], &credentials(&edge));
     assert_eq!((login.status, login.header("access-control-allow-credentials")), (200, "true"));
     assert_eq!(edge.ask("POST /app/x", &[listed, &cookie(&login), CROSS_SITE, "Content-Length: 0"]).status, 200);
+    // The preflight of its login.
+    let preflight = ["Access-Control-Request-Method: POST", "Access-Control-Request-Headers: content-type"];
+    let answer = |origin: &str| edge.ask("OPTIONS /auth/login", &[&[origin], &preflight[..]].concat());
+    let asked = answer(listed);
+    assert_eq!(asked.header("access-control-allow-origin"), "https://app.example", "{asked:?}");
+    assert_eq!(asked.header("access-control-allow-credentials"), "true");
+    assert!(asked.header("access-control-allow-methods").contains("POST"), "{asked:?}");
+    assert!(answer(EVIL).all("access-control-allow-origin").is_empty());
+    // An address with too many cookies that are forged.
+    let more = "[cors]\norigins = [\"https://app.example\"]\nallow_credentials = true\n\
+                [limits]\nforged_per_address = \"1/1h\"\n";
+    let flooded = edge_with("", more);
+    let forged = format!("Cookie: __Host-Http-rg=rc1_{:0>87}", 1);
+    let refused = (0..5).map(|_| flooded.ask("GET /app/x", &[listed, &forged])).find(|reply| reply.status == 429);
+    assert_eq!(refused.expect("a limit").header("access-control-allow-credentials"), "true");
     // Without `allow_credentials`, pages of a listed origin cannot use the cookie.
     let without = edge_with("", "[cors]\norigins = [\"https://app.example\"]\n");
     let held = log_in(&without);
@@ -726,6 +743,40 @@ fn b13_browser_sessions_are_listed_and_ended_like_others() {
     let ended = edge.ask_as(&token, &format!("DELETE /account/sessions/{id}"), &[]);
     assert!((200..300).contains(&ended.status), "{ended:?}");
     assert_eq!(edge.ask("GET /app/x", &[&held]).status, 401);
+}
+
+#[test]
+fn b13_sessions_of_browsers_count_towards_the_most_that_a_user_may_have() {
+    let most =
+        |rule: &str| edge_with("", &format!("[sessions]\nmax_sessions_per_subject = 2\non_too_many = \"{rule}\"\n"));
+    let edge = most("end-oldest");
+    let held: Vec<_> = (0..3).map(|_| log_in(&edge)).collect();
+    let statuses: Vec<_> = held.iter().map(|held| edge.ask("GET /app/x", &[held]).status).collect();
+    assert_eq!(statuses, [401, 200, 200]);
+    let edge = most("refuse");
+    let held = [log_in(&edge), log_in(&edge)];
+    let third = post_json(&edge, &[OWN], &credentials(&edge));
+    assert_eq!((third.status, third.error(), third.all("set-cookie").len()), (403, "too_many_sessions".to_owned(), 0));
+    assert!(held.iter().all(|held| edge.ask("GET /app/x", &[held]).status == 200));
+}
+
+#[test]
+fn b15_an_upstream_gets_the_session_and_an_assertion_as_for_a_token() {
+    let edge = edge_with("", "[identity]\nassertion = { header = \"X-Auth-Assertion\", ttl = \"2m\" }\n");
+    let held = log_in(&edge);
+    edge.place.point_commands_at(&edge.gate);
+    let sessions = edge.place.json_lines(&["session", "list"]);
+    let [session] = &sessions[..] else { panic!("one session") };
+    assert_eq!(edge.ask("GET /app/x", &[&held]).status, 200);
+    let received = edge.stub.one();
+    assert_eq!(received.all("x-auth-session"), [session["id"].as_str().unwrap()]);
+    let [assertion] = received.all("x-auth-assertion")[..] else { panic!("one assertion") };
+    let said = verified(&edge, assertion).1;
+    let expected =
+        json!({ "sub": session["subject"], "sid": session["id"], "aud": "app", "origin_iss": "https://gate.test" });
+    for (claim, value) in expected.as_object().unwrap() {
+        assert_eq!(&said[claim], value, "{claim}");
+    }
 }
 
 #[test]

@@ -310,7 +310,7 @@ async fn b55_a_reload_applies_provider_client_and_scopes_to_the_next_login() {
     other.document("/.well-known/openid-configuration", &document(&other, &json!({})));
     other.document("/keys", &json!({ "keys": [Issuer::new(22).jwk("k2")] }));
     let get = |held: &str| world.edge.ask("GET /x", &[held, SAME_ORIGIN]).status;
-    let held = world.log_in("s-1");
+    let [held, second] = ["s-1", "s-2"].map(|sid| world.log_in(sid));
     let mut config = std::fs::read_to_string(world.edge.place.path("gateway.toml")).unwrap();
     for (old, new) in [
         ("id = \"web\"", "id = \"pages\""),
@@ -338,6 +338,7 @@ async fn b55_a_reload_applies_provider_client_and_scopes_to_the_next_login() {
     let login = || world.edge.ask("GET /auth/login?to=/", &[]);
     until("the document of the other provider is there", async || login().status == 303).await;
     assert!(login().header("location").starts_with(&other.at("/authorize?")));
+    assert_eq!(get(&second), 401, "a session of the provider before is over once the gate reads it again");
 }
 
 #[test]
