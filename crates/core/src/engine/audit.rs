@@ -1,6 +1,7 @@
 //! The audit trail: security events as `tracing` events of target `rotogate::audit`. No event contains a token, a
 //! password or a key. Every value is a string, a number or a boolean; an unknown value is absent. The names are those
-//! of the access log (docs/logs.md). `events.rs` has the events that the followers of a gate learn, too. The level shows how unusual an event is; no log level hides one.
+//! of the access log (docs/logs.md). The level shows how unusual an event is; no log level hides one. `events.rs` has
+//! the events that the followers of a gate learn, too.
 
 use std::net::IpAddr;
 
