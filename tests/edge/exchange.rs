@@ -15,6 +15,7 @@ use support::{Place, keep_secret, until};
 
 pub(crate) const GRANT: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 pub(crate) const ACCESS: &str = "urn:ietf:params:oauth:token-type:access_token";
+const TRANSACTION: &str = "urn:ietf:params:oauth:token-type:txn_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
 const CONFIG_OF_EXCHANGES: &str = r#"
@@ -220,6 +221,11 @@ fn d1_each_row_of_the_table_grants_or_refuses() {
         &[("actor_token", &world.own_token("other")), ("actor_token_type", ACCESS)],
         &[("actor_token", user), ("actor_token_type", ACCESS)],
         &[("requested_token_type", "urn:ietf:params:oauth:token-type:refresh_token")],
+        // A parameter is there once. None is dropped.
+        &[("subject_token", user), ("subject_token", user)],
+        &[("subject_token_type", ACCESS), ("subject_token_type", ACCESS)],
+        &[("scope", "read"), ("scope", "read")],
+        &[("requested_token_type", ACCESS), ("requested_token_type", ACCESS)],
     ] {
         no(changes, "invalid_request");
     }
@@ -326,14 +332,16 @@ async fn d4_the_audit_log_names_who_acts() {
     let world = world_of(&format!("{HEAD}[audit_log]\noutput = \"./audit.log\"\n"));
     let first = world.exchanged("orders", &world.edge.login().access, &[]);
     world.exchanged("billing", &first, &[("audience", "ledger")]);
+    let transaction = [("requested_token_type", TRANSACTION), ("audience", "example.test")];
+    world.exchanged("orders", &world.edge.login().access, &transaction);
     let acts = || -> Vec<Value> {
         let lines = super::audit_schema::lines(&world.edge.place.path("audit.log"));
         let exchanged = lines.iter().filter(|line| line["event.action"] == "token.exchange");
         exchanged.map(|line| serde_json::from_str(line["act"].as_str().unwrap()).unwrap()).collect()
     };
-    until("both are written", async || acts().len() == 2).await;
+    until("all are written", async || acts().len() == 3).await;
     let of_orders = json!({ "sub": "client:orders" });
-    assert_eq!(acts(), [of_orders.clone(), json!({ "sub": "client:billing", "act": of_orders })]);
+    assert_eq!(acts(), [of_orders.clone(), json!({ "sub": "client:billing", "act": of_orders }), of_orders]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -365,7 +373,6 @@ async fn d5_d9_it_ends_with_its_session_and_nothing_was_written_for_it() {
 
 #[test]
 fn d28_a_client_gets_a_transaction_token_for_a_user_and_for_its_domain_alone() {
-    const TRANSACTION: &str = "urn:ietf:params:oauth:token-type:txn_token";
     let world = world();
     let held = world.edge.login();
     let wanted = [("requested_token_type", TRANSACTION), ("audience", "example.test")];

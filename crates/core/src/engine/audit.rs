@@ -140,7 +140,12 @@ pub(crate) fn token_exchanged(minted: &MintedClaims<'_>, delegation: &Delegation
 }
 
 /// A client exchanged a token for a transaction token.
-pub(crate) fn transaction_token_issued(subject: &AccessToken, about: &Transaction<'_>, origin: &Origin) {
+pub(crate) fn transaction_token_issued(
+    subject: &AccessToken,
+    about: &Transaction<'_>,
+    delegation: &Delegation,
+    origin: &Origin,
+) {
     info!(
         target: TARGET,
         event = "token_exchange",
@@ -149,6 +154,7 @@ pub(crate) fn transaction_token_issued(subject: &AccessToken, about: &Transactio
         rotogate.client.id = about.workload,
         audience = about.domain,
         scope = about.scope.as_str(),
+        act = %delegation.act(),
         client.address = address(origin),
         "token exchanged for a transaction token",
     );

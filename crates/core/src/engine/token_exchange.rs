@@ -97,7 +97,7 @@ impl Engine {
             return Err(Denial::TokenRevoked.into());
         }
         if asked.wants_transaction {
-            return self.transaction_token(&asked, &audience, scope, now);
+            return self.transaction_token(&asked, &delegation, (&audience, scope), now);
         }
         // The new token has no place in the list of another issuer, so it does not outlive what the list promises.
         let lasts = subject.status_lasts().unwrap_or(MAX_SESSIONLESS_LIFETIME);
@@ -148,8 +148,8 @@ impl Engine {
     fn transaction_token(
         &self,
         asked: &TokenExchange<'_>,
-        domain: &str,
-        scope: Scope,
+        delegation: &Delegation,
+        (domain, scope): (&str, Scope),
         now: Timestamp,
     ) -> Result<IssuedTokens, Error> {
         let (client, subject) = (asked.client, asked.subject);
@@ -168,7 +168,7 @@ impl Engine {
         let signed = transaction(&self.keyring(), &self.issuer, subject, &about, now);
         let (access_token, expires) = signed.map_err(Fault::from)?;
         self.counts.add(Event::TokenExchanged);
-        audit::transaction_token_issued(subject, &about, asked.origin);
+        audit::transaction_token_issued(subject, &about, delegation, asked.origin);
         let issued = exchanged(subject, (access_token, expires), scope, now);
         Ok(IssuedTokens { how: IssueKind::Transaction, ..issued })
     }
