@@ -60,7 +60,9 @@ async fn gate(mcp: Mcp) -> Gate {
 /// The server behind the gate, which answers with the received call.
 async fn echo(method: Method, headers: HeaderMap, body: Bytes) -> String {
     let length = headers.get("content-length").and_then(|length| length.to_str().ok()).unwrap_or("none");
-    format!("{method} {length} {}", String::from_utf8(body.to_vec()).unwrap())
+    let params = headers.iter().filter(|(name, _)| name.as_str().starts_with("mcp-param-"));
+    let params: String = params.map(|(name, value)| format!("{name}={} ", value.to_str().unwrap())).collect();
+    format!("{method} {length} {params}{}", String::from_utf8(body.to_vec()).unwrap())
 }
 
 struct Client {
@@ -116,6 +118,23 @@ async fn m5_a_call_is_forwarded_byte_for_byte_in_both_ways_to_judge_it() {
         let headers = [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call"), ("mcp-name", "read_file")];
         let passed = client.post(&headers, &body).await;
         assert_eq!((passed.status, passed.body), (StatusCode::OK, format!("POST {} {body}", body.len())));
+    }
+}
+
+#[tokio::test]
+async fn m5_a_header_of_an_argument_is_forwarded_and_decides_nothing() {
+    for check in [false, true] {
+        let client = Client::new(Mcp { headers_alone: check, ..Mcp::default() }, "mcp files.read").await;
+        let call = [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call")];
+        let param = ("mcp-param-authorization", "Bearer x");
+        let (read, delete) = (("mcp-name", "read_file"), ("mcp-name", "delete_all"));
+        let body = message("tools/call", Some("read_file"));
+        let passed = client.post(&[&call[..], &[read, param]].concat(), &body).await;
+        let forwarded = format!("POST {} mcp-param-authorization=Bearer x {body}", body.len());
+        assert_eq!((passed.status, passed.body), (StatusCode::OK, forwarded));
+        let params = [param, ("mcp-param-name", "read_file"), ("mcp-param-method", "tools/list")];
+        let (headers, body) = ([&call[..], &[delete], &params].concat(), message("tools/call", Some("delete_all")));
+        assert_eq!(client.post(&headers, &body).await.status, StatusCode::FORBIDDEN);
     }
 }
 

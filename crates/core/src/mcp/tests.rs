@@ -134,6 +134,11 @@ fn m1_what_is_no_single_message_is_refused() {
     {
         assert_eq!(flaw(no_json), Some(CallFlaw::NotJson), "{no_json}");
     }
+    // UTF-16, which a media type without a charset does not rule out.
+    for utf16 in [u16::to_le_bytes, u16::to_be_bytes] {
+        let body: Vec<u8> = format!("\u{feff}{call}").encode_utf16().flat_map(utf16).collect();
+        assert_eq!(read(&body).err().map(|(flaw, _)| flaw), Some(CallFlaw::NotJson));
+    }
     for other in [
         "null",
         &format!("[{call}]"),
