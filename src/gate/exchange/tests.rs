@@ -174,16 +174,23 @@ async fn d12_a_wait_that_the_provider_names_holds_for_its_token_and_no_longer() 
 }
 
 #[tokio::test]
-async fn d12_a_refusal_is_kept_for_five_seconds_and_no_longer() {
-    let world = World::new().await;
-    let token = world.token().await;
-    world.answers(Err(ExchangeFault::Refused));
-    assert_eq!((world.get(&token).await.0, world.asked()), (403, 1));
-    world.answers(Ok(310));
-    world.time.advance(Duration::from_millis(4_999));
-    assert_eq!((world.get(&token).await.0, world.asked()), (403, 1));
-    world.time.advance(Duration::from_millis(1));
-    assert_eq!((world.get(&token).await.0, world.asked()), (200, 2));
+async fn d12_a_refusal_is_kept_for_five_seconds_and_one_of_the_gate_for_a_second() {
+    for (fault, status, millis) in [
+        (ExchangeFault::Refused, 403, 5_000),
+        (ExchangeFault::StepUp("Bearer error=\"insufficient_claims\"".into()), 401, 5_000),
+        (ExchangeFault::NotGranted("invalid_scope".into()), 503, 5_000),
+        (ExchangeFault::Ours("invalid_client".into()), 503, 1_000),
+    ] {
+        let world = World::new().await;
+        let token = world.token().await;
+        world.answers(Err(fault.clone()));
+        assert_eq!((world.get(&token).await.0, world.asked()), (status, 1), "{fault:?}");
+        world.answers(Ok(310));
+        world.time.advance(Duration::from_millis(millis - 1));
+        assert_eq!((world.get(&token).await.0, world.asked()), (status, 1), "{fault:?}");
+        world.time.advance(Duration::from_millis(1));
+        assert_eq!((world.get(&token).await.0, world.asked()), (200, 2), "{fault:?}");
+    }
 }
 
 #[tokio::test]
