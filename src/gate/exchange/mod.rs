@@ -221,7 +221,7 @@ pub(in crate::gate) fn token_for_upstream(
 impl Exchanges {
     /// The kept answer, if it is good at this time.
     fn find(&self, key: &EntryKey, now: Timestamp) -> Option<ExchangeAnswer> {
-        self.state.lock().table.find(key, now).map(|entry| entry.answer(now))
+        self.state.lock().table.find(key, now).map(|entry| entry.answer(|| now))
     }
 
     /// Drops the provider's answer about a token, because the upstream did not accept the exchanged token.
@@ -481,7 +481,7 @@ impl Inner {
             return Ok(Some(value));
         }
         let key = key_of(exchange, caller).ok_or(UNAVAILABLE)?;
-        let now = self.engine.clock().now();
+        let now = || self.engine.clock().now();
         let kept = self.running.exchanges.state.lock().table.get(&key).map(|entry| entry.answer(now));
         kept.ok_or(UNAVAILABLE)?.map(Some).map_err(|refusal| {
             if let Some(challenge) = refusal.challenge {

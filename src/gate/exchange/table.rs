@@ -72,10 +72,12 @@ pub(super) struct Entry<C> {
 }
 
 impl<C> Entry<C> {
-    /// The answer at this time: a client tries again when the entry ends.
-    pub(super) fn answer(&self, now: Timestamp) -> Result<HeaderValue, ExchangeRefusal> {
+    /// The answer at this time: a client tries again when the entry ends. A token needs no reading of the clock.
+    pub(super) fn answer(&self, now: impl FnOnce() -> Timestamp) -> Result<HeaderValue, ExchangeRefusal> {
         self.answer.clone().map_err(|refusal| match refusal.denial {
-            Denial::ExchangeUnavailable(_) => Denial::ExchangeUnavailable(self.until.since(now).max(TRY_AGAIN)).into(),
+            Denial::ExchangeUnavailable(_) => {
+                Denial::ExchangeUnavailable(self.until.since(now()).max(TRY_AGAIN)).into()
+            }
             _ => refusal,
         })
     }
