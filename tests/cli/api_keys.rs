@@ -101,7 +101,7 @@ async fn rolled() -> (Place, Gate) {
 const LEFT: [&str; 3] = [
     "refresh tokens that it made may be presented",
     "1 API key depends on it, because it was not used since another secret is current: use, rotate or revoke it",
-    "1 status lists were made by refresh-1, and ",
+    "status lists made by refresh-1: 1, of which ",
 ];
 const RETIRE: [&str; 3] = ["keys", "retire", "refresh-1"];
 
@@ -133,7 +133,8 @@ async fn c28_k4_the_running_gate_says_what_needs_a_secret_that_is_retired() {
     let warning = forced.json()["warning"].as_str().unwrap().to_owned();
     says_all(&warning);
     assert!(
-        warning.contains("warning: refresh-1 was still needed: for ") && warning.contains("\nwarning: 1 status"),
+        warning.contains("warning: refresh-1 was still needed: for ")
+            && warning.contains("\nwarning: status lists made"),
         "{warning}"
     );
     assert!(is_gone(&place));

@@ -202,6 +202,7 @@ impl Longest {
 
 /// The running gate that removes a key.
 pub(crate) struct AskingGate<'a> {
+    #[cfg_attr(not(feature = "relay"), expect(dead_code, reason = "for API keys"))]
     pub(crate) gate: &'a Gate,
     /// Its embedded store, which no other process can open.
     pub(crate) store: Option<&'a RedbStore>,

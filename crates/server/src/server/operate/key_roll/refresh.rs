@@ -57,11 +57,9 @@ pub(super) async fn left_by(
                     let unread = format!(
                         "{what} may depend on it, and the store cannot be read: {error}: ask the gate, or stop it"
                     );
-                    if has_keys {
-                        needs.reasons.push(unread)
-                    } else {
-                        needs.notes.push(unread)
-                    }
+                    // Lists are served on without their secret, so they hinder nothing.
+                    let of_what = if has_keys { &mut needs.reasons } else { &mut needs.notes };
+                    of_what.push(unread);
                     return Ok(());
                 }
             },
@@ -106,7 +104,7 @@ fn lists_made_by(id: u8, counts: (usize, usize)) -> Option<String> {
     match counts {
         (_, 0) => None,
         (open, all) => Some(format!(
-            "{all} status lists were made by {name}, and {open} of them gave indices: a new list begins. All are served on"
+            "status lists made by {name}: {all}, of which {open} gave indices: a new list begins. All are served on"
         )),
     }
 }
