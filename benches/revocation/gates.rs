@@ -7,6 +7,7 @@ use ::support::Gate;
 use ::support::proxy::Proxy;
 use ::support::server::free_port;
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
@@ -23,7 +24,7 @@ const ELSEWHERE: Duration = Duration::from_millis(50);
 const STALENESS: Duration = Duration::from_secs(2);
 /// The time that a stream may take to end.
 const STREAM: Duration = Duration::from_secs(1);
-/// The number of tokens for one kill, or one cut.
+/// The number of tokens for one kill.
 const AT_ONCE: usize = 10;
 
 /// Runs a part on a separate runtime.
@@ -105,20 +106,17 @@ pub(crate) fn cut(table: &mut Table) {
             let way = Proxy::to(scene.server.port()).await;
             let (first, second) = (scene.gate(), scene.gate_at(free_port(), way.port));
             let verifier = Verifier::new(second.address);
-            let mut sample = Vec::new();
-            while sample.len() < tokens(20) {
-                for token in log_in(&first, 1).await {
-                    verifier.accepts(&token).await;
-                    let column = Column::new(&verifier, std::slice::from_ref(&token));
-                    let revoked = column.run(EVERY, async {
-                        // The cut precedes the revocation, so the other gate does not receive the revocation.
-                        way.go_away(true);
-                        vec![revoke(&first, &token).await]
-                    });
-                    sample.extend(revoked.await);
-                    way.go_away(false);
-                }
+            let all = log_in(&first, tokens(200)).await;
+            for token in &all {
+                verifier.accepts(token).await;
             }
+            let column = Column::new(&verifier, &all);
+            let revoked = async {
+                // The cut precedes the revocations, so the other gate does not receive them.
+                way.go_away(true);
+                join_all(all.iter().map(|token| revoke(&first, token))).await
+            };
+            let sample = column.run(EVERY, revoked).await;
             table.add(
                 &format!("another gate, cut off from its store ({})", scene.server.name()),
                 &sample,

@@ -6,7 +6,8 @@
 //! *t0* is the moment at which the revoker has its response. Requests are sent at a fixed rate, whether earlier ones were
 //! answered or not. An accepted request counts if it is sent after t0; the latency of a token is the time from t0 to the
 //! last such request. At gates, tokens are tested in sequence, with a request each millisecond. Where a verdict lasts for
-//! seconds, 200 tokens of a column are tested in turn, each once a second, until the last token is refused.
+//! seconds, 200 tokens of a column are tested in turn, each once a second (five times at a gate without its store), until
+//! the last token is refused.
 //!
 //! The bench starts `redis-server`, PostgreSQL, HAProxy, nginx and Envoy
 //! (`bash tests/neighbours/install.sh target/interop-cache/neighbours`), and says which column is missing without one

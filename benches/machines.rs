@@ -1,0 +1,185 @@
+//! Callers that are not people, and what a route may ask of a caller: API keys, conditions, a kept decision. Whole requests
+//! through `Gate::layer`, without a socket, compared with the same request without that part. Then the building of a
+//! status list, and its size.
+//!
+//!     cargo bench --bench machines
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "a bench measures, and may stop"
+)]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use http::{HeaderName, StatusCode};
+use rotogate::Gate;
+use rotogate::client::Client;
+use rotogate::decision::{DecisionFault, DecisionPoint, DecisionPointRules, PolicyDecision, RouteDecision};
+use rotogate::gate::{ApiKeySettings, NewApiKey, NewSession};
+use rotogate::route::{Condition, Route, RoutePolicy};
+use rotogate::store::MemoryStore;
+use rotogate::token::{Algorithm, Keyring};
+use rotogate_core::token::status_token::{CompressedList, StatusListClaims, sign};
+use secrecy::ExposeSecret;
+use support::program::goal;
+use support::{Case, Heads, Inner, exchange, interleave, measures};
+use tower::{Layer, Service, ServiceExt};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const ISSUER: &str = "https://api.example.com";
+/// The bits of a list of the default size, in bytes.
+const LIST: usize = (1 << 20) / 8;
+
+/// Permits everything.
+#[derive(Debug)]
+struct Permits;
+
+#[async_trait]
+impl DecisionPoint for Permits {
+    async fn decide(&self, _: &[u8], _: &str) -> Result<PolicyDecision, DecisionFault> {
+        Ok(PolicyDecision::Permit)
+    }
+
+    fn identity(&self) -> Box<[u8]> {
+        Box::default()
+    }
+}
+
+/// Four comparisons, the first of which is this one.
+fn four(first: Condition) -> RoutePolicy {
+    let others = [
+        Condition::not("plan", ["free"]).unwrap(),
+        Condition::one_of("dept", ["ops", "eng"]).unwrap(),
+        Condition::min("level", 3).unwrap(),
+    ];
+    RoutePolicy::default().when([first].into_iter().chain(others)).unwrap()
+}
+
+async fn gate() -> Gate {
+    let store = Arc::new(MemoryStore::new(ISSUER, Gate::DEFAULT_LEEWAY));
+    let decision = RouteDecision::new("pdp", "order", "{org}");
+    let decided = RoutePolicy { decision: Some(Arc::new(decision)), ..RoutePolicy::default() };
+    let allow = Duration::from_secs(60);
+    Gate::builder()
+        .issuer(ISSUER)
+        .keys(Keyring::ephemeral().unwrap())
+        .client(Client::public("web"))
+        .rates(support::open_rates())
+        .shared_store(Arc::<MemoryStore>::clone(&store))
+        .relay_store(store)
+        .api_keys(ApiKeySettings::new("acme").unwrap())
+        .decision_point(DecisionPointRules { allow, ..DecisionPointRules::new("pdp", Permits) })
+        .route(Route::new("/plain", RoutePolicy::default().api_key()))
+        .route(Route::new("/when", four(Condition::equals("org_id", "42").unwrap())))
+        .route(Route::new("/without/{org}", RoutePolicy::default()))
+        .route(Route::new("/param/{org}", four(Condition::param("org_id", "org").unwrap())))
+        .route(Route::new("/decided/{org}", decided))
+        .build()
+        .await
+        .unwrap()
+}
+
+/// A key whose checksum is wrong.
+fn junk(key: &str) -> String {
+    let last = if key.ends_with('0') { '1' } else { '0' };
+    format!("{}{last}", &key[..key.len() - 1])
+}
+
+fn requests(runtime: &tokio::runtime::Runtime, rounds: usize) {
+    let gate = runtime.block_on(gate());
+    let session = NewSession::new("ada", "web").claim("org_id", "42").unwrap().claim("plan", "pro").unwrap();
+    let session = session.claim("dept", "eng").unwrap().claim("level", 7).unwrap();
+    let token = runtime.block_on(gate.sessions().start(session)).unwrap().access_token.expose().to_owned();
+    let new = NewApiKey { name: "nightly".into(), subject: "ada".into(), ..NewApiKey::default() };
+    let (key, _) = runtime.block_on(gate.api_keys().unwrap().create(new)).unwrap().unwrap();
+    let service = gate.layer().layer(Inner);
+    let case = |name: &'static str, path: &'static str, credential: &str| {
+        let (mut service, mut heads) = (service.clone(), Heads::new([credential]).at(path));
+        // The first request loads the record of a key, or asks for a decision.
+        assert_eq!(runtime.block_on(service.clone().oneshot(heads.request())).unwrap().status(), StatusCode::OK);
+        Case::new(name, move || exchange(&mut service, heads.request()))
+    };
+    let refused = |name: &'static str, header: HeaderName, value: &str| {
+        let (mut service, mut heads) = (service.clone(), Heads::of_page(header, [value]).at("/plain"));
+        Case::new(name, move || {
+            let reply = service.call(heads.request()).now_or_never().expect("an answer at once").unwrap();
+            assert_eq!(reply.status(), StatusCode::UNAUTHORIZED);
+        })
+    };
+    let (key, junk) = (key.expose_secret(), junk(key.expose_secret()));
+    let measured = interleave(
+        vec![
+            case("token", "/plain", &token),
+            case("key", "/plain", key),
+            refused("no credential", HeaderName::from_static("x-other"), &junk),
+            refused("junk key", HeaderName::from_static("x-api-key"), &junk),
+            case("four conditions", "/when", &token),
+            case("token, path with a parameter", "/without/42", &token),
+            case("four conditions, one of the parameter", "/param/42", &token),
+            case("decision", "/decided/42", &token),
+        ],
+        rounds,
+    );
+    measured.print("A request, its token, key and decision cached", "token");
+    println!();
+    let with_parameter = "token, path with a parameter";
+    for (what, dear, cheap, most) in [
+        ("an API key, over a token", "key", "token", 20.0),
+        ("a junk key, over no credential", "junk key", "no credential", 300.0),
+        ("four conditions on claims, decided before", "four conditions", "token", 5.0),
+        ("four conditions, decided anew", "four conditions, one of the parameter", with_parameter, 80.0),
+        ("a kept decision of a decision point", "decision", with_parameter, 300.0),
+    ] {
+        goal(what, measured.difference(dear, cheap), most, "ns");
+    }
+}
+
+/// A list in which this share of the sessions has ended.
+fn bits(share: f64) -> Vec<u8> {
+    let (mut bits, mut state) = (vec![0_u8; LIST], 7_u64);
+    for index in 0..LIST * 8 {
+        // Xorshift, so that each run has the same list.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        if (state >> 11) as f64 / ((1_u64 << 53) as f64) < share {
+            bits[index / 8] |= 1 << (index % 8);
+        }
+    }
+    bits
+}
+
+fn lists(rounds: usize) {
+    let keyring = Keyring::generate(Algorithm::EdDsa).unwrap();
+    let shares = [("0.1 %", 0.001), ("1 %", 0.01), ("50 %", 0.5)].map(|(name, share)| (name, bits(share)));
+    let text = |bits: &[u8]| {
+        let status_list = CompressedList::new(bits).unwrap();
+        let claims = StatusListClaims { exp: 300, iat: 0, iss: ISSUER, status_list, sub: "/status/1", ttl: 30 };
+        sign(keyring.signer(), &claims).unwrap().len()
+    };
+    let cases = shares.iter().map(|(name, bits)| Case::new(*name, || assert!(text(bits) > 0))).collect();
+    let measured = interleave(cases, rounds);
+    println!();
+    for (name, bits) in &shares {
+        goal(&format!("a list of 2^20 bits, {name} ended: built and signed"), measured.median(name) / 1e6, 15.0, "ms");
+        let size = serde_json::to_value(CompressedList::new(bits).unwrap()).unwrap()["lst"].as_str().unwrap().len();
+        goal(&format!("the same, compressed, without base64url: {name}"), (size * 3 / 4) as f64 / 1024.0, 128.0, "KiB");
+    }
+}
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _entered = runtime.enter();
+    let rounds = if measures() { 41 } else { 1 };
+    requests(&runtime, rounds);
+    lists(rounds);
+}
