@@ -274,6 +274,25 @@ fn b43_a_logout_revokes_the_refresh_token_and_gives_the_provider_its_hint() {
 }
 
 #[test]
+fn b23_b43_a_provider_that_fails_is_503_to_a_listed_page_and_prevents_no_logout() {
+    let servers = Documents::start();
+    servers.be_silent("/revoke");
+    let keys = format!("{FORWARDING}[cors]\norigins = [\"https://app.example\"]\nallow_credentials = true\n");
+    let world = world_with(&keys, &json!({ "revocation_endpoint": servers.at("/revoke") }));
+    let held = world.log_in_due();
+    world.provider.answer("/token", "HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n".to_owned());
+    let refused = world.edge.ask("GET /api/x", &[&held, "Origin: https://app.example"]);
+    assert_eq!((refused.status, refused.header("access-control-allow-credentials")), (503, "true"));
+    assert_eq!(refused.header("access-control-allow-origin"), "https://app.example");
+    let out = world.edge.ask("POST /auth/logout", &["Content-Length: 0", OWN, &held]);
+    assert_eq!((out.status, is_cleared(&out), servers.times("/revoke")), (200, true, 1), "{}", out.text());
+    assert!(out.json()["logout"].as_str().is_some_and(|url| url.contains("&id_token_hint=ey")));
+    assert_eq!(world.state(&held)["authenticated"], false);
+    let log = world.edge.gate.log();
+    assert!(log.contains("a refresh token was not revoked at this provider"), "{log}");
+}
+
+#[test]
 fn b43_a_logout_beside_a_refresh_revokes_the_token_that_the_refresh_brings() {
     let servers = Documents::start();
     servers.answer("/revoke", "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned());
