@@ -62,7 +62,7 @@ families! { ALL:
     TUNNELS = Gauge "tunnels" [] "Upgraded connections";
     BUFFERED_BYTES = Gauge "buffered_bytes" [] "Buffered bytes of bodies, messages and queues";
     CONNECTIONS = Gauge "connections" ["listener", "protocol"]
-        "Open connections of a listener; upgraded ones are h1, silent ones none";
+        "Open connections; upgraded ones are h1, silent ones none";
     CONNECTIONS_LIMIT = Gauge "connections_limit" [] "The most connections (max_connections)";
     CONNECTIONS_REJECTED = Counter "connections_rejected" ["cause"] "Connections closed before a request";
 
