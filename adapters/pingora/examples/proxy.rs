@@ -4,6 +4,7 @@
 //! cargo run -p rotogate-pingora --example proxy -- https://idp.example.com/realms/x
 //! ```
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,6 +19,7 @@ use rotogate::{Gate, ResourceServer};
 
 struct Gated {
     gate: Gate,
+    upstream: SocketAddr,
 }
 
 #[async_trait]
@@ -34,7 +36,7 @@ impl ProxyHttp for Gated {
     }
 
     async fn upstream_peer(&self, _: &mut Session, _: &mut Self::CTX) -> Result<Box<HttpPeer>> {
-        Ok(Box::new(HttpPeer::new(("127.0.0.1", 9000), false, String::new())))
+        Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
     }
 
     fn response_body_filter(
@@ -49,15 +51,20 @@ impl ProxyHttp for Gated {
     }
 }
 
+/// A proxy from `listen` to the upstream.
+pub fn proxy(gate: Gate, listen: &str, upstream: SocketAddr) -> Result<Server> {
+    let mut server = Server::new(None)?;
+    server.bootstrap();
+    let mut service = http_proxy_service(&server.configuration, Gated { gate, upstream });
+    service.add_tcp(listen);
+    server.add_service(service);
+    Ok(server)
+}
+
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let issuer = std::env::args().nth(1).ok_or("usage: proxy ISSUER")?;
     // The gate's own tasks run here; pingora's services have runtimes of their own.
     let runtime = tokio::runtime::Runtime::new()?;
     let gate = runtime.block_on(ResourceServer::discover(&issuer).audience("api").preset(Preset::Keycloak).build())?;
-    let mut server = Server::new(None)?;
-    server.bootstrap();
-    let mut service = http_proxy_service(&server.configuration, Gated { gate });
-    service.add_tcp("127.0.0.1:3000");
-    server.add_service(service);
-    server.run_forever()
+    proxy(gate, "127.0.0.1:3000", ([127, 0, 0, 1], 9000).into())?.run_forever()
 }

@@ -3,56 +3,20 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use pingora_core::Result;
-use pingora_core::server::Server;
-use pingora_core::upstreams::peer::HttpPeer;
-use pingora_proxy::{ProxyHttp, Session, http_proxy_service};
 use reqwest::{Client, StatusCode};
 use rotogate::Gate;
 use rotogate::client::Client as GateClient;
 use rotogate::dialect::oauth2::OAuth2;
-use rotogate::gate::{Endpoint, NewSession, PermittedRequest, Whose};
+use rotogate::gate::{Endpoint, NewSession, Whose};
 use rotogate::route::{Route, RoutePolicy};
 use rotogate::token::Keyring;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 
-struct Gated {
-    gate: Gate,
-    upstream: u16,
-}
-
-#[async_trait]
-impl ProxyHttp for Gated {
-    type CTX = Option<Box<PermittedRequest>>;
-
-    fn new_ctx(&self) -> Self::CTX {
-        None
-    }
-
-    async fn request_filter(&self, session: &mut Session, permitted: &mut Self::CTX) -> Result<bool> {
-        *permitted = rotogate_pingora::filter(&self.gate, session).await?;
-        Ok(permitted.is_none())
-    }
-
-    async fn upstream_peer(&self, _: &mut Session, _: &mut Self::CTX) -> Result<Box<HttpPeer>> {
-        Ok(Box::new(HttpPeer::new(("127.0.0.1", self.upstream), false, String::new())))
-    }
-
-    fn response_body_filter(
-        &self,
-        _: &mut Session,
-        _: &mut Option<Bytes>,
-        _: bool,
-        permitted: &mut Self::CTX,
-    ) -> Result<Option<Duration>> {
-        permitted.as_deref_mut().map_or(Ok(()), rotogate_pingora::check)?;
-        Ok(None)
-    }
-}
+#[allow(dead_code, reason = "the tests do not call its main")]
+#[path = "../examples/proxy.rs"]
+mod example;
 
 /// Answers with the head that it got; on `/stream` with a piece every 50 ms.
 async fn upstream(mut connection: TcpStream) -> std::io::Result<()> {
@@ -101,14 +65,9 @@ fn running() -> &'static Running {
             (gate.build().await.unwrap(), port)
         });
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let gated = Gated { gate: gate.clone(), upstream };
+        let (gated, upstream) = (gate.clone(), ([127, 0, 0, 1], upstream).into());
         std::thread::spawn(move || {
-            let mut server = Server::new(None).unwrap();
-            server.bootstrap();
-            let mut service = http_proxy_service(&server.configuration, gated);
-            service.add_tcp(&format!("127.0.0.1:{port}"));
-            server.add_service(service);
-            server.run_forever()
+            example::proxy(gated, &format!("127.0.0.1:{port}"), upstream).unwrap().run_forever()
         });
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
             std::thread::yield_now();
