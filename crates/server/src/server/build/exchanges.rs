@@ -1,16 +1,20 @@
 //! The token exchanges of upstreams: their providers, and the files that the providers need.
 
+use std::path::Path;
 use std::sync::Arc;
 
+use secrecy::SecretString;
+
 use super::issuers::RemoteIssuers;
-use super::provider_client::{credentials, http_client};
-use crate::config::{Config, ProviderSettings};
+use super::provider_client::{CLIENT_CERT, credentials};
+use crate::config::{Config, ProviderClientSettings, ProviderSettings};
 use crate::server::error::KeyFault;
 use rotogate::program::HttpExchanger;
 use rotogate::relay::{HttpCaller, UrlSource};
 use rotogate::remote_keys::token_target;
 use rotogate_core::exchange::{ExchangeForm, UpstreamExchange};
-use rotogate_core::http_client::{Allowed, FetchTarget, SecretPlace};
+use rotogate_core::http_client::{Allowed, FetchTarget, HttpClient, SecretPlace, Tls};
+use rotogate_core::private_file::{read_private, trusted};
 use rotogate_core::session::Scope;
 use rotogate_proxy::{ExchangeSettings, Upstream};
 
@@ -44,6 +48,23 @@ pub(super) fn load(
     let names = [&provider.name, &upstream.name, &provider.issuer].map(|name| name.as_str().into());
     let exchange = UpstreamExchange::new(names, max_age, Arc::new(exchanger));
     Ok(Arc::new(if form == ExchangeForm::IdJag { exchange.of_id_tokens() } else { exchange }))
+}
+
+/// Requests to the token endpoint of a provider, with the certificate of the gate's client there.
+///
+/// # Errors
+/// A file cannot be used.
+fn http_client(ca: Option<&Path>, client: &ProviderClientSettings) -> Result<HttpClient, KeyFault> {
+    let mut tls = Tls::read(ca, None).map_err(|error| KeyFault::new("ca", error.message))?;
+    if let Some(file) = &client.client_cert {
+        let pem = trusted::check_folders(file).and_then(|()| read_private(file));
+        let pem = pem.map_err(|message| KeyFault::new(CLIENT_CERT, message))?;
+        tls.client_cert = Some((pem.to_string(), SecretString::from(pem.to_string())));
+    }
+    HttpClient::with_tls(&tls).map_err(|error| match (error.key, &client.client_cert) {
+        ("client_cert", Some(file)) => KeyFault::new(CLIENT_CERT, format!("{}: {}", file.display(), error.message)),
+        _ => KeyFault::new("ca", error.message),
+    })
 }
 
 /// Asks an entry of `[[providers]]`.

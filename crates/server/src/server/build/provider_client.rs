@@ -10,7 +10,7 @@ use crate::config::{BrowserConfig, ClientKeySettings, ProviderClientSettings, Tr
 use crate::server::error::KeyFault;
 use rotogate::gate::LoginProvider;
 use rotogate_core::client_auth::ClientKey;
-use rotogate_core::http_client::{ClientCredentials, HttpClient, SecretPlace, Tls};
+use rotogate_core::http_client::{ClientCredentials, SecretPlace};
 use rotogate_core::private_file::{read_private, trusted};
 use rotogate_core::token::keyring::KeyMaterial;
 
@@ -19,7 +19,7 @@ const SECRET_FILE: &str = "client.secret_file";
 /// The key of the private key, within the endpoint.
 const KEY_FILE: &str = "client.key_file";
 /// The key of the certificate, within the entry of a provider.
-const CLIENT_CERT: &str = "client.client_cert";
+pub(super) const CLIENT_CERT: &str = "client.client_cert";
 
 /// The client. Reads the file.
 ///
@@ -60,23 +60,6 @@ pub(crate) fn files(client: &ProviderClientSettings) -> impl Iterator<Item = (&'
     let key = client.key.as_ref().map(|key| (KEY_FILE, key.file.as_path()));
     let certificate = client.client_cert.as_deref().map(|file| (CLIENT_CERT, file));
     secret.into_iter().chain(key).chain(certificate)
-}
-
-/// Requests to the token endpoint of a provider, with the certificate of the gate's client there.
-///
-/// # Errors
-/// A file cannot be used.
-pub(crate) fn http_client(ca: Option<&Path>, client: &ProviderClientSettings) -> Result<HttpClient, KeyFault> {
-    let mut tls = Tls::read(ca, None).map_err(|error| KeyFault::new("ca", error.message))?;
-    if let Some(file) = &client.client_cert {
-        let pem = trusted::check_folders(file).and_then(|()| read_private(file));
-        let pem = pem.map_err(|message| KeyFault::new(CLIENT_CERT, message))?;
-        tls.client_cert = Some((pem.to_string(), SecretString::from(pem.to_string())));
-    }
-    HttpClient::with_tls(&tls).map_err(|error| match (error.key, &client.client_cert) {
-        ("client_cert", Some(file)) => KeyFault::new(CLIENT_CERT, format!("{}: {}", file.display(), error.message)),
-        _ => KeyFault::new("ca", error.message),
-    })
 }
 
 /// The provider where browsers log in, if they do not log in at this gate. Each login reads the metadata of its
