@@ -10,9 +10,11 @@ use tokio::task::JoinHandle;
 
 use crate::Gate;
 
-/// The delay of a reply, so that all concurrent requests arrive before it. A too short delay counts more round trips, never
-/// fewer.
-const WAIT: Duration = Duration::from_millis(20);
+/// The delay of a reply in the first attempt, in milliseconds, so that all concurrent requests arrive before it. A too short
+/// delay counts more round trips, never fewer: on a busy machine, each further attempt waits longer.
+const WAIT: u64 = 20;
+/// The longest delay of a reply, in milliseconds.
+const LONGEST: u64 = 300;
 /// The interval at which the proxy looks for a pause.
 const PAUSES: u32 = 20;
 
@@ -20,6 +22,7 @@ const PAUSES: u32 = 20;
 pub struct RoundTrips {
     pub port: u16,
     seen: Arc<AtomicU64>,
+    wait: Arc<AtomicU64>,
     task: JoinHandle<()>,
 }
 
@@ -28,33 +31,36 @@ impl RoundTrips {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let own = listener.local_addr().unwrap().port();
         let seen = Arc::new(AtomicU64::new(0));
-        let count = Arc::clone(&seen);
+        let wait = Arc::new(AtomicU64::new(WAIT));
+        let shared = (Arc::clone(&seen), Arc::clone(&wait));
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let count = Arc::clone(&count);
+                let (seen, wait) = shared.clone();
                 tokio::spawn(async move {
                     if let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await {
-                        pass(client, server, &count).await;
+                        pass(client, server, &seen, &wait).await;
                     }
                 });
             }
         });
-        Self { port: own, seen, task }
+        Self { port: own, seen, wait, task }
     }
 
     /// The least number of round trips of several attempts. Attempts stop at one with at most `most`. Concurrent work, such
     /// as reading a feed, can only add round trips.
     pub async fn least<T>(&self, (attempts, most): (u32, u64), mut work: impl AsyncFnMut() -> T) -> u64 {
         let mut least = u64::MAX;
-        for _ in 0..attempts {
+        for attempt in 0..u64::from(attempts) {
             if least <= most {
                 break;
             }
+            self.wait.store((WAIT + 10 * attempt).min(LONGEST), Ordering::SeqCst);
             self.pause().await;
             let before = self.seen.load(Ordering::SeqCst);
             work().await;
             least = least.min(self.seen.load(Ordering::SeqCst) - before);
         }
+        self.wait.store(WAIT, Ordering::SeqCst);
         least
     }
 
@@ -63,7 +69,7 @@ impl RoundTrips {
     async fn pause(&self) {
         for _ in 0..PAUSES {
             let before = self.seen.load(Ordering::SeqCst);
-            tokio::time::sleep(WAIT * 2).await;
+            tokio::time::sleep(2 * delay(&self.wait)).await;
             if self.seen.load(Ordering::SeqCst) == before {
                 return;
             }
@@ -77,7 +83,11 @@ impl Drop for RoundTrips {
     }
 }
 
-async fn pass(client: TcpStream, server: TcpStream, seen: &AtomicU64) {
+fn delay(wait: &AtomicU64) -> Duration {
+    Duration::from_millis(wait.load(Ordering::SeqCst))
+}
+
+async fn pass(client: TcpStream, server: TcpStream, seen: &AtomicU64, wait: &AtomicU64) {
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let asked = AtomicU64::new(0);
@@ -94,7 +104,7 @@ async fn pass(client: TcpStream, server: TcpStream, seen: &AtomicU64) {
         let mut bytes = vec![0; 64 << 10];
         while let Ok(read @ 1..) = from_server.read(&mut bytes).await {
             let trip = asked.load(Ordering::SeqCst);
-            tokio::time::sleep(WAIT).await;
+            tokio::time::sleep(delay(wait)).await;
             seen.fetch_max(trip, Ordering::SeqCst);
             if to_client.write_all(&bytes[..read]).await.is_err() {
                 return;
