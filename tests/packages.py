@@ -798,19 +798,26 @@ def profile():
         for file in ("Cargo.toml", "Cargo.lock", "packaging/build.sh", "packaging/toolchain.txt"):
             shutil.copy(ROOT / file, tree / file)
         # A compiler that reports what a test tells it to.
-        (tools / "rustc").write_text("#!/bin/sh\necho 'host: here'\necho 'commit-hash: abc'\n")
-        (tools / "cargo").write_text('#!/bin/sh\necho "$RUSTFLAGS, for $ROTOGATE_PROFILED" >>"$SEEN"\ncat "$WARNINGS" >&2\n')
-        for tool in tools.iterdir():
+        (tools / "rustc").write_text(f"#!/bin/sh\n[ $1 = --print ] && echo {scratch} && exit\necho 'host: here'\necho 'commit-hash: abc'\n")
+        (tools / "cargo").write_text(
+            '#!/bin/sh\necho "$RUSTFLAGS, for $ROTOGATE_PROFILED." >>"$SEEN"\ncat "$WARNINGS" >&2\n'
+            'mkdir -p "$CARGO_TARGET_DIR/here/dist" && echo code >"$CARGO_TARGET_DIR/here/dist/rotogate"\n'
+        )
+        # BOLT, which puts the program where it is told to, and what removes the names.
+        (tools / "llvm-bolt-22").write_text('#!/bin/sh\n[ $1 = --version ] && echo "LLVM version $BOLT" && exit\nsed s/code/laid/ "$1" >"$3"\ncat "$LAID"\n')
+        (scratch / "lib/rustlib/here/bin").mkdir(parents=True)
+        (scratch / "lib/rustlib/here/bin/rust-objcopy").write_text('#!/bin/sh\necho "$1" >>"$3"\n')
+        for tool in (*tools.iterdir(), scratch / "lib/rustlib/here/bin/rust-objcopy"):
             tool.chmod(0o755)
         record = {"compiler": "abc", "version": version, "lock": "0", "functions": "100"}
         subprocess.run(["xz"], input=b"counts", stdout=(tree / "packaging/profile/here.profdata.xz").open("wb"), check=True)
         warning = "warning: crate.1: function control flow change detected (hash mismatch) _ZN8rotogate Hash = 1\n"
         cases = (
-            ({}, 5, {}, "for here"),
+            ({}, 5, {}, "for here."),
             ({}, 6, {}, "6 of 100 functions have changed"),
             ({"compiler": "def"}, 0, {}, "of another compiler, def"),
             ({"version": "0.0.9"}, 0, {}, "of rotogate 0.0.9"),
-            ({"compiler": "def"}, 0, {"ROTOGATE_PROFILE": "none"}, "for none"),
+            ({"compiler": "def"}, 0, {"ROTOGATE_PROFILE": "none"}, "for none."),
         )
         for change, changed, variables, end in cases:
             (tree / "packaging/profile/here.txt").write_text("".join(f"{key}: {value}\n" for key, value in (record | change).items()))
@@ -820,10 +827,34 @@ def profile():
             ran = run("bash", "packaging/build.sh", scratch / "out", cwd=tree, env=around)
             seen = (scratch / "seen").read_text()
             if end.startswith("for "):
-                holds = ran.returncode == 0 and end in seen and ("-Cprofile-use=" in seen) == (end == "for here")
+                holds = ran.returncode == 0 and end in seen and ("-Cprofile-use=" in seen) == (end == "for here.")
                 expect(holds and ran.stdout == f"{scratch}/out/here/dist/rotogate\n", f"profile: {change}, {changed}, {variables}: {said(ran)}; {seen}")
             else:
                 expect(ran.returncode == 1 and end in ran.stderr, f"profile: {change}, {changed}: {said(ran)}")
+
+        (tree / "packaging/profile/here.txt").write_text("".join(f"{key}: {value}\n" for key, value in (record | {"layout": "100"}).items()))
+        subprocess.run(["xz"], input=b"layout", stdout=(tree / "packaging/profile/here.layout.xz").open("wb"), check=True)
+        (scratch / "warnings").write_text("")
+        laid = (
+            ("22.1.8", 100, 20, {}, "for here, layout."),
+            ("22.1.8", 99, 20, {}, "its layout is too old: it fits 79 functions, not 100"),
+            ("21.0.0", 100, 0, {}, "llvm-bolt of LLVM 22 is missing: apt install bolt-22"),
+            ("21.0.0", 100, 0, {"ROTOGATE_PROFILE": "counts"}, "for here."),
+        )
+        for bolt, fits, stale, variables, end in laid:
+            (scratch / "laid").write_text(
+                f"BOLT-INFO: {fits} out of 25577 functions in the binary (14.4%) have non-empty execution profile\n"
+                + f"BOLT-WARNING: {stale} ({stale}.0% of all profiled) functions have invalid (possibly stale) profile. Use -report-stale\n" * (stale > 0)
+            )
+            (scratch / "seen").write_text("")
+            ran = run("bash", "packaging/build.sh", scratch / "out", cwd=tree, env=around | {"BOLT": bolt, "LAID": str(scratch / "laid"), "ROTOGATE_PROFILE": ""} | variables)
+            seen, placed = (scratch / "seen").read_text(), end == "for here, layout."
+            if end.startswith("for "):
+                program = (scratch / "out/here/dist/rotogate").read_text()
+                holds = ran.returncode == 0 and end in seen and ("--emit-relocs" in seen) == placed
+                expect(holds and program == ("laid\n--strip-all\n" if placed else "code\n"), f"layout: {bolt}, {stale}, {variables}: {said(ran)}; {seen}; {program}")
+            else:
+                expect(ran.returncode == 1 and end in ran.stderr, f"layout: {bolt}, {stale}: {said(ran)}")
 
 
 def static(gate):
