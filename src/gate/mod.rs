@@ -281,7 +281,7 @@ impl Gate {
 
     /// Starts, lists and revokes sessions from the application.
     pub fn sessions(&self) -> Sessions {
-        Sessions(self.clone())
+        Sessions::new(self.clone())
     }
 
     /// Is a request for a document that itself states which origins may read it? A CORS layer in front of the gate

@@ -195,24 +195,24 @@ impl Sessions {
     /// # Errors
     /// The errors of the store.
     pub async fn moment_of_change(&self, subject: &str, after: Option<&User>) -> Result<Timestamp, Error> {
-        Ok(self.0.0.engine.moment_of_change(subject, after).await?)
+        Ok(self.gate.0.engine.moment_of_change(subject, after).await?)
     }
 
     /// The revocations for a user's sessions that began at this gate after `moment` with user data that differs from
     /// the current data. `None` if these sessions are not known.
     pub fn begun_otherwise(&self, subject: &str, after: Option<&User>, moment: Timestamp) -> Option<Vec<Revocation>> {
-        self.0.0.engine.begun_otherwise(subject, after, moment)
+        self.gate.0.engine.begun_otherwise(subject, after, moment)
     }
 
     /// Refuses the target of a revocation that another revocation will replace. If the process stops before
     /// [`Self::let_go`], the refusal is lost.
     pub fn refuse_for_now(&self, revocation: &Revocation) {
-        self.0.0.engine.refuse_for_now(revocation, RevokedBecause::Operator);
+        self.gate.0.engine.refuse_for_now(revocation, RevokedBecause::Operator);
     }
 
     /// Ends [`Self::refuse_for_now`]: the replacement is durable.
     pub fn let_go(&self, revocation: &Revocation) {
-        self.0.0.engine.let_go(revocation);
+        self.gate.0.engine.let_go(revocation);
     }
 
     /// [`Self::revoke_all`], and then the count of the selected sessions. The revocation takes effect before the count,
@@ -221,7 +221,7 @@ impl Sessions {
     /// # Errors
     /// As [`Self::revoke`].
     pub async fn revoke_counted(&self, whose: Whose<'_>) -> Result<Tally, Error> {
-        let engine = &self.0.0.engine;
+        let engine = &self.gate.0.engine;
         let (revocations, issuer) = (engine.revocations(), engine.issuer());
         let (subject, client) = match whose {
             Whose::Subject(subject) => (subject, None),

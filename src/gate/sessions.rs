@@ -1,5 +1,6 @@
 //! Sessions under control of the application: start, refresh, list, revoke.
 
+use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use super::Gate;
 use super::endpoint::to_its_end;
 use rotogate_core::client::Grant;
 use rotogate_core::clock::Timestamp;
+use rotogate_core::context::{Actor, Context};
 use rotogate_core::denial::Denial;
 use rotogate_core::engine::{
     APPLICATION, AccountRule, ApplicationLogin, Exchange, HeldUp, IssuedTokens, Origin, Refresh,
@@ -37,7 +39,11 @@ pub use new_session::NewSession;
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 #[derive(Clone, Debug)]
-pub struct Sessions(pub(super) Gate);
+pub struct Sessions {
+    pub(super) gate: Gate,
+    /// On whose behalf the application acts.
+    actor: Option<Actor>,
+}
 
 /// Selects the sessions to end.
 ///
@@ -64,6 +70,44 @@ pub enum Whose<'a> {
 }
 
 impl Sessions {
+    pub(super) const fn new(gate: Gate) -> Self {
+        Self { gate, actor: None }
+    }
+
+    /// A handle whose ends of sessions have an actor, such as a member of the support team: `by` of
+    /// [`GateEvent::Ended`](super::GateEvent::Ended), and `rotogate.actor` of the audit trail. The first 256 characters
+    /// of the name are kept, control characters escaped.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// # use rotogate::{Gate, client::Client, gate::{GateEvent, NewSession, Whose}, token::Keyring};
+    /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+    /// # let gate = gate.client(Client::public("web")).build().await?;
+    /// let mut events = gate.events();
+    /// gate.sessions().acting_as("support:ivan").revoke_all(Whose::Subject("ada")).await?;
+    /// let event = events.next().await;
+    /// assert!(matches!(event, Some(GateEvent::Ended { by, .. }) if by.as_deref() == Some("support:ivan")));
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    #[must_use]
+    pub fn acting_as(&self, name: &str) -> Self {
+        Self { gate: self.gate.clone(), actor: Some(Actor::named_by_application(name)) }
+    }
+
+    /// Runs work that ends sessions in the name of the actor.
+    async fn acting<T>(&self, work: impl Future<Output = T>) -> T {
+        match self.context() {
+            Some(context) => context.scope(work).await,
+            None => work.await,
+        }
+    }
+
+    /// The context of an end, if the application has named an actor.
+    fn context(&self) -> Option<Context> {
+        let actor = self.actor.clone()?;
+        Some(Context::current().unwrap_or_else(Context::without_request).acted_by(actor))
+    }
+
     /// Starts a session for a user whom the application has logged in itself. The gate asks no directory about the
     /// user, now or at a refresh: the session ends when it is revoked or expires. Its tokens are refreshed at endpoints
     /// with `accepts("application")`.
@@ -75,7 +119,7 @@ impl Sessions {
     /// ([`GateBuilder::client`](super::GateBuilder::client)), whose refresh token would be useless; a subject that no
     /// token can have; too many sessions; a fault of store or clock.
     pub async fn start(&self, new: NewSession) -> Result<IssuedTokens, Error> {
-        let gate = &self.0.0;
+        let gate = &self.gate.0;
         if gate.clients.get(&new.client).is_none() {
             tracing::warn!(client = new.client, "session not begun: call GateBuilder::client to register its client");
             return Err(Denial::InvalidClient.into());
@@ -128,7 +172,7 @@ impl Sessions {
     }
 
     pub(super) async fn refresh_at(&self, token: SecretString, address: Option<IpAddr>) -> Result<IssuedTokens, Error> {
-        let gate = Arc::clone(&self.0.0);
+        let gate = Arc::clone(&self.gate.0);
         let (origin, arrived) = (Origin { address, ..Origin::default() }, gate.engine.arrival());
         to_its_end(async move {
             gate.engine.limits().refresh(address).inspect_err(|denial| {
@@ -162,7 +206,7 @@ impl Sessions {
 
     /// Ends the session of a refresh token. An unknown token is not an error.
     pub(super) async fn log_out(&self, token: SecretString, address: Option<IpAddr>) -> Result<(), Error> {
-        let gate = Arc::clone(&self.0.0);
+        let gate = Arc::clone(&self.gate.0);
         let origin = Origin { address, ..Origin::default() };
         to_its_end(async move { gate.engine.log_out_by(token.expose_secret(), &origin).await.map(drop) }).await
     }
@@ -172,7 +216,7 @@ impl Sessions {
     /// # Errors
     /// A fault of the store.
     pub async fn get(&self, id: SessionId) -> Result<Option<Session>, Error> {
-        Ok(self.0.0.engine.store().load(id).await?)
+        Ok(self.gate.0.engine.store().load(id).await?)
     }
 
     /// A page of sessions, the oldest first.
@@ -180,7 +224,7 @@ impl Sessions {
     /// # Errors
     /// A fault of the store.
     pub async fn list(&self, filter: Filter, after: Option<SessionId>, limit: usize) -> Result<Page, Error> {
-        Ok(self.0.0.engine.store().list(filter, after, limit).await?)
+        Ok(self.gate.0.engine.store().list(filter, after, limit).await?)
     }
 
     /// The live sessions of a subject, the newest first, at most 1000: for a page of the subject's devices.
@@ -202,35 +246,39 @@ impl Sessions {
     /// # Errors
     /// A fault of the store.
     pub async fn live_of(&self, subject: &str) -> Result<Vec<Session>, Error> {
-        self.0.0.engine.live_of(subject).await
+        self.gate.0.engine.live_of(subject).await
     }
 
     /// Why a session has ended although its record is live: `expired`; `not-before` if all sessions that began by then
     /// were revoked; or the reason of a revocation that the store has not written yet.
     pub fn is_over(&self, session: &Session) -> Option<&'static str> {
-        self.0.0.engine.is_over(session)
+        self.gate.0.engine.is_over(session)
     }
 
     /// The moment to pass to [`Self::subject_before`] for every session that has begun so far.
     pub fn now(&self) -> Timestamp {
-        self.0.0.engine.clock().stamp_not_before()
+        self.gate.0.engine.clock().stamp_not_before()
     }
 
     /// Do other gates write to the store, too?
     pub fn are_shared(&self) -> bool {
-        self.0.0.engine.store().shared().is_some()
+        self.gate.0.engine.store().shared().is_some()
     }
 
     /// The revocation of every session of a subject that began at `moment` or before. It takes effect with
     /// [`Self::refuse`], and outlives the process with [`Self::write`].
     pub fn subject_before(&self, subject: &str, moment: Timestamp) -> Revocation {
-        self.0.0.engine.subject_before(subject, moment)
+        self.gate.0.engine.subject_before(subject, moment)
     }
 
     /// Refuses the target of a revocation from the next request on, on this node, until the entry expires or the
     /// process ends. Meant for a change that must take effect before the store has it.
     pub fn refuse(&self, revocation: &Revocation) {
-        self.0.0.engine.refuse(revocation, RevokedBecause::Operator);
+        let refuse = || self.gate.0.engine.refuse(revocation, RevokedBecause::Operator);
+        match self.context() {
+            Some(context) => context.enter(refuse),
+            None => refuse(),
+        };
     }
 
     /// Makes a revocation durable, and refuses its target.
@@ -238,7 +286,7 @@ impl Sessions {
     /// # Errors
     /// A fault of the store; call again until it is durable.
     pub async fn write(&self, revocation: Revocation) -> Result<(), Error> {
-        self.0.0.engine.keep(revocation, RevokedBecause::Operator).await
+        self.acting(self.gate.0.engine.keep(revocation, RevokedBecause::Operator)).await
     }
 
     /// Ends a session: its tokens are refused from the next request on. `false` if no session has this id. A store of
@@ -248,7 +296,11 @@ impl Sessions {
     /// # Errors
     /// A fault of the store, after which the session is refused on this node; call again until it is durable.
     pub async fn revoke(&self, id: SessionId) -> Result<bool, Error> {
-        let engine = &self.0.0.engine;
+        self.acting(self.end(id)).await
+    }
+
+    async fn end(&self, id: SessionId) -> Result<bool, Error> {
+        let engine = &self.gate.0.engine;
         let session = match engine.store().load(id).await {
             Ok(Some(session)) => session,
             // Requirement R32.
@@ -274,13 +326,15 @@ impl Sessions {
     /// # Errors
     /// As [`Self::revoke`].
     pub async fn revoke_all(&self, whose: Whose<'_>) -> Result<(), Error> {
-        let (engine, because) = (&self.0.0.engine, RevokedBecause::Operator);
-        match whose {
-            Whose::Subject(subject) => engine.revoke_subject(subject, because).await,
-            Whose::Client(client) => engine.revoke_client(client, because).await,
-            Whose::Everyone => engine.revoke_all(because).await,
-        }
-        .map(drop)
+        let (engine, because) = (&self.gate.0.engine, RevokedBecause::Operator);
+        let ended = async {
+            match whose {
+                Whose::Subject(subject) => engine.revoke_subject(subject, because).await,
+                Whose::Client(client) => engine.revoke_client(client, because).await,
+                Whose::Everyone => engine.revoke_all(because).await,
+            }
+        };
+        self.acting(ended).await.map(drop)
     }
 
     /// The revocations that could still match a token.
@@ -288,7 +342,7 @@ impl Sessions {
     /// # Errors
     /// A fault of the store.
     pub async fn revocations(&self) -> Result<Vec<Revocation>, Error> {
-        let (entries, _) = self.0.0.engine.store().revocations_since(Cursor::default()).await?;
+        let (entries, _) = self.gate.0.engine.store().revocations_since(Cursor::default()).await?;
         Ok(entries)
     }
 
@@ -335,13 +389,13 @@ impl Sessions {
     /// # Errors
     /// As [`Self::revoke`].
     pub async fn revoke_token(&self, issuer: &str, jti: &str, expires: Timestamp) -> Result<(), Error> {
-        let gate = &self.0.0;
+        let gate = &self.gate.0;
         let entry = Revocation {
             target: Target::Token { issuer: issuer.into(), jti: jti.into() },
             effect: Effect::Gone,
             until: expires.plus(gate.leeway),
         };
-        gate.engine.revoke(entry, RevokedBecause::Operator).await.map(drop)
+        self.acting(gate.engine.revoke(entry, RevokedBecause::Operator)).await.map(drop)
     }
 
     /// Refuses all tokens that another issuer has issued to a subject so far: those whose `iat` is not later than now.
@@ -355,7 +409,7 @@ impl Sessions {
         subject: &str,
         lifetime: std::time::Duration,
     ) -> Result<(), Error> {
-        let gate = &self.0.0;
+        let gate = &self.gate.0;
         // Other issuers use the wall clock for `iat`.
         let moment = gate.engine.clock().wall();
         let entry = Revocation {
@@ -363,6 +417,6 @@ impl Sessions {
             effect: Effect::NotBefore(moment),
             until: moment.plus(lifetime).plus(gate.leeway),
         };
-        gate.engine.revoke(entry, RevokedBecause::Operator).await.map(drop)
+        self.acting(gate.engine.revoke(entry, RevokedBecause::Operator)).await.map(drop)
     }
 }

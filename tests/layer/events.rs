@@ -131,3 +131,43 @@ async fn o51_an_end_says_who_ended_the_session_and_the_audit_trail_has_the_same_
     assert_eq!(said.iter().filter(|event| *event == "login").count(), 2, "{said:?}");
     assert_eq!(said.iter().filter(|event| *event == "revocation").count(), 1, "{said:?}");
 }
+
+#[tokio::test]
+async fn o51_an_application_says_for_whom_it_ends_sessions() {
+    let gate = crate::gate().await;
+    let (_, tokens) = (crate::tokens(&gate, "").await, gate.sessions().live_of("ada").await.unwrap());
+    let session = tokens[0].id;
+    let trail = Events::collect(|metadata| metadata.target() == "rotogate::audit");
+    let mut events = gate.events();
+    let by_ivan = gate.sessions().acting_as("support:ivan");
+    let (moment, hour) = (by_ivan.now(), std::time::Duration::from_secs(3600));
+    by_ivan.refuse(&by_ivan.subject_before("eve", moment));
+    by_ivan.write(by_ivan.subject_before("eve", moment)).await.unwrap();
+    by_ivan.revoke(session).await.unwrap();
+    by_ivan.revoke_all(Whose::Subject("ada")).await.unwrap();
+    by_ivan.revoke_all(Whose::Client("web")).await.unwrap();
+    by_ivan.revoke_all(Whose::Everyone).await.unwrap();
+    by_ivan.revoke_token("https://idp.test", "j-1", moment.plus(hour)).await.unwrap();
+    by_ivan.revoke_foreign_subject("https://idp.test", "bob", hour).await.unwrap();
+    for _ in 0..7 {
+        let GateEvent::Ended { target, by, .. } = next(&mut events).await else { panic!() };
+        assert_eq!(by.as_deref(), Some("support:ivan"), "{target:?}");
+    }
+    let lines = trail.taken();
+    assert_eq!(lines.len(), 8, "the store took one end later, which has a second line");
+    for line in lines {
+        let of = ["rotogate.actor", "rotogate.actor.role", "rotogate.actor.via"].map(|name| &*line[name]);
+        assert_eq!(of, ["support:ivan", "application", "application"], "{line:?}");
+    }
+
+    // The other handle has no actor. A name from outside is bounded, and splits no line.
+    gate.sessions().revoke_all(Whose::Everyone).await.unwrap();
+    assert!(matches!(next(&mut events).await, GateEvent::Ended { by: None, .. }));
+    assert!(trail.taken().iter().all(|line| !line.contains_key("rotogate.actor")));
+    let name = format!("José \"O'Brien\"\n\u{202e}{}", "x".repeat(1000));
+    gate.sessions().acting_as(&name).revoke_all(Whose::Everyone).await.unwrap();
+    let GateEvent::Ended { by, .. } = next(&mut events).await else { panic!() };
+    let wanted = format!("José \"O'Brien\"\\u{{a}}\\u{{202e}}{}", "x".repeat(240));
+    assert_eq!(by.as_deref(), Some(&*wanted));
+    assert_eq!(trail.taken()[0]["rotogate.actor"], wanted);
+}

@@ -34,12 +34,36 @@ struct ContextInner {
 /// An operator, or a user. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Actor {
-    /// `rotogate.actor`: the name of the operator's token, or the user's subject.
+    /// `rotogate.actor`: the name of the operator's token, the user's subject, or the name that an application gave.
     pub name: Arc<str>,
     /// `rotogate.actor.role`.
     pub role: &'static str,
     /// `rotogate.actor.via`: the interface that the actor uses.
     pub via: &'static str,
+}
+
+/// `rotogate.actor.role` and `rotogate.actor.via` of the actor that an application names.
+const APPLICATION: &str = "application";
+/// The longest name of such an actor, in characters.
+const LONGEST_NAME: usize = 256;
+
+impl Actor {
+    /// The actor of an application, whose name comes from anywhere.
+    pub fn named_by_application(name: &str) -> Self {
+        let mut shown = String::new();
+        for c in name.chars().take(LONGEST_NAME) {
+            if is_deceptive(c) { shown.extend(c.escape_unicode()) } else { shown.push(c) }
+        }
+        Self { name: shown.into(), role: APPLICATION, via: APPLICATION }
+    }
+}
+
+/// Whether a character splits a line of a log, affects a terminal, or hides: controls, line separators, marks of writing
+/// direction, and invisible characters.
+#[inline]
+pub fn is_deceptive(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 tokio::task_local! {

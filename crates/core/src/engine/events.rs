@@ -83,7 +83,8 @@ pub enum GateEvent {
         /// The reason.
         because: RevokedBecause,
         /// The operator or the user who ended it, as `rotogate.actor` of the audit trail: the name of the operator's
-        /// token, or the user's subject. `None` if a client, a rule or the application did.
+        /// token, the user's subject, or the name that the application gave to `Sessions::acting_as`. `None` if a
+        /// client or a rule ended it, or the application without such a name.
         by: Option<Arc<str>>,
     },
     /// A request was refused before it reached the service.
@@ -299,8 +300,8 @@ fn log_reuse(session: &Session, reuse: Reuse, evidence: &Evidence, refresh: &Ref
     );
 }
 
-/// A revocation. If a request caused it, the log adds the request's id, the client's address and, on the admin
-/// listener, the actor (`crate::context`). A revocation that the store does not have yet is logged again once the store
+/// A revocation, with its actor (`crate::context`). If a request caused it, the log of the server adds the request's id
+/// and the client's address. A revocation that the store does not have yet is logged again once the store
 /// has taken it.
 fn log_ended(entry: &Revocation, because: RevokedBecause, owed: Option<OwedPlace>) {
     let (effect, not_before) = match entry.effect {
@@ -328,6 +329,8 @@ fn log_ended(entry: &Revocation, because: RevokedBecause, owed: Option<OwedPlace
         RevokedBecause::GlobalRevocation => ("global-revocation", false),
     };
     let of = of.map(display);
+    let context = Context::current();
+    let actor = context.as_ref().and_then(Context::actor);
     let (owed, outcome) = match owed {
         None => (None, None),
         Some(OwedPlace::File) => (Some("file"), None),
@@ -347,6 +350,9 @@ fn log_ended(entry: &Revocation, because: RevokedBecause, owed: Option<OwedPlace
                 not_before,
                 because,
                 owed,
+                rotogate.actor = actor.map(|actor| &*actor.name),
+                rotogate.actor.role = actor.map(|actor| actor.role),
+                rotogate.actor.via = actor.map(|actor| actor.via),
                 "revocation"
             )
         };

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use super::settings::LogFormat;
+use rotogate_core::context::is_deceptive;
 use rotogate_core::session::SessionId;
 use rotogate_core::token::verify::beginning;
 use uuid::Uuid;
@@ -335,9 +336,7 @@ fn escape(c: char, piece: &mut [u8; 12]) -> usize {
         [piece[0], piece[1]] = [b'\\', letter];
         return 2;
     }
-    // Line separators, marks of writing direction, and invisible characters.
-    let hides = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
-    if !c.is_control() && !hides {
+    if !is_deceptive(c) {
         return c.encode_utf8(piece).len();
     }
     let code = u32::from(c);
