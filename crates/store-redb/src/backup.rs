@@ -24,7 +24,7 @@ const ROWS_PER_TRANSACTION: usize = 4096;
 const CACHE_BYTES: usize = 16 << 20;
 
 /// Copies all data that a read transaction sees into a new file (0600), which gets its name when it is complete and
-/// durable. An existing file at `to` stays unchanged, and is an error.
+/// durable. An existing file at `to` stays unchanged, and is an error; so is a missing folder.
 pub(super) fn copy(read: &ReadTransaction, to: &Path) -> Result<(), StoreError> {
     let shown = to.display();
     let io =
@@ -34,7 +34,12 @@ pub(super) fn copy(read: &ReadTransaction, to: &Path) -> Result<(), StoreError> 
     if std::fs::symlink_metadata(to).is_ok() {
         return Err(StoreError::new(format!("the backup {shown} exists already, and is not overwritten")));
     }
-    private_file::create_private_dir(private_file::parent(to)).map_err(io)?;
+    let folder = private_file::parent(to);
+    // A folder made here would hide a spelling mistake, or a disk that is not mounted.
+    if !folder.is_dir() {
+        let folder = folder.display();
+        return Err(StoreError::new(format!("the backup {shown} cannot be written: there is no folder {folder}")));
+    }
     let (unpublished, file) = Unpublished::beside(to).map_err(io)?;
     let (database, _) = open::create(file, CACHE_BYTES).map_err(|error| uncopied(error.into()))?;
     copy_tables(read, &database).map_err(uncopied)?;

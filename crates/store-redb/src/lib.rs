@@ -199,7 +199,7 @@ impl RedbStore {
     /// file gets its name when it is complete.
     ///
     /// # Errors
-    /// There is a file at `path` already, or it cannot be written.
+    /// There is a file at `path` already, its folder is missing, or it cannot be written.
     pub async fn backup_to(&self, path: impl AsRef<Path>) -> Result<(), StoreError> {
         let database = self.database()?;
         let path = path.as_ref().to_owned();
@@ -219,7 +219,8 @@ impl RedbStore {
     /// Copies a store that no gate uses. The store is verified in full first, and not a byte of it is changed. Blocks.
     ///
     /// # Errors
-    /// A gate uses the store (then ask the gate for a copy), the store is damaged, or the copy cannot be written.
+    /// A gate uses the store (then ask the gate for a copy), the store is damaged, or the copy cannot be written, as in
+    /// [`Self::backup_to`].
     pub fn backup_file(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<(), StoreError> {
         backup::copy_file(from.as_ref(), to.as_ref())
     }

@@ -388,10 +388,18 @@ async fn a_backup_of_a_store_at_rest_leaves_it_alone_and_overwrites_nothing() {
     fill(&store).await;
     let before = content(&store).await;
     let killed = killed_copy(&place);
+    let astray = place.dir.path().join("astray");
+    assert!(store.backup_to(astray.join("copy.redb")).await.is_err());
+    assert!(!astray.exists(), "a spelling mistake makes no folder");
     drop(store);
     for place in [&place, &killed] {
         let bytes = std::fs::read(place.path()).unwrap();
-        let copy = place.dir.path().join("copies").join("copy.redb");
+        let folder = place.dir.path().join("copies");
+        let copy = folder.join("copy.redb");
+        let without_folder = RedbStore::backup_file(place.path(), &copy).unwrap_err().to_string();
+        assert!(without_folder.contains(&format!("there is no folder {}", folder.display())), "{without_folder}");
+        assert!(!folder.exists());
+        std::fs::create_dir(&folder).unwrap();
         RedbStore::backup_file(place.path(), &copy).unwrap();
         assert!(std::fs::read(place.path()).unwrap() == bytes);
         let again = RedbStore::backup_file(place.path(), &copy).unwrap_err().to_string();

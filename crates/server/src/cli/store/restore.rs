@@ -87,6 +87,8 @@ async fn restore(
     part: &Path,
     end_all: bool,
 ) -> Result<(Option<PathBuf>, Option<u64>), Failure> {
+    // On a new machine a start would make the folder, too.
+    private_file::create_private_dir(private_file::parent(part)).map_err(|error| cannot(path, &error))?;
     RedbStore::backup_file(from, part).map_err(Failure::failed)?;
     let mut options = redb_options(config, keyring.id());
     let mark = options.high_water.take();
