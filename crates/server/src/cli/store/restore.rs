@@ -150,18 +150,26 @@ fn no_gate_runs(path: &Path) -> Result<Option<File>, Failure> {
     }
 }
 
-/// Gives the store a second name, under which it is kept.
+/// Gives the store a second name, under which it is kept: with the time, and a number if a restore within the same second
+/// has taken the name.
 fn keep(path: &Path) -> io::Result<Option<PathBuf>> {
-    let kept = beside(path, &format!("replaced-{}", SystemTime::new().wall().as_secs()));
-    match fs::hard_link(path, &kept) {
-        Ok(()) => Ok(Some(kept)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        // The file system has no hard links.
-        Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied) => {
-            fs::rename(path, &kept).map(|()| Some(kept))
+    let name = format!("replaced-{}", SystemTime::new().wall().as_secs());
+    for number in 1.. {
+        let kept = beside(path, &if number == 1 { name.clone() } else { format!("{name}-{number}") });
+        match fs::hard_link(path, &kept) {
+            Ok(()) => return Ok(Some(kept)),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            // The file system has no hard links. A rename would replace the store that another restore kept.
+            Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied) => {
+                if fs::symlink_metadata(&kept).is_err() {
+                    return fs::rename(path, &kept).map(|()| Some(kept));
+                }
+            }
+            Err(error) => return Err(error),
         }
-        Err(error) => Err(error),
     }
+    Err(ErrorKind::AlreadyExists.into())
 }
 
 /// Removes a store that is not in use yet, and the file beside it.
@@ -190,4 +198,24 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 fn cannot(path: &Path, error: &io::Error) -> Failure {
     Failure::Failed(format!("{} cannot be replaced: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn restores_within_a_second_keep_each_former_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("rotogate.redb");
+        assert_eq!(keep(&store).unwrap(), None, "there is no store");
+        for number in 0..10 {
+            fs::write(&store, number.to_string()).unwrap();
+            let kept = keep(&store).unwrap().unwrap();
+            assert_eq!(fs::read_to_string(kept).unwrap(), number.to_string());
+            // As the back-up does, which takes the place of the store.
+            fs::remove_file(&store).unwrap();
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 10);
+    }
 }
