@@ -108,6 +108,8 @@ pub struct RuleVerdict {
     pub result: RuleResult,
     /// Why.
     pub detail: String,
+    /// The demand by which the rule refuses: the id of the route, or of the rule of the call, and the key of its entry.
+    pub demand: Option<(Arc<str>, &'static str)>,
 }
 
 /// The result of a rule.
@@ -180,7 +182,7 @@ pub struct ExplainedToken {
 
 impl RuleVerdict {
     pub(super) fn new(rule: Rule, result: RuleResult, detail: impl Into<String>) -> Self {
-        Self { rule, result, detail: detail.into() }
+        Self { rule, result, detail: detail.into(), demand: None }
     }
 
     pub(super) fn ok(rule: Rule, detail: impl Into<String>) -> Self {

@@ -221,6 +221,12 @@ impl Inner {
         self.limits.of_policy(policy).map(|limit| limit.name()).collect::<Vec<_>>().join(", ")
     }
 
+    /// Does the route have a limit of this name?
+    #[cfg(feature = "program")]
+    pub(super) fn has_limit(&self, policy: &RoutePolicy, name: &str) -> bool {
+        self.limits.of_policy(policy).any(|limit| limit.name() == name)
+    }
+
     /// Calls `then` with a request as limits see it.
     fn with_limited<T>(
         &self,

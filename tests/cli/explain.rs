@@ -28,6 +28,36 @@ id = "read"
 path = "/read"
 methods = ["GET"]
 upstream = "app"
+[[routes]]
+path = "/all-scopes"
+scopes = ["delete"]
+any_scope = ["read"]
+upstream = "app"
+[[routes]]
+path = "/any-scope"
+scopes = ["write"]
+any_scope = ["list", "drop"]
+upstream = "app"
+[[routes]]
+path = "/when"
+when = { client_id = "batch" }
+when_any = [{ client_id = "web" }]
+upstream = "app"
+[[routes]]
+path = "/when-any"
+when = { client_id = "web" }
+when_any = [{ client_id = "other" }]
+upstream = "app"
+[[routes]]
+path = "/proof"
+dpop = "required"
+upstream = "app"
+[[routes]]
+path = "/login"
+upstream = "app"
+[routes.step_up]
+max_age = "1h"
+acr = ["gold"]
 "#;
 
 fn config() -> String {
@@ -125,6 +155,32 @@ async fn p58_what_is_explained_is_what_the_gate_answers() {
             assert_eq!(advice.contains("one of roles, and for each of all_roles"), outcome == "missing_role", "{said}");
         }
     }
+}
+
+#[tokio::test]
+async fn p58_an_explanation_points_at_the_key_that_refuses() {
+    let world = world().await;
+    for (path, rule, key) in [
+        ("/office", "role", "all_roles = [\"clerk\"]"),
+        ("/all-scopes", "scope", "scopes = [\"delete\"]"),
+        ("/any-scope", "scope", "any_scope = [\"list\""),
+        ("/when", "condition", "when = { client_id = \"batch\""),
+        ("/when-any", "condition", "when_any = [{ client_id = \"other\""),
+        ("/proof", "proof", "dpop = "),
+        ("/login", "step_up", "acr = [\"gold\"]"),
+    ] {
+        let (said, _) = world.explain(&["--path", path], &world.tokens.access);
+        let failed = failed(&said);
+        assert_eq!(
+            (&failed["rule"], &failed["config"]["line"]),
+            (&rule.into(), &line_of(key).into()),
+            "{path}: {said}"
+        );
+    }
+    // An issuer without an entry is none of [issuer].
+    let foreign = Issuer::new(9).sign(&crate::edge::issuer::header(), &claims(&serde_json::json!({})));
+    let (said, _) = world.explain(&["--path", "/x"], &foreign);
+    assert_ne!(failed(&said)["config"]["line"], line_of("[issuer]"), "{said}");
 }
 
 #[tokio::test]

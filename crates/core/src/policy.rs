@@ -16,6 +16,10 @@ use crate::token::claims::AccessToken;
 use crate::token::observer::Observer;
 use crate::verify_cache::Verified;
 
+mod unmet;
+
+pub use unmet::unmet_key;
+
 /// The permit of a request: its route and its caller. The layer puts it into the extensions of the request for the
 /// inner service.
 #[derive(Clone, Debug)]

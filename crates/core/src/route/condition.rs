@@ -426,26 +426,26 @@ impl Conditions {
     }
 }
 
-/// The conditions that these claims do not meet, as claims and operators without values. `None` if the claims meet all
-/// conditions.
+/// The conditions that these claims do not meet: the key, and the claims and operators without values. `None` if the
+/// claims meet all conditions.
 pub fn unmet_condition(
     all: &Conditions,
     claims: &Map<String, Value>,
     params: &impl Fn(&str) -> Option<String>,
-) -> Option<String> {
+) -> Option<(&'static str, String)> {
     let holds = |one: &Condition| match one.judge(claims) {
         ConditionVerdict::Known(holds) => holds,
         ConditionVerdict::Param(name, text) => params(name).is_some_and(|param| param == text),
     };
     if let Some(one) = all.when.iter().find(|one| !holds(one)) {
-        return Some(one.to_string());
+        return Some(("when", one.to_string()));
     }
     if all.when_any.is_empty() || all.when_any.iter().any(|table| table.iter().all(holds)) {
         return None;
     }
     let failing = all.when_any.iter().filter_map(|table| table.iter().find(|one| !holds(one)));
     let named: Vec<_> = failing.map(ToString::to_string).collect();
-    Some(format!("none of when_any: {}", named.join("; ")))
+    Some(("when_any", format!("none of when_any: {}", named.join("; "))))
 }
 
 /// Each claim with its operator, never a value.

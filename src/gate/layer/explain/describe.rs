@@ -17,10 +17,12 @@ use rotogate_core::clock::Timestamp;
 use rotogate_core::credential::{self, Found, Scheme};
 use rotogate_core::denial::Denial;
 use rotogate_core::route::path::CanonicalPath;
-use rotogate_core::route::{Auth, Match, Role, Route, RouteDecision, RoutePolicy, authority, unmet_condition};
+use rotogate_core::route::{Auth, Match, Role, Route, RouteDecision, RoutePolicy, authority};
 use rotogate_core::rule::Rule;
 use rotogate_core::token::claims::AccessToken;
 use rotogate_core::token::verify::{IssuerRules, Peeked, is_jwt_shaped, peek};
+
+mod demand;
 
 /// A request, and the results that a recorder received.
 pub(super) struct Described<'a, M> {
@@ -91,7 +93,9 @@ impl<'a, M> Described<'a, M> {
 
     fn rule(&self, rule: Rule) -> RuleVerdict {
         match self.heard.said(rule) {
-            Some(Err(denial)) if self.heard.refusal.is_some() => RuleVerdict::fail(rule, self.refused(rule, denial)),
+            Some(Err(denial)) if self.heard.refusal.is_some() => {
+                RuleVerdict { demand: self.demand(rule, denial), ..RuleVerdict::fail(rule, self.refused(rule, denial)) }
+            }
             Some(Err(denial)) => {
                 RuleVerdict::skip(rule, format!("ignored by the route: {}", self.refused(rule, denial)))
             }
@@ -272,7 +276,7 @@ impl<'a, M> Described<'a, M> {
             }
             (_, Denial::RolesOverage, _) => format!("{}, and its issuer left roles out", self.roles()),
             (Rule::Role, _, _) => self.roles(),
-            (Rule::Condition, _, Some(token)) => self.unmet(token),
+            (Rule::Condition, _, Some(token)) => self.unmet_words(token),
             _ => denial.to_string(),
         }
     }
@@ -461,24 +465,6 @@ impl<'a, M> Described<'a, M> {
 
     fn conditions(&self) -> String {
         self.policy().and_then(|policy| policy.conditions.as_ref()).map(ToString::to_string).unwrap_or_default()
-    }
-
-    /// The claims and the operators of the conditions that the token does not meet, without any value.
-    // Requirement K24.
-    fn unmet(&self, token: &AccessToken) -> String {
-        let raw = self.raw();
-        let path = CanonicalPath::parse(&raw).ok();
-        let unmet = self.route.and_then(|route| {
-            let param = |name: &str| {
-                route
-                    .params(path.as_ref()?.as_str())
-                    .find(|(known, _)| *known == name)
-                    .map(|(_, value)| value.to_owned())
-            };
-            unmet_condition(route.policy.conditions.as_ref()?, &token.claims(), &param)
-        });
-        unmet
-            .map_or_else(|| "a condition of the call's rule is not met".to_owned(), |unmet| format!("not met: {unmet}"))
     }
 
     fn roles(&self) -> String {

@@ -234,9 +234,10 @@ fn k24_words_about_conditions_have_no_value() {
     .unwrap();
     assert_eq!(all.to_string(), "org.id equals, dept one of, level min");
     let none = |_: &str| None;
-    assert_eq!(unmet_condition(&all, &claims(json!({})), &none).unwrap(), "org.id equals");
+    assert_eq!(unmet_condition(&all, &claims(json!({})), &none).unwrap(), ("when", "org.id equals".to_owned()));
     let half = claims(json!({ "org": { "id": secret } }));
-    assert_eq!(unmet_condition(&all, &half, &none).unwrap(), "none of when_any: dept one of; level min");
+    let unmet = ("when_any", "none of when_any: dept one of; level min".to_owned());
+    assert_eq!(unmet_condition(&all, &half, &none), Some(unmet));
     assert_eq!(unmet_condition(&all, &claims(json!({ "org": { "id": secret }, "level": 3 })), &none), None);
 }
 

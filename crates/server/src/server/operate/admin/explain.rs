@@ -289,7 +289,7 @@ impl Explained<'_> {
         let it = self.explanation;
         let route = it.route.as_ref().map(|route| ExplainedRoute {
             id: route.id.to_string(),
-            place: self.place(&self.route_key(route, "")),
+            place: self.place(&self.route_key(&route.id, "")),
             also_matched: it.also_matched.iter().map(ToString::to_string).collect(),
         });
         let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
@@ -327,7 +327,7 @@ impl Explained<'_> {
             result: verdict.result.word().to_owned(),
             // A row may repeat the path (requirement K2).
             detail: String::from_utf8_lossy(&log::without_key(verdict.detail.as_bytes())).into_owned(),
-            config: self.key_of(verdict.rule).map(|key| self.place(&key)),
+            config: self.key_of(verdict).map(|key| self.place(&key)),
         }
     }
 
@@ -337,8 +337,8 @@ impl Explained<'_> {
         Place { file, line }
     }
 
-    fn route_key(&self, route: &Route, key: &str) -> String {
-        let index = self.config.routes.iter().position(|known| known.id == route.id);
+    fn route_key(&self, id: &str, key: &str) -> String {
+        let index = self.config.routes.iter().position(|known| *known.id == *id);
         index.map_or_else(String::new, |index| format!("routes[{index}]{key}"))
     }
 
@@ -359,22 +359,29 @@ impl Explained<'_> {
         self.explanation.route.iter().chain(&self.explanation.call_rules).map(|route| &**route)
     }
 
-    /// The key of the configuration by which a rule judges.
-    fn key_of(&self, rule: Rule) -> Option<String> {
-        // The scopes that the token lacks may be those of the call.
-        let granted = self.explanation.token.as_ref().and_then(|token| token.scope.as_ref());
-        let lacks = |route: &&Route| granted.is_some_and(|granted| !route.policy.grants(granted));
-        let of_scope = if rule == Rule::Scope { self.policies().find(lacks) } else { None };
-        let route = of_scope.or(self.explanation.route.as_deref());
-        let of_route = |key: &str| Some(self.route_key(route?, key));
+    /// The key of the configuration by which a rule judges: of a rule that refuses, the key of the demand.
+    fn key_of(&self, verdict: &RuleVerdict) -> Option<String> {
+        if let Some((route, key)) = &verdict.demand {
+            return Some(self.route_key(route, &format!(".{key}")));
+        }
+        let rule = verdict.rule;
+        let route = self.explanation.route.as_deref();
+        let of_route = |key: &str| Some(self.route_key(&route?.id, key));
+        // The denial is that of the first rule that refuses.
+        let denial = self.explanation.denial.filter(|denial| Rule::from_denial(*denial) == rule);
         match rule {
             Rule::Request => Some("server.hosts".to_owned()),
             Rule::Route => of_route(""),
-            Rule::Credential if self.explanation.denial == Some(Denial::UnusableCredential) => of_route(".credentials"),
+            Rule::Credential if denial == Some(Denial::UnusableCredential) => of_route(".credentials"),
             Rule::Credential => of_route(".auth"),
             Rule::Origin => of_route(".cookie"),
-            Rule::Limit => Some("limits".to_owned()),
-            Rule::Key | Rule::Signature | Rule::Claims if route.is_some() => Some(self.issuer_key()),
+            Rule::Limit => Some(match denial {
+                Some(Denial::RateLimited(limit, _)) => format!("limits.{limit}"),
+                _ => "limits".to_owned(),
+            }),
+            // There is no entry for an unknown issuer.
+            Rule::Key if denial == Some(Denial::UnknownIssuer) => Some("issuers".to_owned()),
+            Rule::Key | Rule::Signature | Rule::Claims if route.is_some() => Some(self.key_of_issuer(denial)),
             Rule::Issuer => of_route(".issuers"),
             Rule::Audience if route?.policy.audiences.is_empty() => Some(format!("{}.audience", self.issuer_key())),
             Rule::Audience => of_route(".audiences"),
@@ -385,11 +392,24 @@ impl Explained<'_> {
             Rule::Condition if route?.policy.conditions.as_ref()?.when().is_empty() => of_route(".when_any"),
             Rule::Condition => of_route(".when"),
             Rule::StepUp => of_route(".step_up"),
-            Rule::Decision => of_route(".decision"),
+            Rule::Decision => {
+                let asking = self.policies().find(|route| route.policy.decision.is_some());
+                asking.map(|route| self.route_key(&route.id, ".decision"))
+            }
             Rule::Session => self.client_key(),
             Rule::Rotation => Some("sessions".to_owned()),
             _ => None,
         }
+    }
+
+    /// The key of the issuer's entry by which a token is refused, or the entry.
+    fn key_of_issuer(&self, denial: Option<Denial>) -> String {
+        let key = match denial {
+            Some(Denial::WrongType) => ".typ",
+            Some(Denial::BadClaim("exp is too long after iat")) => ".max_lifetime",
+            _ => "",
+        };
+        format!("{}{key}", self.issuer_key())
     }
 
     /// The account and the name of the user, if the users are in a file.

@@ -1,0 +1,59 @@
+//! The demand that a rule refuses by: the route, or the rule of the call (MCP), and the key of its entry.
+
+use std::sync::Arc;
+
+use super::Described;
+use rotogate_core::denial::Denial;
+use rotogate_core::policy::unmet_key;
+use rotogate_core::route::path::CanonicalPath;
+use rotogate_core::route::{Route, unmet_condition};
+use rotogate_core::rule::Rule;
+use rotogate_core::token::claims::AccessToken;
+
+impl<M> Described<'_, M> {
+    /// The route or the rule of the call whose demand is not met, and the key of the demand.
+    pub(super) fn demand(&self, rule: Rule, denial: Denial) -> Option<(Arc<str>, &'static str)> {
+        if rule == Rule::Credential && self.unwanted_key().is_some() {
+            return Some((Arc::clone(&self.route?.id), "credentials"));
+        }
+        let now = self.wall();
+        self.demanding().find_map(|(route, path)| {
+            let policy = &route.policy;
+            let token = self.heard.token.as_ref();
+            let key = match (rule, denial, token) {
+                (Rule::Quota, Denial::QuotaExceeded(limit, _), _) => {
+                    self.layer.gate.0.has_limit(policy, limit).then_some("rate")
+                }
+                (Rule::Condition, _, Some(token)) => Some(unmet(route, path, token)?.0),
+                // A rule of a call that names no issuers accepts all.
+                (Rule::Issuer, _, _) if path.is_none() && policy.issuers.is_empty() => None,
+                (_, _, Some(token)) => unmet_key(rule, policy, token, now),
+                (_, _, None) => None,
+            };
+            Some((Arc::clone(&route.id), key?))
+        })
+    }
+
+    /// The claims and the operators of the conditions that the token does not meet, without any value.
+    // Requirement K24.
+    pub(super) fn unmet_words(&self, token: &AccessToken) -> String {
+        let unmet = self.demanding().find_map(|(route, path)| unmet(route, path, token));
+        unmet.map_or_else(|| "a condition is not met".to_owned(), |(_, words)| format!("not met: {words}"))
+    }
+
+    /// The route, with the path of the request, and the rules of the call.
+    fn demanding(&self) -> impl Iterator<Item = (&Arc<Route>, Option<String>)> {
+        let of_call = self.call_rules().iter().map(|rule| (rule, None));
+        self.route.into_iter().map(|route| (route, Some(self.raw()))).chain(of_call)
+    }
+}
+
+/// The unmet conditions of a route for this path, or of a rule of a call: the key, and the words.
+fn unmet(route: &Route, path: Option<String>, token: &AccessToken) -> Option<(&'static str, String)> {
+    let path = path.as_deref().and_then(|raw| CanonicalPath::parse(raw).ok());
+    let param = |name: &str| {
+        let mut params = route.params(path.as_ref()?.as_str());
+        params.find(|(known, _)| *known == name).map(|(_, value)| value.to_owned())
+    };
+    unmet_condition(route.policy.conditions.as_ref()?, &token.claims(), &param)
+}
