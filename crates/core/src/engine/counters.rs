@@ -37,8 +37,10 @@ impl StoreCounters {
         self.nodes.store(u32::try_from(nodes).unwrap_or(u32::MAX).max(1), Ordering::Relaxed);
     }
 
-    fn name(&self, name: &[u8]) -> Result<[u8; 16], Away> {
-        self.keyring.load().refresh_keys().shared_name(name).ok_or(Away)
+    /// The names of a counter, one by each refresh secret, the oldest first. An attempt counts under all of them, so
+    /// the count goes on when the oldest secret is retired, and while some gates have retired it and others have not.
+    fn names(&self, name: &[u8]) -> Vec<[u8; 16]> {
+        self.keyring.load().refresh_keys().shared_names(name)
     }
 
     fn shared(&self) -> Result<&dyn SharedStore, Away> {
@@ -54,27 +56,50 @@ fn away(error: impl std::error::Error) -> Away {
 #[async_trait]
 impl RateCounters for StoreCounters {
     async fn admit(&self, caller: Option<(&[u8], Rate)>, steps: &[Step]) -> Result<Admission, Away> {
-        let counter = |name: &[u8], rate: Rate| -> Result<SharedCounter, Away> {
-            Ok(SharedCounter { name: self.name(name)?, every: rate.every, burst: rate.burst.get() })
+        let counters = |name: &[u8], rate: Rate| -> Vec<SharedCounter> {
+            let counter = |name| SharedCounter { name, every: rate.every, burst: rate.burst.get() };
+            self.names(name).into_iter().map(counter).collect()
         };
-        let caller = caller.map(|(name, rate)| counter(name, rate)).transpose()?;
         let how = |how: &Use| match how {
             Use::Take => CounterUse::Take,
             Use::Charge => CounterUse::Charge,
             Use::Look => CounterUse::Look,
         };
-        let steps = steps.iter().map(|(name, rate, of)| Ok((counter(name, *rate)?, how(of))));
-        let steps = steps.collect::<Result<_, Away>>()?;
-        let Admitted { is_known, refused } = self.shared()?.admit(caller, steps).await.map_err(away)?;
-        Ok(Admission { is_known, refused })
+        let (mut all, mut places) = (Vec::new(), Vec::new());
+        for (place, (name, rate, of)) in steps.iter().enumerate() {
+            for counter in counters(name, *rate) {
+                all.push((counter, how(of)));
+                places.push(place);
+            }
+        }
+        let mut own = caller.map(|(name, rate)| counters(name, rate)).unwrap_or_default().into_iter();
+        let Admitted { is_known, refused } = self.shared()?.admit(own.next(), all).await.map_err(away)?;
+        if !is_known {
+            let of_step = |(place, wait)| (places.get(place).copied().unwrap_or(usize::MAX), wait);
+            return Ok(Admission { is_known, refused: refused.map(of_step) });
+        }
+        let later: Vec<_> = own.map(|counter| (counter, CounterUse::Take)).collect();
+        if refused.is_some() || later.is_empty() {
+            return Ok(Admission { is_known, refused });
+        }
+        let Admitted { refused, .. } = self.shared()?.admit(None, later).await.map_err(away)?;
+        Ok(Admission { is_known, refused: refused.map(|(_, wait)| (0, wait)) })
     }
 
     async fn remember(&self, name: &[u8]) -> Result<(), Away> {
-        self.shared()?.remember(self.name(name)?, REMEMBERED).await.map_err(away)
+        for name in self.names(name) {
+            self.shared()?.remember(name, REMEMBERED).await.map_err(away)?;
+        }
+        Ok(())
     }
 
     async fn remembers(&self, name: &[u8]) -> Result<bool, Away> {
-        self.shared()?.remembers(self.name(name)?).await.map_err(away)
+        for name in self.names(name) {
+            if self.shared()?.remembers(name).await.map_err(away)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn nodes(&self) -> u32 {

@@ -11,6 +11,7 @@ mod cache;
 mod changes;
 mod clock;
 mod confirmation;
+mod counters;
 mod durability;
 mod faults;
 mod lifetime;

@@ -329,7 +329,7 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let refresh = || RefreshSecret::generate().unwrap().to_text();
         Self {
             a: KeyMaterial::generate(Algorithm::EdDsa).unwrap(),

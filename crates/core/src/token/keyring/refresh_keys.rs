@@ -275,6 +275,14 @@ impl RefreshKeys {
         Some(truncated(&hmac::sign(&oldest.shared, message)))
     }
 
+    /// As [`shared_name`](Self::shared_name), by each secret, the oldest first: an entry that has all of these names
+    /// outlives the retirement of a secret.
+    pub(crate) fn shared_names(&self, message: &[u8]) -> Vec<[u8; 16]> {
+        let mut keys: Vec<_> = self.keys.iter().collect();
+        keys.sort_unstable_by_key(|key| key.id);
+        keys.into_iter().map(|key| truncated(&hmac::sign(&key.shared, message))).collect()
+    }
+
     pub(super) fn derive_jti(
         &self,
         id: u8,
