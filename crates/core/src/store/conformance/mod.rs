@@ -71,7 +71,10 @@ pub async fn run<S: Store, F: Fn(&'static str, Duration) -> Arc<S>>(make: F) {
         sessions::a_confirmation_touches_one_field_and_only_of_the_current_generation,
         sessions::sessions_are_listed_page_by_page_in_order,
         sessions::a_subject_has_so_many_live_sessions_and_no_more,
+        sessions::the_oldest_sessions_of_a_subject_give_way,
+        sessions::a_thousand_sessions_give_way_at_once_and_later_the_rest,
         sessions::a_new_store_is_ready,
+        sessions::a_check_changes_nothing,
         revocations::a_session_is_revoked_with_its_record_and_its_entry,
         revocations::a_repeated_revocation_changes_nothing_and_keeps_the_first_reason,
         revocations::a_raised_minimum_does_not_end_a_session,
@@ -116,7 +119,11 @@ pub async fn run_shared<S: SharedStore>(make: impl AsyncFn() -> [Arc<S>; 2]) {
     shared::c28_each_node_sees_what_every_node_says_of_itself(make().await).await;
     shared::c29_nodes_count_attempts_together(make().await).await;
     shared::c29_a_counter_of_what_has_happened_is_in_debt_by_one(make().await).await;
+    shared::c29_several_counters_take_all_or_none(make().await).await;
     shared::c29_what_one_node_remembers_another_knows(make().await).await;
+    shared::c29_a_remembered_caller_uses_only_its_own_counter(make().await).await;
+    shared::what_is_read_for_a_revocation_is_the_record(make().await).await;
+    shared::what_was_answered_is_not_in_doubt(make().await).await;
     loss::c15_a_loss_that_one_node_noticed_is_noticed_by_all(make().await).await;
     loss::c16_it_is_over_when_every_node_has_had_its_time(make().await).await;
     loss::c15_only_what_was_lost_is_written_back(make().await).await;

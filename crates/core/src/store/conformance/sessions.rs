@@ -11,6 +11,7 @@ use super::{
 use crate::clock::Timestamp;
 use crate::revocation::Revocation;
 use crate::session::{Generation, RevokedBecause, Session, SessionId, Status};
+use crate::store::rules::MAX_ENDED;
 use crate::store::{Cursor, Filter, Inserted, Store, SubjectBound, Swap, Swept};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -105,6 +106,7 @@ pub async fn a_confirmation_touches_one_field_and_only_of_the_current_generation
     assert_eq!(store.load(c.id).await.unwrap(), revoked);
     // A confirmed generation is not changed again, so no swap is disturbed.
     assert_eq!(store.confirm(vec![(a.id, Generation::FIRST)]).await.unwrap(), []);
+    assert_eq!(store.confirm(Vec::new()).await.unwrap(), []);
     assert_eq!(store.load(a.id).await.unwrap(), Some(confirmed));
 }
 
@@ -261,6 +263,75 @@ pub async fn a_subject_has_so_many_live_sessions_and_no_more(store: Arc<dyn Stor
     let kept = Session { issued_at: late, revision: 2, ..idle };
     assert_eq!(store.compare_and_swap(1, kept, None).await.unwrap(), Swap::Swapped);
     assert_eq!(store.insert(session("alice", 10, late), refuse(1)).await.unwrap(), began());
+}
+
+/// R22: the oldest live sessions give way, in whatever order they were written, and only those of this subject.
+pub async fn the_oldest_sessions_of_a_subject_give_way(store: Arc<dyn Store>) {
+    let bound = |most| SubjectBound { most, idle_ttl: super::SESSION_TTL, ends_oldest: true };
+    let s = |n| session("alice", n, later(start(), n));
+    for n in [4, 2, 3, 1] {
+        insert(&*store, &s(n)).await;
+    }
+    let others: Vec<_> =
+        (10..).zip(["al", "alice\0", "alice2", "Alice"]).map(|(n, name)| session(name, n, start())).collect();
+    for other in &others {
+        insert(&*store, other).await;
+    }
+    // A rotation moves the end of a session, not its age.
+    assert_eq!(store.compare_and_swap(1, rotated(&s(1), later(start(), 9)), None).await.unwrap(), Swap::Swapped);
+    for (new, most, gave_way) in [(5, 3, vec![1, 2]), (6, 3, vec![3]), (7, 9, vec![]), (8, 2, vec![4, 5, 6])] {
+        let Inserted::Inserted(ended) = store.insert(s(new), bound(most)).await.unwrap() else { panic!("{new} began") };
+        let ended: Vec<_> = ended.into_iter().map(|entry| entry.target).collect();
+        assert_eq!(ended, gave_way.into_iter().map(|n| gone(s(n).id).target).collect::<Vec<_>>(), "for {new}");
+    }
+    for n in 1..=8 {
+        assert_eq!(store.load(s(n).id).await.unwrap().unwrap().is_revoked(), n < 7, "{n}");
+    }
+    for other in others {
+        assert_eq!(store.load(other.id).await.unwrap().as_ref(), Some(&other));
+    }
+}
+
+/// After the bound was lowered, a new session ends about a thousand sessions at most, and later ones end the rest.
+pub async fn a_thousand_sessions_give_way_at_once_and_later_the_rest(store: Arc<dyn Store>) {
+    const TOO_MANY: u64 = MAX_ENDED as u64 + 5;
+    let mut inserts = JoinSet::new();
+    for n in 0..TOO_MANY {
+        let store = Arc::clone(&store);
+        inserts.spawn(async move { insert(&*store, &session("alice", n, later(start(), n))).await });
+    }
+    inserts.join_all().await;
+    let one = SubjectBound { most: 1, idle_ttl: super::SESSION_TTL, ends_oldest: true };
+    let mut ended = Vec::new();
+    for n in TOO_MANY..TOO_MANY + 2 {
+        let begun = session("alice", n, later(start(), n));
+        let Inserted::Inserted(gave_way) = store.insert(begun, one).await.unwrap() else { panic!("{n} began") };
+        assert!(gave_way.len() <= MAX_ENDED, "{}", gave_way.len());
+        ended.extend(gave_way.into_iter().map(|entry| entry.target));
+    }
+    let all: Vec<_> = (0..=TOO_MANY).map(|n| gone(session("alice", n, later(start(), n)).id).target).collect();
+    assert_eq!(ended, all, "each once, the oldest first");
+}
+
+/// The checks of a store write nothing that a gate could read.
+pub async fn a_check_changes_nothing(store: Arc<dyn Store>) {
+    let [kept, revoked] = [1, 2].map(|n| session("alice", n, start()));
+    for s in [&kept, &revoked] {
+        insert(&*store, s).await;
+    }
+    store.revoke(gone(revoked.id), RevokedBecause::Logout).await.unwrap();
+    let content = async || {
+        let page = store.list(Filter::All, None, 10).await.unwrap();
+        (page.sessions, page.next, store.revocations_since(Cursor::default()).await.unwrap())
+    };
+    let before = content().await;
+    for _ in 0..2 {
+        store.check().await.unwrap();
+        store.probe().await.unwrap();
+    }
+    assert_eq!(content().await, before);
+    let next = rotated(&kept, later(start(), 5));
+    assert_eq!(store.compare_and_swap(1, next, None).await.unwrap(), Swap::Swapped);
 }
 
 /// A revoked session is not kept until its original end, so that a client that logs in and out all day does not fill

@@ -9,7 +9,8 @@ use crate::clock::{SystemTime, TimeSource, Timestamp};
 use crate::revocation::{Effect, Revocation, RevocationList, Target};
 use crate::session::SessionId;
 use crate::store::{
-    CounterUse, Cursor, Feed, Follow, Inserted, NodeRow, SharedCounter, SharedStore, SubjectBound, Swap,
+    Admitted, CounterUse, Cursor, Feed, Follow, Inserted, NODE_KEPT, NodeRow, SharedCounter, SharedStore, SubjectBound,
+    Swap,
 };
 
 /// How long a behaviour waits for an expected event.
@@ -220,6 +221,77 @@ pub async fn c29_a_counter_of_what_has_happened_is_in_debt_by_one<S: SharedStore
     assert!(debt > every / 2 && debt <= every, "{debt:?}");
 }
 
+/// C29: an attempt with several counters takes from all of them, or from none if one refuses, which is named.
+pub async fn c29_several_counters_take_all_or_none<S: SharedStore>([a, b]: [Arc<S>; 2]) {
+    let hour = Duration::from_secs(3600);
+    let [two, one, debt, third, fourth] =
+        [(1, 2), (2, 1), (3, 1), (4, 1), (5, 1)].map(|(n, burst)| counter(n, hour, burst));
+    let take = |counters: &[SharedCounter]| counters.iter().map(|one| (*one, CounterUse::Take)).collect::<Vec<_>>();
+    let refused = async |store: &S, counters| {
+        let Admitted { is_known: false, refused: Some((place, wait)) } = store.admit(None, counters).await.unwrap()
+        else {
+            panic!("it refuses")
+        };
+        assert!(wait > hour / 2 && wait <= hour, "{wait:?}");
+        place
+    };
+    let admitted = Admitted { is_known: false, refused: None };
+    assert_eq!(a.admit(None, Vec::new()).await.unwrap(), admitted);
+    assert_eq!(a.admit(None, take(&[two, one])).await.unwrap(), admitted);
+    assert_eq!(refused(&b, take(&[two, one])).await, 1);
+    assert_eq!(a.count(two, CounterUse::Take).await.unwrap(), None, "nothing was taken from it");
+    assert_eq!(refused(&b, take(&[two, one])).await, 0, "the first that refuses");
+    // A counter that is in debt refuses before and after others.
+    for _ in 0..2 {
+        assert_eq!(a.admit(None, vec![(debt, CounterUse::Charge)]).await.unwrap(), admitted);
+    }
+    assert_eq!(refused(&b, vec![(debt, CounterUse::Look), (third, CounterUse::Take)]).await, 0);
+    assert_eq!(refused(&a, vec![(fourth, CounterUse::Take), (debt, CounterUse::Look)]).await, 1);
+    for untouched in [third, fourth] {
+        assert_eq!(b.count(untouched, CounterUse::Take).await.unwrap(), None);
+        assert!(a.count(untouched, CounterUse::Take).await.unwrap().is_some());
+    }
+}
+
+/// C29: an attempt of a remembered caller is counted by the caller's own counter alone.
+pub async fn c29_a_remembered_caller_uses_only_its_own_counter<S: SharedStore>([a, b]: [Arc<S>; 2]) {
+    let hour = Duration::from_secs(3600);
+    let (own, all) = (counter(1, hour, 1), counter(2, hour, 1));
+    let admit = async |store: &S| store.admit(Some(own), vec![(all, CounterUse::Take)]).await.unwrap();
+    assert_eq!(admit(&a).await, Admitted { is_known: false, refused: None });
+    let stranger = admit(&b).await;
+    assert!(!stranger.is_known && stranger.refused.is_some_and(|(place, _)| place == 0), "{stranger:?}");
+    b.remember(own.name, hour).await.unwrap();
+    assert_eq!(admit(&a).await, Admitted { is_known: true, refused: None }, "its own counter was not used before");
+    let known = admit(&b).await;
+    assert!(known.is_known && known.refused.is_some_and(|(place, wait)| place == 0 && wait <= hour), "{known:?}");
+}
+
+/// The record that a revocation reads is the one that every node reads, and it is durable.
+pub async fn what_is_read_for_a_revocation_is_the_record<S: SharedStore>([a, b]: [Arc<S>; 2]) {
+    let begun = session("alice", 1, created(&*a, Timestamp::ZERO).await);
+    assert_eq!(b.load_to_revoke(begun.id).await.unwrap(), None);
+    insert(&*a, &begun).await;
+    assert_eq!(b.load_to_revoke(begun.id).await.unwrap(), Some(begun.clone()));
+    let next = rotated(&begun, begun.issued_at);
+    assert_eq!(a.compare_and_swap(begun.revision, next.clone(), None).await.unwrap(), Swap::Swapped);
+    assert_eq!(b.load_to_revoke(begun.id).await.unwrap(), Some(next));
+    b.settle().await.unwrap();
+}
+
+/// A swap whose answer arrived is not in doubt, at no node, and a note of its delivery changes nothing.
+pub async fn what_was_answered_is_not_in_doubt<S: SharedStore>([a, b]: [Arc<S>; 2]) {
+    let begun = session("alice", 1, created(&*a, Timestamp::ZERO).await);
+    insert(&*a, &begun).await;
+    let next = rotated(&begun, begun.issued_at);
+    assert_eq!(a.compare_and_swap(begun.revision, next.clone(), None).await.unwrap(), Swap::Swapped);
+    for node in [&a, &b] {
+        assert_eq!(node.written_in_doubt(begun.id).await.unwrap(), None);
+        node.resolved(begun.id);
+        assert_eq!(node.load(begun.id).await.unwrap().as_ref(), Some(&next));
+    }
+}
+
 /// C29: a name that one node remembers is known to the other nodes.
 pub async fn c29_what_one_node_remembers_another_knows<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let (name, other) = ([1; 16], [2; 16]);
@@ -272,6 +344,8 @@ pub async fn c28_each_node_sees_what_every_node_says_of_itself<S: SharedStore>([
     for store in [&a, &b] {
         assert_eq!(names(store).await, [row("a", &["k1"]), row("b", &["k1", "k2"])]);
     }
+    // Rows of a longer time are at least those of the last moments.
+    assert_eq!(a.nodes_within(NODE_KEPT).await.unwrap().len(), 2);
     let now = created(&*a, Timestamp::ZERO).await;
     let ages: Vec<_> = b.nodes().await.unwrap().iter().map(|seen| now.since(seen.beat)).collect();
     assert!(ages.iter().all(|age| *age < PATIENCE), "{ages:?}");
