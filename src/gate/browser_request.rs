@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, SET_COOKIE, VARY};
+use http::header::{CACHE_CONTROL, Entry, SET_COOKIE, VARY};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 
@@ -259,19 +259,20 @@ pub(super) fn token_for_service(
 }
 
 fn adapt_reply(headers: &mut HeaderMap) {
-    let mut is_stored = true;
-    match headers.get_all(CACHE_CONTROL).iter().next() {
-        None => drop(headers.insert(CACHE_CONTROL, HeaderValue::from_static("private"))),
-        Some(_) => is_stored = !has_no_store(headers),
-    }
+    let is_stored = match headers.entry(CACHE_CONTROL) {
+        Entry::Vacant(place) => {
+            place.insert(HeaderValue::from_static("private"));
+            true
+        }
+        Entry::Occupied(all) => !has_no_store(all.iter()),
+    };
     if is_stored {
         headers.append(VARY, HeaderValue::from_static("Cookie"));
     }
 }
 
-fn has_no_store(headers: &HeaderMap) -> bool {
-    let directives =
-        headers.get_all(CACHE_CONTROL).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+fn has_no_store<'a>(values: impl Iterator<Item = &'a HeaderValue>) -> bool {
+    let directives = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     directives.map(<[u8]>::trim_ascii).any(|directive| directive.eq_ignore_ascii_case(b"no-store"))
 }
 

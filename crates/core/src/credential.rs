@@ -70,8 +70,11 @@ pub enum Scheme {
 
 /// The scheme that the first `Authorization` header names; `Bearer` without one.
 pub fn scheme(headers: &HeaderMap) -> Scheme {
-    let dpop = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().split_first_chunk::<5>());
-    match dpop {
+    headers.get(AUTHORIZATION).map_or(Scheme::Bearer, |value| named_scheme(value.as_bytes()))
+}
+
+fn named_scheme(authorization: &[u8]) -> Scheme {
+    match authorization.split_first_chunk::<5>() {
         Some((scheme, _)) if scheme.eq_ignore_ascii_case(b"dpop ") => Scheme::Dpop,
         Some(_) | None => Scheme::Bearer,
     }
@@ -105,8 +108,11 @@ pub fn extract_known<'h, T: From<Cow<'h, str>>>(
     places: Places<'_>,
     known: impl FnOnce(&[u8]) -> Option<T>,
 ) -> Result<Option<Found<T>>, Denial> {
-    let scheme = if places.dpop { scheme(headers) } else { Scheme::Bearer };
+    let mut scheme = Scheme::Bearer;
     let read = |value| {
+        if places.dpop {
+            scheme = named_scheme(value);
+        }
         let token = after_scheme(value, scheme)?;
         known(token).or_else(|| token68(token).map(|token| Cow::Borrowed(token).into()))
     };
@@ -182,12 +188,20 @@ pub fn remove_cookie(headers: &mut HeaderMap, name: &str) {
 
 /// Removes the cookies with these names, and leaves the others as they are.
 pub fn remove_cookies(headers: &mut HeaderMap, is_one: impl Fn(&[u8]) -> bool) {
-    if !headers.contains_key(COOKIE) {
-        return;
-    }
     let is_it = |pair: &[u8]| is_one(split_pair(pair).map_or(pair.trim_ascii(), |(known, _)| known));
-    if !pairs(headers).any(is_it) {
-        return;
+    let (mut has_it, mut has_others) = (false, false);
+    for pair in pairs(headers) {
+        if is_it(pair) {
+            has_it = true;
+        } else {
+            has_others |= !pair.trim_ascii().is_empty();
+        }
+    }
+    match (has_it, has_others) {
+        (false, _) => return,
+        // Most requests by session have no other cookie, so nothing is copied.
+        (true, false) => return drop(headers.remove(COOKIE)),
+        (true, true) => {}
     }
     let kept: Vec<&[u8]> =
         pairs(headers).map(<[u8]>::trim_ascii).filter(|pair| !pair.is_empty() && !is_it(pair)).collect();
