@@ -83,6 +83,7 @@ impl Engine {
         let (vouched_by, origin) = origin_of(subject)?;
         let delegation = Delegation::new(act, origin).filter(|it| it.depth() <= rules.depth);
         let delegation = delegation.ok_or(Denial::NotExchangeable("too many clients act for the user already"))?;
+        let delegation = delegation.with_status(subject.origin_status());
         let audience = if asked.wants_transaction {
             rules.domain(asked.audience)?.into()
         } else {
@@ -99,7 +100,8 @@ impl Engine {
         if asked.wants_transaction {
             return self.transaction_token(&asked, &delegation, (&audience, scope), now);
         }
-        // The new token has no place in the list of another issuer, so it does not outlive what the list promises.
+        // The gates check the subject's place in the list of another issuer. Verifiers elsewhere do not, so the new token
+        // does not outlive what the list promises.
         let lasts = subject.status_lasts().unwrap_or(MAX_SESSIONLESS_LIFETIME);
         let end = subject.expires.min(now.plus(lasts.min(MAX_SESSIONLESS_LIFETIME)));
         let expires = access_expiry(now, end, None, asked.profile);

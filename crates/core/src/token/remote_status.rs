@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
+use serde::Serialize;
 use tokio::sync::{Notify, watch};
 
 use super::claims::AccessToken;
@@ -94,6 +95,17 @@ pub struct RemoteList {
 pub(crate) struct StatusRef {
     list: Arc<RemoteList>,
     index: u64,
+}
+
+/// The place that a token of another issuer named. A token that was exchanged for it carries the place along.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct OriginStatus {
+    /// `idx`.
+    #[serde(rename = "idx")]
+    pub(crate) index: u64,
+    /// `uri`.
+    #[serde(rename = "uri")]
+    pub(crate) url: Box<str>,
 }
 
 impl PartialEq for StatusRef {
@@ -251,6 +263,11 @@ impl RemoteList {
 }
 
 impl StatusRef {
+    /// How long the list counts at most, without a newer one.
+    pub(crate) fn lasts(&self) -> Duration {
+        self.list.lasts
+    }
+
     /// Checks that the list declares the token valid. Only the list's `exp` is judged by the wall clock, which may step
     /// back.
     // Requirements S8, S11, S12.
@@ -278,7 +295,7 @@ impl AccessToken {
     /// [`Denial::TokenRevoked`], [`Denial::BadClaim`], [`Denial::StatusListUnavailable`].
     #[inline]
     pub(crate) fn check_status(&self, now: Timestamp, wall: impl FnOnce() -> Timestamp) -> Result<(), Denial> {
-        match self.rare.as_deref().and_then(|rare| rare.status.as_ref()) {
+        match self.status() {
             Some(status) => status.check(now, wall()),
             None => Ok(()),
         }
@@ -288,7 +305,18 @@ impl AccessToken {
 impl AccessToken {
     /// How long the status list that the token names counts at most, without a newer one. `None` without such a list.
     pub(crate) fn status_lasts(&self) -> Option<Duration> {
-        self.rare.as_deref().and_then(|rare| rare.status.as_ref()).map(|status| status.list.lasts)
+        self.status().map(StatusRef::lasts)
+    }
+
+    /// The place in a list of another issuer that decides about this token.
+    pub(crate) fn origin_status(&self) -> Option<OriginStatus> {
+        let carried = || self.delegation().and_then(|earlier| earlier.status.clone());
+        let own = |status: &StatusRef| OriginStatus { index: status.index, url: status.list.url.clone() };
+        self.status().map(own).or_else(carried)
+    }
+
+    fn status(&self) -> Option<&StatusRef> {
+        self.rare.as_deref().and_then(|rare| rare.status.as_ref())
     }
 }
 

@@ -345,6 +345,7 @@ impl Verifier {
         }
         let source = key.map_or(ClaimsSource::Unknown, ClaimsSource::Token);
         let judged = judge::claims(token, claims, (rules, of_tokens), source, times?);
+        let judged = judged.and_then(|token| Ok(self.with_origin_status(token, source)?));
         if O::HAS_EFFECTS {
             self.note(rules, judged).map_err(|denial| match denial {
                 // An unavailable status list is no verdict about the token.

@@ -169,7 +169,9 @@ fn delegation(text: &str, claims: &Members<'_>, has_session: bool) -> Result<Opt
     if !has_session && origin.is_none() {
         return Err(Denial::BadClaim("act goes with sid, or with origin_iss and origin_iat"));
     }
-    act.and_then(|act| Delegation::new(act, origin)).map(Some).ok_or(Denial::BadClaim("act must name an actor"))
+    let status = if origin.is_some() { status::origin_status(claims)? } else { None };
+    let delegation = act.and_then(|act| Delegation::new(act, origin));
+    delegation.map(|it| Some(it.with_status(status))).ok_or(Denial::BadClaim("act must name an actor"))
 }
 
 /// The key and the client certificate that a token is bound to.

@@ -11,15 +11,16 @@ use super::{Keys, Verifier};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::token::assertion::STATUS_LIST_TYP;
-use crate::token::remote_status::{MissingStatus, StatusRef, StatusWait};
+use crate::token::claims::AccessToken;
+use crate::token::remote_status::{MissingStatus, OriginStatus, StatusRef, StatusWait};
 use crate::token::status_token::inflated;
 
 /// The longest status list token, in bytes.
 pub const MAX_STATUS_LIST: usize = 4 << 20;
 
 /// The place of a token: the URL of its list, and its index in the list. `None` if the token has no status list.
-pub(super) fn named<'a>(claims: &'a Members<'_>) -> Result<Option<(&'a str, u64)>, Denial> {
-    let status = match claims.get("status") {
+fn named<'a>(claims: &'a Members<'_>, claim: &str) -> Result<Option<(&'a str, u64)>, Denial> {
+    let status = match claims.get(claim) {
         None => return Ok(None),
         Some(Member::Object(status)) => status,
         Some(Member::Null | Member::Bool(_) | Member::Text(_) | Member::Number(_) | Member::Array(_)) => {
@@ -48,21 +49,67 @@ pub(super) fn place(
 ) -> Result<Option<StatusRef>, Denial> {
     // No list is fetched for a token whose signature is not verified.
     let (Some(lists), ClaimsSource::Token(_)) = (&rules.status_lists, source) else { return Ok(None) };
-    match named(claims)? {
+    match named(claims, "status")? {
         Some((url, index)) => lists.reference(url, index).map(Some),
         None if lists.rules().missing == MissingStatus::Refuse => Err(Denial::BadClaim("no status")),
         None => Ok(None),
     }
 }
 
+/// The place of the token of another issuer for which one of our tokens was exchanged.
+pub(super) fn origin_status(claims: &Members<'_>) -> Result<Option<OriginStatus>, Denial> {
+    let place = named(claims, "origin_status")?;
+    Ok(place.map(|(url, index)| OriginStatus { index, url: url.into() }))
+}
+
 impl Verifier {
     /// A wait for the status list that a genuine token names.
     pub(crate) fn awaited_status(&self, token: &str) -> Option<StatusWait> {
-        let lists = self.claimed(token).ok()?.status_lists.as_ref()?;
+        let rules = self.claimed(token).ok()?;
         let parts = TokenParts::split(token).ok()?;
         let payload = decode(parts.claims).ok()?;
         let claims = Members::read(&payload).ok()?;
-        lists.join(named(&claims).ok()??.0)
+        let (issuer, claim) = match rules.ours {
+            true => (self.rules(claims.get("origin_iss")?.as_text()?)?, "origin_status"),
+            false => (rules, "status"),
+        };
+        issuer.status_lists.as_ref()?.join(named(&claims, claim).ok()??.0)
+    }
+
+    /// One of our tokens that was exchanged for a token of another issuer ends with that token: by the lists of that
+    /// issuer, as they are in force now.
+    ///
+    /// # Errors
+    /// The gate does not trust the issuer, so that it cannot know; the place is under no prefix of the issuer; the issuer
+    /// has too many lists.
+    // Requirement S12.
+    pub(super) fn with_origin_status(
+        &self,
+        mut token: AccessToken,
+        source: ClaimsSource<'_>,
+    ) -> Result<AccessToken, Denial> {
+        // No list is fetched for a token whose signature is not verified.
+        let ClaimsSource::Token(_) = source else { return Ok(token) };
+        let status = self.status_of_origin(&token)?;
+        if let (Some(status), Some(rare)) = (status, token.rare.as_deref_mut()) {
+            rare.status = Some(status);
+        }
+        Ok(token)
+    }
+
+    fn status_of_origin(&self, token: &AccessToken) -> Result<Option<StatusRef>, Denial> {
+        let carried = token.delegation().and_then(|delegation| delegation.status.as_ref()).zip(token.vouched_by());
+        let Some((status, by)) = carried else { return Ok(None) };
+        let lists = &self.rules(&by.issuer).ok_or(Denial::UnknownIssuer)?.status_lists;
+        lists.as_ref().map(|lists| lists.reference(&status.url, status.index)).transpose()
+    }
+
+    /// Is the place by which one of our tokens is judged still the one in the lists of its first issuer? A reload may have
+    /// replaced the lists.
+    pub(crate) fn has_status_of(&self, token: &AccessToken) -> bool {
+        let is_carried = token.delegation().is_some_and(|delegation| delegation.status.is_some());
+        let known = token.rare.as_deref().and_then(|rare| rare.status.as_ref());
+        !is_carried || self.status_of_origin(token).is_ok_and(|now| now.as_ref() == known)
     }
 }
 

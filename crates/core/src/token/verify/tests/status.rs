@@ -226,3 +226,45 @@ fn s8_an_issuer_has_at_most_64_lists_and_those_that_no_token_names_give_way() {
     drop(held);
     assert!(token(MAX_LISTS).is_ok());
 }
+
+#[test]
+fn s12_d5_a_token_that_was_exchanged_for_one_of_a_list_is_judged_by_the_lists_in_force() {
+    let issuer = listed(MissingStatus::Accept);
+    let own = Keyring::generate(Algorithm::EdDsa).unwrap();
+    let own_rules = || IssuerRules::own(OWN, vec!["api".into()], &own, Duration::ZERO);
+    let theirs = || issuer.verifier.rules(IDP).unwrap().clone();
+    let with_lists = |lists: Option<Arc<RemoteLists>>| {
+        let external = IssuerRules { status_lists: lists, ..theirs() };
+        Verifier::new(vec![own_rules(), external]).unwrap()
+    };
+    let text = |status: Value| {
+        let exchanged = json!({
+            "sid": null, "gen": null, "act": { "sub": "client:orders" }, "origin_iss": IDP, "origin_sub": "ada",
+            "origin_iat": 1_800_000_000, "origin_status": status,
+        });
+        let claims = with(own_claims(), exchanged).to_string();
+        forge(own.signer(), own_header(own.signer()).to_string(), claims)
+    };
+    let in_force = with_lists(Some(Arc::clone(&issuer.lists)));
+    let [good, bad] = [0, 9].map(|index| in_force.verify(&text(at(json!(index))), NOW, NOW).unwrap());
+    assert!(matches!(bad.check_status(NOW, || NOW), Err(Denial::StatusListUnavailable(_))));
+    assert!(in_force.awaited_status(&text(at(json!(9)))).is_some(), "a request may wait for the list");
+    let read = issuer.read(&issuer.signed(json!({}), &list(1, &[0, 2])), None).unwrap();
+    issuer.lists.due(NOW).0[0].take(read, issuer.lists.rules(), NOW, NOW);
+    assert_eq!([&good, &bad].map(|token| token.check_status(NOW, || NOW)), [Ok(()), Err(Denial::TokenRevoked)]);
+    assert_eq!(bad.origin_status().map(|place| place.index), Some(9), "the next exchange carries it along");
+    // What names no bit is refused, and so is the token of an issuer that the gate does not know.
+    let elsewhere = json!({ "status_list": { "idx": 1, "uri": "https://evil.test/status/1" } });
+    for status in [json!(7), at(json!("1")), elsewhere] {
+        assert!(bad_claim(&in_force.verify(&text(status.clone()), NOW, NOW)), "{status}");
+    }
+    let alone = Verifier::new(vec![own_rules()]).unwrap();
+    assert_eq!(alone.verify(&text(at(json!(0))), NOW, NOW), Err(Denial::UnknownIssuer));
+    assert!(alone.verify(&text(Value::Null), NOW, NOW).is_ok());
+    // A reload that replaces the lists ends the use of the old ones; one that reads no lists checks nothing.
+    let replaced = with_lists(Some(RemoteLists::new(rules(MissingStatus::Accept))));
+    let unread = with_lists(None);
+    assert_eq!([&in_force, &replaced, &unread].map(|verifier| verifier.has_status_of(&bad)), [true, false, false]);
+    let unchecked = unread.verify(&text(at(json!(9))), NOW, NOW).unwrap();
+    assert!(unchecked.check_status(NOW, || NOW).is_ok() && unread.has_status_of(&unchecked));
+}
