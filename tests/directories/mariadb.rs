@@ -215,6 +215,12 @@ async fn i29_tls_to_a_mariadb_server_is_verified() {
     std::fs::write(place.path("ca.pem"), Pki::new().root_pem()).unwrap();
     let ran = place.run(&["check", "--online"], "");
     assert!(ran.code == Some(2) && ran.stderr.contains("certificate"), "the URL switches nothing off: {ran:?}");
+    // The same server by a name that its certificate lacks.
+    let place = server.place(off);
+    let url = std::fs::read_to_string(place.path("db.url")).unwrap().replace("@localhost:", "@127.0.0.1:");
+    write_private(&place.path("db.url"), &url);
+    let ran = place.run(&["check", "--online"], "");
+    assert!(ran.code == Some(2) && ran.stderr.contains("certificate"), "another name: {ran:?}");
     let place = server.place("");
     let ran = place.run(&["check", "--online"], "");
     assert!(ran.code == Some(2) && ran.stderr.contains("SQLSTATE 28000"), "{ran:?}");
