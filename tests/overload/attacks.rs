@@ -131,9 +131,17 @@ pub(crate) async fn attacks(settings: &Settings) {
     assert!(quiet.seen.right() >= RIGHT, "without any attack: {quiet}: {:?}", quiet.seen.wrong);
     let mut rounds = Vec::new();
     for attack in Attack::ALL {
+        target.cookies();
+        let begun = Instant::now();
         let (one, again) = round(attack.name(), &[attack], watched).await;
         watched = again;
         println!("{one}; {}", attack.offered());
+        if matches!(attack, Attack::Cookies) {
+            println!(
+                "forged cookies answered a second: {:.0}",
+                target.cookies() as f64 / begun.elapsed().as_secs_f64()
+            );
+        }
         rounds.push(one);
     }
     let (all, _) = round("all of them", &Attack::ALL, watched).await;

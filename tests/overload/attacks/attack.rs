@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::Method;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::others::connect;
 use support::Gate;
@@ -15,6 +17,8 @@ use support::frames::{END_HEADERS, END_STREAM, HEADERS, SETTINGS, frame};
 
 /// The rate at which each client of an attack retries.
 const AGAIN: Duration = Duration::from_millis(100);
+/// The session cookies that a client sends each time.
+const COOKIES: usize = 50;
 /// Longer than an attack lasts.
 const LONG: Duration = Duration::from_secs(600);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -30,6 +34,8 @@ pub(super) struct Target {
     many: Vec<String>,
     /// The session cookie of a browser.
     cookie: String,
+    /// How many forged session cookies were answered.
+    cookies: AtomicUsize,
 }
 
 impl Target {
@@ -47,7 +53,13 @@ impl Target {
         let own = [("host", "gate.test"), ("origin", "https://gate.test"), ("content-type", "application/json")];
         let reply = gate.call(Method::POST, "/auth/login", &own, &login).await;
         let cookie = reply.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
-        Self { gate: gate.address, good: good.access, revoked: revoked.access, many, cookie }
+        let cookies = AtomicUsize::new(0);
+        Self { gate: gate.address, good: good.access, revoked: revoked.access, many, cookie, cookies }
+    }
+
+    /// How many forged session cookies were answered since the last call.
+    pub(super) fn cookies(&self) -> usize {
+        self.cookies.swap(0, Ordering::Relaxed)
     }
 }
 
@@ -122,9 +134,8 @@ impl Attack {
             Self::Sockets => "offered: 100 sockets of one address, each opened again when it is closed",
             Self::Logins => "offered: 64 addresses, ten logins a second each",
             Self::Envelopes => "offered: 20 connections of one address, ten requests of 1 MiB a second each",
-            Self::Forged | Self::Cookies | Self::Revoked => {
-                "offered: 20 connections of one address, 100 requests a second each"
-            }
+            Self::Forged | Self::Revoked => "offered: 20 connections of one address, 100 requests a second each",
+            Self::Cookies => "offered: 20 connections of one address, 500 requests a second each",
             Self::Caller => "offered: 20 connections of two addresses, 100 streams each, ten times a second",
             Self::Upstream => "offered: 200 connections of one address",
             Self::SlowCaller => "offered: 20 connections of two addresses, 100 streams each, to the others' upstream",
@@ -168,9 +179,15 @@ impl Attack {
             let (target, from) = (Arc::clone(target), [127, 0, self.network(), last]);
             running.spawn(async move {
                 loop {
+                    // The rate of cookies is that of the design, so the time that the answers take is not added.
+                    let again = Instant::now() + AGAIN;
                     // The next attempt follows whatever the result.
                     let _ = self.once(from, client, &target).await;
-                    tokio::time::sleep(AGAIN).await;
+                    if matches!(self, Self::Cookies) {
+                        tokio::time::sleep_until(again).await;
+                    } else {
+                        tokio::time::sleep(AGAIN).await;
+                    }
                 }
             });
         }
@@ -238,14 +255,17 @@ impl Attack {
                 Ok(())
             }
             Self::Cookies => {
-                for n in 0..10 {
-                    // A different tag at each call. The last character stays, because it has bits that are unused.
-                    let (kept, tag) = target.cookie.split_at(target.cookie.len() - 17);
+                // A different tag in each request. The last character stays, because it has bits that are unused.
+                let (kept, tag) = target.cookie.split_at(target.cookie.len() - 17);
+                let ask = |n: usize| {
                     let cookie = format!("{kept}{:0>16}{}", client * 1000 + n, &tag[16..]);
-                    let ask = format!("GET /pages/x HTTP/1.1\r\nHost: gate.test\r\nCookie: {cookie}\r\n\r\n");
-                    stream.write_all(ask.as_bytes()).await?;
-                    answer(&mut stream).await?;
-                }
+                    format!("GET /pages/x HTTP/1.1\r\nHost: gate.test\r\nCookie: {cookie}\r\n\r\n")
+                };
+                // One write: a round trip for each request would take the processor from the gate.
+                let all: String = (0..COOKIES).map(ask).collect();
+                stream.write_all(all.as_bytes()).await?;
+                answers(&mut stream, COOKIES).await?;
+                target.cookies.fetch_add(COOKIES, Ordering::Relaxed);
                 Ok(())
             }
             Self::Revoked => {
@@ -334,4 +354,20 @@ async fn answer(stream: &mut tokio::net::TcpStream) -> std::io::Result<()> {
         0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
         _ => Ok(()),
     }
+}
+
+/// Reads until this many answers have begun.
+async fn answers(stream: &mut tokio::net::TcpStream, number: usize) -> std::io::Result<()> {
+    const BEGIN: &[u8] = b"HTTP/1.1 ";
+    let (mut begun, mut rest, mut buffer) = (0, Vec::new(), vec![0; 64 * 1024]);
+    while begun < number {
+        match stream.read(&mut buffer).await? {
+            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            length => rest.extend_from_slice(&buffer[..length]),
+        }
+        begun += rest.windows(BEGIN.len()).filter(|window| *window == BEGIN).count();
+        // The begin of an answer may come in two reads.
+        rest.drain(..rest.len().saturating_sub(BEGIN.len() - 1));
+    }
+    Ok(())
 }
