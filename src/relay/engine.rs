@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use dashmap::DashMap;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
@@ -24,6 +23,7 @@ use rotogate_core::denial::Denial;
 use rotogate_core::denial::ProofFlaw;
 use rotogate_core::dpop::memory::NotRecorded;
 use rotogate_core::fault::{Chain, Error, Fault, StoreError};
+use rotogate_core::flight::Flights;
 use rotogate_core::limit::{Buckets, Limits, Rate};
 use rotogate_core::network::Holder;
 use rotogate_core::overload::{Bound, Pool, PoolPermit};
@@ -73,8 +73,8 @@ struct Core {
     /// The id of this run of the program in its records.
     owner: [u8; 16],
     is_alone: bool,
-    /// The running exchanges, each with a receiver for its outcome.
-    flights: DashMap<RelayId, watch::Receiver<Option<Arc<Finished>>>>,
+    /// The running exchanges.
+    flights: Flights<RelayId, Arc<Finished>>,
     /// The number of tasks that exchange or revoke.
     under_way: watch::Sender<usize>,
     /// The permits of these tasks.
@@ -101,7 +101,7 @@ impl Relay {
         let RelayParts { endpoint, settings, store, is_alone, counts_proofs, limits, end_tokens, clock, time } = parts;
         let settings = ArcSwap::from_pointee(settings.bounded());
         let owner = *random::<16>()?;
-        let (flights, sends) = (DashMap::new(), Buckets::new(SEND_BUCKET_BITS, SENDS, time));
+        let (flights, sends) = (Flights::default(), Buckets::new(SEND_BUCKET_BITS, SENDS, time));
         let (under_way, proofs) = (watch::Sender::new(0), Proofs::new());
         let core = Core {
             endpoint,

@@ -26,6 +26,7 @@ pub mod exchange;
 #[cfg(feature = "failpoints")]
 pub mod failpoint;
 pub mod fault;
+pub mod flight;
 pub mod headers;
 #[cfg(feature = "http-client")]
 pub mod http_client;

@@ -9,13 +9,14 @@ use aws_lc_rs::hmac;
 use http::request::Parts;
 use http::{Extensions, HeaderValue};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::runtime::Handle;
 
 use super::Inner;
 use super::exchange::ClaimsChallenge;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::decision::{DecisionPointRules, PolicyDecision, question};
 use rotogate_core::denial::Denial;
+use rotogate_core::flight::{Flight, Flights};
 use rotogate_core::overload::{Bound, Pool};
 use rotogate_core::policy::{OwedDecision, Permitted};
 use rotogate_core::random::random;
@@ -72,14 +73,14 @@ impl ReadyPoint {
 #[derive(Default)]
 pub(super) struct Decisions {
     state: Mutex<DecisionState>,
+    /// The questions in flight, each with `forgotten` at its begin.
+    flights: Flights<(QuestionKey, u64), DecisionAnswer>,
     results: Mutex<BTreeMap<(Arc<str>, &'static str), u64>>,
 }
 
 #[derive(Default)]
 struct DecisionState {
     kept: HashMap<QuestionKey, KeptDecision>,
-    /// The questions in flight, each with `forgotten` at its begin.
-    flights: HashMap<QuestionKey, (u64, watch::Receiver<Option<DecisionAnswer>>)>,
     /// The number of times that answers were forgotten: an answer to an earlier question is not kept, and is for those alone
     /// who waited for it before.
     forgotten: u64,
@@ -95,23 +96,6 @@ struct KeptDecision {
 impl std::fmt::Debug for Decisions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Decisions(…)")
-    }
-}
-
-/// Ends a flight, even if its task panics.
-struct DecisionFlightEnd {
-    gate: Arc<Inner>,
-    key: QuestionKey,
-    forgotten: u64,
-}
-
-impl Drop for DecisionFlightEnd {
-    fn drop(&mut self) {
-        let flights = &mut self.gate.running.decisions.state.lock().flights;
-        // A later flight may have taken the place of this one.
-        if flights.get(&self.key).is_some_and(|(forgotten, _)| *forgotten == self.forgotten) {
-            flights.remove(&self.key);
-        }
     }
 }
 
@@ -259,44 +243,40 @@ impl Inner {
             return Ok(kept);
         }
         let waits = point.waiting.enter(Some(owed.caller.holder())).ok();
-        let flight = waits.as_ref().and_then(|_| self.decision_flight(point, key, owed));
-        let Some(mut flight) = flight else {
+        let flight = waits.as_ref().and_then(|_| self.decision_flight(point, key, owed).ok());
+        let Some(flight) = flight else {
             decisions.count(&point.rules.name, "busy");
             return Err(TRY_AGAIN);
         };
-        let answered = flight.wait_for(Option::is_some).await.map_err(|_| TRY_AGAIN)?;
-        answered.clone().unwrap_or(Err(TRY_AGAIN))
+        flight.outcome().await.unwrap_or(Err(TRY_AGAIN))
     }
 
-    /// The flight of a question. It runs in its own task, so that a client that disconnects does not cancel it. `None`
-    /// if too many questions are in flight.
+    /// The flight of a question.
+    ///
+    /// # Errors
+    /// When to ask again: too many questions are in flight.
     fn decision_flight(
         self: &Arc<Self>,
         point: &ReadyPoint,
         key: QuestionKey,
         owed: &OwedDecision,
-    ) -> Option<watch::Receiver<Option<DecisionAnswer>>> {
-        let mut state = self.running.decisions.state.lock();
-        let forgotten = state.forgotten;
-        if let Some((_, flight)) = state.flights.get(&key).filter(|(before, _)| *before == forgotten) {
-            return Some(flight.clone());
-        }
-        let place = point.in_flight.enter(Some(owed.caller.holder())).ok()?;
-        let (answered, flight) = watch::channel(None);
-        state.flights.insert(key, (forgotten, flight.clone()));
-        let (gate, rules, question) = (Arc::clone(self), point.rules.clone(), Arc::clone(&owed.question));
-        tokio::spawn(async move {
-            let end = DecisionFlightEnd { gate: Arc::clone(&gate), key, forgotten };
-            let answer = gate.ask_point(&rules, &question).await;
-            if let Ok(decision) = &answer {
-                let now = gate.engine.clock().now();
-                let until = now.plus(rules.kept_for(decision));
-                gate.running.decisions.keep(key, KeptDecision { decision: decision.clone(), until }, forgotten, now);
-            }
-            drop((end, place));
-            answered.send_replace(Some(answer));
-        });
-        Some(flight)
+    ) -> Result<Flight<DecisionAnswer>, Duration> {
+        let decisions = &self.running.decisions;
+        let forgotten = decisions.state.lock().forgotten;
+        decisions.flights.join((key, forgotten), &Handle::current(), || {
+            let place = point.in_flight.enter(Some(owed.caller.holder())).map_err(|_| TRY_AGAIN)?;
+            let (gate, rules, question) = (Arc::clone(self), point.rules.clone(), Arc::clone(&owed.question));
+            Ok(async move {
+                let _place = place;
+                let answer = gate.ask_point(&rules, &question).await;
+                if let Ok(decision) = &answer {
+                    let now = gate.engine.clock().now();
+                    let kept = KeptDecision { decision: decision.clone(), until: now.plus(rules.kept_for(decision)) };
+                    gate.running.decisions.keep(key, kept, forgotten, now);
+                }
+                answer
+            })
+        })
     }
 
     async fn ask_point(&self, rules: &DecisionPointRules, question: &[u8]) -> DecisionAnswer {

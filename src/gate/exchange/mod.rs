@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http::request::Parts;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
 use super::Inner;
@@ -19,6 +19,7 @@ use rotogate_core::clock::Timestamp;
 use rotogate_core::counters::Seldom;
 use rotogate_core::denial::Denial;
 use rotogate_core::exchange::{ExchangeFault, ExchangedToken, UpstreamExchange};
+use rotogate_core::flight::{Flight, Flights};
 use rotogate_core::network::Holder;
 use rotogate_core::policy::Permitted;
 use rotogate_core::random::random;
@@ -28,7 +29,7 @@ use rotogate_core::verify_cache::Verified;
 mod sweep;
 mod table;
 
-use table::{ByKey, Entry, EntryKey, Table};
+use table::{Entry, EntryKey, Table};
 
 /// The most requests to one provider and for their answers.
 const MAX_PLACES: usize = 256;
@@ -88,13 +89,13 @@ impl ClaimsChallenge {
 #[derive(Default)]
 pub(in crate::gate) struct Exchanges {
     state: Mutex<ExchangeState>,
+    flights: Flights<EntryKey, ExchangeAnswer>,
     results: Mutex<BTreeMap<(Arc<str>, &'static str), u64>>,
 }
 
 #[derive(Default)]
 struct ExchangeState {
     table: Table<Arc<Verified>>,
-    flights: ByKey<watch::Receiver<Option<ExchangeAnswer>>>,
     /// The taken places of each provider, and of each caller.
     places: HashMap<Arc<str>, usize>,
     of_callers: HashMap<Holder, usize>,
@@ -149,18 +150,6 @@ fn leave<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
         if *count == 0 {
             counts.remove(key);
         }
-    }
-}
-
-/// Ends a flight, even if its task panics.
-struct FlightEnd {
-    gate: Arc<Inner>,
-    key: EntryKey,
-}
-
-impl Drop for FlightEnd {
-    fn drop(&mut self) {
-        self.gate.running.exchanges.state.lock().flights.remove(&self.key);
     }
 }
 
@@ -247,42 +236,39 @@ impl Exchanges {
     fn join(
         &self,
         gate: &Arc<Inner>,
-        exchange: &Arc<UpstreamExchange>,
-        caller: &Arc<Verified>,
+        exchanging: Exchanging<'_>,
         key: EntryKey,
-    ) -> Result<(Option<Place>, watch::Receiver<Option<ExchangeAnswer>>), Denial> {
+    ) -> Result<(Option<Place>, Flight<ExchangeAnswer>), Denial> {
         let mut state = self.state.lock();
-        match state.flights.get(&key).cloned() {
+        let (exchange, caller) = exchanging;
+        match self.flights.get(&key) {
             Some(flight) => Ok((Some(state.take_place(gate, &exchange.provider, caller.holder())?), flight)),
-            None => Ok((None, begin_flight(&mut state, gate, exchange, caller, key)?)),
+            None => Ok((None, self.begin(&mut state, gate, exchanging, key)?)),
         }
     }
-}
 
-/// Begins the flight for a key. It runs in its own task, so that a client that disconnects does not cancel it.
-fn begin_flight(
-    state: &mut ExchangeState,
-    gate: &Arc<Inner>,
-    exchange: &Arc<UpstreamExchange>,
-    caller: &Arc<Verified>,
-    key: EntryKey,
-) -> Result<watch::Receiver<Option<ExchangeAnswer>>, Denial> {
-    let now = gate.engine.clock().now();
-    if state.quiet.get(&exchange.upstream).is_some_and(|until| now < *until) {
-        return Err(UNAVAILABLE);
+    /// Begins the flight for a key.
+    fn begin(
+        &self,
+        state: &mut ExchangeState,
+        gate: &Arc<Inner>,
+        (exchange, caller): Exchanging<'_>,
+        key: EntryKey,
+    ) -> Result<Flight<ExchangeAnswer>, Denial> {
+        self.flights.join(key, &Handle::current(), || {
+            let now = gate.engine.clock().now();
+            if state.quiet.get(&exchange.upstream).is_some_and(|until| now < *until) {
+                return Err(UNAVAILABLE);
+            }
+            let place = state.take_place(gate, &exchange.provider, caller.holder())?;
+            let (gate, exchange, caller) = (Arc::clone(gate), Arc::clone(exchange), Arc::clone(caller));
+            Ok(async move {
+                let _place = place;
+                let asked = gate.ask_provider(&exchange, &caller).await;
+                gate.settle_exchange(&exchange, caller, key, asked)
+            })
+        })
     }
-    let place = state.take_place(gate, &exchange.provider, caller.holder())?;
-    let (answered, flight) = watch::channel(None);
-    state.flights.insert(key, flight.clone());
-    let (gate, exchange, caller) = (Arc::clone(gate), Arc::clone(exchange), Arc::clone(caller));
-    tokio::spawn(async move {
-        let end = FlightEnd { gate: Arc::clone(&gate), key };
-        let asked = gate.ask_provider(&exchange, &caller).await;
-        let answer = gate.settle_exchange(&exchange, caller, key, asked);
-        drop((end, place));
-        answered.send_replace(Some(answer));
-    });
-    Ok(flight)
 }
 
 impl Inner {
@@ -423,9 +409,9 @@ impl Inner {
         let exchanges = &self.running.exchanges;
         let mut state = exchanges.state.lock();
         let Some(entry) = state.table.find(&key, now) else { return true };
-        if now >= entry.renew_from && entry.answer.is_ok() && !state.flights.contains_key(&key) {
+        if now >= entry.renew_from && entry.answer.is_ok() && exchanges.flights.get(&key).is_none() {
             // If the renewal fails, the old token is still used.
-            let _ = begin_flight(&mut state, self, exchange, caller, key);
+            let _ = exchanges.begin(&mut state, self, (exchange, caller), key);
         }
         false
     }
@@ -447,9 +433,8 @@ impl Inner {
         let answer = match exchanges.find(&key, self.engine.clock().now()) {
             Some(answer) => answer,
             None => {
-                let (_place, mut flight) = exchanges.join(self, exchange, caller, key)?;
-                let answered = flight.wait_for(Option::is_some).await.map_err(|_| UNAVAILABLE)?;
-                answered.clone().unwrap_or_else(|| Err(UNAVAILABLE.into()))
+                let (_place, flight) = exchanges.join(self, (exchange, caller), key)?;
+                flight.outcome().await.unwrap_or_else(|| Err(UNAVAILABLE.into()))
             }
         };
         match answer {

@@ -276,7 +276,7 @@ async fn d14_a_renewal_that_fails_pauses_and_the_live_token_serves_on() {
             for _ in 0..3 {
                 assert_eq!(world.get(&token).await, (200, None));
                 // The renewal is in flight; it ends with its entry among the flights.
-                while !world.gate.0.running.exchanges.state.lock().flights.is_empty() {
+                while !world.gate.0.running.exchanges.flights.is_empty() {
                     tokio::task::yield_now().await;
                 }
             }

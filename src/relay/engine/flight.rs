@@ -3,16 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dashmap::mapref::entry::Entry;
 use secrecy::ExposeSecret;
-use tokio::sync::watch;
+use tokio::runtime::Handle;
 
 use super::look::Before;
 use super::{Core, LEASE_MARGIN, MAX_TOKEN, NOT_SEALED, Presented, RETRY_AFTER, RelayAnswer, RelaySettings, Source};
 use crate::relay::provider::ProviderReply;
 use crate::relay::seal::{NotSealed, RelayKeys};
 use rotogate_core::overload::PoolPermit;
-use rotogate_core::store::relay::RelayId;
 
 /// The next step for a presentation whose exchange does not run in this process.
 pub(super) enum Next {
@@ -71,27 +69,6 @@ impl Drop for UnderWay {
     }
 }
 
-/// A running exchange. Dropping it removes its entry, even if its task panics.
-struct Flight {
-    task: UnderWay,
-    id: RelayId,
-    sender: watch::Sender<Option<Arc<Finished>>>,
-}
-
-impl Flight {
-    async fn run(self, presentation: Arc<Presentation>, before: Option<Before>) {
-        let end = self.task.core.ask(&presentation, before).await;
-        let end = end.unwrap_or(End::Unavailable(NOT_SEALED.retry_after(), NOT_SEALED.reason()));
-        self.sender.send_replace(Some(Arc::new(Finished { presentation, end })));
-    }
-}
-
-impl Drop for Flight {
-    fn drop(&mut self) {
-        self.task.core.flights.remove(&self.id);
-    }
-}
-
 impl Core {
     pub(super) fn presentation(&self, presented: Presented) -> Result<Option<Arc<Presentation>>, NotSealed> {
         let length = presented.token.expose_secret().len();
@@ -108,25 +85,31 @@ impl Core {
     pub(super) async fn join(self: &Arc<Self>, presentation: &Arc<Presentation>, next: Next) -> Option<RelayAnswer> {
         let Ok(current) = presentation.current() else { return Some(RelayAnswer::failed(&NOT_SEALED)) };
         let id = current.id();
-        let (mut finished, leads) = match (self.flights.entry(id), next) {
-            (Entry::Occupied(flight), _) => (flight.get().clone(), false),
-            (Entry::Vacant(_), Next::MaybeOurs) => return None,
-            (Entry::Vacant(_), Next::Orphaned(left)) => return Some(RelayAnswer::unavailable(left, "relay_pending")),
-            (Entry::Vacant(entry), Next::Ask(before, place)) => {
-                let (sender, finished) = watch::channel(None);
-                entry.insert(finished.clone());
-                let flight = Flight { task: UnderWay::new(self, place), id, sender };
-                tokio::spawn(flight.run(Arc::clone(presentation), before));
-                (finished, true)
+        let mut leads = false;
+        let flight = self.flights.join(id, &Handle::current(), || match next {
+            Next::MaybeOurs => Err(None),
+            Next::Orphaned(left) => Err(Some(RelayAnswer::unavailable(left, "relay_pending"))),
+            Next::Ask(before, place) => {
+                leads = true;
+                let (task, presentation) = (UnderWay::new(self, place), Arc::clone(presentation));
+                Ok(async move {
+                    let end = task.core.ask(&presentation, before).await;
+                    let end = end.unwrap_or(End::Unavailable(NOT_SEALED.retry_after(), NOT_SEALED.reason()));
+                    Arc::new(Finished { presentation, end })
+                })
             }
+        });
+        let flight = match flight {
+            Ok(flight) => flight,
+            Err(answer) => return answer,
         };
         // The request that began the exchange waits for the writes of the store, too.
         let timeout = presentation.settings.rules.timeout;
         let patience = if leads { timeout + 2 * LEASE_MARGIN } else { timeout };
-        let finished = match tokio::time::timeout(patience, finished.wait_for(Option::is_some)).await {
-            Ok(Ok(finished)) => finished.clone()?,
+        let finished = match tokio::time::timeout(patience, flight.outcome()).await {
+            Ok(Some(finished)) => finished,
             // The task was aborted. Its record shows how far the exchange came.
-            Ok(Err(_)) => return Some(RelayAnswer::unavailable(RETRY_AFTER, "relay_aborted")),
+            Ok(None) => return Some(RelayAnswer::unavailable(RETRY_AFTER, "relay_aborted")),
             Err(_) => return Some(RelayAnswer::unavailable(RETRY_AFTER, "relay_pending")),
         };
         // An answer is never shared with another presenter, or with other parameters.

@@ -15,17 +15,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use dashmap::DashMap;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::key_set::entry;
 use super::{CacheShared, Verified};
 use crate::clock::{EngineClock, Timestamp};
 use crate::denial::Denial;
+use crate::flight::{Flight, Flights};
 use crate::introspection::{Introspection, IntrospectionFault};
 use crate::limit::{Buckets, Rate};
 use crate::token::observer::Observer;
@@ -63,8 +63,6 @@ const LOGGED_AGAIN: Duration = Duration::from_secs(600);
 
 /// The result of a question.
 pub(super) type Outcome = Result<Arc<Verified>, Denial>;
-/// Receives the outcome of a question.
-type Receiver = watch::Receiver<Option<Outcome>>;
 
 /// A keyed hash of a token.
 type TokenId = [u64; 2];
@@ -79,7 +77,7 @@ pub(super) struct IntrospectedTokens {
     seen: Cache<Arc<str>, Arc<SeenToken>, foldhash::quality::RandomState>,
     inactive: Cache<TokenId, InactiveToken>,
     hashers: [RandomState; 2],
-    flights: DashMap<TokenId, Receiver>,
+    flights: Flights<TokenId, Outcome>,
     places: Arc<Semaphore>,
     unseen_places: Arc<Semaphore>,
     unseen: Buckets,
@@ -118,21 +116,6 @@ fn unavailable(retry_after: Option<Duration>) -> Denial {
     Denial::IntrospectionUnavailable(retry_after.unwrap_or(PAUSE).max(PAUSE))
 }
 
-/// Removes a question when it has ended, or panicked.
-struct Landing<'a> {
-    tokens: &'a IntrospectedTokens,
-    id: TokenId,
-    is_shared: bool,
-}
-
-impl Drop for Landing<'_> {
-    fn drop(&mut self) {
-        if self.is_shared {
-            self.tokens.flights.remove(&self.id);
-        }
-    }
-}
-
 impl IntrospectedTokens {
     /// The tokens of an issuer with these rules; `None` if the issuer is never asked. Questions run in the runtime that
     /// calls this, if there is one.
@@ -161,7 +144,7 @@ impl IntrospectedTokens {
             seen,
             inactive,
             hashers: [RandomState::new(), RandomState::new()],
-            flights: DashMap::new(),
+            flights: Flights::default(),
             places: Arc::new(Semaphore::new(MAX_FLIGHTS)),
             unseen_places: Arc::new(Semaphore::new(MAX_UNSEEN_FLIGHTS)),
             unseen: Buckets::new(0, UNSEEN, clock.source()),
@@ -230,7 +213,7 @@ impl IntrospectedTokens {
     /// Always an error: [`Denial::IntrospectionUnavailable`], or [`Denial::RateLimited`] for a token that was never
     /// good while too many of these arrive.
     pub(super) fn begin<O: Observer>(self: &Arc<Self>, token: &str, is_known: bool) -> Outcome {
-        if !self.was_good::<O>(token) && !self.flights.contains_key(&self.id(token)) {
+        if !self.was_good::<O>(token) && self.flights.get(&self.id(token)).is_none() {
             let kept = if is_known { 0 } else { UNSEEN_KEPT };
             let unseen = &self.unseen;
             let taken = if O::HAS_EFFECTS { unseen.take_leaving((), kept) } else { unseen.look_leaving((), kept) };
@@ -252,7 +235,7 @@ impl IntrospectedTokens {
         let flight = if self.introspection.cache.is_zero() {
             Some(self.ask(token, is_known).ok()?)
         } else {
-            let flight = self.flights.get(&self.id(token)).map(|flight| flight.clone());
+            let flight = self.flights.get(&self.id(token));
             if flight.is_none() && self.known::<()>(token).is_none() {
                 return None;
             }
@@ -276,47 +259,40 @@ impl IntrospectedTokens {
     ///
     /// # Errors
     /// Too many questions are running.
-    fn ask(self: &Arc<Self>, token: &str, is_known: bool) -> Result<Receiver, Denial> {
+    fn ask(self: &Arc<Self>, token: &str, is_known: bool) -> Result<Flight<Outcome>, Denial> {
         let id = self.id(token);
+        let runtime = self.runtime.clone().or_else(|| Handle::try_current().ok()).ok_or_else(|| self.busy())?;
+        let begin = || {
+            let places = self.take_places(token, is_known).ok_or_else(|| self.busy())?;
+            let (this, token) = (Arc::clone(self), Arc::from(token));
+            Ok(async move {
+                let _places = places;
+                this.question(token, id).await
+            })
+        };
         if self.introspection.cache.is_zero() {
-            return self.depart(token, id, false, is_known);
-        }
-        match self.flights.entry(id) {
-            dashmap::Entry::Occupied(flight) => Ok(flight.get().clone()),
-            // The entry is inserted under the lock that the question needs to remove it, so the question cannot end
-            // before.
-            dashmap::Entry::Vacant(place) => Ok(place.insert(self.depart(token, id, true, is_known)?).clone()),
+            Ok(Flight::alone(&runtime, begin()?))
+        } else {
+            self.flights.join(id, &runtime, begin)
         }
     }
 
-    /// Asks in a task of its own.
-    fn depart(self: &Arc<Self>, token: &str, id: TokenId, is_shared: bool, is_known: bool) -> Result<Receiver, Denial> {
-        let runtime = self.runtime.clone().or_else(|| Handle::try_current().ok());
+    /// The places of a question: one among all, and one among those about tokens that were never good.
+    fn take_places(&self, token: &str, is_known: bool) -> Option<(OwnedSemaphorePermit, Option<OwnedSemaphorePermit>)> {
         let kept = if is_known { 0 } else { UNSEEN_FLIGHTS_KEPT };
-        let unseen_place = if self.was_good::<()>(token) {
-            Some(None)
-        } else if self.unseen_places.available_permits() > kept {
-            Arc::clone(&self.unseen_places).try_acquire_owned().ok().map(Some)
-        } else {
+        let unseen = if self.was_good::<()>(token) {
             None
+        } else if self.unseen_places.available_permits() > kept {
+            Some(Arc::clone(&self.unseen_places).try_acquire_owned().ok()?)
+        } else {
+            return None;
         };
-        let place = Arc::clone(&self.places).try_acquire_owned();
-        let (Some(runtime), Ok(place), Some(unseen_place)) = (runtime, place, unseen_place) else {
-            self.results.count("busy");
-            return Err(unavailable(None));
-        };
-        let (sender, receiver) = watch::channel(None);
-        let (this, token) = (Arc::clone(self), Arc::from(token));
-        runtime.spawn(async move {
-            let places = (place, unseen_place);
-            let outcome = {
-                let _landing = Landing { tokens: &this, id, is_shared };
-                this.question(token, id).await
-            };
-            drop(places);
-            sender.send_replace(Some(outcome));
-        });
-        Ok(receiver)
+        Some((Arc::clone(&self.places).try_acquire_owned().ok()?, unseen))
+    }
+
+    fn busy(&self) -> Denial {
+        self.results.count("busy");
+        unavailable(None)
     }
 
     async fn question(&self, token: Arc<str>, id: TokenId) -> Outcome {

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{IntrospectedTokens, Outcome, Receiver, unavailable};
+use super::{IntrospectedTokens, Outcome, unavailable};
 use crate::denial::{Denial, NotGood};
+use crate::flight::Flight;
 use crate::limit::{Limits, Source};
 
 /// The wait of a request for its token's introspection.
@@ -11,7 +12,7 @@ pub struct IntrospectionWait {
     pub(super) issuer: Arc<str>,
     pub(super) token: Arc<str>,
     /// The running question; `None` if it has been answered meanwhile.
-    pub(super) flight: Option<Receiver>,
+    pub(super) flight: Option<Flight<Outcome>>,
 }
 
 /// The issuer's answer, for the request that waited for it.
@@ -25,13 +26,7 @@ pub struct Introspected {
 impl IntrospectionWait {
     /// Waits for the answer. `None` if the answer is in the cache.
     pub async fn ended(self) -> Option<Introspected> {
-        let mut flight = self.flight?;
-        let outcome = match flight.wait_for(Option::is_some).await {
-            Ok(outcome) => outcome.clone(),
-            // The task that asked has ended without an outcome.
-            Err(_) => None,
-        };
-        let outcome = outcome.unwrap_or_else(|| Err(unavailable(None)));
+        let outcome = self.flight?.outcome().await.unwrap_or_else(|| Err(unavailable(None)));
         Some(Introspected { issuer: self.issuer, token: self.token, outcome })
     }
 }
