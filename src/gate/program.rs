@@ -42,7 +42,7 @@ impl Gate {
 
     /// The counts of exchanges towards upstreams: the provider, the result, the number.
     pub fn exchanges(&self) -> Vec<(Arc<str>, &'static str, u64)> {
-        self.0.running.exchanges.results()
+        self.0.running.exchanges.results.counted()
     }
 
     /// How far the status lists are behind, and how many were built.
@@ -56,7 +56,7 @@ impl Gate {
 
     /// The counts of decisions: the decision point, the result, the number.
     pub fn decisions(&self) -> Vec<(Arc<str>, &'static str, u64)> {
-        self.0.running.decisions.results()
+        self.0.running.decisions.results.counted()
     }
 
     /// The pools that bound concurrency and buffers.

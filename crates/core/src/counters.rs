@@ -1,12 +1,11 @@
 //! Counters for metrics that many threads write and few read. Each thread has its own lane, unless there are more
 //! threads than lanes, so no thread waits for a cache line that another thread writes. A reader sums the lanes.
 
-#[cfg(any(feature = "kuzzle", feature = "relay"))]
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-#[cfg(any(feature = "kuzzle", feature = "relay"))]
 use parking_lot::Mutex;
 
 /// The number of lanes. Further threads share them.
@@ -51,6 +50,23 @@ impl<const N: usize> Counters<N> {
             sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count.load(Ordering::Relaxed));
         }
         sums
+    }
+}
+
+/// Counts of results that are rare enough for one lock: the party that was asked, and the result in one word.
+#[derive(Debug, Default)]
+pub struct ResultCounts(Mutex<BTreeMap<(Arc<str>, &'static str), u64>>);
+
+impl ResultCounts {
+    /// Counts one result.
+    pub fn count(&self, party: &Arc<str>, result: &'static str) {
+        *self.0.lock().entry((Arc::clone(party), result)).or_default() += 1;
+    }
+
+    /// The counts so far: the party, the result, the number.
+    pub fn counted(&self) -> Vec<(Arc<str>, &'static str, u64)> {
+        let results = self.0.lock();
+        results.iter().map(|((party, result), count)| (Arc::clone(party), *result, *count)).collect()
     }
 }
 

@@ -1,8 +1,9 @@
 //! The only source of random bytes, from the operating system, and the only comparison in constant time.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use aws_lc_rs::constant_time;
+use aws_lc_rs::{constant_time, hmac};
 use zeroize::Zeroizing;
 
 /// The operating system returned no random bytes.
@@ -24,6 +25,19 @@ pub fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, NoRandomness> {
     let mut bytes = Zeroizing::new([0; N]);
     aws_lc_rs::rand::fill(bytes.as_mut_slice()).map_err(|_| NoRandomness)?;
     Ok(bytes)
+}
+
+/// A digest of these parts under a key of this process, which reveals nothing about them. `None` if the system returns no
+/// random bytes. Each part is preceded by its length, so different parts have different digests.
+pub fn process_digest(parts: &[&[u8]]) -> Option<[u8; 32]> {
+    static KEY: LazyLock<Option<hmac::Key>> =
+        LazyLock::new(|| Some(hmac::Key::new(hmac::HMAC_SHA256, random::<32>().ok()?.as_slice())));
+    let mut tag = hmac::Context::with_key(KEY.as_ref()?);
+    for part in parts {
+        tag.update(&(part.len() as u64).to_be_bytes());
+        tag.update(part);
+    }
+    tag.sign().as_ref().try_into().ok()
 }
 
 /// A random pause up to `most`, so that gates that lost a server together do not reconnect together.

@@ -1,11 +1,10 @@
 //! Decisions of decision points (AuthZEN), after all local rules: the caller is judged for the request before an answer
 //! is requested or looked up, so that a revocation always wins.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, LazyLock};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::hmac;
 use http::request::Parts;
 use http::{Extensions, HeaderValue};
 use parking_lot::Mutex;
@@ -14,12 +13,13 @@ use tokio::runtime::Handle;
 use super::Inner;
 use super::exchange::ClaimsChallenge;
 use rotogate_core::clock::Timestamp;
+use rotogate_core::counters::ResultCounts;
 use rotogate_core::decision::{DecisionPointRules, PolicyDecision, question};
 use rotogate_core::denial::Denial;
 use rotogate_core::flight::{Flight, Flights};
 use rotogate_core::overload::{Bound, Pool};
 use rotogate_core::policy::{OwedDecision, Permitted};
-use rotogate_core::random::random;
+use rotogate_core::random::process_digest;
 use rotogate_core::route::{DecisionSubject, Route};
 
 mod streams;
@@ -58,14 +58,7 @@ impl ReadyPoint {
 
     /// The key of a question.
     fn key(&self, question: &[u8]) -> Option<QuestionKey> {
-        static KEY: LazyLock<Option<hmac::Key>> =
-            LazyLock::new(|| Some(hmac::Key::new(hmac::HMAC_SHA256, random::<32>().ok()?.as_slice())));
-        let mut tag = hmac::Context::with_key(KEY.as_ref()?);
-        for part in [&*self.identity, question] {
-            tag.update(&(part.len() as u64).to_be_bytes());
-            tag.update(part);
-        }
-        tag.sign().as_ref().try_into().ok()
+        process_digest(&[&self.identity, question])
     }
 }
 
@@ -75,7 +68,7 @@ pub(super) struct Decisions {
     state: Mutex<DecisionState>,
     /// The questions in flight, each with `forgotten` at its begin.
     flights: Flights<(QuestionKey, u64), DecisionAnswer>,
-    results: Mutex<BTreeMap<(Arc<str>, &'static str), u64>>,
+    pub(super) results: ResultCounts,
 }
 
 #[derive(Default)]
@@ -105,16 +98,6 @@ impl Decisions {
     fn find(&self, key: &QuestionKey, now: Timestamp) -> Option<PolicyDecision> {
         let state = self.state.lock();
         state.kept.get(key).filter(|kept| now < kept.until).map(|kept| kept.decision.clone())
-    }
-
-    fn count(&self, point: &Arc<str>, result: &'static str) {
-        *self.results.lock().entry((Arc::clone(point), result)).or_default() += 1;
-    }
-
-    /// The counts of answers: the decision point, the result, the number.
-    pub(super) fn results(&self) -> Vec<(Arc<str>, &'static str, u64)> {
-        let results = self.results.lock();
-        results.iter().map(|((point, result), count)| (Arc::clone(point), *result, *count)).collect()
     }
 
     /// Forgets all answers.
@@ -162,7 +145,7 @@ impl Inner {
         let owed = OwedDecision { rule: Arc::clone(rule), caller: Arc::clone(caller), question: question.into() };
         let kept = self.running.decisions.find(&key, self.engine.clock().now());
         if let Some(kept) = &kept {
-            self.running.decisions.count(&point.rules.name, kept_word(kept));
+            self.running.decisions.results.count(&point.rules.name, kept_word(kept));
         }
         match kept {
             Some(PolicyDecision::Permit) => Ok(permitted.with_decision(owed)),
@@ -245,7 +228,7 @@ impl Inner {
         let waits = point.waiting.enter(Some(owed.caller.holder())).ok();
         let flight = waits.as_ref().and_then(|_| self.decision_flight(point, key, owed).ok());
         let Some(flight) = flight else {
-            decisions.count(&point.rules.name, "busy");
+            decisions.results.count(&point.rules.name, "busy");
             return Err(TRY_AGAIN);
         };
         flight.outcome().await.unwrap_or(Err(TRY_AGAIN))
@@ -285,11 +268,11 @@ impl Inner {
         let decisions = &self.running.decisions;
         match asked {
             Ok(decision) => {
-                decisions.count(&rules.name, decision.word());
+                decisions.results.count(&rules.name, decision.word());
                 Ok(decision)
             }
             Err(fault) => {
-                decisions.count(&rules.name, "unavailable");
+                decisions.results.count(&rules.name, "unavailable");
                 tracing::warn!(
                     point = &*rules.name,
                     http.request.id = id,

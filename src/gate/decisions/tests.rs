@@ -230,7 +230,7 @@ async fn k27_everything_but_a_decision_is_503_and_local_rules_come_first() {
     let anonymous = Request::get("/orders/1").header("host", "api.test").body(()).unwrap().into_parts().0;
     assert!(matches!(world.gate.judge(&anonymous).await, Judgement::Refused(reply) if reply.status() == 401));
     assert_eq!(world.count(), before, "neither asks");
-    let results = world.gate.0.running.decisions.results();
+    let results = world.gate.0.running.decisions.results.counted();
     let words: Vec<_> = results.iter().map(|(point, word, count)| (&**point, *word, *count)).collect();
     assert_eq!(words, [("pdp", "deny", 1), ("pdp", "permit", 1), ("pdp", "step_up", 1), ("pdp", "unavailable", 1)]);
 }
@@ -338,7 +338,7 @@ async fn k28_a_request_after_answers_were_forgotten_joins_no_earlier_question() 
         };
         let third = async {
             asked(2).await;
-            while world.gate.0.running.decisions.results().is_empty() {
+            while world.gate.0.running.decisions.results.counted().is_empty() {
                 tokio::task::yield_now().await;
             }
             world.answers(Ok(PolicyDecision::Deny));
@@ -389,7 +389,7 @@ async fn k28_two_users_on_one_path_at_once_have_an_answer_each() {
         let answers = async {
             asked(2).await;
             world.point.0.released.add_permits(1);
-            while world.gate.0.running.decisions.results().is_empty() {
+            while world.gate.0.running.decisions.results.counted().is_empty() {
                 tokio::task::yield_now().await;
             }
             world.answers(Ok(PolicyDecision::Deny));

@@ -1,11 +1,10 @@
 //! Exchange towards upstreams, after the permit: the caller is judged for the request before the table is read, and the
 //! upstream gets the exchanged token in place of the caller's.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, LazyLock};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::hmac;
 use bytes::Bytes;
 use http::HeaderValue;
 use http::request::Parts;
@@ -16,13 +15,13 @@ use zeroize::Zeroizing;
 use super::Inner;
 use super::browser_request::token_for_service;
 use rotogate_core::clock::Timestamp;
-use rotogate_core::counters::Seldom;
+use rotogate_core::counters::{ResultCounts, Seldom};
 use rotogate_core::denial::Denial;
 use rotogate_core::exchange::{ExchangeFault, ExchangedToken, UpstreamExchange};
 use rotogate_core::flight::{Flight, Flights};
 use rotogate_core::network::Holder;
 use rotogate_core::policy::Permitted;
-use rotogate_core::random::random;
+use rotogate_core::random::process_digest;
 use rotogate_core::token::claims::AccessToken;
 use rotogate_core::verify_cache::Verified;
 
@@ -90,7 +89,7 @@ impl ClaimsChallenge {
 pub(in crate::gate) struct Exchanges {
     state: Mutex<ExchangeState>,
     flights: Flights<EntryKey, ExchangeAnswer>,
-    results: Mutex<BTreeMap<(Arc<str>, &'static str), u64>>,
+    pub(in crate::gate) results: ResultCounts,
 }
 
 #[derive(Default)]
@@ -157,19 +156,8 @@ const UNAVAILABLE: Denial = Denial::ExchangeUnavailable(TRY_AGAIN);
 
 /// The key of an entry. It differs for different callers, issuers, upstreams and settings.
 fn key_of(exchange: &UpstreamExchange, caller: &Verified) -> Option<EntryKey> {
+    let digest = |token: &AccessToken| process_digest(&[token.issuer().as_bytes(), token.expose().as_bytes()]);
     Some(EntryKey { exchange: *exchange.tag(), token: caller.digest(digest)? })
-}
-
-/// A keyed digest of a token and its issuer, each preceded by its length.
-fn digest(token: &AccessToken) -> Option<[u8; 32]> {
-    static KEY: LazyLock<Option<hmac::Key>> =
-        LazyLock::new(|| Some(hmac::Key::new(hmac::HMAC_SHA256, random::<32>().ok()?.as_slice())));
-    let mut tag = hmac::Context::with_key(KEY.as_ref()?);
-    for part in [token.issuer(), token.expose()] {
-        tag.update(&(part.len() as u64).to_be_bytes());
-        tag.update(part.as_bytes());
-    }
-    tag.sign().as_ref().try_into().ok()
 }
 
 /// The session of a caller here, or at its issuer, or all without one.
@@ -218,16 +206,6 @@ impl Exchanges {
         if let Some(key) = key_of(exchange, caller) {
             self.state.lock().table.remove(&key);
         }
-    }
-
-    /// The counts of answers: the provider, the result, the number.
-    pub(in crate::gate) fn results(&self) -> Vec<(Arc<str>, &'static str, u64)> {
-        let results = self.results.lock();
-        results.iter().map(|((provider, result), count)| (Arc::clone(provider), *result, *count)).collect()
-    }
-
-    fn count(&self, exchange: &UpstreamExchange, result: &'static str) {
-        *self.results.lock().entry((Arc::clone(&exchange.provider), result)).or_default() += 1;
     }
 
     /// The flight to wait for, which is begun if none is running. A flight has a place of its own, so that it counts after its
@@ -285,7 +263,7 @@ impl Inner {
         let session = session_of(caller.token());
         // The caller's token was revoked meanwhile, so the exchanged token is dropped.
         if let Err(denial) = self.checker.check_known(Arc::clone(&caller), &mut ()) {
-            exchanges.count(exchange, "revoked");
+            exchanges.results.count(&exchange.provider, "revoked");
             exchanges.state.lock().table.remove_session(&session);
             return Err(denial.into());
         }
@@ -296,7 +274,7 @@ impl Inner {
                 None => (Err(UNAVAILABLE.into()), Duration::ZERO),
             },
             Err(fault) => {
-                exchanges.count(exchange, fault.word());
+                exchanges.results.count(&exchange.provider, fault.word());
                 self.refused_exchange(exchange, fault, now)
             }
         };
@@ -306,7 +284,7 @@ impl Inner {
         let mut state = exchanges.state.lock();
         let until = now.plus(kept_for).min(caller.token().expires);
         if answer.is_ok() {
-            exchanges.count(exchange, "ok");
+            exchanges.results.count(&exchange.provider, "ok");
         }
         match state.table.find_mut(&key, now).filter(|entry| is_undecided && entry.answer.is_ok()) {
             // The old token is still used, and the next renewal waits.

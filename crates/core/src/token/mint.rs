@@ -1,8 +1,5 @@
 //! Minting of access tokens, and fingerprints of tokens for logs.
 
-use std::sync::LazyLock;
-
-use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
@@ -12,7 +9,7 @@ use super::keyring::SigningKey;
 use super::text::TokenText;
 use super::verify::{MAX_TOKEN, is_name, is_subject};
 use crate::fault::Fault;
-use crate::random::random;
+use crate::random::process_digest;
 use crate::session::Generation;
 
 /// Why a token was not minted.
@@ -95,11 +92,8 @@ fn escaped_for_plain_base64(json: &str) -> String {
 /// The fingerprint of a token for logs: sixteen characters that are the same for the same token during this process,
 /// and reveal nothing about it (requirement A6).
 pub fn fingerprint(token: &str) -> String {
-    static KEY: LazyLock<Option<hmac::Key>> =
-        LazyLock::new(|| Some(hmac::Key::new(hmac::HMAC_SHA256, random::<32>().ok()?.as_slice())));
-    let Some(key) = KEY.as_ref() else { return "-".to_owned() };
-    let tag = hmac::sign(key, token.as_bytes());
-    URL_SAFE_NO_PAD.encode(tag.as_ref().get(..12).unwrap_or_default())
+    let Some(tag) = process_digest(&[token.as_bytes()]) else { return "-".to_owned() };
+    URL_SAFE_NO_PAD.encode(tag.get(..12).unwrap_or_default())
 }
 
 #[cfg(test)]
