@@ -104,6 +104,21 @@ struct SeenToken {
     paused_until: AtomicU64,
 }
 
+impl SeenToken {
+    /// A token whose response is valid until this time, and no longer if the issuer does not answer.
+    fn until(verified: &Arc<Verified>, time: Timestamp) -> Self {
+        Self {
+            verified: Arc::clone(verified),
+            ended: None,
+            renew_from: time,
+            fresh_until: time,
+            stale_until: time,
+            asked_next: AtomicU64::new(0),
+            paused_until: AtomicU64::new(0),
+        }
+    }
+}
+
 /// A token that is refused until this time.
 #[derive(Clone, Copy)]
 struct InactiveToken {
@@ -340,15 +355,7 @@ impl IntrospectedTokens {
         let until = now.plus(self.introspection.negative);
         if let Some(seen) = self.seen.get(&token) {
             // Long connections with this token must learn of its end, so it stays remembered.
-            let ended = SeenToken {
-                verified: Arc::clone(&seen.verified),
-                ended: Some(denial),
-                renew_from: until,
-                fresh_until: until,
-                stale_until: until,
-                asked_next: AtomicU64::new(0),
-                paused_until: AtomicU64::new(0),
-            };
+            let ended = SeenToken { ended: Some(denial), ..SeenToken::until(&seen.verified, until) };
             self.seen.insert(token, Arc::new(ended));
         } else if !self.introspection.negative.is_zero() {
             self.inactive.insert(id, InactiveToken { denial, until });
@@ -362,13 +369,9 @@ impl IntrospectedTokens {
         let left = verified.token.expires.since(wall);
         let lasts = left.min(*cache);
         let seen = SeenToken {
-            verified: Arc::clone(verified),
-            ended: None,
             renew_from: now.plus(lasts / 5 * 4),
-            fresh_until: now.plus(lasts),
             stale_until: now.plus(left.min(*cache + *stale_if_error)),
-            asked_next: AtomicU64::new(0),
-            paused_until: AtomicU64::new(0),
+            ..SeenToken::until(verified, now.plus(lasts))
         };
         self.seen.insert(token, Arc::new(seen));
     }
@@ -417,15 +420,7 @@ impl IntrospectedTokens {
         let token = &verified.token.text;
         let seen = self.seen.get(&**token).unwrap_or_else(|| {
             // The token was evicted: its times restart, and the issuer is asked at once.
-            let seen = Arc::new(SeenToken {
-                verified: Arc::clone(verified),
-                ended: None,
-                renew_from: now,
-                fresh_until: now,
-                stale_until: now,
-                asked_next: AtomicU64::new(0),
-                paused_until: AtomicU64::new(0),
-            });
+            let seen = Arc::new(SeenToken::until(verified, now));
             self.seen.insert(Arc::clone(token), Arc::clone(&seen));
             seen
         });
