@@ -52,6 +52,7 @@ pub mod session;
 #[cfg(feature = "relay")]
 pub mod status_list;
 pub mod store;
+pub mod task;
 pub mod thumbprint;
 pub mod token;
 pub mod verify_cache;

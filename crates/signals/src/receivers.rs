@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::task::JoinHandle;
 
 use super::outbox::{Counted, Outbox, Sent};
 use super::receiver::ReceiverPlan;
@@ -14,6 +13,7 @@ use super::record::StreamRecord;
 use super::{ReceiverGate, StreamGate, supervised};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::random::{NoRandomness, random};
+use rotogate_core::task::TaskGuard;
 
 /// The receivers of a gate. Clones share them.
 #[derive(Clone)]
@@ -29,13 +29,7 @@ struct RunningReceiver {
     plan: ReceiverPlan,
     record: StreamRecord<Sent>,
     counted: Arc<Counted>,
-    task: JoinHandle<()>,
-}
-
-impl Drop for RunningReceiver {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    task: TaskGuard,
 }
 
 impl fmt::Debug for Receivers {
@@ -89,7 +83,7 @@ impl Receivers {
                         let (gate, record, plan, counted) = parts.clone();
                         Outbox::new(gate, record, (plan, counted)).run()
                     };
-                    all.push(RunningReceiver { plan, record, counted, task: tokio::spawn(supervised(begin)) });
+                    all.push(RunningReceiver { plan, record, counted, task: TaskGuard::spawn(supervised(begin)) });
                 }
             }
         }
@@ -119,7 +113,7 @@ impl Receivers {
     pub async fn close(&self) {
         let all = std::mem::take(&mut *self.0.all.lock());
         for receiver in all {
-            receiver.task.abort();
+            drop(receiver.task);
             if let Err(error) = receiver.record.release().await {
                 let receiver = &*receiver.plan.settings.name;
                 tracing::warn!(receiver, %error, "event receiver not released: another gate sends in 15 s");

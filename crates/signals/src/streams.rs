@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use tokio::task::JoinHandle;
 
 use super::record::{Known, StreamRecord};
 use super::stream::Stream;
@@ -14,6 +13,7 @@ use super::{Delivery, StreamGate, StreamPlan, supervised};
 use rotogate_core::engine::StreamWatch;
 use rotogate_core::random::{NoRandomness, are_equal, random};
 use rotogate_core::store::StoreError;
+use rotogate_core::task::TaskGuard;
 use rotogate_core::token::verify::StreamNotice;
 
 /// The streams of a gate. Clones share them.
@@ -30,13 +30,7 @@ struct RunningStream {
     plan: StreamPlan,
     record: StreamRecord,
     is_alive: Arc<AtomicBool>,
-    task: JoinHandle<()>,
-}
-
-impl Drop for RunningStream {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    task: TaskGuard,
 }
 
 impl fmt::Debug for Streams {
@@ -76,7 +70,7 @@ impl Streams {
             let (gate, record, plan, is_alive) = parts.clone();
             Stream::new(gate, record, (plan, is_alive)).run()
         };
-        RunningStream { plan, record, is_alive, task: tokio::spawn(supervised(begin)) }
+        RunningStream { plan, record, is_alive, task: TaskGuard::spawn(supervised(begin)) }
     }
 
     /// The issuer's name for each stream, and whether the stream is enabled and its last verification event arrived.
@@ -90,7 +84,7 @@ impl Streams {
     pub async fn close(&self) {
         let all = std::mem::take(&mut *self.0.all.lock());
         for stream in all {
-            stream.task.abort();
+            drop(stream.task);
             if let Err(error) = stream.record.release().await {
                 let issuer = &*stream.plan.settings.issuer;
                 tracing::warn!(issuer, %error, "event stream not released: another gate takes it in 15 s");

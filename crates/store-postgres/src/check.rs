@@ -18,6 +18,7 @@ use rotogate_core::store::kit::fields::{Op, new_op};
 use rotogate_core::store::kit::mark::{self, Marker};
 use rotogate_core::store::kit::network::compare_clocks;
 use rotogate_core::store::{InspectedServer, StoreError, round_trip};
+use rotogate_core::task::TaskGuard;
 
 /// The oldest server version that has all features that the store uses.
 const OLDEST: u32 = 130_000;
@@ -67,7 +68,7 @@ pub(super) async fn open(options: PostgresOptions) -> Result<PostgresInner, Stor
         store,
         node: new_op()?,
         revocations: ConnectionPool::new(Arc::clone(&options), FOR_REVOCATIONS),
-        notifier: tokio::spawn(notify(Arc::clone(&commands), Arc::clone(&written))),
+        _notifier: TaskGuard::spawn(notify(Arc::clone(&commands), Arc::clone(&written))),
         mark: Marker::new(options.network.high_water.as_deref(), store),
         written,
         commands,

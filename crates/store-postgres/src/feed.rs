@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
 
 use super::PostgresInner;
 use super::connect::{ConnectionPool, FIRST_PAUSE, LONGEST_PAUSE, connect};
@@ -20,6 +19,7 @@ use super::options::{PostgresOptions, Purpose};
 use rotogate_core::random::jittered;
 use rotogate_core::store::kit::fields::History;
 use rotogate_core::store::{Cursor, Feed, FeedStep, Follow, Heard, Revocation, StoreError};
+use rotogate_core::task::TaskGuard;
 
 /// The longest wait for a notification.
 const POLL: Duration = Duration::from_millis(100);
@@ -42,13 +42,7 @@ pub(super) struct PostgresFeed {
     /// Whether the last step reported a loss of writes.
     said_lost: bool,
     heard: Arc<Notify>,
-    listener: Option<JoinHandle<()>>,
-}
-
-impl Drop for PostgresFeed {
-    fn drop(&mut self) {
-        self.listener.iter().for_each(JoinHandle::abort);
-    }
+    _listener: Option<TaskGuard>,
 }
 
 /// Listens for notifications, and connects again whenever the connection ends. Wakes the reader after each connect,
@@ -74,7 +68,7 @@ impl PostgresFeed {
         let place = inner.place(from)?;
         let options = &inner.options;
         let heard = Arc::new(Notify::new());
-        let listener = options.listens().then(|| tokio::spawn(listen(Arc::clone(options), Arc::clone(&heard))));
+        let listener = options.listens().then(|| TaskGuard::spawn(listen(Arc::clone(options), Arc::clone(&heard))));
         Ok(Self {
             pool: ConnectionPool::new(Arc::clone(options), 1),
             inner,
@@ -87,7 +81,7 @@ impl PostgresFeed {
             history,
             said_lost: false,
             heard,
-            listener,
+            _listener: listener,
         })
     }
 

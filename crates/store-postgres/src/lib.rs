@@ -37,7 +37,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
 use tokio_postgres::types::Type;
 
 use call::{Arg, Call, ResultRow, unexpected};
@@ -54,6 +53,7 @@ use rotogate_core::store::{
     Admitted, CounterUse, Cursor, Feed, Filter, Follow, Inserted, NodeSeen, Page, Restoration, Revocation,
     SharedCounter, SharedStore, Store, StoreError, SubjectBound, Swap, Swept,
 };
+use rotogate_core::task::TaskGuard;
 
 mod call;
 mod check;
@@ -112,14 +112,8 @@ struct PostgresInner {
     revocations: ConnectionPool,
     /// Notified when something was written to the log.
     written: Arc<Notify>,
-    notifier: JoinHandle<()>,
+    _notifier: TaskGuard,
     mark: Marker,
-}
-
-impl Drop for PostgresInner {
-    fn drop(&mut self) {
-        self.notifier.abort();
-    }
 }
 
 impl PostgresStore {

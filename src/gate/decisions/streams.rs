@@ -4,27 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::task::JoinHandle;
 
 use super::{Inner, PolicyDecision, UNAVAILABLE};
 use rotogate_core::denial::Denial;
 use rotogate_core::lease::StreamEnd;
 use rotogate_core::policy::OwedDecision;
+use rotogate_core::task::TaskGuard;
 
 /// The shortest time between two questions about a stream.
 const LEAST: Duration = Duration::from_secs(5);
 /// The number of consecutive faults that ends a stream.
 const MAX_FAULTS: u32 = 3;
-
-/// A task that ends with its stream, so that a short reply leaves no task behind.
-// Requirements A11, A12.
-struct AbortOnDrop(JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
 
 impl Inner {
     /// Asks again about the stream of a permit, for as long as the returned value lives. `None` if the permit has no
@@ -36,7 +26,8 @@ impl Inner {
         }
         let ended: Arc<Mutex<Option<Denial>>> = Arc::default();
         let (tells, gate, decisions) = (Arc::clone(&ended), Arc::clone(self), decisions.to_vec());
-        let task = AbortOnDrop(tokio::spawn(async move {
+        // The task ends with its stream, so a short reply leaves no task behind (requirements A11, A12).
+        let task = TaskGuard::spawn(async move {
             let mut faults = 0;
             loop {
                 tokio::time::sleep(gate.asked_every(&decisions)).await;
@@ -48,7 +39,7 @@ impl Inner {
                     return;
                 }
             }
-        }));
+        });
         Some(Arc::new(move || {
             let _ = &task;
             *ended.lock()

@@ -177,7 +177,7 @@ fn world_with(gate: Arc<FakeGate>, plan: StreamPlan, folder: support::Place) -> 
     let record = StreamRecord::new(Arc::clone(&gate) as _, &plan.settings.record_parts(), streams.0.run);
     let is_alive = Arc::<AtomicBool>::default();
     let stream = Stream::new(Arc::clone(&gate) as _, record.clone(), (plan.clone(), Arc::clone(&is_alive)));
-    let task = tokio::spawn(std::future::pending());
+    let task = TaskGuard::spawn(std::future::pending());
     let running = RunningStream { plan, record: record.clone(), is_alive: Arc::clone(&is_alive), task };
     streams.0.all.lock().push(running);
     World { gate, streams, stream, is_alive, record, _folder: folder }
@@ -601,20 +601,23 @@ async fn s29_a_reload_begins_what_is_new_and_ends_what_is_gone() {
     let (one, _folder) = plan(&at, Delivery::Poll);
     streams.replace(vec![one.clone()]);
     at.until("a poll", |state| state.asked.iter().any(|asked| asked.path == "/poll").then_some(()));
-    let task = |streams: &Streams| streams.0.all.lock().iter().map(|one| one.task.id()).collect::<Vec<_>>();
-    let first = task(&streams);
+    // A kept stream keeps its flag. A stream that ends still has its own while the next one begins.
+    let flags = |streams: &Streams| {
+        streams.0.all.lock().iter().map(|one| Arc::as_ptr(&one.is_alive).addr()).collect::<Vec<_>>()
+    };
+    let first = flags(&streams);
     streams.replace(vec![one.clone()]);
-    assert_eq!(task(&streams), first, "the same configuration goes on");
+    assert_eq!(flags(&streams), first, "the same configuration goes on");
     streams.replace(vec![StreamPlan { fingerprint: "another".to_owned(), ..one.clone() }]);
-    assert_ne!(task(&streams), first);
+    assert_ne!(flags(&streams), first);
     let push = |token: &str| {
         let delivery = Delivery::Push("http://127.0.0.1:9/e".to_owned(), token.into());
         StreamPlan { settings: StreamSettings { delivery, ..one.settings.clone() }, ..one.clone() }
     };
     streams.replace(vec![push("a")]);
-    let first = task(&streams);
+    let first = flags(&streams);
     streams.replace(vec![push("b")]);
-    assert_ne!(task(&streams), first, "another token of the sender");
+    assert_ne!(flags(&streams), first, "another token of the sender");
     streams.replace(Vec::new());
     assert!(streams.alive().is_empty());
 }

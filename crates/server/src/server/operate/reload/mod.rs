@@ -31,6 +31,7 @@ use rotogate::gate::PreparedKeys;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::context::{Context, inherited};
 use rotogate_core::fault::Chain;
+use rotogate_core::task::TaskGuard;
 use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::verify::IssuerRules;
 use rotogate_kit::file_stamp::CHECK_INTERVAL;
@@ -134,9 +135,9 @@ struct ReloadRequest {
 /// The task that watches files and applies configurations. Dropping this ends it.
 #[derive(Debug)]
 pub(crate) struct ReloadTask {
+    _task: TaskGuard,
     asks: Reloader,
     outcomes: Arc<Outcomes>,
-    task: tokio::task::JoinHandle<()>,
 }
 
 /// Asks the task to apply a configuration.
@@ -172,18 +173,12 @@ impl ReloadTask {
     }
 }
 
-impl Drop for ReloadTask {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 /// Starts to watch the gate's keys, the keys of trusted issuers, and certificates. `last_read` is the state of the
 /// files before they were first read.
 pub(crate) fn watch(mut reloadable: Reloadable, mut last_read: LastRead, outcomes: Arc<Outcomes>) -> ReloadTask {
     let told = Arc::clone(&outcomes);
     let (configs, mut asked) = mpsc::channel::<ReloadRequest>(1);
-    let task = tokio::spawn(async move {
+    let task = TaskGuard::spawn(async move {
         let mut checks = tokio::time::interval(CHECK_INTERVAL);
         checks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -200,7 +195,7 @@ pub(crate) fn watch(mut reloadable: Reloadable, mut last_read: LastRead, outcome
             told.follow(&last_read);
         }
     });
-    ReloadTask { asks: Reloader(configs), outcomes, task }
+    ReloadTask { _task: task, asks: Reloader(configs), outcomes }
 }
 
 impl Reloadable {
