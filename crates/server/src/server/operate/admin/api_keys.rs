@@ -165,15 +165,6 @@ fn info(state: &AdminState, key: &ApiKey) -> ApiKeyInfo {
     }
 }
 
-/// The API keys, or the live ones of one owner.
-#[utoipa::path(
-    get, path = "/v1/api-keys", operation_id = "list_api_keys", tag = "api keys",
-    params(KeysQuery), responses((status = 200, description = "done", body = KeysPage))
-)]
-pub(super) async fn list(state: &AdminState, query: KeysQuery) -> AdminResult {
-    find(state, query).await.map(|page| ok(&page))
-}
-
 /// The live keys of an owner, or the keys that one scan of the store finds: the newest first, at most `most`. Also
 /// returns whether there are more.
 #[cfg(feature = "page")]
@@ -195,8 +186,12 @@ pub(super) async fn newest(
     Ok((found.iter().take(most).map(|key| info(state, key)).collect(), is_more))
 }
 
-/// A page of the keys that match a query.
-pub(super) async fn find(state: &AdminState, query: KeysQuery) -> Result<KeysPage, Refusal> {
+/// The API keys, or the live ones of one owner.
+#[utoipa::path(
+    get, path = "/v1/api-keys", operation_id = "list_api_keys", tag = "api keys",
+    params(KeysQuery), responses((status = 200, description = "done", body = KeysPage))
+)]
+pub(super) async fn list(state: &AdminState, query: KeysQuery) -> Result<KeysPage, Refusal> {
     let KeysQuery { subject, cursor, limit } = query;
     let keys = keys(state)?;
     let limit = match limit.map(|limit| limit.parse()) {
@@ -224,12 +219,7 @@ pub(super) async fn find(state: &AdminState, query: KeysQuery) -> Result<KeysPag
     request_body = ApiKeyRequest, responses((status = 200, description = "done", body = NewKeyAnswer))
 )]
 // Requirement K8.
-pub(super) async fn create(state: &AdminState, request: ApiKeyRequest) -> AdminResult {
-    make(state, request).await.map(|made| ok(&made))
-}
-
-/// Makes the requested key.
-pub(super) async fn make(state: &AdminState, request: ApiKeyRequest) -> Result<NewKeyAnswer, Refusal> {
+pub(super) async fn create(state: &AdminState, request: ApiKeyRequest) -> Result<NewKeyAnswer, Refusal> {
     let keys = keys(state)?;
     let ApiKeyRequest { name, user, account, subject, client, scopes, audience, networks, lifetime } = request;
     let subject = match (user, subject, client) {
@@ -258,12 +248,7 @@ pub(super) async fn make(state: &AdminState, request: ApiKeyRequest) -> Result<N
     params(("id" = String, Path, description = "its id")),
     request_body = RotateKeyRequest, responses((status = 200, description = "done", body = NewKeyAnswer))
 )]
-pub(super) async fn rotate(state: &AdminState, id: &str, request: RotateKeyRequest) -> AdminResult {
-    replace(state, id, request).await.map(|made| ok(&made))
-}
-
-/// Replaces the key.
-pub(super) async fn replace(state: &AdminState, id: &str, request: RotateKeyRequest) -> Result<NewKeyAnswer, Refusal> {
+pub(super) async fn rotate(state: &AdminState, id: &str, request: RotateKeyRequest) -> Result<NewKeyAnswer, Refusal> {
     let RotateKeyRequest { overlap } = request;
     let overlap = duration("overlap", overlap.as_deref())?;
     let made = keys(state)?.rotate(id, overlap).await.map_err(|error| Refusal::of_store(&error))?;
@@ -276,12 +261,7 @@ pub(super) async fn replace(state: &AdminState, id: &str, request: RotateKeyRequ
     params(("id" = String, Path, description = "its id")),
     responses((status = 200, description = "done", body = ApiKeyInfo))
 )]
-pub(super) async fn revoke(state: &AdminState, id: &str) -> AdminResult {
-    end(state, id).await.map(|ended| ok(&ended))
-}
-
-/// Revokes the key.
-pub(super) async fn end(state: &AdminState, id: &str) -> Result<ApiKeyInfo, Refusal> {
+pub(super) async fn revoke(state: &AdminState, id: &str) -> Result<ApiKeyInfo, Refusal> {
     let revoked = keys(state)?.revoke(id).await.map_err(|error| Refusal::of_revocation(&error))?;
     Ok(info(state, &revoked.ok_or_else(|| unknown(id))?))
 }

@@ -316,11 +316,11 @@ async fn operate(
         Operation::Metrics => Ok(health::metrics(state, &parts.headers).await),
         Operation::OpenApi => Ok(openapi::document()),
         Operation::Status => Ok(status::show(state).await),
-        Operation::Sessions => sessions::list(state, query(parts)?).await,
-        Operation::Session => sessions::show(state, parameter).await,
-        Operation::RevokeSession => sessions::revoke(&state.gate, parameter).await,
+        Operation::Sessions => answered(sessions::list(state, query(parts)?).await),
+        Operation::Session => answered(sessions::show(state, parameter).await),
+        Operation::RevokeSession => answered(sessions::revoke(&state.gate, parameter).await),
         Operation::Revocations => revocations::list(state, query(parts)?).await,
-        Operation::Revoke => revocations::revoke(state, json(parts, body).await?).await,
+        Operation::Revoke => answered(revocations::revoke(state, json(parts, body).await?).await),
         Operation::Keys => Ok(keys::list(state)),
         Operation::RotateKeys => keys::rotate(state, json(parts, body).await?).await,
         Operation::PromoteKey => keys::promote(state, parameter, json(parts, body).await?).await,
@@ -339,13 +339,13 @@ async fn operate(
         Operation::Events => events::list(state, &parts.headers, query(parts)?).await,
         Operation::Explain => explain::answer(state, &whole_body(parts, body).await?).await,
         #[cfg(feature = "relay")]
-        Operation::ApiKeys => api_keys::list(state, query(parts)?).await,
+        Operation::ApiKeys => answered(api_keys::list(state, query(parts)?).await),
         #[cfg(feature = "relay")]
-        Operation::CreateApiKey => api_keys::create(state, json(parts, body).await?).await,
+        Operation::CreateApiKey => answered(api_keys::create(state, json(parts, body).await?).await),
         #[cfg(feature = "relay")]
-        Operation::RotateApiKey => api_keys::rotate(state, parameter, json(parts, body).await?).await,
+        Operation::RotateApiKey => answered(api_keys::rotate(state, parameter, json(parts, body).await?).await),
         #[cfg(feature = "relay")]
-        Operation::RevokeApiKey => api_keys::revoke(state, parameter).await,
+        Operation::RevokeApiKey => answered(api_keys::revoke(state, parameter).await),
         #[cfg(feature = "relay")]
         Operation::LeakedApiKeys => api_keys::leaked(state, json(parts, body).await?).await,
     }
@@ -402,6 +402,10 @@ fn ok(value: &impl Serialize) -> Response<Body> {
     let mut response = Response::new(full(serde_json::to_vec(value).unwrap_or_default().into()));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+fn answered(done: Result<impl Serialize, Refusal>) -> AdminResult {
+    done.map(|value| ok(&value))
 }
 
 fn full(bytes: Bytes) -> Body {

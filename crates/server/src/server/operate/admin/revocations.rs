@@ -184,12 +184,7 @@ enum RevocationTarget {
     post, path = "/v1/revocations", operation_id = "revoke", tag = "revocations",
     request_body = RevocationRequest, responses((status = 200, description = "done", body = RevocationReport))
 )]
-pub(super) async fn revoke(state: &AdminState, request: RevocationRequest) -> AdminResult {
-    end_all(state, request).await.map(|report| ok(&report))
-}
-
-/// Ends the target of a request, or counts its sessions.
-pub(super) async fn end_all(state: &AdminState, request: RevocationRequest) -> Result<RevocationReport, Refusal> {
+pub(super) async fn revoke(state: &AdminState, request: RevocationRequest) -> Result<RevocationReport, Refusal> {
     let (dry_run, force) = (request.dry_run, request.force);
     let asked = asked(state, request)?;
     let config = state.config.load_full();

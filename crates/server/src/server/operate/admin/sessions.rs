@@ -7,7 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::newest::newest_before;
 use super::problem::{Code, Refusal};
 use super::revocations::{RevocationReport, subject_of};
-use super::{AdminResult, AdminState, events, ok, rfc3339, shown};
+use super::{AdminState, events, rfc3339, shown};
 use rotogate::Gate;
 use rotogate::gate::Sessions;
 use rotogate_core::clock::Timestamp;
@@ -178,12 +178,7 @@ fn session_info(gate: &Gate, session: &Session) -> SessionInfo {
     get, path = "/v1/sessions", operation_id = "list_sessions", tag = "sessions",
     params(SessionsQuery), responses((status = 200, description = "done", body = Page))
 )]
-pub(super) async fn list(state: &AdminState, query: SessionsQuery) -> AdminResult {
-    find(state, query).await.map(|page| ok(&page))
-}
-
-/// A page of the sessions that match a query.
-pub(super) async fn find(state: &AdminState, query: SessionsQuery) -> Result<Page, Refusal> {
+pub(super) async fn list(state: &AdminState, query: SessionsQuery) -> Result<Page, Refusal> {
     let SessionsQuery { user, account, subject, client, dialect, status, since, until, order, cursor, limit } = query;
     let gate = &state.gate;
     let (filter, account) = match (user, subject) {
@@ -289,12 +284,7 @@ fn moment(name: &str, text: Option<&str>) -> Result<Option<Timestamp>, Refusal> 
     params(("id" = String, Path, description = "its id: the `sid` of its tokens")),
     responses((status = 200, description = "done", body = SessionDetail))
 )]
-pub(super) async fn show(state: &AdminState, name: &str) -> AdminResult {
-    detail(state, name).await.map(|detail| ok(&detail))
-}
-
-/// A session and its history.
-pub(super) async fn detail(state: &AdminState, name: &str) -> Result<SessionDetail, Refusal> {
+pub(super) async fn show(state: &AdminState, name: &str) -> Result<SessionDetail, Refusal> {
     let gate = &state.gate;
     let id = SessionId::parse(name).ok_or_else(|| unknown(name))?;
     let session = gate.sessions().get(id).await.map_err(|error| Refusal::of_store(&error))?;
@@ -313,12 +303,7 @@ pub(super) async fn detail(state: &AdminState, name: &str) -> Result<SessionDeta
     params(("id" = String, Path, description = "its id: the `sid` of its tokens")),
     responses((status = 200, description = "done", body = RevocationReport))
 )]
-pub(super) async fn revoke(gate: &Gate, name: &str) -> AdminResult {
-    end(gate, name).await.map(|report| ok(&report))
-}
-
-/// Ends a session.
-pub(super) async fn end(gate: &Gate, name: &str) -> Result<RevocationReport, Refusal> {
+pub(super) async fn revoke(gate: &Gate, name: &str) -> Result<RevocationReport, Refusal> {
     let id = SessionId::parse(name).ok_or_else(|| unknown(name))?;
     let sessions = gate.sessions();
     // A session whose record cannot be read is revoked nevertheless.

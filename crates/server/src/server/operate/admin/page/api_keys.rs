@@ -58,10 +58,10 @@ impl Request<'_> {
     pub(super) async fn change_api_keys(&self, segments: &[&str], form: &BTreeMap<String, String>) -> Shown {
         self.may(role_to(segments.last().copied().unwrap_or_default()))?;
         let made = match segments {
-            [] => api_keys::make(self.state, request_of(form)).await,
-            [id, "rotate"] => api_keys::replace(self.state, id, RotateKeyRequest::default()).await,
+            [] => api_keys::create(self.state, request_of(form)).await,
+            [id, "rotate"] => api_keys::rotate(self.state, id, RotateKeyRequest::default()).await,
             [id, "revoke"] => {
-                let ended = api_keys::end(self.state, id).await?;
+                let ended = api_keys::revoke(self.state, id).await?;
                 return self.done(form, format!("Key {} revoked: it is refused.", ended.id));
             }
             _ => return Err(nothing()),

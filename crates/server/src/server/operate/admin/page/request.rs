@@ -22,7 +22,7 @@ use crate::log::recent::KEPT_LINES;
 use crate::server::operate::admin::events::{self, EventsQuery};
 use crate::server::operate::admin::explain::{Question, explain_question};
 use crate::server::operate::admin::problem::{Code, Refusal};
-use crate::server::operate::admin::revocations::{RevocationRequest, end_all};
+use crate::server::operate::admin::revocations::{self, RevocationRequest};
 use crate::server::operate::admin::sessions::{self, SessionsQuery};
 use crate::server::operate::admin::{AdminState, Body, ExplainReport, configuration, guard, keys, shown, traffic};
 
@@ -62,7 +62,7 @@ impl Request<'_> {
             ["sessions", id] => self.session(id).await,
             ["sessions", id, "revoke"] => {
                 self.may(AdminRole::Operator)?;
-                let detail = sessions::detail(state, id).await?;
+                let detail = sessions::show(state, id).await?;
                 let (back, id) = (self.back(&self.parameters()), detail.session.id);
                 html(&view::ConfirmView {
                     frame: self.frame("/ui/sessions").await,
@@ -114,13 +114,13 @@ impl Request<'_> {
                 self.may(AdminRole::Operator)?;
                 let mut ended = 0;
                 for id in selected(&form) {
-                    ended += sessions::end(&state.gate, id).await?.ended;
+                    ended += sessions::revoke(&state.gate, id).await?.ended;
                 }
                 self.done(&form, format!("{ended} selected {} revoked.", sessions_in_words(ended)))
             }
             ["sessions", id, "revoke"] => {
                 self.may(AdminRole::Operator)?;
-                let ended = sessions::end(&state.gate, id).await?.ended;
+                let ended = sessions::revoke(&state.gate, id).await?.ended;
                 self.done(
                     &form,
                     match ended {
@@ -133,7 +133,7 @@ impl Request<'_> {
                 self.may(AdminRole::Operator)?;
                 let request = revocation(&form)?;
                 let whose = shown(form.get("user").or(form.get("subject")).map_or("", String::as_str));
-                let ended = end_all(state, request).await?.ended;
+                let ended = revocations::revoke(state, request).await?.ended;
                 self.done(&form, format!("{ended} {} of {whose} revoked.", sessions_in_words(ended)))
             }
             #[cfg(feature = "relay")]
@@ -240,7 +240,7 @@ impl Request<'_> {
             limit: Some(PAGE_SESSIONS.to_owned()),
             ..SessionsQuery::default()
         };
-        let (page, problem) = match sessions::find(state, query).await {
+        let (page, problem) = match sessions::list(state, query).await {
             Ok(page) => (Some(page), None),
             // The view shows an error of the search beside the form.
             Err(refusal) if refusal.code.status().is_client_error() => (None, Some(refusal.detail)),
@@ -293,7 +293,7 @@ impl Request<'_> {
     async fn offer(&self, field: &'static str, value: &str, account: &str) -> Result<Option<RevokeAll>, Refusal> {
         let account = Some(account).filter(|account| field == "user" && !account.is_empty());
         let request = RevocationRequest { dry_run: true, ..named(field, value, account) };
-        let live = end_all(self.state, request).await?.ended;
+        let live = revocations::revoke(self.state, request).await?.ended;
         let (words, whose) = (sessions_in_words(live), shown(value));
         Ok((live > 0).then(|| RevokeAll {
             question: format!(
@@ -352,7 +352,7 @@ impl Request<'_> {
     }
 
     async fn session(&self, id: &str) -> Shown {
-        let detail = sessions::detail(self.state, id).await?;
+        let detail = sessions::show(self.state, id).await?;
         html(&view::SessionView {
             frame: self.frame("/ui/sessions").await,
             of_subject: link("/ui/sessions", &[("subject", &detail.session.subject), ("status", "any")]),
