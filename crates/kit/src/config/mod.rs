@@ -391,9 +391,7 @@ impl<'a> Section<'a> {
             return None;
         }
         let section = self.section(key);
-        let table = read(&section);
-        section.finish();
-        Some(table)
+        Some(section.finished(read(&section)))
     }
 
     /// An amount, or a percentage of the bound with the name `of.0`; at most this bound.
@@ -425,6 +423,12 @@ impl<'a> Section<'a> {
             }
             self.later.borrow_mut().push(key);
         }
+    }
+
+    /// What was read of this table. Reports the keys that were not read.
+    pub fn finished<T>(&self, read: T) -> T {
+        self.finish();
+        read
     }
 
     /// Reports the keys that were not read.

@@ -28,6 +28,12 @@ pub fn text(value: &Value) -> Result<String, String> {
     }
 }
 
+/// A [text](self::text) that fits. The error says what is expected.
+pub fn fitting(value: &Value, expected: &str, fits: impl FnOnce(&str) -> bool) -> Result<String, String> {
+    let text = text(value)?;
+    if fits(&text) { Ok(text) } else { unexpected(expected, value) }
+}
+
 /// A path, relative to a folder.
 pub fn path_in(folder: &Path) -> impl Fn(&Value) -> Result<PathBuf, String> {
     move |value| text(value).map(|path| folder.join(path))

@@ -7,6 +7,7 @@ use http::{HeaderName, Method};
 use ipnet::IpNet;
 
 use super::print::Words;
+use rotogate_core::http_client::{Allowed, FetchTarget};
 use rotogate_core::route::{Hosts, check_pattern};
 use rotogate_core::token::verify::host_of;
 pub(crate) use rotogate_kit::config::value::*;
@@ -80,6 +81,15 @@ fn no_issuer(url: &str) -> Option<String> {
             Some(format!("no token has this issuer: those of Auth0 end with a slash; write \"{url}/\""))
         }
         _ => None,
+    }
+}
+
+/// A URL to which the gate may send requests.
+pub(crate) fn asked_url(value: &Value) -> Result<String, String> {
+    let url = text(value)?;
+    match FetchTarget::parse(&url, Allowed::by_operator()) {
+        Ok(_) => Ok(url),
+        Err(error) => Err(format!("{error}, found {}", value.describe())),
     }
 }
 
@@ -180,9 +190,8 @@ pub(crate) fn exposed_header(value: &Value) -> Result<HeaderName, String> {
 
 /// A cookie name (RFC 6265 §4.1.1).
 pub(crate) fn cookie_name(value: &Value) -> Result<String, String> {
-    let name = text(value)?;
-    let fits = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
-    if fits { Ok(name) } else { unexpected("the name of a cookie", value) }
+    let is_known = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    fitting(value, "the name of a cookie", |name| name.bytes().all(is_known))
 }
 
 pub(crate) fn method(value: &Value) -> Result<Method, String> {

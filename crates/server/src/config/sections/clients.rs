@@ -9,8 +9,8 @@ use super::super::declare::section;
 use super::super::print::{MASK, Print, Words};
 use super::super::value;
 use super::issuers::{KeySource, key_source};
-use super::path_in;
 use super::sessions::read_override;
+use super::{path_in, unique};
 use crate::config::Config;
 use rotogate_core::client::{Client, ClientKeys, ExchangeRules, Grant};
 use rotogate_core::password::{SecretHash, cost_of};
@@ -87,7 +87,9 @@ impl Deref for ClientConfig {
 section! {
     impl Client, read by read_keys(section, others: &[ClientConfig], dir: &Path) {
         /// Required: The `client_id`. Without `secret_hash` and `keys`, the client is public.
-        reload id: Box<str> = by { read_id(section, others).into() },
+        reload id: Box<str> = by {
+            unique(section, "id", "the client_id", client_id, others.iter().map(|other| &*other.id)).into()
+        },
         /// Hash of the secret of a confidential client, from `rotogate client secret`.
         reload secret_hash: Option<SecretHash> = by { read_secret_hash(section, dir) },
         /// The gate reads these files later, with the other files of a start.
@@ -183,14 +185,6 @@ fn check_auth(section: &Section<'_>, client: &ClientConfig) {
 /// Reads the source of a client's keys, by the same rules as for the keys of an issuer.
 fn read_key_source(section: &Section<'_>, dir: &Path, client: &str) -> KeySource {
     key_source(section, dir, None, (&format!("{CLIENT_PREFIX}{client}"), client))
-}
-
-fn read_id(section: &Section<'_>, others: &[ClientConfig]) -> String {
-    let id = section.required("id", "the client_id", client_id);
-    if !id.is_empty() && others.iter().any(|other| *other.id == *id) {
-        section.blame("id", format!("\"{id}\" is listed twice; remove or rename one of the two"));
-    }
-    id
 }
 
 /// Checks that a listener requests certificates, if tokens are bound to them.

@@ -8,23 +8,24 @@ use toml::{Table, Value};
 use super::super::declare::section;
 use super::super::print::Put;
 use super::super::value;
-use super::{SECOND, dangling, path_in};
+use super::{SECOND, dangling, path_in, unique};
 use rotogate_core::claim::ClaimPath;
 use rotogate_core::decision::DecisionPointRules;
-use rotogate_core::http_client::{Allowed, FetchTarget};
 use rotogate_core::route::{Auth, RouteDecision};
-use rotogate_kit::config::{CertificateAndKey, Section, Value as Raw, printable};
+use rotogate_kit::config::{CertificateAndKey, Section, Value as Raw};
 
 section! {
     /// An entry of `[[decision_points]]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct DecisionPointConfig, read by read_keys(section, others: &[DecisionPointConfig], dir: &Path) {
         /// Required: Name for routes.
-        reload name: String = by { read_name(section, others) },
+        reload name: String = by {
+            unique(section, "name", "a name for routes to use", value::text, others.iter().map(|other| &*other.name))
+        },
         /// Identifier of the decision point, whose metadata name the endpoint. Required without `evaluation_url`.
-        reload url: Option<String> = get(point_url),
+        reload url: Option<String> = get(value::asked_url),
         /// Evaluation endpoint; the gate then reads no metadata.
-        reload evaluation_url: Option<String> = get(point_url),
+        reload evaluation_url: Option<String> = get(value::asked_url),
         /// File with the gate's bearer token.
         reload token_file: Option<PathBuf> = get(path_in(dir)),
         /// The gate's certificate for mutual TLS, with its key.
@@ -102,27 +103,9 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path) -> Vec<DecisionPointCon
     all
 }
 
-fn read_name(section: &Section<'_>, others: &[DecisionPointConfig]) -> String {
-    let name = section.required("name", "a name for routes to use", value::text);
-    if !name.is_empty() && others.iter().any(|other| other.name == name) {
-        section.blame("name", format!("\"{}\" is listed twice; remove or rename one of the two", printable(&name)));
-    }
-    name
-}
-
 fn read_cache(section: &Section<'_>) -> DecisionCache {
     let table = section.section("cache");
-    let cache = read_cache_keys(&table);
-    table.finish();
-    cache
-}
-
-fn point_url(v: &Raw) -> Result<String, String> {
-    let text = value::text(v)?;
-    match FetchTarget::parse(&text, Allowed::by_operator()) {
-        Ok(_) => Ok(text),
-        Err(error) => Err(format!("{error}, found {}", v.describe())),
-    }
+    table.finished(read_cache_keys(&table))
 }
 
 /// Reads `decision` of a route, which asks one of these decision points.

@@ -155,21 +155,14 @@ fn check_distinct(sections: &[Section<'_>], all: &[DirectoryConfig]) {
 
 /// The name of a directory, which is also a label of metrics.
 fn name(value: &Value) -> Result<String, String> {
-    let text = value::text(value)?;
-    let fits = text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-    if fits {
-        Ok(text)
-    } else {
-        Err(format!("expected letters, digits, \"-\", \"_\" and \".\", found {}", value.describe()))
-    }
+    let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let fits = |text: &str| text.len() <= 64 && text.bytes().all(is_known);
+    value::fitting(value, "letters, digits, \"-\", \"_\" and \".\"", fits)
 }
 
 fn account(value: &Value) -> Result<String, String> {
-    let text = value::text(value)?;
-    if is_subject(&text) && !text.contains('/') {
-        return Ok(text);
-    }
-    Err(format!("expected 1 to 256 visible ASCII characters, none of them /, found {}", value.describe()))
+    let fits = |text: &str| is_subject(text) && !text.contains('/');
+    value::fitting(value, "1 to 256 visible ASCII characters, none of them /", fits)
 }
 
 fn read_one(section: &Section<'_>, dir: &Path, is_one_of_several: bool) -> Option<DirectoryConfig> {

@@ -143,16 +143,12 @@ fn header_pattern(v: &Raw) -> Result<HeaderPattern, String> {
 }
 
 pub(super) fn read(section: &Section<'_>, issuers: &[TrustedIssuer]) -> IdentityConfig {
-    let identity = read_keys(section, issuers, &UsedHeaders::default());
-    section.finish();
-    identity
+    section.finished(read_keys(section, issuers, &UsedHeaders::default()))
 }
 
 fn read_section<T>(section: &Section<'_>, key: &'static str, read: impl FnOnce(&Section<'_>) -> T) -> T {
     let keys = section.section(key);
-    let value = read(&keys);
-    keys.finish();
-    value
+    keys.finished(read(&keys))
 }
 
 fn read_claims(section: &Section<'_>, used: &UsedHeaders) -> ClaimHeaders {

@@ -9,7 +9,6 @@ use super::super::value;
 use super::issuers::TrustedIssuer;
 use super::provider_client::{ClientKeySettings, read_key};
 use super::{SECOND, path_in};
-use rotogate_core::http_client::{Allowed, FetchTarget};
 use rotogate_core::introspection::Introspection;
 use rotogate_core::route::{Auth, Route};
 use rotogate_kit::config::{Section, Value as Raw};
@@ -19,7 +18,7 @@ section! {
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct IntrospectionConfig, read by read_keys(section, dir: &Path) {
         /// Introspection endpoint: https, or http on loopback. Redirects are not followed.
-        reload url: String = required("the introspection endpoint", endpoint),
+        reload url: String = required("the introspection endpoint", value::asked_url),
         /// The gate's client id at the issuer.
         reload client_id: String = required("the gate's client id at the issuer", value::text),
         /// Its key, instead of a secret.
@@ -94,22 +93,9 @@ pub(super) fn read(issuer: &Section<'_>, dir: &Path) -> Option<IntrospectionConf
     issuer.table("introspection", |section| read_keys(section, dir))
 }
 
-fn endpoint(v: &Raw) -> Result<String, String> {
-    let url = value::text(v)?;
-    match FetchTarget::parse(&url, Allowed::by_operator()) {
-        Ok(_) => Ok(url),
-        Err(error) => Err(format!("{error}, found {}", v.describe())),
-    }
-}
-
 fn prefix(v: &Raw) -> Result<String, String> {
-    let prefix = value::text(v)?;
-    match prefix.len() <= 64 && prefix.bytes().all(|byte| byte.is_ascii_graphic()) {
-        true => Ok(prefix),
-        false => {
-            Err(format!("expected at most 64 visible ASCII characters, such as \"ory_at_\", found {}", v.describe()))
-        }
-    }
+    let fits = |prefix: &str| prefix.len() <= 64 && prefix.bytes().all(|byte| byte.is_ascii_graphic());
+    value::fitting(v, "at most 64 visible ASCII characters, such as \"ory_at_\"", fits)
 }
 
 /// Reports a route for which several issuers could be asked about an opaque token, because the token does not name its

@@ -44,9 +44,7 @@ impl Print for Algorithm {
 }
 
 pub(super) fn read(section: &Section<'_>, dir: &Path, server: &ServerConfig, has_no_users: bool) -> IssuerConfig {
-    let issuer = read_keys(section, dir, server, has_no_users);
-    section.finish();
-    issuer
+    section.finished(read_keys(section, dir, server, has_no_users))
 }
 
 pub(super) fn algorithm(v: &Raw) -> Result<Algorithm, String> {

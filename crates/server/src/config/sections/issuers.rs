@@ -320,11 +320,11 @@ pub(crate) fn read_event_token(file: &Path) -> Result<SecretString, String> {
 }
 
 pub(super) fn events_path(v: &Raw) -> Result<String, String> {
-    let path = value::text(v)?;
-    let is_plain = path.starts_with('/')
-        && path.len() > 1
-        && path.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~/".contains(&b));
-    if is_plain { Ok(path) } else { Err(format!("expected a path such as \"/logout/idp\", found {}", v.describe())) }
+    value::fitting(v, "a path such as \"/logout/idp\"", |path| {
+        path.starts_with('/')
+            && path.len() > 1
+            && path.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~/".contains(&b))
+    })
 }
 
 /// A claim, or "" for none.

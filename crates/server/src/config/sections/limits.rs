@@ -57,7 +57,5 @@ section! {
 }
 
 pub(super) fn read(section: &Section<'_>) -> LimitsConfig {
-    let limits = read_keys(section);
-    section.finish();
-    limits
+    section.finished(read_keys(section))
 }

@@ -89,15 +89,11 @@ impl Words for OnAuditFailure {
 }
 
 pub(super) fn read(section: &Section<'_>, dir: &Path) -> LogConfig {
-    let log = read_keys(section, dir);
-    section.finish();
-    log
+    section.finished(read_keys(section, dir))
 }
 
 pub(super) fn read_access(section: &Section<'_>, dir: &Path, log: &LogConfig) -> AccessLogConfig {
-    let access_log = read_access_keys(section, dir, log);
-    section.finish();
-    access_log
+    section.finished(read_access_keys(section, dir, log))
 }
 
 pub(super) fn read_audit(
@@ -106,9 +102,7 @@ pub(super) fn read_audit(
     log: &LogConfig,
     access: &AccessLogConfig,
 ) -> AuditLogConfig {
-    let audit_log = read_audit_keys(section, dir, log, access);
-    section.finish();
-    audit_log
+    section.finished(read_audit_keys(section, dir, log, access))
 }
 
 /// Reads the output, which no other log may have.

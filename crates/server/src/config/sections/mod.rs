@@ -24,7 +24,7 @@ use rotogate_core::session::Binding;
 use rotogate_core::session::profile::Profile;
 use rotogate_core::status_list::StatusListSettings;
 use rotogate_directories::users::UsersFile;
-use rotogate_kit::config::{ConfigError, Section, nearest, printable};
+use rotogate_kit::config::{ConfigError, Section, Value, nearest, printable};
 use rotogate_proxy::Upstream;
 
 mod admin;
@@ -379,6 +379,21 @@ fn collide(a: SocketAddr, b: SocketAddr) -> bool {
 /// A loopback address.
 fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
+}
+
+/// Reads a required name that no other entry of the list has.
+fn unique<'a>(
+    section: &Section<'_>,
+    key: &'static str,
+    expected: &str,
+    read: impl FnOnce(&Value) -> Result<String, String>,
+    mut others: impl Iterator<Item = &'a str>,
+) -> String {
+    let name = section.required(key, expected, read);
+    if !name.is_empty() && others.any(|other| other == name) {
+        section.blame(key, format!("\"{}\" is listed twice; remove or rename one of the two", printable(&name)));
+    }
+    name
 }
 
 /// The text "there is no X", with the name that was probably meant.

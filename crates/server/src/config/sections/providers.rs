@@ -7,9 +7,9 @@ use super::super::declare::section;
 use super::super::value;
 use super::provider_client::{self, ProviderClientSettings};
 use super::remote::RemoteSource;
-use super::{SECOND, TrustedIssuer, dangling, path_in};
-use rotogate_core::http_client::{Allowed, FetchTarget, SecretPlace};
-use rotogate_kit::config::{Section, Value as Raw};
+use super::{SECOND, TrustedIssuer, dangling, path_in, unique};
+use rotogate_core::http_client::SecretPlace;
+use rotogate_kit::config::Section;
 
 section! {
     /// An entry of `[[providers]]`.
@@ -21,7 +21,9 @@ section! {
         issuers: &[TrustedIssuer],
     ) {
         /// Required: Name for upstreams.
-        reload name: String = by { read_name(section, others) },
+        reload name: String = by {
+            unique(section, "name", "a name for upstreams to use", value::text, others.iter().map(|other| &*other.name))
+        },
         /// `[[issuers]]` entry whose tokens this provider exchanges; or `issuer_url`. With `token_url` both may be
         /// absent, for an `authorization_server` of an exchange.
         reload issuer: String = by { read_issuer(section, issuers) },
@@ -44,19 +46,9 @@ section! {
 pub(super) fn read(sections: &[Section<'_>], dir: &Path, issuers: &[TrustedIssuer]) -> Vec<ProviderSettings> {
     let mut all = Vec::new();
     for section in sections {
-        let provider = read_keys(section, &all, dir, issuers);
-        section.finish();
-        all.push(provider);
+        all.push(section.finished(read_keys(section, &all, dir, issuers)));
     }
     all
-}
-
-fn read_name(section: &Section<'_>, others: &[ProviderSettings]) -> String {
-    let name = section.required("name", "a name for upstreams to use", value::text);
-    if !name.is_empty() && others.iter().any(|other| other.name == name) {
-        section.blame("name", format!("\"{name}\" is listed twice; remove or rename one of the two"));
-    }
-    name
 }
 
 fn read_issuer(section: &Section<'_>, issuers: &[TrustedIssuer]) -> String {
@@ -85,9 +77,10 @@ fn read_token_url(section: &Section<'_>, issuer: &str, issuers: &[TrustedIssuer]
     let is_discovered =
         |known: &TrustedIssuer| known.name == issuer && known.keys.remote().is_some_and(RemoteSource::is_discovered);
     if issuers.iter().any(is_discovered) {
-        return section.get("token_url", url);
+        return section.get("token_url", value::asked_url);
     }
-    section.require("token_url", "the provider's token endpoint, an https URL; or an issuer with discovery", url)
+    let what = "the provider's token endpoint, an https URL; or an issuer with discovery";
+    section.require("token_url", what, value::asked_url)
 }
 
 fn read_client(section: &Section<'_>, dir: &Path) -> ProviderClientSettings {
@@ -110,12 +103,4 @@ fn read_client(section: &Section<'_>, dir: &Path) -> ProviderClientSettings {
         secret_in: SecretPlace::default(),
         client_cert: None,
     })
-}
-
-fn url(v: &Raw) -> Result<String, String> {
-    let text = value::text(v)?;
-    match FetchTarget::parse(&text, Allowed::by_operator()) {
-        Ok(_) => Ok(text),
-        Err(error) => Err(format!("{error}, found {}", v.describe())),
-    }
 }

@@ -4,18 +4,19 @@ use std::path::{Path, PathBuf};
 
 use super::super::declare::section;
 use super::super::value;
-use super::stream::url;
-use super::{ClientConfig, dangling, path_in};
-use rotogate_kit::config::{Section, printable};
+use super::{ClientConfig, dangling, path_in, unique};
+use rotogate_kit::config::Section;
 
 section! {
     /// An entry of `[[receivers]]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct ReceiverConfig, read by read_keys(section, others: &[ReceiverConfig], dir: &Path) {
         /// Required: Its name in logs and metrics.
-        reload name: String = by { read_name(section, others) },
+        reload name: String = by {
+            unique(section, "name", "a name for logs and metrics", value::text, others.iter().map(|other| &*other.name))
+        },
         /// Required: The URL to which the gate pushes events (RFC 8935): `https`, or `http` on this machine.
-        reload url: String = required("the URL that takes events, such as \"https://siem.example.com/events\"", url),
+        reload url: String = required("the URL that takes events, such as \"https://siem.example.com/events\"", value::asked_url),
         /// Required: `aud` of the events. Another audience makes a new receiver.
         reload audience: String = required("what the receiver calls itself, such as its URL", value::text),
         /// Required: File with the bearer token for the receiver (0600), read for each event.
@@ -52,12 +53,4 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path, clients: &[ClientConfig
         all.push(receiver);
     }
     all
-}
-
-fn read_name(section: &Section<'_>, others: &[ReceiverConfig]) -> String {
-    let name = section.required("name", "a name for logs and metrics", value::text);
-    if !name.is_empty() && others.iter().any(|other| other.name == name) {
-        section.blame("name", format!("\"{}\" is listed twice; remove or rename one of the two", printable(&name)));
-    }
-    name
 }

@@ -13,7 +13,6 @@ use super::{SECOND, dangling, path_in};
 use rotogate::dialect::relay::{PASSWORD, REFRESH_TOKEN, RelayDialect, Wire};
 use rotogate::relay::engine::MAX_GRACE;
 use rotogate::relay::{AfterUnknown, RelayRules};
-use rotogate_core::http_client::{Allowed, FetchTarget};
 use rotogate_kit::config::{Section, Value as Raw};
 
 section! {
@@ -35,7 +34,7 @@ section! {
         reload token_url: Option<String> = by { read_token_url(section, wire, has_discovery(issuers, wire, issuer.as_deref())) },
         /// Provider's revocation endpoint.
         reload revocation_url: Option<String> = by {
-            (wire == Wire::OAuth).then(|| section.get("revocation_url", url)).flatten()
+            (wire == Wire::OAuth).then(|| section.get("revocation_url", value::asked_url)).flatten()
         },
         /// Path for revocations of clients (RFC 7009); needs `revocation_url`, or the issuer's `discovery`.
         reload revocation_path: Option<String> = by {
@@ -121,10 +120,10 @@ fn has_discovery(issuers: &[TrustedIssuer], wire: Wire, issuer: Option<&str>) ->
 
 fn read_token_url(section: &Section<'_>, wire: Wire, has_discovery: bool) -> Option<String> {
     let token_url = if has_discovery {
-        section.get("token_url", url)
+        section.get("token_url", value::asked_url)
     } else {
         let what = "the provider's token endpoint, an https URL; or an issuer with discovery";
-        section.require("token_url", what, url)
+        section.require("token_url", what, value::asked_url)
     };
     let is_origin = |url: &str| url.parse::<http::Uri>().is_ok_and(|uri| uri.path() == "/" && uri.query().is_none());
     if wire.is_grpc() && token_url.as_deref().is_some_and(|url| !is_origin(url)) {
@@ -184,22 +183,9 @@ fn read_client(section: &Section<'_>, dir: &Path, wire: Wire, grants: &[String])
     Some(client)
 }
 
-/// A URL to which the gate may send requests.
-fn url(v: &Raw) -> Result<String, String> {
-    let text = value::text(v)?;
-    match FetchTarget::parse(&text, Allowed::by_operator()) {
-        Ok(_) => Ok(text),
-        Err(error) => Err(format!("{error}, found {}", v.describe())),
-    }
-}
-
 fn grant(v: &Raw) -> Result<String, String> {
-    let text = value::text(v)?;
-    if text.bytes().all(|b| b.is_ascii_graphic()) {
-        Ok(text)
-    } else {
-        Err(format!("expected a grant type such as \"refresh_token\", found {}", v.describe()))
-    }
+    let fits = |text: &str| text.bytes().all(|b| b.is_ascii_graphic());
+    value::fitting(v, "a grant type such as \"refresh_token\"", fits)
 }
 
 /// A path without parameters.

@@ -106,9 +106,7 @@ pub(super) fn read(section: &Section<'_>) -> SessionsConfig {
 pub(super) fn read_override(section: &Section<'_>) -> ProfileOverride {
     let own = section.section("profile");
     own.later(&["max_stream", "on_expiry"]);
-    let rules = read_profile(&own);
-    own.finish();
-    rules
+    own.finished(read_profile(&own))
 }
 
 /// Reports each bound that the rules violate. Returns whether all bounds are met.

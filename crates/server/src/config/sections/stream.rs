@@ -12,7 +12,6 @@ use super::clients::is_text;
 use super::issuers::EventsConfig;
 use super::provider_client::{self, ProviderClientSettings};
 use super::{DAY, SECOND, path_in};
-use rotogate_core::http_client::{Allowed, FetchTarget};
 use rotogate_core::session::Scope;
 use rotogate_kit::config::{Section, Value as Raw};
 
@@ -21,7 +20,7 @@ section! {
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct StreamConfig, read by read_keys(section, dir: &Path, issuer: &StreamIssuer<'_>) {
         /// Issuer URL of the transmitter, exactly as in its metadata. Default: the `url` of the entry.
-        reload transmitter: String = get_or(url, issuer.url.to_owned()),
+        reload transmitter: String = get_or(value::asked_url, issuer.url.to_owned()),
         /// `"poll"`: the gate fetches the events (RFC 8936). `"push"`: the transmitter posts to the endpoint `events`,
         /// and gets the token in its `token_file` from the gate.
         reload delivery: StreamDelivery = get_or(value::word_of, StreamDelivery::Poll),
@@ -33,7 +32,7 @@ section! {
         /// Instead of `client`: the file with a token for the transmitter (0600), read for each request.
         reload token_file: Option<PathBuf> = get(path_in(dir)),
         /// Token endpoint for `client`. Required, unless the issuer has `discovery`.
-        reload token_url: Option<String> = get(url),
+        reload token_url: Option<String> = get(value::asked_url),
         /// Scopes that `client` asks for.
         reload scopes: Vec<Scope> = by { read_scopes(section) },
         /// Types of the events to request. Default: those that end sessions or refresh data (docs/signals.md).
@@ -147,14 +146,6 @@ fn read_events(section: &Section<'_>) -> Vec<String> {
         section.blame("events", "is empty: a stream without events says nothing");
     }
     events
-}
-
-pub(super) fn url(v: &Raw) -> Result<String, String> {
-    let text = value::text(v)?;
-    match FetchTarget::parse(&text, Allowed::by_operator()) {
-        Ok(_) => Ok(text),
-        Err(error) => Err(format!("{error}, found {}", v.describe())),
-    }
 }
 
 fn host(v: &Raw) -> Result<String, String> {

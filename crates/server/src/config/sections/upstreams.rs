@@ -11,7 +11,7 @@ use http::uri::PathAndQuery;
 use super::super::declare::section;
 use super::super::print::Words;
 use super::super::value::{self, Share};
-use super::{AdminConfig, Config, DAY, ServerConfig, path_in};
+use super::{AdminConfig, Config, DAY, ServerConfig, path_in, unique};
 use rotogate_core::private_file;
 
 use rotogate_core::token::algorithm::Algorithm;
@@ -38,7 +38,9 @@ section! {
         default: &Upstream,
     ) {
         /// Required: Name for routes.
-        reload name: String = by { read_name(section, others) },
+        reload name: String = by {
+            unique(section, "name", "a name for routes to use", value::text, others.iter().map(|other| &*other.name))
+        },
         /// Required: Addresses: `["http://127.0.0.1:3000"]`, `"https://…"`, or for gRPC in clear HTTP/2
         /// `["h2c://127.0.0.1:50051"]`. A host name stands for all its addresses. `"echo:"`: a built-in server whose
         /// response shows the request.
@@ -136,14 +138,6 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path, server: &ServerConfig, 
         section.finish();
     }
     upstreams
-}
-
-fn read_name(section: &Section<'_>, others: &[Upstream]) -> String {
-    let name = section.required("name", "a name for routes to use", value::text);
-    if !name.is_empty() && others.iter().any(|other| other.name == name) {
-        section.blame("name", format!("\"{name}\" is listed twice; remove or rename one of the two"));
-    }
-    name
 }
 
 fn read_preserve_host(section: &Section<'_>, urls: &[UpstreamUrl]) -> bool {
