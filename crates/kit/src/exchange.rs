@@ -84,12 +84,6 @@ impl Default for Tunnel {
     }
 }
 
-impl std::fmt::Debug for TunnelEnd {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("TunnelEnd")
-    }
-}
-
 impl TunnelEnd {
     /// Begins the tunnel. `told` is called at the tunnel's end.
     pub fn begin(&self, told: impl FnOnce(&'static str) + Send + 'static) {

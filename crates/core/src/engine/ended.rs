@@ -2,7 +2,6 @@
 //! so the gate writes nothing but the revocation itself.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
@@ -72,12 +71,6 @@ pub struct EndedBatch {
     single: Vec<Revocation>,
     /// Entries whose ended sessions can be found only by a scan of all sessions.
     wide: Option<RevocationList>,
-}
-
-impl fmt::Debug for EndedBatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EndedBatch").field("single", &self.single.len()).finish_non_exhaustive()
-    }
 }
 
 /// The position up to which a batch was resolved.

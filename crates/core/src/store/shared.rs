@@ -170,12 +170,6 @@ pub struct Follow {
     pub row: Arc<LiveRow>,
 }
 
-impl fmt::Debug for Follow {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Follow").field("every", &self.every).finish_non_exhaustive()
-    }
-}
-
 /// The revocations of a shared store, as nodes write them.
 #[async_trait]
 pub trait Feed: fmt::Debug + Send {

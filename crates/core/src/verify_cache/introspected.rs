@@ -437,11 +437,5 @@ impl IntrospectedTokens {
     }
 }
 
-impl std::fmt::Debug for IntrospectedTokens {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("IntrospectedTokens").field("issuer", &self.name()).finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,6 @@
 //! authorization server that names another server's token endpoint as its own would get an assertion that the other
 //! server accepts (CVE-2025-27370).
 
-use std::fmt;
 use std::time::Duration;
 
 use super::Keys;
@@ -35,12 +34,6 @@ pub struct SentClientAssertion<'a> {
     pub token: &'a str,
     /// How much the client's clock may differ from ours.
     pub leeway: Duration,
-}
-
-impl fmt::Debug for SentClientAssertion<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SentClientAssertion(…)")
-    }
 }
 
 /// A good assertion, which is accepted only once.

@@ -67,12 +67,6 @@ pub struct SentNotice<'a> {
     pub token: &'a str,
 }
 
-impl std::fmt::Debug for SentNotice<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("SentNotice(…)")
-    }
-}
-
 /// The content of a valid notice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reported {

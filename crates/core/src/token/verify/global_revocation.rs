@@ -35,12 +35,6 @@ pub struct SentGlobalRevocation<'a> {
     pub body: &'a [u8],
 }
 
-impl std::fmt::Debug for SentGlobalRevocation<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("SentGlobalRevocation(…)")
-    }
-}
-
 /// A good request, which is accepted only once.
 #[derive(Clone, Debug)]
 pub struct AskedRevocation {

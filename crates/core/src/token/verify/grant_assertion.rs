@@ -2,7 +2,6 @@
 //! caller. There are two kinds, told apart by `typ`: an identity assertion about a user (ID-JAG), and one about a
 //! workload.
 
-use std::fmt;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -78,12 +77,6 @@ pub struct SentGrant<'a> {
     pub client: Option<&'a str>,
     /// The assertion.
     pub token: &'a str,
-}
-
-impl fmt::Debug for SentGrant<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SentGrant(…)")
-    }
 }
 
 /// A good assertion.
