@@ -88,12 +88,8 @@ pub(super) fn number(text: &str) -> Result<u32, BadHash> {
 
 /// `pbkdf2_sha256$N$salt$hash` of Django: the salt is text, the hash base64.
 pub(super) fn parse_django(bits: u16, rest: &str) -> Result<Pbkdf2, BadHash> {
-    let mut fields = rest.split('$');
-    let (Some(iterations), Some(salt), Some(output), None) =
-        (fields.next(), fields.next(), fields.next(), fields.next())
-    else {
-        return Err(BROKEN);
-    };
+    let fields: Vec<&str> = rest.split('$').collect();
+    let [iterations, salt, output] = *fields else { return Err(BROKEN) };
     let output = STANDARD.decode(output).map_err(|_| BROKEN)?;
     if output.len() != usize::from(bits / 8) {
         return Err(BROKEN);
@@ -104,12 +100,8 @@ pub(super) fn parse_django(bits: u16, rest: &str) -> Result<Pbkdf2, BadHash> {
 
 /// `$pbkdf2-sha256$N$salt$hash` of passlib: base64 with a dot for the plus sign, without padding.
 pub(super) fn parse_passlib(bits: u16, rest: &str) -> Result<Pbkdf2, BadHash> {
-    let mut fields = rest.split('$');
-    let (Some(iterations), Some(salt), Some(output), None) =
-        (fields.next(), fields.next(), fields.next(), fields.next())
-    else {
-        return Err(BROKEN);
-    };
+    let fields: Vec<&str> = rest.split('$').collect();
+    let [iterations, salt, output] = *fields else { return Err(BROKEN) };
     let decode = |text| Base64Pbkdf2::decode_vec(text).map_err(|_| BROKEN);
     let output = decode(output)?;
     if output.len() != usize::from(bits / 8) {
