@@ -24,7 +24,7 @@ impl<M> Described<'_, M> {
                 (Rule::Quota, Denial::QuotaExceeded(limit, _), _) => {
                     self.layer.gate.0.has_limit(policy, limit).then_some("rate")
                 }
-                (Rule::Condition, _, Some(token)) => Some(unmet(route, path, token)?.0),
+                (Rule::Condition, _, Some(token)) => Some(unmet(route, path.as_deref(), token)?.0),
                 // A rule of a call that names no issuers accepts all.
                 (Rule::Issuer, _, _) if path.is_none() && policy.issuers.is_empty() => None,
                 (_, _, Some(token)) => unmet_key(rule, policy, token, now),
@@ -37,7 +37,7 @@ impl<M> Described<'_, M> {
     /// The claims and the operators of the conditions that the token does not meet, without any value.
     // Requirement K24.
     pub(super) fn unmet_words(&self, token: &AccessToken) -> String {
-        let unmet = self.demanding().find_map(|(route, path)| unmet(route, path, token));
+        let unmet = self.demanding().find_map(|(route, path)| unmet(route, path.as_deref(), token));
         unmet.map_or_else(|| "a condition is not met".to_owned(), |(_, words)| format!("not met: {words}"))
     }
 
@@ -49,8 +49,8 @@ impl<M> Described<'_, M> {
 }
 
 /// The unmet conditions of a route for this path, or of a rule of a call: the key, and the words.
-fn unmet(route: &Route, path: Option<String>, token: &AccessToken) -> Option<(&'static str, String)> {
-    let path = path.as_deref().and_then(|raw| CanonicalPath::parse(raw).ok());
+fn unmet(route: &Route, path: Option<&str>, token: &AccessToken) -> Option<(&'static str, String)> {
+    let path = path.and_then(|raw| CanonicalPath::parse(raw).ok());
     let param = |name: &str| {
         let mut params = route.params(path.as_ref()?.as_str());
         params.find(|(known, _)| *known == name).map(|(_, value)| value.to_owned())
