@@ -656,3 +656,14 @@ async fn i21_other_keys_forget_no_introspected_token_and_other_rules_do() {
     w.checker.set_verifier(Verifier::new(Vec::new()).unwrap());
     assert!(matches!(w.denied("opaque").await, Denial::MalformedToken(_)));
 }
+
+#[tokio::test]
+async fn d14_the_digest_of_an_introspected_token_is_computed_once() {
+    let w = world(|it| it);
+    let verified = w.check("opaque").await.unwrap();
+    assert_eq!(verified.digest(|_| None), None, "no digest is kept that could not be computed");
+    assert_eq!(verified.digest(|_| Some([1; 32])), Some([1; 32]));
+    // A hit of the cache is the same token.
+    let known = w.check("opaque").await.unwrap();
+    assert_eq!(known.digest(|_| panic!("computed again")), Some([1; 32]));
+}
