@@ -129,12 +129,15 @@ pub struct DecisionFault {
     pub message: String,
     /// The delay that the decision point asks for.
     pub retry_after: Option<Duration>,
+    /// Whether the delay may be for this caller alone: it came with another status than 503.
+    #[doc(hidden)]
+    pub of_asker: bool,
 }
 
 impl DecisionFault {
     /// A fault.
     pub fn new(message: impl fmt::Display) -> Self {
-        Self { message: message.to_string(), retry_after: None }
+        Self { message: message.to_string(), retry_after: None, of_asker: false }
     }
 }
 

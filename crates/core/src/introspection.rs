@@ -35,6 +35,9 @@ pub struct IntrospectionFault {
     pub message: String,
     /// The delay that the server asks for.
     pub retry_after: Option<Duration>,
+    /// Whether the delay may be for this caller alone: it came with another status than 503.
+    #[doc(hidden)]
+    pub of_asker: bool,
 }
 
 impl IntrospectionFault {
@@ -45,7 +48,7 @@ impl IntrospectionFault {
 
     /// A fault of this cause.
     pub fn new(cause: &'static str, message: impl fmt::Display) -> Self {
-        Self { cause, message: message.to_string(), retry_after: None }
+        Self { cause, message: message.to_string(), retry_after: None, of_asker: false }
     }
 
     /// Can only an operator repair this?

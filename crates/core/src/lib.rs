@@ -39,6 +39,7 @@ pub mod mcp;
 pub mod network;
 pub mod overload;
 pub mod password;
+pub mod pause;
 pub mod policy;
 pub mod private_file;
 pub mod random;

@@ -144,7 +144,9 @@ impl HttpDecisionPoint {
         if head.status != StatusCode::OK {
             let retry_after = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
             let retry_after = retry_after.map(Duration::from_secs);
-            return Err(DecisionFault { retry_after, ..DecisionFault::new(format!("it answered {}", head.status)) });
+            let of_asker = head.status != StatusCode::SERVICE_UNAVAILABLE;
+            let fault = DecisionFault::new(format!("it answered {}", head.status));
+            return Err(DecisionFault { retry_after, of_asker, ..fault });
         }
         let kind = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {

@@ -124,6 +124,7 @@ impl Introspector for HttpIntrospector {
             )),
             status => Err(IntrospectionFault {
                 retry_after: retry_after(&head.headers),
+                of_asker: status != StatusCode::SERVICE_UNAVAILABLE,
                 ..IntrospectionFault::new("status", format!("{host}: answered {status}"))
             }),
         }

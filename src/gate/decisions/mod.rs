@@ -18,6 +18,7 @@ use rotogate_core::decision::{DecisionPointRules, PolicyDecision, question};
 use rotogate_core::denial::Denial;
 use rotogate_core::flight::{Flight, Flights};
 use rotogate_core::overload::{Bound, Pool};
+use rotogate_core::pause::{MAX_PAUSE, ServiceAnswer, ServicePauses};
 use rotogate_core::policy::{OwedDecision, Permitted};
 use rotogate_core::random::process_digest;
 use rotogate_core::route::{DecisionSubject, Route};
@@ -33,7 +34,6 @@ const MAX_KEPT: usize = 1 << 16;
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// The delay before a retry if the decision point names no delay.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
-const MAX_RETRY: Duration = Duration::from_secs(60);
 
 /// The key of an answer, which differs for different decision points, accounts at them and questions.
 type QuestionKey = [u8; 32];
@@ -48,12 +48,14 @@ pub(super) struct ReadyPoint {
     identity: Box<[u8]>,
     in_flight: Pool,
     waiting: Pool,
+    /// The pauses that the decision point asks for.
+    pauses: Arc<ServicePauses>,
 }
 
 impl ReadyPoint {
     pub(super) fn new(rules: DecisionPointRules) -> Self {
         let identity = rules.point.identity();
-        Self { rules, identity, in_flight: Pool::new(IN_FLIGHT), waiting: Pool::new(WAITING) }
+        Self { rules, identity, in_flight: Pool::new(IN_FLIGHT), waiting: Pool::new(WAITING), pauses: Arc::default() }
     }
 
     /// The key of a question.
@@ -226,18 +228,15 @@ impl Inner {
             return Ok(kept);
         }
         let waits = point.waiting.enter(Some(owed.caller.holder())).ok();
-        let flight = waits.as_ref().and_then(|_| self.decision_flight(point, key, owed).ok());
-        let Some(flight) = flight else {
-            decisions.results.count(&point.rules.name, "busy");
-            return Err(TRY_AGAIN);
-        };
+        let flight = waits.as_ref().map_or(Err(TRY_AGAIN), |_| self.decision_flight(point, key, owed));
+        let flight = flight.inspect_err(|_| decisions.results.count(&point.rules.name, "busy"))?;
         flight.outcome().await.unwrap_or(Err(TRY_AGAIN))
     }
 
     /// The flight of a question.
     ///
     /// # Errors
-    /// When to ask again: too many questions are in flight.
+    /// When to ask again: too many questions are in flight, or the decision point asked for a pause.
     fn decision_flight(
         self: &Arc<Self>,
         point: &ReadyPoint,
@@ -247,11 +246,15 @@ impl Inner {
         let decisions = &self.running.decisions;
         let forgotten = decisions.state.lock().forgotten;
         decisions.flights.join((key, forgotten), &Handle::current(), || {
-            let place = point.in_flight.enter(Some(owed.caller.holder())).map_err(|_| TRY_AGAIN)?;
+            let (holder, time) = (owed.caller.holder(), self.engine.clock().source());
+            let place = point.in_flight.enter(Some(holder)).map_err(|_| TRY_AGAIN)?;
+            point.pauses.admit(holder, time.monotonic())?;
             let (gate, rules, question) = (Arc::clone(self), point.rules.clone(), Arc::clone(&owed.question));
+            let pauses = Arc::clone(&point.pauses);
             Ok(async move {
                 let _place = place;
-                let answer = gate.ask_point(&rules, &question).await;
+                let (answer, said) = gate.ask_point(&rules, &question).await;
+                pauses.note(holder, said, gate.engine.clock().source().monotonic());
                 if let Ok(decision) = &answer {
                     let now = gate.engine.clock().now();
                     let kept = KeptDecision { decision: decision.clone(), until: now.plus(rules.kept_for(decision)) };
@@ -262,14 +265,14 @@ impl Inner {
         })
     }
 
-    async fn ask_point(&self, rules: &DecisionPointRules, question: &[u8]) -> DecisionAnswer {
+    async fn ask_point(&self, rules: &DecisionPointRules, question: &[u8]) -> (DecisionAnswer, ServiceAnswer) {
         let id = uuid::Uuid::new_v4().to_string();
         let asked = rules.point.decide(question, &id).await;
         let decisions = &self.running.decisions;
         match asked {
             Ok(decision) => {
                 decisions.results.count(&rules.name, decision.word());
-                Ok(decision)
+                (Ok(decision), ServiceAnswer::Answered)
             }
             Err(fault) => {
                 decisions.results.count(&rules.name, "unavailable");
@@ -279,7 +282,8 @@ impl Inner {
                     why = %fault,
                     "no decision: the decision point did not decide"
                 );
-                Err(fault.retry_after.map_or(TRY_AGAIN, |wait| wait.clamp(TRY_AGAIN, MAX_RETRY)))
+                let wait = fault.retry_after.map_or(TRY_AGAIN, |wait| wait.clamp(TRY_AGAIN, MAX_PAUSE));
+                (Err(wait), ServiceAnswer::fault(fault.retry_after, fault.of_asker))
             }
         }
     }

@@ -172,7 +172,12 @@ impl World {
 }
 
 fn unclear() -> Answer {
-    Err(DecisionFault { retry_after: Some(Duration::from_secs(7)), ..DecisionFault::new("it answered 500") })
+    Err(DecisionFault::new("it answered 500"))
+}
+
+fn busy(seconds: u64, of_asker: bool) -> Answer {
+    let retry_after = Some(Duration::from_secs(seconds));
+    Err(DecisionFault { retry_after, of_asker, ..DecisionFault::new("it answered 503") })
 }
 
 /// The rules of api/schemas of openid/authzen: access-evaluation-request, subject-base, action-base, resource-base.
@@ -222,7 +227,7 @@ async fn k27_everything_but_a_decision_is_503_and_local_rules_come_first() {
     let (status, _, challenge) = world.get("/orders/1").await;
     let expected = "Bearer error=\"insufficient_user_authentication\", acr_values=\"gold\"";
     assert_eq!((status, challenge.as_str()), (401, expected));
-    world.answers(unclear());
+    world.answers(busy(7, false));
     let (status, retry, challenge) = world.get("/orders/1").await;
     assert_eq!((status, retry.as_deref(), challenge.as_str()), (503, Some("7"), ""));
     let before = world.count();
@@ -233,6 +238,29 @@ async fn k27_everything_but_a_decision_is_503_and_local_rules_come_first() {
     let results = world.gate.0.running.decisions.results.counted();
     let words: Vec<_> = results.iter().map(|(point, word, count)| (&**point, *word, *count)).collect();
     assert_eq!(words, [("pdp", "deny", 1), ("pdp", "permit", 1), ("pdp", "step_up", 1), ("pdp", "unavailable", 1)]);
+}
+
+#[tokio::test]
+async fn k27_k31_a_pause_that_the_decision_point_asks_for_is_for_all_callers_or_for_one() {
+    for (of_asker, others) in [(false, (503, Some("20".to_owned()))), (true, (200, None))] {
+        let time = ManualTime::at(Timestamp::from_secs(1_800_000_000));
+        let builder = Gate::builder().keys(Keyring::ephemeral().unwrap()).time(Arc::<ManualTime>::clone(&time));
+        let mut world = World::with(0, builder).await;
+        world.answers(busy(30, of_asker));
+        assert_eq!(world.get("/orders/1").await.1.as_deref(), Some("30"));
+        world.answers(Ok(PolicyDecision::Permit));
+        time.advance(Duration::from_secs(10));
+        let (status, retry, _) = world.get("/orders/2").await;
+        assert_eq!((status, retry.as_deref(), world.count()), (503, Some("20"), 1), "another question of the caller");
+        let ada = world.token.clone();
+        let session = NewSession::new("bob", "web").scope("read").unwrap();
+        world.token = world.gate.sessions().start(session).await.unwrap().access_token.expose().to_owned();
+        let (status, retry, _) = world.get("/orders/1").await;
+        assert_eq!((status, retry), others);
+        world.token = ada;
+        time.advance(Duration::from_secs(20));
+        assert_eq!(world.status("/orders/2").await, 200);
+    }
 }
 
 #[tokio::test]

@@ -28,6 +28,7 @@ use crate::denial::Denial;
 use crate::flight::{Flight, Flights};
 use crate::introspection::{Introspection, IntrospectionFault};
 use crate::limit::{Buckets, Rate};
+use crate::pause::{ServiceAnswer, ServicePauses};
 use crate::token::observer::Observer;
 use crate::token::verify::{IssuerRules, Responses, RulesId, Told};
 
@@ -82,6 +83,8 @@ pub(super) struct IntrospectedTokens {
     unseen_places: Arc<Semaphore>,
     unseen: Buckets,
     results: Arc<Results>,
+    /// The pauses that the issuer asks for.
+    pauses: ServicePauses,
     /// The last logged fault, if the issuer has not answered since.
     failing: Mutex<Option<(&'static str, Timestamp)>>,
     runtime: Option<Handle>,
@@ -116,6 +119,11 @@ impl SeenToken {
             asked_next: AtomicU64::new(0),
             paused_until: AtomicU64::new(0),
         }
+    }
+
+    /// Does the response still count without the issuer?
+    fn counts_at(&self, now: Timestamp) -> bool {
+        now < self.stale_until && self.ended.is_none()
     }
 }
 
@@ -164,6 +172,7 @@ impl IntrospectedTokens {
             unseen_places: Arc::new(Semaphore::new(MAX_UNSEEN_FLIGHTS)),
             unseen: Buckets::new(0, UNSEEN, clock.source()),
             results: Arc::default(),
+            pauses: ServicePauses::default(),
             failing: Mutex::new(None),
             runtime: Handle::try_current().ok(),
         }))
@@ -222,13 +231,20 @@ impl IntrospectedTokens {
     }
 
     /// Begins to ask about an unknown token. With `cache = 0` each request asks separately, in [`Self::wait`].
-    /// `is_known` tells whether the caller's address presented good tokens lately.
+    /// `is_known` tells whether the caller's address presented good tokens lately. While the issuer asks for a pause, a
+    /// response that counts without the issuer is the outcome.
     ///
     /// # Errors
-    /// Always an error: [`Denial::IntrospectionUnavailable`], or [`Denial::RateLimited`] for a token that was never
-    /// good while too many of these arrive.
+    /// [`Denial::IntrospectionUnavailable`], or [`Denial::RateLimited`] for a token that was never good while too many of
+    /// these arrive.
     pub(super) fn begin<O: Observer>(self: &Arc<Self>, token: &str, is_known: bool) -> Outcome {
-        if !self.was_good::<O>(token) && self.flights.get(&self.id(token)).is_none() {
+        let id = self.id(token);
+        let is_asked = self.flights.get(&id).is_some();
+        if !is_asked && let Err(left) = self.pauses.foresee(id, self.clock.source().monotonic()) {
+            let seen = entry::<O, _, _, _, _>(&self.seen, token).filter(|seen| seen.counts_at(self.clock.now()));
+            return seen.map(|seen| Arc::clone(&seen.verified)).ok_or_else(|| unavailable(Some(left)));
+        }
+        if !is_asked && !self.was_good::<O>(token) {
             let kept = if is_known { 0 } else { UNSEEN_KEPT };
             let unseen = &self.unseen;
             let taken = if O::HAS_EFFECTS { unseen.take_leaving((), kept) } else { unseen.look_leaving((), kept) };
@@ -278,6 +294,7 @@ impl IntrospectedTokens {
         let id = self.id(token);
         let runtime = self.runtime.clone().or_else(|| Handle::try_current().ok()).ok_or_else(|| self.busy())?;
         let begin = || {
+            self.pauses.admit(id, self.clock.source().monotonic()).map_err(|left| unavailable(Some(left)))?;
             let places = self.take_places(token, is_known).ok_or_else(|| self.busy())?;
             let (this, token) = (Arc::clone(self), Arc::from(token));
             Ok(async move {
@@ -316,6 +333,11 @@ impl IntrospectedTokens {
         let response = asked.unwrap_or_else(|_| {
             Err(IntrospectionFault::new("timeout", format!("no response within {} s", MAX_WAIT.as_secs())))
         });
+        let said = match &response {
+            Ok(_) => ServiceAnswer::Answered,
+            Err(fault) => ServiceAnswer::fault(fault.retry_after, fault.of_asker),
+        };
+        self.pauses.note(id, said, self.clock.source().monotonic());
         let told = response.and_then(|response| {
             let told = self.responses.read(&token, &response, wall);
             told.map_err(|why| IntrospectionFault::new(IntrospectionFault::MALFORMED, format!("the response: {why}")))
@@ -382,7 +404,7 @@ impl IntrospectedTokens {
         self.log(fault, now);
         if let Some(seen) = self.seen.get(token) {
             seen.paused_until.store(now.plus(PAUSE).as_millis(), Ordering::Relaxed);
-            if now < seen.stale_until && seen.ended.is_none() {
+            if seen.counts_at(now) {
                 return Ok(Arc::clone(&seen.verified));
             }
         }

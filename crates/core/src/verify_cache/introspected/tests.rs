@@ -359,6 +359,7 @@ async fn i20_a_fault_decides_nothing_and_is_not_remembered() {
     assert_eq!(w.denied("opaque").await, Denial::IntrospectionUnavailable(secs(7)));
     assert_eq!(w.results(), [("client_refused", 1), ("malformed", 4), ("status", 1), ("timeout", 1)]);
     w.issuer.answers(Ok(active(&json!({}))));
+    w.time.advance(secs(7));
     w.check("opaque").await.unwrap();
     // A good token passes while its response is valid, and no longer.
     w.issuer.fails();
@@ -666,4 +667,47 @@ async fn d14_the_digest_of_an_introspected_token_is_computed_once() {
     // A hit of the cache is the same token.
     let known = w.check("opaque").await.unwrap();
     assert_eq!(known.digest(|_| panic!("computed again")), Some([1; 32]));
+}
+
+#[tokio::test]
+async fn i20_a_pause_that_the_issuer_asks_for_is_for_all_tokens_and_kept_answers_count_on() {
+    let w = world(|it| it.cache(secs(10)).stale_if_error(secs(120)));
+    w.check("good").await.unwrap();
+    let busy = |of_asker| {
+        let fault = IntrospectionFault::new("status", "it answered");
+        Err(IntrospectionFault { retry_after: Some(secs(30)), of_asker, ..fault })
+    };
+    w.issuer.answers(busy(false));
+    assert_eq!(w.denied("one").await, Denial::IntrospectionUnavailable(secs(30)));
+    w.issuer.answers(Ok(active(&json!({}))));
+    w.time.advance(secs(10));
+    assert_eq!(w.denied("two").await, Denial::IntrospectionUnavailable(secs(20)));
+    w.check("good").await.unwrap();
+    assert_eq!(w.issuer.calls(), 2);
+    w.time.advance(secs(20));
+    w.check("two").await.unwrap();
+    // With another status than 503 it is for one token, unless the issuer refuses two in a row.
+    w.issuer.answers(busy(true));
+    assert_eq!(w.denied("three").await, Denial::IntrospectionUnavailable(secs(30)));
+    let calls = w.issuer.calls();
+    assert_eq!(w.denied("three").await, Denial::IntrospectionUnavailable(secs(30)));
+    assert_eq!(w.issuer.calls(), calls);
+    w.issuer.answers(Ok(active(&json!({}))));
+    w.check("four").await.unwrap();
+    w.issuer.answers(busy(true));
+    for token in ["five", "six", "seven"] {
+        assert_eq!(w.denied(token).await, Denial::IntrospectionUnavailable(secs(30)));
+    }
+    assert_eq!(w.issuer.calls(), calls + 3, "the third is not asked about");
+}
+
+#[tokio::test]
+async fn i20_without_a_cache_a_pause_is_for_all_tokens_too() {
+    let w = world(|it| it.cache(Duration::ZERO));
+    let fault = IntrospectionFault::new("status", "it answered 503");
+    w.issuer.answers(Err(IntrospectionFault { retry_after: Some(secs(30)), ..fault }));
+    assert_eq!(w.denied("one").await, Denial::IntrospectionUnavailable(secs(30)));
+    w.time.advance(secs(10));
+    assert_eq!(w.denied("two").await, Denial::IntrospectionUnavailable(secs(20)));
+    assert_eq!(w.issuer.calls(), 1);
 }

@@ -1,0 +1,215 @@
+//! The pauses that a service asks for by `Retry-After`: the gate asks it nothing until then.
+//!
+//! 503 is about the service: all questions pause. 429 may be about one asker, whose limit at the service is used up, or
+//! about the gate as a client, and other statuses may be about what was asked. An asker must not be able to hold up the
+//! others, so such an answer pauses the questions of its own asker. If the service refuses a second asker before it answers anybody, the
+//! questions of all pause, and one question a second finds out whether the service answers others after all: its answer
+//! ends the pause.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+/// The longest pause.
+pub const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// The shortest pause, and the time between two questions that find out whether a service answers.
+const MIN_PAUSE: Duration = Duration::from_secs(1);
+/// The most askers whose own pauses are kept. Beyond that, an asker that is refused alone may ask again.
+const MAX_ASKERS: usize = 1024;
+
+/// What a service said to a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceAnswer {
+    /// It answered.
+    Answered,
+    /// It did not answer, and names no pause.
+    Failed,
+    /// It answers nobody for so long.
+    Busy(Duration),
+    /// It does not answer this asker for so long: any status but 503.
+    BusyForAsker(Duration),
+}
+
+impl ServiceAnswer {
+    /// The meaning of a fault for which the service named this delay.
+    pub fn fault(wait: Option<Duration>, may_be_of_asker: bool) -> Self {
+        match wait {
+            None => Self::Failed,
+            Some(wait) if may_be_of_asker => Self::BusyForAsker(wait),
+            Some(wait) => Self::Busy(wait),
+        }
+    }
+}
+
+/// The pauses of one service. Times are monotonic.
+#[derive(Debug, Default)]
+pub struct ServicePauses {
+    state: Mutex<PauseState>,
+    hasher: RandomState,
+}
+
+#[derive(Debug, Default)]
+struct PauseState {
+    /// Nobody's questions are sent before this time.
+    until: Duration,
+    /// When one question may be sent nevertheless, if the pause follows from refusals of single askers.
+    probe_from: Option<Duration>,
+    /// The end of the pause of each asker that was refused alone.
+    askers: HashMap<u64, Duration>,
+    /// The asker that was refused alone since the service last answered, and the end of its pause.
+    refused: Option<(u64, Duration)>,
+}
+
+impl ServicePauses {
+    /// May this asker's question be sent now?
+    ///
+    /// # Errors
+    /// The rest of the pause.
+    pub fn admit(&self, asker: impl Hash, now: Duration) -> Result<(), Duration> {
+        self.look(asker, now, true)
+    }
+
+    /// [`Self::admit`] for a question that is not sent yet.
+    ///
+    /// # Errors
+    /// The rest of the pause.
+    pub fn foresee(&self, asker: impl Hash, now: Duration) -> Result<(), Duration> {
+        self.look(asker, now, false)
+    }
+
+    fn look(&self, asker: impl Hash, now: Duration, is_sent: bool) -> Result<(), Duration> {
+        let asker = self.hasher.hash_one(asker);
+        let mut state = self.state.lock();
+        if let Some(until) = state.askers.get(&asker).filter(|until| now < **until) {
+            return Err(*until - now);
+        }
+        if now >= state.until {
+            return Ok(());
+        }
+        match state.probe_from {
+            Some(from) if now >= from => {
+                if is_sent {
+                    state.probe_from = Some(now + MIN_PAUSE);
+                }
+                Ok(())
+            }
+            Some(_) | None => Err(state.until - now),
+        }
+    }
+
+    /// Notes what the service said to this asker.
+    pub fn note(&self, asker: impl Hash, answer: ServiceAnswer, now: Duration) {
+        let asker = self.hasher.hash_one(asker);
+        let end = |wait: Duration| now + wait.clamp(MIN_PAUSE, MAX_PAUSE);
+        let mut state = self.state.lock();
+        match answer {
+            ServiceAnswer::Failed => {}
+            ServiceAnswer::Answered => {
+                state.refused = None;
+                // An answer to an earlier question does not end a pause of the service itself.
+                if state.probe_from.take().is_some() {
+                    state.until = Duration::ZERO;
+                }
+            }
+            ServiceAnswer::Busy(wait) => {
+                state.until = state.until.max(end(wait));
+                state.probe_from = None;
+            }
+            ServiceAnswer::BusyForAsker(wait) => state.refuse(asker, end(wait), now),
+        }
+    }
+}
+
+impl PauseState {
+    fn refuse(&mut self, asker: u64, until: Duration, now: Duration) {
+        if self.askers.len() >= MAX_ASKERS {
+            self.askers.retain(|_, until| now < *until);
+        }
+        if self.askers.len() < MAX_ASKERS {
+            self.askers.insert(asker, until);
+        }
+        let other = self.refused.filter(|(other, until)| *other != asker && now < *until);
+        self.refused = Some((asker, until));
+        let is_busy = now < self.until && self.probe_from.is_none();
+        if other.is_some() && !is_busy {
+            self.until = self.until.max(until);
+            self.probe_from.get_or_insert(now + MIN_PAUSE);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn pauses(answers: &[(&str, ServiceAnswer, u64)]) -> ServicePauses {
+        let pauses = ServicePauses::default();
+        answers.iter().for_each(|(asker, answer, now)| pauses.note(asker, *answer, at(*now)));
+        pauses
+    }
+
+    use ServiceAnswer::{Answered, Busy, BusyForAsker, Failed};
+
+    #[test]
+    fn d12_a_fault_of_the_service_pauses_the_questions_of_all_for_a_minute_at_most() {
+        let busy = pauses(&[("ada", Busy(at(30)), 100)]);
+        for asker in ["ada", "bob"] {
+            assert_eq!(busy.admit(asker, at(110)), Err(at(20)));
+            assert_eq!(busy.admit(asker, at(130)), Ok(()));
+        }
+        assert_eq!(pauses(&[("ada", Busy(at(86_400)), 100)]).admit("bob", at(100)), Err(MAX_PAUSE));
+        assert_eq!(pauses(&[("ada", Busy(at(0)), 100)]).admit("bob", at(100)), Err(MIN_PAUSE));
+        assert_eq!(pauses(&[("ada", Failed, 100)]).admit("ada", at(100)), Ok(()));
+        // Neither an answer that was on its way, nor a refusal of one asker, shortens the pause.
+        let busy = pauses(&[("ada", Busy(at(30)), 100), ("bob", Answered, 101)]);
+        assert_eq!(busy.admit("bob", at(102)), Err(at(28)));
+        let busy =
+            pauses(&[("ada", Busy(at(30)), 100), ("a", BusyForAsker(at(2)), 101), ("b", BusyForAsker(at(2)), 101)]);
+        assert_eq!(busy.admit("bob", at(105)), Err(at(25)));
+    }
+
+    #[test]
+    fn d12_an_asker_who_is_refused_alone_holds_up_nobody_else() {
+        let one = pauses(&[("eve", BusyForAsker(at(30)), 100), ("eve", BusyForAsker(at(30)), 101)]);
+        assert_eq!(one.admit("eve", at(111)), Err(at(20)));
+        assert!((0..100).all(|asker| one.admit(asker, at(111)).is_ok()));
+        // Nor do several, while the service answers others.
+        let several: Vec<_> =
+            (0..50).flat_map(|_| [("eve", BusyForAsker(at(30)), 100), ("ada", Answered, 100)]).collect();
+        let several = pauses(&[&several[..], &[("mallory", BusyForAsker(at(30)), 100)]].concat());
+        assert_eq!((several.admit("bob", at(101)), several.admit("mallory", at(101))), (Ok(()), Err(at(29))));
+    }
+
+    #[test]
+    fn d12_two_who_are_refused_pause_the_others_until_one_of_them_is_answered() {
+        let both = pauses(&[("eve", BusyForAsker(at(30)), 100), ("mallory", BusyForAsker(at(40)), 100)]);
+        assert_eq!(both.admit("bob", at(100)), Err(at(40)));
+        assert_eq!(both.foresee("bob", at(101)), Ok(()));
+        // One question a second, which is nobody's who was refused.
+        assert_eq!(both.admit("eve", at(101)), Err(at(29)));
+        assert_eq!((both.admit("bob", at(101)), both.admit("ada", at(101))), (Ok(()), Err(at(39))));
+        both.note("bob", BusyForAsker(at(30)), at(101));
+        assert_eq!((both.admit("ada", at(101)), both.admit("ada", at(102))), (Err(at(39)), Ok(())));
+        both.note("ada", Answered, at(102));
+        assert_eq!((both.admit("carol", at(102)), both.admit("carol", at(102))), (Ok(()), Ok(())));
+        assert_eq!(both.admit("mallory", at(102)), Err(at(38)));
+    }
+
+    #[test]
+    fn d12_the_pauses_of_single_askers_are_bounded() {
+        let many = ServicePauses::default();
+        for asker in 0..10 * MAX_ASKERS {
+            many.note(asker, BusyForAsker(at(30)), at(100));
+            many.note(asker, Answered, at(100));
+        }
+        assert_eq!(many.state.lock().askers.len(), MAX_ASKERS);
+        many.note("late", BusyForAsker(at(30)), at(130));
+        assert_eq!(many.state.lock().askers.len(), 1);
+    }
+}
