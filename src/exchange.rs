@@ -146,8 +146,13 @@ impl HttpExchanger {
     /// The answer has no usable token.
     // Requirement D12.
     pub fn read(&self, reply: &ProviderReply) -> Result<ExchangedToken, ExchangeFault> {
-        let unclear =
-            |why: &str| ExchangeFault::Unavailable(reply.retry_after, format!("{}: {why}", self.place).into());
+        let unclear = |why: &str| {
+            let why = format!("{}: {why}", self.place).into();
+            match reply.retry_after {
+                Some(wait) if reply.status != 503 => ExchangeFault::TooMany(wait, why),
+                wait => ExchangeFault::Unavailable(wait, why),
+            }
+        };
         if reply.status == 429 || reply.status >= 500 {
             return Err(unclear(&format!("it answered {}", reply.status)));
         }

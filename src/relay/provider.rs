@@ -59,6 +59,12 @@ struct StoredReply<'a> {
 }
 
 impl ProviderReply {
+    /// The reply of a provider that asked for a pause, of which this is left.
+    #[cfg(feature = "browser-oidc")]
+    pub(crate) fn busy(left: Duration) -> Self {
+        Self { status: 503, retry_after: Some(left), challenge: None, dpop_nonce: None, body: Zeroizing::default() }
+    }
+
     /// The plaintext to seal.
     pub(super) fn encode(&self) -> Option<Zeroizing<Vec<u8>>> {
         let kept = StoredReply {

@@ -49,7 +49,12 @@ target!(
             let reply = ProviderReply { status, retry_after, challenge: None, dpop_nonce: None, body };
             let read = exchanger.read(&reply);
             if status == 429 || status >= 500 || !names_members_once(input) {
-                assert!(matches!(read, Err(ExchangeFault::Unavailable(Some(after), _)) if after.as_secs() == 7));
+                let after = match read {
+                    Err(ExchangeFault::Unavailable(after, _)) if status == 503 => after,
+                    Err(ExchangeFault::TooMany(after, _)) if status != 503 => Some(after),
+                    other => panic!("{other:?}"),
+                };
+                assert_eq!(after, retry_after);
                 continue;
             }
             match read {
@@ -77,7 +82,7 @@ target!(
                     assert!(challenge.starts_with("Bearer error=\"insufficient_"), "{challenge}");
                 }
                 Err(ExchangeFault::Refused | ExchangeFault::Ours(_) | ExchangeFault::NotGranted(_)) => assert_eq!(status / 100, 4),
-                Err(ExchangeFault::Unavailable(..)) => {}
+                Err(ExchangeFault::Unavailable(..) | ExchangeFault::TooMany(..)) => {}
             }
         }
     }

@@ -63,6 +63,9 @@ pub enum ExchangeFault {
     NotGranted(Box<str>),
     /// The provider decided nothing. Contains the delay that the provider asks for, and the reason.
     Unavailable(Option<Duration>, Box<str>),
+    /// The provider decided nothing, and asks for this delay, which may be for this caller alone: it came with another
+    /// status than 503. Contains the reason, too.
+    TooMany(Duration, Box<str>),
 }
 
 impl ExchangeFault {
@@ -72,7 +75,7 @@ impl ExchangeFault {
             Self::StepUp(_) => "step_up",
             Self::Refused => "refused",
             Self::Ours(_) | Self::NotGranted(_) => "client_refused",
-            Self::Unavailable(..) => "unavailable",
+            Self::Unavailable(..) | Self::TooMany(..) => "unavailable",
         }
     }
 }

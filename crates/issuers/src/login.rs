@@ -10,8 +10,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{Response, StatusCode};
 use parking_lot::Mutex;
 use secrecy::SecretString;
 use serde_json::{Map, Value};
@@ -19,11 +18,15 @@ use zeroize::Zeroizing;
 
 use crate::remote_keys::client::FetchClient;
 use crate::remote_keys::{Metadata, RemoteIssuer, RemoteKeys, revocation_target, token_target};
+use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::http_client::{ClientAssertions, ClientCredentials, FetchError, FetchTarget, SecretPlace};
+use rotogate_core::pause::ServicePauses;
 use rotogate_core::token::verify::object_of_depth;
 
-/// The largest answer of a provider, in bytes.
-const MAX_ANSWER: usize = 64 << 10;
+mod ask;
+
+use ask::declined;
+
 /// The time limit for a whole answer of the provider.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// The deepest nesting of an answer.
@@ -81,6 +84,9 @@ pub struct LoginProvider {
     parameters: Vec<(String, String)>,
     is_pushed: bool,
     keeps_access_token: bool,
+    /// The pauses that the provider asks for.
+    pauses: Arc<ServicePauses>,
+    time: Arc<dyn TimeSource>,
 }
 
 impl fmt::Debug for LoginProvider {
@@ -181,6 +187,9 @@ pub enum LoginFailure {
     /// There was no complete answer.
     #[error(transparent)]
     Unreachable(#[from] FetchError),
+    /// The provider asks for a pause of this length.
+    #[error("the provider asks for a pause of {} s", .0.as_secs())]
+    Busy(Duration),
     /// The provider does not accept the code.
     #[error("the provider refused the code")]
     Code,
@@ -213,6 +222,8 @@ impl LoginProvider {
             parameters: Vec::new(),
             is_pushed: false,
             keeps_access_token: true,
+            pauses: Arc::default(),
+            time: Arc::new(SystemTime::new()),
         }
     }
 
@@ -404,7 +415,7 @@ impl LoginProvider {
         const WHAT: &str = "token_endpoint";
         let metadata = self.document(WHAT)?;
         let target = token_target(&metadata).ok_or_else(|| self.unknown(WHAT))?;
-        self.send(&target, form, within).await
+        self.ask(&target, form, within).await
     }
 
     /// Revokes a refresh token (RFC 7009), if the provider supports this.
@@ -443,25 +454,14 @@ impl LoginProvider {
 
     /// Sends a form as our client. Returns the status and the JSON object of the answer.
     async fn post(&self, target: &FetchTarget, form: String) -> Result<(StatusCode, Map<String, Value>), LoginFailure> {
-        let answer = self.send(target, form.as_bytes(), TIMEOUT).await?;
+        let answer = self.ask(target, form.as_bytes(), TIMEOUT).await?;
         let (parts, body) = answer.into_parts();
+        if let Some(wait) = declined(parts.status, &parts.headers) {
+            return Err(LoginFailure::Busy(wait));
+        }
         let body = Zeroizing::new(body.to_vec());
         let object = object_of_depth(&body, MAX_DEPTH);
         Ok((parts.status, object.map_err(|_| LoginFailure::Unusable("the answer is not one JSON object"))?))
-    }
-
-    /// Sends a form as our client, once.
-    async fn send(&self, target: &FetchTarget, form: &[u8], within: Duration) -> Result<Response<Bytes>, LoginFailure> {
-        let http = self.http.lock().current().map_err(|failure| LoginFailure::Client(failure.message))?.0;
-        let http = http.with_timeout(within).with_max_size(MAX_ANSWER);
-        let mut headers = HeaderMap::from_iter([
-            (CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded")),
-            (ACCEPT, HeaderValue::from_static("application/json")),
-        ]);
-        let mut body = Zeroizing::new(form.to_vec());
-        let added = self.client.add_to(&mut headers, &mut body);
-        added.ok_or_else(|| LoginFailure::Client("the client's id, secret or assertion cannot be sent".to_owned()))?;
-        Ok(http.send(target, Method::POST, headers, Bytes::copy_from_slice(&body)).await?)
     }
 }
 

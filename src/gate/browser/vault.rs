@@ -461,6 +461,7 @@ impl Provider for RefreshingProvider {
         match self.0.ask_for_tokens(&request.body, TIMEOUT - TIMEOUT / 20).await {
             Ok(answer) => Ok(reply(answer)),
             Err(LoginFailure::Unreachable(error)) => Err(send_error(&error)),
+            Err(LoginFailure::Busy(wait)) => Ok(ProviderReply::busy(wait)),
             Err(other) => Err(SendError::NotSent(other.to_string())),
         }
     }

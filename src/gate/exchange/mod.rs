@@ -25,19 +25,17 @@ use rotogate_core::random::process_digest;
 use rotogate_core::token::claims::AccessToken;
 use rotogate_core::verify_cache::Verified;
 
+mod ask;
 mod sweep;
 mod table;
 
+use ask::ProviderPauses;
 use table::{Entry, EntryKey, Table};
 
 /// The most requests to one provider and for their answers.
 const MAX_PLACES: usize = 256;
 /// The most of one caller, once half of the places are taken.
 const MAX_OF_CALLER: usize = 16;
-/// How long a refusal of the provider is kept.
-const REFUSED_FOR: Duration = Duration::from_secs(5);
-/// The longest wait that a provider may name.
-const MAX_RETRY: Duration = Duration::from_secs(60);
 /// The delay before a retry if the provider names no delay, and before the next attempt after the provider refused the
 /// gate.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
@@ -100,6 +98,8 @@ struct ExchangeState {
     of_callers: HashMap<Holder, usize>,
     /// When a provider that refused the gate is asked again.
     quiet: HashMap<Arc<str>, Timestamp>,
+    /// The pauses that providers ask for.
+    pauses: ProviderPauses,
     not_granted: Seldom,
     swept: Timestamp,
 }
@@ -153,6 +153,11 @@ fn leave<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
 }
 
 const UNAVAILABLE: Denial = Denial::ExchangeUnavailable(TRY_AGAIN);
+
+/// The denial while a provider asks for a pause.
+fn paused_for(left: Duration) -> Denial {
+    Denial::ExchangeUnavailable(left.max(TRY_AGAIN))
+}
 
 /// The key of an entry. It differs for different callers, issuers, upstreams and settings.
 fn key_of(exchange: &UpstreamExchange, caller: &Verified) -> Option<EntryKey> {
@@ -238,11 +243,14 @@ impl Exchanges {
             if state.quiet.get(&exchange.upstream).is_some_and(|until| now < *until) {
                 return Err(UNAVAILABLE);
             }
+            let pauses = state.pauses.of_exchange(exchange);
+            // Before the place, whose return would wait for the lock that the caller of this function holds.
+            pauses.admit(caller.holder(), gate.engine.clock().source().monotonic()).map_err(paused_for)?;
             let place = state.take_place(gate, &exchange.provider, caller.holder())?;
             let (gate, exchange, caller) = (Arc::clone(gate), Arc::clone(exchange), Arc::clone(caller));
             Ok(async move {
                 let _place = place;
-                let asked = gate.ask_provider(&exchange, &caller).await;
+                let asked = gate.ask_provider(&exchange, &caller, &pauses).await;
                 gate.settle_exchange(&exchange, caller, key, asked)
             })
         })
@@ -267,7 +275,7 @@ impl Inner {
             exchanges.state.lock().table.remove_session(&session);
             return Err(denial.into());
         }
-        let is_undecided = matches!(asked, Err(ExchangeFault::Unavailable(..)));
+        let is_undecided = matches!(asked, Err(ExchangeFault::Unavailable(..) | ExchangeFault::TooMany(..)));
         let (answer, kept_for) = match asked {
             Ok(token) => match header(&token) {
                 Some(value) => (Ok(value), exchange.kept_for(token.expires_in)),
@@ -298,51 +306,6 @@ impl Inner {
         answer
     }
 
-    /// The answer to a caller, and how long it is kept.
-    fn refused_exchange(
-        &self,
-        exchange: &UpstreamExchange,
-        fault: ExchangeFault,
-        now: Timestamp,
-    ) -> (ExchangeAnswer, Duration) {
-        match fault {
-            ExchangeFault::Refused => (Err(Denial::ExchangeRefused.into()), REFUSED_FOR),
-            ExchangeFault::StepUp(challenge) => {
-                let challenge = HeaderValue::from_str(&challenge).ok();
-                (Err(ExchangeRefusal { denial: Denial::ExchangeClaims, challenge }), REFUSED_FOR)
-            }
-            ExchangeFault::Ours(why) => {
-                tracing::error!(
-                    provider = &*exchange.provider,
-                    upstream = &*exchange.upstream,
-                    why = &*why,
-                    "the provider refuses the gate, or what it asks for: no request reaches this upstream"
-                );
-                let mut state = self.running.exchanges.state.lock();
-                state.quiet.insert(Arc::clone(&exchange.upstream), now.plus(TRY_AGAIN));
-                (Err(UNAVAILABLE.into()), Duration::ZERO)
-            }
-            // It may depend on the token, so other tokens are still exchanged.
-            ExchangeFault::NotGranted(why) => {
-                if self.running.exchanges.state.lock().not_granted.is_due(self.engine.clock().source().monotonic()) {
-                    tracing::error!(
-                        provider = &*exchange.provider,
-                        upstream = &*exchange.upstream,
-                        why = &*why,
-                        "the provider does not grant this audience or scope for a token; logged once a minute"
-                    );
-                }
-                (Err(UNAVAILABLE.into()), REFUSED_FOR)
-            }
-            ExchangeFault::Unavailable(wait, why) => {
-                tracing::warn!(provider = &*exchange.provider, why = &*why, "no exchange: the provider did not answer");
-                // The wait holds for this token alone: the provider may limit each user.
-                let wait = wait.map(|wait| wait.clamp(TRY_AGAIN, MAX_RETRY));
-                (Err(Denial::ExchangeUnavailable(wait.unwrap_or(TRY_AGAIN)).into()), wait.unwrap_or_default())
-            }
-        }
-    }
-
     /// The caller whose token is exchanged for this request.
     fn exchanging(permitted: &Permitted) -> Option<Result<Exchanging<'_>, Denial>> {
         let exchange = permitted.route().exchange.as_ref()?;
@@ -357,27 +320,6 @@ impl Inner {
                 .and_then(|caller| Some(caller).filter(is_of).ok_or(Denial::ExchangeRefused))
                 .map(|it| (exchange, it)),
         )
-    }
-
-    /// Asks the provider, for the caller's token or for the ID token of its session.
-    async fn ask_provider(
-        &self,
-        exchange: &UpstreamExchange,
-        caller: &Verified,
-    ) -> Result<ExchangedToken, ExchangeFault> {
-        if !exchange.takes_id_token {
-            return exchange.exchanger.exchange(caller.token().expose()).await;
-        }
-        #[cfg(feature = "browser-oidc")]
-        if let (Some(vaults), Some(cookie)) =
-            (self.vaults(), caller.session_cookie().and_then(|value| self.engine.session_cookie(value)))
-        {
-            let kept = vaults.id_token(&cookie).await;
-            let kept =
-                kept.map_err(|fault| ExchangeFault::Unavailable(Some(fault.retry_after()), fault.to_string().into()))?;
-            return exchange.exchanger.exchange(&kept.ok_or(ExchangeFault::Refused)?).await;
-        }
-        Err(ExchangeFault::Refused)
     }
 
     /// Must the request wait for an exchange? A kept answer that is due for renewal is renewed in the background.

@@ -15,6 +15,7 @@ use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::verify::OWN;
 use tower::{Layer, ServiceExt};
 
+use super::ask::REFUSED_FOR;
 use super::*;
 use crate::Gate;
 use crate::gate::NewSession;
@@ -147,21 +148,26 @@ fn message(name: &str) -> Bytes {
 }
 
 fn later(wait: Option<u64>) -> Result<u64, ExchangeFault> {
-    Err(ExchangeFault::Unavailable(wait.map(Duration::from_secs), "it answered 429".into()))
+    Err(ExchangeFault::Unavailable(wait.map(Duration::from_secs), "it answered 503".into()))
+}
+
+fn later_for_one(wait: u64) -> Result<u64, ExchangeFault> {
+    Err(ExchangeFault::TooMany(Duration::from_secs(wait), "it answered 429".into()))
 }
 
 #[tokio::test]
-async fn d12_a_wait_that_the_provider_names_holds_for_its_token_and_no_longer() {
+async fn d12_a_wait_that_the_provider_names_holds_for_all_tokens_and_no_longer() {
     let world = World::new().await;
-    let (token, other) = (world.token().await, world.token().await);
+    let (token, other) = (world.token().await, world.token_of("bob").await);
     world.answers(later(Some(30)));
     assert_eq!(world.get(&token).await, (503, Some(30)));
     world.time.advance(Duration::from_secs(10));
-    assert_eq!((world.get(&token).await, world.asked()), ((503, Some(20)), 1));
     world.answers(Ok(310));
-    assert_eq!((world.get(&other).await, world.asked()), ((200, None), 2), "another token does not wait");
+    for token in [&token, &other, &world.token_of("carol").await] {
+        assert_eq!((world.get(token).await, world.asked()), ((503, Some(20)), 1));
+    }
     world.time.advance(Duration::from_secs(20));
-    assert_eq!((world.get(&token).await, world.asked()), ((200, None), 3));
+    assert_eq!((world.get(&other).await, world.get(&token).await, world.asked()), ((200, None), (200, None), 3));
     // A provider that names no wait is asked again.
     let world = World::new().await;
     let token = world.token().await;
@@ -171,6 +177,29 @@ async fn d12_a_wait_that_the_provider_names_holds_for_its_token_and_no_longer() 
     // The wait has a bound.
     world.answers(later(Some(86_400)));
     assert_eq!(world.get(&token).await, (503, Some(60)));
+}
+
+#[tokio::test]
+async fn d12_a_wait_for_one_caller_is_for_all_its_tokens_and_holds_up_nobody_else() {
+    let world = World::new().await;
+    let (token, next, other) = (world.token().await, world.token().await, world.token_of("bob").await);
+    world.answers(later_for_one(30));
+    assert_eq!(world.get(&token).await, (503, Some(30)));
+    world.answers(Ok(310));
+    world.time.advance(Duration::from_secs(10));
+    assert_eq!((world.get(&next).await, world.asked()), ((503, Some(20)), 1), "of the same caller");
+    assert_eq!((world.get(&other).await, world.asked()), ((200, None), 2));
+    // Two callers in a row: one question a second finds out that the provider answers others.
+    let world = World::new().await;
+    world.answers(later_for_one(30));
+    for subject in ["eve", "mallory"] {
+        assert_eq!(world.get(&world.token_of(subject).await).await, (503, Some(30)));
+    }
+    world.answers(Ok(310));
+    let others = [world.token_of("bob").await, world.token_of("carol").await];
+    assert_eq!((world.get(&others[0]).await, world.asked()), ((503, Some(30)), 2));
+    world.time.advance(Duration::from_secs(1));
+    assert_eq!((world.get(&others[0]).await, world.get(&others[1]).await), ((200, None), (200, None)));
 }
 
 #[tokio::test]

@@ -5,6 +5,9 @@ use std::collections::HashMap;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use rotogate_core::clock::{ManualTime, Timestamp};
+
+use super::ask::MAX_ANSWER;
 use super::*;
 
 const SECRETS: LoginSecrets<'_> = LoginSecrets { state: "S", nonce: "N", verifier: "V" };
@@ -121,6 +124,28 @@ async fn b37_parameters_are_pushed_where_the_provider_or_the_operator_asks() {
     assert_eq!(stub.received.lock()[0].matches("client_id=").count(), 1, "once");
     let refusing = Stub::start(vec![answer("400 Bad Request", r#"{"error":"invalid_request"}"#)]).await;
     assert!(refusing.provider("").pushed().login_url(BACK, SECRETS, &[]).await.is_err());
+}
+
+#[tokio::test]
+async fn b34_a_provider_that_asks_for_a_pause_gets_neither_a_code_nor_a_refresh_token_until_then() {
+    let tokens = r#"{"access_token":"A","id_token":"I","token_type":"Bearer"}"#;
+    let busy = "HTTP/1.1 503 Busy\r\nretry-after: 30\r\ncontent-length: 0\r\n\r\n".to_owned();
+    let stub = Stub::start(vec![busy, answer("200 OK", tokens)]).await;
+    let time = ManualTime::at(Timestamp::from_secs(1_800_000_000));
+    let provider = LoginProvider { time: Arc::<ManualTime>::clone(&time), ..stub.provider("") };
+    let pause = |asked: Result<ExchangedTokens, LoginFailure>| match asked {
+        Err(LoginFailure::Busy(left)) => left.as_secs(),
+        Err(other) => panic!("{other}"),
+        Ok(_) => 0,
+    };
+    assert_eq!(pause(provider.exchange(BACK, "one", "V").await), 30);
+    time.advance(Duration::from_secs(10));
+    assert_eq!(pause(provider.exchange(BACK, "two", "V").await), 20);
+    let refreshed = provider.ask_for_tokens(b"refresh_token=r", TIMEOUT).await;
+    assert!(matches!(refreshed, Err(LoginFailure::Busy(left)) if left.as_secs() == 20));
+    assert_eq!(stub.received.lock().len(), 1);
+    time.advance(Duration::from_secs(20));
+    assert_eq!(pause(provider.exchange(BACK, "two", "V").await), 0);
 }
 
 #[tokio::test]

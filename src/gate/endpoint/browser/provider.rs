@@ -16,6 +16,7 @@ use crate::gate::browser::{BrowserEndpoint, presented};
 use rotogate_core::denial::{Denial, ProviderFlaw};
 use rotogate_core::engine::{ApplicationLogin, BrowserLogin, Engine, Origin};
 use rotogate_core::fault::{Error, Fault};
+use rotogate_core::pause::MAX_PAUSE;
 use rotogate_core::reason::Reason;
 use rotogate_core::token::session_cookie::SessionCookie;
 use rotogate_core::token::verify::SentIdToken;
@@ -256,15 +257,18 @@ impl Exchange {
 /// The error of a request for which the provider gave no usable answer. The log has the cause, without the provider's
 /// own text.
 fn failed(provider: &LoginProvider, why: &LoginFailure) -> Error {
-    let reason = match why {
+    let (reason, retry_after) = match why {
         LoginFailure::Code => return Denial::ProviderLogin(ProviderFlaw::Code).into(),
-        LoginFailure::Unreachable(_) | LoginFailure::Unknown(..) => "provider_unreachable",
-        LoginFailure::Client(_) | LoginFailure::Refused(_) | LoginFailure::Unusable(_) => "provider_failed",
+        LoginFailure::Unreachable(_) | LoginFailure::Unknown(..) => ("provider_unreachable", RETRY_AFTER),
+        LoginFailure::Busy(wait) => ("provider_busy", (*wait).clamp(RETRY_AFTER, MAX_PAUSE)),
+        LoginFailure::Client(_) | LoginFailure::Refused(_) | LoginFailure::Unusable(_) => {
+            ("provider_failed", RETRY_AFTER)
+        }
     };
     if matches!(why, LoginFailure::Client(_) | LoginFailure::Refused(_)) {
         tracing::error!(issuer = provider.name(), %why, "no login at this provider");
     } else {
         tracing::warn!(issuer = provider.name(), %why, "no login at this provider");
     }
-    Fault::Provider { reason, retry_after: RETRY_AFTER }.into()
+    Fault::Provider { reason, retry_after }.into()
 }
