@@ -17,7 +17,7 @@ use super::streams::{ends, lives_on, open};
 use super::upgrades::upstream;
 use support::documents::Documents;
 use support::stub::{Edge, HEAD};
-use support::{Answer, CONFIG, Gate, Place, until, with};
+use support::{Answer, CONFIG, Gate, Place, keep_secret, until, with};
 
 fn claims_of(token: &str) -> Value {
     let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
@@ -180,6 +180,123 @@ async fn s12_d6_a_token_for_one_of_a_list_lives_no_longer_than_the_list_promises
     let without =
         key.sign(&json!({ "alg": "EdDSA", "typ": "at+jwt", "kid": "k1" }), &claims(&json!({ "iss": idp.url() })));
     assert!(lives(exchanged(&good)) <= 25 && lives(exchanged(&without)) > 25);
+}
+
+#[tokio::test]
+async fn s12_d5_a_token_for_one_of_a_list_ends_with_it_and_so_does_one_that_was_exchanged_for_it_in_turn() {
+    let (idp, key, (secret, hash)) = (Documents::start(), Issuer::new(3), secret());
+    idp.document("/keys", &json!({ "keys": [key.jwk("k1")] }));
+    publish(&idp, (&key, "k1"), "/status/1", &[0, 0], 0);
+    let source = format!("jwks_url = \"{}\"\nsubject_prefix = \"idp|\"", idp.at("/keys"));
+    // The lists are fetched every second, and nothing but the list ends a token within the test.
+    let entry = listed(&idp, &source).replace("\"5s\"]", "\"5m\"], stale_for = \"5m\"");
+    let client = |id: &str, of: &str, to: &str| {
+        format!(
+            "[[clients]]\nid = \"{id}\"\nsecret_hash = \"{hash}\"\ngrants = [\"token-exchange\"]\n\
+             exchange = {{ as = [\"{of}\"], to = [\"{to}\"], issuers = [\"self\", \"idp\"], scopes = [\"read\"], depth = 2 }}\n\
+             [[routes]]\npath = \"/{to}/{{*rest}}\"\naudiences = [\"{to}\"]\nupstream = \"app\"\n"
+        )
+    };
+    let clients = [client("orders", "api", "billing"), client("billing", "billing", "ledger")].concat();
+    let envelope = "[[endpoints]]\ndialect = \"envelope\"\nclient = \"web\"\naccepts = [\"oauth2\"]\n";
+    let edge = edge(&format!("{entry}{clients}{envelope}"));
+    let exchanged = |client: &str, subject: &str, audience: &str| {
+        let fields = [
+            ("grant_type", GRANT),
+            ("client_id", client),
+            ("client_secret", &secret),
+            ("subject_token", subject),
+            ("subject_token_type", ACCESS),
+            ("audience", audience),
+        ];
+        let reply = edge.form("/connect/token", &[], &fields);
+        let token = reply.json()["access_token"].as_str().unwrap_or_else(|| panic!("{reply:?}")).to_owned();
+        keep_secret(&token);
+        token
+    };
+    let url = idp.at("/status/1");
+    let all = [3, 11].map(|index| {
+        let subject = token(&idp, (&key, "k1"), &url, index);
+        assert_eq!(status(&edge, &subject), 200, "the list is known");
+        let first = exchanged("orders", &subject, "billing");
+        let second = exchanged("billing", &first, "ledger");
+        assert_eq!(claims_of(&second)["origin_status"], claims_of(&subject)["status"]);
+        [first, second]
+    });
+    let answers = || {
+        let path = ["GET /billing/x", "GET /ledger/x"];
+        all.each_ref().map(|two| [0, 1].map(|n| edge.ask_as(&two[n], path[n], &[]).status))
+    };
+    assert_eq!(answers(), [[200; 2]; 2]);
+    publish(&idp, (&key, "k1"), "/status/1", &[0, 8], 1);
+    until("the list ends both tokens of one subject", async || answers() == [[200; 2], [401; 2]]).await;
+}
+
+#[tokio::test]
+async fn s8_s11_a_list_ends_an_assertion_as_a_grant_and_its_absence_is_no_refusal_and_uses_nothing_up() {
+    let (idp, key, (secret, hash)) = (Documents::start(), Issuer::new(3), secret());
+    idp.document("/keys", &json!({ "keys": [key.jwk("k1")] }));
+    publish(&idp, (&key, "k1"), "/status/1", &[0, 8], 0);
+    let source = format!(
+        "jwks_url = \"{}\"\nsubject_prefix = \"idp|\"\nid_jag = {{ clients = [\"wiki\"], max_age = \"5m\" }}\n\
+         jwt_bearer = {{ subjects = [\"job\"], max_lifetime = \"10m\", as_client = \"deploy\" }}",
+        idp.at("/keys")
+    );
+    let entry = listed(&idp, &source).replace("\"5s\"]", "\"5s\"], stale_for = \"20s\"");
+    let clients = format!(
+        "[[clients]]\nid = \"wiki\"\nsecret_hash = \"{hash}\"\ngrants = [\"jwt-bearer\"]\n\
+         [[clients]]\nid = \"deploy\"\ngrants = [\"jwt-bearer\"]\nscopes = [\"deploy\"]\n"
+    );
+    let edge = edge(&format!("{entry}{clients}"));
+    let signed = |typ: &str, said: &Value| {
+        let mut all = json!({ "iss": idp.url(), "aud": "http://gate.test", "jti": uuid::Uuid::new_v4() });
+        all.as_object_mut().unwrap().extend(said.as_object().unwrap().clone());
+        let text = key.sign(&json!({ "alg": "EdDSA", "typ": typ, "kid": "k1" }), &claims(&all));
+        keep_secret(&text);
+        text
+    };
+    let about = |path: &str, index: u64| json!({ "status_list": { "idx": index, "uri": idp.at(path) } });
+    let jag = |status: Value| {
+        let exp = claims(&json!({}))["iat"].as_u64().unwrap() + 300;
+        signed("oauth-id-jag+jwt", &json!({ "client_id": "wiki", "scope": "read", "status": status, "exp": exp }))
+    };
+    let job = |status: Value| {
+        signed("JWT", &json!({ "sub": "job", "client_id": null, "scope": null, "sid": null, "status": status }))
+    };
+    let present = |assertion: &str, as_wiki: bool| {
+        let grant = [("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"), ("assertion", assertion)];
+        let wiki = [("client_id", "wiki"), ("client_secret", secret.as_str())];
+        edge.form("/connect/token", &[], &[&grant[..], if as_wiki { &wiki } else { &[] }].concat())
+    };
+    for (assert, as_wiki) in [(&jag as &dyn Fn(Value) -> String, true), (&job, false)] {
+        // The first grant waits for the list.
+        let (good, plain) = (assert(about("/status/1", 3)), assert(Value::Null));
+        let lives = |assertion: &str| {
+            let reply = present(assertion, as_wiki);
+            reply.json()["expires_in"].as_u64().unwrap_or_else(|| panic!("{reply:?}"))
+        };
+        assert!(lives(&good) <= 25 && lives(&plain) > 25, "the token lives no longer than the list promises");
+        for bad in [about("/status/1", 11), about("/status/1", 99), about("/elsewhere", 3), json!(7)] {
+            let reply = present(&assert(bad.clone()), as_wiki);
+            assert_eq!((reply.status, &reply.json()["error"]), (400, &json!("invalid_grant")), "{bad}");
+        }
+        // Nothing is decided, and nothing is used up.
+        let path = format!("/status/{}", 2 + u8::from(as_wiki));
+        idp.answer(&path, "HTTP/1.1 500 Oh\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_owned());
+        let undecided = assert(about(&path, 3));
+        let reply = present(&undecided, as_wiki);
+        assert_eq!(reply.status, 503, "{reply:?}");
+        assert!(!reply.header("retry-after").is_empty());
+        publish(&idp, (&key, "k1"), &path, &[0, 8], 0);
+        until("the list is there", async || present(&undecided, as_wiki).status == 200).await;
+    }
+    // The same identity assertion brings no further token once the list ends it.
+    let again = jag(about("/status/1", 4));
+    assert_eq!(present(&again, true).status, 200);
+    assert_eq!(present(&again, true).status, 200);
+    publish(&idp, (&key, "k1"), "/status/1", &[16, 8], 1);
+    until("the list ends it", async || present(&again, true).status == 400).await;
+    assert_eq!(idp.times("/elsewhere"), 0, "S10");
 }
 
 #[tokio::test]

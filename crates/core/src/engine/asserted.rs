@@ -212,7 +212,7 @@ impl Engine {
             confirmed: false,
             last: LastPair {
                 scope: granted.clone(),
-                access_expires: access_expiry(now, end, None, login.profile),
+                access_expires: access_expires(login, end, now),
                 kid: keyring.signer().kid().into(),
                 refresh_key: keyring.refresh_keys().current(),
             },
@@ -274,7 +274,7 @@ impl Engine {
     ) -> Result<IssuedTokens, Error> {
         // The scope at the session's beginning bounds the scope of each token.
         let scope = scope.intersection(&session.scope);
-        let expires = access_expiry(now, session.expires, None, login.profile);
+        let expires = access_expires(login, session.expires, now);
         let jti = uuid::Builder::from_random_bytes(*random().map_err(Fault::from)?).into_uuid().to_string();
         let claims = MintedClaims {
             issuer: &self.issuer,
@@ -311,6 +311,13 @@ impl Engine {
             how: IssueKind::Login,
         })
     }
+}
+
+/// When an access token ends that is issued now. It has no place in the status list of the assertion, so it does not
+/// outlive what the list promises.
+fn access_expires(login: &AssertedLogin<'_>, end: Timestamp, now: Timestamp) -> Timestamp {
+    let end = login.grant.status_lasts.map_or(end, |lasts| end.min(now.plus(lasts)));
+    access_expiry(now, end, None, login.profile)
 }
 
 /// The session id of an assertion: its `iat`, and a digest of issuer, id and client, each preceded by its length.

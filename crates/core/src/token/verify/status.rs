@@ -48,12 +48,28 @@ pub(super) fn place(
     source: ClaimsSource<'_>,
 ) -> Result<Option<StatusRef>, Denial> {
     // No list is fetched for a token whose signature is not verified.
-    let (Some(lists), ClaimsSource::Token(_)) = (&rules.status_lists, source) else { return Ok(None) };
+    if let ClaimsSource::Token(_) = source { place_of_genuine(rules, claims) } else { Ok(None) }
+}
+
+fn place_of_genuine(rules: &IssuerRules, claims: &Members<'_>) -> Result<Option<StatusRef>, Denial> {
+    let Some(lists) = &rules.status_lists else { return Ok(None) };
     match named(claims, "status")? {
         Some((url, index)) => lists.reference(url, index).map(Some),
         None if lists.rules().missing == MissingStatus::Refuse => Err(Denial::BadClaim("no status")),
         None => Ok(None),
     }
+}
+
+/// Checks the status of a genuine text that is used at once. Returns how long its list counts, as
+/// [`AccessToken::status_lasts`].
+pub(super) fn live(
+    rules: &IssuerRules,
+    claims: &Members<'_>,
+    now: Timestamp,
+    wall: Timestamp,
+) -> Result<Option<Duration>, Denial> {
+    let Some(status) = place_of_genuine(rules, claims)? else { return Ok(None) };
+    status.check(now, wall).map(|()| Some(status.lasts()))
 }
 
 /// The place of the token of another issuer for which one of our tokens was exchanged.
