@@ -55,7 +55,7 @@ mod resources;
 mod sessions;
 mod small_print;
 mod smuggling;
-mod status_list;
+pub(crate) mod status_list;
 mod streams;
 mod targets;
 mod tokens;

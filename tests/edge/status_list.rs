@@ -95,7 +95,7 @@ async fn s1_s4_a_verifier_elsewhere_reads_each_end_of_a_session_also_after_a_kil
 }
 
 /// Publishes a list of `idp`; `later` orders the lists.
-fn publish(idp: &Documents, (key, kid): (&Issuer, &str), path: &str, bytes: &[u8], later: u64) {
+pub(crate) fn publish(idp: &Documents, (key, kid): (&Issuer, &str), path: &str, bytes: &[u8], later: u64) {
     let now = rotogate_core::clock::wall_micros() / 1_000_000;
     let list = serde_json::to_value(CompressedList::new(bytes).unwrap()).unwrap();
     let list = json!({ "iss": idp.url(), "sub": idp.at(path), "iat": now - 600 + later * 60, "exp": now + 600,
@@ -106,7 +106,7 @@ fn publish(idp: &Documents, (key, kid): (&Issuer, &str), path: &str, bytes: &[u8
 }
 
 /// A token of `idp` with a place in a list.
-fn token(idp: &Documents, (key, kid): (&Issuer, &str), url: &str, index: u64) -> String {
+pub(crate) fn token(idp: &Documents, (key, kid): (&Issuer, &str), url: &str, index: u64) -> String {
     let status = json!({ "status_list": { "idx": index, "uri": url } });
     key.sign(
         &json!({ "alg": "EdDSA", "typ": "at+jwt", "kid": kid }),
@@ -115,7 +115,7 @@ fn token(idp: &Documents, (key, kid): (&Issuer, &str), url: &str, index: u64) ->
 }
 
 /// The entry of `idp`, whose lists are read.
-fn listed(idp: &Documents, source: &str) -> String {
+pub(crate) fn listed(idp: &Documents, source: &str) -> String {
     format!(
         "[[issuers]]\nname = \"idp\"\nurl = \"{0}\"\naudience = [\"api\"]\nscopes = \"any\"\neverywhere = true\n\
          {source}\nstatus_list = {{ prefixes = [\"{0}/status/\"], ttl = [\"1s\", \"5s\"] }}\n",

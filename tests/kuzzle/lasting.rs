@@ -6,9 +6,13 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::{Value, json};
 use support::Gate;
+use support::documents::Documents;
 use support::wire::Wire as Plain;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+use crate::edge::issuer::Issuer;
+use crate::edge::status_list;
 
 use super::client::{Client, jwt, result};
 use super::socket::{Event, SEVERAL_LOOKS, Wire, close_code, connection, event, gate, reload, with_one_route};
@@ -95,6 +99,69 @@ async fn t9_only_an_upgrade_to_a_websocket_opens_the_socket_of_a_path() {
     }
     let socket = ["Connection: Upgrade", "Upgrade: WebSocket", "Sec-WebSocket-Version: 13", key];
     assert_eq!(status(&gate, "GET /", &socket), StatusCode::SWITCHING_PROTOCOLS.as_u16());
+}
+
+/// The status list of one identity's token is not to be had. What the upstream says for it waits, in its order, and
+/// nothing waits that is for the other identity of the connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r15_what_cannot_be_decided_for_one_identity_holds_up_no_other_of_the_connection() {
+    let (idp, key) = (Documents::start(), Issuer::new(3));
+    idp.document("/keys", &json!({ "keys": [key.jwk("k1")] }));
+    let publish = |later: u64| status_list::publish(&idp, (&key, "k1"), "/status/1", &[0, 0], later);
+    publish(0);
+    let entry = status_list::listed(&idp, &format!("jwks_url = \"{}\"", idp.at("/keys")));
+    let mut place = None;
+    let entry = entry.replace("\"5s\"]", "\"5s\"], stale_for = \"2s\"");
+    let (gate, mut events) = super::socket::gate_with(&entry, &mut place).await;
+    let own = Client { gate: &gate }.login("").await;
+    let theirs = status_list::token(&idp, (&key, "k1"), &idp.at("/status/1"), 3);
+    let mut wire = Wire::open(&gate).await;
+    let call = |jwt: &str| json!({ "controller": "realtime", "action": "subscribe", "requestId": "S", "jwt": jwt });
+    // The socket does not wait for the list.
+    support::until("the list is known", async || {
+        wire.send(call(&theirs).to_string()).await;
+        wire.hear().await["status"] == 200
+    })
+    .await;
+    wire.send(call(jwt(&own)).to_string()).await;
+    // The numbers of what the upstream says for an identity, for a time.
+    let mut heard = async || {
+        let mut all = [Vec::new(), Vec::new()];
+        let all_of_it = async {
+            loop {
+                let said = wire.hear().await;
+                if let Some(connection) = said["connection"].as_u64() {
+                    all[usize::from(connection == 2)].push(said["number"].as_u64().unwrap());
+                }
+            }
+        };
+        let _: Result<(), _> = timeout(SEVERAL_LOOKS, all_of_it).await;
+        all
+    };
+    let mut first = heard().await;
+    assert!(first.iter().all(|numbers| !numbers.is_empty()), "both go on: {first:?}");
+    idp.answer("/status/1", "HTTP/1.1 500 Oh\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_owned());
+    support::until("one waits and the other goes on", async || {
+        let more = heard().await;
+        let is_so = more[0].is_empty() && more[1].len() > 10;
+        first.iter_mut().zip(more).for_each(|(first, more)| first.extend(more));
+        is_so
+    })
+    .await;
+    publish(1);
+    support::until("both go on", async || {
+        let more = heard().await;
+        let is_so = !more[0].is_empty();
+        first.iter_mut().zip(more).for_each(|(first, more)| first.extend(more));
+        is_so
+    })
+    .await;
+    for numbers in first {
+        let expected: Vec<_> = (1..=numbers.len() as u64).collect();
+        assert_eq!(numbers, expected, "nothing is lost, and the order stays");
+    }
+    assert_eq!((event(&mut events).await, event(&mut events).await), (Event::Opened(1), Event::Opened(2)));
+    assert!(events.try_recv().is_err(), "no connection came or went");
 }
 
 /// The store is out of reach for longer than its staleness.

@@ -56,12 +56,14 @@ async fn serve(stream: TcpStream, connection: usize, events: UnboundedSender<Eve
     };
     let Ok(mut socket) = accept_hdr_async(stream, note).await else { return };
     events.send(Event::Opened(connection)).unwrap();
-    let mut is_subscribed = false;
+    let (mut is_subscribed, mut number) = (false, 0);
     loop {
         let message = tokio::select! {
             message = socket.next() => message,
             () = tokio::time::sleep(Duration::from_millis(50)), if is_subscribed => {
-                let _ = socket.send(Message::text(json!({ "room": "subscription", "type": "document" }).to_string())).await;
+                number += 1;
+                let document = json!({ "room": "subscription", "type": "document", "connection": connection, "number": number });
+                let _ = socket.send(Message::text(document.to_string())).await;
                 continue;
             }
         };

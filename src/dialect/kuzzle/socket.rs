@@ -19,7 +19,6 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use secrecy::SecretString;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -40,7 +39,7 @@ pub(super) use accept::accept;
 use calls::Calls;
 use inflow::Inflow;
 use tokens::LinkedToken;
-use upstream::{Upstream, UpstreamEvent, relayed};
+use upstream::{Upstream, heard, relayed};
 
 /// The longest message, in either direction.
 const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
@@ -50,8 +49,8 @@ const MAX_IDENTITIES: usize = 4;
 /// a call in progress.
 const MAX_WAITING_MESSAGES: usize = 64;
 const MAX_WAITING_BYTES: usize = 4 * MAX_MESSAGE_BYTES;
-/// How many upstream messages may wait for the client; beyond that the gate stops reading from the upstream
-/// (back-pressure).
+/// How many messages of one upstream connection may wait for the client; beyond that the gate stops reading from the
+/// upstream (back-pressure).
 const MAX_UNREAD_MESSAGES: usize = 4;
 /// How often the tokens of a connection are checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -91,14 +90,12 @@ struct Session<S> {
     ended: Option<CloseReason>,
     linked: Option<LinkedToken>,
     upstreams: Vec<Upstream>,
-    next: u64,
-    said: mpsc::Sender<UpstreamEvent>,
+    /// The upstream whose turn to speak it is.
+    turn: usize,
     /// Since when the connection has had no valid token.
     anonymous: Option<Instant>,
     /// Whether new rules are in force that have not judged the connection yet.
     is_unjudged: bool,
-    /// Whether the token of an upstream connection cannot be checked at this moment.
-    is_undecided: bool,
 }
 
 /// Why a connection ends.
@@ -127,7 +124,6 @@ async fn serve_on<S: Stream>(
     linked: Option<(SecretString, bool)>,
     prefix: String,
 ) {
-    let (said, mut hears) = mpsc::channel(MAX_UNREAD_MESSAGES);
     let client = socket(Inflow::new(client, Arc::clone(&gate)), Role::Server).await;
     let linked = linked.map(|(token, by_cookie)| LinkedToken::new(&*gate, token, by_cookie));
     let mut session = Session {
@@ -138,13 +134,11 @@ async fn serve_on<S: Stream>(
         ended: None,
         linked,
         upstreams: Vec::new(),
-        next: 0,
-        said,
+        turn: 0,
         anonymous: None,
         is_unjudged: false,
-        is_undecided: false,
     };
-    let Err(ended) = session.run(&mut hears).await;
+    let Err(ended) = session.run().await;
     // The upstreams are dropped, so that their messages no longer wait for the client.
     session.upstreams.clear();
     let mut client = session.client;
@@ -162,10 +156,7 @@ async fn serve_on<S: Stream>(
 }
 
 impl<S: Stream> Session<S> {
-    async fn run(
-        &mut self,
-        hears: &mut mpsc::Receiver<UpstreamEvent>,
-    ) -> Result<std::convert::Infallible, CloseReason> {
+    async fn run(&mut self) -> Result<std::convert::Infallible, CloseReason> {
         let mut look = tokio::time::interval(CHECK_INTERVAL);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut quiet = Duration::ZERO;
@@ -190,12 +181,10 @@ impl<S: Stream> Session<S> {
                     }
                 }
                 done = self.calls.done() => self.go_on(done).await?,
-                said = hears.recv(), if !self.is_undecided => match said {
-                    Some(UpstreamEvent::Text(number, text, _room)) if self.knows(number) => self.send(relayed(text)).await?,
+                said = heard(&mut self.upstreams, &mut self.turn) => match said {
+                    Some((text, _room)) => self.send(relayed(text)).await?,
                     // The pending calls are lost: the client must reconnect.
-                    Some(UpstreamEvent::Gone(number)) if self.knows(number) => return Err(CloseReason::With(CloseCode::Restart)),
-                    Some(UpstreamEvent::Text(..) | UpstreamEvent::Gone(_)) => {}
-                    None => return Err(CloseReason::With(CloseCode::Error)),
+                    None => return Err(CloseReason::With(CloseCode::Restart)),
                 },
                 _ = look.tick() => {
                     quiet += CHECK_INTERVAL;
@@ -238,10 +227,6 @@ impl<S: Stream> Session<S> {
     fn know(&self, lease: Option<&Lease>) -> Result<(), CloseReason> {
         let Some(caller) = lease.and_then(Lease::holder) else { return Ok(()) };
         self.gate.place().know(caller).map_err(|_| CloseReason::With(CloseCode::Again))
-    }
-
-    fn knows(&self, number: u64) -> bool {
-        self.upstreams.iter().any(|upstream| upstream.number == number)
     }
 
     async fn send(&mut self, text: String) -> Result<(), CloseReason> {

@@ -317,10 +317,8 @@ impl<S: Stream> Session<S> {
         if self.upstreams.len() >= MAX_IDENTITIES {
             self.upstreams.remove(0);
         }
-        let number = self.next;
-        self.next += 1;
         let gate = Arc::clone(&self.gate);
-        self.upstreams.push(Upstream::open(number, identity, caller, dialled, self.said.clone(), gate));
+        self.upstreams.push(Upstream::open(identity, caller, dialled, gate));
         self.upstreams.last()
     }
 

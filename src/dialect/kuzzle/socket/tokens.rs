@@ -40,8 +40,8 @@ impl LinkedToken {
 
 impl<S: Stream> Session<S> {
     /// Closes the upstream connections of tokens that are no longer good, and notifies the client. While a token cannot
-    /// be checked, the connection stays, and its upstream connections send nothing (requirement R15): a client that is
-    /// notified drops its token.
+    /// be checked, the connection stays, and the token's upstream connection sends nothing (requirement R15): a client that
+    /// is notified drops its token.
     pub(super) async fn look(&mut self) -> Result<(), CloseReason> {
         // The SDK reconnects, and opens its subscriptions again.
         if self.upstreams.iter().filter_map(|upstream| upstream.caller.as_ref()).any(|caller| caller.lease.is_over()) {
@@ -60,10 +60,9 @@ impl<S: Stream> Session<S> {
             }
         }
         let before = self.upstreams.len();
-        self.is_undecided = false;
-        self.upstreams.retain(|upstream| {
+        self.upstreams.retain_mut(|upstream| {
             let end = upstream.caller.as_ref().and_then(|caller| caller.lease.end());
-            self.is_undecided |= matches!(end, Some(LeaseEnd::Undecided(_)));
+            upstream.is_undecided = matches!(end, Some(LeaseEnd::Undecided(_)));
             !matches!(end, Some(LeaseEnd::Denied(_)))
         });
         let is_unlinked = self.linked.take_if(|linked| linked.is_dead(&*self.gate)).is_some();

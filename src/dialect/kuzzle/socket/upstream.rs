@@ -1,7 +1,9 @@
 //! The upstream side: a connection for each identity, and the messages on it.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 
 use futures_util::{SinkExt, StreamExt};
 use hyper::body::Bytes;
@@ -17,36 +19,40 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::super::super::socket::{SocketGate, SocketIdentity};
 use super::super::raw;
-use super::{IDLE_TIMEOUT, MAX_WAITING_BYTES, MAX_WAITING_MESSAGES, PING_AFTER, WRITE_TIMEOUT, socket};
+use super::{
+    IDLE_TIMEOUT, MAX_UNREAD_MESSAGES, MAX_WAITING_BYTES, MAX_WAITING_MESSAGES, PING_AFTER, WRITE_TIMEOUT, socket,
+};
 use rotogate_core::denial::Denial;
 use rotogate_core::lease::{Lease, StreamEnd};
 use rotogate_core::overload::PoolPermit;
 
 /// A connection to the upstream.
 pub(super) struct Upstream {
-    pub(super) number: u64,
     pub(super) identity: SocketIdentity,
     pub(super) caller: Option<Caller>,
     to: mpsc::Sender<(String, PoolPermit)>,
     /// The bytes in `to`.
     waiting: Arc<AtomicUsize>,
+    /// What the upstream says. Each connection has a queue of its own, so that none waits for the caller of another.
+    said: mpsc::Receiver<UpstreamEvent>,
+    /// Whether the caller's token cannot be checked at this moment: then the messages wait.
+    pub(super) is_undecided: bool,
     /// The check of the decision points of the connection's route, which are asked again.
     ended: Option<StreamEnd>,
 }
 
 impl Upstream {
     pub(super) fn open(
-        number: u64,
         identity: SocketIdentity,
         caller: Option<Caller>,
         (stream, ended): (Upgraded, Option<StreamEnd>),
-        said: mpsc::Sender<UpstreamEvent>,
         gate: Arc<dyn SocketGate>,
     ) -> Self {
         let (to, from) = mpsc::channel(MAX_WAITING_MESSAGES);
+        let (says, said) = mpsc::channel(MAX_UNREAD_MESSAGES);
         let waiting = Arc::new(AtomicUsize::new(0));
-        tokio::spawn(carry(number, stream, from, Arc::clone(&waiting), said, gate));
-        Self { number, identity, caller, to, waiting, ended }
+        tokio::spawn(carry(stream, from, Arc::clone(&waiting), says, gate));
+        Self { identity, caller, to, waiting, said, is_undecided: false, ended }
     }
 
     /// Has a decision point refused the connection since it was opened?
@@ -93,20 +99,33 @@ impl Caller {
     }
 }
 
-/// A message from the upstream, or the end of its connection.
-pub(super) enum UpstreamEvent {
-    /// A message with its permit.
-    Text(u64, String, PoolPermit),
-    Gone(u64),
+/// A message from the upstream, with its permit.
+pub(super) type UpstreamEvent = (String, PoolPermit);
+
+/// The next message from an upstream whose caller is decided; `None` if such an upstream has closed its connection. The
+/// upstreams have their turns, beginning with `turn`.
+pub(super) async fn heard(upstreams: &mut [Upstream], turn: &mut usize) -> Option<UpstreamEvent> {
+    poll_fn(|cx| {
+        let first = *turn % upstreams.len().max(1);
+        let (before, from_first) = upstreams.split_at_mut(first);
+        let in_turn = from_first.iter_mut().zip(first..).chain(before.iter_mut().zip(0..));
+        for (upstream, place) in in_turn.filter(|(upstream, _)| !upstream.is_undecided) {
+            if let Poll::Ready(said) = upstream.said.poll_recv(cx) {
+                *turn = place + 1;
+                return Poll::Ready(said);
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// Carries messages to one upstream and back, until either side ends, or the upstream is silent and answers no ping.
 async fn carry(
-    number: u64,
     stream: Upgraded,
     mut from: mpsc::Receiver<(String, PoolPermit)>,
     waiting: Arc<AtomicUsize>,
-    said: mpsc::Sender<UpstreamEvent>,
+    says: mpsc::Sender<UpstreamEvent>,
     gate: Arc<dyn SocketGate>,
 ) {
     let mut upstream = socket(TokioIo::new(stream), Role::Client).await;
@@ -133,7 +152,7 @@ async fn carry(
                 match frame {
                     Some(Ok(Frame::Text(text))) => {
                         let Ok(room) = gate.place().buffer(text.len()) else { break };
-                        if said.send(UpstreamEvent::Text(number, text.as_str().to_owned(), room)).await.is_err() {
+                        if says.send((text.as_str().to_owned(), room)).await.is_err() {
                             break;
                         }
                     }
@@ -146,7 +165,6 @@ async fn carry(
         }
     }
     let _ = tokio::time::timeout(WRITE_TIMEOUT, upstream.close(None)).await;
-    let _ = said.send(UpstreamEvent::Gone(number)).await;
 }
 
 /// A reply for the SDK, which finds its caller by `room`.
