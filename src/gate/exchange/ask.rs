@@ -20,7 +20,10 @@ pub(super) const REFUSED_FOR: Duration = Duration::from_secs(5);
 /// The pauses that providers ask for. If an exchange goes on to the authorization server of its upstream, either of both
 /// servers asks, so that the pause is for this upstream alone.
 #[derive(Default)]
-pub(super) struct ProviderPauses(HashMap<(Arc<str>, Option<Arc<str>>), Arc<ServicePauses>>);
+pub(super) struct ProviderPauses(HashMap<PausedAt, Arc<ServicePauses>>);
+
+/// The provider, and the upstream if the pause is for it alone.
+type PausedAt = (Arc<str>, Option<Arc<str>>);
 
 impl ProviderPauses {
     pub(super) fn of_exchange(&mut self, exchange: &UpstreamExchange) -> Arc<ServicePauses> {
