@@ -73,7 +73,7 @@ impl Delegation {
 
     pub(crate) fn put<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
         #[derive(Serialize)]
-        struct Named<'a> {
+        struct CarriedStatus<'a> {
             status_list: &'a OriginStatus,
         }
         map.serialize_entry("act", &self.act)?;
@@ -82,7 +82,7 @@ impl Delegation {
             jti.as_ref().map_or(Ok(()), |jti| map.serialize_entry("origin_jti", jti))?;
         }
         if let Some(status) = &self.status {
-            map.serialize_entry("origin_status", &Named { status_list: status })?;
+            map.serialize_entry("origin_status", &CarriedStatus { status_list: status })?;
         }
         Ok(())
     }
