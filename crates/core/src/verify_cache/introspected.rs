@@ -354,7 +354,7 @@ impl IntrospectedTokens {
                 let judged = self.shared.judge(&access, now);
                 match judged.passes(now) {
                     Ok(()) => {
-                        let verified = self.shared.accept(*access, None, self.id, judged, None);
+                        let verified = self.shared.accept_introspected(*access, self.id, judged);
                         self.results.count("active");
                         self.keep(token, &verified, now, wall);
                         return Ok(verified);

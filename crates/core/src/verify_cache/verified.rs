@@ -1,7 +1,7 @@
 //! A verified token, and the data that all tokens of a gate share.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use http::{HeaderName, HeaderValue};
 use serde_json::Value;
@@ -49,13 +49,11 @@ pub struct Verified {
     more: Option<Box<More>>,
     /// What conditions and limits have read from the claims.
     kept: KeptOfToken,
-    /// See [`Verified::digest`].
-    digest: KeptDigest,
     pub(super) shared: Arc<CacheShared>,
 }
 
 /// Data that only some tokens have: if assertions are configured, if the keys of the issuer may change, if the token is
-/// bound, or if a session cookie represents it.
+/// bound or introspected, or if a session cookie represents it.
 #[derive(Default)]
 struct More {
     /// The keys of the token's issuer; `None` for our own keys, which change with the whole cache.
@@ -67,32 +65,10 @@ struct More {
     assertions: Assertions,
     /// The session, if the caller has a session cookie.
     session: Option<CachedSession>,
+    /// See [`Verified::digest`].
+    digest: OnceLock<[u8; 32]>,
     /// The API key, if the caller has one.
     api_key: Option<CachedKey>,
-}
-
-/// A digest that is computed once: 32 bytes in each cached token. A word that is zero is not known yet. All computations give
-/// the same words, so that a reader may meet a writer.
-#[derive(Default)]
-struct KeptDigest([AtomicU64; 4]);
-
-impl KeptDigest {
-    fn get(&self) -> Option<[u8; 32]> {
-        let mut digest = [0; 32];
-        let mut words = digest.as_chunks_mut().0.iter_mut().zip(&self.0).map(|(bytes, word)| {
-            let word = word.load(Ordering::Relaxed);
-            *bytes = word.to_ne_bytes();
-            word
-        });
-        let is_known = words.all(|word| word != 0);
-        is_known.then_some(digest)
-    }
-
-    fn keep(&self, digest: &[u8; 32]) {
-        for (bytes, word) in digest.as_chunks().0.iter().zip(&self.0) {
-            word.store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
-        }
-    }
 }
 
 /// The revocation list's verdict on a token: the time from which it is refused, as of an epoch of its shard.
@@ -128,7 +104,7 @@ impl CacheShared {
         RevocationVerdict { shard, epoch, refuse_from: self.revocations.judge(facts(access), now).refuse_from }
     }
 
-    /// Makes a verified or introspected token, with the keys of its issuer if they may change.
+    /// Makes a verified token, with the keys of its issuer if they may change.
     pub(super) fn accept(
         self: &Arc<Self>,
         access: AccessToken,
@@ -140,6 +116,16 @@ impl CacheShared {
         let needs_more = self.identity.assertion.is_some() || keys.is_some() || access.is_bound() || session.is_some();
         let more = needs_more.then(|| Box::new(More { keys, session, ..More::default() }));
         self.accept_with(access, rules, judged, more)
+    }
+
+    /// Makes an introspected token. It keeps its digest (see [`Verified::digest`]).
+    pub(super) fn accept_introspected(
+        self: &Arc<Self>,
+        access: AccessToken,
+        rules: RulesId,
+        judged: RevocationVerdict,
+    ) -> Arc<Verified> {
+        self.accept_with(access, rules, judged, Some(Box::default()))
     }
 
     /// Makes the verified token that represents an API key.
@@ -175,7 +161,6 @@ impl CacheShared {
             holder,
             more,
             kept: KeptOfToken::default(),
-            digest: KeptDigest::default(),
             shared: Arc::clone(self),
         })
     }
@@ -203,9 +188,13 @@ impl Verified {
     }
 
     /// The digest of the token, by which a table of the gate finds its entry for the token. It is computed once and
-    /// kept; `None` is not kept.
+    /// kept if the token has further data (such as keys that may change). `None` is not kept.
     pub fn digest(&self, make: impl FnOnce(&AccessToken) -> Option<[u8; 32]>) -> Option<[u8; 32]> {
-        self.digest.get().or_else(|| make(&self.token).inspect(|made| self.digest.keep(made)))
+        let Some(more) = self.more.as_deref() else { return make(&self.token) };
+        match more.digest.get() {
+            Some(known) => Some(*known),
+            None => make(&self.token).map(|made| *more.digest.get_or_init(|| made)),
+        }
     }
 
     /// Notes the first use of a bound token, after its caller proved the key or a trusted client introspected it:
