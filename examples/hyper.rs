@@ -81,7 +81,7 @@ pub async fn gate(password: &str) -> Result<Gate, Box<dyn Error>> {
         .client(Client::public("web"))
         .endpoint(Endpoint::new(OAuth2).path("/connect/token"))
         .route(Route::new("/health", RoutePolicy::public()))
-        .route(Route::catch_all(RoutePolicy { scopes: Scope::parse("read")?, ..RoutePolicy::default() }))
+        .route(Route::catch_all(RoutePolicy::default().scope("read")?))
         .build()
         .await?)
 }

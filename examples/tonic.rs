@@ -10,7 +10,6 @@ use std::error::Error;
 use rotogate::client::Client;
 use rotogate::gate::NewSession;
 use rotogate::route::{Route, RoutePolicy};
-use rotogate::session::Scope;
 use rotogate::token::Keyring;
 use rotogate::{Gate, Identity};
 use tonic::service::Routes;
@@ -39,14 +38,12 @@ fn reply(request: &Request<Hello>, end: &str) -> Result<Response<Hello>, Status>
 
 /// A method is a path. What no route names is refused. Refusals are `UNAUTHENTICATED` and `PERMISSION_DENIED`.
 pub async fn gate() -> Result<Gate, Box<dyn Error>> {
-    let scope =
-        |scopes| Ok::<_, Box<dyn Error>>(RoutePolicy { scopes: Scope::parse(scopes)?, ..RoutePolicy::default() });
     Ok(Gate::builder()
         .issuer("http://localhost:3000")
         .keys(Keyring::ephemeral()?)
         .client(Client::public("cli"))
-        .route(Route::new("/example.Greeter/Greet", scope("greet")?))
-        .route(Route::new("/example.Greeter/Dismiss", scope("dismiss")?))
+        .route(Route::new("/example.Greeter/Greet", RoutePolicy::default().scope("greet")?))
+        .route(Route::new("/example.Greeter/Dismiss", RoutePolicy::default().scope("dismiss")?))
         .route(Route::new("/grpc.health.v1.Health/{method}", RoutePolicy::public()))
         // Shows the methods to every caller. Without this route to none.
         .route(Route::new("/grpc.reflection.v1.ServerReflection/{method}", RoutePolicy::public()))

@@ -3,11 +3,10 @@
 //!
 //! ```
 //! use rotogate::route::{Route, RoutePolicy};
-//! use rotogate::session::Scope;
 //!
 //! # fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let public = Route::new("/docs/{*rest}", RoutePolicy::public());
-//! let orders = Route::new("/orders/{id}", RoutePolicy { scopes: Scope::parse("orders.read")?, ..RoutePolicy::default() });
+//! let orders = Route::new("/orders/{id}", RoutePolicy::default().scope("orders.read")?);
 //! let builder = rotogate::Gate::builder().route(public).route(orders);
 //! # let _ = builder;
 //! # Ok(()) }

@@ -18,9 +18,8 @@ use crate::session::scope::Scope;
 ///
 /// ```
 /// use rotogate::route::RoutePolicy;
-/// use rotogate::session::Scope;
 ///
-/// let write = RoutePolicy { scopes: Scope::parse("orders.write")?, max_body: Some(65_536), ..RoutePolicy::default() };
+/// let write = RoutePolicy { max_body: Some(65_536), ..RoutePolicy::default() }.scope("orders.read orders.write")?;
 /// assert!(write.is_stricter_than(&RoutePolicy::default()));
 /// assert!(RoutePolicy::default().is_stricter_than(&RoutePolicy::public()));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -135,6 +134,15 @@ impl RoutePolicy {
     pub fn limit(mut self, limit: RateLimit) -> Self {
         self.rate.push(limit);
         self
+    }
+
+    /// Requires these scopes, in addition to those of earlier calls; `"read write"` are two scopes.
+    ///
+    /// # Errors
+    /// A character outside `NQCHAR` of RFC 6749 §3.3.
+    pub fn scope(mut self, scopes: &str) -> Result<Self, InvalidValue> {
+        self.scopes = Scope::from_tokens(self.scopes.iter().chain(Scope::parse(scopes)?.iter()));
+        Ok(self)
     }
 
     /// Adds a role: the token must have one of the added roles. The route then takes the tokens of one issuer only; with
@@ -474,7 +482,7 @@ mod tests {
 
     #[test]
     fn t20_a_policy_is_stricter_in_any_respect_or_in_none() {
-        let asks = |scopes: &str| RoutePolicy { scopes: Scope::parse(scopes).unwrap(), ..RoutePolicy::default() };
+        let asks = |scopes: &str| RoutePolicy::default().scope(scopes).unwrap();
         let any =
             |of: &[&str]| RoutePolicy { any_scope: Scope::parse(&of.join(" ")).unwrap(), ..RoutePolicy::default() };
         let roles = |of: &[&str]| RoutePolicy {

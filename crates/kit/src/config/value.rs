@@ -28,7 +28,7 @@ pub fn text(value: &Value) -> Result<String, String> {
     }
 }
 
-/// A [text](self::text) that fits. The error says what is expected.
+/// A [text] that fits. The error says what is expected.
 pub fn fitting(value: &Value, expected: &str, fits: impl FnOnce(&str) -> bool) -> Result<String, String> {
     let text = text(value)?;
     if fits(&text) { Ok(text) } else { unexpected(expected, value) }
