@@ -29,7 +29,8 @@ use store::{Plant, Trust};
 use support::random::Random;
 use world::{Counts, World};
 
-const HISTORIES: u64 = 100_000;
+/// Weekly runs have two million.
+const HISTORIES: u64 = 40_000;
 /// The number of histories within which a planted fault must be found.
 const FOUND_WITHIN: u64 = 20_000;
 

@@ -226,6 +226,8 @@ where
     };
     if is_stop && !asked.load(Ordering::Relaxed) {
         tokio::select! {
+            // `biased`: a request that has arrived while this worker waited for a processor is answered.
+            biased;
             ended = connection.as_mut() => return Ok(ended?),
             () = tokio::time::sleep(STOP_GRACE) => {}
         }
