@@ -24,8 +24,9 @@ record=packaging/profile/$target
 envoy=$folder/../interop-cache/neighbours
 bash tests/neighbours/install.sh "$envoy"
 cargo build --release --manifest-path benches/peers/Cargo.toml --target-dir "$folder/../peers"
+# A variable of a release's build is not for the program, which reads ROTOGATE_* as its configuration.
 drive() {
-    "$folder/../peers/release/rotogate-peers" compare --rotogate "$1" --envoy "$envoy/bin/envoy-itself" \
+    env -u ROTOGATE_REVISION -u ROTOGATE_PROFILE "$folder/../peers/release/rotogate-peers" compare --rotogate "$1" --envoy "$envoy/bin/envoy-itself" \
         --scratch "$folder/../peers" --own --quick --only "$2"
 }
 
