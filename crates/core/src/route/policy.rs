@@ -481,6 +481,13 @@ mod tests {
     }
 
     #[test]
+    fn scopes_of_several_calls_add_up_and_a_malformed_one_is_an_error() {
+        let policy = RoutePolicy::default().scope("read write").and_then(|policy| policy.scope("admin write")).unwrap();
+        assert_eq!(policy.scopes, Scope::parse("read write admin").unwrap());
+        assert!(policy.scope("a\"b").is_err());
+    }
+
+    #[test]
     fn t20_a_policy_is_stricter_in_any_respect_or_in_none() {
         let asks = |scopes: &str| RoutePolicy::default().scope(scopes).unwrap();
         let any =

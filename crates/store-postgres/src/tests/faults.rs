@@ -34,7 +34,7 @@ async fn c2_a_reply_that_is_cut_after_any_byte_is_asked_for_again_and_the_write_
     assert_eq!(server.sql("select count(*) from rg.revocation_log"), written.to_string(), "each entry once");
 }
 
-/// Cuts a reply after each of these numbers of bytes, until nothing is cut. Returns how many replies were cut.
+/// Cuts a reply after each of these numbers of bytes, until nothing is cut. Returns the number of rounds that cut one.
 async fn cut_after_each(server: &Server, direct: &PostgresStore, bytes: impl Iterator<Item = usize>) -> usize {
     let proxy = Proxy::to(server.port).await;
     let store = through(&proxy).await;
