@@ -8,8 +8,9 @@ A change of the API is a change of that file, so that a review sees it. What the
 uses it, and it changes with the program. The lines come from rustdoc's JSON, which a stable toolchain writes with
 RUSTC_BOOTSTRAP=1.
 
-Either way it checks what docs.rs shows. Each module, type, trait and function has an example that `cargo test --doc`
-compiles. No text has a requirement number (`R12`): docs/security.md explains those, and docs.rs does not show it.
+Either way it checks what docs.rs shows. A warning of rustdoc, such as a broken link, is an error. Each module, type, trait
+and function has an example that `cargo test --doc` compiles. No text has a requirement number (`R12`): docs/security.md
+explains those, and docs.rs does not show it.
 """
 
 import json
@@ -39,7 +40,7 @@ def documented():
     target.mkdir(exist_ok=True)
     wrapper.write_text('#!/bin/sh\nRUSTC_BOOTSTRAP=1 exec rustdoc "$@"\n')
     wrapper.chmod(0o755)
-    flags = "-Z unstable-options --output-format json --document-hidden-items"
+    flags = "-D warnings -Z unstable-options --output-format json --document-hidden-items"
     command = ["cargo", "doc", "--quiet", "--no-deps", "--workspace", "--all-features", "--lib", "--examples"]
     environment = {**os.environ, "RUSTDOC": str(wrapper), "RUSTDOCFLAGS": flags, "CARGO_TARGET_DIR": str(target)}
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
