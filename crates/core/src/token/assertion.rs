@@ -113,7 +113,7 @@ pub(crate) fn assertion(
     };
     let payload = serde_json::to_string(&claims).map_err(|_| MintError::Signing)?;
     let key: &SigningKey = keyring.signer();
-    Ok((sent(&signed(key, key.assertion_header(), &payload)?, MAX_ASSERTION)?, expires))
+    Ok((sent(&signed(key, &key.assertion_header, &payload)?, MAX_ASSERTION)?, expires))
 }
 
 /// The header of a transaction token (draft-ietf-oauth-transaction-tokens §8.1).
@@ -217,7 +217,7 @@ pub(crate) fn transaction(
     };
     let payload = serde_json::to_string(&claims).map_err(|_| MintError::Signing)?;
     let key = keyring.signer();
-    let text = signed(key, key.transaction_header(), &payload)?;
+    let text = signed(key, &key.transaction_header, &payload)?;
     if text.len() > MAX_TRANSACTION {
         return Err(MintError::TooLong);
     }

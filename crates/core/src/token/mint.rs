@@ -55,7 +55,7 @@ pub fn mint(key: &SigningKey, claims: &MintedClaims<'_>) -> Result<TokenText, Mi
     if claims.style.plain_base64 {
         payload = Zeroizing::new(escaped_for_plain_base64(&payload));
     }
-    let token = signed(key, key.header(), &payload)?;
+    let token = signed(key, &key.header, &payload)?;
     if token.len() > MAX_TOKEN { Err(MintError::TooLong) } else { Ok(TokenText::new(token)) }
 }
 

@@ -76,7 +76,7 @@ impl CompressedList {
 /// The signature failed.
 pub fn sign(key: &SigningKey, claims: &StatusListClaims<'_>) -> Result<Zeroizing<String>, MintError> {
     let payload = serde_json::to_string(claims).map_err(|_| MintError::Signing)?;
-    signed(key, key.status_header(), &payload)
+    signed(key, &key.status_header, &payload)
 }
 
 /// The `iat` of a list that is made now, rounded down to a multiple of `ttl`, so that gates that share their keys make

@@ -50,7 +50,7 @@ impl KeyPrint {
 
     /// The print of a secret, which reveals nothing about it: a digest of an HMAC over a text that cannot be a token.
     fn of_secret(key: &KeySigner, algorithm: Algorithm) -> Option<Self> {
-        let tag = key.try_sign(format!("rotogate: which key is this? {algorithm}").as_bytes()).ok()?;
+        let tag = key.sign(format!("rotogate: which key is this? {algorithm}").as_bytes())?;
         Some(Self::from_digest(&digest::digest(&digest::SHA256, &tag)))
     }
 
@@ -176,8 +176,8 @@ impl VerifyingKey {
     }
 
     /// Is `signature` a signature by this key over `message`?
-    pub(crate) fn verifies(&self, message: &[u8], signature: &Vec<u8>) -> bool {
-        self.verifier.verify(message, signature).is_ok()
+    pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        self.verifier.verifies(message, signature)
     }
 
     /// The key's JWK thumbprint (RFC 7638, SHA-256); `None` for a secret.

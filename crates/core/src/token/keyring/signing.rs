@@ -17,7 +17,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::super::algorithm::Family;
 use super::super::assertion::{ASSERTION_TYP, STATUS_LIST_TYP, TRANSACTION_TYP};
-use super::signature::{KeySigner, ecdsa_signer, edwards_signer, rsa_signer};
+use super::signature::KeySigner;
 use super::{Algorithm, KeyError, VerifyingKey, encode, hmac_secret};
 use crate::random::random;
 
@@ -78,13 +78,14 @@ pub struct SigningKey {
     signer: KeySigner,
     verifying: VerifyingKey,
     kid: Box<str>,
-    /// The header of every access token that the key signs, prepared once.
-    header: Box<str>,
-    /// The header of every assertion that the key signs, prepared once.
-    assertion_header: Box<str>,
-    /// The header of every transaction token that the key signs, prepared once.
-    transaction_header: Box<str>,
-    status_header: Box<str>,
+    /// The encoded header of every access token that the key signs.
+    pub(in crate::token) header: Box<str>,
+    /// The encoded header of every assertion that the key signs.
+    pub(in crate::token) assertion_header: Box<str>,
+    /// The encoded header of every transaction token that the key signs.
+    pub(in crate::token) transaction_header: Box<str>,
+    /// The encoded header of every status list that the key signs.
+    pub(in crate::token) status_header: Box<str>,
 }
 
 impl fmt::Debug for SigningKey {
@@ -157,29 +158,9 @@ impl SigningKey {
         &self.verifying
     }
 
-    /// The encoded header of every access token that the key signs.
-    pub(in crate::token) fn header(&self) -> &str {
-        &self.header
-    }
-
-    /// The encoded header of every assertion that the key signs.
-    pub(in crate::token) fn assertion_header(&self) -> &str {
-        &self.assertion_header
-    }
-
-    /// The encoded header of every transaction token that the key signs.
-    pub(in crate::token) fn transaction_header(&self) -> &str {
-        &self.transaction_header
-    }
-
-    /// The encoded header of every status list that the key signs.
-    pub(in crate::token) fn status_header(&self) -> &str {
-        &self.status_header
-    }
-
     /// Signs. `None` if the cryptographic library fails.
     pub(crate) fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
-        self.signer.try_sign(message).ok()
+        self.signer.sign(message)
     }
 }
 
@@ -195,13 +176,13 @@ fn parse(algorithm: Algorithm, material: &KeyMaterial) -> Result<(KeySigner, Ver
         Algorithm::EdDsa => {
             let pair = Ed25519KeyPair::from_pkcs8(&pkcs8(algorithm, material)?).map_err(|_| other_kind(algorithm))?;
             let public = DecodingKey::from_ed_der(pair.public_key().as_ref());
-            return Ok((edwards_signer(pair), VerifyingKey::from_decoding(&public, algorithm)?));
+            return Ok((KeySigner::Edwards(pair), VerifyingKey::from_decoding(&public, algorithm)?));
         }
         Algorithm::Es256 | Algorithm::Es384 => {
             let pair = EcdsaKeyPair::from_pkcs8(curve(algorithm), &pkcs8(algorithm, material)?)
                 .map_err(|_| other_kind(algorithm))?;
             let public = DecodingKey::from_ec_der(pair.public_key().as_ref());
-            return Ok((ecdsa_signer(algorithm, pair), VerifyingKey::from_decoding(&public, algorithm)?));
+            return Ok((KeySigner::Ecdsa(pair), VerifyingKey::from_decoding(&public, algorithm)?));
         }
         Algorithm::Rs256 => &RSA_PKCS1_SHA256,
         Algorithm::Rs384 => &RSA_PKCS1_SHA384,
@@ -215,7 +196,7 @@ fn parse(algorithm: Algorithm, material: &KeyMaterial) -> Result<(KeySigner, Ver
         why: "the file contains a key of another kind, or an RSA key outside 2048 to 8192 bits",
     })?;
     let public = DecodingKey::from_rsa_der(pair.public_key().as_ref());
-    Ok((rsa_signer(algorithm, pair, padding), VerifyingKey::from_decoding(&public, algorithm)?))
+    Ok((KeySigner::Rsa(pair, padding), VerifyingKey::from_decoding(&public, algorithm)?))
 }
 
 fn other_kind(algorithm: Algorithm) -> KeyError {

@@ -19,7 +19,7 @@ struct Tally {
 
 /// Checks as the verifier does: first the length, then the signature.
 fn verifies(key: &VerifyingKey, message: &[u8], signature: &[u8]) -> bool {
-    signature.len() == key.signature_len() && key.verifies(message, &signature.to_vec())
+    signature.len() == key.signature_len() && key.verifies(message, signature)
 }
 
 impl Tally {
