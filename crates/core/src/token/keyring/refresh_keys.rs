@@ -16,24 +16,8 @@ use crate::session::{Generation, SessionId};
 
 /// Separates this use of a secret from every other use.
 const SALT: &[u8] = b"rotogate refresh keys v1";
-const PURPOSE_TAG: &[u8] = b"refresh token tag A";
-const PURPOSE_JTI: &[u8] = b"access token jti";
-const PURPOSE_NONCE: &[u8] = b"DPoP nonces";
-const PURPOSE_SEAL: &[u8] = b"seals of session records";
-const PURPOSE_SHARED: &[u8] = b"names in a shared store";
-const PURPOSE_COOKIE: &[u8] = b"rotogate browser cookie";
-const PURPOSE_DIGEST: &[u8] = b"rotogate browser digest";
-const PURPOSE_DEVICE: &[u8] = b"rotogate browser device";
-const PURPOSE_API_KEY: &[u8] = b"rotogate api keys";
-const PURPOSE_LOGIN: &[u8] = b"rotogate browser tx";
-#[cfg(feature = "relay")]
-const PURPOSE_VAULT: &[u8] = b"rotogate browser vault";
-#[cfg(feature = "relay")]
-const PURPOSE_STATUS: &[u8] = b"rotogate status lists";
 /// The message whose HMAC is a secret's print.
 const PRINT: &[u8] = b"print of a refresh secret";
-#[cfg(feature = "relay")]
-const PURPOSE_RELAY: &[u8] = b"relay records";
 
 /// The secret behind one refresh key: at least 32 bytes. Does not print, zeroised.
 pub struct RefreshSecret(Zeroizing<Vec<u8>>);
@@ -113,34 +97,28 @@ impl RefreshKeys {
             if keys.iter().any(|k| k.id == *id) {
                 return Err(KeyError::BadSet(format!("two refresh keys have the id {id}")));
             }
-            let derive = |purpose: &[u8]| {
-                let root = Salt::new(HKDF_SHA256, SALT).extract(&secret.0);
-                let okm = root.expand(&[purpose], HMAC_SHA256).map(hmac::Key::from);
-                okm.map_err(|_| KeyError::BadSet("a refresh key could not be derived".to_owned()))
-            };
-            let login = Salt::new(HKDF_SHA256, SALT)
-                .extract(&secret.0)
-                .expand(&[PURPOSE_LOGIN], &AES_256_GCM)
-                .map(UnboundKey::from);
-            let login = login.map_err(|_| KeyError::BadSet("a refresh key could not be derived".to_owned()))?;
+            let root = Salt::new(HKDF_SHA256, SALT).extract(&secret.0);
+            let failed = |_| KeyError::BadSet("a refresh key could not be derived".to_owned());
+            let derive = |purpose: &[u8]| root.expand(&[purpose], HMAC_SHA256).map(hmac::Key::from).map_err(failed);
+            let login = root.expand(&[b"rotogate browser tx"], &AES_256_GCM).map(UnboundKey::from).map_err(failed)?;
             keys.push(DerivedKeys {
                 id: *id,
-                tag: derive(PURPOSE_TAG)?,
-                jti: derive(PURPOSE_JTI)?,
-                seal: derive(PURPOSE_SEAL)?,
-                shared: derive(PURPOSE_SHARED)?,
-                nonce: derive(PURPOSE_NONCE)?,
-                cookie: derive(PURPOSE_COOKIE)?,
-                digest: derive(PURPOSE_DIGEST)?,
-                device: derive(PURPOSE_DEVICE)?,
-                api_key: derive(PURPOSE_API_KEY)?,
+                tag: derive(b"refresh token tag A")?,
+                jti: derive(b"access token jti")?,
+                seal: derive(b"seals of session records")?,
+                shared: derive(b"names in a shared store")?,
+                nonce: derive(b"DPoP nonces")?,
+                cookie: derive(b"rotogate browser cookie")?,
+                digest: derive(b"rotogate browser digest")?,
+                device: derive(b"rotogate browser device")?,
+                api_key: derive(b"rotogate api keys")?,
                 login: LessSafeKey::new(login),
                 #[cfg(feature = "relay")]
-                relay: derive(PURPOSE_RELAY)?,
+                relay: derive(b"relay records")?,
                 #[cfg(feature = "relay")]
-                vault: derive(PURPOSE_VAULT)?,
+                vault: derive(b"rotogate browser vault")?,
                 #[cfg(feature = "relay")]
-                status: derive(PURPOSE_STATUS)?,
+                status: derive(b"rotogate status lists")?,
             });
         }
         if !keys.iter().any(|k| k.id == current) {
@@ -181,9 +159,7 @@ impl RefreshKeys {
 
     /// The tag of a session's record, over these parts in sequence.
     pub(in crate::token) fn seal(&self, id: u8, parts: &[&[u8]]) -> Option<[u8; 16]> {
-        let mut message = hmac::Context::with_key(&self.key(id)?.seal);
-        parts.iter().for_each(|part| message.update(part));
-        Some(truncated(&message.sign()))
+        Some(truncated(&signed(&self.key(id)?.seal, parts)))
     }
 
     /// The tag of a session cookie over `message`.
@@ -199,9 +175,7 @@ impl RefreshKeys {
     /// The tag of a device cookie or of a challenge, over these parts in sequence. Each part has a fixed length, so no
     /// length is hashed.
     pub(in crate::token) fn device_tag(&self, id: u8, parts: &[&[u8]]) -> Option<[u8; 16]> {
-        let mut message = hmac::Context::with_key(&self.key(id)?.device);
-        parts.iter().for_each(|part| message.update(part));
-        Some(truncated(&message.sign()))
+        Some(truncated(&signed(&self.key(id)?.device, parts)))
     }
 
     /// The HMAC of an API key, or the tag of its record, over these parts. The first part says which of the two is
@@ -226,39 +200,36 @@ impl RefreshKeys {
     /// A secret of the vault of a session, for these parts in sequence.
     #[cfg(feature = "relay")]
     pub(in crate::token) fn vault_tag(&self, id: u8, parts: &[&[u8]]) -> Option<hmac::Tag> {
-        let mut message = hmac::Context::with_key(&self.key(id)?.vault);
-        parts.iter().for_each(|part| message.update(part));
-        Some(message.sign())
+        Some(signed(&self.key(id)?.vault, parts))
     }
 
     /// The tag of the register of status lists over `message`; `None` if the key ring has no secret with this id.
     #[cfg(feature = "relay")]
     pub(crate) fn status_tag(&self, id: u8, message: &[u8]) -> Option<hmac::Tag> {
-        let mut of_register = hmac::Context::with_key(&self.key(id)?.status);
-        of_register.update(b"register");
-        of_register.update(message);
-        Some(of_register.sign())
+        Some(signed(&self.key(id)?.status, &[b"register", message]))
     }
 
     /// The key that permutes the indices of a status list.
     #[cfg(feature = "relay")]
     pub(crate) fn status_key(&self, id: u8, list: u32) -> Option<hmac::Key> {
-        let message = [&b"list"[..], &list.to_be_bytes()].concat();
-        let key = hmac::sign(&self.key(id)?.status, &message);
+        let key = signed(&self.key(id)?.status, &[b"list", &list.to_be_bytes()]);
         Some(hmac::Key::new(HMAC_SHA256, key.as_ref()))
+    }
+
+    fn current_first(&self) -> impl Iterator<Item = &DerivedKeys> {
+        let (current, others): (Vec<_>, Vec<_>) = self.keys.iter().partition(|key| key.id == self.current);
+        current.into_iter().chain(others)
     }
 
     /// The tag of a DPoP nonce under each key, the current key's first.
     pub(crate) fn nonce_tags(&self, message: &[u8]) -> Vec<[u8; 16]> {
-        let (current, others): (Vec<_>, Vec<_>) = self.keys.iter().partition(|key| key.id == self.current);
-        current.into_iter().chain(others).map(|key| truncated(&hmac::sign(&key.nonce, message))).collect()
+        self.current_first().map(|key| truncated(&hmac::sign(&key.nonce, message))).collect()
     }
 
     /// A secret of the relay for `message` under each key, the current key's first.
     #[cfg(feature = "relay")]
     pub fn relay_secrets(&self, message: &[u8]) -> Vec<hmac::Tag> {
-        let (current, others): (Vec<_>, Vec<_>) = self.keys.iter().partition(|key| key.id == self.current);
-        current.into_iter().chain(others).map(|key| hmac::sign(&key.relay, message)).collect()
+        self.current_first().map(|key| hmac::sign(&key.relay, message)).collect()
     }
 
     /// The hash that the audit trail contains instead of the name of a refused login, because people type passwords
@@ -290,26 +261,24 @@ impl RefreshKeys {
         generation: Generation,
         access_expires: Timestamp,
     ) -> Option<String> {
-        let mut message = [0; 32];
-        let (head, tail) = message.split_at_mut(16);
-        head.copy_from_slice(session.as_bytes());
-        let (middle, end) = tail.split_at_mut(8);
-        middle.copy_from_slice(&generation.get().to_be_bytes());
-        end.copy_from_slice(&access_expires.as_secs().to_be_bytes());
-        let mut tag = truncated(&hmac::sign(&self.key(id)?.jti, &message));
+        let (generation, expires) = (generation.get().to_be_bytes(), access_expires.as_secs().to_be_bytes());
+        let mut tag = truncated(&signed(&self.key(id)?.jti, &[session.as_bytes(), &generation, &expires]));
         let text = URL_SAFE_NO_PAD.encode(tag);
         tag.zeroize();
         Some(text)
     }
 }
 
+/// The HMAC of these parts in sequence.
+fn signed(key: &hmac::Key, parts: &[&[u8]]) -> hmac::Tag {
+    let mut message = hmac::Context::with_key(key);
+    parts.iter().for_each(|part| message.update(part));
+    message.sign()
+}
+
 /// The first sixteen bytes of an HMAC (RFC 2104 §5).
 pub(in crate::token) fn truncated(tag: &hmac::Tag) -> [u8; 16] {
-    let mut short = [0; 16];
-    for (to, from) in short.iter_mut().zip(tag.as_ref()) {
-        *to = *from;
-    }
-    short
+    tag.as_ref().first_chunk().copied().unwrap_or_default()
 }
 
 /// The HMACs of API keys and of their records that this thread made: a test compares the work of two requests.
