@@ -1,10 +1,9 @@
 //! Strict JSON, for a signed document or a request with credentials: one object, no repeated member, bounded depth
 //! (J10, J11).
 
-use std::fmt;
+use serde_json::{Map, Value};
 
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use super::members::Members;
 
 /// How deep objects and arrays may be nested.
 pub(crate) const MAX_DEPTH: usize = 16;
@@ -22,22 +21,13 @@ pub fn object(bytes: &[u8]) -> Result<Map<String, Value>, &'static str> {
 
 /// [`object`] with another bound for the depth.
 pub fn object_of_depth(bytes: &[u8], max_depth: usize) -> Result<Map<String, Value>, &'static str> {
-    let mut parser = parser(bytes, max_depth)?;
-    let value = Strict.deserialize(&mut parser).map_err(|_| NOT_STRICT)?;
-    parser.end().map_err(|_| NOT_ALONE)?;
-    match value {
-        Value::Object(object) => Ok(object),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Err(NOT_STRICT),
-    }
+    members_of_depth(bytes, max_depth, &[])
 }
 
 /// Reads an object of which only some members are needed. The other members become null, and cost little more than
 /// their bytes. No member may be repeated, and the whole text must be JSON in UTF-8.
 pub fn members_of_depth(bytes: &[u8], max_depth: usize, skipped: &[&str]) -> Result<Map<String, Value>, &'static str> {
-    let mut parser = parser(bytes, max_depth)?;
-    let members = parser.deserialize_map(MembersVisitor(skipped)).map_err(|_| NOT_STRICT)?;
-    parser.end().map_err(|_| NOT_ALONE)?;
-    Ok(members)
+    Members::read_within(bytes, max_depth, skipped).map(Map::from)
 }
 
 pub(super) const NOT_STRICT: &str = "not a JSON object, not strict JSON, a member named twice, or too many members";
@@ -90,100 +80,6 @@ fn is_shallow(bytes: &[u8], max_depth: usize) -> bool {
         }
     }
     true
-}
-
-/// Parses any value and refuses a repeated member. Names are compared after unescaping.
-struct Strict;
-
-impl<'de> DeserializeSeed<'de> for Strict {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Strict {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
-    }
-
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
-        Ok(Value::Number(value.into()))
-    }
-
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::Number(value.into()))
-    }
-
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("not a finite number"))
-    }
-
-    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::String(value.to_owned()))
-    }
-
-    fn visit_string<E: Error>(self, value: String) -> Result<Value, E> {
-        Ok(Value::String(value))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        let mut array = Vec::new();
-        while let Some(value) = seq.next_element_seed(Self)? {
-            array.push(value);
-        }
-        Ok(Value::Array(array))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut object = Map::new();
-        while let Some(name) = map.next_key::<String>()? {
-            let value = map.next_value_seed(Self)?;
-            insert(&mut object, name, value)?;
-        }
-        Ok(Value::Object(object))
-    }
-}
-
-fn insert<E: Error>(object: &mut Map<String, Value>, name: String, value: Value) -> Result<(), E> {
-    if object.insert(name, value).is_some() {
-        return Err(E::custom("a member named twice"));
-    }
-    if object.len() > MAX_MEMBERS { Err(E::custom("too many members")) } else { Ok(()) }
-}
-
-/// The visitor of [`members_of_depth`].
-struct MembersVisitor<'a>(&'a [&'a str]);
-
-impl<'de> Visitor<'de> for MembersVisitor<'_> {
-    type Value = Map<String, Value>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut members = Map::new();
-        while let Some(name) = map.next_key::<String>()? {
-            let value = match self.0.contains(&name.as_str()) {
-                true => map.next_value::<IgnoredAny>().map(|IgnoredAny| Value::Null)?,
-                false => map.next_value_seed(Strict)?,
-            };
-            insert(&mut members, name, value)?;
-        }
-        Ok(members)
-    }
 }
 
 #[cfg(test)]
