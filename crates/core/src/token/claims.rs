@@ -344,6 +344,12 @@ impl AccessToken {
         self.rare.as_deref()?.vouched_by.as_ref()
     }
 
+    /// The user and the session that the token's issuer names.
+    pub(crate) fn voucher(&self) -> VouchedBy {
+        let (issuer, session) = ((&**self.issuer()).into(), self.issuer_session().map(Box::from));
+        VouchedBy { issuer, subject: self.token_subject().into(), session }
+    }
+
     /// The client that acts for the subject (RFC 8693 §4.1), in our own tokens only.
     pub fn delegation(&self) -> Option<&Delegation> {
         self.rare.as_deref()?.delegation.as_ref()

@@ -61,11 +61,7 @@ impl SentClientAssertion<'_> {
     // Requirement D24.
     pub fn verify(self, engine_now: Timestamp, wall: Timestamp) -> Result<UsableOnce, Denial> {
         let Self { client, keys, audience, token, leeway } = self;
-        let refuse = |flaw| match flaw {
-            NotGenuine::Form(what) => refused(what),
-            NotGenuine::Key | NotGenuine::MissingKey => refused("no key of the client signed it"),
-            NotGenuine::Unavailable(denial) => denial,
-        };
+        let refuse = |flaw: NotGenuine| flaw.denial(refused, refused("no key of the client signed it"));
         let read = |payload: &[u8]| {
             let claims = Members::read(payload).map_err(refused)?;
             let text = |name: &str| claims.get(name).and_then(Member::as_text);

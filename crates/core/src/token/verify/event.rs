@@ -192,15 +192,13 @@ impl Verifier {
             if is_its { Ok(claims) } else { Err(Denial::RefusedEvent(EventFlaw::Issuer)) }
         };
         let refuse = |flaw| match flaw {
-            NotGenuine::Form(what) => malformed(what),
             // The published set may lag behind the key.
             NotGenuine::MissingKey
                 if issued.get().is_some_and(|at| now < at.plus(KEY_LAG) && at < now.plus(KEY_LAG)) =>
             {
                 Denial::KeysUnavailable(KEY_RETRY)
             }
-            NotGenuine::Key | NotGenuine::MissingKey => Denial::RefusedEvent(EventFlaw::Key),
-            NotGenuine::Unavailable(denial) => denial,
+            flaw => flaw.denial(malformed, Denial::RefusedEvent(EventFlaw::Key)),
         };
         let Genuine { claims, typ, .. } = genuine((&rules.keys, rules.leeway), token, now, read, refuse)?;
         Ok(Signed { rules, typ, claims })

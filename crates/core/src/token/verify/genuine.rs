@@ -34,6 +34,17 @@ pub(super) enum NotGenuine {
     Unavailable(Denial),
 }
 
+impl NotGenuine {
+    /// The denial: `form` for a malformed token, `key` if no key signed it.
+    pub(super) fn denial(self, form: fn(&'static str) -> Denial, key: Denial) -> Denial {
+        match self {
+            Self::Form(what) => form(what),
+            Self::Key | Self::MissingKey => key,
+            Self::Unavailable(denial) => denial,
+        }
+    }
+}
+
 /// Reads the claims of a text, and then checks that one of the keys signed the text with the key's own algorithm.
 pub(super) fn genuine<T>(
     (keys, leeway): (&Keys, Duration),

@@ -134,11 +134,7 @@ impl Verifier {
         if rules.ours {
             return Err(refused("its issuer is this gate"));
         }
-        let refuse = |flaw| match flaw {
-            NotGenuine::Form(what) => refused(what),
-            NotGenuine::Key | NotGenuine::MissingKey => refused("no key of the issuer signed it"),
-            NotGenuine::Unavailable(denial) => denial,
-        };
+        let refuse = |flaw: NotGenuine| flaw.denial(refused, refused("no key of the issuer signed it"));
         // The claims are borrowed from bytes that do not outlive the check: they are judged from a copy.
         let read = |payload: &[u8]| Ok(payload.to_vec());
         let Genuine { claims: payload, typ, .. } = genuine((&rules.keys, rules.leeway), sent.token, now, read, refuse)?;
@@ -272,11 +268,7 @@ impl Verifier {
         if token.certificate().is_some() {
             return Err(refused("cnf binds it to a certificate"));
         }
-        let by = VouchedBy::new(&*rules.issuer, token.token_subject());
-        let by = match token.issuer_session() {
-            Some(session) => by.session(session),
-            None => by,
-        };
+        let by = token.voucher();
         if !by.is_valid() {
             return Err(refused("its subject or session cannot be named"));
         }

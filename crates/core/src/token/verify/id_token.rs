@@ -110,11 +110,7 @@ impl Verifier {
     ) -> Result<ProvedLogin, Denial> {
         let rules =
             self.named(sent.issuer).filter(|rules| !rules.ours).ok_or(refused("the gate does not trust its issuer"))?;
-        let refuse = |flaw| match flaw {
-            NotGenuine::Form(what) => refused(what),
-            NotGenuine::Key | NotGenuine::MissingKey => refused("no key of the issuer signed it"),
-            NotGenuine::Unavailable(denial) => denial,
-        };
+        let refuse = |flaw: NotGenuine| flaw.denial(refused, refused("no key of the issuer signed it"));
         // The claims are borrowed from bytes that do not outlive the check: they are judged from a copy.
         let read = |payload: &[u8]| {
             let claims = Members::read(payload).map_err(refused)?;
@@ -176,7 +172,6 @@ impl Verifier {
         }
         let granted = Scope::parse(sent.scope).map_err(|_| refused("the granted scope is malformed"))?;
         let granted = rules.granted(granted);
-        let by = VouchedBy::new(&*rules.issuer, token.token_subject());
         // Noted, so that a logout that names this session is known to end it, although no access token of the issuer
         // may have named it.
         rules.sessions_seen.note(token.issuer_session(), token.token_subject());
@@ -189,10 +184,7 @@ impl Verifier {
             acr: acr.map(Box::from),
             auth_time,
             leeway: token.leeway(),
-            vouched_by: match token.issuer_session() {
-                Some(session) => by.session(session),
-                None => by,
-            },
+            vouched_by: token.voucher(),
         })
     }
 }

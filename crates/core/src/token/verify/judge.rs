@@ -144,8 +144,8 @@ fn vouched_by(claims: &Members<'_>) -> Result<Option<VouchedBy>, Denial> {
     match (text("origin_iss")?, text("origin_sub")?, text("origin_sid")?) {
         (None, None, None) => Ok(None),
         (Some(issuer), Some(subject), session) => {
-            let by = VouchedBy::new(issuer, subject);
-            Ok(Some(session.map_or_else(|| by.clone(), |session| by.clone().session(session))))
+            let session = session.map(Box::from);
+            Ok(Some(VouchedBy { issuer: issuer.into(), subject: subject.into(), session }))
         }
         _ => Err(Denial::BadClaim("origin_iss and origin_sub go together")),
     }

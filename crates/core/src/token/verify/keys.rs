@@ -137,13 +137,7 @@ impl IssuerKeys {
     /// # Errors
     /// The text is no JWK set, has no usable key, or has keys that `kid` does not distinguish.
     pub fn from_jwks(text: &[u8], algorithm: Option<Algorithm>) -> Result<Self, RulesError> {
-        if text.len() > MAX_JWKS {
-            return Err(RulesError::NotJwks("too long"));
-        }
-        let mut set = strict_json::object(text).map_err(RulesError::NotJwks)?;
-        let Some(Value::Array(entries)) = set.remove("keys") else {
-            return Err(RulesError::NotJwks("keys must be an array"));
-        };
+        let entries = entries(text)?;
         let mut ignored = Vec::new();
         let mut usable = Vec::new();
         for entry in entries {
@@ -258,6 +252,17 @@ impl IssuerKeys {
 impl Ignored {
     const UNNAMED: Self =
         Self { kid: None, cause: IgnoredCause::Unnamed, why: "the key has no kid, and there are other keys" };
+}
+
+/// The entries of a JWK set.
+fn entries(text: &[u8]) -> Result<Vec<Value>, RulesError> {
+    if text.len() > MAX_JWKS {
+        return Err(RulesError::NotJwks("too long"));
+    }
+    match strict_json::object(text).map_err(RulesError::NotJwks)?.remove("keys") {
+        Some(Value::Array(entries)) => Ok(entries),
+        _ => Err(RulesError::NotJwks("keys must be an array")),
+    }
 }
 
 /// The `kid` of an entry, escaped and shortened, because it comes from outside and goes into a log.

@@ -170,11 +170,7 @@ impl SentStatusList<'_> {
     /// The problem of the list. The denial says nothing about a token.
     // Requirements S8, S9.
     pub fn read(self, engine_now: Timestamp, wall: Timestamp) -> Result<ReadStatusList, Denial> {
-        let refuse = |flaw| match flaw {
-            NotGenuine::Form(what) => wrong(what),
-            NotGenuine::Key | NotGenuine::MissingKey => Denial::BadSignature,
-            NotGenuine::Unavailable(denial) => denial,
-        };
+        let refuse = |flaw: NotGenuine| flaw.denial(wrong, Denial::BadSignature);
         let read = |payload: &[u8]| Members::read(payload).map_err(wrong).and_then(|claims| self.claims(&claims, wall));
         let keys = (self.keys, self.leeway);
         let Genuine { claims, typ, .. } = genuine_within(MAX_STATUS_LIST, keys, self.text, engine_now, read, refuse)?;

@@ -6,8 +6,7 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk};
 use serde_json::Value;
 
 use super::{
-    Ignored, IgnoredCause, IssuerKeys, KeysByName, MAX_JWKS, RulesError, algorithm_of, bound, public_key, shown_kid,
-    strict_json,
+    Ignored, IgnoredCause, IssuerKeys, KeysByName, RulesError, algorithm_of, bound, entries, public_key, shown_kid,
 };
 use crate::token::algorithm::{Algorithm, Family};
 use crate::token::keyring::VerifyingKey;
@@ -36,13 +35,7 @@ impl IssuerKeys {
     /// # Errors
     /// Not a JWK set, more than 100 keys, or no usable key.
     pub fn from_published_jwks(text: &[u8], algorithms: &[Algorithm]) -> Result<Self, RulesError> {
-        if text.len() > MAX_JWKS {
-            return Err(RulesError::NotJwks("too long"));
-        }
-        let mut set = strict_json::object(text).map_err(RulesError::NotJwks)?;
-        let Some(Value::Array(entries)) = set.remove("keys") else {
-            return Err(RulesError::NotJwks("keys must be an array"));
-        };
+        let entries = entries(text)?;
         if entries.len() > MAX_KEYS {
             return Err(RulesError::TooManyKeys(entries.len()));
         }
