@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use aws_lc_rs::digest::{Context, SHA256};
 use zeroize::Zeroizing;
+
+use crate::random::parts_digest;
 
 /// A way to exchange a token at a provider.
 #[async_trait]
@@ -105,14 +106,8 @@ impl UpstreamExchange {
         max_age: Duration,
         exchanger: Arc<dyn TokenExchanger>,
     ) -> Self {
-        let mut tag = Context::new(&SHA256);
-        for part in [&*exchanger.identity(), upstream.as_bytes()] {
-            tag.update(&(part.len() as u64).to_be_bytes());
-            tag.update(part);
-        }
-        let mut digest = [0; 32];
-        digest.copy_from_slice(tag.finish().as_ref());
-        Self { provider, upstream, issuer, max_age, exchanger, takes_id_token: false, tag: digest }
+        let tag = parts_digest(&[&exchanger.identity(), upstream.as_bytes()]);
+        Self { provider, upstream, issuer, max_age, exchanger, takes_id_token: false, tag }
     }
 
     /// The same for the ID tokens of sessions.

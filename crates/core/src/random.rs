@@ -1,9 +1,10 @@
-//! The only source of random bytes, from the operating system, and the only comparison in constant time.
+//! The only source of random bytes, from the operating system, the only comparison in constant time, and digests of
+//! several parts.
 
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use aws_lc_rs::{constant_time, hmac};
+use aws_lc_rs::{constant_time, digest, hmac};
 use zeroize::Zeroizing;
 
 /// The operating system returned no random bytes.
@@ -38,6 +39,16 @@ pub fn process_digest(parts: &[&[u8]]) -> Option<[u8; 32]> {
         tag.update(part);
     }
     tag.sign().as_ref().try_into().ok()
+}
+
+/// The SHA-256 of these parts. Each part is preceded by its length, so different parts have different digests.
+pub fn parts_digest(parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    context.finish().as_ref().first_chunk().copied().unwrap_or_default()
 }
 
 /// A random pause up to `most`, so that gates that lost a server together do not reconnect together.

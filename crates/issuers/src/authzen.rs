@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Method, StatusCode, Uri};
@@ -15,6 +14,7 @@ use tokio::sync::Mutex;
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::decision::{DecisionFault, DecisionPoint, MAX_ANSWER, PolicyDecision};
 use rotogate_core::http_client::{Allowed, Document, FetchTarget, HttpClient, bearer};
+use rotogate_core::random::parts_digest;
 use rotogate_core::token::verify::strict_object;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -74,12 +74,8 @@ impl HttpDecisionPoint {
             EvaluationPlace::Url(target) => target.to_string(),
             EvaluationPlace::Metadata(url) => format!("metadata of {url}"),
         };
-        let mut identity = Context::new(&SHA256);
-        for part in [shown.as_str(), token.map_or("", |token| token.expose_secret())] {
-            identity.update(&(part.len() as u64).to_be_bytes());
-            identity.update(part.as_bytes());
-        }
-        let identity = identity.finish().as_ref().into();
+        let secret = token.map_or("", |token| token.expose_secret());
+        let identity = parts_digest(&[shown.as_bytes(), secret.as_bytes()]).into();
         Ok(Self {
             client: client.with_max_size(MAX_ANSWER).kept_alive(),
             place,

@@ -20,7 +20,6 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{Method, StatusCode};
@@ -30,6 +29,7 @@ use zeroize::Zeroizing;
 
 use rotogate_core::http_client::{ClientCredentials, FetchTarget, HttpClient, SecretPlace};
 use rotogate_core::introspection::{IntrospectionFault, Introspector, MAX_RESPONSE};
+use rotogate_core::random::parts_digest;
 
 /// The longest accepted `Retry-After`.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
@@ -70,12 +70,8 @@ impl HttpIntrospector {
             Some((secret, SecretPlace::Form)) => (secret.expose_secret(), "form".to_owned()),
             None => ("", format!("{assertions:?}")),
         };
-        let mut identity = Context::new(&SHA256);
-        for part in [endpoint.to_string().as_str(), id.as_str(), secret, place.as_str()] {
-            identity.update(&(part.len() as u64).to_be_bytes());
-            identity.update(part.as_bytes());
-        }
-        identity.finish().as_ref().into()
+        let endpoint = endpoint.to_string();
+        parts_digest(&[endpoint.as_bytes(), id.as_bytes(), secret.as_bytes(), place.as_bytes()]).into()
     }
 }
 

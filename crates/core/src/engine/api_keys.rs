@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use aws_lc_rs::digest::{Context, SHA256};
 use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
@@ -20,7 +19,7 @@ use crate::claim::OwnClaims;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::fault::{Error, Fault};
-use crate::random::are_equal;
+use crate::random::{are_equal, parts_digest};
 use crate::revocation::list::TokenFacts;
 use crate::revocation::{REPLACED, RevocationList};
 use crate::session::Scope;
@@ -311,14 +310,7 @@ fn row_of_owner(subject: &str) -> RelayId {
 }
 
 fn row(kind: &str, name: &str) -> RelayId {
-    let mut context = Context::new(&SHA256);
-    for part in ["rotogate api keys", kind, name] {
-        context.update(&(part.len() as u64).to_be_bytes());
-        context.update(part.as_bytes());
-    }
-    let mut id = [0; 32];
-    id.copy_from_slice(context.finish().as_ref());
-    RelayId(id)
+    RelayId(parts_digest(&[b"rotogate api keys", kind.as_bytes(), name.as_bytes()]))
 }
 
 /// The HMAC of a key.

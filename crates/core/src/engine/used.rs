@@ -1,12 +1,10 @@
 //! Assertions that count once, at all gates of a store and over restarts: each used assertion is a row in the table of
 //! the relay. The row expires when the assertion itself would be refused as expired.
 
-use aws_lc_rs::digest::{Context, SHA256};
-
 use super::Engine;
 use crate::denial::Denial;
 use crate::fault::Error;
-use crate::random::are_equal;
+use crate::random::{are_equal, parts_digest};
 use crate::store::StoreError;
 use crate::store::relay::{RelayId, RelayInserted, RelayRecord, RelayState, RelayStore, USED_OWNER};
 use crate::token::verify::UsableOnce;
@@ -61,12 +59,5 @@ impl Engine {
 /// The name is the same at all gates and under all keys. Each part is preceded by its length, so no two assertions have
 /// the same name.
 fn name(used: &UsableOnce) -> RelayId {
-    let mut context = Context::new(&SHA256);
-    for part in [used.kind, &used.issuer, &used.id] {
-        context.update(&(part.len() as u64).to_be_bytes());
-        context.update(part.as_bytes());
-    }
-    let mut name = [0; 32];
-    name.copy_from_slice(context.finish().as_ref());
-    RelayId(name)
+    RelayId(parts_digest(&[used.kind.as_bytes(), used.issuer.as_bytes(), used.id.as_bytes()]))
 }
