@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::digest::{Context, SHA256};
-
 use super::bad_entries::LookupKey;
 use super::events::Happening;
 use super::grant::{access_expiry, granted_at_login};
@@ -18,13 +16,13 @@ use crate::denial::Denial;
 use crate::directory::{User, is_valid_subject, login_state};
 use crate::dpop::OnceProof;
 use crate::fault::{Error, Fault};
-use crate::random::random;
+use crate::random::{parts_digest, random};
 use crate::session::profile::Profile;
 use crate::session::rotation::REVOKED;
 use crate::session::{Generation, LastPair, Scope, Seal, Session, SessionId, SessionSecret, Status};
 use crate::store::{Inserted, StoreError, SubjectBound, WriteOutcome};
 use crate::thumbprint::CertificateThumbprint;
-use crate::token::claims::{CLIENT_PREFIX, MintedClaims};
+use crate::token::claims::CLIENT_PREFIX;
 use crate::token::mint;
 use crate::token::verify::{JagSubject, ProvedGrant, ProvedUser, is_subject};
 
@@ -84,9 +82,7 @@ impl Engine {
         let mut session = self.session_of(&login, &holder, &granted, now)?;
         let valid_from = holder.user.as_ref().map_or(Timestamp::ZERO, |user| user.sessions_valid_from);
         self.goes_on(&session, valid_from)?;
-        if let Some(proof) = &login.proof {
-            proof.use_once(self.clock.now(), &*self.store).await?;
-        }
+        self.proved_key(login.proof.as_ref()).await?;
         // Another gate may insert the session after it was not found.
         for _ in 0..2 {
             match self.store.load(session.id).await? {
@@ -276,40 +272,9 @@ impl Engine {
         let scope = scope.intersection(&session.scope);
         let expires = access_expires(login, session.expires, now);
         let jti = uuid::Builder::from_random_bytes(*random().map_err(Fault::from)?).into_uuid().to_string();
-        let claims = MintedClaims {
-            issuer: &self.issuer,
-            subject: &session.subject,
-            audience: self.audience_for(session.resource.as_ref().map(std::slice::from_ref)),
-            expires,
-            issued_at: now,
-            jti: &jti,
-            client: &session.client,
-            scope: &scope,
-            session: Some((session.id, session.current)),
-            account: session.account.as_deref(),
-            bound_to: session.bound_to,
-            certificate: session.certificate,
-            vouched_by: session.vouched_by.as_deref(),
-            own: Some(&session.claims),
-            delegation: None,
-            status: self.status_claim(session),
-            style: self.style(&session.dialect),
-        };
+        let claims = self.claims_of(session, &jti, &scope, (now, expires));
         let access_token = mint::mint(self.keyring().signer(), &claims).map_err(Fault::from)?;
-        Ok(IssuedTokens {
-            access_token,
-            refresh_token: None,
-            expires,
-            expires_in: expires.since(now).as_secs(),
-            subject: session.subject.clone(),
-            scope,
-            session: Some(session.id),
-            session_expires_in: None,
-            bound_to: session.bound_to,
-            certificate: session.certificate,
-            user: None,
-            how: IssueKind::Login,
-        })
+        Ok(IssuedTokens::new(access_token, &claims, now, IssueKind::Login))
     }
 }
 
@@ -322,12 +287,6 @@ fn access_expires(login: &AssertedLogin<'_>, end: Timestamp, now: Timestamp) -> 
 
 /// The session id of an assertion: its `iat`, and a digest of issuer, id and client, each preceded by its length.
 fn id_of(grant: &ProvedGrant, client: &str) -> SessionId {
-    let mut context = Context::new(&SHA256);
-    for part in [&*grant.once.issuer, &*grant.once.id, client] {
-        context.update(&(part.len() as u64).to_be_bytes());
-        context.update(part.as_bytes());
-    }
-    let mut random = [0; 10];
-    random.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
-    SessionId::new(grant.issued_at, random)
+    let digest = parts_digest(&[grant.once.issuer.as_bytes(), grant.once.id.as_bytes(), client.as_bytes()]);
+    SessionId::new(grant.issued_at, digest.first_chunk().copied().unwrap_or_default())
 }

@@ -81,20 +81,14 @@ impl Engine {
                 continue;
             }
             let scope = granted_at_login(login.scope.as_ref(), login.client.scopes.as_ref(), &user.scopes)?;
-            let bound_to = match &login.proof {
-                // The proof is recorded once, and only after a good password: a client without a password cannot fill
-                // the memory of proofs.
-                Some(proof) => {
-                    if !is_proved {
-                        proof.use_once(self.clock.now(), &*self.store).await?;
-                        is_proved = true;
-                    }
-                    Some(proof.key())
-                }
-                None => None,
-            };
+            // The proof is recorded once, and only after a good password: a client without a password cannot fill the
+            // memory of proofs.
+            if !is_proved {
+                self.proved_key(login.proof.as_ref()).await?;
+                is_proved = true;
+            }
             let new = SessionDraft {
-                bound_to,
+                bound_to: login.proof.as_ref().map(OnceProof::key),
                 certificate: login.certificate,
                 resource: login.resource.clone(),
                 vouched_by: user.vouched_by.clone().map(Box::new),
@@ -377,13 +371,7 @@ impl Engine {
         if !is_subject(&subject) {
             return Err(Denial::UnauthorizedClient.into());
         }
-        let bound_to = match &proof {
-            Some(proof) => {
-                proof.use_once(self.clock.now(), &*self.store).await?;
-                Some(proof.key())
-            }
-            None => None,
-        };
+        let bound_to = self.proved_key(proof.as_ref()).await?;
         let now = self.stamp_sessionless(&subject, &client.id).await?;
         let expires = access_expiry(now, now.plus(crate::token::MAX_SESSIONLESS_LIFETIME), None, profile);
         let jti = uuid::Builder::from_random_bytes(*random().map_err(Fault::from)?).into_uuid().to_string();
@@ -410,20 +398,14 @@ impl Engine {
         let access_token = mint::mint(keyring.signer(), &claims).map_err(Fault::from)?;
         self.counts.add(Event::ClientToken);
         audit::client_token(&client.id, &jti, origin);
-        Ok(IssuedTokens {
-            access_token,
-            refresh_token: None,
-            expires,
-            expires_in: expires.since(now).as_secs(),
-            subject: subject.into(),
-            scope,
-            session: None,
-            session_expires_in: None,
-            bound_to,
-            certificate,
-            user: None,
-            how: IssueKind::ClientCredentials,
-        })
+        Ok(IssuedTokens::new(access_token, &claims, now, IssueKind::ClientCredentials))
+    }
+
+    /// The key that a proof proves, which counts once.
+    pub(super) async fn proved_key(&self, proof: Option<&OnceProof<'_>>) -> Result<Option<KeyThumbprint>, Error> {
+        let Some(proof) = proof else { return Ok(None) };
+        proof.use_once(self.clock.now(), &*self.store).await?;
+        Ok(Some(proof.key()))
     }
 
     /// The issue time of a token without a session. `iat` holds whole seconds, so the whole second must lie after every

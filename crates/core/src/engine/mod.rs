@@ -15,7 +15,7 @@ use crate::directory::{BoundedDirectory, Directory, User};
 use crate::fault::{Error, Fault};
 use crate::limit::Limits;
 use crate::revocation::RevocationList;
-use crate::session::{Session, SessionId};
+use crate::session::{Scope, Session, SessionId};
 #[cfg(feature = "relay")]
 use crate::status_list::StatusLists;
 use crate::store::{Staleness, Store, StoreError};
@@ -422,25 +422,7 @@ impl Engine {
         let jti = keyring
             .derive_jti(last.refresh_key, session.id, session.current, last.access_expires)
             .ok_or(Fault::Signing("the refresh key of this pair is gone"))?;
-        let claims = MintedClaims {
-            issuer: &self.issuer,
-            subject: &session.subject,
-            audience: self.audience_for(session.resource.as_ref().map(std::slice::from_ref)),
-            expires: last.access_expires,
-            issued_at: session.issued_at,
-            jti: &jti,
-            client: &session.client,
-            scope: &last.scope,
-            session: Some((session.id, session.current)),
-            account: session.account.as_deref(),
-            bound_to: session.bound_to,
-            certificate: session.certificate,
-            vouched_by: session.vouched_by.as_deref(),
-            delegation: None,
-            own: Some(&session.claims),
-            status: self.status_claim(session),
-            style: self.style(&session.dialect),
-        };
+        let claims = self.claims_of(session, &jti, &last.scope, (session.issued_at, last.access_expires));
         let access_token = mint::mint(key, &claims).map_err(Fault::from)?;
         let refresh_token = match session.browser {
             // The gate refreshes the session itself.
@@ -457,20 +439,37 @@ impl Engine {
                 .ok_or(Fault::Signing("the refresh key of this pair is gone"))?,
             ),
         };
-        Ok(IssuedTokens {
-            access_token,
-            refresh_token,
-            expires: last.access_expires,
-            expires_in: last.access_expires.since(now).as_secs(),
-            subject: session.subject.clone(),
-            scope: last.scope.clone(),
-            session: Some(session.id),
-            session_expires_in: Some(session.expires.since(now).as_secs()),
+        let session_expires_in = Some(session.expires.since(now).as_secs());
+        Ok(IssuedTokens { refresh_token, session_expires_in, ..IssuedTokens::new(access_token, &claims, now, how) })
+    }
+
+    /// The claims of an access token of a session.
+    fn claims_of<'a>(
+        &'a self,
+        session: &'a Session,
+        jti: &'a str,
+        scope: &'a Scope,
+        (issued_at, expires): (Timestamp, Timestamp),
+    ) -> MintedClaims<'a> {
+        MintedClaims {
+            issuer: &self.issuer,
+            subject: &session.subject,
+            audience: self.audience_for(session.resource.as_ref().map(std::slice::from_ref)),
+            expires,
+            issued_at,
+            jti,
+            client: &session.client,
+            scope,
+            session: Some((session.id, session.current)),
+            account: session.account.as_deref(),
             bound_to: session.bound_to,
             certificate: session.certificate,
-            user: None,
-            how,
-        })
+            vouched_by: session.vouched_by.as_deref(),
+            delegation: None,
+            own: Some(&session.claims),
+            status: self.status_claim(session),
+            style: self.style(&session.dialect),
+        }
     }
 
     /// The audience of tokens for a resource, or the gate's audience without a resource.

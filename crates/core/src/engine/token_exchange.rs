@@ -21,7 +21,7 @@ use crate::token::MAX_SESSIONLESS_LIFETIME;
 use crate::token::assertion::{Transaction, TransactionContext, transaction};
 use crate::token::claims::{AccessToken, CLIENT_PREFIX, MintedClaims, TokenStyle};
 use crate::token::delegation::{Delegation, TokenOrigin};
-use crate::token::{TokenText, mint};
+use crate::token::mint;
 
 /// A token that a client exchanges.
 #[derive(Debug)]
@@ -108,13 +108,7 @@ impl Engine {
         if expires <= now {
             return Err(Denial::TokenExpired.into());
         }
-        let bound_to = match &asked.proof {
-            Some(proof) => {
-                proof.use_once(now, &*self.store).await?;
-                Some(proof.key())
-            }
-            None => None,
-        };
+        let bound_to = self.proved_key(asked.proof.as_ref()).await?;
         let status = self.carried_status(subject, &claims);
         let own = carried(subject, claims);
         let jti = uuid::Builder::from_random_bytes(*random().map_err(Fault::from)?).into_uuid().to_string();
@@ -140,8 +134,7 @@ impl Engine {
         let access_token = mint::mint(self.keyring().signer(), &minted).map_err(Fault::from)?;
         self.counts.add(Event::TokenExchanged);
         audit::token_exchanged(&minted, &delegation, asked.origin);
-        let issued = exchanged(subject, (access_token, expires), scope, now);
-        Ok(IssuedTokens { bound_to, certificate: asked.certificate, ..issued })
+        Ok(IssuedTokens::new(access_token, &minted, now, IssueKind::Exchanged))
     }
 
     /// A transaction token for the user of a token, about no request of this gate: `tctx` is what the client says. It opens nothing here, and lives for a
@@ -171,8 +164,20 @@ impl Engine {
         let (access_token, expires) = signed.map_err(Fault::from)?;
         self.counts.add(Event::TokenExchanged);
         audit::transaction_token_issued(subject, &about, delegation, asked.origin);
-        let issued = exchanged(subject, (access_token, expires), scope, now);
-        Ok(IssuedTokens { how: IssueKind::Transaction, ..issued })
+        Ok(IssuedTokens {
+            access_token,
+            refresh_token: None,
+            expires,
+            expires_in: expires.since(now).as_secs(),
+            subject: subject.subject.clone(),
+            scope,
+            session: subject.session.map(|(session, _)| session),
+            session_expires_in: None,
+            bound_to: None,
+            certificate: None,
+            user: None,
+            how: IssueKind::Transaction,
+        })
     }
 
     /// Would the list refuse the token that a client gets for this subject?
@@ -226,8 +231,7 @@ fn origin_of(subject: &AccessToken) -> Result<(Option<VouchedBy>, Option<TokenOr
     if !subject.has_prefixed_subject() || subject.subject.starts_with(CLIENT_PREFIX) {
         return Err(Denial::NotExchangeable("the issuer has no subject_prefix"));
     }
-    let by = VouchedBy::new(&**subject.issuer(), subject.token_subject());
-    let by = subject.issuer_session().map_or_else(|| by.clone(), |session| by.clone().session(session));
+    let by = subject.voucher();
     // Without `iat`, the gate could not decide whether a notice of the issuer ends the token.
     let issued_at = subject.issued_at.ok_or(Denial::BadClaim("no iat"))?;
     if !by.is_valid() {
@@ -246,27 +250,4 @@ fn carried(subject: &AccessToken, claims: Map<String, Value>) -> OwnClaims {
         let _ = own.insert(name, value);
     }
     own
-}
-
-/// The answer to an exchange: a token that is bound to nothing, and no refresh token.
-fn exchanged(
-    subject: &AccessToken,
-    (access_token, expires): (TokenText, Timestamp),
-    scope: Scope,
-    now: Timestamp,
-) -> IssuedTokens {
-    IssuedTokens {
-        access_token,
-        refresh_token: None,
-        expires,
-        expires_in: expires.since(now).as_secs(),
-        subject: subject.subject.clone(),
-        scope,
-        session: subject.session.map(|(session, _)| session),
-        session_expires_in: None,
-        bound_to: None,
-        certificate: None,
-        user: None,
-        how: IssueKind::Exchanged,
-    }
 }

@@ -16,7 +16,7 @@ use crate::session::profile::Profile;
 use crate::session::{Scope, Session, SessionId, VouchedBy};
 use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 use crate::token::TokenText;
-use crate::token::claims::OwnChecked;
+use crate::token::claims::{MintedClaims, OwnChecked};
 
 /// The origin of a request, for limits and the audit trail.
 #[derive(Clone, Debug, Default)]
@@ -281,6 +281,26 @@ pub struct IssuedTokens {
     pub user: Option<User>,
     /// How they were issued.
     pub(crate) how: IssueKind,
+}
+
+impl IssuedTokens {
+    /// An access token with these claims, without a refresh token.
+    pub(super) fn new(access_token: TokenText, claims: &MintedClaims<'_>, now: Timestamp, how: IssueKind) -> Self {
+        Self {
+            access_token,
+            refresh_token: None,
+            expires: claims.expires,
+            expires_in: claims.expires.since(now).as_secs(),
+            subject: claims.subject.into(),
+            scope: claims.scope.clone(),
+            session: claims.session.map(|(session, _)| session),
+            session_expires_in: None,
+            bound_to: claims.bound_to,
+            certificate: claims.certificate,
+            user: None,
+            how,
+        }
+    }
 }
 
 /// How tokens were issued, for the replies of built-in protocols and for tests.
