@@ -4,7 +4,6 @@
 //! The audience comes from the configuration, never from the other server's metadata: a malicious server would name a
 //! third server in its metadata, and use the assertion at that server (CVE-2025-27370).
 
-use std::fmt;
 use std::time::Duration;
 
 use base64::Engine;
@@ -30,14 +29,7 @@ pub struct ClientKey {
     header: String,
 }
 
-impl fmt::Debug for ClientKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientKey")
-            .field("client", &self.client)
-            .field("audience", &self.audience)
-            .finish_non_exhaustive()
-    }
-}
+crate::debug_with!(ClientKey { client, audience });
 
 impl ClientKey {
     /// The private key in this text (PKCS #8 in PEM), of the client with this id. Its `kid` is its thumbprint (RFC

@@ -304,11 +304,7 @@ pub struct EngineClock {
     follows_store: bool,
 }
 
-impl fmt::Debug for EngineClock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EngineClock").field("now", &self.now()).field("state", &self.state()).finish()
-    }
-}
+crate::debug_with!(EngineClock { now(), state() });
 
 impl EngineClock {
     /// A clock that starts at the later of the wall clock and `persisted`, the last time that the store remembers.

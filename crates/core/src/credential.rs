@@ -42,11 +42,7 @@ impl<'a> Credential<'a> {
     }
 }
 
-impl std::fmt::Debug for Credential<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Credential(…)")
-    }
-}
+crate::debug_with!(Credential<'_>);
 
 /// The places of a token besides `Authorization`.
 #[derive(Clone, Copy, Debug, Default)]

@@ -45,11 +45,7 @@ pub struct ExchangedToken {
     pub expires_in: Option<Duration>,
 }
 
-impl fmt::Debug for ExchangedToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ExchangedToken(…)")
-    }
-}
+crate::debug_with!(ExchangedToken);
 
 /// Why there is no token for the upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]

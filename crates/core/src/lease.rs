@@ -1,6 +1,5 @@
 //! Leases: they tie a long-lived connection to its caller.
 
-use std::fmt;
 #[cfg(feature = "kuzzle")]
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -157,11 +156,7 @@ impl LeaseEnd {
     }
 }
 
-impl fmt::Debug for Lease {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Lease(…)")
-    }
-}
+crate::debug_with!(Lease);
 
 impl Lease {
     /// Checks that the lease is valid now.

@@ -17,6 +17,7 @@ pub mod clock;
 pub mod context;
 pub mod counters;
 pub mod credential;
+mod debug_with;
 pub mod decision;
 pub mod denial;
 pub mod directory;

@@ -11,7 +11,6 @@
 use parking_lot::Mutex;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -232,11 +231,7 @@ impl Memory {
     }
 }
 
-impl fmt::Debug for Passwords {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Passwords").field("runs", &self.runs()).finish_non_exhaustive()
-    }
-}
+crate::debug_with!(Passwords { runs() });
 
 /// One run for each core, and 64 that wait.
 impl Default for Passwords {

@@ -1,6 +1,5 @@
 //! Asks a decision point over HTTP: the access evaluation of AuthZEN 1.0, and its metadata.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,11 +52,7 @@ struct Discovered {
     due: Duration,
 }
 
-impl fmt::Debug for HttpDecisionPoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "HttpDecisionPoint({:?})", self.place)
-    }
-}
+rotogate_core::debug_with!(HttpDecisionPoint { place });
 
 impl HttpDecisionPoint {
     /// A decision point at this place, which gets the token as `Authorization: Bearer`. The client's timeout bounds

@@ -16,7 +16,6 @@
 //! # Ok(()) }
 //! ```
 
-use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -43,11 +42,7 @@ pub struct HttpIntrospector {
     identity: Box<[u8]>,
 }
 
-impl fmt::Debug for HttpIntrospector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "HttpIntrospector({})", self.endpoint)
-    }
-}
+rotogate_core::debug_with!(HttpIntrospector { endpoint });
 
 impl HttpIntrospector {
     /// An introspector of this endpoint.

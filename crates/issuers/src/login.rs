@@ -2,7 +2,6 @@
 //! and the exchange of the code that the browser brings back. It always uses PKCE with S256, exchanges a code once,
 //! and follows no redirect.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,11 +88,7 @@ pub struct LoginProvider {
     time: Arc<dyn TimeSource>,
 }
 
-impl fmt::Debug for LoginProvider {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LoginProvider({}, client {})", self.name, self.client.id)
-    }
-}
+rotogate_core::debug_with!(LoginProvider { name, client.id });
 
 /// The secrets of one login. Does not print.
 #[derive(Clone, Copy)]
@@ -137,11 +132,7 @@ pub struct RefreshedTokens {
     pub further: FurtherTokens,
 }
 
-impl fmt::Debug for RefreshedTokens {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("RefreshedTokens(…)")
-    }
-}
+rotogate_core::debug_with!(RefreshedTokens);
 
 impl FurtherTokens {
     fn read(answer: &Map<String, Value>) -> Self {
@@ -169,11 +160,7 @@ fn kept_text(answer: &Map<String, Value>, name: &str) -> Option<Zeroizing<String
     text(answer, name).filter(|text| !text.is_empty()).map(|text| text.to_owned().into())
 }
 
-impl fmt::Debug for ExchangedTokens {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ExchangedTokens(…)")
-    }
-}
+rotogate_core::debug_with!(ExchangedTokens);
 
 /// Why a login at a provider fails.
 #[derive(Debug, thiserror::Error)]

@@ -177,11 +177,7 @@ impl PasswordMark {
     }
 }
 
-impl fmt::Debug for PasswordMark {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PasswordMark(…)")
-    }
-}
+crate::debug_with!(PasswordMark);
 
 /// A login to decide on: the name, the password, and the known facts about the client.
 ///

@@ -102,11 +102,7 @@ pub struct Dpop {
     known: KnownKeys,
 }
 
-impl std::fmt::Debug for Dpop {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Dpop").field("settings", &self.settings).finish_non_exhaustive()
-    }
-}
+crate::debug_with!(Dpop { settings });
 
 /// The request and token that a proof must be for.
 pub struct Expected<'a> {

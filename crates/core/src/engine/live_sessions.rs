@@ -57,11 +57,7 @@ struct BrowserConnection {
     renewed_next: AtomicU64,
 }
 
-impl fmt::Debug for BrowserConnection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BrowserConnection").field("ends", &self.ends).finish_non_exhaustive()
-    }
-}
+crate::debug_with!(BrowserConnection { ends });
 
 #[derive(Clone, Copy, Debug)]
 struct SessionState {

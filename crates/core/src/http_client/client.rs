@@ -74,11 +74,7 @@ pub struct HttpClient {
     idle: Option<Arc<IdleConnections>>,
 }
 
-impl std::fmt::Debug for HttpClient {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HttpClient").field("timeout", &self.timeout).field("max_size", &self.max_size).finish()
-    }
-}
+crate::debug_with!(HttpClient { timeout, max_size });
 
 /// The answer to a conditional request. A caller must handle both variants, so the enum is exhaustive.
 #[derive(Clone, Debug)]

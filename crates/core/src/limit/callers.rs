@@ -146,11 +146,7 @@ impl PendingLease {
     }
 }
 
-impl std::fmt::Debug for RunningLimit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RunningLimit").field("name", &self.name).finish_non_exhaustive()
-    }
-}
+crate::debug_with!(RunningLimit { name });
 
 impl RunningLimit {
     /// The name of the limit.

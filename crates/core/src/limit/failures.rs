@@ -11,11 +11,7 @@ use crate::clock::TimeSource;
 /// The failures of each network, for a listener that refuses networks with too many of them.
 pub struct Failures(ByNetwork);
 
-impl std::fmt::Debug for Failures {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Failures").finish_non_exhaustive()
-    }
-}
+crate::debug_with!(Failures);
 
 impl Failures {
     /// Allows this many failures at once, and the same number in each further period `within`.

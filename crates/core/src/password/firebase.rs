@@ -1,7 +1,6 @@
 //! The scrypt of Firebase Authentication: the key that scrypt derives encrypts a key of the project, and the result is
 //! the hash (github.com/firebase/scrypt).
 
-use std::fmt;
 use std::sync::Arc;
 
 use aws_lc_rs::cipher::{AES_256, EncryptingKey, EncryptionContext, UnboundCipherKey};
@@ -41,11 +40,7 @@ struct ParametersInner {
     mem_cost: u32,
 }
 
-impl fmt::Debug for Parameters {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Parameters(…)")
-    }
-}
+crate::debug_with!(Parameters);
 
 #[derive(Deserialize)]
 struct File {

@@ -1,7 +1,5 @@
 //! The stored hash of a secret.
 
-use std::fmt;
-
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::random::{NoRandomness, random};
@@ -53,8 +51,4 @@ impl PartialEq for SecretHash {
 
 impl Eq for SecretHash {}
 
-impl fmt::Debug for SecretHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SecretHash(…)")
-    }
-}
+crate::debug_with!(SecretHash);

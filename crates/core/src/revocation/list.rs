@@ -9,7 +9,6 @@
 //! neither has the `jti` of a token with a session: such a token ends with its session.
 
 use std::borrow::Borrow;
-use std::fmt;
 use std::hash::{Hash, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -193,11 +192,7 @@ pub struct RevocationList {
     usable_until: AtomicU64,
 }
 
-impl fmt::Debug for RevocationList {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RevocationList").field("len", &self.len()).finish_non_exhaustive()
-    }
-}
+crate::debug_with!(RevocationList { len() });
 
 impl Default for RevocationList {
     fn default() -> Self {

@@ -162,11 +162,7 @@ impl SessionSecret {
     }
 }
 
-impl fmt::Debug for SessionSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SessionSecret(…)")
-    }
-}
+crate::debug_with!(SessionSecret);
 
 /// The state of a session.
 ///

@@ -1,8 +1,6 @@
 //! The key that signs security event tokens (RFC 8417) for receivers. The key is not in the key ring, so the gate
 //! accepts no token that this key signed.
 
-use std::fmt;
-
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
@@ -17,11 +15,7 @@ pub struct EventKey {
     header: String,
 }
 
-impl fmt::Debug for EventKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EventKey").field("kid", &self.key.kid()).finish_non_exhaustive()
-    }
-}
+crate::debug_with!(EventKey { key.kid() });
 
 impl EventKey {
     /// The RSA key in this text (PKCS #8 in PEM): the interoperability profile of CAEP asks for RS256. The key's `kid`

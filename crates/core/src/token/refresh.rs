@@ -6,8 +6,6 @@
 //! and the client id of the record, under the session's own secret. So only a holder of both the key file and the store
 //! can make a token.
 
-use std::fmt;
-
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -61,15 +59,7 @@ pub struct Authentic {
     tag_b: [u8; TAG],
 }
 
-impl fmt::Debug for Authentic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Authentic")
-            .field("key_id", &self.key_id)
-            .field("session", &self.session)
-            .field("generation", &self.generation)
-            .finish_non_exhaustive()
-    }
-}
+crate::debug_with!(Authentic { key_id, session, generation });
 
 impl Drop for Authentic {
     fn drop(&mut self) {

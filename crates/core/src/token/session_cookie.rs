@@ -5,8 +5,6 @@
 //! forged cookie is refused before the store is read. The record of the session has a keyed digest of session id and
 //! secret, so neither a reader of the store nor a holder of the keys can make the cookie of a session.
 
-use std::fmt;
-
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderMap;
@@ -63,11 +61,7 @@ pub struct SessionCookie {
     body: Zeroizing<[u8; BODY]>,
 }
 
-impl fmt::Debug for SessionCookie {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionCookie").field("session", &self.session()).finish_non_exhaustive()
-    }
-}
+crate::debug_with!(SessionCookie { session() });
 
 impl SessionCookie {
     /// A new cookie of a session, under the current key; `None` if the key ring has no current key.
@@ -168,11 +162,7 @@ pub struct VaultSecret {
 }
 
 #[cfg(feature = "relay")]
-impl fmt::Debug for VaultSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("VaultSecret(…)")
-    }
-}
+crate::debug_with!(VaultSecret);
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,5 @@
 //! The text of a token that goes to its owner alone.
 
-use std::fmt;
-
 use zeroize::Zeroizing;
 
 /// An issued access or refresh token. Does not print; zeroised when dropped.
@@ -39,8 +37,4 @@ impl TokenText {
     }
 }
 
-impl fmt::Debug for TokenText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TokenText(…)")
-    }
-}
+crate::debug_with!(TokenText);

@@ -98,11 +98,7 @@ pub struct TokenChecker {
     key_prefix: Option<KeyPrefix>,
 }
 
-impl std::fmt::Debug for TokenChecker {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TokenChecker").field("cached", &self.cached()).finish_non_exhaustive()
-    }
-}
+crate::debug_with!(TokenChecker { cached() });
 
 impl TokenChecker {
     /// A checker that verifies with `verifier`, and keeps good tokens in `capacity` bytes.

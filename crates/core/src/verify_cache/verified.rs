@@ -89,11 +89,7 @@ impl RevocationVerdict {
     }
 }
 
-impl std::fmt::Debug for Verified {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Verified").field("token", &self.token).finish_non_exhaustive()
-    }
-}
+crate::debug_with!(Verified { token });
 
 impl CacheShared {
     /// Judges a token by the revocation list.

@@ -7,7 +7,6 @@
 mod answer;
 mod files;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -77,11 +76,7 @@ pub struct HttpSource {
     pads_refusals: bool,
 }
 
-impl fmt::Debug for HttpSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpSource").field("host", &self.lookup.host()).finish_non_exhaustive()
-    }
-}
+rotogate_core::debug_with!(HttpSource { lookup.host() });
 
 /// The body of `authenticate`. Does not print: it has the password.
 #[derive(Serialize)]

@@ -1,7 +1,5 @@
 //! Search filters with values in braces, which are escaped (RFC 4515 §3, requirement I26).
 
-use std::fmt;
-
 use ldap3::{ldap_escape, parse_filter};
 
 /// The placeholder that a filter may contain.
@@ -33,11 +31,7 @@ pub struct Filter {
     placeholder: Placeholder,
 }
 
-impl fmt::Debug for Filter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Filter").field(&self.source).finish()
-    }
-}
+rotogate_core::debug_with!(Filter { source });
 
 impl Filter {
     /// Reads a filter that may contain one placeholder.

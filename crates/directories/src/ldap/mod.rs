@@ -103,11 +103,7 @@ pub struct LdapSource {
     time: SystemTime,
 }
 
-impl std::fmt::Debug for LdapSource {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LdapSource").field("urls", &self.settings.urls).finish_non_exhaustive()
-    }
-}
+rotogate_core::debug_with!(LdapSource { settings.urls });
 
 /// The parameters of a search.
 struct Search<'a> {

@@ -128,11 +128,7 @@ pub(super) struct MySql {
     pool: Pool<MysqlConnector>,
 }
 
-impl std::fmt::Debug for MySql {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("MySql")
-    }
-}
+rotogate_core::debug_with!(MySql);
 
 impl MySql {
     pub(super) fn new(

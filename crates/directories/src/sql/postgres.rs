@@ -106,11 +106,7 @@ fn fits_no_column(error: &tokio_postgres::Error) -> bool {
 /// parameters, and some are password hashes.
 struct Text(Option<String>);
 
-impl std::fmt::Debug for Text {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Text(…)")
-    }
-}
+rotogate_core::debug_with!(Text);
 
 impl ToSql for Text {
     fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
@@ -142,11 +138,7 @@ pub(super) struct Postgres {
     caches: bool,
 }
 
-impl std::fmt::Debug for Postgres {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Postgres")
-    }
-}
+rotogate_core::debug_with!(Postgres);
 
 /// Reads a URL: a configuration for each host, as far as the URL lets the gate choose. The driver would limit only the
 /// time until a host accepts a connection, not until the server answers.

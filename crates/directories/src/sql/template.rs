@@ -1,7 +1,5 @@
 //! Statements with named values in braces. A value becomes a bound parameter, never text (requirement I29).
 
-use std::fmt;
-
 /// A value that a statement may name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Param {
@@ -59,11 +57,7 @@ pub struct Template {
     pieces: Vec<Piece>,
 }
 
-impl fmt::Debug for Template {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Template").field(&self.source).finish()
-    }
-}
+rotogate_core::debug_with!(Template { source });
 
 /// The spelling of the n-th parameter, counted from 1.
 pub(super) type PlaceholderStyle = fn(usize) -> String;

@@ -30,7 +30,6 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -142,11 +141,7 @@ pub struct FileDirectory {
     rehasher: rehash::Rehasher,
 }
 
-impl fmt::Debug for FileDirectory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FileDirectory").field("path", &self.file.path).finish_non_exhaustive()
-    }
-}
+rotogate_core::debug_with!(FileDirectory { file.path });
 
 impl FileDirectory {
     /// Opens the file.

@@ -45,11 +45,7 @@ pub struct DeviceAnswer {
     pub age: Duration,
 }
 
-impl std::fmt::Debug for DeviceProofs {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DeviceProofs").field("started", &self.started).finish_non_exhaustive()
-    }
-}
+crate::debug_with!(DeviceProofs { started });
 
 impl DeviceProofs {
     pub(in crate::engine) fn since(started: Timestamp) -> Self {
@@ -77,11 +73,7 @@ impl PresentedDevice {
     }
 }
 
-impl std::fmt::Debug for PresentedDevice {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PresentedDevice").field("mode", &self.mode).finish_non_exhaustive()
-    }
-}
+crate::debug_with!(PresentedDevice { mode });
 
 /// Must a session still be bound to this device? False if it is bound to this device already.
 ///

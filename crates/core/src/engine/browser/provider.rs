@@ -33,11 +33,7 @@ pub struct ProviderTerms {
     pub good_until: Timestamp,
 }
 
-impl std::fmt::Debug for ProviderTerms {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ProviderTerms").field("token_until", &self.token_until).finish_non_exhaustive()
-    }
-}
+crate::debug_with!(ProviderTerms { token_until });
 
 /// The provider where users of browsers log in.
 #[async_trait]

@@ -1,6 +1,5 @@
 //! A key that verifies signatures: our own key, or the key of a trusted issuer.
 
-use std::fmt;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
@@ -61,20 +60,9 @@ impl KeyPrint {
     }
 }
 
-impl fmt::Debug for KeyPrint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("KeyPrint(…)")
-    }
-}
+crate::debug_with!(KeyPrint);
 
-impl fmt::Debug for VerifyingKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VerifyingKey")
-            .field("kid", &self.identity.kid)
-            .field("algorithm", &self.algorithm)
-            .finish_non_exhaustive()
-    }
-}
+crate::debug_with!(VerifyingKey { identity.kid, algorithm });
 
 impl VerifyingKey {
     /// A public key in JWK form, bound to `algorithm`; its name is the `kid` of the JWK, if present.

@@ -22,11 +22,7 @@ const PRINT: &[u8] = b"print of a refresh secret";
 /// The secret behind one refresh key: at least 32 bytes. Does not print, zeroised.
 pub struct RefreshSecret(Zeroizing<Vec<u8>>);
 
-impl fmt::Debug for RefreshSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("RefreshSecret(…)")
-    }
-}
+crate::debug_with!(RefreshSecret);
 
 impl RefreshSecret {
     /// A new secret from the system's random source.

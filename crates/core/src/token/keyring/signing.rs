@@ -1,7 +1,5 @@
 //! A key that signs. The key is parsed once, not for each signature.
 
-use std::fmt;
-
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa;
@@ -24,11 +22,7 @@ use crate::random::random;
 /// The text of a key file: PKCS #8 in PEM, or for HMAC the secret in base64url. Does not print; zeroised when dropped.
 pub struct KeyMaterial(Zeroizing<Vec<u8>>);
 
-impl fmt::Debug for KeyMaterial {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("KeyMaterial(…)")
-    }
-}
+crate::debug_with!(KeyMaterial);
 
 impl KeyMaterial {
     /// The text of a key file.
@@ -88,14 +82,7 @@ pub struct SigningKey {
     pub(in crate::token) status_header: Box<str>,
 }
 
-impl fmt::Debug for SigningKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SigningKey")
-            .field("kid", &self.kid)
-            .field("algorithm", &self.algorithm())
-            .finish_non_exhaustive()
-    }
-}
+crate::debug_with!(SigningKey { kid, algorithm() });
 
 impl SigningKey {
     /// A new key, named as in [`SigningKey::from_material`].

@@ -46,11 +46,7 @@ pub struct SentIdToken<'a> {
     pub token: &'a str,
 }
 
-impl std::fmt::Debug for SentIdToken<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("SentIdToken(…)")
-    }
-}
+crate::debug_with!(SentIdToken<'_>);
 
 /// The user whom a provider has logged in, in the names of this gate.
 #[derive(Clone, Debug, PartialEq, Eq)]

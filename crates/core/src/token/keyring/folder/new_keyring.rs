@@ -19,11 +19,7 @@ pub struct NewKeyring {
     keyring: Keyring,
 }
 
-impl std::fmt::Debug for NewKeyring {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NewKeyring").field("keyring", &self.keyring).finish_non_exhaustive()
-    }
-}
+crate::debug_with!(NewKeyring { keyring });
 
 impl NewKeyring {
     pub(super) fn begin(folder: FolderWriteLock, dir: &Path, algorithm: Algorithm) -> Result<Self, KeyError> {
