@@ -32,7 +32,6 @@ mod explain;
 mod presented;
 mod run;
 
-use explain::RefreshObserver;
 pub use explain::{ExplainedRefresh, RefreshTerms, denial_of, rotates};
 use run::RefreshRun;
 
@@ -55,34 +54,36 @@ impl Engine {
     /// # Errors
     /// A fault of the store.
     pub async fn begin_refresh(&self, token: &SecretString) -> Result<Option<StartedRefresh<'_>>, Error> {
-        self.begin_observed(token, &mut ()).await
+        self.begin_explained(token, None).await
     }
 
-    async fn begin_observed<O: RefreshObserver>(
+    /// [`begin_refresh`](Self::begin_refresh); with `explained`, of an explanation, which has no effects.
+    async fn begin_explained(
         &self,
         token: &SecretString,
-        observer: &mut O,
+        mut explained: Option<&mut ExplainedRefresh>,
     ) -> Result<Option<StartedRefresh<'_>>, Error> {
         let Some(named) = refresh::authenticate(self.keyring().refresh_keys(), token.expose_secret()) else {
             return Ok(None);
         };
-        observer.named(named.session, named.generation);
-        if !O::HAS_EFFECTS {
+        if let Some(explained) = &mut explained {
+            explained.named = Some((named.session, named.generation));
             // For a request this is checked before all other steps.
             self.may_mint()?;
         }
         let turn = self.turns.take(named.session).await;
         // Only the swap of a rotation detects whether a recalled record is outdated.
-        let recalled = if O::HAS_EFFECTS { self.recall_for_refresh(named.session, named.generation) } else { None };
+        let recalled =
+            if explained.is_none() { self.recall_for_refresh(named.session, named.generation) } else { None };
         let record = match recalled {
             Some(record) => Some(record),
             None => self.read_for_refresh(named.session).await?,
         };
         // A request checks the token against the record of each attempt instead.
         let proves = |record: &ReadRecord| named.proves(&record.session.secret, &record.session.client);
-        let record = record.filter(|record| O::HAS_EFFECTS || proves(record));
-        if let Some(record) = &record {
-            observer.proved(&record.session);
+        let record = record.filter(|record| explained.is_none() || proves(record));
+        if let (Some(record), Some(explained)) = (&record, explained) {
+            explained.session = Some(record.session.clone());
         }
         Ok(record.map(|record| StartedRefresh { record, turn }))
     }
@@ -115,7 +116,7 @@ impl Engine {
         self.may_mint()?;
         self.is_recent(refresh.arrived)?;
         allowed_ttl(refresh.access_ttl, refresh.profile)?;
-        let mut run = RefreshRun::begin(self, refresh, begun).await?;
+        let mut run = RefreshRun::begin(self, refresh, begun, None).await?;
         for _ in 0..MAX_TRIES {
             if let Some(issued) = run.attempt().await? {
                 return Ok(IssuedTokens { user: run.into_user(), ..issued });

@@ -1,4 +1,4 @@
-//! The explanation of a refresh token: the steps of a refresh up to its decision, reported to an observer.
+//! The explanation of a refresh token: the steps of a refresh up to its decision, without their effects.
 
 use std::sync::Arc;
 
@@ -13,26 +13,6 @@ use crate::session::profile::Profile;
 use crate::session::rotation::Decision;
 use crate::session::{Generation, Session, SessionId};
 
-/// Receives what a refresh finds. A request passes `()`, an explanation passes [`ExplainedRefresh`].
-pub(super) trait RefreshObserver: Send {
-    /// Whether the refresh has effects. Without them it ends with its decision, and counts, uses up and ends nothing.
-    const HAS_EFFECTS: bool;
-
-    /// The token is ours, and names this session and generation.
-    fn named(&mut self, session: SessionId, generation: Generation);
-
-    /// The token is authentic for this record.
-    fn proved(&mut self, session: &Session);
-}
-
-impl RefreshObserver for () {
-    const HAS_EFFECTS: bool = true;
-
-    fn named(&mut self, _: SessionId, _: Generation) {}
-
-    fn proved(&mut self, _: &Session) {}
-}
-
 /// The explanation of a refresh token.
 #[derive(Default)]
 pub struct ExplainedRefresh {
@@ -40,18 +20,6 @@ pub struct ExplainedRefresh {
     pub named: Option<(SessionId, Generation)>,
     /// The record of the session, if the token is an authentic token of this session.
     pub session: Option<Session>,
-}
-
-impl RefreshObserver for ExplainedRefresh {
-    const HAS_EFFECTS: bool = false;
-
-    fn named(&mut self, session: SessionId, generation: Generation) {
-        self.named = Some((session, generation));
-    }
-
-    fn proved(&mut self, session: &Session) {
-        self.session = Some(session.clone());
-    }
 }
 
 /// The client that presents a refresh token, and the rules of the endpoint.
@@ -69,8 +37,8 @@ pub struct RefreshTerms<'a> {
 impl Engine {
     /// Explains a refresh token, presented on the terms that `terms_of` finds for its session: the findings of a
     /// refresh on its way to the row of the table, that row, and a store that cannot write now. Keys, certificates and
-    /// rates belong to a request, so an explanation leaves them out. If several gates share a store, a token ahead of the store counts as refused
-    /// here: whether it may continue is decided when it is used.
+    /// rates belong to a request, so an explanation leaves them out. If several gates share a store, a token ahead of
+    /// the store counts as refused here: whether it may continue is decided when it is used.
     pub async fn explain_refresh<'a>(
         &self,
         token: &SecretString,
@@ -87,7 +55,7 @@ impl Engine {
         terms_of: impl FnOnce(&Session) -> Result<RefreshTerms<'a>, Denial>,
         explained: &mut ExplainedRefresh,
     ) -> Result<Decision, Error> {
-        let begun = self.begin_observed(token, explained).await?.ok_or(Denial::UnknownRefreshToken)?;
+        let begun = self.begin_explained(token, Some(explained)).await?.ok_or(Denial::UnknownRefreshToken)?;
         let RefreshTerms { client, profile, accepts, account } = terms_of(&begun.record.session)?;
         let (own, origin) = ([begun.record.session.dialect.clone()], Origin::default());
         let refresh = Refresh {
@@ -105,8 +73,8 @@ impl Engine {
             arrived: self.arrival(),
             origin: &origin,
         };
-        let mut run = RefreshRun::begin(self, refresh, Some(begun)).await?;
-        let decision = run.judge(explained).await?.decision;
+        let mut run = RefreshRun::begin(self, refresh, Some(begun), Some(explained)).await?;
+        let decision = run.judge().await?.decision;
         if rotates(decision) {
             self.store().probe().await?;
         }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::presented::{PresentedCredential, belongs, names_resource, presents_certificate, proves_key};
-use super::{ReadRecord, RefreshObserver, StartedRefresh, bounded, claims_now, successor_token};
+use super::{ExplainedRefresh, ReadRecord, StartedRefresh, bounded, claims_now, successor_token};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::directory::User;
@@ -35,6 +35,8 @@ pub(super) struct RefreshRun<'e, 'r> {
     user: Option<Option<User>>,
     is_proof_used: bool,
     is_counted: bool,
+    /// The findings of an explanation, which counts, uses up and ends nothing; `None` for a request.
+    explained: Option<&'r mut ExplainedRefresh>,
 }
 
 /// The findings of an attempt, before the attempt has any effect.
@@ -50,6 +52,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         engine: &'e Engine,
         refresh: Refresh<'r>,
         begun: Option<StartedRefresh<'e>>,
+        explained: Option<&'r mut ExplainedRefresh>,
     ) -> Result<Self, Error> {
         let keyring = engine.keyring();
         let presented = PresentedCredential::authenticate(refresh.credential, &keyring)?;
@@ -61,7 +64,8 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
             }
         };
         let (turn, user) = (Some(turn), None);
-        Ok(Self { engine, refresh, keyring, presented, turn, known, user, is_proof_used: false, is_counted: false })
+        let (is_proof_used, is_counted) = (false, false);
+        Ok(Self { engine, refresh, keyring, presented, turn, known, user, is_proof_used, is_counted, explained })
     }
 
     /// The user that the directory returned.
@@ -71,7 +75,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
 
     /// Makes one attempt. `None` if the record changed meanwhile: the next attempt decides on the new record.
     pub(super) async fn attempt(&mut self) -> Result<Option<IssuedTokens>, Error> {
-        let JudgedRefresh { read, now, profile, decision } = self.judge(&mut ()).await?;
+        let JudgedRefresh { read, now, profile, decision } = self.judge().await?;
         if read.is_recalled && decision != Decision::Rotate {
             // Only the swap of a rotation detects whether the record has changed.
             return Ok(None);
@@ -100,17 +104,19 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
     }
 
     /// Reads the record, checks who presents the credential, asks the directory, and decides.
-    pub(super) async fn judge<O: RefreshObserver>(&mut self, observer: &mut O) -> Result<JudgedRefresh<'r>, Error> {
+    pub(super) async fn judge(&mut self) -> Result<JudgedRefresh<'r>, Error> {
         let mut read = self.read().await?;
         // Confirmations that are not written to the store yet count, too.
         read.session.confirmed |= self.engine.confirmations.has(read.session.id, read.session.current);
-        observer.proved(&read.session);
+        if let Some(explained) = &mut self.explained {
+            explained.session = Some(read.session.clone());
+        }
         self.refresh.origin.note.set_session(&read.session);
-        self.check_presenter::<O>(&read.session).await?;
+        self.check_presenter(&read.session).await?;
         self.look_up_user(&read.session).await?;
         let now = self.engine.clock.now();
         let profile = bounded(&read.session, self.refresh.profile);
-        let decision = self.decide::<O>(&read, now, &profile).await?;
+        let decision = self.decide(&read, now, &profile).await?;
         Ok(JudgedRefresh { read, now, profile, decision })
     }
 
@@ -128,9 +134,9 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
     }
 
     /// Checks key, certificate, client and endpoint, before anything that could change or end the session.
-    async fn check_presenter<O: RefreshObserver>(&mut self, session: &Session) -> Result<(), Error> {
+    async fn check_presenter(&mut self, session: &Session) -> Result<(), Error> {
         // An explanation has no request that could prove a key.
-        if O::HAS_EFFECTS {
+        if self.explained.is_none() {
             proves_key(session, &self.refresh)?;
             presents_certificate(session, &self.refresh)?;
             if let (Some(proof), false) = (&self.refresh.proof, self.is_proof_used) {
@@ -139,7 +145,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
             }
         }
         let judged = belongs(session, &self.refresh);
-        if judged == Err(Denial::OtherClient) && O::HAS_EFFECTS {
+        if judged == Err(Denial::OtherClient) && self.explained.is_none() {
             self.engine.judge_other_client(session, &self.refresh).await?;
         }
         Ok(judged?)
@@ -152,17 +158,12 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         Ok(())
     }
 
-    async fn decide<O: RefreshObserver>(
-        &self,
-        read: &ReadRecord,
-        now: Timestamp,
-        profile: &Profile,
-    ) -> Result<Decision, Error> {
+    async fn decide(&self, read: &ReadRecord, now: Timestamp, profile: &Profile) -> Result<Decision, Error> {
         let (engine, session, presented) = (self.engine, &read.session, self.presented.generation);
         let mut facts = engine.facts(session, self.user.as_ref(), read.minimum_known);
         let mut decision = decide(session, presented, facts, now, profile);
         let is_ahead = decision == (Decision::Ahead { fast_forward: false });
-        if is_ahead && !read.is_recalled && O::HAS_EFFECTS && engine.may_continue(session).await? {
+        if is_ahead && !read.is_recalled && self.explained.is_none() && engine.may_continue(session).await? {
             facts.unbroken_revocations = true;
             decision = decide(session, presented, facts, now, profile);
         }
