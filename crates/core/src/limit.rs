@@ -148,11 +148,7 @@ pub struct Limits {
     callers: callers::CallerLimits,
 }
 
-impl std::fmt::Debug for Limits {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Limits").finish_non_exhaustive()
-    }
-}
+crate::debug_with!(Limits);
 
 impl Limits {
     /// Limits that use the clock `time`.
@@ -240,8 +236,7 @@ impl Limits {
             taken.map_err(|wait| self.too_many(LimitName::LoginPerAddress, wait))?;
             return Ok(CheckPermit(None));
         }
-        let failed = FailedAttempts { all: &self.login_failures, kind: "login", client: attempt.client };
-        self.failed_too_often(attempt.address, failed)?;
+        self.failed_too_often(attempt.address, &self.login_failures, ("login", attempt.client))?;
         if let Some(address) = attempt.address {
             let taken = self.login_address.take_share(address, (), self.share());
             taken.map_err(|wait| self.too_many(LimitName::LoginPerAddress, wait))?;
@@ -272,8 +267,7 @@ impl Limits {
     /// # Errors
     /// As [`login`](Self::login).
     pub fn secret(&self, address: Option<IpAddr>, client: &str) -> Result<CheckPermit, Error> {
-        let failed = FailedAttempts { all: &self.secret_failures, kind: "secret", client };
-        self.failed_too_often(address, failed)?;
+        self.failed_too_often(address, &self.secret_failures, ("secret", client))?;
         if let Some(address) = address {
             let taken = self.secret_address.take_share(address, (), self.share());
             taken.map_err(|wait| self.too_many(LimitName::LoginPerAddress, wait))?;
@@ -298,8 +292,12 @@ impl Limits {
     }
 
     /// Refuses a caller if too many attempts with a client failed, and some of them were the caller's.
-    fn failed_too_often(&self, address: Option<IpAddr>, failed: FailedAttempts<'_>) -> Result<(), Denial> {
-        let FailedAttempts { all, kind, client } = failed;
+    fn failed_too_often(
+        &self,
+        address: Option<IpAddr>,
+        all: &Buckets,
+        (kind, client): (&'static str, &str),
+    ) -> Result<(), Denial> {
         let Some(wait) = all.debt(client) else { return Ok(()) };
         let Some(address) = address else { return Err(self.too_many(LimitName::LoginPerClient, wait)) };
         if self.is_known(Some(address), self.client_key(address, client)) {
@@ -476,14 +474,6 @@ impl Limits {
     fn client_key(&self, address: IpAddr, client: &str) -> u64 {
         self.known_hasher.hash_one(("client", network(address), client))
     }
-}
-
-/// Failed attempts with a client.
-#[derive(Clone, Copy)]
-struct FailedAttempts<'a> {
-    all: &'a Buckets,
-    kind: &'static str,
-    client: &'a str,
 }
 
 fn place(of: Option<&Arc<Semaphore>>) -> Result<CheckPermit, Error> {
