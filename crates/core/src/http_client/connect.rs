@@ -1,6 +1,5 @@
 //! Resolves names and connects. The addresses of a name are filtered before any connection is made.
 
-use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -57,24 +56,13 @@ struct Guarded {
 }
 
 /// Why a name has no permitted address.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 enum NoAddress {
+    #[error("the name cannot be resolved: {0}")]
     Unresolved(io::Error),
+    #[error("the name resolves to {0}, an address that the gate must not connect to")]
     Refused(IpAddr),
 }
-
-impl fmt::Display for NoAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unresolved(error) => write!(f, "the name cannot be resolved: {error}"),
-            Self::Refused(address) => {
-                write!(f, "the name resolves to {address}, an address that the gate must not connect to")
-            }
-        }
-    }
-}
-
-impl std::error::Error for NoAddress {}
 
 impl Service<Name> for Guarded {
     type Response = std::vec::IntoIter<SocketAddr>;

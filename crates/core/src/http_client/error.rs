@@ -30,6 +30,7 @@ pub enum FetchErrorKind {
 
 /// Why a request has no answer. The text contains the host and the cause, but no part of the request.
 #[derive(Clone, Debug, thiserror::Error)]
+#[error("{host}: {cause}")]
 #[non_exhaustive]
 pub struct FetchError {
     kind: FetchErrorKind,
@@ -95,11 +96,5 @@ impl FetchError {
     /// Whether no byte of the request was written, so that a retry cannot repeat it.
     pub const fn not_sent(&self) -> bool {
         self.not_sent
-    }
-}
-
-impl fmt::Display for FetchError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.host, self.cause)
     }
 }
