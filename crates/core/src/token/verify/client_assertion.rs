@@ -102,6 +102,6 @@ pub(super) fn sole_audience<'a>(claims: &'a Members<'_>) -> Option<&'a str> {
             [one] => one.as_text(),
             _ => None,
         },
-        Member::Null | Member::Bool(_) | Member::Number(_) | Member::Object(_) => None,
+        _ => None,
     }
 }

@@ -299,12 +299,7 @@ impl ClaimMapping {
             Member::Object(members) if path.is_of_names() && members.names().len() <= MAX_LIST => {
                 members.names().collect()
             }
-            Member::Null
-            | Member::Bool(_)
-            | Member::Text(_)
-            | Member::Number(_)
-            | Member::Array(_)
-            | Member::Object(_) => return Err(refuse()),
+            _ => return Err(refuse()),
         };
         // Each element of a list must be a single scope.
         if listed.iter().any(|one| one.is_empty() || one.contains(' ')) {
@@ -350,12 +345,7 @@ impl ClaimMapping {
                 Member::Object(members) if path.is_of_names() && members.names().len() <= MAX_LIST => {
                     names.extend(members.names());
                 }
-                Member::Null
-                | Member::Bool(_)
-                | Member::Text(_)
-                | Member::Number(_)
-                | Member::Array(_)
-                | Member::Object(_) => {
+                _ => {
                     if !ours {
                         return Err(refuse());
                     }
@@ -384,7 +374,7 @@ fn is_left_out(claims: &Members<'_>, path: &ClaimPath) -> bool {
     let Some(name) = path.segments().next() else { return false };
     let is_named = match claims.get(LEFT_OUT) {
         Some(Member::Object(left_out)) => left_out.get(name).is_some(),
-        Some(Member::Null | Member::Bool(_) | Member::Text(_) | Member::Number(_) | Member::Array(_)) | None => false,
+        _ => false,
     };
     is_named || (name == HAS_GROUPS.0 && claims.get(HAS_GROUPS.1) == Some(&Member::Bool(true)))
 }

@@ -65,9 +65,7 @@ impl<'a> Members<'a> {
         for segment in segments {
             found = match found {
                 Some(Member::Object(members)) => members.get(segment),
-                Some(Member::Null | Member::Bool(_) | Member::Text(_) | Member::Number(_) | Member::Array(_)) => {
-                    return Err(NotAnObject);
-                }
+                Some(_) => return Err(NotAnObject),
                 None => return Ok(None),
             };
         }
@@ -99,7 +97,7 @@ impl Member<'_> {
     pub(super) fn as_text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
-            Self::Null | Self::Bool(_) | Self::Number(_) | Self::Array(_) | Self::Object(_) => None,
+            _ => None,
         }
     }
 
@@ -107,7 +105,7 @@ impl Member<'_> {
     pub(super) fn as_u64(&self) -> Option<u64> {
         match self {
             Self::Number(number) => number.as_u64(),
-            Self::Null | Self::Bool(_) | Self::Text(_) | Self::Array(_) | Self::Object(_) => None,
+            _ => None,
         }
     }
 
