@@ -390,8 +390,27 @@ impl<'a> Section<'a> {
         if !self.has(key) {
             return None;
         }
+        Some(self.inner(key, read))
+    }
+
+    /// As [`Section::table`], also if the table is absent: then all its keys are.
+    pub fn inner<T>(&self, key: &'static str, read: impl FnOnce(&Self) -> T) -> T {
         let section = self.section(key);
-        Some(section.finished(read(&section)))
+        let value = read(&section);
+        section.finish();
+        value
+    }
+
+    /// The tables of a list that is read with [`Section::sections`]. `read` must read all keys of a table; it gets the
+    /// entries above.
+    pub fn entries<T>(sections: &[Self], read: impl Fn(&Self, &[T]) -> T) -> Vec<T> {
+        let mut all = Vec::new();
+        for section in sections {
+            let entry = read(section, &all);
+            section.finish();
+            all.push(entry);
+        }
+        all
     }
 
     /// An amount, or a percentage of the bound with the name `of.0`; at most this bound.
@@ -423,12 +442,6 @@ impl<'a> Section<'a> {
             }
             self.later.borrow_mut().push(key);
         }
-    }
-
-    /// What was read of this table. Reports the keys that were not read.
-    pub fn finished<T>(&self, read: T) -> T {
-        self.finish();
-        read
     }
 
     /// Reports the keys that were not read.

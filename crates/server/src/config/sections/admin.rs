@@ -144,7 +144,6 @@ pub(super) fn read(section: &Section<'_>, dir: &Path, server: &ServerConfig) -> 
     {
         section.blame("probes", format!("{probes} is the listener {other} too; expected an address of its own"));
     }
-    section.finish();
     admin
 }
 

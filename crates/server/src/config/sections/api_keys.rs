@@ -17,7 +17,7 @@ use rotogate_kit::config::{Section, Value as Raw};
 const MAX_OVERLAP: Duration = DAY.saturating_mul(90);
 
 section! {
-    impl ApiKeySettings, read by read_keys(section) {
+    impl ApiKeySettings, read by pub(super) read_keys(section) {
         /// First characters of each key, as in `acme_k1_…`, for secret scanners; 2 to 12 of a-z and 0-9.
         restart prefix: KeyPrefix = get_or(key_prefix, KeyPrefix::default()),
         /// Header of a key, besides `Authorization: Bearer`. `""`: none.
@@ -40,10 +40,6 @@ impl Print for KeyPrefix {
 fn key_prefix(v: &Raw) -> Result<KeyPrefix, String> {
     let text = value::text(v)?;
     KeyPrefix::new(&text).map_or_else(|| value::unexpected("2 to 12 characters of a-z and 0-9", v), Ok)
-}
-
-pub(super) fn read(root: &Section<'_>) -> Option<ApiKeySettings> {
-    root.table("api_keys", read_keys)
 }
 
 /// Checks the use of API keys. Keys are not bound to a proof, and are no login, so routes cannot require these. An

@@ -135,31 +135,26 @@ impl Words for Binding {
         &[("off", Self::Off), ("optional", Self::Optional), ("required", Self::Required)];
 }
 
-pub(super) fn read(sections: &[Section<'_>], dir: &Path) -> Vec<ClientConfig> {
-    let mut clients: Vec<ClientConfig> = Vec::new();
-    for section in sections {
-        let client = read_entry(section, &clients, dir);
-        check_auth(section, &client);
-        let is_public = !section.has("secret_hash") && !section.has("secret_hash_file") && client.keys.is_none();
-        if client.may(Grant::ClientCredentials) && is_public {
-            let message = "client_credentials is for confidential clients (RFC 6749 §4.4); give it a secret_hash, \
-                           secret_hash_file or keys, or remove the grant";
-            section.blame("grants", message);
-        }
-        super::exchange::check_client(section, &client, is_public);
-        if (client.may(Grant::ClientCredentials) || client.may(Grant::TokenExchange))
-            && !is_subject(&format!("{CLIENT_PREFIX}{}", client.id))
-            && !client.id.is_empty()
-        {
-            let message = format!(
-                "is too long for client_credentials and token-exchange: with \"{CLIENT_PREFIX}\" in front it is a sub"
-            );
-            section.blame("id", message);
-        }
-        section.finish();
-        clients.push(client);
+pub(super) fn read(section: &Section<'_>, above: &[ClientConfig], dir: &Path) -> ClientConfig {
+    let client = read_entry(section, above, dir);
+    check_auth(section, &client);
+    let is_public = !section.has("secret_hash") && !section.has("secret_hash_file") && client.keys.is_none();
+    if client.may(Grant::ClientCredentials) && is_public {
+        let message = "client_credentials is for confidential clients (RFC 6749 §4.4); give it a secret_hash, \
+                       secret_hash_file or keys, or remove the grant";
+        section.blame("grants", message);
     }
-    clients
+    super::exchange::check_client(section, &client, is_public);
+    if (client.may(Grant::ClientCredentials) || client.may(Grant::TokenExchange))
+        && !is_subject(&format!("{CLIENT_PREFIX}{}", client.id))
+        && !client.id.is_empty()
+    {
+        let message = format!(
+            "is too long for client_credentials and token-exchange: with \"{CLIENT_PREFIX}\" in front it is a sub"
+        );
+        section.blame("id", message);
+    }
+    client
 }
 
 /// Checks that a client authenticates in one way, and has the keys for it.

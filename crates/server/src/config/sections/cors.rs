@@ -29,6 +29,5 @@ pub(super) fn read(section: &Section<'_>) -> CorsConfig {
     if !cors.expose.is_empty() && cors.origins.is_empty() && !section.is_bad() {
         section.blame("expose", "only applies with origins, and origins is empty; add an origin, or remove the key");
     }
-    section.finish();
     cors
 }

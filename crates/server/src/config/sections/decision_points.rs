@@ -35,7 +35,7 @@ section! {
         /// Time for the whole answer; 10ms to 10s. Beyond that: 503.
         reload timeout: Duration = get_or(value::duration_within(SECOND / 100, 10 * SECOND), 3 * SECOND / 10),
         /// How long the gate keeps an answer.
-        reload cache: DecisionCache = by { read_cache(section) },
+        reload cache: DecisionCache = inner(read_cache_keys),
     }
 }
 
@@ -86,26 +86,16 @@ fn claim(v: &Raw) -> Result<ClaimPath, String> {
     if path.is_of_names() { Err("{} means several names; expected the path of a claim".to_owned()) } else { Ok(path) }
 }
 
-pub(super) fn read(sections: &[Section<'_>], dir: &Path) -> Vec<DecisionPointConfig> {
-    let mut all = Vec::new();
-    for section in sections {
-        let point = read_keys(section, &all, dir);
-        match (&point.url, &point.evaluation_url) {
-            (None, None) if !section.is_bad() => {
-                section.blame("url", "is missing; expected the decision point's identifier, or evaluation_url");
-            }
-            (Some(_), Some(_)) => section.blame("evaluation_url", "cannot be combined with url; remove one of the two"),
-            _ => {}
+pub(super) fn read(section: &Section<'_>, above: &[DecisionPointConfig], dir: &Path) -> DecisionPointConfig {
+    let point = read_keys(section, above, dir);
+    match (&point.url, &point.evaluation_url) {
+        (None, None) if !section.is_bad() => {
+            section.blame("url", "is missing; expected the decision point's identifier, or evaluation_url");
         }
-        section.finish();
-        all.push(point);
+        (Some(_), Some(_)) => section.blame("evaluation_url", "cannot be combined with url; remove one of the two"),
+        _ => {}
     }
-    all
-}
-
-fn read_cache(section: &Section<'_>) -> DecisionCache {
-    let table = section.section("cache");
-    table.finished(read_cache_keys(&table))
+    point
 }
 
 /// Reads `decision` of a route, which asks one of these decision points.

@@ -6,13 +6,12 @@ use super::super::declare::section;
 use super::super::value;
 use super::SECOND;
 use rotogate_core::dpop::DpopSettings;
-use rotogate_kit::config::Section;
 
 /// The longest `max_age`. It is short, because a proof is for one request.
 const MAX_AGE: Duration = Duration::from_secs(300);
 
 section! {
-    impl DpopSettings, read by read_keys(section, default: &DpopSettings) {
+    impl DpopSettings, read by pub(super) read_keys(section, default: &DpopSettings) {
         /// Most proofs that the gate remembers, up to 64 bytes each; those of one key take at most a fiftieth.
         /// Beyond that: 503.
         restart max_proofs: u64 = get_or(value::count(1000, 100_000_000), default.max_proofs),
@@ -30,7 +29,3 @@ section! {
 const NONCES: [(&str, bool); 2] = [("off", false), ("required", true)];
 /// The values of `replay`.
 const REPLAYS: [(&str, bool); 2] = [("store", true), ("gate", false)];
-
-pub(super) fn read(root: &Section<'_>) -> Option<DpopSettings> {
-    root.table("dpop", |section| read_keys(section, &DpopSettings::default()))
-}

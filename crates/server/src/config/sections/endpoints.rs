@@ -198,21 +198,16 @@ fn endpoint_dialect(v: &Raw) -> Result<&'static str, String> {
     value::word_of_build(&known, &FEATURES)(v)
 }
 
-pub(super) fn read(sections: &[Section<'_>], around: &Surroundings<'_>) -> Vec<EndpointConfig> {
-    let mut endpoints: Vec<EndpointConfig> = Vec::new();
-    for section in sections {
-        let dialect = match section.has("dialect") {
-            true => section.kind("dialect", endpoint_dialect),
-            false => section.require("dialect", "\"oauth2\"", endpoint_dialect),
-        };
-        let dialect = dialect.unwrap_or(OAUTH2);
-        if begins_sessions(dialect) && dialect != KUZZLE {
-            section.later(&["cookie"]);
-        }
-        endpoints.push(read_keys(section, dialect, around, &endpoints));
-        section.finish();
+pub(super) fn read(section: &Section<'_>, above: &[EndpointConfig], around: &Surroundings<'_>) -> EndpointConfig {
+    let dialect = match section.has("dialect") {
+        true => section.kind("dialect", endpoint_dialect),
+        false => section.require("dialect", "\"oauth2\"", endpoint_dialect),
+    };
+    let dialect = dialect.unwrap_or(OAUTH2);
+    if begins_sessions(dialect) && dialect != KUZZLE {
+        section.later(&["cookie"]);
     }
-    endpoints
+    read_keys(section, dialect, around, above)
 }
 
 /// Whether an endpoint of this dialect has sessions, users and clients of this gate. For other dialects, the keys for

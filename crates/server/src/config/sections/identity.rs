@@ -21,7 +21,7 @@ section! {
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct IdentityConfig, read by read_keys(section, issuers: &[TrustedIssuer], used: &UsedHeaders) {
         /// Name of each header.
-        reload headers: IdentityNames = by { read_section(section, "headers", |keys| read_names(keys, issuers, used)) },
+        reload headers: IdentityNames = inner(|keys| read_names(keys, issuers, used)),
         /// Headers of further claims, such as `{ "x-auth-email" = "email" }`; at most 64 headers in all.
         reload claims: ClaimHeaders = by { read_claims(&section.section("claims"), used) },
         /// JWT about the caller that the gate signs (docs/assertion.md). Default: none.
@@ -143,12 +143,9 @@ fn header_pattern(v: &Raw) -> Result<HeaderPattern, String> {
 }
 
 pub(super) fn read(section: &Section<'_>, issuers: &[TrustedIssuer]) -> IdentityConfig {
-    section.finished(read_keys(section, issuers, &UsedHeaders::default()))
-}
-
-fn read_section<T>(section: &Section<'_>, key: &'static str, read: impl FnOnce(&Section<'_>) -> T) -> T {
-    let keys = section.section(key);
-    keys.finished(read(&keys))
+    let identity = read_keys(section, issuers, &UsedHeaders::default());
+    section.finish();
+    identity
 }
 
 fn read_claims(section: &Section<'_>, used: &UsedHeaders) -> ClaimHeaders {

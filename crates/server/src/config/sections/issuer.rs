@@ -17,7 +17,7 @@ use rotogate_kit::config::{Section, Value as Raw};
 section! {
     /// `[issuer]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct IssuerConfig, read by read_keys(section, dir: &Path, server: &ServerConfig, has_no_users: bool) {
+    pub struct IssuerConfig, read by pub(super) read_keys(section, dir: &Path, server: &ServerConfig, has_no_users: bool) {
         /// `iss` of the gate's tokens. A change invalidates all tokens. Default: `public_url`.
         restart url: String = get_or(value::issuer_url, without_slash(&server.public_url)),
         /// Required: `aud` of the gate's tokens, one or several. With `directory.kind = "none"` the default is
@@ -41,10 +41,6 @@ impl Print for Algorithm {
     fn print(&self) -> Value {
         self.name().into()
     }
-}
-
-pub(super) fn read(section: &Section<'_>, dir: &Path, server: &ServerConfig, has_no_users: bool) -> IssuerConfig {
-    section.finished(read_keys(section, dir, server, has_no_users))
 }
 
 pub(super) fn algorithm(v: &Raw) -> Result<Algorithm, String> {

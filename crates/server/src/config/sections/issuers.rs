@@ -216,15 +216,10 @@ impl Print for KeySource {
     }
 }
 
-pub(super) fn read(sections: &[Section<'_>], dir: &Path, own: &IssuerConfig) -> Vec<TrustedIssuer> {
-    let mut issuers: Vec<TrustedIssuer> = Vec::new();
-    for section in sections {
-        let issuer = read_keys(section, &issuers, dir, own);
-        warn_of_everybody(section, &issuer.url, issuer.preset, &issuer.claims);
-        issuers.push(issuer);
-        section.finish();
-    }
-    issuers
+pub(super) fn read(section: &Section<'_>, above: &[TrustedIssuer], dir: &Path, own: &IssuerConfig) -> TrustedIssuer {
+    let issuer = read_keys(section, above, dir, own);
+    warn_of_everybody(section, &issuer.url, issuer.preset, &issuer.claims);
+    issuer
 }
 
 fn read_url(section: &Section<'_>, others: &[TrustedIssuer], own: &IssuerConfig) -> String {

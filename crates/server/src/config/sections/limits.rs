@@ -7,12 +7,11 @@ use super::rate::RateHeaders;
 use rotogate::gate::DEFAULT_MAX_ENDPOINT_BODY;
 use rotogate_core::limit::{Rate, Rates};
 use rotogate_core::verify_cache::DEFAULT_CACHE;
-use rotogate_kit::config::Section;
 
 section! {
     /// `[limits]` (requirements A1, A3, A4).
     #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct LimitsConfig, read by read_keys(section) {
+    pub struct LimitsConfig, read by pub(super) read_keys(section) {
         /// Rates of logins, refreshes and refused tokens.
         reload rates as "..": Rates = by { read_rates(section, &Rates::default()) },
         /// Replies with `RateLimit-Policy` and `RateLimit` for the limits of the route. `"refused"`: those of a
@@ -54,8 +53,4 @@ section! {
         /// tokens are verified.
         reload forged_overall: Rate = get_or(value::rate, default.forged_overall),
     }
-}
-
-pub(super) fn read(section: &Section<'_>) -> LimitsConfig {
-    section.finished(read_keys(section))
 }

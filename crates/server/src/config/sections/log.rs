@@ -14,13 +14,13 @@ use crate::log::{
     AccessLogConfig, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogLevel, LogOutput, OnAuditFailure, RouteLog,
     Sample,
 };
-use rotogate_kit::config::{Section, Value as Raw};
+use rotogate_kit::config::Value as Raw;
 
 /// The value of `access_log` for a route of which only errors are logged.
 const ERRORS: &str = "errors";
 
 section! {
-    impl LogConfig, read by read_keys(section, dir: &Path) {
+    impl LogConfig, read by pub(super) read_keys(section, dir: &Path) {
         /// `"json"`: each line is one flat object.
         reload format: LogFormat = get_or(value::word_of, LogFormat::Text),
         /// Lowest level to log: error, warn, info, debug or trace; not for the access log and audit events.
@@ -31,7 +31,7 @@ section! {
 }
 
 section! {
-    impl AccessLogConfig, read by read_access_keys(section, dir: &Path, log: &LogConfig) {
+    impl AccessLogConfig, read by pub(super) read_access_keys(section, dir: &Path, log: &LogConfig) {
         /// false: there is no access log.
         reload enabled: bool = get_or(value::boolean, true),
         /// `"text"` or `"json"`. Default: that of `[log]`.
@@ -55,7 +55,7 @@ section! {
 }
 
 section! {
-    impl AuditLogConfig, read by read_audit_keys(section, dir: &Path, log: &LogConfig, access: &AccessLogConfig) {
+    impl AuditLogConfig, read by pub(super) read_audit_keys(section, dir: &Path, log: &LogConfig, access: &AccessLogConfig) {
         /// Separate output for audit events, in JSON. Unset: the application log.
         reload output: Option<LogOutput> = get(read_audit_output(dir, log, access)),
         /// `"refuse"`: while the output cannot be written, logins, refreshes and changes get 503; revocations do not.
@@ -86,23 +86,6 @@ impl Words for LogAddresses {
 
 impl Words for OnAuditFailure {
     const WORDS: &'static [(&'static str, Self)] = &[("continue", Self::Continue), ("refuse", Self::Refuse)];
-}
-
-pub(super) fn read(section: &Section<'_>, dir: &Path) -> LogConfig {
-    section.finished(read_keys(section, dir))
-}
-
-pub(super) fn read_access(section: &Section<'_>, dir: &Path, log: &LogConfig) -> AccessLogConfig {
-    section.finished(read_access_keys(section, dir, log))
-}
-
-pub(super) fn read_audit(
-    section: &Section<'_>,
-    dir: &Path,
-    log: &LogConfig,
-    access: &AccessLogConfig,
-) -> AuditLogConfig {
-    section.finished(read_audit_keys(section, dir, log, access))
 }
 
 /// Reads the output, which no other log may have.

@@ -117,19 +117,21 @@ section! {
     #[derive(Clone, Debug)]
     pub struct Config, read by read_sections(root, dir: &Path, sections: &CheckedSections<'_>, logs: &mut RouteLogs) {
         /// Public listeners, and their limits.
-        each server: ServerConfig = by { server::read(&root.section("server"), dir) },
+        each server: ServerConfig = inner(|section| server::read(section, dir)),
         /// Health, metrics and the admin API (docs/admin.md), never on the public listener.
-        each admin: AdminConfig = by { admin::read(&root.section("admin"), dir, &server) },
+        each admin: AdminConfig = inner(|section| admin::read(section, dir, &server)),
         /// Tokens that the gate issues.
-        each issuer: IssuerConfig = by { issuer::read(&root.section("issuer"), dir, &server, directory::is_none(root)) },
+        each issuer: IssuerConfig = inner(|section| issuer::read_keys(section, dir, &server, directory::is_none(root))),
         /// Other trusted issuers; each has its own keys, audience and rules.
-        each issuers: Vec<TrustedIssuer> = by { issuers::read(&sections.issuers, dir, &issuer) },
+        each issuers: Vec<TrustedIssuer> = by {
+            Section::entries(&sections.issuers, |section, above| issuers::read(section, above, dir, &issuer))
+        },
         /// One login of one client, and all tokens issued since.
         each sessions: SessionsConfig = by { sessions::read(&sections.sessions) },
         /// Token Status Lists, where other verifiers read that a session has ended (docs/status-list.md).
-        each status_list: Option<StatusListSettings> = by { status_list::read(root) },
+        each status_list: Option<StatusListSettings> = table(status_list::read),
         /// Store of sessions and revocations.
-        restart store: StoreConfig = by { store::read(&root.section("store"), dir, &issuer.keys) },
+        restart store: StoreConfig = inner(|section| store::read(section, dir, &issuer.keys)),
         /// Users, in a file or in another system: http, ldap, sql. For several directories: `[[directories]]`
         /// (docs/directories.md).
         // A users file is opened at a start only. All or nothing: with another one, no directory changes.
@@ -137,19 +139,21 @@ section! {
             directory::read(root, dir)
         },
         /// `"10/1m"`: a burst of ten, and ten more every minute. Beyond that: 429.
-        each limits: LimitsConfig = by { limits::read(&root.section("limits")) },
+        each limits: LimitsConfig = inner(limits::read_keys),
         /// The gate answers preflights before it asks for a token.
-        each cors: CorsConfig = by { cors::read(&root.section("cors")) },
+        each cors: CorsConfig = inner(cors::read),
         /// Tokens that are bound to a key (RFC 9449, docs/dpop.md). This section, or `dpop` of a client or a route, enables proofs.
-        each dpop: Option<DpopSettings> = by { dpop::read(root) },
+        each dpop: Option<DpopSettings> = table(|section| dpop::read_keys(section, &DpopSettings::default())),
         /// API keys, for machines (docs/api-keys.md). Without this section the gate accepts no API keys.
-        restart api_keys: Option<ApiKeySettings> = by { api_keys::read(root) },
+        restart api_keys: Option<ApiKeySettings> = table(api_keys::read_keys),
         /// Listeners for other proxies that ask the gate about each request (docs/forward-auth.md).
         restart authorizers: Vec<AuthorizerConfig> = by {
             authorizers::read(&sections.authorizers, dir, &server, &admin)
         },
         /// OAuth clients that begin sessions.
-        each clients: Vec<ClientConfig> = by { clients::read(&sections.clients, dir) },
+        each clients: Vec<ClientConfig> = by {
+            Section::entries(&sections.clients, |section, above| clients::read(section, above, dir))
+        },
         /// Endpoints where clients log in, refresh and log out, each in one protocol (docs/protocols.md).
         // A relay lasts as long as the process. All or nothing: with other relays, no endpoint changes.
         restart("endpoints" if endpoints::are_other_relays) endpoints: Vec<EndpointConfig> = by {
@@ -162,23 +166,33 @@ section! {
                 public_url: &server.public_url,
                 cors: &cors,
             };
-            endpoints::read(&sections.endpoints, &surroundings)
+            Section::entries(&sections.endpoints, |section, above| endpoints::read(section, above, &surroundings))
         },
         /// Headers for the upstream; `""` omits a header. The gate removes these headers, in any spelling, from requests
         /// of clients.
         reload identity: IdentityConfig = by { identity::read(&sections.identity, &issuers) },
         /// Token endpoints that the gate asks for tokens of upstreams (docs/act-for-a-user.md).
-        each providers: Vec<ProviderSettings> = by { providers::read(&root.sections("providers"), dir, &issuers) },
+        each providers: Vec<ProviderSettings> = by {
+            let read = |section: &Section<'_>, above: &[_]| providers::read_keys(section, above, dir, &issuers);
+            Section::entries(&root.sections("providers"), read)
+        },
         /// Servers that decide about requests (AuthZEN 1.0, docs/conditions.md).
         each decision_points: Vec<DecisionPointConfig> = by {
-            decision_points::read(&root.sections("decision_points"), dir)
+            let read = |section: &Section<'_>, above: &[_]| decision_points::read(section, above, dir);
+            Section::entries(&root.sections("decision_points"), read)
         },
         /// Systems to which the gate sends an event for each session that ends (OpenID SSF, docs/signals.md).
-        each receivers: Vec<ReceiverConfig> = by { receivers::read(&root.sections("receivers"), dir, &clients) },
+        each receivers: Vec<ReceiverConfig> = by {
+            let read = |section: &Section<'_>, above: &[_]| receivers::read(section, above, dir, &clients);
+            Section::entries(&root.sections("receivers"), read)
+        },
         /// Servers behind the gate (docs/upstreams.md).
-        each upstreams: Vec<Upstream> = by { upstreams::read(&sections.upstreams, dir, &server, &admin) },
+        each upstreams: Vec<Upstream> = by {
+            let read = |section: &Section<'_>, above: &[_]| upstreams::read(section, above, dir, &server, &admin);
+            Section::entries(&sections.upstreams, read)
+        },
         /// Protected resource that describes itself (RFC 9728, docs/resources.md).
-        each resources: Vec<Resource> = by { resources::read(&sections.resources) },
+        each resources: Vec<Resource> = by { Section::entries(&sections.resources, resources::read_keys) },
         /// Requests that the gate forwards. Any other request gets 404.
         reload routes as "-": Vec<Route> = by {
             let names = routes::Names {
@@ -195,14 +209,16 @@ section! {
             routes::read(&sections.routes, &names, logs)
         },
         /// Application log. Both logs: docs/logs.md.
-        each log: LogConfig = by { log::read(&root.section("log"), dir) },
+        each log: LogConfig = inner(|section| log::read_keys(section, dir)),
         /// One line for each request.
         each access_log: AccessLogConfig = by {
-            let all = log::read_access(&root.section("access_log"), dir, &log);
+            let all = root.inner("access_log", |section| log::read_access_keys(section, dir, &log));
             AccessLogConfig { routes: std::mem::take(logs), ..all }
         },
         /// Security events and changes by operators.
-        each audit_log: AuditLogConfig = by { log::read_audit(&root.section("audit_log"), dir, &log, &access_log) },
+        each audit_log: AuditLogConfig = inner(|section| {
+            log::read_audit_keys(section, dir, &log, &access_log)
+        }),
         /// Spans for an OpenTelemetry collector (docs/traces.md); needs the feature `otel`.
         each tracing: Option<TracingConfig> = by { tracing::read(root, dir) },
         /// Settings that are allowed but probably not intended.

@@ -14,7 +14,7 @@ use rotogate_kit::config::Section;
 section! {
     /// An entry of `[[providers]]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct ProviderSettings, read by read_keys(
+    pub struct ProviderSettings, read by pub(super) read_keys(
         section,
         others: &[ProviderSettings],
         dir: &Path,
@@ -41,14 +41,6 @@ section! {
         /// Instead of `issuer`: the `url` of the entry.
         reload issuer_url: text,
     }
-}
-
-pub(super) fn read(sections: &[Section<'_>], dir: &Path, issuers: &[TrustedIssuer]) -> Vec<ProviderSettings> {
-    let mut all = Vec::new();
-    for section in sections {
-        all.push(section.finished(read_keys(section, &all, dir, issuers)));
-    }
-    all
 }
 
 fn read_issuer(section: &Section<'_>, issuers: &[TrustedIssuer]) -> String {

@@ -31,26 +31,23 @@ section! {
     }
 }
 
-pub(super) fn read(sections: &[Section<'_>], dir: &Path, clients: &[ClientConfig]) -> Vec<ReceiverConfig> {
-    let mut all = Vec::new();
-    for section in sections {
-        let receiver = read_keys(section, &all, dir);
-        if !cfg!(feature = "signals") {
-            section.blame("name", value::needs_feature("receivers", "signals"));
-        }
-        // Attack: a receiver learns about users who are not its own.
-        if receiver.clients.is_empty() && !section.is_bad() {
-            section
-                .blame("clients", "is missing or empty; expected the ids of the clients whose sessions it may hear of");
-        }
-        let known: Vec<&str> = clients.iter().map(|client| &*client.client.id).collect();
-        for (index, client) in
-            receiver.clients.iter().enumerate().filter(|(_, client)| !known.contains(&client.as_str()))
-        {
-            section.blame_element("clients", index, dangling("client", client, &known));
-        }
-        section.finish();
-        all.push(receiver);
+pub(super) fn read(
+    section: &Section<'_>,
+    above: &[ReceiverConfig],
+    dir: &Path,
+    clients: &[ClientConfig],
+) -> ReceiverConfig {
+    let receiver = read_keys(section, above, dir);
+    if !cfg!(feature = "signals") {
+        section.blame("name", value::needs_feature("receivers", "signals"));
     }
-    all
+    // Attack: a receiver learns about users who are not its own.
+    if receiver.clients.is_empty() && !section.is_bad() {
+        section.blame("clients", "is missing or empty; expected the ids of the clients whose sessions it may hear of");
+    }
+    let known: Vec<&str> = clients.iter().map(|client| &*client.client.id).collect();
+    for (index, client) in receiver.clients.iter().enumerate().filter(|(_, client)| !known.contains(&client.as_str())) {
+        section.blame_element("clients", index, dangling("client", client, &known));
+    }
+    receiver
 }

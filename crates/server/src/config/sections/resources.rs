@@ -13,7 +13,7 @@ use rotogate_core::session::Scope;
 use rotogate_kit::config::{Section, Value as Raw};
 
 section! {
-    impl Resource, read by read_keys(section, others: &[Resource]) {
+    impl Resource, read by pub(super) read_keys(section, others: &[Resource]) {
         /// Required: Path, by which routes name the resource: `resource = "/mcp"`. Its metadata are at
         /// /.well-known/oauth-protected-resource followed by the path.
         reload path: String = by { read_path(section, others) },
@@ -26,7 +26,7 @@ section! {
         /// Scopes that include others on routes of the resource: `{ "files.write" = ["files.read"] }`.
         reload implies: Implied = by { implies(section) },
         /// How the gate reads calls of the Model Context Protocol.
-        reload mcp: Option<Mcp> = by { section.has("mcp").then(|| mcp(section)) },
+        reload mcp: Option<Mcp> = table(mcp),
     }
 }
 
@@ -62,23 +62,12 @@ fn implies(section: &Section<'_>) -> Implied {
     })
 }
 
-fn mcp(section: &Section<'_>) -> Mcp {
-    let table = section.section("mcp");
-    let mcp = read_mcp(&table);
-    table.finish();
+fn mcp(table: &Section<'_>) -> Mcp {
+    let mcp = read_mcp(table);
     if let Some(why) = mcp.problem().filter(|_| !table.is_bad()) {
         table.blame("versions", why);
     }
     mcp
-}
-
-pub(super) fn read(sections: &[Section<'_>]) -> Vec<Resource> {
-    let mut all: Vec<Resource> = Vec::new();
-    for section in sections {
-        all.push(read_keys(section, &all));
-        section.finish();
-    }
-    all
 }
 
 fn read_path(section: &Section<'_>, others: &[Resource]) -> String {

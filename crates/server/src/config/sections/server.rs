@@ -126,7 +126,6 @@ pub(super) fn read(section: &Section<'_>, dir: &Path) -> ServerConfig {
         let message = format!("is {}, and there are {} listeners", server.max_connections, server.listeners.len());
         section.blame("max_connections", message);
     }
-    section.finish();
     server
 }
 

@@ -104,9 +104,10 @@ pub(super) fn read(section: &Section<'_>) -> SessionsConfig {
 
 /// Reads the `profile` table of a client or an endpoint.
 pub(super) fn read_override(section: &Section<'_>) -> ProfileOverride {
-    let own = section.section("profile");
-    own.later(&["max_stream", "on_expiry"]);
-    own.finished(read_profile(&own))
+    section.inner("profile", |own| {
+        own.later(&["max_stream", "on_expiry"]);
+        read_profile(own)
+    })
 }
 
 /// Reports each bound that the rules violate. Returns whether all bounds are met.

@@ -87,15 +87,13 @@ impl Words for ListSize {
     ];
 }
 
-pub(super) fn read(root: &Section<'_>) -> Option<StatusListSettings> {
-    root.table("status_list", |section| {
-        let settings = read_keys(section, &StatusListSettings::default());
-        if let Err(why) = settings.check()
-            && !section.is_bad()
-        {
-            let (key, why) = why.split_once(' ').unwrap_or(("path", why));
-            section.blame(if key == "expires" { "expires" } else { "path" }, why);
-        }
-        settings
-    })
+pub(super) fn read(section: &Section<'_>) -> StatusListSettings {
+    let settings = read_keys(section, &StatusListSettings::default());
+    if let Err(why) = settings.check()
+        && !section.is_bad()
+    {
+        let (key, why) = why.split_once(' ').unwrap_or(("path", why));
+        section.blame(if key == "expires" { "expires" } else { "path" }, why);
+    }
+    settings
 }

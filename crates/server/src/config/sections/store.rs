@@ -134,7 +134,7 @@ impl StoreConfig {
 
 pub(super) fn read(section: &Section<'_>, dir: &Path, keys: &Path) -> StoreConfig {
     let kind = section.kind("kind", value::word_of_build(KINDS, FEATURES)).unwrap_or(StoreKind::Redb);
-    let store = match kind {
+    match kind {
         StoreKind::Redb => StoreConfig::Redb(read_redb(section, dir, keys)),
         StoreKind::Memory => {
             // Reads the keys of redb, so that they are not reported as unknown, and ignores them.
@@ -145,9 +145,7 @@ pub(super) fn read(section: &Section<'_>, dir: &Path, keys: &Path) -> StoreConfi
         StoreKind::Postgres => StoreConfig::Postgres(postgres::read(section, dir, keys)),
         #[cfg(feature = "redis")]
         StoreKind::Redis => StoreConfig::Redis(Box::new(redis::read(section, dir, keys))),
-    };
-    section.finish();
-    store
+    }
 }
 
 fn read_mark(section: &Section<'_>, dir: &Path, keys: &Path) -> PathBuf {

@@ -129,15 +129,15 @@ impl Words for Reuse {
     const WORDS: &'static [(&'static str, Self)] = &[("safe", Self::Safe), ("never", Self::Never)];
 }
 
-pub(super) fn read(sections: &[Section<'_>], dir: &Path, server: &ServerConfig, admin: &AdminConfig) -> Vec<Upstream> {
-    let mut upstreams: Vec<Upstream> = Vec::new();
-    for section in sections {
-        section.later(&["http2", "balance"]);
-        let default = Upstream::new(String::new(), Vec::new());
-        upstreams.push(read_keys(section, &upstreams, dir, server, admin, &default));
-        section.finish();
-    }
-    upstreams
+pub(super) fn read(
+    section: &Section<'_>,
+    above: &[Upstream],
+    dir: &Path,
+    server: &ServerConfig,
+    admin: &AdminConfig,
+) -> Upstream {
+    section.later(&["http2", "balance"]);
+    read_keys(section, above, dir, server, admin, &Upstream::new(String::new(), Vec::new()))
 }
 
 fn read_preserve_host(section: &Section<'_>, urls: &[UpstreamUrl]) -> bool {
