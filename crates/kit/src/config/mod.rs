@@ -64,6 +64,14 @@ pub enum Value {
 }
 
 impl Value {
+    /// The text of a text, or of a variable.
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::String(text) | Self::Env(text) => Some(text),
+            _ => None,
+        }
+    }
+
     /// The value as shown after "found".
     pub fn describe(&self) -> String {
         match self {

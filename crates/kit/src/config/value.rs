@@ -20,18 +20,34 @@ pub fn unexpected<T>(expected: &str, found: &Value) -> Result<T, String> {
     Err(format!("expected {expected}, found {}", found.describe()))
 }
 
-/// A non-empty text without control characters.
-pub fn text(value: &Value) -> Result<String, String> {
-    match value {
-        Value::String(s) | Value::Env(s) if !s.is_empty() && !s.contains(char::is_control) => Ok(s.clone()),
-        other => unexpected("a text without control characters that is not empty", other),
-    }
+/// What `parse` makes of a text. The error says what is expected.
+pub fn parsed<T>(value: &Value, expected: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, String> {
+    value.as_text().and_then(parse).map_or_else(|| unexpected(expected, value), Ok)
 }
 
-/// A [text] that fits. The error says what is expected.
+/// A text that fits, even an empty one.
+pub fn matching(value: &Value, expected: &str, fits: impl FnOnce(&str) -> bool) -> Result<String, String> {
+    parsed(value, expected, |text| fits(text).then(|| text.to_owned()))
+}
+
+/// A non-empty text without control characters.
+pub fn text(value: &Value) -> Result<String, String> {
+    let fits = |text: &str| !text.is_empty() && !text.contains(char::is_control);
+    matching(value, "a text without control characters that is not empty", fits)
+}
+
+/// A [text] that fits.
 pub fn fitting(value: &Value, expected: &str, fits: impl FnOnce(&str) -> bool) -> Result<String, String> {
-    let text = text(value)?;
-    if fits(&text) { Ok(text) } else { unexpected(expected, value) }
+    text(value)?;
+    matching(value, expected, fits)
+}
+
+/// A value, or a list of values.
+pub fn one_or_several<T>(value: &Value, read: impl Fn(&Value) -> Result<T, String>) -> Result<Vec<T>, String> {
+    match value {
+        Value::List(several) => several.iter().map(|one| read(&one.value)).collect(),
+        one => read(one).map(|one| vec![one]),
+    }
 }
 
 /// A path, relative to a folder.
@@ -176,14 +192,7 @@ pub fn duration_within(min: Duration, max: Duration) -> impl Fn(&Value) -> Resul
 
 /// `"10/1m"`: a burst of ten, refilled at ten a minute.
 pub fn rate(value: &Value) -> Result<Rate, String> {
-    let parsed = match value {
-        Value::String(s) | Value::Env(s) => parse_rate(s),
-        _ => None,
-    };
-    match parsed {
-        Some(rate) => Ok(rate),
-        None => unexpected("a rate such as \"10/1m\": ten at once, and ten more every minute", value),
-    }
+    parsed(value, "a rate such as \"10/1m\": ten at once, and ten more every minute", parse_rate)
 }
 
 fn parse_rate(text: &str) -> Option<Rate> {
@@ -237,11 +246,7 @@ pub fn needs_feature(setting: &str, feature: &str) -> String {
 
 /// An address with its port.
 pub fn address(value: &Value) -> Result<SocketAddr, String> {
-    match value {
-        Value::String(s) | Value::Env(s) => s.parse().ok(),
-        _ => None,
-    }
-    .map_or_else(|| unexpected("an address and port such as \"127.0.0.1:8080\" or \"[::1]:8080\"", value), Ok)
+    parsed(value, "an address and port such as \"127.0.0.1:8080\" or \"[::1]:8080\"", |text| text.parse().ok())
 }
 
 /// One scope token, or several separated by spaces.

@@ -17,9 +17,11 @@ use toml::{Table, Value};
 use super::declare::Key;
 use rotogate_core::claim::ClaimPath;
 use rotogate_core::headers::HeaderPattern;
+use rotogate_core::http_client::Proxy;
 use rotogate_core::limit::Rate;
-use rotogate_core::route::{CallPattern, McpCalls, Role};
+use rotogate_core::route::{CallPattern, LimitPer, McpCalls, Role};
 use rotogate_core::session::Scope;
+use rotogate_core::token::Algorithm;
 use rotogate_kit::config::CertificateAndKey;
 use rotogate_proxy::UpstreamUrl;
 
@@ -206,7 +208,7 @@ printed_as_text!(
     PathAndQuery,
     Role
 );
-printed_as_text!(SocketAddr, UpstreamUrl);
+printed_as_text!(Algorithm, LimitPer, Proxy, SocketAddr, UpstreamUrl);
 
 macro_rules! printed_as_number {
     ($($Type:ty),*) => { $(

@@ -21,16 +21,12 @@ pub(crate) fn word_of<T: Words>(value: &Value) -> Result<T, String> {
 
 /// An address or a network. A network that contains all addresses is refused.
 pub(crate) fn network(value: &Value) -> Result<IpNet, String> {
-    let parsed: Option<IpNet> = match value {
-        Value::String(s) | Value::Env(s) => s.parse().ok().or_else(|| s.parse::<IpAddr>().ok().map(IpNet::from)),
-        _ => None,
-    };
-    match parsed {
-        Some(net) if net.prefix_len() == 0 => {
+    let net = |text: &str| text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+    match parsed(value, "an address or network such as \"10.0.0.7\" or \"10.0.0.0/8\"", net)? {
+        net if net.prefix_len() == 0 => {
             Err("would trust every caller's word about its own address; name the proxies".to_owned())
         }
-        Some(net) => Ok(net.trunc()),
-        None => unexpected("an address or network such as \"10.0.0.7\" or \"10.0.0.0/8\"", value),
+        net => Ok(net.trunc()),
     }
 }
 
@@ -51,20 +47,15 @@ fn port_is_sound(uri: &Uri) -> bool {
 
 /// Scheme and authority only.
 pub(crate) fn origin_url(value: &Value) -> Result<Uri, String> {
-    match value {
-        Value::String(s) | Value::Env(s) => http_url(s).filter(|uri| uri.path() == "/"),
-        _ => None,
-    }
-    .map_or_else(|| unexpected("http://host[:port] or https://host[:port] without a path", value), Ok)
+    let origin = |text: &str| http_url(text).filter(|uri| uri.path() == "/");
+    parsed(value, "http://host[:port] or https://host[:port] without a path", origin)
 }
 
 /// An issuer: an absolute URL without query and fragment (RFC 8414 §2). It is kept byte for byte, because it is
 /// compared byte for byte.
 pub(crate) fn issuer_url(value: &Value) -> Result<String, String> {
-    match value {
-        Value::String(s) | Value::Env(s) if http_url(s).is_some() => no_issuer(s).map_or_else(|| Ok(s.clone()), Err),
-        other => unexpected("an http or https URL without user, query and fragment", other),
-    }
+    let url = matching(value, "an http or https URL without user, query and fragment", |s| http_url(s).is_some())?;
+    no_issuer(&url).map_or(Ok(url), Err)
 }
 
 /// Why no token has this `iss`, and what to write instead.
@@ -95,14 +86,8 @@ pub(crate) fn asked_url(value: &Value) -> Result<String, String> {
 
 /// The URL of an endpoint for browsers. It may have a query, but no fragment (RFC 6749 §3.1).
 pub(crate) fn endpoint_url(value: &Value) -> Result<String, String> {
-    match value {
-        Value::String(s) | Value::Env(s)
-            if !s.contains('#') && http_url(s.split_once('?').map_or(s, |(before, _)| before)).is_some() =>
-        {
-            Ok(s.clone())
-        }
-        other => unexpected("an http or https URL without user and fragment", other),
-    }
+    let fits = |url: &str| !url.contains('#') && http_url(url.split('?').next().unwrap_or_default()).is_some();
+    matching(value, "an http or https URL without user and fragment", fits)
 }
 
 /// An origin as a browser sends it: lower case, no path, no default port.
@@ -155,17 +140,12 @@ pub(crate) fn upstream_url(value: &Value) -> Result<UpstreamUrl, String> {
 /// A host name in lower case, without port and wildcards.
 pub(crate) fn host(value: &Value) -> Result<String, String> {
     let fits = |s: &str| {
-        !s.is_empty() && s.len() <= 253 && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+        let bare = s.strip_prefix('[').and_then(|s| s.strip_suffix(']'));
+        let is_v6 = bare.is_some_and(|s| s.parse::<std::net::Ipv6Addr>().is_ok());
+        let is_known = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+        is_v6 || ((1..=253).contains(&s.len()) && s.bytes().all(is_known))
     };
-    match value {
-        Value::String(s) | Value::Env(s) => {
-            let bare = s.strip_prefix('[').and_then(|s| s.strip_suffix(']'));
-            let is_v6 = bare.is_some_and(|s| s.parse::<std::net::Ipv6Addr>().is_ok());
-            (is_v6 || fits(s)).then(|| s.to_ascii_lowercase())
-        }
-        _ => None,
-    }
-    .map_or_else(|| unexpected("a host name without port and wildcards", value), Ok)
+    matching(value, "a host name without port and wildcards", fits).map(|host| host.to_ascii_lowercase())
 }
 
 /// A host that the gate serves; may have a wildcard.

@@ -175,10 +175,7 @@ fn read_tokens(section: &Section<'_>, dir: &Path, default: &Path) -> Vec<AdminTo
 /// The name of a token, which must be readable in a log line.
 fn token_name(value: &Raw) -> Result<String, String> {
     const MAX_BYTES: usize = 64;
-    let name = value::text(value)?;
     let is_sound = |b: u8| b.is_ascii_alphanumeric() || b"._@-".contains(&b);
-    match (1..=MAX_BYTES).contains(&name.len()) && name.bytes().all(is_sound) {
-        true => Ok(name),
-        false => Err(format!("expected 1 to {MAX_BYTES} letters, digits and . _ @ -, found {}", value.describe())),
-    }
+    let fits = |name: &str| name.len() <= MAX_BYTES && name.bytes().all(is_sound);
+    value::fitting(value, &format!("1 to {MAX_BYTES} letters, digits and . _ @ -"), fits)
 }

@@ -107,16 +107,13 @@ fn page(v: &Raw) -> Result<LoginPage, String> {
 /// Reads `csrf_header`. Refuses a header that a page of another origin can send without a preflight, because it would
 /// not protect.
 fn csrf_header(v: &Raw) -> Result<CsrfHeader, String> {
-    if matches!(v, Raw::String(text) | Raw::Env(text) if text.is_empty()) {
+    if v.as_text() == Some("") {
         return Ok(CsrfHeader(None));
     }
     let name = value::text(v)?.to_ascii_lowercase().parse::<HeaderName>().ok();
     match name.filter(|name| name.as_str().starts_with("x-")) {
         Some(name) => Ok(CsrfHeader(Some(name))),
-        None => Err(format!(
-            "expected the name of a header that begins with x-, such as \"x-csrf\", found {}",
-            v.describe()
-        )),
+        None => value::unexpected("the name of a header that begins with x-, such as \"x-csrf\"", v),
     }
 }
 
@@ -213,8 +210,8 @@ fn read_scopes(section: &Section<'_>) -> Vec<String> {
     }
     let scope = |v: &Raw| {
         let text = value::text(v)?;
-        let is_one = !text.is_empty() && !text.contains(' ') && Scope::parse(&text).is_ok();
-        if is_one { Ok(text) } else { Err(format!("expected a scope such as \"profile\", found {}", v.describe())) }
+        let is_one = !text.contains(' ') && Scope::parse(&text).is_ok();
+        if is_one { Ok(text) } else { value::unexpected("a scope such as \"profile\"", v) }
     };
     section.list("scopes", scope).unwrap_or_default()
 }

@@ -200,12 +200,7 @@ pub(super) fn check_certificates(config: &Config, clients: &[Section<'_>], route
 
 /// A client id (RFC 6749 appendix A.1), with a length that every protocol allows.
 fn client_id(v: &Raw) -> Result<String, String> {
-    match v {
-        Raw::String(s) | Raw::Env(s) if (1..=256).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_graphic()) => {
-            Ok(s.clone())
-        }
-        other => Err(format!("expected 1 to 256 visible ASCII characters, found {}", other.describe())),
-    }
+    value::matching(v, "1 to 256 visible ASCII characters", is_subject)
 }
 
 /// The scopes of a client or a route: a list, or a text as on the command line.
@@ -214,8 +209,12 @@ pub(super) fn scopes(section: &Section<'_>, key: &'static str) -> Option<Scope> 
         return section.get(key, value::scope);
     }
     let parts = section.list(key, value::scope)?;
-    let joined = parts.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ");
-    Scope::parse(&joined).ok()
+    Some(united(&parts))
+}
+
+/// The tokens of several scopes.
+pub(super) fn united(scopes: &[Scope]) -> Scope {
+    scopes.iter().fold(Scope::default(), |all, one| all.union(one))
 }
 
 /// Is the value of the key a text, such as `"read write"`?

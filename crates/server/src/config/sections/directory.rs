@@ -10,8 +10,8 @@ use toml::{Table, Value as Toml};
 use super::super::declare::section;
 use super::super::print::{Put, put};
 use super::super::value;
+use super::endpoints::account;
 use super::path_in;
-use rotogate_core::token::verify::is_subject;
 use rotogate_directories::{Bounds, SourceSettings};
 use rotogate_kit::config::{Section, Value};
 
@@ -158,11 +158,6 @@ fn name(value: &Value) -> Result<String, String> {
     let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     let fits = |text: &str| text.len() <= 64 && text.bytes().all(is_known);
     value::fitting(value, "letters, digits, \"-\", \"_\" and \".\"", fits)
-}
-
-fn account(value: &Value) -> Result<String, String> {
-    let fits = |text: &str| is_subject(text) && !text.contains('/');
-    value::fitting(value, "1 to 256 visible ASCII characters, none of them /", fits)
 }
 
 fn read_one(section: &Section<'_>, dir: &Path, is_one_of_several: bool) -> Option<DirectoryConfig> {

@@ -372,11 +372,9 @@ fn accepts(section: &Section<'_>, dialect: &str) -> Vec<&'static str> {
 }
 
 /// An account, as in users.toml.
-fn account(v: &Raw) -> Result<String, String> {
-    match v {
-        Raw::String(s) | Raw::Env(s) if is_subject(s) && !s.contains('/') => Ok(s.clone()),
-        other => Err(format!("expected 1 to 256 visible ASCII characters, none of them /, found {}", other.describe())),
-    }
+pub(super) fn account(v: &Raw) -> Result<String, String> {
+    let fits = |text: &str| is_subject(text) && !text.contains('/');
+    value::matching(v, "1 to 256 visible ASCII characters, none of them /", fits)
 }
 
 section! {
@@ -407,16 +405,12 @@ impl Print for StatusCode {
 
 /// Reads the prefix of the path. The SDKs support a prefix, but no account in the path.
 fn kuzzle_prefix(v: &Raw) -> Result<String, String> {
-    match v {
-        Raw::String(s) | Raw::Env(s) if s.is_empty() || s == "/" => Ok("/".to_owned()),
-        _ => endpoint_path(v).and_then(|path| {
-            let found = v.describe();
-            if path.contains('{') {
-                Err(format!("expected a path without parameters, found {found}"))
-            } else {
-                Ok(path)
-            }
-        }),
+    if v.as_text().is_some_and(|text| text.is_empty() || text == "/") {
+        return Ok("/".to_owned());
+    }
+    match endpoint_path(v)? {
+        path if path.contains('{') => value::unexpected("a path without parameters", v),
+        path => Ok(path),
     }
 }
 

@@ -4,10 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::Uri;
-use toml::Value;
 
 use super::super::declare::section;
-use super::super::print::Print;
 use super::super::value;
 use super::{ServerConfig, path_in};
 use rotogate::Gate;
@@ -34,12 +32,6 @@ section! {
         /// Tolerated clock difference; 30s at most.
         // Requirement J7.
         restart leeway: Duration = by { self::leeway(section, Gate::DEFAULT_LEEWAY) },
-    }
-}
-
-impl Print for Algorithm {
-    fn print(&self) -> Value {
-        self.name().into()
     }
 }
 

@@ -29,7 +29,9 @@ use rotogate_core::token::algorithm::Family;
 use rotogate_core::token::assertion::is_assertion_typ;
 use rotogate_core::token::claims::CLIENT_PREFIX;
 use rotogate_core::token::remote_status::StatusRules;
-use rotogate_core::token::verify::{ClaimMapping, EventEffects, OWN, Preset, RequiredClaim, WantedClaim, host_of};
+use rotogate_core::token::verify::{
+    ClaimMapping, EventEffects, OWN, Preset, RequiredClaim, WantedClaim, host_of, is_subject,
+};
 use rotogate_core::token::{Algorithm, IdJagRules, JwtBearerRules};
 use rotogate_kit::config::{Section, Value as Raw, printable};
 
@@ -324,10 +326,7 @@ pub(super) fn events_path(v: &Raw) -> Result<String, String> {
 
 /// A claim, or "" for none.
 fn session_claim(v: &Raw) -> Result<String, String> {
-    match v {
-        Raw::String(none) | Raw::Env(none) if none.is_empty() => Ok(String::new()),
-        other => value::text(other),
-    }
+    if v.as_text() == Some("") { Ok(String::new()) } else { value::text(v) }
 }
 
 /// Whether the URL has the scheme http and names another machine.
@@ -339,19 +338,12 @@ fn is_plain(url: &str) -> bool {
 }
 
 fn issuer_name(v: &Raw) -> Result<String, String> {
-    match v {
-        Raw::String(name) | Raw::Env(name) if name == OWN => {
-            Err(format!("\"{OWN}\" is the gate's own issuer; expected another name"))
-        }
-        Raw::String(name) | Raw::Env(name) if name.starts_with(CLIENT_PREFIX) => {
+    match v.as_text() {
+        Some(OWN) => Err(format!("\"{OWN}\" is the gate's own issuer; expected another name")),
+        Some(name) if name.starts_with(CLIENT_PREFIX) => {
             Err(format!("\"{CLIENT_PREFIX}…\" names the keys of a client; expected another name"))
         }
-        Raw::String(name) | Raw::Env(name)
-            if (1..=256).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic()) =>
-        {
-            Ok(name.clone())
-        }
-        other => Err(format!("expected 1 to 256 visible ASCII characters, found {}", other.describe())),
+        _ => value::matching(v, "1 to 256 visible ASCII characters", is_subject),
     }
 }
 
@@ -367,14 +359,8 @@ fn token_type(v: &Raw) -> Result<String, String> {
 }
 
 fn subject_prefix(v: &Raw) -> Result<String, String> {
-    match v {
-        Raw::String(text) | Raw::Env(text) if text.len() <= 64 && text.bytes().all(|b| b.is_ascii_graphic()) => {
-            Ok(text.clone())
-        }
-        other => {
-            Err(format!("expected at most 64 visible ASCII characters, such as \"kc|\", found {}", other.describe()))
-        }
-    }
+    let fits = |text: &str| text.len() <= 64 && text.bytes().all(|b| b.is_ascii_graphic());
+    value::matching(v, "at most 64 visible ASCII characters, such as \"kc|\"", fits)
 }
 
 /// The keys of `[[issuers]]` that name a source of keys. Exactly one of them must be present.

@@ -117,15 +117,9 @@ fn read_on_failure(has_output: bool) -> impl Fn(&Raw) -> Result<OnAuditFailure, 
 
 /// Reads a number from 0 to 1 as millionths.
 fn read_sample(v: &Raw) -> Result<Sample, String> {
-    let number = match v {
-        Raw::Integer(number) => number.to_string().parse().ok(),
-        Raw::OtherNumber(text) | Raw::Env(text) => text.parse().ok(),
-        _ => None,
-    };
-    let part = number.filter(|part: &f64| (0.0..=1.0).contains(part));
+    let millionths = value::fraction(v)? * f64::from(Sample::ALL.0);
     // Within these bounds, the result is a whole number that fits the type.
-    let millionths = part.and_then(|part| format!("{:.0}", part * f64::from(Sample::ALL.0)).parse().ok());
-    millionths.map(Sample).ok_or_else(|| format!("expected a number from 0 to 1, such as 0.1, found {}", v.describe()))
+    Ok(format!("{millionths:.0}").parse().map_or(Sample::ALL, Sample))
 }
 
 /// Reads `access_log` of a route. `None` if all requests are logged.

@@ -5,6 +5,7 @@ use toml::{Table, Value};
 
 use super::super::print::{Print, Put, put, word};
 use super::super::value;
+use super::clients::united;
 use rotogate_core::claim::ClaimPath;
 use rotogate_core::session::Scope;
 use rotogate_core::token::verify::{ClaimMapping, RequiredClaim, WantedClaim};
@@ -69,20 +70,13 @@ fn subject_encoding(section: &Section<'_>) -> Option<bool> {
 /// the corresponding scopes of the gate.
 pub(super) fn scope_map(section: &Section<'_>, key: &'static str) -> Option<Vec<(Box<str>, Scope)>> {
     let table = section.section(key);
-    let of = |v: &Raw| match v {
-        Raw::List(several) => several.iter().map(|one| value::scope(&one.value)).collect::<Result<Vec<_>, _>>(),
-        one => value::scope(one).map(|one| vec![one]),
-    };
     let mut map = Vec::new();
     for (theirs, ours) in table.free() {
         if theirs.contains(' ') || value::scope(&Raw::String(theirs.to_owned())).is_err() {
             table.blame(theirs, "is not a scope: expected one scope without blanks");
         }
-        match of(ours) {
-            Ok(scopes) => {
-                let joined = scopes.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ");
-                map.push((theirs.into(), Scope::parse(&joined).unwrap_or_default()));
-            }
+        match value::one_or_several(ours, value::scope) {
+            Ok(scopes) => map.push((theirs.into(), united(&scopes))),
             Err(message) => table.blame(theirs, message),
         }
     }
@@ -93,11 +87,7 @@ pub(super) fn scope_map(section: &Section<'_>, key: &'static str) -> Option<Vec<
 fn require(section: &Section<'_>, mut mapping: ClaimMapping) -> ClaimMapping {
     let table = section.section("require");
     for (claim, wanted) in table.free() {
-        let values = match wanted {
-            Raw::List(several) => several.iter().map(|one| scalar(&one.value)).collect::<Result<Vec<_>, _>>(),
-            one => scalar(one).map(|one| vec![one]),
-        };
-        match (text_path(&Raw::String(claim.to_owned())), values) {
+        match (text_path(&Raw::String(claim.to_owned())), value::one_or_several(wanted, scalar)) {
             (Ok(_), Ok(values)) if values.is_empty() => table.blame(claim, "is empty; expected at least one value"),
             (Ok(path), Ok(values)) if is_asked(&mapping, &path) && !values.iter().all(Json::is_string) => {
                 table.blame(
@@ -171,13 +161,10 @@ impl Print for AllowedScopes {
 /// A text of scopes is no value here: a misspelt "any" would be one.
 pub(super) fn allowed_scopes(section: &Section<'_>) -> AllowedScopes {
     const ANY: &str = "any";
-    let is_any = |v: &Raw| matches!(v, Raw::String(word) | Raw::Env(word) if word == ANY);
-    if section.get("scopes", |v| Ok(is_any(v))) == Some(true) {
+    if section.get("scopes", |v| Ok(v.as_text() == Some(ANY))) == Some(true) {
         return AllowedScopes::Any;
     }
-    let listed = section.list("scopes", value::scope).unwrap_or_default();
-    let joined = listed.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ");
-    AllowedScopes::Only(Scope::parse(&joined).unwrap_or_default())
+    AllowedScopes::Only(united(&section.list_or_empty("scopes", value::scope)))
 }
 
 impl Print for ClaimMapping {

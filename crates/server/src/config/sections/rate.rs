@@ -29,7 +29,7 @@ section! {
         /// Required: Requests in a time, as `"100/1m"`; refilled evenly.
         reload limit: Quota = by { section.require("limit", "a limit such as \"100/1m\"", quota).unwrap_or_default() },
         /// Requests at once. Unset: the number in `limit`.
-        reload burst: Option<NonZeroU32> = get(burst),
+        reload burst: Option<NonZeroU32> = get(value::nonzero(u32::MAX as usize)),
         /// `"gate"`: each gate counts for itself; `"gates"`: all gates of the store together.
         reload over: LimitOver = get_or(value::word_of, LimitOver::Gate),
         /// Name in replies, logs and metrics. Limits with one name are shared. Default: the `id` of the route and
@@ -77,12 +77,6 @@ impl Words for RateHeaders {
         &[("refused", Self::Refused), ("always", Self::Always), ("off", Self::Off)];
 }
 
-impl Print for LimitPer {
-    fn print(&self) -> Value {
-        self.to_string().into()
-    }
-}
-
 impl Print for Quota {
     fn print(&self) -> Value {
         format!("{}/{}", self.requests, humantime::format_duration(self.window).to_string().replace(' ', "")).into()
@@ -102,11 +96,6 @@ impl Print for RateLimit {
 
 fn per(v: &Raw) -> Result<LimitPer, String> {
     LimitPer::parse(&value::text(v)?).map_err(|why| format!("{why}, found {}", v.describe()))
-}
-
-fn burst(v: &Raw) -> Result<NonZeroU32, String> {
-    let count: u32 = value::count(1, u32::MAX as usize)(v)?;
-    NonZeroU32::new(count).ok_or_else(|| "is too few".to_owned())
 }
 
 /// Reads a limit in the form of the rates in `[limits]`, and keeps the window.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use toml::Table;
 
 use super::super::declare::section;
-use super::super::print::{Print, Put, put};
+use super::super::print::{Put, put};
 use super::super::value;
 use super::{SECOND, path_in};
 use rotogate::remote_keys::{FetchFiles, FetchSettings, KeyLocation, RemoteIssuer};
@@ -91,12 +91,6 @@ fn discovery(v: &Raw) -> Result<KeyLocation, String> {
              \"https://login.example.com/tenant/.well-known/openid-configuration\", found {}",
             other.describe()
         )),
-    }
-}
-
-impl Print for Proxy {
-    fn print(&self) -> toml::Value {
-        self.to_string().into()
     }
 }
 

@@ -97,15 +97,11 @@ fn resource_path(v: &Raw) -> Result<String, String> {
 
 /// An issuer URL (RFC 8414 §2), which is kept byte for byte.
 fn authorization_server(v: &Raw) -> Result<String, String> {
-    let text = value::text(v)?;
-    let is_url = text.parse::<Uri>().is_ok_and(|uri| {
+    let is_web = |uri: Uri| {
         matches!(uri.scheme_str(), Some("https" | "http")) && uri.host().is_some_and(|host| !host.is_empty())
-    });
-    if is_url && !text.contains(['?', '#']) {
-        Ok(text)
-    } else {
-        Err(format!("expected the URL of an issuer such as \"https://idp.example.com\", found {}", v.describe()))
-    }
+    };
+    let fits = |text: &str| text.parse().is_ok_and(is_web) && !text.contains(['?', '#']);
+    value::fitting(v, "the URL of an issuer such as \"https://idp.example.com\"", fits)
 }
 
 /// The scope for a refresh token. If a resource demanded it, clients would request refresh tokens, which no resource

@@ -90,21 +90,17 @@ fn blame_clear_text(section: &Section<'_>, tracing: &TracingConfig) {
 }
 
 fn read_endpoint(v: &Raw, protocol: TraceProtocol) -> Result<Uri, String> {
+    const EXPECTED: &str = "a URL such as \"http://localhost:4318\", without user, query and fragment";
     let text = value::text(v)?;
-    let unexpected = || {
-        Err(format!(
-            "expected a URL such as \"http://localhost:4318\", without user, query and fragment, found {}",
-            v.describe()
-        ))
+    let fits = |uri: &Uri| {
+        let is_named = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+        is_named && matches!(uri.scheme_str(), Some("http" | "https")) && uri.query().is_none() && !text.contains('#')
     };
-    let Ok(uri) = text.parse::<Uri>() else { return unexpected() };
-    let (Some("http" | "https"), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return unexpected() };
-    if authority.as_str().contains('@') || uri.query().is_some() || text.contains('#') {
-        return unexpected();
-    }
+    let uri = value::parsed(v, EXPECTED, |text| text.parse().ok().filter(fits))?;
     match (protocol, uri.path()) {
         (TraceProtocol::Http, "" | "/") => {
-            format!("{}{HTTP_PATH}", text.trim_end_matches('/')).parse().or_else(|_| unexpected())
+            let url = format!("{}{HTTP_PATH}", text.trim_end_matches('/'));
+            url.parse().or_else(|_| value::unexpected(EXPECTED, v))
         }
         (TraceProtocol::Grpc, "" | "/") | (TraceProtocol::Http, _) => Ok(uri),
         (TraceProtocol::Grpc, _) => {

@@ -194,9 +194,8 @@ fn bind(section: &Section<'_>, dir: &Path) -> Option<(String, PathBuf)> {
 
 /// The name of an attribute (RFC 4512 §2.5).
 fn attribute(value: &Value) -> Result<String, String> {
-    let text = value::text(value)?;
-    let fits = text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.;".contains(&byte));
-    if fits { Ok(text) } else { Err(format!("expected the name of an attribute, found {}", value.describe())) }
+    let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b"-.;".contains(&byte);
+    value::fitting(value, "the name of an attribute", |name| name.len() <= 128 && name.bytes().all(is_known))
 }
 
 fn attributes(section: &Section<'_>, key: &'static str, are_claims: bool) -> BTreeMap<String, String> {
@@ -242,11 +241,7 @@ fn groups_by(section: &Section<'_>, preset: Preset) -> GroupsBy {
 fn group_scopes(section: &Section<'_>) -> BTreeMap<String, Scope> {
     let mut scopes = BTreeMap::new();
     for (name, value) in section.section("scopes").free() {
-        let list: Result<Vec<String>, String> = match value {
-            Value::List(list) => list.iter().map(|node| value::text(&node.value)).collect(),
-            one => value::text(one).map(|one| vec![one]),
-        };
-        match list {
+        match value::one_or_several(value, value::text) {
             Ok(list) => drop(scopes.insert(name.to_owned(), scope(section, "scopes", &list))),
             Err(message) => section.blame("scopes", format!("{name}: {message}")),
         }

@@ -82,9 +82,9 @@ fn url(section: &Section<'_>, dir: &Path) -> DatabaseUrl {
 }
 
 fn statement(purpose: Purpose) -> impl Fn(&Value) -> Result<Template, String> {
-    move |value| match value {
-        Value::String(text) | Value::Env(text) if !text.trim().is_empty() => Template::parse(text.trim(), purpose),
-        other => Err(format!("expected a statement, found {}", other.describe())),
+    move |value| {
+        let text = value::matching(value, "a statement", |text| !text.trim().is_empty())?;
+        Template::parse(text.trim(), purpose)
     }
 }
 
