@@ -45,6 +45,14 @@ fn port_is_sound(uri: &Uri) -> bool {
     rest.is_empty() || authority.port_u16().is_some_and(|port| port != 0)
 }
 
+/// Whether requests to this URL go to another machine without encryption.
+pub(crate) fn is_in_clear(url: &Uri) -> bool {
+    let host = url.host().unwrap_or_default().to_ascii_lowercase();
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
+    let is_here = host == "localhost" || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    url.scheme() == Some(&Scheme::HTTP) && !is_here
+}
+
 /// Scheme and authority only.
 pub(crate) fn origin_url(value: &Value) -> Result<Uri, String> {
     let origin = |text: &str| http_url(text).filter(|uri| uri.path() == "/");

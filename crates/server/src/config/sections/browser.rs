@@ -7,14 +7,15 @@ use http::HeaderName;
 use toml::Value;
 
 use super::super::declare::section;
-use super::super::print::{Print, Words};
+use super::super::print::Print;
 use super::super::value;
 use super::clients::is_text;
 use super::endpoints::Surroundings;
+use super::identity::HeaderOrNone;
 use super::provider_client::{self, ProviderClientSettings};
 use super::remote::RemoteSource;
 use super::sessions::read_override;
-use super::{Config, CorsConfig, EndpointConfig, TrustedIssuer, dangling};
+use super::{Config, CorsConfig, EndpointConfig, TrustedIssuer, check_known};
 use rotogate::gate::{Browser, LoginProvider};
 use rotogate::program::LoginPage;
 use rotogate::program::{BROWSER_PROFILE, OWN_PARAMETERS};
@@ -51,9 +52,9 @@ section! {
         reload after_logout: String = get_or(value::text, "/".to_owned()),
         /// `SameSite` of the cookie: `"lax"`, or `"strict"` for a public page with an API behind it: a link from
         /// another site opens without a session.
-        reload same_site: SameSiteRule = get_or(value::word_of, SameSiteRule::Lax),
+        reload is_strict as ("same_site" SAME_SITES): bool = get_or(value::word(&SAME_SITES, &[]), false),
         /// Header that each request of a script must have (`"x-csrf"`). Empty: none.
-        reload csrf_header: CsrfHeader = get_or(csrf_header, CsrfHeader(None)),
+        reload csrf_header: HeaderOrNone = get_or(csrf_header, HeaderOrNone(None)),
         /// Binding of sessions to a key of the browser's device (DBSC): `"off"`, `"optional"` if the browser can,
         /// or `"required"`: other sessions end a minute after their login.
         reload device_bound: Binding = get_or(value::word_of, Binding::Off),
@@ -62,28 +63,8 @@ section! {
     }
 }
 
-/// `same_site`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SameSiteRule {
-    /// The cookie is also sent after a link from another site.
-    Lax,
-    /// The cookie is sent from pages of the same site only.
-    Strict,
-}
-
-impl Words for SameSiteRule {
-    const WORDS: &'static [(&'static str, Self)] = &[("lax", Self::Lax), ("strict", Self::Strict)];
-}
-
-/// `csrf_header`. An empty text means no header.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CsrfHeader(pub Option<HeaderName>);
-
-impl Print for CsrfHeader {
-    fn print(&self) -> Value {
-        self.0.as_ref().map_or("", HeaderName::as_str).into()
-    }
-}
+/// The values of `same_site`.
+const SAME_SITES: [(&str, bool); 2] = [("lax", false), ("strict", true)];
 
 impl Print for LoginPage {
     fn print(&self) -> Value {
@@ -106,13 +87,13 @@ fn page(v: &Raw) -> Result<LoginPage, String> {
 
 /// Reads `csrf_header`. Refuses a header that a page of another origin can send without a preflight, because it would
 /// not protect.
-fn csrf_header(v: &Raw) -> Result<CsrfHeader, String> {
+fn csrf_header(v: &Raw) -> Result<HeaderOrNone, String> {
     if v.as_text() == Some("") {
-        return Ok(CsrfHeader(None));
+        return Ok(HeaderOrNone(None));
     }
     let name = value::text(v)?.to_ascii_lowercase().parse::<HeaderName>().ok();
     match name.filter(|name| name.as_str().starts_with("x-")) {
-        Some(name) => Ok(CsrfHeader(Some(name))),
+        Some(name) => Ok(HeaderOrNone(Some(name))),
         None => value::unexpected("the name of a header that begins with x-, such as \"x-csrf\"", v),
     }
 }
@@ -149,12 +130,12 @@ pub(super) fn read(section: &Section<'_>, path: &str, around: &Surroundings<'_>)
     }
     let host = around.public_url.host().unwrap_or_default();
     // If the public URL could not be read, this was reported at its own key.
-    if !around.is_https && !host.is_empty() && !is_loopback(host) {
+    if !around.is_https() && !host.is_empty() && !is_loopback(host) {
         let message = "needs a server.public_url that begins with https://: a browser keeps the cookie of a session over \
                        https alone, and from loopback";
         section.blame("dialect", message);
     }
-    if config.device_bound == Binding::Required && !around.is_https {
+    if config.device_bound == Binding::Required && !around.is_https() {
         let message = "is \"required\", and server.public_url does not begin with https://: no browser binds a session over \
                        http, so each would end a minute after its login";
         section.blame("device_bound", message);
@@ -178,9 +159,8 @@ pub(super) fn read(section: &Section<'_>, path: &str, around: &Surroundings<'_>)
 
 fn read_provider(section: &Section<'_>, issuers: &[TrustedIssuer]) -> Option<String> {
     let name = section.get("provider", value::text)?;
-    let known: Vec<&str> = issuers.iter().map(|issuer| issuer.name.as_str()).collect();
     match issuers.iter().find(|issuer| issuer.name == name) {
-        None => section.blame("provider", dangling("issuer", &name, &known)),
+        None => check_known(section, "provider", "issuer", &name, issuers.iter().map(|one| one.name.as_str())),
         Some(issuer) if !issuer.keys.remote().is_some_and(RemoteSource::is_discovered) => {
             section.blame("provider", "expected an issuer with discovery, whose document names its endpoints");
         }
@@ -248,8 +228,8 @@ impl BrowserConfig {
         let Self {
             page,
             after_logout,
-            same_site,
-            csrf_header: CsrfHeader(csrf_header),
+            is_strict,
+            csrf_header: HeaderOrNone(csrf_header),
             persistent,
             device_bound,
             // `provider` has these settings.
@@ -273,7 +253,7 @@ impl BrowserConfig {
             .device_bound(*device_bound)
             .profile(endpoint.profile.clone())
             .listeners(endpoint.listeners.iter().cloned());
-        if *same_site == SameSiteRule::Strict {
+        if *is_strict {
             browser = browser.strict();
         }
         if !persistent {
@@ -310,7 +290,7 @@ pub(super) fn check(config: &Config, endpoints: &[Section<'_>], routes: &[Sectio
                        credentials = [\"session\"] at the [[routes]] of your pages and their API";
         section.warn(WarningKind::NoAccess, "dialect", message);
     }
-    if browser.same_site == SameSiteRule::Strict {
+    if browser.is_strict {
         for (_, section) in taking().filter(|(route, _)| !route.policy.never_leads_to_login) {
             section.blame(
                 "login",

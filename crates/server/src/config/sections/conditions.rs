@@ -3,18 +3,13 @@
 use toml::{Table, Value};
 
 use super::TrustedIssuer;
-use rotogate_core::route::{Auth, ClaimValue, Comparison, Condition, Conditions, RoutePolicy, WarningKind};
+use rotogate_core::route::{ClaimValue, Comparison, Condition, Conditions, RoutePolicy, WarningKind};
 use rotogate_kit::config::{Node, Section, Value as Raw, nearest, printable};
 
 const OPERATORS: [&str; 8] = ["has", "not", "starts", "ends", "min", "max", "exists", "param"];
 
 /// Reads the conditions of a route, which accepts the tokens of these issuers.
-pub(super) fn read(
-    section: &Section<'_>,
-    auth: Auth,
-    issuers: &[String],
-    trusted: &[TrustedIssuer],
-) -> Option<Conditions> {
+pub(super) fn read(section: &Section<'_>, issuers: &[String], trusted: &[TrustedIssuer]) -> Option<Conditions> {
     let key = if section.has("when") { "when" } else { "when_any" };
     if !section.has(key) {
         return None;
@@ -24,9 +19,6 @@ pub(super) fn read(
         true => section.sections("when_any").iter().map(read_table).collect(),
         false => Vec::new(),
     };
-    if auth == Auth::None {
-        section.blame(key, "is never asked for, because auth = \"none\"; remove one of the two");
-    }
     if section.is_bad() {
         return None;
     }

@@ -5,7 +5,7 @@ use toml::Value;
 use super::super::print::Print;
 use super::super::value;
 use super::routes::{Names, blame_empty};
-use rotogate_core::route::{Auth, Credentials};
+use rotogate_core::route::Credentials;
 use rotogate_kit::config::Section;
 
 /// The words of `credentials`.
@@ -15,7 +15,7 @@ const SESSION: &str = "session";
 const KEY: &str = "key";
 
 /// `credentials` of a route.
-pub(super) fn read(section: &Section<'_>, auth: Auth, names: &Names<'_>) -> Credentials {
+pub(super) fn read(section: &Section<'_>, names: &Names<'_>) -> Credentials {
     let Some(listed) = section.indexed("credentials", value::word(&CREDENTIALS, &[])) else {
         return Credentials::default();
     };
@@ -35,11 +35,7 @@ pub(super) fn read(section: &Section<'_>, auth: Auth, names: &Names<'_>) -> Cred
         let message = "is a token in a cookie, beside the sessions of credentials; remove one of the two";
         section.blame("cookie", message);
     }
-    let credentials = Credentials { token, session, key };
-    if auth == Auth::None && credentials != Credentials::default() {
-        section.blame("credentials", "is never asked for, because auth = \"none\"; remove one of the two");
-    }
-    credentials
+    Credentials { token, session, key }
 }
 
 impl Print for Credentials {

@@ -8,10 +8,10 @@ use toml::{Table, Value};
 use super::super::declare::section;
 use super::super::print::Put;
 use super::super::value;
-use super::{SECOND, dangling, path_in, unique};
+use super::{SECOND, check_known, path_in, unique};
 use rotogate_core::claim::ClaimPath;
 use rotogate_core::decision::DecisionPointRules;
-use rotogate_core::route::{Auth, RouteDecision};
+use rotogate_core::route::RouteDecision;
 use rotogate_kit::config::{CertificateAndKey, Section, Value as Raw};
 
 section! {
@@ -99,7 +99,7 @@ pub(super) fn read(section: &Section<'_>, above: &[DecisionPointConfig], dir: &P
 }
 
 /// Reads `decision` of a route, which asks one of these decision points.
-pub(super) fn of_route(section: &Section<'_>, auth: Auth, points: &[DecisionPointConfig]) -> Option<RouteDecision> {
+pub(super) fn of_route(section: &Section<'_>, points: &[DecisionPointConfig]) -> Option<RouteDecision> {
     if !section.has("decision") {
         return None;
     }
@@ -111,12 +111,9 @@ pub(super) fn of_route(section: &Section<'_>, auth: Auth, points: &[DecisionPoin
     let resource = resource.unwrap_or(DecisionResource { kind: String::new(), id: String::new() });
     let decision = read_decision_keys(&table, &resource);
     table.finish();
-    let known: Vec<&str> = points.iter().map(|point| point.name.as_str()).collect();
-    if !decision.point.is_empty() && !known.contains(&&*decision.point) {
-        table.blame("point", dangling("decision point", &decision.point, &known));
-    }
-    if auth == Auth::None {
-        section.blame("decision", "is never asked for, because auth = \"none\"; remove one of the two");
+    if !decision.point.is_empty() {
+        let known = points.iter().map(|point| point.name.as_str());
+        check_known(&table, "point", "decision point", &decision.point, known);
     }
     Some(decision)
 }

@@ -186,7 +186,7 @@ fn read_users(section: &Section<'_>, dir: &Path, kind: DirectoryKind) -> UsersCo
     match kind {
         DirectoryKind::File => {
             let path = section.get("path", path_in(dir)).unwrap_or_else(|| dir.join(PATH));
-            UsersConfig::File { path, hashes: hashes::read(section, dir) }
+            UsersConfig::File { path, hashes: hashes::read_keys(section, dir) }
         }
         #[cfg(feature = "hook")]
         DirectoryKind::Http => remote(http::read(section, dir)),

@@ -14,7 +14,7 @@ use super::RelaySettings;
 use super::browser::{self, BrowserConfig};
 use super::listeners;
 use super::sessions::read_override;
-use super::{ClientConfig, CorsConfig, DAY, SECOND, TrustedIssuer, dangling};
+use super::{ClientConfig, CorsConfig, DAY, SECOND, TrustedIssuer, check_known, known_names};
 use rotogate::dialect::{self, envelope::Envelope, my_sessions::MySessions};
 use rotogate::gate::ACCESS_COOKIE;
 use rotogate::program::{BROWSER, ENVELOPE, KUZZLE, KUZZLE_COOKIE, KUZZLE_HOST_COOKIE, MY_KEYS, MY_SESSIONS, OAUTH2};
@@ -48,7 +48,8 @@ section! {
         },
         /// Clients that may use it. Unset: all clients.
         reload clients: Option<Vec<String>> = by {
-            if has_clients(dialect) { read_clients(section, around.clients) } else { None }
+            let known = around.clients.iter().map(|client| &*client.id);
+            if has_clients(dialect) { known_names(section, "clients", "client", known) } else { None }
         },
         /// Public client of the sessions, if requests of the protocol name none. Default: the name of the protocol.
         reload client: Option<String> = by {
@@ -73,7 +74,7 @@ section! {
         },
         /// Options of the dialect.
         reload kuzzle as "..?": Option<KuzzleConfig> = by {
-            (dialect == KUZZLE).then(|| read_kuzzle(section, around.is_https, above))
+            (dialect == KUZZLE).then(|| read_kuzzle(section, around.is_https(), above))
         },
         /// Options of the dialect.
         reload my_sessions as "..?": Option<MySessions> = by {
@@ -126,12 +127,8 @@ impl EndpointConfig {
     /// The options of the endpoint's dialect.
     pub(crate) fn options(&self) -> dialect::Options {
         let mut options = dialect::Options::default();
-        if let Some(envelope) = &self.envelope {
-            options.envelope = *envelope;
-        }
-        if let Some(my_sessions) = &self.my_sessions {
-            options.my_sessions = *my_sessions;
-        }
+        options.envelope = self.envelope.unwrap_or(options.envelope);
+        options.my_sessions = self.my_sessions.unwrap_or(options.my_sessions);
         #[cfg(feature = "relay")]
         if let Some(my_keys) = &self.my_keys {
             options.my_keys = *my_keys;
@@ -159,9 +156,15 @@ pub(super) struct Surroundings<'a> {
     /// The listeners that have a name.
     pub(super) listeners: &'a [&'a str],
     pub(super) issuers: &'a [TrustedIssuer],
-    pub(super) is_https: bool,
     pub(super) public_url: &'a Uri,
     pub(super) cors: &'a CorsConfig,
+}
+
+impl Surroundings<'_> {
+    /// Whether clients reach the gate by https.
+    pub(super) fn is_https(&self) -> bool {
+        self.public_url.scheme_str() == Some("https")
+    }
 }
 
 impl EndpointConfig {
@@ -179,23 +182,24 @@ const RELAY: &str = "relay";
 /// The features of the dialects that not every build has.
 const FEATURES: [(&str, &str); 3] = [("knox", "grpc"), (MY_KEYS, "relay"), (RELAY, "relay")];
 
+/// Reads the name of a dialect that begins sessions, or one of `further`.
+fn dialect_or(v: &Raw, further: &[&'static str], features: &[(&str, &str)]) -> Result<&'static str, String> {
+    let known: Vec<_> = rotogate::program::NAMES.iter().chain(further).map(|name| (*name, *name)).collect();
+    value::word_of_build(&known, features)(v)
+}
+
 fn accepted_dialect(v: &Raw) -> Result<&'static str, String> {
-    let known: Vec<_> =
-        rotogate::program::NAMES.iter().copied().chain([APPLICATION]).map(|name| (name, name)).collect();
-    value::word_of_build(&known, &FEATURES[..1])(v)
+    dialect_or(v, &[APPLICATION], &FEATURES[..1])
 }
 
 pub(super) fn dialect_name(v: &Raw) -> Result<&'static str, String> {
-    let known: Vec<_> = rotogate::program::NAMES.iter().map(|name| (*name, *name)).collect();
-    value::word_of_build(&known, &FEATURES[..1])(v)
+    dialect_or(v, &[], &FEATURES[..1])
 }
 
 /// Reads the dialect of an endpoint: one that begins sessions, one for a user's own sessions or keys, or the relay.
 fn endpoint_dialect(v: &Raw) -> Result<&'static str, String> {
-    let relay = if cfg!(feature = "relay") { &[MY_KEYS, RELAY][..] } else { &[] };
-    let further = [BROWSER, MY_SESSIONS].into_iter().chain(relay.iter().copied());
-    let known: Vec<_> = rotogate::program::NAMES.iter().copied().chain(further).map(|name| (name, name)).collect();
-    value::word_of_build(&known, &FEATURES)(v)
+    let further = [BROWSER, MY_SESSIONS, MY_KEYS, RELAY];
+    dialect_or(v, if cfg!(feature = "relay") { &further } else { &further[..2] }, &FEATURES)
 }
 
 pub(super) fn read(section: &Section<'_>, above: &[EndpointConfig], around: &Surroundings<'_>) -> EndpointConfig {
@@ -262,15 +266,6 @@ fn read_relay(_: &Section<'_>, _: &str, _: &Surroundings<'_>, _: &str) -> Option
     None
 }
 
-fn read_clients(section: &Section<'_>, clients: &[ClientConfig]) -> Option<Vec<String>> {
-    let known: Vec<&str> = clients.iter().map(|client| &*client.id).collect();
-    let ids = section.indexed("clients", value::text)?;
-    for (index, id) in ids.iter().filter(|(_, id)| !known.contains(&id.as_str())) {
-        section.blame_element("clients", *index, dangling("client", id, &known));
-    }
-    Some(ids.into_iter().map(|(_, id)| id).collect())
-}
-
 fn read_account(section: &Section<'_>, path: &str) -> Option<String> {
     if section.has("account") && path.contains("{account}") {
         section.blame("account", "conflicts with {account} in path; remove one of the two");
@@ -335,10 +330,7 @@ fn endpoint_client(section: &Section<'_>, dialect: &str, clients: &[ClientConfig
     let named = section.get("client", value::text);
     let id = named.as_deref().unwrap_or(default);
     match (clients.iter().find(|client| *client.id == *id), &named) {
-        (None, Some(id)) => {
-            let known: Vec<&str> = clients.iter().map(|client| &*client.id).collect();
-            section.blame("client", dangling("client", id, &known));
-        }
+        (None, Some(id)) => check_known(section, "client", "client", id, clients.iter().map(|client| &*client.id)),
         (Some(client), Some(_)) if client.is_confidential() => {
             section.blame("client", "is confidential, and this protocol cannot carry its secret; name a public one");
         }

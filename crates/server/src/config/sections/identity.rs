@@ -42,25 +42,25 @@ section! {
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct IdentityNames, read by read_names(section, issuers: &[TrustedIssuer], used: &UsedHeaders) {
         /// `sub`.
-        reload subject: IdentityHeader = by { used.header(section, "subject", "x-auth-subject") },
+        reload subject: HeaderOrNone = by { used.header(section, "subject", "x-auth-subject") },
         /// Account.
-        reload account: IdentityHeader = by { used.header(section, "account", "x-auth-account") },
+        reload account: HeaderOrNone = by { used.header(section, "account", "x-auth-account") },
         /// `client_id`.
-        reload client: IdentityHeader = by { used.header(section, "client", "x-auth-client") },
+        reload client: HeaderOrNone = by { used.header(section, "client", "x-auth-client") },
         /// Client that acts for the subject, such as `client:orders` (docs/act-for-a-user.md).
-        reload actor: IdentityHeader = by { used.header(section, "actor", "") },
+        reload actor: HeaderOrNone = by { used.header(section, "actor", "") },
         /// Scopes.
-        reload scope: IdentityHeader = by { used.header(section, "scope", "x-auth-scope") },
+        reload scope: HeaderOrNone = by { used.header(section, "scope", "x-auth-scope") },
         /// Session.
-        reload session: IdentityHeader = by { used.header(section, "session", "x-auth-session") },
+        reload session: HeaderOrNone = by { used.header(section, "session", "x-auth-session") },
         /// `iss`. Default: `"x-auth-issuer"` if there are `[[issuers]]`, for the gate's tokens too.
         // With several issuers, a subject is ambiguous without its issuer.
-        reload issuer: IdentityHeader = by {
+        reload issuer: HeaderOrNone = by {
             used.header(section, "issuer", if issuers.is_empty() { "" } else { "x-auth-issuer" })
         },
         /// Roles, percent-encoded, with commas between. Default: `"x-auth-roles"` if there are `[[issuers]]` with a claim of
         /// roles.
-        reload roles: IdentityHeader = by {
+        reload roles: HeaderOrNone = by {
             let has_roles = issuers.iter().any(|issuer| !issuer.claims.roles.is_empty());
             used.header(section, "roles", if has_roles { "x-auth-roles" } else { "" })
         },
@@ -84,11 +84,11 @@ section! {
     }
 }
 
-/// A header, which is sent only if it has a name.
+/// The name of a header; an empty text means no header.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IdentityHeader(pub Option<HeaderName>);
+pub struct HeaderOrNone(pub Option<HeaderName>);
 
-impl Print for IdentityHeader {
+impl Print for HeaderOrNone {
     fn print(&self) -> Value {
         self.0.as_ref().map_or("", HeaderName::as_str).into()
     }
@@ -127,10 +127,10 @@ impl UsedHeaders {
         header
     }
 
-    fn header(&self, section: &Section<'_>, key: &'static str, default: &'static str) -> IdentityHeader {
+    fn header(&self, section: &Section<'_>, key: &'static str, default: &'static str) -> HeaderOrNone {
         let default = (!default.is_empty()).then(|| HeaderName::from_static(default));
         let header = section.get(key, value::identity_header).unwrap_or(default);
-        IdentityHeader(self.note(section, key, header))
+        HeaderOrNone(self.note(section, key, header))
     }
 }
 

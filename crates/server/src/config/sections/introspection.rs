@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::declare::section;
-use super::super::print::Words;
 use super::super::value;
 use super::issuers::TrustedIssuer;
 use super::provider_client::{ClientKeySettings, read_key};
 use super::{SECOND, path_in};
+use rotogate_core::http_client::SecretPlace;
 use rotogate_core::introspection::Introspection;
 use rotogate_core::route::{Auth, Route};
 use rotogate_kit::config::{Section, Value as Raw};
@@ -16,7 +16,7 @@ use rotogate_kit::config::{Section, Value as Raw};
 section! {
     /// `introspection` of an entry of `[[issuers]]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct IntrospectionConfig, read by read_keys(section, dir: &Path) {
+    pub struct IntrospectionConfig, read by pub(super) read_keys(section, dir: &Path) {
         /// Introspection endpoint: https, or http on loopback. Redirects are not followed.
         reload url: String = required("the introspection endpoint", value::asked_url),
         /// The gate's client id at the issuer.
@@ -29,7 +29,7 @@ section! {
         /// changes.
         reload secret_file: Option<PathBuf> = by { read_secret_file(section, dir) },
         /// `"form"`: for a server that expects id and secret in the form (`client_secret_post`).
-        reload secret_in: SecretIn = get_or(value::word_of, SecretIn::Basic),
+        reload secret_in: SecretPlace = get_or(value::word_of, SecretPlace::Basic),
         /// How long the gate keeps a response; at most 5m, and until the token's `exp`. `"0s"`: each request asks.
         reload cache: Duration = get_or(within(Introspection::MAX_CACHE), Introspection::CACHE),
         /// The same for an inactive token; at most 1m.
@@ -65,19 +65,6 @@ fn within(longest: Duration) -> impl Fn(&Raw) -> Result<Duration, String> {
     value::duration_within(Duration::ZERO, longest)
 }
 
-/// The place of the gate's id and secret in a request (RFC 6749 §2.3.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SecretIn {
-    /// In `Authorization`.
-    Basic,
-    /// In the form.
-    Form,
-}
-
-impl Words for SecretIn {
-    const WORDS: &'static [(&'static str, Self)] = &[("basic", Self::Basic), ("form", Self::Form)];
-}
-
 impl IntrospectionConfig {
     /// The files that the table names, each with its key.
     pub(crate) fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
@@ -87,10 +74,6 @@ impl IntrospectionConfig {
         let secret = self.secret_file.as_deref().map(|secret| ("secret_file", secret));
         secret.into_iter().chain(key).chain(ca).chain(client_cert)
     }
-}
-
-pub(super) fn read(issuer: &Section<'_>, dir: &Path) -> Option<IntrospectionConfig> {
-    issuer.table("introspection", |section| read_keys(section, dir))
 }
 
 fn prefix(v: &Raw) -> Result<String, String> {

@@ -1,11 +1,8 @@
 //! `[[issuers]]`: the trusted issuers besides the gate itself.
 
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use http::Uri;
-use http::uri::Scheme;
 use secrecy::SecretString;
 use toml::{Table, Value};
 
@@ -67,7 +64,7 @@ section! {
         /// Required: Accepted values of `aud`, one or several.
         reload audience: Vec<String> = by { self::audience(section) },
         /// Introspection of opaque tokens, instead of keys or besides (docs/issuers.md).
-        reload introspection: Option<IntrospectionConfig> = by { introspection::read(section, dir) },
+        reload introspection: Option<IntrospectionConfig> = table(|section| introspection::read_keys(section, dir)),
         /// Longest lifetime of a token, from `iat` to `exp`.
         reload max_lifetime: Duration = get_or(
             value::duration_within(SECOND, 366 * DAY),
@@ -231,7 +228,7 @@ fn read_url(section: &Section<'_>, others: &[TrustedIssuer], own: &IssuerConfig)
     } else if !url.is_empty() && others.iter().any(|other| other.url == url) {
         section.blame("url", format!("{url} is listed twice; remove one of the two"));
     }
-    if is_plain(&url) {
+    if url.parse().is_ok_and(|url| value::is_in_clear(&url)) {
         section.blame(
             "url",
             "is http: the connection is neither encrypted nor authenticated; expected https, or a loopback address",
@@ -327,14 +324,6 @@ pub(super) fn events_path(v: &Raw) -> Result<String, String> {
 /// A claim, or "" for none.
 fn session_claim(v: &Raw) -> Result<String, String> {
     if v.as_text() == Some("") { Ok(String::new()) } else { value::text(v) }
-}
-
-/// Whether the URL has the scheme http and names another machine.
-fn is_plain(url: &str) -> bool {
-    let Some(uri) = url.parse::<Uri>().ok().filter(|uri| uri.scheme() == Some(&Scheme::HTTP)) else { return false };
-    let host = uri.host().unwrap_or_default().to_ascii_lowercase();
-    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
-    !(host == "localhost" || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()))
 }
 
 fn issuer_name(v: &Raw) -> Result<String, String> {

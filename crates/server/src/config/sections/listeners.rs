@@ -13,7 +13,7 @@ use toml::{Table, Value};
 use super::super::declare::section;
 use super::super::print::{Print, Put};
 use super::super::value;
-use super::{collide, dangling, loopback, path_in};
+use super::{collide, known_names, loopback, path_in};
 use rotogate_kit::config::Section;
 
 section! {
@@ -187,14 +187,10 @@ pub(super) fn name<'a>(
 
 /// Reads `listeners` of a route or an endpoint: names of listeners. An empty list means all listeners.
 pub(super) fn bound_to(section: &Section<'_>, known: &[&str]) -> Vec<Box<str>> {
-    let Some(names) = section.list("listeners", value::text) else { return Vec::new() };
+    let known = known.iter().copied();
+    let Some(names) = known_names(section, "listeners", "listener with the name", known) else { return Vec::new() };
     if names.is_empty() {
         section.blame("listeners", "is empty, so no listener would serve it; name one, or remove the key");
-    }
-    for (index, name) in names.iter().enumerate() {
-        if !known.contains(&name.as_str()) {
-            section.blame_element("listeners", index, dangling("listener with the name", name, known));
-        }
     }
     names.into_iter().map(Into::into).collect()
 }
@@ -246,12 +242,9 @@ fn read_certificates(section: &Section<'_>, dir: &Path) -> Vec<CertificateFiles>
 
 /// Reads `client_auth`. `client_ca` alone means `required`, because an operator who names roots wants them to be used.
 fn read_client_auth(section: &Section<'_>, dir: &Path) -> ClientAuth {
-    #[derive(Clone, Copy)]
-    enum CertificateDemand {
-        None,
-        Optional,
-        Required,
-    }
+    type Demand = fn(ClientRoots) -> ClientAuth;
+    const WORDS: [(&str, Option<Demand>); 3] =
+        [("none", None), ("optional", Some(ClientAuth::Optional)), ("required", Some(ClientAuth::Required))];
     let crls = section.one_or_list("client_crl", path_in(dir));
     if crls.as_ref().is_some_and(Vec::is_empty) {
         section.blame("client_crl", "is empty; expected at least one file of revoked certificates, in PEM");
@@ -268,24 +261,12 @@ fn read_client_auth(section: &Section<'_>, dir: &Path) -> ClientAuth {
         crls: crls.unwrap_or_default(),
         header: header.unwrap_or(false),
     });
-    let words = [
-        ("none", CertificateDemand::None),
-        ("optional", CertificateDemand::Optional),
-        ("required", CertificateDemand::Required),
-    ];
-    let default = if section.has("client_ca") { CertificateDemand::Required } else { CertificateDemand::None };
-    match (section.get("client_auth", value::word(&words, &[])).unwrap_or(default), roots) {
-        (CertificateDemand::None, _) => ClientAuth::None,
-        (CertificateDemand::Optional, Some(roots)) => ClientAuth::Optional(roots),
-        (CertificateDemand::Required, Some(roots)) => ClientAuth::Required(roots),
-        (CertificateDemand::Optional | CertificateDemand::Required, None) => {
-            if !section.has("client_ca") {
-                section
-                    .blame("client_auth", "needs client_ca: the file of the roots that client certificates come from");
-            }
-            ClientAuth::None
-        }
+    let default = section.has("client_ca").then_some(ClientAuth::Required as Demand);
+    let demand = section.get("client_auth", value::word(&WORDS, &[])).unwrap_or(default);
+    if demand.is_some() && !section.has("client_ca") {
+        section.blame("client_auth", "needs client_ca: the file of the roots that client certificates come from");
     }
+    demand.zip(roots).map_or(ClientAuth::None, |(demand, roots)| demand(roots))
 }
 
 impl Print for ClientAuth {

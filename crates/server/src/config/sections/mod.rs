@@ -15,7 +15,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use super::declare::section;
 use super::print::Print;
 use super::source::Source;
-use super::value::path_in;
+use super::value::{path_in, text};
 use crate::log::{AccessLogConfig, AuditLogConfig, LogConfig, RouteLog};
 use rotogate_core::api_key::ApiKeySettings;
 use rotogate_core::dpop::DpopSettings;
@@ -86,7 +86,7 @@ pub(crate) use endpoints::KuzzleConfig;
 #[cfg(not(feature = "relay"))]
 pub use endpoints::RelaySettings;
 pub use identity::{AssertionHeader, IdentityConfig, IdentityNames};
-pub use introspection::{IntrospectionConfig, SecretIn};
+pub use introspection::IntrospectionConfig;
 pub use issuer::IssuerConfig;
 pub(crate) use issuers::read_event_token;
 pub use issuers::{EventsConfig, KeySource, TrustedIssuer};
@@ -102,10 +102,10 @@ pub use remote::RemoteSource;
 pub use server::ServerConfig;
 pub use sessions::SessionsConfig;
 pub use signals::GlobalRevocationConfig;
+#[cfg(feature = "postgres")]
+pub use store::PostgresSettings;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 pub use store::SharedSettings;
-#[cfg(feature = "postgres")]
-pub use store::{PostgresSettings, Statements};
 pub use store::{RedbSettings, StoreConfig};
 #[cfg(feature = "redis")]
 pub use store::{RedisSettings, SentinelSettings};
@@ -162,7 +162,6 @@ section! {
                 clients: &clients,
                 listeners: &listener_names(&server, &authorizers),
                 issuers: &issuers,
-                is_https: server.public_url.scheme_str() == Some("https"),
                 public_url: &server.public_url,
                 cors: &cors,
             };
@@ -410,6 +409,29 @@ fn unique<'a>(
         section.blame(key, format!("\"{}\" is listed twice; remove or rename one of the two", printable(&name)));
     }
     name
+}
+
+/// Reports a name that no other entry has.
+fn check_known<'a>(section: &Section<'_>, key: &str, what: &str, name: &str, known: impl IntoIterator<Item = &'a str>) {
+    let known: Vec<&str> = known.into_iter().collect();
+    if !known.contains(&name) {
+        section.blame(key, dangling(what, name, &known));
+    }
+}
+
+/// Reads a list of names of other entries.
+fn known_names<'a>(
+    section: &Section<'_>,
+    key: &'static str,
+    what: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<Vec<String>> {
+    let known: Vec<&str> = known.into_iter().collect();
+    let names = section.indexed(key, text)?;
+    for (index, name) in names.iter().filter(|(_, name)| !known.contains(&name.as_str())) {
+        section.blame_element(key, *index, dangling(what, name, &known));
+    }
+    Some(names.into_iter().map(|(_, name)| name).collect())
 }
 
 /// The text "there is no X", with the name that was probably meant.

@@ -7,7 +7,7 @@ use super::super::declare::section;
 use super::super::value;
 use super::provider_client::{self, ProviderClientSettings};
 use super::remote::RemoteSource;
-use super::{SECOND, TrustedIssuer, dangling, path_in, unique};
+use super::{SECOND, TrustedIssuer, check_known, path_in, unique};
 use rotogate_core::http_client::SecretPlace;
 use rotogate_kit::config::Section;
 
@@ -44,7 +44,6 @@ section! {
 }
 
 fn read_issuer(section: &Section<'_>, issuers: &[TrustedIssuer]) -> String {
-    let known: Vec<&str> = issuers.iter().map(|issuer| issuer.name.as_str()).collect();
     let by_url = section.get("issuer_url", value::text);
     let found = by_url.as_ref().and_then(|url| issuers.iter().find(|issuer| issuer.url == *url));
     match (&by_url, found) {
@@ -59,8 +58,8 @@ fn read_issuer(section: &Section<'_>, issuers: &[TrustedIssuer]) -> String {
         true => String::new(),
         false => section.required("issuer", "the name of an [[issuers]] entry, or issuer_url", value::text),
     };
-    if !name.is_empty() && !known.contains(&name.as_str()) {
-        section.blame("issuer", dangling("issuer", &name, &known));
+    if !name.is_empty() {
+        check_known(section, "issuer", "issuer", &name, issuers.iter().map(|issuer| issuer.name.as_str()));
     }
     name
 }

@@ -4,13 +4,18 @@ use std::path::{Path, PathBuf};
 
 use super::super::declare::section;
 use super::super::value;
-use super::{ClientConfig, dangling, path_in, unique};
+use super::{ClientConfig, known_names, path_in, unique};
 use rotogate_kit::config::Section;
 
 section! {
     /// An entry of `[[receivers]]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct ReceiverConfig, read by read_keys(section, others: &[ReceiverConfig], dir: &Path) {
+    pub struct ReceiverConfig, read by read_keys(
+        section,
+        others: &[ReceiverConfig],
+        dir: &Path,
+        clients: &[ClientConfig],
+    ) {
         /// Required: Its name in logs and metrics.
         reload name: String = by {
             unique(section, "name", "a name for logs and metrics", value::text, others.iter().map(|other| &*other.name))
@@ -25,7 +30,9 @@ section! {
         /// its public key.
         reload key_file: PathBuf = required("the file of an RSA key, from openssl genpkey -algorithm RSA", path_in(dir)),
         /// Required: Clients of whose sessions it gets events.
-        reload clients: Vec<String> = list_or_empty(value::text),
+        reload clients: Vec<String> = by {
+            known_names(section, "clients", "client", clients.iter().map(|client| &*client.client.id)).unwrap_or_default()
+        },
         /// Only trusted authorities, in PEM. Default: the system's.
         reload ca: Option<PathBuf> = get(path_in(dir)),
     }
@@ -37,17 +44,13 @@ pub(super) fn read(
     dir: &Path,
     clients: &[ClientConfig],
 ) -> ReceiverConfig {
-    let receiver = read_keys(section, above, dir);
+    let receiver = read_keys(section, above, dir, clients);
     if !cfg!(feature = "signals") {
         section.blame("name", value::needs_feature("receivers", "signals"));
     }
     // Attack: a receiver learns about users who are not its own.
     if receiver.clients.is_empty() && !section.is_bad() {
         section.blame("clients", "is missing or empty; expected the ids of the clients whose sessions it may hear of");
-    }
-    let known: Vec<&str> = clients.iter().map(|client| &*client.client.id).collect();
-    for (index, client) in receiver.clients.iter().enumerate().filter(|(_, client)| !known.contains(&client.as_str())) {
-        section.blame_element("clients", index, dangling("client", client, &known));
     }
     receiver
 }

@@ -9,7 +9,7 @@ use super::super::value;
 use super::issuers::TrustedIssuer;
 use super::provider_client::{self, ProviderClientSettings};
 use super::remote::RemoteSource;
-use super::{SECOND, dangling, path_in};
+use super::{SECOND, check_known, path_in};
 use rotogate::dialect::relay::{PASSWORD, REFRESH_TOKEN, RelayDialect, Wire};
 use rotogate::relay::engine::MAX_GRACE;
 use rotogate::relay::{AfterUnknown, RelayRules};
@@ -104,12 +104,9 @@ pub(super) fn wire(section: &Section<'_>) -> Wire {
 }
 
 fn read_issuer(section: &Section<'_>, issuers: &[TrustedIssuer]) -> Option<String> {
-    let issuer = section.get("issuer", value::text);
-    let known: Vec<&str> = issuers.iter().map(|issuer| issuer.name.as_str()).collect();
-    if let Some(name) = issuer.as_deref().filter(|name| !known.contains(name)) {
-        section.blame("issuer", dangling("issuer", name, &known));
-    }
-    issuer
+    section.get("issuer", value::text).inspect(|name| {
+        check_known(section, "issuer", "issuer", name, issuers.iter().map(|issuer| issuer.name.as_str()));
+    })
 }
 
 /// Whether the issuer's discovery document names the endpoints.

@@ -187,10 +187,7 @@ pub(super) fn of_route(section: &Section<'_>, known: &[Resource], auth: Auth, fo
         }
         return None;
     };
-    let paths: Vec<&str> = known.iter().map(|resource| resource.path.as_str()).collect();
-    if !paths.contains(&path.as_str()) {
-        section.blame("resource", super::dangling("resource", &path, &paths));
-    }
+    super::check_known(section, "resource", "resource", &path, known.iter().map(|resource| resource.path.as_str()));
     if auth == Auth::None {
         section.blame("resource", "demands a token, and auth = \"none\" reads no token; remove one of the two");
     }

@@ -12,7 +12,8 @@ use super::clients::scopes;
 use super::decision_points::{self, DecisionPointConfig};
 use super::endpoints::dialect_name;
 use super::{
-    IdentityConfig, TrustedIssuer, conditions, credentials, dangling, listeners, log, rate, resources, step_up,
+    IdentityConfig, TrustedIssuer, check_known, conditions, credentials, known_names, listeners, log, rate, resources,
+    step_up,
 };
 use crate::log::{AccessLogConfig, RouteLog};
 use rotogate_core::route::{
@@ -36,15 +37,12 @@ const PREFLIGHTS: [(&str, bool); 2] = [("gate", false), ("upstream", true)];
 
 /// Reads `issuers` of a route.
 fn route_issuers(section: &Section<'_>, issuers: &[TrustedIssuer]) -> Vec<String> {
-    let known: Vec<&str> = [OWN].into_iter().chain(issuers.iter().map(|issuer| issuer.name.as_str())).collect();
-    let Some(named) = section.indexed("issuers", value::text) else { return Vec::new() };
+    let known = [OWN].into_iter().chain(issuers.iter().map(|issuer| issuer.name.as_str()));
+    let Some(named) = known_names(section, "issuers", "issuer", known) else { return Vec::new() };
     if named.is_empty() && !section.is_bad() {
         section.blame("issuers", format!("is empty: no token could pass; expected at least one, such as \"{OWN}\""));
     }
-    for (index, name) in named.iter().filter(|(_, name)| !known.contains(&name.as_str())) {
-        section.blame_element("issuers", *index, dangling("issuer", name, &known));
-    }
-    named.into_iter().map(|(_, name)| name).collect()
+    named
 }
 
 /// Reads `roles` or `all_roles` of a route. Each role belongs to an issuer that the route accepts and that has a claim of roles.
@@ -223,8 +221,8 @@ fn read_destination(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>
     if !is_path && section.has("upstream") {
         section.blame("upstream", "only applies to a route with a path: a call goes where its envelope's path leads");
     }
-    if !upstream.is_empty() && !upstreams.contains(&upstream.as_str()) {
-        section.blame("upstream", dangling("upstream", &upstream, upstreams));
+    if !upstream.is_empty() {
+        check_known(section, "upstream", "upstream", &upstream, upstreams.iter().copied());
     }
     Destination { path, kuzzle, calls, upstream, is_path }
 }
@@ -238,6 +236,11 @@ fn blame_unasked(section: &Section<'_>, policy: &RoutePolicy) {
         ("all_roles", !policy.all_roles.is_empty()),
         ("audiences", !policy.audiences.is_empty()),
         ("issuers", !policy.issuers.is_empty()),
+        ("credentials", policy.credentials != Credentials::default()),
+        ("when", section.has("when")),
+        ("when_any", section.has("when_any")),
+        ("decision", section.has("decision")),
+        ("step_up", section.has("step_up")),
         ("cookie", section.has("cookie")),
         ("dpop", policy.dpop_required),
         ("certificate_bound", policy.certificate_required),
@@ -255,7 +258,7 @@ section! {
         /// Accepted credentials: `"token"`: an access token; `"session"`: the cookie of an endpoint with the
         /// dialect browser; `"key"`: an API key. A token or a key takes precedence over a cookie; both together get
         /// 400.
-        reload credentials: Credentials = by { credentials::read(section, auth, names) },
+        reload credentials: Credentials = by { credentials::read(section, names) },
         /// Token must have one of them.
         reload any_scope as some: Scope = by { self::scopes(section, "any_scope").unwrap_or_default() },
         /// Token must have all of them: a list, or `"read write"`.
@@ -283,10 +286,10 @@ section! {
             all
         },
         reload conditions as "-": Option<Arc<Conditions>> = by {
-            conditions::read(section, auth, &issuers, names.issuers).map(Arc::new)
+            conditions::read(section, &issuers, names.issuers).map(Arc::new)
         },
         reload decision as "-": Option<Arc<RouteDecision>> = by {
-            decision_points::of_route(section, auth, names.decision_points).map(Arc::new)
+            decision_points::of_route(section, names.decision_points).map(Arc::new)
         },
         reload compares_exactly as "-": bool = by { !section.get_or("loose_match", value::boolean, true) },
         /// true: the upstream gets the bearer token.
@@ -327,7 +330,7 @@ section! {
         /// redirected to the login, other requests get 401; `"never"`: always 401.
         reload never_leads_to_login as ("login" LOGINS): bool = get_or(value::word(&LOGINS, &[]), false),
         /// Demands on the caller's login (RFC 9470). Otherwise 401.
-        reload step_up: Option<StepUp> = by { section.has("step_up").then(|| step_up::of_route(section, auth)) },
+        reload step_up: Option<StepUp> = by { section.has("step_up").then(|| step_up::of_route(section)) },
         /// Rate limits for callers of the route (docs/limits.md). Otherwise 429.
         reload rate as some: Vec<RateLimit> = by { rate::of_route(section) },
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::declare::section;
 use super::super::value;
 use super::{DAY, SECOND};
-use rotogate_core::route::{Auth, StepUp};
+use rotogate_core::route::StepUp;
 use rotogate_kit::config::{Section, Value as Raw};
 
 section! {
@@ -18,15 +18,12 @@ section! {
 }
 
 /// `step_up` (RFC 9470).
-pub(super) fn of_route(section: &Section<'_>, auth: Auth) -> StepUp {
+pub(super) fn of_route(section: &Section<'_>) -> StepUp {
     let table = section.section("step_up");
     let step_up = read_step_up(&table);
     table.finish();
     if step_up == StepUp::default() && !table.is_bad() {
         section.blame("step_up", "asks for nothing; expected acr = [\"…\"], max_age = \"5m\", or both");
-    }
-    if auth == Auth::None {
-        section.blame("step_up", "is never asked for, because auth = \"none\"; remove one of the two");
     }
     step_up
 }

@@ -24,7 +24,7 @@ mod redis;
 mod shared;
 
 #[cfg(feature = "postgres")]
-pub use postgres::{PostgresSettings, Statements};
+pub use postgres::PostgresSettings;
 #[cfg(feature = "redis")]
 pub use redis::{RedisSettings, SentinelSettings};
 #[cfg(any(feature = "postgres", feature = "redis"))]

@@ -70,7 +70,7 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Option<TracingConfig> {
     }
     root.table("tracing", |section| {
         let tracing = read_keys(section, dir);
-        if is_in_clear(&tracing.endpoint) {
+        if value::is_in_clear(&tracing.endpoint) {
             blame_clear_text(section, &tracing);
         }
         tracing
@@ -107,11 +107,4 @@ fn read_endpoint(v: &Raw, protocol: TraceProtocol) -> Result<Uri, String> {
             Err("gRPC has no path: expected a URL such as \"http://localhost:4317\"".to_owned())
         }
     }
-}
-
-/// Whether spans would cross a network without encryption.
-fn is_in_clear(endpoint: &Uri) -> bool {
-    let host = endpoint.host().unwrap_or_default().trim_matches(['[', ']']);
-    let is_here = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
-    endpoint.scheme_str() == Some("http") && !is_here
 }

@@ -7,7 +7,7 @@ use super::super::print::Words;
 use super::super::value;
 use super::clients::scopes;
 use super::providers::ProviderSettings;
-use super::{HOUR, SECOND};
+use super::{HOUR, SECOND, check_known};
 use crate::config::Config;
 use rotogate_core::exchange::ExchangeForm;
 use rotogate_core::route::{Auth, Route};
@@ -81,8 +81,8 @@ pub(super) fn check(sections: &[Section<'_>], config: &Config) {
             section.blame("exchange.provider", "names an entry without issuer, whose tokens would be exchanged");
             continue;
         }
-        if let Some(server) = exchange.authorization_server.as_ref().filter(|name| !known.contains(&name.as_str())) {
-            section.blame("exchange.authorization_server", super::dangling("provider", server, &known));
+        if let Some(server) = &exchange.authorization_server {
+            check_known(section, "exchange.authorization_server", "provider", server, known.iter().copied());
         }
         if cfg!(not(feature = "relay")) {
             section.blame("exchange", "is impossible: this build lacks the feature `relay`");

@@ -168,11 +168,7 @@ pub(super) fn check_assertions(
     (upstreams, authorizers): (&[Section<'_>], &[Section<'_>]),
 ) {
     if config.identity.assertion.is_some() && !can_sign_assertions(config.issuer.algorithm) {
-        let message = format!(
-            "needs a key that others can verify with, and algorithm of [issuer] is {}; expected one such as \"EdDSA\"",
-            config.issuer.algorithm
-        );
-        identity.blame("assertion", message);
+        identity.blame("assertion", unpublished_key(config.issuer.algorithm));
     }
     let of_routes = config.routes.iter().flat_map(|route| &route.policy.audiences);
     let of_issuers = config.issuers.iter().flat_map(|issuer| &issuer.audience);

@@ -1,5 +1,7 @@
 //! `introspection` of `[[issuers]]`.
 
+use rotogate_core::http_client::SecretPlace;
+
 use super::*;
 
 fn issuer(name: &str, more: &str) -> String {
@@ -27,7 +29,7 @@ fn i20_introspection_stands_instead_of_keys_or_beside_them_and_is_printed() {
         client_id: "gate".to_owned(),
         key: None,
         secret_file: Some(PathBuf::from("/etc/rotogate/idp.secret")),
-        secret_in: SecretIn::Basic,
+        secret_in: SecretPlace::Basic,
         cache: Duration::from_secs(30),
         negative: Duration::from_secs(5),
         stale_if_error: Duration::ZERO,
@@ -45,7 +47,7 @@ fn i20_introspection_stands_instead_of_keys_or_beside_them_and_is_printed() {
     let found = all.issuers[0].introspection.clone().unwrap();
     assert_eq!((found.cache, found.negative), (Duration::ZERO, Duration::from_secs(60)));
     assert_eq!((&*found.prefix, found.always, found.audience_optional), ("ory_at_", true, true));
-    assert_eq!(found.secret_in, SecretIn::Form);
+    assert_eq!(found.secret_in, SecretPlace::Form);
     assert_eq!(found.files().map(|(key, _)| key).collect::<Vec<_>>(), ["secret_file", "ca", "client_cert"]);
     for config in [config, all] {
         let printed = config.to_toml();

@@ -5,10 +5,10 @@ use std::path::Path;
 use secrecy::SecretString;
 
 use super::provider_client::client_key;
-use crate::config::{IntrospectionConfig, KeySource, SecretIn, TrustedIssuer};
+use crate::config::{IntrospectionConfig, KeySource, TrustedIssuer};
 use crate::server::error::{KeyFault, ServerError};
 use rotogate::program::HttpIntrospector;
-use rotogate_core::http_client::{Allowed, ClientCredentials, FetchTarget, HttpClient, SecretPlace, Tls};
+use rotogate_core::http_client::{Allowed, ClientCredentials, FetchTarget, HttpClient, Tls};
 use rotogate_core::introspection::Introspection;
 use rotogate_core::private_file::{self, trusted};
 use rotogate_core::token::AssertionGrants;
@@ -74,11 +74,7 @@ pub(crate) fn load_introspection(config: &IntrospectionConfig) -> Result<Introsp
         if secret.is_empty() {
             return Err(in_file("secret_file", secret_file, "is empty; expected the secret of client_id"));
         }
-        let place = match secret_in {
-            SecretIn::Basic => SecretPlace::Basic,
-            SecretIn::Form => SecretPlace::Form,
-        };
-        credentials.secret = Some((SecretString::from(secret.to_owned()), place));
+        credentials.secret = Some((SecretString::from(secret.to_owned()), *secret_in));
     }
     if let Some(key) = key {
         let key = client_key(client_id, key).map_err(|message| KeyFault::new("key_file", message))?;

@@ -14,9 +14,9 @@ use rotogate_core::token::keyring::Keyring;
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use crate::config::{Config, ConfigErrors, SharedSettings, StoreConfig};
 #[cfg(feature = "postgres")]
-use crate::config::{PostgresSettings, Statements};
+use crate::config::PostgresSettings;
+use crate::config::{Config, ConfigErrors, SharedSettings, StoreConfig};
 #[cfg(feature = "redis")]
 use crate::config::{RedisSettings, SentinelSettings};
 use crate::server::error::KeyFault;
@@ -103,17 +103,14 @@ pub(crate) fn of_postgres(
     settings: &PostgresSettings,
     keyring: Uuid,
 ) -> Result<PostgresOptions, KeyFault> {
-    let PostgresSettings { url, listen_url, schema, statements, connections, shared } = settings;
+    let PostgresSettings { url, listen_url, schema, has_unnamed_statements, connections, shared } = settings;
     let mut options = PostgresOptions::new(url.as_str(), network(config, shared, keyring)?)
         .schema(schema.as_str())
         .connections(*connections);
     if let Some(url) = listen_url {
         options = options.listen_url(url.as_str());
     }
-    Ok(match statements {
-        Statements::Named => options,
-        Statements::Unnamed => options.unnamed_statements(),
-    })
+    Ok(if *has_unnamed_statements { options.unnamed_statements() } else { options })
 }
 
 /// The options of a store in Redis.

@@ -11,13 +11,13 @@ use super::super::path_in;
 use rotogate_core::password::{Accepted, Cost, CostClass, FirebaseParameters, Legacy, Spring};
 use rotogate_core::private_file::read_private;
 use rotogate_directories::ExpectedHash;
-use rotogate_kit::config::{Section, Value};
+use rotogate_kit::config::Value;
 use secrecy::SecretString;
 
 section! {
     /// Imported password hashes: which are accepted besides those that always are, and what some of them need.
     #[derive(Clone, Debug, Default, PartialEq, Eq)]
-    pub struct HashesConfig, read by read_keys(section, dir: &Path) {
+    pub struct HashesConfig, read by pub(super) read_keys(section, dir: &Path) {
         /// Schemes of password hashes that a later import brings (`["bcrypt:10"]`). A login of an unknown user
         /// takes as long as the slowest (docs/users.md).
         restart hashes as some: Vec<ExpectedHash> = list_or_empty(expected),
@@ -113,11 +113,6 @@ impl Print for ExpectedHash {
     fn print(&self) -> Toml {
         self.text.as_str().into()
     }
-}
-
-/// Reads the keys of a users file.
-pub(super) fn read(section: &Section<'_>, dir: &Path) -> HashesConfig {
-    read_keys(section, dir)
 }
 
 impl HashesConfig {

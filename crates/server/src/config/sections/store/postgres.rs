@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use super::super::super::declare::section;
-use super::super::super::print::Words;
 use super::super::super::value;
 use super::shared::{self, SharedSettings};
 use rotogate::store::PostgresOptions;
@@ -20,7 +19,7 @@ section! {
         /// Schema with the tables.
         restart schema: String = get_or(self::schema, PostgresOptions::SCHEMA.to_owned()),
         /// `"named"`: connections keep prepared statements; `"unnamed"`: for a pooler of transactions.
-        restart statements: Statements = get_or(value::word_of, Statements::Named),
+        restart has_unnamed_statements as ("statements" STATEMENTS): bool = get_or(value::word(&STATEMENTS, &[]), false),
         /// Most connections for operations, besides 5 for revocations and the feed.
         restart connections: usize = get_or(value::count(1, 1000), PostgresOptions::CONNECTIONS),
         /// Keys of every shared store.
@@ -30,18 +29,8 @@ section! {
 
 const URL: &str = "the URL of the database, such as \"postgres://gate@db.internal/rotogate\"";
 
-/// `statements`: whether a connection keeps prepared statements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Statements {
-    /// Each connection keeps prepared statements.
-    Named,
-    /// No prepared statements, because a pooler may give each transaction another connection.
-    Unnamed,
-}
-
-impl Words for Statements {
-    const WORDS: &'static [(&'static str, Self)] = &[("named", Self::Named), ("unnamed", Self::Unnamed)];
-}
+/// The values of `statements`. A pooler may give each transaction another connection, without prepared statements.
+const STATEMENTS: [(&str, bool); 2] = [("named", false), ("unnamed", true)];
 
 fn url(value: &Value) -> Result<String, String> {
     let url = value::text(value)?;
