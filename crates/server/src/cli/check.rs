@@ -28,21 +28,9 @@ struct CheckReport<'a> {
     warnings: Vec<At>,
     /// The addresses that a gate would listen on.
     listen: Vec<SocketAddr>,
-    /// With `--online`: the answers of the directory.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    directory: Vec<String>,
-    /// With `--online`: the answers of issuers whose keys are fetched.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    issuers: Vec<String>,
-    /// With `--online`: the answers of the server of a shared store.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    store: Vec<String>,
-    /// With `--online`: the answers of servers whose MCP calls are judged by headers.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    resources: Vec<String>,
-    /// With `--online`: the evaluation endpoints of the decision points.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    decision_points: Vec<String>,
+    /// With `--online`.
+    #[serde(flatten)]
+    found: &'a Inspected,
     /// With `--print`.
     #[serde(skip_serializing_if = "Option::is_none")]
     configuration: Option<String>,
@@ -66,11 +54,7 @@ pub(super) fn run(path: &Path, options: CheckOptions, output: Output) -> Command
         ok: true,
         warnings: warnings.iter().map(At::new).collect(),
         listen: config.addresses().map(|(address, _)| address).collect(),
-        directory: found.directory.clone(),
-        issuers: found.issuers.clone(),
-        store: found.store.clone(),
-        resources: found.resources.clone(),
-        decision_points: found.decision_points.clone(),
+        found: &found,
         configuration: printed.clone(),
     };
     output.write(&checked, || {
@@ -160,12 +144,10 @@ struct StatusReply {
 /// The addresses of the running gate with this configuration, whose admin token is known. `None` if no gate
 /// answers.
 async fn running_gate_addresses(config: &Config) -> Option<Vec<SocketAddr>> {
-    let asked = async {
-        let response = admin_client::send(&config.admin.access(), Method::GET, "/v1/status").await.ok().flatten()?;
-        let body = admin_client::read_body(response).await.ok()?;
-        serde_json::from_slice::<StatusReply>(&body).ok()
-    };
-    tokio::time::timeout(STATUS_TIMEOUT, asked).await.ok().flatten().map(|status| status.listeners)
+    let gate = config.admin.access();
+    let asked = admin_client::request(&gate, Method::GET, "/v1/status");
+    let StatusReply { listeners } = tokio::time::timeout(STATUS_TIMEOUT, asked).await.ok()?.ok()?;
+    Some(listeners)
 }
 
 fn store_is_in_use(config: &Config) -> bool {

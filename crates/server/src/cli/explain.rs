@@ -18,7 +18,7 @@ use crate::server::operate::admin::{ExplainReport, ExplainedRule, Place, TokenKi
 /// The longest input, in bytes. It exceeds any token that the gate examines.
 const MAX_INPUT: u64 = 32 << 10;
 
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 pub(super) struct ExplainOptions {
     /// The path, with its query. Not needed for a refresh token or an assertion.
     #[arg(long, value_name = "PATH")]
@@ -47,6 +47,7 @@ pub(super) struct ExplainOptions {
     client: Option<String>,
     /// The token is an assertion, presented as a grant.
     #[arg(long)]
+    #[serde(skip)]
     assertion: bool,
 }
 
@@ -65,40 +66,25 @@ fn certificate(path: &str) -> Result<CertificateThumbprint, String> {
 
 #[derive(Serialize)]
 struct ExplainRequest<'a> {
-    path: Option<&'a str>,
-    method: Option<&'a str>,
-    host: Option<&'a str>,
-    from: Option<IpAddr>,
-    listener: Option<&'a str>,
-    client_certificate: Option<CertificateThumbprint>,
-    headers: &'a [(String, String)],
+    #[serde(flatten)]
+    options: &'a ExplainOptions,
     token: Option<&'a str>,
-    client: Option<&'a str>,
     kind: Option<TokenKind>,
 }
 
 pub(super) fn run(gate: &AdminAccess, options: &ExplainOptions, output: Output) -> CommandResult {
-    let ExplainOptions { path, method, host, from, listener, client_certificate, headers, client, assertion } = options;
     let token = token()?;
     let token = without_scheme(&token);
-    if path.is_none() && !assertion && !token.starts_with(rotogate_core::token::refresh::PREFIX) {
+    if options.path.is_none() && !options.assertion && !token.starts_with(rotogate_core::token::refresh::PREFIX) {
         let why = "--path is missing: only a refresh token or an assertion is explained without one";
         return Err(Failure::Usage(why.to_owned()));
     }
     let question = ExplainRequest {
-        path: path.as_deref(),
-        method: method.as_deref(),
-        host: host.as_deref(),
-        from: *from,
-        listener: listener.as_deref(),
-        client_certificate: *client_certificate,
-        headers,
+        options,
         token: Some(token).filter(|token| !token.is_empty()),
-        client: client.as_deref(),
-        kind: assertion.then_some(TokenKind::Assertion),
+        kind: options.assertion.then_some(TokenKind::Assertion),
     };
-    let body = runtime()?.block_on(admin_client::post(gate, "/v1/explain", &question))?;
-    let report: ExplainReport = serde_json::from_slice(&body).map_err(Failure::failed)?;
+    let report: ExplainReport = runtime()?.block_on(admin_client::post(gate, "/v1/explain", &question))?;
     output.write(&report, || text(&report))?;
     if report.decision == "passed" { Ok(()) } else { Err(Failure::Told) }
 }

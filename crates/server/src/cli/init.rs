@@ -173,42 +173,39 @@ const NO_DIRECTORY: &str = "[directory]\nkind = \"none\"                        
 fn text(options: &InitOptions) -> String {
     let InitOptions { dir: _, upstream, client, browser, from_oauth2_proxy: _, flags: _ } = options;
     let [upstream, client] = [upstream, client].map(|text| Value::from(text.as_str()).to_string());
-    let (login, route) = match browser {
-        None => (
-            format!(
-                r#"[[clients]]                            # an application that users log in with
+    let login = match browser {
+        None => format!(
+            r#"[[clients]]                            # an application that users log in with
 id = {client}
 
 [[endpoints]]                          # where clients log in, refresh and log out
 dialect = "oauth2"
 path = "/connect/token"
 "#
-            ),
-            r#"[[routes]]                             # all requests need a token. Without one: auth = "none"
-path = "/{*rest}"
-upstream = "app"
-"#,
         ),
-        Some(BrowserLoginKind::Own) => (
+        Some(BrowserLoginKind::Own) => {
             r#"[[endpoints]]                          # where browsers log in and out: /auth/login, /auth/session, /auth/logout
 dialect = "browser"
 path = "/auth"
 "#
-            .to_owned(),
+            .to_owned()
+        }
+        Some(BrowserLoginKind::Oidc) => AT_PROVIDER.to_owned(),
+    };
+    let route = match browser {
+        None => {
+            r#"[[routes]]                             # all requests need a token. Without one: auth = "none"
+path = "/{*rest}"
+upstream = "app"
+"#
+        }
+        Some(_) => {
             r#"[[routes]]                             # all requests need a login. Without one: auth = "none"
 path = "/{*rest}"
 credentials = ["session"]              # "token": access tokens, too
 upstream = "app"
-"#,
-        ),
-        Some(BrowserLoginKind::Oidc) => (
-            AT_PROVIDER.to_owned(),
-            r#"[[routes]]                             # all requests need a login. Without one: auth = "none"
-path = "/{*rest}"
-credentials = ["session"]              # "token": access tokens, too
-upstream = "app"
-"#,
-        ),
+"#
+        }
     };
     let directory = match browser {
         Some(BrowserLoginKind::Oidc) => NO_DIRECTORY,

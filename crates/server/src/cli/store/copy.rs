@@ -89,11 +89,7 @@ async fn copied(config: &Config, to: &Config, keyring: &Keyring) -> Result<Conte
         StoreConfig::Redb(RedbSettings { path, .. }) if !path.exists() => {
             return Err(failed(format!("{}: there is no store", path.display())));
         }
-        StoreConfig::Redb { .. } => {}
-        #[cfg(feature = "postgres")]
-        StoreConfig::Postgres(_) => {}
-        #[cfg(feature = "redis")]
-        StoreConfig::Redis(_) => {}
+        _ => {}
     }
     let from = open_stores(config, keyring).await.map_err(Failure::failed)?;
     no_gate_runs(&*from.sessions).await?;

@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use super::files::LastRead;
 use super::findings::Findings;
 use super::issuers::{self, RemoteIssuers};
@@ -23,14 +25,24 @@ use rotogate_directories::users::FileDirectory;
 use rotogate_directories::{AccountDirectory, Directories, DirectoryMetrics, RemoteDirectory};
 
 /// The answers of the systems that a configuration names.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize)]
 pub(crate) struct Inspected {
-    pub(crate) issuers: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) directory: Vec<String>,
+    /// Issuers whose keys are fetched.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) issuers: Vec<String>,
+    /// The server of a shared store.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) store: Vec<String>,
+    /// Servers whose MCP calls are judged by headers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) resources: Vec<String>,
+    /// The evaluation endpoints of the decision points.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) decision_points: Vec<String>,
     /// Settings that are allowed but probably not intended.
+    #[serde(skip)]
     pub(crate) warnings: Vec<ConfigError>,
 }
 

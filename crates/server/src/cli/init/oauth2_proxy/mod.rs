@@ -108,18 +108,16 @@ impl Import {
             Some(Remark { setting: setting.place.clone(), why: why.to_owned() })
         });
         self.imported.remarks = fates.collect();
-        let mut config = Table::new();
         let (public_url, path) = self.public_url();
-        config.insert("server".to_owned(), self.server(&public_url).into());
-        config.insert("admin".to_owned(), table([("listen", "127.0.0.1:8081".into())]).into());
-        // The users are in the provider's directory.
-        config.insert("directory".to_owned(), table([("kind", "none".into())]).into());
-        let issuer = table([("audience", texts(["api"])), ("keys", "data/keys".into())]);
-        config.insert("issuer".to_owned(), issuer.into());
-        let store = self.store()?;
-        config.insert("store".to_owned(), store.into());
-        let identity = self.identity();
-        config.insert("identity".to_owned(), identity.into());
+        let mut config = table([
+            ("server", self.server(&public_url).into()),
+            ("admin", table([("listen", "127.0.0.1:8081".into())]).into()),
+            // The users are in the provider's directory.
+            ("directory", table([("kind", "none".into())]).into()),
+            ("issuer", table([("audience", texts(["api"])), ("keys", "data/keys".into())]).into()),
+            ("store", self.store()?.into()),
+            ("identity", self.identity().into()),
+        ]);
         let (issuers, roles) = self.issuers()?;
         let names =
             issuers.iter().filter_map(|issuer| Some(issuer.get("name")?.as_str()?.to_owned())).collect::<Vec<_>>();
