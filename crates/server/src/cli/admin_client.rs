@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{At, Failure};
@@ -141,18 +142,29 @@ pub(super) async fn probe(gate: &AdminAccess, method: Method, path: &str) -> Res
     Ok((status, read_body(response).await.map_err(failed)?))
 }
 
-/// The whole response body.
-pub(super) async fn read_body(response: Response<Incoming>) -> Result<Bytes, Failure> {
+async fn read_body(response: Response<Incoming>) -> Result<Bytes, Failure> {
     Ok(response.into_body().collect().await.map_err(Failure::failed)?.to_bytes())
+}
+
+/// The JSON of the response of a gate that must run.
+pub(super) async fn read<T: DeserializeOwned>(
+    gate: &AdminAccess,
+    response: Option<Response<Incoming>>,
+) -> Result<T, Failure> {
+    let response = answered(gate, response).await?;
+    serde_json::from_slice(&read_body(response).await?).map_err(Failure::failed)
 }
 
 /// The answer of a gate that must run.
 ///
 /// # Errors
 /// No gate runs, or it refuses the request.
-pub(super) async fn request(gate: &AdminAccess, method: Method, path_and_query: &str) -> Result<Bytes, Failure> {
-    let response = ask(gate, method, path_and_query).await?;
-    read_body(response).await
+pub(super) async fn request<T: DeserializeOwned>(
+    gate: &AdminAccess,
+    method: Method,
+    path_and_query: &str,
+) -> Result<T, Failure> {
+    read(gate, send(gate, method, path_and_query).await?).await
 }
 
 /// The lines of the answer of a gate that must run. They arrive one by one.
@@ -202,14 +214,22 @@ pub(super) fn cut_short() -> Failure {
 ///
 /// # Errors
 /// No gate runs, or it refuses the request.
-pub(super) async fn post(gate: &AdminAccess, path: &str, body: &impl Serialize) -> Result<Bytes, Failure> {
-    let json = serde_json::to_vec(body).map_err(Failure::failed)?;
-    let response = answered(gate, send_with(gate, Method::POST, path, Some(json), None).await?).await?;
-    read_body(response).await
+pub(super) async fn post<T: DeserializeOwned>(
+    gate: &AdminAccess,
+    path: &str,
+    body: &impl Serialize,
+) -> Result<T, Failure> {
+    read(gate, Some(posted(gate, path, body).await?)).await
 }
 
-async fn ask(gate: &AdminAccess, method: Method, path_and_query: &str) -> Result<Response<Incoming>, Failure> {
-    answered(gate, send(gate, method, path_and_query).await?).await
+/// As [`post`], for an answer without content.
+pub(super) async fn posted(
+    gate: &AdminAccess,
+    path: &str,
+    body: &impl Serialize,
+) -> Result<Response<Incoming>, Failure> {
+    let json = serde_json::to_vec(body).map_err(Failure::failed)?;
+    answered(gate, send_with(gate, Method::POST, path, Some(json), None).await?).await
 }
 
 async fn answered(gate: &AdminAccess, response: Option<Response<Incoming>>) -> Result<Response<Incoming>, Failure> {

@@ -81,16 +81,14 @@ pub(super) fn run(gate: &AdminAccess, command: ApiKeyCommand, output: Output) ->
             }
             ApiKeyCommand::Revoke { id } => {
                 let path = format!("/v1/api-keys/{}/revoke", admin_client::escaped(&id));
-                let body = admin_client::request(gate, Method::POST, &path).await?;
-                let key: ApiKeyInfo = serde_json::from_slice(&body).map_err(Failure::failed)?;
+                let key: ApiKeyInfo = admin_client::request(gate, Method::POST, &path).await?;
                 output.write(&key, || format!("key {} of {} is revoked", key.id, key.subject))
             }
             ApiKeyCommand::Leaked => {
                 let mut text = String::new();
                 std::io::stdin().read_to_string(&mut text).map_err(Failure::failed)?;
                 let keys = text.split_whitespace().map(str::to_owned).collect();
-                let body = admin_client::post(gate, "/v1/api-keys/leaked", &LeakReport { keys }).await?;
-                let answer: LeakAnswer = serde_json::from_slice(&body).map_err(Failure::failed)?;
+                let answer: LeakAnswer = admin_client::post(gate, "/v1/api-keys/leaked", &LeakReport { keys }).await?;
                 output.write(&answer, || format!("{} keys were live, and are revoked", answer.revoked))
             }
         }
@@ -103,8 +101,7 @@ async fn list(gate: &AdminAccess, subject: Option<&str>, output: Output) -> Comm
         let mut query = form_urlencoded::Serializer::new(String::from("/v1/api-keys?"));
         query.extend_pairs(subject.map(|subject| ("subject", subject)));
         query.extend_pairs(after.as_deref().map(|after| ("cursor", after)));
-        let body = admin_client::request(gate, Method::GET, &query.finish()).await?;
-        let page: KeysPage = serde_json::from_slice(&body).map_err(Failure::failed)?;
+        let page: KeysPage = admin_client::request(gate, Method::GET, &query.finish()).await?;
         output.list(&page.keys, line)?;
         match page.next {
             Some(next) => after = Some(next),
@@ -113,9 +110,8 @@ async fn list(gate: &AdminAccess, subject: Option<&str>, output: Output) -> Comm
     }
 }
 
-fn show(body: &[u8], output: Output) -> CommandResult {
-    let made: NewKeyAnswer = serde_json::from_slice(body).map_err(Failure::failed)?;
-    output.write(&made, || format!("{}\n{}", made.key, line(&made.info)))
+fn show(made: &NewKeyAnswer, output: Output) -> CommandResult {
+    output.write(made, || format!("{}\n{}", made.key, line(&made.info)))
 }
 
 fn line(key: &ApiKeyInfo) -> String {

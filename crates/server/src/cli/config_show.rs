@@ -4,7 +4,7 @@ use clap::Subcommand;
 use http::Method;
 
 use super::output::Output;
-use super::{CommandResult, Failure, admin_client, runtime};
+use super::{CommandResult, admin_client, runtime};
 use crate::config::Config;
 use crate::server::operate::admin::{ConfigInfo, ConfigValue, ValueSource};
 
@@ -24,8 +24,7 @@ pub(super) enum ConfigCommand {
 pub(super) fn run(config: &Config, command: &ConfigCommand, output: Output) -> CommandResult {
     let ConfigCommand::Show { effective, running } = command;
     let info = if *running {
-        let body = runtime()?.block_on(admin_client::request(&config.admin.access(), Method::GET, "/v1/config"))?;
-        serde_json::from_slice(&body).map_err(Failure::failed)?
+        runtime()?.block_on(admin_client::request(&config.admin.access(), Method::GET, "/v1/config"))?
     } else {
         ConfigInfo::new(config)
     };

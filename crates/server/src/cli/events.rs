@@ -2,14 +2,15 @@
 
 use clap::Args;
 use http::Method;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::output::Output;
 use super::{CommandResult, Failure, admin_client, runtime};
 use crate::config::AdminAccess;
 
-#[derive(Debug, Args)]
+/// The fields, but for the last, are those of the query.
+#[derive(Debug, Args, Serialize)]
 pub(super) struct EventsOptions {
     /// Only lines of this action, such as session.end (docs/logs.md).
     #[arg(long)]
@@ -28,6 +29,7 @@ pub(super) struct EventsOptions {
     limit: u16,
     /// Then prints further lines as they are written.
     #[arg(long)]
+    #[serde(skip)]
     follow: bool,
 }
 
@@ -37,16 +39,10 @@ struct EventsReply {
 }
 
 pub(super) fn run(gate: &AdminAccess, options: &EventsOptions, output: Output) -> CommandResult {
-    let EventsOptions { action, subject, session, actor, limit, follow } = options;
-    let mut query = form_urlencoded::Serializer::new(String::from("/v1/events?"));
-    for (name, value) in [("action", action), ("subject", subject), ("session", session), ("actor", actor)] {
-        query.extend_pairs(value.as_deref().map(|value| (name, value)));
-    }
-    let path = query.append_pair("limit", &limit.to_string()).finish();
+    let path = format!("/v1/events?{}", serde_urlencoded::to_string(options).map_err(Failure::failed)?);
     runtime()?.block_on(async {
-        if !follow {
-            let body = admin_client::request(gate, Method::GET, &path).await?;
-            let events: EventsReply = serde_json::from_slice(&body).map_err(Failure::failed)?;
+        if !options.follow {
+            let events: EventsReply = admin_client::request(gate, Method::GET, &path).await?;
             return output.list(&events.events, line);
         }
         let mut lines = admin_client::lines(gate, Method::GET, &path, Some("text/event-stream")).await?;

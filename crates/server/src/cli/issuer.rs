@@ -1,12 +1,11 @@
 //! `rotogate issuer`: the issuers whose keys the running gate fetches.
 
-use bytes::Bytes;
 use clap::Subcommand;
 use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::output::Output;
-use super::{CommandResult, Failure, admin_client, runtime};
+use super::{CommandResult, admin_client, runtime};
 use crate::config::AdminAccess;
 use crate::server::build::issuers::{IssuerReport, IssuerReports};
 
@@ -27,22 +26,16 @@ pub(super) enum IssuerCommand {
 }
 
 pub(super) fn run(gate: &AdminAccess, command: IssuerCommand, output: Output) -> CommandResult {
-    let ask = |method, path: String| async move { admin_client::request(gate, method, &path).await };
-    let one = |body: Bytes| {
-        let issuer: IssuerReport = serde_json::from_slice(&body).map_err(Failure::failed)?;
-        output.write(&issuer, || line(&issuer))
-    };
-    runtime()?.block_on(async {
-        match command {
-            IssuerCommand::List => {
-                let body = ask(Method::GET, "/v1/issuers".to_owned()).await?;
-                let all: IssuerReports = serde_json::from_slice(&body).map_err(Failure::failed)?;
-                output.list(&all.issuers, line)
-            }
-            IssuerCommand::Refresh { name } => one(ask(Method::POST, path(&name, "refresh")).await?),
-            IssuerCommand::Drop { name } => one(ask(Method::POST, path(&name, "drop")).await?),
+    let path = match command {
+        IssuerCommand::List => {
+            let all: IssuerReports = runtime()?.block_on(admin_client::request(gate, Method::GET, "/v1/issuers"))?;
+            return output.list(&all.issuers, line);
         }
-    })
+        IssuerCommand::Refresh { name } => path(&name, "refresh"),
+        IssuerCommand::Drop { name } => path(&name, "drop"),
+    };
+    let issuer: IssuerReport = runtime()?.block_on(admin_client::request(gate, Method::POST, &path))?;
+    output.write(&issuer, || line(&issuer))
 }
 
 fn path(name: &str, operation: &str) -> String {

@@ -113,7 +113,19 @@ pub(super) fn longest_access(config: &Config) -> Duration {
     key_roll::Longest::new(config).access
 }
 
-pub(super) fn run(config: &Config, command: KeysCommand, output: Output) -> CommandResult {
+pub(super) fn run(path: &Path, command: KeysCommand, output: Output) -> CommandResult {
+    let (KeysCommand::List { gate, .. } | KeysCommand::Promote { gate, .. } | KeysCommand::Retire { gate, .. }) =
+        &command
+    else {
+        return run_configured(&load(path)?, command, output);
+    };
+    match gate.reach(path)? {
+        Reach::Configured(config) => run_configured(&config, command, output),
+        Reach::Gate(gate) => run_at_gate(&gate, command, output),
+    }
+}
+
+fn run_configured(config: &Config, command: KeysCommand, output: Output) -> CommandResult {
     let folder = &config.issuer.keys;
     let _trail = if matches!(command, KeysCommand::List { .. }) { None } else { audit_trail(config)? };
     match command {
@@ -214,8 +226,7 @@ fn retired_by_gate(config: &Config, kid: &str, force: bool) -> Result<Option<Cha
 /// Has the running gate change a key.
 fn ask(gate: &AdminAccess, kid: &str, operation: &str, force: bool) -> Result<ChangedKey, Failure> {
     let path = format!("/v1/keys/{}/{operation}", admin_client::escaped(kid));
-    let body = runtime()?.block_on(admin_client::post(gate, &path, &KeyRequest { force }))?;
-    serde_json::from_slice(&body).map_err(Failure::failed)
+    runtime()?.block_on(admin_client::post(gate, &path, &KeyRequest { force }))
 }
 
 /// Makes a key the signing key. For `when`, see [`key_roll::promote`].
@@ -236,13 +247,9 @@ fn confirmed(config: &Config, kid: &str, expected: Option<OwnKeyState>) -> Comma
     };
     let asking = async {
         loop {
-            let Some(response) = admin_client::send(&gate, Method::GET, "/v1/keys").await? else { return Ok(()) };
-            if !response.status().is_success() {
-                return Err(admin_client::refused(&gate, response).await?);
-            }
-            let body = admin_client::read_body(response).await?;
-            if found(serde_json::from_slice(&body).map_err(Failure::failed)?) == expected {
-                return Ok(());
+            let response = admin_client::send(&gate, Method::GET, "/v1/keys").await?;
+            if response.is_none() || found(admin_client::read(&gate, response).await?) == expected {
+                return Ok::<(), Failure>(());
             }
             tokio::time::sleep(ASK_EVERY).await;
         }
@@ -259,24 +266,12 @@ fn confirmed(config: &Config, kid: &str, expected: Option<OwnKeyState>) -> Comma
     )))
 }
 
-impl KeysCommand {
-    /// The source of the command's data.
-    pub(super) fn reach(&self, path: &Path) -> Result<Reach, Failure> {
-        match self {
-            Self::List { gate, .. } | Self::Promote { gate, .. } | Self::Retire { gate, .. } => gate.reach(path),
-            Self::Init { .. } | Self::Add { .. } | Self::Rotate { .. } | Self::Import { .. } => {
-                load(path).map(|config| Reach::Configured(Box::new(config)))
-            }
-        }
-    }
-}
-
 /// Runs the command through the running gate alone.
-pub(super) fn run_at_gate(gate: &AdminAccess, command: KeysCommand, output: Output) -> CommandResult {
+fn run_at_gate(gate: &AdminAccess, command: KeysCommand, output: Output) -> CommandResult {
     match command {
         KeysCommand::List { refresh, gate: _ } => {
-            let body = runtime()?.block_on(admin_client::request(gate, Method::GET, "/v1/keys"))?;
-            list(&serde_json::from_slice(&body).map_err(Failure::failed)?, refresh, output)
+            let keys = runtime()?.block_on(admin_client::request(gate, Method::GET, "/v1/keys"))?;
+            list(&keys, refresh, output)
         }
         KeysCommand::Promote { kid, wait: false, force, gate: _ } => {
             let done = ask(gate, &kid, "promote", force)?;

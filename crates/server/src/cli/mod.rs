@@ -41,7 +41,6 @@ mod upgrade;
 mod user;
 mod version;
 
-use gate::Reach;
 use output::Output;
 use upgrade::Baton;
 
@@ -172,20 +171,26 @@ enum Command {
 }
 
 /// A failure of a command, for the user at the terminal.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 enum Failure {
     /// Exit code 1.
+    #[error("{0}")]
     Failed(String),
     /// Exit code 1, with the faulty places of an input file, at least one.
+    #[error("{what}{}", at.iter().map(|at| format!("\n{at}")).collect::<String>())]
     Refused { what: String, at: Vec<At> },
     /// Exit code 2.
+    #[error("{0}")]
     Usage(String),
     /// The configuration, or files that it names: exit code 2, or 1 if only the permission to read a file is missing.
     /// At least one error.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Configuration(Vec<ConfigError>),
     /// Exit code 1. The output of the command already shows the failure.
+    #[error("refused")]
     Told,
     /// The reader of standard output has closed it. This is no failure: `| head` does the same.
+    #[error("standard output is closed")]
     OutputClosed,
 }
 
@@ -217,24 +222,6 @@ impl Failure {
             Self::Configuration(_) => ("configuration", 2),
             Self::Told => ("refused", 1),
             Self::OutputClosed => ("unread", 0),
-        }
-    }
-}
-
-impl std::fmt::Display for Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Failed(text) | Self::Usage(text) => f.write_str(text),
-            Self::Refused { what, at } => {
-                f.write_str(what)?;
-                at.iter().try_for_each(|at| write!(f, "\n{at}"))
-            }
-            Self::Configuration(at) => {
-                let lines: Vec<_> = at.iter().map(ToString::to_string).collect();
-                f.write_str(&lines.join("\n"))
-            }
-            Self::Told => f.write_str("refused"),
-            Self::OutputClosed => f.write_str("standard output is closed"),
         }
     }
 }
@@ -311,28 +298,16 @@ pub fn main() -> ExitCode {
         Command::Upgrade => load(&path).and_then(|config| reload::upgrade(&config, output)),
         Command::Events { gate, options } => gate.access(&path).and_then(|gate| events::run(&gate, &options, output)),
         Command::Status(gate) => gate.access(&path).and_then(|gate| status::run(&gate, output)),
-        Command::User(command) => match command.reach(&path) {
-            Ok(Reach::Configured(config)) => user::run(&config, command, output),
-            Ok(Reach::Gate(gate)) => user::run_at_gate(&gate, command, output),
-            Err(failure) => Err(failure),
-        },
+        Command::User(command) => user::run(&path, command, output),
         Command::Client(command) => client::run(&command, output),
         #[cfg(feature = "relay")]
         Command::ApiKey { gate, command } => gate.access(&path).and_then(|gate| api_key::run(&gate, command, output)),
         Command::Session { gate, command } => gate.access(&path).and_then(|gate| session::run(&gate, command, output)),
         Command::Issuer { gate, command } => gate.access(&path).and_then(|gate| issuer::run(&gate, command, output)),
         Command::Explain { gate, options } => gate.access(&path).and_then(|gate| explain::run(&gate, &options, output)),
-        Command::Keys(command) => match command.reach(&path) {
-            Ok(Reach::Configured(config)) => keys::run(&config, command, output),
-            Ok(Reach::Gate(gate)) => keys::run_at_gate(&gate, command, output),
-            Err(failure) => Err(failure),
-        },
+        Command::Keys(command) => keys::run(&path, command, output),
         Command::Token(command) => load(&path).and_then(|config| token::run(&config, command, output)),
-        Command::Store(command) => match command.reach(&path) {
-            Ok(Reach::Configured(config)) => store::run(&config, command, output),
-            Ok(Reach::Gate(gate)) => store::run_at_gate(&gate, command, output),
-            Err(failure) => Err(failure),
-        },
+        Command::Store(command) => store::run(&path, command, output),
         Command::AuditHash { name } => load(&path).and_then(|config| audit_hash(&config, &name, output)),
         Command::Init(options) => init::run(&path, &options, output),
         Command::Completions(options) => completions::run(&options, output),

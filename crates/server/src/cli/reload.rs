@@ -13,8 +13,7 @@ use crate::config::{AdminAccess, Config};
 use crate::server::operate::admin::{ReloadResult, Status};
 
 pub(super) fn run(gate: &AdminAccess, output: Output) -> CommandResult {
-    let body = runtime()?.block_on(admin_client::request(gate, Method::POST, "/v1/config/reload"))?;
-    let result: ReloadResult = serde_json::from_slice(&body).map_err(Failure::failed)?;
+    let result: ReloadResult = runtime()?.block_on(admin_client::request(gate, Method::POST, "/v1/config/reload"))?;
     output.write(&result, || result.to_string())
 }
 
@@ -73,8 +72,7 @@ pub(super) fn upgrade(config: &Config, output: Output) -> CommandResult {
 const REFUSED: &str = "process.upgrade_refused";
 
 async fn status(gate: &AdminAccess) -> Result<Status, Failure> {
-    let body = admin_client::request(gate, Method::GET, "/v1/status").await?;
-    serde_json::from_slice(&body).map_err(Failure::failed)
+    admin_client::request(gate, Method::GET, "/v1/status").await
 }
 
 #[derive(Deserialize)]
@@ -96,8 +94,8 @@ struct EventLine {
 /// line's id and reason.
 async fn seen(gate: &AdminAccess, action: Option<&str>) -> Result<(Option<String>, Option<(String, String)>), Failure> {
     let action = action.map_or_else(String::new, |action| format!("&action={action}"));
-    let body = admin_client::request(gate, Method::GET, &format!("/v1/events?limit=1{action}")).await?;
-    let EventLines { events } = serde_json::from_slice(&body).map_err(Failure::failed)?;
+    let path = format!("/v1/events?limit=1{action}");
+    let EventLines { events } = admin_client::request(gate, Method::GET, &path).await?;
     let last = events.into_iter().next_back();
     Ok(last.map_or((None, None), |EventLine { id, boot, reason }| (Some(boot), Some((id, reason)))))
 }

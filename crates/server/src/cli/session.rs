@@ -1,8 +1,8 @@
 //! `rotogate session`: sessions of the running gate.
 
-use bytes::Bytes;
 use clap::{Args, Subcommand};
 use http::Method;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::output::Output;
@@ -14,23 +14,18 @@ use rotogate_core::session::{Generation, SessionId, use_in_words};
 #[derive(Debug, Subcommand)]
 pub(super) enum SessionCommand {
     /// Lists sessions, the oldest first.
-    List {
-        #[command(flatten)]
-        whose: Whose,
-    },
+    List(Whose),
     /// Shows one session.
     Show {
         /// The id of the session: the `sid` of its tokens.
         id: String,
     },
     /// Ends one session or many: their tokens are refused from the next request on.
-    Revoke {
-        #[command(flatten)]
-        which: Which,
-    },
+    Revoke(Which),
 }
 
-#[derive(Debug, Args)]
+// The fields are those of the query.
+#[derive(Debug, Args, Serialize)]
 pub(super) struct Whose {
     /// Only sessions of the user of this name (`rotogate user list`).
     #[arg(long, conflicts_with = "subject")]
@@ -117,46 +112,30 @@ struct RevokeReport<'a> {
 pub(super) fn run(gate: &AdminAccess, command: SessionCommand, output: Output) -> CommandResult {
     runtime()?.block_on(async {
         match command {
-            SessionCommand::List { whose } => list(gate, &whose, output).await,
+            SessionCommand::List(whose) => list(gate, &whose, output).await,
             SessionCommand::Show { id } => {
-                let body =
-                    ask_for(gate, Method::GET, &format!("/v1/sessions/{}", admin_client::escaped(&id)), &id).await?;
-                let session: Detail = serde_json::from_slice(&body).map_err(Failure::failed)?;
+                let session: Detail = ask_for(gate, Method::GET, &id, "").await?;
                 output.write(&session, || shown(&session))
             }
-            SessionCommand::Revoke { which } => revoke(gate, which, output).await,
+            SessionCommand::Revoke(which) => revoke(gate, which, output).await,
         }
     })
 }
 
 /// Writes each page as it arrives: there may be millions of sessions.
 async fn list(gate: &AdminAccess, whose: &Whose, output: Output) -> CommandResult {
-    let mut after = None;
+    let query = serde_urlencoded::to_string(whose).map_err(Failure::failed)?;
+    let mut cursor = String::new();
     let mut found = false;
     loop {
-        let mut query = form_urlencoded::Serializer::new(String::from("/v1/sessions?"));
-        let Whose { user, account, subject, client, status, since, until } = whose;
-        for (name, value) in [
-            ("user", user),
-            ("account", account),
-            ("subject", subject),
-            ("client", client),
-            ("status", status),
-            ("since", since),
-            ("until", until),
-        ] {
-            query.extend_pairs(value.as_deref().map(|value| (name, value)));
-        }
-        query.extend_pairs(after.as_deref().map(|after| ("cursor", after)));
-        query.append_pair("limit", "1000");
-        let body = admin_client::request(gate, Method::GET, &query.finish()).await?;
-        let page: SessionsReply = serde_json::from_slice(&body).map_err(Failure::failed)?;
+        let path = format!("/v1/sessions?limit=1000{cursor}&{query}");
+        let page: SessionsReply = admin_client::request(gate, Method::GET, &path).await?;
         found |= !page.sessions.is_empty();
         for session in &page.sessions {
             output.write(session, || line(session))?;
         }
         match page.next {
-            Some(next) => after = Some(next),
+            Some(next) => cursor = format!("&cursor={}", admin_client::escaped(&next)),
             None if found || output.json => return Ok(()),
             None => return output.write(&"", || "no sessions".to_owned()),
         }
@@ -170,9 +149,7 @@ async fn revoke(gate: &AdminAccess, which: Which, output: Output) -> CommandResu
         prompt::confirm_at_terminal("Every session ends, of every user: all must log in again", yes)?;
     }
     if let Some(id) = id {
-        let body =
-            ask_for(gate, Method::POST, &format!("/v1/sessions/{}/revoke", admin_client::escaped(&id)), &id).await?;
-        let ended: RevocationReport = serde_json::from_slice(&body).map_err(Failure::failed)?;
+        let ended: RevocationReport = ask_for(gate, Method::POST, &id, "/revoke").await?;
         let text = match ended.ended {
             0 => format!("session {id} had ended before"),
             _ => format!("session {id} ended"),
@@ -186,8 +163,7 @@ async fn revoke(gate: &AdminAccess, which: Which, output: Output) -> CommandResu
     let all = (user.is_none() && subject.is_none() && client.is_none()).then_some(true);
     let request =
         RevocationRequest { user, account, subject, client, all, force, dry_run, ..RevocationRequest::default() };
-    let body = admin_client::post(gate, "/v1/revocations", &request).await?;
-    let ended: RevocationReport = serde_json::from_slice(&body).map_err(Failure::failed)?;
+    let ended: RevocationReport = admin_client::post(gate, "/v1/revocations", &request).await?;
     // All tokens of a user belong to sessions, so no match means that nothing was revoked. Clients may also
     // have tokens without a session.
     if of_whom && ended.matched == 0 && !force {
@@ -201,9 +177,14 @@ async fn revoke(gate: &AdminAccess, which: Which, output: Output) -> CommandResu
 }
 
 /// A request about one session. The id becomes part of a path, so it must be an id.
-async fn ask_for(gate: &AdminAccess, method: Method, path: &str, id: &str) -> Result<Bytes, Failure> {
+async fn ask_for<T: DeserializeOwned>(
+    gate: &AdminAccess,
+    method: Method,
+    id: &str,
+    operation: &str,
+) -> Result<T, Failure> {
     match SessionId::parse(id) {
-        Some(_) => admin_client::request(gate, method, path).await,
+        Some(_) => admin_client::request(gate, method, &format!("/v1/sessions/{id}{operation}")).await,
         None => Err(Failure::Failed(format!("there is no session {id}"))),
     }
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::gate::{self, Reach};
 use super::output::Output;
-use super::{CommandResult, Failure, admin_client, load, no_gate_can, runtime};
+use super::{CommandResult, Failure, admin_client, load, runtime};
 use crate::config::{AdminAccess, Config, RedbSettings, StoreConfig};
 use rotogate::store::redb::RedbStore;
 use rotogate_core::private_file::{self, Unpublished};
@@ -60,35 +60,28 @@ struct BackupReport<'a> {
     bytes: u64,
 }
 
-pub(super) fn run(config: &Config, command: StoreCommand, output: Output) -> CommandResult {
+pub(super) fn run(path: &Path, command: StoreCommand, output: Output) -> CommandResult {
     match command {
-        StoreCommand::Backup { to, gate: _ } => backup(config, &to, output),
-        StoreCommand::Restore { from, end_all } => restore::run(config, embedded(config)?, &from, end_all, output),
-        StoreCommand::Copy { to_config } => copy::run(config, &to_config, output),
-        StoreCommand::ResetClock { yes } => reset_clock::run(config, yes, output),
-    }
-}
-
-impl StoreCommand {
-    /// The source of the command's data.
-    pub(super) fn reach(&self, path: &Path) -> Result<Reach, Failure> {
-        match self {
-            Self::Backup { to: _, gate } => gate.reach(path),
-            Self::Restore { .. } | Self::Copy { .. } | Self::ResetClock { .. } => {
-                load(path).map(|config| Reach::Configured(Box::new(config)))
-            }
+        StoreCommand::Backup { to, gate } => match gate.reach(path)? {
+            Reach::Configured(config) => backup(&config, &to, output),
+            Reach::Gate(gate) => backup_at_gate(&gate, &to, output),
+        },
+        StoreCommand::Restore { from, end_all } => {
+            let config = load(path)?;
+            restore::run(&config, embedded(&config)?, &from, end_all, output)
         }
+        StoreCommand::Copy { to_config } => copy::run(&load(path)?, &to_config, output),
+        StoreCommand::ResetClock { yes } => reset_clock::run(&load(path)?, yes, output),
     }
 }
 
-/// Runs the command through the running gate alone.
-pub(super) fn run_at_gate(gate: &AdminAccess, command: StoreCommand, output: Output) -> CommandResult {
-    let StoreCommand::Backup { to, gate: _ } = command else { return Err(no_gate_can()) };
-    is_free(&to)?;
-    if !runtime()?.block_on(from_running_gate(gate, &to))? {
+/// Makes a back-up through the running gate alone.
+fn backup_at_gate(gate: &AdminAccess, to: &Path, output: Output) -> CommandResult {
+    is_free(to)?;
+    if !runtime()?.block_on(from_running_gate(gate, to))? {
         return Err(admin_client::nobody(gate));
     }
-    written(&to, true, output)
+    written(to, true, output)
 }
 
 /// The file of the embedded store. Other stores have their own backup tools.

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::gate::{self, Reach};
 use super::output::Output;
-use super::{CommandResult, Failure, admin_client, audit_trail, load, no_gate_can, prompt, runtime};
+use super::{CommandResult, Failure, admin_client, audit_trail, load, prompt, runtime};
 use crate::config::{AdminAccess, Config};
 use crate::server::operate::admin::users::DisableRequest;
 use rotogate_core::clock::{SystemTime, TimeSource};
@@ -122,36 +122,24 @@ struct UserRow {
     scopes: String,
 }
 
-impl UserCommand {
-    /// The source of the command's data.
-    pub(super) fn reach(&self, path: &Path) -> Result<Reach, Failure> {
-        match self {
-            Self::Disable { who: _, gate } => gate.reach(path),
-            Self::Add { .. }
-            | Self::Import(_)
-            | Self::List
-            | Self::Remove { .. }
-            | Self::Passwd { .. }
-            | Self::AddScope { .. }
-            | Self::RemoveScope { .. }
-            | Self::Enable { .. } => load(path).map(|config| Reach::Configured(Box::new(config))),
-        }
+pub(super) fn run(path: &Path, command: UserCommand, output: Output) -> CommandResult {
+    let UserCommand::Disable { who, gate } = &command else { return run_configured(&load(path)?, command, output) };
+    match gate.reach(path)? {
+        Reach::Gate(gate) => disable_at_gate(&gate, who, output),
+        Reach::Configured(config) => run_configured(&config, command, output),
     }
 }
 
-/// Runs the command through the running gate alone.
-pub(super) fn run_at_gate(gate: &AdminAccess, command: UserCommand, output: Output) -> CommandResult {
-    let UserCommand::Disable { who: UserArguments { username, account }, gate: _ } = command else {
-        return Err(no_gate_can());
-    };
-    let request = DisableRequest { user: username, account };
-    runtime()?.block_on(admin_client::post(gate, "/v1/users/disable", &request))?;
+/// Disables a user through the running gate alone.
+fn disable_at_gate(gate: &AdminAccess, who: &UserArguments, output: Output) -> CommandResult {
+    let request = DisableRequest { user: who.username.clone(), account: who.account.clone() };
+    runtime()?.block_on(admin_client::posted(gate, "/v1/users/disable", &request))?;
     let DisableRequest { user: username, account } = &request;
     let done = UserChangeReport { username, account: account.as_deref(), done: "disabled" };
     output.write(&done, || format!("{username} disabled"))
 }
 
-pub(super) fn run(config: &Config, command: UserCommand, output: Output) -> CommandResult {
+fn run_configured(config: &Config, command: UserCommand, output: Output) -> CommandResult {
     let now = SystemTime::new().wall();
     if let UserCommand::Import(arguments) = &command
         && let Some(url) = &arguments.to
@@ -162,7 +150,11 @@ pub(super) fn run(config: &Config, command: UserCommand, output: Output) -> Comm
     let is_change =
         !matches!(command, UserCommand::List | UserCommand::Import(import::ImportArguments { dry_run: true, .. }));
     let _trail = if is_change { audit_trail(config)? } else { None };
-    let changed = |who: &UserArguments, (event, key): (UserEvent, Option<&str>), done: &'static str| {
+    let changed = |who: &UserArguments,
+                   edited: Result<(), EditError>,
+                   (event, key): (UserEvent, Option<&str>),
+                   done: &'static str| {
+        edited.map_err(|error| not_done(who, file, &error))?;
         let UserKey { account, username } = who.who();
         let key = key.map(str::to_owned);
         ChangedUser { event, name: username, account, subject: None, changed: key }.write();
@@ -177,41 +169,41 @@ pub(super) fn run(config: &Config, command: UserCommand, output: Output) -> Comm
             belongs_into_the_file(config, who.account.as_deref())?;
             let scopes = Scope::parse(&scopes).map_err(Failure::failed)?;
             let password = prompt::new_password(&who.username, stdin)?;
-            edit::add_user(file, who.who(), subject.as_deref(), &scopes, &password, now)
-                .map_err(|error| not_done(&who, file, &error))?;
-            changed(&who, (UserEvent::Added, None), "added")
+            let added = edit::add_user(file, who.who(), subject.as_deref(), &scopes, &password, now).map(drop);
+            changed(&who, added, (UserEvent::Added, None), "added")
         }
         UserCommand::Import(arguments) => import::into_file(config, file, &arguments, now, output),
         UserCommand::Remove { who } => {
-            edit::remove_user(file, who.who()).map_err(|error| not_done(&who, file, &error))?;
-            changed(&who, (UserEvent::Removed, None), "removed")
+            changed(&who, edit::remove_user(file, who.who()), (UserEvent::Removed, None), "removed")
         }
         UserCommand::Passwd { who, stdin } => {
             let password = prompt::new_password(&who.username, stdin)?;
-            edit::set_password(file, who.who(), &password, now).map_err(|error| not_done(&who, file, &error))?;
-            changed(&who, (UserEvent::Changed, Some("password")), "has a new password; the sessions so far are over")
+            let set = edit::set_password(file, who.who(), &password, now);
+            changed(
+                &who,
+                set,
+                (UserEvent::Changed, Some("password")),
+                "has a new password; the sessions so far are over",
+            )
         }
         UserCommand::AddScope { who, scopes } => {
             let named = Scope::parse(&scopes.join(" ")).map_err(Failure::failed)?;
-            edit::change_scopes(file, who.who(), &named, true).map_err(|error| not_done(&who, file, &error))?;
-            changed(&who, (UserEvent::Changed, Some("scopes")), "has these scopes, too, from the next login on")
+            let added = edit::change_scopes(file, who.who(), &named, true);
+            changed(&who, added, (UserEvent::Changed, Some("scopes")), "has these scopes, too, from the next login on")
         }
         UserCommand::RemoveScope { who, scopes } => {
             let named = Scope::parse(&scopes.join(" ")).map_err(Failure::failed)?;
-            edit::change_scopes(file, who.who(), &named, false).map_err(|error| not_done(&who, file, &error))?;
-            changed(
-                &who,
-                (UserEvent::Changed, Some("scopes")),
-                "no longer has these scopes; its sessions lose them at their next refresh",
-            )
+            let removed = edit::change_scopes(file, who.who(), &named, false);
+            let done = "no longer has these scopes; its sessions lose them at their next refresh";
+            changed(&who, removed, (UserEvent::Changed, Some("scopes")), done)
         }
         UserCommand::Disable { who, gate: _ } => {
-            edit::set_active(file, who.who(), false, now).map_err(|error| not_done(&who, file, &error))?;
-            changed(&who, (UserEvent::Disabled, None), "disabled")
+            let disabled = edit::set_active(file, who.who(), false, now);
+            changed(&who, disabled, (UserEvent::Disabled, None), "disabled")
         }
         UserCommand::Enable { who } => {
-            edit::set_active(file, who.who(), true, now).map_err(|error| not_done(&who, file, &error))?;
-            changed(&who, (UserEvent::Enabled, None), "enabled")
+            let enabled = edit::set_active(file, who.who(), true, now);
+            changed(&who, enabled, (UserEvent::Enabled, None), "enabled")
         }
     }
 }
