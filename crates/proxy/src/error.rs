@@ -11,7 +11,7 @@ use hyper_util::client::legacy;
 use super::body::{BodyError, BoxError, ProxyBody};
 use rotogate::dialect;
 use rotogate_core::reason::Reason;
-use rotogate_core::reply::{self, GrpcCode};
+use rotogate_core::reply::{self, GrpcCode, Reply};
 
 /// `Retry-After` for a busy upstream, in seconds.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
@@ -77,19 +77,7 @@ impl ProxyError {
         match self {
             Self::ConnectTimeout => Some("connect_timeout"),
             Self::HeadTimeout => Some("head_timeout"),
-            Self::NotCanonical
-            | Self::Tunnel
-            | Self::TooLarge
-            | Self::ClientIdle
-            | Self::ClientBroken
-            | Self::Unreachable
-            | Self::UpstreamTls
-            | Self::UpstreamReset
-            | Self::UpstreamProtocol
-            | Self::Overloaded
-            | Self::ShareTaken
-            | Self::NoUpstream
-            | Self::Miswired => None,
+            _ => None,
         }
     }
 
@@ -112,8 +100,13 @@ impl ProxyError {
 
     /// The response: a problem document (RFC 9457) with only the status.
     pub fn response(self) -> Response<ProxyBody> {
-        let mut response = reply::problem(self.status(), None).map(|body| ProxyBody::full(body.data().clone()));
-        if self.is_busy() {
+        self.reply_with(reply::problem(self.status(), None))
+    }
+
+    /// This reply, with `Retry-After` if a retry can succeed.
+    fn reply_with(self, reply: Reply) -> Response<ProxyBody> {
+        let mut response = reply.map(|body| ProxyBody::full(body.data().clone()));
+        if matches!(self, Self::Overloaded | Self::ShareTaken) {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
         }
         self.mark(response)
@@ -131,16 +124,8 @@ impl ProxyError {
     pub(super) fn response_in(self, dialect: &str) -> Response<ProxyBody> {
         let dialect = rotogate::program::by_name(dialect, &dialect::Options::default());
         let why = self.status().canonical_reason().unwrap_or_default();
-        let Some(reply) =
-            dialect.and_then(|dialect| rotogate::program::protocol_of(&*dialect)?.failed(self.status(), why))
-        else {
-            return self.response();
-        };
-        let mut response = reply.map(|body| ProxyBody::full(body.data().clone()));
-        if self.is_busy() {
-            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
-        }
-        self.mark(response)
+        let reply = dialect.and_then(|dialect| rotogate::program::protocol_of(&*dialect)?.failed(self.status(), why));
+        reply.map_or_else(|| self.response(), |reply| self.reply_with(reply))
     }
 
     /// The response for a gRPC client: a trailers-only status with HTTP 200 (requirement T17).
@@ -163,30 +148,17 @@ impl ProxyError {
         self.mark(reply::grpc_status(code, message).map(|_| ProxyBody::full("")))
     }
 
-    /// Whether a retry can succeed.
-    const fn is_busy(self) -> bool {
-        matches!(self, Self::Overloaded | Self::ShareTaken)
-    }
-
     /// Whether the failure counts against the address.
     pub(super) const fn blames_address(self) -> bool {
-        match self {
+        matches!(
+            self,
             Self::Unreachable
-            | Self::ConnectTimeout
-            | Self::UpstreamTls
-            | Self::UpstreamReset
-            | Self::UpstreamProtocol
-            | Self::HeadTimeout => true,
-            Self::NotCanonical
-            | Self::Tunnel
-            | Self::TooLarge
-            | Self::ClientIdle
-            | Self::ClientBroken
-            | Self::Overloaded
-            | Self::ShareTaken
-            | Self::NoUpstream
-            | Self::Miswired => false,
-        }
+                | Self::ConnectTimeout
+                | Self::UpstreamTls
+                | Self::UpstreamReset
+                | Self::UpstreamProtocol
+                | Self::HeadTimeout
+        )
     }
 }
 
