@@ -1,10 +1,11 @@
 //! Why a gate does not start, does not apply another configuration, or stops.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Config, ConfigErrors};
+use crate::config::{Config, ConfigError, ConfigErrors};
 use rotogate_core::clock::written;
 use rotogate_core::fault::Chain;
 use rotogate_core::store::StoreError;
@@ -88,5 +89,37 @@ pub struct KeyFault {
 impl KeyFault {
     pub(crate) fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
         Self { key: key.into(), message: message.into() }
+    }
+}
+
+/// The faults found in the parts of a configuration.
+pub(crate) struct Faults<'a> {
+    config: &'a Config,
+    wrong: Vec<ConfigError>,
+}
+
+impl<'a> Faults<'a> {
+    pub(crate) const fn new(config: &'a Config) -> Self {
+        Self { config, wrong: Vec::new() }
+    }
+
+    /// Adds a fault of a key.
+    pub(crate) fn add(&mut self, key: &str, message: impl Into<String>) {
+        self.wrong.push(self.config.blame(key, message));
+    }
+
+    /// Adds a part that could not be examined.
+    pub(crate) fn add_unchecked(&mut self, key: &str, message: impl Into<String>) {
+        self.wrong.push(ConfigError { unchecked: true, ..self.config.blame(key, message) });
+    }
+
+    /// The part, or `None` if it has a fault, which is added. The key of the fault is one within `table`.
+    pub(crate) fn good<T>(&mut self, table: impl fmt::Display, part: Result<T, KeyFault>) -> Option<T> {
+        part.map_err(|KeyFault { key, message }| self.add(&format!("{table}.{key}"), message)).ok()
+    }
+
+    /// What was found, if there are no faults.
+    pub(crate) fn result<T>(self, found: T) -> Result<T, ConfigErrors> {
+        ConfigErrors::new(self.wrong).map_or(Ok(found), Err)
     }
 }

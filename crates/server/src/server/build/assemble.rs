@@ -19,11 +19,10 @@ use super::users::LiveUsers;
 #[cfg(feature = "relay")]
 use super::{exchanges, relays};
 use crate::config::{
-    AssertionHeader, ClientConfig, ClientKeySource, Config, ConfigError, ConfigErrors, EndpointConfig,
-    GlobalRevocationConfig, IdentityConfig, IdentityNames, IssuerConfig, LimitsConfig, SessionsConfig, StoreConfig,
-    read_event_token,
+    AssertionHeader, ClientConfig, ClientKeySource, Config, ConfigErrors, EndpointConfig, GlobalRevocationConfig,
+    IdentityConfig, IdentityNames, IssuerConfig, LimitsConfig, SessionsConfig, StoreConfig, read_event_token,
 };
-use crate::server::error::{KeyFault, ServerError};
+use crate::server::error::{Faults, KeyFault, ServerError};
 use rotogate::Gate;
 use rotogate::dialect::global_revocation::GlobalRevocations;
 use rotogate::gate::{BuildError, Endpoint, GateBuilder};
@@ -219,29 +218,23 @@ pub(crate) fn builder(config: &Config, remote_issuers: &RemoteIssuers) -> Result
         builder = builder.rate_headers(always);
     }
     builder = with_options(builder, config);
-    let mut wrong = Vec::new();
+    let mut faults = Faults::new(config);
     for (index, client) in config.clients.iter().enumerate() {
-        match client_with_keys(client) {
-            Ok(client) => builder = builder.client(client),
-            Err(KeyFault { key, message }) => wrong.push(config.blame(&format!("clients[{index}].{key}"), message)),
-        }
+        let client = faults.good(format_args!("clients[{index}]"), client_with_keys(client));
+        builder = client.into_iter().fold(builder, GateBuilder::client);
     }
-    builder = with_endpoints(builder, config, remote_issuers, &mut wrong);
+    builder = with_endpoints(builder, config, remote_issuers, &mut faults);
     for resource in config.resources.iter().cloned() {
         builder = builder.resource(resource);
     }
     for (index, point) in config.decision_points.iter().enumerate() {
-        match decision_points::load(point) {
-            Ok(rules) => builder = builder.decision_point(rules),
-            Err(KeyFault { key, message }) => {
-                wrong.push(config.blame(&format!("decision_points[{index}].{key}"), message));
-            }
-        }
+        let rules = faults.good(format_args!("decision_points[{index}]"), decision_points::load(point));
+        builder = rules.into_iter().fold(builder, GateBuilder::decision_point);
     }
-    for route in routes(config, remote_issuers, &mut wrong) {
+    for route in routes(config, remote_issuers, &mut faults) {
         builder = builder.route(route);
     }
-    let wrong = ConfigErrors::new(wrong);
+    let wrong = faults.result(()).err();
     #[cfg(feature = "signals")]
     let wrong = wrong
         .into_iter()
@@ -304,26 +297,21 @@ fn client_with_keys(config: &ClientConfig) -> Result<Client, KeyFault> {
 
 /// The routes, with the exchanges of their upstreams.
 #[cfg(feature = "relay")]
-fn routes(config: &Config, remote_issuers: &RemoteIssuers, wrong: &mut Vec<ConfigError>) -> Vec<Route> {
+fn routes(config: &Config, remote_issuers: &RemoteIssuers, faults: &mut Faults<'_>) -> Vec<Route> {
     let mut routes = config.routes.clone();
     for (index, upstream) in config.upstreams.iter().enumerate() {
         let Some(settings) = &upstream.exchange else { continue };
-        match exchanges::load(upstream, settings, config, remote_issuers) {
-            Ok(exchange) => routes
-                .iter_mut()
-                .filter(|route| route.upstream.is_some_and(|upstream| upstream.position() == index))
-                .for_each(|route| route.exchange = Some(Arc::clone(&exchange))),
-            Err(KeyFault { key, message }) => {
-                let place = config.providers.iter().position(|provider| provider.name == settings.provider);
-                wrong.push(config.blame(&format!("providers[{}].{key}", place.unwrap_or_default()), message));
-            }
-        }
+        let place = config.providers.iter().position(|provider| provider.name == settings.provider);
+        let table = format!("providers[{}]", place.unwrap_or_default());
+        let exchange = faults.good(table, exchanges::load(upstream, settings, config, remote_issuers));
+        let is_its = |route: &&mut Route| route.upstream.is_some_and(|upstream| upstream.position() == index);
+        routes.iter_mut().filter(is_its).for_each(|route| route.exchange.clone_from(&exchange));
     }
     routes
 }
 
 #[cfg(not(feature = "relay"))]
-fn routes(config: &Config, _: &RemoteIssuers, _: &mut [ConfigError]) -> Vec<Route> {
+fn routes(config: &Config, _: &RemoteIssuers, _: &mut Faults<'_>) -> Vec<Route> {
     config.routes.clone()
 }
 
@@ -332,26 +320,19 @@ fn with_endpoints(
     mut builder: GateBuilder,
     config: &Config,
     remote_issuers: &RemoteIssuers,
-    wrong: &mut Vec<ConfigError>,
+    faults: &mut Faults<'_>,
 ) -> GateBuilder {
-    let mut blame = |index: usize, KeyFault { key, message }| {
-        wrong.push(config.blame(&format!("endpoints[{index}].{key}"), message));
-    };
     for (index, configured) in config.endpoints.iter().enumerate() {
-        match &configured.browser {
-            Some(settings) => match login_provider(settings, &config.issuers, remote_issuers) {
-                Ok(provider) => {
-                    let is_forwarded = config.routes.iter().any(|route| route.policy.forward_token);
-                    let provider =
-                        provider.map(|provider| if is_forwarded { provider } else { provider.identity_only() });
-                    builder = builder.browser(settings.browser(configured, &config.cors, provider));
-                }
-                Err(fault) => blame(index, fault),
-            },
-            None => match endpoint(configured, remote_issuers) {
-                Ok(endpoint) => builder = builder.endpoint(endpoint),
-                Err(fault) => blame(index, fault),
-            },
+        let table = format_args!("endpoints[{index}]");
+        let Some(settings) = &configured.browser else {
+            let endpoint = faults.good(table, endpoint(configured, remote_issuers));
+            builder = endpoint.into_iter().fold(builder, GateBuilder::endpoint);
+            continue;
+        };
+        if let Some(provider) = faults.good(table, login_provider(settings, &config.issuers, remote_issuers)) {
+            let is_forwarded = config.routes.iter().any(|route| route.policy.forward_token);
+            let provider = provider.map(|provider| if is_forwarded { provider } else { provider.identity_only() });
+            builder = builder.browser(settings.browser(configured, &config.cors, provider));
         }
     }
     for (index, issuer) in config.issuers.iter().enumerate() {
@@ -368,12 +349,10 @@ fn with_endpoints(
         if let Some(events) = &issuer.events
             && let Some(file) = &events.token_file
         {
-            match read_event_token(file) {
-                Ok(token) => {
-                    let taken = Endpoint::security_events(&issuer.name, of(&events.audience), token);
-                    builder = builder.endpoint(taken.path(events.path.as_str()));
-                }
-                Err(message) => wrong.push(config.blame(&format!("issuers[{index}].events.token_file"), message)),
+            let token = read_event_token(file).map_err(|message| KeyFault::new("events.token_file", message));
+            if let Some(token) = faults.good(format_args!("issuers[{index}]"), token) {
+                let taken = Endpoint::security_events(&issuer.name, of(&events.audience), token);
+                builder = builder.endpoint(taken.path(events.path.as_str()));
             }
         }
     }

@@ -4,11 +4,12 @@ use secrecy::SecretString;
 
 use rotogate::program::{EvaluationPlace, HttpDecisionPoint};
 use rotogate_core::decision::DecisionPointRules;
-use rotogate_core::http_client::{Allowed, FetchTarget, HttpClient, Tls};
+use rotogate_core::http_client::{HttpClient, Tls};
 use rotogate_core::private_file;
 
+use super::provider_client::target;
 use crate::config::{Config, ConfigErrors, DecisionPointConfig};
-use crate::server::error::KeyFault;
+use crate::server::error::{Faults, KeyFault};
 
 /// The rules of a decision point. Reads its files.
 ///
@@ -29,10 +30,7 @@ fn point(config: &DecisionPointConfig) -> Result<HttpDecisionPoint, KeyFault> {
     let token = token_file.as_deref().map(read).transpose();
     let token = token.map_err(|message| KeyFault::new("token_file", message))?;
     let place = match (url, evaluation_url) {
-        (_, Some(url)) => {
-            let target = FetchTarget::parse(url, Allowed::by_operator());
-            EvaluationPlace::Url(target.map_err(|error| KeyFault::new("evaluation_url", error.to_string()))?)
-        }
+        (_, Some(url)) => EvaluationPlace::Url(target("evaluation_url", url)?),
         (url, None) => EvaluationPlace::Metadata(url.clone().unwrap_or_default()),
     };
     HttpDecisionPoint::new(client, place, token.as_ref()).map_err(|why| KeyFault::new("token_file", why))
@@ -44,16 +42,14 @@ fn point(config: &DecisionPointConfig) -> Result<HttpDecisionPoint, KeyFault> {
 /// # Errors
 /// The decision points that failed, each with the reason.
 pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors> {
-    let (mut lines, mut wrong) = (Vec::new(), Vec::new());
+    let (mut lines, mut faults) = (Vec::new(), Faults::new(config));
     for (index, entry) in config.decision_points.iter().enumerate() {
-        let key = |key: &str| format!("decision_points[{index}].{key}");
-        match point(entry) {
-            Err(KeyFault { key: of, message }) => wrong.push(config.blame(&key(&of), message)),
-            Ok(point) => match point.evaluation().await {
-                Ok(target) => lines.push(format!("{}: evaluates at {target}", entry.name)),
-                Err(fault) => wrong.push(config.blame(&key("url"), fault.to_string())),
-            },
-        }
+        let found = match point(entry) {
+            Ok(point) => point.evaluation().await.map_err(|fault| KeyFault::new("url", fault.to_string())),
+            Err(fault) => Err(fault),
+        };
+        let target = faults.good(format_args!("decision_points[{index}]"), found);
+        lines.extend(target.map(|target| format!("{}: evaluates at {target}", entry.name)));
     }
-    ConfigErrors::new(wrong).map_or(Ok(lines), Err)
+    faults.result(lines)
 }

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use secrecy::SecretString;
 
 use super::issuers::RemoteIssuers;
-use super::provider_client::{CLIENT_CERT, credentials};
+use super::provider_client::{CLIENT_CERT, credentials, target};
 use crate::config::{Config, ProviderClientSettings, ProviderSettings};
 use crate::server::error::KeyFault;
 use rotogate::program::HttpExchanger;
 use rotogate::relay::{HttpCaller, UrlSource};
 use rotogate::remote_keys::token_target;
 use rotogate_core::exchange::{ExchangeForm, UpstreamExchange};
-use rotogate_core::http_client::{Allowed, FetchTarget, HttpClient, SecretPlace, Tls};
+use rotogate_core::http_client::{HttpClient, SecretPlace, Tls};
 use rotogate_core::private_file::{read_private, trusted};
 use rotogate_core::session::Scope;
 use rotogate_proxy::{ExchangeSettings, Upstream};
@@ -74,17 +74,12 @@ fn exchanger(
     issuers: &RemoteIssuers,
 ) -> Result<HttpExchanger, KeyFault> {
     let http = http_client(provider.ca.as_deref(), &provider.client)?;
-    let issuer: Arc<str> = provider.issuer.as_str().into();
     let url: UrlSource = match &provider.token_url {
         Some(url) => {
-            let target = FetchTarget::parse(url, Allowed::by_operator());
-            let target = target.map_err(|error| KeyFault::new("token_url", error.to_string()))?;
+            let target = target("token_url", url)?;
             Arc::new(move || Some(target.clone()))
         }
-        None => {
-            let (issuers, issuer) = (issuers.clone(), Arc::clone(&issuer));
-            Arc::new(move || issuers.metadata(&issuer).and_then(|metadata| token_target(&metadata)))
-        }
+        None => issuers.discovered(&provider.issuer, token_target),
     };
     let mut client = credentials(&provider.client)?;
     if form == ExchangeForm::Entra {
@@ -94,7 +89,7 @@ fn exchanger(
     Ok(HttpExchanger {
         caller: HttpCaller::new(http, provider.timeout),
         url,
-        place: provider.token_url.clone().unwrap_or_else(|| format!("issuer {issuer}")),
+        place: provider.token_url.clone().unwrap_or_else(|| format!("issuer {}", provider.issuer)),
         client,
         form,
         audience: None,

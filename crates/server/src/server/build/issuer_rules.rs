@@ -4,11 +4,11 @@ use std::path::Path;
 
 use secrecy::SecretString;
 
-use super::provider_client::client_key;
+use super::provider_client::{client_key, target};
 use crate::config::{IntrospectionConfig, KeySource, TrustedIssuer};
 use crate::server::error::{KeyFault, ServerError};
 use rotogate::program::HttpIntrospector;
-use rotogate_core::http_client::{Allowed, ClientCredentials, FetchTarget, HttpClient, Tls};
+use rotogate_core::http_client::{ClientCredentials, HttpClient, Tls};
 use rotogate_core::introspection::Introspection;
 use rotogate_core::private_file::{self, trusted};
 use rotogate_core::token::AssertionGrants;
@@ -90,9 +90,7 @@ pub(crate) fn load_introspection(config: &IntrospectionConfig) -> Result<Introsp
         ("client_cert", Some(file)) => in_file("client_cert", file, &error.message),
         _ => KeyFault::new("url", error.message),
     })?;
-    let endpoint =
-        FetchTarget::parse(url, Allowed::by_operator()).map_err(|error| KeyFault::new("url", error.to_string()))?;
-    let introspector = HttpIntrospector::by(client.with_timeout(*timeout), endpoint, credentials);
+    let introspector = HttpIntrospector::by(client.with_timeout(*timeout), target("url", url)?, credentials);
     let mut introspection = Introspection::by(introspector)
         .cache(*cache)
         .negative(*negative)

@@ -11,10 +11,12 @@ use super::issuer_rules::load_introspection;
 use crate::config::{
     BrowserConfig, ClientConfig, Config, ConfigError, ConfigErrors, IntrospectionConfig, RemoteSource, TrustedIssuer,
 };
-use crate::server::error::{KeyFault, ServerError};
+use crate::server::error::{Faults, KeyFault, ServerError};
 use rotogate::gate::GateBuilder;
 use rotogate::remote_keys::{self, FetchFailure, RemoteIssuer, RemoteKeys, RemoteStatus};
 use rotogate_core::client::ClientKeys;
+#[cfg(feature = "relay")]
+use rotogate_core::http_client::FetchTarget;
 use rotogate_core::token::live_keys::LiveKeys;
 use rotogate_core::token::remote_status::RemoteLists;
 use rotogate_core::token::verify::{IssuerRules, Keys, strict_object};
@@ -187,6 +189,17 @@ impl RemoteIssuers {
         self.named(name)?.keys.metadata()
     }
 
+    /// A URL in the discovery document of an issuer, as it is at the time of each call.
+    #[cfg(feature = "relay")]
+    pub(super) fn discovered(
+        &self,
+        name: &str,
+        which: fn(&remote_keys::Metadata) -> Option<FetchTarget>,
+    ) -> Arc<dyn Fn() -> Option<FetchTarget> + Send + Sync> {
+        let (issuers, name) = (self.clone(), name.to_owned());
+        Arc::new(move || which(&*issuers.metadata(&name)?))
+    }
+
     /// The name of a required issuer that never had keys, if there is one.
     pub(crate) fn missing(&self) -> Option<String> {
         let missing = |remote: &&Remote| remote.source.required && !remote.keys.status().had_keys;
@@ -343,13 +356,11 @@ pub(crate) async fn inspect(config: &Config) -> Result<(Vec<String>, Vec<ConfigE
         };
         (key, issuer, acr_values, [keys, introspection])
     });
-    let (mut lines, mut wrong, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut lines, mut faults, mut warnings) = (Vec::new(), Faults::new(config), Vec::new());
     for (key, issuer, acr_values, found) in futures_util::future::join_all(asked).await {
         for found in found.into_iter().flatten() {
-            match found {
-                Ok(found) => lines.extend(found.into_iter().map(|line| format!("issuer {}: {line}", issuer.name))),
-                Err(fault) => wrong.push(config.blame(&format!("{key}.{}", fault.key), fault.message)),
-            }
+            let found = faults.good(&key, found).unwrap_or_default();
+            lines.extend(found.into_iter().map(|line| format!("issuer {}: {line}", issuer.name)));
         }
         warnings.extend(without_acr(config, &issuer.name, &acr_values));
     }
@@ -360,7 +371,7 @@ pub(crate) async fn inspect(config: &Config) -> Result<(Vec<String>, Vec<ConfigE
             lines.push(format!("issuer {provider}: register the redirect URI {base}{}/callback there", endpoint.path));
         }
     }
-    ConfigErrors::new(wrong).map_or(Ok((lines, warnings)), Err)
+    faults.result((lines, warnings))
 }
 
 /// Warnings of routes whose `step_up` no login of browsers at this provider meets.

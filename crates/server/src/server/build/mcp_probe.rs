@@ -12,7 +12,8 @@ use serde_json::json;
 use tower::ServiceExt;
 
 use super::assemble::{proxy_settings, upstreams};
-use crate::config::{Config, ConfigError, ConfigErrors};
+use crate::config::{Config, ConfigErrors};
+use crate::server::error::Faults;
 use rotogate_core::headers::Peer;
 use rotogate_core::mcp::VERSIONS;
 use rotogate_core::policy::{By, GateId, permit_anonymous};
@@ -32,7 +33,7 @@ const WITHIN: Duration = Duration::from_secs(10);
 /// A server that does not compare. A server that does not answer is reported as unchecked.
 // Requirement M6.
 pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors> {
-    let (mut lines, mut wrong) = (Vec::new(), Vec::new());
+    let (mut lines, mut faults) = (Vec::new(), Faults::new(config));
     let is_asked = |resource: &Resource| resource.mcp.as_ref().is_some_and(|mcp| mcp.headers_alone);
     if !config.resources.iter().any(is_asked) {
         return Ok(lines);
@@ -54,26 +55,24 @@ pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors
                 Ok(proxy) => compares(proxy, config, route, &resource.path).await,
                 Err(why) => Err(why.clone()),
             };
+            let key = format!("resources[{index}].mcp.check");
             match compared {
                 Ok(true) => lines.push(format!(
                     "{}: the upstream {name} compares the headers of a call with its body",
                     resource.path
                 )),
-                Ok(false) => wrong.push(config.blame(
-                    &format!("resources[{index}].mcp.check"),
+                Ok(false) => faults.add(
+                    &key,
                     format!(
                         "the upstream {name} took a call whose header Mcp-Method differs from its body: a caller could do \
                          what the rules for its header allow, and its body do another thing. Use check = \"body\""
                     ),
-                )),
-                Err(why) => wrong.push(ConfigError {
-                    unchecked: true,
-                    ..config.blame(&format!("resources[{index}].mcp.check"), format!("the upstream {name} {why}"))
-                }),
+                ),
+                Err(why) => faults.add_unchecked(&key, format!("the upstream {name} {why}")),
             }
         }
     }
-    ConfigErrors::new(wrong).map_or(Ok(lines), Err)
+    faults.result(lines)
 }
 
 /// Whether the server of this route accepts the call whose header agrees with the body, and refuses the other one.

@@ -10,7 +10,9 @@ use crate::config::{BrowserConfig, ClientKeySettings, ProviderClientSettings, Tr
 use crate::server::error::KeyFault;
 use rotogate::gate::LoginProvider;
 use rotogate_core::client_auth::ClientKey;
-use rotogate_core::http_client::{ClientCredentials, SecretPlace};
+use rotogate_core::http_client::{Allowed, ClientCredentials, FetchTarget, SecretPlace};
+#[cfg(feature = "relay")]
+use rotogate_core::http_client::{HttpClient, Tls};
 use rotogate_core::private_file::{read_private, trusted};
 use rotogate_core::token::keyring::KeyMaterial;
 
@@ -20,6 +22,24 @@ const SECRET_FILE: &str = "client.secret_file";
 const KEY_FILE: &str = "client.key_file";
 /// The key of the certificate, within the entry of a provider.
 pub(super) const CLIENT_CERT: &str = "client.client_cert";
+
+/// Requests to a server whose authorities are in the file `ca`, which `key` names.
+///
+/// # Errors
+/// The file cannot be used.
+#[cfg(feature = "relay")]
+pub(super) fn http_client(key: &str, ca: Option<&Path>) -> Result<HttpClient, KeyFault> {
+    let http = Tls::read(ca, None).and_then(|tls| HttpClient::with_tls(&tls));
+    http.map_err(|error| KeyFault::new(key, error.message))
+}
+
+/// The target of the URL that `key` has.
+///
+/// # Errors
+/// It is no URL of a server.
+pub(super) fn target(key: &str, url: &str) -> Result<FetchTarget, KeyFault> {
+    FetchTarget::parse(url, Allowed::by_operator()).map_err(|error| KeyFault::new(key, error.to_string()))
+}
 
 /// The client. Reads the file.
 ///
@@ -75,7 +95,7 @@ pub(crate) fn login_provider(
     let Some((name, client)) = browser.provider.as_deref().zip(browser.client.as_ref()) else { return Ok(None) };
     let issuer = trusted.iter().find(|issuer| issuer.name == name).and_then(|issuer| issuer.keys.remote());
     let issuer = issuer.ok_or_else(|| KeyFault::new("provider", "expected an entry of [[issuers]] with discovery"))?;
-    let (issuers, of): (_, Arc<str>) = (issuers.clone(), name.into());
+    let (issuers, of) = (issuers.clone(), name.to_owned());
     let ClientCredentials { id, secret, assertions } = credentials(client)?;
     let provider = LoginProvider::with_metadata(&issuer.issuer, id, Arc::new(move || issuers.metadata(&of)));
     let provider = match secret {

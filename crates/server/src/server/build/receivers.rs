@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::provider_client::http_client;
 use super::streams::GateOfStreams;
 use crate::config::{Config, ConfigErrors, ReceiverConfig};
-use crate::server::error::{KeyFault, ServerError};
+use crate::server::error::{Faults, KeyFault, ServerError};
 use rotogate::Gate;
 use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate_core::engine::ended::{End, EndPlace, EndedBatch};
-use rotogate_core::http_client::{HttpClient, Tls};
 use rotogate_core::private_file::{read_private, trusted};
 use rotogate_core::store::{Cursor, StoreError};
 use rotogate_core::token::event_key::EventKey;
@@ -51,22 +51,15 @@ pub(crate) fn of_gate(gate: &Gate, config: &Config) -> Result<Receivers, ServerE
 /// # Errors
 /// The files that cannot be used, each reported at its key.
 pub(crate) fn plans(config: &Config, gate: Option<&Gate>) -> Result<Vec<ReceiverPlan>, ConfigErrors> {
-    let (mut plans, mut wrong) = (Vec::new(), Vec::new());
-    for (index, receiver) in config.receivers.iter().enumerate() {
-        match plan(receiver, gate) {
-            Ok(plan) => plans.push(plan),
-            Err(KeyFault { key, message }) => {
-                wrong.push(config.blame(&format!("receivers[{index}].{key}"), message));
-            }
-        }
-    }
-    ConfigErrors::new(wrong).map_or(Ok(plans), Err)
+    let (mut faults, all) = (Faults::new(config), config.receivers.iter().enumerate());
+    let plans = all.filter_map(|(index, it)| faults.good(format_args!("receivers[{index}]"), plan(it, gate)));
+    let plans = plans.collect();
+    faults.result(plans)
 }
 
 fn plan(receiver: &ReceiverConfig, gate: Option<&Gate>) -> Result<ReceiverPlan, KeyFault> {
     let ReceiverConfig { name, url, audience, token_file, key_file, clients, ca } = receiver;
-    let http = Tls::read(ca.as_deref(), None).and_then(|tls| HttpClient::with_tls(&tls));
-    let http = http.map_err(|error| KeyFault::new("ca", error.message))?;
+    let http = http_client("ca", ca.as_deref())?;
     let private = |file| trusted::check_folders(file).and_then(|()| read_private(file));
     private(token_file).map_err(|message| KeyFault::new("token_file", message))?;
     let pem = private(key_file).map_err(|message| KeyFault::new("key_file", message))?;
@@ -104,13 +97,13 @@ pub(crate) fn begin(plans: Vec<ReceiverPlan>, gate: &Gate, receivers: &Receivers
 /// # Errors
 /// The receivers that failed, each with the reason.
 pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors> {
-    let (mut lines, mut wrong) = (Vec::new(), Vec::new());
+    let (mut lines, mut faults) = (Vec::new(), Faults::new(config));
     for (index, plan) in plans(config, None)?.into_iter().enumerate() {
         let name = Arc::clone(&plan.settings.name);
         match greet(plan, config.issuer.url.as_str(), SystemTime::new().wall()).await {
             Ok(found) => lines.push(format!("receiver {name}: {found}")),
-            Err(error) => wrong.push(config.blame(&format!("receivers[{index}].url"), error.to_string())),
+            Err(error) => faults.add(&format!("receivers[{index}].url"), error.to_string()),
         }
     }
-    ConfigErrors::new(wrong).map_or(Ok(lines), Err)
+    faults.result(lines)
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::issuers::RemoteIssuers;
-use super::provider_client::{self, credentials};
+use super::provider_client::{self, credentials, http_client, target};
 use crate::config::RelaySettings;
 use crate::server::error::KeyFault;
 #[cfg(feature = "grpc")]
@@ -12,13 +12,7 @@ use rotogate::dialect::relay::KnoxProvider;
 use rotogate::dialect::relay::{EnvelopeProvider, Wire};
 use rotogate::gate::RelayConfig;
 use rotogate::relay::{HttpCaller, OAuthProvider, Provider, ProviderUrls, UrlSource};
-use rotogate::remote_keys::{self, Metadata};
-use rotogate_core::http_client::{Allowed, FetchTarget, HttpClient, Tls};
-
-/// A fault of a key within the endpoint.
-fn bad(key: &'static str) -> impl Fn(String) -> KeyFault {
-    move |message| KeyFault::new(key, message)
-}
+use rotogate::remote_keys;
 
 /// The files that a relay reads, each with its key.
 pub(crate) fn files(relay: &RelaySettings) -> impl Iterator<Item = (&'static str, &Path)> {
@@ -31,8 +25,7 @@ pub(crate) fn files(relay: &RelaySettings) -> impl Iterator<Item = (&'static str
 /// # Errors
 /// A file cannot be used.
 pub(crate) fn load(relay: &RelaySettings, issuers: &RemoteIssuers) -> Result<RelayConfig, KeyFault> {
-    let http = Tls::read(relay.ca.as_deref(), None).and_then(|tls| HttpClient::with_tls(&tls));
-    let http = http.map_err(|error| bad("ca")(error.message))?;
+    let http = http_client("ca", relay.ca.as_deref())?;
     let provider: Arc<dyn Provider> = match relay.wire {
         Wire::OAuth => {
             let caller = HttpCaller::new(http, relay.rules.timeout);
@@ -46,12 +39,9 @@ pub(crate) fn load(relay: &RelaySettings, issuers: &RemoteIssuers) -> Result<Rel
         }
         #[cfg(feature = "grpc")]
         Wire::Knox => {
-            let target = |method: &str| {
-                let base = relay.token_url.as_deref().unwrap_or_default().trim_end_matches('/');
-                let url = format!("{base}/user_api.v1.UserApiService/{method}");
-                FetchTarget::parse(&url, Allowed::by_operator()).map_err(|error| bad("token_url")(error.to_string()))
-            };
-            let (authn, refresh) = (target("AuthnWithPassword")?, target("RefreshAccessToken")?);
+            let base = relay.token_url.as_deref().unwrap_or_default().trim_end_matches('/');
+            let method = |method: &str| target("token_url", &format!("{base}/user_api.v1.UserApiService/{method}"));
+            let (authn, refresh) = (method("AuthnWithPassword")?, method("RefreshAccessToken")?);
             Arc::new(KnoxProvider::new(http, authn, refresh, relay.rules.timeout))
         }
     };
@@ -69,22 +59,15 @@ pub(crate) fn load(relay: &RelaySettings, issuers: &RemoteIssuers) -> Result<Rel
 /// The URLs of the provider: from the configuration, or else from the discovery document of its issuer at the time of
 /// the call.
 fn urls(relay: &RelaySettings, issuers: &RemoteIssuers) -> Result<ProviderUrls, KeyFault> {
-    let target = |key: &'static str, url: &str| {
-        FetchTarget::parse(url, Allowed::by_operator()).map_err(|error| bad(key)(error.to_string()))
-    };
     let revocation = relay.revocation_url.as_deref().map(|url| target("revocation_url", url)).transpose()?;
     if let Some(url) = &relay.token_url {
         return Ok(ProviderUrls::fixed(target("token_url", url)?, revocation));
     }
-    let issuer: Arc<str> = relay.issuer.as_deref().unwrap_or_default().into();
-    let discovered = |which: fn(&Metadata) -> Option<FetchTarget>| -> UrlSource {
-        let (issuers, issuer) = (issuers.clone(), Arc::clone(&issuer));
-        Arc::new(move || which(&*issuers.metadata(&issuer)?))
-    };
+    let issuer = relay.issuer.as_deref().unwrap_or_default();
     let has_revocations = relay.revocation_path.is_some();
     let revocation = match revocation {
         Some(target) => Some(Arc::new(move || Some(target.clone())) as UrlSource),
-        None => has_revocations.then(|| discovered(remote_keys::revocation_target)),
+        None => has_revocations.then(|| issuers.discovered(issuer, remote_keys::revocation_target)),
     };
-    Ok(ProviderUrls { token: discovered(remote_keys::token_target), revocation })
+    Ok(ProviderUrls { token: issuers.discovered(issuer, remote_keys::token_target), revocation })
 }

@@ -9,7 +9,7 @@ use rotogate::store::PostgresOptions;
 #[cfg(feature = "redis")]
 use rotogate::store::RedisOptions;
 use rotogate_core::private_file::read_private;
-use rotogate_core::store::Staleness;
+use rotogate_core::store::{Staleness, StoreError};
 use rotogate_core::token::keyring::Keyring;
 use secrecy::SecretString;
 use uuid::Uuid;
@@ -26,21 +26,18 @@ pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors
     // If there are no keys, a start would create them, so no store can match them yet.
     let keyring = Keyring::load_if_there(&config.issuer.keys).ok().flatten();
     let keyring = keyring.map_or_else(Uuid::new_v4, |keyring| keyring.id());
+    let failed = |error: StoreError| KeyFault::new("store", error.to_string());
     let found = match &config.store {
         StoreConfig::Memory | StoreConfig::Redb { .. } => return Ok(Vec::new()),
         #[cfg(feature = "postgres")]
         StoreConfig::Postgres(settings) => match of_postgres(config, settings, keyring) {
-            Ok(options) => rotogate::store::inspect_postgres(options)
-                .await
-                .map_err(|error| KeyFault::new("store", error.to_string())),
-            Err(message) => Err(message),
+            Ok(options) => rotogate::store::inspect_postgres(options).await.map_err(failed),
+            Err(fault) => Err(fault),
         },
         #[cfg(feature = "redis")]
         StoreConfig::Redis(settings) => match of_redis(config, settings, keyring) {
-            Ok(options) => {
-                rotogate::store::inspect_redis(options).await.map_err(|error| KeyFault::new("store", error.to_string()))
-            }
-            Err(message) => Err(message),
+            Ok(options) => rotogate::store::inspect_redis(options).await.map_err(failed),
+            Err(fault) => Err(fault),
         },
     };
     let found = found.and_then(|server| {

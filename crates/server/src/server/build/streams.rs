@@ -6,19 +6,18 @@ use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::issuers::RemoteIssuers;
-use super::provider_client::credentials;
+use super::provider_client::{credentials, http_client, target};
 use crate::config::{Config, ConfigErrors, StreamConfig, StreamDelivery, TrustedIssuer, read_event_token};
-use crate::server::error::{KeyFault, ServerError};
+use crate::server::error::{Faults, KeyFault, ServerError};
 use rotogate::Gate;
 use rotogate::program::DeliveredEvent;
 use rotogate::remote_keys;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::denial::Denial;
 use rotogate_core::fault::Error;
-use rotogate_core::http_client::{Allowed, FetchTarget, HttpClient, Tls};
 use rotogate_core::store::relay::RelayStore;
 use rotogate_signals::{
-    Access, Delivery, NotTaken, StreamError, StreamGate, StreamPlan, StreamSettings, Streams, TokenUrl, inspect,
+    Access, Delivery, NotTaken, StreamError, StreamGate, StreamPlan, StreamSettings, Streams, inspect,
 };
 
 /// A running gate, for its streams.
@@ -82,17 +81,12 @@ pub(crate) fn of_gate(gate: &Gate, config: &Config) -> Result<Streams, ServerErr
 /// # Errors
 /// The files that cannot be used, each reported at its key.
 pub(crate) fn plans(config: &Config, issuers: &RemoteIssuers) -> Result<Vec<StreamPlan>, ConfigErrors> {
-    let (mut plans, mut wrong) = (Vec::new(), Vec::new());
-    for (index, issuer) in config.issuers.iter().enumerate() {
-        let Some(stream) = &issuer.stream else { continue };
-        match plan(config, issuer, stream, issuers) {
-            Ok(plan) => plans.push(plan),
-            Err(KeyFault { key, message }) => {
-                wrong.push(config.blame(&format!("issuers[{index}].{key}"), message));
-            }
-        }
-    }
-    ConfigErrors::new(wrong).map_or(Ok(plans), Err)
+    let mut faults = Faults::new(config);
+    let plans = config.issuers.iter().enumerate().filter_map(|(index, issuer)| {
+        faults.good(format_args!("issuers[{index}]"), plan(config, issuer, issuer.stream.as_ref()?, issuers))
+    });
+    let plans = plans.collect();
+    faults.result(plans)
 }
 
 fn plan(
@@ -114,8 +108,7 @@ fn plan(
         verify_every,
         ca,
     } = stream;
-    let http = Tls::read(ca.as_deref(), None).and_then(|tls| HttpClient::with_tls(&tls));
-    let http = http.map_err(|error| KeyFault::new("stream.ca", error.message))?;
+    let http = http_client("stream.ca", ca.as_deref())?;
     let access = match client {
         Some(client) => {
             credentials(client).map_err(|KeyFault { key, message }| KeyFault::new(format!("stream.{key}"), message))?;
@@ -123,7 +116,10 @@ fn plan(
             let scope = scopes.iter().map(rotogate_core::session::Scope::as_str).collect::<Vec<_>>().join(" ");
             Access::Client {
                 credentials: Arc::new(move || credentials(&client).map_err(|fault| fault.message)),
-                token_url: token_source(token_url.as_deref(), &issuer.name, issuers),
+                token_url: match token_url.as_deref().and_then(|url| target("stream.token_url", url).ok()) {
+                    Some(target) => Arc::new(move || Some(target.clone())),
+                    None => issuers.discovered(&issuer.name, remote_keys::token_target),
+                },
                 scope,
             }
         }
@@ -159,21 +155,10 @@ fn plan(
     })
 }
 
-/// The token endpoint: the configured URL, or the URL in the issuer's discovery document.
-fn token_source(token_url: Option<&str>, issuer: &str, issuers: &RemoteIssuers) -> TokenUrl {
-    match token_url.and_then(|url| FetchTarget::parse(url, Allowed::by_operator()).ok()) {
-        Some(target) => Arc::new(move || Some(target.clone())),
-        None => {
-            let (issuers, issuer): (_, Box<str>) = (issuers.clone(), issuer.into());
-            Arc::new(move || issuers.metadata(&issuer).and_then(|metadata| remote_keys::token_target(&metadata)))
-        }
-    }
-}
-
 /// Asks each transmitter once, for `check --online`. Returns a line for each answer, or the transmitters that failed
 /// with the reasons.
 pub(crate) async fn inspect_all(config: &Config, issuers: &RemoteIssuers) -> Result<Vec<String>, ConfigErrors> {
-    let (mut lines, mut wrong) = (Vec::new(), Vec::new());
+    let (mut lines, mut faults) = (Vec::new(), Faults::new(config));
     for mut plan in plans(config, issuers)? {
         let name = Arc::clone(&plan.settings.issuer);
         let index = config.issuers.iter().position(|issuer| *issuer.name == *name).unwrap_or_default();
@@ -193,9 +178,9 @@ pub(crate) async fn inspect_all(config: &Config, issuers: &RemoteIssuers) -> Res
                     StreamError::Access(_) => "client",
                     _ => "transmitter",
                 };
-                wrong.push(config.blame(&format!("issuers[{index}].stream.{key}"), error.to_string()));
+                faults.add(&format!("issuers[{index}].stream.{key}"), error.to_string());
             }
         }
     }
-    ConfigErrors::new(wrong).map_or(Ok(lines), Err)
+    faults.result(lines)
 }
