@@ -19,12 +19,12 @@ use super::listen::limits::Limits;
 use super::listen::workers::Workers;
 use super::listen::{connection, sockets};
 use super::operate::admin::{self, AdminThread};
-use super::operate::metrics::{Metrics, Sources};
-use super::operate::reload::{self, IssuerState, Outcomes, ReloadTask, Reloadable, ReloadableListener};
+use super::operate::metrics::Metrics;
+use super::operate::reload::{self, InForce, ListenerInForce, Outcomes, ReloadTask};
 use super::operate::watchdog;
 use super::serve::drain::StreamDrain;
 use super::serve::handler::GateHandler;
-use super::serve::request::{RequestState, Serving};
+use super::serve::request::RequestState;
 use super::serve::tally::Tally;
 use super::{BoundListener, Order, Server, ShutdownKind, UpgradeState};
 use crate::config::Config;
@@ -32,12 +32,10 @@ use crate::trace::Tracer;
 use rotogate::store::redb::RedbStore;
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::engine::Unpaid;
-use rotogate_proxy::Proxy;
 
 /// A gate that serves.
 pub(super) struct RunningGate {
-    parts: GateParts,
-    in_force: InForce,
+    in_force: Arc<InForce>,
     drain: StreamDrain,
     reload: ReloadTask,
     admin: AdminThread,
@@ -45,58 +43,6 @@ pub(super) struct RunningGate {
     accepting: JoinSet<()>,
     stopping: watch::Sender<bool>,
     spare_sockets: Vec<std::net::TcpListener>,
-}
-
-/// The parts that a reload replaces, and the outcomes of reloads.
-struct InForce {
-    config: Arc<ArcSwap<Config>>,
-    proxy: Arc<ArcSwap<Proxy>>,
-    serving: Serving,
-    limits: Arc<Limits>,
-    outcomes: Arc<Outcomes>,
-}
-
-impl InForce {
-    fn metrics(&self, parts: &GateParts, listeners: &[BoundListener], tally: &'static Tally) -> Arc<Metrics> {
-        let of = |bound: &BoundListener| (Arc::clone(bound.listener.counts()), bound.listener.tls());
-        Arc::new(Metrics::new(Sources {
-            tally,
-            gate: parts.gate.clone(),
-            proxy: Arc::clone(&self.proxy),
-            passwords: Arc::clone(&parts.passwords),
-            directories: parts.directories.metrics().clone(),
-            issuers: parts.remote_issuers.clone(),
-            #[cfg(feature = "signals")]
-            streams: parts.streams.clone(),
-            #[cfg(feature = "signals")]
-            receivers: parts.receivers.clone(),
-            store: parts.redb.clone(),
-            config: Arc::clone(&self.config),
-            limits: Arc::clone(&self.limits),
-            reloads: Arc::clone(&self.outcomes),
-            users: parts.users.clone(),
-            listeners: listeners.iter().map(of).collect(),
-        }))
-    }
-
-    fn reloadable(&self, parts: &GateParts, listeners: &[BoundListener]) -> Reloadable {
-        let of = |bound: &BoundListener| ReloadableListener::new(&bound.listener, bound.questions.clone());
-        Reloadable {
-            config: Arc::clone(&self.config),
-            gate: parts.gate.clone(),
-            proxy: Arc::clone(&self.proxy),
-            serving: Arc::clone(&self.serving),
-            directories: Arc::clone(&parts.directories),
-            remote_issuers: parts.remote_issuers.clone(),
-            #[cfg(feature = "signals")]
-            streams: parts.streams.clone(),
-            #[cfg(feature = "signals")]
-            receivers: parts.receivers.clone(),
-            limits: Arc::clone(&self.limits),
-            listeners: listeners.iter().map(of).collect(),
-            trusted: parts.trusted.iter().cloned().map(IssuerState::new).collect(),
-        }
-    }
 }
 
 impl RunningGate {
@@ -110,34 +56,34 @@ impl RunningGate {
         let (stopping, stopped) = watch::channel(false);
         let (workers, tally) = (config.server.workers, Tally::of_process(config.server.workers));
         let drain = StreamDrain::default();
-        let in_force = InForce {
+        let state_of = |bound: &BoundListener| ListenerInForce::new(&bound.listener, bound.questions.clone());
+        let in_force = Arc::new(InForce {
+            tally,
             limits: Arc::new(Limits::new(&config.server)),
-            outcomes: Arc::new(Outcomes::new()),
-            proxy: Arc::new(ArcSwap::from_pointee(parts.proxy.clone())),
+            outcomes: Outcomes::new(),
             serving: Arc::new(ArcSwap::from_pointee(first_state(&config, &parts, tally, &drain)?)),
-            config: Arc::new(ArcSwap::new(config)),
-        };
+            config: ArcSwap::new(config),
+            listeners: listeners.iter().map(state_of).collect(),
+            parts,
+        });
         #[cfg(feature = "signals")]
         {
-            let config = in_force.config.load();
-            parts.streams.replace(streams::plans(&config, &parts.remote_issuers)?);
-            receivers::begin(receivers::plans(&config, Some(&parts.gate))?, &parts.gate, &parts.receivers);
+            let (config, GateParts { gate, streams, receivers, .. }) = (in_force.config.load(), &in_force.parts);
+            streams.replace(streams::plans(&config, &in_force.remote_issuers)?);
+            receivers::begin(receivers::plans(&config, Some(gate))?, gate, receivers);
         }
-        let metrics = in_force.metrics(&parts, &listeners, tally);
-        let reloadable = in_force.reloadable(&parts, &listeners);
-        let reload = reload::watch(reloadable, last_read, Arc::clone(&in_force.outcomes));
+        let reload = reload::watch(&in_force, last_read);
         let admin_state = admin::AdminState {
-            tokens: Arc::clone(&parts.admin_tokens),
+            tokens: Arc::clone(&in_force.admin_tokens),
             failures: admin::failures(),
             #[cfg(feature = "page")]
             sign_ins: admin::SignIns::new(Arc::new(SystemTime::new())),
             #[cfg(feature = "page")]
             history: admin::History::default(),
-            serving: Arc::clone(&in_force.serving),
             reloader: reload.reloader(),
             began: SystemTime::new().wall(),
             listening,
-            metrics,
+            metrics: Metrics::new(Arc::clone(&in_force)),
             stopping: stopped.clone(),
             rotating: Arc::default(),
         };
@@ -150,7 +96,7 @@ impl RunningGate {
             let (limits, workers) = (Arc::clone(&in_force.limits), Arc::clone(&workers));
             accepting.spawn(connection::serve(listener, handler, limits, workers, stopped.clone()));
         }
-        Ok(Self { parts, in_force, drain, reload, admin, workers, accepting, stopping, spare_sockets })
+        Ok(Self { in_force, drain, reload, admin, workers, accepting, stopping, spare_sockets })
     }
 
     /// Carries out orders, until one of them ends the gate or its store is lost.
@@ -158,7 +104,7 @@ impl RunningGate {
         &mut self,
         orders: &mut mpsc::Receiver<Order>,
     ) -> (ShutdownKind, Option<ServerError>) {
-        let mut lost = pin!(store_is_lost(self.parts.redb.clone(), self.parts.give_up));
+        let mut lost = pin!(store_is_lost(self.in_force.redb.clone(), self.in_force.give_up));
         let error = loop {
             let order = tokio::select! {
                 order = orders.recv() => order,
@@ -191,8 +137,8 @@ impl RunningGate {
     /// the new sockets.
     async fn prepare_upgrade(&self, wanted: &[SocketAddr]) -> Result<Vec<std::net::TcpListener>, String> {
         let failed = |error: &dyn std::fmt::Display| format!("the store is not writable: {error}");
-        self.parts.gate.flush().await.map_err(|error| failed(&error))?;
-        if let Some(store) = &self.parts.redb {
+        self.in_force.gate.flush().await.map_err(|error| failed(&error))?;
+        if let Some(store) = &self.in_force.redb {
             rotogate_core::store::Store::check(store).await.map_err(|error| failed(&error))?;
         }
         sockets::open_missing(&self.spare_sockets, wanted)
@@ -212,20 +158,20 @@ impl RunningGate {
         shutdown.announce();
         let _ = self.stopping.send(true);
         #[cfg(feature = "signals")]
-        tokio::join!(self.parts.streams.close(), self.parts.receivers.close());
-        self.parts.gate.close_tunnels();
+        tokio::join!(self.in_force.streams.close(), self.in_force.receivers.close());
+        self.in_force.gate.close_tunnels();
         self.await_requests(&mut shutdown, &mut orders).await;
-        let Self { parts, in_force, reload: _reload, admin, workers, mut accepting, .. } = self;
+        let Self { in_force, reload: _reload, admin, workers, mut accepting, .. } = self;
         accepting.shutdown().await;
         drop(workers);
         let tracer = in_force.serving.load().tracer.clone();
         if let Some(tracer) = tracer {
             tracer.flush().await;
         }
-        let flushed = parts.gate.flush().await;
-        tell_unpaid(&parts.gate);
+        let flushed = in_force.gate.flush().await;
+        tell_unpaid(&in_force.gate);
         drop(admin);
-        parts.close().await;
+        in_force.parts.close().await;
         if let Some(error) = lost {
             return Err(error);
         }
@@ -245,11 +191,7 @@ impl RunningGate {
 
     /// Waits for the requests in flight, for `drain_timeout` at most. An in-place upgrade ends streams after `stream_drain`.
     async fn await_requests(&mut self, shutdown: &mut ShutdownKind, orders: &mut mpsc::Receiver<Order>) {
-        #[cfg_attr(
-            not(feature = "relay"),
-            expect(unused_variables, reason = "relays alone have exchanges to wait for")
-        )]
-        let Self { parts, in_force, drain, accepting, .. } = self;
+        let Self { in_force, drain, accepting, .. } = self;
         let (drain_timeout, stream_drain) = {
             let config = in_force.config.load();
             (config.server.drain_timeout, config.server.stream_drain)
@@ -265,7 +207,7 @@ impl RunningGate {
             while accepting.join_next().await.is_some() {}
             // The exchange of a relay goes on if its client disconnects, so wait for exchanges, too.
             #[cfg(feature = "relay")]
-            parts.gate.relays_idle().await;
+            in_force.gate.relays_idle().await;
         };
         let mut streams = pin!(streams.fuse());
         let mut drained = pin!(tokio::time::timeout(drain_timeout, drained));

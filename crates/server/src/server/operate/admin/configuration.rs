@@ -223,7 +223,7 @@ pub(super) async fn reload(state: &AdminState) -> AdminResult {
     let before = state.config.load_full();
     let file = before.source.file();
     let config = read_again(file).await.map_err(|errors| {
-        state.reloads.set(ReloadSource::Configuration, true);
+        state.outcomes.set(ReloadSource::Configuration, true);
         let what = "the configuration cannot be used; the old one stays in force";
         Refusal::new(Code::InvalidConfiguration, what).with_errors(findings(&errors))
     })?;

@@ -31,7 +31,7 @@ pub(super) fn live() -> Response<Body> {
 pub(super) async fn ready(state: &AdminState) -> Response<Body> {
     let (is_ready, text) = readiness(state).await;
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    plain(status, &format!("{text}\n{}", state.issuers.states()))
+    plain(status, &format!("{text}\n{}", state.remote_issuers.states()))
 }
 
 /// Whether the gate can serve, and a line about it.
@@ -45,7 +45,7 @@ pub(super) async fn readiness(state: &AdminState) -> (bool, String) {
         Readiness::NotReady(why) => return (false, format!("not ready: {why}")),
         _ => return (false, "not ready".to_owned()),
     };
-    match state.issuers.missing() {
+    match state.remote_issuers.missing() {
         None => (true, ready),
         Some(issuer) => (false, format!("not ready: issuer {issuer} has no keys yet")),
     }

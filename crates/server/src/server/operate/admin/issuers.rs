@@ -12,7 +12,7 @@ use crate::server::build::issuers::{IssuerReport, IssuerReports};
     responses((status = 200, description = "done", body = IssuerReports))
 )]
 pub(super) fn list(state: &AdminState) -> http::Response<Body> {
-    ok(&state.issuers.report(&state.config.load()))
+    ok(&state.remote_issuers.report(&state.config.load()))
 }
 
 /// Fetches the keys of an issuer now; 502 with the cause if the gate gets no keys.
@@ -23,7 +23,7 @@ pub(super) fn list(state: &AdminState) -> http::Response<Body> {
 )]
 pub(super) async fn refresh(state: &AdminState, name: &str) -> AdminResult {
     let name = decoded(name);
-    match state.issuers.refresh(&name).await {
+    match state.remote_issuers.refresh(&name).await {
         Some((report, Ok(()))) => Ok(ok(&report)),
         Some((_, Err(failure))) => Err(Refusal::new(Code::IssuerFailed, format!("{}: {failure}", failure.cause))),
         None => Err(unknown(state, &name)),
@@ -38,7 +38,7 @@ pub(super) async fn refresh(state: &AdminState, name: &str) -> AdminResult {
 )]
 pub(super) async fn drop_keys(state: &AdminState, name: &str) -> AdminResult {
     let name = decoded(name);
-    let report = state.issuers.drop_keys(&name).await.ok_or_else(|| unknown(state, &name))?;
+    let report = state.remote_issuers.drop_keys(&name).await.ok_or_else(|| unknown(state, &name))?;
     tracing::info!(target: "rotogate::audit", event = "issuer_keys_dropped", issuer = name);
     Ok(ok(&report))
 }

@@ -248,7 +248,7 @@ pub(super) async fn promote(state: &AdminState, kid: &str, request: KeyRequest) 
     responses((status = 200, description = "done", body = ChangedKey))
 )]
 pub(super) async fn retire(state: &AdminState, kid: &str, request: KeyRequest) -> AdminResult {
-    let asking = AskingGate { gate: &state.gate, store: state.store.as_ref() };
+    let asking = AskingGate { gate: &state.gate, store: state.redb.as_ref() };
     let warning = key_roll::retire(&state.config.load_full(), kid, request.force, Some(asking)).await?;
     Ok(ok(&ChangedKey::retired(kid, warning)))
 }

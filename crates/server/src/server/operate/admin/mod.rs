@@ -31,13 +31,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::metrics::{Metrics, Sources};
-use super::reload::Reloader;
+use super::metrics::Metrics;
+use super::reload::{InForce, Reloader};
 use crate::log::{self, request_id};
 use crate::server::build::admin_tokens::AdminTokens;
 use crate::server::listen::min_rate::MinRate;
 use crate::server::listen::stream::Socket;
-use crate::server::serve::request::Serving;
 use operations::Operation;
 use problem::{Code, Refusal};
 use rotogate_core::clock::{Timestamp, wall_micros};
@@ -108,13 +107,11 @@ pub(crate) struct AdminState {
     pub(crate) sign_ins: SignIns,
     #[cfg(feature = "page")]
     pub(crate) history: History,
-    /// The state from which requests are served under the configuration in force.
-    pub(crate) serving: Serving,
     pub(crate) reloader: Reloader,
     pub(crate) began: Timestamp,
     /// Every address of this gate, the admin listener's included.
     pub(crate) listening: Vec<SocketAddr>,
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) metrics: Metrics,
     pub(crate) stopping: watch::Receiver<bool>,
     /// Locked while a rotated key waits until it may sign.
     pub(crate) rotating: Arc<tokio::sync::Mutex<()>>,
@@ -122,9 +119,9 @@ pub(crate) struct AdminState {
 
 /// The gate, its store and users, and the configuration in force.
 impl Deref for AdminState {
-    type Target = Sources;
+    type Target = InForce;
 
-    fn deref(&self) -> &Sources {
+    fn deref(&self) -> &InForce {
         self.metrics.sources()
     }
 }

@@ -71,7 +71,7 @@ pub(super) async fn describe(state: &AdminState) -> Status {
     let (ready, readiness) = health::readiness(state).await;
     let config = state.config.load_full();
     let reload = |source: ReloadSource| {
-        let (refused, taken) = state.reloads.get(source);
+        let (refused, taken) = state.outcomes.get(source);
         ReloadStatus { source: source.name().to_owned(), refused, taken: rfc3339(Timestamp::from_secs(taken)) }
     };
     Status {
@@ -81,7 +81,7 @@ pub(super) async fn describe(state: &AdminState) -> Status {
         ready,
         readiness,
         listeners: state.listening.clone(),
-        connections: state.listeners.iter().flat_map(|(counts, _)| counts.now()).sum(),
+        connections: state.listeners.iter().flat_map(|listener| listener.counts.now()).sum(),
         requests_in_flight: state.serving.load().proxy.report().iter().map(|report| report.in_flight).sum(),
         store: StoreStatus { kind: kind(&config.store).to_owned(), up: health::is_store_up(state).await },
         reloads: ReloadSource::ALL.map(reload).into(),

@@ -34,7 +34,7 @@ pub(super) struct BackupQuery {
     responses((status = 200, description = "the copy", body = Vec<u8>, content_type = "application/octet-stream"))
 )]
 pub(super) async fn backup(state: &AdminState, BackupQuery { folder }: BackupQuery) -> AdminResult {
-    let Some(store) = &state.store else {
+    let Some(store) = &state.redb else {
         return Err(Refusal::new(Code::NotConfigured, "this store is not in a file; back it up as its server says"));
     };
     let file = copy_somewhere(store, folder.as_deref()).await.map_err(|error| {

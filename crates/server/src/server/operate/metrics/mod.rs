@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::UNIX_EPOCH;
 
-use arc_swap::ArcSwap;
 use http::StatusCode;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
@@ -21,26 +20,19 @@ use prometheus_client::registry::Registry;
 
 use self::output::ScrapeOutput;
 use self::process::ProcessCollector;
-use super::reload::{Outcomes, ReloadSource};
-use crate::config::Config;
-use crate::server::build::issuers::RemoteIssuers;
-use crate::server::build::users::LiveUsers;
-use crate::server::listen::connection_counts::{ConnectionCounts, PROTOCOLS, RejectCause};
-use crate::server::listen::limits::Limits;
-use crate::server::listen::tls::Tls;
-use crate::server::serve::tally::{GRPC_STATUSES, Step, Tally};
+use super::reload::{InForce, ReloadSource};
+use crate::server::build::assemble::GateParts;
+use crate::server::listen::connection_counts::{PROTOCOLS, RejectCause};
+use crate::server::serve::tally::{GRPC_STATUSES, Step};
 use crate::trace::COUNTS;
-use rotogate::Gate;
 use rotogate::program::NAMES as DIALECTS;
-use rotogate::store::{RedbStore, redb};
+use rotogate::store::redb;
 use rotogate_core::counters::FINE_SECONDS;
 use rotogate_core::engine::Event;
-use rotogate_core::password::Passwords;
 use rotogate_core::session::RevokedBecause;
 use rotogate_core::token::Keyring;
-use rotogate_directories::DirectoryMetrics;
 use rotogate_kit::metric_families as names;
-use rotogate_proxy::{AttemptResult, CODE_CLASSES, Proxy, UpstreamReport};
+use rotogate_proxy::{AttemptResult, CODE_CLASSES, UpstreamReport};
 
 /// All metrics of a gate.
 #[derive(Debug)]
@@ -57,34 +49,10 @@ struct ScrapeState {
     is_store_up: AtomicBool,
 }
 
-/// The sources of the metrics.
-pub(crate) struct Sources {
-    pub(crate) tally: &'static Tally,
-    pub(crate) gate: Gate,
-    pub(crate) proxy: Arc<ArcSwap<Proxy>>,
-    pub(crate) passwords: Arc<Passwords>,
-    pub(crate) directories: DirectoryMetrics,
-    /// The issuers whose keys are fetched.
-    pub(crate) issuers: RemoteIssuers,
-    #[cfg(feature = "signals")]
-    pub(crate) streams: rotogate_signals::Streams,
-    #[cfg(feature = "signals")]
-    pub(crate) receivers: rotogate_signals::Receivers,
-    pub(crate) store: Option<RedbStore>,
-    /// The configuration in force.
-    pub(crate) config: Arc<ArcSwap<Config>>,
-    pub(crate) limits: Arc<Limits>,
-    pub(crate) reloads: Arc<Outcomes>,
-    /// `None` if the users are in another system.
-    pub(crate) users: Option<Arc<LiveUsers>>,
-    /// The connections and the certificates of each listener, in the order of the configuration.
-    pub(crate) listeners: Vec<(Arc<ConnectionCounts>, Option<Arc<Tls>>)>,
-}
-
 impl Metrics {
-    pub(crate) fn new(sources: Sources) -> Self {
+    pub(crate) fn new(sources: Arc<InForce>) -> Self {
         let mut of_gate = Registry::with_prefix("rotogate");
-        let collector = GateCollector { sources: Arc::new(sources), state: Arc::default() };
+        let collector = GateCollector { sources, state: Arc::default() };
         of_gate.register_collector(Box::new(collector.clone()));
         let mut of_process = Registry::default();
         of_process.register_collector(Box::new(ProcessCollector));
@@ -92,7 +60,7 @@ impl Metrics {
     }
 
     /// The sources of the metrics. The admin listener reads them, too.
-    pub(crate) fn sources(&self) -> &Sources {
+    pub(crate) fn sources(&self) -> &InForce {
         &self.collector.sources
     }
 
@@ -140,16 +108,10 @@ fn plain(open: &str) -> String {
 }
 
 /// Collects the counters of other modules at a scrape.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct GateCollector {
-    sources: Arc<Sources>,
+    sources: Arc<InForce>,
     state: Arc<ScrapeState>,
-}
-
-impl fmt::Debug for GateCollector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("GateCollector")
-    }
 }
 
 impl Collector for GateCollector {
@@ -166,10 +128,10 @@ impl Collector for GateCollector {
         self.reloads(output)?;
         self.logs(output)?;
         traces(output)?;
-        issuers::write(&self.sources.issuers, output)?;
+        issuers::write(&self.sources.remote_issuers, output)?;
         #[cfg(feature = "signals")]
         receivers::write((&self.sources.streams, &self.sources.receivers), output)?;
-        self.sources.directories.encode(&mut encoder)
+        self.sources.directories.metrics().encode(&mut encoder)
     }
 }
 
@@ -237,19 +199,19 @@ impl GateCollector {
     fn connections(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
         let listeners = &self.sources.listeners;
         let mut open = output.family(&names::CONNECTIONS)?;
-        for (index, (counts, _)) in listeners.iter().enumerate() {
-            for (protocol, number) in PROTOCOLS.into_iter().zip(counts.now()) {
+        for (index, listener) in listeners.iter().enumerate() {
+            for (protocol, number) in PROTOCOLS.into_iter().zip(listener.counts.now()) {
                 open.add([&index.to_string(), protocol], number)?;
             }
         }
         output.one(&names::CONNECTIONS_LIMIT, self.sources.limits.max())?;
         let mut rejected = output.family(&names::CONNECTIONS_REJECTED)?;
         for (place, cause) in RejectCause::ALL.into_iter().enumerate() {
-            let of_listeners = listeners.iter().filter_map(|(counts, _)| counts.rejected().get(place).copied());
+            let of_listeners = listeners.iter().filter_map(|listener| listener.counts.rejected().get(place).copied());
             rejected.add([cause.name()], of_listeners.sum::<u64>())?;
         }
         let mut ends = output.family(&names::CERTIFICATE_NOT_AFTER)?;
-        let periods = listeners.iter().filter_map(|(_, tls)| tls.as_ref()).flat_map(|tls| tls.periods());
+        let periods = listeners.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| tls.periods());
         let files: BTreeMap<String, u64> = periods.map(|(file, _, end)| (file, end)).collect();
         for (file, end) in files {
             ends.add([&file], end)?;
@@ -258,7 +220,7 @@ impl GateCollector {
     }
 
     fn upstreams(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
-        let all = self.sources.proxy.load().report();
+        let all = self.sources.serving.load().proxy.report();
         let mut requests = output.family(&names::UPSTREAM_REQUESTS)?;
         for upstream in &all {
             for (result, number) in AttemptResult::ALL.into_iter().zip(upstream.counted.results) {
@@ -311,7 +273,7 @@ impl GateCollector {
     }
 
     fn sessions(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
-        let Sources { gate, passwords, .. } = &*self.sources;
+        let GateParts { gate, passwords, .. } = &self.sources.parts;
         let mut events = output.family(&names::SESSION_EVENTS)?;
         for event in Event::ALL {
             events.add([event.name()], gate.session_counts().get(event))?;
@@ -426,7 +388,7 @@ impl GateCollector {
     }
 
     fn store(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
-        let Sources { gate, store, .. } = &*self.sources;
+        let GateParts { gate, redb: store, .. } = &self.sources.parts;
         output.one(&names::STORE_UP, u64::from(self.state.is_store_up.load(Ordering::Relaxed)))?;
         let mut size = output.family(&names::STORE_SIZE_BYTES)?;
         if let Some(file) = store.as_ref().and_then(|store| std::fs::metadata(store.path()).ok()) {
@@ -455,7 +417,7 @@ impl GateCollector {
     }
 
     fn reloads(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
-        let Sources { reloads, users, .. } = &*self.sources;
+        let InForce { outcomes: reloads, parts: GateParts { users, .. }, .. } = &*self.sources;
         let mut successful = output.family(&names::CONFIG_RELOAD_SUCCESSFUL)?;
         for source in ReloadSource::ALL {
             successful.add([source.name()], u64::from(!reloads.get(source).0))?;

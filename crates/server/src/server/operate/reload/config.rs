@@ -22,7 +22,7 @@ impl Reloadable {
     /// Applies every key that a reload can apply. If one of these keys cannot be used, applies nothing and
     /// returns `false`.
     pub(super) async fn apply(&mut self, new: Config, last_read: &mut LastRead) -> bool {
-        let old = self.config.load_full();
+        let old = self.in_force.config.load_full();
         let mut now = new;
         let restart_only = now.keep(&old);
         let read = LastRead::new(&now);
@@ -56,14 +56,15 @@ impl Reloadable {
         last_read.upstreams.follow(read.upstreams);
         last_read.clients.follow(read.clients);
         follow_issuers(&old, &now, &mut last_read.issuers, read.issuers);
-        self.config.store(Arc::new(now));
+        self.in_force.config.store(Arc::new(now));
         true
     }
 
     /// Prepares all parts, which can fail, before it puts the first one in force.
     pub(super) async fn install(&mut self, old: &Config, now: &Config) -> Result<(), ServerError> {
+        let in_force = Arc::clone(&self.in_force);
         let mut loaded = Vec::new();
-        let of_listeners = self.listeners.iter().zip(old.listeners().zip(now.listeners()));
+        let of_listeners = in_force.listeners.iter().zip(old.listeners().zip(now.listeners()));
         for (listener, (old, now)) in of_listeners.clone() {
             if let (Some(tls), Some(config)) = (&listener.tls, &now.tls)
                 && old.tls != now.tls
@@ -71,25 +72,26 @@ impl Reloadable {
                 loaded.push((tls, Tls::load(config)?));
             }
         }
-        let directories = self.directories.prepare(&now.directories)?;
+        let directories = in_force.directories.prepare(&now.directories)?;
         let is_same = now.issuers == old.issuers && now.clients == old.clients;
         let issuers = if is_same { None } else { Some(self.issuers(old, now).await?) };
         let upstreams = (assemble::upstreams(now), now.server.trusted_proxies.clone());
-        let proxy = self.proxy.load().with_upstreams(upstreams.0, upstreams.1).map_err(ServerError::part)?;
+        let serving = in_force.serving.load();
+        let proxy = serving.proxy.with_upstreams(upstreams.0, upstreams.1).map_err(ServerError::part)?;
         let states = issuers.as_ref().map_or(&self.trusted, |issuers| &issuers.states);
-        let builder = assemble::builder(now, &self.remote_issuers)?;
+        let builder = assemble::builder(now, &in_force.remote_issuers)?;
         let builder = match &issuers {
             Some(issuers) => issuers.remote.given_to(builder, now),
-            None => self.remote_issuers.given_to(builder, now),
+            None => in_force.remote_issuers.given_to(builder, now),
         };
         let builder = states.iter().fold(builder, |builder, state| builder.trusted_issuer(state.rules.clone()));
         let rules = self.gate.prepare_rules(builder).map_err(ServerError::part)?;
-        let state = self.serving.load().replaced_by(now, rules.gate().clone(), proxy.clone())?;
-        let tracer = Tracer::start(now, self.serving.load().tracer.as_ref());
+        let state = serving.replaced_by(now, rules.gate().clone(), proxy)?;
+        let tracer = Tracer::start(now, serving.tracer.as_ref());
         let state = state.traced_by(tracer.map_err(|(key, message)| KeyFault::new(key, message))?);
         #[cfg(feature = "signals")]
         let (streams, receivers) =
-            (streams::plans(now, &self.remote_issuers)?, receivers::plans(now, Some(&self.gate))?);
+            (streams::plans(now, &in_force.remote_issuers)?, receivers::plans(now, Some(&self.gate))?);
         if logs_of(now) != logs_of(old) {
             let filter = log::filter(now.log.level).map_err(ServerError::Unusable)?;
             let lines = (now.server.workers.get(), now.issuer.url.as_str());
@@ -99,10 +101,10 @@ impl Reloadable {
         }
         // Nothing below can fail.
         loaded.into_iter().for_each(|(tls, loaded)| tls.replace(loaded));
-        self.directories.replace(directories);
+        in_force.directories.replace(directories);
         if let Some(NextRules { states, remote, keys }) = issuers {
             keys.put_in_force(&self.gate);
-            self.remote_issuers.replace(remote);
+            in_force.remote_issuers.replace(remote);
             self.trusted = states;
             if now.issuers != old.issuers {
                 log_issuers(old, now);
@@ -110,14 +112,14 @@ impl Reloadable {
         }
         self.gate = self.gate.use_rules(rules);
         #[cfg(feature = "signals")]
-        self.streams.replace(streams);
+        in_force.streams.replace(streams);
         #[cfg(feature = "signals")]
-        receivers::begin(receivers, &self.gate, &self.receivers);
-        self.serve(proxy, state);
-        self.limits.set(&now.server);
+        receivers::begin(receivers, &self.gate, &in_force.receivers);
+        in_force.serving.store(Arc::new(state));
+        in_force.limits.set(&now.server);
         self.gate.set_bounds(&now.server.overload);
         of_listeners.for_each(|(listener, (_, now))| listener.addresses.set_max(now.max_connections_per_address));
-        let asked = self.listeners.iter().filter_map(|listener| listener.questions.as_ref());
+        let asked = in_force.listeners.iter().filter_map(|listener| listener.questions.as_ref());
         asked.zip(&now.authorizers).for_each(|(questions, authorizer)| questions.trust(&now.server, authorizer));
         Ok(())
     }
@@ -146,7 +148,7 @@ impl Reloadable {
             });
         }
         let mut rules: Vec<_> = states.iter().map(|state| state.rules.clone()).collect();
-        let remote = self.remote_issuers.prepare(now, &mut rules).await?;
+        let remote = self.in_force.remote_issuers.prepare(now, &mut rules).await?;
         for (state, rules) in states.iter_mut().zip(rules) {
             state.rules = rules;
         }

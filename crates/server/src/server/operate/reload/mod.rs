@@ -8,24 +8,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
+pub(crate) use self::in_force::{InForce, ListenerInForce};
 pub(crate) use self::outcomes::{Outcomes, ReloadSource};
 use crate::audit;
 use crate::config::{Config, ConfigErrors, ProcessEnv, TrustedIssuer};
-use crate::server::build::directories::LiveDirectories;
 use crate::server::build::files::{self, FileGroup, LastRead};
 use crate::server::build::issuer_rules::load_issuer_and_log;
-use crate::server::build::issuers::RemoteIssuers;
 use crate::server::build::prepare::prepare;
 use crate::server::error::ServerError;
-use crate::server::listen::addresses::Addresses;
-use crate::server::listen::limits::Limits;
-use crate::server::listen::listener::Listener;
 use crate::server::listen::tls::Tls;
-use crate::server::serve::authorizer::Questions;
-use crate::server::serve::request::{RequestState, Serving};
 use rotogate::Gate;
 use rotogate::gate::PreparedKeys;
 use rotogate_core::clock::Timestamp;
@@ -35,9 +28,9 @@ use rotogate_core::task::TaskGuard;
 use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::verify::IssuerRules;
 use rotogate_kit::file_stamp::CHECK_INTERVAL;
-use rotogate_proxy::Proxy;
 
 mod config;
+mod in_force;
 mod outcomes;
 
 /// How long the keys of an issuer stay in force while its file is broken or missing. After that its tokens are refused,
@@ -64,29 +57,18 @@ pub async fn read_again(path: &Path) -> Result<Config, ConfigErrors> {
     })
 }
 
-/// The parts of a running gate that a reload can change.
-pub(crate) struct Reloadable {
-    /// The configuration in force.
-    pub(crate) config: Arc<ArcSwap<Config>>,
-    pub(crate) gate: Gate,
-    pub(crate) proxy: Arc<ArcSwap<Proxy>>,
-    pub(crate) serving: Serving,
-    pub(crate) directories: Arc<LiveDirectories>,
-    pub(crate) remote_issuers: RemoteIssuers,
-    #[cfg(feature = "signals")]
-    pub(crate) streams: rotogate_signals::Streams,
-    #[cfg(feature = "signals")]
-    pub(crate) receivers: rotogate_signals::Receivers,
-    pub(crate) limits: Arc<Limits>,
-    /// The listeners, in the order of the configuration.
-    pub(crate) listeners: Vec<ReloadableListener>,
+/// A running gate, and what its reloads alone know of it.
+struct Reloadable {
+    in_force: Arc<InForce>,
+    /// The gate with the rules in force.
+    gate: Gate,
     /// The trusted issuers, in the order of the configuration.
-    pub(crate) trusted: Vec<IssuerState>,
+    trusted: Vec<IssuerState>,
 }
 
 /// A trusted issuer.
 #[derive(Clone)]
-pub(crate) struct IssuerState {
+struct IssuerState {
     rules: IssuerRules,
     /// The time since which the issuer's file cannot be used.
     broken_since: Option<Timestamp>,
@@ -95,7 +77,7 @@ pub(crate) struct IssuerState {
 }
 
 impl IssuerState {
-    pub(crate) fn new(rules: IssuerRules) -> Self {
+    fn new(rules: IssuerRules) -> Self {
         Self { rules, broken_since: None, dropped: false }
     }
 
@@ -106,19 +88,6 @@ impl IssuerState {
 
     fn is_over(&self) -> bool {
         self.broken_since.is_some_and(|since| files::now() >= since.plus(BROKEN_KEYS_GRACE))
-    }
-}
-
-/// The parts of a listener that a reload can change.
-pub(crate) struct ReloadableListener {
-    tls: Option<Arc<Tls>>,
-    addresses: Arc<Addresses>,
-    questions: Option<Arc<Questions>>,
-}
-
-impl ReloadableListener {
-    pub(crate) fn new(listener: &Listener, questions: Option<Arc<Questions>>) -> Self {
-        Self { tls: listener.tls(), addresses: Arc::clone(listener.addresses()), questions }
     }
 }
 
@@ -137,7 +106,7 @@ struct ReloadRequest {
 pub(crate) struct ReloadTask {
     _task: TaskGuard,
     asks: Reloader,
-    outcomes: Arc<Outcomes>,
+    in_force: Arc<InForce>,
 }
 
 /// Asks the task to apply a configuration.
@@ -169,14 +138,19 @@ impl ReloadTask {
 
     /// Records that another configuration cannot be used.
     pub(crate) fn refuse(&self) {
-        self.outcomes.set(ReloadSource::Configuration, true);
+        self.in_force.outcomes.set(ReloadSource::Configuration, true);
     }
 }
 
 /// Starts to watch the gate's keys, the keys of trusted issuers, and certificates. `last_read` is the state of the
 /// files before they were first read.
-pub(crate) fn watch(mut reloadable: Reloadable, mut last_read: LastRead, outcomes: Arc<Outcomes>) -> ReloadTask {
-    let told = Arc::clone(&outcomes);
+pub(crate) fn watch(in_force: &Arc<InForce>, mut last_read: LastRead) -> ReloadTask {
+    let mut reloadable = Reloadable {
+        in_force: Arc::clone(in_force),
+        gate: in_force.gate.clone(),
+        trusted: in_force.trusted.iter().cloned().map(IssuerState::new).collect(),
+    };
+    let told = Arc::clone(in_force);
     let (configs, mut asked) = mpsc::channel::<ReloadRequest>(1);
     let task = TaskGuard::spawn(async move {
         let mut checks = tokio::time::interval(CHECK_INTERVAL);
@@ -186,24 +160,24 @@ pub(crate) fn watch(mut reloadable: Reloadable, mut last_read: LastRead, outcome
                 asked = asked.recv() => {
                     let Some(ReloadRequest { config, context, done }) = asked else { return };
                     let is_applied = inherited(context, reloadable.apply(config, &mut last_read)).await;
-                    told.set(ReloadSource::Configuration, !is_applied);
+                    told.outcomes.set(ReloadSource::Configuration, !is_applied);
                     // The caller may have stopped waiting.
                     let _ = done.map(|done| done.send(is_applied));
                 }
                 _ = checks.tick() => reloadable.poll_files(&mut last_read).await,
             }
-            told.follow(&last_read);
+            told.outcomes.follow(&last_read);
         }
     });
-    ReloadTask { _task: task, asks: Reloader(configs), outcomes }
+    ReloadTask { _task: task, asks: Reloader(configs), in_force: Arc::clone(in_force) }
 }
 
 impl Reloadable {
     /// Reloads the files that changed.
     async fn poll_files(&mut self, last_read: &mut LastRead) {
-        let config = self.config.load_full();
+        let config = self.in_force.config.load_full();
         self.poll_keys(&config, last_read);
-        let listeners = config.listeners().zip(&self.listeners);
+        let listeners = config.listeners().zip(&self.in_force.listeners);
         for ((config, listener), group) in listeners.zip(&mut last_read.certificates) {
             if let Some(tls) = &listener.tls
                 && group.changed(|| files::of_listener(config)).is_some()
@@ -243,16 +217,10 @@ impl Reloadable {
 
     /// Reads certificates, keys and credentials for upstreams again.
     fn read_upstream_files(&self, config: &Config, changed: &[PathBuf]) -> Result<(), ServerError> {
-        let proxy = self.proxy.load().with_files(changed).map_err(ServerError::part)?;
-        let state = self.serving.load().with_proxy(config, proxy.clone())?;
-        self.serve(proxy, state);
+        let serving = self.in_force.serving.load();
+        let proxy = serving.proxy.with_files(changed).map_err(ServerError::part)?;
+        self.in_force.serving.store(Arc::new(serving.with_proxy(config, proxy)?));
         Ok(())
-    }
-
-    /// Uses this proxy and state for requests from now on.
-    fn serve(&self, proxy: Proxy, state: RequestState) {
-        self.serving.store(Arc::new(state));
-        self.proxy.store(Arc::new(proxy));
     }
 
     /// Reloads the gate's keys and the keys of each trusted issuer separately, so that one broken file does not
@@ -306,7 +274,7 @@ impl Reloadable {
         if group.changed(|| files::of_issuer(issuer)).is_some() {
             match load_issuer_and_log(issuer) {
                 Ok(mut rules) => {
-                    self.remote_issuers.renew(&mut rules, issuer, &trusted.rules);
+                    self.in_force.remote_issuers.renew(&mut rules, issuer, &trusted.rules);
                     *trusted = IssuerState::new(rules);
                     differs = true;
                 }

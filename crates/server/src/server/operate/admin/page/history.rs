@@ -16,7 +16,7 @@ use rotogate_kit::durations::BUCKET_SECONDS;
 use crate::log;
 use crate::server::build::files;
 use crate::server::operate::admin::{AdminState, sessions};
-use crate::server::operate::metrics::Sources;
+use crate::server::operate::reload::InForce;
 
 /// How often the counters are read, and how many differences are kept (15 minutes of them).
 pub(super) const SAMPLE_EVERY: Duration = Duration::from_secs(5);
@@ -58,7 +58,7 @@ pub(super) struct Totals {
 }
 
 impl Totals {
-    fn read(sources: &Sources) -> Self {
+    fn read(sources: &InForce) -> Self {
         let mut now = Self { own: sources.tally.steps().map(|step| step.buckets)[0], ..Self::default() };
         for (end, number) in sources.tally.total().into_values().flat_map(|route| route.outcomes) {
             let is_served =
@@ -71,7 +71,7 @@ impl Totals {
                 add(&mut now.refusals, end.outcome, number);
             }
         }
-        let upstreams = sources.proxy.load().report().into_iter().take(MAX_UPSTREAMS);
+        let upstreams = sources.serving.load().proxy.report().into_iter().take(MAX_UPSTREAMS);
         now.upstreams = upstreams.map(|it| (it.name.into(), it.counted.durations.buckets)).collect();
         now.sessions = SESSION_EVENTS.map(|(event, _)| sources.gate.session_counts().get(event));
         now.lost_lines = log::counts().iter().map(|(_, [_, dropped, errors])| dropped + errors).sum();

@@ -82,7 +82,7 @@ impl GateState {
         reasons.extend(ends.map(|it| (it.grade, format!("certificate {}: {}", it.name, it.state))));
         let sets = key_sets(state).into_iter().filter(|it| it.grade > Grade::Good);
         reasons.extend(sets.map(|it| (it.grade, format!("keys of issuer {}: {}", it.name, it.state))));
-        let refused = ReloadSource::ALL.into_iter().filter(|source| state.reloads.get(*source).0);
+        let refused = ReloadSource::ALL.into_iter().filter(|source| state.outcomes.get(*source).0);
         reasons
             .extend(refused.map(|it| (Grade::Doubtful, format!("reload of {} refused; the log says why", it.name()))));
         let lost = state.history.lost_lines();
@@ -356,7 +356,7 @@ fn own_keys(state: &AdminState) -> Vec<Aging> {
 
 /// The keys of other issuers that the gate fetches.
 fn key_sets(state: &AdminState) -> Vec<Aging> {
-    let fetched = state.issuers.report(&state.config.load()).issuers.into_iter().filter(|it| it.keys.is_some());
+    let fetched = state.remote_issuers.report(&state.config.load()).issuers.into_iter().filter(|it| it.keys.is_some());
     fetched.map(key_set).collect()
 }
 
@@ -375,8 +375,7 @@ fn key_set(issuer: IssuerReport) -> Aging {
 }
 
 fn certificates(state: &AdminState) -> Vec<Aging> {
-    let listeners = state.listeners.iter();
-    let periods = listeners.filter_map(|(_, tls)| tls.as_ref()).flat_map(|tls| tls.periods());
+    let periods = state.listeners.iter().filter_map(|it| it.tls.as_ref()).flat_map(|tls| tls.periods());
     let shown = |(file, begin, end): (String, Option<u64>, u64)| {
         certificate(file, begin.map(Timestamp::from_secs), Timestamp::from_secs(end), files::now())
     };

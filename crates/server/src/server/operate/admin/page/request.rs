@@ -88,7 +88,7 @@ impl Request<'_> {
                 frame: self.frame("/ui/routes").await,
                 routes: traffic::all_routes(state),
                 upstreams: traffic::all_upstreams(state),
-                issuers: state.issuers.report(&state.config.load()).issuers,
+                issuers: state.remote_issuers.report(&state.config.load()).issuers,
             }),
             ["config"] => html(&view::ConfigView {
                 frame: self.frame("/ui/config").await,

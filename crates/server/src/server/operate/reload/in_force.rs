@@ -1,0 +1,58 @@
+//! A gate that serves, as its operator sees it: the parts of its start, and what a reload replaces.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::outcomes::Outcomes;
+use crate::config::Config;
+use crate::server::build::assemble::GateParts;
+use crate::server::listen::addresses::Addresses;
+use crate::server::listen::connection_counts::ConnectionCounts;
+use crate::server::listen::limits::Limits;
+use crate::server::listen::listener::Listener;
+use crate::server::listen::tls::Tls;
+use crate::server::serve::authorizer::Questions;
+use crate::server::serve::request::Serving;
+use crate::server::serve::tally::Tally;
+
+/// The parts of a gate that serves. Reload, metrics and the admin listener share them.
+#[derive(Debug)]
+pub(crate) struct InForce {
+    /// As the start made them.
+    pub(crate) parts: GateParts,
+    pub(crate) tally: &'static Tally,
+    /// The configuration in force.
+    pub(crate) config: ArcSwap<Config>,
+    /// The state from which requests are served, with the proxy in force.
+    pub(crate) serving: Serving,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) outcomes: Outcomes,
+    /// The listeners, in the order of the configuration.
+    pub(crate) listeners: Vec<ListenerInForce>,
+}
+
+impl Deref for InForce {
+    type Target = GateParts;
+
+    fn deref(&self) -> &GateParts {
+        &self.parts
+    }
+}
+
+/// The parts of a listener that a reload can change, and its connections.
+#[derive(Debug)]
+pub(crate) struct ListenerInForce {
+    pub(crate) tls: Option<Arc<Tls>>,
+    pub(crate) counts: Arc<ConnectionCounts>,
+    pub(super) addresses: Arc<Addresses>,
+    pub(super) questions: Option<Arc<Questions>>,
+}
+
+impl ListenerInForce {
+    pub(crate) fn new(listener: &Listener, questions: Option<Arc<Questions>>) -> Self {
+        let (counts, addresses) = (Arc::clone(listener.counts()), Arc::clone(listener.addresses()));
+        Self { tls: listener.tls(), counts, addresses, questions }
+    }
+}
