@@ -127,7 +127,6 @@ impl Collector for GateCollector {
         self.store(output)?;
         self.reloads(output)?;
         self.logs(output)?;
-        traces(output)?;
         issuers::write(&self.sources.remote_issuers, output)?;
         #[cfg(feature = "signals")]
         receivers::write((&self.sources.streams, &self.sources.receivers), output)?;
@@ -164,24 +163,11 @@ impl GateCollector {
                 grpc.add([route, &status], *number)?;
             }
         }
-        let mut received = output.family(&names::REQUEST_BYTES)?;
-        for (route, of_route) in &routes {
-            received.add([route], of_route.received)?;
-        }
-        let mut sent = output.family(&names::RESPONSE_BYTES)?;
-        for (route, of_route) in &routes {
-            sent.add([route], of_route.sent)?;
-        }
-        let mut streams = output.family(&names::STREAMS_ENDED)?;
-        for (route, of_route) in &routes {
-            for (end, number) in &of_route.streams {
-                streams.add([route, end], *number)?;
-            }
-        }
-        let mut verdicts = output.family(&names::AUTHORIZER_VERDICTS)?;
-        for (labels, number) in self.sources.tally.verdicts.all() {
-            verdicts.add(labels, number)?;
-        }
+        output.each(&names::REQUEST_BYTES, routes.iter().map(|(route, of)| (route, of.received)))?;
+        output.each(&names::RESPONSE_BYTES, routes.iter().map(|(route, of)| (route, of.sent)))?;
+        let streams = routes.iter().flat_map(|(route, of)| of.streams.iter().map(|(end, n)| ([&**route, *end], *n)));
+        output.all(&names::STREAMS_ENDED, streams)?;
+        output.all(&names::AUTHORIZER_VERDICTS, self.sources.tally.verdicts.all())?;
         let overload = self.sources.gate.overload();
         for (family, number) in [
             (&names::REQUESTS_IN_FLIGHT, overload.requests.now()),
@@ -210,13 +196,9 @@ impl GateCollector {
             let of_listeners = listeners.iter().filter_map(|listener| listener.counts.rejected().get(place).copied());
             rejected.add([cause.name()], of_listeners.sum::<u64>())?;
         }
-        let mut ends = output.family(&names::CERTIFICATE_NOT_AFTER)?;
-        let periods = listeners.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| tls.periods());
-        let files: BTreeMap<String, u64> = periods.map(|(file, _, end)| (file, end)).collect();
-        for (file, end) in files {
-            ends.add([&file], end)?;
-        }
-        Ok(())
+        let tls = listeners.iter().filter_map(|listener| listener.tls.as_ref());
+        let ends = tls.flat_map(|tls| tls.periods()).map(|(file, _, end)| (file, end));
+        output.each(&names::CERTIFICATE_NOT_AFTER, ends.collect::<BTreeMap<_, _>>())
     }
 
     fn upstreams(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
@@ -237,21 +219,9 @@ impl GateCollector {
         for upstream in &all {
             durations.add_durations([&upstream.name], &upstream.counted.durations)?;
         }
-        let mut retries = output.family(&names::UPSTREAM_RETRIES)?;
-        for upstream in &all {
-            retries.add([&upstream.name], upstream.counted.retries)?;
-        }
-        type ReadReport = fn(&UpstreamReport) -> usize;
-        let gauges: [(_, ReadReport); 2] = [
-            (&names::UPSTREAM_IN_FLIGHT, |upstream| upstream.in_flight),
-            (&names::UPSTREAM_CONNECTIONS, |upstream| upstream.connections),
-        ];
-        for (family, read) in gauges {
-            let mut gauge = output.family(family)?;
-            for upstream in &all {
-                gauge.add([&upstream.name], read(upstream))?;
-            }
-        }
+        output.each(&names::UPSTREAM_RETRIES, all.iter().map(|it| (&it.name, it.counted.retries)))?;
+        output.each(&names::UPSTREAM_IN_FLIGHT, all.iter().map(|it| (&it.name, it.in_flight)))?;
+        output.each(&names::UPSTREAM_CONNECTIONS, all.iter().map(|it| (&it.name, it.connections)))?;
         let mut addresses = output.family(&names::UPSTREAM_ADDRESSES)?;
         for UpstreamReport { name, up, failing, ejected, unhealthy, .. } in &all {
             for (state, number) in
@@ -263,24 +233,16 @@ impl GateCollector {
         Ok(())
     }
 
-    #[cfg(feature = "relay")]
-    fn api_keys(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
-        let mut events = output.family(&names::API_KEYS)?;
-        for (event, number) in self.sources.gate.api_keys().iter().flat_map(rotogate::gate::GateApiKeys::counts) {
-            events.add([event], number)?;
-        }
-        Ok(())
-    }
-
     fn sessions(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
         let GateParts { gate, passwords, .. } = &self.sources.parts;
-        let mut events = output.family(&names::SESSION_EVENTS)?;
-        for event in Event::ALL {
-            events.add([event.name()], gate.session_counts().get(event))?;
-        }
+        let counts = gate.session_counts();
+        output.each(&names::SESSION_EVENTS, Event::ALL.map(|event| (event.name(), counts.get(event))))?;
         #[cfg(feature = "relay")]
-        self.api_keys(output)?;
-        self.grants(output)?;
+        output.each(&names::API_KEYS, gate.api_keys().iter().flat_map(rotogate::gate::GateApiKeys::counts))?;
+        output.all(&names::GRANTS, gate.grants().into_iter().map(|(grant, result, n)| ([grant, result], n)))?;
+        output.each(&names::BROWSER_LOGINS, gate.browser_logins())?;
+        output.each(&names::BROWSER_DEVICE, gate.browser_devices())?;
+        output.each(&names::BROWSER_RENEWALS, counts.renewals())?;
         let mut calls = output.family(&names::MCP_CALLS)?;
         for (pattern, [refused, permitted]) in gate.mcp_calls() {
             calls.add([&*pattern, "refused"], refused)?;
@@ -292,43 +254,25 @@ impl GateCollector {
         output.one(&names::PASSWORD_QUEUE, passwords.waiting())?;
         output.one(&names::PASSWORD_QUEUE_LIMIT, passwords.places())?;
         output.family(&names::PASSWORD_CHECK_DURATION)?.add_counted([], &passwords.durations())?;
-        let mut started = output.family(&names::SESSIONS_STARTED)?;
-        let mut by_dialect = gate.session_counts().sessions_started();
+        let mut by_dialect = counts.sessions_started();
         for dialect in DIALECTS {
             by_dialect.entry((*dialect).into()).or_default();
         }
-        for (dialect, number) in &by_dialect {
-            started.add([dialect], *number)?;
+        output.each(&names::SESSIONS_STARTED, by_dialect)?;
+        let ended = RevokedBecause::ALL.map(RevokedBecause::word).into_iter().zip(counts.sessions_ended());
+        output.each(&names::SESSIONS_ENDED, ended)?;
+        let notices = counts.notices();
+        for (family, by_issuer) in [(&names::ISSUER_NOTICES, notices.results()), (&names::EVENTS, notices.effects())] {
+            output.all(family, by_issuer.iter().map(|(issuer, of, result, n)| ([&**issuer, *of, *result], *n)))?;
         }
-        let mut ended = output.family(&names::SESSIONS_ENDED)?;
-        for (because, number) in RevokedBecause::ALL.into_iter().zip(gate.session_counts().sessions_ended()) {
-            ended.add([because.word()], number)?;
-        }
-        let mut notices = output.family(&names::ISSUER_NOTICES)?;
-        for (issuer, protocol, result, number) in gate.session_counts().notices().results() {
-            notices.add([&issuer, protocol, result], number)?;
-        }
-        let mut events = output.family(&names::EVENTS)?;
-        for (issuer, kind, effect, number) in gate.session_counts().notices().effects() {
-            events.add([&issuer, kind, effect], number)?;
-        }
-        output.family(&names::ISSUER_NOTICE_AGE)?.add_counted([], &gate.session_counts().notices().ages())?;
-        let mut verifications = output.family(&names::VERIFICATIONS)?;
-        for (result, number) in gate.verifications() {
-            verifications.add([result], number)?;
-        }
+        output.family(&names::ISSUER_NOTICE_AGE)?.add_counted([], &notices.ages())?;
+        output.each(&names::VERIFICATIONS, gate.verifications())?;
         let mut signatures = output.family(&names::VERIFICATION_DURATION)?;
         for (algorithm, durations) in gate.signature_times() {
             signatures.add_counted([algorithm], &durations)?;
         }
-        let mut limited = output.family(&names::RATE_LIMITED)?;
-        for (limit, number) in gate.rate_limited() {
-            limited.add([limit], number)?;
-        }
-        let mut refused = output.family(&names::RATE_REFUSED)?;
-        for (limit, number) in gate.refused_requests() {
-            refused.add([limit], number)?;
-        }
+        output.each(&names::RATE_LIMITED, gate.rate_limited())?;
+        output.each(&names::RATE_REFUSED, gate.refused_requests())?;
         let mut keys = output.family(&names::SIGNING_KEY_CREATED)?;
         let (keyring, folder) = (gate.keyring(), self.sources.config.load().issuer.keys.clone());
         for key in keyring.signing_keys() {
@@ -344,111 +288,56 @@ impl GateCollector {
     /// Writes the metrics of requests to other systems, and of documents that others read from the gate.
     fn elsewhere(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
         let gate = &self.sources.gate;
-        let mut exchanges = output.family(&names::RELAY_EXCHANGES)?;
-        for (result, number) in gate.relay_exchanges() {
-            exchanges.add([result], number)?;
-        }
-        let mut introspections = output.family(&names::ISSUER_INTROSPECTIONS)?;
-        for (issuer, result, count) in gate.introspections() {
-            introspections.add([&issuer, result], count)?;
-        }
+        output.each(&names::RELAY_EXCHANGES, gate.relay_exchanges())?;
+        output.all(&names::ISSUER_INTROSPECTIONS, gate.introspections().iter().map(by_name))?;
         let (lag, builds) = gate.status_lists();
         output.one(&names::STATUS_LIST_LAG, lag.as_secs_f64())?;
         output.one(&names::STATUS_LIST_BUILDS, builds)?;
-        let mut exchanges = output.family(&names::EXCHANGES)?;
-        for (provider, result, count) in gate.exchanges() {
-            exchanges.add([&provider, result], count)?;
-        }
-        let mut decisions = output.family(&names::DECISIONS)?;
-        for (point, result, count) in gate.decisions() {
-            decisions.add([&point, result], count)?;
-        }
-        Ok(())
-    }
-
-    fn grants(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
-        let gate = &self.sources.gate;
-        let mut grants = output.family(&names::GRANTS)?;
-        for (grant, result, number) in gate.grants() {
-            grants.add([grant, result], number)?;
-        }
-        let mut logins = output.family(&names::BROWSER_LOGINS)?;
-        for (result, number) in gate.browser_logins() {
-            logins.add([result], number)?;
-        }
-        let mut devices = output.family(&names::BROWSER_DEVICE)?;
-        for (result, number) in gate.browser_devices() {
-            devices.add([result], number)?;
-        }
-        let mut renewals = output.family(&names::BROWSER_RENEWALS)?;
-        for (result, number) in gate.session_counts().renewals() {
-            renewals.add([result], number)?;
-        }
-        Ok(())
+        output.all(&names::EXCHANGES, gate.exchanges().iter().map(by_name))?;
+        output.all(&names::DECISIONS, gate.decisions().iter().map(by_name))
     }
 
     fn store(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
         let GateParts { gate, redb: store, .. } = &self.sources.parts;
         output.one(&names::STORE_UP, u64::from(self.state.is_store_up.load(Ordering::Relaxed)))?;
-        let mut size = output.family(&names::STORE_SIZE_BYTES)?;
-        if let Some(file) = store.as_ref().and_then(|store| std::fs::metadata(store.path()).ok()) {
-            size.add([], file.len())?;
-        }
+        let file = store.as_ref().and_then(|store| std::fs::metadata(store.path()).ok());
+        output.maybe(&names::STORE_SIZE_BYTES, file.map(|file| file.len()))?;
         let commits = gate.shared_writes().or_else(|| store.as_ref().map(redb::counted_commits));
-        let mut number = output.family(&names::STORE_COMMITS)?;
-        if let Some(commits) = &commits {
-            number.add(["ok"], commits.done.buckets.iter().sum::<u64>())?;
-            number.add(["failed"], commits.failed)?;
-        }
+        let by_result =
+            commits.iter().flat_map(|it| [("ok", it.done.buckets.iter().sum::<u64>()), ("failed", it.failed)]);
+        output.each(&names::STORE_COMMITS, by_result)?;
         let mut durations = output.family(&names::STORE_COMMIT_DURATION)?;
         if let Some(commits) = &commits {
             durations.add_counted([], &commits.done)?;
         }
-        let mut queue = output.family(&names::STORE_QUEUE)?;
-        if let Some(store) = store {
-            queue.add([], redb::queued_commits(store))?;
-        }
+        output.maybe(&names::STORE_QUEUE, store.as_ref().map(redb::queued_commits))?;
         output.one(&names::STORE_STALE, u64::from(gate.is_store_stale()))?;
-        let mut heard = output.family(&names::STORE_HEARD_AGE)?;
-        if let Some(unheard) = gate.store_staleness() {
-            heard.add([], unheard.as_secs_f64())?;
-        }
-        Ok(())
+        output.maybe(&names::STORE_HEARD_AGE, gate.store_staleness().map(|unheard| unheard.as_secs_f64()))
     }
 
     fn reloads(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
         let InForce { outcomes: reloads, parts: GateParts { users, .. }, .. } = &*self.sources;
-        let mut successful = output.family(&names::CONFIG_RELOAD_SUCCESSFUL)?;
-        for source in ReloadSource::ALL {
-            successful.add([source.name()], u64::from(!reloads.get(source).0))?;
-        }
-        if let Some(users) = users {
-            successful.add(["users"], u64::from(!users.directory().is_broken()))?;
-        }
-        let mut times = output.family(&names::CONFIG_RELOAD_TIME)?;
-        for source in ReloadSource::ALL {
-            times.add([source.name()], reloads.get(source).1)?;
-        }
-        let hash = self.sources.config.load().hash();
-        output.family(&names::CONFIG_INFO)?.add([&hash], 1_u64)?;
-        Ok(())
+        let of_files = ReloadSource::ALL.map(|source| (source.name(), !reloads.get(source).0));
+        let of_users = users.iter().map(|users| ("users", !users.directory().is_broken()));
+        let successful = of_files.into_iter().chain(of_users).map(|(source, is_good)| (source, u64::from(is_good)));
+        output.each(&names::CONFIG_RELOAD_SUCCESSFUL, successful)?;
+        let times = ReloadSource::ALL.map(|source| (source.name(), reloads.get(source).1));
+        output.each(&names::CONFIG_RELOAD_TIME, times)?;
+        output.each(&names::CONFIG_INFO, [(self.sources.config.load().hash(), 1_u64)])
     }
 
     fn logs(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
         let logs = crate::log::counts();
         let families = [&names::LOG_LINES, &names::LOG_DROPPED_LINES, &names::LOG_WRITE_ERRORS];
         for (index, family) in families.into_iter().enumerate() {
-            let mut lines = output.family(family)?;
-            for (sink, counts) in &logs {
-                lines.add([sink], counts.get(index).copied().unwrap_or_default())?;
-            }
+            output.each(family, logs.map(|(sink, counts)| (sink, counts.get(index).copied().unwrap_or_default())))?;
         }
-        Ok(())
+        output.one(&names::TRACE_SPANS, COUNTS.sent())?;
+        output.each(&names::TRACE_DROPPED_SPANS, COUNTS.dropped())
     }
 }
 
-fn traces(output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
-    output.one(&names::TRACE_SPANS, COUNTS.sent())?;
-    let mut dropped = output.family(&names::TRACE_DROPPED_SPANS)?;
-    COUNTS.dropped().into_iter().try_for_each(|(cause, spans)| dropped.add([cause], spans))
+/// A series with the labels of a name and a result.
+fn by_name<'a>((name, result, number): &'a (Arc<str>, &'static str, u64)) -> ([&'a str; 2], u64) {
+    ([name, result], *number)
 }

@@ -33,6 +33,41 @@ impl<'a, 'e> ScrapeOutput<'a, 'e> {
         Ok(Series { family, encoder: self.0.encode_descriptor(family.name, family.help, None, kind)? })
     }
 
+    /// A family with these series.
+    pub(crate) fn all<L, N, const LABELS: usize>(
+        &mut self,
+        family: &'static Family,
+        series: impl IntoIterator<Item = ([L; LABELS], N)>,
+    ) -> fmt::Result
+    where
+        L: AsRef<str>,
+        N: EncodeCounterValue + EncodeGaugeValue + Copy,
+    {
+        let mut all = self.family(family)?;
+        series.into_iter().try_for_each(|(labels, value)| all.add(labels.each_ref().map(AsRef::as_ref), value))
+    }
+
+    /// A family with a series for each value of its only label.
+    pub(crate) fn each<L, N>(
+        &mut self,
+        family: &'static Family,
+        series: impl IntoIterator<Item = (L, N)>,
+    ) -> fmt::Result
+    where
+        L: AsRef<str>,
+        N: EncodeCounterValue + EncodeGaugeValue + Copy,
+    {
+        self.all(family, series.into_iter().map(|(label, value)| ([label], value)))
+    }
+
+    /// A family of at most one series without labels.
+    pub(crate) fn maybe<N>(&mut self, family: &'static Family, value: Option<N>) -> fmt::Result
+    where
+        N: EncodeCounterValue + EncodeGaugeValue + Copy,
+    {
+        self.all(family, value.map(|value| ([""; 0], value)))
+    }
+
     /// A family of one series without labels.
     pub(crate) fn one<N>(&mut self, family: &'static Family, value: N) -> fmt::Result
     where

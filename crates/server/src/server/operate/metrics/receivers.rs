@@ -8,26 +8,14 @@ use rotogate_signals::{Receivers, Streams};
 
 /// Writes whether each stream is alive, and the outcomes of events for receivers.
 pub(super) fn write((streams, receivers): (&Streams, &Receivers), output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
-    let mut alive = output.family(&names::STREAM_ALIVE)?;
-    for (issuer, is_alive) in streams.alive() {
-        alive.add([&issuer], u64::from(is_alive))?;
-    }
+    output.each(
+        &names::STREAM_ALIVE,
+        streams.alive().into_iter().map(|(issuer, is_alive)| (issuer, u64::from(is_alive))),
+    )?;
     let all = receivers.figures();
-    let mut events = output.family(&names::RECEIVER_EVENTS)?;
-    for one in &all {
-        for (result, number) in one.results {
-            events.add([&*one.name, result], number)?;
-        }
-    }
-    let mut waiting = output.family(&names::RECEIVER_WAITING)?;
-    for one in &all {
-        waiting.add([&one.name], one.waiting)?;
-    }
-    let mut lag = output.family(&names::RECEIVER_LAG)?;
-    for one in &all {
-        if let Some(time) = one.lag {
-            lag.add([&one.name], time.as_secs_f64())?;
-        }
-    }
-    Ok(())
+    let events = all.iter().flat_map(|one| one.results.map(|(result, number)| ([&*one.name, result], number)));
+    output.all(&names::RECEIVER_EVENTS, events)?;
+    output.each(&names::RECEIVER_WAITING, all.iter().map(|one| (&one.name, one.waiting)))?;
+    let lags = all.iter().filter_map(|one| Some((&one.name, one.lag?.as_secs_f64())));
+    output.each(&names::RECEIVER_LAG, lags)
 }
