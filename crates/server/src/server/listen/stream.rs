@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 
 use super::min_rate::{MinRate, RateBudget};
 
@@ -77,24 +78,18 @@ impl AsyncWrite for Socket {
 /// A connection's stream.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    kind: Transport,
+    transport: Either<Socket, Box<TlsStream<Socket>>>,
     /// Bytes that were read ahead and are returned first.
     ahead: &'static [u8],
 }
 
-#[derive(Debug)]
-enum Transport {
-    Clear(Socket),
-    Tls(Box<TlsStream<Socket>>),
-}
-
 impl Stream {
     pub(crate) fn clear(socket: Socket) -> Self {
-        Self { kind: Transport::Clear(socket), ahead: &[] }
+        Self { transport: Either::Left(socket), ahead: &[] }
     }
 
     pub(crate) fn tls(stream: TlsStream<Socket>, ahead: &'static [u8]) -> Self {
-        Self { kind: Transport::Tls(Box::new(stream)), ahead }
+        Self { transport: Either::Right(Box::new(stream)), ahead }
     }
 }
 
@@ -107,19 +102,13 @@ impl AsyncRead for Stream {
             this.ahead = later;
             return Poll::Ready(Ok(()));
         }
-        match &mut this.kind {
-            Transport::Clear(stream) => Pin::new(stream).poll_read(cx, buf),
-            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
+        Pin::new(&mut this.transport).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().kind {
-            Transport::Clear(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
+        Pin::new(&mut self.get_mut().transport).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -127,30 +116,18 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().kind {
-            Transport::Clear(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-        }
+        Pin::new(&mut self.get_mut().transport).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.kind {
-            Transport::Clear(stream) => stream.is_write_vectored(),
-            Transport::Tls(stream) => stream.is_write_vectored(),
-        }
+        self.transport.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().kind {
-            Transport::Clear(stream) => Pin::new(stream).poll_flush(cx),
-            Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
+        Pin::new(&mut self.get_mut().transport).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().kind {
-            Transport::Clear(stream) => Pin::new(stream).poll_shutdown(cx),
-            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+        Pin::new(&mut self.get_mut().transport).poll_shutdown(cx)
     }
 }
