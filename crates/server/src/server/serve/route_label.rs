@@ -8,9 +8,9 @@ use rotogate::gate::{Reason, Verdict};
 use rotogate_core::route::Route;
 
 /// A route as a label. Shares the route, so that no request copies its id.
-#[derive(Clone, Debug, Default)]
-pub(crate) enum RouteLabel {
-    Route(Arc<Route>),
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum RouteLabel<R = Arc<Route>> {
+    Route(R),
     /// One of the gate's own endpoints.
     Endpoint,
     /// A CORS preflight, answered before routing.
@@ -20,46 +20,42 @@ pub(crate) enum RouteLabel {
     None,
 }
 
-impl RouteLabel {
+/// The route of a verdict that is still needed. It borrows the route: cloning the `Arc` for a look-up would write to
+/// memory that all threads share.
+pub(crate) type RouteRef<'a> = RouteLabel<&'a Arc<Route>>;
+
+impl<R: AsRef<Route>> RouteLabel<R> {
+    fn new(route: Option<R>, is_endpoint: bool) -> Self {
+        match route {
+            Some(route) => Self::Route(route),
+            None if is_endpoint => Self::Endpoint,
+            None => Self::None,
+        }
+    }
+
     pub(crate) fn id(&self) -> &str {
         match self {
-            Self::Route(route) => &route.id,
+            Self::Route(route) => &route.as_ref().id,
             Self::Endpoint => ENDPOINT,
             Self::Preflight => PREFLIGHT,
             Self::None => NO_ROUTE,
         }
     }
+}
 
+impl RouteLabel {
     /// The route of a verdict that is not needed any more.
     pub(crate) fn from_verdict(verdict: Option<Verdict>) -> Self {
         let Some(verdict) = verdict else { return Self::Preflight };
-        let operation = verdict.operation();
-        match (verdict.route, operation) {
-            (Some(route), _) => Self::Route(route),
-            (None, Some(_)) => Self::Endpoint,
-            (None, None) => Self::None,
-        }
+        let is_endpoint = verdict.operation().is_some();
+        Self::new(verdict.route, is_endpoint)
     }
 }
 
-/// The route of a verdict that is still needed. It borrows the route: cloning the `Arc` for a look-up would write to
-/// memory that all threads share.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum RouteRef<'a> {
-    Route(&'a Arc<Route>),
-    Endpoint,
-    Preflight,
-    None,
-}
-
 impl<'a> RouteRef<'a> {
-    pub(super) fn from_verdict(verdict: Option<&'a Verdict>) -> Self {
+    pub(super) fn borrowed_from(verdict: Option<&'a Verdict>) -> Self {
         let Some(verdict) = verdict else { return Self::Preflight };
-        match (&verdict.route, verdict.operation()) {
-            (Some(route), _) => Self::Route(route),
-            (None, Some(_)) => Self::Endpoint,
-            (None, None) => Self::None,
-        }
+        Self::new(verdict.route.as_ref(), verdict.operation().is_some())
     }
 
     pub(crate) fn label(self) -> RouteLabel {
@@ -68,15 +64,6 @@ impl<'a> RouteRef<'a> {
             Self::Endpoint => RouteLabel::Endpoint,
             Self::Preflight => RouteLabel::Preflight,
             Self::None => RouteLabel::None,
-        }
-    }
-
-    pub(crate) fn id(self) -> &'a str {
-        match self {
-            Self::Route(route) => &route.id,
-            Self::Endpoint => ENDPOINT,
-            Self::Preflight => PREFLIGHT,
-            Self::None => NO_ROUTE,
         }
     }
 }

@@ -105,7 +105,7 @@ impl Tally {
         let end = RequestEnd { outcome: outcome(verdict).word(), code: Some(code) };
         let is_endpoint = verdict.is_some_and(|verdict| verdict.operation().is_some());
         let step = if is_endpoint { Step::Endpoint } else { Step::Decide };
-        self.begin(RouteRef::from_verdict(verdict), end, took, Some((step, took.saturating_sub(upstream))));
+        self.begin(RouteRef::borrowed_from(verdict), end, took, Some((step, took.saturating_sub(upstream))));
     }
 
     /// Counts a request whose client disconnected before the response.
