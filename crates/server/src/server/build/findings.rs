@@ -61,10 +61,18 @@ impl<'a> Findings<'a> {
         self.wrong.push(ConfigError { unchecked: true, ..self.config.blame(key, message) });
     }
 
+    /// Reports the first of these files, each with its key, that this process may not read. Returns whether there is one.
+    fn is_denied<'p, K: AsRef<str>>(&mut self, files: impl IntoIterator<Item = (K, &'p Path)>) -> bool {
+        let denied = files.into_iter().find_map(|(key, path)| Some((key, private_file::denied_as_another(path)?)));
+        denied.is_some_and(|(key, why)| {
+            self.unchecked(key.as_ref(), why);
+            true
+        })
+    }
+
     /// Calls `read` on a private file. `None` if the file is missing or cannot be used.
     fn private<T>(&mut self, key: &str, path: &Path, read: impl FnOnce() -> Result<T, String>) -> Option<T> {
-        if let Some(why) = private_file::denied_as_another(path) {
-            self.unchecked(key, why);
+        if self.is_denied([(key, path)]) {
             return None;
         }
         // A dangling link is not a missing file: a missing file would be created.
@@ -211,9 +219,10 @@ impl<'a> Findings<'a> {
         }
         let StoreConfig::Redb(RedbSettings { path, mark, accept_restored_store, .. }) = &config.store else { return };
         let is_there = self.private(KEY, path, || private_file::open_private(path, true)).is_some();
-        if let Some(why) = private_file::denied_as_another(mark) {
-            self.unchecked("store.mark", why);
-        } else if let Err(error) = check_mark(mark, path, is_there || *accept_restored_store || path.exists()) {
+        if self.is_denied([("store.mark", mark.as_path())]) {
+            return;
+        }
+        if let Err(error) = check_mark(mark, path, is_there || *accept_restored_store || path.exists()) {
             self.blame(KEY, error.to_string());
         } else if mark.parent().is_some_and(Path::is_dir) {
             // Each start replaces the mark, so the folder must be writable.
@@ -225,12 +234,9 @@ impl<'a> Findings<'a> {
     #[cfg(feature = "otel")]
     pub(super) fn tracing(&mut self) {
         let Some(settings) = &self.config.tracing else { return };
-        for (key, file) in Credentials::files(settings) {
-            if let Some(why) = private_file::denied_as_another(file) {
-                return self.unchecked(key, why);
-            }
-        }
-        if let Err((key, message)) = Credentials::read(settings) {
+        if !self.is_denied(Credentials::files(settings))
+            && let Err((key, message)) = Credentials::read(settings)
+        {
             self.blame(key, message);
         }
     }
@@ -320,11 +326,8 @@ impl<'a> Findings<'a> {
     fn introspection(&mut self, index: usize, issuer: &TrustedIssuer) -> bool {
         let Some(config) = &issuer.introspection else { return true };
         let named = |key: &str| format!("issuers[{index}].introspection.{key}");
-        for (key, path) in config.files() {
-            if let Some(why) = private_file::denied_as_another(path) {
-                self.unchecked(&named(key), why);
-                return false;
-            }
+        if self.is_denied(config.files().map(|(key, path)| (named(key), path))) {
+            return false;
         }
         match issuer_rules::load_introspection(config) {
             Ok(_) => true,
@@ -340,9 +343,9 @@ impl<'a> Findings<'a> {
         let key = format!("issuers[{index}].fetch");
         let files = &source.issuer.files;
         let all = [&files.ca, &files.client_cert, &files.bearer].into_iter().flatten();
-        if let Some(why) = all.into_iter().find_map(|path| private_file::denied_as_another(path)) {
-            self.unchecked(&key, why);
-        } else if let Err(error) = source.issuer.check_files() {
+        if !self.is_denied(all.map(|path| (&key, path.as_path())))
+            && let Err(error) = source.issuer.check_files()
+        {
             self.blame(&key, error.message);
         }
     }
@@ -395,8 +398,7 @@ impl<'a> Findings<'a> {
         for (key, path) in [("firebase", &hashes.firebase), ("spring_pbkdf2_secret_file", &hashes.spring_secret_file)] {
             let Some(path) = path else { continue };
             let key = format!("{table}.{key}");
-            if let Some(why) = private_file::denied_as_another(path) {
-                self.unchecked(&key, why);
+            if self.is_denied([(&key, path.as_path())]) {
                 return None;
             }
             if let Err(message) = trusted::check_folders(path).and_then(|()| private_file::open_private(path, false)) {
@@ -416,11 +418,8 @@ impl<'a> Findings<'a> {
     }
 
     fn source(&mut self, table: &str, settings: &SourceSettings, timeout: Duration) -> Option<Arc<dyn Source>> {
-        for (key, path) in settings.files() {
-            if let Some(why) = private_file::denied_as_another(path) {
-                self.unchecked(&format!("{table}.{key}"), why);
-                return None;
-            }
+        if self.is_denied(settings.files().into_iter().map(|(key, path)| (format!("{table}.{key}"), path))) {
+            return None;
         }
         settings.open(timeout).map_err(|(key, message)| self.blame(&format!("{table}.{key}"), message)).ok()
     }

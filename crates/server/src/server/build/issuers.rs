@@ -91,7 +91,7 @@ fn given_to(all: &[Remote], builder: GateBuilder, config: &Config) -> GateBuilde
 }
 
 /// An issuer as an operator sees it.
-#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct IssuerReport {
     pub(crate) name: String,
     pub(crate) url: String,
@@ -291,13 +291,8 @@ fn not_fetched(issuer: &TrustedIssuer) -> IssuerReport {
         name: issuer.name.clone(),
         url: issuer.url.clone(),
         state: if file.is_some() { "file" } else { "introspection" }.to_owned(),
-        keys: None,
         file,
-        dropped: false,
-        required: false,
-        last_success: None,
-        failure: None,
-        refused_keys: Vec::new(),
+        ..IssuerReport::default()
     }
 }
 
