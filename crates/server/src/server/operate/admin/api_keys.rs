@@ -9,14 +9,14 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::problem::{Code, Refusal};
 use super::revocations::subject_of;
-use super::{AdminResult, AdminState, ok, rfc3339, shown};
+use super::{AdminState, page_size, rfc3339, shown};
 use rotogate::gate::{ApiKey, GateApiKeys, KeyRefusal, NewApiKey};
 use rotogate_core::fault::Error;
 use rotogate_core::session::Scope;
 use rotogate_core::token::claims::CLIENT_PREFIX;
 
-/// The number of keys on a page, by default.
-const DEFAULT_PAGE_KEYS: usize = 100;
+/// The most keys on a page.
+const MAX_PAGE_KEYS: usize = 200;
 /// The most texts of one report.
 const MAX_REPORTED: usize = 500;
 
@@ -175,9 +175,9 @@ pub(super) async fn newest(
 ) -> Result<(Vec<ApiKeyInfo>, bool), Refusal> {
     let keys = keys(state)?;
     let (mut found, is_more) = match subject {
-        Some(subject) => (keys.of_owner(subject).await.map_err(|error| Refusal::of_store(&error))?, false),
+        Some(subject) => (keys.of_owner(subject).await.map_err(Refusal::of_store)?, false),
         None => {
-            let page = keys.list(None, usize::MAX).await.map_err(|error| Refusal::of_store(&error))?;
+            let page = keys.list(None, usize::MAX).await.map_err(Refusal::of_store)?;
             (page.keys, page.next.is_some())
         }
     };
@@ -194,17 +194,13 @@ pub(super) async fn newest(
 pub(super) async fn list(state: &AdminState, query: KeysQuery) -> Result<KeysPage, Refusal> {
     let KeysQuery { subject, cursor, limit } = query;
     let keys = keys(state)?;
-    let limit = match limit.map(|limit| limit.parse()) {
-        None => DEFAULT_PAGE_KEYS,
-        Some(Ok(limit @ 1..=200)) => limit,
-        Some(_) => return Err(Refusal::new(Code::InvalidParameter, "limit: a number from 1 to 200 is expected")),
-    };
+    let limit = page_size(limit, MAX_PAGE_KEYS)?;
     let (found, next) = match subject {
-        Some(subject) => (keys.of_owner(&subject).await.map_err(|error| Refusal::of_store(&error))?, None),
+        Some(subject) => (keys.of_owner(&subject).await.map_err(Refusal::of_store)?, None),
         None => {
             let page = keys.list(cursor.as_deref(), limit).await.map_err(|error| match error {
                 Error::Denied(denial) => Refusal::new(Code::InvalidParameter, denial.detail().unwrap_or_default()),
-                error @ Error::Failed(_) => Refusal::of_store(&error),
+                error @ Error::Failed(_) => Refusal::of_store(error),
             })?;
             (page.keys, page.next)
         }
@@ -239,7 +235,7 @@ pub(super) async fn create(state: &AdminState, request: ApiKeyRequest) -> Result
         networks: networks.map_err(|_| wrong("networks: networks such as 10.0.0.0/8 are expected"))?,
         lifetime: duration("lifetime", lifetime.as_deref())?,
     };
-    answer_of(state, keys.create(new).await.map_err(|error| Refusal::of_store(&error))?)
+    answer_of(state, keys.create(new).await.map_err(Refusal::of_store)?)
 }
 
 /// Replaces a key by a new key with the same owner, scopes, audience and networks. The old key stays valid for the overlap.
@@ -251,7 +247,7 @@ pub(super) async fn create(state: &AdminState, request: ApiKeyRequest) -> Result
 pub(super) async fn rotate(state: &AdminState, id: &str, request: RotateKeyRequest) -> Result<NewKeyAnswer, Refusal> {
     let RotateKeyRequest { overlap } = request;
     let overlap = duration("overlap", overlap.as_deref())?;
-    let made = keys(state)?.rotate(id, overlap).await.map_err(|error| Refusal::of_store(&error))?;
+    let made = keys(state)?.rotate(id, overlap).await.map_err(Refusal::of_store)?;
     answer_of(state, made.ok_or_else(|| unknown(id))?)
 }
 
@@ -262,7 +258,7 @@ pub(super) async fn rotate(state: &AdminState, id: &str, request: RotateKeyReque
     responses((status = 200, description = "done", body = ApiKeyInfo))
 )]
 pub(super) async fn revoke(state: &AdminState, id: &str) -> Result<ApiKeyInfo, Refusal> {
-    let revoked = keys(state)?.revoke(id).await.map_err(|error| Refusal::of_revocation(&error))?;
+    let revoked = keys(state)?.revoke(id).await.map_err(Refusal::of_revocation)?;
     Ok(info(state, &revoked.ok_or_else(|| unknown(id))?))
 }
 
@@ -273,18 +269,18 @@ pub(super) async fn revoke(state: &AdminState, id: &str) -> Result<ApiKeyInfo, R
     request_body = LeakReport, responses((status = 200, description = "done", body = LeakAnswer))
 )]
 // Requirement K14.
-pub(super) async fn leaked(state: &AdminState, report: LeakReport) -> AdminResult {
+pub(super) async fn leaked(state: &AdminState, report: LeakReport) -> Result<LeakAnswer, Refusal> {
     if report.keys.len() > MAX_REPORTED {
         return Err(wrong("a report has at most 500 keys"));
     }
     let texts: Vec<_> = report.keys.into_iter().map(SecretString::from).collect();
     let (revoked, done) = keys(state)?.leaked(&texts).await;
     done.map_err(|error| {
-        let mut refusal = Refusal::of_revocation(&error);
+        let mut refusal = Refusal::of_revocation(error);
         refusal.detail = format!("{revoked} keys are revoked; {}", refusal.detail);
         refusal
     })?;
-    Ok(ok(&LeakAnswer { revoked }))
+    Ok(LeakAnswer { revoked })
 }
 
 fn answer_of(state: &AdminState, made: Result<(SecretString, ApiKey), KeyRefusal>) -> Result<NewKeyAnswer, Refusal> {

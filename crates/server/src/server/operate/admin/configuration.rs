@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use http::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::AdminState;
 use super::problem::{Code, Finding, Refusal};
-use super::{AdminResult, AdminState, Body, ok};
 use crate::config::{self, Config, ConfigErrors, KeyOrigin, ProcessEnv};
 use crate::server::build::prepare::prepare;
 use crate::server::listen::sockets::unavailable_addresses;
@@ -66,12 +65,7 @@ impl ValueSource {
     get, path = "/v1/config", operation_id = "show_config", tag = "config",
     responses((status = 200, description = "done", body = ConfigInfo))
 )]
-pub(super) fn show(state: &AdminState) -> Response<Body> {
-    ok(&describe(state))
-}
-
-/// The configuration in force.
-pub(super) fn describe(state: &AdminState) -> ConfigInfo {
+pub(super) fn show(state: &AdminState) -> ConfigInfo {
     ConfigInfo::new(&state.config.load())
 }
 
@@ -137,7 +131,7 @@ fn differing(in_force: &Config, other: &Config) -> Vec<String> {
 }
 
 /// The findings of a check.
-#[derive(Serialize, ToSchema)]
+#[derive(Default, Serialize, ToSchema)]
 pub(super) struct CheckResult {
     file: String,
     /// Whether a start or a reload would accept the configuration.
@@ -154,23 +148,17 @@ pub(super) struct CheckResult {
     post, path = "/v1/config/check", operation_id = "check_config", tag = "config",
     responses((status = 200, description = "done", body = CheckResult))
 )]
-pub(super) async fn check(state: &AdminState) -> Response<Body> {
+pub(super) async fn check(state: &AdminState) -> CheckResult {
     let in_force = state.config.load_full();
     let file = in_force.source.file();
-    let found = |errors: &[Finding], warnings: Vec<Finding>, changed: Vec<String>| CheckResult {
-        file: file.display().to_string(),
-        ok: errors.is_empty(),
-        errors: errors.to_vec(),
-        warnings,
-        changed,
-    };
-    ok(&match examine(file, &state.listening).await {
+    let found = CheckResult { file: file.display().to_string(), ok: true, ..CheckResult::default() };
+    match examine(file, &state.listening).await {
         Ok(config) => {
             let warnings = config.warnings.iter().map(Finding::new).collect();
-            found(&[], warnings, differing(&in_force, &config))
+            CheckResult { warnings, changed: differing(&in_force, &config), ..found }
         }
-        Err(errors) => found(&findings(&errors), Vec::new(), Vec::new()),
-    })
+        Err(errors) => CheckResult { ok: false, errors: findings(&errors), ..found },
+    }
 }
 
 async fn examine(file: &Path, held: &[std::net::SocketAddr]) -> Result<Config, ConfigErrors> {
@@ -219,7 +207,7 @@ impl std::fmt::Display for ReloadResult {
     post, path = "/v1/config/reload", operation_id = "reload_config", tag = "config",
     responses((status = 200, description = "done", body = ReloadResult))
 )]
-pub(super) async fn reload(state: &AdminState) -> AdminResult {
+pub(super) async fn reload(state: &AdminState) -> Result<ReloadResult, Refusal> {
     let before = state.config.load_full();
     let file = before.source.file();
     let config = read_again(file).await.map_err(|errors| {
@@ -233,10 +221,10 @@ pub(super) async fn reload(state: &AdminState) -> AdminResult {
         return Err(Refusal::new(Code::InvalidConfiguration, what));
     }
     let now = state.config.load_full();
-    Ok(ok(&ReloadResult {
+    Ok(ReloadResult {
         file: file.display().to_string(),
         applied: differing(&before, &now),
         restart_needed: differing(&now, &wanted),
         warnings: wanted.warnings.iter().map(Finding::new).collect(),
-    }))
+    })
 }

@@ -6,8 +6,8 @@ use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt};
-use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Response};
+use http::header::ACCEPT;
+use http::{HeaderMap, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, BodyStream, StreamBody};
 use serde::{Deserialize, Serialize};
@@ -16,15 +16,13 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use utoipa::{IntoParams, ToSchema};
 
-use super::problem::{Code, Refusal};
-use super::{AdminResult, AdminState, Body, ok};
+use super::problem::Refusal;
+use super::{AdminResult, AdminState, Body, ok, page_size, reply};
 use crate::log::recent;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::credential;
 use rotogate_core::session::{Session, SessionId};
 
-/// The number of lines: by default.
-const DEFAULT_LINES: usize = 100;
 const EVENT_STREAM: &str = "text/event-stream";
 
 /// Which lines to list.
@@ -172,7 +170,10 @@ pub(super) fn ended_by(history: &[Value]) -> Option<String> {
 pub(super) async fn list(state: &Arc<AdminState>, headers: &HeaderMap, query: EventsQuery) -> AdminResult {
     let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     match accepted.any(|value| value.contains(EVENT_STREAM)) {
-        true => Ok(follow(state, query).await?.map(|lines| while_in_force(state, headers, lines))),
+        true => {
+            let following = event_stream(lines(state, query).await?.map(|line| line.to_string()));
+            Ok(following.map(|lines| while_in_force(state, headers, lines)))
+        }
         false => Ok(ok(&Events { events: kept(state, query).await?.0 })),
     }
 }
@@ -190,11 +191,7 @@ fn while_in_force(state: &Arc<AdminState>, headers: &HeaderMap, lines: Body) -> 
 /// The last lines that match a query, the newest last, and the source of new lines.
 pub(super) async fn kept(state: &AdminState, query: EventsQuery) -> Result<(Vec<Value>, Coming), Refusal> {
     let EventsQuery { action, subject, session, actor, limit } = query;
-    let limit = match limit.map(|limit| limit.parse()) {
-        None => DEFAULT_LINES,
-        Some(Ok(limit @ 1..=recent::KEPT_LINES)) => limit,
-        Some(_) => return Err(Refusal::new(Code::InvalidParameter, "limit: a number from 1 to 1000 is expected")),
-    };
+    let limit = page_size(limit, recent::KEPT_LINES)?;
     // Without the record of the session, only lines that name the session can be found.
     let with_others = match session.as_deref().and_then(SessionId::parse) {
         Some(id) => state.gate.sessions().get(id).await.ok().flatten(),
@@ -237,10 +234,6 @@ pub(super) async fn lines(
     Ok(stream::iter(picked).chain(following))
 }
 
-async fn follow(state: &AdminState, query: EventsQuery) -> AdminResult {
-    Ok(event_stream(lines(state, query).await?.map(|line| line.to_string())))
-}
-
 /// An event stream of these texts.
 pub(super) fn event_stream(texts: impl Stream<Item = String> + Send + 'static) -> Response<Body> {
     let message = |text: String| {
@@ -248,9 +241,7 @@ pub(super) fn event_stream(texts: impl Stream<Item = String> + Send + 'static) -
         Bytes::from(lines.chain(["\n".to_owned()]).collect::<String>())
     };
     let frames = texts.map(move |text| Ok::<_, Infallible>(Frame::data(message(text))));
-    let mut response = Response::new(StreamBody::new(frames).map_err(|never| match never {}).boxed_unsync());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM));
-    response
+    reply(EVENT_STREAM, StreamBody::new(frames).map_err(|never| match never {}).boxed_unsync())
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::problem::{Code, Refusal};
-use super::{AdminResult, AdminState, logged_path, ok, shown};
+use super::{AdminState, logged_path, shown};
 use crate::config::Config;
 use crate::log;
 use crate::server::serve::cors;
@@ -58,17 +58,18 @@ pub(super) struct Question {
     pub(super) client: Option<String>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = Kind)]
 pub(crate) enum TokenKind {
+    #[default]
     Access,
     Refresh,
     Assertion,
 }
 
 /// How the gate would decide on a request.
-#[derive(Serialize, Deserialize, ToSchema)]
+#[derive(Default, Serialize, Deserialize, ToSchema)]
 pub(crate) struct ExplainReport {
     pub(crate) kind: TokenKind,
     /// `passed`, `refused`, `undecided` (an endpoint of the gate decides by the body, or by what the store has) or `unavailable`.
@@ -141,16 +142,10 @@ pub(crate) struct TokenClaims {
     post, path = "/v1/explain", operation_id = "explain", tag = "explain",
     request_body = Question, responses((status = 200, description = "done", body = ExplainReport))
 )]
-pub(super) async fn answer(state: &AdminState, question: &Bytes) -> AdminResult {
-    match explain(state, question).await {
-        Ok(report) => Ok(ok(&report)),
-        Err(what) => Err(Refusal::new(Code::InvalidBody, what)),
-    }
-}
-
-async fn explain(state: &AdminState, body: &Bytes) -> Result<ExplainReport, String> {
-    let question: Question = serde_json::from_slice(body).map_err(|error| flaw(&error))?;
-    explain_question(state, question).await
+pub(super) async fn answer(state: &AdminState, question: &Bytes) -> Result<ExplainReport, Refusal> {
+    let wrong = |what| Refusal::new(Code::InvalidBody, what);
+    let question = serde_json::from_slice(question).map_err(|error| wrong(flaw(&error)))?;
+    explain_question(state, question).await.map_err(wrong)
 }
 
 /// What is wrong with a question. The parser's message repeats the value that was found, which may be a token, so the text
@@ -263,17 +258,10 @@ fn known_listeners(config: &Config) -> impl Iterator<Item = &str> {
 /// The report of a CORS preflight, which the gate answers without any rule.
 fn preflight() -> ExplainReport {
     ExplainReport {
-        kind: TokenKind::Access,
         decision: Conclusion::Passed.word().to_owned(),
         status: Some(StatusCode::OK.as_u16()),
         outcome: Reason::PREFLIGHT.word().to_owned(),
-        detail: None,
-        challenge: None,
-        route: None,
-        rules: Vec::new(),
-        identity: ExplainedIdentity::default(),
-        token: None,
-        advice: None,
+        ..ExplainReport::default()
     }
 }
 

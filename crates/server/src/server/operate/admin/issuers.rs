@@ -2,8 +2,8 @@
 
 use percent_encoding::percent_decode_str;
 
+use super::AdminState;
 use super::problem::{Code, Refusal};
-use super::{AdminResult, AdminState, Body, ok};
 use crate::server::build::issuers::{IssuerReport, IssuerReports};
 
 /// The issuers. If the gate fetches the keys: state, keys, last failure, refused keys. Otherwise where the keys are.
@@ -11,8 +11,8 @@ use crate::server::build::issuers::{IssuerReport, IssuerReports};
     get, path = "/v1/issuers", operation_id = "list_issuers", tag = "issuers",
     responses((status = 200, description = "done", body = IssuerReports))
 )]
-pub(super) fn list(state: &AdminState) -> http::Response<Body> {
-    ok(&state.remote_issuers.report(&state.config.load()))
+pub(super) fn list(state: &AdminState) -> IssuerReports {
+    state.remote_issuers.report(&state.config.load())
 }
 
 /// Fetches the keys of an issuer now; 502 with the cause if the gate gets no keys.
@@ -21,10 +21,10 @@ pub(super) fn list(state: &AdminState) -> http::Response<Body> {
     params(("name" = String, Path, description = "its name in `[[issuers]]`")),
     responses((status = 200, description = "done", body = IssuerReport))
 )]
-pub(super) async fn refresh(state: &AdminState, name: &str) -> AdminResult {
+pub(super) async fn refresh(state: &AdminState, name: &str) -> Result<IssuerReport, Refusal> {
     let name = decoded(name);
     match state.remote_issuers.refresh(&name).await {
-        Some((report, Ok(()))) => Ok(ok(&report)),
+        Some((report, Ok(()))) => Ok(report),
         Some((_, Err(failure))) => Err(Refusal::new(Code::IssuerFailed, format!("{}: {failure}", failure.cause))),
         None => Err(unknown(state, &name)),
     }
@@ -36,11 +36,11 @@ pub(super) async fn refresh(state: &AdminState, name: &str) -> AdminResult {
     params(("name" = String, Path, description = "its name in `[[issuers]]`")),
     responses((status = 200, description = "done", body = IssuerReport))
 )]
-pub(super) async fn drop_keys(state: &AdminState, name: &str) -> AdminResult {
+pub(super) async fn drop_keys(state: &AdminState, name: &str) -> Result<IssuerReport, Refusal> {
     let name = decoded(name);
     let report = state.remote_issuers.drop_keys(&name).await.ok_or_else(|| unknown(state, &name))?;
     tracing::info!(target: "rotogate::audit", event = "issuer_keys_dropped", issuer = name);
-    Ok(ok(&report))
+    Ok(report)
 }
 
 /// Decodes the name in the path, to compare it with the configuration.

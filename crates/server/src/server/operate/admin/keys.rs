@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Response, StatusCode};
+use http::StatusCode;
 use rotogate::gate::JWKS_MAX_AGE;
 use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate_core::context::{Context, inherited};
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::problem::{Code, Refusal};
-use super::{AdminResult, AdminState, Body, ok, rfc3339};
+use super::{AdminResult, AdminState, ok, rfc3339};
 use crate::audit;
 use crate::server::operate::key_roll::{self, AskingGate, RollError};
 
@@ -112,12 +112,7 @@ impl OwnKeyState {
     get, path = "/v1/keys", operation_id = "list_keys", tag = "keys",
     responses((status = 200, description = "done", body = Keys))
 )]
-pub(super) fn list(state: &AdminState) -> Response<Body> {
-    ok(&in_force(state))
-}
-
-/// The gate's own keys, now.
-pub(super) fn in_force(state: &AdminState) -> Keys {
+pub(super) fn list(state: &AdminState) -> Keys {
     describe(&state.gate.keyring(), &state.config.load().issuer.keys)
 }
 
@@ -235,10 +230,10 @@ pub(super) async fn rotate(state: &AdminState, request: RotateRequest) -> AdminR
     params(("kid" = String, Path, description = "the key; `refresh-2` is the second secret of refresh tokens")), request_body = KeyRequest,
     responses((status = 200, description = "done", body = ChangedKey))
 )]
-pub(super) async fn promote(state: &AdminState, kid: &str, request: KeyRequest) -> AdminResult {
+pub(super) async fn promote(state: &AdminState, kid: &str, request: KeyRequest) -> Result<ChangedKey, Refusal> {
     let when = (!request.force).then_some((false, Duration::ZERO));
     key_roll::promote(&state.config.load_full(), kid, when).await?;
-    Ok(ok(&ChangedKey { kid: kid.to_owned(), state: OwnKeyState::Signing, signs_after: None, warning: None }))
+    Ok(ChangedKey { kid: kid.to_owned(), state: OwnKeyState::Signing, signs_after: None, warning: None })
 }
 
 /// Removes a key that is no longer used. 409 while a token or a session may need it.
@@ -247,8 +242,8 @@ pub(super) async fn promote(state: &AdminState, kid: &str, request: KeyRequest) 
     params(("kid" = String, Path, description = "the key; `refresh-1` is the first secret of refresh tokens")), request_body = KeyRequest,
     responses((status = 200, description = "done", body = ChangedKey))
 )]
-pub(super) async fn retire(state: &AdminState, kid: &str, request: KeyRequest) -> AdminResult {
+pub(super) async fn retire(state: &AdminState, kid: &str, request: KeyRequest) -> Result<ChangedKey, Refusal> {
     let asking = AskingGate { gate: &state.gate, store: state.redb.as_ref() };
     let warning = key_roll::retire(&state.config.load_full(), kid, request.force, Some(asking)).await?;
-    Ok(ok(&ChangedKey::retired(kid, warning)))
+    Ok(ChangedKey::retired(kid, warning))
 }

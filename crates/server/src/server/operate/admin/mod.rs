@@ -93,6 +93,8 @@ const LIFETIME: Duration = Duration::from_secs(600);
 /// The bound on a request's body, and on the time that it takes.
 const MAX_BODY: usize = 64 << 10;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The number of entries of a page, if a query does not say it.
+const DEFAULT_PAGE: usize = 100;
 /// The `Retry-After` of a change that is refused because the audit log cannot be written.
 const AUDIT_RETRY: Duration = Duration::from_secs(5);
 /// The response header with the id of the request.
@@ -312,29 +314,29 @@ async fn operate(
         Operation::Ready => Ok(health::ready(state).await),
         Operation::Metrics => Ok(health::metrics(state, &parts.headers).await),
         Operation::OpenApi => Ok(openapi::document()),
-        Operation::Status => Ok(status::show(state).await),
+        Operation::Status => Ok(ok(&status::show(state).await)),
         Operation::Sessions => answered(sessions::list(state, query(parts)?).await),
         Operation::Session => answered(sessions::show(state, parameter).await),
         Operation::RevokeSession => answered(sessions::revoke(&state.gate, parameter).await),
-        Operation::Revocations => revocations::list(state, query(parts)?).await,
+        Operation::Revocations => answered(revocations::list(state, query(parts)?).await),
         Operation::Revoke => answered(revocations::revoke(state, json(parts, body).await?).await),
-        Operation::Keys => Ok(keys::list(state)),
+        Operation::Keys => Ok(ok(&keys::list(state))),
         Operation::RotateKeys => keys::rotate(state, json(parts, body).await?).await,
-        Operation::PromoteKey => keys::promote(state, parameter, json(parts, body).await?).await,
-        Operation::RetireKey => keys::retire(state, parameter, json(parts, body).await?).await,
-        Operation::Routes => Ok(traffic::routes(state)),
-        Operation::Upstreams => Ok(traffic::upstreams(state)),
-        Operation::Issuers => Ok(issuers::list(state)),
-        Operation::RefreshIssuer => issuers::refresh(state, parameter).await,
-        Operation::DropIssuerKeys => issuers::drop_keys(state, parameter).await,
-        Operation::Config => Ok(configuration::show(state)),
-        Operation::CheckConfig => Ok(configuration::check(state).await),
-        Operation::ReloadConfig => configuration::reload(state).await,
+        Operation::PromoteKey => answered(keys::promote(state, parameter, json(parts, body).await?).await),
+        Operation::RetireKey => answered(keys::retire(state, parameter, json(parts, body).await?).await),
+        Operation::Routes => Ok(ok(&traffic::routes(state))),
+        Operation::Upstreams => Ok(ok(&traffic::upstreams(state))),
+        Operation::Issuers => Ok(ok(&issuers::list(state))),
+        Operation::RefreshIssuer => answered(issuers::refresh(state, parameter).await),
+        Operation::DropIssuerKeys => answered(issuers::drop_keys(state, parameter).await),
+        Operation::Config => Ok(ok(&configuration::show(state))),
+        Operation::CheckConfig => Ok(ok(&configuration::check(state).await)),
+        Operation::ReloadConfig => answered(configuration::reload(state).await),
         Operation::ReloadUsers => users::reload(state).await,
         Operation::DisableUser => users::disable(state, json(parts, body).await?).await,
         Operation::Backup => store::backup(state, query(parts)?).await,
         Operation::Events => events::list(state, &parts.headers, query(parts)?).await,
-        Operation::Explain => explain::answer(state, &whole_body(parts, body).await?).await,
+        Operation::Explain => answered(explain::answer(state, &whole_body(parts, body).await?).await),
         #[cfg(feature = "relay")]
         Operation::ApiKeys => answered(api_keys::list(state, query(parts)?).await),
         #[cfg(feature = "relay")]
@@ -344,7 +346,7 @@ async fn operate(
         #[cfg(feature = "relay")]
         Operation::RevokeApiKey => answered(api_keys::revoke(state, parameter).await),
         #[cfg(feature = "relay")]
-        Operation::LeakedApiKeys => api_keys::leaked(state, json(parts, body).await?).await,
+        Operation::LeakedApiKeys => answered(api_keys::leaked(state, json(parts, body).await?).await),
     }
 }
 
@@ -389,24 +391,37 @@ async fn body_of(expected: &str, parts: &Parts, body: Incoming) -> Result<Bytes,
 }
 
 fn plain(status: StatusCode, text: &str) -> Response<Body> {
-    let mut response = Response::new(full(Bytes::copy_from_slice(text.as_bytes())));
+    let mut response = reply("text/plain; charset=utf-8", full(text.to_owned()));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }
 
 fn ok(value: &impl Serialize) -> Response<Body> {
-    let mut response = Response::new(full(serde_json::to_vec(value).unwrap_or_default().into()));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
+    reply(JSON, full(serde_json::to_vec(value).unwrap_or_default()))
 }
 
 fn answered(done: Result<impl Serialize, Refusal>) -> AdminResult {
     done.map(|value| ok(&value))
 }
 
-fn full(bytes: Bytes) -> Body {
-    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A reply with a body of this media type.
+fn reply(media: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    response
+}
+
+/// The number of entries that a query asks for: by default 100, and at most `most`.
+fn page_size(limit: Option<String>, most: usize) -> Result<usize, Refusal> {
+    match limit.map(|limit| limit.parse()) {
+        None => Ok(DEFAULT_PAGE),
+        Some(Ok(limit)) if (1..=most).contains(&limit) => Ok(limit),
+        Some(_) => Err(Refusal::new(Code::InvalidParameter, format!("limit: a number from 1 to {most} is expected"))),
+    }
 }
 
 /// A moment in RFC 3339, for answers.

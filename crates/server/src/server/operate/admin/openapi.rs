@@ -2,9 +2,7 @@
 
 use std::sync::LazyLock;
 
-use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Response};
+use http::Response;
 use utoipa::openapi::path::PathItem;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Content, Ref, Response as Described};
@@ -13,8 +11,8 @@ use utoipa::{Modify, OpenApi};
 use super::operations::{Access, TABLE};
 use super::problem::Problem;
 use super::{
-    Body, configuration, events, explain, full, health, issuers, keys, revocations, sessions, status, store, traffic,
-    users,
+    Body, JSON, configuration, events, explain, full, health, issuers, keys, reply, revocations, sessions, status,
+    store, traffic, users,
 };
 
 /// The admin listener of a gate. docs/admin.md has an example of each operation, and describes each code of a problem.
@@ -125,9 +123,7 @@ static TEXT: LazyLock<String> = LazyLock::new(|| {
     )
 )]
 pub(super) fn document() -> Response<Body> {
-    let mut response = Response::new(full(Bytes::from_static(TEXT.as_bytes())));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
+    reply(JSON, full(TEXT.as_bytes()))
 }
 
 #[cfg(test)]

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Response, StatusCode};
 use rotogate_core::context::Context;
 use rotogate_core::fault::{Chain, Error};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Body, full};
+use super::{Body, full, reply};
 use crate::config::ConfigError;
 
 /// The page that describes each code, under an anchor of its own.
@@ -162,21 +162,23 @@ impl Refusal {
     }
 
     /// The store failed, or the gate may not change it now.
-    pub(super) fn of_store(error: &Error) -> Self {
-        Self::failed(error, format!("{error}; see the log and try again"))
+    pub(super) fn of_store(error: Error) -> Self {
+        let detail = format!("{error}; see the log and try again");
+        Self::failed(error, detail)
     }
 
     /// The store failed during a revocation, which this gate already applies.
-    pub(super) fn of_revocation(error: &Error) -> Self {
-        let detail = "The revocation holds at this gate, which writes it as soon as the store works; a stop before then loses \
+    pub(super) fn of_revocation(error: Error) -> Self {
+        let what = "The revocation holds at this gate, which writes it as soon as the store works; a stop before then loses \
                       the revocation. See the log, and repeat the request until it succeeds";
-        Self::failed(error, format!("{error}. {detail}"))
+        let detail = format!("{error}. {what}");
+        Self::failed(error, detail)
     }
 
-    fn failed(error: &Error, detail: String) -> Self {
+    fn failed(error: Error, detail: String) -> Self {
         let mut wait = Duration::from_secs(1);
         if let Error::Failed(fault) = error {
-            tracing::error!(error = ?Chain(fault), "admin request failed");
+            tracing::error!(error = ?Chain(&fault), "admin request failed");
             wait = fault.retry_after();
         }
         Self::new(Code::StoreFailed, detail).retry_after(wait)
@@ -195,10 +197,9 @@ impl Refusal {
             request_id: id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned(),
             errors,
         };
-        let mut response = Response::new(full(serde_json::to_vec(&problem).unwrap_or_default().into()));
+        let mut response = reply("application/problem+json", full(serde_json::to_vec(&problem).unwrap_or_default()));
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -16,11 +16,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::problem::{Code, Refusal};
 use super::sessions::is_live;
-use super::{AdminResult, AdminState, ok, rfc3339, shown};
+use super::{AdminState, page_size, rfc3339, shown};
 use crate::config::Config;
 
-/// The number of entries on a page: by default, and at most.
-const DEFAULT_PAGE: usize = 100;
+/// The most entries on a page.
 const MAX_PAGE: usize = 1000;
 
 /// What to revoke: exactly one of `user`, `subject`, `client`, `token`, `all`, and `account` without `user`.
@@ -137,24 +136,20 @@ pub(super) struct EntriesQuery {
     get, path = "/v1/revocations", operation_id = "list_revocations", tag = "revocations",
     params(EntriesQuery), responses((status = 200, description = "done", body = Entries))
 )]
-pub(super) async fn list(state: &AdminState, EntriesQuery { kind, limit }: EntriesQuery) -> AdminResult {
+pub(super) async fn list(state: &AdminState, EntriesQuery { kind, limit }: EntriesQuery) -> Result<Entries, Refusal> {
     const KINDS: [&str; 5] = ["session", "subject", "client", "token", "all"];
     if let Some(kind) = kind.as_deref().filter(|kind| !KINDS.contains(kind)) {
         let what = format!("kind: expected one of {}, found {}", KINDS.join(", "), shown(kind));
         return Err(Refusal::new(Code::InvalidParameter, what));
     }
-    let limit = match limit.map(|limit| limit.parse()) {
-        None => DEFAULT_PAGE,
-        Some(Ok(limit @ 1..=MAX_PAGE)) => limit,
-        Some(_) => return Err(Refusal::new(Code::InvalidParameter, "limit: a number from 1 to 1000 is expected")),
-    };
-    let mut all = state.gate.sessions().revocations().await.map_err(|error| Refusal::of_store(&error))?;
+    let limit = page_size(limit, MAX_PAGE)?;
+    let mut all = state.gate.sessions().revocations().await.map_err(Refusal::of_store)?;
     // A rotation raises the minimal generation of a session. That is no revocation, so it is not listed.
     all.retain(|entry| !matches!(entry.effect, Effect::Minimum { .. }) || entry.effect == Effect::SESSION_REVOKED);
     all.retain(|entry| kind.as_deref().is_none_or(|kind| entry_of(entry).kind == kind));
     all.sort_by(|a, b| b.until.cmp(&a.until).then_with(|| a.target.cmp(&b.target)));
     let revocations = all.iter().take(limit).map(entry_of).collect();
-    Ok(ok(&Entries { revocations, total: all.len() }))
+    Ok(Entries { revocations, total: all.len() })
 }
 
 fn entry_of(entry: &Revocation) -> Entry {
@@ -188,8 +183,6 @@ pub(super) async fn revoke(state: &AdminState, request: RevocationRequest) -> Re
     let (dry_run, force) = (request.dry_run, request.force);
     let asked = asked(state, request)?;
     let config = state.config.load_full();
-    let of_store = |error: Error| Refusal::of_store(&error);
-    let of_revocation = |error: Error| Refusal::of_revocation(&error);
     let sessions = state.gate.sessions();
     let whose = match &asked {
         RevocationTarget::Subject(subject) => Whose::Subject(subject),
@@ -200,7 +193,7 @@ pub(super) async fn revoke(state: &AdminState, request: RevocationRequest) -> Re
             let (url, lifetime) = foreign(&config, issuer)?;
             must_be_forced(force, &format!("the subject {} of {issuer}", shown(subject)))?;
             if !dry_run {
-                sessions.revoke_foreign_subject(&url, subject, lifetime).await.map_err(of_revocation)?;
+                sessions.revoke_foreign_subject(&url, subject, lifetime).await.map_err(Refusal::of_revocation)?;
             }
             return Ok(RevocationReport { dry_run, ..RevocationReport::default() });
         }
@@ -212,17 +205,17 @@ pub(super) async fn revoke(state: &AdminState, request: RevocationRequest) -> Re
             must_be_forced(force, &format!("the token {}", shown(jti)))?;
             if !dry_run {
                 let until = SystemTime::new().wall().plus(lifetime);
-                sessions.revoke_token(&url, jti, until).await.map_err(of_revocation)?;
+                sessions.revoke_token(&url, jti, until).await.map_err(Refusal::of_revocation)?;
             }
             return Ok(RevocationReport { dry_run, ..RevocationReport::default() });
         }
     };
-    if !force && let Some(what) = unknown(state, whose).await.map_err(of_store)? {
+    if !force && let Some(what) = unknown(state, whose).await.map_err(Refusal::of_store)? {
         return Err(Refusal::new(Code::UnknownTarget, what));
     }
     let Tally { matched, ended, not_before } = match dry_run {
-        true => sessions.count(whose).await.map_err(of_store)?,
-        false => sessions.revoke_counted(whose).await.map_err(of_revocation)?,
+        true => sessions.count(whose).await.map_err(Refusal::of_store)?,
+        false => sessions.revoke_counted(whose).await.map_err(Refusal::of_revocation)?,
     };
     let not_before = (!dry_run).then(|| rfc3339(not_before));
     Ok(RevocationReport { matched, ended, not_before, dry_run })
@@ -285,7 +278,7 @@ async fn of_account(state: &AdminState, account: &str, dry_run: bool) -> Result<
     let mut report = RevocationReport { dry_run, ..RevocationReport::default() };
     let mut after = None;
     loop {
-        let page = sessions.list(Filter::All, after, MAX_PAGE).await.map_err(|error| Refusal::of_store(&error))?;
+        let page = sessions.list(Filter::All, after, MAX_PAGE).await.map_err(Refusal::of_store)?;
         for session in page.sessions.iter().filter(|session| session.account.as_deref() == Some(account)) {
             report.matched += 1;
             let lives = is_live(&sessions, session);
@@ -308,7 +301,7 @@ async fn of_account(state: &AdminState, account: &str, dry_run: bool) -> Result<
 async fn end(state: &AdminState, session: &Session) -> Result<bool, Refusal> {
     let sessions = state.gate.sessions();
     let was_live = is_live(&sessions, session);
-    Ok(sessions.revoke(session.id).await.map_err(|error| Refusal::of_revocation(&error))? && was_live)
+    Ok(sessions.revoke(session.id).await.map_err(Refusal::of_revocation)? && was_live)
 }
 
 /// The word that selects the user without an account, if another user of the name has an account.

@@ -7,15 +7,14 @@ use utoipa::{IntoParams, ToSchema};
 use super::newest::newest_before;
 use super::problem::{Code, Refusal};
 use super::revocations::{RevocationReport, subject_of};
-use super::{AdminState, events, rfc3339, shown};
+use super::{AdminState, events, page_size, rfc3339, shown};
 use rotogate::Gate;
 use rotogate::gate::Sessions;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::session::{RevokedBecause, Session, SessionId, Status};
 use rotogate_core::store::Filter;
 
-/// The number of sessions on a page: by default, and at most.
-const DEFAULT_PAGE_SESSIONS: usize = 100;
+/// The most sessions on a page.
 const MAX_PAGE_SESSIONS: usize = 1000;
 /// How many sessions are read for one page. With a filter that few sessions pass, a page may have fewer than asked for.
 const MAX_READ_SESSIONS: usize = 20_000;
@@ -200,11 +199,7 @@ pub(super) async fn list(state: &AdminState, query: SessionsQuery) -> Result<Pag
     if !is_newest_first {
         after = after.max(before_since);
     }
-    let limit = match limit.map(|limit| limit.parse()) {
-        None => DEFAULT_PAGE_SESSIONS,
-        Some(Ok(limit @ 1..=MAX_PAGE_SESSIONS)) => limit,
-        Some(_) => return Err(wrong("limit: a number from 1 to 1000 is expected")),
-    };
+    let limit = page_size(limit, MAX_PAGE_SESSIONS)?;
     let is_asked_for = |session: &Session| {
         account.as_deref().is_none_or(|account| session.account.as_deref().unwrap_or_default() == account)
             && client.as_deref().is_none_or(|client| *session.client == *client)
@@ -222,7 +217,7 @@ pub(super) async fn list(state: &AdminState, query: SessionsQuery) -> Result<Pag
             true => newest_before(&sessions, &filter, after, at_once.min(NEWEST_AT_ONCE)).await,
             false => sessions.list(filter.clone(), after, at_once).await,
         };
-        let page = page.map_err(|error| Refusal::of_store(&error))?;
+        let page = page.map_err(Refusal::of_store)?;
         let last = page.sessions.last().map(|session| session.id);
         for session in &page.sessions {
             // The session is beyond the requested range of time.
@@ -287,7 +282,7 @@ fn moment(name: &str, text: Option<&str>) -> Result<Option<Timestamp>, Refusal> 
 pub(super) async fn show(state: &AdminState, name: &str) -> Result<SessionDetail, Refusal> {
     let gate = &state.gate;
     let id = SessionId::parse(name).ok_or_else(|| unknown(name))?;
-    let session = gate.sessions().get(id).await.map_err(|error| Refusal::of_store(&error))?;
+    let session = gate.sessions().get(id).await.map_err(Refusal::of_store)?;
     let session = session.ok_or_else(|| unknown(name))?;
     let history = events::of_session(&state.config.load().issuer.url, &session);
     let session = session_info(gate, &session);
@@ -311,7 +306,7 @@ pub(super) async fn revoke(gate: &Gate, name: &str) -> Result<RevocationReport, 
         Ok(Some(session)) => is_live(&sessions, &session),
         Ok(None) | Err(_) => true,
     };
-    if !sessions.revoke(id).await.map_err(|error| Refusal::of_revocation(&error))? {
+    if !sessions.revoke(id).await.map_err(Refusal::of_revocation)? {
         return Err(if sessions.are_shared() { lost(name) } else { unknown(name) });
     }
     Ok(RevocationReport::of_one(was_live))

@@ -2,13 +2,12 @@
 
 use std::net::SocketAddr;
 
-use http::Response;
 use rotogate_core::clock::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::problem::Finding;
-use super::{AdminState, Body, health, ok, rfc3339};
+use super::{AdminState, health, rfc3339};
 use crate::config::StoreConfig;
 use crate::server::operate::reload::ReloadSource;
 
@@ -62,12 +61,7 @@ pub(crate) struct ReloadStatus {
     get, path = "/v1/status", operation_id = "status", tag = "status",
     responses((status = 200, description = "done", body = Status))
 )]
-pub(super) async fn show(state: &AdminState) -> Response<Body> {
-    ok(&describe(state).await)
-}
-
-/// The gate as a whole, now.
-pub(super) async fn describe(state: &AdminState) -> Status {
+pub(super) async fn show(state: &AdminState) -> Status {
     let (ready, readiness) = health::readiness(state).await;
     let config = state.config.load_full();
     let reload = |source: ReloadSource| {

@@ -4,8 +4,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use rotogate::store::redb::RedbStore;
@@ -15,7 +13,7 @@ use tokio_util::io::ReaderStream;
 use utoipa::IntoParams;
 
 use super::problem::{Code, Refusal};
-use super::{AdminResult, AdminState};
+use super::{AdminResult, AdminState, reply};
 
 /// Where the gate copies the store to before it sends the copy.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -46,10 +44,8 @@ pub(super) async fn backup(state: &AdminState, BackupQuery { folder }: BackupQue
         Refusal::new(Code::StoreFailed, detail).retry_after(Duration::from_secs(1))
     })?;
     let frames = ReaderStream::with_capacity(file, 64 * 1024).map_ok(Frame::data);
-    let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     tracing::info!(target: "rotogate::audit", event = "store_backup", "store copied");
-    Ok(response)
+    Ok(reply("application/octet-stream", StreamBody::new(frames).boxed_unsync()))
 }
 
 /// Copies the store to a folder: to the wanted one, because the disk of the store may be full, else to that of the store.

@@ -2,12 +2,12 @@
 
 use std::cmp::Reverse;
 
-use http::{Method, Response};
+use http::Method;
 use rotogate_core::route::{DEFAULT_METHODS, REGISTERED_METHODS, Route};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{AdminState, Body, ok};
+use super::AdminState;
 use rotogate_proxy::UpstreamAddress;
 
 /// The routes.
@@ -53,18 +53,13 @@ pub(super) struct RouteInfo {
     get, path = "/v1/routes", operation_id = "list_routes", tag = "routes",
     responses((status = 200, description = "done", body = Routes))
 )]
-pub(super) fn routes(state: &AdminState) -> Response<Body> {
-    ok(&Routes { routes: all_routes(state) })
-}
-
-/// The routes in matching order.
-pub(super) fn all_routes(state: &AdminState) -> Vec<RouteInfo> {
+pub(super) fn routes(state: &AdminState) -> Routes {
     let config = state.config.load();
     let mut sorted: Vec<&Route> = config.routes.iter().collect();
     // In the order in which the routing table tries the routes: by host, then by the most specific pattern,
     // then by listed methods.
     sorted.sort_by_cached_key(|route| (route.hosts.is_empty(), specificity(&route.path), route.methods.is_empty()));
-    sorted.into_iter().map(|route| info(state, route)).collect()
+    Routes { routes: sorted.into_iter().map(|route| info(state, route)).collect() }
 }
 
 fn info(state: &AdminState, route: &Route) -> RouteInfo {
@@ -140,12 +135,7 @@ pub(super) struct AddressInfo {
     get, path = "/v1/upstreams", operation_id = "list_upstreams", tag = "routes",
     responses((status = 200, description = "done", body = Upstreams))
 )]
-pub(super) fn upstreams(state: &AdminState) -> Response<Body> {
-    ok(&Upstreams { upstreams: all_upstreams(state) })
-}
-
-/// The upstreams in the order of the configuration.
-pub(super) fn all_upstreams(state: &AdminState) -> Vec<UpstreamInfo> {
+pub(super) fn upstreams(state: &AdminState) -> Upstreams {
     let address =
         |UpstreamAddress { name, state, in_flight }: UpstreamAddress| AddressInfo { address: name, state, in_flight };
     let upstreams = state.serving.load().proxy.report().into_iter().map(|report| UpstreamInfo {
@@ -154,5 +144,5 @@ pub(super) fn all_upstreams(state: &AdminState) -> Vec<UpstreamInfo> {
         connections: report.connections,
         addresses: report.addresses.into_iter().map(address).collect(),
     });
-    upstreams.collect()
+    Upstreams { upstreams: upstreams.collect() }
 }

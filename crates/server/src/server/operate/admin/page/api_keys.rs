@@ -1,9 +1,7 @@
 //! The view of API keys, and its forms, which do the same as `/v1/api-keys`.
 
-use std::collections::BTreeMap;
-
 use super::request::{Request, nothing};
-use super::view::{self, link};
+use super::view::{self, FormFields, link};
 use super::{Shown, html};
 use crate::config::AdminRole;
 use crate::server::operate::admin::api_keys::{self, ApiKeyRequest, RotateKeyRequest};
@@ -17,7 +15,7 @@ const MOST: usize = 100;
 impl Request<'_> {
     /// The keys, the newest first. `problem` is the reason why no key was made.
     pub(super) async fn api_keys(&self, problem: Option<String>) -> Shown {
-        let subject = self.parameters().remove("subject").map(|text| text.trim().to_owned()).unwrap_or_default();
+        let subject = self.parameters().text("subject").to_owned();
         let asked = Some(&*subject).filter(|subject| !subject.is_empty());
         let (keys, is_more, problem) = match api_keys::newest(self.state, asked, MOST).await {
             Ok((keys, is_more)) => (keys, is_more, problem),
@@ -55,7 +53,7 @@ impl Request<'_> {
     }
 
     // Requirement K8: only the answer to the form shows the text of the key.
-    pub(super) async fn change_api_keys(&self, segments: &[&str], form: &BTreeMap<String, String>) -> Shown {
+    pub(super) async fn change_api_keys(&self, segments: &[&str], form: &FormFields) -> Shown {
         self.may(role_to(segments.last().copied().unwrap_or_default()))?;
         let made = match segments {
             [] => api_keys::create(self.state, request_of(form)).await,
@@ -78,16 +76,15 @@ impl Request<'_> {
 }
 
 /// The request for a key that a form describes. The owner is a user, a subject or a client.
-fn request_of(form: &BTreeMap<String, String>) -> ApiKeyRequest {
-    let some = |name: &str| form.get(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
-    let owner = |kind: &str| some("owner").filter(|_| form.get("kind").is_some_and(|known| known == kind));
+fn request_of(form: &FormFields) -> ApiKeyRequest {
+    let owner = |kind: &str| form.some("owner").filter(|_| form.get("kind") == Some(kind));
     ApiKeyRequest {
-        name: some("name").unwrap_or_default(),
+        name: form.text("name").to_owned(),
         user: owner("user"),
         subject: owner("subject"),
         client: owner("client"),
-        scopes: some("scopes"),
-        lifetime: some("lifetime"),
+        scopes: form.some("scopes"),
+        lifetime: form.some("lifetime"),
         ..ApiKeyRequest::default()
     }
 }

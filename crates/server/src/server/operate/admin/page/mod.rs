@@ -10,7 +10,6 @@
 //! path alone, and no other site can guess the path. Templates and code write paths without the folder, and [`below`]
 //! inserts it.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -25,14 +24,14 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use super::problem::{Code, Refusal};
-use super::{AdminState, Body, body_of, full, guard, may_change, operations};
+use super::{AdminState, Body, body_of, full, guard, may_change, operations, reply};
 use crate::log;
 use request::Request;
 use rotogate_core::context::{Actor, Context};
 use rotogate_core::credential;
 use rotogate_core::random::{NoRandomness, are_equal};
 use sign_ins::SignedIn;
-use view::fields;
+use view::FormFields;
 
 #[cfg(feature = "relay")]
 mod api_keys;
@@ -97,7 +96,7 @@ async fn below(place: &str, mut response: Response<Body>) -> Response<Body> {
     let (parts, body) = response.into_parts();
     let text = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let text = in_folder(String::from_utf8_lossy(&text).into_owned(), &folder);
-    Response::from_parts(parts, full(text.into()))
+    Response::from_parts(parts, full(text))
 }
 
 /// Inserts the folder into the paths of markup. Quotes in values are escaped, so only the templates' own markup
@@ -138,7 +137,7 @@ async fn route(state: &Arc<AdminState>, peer: SocketAddr, parts: &Parts, body: I
     if let ([name], true) = (&segments[..], is_get)
         && let Some((_, media, text)) = FILES.iter().find(|(file, ..)| file == name)
     {
-        return Ok(text_of(media, Bytes::from_static(text.as_bytes())));
+        return Ok(reply(media, full(text.as_bytes())));
     }
     if !is_get {
         guard::origin_of_form(parts)?;
@@ -164,7 +163,7 @@ async fn route(state: &Arc<AdminState>, peer: SocketAddr, parts: &Parts, body: I
         match is_get {
             true => request.view(&segments).await,
             false => {
-                let form = fields(&body_of(FORM_MEDIA, parts, body).await?);
+                let form = FormFields::parse(&body_of(FORM_MEDIA, parts, body).await?);
                 if !is_own_form(&form, &request.caller.csrf) {
                     return Err(Refusal::new(
                         Code::ForeignOrigin,
@@ -196,7 +195,7 @@ fn needs_audit_log(segments: &[&str]) -> bool {
     !is_free && row.is_none_or(|row| row.needs_audit_log())
 }
 
-fn is_own_form(form: &BTreeMap<String, String>, csrf: &str) -> bool {
+fn is_own_form(form: &FormFields, csrf: &str) -> bool {
     form.get("csrf").is_some_and(|sent| are_equal(sent.as_bytes(), csrf.as_bytes()))
 }
 
@@ -211,15 +210,14 @@ fn sign_in_view(parts: &Parts, problem: Option<String>) -> Shown {
 }
 
 async fn sign_in(state: &AdminState, peer: SocketAddr, parts: &Parts, body: Incoming) -> Shown {
-    let form = fields(&body_of(FORM_MEDIA, parts, body).await?);
+    let form = FormFields::parse(&body_of(FORM_MEDIA, parts, body).await?);
     if !cookie(parts, FORM).is_some_and(|sent| is_own_form(&form, &sent)) {
         return sign_in_view(
             parts,
             Some("The form was too old, or the browser keeps no cookies: try again.".to_owned()),
         );
     }
-    let token = form.get("token").map(|token| token.trim()).unwrap_or_default();
-    let Some((holder, token)) = guard::sign_in(state, peer.ip(), token)? else {
+    let Some((holder, token)) = guard::sign_in(state, peer.ip(), form.text("token"))? else {
         return sign_in_view(parts, Some("This is not an admin token of this gate.".to_owned()));
     };
     let (cookie, place) = state.sign_ins.begin(holder, &token).map_err(no_randomness)?;
@@ -270,13 +268,7 @@ fn lead_to(path: &str) -> Response<Body> {
 
 fn html(view: &impl Template) -> Shown {
     let text = view.render().map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
-    Ok(text_of("text/html; charset=utf-8", text.into()))
-}
-
-fn text_of(media: &'static str, text: Bytes) -> Response<Body> {
-    let mut response = Response::new(full(text));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
-    response
+    Ok(reply("text/html; charset=utf-8", full(text)))
 }
 
 /// A refusal as a view, with the headers of the problem document.

@@ -14,7 +14,7 @@ use crate::server::build::files;
 use crate::server::build::issuers::IssuerReport;
 use crate::server::operate::admin::status::{self, Status};
 use crate::server::operate::admin::traffic::{self, UpstreamInfo};
-use crate::server::operate::admin::{AdminState, health, keys, rfc3339};
+use crate::server::operate::admin::{AdminState, health, issuers, keys, rfc3339};
 use crate::server::operate::metrics::process;
 use crate::server::operate::reload::ReloadSource;
 
@@ -73,7 +73,7 @@ impl GateState {
         if !is_ready || readiness != "ready" {
             reasons.push((if is_ready { Grade::Doubtful } else { Grade::Bad }, readiness));
         }
-        for upstream in traffic::all_upstreams(state) {
+        for upstream in traffic::upstreams(state).upstreams {
             if !upstream.addresses.is_empty() && !upstream.addresses.iter().any(|it| it.state == "up") {
                 reasons.push((Grade::Bad, format!("upstream {}: no address is up", upstream.name)));
             }
@@ -178,7 +178,7 @@ impl Overview {
     pub(super) async fn now(state: &AdminState) -> Self {
         let samples = state.history.samples();
         let quarter = history::sum(samples.iter());
-        let status = status::describe(state).await;
+        let status = status::show(state).await;
         let gate = &state.gate;
         let feed = match gate.store_staleness() {
             None => "one gate alone uses it".to_owned(),
@@ -190,7 +190,7 @@ impl Overview {
             figures: figures(state, &samples, &quarter, &status),
             charts: charts(&samples),
             refusals: top(quarter.refusals),
-            upstreams: traffic::all_upstreams(state),
+            upstreams: traffic::upstreams(state).upstreams,
             aging: own_keys(state).into_iter().chain(key_sets(state)).chain(certificates(state)).collect(),
             logs: log::counts().into(),
             feed,
@@ -339,7 +339,7 @@ fn unlinked(text: &str) -> String {
 }
 
 fn own_keys(state: &AdminState) -> Vec<Aging> {
-    let keys::Keys { keys, refresh } = keys::in_force(state);
+    let keys::Keys { keys, refresh } = keys::list(state);
     let own = |kind, name, state: &'static str, age: String| Aging {
         kind,
         name,
@@ -356,7 +356,7 @@ fn own_keys(state: &AdminState) -> Vec<Aging> {
 
 /// The keys of other issuers that the gate fetches.
 fn key_sets(state: &AdminState) -> Vec<Aging> {
-    let fetched = state.remote_issuers.report(&state.config.load()).issuers.into_iter().filter(|it| it.keys.is_some());
+    let fetched = issuers::list(state).issuers.into_iter().filter(|it| it.keys.is_some());
     fetched.map(key_set).collect()
 }
 

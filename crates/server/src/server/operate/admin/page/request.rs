@@ -1,6 +1,5 @@
 //! The views and the forms of an operator who is signed in.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use serde_json::Value;
 use super::history::{self, SAMPLE_EVERY};
 use super::overview::{self, GateState, Overview};
 use super::sign_ins::SignedIn;
-use super::view::{self, AskedEvents, AskedExplanation, AskedSessions, AuditLine, Frame, RevokeAll, fields, link};
+use super::view::{self, AuditLine, FormFields, Frame, RevokeAll, link};
 use super::{SIGN_IN, Shown, cookie_header, html, in_folder, lead_to};
 use crate::config::AdminRole;
 use crate::log::recent::KEPT_LINES;
@@ -24,7 +23,9 @@ use crate::server::operate::admin::explain::{Question, explain_question};
 use crate::server::operate::admin::problem::{Code, Refusal};
 use crate::server::operate::admin::revocations::{self, RevocationRequest};
 use crate::server::operate::admin::sessions::{self, SessionsQuery};
-use crate::server::operate::admin::{AdminState, Body, ExplainReport, configuration, guard, keys, shown, traffic};
+use crate::server::operate::admin::{
+    AdminState, Body, ExplainReport, configuration, guard, issuers, keys, shown, traffic,
+};
 
 /// The number of sessions on a view.
 const PAGE_SESSIONS: &str = "50";
@@ -49,7 +50,7 @@ impl Request<'_> {
                 html(&view::OverviewView { frame, now })
             }
             ["outcome"] => {
-                let word = self.parameters().remove("word").unwrap_or_default();
+                let word = self.parameters().get("word").unwrap_or_default().to_owned();
                 let (status, meaning, remedy) = overview::explained(&word).ok_or_else(nothing)?;
                 let quarter = history::sum(state.history.samples().iter());
                 let number = quarter.refusals.iter().find(|(known, _)| *known == word).map_or(0, |(_, number)| *number);
@@ -76,31 +77,29 @@ impl Request<'_> {
             ["revocations"] => self.confirm_all().await,
             ["explain"] => {
                 self.may(AdminRole::Operator)?;
-                let asked = AskedExplanation { method: "GET".to_owned(), ..AskedExplanation::default() };
-                self.explained(asked, None, None).await
+                self.explained(FormFields::default().or("method", "GET"), None, None).await
             }
             #[cfg(feature = "relay")]
             ["api-keys"] => self.api_keys(None).await,
             #[cfg(feature = "relay")]
             ["api-keys", id, what @ ("revoke" | "rotate")] => self.confirm_api_key(id, what).await,
-            ["keys"] => html(&view::KeysView { frame: self.frame("/ui/keys").await, keys: keys::in_force(state) }),
+            ["keys"] => html(&view::KeysView { frame: self.frame("/ui/keys").await, keys: keys::list(state) }),
             ["routes"] => html(&view::RoutesView {
                 frame: self.frame("/ui/routes").await,
-                routes: traffic::all_routes(state),
-                upstreams: traffic::all_upstreams(state),
-                issuers: state.remote_issuers.report(&state.config.load()).issuers,
+                routes: traffic::routes(state).routes,
+                upstreams: traffic::upstreams(state).upstreams,
+                issuers: issuers::list(state).issuers,
             }),
-            ["config"] => html(&view::ConfigView {
-                frame: self.frame("/ui/config").await,
-                config: configuration::describe(state),
-            }),
+            ["config"] => {
+                html(&view::ConfigView { frame: self.frame("/ui/config").await, config: configuration::show(state) })
+            }
             ["events"] => self.events().await,
             ["events", "stream"] => self.rows().await,
             _ => Err(nothing()),
         }
     }
 
-    pub(super) async fn change(&self, segments: &[&str], form: BTreeMap<String, String>) -> Shown {
+    pub(super) async fn change(&self, segments: &[&str], form: FormFields) -> Shown {
         let state = self.state;
         match segments {
             ["sign-out"] => {
@@ -132,7 +131,7 @@ impl Request<'_> {
             ["revocations"] => {
                 self.may(AdminRole::Operator)?;
                 let request = revocation(&form)?;
-                let whose = shown(form.get("user").or(form.get("subject")).map_or("", String::as_str));
+                let whose = shown(form.get("user").or(form.get("subject")).unwrap_or_default());
                 let ended = revocations::revoke(state, request).await?.ended;
                 self.done(&form, format!("{ended} {} of {whose} revoked.", sessions_in_words(ended)))
             }
@@ -140,19 +139,16 @@ impl Request<'_> {
             ["api-keys", rest @ ..] => self.change_api_keys(rest, &form).await,
             ["explain"] => {
                 self.may(AdminRole::Operator)?;
-                let text = |name: &str| form.get(name).map(|text| text.trim().to_owned()).unwrap_or_default();
-                let some = |name: &str| Some(text(name)).filter(|text| !text.is_empty());
-                let asked = AskedExplanation { method: text("method"), path: text("path"), host: text("host") };
                 let question = Question {
-                    path: some("path"),
-                    method: some("method"),
-                    host: some("host"),
-                    token: some("token").map(Into::into),
+                    path: form.some("path"),
+                    method: form.some("method"),
+                    host: form.some("host"),
+                    token: form.some("token").map(Into::into),
                     ..Question::default()
                 };
                 match explain_question(state, question).await {
-                    Ok(report) => self.explained(asked, Some(report), None).await,
-                    Err(problem) => self.explained(asked, None, Some(problem)).await,
+                    Ok(report) => self.explained(form, Some(report), None).await,
+                    Err(problem) => self.explained(form, None, Some(problem)).await,
                 }
             }
             _ => Err(nothing()),
@@ -173,7 +169,8 @@ impl Request<'_> {
 
     /// The rows of the last events, and a row for each further event when its line is written.
     async fn rows(&self) -> Shown {
-        let (lines, folder) = (events::lines(self.state, self.asked_events().1).await?, self.caller.folder());
+        let (lines, folder) =
+            (events::lines(self.state, events_query(&self.parameters())).await?, self.caller.folder());
         let row = move |line: Value| {
             let row = view::LineView { line: AuditLine::from_json(&line) }.render();
             in_folder(row.unwrap_or_default(), &folder)
@@ -200,21 +197,21 @@ impl Request<'_> {
         guard::has_role(&self.caller.holder, role, self.parts)
     }
 
-    pub(super) fn parameters(&self) -> BTreeMap<String, String> {
-        fields(self.parts.uri.query().unwrap_or_default().as_bytes())
+    pub(super) fn parameters(&self) -> FormFields {
+        FormFields::parse(self.parts.uri.query().unwrap_or_default().as_bytes())
     }
 
     /// The view to which a form returns. A target outside of the page is ignored.
-    pub(super) fn back(&self, form: &BTreeMap<String, String>) -> String {
+    pub(super) fn back(&self, form: &FormFields) -> String {
         let is_listed = |back: &str| ["/ui/sessions", "/ui/api-keys"].iter().any(|view| back.starts_with(view));
-        let is_view = |back: &&String| is_listed(back) && back.bytes().all(|b| b.is_ascii_graphic());
-        form.get("back").filter(is_view).cloned().unwrap_or_else(|| "/ui/sessions".to_owned())
+        let is_view = |back: &&str| is_listed(back) && back.bytes().all(|b| b.is_ascii_graphic());
+        form.get("back").filter(is_view).unwrap_or("/ui/sessions").to_owned()
     }
 
-    pub(super) fn done(&self, form: &BTreeMap<String, String>, notice: String) -> Shown {
+    pub(super) fn done(&self, form: &FormFields, notice: String) -> Shown {
         self.state.sign_ins.leave_notice(&self.caller, notice);
         let mut back = self.back(form);
-        if let (true, Some(user)) = (!form.contains_key("back"), form.get("user")) {
+        if let (None, Some(user)) = (form.get("back"), form.get("user")) {
             back = link("/ui/sessions", &[("user", user)]);
         }
         Ok(lead_to(&back))
@@ -223,20 +220,16 @@ impl Request<'_> {
     async fn sessions(&self) -> Shown {
         let state = self.state;
         let parameters = self.parameters();
-        let text = |name: &str| parameters.get(name).map(|text| text.trim().to_owned()).unwrap_or_default();
-        let status = Some(text("status")).filter(|status| !status.is_empty()).unwrap_or_else(|| "live".to_owned());
-        let (user, account, subject, client) = (text("user"), text("account"), text("subject"), text("client"));
-        let order = if text("order") == "oldest" { "oldest" } else { "newest" };
-        let asked = AskedSessions { user, account, subject, client, status, order };
-        let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        let order = if parameters.text("order") == "oldest" { "oldest" } else { "newest" };
+        let asked = parameters.or("status", "live");
         let query = SessionsQuery {
-            user: some(&asked.user),
-            account: some(&asked.account),
-            subject: some(&asked.subject),
-            client: some(&asked.client),
-            status: some(&asked.status).filter(|status| status != "any"),
-            order: some(order),
-            cursor: some(&text("cursor")),
+            user: asked.some("user"),
+            account: asked.some("account"),
+            subject: asked.some("subject"),
+            client: asked.some("client"),
+            status: asked.some("status").filter(|status| status != "any"),
+            order: Some(order.to_owned()),
+            cursor: asked.some("cursor"),
             limit: Some(PAGE_SESSIONS.to_owned()),
             ..SessionsQuery::default()
         };
@@ -248,11 +241,11 @@ impl Request<'_> {
         };
         let all = self.all_of(&asked).await;
         let own = [
-            ("user", asked.user.as_str()),
-            ("account", &asked.account),
-            ("subject", &asked.subject),
-            ("status", &asked.status),
-            ("client", &asked.client),
+            ("user", asked.text("user")),
+            ("account", asked.text("account")),
+            ("subject", asked.text("subject")),
+            ("status", asked.text("status")),
+            ("client", asked.text("client")),
             ("order", if order == "newest" { "" } else { order }),
         ];
         let next = page.as_ref().and_then(|page| page.next.as_deref());
@@ -265,9 +258,10 @@ impl Request<'_> {
             frame: self.frame("/ui/sessions").await,
             statuses: ["live", "ended", "any"].into_iter().chain(sessions::reasons()).collect(),
             clients: config.clients.iter().map(|client| client.id.to_string()).collect(),
-            back: link("/ui/sessions", &[&own[..], &[("cursor", &text("cursor"))]].concat()),
+            back: link("/ui/sessions", &[&own[..], &[("cursor", asked.text("cursor"))]].concat()),
             count: format!("{count} {}{more}, the {order} first. {live}", sessions_in_words(count)),
             asked,
+            order,
             problem,
             page,
             all,
@@ -276,17 +270,17 @@ impl Request<'_> {
     }
 
     /// The offer to revoke all sessions of the user that was searched for, if there are any.
-    async fn all_of(&self, asked: &AskedSessions) -> Option<RevokeAll> {
+    async fn all_of(&self, asked: &FormFields) -> Option<RevokeAll> {
         if self.may(AdminRole::Operator).is_err() {
             return None;
         }
-        let (field, value) = match (asked.user.as_str(), asked.subject.as_str()) {
+        let (field, value) = match (asked.text("user"), asked.text("subject")) {
             ("", "") => return None,
             (user, "") => ("user", user),
             ("", subject) => ("subject", subject),
             (_, _) => return None,
         };
-        self.offer(field, value, &asked.account).await.ok().flatten()
+        self.offer(field, value, asked.text("account")).await.ok().flatten()
     }
 
     /// The number of live sessions of a user, in a question.
@@ -333,10 +327,10 @@ impl Request<'_> {
             (None, Some(subject)) => ("subject", subject),
             _ => return Err(Refusal::new(Code::InvalidParameter, "one of user and subject is expected")),
         };
-        let account = parameters.get("account").map_or("", String::as_str);
-        let back = match parameters.contains_key("back") {
-            true => self.back(&parameters),
-            false => link("/ui/sessions", &[(field, value), ("account", account)]),
+        let account = parameters.get("account").unwrap_or_default();
+        let back = match parameters.get("back") {
+            Some(_) => self.back(&parameters),
+            None => link("/ui/sessions", &[(field, value), ("account", account)]),
         };
         let Some(RevokeAll { question, button, account, .. }) = self.offer(field, value, account).await? else {
             return Ok(lead_to(&back));
@@ -345,7 +339,7 @@ impl Request<'_> {
             frame: self.frame("/ui/sessions").await,
             question,
             action: "/ui/revocations".to_owned(),
-            fields: vec![(field, value.clone()), ("account", account), ("back", back.clone())],
+            fields: vec![(field, value.to_owned()), ("account", account), ("back", back.clone())],
             back,
             button,
         })
@@ -362,38 +356,19 @@ impl Request<'_> {
         })
     }
 
-    async fn explained(
-        &self,
-        asked: AskedExplanation,
-        report: Option<ExplainReport>,
-        problem: Option<String>,
-    ) -> Shown {
+    async fn explained(&self, asked: FormFields, report: Option<ExplainReport>, problem: Option<String>) -> Shown {
         let claims = report.as_ref().and_then(|report| report.token.as_ref()).map(view::claims_of).unwrap_or_default();
         html(&view::ExplainView { frame: self.frame("/ui/explain").await, asked, problem, report, claims })
     }
 
-    fn asked_events(&self) -> (AskedEvents, EventsQuery) {
-        let parameters = self.parameters();
-        let text = |name: &str| parameters.get(name).map(|text| text.trim().to_owned()).unwrap_or_default();
-        let some = |name: &str| Some(text(name)).filter(|text| !text.is_empty());
-        let asked = AskedEvents { action: text("action"), subject: text("subject"), actor: text("actor") };
-        let query = EventsQuery {
-            action: some("action"),
-            subject: some("subject"),
-            actor: some("actor"),
-            ..EventsQuery::default()
-        };
-        (asked, query)
-    }
-
     async fn events(&self) -> Shown {
-        let (asked, query) = self.asked_events();
-        let query = EventsQuery { limit: Some(KEPT_LINES.to_string()), ..query };
+        let asked = self.parameters();
+        let query = EventsQuery { limit: Some(KEPT_LINES.to_string()), ..events_query(&asked) };
         let (lines, _) = events::kept(self.state, query).await?;
         let all = AuditLine::all(&lines);
-        let before = self.parameters().remove("before").unwrap_or_default();
+        let before = asked.get("before").unwrap_or_default();
         let first = all.iter().position(|line| line.id == before).map_or(0, |place| place + 1);
-        let own = [("action", asked.action.as_str()), ("subject", &asked.subject), ("actor", &asked.actor)];
+        let own = ["action", "subject", "actor"].map(|name| (name, asked.text(name)));
         let page: Vec<_> = all.into_iter().skip(first).take(PAGE_LINES).collect();
         let older = page.last().filter(|_| first + page.len() < lines.len());
         html(&view::EventsView {
@@ -407,18 +382,21 @@ impl Request<'_> {
     }
 }
 
-/// The selected sessions. [`fields`] has joined their ids by spaces.
-fn selected(form: &BTreeMap<String, String>) -> impl Iterator<Item = &str> {
+/// The lines that the form of the view asks for.
+fn events_query(asked: &FormFields) -> EventsQuery {
+    let (action, subject, actor) = (asked.some("action"), asked.some("subject"), asked.some("actor"));
+    EventsQuery { action, subject, actor, ..EventsQuery::default() }
+}
+
+/// The selected sessions. [`FormFields`] has joined their ids by spaces.
+fn selected(form: &FormFields) -> impl Iterator<Item = &str> {
     form.get("id").into_iter().flat_map(|ids| ids.split_whitespace())
 }
 
 /// The revocation that a form describes.
-fn revocation(form: &BTreeMap<String, String>) -> Result<RevocationRequest, Refusal> {
+fn revocation(form: &FormFields) -> Result<RevocationRequest, Refusal> {
     match (form.get("user"), form.get("subject")) {
-        (Some(user), None) => {
-            let account = form.get("account").map(|account| account.trim()).filter(|account| !account.is_empty());
-            Ok(named("user", user, account))
-        }
+        (Some(user), None) => Ok(named("user", user, form.some("account").as_deref())),
         (None, Some(subject)) => Ok(named("subject", subject, None)),
         _ => Err(Refusal::new(Code::InvalidParameter, "one of user and subject is expected")),
     }

@@ -96,18 +96,6 @@ pub(super) struct OutcomeView {
     pub(super) number: u64,
 }
 
-/// The values of the search form.
-#[derive(Default)]
-pub(super) struct AskedSessions {
-    pub(super) user: String,
-    pub(super) account: String,
-    pub(super) subject: String,
-    pub(super) status: String,
-    pub(super) client: String,
-    /// `newest` or `oldest` first.
-    pub(super) order: &'static str,
-}
-
 /// The offer to revoke all sessions of a user.
 pub(super) struct RevokeAll {
     pub(super) question: String,
@@ -122,7 +110,9 @@ pub(super) struct RevokeAll {
 #[template(path = "page/sessions.html")]
 pub(super) struct SessionsView {
     pub(super) frame: Frame,
-    pub(super) asked: AskedSessions,
+    pub(super) asked: FormFields,
+    /// `newest` or `oldest` first.
+    pub(super) order: &'static str,
     pub(super) statuses: Vec<&'static str>,
     pub(super) clients: Vec<String>,
     pub(super) problem: Option<String>,
@@ -156,18 +146,11 @@ pub(super) struct ConfirmView {
     pub(super) button: String,
 }
 
-#[derive(Default)]
-pub(super) struct AskedExplanation {
-    pub(super) method: String,
-    pub(super) path: String,
-    pub(super) host: String,
-}
-
 #[derive(Template)]
 #[template(path = "page/explain.html")]
 pub(super) struct ExplainView {
     pub(super) frame: Frame,
-    pub(super) asked: AskedExplanation,
+    pub(super) asked: FormFields,
     pub(super) problem: Option<String>,
     pub(super) report: Option<ExplainReport>,
     pub(super) claims: Vec<(&'static str, String)>,
@@ -220,18 +203,11 @@ pub(super) struct ConfigView {
     pub(super) config: ConfigInfo,
 }
 
-#[derive(Default)]
-pub(super) struct AskedEvents {
-    pub(super) action: String,
-    pub(super) subject: String,
-    pub(super) actor: String,
-}
-
 #[derive(Template)]
 #[template(path = "page/events.html")]
 pub(super) struct EventsView {
     pub(super) frame: Frame,
-    pub(super) asked: AskedEvents,
+    pub(super) asked: FormFields,
     /// The URL from which the script reads further lines; empty on a page of older lines.
     pub(super) stream: String,
     pub(super) older: Option<String>,
@@ -401,13 +377,43 @@ pub(super) fn link(path: &str, parameters: &[(&str, &str)]) -> String {
     if is_any { format!("{path}?{}", query.finish()) } else { path.to_owned() }
 }
 
-/// The fields of a form, or of a query. The values of a repeated field are joined by spaces.
-pub(super) fn fields(text: &[u8]) -> BTreeMap<String, String> {
-    let mut all: BTreeMap<String, String> = BTreeMap::new();
-    for (name, value) in form_urlencoded::parse(text) {
-        all.entry(name.into_owned()).and_modify(|known| *known = format!("{known} {value}")).or_insert(value.into());
+/// The fields of a form, or of a query.
+#[derive(Default)]
+pub(super) struct FormFields(BTreeMap<String, String>);
+
+impl FormFields {
+    /// The values of a repeated field are joined by spaces.
+    pub(super) fn parse(text: &[u8]) -> Self {
+        let mut all: BTreeMap<String, String> = BTreeMap::new();
+        for (name, value) in form_urlencoded::parse(text) {
+            all.entry(name.into_owned())
+                .and_modify(|known| *known = format!("{known} {value}"))
+                .or_insert(value.into());
+        }
+        Self(all)
     }
-    all
+
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// A field without the spaces around it; empty if it is missing.
+    pub(super) fn text(&self, name: &str) -> &str {
+        self.get(name).unwrap_or_default().trim()
+    }
+
+    /// A field that is not empty.
+    pub(super) fn some(&self, name: &str) -> Option<String> {
+        Some(self.text(name).to_owned()).filter(|text| !text.is_empty())
+    }
+
+    /// The same fields, with this value of a field that is missing or empty.
+    pub(super) fn or(mut self, name: &str, value: &str) -> Self {
+        if self.text(name).is_empty() {
+            self.0.insert(name.to_owned(), value.to_owned());
+        }
+        self
+    }
 }
 
 #[cfg(test)]
