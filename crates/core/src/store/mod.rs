@@ -33,11 +33,11 @@ pub use crate::fault::{StoreError, WriteOutcome};
 pub use crate::revocation::{Effect, Revocation, Target};
 pub use memory::MemoryStore;
 pub use shared::InspectedServer;
-pub use shared::round_trip;
 pub use shared::{
     Admitted, CounterUse, Feed, FeedStep, Follow, Heard, LiveRow, NODE_HEARD_WITHIN, NODE_KEPT, NodeRow, NodeSeen,
     Restoration, SharedCounter, SharedStore, Staleness,
 };
+pub use shared::{count_each, round_trip};
 
 /// The result of a compare-and-swap.
 ///

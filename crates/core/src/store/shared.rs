@@ -70,19 +70,7 @@ pub trait SharedStore: Store {
             None => false,
         };
         let own = caller.filter(|_| is_known).map(|caller| vec![(caller, CounterUse::Take)]);
-        let mut taken = Vec::new();
-        for (place, (counter, how)) in own.unwrap_or(counters).into_iter().enumerate() {
-            if let Some(wait) = self.count(counter, how).await? {
-                for counter in taken {
-                    self.count(counter, CounterUse::GiveBack).await?;
-                }
-                return Ok(Admitted { is_known, refused: Some((place, wait)) });
-            }
-            if how == CounterUse::Take {
-                taken.push(counter);
-            }
-        }
-        Ok(Admitted { is_known, refused: None })
+        Ok(Admitted { is_known, refused: count_each(self, own.unwrap_or(counters)).await? })
     }
 
     /// Remembers a name for this long, for all nodes. A repeated call restarts the time.
@@ -147,6 +135,30 @@ pub trait SharedStore: Store {
     fn resolved(&self, id: SessionId) {
         let _ = id;
     }
+}
+
+/// Counts an attempt with one counter after the other, and gives back what it took if one refuses. Returns the place of
+/// that counter, and how long to wait.
+///
+/// # Errors
+/// The errors of the store.
+pub async fn count_each<S: SharedStore + ?Sized>(
+    store: &S,
+    counters: Vec<(SharedCounter, CounterUse)>,
+) -> Result<Option<(usize, Duration)>, StoreError> {
+    let mut taken = Vec::new();
+    for (place, (counter, how)) in counters.into_iter().enumerate() {
+        if let Some(wait) = store.count(counter, how).await? {
+            for counter in taken {
+                store.count(counter, CounterUse::GiveBack).await?;
+            }
+            return Ok(Some((place, wait)));
+        }
+        if how == CounterUse::Take {
+            taken.push(counter);
+        }
+    }
+    Ok(None)
 }
 
 /// How far the nodes have written back the lost writes of a store.

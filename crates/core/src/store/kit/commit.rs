@@ -14,12 +14,13 @@ use tokio::time::Instant;
 
 use super::begin::{begin_of, begin_of_all};
 use super::fields::History;
+use super::network::not_done;
 use super::snapshot::{RecordWrite, SeenRecord, Snapshot};
 use crate::clock::Timestamp;
 use crate::revocation::{Revocation, Target};
-use crate::session::{Session, SessionId};
+use crate::session::{Generation, Session, SessionId};
 use crate::store::rules::{Failure, KEPT_AFTER_END, Rules};
-use crate::store::{Inserted, StoreError, SubjectBound, WriteOutcome};
+use crate::store::{Inserted, StoreError, SubjectBound};
 
 /// How often an operation is decided again because other gates changed the state that it depends on. The time limit of
 /// the operation bounds the attempts as well.
@@ -27,8 +28,6 @@ pub const MAX_DECISIONS: u32 = 24;
 /// New sessions may move the latest end during each attempt to write a revocation. From the second conflict on, the
 /// revocation is kept this much longer than necessary, doubled at each further attempt, so that it succeeds.
 const MARGIN: Duration = Duration::from_secs(60);
-/// For `Retry-After`.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The capacity for hints. An entry counts as one, a record as sixteen.
 const MAX_HINTS: u64 = 65_536;
 const TURNS: usize = 64;
@@ -160,6 +159,59 @@ pub enum Committed {
     Late,
 }
 
+/// The sessions that must end for a new one, and the state from which this was decided.
+#[derive(Debug)]
+pub struct InsertRoom<K> {
+    /// By which the store sees that the subject's sessions are still those of the plan.
+    pub known: K,
+    /// The subject's sessions, and the changes by the rules.
+    pub plan: Snapshot,
+    /// The entries of the sessions that give way.
+    pub ended: Vec<Revocation>,
+}
+
+impl<K> InsertRoom<K> {
+    /// Finds the room among the subject's sessions, by the rules; or the reason why the new session is refused.
+    ///
+    /// # Errors
+    /// The errors of the rules.
+    pub fn find(
+        (known, mut plan): (K, Snapshot),
+        rules: &Rules,
+        session: &Session,
+        bound: SubjectBound,
+    ) -> Result<Result<Self, Inserted>, StoreError> {
+        match rules.insert(&mut plan, session, bound)? {
+            Inserted::Inserted(ended) => Ok(Ok(Self { known, plan, ended })),
+            refused @ (Inserted::NoLongerValid(_) | Inserted::TooMany) => Ok(Err(refused)),
+        }
+    }
+
+    /// Inserts a session by this operation. `None` if the subject's sessions have changed, so that the room must be
+    /// found again.
+    ///
+    /// # Errors
+    /// The errors of the store; or the commit came too late.
+    pub async fn insert(
+        &self,
+        store: &impl Commit,
+        operation: &Operation<'_>,
+        rules: &Rules,
+        session: &Session,
+    ) -> Result<Option<Inserted>, StoreError> {
+        let decided = Decided { operation, snapshot: &self.plan, is_answer: true };
+        match store.commit(&[decided]).await?.pop() {
+            Some(Committed::Done) => Ok(Some(Inserted::Inserted(self.ended.clone()))),
+            Some(Committed::Late) => Err(too_late(session)),
+            None => Err(StoreError::new("the store gave no answer to an insert")),
+            Some(Committed::Changed(mut now)) => match rules.insert(&mut now, session, SubjectBound::NONE)? {
+                Inserted::Inserted(_) => Ok(None),
+                refused @ (Inserted::NoLongerValid(_) | Inserted::TooMany) => Ok(Some(refused)),
+            },
+        }
+    }
+}
+
 /// The result of an insert for which the bound of its subject had room after `ended` gave way. `None` if the subject's
 /// sessions have changed, so that the room must be found again.
 ///
@@ -180,6 +232,45 @@ pub fn inserted(
             refused @ (Inserted::NoLongerValid(_) | Inserted::TooMany) => Ok(Some(refused)),
         },
     }
+}
+
+/// Inserts a session without a bound on its subject's sessions.
+///
+/// # Errors
+/// The errors of the store and of the rules.
+pub async fn insert_unbounded(store: &impl Commit, rules: &Rules, session: &Session) -> Result<Inserted, StoreError> {
+    let insert = |state: &mut Snapshot| rules.insert(state, session, SubjectBound::NONE);
+    let inserted = decide(store, Operation::inserting(session), Snapshot::default(), insert).await?;
+    inserted.ok_or_else(|| too_late(session))
+}
+
+/// Confirms generations of the sessions that were `found`, and returns those that it marked.
+///
+/// # Errors
+/// The errors of the store and of the rules.
+pub async fn confirm_each(
+    store: &impl Commit,
+    rules: &Rules,
+    seen: &[(SessionId, Generation)],
+    found: impl IntoIterator<Item = (SessionId, Result<Session, StoreError>)>,
+) -> Result<Vec<SessionId>, StoreError> {
+    let mut known = BTreeMap::<_, Snapshot>::new();
+    for (id, record) in found {
+        known.entry(id).or_default().see(id, record);
+    }
+    let operations = seen.iter().map(|(id, _)| {
+        let operation = Operation { ids: vec![*id], keeps_names: true, ..Operation::default() };
+        (operation, known.remove(id).unwrap_or_default())
+    });
+    let confirm = |state: &mut Snapshot, place: usize| match seen.get(place) {
+        Some(seen) => rules.confirm(state, std::slice::from_ref(seen)),
+        None => Ok(Vec::new()),
+    };
+    let mut marked = Vec::new();
+    for confirmed in decide_each(store, operations, confirm).await? {
+        marked.extend(confirmed?.into_iter().flatten());
+    }
+    Ok(marked)
 }
 
 /// An operation that the rules have decided.
@@ -292,10 +383,6 @@ pub fn changed_again() -> StoreError {
 /// The error for an insert that came so late that revocations of the session may have been swept already.
 pub fn too_late(session: &Session) -> StoreError {
     not_done(format!("session {} took more than an hour to begin", session.id))
-}
-
-fn not_done(message: impl Into<String>) -> StoreError {
-    StoreError::new(message).with_outcome(WriteOutcome::NotDone).with_retry_after(RETRY_AFTER)
 }
 
 /// The last known state of sessions, which operations presume. An outdated hint costs a round trip.

@@ -8,7 +8,40 @@ use uuid::Uuid;
 
 use super::password::Password;
 use crate::clock::Timestamp;
+use crate::random::jittered;
 use crate::store::{StoreError, WriteOutcome};
+
+/// The first pause before another attempt.
+pub const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// The longest pause before another attempt.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// For `Retry-After`.
+pub const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The pause after so many failures, at random up to a limit that each failure doubles.
+pub fn pause_after(failures: u32) -> Duration {
+    jittered(FIRST_PAUSE.saturating_mul(1 << failures.min(8)).min(LONGEST_PAUSE))
+}
+
+/// The error for an operation that was not sent, or that the server did not execute. It may be repeated.
+pub fn not_done(message: impl Into<String>) -> StoreError {
+    StoreError::new(message).with_outcome(WriteOutcome::NotDone).with_retry_after(RETRY_AFTER)
+}
+
+/// The error for what is wrong in the options, or with the server: a repetition does not help.
+pub fn refused(message: impl Into<String>) -> StoreError {
+    StoreError::new(message).with_outcome(WriteOutcome::Refused)
+}
+
+/// The outcome of an operation whose last attempt had this outcome, if an attempt was sent or none was.
+pub fn outcome_of_all(last: WriteOutcome, sent: bool) -> WriteOutcome {
+    match (sent, last) {
+        // An earlier attempt may have been carried out.
+        (true, WriteOutcome::NotDone | WriteOutcome::InDoubt) => WriteOutcome::InDoubt,
+        (false, WriteOutcome::InDoubt) => WriteOutcome::NotDone,
+        (_, outcome) => outcome,
+    }
+}
 
 /// The options for opening a store on a server, besides the server's address.
 ///
@@ -113,8 +146,7 @@ pub fn compare_clocks(
         return Ok(());
     }
     let apart = theirs.since(after).max(before.since(theirs)).as_secs();
-    Err(StoreError::new(format!(
+    Err(refused(format!(
         "the clock of {server} and this machine's differ by {apart} s, which is more than the leeway: set both by NTP"
-    ))
-    .with_outcome(WriteOutcome::Refused))
+    )))
 }
