@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::poll_fn;
@@ -22,16 +21,12 @@ use tokio_postgres::{AsyncMessage, Client, Error, Row, Statement};
 use super::call::Call;
 use super::fault;
 use super::options::{PostgresOptions, Purpose};
-use rotogate_core::random::jittered;
+pub(super) use rotogate_core::store::kit::network::not_done;
+use rotogate_core::store::kit::network::{RETRY_AFTER, outcome_of_all, pause_after};
 use rotogate_core::store::{StoreError, WriteOutcome};
 
 /// How many calls may wait at once. A further call is refused, because it would wait longer than its deadline.
 const MAX_IN_FLIGHT: usize = 1024;
-/// The first pause before a call or an attempt to connect is repeated. Each later pause is twice as long.
-pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(50);
-pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// The value of `Retry-After` after a failure.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Connections of one kind.
 pub(super) struct ConnectionPool {
@@ -101,7 +96,7 @@ impl ConnectionPool {
             return Err(PostgresFailure::for_good(error));
         };
         let deadline = Instant::now() + self.options.network.operation_timeout;
-        let (sent, mut pause, mut last) = (AtomicBool::new(false), FIRST_PAUSE, None);
+        let (sent, mut failures, mut last) = (AtomicBool::new(false), 0, None);
         loop {
             let Ok(done) = timeout_at(deadline, self.attempt(call, &sent)).await else {
                 let late = || StoreError::new(format!("PostgreSQL at {} does not answer", self.options.address()));
@@ -111,14 +106,14 @@ impl ConnectionPool {
                 Ok(rows) => return Ok(rows),
                 Err(failed) => failed,
             };
-            let wait = jittered(pause);
+            let wait = pause_after(failures);
             if !failed.again || Instant::now() + wait >= deadline {
                 return Err(PostgresFailure { error: outcome(failed.error, &sent), ..failed });
             }
             // This failure tells an operator more than a timeout.
             last = Some(failed.error);
             tokio::time::sleep(wait).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            failures += 1;
         }
     }
 
@@ -192,9 +187,8 @@ impl ConnectionPool {
                 Ok(connection)
             }
             Err(failed) => {
-                let longest = FIRST_PAUSE.saturating_mul(1 << connecting.failures.min(8)).min(LONGEST_PAUSE);
+                connecting.next_try = Some(Instant::now() + pause_after(connecting.failures));
                 connecting.failures = connecting.failures.saturating_add(1);
-                connecting.next_try = Some(Instant::now() + jittered(longest));
                 Err(failed)
             }
         }
@@ -273,16 +267,7 @@ impl Connection {
     }
 }
 
-pub(super) fn not_done(message: impl Into<String>) -> StoreError {
-    StoreError::new(message).with_outcome(WriteOutcome::NotDone).with_retry_after(RETRY_AFTER)
-}
-
 fn outcome(error: StoreError, sent: &AtomicBool) -> StoreError {
-    let error = error.with_retry_after(RETRY_AFTER);
-    match (sent.load(Ordering::Relaxed), error.outcome()) {
-        // An earlier attempt may have been carried out.
-        (true, WriteOutcome::NotDone | WriteOutcome::InDoubt) => error.with_outcome(WriteOutcome::InDoubt),
-        (false, WriteOutcome::InDoubt) => error.with_outcome(WriteOutcome::NotDone),
-        (_, _) => error,
-    }
+    let outcome = outcome_of_all(error.outcome(), sent.load(Ordering::Relaxed));
+    error.with_outcome(outcome).with_retry_after(RETRY_AFTER)
 }

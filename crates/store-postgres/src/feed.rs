@@ -13,11 +13,11 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use super::PostgresInner;
-use super::connect::{ConnectionPool, FIRST_PAUSE, LONGEST_PAUSE, connect};
+use super::connect::{ConnectionPool, connect};
 use super::log::{Beat, LogProgress};
 use super::options::{PostgresOptions, Purpose};
-use rotogate_core::random::jittered;
 use rotogate_core::store::kit::fields::History;
+use rotogate_core::store::kit::network::pause_after;
 use rotogate_core::store::{Cursor, Feed, FeedStep, Follow, Heard, Revocation, StoreError};
 use rotogate_core::task::TaskGuard;
 
@@ -48,17 +48,17 @@ pub(super) struct PostgresFeed {
 /// Listens for notifications, and connects again whenever the connection ends. Wakes the reader after each connect,
 /// because notifications may have been missed.
 async fn listen(options: Arc<PostgresOptions>, heard: Arc<Notify>) {
-    let mut pause = FIRST_PAUSE;
+    let mut failures = 0;
     loop {
         if let Ok(mut connection) = connect(&options, Purpose::Listening, Some(Arc::clone(&heard))).await
             && connection.client.batch_execute(&format!("listen \"{}\"", options.schema)).await.is_ok()
         {
-            pause = FIRST_PAUSE;
+            failures = 0;
             heard.notify_one();
             connection.ended().await;
         }
-        tokio::time::sleep(jittered(pause)).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        tokio::time::sleep(pause_after(failures)).await;
+        failures += 1;
     }
 }
 
@@ -170,8 +170,7 @@ impl PostgresFeed {
 impl Feed for PostgresFeed {
     async fn next(&mut self) -> Result<FeedStep, StoreError> {
         if self.faults > 0 {
-            let longest = FIRST_PAUSE.saturating_mul(1 << self.faults.min(8)).min(LONGEST_PAUSE);
-            tokio::time::sleep(jittered(longest)).await;
+            tokio::time::sleep(pause_after(self.faults)).await;
         }
         let step = self.step().await;
         match &step {

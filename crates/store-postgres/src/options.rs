@@ -11,8 +11,9 @@ use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use rotogate_core::client_tls::Tls;
-use rotogate_core::store::kit::network::NetworkOptions;
-use rotogate_core::store::{StoreError, WriteOutcome};
+use rotogate_core::store::StoreError;
+use rotogate_core::store::kit::network::{NetworkOptions, refused};
+pub(super) use refused as mistake;
 
 /// The longest name of a schema. PostgreSQL truncates longer names.
 const MAX_SCHEMA: usize = 63;
@@ -130,7 +131,7 @@ impl PostgresOptions {
         let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
         let begins = schema.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
         if schema.len() > MAX_SCHEMA || !begins || !schema.chars().all(fits) || schema.starts_with("pg_") {
-            return Err(mistake(format!(
+            return Err(refused(format!(
                 "the schema has 1 to {MAX_SCHEMA} lower-case letters, digits and _, begins with a letter, and not with pg_"
             )));
         }
@@ -168,7 +169,7 @@ impl PostgresOptions {
     }
 
     pub(super) fn tls(&self) -> Result<MakeRustlsConnect, StoreError> {
-        let bad = |what: &dyn fmt::Display| mistake(format!("the certificates for PostgreSQL cannot be used: {what}"));
+        let bad = |what: &dyn fmt::Display| refused(format!("the certificates for PostgreSQL cannot be used: {what}"));
         // What stands between the blocks of PEM may have another encoding.
         let text = |pem: &[u8]| String::from_utf8_lossy(pem).into_owned();
         let mut tls = Tls::default();
@@ -199,25 +200,25 @@ fn address(config: &Config) -> String {
 fn parse(url: &str) -> Result<Config, StoreError> {
     const EXPECTED: &str = "write postgres://user@host:port/database";
     if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-        return Err(mistake(format!("the URL of PostgreSQL begins with postgres://: {EXPECTED}")));
+        return Err(refused(format!("the URL of PostgreSQL begins with postgres://: {EXPECTED}")));
     }
     // The certificate and its name are always verified, so these modes mean the same here.
     let plain = url.replace("sslmode=verify-full", "sslmode=require").replace("sslmode=verify-ca", "sslmode=require");
     // The error does not show the parser's own text, because it may quote the URL.
     let mut config: Config = plain.parse().map_err(|error: tokio_postgres::Error| {
         let reason = error.source().map_or_else(String::new, |reason| format!(" ({reason})"));
-        mistake(format!("the URL of PostgreSQL cannot be read{reason}: {EXPECTED}"))
+        refused(format!("the URL of PostgreSQL cannot be read{reason}: {EXPECTED}"))
     })?;
     if config.get_password().is_some() {
-        return Err(mistake(
+        return Err(refused(
             "the URL of PostgreSQL has a password: set the password apart from it (store.password_file)",
         ));
     }
     if config.get_user().is_none() {
-        return Err(mistake(format!("the URL of PostgreSQL names no user: {EXPECTED}")));
+        return Err(refused(format!("the URL of PostgreSQL names no user: {EXPECTED}")));
     }
     if config.get_hosts().is_empty() || config.get_dbname().is_none() {
-        return Err(mistake(format!("the URL of PostgreSQL names no host or no database: {EXPECTED}")));
+        return Err(refused(format!("the URL of PostgreSQL names no host or no database: {EXPECTED}")));
     }
     let is_local = |host: &Host| match host {
         Host::Tcp(name) => name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()),
@@ -226,7 +227,7 @@ fn parse(url: &str) -> Result<Config, StoreError> {
     };
     if !config.get_hosts().iter().all(is_local) {
         if config.get_ssl_mode() == SslMode::Disable {
-            return Err(mistake(
+            return Err(refused(
                 "the URL of PostgreSQL has sslmode=disable, and its host is not this machine: the secrets of sessions would \
                  cross the network in the clear; remove it",
             ));
@@ -234,10 +235,6 @@ fn parse(url: &str) -> Result<Config, StoreError> {
         config.ssl_mode(SslMode::Require);
     }
     Ok(config)
-}
-
-pub(super) fn mistake(message: impl Into<String>) -> StoreError {
-    StoreError::new(message).with_outcome(WriteOutcome::Refused)
 }
 
 impl fmt::Debug for PostgresOptions {
