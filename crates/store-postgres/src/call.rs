@@ -1,6 +1,7 @@
 //! A call of one of the store's functions: one statement, one round trip.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio_postgres::Row;
@@ -49,8 +50,21 @@ impl Arg {
         Self::ByteList(values.into_iter().map(|value| Some(Zeroizing::new(value))).collect())
     }
 
+    pub(super) fn bytes_or_null(bytes: Option<&[u8]>) -> Self {
+        bytes.map_or(Self::Null(Type::BYTEA), Self::bytes)
+    }
+
     pub(super) fn big_or_null(number: Option<i64>) -> Self {
         number.map_or(Self::Null(Type::INT8), Self::Big)
+    }
+
+    pub(super) fn millis(time: Duration) -> Self {
+        Self::Big(i64::try_from(time.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// The most rows that a function returns or changes.
+    pub(super) fn limit(rows: usize) -> Self {
+        Self::Int(i32::try_from(rows).unwrap_or(i32::MAX))
     }
 
     pub(super) fn kind(&self) -> Type {
@@ -112,8 +126,18 @@ impl ResultRow {
         self.0.try_get(name).map_err(|_| unexpected(&format!("no {name}")))
     }
 
+    /// A count, which is never negative.
+    pub(super) fn count(&self, name: &str) -> Result<u64, StoreError> {
+        Ok(u64::try_from(self.get::<i64>(name)?).unwrap_or_default())
+    }
+
     pub(super) fn status(&self) -> Result<&str, StoreError> {
         self.get("o_status")
+    }
+
+    /// The row, if it has this status word.
+    pub(super) fn with_status(self, word: &str) -> Result<Self, StoreError> {
+        if self.status()? == word { Ok(self) } else { Err(self.unknown()) }
     }
 
     /// The error for a status word that this program does not know.

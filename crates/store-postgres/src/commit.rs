@@ -9,12 +9,13 @@ use zeroize::Zeroizing;
 use super::PostgresInner;
 use super::call::{Arg, ResultRow, unexpected};
 use super::connect::ConnectionPool;
-use super::record::{decode, decode_entry, encode_entry, encode_row, key, millis, target, time, uuid};
+use super::record::{decode, decode_entry, encode_entry, encode_row, key, millis, target_key, time, uuid};
 use rotogate_core::revocation::Target;
 use rotogate_core::session::SessionId;
 use rotogate_core::store::StoreError;
 use rotogate_core::store::copy::is_whole;
 use rotogate_core::store::kit::commit::{Commit, Committed, Compared, Decided, Operation};
+use rotogate_core::store::kit::encoding::encode_target;
 use rotogate_core::store::kit::fields::{self, History, Op, new_op};
 use rotogate_core::store::kit::snapshot::Snapshot;
 
@@ -78,7 +79,7 @@ impl RecordArgs {
 impl EntryArgs {
     fn add(&mut self, snapshot: &Snapshot, compared: &Compared<'_>) -> Result<(), StoreError> {
         for (of, new) in &compared.entries {
-            let target = target(of)?;
+            let target = encode_target(of)?;
             self.keys.push(some(key(&target)));
             self.targets.push(some(target));
             self.entries.push(snapshot.entry(of).map(encode_entry));
@@ -90,19 +91,19 @@ impl EntryArgs {
 
 /// The preconditions of an operation besides records and entries, in the order of the function's arguments.
 fn conditions(operation: &Operation<'_>, snapshot: &Snapshot, compared: &Compared<'_>) -> Result<[Arg; 9], StoreError> {
-    let no_bytes = || Arg::Null(Type::BYTEA);
-    let held =
-        compared.held.iter().map(|of| Ok(key(&target(of)?).into_owned())).collect::<Result<Vec<_>, StoreError>>()?;
+    let held = compared.held.iter().map(target_key).collect::<Result<Vec<_>, _>>()?;
+    let created = operation.held.map(|session| fields::millis(session.created()));
+    let subject = operation.subject.map(|subject| key(subject.as_bytes()));
     let (only, after) = match operation.only {
         Some((ids, after)) => (Arg::Ids(ids.iter().map(|id| uuid(*id)).collect()), Some(millis(after))),
         None => (Arg::Null(Type::UUID_ARRAY), None),
     };
     Ok([
         if held.is_empty() { Arg::Null(Type::BYTEA_ARRAY) } else { Arg::byte_list(held) },
-        operation.held.map_or_else(no_bytes, |session| Arg::bytes(&fields::millis(session.created()))),
+        Arg::bytes_or_null(created.as_ref().map(|created| &created[..])),
         Arg::big_or_null(operation.by.map(millis)),
         Arg::Bool(operation.into_copy),
-        operation.subject.map_or_else(no_bytes, |subject| Arg::bytes(&key(subject.as_bytes()))),
+        Arg::bytes_or_null(subject.as_deref()),
         only,
         Arg::big_or_null(after),
         Arg::big_or_null(snapshot.end_relied_on().map(millis)),
@@ -171,7 +172,7 @@ impl Commit for CommitCall<'_> {
             Arg::ByteList(records.subjects),
             Arg::ByteList(records.clients),
             Arg::Bool(operation.keeps_names),
-            operation.history.map_or(Arg::Null(Type::BYTEA), |history| Arg::bytes(&history)),
+            Arg::bytes_or_null(operation.history.as_ref().map(|history| &history[..])),
             Arg::ByteList(entries.keys),
             Arg::ByteList(entries.targets),
             Arg::ByteList(entries.entries),

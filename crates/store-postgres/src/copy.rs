@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use tokio_postgres::types::Type;
 
 use super::call::Arg;
-use super::record::{key, target, time};
+use super::record::{target_key, time};
 use super::{PostgresInner, PostgresStore};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::session::Session;
@@ -45,8 +45,7 @@ impl CopyTarget for PostgresStore {
     }
 
     async fn end_copy(&self) -> Result<(), StoreError> {
-        let answer = self.0.one("rg_end_copy", Vec::new()).await?;
-        if answer.status()? == "whole" { Ok(()) } else { Err(answer.unknown()) }
+        self.0.one("rg_end_copy", Vec::new()).await?.with_status("whole").map(drop)
     }
 }
 
@@ -58,16 +57,14 @@ impl RemembersTime for PostgresStore {
 
     async fn latest_time(&self) -> Result<Timestamp, StoreError> {
         let (keys, effects) = (Arg::Null(Type::BYTEA_ARRAY), Arg::Null(Type::BYTEA_ARRAY));
-        let answer = self.0.one("rg_lower", vec![keys, effects]).await?;
-        if answer.status()? == "lowered" { Ok(time(answer.get("o_latest")?)) } else { Err(answer.unknown()) }
+        let answer = self.0.one("rg_lower", vec![keys, effects]).await?.with_status("lowered")?;
+        Ok(time(answer.get("o_latest")?))
     }
 
     async fn lower_times(&self, _now: Timestamp, entries: Vec<Revocation>) -> Result<(), StoreError> {
-        let targets = entries.iter().map(|entry| target(&entry.target)).collect::<Result<Vec<_>, _>>()?;
-        let keys = Arg::byte_list(targets.iter().map(|target| key(target).into_owned()));
+        let keys = entries.iter().map(|entry| target_key(&entry.target)).collect::<Result<Vec<_>, _>>()?;
         let effects = Arg::byte_list(entries.iter().map(|entry| encode_effect(entry.effect)));
-        let answer = self.0.one("rg_lower", vec![keys, effects]).await?;
-        if answer.status()? == "lowered" { Ok(()) } else { Err(answer.unknown()) }
+        self.0.one("rg_lower", vec![Arg::byte_list(keys), effects]).await?.with_status("lowered").map(drop)
     }
 }
 

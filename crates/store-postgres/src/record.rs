@@ -43,14 +43,17 @@ pub(super) fn key(value: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned([&[0xff], digest.as_ref()].concat())
 }
 
-pub(super) fn target(of: &Target) -> Result<Vec<u8>, StoreError> {
-    encode_target(of)
+pub(super) use encode_target as target;
+
+/// The index entry of a target.
+pub(super) fn target_key(of: &Target) -> Result<Vec<u8>, StoreError> {
+    Ok(key(&encode_target(of)?).into_owned())
 }
 
 /// The bytes before the id in the target of a session.
 pub(super) fn session_prefix() -> Result<Vec<u8>, StoreError> {
     let id = SessionId::from_bytes([0xa5; 16]);
-    let whole = target(&Target::Session(id))?;
+    let whole = encode_target(&Target::Session(id))?;
     match whole.strip_suffix(id.as_bytes()) {
         Some(prefix) => Ok(prefix.to_vec()),
         None => Err(StoreError::new("the target of a session does not end with its id")),
@@ -114,7 +117,7 @@ mod tests {
         assert_ne!(key(&long), key(&vec![8; MAX_KEY + 1]));
         // The first byte of a digest key must not be the first byte of any target.
         for of in [Target::Global, Target::Session(SessionId::from_bytes([0xff; 16]))] {
-            assert!(target(&of).unwrap()[0] < 0xff);
+            assert!(encode_target(&of).unwrap()[0] < 0xff);
         }
         assert!(session_prefix().is_ok());
     }
