@@ -9,14 +9,13 @@ use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 use super::connect::{Connection, ConnectionPool, PostgresFailure};
 use super::loss::{KnownHistory, ServerPosition};
 use super::migrate::{self, migrate};
-use super::options::{PostgresOptions, mistake};
+use super::options::PostgresOptions;
 use super::record::time;
-use super::revoke::writes;
 use super::{PostgresInner, fault, notify};
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::store::kit::fields::{Op, new_op};
 use rotogate_core::store::kit::mark::{self, Marker};
-use rotogate_core::store::kit::network::compare_clocks;
+use rotogate_core::store::kit::network::{compare_clocks, not_done, refused};
 use rotogate_core::store::{InspectedServer, StoreError, round_trip};
 use rotogate_core::task::TaskGuard;
 
@@ -80,7 +79,7 @@ pub(super) async fn open(options: PostgresOptions) -> Result<PostgresInner, Stor
     // Writes, to show that the store accepts writes.
     let answer = inner.one("rg_check", Vec::new()).await?;
     inner.known.adopt(history, ServerPosition::in_answer(&answer)?);
-    inner.mark.begin(writes(&answer)?, is_accepted).await?;
+    inner.mark.begin(answer.count("o_writes")?, is_accepted).await?;
     Ok(inner)
 }
 
@@ -92,7 +91,7 @@ pub async fn inspect(options: PostgresOptions) -> Result<InspectedServer, StoreE
     let settings = fitness(&options, &connection).await?;
     let (address, version) = (options.address(), settings.get("version_text"));
     if !settings.get("standbys").is_empty() && settings.number("followers") == 0 {
-        return Err(mistake(format!(
+        return Err(refused(format!(
             "PostgreSQL at {address} waits for synchronous standbys, and no standby follows: start one, or empty \
              synchronous_standby_names"
         )));
@@ -143,25 +142,6 @@ async fn compare_with_mark(options: &PostgresOptions, connection: &Connection) -
     mark::compare(file, options.network.accept_restored, there, &place)
 }
 
-impl PostgresInner {
-    /// Checks that the server accepts writes and is still fit.
-    pub(super) async fn check(&self) -> Result<(), StoreError> {
-        let clock = SystemTime::new();
-        let before = clock.wall();
-        let answer = self.one("rg_check", Vec::new()).await?;
-        if answer.status()? != "ready" {
-            return Err(answer.unknown());
-        }
-        let server = format!("PostgreSQL at {}", self.options.address());
-        compare_clocks(&self.options.network, server, before, time(answer.get("o_now")?), clock.wall())
-    }
-
-    pub(super) async fn settle(&self) -> Result<(), StoreError> {
-        let answer = self.one("rg_settle", Vec::new()).await?;
-        if answer.status()? == "settled" { Ok(()) } else { Err(answer.unknown()) }
-    }
-}
-
 /// Makes the first connection. Repeats the attempt while a repetition may help.
 async fn first_connection(pool: &ConnectionPool) -> Result<Connection, StoreError> {
     let mut last = None;
@@ -176,9 +156,9 @@ async fn first_connection(pool: &ConnectionPool) -> Result<Connection, StoreErro
     };
     match timeout(pool.options.network.operation_timeout, trying).await {
         Ok(done) => done,
-        Err(_) => Err(last.unwrap_or_else(|| {
-            super::connect::not_done(format!("PostgreSQL at {} does not answer", pool.options.address()))
-        })),
+        Err(_) => {
+            Err(last.unwrap_or_else(|| not_done(format!("PostgreSQL at {} does not answer", pool.options.address()))))
+        }
     }
 }
 
@@ -190,7 +170,7 @@ async fn ask(
     let replies = match timeout(options.network.operation_timeout, connection.client.simple_query(statement)).await {
         Ok(Ok(replies)) => replies,
         Ok(Err(error)) => return Err(fault::judge(options, &error).error),
-        Err(_) => return Err(super::connect::not_done(format!("PostgreSQL at {} does not answer", options.address()))),
+        Err(_) => return Err(not_done(format!("PostgreSQL at {} does not answer", options.address()))),
     };
     let rows = replies.into_iter().filter_map(|reply| match reply {
         SimpleQueryMessage::Row(row) => Some(row),
@@ -214,7 +194,7 @@ impl Settings {
     /// Reads the name of a store or of a history, in hexadecimal digits.
     fn name(&self, of: &str, place: &str) -> Result<Op, StoreError> {
         let name = u64::from_str_radix(self.get(of), 16).ok().filter(|_| self.get(of).len() == 16);
-        name.map(u64::to_be_bytes).ok_or_else(|| mistake(format!("{place} has no {of}: restore a whole back-up")))
+        name.map(u64::to_be_bytes).ok_or_else(|| refused(format!("{place} has no {of}: restore a whole back-up")))
     }
 }
 
@@ -223,17 +203,17 @@ fn check_server(options: &PostgresOptions, settings: &Settings) -> Result<(), St
     if settings.number("version") < OLDEST.into() {
         let version = settings.get("version_text");
         let oldest = OLDEST / 10_000;
-        return Err(mistake(format!("PostgreSQL at {address} has version {version}: {oldest} or later is needed")));
+        return Err(refused(format!("PostgreSQL at {address} has version {version}: {oldest} or later is needed")));
     }
     if settings.get("standby") == "t" || settings.get("read_only") == "on" {
-        return Err(mistake(format!(
+        return Err(refused(format!(
             "PostgreSQL at {address} is a standby or read-only and takes no writes: give the address of the primary, and set \
              default_transaction_read_only off for the gate's user"
         )));
     }
     let commits = settings.get("commits");
     if !["on", "remote_apply"].contains(&commits) {
-        return Err(mistake(format!(
+        return Err(refused(format!(
             "PostgreSQL at {address} has synchronous_commit {commits} for the gate's user or its database, by which it \
              acknowledges what a crash or a failover loses: set it to on"
         )));
@@ -241,7 +221,7 @@ fn check_server(options: &PostgresOptions, settings: &Settings) -> Result<(), St
     if options.named
         && settings.number("timeout") != i64::try_from(options.statement_timeout().as_millis()).unwrap_or(-1)
     {
-        return Err(mistake(format!(
+        return Err(refused(format!(
             "PostgreSQL at {address} does not have the gate's statement_timeout: a pooler is between, set statements = \
              \"unnamed\""
         )));
@@ -257,7 +237,7 @@ fn check_server(options: &PostgresOptions, settings: &Settings) -> Result<(), St
 
 fn lacking(options: &PostgresOptions, what: &str) -> StoreError {
     let address = options.address();
-    mistake(format!("PostgreSQL at {address} does not allow the gate's user {what}: docs/postgres.md lists its rights"))
+    refused(format!("PostgreSQL at {address} does not allow the gate's user {what}: docs/postgres.md lists its rights"))
 }
 
 /// Fails if the gate's user may not read the schema.
@@ -317,7 +297,7 @@ async fn check_head(options: &PostgresOptions, connection: &Connection) -> Resul
         "select h.issuer, h.keyring, encode(h.history, 'hex') as history, encode(h.store, 'hex') as store, h.copying, (last = 0)::text as unused from \"{schema}\".head h, \"{schema}\".stamp"
     );
     let Some(head) = ask(options, connection, &statement).await?.pop() else {
-        return Err(mistake(format!("{place} lost its head: restore a whole back-up, or use another schema")));
+        return Err(refused(format!("{place} lost its head: restore a whole back-up, or use another schema")));
     };
     // This check comes first, so that a store with its own data is refused for this reason before any other
     // difference.
@@ -325,28 +305,28 @@ async fn check_head(options: &PostgresOptions, connection: &Connection) -> Resul
         (None, None) => {}
         (Some(copied), Some(from)) if copied == from => {}
         (Some(_), None) => {
-            return Err(mistake(format!(
+            return Err(refused(format!(
                 "{place} is a copy that is not whole yet: run rotogate store copy again, or use another schema"
             )));
         }
         (None, Some(_)) => {
-            return Err(mistake(format!("{place} has data of its own: copy into an empty one, or use another schema")));
+            return Err(refused(format!("{place} has data of its own: copy into an empty one, or use another schema")));
         }
         (Some(_), Some(_)) => {
-            return Err(mistake(format!("{place} is an unfinished copy of another store: use another schema")));
+            return Err(refused(format!("{place} is an unfinished copy of another store: use another schema")));
         }
     }
     let head = Settings(Some(head));
     let (issuer, keyring) = (head.get("issuer"), head.get("keyring"));
     if issuer != options.network.issuer {
-        return Err(mistake(format!("{place} belongs to the issuer {issuer:?}: use another schema, or that issuer")));
+        return Err(refused(format!("{place} belongs to the issuer {issuer:?}: use another schema, or that issuer")));
     }
     if keyring != options.network.keyring.to_string() {
         // Each session, and each copied one, raises the stamp.
         let delete = || format!("drop its schema (drop schema \"{schema}\" cascade)");
         let lost = (head.get("unused") == "true").then(|| options.network.to_begin_anew(delete()));
         let what = format!("{place} belongs to another keyring, {keyring}: use that keyring, or another schema");
-        return Err(mistake(what).of_another_keyring(lost));
+        return Err(refused(what).of_another_keyring(lost));
     }
     Ok([head.name("history", &place)?, head.name("store", &place)?])
 }

@@ -21,8 +21,7 @@ use tokio_postgres::{AsyncMessage, Client, Error, Row, Statement};
 use super::call::Call;
 use super::fault;
 use super::options::{PostgresOptions, Purpose};
-pub(super) use rotogate_core::store::kit::network::not_done;
-use rotogate_core::store::kit::network::{RETRY_AFTER, outcome_of_all, pause_after};
+use rotogate_core::store::kit::network::{RETRY_AFTER, not_done, outcome_of_all, pause_after};
 use rotogate_core::store::{StoreError, WriteOutcome};
 
 /// How many calls may wait at once. A further call is refused, because it would wait longer than its deadline.

@@ -35,24 +35,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use tokio::sync::Notify;
-use tokio_postgres::types::Type;
 
 use call::{Arg, Call, ResultRow, unexpected};
 use connect::ConnectionPool;
 use loss::KnownHistory;
-use rotogate_core::clock::Timestamp;
-use rotogate_core::revocation::{RevocationList, Target};
-use rotogate_core::session::{Generation, RevokedBecause, Session, SessionId};
+use rotogate_core::revocation::Target;
+use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::commit::{Hints, InsertTurns};
-use rotogate_core::store::kit::fields::{History, Op, new_op};
+use rotogate_core::store::kit::fields::{History, Op};
 use rotogate_core::store::kit::mark::Marker;
 use rotogate_core::store::rules::Rules;
-use rotogate_core::store::{
-    Admitted, CounterUse, Cursor, Feed, Filter, Follow, Inserted, NodeSeen, Page, Restoration, Revocation,
-    SharedCounter, SharedStore, Store, StoreError, SubjectBound, Swap, Swept,
-};
 use rotogate_core::task::TaskGuard;
 
 mod call;
@@ -60,19 +53,17 @@ mod check;
 mod commit;
 mod connect;
 mod copy;
-mod count;
 mod fault;
 mod feed;
 mod log;
 mod loss;
 mod migrate;
-mod nodes;
 mod options;
 mod record;
 #[cfg(feature = "relay")]
 mod relay;
-mod revoke;
-mod session;
+mod shared;
+mod store;
 
 pub use check::inspect;
 pub use options::PostgresOptions;
@@ -184,6 +175,11 @@ impl PostgresInner {
         }
     }
 
+    /// Calls a function that returns any number of rows.
+    async fn all(&self, function: &'static str, args: Vec<Arg>) -> Result<Vec<ResultRow>, StoreError> {
+        self.all_by(&self.commands, function, self.known.history(), args).await
+    }
+
     async fn all_by(
         &self,
         pool: &ConnectionPool,
@@ -205,7 +201,7 @@ impl PostgresInner {
     }
 
     fn leeway(&self) -> Arg {
-        Arg::Big(i64::try_from(self.options.network.leeway.as_millis()).unwrap_or(i64::MAX))
+        Arg::millis(self.options.network.leeway)
     }
 
     fn rules(&self) -> Rules {
@@ -214,155 +210,7 @@ impl PostgresInner {
 
     /// The key of the not-before of a client.
     fn client_key(&self, client: &str) -> Result<Vec<u8>, StoreError> {
-        let client = Target::Client { issuer: Arc::clone(&self.issuer), client: client.into() };
-        Ok(record::key(&record::target(&client)?).into_owned())
-    }
-
-    /// Issues a stamp. `None` if `after` is further ahead than the leeway.
-    async fn stamp(&self, creation: bool, after: Option<Timestamp>) -> Result<Option<Timestamp>, StoreError> {
-        let after = after.map_or(Arg::Null(Type::INT8), |after| Arg::Big(record::millis(after)));
-        let pool = if creation { &*self.commands } else { &self.revocations };
-        let answer = self.one_by(pool, "rg_stamp", vec![Arg::Bool(creation), after, self.leeway()]).await?;
-        match answer.status()? {
-            "ahead" => Ok(None),
-            "stamp" => Ok(Some(record::time(answer.get("o_stamp")?))),
-            _ => Err(answer.unknown()),
-        }
-    }
-}
-
-#[async_trait]
-impl Store for PostgresStore {
-    async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
-        self.0.load(id).await
-    }
-
-    async fn insert(&self, session: Session, bound: SubjectBound) -> Result<Inserted, StoreError> {
-        self.0.insert(new_op()?, &session, bound).await
-    }
-
-    async fn compare_and_swap(
-        &self,
-        expected: u64,
-        record: Session,
-        revocation: Option<Revocation>,
-    ) -> Result<Swap, StoreError> {
-        let op = new_op()?;
-        let swapped = self.0.swap(op, expected, &record, revocation.as_ref()).await;
-        self.0.doubts.take(record.id, op, &swapped);
-        swapped
-    }
-
-    async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<Revocation, StoreError> {
-        self.0.revoke(entry, because).await
-    }
-
-    async fn revocations_since(&self, cursor: Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError> {
-        self.0.revocations_since(&cursor).await
-    }
-
-    async fn revocations(&self) -> Result<(RevocationList, Cursor), StoreError> {
-        self.0.revocations().await
-    }
-
-    async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<Vec<SessionId>, StoreError> {
-        self.0.confirm(&seen).await
-    }
-
-    async fn list(&self, filter: Filter, after: Option<SessionId>, limit: usize) -> Result<Page, StoreError> {
-        self.0.list(&filter, after, limit).await
-    }
-
-    async fn sweep(&self, _now: Timestamp) -> Result<Swept, StoreError> {
-        self.0.sweep().await
-    }
-
-    async fn last_known_time(&self) -> Result<Timestamp, StoreError> {
-        Ok(record::time(self.0.one("rg_time", Vec::new()).await?.get("o_now")?))
-    }
-
-    fn shared(&self) -> Option<&dyn SharedStore> {
-        Some(self)
-    }
-
-    async fn check(&self) -> Result<(), StoreError> {
-        self.0.check().await
-    }
-}
-
-#[async_trait]
-impl SharedStore for PostgresStore {
-    async fn stamp_creation(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-        self.0.stamp(true, (after != Timestamp::ZERO).then_some(after)).await
-    }
-
-    async fn stamp_not_before(&self) -> Result<Timestamp, StoreError> {
-        self.0.stamp(false, None).await?.ok_or_else(|| unexpected("no stamp"))
-    }
-
-    async fn stamp_change(&self, name: [u8; 16], state: [u8; 16]) -> Result<Timestamp, StoreError> {
-        self.0.stamp_change(name, state).await
-    }
-
-    async fn count(&self, counter: SharedCounter, how: CounterUse) -> Result<Option<Duration>, StoreError> {
-        let admitted = self.0.admit(new_op()?, None, vec![(counter, how)]).await?;
-        Ok(admitted.refused.map(|(_, wait)| wait))
-    }
-
-    async fn admit(
-        &self,
-        caller: Option<SharedCounter>,
-        counters: Vec<(SharedCounter, CounterUse)>,
-    ) -> Result<Admitted, StoreError> {
-        self.0.admit(new_op()?, caller, counters).await
-    }
-
-    async fn remember(&self, name: [u8; 16], lifetime: Duration) -> Result<(), StoreError> {
-        self.0.remember(name, lifetime).await
-    }
-
-    async fn remembers(&self, name: [u8; 16]) -> Result<bool, StoreError> {
-        self.0.remembers(name).await
-    }
-
-    async fn nodes_within(&self, within: Duration) -> Result<Vec<NodeSeen>, StoreError> {
-        self.0.nodes_within(within).await
-    }
-
-    async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
-        self.0.load_to_revoke(id).await
-    }
-
-    async fn settle(&self) -> Result<(), StoreError> {
-        self.0.settle().await
-    }
-
-    async fn follow(&self, from: Cursor, follow: Follow) -> Result<Box<dyn Feed>, StoreError> {
-        Ok(Box::new(feed::PostgresFeed::new(Arc::clone(&self.0), &from, follow)?))
-    }
-
-    async fn adopt(&self) -> Result<(), StoreError> {
-        self.0.adopt().await
-    }
-
-    async fn restore(&self, records: Vec<Session>) -> Result<usize, StoreError> {
-        self.0.restore(&records).await
-    }
-
-    async fn restoration(&self, patience: Duration) -> Result<Restoration, StoreError> {
-        self.0.restoration(patience).await
-    }
-
-    async fn predates_loss(&self, id: SessionId) -> Result<bool, StoreError> {
-        self.0.predates_loss(id).await
-    }
-
-    async fn written_in_doubt(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
-        self.0.written_in_doubt(id).await
-    }
-
-    fn resolved(&self, id: SessionId) {
-        self.0.doubts.forget(id);
+        record::target_key(&Target::Client { issuer: Arc::clone(&self.issuer), client: client.into() })
     }
 }
 

@@ -10,18 +10,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tokio_postgres::types::Type;
-
 use super::PostgresInner;
 use super::call::{Arg, ResultRow, unexpected};
-use super::connect::{ConnectionPool, not_done};
+use super::connect::ConnectionPool;
 use super::loss::ServerPosition;
 use super::record::{entry, time};
 use rotogate_core::clock::Timestamp;
-use rotogate_core::revocation::list::ListFilling;
-use rotogate_core::revocation::{Revocation, RevocationList};
-use rotogate_core::store::kit::fields::{History, LiveRevocations, add_logged, in_order};
-use rotogate_core::store::{Cursor, StoreError, WriteOutcome};
+use rotogate_core::revocation::Revocation;
+use rotogate_core::store::kit::fields::{History, LiveRevocations, add_logged};
+use rotogate_core::store::kit::network::{not_done, refused};
+use rotogate_core::store::{Cursor, StoreError};
 
 /// How many entries one reply has.
 pub(super) const PAGE: i32 = 1000;
@@ -82,32 +80,8 @@ impl PostgresInner {
                 high: i64::from_be_bytes(*high),
                 missing: missing.iter().map(|id| (i64::from_be_bytes(*id), None)).collect(),
             })),
-            _ => Err(StoreError::new("this position in the revocations was made by another kind of store")
-                .with_outcome(WriteOutcome::Refused)),
+            _ => Err(refused("this position in the revocations was made by another kind of store")),
         }
-    }
-
-    pub(super) async fn revocations_since(&self, cursor: &Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError> {
-        let history = self.known.history();
-        if let Some(mut place) = self.place(cursor)?
-            && let Some(entries) = self.logged_after(&self.commands, history, &mut place).await?
-        {
-            let mut last = LiveRevocations::new();
-            for (id, entry) in entries {
-                last.insert(entry.target.clone(), (id, entry));
-            }
-            return Ok((in_order(last), self.cursor(history, &place)));
-        }
-        let (live, end) = self.snapshot(&self.commands, history).await?;
-        Ok((in_order(live), self.cursor(history, &end)))
-    }
-
-    pub(super) async fn revocations(&self) -> Result<(RevocationList, Cursor), StoreError> {
-        let history = self.known.history();
-        let (live, end) = self.snapshot(&self.commands, history).await?;
-        let mut list = ListFilling::expecting(live.len());
-        live.values().for_each(|(_, entry)| list.add(entry));
-        Ok((list.finish(), self.cursor(history, &end)))
     }
 
     /// Every live revocation, and the position in the log up to which they are complete.
@@ -134,7 +108,7 @@ impl PostgresInner {
     async fn live(&self, pool: &ConnectionPool, history: History) -> Result<LiveRevocations<i64>, StoreError> {
         let (mut live, mut after) = (LiveRevocations::new(), None::<Vec<u8>>);
         loop {
-            let from = after.as_deref().map_or(Arg::Null(Type::BYTEA), Arg::bytes);
+            let from = Arg::bytes_or_null(after.as_deref());
             let rows = self.all_by(pool, "rg_live", history, vec![from, Arg::Int(PAGE)]).await?;
             for row in &rows {
                 let entry = entry(row.get("o_target")?, row.get("o_effect")?, row.get("o_until")?)?;
@@ -148,7 +122,7 @@ impl PostgresInner {
     }
 
     /// The entries after a position, which moves to the end of the log. `None` if the position is lost.
-    async fn logged_after(
+    pub(super) async fn logged_after(
         &self,
         pool: &ConnectionPool,
         history: History,
@@ -177,16 +151,11 @@ impl PostgresInner {
         beat: Option<Beat<'_>>,
     ) -> Result<LogBatch, StoreError> {
         let beats = beat.is_some();
-        let (node, said) = match beat {
-            Some(Beat { node, said }) => (Arg::bytes(node), Arg::bytes(said)),
-            None => (Arg::Null(Type::BYTEA), Arg::Null(Type::BYTEA)),
-        };
+        let (node, said) = beat.map(|Beat { node, said }| (node, said)).unzip();
         let missing = Arg::Bigs(place.missing.keys().copied().collect());
+        let (node, said) = (Arg::bytes_or_null(node), Arg::bytes_or_null(said));
         let args = vec![node, said, Arg::Big(place.high), missing, Arg::Int(PAGE)];
-        let answer = self.one_of(pool, "rg_read", history, args).await?;
-        if answer.status()? != "read" {
-            return Err(answer.unknown());
-        }
+        let answer = self.one_of(pool, "rg_read", history, args).await?.with_status("read")?;
         let (last, floor): (i64, i64) = (answer.get("o_last")?, answer.get("o_floor")?);
         if last < place.high {
             self.known.flag_lost(history);

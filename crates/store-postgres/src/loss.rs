@@ -1,19 +1,12 @@
 //! Recovery after a loss of acknowledged writes: the data gets a new history, and the nodes write back their records.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::PostgresInner;
-use super::call::{Arg, ResultRow, unexpected};
-use super::record::{time, uuid};
-use super::revoke::writes;
-use rotogate_core::session::{Session, SessionId};
-use rotogate_core::store::kit::commit::{Operation, decide_each};
-use rotogate_core::store::kit::fields::{History, new_op};
-use rotogate_core::store::kit::snapshot::Snapshot;
-use rotogate_core::store::{Restoration, StoreError, WriteOutcome};
+use super::call::ResultRow;
+use rotogate_core::store::StoreError;
+use rotogate_core::store::kit::fields::History;
 
 /// The history of the data, and the server's position, as a node knows them.
 pub(super) struct KnownHistory {
@@ -95,74 +88,5 @@ impl KnownHistory {
         }
         drop(known);
         self.flag_lost(history);
-    }
-}
-
-impl PostgresInner {
-    pub(super) async fn adopt(&self) -> Result<(), StoreError> {
-        let expected = self.known.history();
-        let args = vec![Arg::bytes(&new_op()?), Arg::bytes(&self.store)];
-        let answer = self.one_of(&self.commands, "rg_adopt", expected, args).await?;
-        match answer.status()? {
-            "adopted" => {
-                let history: &[u8] = answer.get("o_history")?;
-                let history = history.try_into().map_err(|_| unexpected("no history"))?;
-                self.known.adopt(history, ServerPosition::in_answer(&answer)?);
-                // Sets the mark to the lower number of writes, so that this known loss does not make a later start
-                // refuse the store.
-                self.mark.set(writes(&answer)?).await;
-                Ok(())
-            }
-            "headless" | "differs" => Err(StoreError::new(
-                "the database was emptied, or has another store now: restore a back-up, or restart the gate to begin anew",
-            )
-            .with_outcome(WriteOutcome::NotDone)),
-            _ => Err(answer.unknown()),
-        }
-    }
-
-    pub(super) async fn restore(&self, records: &[Session]) -> Result<usize, StoreError> {
-        let mut restored = 0;
-        for some in records.chunks(self.options.connections) {
-            for written in futures_util::future::join_all(some.iter().map(|record| self.restore_one(record))).await {
-                restored += usize::from(written?);
-            }
-        }
-        Ok(restored)
-    }
-
-    /// Writes a record back. Returns true if the store lacked it.
-    async fn restore_one(&self, record: &Session) -> Result<bool, StoreError> {
-        // Another node may have written the record back, with the current history. A later record is kept.
-        let restore = |state: &mut Snapshot, _| {
-            if state.is_current(record.id) { Ok(false) } else { self.rules().restore(state, record) }
-        };
-        let call = self.commit_by(&self.commands)?;
-        match decide_each(&call, [(Operation::restoring(record), Snapshot::default())], restore).await?.pop() {
-            Some(Ok(written)) => Ok(written == Some(true)),
-            // The failure of one record must not stop the others.
-            Some(Err(error)) => {
-                tracing::error!(session.id = %record.id, %error, "session not written back");
-                Ok(false)
-            }
-            None => Err(unexpected("no answer")),
-        }
-    }
-
-    pub(super) async fn restoration(&self, patience: Duration) -> Result<Restoration, StoreError> {
-        let patience = i64::try_from(patience.as_millis()).unwrap_or(i64::MAX);
-        let args = vec![Arg::bytes(&self.node), Arg::Big(patience)];
-        let answer = self.one("rg_restoration", args).await?;
-        match answer.status()? {
-            "restoration" => {
-                Ok(Restoration { adopted: time(answer.get("o_adopted")?), is_complete: answer.get("o_complete")? })
-            }
-            _ => Err(answer.unknown()),
-        }
-    }
-
-    pub(super) async fn predates_loss(&self, id: SessionId) -> Result<bool, StoreError> {
-        let answer = self.one("rg_predates", vec![Arg::Id(uuid(id))]).await?;
-        if answer.status()? == "predates" { answer.get("o_predates") } else { Err(answer.unknown()) }
     }
 }

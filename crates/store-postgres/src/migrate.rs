@@ -7,9 +7,10 @@ use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
 use super::connect::ConnectionPool;
 use super::fault;
-use super::options::{PostgresOptions, mistake};
+use super::options::PostgresOptions;
 use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::fields::new_op;
+use rotogate_core::store::kit::network::refused;
 
 /// Each migration is applied once as a whole, in this order. A released migration never changes.
 const MIGRATIONS: [&[&str]; 1] = [&[
@@ -74,7 +75,7 @@ pub(super) fn check_version(options: &PostgresOptions, known: usize) -> Result<(
         return Ok(());
     }
     let (schema, address) = (&options.schema, options.address());
-    Err(mistake(format!(
+    Err(refused(format!(
         "the store {schema:?} in PostgreSQL at {address} has schema {known}, and this program knows {}: use the version that \
          made it",
         MIGRATIONS.len()

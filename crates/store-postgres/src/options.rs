@@ -13,7 +13,6 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use rotogate_core::client_tls::Tls;
 use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::network::{NetworkOptions, refused};
-pub(super) use refused as mistake;
 
 /// The longest name of a schema. PostgreSQL truncates longer names.
 const MAX_SCHEMA: usize = 63;

@@ -43,8 +43,6 @@ pub(super) fn key(value: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned([&[0xff], digest.as_ref()].concat())
 }
 
-pub(super) use encode_target as target;
-
 /// The index entry of a target.
 pub(super) fn target_key(of: &Target) -> Result<Vec<u8>, StoreError> {
     Ok(key(&encode_target(of)?).into_owned())

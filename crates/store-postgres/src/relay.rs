@@ -1,7 +1,6 @@
 //! The records of the relay. As in every store, the caller gives the time that decides whether a record has ended.
 
 use async_trait::async_trait;
-use tokio_postgres::types::Type;
 
 use super::call::{Arg, ResultRow};
 use super::record::millis;
@@ -118,7 +117,7 @@ impl RelayStore for PostgresStore {
     }
 
     async fn remove_relay(&self, id: RelayId, expected: Option<RelayVersion>) -> Result<bool, StoreError> {
-        let expected = expected.map_or(Arg::Null(Type::BYTEA), |version| Arg::bytes(&version.encode()));
+        let expected = Arg::bytes_or_null(expected.map(|version| version.encode()).as_deref());
         let answer = self.0.one("rg_relay_remove", vec![Arg::bytes(&id.0), expected]).await?;
         match answer.status()? {
             "removed" => answer.get("o_removed"),
@@ -131,9 +130,8 @@ impl RelayStore for PostgresStore {
     }
 
     async fn relay_ids_after(&self, after: Option<RelayId>, limit: usize) -> Result<Vec<RelayId>, StoreError> {
-        let after = after.map_or(Arg::Null(Type::BYTEA), |RelayId(id)| Arg::bytes(&id));
-        let args = vec![after, Arg::Int(i32::try_from(limit).unwrap_or(i32::MAX))];
-        let rows = self.0.all_by(&self.0.commands, "rg_relay_ids", self.0.known.history(), args).await?;
+        let after = Arg::bytes_or_null(after.as_ref().map(|RelayId(id)| &id[..]));
+        let rows = self.0.all("rg_relay_ids", vec![after, Arg::limit(limit)]).await?;
         let id = |row: &ResultRow| {
             let id: Vec<u8> = row.get("o_id")?;
             id.try_into().map(RelayId).map_err(|_| refusal("an id of a record of the relay is malformed"))
@@ -144,9 +142,8 @@ impl RelayStore for PostgresStore {
     async fn sweep_relay(&self, now: Timestamp) -> Result<u64, StoreError> {
         let mut swept = 0;
         loop {
-            let limit = Arg::Int(i32::try_from(MAX_SWEPT).unwrap_or(i32::MAX));
-            let answer = self.0.one("rg_relay_sweep", vec![Arg::Big(millis(now)), limit]).await?;
-            let removed = u64::try_from(answer.get::<i64>("o_removed")?).unwrap_or_default();
+            let args = vec![Arg::Big(millis(now)), Arg::limit(MAX_SWEPT)];
+            let removed = self.0.one("rg_relay_sweep", args).await?.count("o_removed")?;
             swept += removed;
             if removed < MAX_SWEPT as u64 {
                 return Ok(swept);

@@ -65,7 +65,7 @@ async fn beside(store: &PostgresStore) -> Client {
 /// Writes an entry in a transaction that stays open.
 async fn hold(client: &Client, entry: &Revocation) {
     client.batch_execute("begin; set local idle_in_transaction_session_timeout = 0").await.unwrap();
-    let target = record::target(&entry.target).unwrap();
+    let target = encode_target(&entry.target).unwrap();
     let effect = rotogate_core::store::kit::fields::encode_effect(entry.effect);
     let written = "with logged as (insert into rg.revocation_log (written, target, effect, until) \
                    values (rg.rg_now(), $1, $2, $3) returning id) \

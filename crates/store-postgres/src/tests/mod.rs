@@ -8,9 +8,16 @@ use support::postgres::Postgres;
 use uuid::Uuid;
 
 use super::*;
-use rotogate_core::store::WriteOutcome;
+use rotogate_core::clock::Timestamp;
+use rotogate_core::session::{Generation, RevokedBecause, Session};
 use rotogate_core::store::conformance::{self, ISSUER, LEEWAY};
+use rotogate_core::store::kit::encoding::encode_target;
+use rotogate_core::store::kit::fields::new_op;
 use rotogate_core::store::kit::network::NetworkOptions;
+use rotogate_core::store::{
+    CounterUse, Cursor, Feed, Filter, Follow, Inserted, Revocation, SharedCounter, SharedStore, Store, SubjectBound,
+    Swap, WriteOutcome,
+};
 
 mod copy;
 mod faults;

@@ -15,7 +15,7 @@ async fn o4_an_unknown_entry_of_the_log_leaves_a_node_stale() {
         let mut feed = store.follow(Cursor::default(), follow).await.unwrap();
         while feed.next().await.unwrap().complete.is_none() {}
         let entry = gone(session("alice", 1, start()).id);
-        let target: String = record::target(&entry.target).unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
+        let target: String = encode_target(&entry.target).unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
         server.sql(&format!(
             "insert into rotogate.revocation_log (written, target, effect, until) values (1, '\\x{target}', '\\x{effect}', 1)"
         ));
