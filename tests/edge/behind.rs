@@ -126,7 +126,8 @@ async fn behind_nginx_as_documented_the_client_is_known_and_tunnels_pass() {
         fs::write(folder.join("nginx.conf"), format!("daemon off; pid nginx.pid; events {{}}\nhttp {{ {http} }}\n"))
             .unwrap();
         let mut nginx = program("nginx");
-        nginx.args(["-c", "nginx.conf", "-e", "error.log", "-p"]).arg(&folder);
+        // One process: workers would outlive a killed master.
+        nginx.args(["-c", "nginx.conf", "-e", "error.log", "-g", "master_process off;", "-p"]).arg(&folder);
         nginx
     });
     is_right(&place, &gate, port).await;

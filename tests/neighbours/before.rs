@@ -64,7 +64,8 @@ pub(super) const ENVOY_HTTP: Program = Program { name: "envoy-http", normalises:
 pub(super) const ALL: [&Program; 7] = [&NGINX, &INGRESS, &HAPROXY, &CADDY, &TRAEFIK, &ENVOY, &ENVOY_HTTP];
 
 fn nginx() -> Command {
-    of_debian("nginx", &["-p", ".", "-c", "nginx.conf", "-e", "stderr"])
+    // One process: workers would outlive a killed master.
+    of_debian("nginx", &["-p", ".", "-c", "nginx.conf", "-e", "stderr", "-g", "master_process off;"])
 }
 
 fn envoy() -> Command {
