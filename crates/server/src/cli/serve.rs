@@ -302,12 +302,19 @@ async fn reload(path: &Path) -> Option<Order> {
 
 async fn prepare_upgrade(config: PathBuf, program: Program, held: Vec<SocketAddr>) -> Option<Order> {
     let checked = tokio::task::spawn_blocking(move || program.check(&config, &held)).await;
-    let checked = checked.unwrap_or_else(|error| Err(format!("the check failed to run: {error}")));
-    let refused = |error: &String| {
-        server::refuse_upgrade(error);
-        tracing::error!(%error, "in-place upgrade refused: the new program would not start; this program keeps running");
-    };
-    checked.inspect_err(refused).ok().map(Order::Upgrade)
+    match checked {
+        Ok(Ok(wanted)) => Some(Order::Upgrade(wanted)),
+        Ok(Err(error)) => {
+            server::refuse_upgrade(&error.to_string());
+            tracing::error!(%error, "in-place upgrade refused: the new program would not start; this program keeps running");
+            None
+        }
+        Err(error) => {
+            server::refuse_upgrade(&error.to_string());
+            tracing::error!(%error, "in-place upgrade refused: the check failed to run; this program keeps running");
+            None
+        }
+    }
 }
 
 #[cfg(test)]
