@@ -111,6 +111,13 @@ fn backup(config: &Config, to: &Path, output: Output) -> CommandResult {
     written(to, from_gate, output)
 }
 
+/// The name of a file beside another one.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{suffix}"));
+    PathBuf::from(name)
+}
+
 fn is_free(to: &Path) -> CommandResult {
     let folder = private_file::parent(to);
     // A folder made here would hide a spelling mistake, or a disk that is not mounted.

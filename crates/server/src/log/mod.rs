@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
+use tracing::Level;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
@@ -28,8 +29,7 @@ mod writer;
 
 pub(crate) use access::{AccessLog, AccessLogLine, ConnectionFields, UpstreamFields};
 pub use settings::{
-    AccessLogConfig, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogLevel, LogOutput, OnAuditFailure, RouteLog,
-    Sample,
+    AccessLogConfig, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogOutput, OnAuditFailure, RouteLog, Sample,
 };
 use writer::{AUDIT_IS_FAILING, Sink, WriterCounts};
 
@@ -238,9 +238,8 @@ pub(crate) fn access() -> Option<&'static AccessLog> {
 ///
 /// # Errors
 /// `ROTOGATE_LOG` is wrong.
-pub(crate) fn filter(level: LogLevel) -> Result<EnvFilter, String> {
-    let level = level.as_str().parse().map_err(|error| format!("log.level: {error}"))?;
-    let filter = EnvFilter::builder().with_env_var("ROTOGATE_LOG").with_default_directive(level).from_env();
+pub(crate) fn filter(level: Level) -> Result<EnvFilter, String> {
+    let filter = EnvFilter::builder().with_env_var("ROTOGATE_LOG").with_default_directive(level.into()).from_env();
     let filter = filter.map_err(|error| format!("ROTOGATE_LOG: {error}"))?;
     let trail = format!("{}=trace", audit::TARGET).parse().map_err(|error| format!("the audit trail: {error}"))?;
     Ok(filter.add_directive(trail))

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tracing::Level;
+
 use rotogate_core::private_file;
 
 /// The format of log lines.
@@ -15,37 +17,13 @@ pub enum LogFormat {
     Json,
 }
 
-/// The level of the log: events of this level and above.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the usual levels")]
-pub enum LogLevel {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
-}
-
-impl LogLevel {
-    /// The word in the configuration.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-            Self::Trace => "trace",
-        }
-    }
-}
-
 /// `[log]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
     /// The format of the log's lines.
     pub format: LogFormat,
-    /// The level.
-    pub level: LogLevel,
+    /// The level of the log: events of this level and above.
+    pub level: Level,
     /// The output.
     pub output: LogOutput,
 }
@@ -148,16 +126,6 @@ pub enum OnAuditFailure {
     Refuse,
 }
 
-impl OnAuditFailure {
-    /// The word in the configuration.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Continue => "continue",
-            Self::Refuse => "refuse",
-        }
-    }
-}
-
 /// How much of a client's address is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogAddresses {
@@ -167,15 +135,4 @@ pub enum LogAddresses {
     Prefix,
     /// Nothing.
     None,
-}
-
-impl LogAddresses {
-    /// The word in the configuration.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Full => "full",
-            Self::Prefix => "prefix",
-            Self::None => "none",
-        }
-    }
 }

@@ -1,13 +1,14 @@
 //! `rotogate store copy`: copies sessions and revocations from the store of one configuration into the store of
 //! another. No gate may run on either store meanwhile.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::super::output::Output;
 use super::super::{CommandResult, Failure, audit_trail, load, runtime};
+use super::beside;
 use crate::config::{Config, RedbSettings, StoreConfig};
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use crate::server::build::shared;
@@ -41,12 +42,15 @@ struct CopyReport {
 pub(super) fn run(config: &Config, to_config: &Path, output: Output) -> CommandResult {
     let to = load(to_config)?;
     if to.issuer.url != config.issuer.url {
-        return Err(failed(format!("{}: another issuer.url: the tokens of all sessions name it", to_config.display())));
+        return Err(Failure::failed(format!(
+            "{}: another issuer.url: the tokens of all sessions name it",
+            to_config.display()
+        )));
     }
     let _trail = audit_trail(config)?;
     let keyring = Keyring::load(&config.issuer.keys).map_err(Failure::failed)?;
     if Keyring::load(&to.issuer.keys).map_err(Failure::failed)?.id() != keyring.id() {
-        return Err(failed(format!("{}: other keys: copy the key folder first", to_config.display())));
+        return Err(Failure::failed(format!("{}: other keys: copy the key folder first", to_config.display())));
     }
     let content = runtime()?.block_on(copied(config, &to, &keyring))?;
     tracing::info!(target: "rotogate::audit", event = "store_copied", %content, "store copied to another one");
@@ -72,22 +76,11 @@ fn name(store: &StoreConfig) -> String {
     }
 }
 
-/// The temporary name of a copy in a file until the copy is complete.
-fn unfinished(path: &Path) -> PathBuf {
-    let mut part = path.as_os_str().to_owned();
-    part.push(".copying");
-    PathBuf::from(part)
-}
-
-fn failed(why: impl Into<String>) -> Failure {
-    Failure::Failed(why.into())
-}
-
 async fn copied(config: &Config, to: &Config, keyring: &Keyring) -> Result<Content, Failure> {
     match &config.store {
-        StoreConfig::Memory => return Err(failed("store.kind is \"memory\": there is nothing to copy")),
+        StoreConfig::Memory => return Err(Failure::failed("store.kind is \"memory\": there is nothing to copy")),
         StoreConfig::Redb(RedbSettings { path, .. }) if !path.exists() => {
-            return Err(failed(format!("{}: there is no store", path.display())));
+            return Err(Failure::failed(format!("{}: there is no store", path.display())));
         }
         _ => {}
     }
@@ -95,7 +88,9 @@ async fn copied(config: &Config, to: &Config, keyring: &Keyring) -> Result<Conte
     no_gate_runs(&*from.sessions).await?;
     let cut = SystemTime::new().wall();
     match &to.store {
-        StoreConfig::Memory => Err(failed("the other store.kind is \"memory\": it would end with this command")),
+        StoreConfig::Memory => {
+            Err(Failure::failed("the other store.kind is \"memory\": it would end with this command"))
+        }
         StoreConfig::Redb(RedbSettings { path, .. }) => {
             into_redb((&from, name(&config.store)), cut, (to, path), keyring).await
         }
@@ -154,9 +149,9 @@ async fn into_redb(
     keyring: &Keyring,
 ) -> Result<Content, Failure> {
     if path.symlink_metadata().is_ok() {
-        return Err(failed(format!("{} exists already; copy into a new file", path.display())));
+        return Err(Failure::failed(format!("{} exists already; copy into a new file", path.display())));
     }
-    let part = unfinished(path);
+    let part = beside(path, "copying");
     let mut options = redb_options(to, keyring.id());
     let mark = options.high_water.take();
     (options.accept_restored, options.copying) = (true, Some(of));
@@ -164,9 +159,12 @@ async fn into_redb(
     let content = copy_all(from, &target, cut).await;
     target.close().await.map_err(Failure::failed)?;
     let content = content.map_err(|error| {
-        failed(format!("{error}. Run the command again; if {} is of another store, remove it first", part.display()))
+        Failure::failed(format!(
+            "{error}. Run the command again; if {} is of another store, remove it first",
+            part.display()
+        ))
     })?;
-    std::fs::rename(&part, path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
+    std::fs::rename(&part, path).map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
     (options.high_water, options.copying) = (mark, None);
     let whole = RedbStore::open(path, options).map_err(Failure::failed)?;
     whole.close().await.map_err(Failure::failed)?;
@@ -185,7 +183,7 @@ pub(super) async fn no_gate_runs<S: Store + ?Sized>(store: &S) -> CommandResult 
         return Ok(());
     }
     let names: Vec<_> = running.iter().map(|seen| &*seen.row.node).collect();
-    Err(failed(format!(
+    Err(Failure::failed(format!(
         "gates were heard of in the last {} seconds: {}. Stop them, and try again then",
         SILENT_FOR.as_secs(),
         names.join(", ")

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::super::output::Output;
 use super::super::{CommandResult, Failure, audit_trail, keys, runtime};
+use super::beside;
 use crate::config::Config;
 use crate::server::build::stores::redb_options;
 use rotogate::store::redb::RedbStore;
@@ -188,12 +189,6 @@ fn remove(path: &Path) -> io::Result<()> {
 
 fn is_same(path: &Path, from: &Path) -> bool {
     matches!((path.canonicalize(), from.canonicalize()), (Ok(one), Ok(other)) if one == other)
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{suffix}"));
-    PathBuf::from(name)
 }
 
 fn cannot(path: &Path, error: &io::Error) -> Failure {

@@ -69,27 +69,24 @@ pub enum UsersConfig {
     },
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum DirectoryKind {
-    File,
-    #[cfg(feature = "hook")]
-    Http,
-    #[cfg(feature = "ldap")]
-    Ldap,
-    #[cfg(feature = "sql")]
-    Sql,
-}
+/// Reads the users of a kind of directory.
+type ReadUsers = fn(&Section<'_>, &Path) -> UsersConfig;
 
-const KINDS: &[(&str, Option<DirectoryKind>)] = &[
-    ("file", Some(DirectoryKind::File)),
+/// The values of `kind`, each with the default of `name`.
+const KINDS: &[(&str, Option<(&str, ReadUsers)>)] = &[
+    ("file", Some(IN_A_FILE)),
     ("none", None),
     #[cfg(feature = "hook")]
-    ("http", Some(DirectoryKind::Http)),
+    ("http", Some(("http", |section, dir| remote(section, http::read(section, dir), http::TIMEOUT)))),
     #[cfg(feature = "ldap")]
-    ("ldap", Some(DirectoryKind::Ldap)),
+    ("ldap", Some(("ldap", |section, dir| remote(section, ldap::read(section, dir), Bounds::TIMEOUT)))),
     #[cfg(feature = "sql")]
-    ("sql", Some(DirectoryKind::Sql)),
+    ("sql", Some(("sql", |section, dir| remote(section, sql::read(section, dir), Bounds::TIMEOUT)))),
 ];
+const IN_A_FILE: (&str, ReadUsers) = ("file", |section, dir| {
+    let path = section.get("path", path_in(dir)).unwrap_or_else(|| dir.join(PATH));
+    UsersConfig::File { path, hashes: hashes::read_keys(section, dir) }
+});
 
 /// The features of the kinds that are not in every build.
 const FEATURES: &[(&str, &str)] = &[("http", "hook"), ("ldap", "ldap"), ("sql", "sql")];
@@ -165,46 +162,23 @@ fn read_one(section: &Section<'_>, dir: &Path, is_one_of_several: bool) -> Optio
     if accounts.as_ref().is_some_and(Vec::is_empty) && !section.is_bad() {
         section.blame("accounts", "is empty; without this key, a directory has all accounts that no other has");
     }
-    let kind = section.kind("kind", value::word_of_build(KINDS, FEATURES)).unwrap_or(Some(DirectoryKind::File));
-    let Some(kind) = kind else {
+    let kind = section.kind("kind", value::word_of_build(KINDS, FEATURES)).unwrap_or(Some(IN_A_FILE));
+    let Some((word, read_users)) = kind else {
         if is_one_of_several {
             section.blame("kind", "is \"none\" in a list of directories; remove this entry");
         }
         section.finish();
         return None;
     };
-    let word = || KINDS.iter().find(|(_, known)| *known == Some(kind)).map_or("file", |(word, _)| word).to_owned();
-    let name = section.get("name", name).unwrap_or_else(word);
-    let users = read_users(section, dir, kind);
+    let name = section.get_or("name", name, word.to_owned());
+    let users = read_users(section, dir);
     section.finish();
     Some(DirectoryConfig { key: section.path().to_owned(), name, accounts, users })
 }
 
-fn read_users(section: &Section<'_>, dir: &Path, kind: DirectoryKind) -> UsersConfig {
-    #[cfg(any(feature = "hook", feature = "ldap", feature = "sql"))]
-    let remote = |source: SourceSettings| UsersConfig::Remote { source, bounds: bounds(section, kind) };
-    match kind {
-        DirectoryKind::File => {
-            let path = section.get("path", path_in(dir)).unwrap_or_else(|| dir.join(PATH));
-            UsersConfig::File { path, hashes: hashes::read_keys(section, dir) }
-        }
-        #[cfg(feature = "hook")]
-        DirectoryKind::Http => remote(http::read(section, dir)),
-        #[cfg(feature = "ldap")]
-        DirectoryKind::Ldap => remote(ldap::read(section, dir)),
-        #[cfg(feature = "sql")]
-        DirectoryKind::Sql => remote(sql::read(section, dir)),
-    }
-}
-
 #[cfg(any(feature = "hook", feature = "ldap", feature = "sql"))]
-fn bounds(section: &Section<'_>, kind: DirectoryKind) -> Bounds {
-    let timeout = match kind {
-        #[cfg(feature = "hook")]
-        DirectoryKind::Http => http::TIMEOUT,
-        _ => Bounds::TIMEOUT,
-    };
-    read_bounds(section, timeout)
+fn remote(section: &Section<'_>, source: SourceSettings, timeout: Duration) -> UsersConfig {
+    UsersConfig::Remote { source, bounds: read_bounds(section, timeout) }
 }
 
 /// The longest time that a bound may have.

@@ -5,14 +5,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use toml::Value;
+use tracing::Level;
 
 use super::super::declare::section;
 use super::super::print::{Print, Words};
 use super::super::value;
 use super::SECOND;
 use crate::log::{
-    AccessLogConfig, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogLevel, LogOutput, OnAuditFailure, RouteLog,
-    Sample,
+    AccessLogConfig, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogOutput, OnAuditFailure, RouteLog, Sample,
 };
 use rotogate_kit::config::Value as Raw;
 
@@ -24,7 +24,7 @@ section! {
         /// `"json"`: each line is one flat object.
         reload format: LogFormat = get_or(value::word_of, LogFormat::Text),
         /// Lowest level to log: error, warn, info, debug or trace; not for the access log and audit events.
-        reload level: LogLevel = get_or(value::word_of, LogLevel::Info),
+        reload level: Level = get_or(value::word_of, Level::INFO),
         /// `"stderr"`, `"stdout"`, or a path, which SIGUSR1 reopens.
         reload output: LogOutput = get_or(read_output(dir), LogOutput::Stderr),
     }
@@ -69,13 +69,13 @@ impl Words for LogFormat {
     const WORDS: &'static [(&'static str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
 }
 
-impl Words for LogLevel {
+impl Words for Level {
     const WORDS: &'static [(&'static str, Self)] = &[
-        ("error", Self::Error),
-        ("warn", Self::Warn),
-        ("info", Self::Info),
-        ("debug", Self::Debug),
-        ("trace", Self::Trace),
+        ("error", Self::ERROR),
+        ("warn", Self::WARN),
+        ("info", Self::INFO),
+        ("debug", Self::DEBUG),
+        ("trace", Self::TRACE),
     ];
 }
 

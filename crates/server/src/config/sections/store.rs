@@ -70,23 +70,21 @@ section! {
     }
 }
 
-#[derive(Clone, Copy)]
-enum StoreKind {
-    Redb,
-    Memory,
-    #[cfg(feature = "postgres")]
-    Postgres,
-    #[cfg(feature = "redis")]
-    Redis,
-}
+type ReadStore = fn(&Section<'_>, &Path, &Path) -> StoreConfig;
 
-const KINDS: &[(&str, StoreKind)] = &[
-    ("redb", StoreKind::Redb),
-    ("memory", StoreKind::Memory),
+const REDB: ReadStore = |section, dir, keys| StoreConfig::Redb(read_redb(section, dir, keys));
+/// The values of `kind`.
+const KINDS: &[(&str, ReadStore)] = &[
+    ("redb", REDB),
+    ("memory", |section, dir, keys| {
+        // Reads the keys of redb, so that they are not reported as unknown, and ignores them.
+        read_redb(section, dir, keys);
+        StoreConfig::Memory
+    }),
     #[cfg(feature = "postgres")]
-    ("postgres", StoreKind::Postgres),
+    ("postgres", |section, dir, keys| StoreConfig::Postgres(postgres::read(section, dir, keys))),
     #[cfg(feature = "redis")]
-    ("redis", StoreKind::Redis),
+    ("redis", |section, dir, keys| StoreConfig::Redis(Box::new(redis::read(section, dir, keys)))),
 ];
 
 /// The features of the kinds that not every build has.
@@ -133,19 +131,8 @@ impl StoreConfig {
 }
 
 pub(super) fn read(section: &Section<'_>, dir: &Path, keys: &Path) -> StoreConfig {
-    let kind = section.kind("kind", value::word_of_build(KINDS, FEATURES)).unwrap_or(StoreKind::Redb);
-    match kind {
-        StoreKind::Redb => StoreConfig::Redb(read_redb(section, dir, keys)),
-        StoreKind::Memory => {
-            // Reads the keys of redb, so that they are not reported as unknown, and ignores them.
-            read_redb(section, dir, keys);
-            StoreConfig::Memory
-        }
-        #[cfg(feature = "postgres")]
-        StoreKind::Postgres => StoreConfig::Postgres(postgres::read(section, dir, keys)),
-        #[cfg(feature = "redis")]
-        StoreKind::Redis => StoreConfig::Redis(Box::new(redis::read(section, dir, keys))),
-    }
+    let kind = section.kind("kind", value::word_of_build(KINDS, FEATURES));
+    kind.unwrap_or(REDB)(section, dir, keys)
 }
 
 fn read_mark(section: &Section<'_>, dir: &Path, keys: &Path) -> PathBuf {

@@ -8,7 +8,7 @@ use http::Uri;
 use super::super::declare::section;
 use super::super::print::Words;
 use super::super::value;
-use super::clients::is_text;
+use super::clients::scopes;
 use super::issuers::EventsConfig;
 use super::provider_client::{self, ProviderClientSettings};
 use super::{DAY, SECOND, path_in};
@@ -34,7 +34,9 @@ section! {
         /// Token endpoint for `client`. Required, unless the issuer has `discovery`.
         reload token_url: Option<String> = get(value::asked_url),
         /// Scopes that `client` asks for.
-        reload scopes: Vec<Scope> = by { read_scopes(section) },
+        reload scopes: Scope = by {
+            scopes(section, "scopes").unwrap_or_else(|| Scope::parse(SCOPES).unwrap_or_default())
+        },
         /// Types of the events to request. Default: those that end sessions or refresh data (docs/signals.md).
         reload events: Vec<String> = by { read_events(section) },
         /// Further hosts of the transmitter's URLs.
@@ -80,7 +82,7 @@ const EVENTS: [&str; 9] = [
 ];
 
 /// The scopes of the interoperability profile (CAEP Interop 1.0 §2.7.3).
-const SCOPES: [&str; 2] = ["ssf.read", "ssf.manage"];
+const SCOPES: &str = "ssf.read ssf.manage";
 
 pub(super) fn read(issuer: &Section<'_>, dir: &Path, of: &StreamIssuer<'_>) -> Option<StreamConfig> {
     if issuer.has("stream") && !cfg!(feature = "signals") {
@@ -130,14 +132,6 @@ fn read_client(section: &Section<'_>, dir: &Path) -> ProviderClientSettings {
         section.blame("key_file", "is missing: a transmitter serves a client that proves itself alone");
     }
     client
-}
-
-fn read_scopes(section: &Section<'_>) -> Vec<Scope> {
-    let usual = || SCOPES.iter().filter_map(|scope| Scope::parse(scope).ok()).collect();
-    if is_text(section, "scopes") {
-        return section.get("scopes", value::scope).into_iter().collect();
-    }
-    section.list("scopes", value::scope).unwrap_or_else(usual)
 }
 
 fn read_events(section: &Section<'_>) -> Vec<String> {

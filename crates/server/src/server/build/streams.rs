@@ -113,14 +113,13 @@ fn plan(
         Some(client) => {
             credentials(client).map_err(|KeyFault { key, message }| KeyFault::new(format!("stream.{key}"), message))?;
             let client = client.clone();
-            let scope = scopes.iter().map(rotogate_core::session::Scope::as_str).collect::<Vec<_>>().join(" ");
             Access::Client {
                 credentials: Arc::new(move || credentials(&client).map_err(|fault| fault.message)),
                 token_url: match token_url.as_deref().and_then(|url| target("stream.token_url", url).ok()) {
                     Some(target) => Arc::new(move || Some(target.clone())),
                     None => issuers.discovered(&issuer.name, remote_keys::token_target),
                 },
-                scope,
+                scope: scopes.to_string(),
             }
         }
         None => Access::File(token_file.clone().unwrap_or_default()),
