@@ -204,23 +204,29 @@ impl<'a> Section<'a> {
 
     /// Reports keys that belong elsewhere, with the remedy.
     pub fn misplaced(&self, keys: &[&'static str], remedy: &str) {
-        for key in keys.iter().filter(|key| self.has(key)) {
-            self.blame(key, remedy);
-        }
+        self.blame_present(keys, remedy);
         self.later.borrow_mut().extend(keys);
+    }
+
+    /// Reports keys that may not be there.
+    pub fn blame_present(&self, keys: &[&str], message: &str) {
+        keys.iter().filter(|key| self.has(key)).for_each(|key| self.blame(key, message));
     }
 
     /// Reports a problem with a key, at the table if the key is absent.
     pub fn blame(&self, key: &str, message: impl Into<String>) {
+        self.problems.found.borrow_mut().push(self.problem(key, message.into()));
+    }
+
+    fn problem(&self, key: &str, message: String) -> ConfigError {
         let origin = self.entries.and_then(|e| e.get(key)).map(|node| &node.origin);
-        self.problems.add(origin.or(self.origin), &self.name(key), message.into());
+        self.problems.placed(origin.or(self.origin), &self.name(key), message)
     }
 
     /// Reports that this process may not read a file that a key names.
     pub fn blame_unchecked(&self, key: &str, message: String) {
-        let origin = self.entries.and_then(|e| e.get(key)).map(|node| &node.origin);
-        let problem = self.problems.placed(origin.or(self.origin), &self.name(key), message);
-        self.problems.found.borrow_mut().push(ConfigError { unchecked: true, ..problem });
+        let problem = ConfigError { unchecked: true, ..self.problem(key, message) };
+        self.problems.found.borrow_mut().push(problem);
     }
 
     /// Reads the file that a key names.
@@ -242,9 +248,7 @@ impl<'a> Section<'a> {
     /// remedy for each kind of wider access.
     // Requirement P67.
     pub fn warn(&self, _: WarningKind, key: &str, message: impl Into<String>) {
-        let origin = self.entries.and_then(|e| e.get(key)).map(|node| &node.origin);
-        let warning = self.problems.placed(origin.or(self.origin), &self.name(key), message.into());
-        self.problems.warned.borrow_mut().push(warning);
+        self.problems.warned.borrow_mut().push(self.problem(key, message.into()));
     }
 
     /// Reports a problem with an element of a list.

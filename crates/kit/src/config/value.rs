@@ -50,6 +50,13 @@ pub fn one_or_several<T>(value: &Value, read: impl Fn(&Value) -> Result<T, Strin
     }
 }
 
+/// A [text] that passes a check.
+pub fn checked<E: ToString>(value: &Value, check: impl FnOnce(&str) -> Result<(), E>) -> Result<String, String> {
+    let text = text(value)?;
+    check(&text).map_err(|error| error.to_string())?;
+    Ok(text)
+}
+
 /// A path, relative to a folder.
 pub fn path_in(folder: &Path) -> impl Fn(&Value) -> Result<PathBuf, String> {
     move |value| text(value).map(|path| folder.join(path))

@@ -137,11 +137,8 @@ fn kind(section: &Section<'_>) -> Option<AuthorizerKind> {
     let names = Neighbour::ALL.map(|neighbour| (neighbour.name(), neighbour));
     match is_grpc {
         Some(true) => {
-            if section.has("neighbour") {
-                section.get("neighbour", |_| Ok(()));
-                let message = "only applies to kind = \"forward-auth\": ext-authz is Envoy's; remove it";
-                section.blame("neighbour", message);
-            }
+            let message = "only applies to kind = \"forward-auth\": ext-authz is Envoy's; remove it";
+            section.misplaced(&["neighbour"], message);
             if !cfg!(feature = "grpc") {
                 section.blame("kind", value::needs_feature("\"ext-authz\"", "grpc"));
             }

@@ -119,14 +119,8 @@ pub(super) fn read(section: &Section<'_>, path: &str, around: &Surroundings<'_>)
             }
         }
     } else {
-        for key in ["page", "account"] {
-            if section.has(key) {
-                section.blame(
-                    key,
-                    "is for a login with a password, and this endpoint has a provider; remove one of the two",
-                );
-            }
-        }
+        let message = "is for a login with a password, and this endpoint has a provider; remove one of the two";
+        section.blame_present(&["page", "account"], message);
     }
     let host = around.public_url.host().unwrap_or_default();
     // If the public URL could not be read, this was reported at its own key.

@@ -170,10 +170,9 @@ fn check_auth(section: &Section<'_>, client: &ClientConfig) {
         }
         _ => {}
     }
-    for key in ["secret_hash", "secret_hash_file"] {
-        if client.auth == ClientAuthentication::PrivateKeyJwt && section.has(key) {
-            section.blame(key, "conflicts with auth = \"private_key_jwt\"; remove one of the two");
-        }
+    if client.auth == ClientAuthentication::PrivateKeyJwt {
+        let message = "conflicts with auth = \"private_key_jwt\"; remove one of the two";
+        section.blame_present(&["secret_hash", "secret_hash_file"], message);
     }
 }
 

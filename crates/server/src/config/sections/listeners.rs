@@ -225,13 +225,7 @@ fn read_certificates(section: &Section<'_>, dir: &Path) -> Vec<CertificateFiles>
     if !section.has("certificates") {
         return vec![read_pair(section, dir)];
     }
-    for key in ["cert", "key"] {
-        if section.has(key) {
-            section.blame(key, "conflicts with certificates; expected one of the two");
-        }
-        // Reading the key marks it as known, so that there is only one error.
-        section.get(key, |_| Ok(()));
-    }
+    section.misplaced(&["cert", "key"], "conflicts with certificates; expected one of the two");
     if listed.is_empty() && !section.is_bad() {
         section.blame("certificates", "is empty; expected at least one { cert = \"…\", key = \"…\" }");
     }

@@ -55,14 +55,10 @@ const FURTHER: [&str; 3] = ["assertion_audience", "key_algorithm", "key_id"];
 pub(super) fn read_key(section: &Section<'_>, dir: &Path, others: &[&'static str]) -> Option<ClientKeySettings> {
     let settings = read_key_settings(section, dir);
     if !section.has("key_file") {
-        for key in FURTHER.into_iter().filter(|key| section.has(key)) {
-            section.blame(key, "is for assertions that the gate signs; expected key_file beside it");
-        }
+        section.blame_present(&FURTHER, "is for assertions that the gate signs; expected key_file beside it");
         return None;
     }
-    for key in others.iter().filter(|key| section.has(key)) {
-        section.blame(key, "conflicts with key_file; the gate authenticates in one way");
-    }
+    section.blame_present(others, "conflicts with key_file; the gate authenticates in one way");
     if settings.algorithm.is_some_and(|algorithm| algorithm.family() == Family::Hmac) {
         section.blame("key_algorithm", "is a shared secret; expected that of a private key, such as \"ES256\"");
     }
@@ -82,10 +78,7 @@ impl Words for SecretPlace {
 pub(super) fn read_keys(section: &Section<'_>, dir: &Path) -> ProviderClientSettings {
     section.misplaced(&["private_key_file"], "is named key_file");
     let key = read_key(section, dir, &["secret_file", "secret_in"]);
-    if section.has("secret") {
-        section.blame("secret", "does not belong into this file; write it to a file, and name that as secret_file");
-        let _: Option<()> = section.get("secret", |_| Ok(()));
-    }
+    section.misplaced(&["secret"], "does not belong into this file; write it to a file, and name that as secret_file");
     let client = ProviderClientSettings {
         id: section.required("id", "the client_id at the provider", value::text),
         secret_file: section.get("secret_file", path_in(dir)),

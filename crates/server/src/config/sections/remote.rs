@@ -52,11 +52,8 @@ pub(super) fn read(
     let FetchKeys { settings, ca, client_cert, bearer_file, keep, proxy } = read_fetch(&fetch, dir);
     fetch.finish();
     if !section.has("discovery") && !section.has("jwks_url") {
-        for key in ["fetch", "required"] {
-            if section.has(key) {
-                section.blame(key, "is for keys that are fetched; expected discovery or jwks_url beside it");
-            }
-        }
+        let message = "is for keys that are fetched; expected discovery or jwks_url beside it";
+        section.blame_present(&["fetch", "required"], message);
         return None;
     }
     let mut issuer = RemoteIssuer::new(name, url).algorithms(algorithm).fetch(settings);

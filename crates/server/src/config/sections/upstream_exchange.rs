@@ -49,11 +49,8 @@ pub(super) fn read(section: &Section<'_>) -> ExchangeSettings {
             section
                 .blame("scope", "is needed with form = \"entra\": the delegated scopes of the API behind the upstream");
         }
-        for key in ["audience", "resource"] {
-            if section.has(key) {
-                section.blame(key, "is not a parameter of Entra's on-behalf-of flow: its scopes name the API");
-            }
-        }
+        let message = "is not a parameter of Entra's on-behalf-of flow: its scopes name the API";
+        section.blame_present(&["audience", "resource"], message);
     }
     let is_jag = exchange.form == ExchangeForm::IdJag;
     for key in ["audience", "authorization_server"] {
@@ -61,8 +58,8 @@ pub(super) fn read(section: &Section<'_>) -> ExchangeSettings {
             section.blame(key, "is needed with form = \"id-jag\": the authorization server of the upstream");
         }
     }
-    if !is_jag && section.has("authorization_server") {
-        section.blame("authorization_server", "is for form = \"id-jag\" alone");
+    if !is_jag {
+        section.blame_present(&["authorization_server"], "is for form = \"id-jag\" alone");
     }
     exchange
 }

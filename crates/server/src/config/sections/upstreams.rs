@@ -251,13 +251,8 @@ fn read_urls(section: &Section<'_>, server: &ServerConfig, admin: &AdminConfig) 
 /// Reads `ca`, `server_name` and `client_cert`. The verification of an upstream cannot be turned off (requirement
 /// T16). The usual names of a key for this get an error that explains it.
 fn read_tls(section: &Section<'_>, urls: &[UpstreamUrl], dir: &Path) -> UpstreamTls {
-    for key in ["verify", "insecure", "insecure_skip_verify", "danger_accept_invalid_certs"] {
-        if section.has(key) {
-            section.get(key, |_| -> Result<(), String> {
-                Err("an upstream's certificate is always verified; name its authority: ca = \"ca.pem\"".to_owned())
-            });
-        }
-    }
+    let remedy = "an upstream's certificate is always verified; name its authority: ca = \"ca.pem\"";
+    section.misplaced(&["verify", "insecure", "insecure_skip_verify", "danger_accept_invalid_certs"], remedy);
     let tls = read_tls_keys(section, dir);
     if urls.iter().any(|url| matches!(url, UpstreamUrl::Https(_))) {
         if !section.is_bad() {
@@ -269,11 +264,10 @@ fn read_tls(section: &Section<'_>, urls: &[UpstreamUrl], dir: &Path) -> Upstream
         }
         return tls;
     }
-    for key in ["ca", "server_name", "client_cert"] {
+    if !urls.is_empty() {
         // The key suggests that TLS is used, but no address uses it.
-        if section.has(key) && !urls.is_empty() {
-            section.blame(key, "only applies to https:// addresses, and urls has no such address; remove it");
-        }
+        let message = "only applies to https:// addresses, and urls has no such address; remove it";
+        section.blame_present(&["ca", "server_name", "client_cert"], message);
     }
     tls
 }

@@ -17,7 +17,10 @@ section! {
         /// URL of the server itself, for notifications, if `url` is that of a pooler.
         restart listen_url: Option<String> = get(self::url),
         /// Schema with the tables.
-        restart schema: String = get_or(self::schema, PostgresOptions::SCHEMA.to_owned()),
+        restart schema: String = get_or(
+            |v| value::checked(v, PostgresOptions::check_schema),
+            PostgresOptions::SCHEMA.to_owned()
+        ),
         /// `"named"`: connections keep prepared statements; `"unnamed"`: for a pooler of transactions.
         restart has_unnamed_statements as ("statements" STATEMENTS): bool = get_or(value::word(&STATEMENTS, &[]), false),
         /// Most connections for operations, besides 5 for revocations and the feed.
@@ -33,14 +36,6 @@ const URL: &str = "the URL of the database, such as \"postgres://gate@db.interna
 const STATEMENTS: [(&str, bool); 2] = [("named", false), ("unnamed", true)];
 
 fn url(value: &Value) -> Result<String, String> {
-    let url = value::text(value)?;
     // The error does not show the URL, because it may contain a password.
-    PostgresOptions::check_url(&url).map_err(|error| error.to_string())?;
-    Ok(url)
-}
-
-fn schema(value: &Value) -> Result<String, String> {
-    let schema = value::text(value)?;
-    PostgresOptions::check_schema(&schema).map_err(|error| error.to_string())?;
-    Ok(schema)
+    value::checked(value, PostgresOptions::check_url)
 }

@@ -26,7 +26,10 @@ section! {
         /// User of the server; needs `password_file`. Default: the default user.
         restart username: Option<String> = get(value::text),
         /// First part of every key.
-        restart prefix: String = get_or(self::prefix, RedisOptions::PREFIX.to_owned()),
+        restart prefix: String = get_or(
+            |v| value::checked(v, RedisOptions::check_prefix),
+            RedisOptions::PREFIX.to_owned()
+        ),
         /// true: the server evicts no key; for a user that may not run INFO.
         restart assume_noeviction: bool = get_or(value::boolean, false),
         /// How many replicas must have a write before the gate acknowledges it.
@@ -56,11 +59,7 @@ pub(super) fn read(section: &Section<'_>, dir: &Path, keys: &Path) -> RedisSetti
     check_login(section, settings.username.is_some(), "username", "password_file");
     let urls = &settings.urls;
     if !urls.is_empty() && !urls.iter().any(|url| url.starts_with("rediss://")) {
-        for key in ["ca", "client_cert"] {
-            if section.has(key) {
-                section.blame(key, "needs urls that begin with rediss://");
-            }
-        }
+        section.blame_present(&["ca", "client_cert"], "needs urls that begin with rediss://");
     }
     settings
 }
@@ -98,11 +97,7 @@ fn sentinel(section: &Section<'_>, dir: &Path) -> Option<SentinelSettings> {
     let settings = read_sentinel(section, dir);
     check_login(section, settings.username.is_some(), "sentinel_username", "sentinel_password_file");
     if !section.has("sentinel") {
-        for key in ["sentinel_username", "sentinel_password_file"] {
-            if section.has(key) {
-                section.blame(key, "needs sentinel");
-            }
-        }
+        section.blame_present(&["sentinel_username", "sentinel_password_file"], "needs sentinel");
     }
     Some(settings).filter(|settings| !settings.name.is_empty())
 }
@@ -115,14 +110,6 @@ fn check_login(section: &Section<'_>, has_name: bool, username: &str, file: &str
 }
 
 fn url(value: &Value) -> Result<String, String> {
-    let url = value::text(value)?;
     // The error does not show the URL, because it may contain a password.
-    RedisOptions::check_url(&url).map_err(|error| error.to_string())?;
-    Ok(url)
-}
-
-fn prefix(value: &Value) -> Result<String, String> {
-    let prefix = value::text(value)?;
-    RedisOptions::check_prefix(&prefix).map_err(|error| error.to_string())?;
-    Ok(prefix)
+    value::checked(value, RedisOptions::check_url)
 }
