@@ -3,22 +3,23 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value, cmd, pipe};
+use redis::{ErrorKind, RedisError, ServerErrorKind, Value, cmd};
 
 use super::connect::{Link, Request};
 use super::opening::{self, Ways};
 use super::options::RedisOptions;
 use super::partitions::{PartitionKeys, in_each};
 use super::script::{CHECK, unexpected};
-use super::{RedisInner, drop_mut, time_of};
+use super::{RedisInner, time_of};
 use rotogate_core::clock::{SystemTime, TimeSource};
-use rotogate_core::store::kit::network::compare_clocks;
-use rotogate_core::store::{InspectedServer, StoreError, WriteOutcome, round_trip};
+use rotogate_core::store::kit::network::{compare_clocks, refused};
+use rotogate_core::store::{InspectedServer, StoreError, round_trip};
 
 /// The oldest server version that has all commands that the store uses.
 const OLDEST: (u32, u32) = (6, 2);
 /// The first version with WAITAOF, which waits for append-only files.
 const KNOWS_FSYNC: (u32, u32) = (7, 2);
+
 /// Above this part of `maxmemory`, in percent, the store is not ready, because it will soon refuse writes.
 const FULL: u128 = 90;
 
@@ -35,7 +36,7 @@ impl Info {
         self.0.get(name).map(String::as_str)
     }
 
-    fn number(&self, name: &str) -> u64 {
+    pub(super) fn number(&self, name: &str) -> u64 {
         self.get(name).and_then(|value| value.parse().ok()).unwrap_or_default()
     }
 
@@ -43,10 +44,6 @@ impl Info {
         let mut parts = self.get("redis_version")?.split('.').map(str::parse);
         Some((parts.next()?.ok()?, parts.next()?.ok()?))
     }
-}
-
-pub(super) fn refused(message: impl Into<String>) -> StoreError {
-    StoreError::new(message).with_outcome(WriteOutcome::Refused)
 }
 
 pub(super) fn is_forbidden(error: &RedisError) -> bool {
@@ -72,10 +69,12 @@ async fn check_all(options: &Arc<RedisOptions>) -> Result<Fit, StoreError> {
             evicted += info.number("evicted_keys");
             version = version.or_else(|| info.get("redis_version").map(str::to_owned));
         }
-        check_clock(&own, &link).await?;
-        let before = clock.monotonic();
+        let (before, wall) = (clock.monotonic(), clock.wall());
         let reply = link.once(&cmd("TIME")).await?.map_err(|error| link.error(&error))?;
-        times.push((before, time_of(Some(reply))?, clock.monotonic()));
+        let (theirs, after) = (time_of(Some(reply))?, clock.monotonic());
+        // If the clocks of gate and server differ, tokens would be refused or live too long.
+        compare_clocks(&own.network, format!("Redis at {}", own.address()), wall, theirs, clock.wall())?;
+        times.push((before, theirs, after));
     }
     opening::agree(options, &times)?;
     Ok(Fit { ways, evicted, version })
@@ -101,9 +100,7 @@ pub async fn inspect(options: RedisOptions) -> Result<InspectedServer, StoreErro
     }
     let version = version.map_or_else(|| "an unknown version".to_owned(), |version| format!("version {version}"));
     let state = if is_new { "there is no store yet" } else { "the store is this gate's" };
-    let mut question = pipe();
-    drop_mut(question.cmd("TIME"));
-    let question = Request::Pipeline(question);
+    let question = Request::time();
     let round_trip = round_trip(|| ways.commands.ask(0, &question)).await?;
     Ok(InspectedServer { found: format!("Redis at {} has {version}; {state}", options.address()), round_trip })
 }
@@ -121,9 +118,7 @@ pub(super) async fn open(options: RedisOptions) -> Result<RedisInner, StoreError
 /// Checks that the server is fit, and that the gate's user has all rights. Returns the server's INFO, if the
 /// user may call it.
 async fn fitness(options: &RedisOptions, commands: &Link, keys: &PartitionKeys) -> Result<Option<Info>, StoreError> {
-    let mut greeting = pipe();
-    drop_mut(greeting.cmd("TIME"));
-    commands.ask(&Request::Pipeline(greeting)).await?;
+    commands.ask(&Request::time()).await?;
     let info = info(commands, None).await?;
     match &info {
         Some(info) => check_server(options, info)?,
@@ -193,7 +188,7 @@ pub(super) fn check_server(options: &RedisOptions, info: &Info) -> Result<(), St
     Ok(())
 }
 
-fn check_policy(options: &RedisOptions, info: &Info) -> Result<(), StoreError> {
+pub(super) fn check_policy(options: &RedisOptions, info: &Info) -> Result<(), StoreError> {
     match info.get("maxmemory_policy") {
         Some("noeviction") => Ok(()),
         None if options.assume_noeviction => Ok(()),
@@ -209,63 +204,62 @@ fn check_policy(options: &RedisOptions, info: &Info) -> Result<(), StoreError> {
 /// Tries each command on keys with our prefix that do not exist, or that the check removes again.
 async fn check_permissions(options: &RedisOptions, link: &Link, keys: &PartitionKeys) -> Result<(), StoreError> {
     let (none, hash, set) = (keys.named("probe"), keys.named("probe:h"), keys.named("probe:z"));
-    let on = |name: &str, key: &[u8], args: &[&str]| {
-        let mut command = cmd(name);
-        command.arg(key);
-        args.iter().for_each(|arg| drop(command.arg(*arg).clone()));
-        (name.to_owned(), command)
-    };
-    let plain = |name: &str, args: &[&str]| {
-        let mut command = cmd(name);
-        args.iter().for_each(|arg| drop(command.arg(*arg).clone()));
-        (name.to_owned(), command)
-    };
-    let mut stream = cmd("XREAD");
-    stream.arg("COUNT").arg(1).arg("STREAMS").arg(&none).arg("0");
-    let mut tried: Vec<(String, Cmd)> = vec![
-        on("GET", &none, &[]),
-        on("MGET", &none, &[]),
-        on("SET", &none, &["1", "XX"]),
-        on("DEL", &none, &[]),
-        on("EXISTS", &none, &[]),
-        on("PEXPIREAT", &none, &["1"]),
-        on("PERSIST", &none, &[]),
-        on("HSET", &hash, &["f", "0"]),
-        on("HGET", &hash, &["f"]),
-        on("HMGET", &hash, &["f"]),
-        on("HEXISTS", &hash, &["f"]),
-        on("HINCRBY", &hash, &["f", "1"]),
-        on("HSCAN", &hash, &["0"]),
-        on("HDEL", &hash, &["f"]),
-        on("ZADD", &none, &["XX", "0", "m"]),
-        on("ZINCRBY", &set, &["0", "m"]),
-        on("ZREM", &set, &["m"]),
-        on("ZSCORE", &none, &["m"]),
-        on("ZRANGE", &none, &["0", "-1"]),
-        on("ZREVRANGE", &none, &["0", "0"]),
-        on("ZRANGEBYSCORE", &none, &["0", "0"]),
-        on("ZREMRANGEBYSCORE", &none, &["0", "0"]),
-        on("XADD", &none, &["NOMKSTREAM", "*", "e", "v"]),
-        on("XRANGE", &none, &["-", "+"]),
-        on("XREVRANGE", &none, &["+", "-"]),
-        on("XTRIM", &none, &["MINID", "0"]),
-        ("XREAD".to_owned(), stream),
-        plain("ROLE", &[]),
-        plain("SCAN", &["0", "COUNT", "1"]),
-        plain("EVAL", &["return 1", "0"]),
-        plain("EVALSHA", &["0000000000000000000000000000000000000000", "0"]),
+    let mut tried = vec![
+        "GET <key>",
+        "MGET <key>",
+        "SET <key> 1 XX",
+        "DEL <key>",
+        "EXISTS <key>",
+        "PEXPIREAT <key> 1",
+        "PERSIST <key>",
+        "HSET <hash> f 0",
+        "HGET <hash> f",
+        "HMGET <hash> f",
+        "HEXISTS <hash> f",
+        "HINCRBY <hash> f 1",
+        "HSCAN <hash> 0",
+        "HDEL <hash> f",
+        "ZADD <key> XX 0 m",
+        "ZINCRBY <set> 0 m",
+        "ZREM <set> m",
+        "ZSCORE <key> m",
+        "ZRANGE <key> 0 -1",
+        "ZREVRANGE <key> 0 0",
+        "ZRANGEBYSCORE <key> 0 0",
+        "ZREMRANGEBYSCORE <key> 0 0",
+        "XADD <key> NOMKSTREAM * e v",
+        "XRANGE <key> - +",
+        "XREVRANGE <key> + -",
+        "XTRIM <key> MINID 0",
+        "XREAD COUNT 1 STREAMS <key> 0",
+        "ROLE",
+        "SCAN 0 COUNT 1",
+        "EVAL return 0",
+        "EVALSHA 0000000000000000000000000000000000000000 0",
     ];
     if options.cluster {
-        tried.push(plain("ASKING", &[]));
+        tried.push("ASKING");
     }
     if let Some(durable) = options.durable() {
-        tried.push(if durable.fsync { plain("WAITAOF", &["0", "0", "1"]) } else { plain("WAIT", &["0", "1"]) });
+        tried.push(if durable.fsync { "WAITAOF 0 0 1" } else { "WAIT 0 1" });
     }
-    for (name, command) in tried {
+    for line in tried {
+        let mut words = line.split(' ');
+        let name = words.next().unwrap_or_default();
+        let mut command = cmd(name);
+        for word in words {
+            let arg = match word {
+                "<key>" => &none,
+                "<hash>" => &hash,
+                "<set>" => &set,
+                arg => arg.as_bytes(),
+            };
+            command.arg(arg);
+        }
         match link.once(&command).await? {
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {}
-            Err(error) if is_forbidden(&error) => return Err(not_allowed(options, keys, &name, &error)),
+            Err(error) if is_forbidden(&error) => return Err(not_allowed(options, keys, name, &error)),
             Err(error) => return Err(link.error(&error)),
         }
     }
@@ -282,15 +276,6 @@ pub(super) fn not_allowed(options: &RedisOptions, keys: &PartitionKeys, name: &s
         format!("keys that begin with {tag}: allow ~{tag}*")
     };
     refused(format!("Redis at {address} does not allow the gate's user {what}"))
-}
-
-/// Compares the clocks of gate and server. If they differ, tokens would be refused or live too long.
-async fn check_clock(options: &RedisOptions, link: &Link) -> Result<(), StoreError> {
-    let clock = SystemTime::new();
-    let before = clock.wall();
-    let reply = link.once(&cmd("TIME")).await?.map_err(|error| link.error(&error))?;
-    let server = format!("Redis at {}", options.address());
-    compare_clocks(&options.network, server, before, time_of(Some(reply))?, clock.wall())
 }
 
 async fn warn_of_lost_writes(options: &RedisOptions, link: &Link) -> Result<(), StoreError> {

@@ -13,13 +13,13 @@ use redis::{ErrorKind, Pipeline, RedisError, ServerErrorKind, Value};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
-use super::connect::{FIRST_PAUSE, LONGEST_PAUSE, Link, MAX_IN_FLIGHT, Request};
-use super::fault::{RedisFailure, after_all, not_done};
+use super::connect::{Link, MAX_IN_FLIGHT, Request};
+use super::fault::{RedisFailure, after_all};
 use super::options::{Address, RedisOptions};
 use super::script::unexpected;
 use super::topology::{Links, Topology, link_to};
-use rotogate_core::random::jittered;
 use rotogate_core::store::StoreError;
+use rotogate_core::store::kit::network::{not_done, pause_after};
 
 /// How long a request waits for its server, besides the time of a command that blocks, before it requests the table.
 const ASK_AFTER: Duration = Duration::from_millis(500);
@@ -158,13 +158,13 @@ impl Cluster {
             return Err(not_done(format!("{MAX_IN_FLIGHT} requests to Redis wait for their replies")));
         };
         let deadline = Instant::now() + self.topology.options.network.operation_timeout;
-        let (sent, mut pause, mut last, mut hops) = (AtomicBool::new(false), FIRST_PAUSE, None, 0);
+        let (sent, mut failures, mut last, mut hops) = (AtomicBool::new(false), 0, None, 0);
         loop {
             let (address, link) = self.link_of(partition)?;
             let attempt = async {
                 tokio::select! {
                     done = self.follow(&address, &link, request, &sent) => done,
-                    () = self.topology.left(partition, &address, self.blocks + ASK_AFTER) => Err(moved_away()),
+                    () = self.topology.left(partition, &address, self.blocks + ASK_AFTER) => Err(RedisFailure::in_doubt("the partition is at another server of Redis since")),
                 }
             };
             let Ok(done) = timeout_at(deadline, attempt).await else {
@@ -184,7 +184,7 @@ impl Cluster {
                     continue;
                 }
             }
-            let wait = jittered(pause);
+            let wait = pause_after(failures);
             if !failed.again || Instant::now() + wait >= deadline {
                 return Err(after_all(failed, sent.load(Ordering::Relaxed)));
             }
@@ -193,7 +193,7 @@ impl Cluster {
             let _ = timeout_at(deadline, self.topology.renew(Some(&address))).await;
             self.forget_others();
             tokio::time::sleep(wait).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            failures += 1;
         }
     }
 
@@ -246,8 +246,4 @@ fn only(replies: Value) -> Option<Value> {
         Value::Array(replies) => replies.into_iter().next(),
         _ => None,
     }
-}
-
-fn moved_away() -> RedisFailure {
-    RedisFailure::in_doubt("the partition is at another server of Redis since")
 }

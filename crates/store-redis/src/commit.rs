@@ -176,11 +176,7 @@ impl Commit for CommitCall<'_> {
         }
         let name = (self.op, self.history);
         let run = self.inner.run_as(self.primaries, self.partition, name, &COMMIT, parts.keys, parts.args);
-        let mut answer = run.await?;
-        if answer.status != "committed" {
-            return Err(answer.unknown());
-        }
-        let answers = answer.list()?;
+        let answers = run.await?.with_status("committed")?.list()?;
         if answers.len() != asked.len() {
             return Err(unexpected("another number of answers"));
         }

@@ -11,20 +11,19 @@ use redis::{Cmd, Pipeline, RedisError, Value, pipe};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
-use super::fault::{REPLICA, RedisFailure, after_all, not_done};
+use super::drop_mut;
+use super::fault::{REPLICA, RedisFailure, after_all};
 use super::lanes::{Lanes, ScriptCall};
 use super::line::{Line, is_primary};
 use super::script::{Script, unexpected};
 use super::servers::Servers;
-use rotogate_core::random::jittered;
+pub(super) use rotogate_core::store::kit::network::FIRST_PAUSE;
+use rotogate_core::store::kit::network::{not_done, pause_after};
 use rotogate_core::store::{StoreError, WriteOutcome};
 
 /// How many requests of a kind may wait for their replies. A further request is refused, because it would wait
 /// longer than its deadline.
 pub(super) const MAX_IN_FLIGHT: usize = 1024;
-/// The first pause before a request is repeated. Each later pause is twice as long.
-pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(50);
-pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// One request to the server.
 pub(super) enum Request {
@@ -44,6 +43,15 @@ pub(super) struct Link {
     in_flight: Semaphore,
     /// Whether the server may be a replica, which gets no request about the store's data.
     of_any: bool,
+}
+
+impl Request {
+    /// Asks for the server's time, which any user may.
+    pub(super) fn time() -> Self {
+        let mut pipeline = pipe();
+        drop_mut(pipeline.cmd("TIME"));
+        Self::Pipeline(pipeline)
+    }
 }
 
 impl Link {
@@ -77,7 +85,7 @@ impl Link {
             return Err(not_done(format!("{MAX_IN_FLIGHT} requests to Redis wait for their replies")));
         };
         let deadline = Instant::now() + self.servers.options.network.operation_timeout;
-        let (sent, mut pause, mut last) = (AtomicBool::new(false), FIRST_PAUSE, None);
+        let (sent, mut failures, mut last) = (AtomicBool::new(false), 0, None);
         loop {
             let Ok(done) = timeout_at(deadline, self.attempt(request, &sent)).await else {
                 return Err(after_all(last.unwrap_or_else(|| self.late()), sent.load(Ordering::Relaxed)));
@@ -86,14 +94,14 @@ impl Link {
                 Ok(value) => return Ok(value),
                 Err(failed) => failed,
             };
-            let wait = jittered(pause);
+            let wait = pause_after(failures);
             if !failed.again || Instant::now() + wait >= deadline {
                 return Err(after_all(failed, sent.load(Ordering::Relaxed)));
             }
             // This failure tells an operator more than a timeout.
             last = Some(failed);
             tokio::time::sleep(wait).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            failures += 1;
         }
     }
 
@@ -155,12 +163,21 @@ impl Link {
 
     /// Sends a command once, for checks. Returns the server's own error.
     pub(super) async fn once(&self, command: &Cmd) -> Result<Result<Value, RedisError>, StoreError> {
-        self.line.once(command).await
+        let line = &self.line;
+        let mut open = line.connection().await.map_err(RedisFailure::error)?;
+        let error = match command.query_async(&mut open.connection).await {
+            Err(error) if line.failed(None, &error).closes => error,
+            done => return Ok(done),
+        };
+        // The connection may have ended while it was idle.
+        line.close(open.number);
+        let Ok(mut open) = line.connection().await else { return Ok(Err(error)) };
+        Ok(command.query_async(&mut open.connection).await)
     }
 
     /// The error of a failed [`once`](Self::once).
     pub(super) fn error(&self, error: &RedisError) -> StoreError {
-        self.line.error(error)
+        self.line.failed(None, error).error()
     }
 }
 

@@ -1,14 +1,12 @@
 //! Classifies errors of Redis: the outcome of the write, and whether to repeat it.
 
-use std::time::Duration;
-
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use super::cluster::Elsewhere;
+pub(super) use rotogate_core::store::kit::network::not_done;
+use rotogate_core::store::kit::network::{RETRY_AFTER, outcome_of_all};
 use rotogate_core::store::{StoreError, WriteOutcome};
 
-/// The value of `Retry-After` after a failure.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The code of our own error that the server is not a primary.
 pub(super) const REPLICA: &str = "REPLICA";
 
@@ -144,17 +142,8 @@ fn is_not_local(error: &RedisError) -> bool {
     error.detail().is_some_and(|detail| detail.contains("non local key"))
 }
 
-pub(super) fn not_done(message: impl Into<String>) -> StoreError {
-    RedisFailure::before(message).error()
-}
-
 /// The outcome of a write after all attempts.
 pub(super) fn after_all(failed: RedisFailure, sent: bool) -> StoreError {
-    let outcome = match (sent, failed.outcome) {
-        // An earlier attempt may have been carried out.
-        (true, WriteOutcome::NotDone | WriteOutcome::InDoubt) => WriteOutcome::InDoubt,
-        (false, WriteOutcome::InDoubt) => WriteOutcome::NotDone,
-        (_, outcome) => outcome,
-    };
+    let outcome = outcome_of_all(failed.outcome, sent);
     RedisFailure { outcome, ..failed }.error()
 }

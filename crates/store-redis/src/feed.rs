@@ -37,8 +37,8 @@ use super::partitions::{Partition, Sign};
 use super::record::{LogId, new_op};
 use super::script::{BEAT, bytes, unexpected};
 use super::{RedisInner, drop_mut};
-use rotogate_core::random::jittered;
 use rotogate_core::store::kit::fields::History;
+use rotogate_core::store::kit::network::pause_after;
 use rotogate_core::store::{Cursor, Feed, FeedStep, Follow, Heard, Revocation, StoreError};
 
 /// The longest wait for an entry.
@@ -47,9 +47,6 @@ const LONGEST_BLOCK: Duration = Duration::from_millis(500);
 const LOG_KEPT_MS: u64 = 15 * 60 * 1000;
 /// How long to wait for the answer of the former server of a partition, to learn whether it still runs.
 const EARLIER_ANSWERS: Duration = Duration::from_millis(500);
-/// The first pause after a fault. Each later pause is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// The readers of all partitions, as one.
 pub(super) struct RedisFeed {
@@ -238,8 +235,7 @@ impl Reader {
 
     async fn next(&mut self) -> Result<FeedStep, StoreError> {
         if self.faults > 0 {
-            let longest = FIRST_PAUSE.saturating_mul(1 << self.faults.min(8)).min(LONGEST_PAUSE);
-            tokio::time::sleep(jittered(longest)).await;
+            tokio::time::sleep(pause_after(self.faults)).await;
         }
         let step = self.step().await;
         match &step {
@@ -394,11 +390,9 @@ impl Reader {
             let kept = LOG_KEPT_MS.to_string().into();
             let args = vec![inner.node.to_vec(), row, kept, from.id.to_string().into(), PAGE.to_string().into()];
             let keys = vec![partition.keys.named("n")];
-            let mut answer = inner.run_as(&inner.beats, partition, (new_op()?, history), &BEAT, keys, args).await?;
+            let reply = inner.run_as(&inner.beats, partition, (new_op()?, history), &BEAT, keys, args).await?;
             let answered = time.monotonic();
-            if answer.status != "beat" {
-                return Err(answer.unknown());
-            }
+            let mut answer = reply.with_status("beat")?;
             let heard = Heard { asked, answered, store_time: answer.time };
             let (floor, run) = (floor(answer.value().ok())?, answer.text()?);
             let known = read_log(answer.value().ok())?.into_iter().next();

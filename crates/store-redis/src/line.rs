@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, WeakShared};
 use parking_lot::Mutex as Lock;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, ErrorKind, RedisError, ServerErrorKind, Value, cmd};
+use redis::{AsyncConnectionConfig, ErrorKind, RedisError, ServerErrorKind, Value, cmd};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -15,7 +15,7 @@ use super::fault::RedisFailure;
 use super::script::bytes;
 use super::sentinel::Primary;
 use super::servers::Servers;
-use rotogate_core::store::{StoreError, WriteOutcome};
+use rotogate_core::store::WriteOutcome;
 
 /// How many requests may wait until the connection takes them.
 const BUFFER: usize = 1024;
@@ -86,24 +86,6 @@ impl Line {
             self.close(open.number);
         }
         Err(failed)
-    }
-
-    /// Sends a command, for checks. The error is the server's own.
-    pub(super) async fn once(&self, command: &Cmd) -> Result<Result<Value, RedisError>, StoreError> {
-        let mut open = self.connection().await.map_err(RedisFailure::error)?;
-        let error = match command.query_async(&mut open.connection).await {
-            Err(error) if self.failed(None, &error).closes => error,
-            done => return Ok(done),
-        };
-        // The connection may have ended while it was idle.
-        self.close(open.number);
-        let Ok(mut open) = self.connection().await else { return Ok(Err(error)) };
-        Ok(command.query_async(&mut open.connection).await)
-    }
-
-    /// The error of a failed [`once`](Self::once).
-    pub(super) fn error(&self, error: &RedisError) -> StoreError {
-        self.failed(None, error).error()
     }
 
     /// The open connection, or a new one. All callers that wait meanwhile get the same new connection. A caller that

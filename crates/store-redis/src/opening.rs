@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use redis::{Value, pipe};
 
-use super::check::refused;
 use super::cluster::{Cluster, Primaries};
 use super::connect::{Link, Request};
 use super::options::RedisOptions;
@@ -21,6 +20,7 @@ use super::{RedisInner, drop_mut};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::mark::{self, Marker};
+use rotogate_core::store::kit::network::refused;
 
 /// The layout of everything in the store.
 const SCHEMA: &str = "1";
@@ -166,17 +166,26 @@ impl Heads<'_> {
         mark::compare(file, accepts, self.stand().await?, &self.place())
     }
 
+    /// These fields of the head of a partition.
+    async fn fields<const N: usize>(
+        &self,
+        number: usize,
+        names: [&str; N],
+    ) -> Result<[Option<Vec<u8>>; N], StoreError> {
+        let mut pipeline = pipe();
+        let key = PartitionKeys::new(&self.options.prefix, number).named("h");
+        drop_mut(pipeline.cmd("HMGET").arg(key).arg(&names[..]));
+        let reply = self.primaries.ask(number, &Request::Pipeline(pipeline)).await?;
+        let Value::Array(replies) = reply else { return Err(unexpected("no list")) };
+        let Some(Value::Array(fields)) = replies.into_iter().next() else { return Err(unexpected("no head")) };
+        Ok(<[Value; N]>::try_from(fields).map_err(|_| unexpected("a short head"))?.map(bytes))
+    }
+
     /// The name of the existing store, and its number of writes.
     async fn stand(&self) -> Result<Option<(Op, u64)>, StoreError> {
         let (mut store, mut writes) = (None, 0_u64);
         for number in 0..self.count {
-            let mut pipeline = pipe();
-            let key = PartitionKeys::new(&self.options.prefix, number).named("h");
-            drop_mut(pipeline.cmd("HMGET").arg(key).arg("store").arg("seq"));
-            let reply = self.primaries.ask(number, &Request::Pipeline(pipeline)).await?;
-            let Value::Array(replies) = reply else { return Err(unexpected("no list")) };
-            let Some(Value::Array(fields)) = replies.into_iter().next() else { return Err(unexpected("no head")) };
-            let [name, seq] = <[Value; 2]>::try_from(fields).map_err(|_| unexpected("a short head"))?.map(bytes);
+            let [name, seq] = self.fields(number, ["store", "seq"]).await?;
             store = store.or(name);
             let seq = seq.map(|seq| String::from_utf8(seq).ok()?.parse().ok().map(|seq: u64| seq));
             writes = writes.saturating_add(seq.unwrap_or(Some(0)).ok_or_else(|| unexpected("no seq"))?);
@@ -189,13 +198,7 @@ impl Heads<'_> {
     async fn are_whole(&self) -> Result<bool, StoreError> {
         let (mut made, mut missing, mut first_there) = (false, Vec::new(), None);
         for number in 0..self.count {
-            let mut pipeline = pipe();
-            let key = PartitionKeys::new(&self.options.prefix, number).named("h");
-            drop_mut(pipeline.cmd("HMGET").arg(key).arg("schema").arg("made"));
-            let reply = self.primaries.ask(number, &Request::Pipeline(pipeline)).await?;
-            let Value::Array(replies) = reply else { return Err(unexpected("no list")) };
-            let Some(Value::Array(fields)) = replies.into_iter().next() else { return Err(unexpected("no head")) };
-            let [schema, own] = <[Value; 2]>::try_from(fields).map_err(|_| unexpected("a short head"))?.map(bytes);
+            let [schema, own] = self.fields(number, ["schema", "made"]).await?;
             made |= number == 0 && own.is_some();
             match schema {
                 Some(_) => drop(first_there.get_or_insert(number)),
@@ -223,16 +226,9 @@ impl Heads<'_> {
     /// The name of the store in a partition's head, if the head exists.
     async fn compare(&self, number: usize) -> Result<Option<Vec<u8>>, StoreError> {
         let expected = expected_head(self.options, self.count);
-        let mut pipeline = pipe();
-        let read = pipeline.cmd("HMGET").arg(PartitionKeys::new(&self.options.prefix, number).named("h"));
-        expected.iter().for_each(|(field, _)| drop(read.arg(*field).clone()));
-        read.arg("copying").arg("store");
-        let reply = self.primaries.ask(number, &Request::Pipeline(pipeline)).await?;
-        let Value::Array(replies) = reply else { return Err(unexpected("no list")) };
-        let Some(Value::Array(fields)) = replies.into_iter().next() else { return Err(unexpected("no head")) };
-        let mut known: Vec<_> = fields.into_iter().map(bytes).collect();
-        let store = known.pop().ok_or_else(|| unexpected("a short head"))?;
-        let copying = known.pop().ok_or_else(|| unexpected("a short head"))?;
+        let [schema, partitions, issuer, keyring] = expected.each_ref().map(|(field, _)| *field);
+        let names = [schema, partitions, issuer, keyring, "copying", "store"];
+        let [known @ .., copying, store] = self.fields(number, names).await?;
         if known.iter().all(Option::is_none) {
             return Ok(None);
         }
@@ -291,12 +287,8 @@ impl Heads<'_> {
     async fn way_to_begin_anew(&self) -> Result<Option<String>, StoreError> {
         let key = |name| String::from_utf8_lossy(&PartitionKeys::new(&self.options.prefix, 0).named(name)).into_owned();
         let [head, nodes] = ["h", "n"].map(key);
-        let mut pipeline = pipe();
-        drop_mut(pipeline.cmd("HGET").arg(&head).arg("stamp"));
-        let Value::Array(replies) = self.primaries.ask(0, &Request::Pipeline(pipeline)).await? else {
-            return Err(unexpected("no list"));
-        };
-        if replies.into_iter().next().and_then(bytes).as_deref() != Some(b"0") {
+        let [stamp] = self.fields(0, ["stamp"]).await?;
+        if stamp.as_deref() != Some(b"0") {
             return Ok(None);
         }
         let more = match self.count.saturating_sub(1) {

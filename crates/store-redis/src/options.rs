@@ -11,9 +11,9 @@ use redis::{
 use secrecy::ExposeSecret;
 
 use super::lanes::Durable;
-use rotogate_core::store::kit::network::NetworkOptions;
+use rotogate_core::store::StoreError;
+use rotogate_core::store::kit::network::{NetworkOptions, refused};
 use rotogate_core::store::kit::password::Password;
-use rotogate_core::store::{StoreError, WriteOutcome};
 
 /// The longest prefix of keys.
 const MAX_PREFIX: usize = 64;
@@ -171,7 +171,7 @@ impl RedisOptions {
             ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
                 Ok(Address { host: host.clone(), port: *port })
             }
-            _ => Err(mistake("the URL of Redis begins with redis:// or rediss://")),
+            _ => Err(refused("the URL of Redis begins with redis:// or rediss://")),
         };
         self.urls.iter().map(place).collect()
     }
@@ -220,18 +220,18 @@ impl RedisOptions {
         Self::check_urls(&self.urls, self.sentinel.is_some(), self.cluster)?;
         let info = parse(self.first_url())?;
         if !is_tls(&info) && (self.network.ca.is_some() || self.network.client_certificate.is_some()) {
-            return Err(mistake("a CA or a client certificate of Redis needs a URL that begins with rediss://"));
+            return Err(refused("a CA or a client certificate of Redis needs a URL that begins with rediss://"));
         }
         Self::check_prefix(&self.prefix)?;
         if self.username.is_some() && self.network.password.is_none() {
-            return Err(mistake("a username for Redis needs a password, or a file with it"));
+            return Err(refused("a username for Redis needs a password, or a file with it"));
         }
         if let Some(sentinel) = &self.sentinel {
             if sentinel.name.is_empty() {
-                return Err(mistake("the name of the primary, as the Sentinels know it, is empty"));
+                return Err(refused("the name of the primary, as the Sentinels know it, is empty"));
             }
             if sentinel.username.is_some() && sentinel.password.is_none() {
-                return Err(mistake("a username for the Sentinels needs a file with the password"));
+                return Err(refused("a username for the Sentinels needs a file with the password"));
             }
         }
         Ok(())
@@ -240,24 +240,24 @@ impl RedisOptions {
     /// Checks that the URLs belong together.
     pub fn check_urls(urls: &[String], sentinel: bool, cluster: bool) -> Result<(), StoreError> {
         let infos = urls.iter().map(|url| parse(url)).collect::<Result<Vec<_>, _>>()?;
-        let Some(first) = infos.first() else { return Err(mistake("there is no URL of Redis")) };
+        let Some(first) = infos.first() else { return Err(refused("there is no URL of Redis")) };
         if sentinel && cluster {
-            return Err(mistake("a cluster of Redis has no Sentinels: remove cluster, or the name of the primary"));
+            return Err(refused("a cluster of Redis has no Sentinels: remove cluster, or the name of the primary"));
         }
         if infos.len() > 1 && !sentinel && !cluster {
-            return Err(mistake(
+            return Err(refused(
                 "several URLs of Redis are those of Sentinels, or of a cluster: give the Sentinels' name for the primary, or \
                  set cluster = true",
             ));
         }
         if cluster && infos.iter().any(|info| info.redis_settings().db() != 0) {
-            return Err(mistake("a cluster of Redis has database 0 only: remove the database from the URL"));
+            return Err(refused("a cluster of Redis has database 0 only: remove the database from the URL"));
         }
         let same = |info: &ConnectionInfo| {
             is_tls(info) == is_tls(first) && info.redis_settings().db() == first.redis_settings().db()
         };
         if !infos.iter().all(same) {
-            return Err(mistake("the URLs of Redis differ in scheme or database: make them equal"));
+            return Err(refused("the URLs of Redis differ in scheme or database: make them equal"));
         }
         Ok(())
     }
@@ -271,7 +271,7 @@ impl RedisOptions {
     pub fn check_prefix(prefix: &str) -> Result<(), StoreError> {
         let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if prefix.is_empty() || prefix.len() > MAX_PREFIX || !prefix.chars().all(fits) {
-            return Err(mistake(format!("the prefix of keys in Redis has 1 to {MAX_PREFIX} letters, digits, - and _")));
+            return Err(refused(format!("the prefix of keys in Redis has 1 to {MAX_PREFIX} letters, digits, - and _")));
         }
         Ok(())
     }
@@ -311,7 +311,7 @@ impl RedisOptions {
         }
         let tls = is_tls(&info);
         let info = info.set_redis_settings(settings).set_tcp_settings(tcp());
-        let failed = |_| mistake("the certificates for Redis cannot be used: give PEM files");
+        let failed = |_| refused("the certificates for Redis cannot be used: give PEM files");
         if !tls {
             return Client::open(info).map_err(failed);
         }
@@ -367,20 +367,20 @@ pub(super) fn host_of(url: &str) -> &str {
 fn parse(url: &str) -> Result<ConnectionInfo, StoreError> {
     let info = url.into_connection_info().map_err(|_| {
         // Does not show the library's text, because it may repeat the URL.
-        mistake("the URL of Redis cannot be read: write redis://host:port or rediss://host:port")
+        refused("the URL of Redis cannot be read: write redis://host:port or rediss://host:port")
     })?;
     let settings = info.redis_settings();
     if settings.username().is_some() || settings.password().is_some() || url.contains('@') {
-        return Err(mistake(
+        return Err(refused(
             "the URL of Redis has credentials: set them apart from it (store.username, store.password_file)",
         ));
     }
     match info.addr() {
         ConnectionAddr::TcpTls { insecure: true, .. } => {
-            Err(mistake("the URL of Redis turns the check of the server's certificate off: remove #insecure"))
+            Err(refused("the URL of Redis turns the check of the server's certificate off: remove #insecure"))
         }
         ConnectionAddr::Tcp(..) | ConnectionAddr::TcpTls { .. } => Ok(info),
-        _ => Err(mistake("the URL of Redis begins with redis:// or rediss://")),
+        _ => Err(refused("the URL of Redis begins with redis:// or rediss://")),
     }
 }
 
@@ -391,10 +391,6 @@ fn tcp() -> TcpSettings {
     #[cfg(any(target_os = "android", target_os = "linux"))]
     let settings = settings.set_user_timeout(TCP_USER_TIMEOUT);
     settings
-}
-
-fn mistake(message: impl Into<String>) -> StoreError {
-    StoreError::new(message).with_outcome(WriteOutcome::Refused)
 }
 
 impl fmt::Debug for RedisOptions {

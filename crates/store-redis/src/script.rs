@@ -131,6 +131,11 @@ impl ScriptReply {
         String::from_utf8(self.bytes()?).map_err(|_| unexpected("no text"))
     }
 
+    /// A time, in milliseconds as text.
+    pub(super) fn moment(&mut self) -> Result<Timestamp, StoreError> {
+        self.text()?.parse().map(Timestamp::from_millis).map_err(|_| unexpected("no time"))
+    }
+
     pub(super) fn number(&mut self) -> Result<u64, StoreError> {
         match self.value()? {
             Value::Int(number) => u64::try_from(number).map_err(|_| unexpected("a negative number")),
@@ -143,6 +148,11 @@ impl ScriptReply {
             Value::Array(list) => Ok(list),
             _ => Err(unexpected("no list")),
         }
+    }
+
+    /// The reply, if it has this status word.
+    pub(super) fn with_status(self, word: &str) -> Result<Self, StoreError> {
+        if self.status == word { Ok(self) } else { Err(self.unknown()) }
     }
 
     /// The error for a status word that this program does not know.

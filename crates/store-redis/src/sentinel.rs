@@ -16,16 +16,16 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::drop_mut;
-use super::fault::{describe, not_done};
+use super::fault::describe;
 use super::options::{Address, RedisOptions, host_of};
 use super::script::{bytes, unexpected};
 use rotogate_core::random::jittered;
+use rotogate_core::store::kit::network::{LONGEST_PAUSE, not_done};
 use rotogate_core::store::{StoreError, WriteOutcome};
 
 const EVERY: Duration = Duration::from_secs(1);
 /// The shortest pause between two questions to a Sentinel: at most ten questions a second.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// A primary, with the configuration epoch that names it.
 #[derive(Clone, Debug, PartialEq, Eq)]

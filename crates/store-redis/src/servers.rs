@@ -11,11 +11,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::options::RedisOptions;
 use super::sentinel::{Primary, Sentinels};
-use rotogate_core::random::jittered;
+use rotogate_core::store::kit::network::pause_after;
 
-/// The first pause after a failed connection. Each later pause is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How many connections are tried in a second, including successful ones.
 const TRIES: usize = 10;
 const SECOND: Duration = Duration::from_secs(1);
@@ -97,9 +94,8 @@ impl Servers {
     /// Records the outcome of an attempt to connect.
     pub(super) fn tried(&self, mut pace: MutexGuard<'_, Pace>, fault: Option<String>) {
         if fault.is_some() {
-            let longest = FIRST_PAUSE.saturating_mul(1 << pace.failures.min(8)).min(LONGEST_PAUSE);
+            pace.next = Some(Instant::now() + pause_after(pace.failures));
             pace.failures = pace.failures.saturating_add(1);
-            pace.next = Some(Instant::now() + jittered(longest));
         } else {
             (pace.failures, pace.next) = (0, None);
         }

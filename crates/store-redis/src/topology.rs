@@ -7,19 +7,19 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex as Lock;
-use redis::{Value, cmd, pipe};
+use redis::{Value, cmd};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::check::{is_forbidden, not_allowed};
 use super::connect::{Link, Request};
-use super::fault::not_done;
 use super::opening::not_a_node;
 use super::options::{Address, RedisOptions};
 use super::partitions::{OF_A_CLUSTER, PartitionKeys};
 use super::script::{bytes, unexpected};
 use super::servers::Servers;
 use rotogate_core::store::StoreError;
+use rotogate_core::store::kit::network::not_done;
 
 /// The shortest pause between two requests for the table.
 const BETWEEN: Duration = Duration::from_millis(100);
@@ -271,9 +271,7 @@ async fn first_that_answers(options: &RedisOptions, seeds: &[Address]) -> Result
         .iter()
         .map(async |seed| {
             let link = Link::to_any(Servers::new(&Arc::new(options.at(seed))));
-            let mut greeting = pipe();
-            greeting.cmd("TIME");
-            link.ask(&Request::Pipeline(greeting)).await.map(|_| link)
+            link.ask(&Request::time()).await.map(|_| link)
         })
         .collect();
     let mut fault = None;
