@@ -8,8 +8,8 @@ use redis::{ErrorKind, RedisError, ServerErrorKind, Value, cmd};
 use super::connect::{Link, Request};
 use super::opening::{self, Ways};
 use super::options::RedisOptions;
-use super::partitions::{PartitionKeys, in_each};
-use super::script::{CHECK, unexpected};
+use super::partitions::PartitionKeys;
+use super::script::unexpected;
 use super::{RedisInner, time_of};
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::store::kit::network::{compare_clocks, refused};
@@ -19,9 +19,6 @@ use rotogate_core::store::{InspectedServer, StoreError, round_trip};
 const OLDEST: (u32, u32) = (6, 2);
 /// The first version with WAITAOF, which waits for append-only files.
 const KNOWS_FSYNC: (u32, u32) = (7, 2);
-
-/// Above this part of `maxmemory`, in percent, the store is not ready, because it will soon refuse writes.
-const FULL: u128 = 90;
 
 /// The reply to INFO.
 pub(super) struct Info(HashMap<String, String>);
@@ -293,50 +290,4 @@ async fn warn_of_lost_writes(options: &RedisOptions, link: &Link) -> Result<(), 
         );
     }
     Ok(())
-}
-
-impl RedisInner {
-    /// Waits until everything that was read before is as durable as an acknowledged write.
-    pub(super) async fn settle(&self) -> Result<(), StoreError> {
-        if self.options.durable().is_none() {
-            return Ok(());
-        }
-        let settled = in_each(self.partitions.iter().map(async |partition| {
-            let answer = self.run(partition, &CHECK, Vec::new(), Vec::new()).await?;
-            if answer.status == "ready" { Ok(()) } else { Err(answer.unknown()) }
-        }));
-        settled.await.map(drop)
-    }
-
-    /// Checks that the servers accept writes and evict no keys.
-    pub(super) async fn check(&self) -> Result<(), StoreError> {
-        let mut evicted = 0;
-        for partition in self.commands.one_of_each() {
-            if let Some(info) = info(&*self.commands.link_of(partition)?, None).await? {
-                check_policy(&self.options, &info)?;
-                evicted += info.number("evicted_keys");
-                let (used, most) = (u128::from(info.number("used_memory")), u128::from(info.number("maxmemory")));
-                if most > 0 && used * 100 > most * FULL {
-                    return Err(refused(format!("Redis uses more than {FULL} % of its maxmemory: raise it")));
-                }
-            }
-        }
-        if evicted > self.evicted {
-            let lost = evicted - self.evicted;
-            return Err(refused(format!(
-                "Redis has evicted {lost} keys since the gate started, and sessions or revocations may be among them: \
-                 restore what was lost, and restart the gate"
-            )));
-        }
-        let clock = SystemTime::new();
-        let answers = in_each(self.partitions.iter().map(async |partition| {
-            let before = clock.monotonic();
-            let answer = self.run(partition, &CHECK, Vec::new(), Vec::new()).await?;
-            match answer.status.as_str() {
-                "ready" => Ok((before, answer.time, clock.monotonic())),
-                _ => Err(answer.unknown()),
-            }
-        }));
-        opening::agree(&self.options, &answers.await?)
-    }
 }

@@ -17,7 +17,6 @@ use super::lanes::{Lanes, ScriptCall};
 use super::line::{Line, is_primary};
 use super::script::{Script, unexpected};
 use super::servers::Servers;
-pub(super) use rotogate_core::store::kit::network::FIRST_PAUSE;
 use rotogate_core::store::kit::network::{not_done, pause_after};
 use rotogate_core::store::{StoreError, WriteOutcome};
 

@@ -4,7 +4,6 @@
 use async_trait::async_trait;
 use redis::Value;
 
-use super::commit::CommitCall;
 use super::partitions::{Partition, in_each};
 use super::record::{encode_kept, new_op, target};
 use super::script::{LOWER, bytes, unexpected};
@@ -111,10 +110,7 @@ impl RemembersTime for RedisStore {
             let mut some = rest.next().unwrap_or_default();
             loop {
                 let keys = vec![partition.keys.named("n"), partition.keys.named("f")];
-                let answer = inner.run(partition, &LOWER, keys, some.concat()).await?;
-                if answer.status != "lowered" {
-                    return Err(answer.unknown());
-                }
+                inner.run(partition, &LOWER, keys, some.concat()).await?.with_status("lowered")?;
                 match rest.next() {
                     Some(next) => some = next,
                     None => break,
@@ -127,8 +123,7 @@ impl RemembersTime for RedisStore {
 
 impl RedisInner {
     async fn put_in(&self, partition: &Partition, sessions: &[&Session]) -> Result<(), StoreError> {
-        let (op, history) = (new_op()?, partition.history());
-        let call = CommitCall { inner: self, primaries: &self.commands, partition, op, history };
+        let call = self.call_in(partition, new_op()?);
         let operations = sessions.iter().map(|session| {
             (Operation { ids: vec![session.id], into_copy: true, ..Operation::default() }, Snapshot::default())
         });

@@ -3,7 +3,6 @@
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use super::cluster::Elsewhere;
-pub(super) use rotogate_core::store::kit::network::not_done;
 use rotogate_core::store::kit::network::{RETRY_AFTER, outcome_of_all};
 use rotogate_core::store::{StoreError, WriteOutcome};
 

@@ -31,7 +31,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use redis::{Pipeline, Value, pipe};
 
 use cluster::Primaries;
@@ -39,15 +38,11 @@ use connect::Request;
 use partitions::{Partition, Partitions, Sign};
 use record::{Op, new_op};
 use rotogate_core::clock::Timestamp;
-use rotogate_core::revocation::RevocationList;
-use rotogate_core::session::{Generation, RevokedBecause, Session, SessionId};
+use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::commit::{Hints, InsertTurns};
 use rotogate_core::store::kit::fields::History;
+use rotogate_core::store::kit::network::not_done;
 use rotogate_core::store::rules::Rules;
-use rotogate_core::store::{
-    Admitted, CounterUse, Cursor, Feed, Filter, Follow, Inserted, NodeSeen, Page, Restoration, Revocation,
-    SharedCounter, SharedStore, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome,
-};
 use script::{Script, ScriptReply, bytes, unexpected};
 
 mod check;
@@ -55,16 +50,12 @@ mod cluster;
 mod commit;
 mod connect;
 mod copy;
-mod count;
-mod doubt;
 mod fault;
 mod feed;
 mod lanes;
 mod line;
 mod list;
 mod log;
-mod loss;
-mod nodes;
 mod opening;
 mod options;
 mod partitions;
@@ -76,6 +67,8 @@ mod script;
 mod sentinel;
 mod servers;
 mod session;
+mod shared;
+mod store;
 mod topology;
 
 pub use check::inspect;
@@ -142,9 +135,7 @@ impl fmt::Debug for RedisStore {
 fn other_history(partition: &Partition, expected: History, found: Option<&[u8]>) -> StoreError {
     let is_same = found.is_none_or(|found| found == expected);
     partition.flag_lost(expected, if is_same { Sign::Certain } else { Sign::Possible });
-    StoreError::new("Redis has lost writes: the gates write back what they know before they go on")
-        .with_outcome(WriteOutcome::NotDone)
-        .with_retry_after(Duration::from_secs(1))
+    not_done("Redis has lost writes: the gates write back what they know before they go on")
 }
 
 impl RedisInner {
@@ -248,166 +239,26 @@ impl RedisInner {
     fn leeway(&self) -> Vec<u8> {
         self.options.network.leeway.as_millis().to_string().into_bytes()
     }
-}
 
-#[async_trait]
-impl Store for RedisStore {
-    async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
-        self.0.load(id).await
-    }
-
-    async fn insert(&self, session: Session, bound: SubjectBound) -> Result<Inserted, StoreError> {
-        self.0.insert(&session, bound).await
-    }
-
-    async fn compare_and_swap(
-        &self,
-        expected: u64,
-        record: Session,
-        revocation: Option<Revocation>,
-    ) -> Result<Swap, StoreError> {
-        let op = new_op()?;
-        let swapped = self.0.swap(op, expected, &record, revocation.as_ref()).await;
-        self.0.doubts.take(record.id, op, &swapped);
-        swapped
-    }
-
-    async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<Revocation, StoreError> {
-        self.0.revoke(new_op()?, entry, because).await
-    }
-
-    async fn revocations_since(&self, cursor: Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError> {
-        self.0.revocations_since(&cursor).await
-    }
-
-    async fn revocations(&self) -> Result<(RevocationList, Cursor), StoreError> {
-        self.0.revocations().await
-    }
-
-    async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<Vec<SessionId>, StoreError> {
-        self.0.confirm(&seen).await
-    }
-
-    async fn list(&self, filter: Filter, after: Option<SessionId>, limit: usize) -> Result<Page, StoreError> {
-        self.0.list(&filter, after, limit).await
-    }
-
-    async fn sweep(&self, _now: Timestamp) -> Result<Swept, StoreError> {
-        self.0.sweep().await
-    }
-
-    async fn last_known_time(&self) -> Result<Timestamp, StoreError> {
-        self.0.time().await
-    }
-
-    fn shared(&self) -> Option<&dyn SharedStore> {
-        Some(self)
-    }
-
-    async fn check(&self) -> Result<(), StoreError> {
-        self.0.check().await
-    }
-}
-
-#[async_trait]
-impl SharedStore for RedisStore {
-    async fn stamp_creation(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-        let after = if after == Timestamp::ZERO { String::new() } else { after.as_millis().to_string() };
-        self.0.stamp("creation", &after).await
-    }
-
-    async fn stamp_not_before(&self) -> Result<Timestamp, StoreError> {
-        self.0.stamp("before", "").await?.ok_or_else(|| unexpected("no stamp"))
-    }
-
-    async fn stamp_change(&self, name: [u8; 16], state: [u8; 16]) -> Result<Timestamp, StoreError> {
-        self.0.stamp_change(name, state).await
-    }
-
-    async fn count(&self, counter: SharedCounter, how: CounterUse) -> Result<Option<Duration>, StoreError> {
-        self.0.count(new_op()?, counter, how).await
-    }
-
-    async fn admit(
-        &self,
-        caller: Option<SharedCounter>,
-        counters: Vec<(SharedCounter, CounterUse)>,
-    ) -> Result<Admitted, StoreError> {
-        self.0.admit(new_op()?, caller, counters).await
-    }
-
-    async fn remember(&self, name: [u8; 16], lifetime: Duration) -> Result<(), StoreError> {
-        self.0.remember(name, lifetime).await
-    }
-
-    async fn remembers(&self, name: [u8; 16]) -> Result<bool, StoreError> {
-        self.0.remembers(name).await
-    }
-
-    async fn nodes_within(&self, within: Duration) -> Result<Vec<NodeSeen>, StoreError> {
-        self.0.nodes_within(within).await
-    }
-
-    async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
-        self.0.load_to_revoke(id).await
-    }
-
-    async fn settle(&self) -> Result<(), StoreError> {
-        self.0.settle().await
-    }
-
-    async fn follow(&self, from: Cursor, follow: Follow) -> Result<Box<dyn Feed>, StoreError> {
-        Ok(Box::new(feed::RedisFeed::new(&self.0, &from, &follow)?))
-    }
-
-    async fn adopt(&self) -> Result<(), StoreError> {
-        self.0.adopt().await
-    }
-
-    async fn restore(&self, records: Vec<Session>) -> Result<usize, StoreError> {
-        self.0.restore(&records).await
-    }
-
-    async fn restoration(&self, patience: Duration) -> Result<Restoration, StoreError> {
-        self.0.restoration(patience).await
-    }
-
-    async fn predates_loss(&self, id: SessionId) -> Result<bool, StoreError> {
-        self.0.predates_loss(id).await
-    }
-
-    async fn written_in_doubt(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
-        self.0.written_in_doubt(id).await
-    }
-
-    fn resolved(&self, id: SessionId) {
-        self.0.doubts.forget(id);
-    }
-}
-
-impl RedisInner {
-    /// Issues a stamp. `None` if `after` is further ahead than the leeway.
-    async fn stamp(&self, kind: &str, after: &str) -> Result<Option<Timestamp>, StoreError> {
-        let args = vec![kind.into(), after.into(), self.leeway()];
-        // A not-before belongs to a revocation.
-        let primaries = if kind == "before" { &self.revokes } else { &self.commands };
-        let first = self.partitions.first();
-        let name = (new_op()?, first.history());
-        let mut answer = self.run_as(primaries, first, name, &script::STAMP, Vec::new(), args).await?;
-        match answer.status.as_str() {
-            "ahead" => Ok(None),
-            "stamp" => {
-                let stamp = answer.text()?.parse().map_err(|_| unexpected("no stamp"))?;
-                Ok(Some(Timestamp::from_millis(stamp)))
-            }
-            _ => Err(answer.unknown()),
-        }
+    /// The value of a key; `None` if there is none.
+    async fn value_of(&self, partition: &Partition, key: Vec<u8>) -> Result<Option<Vec<u8>>, StoreError> {
+        let get = |pipeline: &mut Pipeline| drop_mut(pipeline.cmd("GET").arg(key));
+        value_in(self.read(&self.commands, partition, get).await?.next())
     }
 
     async fn time(&self) -> Result<Timestamp, StoreError> {
         let first = self.partitions.first();
         let mut replies = self.read(&self.commands, first, |pipeline| drop_mut(pipeline.cmd("TIME"))).await?;
         time_of(replies.next())
+    }
+}
+
+/// The value in the reply to GET.
+fn value_in(reply: Option<Value>) -> Result<Option<Vec<u8>>, StoreError> {
+    match reply {
+        Some(Value::Nil) => Ok(None),
+        Some(Value::BulkString(record)) => Ok(Some(record)),
+        _ => Err(unexpected("no record")),
     }
 }
 

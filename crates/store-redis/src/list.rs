@@ -3,7 +3,6 @@
 //! The sessions of a subject are in an index. There is no index of all sessions, so the first page scans the keys, and
 //! the next pages use the ids that this scan found. A session that exists throughout the scan is found exactly once.
 
-use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,11 +14,10 @@ use tokio::time::Instant;
 use super::RedisInner;
 use super::cluster::{Cluster, Primaries};
 use super::connect::{Link, Request};
-use super::fault::not_done;
 use super::script::{bytes, unexpected};
 use rotogate_core::session::SessionId;
-use rotogate_core::store::rules::Rules;
-use rotogate_core::store::{Filter, Page, StoreError};
+use rotogate_core::store::StoreError;
+use rotogate_core::store::kit::network::not_done;
 
 /// How many keys one step of a scan reads.
 const SCANNED_AT_ONCE: usize = 1000;
@@ -39,57 +37,8 @@ struct ScannedIds {
 }
 
 impl RedisInner {
-    pub(super) async fn list(
-        &self,
-        filter: &Filter,
-        after: Option<SessionId>,
-        limit: usize,
-    ) -> Result<Page, StoreError> {
-        let ids = match filter {
-            Filter::Subject(subject) => {
-                let (_, mut ids) = self.sessions_of(subject).await?;
-                ids.sort_unstable();
-                ids.into()
-            }
-            Filter::All => self.all(after.is_some()).await?,
-        };
-        let limit = Rules::page_size(limit);
-        let mut page = Page { sessions: Vec::new(), next: None };
-        let mut rest = &ids[..];
-        if let Some(after) = after {
-            let from = ids.partition_point(|id| *id <= after);
-            rest = ids.get(from..).unwrap_or_default();
-        }
-        let subject = match filter {
-            Filter::Subject(subject) => Bound::Included(subject),
-            Filter::All => Bound::Unbounded,
-        };
-        while !rest.is_empty() {
-            // One more id than the page has shows whether there is a next page.
-            let (some, more) = rest.split_at(rest.len().min(limit + 1));
-            for (id, record) in self.load_all(some).await? {
-                let session = match record {
-                    Ok(session) => session,
-                    Err(error) => {
-                        tracing::error!(session = %id, %error, "session not listed");
-                        continue;
-                    }
-                };
-                if matches!(subject, Bound::Included(name) if *name != session.subject) {
-                    continue;
-                }
-                if page.sessions.len() == limit {
-                    page.next = page.sessions.last().map(|last| last.id);
-                    return Ok(page);
-                }
-                page.sessions.push(session);
-            }
-            rest = more;
-        }
-        Ok(page)
-    }
-
-    async fn all(&self, goes_on: bool) -> Result<Arc<[SessionId]>, StoreError> {
+    /// The ids of all sessions, from the last scan if a listing goes on.
+    pub(super) async fn all(&self, goes_on: bool) -> Result<Arc<[SessionId]>, StoreError> {
         if goes_on {
             let known = self.listing.0.lock().clone();
             if let Some(scan) = known.filter(|scan| scan.at.elapsed() < SCAN_KEPT) {

@@ -7,20 +7,20 @@
 
 use std::collections::btree_map::Entry;
 
-use futures_util::future::{join, try_join_all};
+use futures_util::future::join;
 use parking_lot::Mutex;
 use redis::Value;
 
 use super::cluster::Primaries;
-use super::fault::not_done;
 use super::partitions::Partition;
 use super::record::{LogId, Op, decode_live, decode_logged};
 use super::script::{bytes, unexpected};
 use super::{RedisInner, drop_mut};
+use rotogate_core::revocation::Revocation;
 use rotogate_core::revocation::list::ListFilling;
-use rotogate_core::revocation::{Revocation, RevocationList};
-use rotogate_core::store::kit::fields::{LiveRevocations, add_logged, in_order};
-use rotogate_core::store::{Cursor, StoreError, WriteOutcome};
+use rotogate_core::store::kit::fields::{LiveRevocations, add_logged};
+use rotogate_core::store::kit::network::{not_done, refused};
+use rotogate_core::store::{Cursor, StoreError};
 
 /// How many entries one reply has.
 pub(super) const PAGE: usize = 1000;
@@ -67,8 +67,7 @@ impl RedisInner {
             return Ok(vec![None; self.partitions.count()]);
         }
         if !rest.is_empty() || !short.is_empty() || places.len() != self.partitions.count() {
-            return Err(StoreError::new("this position in the revocations was made by another kind of store")
-                .with_outcome(WriteOutcome::Refused));
+            return Err(refused("this position in the revocations was made by another kind of store"));
         }
         let of = |partition: &Partition, [history, op, time, number]: &[[u8; 8]; 4]| {
             (*history == partition.history()).then(|| LogPosition {
@@ -79,15 +78,8 @@ impl RedisInner {
         Ok(self.partitions.iter().zip(places).map(|(partition, place)| of(partition, place)).collect())
     }
 
-    pub(super) async fn revocations_since(&self, cursor: &Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError> {
-        let places = self.places(cursor)?;
-        let reads = self.partitions.iter().zip(places).map(|(partition, from)| self.since(partition, from));
-        let (live, ends) = all_of(try_join_all(reads).await?);
-        Ok((in_order(live), self.cursor(&ends)))
-    }
-
     /// The entries of a partition after a position; all entries if the position is lost.
-    async fn since(
+    pub(super) async fn since(
         &self,
         partition: &Partition,
         from: Option<LogPosition>,
@@ -104,16 +96,12 @@ impl RedisInner {
         self.snapshot(&self.commands, partition).await
     }
 
-    pub(super) async fn revocations(&self) -> Result<(RevocationList, Cursor), StoreError> {
-        let list = Mutex::new(ListFilling::default());
-        let reads = self.partitions.iter().map(|partition| self.fill(&list, partition));
-        let ends: Vec<_> = try_join_all(reads).await?;
-        let list = list.into_inner();
-        Ok((list.finish(), self.cursor(&ends)))
-    }
-
     /// Adds every live revocation of a partition to a list. Returns the end of its log after the last of them.
-    async fn fill(&self, list: &Mutex<ListFilling>, partition: &Partition) -> Result<LogPosition, StoreError> {
+    pub(super) async fn fill(
+        &self,
+        list: &Mutex<ListFilling>,
+        partition: &Partition,
+    ) -> Result<LogPosition, StoreError> {
         // Entries may arrive twice and in any order. The list merges them.
         let add = |entries: Vec<(LogId, Revocation)>| {
             let mut list = list.lock();
@@ -272,7 +260,9 @@ fn trimmed_again() -> StoreError {
 
 /// Merges the revocations of all partitions, because a target may have entries in several. Also returns the
 /// end of each log.
-fn all_of(of_each: Vec<(LiveRevocations<LogId>, LogPosition)>) -> (LiveRevocations<LogId>, Vec<LogPosition>) {
+pub(super) fn all_of(
+    of_each: Vec<(LiveRevocations<LogId>, LogPosition)>,
+) -> (LiveRevocations<LogId>, Vec<LogPosition>) {
     let mut parts = of_each.into_iter();
     let Some((mut live, end)) = parts.next() else { return (LiveRevocations::new(), Vec::new()) };
     let mut ends = vec![end];

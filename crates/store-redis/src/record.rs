@@ -10,7 +10,8 @@ use rotogate_core::revocation::{Effect, Revocation};
 use rotogate_core::session::{Session, SessionId};
 use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::begin::{self, BEGIN, VERSION, begin_of, decode_begun};
-use rotogate_core::store::kit::encoding::{decode_target, encode, encode_target};
+pub(super) use rotogate_core::store::kit::encoding::encode_target as target;
+use rotogate_core::store::kit::encoding::{decode_target, encode};
 use rotogate_core::store::kit::fields::{EFFECT, decode_effect, encode_effect, not_before};
 pub(super) use rotogate_core::store::kit::fields::{Op, millis, new_op};
 
@@ -122,8 +123,4 @@ pub(super) fn decode_logged(bytes: &[u8]) -> Result<(Op, Revocation), StoreError
         Some((version, _)) => Err(unknown_version("a revocation", (*version).into())),
         None => Err(damaged()),
     }
-}
-
-pub(super) fn target(target: &rotogate_core::revocation::Target) -> Result<Vec<u8>, StoreError> {
-    encode_target(target)
 }

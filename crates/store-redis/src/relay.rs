@@ -47,11 +47,8 @@ impl RedisInner {
         loop {
             let (now, most) = (now.as_millis().to_string().into(), SWEPT_AT_ONCE.to_string().into());
             let args = vec![now, most, partition.keys.named("x:")];
-            let mut answer = self.run(partition, &RELAY_SWEEP, vec![partition.keys.named("xu")], args).await?;
-            if answer.status != "swept" {
-                return Err(answer.unknown());
-            }
-            let removed = answer.number()?;
+            let reply = self.run(partition, &RELAY_SWEEP, vec![partition.keys.named("xu")], args).await?;
+            let removed = reply.with_status("swept")?.number()?;
             swept += removed;
             if removed < SWEPT_AT_ONCE {
                 return Ok(swept);
@@ -115,14 +112,8 @@ fn other(id: RelayId, answer: &mut ScriptReply) -> StoreError {
 impl RelayStore for RedisStore {
     async fn load_relay(&self, id: RelayId) -> Result<Option<RelayRecord>, StoreError> {
         let partition = self.0.partitions.of_bytes(&id.0);
-        let key = partition.keys.with("x:", &id.0);
-        let get = |pipeline: &mut Pipeline| drop_mut(pipeline.cmd("GET").arg(key));
-        let mut replies = self.0.read(&self.0.commands, partition, get).await?;
-        match replies.next() {
-            Some(Value::Nil) => Ok(None),
-            Some(Value::BulkString(record)) => decode_relay(id, &record).map(Some),
-            _ => Err(unexpected("no record")),
-        }
+        let record = self.0.value_of(partition, partition.keys.with("x:", &id.0)).await?;
+        record.map(|record| decode_relay(id, &record)).transpose()
     }
 
     async fn insert_relay(

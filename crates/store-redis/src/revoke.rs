@@ -13,7 +13,7 @@ use rotogate_core::store::kit::commit::{
 };
 use rotogate_core::store::kit::snapshot::Snapshot;
 use rotogate_core::store::rules::fits;
-use rotogate_core::store::{NODE_KEPT, StoreError, Swept, WriteOutcome};
+use rotogate_core::store::{NODE_KEPT, StoreError, WriteOutcome};
 
 /// How many revocations one script removes at most, because other writers wait meanwhile.
 const SWEPT_AT_ONCE: u64 = 128;
@@ -138,22 +138,14 @@ impl RedisInner {
 
     /// Removes ended revocations. Sessions expire by themselves. If several nodes sweep at once, each removes
     /// different entries. A not-before counts once for each partition that had it.
-    pub(super) async fn sweep(&self) -> Result<Swept, StoreError> {
-        let swept = in_each(self.partitions.iter().map(|partition| self.sweep_in(partition))).await?;
-        self.mark.raise(self.partitions.writes()).await;
-        Ok(Swept { revocations: swept.iter().map(|swept| swept.revocations).sum(), ..Swept::default() })
-    }
-
-    async fn sweep_in(&self, partition: &Partition) -> Result<Swept, StoreError> {
-        let mut swept = Swept::default();
+    /// Removes ended revocations. Returns how many.
+    pub(super) async fn sweep_in(&self, partition: &Partition) -> Result<u64, StoreError> {
+        let mut swept = 0;
         loop {
             let args = vec![SWEPT_AT_ONCE.to_string().into(), NODE_KEPT.as_millis().to_string().into()];
-            let mut answer = self.run(partition, &SWEEP, vec![partition.keys.named("n")], args).await?;
-            if answer.status != "swept" {
-                return Err(answer.unknown());
-            }
-            let removed = answer.number()?;
-            swept.revocations += removed;
+            let reply = self.run(partition, &SWEEP, vec![partition.keys.named("n")], args).await?;
+            let removed = reply.with_status("swept")?.number()?;
+            swept += removed;
             if removed < SWEPT_AT_ONCE {
                 return Ok(swept);
             }

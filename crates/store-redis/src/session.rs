@@ -7,20 +7,15 @@ use futures_util::future::try_join_all;
 use redis::{Pipeline, Value};
 
 use super::commit::CommitCall;
-use super::connect::FIRST_PAUSE;
-use super::fault::not_done;
 use super::partitions::{Partition, in_each};
 use super::record::{Op, decode_live, decode_record, encode_record, millis, new_op, target};
 use super::script::{ANNOUNCE, ROOM, SWAP, bytes, unexpected};
 use super::{RedisInner, drop_mut};
 use rotogate_core::clock::Timestamp;
-use rotogate_core::random::jittered;
 use rotogate_core::revocation::{Revocation, Target};
 use rotogate_core::session::{Generation, RevokedBecause, Session, SessionId};
 use rotogate_core::store::kit::begin::begin_at;
-use rotogate_core::store::kit::commit::{
-    Commit, Decided, MAX_DECISIONS, Operation, decide, decide_each, held_against, inserted, too_late,
-};
+use rotogate_core::store::kit::commit::{InsertRoom, Operation, confirm_each, held_against};
 use rotogate_core::store::kit::fields::encode_effect;
 use rotogate_core::store::kit::snapshot::Snapshot;
 use rotogate_core::store::rules::{Failure, Rules};
@@ -31,46 +26,10 @@ const CONFIRMED_AT_ONCE: usize = 64;
 /// How many further clients a login reads not-befores of.
 const CLIENTS_KNOWN: usize = 32;
 
-/// The sessions that must end for a new one, and the state from which this was decided.
-#[derive(Debug, Default)]
-pub(super) struct InsertRoom {
-    /// How often a session of the subject was inserted, in each partition.
-    inserts: Vec<String>,
-    /// The subject's sessions, and the changes by the rules.
-    plan: Snapshot,
-    ended: Vec<Revocation>,
-}
+/// The room for a session. It is known by how often a session of the subject was inserted, in each partition.
+type SubjectRoom = InsertRoom<Vec<String>>;
 
 impl RedisInner {
-    /// The record of a session.
-    pub(super) async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
-        let partition = self.partitions.of_session(id);
-        let key = partition.keys.session(id);
-        let read = |pipeline: &mut Pipeline| drop_mut(pipeline.cmd("GET").arg(key));
-        match self.read(&self.commands, partition, read).await?.next() {
-            Some(Value::Nil) => Ok(None),
-            Some(Value::BulkString(record)) => decode_record(id, &record).map(Some),
-            _ => Err(unexpected("no record")),
-        }
-    }
-
-    /// Reads the record for a revocation that follows. Notes the result as a hint, which the revocation
-    /// presumes to be current.
-    pub(super) async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
-        let partition = self.partitions.of_session(id);
-        let (key, entries, of) = (partition.keys.session(id), partition.keys.named("r"), target(&Target::Session(id))?);
-        let read = |pipeline: &mut Pipeline| drop_mut(pipeline.cmd("GET").arg(key).cmd("HGET").arg(entries).arg(&of));
-        let mut replies = self.read(&self.revokes, partition, read).await?;
-        let record = match replies.next() {
-            Some(Value::Nil) => None,
-            Some(Value::BulkString(record)) => Some(decode_record(id, &record)?),
-            _ => return Err(unexpected("no record")),
-        };
-        let entry = replies.next().and_then(bytes).and_then(|entry| decode_live(&of, &entry).ok());
-        self.hints.note(id, record.clone(), entry.map(|(entry, _)| entry));
-        Ok(record)
-    }
-
     /// The records of these ids that exist.
     pub(super) async fn load_all(
         &self,
@@ -109,55 +68,24 @@ impl RedisInner {
         Ok(found.collect())
     }
 
-    pub(super) async fn insert(&self, session: &Session, bound: SubjectBound) -> Result<Inserted, StoreError> {
-        let op = new_op()?;
-        if bound == SubjectBound::NONE {
-            let (call, operation) = (self.call_for(session.id, op), Operation::inserting(session));
-            let insert = |state: &mut Snapshot| self.rules().insert(state, session, bound);
-            let inserted = decide(&call, operation, Snapshot::default(), insert).await?;
-            return inserted.ok_or_else(|| too_late(session));
-        }
-        let _turn = self.inserts.take(&session.subject).await;
-        for decision in 0..MAX_DECISIONS {
-            let room = match self.room_for(session, bound).await? {
-                Ok(room) => room,
-                Err(refused) => return Ok(refused),
-            };
-            if self.partitions.count() > 1 {
-                if let Some(inserted) = self.insert_among_partitions(op, session, room).await? {
-                    return Ok(inserted);
-                }
-                // Two writers that conflict once would conflict again if both retried at the same time.
-                tokio::time::sleep(jittered(FIRST_PAUSE.saturating_mul(1 << decision.min(6)))).await;
-            } else if let Some(inserted) = self.insert_as(op, session, &room).await? {
-                return Ok(inserted);
-            }
-        }
-        Err(not_done("other gates began sessions of one subject at every attempt to begin another"))
-    }
-
     /// The sessions that must end for the new one, by the rules; or the reason why the new session is
     /// refused.
     pub(super) async fn room_for(
         &self,
         session: &Session,
         bound: SubjectBound,
-    ) -> Result<Result<InsertRoom, Inserted>, StoreError> {
-        let (inserts, mut plan) = self.sessions_beside(session).await?;
-        match self.rules().insert(&mut plan, session, bound)? {
-            Inserted::Inserted(ended) => Ok(Ok(InsertRoom { inserts, plan, ended })),
-            refused @ (Inserted::NoLongerValid(_) | Inserted::TooMany) => Ok(Err(refused)),
-        }
+    ) -> Result<Result<SubjectRoom, Inserted>, StoreError> {
+        InsertRoom::find(self.sessions_beside(session).await?, &self.rules(), session, bound)
     }
 
     /// Announces a new session in each other partition. Returns false if another insert was announced after the room
     /// was found.
-    pub(super) async fn announce(&self, session: &Session, room: &InsertRoom) -> Result<bool, StoreError> {
+    pub(super) async fn announce(&self, session: &Session, room: &SubjectRoom) -> Result<bool, StoreError> {
         let own = self.partitions.of_session(session.id);
         let others = self.partitions.iter().filter(|partition| partition.number != own.number);
         let announced = in_each(others.map(async |partition| {
             let keys = vec![partition.keys.subject(&session.subject)];
-            let known = room.inserts.get(partition.number).cloned().unwrap_or_default();
+            let known = room.known.get(partition.number).cloned().unwrap_or_default();
             let answer = self.run(partition, &ANNOUNCE, keys, vec![known.into()]).await?;
             match answer.status.as_str() {
                 "announced" => Ok(true),
@@ -173,7 +101,7 @@ impl RedisInner {
         &self,
         op: Op,
         session: &Session,
-        room: InsertRoom,
+        room: SubjectRoom,
     ) -> Result<Option<Inserted>, StoreError> {
         if !self.announce(session, &room).await? {
             return Ok(None);
@@ -181,7 +109,7 @@ impl RedisInner {
         // Inserts into the session's own partition only. Older sessions that the new session displaces end afterwards.
         let mut plan = Snapshot::default();
         self.rules().insert(&mut plan, session, SubjectBound::NONE)?;
-        match self.insert_as(op, session, &InsertRoom { inserts: room.inserts, plan, ended: Vec::new() }).await? {
+        match self.insert_as(op, session, &InsertRoom { known: room.known, plan, ended: Vec::new() }).await? {
             Some(Inserted::Inserted(_)) => {}
             other => return Ok(other),
         }
@@ -199,17 +127,16 @@ impl RedisInner {
         &self,
         op: Op,
         session: &Session,
-        room: &InsertRoom,
+        room: &SubjectRoom,
     ) -> Result<Option<Inserted>, StoreError> {
         let call = self.call_for(session.id, op);
         let operation = Operation {
             live: room.plan.sessions().filter(|one| !one.is_revoked()).map(|one| one.id).collect(),
             subject: Some(&session.subject),
-            inserts: room.inserts.get(call.partition.number).map(String::as_str),
+            inserts: room.known.get(call.partition.number).map(String::as_str),
             ..Operation::inserting(session)
         };
-        let decided = Decided { operation: &operation, snapshot: &room.plan, is_answer: true };
-        inserted(call.commit(&[decided]).await?.pop(), &self.rules(), session, &room.ended)
+        room.insert(&call, &operation, &self.rules(), session).await
     }
 
     /// The subject's sessions, the revocations that may match them, and the numbers of inserts. Takes one round trip if
@@ -249,16 +176,14 @@ impl RedisInner {
         let mut targets = BTreeSet::from(held_against(&self.issuer, session));
         // The script cannot decode the clients of the other sessions, so the gate sends the clients that it
         // knows.
-        targets.extend(self.clients().iter().map(|client| client_of(client)));
+        targets.extend(self.clients.lock().iter().map(|client| client_of(client)));
         let fields = targets.iter().map(target).collect::<Result<Vec<_>, _>>()?;
         let own = target(&Target::Session(session.id))?;
         let of_session = own.strip_suffix(session.id.as_bytes()).ok_or_else(|| unexpected("no target of a session"))?;
         let mut args = vec![first.keys.named("s:"), of_session.to_vec()];
         args.extend(fields.iter().cloned());
-        let mut answer = self.run(first, &ROOM, vec![first.keys.subject(&session.subject)], args).await?;
-        if answer.status != "room" {
-            return Err(answer.unknown());
-        }
+        let reply = self.run(first, &ROOM, vec![first.keys.subject(&session.subject)], args).await?;
+        let mut answer = reply.with_status("room")?;
         let (inserts, mut found) = (vec![answer.text()?], Snapshot::default());
         let mut sessions = answer.list()?.into_iter().map(bytes);
         while let (Some(Some(id)), Some(Some(record)), Some(Some(entry))) =
@@ -290,16 +215,11 @@ impl RedisInner {
     }
 
     fn learn_clients<'a>(&self, of: impl Iterator<Item = &'a Session>) {
-        let mut known = self.clients();
+        let mut known = self.clients.lock();
         known.extend(of.map(|one| one.client.clone()));
         while known.len() > CLIENTS_KNOWN {
             known.pop_first();
         }
-    }
-
-    /// The clients of sessions that recent logins counted.
-    fn clients(&self) -> parking_lot::MutexGuard<'_, BTreeSet<Box<str>>> {
-        self.clients.lock()
     }
 
     /// The live entries of these targets.
@@ -379,43 +299,27 @@ impl RedisInner {
         self.rules().compare_and_swap(&mut found, expected, record, None)
     }
 
-    pub(super) async fn confirm(&self, seen: &[(SessionId, Generation)]) -> Result<Vec<SessionId>, StoreError> {
-        let sorted = self.partitions.sort(seen.iter().copied(), |(id, _)| *id);
-        Ok(in_each(sorted.iter().map(|(partition, seen)| self.confirm_in(partition, seen))).await?.concat())
-    }
-
-    async fn confirm_in(
+    pub(super) async fn confirm_in(
         &self,
         partition: &Partition,
         seen: &[(SessionId, Generation)],
     ) -> Result<Vec<SessionId>, StoreError> {
         let mut marked = Vec::new();
         for seen in seen.chunks(CONFIRMED_AT_ONCE) {
-            let op = new_op()?;
-            let call =
-                CommitCall { inner: self, primaries: &self.commands, partition, op, history: partition.history() };
-            let mut found = BTreeMap::<_, Snapshot>::new();
-            for (id, record) in self.load_of(partition, seen.iter().map(|(id, _)| *id).collect()).await? {
-                found.entry(id).or_default().see(id, record);
-            }
-            let operations = seen.iter().map(|(id, _)| {
-                let operation = Operation { ids: vec![*id], keeps_names: true, ..Operation::default() };
-                (operation, found.remove(id).unwrap_or_default())
-            });
-            let confirm = |state: &mut Snapshot, place: usize| match seen.get(place) {
-                Some(seen) => self.rules().confirm(state, std::slice::from_ref(seen)),
-                None => Ok(Vec::new()),
-            };
-            for confirmed in decide_each(&call, operations, confirm).await? {
-                marked.extend(confirmed?.into_iter().flatten());
-            }
+            let call = self.call_in(partition, new_op()?);
+            let found = self.load_of(partition, seen.iter().map(|(id, _)| *id).collect()).await?;
+            marked.extend(confirm_each(&call, &self.rules(), seen, found).await?);
         }
         Ok(marked)
     }
 
     /// A write of a session.
     pub(super) fn call_for(&self, id: SessionId, op: Op) -> CommitCall<'_> {
-        let partition = self.partitions.of_session(id);
+        self.call_in(self.partitions.of_session(id), op)
+    }
+
+    /// A write of sessions of one partition.
+    pub(super) fn call_in<'a>(&'a self, partition: &'a Partition, op: Op) -> CommitCall<'a> {
         CommitCall { inner: self, primaries: &self.commands, partition, op, history: partition.history() }
     }
 }

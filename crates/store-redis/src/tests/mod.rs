@@ -11,8 +11,13 @@ use uuid::Uuid;
 
 use super::*;
 use rotogate_core::revocation::Target;
+use rotogate_core::session::{Generation, RevokedBecause, Session, SessionId};
 use rotogate_core::store::conformance::{self, ISSUER, LEEWAY};
 use rotogate_core::store::kit::network::NetworkOptions;
+use rotogate_core::store::{
+    CounterUse, Cursor, Feed, Filter, Follow, Inserted, Revocation, SharedCounter, SharedStore, Store, SubjectBound,
+    Swap, WriteOutcome,
+};
 
 mod cluster;
 mod cluster_faults;

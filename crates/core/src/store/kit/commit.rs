@@ -212,28 +212,6 @@ impl<K> InsertRoom<K> {
     }
 }
 
-/// The result of an insert for which the bound of its subject had room after `ended` gave way. `None` if the subject's
-/// sessions have changed, so that the room must be found again.
-///
-/// # Errors
-/// The commit came too late.
-pub fn inserted(
-    committed: Option<Committed>,
-    rules: &Rules,
-    session: &Session,
-    ended: &[Revocation],
-) -> Result<Option<Inserted>, StoreError> {
-    match committed {
-        Some(Committed::Done) => Ok(Some(Inserted::Inserted(ended.to_vec()))),
-        Some(Committed::Late) => Err(too_late(session)),
-        None => Err(StoreError::new("the store gave no answer to an insert")),
-        Some(Committed::Changed(mut now)) => match rules.insert(&mut now, session, SubjectBound::NONE)? {
-            Inserted::Inserted(_) => Ok(None),
-            refused @ (Inserted::NoLongerValid(_) | Inserted::TooMany) => Ok(Some(refused)),
-        },
-    }
-}
-
 /// Inserts a session without a bound on its subject's sessions.
 ///
 /// # Errors
@@ -381,7 +359,7 @@ pub fn changed_again() -> StoreError {
 }
 
 /// The error for an insert that came so late that revocations of the session may have been swept already.
-pub fn too_late(session: &Session) -> StoreError {
+fn too_late(session: &Session) -> StoreError {
     not_done(format!("session {} took more than an hour to begin", session.id))
 }
 
