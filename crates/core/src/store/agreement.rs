@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::conformance::{self, ISSUER, LEEWAY, gone, later, minimum, not_before, rotated, session, start, subject};
-use super::{Cursor, Filter, Inserted, MemoryStore, Store, SubjectBound, Swap, WriteOutcome};
+use super::{Cursor, Filter, Inserted, MemoryStore, Store, SubjectBound, Swap};
 use crate::clock::Timestamp;
 use crate::revocation::{Effect, Target};
 use crate::session::{Generation, RevokedBecause, Session, SessionId, Status};
@@ -219,39 +219,4 @@ pub async fn outlives_what_begins<S: Store + 'static>([a, b]: [Arc<S>; 2]) {
     }
     stop.store(true, Ordering::SeqCst);
     assert!(storm.await.unwrap().is_some());
-}
-
-/// However many sessions of a subject begin at two nodes, the bound of live sessions holds.
-pub async fn keeps_the_bound<S: Store + 'static>(nodes: [Arc<S>; 2]) {
-    for (name, from, ends_oldest) in [("alice", 0, true), ("bob", 1000, false)] {
-        let bound = SubjectBound { most: 3, idle_ttl: Duration::from_secs(600), ends_oldest };
-        let mut inserts = tokio::task::JoinSet::new();
-        for n in 0..60 {
-            let node = Arc::clone(&nodes[n as usize % 2]);
-            let begun = session(name, from + n, later(start(), n));
-            inserts.spawn(async move {
-                loop {
-                    match node.insert(begun.clone(), bound).await {
-                        Ok(inserted) => break inserted,
-                        // Other inserts won each time. The test tries again, as a client does.
-                        Err(error) if error.outcome() == WriteOutcome::NotDone => {}
-                        Err(error) => panic!("{error}"),
-                    }
-                }
-            });
-        }
-        let results = inserts.join_all().await;
-        let gave_way: usize = results
-            .iter()
-            .map(|inserted| match inserted {
-                Inserted::Inserted(ended) => ended.len(),
-                Inserted::TooMany => 1,
-                Inserted::NoLongerValid(_) => panic!("nothing was revoked"),
-            })
-            .sum();
-        assert_eq!(gave_way, 57, "{name}");
-        let page = nodes[0].list(Filter::Subject(name.into()), None, 1000).await.unwrap();
-        let live = page.sessions.iter().filter(|session| session.status == Status::Live).count();
-        assert_eq!(live, 3, "{name}");
-    }
 }

@@ -29,5 +29,5 @@ async fn c3_a_not_before_of_all_comes_through_while_sessions_begin_and_outlives_
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn c1_however_many_sessions_begin_at_two_nodes_no_more_live_than_may() {
     let server = Server::start(&[]);
-    agreement::keeps_the_bound([server.connect("rg").await, server.connect("rg").await]).await;
+    conformance::races::no_more_live_than_may(&[server.connect("rg").await, server.connect("rg").await]).await;
 }

@@ -8,9 +8,25 @@ use tokio::task::JoinSet;
 
 use super::{SECOND, gone, insert, later, minimum, not_before, rotated, session, start, subject};
 use crate::session::{Generation, RevokedBecause, Session, SessionId, Status};
-use crate::store::{Cursor, Filter, Inserted, Store, SubjectBound, Swap};
+use crate::store::{Cursor, Filter, Inserted, Store, SubjectBound, Swap, WriteOutcome};
 
 const ROUNDS: u64 = 40;
+
+/// Makes these calls at once: each in a task of its own, and none before all tasks wait.
+pub(super) async fn at_once<T: Send + 'static>(
+    calls: impl ExactSizeIterator<Item = impl Future<Output = T> + Send + 'static>,
+) -> Vec<T> {
+    let barrier = Arc::new(Barrier::new(calls.len()));
+    let mut tasks = JoinSet::new();
+    for call in calls {
+        let barrier = Arc::clone(&barrier);
+        tasks.spawn(async move {
+            barrier.wait().await;
+            call.await
+        });
+    }
+    tasks.join_all().await
+}
 
 /// Rotates as the engine does: a caller that loses reloads and tries again. True if the rotation succeeded.
 async fn rotate(store: &dyn Store, id: SessionId) -> bool {
@@ -35,17 +51,11 @@ pub async fn one_of_many_swaps_wins(store: Arc<dyn Store>) {
     const CALLERS: usize = 200;
     let s = session("alice", 1, start());
     insert(&*store, &s).await;
-    let barrier = Arc::new(Barrier::new(CALLERS));
-    let mut callers = JoinSet::new();
-    for n in 0..CALLERS {
-        let (store, barrier) = (Arc::clone(&store), Arc::clone(&barrier));
-        let next = rotated(&s, later(start(), n as u64));
-        callers.spawn(async move {
-            barrier.wait().await;
-            (store.compare_and_swap(1, next.clone(), None).await.unwrap(), next)
-        });
-    }
-    let results = callers.join_all().await;
+    let swaps = (0..CALLERS).map(|n| {
+        let (store, next) = (Arc::clone(&store), rotated(&s, later(start(), n as u64)));
+        async move { (store.compare_and_swap(1, next.clone(), None).await.unwrap(), next) }
+    });
+    let results = at_once(swaps).await;
     let winners: Vec<_> = results.iter().filter(|(swap, _)| *swap == Swap::Swapped).map(|(_, next)| next).collect();
     assert_eq!(winners.len(), 1);
     let known = store.load(s.id).await.unwrap().unwrap();
@@ -85,20 +95,17 @@ pub async fn a_rotation_never_loses_to_a_confirmation(store: Arc<dyn Store>) {
     for round in 0..ROUNDS {
         let s = session("alice", round, start());
         insert(&*store, &s).await;
-        let barrier = Arc::new(Barrier::new(3));
-        let mut both = JoinSet::new();
-        for confirms in [true, true, false] {
-            let (store, barrier, id) = (Arc::clone(&store), Arc::clone(&barrier), s.id);
-            both.spawn(async move {
-                barrier.wait().await;
+        let both = [true, true, false].map(|confirms| {
+            let (store, id) = (Arc::clone(&store), s.id);
+            async move {
                 if confirms {
                     store.confirm(vec![(id, Generation::FIRST)]).await.unwrap();
                 } else {
                     assert!(rotate(&*store, id).await);
                 }
-            });
-        }
-        both.join_all().await;
+            }
+        });
+        at_once(both.into_iter()).await;
         let known = store.load(s.id).await.unwrap().unwrap();
         assert_eq!((known.current, known.previous, known.confirmed), (SECOND, Generation::FIRST, false));
         assert!(known.revision == 2 || known.revision == 3, "{}", known.revision);
@@ -178,21 +185,29 @@ pub async fn a_reader_of_revocations_misses_none(store: Arc<dyn Store>) {
 
 /// R22: the bound holds, because the inserting transaction also counts the live sessions.
 pub async fn however_many_begin_at_once_no_more_live_than_may(store: Arc<dyn Store>) {
+    no_more_live_than_may(&[store]).await;
+}
+
+/// The bound holds among all nodes. Nodes that conflict at each attempt have an insert tried again, as a client does.
+pub async fn no_more_live_than_may<S: Store + ?Sized>(nodes: &[Arc<S>]) {
     const MOST: u32 = 5;
     const CALLERS: u32 = 60;
     for (name, from, ends_oldest) in [("alice", 0, true), ("bob", 1000, false)] {
         let bound = SubjectBound { most: MOST, idle_ttl: super::SESSION_TTL, ends_oldest };
-        let barrier = Arc::new(Barrier::new(CALLERS as usize));
-        let mut callers = JoinSet::new();
-        for n in 0..CALLERS {
-            let (store, barrier) = (Arc::clone(&store), Arc::clone(&barrier));
-            callers.spawn(async move {
-                barrier.wait().await;
-                let begun = session(name, from + u64::from(n), later(start(), n.into()));
-                store.insert(begun, bound).await.unwrap()
-            });
-        }
-        let results = callers.join_all().await;
+        let inserts = (0..CALLERS).map(|n| {
+            let (node, is_one) = (Arc::clone(&nodes[n as usize % nodes.len()]), nodes.len() == 1);
+            let begun = session(name, from + u64::from(n), later(start(), n.into()));
+            async move {
+                loop {
+                    match node.insert(begun.clone(), bound).await {
+                        Ok(inserted) => break inserted,
+                        Err(error) if !is_one && error.outcome() == WriteOutcome::NotDone => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            }
+        });
+        let results = at_once(inserts).await;
         let refused = results.iter().filter(|inserted| **inserted == Inserted::TooMany).count();
         let ended: usize = results
             .iter()
@@ -203,7 +218,7 @@ pub async fn however_many_begin_at_once_no_more_live_than_may(store: Arc<dyn Sto
             .sum();
         let over = (CALLERS - MOST) as usize;
         assert_eq!((refused, ended), if !ends_oldest { (over, 0) } else { (0, over) });
-        let page = store.list(Filter::Subject(name.into()), None, 1000).await.unwrap();
+        let page = nodes[0].list(Filter::Subject(name.into()), None, 1000).await.unwrap();
         let live = page.sessions.iter().filter(|session| session.status == Status::Live).count();
         assert_eq!(live, MOST as usize);
     }

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Barrier;
-use tokio::task::JoinSet;
-
+use super::races::at_once;
 use super::{later, start};
 use crate::clock::Timestamp;
 use crate::store::relay::{
@@ -148,17 +146,11 @@ pub async fn too_much_is_refused_and_changes_nothing(store: Arc<dyn RelayStore>)
 /// Of a hundred callers that claim one token, only one may send it.
 pub async fn one_of_many_inserts_wins(store: Arc<dyn RelayStore>) {
     const CALLERS: u8 = 100;
-    let barrier = Arc::new(Barrier::new(CALLERS.into()));
-    let mut callers = JoinSet::new();
-    for n in 0..CALLERS {
-        let (store, barrier) = (Arc::clone(&store), Arc::clone(&barrier));
-        callers.spawn(async move {
-            barrier.wait().await;
-            let mine = RelayRecord { owner: [n; 16], ..pending(start()) };
-            (store.insert_relay(id(1), mine.clone(), start()).await.unwrap(), mine)
-        });
-    }
-    let results = callers.join_all().await;
+    let inserts = (0..CALLERS).map(|n| {
+        let (store, mine) = (Arc::clone(&store), RelayRecord { owner: [n; 16], ..pending(start()) });
+        async move { (store.insert_relay(id(1), mine.clone(), start()).await.unwrap(), mine) }
+    });
+    let results = at_once(inserts).await;
     let winners: Vec<_> = results.iter().filter(|(result, _)| *result == RelayInserted::Inserted).collect();
     assert_eq!(winners.len(), 1);
     let known = store.load_relay(id(1)).await.unwrap().unwrap();

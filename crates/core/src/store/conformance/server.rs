@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::races::at_once;
 use super::shared::{created, heard};
 use super::{BY_OPERATOR, ISSUER, LEEWAY, gone, insert, later, minimum, not_before, session, start, subject};
 use crate::clock::{SystemTime, TimeSource, Timestamp};
@@ -138,12 +139,9 @@ pub async fn c29_ten_a_minute_over_all_nodes_are_ten<S: SharedStore>(nodes: &[Ar
     let ten = SharedCounter { name: [1; 16], every: Duration::from_secs(60), burst: 10 };
     let takes = (0..100).map(|n| {
         let node = Arc::clone(&nodes[n % nodes.len()]);
-        tokio::spawn(async move { node.count(ten, CounterUse::Take).await.unwrap().is_none() })
+        async move { node.count(ten, CounterUse::Take).await.unwrap().is_none() }
     });
-    let mut taken = 0;
-    for take in takes.collect::<Vec<_>>() {
-        taken += usize::from(take.await.unwrap());
-    }
+    let taken = at_once(takes).await.into_iter().filter(|taken| *taken).count();
     assert_eq!(taken, 10);
 }
 
