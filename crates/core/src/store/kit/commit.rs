@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::begin::{begin_of, begin_of_all};
 use super::fields::History;
 use super::network::not_done;
-use super::snapshot::{RecordWrite, SeenRecord, Snapshot};
+use super::snapshot::{RecordWrite, Snapshot};
 use crate::clock::Timestamp;
 use crate::revocation::{Revocation, Target};
 use crate::session::{Generation, Session, SessionId};
@@ -127,9 +127,9 @@ impl Operation<'_> {
     /// record.
     pub fn expected_begin(&self, snapshot: &Snapshot, id: SessionId, is_written: bool) -> Option<Vec<u8>> {
         Some(match snapshot.record(id)? {
-            SeenRecord::Unreadable(_) => Vec::new(),
-            SeenRecord::Whole(_) if !is_written && self.live.contains(&id) => begin_of_all(false).to_vec(),
-            SeenRecord::Whole(known) => begin_of(known).to_vec(),
+            Err(_) => Vec::new(),
+            Ok(_) if !is_written && self.live.contains(&id) => begin_of_all(false).to_vec(),
+            Ok(known) => begin_of(known).to_vec(),
         })
     }
 }

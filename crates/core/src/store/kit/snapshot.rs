@@ -12,15 +12,6 @@ use crate::session::{Session, SessionId};
 use crate::store::rules::{Failure, State};
 use crate::store::{StoreError, Swept};
 
-/// A record as it was found.
-#[derive(Debug)]
-pub enum SeenRecord {
-    /// The record can be read.
-    Whole(Box<Session>),
-    /// The record cannot be read, for this reason.
-    Unreadable(StoreError),
-}
-
 /// A record that the rules write.
 #[derive(Debug)]
 pub struct RecordWrite {
@@ -33,7 +24,8 @@ pub struct RecordWrite {
 /// The known or presumed state of a store: see the module.
 #[derive(Debug, Default)]
 pub struct Snapshot {
-    records: BTreeMap<SessionId, SeenRecord>,
+    /// A record that cannot be read is an error.
+    records: BTreeMap<SessionId, Result<Session, StoreError>>,
     entries: BTreeMap<Target, Revocation>,
     current: BTreeSet<SessionId>,
     end: Timestamp,
@@ -45,11 +37,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// Adds a record that the store has.
     pub fn see(&mut self, id: SessionId, record: Result<Session, StoreError>) {
-        let seen = match record {
-            Ok(session) => SeenRecord::Whole(Box::new(session)),
-            Err(error) => SeenRecord::Unreadable(error),
-        };
-        self.records.insert(id, seen);
+        self.records.insert(id, record);
     }
 
     /// Adds an entry that the store has.
@@ -83,16 +71,13 @@ impl Snapshot {
     }
 
     /// The record of a session before the rules ran.
-    pub fn record(&self, id: SessionId) -> Option<&SeenRecord> {
+    pub fn record(&self, id: SessionId) -> Option<&Result<Session, StoreError>> {
         self.records.get(&id)
     }
 
     /// All records that can be read.
     pub fn sessions(&self) -> impl Iterator<Item = &Session> {
-        self.records.values().filter_map(|seen| match seen {
-            SeenRecord::Whole(session) => Some(&**session),
-            SeenRecord::Unreadable(_) => None,
-        })
+        self.records.values().flatten()
     }
 
     /// The entry of a target before the rules ran.
@@ -133,10 +118,8 @@ impl State for Snapshot {
         }
         match self.records.get(&id) {
             None => Ok(None),
-            Some(SeenRecord::Whole(session)) => Ok(Some(Session::clone(session))),
-            Some(SeenRecord::Unreadable(error)) => {
-                Err(Failure::Refused(StoreError::new(error.to_string()).of_one_record()))
-            }
+            Some(Ok(session)) => Ok(Some(session.clone())),
+            Some(Err(error)) => Err(Failure::Refused(StoreError::new(error.to_string()).of_one_record())),
         }
     }
 
