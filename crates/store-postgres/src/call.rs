@@ -31,10 +31,6 @@ pub(super) enum Arg {
 }
 
 impl Call {
-    pub(super) fn new(function: &'static str, args: Vec<Arg>) -> Self {
-        Self { function, args }
-    }
-
     pub(super) fn text(&self, schema: &str) -> String {
         let places: Vec<String> = (1..=self.args.len()).map(|place| format!("${place}")).collect();
         format!("select * from \"{schema}\".{}({})", self.function, places.join(", "))

@@ -187,9 +187,9 @@ impl PostgresInner {
         history: History,
         args: Vec<Arg>,
     ) -> Result<Vec<ResultRow>, StoreError> {
-        let mut all = vec![Arg::bytes(&self.known.to_send(history))];
-        all.extend(args);
-        match pool.ask(&Call::new(function, all)).await {
+        let mut call = Call { function, args: vec![Arg::bytes(&self.known.to_send(history))] };
+        call.args.extend(args);
+        match pool.ask(&call).await {
             Ok(rows) => Ok(rows.into_iter().map(ResultRow).collect()),
             Err(failed) => {
                 if failed.is_other_history {

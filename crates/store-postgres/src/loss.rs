@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::call::ResultRow;
 use rotogate_core::store::StoreError;
@@ -14,7 +14,7 @@ pub(super) struct KnownHistory {
     history: AtomicU64,
     /// Whether the server has lost acknowledged writes, or may have.
     lost: AtomicBool,
-    server: Mutex<ServerPosition>,
+    pub(super) server: Mutex<ServerPosition>,
 }
 
 /// The last known position of a server.
@@ -49,13 +49,9 @@ impl KnownHistory {
         self.lost.load(Ordering::Acquire)
     }
 
-    pub(super) fn server(&self) -> MutexGuard<'_, ServerPosition> {
-        self.server.lock()
-    }
-
     /// Records a sign that writes of this history were lost. Does nothing if another history was adopted since.
     pub(super) fn flag_lost(&self, history: History) {
-        let server = self.server();
+        let server = self.server.lock();
         if self.history() == history && !self.lost.swap(true, Ordering::AcqRel) {
             tracing::info!(
                 server = %server.name,
@@ -66,14 +62,14 @@ impl KnownHistory {
 
     /// The first argument of every call: history, position and timeline.
     pub(super) fn to_send(&self, history: History) -> Vec<u8> {
-        let server = self.server();
+        let server = self.server.lock();
         let timeline = server.name.rsplit(' ').next().unwrap_or_default();
         [&history[..], &server.written.to_be_bytes(), timeline.as_bytes()].concat()
     }
 
     /// Switches to the new history that was given to the data after a loss.
     pub(super) fn adopt(&self, history: History, server: ServerPosition) {
-        let mut known = self.server();
+        let mut known = self.server.lock();
         *known = server;
         self.history.store(u64::from_be_bytes(history), Ordering::Release);
         self.lost.store(false, Ordering::Release);
@@ -81,7 +77,7 @@ impl KnownHistory {
 
     /// Records which server answered. Another server may lack the last acknowledged writes.
     pub(super) fn saw(&self, history: History, server: &ServerPosition) {
-        let mut known = self.server();
+        let mut known = self.server.lock();
         if known.name == server.name && self.history() == history {
             known.written = known.written.max(server.written);
             return;

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::{Store, StoreError};
@@ -93,17 +93,17 @@ impl OwedFile {
 
     /// Takes the revocations that an earlier process left. A second call returns none.
     pub fn take_found(&self) -> Vec<Owed> {
-        std::mem::take(&mut self.state().found)
+        std::mem::take(&mut self.state.lock().found)
     }
 
     /// How many lines this process has written.
     pub fn lines(&self) -> u64 {
-        self.state().lines
+        self.state.lock().lines
     }
 
     /// Whether the file has no revocation.
     pub fn is_empty(&self) -> bool {
-        self.state().written == 0
+        self.state.lock().written == 0
     }
 
     /// Adds a revocation, which is on the disk when this returns. Blocks.
@@ -113,7 +113,7 @@ impl OwedFile {
     pub fn keep(&self, owed: &Owed) -> io::Result<()> {
         let mut line = serde_json::to_vec(owed)?;
         line.push(b'\n');
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.file.is_none() {
             state.file = Some(make(&self.path, self.len)?);
         }
@@ -136,7 +136,7 @@ impl OwedFile {
     /// # Errors
     /// The file cannot be written.
     pub fn clear(&self, lines: u64) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.lines != lines || state.written == 0 {
             return Ok(());
         }
@@ -159,10 +159,6 @@ impl OwedFile {
             "the file beside the store has revocations that the store has not taken yet, and {why}: start a gate on the store, \
              stop it once it has written them, and try again"
         )))
-    }
-
-    fn state(&self) -> MutexGuard<'_, OwedFileState> {
-        self.state.lock()
     }
 }
 

@@ -224,12 +224,12 @@ async fn c23_a_feed_says_what_shows_that_writes_were_lost() {
     heard(&mut *feed).await;
     store.revoke(entry(1), RevokedBecause::Operator).await.unwrap();
     while heard(&mut *feed).await.0.is_empty() {}
-    let known = std::mem::replace(&mut store.0.known.server().name, "1 00000009".to_owned());
+    let known = std::mem::replace(&mut store.0.known.server.lock().name, "1 00000009".to_owned());
     assert!(known.ends_with(" 00000001"), "{known}");
     lost(&mut *feed).await;
     store.adopt().await.unwrap();
     assert_eq!(heard(&mut *feed).await.0, [entry(1)]);
-    store.0.known.server().written = i64::MAX;
+    store.0.known.server.lock().written = i64::MAX;
     lost(&mut *feed).await;
     store.adopt().await.unwrap();
     assert_eq!(heard(&mut *feed).await.0, [entry(1)]);

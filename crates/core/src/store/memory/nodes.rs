@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::super::shared::{
@@ -139,7 +139,7 @@ impl MemoryNode {
     fn on(common: Arc<Common>) -> Self {
         let id = common.nodes.fetch_add(1, Ordering::SeqCst);
         let known = NodeExpectations::default();
-        known.history.store(common.head().history, Ordering::SeqCst);
+        known.history.store(common.head.lock().history, Ordering::SeqCst);
         known.server.store(common.server.load(Ordering::SeqCst), Ordering::SeqCst);
         Self {
             id,
@@ -177,12 +177,12 @@ impl MemoryNode {
 
     /// The present content of the store, for [`lose`](Self::lose).
     pub fn back_up(&self) -> Result<Backup, StoreError> {
-        Ok(Backup { tables: self.common.store.tables()?.clone(), head: self.common.head().clone() })
+        Ok(Backup { tables: self.common.store.tables()?.clone(), head: self.common.head.lock().clone() })
     }
 
     /// The number of losses that nodes have noticed.
     pub fn history(&self) -> u64 {
-        self.common.head().history
+        self.common.head.lock().history
     }
 
     /// Simulates a failover to a replica that lacks everything since the backup.
@@ -195,13 +195,13 @@ impl MemoryNode {
     /// Simulates a loss of everything since the backup, without a visible failover.
     pub fn lose(&self, backup: &Backup) -> Result<(), StoreError> {
         *self.common.store.tables()? = backup.tables.clone();
-        *self.common.head() = backup.head.clone();
+        *self.common.head.lock() = backup.head.clone();
         Ok(())
     }
 
     fn reach(&self) -> Result<&MemoryStore, StoreError> {
         reach(&self.way.borrow())?;
-        let head = self.common.head();
+        let head = self.common.head.lock();
         let is_of_it = head.history == self.known.history.load(Ordering::SeqCst);
         if is_of_it && head.writes >= self.known.writes.load(Ordering::SeqCst) {
             Ok(&self.common.store)
@@ -213,19 +213,13 @@ impl MemoryNode {
     /// Counts a successful write. `record` is the session whose record was written, if any.
     fn wrote<T>(&self, record: Option<SessionId>, result: Result<T, StoreError>) -> Result<T, StoreError> {
         if result.is_ok() {
-            let mut head = self.common.head();
+            let mut head = self.common.head.lock();
             head.writes += 1;
             head.written.extend(record);
             self.known.writes.fetch_max(head.writes, Ordering::SeqCst);
         }
         self.common.written.send_replace(());
         result
-    }
-}
-
-impl Common {
-    fn head(&self) -> MutexGuard<'_, SharedHead> {
-        self.head.lock()
     }
 }
 
@@ -381,7 +375,7 @@ impl SharedStore for MemoryNode {
 
     async fn adopt(&self) -> Result<(), StoreError> {
         reach(&self.way.borrow())?;
-        let mut head = self.common.head();
+        let mut head = self.common.head.lock();
         if head.history == self.known.history.load(Ordering::SeqCst) {
             head.history += 1;
             head.adopted = self.common.time.wall();
@@ -398,7 +392,7 @@ impl SharedStore for MemoryNode {
         let store = self.reach()?;
         let mut restored = 0;
         for record in records {
-            if self.common.head().written.contains(&record.id) {
+            if self.common.head.lock().written.contains(&record.id) {
                 continue;
             }
             if store.restore(&record)? {
@@ -412,7 +406,7 @@ impl SharedStore for MemoryNode {
     async fn restoration(&self, patience: Duration) -> Result<Restoration, StoreError> {
         self.reach()?;
         let now = self.common.time.wall();
-        let mut head = self.common.head();
+        let mut head = self.common.head.lock();
         let (history, adopted) = (head.history, head.adopted);
         head.nodes.insert(self.id, (now, history));
         let has = |(heard, restored): &(Timestamp, u64)| *restored == history || heard.plus(patience) < adopted;
@@ -422,7 +416,7 @@ impl SharedStore for MemoryNode {
 
     async fn predates_loss(&self, id: SessionId) -> Result<bool, StoreError> {
         self.reach()?;
-        let head = self.common.head();
+        let head = self.common.head.lock();
         Ok(head.history > 0 && !head.written.contains(&id))
     }
 }
@@ -474,7 +468,7 @@ impl Feed for NodeFeed {
         reach(&self.way.borrow())?;
         self.broke = false;
         {
-            let mut head = self.common.head();
+            let mut head = self.common.head.lock();
             let history = self.known.history.load(Ordering::SeqCst);
             let is_another = self.common.server.load(Ordering::SeqCst) != self.known.server.load(Ordering::SeqCst);
             if is_another || head.history != history || head.writes < self.known.writes.load(Ordering::SeqCst) {
