@@ -120,10 +120,28 @@ async fn revocations<S: Store + ?Sized>(store: &S, cut: Timestamp) -> Result<Vec
 /// # Errors
 /// The errors of the store.
 pub async fn content<S: Store + ?Sized>(store: &S, cut: Timestamp) -> Result<Content, StoreError> {
-    let mut counting = Counting::new();
-    each_page(store, cut, async |page| page.iter().try_for_each(|session| counting.session(session))).await?;
-    revocations(store, cut).await?.iter().for_each(|(target, entry)| counting.revocation(target, entry));
-    Ok(counting.finish())
+    let (mut context, mut sessions) = (Context::new(&SHA256), 0);
+    // In the order of their ids.
+    each_page(store, cut, async |page| {
+        for session in &page {
+            let record = encode(session)?;
+            context.update(session.id.as_bytes());
+            context.update(&(record.len() as u64).to_be_bytes());
+            context.update(&record);
+            sessions += 1;
+        }
+        Ok(())
+    })
+    .await?;
+    let entries = revocations(store, cut).await?;
+    for (target, entry) in &entries {
+        context.update(&(target.len() as u64).to_be_bytes());
+        context.update(target);
+        // The merge gives equal effects one form.
+        context.update(format!("{:?} {:?}", entry.effect.merge(entry.effect), entry.until).as_bytes());
+    }
+    let digest = context.finish().as_ref().first_chunk().copied().unwrap_or_default();
+    Ok(Content { sessions, revocations: entries.len() as u64, digest })
 }
 
 /// Copies the vaults of browser sessions, the API keys and the used assertions, unchanged, and compares the copies with
@@ -153,44 +171,6 @@ pub async fn copy_vaults(from: &dyn RelayStore, to: &dyn RelayStore, cut: Timest
         copied += 1;
     }
     Ok(copied)
-}
-
-/// Counts and digests the content of a store.
-struct Counting {
-    context: Context,
-    sessions: u64,
-    revocations: u64,
-}
-
-impl Counting {
-    fn new() -> Self {
-        Self { context: Context::new(&SHA256), sessions: 0, revocations: 0 }
-    }
-
-    /// Adds a session. Sessions must be added in the order of their ids.
-    fn session(&mut self, session: &Session) -> Result<(), StoreError> {
-        let record = encode(session)?;
-        self.context.update(session.id.as_bytes());
-        self.context.update(&(record.len() as u64).to_be_bytes());
-        self.context.update(&record);
-        self.sessions += 1;
-        Ok(())
-    }
-
-    /// Adds a revocation. Revocations must be added after the sessions, in the order of their targets.
-    fn revocation(&mut self, target: &[u8], entry: &Revocation) {
-        self.context.update(&(target.len() as u64).to_be_bytes());
-        self.context.update(target);
-        // The merge gives equal effects one form.
-        self.context.update(format!("{:?} {:?}", entry.effect.merge(entry.effect), entry.until).as_bytes());
-        self.revocations += 1;
-    }
-
-    fn finish(self) -> Content {
-        let mut digest = [0; 32];
-        digest.iter_mut().zip(self.context.finish().as_ref()).for_each(|(to, from)| *to = *from);
-        Content { sessions: self.sessions, revocations: self.revocations, digest }
-    }
 }
 
 /// Copies the content that has not ended at `cut`, and compares both stores. An interrupted copy can be started again.

@@ -39,9 +39,7 @@ fn whose(session: &Session) -> [u8; 8] {
     context.update(&(session.subject.len() as u64).to_be_bytes());
     context.update(session.subject.as_bytes());
     context.update(session.client.as_bytes());
-    let mut first = [0; 8];
-    first.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
-    first
+    context.finish().as_ref().first_chunk().copied().unwrap_or_default()
 }
 
 /// Decodes the record under an id. `server` names the server in errors. An error concerns this record alone.

@@ -46,11 +46,6 @@ pub fn new_op() -> Result<Op, StoreError> {
         .map_err(|error| StoreError::caused_by("a write needs random bytes", error).with_outcome(WriteOutcome::NotDone))
 }
 
-/// The eight bytes at a place, as a number.
-pub fn number_at(bytes: &[u8], at: usize) -> Option<u64> {
-    bytes.get(at..at.checked_add(8)?)?.try_into().ok().map(u64::from_be_bytes)
-}
-
 /// The bytes of a time.
 pub fn millis(time: Timestamp) -> [u8; 8] {
     time.as_millis().to_be_bytes()
@@ -84,11 +79,10 @@ pub fn not_before(sessions: u64, keys: u64) -> Effect {
 /// Decodes the bytes of [`encode_effect`]; `None` if this program does not know the effect.
 pub fn decode_effect(bytes: &[u8]) -> Option<Effect> {
     // A longer effect has fields that this program does not know.
-    if bytes.len() != EFFECT {
-        return None;
-    }
-    let [a, b, c] = [number_at(bytes, 1)?, number_at(bytes, 9)?, number_at(bytes, 17)?];
-    match bytes.first()? {
+    let (kind, numbers) = bytes.split_first()?;
+    let (numbers, []) = numbers.as_chunks::<8>() else { return None };
+    let [a, b, c] = <[[u8; 8]; 3]>::try_from(numbers).ok()?.map(u64::from_be_bytes);
+    match kind {
         b'M' => Some(Effect::Minimum {
             minimum: Generation::new(a),
             effective_from: Timestamp::from_millis(b),
