@@ -7,10 +7,9 @@ use redb::{
 };
 
 use super::open;
-use super::schema::{BY_END, BY_SUBJECT, BY_UNTIL, LIVE, LOG, META, REVOCATIONS, SESSIONS};
+use super::schema::{BY_END, BY_SUBJECT, BY_UNTIL, LIVE, LOG, META, REVOCATIONS, SESSIONS, failed};
 #[cfg(feature = "relay")]
 use super::schema::{RELAYS, RELAYS_BY_UNTIL, decode_relay};
-use super::writer::failed;
 use rotogate_core::private_file::{self, Unpublished};
 use rotogate_core::store::StoreError;
 #[cfg(feature = "relay")]

@@ -1,11 +1,10 @@
 //! Operations on an unfinished copy of another store, and the reset of a store's time.
 
 use async_trait::async_trait;
-use redb::{Database, ReadableDatabase};
+use redb::Database;
 
 use super::RedbStore;
-use super::schema::{COPYING_ROW, META, Writing};
-use super::writer::failed;
+use super::schema::{COPYING_ROW, Writing, meta_row};
 use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate_core::session::Session;
 use rotogate_core::store::copy::{CopyTarget, is_whole, put_record};
@@ -69,8 +68,6 @@ impl RemembersTime for RedbStore {
 
 /// The name of the store that this one is becoming a copy of.
 pub(super) fn copying(database: &Database) -> Result<Option<String>, StoreError> {
-    let read = database.begin_read().map_err(failed)?;
-    let meta = read.open_table(META).map_err(failed)?;
-    let row = meta.get(COPYING_ROW).map_err(failed)?;
-    Ok(row.map(|bytes| String::from_utf8_lossy(bytes.value()).into_owned()))
+    let row = meta_row(database, COPYING_ROW)?;
+    Ok(row.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
 }

@@ -33,7 +33,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use redb::{Database, ReadableDatabase};
 use tokio::sync::{mpsc, oneshot};
 
@@ -50,9 +50,9 @@ use rotogate_core::store::{
 #[cfg(feature = "test-util")]
 pub use schema::records_read_back_the_same;
 use schema::{
-    BY_SUBJECT, FIRST_ID, HEAD_ROW, LAST_ID, LOG, META, REVOCATIONS, SESSIONS, StoreHead, Writing, decode_revocation,
+    BY_SUBJECT, FIRST_ID, HEAD_ROW, LAST_ID, LOG, REVOCATIONS, SESSIONS, StoreHead, Writing, decode_revocation, failed,
 };
-use writer::{Job, QueuedOperation, Writer, WriterShared, failed};
+use writer::{Job, QueuedOperation, Writer, WriterShared};
 
 mod backup;
 mod copy;
@@ -173,7 +173,7 @@ impl RedbStore {
     /// The mark could not be written, or the writer had stopped.
     pub async fn close(&self) -> Result<(), StoreError> {
         self.inner.shut();
-        let closed = lock(&self.inner.closed).take();
+        let closed = self.inner.closed.lock().take();
         match closed {
             Some(closed) => closed.await.map_err(|_| stopped())?,
             None => Ok(()),
@@ -203,17 +203,11 @@ impl RedbStore {
     pub async fn backup_to(&self, path: impl AsRef<Path>) -> Result<(), StoreError> {
         let database = self.database()?;
         let path = path.as_ref().to_owned();
-        let (reply, answer) = oneshot::channel();
-        std::thread::Builder::new()
-            .name("rotogate-backup".to_owned())
-            .spawn(move || {
-                let copied = database.begin_read().map_err(failed).and_then(|read| backup::copy(&read, &path));
-                // Dropped before the reply, so that the store is really closed if the caller closes it afterwards.
-                drop(database);
-                let _ = reply.send(copied);
-            })
-            .map_err(|error| StoreError::caused_by("the thread of the backup cannot be started", error))?;
-        answer.await.map_err(|_| StoreError::new("the backup was aborted"))?
+        let copy = move |database: &Database| {
+            let read = database.begin_read().map_err(failed)?;
+            backup::copy(&read, &path)
+        };
+        on_thread("rotogate-backup", "the backup", database, copy).await
     }
 
     /// Copies a store that no gate uses. The store is verified in full first, and not a byte of it is changed. Blocks.
@@ -232,7 +226,7 @@ impl RedbStore {
         F: FnOnce(&Rules, &mut Writing<'_>) -> Result<T, Failure> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let queue = lock(&self.inner.queue).clone().ok_or_else(closed)?;
+        let queue = self.inner.queue.lock().clone().ok_or_else(closed)?;
         queue.send(Box::new(QueuedOperation::new(work, reply))).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
     }
@@ -243,10 +237,8 @@ impl RedbStore {
     }
 
     fn head(&self) -> Result<StoreHead, StoreError> {
-        let read = self.database()?.begin_read().map_err(failed)?;
-        let meta = read.open_table(META).map_err(failed)?;
-        let row = meta.get(HEAD_ROW).map_err(failed)?.ok_or_else(|| StoreError::new("the store lost its head row"))?;
-        decode("the head of the store", row.value())
+        let row = schema::meta_row(&*self.database()?, HEAD_ROW)?;
+        decode("the head of the store", &row.ok_or_else(|| StoreError::new("the store lost its head row"))?)
     }
 
     /// The entries after a position of the log, and the last position that was read.
@@ -271,14 +263,14 @@ impl RedbStore {
 impl RedbInner {
     fn shut(&self) {
         self.shared.close();
-        *lock(&self.queue) = None;
+        *self.queue.lock() = None;
     }
 }
 
 impl Drop for RedbInner {
     fn drop(&mut self) {
         self.shut();
-        if let Some(writer) = lock(&self.writer).take()
+        if let Some(writer) = self.writer.lock().take()
             && writer.join().is_err()
         {
             tracing::error!(store = %self.path.display(), "store writer panicked");
@@ -292,10 +284,24 @@ impl fmt::Debug for RedbStore {
     }
 }
 
-/// Locks a mutex even after a panic of another holder. All holders replace a whole value, so a panic cannot leave an
-/// incomplete value.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
+/// Works on a database in a thread of its own, which drops the database before the answer: if the caller closes the
+/// store afterwards, it is really closed. Errors say `what` is done.
+async fn on_thread<T: Send + 'static>(
+    name: &str,
+    what: &str,
+    database: Arc<Database>,
+    work: impl FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let (reply, answer) = oneshot::channel();
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            let done = work(&database);
+            drop(database);
+            let _ = reply.send(done);
+        })
+        .map_err(|error| StoreError::caused_by(format!("the thread of {what} cannot be started"), error))?;
+    answer.await.map_err(|_| StoreError::new(format!("{what} was aborted")))?
 }
 
 fn closed() -> StoreError {
@@ -317,7 +323,7 @@ pub fn counted_commits(store: &RedbStore) -> CountedCommits {
 
 /// How many operations wait for a commit.
 pub fn queued_commits(store: &RedbStore) -> usize {
-    lock(&store.inner.queue).as_ref().map_or(0, |queue| queue.max_capacity() - queue.capacity())
+    store.inner.queue.lock().as_ref().map_or(0, |queue| queue.max_capacity() - queue.capacity())
 }
 
 #[async_trait]
@@ -362,7 +368,7 @@ impl Store for RedbStore {
     }
 
     async fn revocations(&self) -> Result<(RevocationList, Cursor), StoreError> {
-        load::all(self.database()?).await
+        on_thread("rotogate-load", "the reading of the revocations", self.database()?, load::all).await
     }
 
     async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<Vec<SessionId>, StoreError> {
@@ -452,7 +458,7 @@ impl Store for RedbStore {
             let message = format!("{fault}; it is reopened as soon as it can be written");
             return Err(StoreError::caused_by(message, fault));
         }
-        match &*lock(&self.inner.queue) {
+        match &*self.inner.queue.lock() {
             Some(queue) if !queue.is_closed() => Ok(()),
             Some(_) => Err(stopped()),
             None => Err(closed()),

@@ -5,16 +5,13 @@
 //! each other are also divided evenly.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::thread::{Builder, Scope, available_parallelism, scope};
+use std::thread::{Scope, available_parallelism, scope};
 
 use parking_lot::Mutex;
 use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata};
-use tokio::sync::oneshot;
 
-use super::schema::{REVOCATIONS, decode_revocation};
-use super::writer::failed;
+use super::schema::{REVOCATIONS, decode_revocation, failed};
 use rotogate_core::revocation::RevocationList;
 use rotogate_core::revocation::list::{ListFilling, ListShare};
 use rotogate_core::store::{Cursor, StoreError};
@@ -30,22 +27,8 @@ const MAX_RESERVED_ENTRIES: u64 = 16 << 20;
 type Revocations = ReadOnlyTable<&'static [u8], &'static [u8]>;
 
 /// Reads all revocations from the table instead of the log, because their order does not matter here. This needs one
-/// transaction and no look-up for each entry, and memory for the list only. It does not block a thread of the caller.
-pub(super) async fn all(database: Arc<Database>) -> Result<(RevocationList, Cursor), StoreError> {
-    let (reply, answer) = oneshot::channel();
-    Builder::new()
-        .name("rotogate-load".to_owned())
-        .spawn(move || {
-            let loaded = read(&database);
-            // Before the reply, so that a caller that closes the store afterwards finds it closed.
-            drop(database);
-            let _ = reply.send(loaded);
-        })
-        .map_err(|error| StoreError::caused_by("the thread that reads the revocations cannot be started", error))?;
-    answer.await.map_err(|_| StoreError::new("the reading of the revocations was aborted"))?
-}
-
-fn read(database: &Database) -> Result<(RevocationList, Cursor), StoreError> {
+/// transaction and no look-up for each entry, and memory for the list only.
+pub(super) fn all(database: &Database) -> Result<(RevocationList, Cursor), StoreError> {
     let read = database.begin_read().map_err(failed)?;
     let table = read.open_table(REVOCATIONS).map_err(failed)?;
     let room = table.len().map_err(failed)?.min(MAX_RESERVED_ENTRIES);

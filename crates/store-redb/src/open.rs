@@ -11,10 +11,10 @@ use uuid::Uuid;
 
 use super::schema::{
     BY_END, BY_SUBJECT, BY_UNTIL, COPYING_ROW, HEAD_ROW, LIVE, LOG, META, REVOCATIONS, SCHEMA, SCHEMA_ROW,
-    SCHEMA_WITHOUT_LIVE, SESSIONS, StoreHead, Writing,
+    SCHEMA_WITHOUT_LIVE, SESSIONS, StoreHead, Writing, failed, meta_row,
 };
 use super::staged::StagedFile;
-use super::writer::{MarkSchedule, failed};
+use super::writer::MarkSchedule;
 use super::{Options, copy};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::private_file::{self, Unpublished};
@@ -241,10 +241,7 @@ fn examine<T>(
 
 /// Whether the store has the table of live sessions.
 fn has_live(database: &Database) -> Result<bool, StoreError> {
-    let read = database.begin_read().map_err(failed)?;
-    let meta = read.open_table(META).map_err(failed)?;
-    let schema = meta.get(SCHEMA_ROW).map_err(failed)?;
-    Ok(schema.is_some_and(|schema| schema.value() == SCHEMA.to_be_bytes()))
+    Ok(meta_row(database, SCHEMA_ROW)?.is_some_and(|schema| schema == SCHEMA.to_be_bytes()))
 }
 
 /// Checks that the tables are ours. Returns the store's own description.

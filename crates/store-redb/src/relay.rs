@@ -5,8 +5,8 @@ use std::ops::Bound;
 use async_trait::async_trait;
 use redb::ReadableDatabase;
 
-use super::writer::failed;
-use super::{RedbStore, schema};
+use super::RedbStore;
+use super::schema::{self, failed};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::store::StoreError;
 use rotogate_core::store::relay::{self, RelayId, RelayInserted, RelayRecord, RelayStore, RelaySwapped, RelayVersion};

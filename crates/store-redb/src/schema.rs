@@ -15,7 +15,7 @@
 //!
 //! [`encoding`](rotogate_core::store::kit::encoding) has the bytes of records.
 
-use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
+use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -89,6 +89,13 @@ pub(super) fn decode_relay(id: RelayId, bytes: &[u8]) -> Result<RelayRecord, Sto
     decode(format_args!("{id:?}"), bytes)
 }
 
+/// A row of the store's own description.
+pub(super) fn meta_row(database: &Database, row: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    let read = database.begin_read().map_err(failed)?;
+    let meta = read.open_table(META).map_err(failed)?;
+    Ok(meta.get(row).map_err(failed)?.map(|bytes| bytes.value().to_vec()))
+}
+
 /// The entry of a target, and its position in the log.
 pub(super) fn decode_revocation(key: &[u8], bytes: &[u8]) -> Result<(u64, Revocation), StoreError> {
     let target = decode_target(key)?;
@@ -109,10 +116,15 @@ pub fn records_read_back_the_same(bytes: &[u8]) -> bool {
     holds::<Session>(bytes) && holds::<StoreHead>(bytes) && holds::<RevocationRow>(bytes) && target
 }
 
+/// A redb error, for the operator.
+pub(super) fn failed(error: impl Into<redb::Error>) -> StoreError {
+    let error = error.into();
+    StoreError::caused_by(format!("the store cannot be read or written: {error}"), error)
+}
+
 /// A redb error inside a transaction, which must not be committed.
 pub(super) fn broken(error: impl Into<redb::Error>) -> Failure {
-    let error = error.into();
-    Failure::Broken(StoreError::caused_by(format!("the store cannot be read or written: {error}"), error))
+    Failure::Broken(failed(error))
 }
 
 /// The tables of one write transaction.

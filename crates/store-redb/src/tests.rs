@@ -114,7 +114,7 @@ async fn the_redb_store_passes_the_conformance_suite() {
     conformance::run(|_, _| {
         let place = Place::new();
         let store = Arc::new(place.open());
-        lock(&places).push(place);
+        places.lock().push(place);
         store
     })
     .await;
@@ -180,7 +180,7 @@ async fn hold(store: &RedbStore) -> (std_mpsc::Sender<()>, impl Future<Output = 
 
 /// Lets other tasks run until this many operations are queued.
 async fn queued(store: &RedbStore, n: usize) {
-    let queue = lock(&store.inner.queue).clone().unwrap();
+    let queue = store.inner.queue.lock().clone().unwrap();
     while queue.max_capacity() - queue.capacity() < n {
         tokio::task::yield_now().await;
     }

@@ -10,7 +10,7 @@ use arc_swap::ArcSwapOption;
 use redb::{Database, Durability, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
-use super::schema::{StoreHead, Writing};
+use super::schema::{StoreHead, Writing, failed};
 use super::{Options, open};
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::counters::Commits;
@@ -401,12 +401,6 @@ impl Writer {
         }
         Ok(state.finish()?)
     }
-}
-
-/// A redb error, for the operator.
-pub(super) fn failed(error: impl Into<redb::Error>) -> StoreError {
-    let error = error.into();
-    StoreError::caused_by(format!("the store cannot be read or written: {error}"), error)
 }
 
 #[cfg(test)]

@@ -93,7 +93,7 @@ async fn o4_another_schema_or_another_keyring_is_refused() {
     let database = Database::open(place.path()).unwrap();
     let transaction = database.begin_write().unwrap();
     let schema = 3_u32.to_be_bytes();
-    transaction.open_table(META).unwrap().insert(schema::SCHEMA_ROW, schema.as_slice()).unwrap();
+    transaction.open_table(schema::META).unwrap().insert(schema::SCHEMA_ROW, schema.as_slice()).unwrap();
     transaction.commit().unwrap();
     drop(database);
     assert!(place.refused().contains("schema version 3"));
@@ -304,7 +304,7 @@ async fn r22_live_sessions_are_known_after_a_restart_and_in_a_store_of_an_earlie
     let transaction = database.begin_write().unwrap();
     assert!(transaction.delete_table(schema::LIVE).unwrap());
     let version = schema::SCHEMA_WITHOUT_LIVE.to_be_bytes();
-    transaction.open_table(META).unwrap().insert(schema::SCHEMA_ROW, version.as_slice()).unwrap();
+    transaction.open_table(schema::META).unwrap().insert(schema::SCHEMA_ROW, version.as_slice()).unwrap();
     transaction.commit().unwrap();
     drop(database);
     let copy = place.dir.path().join("copy.redb");

@@ -16,7 +16,7 @@ async fn k10_the_redb_store_keeps_the_records_of_the_relay_and_of_keys() {
     conformance::run_relay(|| {
         let place = Place::new();
         let store = Arc::new(place.open());
-        lock(&places).push(place);
+        places.lock().push(place);
         store
     })
     .await;
