@@ -15,7 +15,6 @@ use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::Full;
 use rotogate::gate::Reason;
 use rotogate_core::context::Context;
-use rotogate_server::config;
 use rotogate_server::trace::{RequestFacts, RequestTrace, Tracer};
 use support::{Case, Heads, interleave, measures};
 
@@ -49,7 +48,7 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let tracer = |sample: &str| {
         let text = format!("{CONFIG}[tracing]\nendpoint = \"http://127.0.0.1:9\"\nsample = {sample}\n");
-        let config = config::parse(&text, Path::new("gateway.toml"), &()).unwrap();
+        let config = rotogate_config::parse(&text, Path::new("gateway.toml"), &()).unwrap();
         let _entered = runtime.enter();
         Tracer::start(&config, None).unwrap().unwrap()
     };

@@ -288,7 +288,7 @@ async fn p47_a_request_that_is_not_recorded_costs_at_most_one_allocation_more() 
 
     let text = "[server]\npublic_url = \"http://gate.test\"\n[issuer]\naudience = [\"api\"]\n\
                 [tracing]\nendpoint = \"http://127.0.0.1:9\"\nsample = 0\n";
-    let config = rotogate_server::config::parse(text, std::path::Path::new("gateway.toml"), &()).unwrap();
+    let config = rotogate_config::parse(text, std::path::Path::new("gateway.toml"), &()).unwrap();
     let tracer = Tracer::start(&config, None).unwrap();
     let (mut heads, id) = (Heads::new(["token"]), HeaderValue::from_static("id"));
     let mut cost = |tracer: Option<&Arc<Tracer>>, given: Option<&'static str>, is_trusted: bool| {

@@ -3,9 +3,12 @@ MUTANT of the environment chooses. What stands outside of a body, or in one that
 """
 
 import re
+from pathlib import Path
 
 # A switch for each crate: its folder of sources, whose lib.rs gets the function.
-CRATES = ("src/", *(f"crates/{name}/src/" for name in ("core", "directories", "issuers", "kit", "proxy", "server", "signals", "store-postgres", "store-redb", "store-redis")))
+ROOT = Path(__file__).resolve().parent.parent
+# The folders of the crates' sources.
+CRATES = ("src/", *(f"crates/{path.name}/src/" for path in sorted(ROOT.glob("crates/*")) if path.name != "test-support"))
 SWITCH = """
 pub(crate) fn mutant() -> usize {
     static NUMBER: std::sync::LazyLock<usize> =

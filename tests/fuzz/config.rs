@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rotogate_server::config::{Config, ConfigErrors, parse};
+use rotogate_config::{Config, ConfigErrors, parse};
 
 use crate::input::target;
 

@@ -187,3 +187,27 @@ families! { OF_PROCESS:
     PROCESS_THREADS = Gauge "process_threads" [] "Threads of the process";
     PROCESS_START_TIME = Gauge "process_start_time_seconds" [] "Unix time at which the process started";
 }
+
+#[cfg(test)]
+mod tests {
+    use support::generated::assert_part_is_current;
+
+    use super::*;
+
+    #[test]
+    fn the_families_on_the_page_are_generated() {
+        let mut table = "| name | labels | meaning |\n|---|---|---|\n".to_owned();
+        let of_gate = ALL.iter().map(|family| ("rotogate_", family));
+        for (prefix, family) in of_gate.chain(OF_PROCESS.iter().map(|family| ("", family))) {
+            let (suffix, kind) = match family.kind {
+                Kind::Counter => ("_total", ""),
+                Kind::Gauge => ("", ""),
+                Kind::Histogram => ("", " (histogram)"),
+            };
+            let labels: Vec<_> = family.labels.iter().map(|label| format!("`{label}`")).collect();
+            let (name, labels, help) = (family.name, labels.join(", "), family.help);
+            table += &format!("| `{prefix}{name}{suffix}` | {labels} | {help}{kind} |\n");
+        }
+        assert_part_is_current("docs/metrics.md", "families", &table);
+    }
+}

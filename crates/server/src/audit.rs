@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::ClientConfig;
+use rotogate_config::ClientConfig;
 use rotogate_core::token::keyring::Keyring;
 
 const TARGET: &str = "rotogate::audit";

@@ -5,7 +5,7 @@
 //! | for | see |
 //! |---|---|
 //! | the command line | [`cli`] |
-//! | `gateway.toml` | [`config`] |
+//! | `gateway.toml` | [`rotogate_config`] |
 //! | listeners, connections, admin listener, reload | [`server`] |
 //! | the users file, and users in other systems | [`rotogate_directories`] |
 //! | forwarding to upstreams | [`rotogate_proxy`] |
@@ -13,9 +13,6 @@
 
 mod audit;
 pub mod cli;
-pub mod config;
-#[cfg(test)]
-mod generated;
 pub mod log;
 pub mod server;
 pub mod trace;

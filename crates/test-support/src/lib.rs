@@ -24,6 +24,7 @@ pub mod events;
 pub mod figure;
 pub mod frames;
 mod gate;
+pub mod generated;
 pub mod history;
 pub mod pki;
 mod place;

@@ -12,9 +12,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{At, Failure};
-use crate::config::AdminAccess;
 use crate::server::AdminToken;
 use crate::server::operate::admin::health;
+use rotogate_config::AdminAccess;
 use rotogate_core::fault::Chain;
 
 /// Sends a request with the admin token. `None` if no gate answers.

@@ -7,10 +7,10 @@ use http::Method;
 
 use super::output::Output;
 use super::{CommandResult, Failure, admin_client, runtime};
-use crate::config::AdminAccess;
 use crate::server::operate::admin::{
     ApiKeyInfo, ApiKeyRequest, KeysPage, LeakAnswer, LeakReport, NewKeyAnswer, RotateKeyRequest,
 };
+use rotogate_config::AdminAccess;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ApiKeyCommand {

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::output::Output;
 use super::{At, CommandResult, Failure, admin_client, runtime};
-use crate::config::{self, Config, ConfigError, ConfigErrors, ProcessEnv, RedbSettings, StoreConfig};
 use crate::server::{self, Inspected, UnavailableAddress};
+use rotogate_config::{Config, ConfigError, ConfigErrors, ProcessEnv, RedbSettings, StoreConfig};
 use rotogate_core::private_file;
 
 /// The environment variable with the addresses of the gate that runs this check before an in-place upgrade. These
@@ -46,7 +46,7 @@ pub(super) struct CheckOptions {
 
 pub(super) fn run(path: &Path, options: CheckOptions, output: Output) -> CommandResult {
     let CheckOptions { print, strict, online } = options;
-    let config = config::load(path, &ProcessEnv).map_err(|errors| wrong(&errors))?;
+    let config = rotogate_config::load(path, &ProcessEnv).map_err(|errors| wrong(&errors))?;
     let (warnings, found) = runtime()?.block_on(check(&config, online)).map_err(|errors| wrong(&errors))?;
     let printed = print.then(|| config.to_toml());
     let checked = CheckReport {

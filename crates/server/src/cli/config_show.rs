@@ -5,8 +5,8 @@ use http::Method;
 
 use super::output::Output;
 use super::{CommandResult, admin_client, runtime};
-use crate::config::Config;
 use crate::server::operate::admin::{ConfigInfo, ConfigValue, ValueSource};
+use rotogate_config::Config;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::output::Output;
 use super::{CommandResult, Failure, admin_client, runtime};
-use crate::config::AdminAccess;
+use rotogate_config::AdminAccess;
 
 /// The fields, but for the last, are those of the query.
 #[derive(Debug, Args, Serialize)]

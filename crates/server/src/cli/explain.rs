@@ -12,8 +12,8 @@ use zeroize::Zeroizing;
 
 use super::output::Output;
 use super::{CommandResult, Failure, admin_client, runtime};
-use crate::config::AdminAccess;
 use crate::server::operate::admin::{ExplainReport, ExplainedRule, Place, TokenKind};
+use rotogate_config::AdminAccess;
 
 /// The longest input, in bytes. It exceeds any token that the gate examines.
 const MAX_INPUT: u64 = 32 << 10;

@@ -7,7 +7,7 @@ use clap::Args;
 use http::uri::Authority;
 
 use super::{Failure, print_error};
-use crate::config::{self, AdminAccess, Config, ConfigErrors, ProcessEnv};
+use rotogate_config::{AdminAccess, Config, ConfigErrors, ProcessEnv};
 
 /// The options of commands that ask the running gate.
 #[derive(Debug, Args)]
@@ -62,7 +62,7 @@ impl GateOptions {
         if let Some(gate) = self.named() {
             return Ok(Reach::Gate(gate));
         }
-        match config::load(path, &ProcessEnv) {
+        match rotogate_config::load(path, &ProcessEnv) {
             Ok(mut config) => {
                 if let Some(file) = &self.token_file {
                     config.admin.token_file.clone_from(file);
@@ -81,7 +81,7 @@ impl GateOptions {
 
 /// Reads the access to the gate from a broken configuration, and reports the first error in a line.
 fn beside(path: &Path, errors: &ConfigErrors) -> Result<AdminAccess, Failure> {
-    let Ok(gate) = config::load_access(path, &ProcessEnv) else { return Err(Failure::configuration(errors)) };
+    let Ok(gate) = rotogate_config::load_access(path, &ProcessEnv) else { return Err(Failure::configuration(errors)) };
     let first = errors.iter().next().map(|error| error.to_string().replace('\n', " ")).unwrap_or_default();
     let more = match errors.len() - 1 {
         0 => String::new(),

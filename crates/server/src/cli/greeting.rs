@@ -10,10 +10,10 @@ use tracing::field::display;
 
 use super::CommandResult;
 use super::output::Output;
-use crate::config::Config;
-use crate::log::LogFormat;
 use crate::server::{PublicAddress, Server};
 use rotogate::program::OAUTH2;
+use rotogate_config::Config;
+use rotogate_config::LogFormat;
 use rotogate_core::client::Grant;
 use rotogate_proxy::UpstreamUrl;
 

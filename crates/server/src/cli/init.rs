@@ -14,7 +14,7 @@ mod oauth2_proxy;
 
 use super::output::Output;
 use super::{CommandResult, Failure};
-use crate::config::{self, ProcessEnv};
+use rotogate_config::ProcessEnv;
 use rotogate_core::private_file::{self, Unpublished};
 
 const FILE: &str = "gateway.toml";
@@ -78,7 +78,7 @@ pub(super) fn run(configured: &Path, options: &InitOptions, output: Output) -> C
     };
     let text = imported.text;
     // Does not write a configuration that a start would refuse.
-    config::parse(&text, &path, &ProcessEnv).map_err(|errors| {
+    rotogate_config::parse(&text, &path, &ProcessEnv).map_err(|errors| {
         Failure::Usage(format!("nothing was written, because the configuration would be wrong:\n{errors}"))
     })?;
     let failed = |path: &Path, error: &io::Error| match error.kind() {
@@ -249,7 +249,7 @@ mod tests {
             let options =
                 InitOptions { dir: None, upstream, client, browser, from_oauth2_proxy: None, flags: Vec::new() };
             let text = text(&options);
-            let config = config::parse(&text, Path::new("gateway.toml"), &ProcessEnv);
+            let config = rotogate_config::parse(&text, Path::new("gateway.toml"), &ProcessEnv);
             let config = config.unwrap_or_else(|errors| panic!("{browser:?}: {errors}"));
             assert_eq!(config.directories.is_empty(), matches!(browser, Some(BrowserLoginKind::Oidc)));
         }

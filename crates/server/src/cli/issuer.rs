@@ -6,8 +6,8 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::output::Output;
 use super::{CommandResult, admin_client, runtime};
-use crate::config::AdminAccess;
 use crate::server::build::issuers::{IssuerReport, IssuerReports};
+use rotogate_config::AdminAccess;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum IssuerCommand {

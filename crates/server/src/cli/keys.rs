@@ -11,11 +11,11 @@ use super::gate::{self, Reach};
 use super::output::Output;
 use super::{CommandResult, Failure, admin_client, audit_trail, load, no_gate_can, print_error, runtime};
 use crate::audit::{self, KeyEvent};
-use crate::config::{AdminAccess, Config};
 use crate::server::build::stores::refuse_lost_keys;
 use crate::server::operate::admin::keys::{self, ChangedKey, KeyRequest, Keys, OwnKeyState};
 use crate::server::operate::key_roll;
 use rotogate::gate::JWKS_MAX_AGE;
+use rotogate_config::{AdminAccess, Config};
 use rotogate_core::token::Algorithm;
 use rotogate_core::token::keyring::{KeyState, Keyring};
 

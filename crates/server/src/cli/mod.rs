@@ -10,8 +10,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{self, Config, ConfigError, ConfigErrors, ProcessEnv};
-use crate::log::{self, Logs, OnAuditFailure};
+use crate::log::{self, Logs};
+use rotogate_config::OnAuditFailure;
+use rotogate_config::{Config, ConfigError, ConfigErrors, ProcessEnv};
 use rotogate_core::token::keyring::Keyring;
 
 mod admin_client;
@@ -394,7 +395,7 @@ fn print_error(text: &str) {
 }
 
 fn load(path: &std::path::Path) -> Result<Config, Failure> {
-    config::load(path, &ProcessEnv).map_err(|errors| Failure::configuration(&errors))
+    rotogate_config::load(path, &ProcessEnv).map_err(|errors| Failure::configuration(&errors))
 }
 
 /// The failure of a command that needs the whole configuration.

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::output::Output;
 use super::{CommandResult, Failure, admin_client, runtime};
-use crate::config::{AdminAccess, Config};
 use crate::server::operate::admin::{ReloadResult, Status};
+use rotogate_config::{AdminAccess, Config};
 
 pub(super) fn run(gate: &AdminAccess, output: Output) -> CommandResult {
     let result: ReloadResult = runtime()?.block_on(admin_client::request(gate, Method::POST, "/v1/config/reload"))?;

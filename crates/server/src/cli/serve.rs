@@ -13,9 +13,9 @@ use tokio::sync::mpsc;
 use super::output::Output;
 use super::upgrade::{Baton, Program};
 use super::{CommandResult, Failure, greeting, runtime, upgrade};
-use crate::config::{self, Config, ConfigError, ProcessEnv};
 use crate::log::LogError;
 use crate::server::{self, Order, Server, ShutdownKind};
+use rotogate_config::{Config, ConfigError, ProcessEnv};
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_kit::file_stamp::{CHECK_INTERVAL, ChangeDetector};
 
@@ -66,8 +66,8 @@ fn start(
     }
     let refused = baton.and_then(|baton| Some((baton, baton.refused.as_deref()?)));
     let config = match refused {
-        None => config::load(path, &ProcessEnv),
-        Some((former, _)) => config::parse(&former.config, path, &ProcessEnv),
+        None => rotogate_config::load(path, &ProcessEnv),
+        Some((former, _)) => rotogate_config::parse(&former.config, path, &ProcessEnv),
     };
     let config = config.map_err(|errors| Failure::configuration(&errors))?;
     keep_memory_private()?;

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::output::Output;
 use super::{CommandResult, Failure, admin_client, prompt, runtime};
-use crate::config::AdminAccess;
 use crate::server::operate::admin::{RevocationReport, RevocationRequest, SessionInfo};
+use rotogate_config::AdminAccess;
 use rotogate_core::session::{Generation, SessionId, use_in_words};
 
 #[derive(Debug, Subcommand)]

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::admin_client::Unanswered;
 use super::output::Output;
 use super::{CommandResult, Failure, admin_client, runtime};
-use crate::config::AdminAccess;
+use rotogate_config::AdminAccess;
 
 #[derive(Serialize)]
 struct StatusReport<'a> {

@@ -12,8 +12,8 @@ use serde::Serialize;
 use super::gate::{self, Reach};
 use super::output::Output;
 use super::{CommandResult, Failure, admin_client, load, runtime};
-use crate::config::{AdminAccess, Config, RedbSettings, StoreConfig};
 use rotogate::store::redb::RedbStore;
+use rotogate_config::{AdminAccess, Config, RedbSettings, StoreConfig};
 use rotogate_core::private_file::{self, Unpublished};
 
 mod copy;

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::output::Output;
 use super::{CommandResult, Failure, audit_trail, prompt, runtime};
-use crate::config::Config;
+use rotogate_config::Config;
 use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate_core::session::Scope;
 use rotogate_core::token::claims::MintedClaims;

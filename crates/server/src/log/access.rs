@@ -13,9 +13,9 @@ use http::header::{HOST, USER_AGENT};
 use http::{HeaderValue, Request, StatusCode, Version};
 
 use super::line::{LogLine, key};
-use super::settings::{LogFormat, RouteLog, Sample};
 use super::writer::Sink;
 use rotogate::gate::{Reason, Verdict, Who};
+use rotogate_config::{LogFormat, RouteLog, Sample};
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::headers::Peer;
 use rotogate_core::trace::Trace;

@@ -112,7 +112,7 @@ mod tests {
     use serde_json::{Map, json};
 
     use super::*;
-    use crate::generated;
+    use support::generated;
 
     fn root() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")

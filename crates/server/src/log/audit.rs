@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 
 use super::line::LogLine;
 use super::request_id;
-use super::settings::LogAddresses;
+use rotogate_config::LogAddresses;
 
 /// The target of the audit trail: no level hides its events, and they may use the reserve for errors.
 pub(super) const TARGET: &str = "rotogate::audit";
@@ -178,7 +178,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::generated;
+    use support::generated;
 
     #[test]
     fn an_address_is_cut_as_documented() {

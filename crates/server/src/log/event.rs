@@ -12,8 +12,8 @@ use tracing_subscriber::layer::Context as Around;
 use super::audit::{TARGET, Trail, TrailEntry};
 use super::line::LogLine;
 use super::recent;
-use super::settings::LogFormat;
 use super::writer::Sink;
+use rotogate_config::LogFormat;
 use rotogate_core::context::{Actor, Context};
 
 /// Writes events to the outputs in force.

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::settings::LogFormat;
+use rotogate_config::LogFormat;
 use rotogate_core::context::is_deceptive;
 use rotogate_core::session::SessionId;
 use rotogate_core::token::verify::beginning;

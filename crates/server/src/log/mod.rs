@@ -14,6 +14,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
+use rotogate_config::{AccessLogConfig, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogOutput, OnAuditFailure};
 use rotogate_core::api_key::KeyPrefix;
 use rotogate_core::clock::SystemTime;
 mod access;
@@ -24,13 +25,9 @@ mod event;
 mod line;
 pub(crate) mod recent;
 pub(crate) mod request_id;
-mod settings;
 mod writer;
 
 pub(crate) use access::{AccessLog, AccessLogLine, ConnectionFields, UpstreamFields};
-pub use settings::{
-    AccessLogConfig, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogOutput, OnAuditFailure, RouteLog, Sample,
-};
 use writer::{AUDIT_IS_FAILING, Sink, WriterCounts};
 
 /// How long the process waits at its end for a slow output.

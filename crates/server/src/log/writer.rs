@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::settings::{LogOutput, OnAuditFailure};
+use rotogate_config::{LogOutput, OnAuditFailure};
 use rotogate_core::private_file;
 use rotogate_kit::worker_id::WorkerId;
 

@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Config, ConfigError, ConfigErrors};
+use rotogate_config::{Config, ConfigError, ConfigErrors};
 use rotogate_core::clock::written;
 use rotogate_core::fault::Chain;
 use rotogate_core::store::StoreError;

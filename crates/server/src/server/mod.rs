@@ -16,7 +16,6 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use crate::config::Config;
 pub use build::admin_tokens::AdminToken;
 use build::assemble::{self, GateParts};
 use build::files::LastRead;
@@ -28,6 +27,7 @@ use listen::sockets::Sockets;
 pub use listen::sockets::passed as passed_sockets;
 pub(crate) use listen::sockets::{UnavailableAddress, unavailable_addresses};
 pub use operate::reload::read_again;
+use rotogate_config::Config;
 use run::RunningGate;
 pub(crate) use run::refuse_upgrade;
 use serve::authorizer::Questions;

@@ -27,9 +27,9 @@ use super::serve::handler::GateHandler;
 use super::serve::request::RequestState;
 use super::serve::tally::Tally;
 use super::{BoundListener, Order, Server, ShutdownKind, UpgradeState};
-use crate::config::Config;
 use crate::trace::Tracer;
 use rotogate::store::redb::RedbStore;
+use rotogate_config::Config;
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::engine::Unpaid;
 

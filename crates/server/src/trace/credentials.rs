@@ -7,7 +7,7 @@ use http::header::{
 };
 use rustls::ClientConfig;
 
-use crate::config::TracingConfig;
+use rotogate_config::TracingConfig;
 use rotogate_core::private_file::{read_private, trusted};
 use rotogate_kit::file_stamp::Stamp;
 use rotogate_kit::upstream_tls::{BadTls, UpstreamTls};

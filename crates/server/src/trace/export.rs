@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 
 use super::transport::{OtlpHttp, channel, with_headers};
 use super::{COUNTS, Credentials};
-use crate::config::{TraceProtocol, TracingConfig};
+use rotogate_config::{TraceProtocol, TracingConfig};
 use rotogate_core::clock::{SystemTime, TimeSource};
 
 /// The interval between reports that spans cannot be sent.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
-use crate::config::Config;
+use rotogate_config::Config;
 use rotogate_core::trace::{Position, Span};
 
 /// The recorder of requests, in a build without traces.

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 
 use super::export::Exporter;
 use super::{COUNTS, Credentials, random_span};
-use crate::config::{Config, TracingConfig};
+use rotogate_config::{Config, TracingConfig};
 use rotogate_core::clock::{SystemTime, TimeSource, wall_micros};
 use rotogate_core::trace::{Position, Span, StepKind, TRACESTATE, Value};
 use rotogate_kit::file_stamp::Stamp;

@@ -9,7 +9,6 @@ use serde::Serialize;
 use super::super::output::Output;
 use super::super::{CommandResult, Failure, audit_trail, load, runtime};
 use super::beside;
-use crate::config::{Config, RedbSettings, StoreConfig};
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use crate::server::build::shared;
 use crate::server::build::stores::{Stores, open_stores, redb_options};
@@ -20,6 +19,7 @@ use rotogate::store::PostgresStore;
 #[cfg(feature = "redis")]
 use rotogate::store::RedisStore;
 use rotogate::store::redb::RedbStore;
+use rotogate_config::{Config, RedbSettings, StoreConfig};
 use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
 #[cfg(feature = "relay")]
 use rotogate_core::store::copy::copy_vaults;

@@ -8,7 +8,6 @@ use serde::Serialize;
 use super::super::output::Output;
 use super::super::{CommandResult, Failure, audit_trail, keys, prompt, runtime};
 use super::copy::no_gate_runs;
-use crate::config::{Config, RedbSettings, StoreConfig};
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use crate::server::build::shared;
 use crate::server::build::stores::redb_options;
@@ -17,6 +16,7 @@ use rotogate::store::PostgresStore;
 #[cfg(feature = "redis")]
 use rotogate::store::RedisStore;
 use rotogate::store::redb::RedbStore;
+use rotogate_config::{Config, RedbSettings, StoreConfig};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::store::reset_clock::{Ahead, RemembersTime, ahead, reset_clock};
 use rotogate_core::token::MAX_SESSIONLESS_LIFETIME;

@@ -9,9 +9,9 @@ use serde::Serialize;
 use super::super::output::Output;
 use super::super::{CommandResult, Failure, audit_trail, keys, runtime};
 use super::beside;
-use crate::config::Config;
 use crate::server::build::stores::redb_options;
 use rotogate::store::redb::RedbStore;
+use rotogate_config::Config;
 use rotogate_core::clock::{SystemTime, TimeSource};
 #[cfg(feature = "relay")]
 use rotogate_core::engine::api_keys::keys_by_secret;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::cli::Failure;
-use crate::config::{Config, TrustedIssuer};
 use crate::server::build::issuer_rules;
 use rotogate::remote_keys;
+use rotogate_config::{Config, TrustedIssuer};
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::denial::Denial;
 use rotogate_core::policy;

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::super::output::Output;
 use super::super::{At, CommandResult, Failure};
 use super::{belongs_into_the_file, reload_running_gate};
-use crate::config::Config;
+use rotogate_config::Config;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::password::FirebaseParameters;
 use rotogate_core::private_file;
@@ -186,7 +186,7 @@ pub(super) fn into_database(
 
 #[cfg(not(feature = "sql"))]
 pub(super) fn into_database(_: &Config, _: &str, _: &ImportArguments, _: Timestamp, _: Output) -> CommandResult {
-    Err(Failure::Failed(crate::config::value::needs_feature("--to", "sql")))
+    Err(Failure::Failed(rotogate_config::value::needs_feature("--to", "sql")))
 }
 
 /// A failure that names the lines of the imported file.

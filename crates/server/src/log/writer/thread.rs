@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Buffer, Sink, WriterCounts, open};
-use crate::log::settings::LogOutput;
+use rotogate_config::LogOutput;
 use rotogate_core::clock::{SystemTime, TimeSource};
 
 /// How often dropped lines are reported.

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
-use crate::config::{AdminConfig, AdminRole, AdminTokenConfig};
+use rotogate_config::{AdminConfig, AdminRole, AdminTokenConfig};
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::context::Actor;
 use rotogate_core::private_file;

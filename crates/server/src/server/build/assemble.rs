@@ -18,15 +18,15 @@ use super::stores::keys_and_stores;
 use super::users::LiveUsers;
 #[cfg(feature = "relay")]
 use super::{exchanges, relays};
-use crate::config::{
-    AssertionHeader, ClientConfig, ClientKeySource, Config, ConfigErrors, EndpointConfig, GlobalRevocationConfig,
-    IdentityConfig, IdentityNames, IssuerConfig, LimitsConfig, SessionsConfig, StoreConfig, read_event_token,
-};
 use crate::server::error::{Faults, KeyFault, ServerError};
 use rotogate::Gate;
 use rotogate::dialect::global_revocation::GlobalRevocations;
 use rotogate::gate::{BuildError, Endpoint, GateBuilder};
 use rotogate::store::redb::RedbStore;
+use rotogate_config::{
+    AssertionHeader, ClientConfig, ClientKeySource, Config, ConfigErrors, EndpointConfig, GlobalRevocationConfig,
+    IdentityConfig, IdentityNames, IssuerConfig, LimitsConfig, SessionsConfig, StoreConfig, read_event_token,
+};
 use rotogate_core::client::{Client, ClientKeys};
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::password::Passwords;

@@ -8,8 +8,8 @@ use rotogate_core::http_client::{HttpClient, Tls};
 use rotogate_core::private_file;
 
 use super::provider_client::target;
-use crate::config::{Config, ConfigErrors, DecisionPointConfig};
 use crate::server::error::{Faults, KeyFault};
+use rotogate_config::{Config, ConfigErrors, DecisionPointConfig};
 
 /// The rules of a decision point. Reads its files.
 ///

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::config::{DirectoryConfig, UsersConfig};
 use crate::server::error::KeyFault;
+use rotogate_config::{DirectoryConfig, UsersConfig};
 use rotogate_core::directory::Directory;
 use rotogate_core::password::Passwords;
 use rotogate_directories::{AccountDirectory, Directories, DirectoryMetrics, RemoteDirectory};

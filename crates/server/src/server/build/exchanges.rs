@@ -7,11 +7,11 @@ use secrecy::SecretString;
 
 use super::issuers::RemoteIssuers;
 use super::provider_client::{CLIENT_CERT, credentials, target};
-use crate::config::{Config, ProviderClientSettings, ProviderSettings};
 use crate::server::error::KeyFault;
 use rotogate::program::HttpExchanger;
 use rotogate::relay::{HttpCaller, UrlSource};
 use rotogate::remote_keys::token_target;
+use rotogate_config::{Config, ProviderClientSettings, ProviderSettings};
 use rotogate_core::exchange::{ExchangeForm, UpstreamExchange};
 use rotogate_core::http_client::{HttpClient, SecretPlace, Tls};
 use rotogate_core::private_file::{read_private, trusted};

@@ -10,8 +10,8 @@ use aws_lc_rs::digest::{Context, SHA256};
 use zeroize::Zeroizing;
 
 use super::{assemble, provider_client};
-use crate::config::{Config, ListenerConfig, TrustedIssuer};
 use crate::server::listen::tls::files_of;
+use rotogate_config::{Config, ListenerConfig, TrustedIssuer};
 use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate_kit::file_stamp::{ChangeDetector, Stamp};
 

@@ -10,18 +10,18 @@ use super::issuers::RemoteIssuers;
 use super::prepare::DirectoryPlan;
 use super::stores::{Stores, refuse_new_keys};
 use super::{assemble, issuer_rules};
-#[cfg(any(feature = "postgres", feature = "redis"))]
-use crate::config::SharedSettings;
-use crate::config::{
-    Config, ConfigError, ConfigErrors, DirectoryConfig, HashesConfig, RedbSettings, RemoteSource, StoreConfig,
-    TlsConfig, TrustedIssuer, UsersConfig,
-};
-use crate::log::LogOutput;
 use crate::server::listen::tls;
 #[cfg(feature = "otel")]
 use crate::trace::Credentials;
 use rotogate::gate::{BuildError, GateBuilder};
 use rotogate::store::redb::check_mark;
+use rotogate_config::LogOutput;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+use rotogate_config::SharedSettings;
+use rotogate_config::{
+    Config, ConfigError, ConfigErrors, DirectoryConfig, HashesConfig, RedbSettings, RemoteSource, StoreConfig,
+    TlsConfig, TrustedIssuer, UsersConfig,
+};
 use rotogate_core::fault::Chain;
 use rotogate_core::http_client::HttpClient;
 use rotogate_core::password::Passwords;

@@ -5,9 +5,9 @@ use std::path::Path;
 use secrecy::SecretString;
 
 use super::provider_client::{client_key, target};
-use crate::config::{IntrospectionConfig, KeySource, TrustedIssuer};
 use crate::server::error::{KeyFault, ServerError};
 use rotogate::program::HttpIntrospector;
+use rotogate_config::{IntrospectionConfig, KeySource, TrustedIssuer};
 use rotogate_core::http_client::{ClientCredentials, HttpClient, Tls};
 use rotogate_core::introspection::Introspection;
 use rotogate_core::private_file::{self, trusted};

@@ -8,12 +8,12 @@ use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
 use super::issuer_rules::load_introspection;
-use crate::config::{
-    BrowserConfig, ClientConfig, Config, ConfigError, ConfigErrors, IntrospectionConfig, RemoteSource, TrustedIssuer,
-};
 use crate::server::error::{Faults, KeyFault, ServerError};
 use rotogate::gate::GateBuilder;
 use rotogate::remote_keys::{self, FetchFailure, RemoteIssuer, RemoteKeys, RemoteStatus};
+use rotogate_config::{
+    BrowserConfig, ClientConfig, Config, ConfigError, ConfigErrors, IntrospectionConfig, RemoteSource, TrustedIssuer,
+};
 use rotogate_core::client::ClientKeys;
 #[cfg(feature = "relay")]
 use rotogate_core::http_client::FetchTarget;

@@ -12,8 +12,8 @@ use serde_json::json;
 use tower::ServiceExt;
 
 use super::assemble::{proxy_settings, upstreams};
-use crate::config::{Config, ConfigErrors};
 use crate::server::error::Faults;
+use rotogate_config::{Config, ConfigErrors};
 use rotogate_core::headers::Peer;
 use rotogate_core::mcp::VERSIONS;
 use rotogate_core::policy::{By, GateId, permit_anonymous};

@@ -14,8 +14,8 @@ use super::shared;
 use super::{decision_points, mcp_probe};
 #[cfg(feature = "signals")]
 use super::{receivers, streams};
-use crate::config::{Config, ConfigError, ConfigErrors, DirectoryConfig};
 use rotogate::gate::GateBuilder;
+use rotogate_config::{Config, ConfigError, ConfigErrors, DirectoryConfig};
 use rotogate_core::directory::Directory;
 use rotogate_core::password::Passwords;
 use rotogate_core::token::Algorithm;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use secrecy::SecretString;
 
 use super::issuers::RemoteIssuers;
-use crate::config::{BrowserConfig, ClientKeySettings, ProviderClientSettings, TrustedIssuer};
 use crate::server::error::KeyFault;
 use rotogate::gate::LoginProvider;
+use rotogate_config::{BrowserConfig, ClientKeySettings, ProviderClientSettings, TrustedIssuer};
 use rotogate_core::client_auth::ClientKey;
 use rotogate_core::http_client::{Allowed, ClientCredentials, FetchTarget, SecretPlace};
 #[cfg(feature = "relay")]

@@ -6,9 +6,9 @@ use async_trait::async_trait;
 
 use super::provider_client::http_client;
 use super::streams::GateOfStreams;
-use crate::config::{Config, ConfigErrors, ReceiverConfig};
 use crate::server::error::{Faults, KeyFault, ServerError};
 use rotogate::Gate;
+use rotogate_config::{Config, ConfigErrors, ReceiverConfig};
 use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate_core::engine::ended::{End, EndPlace, EndedBatch};
 use rotogate_core::private_file::{read_private, trusted};

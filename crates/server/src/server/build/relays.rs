@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::issuers::RemoteIssuers;
 use super::provider_client::{self, credentials, http_client, target};
-use crate::config::RelaySettings;
 use crate::server::error::KeyFault;
 #[cfg(feature = "grpc")]
 use rotogate::dialect::relay::KnoxProvider;
@@ -13,6 +12,7 @@ use rotogate::dialect::relay::{EnvelopeProvider, Wire};
 use rotogate::gate::RelayConfig;
 use rotogate::relay::{HttpCaller, OAuthProvider, Provider, ProviderUrls, UrlSource};
 use rotogate::remote_keys;
+use rotogate_config::RelaySettings;
 
 /// The files that a relay reads, each with its key.
 pub(crate) fn files(relay: &RelaySettings) -> impl Iterator<Item = (&'static str, &Path)> {

@@ -14,12 +14,12 @@ use rotogate_core::token::keyring::Keyring;
 use secrecy::SecretString;
 use uuid::Uuid;
 
-#[cfg(feature = "postgres")]
-use crate::config::PostgresSettings;
-use crate::config::{Config, ConfigErrors, SharedSettings, StoreConfig};
-#[cfg(feature = "redis")]
-use crate::config::{RedisSettings, SentinelSettings};
 use crate::server::error::KeyFault;
+#[cfg(feature = "postgres")]
+use rotogate_config::PostgresSettings;
+use rotogate_config::{Config, ConfigErrors, SharedSettings, StoreConfig};
+#[cfg(feature = "redis")]
+use rotogate_config::{RedisSettings, SentinelSettings};
 
 /// Asks the store's server the same questions as a start, for `check --online`.
 pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors> {

@@ -9,7 +9,6 @@ use uuid::Uuid;
 use super::shared;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use super::start_wait::once_it_is_there;
-use crate::config::{Config, RedbSettings, StoreConfig};
 use crate::log;
 use crate::server::error::{KeyFault, ServerError};
 use rotogate::gate::GateBuilder;
@@ -18,6 +17,7 @@ use rotogate::store::PostgresStore;
 #[cfg(feature = "redis")]
 use rotogate::store::RedisStore;
 use rotogate::store::redb::{Options, RedbStore, check_mark};
+use rotogate_config::{Config, RedbSettings, StoreConfig};
 use rotogate_core::store::relay::RelayStore;
 use rotogate_core::store::{MemoryStore, Store, StoreError};
 use rotogate_core::token::keyring::{Keyring, OpenedKeyring};

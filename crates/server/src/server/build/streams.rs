@@ -7,11 +7,11 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::issuers::RemoteIssuers;
 use super::provider_client::{credentials, http_client, target};
-use crate::config::{Config, ConfigErrors, StreamConfig, StreamDelivery, TrustedIssuer, read_event_token};
 use crate::server::error::{Faults, KeyFault, ServerError};
 use rotogate::Gate;
 use rotogate::program::DeliveredEvent;
 use rotogate::remote_keys;
+use rotogate_config::{Config, ConfigErrors, StreamConfig, StreamDelivery, TrustedIssuer, read_event_token};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::denial::Denial;
 use rotogate_core::fault::Error;

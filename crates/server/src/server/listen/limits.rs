@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::addresses::Addresses;
 use super::min_rate::MinRate;
-use crate::config::ServerConfig;
+use rotogate_config::ServerConfig;
 
 /// The bound on the number of connections, and the bounds of each connection.
 #[derive(Debug)]

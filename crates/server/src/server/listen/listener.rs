@@ -19,8 +19,8 @@ use super::origin::{Origin, RequestedServer};
 use super::proxy_protocol;
 use super::stream::{Socket, Stream};
 use super::tls::Tls;
-use crate::config::ListenerConfig;
 use crate::server::error::KeyFault;
+use rotogate_config::ListenerConfig;
 use rotogate_core::headers::Peer;
 
 /// How often to check for the rest of an HTTP/2 preface that has begun.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-use crate::config::ServerConfig;
+use rotogate_config::ServerConfig;
 
 /// The minimum rate of a client, and the tolerance.
 #[derive(Clone, Copy, Debug)]

@@ -8,8 +8,8 @@ use std::os::fd::AsFd;
 use listenfd::ListenFd;
 use tokio::net::{TcpListener, TcpSocket};
 
-use crate::config::Config;
 use crate::server::error::{KeyFault, ServerError};
+use rotogate_config::Config;
 
 /// The sockets of a start.
 #[derive(Debug)]

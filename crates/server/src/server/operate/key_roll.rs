@@ -4,12 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::audit::{self, KeyEvent};
-use crate::config::Config;
 use crate::server::build::stores::shared_store;
 use rotogate::Gate;
 use rotogate::gate::JWKS_MAX_AGE;
 use rotogate::program::BROWSER;
 use rotogate::store::redb::RedbStore;
+use rotogate_config::Config;
 use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate_core::store::{NODE_HEARD_WITHIN, NODE_KEPT, NodeRow, NodeSeen, Store};
 use rotogate_core::token::Algorithm;

@@ -15,10 +15,10 @@ use ipnet::IpNet;
 
 use super::request::{RequestState, panic_response};
 use super::request_record::{LoggedBody, RequestRecord};
-use crate::config::{AuthorizerConfig, AuthorizerKind, ClientAuth, Config, ServerConfig};
 use crate::server::listen::listener::AskingNetworks;
 use crate::server::listen::origin::Origin;
 use rotogate::gate::{Authorizer, GateBody, Neighbour, Verdict};
+use rotogate_config::{AuthorizerConfig, AuthorizerKind, ClientAuth, Config, ServerConfig};
 use rotogate_core::denial::Denial;
 use rotogate_core::headers::Peer;
 

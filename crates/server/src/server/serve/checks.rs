@@ -12,10 +12,10 @@ use hyper::body::Incoming;
 use super::authorizer::{ReplyResult, verdict};
 use super::request::RequestState;
 use super::request_record::LoggedBody;
-use crate::config::AuthorizerKind;
 use crate::server::listen::origin::Origin;
 use rotogate::gate::{Authorizer, GateBody};
 use rotogate::program::grpc::Checks;
+use rotogate_config::AuthorizerKind;
 use rotogate_core::reply;
 use rotogate_core::reply::{Reply, ReplyBody};
 

@@ -11,9 +11,9 @@ use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
 use super::body::RequestBody;
 use super::request::ReplyBody;
-use crate::config::{Config, CorsConfig};
 use crate::server::error::KeyFault;
 use rotogate::Gate;
+use rotogate_config::{Config, CorsConfig};
 
 static DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 

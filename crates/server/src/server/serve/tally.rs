@@ -18,8 +18,8 @@ use http::StatusCode;
 use parking_lot::Mutex;
 
 use super::route_label::{RouteLabel, RouteRef, outcome};
-use crate::config::AuthorizerKind;
 use rotogate::gate::{Reason, Verdict};
+use rotogate_config::AuthorizerKind;
 use rotogate_core::counters::FINE_SECONDS;
 use rotogate_kit::durations::Durations;
 use rotogate_kit::exchange::ExchangeEnd;

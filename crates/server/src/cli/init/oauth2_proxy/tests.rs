@@ -3,7 +3,7 @@ use std::fs;
 use secrecy::ExposeSecret;
 
 use super::*;
-use crate::config::{self, Config, ProcessEnv};
+use rotogate_config::{Config, ProcessEnv};
 use rotogate_core::route::Auth;
 
 /// The value that no output of the tests below may show.
@@ -46,7 +46,7 @@ impl Case {
     fn good(&self) -> (Imported, Config) {
         let imported = self.import().unwrap();
         let path = self.folder.path().join("gateway.toml");
-        let config = config::parse(&imported.text, &path, &ProcessEnv);
+        let config = rotogate_config::parse(&imported.text, &path, &ProcessEnv);
         let config = config.unwrap_or_else(|errors| panic!("{errors}\n{}", imported.text));
         assert!(!imported.text.contains(SECRET), "{}", imported.text);
         assert!(imported.remarks.iter().all(|remark| !remark.setting.contains(SECRET) && !remark.why.contains(SECRET)));

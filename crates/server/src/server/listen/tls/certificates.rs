@@ -11,8 +11,8 @@ use rustls::sign::CertifiedKey;
 use webpki::{EndEntityCert, KeyUsage};
 
 use super::{MAX_FILE_BYTES, chain};
-use crate::config::CertificateFiles;
 use crate::server::error::KeyFault;
+use rotogate_config::CertificateFiles;
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::private_file::read_private_bytes;
 

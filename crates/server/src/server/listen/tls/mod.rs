@@ -23,8 +23,8 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
 pub(crate) use certificates::{Certificates, end_of};
 
-use crate::config::{ClientAuth, ClientRoots, TlsConfig};
 use crate::server::error::KeyFault;
+use rotogate_config::{ClientAuth, ClientRoots, TlsConfig};
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::private_file::trusted;
 

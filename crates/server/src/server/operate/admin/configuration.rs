@@ -9,11 +9,11 @@ use utoipa::ToSchema;
 
 use super::AdminState;
 use super::problem::{Code, Finding, Refusal};
-use crate::config::{self, Config, ConfigErrors, KeyOrigin, ProcessEnv};
 use crate::server::build::prepare::prepare;
 use crate::server::listen::sockets::unavailable_addresses;
 use crate::server::operate::reload::ReloadSource;
 use crate::server::operate::reload::read_again;
+use rotogate_config::{Config, ConfigErrors, KeyOrigin, ProcessEnv};
 
 /// The configuration in force.
 #[derive(Serialize, Deserialize, ToSchema)]
@@ -162,7 +162,7 @@ pub(super) async fn check(state: &AdminState) -> CheckResult {
 }
 
 async fn examine(file: &Path, held: &[std::net::SocketAddr]) -> Result<Config, ConfigErrors> {
-    let config = config::load(file, &ProcessEnv)?;
+    let config = rotogate_config::load(file, &ProcessEnv)?;
     let taken = unavailable_addresses(&config, held);
     let taken = ConfigErrors::new(taken.into_iter().map(|taken| config.blame(&taken.key, taken.message)).collect());
     match (prepare(&config).await, taken) {

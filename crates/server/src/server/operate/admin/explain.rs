@@ -14,11 +14,11 @@ use utoipa::ToSchema;
 
 use super::problem::{Code, Refusal};
 use super::{AdminState, logged_path, shown};
-use crate::config::Config;
 use crate::log;
 use crate::server::serve::cors;
 use crate::server::serve::request::gate_layer;
 use rotogate::gate::{Conclusion, Explanation, Reason, Rule, RuleVerdict};
+use rotogate_config::Config;
 use rotogate_core::denial::Denial;
 use rotogate_core::headers::Peer;
 use rotogate_core::route::Route;

@@ -12,10 +12,10 @@ use super::operations::Access;
 use super::problem::{Code, Refusal};
 use super::seats::Seat;
 use super::{AdminState, logged_path};
-use crate::config::AdminRole;
 #[cfg(feature = "page")]
 use crate::server::build::admin_tokens::AdminToken;
 use crate::server::build::admin_tokens::Holder;
+use rotogate_config::AdminRole;
 use rotogate_core::clock::{SystemTime, TimeSource};
 #[cfg(feature = "page")]
 use rotogate_core::context::Actor;

@@ -131,7 +131,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::generated;
+    use support::generated;
 
     #[test]
     fn p49_the_document_is_generated() {

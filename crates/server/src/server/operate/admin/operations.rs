@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use http::Method;
 use matchit::Router;
 
-use crate::config::AdminRole;
+use rotogate_config::AdminRole;
 
 /// The operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

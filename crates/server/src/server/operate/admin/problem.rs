@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Body, full, reply};
-use crate::config::ConfigError;
+use rotogate_config::ConfigError;
 
 /// The page that describes each code, under an anchor of its own.
 const PAGE: &str = "docs/admin.md";

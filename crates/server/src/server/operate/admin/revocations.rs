@@ -17,7 +17,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::problem::{Code, Refusal};
 use super::sessions::is_live;
 use super::{AdminState, page_size, rfc3339, shown};
-use crate::config::Config;
+use rotogate_config::Config;
 
 /// The most entries on a page.
 const MAX_PAGE: usize = 1000;

@@ -8,8 +8,8 @@ use utoipa::ToSchema;
 
 use super::problem::Finding;
 use super::{AdminState, health, rfc3339};
-use crate::config::StoreConfig;
 use crate::server::operate::reload::ReloadSource;
+use rotogate_config::StoreConfig;
 
 /// The gate as a whole.
 #[derive(Serialize, Deserialize, ToSchema)]

@@ -16,8 +16,8 @@ use rotogate_core::token::keyring::Keyring;
 
 use super::{AskingGate, KeyNeeds, Longest, RollError, names, rounded, since};
 use crate::audit::refresh_name;
-use crate::config::{Config, StoreConfig};
 use crate::server::build::stores::{Stores, open_stores};
+use rotogate_config::{Config, StoreConfig};
 
 /// How many sessions are read at once.
 const PAGE: usize = 256;

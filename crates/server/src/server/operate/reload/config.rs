@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use super::{IssuerState, Reloadable};
 use crate::audit;
-use crate::config::{Config, DeclaredKeys, TrustedIssuer};
-use crate::log::{self, AccessLogConfig, AuditLogConfig, LogConfig};
+use crate::log;
 use crate::server::build::assemble;
 use crate::server::build::files::{FileGroup, LastRead};
 use crate::server::build::issuer_rules::load_issuer_and_log;
@@ -17,6 +16,8 @@ use crate::server::error::{KeyFault, ServerError};
 use crate::server::listen::tls::Tls;
 use crate::trace::Tracer;
 use rotogate::gate::PreparedKeys;
+use rotogate_config::{AccessLogConfig, AuditLogConfig, LogConfig};
+use rotogate_config::{Config, DeclaredKeys, TrustedIssuer};
 
 impl Reloadable {
     /// Applies every key that a reload can apply. If one of these keys cannot be used, applies nothing and

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::outcomes::Outcomes;
-use crate::config::Config;
 use crate::server::build::assemble::GateParts;
 use crate::server::listen::addresses::Addresses;
 use crate::server::listen::connection_counts::ConnectionCounts;
@@ -16,6 +15,7 @@ use crate::server::listen::tls::Tls;
 use crate::server::serve::authorizer::Questions;
 use crate::server::serve::request::Serving;
 use crate::server::serve::tally::Tally;
+use rotogate_config::Config;
 
 /// The parts of a gate that serves. Reload, metrics and the admin listener share them.
 #[derive(Debug)]

@@ -13,7 +13,6 @@ use tokio::sync::{mpsc, oneshot};
 pub(crate) use self::in_force::{InForce, ListenerInForce};
 pub(crate) use self::outcomes::{Outcomes, ReloadSource};
 use crate::audit;
-use crate::config::{Config, ConfigErrors, ProcessEnv, TrustedIssuer};
 use crate::server::build::files::{self, FileGroup, LastRead};
 use crate::server::build::issuer_rules::load_issuer_and_log;
 use crate::server::build::prepare::prepare;
@@ -21,6 +20,7 @@ use crate::server::error::ServerError;
 use crate::server::listen::tls::Tls;
 use rotogate::Gate;
 use rotogate::gate::PreparedKeys;
+use rotogate_config::{Config, ConfigErrors, ProcessEnv, TrustedIssuer};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::context::{Context, inherited};
 use rotogate_core::fault::Chain;
@@ -43,7 +43,7 @@ const BROKEN_KEYS_GRACE: Duration = Duration::from_secs(24 * 3600);
 /// Everything that a start would refuse.
 pub async fn read_again(path: &Path) -> Result<Config, ConfigErrors> {
     let read = async {
-        let config = crate::config::load(path, &ProcessEnv)?;
+        let config = rotogate_config::load(path, &ProcessEnv)?;
         let plan = prepare(&config).await?;
         Ok(Config { warnings: plan.warnings, ..config })
     };

@@ -3,10 +3,10 @@
 use super::request::{Request, nothing};
 use super::view::{self, FormFields, link};
 use super::{Shown, html};
-use crate::config::AdminRole;
 use crate::server::operate::admin::api_keys::{self, ApiKeyRequest, RotateKeyRequest};
 use crate::server::operate::admin::problem::{Code, Refusal};
 use crate::server::operate::admin::shown;
+use rotogate_config::AdminRole;
 
 const VIEW: &str = "/ui/api-keys";
 /// The most keys of the view.

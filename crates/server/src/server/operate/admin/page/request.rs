@@ -16,7 +16,6 @@ use super::overview::{self, GateState, Overview};
 use super::sign_ins::SignedIn;
 use super::view::{self, AuditLine, FormFields, Frame, RevokeAll, link};
 use super::{SIGN_IN, Shown, cookie_header, html, in_folder, lead_to};
-use crate::config::AdminRole;
 use crate::log::recent::KEPT_LINES;
 use crate::server::operate::admin::events::{self, EventsQuery};
 use crate::server::operate::admin::explain::{Question, explain_question};
@@ -26,6 +25,7 @@ use crate::server::operate::admin::sessions::{self, SessionsQuery};
 use crate::server::operate::admin::{
     AdminState, Body, ExplainReport, configuration, guard, issuers, keys, shown, traffic,
 };
+use rotogate_config::AdminRole;
 
 /// The number of sessions on a view.
 const PAGE_SESSIONS: &str = "50";

@@ -149,7 +149,7 @@ mod tests {
     use rotogate_core::clock::{ManualTime, Timestamp};
 
     use super::*;
-    use crate::config::{AdminConfig, AdminRole};
+    use rotogate_config::{AdminConfig, AdminRole};
     use rotogate_core::context::Actor;
 
     struct Scene {

@@ -8,7 +8,6 @@ use rotogate_core::clock::{SystemTime, TimeSource};
 use serde_json::Value;
 
 use super::overview::{GateState, Overview};
-use crate::config::AdminRole;
 use crate::server::build::issuers::IssuerReport;
 #[cfg(feature = "relay")]
 use crate::server::operate::admin::api_keys::{ApiKeyInfo, NewKeyAnswer};
@@ -17,6 +16,7 @@ use crate::server::operate::admin::keys::Keys;
 use crate::server::operate::admin::sessions::{Page, SessionInfo};
 use crate::server::operate::admin::traffic::{RouteInfo, UpstreamInfo};
 use crate::server::operate::admin::{ExplainReport, explain::TokenClaims};
+use rotogate_config::AdminRole;
 
 /// The parts that every view has.
 pub(super) struct Frame {

@@ -1,0 +1,279 @@
+//! [`section!`] declares a section of `gateway.toml`, or a table in a section. Each key is declared once.
+//!
+//! ```ignore
+//! section! {
+//!     /// `[cors]`
+//!     #[derive(Clone, Debug, PartialEq, Eq)]
+//!     pub struct CorsConfig, read by read_keys(section) {
+//!         /// How long a browser may cache a preflight.
+//!         reload max_age: Duration = get_or(value::duration_within(Duration::ZERO, DAY), Duration::from_secs(600)),
+//!     }
+//! }
+//! ```
+//!
+//! A line has four parts:
+//! - the class, which says how a change of the key takes effect: `reload` or `restart`. `no_key` is for a field that
+//!   is computed. `restart("listen" if differs)` is for a key that needs a restart only if `differs(old, new)`, and is
+//!   then reported as `listen`. `each` is for a section whose keys have classes.
+//! - the key, which is the name of the field. `as "other"` if the two differ, `as ".."` if the value has several keys
+//!   of the section, `as "..?"` if these are the keys of one kind of the section, which the reference shows in a
+//!   separate table, `as ("other" WORDS)` if the value is true or false and has words, `as some` if its empty value is
+//!   not printed, and `as "-"` if the key is printed elsewhere.
+//! - the type, which decides how the key is printed: see `Print`.
+//! - how the key is read: a method of [`Section`] without its first argument, the key. `by { … }` is
+//!   any other expression. It can use the parameters, and the fields above.
+//!
+//! The doc comment of a line is the description of the key in docs/configuration.md and gateway.toml: the effect of the
+//! key, its unit and its bounds. It begins with `Required: ` if no default is possible and the key is not read by
+//! `required`. It ends with a sentence `Default: …` if the default is not a value.
+//!
+//! `with { … }` after the lines describes the keys that a line reads by hand: class, name, type in a word, and the type
+//! that declares the keys of a table (`fetch: table of FetchKeys`). `section!(keys { … })` describes the keys of a type
+//! without lines.
+//!
+//! `read_keys` is the function that reads the keys, with the parameters that the lines need. It does not call
+//! [`Section::finish`], because the rules that span several keys are checked before that. `impl Type` instead of `pub
+//! struct Type` is for a type of another crate, whose fields are all listed.
+
+#[cfg(doc)]
+use rotogate_kit::config::Section;
+
+/// A key in the generated reference.
+#[cfg(test)]
+pub(crate) struct Key {
+    pub name: &'static str,
+    pub class: &'static str,
+    /// The lines of the key's description.
+    pub about: &'static [&'static str],
+    pub type_name: &'static str,
+    /// How the key is read.
+    pub how: &'static str,
+    /// The keys of the table, if the key holds a table or a list of tables.
+    pub inner: &'static [Self],
+}
+
+/// The behaviour of a reload for each key of a type, as [`section!`] declares it.
+pub trait DeclaredKeys: Sized {
+    /// Whether each key needs a restart.
+    const NEED_RESTART: bool;
+    /// Whether a reload applies each key.
+    const RELOAD: bool;
+
+    /// Keeps the old value of each key that needs a restart. Returns the names of the keys that differ.
+    fn keep(&mut self, old: &Self) -> Vec<String>;
+
+    /// The keys that differ.
+    fn changed(&self, old: &Self) -> Vec<&'static str>;
+}
+
+/// A section, which may be a list of tables, or absent.
+pub(crate) trait Sections: Clone + PartialEq {
+    /// As [`DeclaredKeys::keep`]. If all keys of a section need a restart, the section is kept and named as a whole.
+    fn keep_section(&mut self, old: &Self, name: &str) -> Vec<String>;
+}
+
+impl<T: DeclaredKeys + Clone + PartialEq> Sections for T {
+    fn keep_section(&mut self, old: &Self, name: &str) -> Vec<String> {
+        if T::NEED_RESTART {
+            return keep_whole(self, old, name);
+        }
+        self.keep(old).iter().map(|key| format!("{name}.{key}")).collect()
+    }
+}
+
+impl<T: DeclaredKeys + Clone + PartialEq> Sections for Vec<T> {
+    /// Keeps the list as a whole or not at all, because an entry has no counterpart in the old list.
+    fn keep_section(&mut self, old: &Self, name: &str) -> Vec<String> {
+        const { assert!(T::NEED_RESTART || T::RELOAD, "a list whose entries have keys of both classes") };
+        if T::NEED_RESTART { keep_whole(self, old, name) } else { Vec::new() }
+    }
+}
+
+impl<T: DeclaredKeys + Clone + PartialEq> Sections for Option<T> {
+    fn keep_section(&mut self, old: &Self, name: &str) -> Vec<String> {
+        const { assert!(T::NEED_RESTART || T::RELOAD, "a section without a default that has keys of both classes") };
+        if T::NEED_RESTART { keep_whole(self, old, name) } else { Vec::new() }
+    }
+}
+
+fn keep_whole<T: Clone + PartialEq>(new: &mut T, old: &T, name: &str) -> Vec<String> {
+    if new == old {
+        return Vec::new();
+    }
+    new.clone_from(old);
+    vec![name.to_owned()]
+}
+
+macro_rules! section {
+    (
+        $(#[$about:meta])*
+        $visible:vis struct $Type:ident, read by $reader:vis $read:ident($($parameters:tt)*) {
+            $(
+                $(#[doc = $text:literal])+
+                $class:ident $(($shown:literal if $differs:expr))? $key:ident $(as $name:tt)?: $T:ty = $how:ident $with:tt
+            ),* $(,)?
+        }
+        $(with $further:tt)?
+    ) => {
+        $(#[$about])*
+        $visible struct $Type {
+            $( $(#[doc = $text])+ pub $key: $T, )*
+        }
+
+        section! {
+            impl $Type, read by $reader $read($($parameters)*) {
+                $( $(#[doc = $text])+ $class $(($shown if $differs))? $key $(as $name)?: $T = $how $with, )*
+            }
+            $(with $further)?
+        }
+    };
+    (
+        impl $Type:ident, read by $reader:vis $read:ident($section:ident $(, $parameter:ident: $Of:ty)* $(,)?) {
+            $(
+                $(#[doc = $text:literal])*
+                $class:ident $(($shown:literal if $differs:expr))? $key:ident $(as $name:tt)?: $T:ty = $how:ident $with:tt
+            ),* $(,)?
+        }
+        $(with $further:tt)?
+    ) => {
+        $reader fn $read($section: &rotogate_kit::config::Section<'_> $(, $parameter: $Of)*) -> $Type {
+            $( let $key: $T = section!(@read $section ($key $($name)?) $how $with); )*
+            $Type { $($key),* }
+        }
+
+        impl $crate::print::Print for $Type {
+            #[cfg(test)]
+            const KEYS: &'static [$crate::declare::Key] = &[
+                $( $crate::declare::Key {
+                    name: section!(@shown ($key $($name)?)),
+                    class: section!(@class $class $(($shown))?),
+                    about: &[$($text),*],
+                    type_name: stringify!($T),
+                    how: stringify!($how $with),
+                    inner: section!(@inner $class ($($name)?) $T),
+                }, )*
+                $( $crate::declare::Key {
+                    name: "..",
+                    class: "each",
+                    about: &[],
+                    type_name: "",
+                    how: "",
+                    inner: section!(keys $further),
+                }, )?
+            ];
+
+            fn print(&self) -> toml::Value {
+                let mut table = toml::Table::new();
+                let Self { $($key),* } = self;
+                $( section!(@put $class table ($key $($name)?)); )*
+                table.into()
+            }
+        }
+
+        impl $crate::declare::DeclaredKeys for $Type {
+            const NEED_RESTART: bool = true $(&& section!(@needs_restart $class $(($shown))?))*;
+            const RELOAD: bool = true $(&& section!(@reloads $class))*;
+
+            fn keep(&mut self, old: &Self) -> Vec<String> {
+                let kept: Vec<Vec<String>> = vec![
+                    $( section!(@keep $class $(($shown if $differs))? self old ($key $($name)?)) ),*
+                ];
+                kept.concat()
+            }
+
+            fn changed(&self, old: &Self) -> Vec<&'static str> {
+                let changed = [ $( section!(@changed $class self old ($key $($name)?)) ),* ];
+                changed.into_iter().flatten().collect()
+            }
+        }
+    };
+
+    (keys { $(
+        $(#[doc = $about:literal])+ $class:ident $key:ident $(as $name:literal)?: $kind:ident $(of $Inner:ty)?
+    ),* $(,)? }) => {
+        &[ $( $crate::declare::Key {
+            name: section!(@name ($key $($name)?)),
+            class: stringify!($class),
+            about: &[$($about),*],
+            type_name: stringify!($kind),
+            how: "",
+            inner: section!(@keys $($Inner)?),
+        } ),* ]
+    };
+
+    (@name ($key:ident)) => { stringify!($key) };
+    (@name ($key:ident ($name:literal $words:ident))) => { $name };
+    (@name ($key:ident "-")) => { stringify!($key) };
+    (@name ($key:ident some)) => { stringify!($key) };
+    (@name ($key:ident $name:tt)) => { $name };
+
+    (@class $class:ident) => { stringify!($class) };
+    (@class $class:ident($shown:literal)) => { "each" };
+
+    (@shown ($key:ident "-")) => { "-" };
+    (@shown ($key:ident "..?")) => { "-" };
+    (@shown $key:tt) => { section!(@name $key) };
+
+    (@inner no_key $name:tt $T:ty) => { &[] };
+    (@inner $class:ident ("-") $T:ty) => { &[] };
+    (@inner $class:ident ("..?") $T:ty) => { &[] };
+    (@inner $class:ident $name:tt $T:ty) => { <$T as $crate::print::Put>::KEYS };
+    (@keys) => { &[] };
+    (@keys $T:ty) => { <$T as $crate::print::Put>::KEYS };
+
+    (@read $section:ident $key:tt by { $($code:tt)* }) => { { $($code)* } };
+    (@read $section:ident $key:tt $how:ident($($with:tt)*)) => { $section.$how(section!(@name $key), $($with)*) };
+
+    (@put no_key $table:ident ($key:ident $($name:tt)?)) => { let _ = $key; };
+    (@put $class:ident $table:ident ($key:ident "-")) => { let _ = $key; };
+    (@put $class:ident $table:ident ($key:ident "..?")) => {
+        $crate::print::Put::put($key, &mut $table, "..");
+    };
+    (@put $class:ident $table:ident ($key:ident ($name:literal $words:ident))) => {
+        $crate::print::Put::put(&$crate::print::word(&$words, *$key), &mut $table, $name);
+    };
+    (@put $class:ident $table:ident ($key:ident some)) => {
+        if !$crate::print::is_default($key) {
+            $crate::print::Put::put($key, &mut $table, stringify!($key));
+        }
+    };
+    (@put $class:ident $table:ident ($key:ident $($name:tt)?)) => {
+        $crate::print::Put::put($key, &mut $table, section!(@name ($key $($name)?)));
+    };
+
+    (@needs_restart restart) => { true };
+    (@needs_restart no_key) => { true };
+    (@needs_restart $class:ident $(($shown:literal))?) => { false };
+    (@reloads reload) => { true };
+    (@reloads no_key) => { true };
+    (@reloads $class:ident) => { false };
+
+    (@changed no_key $new:ident $old:ident $key:tt) => { None };
+    (@changed $class:ident $new:ident $old:ident ($key:ident $($name:tt)?)) => {
+        ($new.$key != $old.$key).then_some(section!(@name ($key $($name)?)))
+    };
+
+    (@keep restart $new:ident $old:ident ($key:ident $($name:tt)?)) => {
+        section!(@keep_if ($new.$key != $old.$key), section!(@name ($key $($name)?)), $new $old $key)
+    };
+    (@keep restart($shown:literal if $differs:expr) $new:ident $old:ident ($key:ident $($name:tt)?)) => {
+        section!(@keep_if $differs(&$old.$key, &$new.$key), $shown, $new $old $key)
+    };
+    (@keep_if $differs:expr, $shown:expr, $new:ident $old:ident $key:ident) => {
+        if $differs {
+            $new.$key.clone_from(&$old.$key);
+            vec![$shown.to_owned()]
+        } else {
+            Vec::new()
+        }
+    };
+    (@keep each $new:ident $old:ident ($key:ident $($name:tt)?)) => {
+        $crate::declare::Sections::keep_section(&mut $new.$key, &$old.$key, section!(@name ($key $($name)?)))
+    };
+    (@keep reload $new:ident $old:ident $key:tt) => { { let _ = $old; Vec::new() } };
+    (@keep no_key $new:ident $old:ident $key:tt) => { { let _ = $old; Vec::new() } };
+}
+pub(super) use section;
+
+#[cfg(test)]
+mod tests;

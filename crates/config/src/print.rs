@@ -1,0 +1,226 @@
+//! Prints a configuration as a `gateway.toml` with every value in force, defaults included. The output serves for
+//! comparisons, and can be read again. The sections print themselves with these helpers.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+use http::{HeaderName, Method, Uri};
+use ipnet::IpNet;
+use toml::{Table, Value};
+
+#[cfg(test)]
+use super::declare::Key;
+use rotogate_core::claim::ClaimPath;
+use rotogate_core::headers::HeaderPattern;
+use rotogate_core::http_client::Proxy;
+use rotogate_core::limit::Rate;
+use rotogate_core::route::{CallPattern, LimitPer, McpCalls, Role};
+use rotogate_core::session::Scope;
+use rotogate_core::token::Algorithm;
+use rotogate_kit::config::CertificateAndKey;
+use rotogate_proxy::UpstreamUrl;
+
+/// The replacement of a secret. When it is read again, it is a hash that no secret has, and causes a warning.
+pub(super) const MASK: &str = "(masked)";
+
+/// A type of configuration values. A value is printed in the form that its reader accepts.
+pub(crate) trait Print {
+    /// The keys of the type, if it is a table or a list of tables.
+    #[cfg(test)]
+    const KEYS: &'static [Key] = &[];
+
+    /// The value.
+    fn print(&self) -> Value;
+}
+
+/// A type whose values are words.
+pub trait Words: Copy + PartialEq + 'static {
+    /// Each value with its word.
+    const WORDS: &'static [(&'static str, Self)];
+}
+
+/// A value that is printed under a key, or left out.
+pub(crate) trait Put {
+    /// As [`Print::KEYS`].
+    #[cfg(test)]
+    const KEYS: &'static [Key];
+
+    /// Puts the value into a table. `key` is `..` if the value has several keys of this table.
+    fn put(&self, table: &mut Table, key: &str);
+}
+
+/// The word of a value that is true or false. `None` for a value that is not set.
+pub(crate) fn word(words: &[(&'static str, bool)], value: impl Into<Option<bool>>) -> Option<&'static str> {
+    let value = value.into()?;
+    words.iter().find(|(_, known)| *known == value).map(|(word, _)| *word)
+}
+
+/// Whether a value is empty.
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+impl<T: Print + ?Sized> Put for T {
+    #[cfg(test)]
+    const KEYS: &'static [Key] = <T as Print>::KEYS;
+
+    fn put(&self, table: &mut Table, key: &str) {
+        match self.print() {
+            Value::Table(inner) if key == ".." => table.extend(inner),
+            value => drop(table.insert(key.to_owned(), value)),
+        }
+    }
+}
+
+impl<T: Print> Put for Option<T> {
+    #[cfg(test)]
+    const KEYS: &'static [Key] = <T as Print>::KEYS;
+
+    fn put(&self, table: &mut Table, key: &str) {
+        if let Some(value) = self {
+            value.put(table, key);
+        }
+    }
+}
+
+impl<T: Print> Print for Vec<T> {
+    #[cfg(test)]
+    const KEYS: &'static [Key] = <T as Print>::KEYS;
+
+    fn print(&self) -> Value {
+        Value::Array(self.iter().map(Print::print).collect())
+    }
+}
+
+impl<T: Print> Print for BTreeMap<String, T> {
+    fn print(&self) -> Value {
+        Value::Table(self.iter().map(|(key, value)| (key.clone(), value.print())).collect())
+    }
+}
+
+impl<T: Words> Print for T {
+    fn print(&self) -> Value {
+        T::WORDS.iter().find(|(_, known)| known == self).map_or("", |(word, _)| *word).into()
+    }
+}
+
+impl Print for bool {
+    fn print(&self) -> Value {
+        (*self).into()
+    }
+}
+
+impl Print for Duration {
+    fn print(&self) -> Value {
+        rotogate_core::clock::written(*self).into()
+    }
+}
+
+impl Print for Rate {
+    fn print(&self) -> Value {
+        let Self { burst, every } = self;
+        format!("{burst}/{}", rotogate_core::clock::written(every.saturating_mul(burst.get()))).into()
+    }
+}
+
+impl Print for Scope {
+    fn print(&self) -> Value {
+        Value::Array(self.iter().map(Value::from).collect())
+    }
+}
+
+impl Print for PathBuf {
+    /// Prints an absolute path, which means the same in a file in another folder.
+    fn print(&self) -> Value {
+        std::path::absolute(self).unwrap_or_else(|_| self.clone()).display().to_string().into()
+    }
+}
+
+impl Print for (Duration, Duration) {
+    fn print(&self) -> Value {
+        Value::Array(vec![self.0.print(), self.1.print()])
+    }
+}
+
+impl Print for CertificateAndKey {
+    fn print(&self) -> Value {
+        let (cert, key) = self;
+        let mut table = Table::new();
+        cert.put(&mut table, "cert");
+        key.put(&mut table, "key");
+        table.into()
+    }
+}
+
+impl Print for NonZeroUsize {
+    fn print(&self) -> Value {
+        self.get().print()
+    }
+}
+
+impl Print for NonZeroU32 {
+    fn print(&self) -> Value {
+        self.get().print()
+    }
+}
+
+impl Print for Uri {
+    /// Prints an origin without a path.
+    fn print(&self) -> Value {
+        let text = self.to_string();
+        if self.path() == "/" { text.trim_end_matches('/').into() } else { text.into() }
+    }
+}
+
+impl Print for f64 {
+    fn print(&self) -> Value {
+        (*self).into()
+    }
+}
+
+macro_rules! printed_as_text {
+    ($($Type:ty),*) => { $(
+        impl Print for $Type {
+            fn print(&self) -> Value {
+                self.to_string().into()
+            }
+        }
+    )* };
+}
+printed_as_text!(
+    str,
+    &str,
+    String,
+    Box<str>,
+    Arc<str>,
+    CallPattern,
+    McpCalls,
+    ClaimPath,
+    HeaderName,
+    HeaderPattern,
+    IpNet,
+    Method,
+    PathAndQuery,
+    Role
+);
+printed_as_text!(Algorithm, LimitPer, Proxy, SocketAddr, UpstreamUrl);
+
+macro_rules! printed_as_number {
+    ($($Type:ty),*) => { $(
+        impl Print for $Type {
+            fn print(&self) -> Value {
+                Value::Integer((*self).try_into().unwrap_or(i64::MAX))
+            }
+        }
+    )* };
+}
+printed_as_number!(usize, u64, u32, u16);
+
+pub(super) fn put(table: &mut Table, key: &str, value: impl Into<Value>) {
+    table.insert(key.to_owned(), value.into());
+}

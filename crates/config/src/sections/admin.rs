@@ -1,0 +1,181 @@
+//! `[admin]`: the listener for operators.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use super::super::declare::section;
+use super::super::print::Words;
+use super::super::value;
+use super::{ServerConfig, collide, loopback, path_in};
+use rotogate_kit::config::{Section, Value as Raw};
+
+section! {
+    /// `[admin]`: the listener for operators.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct AdminConfig, read by read_keys(section, dir: &Path) {
+        /// Address. An address other than loopback needs `dangerous_non_loopback`.
+        restart listen: SocketAddr = get_or(value::address, loopback(AdminConfig::PORT)),
+        /// true: `listen` may be an address that other machines reach.
+        // Requirement O10.
+        restart dangerous_non_loopback: bool = get_or(value::boolean, false),
+        /// File of the token `default` with the role admin; created at the first start. Reading sessions and every
+        /// change need a token.
+        restart token_file: PathBuf = get_or(path_in(dir), dir.join(AdminConfig::TOKEN_FILE)),
+        /// Further tokens. `token_file` has the token `default` with the role admin.
+        restart tokens: Vec<AdminTokenConfig> = by { read_tokens(section, dir, &token_file) },
+        /// Listener for /livez and /readyz alone: no token, any address.
+        // Requirement P54.
+        restart probes: Option<SocketAddr> = get(value::address),
+        /// Host names of the listener besides localhost and IP addresses. Another Host gets 421.
+        restart hosts: Vec<String> = list_or_empty(value::host),
+    }
+}
+
+section! {
+    /// An entry of `[[admin.tokens]]`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct AdminTokenConfig, read by read_token(section, dir: &Path) {
+        /// Name in the audit log. While a new token replaces an old one, both may have the same name.
+        restart name: String = required("a name for the audit trail, such as \"ada\"", token_name),
+        /// Required: viewer: reads. operator: also revokes and reloads. admin: also makes keys and copies the store.
+        restart role: AdminRole = by {
+            let role = section.require("role", "\"viewer\", \"operator\" or \"admin\"", value::word_of);
+            role.unwrap_or(AdminRole::Viewer)
+        },
+        /// File of the token; created at the start, read again when it changes.
+        restart file: PathBuf = required("the file of the token", path_in(dir)),
+    }
+}
+
+/// The rights of the holder of a token. Each role includes the roles before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AdminRole {
+    /// Reads.
+    Viewer,
+    /// Ends sessions, reloads.
+    Operator,
+    /// All operations, such as copies of the store.
+    Admin,
+}
+
+impl AdminRole {
+    /// All roles.
+    pub const ALL: [Self; 3] = [Self::Viewer, Self::Operator, Self::Admin];
+
+    /// The word for the role in the configuration and in the audit trail.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl Words for AdminRole {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("viewer", Self::Viewer), ("operator", Self::Operator), ("admin", Self::Admin)];
+}
+
+/// The defaults of the section. The address is a loopback one.
+impl AdminConfig {
+    const PORT: u16 = 8081;
+    const TOKEN_FILE: &str = "data/admin.token";
+    /// The name of the token in `token_file`.
+    pub const DEFAULT_TOKEN: &str = "default";
+
+    /// Every token, each with the key of its file.
+    pub fn all_tokens(&self) -> impl Iterator<Item = (String, AdminTokenConfig)> {
+        let default = AdminTokenConfig {
+            name: Self::DEFAULT_TOKEN.to_owned(),
+            role: AdminRole::Admin,
+            file: self.token_file.clone(),
+        };
+        let more = self.tokens.iter().enumerate();
+        let more = more.map(|(index, token)| (format!("admin.tokens[{index}].file"), token.clone()));
+        std::iter::once(("admin.token_file".to_owned(), default)).chain(more)
+    }
+
+    /// Every address of the section, each with its key.
+    pub fn addresses(&self) -> impl Iterator<Item = (SocketAddr, &str)> {
+        std::iter::once((self.listen, "admin.listen")).chain(self.probes.map(|probes| (probes, "admin.probes")))
+    }
+}
+
+/// The part of the configuration that a command needs to ask a running gate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminAccess {
+    /// The host and port of the admin listener.
+    pub address: String,
+    /// The file of a token. `None` if no file was named, so that only probes can be requested.
+    pub token_file: Option<PathBuf>,
+}
+
+impl AdminConfig {
+    /// The access of a command to the gate with this configuration.
+    pub fn access(&self) -> AdminAccess {
+        AdminAccess { address: self.listen.to_string(), token_file: Some(self.token_file.clone()) }
+    }
+}
+
+/// Reads only the two keys for access, whatever the other keys contain.
+pub(crate) fn read_access(section: &Section<'_>, dir: &Path) -> AdminAccess {
+    let listen = section.get("listen", value::address).unwrap_or_else(|| loopback(AdminConfig::PORT));
+    let token_file = section.get("token_file", path_in(dir)).unwrap_or_else(|| dir.join(AdminConfig::TOKEN_FILE));
+    AdminAccess { address: listen.to_string(), token_file: Some(token_file) }
+}
+
+pub(super) fn read(section: &Section<'_>, dir: &Path, server: &ServerConfig) -> AdminConfig {
+    let admin = read_keys(section, dir);
+    let listen = admin.listen;
+    if !listen.ip().to_canonical().is_loopback() && !admin.dangerous_non_loopback {
+        let message = format!(
+            "{listen} can be reached from other machines; expected a loopback address such as 127.0.0.1:8081, or \
+             dangerous_non_loopback = true beside it"
+        );
+        section.blame("listen", message);
+    }
+    if let Some(public) = server.addresses().find(|public| collide(*public, listen)) {
+        let message = format!("{listen} is the public listener {public} too; expected an address of its own");
+        section.blame("listen", message);
+    }
+    if let Some(probes) = admin.probes
+        && let Some(other) = server.addresses().chain([listen]).find(|other| collide(*other, probes))
+    {
+        section.blame("probes", format!("{probes} is the listener {other} too; expected an address of its own"));
+    }
+    admin
+}
+
+fn read_tokens(section: &Section<'_>, dir: &Path, default: &Path) -> Vec<AdminTokenConfig> {
+    let mut tokens: Vec<AdminTokenConfig> = Vec::new();
+    for section in section.sections("tokens") {
+        let token = read_token(&section, dir);
+        let is_refused = section.is_bad();
+        section.finish();
+        if is_refused {
+            continue;
+        }
+        let AdminTokenConfig { name, role, file } = &token;
+        let known = |other: &&AdminTokenConfig| other.name == *name && other.role != *role;
+        if let Some(other) = tokens.iter().find(known) {
+            let message = format!("\"{name}\" is {} above; expected one role for one name", other.role.word());
+            section.blame("role", message);
+        } else if name == AdminConfig::DEFAULT_TOKEN && *role != AdminRole::Admin {
+            section.blame("role", "\"default\" is the token of admin.token_file, an admin; expected another name");
+        }
+        if file == default || tokens.iter().any(|other| other.file == *file) {
+            section.blame("file", format!("{} is the file of another token too", file.display()));
+        }
+        tokens.push(token);
+    }
+    tokens
+}
+
+/// The name of a token, which must be readable in a log line.
+fn token_name(value: &Raw) -> Result<String, String> {
+    const MAX_BYTES: usize = 64;
+    let is_sound = |b: u8| b.is_ascii_alphanumeric() || b"._@-".contains(&b);
+    let fits = |name: &str| name.len() <= MAX_BYTES && name.bytes().all(is_sound);
+    value::fitting(value, &format!("1 to {MAX_BYTES} letters, digits and . _ @ -"), fits)
+}

@@ -1,0 +1,340 @@
+//! `[[endpoints]]` with `dialect = "browser"`, and the routes that take its sessions.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use http::HeaderName;
+use toml::Value;
+
+use super::super::declare::section;
+use super::super::print::Print;
+use super::super::value;
+use super::clients::is_text;
+use super::endpoints::Surroundings;
+use super::identity::HeaderOrNone;
+use super::provider_client::{self, ProviderClientSettings};
+use super::remote::RemoteSource;
+use super::sessions::read_override;
+use super::{Config, CorsConfig, EndpointConfig, TrustedIssuer, check_known};
+use rotogate::gate::{Browser, LoginProvider};
+use rotogate::program::LoginPage;
+use rotogate::program::{BROWSER_PROFILE, OWN_PARAMETERS};
+use rotogate::session::Binding;
+use rotogate_core::route::hosts::is_loopback;
+use rotogate_core::route::path::CanonicalPath;
+use rotogate_core::route::{Auth, Match, RouteTable, WarningKind};
+use rotogate_core::session::Scope;
+use rotogate_core::session::profile::ProfileOverride;
+use rotogate_core::token::verify::VOUCHED_IDLE;
+use rotogate_kit::config::{Section, Value as Raw};
+
+section! {
+    /// The keys of `dialect = "browser"`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct BrowserConfig, read by read_keys(section, around: &Surroundings<'_>) {
+        /// `[[issuers]]` entry, with `discovery`, of the OpenID provider where browsers log in. Unset: users of
+        /// `[directory]` log in at the gate, with a password.
+        reload provider: Option<String> = by { read_provider(section, around.issuers) },
+        /// The gate's client at the provider, such as `{ id = "web", secret_file = "web.secret" }`; `secret_in` is
+        /// `"basic"` or `"form"`. Or with `key_file` and `assertion_audience` (docs/clients-without-secrets.md).
+        /// Without a secret and a key, the client is public.
+        reload client: Option<ProviderClientSettings> = by { read_client(section, around.dir) },
+        /// Scopes to request, besides `openid`.
+        reload scopes as some: Vec<String> = by { read_scopes(section) },
+        /// Further parameters of the authorization request (`{ prompt = "consent" }`).
+        reload parameters as some: BTreeMap<String, String> = by { read_parameters(section) },
+        /// true: the gate pushes the authorization parameters (RFC 9126) even if the provider does not require that.
+        reload par: bool = get_or(value::boolean, false),
+        /// Page at `GET /auth/login`: `"built-in"`: a plain form; a path: your own page, which sends to
+        /// `/auth/login`; `"none"`: 404.
+        reload page: LoginPage = get_or(page, LoginPage::BuiltIn),
+        /// Page after a logout by form: a path, or a URL of one of `origins` of `[cors]`.
+        reload after_logout: String = get_or(value::text, "/".to_owned()),
+        /// `SameSite` of the cookie: `"lax"`, or `"strict"` for a public page with an API behind it: a link from
+        /// another site opens without a session.
+        reload is_strict as ("same_site" SAME_SITES): bool = get_or(value::word(&SAME_SITES, &[]), false),
+        /// Header that each request of a script must have (`"x-csrf"`). Empty: none.
+        reload csrf_header: HeaderOrNone = get_or(csrf_header, HeaderOrNone(None)),
+        /// Binding of sessions to a key of the browser's device (DBSC): `"off"`, `"optional"` if the browser can,
+        /// or `"required"`: other sessions end a minute after their login.
+        reload device_bound: Binding = get_or(value::word_of, Binding::Off),
+        /// false: the browser drops the cookie when it closes.
+        reload persistent: bool = get_or(value::boolean, true),
+    }
+}
+
+/// The values of `same_site`.
+const SAME_SITES: [(&str, bool); 2] = [("lax", false), ("strict", true)];
+
+impl Print for LoginPage {
+    fn print(&self) -> Value {
+        match self {
+            Self::At(path) => path.as_str().into(),
+            Self::None => "none".into(),
+            _ => "built-in".into(),
+        }
+    }
+}
+
+fn page(v: &Raw) -> Result<LoginPage, String> {
+    match value::text(v)?.as_str() {
+        "built-in" => Ok(LoginPage::BuiltIn),
+        "none" => Ok(LoginPage::None),
+        path if path.starts_with('/') => Ok(LoginPage::At(path.to_owned())),
+        _ => Err(format!("expected \"built-in\", \"none\" or a path such as \"/signin\", found {}", v.describe())),
+    }
+}
+
+/// Reads `csrf_header`. Refuses a header that a page of another origin can send without a preflight, because it would
+/// not protect.
+fn csrf_header(v: &Raw) -> Result<HeaderOrNone, String> {
+    if v.as_text() == Some("") {
+        return Ok(HeaderOrNone(None));
+    }
+    let name = value::text(v)?.to_ascii_lowercase().parse::<HeaderName>().ok();
+    match name.filter(|name| name.as_str().starts_with("x-")) {
+        Some(name) => Ok(HeaderOrNone(Some(name))),
+        None => value::unexpected("the name of a header that begins with x-, such as \"x-csrf\"", v),
+    }
+}
+
+/// The `profile` of an endpoint, with the defaults of the dialect.
+pub(super) fn profile(section: &Section<'_>) -> ProfileOverride {
+    let given = read_override(section);
+    ProfileOverride {
+        access_ttl: given.access_ttl.or(BROWSER_PROFILE.access_ttl),
+        session_ttl: given.session_ttl.or(BROWSER_PROFILE.session_ttl),
+        idle_ttl: given.idle_ttl.or(BROWSER_PROFILE.idle_ttl),
+        lost_response_window: given.lost_response_window.or(BROWSER_PROFILE.lost_response_window),
+        ..given
+    }
+}
+
+pub(super) fn read(section: &Section<'_>, path: &str, around: &Surroundings<'_>) -> BrowserConfig {
+    let config = read_keys(section, around);
+    if config.provider.is_none() {
+        for (key, says) in [("scopes", true), ("parameters", true), ("par", config.par)] {
+            if section.has(key) && says {
+                section.blame(key, "is for a login at a provider; expected provider beside it");
+            }
+        }
+    } else {
+        let message = "is for a login with a password, and this endpoint has a provider; remove one of the two";
+        section.blame_present(&["page", "account"], message);
+    }
+    let host = around.public_url.host().unwrap_or_default();
+    // If the public URL could not be read, this was reported at its own key.
+    if !around.is_https() && !host.is_empty() && !is_loopback(host) {
+        let message = "needs a server.public_url that begins with https://: a browser keeps the cookie of a session over \
+                       https alone, and from loopback";
+        section.blame("dialect", message);
+    }
+    if config.device_bound == Binding::Required && !around.is_https() {
+        let message = "is \"required\", and server.public_url does not begin with https://: no browser binds a session over \
+                       http, so each would end a minute after its login";
+        section.blame("device_bound", message);
+    }
+    if section.is_bad() {
+        return config;
+    }
+    if !leads(&config.after_logout, path, around.cors) {
+        section.blame(
+            "after_logout",
+            "expected a path of the gate outside of this endpoint, or a URL of one of cors.origins",
+        );
+    }
+    if let LoginPage::At(page) = &config.page
+        && (!leads(page, path, around.cors) || page.contains('#'))
+    {
+        section.blame("page", "expected a path of the gate outside of this endpoint");
+    }
+    config
+}
+
+fn read_provider(section: &Section<'_>, issuers: &[TrustedIssuer]) -> Option<String> {
+    let name = section.get("provider", value::text)?;
+    match issuers.iter().find(|issuer| issuer.name == name) {
+        None => check_known(section, "provider", "issuer", &name, issuers.iter().map(|one| one.name.as_str())),
+        Some(issuer) if !issuer.keys.remote().is_some_and(RemoteSource::is_discovered) => {
+            section.blame("provider", "expected an issuer with discovery, whose document names its endpoints");
+        }
+        Some(_) => {}
+    }
+    Some(name)
+}
+
+fn read_client(section: &Section<'_>, dir: &Path) -> Option<ProviderClientSettings> {
+    if !section.has("provider") {
+        return None;
+    }
+    let client = section.table("client", |section| provider_client::read_keys(section, dir));
+    if client.is_none() && !section.is_bad() {
+        section.blame(
+            "client",
+            "is missing: the gate's client at the provider, such as { id = \"web\", secret_file = \"web.secret\" }",
+        );
+    }
+    client
+}
+
+fn read_scopes(section: &Section<'_>) -> Vec<String> {
+    if is_text(section, "scopes") {
+        let all = section.get("scopes", value::scope).unwrap_or_default();
+        return all.iter().map(str::to_owned).collect();
+    }
+    let scope = |v: &Raw| {
+        let text = value::text(v)?;
+        let is_one = !text.contains(' ') && Scope::parse(&text).is_ok();
+        if is_one { Ok(text) } else { value::unexpected("a scope such as \"profile\"", v) }
+    };
+    section.list("scopes", scope).unwrap_or_default()
+}
+
+fn read_parameters(section: &Section<'_>) -> BTreeMap<String, String> {
+    let table = section.section("parameters");
+    let mut parameters = BTreeMap::new();
+    for (name, v) in table.free() {
+        if OWN_PARAMETERS.contains(&name) {
+            table.blame(name, "is a parameter that the gate sets itself; remove it");
+        }
+        match value::text(v) {
+            Ok(text) => drop(parameters.insert(name.to_owned(), text)),
+            Err(message) => table.blame(name, message),
+        }
+    }
+    parameters
+}
+
+/// Whether a login or a logout may redirect to this URL.
+fn leads(to: &str, path: &str, cors: &CorsConfig) -> bool {
+    let listed = cors.origins.iter().filter(|_| cors.allow_credentials).map(String::as_str);
+    rotogate::program::is_login_target(to, path, listed)
+}
+
+impl BrowserConfig {
+    /// The endpoint with these settings, and with the settings that all endpoints have.
+    pub fn browser(&self, endpoint: &EndpointConfig, cors: &CorsConfig, provider: Option<LoginProvider>) -> Browser {
+        let Self {
+            page,
+            after_logout,
+            is_strict,
+            csrf_header: HeaderOrNone(csrf_header),
+            persistent,
+            device_bound,
+            // `provider` has these settings.
+            provider: _,
+            client: _,
+            scopes: _,
+            parameters: _,
+            par: _,
+        } = self;
+        let mut browser = match provider {
+            Some(provider) => Browser::provider(endpoint.path.as_str(), provider),
+            None => Browser::own(endpoint.path.as_str()),
+        };
+        browser = match page {
+            LoginPage::BuiltIn => browser,
+            LoginPage::At(path) => browser.page(path.as_str()),
+            LoginPage::None => browser.without_page(),
+        };
+        browser = browser
+            .after_logout(after_logout.as_str())
+            .device_bound(*device_bound)
+            .profile(endpoint.profile.clone())
+            .listeners(endpoint.listeners.iter().cloned());
+        if *is_strict {
+            browser = browser.strict();
+        }
+        if !persistent {
+            browser = browser.until_closed();
+        }
+        if let Some(name) = csrf_header {
+            browser = browser.csrf_header(name.clone());
+        }
+        if let Some(client) = &endpoint.client {
+            browser = browser.client(client.as_str());
+        }
+        if let Some(account) = &endpoint.account {
+            browser = browser.account(account.as_str());
+        }
+        if cors.allow_credentials { browser } else { browser.refuse_allowed_origins() }
+    }
+}
+
+/// Checks the endpoint of browsers and the routes that take its sessions; the sections are their tables.
+// Requirement B54.
+pub(super) fn check(config: &Config, endpoints: &[Section<'_>], routes: &[Section<'_>]) {
+    let mut found =
+        config.endpoints.iter().zip(endpoints).filter_map(|(one, section)| Some((one, one.browser.as_ref()?, section)));
+    let first = found.next();
+    for (_, _, section) in found {
+        section
+            .blame("dialect", "\"browser\" is there twice; a cookie belongs to one endpoint, so remove one of the two");
+    }
+    let taking = || config.routes.iter().zip(routes).filter(|(route, _)| route.policy.credentials.session);
+    // If there is no such endpoint, a route is reported when its `credentials` are read.
+    let Some((endpoint, browser, section)) = first else { return };
+    if !config.routes.is_empty() && taking().next().is_none() && !section.is_bad() {
+        let message = "is \"browser\", and no route takes its sessions: each request after the login would be refused; write \
+                       credentials = [\"session\"] at the [[routes]] of your pages and their API";
+        section.warn(WarningKind::NoAccess, "dialect", message);
+    }
+    if browser.is_strict {
+        for (_, section) in taking().filter(|(route, _)| !route.policy.never_leads_to_login) {
+            section.blame(
+                "login",
+                "is \"auto\", and the route takes sessions of an endpoint with same_site = \"strict\", whose cookie does not come with links from other \
+                 sites: they would be led to the login again and again; write \"never\"",
+            );
+        }
+    }
+    let profile = endpoint.profile.over(&config.sessions.profile);
+    if profile.idle_ttl < profile.access_ttl * 2 && !section.is_bad() {
+        section
+            .section("profile")
+            .blame("idle_ttl", "is less than twice access_ttl, and a session is renewed once in access_ttl");
+    }
+    check_page(config, browser, section);
+    match &browser.provider {
+        Some(provider) => check_provider(config, provider, (endpoint, section)),
+        None if config.directories.is_empty() && !section.is_bad() => section.blame(
+            "dialect",
+            "\"browser\" logs users of the directory in, and directory.kind is \"none\": no login would pass; name a provider, or write a [directory]",
+        ),
+        None => {}
+    }
+}
+
+/// Checks the rules of a login at a provider.
+fn check_provider(config: &Config, provider: &str, (endpoint, section): (&EndpointConfig, &Section<'_>)) {
+    let profile = endpoint.profile.over(&config.sessions.profile);
+    if profile.idle_ttl > VOUCHED_IDLE && !section.is_bad() {
+        let message = "is more than 3d, for which a logout at the provider is kept";
+        section.section("profile").blame("idle_ttl", message);
+    }
+    // Requirement B39.
+    let has_own_users = config.endpoints.iter().any(|other| other.begins_logins());
+    let is_bare = |issuer: &&TrustedIssuer| issuer.name == provider && issuer.subject_prefix.is_empty();
+    if has_own_users && config.issuers.iter().find(is_bare).is_some() && !section.is_bad() {
+        section.blame(
+            "provider",
+            "has no subject_prefix, and users of [directory] log in at another endpoint: two users could have one subject",
+        );
+    }
+}
+
+/// Checks that the login page needs no login, because it would redirect to itself.
+fn check_page(config: &Config, browser: &BrowserConfig, section: &Section<'_>) {
+    let LoginPage::At(page) = &browser.page else { return };
+    let path = page.split('?').next().unwrap_or_default();
+    let (Ok(path), Ok(routes)) = (CanonicalPath::parse(path), RouteTable::build(config.routes.clone())) else { return };
+    let host = config.server.public_url.host();
+    if let Match::Found(route) = routes.find(host, &http::Method::GET, &path)
+        && route.policy.auth == Auth::Required
+    {
+        section.blame(
+            "page",
+            format!("leads to {}, which asks for a login; give that page a route with auth = \"none\"", route.id),
+        );
+    }
+}

@@ -1,0 +1,257 @@
+//! `[[clients]]`. An entry is the library's [`Client`].
+
+use std::ops::Deref;
+use std::path::Path;
+
+use toml::Value;
+
+use super::super::declare::section;
+use super::super::print::{MASK, Print, Words};
+use super::super::value;
+use super::issuers::{KeySource, key_source};
+use super::sessions::read_override;
+use super::{path_in, unique};
+use crate::Config;
+use rotogate_core::client::{Client, ClientKeys, ExchangeRules, Grant};
+use rotogate_core::password::{SecretHash, cost_of};
+use rotogate_core::private_file::read_private;
+use rotogate_core::route::WarningKind;
+use rotogate_core::session::Binding;
+use rotogate_core::session::Scope;
+use rotogate_core::session::profile::ProfileOverride;
+use rotogate_core::token::claims::CLIENT_PREFIX;
+use rotogate_core::token::verify::is_subject;
+use rotogate_kit::config::{Section, Value as Raw};
+
+section! {
+    /// An entry of `[[clients]]`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct ClientConfig, read by read_entry(section, others: &[ClientConfig], dir: &Path) {
+        /// Its rules.
+        reload client as "..": Client = by { read_keys(section, others, dir) },
+        /// How a confidential client authenticates. `"private_key_jwt"`: by assertions that the client signs
+        /// (docs/clients-without-secrets.md).
+        reload auth: ClientAuthentication = get_or(value::word_of, ClientAuthentication::default()),
+        /// Public keys of a client with `auth = "private_key_jwt"`: `{ jwks_url =
+        /// "https://orders.example.com/jwks.json" }`.
+        reload keys: Option<ClientKeySource> = table(|section| read_source(section, dir, &client.id)),
+    }
+}
+
+section! {
+    /// `keys` of an entry of `[[clients]]`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct ClientKeySource, read by read_source(section, dir: &Path, client: &str) {
+        /// Source of the keys.
+        reload source as "..": KeySource = by { read_key_source(section, dir, client) },
+    }
+    with {
+        /// File with its JWK set, read at a start and a reload.
+        reload jwks_file: text,
+        /// URL of its JWK set; `rotogate issuer refresh client:ID` fetches it at once.
+        reload jwks_url: text,
+        /// File with one public key, in PEM; needs `algorithm`.
+        reload public_key: text,
+        /// Only accepted algorithm (`"ES256"`).
+        reload algorithm: text,
+        /// How keys are fetched: docs/issuers.md.
+        reload fetch: table of super::remote::FetchKeys,
+        /// true: the gate is not ready before it has fetched the keys once.
+        reload required: boolean,
+    }
+}
+
+/// How a confidential client authenticates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientAuthentication {
+    /// With a secret.
+    #[default]
+    SecretHash,
+    /// With assertions that the client signs (RFC 7523 §2.2).
+    PrivateKeyJwt,
+}
+
+impl Words for ClientAuthentication {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("secret_hash", Self::SecretHash), ("private_key_jwt", Self::PrivateKeyJwt)];
+}
+
+impl Deref for ClientConfig {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+section! {
+    impl Client, read by read_keys(section, others: &[ClientConfig], dir: &Path) {
+        /// Required: The `client_id`. Without `secret_hash` and `keys`, the client is public.
+        reload id: Box<str> = by {
+            unique(section, "id", "the client_id", client_id, others.iter().map(|other| &*other.id)).into()
+        },
+        /// Hash of the secret of a confidential client, from `rotogate client secret`.
+        reload secret_hash: Option<SecretHash> = by { read_secret_hash(section, dir) },
+        /// The gate reads these files later, with the other files of a start.
+        no_key keys: Option<ClientKeys> = by { None },
+        /// Its grants: `"password"`, `"refresh_token"`, `"jwt-bearer"`; of a confidential client also
+        /// `"client_credentials"` and `"token-exchange"`.
+        reload grants: Vec<Grant> = by { read_grants(section) },
+        /// Only scopes of its tokens. Unset: all scopes of the user.
+        reload scopes: Option<Scope> = by { self::scopes(section, "scopes") },
+        /// Any key of `[sessions]` from `access_ttl` to `revoke_previous_after`.
+        reload profile as some: ProfileOverride = by { read_override(section) },
+        /// `"optional"`: a request with a proof gets tokens bound to its key; `"required"`: none without.
+        reload dpop: Binding = get_or(value::word_of, Binding::default()),
+        /// As `dpop`, for the client certificate of its connection (docs/certificates.md).
+        reload certificate_bound: Binding = get_or(value::word_of, Binding::default()),
+        /// For whom it may act with `"token-exchange"`, and where (docs/act-for-a-user.md).
+        reload exchange: Option<ExchangeRules> = table(super::exchange::read),
+    }
+    with {
+        /// Instead of `secret_hash`: a file with it.
+        reload secret_hash_file: text,
+    }
+}
+
+impl Print for SecretHash {
+    fn print(&self) -> Value {
+        MASK.into()
+    }
+}
+
+impl Words for Grant {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        (Self::Password.word(), Self::Password),
+        (Self::RefreshToken.word(), Self::RefreshToken),
+        (Self::ClientCredentials.word(), Self::ClientCredentials),
+        ("token-exchange", Self::TokenExchange),
+        ("jwt-bearer", Self::JwtBearer),
+    ];
+}
+
+impl Words for Binding {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("off", Self::Off), ("optional", Self::Optional), ("required", Self::Required)];
+}
+
+pub(super) fn read(section: &Section<'_>, above: &[ClientConfig], dir: &Path) -> ClientConfig {
+    let client = read_entry(section, above, dir);
+    check_auth(section, &client);
+    let is_public = !section.has("secret_hash") && !section.has("secret_hash_file") && client.keys.is_none();
+    if client.may(Grant::ClientCredentials) && is_public {
+        let message = "client_credentials is for confidential clients (RFC 6749 §4.4); give it a secret_hash, \
+                       secret_hash_file or keys, or remove the grant";
+        section.blame("grants", message);
+    }
+    super::exchange::check_client(section, &client, is_public);
+    if (client.may(Grant::ClientCredentials) || client.may(Grant::TokenExchange))
+        && !is_subject(&format!("{CLIENT_PREFIX}{}", client.id))
+        && !client.id.is_empty()
+    {
+        let message = format!(
+            "is too long for client_credentials and token-exchange: with \"{CLIENT_PREFIX}\" in front it is a sub"
+        );
+        section.blame("id", message);
+    }
+    client
+}
+
+/// Checks that a client authenticates in one way, and has the keys for it.
+fn check_auth(section: &Section<'_>, client: &ClientConfig) {
+    match (client.auth, &client.keys) {
+        (ClientAuthentication::PrivateKeyJwt, None) if !section.is_bad() => {
+            let message = "missing; private_key_jwt needs the client's public keys: expected { jwks_file = \"…\" }, \
+                           { jwks_url = \"https://…\" }, or { public_key = \"…\", algorithm = \"…\" }";
+            section.blame("keys", message);
+        }
+        (ClientAuthentication::SecretHash, Some(_)) => {
+            section.blame("keys", "needs auth = \"private_key_jwt\" beside it");
+        }
+        _ => {}
+    }
+    if client.auth == ClientAuthentication::PrivateKeyJwt {
+        let message = "conflicts with auth = \"private_key_jwt\"; remove one of the two";
+        section.blame_present(&["secret_hash", "secret_hash_file"], message);
+    }
+}
+
+/// Reads the source of a client's keys, by the same rules as for the keys of an issuer.
+fn read_key_source(section: &Section<'_>, dir: &Path, client: &str) -> KeySource {
+    key_source(section, dir, None, (&format!("{CLIENT_PREFIX}{client}"), client))
+}
+
+/// Checks that a listener requests certificates, if tokens are bound to them.
+pub(super) fn check_certificates(config: &Config, clients: &[Section<'_>], routes: &[Section<'_>]) {
+    let mut with_tls = config.server.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+    if with_tls.any(|tls| tls.client_auth.roots().is_some()) {
+        return;
+    }
+    let asks = |section: &&Section<'_>, words: &[&str]| {
+        section.get("certificate_bound", value::text).is_some_and(|word| words.contains(&word.as_str()))
+    };
+    let of_clients = clients.iter().filter(|section| asks(section, &["optional", "required"]));
+    for section in of_clients.chain(routes.iter().filter(|section| asks(section, &["required"]))) {
+        let message = "needs a listener that asks clients for certificates; set client_ca in the tls of a listener";
+        section.blame("certificate_bound", message);
+    }
+}
+
+/// A client id (RFC 6749 appendix A.1), with a length that every protocol allows.
+fn client_id(v: &Raw) -> Result<String, String> {
+    value::matching(v, "1 to 256 visible ASCII characters", is_subject)
+}
+
+/// The scopes of a client or a route: a list, or a text as on the command line.
+pub(super) fn scopes(section: &Section<'_>, key: &'static str) -> Option<Scope> {
+    if is_text(section, key) {
+        return section.get(key, value::scope);
+    }
+    let parts = section.list(key, value::scope)?;
+    Some(united(&parts))
+}
+
+/// The tokens of several scopes.
+pub(super) fn united(scopes: &[Scope]) -> Scope {
+    scopes.iter().fold(Scope::default(), |all, one| all.union(one))
+}
+
+/// Is the value of the key a text, such as `"read write"`?
+pub(super) fn is_text(section: &Section<'_>, key: &'static str) -> bool {
+    section.get(key, |v| Ok(matches!(v, Raw::String(_)))) == Some(true)
+}
+
+fn read_secret_hash(section: &Section<'_>, dir: &Path) -> Option<SecretHash> {
+    section.misplaced(
+        &["secret", "client_secret"],
+        "is not kept in clear: write secret_hash, or secret_hash_file; `rotogate client secret` makes a secret and its hash",
+    );
+    // The value may be a secret that somebody entered instead of its hash, so errors never repeat it.
+    let read = |phc: &str| cost_of(phc).map(|_| SecretHash::new(phc.to_owned())).map_err(|e| format!("is {e}"));
+    let direct = section.get("secret_hash", |v| match v {
+        Raw::String(s) | Raw::Env(s) if s == MASK => {
+            let message = "is masked by `rotogate check --print`: no secret matches it; write the hash";
+            section.warn(WarningKind::NoAccess, "secret_hash", message);
+            rotogate_core::password::unmatched_secret_hash().map_err(|error| error.to_string())
+        }
+        Raw::String(s) | Raw::Env(s) => read(s),
+        _ => Err("expected an argon2id hash, \"$argon2id$v=19$…\"".to_owned()),
+    });
+    let from_file = section.get_file("secret_hash_file", path_in(dir), |path| {
+        let text = read_private(path)?;
+        read(text.trim())
+    });
+    if section.has("secret_hash") && section.has("secret_hash_file") {
+        section.blame("secret_hash_file", "conflicts with secret_hash; expected one of the two");
+    }
+    direct.or(from_file)
+}
+
+fn read_grants(section: &Section<'_>) -> Vec<Grant> {
+    let later = ["authorization_code", "urn:ietf:params:oauth:grant-type:device_code"];
+    let grants = section.list("grants", value::word(Grant::WORDS, &later));
+    if grants.as_ref().is_some_and(Vec::is_empty) && !section.is_bad() {
+        section.blame("grants", "is empty: such a client can do nothing; expected at least one grant");
+    }
+    grants.unwrap_or_else(|| vec![Grant::Password, Grant::RefreshToken])
+}

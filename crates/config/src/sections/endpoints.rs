@@ -1,0 +1,429 @@
+//! `[[endpoints]]`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use http::{StatusCode, Uri};
+use toml::Value;
+
+use super::super::declare::section;
+use super::super::print::Print;
+use super::super::value;
+#[cfg(feature = "relay")]
+use super::RelaySettings;
+use super::browser::{self, BrowserConfig};
+use super::listeners;
+use super::sessions::read_override;
+use super::{ClientConfig, CorsConfig, DAY, SECOND, TrustedIssuer, check_known, known_names};
+use rotogate::dialect::{self, envelope::Envelope, my_sessions::MySessions};
+use rotogate::gate::ACCESS_COOKIE;
+use rotogate::program::{BROWSER, ENVELOPE, KUZZLE, KUZZLE_COOKIE, KUZZLE_HOST_COOKIE, MY_KEYS, MY_SESSIONS, OAUTH2};
+use rotogate_core::engine::APPLICATION;
+use rotogate_core::session::profile::ProfileOverride;
+use rotogate_core::token::verify::is_subject;
+use rotogate_kit::config::{Section, Value as Raw};
+
+section! {
+    /// `[[endpoints]]`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct EndpointConfig, read by read_keys(
+        section,
+        dialect: &'static str,
+        around: &Surroundings<'_>,
+        above: &[EndpointConfig],
+    ) {
+        /// Required: Protocol (docs/protocols.md): `"oauth2"`, `"envelope"`, `"kuzzle"`, `"knox"`, `"browser"`,
+        /// `"my-sessions"`, `"my-keys"` or `"relay"`.
+        reload dialect: &'static str = by { dialect },
+        /// Path, such as `"/connect/token"` or `"/{account}/connect/token"` with the user's account. Default: that
+        /// of the protocol.
+        reload path: String = by { read_path(section, dialect, above) },
+        /// Any key of `[sessions]` from `access_ttl` to `revoke_previous_after`.
+        reload profile as some: ProfileOverride = by {
+            match dialect {
+                BROWSER => browser::profile(section),
+                _ if begins_sessions(dialect) => read_override(section),
+                _ => ProfileOverride::default(),
+            }
+        },
+        /// Clients that may use it. Unset: all clients.
+        reload clients: Option<Vec<String>> = by {
+            let known = around.clients.iter().map(|client| &*client.id);
+            if has_clients(dialect) { known_names(section, "clients", "client", known) } else { None }
+        },
+        /// Public client of the sessions, if requests of the protocol name none. Default: the name of the protocol.
+        reload client: Option<String> = by {
+            if dialect == BROWSER && section.has("provider") {
+                // The gate's own client there.
+                None
+            } else {
+                endpoint_client(section, dialect, around.clients)
+            }
+        },
+        /// Other dialects whose sessions may continue here.
+        reload accepts: Option<Vec<&'static str>> = by { has_clients(dialect).then(|| accepts(section, dialect)) },
+        /// Only account that the endpoint serves; not with `{account}` in `path`.
+        reload account: Option<String> = by {
+            if dialect == RELAY { None } else { read_account(section, &path) }
+        },
+        /// As `listeners` of a route.
+        reload listeners as some: Vec<Box<str>> = by { listeners::bound_to(section, around.listeners) },
+        /// Options of the dialect.
+        reload envelope as "..?": Option<Envelope> = by {
+            (dialect == ENVELOPE).then(|| read_envelope(section, &Envelope::default()))
+        },
+        /// Options of the dialect.
+        reload kuzzle as "..?": Option<KuzzleConfig> = by {
+            (dialect == KUZZLE).then(|| read_kuzzle(section, around.is_https(), above))
+        },
+        /// Options of the dialect.
+        reload my_sessions as "..?": Option<MySessions> = by {
+            (dialect == MY_SESSIONS).then(|| read_my_sessions(section, &MySessions::default()))
+        },
+        /// Options of the dialect.
+        reload my_keys as "..?": Option<MyKeys> = by { my_keys(section, dialect) },
+        /// Options of the dialect.
+        reload browser as "..?": Option<BrowserConfig> = by {
+            (dialect == BROWSER).then(|| browser::read(section, &path, around))
+        },
+        /// Provider behind it.
+        reload relay as "..?": Option<RelaySettings> = by { read_relay(section, dialect, around, &path) },
+    }
+}
+
+section! {
+    /// The keys of `dialect = "kuzzle"`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct KuzzleConfig, read by read_kuzzle(section, is_https: bool, above: &[EndpointConfig]) {
+        /// Cookie of the access token in a browser: `"authToken"`, or `"__Host-authToken"`, which needs https.
+        reload cookie: &'static str = by { read_cookie(section, is_https, above) },
+        /// Whether clients reach the gate by https.
+        no_key is_https: bool = by { is_https },
+    }
+}
+
+/// In a build without relays, no endpoint has relay settings, and there are no API keys.
+#[cfg(not(feature = "relay"))]
+pub use std::convert::Infallible as RelaySettings;
+#[cfg(not(feature = "relay"))]
+use std::convert::Infallible as MyKeys;
+
+#[cfg(feature = "relay")]
+use rotogate::dialect::my_keys::MyKeys;
+
+#[cfg(not(feature = "relay"))]
+impl Print for RelaySettings {
+    fn print(&self) -> Value {
+        match *self {}
+    }
+}
+
+impl EndpointConfig {
+    /// Whether a login at this endpoint can be for an account.
+    pub fn may_have_account(&self) -> bool {
+        self.account.is_some() || self.path.contains("{account}")
+    }
+
+    /// The options of the endpoint's dialect.
+    pub fn options(&self) -> dialect::Options {
+        let mut options = dialect::Options::default();
+        options.envelope = self.envelope.unwrap_or(options.envelope);
+        options.my_sessions = self.my_sessions.unwrap_or(options.my_sessions);
+        #[cfg(feature = "relay")]
+        if let Some(my_keys) = &self.my_keys {
+            options.my_keys = *my_keys;
+        }
+        if let Some(KuzzleConfig { cookie, is_https }) = self.kuzzle {
+            (options.kuzzle.host_cookie, options.kuzzle.secure_cookies) = (cookie == KUZZLE_HOST_COOKIE, is_https);
+        }
+        options
+    }
+
+    /// The issuer of the access tokens that the endpoint relays, if the endpoint names an issuer.
+    pub(super) fn relayed_issuer(&self) -> Option<&str> {
+        #[cfg(feature = "relay")]
+        let issuer = self.relay.as_ref().and_then(|relay| relay.issuer.as_deref());
+        #[cfg(not(feature = "relay"))]
+        let issuer = None;
+        issuer
+    }
+}
+
+/// The other sections that an endpoint refers to.
+pub(super) struct Surroundings<'a> {
+    pub(super) dir: &'a Path,
+    pub(super) clients: &'a [ClientConfig],
+    /// The listeners that have a name.
+    pub(super) listeners: &'a [&'a str],
+    pub(super) issuers: &'a [TrustedIssuer],
+    pub(super) public_url: &'a Uri,
+    pub(super) cors: &'a CorsConfig,
+}
+
+impl Surroundings<'_> {
+    /// Whether clients reach the gate by https.
+    pub(super) fn is_https(&self) -> bool {
+        self.public_url.scheme_str() == Some("https")
+    }
+}
+
+impl EndpointConfig {
+    /// Whether users of the directory log in at this endpoint.
+    pub(super) fn begins_logins(&self) -> bool {
+        has_clients(self.dialect)
+    }
+}
+
+#[cfg(feature = "relay")]
+const RELAY: &str = dialect::relay::NAME;
+#[cfg(not(feature = "relay"))]
+const RELAY: &str = "relay";
+
+/// The features of the dialects that not every build has.
+const FEATURES: [(&str, &str); 3] = [("knox", "grpc"), (MY_KEYS, "relay"), (RELAY, "relay")];
+
+/// Reads the name of a dialect that begins sessions, or one of `further`.
+fn dialect_or(v: &Raw, further: &[&'static str], features: &[(&str, &str)]) -> Result<&'static str, String> {
+    let known: Vec<_> = rotogate::program::NAMES.iter().chain(further).map(|name| (*name, *name)).collect();
+    value::word_of_build(&known, features)(v)
+}
+
+fn accepted_dialect(v: &Raw) -> Result<&'static str, String> {
+    dialect_or(v, &[APPLICATION], &FEATURES[..1])
+}
+
+pub(super) fn dialect_name(v: &Raw) -> Result<&'static str, String> {
+    dialect_or(v, &[], &FEATURES[..1])
+}
+
+/// Reads the dialect of an endpoint: one that begins sessions, one for a user's own sessions or keys, or the relay.
+fn endpoint_dialect(v: &Raw) -> Result<&'static str, String> {
+    let further = [BROWSER, MY_SESSIONS, MY_KEYS, RELAY];
+    dialect_or(v, if cfg!(feature = "relay") { &further } else { &further[..2] }, &FEATURES)
+}
+
+pub(super) fn read(section: &Section<'_>, above: &[EndpointConfig], around: &Surroundings<'_>) -> EndpointConfig {
+    let dialect = match section.has("dialect") {
+        true => section.kind("dialect", endpoint_dialect),
+        false => section.require("dialect", "\"oauth2\"", endpoint_dialect),
+    };
+    let dialect = dialect.unwrap_or(OAUTH2);
+    if begins_sessions(dialect) && dialect != KUZZLE {
+        section.later(&["cookie"]);
+    }
+    read_keys(section, dialect, around, above)
+}
+
+/// Whether an endpoint of this dialect has sessions, users and clients of this gate. For other dialects, the keys for
+/// these are unknown.
+fn begins_sessions(dialect: &str) -> bool {
+    ![RELAY, MY_SESSIONS, MY_KEYS].contains(&dialect)
+}
+
+/// Whether clients of several kinds use an endpoint of this dialect, and refresh their sessions at it.
+fn has_clients(dialect: &str) -> bool {
+    begins_sessions(dialect) && dialect != BROWSER
+}
+
+fn read_path(section: &Section<'_>, dialect: &str, above: &[EndpointConfig]) -> String {
+    let path = if dialect == KUZZLE {
+        // The prefix of the routes of the dialect; empty by default.
+        section.get_or("path", kuzzle_prefix, "/".to_owned())
+    } else {
+        let default = if section.has("path") || section.is_bad() { None } else { default_path(section, dialect) };
+        section.get("path", endpoint_path).or(default).unwrap_or_default()
+    };
+    if dialect == RELAY && path.contains('{') {
+        section.blame("path", "expected a path without parameters: a provider has no {account}");
+    }
+    if dialect == BROWSER && path.contains('{') {
+        section.blame("path", "expected a path without parameters: a browser names its account in the form");
+    }
+    if !path.is_empty() && above.iter().any(|other| other.path == path) {
+        section.blame("path", format!("{path} is listed twice; give one of the two another path"));
+    }
+    path
+}
+
+#[cfg_attr(not(feature = "relay"), expect(unused_variables, reason = "only a relay's path depends on a key"))]
+fn default_path(section: &Section<'_>, dialect: &str) -> Option<String> {
+    #[cfg(feature = "relay")]
+    if dialect == RELAY {
+        let relay = dialect::relay::RelayDialect { wire: super::relay::wire(section), ..Default::default() };
+        return Some(dialect::Dialect::default_path(&relay).to_owned());
+    }
+    Some(rotogate::program::by_name(dialect, &dialect::Options::default())?.default_path().to_owned())
+}
+
+#[cfg(feature = "relay")]
+fn read_relay(section: &Section<'_>, dialect: &str, around: &Surroundings<'_>, path: &str) -> Option<RelaySettings> {
+    let read = || super::relay::read(section, around.dir, around.issuers, super::relay::wire(section), path);
+    (dialect == RELAY).then(read)
+}
+
+#[cfg(not(feature = "relay"))]
+fn read_relay(_: &Section<'_>, _: &str, _: &Surroundings<'_>, _: &str) -> Option<RelaySettings> {
+    None
+}
+
+fn read_account(section: &Section<'_>, path: &str) -> Option<String> {
+    if section.has("account") && path.contains("{account}") {
+        section.blame("account", "conflicts with {account} in path; remove one of the two");
+    }
+    section.get("account", account)
+}
+
+/// Reads the cookie. Routes of the dialect use the cookie of its first endpoint.
+fn read_cookie(section: &Section<'_>, is_https: bool, above: &[EndpointConfig]) -> &'static str {
+    const HOST: &str = KUZZLE_HOST_COOKIE;
+    let cookie = section.get_or("cookie", value::word(&COOKIES[1..], &[]), KUZZLE_COOKIE);
+    if cookie == HOST && !is_https {
+        let message = "needs a server.public_url that begins with https://: a browser takes a __Host- cookie over https \
+                       alone";
+        section.blame("cookie", message);
+    }
+    if above.iter().filter_map(|other| other.kuzzle.as_ref()).any(|other| other.cookie != cookie) {
+        section.blame("cookie", "differs from that of another kuzzle endpoint; all of them share one");
+    }
+    cookie
+}
+
+section! {
+    impl MySessions, read by read_my_sessions(section, default: &MySessions) {
+        /// Greatest age of the access token that ends sessions; 24h at most.
+        reload max_age: Duration = get_or(value::duration_within(SECOND, DAY), default.max_age),
+        /// true: the access token must have the scope `sessions`.
+        reload needs_scope: bool = get_or(value::boolean, default.needs_scope),
+        /// Cookie of the access token in a browser: `"__Host-access"`, `"authToken"` or `"__Host-authToken"`.
+        reload cookie: &'static str = get_or(value::word(&COOKIES, &[]), default.cookie),
+    }
+}
+
+#[cfg(feature = "relay")]
+section! {
+    impl MyKeys, read by read_my_keys(section, default: &MyKeys) {
+        /// Greatest age of the access token, or of a cookie's login, for a change of keys; 24h at most.
+        reload max_age: Duration = get_or(value::duration_within(SECOND, DAY), default.max_age),
+        /// true: the access token must have the scope `keys`.
+        reload needs_scope: bool = get_or(value::boolean, default.needs_scope),
+        /// Cookie of the access token in a browser: `"__Host-access"`, `"authToken"` or `"__Host-authToken"`.
+        reload cookie: &'static str = get_or(value::word(&COOKIES, &[]), default.cookie),
+    }
+}
+
+#[cfg(feature = "relay")]
+fn my_keys(section: &Section<'_>, dialect: &str) -> Option<MyKeys> {
+    (dialect == MY_KEYS).then(|| read_my_keys(section, &MyKeys::default()))
+}
+
+#[cfg(not(feature = "relay"))]
+fn my_keys(_: &Section<'_>, _: &str) -> Option<MyKeys> {
+    None
+}
+
+const COOKIES: [(&str, &str); 3] =
+    [(ACCESS_COOKIE, ACCESS_COOKIE), (KUZZLE_COOKIE, KUZZLE_COOKIE), (KUZZLE_HOST_COOKIE, KUZZLE_HOST_COOKIE)];
+
+/// Reads `client`, for a dialect whose protocol names no client. For other dialects, the key is unknown.
+fn endpoint_client(section: &Section<'_>, dialect: &str, clients: &[ClientConfig]) -> Option<String> {
+    let default = rotogate::program::by_name(dialect, &dialect::Options::default())?.client()?;
+    let named = section.get("client", value::text);
+    let id = named.as_deref().unwrap_or(default);
+    match (clients.iter().find(|client| *client.id == *id), &named) {
+        (None, Some(id)) => check_known(section, "client", "client", id, clients.iter().map(|client| &*client.id)),
+        (Some(client), Some(_)) if client.is_confidential() => {
+            section.blame("client", "is confidential, and this protocol cannot carry its secret; name a public one");
+        }
+        (Some(client), None) if client.is_confidential() => {
+            let message = format!(
+                "missing, so its sessions are those of the client \"{default}\", which [[clients]] makes confidential, and \
+                 this protocol cannot carry its secret; name a public one"
+            );
+            section.blame("client", message);
+        }
+        (Some(_) | None, _) => {}
+    }
+    named
+}
+
+/// Reads `accepts`. Only sessions of protocols without refresh tokens can be refreshed with an access token.
+fn accepts(section: &Section<'_>, dialect: &str) -> Vec<&'static str> {
+    let by_access = |name: &str| {
+        rotogate::program::by_name(name, &dialect::Options::default())
+            .is_some_and(|dialect| dialect.refreshes_by_access())
+    };
+    let accepted = section.indexed("accepts", accepted_dialect).unwrap_or_default();
+    for (index, name) in accepted.iter().filter(|(_, name)| by_access(dialect) && !by_access(name)) {
+        let message = format!(
+            "\"{name}\" has refresh tokens, and \"{dialect}\" exchanges access tokens only: none of its sessions could \
+             continue here. Remove it, or let the endpoint of \"{name}\" serve these clients"
+        );
+        section.blame_element("accepts", *index, message);
+    }
+    accepted.into_iter().map(|(_, name)| name).collect()
+}
+
+/// An account, as in users.toml.
+pub(super) fn account(v: &Raw) -> Result<String, String> {
+    let fits = |text: &str| is_subject(text) && !text.contains('/');
+    value::matching(v, "1 to 256 visible ASCII characters, none of them /", fits)
+}
+
+section! {
+    impl Envelope, read by read_envelope(section, default: &Envelope) {
+        /// How long ago the access token of a refresh may have expired; 7d at most.
+        reload expired_for_at_most as "allow_expired_access_token": Duration = get_or(
+            value::duration_within(Duration::ZERO, 7 * DAY),
+            default.expired_for_at_most
+        ),
+        /// Status of refused credentials and tokens: 401, or 200 for clients that read only `errorCode`.
+        reload failure_status: StatusCode = get_or(failure_status, default.failure_status),
+    }
+}
+
+fn failure_status(v: &Raw) -> Result<StatusCode, String> {
+    match value::count(200, 401)(v) {
+        Ok(200) => Ok(StatusCode::OK),
+        Ok(401) => Ok(StatusCode::UNAUTHORIZED),
+        Ok(_) | Err(_) => Err(format!("expected 401 or 200, found {}", v.describe())),
+    }
+}
+
+impl Print for StatusCode {
+    fn print(&self) -> Value {
+        self.as_u16().print()
+    }
+}
+
+/// Reads the prefix of the path. The SDKs support a prefix, but no account in the path.
+fn kuzzle_prefix(v: &Raw) -> Result<String, String> {
+    if v.as_text().is_some_and(|text| text.is_empty() || text == "/") {
+        return Ok("/".to_owned());
+    }
+    match endpoint_path(v)? {
+        path if path.contains('{') => value::unexpected("a path without parameters", v),
+        path => Ok(path),
+    }
+}
+
+fn endpoint_path(v: &Raw) -> Result<String, String> {
+    let path = value::pattern(v)?;
+    let is_known = |segment: &str| segment == "{account}" || !segment.contains(['{', '}']);
+    if path.ends_with('/') || !path.split('/').all(is_known) {
+        return Err(format!(
+            "expected a path without a slash at its end whose only parameter is {{account}}, a segment of its own, \
+             found {}",
+            v.describe()
+        ));
+    }
+    Ok(path)
+}
+
+/// Whether the path or the dialect of an endpoint with a relay differs.
+pub(super) fn are_other_relays(old: &[EndpointConfig], new: &[EndpointConfig]) -> bool {
+    let relays = |all: &[EndpointConfig]| -> Vec<(String, &'static str)> {
+        let relays = all.iter().filter(|endpoint| endpoint.dialect == RELAY);
+        relays.map(|endpoint| (endpoint.path.clone(), endpoint.dialect)).collect()
+    };
+    relays(old) != relays(new)
+}

@@ -1,0 +1,98 @@
+//! `exchange` of `[[clients]]`: which tokens a client may exchange. An entry is the library's [`ExchangeRules`].
+
+use super::super::declare::section;
+use super::super::value;
+use super::clients::scopes;
+use super::upstreams::unpublished_key;
+use crate::Config;
+use rotogate_core::client::{Client, ExchangeRules, Grant};
+use rotogate_core::session::Scope;
+use rotogate_core::token::assertion::can_sign_assertions;
+use rotogate_core::token::verify::OWN;
+use rotogate_kit::config::Section;
+
+section! {
+    impl ExchangeRules, read by read_keys(section) {
+        /// Audiences that identify the client. It may exchange tokens for one of them, and tokens of its own users.
+        reload audiences as "as": Vec<Box<str>> = by { texts(section, "as") },
+        /// Required: Audiences for which it may get tokens. If there are several, a request must name one.
+        reload to: Vec<Box<str>> = by { texts(section, "to") },
+        /// Issuers whose tokens the client may exchange; `"self"` is the gate. Other issuers need a `subject_prefix`.
+        reload issuers: Vec<Box<str>> = by { issuers(section) },
+        /// Only scopes of the new tokens. Unset: those of the exchanged token.
+        reload scopes: Option<Scope> = by { self::scopes(section, "scopes") },
+        /// Longest chain of acting clients (`act`), this one included; 1 to 8.
+        reload depth: usize = get_or(value::count(1, ExchangeRules::MAX_DEPTH), ExchangeRules::default().depth),
+        /// `trust_domain` of `[identity]`, if the client may get transaction tokens. Experimental: a draft of the
+        /// IETF.
+        reload trust_domain: Option<Box<str>> = by { section.get("trust_domain", value::text).map(Into::into) },
+    }
+}
+
+fn texts(section: &Section<'_>, key: &'static str) -> Vec<Box<str>> {
+    section.list_or_empty(key, value::text).into_iter().map(Into::into).collect()
+}
+
+fn issuers(section: &Section<'_>) -> Vec<Box<str>> {
+    if section.has("issuers") { texts(section, "issuers") } else { ExchangeRules::default().issuers }
+}
+
+pub(super) fn read(section: &Section<'_>) -> ExchangeRules {
+    let rules = read_keys(section);
+    if rules.to.is_empty() && rules.trust_domain.is_none() && !section.is_bad() {
+        section.blame("to", "names no audience; expected a list such as [\"billing\"]");
+    }
+    rules
+}
+
+/// Checks that a client has either both the rules and the grant or neither of them, and that it is confidential.
+pub(super) fn check_client(section: &Section<'_>, client: &Client, is_public: bool) {
+    match (client.may(Grant::TokenExchange), &client.exchange) {
+        (true, None) if !section.has("exchange") => {
+            section.blame("grants", "has token-exchange, which needs exchange = { as = […], to = […] }");
+        }
+        (false, Some(_)) => section.blame("exchange", "has no effect without \"token-exchange\" in grants"),
+        (true, Some(_)) if is_public => {
+            let message = "has token-exchange, which is for confidential clients (RFC 8693 §5); give it a secret_hash or \
+                           secret_hash_file";
+            section.blame("grants", message);
+        }
+        _ => {}
+    }
+}
+
+/// Checks that the issuers exist, and that no client can get a token for the audience of an assertion.
+pub(super) fn check(sections: &[Section<'_>], config: &Config) {
+    let names: Vec<&str> = std::iter::once(OWN).chain(config.issuers.iter().map(|issuer| &*issuer.name)).collect();
+    let asserted = |to: &str| {
+        let of_upstream = config.upstreams.iter().map(|one| one.assertion_audience.as_ref().unwrap_or(&one.name));
+        let mut all = of_upstream.chain(config.authorizers.iter().filter_map(|one| one.assertion_audience.as_ref()));
+        config.identity.assertion.is_some() && all.any(|audience| audience == to)
+    };
+    for (section, client) in sections.iter().zip(&config.clients) {
+        let Some(rules) = client.exchange.as_ref().filter(|_| !section.is_bad()) else { continue };
+        for name in &rules.issuers {
+            let issuer = config.issuers.iter().find(|issuer| *issuer.name == **name);
+            if !names.contains(&&**name) {
+                section.blame("exchange.issuers", super::dangling("issuer", name, &names));
+            } else if issuer.is_some_and(|issuer| issuer.subject_prefix.is_empty()) {
+                let message =
+                    format!("{name} has no subject_prefix: a user there could get the subject of a user of the gate");
+                section.blame("exchange.issuers", message);
+            }
+        }
+        if let Some(to) = rules.to.iter().find(|to| asserted(to)) {
+            let message =
+                format!("\"{to}\" is the audience of assertions, which no token may have; rename one of the two");
+            section.blame("exchange.to", message);
+        }
+        if rules.trust_domain.is_some() {
+            if rules.trust_domain.as_deref() != config.identity.trust_domain.as_deref() {
+                section.blame("exchange.trust_domain", "is not the `trust_domain` of [identity]; expected that one");
+            }
+            if !can_sign_assertions(config.issuer.algorithm) {
+                section.blame("exchange.trust_domain", unpublished_key(config.issuer.algorithm));
+            }
+        }
+    }
+}

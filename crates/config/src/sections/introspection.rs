@@ -1,0 +1,112 @@
+//! `introspection` of an entry of `[[issuers]]`: the requests to the issuer about tokens that are not JWTs.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::super::declare::section;
+use super::super::value;
+use super::issuers::TrustedIssuer;
+use super::provider_client::{ClientKeySettings, read_key};
+use super::{SECOND, path_in};
+use rotogate_core::http_client::SecretPlace;
+use rotogate_core::introspection::Introspection;
+use rotogate_core::route::{Auth, Route};
+use rotogate_kit::config::{Section, Value as Raw};
+
+section! {
+    /// `introspection` of an entry of `[[issuers]]`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct IntrospectionConfig, read by pub(super) read_keys(section, dir: &Path) {
+        /// Introspection endpoint: https, or http on loopback. Redirects are not followed.
+        reload url: String = required("the introspection endpoint", value::asked_url),
+        /// The gate's client id at the issuer.
+        reload client_id: String = required("the gate's client id at the issuer", value::text),
+        /// Its key, instead of a secret.
+        reload key as "..": Option<ClientKeySettings> = by {
+            read_key(section, dir, &["secret_file", "secret_in"])
+        },
+        /// Required, unless there is a `key_file`: the file with the client's secret (0600); read again when it
+        /// changes.
+        reload secret_file: Option<PathBuf> = by { read_secret_file(section, dir) },
+        /// `"form"`: for a server that expects id and secret in the form (`client_secret_post`).
+        reload secret_in: SecretPlace = get_or(value::word_of, SecretPlace::Basic),
+        /// How long the gate keeps a response; at most 5m, and until the token's `exp`. `"0s"`: each request asks.
+        reload cache: Duration = get_or(within(Introspection::MAX_CACHE), Introspection::CACHE),
+        /// The same for an inactive token; at most 1m.
+        reload negative: Duration = get_or(within(Introspection::MAX_NEGATIVE), Introspection::NEGATIVE),
+        /// How much longer the gate uses a response while the issuer does not answer; at most 5m.
+        reload stale_if_error: Duration = get_or(within(Introspection::MAX_CACHE), Duration::ZERO),
+        /// Time for one request, connecting included; 1s to 20s.
+        reload timeout: Duration = get_or(value::duration_within(SECOND, 20 * SECOND), 5 * SECOND),
+        /// Only trusted authorities, in PEM. Default: the system's.
+        reload ca: Option<PathBuf> = get(path_in(dir)),
+        /// As `client_cert` of `fetch`.
+        reload client_cert: Option<PathBuf> = get(path_in(dir)),
+        /// Only tokens with this beginning are introspected (`"ory_at_"`).
+        reload prefix as some: String = get_or(self::prefix, String::new()),
+        /// true: the issuer's JWTs, too. With `jwks_file` or `public_key` the gate verifies the signature first.
+        reload always: bool = get_or(value::boolean, false),
+        /// true: a response without `aud` is accepted; an `aud` must match.
+        reload audience_optional: bool = get_or(value::boolean, false),
+    }
+}
+
+/// Reads `secret_file`, which is required unless there is a key.
+fn read_secret_file(section: &Section<'_>, dir: &Path) -> Option<PathBuf> {
+    if section.has("key_file") {
+        return section.get("secret_file", path_in(dir));
+    }
+    let file =
+        section.required("secret_file", "a file with the gate's secret at the issuer, or key_file", path_in(dir));
+    Some(file)
+}
+
+fn within(longest: Duration) -> impl Fn(&Raw) -> Result<Duration, String> {
+    value::duration_within(Duration::ZERO, longest)
+}
+
+impl IntrospectionConfig {
+    /// The files that the table names, each with its key.
+    pub fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let ca = self.ca.as_deref().map(|ca| ("ca", ca));
+        let client_cert = self.client_cert.as_deref().map(|cert| ("client_cert", cert));
+        let key = self.key.as_ref().map(|key| ("key_file", key.file.as_path()));
+        let secret = self.secret_file.as_deref().map(|secret| ("secret_file", secret));
+        secret.into_iter().chain(key).chain(ca).chain(client_cert)
+    }
+}
+
+fn prefix(v: &Raw) -> Result<String, String> {
+    let fits = |prefix: &str| prefix.len() <= 64 && prefix.bytes().all(|byte| byte.is_ascii_graphic());
+    value::fitting(v, "at most 64 visible ASCII characters, such as \"ory_at_\"", fits)
+}
+
+/// Reports a route for which several issuers could be asked about an opaque token, because the token does not name its
+/// issuer.
+pub(super) fn check(sections: &[Section<'_>], routes: &[Route], issuers: &[TrustedIssuer]) {
+    for (section, route) in sections.iter().zip(routes) {
+        let policy = &route.policy;
+        if policy.auth == Auth::None || section.is_bad() {
+            continue;
+        }
+        let mut asked: Vec<(&TrustedIssuer, &str)> = Vec::new();
+        for issuer in issuers.iter().filter(|issuer| policy.takes(&issuer.name, issuer.everywhere)) {
+            let Some(introspection) = &issuer.introspection else { continue };
+            let prefix = introspection.prefix.as_str();
+            if let Some((other, _)) = asked.iter().find(|(_, known)| *known == prefix) {
+                let what = if prefix.is_empty() {
+                    "without a prefix".to_owned()
+                } else {
+                    format!("with the prefix \"{prefix}\"")
+                };
+                let message = format!(
+                    "takes opaque tokens of \"{}\" and of \"{}\", both {what}: an opaque token does not name its \
+                     issuer; name one of the two issuers, or set introspection.prefix",
+                    other.name, issuer.name
+                );
+                section.blame("issuers", message);
+            }
+            asked.push((issuer, prefix));
+        }
+    }
+}

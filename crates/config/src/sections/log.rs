@@ -1,0 +1,168 @@
+//! `[log]`, `[access_log]` and `[audit_log]`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use toml::Value;
+use tracing::Level;
+
+use super::super::declare::section;
+use super::super::print::{Print, Words};
+use super::super::value;
+use super::SECOND;
+use crate::logs::{
+    AccessLogConfig, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogOutput, OnAuditFailure, RouteLog, Sample,
+};
+use rotogate_kit::config::Value as Raw;
+
+/// The value of `access_log` for a route of which only errors are logged.
+const ERRORS: &str = "errors";
+
+section! {
+    impl LogConfig, read by pub(super) read_keys(section, dir: &Path) {
+        /// `"json"`: each line is one flat object.
+        reload format: LogFormat = get_or(value::word_of, LogFormat::Text),
+        /// Lowest level to log: error, warn, info, debug or trace; not for the access log and audit events.
+        reload level: Level = get_or(value::word_of, Level::INFO),
+        /// `"stderr"`, `"stdout"`, or a path, which SIGUSR1 reopens.
+        reload output: LogOutput = get_or(read_output(dir), LogOutput::Stderr),
+    }
+}
+
+section! {
+    impl AccessLogConfig, read by pub(super) read_access_keys(section, dir: &Path, log: &LogConfig) {
+        /// false: there is no access log.
+        reload enabled: bool = get_or(value::boolean, true),
+        /// `"text"` or `"json"`. Default: that of `[log]`.
+        reload format: LogFormat = get_or(value::word_of, log.format),
+        /// `"stderr"`, `"stdout"`, or a path, which SIGUSR1 reopens.
+        reload output: LogOutput = get_or(read_output(dir), LogOutput::Stderr),
+        /// Buffer for lines to write; 64KiB to 1GiB. Lines beyond that are dropped and counted.
+        reload buffer: usize = get_or(value::size(64 << 10, 1 << 30), 1 << 20),
+        /// Longest time that a line waits; 10ms to 1s.
+        reload flush_interval: Duration = get_or(
+            value::duration_within(Duration::from_millis(10), SECOND),
+            Duration::from_millis(200)
+        ),
+        /// true: a line has the client's User-Agent.
+        reload log_user_agent: bool = get_or(value::boolean, true),
+        /// Part of the requests with status 2xx or 3xx to log, from 0 to 1. Others always have a line.
+        reload sample: Sample = get_or(read_sample, Sample::ALL),
+        // `[[routes]]` has them.
+        no_key routes: BTreeMap<Box<str>, RouteLog> = by { BTreeMap::new() },
+    }
+}
+
+section! {
+    impl AuditLogConfig, read by pub(super) read_audit_keys(section, dir: &Path, log: &LogConfig, access: &AccessLogConfig) {
+        /// Separate output for audit events, in JSON. Unset: the application log.
+        reload output: Option<LogOutput> = get(read_audit_output(dir, log, access)),
+        /// `"refuse"`: while the output cannot be written, logins, refreshes and changes get 503; revocations do not.
+        reload on_failure: OnAuditFailure = get_or(read_on_failure(output.is_some()), OnAuditFailure::Continue),
+        /// Addresses of clients: `"full"`, `"prefix"` (/24 and /48) or `"none"`.
+        reload addresses: LogAddresses = get_or(value::word_of, LogAddresses::Full),
+    }
+}
+
+impl Words for LogFormat {
+    const WORDS: &'static [(&'static str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
+}
+
+impl Words for Level {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("error", Self::ERROR),
+        ("warn", Self::WARN),
+        ("info", Self::INFO),
+        ("debug", Self::DEBUG),
+        ("trace", Self::TRACE),
+    ];
+}
+
+impl Words for LogAddresses {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("full", Self::Full), ("prefix", Self::Prefix), ("none", Self::None)];
+}
+
+impl Words for OnAuditFailure {
+    const WORDS: &'static [(&'static str, Self)] = &[("continue", Self::Continue), ("refuse", Self::Refuse)];
+}
+
+/// Reads the output, which no other log may have.
+fn read_audit_output(
+    dir: &Path,
+    log: &LogConfig,
+    access: &AccessLogConfig,
+) -> impl Fn(&Raw) -> Result<LogOutput, String> {
+    let read = read_output(dir);
+    move |v| match read(v)? {
+        output if output == log.output => {
+            Err("is log.output: leave it out, and the audit log is written there".to_owned())
+        }
+        output if access.enabled && output == access.output => {
+            Err("is access_log.output: name an output that no other log has".to_owned())
+        }
+        output => Ok(output),
+    }
+}
+
+fn read_on_failure(has_output: bool) -> impl Fn(&Raw) -> Result<OnAuditFailure, String> {
+    move |v| match value::word_of(v)? {
+        OnAuditFailure::Refuse if !has_output => {
+            Err("needs an output that no other log has: audit_log.output = \"/var/log/rotogate/audit.log\"".to_owned())
+        }
+        word => Ok(word),
+    }
+}
+
+/// Reads a number from 0 to 1 as millionths.
+fn read_sample(v: &Raw) -> Result<Sample, String> {
+    let millionths = value::fraction(v)? * f64::from(Sample::ALL.0);
+    // Within these bounds, the result is a whole number that fits the type.
+    Ok(format!("{millionths:.0}").parse().map_or(Sample::ALL, Sample))
+}
+
+/// Reads `access_log` of a route. `None` if all requests are logged.
+pub(super) fn read_route(v: &Raw) -> Result<Option<RouteLog>, String> {
+    match v {
+        Raw::Bool(true) => Ok(None),
+        Raw::Bool(false) => Ok(Some(RouteLog::Nothing)),
+        Raw::String(word) if word == ERRORS => Ok(Some(RouteLog::Errors)),
+        other => Err(format!("expected true, false or \"{ERRORS}\", found {}", other.describe())),
+    }
+}
+
+pub(super) fn print_route(log: RouteLog) -> Value {
+    match log {
+        RouteLog::Nothing => false.into(),
+        RouteLog::Errors => ERRORS.into(),
+    }
+}
+
+/// Reads the output of a log. A file name needs a slash, so that a misspelt word is not taken for a file.
+fn read_output(dir: &Path) -> impl Fn(&Raw) -> Result<LogOutput, String> {
+    move |v| match value::text(v)?.as_str() {
+        "stderr" => Ok(LogOutput::Stderr),
+        "stdout" => Ok(LogOutput::Stdout),
+        path if path.contains('/') => Ok(LogOutput::File(dir.join(path))),
+        other => Err(format!(
+            "expected \"stderr\", \"stdout\" or a path such as \"/var/log/rotogate/access.log\", found \"{other}\""
+        )),
+    }
+}
+
+impl Print for LogOutput {
+    fn print(&self) -> Value {
+        match self {
+            Self::Stderr => "stderr".into(),
+            Self::Stdout => "stdout".into(),
+            Self::File(file) => file.print(),
+        }
+    }
+}
+
+impl Print for Sample {
+    fn print(&self) -> Value {
+        (f64::from(self.0) / f64::from(Self::ALL.0)).into()
+    }
+}

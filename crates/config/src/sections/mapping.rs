@@ -1,0 +1,206 @@
+//! The keys of `[[issuers]]` that select the claims to read, and map them to the gate's own terms.
+
+use serde_json::Value as Json;
+use toml::{Table, Value};
+
+use super::super::print::{Print, Put, put, word};
+use super::super::value;
+use super::clients::united;
+use rotogate_core::claim::ClaimPath;
+use rotogate_core::session::Scope;
+use rotogate_core::token::verify::{ClaimMapping, RequiredClaim, WantedClaim};
+use rotogate_kit::config::{Section, Value as Raw};
+
+/// A claim of Supabase's tokens that users can set themselves.
+const OF_THE_USER: &str = "user_metadata";
+
+/// Reads the mapping. A key that is absent keeps its value in `base`.
+pub(super) fn read(section: &Section<'_>, base: ClaimMapping) -> ClaimMapping {
+    let claims = section.section("claims");
+    let paths = |key: &'static str, base: Vec<ClaimPath>| claims.one_or_list(key, path).unwrap_or(base);
+    let texts = |key: &'static str, base: Vec<ClaimPath>| claims.one_or_list(key, text_path).unwrap_or(base);
+    let mapping = ClaimMapping {
+        scope: paths("scope", base.scope),
+        client: texts("client", base.client),
+        roles: paths("roles", base.roles),
+        account: texts("account", base.account),
+        subject: texts("subject", base.subject),
+        encodes_subject: subject_encoding(section).unwrap_or(base.encodes_subject),
+        audience: section.get("audience_claim", text_path).or(base.audience),
+        scope_map: scope_map(section, "scope_map").unwrap_or(base.scope_map),
+        require: base.require,
+    };
+    let mapping = require(section, mapping);
+    if claims.has("subject") && mapping.subject.is_empty() && !claims.is_bad() {
+        claims.blame("subject", "is empty; expected at least one claim, such as \"sub\"");
+    }
+    for (key, paths) in [("roles", &mapping.roles), ("account", &mapping.account), ("scope", &mapping.scope)] {
+        if claims.has(key) && paths.iter().any(|path| path.segments().next() == Some(OF_THE_USER)) {
+            claims.blame(
+                key,
+                format!("{OF_THE_USER} is written by the users themselves; name a claim that they cannot change"),
+            );
+        }
+    }
+    claims.finish();
+    mapping
+}
+
+fn path(v: &Raw) -> Result<ClaimPath, String> {
+    ClaimPath::parse(&value::text(v)?).map_err(|error| error.to_string())
+}
+
+/// The path of a claim that is a text.
+fn text_path(v: &Raw) -> Result<ClaimPath, String> {
+    let path = path(v)?;
+    match path.is_of_names() {
+        true => Err("{} means several names, and this claim is one text".to_owned()),
+        false => Ok(path),
+    }
+}
+
+/// The values of `subject_encoding`.
+const SUBJECT_ENCODINGS: [(&str, bool); 2] = [("ascii", false), ("percent", true)];
+
+fn subject_encoding(section: &Section<'_>) -> Option<bool> {
+    section.get("subject_encoding", value::word(&SUBJECT_ENCODINGS, &[]))
+}
+
+/// Reads a table of scopes, each with a scope or a list of scopes. In `scope_map`, these are the issuer's scopes and
+/// the corresponding scopes of the gate.
+pub(super) fn scope_map(section: &Section<'_>, key: &'static str) -> Option<Vec<(Box<str>, Scope)>> {
+    let table = section.section(key);
+    let mut map = Vec::new();
+    for (theirs, ours) in table.free() {
+        if theirs.contains(' ') || value::scope(&Raw::String(theirs.to_owned())).is_err() {
+            table.blame(theirs, "is not a scope: expected one scope without blanks");
+        }
+        match value::one_or_several(ours, value::scope) {
+            Ok(scopes) => map.push((theirs.into(), united(&scopes))),
+            Err(message) => table.blame(theirs, message),
+        }
+    }
+    section.has(key).then_some(map)
+}
+
+/// Reads the required claims, each with its value or a list of allowed values. Adds the required claims of the preset.
+fn require(section: &Section<'_>, mut mapping: ClaimMapping) -> ClaimMapping {
+    let table = section.section("require");
+    for (claim, wanted) in table.free() {
+        match (text_path(&Raw::String(claim.to_owned())), value::one_or_several(wanted, scalar)) {
+            (Ok(_), Ok(values)) if values.is_empty() => table.blame(claim, "is empty; expected at least one value"),
+            (Ok(path), Ok(values)) if is_asked(&mapping, &path) && !values.iter().all(Json::is_string) => {
+                table.blame(
+                    claim,
+                    "is a text in the tokens of this provider, and no number: write it in quotation marks",
+                );
+            }
+            (Ok(path), Ok(values)) => mapping.require(path, values),
+            (Err(message), _) | (_, Err(message)) => table.blame(claim, message),
+        }
+    }
+    let open: Vec<_> = mapping.require.iter().filter(|known| known.wanted.is_open()).collect();
+    if let Some(RequiredClaim { path, .. }) = open.first()
+        && !table.is_bad()
+    {
+        let paths = open.iter().map(|known| known.path.to_string()).collect::<Vec<_>>().join(" or ");
+        let message = format!(
+            "needs {paths}: any person can have an account at this provider, and tokens of all its users would pass; \
+             write require = {{ {path} = \"…\" }}"
+        );
+        section.blame("require", message);
+    }
+    mapping
+}
+
+/// Whether the preset leaves the values of this claim to the operator.
+fn is_asked(mapping: &ClaimMapping, path: &ClaimPath) -> bool {
+    mapping.require.iter().any(|known| known.path == *path && known.wanted.is_open())
+}
+
+fn scalar(v: &Raw) -> Result<Json, String> {
+    match v {
+        Raw::String(text) | Raw::Env(text) => Ok(text.as_str().into()),
+        Raw::Integer(number) => Ok((*number).into()),
+        Raw::Bool(yes) => Ok((*yes).into()),
+        Raw::OtherNumber(_) | Raw::Datetime(_) | Raw::List(_) | Raw::Table(_) => {
+            Err(format!("expected a text, a whole number, true or false, found {}", v.describe()))
+        }
+    }
+}
+
+/// The scopes that an issuer's tokens may have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllowedScopes {
+    /// Any scope that the issuer grants.
+    Any,
+    /// Only the granted scopes that are listed here.
+    Only(Scope),
+}
+
+impl AllowedScopes {
+    /// The scopes, if they are listed.
+    pub const fn listed(&self) -> Option<&Scope> {
+        match self {
+            Self::Any => None,
+            Self::Only(scopes) => Some(scopes),
+        }
+    }
+}
+
+impl Print for AllowedScopes {
+    fn print(&self) -> Value {
+        match self {
+            Self::Any => "any".into(),
+            Self::Only(scopes) => scopes.print(),
+        }
+    }
+}
+
+/// Reads a list, or "any". There is no default, because scopes of another issuer may have another meaning than ours.
+/// A text of scopes is no value here: a misspelt "any" would be one.
+pub(super) fn allowed_scopes(section: &Section<'_>) -> AllowedScopes {
+    const ANY: &str = "any";
+    if section.get("scopes", |v| Ok(v.as_text() == Some(ANY))) == Some(true) {
+        return AllowedScopes::Any;
+    }
+    AllowedScopes::Only(united(&section.list_or_empty("scopes", value::scope)))
+}
+
+impl Print for ClaimMapping {
+    fn print(&self) -> Value {
+        let Self { scope, scope_map, client, roles, account, subject, encodes_subject, audience, require } = self;
+        let mut table = Table::new();
+        let mut claims = Table::new();
+        for (key, paths) in
+            [("scope", scope), ("client", client), ("roles", roles), ("account", account), ("subject", subject)]
+        {
+            paths.put(&mut claims, key);
+        }
+        put(&mut table, "claims", claims);
+        word(&SUBJECT_ENCODINGS, *encodes_subject).put(&mut table, "subject_encoding");
+        audience.put(&mut table, "audience_claim");
+        let mut map = Table::new();
+        for (theirs, ours) in scope_map {
+            put(&mut map, theirs, ours.print());
+        }
+        put(&mut table, "scope_map", map);
+        let mut values = Table::new();
+        for RequiredClaim { path, wanted } in require {
+            // Other required claims come from the preset.
+            if let WantedClaim::OneOf(several) = wanted {
+                put(&mut values, &path.to_string(), several.iter().map(json).collect::<Vec<_>>());
+            }
+        }
+        put(&mut table, "require", values);
+        table.into()
+    }
+}
+
+fn json(value: &Json) -> Value {
+    match value {
+        Json::Bool(yes) => (*yes).into(),
+        Json::Number(number) => number.as_i64().unwrap_or_default().into(),
+        other => other.as_str().unwrap_or_default().into(),
+    }
+}

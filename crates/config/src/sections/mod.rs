@@ -1,0 +1,447 @@
+//! The sections of `gateway.toml`, one file for each: its type, its defaults, how it is read, and how it is printed.
+//!
+//! [`section!`](super::declare) declares the keys. After a refused value, reading continues with the default, so that
+//! every problem is reported. The result is then discarded.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+use super::declare::section;
+use super::print::Print;
+use super::source::Source;
+use super::value::{path_in, text};
+use crate::logs::{AccessLogConfig, AuditLogConfig, LogConfig, RouteLog};
+use rotogate_core::api_key::ApiKeySettings;
+use rotogate_core::dpop::DpopSettings;
+use rotogate_core::route::{Resource, Route};
+use rotogate_core::session::Binding;
+use rotogate_core::session::profile::Profile;
+use rotogate_core::status_list::StatusListSettings;
+use rotogate_directories::users::UsersFile;
+use rotogate_kit::config::{ConfigError, Section, Value, nearest, printable};
+use rotogate_proxy::Upstream;
+
+mod admin;
+mod api_keys;
+mod authorizers;
+mod browser;
+mod clients;
+mod conditions;
+mod cors;
+mod credentials;
+mod decision_points;
+mod directory;
+mod dpop;
+mod endpoints;
+mod exchange;
+mod grants;
+mod identity;
+mod introspection;
+mod issuer;
+mod issuers;
+mod limits;
+mod listeners;
+mod log;
+mod mapping;
+mod overload;
+mod provider_client;
+mod providers;
+mod rate;
+mod receivers;
+#[cfg(feature = "relay")]
+mod relay;
+mod remote;
+mod resources;
+mod routes;
+mod routing;
+mod server;
+mod session_demands;
+mod sessions;
+mod signals;
+mod status_list;
+mod step_up;
+mod store;
+mod stream;
+mod tracing;
+mod upstream_exchange;
+mod upstreams;
+
+pub(super) use admin::read_access;
+pub use admin::{AdminAccess, AdminConfig, AdminRole, AdminTokenConfig};
+pub use authorizers::{AuthorizerConfig, AuthorizerKind};
+pub use browser::BrowserConfig;
+pub use clients::{ClientConfig, ClientKeySource};
+pub use cors::CorsConfig;
+pub use decision_points::DecisionPointConfig;
+pub use directory::{DirectoryConfig, ExpectedHash, HashesConfig, UsersConfig};
+pub use endpoints::EndpointConfig;
+#[cfg(test)]
+pub use endpoints::KuzzleConfig;
+#[cfg(not(feature = "relay"))]
+pub use endpoints::RelaySettings;
+pub use identity::{AssertionHeader, IdentityConfig, IdentityNames};
+pub use introspection::IntrospectionConfig;
+pub use issuer::IssuerConfig;
+pub use issuers::read_event_token;
+pub use issuers::{EventsConfig, KeySource, TrustedIssuer};
+pub use limits::LimitsConfig;
+pub use listeners::{CertificateFiles, ClientAuth, ClientRoots, ListenerConfig, TlsConfig};
+pub use mapping::AllowedScopes;
+pub use provider_client::{ClientKeySettings, ProviderClientSettings};
+pub use providers::ProviderSettings;
+pub use receivers::ReceiverConfig;
+#[cfg(feature = "relay")]
+pub use relay::RelaySettings;
+pub use remote::RemoteSource;
+pub use server::ServerConfig;
+pub use sessions::SessionsConfig;
+pub use signals::GlobalRevocationConfig;
+#[cfg(feature = "postgres")]
+pub use store::PostgresSettings;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+pub use store::SharedSettings;
+pub use store::{RedbSettings, StoreConfig};
+#[cfg(feature = "redis")]
+pub use store::{RedisSettings, SentinelSettings};
+pub use stream::{StreamConfig, StreamDelivery};
+pub use tracing::{TraceProtocol, TracingConfig};
+
+section! {
+    /// Everything that `gateway.toml` says. `Debug` shows no secret.
+    #[derive(Clone, Debug)]
+    pub struct Config, read by read_sections(root, dir: &Path, sections: &CheckedSections<'_>, logs: &mut RouteLogs) {
+        /// Public listeners, and their limits.
+        each server: ServerConfig = inner(|section| server::read(section, dir)),
+        /// Health, metrics and the admin API (docs/admin.md), never on the public listener.
+        each admin: AdminConfig = inner(|section| admin::read(section, dir, &server)),
+        /// Tokens that the gate issues.
+        each issuer: IssuerConfig = inner(|section| issuer::read_keys(section, dir, &server, directory::is_none(root))),
+        /// Other trusted issuers; each has its own keys, audience and rules.
+        each issuers: Vec<TrustedIssuer> = by {
+            Section::entries(&sections.issuers, |section, above| issuers::read(section, above, dir, &issuer))
+        },
+        /// One login of one client, and all tokens issued since.
+        each sessions: SessionsConfig = by { sessions::read(&sections.sessions) },
+        /// Token Status Lists, where other verifiers read that a session has ended (docs/status-list.md).
+        each status_list: Option<StatusListSettings> = table(status_list::read),
+        /// Store of sessions and revocations.
+        restart store: StoreConfig = inner(|section| store::read(section, dir, &issuer.keys)),
+        /// Users, in a file or in another system: http, ldap, sql. For several directories: `[[directories]]`
+        /// (docs/directories.md).
+        // A users file is opened at a start only. All or nothing: with another one, no directory changes.
+        restart("directories" if directory::is_another_file) directories as "-": Vec<DirectoryConfig> = by {
+            directory::read(root, dir)
+        },
+        /// `"10/1m"`: a burst of ten, and ten more every minute. Beyond that: 429.
+        each limits: LimitsConfig = inner(limits::read_keys),
+        /// The gate answers preflights before it asks for a token.
+        each cors: CorsConfig = inner(cors::read),
+        /// Tokens that are bound to a key (RFC 9449, docs/dpop.md). This section, or `dpop` of a client or a route, enables proofs.
+        each dpop: Option<DpopSettings> = table(|section| dpop::read_keys(section, &DpopSettings::default())),
+        /// API keys, for machines (docs/api-keys.md). Without this section the gate accepts no API keys.
+        restart api_keys: Option<ApiKeySettings> = table(api_keys::read_keys),
+        /// Listeners for other proxies that ask the gate about each request (docs/forward-auth.md).
+        restart authorizers: Vec<AuthorizerConfig> = by {
+            authorizers::read(&sections.authorizers, dir, &server, &admin)
+        },
+        /// OAuth clients that begin sessions.
+        each clients: Vec<ClientConfig> = by {
+            Section::entries(&sections.clients, |section, above| clients::read(section, above, dir))
+        },
+        /// Endpoints where clients log in, refresh and log out, each in one protocol (docs/protocols.md).
+        // A relay lasts as long as the process. All or nothing: with other relays, no endpoint changes.
+        restart("endpoints" if endpoints::are_other_relays) endpoints: Vec<EndpointConfig> = by {
+            let surroundings = endpoints::Surroundings {
+                dir,
+                clients: &clients,
+                listeners: &listener_names(&server, &authorizers),
+                issuers: &issuers,
+                public_url: &server.public_url,
+                cors: &cors,
+            };
+            Section::entries(&sections.endpoints, |section, above| endpoints::read(section, above, &surroundings))
+        },
+        /// Headers for the upstream; `""` omits a header. The gate removes these headers, in any spelling, from requests
+        /// of clients.
+        reload identity: IdentityConfig = by { identity::read(&sections.identity, &issuers) },
+        /// Token endpoints that the gate asks for tokens of upstreams (docs/act-for-a-user.md).
+        each providers: Vec<ProviderSettings> = by {
+            let read = |section: &Section<'_>, above: &[_]| providers::read_keys(section, above, dir, &issuers);
+            Section::entries(&root.sections("providers"), read)
+        },
+        /// Servers that decide about requests (AuthZEN 1.0, docs/conditions.md).
+        each decision_points: Vec<DecisionPointConfig> = by {
+            let read = |section: &Section<'_>, above: &[_]| decision_points::read(section, above, dir);
+            Section::entries(&root.sections("decision_points"), read)
+        },
+        /// Systems to which the gate sends an event for each session that ends (OpenID SSF, docs/signals.md).
+        each receivers: Vec<ReceiverConfig> = by {
+            let read = |section: &Section<'_>, above: &[_]| receivers::read(section, above, dir, &clients);
+            Section::entries(&root.sections("receivers"), read)
+        },
+        /// Servers behind the gate (docs/upstreams.md).
+        each upstreams: Vec<Upstream> = by {
+            let read = |section: &Section<'_>, above: &[_]| upstreams::read(section, above, dir, &server, &admin);
+            Section::entries(&sections.upstreams, read)
+        },
+        /// Protected resource that describes itself (RFC 9728, docs/resources.md).
+        each resources: Vec<Resource> = by { Section::entries(&sections.resources, resources::read_keys) },
+        /// Requests that the gate forwards. Any other request gets 404.
+        reload routes as "-": Vec<Route> = by {
+            let names = routes::Names {
+                upstreams: &upstreams,
+                issuers: &issuers,
+                decision_points: &decision_points,
+                identity: &identity,
+                resources: &resources,
+                listeners: &listener_names(&server, &authorizers),
+                has_browser: endpoints.iter().any(|endpoint| endpoint.dialect == rotogate::program::BROWSER),
+                has_keys: api_keys.is_some(),
+                are_asked_about: !authorizers.is_empty(),
+            };
+            routes::read(&sections.routes, &names, logs)
+        },
+        /// Application log. Both logs: docs/logs.md.
+        each log: LogConfig = inner(|section| log::read_keys(section, dir)),
+        /// One line for each request.
+        each access_log: AccessLogConfig = by {
+            let all = root.inner("access_log", |section| log::read_access_keys(section, dir, &log));
+            AccessLogConfig { routes: std::mem::take(logs), ..all }
+        },
+        /// Security events and changes by operators.
+        each audit_log: AuditLogConfig = inner(|section| {
+            log::read_audit_keys(section, dir, &log, &access_log)
+        }),
+        /// Spans for an OpenTelemetry collector (docs/traces.md); needs the feature `otel`.
+        each tracing: Option<TracingConfig> = by { tracing::read(root, dir) },
+        /// Settings that are allowed but probably not intended.
+        no_key warnings: Vec<ConfigError> = by { Vec::new() },
+        /// Positions of its keys.
+        no_key source: Arc<Source> = by { Arc::default() },
+    }
+}
+
+type RouteLogs = BTreeMap<Box<str>, RouteLog>;
+
+/// How many bytes of a configuration's hash are shown, enough to distinguish two configurations.
+const HASH_BYTES: usize = 8;
+
+impl Config {
+    /// The rules of a client at an endpoint: the rules of `[sessions]`, which the endpoint may override, and then the
+    /// client.
+    pub fn profile(&self, endpoint: &EndpointConfig, client: &ClientConfig) -> Profile {
+        client.profile.over(&endpoint.profile.over(&self.sessions.profile))
+    }
+
+    /// Every listener for requests, and then those of `[[authorizers]]`.
+    pub fn listeners(&self) -> impl Iterator<Item = &ListenerConfig> + Clone {
+        self.server.listeners.iter().chain(self.authorizers.iter().map(|authorizer| &authorizer.listener))
+    }
+
+    /// The address of each listener, with its key.
+    pub fn addresses(&self) -> impl Iterator<Item = (SocketAddr, &str)> {
+        let own = self.listeners().map(|listener| (listener.address, listener.key.as_str()));
+        own.chain(self.admin.addresses())
+    }
+
+    /// The whole configuration with all defaults as a `gateway.toml`, secrets masked (requirement O3).
+    pub fn to_toml(&self) -> String {
+        let mut root = self.print();
+        if let toml::Value::Table(root) = &mut root {
+            directory::print(&self.directories, root);
+            let routes = self.routes.iter().map(|route| routes::print(route, &self.upstreams, &self.access_log));
+            root.insert("routes".to_owned(), toml::Value::Array(routes.collect()));
+        }
+        // Tables of texts and numbers can always be serialized.
+        toml::to_string(&root).unwrap_or_default()
+    }
+
+    /// 16 hexadecimal digits that change with the configuration, but not with its secrets.
+    pub fn hash(&self) -> String {
+        let hash = digest(&SHA256, self.to_toml().as_bytes());
+        hash.as_ref().iter().take(HASH_BYTES).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The directory whose users are in a file.
+    pub fn file_directory(&self) -> Option<&DirectoryConfig> {
+        self.directories.iter().find(|one| matches!(one.users, UsersConfig::File { .. }))
+    }
+
+    /// The users file, and the password schemes that it may contain.
+    ///
+    /// # Errors
+    /// As [`HashesConfig::accepted`]; also if the users are not in a file.
+    pub fn users_file(&self) -> Result<UsersFile, String> {
+        match self.file_directory() {
+            Some(DirectoryConfig { key, users: UsersConfig::File { path, hashes }, .. }) => {
+                Ok(UsersFile::new(path, hashes.accepted(key)?).expecting(hashes.classes()))
+            }
+            Some(_) | None => {
+                Err("the users are not in a file (directory.kind); change them where they are kept".to_owned())
+            }
+        }
+    }
+
+    /// The directory of an account.
+    pub fn directory_of(&self, account: Option<&str>) -> Option<&DirectoryConfig> {
+        let has = |one: &&DirectoryConfig| {
+            one.accounts.as_ref().is_some_and(|names| names.iter().any(|name| Some(name.as_str()) == account))
+        };
+        self.directories.iter().find(has).or_else(|| self.directories.iter().find(|one| one.accounts.is_none()))
+    }
+
+    /// Whether the gate accepts tokens that are bound to a key.
+    pub fn uses_dpop(&self) -> bool {
+        self.dpop.is_some()
+            || self.clients.iter().any(|client| client.dpop != Binding::Off)
+            || self.routes.iter().any(|route| route.policy.dpop_required)
+    }
+
+    /// A problem with the value of a key, at the key's position.
+    pub fn blame(&self, key: &str, message: impl Into<String>) -> ConfigError {
+        self.source.blame(key, message)
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Reads every section, and then checks them against each other.
+pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
+    let sections = CheckedSections::new(root);
+    let config = read_sections(root, dir, &sections, &mut RouteLogs::new());
+    root.finish();
+    sections.check(&config);
+    config
+}
+
+/// The names of the listeners that routes and endpoints can be bound to.
+fn listener_names<'a>(server: &'a ServerConfig, authorizers: &'a [AuthorizerConfig]) -> Vec<&'a str> {
+    let of_authorizers = authorizers.iter().map(|authorizer| &authorizer.listener);
+    server.listeners.iter().chain(of_authorizers).filter_map(|listener| listener.name.as_deref()).collect()
+}
+
+/// The sections that are checked against others, once all are read.
+struct CheckedSections<'a> {
+    authorizers: Vec<Section<'a>>,
+    clients: Vec<Section<'a>>,
+    endpoints: Vec<Section<'a>>,
+    identity: Section<'a>,
+    issuers: Vec<Section<'a>>,
+    resources: Vec<Section<'a>>,
+    routes: Vec<Section<'a>>,
+    sessions: Section<'a>,
+    upstreams: Vec<Section<'a>>,
+}
+
+impl<'a> CheckedSections<'a> {
+    fn new(root: &Section<'a>) -> Self {
+        Self {
+            authorizers: root.sections("authorizers"),
+            clients: root.sections("clients"),
+            endpoints: root.sections("endpoints"),
+            identity: root.section("identity"),
+            issuers: root.sections("issuers"),
+            resources: root.sections("resources"),
+            routes: root.sections("routes"),
+            sessions: root.section("sessions"),
+            upstreams: root.sections("upstreams"),
+        }
+    }
+
+    fn check(&self, config: &Config) {
+        issuers::check_used(&self.issuers, config);
+        grants::check(&self.issuers, &config.issuers, &config.clients, &config.directories);
+        signals::check(&self.issuers, &config.issuers, &config.directories);
+        introspection::check(&self.routes, &config.routes, &config.issuers);
+        routing::check(config, &self.routes);
+        identity::check(&self.identity, config);
+        let are_asked_about = !config.authorizers.is_empty();
+        resources::check(&self.resources, &config.resources, &config.routes, &config.issuer.url, are_asked_about);
+        resources::check_audiences(config, &self.routes);
+        exchange::check(&self.clients, config);
+        rate::check(&self.routes, config);
+        upstream_exchange::check(&self.upstreams, config);
+        clients::check_certificates(config, &self.clients, &self.routes);
+        upstreams::check_assertions(config, &self.identity, (&self.upstreams, &self.authorizers));
+        browser::check(config, &self.endpoints, &self.routes);
+        session_demands::check(config, &self.routes);
+        api_keys::check(config, &self.routes, &self.endpoints);
+        if config.sessions.profile.problems().is_empty() && !self.sessions.is_bad() {
+            sessions::check_profiles(config, &self.clients, &self.endpoints);
+        }
+    }
+}
+
+/// The number of processors.
+fn processors() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+/// Whether two listeners cannot listen on their addresses at the same time.
+fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    let (x, y) = (a.ip().to_canonical(), b.ip().to_canonical());
+    a.port() != 0 && a.port() == b.port() && (x == y || x.is_unspecified() || y.is_unspecified())
+}
+
+/// A loopback address.
+fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+/// Reads a required name that no other entry of the list has.
+fn unique<'a>(
+    section: &Section<'_>,
+    key: &'static str,
+    expected: &str,
+    read: impl FnOnce(&Value) -> Result<String, String>,
+    mut others: impl Iterator<Item = &'a str>,
+) -> String {
+    let name = section.required(key, expected, read);
+    if !name.is_empty() && others.any(|other| other == name) {
+        section.blame(key, format!("\"{}\" is listed twice; remove or rename one of the two", printable(&name)));
+    }
+    name
+}
+
+/// Reports a name that no other entry has.
+fn check_known<'a>(section: &Section<'_>, key: &str, what: &str, name: &str, known: impl IntoIterator<Item = &'a str>) {
+    let known: Vec<&str> = known.into_iter().collect();
+    if !known.contains(&name) {
+        section.blame(key, dangling(what, name, &known));
+    }
+}
+
+/// Reads a list of names of other entries.
+fn known_names<'a>(
+    section: &Section<'_>,
+    key: &'static str,
+    what: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<Vec<String>> {
+    let known: Vec<&str> = known.into_iter().collect();
+    let names = section.indexed(key, text)?;
+    for (index, name) in names.iter().filter(|(_, name)| !known.contains(&name.as_str())) {
+        section.blame_element(key, *index, dangling(what, name, &known));
+    }
+    Some(names.into_iter().map(|(_, name)| name).collect())
+}
+
+/// The text "there is no X", with the name that was probably meant.
+fn dangling(what: &str, name: &str, known: &[&str]) -> String {
+    let shown = printable(name);
+    // An entry whose name is wrong has none.
+    let known: Vec<&str> = known.iter().copied().filter(|name| !name.is_empty()).collect();
+    match nearest(name, &known) {
+        Some(near) => format!("there is no {what} \"{shown}\"; did you mean \"{near}\"?"),
+        None if known.is_empty() => format!("there is no {what} \"{shown}\"; none is configured"),
+        None => format!("there is no {what} \"{shown}\"; expected one of {}", known.join(", ")),
+    }
+}

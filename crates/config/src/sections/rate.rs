@@ -1,0 +1,137 @@
+//! `rate` of a route: the limits of its callers.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use toml::Value;
+
+use super::super::declare::section;
+use super::super::print::{Print, Words};
+use super::super::value;
+use crate::Config;
+use rotogate_core::route::{LimitOver, LimitPer, RateLimit, Route, unusable_limit};
+use rotogate_kit::config::{Section, Value as Raw};
+
+/// A limit in the form `"100/1m"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Quota {
+    requests: NonZeroU32,
+    window: Duration,
+}
+
+section! {
+    /// The keys of a limit.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub(crate) struct RateKeys, read by read_keys(section) {
+        /// Required: Requests with one value share a count: `"subject"`, `"client"`, `"key"` (API keys), `"account"`,
+        /// `"address"`, `"route"` (all requests), or a claim: `"claim:org_id"`. Callers without a value share one.
+        reload per: LimitPer = by { section.require("per", "what is counted, such as \"subject\"", per).unwrap_or(LimitPer::Route) },
+        /// Required: Requests in a time, as `"100/1m"`; refilled evenly.
+        reload limit: Quota = by { section.require("limit", "a limit such as \"100/1m\"", quota).unwrap_or_default() },
+        /// Requests at once. Unset: the number in `limit`.
+        reload burst: Option<NonZeroU32> = get(value::nonzero(u32::MAX as usize)),
+        /// `"gate"`: each gate counts for itself; `"gates"`: all gates of the store together.
+        reload over: LimitOver = get_or(value::word_of, LimitOver::Gate),
+        /// Name in replies, logs and metrics. Limits with one name are shared. Default: the `id` of the route and
+        /// `per`.
+        reload name: Option<String> = get(value::text),
+    }
+}
+
+impl Default for Quota {
+    fn default() -> Self {
+        Self { requests: NonZeroU32::MIN, window: Duration::from_secs(1) }
+    }
+}
+
+impl Words for LimitOver {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[(Self::Gate.word(), Self::Gate), (Self::Gates.word(), Self::Gates)];
+}
+
+/// The replies that state the remaining requests of a route's limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RateHeaders {
+    /// The refusals by a limit.
+    #[default]
+    Refused,
+    /// All replies on routes with limits.
+    Always,
+    /// No reply.
+    Off,
+}
+
+impl RateHeaders {
+    /// The argument of `GateBuilder::rate_headers`, if it is called.
+    pub const fn setting(self) -> Option<bool> {
+        match self {
+            Self::Refused => None,
+            Self::Always => Some(true),
+            Self::Off => Some(false),
+        }
+    }
+}
+
+impl Words for RateHeaders {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("refused", Self::Refused), ("always", Self::Always), ("off", Self::Off)];
+}
+
+impl Print for Quota {
+    fn print(&self) -> Value {
+        format!("{}/{}", self.requests, humantime::format_duration(self.window).to_string().replace(' ', "")).into()
+    }
+}
+
+impl Print for RateLimit {
+    #[cfg(test)]
+    const KEYS: &'static [super::super::declare::Key] = RateKeys::KEYS;
+
+    fn print(&self) -> Value {
+        let Self { name, per, requests, window, burst, over, place: _ } = self.clone();
+        let limit = Quota { requests, window };
+        RateKeys { per, limit, burst, over, name: name.map(Into::into) }.print()
+    }
+}
+
+fn per(v: &Raw) -> Result<LimitPer, String> {
+    LimitPer::parse(&value::text(v)?).map_err(|why| format!("{why}, found {}", v.describe()))
+}
+
+/// Reads a limit in the form of the rates in `[limits]`, and keeps the window.
+fn quota(v: &Raw) -> Result<Quota, String> {
+    value::rate(v)?;
+    let text = value::text(v)?;
+    let parsed = text.split_once('/').and_then(|(requests, window)| {
+        Some(Quota { requests: requests.trim().parse().ok()?, window: humantime::parse_duration(window.trim()).ok()? })
+    });
+    parsed.ok_or_else(|| "expected a limit such as \"100/1m\"".to_owned())
+}
+
+pub(super) fn of_route(section: &Section<'_>) -> Vec<RateLimit> {
+    let limits = section.sections("rate").into_iter().map(|section| {
+        let RateKeys { per, limit: Quota { requests, window }, burst, over, name } = read_keys(&section);
+        section.finish();
+        RateLimit { name: name.map(Into::into), per, requests, window, burst, over, place: 0 }
+    });
+    limits.collect()
+}
+
+/// Checks the rules of limits that span several keys or routes.
+// Requirement K23.
+pub(super) fn check(sections: &[Section<'_>], config: &Config) {
+    if sections.iter().any(Section::is_bad) {
+        return;
+    }
+    if let Some((index, why)) = unusable_limit(&config.routes)
+        && let Some(section) = sections.get(index)
+    {
+        section.blame("rate", why);
+    }
+    let is_over_gates = |route: &Route| route.policy.rate.iter().any(|limit| limit.over == LimitOver::Gates);
+    for (section, _) in sections.iter().zip(&config.routes).filter(|(_, route)| is_over_gates(route)) {
+        if !config.limits.shared {
+            section.blame("rate", "counts over = \"gates\", and with shared = false of [limits] gates count alone");
+        }
+    }
+}

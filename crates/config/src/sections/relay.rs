@@ -1,0 +1,198 @@
+//! The keys of an endpoint with `dialect = "relay"`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::super::declare::section;
+use super::super::print::Words;
+use super::super::value;
+use super::issuers::TrustedIssuer;
+use super::provider_client::{self, ProviderClientSettings};
+use super::remote::RemoteSource;
+use super::{SECOND, check_known, path_in};
+use rotogate::dialect::relay::{PASSWORD, REFRESH_TOKEN, RelayDialect, Wire};
+use rotogate::relay::engine::MAX_GRACE;
+use rotogate::relay::{AfterUnknown, RelayRules};
+use rotogate_kit::config::{Section, Value as Raw};
+
+section! {
+    /// A relay: the provider behind an endpoint, and the rules for it.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct RelaySettings, read by pub(super) read(
+        section,
+        dir: &Path,
+        issuers: &[TrustedIssuer],
+        wire: Wire,
+        own_path: &str,
+    ) {
+        /// Protocol of clients and provider: `"oauth"`, `"envelope"` or `"knox"`.
+        reload wire: Wire = by { wire },
+        /// `[[issuers]]` entry of the provider's access tokens, for the audit log and revocation. With its
+        /// `discovery`, `token_url` and `revocation_url` can be absent.
+        reload issuer: Option<String> = by { read_issuer(section, issuers) },
+        /// Provider's token endpoint. Required, unless `issuer` has `discovery`.
+        reload token_url: Option<String> = by { read_token_url(section, wire, has_discovery(issuers, wire, issuer.as_deref())) },
+        /// Provider's revocation endpoint.
+        reload revocation_url: Option<String> = by {
+            (wire == Wire::OAuth).then(|| section.get("revocation_url", value::asked_url)).flatten()
+        },
+        /// Path for revocations of clients (RFC 7009); needs `revocation_url`, or the issuer's `discovery`.
+        reload revocation_path: Option<String> = by {
+            let is_discovered = token_url.is_none()
+                && revocation_url.is_none()
+                && has_discovery(issuers, wire, issuer.as_deref());
+            read_revocation_path(section, wire, own_path, revocation_url.is_some(), is_discovered)
+        },
+        /// Grants to serve. The relay forwards a grant other than refresh_token, such as authorization_code, and
+        /// keeps nothing of the answer.
+        reload grants: Vec<String> = by { read_grants(section, wire) },
+        /// Times, and what a retry after a lost reply gets.
+        reload rules as "..": RelayRules = by { read_rules(section, &RelayRules::default()) },
+        /// The gate's own client at the provider, added to each request; clients then send no secret. `secret_in` is
+        /// `"basic"` or `"form"`. Or with `key_file` and `assertion_audience` (docs/clients-without-secrets.md).
+        reload client: Option<ProviderClientSettings> = by { read_client(section, dir, wire, &grants) },
+        /// Only trusted authorities, in PEM. Default: the system's.
+        reload ca: Option<PathBuf> = get(path_in(dir)),
+    }
+}
+
+section! {
+    impl RelayRules, read by read_rules(section, default: &RelayRules) {
+        /// How long a repeated request gets the same answer; 60s at most. `"0s"`: one request at a time, without
+        /// repeated answers.
+        reload grace: Duration = get_or(value::duration_within(Duration::ZERO, MAX_GRACE), default.grace),
+        /// Time for the provider's whole answer; 1s to 2m.
+        reload timeout: Duration = get_or(value::duration_within(SECOND, 120 * SECOND), default.timeout),
+        /// After a lost reply: `"try-once"`: the relay sends the token once more; `"refuse"`: never again.
+        reload after_unknown: AfterUnknown = get_or(value::word_of, default.after_unknown),
+    }
+}
+
+impl RelaySettings {
+    /// The dialect of the endpoint.
+    pub fn dialect(&self) -> RelayDialect {
+        RelayDialect {
+            wire: self.wire,
+            grants: self.grants.clone(),
+            client: self.client.as_ref().map(|client| client.id.clone()),
+            revocation_path: self.revocation_path.clone(),
+        }
+    }
+}
+
+impl Words for Wire {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("oauth", Self::OAuth),
+        ("envelope", Self::Envelope),
+        #[cfg(feature = "grpc")]
+        ("knox", Self::Knox),
+    ];
+}
+
+impl Words for AfterUnknown {
+    const WORDS: &'static [(&'static str, Self)] = &[("try-once", Self::TryOnce), ("refuse", Self::Refuse)];
+}
+
+/// The grants that may use the gate's own client: each presents a credential that a user got or knows. Grants for the
+/// client itself, and grants whose proof the client makes, would serve everybody.
+const OF_USERS: [&str; 4] =
+    [REFRESH_TOKEN, PASSWORD, "authorization_code", "urn:ietf:params:oauth:grant-type:device_code"];
+
+/// The protocol of an endpoint.
+pub(super) fn wire(section: &Section<'_>) -> Wire {
+    section.get_or("wire", value::word_of, Wire::default())
+}
+
+fn read_issuer(section: &Section<'_>, issuers: &[TrustedIssuer]) -> Option<String> {
+    section.get("issuer", value::text).inspect(|name| {
+        check_known(section, "issuer", "issuer", name, issuers.iter().map(|issuer| issuer.name.as_str()));
+    })
+}
+
+/// Whether the issuer's discovery document names the endpoints.
+fn has_discovery(issuers: &[TrustedIssuer], wire: Wire, issuer: Option<&str>) -> bool {
+    let is_discovered = |issuer: &TrustedIssuer| issuer.keys.remote().is_some_and(RemoteSource::is_discovered);
+    wire == Wire::OAuth && issuers.iter().any(|known| issuer == Some(known.name.as_str()) && is_discovered(known))
+}
+
+fn read_token_url(section: &Section<'_>, wire: Wire, has_discovery: bool) -> Option<String> {
+    let token_url = if has_discovery {
+        section.get("token_url", value::asked_url)
+    } else {
+        let what = "the provider's token endpoint, an https URL; or an issuer with discovery";
+        section.require("token_url", what, value::asked_url)
+    };
+    let is_origin = |url: &str| url.parse::<http::Uri>().is_ok_and(|uri| uri.path() == "/" && uri.query().is_none());
+    if wire.is_grpc() && token_url.as_deref().is_some_and(|url| !is_origin(url)) {
+        section.blame("token_url", "expected a URL without a path: the protocol has the paths of its calls");
+    }
+    token_url
+}
+
+fn read_revocation_path(
+    section: &Section<'_>,
+    wire: Wire,
+    own_path: &str,
+    has_url: bool,
+    is_discovered: bool,
+) -> Option<String> {
+    let path = (wire == Wire::OAuth).then(|| section.get("revocation_path", plain_path)).flatten();
+    if path.is_some() != has_url && !is_discovered && !section.is_bad() {
+        let (there, missing) = if path.is_some() {
+            ("revocation_path", "revocation_url, the provider's endpoint")
+        } else {
+            ("revocation_url", "revocation_path, where clients send revocations")
+        };
+        section.blame(there, format!("needs {missing}"));
+    }
+    if path.as_deref().is_some_and(|path| path == own_path) {
+        section.blame("revocation_path", "is the path of the endpoint itself; expected another one");
+    }
+    path
+}
+
+fn read_grants(section: &Section<'_>, wire: Wire) -> Vec<String> {
+    let grants = section.list("grants", grant).unwrap_or_else(|| vec![REFRESH_TOKEN.to_owned()]);
+    if grants.is_empty() && !section.is_bad() {
+        section.blame("grants", "is empty: the endpoint would serve nothing; expected \"refresh_token\"");
+    }
+    let is_known = |grant: &&String| wire == Wire::OAuth || [REFRESH_TOKEN, PASSWORD].contains(&grant.as_str());
+    if let Some(other) = grants.iter().find(|grant| !is_known(grant)) {
+        section.blame("grants", format!("this protocol has \"refresh_token\" and \"password\", found \"{other}\""));
+    }
+    grants
+}
+
+fn read_client(section: &Section<'_>, dir: &Path, wire: Wire, grants: &[String]) -> Option<ProviderClientSettings> {
+    if wire != Wire::OAuth {
+        return None;
+    }
+    let client = section.table("client", |section| provider_client::read_keys(section, dir))?;
+    if let Some(own) = grants.iter().find(|grant| !OF_USERS.contains(&grant.as_str())) {
+        section.blame(
+            "grants",
+            format!(
+                "\"{own}\" beside client: the gate would send it as its own client, and anybody could have that client's \
+                 tokens; remove the grant, or remove client, so that clients authenticate by themselves"
+            ),
+        );
+    }
+    Some(client)
+}
+
+fn grant(v: &Raw) -> Result<String, String> {
+    let fits = |text: &str| text.bytes().all(|b| b.is_ascii_graphic());
+    value::fitting(v, "a grant type such as \"refresh_token\"", fits)
+}
+
+/// A path without parameters.
+pub(super) fn plain_path(v: &Raw) -> Result<String, String> {
+    let path = value::pattern(v)?;
+    if path.contains(['{', '}']) || path.ends_with('/') {
+        return Err(format!(
+            "expected a path without parameters and without a slash at its end, found {}",
+            v.describe()
+        ));
+    }
+    Ok(path)
+}

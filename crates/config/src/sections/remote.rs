@@ -1,0 +1,161 @@
+//! The keys of `[[issuers]]` about the fetching of an issuer's keys: the URL and the times.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::Table;
+
+use super::super::declare::section;
+use super::super::print::{Put, put};
+use super::super::value;
+use super::{SECOND, path_in};
+use rotogate::remote_keys::{FetchFiles, FetchSettings, KeyLocation, RemoteIssuer};
+use rotogate_core::http_client::Proxy;
+use rotogate_core::token::Algorithm;
+use rotogate_kit::config::{Section, Value as Raw};
+
+/// The source of an issuer's fetched keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteSource {
+    /// The issuer, and the location of its keys.
+    pub issuer: RemoteIssuer,
+    /// Whether the last good set is kept on disk.
+    pub keep: bool,
+    /// Whether the gate is ready only once it has got the keys for the first time.
+    pub required: bool,
+}
+
+impl RemoteSource {
+    /// Whether the keys are fetched from the same place in the same way.
+    pub fn is_fetched_as(&self, other: &Self) -> bool {
+        self.issuer == other.issuer && self.keep == other.keep
+    }
+
+    /// Whether the gate reads the issuer's metadata, which contains the URLs of its endpoints.
+    pub(super) fn is_discovered(&self) -> bool {
+        matches!(self.issuer.location, KeyLocation::Discovery | KeyLocation::DiscoveryAt(_))
+    }
+}
+
+/// Reads `discovery`, `jwks_url`, `fetch` and `required`. `None` if both `discovery` and `jwks_url` are absent.
+pub(super) fn read(
+    section: &Section<'_>,
+    dir: &Path,
+    name: &str,
+    url: &str,
+    algorithm: Option<Algorithm>,
+) -> Option<RemoteSource> {
+    let discovery = section.get("discovery", discovery);
+    let jwks_url = section.get("jwks_url", value::text);
+    let required = section.get("required", value::boolean);
+    let fetch = section.section("fetch");
+    let FetchKeys { settings, ca, client_cert, bearer_file, keep, proxy } = read_fetch(&fetch, dir);
+    fetch.finish();
+    if !section.has("discovery") && !section.has("jwks_url") {
+        let message = "is for keys that are fetched; expected discovery or jwks_url beside it";
+        section.blame_present(&["fetch", "required"], message);
+        return None;
+    }
+    let mut issuer = RemoteIssuer::new(name, url).algorithms(algorithm).fetch(settings);
+    issuer.location = match (discovery, jwks_url) {
+        (Some(location), _) => location,
+        (None, Some(url)) => KeyLocation::JwksUrl(url),
+        (None, None) => return None,
+    };
+    issuer.files = FetchFiles::default();
+    (issuer.files.ca, issuer.files.client_cert, issuer.files.bearer) = (ca, client_cert, bearer_file);
+    issuer.proxy = proxy;
+    if let Err(wrong) = issuer.check() {
+        match wrong.key().unwrap_or_default() {
+            // A URL that is missing or invalid was reported already.
+            "url" if section.is_bad() || url.is_empty() => {}
+            key @ ("url" | "discovery" | "jwks_url") => section.blame(key, wrong.problem()),
+            _ if fetch.is_bad() => {}
+            key => fetch.blame(key, wrong.problem()),
+        }
+    }
+    Some(RemoteSource { issuer, keep, required: required.unwrap_or(false) })
+}
+
+/// Reads `true`, or the URL of the discovery document.
+fn discovery(v: &Raw) -> Result<KeyLocation, String> {
+    match v {
+        Raw::Bool(true) => Ok(KeyLocation::Discovery),
+        Raw::Env(yes) if yes == "true" => Ok(KeyLocation::Discovery),
+        Raw::String(url) | Raw::Env(url) if url.contains("://") => Ok(KeyLocation::DiscoveryAt(url.clone())),
+        other => Err(format!(
+            "expected true, or the address of the document if it is not below url, such as \
+             \"https://login.example.com/tenant/.well-known/openid-configuration\", found {}",
+            other.describe()
+        )),
+    }
+}
+
+fn proxy(v: &Raw) -> Result<Proxy, String> {
+    Proxy::parse(&value::text(v)?).map_err(|error| error.to_string())
+}
+
+section! {
+    /// `fetch`.
+    #[derive(Clone, Debug)]
+    pub(super) struct FetchKeys, read by read_fetch(section, dir: &Path) {
+        /// Times and sizes.
+        reload settings as "..": FetchSettings = by { read_settings(section, &FetchSettings::default()) },
+        /// Only trusted authorities, in PEM.
+        reload ca: Option<PathBuf> = get(path_in(dir)),
+        /// PEM file with certificate, chain and private key, for servers that ask for one.
+        reload client_cert: Option<PathBuf> = get(path_in(dir)),
+        /// File with a bearer token for the hosts of the discovery document and of `jwks_uri`. In Kubernetes set
+        /// `runAsUser` or `fsGroup`: the gate refuses a file that every user can read.
+        reload bearer_file: Option<PathBuf> = get(path_in(dir)),
+        /// true: the gate keeps the last good set on disk, for a start while the issuer does not answer.
+        reload keep: bool = get_or(value::boolean, true),
+        /// Proxy (CONNECT) for connections to other machines (`"http://proxy.example.com:3128"`). The proxy
+        /// resolves names, so the gate does not check addresses. TLS ends at the server.
+        reload proxy: Option<Proxy> = get(self::proxy),
+    }
+}
+
+section! {
+    impl FetchSettings, read by read_settings(section, default: &FetchSettings) {
+        /// Shortest freshness of an answer, whatever `max-age`, `Age`, `no-store` and `no-cache` say. After failures
+        /// the gate tries again after 1, 2, 4 … 60 s, never later than this time.
+        reload min: Duration = get_or(time(), default.min),
+        /// Longest freshness of an answer.
+        reload max: Duration = get_or(time(), default.max),
+        /// Longest answer; at most 1MiB. A set may have 100 keys.
+        reload max_size: usize = get_or(value::size(1024, FetchSettings::MAX_SIZE as u64), default.max_size),
+        /// How long an answer without `max-age` is fresh, from `min` to `max`. The gate fetches again after 80 to 95 %
+        /// of that.
+        // An unset `fresh` is adjusted to `min` and `max`.
+        reload fresh: Duration = get_or(time(), default.fresh.min(max).max(min)),
+        /// Shortest time between two fetches for unknown keys.
+        reload cooldown: Duration = get_or(time(), default.cooldown),
+        /// Time for one fetch: name lookup, connection, TLS, answer. A client's request waits for keys no longer
+        /// than that.
+        reload timeout: Duration = get_or(time(), default.timeout),
+        /// How long the gate uses the last good set while fetches fail; at least `max`, at most 7 days. The gate
+        /// fetches a good set again within half of that.
+        reload stale_for: Duration = get_or(time(), default.stale_for),
+    }
+}
+
+fn time() -> impl Fn(&Raw) -> Result<Duration, String> {
+    value::duration_within(SECOND, FetchSettings::MAX_STALE_FOR)
+}
+
+pub(super) fn print(table: &mut Table, source: &RemoteSource) {
+    let RemoteSource { issuer, keep, required } = source;
+    match &issuer.location {
+        KeyLocation::Discovery => put(table, "discovery", true),
+        KeyLocation::DiscoveryAt(url) => put(table, "discovery", url.as_str()),
+        KeyLocation::JwksUrl(url) => put(table, "jwks_url", url.as_str()),
+        // The library may add locations that this configuration does not have.
+        _ => {}
+    }
+    issuer.algorithms.first().copied().put(table, "algorithm");
+    let FetchFiles { ca, client_cert, bearer, .. } = issuer.files.clone();
+    let (settings, proxy) = (issuer.fetch, issuer.proxy.clone());
+    FetchKeys { settings, ca, client_cert, bearer_file: bearer, keep: *keep, proxy }.put(table, "fetch");
+    put(table, "required", *required);
+}

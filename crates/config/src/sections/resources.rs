@@ -1,0 +1,200 @@
+//! `[[resources]]`: protected resources that describe themselves (RFC 9728). An entry is the library's [`Resource`].
+
+use http::Uri;
+
+use super::super::declare::section;
+use super::super::print::Print;
+use super::super::value;
+use super::clients::scopes;
+use super::mapping::scope_map;
+use crate::Config;
+use rotogate_core::route::{Auth, CallRules, Implied, Mcp, Resource, Route, WarningKind};
+use rotogate_core::session::Scope;
+use rotogate_kit::config::{Section, Value as Raw};
+
+section! {
+    impl Resource, read by pub(super) read_keys(section, others: &[Resource]) {
+        /// Required: Path, by which routes name the resource: `resource = "/mcp"`. Its metadata are at
+        /// /.well-known/oauth-protected-resource followed by the path.
+        reload path: String = by { read_path(section, others) },
+        /// Issuers of tokens for the resource. Unset: this gate.
+        reload authorization_servers as some: Vec<String> = by { read_servers(section) },
+        /// Human-readable name.
+        reload name: Option<String> = get(value::text),
+        /// Scopes that clients may ask for.
+        reload scopes: Scope = by { self::scopes(section, "scopes").unwrap_or_default() },
+        /// Scopes that include others on routes of the resource: `{ "files.write" = ["files.read"] }`.
+        reload implies: Implied = by { implies(section) },
+        /// How the gate reads calls of the Model Context Protocol.
+        reload mcp: Option<Mcp> = table(mcp),
+    }
+}
+
+section! {
+    impl Mcp, read by read_mcp(section) {
+        /// Source of a call's name. `"body"`: the gate buffers the body and compares it with the headers.
+        /// `"headers"`: for servers that compare both themselves, and for `[[authorizers]]`, which see no bodies.
+        reload headers_alone as ("check" CHECKS): bool = get_or(value::word(&CHECKS, &[]), false),
+        /// Accepted versions: 2026-07-28; with `check = "body"` also 2025-11-25 and 2025-06-18.
+        reload versions: Vec<String> = by { section.list("versions", value::text).unwrap_or(Mcp::default().versions) },
+        /// Longest body of a call with `check = "body"`.
+        reload max_message: u64 = get_or(value::size(1024, 64 * 1024 * 1024), Mcp::default().max_message),
+        /// Origins of pages that may call the resource, besides `public_url` and those of `[cors]`. Others: 403.
+        reload origins: Vec<Box<str>> = by { section.list_or_empty("origins", value::cors_origin).into_iter().map(Into::into).collect() },
+    }
+}
+
+/// The values of `check`.
+const CHECKS: [(&str, bool); 2] = [("body", false), ("headers", true)];
+
+impl Print for Implied {
+    fn print(&self) -> toml::Value {
+        let each = self.given().iter().map(|(wide, narrow)| (wide.clone(), narrow.print()));
+        toml::Value::Table(each.collect())
+    }
+}
+
+fn implies(section: &Section<'_>) -> Implied {
+    let given = scope_map(section, "implies").unwrap_or_default();
+    Implied::new(given.into_iter().map(|(wide, narrow)| (wide.into(), narrow))).unwrap_or_else(|why| {
+        section.blame("implies", why);
+        Implied::default()
+    })
+}
+
+fn mcp(table: &Section<'_>) -> Mcp {
+    let mcp = read_mcp(table);
+    if let Some(why) = mcp.problem().filter(|_| !table.is_bad()) {
+        table.blame("versions", why);
+    }
+    mcp
+}
+
+fn read_path(section: &Section<'_>, others: &[Resource]) -> String {
+    let path = section.required("path", "a path such as \"/mcp\"", resource_path);
+    if !path.is_empty() && others.iter().any(|other| other.path == path) {
+        section.blame("path", format!("\"{path}\" is listed twice; remove one of the two"));
+    }
+    path
+}
+
+fn read_servers(section: &Section<'_>) -> Vec<String> {
+    let servers = section.list("authorization_servers", authorization_server);
+    if servers.as_ref().is_some_and(Vec::is_empty) && !section.is_bad() {
+        section
+            .blame("authorization_servers", "is empty; expected at least one issuer, or no key, which means the gate");
+    }
+    servers.unwrap_or_default()
+}
+
+fn resource_path(v: &Raw) -> Result<String, String> {
+    let path = value::text(v)?;
+    match Resource::new(path.as_str()).problem() {
+        None => Ok(path),
+        Some(why) => Err(format!("{why}, found {}", v.describe())),
+    }
+}
+
+/// An issuer URL (RFC 8414 §2), which is kept byte for byte.
+fn authorization_server(v: &Raw) -> Result<String, String> {
+    let is_web = |uri: Uri| {
+        matches!(uri.scheme_str(), Some("https" | "http")) && uri.host().is_some_and(|host| !host.is_empty())
+    };
+    let fits = |text: &str| text.parse().is_ok_and(is_web) && !text.contains(['?', '#']);
+    value::fitting(v, "the URL of an issuer such as \"https://idp.example.com\"", fits)
+}
+
+/// The scope for a refresh token. If a resource demanded it, clients would request refresh tokens, which no resource
+/// needs.
+// Requirement M14.
+const OFFLINE: &str = "offline_access";
+
+/// Checks resources and their routes. A client of the Model Context Protocol needs an authorization endpoint, which the
+/// gate does not have, so its resource must name another issuer.
+pub(super) fn check(sections: &[Section<'_>], all: &[Resource], routes: &[Route], issuer: &str, are_asked_about: bool) {
+    let kind = WarningKind::NoAccess;
+    for (section, resource) in sections.iter().zip(all) {
+        let is_used = |route: &Route| route.policy.resource.as_ref() == Some(&resource.path);
+        if !section.is_bad() && !routes.iter().any(is_used) {
+            section.warn(kind, "path", "no route belongs to it: add resource to the routes of its path");
+        }
+        let asks_offline = |route: &&Route| is_used(route) && route.policy.asked_scopes().contains(OFFLINE);
+        if resource.scopes.contains(OFFLINE) || routes.iter().any(|route| asks_offline(&route)) {
+            section.blame(
+                "scopes",
+                "names offline_access, here or on a route: it is asked of the provider, not by a resource",
+            );
+        }
+        if let Err(why) = CallRules::new(routes.iter().filter(|route| is_used(route))) {
+            section.blame("mcp", why);
+        }
+        if resource.mcp.as_ref().is_some_and(|mcp| !mcp.headers_alone) && are_asked_about {
+            let message = "judges calls by their bodies, and questions of [[authorizers]] have no body, so the gate \
+                           refuses these; use mcp.check = \"headers\" if servers behind other proxies have this \
+                           resource";
+            section.warn(kind, "mcp", message);
+        }
+        let servers = &resource.authorization_servers;
+        let only_ours = servers.is_empty() || servers.iter().all(|server| server == issuer);
+        if !section.is_bad() && only_ours && resource.path.split('/').any(|segment| segment == "mcp") {
+            let message = "only this gate issues its tokens, and it has no authorization endpoint, which clients of the Model \
+                           Context Protocol need; name a provider: authorization_servers = [\"https://…\"]";
+            section.warn(kind, "path", message);
+        }
+    }
+}
+
+/// Warns of routes that tokens of a resource open by accident. A route that names neither a resource nor audiences
+/// accepts tokens for the audiences of their issuer, and the URL of a resource may be one of these.
+// Requirement N67.
+pub(super) fn check_audiences(config: &Config, route_sections: &[Section<'_>]) {
+    let public_url = config.server.public_url.to_string();
+    let of_others = config.issuers.iter().enumerate().map(|(index, issuer)| {
+        (issuer.name.as_str(), issuer.everywhere, format!("issuers[{index}].audience"), &issuer.audience)
+    });
+    let own = (rotogate_core::token::verify::OWN, true, "issuer.audience".to_owned(), &config.issuer.audience);
+    let issuers: Vec<_> = std::iter::once(own).chain(of_others).collect();
+    for (section, route) in route_sections.iter().zip(&config.routes) {
+        let policy = &route.policy;
+        if section.is_bad() || policy.auth == Auth::None || policy.resource.is_some() || !policy.audiences.is_empty() {
+            continue;
+        }
+        for (name, everywhere, key, audience) in &issuers {
+            let opens = |resource: &&Resource| audience.contains(&resource.url(&public_url));
+            if let Some(resource) = config.resources.iter().find(opens).filter(|_| policy.takes(name, *everywhere)) {
+                let url = resource.url(&public_url);
+                section.warn(
+                    WarningKind::OfResource,
+                    "path",
+                    format!(
+                        "a token for the resource {} opens it, because {key} names its URL; remove {url} there (the routes of a \
+                         resource ask for it by themselves), or write audiences here",
+                        resource.path
+                    ),
+                );
+            }
+        }
+    }
+}
+
+/// The keys of a route that belong to its resource. Returns the path of the resource.
+pub(super) fn of_route(section: &Section<'_>, known: &[Resource], auth: Auth, forward_token: bool) -> Option<String> {
+    let path = section.get("resource", value::text);
+    let is_forwarding_accepted = section.get("dangerous_forward_token", value::boolean).unwrap_or(false);
+    let Some(path) = path else {
+        if section.has("dangerous_forward_token") {
+            section.blame("dangerous_forward_token", "only applies beside resource; remove it");
+        }
+        return None;
+    };
+    super::check_known(section, "resource", "resource", &path, known.iter().map(|resource| resource.path.as_str()));
+    if auth == Auth::None {
+        section.blame("resource", "demands a token, and auth = \"none\" reads no token; remove one of the two");
+    }
+    if forward_token && !is_forwarding_accepted {
+        let message = "gives the resource's token to the upstream, which could use it elsewhere (MCP: no passthrough); use an \
+                       assertion, or write dangerous_forward_token = true, too";
+        section.blame("forward_token", message);
+    }
+    Some(path)
+}

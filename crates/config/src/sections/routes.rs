@@ -1,0 +1,469 @@
+//! `[[routes]]`. An entry is the library's [`Route`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use toml::{Table, Value};
+
+use super::super::declare::section;
+use super::super::print::{Put, Words, word};
+use super::super::value;
+use super::clients::scopes;
+use super::decision_points::{self, DecisionPointConfig};
+use super::endpoints::dialect_name;
+use super::{
+    IdentityConfig, TrustedIssuer, check_known, conditions, credentials, known_names, listeners, log, rate, resources,
+    step_up,
+};
+use crate::logs::{AccessLogConfig, RouteLog};
+use rotogate_core::route::{
+    Auth, CallPattern, Conditions, Credentials, Implied, McpCalls, RateLimit, Resource, Role, Route, RouteDecision,
+    RoutePolicy, StepUp, UpstreamId, all_roles_problem, role_problem,
+};
+use rotogate_core::session::Scope;
+use rotogate_core::token::verify::OWN;
+use rotogate_kit::config::{Section, Value as Raw, printable};
+use rotogate_proxy::Upstream;
+
+/// The words of `dpop` and `certificate_bound`: whether only bound tokens are accepted.
+const PROOFS: [(&str, bool); 2] = [("optional", false), ("required", true)];
+
+/// The words of `preflight`: whether the upstream answers preflights.
+const BAD_CREDENTIALS: [(&str, bool); 2] = [("refuse", false), ("anonymous", true)];
+const ENCODED_SLASHES: [(&str, bool); 2] = [("refuse", false), ("keep", true)];
+const EXPIRIES: [(&str, bool); 2] = [("close", false), ("keep", true)];
+const LOGINS: [(&str, bool); 2] = [("auto", false), ("never", true)];
+const PREFLIGHTS: [(&str, bool); 2] = [("gate", false), ("upstream", true)];
+
+/// Reads `issuers` of a route.
+fn route_issuers(section: &Section<'_>, issuers: &[TrustedIssuer]) -> Vec<String> {
+    let known = [OWN].into_iter().chain(issuers.iter().map(|issuer| issuer.name.as_str()));
+    let Some(named) = known_names(section, "issuers", "issuer", known) else { return Vec::new() };
+    if named.is_empty() && !section.is_bad() {
+        section.blame("issuers", format!("is empty: no token could pass; expected at least one, such as \"{OWN}\""));
+    }
+    named
+}
+
+/// Reads `roles` or `all_roles` of a route. Each role belongs to an issuer that the route accepts and that has a claim of roles.
+fn route_roles(section: &Section<'_>, key: &'static str, named: &[String], trusted: &[TrustedIssuer]) -> Vec<Role> {
+    let policy = RoutePolicy { issuers: named.to_vec(), ..RoutePolicy::default() };
+    let takes = |issuer: &&TrustedIssuer| policy.takes(&issuer.name, issuer.everywhere);
+    let own = policy.takes(OWN, true).then_some(OWN);
+    let taken: Vec<&str> =
+        own.into_iter().chain(trusted.iter().filter(takes).map(|issuer| issuer.name.as_str())).collect();
+    let is_issuer = |name: &str| name == OWN || trusted.iter().any(|issuer| issuer.name == name);
+    let listed = section.indexed(key, role).unwrap_or_default();
+    let mut roles = Vec::new();
+    for (index, text) in listed {
+        let role = Role::parse(&text, is_issuer);
+        match role_problem(&role, &taken) {
+            Some(why) => section.blame_element(key, index, format!("\"{}\" {why}", printable(&text))),
+            None => roles.push(role),
+        }
+    }
+    // The route would always refuse tokens of an issuer that cannot name roles.
+    if let Some(issuer) = trusted.iter().filter(takes).find(|issuer| issuer.claims.roles.is_empty())
+        && !roles.is_empty()
+    {
+        let name = printable(&issuer.name);
+        let message = format!(
+            "the route takes the tokens of \"{name}\", and that entry of [[issuers]] names no claim of roles; write claims = \
+             {{ roles = \"…\" }} there, or take it out of issuers"
+        );
+        section.blame(key, message);
+    }
+    roles
+}
+
+fn role(v: &Raw) -> Result<String, String> {
+    value::text(v).and_then(|role| match role.len() {
+        ..=256 => Ok(role),
+        _ => Err("is longer than 256 bytes, and no token has such a role".to_owned()),
+    })
+}
+
+/// The other entries to which routes refer.
+pub(super) struct Names<'a> {
+    pub(super) upstreams: &'a [Upstream],
+    pub(super) issuers: &'a [TrustedIssuer],
+    pub(super) decision_points: &'a [DecisionPointConfig],
+    pub(super) identity: &'a IdentityConfig,
+    pub(super) resources: &'a [Resource],
+    /// The listeners that have a name.
+    pub(super) listeners: &'a [&'a str],
+    /// Whether an endpoint begins sessions of browsers.
+    pub(super) has_browser: bool,
+    /// Whether there are API keys.
+    pub(super) has_keys: bool,
+    /// Whether other proxies ask about requests. Then a route needs no upstream.
+    pub(super) are_asked_about: bool,
+}
+
+/// Adds the `access_log` of each route to `logs`, unless all requests are logged.
+pub(super) fn read(sections: &[Section<'_>], names: &Names<'_>, logs: &mut BTreeMap<Box<str>, RouteLog>) -> Vec<Route> {
+    let known: Vec<&str> = names.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+    let mut routes: Vec<Route> = Vec::new();
+    for section in sections {
+        let route = read_route(section, &known, names);
+        let same =
+            |other: &Route| (&other.path, &other.hosts, &other.methods) == (&route.path, &route.hosts, &route.methods);
+        if !route.path.is_empty() && routes.iter().any(same) {
+            let message =
+                format!("{} is listed twice, for the same hosts and methods; remove one of the two", route.path);
+            section.blame("path", message);
+        }
+        let mut id = route.id.clone();
+        if !id.is_empty() && routes.iter().any(|other| other.id == id) {
+            if section.has("id") {
+                section.blame("id", format!("\"{id}\" is listed twice; rename one of the two"));
+            }
+            // Several routes may have the same path and differ in hosts or methods, so number their ids.
+            id = (2_usize..)
+                .map(|n| format!("{}#{n}", route.id).into())
+                .find(|id| routes.iter().all(|r| r.id != *id))
+                .unwrap_or(id);
+        }
+        if let Some(Some(log)) = section.get("access_log", log::read_route) {
+            logs.insert((*id).into(), log);
+        }
+        section.finish();
+        let upstream = route.upstream.and_then(|upstream| names.upstreams.get(upstream.position()));
+        let transaction_tokens = upstream.is_some_and(|upstream| upstream.transaction_tokens);
+        let assertion_audience = match transaction_tokens {
+            true => names.identity.trust_domain.as_deref().map(Into::into),
+            false => upstream
+                .filter(|_| names.identity.assertion.is_some())
+                .map(|upstream| upstream.assertion_audience.as_deref().unwrap_or(&upstream.name).into()),
+        };
+        routes.push(Route { id, assertion_audience, transaction_tokens, ..route });
+    }
+    routes
+}
+
+fn mcp_calls(v: &Raw) -> Result<McpCalls, String> {
+    let text = value::text(v)?;
+    // Methods have a slash, but for these. A rule for the name of a tool would govern nothing.
+    let method = text.split(':').next().unwrap_or_default();
+    if !method.contains('/') && !["*", "initialize", "ping"].contains(&method) {
+        let tool = printable(&text);
+        return Err(format!(
+            "a method has a slash, such as \"tools/call:{tool}\" for the tool, found {}",
+            v.describe()
+        ));
+    }
+    McpCalls::parse(&text).map_err(|why| format!("{why}, found {}", v.describe()))
+}
+
+/// The keys of a rule for calls of a resource.
+const OF_CALLS: [&str; 15] = [
+    "id",
+    "resource",
+    "calls",
+    "scopes",
+    "any_scope",
+    "roles",
+    "all_roles",
+    "issuers",
+    "when",
+    "when_any",
+    "decision",
+    "step_up",
+    "dpop",
+    "certificate_bound",
+    "rate",
+];
+
+/// Reports keys that a rule for calls cannot have: it has no path, and only adds demands to those of the route of the
+/// path.
+fn blame_beside_calls(section: &Section<'_>, names: &Names<'_>) {
+    for (key, _) in section.free().iter().filter(|(key, _)| !OF_CALLS.contains(key)) {
+        section.blame(key, "does not apply beside calls: the route of the resource's path decides it");
+    }
+    let resource = section.get("resource", value::text).unwrap_or_default();
+    let known = names.resources.iter().find(|known| known.path == resource);
+    if known.is_none_or(|known| known.mcp.is_none()) && !section.is_bad() {
+        section.blame("calls", "needs resource, one of [[resources]] that has mcp = {}");
+    }
+}
+
+fn call_pattern(v: &Raw) -> Result<CallPattern, String> {
+    CallPattern::parse(&value::text(v)?).map_err(|why| format!("{why}, found {}", v.describe()))
+}
+
+/// The requests that a route serves, and its upstream.
+struct Destination {
+    path: String,
+    kuzzle: Vec<CallPattern>,
+    calls: Vec<McpCalls>,
+    upstream: String,
+    is_path: bool,
+}
+
+fn read_destination(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>) -> Destination {
+    let kuzzle = section.list("kuzzle", call_pattern).unwrap_or_default();
+    let calls = section.list("calls", mcp_calls).unwrap_or_default();
+    if section.has("calls") {
+        blame_empty(section, "calls", calls.is_empty());
+        blame_beside_calls(section, names);
+    }
+    // A rule for calls needs no path, and then has no upstream.
+    let is_path = !section.has("calls") && (section.has("path") || !section.has("kuzzle"));
+    let require = |key, expected, read: fn(&Raw) -> Result<String, String>| match is_path {
+        true => section.require(key, expected, read).unwrap_or_default(),
+        false => section.get(key, read).unwrap_or_default(),
+    };
+    let path = require("path", "a path such as \"/{*rest}\"", value::pattern);
+    let upstream = match names.are_asked_about {
+        true => section.get("upstream", value::text).unwrap_or_default(),
+        false => require("upstream", "the name of an upstream", value::text),
+    };
+    if !is_path && section.has("upstream") {
+        section.blame("upstream", "only applies to a route with a path: a call goes where its envelope's path leads");
+    }
+    if !upstream.is_empty() {
+        check_known(section, "upstream", "upstream", &upstream, upstreams.iter().copied());
+    }
+    Destination { path, kuzzle, calls, upstream, is_path }
+}
+
+/// Reports demands of a public route, which it would never check: the route would look protected but not be so.
+fn blame_unasked(section: &Section<'_>, policy: &RoutePolicy) {
+    let asked = [
+        ("scopes", !policy.scopes.is_empty()),
+        ("any_scope", !policy.any_scope.is_empty()),
+        ("roles", !policy.roles.is_empty()),
+        ("all_roles", !policy.all_roles.is_empty()),
+        ("audiences", !policy.audiences.is_empty()),
+        ("issuers", !policy.issuers.is_empty()),
+        ("credentials", policy.credentials != Credentials::default()),
+        ("when", section.has("when")),
+        ("when_any", section.has("when_any")),
+        ("decision", section.has("decision")),
+        ("step_up", section.has("step_up")),
+        ("cookie", section.has("cookie")),
+        ("dpop", policy.dpop_required),
+        ("certificate_bound", policy.certificate_required),
+    ];
+    for (key, _) in asked.iter().filter(|(_, given)| *given) {
+        section.blame(key, "is never asked for, because auth = \"none\"; remove one of the two");
+    }
+}
+
+section! {
+    impl RoutePolicy, read by read_policy(section, names: &Names<'_>) {
+        /// `"required"`: a request needs a token; `"optional"`: a request may have none; `"none"`: the gate reads no
+        /// token.
+        reload auth: Auth = get_or(value::word_of, Auth::Required),
+        /// Accepted credentials: `"token"`: an access token; `"session"`: the cookie of an endpoint with the
+        /// dialect browser; `"key"`: an API key. A token or a key takes precedence over a cookie; both together get
+        /// 400.
+        reload credentials: Credentials = by { credentials::read(section, names) },
+        /// Token must have one of them.
+        reload any_scope as some: Scope = by { self::scopes(section, "any_scope").unwrap_or_default() },
+        /// Token must have all of them: a list, or `"read write"`.
+        reload scopes: Scope = by { self::scopes(section, "scopes").unwrap_or_default() },
+        /// Accepted audiences, of which the token must have one. Empty: that of `[issuer]`.
+        reload audiences: Vec<String> = list_or_empty(value::text),
+        /// Accepted issuers: `"self"` for the gate, and names of `[[issuers]]`. Unset: the gate, and issuers with
+        /// `everywhere = true`.
+        reload issuers as some: Vec<String> = by { route_issuers(section, names.issuers) },
+        /// Accepted roles, of which the token must have one: of the issuer's `claims.roles`, or the claim `roles`
+        /// of the gate's tokens. A route with several issuers names them: `["self:admin", "kc:boss"]`.
+        reload roles as some: Vec<Role> = by {
+            let roles = route_roles(section, "roles", &issuers, names.issuers);
+            blame_empty(section, "any_scope", any_scope.is_empty());
+            blame_empty(section, "roles", roles.is_empty());
+            roles
+        },
+        /// Roles that the token must all have, besides one of `roles`.
+        reload all_roles as some: Vec<Role> = by {
+            let all = route_roles(section, "all_roles", &issuers, names.issuers);
+            blame_empty(section, "all_roles", all.is_empty());
+            if let (Some(role), Some(why)) = (all.first(), all_roles_problem(&all)) {
+                section.blame("all_roles", format!("\"{}\" {why}", printable(&role.to_string())));
+            }
+            all
+        },
+        reload conditions as "-": Option<Arc<Conditions>> = by {
+            conditions::read(section, &issuers, names.issuers).map(Arc::new)
+        },
+        reload decision as "-": Option<Arc<RouteDecision>> = by {
+            decision_points::of_route(section, names.decision_points).map(Arc::new)
+        },
+        reload compares_exactly as "-": bool = by { !section.get_or("loose_match", value::boolean, true) },
+        /// true: the upstream gets the bearer token.
+        reload forward_token: bool = get_or(value::boolean, false),
+        /// Path of the route's entry of `[[resources]]`. Its URL is an accepted audience; challenges name its
+        /// metadata.
+        reload resource: Option<String> = by { resources::of_route(section, names.resources, auth, forward_token) },
+        no_key implied: Option<Arc<Implied>> = by { None },
+        reload ignores_bad_credential as "-": bool = by {
+            section.get_or("bad_credential", value::word(&BAD_CREDENTIALS, &[]), false)
+        },
+        /// `"keep"`: %2F is a character of its segment; only for upstreams that read it so.
+        reload keeps_encoded_slash as ("encoded_slash" ENCODED_SLASHES): bool = get_or(value::word(&ENCODED_SLASHES, &[]), false),
+        /// true: headers with underscores are forwarded. Many servers read x_auth_subject as x-auth-subject.
+        reload keep_underscore_headers: bool = get_or(value::boolean, false),
+        /// true: X-HTTP-Method-Override, X-Original-URL and the like are forwarded. With an upstream that obeys them a
+        /// client bypasses the routes.
+        reload keep_override_headers: bool = get_or(value::boolean, false),
+        /// Longest request body; the gate streams bodies. Unset: no limit.
+        reload max_body: Option<u64> = get(value::size(0, u64::MAX)),
+        /// Protocol of the replies to refused requests.
+        reload dialect: Option<String> = by { section.get("dialect", dialect_name).map(str::to_owned) },
+        /// Cookie that may carry the token and is not forwarded. With the cookie, a method other than GET, HEAD or
+        /// OPTIONS must come from `public_url` or one of `origins` of `[cors]`; otherwise 403.
+        reload cookie: Option<String> = get(value::cookie_name),
+        /// true: WebSockets and other upgrades of HTTP/1.1 are allowed.
+        reload upgrade: bool = get_or(value::boolean, false),
+        reload dpop_required as "-": bool = by { section.get_or("dpop", value::word(&PROOFS, &[]), false) },
+        reload certificate_required as "-": bool = by {
+            section.get_or("certificate_bound", value::word(&PROOFS, &[]), false)
+        },
+        /// `"close"`: tunnels and long responses end when the token expires; `"keep"`: they end only at a revocation.
+        reload keeps_on_expiry as ("on_expiry" EXPIRIES): bool = get_or(value::word(&EXPIRIES, &[]), false),
+        reload preflight_to_upstream as "-": bool = by {
+            section.get_or("preflight", value::word(&PREFLIGHTS, &[]), false)
+        },
+        /// Reply to a browser without a live session, on a route for sessions. `"auto"`: a tab that opens a page is
+        /// redirected to the login, other requests get 401; `"never"`: always 401.
+        reload never_leads_to_login as ("login" LOGINS): bool = get_or(value::word(&LOGINS, &[]), false),
+        /// Demands on the caller's login (RFC 9470). Otherwise 401.
+        reload step_up: Option<StepUp> = by { section.has("step_up").then(|| step_up::of_route(section)) },
+        /// Rate limits for callers of the route (docs/limits.md). Otherwise 429.
+        reload rate as some: Vec<RateLimit> = by { rate::of_route(section) },
+    }
+    with {
+        /// Required: Pattern. One segment: `{id}`; the rest, which may be empty: `{*rest}`. /public, without the
+        /// slash, is another path. Not required beside `kuzzle` and `calls`.
+        reload path: text,
+        /// Required: Name of the upstream. Not required if other proxies ask (`[[authorizers]]`), or beside
+        /// `kuzzle` and `calls`.
+        reload upstream: text,
+        /// Name in logs and metrics. Default: the path.
+        reload id: text,
+        /// Hosts of the route. Empty: all hosts.
+        reload hosts: list,
+        /// Methods of the route. Empty: all methods registered with IANA, WebDAV included, except CONNECT and
+        /// TRACE.
+        reload methods: list,
+        /// Listeners with this route; others answer 404. Unset: all.
+        reload listeners: list,
+        /// Requests to log. `"errors"`: those that the gate refuses, or whose status is not 2xx or 3xx; false:
+        /// none; true: all.
+        reload access_log: text,
+        /// Kuzzle calls in /_query and in WebSockets that this route governs, at any path. `"*"`: calls that no path
+        /// decides about.
+        reload kuzzle: list,
+        /// Calls (MCP) of its `resource` that this route governs, instead of a path: `"method:name"`,
+        /// `"method:prefix*"`, `"method"`, or `"*"` for all others, which one route must have. The most specific
+        /// pattern counts. A call must meet the scopes, roles and login of this route and of the route of its path.
+        reload calls: list,
+        /// true: a path that a lax server reads as a path of a stricter route gets 404. false: only for an upstream
+        /// that compares paths byte for byte.
+        reload loose_match: boolean,
+        /// Conditions on claims, all of which must hold (docs/conditions.md). Otherwise 403.
+        reload when: table,
+        /// Tables as in `when`, of which one must hold.
+        reload when_any: list,
+        /// Decision point to ask about each request that all other rules permit (docs/conditions.md).
+        reload decision: table of RouteDecision,
+        /// true: allows `forward_token` together with `resource`. Default: `false`.
+        reload dangerous_forward_token: boolean,
+        /// Invalid token with `auth = "optional"`. `"refuse"`: 401; `"anonymous"`: as without a token.
+        reload bad_credential: text,
+        /// `"required"`: only tokens bound to a key, with a proof (docs/dpop.md).
+        reload dpop: text,
+        /// `"required"`: only tokens bound to a client certificate (docs/certificates.md).
+        reload certificate_bound: text,
+        /// `"upstream"`: the upstream answers CORS preflights.
+        reload preflight: text,
+    }
+}
+
+impl Words for Auth {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        (Self::Required.word(), Self::Required),
+        (Self::Optional.word(), Self::Optional),
+        (Self::None.word(), Self::None),
+    ];
+}
+
+pub(super) fn blame_empty(section: &Section<'_>, key: &str, is_empty: bool) {
+    if section.has(key) && is_empty && !section.is_bad() {
+        section.blame(key, "is empty; expected at least one, or remove it");
+    }
+}
+
+fn words(patterns: &[impl ToString]) -> String {
+    patterns.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+fn read_route(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>) -> Route {
+    section.later(&["max_stream", "websocket"]);
+    let Destination { path, kuzzle, calls, upstream, is_path } = read_destination(section, upstreams, names);
+    let policy = read_policy(section, names);
+    let auth = policy.auth;
+    if auth == Auth::None {
+        blame_unasked(section, &policy);
+    }
+    if section.has("bad_credential") && auth != Auth::Optional {
+        section.blame("bad_credential", "only applies with auth = \"optional\"; remove it");
+    }
+    Route {
+        id: section
+            .get("id", value::text)
+            .unwrap_or_else(|| match is_path {
+                true => path.clone(),
+                false if kuzzle.is_empty() => format!("calls {}", words(&calls)),
+                false => format!("kuzzle {}", words(&kuzzle)),
+            })
+            .into(),
+        path,
+        kuzzle,
+        calls,
+        hosts: section.list("hosts", value::host).unwrap_or_default(),
+        methods: section.list("methods", value::method).unwrap_or_default(),
+        listeners: listeners::bound_to(section, names.listeners),
+        policy,
+        upstream: upstreams.iter().position(|known| *known == upstream).map(UpstreamId::new),
+        assertion_audience: None,
+        transaction_tokens: false,
+        exchange: None,
+    }
+}
+
+pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLogConfig) -> Value {
+    // The other fields come from the upstream.
+    let Route { id, hosts, methods, path, kuzzle, calls, listeners, policy, upstream, .. } = route;
+    let RoutePolicy { auth, ignores_bad_credential, preflight_to_upstream, resource, forward_token, .. } = policy;
+    let mut table = Table::new();
+    id.put(&mut table, "id");
+    Some(hosts.clone()).filter(|hosts| !hosts.is_empty()).put(&mut table, "hosts");
+    Some(methods.clone()).filter(|methods| !methods.is_empty()).put(&mut table, "methods");
+    // A rule for calls only has no path.
+    Some(path.as_str()).filter(|path| !path.is_empty() || kuzzle.is_empty()).put(&mut table, "path");
+    Some(kuzzle.clone()).filter(|kuzzle| !kuzzle.is_empty()).put(&mut table, "kuzzle");
+    Some(listeners.clone()).filter(|listeners| !listeners.is_empty()).put(&mut table, "listeners");
+    let upstream = upstream.and_then(|upstream| upstreams.get(upstream.position()));
+    upstream.map(|upstream| upstream.name.clone()).put(&mut table, "upstream");
+    policy.put(&mut table, "..");
+    policy.conditions.iter().for_each(|all| conditions::put(all, &mut table));
+    policy.decision.iter().for_each(|decision| decision_points::put(decision, &mut table));
+    let bad_credential = word(&BAD_CREDENTIALS, *ignores_bad_credential);
+    bad_credential.filter(|_| *auth == Auth::Optional).put(&mut table, "bad_credential");
+    (!policy.compares_exactly).put(&mut table, "loose_match");
+    word(&PREFLIGHTS, *preflight_to_upstream).put(&mut table, "preflight");
+    word(&PROOFS, policy.dpop_required).put(&mut table, "dpop");
+    word(&PROOFS, policy.certificate_required).put(&mut table, "certificate_bound");
+    Some(true).filter(|_| resource.is_some() && *forward_token).put(&mut table, "dangerous_forward_token");
+    if let Some(log) = access_log.routes.get(&**id) {
+        table.insert("access_log".to_owned(), log::print_route(*log));
+    }
+    if !calls.is_empty() {
+        calls.put(&mut table, "calls");
+        table.retain(|key, _| OF_CALLS.contains(&key));
+    }
+    table.into()
+}

@@ -1,0 +1,173 @@
+//! `[store]`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+#[cfg(test)]
+use super::super::declare::Key;
+use super::super::declare::section;
+use super::super::print::{Print, Put};
+use super::super::value;
+use super::{DAY, SECOND, path_in};
+use rotogate::store::redb::DEFAULT_CACHE_SIZE;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+use rotogate_core::store::Staleness;
+use rotogate_kit::config::Section;
+
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod shared;
+
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresSettings;
+#[cfg(feature = "redis")]
+pub use redis::{RedisSettings, SentinelSettings};
+#[cfg(any(feature = "postgres", feature = "redis"))]
+pub use shared::SharedSettings;
+
+/// `[store]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreConfig {
+    /// A store in memory, which loses its sessions at a restart.
+    Memory,
+    /// The embedded store.
+    Redb(RedbSettings),
+    /// A database that several gates share.
+    #[cfg(feature = "postgres")]
+    Postgres(PostgresSettings),
+    /// A Redis server that several gates share.
+    #[cfg(feature = "redis")]
+    Redis(Box<RedisSettings>),
+}
+
+section! {
+    /// `[store]` with `kind = "redb"`: the embedded store.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct RedbSettings, read by read_redb(section, dir: &Path, keys: &Path) {
+        /// File of the store.
+        restart path: PathBuf = get_or(path_in(dir), dir.join("data/rotogate.redb")),
+        /// File by which a start notices a restored older copy of the store. Do not back it up with the store.
+        // Requirement O5.
+        restart mark: PathBuf = by { read_mark(section, dir, keys) },
+        /// true: the gate accepts a restored back-up, which may bring revoked sessions back.
+        // Requirement O5.
+        restart accept_restored_store: bool = get_or(value::boolean, false),
+        /// The gate's own cache of the store's file, besides that of the operating system.
+        restart cache_size: usize = get_or(value::size(1 << 20, 1 << 40), DEFAULT_CACHE_SIZE),
+        /// How long the gate tries to reopen a store that it cannot write, before it exits with status 1. Unset:
+        /// indefinitely.
+        restart give_up: Option<Duration> = get(value::duration_within(SECOND, 366 * DAY)),
+    }
+    with {
+        /// `"redb"`: the embedded store; `"memory"`: nothing survives a restart; for several gates `"redis"`
+        /// (docs/redis.md) or `"postgres"` (docs/postgres.md), with further keys.
+        restart kind: text,
+    }
+}
+
+type ReadStore = fn(&Section<'_>, &Path, &Path) -> StoreConfig;
+
+const REDB: ReadStore = |section, dir, keys| StoreConfig::Redb(read_redb(section, dir, keys));
+/// The values of `kind`.
+const KINDS: &[(&str, ReadStore)] = &[
+    ("redb", REDB),
+    ("memory", |section, dir, keys| {
+        // Reads the keys of redb, so that they are not reported as unknown, and ignores them.
+        read_redb(section, dir, keys);
+        StoreConfig::Memory
+    }),
+    #[cfg(feature = "postgres")]
+    ("postgres", |section, dir, keys| StoreConfig::Postgres(postgres::read(section, dir, keys))),
+    #[cfg(feature = "redis")]
+    ("redis", |section, dir, keys| StoreConfig::Redis(Box::new(redis::read(section, dir, keys)))),
+];
+
+/// The features of the kinds that not every build has.
+const FEATURES: &[(&str, &str)] = &[("postgres", "postgres"), ("redis", "redis")];
+
+impl StoreConfig {
+    /// The default of `mark`.
+    const MARK: &str = "data/store.mark";
+    /// The path of the mark before it had its own key.
+    const FORMER_MARK: &str = "store.mark";
+
+    /// The file of the high-water mark.
+    pub fn mark(&self) -> Option<&Path> {
+        match self {
+            Self::Memory => None,
+            Self::Redb(settings) => Some(&settings.mark),
+            #[cfg(any(feature = "postgres", feature = "redis"))]
+            _ => self.shared().map(|shared| shared.mark.as_path()),
+        }
+    }
+
+    /// The keys of a store that other gates use, too.
+    #[cfg(any(feature = "postgres", feature = "redis"))]
+    pub fn shared(&self) -> Option<&SharedSettings> {
+        match self {
+            Self::Memory | Self::Redb(_) => None,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(settings) => Some(&settings.shared),
+            #[cfg(feature = "redis")]
+            Self::Redis(settings) => Some(&settings.shared),
+        }
+    }
+
+    /// Whether other gates write to the store, too.
+    pub fn is_shared(&self) -> bool {
+        !matches!(self, Self::Memory | Self::Redb(_))
+    }
+
+    /// How long the gate works without news from a shared store. `None` if the store is not shared.
+    #[cfg(any(feature = "postgres", feature = "redis"))]
+    pub fn staleness(&self) -> Option<Staleness> {
+        self.shared().map(|shared| shared.staleness)
+    }
+}
+
+pub(super) fn read(section: &Section<'_>, dir: &Path, keys: &Path) -> StoreConfig {
+    let kind = section.kind("kind", value::word_of_build(KINDS, FEATURES));
+    kind.unwrap_or(REDB)(section, dir, keys)
+}
+
+fn read_mark(section: &Section<'_>, dir: &Path, keys: &Path) -> PathBuf {
+    let chosen = section.get("mark", path_in(dir));
+    chosen.unwrap_or_else(|| {
+        let former = keys.join(StoreConfig::FORMER_MARK);
+        // A mark at the former path must not be forgotten, because a new mark would detect no loss.
+        if former.exists() { former } else { dir.join(StoreConfig::MARK) }
+    })
+}
+
+impl Print for StoreConfig {
+    #[cfg(test)]
+    const KEYS: &'static [Key] = <RedbSettings as Print>::KEYS;
+
+    fn print(&self) -> Value {
+        let mut table = Table::new();
+        let kind = match self {
+            Self::Memory => "memory",
+            Self::Redb(settings) => {
+                settings.put(&mut table, "..");
+                "redb"
+            }
+            #[cfg(feature = "postgres")]
+            Self::Postgres(settings) => {
+                settings.put(&mut table, "..");
+                "postgres"
+            }
+            #[cfg(feature = "redis")]
+            Self::Redis(settings) => {
+                settings.put(&mut table, "..");
+                "redis"
+            }
+        };
+        kind.put(&mut table, "kind");
+        table.into()
+    }
+}

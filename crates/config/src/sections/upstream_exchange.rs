@@ -1,0 +1,163 @@
+//! `exchange` of `[[upstreams]]`: the tokens that the gate requests from a provider on behalf of a caller.
+
+use std::time::Duration;
+
+use super::super::declare::section;
+use super::super::print::Words;
+use super::super::value;
+use super::clients::scopes;
+use super::providers::ProviderSettings;
+use super::{HOUR, SECOND, check_known};
+use crate::Config;
+use rotogate_core::exchange::ExchangeForm;
+use rotogate_core::route::{Auth, Route};
+use rotogate_core::session::Scope;
+use rotogate_core::token::verify::OWN;
+use rotogate_kit::config::Section;
+use rotogate_proxy::{ExchangeSettings, Upstream};
+
+section! {
+    impl ExchangeSettings, read by read_keys(section) {
+        /// Required: Entry of `[[providers]]`.
+        reload provider: String = required("the name of a [[providers]] entry", value::text),
+        /// `"rfc8693"`; `"entra"`: the on-behalf-of flow of Microsoft Entra; or `"id-jag"`: an identity assertion,
+        /// which `authorization_server` accepts as a grant.
+        reload form: ExchangeForm = get_or(value::word_of, ExchangeForm::default()),
+        /// Audience to request; not with `"entra"`. Required with `"id-jag"`: the issuer of the
+        /// `authorization_server`.
+        reload audience: Option<String> = get(value::text),
+        /// Resource to request; not with `"entra"`.
+        reload resource: Option<String> = get(value::text),
+        /// Scopes to request. Required with `"entra"`: delegated scopes.
+        reload scope: Scope = by { scopes(section, "scope").unwrap_or_default() },
+        /// Entry of `[[providers]]` that is the upstream's authorization server; only with `"id-jag"`.
+        reload authorization_server: Option<String> = get(value::text),
+        /// Longest time that the gate keeps a token; 1s to 1h.
+        reload max_age: Duration = get_or(value::duration_within(SECOND, HOUR), Duration::from_secs(300)),
+    }
+}
+
+impl Words for ExchangeForm {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("rfc8693", Self::Rfc8693), ("entra", Self::Entra), ("id-jag", Self::IdJag)];
+}
+
+pub(super) fn read(section: &Section<'_>) -> ExchangeSettings {
+    let exchange = read_keys(section);
+    if exchange.form == ExchangeForm::Entra {
+        if exchange.scope.is_empty() && !section.is_bad() {
+            section
+                .blame("scope", "is needed with form = \"entra\": the delegated scopes of the API behind the upstream");
+        }
+        let message = "is not a parameter of Entra's on-behalf-of flow: its scopes name the API";
+        section.blame_present(&["audience", "resource"], message);
+    }
+    let is_jag = exchange.form == ExchangeForm::IdJag;
+    for key in ["audience", "authorization_server"] {
+        if is_jag && !section.has(key) && !section.is_bad() {
+            section.blame(key, "is needed with form = \"id-jag\": the authorization server of the upstream");
+        }
+    }
+    if !is_jag {
+        section.blame_present(&["authorization_server"], "is for form = \"id-jag\" alone");
+    }
+    exchange
+}
+
+/// Checks that the caller's token comes from the provider's issuer, so that it is sent to no other party.
+// Requirement D11.
+pub(super) fn check(sections: &[Section<'_>], config: &Config) {
+    let known: Vec<&str> = config.providers.iter().map(|provider| provider.name.as_str()).collect();
+    for (index, (section, upstream)) in sections.iter().zip(&config.upstreams).enumerate() {
+        let Some(exchange) = upstream.exchange.as_ref().filter(|_| !section.is_bad()) else { continue };
+        let Some(provider) = config.providers.iter().find(|provider| provider.name == exchange.provider) else {
+            section.blame("exchange.provider", super::dangling("provider", &exchange.provider, &known));
+            continue;
+        };
+        if provider.issuer.is_empty() {
+            section.blame("exchange.provider", "names an entry without issuer, whose tokens would be exchanged");
+            continue;
+        }
+        if let Some(server) = &exchange.authorization_server {
+            check_known(section, "exchange.authorization_server", "provider", server, known.iter().copied());
+        }
+        if cfg!(not(feature = "relay")) {
+            section.blame("exchange", "is impossible: this build lacks the feature `relay`");
+        }
+        if upstream.authorization_file.is_some() {
+            section.blame("exchange", "conflicts with authorization_file; expected one of the two");
+        }
+        let is_its = |route: &&Route| route.upstream.is_some_and(|upstream| upstream.position() == index);
+        for route in config.routes.iter().filter(is_its) {
+            let why = match exchange.form {
+                ExchangeForm::IdJag => problem_of_sessions(route, provider, config, upstream),
+                _ => problem(route, &provider.issuer, config, upstream),
+            };
+            if let Some(why) = why {
+                section.blame("exchange", why);
+            }
+        }
+    }
+}
+
+/// The reason why the sessions of a route have no ID tokens for this provider. The provider accepts only ID tokens that
+/// it issued to the gate, its client.
+fn problem_of_sessions(
+    route: &Route,
+    provider: &ProviderSettings,
+    config: &Config,
+    upstream: &Upstream,
+) -> Option<String> {
+    let (policy, name, issuer) = (&route.policy, &upstream.name, &provider.issuer);
+    let browsers = || config.endpoints.iter().filter_map(|endpoint| endpoint.browser.as_ref());
+    let at_it = browsers().find(|browser| browser.provider.as_deref() == Some(issuer));
+    let Some(client) = at_it.and_then(|browser| browser.client.as_ref()) else {
+        return Some(format!(
+            "with form = \"id-jag\" exchanges ID tokens of sessions, and no endpoint of dialect \"browser\" logs in at {issuer}"
+        ));
+    };
+    if client.id != provider.client.id {
+        return Some(format!(
+            "with form = \"id-jag\" needs the client that logs browsers in, {}, and {} in [[providers]] has another one",
+            client.id, provider.name
+        ));
+    }
+    let sessions_alone = policy.credentials.session && !policy.credentials.token && !policy.credentials.key;
+    (policy.auth != Auth::Required || policy.forward_token || !sessions_alone).then(|| {
+        format!(
+            "with form = \"id-jag\" is for sessions alone, and the route {} to {name} takes other callers, or forwards \
+             their token: credentials = [\"session\"], without auth and forward_token",
+            route.id
+        )
+    })
+}
+
+/// Why the callers of a route cannot have their tokens exchanged at a provider of this issuer.
+fn problem(route: &Route, issuer: &str, config: &Config, upstream: &Upstream) -> Option<String> {
+    let policy = &route.policy;
+    let name = &upstream.name;
+    let mut others = config.issuers.iter().filter(|it| it.name != issuer).map(|it| (it.name.as_str(), it.everywhere));
+    let other = others.find(|(name, everywhere)| policy.takes(name, *everywhere)).map(|(name, _)| name);
+    let other = other.or_else(|| policy.takes(OWN, true).then_some(OWN));
+    if policy.auth != Auth::Required {
+        return Some(format!(
+            "needs a caller, and the route {} to {name} requires no caller: set auth = \"required\"",
+            route.id
+        ));
+    }
+    if policy.forward_token {
+        return Some(format!("takes the place of the caller's token, which the route {} to {name} forwards", route.id));
+    }
+    if policy.credentials.session {
+        return Some(format!(
+            "is for tokens, and the route {} to {name} takes sessions: credentials = [\"token\"]",
+            route.id
+        ));
+    }
+    other.map(|other| {
+        format!(
+            "is for tokens of {issuer}, and the route {} to {name} takes those of {other}: issuers = [\"{issuer}\"]",
+            route.id
+        )
+    })
+}

@@ -1,0 +1,139 @@
+//! The positions of the keys of a configuration, for problems that are found after it was read.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use rotogate_kit::config::{ConfigError, Node, Problems, Value, ValueOrigin};
+
+/// The source of a configuration.
+#[derive(Clone, Default)]
+pub struct Source {
+    file: PathBuf,
+    text: String,
+    places: BTreeMap<String, ValuePlace>,
+    passed_over: Vec<String>,
+}
+
+/// The source of a value.
+pub enum KeyOrigin {
+    /// The default of the program.
+    Default,
+    /// The file, with the line.
+    File(Option<usize>),
+    /// This environment variable.
+    Environment(String),
+}
+
+#[derive(Clone, Debug)]
+struct ValuePlace {
+    source: String,
+    position: Option<(usize, usize)>,
+}
+
+impl fmt::Debug for Source {
+    /// Does not print the text, because it may contain secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+impl Source {
+    pub(super) fn new(file: &Path, root: &Node, passed_over: Vec<String>, problems: &Problems<'_>) -> Self {
+        let mut places = BTreeMap::new();
+        note(root, String::new(), problems, &mut places);
+        Self { file: file.to_owned(), text: problems.text().to_owned(), places, passed_over }
+    }
+
+    /// The file.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The text of the file, or of the last file before it with which a start would give the running gate.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Keeps the text of the configuration before, because this file has values that only a start applies.
+    pub fn keep_text(&mut self, before: &Self) {
+        self.text.clone_from(&before.text);
+    }
+
+    /// Environment variables with our prefix that belong to an orchestrator.
+    pub fn passed_over(&self) -> &[String] {
+        &self.passed_over
+    }
+
+    /// Whether the key is in the file rather than the environment.
+    pub fn is_in_file(&self, key: &str) -> bool {
+        self.places.get(key).is_some_and(|place| place.position.is_some())
+    }
+
+    /// The source of the value of a key.
+    pub fn origin(&self, key: &str) -> KeyOrigin {
+        match self.places.get(key) {
+            None => KeyOrigin::Default,
+            Some(place) => match place.source.strip_prefix("environment ") {
+                Some(variable) => KeyOrigin::Environment(variable.to_owned()),
+                None => KeyOrigin::File(place.position.map(|(line, _)| line)),
+            },
+        }
+    }
+
+    /// A problem with the value of a key, at the key's position. An absent key is reported at the table to which it
+    /// would belong.
+    pub fn blame(&self, key: &str, message: impl Into<String>) -> ConfigError {
+        let (source, position) = self.found(key);
+        ConfigError { source, position, key: key.to_owned(), message: message.into(), unchecked: false }
+    }
+
+    /// The file or variable, and the line, of a key, or else of the table to which it would belong.
+    pub fn place(&self, key: &str) -> (String, Option<usize>) {
+        let (source, position) = self.found(key);
+        (source, position.map(|(line, _)| line))
+    }
+
+    fn found(&self, key: &str) -> (String, Option<(usize, usize)>) {
+        let mut at = key;
+        let place = loop {
+            if let Some(place) = self.places.get(at) {
+                break Some(place);
+            }
+            match at.rfind(['.', '[']) {
+                Some(end) => at = at.get(..end).unwrap_or_default(),
+                None => break None,
+            }
+        };
+        let source = place.map_or_else(|| self.file.display().to_string(), |place| place.source.clone());
+        (source, place.and_then(|place| place.position).filter(|_| !key.is_empty()))
+    }
+}
+
+fn note(node: &Node, path: String, problems: &Problems<'_>, places: &mut BTreeMap<String, ValuePlace>) {
+    match &node.value {
+        Value::Table(table) => {
+            for (key, node) in table {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                note(node, path, problems, places);
+            }
+        }
+        Value::List(list) => {
+            for (index, node) in list.iter().enumerate() {
+                note(node, format!("{path}[{index}]"), problems, places);
+            }
+        }
+        Value::String(_)
+        | Value::Integer(_)
+        | Value::OtherNumber(_)
+        | Value::Bool(_)
+        | Value::Datetime(_)
+        | Value::Env(_) => {}
+    }
+    let origin: &ValueOrigin = match &node.value {
+        Value::Table(_) => &node.key,
+        _ => &node.origin,
+    };
+    let (source, position) = problems.place(Some(origin));
+    places.insert(path, ValuePlace { source, position });
+}

@@ -1,0 +1,32 @@
+//! Documents that are generated from the code and checked in. [`COMMAND`] writes them. Without `WRITE_DOCS`, the same
+//! tests compare them.
+
+use std::path::Path;
+
+pub const COMMAND: &str = "WRITE_DOCS=1 cargo test --all-features --lib -- generated";
+
+/// Compares a document with the text that the code generates. `path` is relative to the root of the
+/// repository.
+///
+/// # Panics
+/// They differ.
+pub fn assert_current(path: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path);
+    if std::env::var_os("WRITE_DOCS").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let is_current = std::fs::read_to_string(&path).is_ok_and(|known| known == text);
+    assert!(is_current, "{} is not what the code says: {COMMAND}", path.display());
+}
+
+/// Compares a part of a page, between `<!-- part: begin -->` and `<!-- part: end -->`.
+///
+/// # Panics
+/// They differ, or the page has no such part.
+pub fn assert_part_is_current(path: &str, part: &str, text: &str) {
+    let (begin, end) = (format!("<!-- {part}: begin -->\n"), format!("<!-- {part}: end -->\n"));
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)).unwrap();
+    let (head, rest) = page.split_once(&begin).unwrap();
+    let (_, tail) = rest.split_once(&end).unwrap();
+    assert_current(path, &[head, &begin, text, &end, tail].concat());
+}
