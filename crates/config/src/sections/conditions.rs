@@ -117,9 +117,9 @@ fn scalars(values: &[Node]) -> Result<Vec<ClaimValue>, String> {
 
 fn scalar(value: &Raw) -> Result<ClaimValue, String> {
     match value {
-        Raw::String(text) => Ok(text.as_str().into()),
-        Raw::Integer(number) => Ok((*number).into()),
-        Raw::Bool(is) => Ok((*is).into()),
+        Raw::String(text) => Ok(ClaimValue::Text(text.as_str().into())),
+        Raw::Integer(number) => Ok(ClaimValue::Integer(*number)),
+        Raw::Bool(is) => Ok(ClaimValue::Boolean(*is)),
         other => Err(format!("expected a text, a whole number, true or false, found {}", other.describe())),
     }
 }

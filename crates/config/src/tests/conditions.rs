@@ -25,7 +25,7 @@ when_any = [ { dept = ["eng", "ops"] }, { level = { min = 3, max = 9 }, seat = 7
 
 #[test]
 fn k25_the_tables_of_a_route_are_the_conditions_of_the_library() {
-    let text = |text: &str| ClaimValue::from(text);
+    let text = |text: &str| ClaimValue::Text(text.into());
     // A table has its own order.
     let when = vec![
         one("a.b", Comparison::Ends("y".into())),
@@ -33,14 +33,14 @@ fn k25_the_tables_of_a_route_are_the_conditions_of_the_library() {
         one("amr", Comparison::Has(text("mfa"))),
         one("org_id", Comparison::Param("org".into())),
         one("plan", Comparison::Not(vec![text("free")])),
-        one("verified", Comparison::Equals(true.into())),
+        one("verified", Comparison::Equals(ClaimValue::Boolean(true))),
     ];
     let any = vec![
         vec![one("dept", Comparison::OneOf(vec![text("eng"), text("ops")]))],
         vec![
             one("level", Comparison::Max(9)),
             one("level", Comparison::Min(3)),
-            one("seat", Comparison::Equals(7.into())),
+            one("seat", Comparison::Equals(ClaimValue::Integer(7))),
         ],
         vec![one("\"https://x.test/id\"", Comparison::Exists)],
     ];

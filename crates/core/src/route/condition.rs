@@ -33,24 +33,6 @@ pub enum ClaimValue {
     Boolean(bool),
 }
 
-impl From<&str> for ClaimValue {
-    fn from(text: &str) -> Self {
-        Self::Text(text.into())
-    }
-}
-
-impl From<i64> for ClaimValue {
-    fn from(number: i64) -> Self {
-        Self::Integer(number)
-    }
-}
-
-impl From<bool> for ClaimValue {
-    fn from(is: bool) -> Self {
-        Self::Boolean(is)
-    }
-}
-
 impl TryFrom<Value> for ClaimValue {
     type Error = InvalidValue;
 

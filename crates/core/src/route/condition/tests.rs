@@ -1,5 +1,6 @@
 use serde_json::json;
 
+use super::ClaimValue::{Boolean, Integer, Text};
 use super::kept::MAX_KEPT;
 use super::*;
 use crate::random;
@@ -22,26 +23,26 @@ fn holds(comparison: Comparison, claim: &Value) -> bool {
 #[test]
 fn k22_each_comparison_holds_for_its_type_alone() {
     use Comparison::{Ends, Equals, Exists, Has, Max, Min, Not, OneOf, Param, Starts};
-    let text = |text: &str| ClaimValue::from(text);
+    let text = |text: &str| Text(text.into());
     let table: Vec<(Comparison, Vec<Value>, Vec<Value>)> = vec![
         (Equals(text("7")), vec![json!("7")], vec![json!(7), json!("07"), json!(["7"]), json!(null)]),
-        (Equals(7.into()), vec![json!(7)], vec![json!("7"), json!(7.0), json!(true), json!(8)]),
-        (Equals(1.into()), vec![json!(1)], vec![json!(true), json!(1.0)]),
-        (Equals(true.into()), vec![json!(true)], vec![json!("true"), json!(1), json!(false)]),
-        (OneOf(vec![text("a"), 7.into()]), vec![json!("a"), json!(7)], vec![json!("7"), json!(["a"]), json!("b")]),
+        (Equals(Integer(7)), vec![json!(7)], vec![json!("7"), json!(7.0), json!(true), json!(8)]),
+        (Equals(Integer(1)), vec![json!(1)], vec![json!(true), json!(1.0)]),
+        (Equals(Boolean(true)), vec![json!(true)], vec![json!("true"), json!(1), json!(false)]),
+        (OneOf(vec![text("a"), Integer(7)]), vec![json!("a"), json!(7)], vec![json!("7"), json!(["a"]), json!("b")]),
         (
             Has(text("mfa")),
             vec![json!(["pwd", "mfa"])],
             vec![json!("mfa"), json!("pwd mfa"), json!([["mfa"]]), json!([])],
         ),
-        (Has(7.into()), vec![json!([7])], vec![json!(["7"]), json!([7.0]), json!(7)]),
+        (Has(Integer(7)), vec![json!([7])], vec![json!(["7"]), json!([7.0]), json!(7)]),
         (
             Not(vec![text("free")]),
             vec![json!("pro"), json!("")],
             vec![json!("free"), json!(7), json!(["pro"]), json!(null)],
         ),
         (Not(vec![text("a"), text("b")]), vec![json!("c")], vec![json!("a"), json!("b"), json!(false)]),
-        (Not(vec![false.into()]), vec![json!(true)], vec![json!(false), json!("true"), json!(1)]),
+        (Not(vec![Boolean(false)]), vec![json!(true)], vec![json!(false), json!("true"), json!(1)]),
         (Starts("ab".into()), vec![json!("ab"), json!("abc")], vec![json!("a"), json!("xab"), json!(["ab"])]),
         (Ends("@x.test".into()), vec![json!("a@x.test")], vec![json!("a@x.test.evil"), json!("x.test"), json!(1)]),
         (Min(3), vec![json!(3), json!(u64::MAX)], vec![json!(2), json!("3"), json!(3.0), json!(1e3), json!(-5)]),
@@ -70,19 +71,19 @@ fn k22_the_names_of_members_and_claims_within_others_are_read() {
         let list = list.iter().map(|(claim, comparison)| condition(claim, comparison.clone())).collect();
         KeptConditions::judged(&Conditions::new(list, Vec::new()).unwrap(), &token).decided()
     };
-    assert_eq!(all(&[("orgs{}", Comparison::Has("acme".into()))]), Some(true));
-    assert_eq!(all(&[("orgs{}", Comparison::Has("plan".into()))]), Some(false));
+    assert_eq!(all(&[("orgs{}", Comparison::Has(Text("acme".into())))]), Some(true));
+    assert_eq!(all(&[("orgs{}", Comparison::Has(Text("plan".into())))]), Some(false));
     assert_eq!(all(&[("orgs{}", Comparison::Exists)]), Some(true));
-    assert_eq!(all(&[("orgs.acme.plan", Comparison::Equals("pro".into()))]), Some(true));
+    assert_eq!(all(&[("orgs.acme.plan", Comparison::Equals(Text("pro".into())))]), Some(true));
     assert_eq!(all(&[("\"https://x.test/level\"", Comparison::Min(3))]), Some(true));
 }
 
 /// The specification of a comparison, as directly as possible.
 fn naive(one: &Condition, claims: &Map<String, Value>, param: &str) -> bool {
     let value = |value: &ClaimValue| match value {
-        ClaimValue::Text(text) => json!(text),
-        ClaimValue::Integer(number) => json!(number),
-        ClaimValue::Boolean(is) => json!(is),
+        Text(text) => json!(text),
+        Integer(number) => json!(number),
+        Boolean(is) => json!(is),
     };
     let Some(claim) = claims.get(&one.claim.to_string()) else { return false };
     match &one.comparison {
@@ -118,11 +119,11 @@ impl Dice {
 
     fn value(&mut self) -> ClaimValue {
         match self.roll(5) {
-            0 => "a".into(),
-            1 => "ab".into(),
-            2 => 1.into(),
-            3 => 2.into(),
-            _ => (self.roll(2) == 0).into(),
+            0 => Text("a".into()),
+            1 => Text("ab".into()),
+            2 => Integer(1),
+            3 => Integer(2),
+            _ => Boolean(self.roll(2) == 0),
         }
     }
 
@@ -204,11 +205,11 @@ fn k23_conditions_that_cannot_be_meant_are_refused() {
         |comparison: Comparison| Conditions::new(vec![condition("a", comparison)], Vec::new()).unwrap_err().to_string();
     let long: Box<str> = "x".repeat(MAX_TEXT + 1).into();
     assert_eq!(wrong(Comparison::Starts(long.clone())), "a starts: a text is longer than 256 bytes");
-    assert_eq!(wrong(Comparison::Equals(ClaimValue::Text(long))), "a equals: a text is longer than 256 bytes");
+    assert_eq!(wrong(Comparison::Equals(Text(long))), "a equals: a text is longer than 256 bytes");
     assert!(wrong(Comparison::OneOf(Vec::new())).contains("the list is empty"));
-    assert!(wrong(Comparison::Not(vec![1.into(), "a".into()])).contains("several types"));
+    assert!(wrong(Comparison::Not(vec![Integer(1), Text("a".into())])).contains("several types"));
     assert!(wrong(Comparison::Ends("".into())).contains("every text begins and ends with it"));
-    assert!(wrong(Comparison::OneOf(vec![1.into(); 17])).contains("more than 16"));
+    assert!(wrong(Comparison::OneOf(vec![Integer(1); 17])).contains("more than 16"));
     let names = Conditions::new(vec![condition("a{}", Comparison::Min(1))], Vec::new());
     assert!(names.unwrap_err().to_string().contains("expected { has"));
     let many = |count: usize| Conditions::new(vec![condition("a", Comparison::Exists); count], Vec::new());
@@ -225,9 +226,9 @@ fn k23_conditions_that_cannot_be_meant_are_refused() {
 fn k24_words_about_conditions_have_no_value() {
     let secret = "s3cret";
     let all = Conditions::new(
-        vec![condition("org.id", Comparison::Equals(secret.into()))],
+        vec![condition("org.id", Comparison::Equals(Text(secret.into())))],
         vec![
-            vec![condition("dept", Comparison::OneOf(vec![secret.into()]))],
+            vec![condition("dept", Comparison::OneOf(vec![Text(secret.into())]))],
             vec![condition("level", Comparison::Min(3))],
         ],
     )
