@@ -83,6 +83,13 @@ pub struct Forward {
     pub refused: Box<dyn FnOnce(Denial) -> Reply + Send>,
 }
 
+/// A reply without a body.
+pub(crate) fn empty(status: StatusCode) -> Reply {
+    let mut reply = Reply::default();
+    *reply.status_mut() = status;
+    reply
+}
+
 /// A JSON reply that no cache keeps: it may contain tokens.
 pub(super) fn json<T: serde::Serialize>(status: StatusCode, body: &T) -> Reply {
     let mut reply = Response::new(ReplyBody::from(serde_json::to_vec(body).unwrap_or_default()));

@@ -6,6 +6,10 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method};
+use serde_json::{Map, Value};
+
+use rotogate_core::denial::Denial;
+use rotogate_core::token::verify::strict_json;
 
 /// One operation that a dialect serves at an endpoint.
 ///
@@ -32,6 +36,13 @@ pub struct ServedPath {
     /// other spelling close to the path with 404, and never forwards it. `{account}` means the same as in the template.
     // Requirement R12.
     pub spellings: &'static [&'static str],
+}
+
+impl ServedPath {
+    /// A path with the canonical spelling alone.
+    pub(crate) const fn new(operation: &'static str, template: String, methods: &'static [Method]) -> Self {
+        Self { operation, template, methods, spellings: &[] }
+    }
 }
 
 /// A request to an endpoint, with its complete body.
@@ -137,6 +148,19 @@ pub struct OAuthPaths {
     pub revocation: String,
     /// RFC 7662.
     pub introspection: String,
+}
+
+/// Does `Content-Type` declare, once, that the body is of this media type? Parameters of the type are ignored.
+pub(crate) fn said_media(headers: &HeaderMap, expected: &str) -> bool {
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let media = types.next().and_then(|media| media.to_str().ok()).and_then(|media| media.split(';').next());
+    media.is_some_and(|media| media.trim().eq_ignore_ascii_case(expected)) && types.next().is_none()
+}
+
+/// The body, a JSON object. A repeated member is refused at any depth (requirement R11).
+pub(super) fn json_object(call: &Call<'_>) -> Result<Map<String, Value>, Denial> {
+    let malformed = |_| Denial::MalformedRequest("the body is not a JSON object, or repeats a member");
+    strict_json::object(call.body).map_err(malformed)
 }
 
 /// Does `Content-Type` declare the body to be JSON in UTF-8? `None` without the header. RFC 8259 §11 defines no parameter, but

@@ -189,6 +189,18 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// A login in a protocol that names no client, scope, lifetime or resource.
+    pub(super) const fn login(username: String, password: SecretString) -> Self {
+        Self::Login { client: None, username, password, scope: None, access_ttl: None, resource: None }
+    }
+
+    /// A refresh in such a protocol.
+    pub(super) const fn refresh(credential: RefreshCredential) -> Self {
+        Self::Refresh { client: None, credential, scope: None, access_ttl: None, resource: None }
+    }
+}
+
 /// The outcome of a command.
 ///
 /// ```

@@ -22,16 +22,15 @@ use std::time::Duration;
 
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderValue, Method, StatusCode};
-use secrecy::SecretString;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::call::json_object;
 use super::{Call, Command, Dialect, Outcome, RefreshCredential, Reply, ServedPath, json, said_json};
 use rotogate_core::denial::{Class, Denial};
 use rotogate_core::engine::IssuedTokens;
 use rotogate_core::fault::Error;
 use rotogate_core::reply::retry_after;
-use rotogate_core::token::verify::strict_json;
 
 #[cfg(test)]
 mod tests;
@@ -102,6 +101,22 @@ struct Failure {
     pageable: &'static str,
 }
 
+/// The members of a request. Unknown ones are ignored.
+pub(super) fn members(call: &Call<'_>) -> Result<Map<String, Value>, Denial> {
+    // This dialect uses and sets no cookie, so a client without a `Content-Type` does no harm (requirement T25).
+    if said_json(call.headers) == Some(false) {
+        return Err(Denial::MalformedRequest("the body must be application/json"));
+    }
+    json_object(call)
+}
+
+pub(super) fn mandatory(body: &mut Map<String, Value>, name: &str) -> Result<String, Denial> {
+    match body.remove(name) {
+        Some(Value::String(text)) if !text.is_empty() => Ok(text),
+        _ => Err(Denial::MalformedRequest("a mandatory member is missing, empty or not a text")),
+    }
+}
+
 impl Dialect for Envelope {
     fn name(&self) -> &'static str {
         super::registry::ENVELOPE
@@ -116,44 +131,18 @@ impl Dialect for Envelope {
     }
 
     fn serves(&self, base: &str) -> Vec<ServedPath> {
-        vec![ServedPath {
-            operation: "token",
-            template: base.to_owned(),
-            methods: &[Method::POST, Method::PUT],
-            spellings: &[],
-        }]
+        vec![ServedPath::new("token", base.to_owned(), &[Method::POST, Method::PUT])]
     }
 
     fn read(&self, call: &Call<'_>) -> Result<Command, Denial> {
-        // This dialect uses and sets no cookie, so a client without a `Content-Type` does no harm (requirement T25).
-        if said_json(call.headers) == Some(false) {
-            return Err(Denial::MalformedRequest("the body must be application/json"));
-        }
-        // A repeated member is refused at any depth (requirement R11); unknown members are ignored.
-        let mut body = strict_json::object(call.body)
-            .map_err(|_| Denial::MalformedRequest("the body is not a JSON object, or repeats a member"))?;
-        let mut mandatory = |name| match body.remove(name) {
-            Some(Value::String(text)) if !text.is_empty() => Ok(text),
-            _ => Err(Denial::MalformedRequest("a mandatory member is missing, empty or not a text")),
-        };
+        let mut body = members(call)?;
+        let mut mandatory = |name| mandatory(&mut body, name);
         if *call.method == Method::POST {
-            let (username, password) = (mandatory("username")?, SecretString::from(mandatory("password")?));
-            return Ok(Command::Login {
-                client: None,
-                username,
-                password,
-                scope: None,
-                access_ttl: None,
-                resource: None,
-            });
+            return Ok(Command::login(mandatory("username")?, mandatory("password")?.into()));
         }
-        let (token, refresh_token) = (mandatory("token")?.into(), mandatory("refreshToken")?.into());
-        let credential = RefreshCredential::Pair {
-            access: token,
-            refresh: refresh_token,
-            expired_for_at_most: self.expired_for_at_most,
-        };
-        Ok(Command::Refresh { client: None, credential, scope: None, access_ttl: None, resource: None })
+        let (access, refresh) = (mandatory("token")?.into(), mandatory("refreshToken")?.into());
+        let credential = RefreshCredential::Pair { access, refresh, expired_for_at_most: self.expired_for_at_most };
+        Ok(Command::refresh(credential))
     }
 
     fn write(&self, call: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {

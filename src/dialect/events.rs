@@ -3,18 +3,18 @@
 //! gate verifies the token, and ends the sessions that the token names.
 
 use async_trait::async_trait;
-use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::header::{AUTHORIZATION, CACHE_CONTROL};
+use http::{HeaderValue, Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 
-use super::answer::reason;
+use super::answer::{self, empty, reason};
 use super::oauth2::form;
-use super::{Answer, Call, Command, CommandHandler, Dialect, Outcome, Protocol, Reply, ServedPath};
+use super::{Answer, Call, Command, CommandHandler, Dialect, Outcome, Protocol, Reply, ServedPath, said_media};
 use rotogate_core::denial::{Class, Denial, EventFlaw};
 use rotogate_core::fault::Error;
 use rotogate_core::random::are_equal;
-use rotogate_core::reply::{self, ReplyBody};
+use rotogate_core::reply;
 use rotogate_core::token::verify::EventProtocol;
 
 /// The longest request, in bytes.
@@ -93,10 +93,7 @@ impl Events {
                 token.ok_or(Denial::MalformedRequest("logout_token is missing"))
             }
             EventProtocol::SecurityEvents => {
-                let mut types = call.headers.get_all(CONTENT_TYPE).iter();
-                let media = types.next().and_then(|value| value.to_str().ok()).unwrap_or_default();
-                let media = media.split(';').next().unwrap_or_default().trim();
-                if !media.eq_ignore_ascii_case("application/secevent+jwt") || types.next().is_some() {
+                if !said_media(call.headers, "application/secevent+jwt") {
                     return Err(Denial::MalformedRequest("the body must be application/secevent+jwt"));
                 }
                 let text =
@@ -128,9 +125,7 @@ impl Dialect for Events {
     }
 
     fn serves(&self, base: &str) -> Vec<ServedPath> {
-        let path =
-            ServedPath { operation: "event", template: base.to_owned(), methods: &[Method::POST], spellings: &[] };
-        vec![path]
+        vec![ServedPath::new("event", base.to_owned(), &[Method::POST])]
     }
 
     fn read(&self, _: &Call<'_>) -> Result<Command, Denial> {
@@ -141,11 +136,7 @@ impl Dialect for Events {
     fn write(&self, _: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
         let events = self.protocol == EventProtocol::SecurityEvents;
         let mut answer = match outcome {
-            Ok(_) => {
-                let mut answer = Response::new(ReplyBody::default());
-                *answer.status_mut() = if events { StatusCode::ACCEPTED } else { StatusCode::OK };
-                answer
-            }
+            Ok(_) => empty(if events { StatusCode::ACCEPTED } else { StatusCode::OK }),
             Err(Error::Denied(denial)) => match denial.class() {
                 Class::TooLarge => reply::problem(StatusCode::PAYLOAD_TOO_LARGE, None),
                 Class::Limited(wait) => limited(wait),
@@ -156,9 +147,10 @@ impl Dialect for Events {
                         Denial::MalformedRequest(what) => EventFlaw::Request(what),
                         _ => EventFlaw::Request("the request is malformed"),
                     };
-                    refused(&json!({ "err": flaw.word(), "description": flaw.what() }))
+                    let said = json!({ "err": flaw.word(), "description": flaw.what() });
+                    answer::json(StatusCode::BAD_REQUEST, &said)
                 }
-                _ => refused(&json!({ "error": "invalid_request" })),
+                _ => answer::json(StatusCode::BAD_REQUEST, &json!({ "error": "invalid_request" })),
             },
             Err(Error::Failed(_)) => unavailable(std::time::Duration::from_secs(1)),
         };
@@ -183,14 +175,6 @@ impl Protocol for Events {
 pub(super) fn limited(wait: std::time::Duration) -> Reply {
     let mut answer = reply::problem(StatusCode::TOO_MANY_REQUESTS, None);
     reply::retry_after(&mut answer, wait);
-    answer
-}
-
-/// The answer to a malformed request.
-pub(super) fn refused(body: &serde_json::Value) -> Reply {
-    let mut answer = Response::new(ReplyBody::from(body.to_string().into_bytes()));
-    *answer.status_mut() = StatusCode::BAD_REQUEST;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer
 }
 

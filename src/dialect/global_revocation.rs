@@ -12,15 +12,16 @@
 //! ```
 
 use http::header::{AUTHORIZATION, CACHE_CONTROL, WWW_AUTHENTICATE};
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use secrecy::SecretString;
 use serde_json::json;
 
-use super::events::{limited, refused, unavailable};
+use super::answer::{self, empty};
+use super::events::{limited, unavailable};
 use super::{Call, Command, Dialect, Outcome, Reply, ServedPath, said_json};
 use rotogate_core::denial::{Class, Denial, EventFlaw};
 use rotogate_core::fault::Error;
-use rotogate_core::reply::{self, ReplyBody};
+use rotogate_core::reply;
 
 /// The longest request, in bytes.
 // Requirement S13.
@@ -80,9 +81,7 @@ impl Dialect for GlobalRevocations {
     }
 
     fn serves(&self, base: &str) -> Vec<ServedPath> {
-        let path =
-            ServedPath { operation: "revoke", template: base.to_owned(), methods: &[Method::POST], spellings: &[] };
-        vec![path]
+        vec![ServedPath::new("revoke", base.to_owned(), &[Method::POST])]
     }
 
     fn read(&self, call: &Call<'_>) -> Result<Command, Denial> {
@@ -112,12 +111,6 @@ impl Dialect for GlobalRevocations {
     }
 }
 
-fn empty(status: StatusCode) -> Reply {
-    let mut answer = Response::new(ReplyBody::default());
-    *answer.status_mut() = status;
-    answer
-}
-
 fn refusal(denial: Denial) -> Reply {
     let flaw = match (denial, denial.class()) {
         (Denial::RefusedEvent(flaw), _) => flaw,
@@ -138,7 +131,5 @@ fn refusal(denial: Denial) -> Reply {
         EventFlaw::SeveralUsers => (StatusCode::UNPROCESSABLE_ENTITY, "several_users"),
         _ => (StatusCode::BAD_REQUEST, "invalid_request"),
     };
-    let mut answer = refused(&json!({ "error": error }));
-    *answer.status_mut() = status;
-    answer
+    answer::json(status, &json!({ "error": error }))
 }

@@ -53,7 +53,7 @@ pub(crate) use socket::{SocketGate, SocketIdentity, Upgrade};
 
 pub(crate) use answer::{Answer, Consult, ConsultResult, Forward};
 use answer::{json, reason};
-pub(crate) use call::{EnclosedCall, OAuthPaths, said_json};
+pub(crate) use call::{EnclosedCall, OAuthPaths, said_json, said_media};
 pub(crate) use command::CommandHandler;
 #[cfg(feature = "program")]
 pub(crate) use protocol::OwnAccess;

@@ -28,6 +28,7 @@ use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 #[cfg(feature = "program")]
 use super::OwnAccess;
@@ -109,11 +110,10 @@ impl Dialect for MyKeys {
     }
 
     fn serves(&self, base: &str) -> Vec<ServedPath> {
-        let served = |operation, template, methods| ServedPath { operation, template, methods, spellings: &[] };
         vec![
-            served(ALL, base.to_owned(), &[Method::GET, Method::POST]),
-            served(ONE, format!("{base}/{{id}}"), &[Method::DELETE]),
-            served(ROTATE, format!("{base}/{{id}}/rotate"), &[Method::POST]),
+            ServedPath::new(ALL, base.to_owned(), &[Method::GET, Method::POST]),
+            ServedPath::new(ONE, format!("{base}/{{id}}"), &[Method::DELETE]),
+            ServedPath::new(ROTATE, format!("{base}/{{id}}/rotate"), &[Method::POST]),
         ]
     }
 
@@ -205,18 +205,13 @@ fn written(done: &OwnKeys) -> Reply {
             json(StatusCode::OK, &OwnKeyList { keys: keys.iter().map(|key| OwnKeyEntry::new(key, None)).collect() })
         }
         OwnKeys::Made(text, key) => json(StatusCode::CREATED, &OwnKeyEntry::new(key, Some(text.expose_secret()))),
-        OwnKeys::Revoked => json(StatusCode::OK, &OwnKeysEnded { ended: 1 }),
+        OwnKeys::Revoked => json(StatusCode::OK, &json!({ "ended": 1 })),
     }
 }
 
 #[derive(Serialize)]
 struct OwnKeyList<'a> {
     keys: Vec<OwnKeyEntry<'a>>,
-}
-
-#[derive(Serialize)]
-struct OwnKeysEnded {
-    ended: u64,
 }
 
 /// A key as its user sees it. Times are seconds since 1970, as in a token.

@@ -26,6 +26,7 @@ use async_trait::async_trait;
 use http::{Method, StatusCode};
 use secrecy::SecretString;
 use serde::Serialize;
+use serde_json::json;
 
 #[cfg(feature = "program")]
 use super::OwnAccess;
@@ -169,10 +170,9 @@ impl Dialect for MySessions {
     }
 
     fn serves(&self, base: &str) -> Vec<ServedPath> {
-        let served = |operation, template, methods| ServedPath { operation, template, methods, spellings: &[] };
         vec![
-            served(ALL, base.to_owned(), &[Method::GET, Method::DELETE]),
-            served(ONE, format!("{base}/{{id}}"), &[Method::DELETE]),
+            ServedPath::new(ALL, base.to_owned(), &[Method::GET, Method::DELETE]),
+            ServedPath::new(ONE, format!("{base}/{{id}}"), &[Method::DELETE]),
         ]
     }
 
@@ -217,18 +217,13 @@ fn written(done: &OwnSessions) -> Reply {
         OwnSessions::Listed(sessions) => {
             json(StatusCode::OK, &List { sessions: sessions.iter().map(OwnSessionEntry::new).collect() })
         }
-        OwnSessions::Ended(ended) => json(StatusCode::OK, &Ended { ended: *ended }),
+        OwnSessions::Ended(ended) => json(StatusCode::OK, &json!({ "ended": ended })),
     }
 }
 
 #[derive(Serialize)]
 struct List<'a> {
     sessions: Vec<OwnSessionEntry<'a>>,
-}
-
-#[derive(Serialize)]
-struct Ended {
-    ended: u64,
 }
 
 /// A session as its user sees it. Times are seconds since 1970, as in a token.

@@ -44,11 +44,7 @@ pub fn aged(mut reply: ProviderReply, passed: Duration) -> ProviderReply {
     {
         let left = old.saturating_sub(passed.as_secs());
         let left = if quoted { format!("\"{left}\"") } else { left.to_string() };
-        let mut body = Zeroizing::new(Vec::with_capacity(reply.body.len()));
-        body.extend_from_slice(head);
-        body.extend_from_slice(left.as_bytes());
-        body.extend_from_slice(tail);
-        reply.body = body;
+        reply.body = Zeroizing::new([head, left.as_bytes(), tail].concat());
     }
     reply
 }

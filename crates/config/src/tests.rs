@@ -1048,11 +1048,9 @@ fn p9_o12_what_is_printed_is_read_again_and_says_the_same_but_for_secrets() {
          [[authorizers]]\nkind = \"forward-auth\"\nneighbour = \"caddy\"\nlisten = \"127.0.0.1:8082\"\n\
          trusted_proxies = [\"10.0.0.0/8\"]\n"
     );
-    for text in [
-        include_str!("../../../gateway.toml"),
-        include_str!("../../../packaging/gateway.toml"),
-        everything.as_str(),
-    ] {
+    for text in
+        [include_str!("../../../gateway.toml"), include_str!("../../../packaging/gateway.toml"), everything.as_str()]
+    {
         let file = Path::new("/etc/rotogate/gateway.toml");
         let config = parse(text, file, &()).unwrap();
         let printed = config.to_toml();

@@ -1,10 +1,10 @@
 //! Device Bound Session Credentials (W3C webappsec-dbsc): the headers and bodies that a browser sends and reads.
 
 use http::header::HeaderName;
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::json;
 
-use super::super::{Reply, ReplyBody, json};
+use super::super::{Reply, json};
 use super::{BrowserDialect, CALLBACK, DEVICE, LOGIN, LOGOUT, words};
 use rotogate_core::dpop::device::{ALGORITHMS, sent_text};
 use rotogate_core::session::SessionId;
@@ -92,7 +92,7 @@ impl BrowserDialect {
 
 /// The answer to a good proof.
 pub(crate) fn refreshed() -> Reply {
-    words::hardened(Response::new(ReplyBody::default()))
+    words::hardened(Reply::default())
 }
 
 /// The answer about a session that has ended, or whose cookie this browser no longer has.

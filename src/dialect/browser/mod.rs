@@ -15,16 +15,15 @@
 use std::time::Duration;
 
 use http::Method;
-use http::header::CONTENT_TYPE;
 use secrecy::SecretString;
 use serde_json::Value;
 
+use super::call::json_object;
 use super::oauth2::form;
-use super::{Call, Command, Dialect, Outcome, Reply, ServedPath, said_json};
+use super::{Call, Command, Dialect, Outcome, Reply, ServedPath, said_json, said_media};
 use rotogate_core::denial::Denial;
 use rotogate_core::fault::Error;
 use rotogate_core::session::profile::ProfileOverride;
-use rotogate_core::token::verify::strict_json;
 
 #[cfg(feature = "browser-oidc")]
 pub(crate) mod callback;
@@ -114,13 +113,11 @@ pub(crate) enum SentAs {
 
 impl SentAs {
     pub(crate) fn of_call(call: &Call<'_>) -> Self {
-        let mut types = call.headers.get_all(CONTENT_TYPE).iter();
-        let media = types.next().and_then(|media| media.to_str().ok()).and_then(|media| media.split(';').next());
-        let is_form = media.is_some_and(|media| media.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"));
-        if is_form && types.next().is_none() {
-            return Self::Form;
+        match said_json(call.headers) {
+            _ if said_media(call.headers, form::FORM) => Self::Form,
+            Some(true) => Self::Json,
+            Some(false) | None => Self::Other,
         }
-        if said_json(call.headers) == Some(true) { Self::Json } else { Self::Other }
     }
 }
 
@@ -174,8 +171,7 @@ impl BrowserDialect {
                 })
             }
             SentAs::Json => {
-                let mut body = strict_json::object(call.body)
-                    .map_err(|_| Denial::MalformedRequest("the body is not a JSON object, or repeats a member"))?;
+                let mut body = json_object(call)?;
                 let mut text = |name| match body.remove(name) {
                     None | Some(Value::Null) => Ok(None),
                     Some(Value::String(text)) => Ok(Some(text).filter(|text| !text.is_empty())),
@@ -247,13 +243,7 @@ impl Dialect for BrowserDialect {
         let callback = self.has_provider.then_some((CALLBACK, READ));
         let device = self.binds_devices.then_some((DEVICE, &[Method::POST][..]));
         let all = login.into_iter().chain([(SESSION, READ), (LOGOUT, BOTH)]).chain(callback).chain(device);
-        all.map(|(operation, methods)| ServedPath {
-            operation,
-            template: format!("{base}/{operation}"),
-            methods,
-            spellings: &[],
-        })
-        .collect()
+        all.map(|(operation, methods)| ServedPath::new(operation, format!("{base}/{operation}"), methods)).collect()
     }
 
     fn read(&self, _: &Call<'_>) -> Result<Command, Denial> {

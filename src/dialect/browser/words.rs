@@ -5,9 +5,10 @@ use std::time::Duration;
 use http::header::{LOCATION, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::super::{Call, Reply, ReplyBody, json};
+use super::super::answer::{empty, json};
+use super::super::{Call, Reply};
 use super::{BrowserDialect, LOGIN, LOGOUT, LoginPage, SentAs, page, with_query};
 use crate::dialect::oauth2::form;
 use rotogate_core::claim::OwnClaims;
@@ -41,19 +42,6 @@ struct LiveSession<'a> {
     device_bound: bool,
 }
 
-/// The answer to `GET /auth/session` without a live session.
-#[derive(Serialize)]
-struct NoSession<'a> {
-    authenticated: bool,
-    login: &'a str,
-}
-
-/// The answer to a logout: the page of the provider to visit, if there is one.
-#[derive(Serialize)]
-struct LoggedOut<'a> {
-    logout: Option<&'a str>,
-}
-
 /// A problem document (RFC 9457) with an error code for scripts.
 #[derive(Serialize)]
 struct BrowserProblem<'a> {
@@ -67,9 +55,7 @@ struct BrowserProblem<'a> {
 
 /// A redirect to an absolute URL.
 pub(crate) fn see_other(url: &str) -> Reply {
-    let mut reply = Response::new(ReplyBody::default());
-    *reply.status_mut() = StatusCode::SEE_OTHER;
-    page::harden(reply.headers_mut());
+    let mut reply = hardened(empty(StatusCode::SEE_OTHER));
     if let Ok(url) = HeaderValue::try_from(url) {
         reply.headers_mut().insert(LOCATION, url);
     }
@@ -112,7 +98,7 @@ impl BrowserDialect {
 
     /// The state without a live session.
     pub(crate) fn none(&self) -> Reply {
-        hardened(json(StatusCode::OK, &NoSession { authenticated: false, login: &self.path_of(LOGIN) }))
+        hardened(json(StatusCode::OK, &json!({ "authenticated": false, "login": self.path_of(LOGIN) })))
     }
 
     /// The answer to a logout. The caller clears the cookie. `elsewhere` is the provider's page that ends the login at
@@ -125,7 +111,7 @@ impl BrowserDialect {
                 let url = self.targets.url(self.target(Some(&self.after_logout)));
                 page::onwards("Logged out", &url)
             }
-            (SentAs::Json | SentAs::Other, logout) => hardened(json(StatusCode::OK, &LoggedOut { logout })),
+            (SentAs::Json | SentAs::Other, logout) => hardened(json(StatusCode::OK, &json!({ "logout": logout }))),
         }
     }
 
@@ -249,9 +235,7 @@ pub(crate) fn not_logged_in(dialect: &BrowserDialect, error: &Error, further: Op
 /// The answer to a HEAD request.
 #[cfg(feature = "browser-oidc")]
 pub(crate) fn nothing() -> Reply {
-    let mut reply = Response::new(ReplyBody::default());
-    *reply.status_mut() = StatusCode::NO_CONTENT;
-    hardened(reply)
+    hardened(empty(StatusCode::NO_CONTENT))
 }
 
 fn problem(words: &Words) -> Reply {

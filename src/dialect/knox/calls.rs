@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use http_body::Frame;
 use http_body_util::{BodyExt, Full};
+use prost::Message;
 use secrecy::SecretString;
 use tonic::server::Grpc;
 use tonic::{Request, Response, Status};
@@ -53,19 +54,10 @@ impl<'a> Calling<'a> {
             if secrecy::ExposeSecret::expose_secret(&password).is_empty() {
                 return Err(words::empty_field("password"));
             }
-            let login = Command::Login {
-                client: None,
-                username: email,
-                password,
-                scope: None,
-                access_ttl: None,
-                resource: None,
-            };
-            let (user, auth_token) = self.issued(login).await?;
+            let (user, auth_token) = self.issued(Command::login(email, password)).await?;
             Ok(Response::new(AuthnWithPasswordResponse { user, auth_token }))
         };
-        let mut grpc = Grpc::new(ProstCodec::<AuthnWithPasswordResponse, _>::default());
-        collected(grpc.unary(tower::service_fn(serve), self.request()).await).await
+        unary(self.call, serve).await
     }
 
     pub(super) async fn refresh_access_token(&self) -> Reply {
@@ -74,13 +66,11 @@ impl<'a> Calling<'a> {
             if token.is_empty() {
                 return Err(words::empty_field("refresh_token"));
             }
-            let credential = RefreshCredential::Refresh(token.into());
-            let refresh = Command::Refresh { client: None, credential, scope: None, access_ttl: None, resource: None };
+            let refresh = Command::refresh(RefreshCredential::Refresh(token.into()));
             let (user, auth_token) = self.issued(refresh).await?;
             Ok(Response::new(RefreshAccessTokenResponse { user, auth_token }))
         };
-        let mut grpc = Grpc::new(ProstCodec::<RefreshAccessTokenResponse, _>::default());
-        collected(grpc.unary(tower::service_fn(serve), self.request()).await).await
+        unary(self.call, serve).await
     }
 
     pub(super) async fn get_me(&self) -> Reply {
@@ -98,8 +88,7 @@ impl<'a> Calling<'a> {
             };
             Ok(Response::new(GetMeResponse { user: Some(user) }))
         };
-        let mut grpc = Grpc::new(ProstCodec::<GetMeResponse, _>::default());
-        collected(grpc.unary(tower::service_fn(serve), self.request()).await).await
+        unary(self.call, serve).await
     }
 
     async fn execute(&self, command: Command) -> Result<Outcome, Status> {
@@ -124,12 +113,19 @@ impl<'a> Calling<'a> {
         let _ = self.reason.set(error.into());
         words::status(error)
     }
+}
 
-    fn request(&self) -> http::Request<Full<Bytes>> {
-        let mut request = http::Request::new(Full::new(self.call.body.clone()));
-        *request.headers_mut() = self.call.headers.clone();
-        request
-    }
+/// Decodes the message of a call, serves it, and encodes the answer.
+pub(in crate::dialect) async fn unary<Q, A, F>(call: &Call<'_>, serve: impl FnMut(Request<Q>) -> F) -> Reply
+where
+    Q: Message + Default + 'static,
+    A: Message + 'static,
+    F: Future<Output = Result<Response<A>, Status>>,
+{
+    let mut request = http::Request::new(Full::new(call.body.clone()));
+    *request.headers_mut() = call.headers.clone();
+    let mut grpc = Grpc::new(ProstCodec::<A, Q>::default());
+    collected(grpc.unary(tower::service_fn(serve), request).await).await
 }
 
 /// The commands of this dialect have no other outcome.

@@ -83,7 +83,7 @@ impl Dialect for Knox {
     }
 
     fn serves(&self, base: &str) -> Vec<ServedPath> {
-        let served = |operation, template| ServedPath { operation, template, methods: &[Method::POST], spellings: &[] };
+        let served = |operation, template| ServedPath::new(operation, template, &[Method::POST]);
         let own = [AUTHN, REFRESH, GET_ME].map(|method| served(method, format!("{base}/{method}")));
         let streamed =
             [streams::REFLECTION_V1, streams::REFLECTION_V1_ALPHA, streams::HEALTH_CHECK, streams::HEALTH_WATCH];

@@ -32,77 +32,28 @@ struct OwnRoute {
     methods: &'static [Method],
     /// The path in `matchit`'s notation.
     template: &'static str,
-    /// The path in the protocol's notation.
-    url: &'static str,
+}
+
+impl OwnRoute {
+    const fn new(operation: &'static str, action: Action, methods: &'static [Method], template: &'static str) -> Self {
+        Self { operation, action, methods, template }
+    }
 }
 
 const ROUTES: &[OwnRoute] = &[
-    OwnRoute {
-        operation: "login",
-        action: Action::Login,
-        methods: &[Method::POST, Method::GET],
-        template: "/_login/{strategy}",
-        url: "/_login/:strategy",
-    },
-    OwnRoute {
-        operation: "refreshToken",
-        action: Action::RefreshToken,
-        methods: &[Method::POST],
-        template: "/_refreshToken",
-        url: "/_refreshToken",
-    },
-    OwnRoute {
-        operation: "logout",
-        action: Action::Logout,
-        methods: &[Method::POST],
-        template: "/_logout",
-        url: "/_logout",
-    },
-    OwnRoute {
-        operation: "checkToken",
-        action: Action::CheckToken,
-        methods: &[Method::POST],
-        template: "/_checkToken",
-        url: "/_checkToken",
-    },
-    OwnRoute {
-        operation: "getCurrentUser",
-        action: Action::GetCurrentUser,
-        methods: &[Method::GET],
-        template: "/_me",
-        url: "/_me",
-    },
-    OwnRoute {
-        operation: "getCurrentUser (deprecated)",
-        action: Action::GetCurrentUser,
-        methods: &[Method::GET],
-        template: "/users/_me",
-        url: "/users/_me",
-    },
-    OwnRoute {
-        operation: "getStrategies",
-        action: Action::GetStrategies,
-        methods: &[Method::GET],
-        template: "/strategies",
-        url: "/strategies",
-    },
-    OwnRoute {
-        operation: "publicApi",
-        action: Action::PublicApi,
-        methods: &[Method::GET],
-        template: "/_publicApi",
-        url: "/_publicApi",
-    },
+    OwnRoute::new("login", Action::Login, &[Method::POST, Method::GET], "/_login/{strategy}"),
+    OwnRoute::new("refreshToken", Action::RefreshToken, &[Method::POST], "/_refreshToken"),
+    OwnRoute::new("logout", Action::Logout, &[Method::POST], "/_logout"),
+    OwnRoute::new("checkToken", Action::CheckToken, &[Method::POST], "/_checkToken"),
+    OwnRoute::new("getCurrentUser", Action::GetCurrentUser, &[Method::GET], "/_me"),
+    OwnRoute::new("getCurrentUser (deprecated)", Action::GetCurrentUser, &[Method::GET], "/users/_me"),
+    OwnRoute::new("getStrategies", Action::GetStrategies, &[Method::GET], "/strategies"),
+    OwnRoute::new("publicApi", Action::PublicApi, &[Method::GET], "/_publicApi"),
 ];
 
 pub(super) fn served(base: &str) -> Vec<ServedPath> {
     let base = base.trim_end_matches('/');
-    let serve = |operation, template: &str, methods| ServedPath {
-        operation,
-        template: format!("{base}{template}"),
-        methods,
-        spellings: &[],
-    };
+    let serve = |operation, template: &str, methods| ServedPath::new(operation, format!("{base}{template}"), methods);
     let mut all: Vec<ServedPath> =
         ROUTES.iter().map(|route| serve(route.operation, route.template, route.methods)).collect();
     all.push(serve(QUERY, super::QUERY_PATH, &[Method::POST]));
@@ -125,7 +76,8 @@ pub(super) fn public_api(own: &str) -> Value {
     for route in ROUTES {
         let (controller, action) = route.action.names();
         let entries = route.methods.iter().map(|method| {
-            let url = format!("{base}{}", route.url);
+            // The notation of the protocol has a colon before a parameter.
+            let url = format!("{base}{}", route.template.replace('{', ":").replace('}', ""));
             json!({ "url": url, "path": url, "verb": method.as_str() })
         });
         let actions = controllers.entry(controller).or_insert_with(|| json!({}));

@@ -39,18 +39,15 @@ pub(super) enum Action {
 impl Action {
     /// The action with these names, if the gate answers it in an envelope.
     pub(super) fn parse(controller: &str, action: &str) -> Option<Self> {
-        if controller != "auth" {
-            return None;
-        }
-        Some(match action {
-            "login" => Self::Login,
-            "refreshToken" => Self::RefreshToken,
-            "logout" => Self::Logout,
-            "checkToken" => Self::CheckToken,
-            "getCurrentUser" => Self::GetCurrentUser,
-            "getStrategies" => Self::GetStrategies,
-            _ => return None,
-        })
+        const IN_ENVELOPES: [Action; 6] = [
+            Action::Login,
+            Action::RefreshToken,
+            Action::Logout,
+            Action::CheckToken,
+            Action::GetCurrentUser,
+            Action::GetStrategies,
+        ];
+        IN_ENVELOPES.into_iter().find(|known| known.names() == (controller, action))
     }
 
     /// Does the reply of this action set the cookie, if the caller asks for one?

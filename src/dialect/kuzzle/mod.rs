@@ -135,7 +135,7 @@ impl Dialect for Kuzzle {
             Ok(_) => Ok(Value::Null),
             Err(error) => Err(Problem::of_error(&error, &asked)),
         };
-        words::reply(&asked, came)
+        words::reply(&asked, &came)
     }
 
     /// On every call, the SDK for JavaScript sends one of these headers, and the SDK for the JVM the other one.
@@ -146,7 +146,7 @@ impl Dialect for Kuzzle {
     fn refuse(&self, headers: &HeaderMap, denial: Denial) -> Option<Reply> {
         let (asked, _) = Message::of_head(headers);
         let problem = Problem::of_denial(denial, &asked);
-        Some(words::reply(&asked, Err(problem)))
+        Some(words::reply(&asked, &Err(problem)))
     }
 }
 
@@ -225,7 +225,7 @@ impl Protocol for Kuzzle {
 
     fn failed(&self, status: StatusCode, why: &'static str) -> Option<Reply> {
         let (asked, _) = Message::of_head(&HeaderMap::new());
-        Some(words::reply(&asked, Err(Problem::unexpected(status, why))))
+        Some(words::reply(&asked, &Err(Problem::unexpected(status, why))))
     }
 }
 
@@ -263,10 +263,7 @@ impl Kuzzle {
             let found = self.credential_of(call.headers, call.query, &asked);
             let linked = match found {
                 Ok(found) => found.map(|found| (found.token.into_owned().into(), found.by_cookie)),
-                Err(denial) => {
-                    let problem = Problem::of_denial(denial, &asked);
-                    return Answer::Reply(words::reply(&asked, Err(problem)), denial.into());
-                }
+                Err(denial) => return denied(&asked, denial),
             };
             if let Some(reply) = socket::accept(call.headers) {
                 let prefix = call.path.to_owned();
@@ -283,7 +280,7 @@ impl Kuzzle {
     fn forward(self, mut asked: Message, called: EnclosedCall, call: &Call<'_>) -> Answer {
         if let (Some(_), Err(denial)) = (&asked.jwt, self.credential_of(call.headers, call.query, &asked)) {
             // The same rule as for the gate's own actions: no cookie beside another token.
-            return Answer::Reply(words::reply(&asked, Err(Problem::of_denial(denial, &asked))), denial.into());
+            return denied(&asked, denial);
         }
         let as_it_came = call.body;
         let credential = asked.jwt.take();
@@ -293,13 +290,13 @@ impl Kuzzle {
         };
         let refused = move |denial| {
             let problem = Problem::of_denial(denial, &asked);
-            words::reply(&asked, Err(problem))
+            words::reply(&asked, &Err(problem))
         };
         Answer::Forward(Forward { credential, body, called, refused: Box::new(refused) })
     }
 
     fn reply(self, asked: &Message, done: ActionResult) -> Answer {
-        let mut reply = words::reply(asked, done.came);
+        let mut reply = words::reply(asked, &done.came);
         match done.cookie {
             Cookie::Leave => {}
             Cookie::Set(issued) => {
@@ -318,7 +315,7 @@ fn consult(asked: Message, path: &str) -> Answer {
     let then = move |said| {
         let came = self::http::overlaid(own, said, &asked);
         let reason = if came.is_ok() { Reason::ANSWERED } else { Reason::NOT_DESCRIBED };
-        (words::reply(&asked, came), reason)
+        (words::reply(&asked, &came), reason)
     };
     Answer::Consult(super::Consult { then: Box::new(then) })
 }
@@ -335,13 +332,15 @@ fn may_set_cookie(call: &Call<'_>, asked: &Message, json: Option<bool>) -> Resul
         return Err(Box::new(malformed(asked, problem)));
     }
     if !call.from_own_origin {
-        let denial = Denial::CrossOrigin;
-        let reply = words::reply(asked, Err(Problem::of_denial(denial, asked)));
-        return Err(Box::new(Answer::Reply(reply, denial.into())));
+        return Err(Box::new(denied(asked, Denial::CrossOrigin)));
     }
     Ok(())
 }
 
+fn denied(asked: &Message, denial: Denial) -> Answer {
+    Answer::Reply(words::reply(asked, &Err(Problem::of_denial(denial, asked))), denial.into())
+}
+
 fn malformed(asked: &Message, problem: Problem) -> Answer {
-    Answer::Reply(words::reply(asked, Err(problem)), MALFORMED)
+    Answer::Reply(words::reply(asked, &Err(problem)), MALFORMED)
 }

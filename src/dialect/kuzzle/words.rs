@@ -3,14 +3,13 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
-use super::super::{Reply, ReplyBody};
+use super::super::Reply;
 use super::message::Message;
 use rotogate_core::denial::{Class, Denial};
-use rotogate_core::fault::{Error, Fault};
+use rotogate_core::fault::Error;
 use rotogate_core::reply::{retry_after, seconds};
 
 /// The name of the node that answers, which the protocol requires.
@@ -135,15 +134,11 @@ impl Problem {
     pub(super) fn of_error(error: &Error, asked: &Message) -> Self {
         match error {
             Error::Denied(denial) => Self::of_denial(*denial, asked),
-            Error::Failed(fault) => Self::of_fault(fault),
+            Error::Failed(fault) => Self::unavailable(fault.retry_after()),
         }
     }
 
     /// Nothing was decided: the client keeps its token and tries again.
-    pub(super) fn of_fault(fault: &Fault) -> Self {
-        Self::unavailable(fault.retry_after())
-    }
-
     fn unavailable(wait: Duration) -> Self {
         let message = "Temporarily overloaded: the result is not certain, try again.";
         let status = StatusCode::SERVICE_UNAVAILABLE;
@@ -225,7 +220,8 @@ fn action(asked: &Message) -> String {
 }
 
 /// A reply, in the protocol's envelope.
-fn envelope(asked: &Message, result: &Value, problem: Option<&Problem>) -> Value {
+fn envelope(asked: &Message, came: &Result<Value, Problem>) -> Value {
+    let problem = came.as_ref().err();
     let error = problem.map(|problem| {
         json!({
             "code": problem.code,
@@ -249,24 +245,17 @@ fn envelope(asked: &Message, result: &Value, problem: Option<&Problem>) -> Value
         "deprecations": [],
         "headers": wait.map_or_else(|| json!({}), |wait| json!({ "Retry-After": wait })),
         "node": NODE,
-        "result": result,
+        "result": came.as_ref().ok(),
     })
 }
 
 /// A reply over HTTP.
-pub(super) fn reply(asked: &Message, came: Result<Value, Problem>) -> Reply {
-    let (result, problem) = match came {
-        Ok(result) => (result, None),
-        Err(problem) => (Value::Null, Some(problem)),
-    };
-    let body = envelope(asked, &result, problem.as_ref());
-    let mut reply = Response::new(ReplyBody::from(serde_json::to_vec(&body).unwrap_or_default()));
-    *reply.status_mut() = problem.as_ref().map_or(StatusCode::OK, |problem| problem.status);
-    let headers = reply.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+pub(super) fn reply(asked: &Message, came: &Result<Value, Problem>) -> Reply {
+    let problem = came.as_ref().err();
+    let status = problem.map_or(StatusCode::OK, |problem| problem.status);
+    let mut reply = super::super::json(status, &envelope(asked, came));
     if let Ok(id) = HeaderValue::try_from(asked.request_id.as_str()) {
-        headers.insert(REQUEST_ID, id);
+        reply.headers_mut().insert(REQUEST_ID, id);
     }
     if let Some(wait) = problem.and_then(|problem| problem.wait) {
         retry_after(&mut reply, wait);
@@ -276,12 +265,8 @@ pub(super) fn reply(asked: &Message, came: Result<Value, Problem>) -> Reply {
 
 /// A reply over a WebSocket: the SDK finds its caller by `room`.
 #[cfg(feature = "kuzzle")]
-pub(super) fn frame(asked: &Message, came: Result<Value, Problem>) -> String {
-    let (result, problem) = match came {
-        Ok(result) => (result, None),
-        Err(problem) => (Value::Null, Some(problem)),
-    };
-    let mut body = envelope(asked, &result, problem.as_ref());
+pub(super) fn frame(asked: &Message, came: &Result<Value, Problem>) -> String {
+    let mut body = envelope(asked, came);
     if let Some(fields) = body.as_object_mut() {
         fields.insert("room".to_owned(), asked.request_id.clone().into());
     }

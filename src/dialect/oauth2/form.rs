@@ -3,11 +3,11 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::header::AUTHORIZATION;
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
-use super::super::Call;
+use super::super::{Call, said_media};
 use super::secret;
 use rotogate_core::client::PresentedClient;
 use rotogate_core::denial::Denial;
@@ -24,6 +24,9 @@ pub(in crate::dialect) struct Form {
 // Requirement A23.
 pub(in crate::dialect) const MAX_PARAMETERS: usize = 64;
 
+/// The media type of a form.
+pub(in crate::dialect) const FORM: &str = "application/x-www-form-urlencoded";
+
 /// The parameter of RFC 8707, which a request may repeat.
 pub(super) const RESOURCE: &str = "resource";
 
@@ -33,11 +36,7 @@ pub(super) const AUDIENCE: &str = "audience";
 /// Parses the body of a request. Unknown parameters are ignored (RFC 6749 §3.2), unless repeated; `lists` may be
 /// repeated.
 pub(in crate::dialect) fn read_with(call: &Call<'_>, lists: &[&str]) -> Result<Form, Denial> {
-    let mut types = call.headers.get_all(CONTENT_TYPE).iter();
-    let media =
-        types.next().and_then(|value| value.to_str().ok()).map(|value| value.split(';').next().unwrap_or(value));
-    let is_form = media.is_some_and(|media| media.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"));
-    if !is_form || types.next().is_some() {
+    if !said_media(call.headers, FORM) {
         return Err(Denial::MalformedRequest("the body must be application/x-www-form-urlencoded"));
     }
     if call.query.is_some_and(|query| !query.is_empty()) {

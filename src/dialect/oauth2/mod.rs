@@ -66,8 +66,7 @@ impl Dialect for OAuth2 {
 
     fn serves(&self, base: &str) -> Vec<ServedPath> {
         let folder = base.rsplit_once('/').map_or("", |(folder, _)| folder);
-        let served =
-            |operation, template: String| ServedPath { operation, template, methods: &[Method::POST], spellings: &[] };
+        let served = |operation, template| ServedPath::new(operation, template, &[Method::POST]);
         let beside = |folder: &str| {
             let mut revocation = served(REVOCATION, format!("{folder}/revocation"));
             revocation.spellings = match folder {

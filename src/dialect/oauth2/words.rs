@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use http::header::{CACHE_CONTROL, PRAGMA, WWW_AUTHENTICATE};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
-use super::super::{CheckedToken, Reply, ReplyBody};
+use super::super::{CheckedToken, Reply};
 use super::exchange::{ACCESS_TOKEN, TRANSACTION_TOKEN};
 use rotogate_core::denial::{Class, Denial};
 use rotogate_core::engine::{IssueKind, IssuedTokens, kind_of_issue};
@@ -58,7 +58,7 @@ const fn token_type(bound_to: Option<KeyThumbprint>) -> &'static str {
 
 /// RFC 7009 §2.2: the same reply for a revoked and for an unknown token.
 pub(super) fn revoked() -> Reply {
-    let mut reply = Response::new(ReplyBody::default());
+    let mut reply = Reply::default();
     no_store(&mut reply);
     reply
 }

@@ -6,19 +6,18 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method};
 use secrecy::SecretString;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use super::super::{Call, RelayRequest, Reply, ReplyBody, envelope, said_json};
-use super::RelayDialect;
+use super::super::{Call, RelayRequest, Reply, envelope};
+use super::{RelayDialect, passed_on};
 use crate::relay::oauth::MAX_BODY;
 use crate::relay::{
-    HttpCaller, Meaning, Params, Presented, Presenter, Provider, ProviderReply, ProviderRequest, ProviderUrls,
-    SendError,
+    HttpCaller, Meaning, Presented, Presenter, Provider, ProviderReply, ProviderRequest, ProviderUrls, SendError,
 };
 use rotogate_core::denial::Denial;
 use rotogate_core::token::verify::object_of_depth;
@@ -31,11 +30,7 @@ const REFRESH: &str = "PUT";
 const MAX_DEPTH: usize = 16;
 
 pub(super) fn read(dialect: &RelayDialect, call: &Call<'_>) -> Result<RelayRequest, Denial> {
-    if said_json(call.headers) == Some(false) {
-        return Err(Denial::MalformedRequest("the body must be application/json"));
-    }
-    let mut body = object_of_depth(call.body, MAX_DEPTH)
-        .map_err(|_| Denial::MalformedRequest("the body is not a JSON object, or repeats a member"))?;
+    let mut body = envelope::members(call)?;
     let sent = |call: &'static str, body: Map<String, Value>| ProviderRequest {
         call,
         headers: HeaderMap::new(),
@@ -48,34 +43,20 @@ pub(super) fn read(dialect: &RelayDialect, call: &Call<'_>) -> Result<RelayReque
         }
         return Ok(RelayRequest::Pass(sent(LOGIN, body)));
     }
-    let mut mandatory = |name| match body.remove(name) {
-        Some(Value::String(text)) if !text.is_empty() => Ok(text),
-        _ => Err(Denial::MalformedRequest("a mandatory member is missing, empty or not a text")),
-    };
+    let mut mandatory = |name| envelope::mandatory(&mut body, name);
     let (access, refresh) = (mandatory("token")?, mandatory("refreshToken")?);
     let pair = [("token", access.as_str()), ("refreshToken", refresh.as_str())];
     let body = pair.into_iter().map(|(name, text)| (name.to_owned(), Value::from(text))).collect();
     let request = sent(REFRESH, body);
     // The answer is for a presenter of both tokens; one token alone does not decrypt it.
     let presenter = Presenter { credential: Some(SecretString::from(access)), ..Presenter::default() };
-    let (token, params) = (SecretString::from(refresh), Params::default());
-    Ok(RelayRequest::Exchange(Presented {
-        token,
-        presenter,
-        proof: None,
-        params,
-        request,
-        address: None,
-        keep_until: None,
-    }))
+    Ok(RelayRequest::Exchange(Presented { token: refresh.into(), presenter, request, ..Presented::default() }))
 }
 
 /// The provider's reply to the client, which is JSON of the protocol.
 pub(super) fn reply(reply: &ProviderReply) -> Reply {
-    let mut written = Reply::new(ReplyBody::from(reply.body.to_vec()));
-    *written.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let mut written = passed_on(reply);
     written.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    written.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     written
 }
 
@@ -135,11 +116,7 @@ impl Provider for EnvelopeProvider {
             && let (Some(head), Some(tail)) = (reply.body.get(..from), reply.body.get(to..))
         {
             let left = lifetime.as_secs().saturating_sub(passed.as_secs()).to_string();
-            let mut body = Zeroizing::new(Vec::with_capacity(reply.body.len()));
-            body.extend_from_slice(head);
-            body.extend_from_slice(left.as_bytes());
-            body.extend_from_slice(tail);
-            reply.body = body;
+            reply.body = Zeroizing::new([head, left.as_bytes(), tail].concat());
         }
         reply
     }

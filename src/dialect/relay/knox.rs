@@ -15,18 +15,18 @@ use http_body_util::{BodyExt, Full};
 use parking_lot::Mutex;
 use prost::Message;
 use secrecy::SecretString;
-use tonic::server::Grpc;
 use tonic::{Code, Request, Response, Status};
 use tonic_prost::ProstCodec;
 use zeroize::Zeroizing;
 
-use super::super::knox::calls::{collected, refusal};
+use super::super::knox::calls::{refusal, unary};
 use super::super::knox::proto::{
     AuthnWithPasswordRequest, AuthnWithPasswordResponse, RefreshAccessTokenRequest, RefreshAccessTokenResponse,
 };
 use super::super::knox::{AUTHN, REFRESH, not_grpc, words};
 use super::super::{Call, CommandHandler, RelayRequest, Reply};
-use crate::relay::{Meaning, Params, Presented, Presenter, Provider, ProviderReply, ProviderRequest, SendError};
+use crate::relay::http::send_error;
+use crate::relay::{Meaning, Presented, Provider, ProviderReply, ProviderRequest, SendError};
 use rotogate_core::http_client::{FetchTarget, HttpClient};
 use rotogate_core::reason::Reason;
 use rotogate_core::reply::is_grpc;
@@ -48,16 +48,13 @@ pub(super) async fn answer(call: &Call<'_>, gate: &dyn CommandHandler) -> (Reply
     }
     let told = Mutex::new(super::super::knox::calls::UNREAD);
     let told = &told;
-    let mut request = HttpRequest::new(Full::new(call.body.clone()));
-    *request.headers_mut() = call.headers.clone();
     let reply = if call.operation == AUTHN {
         let serve = |request: Request<AuthnWithPasswordRequest>| async move {
             let sent =
                 ProviderRequest { call: AUTHN, body: encoded(&request.into_inner()), ..ProviderRequest::default() };
             relayed::<AuthnWithPasswordResponse>(gate, RelayRequest::Pass(sent), told).await
         };
-        let mut grpc = Grpc::new(ProstCodec::<AuthnWithPasswordResponse, _>::default());
-        collected(grpc.unary(tower::service_fn(serve), request).await).await
+        unary(call, serve).await
     } else {
         let serve = |request: Request<RefreshAccessTokenRequest>| async move {
             let message = request.into_inner();
@@ -65,19 +62,11 @@ pub(super) async fn answer(call: &Call<'_>, gate: &dyn CommandHandler) -> (Reply
                 return Err(words::empty_field("refresh_token"));
             }
             let sent = ProviderRequest { call: REFRESH, body: encoded(&message), ..ProviderRequest::default() };
-            let presented = Presented {
-                token: SecretString::from(message.refresh_token),
-                presenter: Presenter::default(),
-                proof: None,
-                params: Params::default(),
-                request: sent,
-                address: None,
-                keep_until: None,
-            };
+            let token = SecretString::from(message.refresh_token);
+            let presented = Presented { token, request: sent, ..Presented::default() };
             relayed::<RefreshAccessTokenResponse>(gate, RelayRequest::Exchange(presented), told).await
         };
-        let mut grpc = Grpc::new(ProstCodec::<RefreshAccessTokenResponse, _>::default());
-        collected(grpc.unary(tower::service_fn(serve), request).await).await
+        unary(call, serve).await
     };
     let reason = *told.lock();
     (reply, reason)
@@ -189,12 +178,7 @@ async fn exchange(
         })),
         Err(error) => {
             let status = Status::unavailable(error.word());
-            let error = if error.not_sent() {
-                SendError::NotSent(error.to_string())
-            } else {
-                SendError::Lost(error.to_string())
-            };
-            *failed.lock() = Some(error);
+            *failed.lock() = Some(send_error(&error));
             Err(status)
         }
     }

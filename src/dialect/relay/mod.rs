@@ -10,7 +10,8 @@
 //! The dialect reads requests and writes replies; [`crate::relay`] has the rules.
 
 use async_trait::async_trait;
-use http::Method;
+use http::header::CACHE_CONTROL;
+use http::{HeaderValue, Method, StatusCode};
 
 use super::envelope::Envelope;
 use super::{Answer, Call, Command, CommandHandler, Dialect, Outcome, Protocol, RelayRequest, Reply, ServedPath};
@@ -117,6 +118,14 @@ impl RelayDialect {
     }
 }
 
+/// The provider's reply to the client, which no cache keeps.
+fn passed_on(reply: &ProviderReply) -> Reply {
+    let mut written = Reply::new(reply.body.to_vec().into());
+    *written.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    written.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    written
+}
+
 impl Dialect for RelayDialect {
     fn name(&self) -> &'static str {
         NAME
@@ -133,20 +142,19 @@ impl Dialect for RelayDialect {
 
     fn serves(&self, base: &str) -> Vec<ServedPath> {
         const POST: &[Method] = &[Method::POST];
-        let served = |operation, template: String, methods| ServedPath { operation, template, methods, spellings: &[] };
         let base_path = || base.to_owned();
         match self.wire {
             Wire::OAuth => {
-                let revocation = self.revocation_path.clone().map(|path| served(REVOCATION, path, POST));
-                std::iter::once(served(TOKEN, base_path(), POST)).chain(revocation).collect()
+                let revocation = self.revocation_path.clone().map(|path| ServedPath::new(REVOCATION, path, POST));
+                std::iter::once(ServedPath::new(TOKEN, base_path(), POST)).chain(revocation).collect()
             }
             Wire::Envelope if self.serves_grant(PASSWORD) => {
-                vec![served(TOKEN, base_path(), &[Method::POST, Method::PUT])]
+                vec![ServedPath::new(TOKEN, base_path(), &[Method::POST, Method::PUT])]
             }
-            Wire::Envelope => vec![served(TOKEN, base_path(), &[Method::PUT])],
+            Wire::Envelope => vec![ServedPath::new(TOKEN, base_path(), &[Method::PUT])],
             #[cfg(feature = "grpc")]
             Wire::Knox => {
-                let called = |method: &'static str| served(method, format!("{base}/{method}"), POST);
+                let called = |method: &'static str| ServedPath::new(method, format!("{base}/{method}"), POST);
                 let login = self.serves_grant(PASSWORD).then(|| called(super::knox::AUTHN));
                 std::iter::once(called(super::knox::REFRESH)).chain(login).collect()
             }

@@ -1,15 +1,15 @@
 //! RFC 6749: forms in, JSON out. The request is rebuilt from the parsed form, so that gate and provider cannot
 //! parse it differently.
 
-use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, PRAGMA, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, PRAGMA, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use super::super::oauth2::form::{self, Form};
 use super::super::oauth2::words;
-use super::super::{Call, RelayRequest, Reply, ReplyBody};
-use super::{REFRESH_TOKEN, REVOCATION, RelayDialect};
+use super::super::{Call, RelayRequest, Reply};
+use super::{REFRESH_TOKEN, REVOCATION, RelayDialect, passed_on};
 use crate::relay::http::DPOP_NONCE;
 use crate::relay::{Params, Presented, Presenter, ProviderReply, ProviderRequest};
 use rotogate_core::denial::{Class, Denial, ProofFlaw};
@@ -42,8 +42,7 @@ pub(super) fn read(dialect: &RelayDialect, call: &Call<'_>) -> Result<RelayReque
         resource: list("resource"),
         audience: list("audience"),
     };
-    let presented =
-        |token, proof| Presented { token, presenter, proof, params, request, address: None, keep_until: None };
+    let presented = |token, proof| Presented { token, presenter, proof, params, request, ..Presented::default() };
     match grant {
         None => Ok(RelayRequest::Revoke(presented(token, None))),
         Some(REFRESH_TOKEN) => {
@@ -116,13 +115,11 @@ fn presenter(headers: &HeaderMap, form: &Form) -> Result<Presenter, Denial> {
 
 /// The provider's reply. The relay has checked that its body is the JSON of RFC 6749, or empty.
 pub(super) fn reply(call: &Call<'_>, reply: &ProviderReply) -> Reply {
-    let mut written = Reply::new(ReplyBody::from(reply.body.to_vec()));
-    *written.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let mut written = passed_on(reply);
     let headers = written.headers_mut();
     if call.operation != REVOCATION || !reply.body.is_empty() {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
     let passed = [(WWW_AUTHENTICATE, &reply.challenge), (DPOP_NONCE, &reply.dpop_nonce)];
     for (name, value) in passed {

@@ -22,8 +22,8 @@ use crate::gate::relay::{EndpointRelay, RelayConfig};
 use crate::relay::http::{reply, send_error};
 use crate::relay::seal::RelayKeys;
 use crate::relay::{
-    AfterUnknown, Meaning, Params, Presented, Presenter, Provider, ProviderReply, ProviderRequest, RelayAnswer,
-    RelayRules, SendError, Source, oauth,
+    AfterUnknown, Meaning, Presented, Presenter, Provider, ProviderReply, ProviderRequest, RelayAnswer, RelayRules,
+    SendError, Source, oauth,
 };
 use rotogate_core::clock::Timestamp;
 use rotogate_core::denial::Denial;
@@ -361,11 +361,9 @@ impl Vaults<'_> {
         Presented {
             token: SecretString::from(token),
             presenter: Presenter { client: self.provider.client_id().to_owned(), ..Presenter::default() },
-            proof: None,
-            params: Params::default(),
             request: ProviderRequest { body: body.into_bytes().into(), ..ProviderRequest::default() },
-            address: None,
             keep_until: Some(ends),
+            ..Presented::default()
         }
     }
 

@@ -14,6 +14,7 @@ use rotogate_core::denial::ProofFlaw;
 use rotogate_core::fault::Fault;
 
 /// The refresh token that the dialect has read, and the request that exchanges it.
+#[derive(Default)]
 pub struct Presented {
     /// The token.
     pub token: SecretString,

@@ -3,10 +3,11 @@
 use http::header::{
     CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::dialect::{Reply, ReplyBody};
+use crate::dialect::Reply;
+use crate::dialect::answer::empty;
 
 /// The reply to a request for a WebSocket (RFC 6455 §4.2); `None` for any other request.
 pub(in crate::dialect::kuzzle) fn accept(headers: &HeaderMap) -> Option<Reply> {
@@ -23,8 +24,7 @@ pub(in crate::dialect::kuzzle) fn accept(headers: &HeaderMap) -> Option<Reply> {
         headers.get(SEC_WEBSOCKET_PROTOCOL).and_then(|list| list.as_bytes().split(|byte| *byte == b',').next());
     let protocol = offered.map(<[u8]>::trim_ascii).filter(|name| !name.is_empty());
     let protocol = protocol.and_then(|name| HeaderValue::from_bytes(name).ok());
-    let mut reply = Response::new(ReplyBody::default());
-    *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let mut reply = empty(StatusCode::SWITCHING_PROTOCOLS);
     let headers = reply.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));

@@ -169,7 +169,7 @@ impl<S: Stream> Session<S> {
 
     async fn refuse(&mut self, asked: &Message, problem: Problem, reason: Reason) -> Result<Option<Step>, CloseReason> {
         reason.tell();
-        self.send(words::frame(asked, Err(problem))).await.map(|()| None)
+        self.send(words::frame(asked, &Err(problem))).await.map(|()| None)
     }
 
     async fn deny(&mut self, asked: &Message, denial: Denial) -> Result<Option<Step>, CloseReason> {
@@ -218,7 +218,7 @@ impl<S: Stream> Session<S> {
             self.link(action, &old, result)?;
         }
         reason.tell();
-        self.send(words::frame(&asked, came)).await.map(|()| None)
+        self.send(words::frame(&asked, &came)).await.map(|()| None)
     }
 
     /// Links the token of a login to the connection. An exchange moves the link, a logout removes it.
