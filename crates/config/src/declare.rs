@@ -52,7 +52,7 @@ pub(crate) struct Key {
     pub inner: &'static [Self],
 }
 
-/// The behaviour of a reload for each key of a type, as [`section!`] declares it.
+/// The behaviour of a reload for each key of a type, as `section!` declares it.
 pub trait DeclaredKeys: Sized {
     /// Whether each key needs a restart.
     const NEED_RESTART: bool;
