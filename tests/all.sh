@@ -34,13 +34,11 @@ step() {
 }
 
 # The tests that failed in the run, and passed when they were repeated.
-raced="$target/test-output/raced"
-# Runs the tests that are chosen, as cargo chooses them, and keeps what they print under a name.
+raced=()
 run_tests() {
-    local log="$target/test-output/$1.log"
     # One run names all that fails.
-    cargo test --all-features --no-fail-fast "${@:2}" 2>&1 | tee "$log" && return
-    repeat_what_failed "$log"
+    cargo test --all-features --no-fail-fast 2>&1 | tee "$target/test-output/run.log" && return
+    repeat_what_failed "$target/test-output/run.log"
 }
 
 # A test that passes alone has met a race or a slow machine: it is repeated once, and named at the end. More than three
@@ -52,16 +50,15 @@ repeat_what_failed() {
     [ "$(grep -c '^test result: FAILED' "$log")" -eq "$(grep -c '^    `.*`$' "$log")" ] || return 1
     echo "== again, one at a time: ${failed[*]}"
     cargo test --all-features --tests --no-fail-fast -- --exact "${failed[@]}" --test-threads 1 2>&1 \
-        | tee "${log%.log}-again.log" || return 1
+        | tee "$target/test-output/run-again.log" || return 1
     for name in "${failed[@]}"; do
-        grep -qxF "test $name ... ok" "${log%.log}-again.log" || return 1
+        grep -qxF "test $name ... ok" "$target/test-output/run-again.log" || return 1
     done
-    printf '%s\n' "${failed[@]}" >>"$raced"
-    [ "$(wc -l <"$raced")" -le 3 ]
+    raced+=("${failed[@]}")
 }
 
-# Steps that wait for most of their time. The steps of a lane run in order, the lanes beside each other, and their output
-# follows when both have ended.
+# Steps that mostly wait for programs that they start. The steps of a lane run in order, the lanes beside each other, and
+# their output follows when both have ended.
 lanes=("" "")
 in_lane() {
     local lane=$1 quoted
@@ -109,19 +106,18 @@ step "lints" cargo clippy --all-targets --all-features -- -D warnings
 step "lints without features" cargo clippy --package rotogate --package rotogate-core --all-targets --no-default-features -- -D warnings
 step "lints of the stores without features" cargo clippy --package rotogate-store-postgres --package rotogate-store-redb --package rotogate-store-redis -- -D warnings
 step "lints of the program without features" cargo clippy --package rotogate-server --no-default-features -- -D warnings
-step "tests are built" cargo test --all-features --no-run
-# The tests of the program beside all others: of all, the runner leaves the program's to its lane.
-in_lane 1 "tests of the program" run_tests program --test gate
-in_lane 2 "all other tests" run_tests others --config "target.'cfg(all())'.runner = ['bash', '$PWD/tests/others.sh']"
-in_lane 2 "tests without features" run_small_tests
-in_lane 2 "the documentation holds" python3 tests/docs.py --gate "$target/debug/rotogate"
-in_lane 2 "the book can be searched without a network" python3 tests/book.py
-in_lane 2 "a stranger finds the way" python3 tests/stranger.py --gate "$target/debug/rotogate"
-in_lane 2 "services behind the gate, by their page" python3 tests/services.py --gate "$target/debug/rotogate"
+step "tests" run_tests
+step "tests without features" run_small_tests
+in_lane 1 "the documentation holds" python3 tests/docs.py --gate "$target/debug/rotogate"
+in_lane 1 "the book can be searched without a network" python3 tests/book.py
+in_lane 1 "a stranger finds the way" python3 tests/stranger.py --gate "$target/debug/rotogate"
+in_lane 1 "services behind the gate, by their page" python3 tests/services.py --gate "$target/debug/rotogate"
 in_lane 1 "packages" python3 tests/packages.py --gate "$target/debug/rotogate"
 in_lane 2 "three gates behind HAProxy, and each part killed" python3 packaging/three-gates/try.py --gate "$target/debug/rotogate"
 in_lane 2 "the same on PostgreSQL" python3 packaging/three-gates/try.py --store postgres --gate "$target/debug/rotogate"
 step "what runs in two lanes" run_lanes
 step "no secret was printed" bash tests/secrets.sh "$target/test-output" "$target/test-secrets"
-[ ! -e "$raced" ] || sed 's/^/== passed only when it was repeated: /' "$raced" >&2
+for name in "${raced[@]}"; do
+    echo "== passed only when it was repeated: $name" >&2
+done
 echo "== all is well, after $SECONDS s"
