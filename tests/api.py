@@ -9,8 +9,8 @@ uses it, and it changes with the program. The lines come from rustdoc's JSON, wh
 RUSTC_BOOTSTRAP=1.
 
 Either way it checks what docs.rs shows. A warning of rustdoc, such as a broken link, is an error. Each module, type, trait
-and function has an example that `cargo test --doc` compiles. No text has a requirement number (`R12`): docs/security.md
-explains those, and docs.rs does not show it.
+and function has an example that `cargo test --doc` compiles. No text has a requirement number (`R12`): requirements/*.toml
+has those, and docs.rs does not show them.
 """
 
 import json
