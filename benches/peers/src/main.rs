@@ -17,6 +17,7 @@ mod crew;
 mod flood;
 mod goals;
 mod keys;
+mod limits;
 mod load;
 mod plot;
 mod prepare;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::limits::Limits;
 use crate::load::CONNECTIONS;
 use crate::run::{Measured, Options};
 use crate::statistics::Spread;
@@ -39,7 +40,7 @@ impl Machine {
         // "/where/it/is  version: commit/1.40.0/Clean/RELEASE/BoringSSL"
         let envoy = first_line(&options.envoy, "--version")?;
         let envoy = format!("Envoy {}", envoy.rsplit('/').nth(3).context("a version of Envoy")?);
-        let mut versions = vec![first_line("haproxy", "-v")?, first_line("nginx", "-v")?, envoy];
+        let mut versions = vec![build(options)?, first_line("haproxy", "-v")?, first_line("nginx", "-v")?, envoy];
         for name in CRATES {
             versions.push(format!("{name} {}", locked(name).context("a package of the lock file")?));
         }
@@ -58,6 +59,14 @@ impl std::fmt::Display for Machine {
         let Self { processor, kernel, load, date, .. } = self;
         write!(f, "{processor}, Linux {kernel}; load average before {load}; {date}")
     }
+}
+
+/// Version, revision and recorded load of the program that is measured.
+fn build(options: &Options) -> Result<String> {
+    let output = Command::new(&options.rotogate).arg("--version").output();
+    let output = output.with_context(|| options.rotogate.display().to_string())?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    Ok(said.lines().take(3).collect::<Vec<_>>().join(", "))
 }
 
 fn first_line(program: impl AsRef<OsStr>, argument: &str) -> Result<String> {
@@ -94,6 +103,7 @@ pub fn write(options: &Options, folder: &Path, machine: &Machine, measured: &[Me
 
 fn text(options: &Options, machine: &Machine, measured: &[Measured], took: Duration) -> Result<String> {
     let Machine { processor, kernel, load, date, versions } = machine;
+    let limits = Limits::get();
     let mut text = String::from("# rotogate beside other gateways: a run\n\n");
     writeln!(text, "Written by a run of\n\n    {}\n", options.command())?;
     writeln!(
@@ -130,7 +140,7 @@ fn text(options: &Options, machine: &Machine, measured: &[Measured], took: Durat
          to no token, a bad signature, forged claims, `alg` none and an expired token, in the way in which it is measured. \
          Each counted answer is 200 with that body. Otherwise there is no report.\n\
          - **Settings.** The peers have their defaults, beyond what keeps connections alive and lifts limits. Envoy makes a \
-         request ID for each request, as rotogate does; HAProxy and nginx do not.\n\n\
+         request ID for each request, as rotogate does; HAProxy and nginx do not. {limits}\n\n\
          The columns:\n\n\
          - **CPU us**: user and system time of the gateway's processes, an auth server or rotogate behind it included, divided by the \
          answers.\n\

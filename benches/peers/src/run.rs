@@ -11,7 +11,7 @@ use crate::prepare::{self, Ready};
 use crate::report::{self, Machine};
 use crate::sets::{self, CORES, Cell, Scale, Set};
 use crate::statistics::{Sample, Spread};
-use crate::{cell, cores};
+use crate::{cell, cores, limits};
 
 /// The folder for the report of a whole run.
 pub const RESULTS: &str = "benches/peers";
@@ -121,6 +121,7 @@ impl Measured {
 
 pub fn run(options: &Options) -> Result<()> {
     let began = Instant::now();
+    limits::raise()?;
     // Before the main thread gets one for itself.
     let processors = std::thread::available_parallelism()?.get();
     let mut sets = options.sets()?;

@@ -29,6 +29,7 @@ use rotogate_server::server::AdminToken;
 use crate::client::Speech;
 use crate::contender::Question;
 use crate::keys::{self, AUDIENCE, ISSUER};
+use crate::limits::Limits;
 use crate::tokens::{self, CLIENT};
 
 const LEEWAY: Duration = Duration::from_secs(30);
@@ -122,6 +123,7 @@ impl Template {
 /// The configuration: only the differences from the shipped one, with reasons.
 fn configuration(place: &Place<'_>) -> String {
     let Place { listen, admin, upstreams, workers, asked, tls, speech } = place;
+    let connections = Limits::get().connections;
     let secured = tls.map_or_else(String::new, |keys| {
         format!(
             "tls = {{ cert = \"{}\", key = \"{}\" }}\n",
@@ -154,8 +156,8 @@ workers = {workers}
 max_requests_per_address = "100%"
 max_requests_per_caller = "100%"
 # One address opens them all.
-max_connections = 12000
-max_connections_per_address = 12000
+max_connections = {connections}
+max_connections_per_address = {connections}
 {secured}[admin]
 listen = "{admin}"
 token_file = "admin.token"

@@ -5,6 +5,7 @@ use rotogate_core::token::algorithm::{Algorithm, Family};
 
 use super::Common;
 use crate::keys::{self, AUDIENCE, ISSUER};
+use crate::limits::Limits;
 use crate::serve::LEEWAY;
 use crate::tls;
 
@@ -39,11 +40,12 @@ pub fn haproxy(common: Common<'_>, jwt: Option<Algorithm>) -> Result<String> {
         false if common.is_grpc() => " proto h2".to_owned(),
         false => String::new(),
     };
+    let maxconn = Limits::get().connections;
     let server = if common.is_grpc() { " proto h2" } else { "" };
     Ok(format!(
         r"global
     nbthread 1
-    maxconn 12000
+    maxconn {maxconn}
 defaults
     mode http
     timeout connect 5s

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use super::Common;
 use crate::client::Speech;
+use crate::limits::Limits;
 use crate::tls;
 
 /// Whom `auth_request` asks, and where.
@@ -95,6 +96,7 @@ impl Question {
 /// One worker, keep-alive on both sides and to the auth server.
 pub fn nginx(common: Common<'_>, asked: Option<Asked>) -> String {
     let Common { listen, upstream, folder, keys, logs, tls, speech } = common;
+    let files = Limits::get().files;
     let folder = folder.display();
     // By default root's nginx runs its workers as another user, which has no access to our folder.
     let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
@@ -126,7 +128,7 @@ daemon off;
 worker_processes 1;
 pid {folder}/nginx.pid;
 error_log stderr error;
-events {{ worker_connections 32768; }}
+events {{ worker_connections {files}; }}
 http {{
     {LOG_FORMAT}
     access_log {log};

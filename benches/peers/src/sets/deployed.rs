@@ -3,6 +3,7 @@
 use super::{Cell, ENVOY_CACHED, ROTOGATE, Set, UNGUARDED, Weight, Work};
 use crate::client::Speech;
 use crate::contender::Contender::{self, Envoy, Haproxy, Nginx};
+use crate::limits::Limits;
 
 /// TLS 1.3 and HTTP/1.1.
 pub const TLS: &str = "tls";
@@ -17,9 +18,6 @@ const ENVOY: Contender = Envoy { auth: None };
 const ALL: [Contender; 7] = [NGINX, HAPROXY, ENVOY, UNGUARDED, ROTOGATE, JWT_VERIFY, ENVOY_CACHED];
 /// One row of each, rotogate's with its check.
 const EACH: [Contender; 4] = [NGINX, HAPROXY, ENVOY, ROTOGATE];
-
-/// Connections without a request under way.
-const IDLE: usize = 10_000;
 
 const BASE: &str = "nginx, no auth";
 
@@ -78,7 +76,7 @@ fn rates() -> Set {
 }
 
 fn idle() -> Set {
-    let cells = [0, IDLE].into_iter().flat_map(|number| {
+    let cells = [0, Limits::get().idle].into_iter().flat_map(|number| {
         EACH.map(|contender| {
             let name = format!("{}, {number} idle", contender.name());
             Cell { work: Work::Idle(number), tls: true, ..Cell::of(contender) }.named(name)
