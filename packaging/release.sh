@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# Builds a release: an archive for this machine's target, its SBOM (CycloneDX) and SHA256SUMS, in target/release-files.
-# Two runs on one commit with one toolchain make the same bytes, wherever the clone is.
+# Builds a release: an archive for this machine's target, the recorded load that it is optimised for, its SBOM (CycloneDX)
+# and SHA256SUMS, in target/release-files. Two runs on one commit with one toolchain and one record make the same bytes,
+# wherever the clone is.
 #
-#   bash packaging/release.sh                        needs cargo-cyclonedx (cargo install cargo-cyclonedx)
-#   bash packaging/release.sh --static               the same of a static program (musl); needs zig, too
-#   bash packaging/release.sh --verify               builds twice, the second time elsewhere, and compares the archives
+#   bash packaging/release.sh                        records the load first (packaging/record.sh); needs cargo-cyclonedx
+#                                                    (cargo install cargo-cyclonedx), llvm-tools and, for the layout, BOLT
+#   bash packaging/release.sh --record FILE          with a record that is there already, as that of a release: its bytes again
+#   bash packaging/release.sh --static               a static program (musl), without a record; needs zig, too
+#   bash packaging/release.sh --verify [FILE]        builds twice, the second time elsewhere, and compares the archives
 #   bash packaging/release.sh --archive PROGRAM DIR  packs a program that is built already, without an SBOM
 #
 # zig (pip install ziglang) compiles the C of a static program: it has musl, and the headers of Linux that aws-lc asks for and
@@ -74,12 +77,12 @@ case ${1-} in
         archive "$(realpath "$2")" "$3"
         ;;
     --verify)
-        here=$root/target/release-verify elsewhere=$(mktemp -d)
+        here=$root/target/release-verify elsewhere=$(mktemp -d) record=${2:+$(realpath "$2")}
         trap 'rm -rf "$elsewhere"' EXIT
-        bash packaging/build.sh "$here/build" "$target" >/dev/null
-        archive "$here/build/$target/dist/rotogate" "$here" >/dev/null
+        program=$(bash packaging/build.sh "$here/build" "$target" "$record")
+        archive "$program" "$here" >/dev/null
         git archive HEAD | tar -x -C "$elsewhere"
-        (cd "$elsewhere" && bash packaging/build.sh "$elsewhere/build" "$target" && archive "$elsewhere/build/$target/dist/rotogate" "$elsewhere/out") >/dev/null
+        (cd "$elsewhere" && program=$(bash packaging/build.sh "$elsewhere/build" "$target" "$record") && archive "$program" "$elsewhere/out") >/dev/null
         if cmp "$here/rotogate-$version-$target.tar.gz" "$elsewhere/out/rotogate-$version-$target.tar.gz"; then
             echo "met: two builds in two places made the same archive: $(cut -c1-64 "$here/SHA256SUMS")"
         else
@@ -87,10 +90,11 @@ case ${1-} in
             exit 1
         fi
         ;;
-    "" | --static)
+    "" | --record | --static)
+        build=${CARGO_TARGET_DIR:-$root/target}
         if [ "${1-}" = --static ]; then
             target=${target%%-*}-unknown-linux-musl
-            with_zig "$(realpath -m "${CARGO_TARGET_DIR:-target}")/zig"
+            with_zig "$(realpath -m "$build")/zig"
         fi
         command -v cargo-cyclonedx >/dev/null || {
             echo "packaging/release.sh: cargo-cyclonedx is missing: cargo install cargo-cyclonedx" >&2
@@ -100,7 +104,16 @@ case ${1-} in
         mkdir -p "$out"
         # Other targets of this version stay.
         find "$out" -name 'rotogate-*' ! -name "rotogate-$version*" -delete
-        bash packaging/build.sh "${CARGO_TARGET_DIR:-$root/target}" "$target" >/dev/null
+        record=
+        if [ "${1-}" != --static ]; then
+            record=$out/rotogate-$version-$target.record.tar.xz
+            if [ "${1-}" != --record ]; then
+                bash packaging/record.sh "$build" "$record"
+            elif ! [ "${2:?a record}" -ef "$record" ]; then
+                cp "$2" "$record"
+            fi
+        fi
+        program=$(bash packaging/build.sh "$build" "$target" "$record")
         # It writes beside the manifest.
         sbom=rotogate-$version-$target.cdx
         cargo cyclonedx --manifest-path crates/server/Cargo.toml --features full --target "$target" --format json \
@@ -108,10 +121,10 @@ case ${1-} in
         mv "crates/server/$sbom.json" "$out/$sbom.json"
         # One for each other package of the workspace, which are not what is released.
         rm -f "$sbom.json" crates/*/"$sbom.json" examples/*/"$sbom.json"
-        archive "${CARGO_TARGET_DIR:-$root/target}/$target/dist/rotogate" "$out"
+        archive "$program" "$out"
         ;;
     *)
-        sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
+        sed -n '2,12s/^# \{0,1\}//p' "$0" >&2
         exit 2
         ;;
 esac

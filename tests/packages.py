@@ -779,82 +779,85 @@ def release(gate):
         expect({"LICENSE-MIT", "LICENSE-APACHE"} <= set(files), f"cargo package: {name} has no text of its licences")
 
 
+# Programs of a build, each of which does what the scripts read.
+STAND_INS = {
+    "rustc": """#!/bin/sh
+[ $1 = --print ] && echo {scratch} && exit
+printf 'host: here\\nLLVM version: 99.1\\n'
+""",
+    # The program that it builds writes counts, as one with counters does.
+    "cargo": """#!/bin/sh
+echo "$RUSTFLAGS, for $ROTOGATE_PROFILED." >>{scratch}/seen
+mkdir -p "$CARGO_TARGET_DIR/here/dist"
+printf '#!/bin/sh\\n[ -z "$LLVM_PROFILE_FILE" ] || echo 7 >"$LLVM_PROFILE_FILE"\\n' >"$CARGO_TARGET_DIR/here/dist/rotogate"
+chmod +x "$CARGO_TARGET_DIR/here/dist/rotogate"
+""",
+    "llvm-profdata-99": """#!/bin/sh
+[ "$1 $2 $3" = "merge --sparse --output" ] && cat "$5" >"$4"
+""",
+    "llvm-bolt-22": """#!/bin/sh
+[ $1 = --version ] && echo "LLVM version $BOLT" && exit
+[ $2 = -instrument ] && cp "$1" "$4" && echo "echo 8 >$4.1" >>"$4" && exit
+[ "$3" = /dev/null ] && cp "$5" "$8" && exit
+{{ cat "$1"; echo "# laid by $(cat "$5")"; }} >"$3"
+""",
+    "merge-fdata-22": "#!/bin/sh\ncat \"$@\"\n",
+    "lib/rustlib/here/bin/rust-objcopy": "#!/bin/sh\necho \"# $1\" >>\"$3\"\n",
+}
+
+
 def profile():
-    """packaging/build.sh takes the recorded profile while it fits the compiler and the code, and says why it does not."""
-    recorded = {path.stem: dict(line.split(": ", 1) for line in path.read_text().splitlines()) for path in (PACKAGING / "profile").glob("*.txt")}
-    version = re.search(r'(?m)^version = "(.*)"', (ROOT / "Cargo.toml").read_text())[1]
-    expect(recorded, "profile: none is recorded")
-    for target, record in recorded.items():
-        expect(record["version"] == version, f"profile: {target} is of {record['version']}: bash packaging/profile/record.sh")
-        expect((PACKAGING / f"profile/{target}.profdata.xz").stat().st_size <= 3 << 20, f"profile: {target} is larger than 3 MiB")
+    """packaging/record.sh records a load, packaging/build.sh uses the record, and both go on without BOLT."""
     base = (PACKAGING / "container/Containerfile").read_text()
     toolchain = (PACKAGING / "toolchain.txt").read_text().strip()
     expect(f"rust:{toolchain.rsplit('.', 1)[0]}-" in base, "profile: the image is built by another compiler than packaging/toolchain.txt")
     with tempfile.TemporaryDirectory() as scratch:
         scratch = Path(scratch)
-        tree, tools = scratch / "tree", scratch / "tools"
-        (tree / "packaging/profile").mkdir(parents=True)
-        tools.mkdir()
-        for file in ("Cargo.toml", "Cargo.lock", "packaging/build.sh", "packaging/toolchain.txt"):
-            shutil.copy(ROOT / file, tree / file)
-        # A compiler that reports what a test tells it to.
-        (tools / "rustc").write_text(f"#!/bin/sh\n[ $1 = --print ] && echo {scratch} && exit\necho 'host: here'\necho 'commit-hash: abc'\n")
-        (tools / "cargo").write_text(
-            '#!/bin/sh\necho "$RUSTFLAGS, for $ROTOGATE_PROFILED." >>"$SEEN"\ncat "$WARNINGS" >&2\n'
-            'mkdir -p "$CARGO_TARGET_DIR/here/dist" && echo code >"$CARGO_TARGET_DIR/here/dist/rotogate"\n'
-        )
-        # BOLT, which puts the program where it is told to, and what removes the names.
-        (tools / "llvm-bolt-22").write_text('#!/bin/sh\n[ $1 = --version ] && echo "LLVM version $BOLT" && exit\nsed s/code/laid/ "$1" >"$3"\ncat "$LAID"\n')
-        (scratch / "lib/rustlib/here/bin").mkdir(parents=True)
-        (scratch / "lib/rustlib/here/bin/rust-objcopy").write_text('#!/bin/sh\necho "$1" >>"$3"\n')
-        for tool in (*tools.iterdir(), scratch / "lib/rustlib/here/bin/rust-objcopy"):
-            tool.chmod(0o755)
-        record = {"compiler": "abc", "version": version, "lock": "0", "functions": "100"}
-        subprocess.run(["xz"], input=b"counts", stdout=(tree / "packaging/profile/here.profdata.xz").open("wb"), check=True)
-        warning = "warning: crate.1: function control flow change detected (hash mismatch) _ZN8rotogate Hash = 1\n"
-        cases = (
-            ({}, 5, {}, "for here."),
-            ({}, 6, {}, "6 of 100 functions have changed"),
-            ({"compiler": "def"}, 0, {}, "of another compiler, def"),
-            ({"version": "0.0.9"}, 0, {}, "of rotogate 0.0.9"),
-            ({"compiler": "def"}, 0, {"ROTOGATE_PROFILE": "none"}, "for none."),
-        )
-        for change, changed, variables, end in cases:
-            (tree / "packaging/profile/here.txt").write_text("".join(f"{key}: {value}\n" for key, value in (record | change).items()))
-            (scratch / "warnings").write_text(warning * changed)
-            (scratch / "seen").write_text("")
-            around = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}", "SEEN": str(scratch / "seen"), "WARNINGS": str(scratch / "warnings")} | variables
-            ran = run("bash", "packaging/build.sh", scratch / "out", cwd=tree, env=around)
-            seen = (scratch / "seen").read_text()
-            if end.startswith("for "):
-                holds = ran.returncode == 0 and end in seen and ("-Cprofile-use=" in seen) == (end == "for here.")
-                expect(holds and ran.stdout == f"{scratch}/out/here/dist/rotogate\n", f"profile: {change}, {changed}, {variables}: {said(ran)}; {seen}")
-            else:
-                expect(ran.returncode == 1 and end in ran.stderr, f"profile: {change}, {changed}: {said(ran)}")
+        tree, tools, plain = scratch / "tree", scratch / "tools", scratch / "out/here/dist/rotogate"
+        (tree / "packaging").mkdir(parents=True)
+        (tree / "benches/peers").mkdir(parents=True)
+        for file in ("build.sh", "record.sh", "toolchain.txt"):
+            shutil.copy(PACKAGING / file, tree / "packaging")
+        for name, text in STAND_INS.items():
+            file = scratch / name if "/" in name else tools / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text.format(scratch=scratch))
+            file.chmod(0o755)
+        load = tree / "benches/peers/run"
+        load.write_text('#!/bin/sh\n[ "$1" = --gate ] && exec "$2"\n')
+        load.chmod(0o755)
 
-        (tree / "packaging/profile/here.txt").write_text("".join(f"{key}: {value}\n" for key, value in (record | {"layout": "100"}).items()))
-        subprocess.run(["xz"], input=b"layout", stdout=(tree / "packaging/profile/here.layout.xz").open("wb"), check=True)
-        (scratch / "warnings").write_text("")
-        laid = (
-            ("22.1.8", 100, 20, {}, "for here, layout."),
-            ("22.1.8", 99, 20, {}, "its layout is too old: it fits 79 functions, not 100"),
-            ("21.0.0", 100, 0, {}, "llvm-bolt of LLVM 22 is missing: apt install bolt-22"),
-            ("21.0.0", 100, 0, {"ROTOGATE_PROFILE": "counts"}, "for here."),
-        )
-        for bolt, fits, stale, variables, end in laid:
-            (scratch / "laid").write_text(
-                f"BOLT-INFO: {fits} out of 25577 functions in the binary (14.4%) have non-empty execution profile\n"
-                + f"BOLT-WARNING: {stale} ({stale}.0% of all profiled) functions have invalid (possibly stale) profile. Use -report-stale\n" * (stale > 0)
-            )
+        def script(name, *arguments, bolt="22.1.8"):
+            """What a script prints; the flags and the name of each build that it started."""
             (scratch / "seen").write_text("")
-            ran = run("bash", "packaging/build.sh", scratch / "out", cwd=tree, env=around | {"BOLT": bolt, "LAID": str(scratch / "laid"), "ROTOGATE_PROFILE": ""} | variables)
-            seen, placed = (scratch / "seen").read_text(), end == "for here, layout."
-            if end.startswith("for "):
-                program = (scratch / "out/here/dist/rotogate").read_text()
-                holds = ran.returncode == 0 and end in seen and ("--emit-relocs" in seen) == placed
-                expect(holds and program == ("laid\n--strip-all\n" if placed else "code\n"), f"layout: {bolt}, {stale}, {variables}: {said(ran)}; {seen}; {program}")
-            else:
-                expect(ran.returncode == 1 and end in ran.stderr, f"layout: {bolt}, {stale}: {said(ran)}")
+            around = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}", "BOLT": bolt}
+            ran = run("bash", f"packaging/{name}.sh", scratch / "out", *arguments, cwd=tree, env=around)
+            expect(ran.returncode == 0, f"profile: {name}.sh {arguments}: {said(ran)}")
+            return ran, (scratch / "seen").read_text().splitlines()
+
+        missing = "llvm-bolt of LLVM 22 is missing (apt install bolt-22"
+        for record, bolt, holds in ((scratch / "whole.tar.xz", "22.1.8", "counts layout"), (scratch / "counts.tar.xz", "21.0.0", "counts")):
+            ran, seen = script("record", record, bolt=bolt)
+            files = sorted(Path(name).name for name in run("tar", "-tf", record).stdout.split() if not name.endswith("/"))
+            expect(" ".join(files) == holds and "-Cprofile-generate=" in seen[0], f"profile: {record.name} has {files}: {seen}")
+            expect((missing in ran.stderr) == (bolt == "21.0.0"), f"profile: BOLT {bolt}: {said(ran)}")
+        cases = (
+            ((), "22.1.8", "none", ""),
+            (("here", scratch / "counts.tar.xz"), "22.1.8", "here", ""),
+            (("here", scratch / "whole.tar.xz"), "22.1.8", "here, layout", "# laid by 8\n# --strip-all\n"),
+            (("here", scratch / "whole.tar.xz"), "21.0.0", "here", ""),
+        )
+        for arguments, bolt, profiled, laid in cases:
+            what = f"profile: build.sh {arguments}, BOLT {bolt}"
+            ran, (seen,) = script("build", *arguments, bolt=bolt)
+            program = Path(ran.stdout.strip())
+            expect(seen.endswith(f", for {profiled}."), f"{what}: {seen}")
+            expect(("-Cprofile-use=" in seen) == bool(arguments) and ("--emit-relocs" in seen) == bool(laid), f"{what}: {seen}")
+            expect((program == plain) == (not laid) and program.read_text() == plain.read_text() + laid, f"{what}: {program.read_text()}")
+            expect((missing in ran.stderr) == (profiled == "here" and "whole" in str(arguments)), f"{what}: {said(ran)}")
+        (tools / "llvm-profdata-99").unlink()
+        ran = run("bash", "packaging/record.sh", scratch / "out", scratch / "none", cwd=tree, env=os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"})
+        expect(ran.returncode == 1 and "rustup component add llvm-tools" in ran.stderr, f"profile: llvm-profdata: {said(ran)}")
 
 
 def static(gate):

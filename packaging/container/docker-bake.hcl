@@ -6,13 +6,15 @@
 variable "BUILD" { default = "docker.io/library/rust:1.95-bookworm" }
 variable "BASE" { default = "gcr.io/distroless/cc-debian12:nonroot" }
 variable "REVISION" { default = "unknown" }
+# A record of packaging/record.sh for the platform that is built; none unless said.
+variable "RECORD" { default = "" }
 
 target "rotogate" {
   context    = "."
   dockerfile = "packaging/container/Containerfile"
   platforms  = ["linux/amd64", "linux/arm64"]
   tags       = ["rotogate"]
-  args       = { BUILD = BUILD, BASE = BASE, REVISION = REVISION }
+  args       = { BUILD = BUILD, BASE = BASE, REVISION = REVISION, RECORD = RECORD }
   labels     = { "org.opencontainers.image.revision" = REVISION, "org.opencontainers.image.base.name" = BASE }
 }
 

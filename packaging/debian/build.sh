@@ -2,6 +2,7 @@
 # Builds the Debian package: the program, then its man pages and completions, which it writes itself, then the package.
 #
 #   bash packaging/debian/build.sh                   needs cargo-deb (cargo install cargo-deb)
+#   bash packaging/debian/build.sh RECORD            with a record of packaging/record.sh, as a release has it
 #   bash packaging/debian/build.sh --pages PROGRAM   writes man pages and completions of a program alone
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -25,8 +26,15 @@ command -v cargo-deb >/dev/null || {
     echo "packaging/debian/build.sh: cargo-deb is missing: cargo install cargo-deb" >&2
     exit 1
 }
+record=
+case ${1-} in
+    *.tar.xz)
+        record=$(realpath "$1")
+        shift
+        ;;
+esac
 program=${CARGO_TARGET_DIR:-target}/dist/rotogate
-install -D "$(bash packaging/build.sh "${CARGO_TARGET_DIR:-target}")" "$program"
+install -D "$(bash packaging/build.sh "${CARGO_TARGET_DIR:-target}" "$(rustc -vV | sed -n 's/^host: //p')" "$record")" "$program"
 pages "$program"
 # Without the profile, cargo-deb takes target/dist for a folder of the sources.
 cargo deb --package rotogate-server --profile dist --no-build "$@"
