@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # The workspace `adapters`: the gate in servers that are no tower services. A job of its own: their packages are not compiled
-# by tests/all.sh. Takes five minutes on two cores from nothing for actix-web and pingora, and about three more for the frameworks.
-# Needs cmake, which pingora's zlib is built with, and Rust 1.95 for salvo.
+# by tests/all.sh. Takes five minutes on two cores from nothing. Needs cmake, which pingora's zlib is built with.
 set -euo pipefail
 cd "$(dirname "$0")/../adapters"
 export CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=0

@@ -49,7 +49,7 @@ DOCUMENT = ROOT / "tests/mutations/RESULTS.md"
 HANGS_AFTER = 180
 # Mutations in one build, and between two runs of their tests without one.
 CHUNK = 25
-COPIED = ["adapters/actix", "adapters/frameworks", "adapters/pingora", "src", "crates", "tests", "proto", "benches", "examples", "docs", "packaging"]
+COPIED = ["adapters/actix", "adapters/pingora", "src", "crates", "tests", "proto", "benches", "examples", "docs", "packaging"]
 COPIED += ["requirements"]
 FILES = ["Cargo.toml", "Cargo.lock", "README.md", "SECURITY.md", "gateway.toml", "clippy.toml", "deny.toml"]
 FILES += ["rust-toolchain.toml", "rustfmt.toml", "CONTRIBUTING.md", "CHANGELOG.md", "CODE_OF_CONDUCT.md"]
