@@ -113,8 +113,8 @@ in_lane 1 "the book can be searched without a network" python3 tests/book.py
 in_lane 1 "a stranger finds the way" python3 tests/stranger.py --gate "$target/debug/rotogate"
 in_lane 1 "services behind the gate, by their page" python3 tests/services.py --gate "$target/debug/rotogate"
 in_lane 1 "packages" python3 tests/packages.py --gate "$target/debug/rotogate"
-in_lane 2 "three gates behind HAProxy, and each part killed" python3 packaging/three-gates/try.py --gate "$target/debug/rotogate"
-in_lane 2 "the same on PostgreSQL" python3 packaging/three-gates/try.py --store postgres --gate "$target/debug/rotogate"
+in_lane 2 "three gates behind HAProxy, and each part killed" python3 tests/nodes/three-gates/try.py --gate "$target/debug/rotogate"
+in_lane 2 "the same on PostgreSQL" python3 tests/nodes/three-gates/try.py --store postgres --gate "$target/debug/rotogate"
 step "what runs in two lanes" run_lanes
 step "no secret was printed" bash tests/secrets.sh "$target/test-output" "$target/test-secrets"
 for name in "${raced[@]}"; do

@@ -501,7 +501,7 @@ def check_logout(deployment, clients):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", choices=["redis", "postgres"], default="redis")
-    parser.add_argument("--gate", type=Path, default=HERE.parents[1] / "target/release/rotogate")
+    parser.add_argument("--gate", type=Path, default=HERE.parents[2] / "target/release/rotogate")
     parser.add_argument("--clients", type=int, default=6)
     parser.add_argument("--only", nargs="+", metavar="PART")
     parser.add_argument("--keep", action="store_true")
