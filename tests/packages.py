@@ -5,11 +5,12 @@
     tests/packages.py --gate target/x86_64-unknown-linux-musl/dist/rotogate --only static    after release.sh --static
     tests/packages.py --gate … --require-image               fails, instead of saying so, where no image can be built
 
-- Kubernetes: each manifest by the schemas of Kubernetes (kubernetes-validate from PyPI, in an environment of its own), the
-  security settings, and what refers to what, custom resources included, by rules of our own.
+- Kubernetes: each manifest by the schemas of Kubernetes (kubernetes-validate from PyPI, in an environment of its own), and what of
+  the chart it refers to, by rules of our own.
 - External auth: Gateway API's filter in front of the gate, by its schemas and by Envoy (tests/external_auth.py).
 - Helm: the chart, linted and rendered by Helm's own code (helm-python-sdk from PyPI has Helm v4 as a library; the program `helm` is not
-  run), the manifests as those of Kubernetes, and the rendered configuration by `rotogate check`.
+  run), by the schemas of Kubernetes, by rules for security settings and for what refers to what, and by `rotogate check` of the rendered
+  configuration. With the values of its README it renders tests/packages/chart.yaml.
 - Compose: the services, and every file that they mount; nginx, Prometheus and rotogate judge their own configurations.
 - systemd: `systemd-analyze verify`, and a gate that takes its socket from systemd-socket-activate.
 - Debian: every asset exists; the package is built, installed, upgraded below a gate that serves, removed and purged in a root of its
@@ -28,6 +29,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 import tomllib
@@ -40,6 +42,8 @@ import external_auth  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGING = ROOT / "packaging"
+# The chart with the values of its README.
+CHART = ROOT / "tests/packages/chart.yaml"
 PASSWORD = "correct horse battery staple"
 PINNED = ["helm-python-sdk==0.2.2", "kubernetes-validate==1.37.0", "PyYAML==6.0.3"]
 problems = []
@@ -92,48 +96,30 @@ def validate(python, files):
 
 
 def kubernetes(python, gate):
-    folder = PACKAGING / "kubernetes"
-    files = sorted(folder.rglob("*.yaml"))
-    plain = [file for file in files if file.name != "kustomization.yaml"]
-    validate(python, plain)
-    listed = {}
-    for file, document in documents(python, files):
-        if file.name == "kustomization.yaml":
-            listed[file.parent] = document
-    for at, document in listed.items():
-        wanted = [at / entry for entry in document.get("resources", [])]
-        wanted += [at / entry for generator in document.get("configMapGenerator", []) for entry in generator["files"]]
-        for path in wanted:
-            expect(path.exists(), f"{at}/kustomization.yaml names {path}, which does not exist")
-        own = {at / path.name for path in at.glob("*.yaml")} - {at / "kustomization.yaml"}
-        for path in own - set(wanted):
-            problems.append(f"{at}/kustomization.yaml does not name {path.name}")
+    """The manifests that stand on the chart, beside its recorded rendering."""
+    files = sorted((PACKAGING / "kubernetes").rglob("*.yaml"))
+    validate(python, files)
     shown = {}
-    for file, document in documents(python, plain):
-        shown.setdefault(file.parent.name, []).append(document)
-    for name in ("base", "several"):
-        together = shown["common"] + shown[name]
-        config = (folder / name / "gateway.toml").read_text()
-        workload(f"kubernetes/{name}", together, config)
-        (namespace,) = [document for document in together if document["kind"] == "Namespace"]
-        expect("pod-security.kubernetes.io/enforce" in namespace["metadata"]["labels"], f"kubernetes/{name}: namespace")
-        checked_configuration(gate, f"kubernetes/{name}", config)
-    services = {service["metadata"]["name"]: service for service in shown["common"] if service["kind"] == "Service"}
-    (monitor,), (route,) = shown["monitoring"], shown["gateway-api"]
-    labels = {"app.kubernetes.io/name": "rotogate", **services["rotogate-admin"]["metadata"]["labels"]}
-    for name in ("base", "several"):
-        monitored(monitor, services["rotogate-admin"], labels, (folder / name / "gateway.toml").read_text())
+    for file, document in documents(python, [*files, CHART]):
+        shown.setdefault(file.parent.name, {})[document["kind"], document["metadata"]["name"]] = document
+    chart = shown["packages"]
+    services = {name: document for (kind, name), document in chart.items() if kind == "Service"}
+    (route,) = shown["gateway-api"].values()
+    expect(route["metadata"]["namespace"] == "rotogate", "gateway-api: namespace")
     routed(route, services)
     for wrong in external_auth.schema(gate.parent.parent, [route]):
         problems.append(f"gateway-api: {wrong}")
-    several = (folder / "several/gateway.toml").read_text() + (external_auth.FOLDER / "authorizer.toml").read_text()
-    checked_configuration(gate, "kubernetes/external-auth", several)
-    # The whole as kustomize puts it together, where kubectl is there.
-    if shutil.which("kubectl"):
-        for name in sorted(listed):
-            ran = run("kubectl", "kustomize", name)
-            expect(ran.returncode == 0, f"kubectl kustomize {name}: {said(ran)}")
-        print("packages: kubectl kustomize puts each folder together")
+    asking = shown["external-auth"]
+    labels = chart["Deployment", "rotogate"]["spec"]["template"]["metadata"]["labels"]
+    selectors = [asking["Service", "rotogate-authorizer"]["spec"]["selector"], asking["NetworkPolicy", "rotogate-authorizer"]["spec"]["podSelector"]["matchLabels"]]
+    for selector in selectors:
+        expect(selector and selector.items() <= labels.items(), f"external-auth: {selector} selects no pod of the chart")
+    for rule in asking["HTTPRoute", "app"]["spec"]["rules"]:
+        for backend in rule["backendRefs"]:
+            ports = {port["port"] for port in services[backend["name"]]["spec"]["ports"]} if backend.get("namespace") == "rotogate" else {backend["port"]}
+            expect(backend["port"] in ports, f"external-auth: no such port of {backend['name']}")
+    config = chart["ConfigMap", "rotogate"]["data"]["gateway.toml"]
+    checked_configuration(gate, "kubernetes/external-auth", f"{config}\n{(external_auth.FOLDER / 'authorizer.toml').read_text()}")
 
 
 # Custom resources: no schema is at hand, so what they refer to.
@@ -168,7 +154,7 @@ def workload(name, together, text):
     by_kind = {}
     for document in together:
         by_kind.setdefault(document["kind"], []).append(document)
-    (pods,) = by_kind.get("StatefulSet", []) + by_kind.get("Deployment", [])
+    (pods,) = by_kind["Deployment"]
     pod = pods["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     what = f"{name}: "
@@ -195,7 +181,6 @@ def workload(name, together, text):
     # A Secret is a file for the user of the pod alone, and no variable.
     expect(not any("valueFrom" in variable for variable in container["env"]), what + "a secret in a variable")
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
-    volumes |= {claim["metadata"]["name"]: claim for claim in pods["spec"].get("volumeClaimTemplates", [])}
     for volume in volumes.values():
         if "secret" in volume:
             expect(volume["secret"]["defaultMode"] in (0o400, 400), f"{what}{volume['name']}: the mode of a Secret")
@@ -220,11 +205,7 @@ def workload(name, together, text):
     for service in by_kind["Service"]:
         for port in service["spec"]["ports"]:
             expect(port["targetPort"] in ports, f"{what}Service {service['metadata']['name']}: no port {port['targetPort']}")
-    if pods["kind"] == "StatefulSet":
-        expect(replicas == 1 and config["store"]["kind"] == "redb", what + "the embedded store has one writer")
-        expect(not scalers, what + "the embedded store has one writer")
-    else:
-        expect(replicas > 1 and config["store"]["kind"] != "redb", what + "a store that gates share")
+    expect(replicas > 1 and config["store"]["kind"] != "redb", what + "a store that gates share")
 
 
 def checked_configuration(gate, name, text):
@@ -266,22 +247,25 @@ print(json.dumps(answer))
 """
 
 
-def chart_values():
+def values_of_readme(python):
+    """The values that packaging/helm/README.md shows."""
+    text = (PACKAGING / "helm/README.md").read_text()
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write(textwrap.dedent(re.search(r"(?ms)^ *```yaml\n(.*?)^ *```$", text)[1]))
+        file.flush()
+        ((_, values),) = documents(python, [file.name])
+    return values
+
+
+def chart_values(plain):
     """Sets of values by release: those to be rendered, and those to be refused, each with a word of the reason."""
-    several = (PACKAGING / "kubernetes/several/gateway.toml").read_text()
-    store = {"kind": "redis", "urls": ["redis://redis.rotogate-store.svc:6379"], "username": "gate"}
-    plain = {
-        "publicUrl": "https://api.example.com",
-        "trustedProxies": ["10.0.0.0/8"],
-        "store": store,
-        "config": several[several.index("[[clients]]") :],
-    }
+    store = plain["store"]
     directory = '[directory]\nkind = "ldap"\nurl = "ldaps://ldap.example.com"\nbase = "dc=example"\nfilter = "(uid={username})"\n\n'
     directories = directory.replace("[directory]", '[[directories]]\nname = "staff"')
     of_ingress = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress-nginx"}}}
     postgres = {"kind": "postgres", "url": "postgres://gate@db.example.com/rotogate", "options": 'staleness = "3s"\n'}
     rendered = {
-        # As packaging/kubernetes/several.
+        # As tests/packages/chart.yaml.
         "rotogate": plain,
         "edge": plain
         | {
@@ -340,8 +324,8 @@ def chart_values():
     return rendered, refused
 
 
-def helm(python, gate):
-    rendered, refused = chart_values()
+def helm(python, gate, is_recorded_anew):
+    rendered, refused = chart_values(values_of_readme(python))
     asked = {"chart": str(PACKAGING / "helm/rotogate"), "values": rendered | {name: values for name, (values, _) in refused.items()}}
     ran = run(python, "-c", HELM, input=json.dumps(asked))
     if not expect(ran.returncode == 0, f"helm: {said(ran)}"):
@@ -349,6 +333,10 @@ def helm(python, gate):
     answer = json.loads(ran.stdout)
     for name, (_, reason) in refused.items():
         expect(reason in answer["errors"].get(name, ""), f"helm/{name}: not refused for {reason}: {answer['errors'].get(name)}")
+    of_values = "".join(f"---\n# {Path(path).name}\n{text.strip()}\n" for path, text in sorted(answer["files"].get("rotogate", {}).items()) if path.endswith(".yaml") and text.strip())
+    if is_recorded_anew:
+        CHART.write_text(of_values)
+    expect(of_values == CHART.read_text(), f"helm/rotogate: not {CHART.relative_to(ROOT)}: if the change is meant, tests/packages.py --only helm --write records it")
     sums = set()
     for name in rendered:
         what = f"helm/{name}"
@@ -412,35 +400,14 @@ def release_of_chart(python, what, release, together, values, gate):
         expect((kind in by_kind) == values.get(key, {}).get("enabled", False), f"{what}: {kind}")
     (secret,) = [volume["secret"]["secretName"] for volume in pod["volumes"] if volume["name"] == "admin"]
     expect(secret == values.get("secrets", {}).get("admin", "rotogate-admin"), f"{what}: the Secret with the admin token")
-    if release == "rotogate":
-        as_kustomized(python, what, pod, text)
     return template["metadata"]["annotations"]["checksum/configuration"]
-
-
-def as_kustomized(python, what, pod, text):
-    """With its defaults, the chart's pod and configuration are those of packaging/kubernetes/several."""
-    folder = PACKAGING / "kubernetes/several"
-    ((_, several),) = documents(python, [folder / "deployment.yaml"])
-    wanted = several["spec"]["template"]["spec"]
-    for one in (pod, wanted):
-        (container,) = one["containers"]
-        container.pop("image"), container.pop("imagePullPolicy", None)
-        one["topologySpreadConstraints"][0].pop("labelSelector")
-        one["volumes"].sort(key=lambda volume: volume["name"])
-    for key in sorted(pod | wanted):
-        expect(pod.get(key) == wanted.get(key), f"{what}: {key} of the pod is not that of kubernetes/several")
-    config, wanted = tomllib.loads(text), tomllib.loads((folder / "gateway.toml").read_text())
-    expect(config["server"].pop("drain_timeout") == "30s", f"{what}: drain_timeout")
-    config["admin"]["hosts"] = wanted["admin"]["hosts"]
-    for key in sorted(config | wanted):
-        expect(config.get(key) == wanted.get(key), f"{what}: [{key}] is not that of kubernetes/several")
 
 
 # External authorization
 
 
 def external_authorization(python, gate):
-    files = [file for file in sorted(external_auth.FOLDER.glob("*.yaml")) if file.name != "kustomization.yaml"]
+    files = sorted(external_auth.FOLDER.glob("*.yaml"))
     external_auth.check(expect, [document for _, document in documents(python, files)], gate, free_port)
 
 
@@ -994,13 +961,14 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--gate", type=Path, required=True)
     parser.add_argument("--require-image", action="store_true")
+    parser.add_argument("--write", action="store_true", help="records the rendered chart anew, in tests/packages/chart.yaml")
     parser.add_argument("--only", help="one part: kubernetes, helm, external auth, compose, systemd, socket activation, debian, release, profile, image; static, which is none of them")
     options = parser.parse_args()
     gate = options.gate.resolve()
     python = lambda: environment(gate.parent.parent)
     for name, step in (
         ("kubernetes", lambda: kubernetes(python(), gate)),
-        ("helm", lambda: helm(python(), gate)),
+        ("helm", lambda: helm(python(), gate, options.write)),
         ("external auth", lambda: external_authorization(python(), gate)),
         ("compose", lambda: compose(python(), gate)),
         ("systemd", lambda: systemd(gate)),

@@ -35,26 +35,17 @@ fn limit(manifest: &str) -> u64 {
 }
 
 #[test]
-fn the_bounds_of_the_packages_for_kubernetes_fit_the_limits_of_their_pods() {
-    let base = read(include_str!("../../../../packaging/kubernetes/base/gateway.toml"));
-    let several_text = include_str!("../../../../packaging/kubernetes/several/gateway.toml");
-    let several = read(several_text);
+fn the_bounds_of_the_chart_fit_the_limit_of_its_pods() {
+    let gate = |server: &str| {
+        most(&read(&format!("[server]\npublic_url = \"http://gate.test\"\n{server}\n[issuer]\naudience = [\"api\"]\n")))
+    };
     let values = include_str!("../../../../packaging/helm/rotogate/values.yaml");
-    let manifests = [
-        (most(&base), include_str!("../../../../packaging/kubernetes/base/statefulset.yaml")),
-        (most(&several), include_str!("../../../../packaging/kubernetes/several/deployment.yaml")),
-        (most(&several), values),
-    ];
-    for (most, manifest) in manifests {
-        let limit = limit(manifest);
-        assert!(most + COUNTERS + REST <= limit, "{} MiB of {}", (most + COUNTERS) / MIB, limit / MIB);
-    }
-    // The chart's configuration has the same bounds.
     let bounds = values.split_once("server: |\n").unwrap().1.lines().take_while(|line| line.starts_with("  "));
     let bounds: Vec<_> = bounds.map(str::trim).collect();
     assert_eq!(bounds.len(), 4, "{bounds:?}");
-    assert!(several_text.contains(&bounds.join("\n")), "{bounds:?}");
+    let (most, limit) = (gate(&bounds.join("\n")), limit(values));
+    assert!(most + COUNTERS + REST <= limit, "{} MiB of {}", (most + COUNTERS) / MIB, limit / MIB);
     // Of the documentation: the defaults with two threads.
-    let defaults = read("[server]\npublic_url = \"http://gate.test\"\nworkers = 2\n[issuer]\naudience = [\"api\"]\n");
-    assert_eq!((most(&defaults) + 512 * MIB) / (1024 * MIB), 3, "{} MiB", most(&defaults) / MIB);
+    let defaults = gate("workers = 2");
+    assert_eq!((defaults + 512 * MIB) / (1024 * MIB), 3, "{} MiB", defaults / MIB);
 }
