@@ -29,9 +29,10 @@ begin_install() {
     mkdir -p "$cache"
 }
 
+# The arguments are further ones of npm.
 install_node() {
     cp "$here/package.json" "$here/package-lock.json" "$cache"
-    (cd "$cache" && npm ci --silent --no-audit --no-fund >&2)
+    (cd "$cache" && npm ci --silent --no-audit --no-fund "$@" >&2)
 }
 
 # Into a virtual environment in this folder. The second argument is another file of requirements.

@@ -875,7 +875,7 @@ def image(gate, is_required):
         expect(f'variable "{name}" {{ default = "{default}" }}' in bake, f"docker-bake.hcl: another {name}")
     if not shutil.which("buildah") or not may_mount():
         problems.extend(["the image needs buildah, and a root that may mount"] * is_required)
-        print("packages: no image is built: buildah is missing, or a root that may mount")
+        print("not run here: no image is built, because buildah is missing, or a root that may mount")
         return
     stages = re.split(r"(?m)^FROM ", text)
     expect(len(stages) == 3, "the Containerfile has two stages")

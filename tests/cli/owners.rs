@@ -146,7 +146,7 @@ fn a_missing_folder_that_may_not_be_made_is_refused_with_the_command_that_makes_
     let place = Place::new(CONFIG);
     let (mut command, is_another) = support::of_another_user(&place);
     if !is_another {
-        // Only root can give a folder to another user.
+        println!("not run here: only root can give a folder to another user");
         return;
     }
     command.arg("check");

@@ -296,27 +296,13 @@ fn upstream(program: &[&str]) -> (Running, String) {
     (node, port.trim().to_owned())
 }
 
-/// The SDK in a folder that git ignores, as the lock file says, and our scripts beside it.
+/// The folder with the SDK, and our scripts beside it.
 fn installed() -> &'static Path {
     static CACHE: OnceLock<PathBuf> = OnceLock::new();
     CACHE.get_or_init(|| {
-        let ours = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/interop/kuzzle");
-        let cache = support::target_folder("interop-cache/kuzzle");
-        fs::create_dir_all(&cache).unwrap();
-        let lock = fs::read(ours.join("package-lock.json")).unwrap();
-        let is_there =
-            cache.join("node_modules").exists() && fs::read(cache.join("package-lock.json")).ok() == Some(lock);
-        for file in fs::read_dir(&ours).unwrap() {
-            let path = file.unwrap().path();
-            if path.extension().is_some_and(|kind| kind == "js" || kind == "json") {
-                fs::copy(&path, cache.join(path.file_name().unwrap())).unwrap();
-            }
-        }
-        if !is_there {
-            let npm = Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&cache).output();
-            let npm = npm.expect("npm is missing: install Node.js 20 or later to run Kuzzle's SDK");
-            assert!(npm.status.success(), "npm ci: {}", String::from_utf8_lossy(&npm.stderr));
-        }
-        cache
+        let ours = fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/interop/kuzzle")).unwrap();
+        let files: Vec<_> = ours.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+        let scripts: Vec<_> = files.iter().map(String::as_str).filter(|file| file.ends_with(".js")).collect();
+        support::clients::installed_with("interop/kuzzle", &scripts)
     })
 }

@@ -13,18 +13,9 @@ use tokio::process::{Child, Command};
 pub(super) fn cache() -> &'static Path {
     static CACHE: OnceLock<PathBuf> = OnceLock::new();
     CACHE.get_or_init(|| {
-        let cache = support::target_folder("interop-cache/mcp");
-        let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/interop/mcp");
-        let install = std::process::Command::new("bash").arg(source.join("install.sh")).arg(&cache).output();
-        let installed = install.expect("bash is missing: install bash");
-        assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr).trim());
-        for file in ["world.mjs", "user.mjs", "client.mjs", "calls.mjs", "id_jag.mjs", "judge.mjs"] {
-            std::fs::copy(source.join(file), cache.join(file)).unwrap();
-        }
-        for file in ["user.py", "client.py", "calls.py", "id_jag.py"] {
-            std::fs::copy(source.join(file), cache.join(file)).unwrap();
-        }
-        cache
+        let node = ["world.mjs", "user.mjs", "client.mjs", "calls.mjs", "id_jag.mjs", "judge.mjs"];
+        let python = ["user.py", "client.py", "calls.py", "id_jag.py"];
+        support::clients::installed_with("interop/mcp", &[&node[..], &python].concat())
     })
 }
 

@@ -7,7 +7,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
@@ -123,15 +123,8 @@ fn edited(body: &Bytes, from: &str, to: &str) -> Bytes {
 pub(super) fn clients() -> &'static Path {
     static CACHE: OnceLock<PathBuf> = OnceLock::new();
     CACHE.get_or_init(|| {
-        let cache = support::target_folder("interop-cache/oauth2");
-        let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/interop/oauth2");
-        let install = Command::new("bash").arg(source.join("install.sh")).arg(&cache).output();
-        let installed = install.expect("bash is missing: install bash");
-        assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr).trim());
-        for script in SCRIPTS.into_iter().chain([DPOP_SCRIPT, "exchange.mjs"]).chain(ASSERTION_SCRIPTS) {
-            std::fs::copy(source.join(script), cache.join(script)).unwrap();
-        }
-        cache
+        let files = [&SCRIPTS[..], &[DPOP_SCRIPT, "exchange.mjs"], &ASSERTION_SCRIPTS].concat();
+        support::clients::installed_with("interop/oauth2", &files)
     })
 }
 

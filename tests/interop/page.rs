@@ -17,24 +17,9 @@ const ROUTE: &str = "[[routes]]\nid = \"<img src=x>\"\npath = \"/public/{*rest}\
 const DEAD: &str = "[[upstreams]]\nname = \"orders\"\nurls = [\"http://ADDRESS\"]\n\
                     [[routes]]\npath = \"/orders/{*rest}\"\nauth = \"none\"\nupstream = \"orders\"\n";
 
-/// playwright-core and axe-core in a folder that git ignores, as the lock file says.
+/// The folder of playwright-core and axe-core.
 pub(super) fn installed() -> PathBuf {
-    let ours = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/interop/page");
-    let cache = support::target_folder("interop-cache/page");
-    fs::create_dir_all(&cache).unwrap();
-    let lock = fs::read(ours.join("package-lock.json")).unwrap();
-    let is_there = cache.join("node_modules").exists() && fs::read(cache.join("package-lock.json")).ok() == Some(lock);
-    for file in ["package.json", "package-lock.json", "page.mjs"] {
-        fs::copy(ours.join(file), cache.join(file)).unwrap();
-    }
-    if !is_there {
-        // No script of a package runs: playwright-core needs no script, and downloads no browser.
-        let arguments = ["ci", "--no-audit", "--no-fund", "--ignore-scripts"];
-        let npm = Command::new("npm").args(arguments).current_dir(&cache).output();
-        let npm = npm.expect("npm is missing: install Node.js 20 or later to drive Chromium");
-        assert!(npm.status.success(), "npm ci: {}", String::from_utf8_lossy(&npm.stderr));
-    }
-    cache
+    support::clients::installed_with("interop/page", &["page.mjs"])
 }
 
 /// The path of Chromium.

@@ -20,13 +20,11 @@ pub(crate) struct Provider {
 impl Provider {
     /// Starts the provider; `of` is the folder of its program.
     pub(crate) async fn start(of: &str) -> Self {
-        let cache = support::target_folder("interop-cache/relay");
-        let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/interop/relay");
-        let install = Command::new("bash").arg(source.join("install.sh")).arg(&cache).output().await;
-        let installed = install.expect("bash is missing: install bash");
-        assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr).trim());
+        let cache = tokio::task::spawn_blocking(|| support::clients::installed("interop/relay")).await.unwrap();
+        let source =
+            Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/interop")).join(of).join("provider.mjs");
         let program = cache.join(format!("{of}.mjs"));
-        std::fs::copy(source.with_file_name(of).join("provider.mjs"), &program).unwrap();
+        support::clients::put(&source, &program);
         let mut process = Command::new("node")
             .arg(&program)
             .stdout(Stdio::piped())

@@ -23,14 +23,8 @@ fn source() -> PathBuf {
 fn cache() -> &'static Path {
     static CACHE: OnceLock<PathBuf> = OnceLock::new();
     CACHE.get_or_init(|| {
-        let cache = support::target_folder("interop-cache/standards");
-        let install = Command::new("bash").arg(source().join("install.sh")).arg(&cache).output();
-        let installed = install.expect("bash is missing: install bash");
-        assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr).trim());
-        for file in FILES.iter().flat_map(|(_, files)| *files) {
-            std::fs::copy(source().join(file), cache.join(file)).unwrap();
-        }
-        cache
+        let files: Vec<_> = FILES.iter().flat_map(|(_, files)| *files).copied().collect();
+        support::clients::installed_with("interop/standards", &files)
     })
 }
 
@@ -73,7 +67,7 @@ fn path_of_list(token: &str) -> String {
 }
 
 fn answer(file: &str, arguments: &[&str]) -> String {
-    std::fs::copy(source().join(file), cache().join(file)).unwrap();
+    support::clients::put(&source().join(file), &cache().join(file));
     let ran = run(file, arguments);
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     String::from_utf8_lossy(&ran.stdout).trim().to_owned()

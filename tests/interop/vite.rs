@@ -15,11 +15,7 @@ use crate::upstreams::server::Server;
 
 /// The project, with its packages.
 fn installed() -> PathBuf {
-    let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/interop/vite");
-    let cache = support::target_folder("interop-cache").join("vite");
-    let install = Command::new("bash").arg(source.join("install.sh")).arg(&cache).output().expect("bash is missing");
-    assert!(install.status.success(), "{}", String::from_utf8_lossy(&install.stderr).trim());
-    cache
+    support::clients::installed("interop/vite")
 }
 
 fn vite(project: &Path, arguments: &[&str]) -> Command {

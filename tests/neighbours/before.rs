@@ -83,10 +83,7 @@ fn of_debian(program: &str, arguments: &[&str]) -> Command {
 
 /// The programs that Debian does not have.
 fn installed(program: &str, arguments: &[&str]) -> Command {
-    let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/neighbours");
-    let cache = support::target_folder("interop-cache").join("neighbours");
-    let install = Command::new("bash").arg(source.join("install.sh")).arg(&cache).output().expect("bash is missing");
-    assert!(install.status.success(), "{}", String::from_utf8_lossy(&install.stderr).trim());
+    let cache = support::clients::installed("neighbours");
     let mut command = Command::new(cache.join("bin").join(program));
     command.args(arguments);
     command

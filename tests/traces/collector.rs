@@ -26,10 +26,7 @@ impl Collector {
     /// With a certificate and its key.
     pub(super) fn with_tls(mode: &str, pair: Option<[&Path; 2]>) -> Self {
         let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/traces");
-        let cache = support::target_folder("interop-cache").join("traces");
-        let install = Command::new("bash").arg(source.join("install.sh")).arg(&cache).output();
-        let installed = install.expect("bash is missing: install bash");
-        assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr).trim());
+        let cache = support::clients::installed("traces");
         let mut command = Command::new(cache.join("bin/python3"));
         command.arg(source.join("collector.py")).args(pair.into_iter().flatten());
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();

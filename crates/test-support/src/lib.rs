@@ -11,12 +11,13 @@
 )]
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub mod chain;
 mod client;
+pub mod clients;
 mod config;
 pub mod device;
 pub mod documents;
@@ -103,9 +104,16 @@ pub fn target_folder(name: &str) -> PathBuf {
 }
 
 /// A new file for what a process prints.
-fn output_file(what: &str) -> (File, PathBuf) {
+pub fn output_file(what: &str) -> (File, PathBuf) {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    let name = format!("{what}-{}-{}.log", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let path = target_folder("test-output").join(name);
-    (OpenOptions::new().create(true).append(true).open(&path).unwrap(), path)
+    let folder = target_folder("test-output");
+    loop {
+        let name = format!("{what}-{}-{}.log", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = folder.join(name);
+        // An earlier process of the same run may have had this process id.
+        match OpenOptions::new().create_new(true).append(true).open(&path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            file => return (file.unwrap(), path),
+        }
+    }
 }

@@ -1,9 +1,12 @@
 //! Servers that a test starts: each in its own folder, on a port that the system chooses, without root's rights.
 
 use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
@@ -62,7 +65,8 @@ pub fn done(command: &mut Command) -> String {
 }
 
 /// A port that was free a moment ago and is outside of the kernel's range for outgoing connections. Otherwise a client
-/// could take the port of a server that restarts, and keep the port for a minute.
+/// could take the port of a server that restarts, and keep the port for a minute. No test gets the port again while this process
+/// runs.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
@@ -73,8 +77,19 @@ pub fn free_port() -> u16 {
     let candidates = (0..number).map(|_| FIRST_PORT + (begin + NEXT.fetch_add(1, Ordering::Relaxed)) % number);
     candidates
         .filter_map(|port| u16::try_from(port).ok())
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .find(|port| reserve(*port) && TcpListener::bind(("127.0.0.1", *port)).is_ok())
         .expect("no port is free")
+}
+
+/// Reserves a port among the tests of all processes, also while its server is down. The reservation is a name of the kernel, which
+/// ends with this process.
+fn reserve(port: u16) -> bool {
+    static RESERVED: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
+    let name = SocketAddr::from_abstract_name(format!("rotogate-test-port-{port}")).unwrap();
+    let reserved = UnixListener::bind_addr(&name);
+    let is_ours = reserved.is_ok();
+    RESERVED.lock().unwrap().extend(reserved);
+    is_ours
 }
 
 /// A process that is killed at the end of the test.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Drives a gate with a real gRPC client: run.sh python|node, or run.sh python SCRIPT. The client is installed, as it is pinned here, into
+# Drives a gate with a real gRPC client: run.sh python|node, or run.sh python SCRIPT. `run.sh install` installs both. The client is installed, as it is pinned here, into
 # target/interop-cache the first time. tests/interop/grpc.rs passes the gate's address and the user in the environment.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -39,20 +39,32 @@ install_node() {
     (cd "$folder" && npm ci --silent --no-audit --no-fund --ignore-scripts)
 }
 
+for_python() {
+    command -v python3 >/dev/null || missing python3 "apt install python3 python3-venv"
+    install grpc-python "$here/requirements.txt" install_python
+}
+
+for_node() {
+    command -v node >/dev/null || missing node "https://nodejs.org, version 20 or later"
+    command -v npm >/dev/null || missing npm "it comes with node"
+    install grpc-node "$here/package-lock.json" install_node
+}
+
 case ${1:-} in
+    install)
+        for_python
+        for_node
+        ;;
     python)
-        command -v python3 >/dev/null || missing python3 "apt install python3 python3-venv"
-        install grpc-python "$here/requirements.txt" install_python
+        for_python
         exec "$folder/bin/python" "${2:-$here/client.py}"
         ;;
     node)
-        command -v node >/dev/null || missing node "https://nodejs.org, version 20 or later"
-        command -v npm >/dev/null || missing npm "it comes with node"
-        install grpc-node "$here/package-lock.json" install_node
+        for_node
         NODE_PATH=$folder/node_modules exec node "$here/client.js" "$root/proto"
         ;;
     *)
-        echo "usage: run.sh python [SCRIPT] | run.sh node" >&2
+        echo "usage: run.sh python [SCRIPT] | run.sh node | run.sh install" >&2
         exit 2
         ;;
 esac
