@@ -20,7 +20,7 @@ test *parts:
 edge filter="edge::":
     cargo test --all-features --test gate -- {{ filter }}
 
-# Everything that CI runs; as root on Debian it installs missing programs
+# Everything that CI runs, within an hour; as root on Debian it installs missing programs
 ci:
     bash tests/all.sh
 

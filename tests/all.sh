@@ -1,17 +1,25 @@
 #!/usr/bin/env bash
-# Everything that must hold before a change goes in: format, lints, documentation, tests, and a search of all that the
-# tests printed for secrets. Needs a Rust toolchain with clippy and rustfmt; tests/setup.sh, which it calls first, installs
-# or names the other programs. tests/fast.sh is the part that needs Rust alone.
+# Everything that must pass before a change goes in: formatting, lints, documentation, tests, and a search for secrets in all that
+# the tests printed. Needs a Rust toolchain with clippy and rustfmt. tests/setup.sh, which runs first, installs or names the
+# other programs. tests/fast.sh is the part that needs Rust alone.
+#
+# The run ends within an hour, whatever hangs: each step has a limit, and so has each test (.config/nextest.toml). The last
+# lines are a table of the steps and, if the run failed, the names of the step and of the tests that failed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TERM_COLOR=never
-# Builds to be thrown away, and nothing of an earlier one in the result.
+# The builds are used once, so incremental data would only cost time.
 export CARGO_INCREMENTAL=0
-# A panic names its line without them, and they are a tenth of the time to compile.
+# A panic names its line without debug information, which takes a tenth of the compile time.
 export CARGO_PROFILE_DEV_DEBUG=0
-# Most tests wait: for a process, a timeout, a failover. With as many threads as cores the cores are idle for half the time.
-export RUST_TEST_THREADS=$((2 * $(nproc)))
+# Most tests wait: for a process, a timeout, a failover. With one test for each core, the cores are idle for half of the time.
+export NEXTEST_TEST_THREADS=${NEXTEST_TEST_THREADS:-$((3 * $(nproc)))}
 target=${CARGO_TARGET_DIR:-target}
+logs=$target/steps
+printed=$target/test-output
+table=$logs/table
+# Seconds from the beginning. No step goes on after it.
+deadline=$((57 * 60))
 
 missing() {
     echo "tests/all.sh: $1 is missing: $2" >&2
@@ -20,44 +28,51 @@ missing() {
 command -v cargo >/dev/null || missing cargo "install Rust, https://rustup.rs"
 cargo fmt --version >/dev/null 2>&1 || missing rustfmt "rustup component add rustfmt"
 cargo clippy --version >/dev/null 2>&1 || missing clippy "rustup component add clippy"
-bash tests/setup.sh
+command -v python3 >/dev/null || timeout --kill-after=15 600 bash tests/setup.sh
 
-name=
-trap '[ $? -eq 0 ] || echo "tests/all.sh: failed at: ${name:-the beginning}" >&2' EXIT
+# Lines of nextest and of libtest that name a test which failed, each once.
+failed_tests() {
+    local status='FAIL|TIMEOUT|ABORT|LEAK-FAIL|EXECFAIL|SIG[A-Z0-9]+'
+    {
+        sed -nE "s/^ +((TERMINATING|$status) .*\])( \([^)]*\))?  *([^ ]+ +[^ ]+)\$/\1 \4/p" "$@"
+        sed -nE 's/^test (.*) \.\.\. FAILED$/FAIL \1/p' "$@"
+    } | sort -u | head -12
+}
+
+finish() {
+    local code=$?
+    # What still runs beside the steps.
+    jobs -p | xargs --no-run-if-empty kill 2>/dev/null || true
+    wait
+    if [ -s "$table" ]; then
+        printf '\n%8s %10s  %s\n' seconds processor step
+        awk -F'\t' '{ printf "%8d %10d  %s%s\n", $1, $2, $4, $3 == "ok" ? "" : ": " $3; p += $2 }
+            END { printf "%8s %10d  %s\n", "", p, "together" }' "$table"
+    fi
+    if [ "$code" -ne 0 ]; then
+        {
+            echo "tests/all.sh: failed after $SECONDS s. What failed:"
+            awk -F'\t' '$3 != "ok" { print "    " $4 ": " $3 }' "$table" 2>/dev/null || true
+            failed_tests "$printed"/*.log 2>/dev/null | sed 's/^/    /'
+        } >&2
+    else
+        echo "== all is well, after $SECONDS s"
+    fi
+}
+trap finish EXIT
+
+# step LIMIT NAME COMMAND…: the limit is in seconds. What tests print goes to `$printed`, where secrets are searched for.
 step() {
-    name=$1
-    shift
-    local begin=$SECONDS
+    local limit=$1 name=$2 left=$((deadline - SECONDS)) folder=$logs
+    shift 2
+    case $name in *tests*) folder=$printed ;; esac
+    [ "$left" -gt 1 ] || left=1
+    [ "$limit" -lt "$left" ] || limit=$left
     echo "== $name"
-    "$@"
-    echo "== $name: $((SECONDS - begin)) s"
+    python3 tests/limited.py --seconds "$limit" --name "$name" --table "$table" --log "$folder/${name//[^a-z0-9]/-}.log" -- "$@"
 }
 
-# The tests that failed in the run, and passed when they were repeated.
-raced=()
-run_tests() {
-    # One run names all that fails.
-    cargo test --all-features --no-fail-fast 2>&1 | tee "$target/test-output/run.log" && return
-    repeat_what_failed "$target/test-output/run.log"
-}
-
-# A test that passes alone has met a race or a slow machine: it is repeated once, and named at the end. More than three
-# such tests are no accident, and neither is a program that ended before it had said which test failed.
-repeat_what_failed() {
-    local log=$1 failed name
-    mapfile -t failed < <(sed -n 's/^test \(\S*\) \.\.\. FAILED$/\1/p' "$log" | sort -u)
-    [ "${#failed[@]}" -ge 1 ] && [ "${#failed[@]}" -le 3 ] || return 1
-    [ "$(grep -c '^test result: FAILED' "$log")" -eq "$(grep -c '^    `.*`$' "$log")" ] || return 1
-    echo "== again, one at a time: ${failed[*]}"
-    cargo test --all-features --tests --no-fail-fast -- --exact "${failed[@]}" --test-threads 1 2>&1 \
-        | tee "$target/test-output/run-again.log" || return 1
-    for name in "${failed[@]}"; do
-        grep -qxF "test $name ... ok" "$target/test-output/run-again.log" || return 1
-    done
-    raced+=("${failed[@]}")
-}
-
-# Steps that mostly wait for programs that they start. The steps of a lane run in order, the lanes beside each other, and
+# Steps that mostly wait for the programs that they start. The steps of a lane run in order, the lanes run beside each other, and
 # their output follows when both have ended.
 lanes=("" "")
 in_lane() {
@@ -67,57 +82,59 @@ in_lane() {
 }
 
 run_lanes() {
-    local pids=() log failed=0 i
+    local pids=() failed=0 i
     for i in "${!lanes[@]}"; do
         (
+            trap - EXIT
             set -e
-            trap '[ $? -eq 0 ] || echo "tests/all.sh: failed at: $name" >&2' EXIT
             eval "${lanes[i]}"
-        ) >"$target/lane-$i.log" 2>&1 &
+        ) >"$logs/lane-$i.log" 2>&1 &
         pids+=($!)
     done
     for i in "${!pids[@]}"; do
         wait "${pids[i]}" || failed=1
-        cat "$target/lane-$i.log"
+        cat "$logs/lane-$i.log"
     done
     return "$failed"
 }
 
-run_small_tests() {
-    cargo test --package rotogate --package rotogate-core --no-default-features --lib 2>&1 | tee "$target/test-output/run-small.log"
-}
-
-rm -rf "$target/test-output" "$target/test-secrets"
-mkdir -p "$target/test-output"
-# What needs no build comes first: a file that is not what the sources say is found within seconds.
-step "format" cargo fmt --all --check
-step "the other scripts can be started" bash -c 'bash -n tests/long.sh && bash -n tests/fast.sh'
+rm -rf "$printed" "$target/test-secrets" "$logs"
+mkdir -p "$printed" "$logs"
+step 900 "programs that the checks need" bash tests/setup.sh
+# What needs no build comes first, so that a wrong file is found within seconds.
+step 60 "format" cargo fmt --all --check
+step 60 "the other scripts can be started" bash -c 'bash -n tests/long.sh && bash -n tests/fast.sh'
 # Its hundreds of packages are needed only to measure.
-step "the bench of peers is formatted, and can be started" bash -c \
+step 60 "the bench of peers is formatted, and can be started" bash -c \
     'cargo fmt --manifest-path benches/peers/Cargo.toml --check && bash -n benches/peers/run && bash -n benches/peers/cores'
-step "every requirement has its tests, and every rule a mutation" bash -c \
+step 120 "every requirement has its tests, and every rule a mutation" bash -c \
     'python3 tests/requirements.py && python3 tests/mutations.py --check'
-step "the documentation agrees with the sources" python3 tests/docs.py
-step "the search for secrets is tested" bash tests/secrets.sh --self-test
-# Every further step has the tests' dependencies with their features (that is what --examples is for), so that lints and tests
+step 300 "the documentation agrees with the sources" python3 tests/docs.py
+step 60 "the search for secrets finds what is planted" bash tests/secrets.sh --self-test
+# It waits for the network, so it runs while the compiler works.
+step 1200 "programs of others that the tests run" bash tests/install.sh >"$logs/install.log" 2>&1 &
+install=$!
+# Every further step has the dependencies of the tests with their features (that is what --examples is for), so that lints and tests
 # share each compiled dependency.
-step "documentation, and the public API is the recorded one" python3 tests/api.py
-step "lints" cargo clippy --all-targets --all-features -- -D warnings
-step "lints without features" cargo clippy --package rotogate --package rotogate-core --all-targets --no-default-features -- -D warnings
-step "lints of the stores without features" cargo clippy --package rotogate-store-postgres --package rotogate-store-redb --package rotogate-store-redis -- -D warnings
-step "lints of the program without features" cargo clippy --package rotogate-server --no-default-features -- -D warnings
-step "tests" run_tests
-step "tests without features" run_small_tests
-in_lane 1 "the documentation holds" python3 tests/docs.py --gate "$target/debug/rotogate"
-in_lane 1 "the book can be searched without a network" python3 tests/book.py
-in_lane 1 "a stranger finds the way" python3 tests/stranger.py --gate "$target/debug/rotogate"
-in_lane 1 "services behind the gate, by their page" python3 tests/services.py --gate "$target/debug/rotogate"
-in_lane 1 "packages" python3 tests/packages.py --gate "$target/debug/rotogate"
-in_lane 2 "three gates behind HAProxy, and each part killed" python3 tests/nodes/three-gates/try.py --gate "$target/debug/rotogate"
-in_lane 2 "the same on PostgreSQL" python3 tests/nodes/three-gates/try.py --store postgres --gate "$target/debug/rotogate"
-step "what runs in two lanes" run_lanes
-step "no secret was printed" bash tests/secrets.sh "$target/test-output" "$target/test-secrets"
-for name in "${raced[@]}"; do
-    echo "== passed only when it was repeated: $name" >&2
-done
-echo "== all is well, after $SECONDS s"
+step 1200 "documentation, and the public API is the recorded one" python3 tests/api.py
+step 1200 "lints" cargo clippy --workspace --all-targets --all-features -- -D warnings
+step 600 "lints without features" cargo clippy --package rotogate --package rotogate-core --all-targets --no-default-features -- -D warnings
+step 600 "lints of the stores without features" cargo clippy --package rotogate-store-postgres --package rotogate-store-redb --package rotogate-store-redis -- -D warnings
+step 600 "lints of the program without features" cargo clippy --package rotogate-server --no-default-features -- -D warnings
+step 1800 "build" cargo test --workspace --all-features --no-run
+wait "$install" || failed=1
+cat "$logs/install.log"
+[ -z "${failed:-}" ]
+step 1500 "tests" cargo nextest run --workspace --all-features
+step 900 "tests of the documentation" cargo test --workspace --all-features --doc --no-fail-fast
+step 900 "tests without features" cargo nextest run --package rotogate --package rotogate-core --no-default-features --lib --profile small
+in_lane 1 600 "the documentation holds" python3 tests/docs.py --gate "$target/debug/rotogate"
+in_lane 1 300 "the book can be searched without a network" python3 tests/book.py
+in_lane 1 600 "a stranger finds the way" python3 tests/stranger.py --gate "$target/debug/rotogate"
+in_lane 1 600 "services behind the gate, by their page" python3 tests/services.py --gate "$target/debug/rotogate"
+in_lane 1 900 "packages" python3 tests/packages.py --gate "$target/debug/rotogate"
+in_lane 2 600 "three gates behind HAProxy, and each part killed" python3 tests/nodes/three-gates/try.py --gate "$target/debug/rotogate"
+in_lane 2 600 "the same on PostgreSQL" python3 tests/nodes/three-gates/try.py --store postgres --gate "$target/debug/rotogate"
+run_lanes
+python3 tests/printed.py "$target"/nextest/*/junit.xml --text "$printed"
+step 120 "no secret was printed" bash tests/secrets.sh "$printed" "$target/test-secrets"

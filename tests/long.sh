@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The checks that take too long for every change: run them before a release. benches/RESULTS.md has the last figures.
 #
-#   bash tests/long.sh [soak] [kills] [fuzz] [simulation] [overload] [attacks] [nodes] [status] [figures] [versions] [peers]
+#   bash tests/long.sh [soak] [kills] [fuzz] [simulation] [overload] [attacks] [nodes] [status] [figures] [repeated] [versions] [peers]
 #                                                                             all of them without an argument
 #   bash tests/long.sh versions [REVISION]
 #
@@ -18,6 +18,7 @@
 #              that one not-before ends are in the list within a minute    STATUS_INDICES=10000000, STATUS_SESSIONS=1000000
 # versions     the program of an earlier revision and this one on one store under load, exchanged forwards and back. Without
 #              REVISION: the last tag; while there is none, the first revision that has the formats of today
+# repeated     all tests five times while other programs keep every core busy: counts how often each test fails   REPEATS=5
 # figures      times after a fault of the store, each with its bound, met or not met: on a machine without other work
 # peers        the bench of peers compiles without a warning; for its hundreds of packages, not part of every change
 #
@@ -89,6 +90,24 @@ figures() {
     } 2>&1 | grep -e '^figure: ' -e '^error' -e 'FAILED$'
 }
 
+# A test that fails in some of the runs only has a race. One program for each core computes beside the tests.
+repeated() {
+    local target=${CARGO_TARGET_DIR:-target} round
+    local folder=$target/repeated report=$target/nextest/default/junit.xml
+    rm -rf "$folder"
+    cargo test --workspace --all-features --no-run
+    for round in $(seq "${REPEATS:-5}"); do
+        rm -f "$report"
+        python3 tests/limited.py --seconds 3600 --name "round $round" --log "$folder/$round.log" -- bash -c '
+            for _ in $(seq "$(nproc)"); do
+                while :; do :; done &
+            done
+            NEXTEST_TEST_THREADS=$((3 * $(nproc))) exec cargo nextest run --workspace --all-features' || true
+        cp "$report" "$folder/$round.xml"
+    done
+    python3 tests/printed.py "$folder"/*.xml --failures
+}
+
 # What stores hold is compatible from release to release, so the earlier program is that of the last one. Before the first
 # release formats may change: from the revision on that changed one of these files last, they are those of today.
 versions() {
@@ -116,13 +135,13 @@ if [ "${1:-}" = versions ] && [ $# -eq 2 ]; then
     REVISION=$2
     set -- versions
 fi
-for part in "${@:-soak kills fuzz simulation overload attacks nodes status figures versions peers}"; do
+for part in "${@:-soak kills fuzz simulation overload attacks nodes status figures repeated versions peers}"; do
     # Without quotes: without an argument, this is all of them.
     for one in $part; do
         case $one in
-            soak | kills | fuzz | simulation | overload | attacks | nodes | status | figures | versions | peers) run "$one" "$one" ;;
+            soak | kills | fuzz | simulation | overload | attacks | nodes | status | figures | repeated | versions | peers) run "$one" "$one" ;;
             *)
-                sed -n '2,24s/^# \{0,1\}//p' "$0" >&2
+                sed -n '2,25s/^# \{0,1\}//p' "$0" >&2
                 exit 2
                 ;;
         esac

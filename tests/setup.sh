@@ -4,14 +4,19 @@
 #
 #   bash tests/setup.sh
 #
-# As root on Debian or Ubuntu it names the missing packages in one line, then installs them with apt-get. Any other user,
-# on any other system: it changes nothing, names each missing program in one line, and exits with 1. If nothing is missing
-# it prints nothing.
+# As root on Debian or Ubuntu it names the packages that are missing or too old in one line, then installs them with apt-get, and
+# cargo-nextest with cargo (five minutes on two cores). For any other user and on any other system it changes nothing, names each
+# missing program in one line with the version that the tests need, and exits with 1. If nothing is missing it prints nothing.
 #
 # Node.js is checked and never installed: Debian 12 packages version 18, and the clients of tests/interop need 20.
 set -euo pipefail
 # Debian installs nginx and HAProxy into /usr/sbin, which only root has in its path.
 PATH=$PATH:/usr/sbin
+
+# The version that .config/nextest.toml requires.
+nextest=0.9.143
+# Device-bound sessions (tests/clients/chromium_devices.rs) need this version.
+chromium=156
 
 # program:package
 programs=(
@@ -49,8 +54,17 @@ programs=(
     caddy:caddy
 )
 
+# Is the version that the program prints at least the second argument?
+is_recent() {
+    local version
+    version=$("$1" "${@:3}" --version 2>/dev/null | grep -oEm1 '[0-9]+(\.[0-9]+)+' | head -1) || return 1
+    [ "$(printf '%s\n%s\n' "$2" "$version" | sort -V | head -1)" = "$2" ]
+}
+
 is_there() {
     case $1 in
+        chromium) is_recent chromium "$chromium" ;;
+        cargo-nextest) is_recent cargo-nextest "$nextest" nextest ;;
         cc) command -v "${CC:-cc}" ;;
         python3) python3 -c 'import venv, ensurepip, tomllib' ;;
         node) node -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)' ;;
@@ -69,7 +83,9 @@ for entry in "${programs[@]}"; do
     program=${entry%%:*} package=${entry#*:}
     is_there "$program" || case " ${install[*]-} " in *" $package "*) ;; *) install+=("$package") ;; esac
 done
-if [ ${#install[@]} -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+may_install=
+[ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || may_install=yes
+if [ ${#install[@]} -gt 0 ] && [ "$may_install" ]; then
     echo "tests/setup.sh: installing with apt-get: ${install[*]}"
     # RUNLEVEL: a service that is installed is not started.
     get=(env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -qq)
@@ -77,10 +93,18 @@ if [ ${#install[@]} -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/nu
     { "${get[@]}" update && "${get[@]}" install -y --no-install-recommends "${install[@]}"; } >/dev/null || true
     hash -r
 fi
+if [ "$may_install" ] && command -v cargo >/dev/null && ! is_there cargo-nextest; then
+    echo "tests/setup.sh: installing with cargo: cargo-nextest $nextest"
+    cargo install --quiet --locked --version "$nextest" cargo-nextest || true
+    echo "tests/setup.sh: cargo-nextest took $SECONDS s"
+    hash -r
+fi
 
 complete=yes
 missing() {
-    echo "tests/setup.sh: $1 is missing: $2" >&2
+    local found=
+    ! command -v "$1" >/dev/null || found=" ($(command -v "$1") is too old or incomplete)"
+    echo "tests/setup.sh: $2 is missing$found: $3" >&2
     complete=
 }
 for entry in "${programs[@]}"; do
@@ -88,13 +112,15 @@ for entry in "${programs[@]}"; do
     case $program in
         cc) what="a C compiler" how="install gcc or clang (apt install $package)" ;;
         python3) what="Python 3.11 or later with venv" how="apt install $package" ;;
+        chromium) what="Chromium $chromium or later" how="apt update && apt install $package" ;;
         initdb) what="PostgreSQL (server and psql)" how="apt install $package" ;;
         java) what="Java 17 or later with its compiler" how="apt install $package" ;;
         jackson) what="Jackson (/usr/share/java/jackson-databind.jar)" how="apt install $package" ;;
         *) what=$program how="apt install $package" ;;
     esac
-    is_there "$program" || missing "$what" "$how"
+    is_there "$program" || missing "$program" "$what" "$how"
 done
-is_there node || missing "Node.js 20 or later" "https://nodejs.org"
-is_there npm || missing npm "it comes with Node.js"
+is_there node || missing node "Node.js 20 or later" "https://nodejs.org"
+is_there cargo-nextest || missing cargo-nextest "cargo-nextest $nextest or later" "cargo install cargo-nextest --locked --version $nextest"
+is_there npm || missing npm npm "it comes with Node.js"
 [ "$complete" ]
