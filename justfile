@@ -38,7 +38,7 @@ deny:
 
 # Build the documentation; a broken link is an error
 docs:
-    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features --lib --examples
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features --lib --examples
 
 # Build the site of docs/ into target/book, and check that it needs no network
 book:

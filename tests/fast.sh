@@ -51,7 +51,7 @@ format() {
 }
 
 lints() {
-    cargo clippy --all-targets --all-features -- -D warnings
+    cargo clippy --workspace --all-targets --all-features -- -D warnings
 }
 
 unit() {
@@ -59,7 +59,7 @@ unit() {
 }
 
 docs() {
-    cargo test --all-features --doc
+    cargo test --workspace --all-features --doc
 }
 
 integration() {
