@@ -459,7 +459,7 @@ RIDDLES = re.compile(
 
 
 def prose():
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "gateway.toml"]:
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "gateway.toml", ROOT / "crates/config/reference.toml"]:
         if path.name in ("lexicon.md", "commands.md"):
             continue
         for number, line in enumerate(without_blocks(path.read_text()).splitlines(), 1):

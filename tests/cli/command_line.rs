@@ -65,6 +65,7 @@ fn p13_each_command_reports_an_error_as_json() {
         &["client", "secret", "--stdin"],
         &["audit-hash", "x"],
         &["config", "show", "--running"],
+        &["config", "reference", "x"],
         &["events"],
         &["reload"],
         &["upgrade"],
@@ -153,6 +154,7 @@ async fn p13_each_command_reports_success_as_json() {
         (&["init", "--dir", "new"], ""),
         (&["audit-hash", "x"], ""),
         (&["config", "show"], ""),
+        (&["config", "reference"], ""),
         (&["events"], ""),
         (&["reload"], ""),
         (&["keys", "list"], ""),
@@ -416,6 +418,21 @@ fn p19_man_pages_have_no_warnings() {
     assert!(one.contains("Exit codes: 0 done"));
     let configuration = fs::read_to_string(place.path("man/man5/gateway.toml.5")).unwrap();
     assert!(configuration.contains("max_connections"));
+}
+
+#[test]
+fn the_reference_of_the_configuration_is_printed_without_a_file_and_is_one_that_check_accepts() {
+    let place = Place::new(CONFIG);
+    fs::remove_file(place.path("gateway.toml")).unwrap();
+    let printed = place.done(&["config", "reference"], "").stdout;
+    assert!(printed.contains("# [[server.listeners]]") && printed.lines().count() > 400, "{printed}");
+    let value = place.json(&["config", "reference"], "");
+    assert_eq!(value["reference"].as_str().map(str::trim_end), Some(printed.trim_end()));
+    fs::write(place.path("gateway.toml"), printed).unwrap();
+    // Its addresses may be in use on this machine.
+    let said = place.run(&["check"], "");
+    let others = said.stderr.lines().filter(|line| !line.contains("cannot listen on"));
+    assert_eq!(others.collect::<Vec<_>>(), [""; 0], "{said:?}");
 }
 
 #[cfg(feature = "sql")]

@@ -23,7 +23,7 @@
 //! - how the key is read: a method of [`Section`] without its first argument, the key. `by { … }` is
 //!   any other expression. It can use the parameters, and the fields above.
 //!
-//! The doc comment of a line is the description of the key in docs/configuration.md and gateway.toml: the effect of the
+//! The doc comment of a line is the description of the key in docs/configuration.md and reference.toml: the effect of the
 //! key, its unit and its bounds. It begins with `Required: ` if no default is possible and the key is not read by
 //! `required`. It ends with a sentence `Default: …` if the default is not a value.
 //!

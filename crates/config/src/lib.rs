@@ -39,6 +39,14 @@ pub use source::Source;
 use rotogate_core::private_file::{self, trusted};
 use rotogate_kit::config::{Problems, Section, parse_sound};
 
+/// A configuration with each key, its default and its meaning. `rotogate check` accepts it.
+///
+/// ```
+/// rotogate_config::parse(rotogate_config::REFERENCE, "gateway.toml".as_ref(), &())?;
+/// # Ok::<(), rotogate_config::ConfigErrors>(())
+/// ```
+pub const REFERENCE: &str = include_str!("../reference.toml");
+
 /// The longest configuration, in bytes.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 

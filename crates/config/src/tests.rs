@@ -19,6 +19,8 @@ mod rate;
 mod reference;
 mod tracing;
 
+/// The configuration that `cargo run` serves.
+const FIRST: &str = include_str!("../../../gateway.toml");
 const MINIMAL: &str = "[server]\npublic_url = \"http://127.0.0.1:8080\"\n[issuer]\naudience = [\"api\"]\n";
 
 fn read(text: &str) -> Result<Config, ConfigErrors> {
@@ -60,8 +62,21 @@ fn a_gate_without_users_needs_no_audience_and_reads_again_what_it_prints() {
 }
 
 #[test]
-fn the_first_configuration_claims_the_defaults_that_are_meant() {
-    let shipped = read(include_str!("../../../gateway.toml")).unwrap();
+fn the_configuration_of_the_first_start_is_short_and_good() {
+    assert!(FIRST.lines().count() <= 40);
+    let (first, minimal) = (read(FIRST).unwrap(), read(MINIMAL).unwrap());
+    assert!(first.warnings.is_empty(), "{:?}", first.warnings);
+    // What it writes for the reader's sake are the defaults.
+    assert_eq!(first.server, minimal.server);
+    assert_eq!(first.admin, minimal.admin);
+    assert_eq!(first.issuer, minimal.issuer);
+    assert_eq!(first.store, minimal.store);
+    assert_eq!(first.directories, minimal.directories);
+}
+
+#[test]
+fn the_reference_claims_the_defaults_that_are_meant() {
+    let shipped = read(REFERENCE).unwrap();
     let minimal = read(MINIMAL).unwrap();
     assert_eq!(shipped.server, minimal.server);
     assert_eq!(shipped.admin, minimal.admin);
@@ -90,7 +105,7 @@ fn the_first_configuration_claims_the_defaults_that_are_meant() {
 
 #[test]
 fn each_default_that_stands_in_a_comment_is_one() {
-    let shipped = include_str!("../../../gateway.toml");
+    let shipped = REFERENCE;
     let mut uncommented = String::new();
     for line in shipped.lines() {
         let example = line.strip_prefix("# ").unwrap_or(line);
@@ -242,7 +257,7 @@ fn what_is_not_toml_is_named_with_its_line() {
 #[test]
 fn the_environment_wins_and_is_read_like_the_file() {
     let config = with_env(
-        include_str!("../../../gateway.toml"),
+        REFERENCE,
         &[
             ("ROTOGATE_STORE__PATH", "elsewhere/db"),
             ("ROTOGATE_SERVER__LISTEN", "127.0.0.1:0, [::1]:0"),
@@ -1048,9 +1063,7 @@ fn p9_o12_what_is_printed_is_read_again_and_says_the_same_but_for_secrets() {
          [[authorizers]]\nkind = \"forward-auth\"\nneighbour = \"caddy\"\nlisten = \"127.0.0.1:8082\"\n\
          trusted_proxies = [\"10.0.0.0/8\"]\n"
     );
-    for text in
-        [include_str!("../../../gateway.toml"), include_str!("../../../packaging/gateway.toml"), everything.as_str()]
-    {
+    for text in [REFERENCE, FIRST, include_str!("../../../packaging/gateway.toml"), everything.as_str()] {
         let file = Path::new("/etc/rotogate/gateway.toml");
         let config = parse(text, file, &()).unwrap();
         let printed = config.to_toml();

@@ -1,4 +1,4 @@
-//! docs/configuration.md and the comments of gateway.toml are generated from the declarations.
+//! docs/configuration.md and the comments of crates/config/reference.toml are generated from the declarations.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,7 +7,7 @@ use toml::Value;
 
 use super::super::declare::Key;
 use super::super::print::Print;
-use crate::{Config, HashesConfig, parse};
+use crate::{Config, HashesConfig, REFERENCE, parse};
 use rotogate_core::route::RoutePolicy;
 use support::generated::{assert_current, assert_part_is_current};
 
@@ -375,7 +375,7 @@ fn find<'a>(value: &'a Value, path: &str, of: Option<(&str, &str)>) -> Option<&'
     }
 }
 
-/// A key, or the head of a section, in gateway.toml.
+/// A key, or the head of a section, in reference.toml.
 struct Line<'a> {
     /// The line without its comment.
     body: &'a str,
@@ -385,8 +385,6 @@ struct Line<'a> {
     name: Option<String>,
     value: &'a str,
 }
-
-const SHIPPED: &str = include_str!("../../../../gateway.toml");
 
 /// The part before the comment. A `#` in a string does not begin a comment.
 fn body(line: &str) -> &str {
@@ -403,10 +401,10 @@ fn body(line: &str) -> &str {
     line.trim_end()
 }
 
-/// Each line of gateway.toml that has a key or begins a section, and the other lines. Continuation lines of comments
+/// Each line of reference.toml that has a key or begins a section, and the other lines. Continuation lines of comments
 /// are left out.
 fn shipped(tables: &[Table]) -> Vec<Result<Line<'static>, &'static str>> {
-    let lines: Vec<&str> = SHIPPED.lines().collect();
+    let lines: Vec<&str> = REFERENCE.lines().collect();
     let mut found = Vec::new();
     let (mut path, mut base, mut own) = (String::new(), None, None);
     for (at, line) in lines.iter().enumerate() {
@@ -454,7 +452,7 @@ fn shipped(tables: &[Table]) -> Vec<Result<Line<'static>, &'static str>> {
         };
         assert!(
             tables[table].row(&name).is_some(),
-            "gateway.toml: {}: no such key is declared: {name}",
+            "reference.toml: {}: no such key is declared: {name}",
             tables[table].path
         );
         found.push(Ok(Line { body, is_commented, table, name: Some(name), value }));
@@ -471,7 +469,7 @@ fn section(tables: &[Table], path: &str) -> usize {
 /// The first and the last column of comments.
 const COLUMNS: (usize, usize) = (39, 120);
 
-/// A line of gateway.toml with its comment.
+/// A line of reference.toml with its comment.
 fn commented(line: &Line<'_>, comment: &str) -> String {
     let comment = comment.trim_end_matches('.').replace('`', "");
     let mut lines = vec![line.body.to_owned()];
@@ -493,9 +491,9 @@ fn commented(line: &Line<'_>, comment: &str) -> String {
     lines.join("\n")
 }
 
-/// A comment in gateway.toml is the description of the key, at the first occurrence of the key.
+/// A comment in reference.toml is the description of the key, at the first occurrence of the key.
 #[test]
-fn the_comments_of_the_first_configuration_are_generated() {
+fn the_comments_of_the_reference_are_generated() {
     if !IS_FULL {
         return;
     }
@@ -525,10 +523,10 @@ fn the_comments_of_the_first_configuration_are_generated() {
         };
         text.push('\n');
     }
-    assert_current("gateway.toml", &text);
+    assert_current("crates/config/reference.toml", &text);
 }
 
-/// Keys that are commented out in gateway.toml with another value than their default.
+/// Keys that are commented out in reference.toml with another value than their default.
 const EXAMPLES: [&str; 3] = [
     "server.listeners.proxy_protocol = true, not false",
     "resources.scopes = [\"read\"], not []",
@@ -536,7 +534,7 @@ const EXAMPLES: [&str; 3] = [
 ];
 
 #[test]
-fn p68_the_first_configuration_shows_defaults() {
+fn p68_the_reference_shows_defaults() {
     if !IS_FULL {
         return;
     }
@@ -643,7 +641,7 @@ fn p65_p68_the_reference_of_the_configuration_is_generated() {
         let mut rows: Vec<_> = table.rows.iter().filter(|row| !shared.contains(&&*row.name)).collect();
         let place =
             |row: &Row| lines.iter().position(|line| line.table == at && line.name.as_deref() == Some(&row.name));
-        // Keys that are not in gateway.toml come last. The keys of a table follow the table.
+        // Keys that are not in reference.toml come last. The keys of a table follow the table.
         rows.sort_by_key(|row| {
             let parent = row.name.split('.').next().unwrap();
             let of = |name: &str| table.row(name).and_then(place);
@@ -743,7 +741,7 @@ fn line_of_reference(row: &Row, shipped: Option<&Line<'_>>, keys: &str) -> Strin
     let Description { mut text, is_required, default } = row.description();
     let kind = row.kind();
     let value = shipped.map(|line| line.value).filter(|value| !value.is_empty());
-    // Another test compares the values that gateway.toml sets with the defaults.
+    // Another test compares the values that reference.toml sets with the defaults.
     let is_set = shipped.is_some_and(|line| !line.is_commented) && !is_required;
     let printed = row.literal().filter(|_| kind != "share or number" || !is_set);
     let value_is_default = |value: &&str| printed.as_ref().map_or(is_set, |printed| is_same(printed, value));
@@ -757,7 +755,7 @@ fn line_of_reference(row: &Row, shipped: Option<&Line<'_>>, keys: &str) -> Strin
             .or_else(|| printed.clone())
             .map(|value| format!("`{value}`")),
     };
-    // A table shows its keys. gateway.toml has an example of each key.
+    // A table shows its keys. reference.toml has an example of each key.
     let example = value.map(|value| format!("`{value}`")).filter(|value| {
         let is_known =
             default.as_ref() == Some(value) || text.contains("`{ ") || text.contains(value.trim_matches('`'));

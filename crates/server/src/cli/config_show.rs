@@ -1,7 +1,10 @@
 //! `rotogate config`.
 
+use std::path::Path;
+
 use clap::Subcommand;
 use http::Method;
+use serde::Serialize;
 
 use super::output::Output;
 use super::{CommandResult, admin_client, runtime};
@@ -19,16 +22,32 @@ pub(super) enum ConfigCommand {
         #[arg(long)]
         running: bool,
     },
+    /// Prints every key with its default and its meaning: a configuration that `check` accepts. Reads no file.
+    Reference,
 }
 
-pub(super) fn run(config: &Config, command: &ConfigCommand, output: Output) -> CommandResult {
-    let ConfigCommand::Show { effective, running } = command;
-    let info = if *running {
+#[derive(Serialize)]
+struct Reference {
+    reference: &'static str,
+}
+
+pub(super) fn run(path: &Path, command: &ConfigCommand, output: Output) -> CommandResult {
+    match command {
+        ConfigCommand::Show { effective, running } => show(&super::load(path)?, *effective, *running, output),
+        ConfigCommand::Reference => {
+            let reference = rotogate_config::REFERENCE;
+            output.write(&Reference { reference }, || reference.trim_end().to_owned())
+        }
+    }
+}
+
+fn show(config: &Config, effective: bool, running: bool, output: Output) -> CommandResult {
+    let info = if running {
         runtime()?.block_on(admin_client::request(&config.admin.access(), Method::GET, "/v1/config"))?
     } else {
         ConfigInfo::new(config)
     };
-    let is_shown = |value: &ConfigValue| *effective || !matches!(value.source, ValueSource::Default);
+    let is_shown = |value: &ConfigValue| effective || !matches!(value.source, ValueSource::Default);
     let values: Vec<_> = info.values.into_iter().filter(is_shown).collect();
     output.list(&values, |value| line(value, &info.file))
 }

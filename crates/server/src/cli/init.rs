@@ -212,7 +212,8 @@ upstream = "app"
         None | Some(BrowserLoginKind::Own) => DIRECTORY,
     };
     format!(
-        r#"# The configuration of rotogate. `rotogate check` reports everything that is wrong with it. gateway.toml(5) shows all keys.
+        r#"# The configuration of rotogate. `rotogate check` reports everything that is wrong with it, and
+# `rotogate config reference` prints every key.
 # Relative paths are relative to this file.
 
 [server]

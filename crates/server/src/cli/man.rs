@@ -10,9 +10,6 @@ use serde::Serialize;
 use super::output::Output;
 use super::{Arguments, CommandResult, EXIT_CODES, Failure};
 
-/// The commented configuration, which names every key.
-const CONFIGURATION: &str = include_str!("../../gateway.toml");
-
 #[derive(Debug, Args)]
 pub(super) struct ManOptions {
     /// Writes all pages into man1 and man5 of this folder, such as /usr/local/share/man: rotogate(1), rotogate-check(1)
@@ -132,7 +129,7 @@ fn configuration() -> String {
     )]);
     page.control("PP", []);
     page.control("nf", []);
-    page.text([roman(CONFIGURATION)]);
+    page.text([roman(rotogate_config::REFERENCE)]);
     page.control("fi", []);
     page.control("SH", ["SEE ALSO"]);
     page.text([roman("rotogate(1), rotogate-check(1), rotogate-init(1)")]);

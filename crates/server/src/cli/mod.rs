@@ -92,7 +92,7 @@ enum Command {
         #[arg(long)]
         online: bool,
     },
-    /// The configuration: what it says, and where each value comes from.
+    /// The configuration: every key, what the file says, and where each value comes from.
     #[command(subcommand)]
     Config(config_show::ConfigCommand),
     /// Makes the running gate read gateway.toml again, and waits for the result.
@@ -294,7 +294,7 @@ pub fn main() -> ExitCode {
         Command::Check { print, strict, online } => {
             check::run(&path, check::CheckOptions { print, strict, online }, output)
         }
-        Command::Config(command) => load(&path).and_then(|config| config_show::run(&config, &command, output)),
+        Command::Config(command) => config_show::run(&path, &command, output),
         Command::Reload(gate) => gate.sound(&path).and_then(|gate| reload::run(&gate, output)),
         Command::Upgrade => load(&path).and_then(|config| reload::upgrade(&config, output)),
         Command::Events { gate, options } => gate.access(&path).and_then(|gate| events::run(&gate, &options, output)),

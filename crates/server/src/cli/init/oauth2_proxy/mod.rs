@@ -126,7 +126,9 @@ impl Import {
         config.insert("endpoints".to_owned(), Value::Array(vec![endpoint.into()]));
         routes::write(&mut self, &mut config, (&names, &roles))?;
         let config = toml::to_string(&config).map_err(|error| error.to_string())?;
-        let mut text = "# Written by `rotogate init --from-oauth2-proxy`. gateway.toml(5) shows all keys.\n".to_owned();
+        let mut text =
+            "# Written by `rotogate init --from-oauth2-proxy`. `rotogate config reference` prints every key.\n"
+                .to_owned();
         for Remark { setting, why } in &self.imported.remarks {
             // Places contain file names, which may have control characters.
             let setting: String = setting.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
