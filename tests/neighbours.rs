@@ -6,7 +6,7 @@ mod attacks;
 mod before;
 mod conditions;
 pub(crate) mod decisions;
-mod ingress;
+mod f5;
 mod mutual;
 mod names;
 mod proofs;

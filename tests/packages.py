@@ -262,7 +262,7 @@ def chart_values(plain):
     store = plain["store"]
     directory = '[directory]\nkind = "ldap"\nurl = "ldaps://ldap.example.com"\nbase = "dc=example"\nfilter = "(uid={username})"\n\n'
     directories = directory.replace("[directory]", '[[directories]]\nname = "staff"')
-    of_ingress = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress-nginx"}}}
+    of_ingress = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "nginx-ingress"}}}
     postgres = {"kind": "postgres", "url": "postgres://gate@db.example.com/rotogate", "options": 'staleness = "3s"\n'}
     rendered = {
         # As tests/packages/chart.yaml.

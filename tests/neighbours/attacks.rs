@@ -153,11 +153,6 @@ pub(super) fn asked(scene: &Scene, neighbour: &str, row: &Row, credential: Optio
     };
     let target = row.target;
     let (line, mut stated) = match neighbour {
-        "ingress-nginx" => {
-            let url = format!("X-Original-URL: http://{host}{target}");
-            let client = "X-Forwarded-For: 192.0.2.7".to_owned();
-            ("GET /".to_owned(), vec!["Host: gate".to_owned(), "X-Original-Method: GET".to_owned(), url, client])
-        }
         "envoy" => {
             let client = ["X-Forwarded-Proto: http".to_owned(), "X-Forwarded-For: 192.0.2.7".to_owned()];
             (format!("GET {target}"), [&[format!("Host: {host}")][..], &client].concat())
@@ -178,7 +173,7 @@ pub(super) fn asked(scene: &Scene, neighbour: &str, row: &Row, credential: Optio
 
 #[test]
 fn n1_n2_n5_n9_n18_no_known_attack_succeeds_at_an_authorizer() {
-    for neighbour in ["nginx", "ingress-nginx", "traefik", "caddy", "haproxy", "envoy"] {
+    for neighbour in ["nginx", "traefik", "caddy", "haproxy", "envoy"] {
         let keys =
             format!("kind = \"forward-auth\"\nneighbour = \"{neighbour}\"\ntrusted_proxies = [\"127.0.0.1/32\"]");
         let scene = Scene::new(&keys, ROUTES);

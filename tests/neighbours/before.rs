@@ -32,12 +32,12 @@ struct Made {
 }
 
 pub(super) const NGINX: Program = Program { name: "nginx", normalises: false, command: nginx, made: None };
-/// ingress-nginx without its controller.
-pub(super) const INGRESS: Program = Program {
-    name: "ingress-nginx",
+/// F5's NGINX Ingress Controller: nginx, with the configuration that the controller would write.
+pub(super) const F5: Program = Program {
+    name: "f5-nginx-ingress",
     normalises: false,
     command: nginx,
-    made: Some(Made { name: "nginx.conf", of: "ingress.yaml", how: super::ingress::rendered }),
+    made: Some(Made { name: "nginx.conf", of: "ingress.yaml", how: super::f5::rendered }),
 };
 pub(super) const HAPROXY: Program = Program {
     name: "haproxy",
@@ -61,7 +61,7 @@ pub(super) const ENVOY: Program = Program { name: "envoy", normalises: true, com
 pub(super) const ENVOY_HTTP: Program = Program { name: "envoy-http", normalises: true, command: envoy, made: None };
 
 /// All of them.
-pub(super) const ALL: [&Program; 7] = [&NGINX, &INGRESS, &HAPROXY, &CADDY, &TRAEFIK, &ENVOY, &ENVOY_HTTP];
+pub(super) const ALL: [&Program; 7] = [&NGINX, &F5, &HAPROXY, &CADDY, &TRAEFIK, &ENVOY, &ENVOY_HTTP];
 
 fn nginx() -> Command {
     // One process: workers would outlive a killed master.
@@ -149,7 +149,7 @@ impl Before {
         let asked = question.local_addr().unwrap().to_string();
         let config = fs::read_to_string(examples(name).join("gateway.toml")).unwrap();
         let config = config.replace("127.0.0.1:8080", "127.0.0.1:0").replace("127.0.0.1:8082", &asked);
-        // ingress-nginx runs elsewhere, and has another public name.
+        // F5's controller runs elsewhere, and has another public name.
         let config = config.replace("0.0.0.0:8082", &asked).replace("10.0.0.0/8", "127.0.0.1/32");
         let config = config.replace("https://api.example.com", "http://localhost:8000");
         let config = with(&with(&config, "admin", "listen = \"127.0.0.1:0\""), "store", store);

@@ -240,12 +240,7 @@ fn n64_n65_this_machine_may_be_named_behind_each_example_and_another_host_is_ref
         before.stub.take();
         let refused = before.ask_at("other.test", "GET /private/a", &[&good]);
         assert!((400..500).contains(&refused.status) && before.stub.take().is_empty(), "{}: {refused:?}", program.name);
-        // The annotations of ingress-nginx cannot express this.
-        assert!(
-            refused.text().contains("does not serve the host") || program.name == "ingress-nginx",
-            "{}: {refused:?}",
-            program.name
-        );
+        assert!(refused.text().contains("does not serve the host"), "{}: {refused:?}", program.name);
     }
 }
 

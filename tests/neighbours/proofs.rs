@@ -12,7 +12,7 @@ const CLIENT: &str = "[[clients]]\nid = \"bound\"\ndpop = \"required\"\n";
 
 #[test]
 fn n39_n31_the_url_of_a_proof_is_that_of_the_facts() {
-    for neighbour in ["nginx", "ingress-nginx", "traefik", "caddy", "haproxy", "envoy"] {
+    for neighbour in ["nginx", "traefik", "caddy", "haproxy", "envoy"] {
         let keys =
             format!("kind = \"forward-auth\"\nneighbour = \"{neighbour}\"\ntrusted_proxies = [\"127.0.0.1/32\"]");
         let scene = Scene::on(&format!("{HEAD}{CLIENT}"), &keys, ROUTES);

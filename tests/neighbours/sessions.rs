@@ -4,7 +4,7 @@
 use serde_json::json;
 use support::wire::Reply;
 
-use super::before::{ALL, Before, CADDY, ENVOY, ENVOY_HTTP, HAPROXY, INGRESS, NGINX, Program, TRAEFIK};
+use super::before::{ALL, Before, CADDY, ENVOY, ENVOY_HTTP, F5, HAPROXY, NGINX, Program, TRAEFIK};
 use crate::clients::chromium::{Chromium, Told};
 
 const OWN: &str = "Origin: http://localhost:8000";
@@ -162,8 +162,8 @@ async fn b45_chromium_logs_in_through_nginx() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn b45_chromium_logs_in_through_ingress_nginx() {
-    in_chromium(&INGRESS).await;
+async fn b45_chromium_logs_in_through_f5_nginx_ingress() {
+    in_chromium(&F5).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

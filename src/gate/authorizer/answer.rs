@@ -224,7 +224,7 @@ pub(super) fn allowed(
                 reply.extensions_mut().insert(allowed);
             }
         },
-        Neighbour::Nginx | Neighbour::IngressNginx | Neighbour::Caddy | Neighbour::Haproxy | Neighbour::Traefik => {
+        Neighbour::Nginx | Neighbour::Caddy | Neighbour::Haproxy | Neighbour::Traefik => {
             let headers = reply.headers_mut();
             headers.reserve(FEW_HEADERS);
             add_identity(gate, permitted, audience, headers)?;
@@ -351,7 +351,7 @@ pub(super) fn stated(neighbour: Neighbour, mut reply: Reply) -> Reply {
 fn spoken(neighbour: Neighbour, status: StatusCode) -> StatusCode {
     match neighbour {
         // nginx turns any other status into 500. A refusal to decide keeps 500: 403 would report a decision.
-        Neighbour::Nginx | Neighbour::IngressNginx => match status {
+        Neighbour::Nginx => match status {
             StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS => status,
             StatusCode::NOT_IMPLEMENTED => StatusCode::FORBIDDEN,
             _ if status.is_client_error() => StatusCode::FORBIDDEN,

@@ -16,8 +16,6 @@ const METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
 const TARGET: HeaderName = HeaderName::from_static("x-forwarded-uri");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method");
-const ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
 
 /// The facts of a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,24 +43,6 @@ pub(super) fn read(neighbour: Neighbour, question: &Parts, is_ours: impl Fn(&str
             is_secure: is_secure(neighbour, single(headers, &PROTO)?)?,
             client: client(single(headers, &FOR)?)?,
         }),
-        Neighbour::IngressNginx => {
-            let url = only(headers, &ORIGINAL_URL)?;
-            if url.contains('#') {
-                return Err(Denial::BadFact("x-original-url has a fragment"));
-            }
-            let bad = Denial::BadFact("x-original-url is not an absolute URL");
-            // The path stays a text, because parsing could change it to a path that the neighbour does not forward.
-            let (scheme, rest) = url.split_once("://").ok_or(bad)?;
-            let at = rest.find(['/', '?']).filter(|&at| rest.as_bytes().get(at) == Some(&b'/')).ok_or(bad)?;
-            let (authority, path) = rest.split_at(at);
-            Ok(Facts {
-                method: method(single(headers, &ORIGINAL_METHOD)?)?,
-                host: host(authority)?,
-                target: target(path)?,
-                is_secure: is_secure(neighbour, scheme)?,
-                client: client(last(headers, &FOR)?)?,
-            })
-        }
         Neighbour::Envoy => Ok(Facts {
             method: question.method.clone(),
             host: host(authority::check(question)?.as_str())?,
@@ -104,8 +84,6 @@ pub(super) fn is_no_header_of_the_request(name: &HeaderName) -> bool {
             | "x-forwarded-uri"
             | "x-forwarded-proto"
             | "x-forwarded-for"
-            | "x-original-method"
-            | "x-original-url"
             | "host"
             | "content-length"
             | "transfer-encoding"
@@ -121,7 +99,6 @@ fn names_a_fact(connection: &HeaderValue, is_ours: impl Fn(&str) -> bool) -> boo
     options.split(',').map(|option| option.trim().to_ascii_lowercase()).any(|option| {
         matches!(&*option, "authorization" | "dpop" | "cookie" | "host")
             || option.starts_with("x-forwarded-")
-            || option.starts_with("x-original-")
             || is_ours(&option)
     })
 }
@@ -137,8 +114,6 @@ fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<&'h str, Denial
             "x-forwarded-uri" => "x-forwarded-uri is missing, empty or repeated",
             "x-forwarded-proto" => "x-forwarded-proto is missing, empty or repeated",
             "x-forwarded-for" => "x-forwarded-for is missing, empty or repeated",
-            "x-original-method" => "x-original-method is missing, empty or repeated",
-            "x-original-url" => "x-original-url is missing, empty or repeated",
             _ => "a fact is missing, empty or repeated",
         })),
     }
@@ -152,7 +127,6 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<&'h str, Deni
             "x-forwarded-host" => "x-forwarded-host is a list",
             "x-forwarded-proto" => "x-forwarded-proto is a list",
             "x-forwarded-for" => "x-forwarded-for is a list",
-            "x-original-method" => "x-original-method is a list",
             _ => "a fact is a list",
         })),
         one => Ok(one),

@@ -46,15 +46,13 @@ pub(in crate::gate) mod tests;
 /// use rotogate::gate::Neighbour;
 ///
 /// assert_eq!(Neighbour::named("caddy"), Some(Neighbour::Caddy));
-/// assert_eq!(Neighbour::IngressNginx.name(), "ingress-nginx");
+/// assert_eq!(Neighbour::Nginx.name(), "nginx");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Neighbour {
     /// nginx with `auth_request`.
     Nginx,
-    /// The ingress controller of Kubernetes that is based on nginx, and proxies that read its annotations.
-    IngressNginx,
     /// Traefik with `forwardAuth`.
     Traefik,
     /// Caddy with `forward_auth`.
@@ -67,14 +65,12 @@ pub enum Neighbour {
 
 impl Neighbour {
     /// All neighbours.
-    pub const ALL: [Self; 6] =
-        [Self::Nginx, Self::IngressNginx, Self::Traefik, Self::Caddy, Self::Haproxy, Self::Envoy];
+    pub const ALL: [Self; 5] = [Self::Nginx, Self::Traefik, Self::Caddy, Self::Haproxy, Self::Envoy];
 
     /// The name in a configuration.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Nginx => "nginx",
-            Self::IngressNginx => "ingress-nginx",
             Self::Traefik => "traefik",
             Self::Caddy => "caddy",
             Self::Haproxy => "haproxy",
@@ -91,7 +87,7 @@ impl Neighbour {
     const fn removes_by_name(self) -> bool {
         match self {
             Self::Envoy => true,
-            Self::Nginx | Self::IngressNginx | Self::Traefik | Self::Caddy | Self::Haproxy => false,
+            Self::Nginx | Self::Traefik | Self::Caddy | Self::Haproxy => false,
         }
     }
 
@@ -100,7 +96,7 @@ impl Neighbour {
     const fn passes_redirects(self) -> bool {
         match self {
             Self::Traefik | Self::Caddy | Self::Envoy => true,
-            Self::Nginx | Self::IngressNginx | Self::Haproxy => false,
+            Self::Nginx | Self::Haproxy => false,
         }
     }
 }

@@ -24,11 +24,6 @@ async fn gate() -> Gate {
 /// A question as this neighbour asks it, with these changes of its headers: an empty value removes one.
 pub(in crate::gate) fn question(neighbour: Neighbour, changes: &[(&str, &str)]) -> Parts {
     let stated: &[(&str, &str)] = match neighbour {
-        Neighbour::IngressNginx => &[
-            ("x-original-method", "GET"),
-            ("x-original-url", "https://gate.test/public/a?b=c"),
-            ("x-forwarded-for", "10.0.0.1, 192.0.2.7"),
-        ],
         Neighbour::Envoy => {
             &[("host", "gate.test"), ("x-forwarded-proto", "https"), ("x-forwarded-for", "10.0.0.1, 192.0.2.7")]
         }
@@ -66,12 +61,6 @@ async fn n1_each_neighbour_states_the_facts_in_its_own_headers() {
     for neighbour in Neighbour::ALL {
         // Other neighbours' headers contradict, and have no effect.
         let others: &[(&str, &str)] = match neighbour {
-            Neighbour::IngressNginx => &[
-                ("x-forwarded-method", "DELETE"),
-                ("x-forwarded-host", "other.test"),
-                ("x-forwarded-uri", "/other"),
-                ("x-forwarded-proto", "http"),
-            ],
             Neighbour::Envoy => &[
                 ("x-forwarded-method", "DELETE"),
                 ("x-forwarded-host", "other.test"),
@@ -102,7 +91,6 @@ async fn n2_a_fact_that_is_missing_repeated_a_list_or_malformed_refuses() {
     let gate = gate().await;
     for neighbour in Neighbour::ALL {
         let names: &[&str] = match neighbour {
-            Neighbour::IngressNginx => &["x-original-method", "x-original-url", "x-forwarded-for"],
             Neighbour::Envoy => &["host", "x-forwarded-proto", "x-forwarded-for"],
             _ => &["x-forwarded-method", "x-forwarded-host", "x-forwarded-uri", "x-forwarded-proto", "x-forwarded-for"],
         };
@@ -135,18 +123,6 @@ async fn n2_a_fact_that_is_missing_repeated_a_list_or_malformed_refuses() {
                 "{neighbour:?} {change:?}"
             );
         }
-    }
-    for url in [
-        "/public/a",
-        "https:///public/a",
-        "https://gate.test",
-        "https://gate.test?a=/b",
-        "https://gate.test/a#b",
-        "ftp://gate.test/a",
-        "https://user@gate.test/a",
-        "http://hosthttp://gate.test/a",
-    ] {
-        assert!(judged(Neighbour::IngressNginx, &[("x-original-url", url)]).await.is_err(), "{url}");
     }
 }
 
@@ -262,7 +238,7 @@ async fn n8_n7_an_open_route_has_no_identity_and_what_each_neighbour_needs_inste
 async fn n11_n12_each_neighbour_gets_a_status_that_it_can_hand_on() {
     let gate = gate().await;
     for neighbour in Neighbour::ALL {
-        let is_nginx = matches!(neighbour, Neighbour::Nginx | Neighbour::IngressNginx);
+        let is_nginx = neighbour == Neighbour::Nginx;
         let authorizer = gate.authorizer(neighbour);
         let stated =
             answer::stated(neighbour, rotogate_core::reply::problem(http::StatusCode::SERVICE_UNAVAILABLE, None));
@@ -279,7 +255,7 @@ async fn n11_n12_each_neighbour_gets_a_status_that_it_can_hand_on() {
         // A gRPC status has the HTTP status 200, which would be a permit here.
         let passing = rotogate_core::refusal::denied_grpc(Denial::NoCredential);
         assert_eq!(answer::stated(neighbour, passing).status(), 503, "{neighbour:?}");
-        let target = [("x-forwarded-uri", "/private"), ("x-original-url", "https://gate.test/private")];
+        let target = [("x-forwarded-uri", "/private")];
         let mut asked = question(neighbour, if neighbour == Neighbour::Envoy { &[] } else { &target });
         if neighbour == Neighbour::Envoy {
             asked.uri = "/private".parse().unwrap();
@@ -333,9 +309,8 @@ async fn n65_this_machine_may_be_named_at_a_listener_on_loopback_and_another_hos
             ("127.0.0.1:8000", false, "421"),
             ("other.test", true, "421"),
         ] {
-            let url = format!("https://{host}/public/a");
             let name = if neighbour == Neighbour::Envoy { "host" } else { "x-forwarded-host" };
-            let mut asked = question(neighbour, &[(name, host), ("x-original-url", &url)]);
+            let mut asked = question(neighbour, &[(name, host)]);
             asked.extensions.insert(Peer::new([127, 0, 0, 1].into(), false).at_loopback(is_here));
             let authorizer = gate.authorizer(neighbour);
             let reply = authorizer.decide(authorizer.head(&mut asked)).await;

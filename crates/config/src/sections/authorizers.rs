@@ -52,8 +52,8 @@ section! {
         /// Required: Protocol: `"forward-auth"`, or `"ext-authz"`: Envoy over gRPC (docs/ext-authz.md), without a
         /// neighbour.
         restart kind: text,
-        /// Proxy, by whose headers the gate knows the request: `"nginx"`, `"ingress-nginx"`, `"traefik"`, `"caddy"`,
-        /// `"haproxy"` or `"envoy"`. Required with `"forward-auth"`.
+        /// Proxy, by whose headers the gate knows the request: `"nginx"`, `"traefik"`, `"caddy"`, `"haproxy"` or
+        /// `"envoy"`. Required with `"forward-auth"`.
         restart neighbour: text,
     }
 }

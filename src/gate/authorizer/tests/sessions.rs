@@ -60,12 +60,8 @@ impl World {
     }
 
     async fn ask(&self, neighbour: Neighbour, path: &str) -> Reply {
-        let (cookie, url) = (self.cookie(), format!("https://gate.test{path}"));
-        let site = ("sec-fetch-site", "same-origin");
-        let changes = match neighbour {
-            Neighbour::IngressNginx => [("x-original-url", &*url), ("cookie", &*cookie), site],
-            _ => [("x-forwarded-uri", path), ("cookie", &*cookie), site],
-        };
+        let cookie = self.cookie();
+        let changes = [("x-forwarded-uri", path), ("cookie", &*cookie), ("sec-fetch-site", "same-origin")];
         let mut asked = question(neighbour, &changes);
         if neighbour == Neighbour::Envoy {
             asked.uri = path.parse().unwrap();
