@@ -12,7 +12,6 @@ use support::{CONFIG, Gate, Place, decided, until};
 
 pub(crate) mod copy;
 mod cut_short;
-mod event_streams;
 pub(crate) mod forged;
 mod keys;
 mod roll;

@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use ::support::Gate;
 use ::support::pki::write_private;
-use ::support::transmitter::Transmitter;
 use http::Method;
 use serde_json::{Value, json};
 
@@ -21,7 +20,7 @@ const REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/sessi
 const EVENTS: &str = "https://gate.test/events";
 const CLIENT: &str = "our-client";
 
-fn config(transmitter: &Transmitter) -> String {
+fn config() -> String {
     format!(
         r#"
 [[issuers]]
@@ -34,9 +33,7 @@ everywhere = true
 backchannel_logout = {{ path = "/logout/idp", audience = ["{CLIENT}"] }}
 events = {{ path = "/events/idp", audience = ["{EVENTS}"], token_file = "events.token" }}
 global_revocation = {{ path = "/revoke/idp", client_id = "{CLIENT}" }}
-stream = {{ transmitter = "{}", token_file = "ssf.token", delivery = "poll" }}
-"#,
-        transmitter.url
+"#
     )
 }
 
@@ -52,18 +49,16 @@ async fn post(gate: &Gate, (path, kind): (&str, &str), bearer: &str, body: &str)
 enum Channel {
     BackChannelLogout,
     PushedEvent,
-    PolledEvent,
     GlobalRevocation,
 }
 
 impl Channel {
-    const ALL: [Self; 4] = [Self::BackChannelLogout, Self::PushedEvent, Self::PolledEvent, Self::GlobalRevocation];
+    const ALL: [Self; 3] = [Self::BackChannelLogout, Self::PushedEvent, Self::GlobalRevocation];
 
     fn name(self) -> &'static str {
         match self {
             Self::BackChannelLogout => "back-channel logout",
-            Self::PushedEvent => "an event that it pushes (SSF)",
-            Self::PolledEvent => "an event that the gates poll (SSF)",
+            Self::PushedEvent => "an event that it pushes",
             Self::GlobalRevocation => "global token revocation",
         }
     }
@@ -72,13 +67,12 @@ impl Channel {
         match self {
             Self::BackChannelLogout => "logout",
             Self::PushedEvent => "pushed",
-            Self::PolledEvent => "polled",
             Self::GlobalRevocation => "global",
         }
     }
 
     /// Tells the gate, and returns the moment of the gate's response.
-    async fn tell(self, gate: &Gate, issuer: &Issuer, transmitter: &Transmitter, subject: &str) -> Instant {
+    async fn tell(self, gate: &Gate, issuer: &Issuer, subject: &str) -> Instant {
         let now = claims(&json!({}))["iat"].clone();
         let sign = |typ: &str, claims: &Value| issuer.sign(&json!({ "alg": "EdDSA", "kid": "k1", "typ": typ }), claims);
         let user = json!({ "format": "iss_sub", "iss": URL, "sub": subject });
@@ -92,11 +86,6 @@ impl Channel {
                 });
                 let form = format!("logout_token={}", sign("logout+jwt", &token));
                 ("/logout/idp", "application/x-www-form-urlencoded", form)
-            }
-            Self::PolledEvent => {
-                // The provider's own logout is done once the event is in its queue.
-                transmitter.send(&jti, &user, &json!({ REVOKED: { "event_timestamp": now } }));
-                return Instant::now();
             }
             Self::GlobalRevocation => {
                 let jwt = json!({
@@ -123,24 +112,14 @@ impl Channel {
 /// The gate that gets the notice, and another gate.
 pub(crate) fn run(table: &mut Table) {
     block_on(async {
-        let header = json!({ "alg": "EdDSA", "kid": "k1", "typ": "secevent+jwt" });
-        let sign = move |event: &Value| {
-            let mut event = event.clone();
-            event["iat"] = claims(&json!({}))["iat"].clone();
-            Issuer::new(7).sign(&header, &event)
-        };
-        let transmitter = Transmitter::start(URL, EVENTS, TRANSMITTER, Box::new(sign));
-        let scene = Scene::new(Server::redis(), &config(&transmitter)).await;
+        let scene = Scene::new(Server::redis(), &config()).await;
         let issuer = Issuer::new(7);
         let set = json!({ "keys": [issuer.jwk("k1")] }).to_string();
         fs::write(scene.place.path("idp.json"), set).unwrap();
         write_private(&scene.place.path("events.token"), TRANSMITTER);
-        write_private(&scene.place.path("ssf.token"), TRANSMITTER);
         let (first, second) = (scene.gate(), scene.gate());
         for channel in Channel::ALL {
-            // Either gate may be the one that polls.
-            let of_this = if matches!(channel, Channel::PolledEvent) { 50 } else { 0 };
-            for (which, verifier, goal) in [("this gate", &first, of_this), ("another gate", &second, 50)] {
+            for (which, verifier, goal) in [("this gate", &first, 0), ("another gate", &second, 50)] {
                 let verifier = Verifier::new(verifier.address);
                 let mut sample: Vec<Latency> = Vec::new();
                 for number in 0..tokens(200) {
@@ -150,11 +129,8 @@ pub(crate) fn run(table: &mut Table) {
                     let token = issuer.token(&json!({ "sub": subject, "iat": issued, "jti": subject }));
                     verifier.accepts(&token).await;
                     let column = Column::new(&verifier, std::slice::from_ref(&token));
-                    sample.extend(
-                        column
-                            .run(EVERY, async { vec![channel.tell(&first, &issuer, &transmitter, &subject).await] })
-                            .await,
-                    );
+                    let told = async { vec![channel.tell(&first, &issuer, &subject).await] };
+                    sample.extend(column.run(EVERY, told).await);
                 }
                 let name = format!("{which}, told by its provider: {}", channel.name());
                 table.add(&name, &sample, Some(std::time::Duration::from_millis(goal)));

@@ -398,14 +398,6 @@ impl GateBuilder {
         self
     }
 
-    /// Publishes the metadata of a transmitter of events (SSF 1.0): receivers hear of what ends.
-    #[cfg(feature = "program")]
-    #[must_use]
-    pub fn transmits(mut self, transmits: bool) -> Self {
-        self.rules.transmits = transmits;
-        self
-    }
-
     /// The hosts to serve besides the host of [`GateBuilder::public_url`] and those that routes name: `example.com`,
     /// `*.example.com`, or `*` for any. Requests for others get 421. By default every host is served: a layer leaves
     /// this check to the server in front of it.

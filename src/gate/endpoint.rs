@@ -257,10 +257,7 @@ impl Endpoint {
 
 /// The public keys (RFC 7517 §5).
 pub(super) fn jwks(gate: &Inner, method: &Method) -> (Reply, Reason) {
-    let mut keys = gate.engine.keyring().jwks();
-    if let Some(all) = keys.get_mut("keys").and_then(serde_json::Value::as_array_mut) {
-        all.extend(gate.running.event_keys.load().iter().cloned());
-    }
+    let keys = gate.engine.keyring().jwks();
     document(method, "application/jwk-set+json", serde_json::to_vec(&keys).unwrap_or_default().into())
 }
 

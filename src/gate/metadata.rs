@@ -17,11 +17,6 @@ const OAUTH_METADATA_PATH: &str = "/.well-known/oauth-authorization-server";
 /// OpenID Connect Discovery §4. An issuer's path is put before this path.
 const OPENID_METADATA_PATH: &str = "/.well-known/openid-configuration";
 
-/// OpenID Shared Signals Framework 1.0 §7.2. An issuer's path is appended to it.
-const TRANSMITTER_PATH: &str = "/.well-known/ssf-configuration";
-/// Delivery by push.
-const BY_PUSH: &str = "urn:ietf:rfc:8935";
-
 /// Metadata of an authorization server without an authorization endpoint: no response types, and no ID tokens.
 #[derive(Debug, Serialize)]
 pub(super) struct Metadata<'a> {
@@ -149,19 +144,6 @@ pub(super) fn paths(issuer: &str) -> [String; 2] {
     [format!("{OAUTH_METADATA_PATH}{path}"), format!("{path}{OPENID_METADATA_PATH}")]
 }
 
-/// The path and the content of the metadata of the transmitter, whose receivers are configured: it has no endpoints.
-// Requirement S27.
-pub(super) fn transmitter(issuer: &str, public_url: &str) -> (String, Bytes) {
-    let jwks_uri = format!("{}{JWKS_PATH}", public_url.trim_end_matches('/'));
-    let said = serde_json::json!({
-        "spec_version": "1_0",
-        "issuer": issuer,
-        "jwks_uri": jwks_uri,
-        "delivery_methods_supported": [BY_PUSH],
-    });
-    (format!("{TRANSMITTER_PATH}{}", path_of(issuer)), said.to_string().into())
-}
-
 /// The issuer of an OAuth endpoint beside the first: the public URL, and the folder of the token endpoint. `None` for a
 /// path with an account, and for a path at the root, which is the gate's.
 // Requirement N48.
@@ -236,20 +218,6 @@ mod tests {
             Metadata::new("https://x", "https://x", &paths, [Client::public("web")].iter(), false, true).to_bytes();
         let said: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
         assert_eq!(said["grant_types_supported"], serde_json::json!(["refresh_token"]));
-    }
-
-    #[test]
-    fn s27_receivers_find_the_keys_of_events() {
-        let (path, body) = transmitter("https://id.example/acme", "https://gate.example/");
-        assert_eq!(path, "/.well-known/ssf-configuration/acme");
-        let said: serde_json::Value = serde_json::from_slice(&body).unwrap();
-        let expected = serde_json::json!({
-            "spec_version": "1_0",
-            "issuer": "https://id.example/acme",
-            "jwks_uri": "https://gate.example/.well-known/jwks.json",
-            "delivery_methods_supported": ["urn:ietf:rfc:8935"],
-        });
-        assert_eq!(said, expected);
     }
 
     #[test]

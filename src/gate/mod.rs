@@ -89,7 +89,6 @@ mod provider_token;
 mod readiness;
 #[cfg(feature = "program")]
 #[cfg(feature = "relay")]
-mod receivers;
 #[cfg(feature = "relay")]
 mod relay;
 mod replace;

@@ -27,9 +27,7 @@ use rotogate_core::verify_cache::CheckResult;
 #[cfg(feature = "grpc")]
 pub use super::authorizer::grpc;
 pub use super::endpoint::envelopes;
-pub use super::events::{DeliveredEvent, TakenEvent};
 pub use super::tunnel::{carry, protocol};
-pub use rotogate_core::token::verify::StreamNotice;
 
 impl Gate {
     /// The reply to a request that is shed before the gate examines it.

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
@@ -18,7 +18,7 @@ use super::notice::Notices;
 #[cfg(feature = "relay")]
 use super::relay::EndpointRelay;
 use rotogate_core::dpop::Dpop;
-use rotogate_core::engine::{Engine, StreamWatch};
+use rotogate_core::engine::Engine;
 use rotogate_core::overload::Overload;
 use rotogate_core::password::Passwords;
 use rotogate_core::store::LiveRow;
@@ -44,10 +44,6 @@ pub(crate) struct Running {
     /// Whether the gate has an issuer of its own. A gate without an issuer is a resource server: it mints no tokens,
     /// accepts none of its own, and serves neither keys nor metadata.
     pub(super) is_issuer: bool,
-    /// The observer of the event streams.
-    pub(super) stream_watch: OnceLock<Arc<dyn StreamWatch>>,
-    /// The public keys of security events for receivers.
-    pub(super) event_keys: ArcSwap<Vec<serde_json::Value>>,
     /// The used proofs.
     pub(super) dpop: Arc<Dpop>,
     /// The ids of the clients.

@@ -31,6 +31,5 @@ mod proofs;
 mod refresh;
 mod remote_keys;
 mod session_cookie;
-mod signals;
 mod status_lists;
 mod tokens;

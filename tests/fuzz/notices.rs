@@ -137,7 +137,7 @@ target!(
                 assert_ne!(reported.effect, EventEffect::Log);
                 assert!(entry.until > NOW && is_of_the_issuer(&entry.target), "{entry:?}");
             }
-            // No directory knows users of this issuer, and no member is critical.
+            // No directory knows users of this issuer.
             Ended::Unmatched => {}
             other => panic!("{other:?}"),
         }

@@ -22,7 +22,7 @@ const LEEWAY: Duration = Duration::from_secs(30);
 static KEYS: LazyLock<Keys> = LazyLock::new(|| Keys::Live(keys().into()));
 
 target!(
-    /// S8, S30: a list that is read is that of its URL, of its time, and no value has more bits than it says.
+    /// S8: a list that is read is that of its URL, of its time, and no value has more bits than it says.
     status_list,
     &[
         "{", "}", "[", "]", ",", ":", "\"", "null", "1e9", "-1", "1700000000", "\"iat\":1700000000,", "\"exp\":1700000300,",

@@ -450,12 +450,6 @@ fn c36_what_a_build_lacks_names_feature_and_package() {
         (cfg!(feature = "ldap"), "[directory]\nkind = \"ldap\"\n", "directory.kind", "ldap"),
         (cfg!(feature = "sql"), "[directory]\nkind = \"sql\"\n", "directory.kind", "sql"),
         (cfg!(feature = "otel"), "[tracing]\nendpoint = \"http://localhost:4318\"\n", "tracing", "otel"),
-        (
-            cfg!(feature = "signals"),
-            "[[issuers]]\nurl = \"https://a.test\"\nstream = {}\n",
-            "issuers[0].stream",
-            "signals",
-        ),
         (cfg!(feature = "grpc"), "[[endpoints]]\ndialect = \"knox\"\n", "endpoints[0].dialect", "grpc"),
         (cfg!(feature = "relay"), "[[endpoints]]\ndialect = \"relay\"\n", "endpoints[0].dialect", "relay"),
     ] {
@@ -1014,7 +1008,6 @@ fn is_the_same(one: &Config, other: &Config) {
         identity,
         providers,
         decision_points,
-        receivers,
         upstreams,
         authorizers,
         resources,
@@ -1042,7 +1035,6 @@ fn is_the_same(one: &Config, other: &Config) {
     assert_eq!(identity, &other.identity);
     assert_eq!((providers, upstreams), (&other.providers, &other.upstreams));
     assert_eq!(decision_points, &other.decision_points);
-    assert_eq!(receivers, &other.receivers);
     assert_eq!(authorizers, &other.authorizers);
     assert_eq!(resources, &other.resources);
     assert_eq!(routes, &other.routes);

@@ -141,14 +141,6 @@ families! { ALL:
         "Tokens whose kid is not in the issuer's set";
     ISSUER_INTROSPECTIONS = Counter "issuer_introspections" ["issuer", "result"]
         "Introspections of opaque tokens at an issuer";
-    STREAM_ALIVE = Gauge "stream_alive" ["issuer"]
-        "1 if an issuer's stream is enabled and its last verification event arrived";
-    RECEIVER_EVENTS = Counter "receiver_events" ["receiver", "result"]
-        "Events for a receiver: sent by this gate, refused there, or dropped";
-    RECEIVER_WAITING = Gauge "receiver_waiting" ["receiver"]
-        "Events for a receiver that wait, at the gate that sends";
-    RECEIVER_LAG = Gauge "receiver_lag_seconds" ["receiver"]
-        "Age of the oldest event that waits for a receiver, at the gate that sends";
     EXCHANGES = Counter "exchanges" ["provider", "result"]
         "Exchanges of callers' tokens for tokens of upstreams";
     DECISIONS = Counter "decisions" ["point", "result"]

@@ -32,14 +32,12 @@ mod place;
 pub mod postgres;
 pub mod proxy;
 pub mod random;
-pub mod receiver;
 pub mod redis;
 pub mod redis_cluster;
 pub mod round_trips;
 pub mod server;
 pub mod stub;
 pub mod tls_client;
-pub mod transmitter;
 pub mod wire;
 
 pub use client::{Answer, Tokens, raw, send, try_send};

@@ -234,8 +234,6 @@ impl GateBuilder {
             passwords,
             has_directory: self.directory.is_some(),
             is_issuer,
-            stream_watch: Default::default(),
-            event_keys: ArcSwap::default(),
             dpop: Arc::new(dpop),
             clients: ArcSwap::default(),
             #[cfg(feature = "relay")]

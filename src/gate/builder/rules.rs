@@ -67,8 +67,6 @@ pub(super) struct Rules {
     pub(super) decision_points: Vec<DecisionPointRules>,
     /// Whether some issuer's identity assertions are accepted as grants.
     pub(super) takes_id_jag: bool,
-    /// Whether receivers hear of what ends.
-    pub(super) transmits: bool,
 }
 
 /// The parts of a gate besides its rules.
@@ -221,7 +219,6 @@ impl Rules {
             is_issuer: running.is_issuer,
             uses_dpop,
             takes_id_jag: self.takes_id_jag,
-            transmits: self.transmits,
             global_revocation: Endpoint::sole_path(&self.endpoints, dialect::registry::GLOBAL_REVOCATION),
             resources: &resources,
         };

@@ -10,10 +10,12 @@ use http::Request;
 use http::request::Parts;
 use rotogate_core::clock::{ManualTime, TimeSource};
 use rotogate_core::decision::{DecisionFault, DecisionPoint};
+use rotogate_core::engine::Origin;
 use rotogate_core::route::{RouteDecision, RoutePolicy};
 use rotogate_core::session::Scope;
 use rotogate_core::store::memory::nodes::{MemoryNode, Way};
 use rotogate_core::token::keyring::Keyring;
+use rotogate_core::token::verify::{EventProtocol, SentNotice};
 use rotogate_core::token::{Algorithm, IssuerKeys, IssuerRules};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -21,7 +23,6 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::Gate;
 use crate::gate::{GateBuilder, Judgement, NewSession, Whose};
-use crate::program::DeliveredEvent;
 use rotogate_core::client::Client;
 
 const IDP: &str = "https://idp.test";
@@ -135,9 +136,11 @@ impl World {
 
     /// Delivers the event of the issuer.
     async fn told(&self) -> Result<(), rotogate_core::fault::Error> {
-        let token = changed_claims(self.gate.engine_time());
-        let event = DeliveredEvent { issuer: "idp", audience: &["gate".into()], token: &token };
-        self.gate.take_event(event).await.map(drop)
+        let gate = &self.gate.0;
+        let (protocol, token) = (EventProtocol::SecurityEvents, changed_claims(gate.engine.clock().now()));
+        let sent = SentNotice { protocol, issuer: "idp", audience: &["gate".into()], token: &token };
+        let reported = gate.checker.verify_notice(sent).map_err(Into::into);
+        gate.take_notice("idp", protocol, reported, &Origin::default()).await
     }
 
     fn head(&self, path: &str) -> Parts {

@@ -165,7 +165,7 @@ pub(super) async fn end_elsewhere(gate: &Inner, notice: &Notice, origin: &Origin
             token: token.expose_secret(),
         }),
     });
-    gate.take_notice(&notice.issuer, notice.protocol, reported.map_err(Error::from), origin).await.map(drop)
+    gate.take_notice(&notice.issuer, notice.protocol, reported.map_err(Error::from), origin).await
 }
 
 /// The account that the request's path names, the device of a session cookie, and the origin of the request.

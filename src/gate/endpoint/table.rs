@@ -65,8 +65,6 @@ pub(in crate::gate) struct CommonRules<'a> {
     pub(in crate::gate) uses_dpop: bool,
     /// Whether some issuer's identity assertions are accepted as grants.
     pub(in crate::gate) takes_id_jag: bool,
-    /// Whether the metadata of a transmitter of events are published.
-    pub(in crate::gate) transmits: bool,
     /// The path of the only endpoint for global revocation: the metadata has no place for several.
     pub(in crate::gate) global_revocation: Option<String>,
     pub(in crate::gate) resources: &'a [ReadyResource],
@@ -273,11 +271,6 @@ impl Endpoints {
             let names_accounts = all.insert_paths(&endpoint)?;
             let published = all.insert_metadata(&endpoint, common)?;
             all.ready.push(Ready::new(endpoint, (names_accounts, published), common, &dialects)?);
-        }
-        if common.transmits {
-            let (path, document) = metadata::transmitter(common.issuer, common.public_url);
-            all.insert("the gate", &path, PathEntry::Metadata(all.metadata.len()))?;
-            all.metadata.push(document);
         }
         Ok(all)
     }

@@ -15,8 +15,7 @@ use super::issuer::{IssuerConfig, algorithm, audience, leeway};
 use super::mapping::{AllowedScopes, allowed_scopes};
 use super::remote::RemoteSource;
 use super::signals::GlobalRevocationConfig;
-use super::stream::{StreamConfig, StreamIssuer};
-use super::{DAY, SECOND, grants, mapping, path_in, remote, signals, status_list, stream};
+use super::{DAY, SECOND, grants, mapping, path_in, remote, signals, status_list};
 use crate::Config;
 use rotogate_core::client::ExchangeRules;
 use rotogate_core::directory::UserNameForm;
@@ -76,11 +75,6 @@ section! {
         reload backchannel_logout: Option<EventsConfig> = table(|section| read_events(section, dir, false)),
         /// Endpoint for its security events (RFC 8935): docs/logout-events.md.
         reload events: Option<EventsConfig> = table(|section| read_events(section, dir, true)),
-        /// Stream of its security events (OpenID SSF): docs/signals.md.
-        reload stream: Option<StreamConfig> = by {
-            let is_discovered = keys.remote().is_some_and(RemoteSource::is_discovered);
-            stream::read(section, dir, &StreamIssuer { url: &url, events: events.as_ref(), is_discovered })
-        },
         /// Effects of its security events instead of the defaults (`{ "credential-change" = "end" }`): `"end"`,
         /// `"refresh"` or `"log"` for a type in docs/signals.md.
         reload on_event as some: EventEffects = by { signals::on_event(section) },

@@ -53,7 +53,6 @@ mod overload;
 mod provider_client;
 mod providers;
 mod rate;
-mod receivers;
 #[cfg(feature = "relay")]
 mod relay;
 mod remote;
@@ -67,7 +66,6 @@ mod signals;
 mod status_list;
 mod step_up;
 mod store;
-mod stream;
 mod tracing;
 mod upstream_exchange;
 mod upstreams;
@@ -95,7 +93,6 @@ pub use listeners::{CertificateFiles, ClientAuth, ClientRoots, ListenerConfig, T
 pub use mapping::AllowedScopes;
 pub use provider_client::{ClientKeySettings, ProviderClientSettings};
 pub use providers::ProviderSettings;
-pub use receivers::ReceiverConfig;
 #[cfg(feature = "relay")]
 pub use relay::RelaySettings;
 pub use remote::RemoteSource;
@@ -109,7 +106,6 @@ pub use store::SharedSettings;
 pub use store::{RedbSettings, StoreConfig};
 #[cfg(feature = "redis")]
 pub use store::{RedisSettings, SentinelSettings};
-pub use stream::{StreamConfig, StreamDelivery};
 pub use tracing::{TraceProtocol, TracingConfig};
 
 section! {
@@ -179,11 +175,6 @@ section! {
         each decision_points: Vec<DecisionPointConfig> = by {
             let read = |section: &Section<'_>, above: &[_]| decision_points::read(section, above, dir);
             Section::entries(&root.sections("decision_points"), read)
-        },
-        /// Systems to which the gate sends an event for each session that ends (OpenID SSF, docs/signals.md).
-        each receivers: Vec<ReceiverConfig> = by {
-            let read = |section: &Section<'_>, above: &[_]| receivers::read(section, above, dir, &clients);
-            Section::entries(&root.sections("receivers"), read)
         },
         /// Servers behind the gate (docs/upstreams.md).
         each upstreams: Vec<Upstream> = by {

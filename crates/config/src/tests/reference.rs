@@ -21,7 +21,6 @@ const IS_FULL: bool = cfg!(all(
     feature = "postgres",
     feature = "redis",
     feature = "relay",
-    feature = "signals",
     feature = "sql"
 ));
 

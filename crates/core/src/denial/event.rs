@@ -14,8 +14,6 @@ pub enum EventFlaw {
     Audience,
     /// The sender did not authenticate.
     Authentication,
-    /// The event verifies a stream with a state that the gate did not request (SSF 1.0 §8.1.4.1).
-    State,
     /// The sender's proof, a JWT, is bad.
     Credential(&'static str),
     /// The directory has no such user.
@@ -33,7 +31,6 @@ impl EventFlaw {
             Self::Issuer => "invalid_issuer",
             Self::Audience => "invalid_audience",
             Self::Authentication | Self::Credential(_) => "authentication_failed",
-            Self::State => "invalid_state",
             Self::UnknownUser => "unknown_user",
             Self::SeveralUsers => "several_users",
         }
@@ -47,7 +44,6 @@ impl EventFlaw {
             Self::Issuer => "it is from another issuer",
             Self::Audience => "it is for another audience",
             Self::Authentication => "the sender's token is not good",
-            Self::State => "its state was not asked for",
             Self::UnknownUser => "the directory has no such user",
             Self::SeveralUsers => "the directory has several such users",
         }

@@ -34,7 +34,6 @@ pub mod confirm;
 mod counters;
 mod counts;
 #[cfg(feature = "relay")]
-pub mod ended;
 mod events;
 mod evidence;
 mod exchange;
@@ -80,7 +79,7 @@ use written::Written;
 
 pub use counters::StoreCounters;
 pub use counts::{Counts, Event};
-pub use notices::{NoticeResult, StreamWatch};
+pub use notices::NoticeResult;
 pub use owed::Unpaid;
 pub use own_sessions::{OwnSession, OwnSessions, OwnSessionsAction, OwnSessionsRequest};
 pub use standstill::Arrival;

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use super::bad_entries::LookupKey;
@@ -16,8 +15,7 @@ use crate::directory::{NamedUsers, UserName};
 use crate::fault::Error;
 use crate::revocation::{Revocation, Target};
 use crate::session::RevokedBecause;
-use crate::store::StoreError;
-use crate::token::verify::{AskedRevocation, Ended, EventEffect, EventKind, Reported, RevokedUser, StreamNotice};
+use crate::token::verify::{AskedRevocation, Ended, EventEffect, EventKind, Reported, RevokedUser};
 
 /// The bounds of ages, in seconds: a notice arrives at once, or after its sender's retries.
 const AGE_SECONDS: [f64; 8] = [1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 3600.0, f64::INFINITY];
@@ -35,19 +33,6 @@ pub enum NoticeResult {
     Noted,
     /// The event's subject is a form of name that the gate does not know.
     Unmatched,
-    /// The event's subject has a critical member that the gate cannot judge.
-    Discarded,
-}
-
-/// Receives the statements of good events about the streams that delivered them.
-#[async_trait]
-pub trait StreamWatch: std::fmt::Debug + Send + Sync + 'static {
-    /// Takes the statement of an issuer's event about its stream. False if the event answers a verification that the
-    /// gate did not request: the event is then refused.
-    ///
-    /// # Errors
-    /// A fault of the store, which decided nothing.
-    async fn hears(&self, issuer: &str, notice: &StreamNotice) -> Result<bool, StoreError>;
 }
 
 impl NoticeResult {
@@ -57,7 +42,6 @@ impl NoticeResult {
             Self::Applied => "applied",
             Self::Noted => "noted",
             Self::Unmatched => "unmatched",
-            Self::Discarded => "discarded",
         }
     }
 
@@ -66,7 +50,7 @@ impl NoticeResult {
         match self {
             Self::Applied => of.word(),
             Self::Noted => EventEffect::Log.word(),
-            Self::Unmatched | Self::Discarded => self.word(),
+            Self::Unmatched => self.word(),
         }
     }
 }
@@ -180,7 +164,6 @@ impl Engine {
             }
             Ended::Nothing => Ok(NoticeResult::Noted),
             Ended::Unmatched => Ok(NoticeResult::Unmatched),
-            Ended::Discarded => Ok(NoticeResult::Discarded),
         }
     }
 

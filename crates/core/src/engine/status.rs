@@ -212,7 +212,18 @@ mod lists {
         }
 
         fn has_ended_early(&self, session: &Session, now: Timestamp) -> bool {
-            let facts = TokenFacts::from_session(&self.issuer, session);
+            let facts = TokenFacts {
+                issuer: &self.issuer,
+                subject: &session.subject,
+                client: Some(&session.client),
+                session: Some((session.id, session.current)),
+                issuer_session: None,
+                vouched_by: session.vouched_by.as_deref(),
+                jti: None,
+                issued_at: Some(Timestamp::MAX),
+                delegation: None,
+                is_key: false,
+            };
             session.is_revoked() || self.revocations.judge(facts, now).refuses(now)
         }
     }

@@ -5,7 +5,6 @@ pub mod assertion;
 pub mod claims;
 pub mod delegation;
 pub mod device_cookie;
-pub mod event_key;
 pub mod keyring;
 pub mod live_keys;
 pub mod login_cookie;

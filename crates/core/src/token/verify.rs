@@ -56,9 +56,7 @@ pub mod strict_json;
 mod user_name;
 
 pub use client_assertion::{CLIENT_ASSERTION_TYPE, SentClientAssertion, UsableOnce};
-pub use event::{
-    Ended, EventEffect, EventEffects, EventKind, EventProtocol, Reported, SentNotice, StreamNotice, VOUCHED_IDLE,
-};
+pub use event::{Ended, EventEffect, EventEffects, EventKind, EventProtocol, Reported, SentNotice, VOUCHED_IDLE};
 pub use global_revocation::{AskedRevocation, RevokedUser, SentGlobalRevocation};
 pub use grant_assertion::{
     AssertionGrants, IdJagRules, JagSubject, JwtBearerRules, ProvedGrant, ProvedUser, SentGrant,
@@ -219,7 +217,6 @@ impl Verifier {
             if rules.session_claim == known.session_claim {
                 rules.sessions_seen = Arc::clone(&known.sessions_seen);
             }
-            rules.critical = Arc::clone(&known.critical);
             if rules.equals(known) {
                 (*rules, *id) = (known.clone(), *old_id);
             } else if rules.has_lists_of(known) && rules.without_keys().equals(&known.without_keys()) {

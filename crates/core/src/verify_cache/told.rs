@@ -24,12 +24,6 @@ impl TokenChecker {
         self.keys.load().verifier.asked_revocation(sent, self.clock.now(), self.clock.wall())
     }
 
-    /// Notes the members of a complex subject that the transmitter of an issuer calls critical. False if there is no issuer
-    /// of this name.
-    pub fn note_critical_members(&self, issuer: &str, members: Vec<Box<str>>) -> bool {
-        self.keys.load().verifier.note_critical_members(issuer, members)
-    }
-
     /// The name of an issuer.
     pub fn name_of(&self, issuer: &str) -> Option<Arc<str>> {
         self.keys.load().verifier.rules(issuer).map(|rules| Arc::clone(&rules.name))

@@ -12,8 +12,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::build::assemble::GateParts;
-#[cfg(feature = "signals")]
-use super::build::{receivers, streams};
 use super::error::{KeyFault, ServerError};
 use super::listen::limits::Limits;
 use super::listen::workers::Workers;
@@ -66,12 +64,6 @@ impl RunningGate {
             listeners: listeners.iter().map(state_of).collect(),
             parts,
         });
-        #[cfg(feature = "signals")]
-        {
-            let (config, GateParts { gate, streams, receivers, .. }) = (in_force.config.load(), &in_force.parts);
-            streams.replace(streams::plans(&config, &in_force.remote_issuers)?);
-            receivers::begin(receivers::plans(&config, Some(gate))?, gate, receivers);
-        }
         let reload = reload::watch(&in_force, last_read);
         let admin_state = admin::AdminState {
             tokens: Arc::clone(&in_force.admin_tokens),
@@ -157,8 +149,6 @@ impl RunningGate {
     ) -> Result<ShutdownKind, ServerError> {
         shutdown.announce();
         let _ = self.stopping.send(true);
-        #[cfg(feature = "signals")]
-        tokio::join!(self.in_force.streams.close(), self.in_force.receivers.close());
         self.in_force.gate.close_tunnels();
         self.await_requests(&mut shutdown, &mut orders).await;
         let Self { in_force, reload: _reload, admin, workers, mut accepting, .. } = self;

@@ -80,23 +80,6 @@ pub struct Reported {
     pub told: Timestamp,
     /// `jti`.
     pub id: Box<str>,
-    /// The event's statement about the stream that delivered it.
-    pub stream: Option<StreamNotice>,
-}
-
-/// An event's statement about its stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StreamNotice {
-    /// The answer to a request for verification.
-    Verification {
-        /// The state of the request.
-        state: Option<Box<str>>,
-    },
-    /// The transmitter changed the status of the stream.
-    Updated {
-        /// `enabled`, `paused` or `disabled`.
-        status: Box<str>,
-    },
 }
 
 /// The effect of a notice.
@@ -130,8 +113,6 @@ pub enum Ended {
     Nothing,
     /// The event's subject has a form that the gate cannot relate to a user or a session.
     Unmatched,
-    /// The event's subject has a critical member that the gate cannot judge.
-    Discarded,
 }
 
 impl Ended {
@@ -140,7 +121,7 @@ impl Ended {
         match self {
             Self::Tokens { user, .. } => user.as_deref(),
             Self::OfDirectory { name, .. } => Some(name.text()),
-            Self::Nothing | Self::Unmatched | Self::Discarded => None,
+            Self::Nothing | Self::Unmatched => None,
         }
     }
 }
@@ -172,13 +153,6 @@ impl Verifier {
             EventProtocol::BackChannelLogout => signed.logout(notice.audience, wall),
             EventProtocol::SecurityEvents => signed.security_event(notice.audience, wall),
         }
-    }
-
-    /// Notes the members of a complex subject that the transmitter of an issuer calls critical: the gate discards an
-    /// event whose subject has a critical member that the gate cannot judge. False if there is no such issuer.
-    pub fn note_critical_members(&self, issuer: &str, members: Vec<Box<str>>) -> bool {
-        let rules = self.named(issuer);
-        rules.inspect(|rules| rules.critical.store(Arc::new(members))).is_some()
     }
 
     /// Checks that the issuer of this name signed the notice.
@@ -248,7 +222,7 @@ impl Signed<'_> {
         };
         let ended = targets.ended(rules, at, wall);
         let (kind, effect) = (EventKind::Logout, EventEffect::End);
-        Ok(Reported { kind, effect, ended, told: at, id: id.into(), stream: None })
+        Ok(Reported { kind, effect, ended, told: at, id: id.into() })
     }
 }
 

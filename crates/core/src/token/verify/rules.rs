@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use serde_json::Value;
 
 use super::event::{EventEffect, EventEffects, EventKind};
@@ -143,8 +142,6 @@ pub struct IssuerRules {
     /// these names.
     #[doc(hidden)]
     pub user_names: Vec<UserNameForm>,
-    /// The members of a complex subject that the issuer's transmitter declares critical.
-    pub(super) critical: Arc<ArcSwap<Vec<Box<str>>>>,
     /// The status lists that show which tokens of the issuer have ended; `None` if the gate reads no lists of this
     /// issuer.
     #[doc(hidden)]
@@ -207,7 +204,6 @@ impl IssuerRules {
             grants: AssertionGrants::default(),
             on_event: EventEffects::default(),
             user_names: Vec::new(),
-            critical: Arc::default(),
             status_lists: None,
             introspection: None,
             sessions_seen: Arc::default(),
@@ -316,7 +312,6 @@ impl IssuerRules {
             grants,
             on_event,
             user_names,
-            critical: _,
             status_lists,
             introspection,
             sessions_seen: _,

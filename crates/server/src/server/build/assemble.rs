@@ -61,11 +61,6 @@ pub struct GateParts {
     pub(crate) trusted: Vec<IssuerRules>,
     /// The issuers whose keys are fetched.
     pub(crate) remote_issuers: RemoteIssuers,
-    /// The streams of security events from other issuers.
-    #[cfg(feature = "signals")]
-    pub(crate) streams: rotogate_signals::Streams,
-    #[cfg(feature = "signals")]
-    pub(crate) receivers: rotogate_signals::Receivers,
     /// Whether this start created the keys.
     pub new_keys: bool,
 }
@@ -140,8 +135,6 @@ pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
         }
     };
     let users = watching.map(|(file, watcher)| Arc::new(LiveUsers::watch(file, watcher, &gate)));
-    #[cfg(feature = "signals")]
-    let (streams, receivers) = (super::streams::of_gate(&gate, config)?, super::receivers::of_gate(&gate, config)?);
     Ok(GateParts {
         gate,
         proxy,
@@ -154,10 +147,6 @@ pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
         first_user,
         trusted,
         remote_issuers,
-        #[cfg(feature = "signals")]
-        streams,
-        #[cfg(feature = "signals")]
-        receivers,
         new_keys,
     })
 }
@@ -234,19 +223,11 @@ pub(crate) fn builder(config: &Config, remote_issuers: &RemoteIssuers) -> Result
     for route in routes(config, remote_issuers, &mut faults) {
         builder = builder.route(route);
     }
-    let wrong = faults.result(()).err();
-    #[cfg(feature = "signals")]
-    let wrong = wrong
-        .into_iter()
-        .chain(super::streams::plans(config, remote_issuers).err())
-        .chain(super::receivers::plans(config, None).err())
-        .reduce(ConfigErrors::and);
-    wrong.map_or(Ok(builder), Err)
+    faults.result(builder)
 }
 
 /// Adds the optional parts of a configuration.
 fn with_options(mut builder: GateBuilder, config: &Config) -> GateBuilder {
-    builder = builder.transmits(!config.receivers.is_empty());
     if let Some(endpoint) = &config.issuer.authorization_endpoint {
         builder = builder.authorization_endpoint(endpoint);
     }

@@ -130,7 +130,6 @@ pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
         // The endpoints of back-channel logout belong to the gate.
         backchannel_logout: _,
         events: _,
-        stream: _,
         global_revocation: _,
     } = issuer;
     let audience = audience.iter().map(|audience| audience.as_str().into()).collect();

@@ -13,14 +13,10 @@ pub(crate) mod issuers;
 mod mcp_probe;
 pub(crate) mod prepare;
 pub(crate) mod provider_client;
-#[cfg(feature = "signals")]
-pub(crate) mod receivers;
 #[cfg(feature = "relay")]
 pub(crate) mod relays;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 pub(crate) mod shared;
 mod start_wait;
 pub(crate) mod stores;
-#[cfg(feature = "signals")]
-pub(crate) mod streams;
 pub(crate) mod users;

@@ -12,8 +12,6 @@ use super::issuers::{self, RemoteIssuers};
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use super::shared;
 use super::{decision_points, mcp_probe};
-#[cfg(feature = "signals")]
-use super::{receivers, streams};
 use rotogate::gate::GateBuilder;
 use rotogate_config::{Config, ConfigError, ConfigErrors, DirectoryConfig};
 use rotogate_core::directory::Directory;
@@ -111,13 +109,6 @@ impl StartPlan {
             lines
         });
         let issuers = good(issuers);
-        #[cfg(feature = "signals")]
-        let issuers = [
-            issuers,
-            good(streams::inspect_all(config, &self.remote_issuers).await),
-            good(receivers::inspect(config).await),
-        ]
-        .concat();
         let store = good(store);
         let resources = good(mcp_probe::inspect(config).await);
         let decision_points = good(decision_points::inspect(config).await);

@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use super::super::IssuerRules;
 use super::super::user_name::UserName;
 use super::{
-    Ended, EventEffect, EventKind, Reported, Signed, StreamNotice, Targets, before, issued_at, malformed, names_one,
-    proves, session_target, subject_target, text,
+    Ended, EventEffect, EventKind, Reported, Signed, Targets, before, issued_at, malformed, names_one, proves,
+    session_target, subject_target, text,
 };
 use crate::clock::Timestamp;
 use crate::denial::{Denial, EventFlaw};
@@ -27,8 +27,6 @@ enum NamedSubject<'a> {
     ByDirectory(UserName),
     /// The subject has a form or a member that the gate cannot relate to tokens or sessions.
     Unknown,
-    /// The subject has a member that the gate cannot judge, and that the transmitter declares critical.
-    Critical,
 }
 
 impl Signed<'_> {
@@ -50,11 +48,11 @@ impl Signed<'_> {
         let event = event.as_object().ok_or(malformed("an event is an object"))?;
         let kind = EventKind::from_uri(uri);
         let effect = rules.on_event.effect(kind, event);
-        let report = |ended, stream| Reported { kind, effect, ended, told: issued, id: jti.into(), stream };
+        let report = |ended| Reported { kind, effect, ended, told: issued, id: jti.into() };
         if effect == EventEffect::Log {
             let state = event.get("state").and_then(Value::as_str);
             tracing::info!(issuer = %rules.name, kind = uri, jti, state, "security event noted: it ends nothing");
-            return Ok(report(Ended::Nothing, stream_notice(kind, event)?));
+            return Ok(report(Ended::Nothing));
         }
         let subject = claims.get("sub_id").and_then(Value::as_object).ok_or(malformed("no sub_id"))?;
         // The later of `event_timestamp` and `iat`, but not a time in the future.
@@ -65,20 +63,8 @@ impl Signed<'_> {
             EventEffect::Refresh => refreshed(rules, named, at, wall),
             EventEffect::End | EventEffect::Log => ended(rules, (kind, named), at, wall),
         };
-        Ok(report(ended, None))
+        Ok(report(ended))
     }
-}
-
-/// An event's statement about the stream itself (SSF 1.0 §8.1.4).
-fn stream_notice(kind: EventKind, event: &Map<String, Value>) -> Result<Option<StreamNotice>, Denial> {
-    Ok(match kind {
-        EventKind::Verification => Some(StreamNotice::Verification { state: text(event, "state")?.map(Into::into) }),
-        EventKind::StreamUpdated => {
-            let status = text(event, "status")?.ok_or(malformed("stream-updated has no status"))?;
-            Some(StreamNotice::Updated { status: status.into() })
-        }
-        _ => None,
-    })
 }
 
 fn ended(rules: &IssuerRules, (kind, named): (EventKind, NamedSubject<'_>), at: Timestamp, wall: Timestamp) -> Ended {
@@ -88,7 +74,6 @@ fn ended(rules: &IssuerRules, (kind, named): (EventKind, NamedSubject<'_>), at: 
         NamedSubject::Token(jti) => return gone(rules, jti, wall),
         NamedSubject::ByDirectory(name) => return by_directory(rules, name, EventEffect::End, at),
         NamedSubject::Unknown => return Ended::Unmatched,
-        NamedSubject::Critical => return Ended::Discarded,
     };
     targets.ended(rules, at, wall)
 }
@@ -104,7 +89,6 @@ fn refreshed(rules: &IssuerRules, named: NamedSubject<'_>, at: Timestamp, wall: 
         NamedSubject::Token(jti) => return gone(rules, jti, wall),
         NamedSubject::ByDirectory(name) => return by_directory(rules, name, EventEffect::Refresh, at),
         NamedSubject::Unknown => return Ended::Unmatched,
-        NamedSubject::Critical => return Ended::Discarded,
     };
     Targets { target, also: None, user, is_sure, with_keys: false }.ended(rules, at, wall)
 }
@@ -140,17 +124,7 @@ fn complex<'a>(rules: &IssuerRules, subject: &'a Map<String, Value>) -> Result<N
     if subject.len() < 2 {
         return Err(malformed("complex has no member"));
     }
-    let critical = rules.critical.load();
-    let is_judged = |member: &str| matches!(member, "format" | "session" | "user");
-    if subject.keys().any(|member| !is_judged(member) && critical.iter().any(|name| **name == **member)) {
-        return Ok(NamedSubject::Critical);
-    }
-    let user = match of_user.map(|of_user| user(rules, of_user)).transpose()? {
-        Some(NamedSubject::Unknown) if critical.iter().any(|name| &**name == "user") => {
-            return Ok(NamedSubject::Critical);
-        }
-        user => user,
-    };
+    let user = of_user.map(|of_user| user(rules, of_user)).transpose()?;
     match (of_session, user) {
         (Some(of_session), Some(NamedSubject::User(subject))) if !rules.session_claim.is_empty() => {
             session(rules, of_session, Some(subject))

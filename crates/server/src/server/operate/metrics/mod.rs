@@ -4,8 +4,6 @@
 mod issuers;
 mod output;
 pub(crate) mod process;
-#[cfg(feature = "signals")]
-mod receivers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -128,8 +126,6 @@ impl Collector for GateCollector {
         self.reloads(output)?;
         self.logs(output)?;
         issuers::write(&self.sources.remote_issuers, output)?;
-        #[cfg(feature = "signals")]
-        receivers::write((&self.sources.streams, &self.sources.receivers), output)?;
         self.sources.directories.metrics().encode(&mut encoder)
     }
 }

@@ -15,7 +15,7 @@ pub(crate) const REVISION: &str = match option_env!("ROTOGATE_REVISION") {
 };
 
 /// The features of the program, and whether this build has them.
-const FEATURES: [(&str, bool); 13] = [
+const FEATURES: [(&str, bool); 12] = [
     ("failpoints", cfg!(feature = "failpoints")),
     ("grpc", cfg!(feature = "grpc")),
     ("hook", cfg!(feature = "hook")),
@@ -26,7 +26,6 @@ const FEATURES: [(&str, bool); 13] = [
     ("postgres", cfg!(feature = "postgres")),
     ("redis", cfg!(feature = "redis")),
     ("relay", cfg!(feature = "relay")),
-    ("signals", cfg!(feature = "signals")),
     ("sql", cfg!(feature = "sql")),
     ("test-util", cfg!(feature = "test-util")),
 ];

@@ -10,8 +10,6 @@ use crate::server::build::assemble;
 use crate::server::build::files::{FileGroup, LastRead};
 use crate::server::build::issuer_rules::load_issuer_and_log;
 use crate::server::build::issuers::NextIssuers;
-#[cfg(feature = "signals")]
-use crate::server::build::{receivers, streams};
 use crate::server::error::{KeyFault, ServerError};
 use crate::server::listen::tls::Tls;
 use crate::trace::Tracer;
@@ -90,9 +88,6 @@ impl Reloadable {
         let state = serving.replaced_by(now, rules.gate().clone(), proxy)?;
         let tracer = Tracer::start(now, serving.tracer.as_ref());
         let state = state.traced_by(tracer.map_err(|(key, message)| KeyFault::new(key, message))?);
-        #[cfg(feature = "signals")]
-        let (streams, receivers) =
-            (streams::plans(now, &in_force.remote_issuers)?, receivers::plans(now, Some(&self.gate))?);
         if logs_of(now) != logs_of(old) {
             let filter = log::filter(now.log.level).map_err(ServerError::Unusable)?;
             let lines = (now.server.workers.get(), now.issuer.url.as_str());
@@ -112,10 +107,6 @@ impl Reloadable {
             }
         }
         self.gate = self.gate.use_rules(rules);
-        #[cfg(feature = "signals")]
-        in_force.streams.replace(streams);
-        #[cfg(feature = "signals")]
-        receivers::begin(receivers, &self.gate, &in_force.receivers);
         in_force.serving.store(Arc::new(state));
         in_force.limits.set(&now.server);
         self.gate.set_bounds(&now.server.overload);
