@@ -144,7 +144,6 @@ fn token(keys: &Keyring, issuer: &str, jti: &str) -> String {
         session: None,
         account: None,
         own: None,
-        status: None,
         style: TokenStyle::default(),
     };
     mint(keys.signer(), &claims).unwrap().expose().to_owned()

@@ -370,7 +370,6 @@ async fn dpop(rounds: usize) {
         vouched_by: None,
         delegation: None,
         own: None,
-        status: None,
         style: TokenStyle::default(),
     };
     let token = mint(keyring.signer(), &claims).unwrap();

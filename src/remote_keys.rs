@@ -24,6 +24,6 @@ pub use rotogate_issuers::remote_keys::{RemoteIssuer, RemoteKeys};
 // Further items that only the program needs, without a promise of compatibility, as in `crate::program`.
 #[cfg(feature = "program")]
 pub use rotogate_issuers::remote_keys::{
-    FetchFailure, FetchFiles, FetchSettings, Inspected, KeyLocation, Metadata, RemoteStatus, follow_status_lists,
-    inspect, revocation_target, token_target,
+    FetchFailure, FetchFiles, FetchSettings, Inspected, KeyLocation, Metadata, RemoteStatus, inspect,
+    revocation_target, token_target,
 };

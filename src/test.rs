@@ -201,7 +201,6 @@ impl TestIdentity {
             vouched_by: None,
             account: self.account.as_deref(),
             own: Some(&self.claims),
-            status: None,
             style: TokenStyle::default(),
         };
         let token = mint(keyring.signer(), &claims).expect("a token can say this");

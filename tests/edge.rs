@@ -53,7 +53,6 @@ mod resources;
 mod sessions;
 mod small_print;
 mod smuggling;
-pub(crate) mod status_list;
 mod streams;
 mod targets;
 mod tokens;

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The checks that take too long for every change: run them before a release. benches/RESULTS.md has the last figures.
 #
-#   bash tests/long.sh [soak] [kills] [fuzz] [simulation] [overload] [attacks] [nodes] [status] [figures] [repeated] [versions] [peers]
+#   bash tests/long.sh [soak] [kills] [fuzz] [simulation] [overload] [attacks] [nodes] [figures] [repeated] [versions] [peers]
 #                                                                             all of them without an argument
 #   bash tests/long.sh versions [REVISION]
 #
@@ -14,8 +14,6 @@
 # attacks      each attack of one address or token beside others' requests    ATTACK_SECONDS=20, each
 # nodes        three gates on one store: clients, faults and a checker; a token presented by 200 at once
 #                                                  NODES_SECONDS=600, four times; NODES_ROUNDS=1000, three times
-# status       ten million indices of status lists, given out by three gates that are killed and restored; a million sessions
-#              that one not-before ends are in the list within a minute    STATUS_INDICES=10000000, STATUS_SESSIONS=1000000
 # versions     the program of an earlier revision and this one on one store under load, exchanged forwards and back. Without
 #              REVISION: the last tag; while there is none, the first revision that has the formats of today
 # repeated     all tests five times while other programs keep every core busy: counts how often each test fails   REPEATS=5
@@ -75,13 +73,6 @@ nodes() {
         cargo test --all-features --test gate -- --nocapture --test-threads=1 nodes::chaos nodes::together
 }
 
-status() {
-    ROTOGATE_STATUS_INDICES=${STATUS_INDICES:-10000000} \
-        cargo test --all-features -p rotogate-core --lib -- --nocapture s2_no_index_is_given_twice
-    ROTOGATE_STATUS_SESSIONS=${STATUS_SESSIONS:-1000000} \
-        cargo test --all-features -p rotogate-core --lib -- --nocapture s5_all_sessions
-}
-
 figures() {
     local tests=(cargo test --all-features --no-fail-fast)
     {
@@ -112,7 +103,7 @@ repeated() {
 # release formats may change: from the revision on that changed one of these files last, they are those of today.
 versions() {
     local earlier folder=target/versions
-    local formats='crates/store-postgres/src/migrations crates/store-redis/src/record.rs crates/store-redis/src/scripts/common.lua'
+    local formats='crates/core/src/store/kit/encoding.rs crates/store-postgres/src/migrations crates/store-redis/src/record.rs crates/store-redis/src/scripts/common.lua'
     earlier=${REVISION:-$(git describe --tags --abbrev=0 2>/dev/null || git rev-list -1 HEAD -- $formats)}
     earlier=$(git rev-parse --verify "$earlier^{commit}")
     echo "compares $(git log -1 --format='%h, %s' "$earlier") with the working tree"
@@ -135,13 +126,13 @@ if [ "${1:-}" = versions ] && [ $# -eq 2 ]; then
     REVISION=$2
     set -- versions
 fi
-for part in "${@:-soak kills fuzz simulation overload attacks nodes status figures repeated versions peers}"; do
+for part in "${@:-soak kills fuzz simulation overload attacks nodes figures repeated versions peers}"; do
     # Without quotes: without an argument, this is all of them.
     for one in $part; do
         case $one in
-            soak | kills | fuzz | simulation | overload | attacks | nodes | status | figures | repeated | versions | peers) run "$one" "$one" ;;
+            soak | kills | fuzz | simulation | overload | attacks | nodes | figures | repeated | versions | peers) run "$one" "$one" ;;
             *)
-                sed -n '2,25s/^# \{0,1\}//p' "$0" >&2
+                sed -n '2,23s/^# \{0,1\}//p' "$0" >&2
                 exit 2
                 ;;
         esac

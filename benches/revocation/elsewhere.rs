@@ -23,7 +23,7 @@ use crate::{Table, tokens};
 
 const SECRET: &str = "the-secret-of-the-service-1234567890";
 
-/// The time between two requests of a column. Six columns run at the same time.
+/// The time between two requests of a column. Five columns run at the same time.
 const EVERY: Duration = Duration::from_millis(5);
 
 /// A verifier, and its process.
@@ -41,11 +41,8 @@ pub(crate) fn run(table: &mut Table) {
         let service = format!(
             "[[clients]]\nid = \"svc\"\nsecret_hash = \"{hash}\"\ngrants = [\"client_credentials\"]\nscopes = [\"read\"]\n"
         );
-        let port = free_port();
-        // Verifiers read the gate's lists at this address.
-        let lists = "[status_list]\n";
-        let scene = Scene::new(Server::Embedded, &format!("{lists}{service}")).await;
-        let gate = scene.gate_with(port, scene.server.port(), Some(format!("http://127.0.0.1:{port}")));
+        let scene = Scene::new(Server::Embedded, &service).await;
+        let gate = scene.gate();
         let peers = peers(&scene, &gate).await;
         let mut columns = Vec::new();
         for peer in &peers {
@@ -91,8 +88,7 @@ async fn peers(scene: &Scene, gate: &Gate) -> Vec<Peer> {
     let folder = scene.place.path("peers");
     fs::create_dir(&folder).unwrap();
     let keys = keys(scene, gate, &folder).await;
-    let mut peers =
-        vec![server_that_verifies(&keys).await, introspecting_gate(scene, gate), gate_that_reads_lists(scene, gate)];
+    let mut peers = vec![server_that_verifies(&keys).await, introspecting_gate(scene, gate)];
     let installed: [Installed; 2] = [
         ("haproxy", program("haproxy", &[PathBuf::from("/usr/sbin")]), haproxy),
         ("envoy", ::support::target_folder("interop-cache").join("neighbours/bin/envoy-itself"), envoy),
@@ -171,16 +167,6 @@ fn introspecting_gate(scene: &Scene, gate: &Gate) -> Peer {
     );
     let files = |place: &Place| write_private(&place.path("svc.secret"), SECRET);
     another_gate("introspection, remembered for 30 s", scene, &source, files)
-}
-
-/// Another gate that verifies with the first gate's keys, and reads its status lists.
-fn gate_that_reads_lists(scene: &Scene, gate: &Gate) -> Peer {
-    let source = format!(
-        "jwks_url = \"{}\"\nstatus_list = {{ prefixes = [\"{}\"] }}\n",
-        gate.url("/.well-known/jwks.json"),
-        gate.url("/status/")
-    );
-    another_gate("a status list, kept for its 30 s", scene, &source, |_| {})
 }
 
 /// Another gate that trusts the first as an issuer.

@@ -106,11 +106,6 @@ impl Scene {
 
     /// A gate at `port`, with a store whose server is at the port `store`.
     pub(crate) fn gate_at(&self, port: u16, store: u16) -> Gate {
-        self.gate_with(port, store, None)
-    }
-
-    /// As above, with this public URL.
-    pub(crate) fn gate_with(&self, port: u16, store: u16, public: Option<String>) -> Gate {
         let (name, value) = self.server.at(store);
         // The log is in a file, as in a deployment.
         tokio::task::block_in_place(|| {
@@ -119,9 +114,6 @@ impl Scene {
                     .env("ROTOGATE_LOG", "info")
                     .env("ROTOGATE_SERVER__LISTEN", format!("127.0.0.1:{port}"))
                     .env(name, value);
-                if let Some(public) = public {
-                    command.env("ROTOGATE_SERVER__PUBLIC_URL", public);
-                }
             })
         })
     }

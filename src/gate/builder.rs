@@ -76,8 +76,6 @@ pub struct GateBuilder {
     #[cfg(feature = "relay")]
     relay_store: Option<Arc<dyn rotogate_core::store::relay::RelayStore>>,
     #[cfg(feature = "relay")]
-    status_list: Option<rotogate_core::status_list::StatusListSettings>,
-    #[cfg(feature = "relay")]
     api_keys: Option<rotogate_core::api_key::ApiKeySettings>,
     directory: Option<Arc<dyn Directory>>,
     passwords: Option<Arc<Passwords>>,
@@ -316,15 +314,6 @@ impl GateBuilder {
     #[must_use]
     pub fn relay_store(mut self, store: Arc<dyn rotogate_core::store::relay::RelayStore>) -> Self {
         self.relay_store = Some(store);
-        self
-    }
-
-    /// Publishes Token Status Lists: by these lists other verifiers learn which sessions have ended. The lists need
-    /// [`relay_store`](Self::relay_store), and a key whose public half is published.
-    #[cfg(feature = "relay")]
-    #[must_use]
-    pub fn status_list(mut self, settings: rotogate_core::status_list::StatusListSettings) -> Self {
-        self.status_list = Some(settings);
         self
     }
 

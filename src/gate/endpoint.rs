@@ -30,8 +30,6 @@ mod foreseen;
 pub(in crate::gate) mod grants;
 mod handler;
 mod read;
-#[cfg(feature = "relay")]
-mod status_list;
 mod table;
 
 #[cfg(feature = "kuzzle")]
@@ -42,8 +40,6 @@ pub(super) use foreseen::{RefreshPlace, foresee};
 #[cfg(feature = "kuzzle")]
 pub(super) use handler::EndpointHandler;
 pub(super) use handler::to_its_end;
-#[cfg(feature = "relay")]
-pub(super) use status_list::status_list;
 #[cfg(feature = "program")]
 pub use table::envelopes;
 pub(super) use table::{CommonRules, Endpoints, Hit, MatchedOperation};
@@ -231,12 +227,6 @@ impl Endpoint {
         Ok(Some((Arc::clone(relay), config)))
     }
 
-    /// How long the endpoint's sessions live, if the endpoint states it.
-    #[cfg(feature = "relay")]
-    pub(super) fn session_ttl(&self) -> Option<std::time::Duration> {
-        self.profile.session_ttl.max(self.dialect.profile().session_ttl)
-    }
-
     /// The path that the endpoint's operations share.
     fn base(&self) -> &str {
         self.path.as_deref().unwrap_or_else(|| self.dialect.default_path())
@@ -259,12 +249,6 @@ impl Endpoint {
 pub(super) fn jwks(gate: &Inner, method: &Method) -> (Reply, Reason) {
     let keys = gate.engine.keyring().jwks();
     document(method, "application/jwk-set+json", serde_json::to_vec(&keys).unwrap_or_default().into())
-}
-
-/// No store of this build keeps the register of status lists, so no list is served.
-#[cfg(not(feature = "relay"))]
-pub(super) const fn status_list(_: &Inner, _: u32, _: &http::request::Parts) -> Result<(Reply, Reason), Denial> {
-    Err(Denial::NoRoute)
 }
 
 /// The authorization server metadata (RFC 8414 §3.2).

@@ -50,8 +50,6 @@ pub(super) async fn begin(gate: &Arc<Running>, feed: Option<Box<dyn Feed>>) -> R
     tokio::spawn(ask_about_browsers(Arc::downgrade(gate)));
     tokio::spawn(flush(Arc::downgrade(gate)));
     tokio::spawn(sweep(Arc::downgrade(gate)));
-    #[cfg(feature = "relay")]
-    super::status_list::begin(gate);
     Ok(())
 }
 

@@ -102,8 +102,6 @@ mod signed_out;
 #[cfg(feature = "kuzzle")]
 mod socket;
 mod stall_timeout;
-#[cfg(feature = "relay")]
-mod status_list;
 mod tunnel;
 mod upgrade;
 mod verdict;
@@ -133,8 +131,6 @@ pub use rotogate_core::lease::{Lease, LeaseEnd};
 pub use rotogate_core::limit::{Rate, Rates};
 pub use rotogate_core::overload::{Bound, Bounds};
 pub use rotogate_core::reason::Reason;
-#[cfg(feature = "relay")]
-pub use rotogate_core::status_list::{ListSize, StatusListSettings};
 pub use rotogate_core::verify_cache::IdentityField;
 #[cfg(feature = "browser-oidc")]
 pub use rotogate_issuers::login::LoginProvider;

@@ -36,7 +36,7 @@ impl Inner {
             Some(Hit::NearMiss(endpoint)) => {
                 return (endpoint.and_then(|endpoint| self.endpoints.dialect(endpoint)), None);
             }
-            Some(Hit::Jwks | Hit::Metadata(_) | Hit::Resource(_) | Hit::StatusList(_)) => return (None, None),
+            Some(Hit::Jwks | Hit::Metadata(_) | Hit::Resource(_)) => return (None, None),
             None => {}
         }
         let named = || request.headers().get(HOST)?.to_str().ok();

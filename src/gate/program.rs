@@ -43,15 +43,6 @@ impl Gate {
         self.0.running.exchanges.results.counted()
     }
 
-    /// How far the status lists are behind, and how many were built.
-    pub fn status_lists(&self) -> (Duration, u64) {
-        #[cfg(feature = "relay")]
-        if let Some(lists) = self.0.engine.status_lists() {
-            return (lists.lag(self.0.engine.clock().now()), lists.builds());
-        }
-        (Duration::ZERO, 0)
-    }
-
     /// The counts of decisions: the decision point, the result, the number.
     pub fn decisions(&self) -> Vec<(Arc<str>, &'static str, u64)> {
         self.0.running.decisions.results.counted()

@@ -86,9 +86,9 @@ async fn k2_k4_k8_k11_a_key_is_made_once_used_revoked_and_stays_so_after_a_crash
     );
 }
 
-/// A gate with an API key and a status list of its first refresh secret, and another secret that is current.
+/// A gate with an API key of its first refresh secret, and another secret that is current.
 async fn rolled() -> (Place, Gate) {
-    let place = Place::new(&with(&with(CONFIG, "status_list", "size = \"2^14\""), "api_keys", "prefix = \"acme\"\n"));
+    let place = Place::new(&with(CONFIG, "api_keys", "prefix = \"acme\"\n"));
     let gate = place.start();
     gate.login().await;
     place.point_commands_at(&gate);
@@ -97,11 +97,10 @@ async fn rolled() -> (Place, Gate) {
     (place, gate)
 }
 
-/// What needs the first secret: the reasons to refuse, and a note.
-const LEFT: [&str; 3] = [
+/// What needs the first secret: the reasons to refuse.
+const LEFT: [&str; 2] = [
     "refresh tokens that it made may be presented",
     "1 API key depends on it, because it was not used since another secret is current: use, rotate or revoke it",
-    "status lists made by refresh-1: 1, of which ",
 ];
 const RETIRE: [&str; 3] = ["keys", "retire", "refresh-1"];
 
@@ -132,11 +131,7 @@ async fn c28_k4_the_running_gate_says_what_needs_a_secret_that_is_retired() {
     assert_eq!(forced.status, StatusCode::OK);
     let warning = forced.json()["warning"].as_str().unwrap().to_owned();
     says_all(&warning);
-    assert!(
-        warning.contains("warning: refresh-1 was still needed: for ")
-            && warning.contains("\nwarning: status lists made"),
-        "{warning}"
-    );
+    assert!(warning.contains("warning: refresh-1 was still needed: for "), "{warning}");
     assert!(is_gone(&place));
 }
 
@@ -164,7 +159,7 @@ async fn c28_k4_a_gate_that_does_not_answer_hinders_no_forced_removal() {
     assert!(said.contains("is not one of its admin tokens"), "{said}");
     assert!(!is_gone(&place));
     let said = place.fails(&[&retire[..], &["--force"]].concat(), "");
-    let unread = "API keys and status lists may depend on it, and the store cannot be read: ";
+    let unread = "API keys may depend on it, and the store cannot be read: ";
     assert!(said.contains(unread) && said.contains("the key folder is changed (refresh-1)"), "{said}");
     assert!(is_gone(&place));
 }

@@ -311,8 +311,6 @@ const ENDPOINTS: &str = r#"
 [api_keys]
 prefix = "acme"
 header = "x-api-key"
-[status_list]
-path = "/status"
 [[clients]]
 id = "ios"
 [[clients]]
@@ -353,8 +351,6 @@ async fn p58_what_the_head_decides_at_an_endpoint_is_explained_and_the_rest_is_c
         ("GET", "/api/v2/auth/token", "", "method_not_allowed"),
         ("POST", "/.well-known/jwks.json", "", "method_not_allowed"),
         ("GET", "/.well-known/jwks.json", "", "answered"),
-        ("GET", "/status/1", "", "no_route"),
-        ("POST", "/status/1", "", "method_not_allowed"),
         ("GET", "/sessions", "", "no_credential"),
         ("POST", "/sessions", &tokens.access, "method_not_allowed"),
         ("GET", "/sessions", &key, "unusable_credential"),

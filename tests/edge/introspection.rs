@@ -62,7 +62,7 @@ impl Server {
         self.answers(token, ok("application/json", answer.to_string().as_bytes()));
     }
 
-    fn answers(&self, token: &str, response: impl Into<Vec<u8>>) {
+    pub(crate) fn answers(&self, token: &str, response: impl Into<Vec<u8>>) {
         self.shared.answers.lock().unwrap().insert(token.to_owned(), response.into());
     }
 

@@ -31,5 +31,4 @@ mod proofs;
 mod refresh;
 mod remote_keys;
 mod session_cookie;
-mod status_lists;
 mod tokens;

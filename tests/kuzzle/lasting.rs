@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::{Value, json};
-use support::Gate;
-use support::documents::Documents;
+use support::pki::write_private;
 use support::wire::Wire as Plain;
+use support::{Gate, keep_secret};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::edge::issuer::Issuer;
-use crate::edge::status_list;
+use crate::edge::introspection::{Server, active};
+use crate::edge::issuer::URL;
 
 use super::client::{Client, jwt, result};
 use super::socket::{Event, SEVERAL_LOOKS, Wire, close_code, connection, event, gate, reload, with_one_route};
@@ -101,25 +101,31 @@ async fn t9_only_an_upgrade_to_a_websocket_opens_the_socket_of_a_path() {
     assert_eq!(status(&gate, "GET /", &socket), StatusCode::SWITCHING_PROTOCOLS.as_u16());
 }
 
-/// The status list of one identity's token is not to be had. What the upstream says for it waits, in its order, and
-/// nothing waits that is for the other identity of the connection.
+/// The issuer of one identity's token does not say whether it is still good. What the upstream says for it waits, in its
+/// order, and nothing waits that is for the other identity of the connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r15_what_cannot_be_decided_for_one_identity_holds_up_no_other_of_the_connection() {
-    let (idp, key) = (Documents::start(), Issuer::new(3));
-    idp.document("/keys", &json!({ "keys": [key.jwk("k1")] }));
-    let publish = |later: u64| status_list::publish(&idp, (&key, "k1"), "/status/1", &[0, 0], later);
-    publish(0);
-    let entry = status_list::listed(&idp, &format!("jwks_url = \"{}\"", idp.at("/keys")));
+    let (server, folder) = (Server::start(), tempfile::tempdir().unwrap());
+    let secret = folder.path().join("idp.secret");
+    keep_secret("secret-of-the-gate-at-idp");
+    write_private(&secret, "secret-of-the-gate-at-idp");
+    let entry = format!(
+        "[[issuers]]\nname = \"idp\"\nurl = \"{URL}\"\naudience = [\"api\"]\nscopes = \"any\"\neverywhere = true\n\
+         introspection = {{ url = \"{}\", client_id = \"gate\", secret_file = \"{}\", cache = \"1s\", \
+         stale_if_error = \"2s\" }}\n",
+        server.url(),
+        secret.display()
+    );
     let mut place = None;
-    let entry = entry.replace("\"5s\"]", "\"5s\"], stale_for = \"2s\"");
     let (gate, mut events) = super::socket::gate_with(&entry, &mut place).await;
     let own = Client { gate: &gate }.login("").await;
-    let theirs = status_list::token(&idp, (&key, "k1"), &idp.at("/status/1"), 3);
+    let theirs = "an-opaque-token-of-the-issuer";
+    server.says(theirs, &active(&json!({})));
     let mut wire = Wire::open(&gate).await;
     let call = |jwt: &str| json!({ "controller": "realtime", "action": "subscribe", "requestId": "S", "jwt": jwt });
-    // The socket does not wait for the list.
-    support::until("the list is known", async || {
-        wire.send(call(&theirs).to_string()).await;
+    // The socket does not wait for the answer.
+    support::until("the answer is known", async || {
+        wire.send(call(theirs).to_string()).await;
         wire.hear().await["status"] == 200
     })
     .await;
@@ -140,7 +146,7 @@ async fn r15_what_cannot_be_decided_for_one_identity_holds_up_no_other_of_the_co
     };
     let mut first = heard().await;
     assert!(first.iter().all(|numbers| !numbers.is_empty()), "both go on: {first:?}");
-    idp.answer("/status/1", "HTTP/1.1 500 Oh\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_owned());
+    server.answers(theirs, "HTTP/1.1 500 Oh\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     support::until("one waits and the other goes on", async || {
         let more = heard().await;
         let is_so = more[0].is_empty() && more[1].len() > 10;
@@ -148,7 +154,7 @@ async fn r15_what_cannot_be_decided_for_one_identity_holds_up_no_other_of_the_co
         is_so
     })
     .await;
-    publish(1);
+    server.says(theirs, &active(&json!({})));
     support::until("both go on", async || {
         let more = heard().await;
         let is_so = !more[0].is_empty();

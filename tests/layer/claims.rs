@@ -248,7 +248,6 @@ pub(crate) fn foreign(keys: &Keyring, issuer: &str, claims: &[(&str, Value)]) ->
         session: None,
         account: None,
         own: Some(&own),
-        status: None,
         style: TokenStyle::default(),
     };
     mint(keys.signer(), &claims).unwrap().expose().to_owned()

@@ -338,8 +338,6 @@ async fn table(world: &World) -> Vec<(&'static str, Head)> {
 const ELSEWHERE: &[&str] = &[
     // A gate whose routes serve every path has none; see the test of them.
     "no_route",
-    // A list is fetched by the program alone; see `s11_…` in tests/edge.
-    "status_list_unavailable",
     // Answers of an endpoint, which an explanation does not cover.
     "body_too_large",
     "unknown_refresh_token",

@@ -66,7 +66,6 @@ impl<'a> Mint<'a> {
             vouched_by: None,
             delegation: None,
             own: None,
-            status: None,
             style: Default::default(),
         };
         Ok(mint(self.key, &claims)?.expose().to_owned())

@@ -996,7 +996,6 @@ fn is_the_same(one: &Config, other: &Config) {
         issuer,
         issuers,
         sessions,
-        status_list,
         store,
         directories,
         limits,
@@ -1030,7 +1029,6 @@ fn is_the_same(one: &Config, other: &Config) {
     assert_eq!(cors, &other.cors);
     assert_eq!(api_keys, &other.api_keys);
     assert_eq!(dpop, &other.dpop);
-    assert_eq!(status_list, &other.status_list);
     assert_eq!(endpoints, &other.endpoints);
     assert_eq!(identity, &other.identity);
     assert_eq!((providers, upstreams), (&other.providers, &other.upstreams));

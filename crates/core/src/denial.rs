@@ -174,10 +174,6 @@ pub enum Denial {
     /// time.
     // Requirement I20.
     IntrospectionUnavailable(Duration),
-    /// The status list that the token names is unavailable, so it is unknown whether the issuer ended the token.
-    /// Another attempt may succeed after this time.
-    // Requirement S11.
-    StatusListUnavailable(Duration),
     /// Other gates may have revoked the token, and this gate has had no news from their store for too long. Another
     /// attempt may succeed after this time.
     // Requirement C10.

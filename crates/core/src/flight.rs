@@ -2,7 +2,7 @@
 //! task of its own, so a caller that leaves does not cancel it.
 //!
 //! What is waited for elsewhere differs: the attempts of a task that fetches again and again
-//! ([`live_keys`](crate::token::live_keys), [`remote_status`](crate::token::remote_status)), and a connection that is
+//! ([`live_keys`](crate::token::live_keys)), and a connection that is
 //! given up with its last caller (the store in Redis).
 
 use std::hash::Hash;

@@ -51,8 +51,6 @@ pub mod revocation;
 pub mod route;
 pub mod rule;
 pub mod session;
-#[cfg(feature = "relay")]
-pub mod status_list;
 pub mod store;
 pub mod task;
 pub mod thumbprint;

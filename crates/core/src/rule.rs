@@ -155,10 +155,7 @@ impl Rule {
             | Denial::TokenExpired
             | Denial::TokenTooOld
             | Denial::TokenNotYetValid => Self::Claims,
-            Denial::TokenRevoked
-            | Denial::ProviderTokenOver
-            | Denial::RevocationsUnavailable(_)
-            | Denial::StatusListUnavailable(_) => Self::Revocation,
+            Denial::TokenRevoked | Denial::ProviderTokenOver | Denial::RevocationsUnavailable(_) => Self::Revocation,
             Denial::UnprovedBinding
             | Denial::UnboundToken
             | Denial::OtherKey

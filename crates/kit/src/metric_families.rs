@@ -146,10 +146,6 @@ families! { ALL:
     DECISIONS = Counter "decisions" ["point", "result"]
         "Decisions of a decision point, cached ones included";
 
-    STATUS_LIST_LAG = Gauge "status_list_lag_seconds" []
-        "Delay of the status lists behind ended sessions";
-    STATUS_LIST_BUILDS = Counter "status_list_builds" [] "Status lists built and signed";
-
     CERTIFICATE_NOT_AFTER = Gauge "certificate_not_after_timestamp_seconds" ["file"]
         "Unix time at which the first certificate of a file expires";
     CONFIG_RELOAD_SUCCESSFUL = Gauge "config_last_reload_successful" ["source"]

@@ -15,7 +15,7 @@ use rotogate_core::store::StoreError;
 #[cfg(feature = "relay")]
 use rotogate_core::store::kit::encoding::encode;
 #[cfg(feature = "relay")]
-use rotogate_core::store::relay::{KEY_OWNER, LISTS_OWNER, RelayId, RelayRecord, RelayState};
+use rotogate_core::store::relay::{KEY_OWNER, RelayId};
 
 /// Rows per transaction of the copy, so that it needs little memory.
 const ROWS_PER_TRANSACTION: usize = 4096;
@@ -70,7 +70,7 @@ fn copy_tables(read: &ReadTransaction, into: &Database) -> Result<(), redb::Erro
     Ok(())
 }
 
-/// Copies the API keys and the register of status lists, which are rows among the records of the relay.
+/// Copies the API keys, which are rows among the records of the relay.
 #[cfg(feature = "relay")]
 fn copy_rows(read: &ReadTransaction, into: &Database) -> Result<(), redb::Error> {
     if !read.list_tables()?.any(|table| table.name() == RELAYS.name()) {
@@ -84,10 +84,7 @@ fn copy_rows(read: &ReadTransaction, into: &Database) -> Result<(), redb::Error>
         let (id, bytes) = row?;
         // A gate could not use a row that cannot be decoded either.
         let record = decode_relay(RelayId(*id.value()), bytes.value()).ok();
-        let Some(record) = record.filter(|record| [KEY_OWNER, LISTS_OWNER].contains(&record.owner)) else { continue };
-        // No further index may be assigned from the lists of a copy.
-        let state = if record.owner == LISTS_OWNER { RelayState::Unknown } else { record.state };
-        let record = RelayRecord { state, ..record };
+        let Some(record) = record.filter(|record| record.owner == KEY_OWNER) else { continue };
         let Ok(bytes) = encode(&record) else { continue };
         to.insert(id.value(), bytes.as_slice())?;
         ends.insert((record.until.as_millis(), id.value()), ())?;

@@ -21,8 +21,6 @@ use rotogate_core::private_file::{self, Unpublished};
 use rotogate_core::random::random;
 use rotogate_core::store::kit::encoding::decode;
 use rotogate_core::store::kit::highwater::{self, HighWater, Mark, MarkVerdict};
-#[cfg(feature = "relay")]
-use rotogate_core::store::relay::{LISTS_ROW, RelayRecord, RelayRows, RelayState};
 use rotogate_core::store::rules::Failure;
 use rotogate_core::store::{StoreError, WriteOutcome};
 
@@ -171,21 +169,10 @@ fn existing(
                 state.rename(random_id()?);
             }
             state.touch();
-            #[cfg(feature = "relay")]
-            close_lists(state)?;
             Ok(())
         })?;
     }
     Ok((database, head, backend))
-}
-
-/// Lets the gate close the status lists: it may have assigned indices that this copy does not know.
-#[cfg(feature = "relay")]
-fn close_lists(state: &mut Writing<'_>) -> Result<(), Failure> {
-    // A gate refuses a row that cannot be read.
-    let Ok(Some(old)) = state.relay(LISTS_ROW) else { return Ok(()) };
-    let new = RelayRecord { state: RelayState::Unknown, ..old.clone() };
-    state.put_relay(LISTS_ROW, Some(&old), &new)
 }
 
 /// Fails for an unfinished copy, unless the same copy is to be continued.

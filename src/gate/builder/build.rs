@@ -15,7 +15,6 @@ use crate::gate::endpoint::Endpoints;
 use crate::gate::fault_log::FaultLog;
 use crate::gate::notice::Notices;
 #[cfg(feature = "relay")]
-use crate::gate::origin::origin_of;
 #[cfg(feature = "relay")]
 use crate::gate::relay::{EndpointRelay, NextRelay, Shared};
 use crate::gate::replace::PreparedRules;
@@ -30,11 +29,7 @@ use rotogate_core::overload::Overload;
 use rotogate_core::password::Passwords;
 use rotogate_core::policy::GateId;
 use rotogate_core::random::random;
-#[cfg(feature = "relay")]
-use rotogate_core::status_list::StatusLists;
 use rotogate_core::store::{Cursor, Feed, Follow, LiveRow, MemoryStore, Staleness, Store, StoreError, round_trip};
-#[cfg(feature = "relay")]
-use rotogate_core::token::assertion::can_sign_assertions;
 use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::verify::{IssuerRules, RulesError, Verifier};
 use rotogate_core::verify_cache::{DEFAULT_CACHE, TokenChecker};
@@ -98,8 +93,6 @@ impl GateBuilder {
             keep_login_origin: !self.forget_login_origin,
             staleness: feed.is_some().then_some(self.staleness),
         });
-        #[cfg(feature = "relay")]
-        self.begin_status(&engine, &keyring, is_issuer)?;
         // The validity of fetched keys is judged by the same clock as requests.
         self.trusted.iter().filter_map(|rules| rules.keys.live()).for_each(|keys| keys.set_clock(&clock));
         self.rules.set_clock(&clock);
@@ -159,24 +152,6 @@ impl GateBuilder {
         }
         let counters = Arc::new(StoreCounters::new(Arc::clone(store), Arc::clone(keyring)));
         (limits.shared_by(Arc::clone(&counters) as _, Arc::clone(time)), Some(counters))
-    }
-
-    /// Publishes status lists from now on, if they are configured.
-    #[cfg(feature = "relay")]
-    fn begin_status(&mut self, engine: &Engine, keyring: &Keyring, is_issuer: bool) -> Result<(), BuildError> {
-        let Some(settings) = self.status_list.take() else { return Ok(()) };
-        settings.check().map_err(BuildError::StatusList)?;
-        if !is_issuer {
-            return Err(BuildError::StatusList("a gate without an issuer of its own has no sessions"));
-        }
-        if !can_sign_assertions(keyring.signer().algorithm()) {
-            return Err(BuildError::StatusList("the key that signs is symmetric: no verifier could check a list"));
-        }
-        let store = self.relay_store.clone().ok_or(BuildError::NoRelayStore)?;
-        let public_url = self.rules.public_url.clone().or_else(|| origin_of(engine.issuer()));
-        let public_url = public_url.ok_or(BuildError::StatusList("they need a public URL"))?;
-        engine.publish_status(Arc::new(StatusLists::new(settings, &public_url, store)));
-        Ok(())
     }
 
     #[cfg(feature = "relay")]

@@ -92,10 +92,6 @@ pub enum BuildError {
         "an endpoint with a relay, a login at a provider, or API keys need a store for their records: call `.relay_store(…)`"
     )]
     NoRelayStore,
-    /// The status lists cannot be published.
-    #[cfg(feature = "relay")]
-    #[error("status lists: {0}")]
-    StatusList(&'static str),
     /// The new rules name an endpoint with a relay that the running gate does not have.
     #[cfg(feature = "relay")]
     #[error("the endpoint at {0} has a relay, and the relays of a running gate cannot change")]

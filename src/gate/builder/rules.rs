@@ -165,23 +165,6 @@ impl Rules {
         IdentityHeaders { headers, assertion: self.assertion.clone() }
     }
 
-    /// The path of the status lists, if they are published. Raises the longest session life that the lists must
-    /// outlive.
-    #[cfg(feature = "relay")]
-    fn status_path(&self, engine: &Engine) -> Option<String> {
-        let lists = engine.status_lists()?;
-        let of_endpoints = self.endpoints.iter().filter_map(Endpoint::session_ttl);
-        let of_clients = self.clients.iter().filter_map(|client| client.profile.session_ttl);
-        lists.raise_longest(of_endpoints.chain(of_clients).fold(self.profile.session_ttl, Duration::max));
-        Some(lists.settings().path.clone())
-    }
-
-    #[cfg(not(feature = "relay"))]
-    #[expect(clippy::unused_self, reason = "the lists are in the store of relays")]
-    const fn status_path(&self, _: &Engine) -> Option<String> {
-        None
-    }
-
     pub(super) fn into_inner(
         mut self,
         kept: RunningParts,
@@ -189,7 +172,6 @@ impl Rules {
         old: Option<&Inner>,
     ) -> Result<Inner, BuildError> {
         let RunningParts { id, running, engine, checker, leases, leeway } = kept;
-        let status_path = self.status_path(&engine);
         let protected = ProtectedNames::new(identity.names().map(HeaderName::as_str));
         let protected = protected.with(patterns(&self.strip)?, patterns(&self.keep)?);
         let dialects = dialects(&self.routes)?;
@@ -209,7 +191,6 @@ impl Rules {
         let external = External::new(&public_url, self.hosts.as_deref().unwrap_or_default(), &routes);
         let hosts = self.hosts.map(|hosts| served_hosts(&hosts, &public_url, &routes)).transpose()?;
         let common = CommonRules {
-            status_path: status_path.as_deref(),
             profile: &self.profile,
             clients: &self.clients,
             issuer: engine.issuer(),

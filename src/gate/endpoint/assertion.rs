@@ -62,7 +62,7 @@ impl EndpointCommand<'_> {
         Ok(Outcome::Issued(Box::new(self.gate.engine.asserted(login).await?)))
     }
 
-    /// Verifies the assertion. If its key or its status list is unknown, waits for the issuer's keys or for the list.
+    /// Verifies the assertion. If its key is unknown, waits for the issuer's keys.
     async fn proved_grant(&self, client: Option<&Client>, assertion: &SecretString) -> Result<ProvedGrant, Error> {
         let (limits, address, checker) = (self.gate.engine.limits(), self.origin.address, &self.gate.checker);
         limits.admit_unverified(address)?;
@@ -82,12 +82,6 @@ impl EndpointCommand<'_> {
             if is_final && matches!(read, Err(Denial::KeysUnavailable(_))) {
                 read = Err(Denial::GrantAssertion("no key of the issuer signed it"));
             }
-        }
-        if matches!(read, Err(Denial::StatusListUnavailable(_)))
-            && let Some(wait) = checker.awaited_status(sent.token)
-        {
-            wait.ended().await;
-            read = checker.proved_grant(sent);
         }
         match &read {
             Ok(_) => limits.record_valid(address),

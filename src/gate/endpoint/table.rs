@@ -68,8 +68,6 @@ pub(in crate::gate) struct CommonRules<'a> {
     /// The path of the only endpoint for global revocation: the metadata has no place for several.
     pub(in crate::gate) global_revocation: Option<String>,
     pub(in crate::gate) resources: &'a [ReadyResource],
-    /// The path of the status lists, if they are published.
-    pub(in crate::gate) status_path: Option<&'a str>,
 }
 
 /// The dialects that endpoints may name.
@@ -165,14 +163,13 @@ enum PathEntry {
     Jwks,
     Metadata(usize),
     Resource(usize),
-    StatusList,
 }
 
 impl PathEntry {
     fn endpoint(&self) -> Option<usize> {
         match self {
             Self::Operation { endpoint, .. } => Some(*endpoint),
-            Self::Jwks | Self::Metadata(_) | Self::Resource(_) | Self::StatusList => None,
+            Self::Jwks | Self::Metadata(_) | Self::Resource(_) => None,
         }
     }
 }
@@ -226,8 +223,6 @@ pub(in crate::gate) enum Hit {
     Metadata(usize),
     /// The document of the resource at this position.
     Resource(usize),
-    /// The status list with this number.
-    StatusList(u32),
     /// A near miss of a path of this endpoint, or, with `None`, of one of the gate's own paths.
     NearMiss(Option<usize>),
 }
@@ -262,9 +257,6 @@ impl Endpoints {
         }
         for (index, resource) in common.resources.iter().enumerate() {
             all.insert("the gate", &resource.document_path, PathEntry::Resource(index))?;
-        }
-        if let Some(path) = common.status_path {
-            all.insert("the status list", &format!("{path}/{{list}}"), PathEntry::StatusList)?;
         }
         let dialects = KnownDialects::new(&endpoints);
         for endpoint in endpoints {
@@ -456,10 +448,6 @@ impl Endpoints {
                         Hit::Operation(MatchedOperation { endpoint: *endpoint, served: Arc::clone(served), params })
                     }
                     PathEntry::Resource(index) if !path.is_rewritten() => Hit::Resource(*index),
-                    PathEntry::StatusList => match number(found.params.get("list")) {
-                        Some(list) if !path.is_rewritten() => Hit::StatusList(list),
-                        Some(_) | None => Hit::NearMiss(None),
-                    },
                     PathEntry::Jwks | PathEntry::Metadata(_) | PathEntry::Resource(_) | PathEntry::Operation { .. } => {
                         Hit::NearMiss(found.value.endpoint())
                     }
@@ -468,9 +456,4 @@ impl Endpoints {
             Err(_) => self.loose.at(&path.loose()).ok().map(|found| Hit::NearMiss(*found.value)),
         }
     }
-}
-
-/// The number in the URL of a list, which has only one spelling.
-fn number(text: Option<&str>) -> Option<u32> {
-    text.and_then(|text| text.parse::<u32>().ok().filter(|number| number.to_string() == text))
 }

@@ -234,9 +234,7 @@ impl<M> GateLayer<M> {
         if endpoints == EndpointMatch::Refuse {
             let denial = match hit {
                 Hit::NearMiss(_) => Denial::NearMiss,
-                Hit::Operation(_) | Hit::Jwks | Hit::Metadata(_) | Hit::Resource(_) | Hit::StatusList(_) => {
-                    Denial::EndpointElsewhere
-                }
+                Hit::Operation(_) | Hit::Jwks | Hit::Metadata(_) | Hit::Resource(_) => Denial::EndpointElsewhere,
             };
             return Some(Admission::Refused(denial, None));
         }

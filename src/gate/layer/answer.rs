@@ -77,10 +77,6 @@ impl<S, M> GateService<S, M> {
                 Some(resource) => layer.published(resources::document(resource, &parts.method)),
                 None => layer.refuse(&parts, Denial::NoRoute, None, None),
             },
-            Admission::Endpoint(Hit::StatusList(number)) => match endpoint::status_list(gate, number, &parts) {
-                Ok(published) => layer.published(published),
-                Err(denial) => layer.refuse(&parts, denial, None, None),
-            },
             Admission::Endpoint(Hit::NearMiss(endpoint)) => {
                 let dialect = endpoint.and_then(|endpoint| gate.endpoints.dialect(endpoint));
                 layer.refuse(&parts, Denial::NearMiss, dialect, None)

@@ -14,7 +14,6 @@ use rotogate_core::engine::{Engine, RenewWhen};
 use rotogate_core::overload::{Holder, PoolPermit};
 use rotogate_core::route::RoutePolicy;
 use rotogate_core::token::live_keys::KeysWait;
-use rotogate_core::token::remote_status::StatusWait;
 use rotogate_core::token::verify::IssuerRules;
 use rotogate_core::verify_cache::{Introspected, IntrospectionWait, SessionAnswer};
 
@@ -31,8 +30,6 @@ enum Wait {
     Keys(KeysWait),
     /// The issuer's answer about the token, with the counters of good and bad tokens of the client's address.
     Introspection(IntrospectionWait, Arc<Engine>, Option<IpAddr>),
-    /// The status list that the token names.
-    Status(StatusWait),
     /// The session of a cookie.
     Session(Arc<Inner>, Arc<str>, RenewWhen, Option<IpAddr>),
     /// The record of an API key.
@@ -93,10 +90,7 @@ pub(in crate::gate) fn awaited_token(
 
 /// May a pending event decide about a request with this denial?
 const fn is_awaited(denial: Denial) -> bool {
-    matches!(
-        denial,
-        Denial::KeysUnavailable(_) | Denial::IntrospectionUnavailable(_) | Denial::StatusListUnavailable(_)
-    )
+    matches!(denial, Denial::KeysUnavailable(_) | Denial::IntrospectionUnavailable(_))
 }
 
 fn wait(
@@ -111,8 +105,6 @@ fn wait(
     let what = if matches!(denial, Denial::IntrospectionUnavailable(_)) {
         let wait = gate.checker.awaited_introspection(token, taken, gate.engine.limits().knows(address.into()))?;
         Wait::Introspection(wait, Arc::clone(&gate.engine), address)
-    } else if matches!(denial, Denial::StatusListUnavailable(_)) {
-        Wait::Status(gate.checker.awaited_status(token)?)
     } else {
         Wait::Keys(gate.checker.awaited(token)?)
     };
@@ -124,10 +116,6 @@ impl Awaited {
     pub(in crate::gate) async fn settled(self) -> Settled {
         match self.what {
             Wait::Keys(keys) => Settled { is_final: keys.ended().await, introspected: None, session: None },
-            Wait::Status(list) => {
-                list.ended().await;
-                Settled { is_final: false, introspected: None, session: None }
-            }
             Wait::Session(gate, cookie, when, address) => {
                 let answer = gate.loaded_session(cookie, when).await;
                 answer.record(gate.engine.limits(), address.into());

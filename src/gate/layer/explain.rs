@@ -246,13 +246,6 @@ impl<M> GateLayer<M> {
                 let document = document.map(|resource| resources::document(resource, &parts.method));
                 decision.published("the document of a resource", document, parts, recorder);
             }
-            Admission::Endpoint(Hit::StatusList(number)) => {
-                let list = endpoint::status_list(gate, number, parts);
-                if let Err(denial) = list {
-                    decision.refusal = Some(gate.refusal(parts, denial, None, None));
-                }
-                decision.published("the status list", list, parts, recorder);
-            }
         }
         decision
     }

@@ -15,7 +15,7 @@ use super::issuer::{IssuerConfig, algorithm, audience, leeway};
 use super::mapping::{AllowedScopes, allowed_scopes};
 use super::remote::RemoteSource;
 use super::signals::GlobalRevocationConfig;
-use super::{DAY, SECOND, grants, mapping, path_in, remote, signals, status_list};
+use super::{DAY, SECOND, grants, mapping, path_in, remote, signals};
 use crate::Config;
 use rotogate_core::client::ExchangeRules;
 use rotogate_core::directory::UserNameForm;
@@ -24,7 +24,6 @@ use rotogate_core::route::{Auth, Route, WarningKind};
 use rotogate_core::token::algorithm::Family;
 use rotogate_core::token::assertion::is_assertion_typ;
 use rotogate_core::token::claims::CLIENT_PREFIX;
-use rotogate_core::token::remote_status::StatusRules;
 use rotogate_core::token::verify::{
     ClaimMapping, EventEffects, OWN, Preset, RequiredClaim, WantedClaim, host_of, is_subject,
 };
@@ -87,8 +86,6 @@ section! {
         reload id_jag: Option<IdJagRules> = table(grants::read_id_jag),
         /// Accepts its tokens for workloads (GitHub Actions, Kubernetes) as grants (RFC 7523).
         reload jwt_bearer: Option<JwtBearerRules> = table(grants::read_jwt_bearer),
-        /// Its status lists, in which a token names the bit that says whether it is revoked (docs/status-list.md).
-        reload status_list: Option<StatusRules> = table(status_list::read_rules),
         /// Claim of the issuer's session, which logout tokens name. `""`: none.
         reload session_claim: String = get_or(self::session_claim, "sid".to_owned()),
     }

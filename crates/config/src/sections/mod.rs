@@ -22,7 +22,6 @@ use rotogate_core::dpop::DpopSettings;
 use rotogate_core::route::{Resource, Route};
 use rotogate_core::session::Binding;
 use rotogate_core::session::profile::Profile;
-use rotogate_core::status_list::StatusListSettings;
 use rotogate_directories::users::UsersFile;
 use rotogate_kit::config::{ConfigError, Section, Value, nearest, printable};
 use rotogate_proxy::Upstream;
@@ -63,7 +62,6 @@ mod server;
 mod session_demands;
 mod sessions;
 mod signals;
-mod status_list;
 mod step_up;
 mod store;
 mod tracing;
@@ -124,8 +122,6 @@ section! {
         },
         /// One login of one client, and all tokens issued since.
         each sessions: SessionsConfig = by { sessions::read(&sections.sessions) },
-        /// Token Status Lists, where other verifiers read that a session has ended (docs/status-list.md).
-        each status_list: Option<StatusListSettings> = table(status_list::read),
         /// Store of sessions and revocations.
         restart store: StoreConfig = inner(|section| store::read(section, dir, &issuer.keys)),
         /// Users, in a file or in another system: http, ldap, sql. For several directories: `[[directories]]`

@@ -112,7 +112,6 @@ table! {
     Self::KeysUnavailable(wait) => "keys_unavailable", Undecided, Class::Unavailable(*wait);
     Self::TokenInactive => "token_inactive", Dead, UNPROVED;
     Self::IntrospectionUnavailable(wait) => "introspection_unavailable", Undecided, Class::Unavailable(*wait);
-    Self::StatusListUnavailable(wait) => "status_list_unavailable", Undecided, Class::Unavailable(*wait);
     Self::RevocationsUnavailable(wait) => "revocations_unavailable", Undecided, Class::Unavailable(*wait);
     Self::AssertionUnavailable(wait) => "assertion_unavailable", Undecided, Class::Unavailable(*wait);
     Self::WrongAudience => "wrong_audience", Refused, PROVED;

@@ -238,7 +238,6 @@ impl ApiKeys {
             vouched_by: key.vouched_by.as_ref(),
             delegation: None,
             own: Some(claims),
-            status: None,
             style: TokenStyle::default(),
         };
         mint::mint(engine.keyring().signer(), &claims).map_err(Fault::from)

@@ -79,7 +79,7 @@ impl Engine {
         let granted = granted_at_login(login.scope.as_ref(), login.client.scopes.as_ref(), &holder.scope)?;
         // The stamp lies at or after `iat` of the assertion, which may be ahead of this gate's clock.
         let now = self.stamp_creation(login.grant.issued_at.minus(Duration::from_millis(1))).await?;
-        let mut session = self.session_of(&login, &holder, &granted, now)?;
+        let session = self.session_of(&login, &holder, &granted, now)?;
         let valid_from = holder.user.as_ref().map_or(Timestamp::ZERO, |user| user.sessions_valid_from);
         self.goes_on(&session, valid_from)?;
         self.proved_key(login.proof.as_ref()).await?;
@@ -90,7 +90,7 @@ impl Engine {
                     self.goes_on_as(&known, &session, login.grant.user.is_some())?;
                     return self.asserted_token(&known, &granted, now, &login);
                 }
-                None => match self.insert_asserted(&mut session, now).await {
+                None => match self.insert_asserted(&session).await {
                     Ok(Inserted::Inserted(_)) => {
                         self.began(&session, &holder, login.origin);
                         return self.asserted_token(&session, &granted, now, &login);
@@ -129,8 +129,7 @@ impl Engine {
         Ok((user, Some(known)))
     }
 
-    async fn insert_asserted(&self, session: &mut Session, now: Timestamp) -> Result<Inserted, StoreError> {
-        session.place = self.status_place(&self.keyring(), now).await?;
+    async fn insert_asserted(&self, session: &Session) -> Result<Inserted, StoreError> {
         self.measured(self.store.insert(session.clone(), SubjectBound::NONE)).await
     }
 
@@ -208,7 +207,7 @@ impl Engine {
             confirmed: false,
             last: LastPair {
                 scope: granted.clone(),
-                access_expires: access_expires(login, end, now),
+                access_expires: access_expiry(now, end, None, login.profile),
                 kid: keyring.signer().kid().into(),
                 refresh_key: keyring.refresh_keys().current(),
             },
@@ -222,7 +221,6 @@ impl Engine {
             vouched_by: Some(Box::new(grant.vouched_by.clone())),
             certificate: login.certificate,
             browser: None,
-            place: None,
             seal: Seal::default(),
         })
     }
@@ -270,19 +268,12 @@ impl Engine {
     ) -> Result<IssuedTokens, Error> {
         // The scope at the session's beginning bounds the scope of each token.
         let scope = scope.intersection(&session.scope);
-        let expires = access_expires(login, session.expires, now);
+        let expires = access_expiry(now, session.expires, None, login.profile);
         let jti = uuid::Builder::from_random_bytes(*random().map_err(Fault::from)?).into_uuid().to_string();
         let claims = self.claims_of(session, &jti, &scope, (now, expires));
         let access_token = mint::mint(self.keyring().signer(), &claims).map_err(Fault::from)?;
         Ok(IssuedTokens::new(access_token, &claims, now, IssueKind::Login))
     }
-}
-
-/// When an access token ends that is issued now. It has no place in the status list of the assertion, so it does not
-/// outlive what the list promises.
-fn access_expires(login: &AssertedLogin<'_>, end: Timestamp, now: Timestamp) -> Timestamp {
-    let end = login.grant.status_lasts.map_or(end, |lasts| end.min(now.plus(lasts)));
-    access_expiry(now, end, None, login.profile)
 }
 
 /// The session id of an assertion: its `iat`, and a digest of issuer, id and client, each preceded by its length.

@@ -20,8 +20,7 @@ use crate::random::random;
 use crate::revocation::Revocation;
 use crate::session::profile::Profile;
 use crate::session::{
-    Generation, LastPair, RevokedBecause, Scope, Seal, Session, SessionId, SessionSecret, Status, StatusPlace,
-    VouchedBy,
+    Generation, LastPair, RevokedBecause, Scope, Seal, Session, SessionId, SessionSecret, Status, VouchedBy,
 };
 use crate::store::{Inserted, SubjectBound};
 use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
@@ -229,8 +228,7 @@ impl Engine {
             Some(stamp) if stamp > new.valid_from => stamp,
             Some(_) | None => self.stamp_creation(new.valid_from).await?,
         };
-        let place = self.status_place(&keyring, created).await?;
-        let (session, cookie) = self.first_record(&new, (created, place), &keyring)?;
+        let (session, cookie) = self.first_record(&new, created, &keyring)?;
         let issued = self.pair(&keyring, &session, created, IssueKind::Login)?;
         if let (Some(own), Some(checked)) = (&self.own_logins, &new.checked) {
             // The login is noted before the user is looked up again: any later change of the user finds it.
@@ -277,7 +275,7 @@ impl Engine {
     fn first_record(
         &self,
         new: &SessionDraft<'_>,
-        (created, place): (Timestamp, Option<StatusPlace>),
+        created: Timestamp,
         keyring: &Keyring,
     ) -> Result<(Session, Option<SessionCookie>), Error> {
         let id = SessionId::new(created, *random().map_err(Fault::from)?);
@@ -316,7 +314,6 @@ impl Engine {
             vouched_by: new.vouched_by.clone(),
             certificate: new.certificate,
             browser,
-            place,
             // The engine seals each record on its way to the store.
             seal: Seal::default(),
         };
@@ -391,7 +388,6 @@ impl Engine {
             vouched_by: None,
             delegation: None,
             own: None,
-            status: None,
             style: TokenStyle::default(),
         };
         let keyring = self.keyring();

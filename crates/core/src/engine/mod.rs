@@ -16,8 +16,6 @@ use crate::fault::{Error, Fault};
 use crate::limit::Limits;
 use crate::revocation::RevocationList;
 use crate::session::{Scope, Session, SessionId};
-#[cfg(feature = "relay")]
-use crate::status_list::StatusLists;
 use crate::store::{Staleness, Store, StoreError};
 use crate::token::claims::{MintedClaims, TokenStyle};
 use crate::token::keyring::Keyring;
@@ -48,7 +46,6 @@ mod restoring;
 mod revoke;
 mod sealed;
 mod standstill;
-mod status;
 mod token_exchange;
 mod turn;
 mod types;
@@ -83,8 +80,6 @@ pub use notices::NoticeResult;
 pub use owed::Unpaid;
 pub use own_sessions::{OwnSession, OwnSessions, OwnSessionsAction, OwnSessionsRequest};
 pub use standstill::Arrival;
-#[cfg(feature = "relay")]
-pub use status::StatusFollower;
 pub use token_exchange::TokenExchange;
 #[cfg(any(test, feature = "test-util"))]
 pub use types::tokens_for_test;
@@ -170,9 +165,6 @@ pub struct Engine {
     events: EventFeed,
     /// While the flag is set, no token is issued.
     suspended: OnceLock<Arc<AtomicBool>>,
-    /// The status lists, if they are published.
-    #[cfg(feature = "relay")]
-    status_lists: OnceLock<Arc<StatusLists>>,
     devices: DeviceProofs,
 }
 
@@ -214,8 +206,6 @@ impl Engine {
             owed: owed::Debts::default(),
             events: EventFeed::default(),
             suspended: OnceLock::new(),
-            #[cfg(feature = "relay")]
-            status_lists: OnceLock::new(),
         };
         // This must precede all requests (requirement R24).
         engine.take_over_owed();
@@ -466,7 +456,6 @@ impl Engine {
             vouched_by: session.vouched_by.as_deref(),
             delegation: None,
             own: Some(&session.claims),
-            status: self.status_claim(session),
             style: self.style(&session.dialect),
         }
     }

@@ -19,7 +19,7 @@ use crate::clock::Timestamp;
 use crate::fault::{Error, Fault};
 use crate::revocation::Revocation;
 use crate::session::{RevokedBecause, Session};
-use crate::store::{Restoration, SharedStore, StoreError};
+use crate::store::{SharedStore, StoreError};
 
 /// How many revocations are written at once.
 const AT_ONCE: usize = 64;
@@ -36,23 +36,11 @@ pub(super) struct Restoring {
     phase: AtomicU8,
     /// When the data had last been adopted before this engine began: the list may lack revocations from before.
     adopted_before: AtomicU64,
-    /// When the data was adopted last, as far as this engine knows.
-    adopted: AtomicU64,
 }
 
 impl Restoring {
     pub(super) fn new() -> Self {
-        Self { phase: AtomicU8::new(STEADY), adopted_before: AtomicU64::new(0), adopted: AtomicU64::new(0) }
-    }
-
-    /// When the data was adopted last.
-    #[cfg(feature = "relay")]
-    pub(super) fn adopted(&self) -> Timestamp {
-        Timestamp::from_millis(self.adopted.load(Ordering::Acquire))
-    }
-
-    fn note(&self, restoration: &Restoration) {
-        self.adopted.fetch_max(restoration.adopted.as_millis(), Ordering::AcqRel);
+        Self { phase: AtomicU8::new(STEADY), adopted_before: AtomicU64::new(0) }
     }
 
     /// May tokens be minted?
@@ -124,13 +112,8 @@ impl Engine {
         if self.restoring.is_over() {
             return true;
         }
-        let is_complete = match shared.restoration(staleness.limit * 3).await {
-            Ok(restoration) => {
-                self.restoring.note(&restoration);
-                restoration.is_complete
-            }
-            Err(_) => false,
-        };
+        let restoration = shared.restoration(staleness.limit * 3).await;
+        let is_complete = restoration.is_ok_and(|restoration| restoration.is_complete);
         let from_waiting =
             || self.restoring.phase.compare_exchange(WAITING, STEADY, Ordering::AcqRel, Ordering::Acquire);
         if is_complete && from_waiting().is_ok() {
@@ -144,7 +127,6 @@ impl Engine {
     pub async fn join(&self) -> Result<(), StoreError> {
         let (Some(shared), Some(staleness)) = (self.store.shared(), self.following.staleness()) else { return Ok(()) };
         let restoration = shared.restoration(staleness.limit * 3).await?;
-        self.restoring.note(&restoration);
         self.restoring.adopted_before.store(restoration.adopted.as_millis(), Ordering::Release);
         if !restoration.is_complete {
             self.restoring.phase.store(WAITING, Ordering::Release);

@@ -83,7 +83,6 @@ impl Engine {
         let (vouched_by, origin) = origin_of(subject)?;
         let delegation = Delegation::new(act, origin).filter(|it| it.depth() <= rules.depth);
         let delegation = delegation.ok_or(Denial::NotExchangeable("too many clients act for the user already"))?;
-        let delegation = delegation.with_status(subject.origin_status());
         let audience = if asked.wants_transaction {
             rules.domain(asked.audience)?.into()
         } else {
@@ -100,16 +99,12 @@ impl Engine {
         if asked.wants_transaction {
             return self.transaction_token(&asked, &delegation, (&audience, scope), now);
         }
-        // The gates check the subject's place in the list of another issuer. Verifiers elsewhere do not, so the new token
-        // does not outlive what the list promises.
-        let lasts = subject.status_lasts().unwrap_or(MAX_SESSIONLESS_LIFETIME);
-        let end = subject.expires.min(now.plus(lasts.min(MAX_SESSIONLESS_LIFETIME)));
+        let end = subject.expires.min(now.plus(MAX_SESSIONLESS_LIFETIME));
         let expires = access_expiry(now, end, None, asked.profile);
         if expires <= now {
             return Err(Denial::TokenExpired.into());
         }
         let bound_to = self.proved_key(asked.proof.as_ref()).await?;
-        let status = self.carried_status(subject, &claims);
         let own = carried(subject, claims);
         let jti = uuid::Builder::from_random_bytes(*random().map_err(Fault::from)?).into_uuid().to_string();
         let minted = MintedClaims {
@@ -128,7 +123,6 @@ impl Engine {
             vouched_by: vouched_by.as_ref(),
             delegation: Some(&delegation),
             own: Some(&own),
-            status,
             style: TokenStyle::default(),
         };
         let access_token = mint::mint(self.keyring().signer(), &minted).map_err(Fault::from)?;

@@ -2,7 +2,6 @@
 //! carries its id, and a **generation** that rises by one with each pair of tokens.
 
 mod browser;
-mod place;
 pub mod profile;
 pub mod rotation;
 pub mod scope;
@@ -19,7 +18,6 @@ use crate::clock::Timestamp;
 use crate::invalid::InvalidValue;
 use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 pub use browser::{Binding, BrowserBinding, DeviceBinding, DeviceKey};
-pub use place::StatusPlace;
 pub use scope::Scope;
 
 /// The generation of a pair of tokens of one session. It rises by one with each pair.
@@ -368,10 +366,6 @@ pub struct Session {
     #[doc(hidden)]
     #[serde(default)]
     pub browser: Option<Box<BrowserBinding>>,
-    /// The session's place in a status list, which never changes.
-    #[doc(hidden)]
-    #[serde(default)]
-    pub place: Option<StatusPlace>,
     /// Proves that a gate wrote the record. A store keeps it unchanged.
     #[doc(hidden)]
     #[serde(default)]

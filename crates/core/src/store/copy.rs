@@ -12,7 +12,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use super::kit::encoding::{encode, encode_target};
 use super::owed::OwedFile;
 #[cfg(feature = "relay")]
-use super::relay::{KEY_OWNER, LISTS_OWNER, RelayState, RelayStore, USED_OWNER, VAULT_OWNER};
+use super::relay::{KEY_OWNER, RelayStore, USED_OWNER, VAULT_OWNER};
 use super::rules::{Failure, State};
 use super::{Cursor, Filter, Revocation, Store, StoreError, WriteOutcome};
 use crate::clock::Timestamp;
@@ -154,13 +154,8 @@ pub async fn content<S: Store + ?Sized>(store: &S, cut: Timestamp) -> Result<Con
 pub async fn copy_vaults(from: &dyn RelayStore, to: &dyn RelayStore, cut: Timestamp) -> Result<u64, StoreError> {
     let mut copied = 0;
     for id in from.relay_ids().await? {
-        let Some(mut vault) = from.load_relay(id).await? else { continue };
-        if vault.owner == LISTS_OWNER {
-            // The copy may be older than the last index that a gate assigned, so no further index of its lists may be
-            // assigned.
-            vault.state = RelayState::Unknown;
-        }
-        if ![KEY_OWNER, VAULT_OWNER, USED_OWNER, LISTS_OWNER].contains(&vault.owner) || vault.until <= cut {
+        let Some(vault) = from.load_relay(id).await? else { continue };
+        if ![KEY_OWNER, VAULT_OWNER, USED_OWNER].contains(&vault.owner) || vault.until <= cut {
             continue;
         }
         // In a repeated copy the row exists already.

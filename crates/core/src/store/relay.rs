@@ -23,12 +23,6 @@ pub const VAULT_OWNER: [u8; 16] = *b"rotogate vault 1";
 /// The owner of rows that are used assertions. The row's id identifies the assertion, and the row has no content.
 pub const USED_OWNER: [u8; 16] = *b"rotogate used  1";
 
-/// The owner of the row that contains the register of status lists.
-pub const LISTS_OWNER: [u8; 16] = *b"rotogate lists 1";
-
-/// The id of the row that contains the register of status lists.
-pub const LISTS_ROW: RelayId = RelayId(*b"rotogate register of status list");
-
 /// The owner of rows that contain an API key, or the names of one owner's keys.
 pub const KEY_OWNER: [u8; 16] = *b"rotogate api key";
 

@@ -26,13 +26,10 @@ pub const ASSERTION_TYP: &str = "identity+jwt";
 /// The `typ` of a transaction token.
 pub const TRANSACTION_TYP: &str = "txntoken+jwt";
 
-/// The `typ` of a status list (draft-ietf-oauth-status-list §5.1).
-pub const STATUS_LIST_TYP: &str = "statuslist+jwt";
-
 /// Is this the `typ`, without `application/`, of a text that the gate signs for services? Such a text is not an access
 /// token.
 pub fn is_assertion_typ(typ: &str) -> bool {
-    [ASSERTION_TYP, TRANSACTION_TYP, STATUS_LIST_TYP].iter().any(|known| typ.eq_ignore_ascii_case(known))
+    [ASSERTION_TYP, TRANSACTION_TYP].iter().any(|known| typ.eq_ignore_ascii_case(known))
 }
 
 /// The longest assertion, in bytes.

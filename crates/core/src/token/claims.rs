@@ -18,8 +18,6 @@ use crate::session::{Generation, Scope, SessionId, VouchedBy};
 use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 use crate::token::delegation::Delegation;
 use crate::token::keyring::{KeyIdentity, KeyPrint};
-use crate::token::remote_status::StatusRef;
-use crate::token::status_token::StatusClaim;
 use crate::token::verify::{self, ClaimMapping, Roles};
 
 pub use own::OwnChecked;
@@ -71,8 +69,6 @@ pub struct MintedClaims<'a> {
     pub delegation: Option<&'a Delegation>,
     /// Further claims, which none of the other fields sets.
     pub own: Option<&'a OwnClaims>,
-    /// `status`: the place of the session in a status list, if any.
-    pub status: Option<StatusClaim<'a>>,
     /// The form of token that the clients of the session's dialect need.
     pub style: TokenStyle,
 }
@@ -112,9 +108,6 @@ impl Serialize for MintedClaims<'_> {
         }
         if let Some(delegation) = self.delegation {
             delegation.put(&mut map)?;
-        }
-        if let Some(status) = self.status {
-            map.serialize_entry("status", &status)?;
         }
         if let Some(name) = self.style.subject_claim {
             map.serialize_entry(name, self.subject)?;
@@ -246,8 +239,6 @@ pub(crate) struct RareClaims {
     /// The provider where the user of a browser's session logged in: routes and upstreams see the session as a session
     /// of that issuer.
     pub(crate) provider: Option<Arc<TokenIssuer>>,
-    /// The token's place in a status list of its issuer.
-    pub(crate) status: Option<StatusRef>,
     /// The token stands for an API key.
     pub(crate) is_key: bool,
 }

@@ -5,7 +5,6 @@ use serde::Serialize;
 use serde::ser::SerializeMap;
 use serde_json::{Map, Value};
 
-use super::remote_status::OriginStatus;
 use super::verify::is_subject;
 use crate::revocation::list::DelegatedFacts;
 pub use crate::revocation::list::TokenOrigin;
@@ -20,8 +19,6 @@ pub struct Delegation {
     act: Value,
     /// The token of another issuer that was exchanged; `None` if the exchange started from one of our sessions.
     pub origin: Option<TokenOrigin>,
-    /// `origin_status`: the place of that token in a status list of its issuer.
-    pub(crate) status: Option<OriginStatus>,
 }
 
 impl Delegation {
@@ -29,13 +26,7 @@ impl Delegation {
     // Requirement D4.
     pub fn new(act: Value, origin: Option<TokenOrigin>) -> Option<Self> {
         let names_one = act.get("sub").and_then(Value::as_str).is_some_and(is_subject);
-        (names_one && act.to_string().len() <= MAX_ACT).then_some(Self { act, origin, status: None })
-    }
-
-    /// The same, which ends with this place in a status list.
-    #[must_use]
-    pub(crate) fn with_status(self, status: Option<OriginStatus>) -> Self {
-        Self { status, ..self }
+        (names_one && act.to_string().len() <= MAX_ACT).then_some(Self { act, origin })
     }
 
     /// `act`.
@@ -72,17 +63,10 @@ impl Delegation {
     }
 
     pub(crate) fn put<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
-        #[derive(Serialize)]
-        struct CarriedStatus<'a> {
-            status_list: &'a OriginStatus,
-        }
         map.serialize_entry("act", &self.act)?;
         if let Some(TokenOrigin { issued_at, jti }) = &self.origin {
             map.serialize_entry("origin_iat", &issued_at.as_secs())?;
             jti.as_ref().map_or(Ok(()), |jti| map.serialize_entry("origin_jti", jti))?;
-        }
-        if let Some(status) = &self.status {
-            map.serialize_entry("origin_status", &CarriedStatus { status_list: status })?;
         }
         Ok(())
     }
@@ -90,8 +74,7 @@ impl Delegation {
     /// An estimate of the memory that the claims take, in bytes: a JSON tree takes several times its text.
     pub(crate) fn bytes(&self) -> usize {
         let jti = self.origin.as_ref().and_then(|origin| origin.jti.as_deref()).map_or(0, str::len);
-        let status = self.status.as_ref().map_or(0, |status| status.url.len());
-        4 * self.act.to_string().len() + jti + status
+        4 * self.act.to_string().len() + jti
     }
 }
 

@@ -11,10 +11,8 @@ pub mod login_cookie;
 pub mod mint;
 pub mod observer;
 pub mod refresh;
-pub mod remote_status;
 pub mod seal;
 pub mod session_cookie;
-pub mod status_token;
 mod text;
 pub mod verify;
 

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use super::keyring::RefreshKeys;
 use crate::random::are_equal;
-use crate::session::{BrowserBinding, DeviceBinding, LastPair, Seal, Session, StatusPlace, VouchedBy};
+use crate::session::{BrowserBinding, DeviceBinding, LastPair, Seal, Session, VouchedBy};
 
 /// Room for the fields of most records.
 const ROOM: usize = 512;
@@ -79,7 +79,6 @@ fn other_fields(record: &Session) -> Vec<u8> {
         vouched_by,
         certificate,
         browser,
-        place,
         seal: _,
     } = record;
     let mut fields = Fields(Vec::with_capacity(ROOM));
@@ -107,9 +106,6 @@ fn other_fields(record: &Session) -> Vec<u8> {
     fields.maybe(by.map(|(issuer, ..)| issuer.as_bytes()));
     fields.maybe(by.map(|(_, subject, _)| subject.as_bytes()));
     fields.maybe(by.and_then(|(.., session)| session.as_deref()).map(str::as_bytes));
-    if let Some(StatusPlace { list, index }) = place {
-        fields.some(&[list.to_be_bytes(), index.to_be_bytes()].concat());
-    }
     // The browser's fields come last: a session with tokens has none of them, so its bytes end here.
     if let Some(BrowserBinding { key, digest, at_provider, device }) = browser.as_deref() {
         fields.0.extend([*key, u8::from(*at_provider)]);
@@ -187,7 +183,6 @@ mod tests {
             ("certificate", |record| record.certificate = Some(CertificateThumbprint::from_der(b"another"))),
             ("key as certificate", |record| record.certificate = Some(CertificateThumbprint::from_bytes([7; 32]))),
             ("resource", |record| record.resource = Some("https://api.test".into())),
-            ("status", |record| record.place = Some(StatusPlace { list: 7, index: 42 })),
             ("issuer", |record| record.vouched_by = Some(Box::new(VouchedBy::new("https://idp.test", "u-1")))),
             ("cookie", |record| {
                 record.browser =

@@ -51,7 +51,6 @@ mod rules;
 mod sessions_seen;
 mod shape;
 mod signature_times;
-mod status;
 pub mod strict_json;
 mod user_name;
 
@@ -81,7 +80,6 @@ pub use shape::MAX_TOKEN;
 pub(super) use shape::claims_of;
 pub(crate) use shape::payload_of;
 pub(crate) use signature_times::SignatureTimes;
-pub use status::{MAX_STATUS_LIST, ReadStatusList, SentStatusList};
 pub use strict_json::{members_of_depth, object as strict_object, object_of_depth};
 pub use user_name::{UserName, UserNameForm};
 
@@ -219,7 +217,7 @@ impl Verifier {
             }
             if rules.equals(known) {
                 (*rules, *id) = (known.clone(), *old_id);
-            } else if rules.has_lists_of(known) && rules.without_keys().equals(&known.without_keys()) {
+            } else if rules.without_keys().equals(&known.without_keys()) {
                 id.rules = old_id.rules;
             } else {
                 continue;
@@ -342,13 +340,8 @@ impl Verifier {
         }
         let source = key.map_or(ClaimsSource::Unknown, ClaimsSource::Token);
         let judged = judge::claims(token, claims, (rules, of_tokens), source, times?);
-        let judged = judged.and_then(|token| Ok(self.with_origin_status(token, source)?));
         if O::HAS_EFFECTS {
-            self.note(rules, judged).map_err(|denial| match denial {
-                // An unavailable status list is no verdict about the token.
-                Denial::StatusListUnavailable(_) => TokenRefusal::Unchecked(denial),
-                decided => TokenRefusal::Authentic(decided),
-            })
+            self.note(rules, judged).map_err(TokenRefusal::Authentic)
         } else {
             judged.map_err(|refused| TokenRefusal::Authentic(refused.denial))
         }

@@ -76,9 +76,6 @@ impl KeySet {
             Some(old) => verifier.following(&old.verifier),
             None => verifier,
         };
-        for rules in verifier.issuers() {
-            rules.status_lists.iter().for_each(|lists| lists.put_in_force(&rules.keys, clock));
-        }
         let hasher = old.map(|old| old.hasher.clone()).unwrap_or_default();
         let old = old.filter(|old| Arc::ptr_eq(&old.shared, &shared));
         let ids: HashSet<RulesId> = verifier.ids().iter().copied().collect();

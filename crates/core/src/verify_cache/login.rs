@@ -32,7 +32,7 @@ impl TokenChecker {
     /// Verifies an assertion that is presented as a grant.
     ///
     /// # Errors
-    /// [`Denial::GrantAssertion`]; [`Denial::KeysUnavailable`], [`Denial::StatusListUnavailable`].
+    /// [`Denial::GrantAssertion`]; [`Denial::KeysUnavailable`].
     pub fn proved_grant(&self, sent: SentGrant<'_>) -> Result<ProvedGrant, Denial> {
         self.keys.load().verifier.proved_grant(sent, self.clock.now(), self.clock.wall())
     }

@@ -15,7 +15,6 @@ use crate::limit::{Limits, Source};
 use crate::reason::Reason;
 use crate::rule::Rule;
 use crate::token::observer::Observer;
-use crate::token::remote_status::StatusWait;
 use crate::token::verify::{IssuerRules, Members, TokenRefusal, TokenToVerify, is_jwt_shaped, payload_of};
 use crate::trace::{self, StepKind};
 
@@ -263,11 +262,6 @@ impl TokenChecker {
             confirmations.seen(session, generation);
         }
         Ok(verified)
-    }
-
-    /// A wait for the status list that the token names.
-    pub fn awaited_status(&self, token: &str) -> Option<StatusWait> {
-        self.keys.load().verifier.awaited_status(token)
     }
 
     /// May a token that was not seen before be examined?

@@ -61,7 +61,6 @@ impl World {
             certificate: None,
             vouched_by: None,
             own: None,
-            status: None,
             style: TokenStyle::default(),
         };
         mint(self.rings[at].signer(), &claims).unwrap().expose().to_owned()

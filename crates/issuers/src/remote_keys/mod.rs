@@ -4,7 +4,6 @@ mod answer;
 pub(crate) mod client;
 mod fetch;
 mod kept;
-mod lists;
 mod schedule;
 mod settings;
 mod status;
@@ -20,7 +19,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 pub use answer::{FetchFailure, Metadata, revocation_target, token_target};
-pub use lists::follow_status_lists;
 pub use rotogate_core::http_client::{BadProxy, Proxy};
 pub use settings::{FetchFiles, FetchSettings, KeyLocation, RemoteIssuer};
 pub use status::RemoteStatus;

@@ -201,12 +201,11 @@ fn run_configured(config: &Config, command: KeysCommand, output: Output) -> Comm
     }
 }
 
-/// Has the running gate remove a refresh secret on which API keys or status lists may depend, because only the gate can
+/// Has the running gate remove a refresh secret on which API keys may depend, because only the gate can
 /// count them in its embedded store. `None`: no gate runs, no such thing depends on the key, or the key must go although
 /// the gate does not answer.
 fn retired_by_gate(config: &Config, kid: &str, force: bool) -> Result<Option<ChangedKey>, Failure> {
-    let may_depend = config.api_keys.is_some() || config.status_list.is_some();
-    if config.store.is_shared() || !may_depend || Keyring::refresh_id(kid).is_none() {
+    if config.store.is_shared() || config.api_keys.is_none() || Keyring::refresh_id(kid).is_none() {
         return Ok(None);
     }
     let gate = config.admin.access();

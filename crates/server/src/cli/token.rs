@@ -108,7 +108,6 @@ fn make(
         vouched_by: None,
         delegation: None,
         own: None,
-        status: None,
         style: rotogate_core::token::claims::TokenStyle::default(),
     };
     let _trail = audit_trail(config)?;

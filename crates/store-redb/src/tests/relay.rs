@@ -4,10 +4,7 @@ use redb::{Builder, Durability};
 
 use super::*;
 use rotogate_core::store::conformance::relay::{done, id, pending};
-use rotogate_core::store::relay::{
-    LISTS_OWNER, LISTS_ROW, RelayInserted, RelayRecord, RelayState, RelayStore, RelaySwapped, insert as insert_record,
-    swap,
-};
+use rotogate_core::store::relay::{RelayInserted, RelayStore, RelaySwapped, insert as insert_record, swap};
 use rotogate_core::store::rules::Rules;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -43,29 +40,6 @@ async fn records_of_the_relay_are_there_after_a_clean_stop_and_after_a_kill_and_
     }
     let copy = RedbStore::open(&copy, Options { high_water: None, ..place.options() }).unwrap();
     assert_eq!(copy.load_relay(id(2)).await.unwrap(), None);
-}
-
-#[tokio::test]
-async fn s2_the_lists_of_a_backup_and_of_an_accepted_copy_are_to_be_closed() {
-    let place = Place::new();
-    let store = place.open();
-    let register = RelayRecord { owner: LISTS_OWNER, ..done(&pending(START), later(START, 5)) };
-    store.insert_relay(LISTS_ROW, register.clone(), START).await.unwrap();
-    let backup = place.dir.path().join("backup.redb");
-    store.backup_to(&backup).await.unwrap();
-    let copy = killed_copy(&place);
-    fill(&store).await;
-    store.close().await.unwrap();
-    drop(store);
-    assert_eq!(place.open().load_relay(LISTS_ROW).await.unwrap(), Some(register.clone()), "a restart is no copy");
-    let closed = Some(RelayRecord { state: RelayState::Unknown, ..register });
-    let of_backup = RedbStore::open(&backup, Options { high_water: None, ..place.options() }).unwrap();
-    assert_eq!(of_backup.load_relay(LISTS_ROW).await.unwrap(), closed);
-    // A copy of the file is put back, and the operator accepts it.
-    place.replace(&std::fs::read(copy.path()).unwrap());
-    place.refused();
-    let accepted = RedbStore::open(place.path(), Options { accept_restored: true, ..place.options() }).unwrap();
-    assert_eq!(accepted.load_relay(LISTS_ROW).await.unwrap(), closed);
 }
 
 #[tokio::test]

@@ -30,7 +30,6 @@ fn session(number: u64) -> Session {
         bound_to: None,
         certificate: None,
         browser: None,
-        place: None,
         seal: Seal::new(1, [7; 16]),
         resource: None,
         vouched_by: None,

@@ -30,7 +30,6 @@ fn grant(jti: &str) -> ProvedGrant {
         issued_at: T0,
         bound_to: None,
         vouched_by: VouchedBy::new("https://idp.test", "u-1"),
-        status_lasts: None,
     }
 }
 

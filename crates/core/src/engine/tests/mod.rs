@@ -21,8 +21,6 @@ mod replay;
 mod reuse;
 mod revocation;
 mod sealed;
-#[cfg(feature = "relay")]
-mod status;
 mod support;
 
 /// The kinds of stores that are tried here. The crate of the embedded store tries it.

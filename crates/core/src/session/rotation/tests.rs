@@ -26,7 +26,6 @@ fn session() -> Session {
         bound_to: None,
         certificate: None,
         browser: None,
-        place: None,
         seal: Seal::default(),
         resource: None,
         vouched_by: None,

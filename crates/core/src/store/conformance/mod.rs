@@ -179,7 +179,6 @@ pub fn session(subject: &str, number: u64, created: Timestamp) -> Session {
         bound_to: None,
         certificate: None,
         browser: None,
-        place: None,
         seal: Seal::default(),
         resource: None,
         vouched_by: None,

@@ -64,8 +64,6 @@ struct DerivedKeys {
     relay: hmac::Key,
     #[cfg(feature = "relay")]
     vault: hmac::Key,
-    #[cfg(feature = "relay")]
-    status: hmac::Key,
 }
 
 /// The server's keys for refresh tokens: the current key makes new tokens, the others still verify older tokens. Does
@@ -113,8 +111,6 @@ impl RefreshKeys {
                 relay: derive(b"relay records")?,
                 #[cfg(feature = "relay")]
                 vault: derive(b"rotogate browser vault")?,
-                #[cfg(feature = "relay")]
-                status: derive(b"rotogate status lists")?,
             });
         }
         if !keys.iter().any(|k| k.id == current) {
@@ -197,19 +193,6 @@ impl RefreshKeys {
     #[cfg(feature = "relay")]
     pub(in crate::token) fn vault_tag(&self, id: u8, parts: &[&[u8]]) -> Option<hmac::Tag> {
         Some(signed(&self.key(id)?.vault, parts))
-    }
-
-    /// The tag of the register of status lists over `message`; `None` if the key ring has no secret with this id.
-    #[cfg(feature = "relay")]
-    pub(crate) fn status_tag(&self, id: u8, message: &[u8]) -> Option<hmac::Tag> {
-        Some(signed(&self.key(id)?.status, &[b"register", message]))
-    }
-
-    /// The key that permutes the indices of a status list.
-    #[cfg(feature = "relay")]
-    pub(crate) fn status_key(&self, id: u8, list: u32) -> Option<hmac::Key> {
-        let key = signed(&self.key(id)?.status, &[b"list", &list.to_be_bytes()]);
-        Some(hmac::Key::new(HMAC_SHA256, key.as_ref()))
     }
 
     fn current_first(&self) -> impl Iterator<Item = &DerivedKeys> {

@@ -26,7 +26,6 @@ fn claims<'a>(scope: &'a Scope, audience: &'a [Box<str>]) -> MintedClaims<'a> {
         session: Some((SessionId::new(NOW, [1; 10]), Generation::new(3))),
         account: Some("acme"),
         own: None,
-        status: None,
         style: crate::token::claims::TokenStyle::default(),
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Keys;
 use super::keys::NewerKeys;
-use super::shape::{JoseHeader, MAX_TOKEN, TokenParts, decode};
+use super::shape::{JoseHeader, TokenParts, decode};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::token::algorithm::Algorithm;
@@ -53,20 +53,8 @@ pub(super) fn genuine<T>(
     read: impl FnOnce(&[u8]) -> Result<T, Denial>,
     refuse: impl Fn(NotGenuine) -> Denial,
 ) -> Result<Genuine<T>, Denial> {
-    genuine_within(MAX_TOKEN, (keys, leeway), token, now, read, refuse)
-}
-
-/// [`genuine`] for a text of at most this many bytes.
-pub(super) fn genuine_within<T>(
-    longest: usize,
-    (keys, leeway): (&Keys, Duration),
-    token: &str,
-    now: Timestamp,
-    read: impl FnOnce(&[u8]) -> Result<T, Denial>,
-    refuse: impl Fn(NotGenuine) -> Denial,
-) -> Result<Genuine<T>, Denial> {
     let form = |what| refuse(NotGenuine::Form(what));
-    let parts = TokenParts::split_within(token, longest).map_err(|_| form("no JWS"))?;
+    let parts = TokenParts::split(token).map_err(|_| form("no JWS"))?;
     let header = JoseHeader::read(parts.header).map_err(|_| form("the header is malformed"))?;
     let payload = decode(parts.claims).map_err(|_| form("the claims are malformed"))?;
     let claims = read(&payload)?;

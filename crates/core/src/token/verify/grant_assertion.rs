@@ -13,7 +13,7 @@ use super::genuine::{Genuine, NotGenuine, genuine};
 use super::id_token::of_other_kind;
 use super::judge::{self, ClaimsSource, TokenTimes, is_name};
 use super::members::{Member, Members};
-use super::{IssuerRules, Verifier, name_claim, status};
+use super::{IssuerRules, Verifier, name_claim};
 use crate::claim::OwnClaims;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
@@ -94,8 +94,6 @@ pub struct ProvedGrant {
     pub bound_to: Option<KeyThumbprint>,
     /// The issuer, and the subject and session at the issuer.
     pub vouched_by: VouchedBy,
-    /// How long the status list that the assertion names counts at most, without a newer one. `None` without such a list.
-    pub status_lasts: Option<Duration>,
 }
 
 /// The user of an identity assertion.
@@ -124,8 +122,8 @@ impl Verifier {
     /// continues.
     ///
     /// # Errors
-    /// [`Denial::GrantAssertion`]; [`Denial::KeysUnavailable`], [`Denial::StatusListUnavailable`].
-    // Requirements D18, D23, D24, S8, S11.
+    /// [`Denial::GrantAssertion`]; [`Denial::KeysUnavailable`].
+    // Requirements D18, D23, D24.
     pub fn proved_grant(&self, sent: SentGrant<'_>, now: Timestamp, wall: Timestamp) -> Result<ProvedGrant, Denial> {
         let rules = self.claimed(sent.token).map_err(|denial| match denial {
             Denial::UnknownIssuer => refused("the gate does not trust its issuer"),
@@ -151,18 +149,11 @@ impl Verifier {
             return Err(refused("it is a notice"));
         }
         let times = (times, issued_at);
-        let proved = match typ.as_deref() {
-            Some(ID_JAG) => self.id_jag(rules, &sent, &claims, times, wall)?,
-            None | Some("jwt" | GRANT) => self.workload(rules, &sent, &claims, times)?,
-            Some(_) => return Err(refused("typ is not the type of an assertion")),
-        };
-        // Last, so that no list is fetched for an assertion that is refused anyway.
-        let status_lasts = status::live(rules, &claims, now, wall).map_err(|denial| match denial {
-            Denial::TokenRevoked => refused("the status list of its issuer says that it is not valid"),
-            Denial::BadClaim(what) => refused(what),
-            undecided => undecided,
-        })?;
-        Ok(ProvedGrant { status_lasts, ..proved })
+        match typ.as_deref() {
+            Some(ID_JAG) => self.id_jag(rules, &sent, &claims, times, wall),
+            None | Some("jwt" | GRANT) => self.workload(rules, &sent, &claims, times),
+            Some(_) => Err(refused("typ is not the type of an assertion")),
+        }
     }
 
     /// An identity assertion.
@@ -278,7 +269,7 @@ impl Verifier {
         let until = times.expires.plus(rules.leeway * 2);
         let once = UsableOnce { kind: "grant", issuer: (*rules.issuer).into(), id, until };
         let bound_to = token.bound_to();
-        Ok(ProvedGrant { client: client.into(), user, once, issued_at, bound_to, vouched_by: by, status_lasts: None })
+        Ok(ProvedGrant { client: client.into(), user, once, issued_at, bound_to, vouched_by: by })
     }
 }
 

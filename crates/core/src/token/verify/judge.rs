@@ -10,7 +10,6 @@ use super::TokenToVerify;
 use super::mapping::RefusedClaim;
 use super::members::{Member, Members};
 use super::rules::IssuerRules;
-use super::status;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::session::{Generation, SessionId, VouchedBy};
@@ -105,7 +104,6 @@ pub(super) fn claims<'r>(
         login: login(claims),
         not_before,
         response,
-        status: status::place(rules, claims, origin)?,
         ..RareClaims::default()
     };
     Ok(AccessToken {
@@ -169,9 +167,8 @@ fn delegation(text: &str, claims: &Members<'_>, has_session: bool) -> Result<Opt
     if !has_session && origin.is_none() {
         return Err(Denial::BadClaim("act goes with sid, or with origin_iss and origin_iat"));
     }
-    let status = if origin.is_some() { status::origin_status(claims)? } else { None };
     let delegation = act.and_then(|act| Delegation::new(act, origin));
-    delegation.map(|it| Some(it.with_status(status))).ok_or(Denial::BadClaim("act must name an actor"))
+    delegation.map(Some).ok_or(Denial::BadClaim("act must name an actor"))
 }
 
 /// The key and the client certificate that a token is bound to.

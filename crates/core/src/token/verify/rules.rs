@@ -19,7 +19,6 @@ use crate::session::Scope;
 use crate::token::assertion::is_assertion_typ;
 use crate::token::claims::{TYP, TokenIssuer};
 use crate::token::keyring::{KeyError, Keyring};
-use crate::token::remote_status::RemoteLists;
 
 /// The largest tolerated difference between an issuer's clock and ours.
 const MAX_LEEWAY: Duration = Duration::from_secs(30);
@@ -142,10 +141,6 @@ pub struct IssuerRules {
     /// these names.
     #[doc(hidden)]
     pub user_names: Vec<UserNameForm>,
-    /// The status lists that show which tokens of the issuer have ended; `None` if the gate reads no lists of this
-    /// issuer.
-    #[doc(hidden)]
-    pub status_lists: Option<Arc<RemoteLists>>,
     /// How the gate introspects the issuer's tokens; `None` if it introspects none of this issuer.
     pub(crate) introspection: Option<Arc<Introspection>>,
     /// The sessions that the issuer's tokens have named.
@@ -204,7 +199,6 @@ impl IssuerRules {
             grants: AssertionGrants::default(),
             on_event: EventEffects::default(),
             user_names: Vec::new(),
-            status_lists: None,
             introspection: None,
             sessions_seen: Arc::default(),
         }
@@ -218,11 +212,6 @@ impl IssuerRules {
     /// The rules for introspected tokens, which need no keys.
     pub(crate) fn without_keys(&self) -> Self {
         Self { keys: Keys::none(), ..self.clone() }
-    }
-
-    /// Are the status lists the same ones, which the tokens of both refer to?
-    pub(super) fn has_lists_of(&self, other: &Self) -> bool {
-        self.status_lists.as_ref().map(Arc::as_ptr) == other.status_lists.as_ref().map(Arc::as_ptr)
     }
 
     /// How long a token is accepted after its `exp`.
@@ -312,7 +301,6 @@ impl IssuerRules {
             grants,
             on_event,
             user_names,
-            status_lists,
             introspection,
             sessions_seen: _,
         } = self;
@@ -330,8 +318,6 @@ impl IssuerRules {
             && (on_event, user_names) == (&other.on_event, &other.user_names)
             && keys.equal(&other.keys)
             && is_asked_alike
-            && status_lists.as_ref().map(|lists| lists.rules())
-                == other.status_lists.as_ref().map(|lists| lists.rules())
     }
 
     /// Sets the name.

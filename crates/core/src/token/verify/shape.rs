@@ -32,11 +32,7 @@ pub(super) struct TokenParts<'a> {
 
 impl<'a> TokenParts<'a> {
     pub(super) fn split(token: &'a str) -> Result<Self, Denial> {
-        Self::split_within(token, MAX_TOKEN)
-    }
-
-    pub(super) fn split_within(token: &'a str, longest: usize) -> Result<Self, Denial> {
-        if token.len() > longest {
+        if token.len() > MAX_TOKEN {
             return Err(Denial::MalformedToken("too long"));
         }
         let parts = || {

@@ -21,8 +21,6 @@ mod issuers;
 mod mapping;
 mod presets;
 mod signature;
-#[cfg(feature = "status-list")]
-mod status;
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 const OWN: &str = "https://gate.example";
@@ -166,7 +164,6 @@ fn what_we_mint_is_accepted_and_says_what_was_minted() {
             session: Some((session, Generation::new(3))),
             account: Some("acme"),
             own: None,
-            status: None,
             style: crate::token::claims::TokenStyle::default(),
         };
         let token = world.verify(mint(world.own.signer(), &claims).unwrap().expose()).unwrap();

@@ -570,7 +570,6 @@ fn jwt(keyring: &Keyring) -> String {
         account: None,
         delegation: None,
         own: None,
-        status: None,
         style: TokenStyle::default(),
     };
     mint(keyring.signer(), &claims).unwrap().expose().to_owned()

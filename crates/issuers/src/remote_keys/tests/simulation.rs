@@ -194,7 +194,6 @@ impl World {
             session: None,
             account: None,
             own: None,
-            status: None,
             style: TokenStyle::default(),
         };
         mint(keys.signer(), &claims).unwrap().expose().to_owned()

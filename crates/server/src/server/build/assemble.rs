@@ -238,10 +238,6 @@ fn with_options(mut builder: GateBuilder, config: &Config) -> GateBuilder {
         builder = builder.dpop(dpop.clone());
     }
     #[cfg(feature = "relay")]
-    if let Some(settings) = &config.status_list {
-        builder = builder.status_list(settings.clone());
-    }
-    #[cfg(feature = "relay")]
     if let Some(keys) = &config.api_keys {
         builder = builder.api_keys(keys.clone());
     }

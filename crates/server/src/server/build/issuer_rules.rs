@@ -125,8 +125,6 @@ pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
         jwt_bearer,
         on_event,
         user_names,
-        // `RemoteIssuers` completes the rules by the fetched keys and the status lists.
-        status_list: _,
         // The endpoints of back-channel logout belong to the gate.
         backchannel_logout: _,
         events: _,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::issuer_rules::load_introspection;
 use crate::server::error::{Faults, KeyFault, ServerError};
 use rotogate::gate::GateBuilder;
-use rotogate::remote_keys::{self, FetchFailure, RemoteIssuer, RemoteKeys, RemoteStatus};
+use rotogate::remote_keys::{self, FetchFailure, RemoteKeys, RemoteStatus};
 use rotogate_config::{
     BrowserConfig, ClientConfig, Config, ConfigError, ConfigErrors, IntrospectionConfig, RemoteSource, TrustedIssuer,
 };
@@ -18,7 +18,6 @@ use rotogate_core::client::ClientKeys;
 #[cfg(feature = "relay")]
 use rotogate_core::http_client::FetchTarget;
 use rotogate_core::token::live_keys::LiveKeys;
-use rotogate_core::token::remote_status::RemoteLists;
 use rotogate_core::token::verify::{IssuerRules, Keys, strict_object};
 use rotogate_kit::config::printable;
 
@@ -153,7 +152,7 @@ impl RemoteIssuers {
         for (issuer, rules) in config.issuers.iter().zip(trusted) {
             let source = issuer.keys.remote();
             let fetched = source.map(|source| next.add(config, &present, source)).transpose()?;
-            complete(rules, issuer, fetched);
+            complete(rules, fetched);
         }
         for (_, source) in of_clients(config) {
             next.add(config, &present, source)?;
@@ -178,10 +177,9 @@ impl RemoteIssuers {
         given_to(&self.0.load(), builder, config)
     }
 
-    /// Completes rules that were read from the issuer's files again, by what is live in its `former` rules.
-    pub(crate) fn renew(&self, rules: &mut IssuerRules, issuer: &TrustedIssuer, former: &IssuerRules) {
-        rules.status_lists.clone_from(&former.status_lists);
-        complete(rules, issuer, self.named(&issuer.name).map(|remote| remote.keys.keys()));
+    /// Completes rules that were read from the issuer's files again, by its fetched keys.
+    pub(crate) fn renew(&self, rules: &mut IssuerRules, issuer: &TrustedIssuer) {
+        complete(rules, self.named(&issuer.name).map(|remote| remote.keys.keys()));
     }
 
     /// The metadata from the latest discovery document of an issuer.
@@ -261,19 +259,10 @@ impl RemoteIssuers {
     }
 }
 
-/// Completes the rules that the files of an issuer gave by all that is live: keys that are fetched, and status lists.
-/// Lists that the rules have are kept.
-// Without its lists, an issuer's ended tokens would pass.
-fn complete(rules: &mut IssuerRules, issuer: &TrustedIssuer, fetched: Option<Arc<LiveKeys>>) {
+/// Gives the rules of an issuer the keys that are fetched.
+fn complete(rules: &mut IssuerRules, fetched: Option<Arc<LiveKeys>>) {
     if let Some(keys) = fetched {
         rules.keys = Keys::Live(keys);
-    }
-    if let (None, Some(status)) = (&rules.status_lists, &issuer.status_list) {
-        let lists = RemoteLists::new(status.clone());
-        let client = issuer.keys.remote().map(|source| source.issuer.clone());
-        let client = client.unwrap_or_else(|| RemoteIssuer::new(&issuer.name, &issuer.url));
-        remote_keys::follow_status_lists(&lists, &client, rules.leeway);
-        rules.status_lists = Some(lists);
     }
 }
 

@@ -1,5 +1,4 @@
-//! Finds what still needs a refresh secret: its tokens and cookies, the records that it sealed, API keys and status
-//! lists.
+//! Finds what still needs a refresh secret: its tokens and cookies, the records that it sealed, and API keys.
 
 #[cfg(feature = "relay")]
 use std::collections::BTreeMap;
@@ -10,12 +9,10 @@ use rotogate_core::clock::Timestamp;
 #[cfg(feature = "relay")]
 use rotogate_core::engine::api_keys::keys_by_secret;
 use rotogate_core::session::{Session, Status};
-use rotogate_core::status_list::lists_of_key;
 use rotogate_core::store::{Filter, NodeRow, NodeSeen, Store};
 use rotogate_core::token::keyring::Keyring;
 
 use super::{AskingGate, KeyNeeds, Longest, RollError, names, rounded, since};
-use crate::audit::refresh_name;
 use crate::server::build::stores::{Stores, open_stores};
 use rotogate_config::{Config, StoreConfig};
 
@@ -28,9 +25,8 @@ pub(super) fn knows(row: &NodeRow, id: u8, print: Option<&str>) -> bool {
     at.is_some_and(|at| row.refresh_prints.get(at).is_none_or(|known| Some(&**known) == print))
 }
 
-/// Counts what depends on a refresh secret beside tokens: API keys, whose HMAC uses it until their next use, and status
-/// lists, whose indices come from it.
-// Requirements K4 and S2.
+/// Counts what depends on a refresh secret beside tokens: API keys, whose HMAC uses it until their next use.
+// Requirement K4.
 pub(super) async fn left_by(
     config: &Config,
     keyring: &Keyring,
@@ -39,9 +35,8 @@ pub(super) async fn left_by(
     needs: &mut KeyNeeds,
 ) -> Result<(), RollError> {
     let has_keys = cfg!(feature = "relay") && config.api_keys.is_some();
-    let has_lists = config.status_list.is_some();
     let stores = match &config.store {
-        _ if !has_keys && !has_lists => return Ok(()),
+        _ if !has_keys => return Ok(()),
         StoreConfig::Memory => None,
         StoreConfig::Redb(settings) => match asking.and_then(|asking| asking.store) {
             Some(store) => Some(Stores { sessions: Arc::new(store.clone()), relay: Arc::new(store.clone()) }),
@@ -49,17 +44,9 @@ pub(super) async fn left_by(
             None => match open_stores(config, keyring).await {
                 Ok(stores) => Some(stores),
                 Err(error) => {
-                    let what = match (has_keys, has_lists) {
-                        (true, true) => "API keys and status lists",
-                        (true, false) => "API keys",
-                        (false, _) => "status lists",
-                    };
-                    let unread = format!(
-                        "{what} may depend on it, and the store cannot be read: {error}: ask the gate, or stop it"
-                    );
-                    // Lists are served on without their secret, so they hinder nothing.
-                    let of_what = if has_keys { &mut needs.reasons } else { &mut needs.notes };
-                    of_what.push(unread);
+                    needs.reasons.push(format!(
+                        "API keys may depend on it, and the store cannot be read: {error}: ask the gate, or stop it"
+                    ));
                     return Ok(());
                 }
             },
@@ -81,10 +68,6 @@ pub(super) async fn left_by(
         };
         needs.reasons.extend(counts.get(&id).copied().map(keys_known_by));
     }
-    if let (true, Some(stores)) = (has_lists, &stores) {
-        let counts = lists_of_key(&*stores.relay, keyring.refresh_keys(), id, now).await.map_err(RollError::failed)?;
-        needs.notes.extend(lists_made_by(id, counts));
-    }
     Ok(())
 }
 
@@ -96,17 +79,6 @@ fn keys_known_by(left: u64) -> String {
     format!(
         "{left} API {keys} on it, because {were} not used since another secret is current: use, rotate or revoke {them}"
     )
-}
-
-/// What to say of the status lists of a secret. Without the secret, a new list begins.
-fn lists_made_by(id: u8, counts: (usize, usize)) -> Option<String> {
-    let name = refresh_name(id);
-    match counts {
-        (_, 0) => None,
-        (open, all) => Some(format!(
-            "status lists made by {name}: {all}, of which {open} gave indices: a new list begins. All are served on"
-        )),
-    }
 }
 
 /// The tokens and records that still need a refresh secret, if any. If the sessions cannot be listed, the longest time

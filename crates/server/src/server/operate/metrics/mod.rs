@@ -286,9 +286,6 @@ impl GateCollector {
         let gate = &self.sources.gate;
         output.each(&names::RELAY_EXCHANGES, gate.relay_exchanges())?;
         output.all(&names::ISSUER_INTROSPECTIONS, gate.introspections().iter().map(by_name))?;
-        let (lag, builds) = gate.status_lists();
-        output.one(&names::STATUS_LIST_LAG, lag.as_secs_f64())?;
-        output.one(&names::STATUS_LIST_BUILDS, builds)?;
         output.all(&names::EXCHANGES, gate.exchanges().iter().map(by_name))?;
         output.all(&names::DECISIONS, gate.decisions().iter().map(by_name))
     }

@@ -274,7 +274,7 @@ impl Reloadable {
         if group.changed(|| files::of_issuer(issuer)).is_some() {
             match load_issuer_and_log(issuer) {
                 Ok(mut rules) => {
-                    self.in_force.remote_issuers.renew(&mut rules, issuer, &trusted.rules);
+                    self.in_force.remote_issuers.renew(&mut rules, issuer);
                     *trusted = IssuerState::new(rules);
                     differs = true;
                 }

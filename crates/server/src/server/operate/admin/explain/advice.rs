@@ -55,9 +55,6 @@ impl Explained<'_> {
             Denial::IntrospectionUnavailable(_) => {
                 "Send the request: the gate asks the issuer then. If it stays so, the issuer does not answer: see the log."
             }
-            Denial::StatusListUnavailable(_) => {
-                "Send the request: the gate fetches the list then. If it stays so, see the log: \"status list not taken\"."
-            }
             Denial::RevocationsUnavailable(_) => {
                 "See whether the store answers: nothing passes without its revocations."
             }
