@@ -1,6 +1,5 @@
 //! The interface for dialects that take over a connection: WebSockets whose messages the gate reads.
 
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -72,8 +71,4 @@ pub struct Upgrade {
     pub(crate) serve: Serve,
 }
 
-impl fmt::Debug for Upgrade {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Upgrade(…)")
-    }
-}
+rotogate_core::debug_with!(Upgrade);

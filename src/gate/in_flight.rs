@@ -17,11 +17,7 @@ pub(super) struct InFlightSlot {
     room: Option<Box<PoolPermit>>,
 }
 
-impl std::fmt::Debug for InFlightSlot {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("InFlightSlot(…)")
-    }
-}
+rotogate_core::debug_with!(InFlightSlot);
 
 impl InFlightSlot {
     /// `address` is called only for a caller beyond its share: it returns the holder that the request was counted for.

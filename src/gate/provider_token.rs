@@ -29,11 +29,7 @@ pub struct ProviderToken(Arc<Zeroizing<String>>);
 #[derive(Clone)]
 struct Found(Result<ProviderToken, Denial>);
 
-impl std::fmt::Debug for ProviderToken {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("ProviderToken(…)")
-    }
-}
+rotogate_core::debug_with!(ProviderToken);
 
 impl ProviderToken {
     /// The token of the request with these extensions.

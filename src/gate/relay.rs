@@ -1,6 +1,5 @@
 //! Relays at endpoints: connects an endpoint, its provider, and the gate's tokens and revocations.
 
-use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -39,11 +38,7 @@ pub struct RelayConfig {
     pub known_issuer: bool,
 }
 
-impl fmt::Debug for RelayConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RelayConfig").field("rules", &self.rules).field("place", &self.place).finish_non_exhaustive()
-    }
-}
+rotogate_core::debug_with!(RelayConfig { rules, place });
 
 impl RelayConfig {
     fn settings(&self, path: &str, keyring: &Keyring) -> RelaySettings {
@@ -82,11 +77,7 @@ pub(super) struct EndpointRelay {
     relay: Relay,
 }
 
-impl fmt::Debug for EndpointRelay {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EndpointRelay").field("path", &self.path).finish_non_exhaustive()
-    }
-}
+rotogate_core::debug_with!(EndpointRelay { path });
 
 /// The state that the relays of a gate share.
 pub(super) struct Shared {

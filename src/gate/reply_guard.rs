@@ -55,11 +55,7 @@ pub(super) struct ReplyGuard {
     context: Option<Context>,
 }
 
-impl std::fmt::Debug for ReplyGuard {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("ReplyGuard(…)")
-    }
-}
+rotogate_core::debug_with!(ReplyGuard);
 
 enum State {
     /// The reply has no lease yet. Most replies end in this state.

@@ -13,7 +13,6 @@
 //! ```
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
@@ -82,11 +81,7 @@ struct Check(Arc<CheckFn>);
 
 type CheckFn = dyn Fn(&Identity, &Parts) -> bool + Send + Sync;
 
-impl fmt::Debug for Check {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Check(…)")
-    }
-}
+rotogate_core::debug_with!(Check);
 
 /// The scopes of a requirement. If the text is malformed, no token has them.
 fn required(all: &str) -> Scope {

@@ -1,7 +1,6 @@
 //! The reply to a refused request on data routes: in the form of a dialect or of the application, or in plain form.
 //! Endpoints answer in their dialect instead.
 
-use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -22,11 +21,7 @@ type Hook = dyn Fn(&Denial, &Parts) -> Option<Response<Bytes>> + Send + Sync;
 #[derive(Clone)]
 pub(crate) struct RefusalHook(Arc<Hook>);
 
-impl fmt::Debug for RefusalHook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("RefusalHook(…)")
-    }
-}
+rotogate_core::debug_with!(RefusalHook);
 
 impl RefusalHook {
     pub(super) fn new<B: Into<Bytes>>(

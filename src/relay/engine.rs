@@ -4,7 +4,6 @@
 //! The intent to send a token is durable before the token is sent, and the answer is durable before the client gets it.
 //! A token that was sent but got no complete reply is *unknown*: the relay never sends it again on its own.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,11 +85,7 @@ struct Core {
     seldom: SeldomByKind,
 }
 
-impl fmt::Debug for Core {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Core").field("endpoint", &self.endpoint).finish_non_exhaustive()
-    }
-}
+rotogate_core::debug_with!(Core { endpoint });
 
 impl Relay {
     /// A relay of these parts.

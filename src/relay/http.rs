@@ -1,6 +1,5 @@
 //! A provider behind URLs: one request, one connection, one answer of at most 64 KiB.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,11 +28,7 @@ pub struct ProviderUrls {
     pub revocation: Option<UrlSource>,
 }
 
-impl fmt::Debug for ProviderUrls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ProviderUrls(…)")
-    }
-}
+rotogate_core::debug_with!(ProviderUrls);
 
 impl ProviderUrls {
     /// URLs that do not change.

@@ -19,11 +19,7 @@ pub struct ProviderRequest {
     pub body: Zeroizing<Vec<u8>>,
 }
 
-impl fmt::Debug for ProviderRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ProviderRequest(…)")
-    }
-}
+rotogate_core::debug_with!(ProviderRequest);
 
 /// A whole reply of the provider. Does not print its content.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -40,11 +36,7 @@ pub struct ProviderReply {
     pub body: Zeroizing<Vec<u8>>,
 }
 
-impl fmt::Debug for ProviderReply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ProviderReply").field("status", &self.status).finish_non_exhaustive()
-    }
-}
+rotogate_core::debug_with!(ProviderReply { status });
 
 /// The part of a reply that a record stores.
 #[derive(Serialize, Deserialize)]

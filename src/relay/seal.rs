@@ -103,11 +103,7 @@ pub struct RelayKeys {
     params: hmac::Key,
 }
 
-impl fmt::Debug for RelayKeys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RelayKeys").field("id", &self.id).finish_non_exhaustive()
-    }
-}
+rotogate_core::debug_with!(RelayKeys { id });
 
 impl RelayKeys {
     fn derive(prk: &Prk, presenter: &Presenter) -> Result<Self, NotSealed> {

@@ -1,6 +1,5 @@
 //! Refresh tokens: one spelling each, and what no key of this gate made never gets as far as the store.
 
-use std::fmt;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -49,11 +48,7 @@ fn bytes_of(token: &str) -> Vec<u8> {
 /// A store that must not be used.
 struct Untouched;
 
-impl fmt::Debug for Untouched {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Untouched")
-    }
-}
+rotogate_core::debug_with!(Untouched);
 
 fn touched() -> ! {
     panic!("the store was touched")

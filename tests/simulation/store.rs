@@ -1,6 +1,5 @@
 //! A store in memory with the faults of stores and disks.
 
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -102,11 +101,7 @@ pub(crate) struct Faulty {
     pub(crate) commits: Mutex<Commits>,
 }
 
-impl fmt::Debug for Faulty {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Faulty")
-    }
-}
+rotogate_core::debug_with!(Faulty);
 
 impl Faulty {
     pub(crate) fn new(trust: Trust, plant: Plant, random: Random) -> Self {

@@ -1,7 +1,6 @@
 //! The positions of the keys of a configuration, for problems that are found after it was read.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use rotogate_kit::config::{ConfigError, Node, Problems, Value, ValueOrigin};
@@ -31,12 +30,8 @@ struct ValuePlace {
     position: Option<(usize, usize)>,
 }
 
-impl fmt::Debug for Source {
-    /// Does not print the text, because it may contain secrets.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Source").field("file", &self.file).finish_non_exhaustive()
-    }
-}
+// Does not print the text, because it may contain secrets.
+rotogate_core::debug_with!(Source { file });
 
 impl Source {
     pub(super) fn new(file: &Path, root: &Node, passed_over: Vec<String>, problems: &Problems<'_>) -> Self {

@@ -6,7 +6,6 @@
 //! hyper-util's client needs more instructions for each request (docs/performance.md, "Where the time of a proxied
 //! request goes"), and limits neither the age of a connection nor the number of its requests.
 
-use std::fmt;
 use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -227,8 +226,4 @@ impl Drop for ConnectionGuard {
     }
 }
 
-impl fmt::Debug for ConnectionGuard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ConnectionGuard")
-    }
-}
+rotogate_core::debug_with!(ConnectionGuard);

@@ -5,7 +5,6 @@
 //! reading and the pages after it contain every revocation that was acknowledged before the clock was read. A
 //! notification is only a hint, so the loss of one does no harm.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -186,8 +185,4 @@ impl Feed for PostgresFeed {
     }
 }
 
-impl fmt::Debug for PostgresFeed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PostgresFeed").field("place", &self.place).finish_non_exhaustive()
-    }
-}
+rotogate_core::debug_with!(PostgresFeed { place });

@@ -2,7 +2,6 @@
 //! body still arrives.
 
 use std::convert::Infallible;
-use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -38,11 +37,7 @@ pub(crate) struct Streams {
     health: Service,
 }
 
-impl fmt::Debug for Streams {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Streams")
-    }
-}
+rotogate_core::debug_with!(Streams);
 
 impl Streams {
     /// The services of a server with this service and these descriptors.

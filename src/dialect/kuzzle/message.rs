@@ -95,12 +95,8 @@ pub(super) struct Message {
     body: Map<String, Value>,
 }
 
-impl std::fmt::Debug for Message {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Arguments and body may contain credentials, and every member comes from the caller.
-        f.debug_struct("Message").finish_non_exhaustive()
-    }
-}
+// Arguments and body may contain credentials, and every member comes from the caller.
+rotogate_core::debug_with!(Message);
 
 impl Message {
     /// The parts of a call in the head of a request, before its body is read.

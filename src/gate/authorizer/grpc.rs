@@ -71,17 +71,9 @@ const FEW_HEADERS: usize = 64;
 /// The initial size of the text of an answer with an identity.
 const TEXT_BYTES: usize = 1024;
 
-impl fmt::Debug for HttpRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("HttpRequest(…)")
-    }
-}
+rotogate_core::debug_with!(HttpRequest);
 
-impl fmt::Debug for HeadersEntry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("HeadersEntry(…)")
-    }
-}
+rotogate_core::debug_with!(HeadersEntry);
 
 impl fmt::Debug for WireHeader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -122,11 +122,7 @@ impl ExchangeState {
     }
 }
 
-impl std::fmt::Debug for Exchanges {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Exchanges(…)")
-    }
-}
+rotogate_core::debug_with!(Exchanges);
 
 /// A taken place, see [`ExchangeState::take_place`].
 struct Place {

@@ -1,6 +1,5 @@
 //! A dialect's request to a relay, and its result.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -35,11 +34,7 @@ pub struct Presented {
     pub keep_until: Option<Timestamp>,
 }
 
-impl fmt::Debug for Presented {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Presented").field("address", &self.address).finish_non_exhaustive()
-    }
-}
+rotogate_core::debug_with!(Presented { address });
 
 /// The origin of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -60,11 +60,7 @@ impl Events {
     }
 }
 
-impl fmt::Debug for Scripted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Scripted")
-    }
-}
+rotogate_core::debug_with!(Scripted);
 
 fn reply(status: u16, body: &str) -> ProviderReply {
     ProviderReply { status, body: Zeroizing::new(body.as_bytes().to_vec()), ..ProviderReply::default() }
@@ -151,11 +147,7 @@ impl Provider for Scripted {
 #[derive(Default)]
 struct Ended(Mutex<Vec<String>>, Events);
 
-impl fmt::Debug for Ended {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Ended")
-    }
-}
+rotogate_core::debug_with!(Ended);
 
 #[async_trait]
 impl EndTokens for Ended {
@@ -174,11 +166,7 @@ struct Watched {
     fails: Mutex<Option<&'static str>>,
 }
 
-impl fmt::Debug for Events {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Events")
-    }
-}
+rotogate_core::debug_with!(Events);
 
 impl Watched {
     fn fails(&self, operation: &'static str) -> Result<(), StoreError> {

@@ -1,7 +1,6 @@
 //! Sessions and revocations in memory, for tests and throw-away use: nothing survives the process.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -79,11 +78,7 @@ impl MemoryStore {
     }
 }
 
-impl fmt::Debug for MemoryStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryStore").finish_non_exhaustive()
-    }
-}
+crate::debug_with!(MemoryStore);
 
 #[async_trait]
 impl Store for MemoryStore {

@@ -1,6 +1,5 @@
 //! Sends ended spans to the collector.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -33,11 +32,7 @@ pub(super) struct Exporter {
     reported: Mutex<Option<Duration>>,
 }
 
-impl fmt::Debug for Exporter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Exporter").field("endpoint", &self.endpoint).finish_non_exhaustive()
-    }
-}
+rotogate_core::debug_with!(Exporter { endpoint });
 
 impl Exporter {
     /// Must be called in a Tokio runtime.

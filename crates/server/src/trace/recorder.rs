@@ -1,7 +1,6 @@
 //! Records spans, and hands them to the batch processor of OpenTelemetry.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime as WallTime, UNIX_EPOCH};
@@ -126,11 +125,7 @@ struct Recorder {
     time: SystemTime,
 }
 
-impl fmt::Debug for Recorder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Recorder").field("queued", &self.queued).finish_non_exhaustive()
-    }
-}
+rotogate_core::debug_with!(Recorder { queued });
 
 impl Recorder {
     fn start(settings: &TracingConfig, credentials: Credentials) -> Result<Self, (&'static str, String)> {
@@ -220,11 +215,7 @@ struct RecordedSpan {
     data: Mutex<Option<SpanData>>,
 }
 
-impl fmt::Debug for RecordedSpan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RecordedSpan").field("position", &self.position).finish_non_exhaustive()
-    }
-}
+rotogate_core::debug_with!(RecordedSpan { position });
 
 impl RecordedSpan {
     fn new(recorder: Arc<Recorder>, position: Position, context: SpanContext, data: SpanData) -> Self {

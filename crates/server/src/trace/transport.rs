@@ -84,11 +84,7 @@ pub(super) struct OtlpHttp {
     headers: HeaderMap,
 }
 
-impl std::fmt::Debug for OtlpHttp {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("OtlpHttp")
-    }
-}
+rotogate_core::debug_with!(OtlpHttp);
 
 impl OtlpHttp {
     pub(super) fn new(endpoint: &Uri, credentials: &Credentials) -> Result<Self, String> {

@@ -48,11 +48,7 @@ struct InTurn {
     sent: Arc<AtomicUsize>,
 }
 
-impl fmt::Debug for InTurn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("InTurn")
-    }
-}
+rotogate_core::debug_with!(InTurn);
 
 #[async_trait]
 impl RelayStore for InTurn {

@@ -40,11 +40,7 @@ struct Connection {
     time: Arc<Stopped>,
 }
 
-impl std::fmt::Debug for Connection {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Connection")
-    }
-}
+crate::debug_with!(Connection);
 
 #[async_trait]
 impl RateCounters for Connection {

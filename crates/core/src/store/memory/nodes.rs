@@ -67,11 +67,7 @@ pub struct Backup {
     head: SharedHead,
 }
 
-impl fmt::Debug for Backup {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Backup").finish_non_exhaustive()
-    }
-}
+crate::debug_with!(Backup);
 
 /// The state of one node's connection to the store, which a test can change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -435,11 +431,7 @@ struct NodeFeed {
     broke: bool,
 }
 
-impl fmt::Debug for NodeFeed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NodeFeed").field("cursor", &self.cursor).finish_non_exhaustive()
-    }
-}
+crate::debug_with!(NodeFeed { cursor });
 
 #[async_trait]
 impl Feed for NodeFeed {

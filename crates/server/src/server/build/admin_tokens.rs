@@ -1,6 +1,5 @@
 //! The tokens of the admin listener: files that only users who may administer the gate can read.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
@@ -24,11 +23,7 @@ const MIN_CHARS: usize = 32;
 /// A token. `Debug` does not print it.
 pub struct AdminToken(SecretString);
 
-impl fmt::Debug for AdminToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AdminToken(…)")
-    }
-}
+rotogate_core::debug_with!(AdminToken);
 
 impl AdminToken {
     /// Reads the token. If the file is missing, creates it with 256 random bits and mode 0600.

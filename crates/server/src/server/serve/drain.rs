@@ -47,11 +47,7 @@ pub(crate) struct DrainedStream {
     is_over: bool,
 }
 
-impl std::fmt::Debug for DrainedStream {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DrainedStream").field("kind", &self.kind).finish_non_exhaustive()
-    }
-}
+rotogate_core::debug_with!(DrainedStream { kind });
 
 impl DrainedStream {
     pub(crate) fn new(kind: StreamKind, drain: StreamDrain) -> Self {

@@ -29,11 +29,7 @@ pub(crate) struct SignIns {
     time: Arc<dyn TimeSource>,
 }
 
-impl std::fmt::Debug for SignIns {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SignIns").finish_non_exhaustive()
-    }
-}
+rotogate_core::debug_with!(SignIns);
 
 struct SignIn {
     holder: Holder,
