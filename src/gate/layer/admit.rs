@@ -19,7 +19,7 @@ use crate::gate::mcp::{HeadVerdict, ReadyMcp};
 use crate::gate::nested;
 use crate::gate::notice::SetupNotice;
 use crate::gate::{preflight, respond, tunnel};
-use rotogate_core::denial::{Denial, NotGood};
+use rotogate_core::denial::{CallFlaw, Denial, NotGood};
 use rotogate_core::headers::{self, Peer};
 use rotogate_core::policy::{self, By, Permitted, Undecided};
 use rotogate_core::reply;
@@ -43,6 +43,20 @@ pub(in crate::gate) enum Admission {
     Refused(Denial, Option<Arc<Route>>),
     /// The request is refused: no route of this path serves the method.
     WrongMethod(Reply),
+}
+
+impl Admission {
+    /// The permit of a request that an endpoint sends to the service, or the denial, with its route.
+    pub(super) fn permitted(self) -> Result<Permitted, (Denial, Option<Arc<Route>>)> {
+        match self {
+            Self::In(permitted) => Ok(permitted),
+            Self::Refused(denial, route) => Err((denial, route)),
+            Self::Call(_) => Err((Denial::BadCall(CallFlaw::NoBody), None)),
+            Self::Undecided(..) => Err((Denial::WrongAudience, None)),
+            Self::WrongMethod(_) => Err((Denial::MethodNotAllowed, None)),
+            Self::Endpoint(_) => Err((Denial::NoRoute, None)),
+        }
+    }
 }
 
 /// The treatment of a request whose path matches one of our endpoints (step 3).

@@ -20,7 +20,7 @@ use crate::gate::in_flight::InFlightSlot;
 use crate::gate::overloaded::overloaded;
 use crate::gate::upgrade;
 use rotogate_core::credential::Places;
-use rotogate_core::denial::{CallFlaw, Denial};
+use rotogate_core::denial::Denial;
 use rotogate_core::overload::PoolPermit;
 use rotogate_core::policy::Permitted;
 use rotogate_core::reason::Reason;
@@ -28,6 +28,10 @@ use rotogate_core::route::Route;
 
 /// The reply to a request that may not be forwarded, the reason, and its route.
 type RefusedForward = (Reply, Reason, Option<Arc<Route>>);
+
+fn only_permitted(admission: Admission) -> Result<Permitted, Denial> {
+    admission.permitted().map_err(|(denial, _)| denial)
+}
 
 impl<M> GateLayer<M> {
     /// Decides on a request that an endpoint forwards, by the route of its path.
@@ -46,15 +50,9 @@ impl<M> GateLayer<M> {
             value.set_sensitive(true);
             parts.headers.insert(AUTHORIZATION, value);
         }
-        let permitted = match self.admit_waiting(&mut parts, EndpointMatch::Skip).await {
-            Admission::In(permitted) => permitted,
-            Admission::Refused(denial, route) => return refuse(denial, route),
-            Admission::Call(_) => return refuse(Denial::BadCall(CallFlaw::NoBody), None),
-            Admission::Undecided(..) => return refuse(Denial::WrongAudience, None),
-            Admission::WrongMethod(_) => return refuse(Denial::MethodNotAllowed, None),
-            Admission::Endpoint(_) => return refuse(Denial::NoRoute, None),
-        };
-        let permitted = match permit_call(&self.gate.0, &parts, permitted, &called) {
+        let admitted = self.admit_waiting(&mut parts, EndpointMatch::Skip).await.permitted();
+        let permitted = admitted.and_then(|permitted| permit_call(&self.gate.0, &parts, permitted, &called));
+        let permitted = match permitted {
             Ok(permitted) => permitted,
             Err((denial, route)) => return refuse(denial, route),
         };
@@ -100,24 +98,13 @@ impl<M> GateLayer<M> {
     /// Decides on a request to an endpoint by the route of its path.
     #[cfg(feature = "kuzzle")]
     pub(in crate::gate) fn admit_on_route(&self, parts: &mut Parts) -> Result<Permitted, Denial> {
-        Self::only_permitted(self.admit(parts, EndpointMatch::Skip))
+        only_permitted(self.admit(parts, EndpointMatch::Skip))
     }
 
     /// Decides by the route, and waits if the token cannot be judged yet.
     pub(super) async fn admit_on_route_waiting(&self, parts: &mut Parts) -> Result<Permitted, Denial> {
         let admission = self.admit_waiting(parts, EndpointMatch::Skip).await;
-        Self::only_permitted(self.count(admission, parts).await)
-    }
-
-    fn only_permitted(admission: Admission) -> Result<Permitted, Denial> {
-        match admission {
-            Admission::In(permitted) => Ok(permitted),
-            Admission::Refused(denial, _) => Err(denial),
-            Admission::Call(_) => Err(Denial::BadCall(CallFlaw::NoBody)),
-            Admission::Undecided(..) => Err(Denial::WrongAudience),
-            Admission::WrongMethod(_) => Err(Denial::MethodNotAllowed),
-            Admission::Endpoint(_) => Err(Denial::NoRoute),
-        }
+        only_permitted(self.count(admission, parts).await)
     }
 
     /// Prepares a permitted request whose reply the gate reads itself: removes the headers that could make the reply
