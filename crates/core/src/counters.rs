@@ -93,11 +93,9 @@ impl Seldom {
 
 /// Rate limit for messages of several kinds that each request may cause, with the number of skipped messages.
 // Requirements O31, O48.
-#[cfg(any(feature = "kuzzle", feature = "relay"))]
 #[derive(Debug, Default)]
 pub struct SeldomByKind(Mutex<BTreeMap<&'static str, (Seldom, u64)>>);
 
-#[cfg(any(feature = "kuzzle", feature = "relay"))]
 impl SeldomByKind {
     /// The number of skipped messages of this kind since the last one, if a message is due.
     pub fn is_due(&self, kind: &'static str, now: Duration) -> Option<u64> {
@@ -239,9 +237,8 @@ mod tests {
         assert!((counted.sum - threads as f64 * 1.000_021).abs() < 1e-9, "{counted:?}");
     }
 
-    #[cfg(any(feature = "kuzzle", feature = "relay"))]
     #[test]
-    fn o48_a_message_of_each_kind_is_due_once_a_minute_with_the_number_of_the_others() {
+    fn o31_o48_a_message_of_each_kind_is_due_once_a_minute_with_the_number_of_the_others() {
         let (seldom, at) = (SeldomByKind::default(), Duration::from_secs);
         assert_eq!(seldom.is_due("one", at(0)), Some(0));
         assert!((0..1000).all(|request| seldom.is_due("one", at(request / 17)).is_none()));

@@ -210,7 +210,7 @@ impl Inner {
     ) -> Result<Response<ProxyBody>, ProxyError> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(upgrade) = upgrade else {
-                if let Some(others) = pool.seldom.is_due("switched_unasked") {
+                if let Some(others) = pool.is_due("switched_unasked") {
                     tracing::warn!(upstream = pool.upstream.name, others, "upstream switched protocols unasked");
                 }
                 return Err(ProxyError::UpstreamProtocol);
@@ -296,7 +296,7 @@ fn record_repeat(pool: &Pool, address: &Address, next: &Address, failure: &Attem
 
 fn log_failure(pool: &Pool, address: &Address, method: &Method, failure: &AttemptError) {
     let (reason, detail, error) = (failure.kind.reason(), failure.kind.detail(), &failure.what);
-    if let Some(others) = pool.seldom.is_due(reason) {
+    if let Some(others) = pool.is_due(reason) {
         let name = pool.upstream.name.as_str();
         tracing::warn!(upstream = name, %address, %method, reason, detail, error, others, "not forwarded");
     }
@@ -310,7 +310,7 @@ fn record_unforwarded(pool: &Pool, kind: ProxyError, attempts: u8) {
     }
     // Failures at an address were logged already.
     if kind == ProxyError::Overloaded
-        && let Some(others) = pool.seldom.is_due(kind.reason())
+        && let Some(others) = pool.is_due(kind.reason())
     {
         let (reason, detail) = (kind.reason(), kind.detail());
         tracing::warn!(upstream = pool.upstream.name, reason, detail, others, "not forwarded");

@@ -63,7 +63,6 @@ mod http1;
 mod kept_headers;
 mod pool;
 mod queue;
-mod seldom;
 mod span;
 mod upgrade;
 mod upstream;

@@ -16,16 +16,17 @@ use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::address::{Address, Connector};
 use super::counts::UpstreamCounts;
 use super::error::ProxyError;
 use super::queue::Queue;
-use super::seldom::Seldom;
 use super::upstream::Upstream;
 use super::url::{HttpUrl, UpstreamUrl};
 use super::{UpstreamAddress, UpstreamReport};
 use http::HeaderValue;
+use rotogate_core::counters::SeldomByKind;
 use rotogate_core::overload::{Holder, Shares, Usage};
 
 mod slot;
@@ -64,8 +65,10 @@ pub(super) struct Pool {
     looking: Mutex<()>,
     lookups: AtomicU64,
     is_name_failing: AtomicBool,
-    /// Logs each kind of message that a request may cause once a minute.
-    pub(super) seldom: Seldom,
+    /// Logs each kind of message that a request may cause once a minute, with the number of skipped ones. So the number of
+    /// lines depends on the minutes of an outage, not on its requests.
+    seldom: SeldomByKind,
+    began: Instant,
 }
 
 impl Pool {
@@ -90,7 +93,8 @@ impl Pool {
             looking: Mutex::new(()),
             lookups: AtomicU64::new(0),
             is_name_failing: AtomicBool::new(false),
-            seldom: Seldom::default(),
+            seldom: SeldomByKind::default(),
+            began: Instant::now(),
         };
         // Addresses of names are filled in by the first lookup.
         let found = pool.upstream.urls.iter().map(|url| Ok(fixed(url).unwrap_or_default())).collect();
@@ -414,9 +418,15 @@ impl Pool {
         }
     }
 
+    /// If a message of this kind is due, the number of messages that were skipped since the last one.
+    // Requirement O31.
+    pub(super) fn is_due(&self, kind: &'static str) -> Option<u64> {
+        self.seldom.is_due(kind, self.began.elapsed())
+    }
+
     /// Logs that an address that had failed has answered again.
     pub(super) fn log_recovery(&self, address: &Address) {
-        if let Some(others) = self.seldom.is_due("answers_again") {
+        if let Some(others) = self.is_due("answers_again") {
             tracing::info!(upstream = self.upstream.name, %address, others, "address answers again");
         }
     }
