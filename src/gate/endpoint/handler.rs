@@ -52,70 +52,71 @@ impl CommandHandler for EndpointHandler<'_> {
                 None => Err(Denial::NoRoute.into()),
             }
         };
-        let outcome = to_its_end(executing).await;
+        let outcome = self.finished(executing).await;
         if let Ok(Outcome::Issued(issued)) = &outcome {
             let client = self.origin.note.client().map(|client| client.id.clone());
             let recipient = Recipient { subject: issued.subject.clone(), session: issued.session, client };
             let _ = self.recipient.set(Who::Issued(Box::new(recipient)));
         }
-        self.tell(&outcome);
         outcome
     }
 
     async fn own_sessions(&self, request: OwnSessionsRequest) -> Result<OwnSessions, Error> {
         let (gate, index) = (Arc::clone(self.gate), self.endpoint);
         let (account, origin, device) = (self.account.map(str::to_owned), self.origin.clone(), self.device);
-        let executing = async move {
+        self.finished(async move {
             let by = (account.as_deref(), device, &origin);
             match gate.endpoints.get(index) {
                 Some(endpoint) => execute::own_sessions(&gate, endpoint, request, by).await,
                 None => Err(Denial::NoRoute.into()),
             }
-        };
-        let outcome = to_its_end(executing).await;
-        self.tell(&outcome);
-        outcome
+        })
+        .await
     }
 
     async fn end_elsewhere(&self, notice: Notice) -> Result<(), Error> {
         let (gate, origin) = (Arc::clone(self.gate), self.origin.clone());
-        let outcome = to_its_end(async move { execute::end_elsewhere(&gate, &notice, &origin).await }).await;
-        self.tell(&outcome);
-        outcome
+        self.finished(async move { execute::end_elsewhere(&gate, &notice, &origin).await }).await
     }
 
     #[cfg(feature = "relay")]
     async fn own_keys(&self, request: crate::dialect::OwnKeysRequest) -> Result<crate::dialect::OwnKeys, Error> {
         let (gate, index) = (Arc::clone(self.gate), self.endpoint);
         let (account, origin, device) = (self.account.map(str::to_owned), self.origin.clone(), self.device);
-        let executing = async move {
+        self.finished(async move {
             let by = (account.as_deref(), device, &origin);
             match (gate.endpoints.get(index), &gate.running.api_keys) {
                 (Some(endpoint), Some(keys)) => execute::own_keys((&gate, keys), endpoint, request, by).await,
                 _ => Err(Denial::NoRoute.into()),
             }
-        };
-        let outcome = to_its_end(executing).await;
-        self.tell(&outcome);
-        outcome
+        })
+        .await
     }
 
     #[cfg(feature = "relay")]
     async fn relay(&self, request: crate::dialect::RelayRequest) -> Result<crate::relay::ProviderReply, Error> {
         let (gate, index, origin) = (Arc::clone(self.gate), self.endpoint, self.origin.clone());
-        let executing = async move {
+        self.finished(async move {
             match gate.endpoints.get(index).and_then(|endpoint| endpoint.relay.as_ref()) {
                 Some(relay) => relay.answer(&gate, request, &origin).await,
                 None => Err(Denial::NoRoute.into()),
             }
-        };
-        let outcome = to_its_end(executing).await;
-        self.tell(&outcome);
-        outcome
+        })
+        .await
     }
 }
 
 impl EndpointHandler<'_> {
+    /// Runs work of the engine to its end, and tells how it ended.
+    async fn finished<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        let outcome = to_its_end(work).await;
+        self.tell(&outcome);
+        outcome
+    }
+
     /// Logs a fault, and the client of a refused attempt.
     pub(super) fn tell<T>(&self, outcome: &Result<T, Error>) {
         self.gate.running.faults.tell(outcome, || self.gate.engine.clock().source().monotonic());
