@@ -81,6 +81,12 @@ pub(super) use target::set_target;
 #[derive(Clone, Debug)]
 pub struct GateLayer<M = NoForward> {
     gate: Gate,
+    options: LayerOptions,
+    forward: PhantomData<M>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct LayerOptions {
     rewrite: bool,
     annotate: bool,
     edge: bool,
@@ -88,21 +94,11 @@ pub struct GateLayer<M = NoForward> {
     headers_only: bool,
     /// Are requests judged without their bodies?
     head_alone: bool,
-    forward: PhantomData<M>,
 }
 
 impl GateLayer {
     pub(super) fn new(gate: Gate) -> Self {
-        Self {
-            gate,
-            rewrite: false,
-            annotate: false,
-            edge: false,
-            defer_audience: false,
-            headers_only: false,
-            head_alone: false,
-            forward: PhantomData,
-        }
+        Self { gate, options: LayerOptions::default(), forward: PhantomData }
     }
 
     /// Forwards calls that a protocol wraps: requests to an endpoint whose body turns out to be for the service behind
@@ -111,16 +107,7 @@ impl GateLayer {
     /// answered with 501.
     #[must_use]
     pub fn forward_buffered(self) -> GateLayer<BufferedForward> {
-        GateLayer {
-            gate: self.gate,
-            rewrite: self.rewrite,
-            annotate: self.annotate,
-            edge: self.edge,
-            defer_audience: self.defer_audience,
-            headers_only: self.headers_only,
-            head_alone: self.head_alone,
-            forward: PhantomData,
-        }
+        GateLayer { gate: self.gate, options: self.options, forward: PhantomData }
     }
 }
 
@@ -130,7 +117,7 @@ impl<M> GateLayer<M> {
     /// be the served path.
     #[must_use]
     pub const fn rewriting(mut self) -> Self {
-        self.rewrite = true;
+        self.options.rewrite = true;
         self
     }
 
@@ -144,7 +131,7 @@ impl<M> GateLayer<M> {
     /// the handler has run.
     #[must_use]
     pub const fn deferring_audience(mut self) -> Self {
-        self.defer_audience = true;
+        self.options.defer_audience = true;
         self
     }
 
@@ -153,7 +140,7 @@ impl<M> GateLayer<M> {
     /// `require()` finds no caller, unless the route forwards the token.
     #[must_use]
     pub const fn headers_only(mut self) -> Self {
-        self.headers_only = true;
+        self.options.headers_only = true;
         self
     }
 
@@ -161,7 +148,7 @@ impl<M> GateLayer<M> {
     /// upgraded connection with its [`Lease`](rotogate_core::lease::Lease).
     #[must_use]
     pub fn at_edge(mut self) -> Self {
-        self.edge = true;
+        self.options.edge = true;
         // The listeners set each request's peer themselves, and report an untrusted proxy.
         self.gate.0.running.notices.first(SetupNotice::UntrustedProxy);
         self
@@ -170,13 +157,13 @@ impl<M> GateLayer<M> {
     /// The same layer with the new rules of its gate.
     #[cfg(feature = "kuzzle")]
     pub(super) fn ruled_by(&self, gate: Arc<Inner>) -> Self {
-        Self { gate: Gate(gate), ..*self }
+        Self { gate: Gate(gate), options: self.options, forward: PhantomData }
     }
 
     /// Adds a [`Verdict`](super::Verdict) to the extensions of each reply.
     #[must_use]
     pub const fn annotated(mut self) -> Self {
-        self.annotate = true;
+        self.options.annotate = true;
         self
     }
 }
@@ -235,7 +222,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture<S::Future> {
         let (mut parts, body) = request.into_parts();
-        let annotate = self.layer.annotate;
+        let annotate = self.layer.options.annotate;
         let gate = &self.layer.gate.0;
         if let Some(permitted) = self.layer.permitted_before(&parts) {
             let passed = annotate.then(|| PassedRequest {

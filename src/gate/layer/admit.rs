@@ -144,7 +144,7 @@ impl<M> GateLayer<M> {
         let judged_path = depends_on_path(&route.policy).then(|| path.as_str().to_owned());
         if path.is_rewritten() {
             let may_stay = self.may_stay(&path, raw);
-            let canonical = (self.rewrite && whole.is_none()).then(|| path.as_str().to_owned());
+            let canonical = (self.options.rewrite && whole.is_none()).then(|| path.as_str().to_owned());
             let is_right = canonical.map_or(may_stay, |path| set_path(parts, &path));
             let judged = if is_right { Ok(()) } else { Err(PathError::NotCanonical.into()) };
             if let Err(denial) = observer.judged(Rule::Path, judged) {
@@ -181,7 +181,7 @@ impl<M> GateLayer<M> {
                     Some(mcp) => self.at_call(mcp, parts, permitted, observer),
                 }
             }
-            Err(Denial::WrongAudience) if self.defer_audience && route.policy.audiences.is_empty() => {
+            Err(Denial::WrongAudience) if self.options.defer_audience && route.policy.audiences.is_empty() => {
                 match RoutedRequest::new(gate, parts, route, by, observer).on_path(path).undecided() {
                     Ok((undecided, anonymous)) => Admission::Undecided(undecided, anonymous),
                     Err(denial) => Admission::Refused(denial, Some(Arc::clone(route))),
@@ -435,7 +435,7 @@ impl<M> GateLayer<M> {
     /// The permit of an outer layer of the same gate. That layer saw the whole path, and has the same endpoints and
     /// routes, so this layer does not repeat the steps.
     pub(super) fn permitted_before<'a>(&self, parts: &'a Parts) -> Option<&'a Permitted> {
-        let permitted = if self.edge { None } else { parts.extensions.get::<Permitted>() }?;
+        let permitted = if self.options.edge { None } else { parts.extensions.get::<Permitted>() }?;
         let by = permitted.by();
         (by.gate == self.gate.0.id && by.layer).then_some(permitted)
     }
@@ -444,7 +444,7 @@ impl<M> GateLayer<M> {
     /// paths.
     #[cfg(feature = "axum")]
     pub(super) fn whole<O: Observer>(&self, parts: &Parts) -> Option<Uri> {
-        let whole = if self.edge { None } else { nested::whole(parts) }?;
+        let whole = if self.options.edge { None } else { nested::whole(parts) }?;
         if O::HAS_EFFECTS && self.gate.0.running.notices.first(SetupNotice::Nested) {
             tracing::error!(
                 "`gate.layer()` inside a nest, which removes the prefix of a path: routes and endpoints match the whole \
@@ -462,7 +462,7 @@ impl<M> GateLayer<M> {
     }
 
     fn by(&self) -> By {
-        By { gate: self.gate.0.id, layer: true, defers: self.defer_audience }
+        By { gate: self.gate.0.id, layer: true, defers: self.options.defer_audience }
     }
 }
 

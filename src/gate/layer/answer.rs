@@ -54,7 +54,7 @@ impl<S, M> GateService<S, M> {
         match admission {
             Admission::In(permitted) => self.enter(permitted, parts, body),
             // The empty body of such a request says nothing about the call.
-            Admission::Call(permitted) if layer.head_alone => {
+            Admission::Call(permitted) if layer.options.head_alone => {
                 let denial = Denial::BadCall(CallFlaw::NoBody);
                 layer.refuse(&parts, denial, None, Some(Arc::clone(permitted.route())))
             }
@@ -88,7 +88,7 @@ impl<S, M> GateService<S, M> {
             Admission::WrongMethod(reply) => {
                 let reason = Reason::from(Denial::MethodNotAllowed);
                 reason.tell();
-                ResponseFuture::own(reply, layer.annotate.then(|| Verdict::new(reason)))
+                ResponseFuture::own(reply, layer.options.annotate.then(|| Verdict::new(reason)))
             }
         }
     }
@@ -127,7 +127,7 @@ impl<S, M> GateService<S, M> {
         S: Service<Request<B>>,
     {
         let future = self.inner.call(Request::from_parts(parts, body));
-        ResponseFuture { kind: FutureKind::Inner { future, passed, annotate: self.layer.annotate } }
+        ResponseFuture { kind: FutureKind::Inner { future, passed, annotate: self.layer.options.annotate } }
     }
 }
 
@@ -158,20 +158,22 @@ impl<M> GateLayer<M> {
                 };
             }
         }
-        if !self.edge {
+        if !self.options.edge {
             upgrade::settle(gate, parts, &permitted, place);
         } else if caller.is_some()
             && let Some(place) = place
         {
             parts.extensions.insert(gate.tunnel_lease(caller, OnExpiry::for_policy(policy)).in_place(place));
         }
-        let is_kept = self.annotate
+        let is_kept = self.options.annotate
             || caller.is_some()
             || permitted.clears_session()
             || permitted.quota().is_some()
             || gate.browser.is_some();
         // A handler finds that of a caller by session in the permit.
-        if !self.edge && (self.headers_only || caller.is_none_or(|caller| caller.session_cookie().is_none())) {
+        if !self.options.edge
+            && (self.options.headers_only || caller.is_none_or(|caller| caller.session_cookie().is_none()))
+        {
             keep_cookie(gate, parts);
         }
         if let Err(denial) = prepare(gate, parts, &permitted) {
@@ -179,7 +181,7 @@ impl<M> GateLayer<M> {
         }
         let keep =
             |permitted| PassedRequest { gate: Arc::clone(gate), permitted, counted, is_guarded: true, undecided: None };
-        if self.headers_only {
+        if self.options.headers_only {
             // A layer in front may have inserted a caller, which must not reach the service.
             parts.extensions.remove::<Permitted>();
             return Ok(is_kept.then(|| keep(permitted)));
@@ -218,15 +220,15 @@ impl<M> GateLayer<M> {
     pub(super) fn not_entered<F>(&self, why: NotEntered, parts: &Parts) -> ResponseFuture<F> {
         let gate = &self.gate.0;
         match why {
-            NotEntered::Shed(refusal, permitted) => shed(gate, parts, refusal, permitted, self.annotate),
-            NotEntered::Denied(denial, permitted) => denied(gate, parts, denial, permitted, self.annotate),
+            NotEntered::Shed(refusal, permitted) => shed(gate, parts, refusal, permitted, self.options.annotate),
+            NotEntered::Denied(denial, permitted) => denied(gate, parts, denial, permitted, self.options.annotate),
         }
     }
 
     /// The reply with a published document: keys or metadata.
     fn published<F>(&self, (reply, reason): (Reply, Reason)) -> ResponseFuture<F> {
         reason.tell();
-        ResponseFuture::own(reply, self.annotate.then(|| Verdict::at(Operation::PUBLIC, reason)))
+        ResponseFuture::own(reply, self.options.annotate.then(|| Verdict::at(Operation::PUBLIC, reason)))
     }
 
     pub(super) fn refuse<F>(
@@ -236,7 +238,7 @@ impl<M> GateLayer<M> {
         dialect: Option<&dyn Dialect>,
         route: Option<Arc<Route>>,
     ) -> ResponseFuture<F> {
-        let (reply, verdict) = refused(&self.gate.0, parts, denial, dialect, route, self.annotate);
-        ResponseFuture::own(reply, self.annotate.then_some(verdict))
+        let (reply, verdict) = refused(&self.gate.0, parts, denial, dialect, route, self.options.annotate);
+        ResponseFuture::own(reply, self.options.annotate.then_some(verdict))
     }
 }

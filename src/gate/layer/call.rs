@@ -62,11 +62,13 @@ impl<M> GateLayer<M> {
             Err(UnreadCall::Denied(denial)) => return refuse(&parts, denial),
             Err(UnreadCall::TooSlow) => {
                 Reason::BODY_TOO_SLOW.tell();
-                let verdict =
-                    self.annotate.then(|| Verdict { route: Some(route), ..Verdict::new(Reason::BODY_TOO_SLOW) });
+                let verdict = self
+                    .options
+                    .annotate
+                    .then(|| Verdict { route: Some(route), ..Verdict::new(Reason::BODY_TOO_SLOW) });
                 return EndpointOutcome::reply(reply::problem(StatusCode::REQUEST_TIMEOUT, None), verdict);
             }
-            Err(UnreadCall::Shed(why)) => return own(shed(gate, &parts, why, permitted, self.annotate)),
+            Err(UnreadCall::Shed(why)) => return own(shed(gate, &parts, why, permitted, self.options.annotate)),
         };
         if let Err(denial) = gate.judge_body(mcp, &mut parts, &permitted, &body) {
             return refuse(&parts, denial);
@@ -103,11 +105,13 @@ impl<M> GateLayer<M> {
         });
         passed.counted = passed.counted.map(|counted| counted.keeping(Some(room)));
         match M::forward(kept, parts, body).await {
-            Ok(future) => EndpointOutcome::In { future, passed, annotate: self.annotate },
+            Ok(future) => EndpointOutcome::In { future, passed, annotate: self.options.annotate },
             Err(why) => {
                 Reason::NOT_FORWARDED.tell();
-                let verdict =
-                    self.annotate.then(|| Verdict { route: Some(route), ..Verdict::new(Reason::NOT_FORWARDED) });
+                let verdict = self
+                    .options
+                    .annotate
+                    .then(|| Verdict { route: Some(route), ..Verdict::new(Reason::NOT_FORWARDED) });
                 EndpointOutcome::reply(why.reply(None), verdict)
             }
         }

@@ -52,7 +52,7 @@ impl<M> EndpointRun<M> {
     /// The verdict on the request. Every part of an endpoint reports its outcome here.
     fn verdict(&self, reason: Reason) -> Option<Verdict> {
         reason.tell();
-        self.layer.annotate.then(|| Verdict::at(self.named, reason))
+        self.layer.options.annotate.then(|| Verdict::at(self.named, reason))
     }
 
     fn not_forwarded<F>(&self, why: NotForwarded) -> EndpointOutcome<F> {
@@ -155,7 +155,7 @@ impl<M> EndpointRun<M> {
             Ok(future) => {
                 let gate = Arc::clone(self.gate());
                 let passed = PassedRequest { gate, permitted, counted, is_guarded: false, undecided: None };
-                EndpointOutcome::In { future, passed, annotate: self.layer.annotate }
+                EndpointOutcome::In { future, passed, annotate: self.layer.options.annotate }
             }
             Err(why) => self.not_forwarded(why),
         }

@@ -15,7 +15,7 @@ use http_body_util::{Empty, Full};
 use tower::{Layer, Service, ServiceExt};
 
 use super::admit::{Admission, EndpointMatch};
-use super::{GateBody, GateLayer};
+use super::{GateBody, GateLayer, LayerOptions};
 use crate::gate::endpoint::Hit;
 use crate::gate::identity::Identity;
 use crate::gate::in_flight::InFlightSlot;
@@ -209,7 +209,10 @@ impl Gate {
     /// ```
     pub async fn judge(&self, head: &Parts) -> Judgement {
         // A server that is not a tower service serves upgrades itself.
-        let layer = GateLayer { edge: true, head_alone: true, ..GateLayer::new(self.clone()) };
+        let layer = GateLayer {
+            options: LayerOptions { edge: true, head_alone: true, ..LayerOptions::default() },
+            ..GateLayer::new(self.clone())
+        };
         if layer.is_for_endpoint(head) { Judgement::Endpoint } else { judged_by(&layer, head).await }
     }
 
