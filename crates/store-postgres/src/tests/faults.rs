@@ -6,8 +6,8 @@ use tokio::time::{Instant, timeout};
 
 use super::*;
 use rotogate_core::clock::{SystemTime, TimeSource};
-use rotogate_core::revocation::Effect;
-use rotogate_core::store::conformance::{gone, insert, later, minimum, rotated, session, start};
+use rotogate_core::store::conformance::server::c2_each_operation_whose_reply_is_cut_is_done_once;
+use rotogate_core::store::conformance::{gone, insert, later, rotated, session, start};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The longest time for an answer.
@@ -40,28 +40,8 @@ async fn cut_after_each(server: &Server, direct: &PostgresStore, bytes: impl Ite
     let store = through(&proxy).await;
     let mut cuts = 0;
     for cut in bytes {
-        let begun = session("alice", cut as u64, start());
-        let mut was_cut = false;
-        proxy.cut_after(cut);
-        assert_eq!(store.insert(begun.clone(), SubjectBound::NONE).await.unwrap(), Inserted::Inserted(Vec::new()));
-        was_cut |= proxy.has_cut();
-        let next = rotated(&begun, later(start(), 5));
-        let entry = minimum(begun.id, 2, later(start(), 600_000));
-        proxy.cut_after(cut);
-        assert_eq!(store.compare_and_swap(1, next.clone(), Some(entry)).await.unwrap(), Swap::Swapped);
-        was_cut |= proxy.has_cut();
-        proxy.cut_after(cut);
-        store.confirm(vec![(begun.id, next.current)]).await.unwrap();
-        was_cut |= proxy.has_cut();
-        proxy.cut_after(cut);
-        assert_eq!(store.load(begun.id).await.unwrap().map(|known| known.revision), Some(3));
-        was_cut |= proxy.has_cut();
-        proxy.cut_after(cut);
-        let ended = store.revoke(gone(begun.id), RevokedBecause::Logout).await.unwrap();
-        was_cut |= proxy.has_cut();
-        assert_eq!(ended.effect, Effect::SESSION_REVOKED);
-        assert_eq!(direct.load(begun.id).await.unwrap().map(|known| known.revision), Some(4));
-        if !was_cut {
+        let ways = (|| proxy.cut_after(cut), || proxy.has_cut());
+        if !c2_each_operation_whose_reply_is_cut_is_done_once([&store, direct], cut as u64, ways).await {
             break;
         }
         cuts += 1;

@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use super::races::at_once;
 use super::shared::{created, heard};
-use super::{BY_OPERATOR, ISSUER, LEEWAY, gone, insert, later, minimum, not_before, session, start, subject};
+use super::{BY_OPERATOR, ISSUER, LEEWAY, gone, insert, later, minimum, not_before, rotated, session, start, subject};
 use crate::clock::{SystemTime, TimeSource, Timestamp};
 use crate::fault::Fault;
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::rotation::REVOKED;
 use crate::session::{RevokedBecause, SessionId};
-use crate::store::{CounterUse, Cursor, Follow, SharedCounter, SharedStore, Store, SubjectBound, Swept, WriteOutcome};
+use crate::store::{
+    CounterUse, Cursor, Follow, Inserted, SharedCounter, SharedStore, Store, SubjectBound, Swap, Swept, WriteOutcome,
+};
 
 /// How long a behaviour waits for a server to return.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -29,6 +31,37 @@ impl TimeSource for Readings {
     fn monotonic(&self) -> Duration {
         Duration::from_millis(self.0.fetch_add(1, Ordering::SeqCst) + 1)
     }
+}
+
+/// C2: each operation on a session is done once, and returns its usual result, although its reply is cut. `cut` has the
+/// next reply cut, and `has_cut` tells whether one was. Returns whether any reply was cut.
+pub async fn c2_each_operation_whose_reply_is_cut_is_done_once<S: Store>(
+    [store, direct]: [&S; 2],
+    number: u64,
+    (cut, has_cut): (impl Fn(), impl Fn() -> bool),
+) -> bool {
+    let begun = session("alice", number, start());
+    let next = rotated(&begun, later(start(), 5));
+    let entry = minimum(begun.id, 2, later(start(), 600_000));
+    let mut was_cut = false;
+    cut();
+    assert_eq!(store.insert(begun.clone(), SubjectBound::NONE).await.unwrap(), Inserted::Inserted(Vec::new()));
+    was_cut |= has_cut();
+    cut();
+    assert_eq!(store.compare_and_swap(1, next.clone(), Some(entry)).await.unwrap(), Swap::Swapped);
+    was_cut |= has_cut();
+    cut();
+    store.confirm(vec![(begun.id, next.current)]).await.unwrap();
+    was_cut |= has_cut();
+    cut();
+    assert_eq!(store.load(begun.id).await.unwrap().map(|known| known.revision), Some(3));
+    was_cut |= has_cut();
+    cut();
+    let ended = store.revoke(gone(begun.id), RevokedBecause::Logout).await.unwrap();
+    was_cut |= has_cut();
+    assert_eq!(ended.effect, Effect::SESSION_REVOKED);
+    assert_eq!(direct.load(begun.id).await.unwrap().map(|known| known.revision), Some(4));
+    was_cut
 }
 
 /// A write without a server is an error that has written nothing. Returns the time until the error.
