@@ -234,11 +234,8 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
             PresentedToken::Text(token) => {
                 let presented = Credential::maybe_bound(&token);
                 // The lookup by bytes has already missed for the token of an `Authorization` header.
-                if !found.by_cookie && parts.headers.contains_key(AUTHORIZATION) {
-                    gate.checker.check_not_at_hand(presented, taken, shown, observer)?
-                } else {
-                    gate.checker.check_of(presented, taken, shown, observer)?
-                }
+                let may_be_at_hand = found.by_cookie || !parts.headers.contains_key(AUTHORIZATION);
+                gate.checker.check_of(presented, may_be_at_hand, taken, shown, observer)?
             }
         };
         let proof = gate.device_proved(|| shown_device(&parts.headers), &verified);

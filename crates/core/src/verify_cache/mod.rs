@@ -188,12 +188,12 @@ impl TokenChecker {
         shown: impl FnOnce() -> MissContext<'a>,
         observer: &mut O,
     ) -> Result<Arc<Verified>, Denial> {
-        self.check_with(credential, true, AskedAbout::Jwts, |_| true, shown, observer)
+        self.check_with(credential, (true, AskedAbout::Jwts), |_| true, shown, observer)
     }
 
     /// Checks a credential. A cache hit costs a look-up, a clock read and an atomic load. For an unseen token, `taken`
     /// decides whether tokens of its issuer are accepted at all, before its signature is verified. The caller must
-    /// judge the returned token in any case.
+    /// judge the returned token in any case. `may_be_at_hand` is false after [`Self::at_hand`] did not find the token.
     ///
     /// # Errors
     /// The denial of the rule that refuses the credential. [`Denial::RateLimited`] for an unseen token, if too many
@@ -202,32 +202,18 @@ impl TokenChecker {
     pub fn check_of<'a, O: Observer>(
         &self,
         credential: Credential<'_>,
+        may_be_at_hand: bool,
         taken: impl Fn(&IssuerRules) -> bool,
         shown: impl FnOnce() -> MissContext<'a>,
         observer: &mut O,
     ) -> Result<Arc<Verified>, Denial> {
-        self.check_with(credential, true, AskedAbout::All, taken, shown, observer)
-    }
-
-    /// [`Self::check_of`] for a token that [`Self::at_hand`] did not find.
-    ///
-    /// # Errors
-    /// As [`Self::check_of`].
-    pub fn check_not_at_hand<'a, O: Observer>(
-        &self,
-        credential: Credential<'_>,
-        taken: impl Fn(&IssuerRules) -> bool,
-        shown: impl FnOnce() -> MissContext<'a>,
-        observer: &mut O,
-    ) -> Result<Arc<Verified>, Denial> {
-        self.check_with(credential, false, AskedAbout::All, taken, shown, observer)
+        self.check_with(credential, (may_be_at_hand, AskedAbout::All), taken, shown, observer)
     }
 
     fn check_with<'a, O: Observer>(
         &self,
         credential: Credential<'_>,
-        may_be_at_hand: bool,
-        asked_about: AskedAbout,
+        (may_be_at_hand, asked_about): (bool, AskedAbout),
         taken: impl Fn(&IssuerRules) -> bool,
         shown: impl FnOnce() -> MissContext<'a>,
         observer: &mut O,
