@@ -152,7 +152,7 @@ impl Gate {
             ),
             None => RuleVerdict::fail(Rule::Credential, "not a refresh token of this gate"),
         });
-        rules.push(match (&explained.session, denial.map(Rule::from_denial)) {
+        rules.push(match (&explained.session, denial.map(|denial| denial.rule())) {
             (Some(session), Some(Rule::Session | Rule::Credential)) => {
                 let why = denial.map(|denial| denial.to_string()).unwrap_or_default();
                 RuleVerdict::fail(Rule::Session, format!("{why}; the session is {}", self.told(session)))

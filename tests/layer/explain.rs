@@ -90,7 +90,7 @@ fn coherent(explained: &Explanation, request: &Head) {
     let result = |rule| explained.rules.iter().find(|verdict| verdict.rule == rule).map(|verdict| verdict.result);
     match explained.denial {
         Some(denial) => {
-            assert_eq!(result(Rule::from_denial(denial)), Some(RuleResult::Fail), "{request:?}: {explained:?}");
+            assert_eq!(result(denial.rule()), Some(RuleResult::Fail), "{request:?}: {explained:?}");
         }
         None => assert!(explained.rules.iter().all(|verdict| verdict.result != RuleResult::Fail), "{explained:?}"),
     }
@@ -706,5 +706,5 @@ async fn p58_a_refresh_token_is_explained_by_the_row_that_decides_and_is_not_con
     assert!(gate.sessions().refresh(&first).await.is_err());
     assert_eq!(row(&third, None).await.0, "session_revoked", "the reuse itself ended it");
     let events = gate.explain_refresh(&third, None).await;
-    assert_eq!(events.denial.map(Rule::from_denial), Some(Rule::Rotation));
+    assert_eq!(events.denial.map(|denial| denial.rule()), Some(Rule::Rotation));
 }

@@ -1,15 +1,13 @@
 //! The rules by which the gate judges a request.
 
-use crate::denial::Denial;
-
 /// A rule of the gate, in the order of an explanation.
 ///
 /// ```
 /// use rotogate::denial::Denial;
 /// use rotogate::gate::Rule;
 ///
-/// assert_eq!(Rule::from_denial(Denial::TokenExpired), Rule::Claims);
-/// assert_eq!(Rule::from_denial(Denial::InsufficientScope).word(), "scope");
+/// assert_eq!(Denial::TokenExpired.rule(), Rule::Claims);
+/// assert_eq!(Denial::InsufficientScope.rule().word(), "scope");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
@@ -105,85 +103,6 @@ impl Rule {
             Self::Decision => "decision",
             Self::Session => "session",
             Self::Rotation => "rotation",
-        }
-    }
-
-    /// The rule that refuses with this denial.
-    pub const fn from_denial(denial: Denial) -> Self {
-        match denial {
-            Denial::BadHost | Denial::BadTarget | Denial::BadFraming | Denial::Tunnel => Self::Request,
-            Denial::TargetTooLong | Denial::UnknownHost | Denial::UntrustedNeighbour => Self::Request,
-            Denial::BadFact(_) | Denial::DisguisedHeader => Self::Request,
-            Denial::BadPath(_) => Self::Path,
-            Denial::NoRoute
-            | Denial::UnknownSession
-            | Denial::UnknownApiKey
-            | Denial::AmbiguousPath
-            | Denial::MethodNotAllowed
-            | Denial::NearMiss
-            | Denial::EndpointElsewhere
-            | Denial::BodyTooLarge
-            | Denial::RefusedEvent(_)
-            | Denial::BadCall(_)
-            | Denial::MalformedRequest(_) => Self::Route,
-            Denial::TwoCredentials
-            | Denial::NoCredential
-            | Denial::UnusableCredential
-            | Denial::MalformedToken(_)
-            | Denial::UnknownSessionCookie
-            | Denial::UnknownRefreshToken
-            | Denial::MismatchedPair
-            | Denial::WrongPassword
-            | Denial::NoAccount
-            | Denial::ProviderLogin(_)
-            | Denial::InvalidClient
-            | Denial::ClientAssertion(_)
-            | Denial::GrantAssertion(_) => Self::Credential,
-            Denial::ApiKeyRefused(_) => Self::Credential,
-            Denial::ApiKeyUnavailable(_) => Self::Revocation,
-            Denial::SessionOver(_) | Denial::SessionNotRenewed | Denial::SessionUnavailable(_) => Self::Revocation,
-            Denial::CrossOrigin => Self::Origin,
-            Denial::RateLimited(..) => Self::Limit,
-            Denial::UnknownIssuer
-            | Denial::UnknownKey
-            | Denial::WrongAlgorithm
-            | Denial::KeysUnavailable(_)
-            | Denial::AssertionUnavailable(_) => Self::Key,
-            Denial::BadSignature | Denial::TokenInactive | Denial::IntrospectionUnavailable(_) => Self::Signature,
-            Denial::WrongType
-            | Denial::BadClaim(_)
-            | Denial::TokenExpired
-            | Denial::TokenTooOld
-            | Denial::TokenNotYetValid => Self::Claims,
-            Denial::TokenRevoked | Denial::ProviderTokenOver | Denial::RevocationsUnavailable(_) => Self::Revocation,
-            Denial::UnprovedBinding
-            | Denial::UnboundToken
-            | Denial::OtherKey
-            | Denial::DeviceProofMissing
-            | Denial::DeviceRefused(_)
-            | Denial::BadProof(_)
-            | Denial::ProofsFull(_)
-            | Denial::ProofsUnavailable(_)
-            | Denial::NoCertificate
-            | Denial::OtherCertificate
-            | Denial::OtherSessionKey
-            | Denial::OtherSessionCertificate => Self::Proof,
-            Denial::DelegatedToken | Denial::NotExchangeable(_) => Self::Claims,
-            Denial::WrongIssuer => Self::Issuer,
-            Denial::ExchangeRefused | Denial::ExchangeClaims | Denial::ExchangeUnavailable(_) => Self::Issuer,
-            Denial::WrongAudience => Self::Audience,
-            Denial::InsufficientScope | Denial::InvalidScope | Denial::InvalidTarget => Self::Scope,
-            Denial::MissingRole | Denial::RolesOverage => Self::Role,
-            Denial::MissingClaim | Denial::Predicate | Denial::ClaimsShape => Self::Role,
-            Denial::Condition => Self::Condition,
-            Denial::InsufficientAuthentication => Self::StepUp,
-            Denial::QuotaExceeded(..) => Self::Quota,
-            Denial::DecisionDenied | Denial::DecisionUnavailable(_) => Self::Decision,
-            Denial::DecisionStepUp | Denial::StepUpContradiction => Self::Decision,
-            Denial::OtherClient | Denial::OtherAccount | Denial::OtherDialect | Denial::TtlExceeded => Self::Session,
-            Denial::UnauthorizedClient | Denial::UnsupportedGrantType | Denial::TooManySessions => Self::Session,
-            Denial::SessionRevoked(_) | Denial::SessionExpired | Denial::SessionIdle | Denial::Ahead => Self::Rotation,
-            Denial::Reuse { .. } | Denial::RelayRefused(_) => Self::Rotation,
         }
     }
 }

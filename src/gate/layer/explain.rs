@@ -101,7 +101,7 @@ impl<M> GateLayer<M> {
     /// let request = http::Request::get("/orders").header("host", "api.example.com").body(())?;
     /// let explanation = gate.layer().explain(request.into_parts().0).await;
     /// assert_eq!((explanation.decision, explanation.status), (Conclusion::Refused, Some(401)));
-    /// assert_eq!(explanation.denial.map(Rule::from_denial), Some(Rule::Credential));
+    /// assert_eq!(explanation.denial.map(|denial| denial.rule()), Some(Rule::Credential));
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     #[cfg(feature = "program")]

@@ -51,7 +51,7 @@ impl TokenChecker {
             Ok(known) if O::HAS_EFFECTS => Ok(known),
             // The key is good. The rules are judged again, so that an observer without effects gets each result.
             Ok(known) => self.check_now(known, observer),
-            Err(denial) => observer.read(Rule::from_denial(denial), Err(denial)),
+            Err(denial) => observer.read(denial.rule(), Err(denial)),
         }
     }
 

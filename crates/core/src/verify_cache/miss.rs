@@ -143,7 +143,7 @@ impl TokenChecker {
     ) -> Result<(), Denial> {
         if let Some(denial) = keys.refused::<O>(key) {
             self.counted::<O>(CheckResult::Hit);
-            return observer.judged(Rule::from_denial(denial), Err(denial));
+            return observer.judged(denial.rule(), Err(denial));
         }
         let admitted =
             if O::HAS_EFFECTS { self.admit_unseen(shown) } else { shown.limits.foresee_unverified(shown.source) };

@@ -211,7 +211,7 @@ impl TokenChecker {
                 // result.
                 return if O::HAS_EFFECTS { Ok(known) } else { self.check_now(known, observer) };
             }
-            Err(denial) => return observer.read(Rule::from_denial(denial), Err(denial)),
+            Err(denial) => return observer.read(denial.rule(), Err(denial)),
         }
         let SessionMiss { miss, keyring, answer } = shown();
         let text = std::str::from_utf8(value).unwrap_or_default();
@@ -221,7 +221,7 @@ impl TokenChecker {
         let key = keys.key(text);
         if let Some(denial) = keys.refused::<O>(key) {
             self.counted::<O>(CheckResult::Hit);
-            return observer.read(Rule::from_denial(denial), Err(denial));
+            return observer.read(denial.rule(), Err(denial));
         }
         let admitted =
             if O::HAS_EFFECTS { self.admit_unseen(miss) } else { miss.limits.foresee_unverified(miss.source) };
@@ -305,7 +305,7 @@ impl TokenChecker {
         match checked {
             Ok(verified) if O::HAS_EFFECTS => Ok(verified),
             Ok(verified) => self.check_now(verified, observer),
-            Err(denial) => observer.read(Rule::from_denial(denial), Err(denial)),
+            Err(denial) => observer.read(denial.rule(), Err(denial)),
         }
     }
 

@@ -24,7 +24,7 @@ impl Recorder {
 
     /// Records the refusal that ended the path, and returns the first refusal.
     pub(super) fn refused(&mut self, denial: Denial) -> Denial {
-        self.rules.push((Rule::from_denial(denial), Err(denial)));
+        self.rules.push((denial.rule(), Err(denial)));
         *self.refusal.get_or_insert(denial)
     }
 
@@ -38,7 +38,7 @@ impl Observer for Recorder {
     const HAS_EFFECTS: bool = false;
 
     fn judged(&mut self, rule: Rule, judged: Result<(), Denial>) -> Result<(), Denial> {
-        let rule = judged.map_or_else(Rule::from_denial, |()| rule);
+        let rule = judged.map_or_else(|denial: Denial| denial.rule(), |()| rule);
         self.rules.push((rule, judged));
         self.refusal = self.refusal.or(judged.err());
         Ok(())

@@ -356,7 +356,7 @@ impl Explained<'_> {
         let route = self.explanation.route.as_deref();
         let of_route = |key: &str| Some(self.route_key(&route?.id, key));
         // The denial is that of the first rule that refuses.
-        let denial = self.explanation.denial.filter(|denial| Rule::from_denial(*denial) == rule);
+        let denial = self.explanation.denial.filter(|denial| denial.rule() == rule);
         match rule {
             Rule::Request => Some("server.hosts".to_owned()),
             Rule::Route => of_route(""),
