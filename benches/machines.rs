@@ -28,7 +28,7 @@ use rotogate::token::Keyring;
 use secrecy::ExposeSecret;
 use support::program::goal;
 use support::{Case, Heads, Inner, exchange, interleave, measures};
-use tower::{Layer, Service};
+use tower::{Layer, Service, ServiceExt};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -346,7 +346,6 @@ fn seal(number: u32) {
         browser: None,
         resource: None,
         vouched_by: None,
-        place: None,
         seal: Seal::default(),
     };
     let begun = cpu_time();

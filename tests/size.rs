@@ -53,7 +53,6 @@ fn session(number: usize) -> Session {
     let session = Session {
         bound_to: None,
         certificate: None,
-        place: None,
         seal: Seal::default(),
         resource: None,
         vouched_by: None,

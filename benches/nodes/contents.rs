@@ -28,7 +28,6 @@ fn session(number: usize, now: Timestamp) -> Session {
         bound_to: None,
         certificate: None,
         browser: None,
-        place: None,
         seal: Seal::default(),
         resource: None,
         vouched_by: None,

@@ -23,7 +23,6 @@ pub(crate) fn begun_session(id: SessionId, subject: String) -> Session {
         bound_to: None,
         certificate: None,
         browser: None,
-        place: None,
         seal: Seal::default(),
         resource: None,
         vouched_by: None,

@@ -30,7 +30,6 @@ fn session(number: u64, began: Duration) -> Session {
         bound_to: None,
         certificate: None,
         browser: None,
-        place: None,
         seal: Seal::default(),
         resource: None,
         vouched_by: None,

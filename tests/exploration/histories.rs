@@ -110,7 +110,6 @@ impl Run {
             bound_to: None,
             certificate: None,
             browser: None,
-            place: None,
             seal: Seal::default(),
             resource: None,
             vouched_by: None,

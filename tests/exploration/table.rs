@@ -108,7 +108,6 @@ impl Table {
             bound_to: None,
             certificate: None,
             browser: None,
-            place: None,
             seal: Seal::default(),
             resource: None,
             vouched_by: None,

@@ -213,7 +213,6 @@ fn record(begun: Timestamp, number: usize, kid: &str) -> Session {
         bound_to: None,
         certificate: None,
         browser: None,
-        place: None,
         seal: Seal::default(),
         resource: None,
         vouched_by: None,
