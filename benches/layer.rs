@@ -29,7 +29,6 @@ use futures_util::FutureExt;
 use http::{HeaderName, Request};
 use http_body_util::{BodyExt, Full};
 use rotogate::Gate;
-use rotogate::decision::{DecisionFault, DecisionPoint, DecisionPointRules, PolicyDecision, RouteDecision};
 use rotogate::dpop::DpopSettings;
 use rotogate::gate::{GateService, NewSession};
 use rotogate::route::{Condition, LimitPer, RateLimit, Route, RoutePolicy};
@@ -206,26 +205,10 @@ fn main() {
     runtime.block_on(judged(many, rounds));
 }
 
-/// The most that kept conditions and a kept decision may add to a request, in nanoseconds.
+/// The most that kept conditions may add to a request, in nanoseconds.
 const MOST_OF_CONDITIONS: f64 = 5.0;
-const MOST_OF_A_DECISION: f64 = 300.0;
 
-/// Permits everything.
-#[derive(Debug)]
-struct Open;
-
-#[async_trait::async_trait]
-impl DecisionPoint for Open {
-    async fn decide(&self, _: &[u8], _: &str) -> Result<PolicyDecision, DecisionFault> {
-        Ok(PolicyDecision::Permit)
-    }
-
-    fn identity(&self) -> Box<[u8]> {
-        Box::default()
-    }
-}
-
-/// Requests with cached tokens on a route with four conditions, and on a route with a kept decision.
+/// Requests with cached tokens on a route with four conditions.
 async fn judged(tokens: usize, rounds: usize) {
     let four = [
         Condition::equals("client_id", "web"),
@@ -233,16 +216,9 @@ async fn judged(tokens: usize, rounds: usize) {
         Condition::starts("iss", "https://"),
         Condition::exists("sub"),
     ];
-    let decision = Some(Arc::new(RouteDecision::new("open", "page", "all")));
-    let policies = [
-        RoutePolicy::default(),
-        RoutePolicy::default().when(four.map(Result::unwrap)).unwrap(),
-        RoutePolicy { decision, ..RoutePolicy::default() },
-    ];
+    let policies = [RoutePolicy::default(), RoutePolicy::default().when(four.map(Result::unwrap)).unwrap()];
     let mut benches = Vec::new();
     for policy in policies {
-        let minute = DecisionPointRules::MAX_KEPT;
-        let point = DecisionPointRules { allow: minute, ..DecisionPointRules::new("open", Open) };
         let gate = Gate::builder()
             .issuer(ISSUER)
             .audience(["api"])
@@ -251,23 +227,19 @@ async fn judged(tokens: usize, rounds: usize) {
             .store(MemoryStore::new(ISSUER, LEEWAY))
             .rates(support::open_rates())
             .verified_cache(CACHE)
-            .decision_point(point)
             .route(Route::catch_all(policy))
             .build()
             .await
             .unwrap();
         benches.push(Bench::of(gate, tokens).await);
     }
-    let names = ["no conditions", "four conditions, kept", "a decision, kept"];
+    let names = ["no conditions", "four conditions, kept"];
     let cases = names.iter().zip(&benches).map(|(name, bench)| Case::new(*name, bench.run())).collect();
-    // No answer is kept for more than a minute.
-    let measured = interleave(cases, rounds.min(20));
-    measured.print("A request on a route with conditions or a decision", names[0]);
-    for (name, most) in [(names[1], MOST_OF_CONDITIONS), (names[2], MOST_OF_A_DECISION)] {
-        let added = measured.difference(name, names[0]);
-        let verdict = if added <= most { "met" } else { "NOT met" };
-        println!("\n{name}: adds {added:.0} ns (at most {most}): {verdict}");
-    }
+    let measured = interleave(cases, rounds);
+    measured.print("A request on a route with conditions", names[0]);
+    let added = measured.difference(names[1], names[0]);
+    let verdict = if added <= MOST_OF_CONDITIONS { "met" } else { "NOT met" };
+    println!("\n{}: adds {added:.0} ns (at most {MOST_OF_CONDITIONS}): {verdict}", names[1]);
 }
 
 /// The most that a cached assertion may add to a request, in nanoseconds.

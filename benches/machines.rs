@@ -1,4 +1,4 @@
-//! Callers that are not people, and what a route may ask of a caller: API keys, conditions, a kept decision. Whole requests
+//! Callers that are not people, and what a route may ask of a caller: API keys and conditions. Whole requests
 //! through `Gate::layer`, without a socket, compared with the same request without that part.
 //!
 //!     cargo bench --bench machines
@@ -15,12 +15,10 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use futures_util::FutureExt;
 use http::{HeaderName, StatusCode};
 use rotogate::Gate;
 use rotogate::client::Client;
-use rotogate::decision::{DecisionFault, DecisionPoint, DecisionPointRules, PolicyDecision, RouteDecision};
 use rotogate::gate::{ApiKeySettings, NewApiKey, NewSession};
 use rotogate::route::{Condition, Route, RoutePolicy};
 use rotogate::store::MemoryStore;
@@ -35,21 +33,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const ISSUER: &str = "https://api.example.com";
 
-/// Permits everything.
-#[derive(Debug)]
-struct Permits;
-
-#[async_trait]
-impl DecisionPoint for Permits {
-    async fn decide(&self, _: &[u8], _: &str) -> Result<PolicyDecision, DecisionFault> {
-        Ok(PolicyDecision::Permit)
-    }
-
-    fn identity(&self) -> Box<[u8]> {
-        Box::default()
-    }
-}
-
 /// Four comparisons, the first of which is this one.
 fn four(first: Condition) -> RoutePolicy {
     let others = [
@@ -62,9 +45,6 @@ fn four(first: Condition) -> RoutePolicy {
 
 async fn gate() -> Gate {
     let store = Arc::new(MemoryStore::new(ISSUER, Gate::DEFAULT_LEEWAY));
-    let decision = RouteDecision::new("pdp", "order", "{org}");
-    let decided = RoutePolicy { decision: Some(Arc::new(decision)), ..RoutePolicy::default() };
-    let allow = Duration::from_secs(60);
     Gate::builder()
         .issuer(ISSUER)
         .keys(Keyring::ephemeral().unwrap())
@@ -73,12 +53,10 @@ async fn gate() -> Gate {
         .shared_store(Arc::<MemoryStore>::clone(&store))
         .relay_store(store)
         .api_keys(ApiKeySettings::new("acme").unwrap())
-        .decision_point(DecisionPointRules { allow, ..DecisionPointRules::new("pdp", Permits) })
         .route(Route::new("/plain", RoutePolicy::default().api_key()))
         .route(Route::new("/when", four(Condition::equals("org_id", "42").unwrap())))
         .route(Route::new("/without/{org}", RoutePolicy::default()))
         .route(Route::new("/param/{org}", four(Condition::param("org_id", "org").unwrap())))
-        .route(Route::new("/decided/{org}", decided))
         .build()
         .await
         .unwrap()
@@ -100,7 +78,7 @@ fn requests(runtime: &tokio::runtime::Runtime, rounds: usize) {
     let service = gate.layer().layer(Inner);
     let case = |name: &'static str, path: &'static str, credential: &str| {
         let (mut service, mut heads) = (service.clone(), Heads::new([credential]).at(path));
-        // The first request loads the record of a key, or asks for a decision.
+        // The first request loads the record of a key.
         assert_eq!(runtime.block_on(service.clone().oneshot(heads.request())).unwrap().status(), StatusCode::OK);
         Case::new(name, move || exchange(&mut service, heads.request()))
     };
@@ -121,11 +99,10 @@ fn requests(runtime: &tokio::runtime::Runtime, rounds: usize) {
             case("four conditions", "/when", &token),
             case("token, path with a parameter", "/without/42", &token),
             case("four conditions, one of the parameter", "/param/42", &token),
-            case("decision", "/decided/42", &token),
         ],
         rounds,
     );
-    measured.print("A request, its token, key and decision cached", "token");
+    measured.print("A request, its token and key cached", "token");
     println!();
     let with_parameter = "token, path with a parameter";
     for (what, dear, cheap, most) in [
@@ -133,7 +110,6 @@ fn requests(runtime: &tokio::runtime::Runtime, rounds: usize) {
         ("a junk key, over no credential", "junk key", "no credential", 300.0),
         ("four conditions on claims, decided before", "four conditions", "token", 5.0),
         ("four conditions, decided anew", "four conditions, one of the parameter", with_parameter, 80.0),
-        ("a kept decision of a decision point", "decision", with_parameter, 300.0),
     ] {
         goal(what, measured.difference(dear, cheap), most, "ns");
     }

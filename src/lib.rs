@@ -69,7 +69,6 @@
 //! | `kuzzle` | no | WebSockets of the `kuzzle` dialect |
 //! | `grpc` | no | the dialect `knox`, with server reflection and health |
 //! | `http-client` | no | the client of documents of other issuers; no visible API yet |
-//! | `authzen` | no | decision points over HTTP (AuthZEN 1.0); no visible API yet |
 //! | `introspection` | no | introspection of opaque tokens over HTTP (RFC 7662); no visible API yet |
 //! | `program` | no | the API that only `rotogate-server` needs: no promise of compatibility, and not on docs.rs |
 //! | `relay` | no | the dialect `relay`, for refresh tokens of a provider that rotates them itself; a part of `program` |
@@ -90,7 +89,6 @@
 pub mod claim;
 pub mod client;
 pub mod clock;
-pub mod decision;
 pub mod denial;
 pub mod dialect;
 pub mod directory;

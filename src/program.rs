@@ -15,8 +15,6 @@ pub use crate::dialect::registry::{
 #[cfg(feature = "relay")]
 pub use crate::exchange::HttpExchanger;
 pub use crate::gate::program::*;
-#[cfg(feature = "authzen")]
-pub use rotogate_issuers::authzen::{EvaluationPlace, HttpDecisionPoint};
 #[cfg(feature = "introspection")]
 pub use rotogate_issuers::introspection::HttpIntrospector;
 #[cfg(feature = "browser-oidc")]

@@ -5,7 +5,6 @@ mod asked;
 mod attacks;
 mod before;
 mod conditions;
-pub(crate) mod decisions;
 mod f5;
 mod mutual;
 mod names;

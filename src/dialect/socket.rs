@@ -9,7 +9,7 @@ use hyper::upgrade::Upgraded;
 
 use super::{CommandHandler, EnclosedCall, Reply};
 use rotogate_core::denial::Denial;
-use rotogate_core::lease::{Lease, StreamEnd};
+use rotogate_core::lease::Lease;
 use rotogate_core::overload::SocketPermit;
 
 /// Selects the upstream connection of a message: messages of callers with the same identity share a connection.
@@ -26,7 +26,7 @@ pub(crate) trait SocketGate: CommandHandler {
     fn judge(&self, lease: Option<&Lease>) -> Result<(), Denial>;
 
     /// Authorises a message in two ways: like a request to the route of the connection's path, and as the call that it
-    /// makes. Counts the message with the limits that govern it, and waits for the decisions of decision points.
+    /// makes. Counts the message with the limits that govern it.
     ///
     /// # Errors
     /// Why the message is refused.
@@ -54,9 +54,8 @@ pub(crate) trait SocketGate: CommandHandler {
     /// Do the rules in force still have the connection's endpoint?
     fn is_served(&self) -> bool;
 
-    /// A WebSocket to the upstream for this call, opened as the token's caller, and the condition that ends it earlier
-    /// than its token; `None` if no connection can be opened.
-    async fn dial(&self, token: Option<&str>, called: &EnclosedCall) -> Option<(Upgraded, Option<StreamEnd>)>;
+    /// A WebSocket to the upstream for this call, opened as the token's caller; `None` if no connection can be opened.
+    async fn dial(&self, token: Option<&str>, called: &EnclosedCall) -> Option<Upgraded>;
 }
 
 /// Serves a connection to its end.

@@ -14,7 +14,6 @@ use super::limits::RateHeaders;
 use super::respond::RefusalHook;
 use rotogate_core::client::Client;
 use rotogate_core::clock::TimeSource;
-use rotogate_core::decision::DecisionPointRules;
 use rotogate_core::denial::Denial;
 use rotogate_core::directory::Directory;
 use rotogate_core::dpop::DpopSettings;
@@ -168,13 +167,6 @@ impl GateBuilder {
     #[must_use]
     pub fn passwords(mut self, passwords: Arc<Passwords>) -> Self {
         self.passwords = Some(passwords);
-        self
-    }
-
-    /// A decision point that routes may ask ([`RoutePolicy::decision`](rotogate_core::route::RoutePolicy::decision)).
-    #[must_use]
-    pub fn decision_point(mut self, rules: DecisionPointRules) -> Self {
-        self.rules.decision_points.push(rules);
         self
     }
 

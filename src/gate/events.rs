@@ -4,7 +4,7 @@ use super::Inner;
 use rotogate_core::denial::Denial;
 use rotogate_core::engine::{NoticeResult, Origin};
 use rotogate_core::fault::Error;
-use rotogate_core::token::verify::{EventEffect, EventProtocol, Reported};
+use rotogate_core::token::verify::{EventProtocol, Reported};
 
 impl Inner {
     /// Executes the notice of another issuer, counts it, and records it.
@@ -20,13 +20,7 @@ impl Inner {
             Ok(reported) => {
                 let (id, kind, effect) = (reported.id.clone(), reported.kind, reported.effect);
                 let user = reported.ended.user().map(Box::from);
-                let result = self.engine.take_report(reported).await;
-                if effect == EventEffect::Refresh && !matches!(result, Ok(result) if result != NoticeResult::Applied) {
-                    // The answers of decision points about the user may have changed, too. Such events are rare, so all
-                    // answers are forgotten. The tokens are refused here also if the store fails.
-                    self.running.decisions.forget_all();
-                }
-                result.map(|result| (result, (kind, effect, id), user))
+                self.engine.take_report(reported).await.map(|result| (result, (kind, effect, id), user))
             }
             Err(error) => Err(error),
         };

@@ -13,7 +13,6 @@ use rotogate_core::counters::Seldom;
 use rotogate_core::engine::confirm::FLUSH_EVERY;
 use rotogate_core::engine::{Freshness, Unpaid};
 use rotogate_core::fault::Chain;
-use rotogate_core::revocation::asks_for_refresh;
 use rotogate_core::store::{Feed, StoreError, WriteOutcome};
 
 /// How often engine time follows the wall clock.
@@ -70,11 +69,6 @@ async fn follow(gate: Weak<Running>, mut feed: Box<dyn Feed>) {
                 // One part of the store may fail while another delivers entries.
                 if step.complete.is_some() {
                     not_followed = StoreFaults::default();
-                }
-                // An issuer has told another gate of changes. Such events are rare, so all answers are forgotten. This
-                // precedes the step, which may wait for the store.
-                if step.entries.iter().any(asks_for_refresh) {
-                    gate.decisions.forget_all();
                 }
                 match gate.engine.take_step(&step).await {
                     Ok(()) => not_restored = Seldom::default(),

@@ -17,7 +17,7 @@ use rotogate_core::mcp::{self, Call, CallHead, Message, MessageId, has_call_head
 use rotogate_core::policy::{self, Permitted};
 use rotogate_core::refusal::ChallengeParams;
 use rotogate_core::reply::Reply;
-use rotogate_core::route::{CallRule, CallRules, DecisionSubject, Mcp, Route, RoutePolicy};
+use rotogate_core::route::{CallRule, CallRules, Mcp, Route, RoutePolicy};
 use rotogate_core::rule::Rule;
 use rotogate_core::session::Scope;
 use rotogate_core::token::observer::Observer;
@@ -27,9 +27,8 @@ use rotogate_core::token::observer::Observer;
 pub(super) struct ReadyMcp {
     pub(super) settings: Mcp,
     pub(super) rules: CallRules,
-    /// Has a rule limits, or a decision point?
+    /// Has a rule limits?
     has_limits: bool,
-    has_decisions: bool,
 }
 
 /// The verdict on the head of a request to a resource.
@@ -65,10 +64,8 @@ impl ReadyMcp {
         if let Some(known) = known.and_then(|known| known.mcp.as_ref()) {
             rules.count_on(&known.rules);
         }
-        let policies = || rules.iter().map(|rule| &rule.route.policy);
-        let has_limits = policies().any(|policy| !policy.rate.is_empty());
-        let has_decisions = policies().any(|policy| policy.decision.is_some());
-        Ok(Self { settings, rules, has_limits, has_decisions })
+        let has_limits = rules.iter().any(|rule| !rule.route.policy.rate.is_empty());
+        Ok(Self { settings, rules, has_limits })
     }
 
     /// Does the resource accept this version?
@@ -243,40 +240,10 @@ impl Inner {
         self.limits_of(mcp.rules.of_call(&call).map(|rule| &*rule.route))
     }
 
-    /// The method of a call, and the rules that govern it.
-    pub(super) fn rules_of_call(&self, policy: &RoutePolicy, parts: &Parts) -> Option<(String, Vec<Arc<Route>>)> {
-        let (mcp, call, _) = self.known_call(policy, parts)?;
-        let rules = mcp.rules.of_call(&call).map(|rule| Arc::clone(&rule.route)).collect();
-        Some((call.method.unwrap_or_default().into_owned(), rules))
-    }
-
-    /// The permit of a judged call, with what its rules ask decision points.
-    ///
-    /// # Errors
-    /// The refusal.
-    // Requirement K20.
-    pub(super) fn owing_decisions_of_call(&self, parts: &Parts, mut permitted: Permitted) -> Result<Permitted, Denial> {
-        let route = Arc::clone(permitted.route());
-        permitted = self.meeting_rules_of_call(parts, permitted);
-        if !self.mcp(&route.policy).is_some_and(|mcp| mcp.has_decisions) {
-            return Ok(permitted);
-        }
-        let Some((mcp, call, _)) = self.known_call(&route.policy, parts) else { return Ok(permitted) };
-        for rule in mcp.rules.of_call(&call) {
-            permitted = self.owing_decision(&rule.route, DecisionSubject::Call(&call), permitted)?;
-        }
-        Ok(permitted)
-    }
-
-    /// The permit of a call with the rules that it met, if a decision point may ask for another login.
-    pub(super) fn meeting_rules_of_call(&self, parts: &Parts, permitted: Permitted) -> Permitted {
-        let route = Arc::clone(permitted.route());
-        let is_asked = |mcp: &&ReadyMcp| mcp.has_decisions || permitted.owes_decision();
-        if self.mcp(&route.policy).filter(is_asked).is_none() {
-            return permitted;
-        }
-        let Some((mcp, call, _)) = self.known_call(&route.policy, parts) else { return permitted };
-        mcp.rules.of_call(&call).fold(permitted, |permitted, rule| permitted.also_meeting(&rule.route))
+    /// The rules that govern a call.
+    pub(super) fn rules_of_call(&self, policy: &RoutePolicy, parts: &Parts) -> Vec<Arc<Route>> {
+        let Some((mcp, call, _)) = self.known_call(policy, parts) else { return Vec::new() };
+        mcp.rules.of_call(&call).map(|rule| Arc::clone(&rule.route)).collect()
     }
 
     /// The reply to a call with a flaw.

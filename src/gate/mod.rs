@@ -53,7 +53,6 @@ mod browser;
 mod browser_request;
 mod builder;
 mod cookies;
-mod decisions;
 mod endpoint;
 mod events;
 mod exchange;
@@ -165,8 +164,6 @@ pub(crate) struct Inner {
     pub(crate) clients: Clients,
     /// The policies of the routes that require audiences of their own.
     asking: Vec<RoutePolicy>,
-    /// The decision points that routes name.
-    decision_points: Vec<decisions::ReadyPoint>,
     endpoints: endpoint::Endpoints,
     /// The resources with a metadata document.
     resources: Vec<resources::ReadyResource>,

@@ -2,6 +2,8 @@
 //! 9449 §7); a token that is bound to a client certificate is good only on a connection with that certificate (RFC 8705
 //! §3). Both are checked for every request, whether or not the token is in the cache.
 
+use std::sync::Arc;
+
 use http::header::CACHE_CONTROL;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method};
@@ -137,6 +139,28 @@ impl Inner {
             Err(Error::Denied(denial)) => Err(denial),
             Err(Error::Failed(fault)) => Err(Denial::ProofsUnavailable(fault.retry_after())),
         }
+    }
+
+    /// Counts the proof of a permitted request, and judges its caller again.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub(in crate::gate) async fn completed(&self, permitted: Permitted) -> Result<Permitted, Denial> {
+        let permitted = self.count_proof(permitted).await?;
+        self.judged_again(permitted)
+    }
+
+    /// Judges the caller of a permit again, after the waits for a body, for a proof or for limits: a revocation during
+    /// a wait ends the request.
+    ///
+    /// # Errors
+    /// The refusal.
+    // Requirements S28 and D15.
+    pub(in crate::gate) fn judged_again(&self, permitted: Permitted) -> Result<Permitted, Denial> {
+        if let Some(caller) = permitted.caller() {
+            self.checker.check_known(Arc::clone(caller), &mut ())?;
+        }
+        Ok(permitted)
     }
 
     /// The proof that a request to an endpoint presents.

@@ -43,11 +43,6 @@ impl Gate {
         self.0.running.exchanges.results.counted()
     }
 
-    /// The counts of decisions: the decision point, the result, the number.
-    pub fn decisions(&self) -> Vec<(Arc<str>, &'static str, u64)> {
-        self.0.running.decisions.results.counted()
-    }
-
     /// The pools that bound concurrency and buffers.
     pub fn overload(&self) -> &Overload {
         &self.0.running.overload

@@ -148,7 +148,6 @@ impl Gate {
         gate.0.limits.put_in_force(gate.0.engine.limits());
         self.0.leases.set_max_stream(max_stream);
         self.0.checker.set_identity(identity);
-        self.0.running.decisions.forget_all();
         #[cfg(feature = "relay")]
         relays.into_iter().for_each(|(relay, config)| relay.replace(config, &self.keyring()));
         self.0.running.clients.store(Arc::new(gate.0.clients.ids()));

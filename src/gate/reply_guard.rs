@@ -16,7 +16,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use super::Inner;
 use rotogate_core::context::Context;
 use rotogate_core::lease::{Lease, LeaseEnd};
-use rotogate_core::policy::{OwedDecision, Permitted};
+use rotogate_core::policy::Permitted;
 use rotogate_core::reply::{GrpcCode, grpc_trailers};
 use rotogate_core::route::OnExpiry;
 use rotogate_core::route::Route;
@@ -35,8 +35,6 @@ struct GuardedCaller {
     gate: Arc<Inner>,
     verified: Arc<Verified>,
     route: Arc<Route>,
-    /// The decisions of the request's permit.
-    decisions: Vec<OwedDecision>,
 }
 
 /// Whether a reply is too short to be checked.
@@ -86,9 +84,9 @@ pub(super) enum Cut {
 
 impl ReplyGuard {
     pub(super) fn new(gate: Arc<Inner>, verified: Arc<Verified>, permitted: &Permitted, is_grpc: bool) -> Self {
-        let (route, decisions) = (Arc::clone(permitted.route()), permitted.decisions().to_vec());
+        let route = Arc::clone(permitted.route());
         Self {
-            caller: GuardedCaller { gate, verified, route, decisions },
+            caller: GuardedCaller { gate, verified, route },
             state: State::New { frames: 0 },
             is_grpc,
             cut: None,
@@ -109,9 +107,8 @@ impl ReplyGuard {
                 return None;
             }
             State::New { .. } => {
-                let GuardedCaller { gate, verified, route, decisions } = &self.caller;
+                let GuardedCaller { gate, verified, route } = &self.caller;
                 let lease = Lease::for_caller(&gate.leases, Some(verified), OnExpiry::for_policy(&route.policy));
-                let lease = lease.ended_by(gate.ask_again(decisions));
                 let mut ticks = tokio::time::interval(CHECK_INTERVAL);
                 // After a pause of several seconds, the reply is checked once, not once for each second.
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

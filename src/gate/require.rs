@@ -344,7 +344,7 @@ where
             Ok(_) => None,
             Err(denial) => layer::awaited(&self.layer.gate.0, &parts, *denial, policy),
         };
-        let is_pending = matches!(&judged, Ok(Some(judged)) if judged.permitted.is_pending());
+        let is_pending = matches!(&judged, Ok(Some(judged)) if judged.permitted.owes_proof());
         if wait.is_none() && !is_pending {
             let judged = judged.and_then(|judged| self.layer.admit(&mut parts, judged));
             return self.answer(judged, parts, body);
@@ -365,12 +365,9 @@ where
                 None => judged,
             };
             let judged = match judged {
-                Ok(Some(judged)) => layer
-                    .gate
-                    .0
-                    .completed(judged.permitted, &mut parts.extensions)
-                    .await
-                    .map(|permitted| Some(Judged { permitted, ..judged })),
+                Ok(Some(judged)) => {
+                    layer.gate.0.completed(judged.permitted).await.map(|permitted| Some(Judged { permitted, ..judged }))
+                }
                 judged => judged,
             };
             (judged.and_then(|judged| layer.admit(&mut parts, judged)), parts)

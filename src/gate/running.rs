@@ -52,8 +52,6 @@ pub(crate) struct Running {
     pub(super) exchanges: super::exchange::Exchanges,
     /// The grants, by their type and result.
     pub(super) grants: GrantResults,
-    /// The answers of decision points.
-    pub(super) decisions: super::decisions::Decisions,
     /// The logins of browsers, by their result.
     pub(super) browser_logins: BrowserLogins,
     /// The cookies of sessions that replies of the application may set.

@@ -7,7 +7,6 @@ use http::request::Parts;
 
 use super::Inner;
 use super::browser::presented_to_handler;
-use super::exchange::ClaimsChallenge;
 #[cfg(feature = "axum")]
 use super::nested;
 use crate::dialect::Reply;
@@ -33,11 +32,10 @@ impl Inner {
         let Some(browser) = self.browser.as_ref().filter(|_| policy.credentials.session) else {
             return Led::Plain(plain);
         };
-        let acr = parts.extensions.get::<ClaimsChallenge>().and_then(|own| own.acr_values.as_deref());
         if plain.status() != StatusCode::UNAUTHORIZED
             || parts.headers.contains_key(AUTHORIZATION)
             || reply::is_grpc(&parts.headers)
-            || !would_help(denial, policy, browser.dialect.has_provider, acr)
+            || !would_help(denial, policy, browser.dialect.has_provider)
             || (!browser.dialect.has_provider && self.was_in_vain(parts, denial, policy))
         {
             return Led::Plain(plain);
@@ -48,7 +46,7 @@ impl Inner {
             _ if dialect.page == LoginPage::None => SignedOut::Problem,
             _ => SignedOut::of_request(&parts.method, &parts.headers),
         };
-        let mut step_up = AskedLogin::of_route(policy.step_up.as_ref().filter(|_| dialect.has_provider), acr);
+        let mut step_up = AskedLogin::of_route(policy.step_up.as_ref().filter(|_| dialect.has_provider));
         if dialect.has_provider && (denial.class() != Class::NoCredential || denial == Denial::ProviderTokenOver) {
             step_up = step_up.after(denial.reason());
         }
@@ -73,13 +71,10 @@ impl Inner {
     }
 }
 
-/// Whether another login can mend the refusal. One by password has no `acr`; a provider is asked for it. `acr`: what a
-/// decision point asks for, and the session does not have.
-fn would_help(denial: Denial, policy: &RoutePolicy, at_provider: bool, acr: Option<&str>) -> bool {
+/// Whether another login can mend the refusal. A login by password has no `acr`; a provider is asked for it.
+fn would_help(denial: Denial, policy: &RoutePolicy, at_provider: bool) -> bool {
     let needs_acr = match denial {
         Denial::InsufficientAuthentication => policy.step_up.as_ref().is_some_and(|step_up| !step_up.acr.is_empty()),
-        Denial::DecisionStepUp if acr.is_none() => return false,
-        Denial::DecisionStepUp => true,
         _ => false,
     };
     at_provider || !needs_acr

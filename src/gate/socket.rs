@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use base64::Engine;
@@ -29,7 +28,7 @@ use rotogate_core::denial::Denial;
 use rotogate_core::engine::{Origin, RequestNote};
 use rotogate_core::fault::Error;
 use rotogate_core::headers::Peer;
-use rotogate_core::lease::{Dialled, Lease, StreamEnd, UntilClosed};
+use rotogate_core::lease::{Dialled, Lease, UntilClosed};
 use rotogate_core::overload::SocketPermit;
 use rotogate_core::policy::{self, By, Permitted};
 use rotogate_core::route::path::CanonicalPath;
@@ -180,17 +179,14 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
             // A first permit requires the gate's own audience, too.
             policy::judge(policy, caller.token())?;
         }
-        if permitted.owes_decision() {
-            return Err(Denial::DecisionUnavailable(Duration::from_secs(1)));
-        }
         Ok(())
     }
 
     async fn admit(&self, token: Option<&str>, called: &EnclosedCall) -> Result<SocketIdentity, Denial> {
-        let (mut parts, permitted, limits) = self.decide(self.request(token)?, called)?;
+        let (parts, permitted, limits) = self.decide(self.request(token)?, called)?;
         let gate = self.gate().successor().unwrap_or_else(|| Arc::clone(self.gate()));
         gate.count_waiting(&parts, permitted.caller(), &permitted.route().policy, &limits).await?;
-        Ok(identity_of(&gate.decided(permitted, &mut parts.extensions).await?))
+        Ok(identity_of(&gate.judged_again(permitted)?))
     }
 
     fn lease(&self, token: &str) -> Result<Lease, Denial> {
@@ -223,16 +219,12 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
         self.endpoint().is_some()
     }
 
-    async fn dial(&self, token: Option<&str>, called: &EnclosedCall) -> Option<(Upgraded, Option<StreamEnd>)> {
+    async fn dial(&self, token: Option<&str>, called: &EnclosedCall) -> Option<Upgraded> {
         self.decide(self.request(token).ok()?, called).ok()?;
         // The connection keeps the service with which it began, and this service knows only the routes of that time.
         let (mut parts, permitted, _) = Self::decide_by(&self.layer, self.request(token).ok()?, called).ok()?;
         // Each message is counted.
-        let permitted = self.gate().decided(permitted.counted(None), &mut parts.extensions).await.ok()?;
-        // Messages from the upstream pass by the connection's route, without a call that could be judged.
-        let of_route = permitted.route().policy.decision.as_ref();
-        let decisions = permitted.decisions().iter().filter(|made| Some(&made.rule) == of_route);
-        let decisions: Vec<_> = decisions.cloned().collect();
+        let permitted = self.gate().judged_again(permitted.counted(None)).ok()?;
         prepare(self.gate(), &mut parts, &permitted).ok()?;
         let headers = &mut parts.headers;
         headers.remove(SEC_WEBSOCKET_EXTENSIONS);
@@ -252,7 +244,6 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
             }
             return None;
         }
-        let upgraded = hyper::upgrade::on(&mut response).await.ok()?;
-        Some((upgraded, self.gate().ask_again(&decisions)))
+        hyper::upgrade::on(&mut response).await.ok()
     }
 }

@@ -56,9 +56,7 @@ pub(super) fn settle(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted
         refuse(parts);
         return;
     }
-    let lease = gate
-        .tunnel_lease(permitted.caller(), OnExpiry::for_policy(policy))
-        .ended_by(gate.ask_again(permitted.decisions()));
+    let lease = gate.tunnel_lease(permitted.caller(), OnExpiry::for_policy(policy));
     let lease = match place {
         Some(place) => lease.in_place(place),
         None => lease,

@@ -102,8 +102,6 @@ fn m8_m14_calls_of_a_resource_are_checked_before_a_start() {
     let printed = printed.done(&["check", "--print"], "").stdout;
     assert!(printed.contains("calls = [\"tools/call:a*\"]"), "{printed}");
     Place::new(&printed).done(&["check"], "");
-    let asks = "decision = { point = \"pdp\", resource = { type = \"tool\", id = \"{id}\" } }\n[[decision_points]]\n\
-                name = \"pdp\"\nevaluation_url = \"http://127.0.0.1:9/x\"";
     for (resource, rules, says) in [
         (
             "mcp = {}",
@@ -117,7 +115,6 @@ fn m8_m14_calls_of_a_resource_are_checked_before_a_start() {
             rule("\"delete_all\"", ""),
             "routes[3].calls[0]: a method has a slash, such as \"tools/call:delete_all\"",
         ),
-        ("mcp = {}", rule("\"*\"", asks), "routes[3].decision: \"id\" is no part of a call"),
         ("mcp = {}", rule("\"*\"", "upstream = \"app\""), "routes[3].upstream: does not apply beside calls"),
         ("", all.clone(), "routes[3].calls: needs resource"),
         ("mcp = { versions = [\"2024-11-05\"] }", all.clone(), "not a known version"),

@@ -6,11 +6,8 @@ use serde_json::{Value, json};
 use super::browser::{OWN, config as own_login, cookie, credentials, post_json};
 use super::browser_oidc::{Begun, SAME_ORIGIN, World, query, set_cookies, world_with};
 use super::browser_vault::FORWARDING;
-use support::documents::Documents;
 use support::stub::Edge;
 use support::wire::Reply;
-
-const QUESTION: &str = "/access/v1/evaluation";
 
 /// A browser with its cookies.
 struct Browser<'a> {
@@ -70,74 +67,6 @@ fn browser(world: &World) -> Browser<'_> {
 /// A route at /gold with these keys.
 fn route(keys: &str) -> String {
     FORWARDING.replace("/api/", "/gold/").replace("forward_token = true", keys)
-}
-
-fn decides(point: &Documents, answer: &Value) {
-    let body = answer.to_string();
-    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}", body.len());
-    point.answer(QUESTION, format!("{head}\r\n\r\n{body}"));
-}
-
-fn asks_for(acr: &str) -> Value {
-    json!({ "decision": false, "context": { "acr_values": acr } })
-}
-
-/// A gate whose route at /gold asks a decision point, whose answers are kept for no time.
-fn world_of(point: &Documents, keys: &str) -> World {
-    let asked = "decision = { point = \"pdp\", resource = { type = \"page\", id = \"gold\" } }";
-    let route = route(&format!("{keys}{asked}"));
-    let point = format!(
-        "[[decision_points]]\nname = \"pdp\"\nevaluation_url = \"{}\"\ncache = {{ allow = \"0s\", deny = \"0s\" }}\n",
-        point.at(QUESTION)
-    );
-    world_with(&format!("{route}{point}"), &json!({}))
-}
-
-fn with_acr(acr: &str) -> Value {
-    json!({ "acr": acr.split(' ').next().filter(|acr| !acr.is_empty()) })
-}
-
-#[test]
-fn b36_a_route_and_its_decision_point_that_contradict_each_other_ask_for_one_login_and_not_for_two() {
-    let point = Documents::start();
-    let world = world_of(&point, "step_up = { acr = [\"gold\"] }\n");
-    decides(&point, &asks_for("silver iron"));
-    let mut browser = browser(&world);
-    let (reply, logins) = browser.open("/gold/x", with_acr);
-    assert_eq!((reply.status, logins), (403, vec!["gold".to_owned()]), "{}", reply.text());
-    let log = world.edge.gate.log();
-    for part in ["step_up_contradiction", "no login meets both step_up", "silver iron"] {
-        assert!(log.contains(part), "{part}: {log}");
-    }
-}
-
-#[test]
-fn b36_of_the_logins_that_a_decision_point_wants_the_browser_is_led_to_one_that_the_route_takes() {
-    let point = Documents::start();
-    let world = world_of(&point, "step_up = { acr = [\"gold\", \"silver\"] }\n");
-    decides(&point, &asks_for("iron silver"));
-    let (reply, logins) = browser(&world).open("/gold/x", |acr| {
-        if acr == "silver" {
-            decides(&point, &json!({ "decision": true }));
-        }
-        with_acr(acr)
-    });
-    assert_eq!((reply.status, logins), (200, vec!["gold silver".to_owned(), "silver".to_owned()]), "{}", reply.text());
-}
-
-#[test]
-fn b36_a_decision_point_that_contradicts_itself_is_not_followed_in_a_circle() {
-    let point = Documents::start();
-    let world = world_of(&point, "");
-    decides(&point, &asks_for("gold"));
-    let (reply, logins) = browser(&world).open("/gold/x", |acr| {
-        decides(&point, &asks_for(if acr == "gold" { "silver" } else { "gold" }));
-        with_acr(acr)
-    });
-    assert_eq!((reply.status, logins.join("|")), (403, "|gold|silver".to_owned()), "{}", reply.text());
-    let text = reply.text();
-    assert!(text.contains("It asks for acr_values=gold. The login before was for acr_values=silver."), "{text}");
-    assert!(world.edge.gate.log().contains("the page asks again after the login that it asked for"));
 }
 
 #[test]

@@ -427,41 +427,6 @@ fn b36_a_route_that_asks_for_another_login_leads_to_the_provider_with_it_and_not
     }
 }
 
-#[test]
-fn b36_k27_a_decision_point_that_wants_another_login_has_a_browser_led_to_it_once() {
-    let point = Documents::start();
-    let body = r#"{"decision":false,"context":{"acr_values":"gold silver"}}"#;
-    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}", body.len());
-    point.answer("/access/v1/evaluation", format!("{head}\r\n\r\n{body}"));
-    let asking = FORWARDING.replace("/api/", "/gold/").replace(
-        "forward_token = true",
-        "decision = { point = \"pdp\", resource = { type = \"page\", id = \"gold\" } }",
-    );
-    let point = point.at("/access/v1/evaluation");
-    let point = format!("[[decision_points]]\nname = \"pdp\"\nevaluation_url = \"{point}\"\n");
-    let world = world_with(&format!("{asking}{point}"), &json!({}));
-    let navigation = ["Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", SAME_ORIGIN];
-    let open = |cookie: &str| world.edge.ask("GET /gold/x", &[&navigation[..], &[cookie]].concat());
-    let plain = world.log_in_with(&json!({}));
-    let refused = world.get("/gold/x", &plain);
-    assert_eq!((refused.status, is_cleared(&refused)), (401, false), "{}", refused.text());
-    assert!(refused.header("www-authenticate").contains("acr_values=\"gold silver\""), "{refused:?}");
-    assert_eq!(refused.json()["login"], "/auth/login?acr_values=gold+silver");
-    let led = open(&plain);
-    assert_eq!(led.header("location"), "https://gate.test/auth/login?acr_values=gold+silver&to=%2Fgold%2Fx");
-    let begun = world.begin("%2Fgold%2Fx&acr_values=gold+silver");
-    assert_eq!(begun.asked["acr_values"], "gold silver");
-    let id_token = world.id_token(&begun, &json!({}), &json!({ "acr": "silver" }));
-    world.grant(&json!({ "access_token": "first-access-token", "id_token": id_token }));
-    let held = session(&world.come_back_with_code(&begun));
-    // The provider demands the same login again, so another login would change nothing.
-    for refused in [open(&held), world.get("/gold/x", &held)] {
-        assert_eq!((refused.status, refused.all("location").len()), (401, 0), "{}", refused.text());
-        assert!(refused.header("www-authenticate").contains("acr_values=\"gold silver\""), "{refused:?}");
-        assert!(refused.json().get("login").is_none(), "{}", refused.text());
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn b14_b40_an_open_stream_has_the_provider_asked_and_ends_when_it_refuses() {
     let world = world_with(STREAMS, &json!({}));

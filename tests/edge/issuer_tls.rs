@@ -17,14 +17,12 @@ use support::{Place, until};
 
 const ROUTES: &str = "[[routes]]\npath = \"/{*rest}\"\nupstream = \"app\"\n";
 
-/// A provider over TLS: keys at `/keys`, introspection at `/introspect`, decisions at `/evaluation`.
+/// A provider over TLS: keys at `/keys`, introspection at `/introspect`.
 struct Provider {
     address: SocketAddr,
     answers: Arc<Mutex<HashMap<&'static str, String>>>,
     /// The requests that got through TLS.
     served: Arc<Mutex<Vec<String>>>,
-    /// The last `Authorization` that it received.
-    authorized: Arc<Mutex<String>>,
 }
 
 impl Provider {
@@ -45,18 +43,17 @@ impl Provider {
         };
         let config = Arc::new(builder.with_single_cert(vec![cert], key).unwrap());
         let keys = json!({ "keys": [Issuer::new(1).jwk("k1")] }).to_string();
-        let (inactive, permit) = (json!({ "active": false }).to_string(), json!({ "decision": true }).to_string());
-        let answers = HashMap::from([("/keys", keys), ("/introspect", inactive), ("/evaluation", permit)]);
+        let inactive = json!({ "active": false }).to_string();
+        let answers = HashMap::from([("/keys", keys), ("/introspect", inactive)]);
         let (answers, served) = (Arc::new(Mutex::new(answers)), Arc::<Mutex<Vec<String>>>::default());
-        let authorized = Arc::<Mutex<String>>::default();
-        let shared = (Arc::clone(&answers), Arc::clone(&served), Arc::clone(&authorized));
+        let shared = (Arc::clone(&answers), Arc::clone(&served));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 // A client that does not trust this server, or has no certificate, breaks off.
-                let _ = serve(stream, &config, &shared.0, (&shared.1, &shared.2));
+                let _ = serve(stream, &config, &shared.0, &shared.1);
             }
         });
-        Self { address, answers, served, authorized }
+        Self { address, answers, served }
     }
 
     fn url(&self) -> String {
@@ -72,7 +69,7 @@ fn serve(
     stream: TcpStream,
     config: &Arc<ServerConfig>,
     answers: &Mutex<HashMap<&'static str, String>>,
-    (served, authorized): (&Mutex<Vec<String>>, &Mutex<String>),
+    served: &Mutex<Vec<String>>,
 ) -> std::io::Result<()> {
     let connection = ServerConnection::new(Arc::clone(config)).unwrap();
     let mut stream = BufReader::new(StreamOwned::new(connection, stream));
@@ -84,9 +81,6 @@ fn serve(
         stream.read_line(&mut line)?;
         match line.trim_end().split_once(": ") {
             Some((name, value)) if name.eq_ignore_ascii_case("content-length") => length = value.parse().unwrap(),
-            Some((name, value)) if name.eq_ignore_ascii_case("authorization") => {
-                value.clone_into(&mut authorized.lock().unwrap());
-            }
             Some(_) => {}
             None => break,
         }
@@ -125,7 +119,6 @@ fn config(provider: &Provider, fetch: &str, introspection: &str) -> String {
 fn edge(config: &str, pki: &Pki, client: &Pair) -> Edge {
     let files = |place: &Place| {
         private(place, "idp.secret", "secret");
-        private(place, "pdp.token", TOKEN);
         private(place, "client.pem", &pem(client));
         std::fs::write(place.path("ca.pem"), pki.root_pem()).unwrap();
     };
@@ -149,8 +142,6 @@ fn status(edge: &Edge, token: &str) -> u16 {
     edge.ask_as(token, "GET /x", &[]).status
 }
 
-/// The token for the decision point.
-const TOKEN: &str = "token-of-the-gate-at-its-decision-point";
 const CA: &str = ", ca = \"ca.pem\"";
 const BOTH: &str = ", ca = \"ca.pem\", client_cert = \"client.pem\"";
 
@@ -256,24 +247,4 @@ async fn d12_the_gate_proves_itself_to_a_provider_by_its_certificate() {
     assert_eq!(ran.code, Some(2));
     let line = ran.stderr.lines().find(|line| line.contains("client.client_cert")).unwrap_or_default();
     assert!(line.contains("client.pem"), "{}", ran.stderr);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn k26_k27_a_decision_point_sees_the_certificate_and_the_token_of_the_gate() {
-    let (pki, other) = (Pki::new(), Pki::new());
-    let provider = Provider::start(&pki, Some(&pki));
-    support::keep_secret(TOKEN);
-    let config = format!(
-        "{HEAD}[[decision_points]]\nname = \"pdp\"\nevaluation_url = \"{}/evaluation\"\nca = \"ca.pem\"\n\
-         client_cert = {{ cert = \"client.pem\", key = \"client.pem\" }}\ntoken_file = \"pdp.token\"\ncache = {{ allow = \"0s\", deny = \"0s\" }}\n\
-         [[routes]]\npath = \"/orders/{{id}}\"\nupstream = \"app\"\n\
-         decision = {{ point = \"pdp\", resource = {{ type = \"order\", id = \"{{id}}\" }} }}\n",
-        provider.url()
-    );
-    for (client, expected) in [(pki.issue(&["gate"]), 200), (other.issue(&["gate"]), 503)] {
-        let gate = edge(&config, &pki, &client);
-        assert_eq!(gate.ask_as(&gate.login().access, "GET /orders/1", &[]).status, expected);
-    }
-    assert_eq!(provider.served(), ["/evaluation"], "without a good certificate nothing is asked");
-    assert_eq!(*provider.authorized.lock().unwrap(), format!("Bearer {TOKEN}"));
 }

@@ -13,7 +13,6 @@ mod assertions;
 mod browser_login;
 mod claims;
 mod config;
-mod decision;
 mod device;
 mod dialects;
 mod exchange;

@@ -544,32 +544,3 @@ async fn k20_each_message_counts_with_the_limits_that_govern_it() {
     assert_eq!(gate.metric("rotogate_rate_refused_total{name=\"hello subject\"}").await, 1);
     assert_eq!(gate.metric("rotogate_rate_refused_total{name=\"hello address\"}").await, 0);
 }
-
-#[cfg(all(feature = "postgres", feature = "redis"))]
-#[tokio::test]
-async fn k30_an_upstream_connection_ends_once_its_decision_point_refuses_and_no_later_call_passes() {
-    let point = crate::neighbours::decisions::StandIn::start();
-    let mut place = None;
-    let asked = format!(
-        "[[decision_points]]\nname = \"pdp\"\nevaluation_url = \"http://127.0.0.1:{}/access/v1/evaluation\"\n\
-         cache = {{ allow = \"0s\", deny = \"0s\" }}\n",
-        point.port
-    );
-    let (gate, mut events) = gate_with(&asked, &mut place).await;
-    let place = place.unwrap();
-    let decided = "upgrade = true\ndecision = { point = \"pdp\", resource = { type = \"socket\", id = \"twice\" } }\n";
-    reload(&place, &gate, &with_one_route(&place).replace("upgrade = true\n", decided)).await;
-    let token = Client { gate: &gate }.login("").await;
-    let mut wire = Wire::open(&gate).await;
-    // The decision point is asked about the call, and about the connection to the upstream.
-    wire.call(Some(jwt(&token))).await;
-    assert_eq!(event(&mut events).await, Event::Opened(1));
-    // No further message is sent: the gate itself asks again.
-    assert_eq!(close_code(&mut wire).await, CloseCode::Restart);
-    assert_eq!(event(&mut events).await, Event::Closed(1));
-    let mut again = Wire::open(&gate).await;
-    again
-        .send(json!({ "controller": "app", "action": "hello", "requestId": "R", "jwt": jwt(&token) }).to_string())
-        .await;
-    assert_eq!(again.hear().await["status"], 403);
-}

@@ -369,11 +369,6 @@ const ELSEWHERE: &[&str] = &[
     "exchange_claims",
     "exchange_refused",
     "exchange_unavailable",
-    // Of a gate that asks a decision point, which an explanation does not do: src/gate/decisions/tests.rs.
-    "decision_denied",
-    "decision_step_up",
-    "step_up_contradiction",
-    "decision_unavailable",
     // Calls of a resource: see the test in tests/layer/mcp.rs.
     "bad_call",
     // Replies to other issuers and other proxies, whose requests are for no route of the layer.
@@ -618,7 +613,7 @@ async fn n46_p58_the_login_is_explained_after_the_roles_as_it_is_judged() {
     let good =
         agree(&world.gate, &with("/payroll", &world.theirs(&json!({ "groups": ["staff"], "acr": "gold" })))).await;
     assert_eq!(good.denial, None, "{good:?}");
-    assert_eq!(good.rules.iter().map(|verdict| verdict.rule).next_back(), Some(Rule::Decision));
+    assert_eq!(good.rules.iter().map(|verdict| verdict.rule).next_back(), Some(Rule::Quota));
 }
 
 /// The tenant of the path, and a plan that is paid.

@@ -1,8 +1,5 @@
 //! Calls of the Model Context Protocol through the layer, in front of a server that answers with the received call.
 
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
-
 use axum::Router;
 use axum::http::HeaderMap;
 use axum::routing::any;
@@ -11,7 +8,6 @@ use http::{Method, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioExecutor;
 use rotogate::Gate;
-use rotogate::decision::{DecisionFault, DecisionPoint, DecisionPointRules, PolicyDecision, RouteDecision};
 use rotogate::gate::NewSession;
 use rotogate::route::{Condition, Mcp, Resource, Route, RoutePolicy, StepUp};
 use rotogate::session::Scope;
@@ -207,144 +203,6 @@ async fn k20_a_call_needs_what_the_conditions_of_its_rule_ask_for() {
             let session = NewSession::new("ada", "web").scope("mcp").unwrap().claim("plan", plan).unwrap();
             client.token = client.gate.sessions().start(session).await.unwrap().access_token.expose().to_owned();
             assert_eq!(client.call("tools/call", Some("export")).await.status, status, "{plan}");
-        }
-    }
-}
-
-/// Permits calls of the tool `ask_ok`, and keeps the questions.
-#[derive(Clone, Debug, Default)]
-struct AskedPoint(Arc<Mutex<Vec<Value>>>);
-
-#[async_trait::async_trait]
-impl DecisionPoint for AskedPoint {
-    async fn decide(&self, question: &[u8], _: &str) -> Result<PolicyDecision, DecisionFault> {
-        let question: Value = serde_json::from_slice(question).unwrap();
-        let is_good = question["resource"]["id"] == "tools/call ask_ok";
-        self.0.lock().unwrap().push(question);
-        Ok(if is_good { PolicyDecision::Permit } else { PolicyDecision::Deny })
-    }
-
-    fn identity(&self) -> Box<[u8]> {
-        Box::default()
-    }
-}
-
-#[tokio::test]
-async fn k20_a_decision_point_is_asked_about_a_call_that_all_rules_permit() {
-    let decided = || {
-        let decision = RouteDecision::new("pdp", "tool", "{method} {name}");
-        RoutePolicy { decision: Some(Arc::new(decision)), ..policy("mcp") }
-    };
-    for check in [false, true] {
-        let older = (!check).then(|| "2025-11-25".into());
-        let versions = ["2026-07-28".into()].into_iter().chain(older).collect();
-        let point = AskedPoint::default();
-        let asked = || std::mem::take(&mut *point.0.lock().unwrap());
-        let gate = builder()
-            .decision_point(DecisionPointRules {
-                allow: Duration::ZERO,
-                deny: Duration::ZERO,
-                ..DecisionPointRules::new("pdp", point.clone())
-            })
-            .resource(Resource {
-                mcp: Some(Mcp { headers_alone: check, versions, ..Mcp::default() }),
-                ..Resource::new("/mcp")
-            })
-            .route(Route::new("/mcp", policy("")))
-            .route(rule("tools/call:ask_*", decided()))
-            .route(rule("*", policy("")))
-            .build()
-            .await
-            .unwrap();
-        let (token, _) = tokens(&gate, "mcp").await;
-        let app = Router::new().route("/mcp", any(echo)).layer(gate.layer().forward_buffered());
-        let client = Client { server: Server::axum(app).await, gate, token };
-        assert_eq!(client.call("tools/call", Some("ask_ok")).await.status, StatusCode::OK);
-        let expected = json!({
-            "subject": { "type": "user", "id": "ada", "properties": {
-                "iss": "https://api.test", "client_id": "web", "scope": ["mcp"],
-            } },
-            "action": { "name": "tools/call", "properties": { "method": "POST" } },
-            "resource": { "type": "tool", "id": "tools/call ask_ok" },
-            "context": { "route": "tools/call:ask_*" },
-        });
-        assert_eq!(asked(), [expected], "{check:?}");
-        let denied = client.call("tools/call", Some("ask_no")).await;
-        assert_eq!((denied.status, asked().len()), (StatusCode::FORBIDDEN, 1), "{check:?}");
-        assert!(!denied.headers.get("www-authenticate").is_some_and(|it| it.to_str().unwrap().contains(" scope=")));
-        // Other calls ask nothing, and neither does one that a rule refuses.
-        assert_eq!(client.call("tools/list", None).await.status, StatusCode::OK);
-        let stranger = Client { token: tokens(&client.gate, "other").await.0, ..client };
-        assert_eq!(stranger.call("tools/call", Some("ask_ok")).await.status, StatusCode::FORBIDDEN);
-        assert_eq!(asked(), [Value::Null; 0], "{check:?}");
-        if !check {
-            let client = Client { token: tokens(&stranger.gate, "mcp").await.0, ..stranger };
-            let headers =
-                [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call"), ("mcp-name", "ask_ok")];
-            let lied = client.post(&headers, &message("tools/call", Some("ask_no"))).await;
-            assert_eq!((error(&lied), asked().len()), ((400, json!(-32020)), 0), "the body is a rule, too");
-            for (tool, status) in [("ask_ok", StatusCode::OK), ("ask_no", StatusCode::FORBIDDEN)] {
-                let called = client.post(&[], &message("tools/call", Some(tool))).await;
-                assert_eq!((called.status, asked().len()), (status, 1), "{tool} of an older version");
-            }
-        }
-    }
-}
-
-/// Asks every caller for a login with one of these values of `acr`.
-#[derive(Clone, Debug)]
-struct AsksForLogin(&'static str);
-
-#[async_trait::async_trait]
-impl DecisionPoint for AsksForLogin {
-    async fn decide(&self, _: &[u8], _: &str) -> Result<PolicyDecision, DecisionFault> {
-        Ok(PolicyDecision::StepUp(self.0.into()))
-    }
-
-    fn identity(&self) -> Box<[u8]> {
-        self.0.as_bytes().into()
-    }
-}
-
-#[tokio::test]
-async fn b36_a_call_is_asked_for_a_login_that_its_route_and_its_rule_accept_or_for_none() {
-    let gold = || Some(StepUp { acr: vec!["gold".into()], max_age: None });
-    let asks = |policy| {
-        let decision = Some(Arc::new(RouteDecision::new("pdp", "tool", "all")));
-        RoutePolicy { decision, ..policy }
-    };
-    for check in [false, true] {
-        for (asked, expected) in [
-            ("silver", (StatusCode::FORBIDDEN, String::new())),
-            ("silver gold", (StatusCode::UNAUTHORIZED, "acr_values=\"gold\"".to_owned())),
-        ] {
-            let plain = || policy("");
-            let demanding = || RoutePolicy { step_up: gold(), ..plain() };
-            for (place, of_path, of_call) in [
-                ("the rule decides and demands", plain(), asks(demanding())),
-                ("the rule decides, and the route demands", demanding(), asks(plain())),
-                ("the route decides, and the rule demands", asks(plain()), demanding()),
-            ] {
-                let gate = builder()
-                    .decision_point(DecisionPointRules::new("pdp", AsksForLogin(asked)))
-                    .resource(Resource {
-                        mcp: Some(Mcp { headers_alone: check, ..Mcp::default() }),
-                        ..Resource::new("/mcp")
-                    })
-                    .route(Route::new("/mcp", of_path))
-                    .route(rule("*", of_call))
-                    .build()
-                    .await
-                    .unwrap();
-                let session = NewSession::new("ada", "web").claim("acr", "gold").unwrap();
-                let token = gate.sessions().start(session).await.unwrap().access_token.expose().to_owned();
-                let app = Router::new().route("/mcp", any(echo)).layer(gate.layer().forward_buffered());
-                let client = Client { server: Server::axum(app).await, gate, token };
-                let answer = client.call("tools/call", Some("pay")).await;
-                let named = answer.headers.get("www-authenticate").map_or("", |value| value.to_str().unwrap());
-                let named = named.find("acr_values").map_or("", |at| &named[at..]);
-                assert_eq!((answer.status, named.to_owned()), expected, "{check:?}: {place}");
-            }
         }
     }
 }

@@ -1006,7 +1006,6 @@ fn is_the_same(one: &Config, other: &Config) {
         endpoints,
         identity,
         providers,
-        decision_points,
         upstreams,
         authorizers,
         resources,
@@ -1032,7 +1031,6 @@ fn is_the_same(one: &Config, other: &Config) {
     assert_eq!(endpoints, &other.endpoints);
     assert_eq!(identity, &other.identity);
     assert_eq!((providers, upstreams), (&other.providers, &other.upstreams));
-    assert_eq!(decision_points, &other.decision_points);
     assert_eq!(authorizers, &other.authorizers);
     assert_eq!(resources, &other.resources);
     assert_eq!(routes, &other.routes);

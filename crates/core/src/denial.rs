@@ -196,15 +196,6 @@ pub enum Denial {
     /// The claims of the token do not meet the conditions of the route.
     // Requirement K22.
     Condition,
-    /// The decision point does not permit the request.
-    // Requirement K27.
-    DecisionDenied,
-    /// The decision point requires a stronger login of the caller (RFC 9470).
-    DecisionStepUp,
-    /// The decision point requires an `acr` that `step_up` of the route does not accept: no login meets both.
-    StepUpContradiction,
-    /// The decision point did not decide. Another attempt may succeed after this time.
-    DecisionUnavailable(Duration),
     /// The caller did not log in as the route asks, or too long ago (RFC 9470).
     // Requirement N46.
     InsufficientAuthentication,

@@ -99,12 +99,7 @@ pub struct Lease {
     place: Option<Arc<PoolPermit>>,
     /// Renews the session of a browser.
     renew: Option<Arc<dyn Fn() + Send + Sync>>,
-    /// A further condition that ends the connection.
-    ended_by: Option<StreamEnd>,
 }
-
-/// Tells whether a connection must end although its token is good.
-pub type StreamEnd = Arc<dyn Fn() -> Option<Denial> + Send + Sync>;
 
 /// Why a long-lived connection ends.
 ///
@@ -226,27 +221,13 @@ impl Lease {
         });
         let opened = context.engine.clock().now();
         let verified = caller.map(Arc::clone);
-        Self {
-            context: Arc::clone(context),
-            verified,
-            line,
-            opened,
-            on_expiry,
-            place: None,
-            renew: None,
-            ended_by: None,
-        }
+        Self { context: Arc::clone(context), verified, line, opened, on_expiry, place: None, renew: None }
     }
 
     /// Sets the function that renews the session, if a session cookie opened the connection. Data from the client
     /// counts as activity.
     pub fn renewed_by(self, renew: Arc<dyn Fn() + Send + Sync>) -> Self {
         Self { renew: Some(renew), ..self }
-    }
-
-    /// Sets a further condition that ends the connection.
-    pub fn ended_by(self, ended_by: Option<StreamEnd>) -> Self {
-        Self { ended_by, ..self }
     }
 
     /// Notes that the client sent data, which renews the session as a request would.
@@ -292,8 +273,7 @@ impl Lease {
 
     /// Why the lease has ended, if it has.
     pub fn end(&self) -> Option<LeaseEnd> {
-        let other = self.ended_by.as_ref().and_then(|ended| ended());
-        match self.check().and_then(|()| other.map_or(Ok(()), Err)) {
+        match self.check() {
             Err(denial) if denial.is_undecided() => Some(LeaseEnd::Undecided(denial)),
             Err(denial) => Some(LeaseEnd::Denied(denial)),
             Ok(()) => self.is_over().then_some(LeaseEnd::MaxStream),

@@ -18,7 +18,6 @@ pub mod context;
 pub mod counters;
 pub mod credential;
 mod debug_with;
-pub mod decision;
 pub mod denial;
 pub mod directory;
 pub mod dpop;

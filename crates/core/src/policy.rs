@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::dpop::UsedProof;
 use crate::dpop::memory::ProofName;
-use crate::route::{Auth, KeptConditions, Role, Route, RouteDecision, RoutePolicy};
+use crate::route::{Auth, KeptConditions, Role, Route, RoutePolicy};
 use crate::rule::Rule;
 use crate::token::claims::AccessToken;
 use crate::token::observer::Observer;
@@ -35,8 +35,6 @@ pub struct Permitted {
     is_counted: bool,
     /// The header fields of the reply about these limits.
     quota: Option<Box<QuotaFields>>,
-    /// The answers of decision points.
-    decisions: Option<Box<PermitDecisions>>,
 }
 
 /// The values of `RateLimit-Policy` and `RateLimit` in a reply.
@@ -46,27 +44,6 @@ pub struct QuotaFields {
     pub policy: HeaderValue,
     /// `RateLimit`.
     pub left: HeaderValue,
-}
-
-/// The decisions that a permit is based on, and the decisions that it still needs. Until all are made, the permit
-/// permits nothing.
-#[derive(Clone, Debug, Default)]
-struct PermitDecisions {
-    made: Vec<OwedDecision>,
-    owed: Vec<OwedDecision>,
-    /// The rules with `step_up` that the request met besides its route.
-    also_met: Vec<Arc<Route>>,
-}
-
-/// A question about a request for a decision point.
-#[derive(Clone, Debug)]
-pub struct OwedDecision {
-    /// The question of the route.
-    pub rule: Arc<RouteDecision>,
-    /// The caller who was judged for this request.
-    pub caller: Arc<Verified>,
-    /// The body.
-    pub question: Arc<[u8]>,
 }
 
 /// The issuer of a permit.
@@ -96,16 +73,7 @@ impl Permitted {
     /// A new permit, without a proof, for a request that no limit has counted.
     #[inline]
     fn new(route: &Arc<Route>, caller: Option<Arc<Verified>>, by: By) -> Self {
-        Self {
-            route: Arc::clone(route),
-            caller,
-            by,
-            proof: None,
-            after_session: false,
-            is_counted: false,
-            quota: None,
-            decisions: None,
-        }
+        Self { route: Arc::clone(route), caller, by, proof: None, after_session: false, is_counted: false, quota: None }
     }
 
     /// The route that the request matched.
@@ -115,68 +83,7 @@ impl Permitted {
 
     /// Takes the caller of another permit, for a request that must pass two routes.
     pub fn with_caller_of(self, other: Self) -> Self {
-        let permitted = self.with_decisions_of(&other);
-        Self { caller: other.caller, proof: other.proof, ..permitted }
-    }
-
-    /// Adds the decisions of another permit of the same request.
-    pub fn with_decisions_of(mut self, other: &Self) -> Self {
-        if let Some(theirs) = other.decisions.as_deref() {
-            let ours = self.decisions.get_or_insert_default();
-            ours.made.extend_from_slice(&theirs.made);
-            ours.owed.extend_from_slice(&theirs.owed);
-            ours.also_met.extend_from_slice(&theirs.also_met);
-        }
-        self
-    }
-
-    /// Adds a decision that was made for the request.
-    pub fn with_decision(mut self, made: OwedDecision) -> Self {
-        self.decisions.get_or_insert_default().made.push(made);
-        self
-    }
-
-    /// Adds a decision that must still be made.
-    pub fn owing_decision(mut self, owed: OwedDecision) -> Self {
-        self.decisions.get_or_insert_default().owed.push(owed);
-        self
-    }
-
-    /// Notes a rule that the request met besides its route. A login for a decision point must meet this rule, too.
-    #[must_use]
-    pub fn also_meeting(mut self, rule: &Arc<Route>) -> Self {
-        if rule.policy.step_up.is_some() {
-            self.decisions.get_or_insert_default().also_met.push(Arc::clone(rule));
-        }
-        self
-    }
-
-    /// Of these values of `acr`, separated by spaces, the ones that the route and all rules of the request accept.
-    ///
-    /// # Errors
-    /// The route or rule that accepts none of the values that the others accept.
-    // Requirement B36.
-    pub fn accepted_acr(&self, acr_values: &str) -> Result<Box<str>, &Arc<Route>> {
-        let further = self.decisions.as_deref().map(|all| all.also_met.as_slice()).unwrap_or_default();
-        std::iter::once(&self.route).chain(further).try_fold(acr_values.into(), |accepted: Box<str>, rule| {
-            let step_up = rule.policy.step_up.as_ref();
-            step_up.map_or(Some(accepted.clone()), |step_up| step_up.accepted_of(&accepted)).ok_or(rule)
-        })
-    }
-
-    /// Must a decision still be made? A permit without this decision permits nothing.
-    pub fn owes_decision(&self) -> bool {
-        self.decisions.as_deref().is_some_and(|all| !all.owed.is_empty())
-    }
-
-    /// Takes the decisions that must still be made.
-    pub fn take_owed_decisions(&mut self) -> Vec<OwedDecision> {
-        self.decisions.as_deref_mut().map(|all| std::mem::take(&mut all.owed)).unwrap_or_default()
-    }
-
-    /// The decisions that were made.
-    pub fn decisions(&self) -> &[OwedDecision] {
-        self.decisions.as_deref().map(|all| all.made.as_slice()).unwrap_or_default()
+        Self { caller: other.caller, proof: other.proof, ..self }
     }
 
     /// The caller; `None` on a public route, and on an optional route without a token.
@@ -207,11 +114,6 @@ impl Permitted {
     /// Must the store still count the caller's proof? Before the proof is counted, the permit permits nothing.
     pub fn owes_proof(&self) -> bool {
         self.proof.as_ref().is_some_and(|proof| proof.owed.is_some())
-    }
-
-    /// Is a proof, a decision or a count still missing?
-    pub fn is_pending(&self) -> bool {
-        self.owes_proof() || self.owes_decision()
     }
 
     /// Takes the proof that the store must count. The permit then no longer owes it.

@@ -47,8 +47,6 @@ pub enum Rule {
     StepUp,
     /// How many requests the route's callers may make.
     Quota,
-    /// The answer of a decision point.
-    Decision,
     /// The session of a refresh token.
     Session,
     /// The result of the rotation table for a refresh token.
@@ -57,7 +55,7 @@ pub enum Rule {
 
 impl Rule {
     /// The rules of a request, in order.
-    pub const OF_REQUESTS: [Self; 19] = [
+    pub const OF_REQUESTS: [Self; 18] = [
         Self::Request,
         Self::Path,
         Self::Route,
@@ -76,7 +74,6 @@ impl Rule {
         Self::Condition,
         Self::StepUp,
         Self::Quota,
-        Self::Decision,
     ];
 
     /// One word.
@@ -100,7 +97,6 @@ impl Rule {
             Self::Condition => "condition",
             Self::StepUp => "step_up",
             Self::Quota => "quota",
-            Self::Decision => "decision",
             Self::Session => "session",
             Self::Rotation => "rotation",
         }

@@ -143,8 +143,6 @@ families! { ALL:
         "Introspections of opaque tokens at an issuer";
     EXCHANGES = Counter "exchanges" ["provider", "result"]
         "Exchanges of callers' tokens for tokens of upstreams";
-    DECISIONS = Counter "decisions" ["point", "result"]
-        "Decisions of a decision point, cached ones included";
 
     CERTIFICATE_NOT_AFTER = Gauge "certificate_not_after_timestamp_seconds" ["file"]
         "Unix time at which the first certificate of a file expires";

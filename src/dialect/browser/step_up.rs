@@ -35,12 +35,10 @@ pub(crate) struct AskedLogin {
 }
 
 impl AskedLogin {
-    /// The demands of a route's policy. The `acr_values` of a decision point replace those of the route, which the
-    /// session already meets.
-    pub(crate) fn of_route(step_up: Option<&StepUp>, acr_values: Option<&str>) -> Self {
-        let of_route = || step_up.map(|step_up| step_up.acr.join(" ")).unwrap_or_default();
+    /// The demands of a route's policy.
+    pub(crate) fn of_route(step_up: Option<&StepUp>) -> Self {
         Self {
-            acr_values: acr_values.map_or_else(of_route, ToOwned::to_owned),
+            acr_values: step_up.map(|step_up| step_up.acr.join(" ")).unwrap_or_default(),
             max_age: step_up.and_then(|step_up| step_up.max_age).map(|age| age.as_secs().to_string()),
             refused: None,
         }
@@ -119,23 +117,18 @@ mod tests {
     fn a_login_is_what_was_asked_for_or_none() {
         let five = Some(Duration::from_secs(300));
         let of_route = StepUp { acr: vec!["gold".into(), "silver".into()], max_age: five };
-        let asked = AskedLogin::of_route(Some(&of_route), None);
+        let asked = AskedLogin::of_route(Some(&of_route));
         assert_eq!(asked.pairs(), [("acr_values", "gold silver"), ("max_age", "300")]);
         assert_eq!(asked.to_string(), "acr_values=gold silver, max_age=300");
         // By the rule of the route itself.
         assert_eq!((asked.step_up(), asked.age()), (of_route, five));
-        let of_point = AskedLogin::of_route(
-            Some(&StepUp { acr: Vec::new(), max_age: Some(Duration::from_secs(60)) }),
-            Some("iron"),
-        );
-        assert_eq!(of_point.pairs(), [("acr_values", "iron"), ("max_age", "60")]);
         assert_eq!(AskedLogin::read(Some("to=%2Fx&acr_values=gold+silver&max_age=300")), asked);
         for query in ["", "max_age=-1&acr_values=%00", "max_age=x&refused=%3Cb", "max_age=99999999999"] {
             assert!(AskedLogin::read(Some(query)).is_plain(), "{query}");
         }
         let long = format!("acr_values={}", "x".repeat(LONGEST + 1));
         assert!(AskedLogin::read(Some(&long)).pairs().is_empty());
-        assert!(AskedLogin::of_route(None, None).is_plain() && AskedLogin::default().step_up() == StepUp::default());
+        assert!(AskedLogin::of_route(None).is_plain() && AskedLogin::default().step_up() == StepUp::default());
     }
 
     #[test]
@@ -144,7 +137,7 @@ mod tests {
         assert_eq!((refused.link(), refused.pairs()), (vec![("refused", "wrong_issuer")], Vec::new()));
         assert_eq!(AskedLogin::read(Some("refused=wrong_issuer")), refused);
         assert!(!refused.is_plain() && refused.step_up() == StepUp::default());
-        let gold = AskedLogin::of_route(None, Some("gold"));
-        assert_eq!(gold.clone().after("decision_step_up"), gold);
+        let gold = AskedLogin::of_route(Some(&StepUp { acr: vec!["gold".into()], max_age: None }));
+        assert_eq!(gold.clone().after("insufficient_authentication"), gold);
     }
 }

@@ -276,6 +276,7 @@ mod tests {
     use super::*;
     use http::header::COOKIE;
     use rotogate_core::clock::ManualTime;
+    use rotogate_core::route::StepUp;
     use rotogate_core::store::memory::nodes::{MemoryNode, Way};
 
     const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
@@ -383,7 +384,7 @@ mod tests {
     fn b36_a_target_that_asks_at_once_for_a_login_that_was_just_made_is_not_followed() {
         let keyring = Keyring::ephemeral().unwrap();
         let [ours, other] = [1, 2].map(|n| SessionId::from_bytes([n; 16]));
-        let asks = |acr: &str| AskedLogin::of_route(None, Some(acr));
+        let asks = |acr: &str| AskedLogin::of_route(Some(&StepUp { acr: vec![acr.into()], max_age: None }));
         let login = |to: &str, asked: AskedLogin, now| Transaction::begin(to, asked, now).unwrap();
         let mut jar = Jar::default();
         let follow = |jar: &Jar, to: &str, asked: AskedLogin, session, now| {

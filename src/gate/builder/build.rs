@@ -191,7 +191,6 @@ impl GateBuilder {
         Ok(Running {
             exchanges: super::super::exchange::Exchanges::default(),
             grants: Default::default(),
-            decisions: super::super::decisions::Decisions::default(),
             browser_logins: BrowserLogins::default(),
             given_cookies: Default::default(),
             browser_devices: BrowserDevices::default(),

@@ -137,9 +137,6 @@ pub enum BuildError {
     /// A route with an exchange towards its upstream requires no caller, or forwards the caller's token.
     #[error("the route {0:?} has an exchange, so it must require a caller and forward no token")]
     Exchange(String),
-    /// A route asks an unknown decision point, or two decision points have the same name.
-    #[error("the decision point {0:?}: each decision point that a route asks must be defined once")]
-    DecisionPoint(String),
     /// Too many of [`GateBuilder::identity_headers`](crate::gate::GateBuilder::identity_headers).
     #[error("{0} identity headers: the most is {most}", most = MAX_IDENTITY_HEADERS)]
     IdentityHeaders(usize),

@@ -12,7 +12,6 @@ use crate::dialect::kuzzle::actions::is_controller;
 use crate::dialect::{self, Dialect};
 use crate::gate::Inner;
 use crate::gate::browser::Browser;
-use crate::gate::decisions::ReadyPoint;
 use crate::gate::endpoint::{CommonRules, Endpoint, Endpoints};
 use crate::gate::limits::{RateHeaders, RouteLimits};
 use crate::gate::origin::{Origins, origin_of};
@@ -22,7 +21,6 @@ use crate::gate::respond::RefusalHook;
 use crate::gate::running::Running;
 use rotogate_core::client::{Client, Clients};
 use rotogate_core::clock::EngineClock;
-use rotogate_core::decision::DecisionPointRules;
 use rotogate_core::dpop::DpopSettings;
 use rotogate_core::engine::Engine;
 use rotogate_core::headers::{HeaderPattern, ProtectedNames};
@@ -64,7 +62,6 @@ pub(super) struct Rules {
     pub(super) dpop: Option<DpopSettings>,
     pub(super) browser: Option<Browser>,
     pub(super) rate_headers: RateHeaders,
-    pub(super) decision_points: Vec<DecisionPointRules>,
     /// Whether some issuer's identity assertions are accepted as grants.
     pub(super) takes_id_jag: bool,
 }
@@ -122,7 +119,6 @@ impl Rules {
             return Err(BuildError::IdentityHeaders(headers.len()));
         }
         sound::exchanges(&self.routes)?;
-        sound::decisions(&self.routes, &self.decision_points)?;
         sound::assertion_audiences(&self.routes, &self.clients, trusted, own)?;
         self.public_url.as_deref().map_or(Ok(()), sound::public_url)?;
         self.authorization_endpoint.as_deref().map_or(Ok(()), sound::authorization_endpoint)?;
@@ -221,7 +217,6 @@ impl Rules {
                 None => clients,
             },
             asking,
-            decision_points: self.decision_points.into_iter().map(ReadyPoint::new).collect(),
             routes: RouteTable::build(routes)
                 .map_err(|errors| BuildError::Routes(errors.iter().map(unusable).collect()))?,
             hosts,

@@ -9,7 +9,6 @@ use crate::dialect::registry::GLOBAL_REVOCATION;
 use crate::gate::Endpoint;
 use crate::gate::origin::origin_of;
 use rotogate_core::client::{Client, ExchangeRules, Grant};
-use rotogate_core::decision::DecisionPointRules;
 use rotogate_core::route::{Auth, Route, all_roles_problem, role_problem};
 use rotogate_core::token::assertion::can_sign_assertions;
 use rotogate_core::token::keyring::Keyring;
@@ -174,17 +173,6 @@ pub(super) fn assertion_audiences(
         Some(audience) => Err(BuildError::Assertion(format!(
             "the audience {audience:?} of an upstream is one of access tokens, too; choose another one"
         ))),
-        None => Ok(()),
-    }
-}
-
-/// Each decision point has a unique name, and routes name only known decision points.
-pub(super) fn decisions(routes: &[Route], points: &[DecisionPointRules]) -> Result<(), BuildError> {
-    let twice = points.iter().enumerate().find(|(at, one)| points.iter().take(*at).any(|other| other.name == one.name));
-    let asked = routes.iter().filter_map(|route| route.policy.decision.as_ref());
-    let unknown = asked.map(|rule| &*rule.point).find(|name| !points.iter().any(|point| *point.name == **name));
-    match twice.map(|(_, point)| &*point.name).or(unknown) {
-        Some(name) => Err(BuildError::DecisionPoint(name.to_owned())),
         None => Ok(()),
     }
 }

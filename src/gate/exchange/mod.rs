@@ -67,16 +67,12 @@ struct Exchanged(HeaderValue);
 
 /// The challenge for the caller, in the extensions of a refused request.
 #[derive(Clone)]
-pub(in crate::gate) struct ClaimsChallenge {
-    pub(in crate::gate) challenge: HeaderValue,
-    /// The `acr_values` of a login that would mend the refusal.
-    pub(in crate::gate) acr_values: Option<Box<str>>,
-}
+pub(in crate::gate) struct ClaimsChallenge(HeaderValue);
 
 impl ClaimsChallenge {
     /// Replaces the challenge of the refusal of this request, if it has one of its own.
     pub(in crate::gate) fn state(parts: &http::request::Parts, reply: &mut rotogate_core::reply::Reply) {
-        if let Some(Self { challenge, .. }) = parts.extensions.get() {
+        if let Some(Self(challenge)) = parts.extensions.get() {
             reply.headers_mut().insert(http::header::WWW_AUTHENTICATE, challenge.clone());
         }
     }
@@ -357,7 +353,7 @@ impl Inner {
             Ok(value) => drop(extensions.insert(Exchanged(value))),
             Err(refusal) => {
                 if let Some(challenge) = refusal.challenge {
-                    extensions.insert(ClaimsChallenge { challenge, acr_values: None });
+                    extensions.insert(ClaimsChallenge(challenge));
                 }
                 return Err(refusal.denial);
             }
@@ -386,7 +382,7 @@ impl Inner {
         let kept = self.running.exchanges.state.lock().table.get(&key).map(|entry| entry.answer(now));
         kept.ok_or(UNAVAILABLE)?.map(Some).map_err(|refusal| {
             if let Some(challenge) = refusal.challenge {
-                extensions.insert(ClaimsChallenge { challenge, acr_values: None });
+                extensions.insert(ClaimsChallenge(challenge));
             }
             refusal.denial
         })

@@ -71,10 +71,10 @@ pub(in crate::gate) enum EndpointMatch {
 }
 
 impl Admission {
-    /// Must an admitted request still wait for a decision, or for its proof to be counted in the shared store?
+    /// Must an admitted request still wait for its proof to be counted in the shared store?
     pub(super) fn is_pending(&self) -> bool {
         match self {
-            Self::In(permitted) | Self::Call(permitted) | Self::Undecided(_, permitted) => permitted.is_pending(),
+            Self::In(permitted) | Self::Call(permitted) | Self::Undecided(_, permitted) => permitted.owes_proof(),
             Self::Endpoint(_) | Self::Refused(..) | Self::WrongMethod(_) => false,
         }
     }
@@ -84,7 +84,8 @@ impl Admission {
 #[derive(Clone, Copy)]
 enum Completion {
     Proof,
-    Decisions,
+    /// The caller is judged again after all waits.
+    Again,
 }
 
 /// Clients that offer HTTP/2 send `Upgrade: h2c` with a plain request.
@@ -200,16 +201,8 @@ impl<M> GateLayer<M> {
     fn at_call<O: Observer>(&self, mcp: &ReadyMcp, parts: &Parts, permitted: Permitted, observer: &mut O) -> Admission {
         let gate = &self.gate.0;
         match gate.judge_head(mcp, parts, &permitted, observer) {
-            // An explanation asks no decision point.
-            Ok(HeadVerdict::Decided) if O::HAS_EFFECTS => {
-                let route = Arc::clone(permitted.route());
-                match gate.owing_decisions_of_call(parts, permitted) {
-                    Ok(permitted) => Admission::In(permitted),
-                    Err(denial) => Admission::Refused(denial, Some(route)),
-                }
-            }
             Ok(HeadVerdict::Decided) => Admission::In(permitted),
-            Ok(HeadVerdict::NeedsBody) => Admission::Call(gate.meeting_rules_of_call(parts, permitted)),
+            Ok(HeadVerdict::NeedsBody) => Admission::Call(permitted),
             Ok(HeadVerdict::WrongMethod) => Admission::WrongMethod(reply::method_not_allowed(&[Method::POST])),
             Err(denial) => Admission::Refused(denial, Some(Arc::clone(permitted.route()))),
         }
@@ -372,16 +365,16 @@ impl<M> GateLayer<M> {
             };
             Settled::take_back(parts);
         }
-        let mut admission = self.completed(admission, parts, Completion::Proof).await;
+        let mut admission = self.completed(admission, Completion::Proof).await;
         // An endpoint that requests the route's decision counts the call itself.
         if endpoints != EndpointMatch::Skip {
             admission = self.count(admission, parts).await;
         }
-        let admission = self.completed(admission, parts, Completion::Decisions).await;
+        let admission = self.completed(admission, Completion::Again).await;
         self.exchanged(admission, parts).await
     }
 
-    async fn completed(&self, admission: Admission, parts: &mut Parts, what: Completion) -> Admission {
+    async fn completed(&self, admission: Admission, what: Completion) -> Admission {
         if !admission.is_pending() && matches!(what, Completion::Proof) {
             return admission;
         }
@@ -395,7 +388,7 @@ impl<M> GateLayer<M> {
         let gate = &self.gate.0;
         let completed = match what {
             Completion::Proof => gate.count_proof(permitted).await,
-            Completion::Decisions => gate.decided(permitted, &mut parts.extensions).await,
+            Completion::Again => gate.judged_again(permitted),
         };
         // The permit of an undecided request has no caller.
         let again = undecided.as_ref().map(|it| gate.checker.check_known(Arc::clone(it.caller()), &mut ()));

@@ -81,7 +81,7 @@ impl<M> GateLayer<M> {
                 return refuse(&parts, denial);
             }
         };
-        let permitted = match gate.decided_call(&mut parts, permitted).await {
+        let permitted = match gate.judged_again(permitted) {
             Ok(permitted) => permitted,
             Err(denial) => return refuse(&parts, denial),
         };

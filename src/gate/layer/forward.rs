@@ -63,7 +63,7 @@ impl<M> GateLayer<M> {
         let completed = async {
             let permitted = gate.count_proof(permitted).await?;
             let quota = gate.count_waiting(&parts, permitted.caller(), &route.policy, &limits).await?;
-            gate.decided(permitted.counted(quota), &mut parts.extensions).await
+            gate.judged_again(permitted.counted(quota))
         };
         let permitted = match completed.await {
             Ok(permitted) => permitted,

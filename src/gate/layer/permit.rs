@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::uri::Uri;
@@ -22,7 +21,7 @@ use rotogate_core::dpop::{CheckedProof, UsedProof};
 use rotogate_core::headers::{self, Peer};
 use rotogate_core::policy::{self, By, Permitted, Undecided};
 use rotogate_core::route::authority::Authority;
-use rotogate_core::route::{Auth, DecisionSubject, Route, RoutePolicy};
+use rotogate_core::route::{Auth, Route, RoutePolicy};
 use rotogate_core::rule::Rule;
 use rotogate_core::token::observer::Observer;
 use rotogate_core::token::session_cookie::is_of_browser;
@@ -38,7 +37,6 @@ pub(in crate::gate) struct RoutedRequest<'a, O> {
     places_of: &'a RoutePolicy,
     /// The canonical path, if the rules of the route depend on it.
     path: Option<&'a str>,
-    method: &'a Method,
     by: By,
     observer: &'a mut O,
 }
@@ -78,17 +76,12 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         by: By,
         observer: &'a mut O,
     ) -> Self {
-        Self { gate, parts, route, places_of: &route.policy, path: None, method: &parts.method, by, observer }
+        Self { gate, parts, route, places_of: &route.policy, path: None, by, observer }
     }
 
     /// Sets the canonical path of the request.
     pub(super) fn on_path(self, path: Option<&'a str>) -> Self {
         Self { path, ..self }
-    }
-
-    /// Sets the method of the call in an envelope.
-    pub(super) fn with_method(self, method: &'a Method) -> Self {
-        Self { method, ..self }
     }
 
     /// Sets the route whose places for a token apply.
@@ -122,7 +115,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
     }
 
     fn permit_first(&mut self) -> Result<Permitted, Denial> {
-        let Self { gate, parts, route, places_of, path, method, by, .. } = *self;
+        let Self { gate, parts, route, places_of, path, by, .. } = *self;
         match (route.policy.auth, route.policy.ignores_bad_credential) {
             // No token is required, but two Authorization headers are refused: the upstream could choose either.
             (Auth::None, _) => {
@@ -132,7 +125,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
             (Auth::Required, _) => self.caller()?.ok_or(Denial::NoCredential),
             (Auth::Optional, false) => {
                 let caller = self.observer.attempt(|observer| {
-                    match (RoutedRequest { gate, parts, route, places_of, path, method, by, observer }).caller() {
+                    match (RoutedRequest { gate, parts, route, places_of, path, by, observer }).caller() {
                         // A cookie of an ended session, a foreign cookie, or a cookie without its device counts as
                         // missing.
                         Err(Denial::SessionOver(_)) => Ok(Some(policy::permit_anonymous(route, by).after_session())),
@@ -144,9 +137,9 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
             }
             (Auth::Optional, true) => {
                 self.observer.judged(Rule::Credential, credential::at_most_one(&parts.headers))?;
-                let caller = self.observer.attempt(|observer| {
-                    RoutedRequest { gate, parts, route, places_of, path, method, by, observer }.caller()
-                });
+                let caller = self
+                    .observer
+                    .attempt(|observer| RoutedRequest { gate, parts, route, places_of, path, by, observer }.caller());
                 match caller {
                     Ok(Some(caller)) => Ok(caller),
                     Err(Denial::TwoCredentials) => Err(Denial::TwoCredentials),
@@ -270,7 +263,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
     }
 
     /// The permit, if the caller meets the conditions of the route, and logged in as the route requires. The login is
-    /// judged for each request, because it ages. The decision point is last.
+    /// judged for each request, because it ages.
     fn further_judged(&mut self, permitted: Permitted) -> Result<Permitted, Denial> {
         let policy = &self.route.policy;
         let Some(caller) = permitted.caller() else { return Ok(permitted) };
@@ -279,12 +272,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
             let now = self.gate.engine.clock().wall();
             self.observer.judged(Rule::StepUp, policy::judge_step_up(policy, caller.token(), now))?;
         }
-        // An explanation asks no decision point.
-        if policy.decision.is_none() || policy.auth == Auth::None || !O::HAS_EFFECTS {
-            return Ok(permitted);
-        }
-        let about = DecisionSubject::Request(self.method, self.path);
-        self.gate.owing_decision(self.route, about, permitted)
+        Ok(permitted)
     }
 
     /// The caller of a request whose token meets the route's policy in all but the audience, and the permit for the
@@ -294,7 +282,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         let CheckedCaller { verified, proof, .. } = self.verify(found)?;
         let caller = self.authorise_again(verified)?;
         let used = self.use_proof(proof.as_ref())?;
-        let anonymous = policy::permit_anonymous(self.route, self.by).proved_by(used).with_decisions_of(&caller);
+        let anonymous = policy::permit_anonymous(self.route, self.by).proved_by(used);
         let caller = caller.caller().ok_or(Denial::NoCredential)?;
         Ok((Undecided::new(Arc::clone(caller), self.by), anonymous))
     }
@@ -326,14 +314,10 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
 ///
 /// # Errors
 /// [`Denial::AssertionUnavailable`]; the errors of [`token_for_service`]; before the permit is
-/// [completed](Inner::completed), [`Denial::DecisionUnavailable`] and [`Denial::ProofsUnavailable`]. The request is
-/// then unchanged.
+/// [completed](Inner::completed), [`Denial::ProofsUnavailable`]. The request is then unchanged.
 pub(in crate::gate) fn prepare(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted) -> Result<(), Denial> {
     let route = permitted.route();
     let policy = &route.policy;
-    if permitted.owes_decision() {
-        return Err(Denial::DecisionUnavailable(Duration::from_secs(1)));
-    }
     if permitted.owes_proof() || permitted.owes_count() {
         return Err(Denial::ProofsUnavailable(Duration::from_secs(1)));
     }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use http::Method;
 use http::request::Parts;
 
 use super::permit::RoutedRequest;
@@ -13,7 +12,7 @@ use rotogate_core::denial::{Denial, NotGood};
 use rotogate_core::headers::Peer;
 use rotogate_core::policy::{self, Permitted};
 use rotogate_core::route::path::CanonicalPath;
-use rotogate_core::route::{Auth, DecisionSubject, Match, Route, authority};
+use rotogate_core::route::{Auth, Match, Route, authority};
 
 /// Judges the call in an envelope, in addition to the envelope itself (requirement T22). The first of these that
 /// applies decides:
@@ -46,7 +45,7 @@ pub(in crate::gate) fn permit_call(
         for (method, path) in &called.requests {
             let path = CanonicalPath::parse(path).map_err(|error| (error.into(), None))?;
             match gate.routes.find(Some(host), method, &path) {
-                Match::Found(route) => rules.push((route, Some((method, path.as_str().to_owned())))),
+                Match::Found(route) => rules.push((route, Some(path.as_str().to_owned()))),
                 Match::Ambiguous(route) => return Err((Denial::AmbiguousPath, Some(Arc::clone(route)))),
                 Match::MethodNotAllowed(_) => is_elsewhere = true,
                 Match::None => {}
@@ -61,10 +60,8 @@ pub(in crate::gate) fn permit_call(
         }
     }
     let limits = gate.limits_of(rules.iter().map(|(rule, _)| &***rule));
-    let permitted = rules.into_iter().try_fold(permitted, |permitted, (rule, asked)| {
-        let (method, path) = asked.map_or((&parts.method, None), |(method, path)| (method, Some(path)));
-        judge_also(gate, parts, permitted, rule, (method, path.as_deref()))
-            .map_err(|denial| (denial, Some(Arc::clone(rule))))
+    let permitted = rules.into_iter().try_fold(permitted, |permitted, (rule, path)| {
+        judge_also(gate, parts, permitted, rule, path.as_deref()).map_err(|denial| (denial, Some(Arc::clone(rule))))
     })?;
     Ok((permitted, limits))
 }
@@ -75,7 +72,7 @@ fn judge_also(
     parts: &Parts,
     permitted: Permitted,
     rule: &Arc<Route>,
-    (method, path): (&Method, Option<&str>),
+    path: Option<&str>,
 ) -> Result<Permitted, Denial> {
     if !Peer::is_on(parts.extensions.get(), &rule.listeners) {
         return Err(Denial::NoRoute);
@@ -86,19 +83,18 @@ fn judge_also(
             policy::judge(&rule.policy, caller.token())?;
             policy::judge_conditions(rule, caller, path, &mut ())?;
             policy::judge_step_up(&rule.policy, caller.token(), gate.engine.clock().wall())?;
-            let permitted = permitted.also_meeting(rule);
-            return gate.owing_decision(rule, DecisionSubject::Request(method, path), permitted);
+            return Ok(permitted);
         }
         // The envelope's route required no token, or treated a bad token as missing.
         (Auth::Optional | Auth::Required, None) => {
             let places_of = &permitted.route().policy;
             let mut observer = ();
             let request = RoutedRequest::new(gate, parts, rule, permitted.by(), &mut observer);
-            request.on_path(path).with_method(method).with_places_of(places_of).caller()
+            request.on_path(path).with_places_of(places_of).caller()
         }
     };
     match (caller, rule.policy.auth, rule.policy.ignores_bad_credential) {
-        (Ok(Some(caller)), _, _) => Ok(permitted.with_caller_of(caller).also_meeting(rule)),
+        (Ok(Some(caller)), _, _) => Ok(permitted.with_caller_of(caller)),
         (Ok(None), Auth::Required, _) => Err(Denial::NoCredential),
         (Ok(None), Auth::Optional | Auth::None, _) => Ok(permitted),
         (Err(Denial::TwoCredentials), _, _) => Err(Denial::TwoCredentials),

@@ -34,7 +34,6 @@ mod clients;
 mod conditions;
 mod cors;
 mod credentials;
-mod decision_points;
 mod directory;
 mod dpop;
 mod endpoints;
@@ -74,7 +73,6 @@ pub use authorizers::{AuthorizerConfig, AuthorizerKind};
 pub use browser::BrowserConfig;
 pub use clients::{ClientConfig, ClientKeySource};
 pub use cors::CorsConfig;
-pub use decision_points::DecisionPointConfig;
 pub use directory::{DirectoryConfig, ExpectedHash, HashesConfig, UsersConfig};
 pub use endpoints::EndpointConfig;
 #[cfg(test)]
@@ -167,11 +165,6 @@ section! {
             let read = |section: &Section<'_>, above: &[_]| providers::read_keys(section, above, dir, &issuers);
             Section::entries(&root.sections("providers"), read)
         },
-        /// Servers that decide about requests (AuthZEN 1.0, docs/conditions.md).
-        each decision_points: Vec<DecisionPointConfig> = by {
-            let read = |section: &Section<'_>, above: &[_]| decision_points::read(section, above, dir);
-            Section::entries(&root.sections("decision_points"), read)
-        },
         /// Servers behind the gate (docs/upstreams.md).
         each upstreams: Vec<Upstream> = by {
             let read = |section: &Section<'_>, above: &[_]| upstreams::read(section, above, dir, &server, &admin);
@@ -184,7 +177,6 @@ section! {
             let names = routes::Names {
                 upstreams: &upstreams,
                 issuers: &issuers,
-                decision_points: &decision_points,
                 identity: &identity,
                 resources: &resources,
                 listeners: &listener_names(&server, &authorizers),

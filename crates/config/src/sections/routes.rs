@@ -9,7 +9,6 @@ use super::super::declare::section;
 use super::super::print::{Put, Words, word};
 use super::super::value;
 use super::clients::scopes;
-use super::decision_points::{self, DecisionPointConfig};
 use super::endpoints::dialect_name;
 use super::{
     IdentityConfig, TrustedIssuer, check_known, conditions, credentials, known_names, listeners, log, rate, resources,
@@ -17,8 +16,8 @@ use super::{
 };
 use crate::logs::{AccessLogConfig, RouteLog};
 use rotogate_core::route::{
-    Auth, CallPattern, Conditions, Credentials, Implied, McpCalls, RateLimit, Resource, Role, Route, RouteDecision,
-    RoutePolicy, StepUp, UpstreamId, all_roles_problem, role_problem,
+    Auth, CallPattern, Conditions, Credentials, Implied, McpCalls, RateLimit, Resource, Role, Route, RoutePolicy,
+    StepUp, UpstreamId, all_roles_problem, role_problem,
 };
 use rotogate_core::session::Scope;
 use rotogate_core::token::verify::OWN;
@@ -87,7 +86,6 @@ fn role(v: &Raw) -> Result<String, String> {
 pub(super) struct Names<'a> {
     pub(super) upstreams: &'a [Upstream],
     pub(super) issuers: &'a [TrustedIssuer],
-    pub(super) decision_points: &'a [DecisionPointConfig],
     pub(super) identity: &'a IdentityConfig,
     pub(super) resources: &'a [Resource],
     /// The listeners that have a name.
@@ -156,7 +154,7 @@ fn mcp_calls(v: &Raw) -> Result<McpCalls, String> {
 }
 
 /// The keys of a rule for calls of a resource.
-const OF_CALLS: [&str; 15] = [
+const OF_CALLS: [&str; 14] = [
     "id",
     "resource",
     "calls",
@@ -167,7 +165,6 @@ const OF_CALLS: [&str; 15] = [
     "issuers",
     "when",
     "when_any",
-    "decision",
     "step_up",
     "dpop",
     "certificate_bound",
@@ -239,7 +236,6 @@ fn blame_unasked(section: &Section<'_>, policy: &RoutePolicy) {
         ("credentials", policy.credentials != Credentials::default()),
         ("when", section.has("when")),
         ("when_any", section.has("when_any")),
-        ("decision", section.has("decision")),
         ("step_up", section.has("step_up")),
         ("cookie", section.has("cookie")),
         ("dpop", policy.dpop_required),
@@ -287,9 +283,6 @@ section! {
         },
         reload conditions as "-": Option<Arc<Conditions>> = by {
             conditions::read(section, &issuers, names.issuers).map(Arc::new)
-        },
-        reload decision as "-": Option<Arc<RouteDecision>> = by {
-            decision_points::of_route(section, names.decision_points).map(Arc::new)
         },
         reload compares_exactly as "-": bool = by { !section.get_or("loose_match", value::boolean, true) },
         /// true: the upstream gets the bearer token.
@@ -367,8 +360,6 @@ section! {
         reload when: table,
         /// Tables as in `when`, of which one must hold.
         reload when_any: list,
-        /// Decision point to ask about each request that all other rules permit (docs/conditions.md).
-        reload decision: table of RouteDecision,
         /// true: allows `forward_token` together with `resource`. Default: `false`.
         reload dangerous_forward_token: boolean,
         /// Invalid token with `auth = "optional"`. `"refuse"`: 401; `"anonymous"`: as without a token.
@@ -450,7 +441,6 @@ pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLo
     upstream.map(|upstream| upstream.name.clone()).put(&mut table, "upstream");
     policy.put(&mut table, "..");
     policy.conditions.iter().for_each(|all| conditions::put(all, &mut table));
-    policy.decision.iter().for_each(|decision| decision_points::put(decision, &mut table));
     let bad_credential = word(&BAD_CREDENTIALS, *ignores_bad_credential);
     bad_credential.filter(|_| *auth == Auth::Optional).put(&mut table, "bad_credential");
     (!policy.compares_exactly).put(&mut table, "loose_match");

@@ -31,15 +31,14 @@ pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
                 );
             }
             RouteProblem::Param(name) => {
-                let key = ["when", "when_any", "decision"].into_iter().find(|key| section.has(key)).unwrap_or("path");
-                let message = match (key, section.has("calls")) {
-                    ("decision", true) => format!("{name:?} is no part of a call; expected {{method}} or {{name}}"),
-                    _ => format!(
+                let key = ["when", "when_any"].into_iter().find(|key| section.has(key)).unwrap_or("path");
+                section.blame(
+                    key,
+                    format!(
                         "{name:?} is no parameter of the route's path; name one, such as {{{name}}} in /…/{{{name}}}, which \
                          a rule for calls does not have"
                     ),
-                };
-                section.blame(key, message);
+                );
             }
             RouteProblem::SameCalls { calls, other, .. } => {
                 section.blame("kuzzle", format!("{calls} has a rule already: {}", named(other)));

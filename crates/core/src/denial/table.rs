@@ -129,10 +129,6 @@ table! {
     Self::MissingRole => "missing_role", Refused, Role, Class::Forbidden;
     Self::RolesOverage => "roles_overage", Refused, Role, Class::Forbidden;
     Self::Condition => "condition", Refused, Condition, Class::Forbidden;
-    Self::DecisionDenied => "decision_denied", Refused, Decision, Class::Forbidden;
-    Self::DecisionStepUp => "decision_step_up", Refused, Decision, PROVED;
-    Self::StepUpContradiction => "step_up_contradiction", Refused, Decision, Class::Forbidden;
-    Self::DecisionUnavailable(wait) => "decision_unavailable", Undecided, Decision, Class::Unavailable(*wait);
     Self::InsufficientAuthentication => "insufficient_authentication", Refused, StepUp, PROVED;
     Self::MissingClaim => "missing_claim", Refused, Role, Class::Forbidden;
     Self::Predicate => "predicate", Refused, Role, Class::Forbidden;

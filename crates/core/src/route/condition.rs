@@ -366,7 +366,7 @@ impl Conditions {
         }
         let count = all.iter().count();
         if count > MAX_COMPARISONS {
-            let most = "expected at most 16: ask a decision point for the rest";
+            let most = "expected at most 16: the service, or a layer of the application, checks the rest";
             return Err(InvalidValue::new(format!("there are {count} comparisons; {most}")));
         }
         let has_params = all.params().next().is_some();

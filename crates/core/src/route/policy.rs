@@ -5,7 +5,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::condition::{Condition, Conditions};
-use super::decision::RouteDecision;
 use super::mcp::Implied;
 use super::path::{CanonicalPath, PathError};
 use super::rate::RateLimit;
@@ -46,9 +45,6 @@ pub struct RoutePolicy {
     // Requirement K22.
     #[doc(hidden)]
     pub conditions: Option<Arc<Conditions>>,
-    /// The question to a decision point about each request that all other rules permit.
-    // Requirement K27.
-    pub decision: Option<Arc<RouteDecision>>,
     /// The names of the accepted issuers; our own issuer is `self`. If empty, our own issuer, and the issuers that are
     /// accepted everywhere.
     pub issuers: Vec<String>,
@@ -268,7 +264,6 @@ impl RoutePolicy {
             roles,
             all_roles,
             conditions,
-            decision,
             issuers,
             audiences,
             ignores_bad_credential: bad_credential,
@@ -321,7 +316,6 @@ impl RoutePolicy {
             || (asks && !roles.is_empty() && !(other.auth != Auth::None && a_role_is_there))
             || (asks && !all_roles.is_empty() && !(other.auth != Auth::None && all_roles.iter().all(is_there)))
             || (asks && conditions.is_some() && !(other.auth != Auth::None && *conditions == other.conditions))
-            || (asks && decision.is_some() && !(other.auth != Auth::None && *decision == other.decision))
             || (asks && other.auth != Auth::None && unlike(issuers, &other.issuers))
             || (asks && other.auth != Auth::None && unlike(audiences, &other.audiences))
             || (asks
@@ -338,7 +332,7 @@ impl RoutePolicy {
 
 /// Does the policy have rules that depend on the path of a request?
 pub fn depends_on_path(policy: &RoutePolicy) -> bool {
-    policy.decision.is_some() || policy.conditions.as_deref().is_some_and(Conditions::has_params)
+    policy.conditions.as_deref().is_some_and(Conditions::has_params)
 }
 
 /// The problem of a required role on a route that accepts the tokens of these issuers.

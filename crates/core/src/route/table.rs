@@ -91,8 +91,8 @@ pub enum RouteProblem {
         /// The path of the other route.
         name: String,
     },
-    /// A condition or a decision names a parameter that the path does not have.
-    #[error("a condition or its decision names the parameter {0:?}, which its path does not have")]
+    /// A condition names a parameter that the path does not have.
+    #[error("a condition names the parameter {0:?}, which its path does not have")]
     Param(String),
     /// Another route has a rule for the same calls.
     #[error("it is a rule for {calls} on the same host as another rule, {name:?}")]
@@ -182,10 +182,7 @@ impl RouteTable {
                 }
             };
             let missing = route.policy.conditions.as_ref().and_then(|all| all.missing_param(path_of_all(route)));
-            let of_decision = route.policy.decision.as_ref();
-            let of_decision =
-                of_decision.and_then(|rule| rule.missing_param(path_of_all(route), !route.calls.is_empty()));
-            if let Some(name) = missing.or(of_decision) {
+            if let Some(name) = missing {
                 errors.push(RouteError::new(&routes, index, RouteProblem::Param(name.to_owned())));
             }
             let mut hosts = Vec::new();

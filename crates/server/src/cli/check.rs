@@ -65,7 +65,6 @@ pub(super) fn run(path: &Path, options: CheckOptions, output: Output) -> Command
         text.extend(found.issuers.iter().map(|line| format!("{begin}{line}\n")));
         text.extend(found.store.iter().map(|line| format!("{begin}store: {line}\n")));
         text.extend(found.resources.iter().map(|line| format!("{begin}resource {line}\n")));
-        text.extend(found.decision_points.iter().map(|line| format!("{begin}decision point {line}\n")));
         text.push_str(&format!("{begin}{}: good", path.display()));
         if let Some(printed) = printed {
             text.push('\n');

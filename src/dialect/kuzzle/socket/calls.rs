@@ -24,7 +24,7 @@ use super::upstream::{Caller, Upstream};
 use super::{CloseReason, MAX_IDENTITIES, MAX_MESSAGE_BYTES, MAX_WAITING_BYTES, MAX_WAITING_MESSAGES, Session, Stream};
 use rotogate_core::credential::{Found, Scheme};
 use rotogate_core::denial::Denial;
-use rotogate_core::lease::{Lease, StreamEnd};
+use rotogate_core::lease::Lease;
 use rotogate_core::overload::PoolPermit;
 use rotogate_core::reason::Reason;
 use rotogate_core::session::SessionId;
@@ -53,7 +53,7 @@ type Step = Pin<Box<dyn Future<Output = Done> + Send>>;
 pub(super) enum Done {
     Performed(PerformedAction),
     Admitted(ForwardedCall, Result<SocketIdentity, Denial>),
-    Dialled(ForwardedCall, SocketIdentity, Option<Caller>, Outgoing, Option<Dial>),
+    Dialled(ForwardedCall, SocketIdentity, Option<Caller>, Outgoing, Option<Upgraded>),
 }
 
 /// A call that the gate has answered itself.
@@ -75,8 +75,6 @@ pub(super) struct ForwardedCall {
 
 /// The text for the upstream, with its permit.
 type Outgoing = (String, PoolPermit);
-/// A connection to the upstream, and the check of its decision points.
-type Dial = (Upgraded, Option<StreamEnd>);
 
 impl Calls {
     /// May one more message arrive? Otherwise the gate stops reading from the client (back-pressure).
@@ -313,7 +311,7 @@ impl<S: Stream> Session<S> {
         })))
     }
 
-    fn open(&mut self, identity: SocketIdentity, caller: Option<Caller>, dialled: Dial) -> Option<&Upstream> {
+    fn open(&mut self, identity: SocketIdentity, caller: Option<Caller>, dialled: Upgraded) -> Option<&Upstream> {
         if self.upstreams.len() >= MAX_IDENTITIES {
             self.upstreams.remove(0);
         }

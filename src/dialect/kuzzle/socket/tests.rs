@@ -13,7 +13,6 @@ use super::super::words;
 use super::*;
 use rotogate_core::denial::Denial;
 use rotogate_core::fault::Error;
-use rotogate_core::lease::StreamEnd;
 use rotogate_core::overload::{Bounds, Overload, SocketPermit};
 
 /// A gate that knows no token, and may admit anonymous calls.
@@ -94,7 +93,7 @@ impl SocketGate for Nobody {
         self.replaced.unwrap_or(true)
     }
 
-    async fn dial(&self, _: Option<&str>, _: &EnclosedCall) -> Option<(Upgraded, Option<StreamEnd>)> {
+    async fn dial(&self, _: Option<&str>, _: &EnclosedCall) -> Option<Upgraded> {
         None
     }
 }

@@ -6,7 +6,6 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::super::super::socket::SocketGate;
 use super::super::words;
-use super::upstream::Upstream;
 use super::{ANONYMOUS_TIMEOUT, CloseReason, Session, Stream};
 use rotogate_core::denial::Denial;
 use rotogate_core::lease::{Lease, LeaseEnd};
@@ -45,9 +44,6 @@ impl<S: Stream> Session<S> {
     pub(super) async fn look(&mut self) -> Result<(), CloseReason> {
         // The SDK reconnects, and opens its subscriptions again.
         if self.upstreams.iter().filter_map(|upstream| upstream.caller.as_ref()).any(|caller| caller.lease.is_over()) {
-            return Err(CloseReason::With(CloseCode::Restart));
-        }
-        if self.upstreams.iter().any(Upstream::is_refused) {
             return Err(CloseReason::With(CloseCode::Restart));
         }
         self.is_unjudged |= self.gate.has_new_rules();

@@ -23,7 +23,7 @@ use super::{
     IDLE_TIMEOUT, MAX_UNREAD_MESSAGES, MAX_WAITING_BYTES, MAX_WAITING_MESSAGES, PING_AFTER, WRITE_TIMEOUT, socket,
 };
 use rotogate_core::denial::Denial;
-use rotogate_core::lease::{Lease, StreamEnd};
+use rotogate_core::lease::Lease;
 use rotogate_core::overload::PoolPermit;
 
 /// A connection to the upstream.
@@ -37,28 +37,20 @@ pub(super) struct Upstream {
     said: mpsc::Receiver<UpstreamEvent>,
     /// Whether the caller's token cannot be checked at this moment: then the messages wait.
     pub(super) is_undecided: bool,
-    /// The check of the decision points of the connection's route, which are asked again.
-    ended: Option<StreamEnd>,
 }
 
 impl Upstream {
     pub(super) fn open(
         identity: SocketIdentity,
         caller: Option<Caller>,
-        (stream, ended): (Upgraded, Option<StreamEnd>),
+        stream: Upgraded,
         gate: Arc<dyn SocketGate>,
     ) -> Self {
         let (to, from) = mpsc::channel(MAX_WAITING_MESSAGES);
         let (says, said) = mpsc::channel(MAX_UNREAD_MESSAGES);
         let waiting = Arc::new(AtomicUsize::new(0));
         tokio::spawn(carry(stream, from, Arc::clone(&waiting), says, gate));
-        Self { identity, caller, to, waiting, said, is_undecided: false, ended }
-    }
-
-    /// Has a decision point refused the connection since it was opened?
-    // Requirement K30.
-    pub(super) fn is_refused(&self) -> bool {
-        self.ended.as_ref().is_some_and(|ended| ended().is_some())
+        Self { identity, caller, to, waiting, said, is_undecided: false }
     }
 
     /// Continues with another token of the same identity. A token of an earlier generation changes nothing.

@@ -17,7 +17,7 @@ use rotogate_core::clock::Timestamp;
 use rotogate_core::credential::{self, Found, Scheme};
 use rotogate_core::denial::Denial;
 use rotogate_core::route::path::CanonicalPath;
-use rotogate_core::route::{Auth, Match, Role, Route, RouteDecision, RoutePolicy, authority};
+use rotogate_core::route::{Auth, Match, Role, Route, RoutePolicy, authority};
 use rotogate_core::rule::Rule;
 use rotogate_core::token::claims::AccessToken;
 use rotogate_core::token::verify::{IssuerRules, Peeked, is_jwt_shaped, peek};
@@ -42,8 +42,8 @@ pub(super) struct Described<'a, M> {
     says: Peeked,
     /// The issuer that would be asked about the token.
     asked_about: Option<Arc<str>>,
-    /// The method of the call (MCP), and its rules.
-    call: Option<(String, Vec<Arc<Route>>)>,
+    /// The rules of the call (MCP).
+    call_rules: Vec<Arc<Route>>,
 }
 
 impl<'a, M> Described<'a, M> {
@@ -65,23 +65,13 @@ impl<'a, M> Described<'a, M> {
         });
         let says = token.and_then(peek).unwrap_or_default();
         let asked = preflight::requested_method(&parts.method, &parts.headers);
-        let call = route.and_then(|route| gate.rules_of_call(&route.policy, parts));
-        Self { layer, parts, heard, route, policy, endpoint, asked, found, says, asked_about, call }
+        let call_rules = route.map(|route| gate.rules_of_call(&route.policy, parts)).unwrap_or_default();
+        Self { layer, parts, heard, route, policy, endpoint, asked, found, says, asked_about, call_rules }
     }
 
     /// The rules of the call (MCP).
     pub(super) fn call_rules(&self) -> &[Arc<Route>] {
-        self.call.as_ref().map(|(_, rules)| rules.as_slice()).unwrap_or_default()
-    }
-
-    /// The question of the route, or of the rule of the call, to a decision point, and the action for a question
-    /// without one.
-    fn decision(&self) -> Option<(&RouteDecision, &str)> {
-        let of_route = self.policy()?.decision.as_deref().map(|decision| (decision, self.method().as_str()));
-        of_route.or_else(|| {
-            let (method, rules) = self.call.as_ref()?;
-            Some((rules.iter().find_map(|rule| rule.policy.decision.as_deref())?, method))
-        })
+        &self.call_rules
     }
 
     /// Every rule, in order.
@@ -137,13 +127,6 @@ impl<'a, M> Described<'a, M> {
             let caller = if is_key { "an API key" } else { "a session" };
             return format!("{caller} has no signature: the store has its record");
         }
-        if rule == Rule::Decision
-            && self.heard.token.is_some()
-            && let Some((decision, method)) = self.decision()
-        {
-            let (point, action) = (&decision.point, decision.action.as_deref().unwrap_or(method));
-            return format!("a request asks the decision point {point}: {action}, {}", decision.resource_type);
-        }
         let why = match (&self.found, rule) {
             _ if self.asked.is_some() && policy.preflight_to_upstream => "a CORS preflight, which the upstream answers",
             _ if rule == Rule::Quota => "the route has no limits",
@@ -154,9 +137,7 @@ impl<'a, M> Described<'a, M> {
             (Ok(None), _) => "no token was sent",
             (Ok(Some(_)), Rule::Origin) => "the token did not come in a cookie",
             (Ok(Some(_)), Rule::Limit) => "the token was examined before",
-            (Ok(Some(_)), Rule::Role | Rule::Condition | Rule::StepUp | Rule::Decision)
-                if self.heard.token.is_some() =>
-            {
+            (Ok(Some(_)), Rule::Role | Rule::Condition | Rule::StepUp) if self.heard.token.is_some() => {
                 "the route requires none"
             }
             (Ok(Some(_)), _) => "not judged: the token could not be read",
@@ -207,7 +188,7 @@ impl<'a, M> Described<'a, M> {
             Rule::Condition => self.conditions().to_string(),
             Rule::StepUp => "the login is as the route asks".to_owned(),
             Rule::Quota => format!("within {}", self.limits()),
-            Rule::Decision | Rule::Session | Rule::Rotation => String::new(),
+            Rule::Session | Rule::Rotation => String::new(),
         }
     }
 

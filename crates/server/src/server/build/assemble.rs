@@ -7,7 +7,6 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::admin_tokens::AdminTokens;
-use super::decision_points;
 use super::directories::LiveDirectories;
 use super::issuer_rules::load_keys;
 use super::issuers::RemoteIssuers;
@@ -215,10 +214,6 @@ pub(crate) fn builder(config: &Config, remote_issuers: &RemoteIssuers) -> Result
     builder = with_endpoints(builder, config, remote_issuers, &mut faults);
     for resource in config.resources.iter().cloned() {
         builder = builder.resource(resource);
-    }
-    for (index, point) in config.decision_points.iter().enumerate() {
-        let rules = faults.good(format_args!("decision_points[{index}]"), decision_points::load(point));
-        builder = rules.into_iter().fold(builder, GateBuilder::decision_point);
     }
     for route in routes(config, remote_issuers, &mut faults) {
         builder = builder.route(route);

@@ -2,7 +2,6 @@
 
 pub(crate) mod admin_tokens;
 pub(crate) mod assemble;
-mod decision_points;
 pub(crate) mod directories;
 #[cfg(feature = "relay")]
 pub(crate) mod exchanges;

@@ -9,9 +9,9 @@ use serde::Serialize;
 use super::files::LastRead;
 use super::findings::Findings;
 use super::issuers::{self, RemoteIssuers};
+use super::mcp_probe;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use super::shared;
-use super::{decision_points, mcp_probe};
 use rotogate::gate::GateBuilder;
 use rotogate_config::{Config, ConfigError, ConfigErrors, DirectoryConfig};
 use rotogate_core::directory::Directory;
@@ -36,9 +36,6 @@ pub(crate) struct Inspected {
     /// Servers whose MCP calls are judged by headers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) resources: Vec<String>,
-    /// The evaluation endpoints of the decision points.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) decision_points: Vec<String>,
     /// Settings that are allowed but probably not intended.
     #[serde(skip)]
     pub(crate) warnings: Vec<ConfigError>,
@@ -111,8 +108,7 @@ impl StartPlan {
         let issuers = good(issuers);
         let store = good(store);
         let resources = good(mcp_probe::inspect(config).await);
-        let decision_points = good(decision_points::inspect(config).await);
-        wrong.map_or(Ok(Inspected { issuers, directory: lines, store, resources, decision_points, warnings }), Err)
+        wrong.map_or(Ok(Inspected { issuers, directory: lines, store, resources, warnings }), Err)
     }
 }
 

@@ -380,10 +380,6 @@ impl Explained<'_> {
             Rule::Condition if route?.policy.conditions.as_ref()?.when().is_empty() => of_route(".when_any"),
             Rule::Condition => of_route(".when"),
             Rule::StepUp => of_route(".step_up"),
-            Rule::Decision => {
-                let asking = self.policies().find(|route| route.policy.decision.is_some());
-                asking.map(|route| self.route_key(&route.id, ".decision"))
-            }
             Rule::Session => self.client_key(),
             Rule::Rotation => Some("sessions".to_owned()),
             _ => None,

@@ -286,8 +286,7 @@ impl GateCollector {
         let gate = &self.sources.gate;
         output.each(&names::RELAY_EXCHANGES, gate.relay_exchanges())?;
         output.all(&names::ISSUER_INTROSPECTIONS, gate.introspections().iter().map(by_name))?;
-        output.all(&names::EXCHANGES, gate.exchanges().iter().map(by_name))?;
-        output.all(&names::DECISIONS, gate.decisions().iter().map(by_name))
+        output.all(&names::EXCHANGES, gate.exchanges().iter().map(by_name))
     }
 
     fn store(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
