@@ -68,8 +68,6 @@ pub enum RefreshCredential {
 ///     actor: None,
 ///     audience: Some("billing".into()),
 ///     scope: None,
-///     wants_transaction: false,
-///     details: None,
 /// }));
 /// # let _ = command;
 /// ```
@@ -85,10 +83,6 @@ pub struct ExchangeRequest {
     pub audience: Option<Box<str>>,
     /// The requested scope.
     pub scope: Option<Scope>,
-    /// Is a transaction token wanted?
-    pub wants_transaction: bool,
-    /// `request_details` of a transaction token: a JSON object, in strict JSON.
-    pub details: Option<Box<str>>,
 }
 
 /// A client's request to the engine. A `client` of `None` stands for the endpoint's own client, if the protocol names

@@ -15,7 +15,6 @@ use support::{Place, keep_secret, until};
 
 pub(crate) const GRANT: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 pub(crate) const ACCESS: &str = "urn:ietf:params:oauth:token-type:access_token";
-const TRANSACTION: &str = "urn:ietf:params:oauth:token-type:txn_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
 const CONFIG_OF_EXCHANGES: &str = r#"
@@ -24,7 +23,6 @@ prefix = "acme"
 [identity]
 headers = { actor = "x-auth-actor" }
 assertion = { header = "x-auth-assertion" }
-trust_domain = "example.test"
 [[issuers]]
 name = "kc"
 url = "https://idp.test/"
@@ -43,7 +41,7 @@ jwks_file = "stranger.json"
 id = "orders"
 secret_hash = "@hash@"
 grants = ["token-exchange", "client_credentials"]
-exchange = { as = ["api", "orders-api"], to = ["billing", "https://ledger.test/v1"], issuers = ["self", "kc"], scopes = ["read"], depth = 2, trust_domain = "example.test" }
+exchange = { as = ["api", "orders-api"], to = ["billing", "https://ledger.test/v1"], issuers = ["self", "kc"], scopes = ["read"], depth = 2 }
 [[clients]]
 id = "billing"
 secret_hash = "@hash@"
@@ -332,16 +330,14 @@ async fn d4_the_audit_log_names_who_acts() {
     let world = world_of(&format!("{HEAD}[audit_log]\noutput = \"./audit.log\"\n"));
     let first = world.exchanged("orders", &world.edge.login().access, &[]);
     world.exchanged("billing", &first, &[("audience", "ledger")]);
-    let transaction = [("requested_token_type", TRANSACTION), ("audience", "example.test")];
-    world.exchanged("orders", &world.edge.login().access, &transaction);
     let acts = || -> Vec<Value> {
         let lines = super::audit_schema::lines(&world.edge.place.path("audit.log"));
         let exchanged = lines.iter().filter(|line| line["event.action"] == "token.exchange");
         exchanged.map(|line| serde_json::from_str(line["act"].as_str().unwrap()).unwrap()).collect()
     };
-    until("all are written", async || acts().len() == 3).await;
+    until("all are written", async || acts().len() == 2).await;
     let of_orders = json!({ "sub": "client:orders" });
-    assert_eq!(acts(), [of_orders.clone(), json!({ "sub": "client:billing", "act": of_orders }), of_orders]);
+    assert_eq!(acts(), [of_orders.clone(), json!({ "sub": "client:billing", "act": of_orders })]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -369,64 +365,6 @@ async fn d5_d9_it_ends_with_its_session_and_nothing_was_written_for_it() {
     world.edge.gate.kill();
     world.edge.gate = world.edge.place.start();
     assert_eq!((world.status(&user, "/billing/x"), world.status(&next, "/ledger/x")), (401, 401));
-}
-
-#[test]
-fn d28_a_client_gets_a_transaction_token_for_a_user_and_for_its_domain_alone() {
-    let world = world();
-    let held = world.edge.login();
-    let wanted = [("requested_token_type", TRANSACTION), ("audience", "example.test")];
-    let reply = world.ask("orders", &held.access, &wanted);
-    assert_eq!(reply.status, 200, "{reply:?}");
-    let answer = reply.json();
-    assert_eq!((&answer["issued_token_type"], &answer["token_type"]), (&json!(TRANSACTION), &json!("N_A")));
-    assert!((50..=60).contains(&answer["expires_in"].as_u64().unwrap()) && answer.get("refresh_token").is_none());
-    let token = answer["access_token"].as_str().unwrap().to_owned();
-    keep_secret(&token);
-    let header = URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap();
-    assert_eq!(serde_json::from_slice::<Value>(&header).unwrap()["typ"], "txntoken+jwt");
-    let claims = said(&token);
-    for (claim, expected) in [
-        ("iss", json!("http://gate.test")),
-        ("aud", json!("example.test")),
-        ("sub", said(&held.access)["sub"].clone()),
-        ("scope", json!("read")),
-        ("req_wl", json!("orders")),
-        ("tctx", Value::Null),
-        ("act", Value::Null),
-    ] {
-        assert_eq!(claims[claim], expected, "{claim}");
-    }
-    assert_eq!(claims["rctx"]["req_ip"], "127.0.0.1");
-    // What the client says of its request, to the last digit, and nothing of what is ours.
-    let details = r#"{"order": 12345678901234567890123, "lines":[{"sku":"a"}], "sub":"eve", "aud":"billing"}"#;
-    let reply = world.ask("orders", &held.access, &[wanted[0], wanted[1], ("request_details", details)]);
-    let token = reply.json()["access_token"].as_str().unwrap().to_owned();
-    keep_secret(&token);
-    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
-    assert!(String::from_utf8(payload).unwrap().contains(&format!("\"tctx\":{details}")));
-    assert_eq!((&said(&token)["sub"], &said(&token)["aud"]), (&claims["sub"], &claims["aud"]));
-    let deep = r#"{"a":[[[[1]]]]}"#;
-    let long = format!(r#"{{"a":"{}"}}"#, "x".repeat(1024));
-    for bad in [r#"{"a":1,"a":2}"#, "[1]", "null", "{\"a\":1}x", "{'a':1}", "{} // {}", deep, &long] {
-        world.refused("orders", &held.access, &[wanted[0], wanted[1], ("request_details", bad)], "invalid_request");
-    }
-    // An access token has no place for it.
-    let plain = said(&world.exchanged("orders", &held.access, &[("request_details", details)]));
-    assert_eq!((plain.get("tctx"), plain.get("order")), (None, None));
-    // It opens nothing, and brings nothing further.
-    assert_eq!(world.status(&token, "/x"), 401);
-    world.refused("orders", &token, &wanted, "invalid_request");
-    world.refused("orders", &token, &[], "invalid_request");
-    // Refused: another audience, an access token, a client without the domain, and a wider scope.
-    world.refused("orders", &held.access, &[wanted[0], ("audience", "billing")], "invalid_target");
-    world.refused("orders", &held.access, &[wanted[1]], "invalid_target");
-    let theirs = world.exchanged("orders", &held.access, &[]);
-    world.refused("billing", &theirs, &wanted, "invalid_target");
-    world.refused("orders", &held.access, &[wanted[0], wanted[1], ("scope", "write")], "invalid_scope");
-    let revoked = [("client_id", "web"), ("token", &*held.refresh)];
-    assert_eq!(world.edge.form("/connect/revocation", &[], &revoked).status, 200);
-    world.refused("orders", &held.access, &wanted, "invalid_request");
 }
 
 #[test]

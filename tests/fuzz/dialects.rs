@@ -67,11 +67,10 @@ pub(crate) fn plain(command: &Command) -> String {
             format!("introspect {} {:?}", client(Some(by)), token.expose_secret())
         }
         Command::Exchange(request) => {
-            let ExchangeRequest { client: by, subject, actor, audience, scope, wants_transaction, details } =
-                &**request;
+            let ExchangeRequest { client: by, subject, actor, audience, scope } = &**request;
             let actor = actor.as_ref().map(|actor| actor.expose_secret().to_owned());
             let (by, subject) = (client(Some(by)), subject.expose_secret());
-            format!("exchange {by} {subject:?} {actor:?} {audience:?} {scope:?} {wants_transaction} {details:?}")
+            format!("exchange {by} {subject:?} {actor:?} {audience:?} {scope:?}")
         }
         Command::Check { access, superseded_in_grace } => {
             format!("check {:?} {superseded_in_grace}", access.expose_secret())
@@ -90,7 +89,6 @@ target!(
         "grant_type=urn:ietf:params:oauth:grant-type:token-exchange", "&subject_token=s", "&actor_token=a",
         "&subject_token_type=urn:ietf:params:oauth:token-type:access_token", "&audience=b", "&resource=r", "&audience=",
         "&actor_token_type=urn:ietf:params:oauth:token-type:jwt", "&requested_token_type=",
-        "&requested_token_type=urn:ietf:params:oauth:token-type:txn_token",
     ],
     |input| {
         const FORM: &str = "application/x-www-form-urlencoded";

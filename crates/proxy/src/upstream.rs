@@ -34,8 +34,6 @@ pub struct Upstream {
     pub authorization_file: Option<PathBuf>,
     /// The `aud` of the signed assertions that the upstream receives. `None` for the upstream's name.
     pub assertion_audience: Option<String>,
-    /// The form of the signed assertions.
-    pub transaction_tokens: bool,
     /// How tokens of callers are exchanged for tokens of this upstream. `None` if they are not exchanged.
     pub exchange: Option<ExchangeSettings>,
     /// The most requests in flight at one address, streams and upgraded connections included. In HTTP/1.1 each has a
@@ -117,7 +115,6 @@ impl Upstream {
             tls: UpstreamTls::default(),
             authorization_file: None,
             assertion_audience: None,
-            transaction_tokens: false,
             exchange: None,
             max_requests: 1024,
             max_requests_per_caller: 103,

@@ -7,7 +7,7 @@ use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
 use super::super::{CheckedToken, Reply};
-use super::exchange::{ACCESS_TOKEN, TRANSACTION_TOKEN};
+use super::exchange::ACCESS_TOKEN;
 use rotogate_core::denial::{Class, Denial};
 use rotogate_core::engine::{IssueKind, IssuedTokens, kind_of_issue};
 use rotogate_core::fault::Fault;
@@ -32,21 +32,15 @@ struct TokenResponse<'a> {
 }
 
 pub(super) fn issued(issued: &IssuedTokens) -> Reply {
-    let how = kind_of_issue(issued);
     json(
         StatusCode::OK,
         &TokenResponse {
             access_token: issued.access_token.expose(),
-            // RFC 8693 §2.2.1: what it issues is no access token.
-            token_type: if how == IssueKind::Transaction { "N_A" } else { token_type(issued.bound_to) },
+            token_type: token_type(issued.bound_to),
             expires_in: issued.expires_in,
             refresh_token: issued.refresh_token.as_ref().map(|token| token.expose()),
             scope: issued.scope.as_str(),
-            issued_token_type: match how {
-                IssueKind::Exchanged => Some(ACCESS_TOKEN),
-                IssueKind::Transaction => Some(TRANSACTION_TOKEN),
-                _ => None,
-            },
+            issued_token_type: (kind_of_issue(issued) == IssueKind::Exchanged).then_some(ACCESS_TOKEN),
         },
     )
 }

@@ -112,10 +112,8 @@ fn exchange(client: &Client) -> Option<&'static str> {
         Some(_) if !client.is_confidential() => {
             Some("token exchange is for clients with a secret or keys (RFC 8693 §5)")
         }
-        Some(rules) if rules.to.iter().chain(&rules.trust_domain).any(|to| to.is_empty()) => {
-            Some("an audience of `exchange` is empty")
-        }
-        Some(rules) if rules.to.is_empty() && rules.trust_domain.is_none() => Some("`exchange.to` names no audience"),
+        Some(rules) if rules.to.iter().any(|to| to.is_empty()) => Some("an audience of `exchange` is empty"),
+        Some(rules) if rules.to.is_empty() => Some("`exchange.to` names no audience"),
         Some(rules) if !(1..=ExchangeRules::MAX_DEPTH).contains(&rules.depth) => Some("`exchange.depth` is 1 to 8"),
         Some(_) => None,
     }
@@ -167,9 +165,8 @@ pub(super) fn assertion_audiences(
         let exchanged = clients.iter().filter_map(|client| client.exchange.as_ref()).flat_map(|rules| &rules.to);
         own.iter().chain(exchanged).map(|one| &**one).chain(of_routes).chain(of_issuers)
     };
-    let domains = clients.iter().filter_map(|client| client.exchange.as_ref()?.trust_domain.as_deref());
-    let asserted = routes.iter().filter_map(|route| route.assertion_audience.as_deref()).chain(domains);
-    match asserted.into_iter().find(|audience| audience.is_empty() || audiences().any(|one| one == *audience)) {
+    let mut asserted = routes.iter().filter_map(|route| route.assertion_audience.as_deref());
+    match asserted.find(|audience| audience.is_empty() || audiences().any(|one| one == *audience)) {
         Some(audience) => Err(BuildError::Assertion(format!(
             "the audience {audience:?} of an upstream is one of access tokens, too; choose another one"
         ))),

@@ -38,8 +38,6 @@ impl EndpointCommand<'_> {
             subject: subject.token(),
             audience: request.audience.as_deref(),
             scope: request.scope.as_ref(),
-            wants_transaction: request.wants_transaction,
-            details: request.details.as_deref(),
             profile: &client.profile.over(&self.endpoint.profile),
             proof,
             certificate,

@@ -321,7 +321,7 @@ pub(in crate::gate) fn prepare(gate: &Arc<Inner>, parts: &mut Parts, permitted: 
     if permitted.owes_proof() || permitted.owes_count() {
         return Err(Denial::ProofsUnavailable(Duration::from_secs(1)));
     }
-    let assertion = assertion_for_service(gate, parts, permitted)?;
+    let assertion = assertion_for_service(gate, permitted)?;
     let token = exchange::token_for_upstream(gate, parts, permitted)?;
     gate.strip(|names| names.strip_untrusted(&mut parts.headers, policy));
     #[cfg(feature = "relay")]

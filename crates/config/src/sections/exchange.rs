@@ -3,11 +3,9 @@
 use super::super::declare::section;
 use super::super::value;
 use super::clients::scopes;
-use super::upstreams::unpublished_key;
 use crate::Config;
 use rotogate_core::client::{Client, ExchangeRules, Grant};
 use rotogate_core::session::Scope;
-use rotogate_core::token::assertion::can_sign_assertions;
 use rotogate_core::token::verify::OWN;
 use rotogate_kit::config::Section;
 
@@ -23,9 +21,6 @@ section! {
         reload scopes: Option<Scope> = by { self::scopes(section, "scopes") },
         /// Longest chain of acting clients (`act`), this one included; 1 to 8.
         reload depth: usize = get_or(value::count(1, ExchangeRules::MAX_DEPTH), ExchangeRules::default().depth),
-        /// `trust_domain` of `[identity]`, if the client may get transaction tokens. Experimental: a draft of the
-        /// IETF.
-        reload trust_domain: Option<Box<str>> = by { section.get("trust_domain", value::text).map(Into::into) },
     }
 }
 
@@ -39,7 +34,7 @@ fn issuers(section: &Section<'_>) -> Vec<Box<str>> {
 
 pub(super) fn read(section: &Section<'_>) -> ExchangeRules {
     let rules = read_keys(section);
-    if rules.to.is_empty() && rules.trust_domain.is_none() && !section.is_bad() {
+    if rules.to.is_empty() && !section.is_bad() {
         section.blame("to", "names no audience; expected a list such as [\"billing\"]");
     }
     rules
@@ -85,14 +80,6 @@ pub(super) fn check(sections: &[Section<'_>], config: &Config) {
             let message =
                 format!("\"{to}\" is the audience of assertions, which no token may have; rename one of the two");
             section.blame("exchange.to", message);
-        }
-        if rules.trust_domain.is_some() {
-            if rules.trust_domain.as_deref() != config.identity.trust_domain.as_deref() {
-                section.blame("exchange.trust_domain", "is not the `trust_domain` of [identity]; expected that one");
-            }
-            if !can_sign_assertions(config.issuer.algorithm) {
-                section.blame("exchange.trust_domain", unpublished_key(config.issuer.algorithm));
-            }
         }
     }
 }

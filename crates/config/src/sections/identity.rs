@@ -26,8 +26,6 @@ section! {
         reload claims: ClaimHeaders = by { read_claims(&section.section("claims"), used) },
         /// JWT about the caller that the gate signs (docs/assertion.md). Default: none.
         reload assertion: Option<AssertionHeader> = table(|keys| read_assertion(keys, used)),
-        /// Audience of transaction tokens (`assertion_form = "txn"`): the domain whose services trust each other.
-        reload trust_domain: Option<String> = get(value::text),
         /// Further request headers to remove (`["x-tenant", "x-acme-*"]`). The gate always removes the headers
         /// of known products (docs/edge.md).
         // Requirement T24.

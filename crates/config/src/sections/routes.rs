@@ -127,14 +127,10 @@ pub(super) fn read(sections: &[Section<'_>], names: &Names<'_>, logs: &mut BTree
         }
         section.finish();
         let upstream = route.upstream.and_then(|upstream| names.upstreams.get(upstream.position()));
-        let transaction_tokens = upstream.is_some_and(|upstream| upstream.transaction_tokens);
-        let assertion_audience = match transaction_tokens {
-            true => names.identity.trust_domain.as_deref().map(Into::into),
-            false => upstream
-                .filter(|_| names.identity.assertion.is_some())
-                .map(|upstream| upstream.assertion_audience.as_deref().unwrap_or(&upstream.name).into()),
-        };
-        routes.push(Route { id, assertion_audience, transaction_tokens, ..route });
+        let assertion_audience = upstream
+            .filter(|_| names.identity.assertion.is_some())
+            .map(|upstream| upstream.assertion_audience.as_deref().unwrap_or(&upstream.name).into());
+        routes.push(Route { id, assertion_audience, ..route });
     }
     routes
 }
@@ -420,7 +416,6 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>) -> R
         policy,
         upstream: upstreams.iter().position(|known| *known == upstream).map(UpstreamId::new),
         assertion_audience: None,
-        transaction_tokens: false,
         exchange: None,
     }
 }

@@ -61,9 +61,6 @@ section! {
         reload authorization_file: Option<PathBuf> = by { read_authorization_file(section, dir) },
         /// `aud` of assertions for the upstream; not an audience of access tokens. Default: its name.
         reload assertion_audience: Option<String> = get(value::text),
-        /// `"identity"`: the assertion of `[identity]`. `"txn"`: a transaction token for each request, in `Txn-Token`,
-        /// for the `trust_domain` of `[identity]`. Experimental: a draft of the IETF.
-        reload transaction_tokens as ("assertion_form" ASSERTION_FORMS): bool = get_or(value::word(&ASSERTION_FORMS, &[]), false),
         /// Exchanges the caller's token at an entry of `[[providers]]` (docs/act-for-a-user.md).
         reload exchange: Option<ExchangeSettings> = table(super::upstream_exchange::read),
         /// Part of `max_requests`: the most requests of one subject at a busy upstream; a subject that is alone may
@@ -122,9 +119,6 @@ section! {
     }
 }
 
-/// The values of `assertion_form`.
-const ASSERTION_FORMS: [(&str, bool); 2] = [("identity", false), ("txn", true)];
-
 impl Words for Reuse {
     const WORDS: &'static [(&'static str, Self)] = &[("safe", Self::Safe), ("never", Self::Never)];
 }
@@ -173,9 +167,7 @@ pub(super) fn check_assertions(
     let of_routes = config.routes.iter().flat_map(|route| &route.policy.audiences);
     let of_issuers = config.issuers.iter().flat_map(|issuer| &issuer.audience);
     let taken: Vec<&String> = config.issuer.audience.iter().chain(of_routes).chain(of_issuers).collect();
-    check_transactions(config, identity, upstreams, &taken);
     let of_upstreams = upstreams.iter().zip(&config.upstreams);
-    let of_upstreams = of_upstreams.filter(|(_, one)| !one.transaction_tokens);
     let of_upstreams = of_upstreams.map(|(section, one)| (section, one.assertion_audience.as_ref(), Some(&one.name)));
     let of_authorizers = authorizers.iter().zip(&config.authorizers);
     let of_authorizers = of_authorizers.map(|(section, one)| (section, one.assertion_audience.as_ref(), None));
@@ -201,34 +193,6 @@ pub(super) fn unpublished_key(algorithm: Algorithm) -> String {
     format!(
         "needs a key that others can verify with, and algorithm of [issuer] is {algorithm}; expected one such as \"EdDSA\""
     )
-}
-
-/// The same for the trust domain of transaction tokens.
-fn check_transactions(config: &Config, identity: &Section<'_>, upstreams: &[Section<'_>], taken: &[&String]) {
-    let domain = config.identity.trust_domain.as_ref();
-    for (section, upstream) in upstreams.iter().zip(&config.upstreams) {
-        if !upstream.transaction_tokens {
-            continue;
-        }
-        if domain.is_none() {
-            section.blame("assertion_form", "needs `trust_domain` in [identity], the audience of transaction tokens");
-        }
-        if !can_sign_assertions(config.issuer.algorithm) {
-            section.blame("assertion_form", unpublished_key(config.issuer.algorithm));
-        }
-        if upstream.assertion_audience.is_some() {
-            section.blame(
-                "assertion_audience",
-                "has no effect: transaction tokens are for the `trust_domain` of [identity]; remove one of the two",
-            );
-        }
-    }
-    if let Some(domain) = domain.filter(|domain| taken.contains(domain)) {
-        identity.blame(
-            "trust_domain",
-            format!("\"{domain}\" is an audience of access tokens, too; transaction tokens need another one"),
-        );
-    }
 }
 
 fn read_urls(section: &Section<'_>, server: &ServerConfig, admin: &AdminConfig) -> Vec<UpstreamUrl> {

@@ -33,15 +33,13 @@ pub struct ExchangeRules {
     pub scopes: Option<Scope>,
     /// The most actors in a new token, including the client itself.
     pub depth: usize,
-    /// The trust domain whose transaction tokens the client may get.
-    pub trust_domain: Option<Box<str>>,
 }
 
 impl Default for ExchangeRules {
     /// By default the client may exchange only the gate's own tokens without an actor.
     fn default() -> Self {
         let issuers = vec![OWN.into()];
-        Self { audiences: Vec::new(), to: Vec::new(), issuers, scopes: None, depth: 1, trust_domain: None }
+        Self { audiences: Vec::new(), to: Vec::new(), issuers, scopes: None, depth: 1 }
     }
 }
 
@@ -82,15 +80,6 @@ impl ExchangeRules {
             (None, _) => None,
         };
         found.cloned().ok_or(Denial::InvalidTarget)
-    }
-
-    /// The trust domain of a transaction token: the requested one, compared byte for byte, or the only permitted one.
-    ///
-    /// # Errors
-    /// [`Denial::InvalidTarget`].
-    pub(crate) fn domain(&self, asked: Option<&str>) -> Result<&str, Denial> {
-        let domain = self.trust_domain.as_deref().ok_or(Denial::InvalidTarget)?;
-        if asked.is_none_or(|asked| asked == domain) { Ok(domain) } else { Err(Denial::InvalidTarget) }
     }
 
     /// The scope of the new token, which is never wider than the scope of the exchanged token.

@@ -12,8 +12,7 @@ use crate::denial::EventFlaw;
 use crate::engine::{HeldUp, IssueKind, Origin};
 use crate::session::{Generation, Session};
 use crate::thumbprint::KeyThumbprint;
-use crate::token::assertion::Transaction;
-use crate::token::claims::{AccessToken, MintedClaims};
+use crate::token::claims::MintedClaims;
 use crate::token::delegation::Delegation;
 
 pub(super) const TARGET: &str = "rotogate::audit";
@@ -139,27 +138,6 @@ pub(crate) fn token_exchanged(minted: &MintedClaims<'_>, delegation: &Delegation
     );
 }
 
-/// A client exchanged a token for a transaction token.
-pub(crate) fn transaction_token_issued(
-    subject: &AccessToken,
-    about: &Transaction<'_>,
-    delegation: &Delegation,
-    origin: &Origin,
-) {
-    info!(
-        target: TARGET,
-        event = "token_exchange",
-        session.id = subject.session.map(|(session, _)| display(session)),
-        user.id = &*subject.subject,
-        rotogate.client.id = about.workload,
-        audience = about.domain,
-        scope = about.scope.as_str(),
-        act = %delegation.act(),
-        client.address = address(origin),
-        "token exchanged for a transaction token",
-    );
-}
-
 /// A rotation or a replay is routine. A reissue or a fast-forward is worth a warning.
 pub(crate) fn refreshed(session: &Session, how: IssueKind, origin: &Origin) {
     match how {
@@ -176,7 +154,6 @@ pub(crate) fn refreshed(session: &Session, how: IssueKind, origin: &Origin) {
         IssueKind::Login
         | IssueKind::ClientCredentials
         | IssueKind::Exchanged
-        | IssueKind::Transaction
         | IssueKind::Rotated
         | IssueKind::Replayed => {
             tracing::debug!(

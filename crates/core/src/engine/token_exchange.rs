@@ -18,7 +18,6 @@ use crate::session::profile::Profile;
 use crate::session::{Scope, VouchedBy};
 use crate::thumbprint::CertificateThumbprint;
 use crate::token::MAX_SESSIONLESS_LIFETIME;
-use crate::token::assertion::{Transaction, TransactionContext, transaction};
 use crate::token::claims::{AccessToken, CLIENT_PREFIX, MintedClaims, TokenStyle};
 use crate::token::delegation::{Delegation, TokenOrigin};
 use crate::token::mint;
@@ -36,10 +35,6 @@ pub struct TokenExchange<'a> {
     pub audience: Option<&'a str>,
     /// The scope that the client asks for.
     pub scope: Option<&'a Scope>,
-    /// Does it ask for a transaction token?
-    pub wants_transaction: bool,
-    /// The JSON object that a transaction token has as `tctx`.
-    pub details: Option<&'a str>,
     /// The endpoint's rules.
     pub profile: &'a Profile,
     /// The proof of the key that the new token is to be bound to.
@@ -83,11 +78,7 @@ impl Engine {
         let (vouched_by, origin) = origin_of(subject)?;
         let delegation = Delegation::new(act, origin).filter(|it| it.depth() <= rules.depth);
         let delegation = delegation.ok_or(Denial::NotExchangeable("too many clients act for the user already"))?;
-        let audience = if asked.wants_transaction {
-            rules.domain(asked.audience)?.into()
-        } else {
-            rules.target(asked.audience)?
-        };
+        let audience = rules.target(asked.audience)?;
         let scope = rules.granted(asked.scope, client.scopes.as_ref(), &subject.scope)?;
         if subject.is_bound() && asked.proof.is_none() && asked.certificate.is_none() {
             return Err(Denial::NotExchangeable("the token is bound to a key, and the request has no proof").into());
@@ -95,9 +86,6 @@ impl Engine {
         let now = self.clock.now();
         if self.has_ended(subject, &client.id, (vouched_by.as_ref(), &delegation), now) {
             return Err(Denial::TokenRevoked.into());
-        }
-        if asked.wants_transaction {
-            return self.transaction_token(&asked, &delegation, (&audience, scope), now);
         }
         let end = subject.expires.min(now.plus(MAX_SESSIONLESS_LIFETIME));
         let expires = access_expiry(now, end, None, asked.profile);
@@ -129,49 +117,6 @@ impl Engine {
         self.counts.add(Event::TokenExchanged);
         audit::token_exchanged(&minted, &delegation, asked.origin);
         Ok(IssuedTokens::new(access_token, &minted, now, IssueKind::Exchanged))
-    }
-
-    /// A transaction token for the user of a token, about no request of this gate: `tctx` is what the client says. It opens nothing here, and lives for a
-    /// minute at most.
-    // Requirement D28.
-    fn transaction_token(
-        &self,
-        asked: &TokenExchange<'_>,
-        delegation: &Delegation,
-        (domain, scope): (&str, Scope),
-        now: Timestamp,
-    ) -> Result<IssuedTokens, Error> {
-        let (client, subject) = (asked.client, asked.subject);
-        if subject.is_bound() {
-            return Err(Denial::NotExchangeable("the token is bound to a key, and a transaction token is not").into());
-        }
-        let context = asked.details.map(serde_json::from_str).transpose();
-        let context = context.map_err(|_| Denial::MalformedRequest("request_details is not JSON"))?;
-        let about = Transaction {
-            domain,
-            context: context.map(TransactionContext::Details),
-            workload: Some(&client.id),
-            scope: scope.clone(),
-            client: asked.origin.address,
-        };
-        let signed = transaction(&self.keyring(), &self.issuer, subject, &about, now);
-        let (access_token, expires) = signed.map_err(Fault::from)?;
-        self.counts.add(Event::TokenExchanged);
-        audit::transaction_token_issued(subject, &about, delegation, asked.origin);
-        Ok(IssuedTokens {
-            access_token,
-            refresh_token: None,
-            expires,
-            expires_in: expires.since(now).as_secs(),
-            subject: subject.subject.clone(),
-            scope,
-            session: subject.session.map(|(session, _)| session),
-            session_expires_in: None,
-            bound_to: None,
-            certificate: None,
-            user: None,
-            how: IssueKind::Transaction,
-        })
     }
 
     /// Would the list refuse the token that a client gets for this subject?

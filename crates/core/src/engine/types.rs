@@ -227,8 +227,6 @@ pub enum IssueKind {
     ClientCredentials,
     /// An exchange of a token, to act for its user.
     Exchanged,
-    /// An exchange of a token for a transaction token.
-    Transaction,
     /// A rotation.
     Rotated,
     /// The current pair, issued again.

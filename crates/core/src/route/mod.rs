@@ -85,11 +85,6 @@ pub struct Route {
     /// The `aud` of the signed assertions about the route's callers; `None` if the gate sends no assertion on this
     /// route.
     pub assertion_audience: Option<Arc<str>>,
-    /// Whether these assertions are transaction tokens (draft-ietf-oauth-transaction-tokens), one for each request, for the
-    /// services of the trust domain that the audience names, in the header `Txn-Token`. Experimental: it follows a draft.
-    /// By default an assertion is the identity of the caller, for the service of this audience, in the header of
-    /// [`GateBuilder::assertion`](https://docs.rs/rotogate/latest/rotogate/gate/struct.GateBuilder.html#method.assertion).
-    pub transaction_tokens: bool,
     /// The exchange of the callers' tokens for tokens of the upstream; `None` if the route exchanges no tokens.
     #[doc(hidden)]
     pub exchange: Option<Arc<UpstreamExchange>>,
@@ -128,7 +123,6 @@ impl Route {
             policy,
             upstream: None,
             assertion_audience: None,
-            transaction_tokens: false,
             exchange: None,
         }
     }

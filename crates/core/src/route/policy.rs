@@ -232,15 +232,6 @@ impl RoutePolicy {
         self.implied.as_deref().map_or_else(|| granted.contains(one), |all| all.has(granted, one))
     }
 
-    /// The scopes of a token that a request on this route needs: the required scopes that the token has, or all its
-    /// scopes if the route requires no scope.
-    pub fn needed_of(&self, granted: &Scope) -> Scope {
-        match self.asked_scopes() {
-            asked if asked.is_empty() => granted.clone(),
-            asked => Scope::from_tokens(asked.iter().filter(|one| self.has(granted, one))),
-        }
-    }
-
     /// The scopes that a refusal names.
     pub fn asked_scopes(&self) -> Cow<'_, Scope> {
         match self.any_scope.is_empty() {

@@ -15,7 +15,7 @@ use super::Verified;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::engine::Engine;
-use crate::token::assertion::{MAX_TRANSACTION, Transaction, assertion, sent, transaction};
+use crate::token::assertion::assertion;
 
 /// The header of assertions, and their lifetime.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,18 +93,6 @@ impl Verified {
             None => self.sign(engine, audience, false)?,
         };
         Ok(Some((&header.name, kept.value.clone())))
-    }
-
-    /// A transaction token about one request. It is signed on each request, because it names one transaction.
-    ///
-    /// # Errors
-    /// [`Denial::AssertionUnavailable`].
-    pub fn transaction(&self, engine: &Engine, about: &Transaction<'_>) -> Result<HeaderValue, Denial> {
-        let signed = transaction(&engine.keyring(), engine.issuer(), &self.token, about, engine.clock().now());
-        signed.and_then(|(token, _)| sent(token.expose(), MAX_TRANSACTION)).map_err(|error| {
-            tracing::error!(domain = about.domain, error = %error, "transaction token not signed: request refused");
-            Denial::AssertionUnavailable(TRY_AGAIN)
-        })
     }
 
     /// Orders a new assertion, signed in the background.

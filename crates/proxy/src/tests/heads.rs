@@ -170,7 +170,6 @@ async fn the_service_forwards_to_the_target_of_the_request() {
         path: "/x".to_owned(),
         policy: RoutePolicy::default(),
         assertion_audience: None,
-        transaction_tokens: false,
         exchange: None,
         upstream: Some(UpstreamId::new(0)),
     };

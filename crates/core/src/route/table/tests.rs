@@ -12,7 +12,6 @@ fn route(id: &str, hosts: &[&str], methods: &[Method], path: &str) -> Route {
         calls: Vec::new(),
         policy: RoutePolicy::default(),
         assertion_audience: None,
-        transaction_tokens: false,
         upstream: None,
         exchange: None,
     }

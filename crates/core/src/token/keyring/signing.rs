@@ -14,7 +14,7 @@ use jsonwebtoken::DecodingKey;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::super::algorithm::Family;
-use super::super::assertion::{ASSERTION_TYP, TRANSACTION_TYP};
+use super::super::assertion::ASSERTION_TYP;
 use super::signature::KeySigner;
 use super::{Algorithm, KeyError, VerifyingKey, encode, hmac_secret};
 use crate::random::random;
@@ -76,8 +76,6 @@ pub struct SigningKey {
     pub(in crate::token) header: Box<str>,
     /// The encoded header of every assertion that the key signs.
     pub(in crate::token) assertion_header: Box<str>,
-    /// The encoded header of every transaction token that the key signs.
-    pub(in crate::token) transaction_header: Box<str>,
 }
 
 crate::debug_with!(SigningKey { kid, algorithm() });
@@ -123,9 +121,8 @@ impl SigningKey {
             let kid = serde_json::Value::from(kid);
             URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"{algorithm}","typ":"{typ}","kid":{kid}}}"#)).into()
         };
-        let [header, assertion_header, transaction_header] =
-            [crate::token::claims::TYP, ASSERTION_TYP, TRANSACTION_TYP].map(header);
-        Ok(Self { signer, verifying, kid: kid.into(), header, assertion_header, transaction_header })
+        let [header, assertion_header] = [crate::token::claims::TYP, ASSERTION_TYP].map(header);
+        Ok(Self { signer, verifying, kid: kid.into(), header, assertion_header })
     }
 
     /// The name of the key.

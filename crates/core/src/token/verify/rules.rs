@@ -444,8 +444,7 @@ pub(super) fn check(issuers: &[IssuerRules]) -> Result<(), RulesError> {
         }
         if rules.typ.iter().any(|typ| is_assertion_typ(media_subtype(typ))) {
             return refuse(
-                "typ must list neither identity+jwt nor txntoken+jwt: these prove a caller to services, and are not access \
-                 tokens",
+                "typ must not list identity+jwt: such a token proves a caller to services, and is not an access token",
             );
         }
         if rules.leeway > MAX_LEEWAY {

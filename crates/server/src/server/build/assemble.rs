@@ -404,7 +404,7 @@ pub(super) fn proxy_settings(config: &Config) -> Settings {
 
 fn identity(config: &IdentityConfig) -> Vec<(HeaderName, IdentityField)> {
     // `assertion`, `strip` and `keep` are given to the builder elsewhere.
-    let IdentityConfig { headers, claims, assertion: _, trust_domain: _, strip: _, keep: _ } = config;
+    let IdentityConfig { headers, claims, assertion: _, strip: _, keep: _ } = config;
     let IdentityNames { subject, account, client, actor, scope, session, issuer, roles } = headers;
     let fixed = [
         (subject, IdentityField::Subject),
