@@ -6,8 +6,6 @@ mod http;
 #[cfg(feature = "ldap")]
 mod ldap;
 #[cfg(feature = "sql")]
-mod mariadb;
-#[cfg(feature = "sql")]
 mod postgres;
 #[cfg(feature = "hook")]
 mod several;

@@ -27,7 +27,6 @@ skipped=(
     --skip a4_four_times_too_much                                                     # overload: wrk, h2load
     --skip t12_what_is_public_is_private_in_no_servers_reading                        # readings: nginx, Go, Python
     --skip directories::ldap::i2                                                      # slapd
-    --skip directories::mariadb::                                                     # MariaDB
     --skip postgres::                                                                 # PostgreSQL
     --skip redis::                                                                    # Redis
     --skip nodes::chaos --skip nodes::doubt --skip nodes::stopped --skip nodes::together   # both

@@ -40,7 +40,6 @@ programs=(
     chromium:chromium
     initdb:postgresql
     pgbouncer:pgbouncer
-    mariadbd:mariadb-server
     slapd:slapd
     ldapadd:ldap-utils
     redis-server:redis-server

@@ -92,7 +92,7 @@ async fn the_directory_that_an_import_prints_has_the_users_of_the_file() {
     assert!(place.fails(&import, "").contains("name the file to import"));
     place.done(&["user", "import", &more, "--to", "sqlite:data/users.db", "--scopes", "read"], "");
     assert_eq!(gate.log_in("new", "correct horse").await.status, StatusCode::OK);
-    let said = place.fails(&["user", "import", &more, "--to", "mysql://db/users"], "");
+    let said = place.fails(&["user", "import", &more, "--to", "postgres://db/users"], "");
     assert!(said.contains("expected sqlite:FILE"), "{said}");
 }
 

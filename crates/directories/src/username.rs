@@ -27,7 +27,7 @@ const ZEROS: [u32; 25] = [
 const LETTERS_ABOVE: &str = "aeioucdhmrtvx";
 
 /// The name under which limits count: case folded, compatible characters unified, ignored characters and accents
-/// removed, and letters, digits and numbers unified that a collation of MySQL or MariaDB or a numeric column treats as
+/// removed, and letters, digits and numbers unified that a collation of a database or a numeric column treats as
 /// equal. Names that a source distinguishes may share a limit; names that it does not distinguish always do, except for
 /// runes, radicals of Han and some marks of Arabic and Syriac.
 ///

@@ -1,6 +1,5 @@
-//! Users in a database: PostgreSQL, SQLite, MySQL or MariaDB. The configuration has the statements.
+//! Users in a database: PostgreSQL or SQLite. The configuration has the statements.
 
-mod mysql;
 mod postgres;
 mod row;
 mod sqlite;
@@ -16,7 +15,6 @@ use deadpool::managed::{Manager, Object, Pool, PoolError};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{Cause, ExpectedHash, Found, Login, LoginAttempt, Source, SourceError};
-use mysql::MySql;
 use postgres::Postgres;
 use rotogate_core::directory::User;
 use rotogate_core::password::{CostClass, SecretHash};
@@ -145,14 +143,12 @@ struct Prepared {
 
 #[derive(Debug)]
 enum Database {
-    MySql(MySql),
     Postgres(Postgres),
     Sqlite(Sqlite),
 }
 
 /// The database of a URL.
 enum Target {
-    MySql(mysql_async::Opts),
     Postgres(Vec<tokio_postgres::Config>),
     Sqlite(PathBuf),
 }
@@ -162,11 +158,14 @@ impl Target {
         let scheme = url.split_once(':').map(|(scheme, _)| scheme);
         match scheme {
             Some("postgres" | "postgresql") => postgres::configs(url, settings.statement_cache).map(Self::Postgres),
-            Some("mysql" | "mariadb") => mysql::options(url, settings.statement_cache).map(Self::MySql),
             Some("sqlite") => table::sqlite_path(url, &settings.folder).map(Self::Sqlite).ok_or_else(|| {
                 "is no path of an SQLite file; expected sqlite:users.db or sqlite:///var/users.db".to_owned()
             }),
-            Some(_) | None => Err("has no scheme of a database; expected postgres://, mysql:// or sqlite:".to_owned()),
+            Some(_) | None => {
+                Err("has no scheme of a database that the gate reads; expected postgres:// or sqlite:, or \
+                                   kind = \"http\" for any other database (docs/directories.md)"
+                    .to_owned())
+            }
         }
     }
 }
@@ -220,10 +219,6 @@ impl SqlSource {
                 let opened = Postgres::new(hosts, tls, *statement_cache, *pool, timeout).map_err(in_file)?;
                 (Database::Postgres(opened), |number| format!("${number}"))
             }
-            Target::MySql(options) => {
-                let opened = MySql::new(options, settings.ca.as_deref(), *pool, timeout)?;
-                (Database::MySql(opened), |_| "?".to_owned())
-            }
             Target::Sqlite(path) => {
                 let opened = Sqlite::new(path, rehash.is_some(), *pool).map_err(in_file)?;
                 (Database::Sqlite(opened), |number| format!("?{number}"))
@@ -251,7 +246,6 @@ impl SqlSource {
     ) -> Result<Option<Row>, SourceError> {
         let values = statement.params.iter().map(|param| value(*param)).collect();
         let mut rows = match &self.database {
-            Database::MySql(database) => database.query(statement, values).await?,
             Database::Postgres(database) => database.query(statement, values).await?,
             Database::Sqlite(database) => database.query(statement, values).await?,
         };
@@ -263,10 +257,9 @@ impl SqlSource {
 }
 
 /// Whether an SQLSTATE concerns the values of this user, not the statement. Examples: a subquery with two rows, a
-/// value that cannot be converted, a violated constraint, or an error that a database function raised (`P0`: PL/pgSQL,
-/// `45`: `SIGNAL`).
+/// value that cannot be converted, a violated constraint, or an error that a database function raised (`P0`: PL/pgSQL).
 fn is_of_values(state: &str) -> bool {
-    ["21", "22", "23", "45", "P0"].iter().any(|class| state.starts_with(class))
+    ["21", "22", "23", "P0"].iter().any(|class| state.starts_with(class))
 }
 
 /// The URL in a private file.
@@ -322,7 +315,6 @@ impl Source for SqlSource {
         };
         let values = statement.params.iter().map(value).collect();
         let changed = match &self.database {
-            Database::MySql(database) => database.execute(statement, values).await?,
             Database::Postgres(database) => database.execute(statement, values).await?,
             Database::Sqlite(database) => database.execute(statement, values).await?,
         };
@@ -334,7 +326,6 @@ impl Source for SqlSource {
 
     fn close_idle(&self) {
         match &self.database {
-            Database::MySql(database) => database.close_idle(),
             Database::Postgres(database) => database.close_idle(),
             // A file does not go away silently.
             Database::Sqlite(_) => {}
@@ -350,7 +341,6 @@ impl Source for SqlSource {
         ];
         for (name, statement) in all.into_iter().filter_map(|(name, statement)| Some((name, statement?))) {
             let prepared = match &self.database {
-                Database::MySql(database) => database.prepare(statement).await,
                 Database::Postgres(database) => database.prepare(statement).await,
                 Database::Sqlite(database) => database.prepare(statement).await,
             };
