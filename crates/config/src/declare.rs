@@ -31,6 +31,22 @@
 //! that declares the keys of a table (`fetch: table of FetchKeys`). `section!(keys { … })` describes the keys of a type
 //! without lines.
 //!
+//! The class `fixed` is for a bound that users do not set. A line of this class reads no key and is not printed. The
+//! reference lists its name, its value and its meaning below the keys of the section. A key becomes fixed by its class:
+//!
+//! ```ignore
+//! /// How long a browser caches a preflight.
+//! fixed max_age: Duration = get_or(value::duration_within(Duration::ZERO, DAY), Duration::from_secs(600)),
+//! ```
+//!
+//! The value is the default of `get_or`, `some_or` or `share_of`, or `VALUE` of `always(VALUE)`. Neither has a parameter
+//! or a field above, because the reference shows it; a share may be one of a field above. The reader of a default is for
+//! tests of the program, which need small bounds: a build with the feature `failpoints` reads the key from the table
+//! `for_tests` of the section (`[cors.for_tests]`). In `with { … }` a fixed bound that is no field has its value behind
+//! the type in a word: `fixed subject_encoding: text = "percent"`.
+//!
+//! A key that becomes fixed gets a row in `crate::removed`, by which `rotogate check` says what to do with the former key.
+//!
 //! `read_keys` is the function that reads the keys, with the parameters that the lines need. It does not call
 //! [`Section::finish`], because the rules that span several keys are checked before that. `impl Type` instead of `pub
 //! struct Type` is for a type of another crate, whose fields are all listed.
@@ -50,6 +66,8 @@ pub(crate) struct Key {
     pub how: &'static str,
     /// The keys of the table, if the key holds a table or a list of tables.
     pub inner: &'static [Self],
+    /// The value, if it is fixed and no key sets it.
+    pub fixed: Option<fn() -> toml::Value>,
 }
 
 /// The behaviour of a reload for each key of a type, as `section!` declares it.
@@ -137,7 +155,7 @@ macro_rules! section {
         $(with $further:tt)?
     ) => {
         $reader fn $read($section: &rotogate_kit::config::Section<'_> $(, $parameter: $Of)*) -> $Type {
-            $( let $key: $T = section!(@read $section ($key $($name)?) $how $with); )*
+            $( let $key: $T = section!(@read $class $section ($key $($name)?) $how $with); )*
             $Type { $($key),* }
         }
 
@@ -151,6 +169,7 @@ macro_rules! section {
                     type_name: stringify!($T),
                     how: stringify!($how $with),
                     inner: section!(@inner $class ($($name)?) $T),
+                    fixed: section!(@fixed $class $T = $how $with),
                 }, )*
                 $( $crate::declare::Key {
                     name: "..",
@@ -159,6 +178,7 @@ macro_rules! section {
                     type_name: "",
                     how: "",
                     inner: section!(keys $further),
+                    fixed: None,
                 }, )?
             ];
 
@@ -189,7 +209,8 @@ macro_rules! section {
     };
 
     (keys { $(
-        $(#[doc = $about:literal])+ $class:ident $key:ident $(as $name:literal)?: $kind:ident $(of $Inner:ty)?
+        $(#[doc = $about:literal])+
+        $class:ident $key:ident $(as $name:literal)?: $kind:ident $(of $Inner:ty)? $(= $value:expr)?
     ),* $(,)? }) => {
         &[ $( $crate::declare::Key {
             name: section!(@name ($key $($name)?)),
@@ -198,8 +219,17 @@ macro_rules! section {
             type_name: stringify!($kind),
             how: "",
             inner: section!(@keys $($Inner)?),
+            fixed: section!(@value $($value)?),
         } ),* ]
     };
+
+    (@fixed fixed $T:ty = always($value:expr)) => { section!(@value { let value: $T = $value; value }) };
+    (@fixed fixed $T:ty = get_or($read:expr, $value:expr $(,)?)) => { section!(@value { let value: $T = $value; value }) };
+    (@fixed fixed $T:ty = some_or($read:expr, $value:expr $(,)?)) => { section!(@value $value) };
+    (@fixed fixed $T:ty = share_of($of:expr, $value:expr $(,)?)) => { section!(@value $value) };
+    (@fixed $class:ident $T:ty = $how:ident $with:tt) => { None };
+    (@value) => { None };
+    (@value $value:expr) => { Some(|| $crate::print::printed(&$value)) };
 
     (@name ($key:ident)) => { stringify!($key) };
     (@name ($key:ident ($name:literal $words:ident))) => { $name };
@@ -215,16 +245,22 @@ macro_rules! section {
     (@shown $key:tt) => { section!(@name $key) };
 
     (@inner no_key $name:tt $T:ty) => { &[] };
+    (@inner fixed $name:tt $T:ty) => { &[] };
     (@inner $class:ident ("-") $T:ty) => { &[] };
     (@inner $class:ident ("..?") $T:ty) => { &[] };
     (@inner $class:ident $name:tt $T:ty) => { <$T as $crate::print::Put>::KEYS };
     (@keys) => { &[] };
     (@keys $T:ty) => { <$T as $crate::print::Put>::KEYS };
 
-    (@read $section:ident $key:tt by { $($code:tt)* }) => { { $($code)* } };
-    (@read $section:ident $key:tt $how:ident($($with:tt)*)) => { $section.$how(section!(@name $key), $($with)*) };
+    (@read $class:ident $section:ident $key:tt by { $($code:tt)* }) => { { $($code)* } };
+    (@read fixed $section:ident $key:tt always($value:expr)) => { $value };
+    (@read fixed $section:ident $key:tt $how:ident($($with:tt)*)) => {
+        $section.for_tests().$how(section!(@name $key), $($with)*)
+    };
+    (@read $class:ident $section:ident $key:tt $how:ident($($with:tt)*)) => { $section.$how(section!(@name $key), $($with)*) };
 
     (@put no_key $table:ident ($key:ident $($name:tt)?)) => { let _ = $key; };
+    (@put fixed $table:ident ($key:ident $($name:tt)?)) => { let _ = $key; };
     (@put $class:ident $table:ident ($key:ident "-")) => { let _ = $key; };
     (@put $class:ident $table:ident ($key:ident "..?")) => {
         $crate::print::Put::put($key, &mut $table, "..");
@@ -243,12 +279,15 @@ macro_rules! section {
 
     (@needs_restart restart) => { true };
     (@needs_restart no_key) => { true };
+    (@needs_restart fixed) => { true };
     (@needs_restart $class:ident $(($shown:literal))?) => { false };
     (@reloads reload) => { true };
     (@reloads no_key) => { true };
+    (@reloads fixed) => { true };
     (@reloads $class:ident) => { false };
 
     (@changed no_key $new:ident $old:ident $key:tt) => { None };
+    (@changed fixed $new:ident $old:ident $key:tt) => { None };
     (@changed $class:ident $new:ident $old:ident ($key:ident $($name:tt)?)) => {
         ($new.$key != $old.$key).then_some(section!(@name ($key $($name)?)))
     };
@@ -272,6 +311,7 @@ macro_rules! section {
     };
     (@keep reload $new:ident $old:ident $key:tt) => { { let _ = $old; Vec::new() } };
     (@keep no_key $new:ident $old:ident $key:tt) => { { let _ = $old; Vec::new() } };
+    (@keep fixed $new:ident $old:ident $key:tt) => { { let _ = $old; Vec::new() } };
 }
 pub(super) use section;
 

@@ -17,6 +17,7 @@ mod env;
 mod logs;
 mod otlp_env;
 mod print;
+mod removed;
 mod sections;
 mod source;
 pub mod value;
@@ -103,7 +104,7 @@ fn read(path: &Path) -> Result<Vec<u8>, ConfigErrors> {
 /// All problems of the configuration.
 pub fn parse(text: &str, file: &Path, env: &dyn Env) -> Result<Config, ConfigErrors> {
     let name = file.display().to_string();
-    let problems = Problems::new(&name, text);
+    let problems = Problems::new(&name, text).with_removed(removed::replacement);
     let config = rotogate_kit::config::parse(text, &problems).map(|mut root| {
         let passed_over = env::overlay(&mut root, env, &problems);
         otlp_env::overlay(&mut root, env);

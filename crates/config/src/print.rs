@@ -221,6 +221,24 @@ macro_rules! printed_as_number {
 }
 printed_as_number!(usize, u64, u32, u16);
 
+#[cfg(test)]
+impl Print for rotogate_kit::config::value::Share {
+    fn print(&self) -> Value {
+        match self {
+            Self::Amount(amount) => amount.print(),
+            Self::Percent(percent) => format!("{percent}%").into(),
+        }
+    }
+}
+
+/// The value of a bound that no key sets, for the reference.
+#[cfg(test)]
+pub(crate) fn printed(value: &impl Put) -> Value {
+    let mut table = Table::new();
+    value.put(&mut table, "value");
+    table.remove("value").unwrap_or_else(|| "none".into())
+}
+
 pub(super) fn put(table: &mut Table, key: &str, value: impl Into<Value>) {
     table.insert(key.to_owned(), value.into());
 }

@@ -16,7 +16,7 @@ mod introspection;
 mod isolation;
 mod memory;
 mod rate;
-mod reference;
+pub(crate) mod reference;
 mod tracing;
 
 /// The configuration that `cargo run` serves.

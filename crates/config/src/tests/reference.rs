@@ -12,7 +12,7 @@ use rotogate_core::route::RoutePolicy;
 use support::generated::{assert_current, assert_part_is_current};
 
 /// Whether this build has all keys.
-const IS_FULL: bool = cfg!(all(
+pub(crate) const IS_FULL: bool = cfg!(all(
     feature = "grpc",
     feature = "hook",
     feature = "kuzzle",
@@ -178,6 +178,8 @@ struct Table {
     variant: Option<&'static Variant>,
     about: String,
     rows: Vec<Row>,
+    /// The bounds that no key sets.
+    fixed: Vec<Row>,
 }
 
 struct Row {
@@ -305,7 +307,7 @@ fn tables() -> Vec<Table> {
 
 impl Table {
     fn new(path: &str, is_list: bool, about: String) -> Self {
-        Self { path: path.to_owned(), is_list, variant: None, about, rows: Vec::new() }
+        Self { path: path.to_owned(), is_list, variant: None, about, rows: Vec::new(), fixed: Vec::new() }
     }
 }
 
@@ -321,6 +323,8 @@ fn collect(tables: &mut Vec<Table>, at: usize, keys: &'static [Key], prefix: &st
         let name = format!("{prefix}{}", key.name);
         if key.name == ".." {
             collect(tables, at, key.inner, prefix, printed);
+        } else if let Some(value) = key.fixed {
+            tables[at].fixed.push(Row { name, key, default: Some(value()) });
         } else if !key.inner.is_empty() && key.type_name.starts_with("Vec<") && prefix.is_empty() {
             let path = format!("{}.{name}", tables[at].path);
             add(tables, Table::new(&path, true, words(key.about)), key.inner, printed);
@@ -570,6 +574,20 @@ fn add_unknown(value: &mut Value) {
     }
 }
 
+/// Configurations with each table, one for each kind of a section. Some tables lack required keys.
+pub(crate) fn configurations() -> impl Iterator<Item = String> {
+    let more_tables = WHOLE
+        .replace(
+            "discovery = true",
+            "discovery = true\nfetch = {}\nclaims = {}\nevents = {}\nstream = {}\nbackchannel_logout = {}\nid_jag = {}\njwt_bearer = {}",
+        )
+        .replace("upstream = \"app\"", "upstream = \"app\"\nstep_up = {}")
+        .replace("address = \"127.0.0.1:8443\"", "address = \"127.0.0.1:8443\", tls = {}")
+        .replace("discovery = true", "discovery = true\nglobal_revocation = {}")
+        .replace("id = \"web\"", "id = \"web\", profile = {}, exchange = {}");
+    VARIANTS.iter().map(|variant| variant.text).chain([""]).map(move |more| format!("{more_tables}{more}"))
+}
+
 #[test]
 fn p65_each_key_that_is_read_is_declared() {
     if !IS_FULL {
@@ -579,18 +597,9 @@ fn p65_each_key_that_is_read_is_declared() {
     let names: BTreeSet<String> =
         tables.iter().flat_map(|table| table.rows.iter().map(|row| format!("{}.{}", table.path, row.name))).collect();
     let sections: BTreeSet<&str> = tables.iter().map(|table| &*table.path).chain(["directories"]).collect();
-    let more_tables = WHOLE
-        .replace(
-            "discovery = true",
-            "discovery = true\nfetch = {}\nclaims = {}\nevents = {}\nstream = {}\nbackchannel_logout = {}",
-        )
-        .replace("upstream = \"app\"", "upstream = \"app\"\nstep_up = {}")
-        .replace("address = \"127.0.0.1:8443\"", "address = \"127.0.0.1:8443\", tls = {}")
-        .replace("discovery = true", "discovery = true\nglobal_revocation = {}")
-        .replace("id = \"web\"", "id = \"web\", profile = {}");
     let mut seen = 0;
-    for more in VARIANTS.iter().map(|variant| variant.text).chain([""]) {
-        let mut root = Value::from(format!("{more_tables}{more}").parse::<toml::Table>().unwrap());
+    for text in configurations() {
+        let mut root = Value::from(text.parse::<toml::Table>().unwrap());
         add_unknown(&mut root);
         let errors = parse(&toml::to_string(&root).unwrap(), Path::new("gateway.toml"), &()).unwrap_err();
         for error in errors.iter() {
@@ -608,7 +617,7 @@ fn p65_each_key_that_is_read_is_declared() {
             }
         }
     }
-    assert!(seen > 1000, "{seen}");
+    assert!(seen > 800, "{seen}");
 }
 
 /// A cell of a Markdown table, with links to pages.
@@ -652,6 +661,7 @@ fn p65_p68_the_reference_of_the_configuration_is_generated() {
             }
         }
         text += &others;
+        text += &shown.fixed_of(table);
     }
     assert_part_is_current("docs/configuration.md", "keys", text.trim_start());
 }
@@ -663,6 +673,8 @@ struct Shown {
     tables: Vec<(Vec<(String, String)>, String)>,
     /// The prefixes of keys that are shown elsewhere, with the place in [`tables`].
     elsewhere: Vec<(String, String)>,
+    /// The bounds that were shown: section, name and description.
+    fixed: BTreeSet<(String, String, String)>,
 }
 
 impl Shown {
@@ -685,6 +697,28 @@ impl Shown {
         };
         self.elsewhere.push((heading, prefix));
         Some(format!(" Its keys are those of {place}."))
+    }
+}
+
+impl Shown {
+    /// The bounds of a table that no key sets, in a table of their own.
+    fn fixed_of(&mut self, table: &Table) -> String {
+        let heading = table.heading();
+        let is_here = |row: &&Row| {
+            let mut elsewhere = self.elsewhere.iter();
+            let of_kind = || (table.path.clone(), row.name.clone(), words(row.key.about));
+            !elsewhere.any(|(of, prefix)| *of == heading && row.name.starts_with(&**prefix))
+                && self.fixed.insert(of_kind())
+        };
+        let rows: Vec<_> = table.fixed.iter().filter(is_here).collect();
+        if rows.is_empty() {
+            return String::new();
+        }
+        let lines = rows.into_iter().map(|row| {
+            let value = row.literal().unwrap_or_default();
+            format!("| `{}` | `{}` | {} |\n", row.name, cell(value.trim_matches('"')), cell(&words(row.key.about)))
+        });
+        format!("\nNo key sets these:\n\n| bound | value | meaning |\n|---|---|---|\n{}", lines.collect::<String>())
     }
 }
 

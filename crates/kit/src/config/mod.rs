@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use toml::de::{DeTable, DeValue};
 use toml::value::Datetime;
@@ -142,6 +143,9 @@ fn convert(value: &toml::Spanned<DeValue<'_>>, key: ValueOrigin) -> Node {
     Node { value, origin, key }
 }
 
+/// The table of bounds that only tests set.
+const FOR_TESTS: &str = "for_tests";
+
 /// The files of a certificate and of its private key.
 pub type CertificateAndKey = (PathBuf, PathBuf);
 
@@ -151,12 +155,17 @@ pub struct Section<'a> {
     entries: Option<&'a BTreeMap<String, Node>>,
     origin: Option<&'a ValueOrigin>,
     problems: &'a Problems<'a>,
-    asked: RefCell<Vec<&'static str>>,
+    asked: Asked,
     /// Keys that were refused as not available yet. They are neither reported as unknown nor suggested.
     later: RefCell<Vec<&'static str>>,
     /// Whether the kind of the table was refused, so that its possible keys are unknown.
     is_of_unknown_kind: Cell<bool>,
+    /// The bounds in the table `for_tests` that were read.
+    for_tests: Asked,
 }
+
+/// The keys that were read.
+type Asked = Rc<RefCell<Vec<&'static str>>>;
 
 impl fmt::Debug for Section<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -181,8 +190,17 @@ impl<'a> Section<'a> {
             None => None,
         };
         let origin = node.map(|n| &n.key);
-        let (asked, later) = (RefCell::default(), RefCell::default());
-        Self { path, entries, origin, problems, asked, later, is_of_unknown_kind: Cell::new(false) }
+        let (asked, later) = (Asked::default(), RefCell::default());
+        Self {
+            path,
+            entries,
+            origin,
+            problems,
+            asked,
+            later,
+            is_of_unknown_kind: Cell::new(false),
+            for_tests: Asked::default(),
+        }
     }
 
     /// The full name of a key of this section.
@@ -369,6 +387,13 @@ impl<'a> Section<'a> {
         list.iter().enumerate().map(element).collect()
     }
 
+    /// The table `for_tests` of this one, with bounds that no user sets. It is empty unless the build has the feature
+    /// `failpoints`.
+    pub fn for_tests(&self) -> Self {
+        let node = self.entries.filter(|_| cfg!(feature = "failpoints")).and_then(|entries| entries.get(FOR_TESTS));
+        Self { asked: Rc::clone(&self.for_tests), ..Self::new(node, self.name(FOR_TESTS), self.problems) }
+    }
+
     /// As [`Section::get`], with the default.
     pub fn get_or<T>(&self, key: &'static str, read: impl FnOnce(&Value) -> Result<T, String>, default: T) -> T {
         self.get(key, read).unwrap_or(default)
@@ -465,11 +490,19 @@ impl<'a> Section<'a> {
             return;
         }
         let (asked, later) = (self.asked.borrow(), self.later.borrow());
+        let is_tested = cfg!(feature = "failpoints") && !self.for_tests.borrow().is_empty();
+        if is_tested {
+            self.for_tests().finish();
+        }
         for (key, node) in self.entries.into_iter().flatten() {
+            if is_tested && key == FOR_TESTS {
+                continue;
+            }
             if asked.contains(&key.as_str()) || later.contains(&key.as_str()) {
                 continue;
             }
             let message = match nearest(key, &asked) {
+                _ if let Some(now) = self.problems.replaced(&self.name(key)) => format!("was removed: {now}"),
                 _ if let Some(meant) = variable_meant(node, key, &asked) => {
                     format!("unknown key; did you mean {meant}? Two underscores stand between a table and its key")
                 }

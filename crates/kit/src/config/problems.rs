@@ -13,13 +13,24 @@ pub struct Problems<'a> {
     lines: Vec<usize>,
     pub(super) found: RefCell<Vec<ConfigError>>,
     pub(super) warned: RefCell<Vec<ConfigError>>,
+    replaced: fn(&str) -> Option<&'static str>,
 }
 
 impl<'a> Problems<'a> {
     /// A collector for the text of a file, whose name each problem gets.
     pub fn new(file: &'a str, text: &'a str) -> Self {
         let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { file, text, lines, found: RefCell::default(), warned: RefCell::default() }
+        Self { file, text, lines, found: RefCell::default(), warned: RefCell::default(), replaced: |_| None }
+    }
+
+    /// Sets the function that says of a key that no code reads whether an earlier version had it, and what to do now.
+    #[must_use]
+    pub fn with_removed(self, replaced: fn(&str) -> Option<&'static str>) -> Self {
+        Self { replaced, ..self }
+    }
+
+    pub(super) fn replaced(&self, key: &str) -> Option<&'static str> {
+        (self.replaced)(key)
     }
 
     /// The text.

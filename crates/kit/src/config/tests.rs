@@ -17,3 +17,26 @@ fn positions_count_lines_and_characters_from_one() {
     assert_eq!(place(text.find('b').unwrap()), (3, 1));
     assert_eq!(place(10_000), (3, 6));
 }
+
+/// The value of a bound in this text, and the key that is refused, if any.
+fn bound_in(text: &str) -> (usize, Option<String>) {
+    let problems = Problems::new("file", text);
+    let root = parse(text, &problems).unwrap();
+    let section = Section::root(&root, &problems);
+    let bound = section.for_tests().get_or("bound", value::count(1, 9), 7);
+    section.finish();
+    drop(section);
+    (bound, problems.into_errors().map(|errors| errors.iter().map(|error| error.key.clone()).collect()))
+}
+
+#[test]
+fn a_bound_for_tests_is_read_with_failpoints_alone_and_never_by_its_own_name() {
+    assert_eq!(bound_in(""), (7, None));
+    assert_eq!(bound_in("bound = 3\n"), (7, Some("bound".to_owned())));
+    let (read, refused) = match cfg!(feature = "failpoints") {
+        true => ((3, None), "for_tests.other"),
+        false => ((7, Some("for_tests".to_owned())), "for_tests"),
+    };
+    assert_eq!(bound_in("for_tests = { bound = 3 }\n"), read);
+    assert_eq!(bound_in("for_tests = { other = 3 }\n"), (7, Some(refused.to_owned())));
+}
