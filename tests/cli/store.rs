@@ -106,15 +106,16 @@ async fn o5_an_older_store_is_refused_until_the_operator_accepts_it() {
     fs::rename(place.path("older"), place.path(STORE)).unwrap();
     let before = fs::read(place.path(STORE)).unwrap();
     let said = place.refused();
-    assert!(said.contains("RESTORED BACKUP") && said.contains("accept_restored_store = true"), "{said}");
+    assert!(said.contains("RESTORED BACKUP") && said.contains("rotogate store accept-restored"), "{said}");
     assert_eq!(fs::read(place.path(STORE)).unwrap(), before);
-    place.write_config(&format!("{CONFIG}[store]\naccept_restored_store = true\n"));
+    assert_eq!(place.json(&["store", "accept-restored"], "")["accepted"], true);
+    let said = place.done(&["store", "accept-restored"], "").stdout;
+    assert!(said.contains("nothing to accept"), "{said}");
     let gate = place.start();
-    assert!(gate.log().contains("RESTORED BACKUP"), "it is said all the same");
+    assert!(place.fails(&["store", "accept-restored"], "").contains("in use"), "a gate runs");
     assert_eq!(gate.refresh(&old.refresh).await.status, StatusCode::OK, "what accepting means");
     assert_invalid_grant(&gate.refresh(&new.refresh).await);
     assert_eq!(gate.stop(), Some(0));
-    place.write_config(CONFIG);
     drop(place.start());
 }
 
@@ -184,7 +185,7 @@ fn o4_a_deleted_store_is_refused() {
     drop(place.start());
     fs::remove_file(place.path(STORE)).unwrap();
     let said = place.refused();
-    assert!(said.contains("LOST FILE") && said.contains("accept_restored_store = true"), "{said}");
+    assert!(said.contains("LOST FILE") && said.contains("rotogate store accept-restored"), "{said}");
     assert!(!place.path(STORE).exists());
 }
 

@@ -155,14 +155,11 @@ fn c19_a_store_that_was_emptied_while_no_gate_ran_is_refused_until_the_operator_
     server.sql("drop schema rotogate cascade");
     for place in [&here, &there] {
         let refused = place.refused();
-        assert!(refused.contains("accept_restored_store"), "{refused}");
+        assert!(refused.contains("store accept-restored"), "{refused}");
     }
     let said = here.run(&["check", "--online"], "");
-    assert!(said.code == Some(2) && said.stderr.contains("accept_restored_store"), "{said:?}");
-    let config = format!("{CONFIG}{}", store_of(&server));
-    here.write_config(&format!("{config}accept_restored_store = true\n"));
+    assert!(said.code == Some(2) && said.stderr.contains("store accept-restored"), "{said:?}");
+    assert_eq!(here.json(&["store", "accept-restored"], "")["accepted"], true);
     drop(here.start());
-    here.write_config(&config);
-    drop(here.start());
-    assert!(there.refused().contains("accept_restored_store"), "each gate has a mark of its own");
+    assert!(there.refused().contains("store accept-restored"), "each gate has a mark of its own");
 }

@@ -38,7 +38,7 @@ pub(crate) async fn there_and_back(place: &Place, store: &str) {
     assert_eq!(gate.stop(), Some(0));
     let copied = place.json(&to_shared, "");
     assert_eq!((copied["sessions"].as_u64(), copied["revocations"].as_u64()), (Some(2), Some(1)), "{copied}");
-    assert!(place.fails(&to_shared, "").contains("accept_restored_store"), "its mark names the copy now");
+    assert!(place.fails(&to_shared, "").contains("store accept-restored"), "its mark names the copy now");
     place.write_config(&shared);
     let gate = place.start();
     let live = go_on(&gate, &live, &ended).await;
@@ -54,7 +54,7 @@ pub(crate) async fn there_and_back(place: &Place, store: &str) {
             place.run(&to_back, "");
         }
     }
-    assert!(place.fails(&to_back, "").contains("accept_restored_store"), "its mark names the copy now");
+    assert!(place.fails(&to_back, "").contains("store accept-restored"), "its mark names the copy now");
     place.write_config(&back);
     let gate = place.start();
     go_on(&gate, &live, &ended).await;

@@ -320,7 +320,7 @@ fn not_ours(path: &Path, why: impl std::fmt::Display) -> StoreError {
     StoreError::new(format!(
         "{} is not a store of rotogate, or is damaged: {why}. The file was left as it was. Check [store] path; if the path is \
          right, put the latest backup in its place, or move it away to begin with an empty store, which ends every \
-         session; either needs `[store] accept_restored_store = true` once",
+         session; either needs `rotogate store accept-restored` once",
         path.display()
     ))
 }

@@ -16,6 +16,7 @@ use rotogate::store::redb::RedbStore;
 use rotogate_config::{AdminAccess, Config, RedbSettings, StoreConfig};
 use rotogate_core::private_file::{self, Unpublished};
 
+mod accept;
 mod copy;
 mod reset_clock;
 mod restore;
@@ -37,6 +38,11 @@ pub(super) enum StoreCommand {
         #[arg(long)]
         end_all: bool,
     },
+    /// Accepts a store that is older than its mark, or another one, so that the gate starts on it. No gate may run.
+    ///
+    /// Refresh tokens that were exchanged since are valid again, and what was revoked since is not revoked. With a shared
+    /// store, run the command for each gate that refuses to start: each has a mark of its own.
+    AcceptRestored,
     /// Copies all sessions and revocations into another store, and compares both. If the copy is interrupted, run it
     /// again.
     Copy {
@@ -70,6 +76,7 @@ pub(super) fn run(path: &Path, command: StoreCommand, output: Output) -> Command
             let config = load(path)?;
             restore::run(&config, embedded(&config)?, &from, end_all, output)
         }
+        StoreCommand::AcceptRestored => accept::run(&load(path)?, output),
         StoreCommand::Copy { to_config } => copy::run(&load(path)?, &to_config, output),
         StoreCommand::ResetClock { yes } => reset_clock::run(&load(path)?, yes, output),
     }

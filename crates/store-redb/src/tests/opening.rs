@@ -197,7 +197,7 @@ async fn o5_a_lost_store_is_not_silently_begun_anew() {
     drop(place.open());
     std::fs::remove_file(place.path()).unwrap();
     let error = place.refused();
-    assert!(error.contains("LOST FILE") && error.contains("accept_restored_store = true"), "{error}");
+    assert!(error.contains("LOST FILE") && error.contains("store accept-restored"), "{error}");
     assert!(!place.path().exists());
     drop(RedbStore::open(place.path(), Options { accept_restored: true, ..place.options() }).unwrap());
     // The alarm is logged once, because the mark now names the new store.
@@ -216,7 +216,7 @@ async fn o5_a_restored_backup_needs_the_operators_word() {
     let latest = std::fs::read(place.path()).unwrap();
     place.replace(&std::fs::read(&backup).unwrap());
     let error = place.refused();
-    assert!(error.contains("RESTORED BACKUP") && error.contains("accept_restored_store = true"), "{error}");
+    assert!(error.contains("RESTORED BACKUP") && error.contains("store accept-restored"), "{error}");
     let accepted = RedbStore::open(place.path(), Options { accept_restored: true, ..place.options() }).unwrap();
     assert_eq!(content(&accepted).await, (vec![], vec![], Timestamp::ZERO));
     drop(accepted);

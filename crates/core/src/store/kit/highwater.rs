@@ -74,7 +74,7 @@ pub fn accept(alarm: &str) {
         target: "rotogate::audit",
         event = "store_accepted",
         alarm,
-        "store accepted as it is: accept_restored_store"
+        "store accepted as it is"
     );
 }
 
@@ -149,7 +149,7 @@ impl HighWater {
             "{} LOOKS LIKE A RESTORED BACKUP OR A LOST FILE: the keys were last used with {known} (says {}), but {found}. \
              In an older store, refresh tokens that were exchanged since are good again, and sessions and tokens revoked \
              since are not revoked; without one, every session is lost. Put the latest store back; or, if this is what \
-             you want, say so with `[store] accept_restored_store = true`",
+             you want, run `rotogate store accept-restored` once",
             store.display(),
             self.path.display(),
         ))

@@ -1,0 +1,66 @@
+//! `rotogate store accept-restored`: accepts a store that contradicts its mark, while no gate runs.
+
+use serde::Serialize;
+
+use super::super::output::Output;
+use super::super::{CommandResult, Failure, audit_trail, runtime};
+#[cfg(any(feature = "postgres", feature = "redis"))]
+use crate::server::build::shared;
+use crate::server::build::stores::redb_options;
+#[cfg(feature = "postgres")]
+use rotogate::store::PostgresStore;
+#[cfg(feature = "redis")]
+use rotogate::store::RedisStore;
+use rotogate::store::redb::RedbStore;
+use rotogate_config::{Config, RedbSettings, StoreConfig};
+use rotogate_core::token::keyring::Keyring;
+
+#[derive(Serialize)]
+struct AcceptReport {
+    /// Whether the store contradicted its mark. Otherwise nothing has changed.
+    accepted: bool,
+}
+
+pub(super) fn run(config: &Config, output: Output) -> CommandResult {
+    let keyring = Keyring::load(&config.issuer.keys).map_err(Failure::failed)?;
+    let _trail = audit_trail(config)?;
+    let accepted = runtime()?.block_on(async {
+        // The gate would start on this store as it is.
+        if open(config, &keyring, false).await.is_ok() {
+            return Ok(false);
+        }
+        // Another fault fails here, too.
+        open(config, &keyring, true).await.map(|()| true)
+    })?;
+    output.write(&AcceptReport { accepted }, || match accepted {
+        true => "accepted: a gate starts on this store. Sessions and tokens that were revoked since are valid again; to end all, \
+                 run rotogate session revoke --all once the gate runs"
+            .to_owned(),
+        false => "nothing to accept: the store is as its mark says".to_owned(),
+    })
+}
+
+/// Opens the store as a start does, which writes the mark, and closes it.
+async fn open(config: &Config, keyring: &Keyring, accepts: bool) -> Result<(), Failure> {
+    match &config.store {
+        StoreConfig::Memory => Err(Failure::failed("store.kind is \"memory\": there is nothing to accept")),
+        StoreConfig::Redb(RedbSettings { path, .. }) => {
+            let mut options = redb_options(config, keyring.id());
+            options.accept_restored = accepts;
+            let store = RedbStore::open(path, options).map_err(Failure::failed)?;
+            store.close().await.map_err(Failure::failed)
+        }
+        #[cfg(feature = "postgres")]
+        StoreConfig::Postgres(settings) => {
+            let mut options = shared::of_postgres(config, settings, keyring.id()).map_err(Failure::failed)?;
+            options.network.accept_restored = accepts;
+            PostgresStore::connect(options).await.map(drop).map_err(Failure::failed)
+        }
+        #[cfg(feature = "redis")]
+        StoreConfig::Redis(settings) => {
+            let mut options = shared::of_redis(config, settings, keyring.id()).map_err(Failure::failed)?;
+            options.network.accept_restored = accepts;
+            RedisStore::connect(options).await.map(drop).map_err(Failure::failed)
+        }
+    }
+}
