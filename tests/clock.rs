@@ -15,7 +15,7 @@ struct Moved(Place);
 
 impl Moved {
     fn new() -> Self {
-        let config = support::with(CONFIG, "issuer", "audience = [\"api\"]\nleeway = \"1s\"");
+        let config = support::with(CONFIG, "issuer", "audience = [\"api\"]\nfor_tests = { leeway = \"1s\" }");
         let moved = Self(Place::new(&format!("{config}[[endpoints]]\ndialect = \"kuzzle\"\npath = \"/k\"\n")));
         moved.ahead(0);
         moved

@@ -159,7 +159,7 @@ fn i16_i17_a_token_of_another_issuer_is_judged_as_the_gate_would() {
 fn i4_a_token_is_inspected_with_keys_that_are_fetched() {
     let provider = Provider::start();
     provider.publish(&[Issuer::new(1).jwk("k1")]);
-    let source = format!("jwks_url = \"{}\"\nfetch = {{ timeout = \"2s\" }}", provider.at("/keys"));
+    let source = format!("jwks_url = \"{}\"\nfetch = {{ for_tests = {{ timeout = \"2s\" }} }}", provider.at("/keys"));
     let place = with_issuer(&source);
     let token = Issuer::new(1).token(&json!({ "tenant": "acme", "groups": [] }));
     assert_eq!(place.json(&["token", "inspect"], &token)["authentic"], true);

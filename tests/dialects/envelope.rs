@@ -16,7 +16,7 @@ drain_timeout = "0s"
 listen = "127.0.0.1:0"
 [issuer]
 audience = ["api"]
-leeway = "0s"
+for_tests = { leeway = "0s" }
 [store]
 kind = "memory"
 [limits]

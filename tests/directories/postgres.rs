@@ -157,7 +157,7 @@ async fn i46_what_a_function_raises_at_one_user_is_503_for_that_user_alone() {
 async fn i22_i46_a_stored_value_that_cannot_be_read_is_503_and_ends_no_session() {
     let server = Postgres::start(None).with_users();
     server.sql("ALTER TABLE users ADD ext text DEFAULT '17', ADD number bigint DEFAULT 17");
-    for keys in ["", "statement_cache = false\n"] {
+    for keys in ["for_tests = { statement_cache = true }\n", ""] {
         let place = server.place(keys, "");
         let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
         let config = config.replace("name = lower({username})", "number = {username}");
@@ -187,7 +187,7 @@ async fn i22_i46_a_stored_value_that_cannot_be_read_is_503_and_ends_no_session()
 #[tokio::test]
 async fn i22_a_postgresql_server_that_is_locked_or_gone_is_a_fault_and_the_refresh_token_works_afterwards() {
     let server = Postgres::start(None).with_users();
-    let place = server.place("statement_cache = false\n", "");
+    let place = server.place("", "");
     let gate = start(&place);
     let tokens = gate.login().await;
 

@@ -113,7 +113,7 @@ fn n32_of_thirty_two_uses_of_a_proof_at_once_one_passes() {
 #[test]
 fn n33_the_memory_of_proofs_is_bounded_and_fails_closed() {
     let many = support::with(
-        &format!("{HEAD}{CLIENTS}\n[dpop]\nmax_proofs = 1000\n"),
+        &format!("{HEAD}{CLIENTS}\n[dpop]\nfor_tests = {{ max_proofs = 1000 }}\n"),
         "limits",
         "login_per_address = \"1000/1s\"\nlogin_per_account = \"1000/1s\"\nlogin_per_client = \"1000/1s\"",
     );

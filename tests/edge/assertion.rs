@@ -14,7 +14,7 @@ const NAME: &str = "x-auth-assertion";
 
 const CONFIG_OF_ASSERTIONS: &str = r#"
 [identity]
-assertion = { header = "X-Auth-Assertion", ttl = "2m" }
+assertion = { header = "X-Auth-Assertion", for_tests = { ttl = "2m" } }
 [[issuers]]
 name = "kc"
 url = "https://idp.test/"

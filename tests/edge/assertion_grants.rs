@@ -26,7 +26,7 @@ scopes = ["read", "write"]
 scope_map = { "wiki.read" = "read" }
 subject_prefix = "okta|"
 require = { tenant = "acme" }
-id_jag = { clients = ["wiki", "bound"], max_age = "5m" }
+id_jag = { for_tests = { max_age = "5m" }, clients = ["wiki", "bound"] }
 backchannel_logout = { path = "/logout/idp", audience = ["our-client"] }
 [[issuers]]
 name = "off"
@@ -39,7 +39,7 @@ name = "ci"
 url = "https://ci.test/"
 audience = ["unused"]
 jwks_file = "ci.json"
-jwt_bearer = { subjects = ["repo:acme/app:ref:refs/heads/main"], max_lifetime = "10m", as_client = "deploy" }
+jwt_bearer = { subjects = ["repo:acme/app:ref:refs/heads/main"], as_client = "deploy" }
 [[clients]]
 id = "wiki"
 auth = "private_key_jwt"
@@ -494,7 +494,7 @@ async fn d29_a_reload_takes_grants_away_and_sessions_go_on() {
     let assertion = scene.signed(&json!({}));
     let token = access(&scene.present(&assertion));
     let config = std::fs::read_to_string(scene.edge.place.path("gateway.toml")).unwrap();
-    let jag = "id_jag = { clients = [\"wiki\", \"bound\"], max_age = \"5m\" }\n";
+    let jag = "id_jag = { for_tests = { max_age = \"5m\" }, clients = [\"wiki\", \"bound\"] }\n";
     scene.edge.place.write_config(&config.replace(jag, "everywhere = true\n"));
     scene.edge.gate.signal("HUP");
     until("the gate reloads", async || scene.edge.gate.log().contains("configuration reloaded")).await;
@@ -508,7 +508,8 @@ fn d18_the_directory_names_the_user_of_an_identity_assertion() {
     let user = json!({ "active": true, "subject": "u-17", "account": "acme", "scopes": ["read"] });
     hook.document("/hook/lookup", &user);
     let scene = scene_with(|config| {
-        let by_directory = config.replace("max_age = \"5m\" }", "max_age = \"5m\", subject = \"directory\" }");
+        let by_directory =
+            config.replace("[\"wiki\", \"bound\"] }", "[\"wiki\", \"bound\"], subject = \"directory\" }");
         format!("{by_directory}[directory]\nkind = \"http\"\nurl = \"{}\"\n", hook.at("/hook"))
     });
     scene.edge.place.point_commands_at(&scene.edge.gate);

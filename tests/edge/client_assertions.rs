@@ -243,7 +243,10 @@ async fn d25_d29_a_client_rolls_its_keys_in_a_file_and_at_its_address() {
     let provider = Provider::start();
     provider.publish(&[new.jwk("k2")]);
     let config = std::fs::read_to_string(scene.edge.place.path("gateway.toml")).unwrap();
-    let at = format!("keys = {{ jwks_url = \"{}\", fetch = {{ cooldown = \"1s\" }} }}", provider.at("/keys"));
+    let at = format!(
+        "keys = {{ jwks_url = \"{}\", fetch = {{ for_tests = {{ cooldown = \"1s\" }} }} }}",
+        provider.at("/keys")
+    );
     scene.edge.place.write_config(&config.replace("keys = { jwks_file = \"orders.json\" }", &at));
     reload(&scene.edge, 1).await;
     assert_eq!(scene.grant(&by_new(), &[]).status, 200);

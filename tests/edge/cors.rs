@@ -19,7 +19,7 @@ preflight = "upstream"
 upstream = "app"
 "#;
     let config = format!(
-        "{HEAD}{routes}{ROUTES}\n[cors]\norigins = [\"https://app.test\", \"http://localhost:5173\"]\nmax_age = \"5m\"\n{more}"
+        "{HEAD}{routes}{ROUTES}\n[cors]\norigins = [\"https://app.test\", \"http://localhost:5173\"]\nfor_tests = {{ max_age = \"5m\" }}\n{more}"
     );
     Edge::with(&config, |_| {}, |_| {})
 }

@@ -38,7 +38,7 @@ backchannel_logout"#;
     let directory = format!("[directory]\nkind = \"http\"\nurl = \"{}\"\n", hook.at("/hook"));
     let configure = |config: String| {
         let config = config.replacen("backchannel_logout", told, 1).replace("[store]\nkind = \"memory\"\n", "");
-        let config = config.replace("max_age = \"5m\" }", "max_age = \"5m\", subject = \"directory\" }");
+        let config = config.replace("[\"wiki\", \"bound\"] }", "[\"wiki\", \"bound\"], subject = \"directory\" }");
         let route = "[[routes]]\npath = \"/okta/{*rest}\"\nissuers = [\"okta\"]\nupstream = \"app\"\n[[routes]]";
         format!("{}{KEYS}{directory}{limits}", config.replacen("[[routes]]", route, 1))
     };

@@ -344,7 +344,7 @@ async fn i21_requests_with_one_token_share_a_question_and_others_go_on() {
 #[test]
 fn i20_i21_without_a_cache_each_request_asks() {
     let server = Server::start();
-    let edge = edge(&server, ", cache = \"0s\", negative = \"0s\"", "");
+    let edge = edge(&server, ", cache = \"0s\", for_tests = { negative = \"0s\" }", "");
     for n in 1..=3 {
         server.says("opaque", &active(&json!({ "sub": format!("user-{n}") })));
         assert_eq!(status_of(&edge, "opaque", "/x"), 200);

@@ -109,9 +109,9 @@ fn config(provider: &Provider, fetch: &str, introspection: &str) -> String {
     format!(
         "{HEAD}{ROUTES}[[issuers]]\nname = \"kc\"\nurl = \"https://idp.test/\"\naudience = [\"api\"]\n\
          everywhere = true\njwks_url = \"{url}/keys\"\n\
-         fetch = {{ min = \"1s\", cooldown = \"1s\", timeout = \"2s\"{fetch} }}\n\
+         fetch = {{ for_tests = {{ min = \"1s\", cooldown = \"1s\", timeout = \"2s\" }}{fetch} }}\n\
          introspection = {{ url = \"{url}/introspect\", client_id = \"gate\", secret_file = \"idp.secret\", \
-         timeout = \"2s\", cache = \"0s\"{introspection} }}\n",
+         for_tests = {{ timeout = \"2s\" }}, cache = \"0s\"{introspection} }}\n",
         url = provider.url()
     )
 }

@@ -66,7 +66,7 @@ fn a_rotation_carries_a_stream_on_though_it_ends_the_token() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn expiry_cuts_a_stream_unless_its_route_keeps_it_and_then_a_revocation_does() {
-    let head = support::with(HEAD, "issuer", "leeway = \"0s\"");
+    let head = support::with(HEAD, "issuer", "for_tests = { leeway = \"0s\" }");
     let sessions = "[sessions]\naccess_ttl = \"2s\"\ngrace = \"1s\"\nlost_response_window = \"1s\"\n";
     let edge = Edge::with(&format!("{head}{ROUTES}{sessions}"), |_| {}, |_| {});
     let held = edge.login();

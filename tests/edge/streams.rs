@@ -18,7 +18,7 @@ const SEVERAL_LOOKS: Duration = Duration::from_millis(1700);
 /// Tokens of any life, by Kuzzle's login; by the other endpoint, such as end with their exchange.
 pub(super) fn config() -> String {
     let rules = "[sessions]\ngrace = \"0s\"\nlost_response_window = \"0s\"\nrevoke_previous_after = \"0s\"\n";
-    let text = support::with(CONFIG, "issuer", "audience = [\"api\"]\nleeway = \"0s\"");
+    let text = support::with(CONFIG, "issuer", "audience = [\"api\"]\nfor_tests = { leeway = \"0s\" }");
     // Old tokens of kuzzle sessions remain valid until they expire.
     let kuzzle = "[[endpoints]]\ndialect = \"kuzzle\"\npath = \"/k\"\nprofile = { revoke_previous_after = \"1h\" }\n";
     format!("{text}{rules}{kuzzle}")

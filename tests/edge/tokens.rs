@@ -204,7 +204,7 @@ async fn j15_a_token_from_the_cache_is_refused_once_it_is_revoked_or_expired() {
     assert_eq!(edge.gate.revoke(&tokens.refresh).await.status, 200);
     assert_eq!(edge.ask_as(&tokens.access, "GET /private", &[]).status, 401, "the very next request");
 
-    let head = support::with(HEAD, "issuer", "leeway = \"0s\"");
+    let head = support::with(HEAD, "issuer", "for_tests = { leeway = \"0s\" }");
     let sessions = "[sessions]\naccess_ttl = \"1s\"\ngrace = \"0s\"\nlost_response_window = \"0s\"\n";
     let short = Edge::with(&format!("{head}{ROUTES}{sessions}"), |_| {}, |_| {});
     let tokens = short.login();

@@ -266,7 +266,7 @@ fn config(upstream: &str, fault: Fault, tolerant: bool) -> String {
         (_, false) => "",
     };
     let common = CONFIG
-        .replace("audience = [\"api\"]", "audience = [\"api\"]\nleeway = \"0s\"")
+        .replace("audience = [\"api\"]", "audience = [\"api\"]\nfor_tests = { leeway = \"0s\" }")
         .replace("echo:", &format!("http://127.0.0.1:{upstream}"))
         .replace("path = \"/{*rest}\"", "dialect = \"kuzzle\"\npath = \"/{*rest}\"");
     format!(

@@ -264,7 +264,8 @@ async fn lives(sdk: &mut Jvm<'_>) {
 }
 
 fn config(more: &str) -> String {
-    let routes = super::config("").replace("audience = [\"api\"]", "audience = [\"api\"]\nleeway = \"0s\"");
+    let routes =
+        super::config("").replace("audience = [\"api\"]", "audience = [\"api\"]\nfor_tests = { leeway = \"0s\" }");
     format!("{routes}{more}")
 }
 

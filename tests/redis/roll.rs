@@ -82,7 +82,7 @@ impl Site {
         let server = Redis::start(&[]);
         // A short lifetime, and a leeway because clients on a slow machine may use tokens late.
         let short = "access_ttl = \"4s\"\nmax_access_ttl = \"4s\"\ngrace = \"2s\"\nlost_response_window = \"2s\"";
-        let config = with(&with(CONFIG, "issuer", "leeway = \"6s\""), "sessions", short);
+        let config = with(&with(CONFIG, "issuer", "for_tests = { leeway = \"6s\" }"), "sessions", short);
         let config = format!("{config}{}", store_of(&server));
         let places = [Place::new(&config), Place::new(&config), Place::new(&config)];
         let [first, others @ ..] = &places;

@@ -20,14 +20,15 @@ section! {
     impl ApiKeySettings, read by pub(super) read_keys(section) {
         /// First characters of each key, as in `acme_k1_…`, for secret scanners; 2 to 12 of a-z and 0-9.
         restart prefix: KeyPrefix = get_or(key_prefix, KeyPrefix::default()),
-        /// Header of a key, besides `Authorization: Bearer`. `""`: none.
+        /// Header of a key, besides `Authorization: Bearer`. Set it if clients have another header built in, or if
+        /// `X-Api-Key` is a header of the upstream. `""`: none.
         restart header: Option<HeaderName> = get_or(value::identity_header, Some(HeaderName::from_static("x-api-key"))),
         /// Longest lifetime of a key; up to 365d. A request that names none gets 90d.
         restart max_lifetime: Duration = get_or(
             value::duration_within(DAY, ApiKeySettings::LONGEST_LIFETIME), ApiKeySettings::LONGEST_LIFETIME
         ),
-        /// How long a rotated key remains valid, up to 90d. A rotation may ask for less.
-        restart overlap: Duration = get_or(value::duration_within(Duration::ZERO, MAX_OVERLAP), DAY.saturating_mul(7)),
+        /// How long a rotated key remains valid. A rotation may ask for less.
+        fixed overlap: Duration = get_or(value::duration_within(Duration::ZERO, MAX_OVERLAP), DAY.saturating_mul(7)),
     }
 }
 

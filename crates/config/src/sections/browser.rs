@@ -43,7 +43,8 @@ section! {
         reload scopes as some: Vec<String> = by { read_scopes(section) },
         /// Further parameters of the authorization request (`{ prompt = "consent" }`).
         reload parameters as some: BTreeMap<String, String> = by { read_parameters(section) },
-        /// true: the gate pushes the authorization parameters (RFC 9126) even if the provider does not require that.
+        /// true: the gate pushes the authorization parameters (RFC 9126) even if the provider does not require that. Set
+        /// it if the provider requires that of this client alone, which its metadata do not say.
         reload par: bool = get_or(value::boolean, false),
         /// Page at `GET /auth/login`: `"built-in"`: a plain form; a path: your own page, which sends to
         /// `/auth/login`; `"none"`: 404.

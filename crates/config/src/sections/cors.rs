@@ -17,8 +17,8 @@ section! {
         reload origins: Vec<String> = list_or_empty(value::cors_origin),
         /// true: pages of these origins may send cookies and other credentials.
         reload allow_credentials: bool = get_or(value::boolean, false),
-        /// How long a browser caches a preflight; at most 24h.
-        reload max_age: Duration = get_or(value::duration_within(Duration::ZERO, DAY), Duration::from_secs(600)),
+        /// How long a browser caches a preflight.
+        fixed max_age: Duration = get_or(value::duration_within(Duration::ZERO, DAY), Duration::from_secs(600)),
         /// Response headers that their pages may read, besides those that every page may.
         reload expose as some: Vec<HeaderName> = list_or_empty(value::exposed_header),
     }

@@ -191,9 +191,9 @@ section! {
         /// Time for a request to the directory, connecting included.
         reload timeout: Duration = get_or(value::duration_within(Duration::from_millis(100), MINUTE), timeout),
         /// Most concurrent requests to the directory. Logins may take three quarters.
-        reload max_requests: usize = get_or(value::count(1, 10_000), Bounds::MAX_REQUESTS),
-        /// How long a request waits for its turn; at most 60s. Then 503.
-        reload queue_timeout: Duration = get_or(value::duration_within(Duration::ZERO, MINUTE), Bounds::QUEUE_TIMEOUT),
+        fixed max_requests: usize = get_or(value::count(1, 10_000), Bounds::MAX_REQUESTS),
+        /// How long a request waits for its turn. Then 503.
+        fixed queue_timeout: Duration = get_or(value::duration_within(Duration::ZERO, MINUTE), Bounds::QUEUE_TIMEOUT),
         /// How long the gate keeps an entry for further refreshes; at most 60s.
         reload lookup_cache: Duration = get_or(value::duration_within(Duration::ZERO, MINUTE), Duration::ZERO),
     }

@@ -14,18 +14,15 @@ section! {
     impl DpopSettings, read by pub(super) read_keys(section, default: &DpopSettings) {
         /// Most proofs that the gate remembers, up to 64 bytes each; those of one key take at most a fiftieth.
         /// Beyond that: 503.
-        restart max_proofs: u64 = get_or(value::count(1000, 100_000_000), default.max_proofs),
+        fixed max_proofs: u64 = get_or(value::count(1000, 100_000_000), DpopSettings::default().max_proofs),
         /// `"required"`: a proof must have a nonce of the gate, at most 5m old.
         restart needs_nonce as ("nonce" NONCES): bool = get_or(value::word(&NONCES, &[]), default.needs_nonce),
-        /// How old a proof may be, besides `leeway` of `[issuer]`; 1s to 5m.
-        restart max_age: Duration = get_or(value::duration_within(SECOND, MAX_AGE), default.max_age),
-        /// `"store"`: a proof is accepted once by all gates that share `[store]`, for a round trip. `"gate"`: once by
-        /// each gate.
-        restart counted_in_store as ("replay" REPLAYS): bool = get_or(value::word(&REPLAYS, &[]), default.counted_in_store),
+        /// How old a proof may be, besides `leeway` of `[issuer]`.
+        fixed max_age: Duration = get_or(value::duration_within(SECOND, MAX_AGE), DpopSettings::default().max_age),
+        /// A proof is accepted once by all gates that share `[store]`, for a round trip.
+        fixed counted_in_store as "replay": bool = always(DpopSettings::default().counted_in_store),
     }
 }
 
 /// The values of `nonce`.
 const NONCES: [(&str, bool); 2] = [("off", false), ("required", true)];
-/// The values of `replay`.
-const REPLAYS: [(&str, bool); 2] = [("store", true), ("gate", false)];

@@ -16,7 +16,6 @@ use super::listeners;
 use super::sessions::read_override;
 use super::{ClientConfig, CorsConfig, DAY, SECOND, TrustedIssuer, check_known, known_names};
 use rotogate::dialect::{self, envelope::Envelope, my_sessions::MySessions};
-use rotogate::gate::ACCESS_COOKIE;
 use rotogate::program::{BROWSER, ENVELOPE, KUZZLE, KUZZLE_COOKIE, KUZZLE_HOST_COOKIE, MY_KEYS, MY_SESSIONS, OAUTH2};
 use rotogate_core::engine::APPLICATION;
 use rotogate_core::session::profile::ProfileOverride;
@@ -276,7 +275,7 @@ fn read_account(section: &Section<'_>, path: &str) -> Option<String> {
 /// Reads the cookie. Routes of the dialect use the cookie of its first endpoint.
 fn read_cookie(section: &Section<'_>, is_https: bool, above: &[EndpointConfig]) -> &'static str {
     const HOST: &str = KUZZLE_HOST_COOKIE;
-    let cookie = section.get_or("cookie", value::word(&COOKIES[1..], &[]), KUZZLE_COOKIE);
+    let cookie = section.get_or("cookie", value::word(&COOKIES, &[]), KUZZLE_COOKIE);
     if cookie == HOST && !is_https {
         let message = "needs a server.public_url that begins with https://: a browser takes a __Host- cookie over https \
                        alone";
@@ -292,10 +291,10 @@ section! {
     impl MySessions, read by read_my_sessions(section, default: &MySessions) {
         /// Greatest age of the access token that ends sessions; 24h at most.
         reload max_age: Duration = get_or(value::duration_within(SECOND, DAY), default.max_age),
-        /// true: the access token must have the scope `sessions`.
+        /// true: the access token must have the scope `sessions`. Set it if clients of others get tokens of your users.
         reload needs_scope: bool = get_or(value::boolean, default.needs_scope),
-        /// Cookie of the access token in a browser: `"__Host-access"`, `"authToken"` or `"__Host-authToken"`.
-        reload cookie: &'static str = get_or(value::word(&COOKIES, &[]), default.cookie),
+        // That of the kuzzle endpoint, if there is one: see `share_cookie`.
+        no_key cookie: &'static str = by { default.cookie },
     }
 }
 
@@ -304,10 +303,11 @@ section! {
     impl MyKeys, read by read_my_keys(section, default: &MyKeys) {
         /// Greatest age of the access token, or of a cookie's login, for a change of keys; 24h at most.
         reload max_age: Duration = get_or(value::duration_within(SECOND, DAY), default.max_age),
-        /// true: the access token must have the scope `keys`.
+        /// true: the access token must have the scope `keys`. Set it if clients of others get tokens of your users:
+        /// otherwise each of them can make keys.
         reload needs_scope: bool = get_or(value::boolean, default.needs_scope),
-        /// Cookie of the access token in a browser: `"__Host-access"`, `"authToken"` or `"__Host-authToken"`.
-        reload cookie: &'static str = get_or(value::word(&COOKIES, &[]), default.cookie),
+        // That of the kuzzle endpoint, if there is one: see `share_cookie`.
+        no_key cookie: &'static str = by { default.cookie },
     }
 }
 
@@ -321,8 +321,22 @@ fn my_keys(_: &Section<'_>, _: &str) -> Option<MyKeys> {
     None
 }
 
-const COOKIES: [(&str, &str); 3] =
-    [(ACCESS_COOKIE, ACCESS_COOKIE), (KUZZLE_COOKIE, KUZZLE_COOKIE), (KUZZLE_HOST_COOKIE, KUZZLE_HOST_COOKIE)];
+/// The cookies of access tokens in browsers.
+const COOKIES: [(&str, &str); 2] = [(KUZZLE_COOKIE, KUZZLE_COOKIE), (KUZZLE_HOST_COOKIE, KUZZLE_HOST_COOKIE)];
+
+/// Lets the endpoints for a user's own sessions and keys read the cookie of the kuzzle endpoint, if there is one: it has
+/// the access token of a browser. Without one they read the cookie `__Host-access`.
+pub(super) fn share_cookie(mut endpoints: Vec<EndpointConfig>) -> Vec<EndpointConfig> {
+    let Some(cookie) = endpoints.iter().find_map(|endpoint| Some(endpoint.kuzzle.as_ref()?.cookie)) else {
+        return endpoints;
+    };
+    for endpoint in &mut endpoints {
+        endpoint.my_sessions.iter_mut().for_each(|own| own.cookie = cookie);
+        #[cfg(feature = "relay")]
+        endpoint.my_keys.iter_mut().for_each(|own| own.cookie = cookie);
+    }
+    endpoints
+}
 
 /// Reads `client`, for a dialect whose protocol names no client. For other dialects, the key is unknown.
 fn endpoint_client(section: &Section<'_>, dialect: &str, clients: &[ClientConfig]) -> Option<String> {

@@ -16,7 +16,7 @@ section! {
         /// Required: Clients that may present the assertions: confidential, with the grant `"jwt-bearer"`.
         reload clients: Vec<Box<str>> = by { texts(section, "clients", "the id of a client") },
         /// Greatest age of an assertion, by its `iat`.
-        reload max_age: Duration = get_or(value::duration_within(SECOND, 3600 * SECOND), 600 * SECOND),
+        fixed max_age: Duration = get_or(value::duration_within(SECOND, 3600 * SECOND), 600 * SECOND),
         /// Session's subject. `"issuer"`: the issuer's, after `subject_prefix`; `"directory"`: the user that the
         /// lookup of an HTTP directory names for `issuer` and `subject`.
         reload subject: JagSubject = get_or(value::word_of, JagSubject::default()),
@@ -28,7 +28,7 @@ section! {
         /// Required: Accepted subjects, compared byte for byte (`["repo:acme/app:ref:refs/heads/main"]`).
         reload subjects: Vec<Box<str>> = by { texts(section, "subjects", "a sub of its tokens") },
         /// Longest lifetime of such a token.
-        reload max_lifetime: Duration = get_or(value::duration_within(SECOND, 3600 * SECOND), 600 * SECOND),
+        fixed max_lifetime: Duration = get_or(value::duration_within(SECOND, 3600 * SECOND), 600 * SECOND),
         /// Entry of `[[clients]]`, with the grant `"jwt-bearer"`, whose token and scopes the workload gets.
         reload as_client: Box<str> = by {
             section.required("as_client", "the id of a client", value::text).into()

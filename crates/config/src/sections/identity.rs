@@ -74,8 +74,8 @@ section! {
             let header = section.require("header", "a header such as \"x-auth-assertion\"", assertion_header);
             used.note(section, "header", header).unwrap_or(HeaderName::from_static("x-auth-assertion"))
         },
-        /// Lifetime of an assertion; 10s to 10m.
-        reload ttl: Duration = get_or(
+        /// Lifetime of an assertion.
+        fixed ttl: Duration = get_or(
             value::duration_within(*ASSERTION_TTL.start(), *ASSERTION_TTL.end()),
             Duration::from_secs(60)
         ),

@@ -28,16 +28,17 @@ section! {
         /// Required, unless there is a `key_file`: the file with the client's secret (0600); read again when it
         /// changes.
         reload secret_file: Option<PathBuf> = by { read_secret_file(section, dir) },
-        /// `"form"`: for a server that expects id and secret in the form (`client_secret_post`).
+        /// `"form"`: for a server that accepts id and secret in the form alone (`client_secret_post`). Set it then: the
+        /// endpoint is named by its URL, without metadata that say so.
         reload secret_in: SecretPlace = get_or(value::word_of, SecretPlace::Basic),
         /// How long the gate keeps a response; at most 5m, and until the token's `exp`. `"0s"`: each request asks.
         reload cache: Duration = get_or(within(Introspection::MAX_CACHE), Introspection::CACHE),
-        /// The same for an inactive token; at most 1m.
-        reload negative: Duration = get_or(within(Introspection::MAX_NEGATIVE), Introspection::NEGATIVE),
-        /// How much longer the gate uses a response while the issuer does not answer; at most 5m.
-        reload stale_if_error: Duration = get_or(within(Introspection::MAX_CACHE), Duration::ZERO),
-        /// Time for one request, connecting included; 1s to 20s.
-        reload timeout: Duration = get_or(value::duration_within(SECOND, 20 * SECOND), 5 * SECOND),
+        /// How long the gate keeps a response about an inactive token.
+        fixed negative: Duration = get_or(within(Introspection::MAX_NEGATIVE), Introspection::NEGATIVE),
+        /// How much longer the gate uses a response while the issuer does not answer.
+        fixed stale_if_error: Duration = get_or(within(Introspection::MAX_CACHE), Duration::ZERO),
+        /// Time for one request, connecting included.
+        fixed timeout: Duration = get_or(value::duration_within(SECOND, 20 * SECOND), 5 * SECOND),
         /// Only trusted authorities, in PEM. Default: the system's.
         reload ca: Option<PathBuf> = get(path_in(dir)),
         /// As `client_cert` of `fetch`.

@@ -29,18 +29,14 @@ section! {
         restart authorization_endpoint: Option<String> = get(value::endpoint_url),
         /// Private folder of the keys, created at the first start. Keep it apart from the store's back-ups.
         restart keys: PathBuf = get_or(path_in(dir), dir.join("data/keys")),
-        /// Tolerated clock difference; 30s at most.
+        /// Tolerated clock difference.
         // Requirement J7.
-        restart leeway: Duration = by { self::leeway(section, Gate::DEFAULT_LEEWAY) },
+        fixed leeway: Duration = get_or(value::duration_within(Duration::ZERO, Gate::DEFAULT_LEEWAY), Gate::DEFAULT_LEEWAY),
     }
 }
 
 pub(super) fn algorithm(v: &Raw) -> Result<Algorithm, String> {
     value::word(&Algorithm::ALL.map(|a| (a.name(), a)), &[])(v)
-}
-
-pub(super) fn leeway(section: &Section<'_>, default: Duration) -> Duration {
-    section.get("leeway", value::duration_within(Duration::ZERO, Gate::DEFAULT_LEEWAY)).unwrap_or(default)
 }
 
 pub(super) fn audience(section: &Section<'_>) -> Vec<String> {

@@ -11,7 +11,7 @@ use super::super::print::{Print, Put};
 use super::super::value;
 use super::EndpointConfig;
 use super::introspection::{self, IntrospectionConfig};
-use super::issuer::{IssuerConfig, algorithm, audience, leeway};
+use super::issuer::{IssuerConfig, algorithm, audience};
 use super::mapping::{AllowedScopes, allowed_scopes};
 use super::remote::RemoteSource;
 use super::signals::GlobalRevocationConfig;
@@ -63,13 +63,14 @@ section! {
         reload audience: Vec<String> = by { self::audience(section) },
         /// Introspection of opaque tokens, instead of keys or besides (docs/issuers.md).
         reload introspection: Option<IntrospectionConfig> = table(|section| introspection::read_keys(section, dir)),
-        /// Longest lifetime of a token, from `iat` to `exp`.
+        /// Longest lifetime of a token, from `iat` to `exp`; a token with a longer one is refused. Raise it for an
+        /// issuer without `preset` whose tokens live longer than a day.
         reload max_lifetime: Duration = get_or(
             value::duration_within(SECOND, 366 * DAY),
             preset.map_or(DAY, Preset::max_lifetime)
         ),
-        /// Tolerated clock difference. Default: that of `[issuer]`.
-        reload leeway: Duration = by { self::leeway(section, own.leeway) },
+        /// Tolerated clock difference: that of `[issuer]`.
+        no_key leeway: Duration = by { own.leeway },
         /// Endpoint for its logout tokens (OpenID Connect back-channel logout), which end its tokens.
         reload backchannel_logout: Option<EventsConfig> = table(|section| read_events(section, dir, false)),
         /// Endpoint for its security events (RFC 8935): docs/logout-events.md.
@@ -86,7 +87,8 @@ section! {
         reload id_jag: Option<IdJagRules> = table(grants::read_id_jag),
         /// Accepts its tokens for workloads (GitHub Actions, Kubernetes) as grants (RFC 7523).
         reload jwt_bearer: Option<JwtBearerRules> = table(grants::read_jwt_bearer),
-        /// Claim of the issuer's session, which logout tokens name. `""`: none.
+        /// Claim of the issuer's session, which logout tokens name. Set it for an issuer that writes the session into
+        /// another claim (Entra ID, Auth0 and Okta by a claim mapping). `""`: its tokens have no session.
         reload session_claim: String = get_or(self::session_claim, "sid".to_owned()),
     }
     with {
@@ -124,10 +126,8 @@ section! {
         reload scope_map: table,
         /// Required claims, each with its value or a list of allowed values: `{ token_use = "access" }`.
         reload require: table,
-        /// Claim to compare with `audience`, instead of `aud`.
-        reload audience_claim: text,
-        /// `"ascii"`: other subjects are refused. `"percent"`: other subjects are percent-encoded.
-        reload subject_encoding: text,
+        /// Characters of a subject other than visible ASCII, and `%`, are percent-encoded.
+        fixed subject_encoding: text = "percent",
     }
 }
 

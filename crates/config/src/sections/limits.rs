@@ -14,9 +14,8 @@ section! {
     pub struct LimitsConfig, read by pub(super) read_keys(section) {
         /// Rates of logins, refreshes and refused tokens.
         reload rates as "..": Rates = by { read_rates(section, &Rates::default()) },
-        /// Replies with `RateLimit-Policy` and `RateLimit` for the limits of the route. `"refused"`: those of a
-        /// limit that refuses; `"always"`: all; `"off"`: none.
-        reload rate_headers: RateHeaders = get_or(value::word_of, RateHeaders::default()),
+        /// Replies with `RateLimit-Policy` and `RateLimit`: `"refused"`: those of a limit that refuses.
+        fixed rate_headers: RateHeaders = get_or(value::word_of, RateHeaders::default()),
         /// true: gates of one store count logins and wrong secrets together.
         restart shared: bool = get_or(value::boolean, true),
         /// Memory for verified tokens: 64MiB hold about 40000. Each thread has 8 MiB besides.

@@ -3,7 +3,7 @@
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
-use super::super::print::{Print, Put, put, word};
+use super::super::print::{Print, Put, put};
 use super::super::value;
 use super::clients::united;
 use rotogate_core::claim::ClaimPath;
@@ -25,8 +25,8 @@ pub(super) fn read(section: &Section<'_>, base: ClaimMapping) -> ClaimMapping {
         roles: paths("roles", base.roles),
         account: texts("account", base.account),
         subject: texts("subject", base.subject),
-        encodes_subject: subject_encoding(section).unwrap_or(base.encodes_subject),
-        audience: section.get("audience_claim", text_path).or(base.audience),
+        encodes_subject: true,
+        audience: base.audience,
         scope_map: scope_map(section, "scope_map").unwrap_or(base.scope_map),
         require: base.require,
     };
@@ -57,13 +57,6 @@ fn text_path(v: &Raw) -> Result<ClaimPath, String> {
         true => Err("{} means several names, and this claim is one text".to_owned()),
         false => Ok(path),
     }
-}
-
-/// The values of `subject_encoding`.
-const SUBJECT_ENCODINGS: [(&str, bool); 2] = [("ascii", false), ("percent", true)];
-
-fn subject_encoding(section: &Section<'_>) -> Option<bool> {
-    section.get("subject_encoding", value::word(&SUBJECT_ENCODINGS, &[]))
 }
 
 /// Reads a table of scopes, each with a scope or a list of scopes. In `scope_map`, these are the issuer's scopes and
@@ -169,7 +162,7 @@ pub(super) fn allowed_scopes(section: &Section<'_>) -> AllowedScopes {
 
 impl Print for ClaimMapping {
     fn print(&self) -> Value {
-        let Self { scope, scope_map, client, roles, account, subject, encodes_subject, audience, require } = self;
+        let Self { scope, scope_map, client, roles, account, subject, encodes_subject: _, audience: _, require } = self;
         let mut table = Table::new();
         let mut claims = Table::new();
         for (key, paths) in
@@ -178,8 +171,6 @@ impl Print for ClaimMapping {
             paths.put(&mut claims, key);
         }
         put(&mut table, "claims", claims);
-        word(&SUBJECT_ENCODINGS, *encodes_subject).put(&mut table, "subject_encoding");
-        audience.put(&mut table, "audience_claim");
         let mut map = Table::new();
         for (theirs, ours) in scope_map {
             put(&mut map, theirs, ours.print());

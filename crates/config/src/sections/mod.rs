@@ -155,7 +155,8 @@ section! {
                 public_url: &server.public_url,
                 cors: &cors,
             };
-            Section::entries(&sections.endpoints, |section, above| endpoints::read(section, above, &surroundings))
+            let read = |section: &Section<'_>, above: &[_]| endpoints::read(section, above, &surroundings);
+            endpoints::share_cookie(Section::entries(&sections.endpoints, read))
         },
         /// Headers for the upstream; `""` omits a header. The gate removes these headers, in any spelling, from requests
         /// of clients.

@@ -41,9 +41,11 @@ section! {
         reload audience as "assertion_audience": String = by {
             section.get("assertion_audience", value::text).unwrap_or_default()
         },
-        /// Algorithm of the key. Default: `"EdDSA"`, `"ES256"`, `"ES384"` or `"RS256"`, by its kind.
+        /// Algorithm of the key. Set it for an RSA key at a server that accepts PS256 alone. Default: `"EdDSA"`,
+        /// `"ES256"`, `"ES384"` or `"RS256"`, by its kind.
         reload algorithm as "key_algorithm": Option<Algorithm> = get(self::algorithm),
-        /// `kid` of the assertions. Default: the thumbprint of the key (RFC 7638).
+        /// `kid` of the assertions. Set it if the other server named the key when it was registered, as Okta does.
+        /// Default: the thumbprint of the key (RFC 7638).
         reload kid as "key_id": Option<String> = get(value::text),
     }
 }

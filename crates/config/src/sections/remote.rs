@@ -108,8 +108,8 @@ section! {
         /// File with a bearer token for the hosts of the discovery document and of `jwks_uri`. In Kubernetes set
         /// `runAsUser` or `fsGroup`: the gate refuses a file that every user can read.
         reload bearer_file: Option<PathBuf> = get(path_in(dir)),
-        /// true: the gate keeps the last good set on disk, for a start while the issuer does not answer.
-        reload keep: bool = get_or(value::boolean, true),
+        /// The gate keeps the last good set on disk, for a start while the issuer does not answer.
+        fixed keep: bool = always(true),
         /// Proxy (CONNECT) for connections to other machines (`"http://proxy.example.com:3128"`). The proxy
         /// resolves names, so the gate does not check addresses. TLS ends at the server.
         reload proxy: Option<Proxy> = get(self::proxy),
@@ -120,23 +120,23 @@ section! {
     impl FetchSettings, read by read_settings(section, default: &FetchSettings) {
         /// Shortest freshness of an answer, whatever `max-age`, `Age`, `no-store` and `no-cache` say. After failures
         /// the gate tries again after 1, 2, 4 … 60 s, never later than this time.
-        reload min: Duration = get_or(time(), default.min),
+        fixed min: Duration = get_or(time(), FetchSettings::default().min),
         /// Longest freshness of an answer.
-        reload max: Duration = get_or(time(), default.max),
+        fixed max: Duration = get_or(time(), FetchSettings::default().max),
         /// Longest answer; at most 1MiB. A set may have 100 keys.
-        reload max_size: usize = get_or(value::size(1024, FetchSettings::MAX_SIZE as u64), default.max_size),
+        fixed max_size: usize = get_or(value::size(1024, FetchSettings::MAX_SIZE as u64), FetchSettings::default().max_size),
         /// How long an answer without `max-age` is fresh, from `min` to `max`. The gate fetches again after 80 to 95 %
         /// of that.
-        // An unset `fresh` is adjusted to `min` and `max`.
-        reload fresh: Duration = get_or(time(), default.fresh.min(max).max(min)),
+        fixed fresh: Duration = get_or(time(), FetchSettings::default().fresh),
         /// Shortest time between two fetches for unknown keys.
-        reload cooldown: Duration = get_or(time(), default.cooldown),
+        fixed cooldown: Duration = get_or(time(), FetchSettings::default().cooldown),
         /// Time for one fetch: name lookup, connection, TLS, answer. A client's request waits for keys no longer
         /// than that.
-        reload timeout: Duration = get_or(time(), default.timeout),
-        /// How long the gate uses the last good set while fetches fail; at least `max`, at most 7 days. The gate
-        /// fetches a good set again within half of that.
-        reload stale_for: Duration = get_or(time(), default.stale_for),
+        fixed timeout: Duration = get_or(time(), FetchSettings::default().timeout),
+        /// How long the gate uses the last good set while fetches fail; from `max` to 7 days. Shorten it if a key that
+        /// the issuer withdrew must not be accepted for a day when its server is not reachable. The gate fetches a good
+        /// set again within half of that.
+        reload stale_for: Duration = get_or(value::duration_within(max, FetchSettings::MAX_STALE_FOR), default.stale_for),
     }
 }
 

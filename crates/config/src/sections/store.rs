@@ -51,16 +51,14 @@ section! {
     pub struct RedbSettings, read by read_redb(section, dir: &Path, keys: &Path) {
         /// File of the store.
         restart path: PathBuf = get_or(path_in(dir), dir.join("data/rotogate.redb")),
-        /// File by which a start notices a restored older copy of the store. Do not back it up with the store.
+        /// File by which a start notices a restored older copy of the store. Do not back it up with the store. Set it if
+        /// the gate may not write below the folder of the configuration.
         // Requirement O5.
         restart mark: PathBuf = by { read_mark(section, dir, keys) },
-        /// true: the gate accepts a restored back-up, which may bring revoked sessions back.
-        // Requirement O5.
-        restart accept_restored_store: bool = get_or(value::boolean, false),
         /// The gate's own cache of the store's file, besides that of the operating system.
-        restart cache_size: usize = get_or(value::size(1 << 20, 1 << 40), DEFAULT_CACHE_SIZE),
-        /// How long the gate tries to reopen a store that it cannot write, before it exits with status 1. Unset:
-        /// indefinitely.
+        fixed cache_size: usize = get_or(value::size(1 << 20, 1 << 40), DEFAULT_CACHE_SIZE),
+        /// How long the gate tries to reopen a store that it cannot write, before it exits with status 1. Set it if a
+        /// supervisor then moves the gate to another machine. Unset: the gate keeps verifying tokens and tries on.
         restart give_up: Option<Duration> = get(value::duration_within(SECOND, 366 * DAY)),
     }
     with {

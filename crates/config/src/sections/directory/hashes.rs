@@ -25,9 +25,10 @@ section! {
         restart allow_legacy as some: Vec<Legacy> = list_or_empty(value::word_of),
         /// File with the password hash parameters of the Firebase project of imported users.
         restart firebase: Option<PathBuf> = get(path_in(dir)),
-        /// Iterations of Spring's `{pbkdf2}`, if not the default; at most 5000000.
+        /// Iterations of Spring's `{pbkdf2}`, whose hashes do not state them; at most 5000000. Set it if the application
+        /// that made the hashes set others than Spring's default.
         restart spring_iterations as "spring_pbkdf2_iterations": Option<u32> = get(value::count(1, 5_000_000)),
-        /// File with the secret of Spring's `{pbkdf2}`.
+        /// File with the secret of Spring's `{pbkdf2}`. Set it if the application that made the hashes had one.
         restart spring_secret_file as "spring_pbkdf2_secret_file": Option<PathBuf> = get(path_in(dir)),
     }
     with {

@@ -27,8 +27,8 @@ section! {
         reload secret_file: Option<PathBuf> = get(path_in(dir)),
         /// Only trusted authorities, in PEM. Default: the system's.
         reload ca: Option<PathBuf> = get(path_in(dir)),
-        /// true: a refusal takes as long as the slowest login of the last hours.
-        reload pad_refusals: bool = get_or(value::boolean, true),
+        /// A refusal takes as long as the slowest login of the last hours.
+        fixed pad_refusals: bool = get_or(value::boolean, true),
     }
 }
 

@@ -91,7 +91,7 @@ section! {
             read_groups(section, by)
         }),
         /// Connections for searches; as many again are for binds.
-        reload pool: usize = get_or(value::count(1, 1000), LdapSettings::POOL),
+        fixed pool: usize = get_or(value::count(1, 1000), LdapSettings::POOL),
     }
     with {
         /// `"ad"`: the attributes and filters of Active Directory.
@@ -110,7 +110,7 @@ section! {
         /// Scopes for members of a group, besides `scopes`: `{ admins = ["write", "admin"] }`.
         reload scopes: BTreeMap<String, Scope> = by { group_scopes(section) },
         /// Attribute with a group's name.
-        reload name: String = get_or(attribute, "cn".to_owned()),
+        fixed name: String = get_or(attribute, "cn".to_owned()),
         /// Levels of nested groups to follow; at most 5. Active Directory follows them itself.
         reload nested: usize = get_or(value::count(0, 5), 0),
         /// true: the names of the groups are the claim `roles`.

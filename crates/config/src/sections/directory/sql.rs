@@ -41,9 +41,9 @@ section! {
         /// Columns for fields of the user in replies of dialects.
         reload profile: Vec<String> = list_or_empty(value::text),
         /// Most connections to the database.
-        reload pool: usize = get_or(value::count(1, 1000), SqlSettings::POOL),
-        /// true: connections keep prepared statements. false: for a pooler of transactions, such as PgBouncer.
-        reload statement_cache: bool = get_or(value::boolean, true),
+        fixed pool: usize = get_or(value::count(1, 1000), SqlSettings::POOL),
+        /// Whether connections keep prepared statements, which a pooler of transactions, such as PgBouncer, would lose.
+        fixed statement_cache: bool = get_or(value::boolean, false),
         /// Schemes of users' password hashes, such as `["bcrypt"]` (docs/users.md).
         reload hashes as some: Vec<ExpectedHash> = list_or_empty(expected),
     }

@@ -21,10 +21,11 @@ section! {
             |v| value::checked(v, PostgresOptions::check_schema),
             PostgresOptions::SCHEMA.to_owned()
         ),
-        /// `"named"`: connections keep prepared statements; `"unnamed"`: for a pooler of transactions.
+        /// `"named"`: connections keep prepared statements. `"unnamed"`: for a pooler of transactions that loses them,
+        /// such as PgBouncer before 1.21.
         restart has_unnamed_statements as ("statements" STATEMENTS): bool = get_or(value::word(&STATEMENTS, &[]), false),
         /// Most connections for operations, besides 5 for revocations and the feed.
-        restart connections: usize = get_or(value::count(1, 1000), PostgresOptions::CONNECTIONS),
+        fixed connections: usize = get_or(value::count(1, 1000), PostgresOptions::CONNECTIONS),
         /// Keys of every shared store.
         restart shared as "..": SharedSettings = by { shared::read(section, dir, keys) },
     }

@@ -21,7 +21,8 @@ section! {
         restart urls: Vec<String> = by { self::urls(section) },
         /// How the gate reaches the Sentinels.
         restart sentinel as "..": Option<SentinelSettings> = by { self::sentinel(section, dir) },
-        /// true: `urls` name nodes of a cluster; one that answers is enough.
+        /// true: `urls` name nodes of a cluster; one that answers is enough. Set it for a cluster, of which one URL looks
+        /// like that of a single server.
         restart cluster: bool = by { read_cluster(section, &urls, sentinel.is_some()) },
         /// User of the server; needs `password_file`. Default: the default user.
         restart username: Option<String> = get(value::text),
@@ -30,12 +31,11 @@ section! {
             |v| value::checked(v, RedisOptions::check_prefix),
             RedisOptions::PREFIX.to_owned()
         ),
-        /// true: the server evicts no key; for a user that may not run INFO.
+        /// true: the server evicts no key. Set it if `username` may not run INFO, by which the gate checks that
+        /// otherwise: an evicted key is a lost revocation.
         restart assume_noeviction: bool = get_or(value::boolean, false),
         /// How many replicas must have a write before the gate acknowledges it.
         restart wait_replicas: u32 = get_or(value::count(0, MAX_REPLICAS), 0),
-        /// true: a write is acknowledged once it is in the append-only files; needs Redis 7.2.
-        restart wait_fsync: bool = get_or(value::boolean, false),
         /// Keys of every shared store.
         restart shared as "..": SharedSettings = by { shared::read(section, dir, keys) },
     }

@@ -8,11 +8,11 @@ use toml::{Table, Value};
 #[cfg(test)]
 use super::super::super::declare::Key;
 use super::super::super::declare::section;
-use super::super::super::print::{Print, Put};
+use super::super::super::print::{Print, Put, put};
 use super::super::super::value;
 use super::super::{DAY, path_in};
 use rotogate_core::store::Staleness;
-use rotogate_kit::config::{CertificateAndKey, Section};
+use rotogate_kit::config::{CertificateAndKey, Section, Value as Raw};
 
 section! {
     /// The keys of every store that several gates share.
@@ -24,10 +24,9 @@ section! {
         restart ca: Option<PathBuf> = get(path_in(dir)),
         /// Gate's client certificate with its chain, and its key, if the server requires one.
         restart client_cert: Option<CertificateAndKey> = certificate_and_key(dir),
-        /// File of this gate by which a start notices a restored older copy of the store.
+        /// File of this gate by which a start notices a restored older copy of the store. Set it if the gate may
+        /// not write below the folder of the configuration.
         restart mark: PathBuf = by { super::read_mark(section, dir, keys) },
-        /// true: the gate accepts a store that is older than `mark` says.
-        restart accept_restored_store: bool = get_or(value::boolean, false),
         /// How long the gate goes on without news.
         restart staleness as "..": Staleness = by { read_staleness(section) },
     }
@@ -36,19 +35,23 @@ section! {
 fn read_staleness(section: &Section<'_>) -> Staleness {
     let limit = value::duration_within(Staleness::SHORTEST, Staleness::LONGEST);
     let limit = section.get("staleness", limit).unwrap_or(Staleness::default().limit);
-    let serves = section.get("when_stale", value::word(&[("deny", false), ("allow", true)], &[])).unwrap_or(false);
-    let served = section.get("max_stale", value::duration_within(Duration::ZERO, DAY));
-    match (serves, served) {
-        (true, Some(served)) if served >= limit => return Staleness { limit, served },
-        (true, Some(_)) => section.blame("max_stale", "is shorter than staleness"),
-        (true, None) if section.has("max_stale") => {}
-        (true, None) => {
-            section.blame("max_stale", "missing; expected how long revocations of other gates may be unknown");
+    match section.get("when_stale", when_stale).flatten() {
+        Some(served) if served >= limit => Staleness { limit, served },
+        Some(_) => {
+            section.blame("when_stale", "is shorter than staleness; expected at least that, or \"deny\"");
+            Staleness::deny_after(limit)
         }
-        (false, Some(_)) => section.blame("max_stale", "has a meaning only with when_stale = \"allow\""),
-        (false, None) => {}
+        None => Staleness::deny_after(limit),
     }
-    Staleness::deny_after(limit)
+}
+
+/// `"deny"`, or how long tokens are accepted.
+fn when_stale(v: &Raw) -> Result<Option<Duration>, String> {
+    if v.as_text() == Some("deny") {
+        return Ok(None);
+    }
+    let expected = "expected \"deny\", or how long tokens are accepted without news, such as \"5m\"";
+    value::duration_within(Duration::ZERO, DAY)(v).map(Some).map_err(|error| format!("{expected}: {error}"))
 }
 
 impl Print for Staleness {
@@ -56,19 +59,17 @@ impl Print for Staleness {
     const KEYS: &'static [Key] = section!(keys {
         /// Longest time without news from the store; 500ms to 60s.
         restart staleness: duration,
-        /// After `staleness` the gate issues no tokens. `"deny"`: it accepts none either. `"allow"`: it accepts tokens
-        /// for `max_stale`.
+        /// After `staleness` the gate issues no tokens. `"deny"`: it accepts none either. A time, such as `"5m"`: it
+        /// accepts tokens for so long without news, at most 24h. Set a time if an outage of the store must not end
+        /// every request; revocations of other gates are unknown meanwhile.
         restart when_stale: text,
-        /// How long `when_stale = "allow"` accepts tokens; at most 24h.
-        restart max_stale: duration,
     });
 
     fn print(&self) -> Value {
         let mut table = Table::new();
         self.limit.put(&mut table, "staleness");
-        let is_served = self.served > self.limit;
-        if is_served { "allow" } else { "deny" }.put(&mut table, "when_stale");
-        Some(self.served).filter(|_| is_served).put(&mut table, "max_stale");
+        let served = Some(self.served).filter(|served| *served > self.limit);
+        put(&mut table, "when_stale", served.map_or_else(|| "deny".into(), |served| served.print()));
         table.into()
     }
 }

@@ -217,12 +217,12 @@ impl<'a> Findings<'a> {
             let sentinel = settings.sentinel.as_ref().and_then(|sentinel| sentinel.password_file.as_deref());
             self.secret("store.sentinel_password_file", sentinel);
         }
-        let StoreConfig::Redb(RedbSettings { path, mark, accept_restored_store, .. }) = &config.store else { return };
+        let StoreConfig::Redb(RedbSettings { path, mark, .. }) = &config.store else { return };
         let is_there = self.private(KEY, path, || private_file::open_private(path, true)).is_some();
         if self.is_denied([("store.mark", mark.as_path())]) {
             return;
         }
-        if let Err(error) = check_mark(mark, path, is_there || *accept_restored_store || path.exists()) {
+        if let Err(error) = check_mark(mark, path, is_there || path.exists()) {
             self.blame(KEY, error.to_string());
         } else if mark.parent().is_some_and(Path::is_dir) {
             // Each start replaces the mark, so the folder must be writable.

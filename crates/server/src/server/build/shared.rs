@@ -79,12 +79,11 @@ fn own_certificate((cert, key): &(PathBuf, PathBuf)) -> Result<(Vec<u8>, SecretS
 #[cfg(any(feature = "postgres", feature = "redis"))]
 fn network(config: &Config, settings: &SharedSettings, keyring: Uuid) -> Result<NetworkOptions, KeyFault> {
     // The engine reads the staleness.
-    let SharedSettings { password_file, ca, client_cert, mark, accept_restored_store, staleness: _ } = settings;
+    let SharedSettings { password_file, ca, client_cert, mark, staleness: _ } = settings;
     let options = NetworkOptions {
         ca: ca.as_deref().map(authorities).transpose()?,
         client_certificate: client_cert.as_ref().map(own_certificate).transpose()?,
         high_water: Some(mark.clone()),
-        accept_restored: *accept_restored_store,
         ..NetworkOptions::new(config.issuer.url.as_str(), keyring, config.issuer.leeway)
     };
     Ok(match password_file {
@@ -113,17 +112,8 @@ pub(crate) fn of_postgres(
 /// The options of a store in Redis.
 #[cfg(feature = "redis")]
 pub(crate) fn of_redis(config: &Config, settings: &RedisSettings, keyring: Uuid) -> Result<RedisOptions, KeyFault> {
-    let RedisSettings {
-        urls,
-        sentinel,
-        cluster,
-        username,
-        prefix,
-        assume_noeviction,
-        wait_replicas,
-        wait_fsync,
-        shared,
-    } = settings;
+    let RedisSettings { urls, sentinel, cluster, username, prefix, assume_noeviction, wait_replicas, shared } =
+        settings;
     let (first, more) = urls.split_first().ok_or_else(|| KeyFault::new("store.urls", "is empty"))?;
     let mut options = RedisOptions::new(first.as_str(), network(config, shared, keyring)?)
         .more_urls(more)
@@ -143,9 +133,6 @@ pub(crate) fn of_redis(config: &Config, settings: &RedisSettings, keyring: Uuid)
     }
     if *cluster {
         options = options.cluster();
-    }
-    if *wait_fsync {
-        options = options.wait_fsync();
     }
     if *assume_noeviction {
         options = options.assume_noeviction();

@@ -91,12 +91,11 @@ pub(crate) fn refuse_lost_keys(config: &Config) -> Result<(), ServerError> {
 
 /// Fails if the embedded store exists, or should exist.
 pub(super) fn refuse_new_keys(config: &Config) -> Result<(), KeyFault> {
-    let StoreConfig::Redb(RedbSettings { path, mark, accept_restored_store, .. }) = &config.store else {
+    let StoreConfig::Redb(RedbSettings { path, mark, .. }) = &config.store else {
         return Ok(());
     };
     if std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
-        return check_mark(mark, path, *accept_restored_store)
-            .map_err(|error| KeyFault::new("store.path", error.to_string()));
+        return check_mark(mark, path, false).map_err(|error| KeyFault::new("store.path", error.to_string()));
     }
     let (folder, store, mark) = (config.issuer.keys.display(), path.display(), mark.display());
     Err(KeyFault::new(
@@ -155,11 +154,8 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<OpenedStores, Serv
 /// The options of the embedded store from a configuration.
 pub(crate) fn redb_options(config: &Config, keyring: Uuid) -> Options {
     let mut options = Options::new(config.issuer.url.as_str(), keyring, config.issuer.leeway);
-    if let StoreConfig::Redb(RedbSettings { path: _, mark, accept_restored_store, cache_size, give_up: _ }) =
-        &config.store
-    {
+    if let StoreConfig::Redb(RedbSettings { path: _, mark, cache_size, give_up: _ }) = &config.store {
         options.high_water = Some(mark.clone());
-        options.accept_restored = *accept_restored_store;
         options.cache_size = *cache_size;
     }
     options
