@@ -298,7 +298,16 @@ async fn p47_a_request_that_is_not_recorded_costs_at_most_one_allocation_more() 
                 request.headers_mut().insert("traceparent", HeaderValue::from_static(given));
             }
             let address = std::net::Ipv4Addr::LOCALHOST.into();
-            let facts = RequestFacts { is_trusted, micros: 1, id: &id, client: address, peer: address, scheme: "http" };
+            let is_traced = given.is_some();
+            let facts = RequestFacts {
+                is_trusted,
+                is_traced,
+                micros: 1,
+                id: &id,
+                client: address,
+                peer: address,
+                scheme: "http",
+            };
             let trace = RequestTrace::begin(tracer, &mut request, &facts);
             trace.trace().log(|_, value| assert!(!std::hint::black_box(value).is_empty()));
             trace.end(&Method::GET, StatusCode::OK, Reason::PASSED, None);

@@ -326,8 +326,11 @@ pub(in crate::gate) fn prepare(gate: &Arc<Inner>, parts: &mut Parts, permitted: 
     gate.strip(|names| names.strip_untrusted(&mut parts.headers, policy));
     #[cfg(feature = "relay")]
     gate.withhold_key(parts, policy.credentials.key);
-    headers::strip_credentials(&mut parts.headers, policy);
-    withhold(parts, gate.places(policy));
+    let places = gate.places(policy);
+    if headers::strip_credentials(&mut parts.headers, policy) {
+        withhold_cookies(parts, places);
+    }
+    withhold_query_token(parts, places.query);
     withhold_unserved_host(gate, &mut parts.headers);
     if let Some(token) = token {
         parts.headers.insert(AUTHORIZATION, token);
@@ -349,11 +352,15 @@ pub(in crate::gate) fn prepare(gate: &Arc<Inner>, parts: &mut Parts, permitted: 
 /// Removes the tokens in these places, and the cookies of the browser's session and logins, wherever the request goes.
 // Requirement B15.
 pub(in crate::gate) fn withhold(parts: &mut Parts, places: Places<'_>) {
+    withhold_cookies(parts, places);
+    withhold_query_token(parts, places.query);
+}
+
+fn withhold_cookies(parts: &mut Parts, places: Places<'_>) {
     for cookie in places.cookies.into_iter().flatten() {
         credential::remove_cookie(&mut parts.headers, cookie);
     }
     credential::remove_cookies(&mut parts.headers, is_of_browser);
-    withhold_query_token(parts, places.query);
 }
 
 /// Removes an `X-Forwarded-Host` with a host that the gate does not serve, because a trusted proxy may hand a client's header

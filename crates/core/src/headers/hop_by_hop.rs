@@ -1,7 +1,8 @@
 //! Headers that belong to one connection (RFC 9110 §7.6.1).
 
 use http::header::{
-    CONNECTION, EXPECT, Entry, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, Entry, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue};
 
@@ -35,6 +36,17 @@ fn begins_like_one(name: &HeaderName) -> bool {
     )
 }
 
+/// What [`remove_hop_by_hop`] saw on its pass over the names, so that its callers need no look-ups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RemovedHeaders {
+    /// The message had a `Transfer-Encoding`, which was removed.
+    pub had_coding: bool,
+    /// The message has a `Content-Length`.
+    pub has_length: bool,
+    /// The message has a `Content-Type`.
+    pub has_media_type: bool,
+}
+
 /// Options that concern only the connection and cannot name one of our headers.
 const OPTIONS: [&str; 5] = ["close", "keep-alive", "upgrade", "te", "http2-settings"];
 
@@ -44,12 +56,16 @@ const OPTIONS: [&str; 5] = ["close", "keep-alive", "upgrade", "te", "http2-setti
 /// `te: trailers` stays (with `Connection: te`, RFC 9110 §10.1.4), because it states a capability of the client. A
 /// `Connection` that names an end-to-end header (`authorization`, `host`, `content-length`, `x-auth-…`) removes nothing
 /// (T5).
-pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+pub fn remove_hop_by_hop(headers: &mut HeaderMap) -> RemovedHeaders {
     // Most messages have at most `Connection`, and a look-up of each name costs more than a scan of the present names.
     let (mut has_connection, mut has_te, mut has_others) = (false, false, false);
+    let mut seen = RemovedHeaders::default();
     for name in headers.keys() {
         has_connection |= *name == CONNECTION;
         has_te |= *name == TE;
+        seen.had_coding |= *name == TRANSFER_ENCODING;
+        seen.has_length |= *name == CONTENT_LENGTH;
+        seen.has_media_type |= *name == CONTENT_TYPE;
         has_others |= begins_like_one(name);
     }
     if has_connection {
@@ -76,6 +92,7 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
             headers.insert(CONNECTION, HeaderValue::from_static("te"));
         }
     }
+    seen
 }
 
 /// Executes `Connection` now, and leaves in it only options that name no header of this gate.

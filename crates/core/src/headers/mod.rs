@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONNECTION, HeaderName, PROXY_AUTHORIZATION};
+use http::header::{AUTHORIZATION, CONNECTION, COOKIE, HeaderName, PROXY_AUTHORIZATION};
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
@@ -36,6 +36,7 @@ mod framing;
 mod hop_by_hop;
 mod names;
 mod pattern;
+mod present;
 mod products;
 mod trailers;
 
@@ -43,8 +44,9 @@ use certificate::ClientCertificate;
 pub use forwarding::{FORWARDED_HOST, client_ip, forwarded};
 pub use forwarding::{is_trusted, says_for_whom, scheme};
 pub use framing::is_framed_once;
-pub use hop_by_hop::remove_hop_by_hop;
+pub use hop_by_hop::{RemovedHeaders, remove_hop_by_hop};
 pub use pattern::HeaderPattern;
+pub use present::Present;
 
 /// The other end of a request's connection, which the listener inserts into the request's extensions. It is made once
 /// for a connection, and cheap to clone for each request.
@@ -286,10 +288,16 @@ impl ProtectedNames {
     ///
     /// Call it before the gate adds a header. It allocates nothing if there is nothing to remove.
     pub fn strip_untrusted(&self, headers: &mut HeaderMap, policy: &RoutePolicy) {
-        if headers.contains_key(CONNECTION) {
+        let (mut has_connection, mut all_pass) = (false, true);
+        for name in headers.keys() {
+            has_connection |= *name == CONNECTION;
+            all_pass &= self.passes(name, policy);
+        }
+        if has_connection {
             hop_by_hop::settle_connection(headers);
         }
-        if headers.keys().all(|name| self.passes(name, policy)) {
+        // Settling `Connection` adds no name.
+        if all_pass {
             return;
         }
         let gone: Vec<HeaderName> = headers.keys().filter(|name| !self.passes(name, policy)).cloned().collect();
@@ -346,11 +354,12 @@ const fn goes(is_of_token: bool, policy: &RoutePolicy) -> bool {
 }
 
 /// Keeps the client's credentials from the upstream: `Authorization` and a DPoP proof unless the route forwards the
-/// token, `Proxy-Authorization` always (T14).
-pub fn strip_credentials(headers: &mut HeaderMap, policy: &RoutePolicy) {
+/// token, `Proxy-Authorization` always (T14). Returns whether there are cookies, of which some may be credentials too.
+pub fn strip_credentials(headers: &mut HeaderMap, policy: &RoutePolicy) -> bool {
     // A scan of the present names costs less than a look-up of each credential header.
-    let mut present = [false; CREDENTIALS.len()];
+    let (mut present, mut has_cookies) = ([false; CREDENTIALS.len()], false);
     for name in headers.keys() {
+        has_cookies |= *name == COOKIE;
         for (is_there, (credential, _)) in present.iter_mut().zip(&CREDENTIALS) {
             *is_there |= name == credential;
         }
@@ -360,6 +369,7 @@ pub fn strip_credentials(headers: &mut HeaderMap, policy: &RoutePolicy) {
             headers.remove(credential);
         }
     }
+    has_cookies
 }
 
 /// The headers that no client may send to an upstream, as patterns of names in lower case; a final `*` matches

@@ -3,7 +3,7 @@
 
 use http::header::HOST;
 use http::request::Parts;
-use http::{Method, Version};
+use http::{HeaderMap, Method, Uri, Version};
 
 use crate::denial::Denial;
 
@@ -60,10 +60,22 @@ impl<'a> Authority<'a> {
 /// [`Denial::TargetTooLong`] for a target of more than 8 KiB; [`Denial::BadHost`] for a missing, repeated, malformed or
 /// contradicting host.
 pub fn check(parts: &Parts) -> Result<Authority<'_>, Denial> {
-    let uri = &parts.uri;
+    check_head(&parts.method, &parts.uri, parts.version, &parts.headers)
+}
+
+/// [`check`] for a request that is not in parts.
+///
+/// # Errors
+/// Those of [`check`].
+pub fn check_head<'a>(
+    method: &Method,
+    uri: &'a Uri,
+    version: Version,
+    headers: &'a HeaderMap,
+) -> Result<Authority<'a>, Denial> {
     // A target without path-and-query is in authority form, which belongs to CONNECT; the path `*` is asterisk form.
     let path = uri.path_and_query().ok_or(Denial::BadTarget)?;
-    if parts.method == Method::CONNECT || !path.path().starts_with('/') {
+    if *method == Method::CONNECT || !path.path().starts_with('/') {
         return Err(Denial::BadTarget);
     }
     if path.as_str().len() > MAX_TARGET {
@@ -84,7 +96,7 @@ pub fn check(parts: &Parts) -> Result<Authority<'_>, Denial> {
         }
         (Some(_), None) | (None, Some(_)) => return Err(Denial::BadTarget),
     };
-    let mut hosts = parts.headers.get_all(HOST).iter();
+    let mut hosts = headers.get_all(HOST).iter();
     let in_header = match (hosts.next(), hosts.next()) {
         (Some(host), None) => Some(host.to_str().ok().and_then(Authority::parse).ok_or(Denial::BadHost)?),
         (Some(_), Some(_)) => return Err(Denial::BadHost),
@@ -93,7 +105,7 @@ pub fn check(parts: &Parts) -> Result<Authority<'_>, Denial> {
     match (in_target, in_header) {
         (None, Some(host)) => Ok(host),
         (Some((target, default_port)), Some(host)) if target.is_same(host, Some(default_port)) => Ok(target),
-        (Some((target, _)), None) if parts.version >= Version::HTTP_2 => Ok(target),
+        (Some((target, _)), None) if version >= Version::HTTP_2 => Ok(target),
         (Some(_), Some(_)) | (_, None) => Err(Denial::BadHost),
     }
 }

@@ -72,6 +72,8 @@ impl SpanCounts {
 pub struct RequestFacts<'a> {
     /// Whether the peer is a trusted proxy.
     pub is_trusted: bool,
+    /// Whether the request has a `traceparent`.
+    pub is_traced: bool,
     /// When the request began, in microseconds since 1970.
     pub micros: u64,
     /// The id of the request.
@@ -95,7 +97,7 @@ pub struct RequestTrace {
 impl RequestTrace {
     /// Decides whether a request is recorded, and sets `traceparent` and `tracestate` for the upstream.
     pub fn begin<B>(tracer: Option<&Arc<Tracer>>, request: &mut Request<B>, facts: &RequestFacts<'_>) -> Self {
-        let given = Position::from_headers(request.headers());
+        let given = facts.is_traced.then(|| Position::from_headers(request.headers())).flatten();
         let Some(tracer) = tracer else {
             // Tracing is off, so both headers pass unchanged.
             let trace = given.map_or(Trace::None, |given| Trace::Unrecorded { id: given.trace, flags: None });

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use http::header::UPGRADE;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -29,6 +28,7 @@ use super::once_woken::OnceWoken;
 use super::origin::Origin;
 use super::stream::Stream;
 use super::workers::Workers;
+use rotogate_core::headers::Present;
 use rotogate_kit::lazy_sleep::ConnectionTimer;
 use rotogate_proxy::ConnectionPermit;
 
@@ -56,7 +56,7 @@ pub(crate) trait RequestHandler: Clone + Send + 'static {
     type Body: Body<Data: Send, Error: Into<ConnectionError>> + Send + 'static;
     type Reply: Future<Output = Result<Response<Self::Body>, Infallible>> + Send + 'static;
 
-    fn handle(&self, origin: &Arc<Origin>, request: Request<Incoming>) -> Self::Reply;
+    fn handle(&self, origin: &Arc<Origin>, request: Request<Incoming>, present: Present) -> Self::Reply;
 }
 
 fn http1_builder(bounds: &Bounds) -> http1::Builder {
@@ -159,13 +159,14 @@ async fn serve_connection(
     let service = service_fn(move |mut request: Request<Incoming>| {
         was_asked.store(true, Ordering::Relaxed);
         // An upgraded connection keeps the connection's permit until it closes.
-        if request.headers().contains_key(UPGRADE) {
+        let present = Present::in_headers(request.headers());
+        if present.upgrade {
             request.extensions_mut().insert(permit.clone());
         }
         let pending = of_http2.as_ref().map(H2Streams::pending_reply);
         // Called outside of the future: over HTTP/2 the future is a task of its own, and a request whose task waits to
         // run counts as in flight, too.
-        handler.handle(&origin, request).map(move |answered| {
+        handler.handle(&origin, request, present).map(move |answered| {
             let Ok(response) = answered;
             if let Some(pending) = pending {
                 pending.complete();

@@ -81,11 +81,9 @@ impl Origin {
     /// Whether a request is for another server than the one whose certificate the client saw (RFC 9110 §15.5.20,
     /// requirement T16). Names that share a certificate may share a connection (RFC 9113 §9.1.1). A client without SNI
     /// may address the names of the first certificate (requirement T23). A malformed host is refused by the gate.
-    pub(crate) fn is_misdirected<B>(&self, request: Request<B>) -> (bool, Request<B>) {
-        let Some(requested) = &self.requested else { return (false, request) };
-        let (parts, body) = request.into_parts();
-        let misdirected = authority::check(&parts)
-            .is_ok_and(|host| !requested.certificates.share_certificate(requested.name.as_deref(), host.host()));
-        (misdirected, Request::from_parts(parts, body))
+    pub(crate) fn is_misdirected<B>(&self, request: &Request<B>) -> bool {
+        let Some(requested) = &self.requested else { return false };
+        authority::check_head(request.method(), request.uri(), request.version(), request.headers())
+            .is_ok_and(|host| !requested.certificates.share_certificate(requested.name.as_deref(), host.host()))
     }
 }

@@ -20,7 +20,7 @@ use crate::server::listen::origin::Origin;
 use rotogate::gate::{Authorizer, GateBody, Neighbour, Verdict};
 use rotogate_config::{AuthorizerConfig, AuthorizerKind, ClientAuth, Config, ServerConfig};
 use rotogate_core::denial::Denial;
-use rotogate_core::headers::Peer;
+use rotogate_core::headers::{Peer, Present};
 
 /// The questions that an authorizer's listener answers.
 #[derive(Debug)]
@@ -119,7 +119,8 @@ pub(crate) async fn verdict(
     let of_client = parts.extensions.get::<Peer>().filter(|_| denial.is_none()).map(|peer| origin.asked_for(peer));
     let origin = of_client.map_or_else(|| Arc::clone(origin), Arc::new);
     let mut request = Request::from_parts(parts, ());
-    let record = RequestRecord::new(state, &origin, &mut request, began, None);
+    let present = Present::in_headers(request.headers());
+    let record = RequestRecord::new(state, &origin, (&mut request, present), began, None);
     let permit = state.enter(&origin, request.headers());
     let (parts, ()) = request.into_parts();
     let decided = {

@@ -11,6 +11,7 @@ use super::request::{self, Served, Serving};
 use super::request_record::LoggedBody;
 use crate::server::listen::connection::RequestHandler;
 use crate::server::listen::origin::Origin;
+use rotogate_core::headers::Present;
 
 /// Serves requests, or answers questions of other proxies about requests.
 #[derive(Clone, Debug)]
@@ -23,7 +24,7 @@ impl RequestHandler for GateHandler {
     type Body = LoggedBody;
     type Reply = Either<Served, VerdictFuture>;
 
-    fn handle(&self, origin: &Arc<Origin>, request: Request<Incoming>) -> Self::Reply {
+    fn handle(&self, origin: &Arc<Origin>, request: Request<Incoming>, present: Present) -> Self::Reply {
         let state = self.serving.load_full();
         match &self.questions {
             Some(questions) => {
@@ -31,7 +32,7 @@ impl RequestHandler for GateHandler {
             }
             None => {
                 let permit = state.enter(origin, request.headers());
-                Either::Left(request::serve(state, origin, request, permit))
+                Either::Left(request::serve(state, origin, (request, present), permit))
             }
         }
     }

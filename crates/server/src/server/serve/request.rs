@@ -27,7 +27,7 @@ use rotogate::Gate;
 use rotogate::gate::{BufferedForward, GateBody, GateLayer, GateService, Reason, Verdict};
 use rotogate_config::Config;
 use rotogate_core::clock::{SystemTime, TimeSource};
-use rotogate_core::headers::Peer;
+use rotogate_core::headers::{Peer, Present};
 use rotogate_core::overload::{Holder, PoolPermit, Refusal};
 use rotogate_core::reply;
 use rotogate_kit::exchange::ExchangeProgress;
@@ -142,14 +142,14 @@ type ServiceFuture = CorsFuture<<GateService<Proxy, BufferedForward> as Service<
 pub(crate) fn serve(
     state: Arc<RequestState>,
     origin: &Arc<Origin>,
-    mut request: Request<Incoming>,
+    (mut request, present): (Request<Incoming>, Present),
     permit: Result<PoolPermit, Rejection>,
 ) -> Served {
     let began = state.time.monotonic();
     let received = (!request.body().is_end_stream()).then(ExchangeProgress::default);
-    let record = RequestRecord::new(&state, origin, &mut request, began, received.as_ref());
-    let is_grpc = reply::is_grpc(request.headers());
-    let (is_misdirected, request) = origin.is_misdirected(request);
+    let record = RequestRecord::new(&state, origin, (&mut request, present), began, received.as_ref());
+    let is_grpc = present.content_type && reply::is_grpc(request.headers());
+    let is_misdirected = origin.is_misdirected(&request);
     // `enter` and `catch_unwind` copy the captured and returned values of a closure. So the closures of this file
     // capture references only: each takes its input from one `Option`, and writes its result into another.
     let (mut asked, mut answer) = (Some((request, permit, received)), None);

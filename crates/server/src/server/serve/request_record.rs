@@ -7,7 +7,7 @@ use std::task::{Context as Polled, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use http::header::{CONTENT_TYPE, UPGRADE};
+use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
@@ -22,7 +22,7 @@ use crate::trace::{RequestFacts, RequestTrace};
 use rotogate::gate::Verdict;
 use rotogate_core::clock::{SystemTime, TimeSource, wall_micros};
 use rotogate_core::context::Context;
-use rotogate_core::headers;
+use rotogate_core::headers::{self, Present};
 use rotogate_core::lease::UntilClosed;
 use rotogate_core::overload::PoolPermit;
 use rotogate_kit::exchange::{ExchangeEnd, ExchangeProgress, TunnelEnd};
@@ -53,7 +53,7 @@ impl RequestRecord {
     pub(crate) fn new<B>(
         state: &RequestState,
         origin: &Origin,
-        request: &mut Request<B>,
+        (request, present): (&mut Request<B>, Present),
         began: Duration,
         received: Option<&ExchangeProgress>,
     ) -> Self {
@@ -65,6 +65,7 @@ impl RequestRecord {
         let client = if proxies.is_empty() { peer } else { headers::client_ip(request.headers(), peer, proxies) };
         let facts = RequestFacts {
             is_trusted: !proxies.is_empty(),
+            is_traced: present.traceparent,
             micros,
             id: &id,
             client,
@@ -79,7 +80,7 @@ impl RequestRecord {
         if let Some(line) = &mut line {
             line.set_trace(trace.trace());
         }
-        let tunnel = request.headers().contains_key(UPGRADE).then(TunnelEnd::default);
+        let tunnel = present.upgrade.then(TunnelEnd::default);
         if let Some(tunnel) = &tunnel {
             request.extensions_mut().insert(tunnel.clone());
             request.extensions_mut().insert(UntilClosed(Arc::new(tunnel.clone())));

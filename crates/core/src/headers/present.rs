@@ -1,0 +1,51 @@
+//! Which of some headers a message has, found in one pass over its names: a look-up hashes the name, which costs more.
+
+use http::header::{CONTENT_TYPE, UPGRADE};
+use http::{HeaderMap, HeaderName};
+
+use crate::context::trace::TRACEPARENT;
+
+static TRACE: HeaderName = TRACEPARENT;
+
+/// The headers that the program asks every request about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Present {
+    /// `Content-Type`.
+    pub content_type: bool,
+    /// `traceparent`.
+    pub traceparent: bool,
+    /// `Upgrade`.
+    pub upgrade: bool,
+}
+
+impl Present {
+    /// The headers of this message.
+    pub fn in_headers(headers: &HeaderMap) -> Self {
+        let mut present = Self::default();
+        for name in headers.keys() {
+            present.content_type |= *name == CONTENT_TYPE;
+            present.traceparent |= *name == TRACE;
+            present.upgrade |= *name == UPGRADE;
+        }
+        present
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn each_header_is_found_by_itself() {
+        let value = HeaderValue::from_static("x");
+        let found = |names: &[HeaderName]| {
+            Present::in_headers(&names.iter().map(|name| (name.clone(), value.clone())).collect())
+        };
+        assert_eq!(found(&[http::header::HOST, HeaderName::from_static("tracestate")]), Present::default());
+        assert_eq!(found(&[http::header::HOST, UPGRADE]), Present { upgrade: true, ..Present::default() });
+        assert_eq!(found(&[CONTENT_TYPE]), Present { content_type: true, ..Present::default() });
+        assert_eq!(found(&[TRACEPARENT]), Present { traceparent: true, ..Present::default() });
+    }
+}
