@@ -259,13 +259,10 @@ impl Body for RequestBody {
     }
 }
 
-/// The body of a response: an upstream's, or the proxy's own.
+/// The body of a response: an upstream's, or the proxy's own. An upstream's is boxed, because a response is moved several
+/// times on its way to the connection.
 #[derive(Debug)]
-pub struct ProxyBody {
-    kind: Kind,
-    /// How the proxy obtained the response.
-    pub(super) sent: ForwardInfo,
-}
+pub struct ProxyBody(Kind);
 
 /// The forwarding of a request, for the access log.
 #[derive(Clone, Debug, Default)]
@@ -278,8 +275,16 @@ pub(super) struct ForwardInfo {
 
 #[derive(Debug)]
 enum Kind {
-    Own(Option<Bytes>),
-    Upstream { body: Incoming, idle: IdleTimer, under_way: Option<(InFlightSlot, Option<ConnectionGuard>)> },
+    Own { bytes: Option<Bytes>, sent: Option<Box<ForwardInfo>> },
+    Upstream(Box<UpstreamBody>),
+}
+
+#[derive(Debug)]
+struct UpstreamBody {
+    body: Incoming,
+    idle: IdleTimer,
+    sent: ForwardInfo,
+    under_way: Option<(InFlightSlot, Option<ConnectionGuard>)>,
 }
 
 /// Resources that a response holds until its body ends.
@@ -295,29 +300,41 @@ impl ProxyBody {
     /// A body that the proxy itself created.
     pub fn full(text: impl Into<Bytes>) -> Self {
         let bytes = text.into();
-        Self { kind: Kind::Own((!bytes.is_empty()).then_some(bytes)), sent: ForwardInfo::default() }
+        Self(Kind::Own { bytes: (!bytes.is_empty()).then_some(bytes), sent: None })
     }
 
-    pub(super) fn upstream(body: Incoming, idle: Duration, exchange: Exchange) -> Self {
+    pub(super) fn upstream(body: Incoming, idle: Duration, sent: ForwardInfo, exchange: Exchange) -> Self {
         let Exchange { progress, in_flight, in_use } = exchange;
-        let kind = Kind::Upstream { body, idle: IdleTimer::new(idle, progress), under_way: Some((in_flight, in_use)) };
-        Self { kind, sent: ForwardInfo::default() }
+        let (idle, under_way) = (IdleTimer::new(idle, progress), Some((in_flight, in_use)));
+        Self(Kind::Upstream(Box::new(UpstreamBody { body, idle, sent, under_way })))
+    }
+
+    /// Sets how the proxy obtained the response.
+    pub(super) fn set_sent(&mut self, info: ForwardInfo) {
+        match &mut self.0 {
+            Kind::Own { sent, .. } => *sent = Some(Box::new(info)),
+            Kind::Upstream(upstream) => upstream.sent = info,
+        }
     }
 
     /// The address, the number of attempts, and the time until the response head.
     pub fn sent(&self) -> (Option<&str>, u8, Duration) {
-        let address = match &self.kind {
-            Kind::Upstream { under_way: Some((in_flight, _)), .. } => Some(&*in_flight.address),
-            Kind::Upstream { .. } | Kind::Own(_) => self.sent.address.as_deref(),
+        let (address, sent) = match &self.0 {
+            Kind::Own { sent: None, .. } => return (None, 0, Duration::ZERO),
+            Kind::Own { sent: Some(sent), .. } => (sent.address.as_deref(), &**sent),
+            Kind::Upstream(upstream) => {
+                let under_way = upstream.under_way.as_ref().map(|(in_flight, _)| &*in_flight.address);
+                (under_way.or(upstream.sent.address.as_deref()), &upstream.sent)
+            }
         };
-        (address.map(Address::name), self.sent.attempts, self.sent.took)
+        (address.map(Address::name), sent.attempts, sent.took)
     }
 
     /// The whole body, if the proxy itself created it.
     pub fn own_bytes(&mut self) -> Option<&mut Bytes> {
-        match &mut self.kind {
-            Kind::Own(bytes) => bytes.as_mut(),
-            Kind::Upstream { .. } => None,
+        match &mut self.0 {
+            Kind::Own { bytes, .. } => bytes.as_mut(),
+            Kind::Upstream(_) => None,
         }
     }
 }
@@ -327,9 +344,10 @@ impl Body for ProxyBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut self.kind {
-            Kind::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Kind::Upstream { body, idle, under_way } => {
+        match &mut self.0 {
+            Kind::Own { bytes, .. } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Kind::Upstream(upstream) => {
+                let UpstreamBody { body, idle, under_way, .. } = &mut **upstream;
                 let Poll::Ready(next) = Pin::new(body).poll_frame(cx) else {
                     return idle.poll(cx).map(|()| Some(Err(BodyError::Idle)));
                 };
@@ -344,16 +362,16 @@ impl Body for ProxyBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.kind {
-            Kind::Own(bytes) => bytes.is_none(),
-            Kind::Upstream { body, .. } => body.is_end_stream(),
+        match &self.0 {
+            Kind::Own { bytes, .. } => bytes.is_none(),
+            Kind::Upstream(upstream) => upstream.body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.kind {
-            Kind::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Kind::Upstream { body, .. } => body.size_hint(),
+        match &self.0 {
+            Kind::Own { bytes, .. } => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Kind::Upstream(upstream) => upstream.body.size_hint(),
         }
     }
 }

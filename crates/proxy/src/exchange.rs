@@ -39,6 +39,7 @@ struct RequestTemplate {
     headers: HeaderMap,
     /// The `Host` that the client sent.
     host: Option<HeaderValue>,
+    has_length: bool,
 }
 
 /// A request that [`Inner::send`] sends.
@@ -46,6 +47,7 @@ pub(super) struct Outgoing {
     template: RequestTemplate,
     /// An empty extension map with allocated capacity, which the response reuses.
     room: Extensions,
+    pub(super) is_grpc: bool,
 }
 
 /// Why an attempt failed.
@@ -102,7 +104,7 @@ impl Inner {
         upgrade: Option<Box<UpgradeRequest>>,
         holders: RequestHolders,
     ) -> Result<Response<ProxyBody>, ForwardError> {
-        let Outgoing { template, room } = outgoing;
+        let Outgoing { template, room, .. } = outgoing;
         let begun = Instant::now();
         let mut info = ForwardInfo::default();
         let mut repeatable = body.is_end_stream() && template.method.is_idempotent();
@@ -147,11 +149,9 @@ impl Inner {
                         info.took = begun.elapsed();
                         let took = if info.attempts == 1 { info.took } else { attempt_begun.elapsed() };
                         record_answer(pool, &address, response.status(), took);
-                        match self.finish(pool, response, Exchange { progress, in_flight, in_use }, upgrade) {
-                            Ok(mut response) => {
-                                deliver(&mut response, info, room);
-                                return Ok(response);
-                            }
+                        let exchange = Exchange { progress, in_flight, in_use };
+                        match self.finish(pool, response, (&mut info, room), exchange, upgrade) {
+                            Ok(response) => return Ok(response),
                             Err(kind) => break 'failed kind,
                         }
                     }
@@ -175,8 +175,8 @@ impl Inner {
         Err(ForwardError { kind, sent: info })
     }
 
-    /// The request for the upstream.
-    pub(super) fn prepare(&self, mut parts: Parts) -> Result<Outgoing, ProxyError> {
+    /// The request for the upstream, made of the parts. They are unchanged if there is an error.
+    pub(super) fn prepare(&self, parts: &mut Parts) -> Result<Outgoing, ProxyError> {
         if parts.method == Method::CONNECT {
             return Err(ProxyError::Tunnel);
         }
@@ -188,23 +188,28 @@ impl Inner {
             tracing::error!("request without peer address");
             return Err(ProxyError::Miswired);
         };
-        let mut headers = parts.headers;
-        headers::remove_hop_by_hop(&mut headers);
+        let mut headers = std::mem::take(&mut parts.headers);
+        let seen = headers::remove_hop_by_hop(&mut headers);
+        let is_grpc = seen.has_media_type && reply::is_grpc(&headers);
         if parts.version == Version::HTTP_2 {
             join_cookies(&mut headers);
         }
         let authority = || parts.uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
         let host = headers.get(HOST).cloned().or_else(authority);
         headers::forwarded(&mut headers, peer, host.as_ref(), &self.settings.trusted_proxies);
-        parts.extensions.clear();
-        let template = RequestTemplate { method: parts.method, target, headers, host };
-        Ok(Outgoing { template, room: parts.extensions })
+        let mut room = std::mem::take(&mut parts.extensions);
+        room.clear();
+        let method = std::mem::take(&mut parts.method);
+        let template = RequestTemplate { method, target, headers, host, has_length: seen.has_length };
+        Ok(Outgoing { template, room, is_grpc })
     }
 
+    /// The response for the client, which takes `info` and `room`.
     fn finish(
         &self,
         pool: &Arc<Pool>,
-        response: Response<Incoming>,
+        mut response: Response<Incoming>,
+        (info, room): (&mut ForwardInfo, &mut Extensions),
         exchange: Exchange,
         upgrade: Option<Box<UpgradeRequest>>,
     ) -> Result<Response<ProxyBody>, ProxyError> {
@@ -220,18 +225,21 @@ impl Inner {
             if let Some(connection) = ours.as_ref().or_else(|| response.extensions().get::<ConnectionHold>()) {
                 connection.hold(in_flight);
             }
-            return upgrade.switch(response).ok_or(ProxyError::UpstreamProtocol);
+            let mut switched = upgrade.switch(response).ok_or(ProxyError::UpstreamProtocol)?;
+            switched.body_mut().set_sent(std::mem::take(info));
+            if switched.extensions().is_empty() {
+                *switched.extensions_mut() = std::mem::take(room);
+            }
+            return Ok(switched);
         }
-        let (mut parts, body) = response.into_parts();
         // `Content-Length` beside `Transfer-Encoding` is meaningless (RFC 9112 §6.3).
-        if parts.headers.contains_key(TRANSFER_ENCODING) {
-            parts.headers.remove(CONTENT_LENGTH);
+        if headers::remove_hop_by_hop(response.headers_mut()).had_coding {
+            response.headers_mut().remove(CONTENT_LENGTH);
         }
-        headers::remove_hop_by_hop(&mut parts.headers);
-        parts.extensions = http::Extensions::new();
-        parts.version = Version::HTTP_11;
+        *response.extensions_mut() = std::mem::take(room);
+        *response.version_mut() = Version::HTTP_11;
         let idle = self.idle_timeout(Some(pool));
-        Ok(Response::from_parts(parts, ProxyBody::upstream(body, idle, exchange)))
+        Ok(response.map(|body| ProxyBody::upstream(body, idle, std::mem::take(info), exchange)))
     }
 }
 
@@ -256,17 +264,10 @@ async fn answer_by_echo(
     match answered {
         Ok(mut response) => {
             pool.counts.answered(response.status(), info.took);
-            response.body_mut().sent = info;
+            response.body_mut().set_sent(info);
             Ok(response)
         }
         Err(error) => Err(ForwardError { kind: of_body(&error), sent: info }),
-    }
-}
-
-fn deliver(response: &mut Response<ProxyBody>, info: ForwardInfo, room: &mut Extensions) {
-    response.body_mut().sent = info;
-    if response.extensions().is_empty() {
-        *response.extensions_mut() = std::mem::take(room);
     }
 }
 
@@ -365,7 +366,7 @@ fn head_for(
 ) -> Result<Parts, ProxyError> {
     let preserve_host = pool.upstream.preserve_host;
     let uri = url.uri(&template.target).ok_or(ProxyError::NotCanonical)?;
-    let RequestTemplate { method, headers, host, .. } = template;
+    let RequestTemplate { method, headers, host, has_length, .. } = template;
     let (method, mut headers) = (std::mem::take(method), std::mem::take(headers));
     let preserved = host.as_ref().filter(|_| preserve_host);
     let host = match url {
@@ -386,7 +387,7 @@ fn head_for(
     }
     // Replaces the client's version, because a pooled connection refuses a request of another version.
     let version = if matches!(url, UpstreamUrl::H2c(_)) { Version::HTTP_2 } else { Version::HTTP_11 };
-    frame(&mut headers, body, version);
+    frame(&mut headers, *has_length, body, version);
     if matches!(url, UpstreamUrl::Https(_)) {
         // The version is unknown before the connection is open. HTTP/2 has no `Connection`, and hyper would remove the
         // fields that it names. gRPC needs trailers, but only over HTTP/2.
@@ -408,8 +409,8 @@ fn head_for(
 
 /// Sets the true length of the body, whatever the client declared, so that the request has exactly one framing. HTTP/2
 /// frames bodies itself and has no `Connection` (RFC 9113 §8.2.2).
-fn frame(headers: &mut HeaderMap, body: &RequestBody, version: Version) {
-    let said = headers.remove(CONTENT_LENGTH).is_some();
+fn frame(headers: &mut HeaderMap, has_length: bool, body: &RequestBody, version: Version) {
+    let said = has_length && headers.remove(CONTENT_LENGTH).is_some();
     if version == Version::HTTP_2 {
         headers.remove(CONNECTION);
     }

@@ -44,17 +44,18 @@ struct Shared {
 }
 
 struct IdleConnection {
-    connection: Connection,
+    connection: Box<Connection>,
     since: Instant,
 }
 
 enum Checkout {
-    Idle(Connection),
+    Idle(Box<Connection>),
     /// Connections were returned a moment ago, but their tasks have not seen the end of the response yet.
     NotReadyYet,
     None,
 }
 
+/// A connection, boxed once, because each request moves it several times.
 struct Connection {
     sender: SendRequest<LentBody>,
     /// The timer for response heads. `None` until a head is first awaited.
@@ -110,7 +111,7 @@ impl Connections {
                 None => Box::pin(self.connect()).await?,
             };
             let taken = request.take().ok_or_else(SendError::nothing)?;
-            let Connection { sender, timer, .. } = &mut connection;
+            let Connection { sender, timer, .. } = &mut *connection;
             // Pinned in place, because awaiting by value would copy the future.
             let sending = pin!(sender.try_send_request(taken));
             let sent = timeout.within_on(timer, sending).await;
@@ -130,7 +131,7 @@ impl Connections {
         }
     }
 
-    async fn connect(&self) -> Result<Connection, SendError> {
+    async fn connect(&self) -> Result<Box<Connection>, SendError> {
         let link = self.0.dial.clone().connect().await.map_err(SendError::unconnected)?;
         let holding = link.holding();
         let (sender, connection) =
@@ -140,7 +141,7 @@ impl Connections {
                 tracing::debug!(%error, "upstream connection ended early");
             }
         });
-        Ok(Connection { sender, timer: None, holding, requests: 0 })
+        Ok(Box::new(Connection { sender, timer: None, holding, requests: 0 }))
     }
 }
 
@@ -162,7 +163,7 @@ impl Shared {
         if idle.is_empty() { Checkout::None } else { Checkout::NotReadyYet }
     }
 
-    fn check_in(self: Arc<Self>, connection: Connection) {
+    fn check_in(self: Arc<Self>, connection: Box<Connection>) {
         if connection.requests >= self.requests_each.get() {
             return;
         }
@@ -204,7 +205,7 @@ async fn sweep(connections: Weak<Shared>, first: Duration) {
 /// The connection of a response. Dropping it returns the connection to the pool, or closes it if the response was not
 /// read to its end.
 pub(super) struct ConnectionGuard {
-    connection: Option<Connection>,
+    connection: Option<Box<Connection>>,
     /// Dangling if the pool was replaced meanwhile.
     home: Weak<Shared>,
 }

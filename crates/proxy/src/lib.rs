@@ -299,18 +299,21 @@ impl Proxy {
         B::Error: Into<BoxError>,
     {
         let inner = Arc::clone(&self.0);
-        let (parts, body) = request.into_parts();
-        let is_grpc = reply::is_grpc(&parts.headers);
+        let (mut parts, body) = request.into_parts();
         let dialect = policy.dialect.clone();
         let pool = inner.pool(upstream);
         let body = RequestBody::new(body, policy.max_body, inner.idle_timeout(pool.as_deref()));
         let mut prepared = match (pool, body) {
-            (Some(pool), Ok(body)) => inner.prepare(parts).map(|outgoing| (pool, body, outgoing)),
+            (Some(pool), Ok(body)) => inner.prepare(&mut parts).map(|outgoing| (pool, body, outgoing)),
             (Some(_), Err(_)) => Err(ProxyError::TooLarge),
             (None, _) => {
                 tracing::error!(upstream = upstream.position(), "route names an unknown upstream");
                 Err(ProxyError::Miswired)
             }
+        };
+        let is_grpc = match &prepared {
+            Ok((_, _, outgoing)) => outgoing.is_grpc,
+            Err(_) => reply::is_grpc(&parts.headers),
         };
         async move {
             let sent = match &mut prepared {
@@ -326,7 +329,7 @@ impl Proxy {
                     Some(dialect) => kind.response_in(dialect),
                     None => kind.response(),
                 };
-                response.body_mut().sent = sent;
+                response.body_mut().set_sent(sent);
                 response
             }))
         }

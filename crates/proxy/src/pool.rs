@@ -180,12 +180,19 @@ impl Pool {
         tried: &[Arc<Address>],
         holders: RequestHolders,
     ) -> Result<Option<InFlightSlot>, ProxyError> {
-        self.ready().await?;
         let is_retry = !tried.is_empty();
         if is_retry || self.queue.is_empty() {
-            match self.take(tried, holders) {
+            let taken = match self.take(tried, holders) {
+                Err(NoPlace::Unknown) => {
+                    self.first_look_up().await?;
+                    self.take(tried, holders)
+                }
+                taken => taken,
+            };
+            match taken {
                 Ok(slot) => return Ok(Some(slot)),
                 Err(NoPlace::NoOther) => return Ok(None),
+                Err(NoPlace::Unknown) => return Err(ProxyError::Unreachable),
                 // A retry does not queue.
                 Err(NoPlace::Full) if is_retry => return Err(ProxyError::Overloaded),
                 Err(NoPlace::Share) if is_retry => return Err(ProxyError::ShareTaken),
@@ -259,6 +266,9 @@ impl Pool {
     /// A slot for a request of these holders.
     fn take(self: &Arc<Self>, tried: &[Arc<Address>], holders: RequestHolders) -> Result<InFlightSlot, NoPlace> {
         let all = self.addresses.load();
+        if all.is_empty() {
+            return Err(NoPlace::Unknown);
+        }
         let Places { usage, each_caller, each_client } = self.places(&all);
         let RequestHolders { caller, mut client } = holders;
         if let Some(caller) = caller {
@@ -321,11 +331,8 @@ impl Pool {
         taken.ok_or(NoPlace::Full)
     }
 
-    /// Waits for the first lookup if no address is known.
-    async fn ready(self: &Arc<Self>) -> Result<(), ProxyError> {
-        if !self.addresses.load().is_empty() {
-            return Ok(());
-        }
+    /// Waits for the first lookup, because no address is known.
+    async fn first_look_up(self: &Arc<Self>) -> Result<(), ProxyError> {
         Box::pin(self.look_up()).await;
         if self.addresses.load().is_empty() { Err(ProxyError::Unreachable) } else { Ok(()) }
     }
@@ -455,6 +462,8 @@ fn fixed(url: &UpstreamUrl) -> Option<Vec<Option<SocketAddr>>> {
 
 /// Why a request cannot get a slot now.
 enum NoPlace {
+    /// No address is known.
+    Unknown,
     Full,
     /// The free slots are for holders with smaller amounts.
     Share,

@@ -41,8 +41,9 @@ pub(in crate::gate) enum Admission {
     Undecided(Undecided, Permitted),
     /// The request is refused.
     Refused(Denial, Option<Arc<Route>>),
-    /// The request is refused: no route of this path serves the method.
-    WrongMethod(Reply),
+    /// The request is refused: no route of this path serves the method. Boxed, because the admission of every request is
+    /// moved.
+    WrongMethod(Box<Reply>),
 }
 
 impl Admission {
@@ -203,7 +204,9 @@ impl<M> GateLayer<M> {
         match gate.judge_head(mcp, parts, &permitted, observer) {
             Ok(HeadVerdict::Decided) => Admission::In(permitted),
             Ok(HeadVerdict::NeedsBody) => Admission::Call(permitted),
-            Ok(HeadVerdict::WrongMethod) => Admission::WrongMethod(reply::method_not_allowed(&[Method::POST])),
+            Ok(HeadVerdict::WrongMethod) => {
+                Admission::WrongMethod(Box::new(reply::method_not_allowed(&[Method::POST])))
+            }
             Err(denial) => Admission::Refused(denial, Some(Arc::clone(permitted.route()))),
         }
     }
@@ -271,7 +274,6 @@ impl<M> GateLayer<M> {
     }
 
     /// 4. The route of a request.
-    #[expect(clippy::result_large_err, reason = "an allocation would cost more than the move")]
     fn route<'g, O: Observer>(
         &'g self,
         parts: &Parts,
@@ -309,7 +311,7 @@ impl<M> GateLayer<M> {
         if allowed.is_empty() {
             return Admission::Refused(Denial::NoRoute, None);
         }
-        Admission::WrongMethod(if reply::is_grpc(&parts.headers) {
+        Admission::WrongMethod(Box::new(if reply::is_grpc(&parts.headers) {
             respond::denied_grpc(Denial::MethodNotAllowed)
         } else {
             // Any route of the path determines the dialect: the routes differ only in their methods.
@@ -321,7 +323,7 @@ impl<M> GateLayer<M> {
             let (denial, plain) = (Denial::MethodNotAllowed, reply::method_not_allowed(allowed));
             respond::worded(dialect, &parts.headers, denial, &plain)
                 .unwrap_or_else(|| respond::hooked(gate.refusals.as_ref(), parts, denial, plain))
-        })
+        }))
     }
 
     /// May a path that is not canonical stay unchanged? A router outside of this layer has matched the client's

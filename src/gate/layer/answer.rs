@@ -88,7 +88,7 @@ impl<S, M> GateService<S, M> {
             Admission::WrongMethod(reply) => {
                 let reason = Reason::from(Denial::MethodNotAllowed);
                 reason.tell();
-                ResponseFuture::own(reply, layer.options.annotate.then(|| Verdict::new(reason)))
+                ResponseFuture::own(*reply, layer.options.annotate.then(|| Verdict::new(reason)))
             }
         }
     }

@@ -211,7 +211,7 @@ impl<M> GateLayer<M> {
             }
             Admission::WrongMethod(reply) => {
                 recorder.refused(Denial::MethodNotAllowed);
-                decision.refusal = Some(reply);
+                decision.refusal = Some(*reply);
             }
             Admission::Endpoint(Hit::NearMiss(of)) => {
                 recorder.refused(Denial::NearMiss);

@@ -1,6 +1,6 @@
 //! The response future: the reply of the service, of an endpoint, or of the gate itself.
 
-use std::future::{Future, Ready};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -138,7 +138,8 @@ pin_project! {
     pub(super) enum FutureKind<F> {
         Inner { #[pin] future: F, passed: Option<PassedRequest>, annotate: bool },
         Endpoint { answer: Pin<Box<dyn Future<Output = EndpointOutcome<F>> + Send>> },
-        Own { reply: Ready<(Reply, Option<Verdict>)> },
+        // Boxed: a reply is larger than the other states, and the future moves several times.
+        Own { reply: Option<Box<(Reply, Option<Verdict>)>> },
     }
 }
 
@@ -150,7 +151,7 @@ impl<F> std::fmt::Debug for ResponseFuture<F> {
 
 impl<F> ResponseFuture<F> {
     pub(in crate::gate) fn own(reply: Reply, verdict: Option<Verdict>) -> Self {
-        Self { kind: FutureKind::Own { reply: std::future::ready((reply, verdict)) } }
+        Self { kind: FutureKind::Own { reply: Some(Box::new((reply, verdict))) } }
     }
 
     /// An answer after a wait.
@@ -190,12 +191,13 @@ where
                     return Poll::Ready(Ok(answered(response, passed.take(), *annotate)));
                 }
                 FutureKindProjection::Own { reply } => {
-                    let (mut reply, verdict) = ready!(Pin::new(reply).poll(cx));
+                    #[expect(clippy::expect_used, reason = "a future is not polled after its end")]
+                    let (mut reply, verdict) = *reply.take().expect("polled once");
                     note_own(&mut reply);
                     return Poll::Ready(Ok(annotated(reply.map(GateBody::own), verdict)));
                 }
                 FutureKindProjection::Endpoint { answer } => match ready!(answer.as_mut().poll(cx)) {
-                    EndpointOutcome::Reply(reply) => FutureKind::Own { reply: std::future::ready(*reply) },
+                    EndpointOutcome::Reply(reply) => FutureKind::Own { reply: Some(reply) },
                     EndpointOutcome::In { future, passed, annotate } => {
                         FutureKind::Inner { future, passed: Some(passed), annotate }
                     }

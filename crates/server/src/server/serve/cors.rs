@@ -1,6 +1,7 @@
 //! CORS (requirement T19): an explicit list of origins. Preflights are answered before authentication.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 
 use futures_util::future::Either;
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, HeaderName, ORIGIN, WWW_AUTHENTICATE};
@@ -69,8 +70,9 @@ fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
     *method == Method::OPTIONS && headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// The response of a service with CORS.
-pub(crate) type CorsFuture<F> = Either<F, tower_http::cors::ResponseFuture<F>>;
+/// The response of a service with CORS. That of tower-http is boxed, because it holds a map of headers, for which the
+/// future of every request would have room.
+pub(crate) type CorsFuture<F> = Either<F, Pin<Box<tower_http::cors::ResponseFuture<F>>>>;
 
 impl<S> Cors<S>
 where
@@ -84,7 +86,7 @@ where
         // request.
         let plain = *request.method() == Method::OPTIONS && !is_preflight(request.method(), request.headers());
         if !plain && !self.gate.leaves_preflight_to_upstream(&request) && !self.gate.answers_any_origin(&request) {
-            Either::Right(with_cors.clone().call(request))
+            Either::Right(Box::pin(with_cors.clone().call(request)))
         } else {
             Either::Left(self.plain.clone().call(request))
         }
