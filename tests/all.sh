@@ -118,9 +118,11 @@ install=$!
 # share each compiled dependency.
 step 1200 "documentation, and the public API is the recorded one" python3 tests/api.py
 step 1200 "lints" cargo clippy --workspace --all-targets --all-features -- -D warnings
-step 600 "lints without features" cargo clippy --package rotogate --package rotogate-core --all-targets --no-default-features -- -D warnings
-step 600 "lints of the stores without features" cargo clippy --package rotogate-store-postgres --package rotogate-store-redb --package rotogate-store-redis -- -D warnings
+# The program as `cargo install` builds it, then what has fewer features.
+step 600 "lints of the program" cargo clippy --package rotogate-server -- -D warnings
 step 600 "lints of the program without features" cargo clippy --package rotogate-server --no-default-features -- -D warnings
+step 600 "lints of the stores without features" cargo clippy --package rotogate-store-postgres --package rotogate-store-redb --package rotogate-store-redis -- -D warnings
+step 600 "lints of the library without features" cargo clippy --package rotogate --package rotogate-core --no-default-features -- -D warnings
 step 1800 "build" cargo test --workspace --all-features --no-run
 wait "$install" || failed=1
 cat "$logs/install.log"

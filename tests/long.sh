@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The checks that take too long for every change: run them before a release. benches/RESULTS.md has the last figures.
 #
-#   bash tests/long.sh [soak] [kills] [fuzz] [simulation] [overload] [attacks] [nodes] [figures] [repeated] [versions] [peers]
+#   bash tests/long.sh [soak] [kills] [fuzz] [simulation] [exploration] [overload] [attacks] [nodes] [figures] [repeated] [versions] [peers]
 #                                                                             all of them without an argument
 #   bash tests/long.sh versions [REVISION]
 #
@@ -9,6 +9,7 @@
 # kills        a process ends 1 000 times under concurrent chains          CRASH_ROUNDS=334, three ends each
 # fuzz         every target for its share of an hour, bytes at random      FUZZ_SECONDS=3600
 # simulation   ten million histories of the engine                         SIM_HISTORIES=10000000
+# exploration  the proofs of the rotation table, with all generations in the largest worlds
 # overload     a minute of four times what the machine carries; memory after a flood; one token alone is never refused
 #                                                                          OVERLOAD_SECONDS=60
 # attacks      each attack of one address or token beside others' requests    ATTACK_SECONDS=20, each
@@ -52,6 +53,10 @@ fuzz() {
 
 simulation() {
     SIM_HISTORIES=${SIM_HISTORIES:-10000000} cargo test --all-features --test simulation -- --nocapture r1_
+}
+
+exploration() {
+    EXPLORATION=whole cargo test --all-features --test exploration -- --nocapture
 }
 
 overload() {
@@ -126,13 +131,13 @@ if [ "${1:-}" = versions ] && [ $# -eq 2 ]; then
     REVISION=$2
     set -- versions
 fi
-for part in "${@:-soak kills fuzz simulation overload attacks nodes figures repeated versions peers}"; do
+for part in "${@:-soak kills fuzz simulation exploration overload attacks nodes figures repeated versions peers}"; do
     # Without quotes: without an argument, this is all of them.
     for one in $part; do
         case $one in
-            soak | kills | fuzz | simulation | overload | attacks | nodes | figures | repeated | versions | peers) run "$one" "$one" ;;
+            soak | kills | fuzz | simulation | exploration | overload | attacks | nodes | figures | repeated | versions | peers) run "$one" "$one" ;;
             *)
-                sed -n '2,23s/^# \{0,1\}//p' "$0" >&2
+                sed -n '2,26s/^# \{0,1\}//p' "$0" >&2
                 exit 2
                 ;;
         esac

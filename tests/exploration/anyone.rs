@@ -3,7 +3,7 @@
 use rotogate_core::session::rotation::{Decision, apply_decision, decide};
 
 use super::gate::{Around, Gate, Happening};
-use super::search::{World, finds, proves};
+use super::search::{World, finds, generations, proves};
 use super::table::{Table, Verdict};
 
 const TWO_LIVE: &str = "two live successors of one generation";
@@ -131,7 +131,7 @@ fn r1_proof_1_and_4_hold_while_the_store_keeps_its_writes() {
 
 #[test]
 fn o5_proof_1_and_4_hold_when_the_store_loses_its_last_writes() {
-    proves("anyone, a loss", anyone(Around::sound(6, 1), false));
+    proves("anyone, a loss", anyone(Around::sound(generations(6), 1), false));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use rotogate_core::session::rotation::{Decision, apply_decision, decide};
 
 use super::gate::{Around, Gate, Happening};
-use super::search::{World, finds, proves};
+use super::search::{World, finds, generations, proves};
 use super::table::{GRACE, Table, Verdict, WINDOW};
 use rotogate::session::Generation;
 
@@ -225,7 +225,7 @@ fn proof_3_victim_and_thief_do_not_both_go_on() {
 
 #[test]
 fn proof_3_holds_when_the_store_loses_its_last_writes() {
-    proves("thief and victim, a loss", with_thief(Around::sound(5, 1), false));
+    proves("thief and victim, a loss", with_thief(Around::sound(generations(5), 1), false));
 }
 
 #[test]

@@ -12,6 +12,8 @@
 //!
 //! 1, 2 and 4 again on two nodes with one store that fails over (`nodes`).
 //!
+//! The five largest worlds have one generation fewer here than in the weekly run (`tests/long.sh exploration`).
+//!
 //! A search ends when no new state is left: the models bound the number of generations, not time, because all ages past
 //! their window are equivalent. The models leave out lifetimes, which only refuse more: the unit tests and the long
 //! random histories (`histories`) have these.

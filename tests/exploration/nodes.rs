@@ -5,7 +5,7 @@
 //! end, which the remaining log cannot show. A revocation is acknowledged when every node has it.
 
 use super::cluster::{Around, Cluster, Happening, NODES};
-use super::search::{World, finds, proves};
+use super::search::{World, finds, generations, proves};
 use super::table::{Table, Verdict, WINDOW};
 
 const TWO_LIVE: &str = "two live successors of one generation";
@@ -198,7 +198,7 @@ fn r1_proof_1_and_4_hold_on_two_nodes() {
 
 #[test]
 fn o5_proof_1_and_4_hold_on_two_nodes_when_the_store_fails_over() {
-    proves("two nodes, a failover", anyone(Around::sound(4, 1), false));
+    proves("two nodes, a failover", anyone(Around::sound(generations(4), 1), false));
 }
 
 #[test]
@@ -209,8 +209,11 @@ fn o5_proof_1_and_4_hold_when_it_does_and_earlier_tokens_end_at_once_on_both() {
 #[test]
 fn o5_proof_2_holds_on_two_nodes_when_the_store_fails_over() {
     proves("sole holder, two nodes", sole_holder(Around::sound(6, 0), false));
-    proves("sole holder, two nodes, a failover", sole_holder(Around::sound(5, 1), false));
-    proves("sole holder, two nodes, a failover, earlier tokens end at once", sole_holder(Around::sound(4, 1), true));
+    proves("sole holder, two nodes, a failover", sole_holder(Around::sound(generations(5), 1), false));
+    proves(
+        "sole holder, two nodes, a failover, earlier tokens end at once",
+        sole_holder(Around::sound(generations(4), 1), true),
+    );
 }
 
 #[test]

@@ -57,6 +57,11 @@ fn history<S, E: Debug>(all: &[(S, u32, Option<E>)], mut at: usize, last: &E) ->
     events.join("\n    ")
 }
 
+/// The number of generations in a large world: one fewer, unless `EXPLORATION` is `whole`, as in `tests/long.sh exploration`.
+pub(crate) fn generations(whole: u8) -> u8 {
+    whole - u8::from(std::env::var("EXPLORATION").as_deref() != Ok("whole"))
+}
+
 /// The search finds no bad state.
 pub(crate) fn proves<W: World>(name: &str, mut world: W) {
     let found = explore(&mut world);

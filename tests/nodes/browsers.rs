@@ -100,7 +100,9 @@ async fn one_write(servers: Servers) {
     let begun = Instant::now();
     while rotated().await < 3 {
         let replies = tokio::task::block_in_place(|| in_tabs(&gates, "/hello", &cookie));
-        assert!(replies.iter().all(|reply| reply.status == 200), "{replies:?}");
+        // On a busy machine the store may be too slow for a decision, which a tab then asks for again. Nothing else is permitted.
+        let is_undecided = |reply: &Reply| reply.status == 503 && !reply.all("retry-after").is_empty();
+        assert!(replies.iter().all(|reply| reply.status == 200 || is_undecided(reply)), "{replies:?}");
     }
     // A renewal is due after four fifths of two seconds.
     let most = begun.elapsed().as_millis() / 1600 + 1;
