@@ -34,7 +34,7 @@ command -v python3 >/dev/null || timeout --kill-after=15 600 bash tests/setup.sh
 failed_tests() {
     local status='FAIL|TIMEOUT|ABORT|LEAK-FAIL|EXECFAIL|SIG[A-Z0-9]+'
     {
-        sed -nE "s/^ +((TERMINATING|$status) .*\])( \([^)]*\))?  *([^ ]+ +[^ ]+)\$/\1 \4/p" "$@"
+        sed -nE "s/^ +(($status) .*\])( \([^)]*\))?  *([^ ]+ +[^ ]+)\$/\1 \4/p" "$@"
         sed -nE 's/^test (.*) \.\.\. FAILED$/FAIL \1/p' "$@"
     } | sort -u | head -12
 }
@@ -49,6 +49,8 @@ finish() {
         awk -F'\t' '{ printf "%8d %10d  %s%s\n", $1, $2, $4, $3 == "ok" ? "" : ": " $3; p += $2 }
             END { printf "%8s %10d  %s\n", "", p, "together" }' "$table"
     fi
+    # What a test or a script could not check on this machine.
+    grep -h 'not run here: ' "$printed"/printed-*.log "$logs"/*.log 2>/dev/null | sort -u || true
     if [ "$code" -ne 0 ]; then
         {
             echo "tests/all.sh: failed after $SECONDS s. What failed:"
@@ -60,6 +62,8 @@ finish() {
     fi
 }
 trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
 
 # step LIMIT NAME COMMAND…: the limit is in seconds. What tests print goes to `$printed`, where secrets are searched for.
 step() {

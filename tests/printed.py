@@ -5,7 +5,7 @@
     tests/printed.py target/repeated/*.xml --failures
 
 `--text` writes everything that the tests printed into files of the folder, where tests/secrets.sh searches it. It prints the number
-of tests, the slowest of them, and what a test could not check on this machine (its lines that begin with "not run here: ").
+of tests, and the slowest of them.
 `--failures` counts in how many of the reports each test failed. Then the exit code is 1 if a test failed at all.
 """
 
@@ -30,7 +30,7 @@ def lines(case):
 
 
 def write(reports, folder):
-    seconds, absent = {}, []
+    seconds = {}
     for report in reports:
         profile = report.parent.name
         with (folder / f"printed-{profile}.log").open("w") as printed:
@@ -38,13 +38,11 @@ def write(reports, folder):
                 seconds[f"{named(case)} ({profile})"] = float(case.get("time"))
                 for line in lines(case):
                     printed.write(f"{named(case)}: {line}\n")
-                    absent += [f"{named(case)}: {line}"] if line.startswith("not run here: ") else []
     if not seconds:
         sys.exit(f"tests/printed.py: no test is in {', '.join(map(str, reports))}")
     print(f"{len(seconds)} tests took {sum(seconds.values()):.0f} s together. The slowest:")
     for name in sorted(seconds, key=seconds.get, reverse=True)[:SLOWEST]:
         print(f"{seconds[name]:8.1f} s  {name}")
-    print("".join(f"{line}\n" for line in absent), end="")
 
 
 def failures(reports):
