@@ -47,7 +47,7 @@ finish() {
     if [ -s "$table" ]; then
         printf '\n%8s %10s  %s\n' seconds processor step
         awk -F'\t' '{ printf "%8d %10d  %s%s\n", $1, $2, $4, $3 == "ok" ? "" : ": " $3; p += $2 }
-            END { printf "%8s %10d  %s\n", "", p, "together" }' "$table"
+            END { printf "%8s %10d  %s\n", '"$SECONDS"', p, "together" }' "$table"
     fi
     # What a test or a script could not check on this machine.
     grep -h 'not run here: ' "$printed"/printed-*.log "$logs"/*.log 2>/dev/null | sort -u || true
@@ -131,7 +131,7 @@ step 1800 "build" cargo test --workspace --all-features --no-run
 wait "$install" || failed=1
 cat "$logs/install.log"
 [ -z "${failed:-}" ]
-step 1500 "tests" cargo nextest run --workspace --all-features
+step 1800 "tests" cargo nextest run --workspace --all-features
 step 900 "tests of the documentation" cargo test --workspace --all-features --doc --no-fail-fast
 step 900 "tests without features" cargo nextest run --package rotogate --package rotogate-core --no-default-features --lib --profile small
 in_lane 1 600 "the documentation holds" python3 tests/docs.py --gate "$target/debug/rotogate"
