@@ -137,7 +137,7 @@ for part in "${@:-soak kills fuzz simulation exploration overload attacks nodes 
         case $one in
             soak | kills | fuzz | simulation | exploration | overload | attacks | nodes | figures | repeated | versions | peers) run "$one" "$one" ;;
             *)
-                sed -n '2,26s/^# \{0,1\}//p' "$0" >&2
+                sed -n '2,25s/^# \{0,1\}//p' "$0" >&2
                 exit 2
                 ;;
         esac
