@@ -161,7 +161,8 @@ fn i17_the_header_of_roles_is_sent_where_another_issuer_has_roles() {
 fn i19_i45_a_preset_gives_what_is_not_written_and_says_what_must_be() {
     use rotogate_core::token::verify::Preset;
     let kc = read(&format!("{MINIMAL}{ISSUER}preset = \"keycloak\"\n")).unwrap().issuers.remove(0);
-    assert_eq!((kc.preset, &kc.claims), (Some(Preset::Keycloak), &Preset::Keycloak.claims()));
+    let expected = ClaimMapping { encodes_subject: true, ..Preset::Keycloak.claims() };
+    assert_eq!((kc.preset, &kc.claims), (Some(Preset::Keycloak), &expected));
     assert_eq!(kc.typ, ["JWT", "at+jwt"]);
     let own = "preset = \"keycloak\"\nclaims = { roles = \"groups\" }\ntyp = \"JWT\"\nmax_lifetime = \"5m\"\nrequire = { azp = \"web\" }\n";
     let own = read(&format!("{MINIMAL}{ISSUER}{own}")).unwrap().issuers.remove(0);
