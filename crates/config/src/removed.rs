@@ -6,6 +6,15 @@ const REMOVED: &[(&str, &str)] = &[
     // Decision points.
     ("decision_points", POINTS),
     ("routes.decision", POINTS),
+    // Security events that the gate sent, and streams that it managed.
+    ("receivers", "the gate sends no events; other systems read `GET /v1/events` or the audit log (docs/logs.md)"),
+    (
+        "issuers.stream",
+        "the gate manages no streams; let the issuer push its events to `events` (docs/logout-events.md)",
+    ),
+    // Status lists.
+    ("status_list", "the gate publishes no status lists; verifiers ask by introspection (docs/oauth2.md)"),
+    ("issuers.status_list", "the gate reads no status lists; write `introspection` (docs/issuers.md)"),
     // Transaction tokens.
     ("identity.trust_domain", TRANSACTIONS),
     ("upstreams.assertion_form", TRANSACTIONS),
@@ -67,7 +76,7 @@ const TRANSACTIONS: &str =
 /// What to do instead of a removed key. `None` for a key that never existed.
 pub(crate) fn replacement(key: &str) -> Option<&'static str> {
     let name = key.split('[').map(|part| part.split_once(']').map_or(part, |(_, rest)| rest)).collect::<String>();
-    let name = name.replacen("directories.", "directory.", 1);
+    let name = name.replacen("directories.", "directory.", 1).replacen("clients.keys.fetch.", "issuers.fetch.", 1);
     REMOVED.iter().find(|(removed, _)| *removed == name).map(|(_, now)| *now)
 }
 
@@ -130,5 +139,6 @@ mod tests {
         assert_eq!(REMOVED.iter().map(|(removed, _)| removed).collect::<BTreeSet<_>>().len(), REMOVED.len(), "twice");
         assert_eq!(replacement("routes[3].decision"), Some(POINTS));
         assert_eq!(replacement("routes[3].path"), None);
+        assert_eq!(replacement("clients[0].keys.fetch.min"), Some(FIXED));
     }
 }

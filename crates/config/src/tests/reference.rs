@@ -579,7 +579,7 @@ pub(crate) fn configurations() -> impl Iterator<Item = String> {
     let more_tables = WHOLE
         .replace(
             "discovery = true",
-            "discovery = true\nfetch = {}\nclaims = {}\nevents = {}\nstream = {}\nbackchannel_logout = {}\nid_jag = {}\njwt_bearer = {}",
+            "discovery = true\nfetch = {}\nclaims = {}\nevents = {}\nbackchannel_logout = {}\nid_jag = {}\njwt_bearer = {}",
         )
         .replace("upstream = \"app\"", "upstream = \"app\"\nstep_up = {}")
         .replace("address = \"127.0.0.1:8443\"", "address = \"127.0.0.1:8443\", tls = {}")
