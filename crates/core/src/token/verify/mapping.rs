@@ -146,7 +146,7 @@ impl ClaimKind {
             }
             Self::Account => "the claim of `account` must be a text of 1 to 256 bytes without control characters",
             Self::Subject => "the claim of `subject` must be a text of 1 to 256 visible ASCII characters",
-            Self::Audience => "the claim of `audience_claim` must be a text",
+            Self::Audience => "the claim of the audience must be a text",
             Self::Required => "a claim that `require` or the preset asks for is missing, or has another value",
         };
         RefusedClaim { denial: Denial::BadClaim(why), claim: Some((claim, self as u8)) }
