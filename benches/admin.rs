@@ -96,7 +96,6 @@ fn timed(port: u16, path: &str, header: &str, expected: &str) -> (f64, usize) {
 }
 
 /// The cookie of a sign-in at the page, and its folder.
-#[cfg(feature = "page")]
 fn sign_in(port: u16, token: &str) -> (String, String) {
     let said = ask(port, "GET /ui/sign-in HTTP/1.1", "");
     let cookie = |said: &str, name: &str| {
@@ -140,7 +139,6 @@ fn measure(number: usize) {
     ] {
         goal(name, timed(port, path, &bearer, "\"sessions\":[{").0, limit, "ms");
     }
-    #[cfg(feature = "page")]
     {
         let (cookie, folder) = sign_in(port, &token);
         let (cookie, view) = (format!("cookie: {cookie}"), |view: &str| format!("{folder}{view}"));

@@ -1,17 +1,14 @@
 //! Users in another system: the effects of its faults and of changes there.
 
 mod guesses;
-#[cfg(feature = "hook")]
 mod http;
 #[cfg(feature = "ldap")]
 mod ldap;
 #[cfg(feature = "sql")]
 mod postgres;
-#[cfg(feature = "hook")]
 mod several;
 #[cfg(any(feature = "ldap", feature = "sql"))]
 mod silence;
 #[cfg(feature = "sql")]
 mod sqlite;
-#[cfg(feature = "hook")]
 mod vouched;

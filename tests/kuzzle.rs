@@ -1,9 +1,7 @@
 //! Kuzzle's clients on the real binary: the requests that their SDKs send, in their order.
 
 pub(crate) mod client;
-#[cfg(feature = "kuzzle")]
 mod lasting;
-#[cfg(feature = "kuzzle")]
 mod socket;
 
 mod jvm;

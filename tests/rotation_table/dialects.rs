@@ -4,7 +4,6 @@ use async_trait::async_trait;
 use http::{Method, StatusCode};
 use serde_json::json;
 
-#[cfg(feature = "grpc")]
 use crate::grpc;
 use crate::kuzzle;
 use support::{Answer, Gate, Tokens};
@@ -52,13 +51,7 @@ pub(crate) fn is_same(one: &Tokens, other: &Tokens) -> bool {
 }
 
 pub(crate) fn dialects() -> Vec<&'static dyn Speaks> {
-    vec![
-        &OAuth2,
-        &Envelope,
-        &Kuzzle,
-        #[cfg(feature = "grpc")]
-        &Knox,
-    ]
+    vec![&OAuth2, &Envelope, &Kuzzle, &Knox]
 }
 
 fn is_to_be_tried_again(answer: &Answer) -> bool {
@@ -181,10 +174,8 @@ pub(crate) async fn log_out(gate: &Gate, path: &str, held: &Tokens) {
     assert_eq!(kuzzle::client::result(&answer), json!({ "acknowledged": true }));
 }
 
-#[cfg(feature = "grpc")]
 pub(crate) struct Knox;
 
-#[cfg(feature = "grpc")]
 #[async_trait]
 impl Speaks for Knox {
     fn name(&self) -> &'static str {

@@ -1,14 +1,8 @@
 //! Users in a file ([`users`]), and users in another system. A source asks that system. A directory wraps a source: it
 //! bounds the number, the rate and the duration of requests, and checks passwords if the source has only hashes.
 
-#![cfg_attr(
-    not(any(feature = "hook", feature = "ldap", feature = "sql")),
-    allow(dead_code, unused_imports, reason = "no source is built in")
-)]
-
 mod by_account;
 mod circuit;
-#[cfg(feature = "hook")]
 pub mod http;
 #[cfg(feature = "ldap")]
 pub mod ldap;
@@ -119,7 +113,6 @@ impl SourceError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceSettings {
     /// `kind = "http"`.
-    #[cfg(feature = "hook")]
     Http(Box<http::HttpSettings>),
     /// `kind = "ldap"`.
     #[cfg(feature = "ldap")]
@@ -140,7 +133,6 @@ impl SourceSettings {
     )]
     pub fn open(&self, timeout: Duration) -> Result<Arc<dyn Source>, (&'static str, String)> {
         match *self {
-            #[cfg(feature = "hook")]
             Self::Http(ref settings) => Ok(Arc::new(http::HttpSource::open(settings)?)),
             #[cfg(feature = "ldap")]
             Self::Ldap(ref settings) => Ok(Arc::new(ldap::LdapSource::open(settings, timeout)?)),
@@ -152,7 +144,6 @@ impl SourceSettings {
     /// Whether the system can name a user for the subject of another issuer.
     pub fn names_users_of_issuers(&self) -> bool {
         match *self {
-            #[cfg(feature = "hook")]
             Self::Http(_) => true,
             #[cfg(feature = "ldap")]
             Self::Ldap(_) => false,
@@ -164,7 +155,6 @@ impl SourceSettings {
     /// The claims that users have; `None` if the system itself names them.
     pub fn claims(&self) -> Option<Vec<&str>> {
         match *self {
-            #[cfg(feature = "hook")]
             Self::Http(_) => None,
             #[cfg(feature = "ldap")]
             Self::Ldap(ref settings) => Some(settings.claims()),
@@ -176,7 +166,6 @@ impl SourceSettings {
     /// The files that the settings name, each with its key.
     pub fn files(&self) -> Vec<(&'static str, &Path)> {
         match *self {
-            #[cfg(feature = "hook")]
             Self::Http(ref settings) => settings.files(),
             #[cfg(feature = "ldap")]
             Self::Ldap(ref settings) => settings.files(),

@@ -139,9 +139,6 @@ fn kind(section: &Section<'_>) -> Option<AuthorizerKind> {
         Some(true) => {
             let message = "only applies to kind = \"forward-auth\": ext-authz is Envoy's; remove it";
             section.misplaced(&["neighbour"], message);
-            if !cfg!(feature = "grpc") {
-                section.blame("kind", value::needs_feature("\"ext-authz\"", "grpc"));
-            }
             Some(AuthorizerKind::ExtAuthz)
         }
         // The key is read in any case, so that it is not reported as unknown.

@@ -1,12 +1,10 @@
 //! `[directory]`, or several `[[directories]]`.
 
 use std::path::{Path, PathBuf};
-#[cfg(any(feature = "hook", feature = "ldap", feature = "sql"))]
 use std::time::Duration;
 
 use toml::{Table, Value as Toml};
 
-#[cfg(any(feature = "hook", feature = "ldap", feature = "sql"))]
 use super::super::declare::section;
 use super::super::print::{Put, put};
 use super::super::value;
@@ -16,7 +14,6 @@ use rotogate_directories::{Bounds, SourceSettings};
 use rotogate_kit::config::{Section, Value};
 
 mod hashes;
-#[cfg(feature = "hook")]
 mod http;
 #[cfg(feature = "ldap")]
 mod ldap;
@@ -76,7 +73,6 @@ type ReadUsers = fn(&Section<'_>, &Path) -> UsersConfig;
 const KINDS: &[(&str, Option<(&str, ReadUsers)>)] = &[
     ("file", Some(IN_A_FILE)),
     ("none", None),
-    #[cfg(feature = "hook")]
     ("http", Some(("http", |section, dir| remote(section, http::read(section, dir), http::TIMEOUT)))),
     #[cfg(feature = "ldap")]
     ("ldap", Some(("ldap", |section, dir| remote(section, ldap::read(section, dir), Bounds::TIMEOUT)))),
@@ -89,7 +85,7 @@ const IN_A_FILE: (&str, ReadUsers) = ("file", |section, dir| {
 });
 
 /// The features of the kinds that are not in every build.
-const FEATURES: &[(&str, &str)] = &[("http", "hook"), ("ldap", "ldap"), ("sql", "sql")];
+const FEATURES: &[(&str, &str)] = &[("ldap", "ldap"), ("sql", "sql")];
 
 /// The default of `path`.
 const PATH: &str = "data/users.toml";
@@ -176,16 +172,13 @@ fn read_one(section: &Section<'_>, dir: &Path, is_one_of_several: bool) -> Optio
     Some(DirectoryConfig { key: section.path().to_owned(), name, accounts, users })
 }
 
-#[cfg(any(feature = "hook", feature = "ldap", feature = "sql"))]
 fn remote(section: &Section<'_>, source: SourceSettings, timeout: Duration) -> UsersConfig {
     UsersConfig::Remote { source, bounds: read_bounds(section, timeout) }
 }
 
 /// The longest time that a bound may have.
-#[cfg(any(feature = "hook", feature = "ldap", feature = "sql"))]
 const MINUTE: Duration = Duration::from_secs(60);
 
-#[cfg(any(feature = "hook", feature = "ldap", feature = "sql"))]
 section! {
     impl Bounds, read by read_bounds(section, timeout: Duration) {
         /// Time for a request to the directory, connecting included.
@@ -227,12 +220,8 @@ fn print_one(directory: &DirectoryConfig) -> Toml {
             hashes.put(&mut table, "..");
         }
         UsersConfig::Remote { source, bounds } => {
-            #[cfg(any(feature = "hook", feature = "ldap", feature = "sql"))]
             bounds.put(&mut table, "..");
-            #[cfg(not(any(feature = "hook", feature = "ldap", feature = "sql")))]
-            let Bounds { .. } = bounds;
             match *source {
-                #[cfg(feature = "hook")]
                 SourceSettings::Http(ref settings) => {
                     put(&mut table, "kind", "http");
                     settings.put(&mut table, "..");

@@ -9,13 +9,12 @@ use toml::Value;
 use super::super::declare::section;
 use super::super::print::Print;
 use super::super::value;
-#[cfg(feature = "relay")]
 use super::RelaySettings;
 use super::browser::{self, BrowserConfig};
 use super::listeners;
 use super::sessions::read_override;
 use super::{ClientConfig, CorsConfig, DAY, SECOND, TrustedIssuer, check_known, known_names};
-use rotogate::dialect::{self, envelope::Envelope, my_sessions::MySessions};
+use rotogate::dialect::{self, envelope::Envelope, my_keys::MyKeys, my_sessions::MySessions};
 use rotogate::program::{BROWSER, ENVELOPE, KUZZLE, KUZZLE_COOKIE, KUZZLE_HOST_COOKIE, MY_KEYS, MY_SESSIONS, OAUTH2};
 use rotogate_core::engine::APPLICATION;
 use rotogate_core::session::profile::ProfileOverride;
@@ -101,22 +100,6 @@ section! {
     }
 }
 
-/// In a build without relays, no endpoint has relay settings, and there are no API keys.
-#[cfg(not(feature = "relay"))]
-pub use std::convert::Infallible as RelaySettings;
-#[cfg(not(feature = "relay"))]
-use std::convert::Infallible as MyKeys;
-
-#[cfg(feature = "relay")]
-use rotogate::dialect::my_keys::MyKeys;
-
-#[cfg(not(feature = "relay"))]
-impl Print for RelaySettings {
-    fn print(&self) -> Value {
-        match *self {}
-    }
-}
-
 impl EndpointConfig {
     /// Whether a login at this endpoint can be for an account.
     pub fn may_have_account(&self) -> bool {
@@ -128,7 +111,6 @@ impl EndpointConfig {
         let mut options = dialect::Options::default();
         options.envelope = self.envelope.unwrap_or(options.envelope);
         options.my_sessions = self.my_sessions.unwrap_or(options.my_sessions);
-        #[cfg(feature = "relay")]
         if let Some(my_keys) = &self.my_keys {
             options.my_keys = *my_keys;
         }
@@ -140,11 +122,7 @@ impl EndpointConfig {
 
     /// The issuer of the access tokens that the endpoint relays, if the endpoint names an issuer.
     pub(super) fn relayed_issuer(&self) -> Option<&str> {
-        #[cfg(feature = "relay")]
-        let issuer = self.relay.as_ref().and_then(|relay| relay.issuer.as_deref());
-        #[cfg(not(feature = "relay"))]
-        let issuer = None;
-        issuer
+        self.relay.as_ref().and_then(|relay| relay.issuer.as_deref())
     }
 }
 
@@ -173,32 +151,25 @@ impl EndpointConfig {
     }
 }
 
-#[cfg(feature = "relay")]
 const RELAY: &str = dialect::relay::NAME;
-#[cfg(not(feature = "relay"))]
-const RELAY: &str = "relay";
-
-/// The features of the dialects that not every build has.
-const FEATURES: [(&str, &str); 3] = [("knox", "grpc"), (MY_KEYS, "relay"), (RELAY, "relay")];
 
 /// Reads the name of a dialect that begins sessions, or one of `further`.
-fn dialect_or(v: &Raw, further: &[&'static str], features: &[(&str, &str)]) -> Result<&'static str, String> {
+fn dialect_or(v: &Raw, further: &[&'static str]) -> Result<&'static str, String> {
     let known: Vec<_> = rotogate::program::NAMES.iter().chain(further).map(|name| (*name, *name)).collect();
-    value::word_of_build(&known, features)(v)
+    value::word(&known, &[])(v)
 }
 
 fn accepted_dialect(v: &Raw) -> Result<&'static str, String> {
-    dialect_or(v, &[APPLICATION], &FEATURES[..1])
+    dialect_or(v, &[APPLICATION])
 }
 
 pub(super) fn dialect_name(v: &Raw) -> Result<&'static str, String> {
-    dialect_or(v, &[], &FEATURES[..1])
+    dialect_or(v, &[])
 }
 
 /// Reads the dialect of an endpoint: one that begins sessions, one for a user's own sessions or keys, or the relay.
 fn endpoint_dialect(v: &Raw) -> Result<&'static str, String> {
-    let further = [BROWSER, MY_SESSIONS, MY_KEYS, RELAY];
-    dialect_or(v, if cfg!(feature = "relay") { &further } else { &further[..2] }, &FEATURES)
+    dialect_or(v, &[BROWSER, MY_SESSIONS, MY_KEYS, RELAY])
 }
 
 pub(super) fn read(section: &Section<'_>, above: &[EndpointConfig], around: &Surroundings<'_>) -> EndpointConfig {
@@ -244,9 +215,7 @@ fn read_path(section: &Section<'_>, dialect: &str, above: &[EndpointConfig]) -> 
     path
 }
 
-#[cfg_attr(not(feature = "relay"), expect(unused_variables, reason = "only a relay's path depends on a key"))]
 fn default_path(section: &Section<'_>, dialect: &str) -> Option<String> {
-    #[cfg(feature = "relay")]
     if dialect == RELAY {
         let relay = dialect::relay::RelayDialect { wire: super::relay::wire(section), ..Default::default() };
         return Some(dialect::Dialect::default_path(&relay).to_owned());
@@ -254,15 +223,9 @@ fn default_path(section: &Section<'_>, dialect: &str) -> Option<String> {
     Some(rotogate::program::by_name(dialect, &dialect::Options::default())?.default_path().to_owned())
 }
 
-#[cfg(feature = "relay")]
 fn read_relay(section: &Section<'_>, dialect: &str, around: &Surroundings<'_>, path: &str) -> Option<RelaySettings> {
     let read = || super::relay::read(section, around.dir, around.issuers, super::relay::wire(section), path);
     (dialect == RELAY).then(read)
-}
-
-#[cfg(not(feature = "relay"))]
-fn read_relay(_: &Section<'_>, _: &str, _: &Surroundings<'_>, _: &str) -> Option<RelaySettings> {
-    None
 }
 
 fn read_account(section: &Section<'_>, path: &str) -> Option<String> {
@@ -298,7 +261,6 @@ section! {
     }
 }
 
-#[cfg(feature = "relay")]
 section! {
     impl MyKeys, read by read_my_keys(section, default: &MyKeys) {
         /// Greatest age of the access token, or of a cookie's login, for a change of keys; 24h at most.
@@ -311,14 +273,8 @@ section! {
     }
 }
 
-#[cfg(feature = "relay")]
 fn my_keys(section: &Section<'_>, dialect: &str) -> Option<MyKeys> {
     (dialect == MY_KEYS).then(|| read_my_keys(section, &MyKeys::default()))
-}
-
-#[cfg(not(feature = "relay"))]
-fn my_keys(_: &Section<'_>, _: &str) -> Option<MyKeys> {
-    None
 }
 
 /// The cookies of access tokens in browsers.
@@ -332,7 +288,6 @@ pub(super) fn share_cookie(mut endpoints: Vec<EndpointConfig>) -> Vec<EndpointCo
     };
     for endpoint in &mut endpoints {
         endpoint.my_sessions.iter_mut().for_each(|own| own.cookie = cookie);
-        #[cfg(feature = "relay")]
         endpoint.my_keys.iter_mut().for_each(|own| own.cookie = cookie);
     }
     endpoints

@@ -51,7 +51,6 @@ mod overload;
 mod provider_client;
 mod providers;
 mod rate;
-#[cfg(feature = "relay")]
 mod relay;
 mod remote;
 mod resources;
@@ -77,8 +76,6 @@ pub use directory::{DirectoryConfig, ExpectedHash, HashesConfig, UsersConfig};
 pub use endpoints::EndpointConfig;
 #[cfg(test)]
 pub use endpoints::KuzzleConfig;
-#[cfg(not(feature = "relay"))]
-pub use endpoints::RelaySettings;
 pub use identity::{AssertionHeader, IdentityConfig, IdentityNames};
 pub use introspection::IntrospectionConfig;
 pub use issuer::IssuerConfig;
@@ -89,7 +86,6 @@ pub use listeners::{CertificateFiles, ClientAuth, ClientRoots, ListenerConfig, T
 pub use mapping::AllowedScopes;
 pub use provider_client::{ClientKeySettings, ProviderClientSettings};
 pub use providers::ProviderSettings;
-#[cfg(feature = "relay")]
 pub use relay::RelaySettings;
 pub use remote::RemoteSource;
 pub use server::ServerConfig;

@@ -81,12 +81,8 @@ impl RelaySettings {
 }
 
 impl Words for Wire {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("oauth", Self::OAuth),
-        ("envelope", Self::Envelope),
-        #[cfg(feature = "grpc")]
-        ("knox", Self::Knox),
-    ];
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("oauth", Self::OAuth), ("envelope", Self::Envelope), ("knox", Self::Knox)];
 }
 
 impl Words for AfterUnknown {

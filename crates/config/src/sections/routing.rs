@@ -66,7 +66,6 @@ pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
 
 fn dialects(config: &Config) -> impl Iterator<Item = (&str, Box<dyn Dialect>)> {
     let one = |endpoint: &super::EndpointConfig| {
-        #[cfg(feature = "relay")]
         if let Some(relay) = &endpoint.relay {
             return Some(Box::new(relay.dialect()) as _);
         }

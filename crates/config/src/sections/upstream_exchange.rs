@@ -81,9 +81,6 @@ pub(super) fn check(sections: &[Section<'_>], config: &Config) {
         if let Some(server) = &exchange.authorization_server {
             check_known(section, "exchange.authorization_server", "provider", server, known.iter().copied());
         }
-        if cfg!(not(feature = "relay")) {
-            section.blame("exchange", "is impossible: this build lacks the feature `relay`");
-        }
         if upstream.authorization_file.is_some() {
             section.blame("exchange", "conflicts with authorization_file; expected one of the two");
         }

@@ -12,17 +12,8 @@ use rotogate_core::route::RoutePolicy;
 use support::generated::{assert_current, assert_part_is_current};
 
 /// Whether this build has all keys.
-pub(crate) const IS_FULL: bool = cfg!(all(
-    feature = "grpc",
-    feature = "hook",
-    feature = "kuzzle",
-    feature = "ldap",
-    feature = "otel",
-    feature = "postgres",
-    feature = "redis",
-    feature = "relay",
-    feature = "sql"
-));
+pub(crate) const IS_FULL: bool =
+    cfg!(all(feature = "ldap", feature = "otel", feature = "postgres", feature = "redis", feature = "sql"));
 
 /// A configuration with each section. It sets no key that has a default.
 const WHOLE: &str = r#"
@@ -97,7 +88,6 @@ const VARIANTS: &[Variant] = &[
         "postgres",
         "[store]\nkind = \"postgres\"\nurl = \"postgres://gate@127.0.0.1/x\"",
     ),
-    #[cfg(feature = "hook")]
     variant(
         "directory",
         ("kind", "http"),
@@ -152,7 +142,6 @@ const VARIANTS: &[Variant] = &[
         "my-sessions",
         "[[endpoints]]\ndialect = \"my-sessions\"",
     ),
-    #[cfg(feature = "relay")]
     variant(
         "endpoints",
         ("dialect", "my-keys"),
@@ -160,7 +149,6 @@ const VARIANTS: &[Variant] = &[
         "api-keys",
         "[[endpoints]]\ndialect = \"my-keys\"",
     ),
-    #[cfg(feature = "relay")]
     variant(
         "endpoints",
         ("dialect", "relay"),

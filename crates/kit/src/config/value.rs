@@ -247,7 +247,7 @@ pub fn word_of_build<T: Copy>(words: &[(&str, T)], features: &[(&str, &str)]) ->
 pub fn needs_feature(setting: &str, feature: &str) -> String {
     format!(
         "{setting} needs the feature {feature}, which this program is built without: install a package of rotogate, which \
-         has all features, or build with `--features {feature}`"
+         has all features, or build it with `cargo install --path crates/server --features {feature}`"
     )
 }
 

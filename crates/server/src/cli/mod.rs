@@ -16,7 +16,6 @@ use rotogate_config::{Config, ConfigError, ConfigErrors, ProcessEnv};
 use rotogate_core::token::keyring::Keyring;
 
 mod admin_client;
-#[cfg(feature = "relay")]
 mod api_key;
 mod check;
 mod client;
@@ -114,7 +113,6 @@ enum Command {
     /// Asks the running gate whether it is ready. Exit code 1 if it is not, or if no gate answers.
     Status(gate::GateOptions),
     /// API keys of the running gate: list, create, rotate, revoke, report leaked ones.
-    #[cfg(feature = "relay")]
     ApiKey {
         #[command(flatten)]
         gate: gate::GateOptions,
@@ -301,7 +299,6 @@ pub fn main() -> ExitCode {
         Command::Status(gate) => gate.access(&path).and_then(|gate| status::run(&gate, output)),
         Command::User(command) => user::run(&path, command, output),
         Command::Client(command) => client::run(&command, output),
-        #[cfg(feature = "relay")]
         Command::ApiKey { gate, command } => gate.access(&path).and_then(|gate| api_key::run(&gate, command, output)),
         Command::Session { gate, command } => gate.access(&path).and_then(|gate| session::run(&gate, command, output)),
         Command::Issuer { gate, command } => gate.access(&path).and_then(|gate| issuer::run(&gate, command, output)),

@@ -217,7 +217,6 @@ mod tests {
         // Events whose name is chosen at run time.
         found.extend(rotogate_directories::users::audit::UserEvent::ALL.map(|event| event.name().to_owned()));
         found.extend(rotogate_core::engine::SessionEvent::ALL.map(|event| event.name().to_owned()));
-        #[cfg(feature = "relay")]
         found.extend(rotogate_core::engine::api_keys::AUDITED.map(str::to_owned));
         found.extend(crate::audit::KeyEvent::ALL.map(|event| event.name().to_owned()));
         let known: BTreeSet<_> = KINDS.iter().map(|kind| kind.event.to_owned()).collect();

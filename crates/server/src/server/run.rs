@@ -68,9 +68,7 @@ impl RunningGate {
         let admin_state = admin::AdminState {
             tokens: Arc::clone(&in_force.admin_tokens),
             failures: admin::failures(),
-            #[cfg(feature = "page")]
             sign_ins: admin::SignIns::new(Arc::new(SystemTime::new())),
-            #[cfg(feature = "page")]
             history: admin::History::default(),
             reloader: reload.reloader(),
             began: SystemTime::new().wall(),
@@ -196,7 +194,6 @@ impl RunningGate {
         let drained = async {
             while accepting.join_next().await.is_some() {}
             // The exchange of a relay goes on if its client disconnects, so wait for exchanges, too.
-            #[cfg(feature = "relay")]
             in_force.gate.relays_idle().await;
         };
         let mut streams = pin!(streams.fuse());

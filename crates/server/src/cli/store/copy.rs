@@ -21,10 +21,8 @@ use rotogate::store::RedisStore;
 use rotogate::store::redb::RedbStore;
 use rotogate_config::{Config, RedbSettings, StoreConfig};
 use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
-#[cfg(feature = "relay")]
 use rotogate_core::store::copy::copy_vaults;
 use rotogate_core::store::copy::{Content, CopyTarget, copy};
-#[cfg(feature = "relay")]
 use rotogate_core::store::relay::RelayStore;
 use rotogate_core::store::{Store, StoreError};
 use rotogate_core::token::keyring::Keyring;
@@ -127,14 +125,6 @@ fn begin_copy(network: &mut NetworkOptions, from: String) {
 }
 
 /// Copies sessions, revocations and vaults, and ends the copy.
-#[cfg(not(feature = "relay"))]
-async fn copy_all<T: CopyTarget>(from: &Stores, to: &T, cut: Timestamp) -> Result<Content, StoreError> {
-    let content = copy(&*from.sessions, to, cut).await?;
-    to.end_copy().await.map(|()| content)
-}
-
-/// Copies sessions, revocations and vaults, and ends the copy.
-#[cfg(feature = "relay")]
 async fn copy_all<T: CopyTarget + RelayStore>(from: &Stores, to: &T, cut: Timestamp) -> Result<Content, StoreError> {
     let content = copy(&*from.sessions, to, cut).await?;
     copy_vaults(&*from.relay, to, cut).await?;

@@ -13,7 +13,6 @@ use crate::server::build::stores::redb_options;
 use rotogate::store::redb::RedbStore;
 use rotogate_config::Config;
 use rotogate_core::clock::{SystemTime, TimeSource};
-#[cfg(feature = "relay")]
 use rotogate_core::engine::api_keys::keys_by_secret;
 use rotogate_core::private_file;
 use rotogate_core::revocation::LONGEST_KEY;
@@ -96,10 +95,7 @@ async fn restore(
     options.accept_restored = true;
     // Opens the part in any case, because this compares keys and version before the store is replaced.
     let store = RedbStore::open(part, options.clone()).map_err(Failure::failed)?;
-    #[cfg(feature = "relay")]
     let keys = live_keys(config, &store).await;
-    #[cfg(not(feature = "relay"))]
-    let keys = Ok::<_, StoreError>(None);
     let ended = if end_all { end(config, &store).await } else { Ok(()) };
     store.close().await.map_err(Failure::failed)?;
     ended.map_err(Failure::failed)?;
@@ -118,7 +114,6 @@ async fn restore(
 }
 
 /// The number of live API keys.
-#[cfg(feature = "relay")]
 async fn live_keys(config: &Config, store: &RedbStore) -> Result<Option<u64>, StoreError> {
     let (list, _) = store.revocations().await?;
     let keys = keys_by_secret(store, (&list, &config.issuer.url), SystemTime::new().wall()).await?;

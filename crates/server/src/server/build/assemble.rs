@@ -15,7 +15,6 @@ use super::provider_client::{self, login_provider};
 use super::start_wait::StartWait;
 use super::stores::keys_and_stores;
 use super::users::LiveUsers;
-#[cfg(feature = "relay")]
 use super::{exchanges, relays};
 use crate::server::error::{Faults, KeyFault, ServerError};
 use rotogate::Gate;
@@ -232,7 +231,6 @@ fn with_options(mut builder: GateBuilder, config: &Config) -> GateBuilder {
     if let Some(dpop) = &config.dpop {
         builder = builder.dpop(dpop.clone());
     }
-    #[cfg(feature = "relay")]
     if let Some(keys) = &config.api_keys {
         builder = builder.api_keys(keys.clone());
     }
@@ -268,7 +266,6 @@ fn client_with_keys(config: &ClientConfig) -> Result<Client, KeyFault> {
 }
 
 /// The routes, with the exchanges of their upstreams.
-#[cfg(feature = "relay")]
 fn routes(config: &Config, remote_issuers: &RemoteIssuers, faults: &mut Faults<'_>) -> Vec<Route> {
     let mut routes = config.routes.clone();
     for (index, upstream) in config.upstreams.iter().enumerate() {
@@ -280,11 +277,6 @@ fn routes(config: &Config, remote_issuers: &RemoteIssuers, faults: &mut Faults<'
         routes.iter_mut().filter(is_its).for_each(|route| route.exchange.clone_from(&exchange));
     }
     routes
-}
-
-#[cfg(not(feature = "relay"))]
-fn routes(config: &Config, _: &RemoteIssuers, _: &mut Faults<'_>) -> Vec<Route> {
-    config.routes.clone()
 }
 
 /// Adds the endpoints. An endpoint whose files cannot be used is left out, and reported.
@@ -331,7 +323,6 @@ fn with_endpoints(
     builder
 }
 
-#[cfg_attr(not(feature = "relay"), expect(unused_variables, reason = "relays alone ask other issuers"))]
 fn endpoint(config: &EndpointConfig, remote_issuers: &RemoteIssuers) -> Result<Endpoint, KeyFault> {
     let EndpointConfig {
         dialect,
@@ -349,11 +340,9 @@ fn endpoint(config: &EndpointConfig, remote_issuers: &RemoteIssuers) -> Result<E
         my_keys: _,
         // A browser endpoint has no registered dialect.
         browser: _,
-        #[cfg_attr(not(feature = "relay"), expect(unused_variables, reason = "this build has none"))]
         relay,
     } = config;
     let listeners = || listeners.iter().cloned();
-    #[cfg(feature = "relay")]
     if let Some(settings) = relay {
         let relay = relays::load(settings, remote_issuers)?;
         return Ok(Endpoint::new(settings.dialect()).path(path.as_str()).listeners(listeners()).relay(relay));
@@ -376,10 +365,7 @@ fn endpoint(config: &EndpointConfig, remote_issuers: &RemoteIssuers) -> Result<E
 /// The files that an endpoint reads, each with its key.
 pub(super) fn files_of(endpoint: &EndpointConfig) -> impl Iterator<Item = (&'static str, &Path)> {
     let client = endpoint.browser.as_ref().and_then(|browser| browser.client.as_ref());
-    let files = client.into_iter().flat_map(provider_client::files);
-    #[cfg(feature = "relay")]
-    let files = files.chain(endpoint.relay.iter().flat_map(relays::files));
-    files
+    client.into_iter().flat_map(provider_client::files).chain(endpoint.relay.iter().flat_map(relays::files))
 }
 
 /// The name of this process among the gates of a store: its machine, and its process id.

@@ -15,7 +15,6 @@ use rotogate_config::{
     BrowserConfig, ClientConfig, Config, ConfigError, ConfigErrors, IntrospectionConfig, RemoteSource, TrustedIssuer,
 };
 use rotogate_core::client::ClientKeys;
-#[cfg(feature = "relay")]
 use rotogate_core::http_client::FetchTarget;
 use rotogate_core::token::live_keys::LiveKeys;
 use rotogate_core::token::verify::{IssuerRules, Keys, strict_object};
@@ -188,7 +187,6 @@ impl RemoteIssuers {
     }
 
     /// A URL in the discovery document of an issuer, as it is at the time of each call.
-    #[cfg(feature = "relay")]
     pub(super) fn discovered(
         &self,
         name: &str,

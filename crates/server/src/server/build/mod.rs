@@ -3,7 +3,6 @@
 pub(crate) mod admin_tokens;
 pub(crate) mod assemble;
 pub(crate) mod directories;
-#[cfg(feature = "relay")]
 pub(crate) mod exchanges;
 pub(crate) mod files;
 mod findings;
@@ -12,7 +11,6 @@ pub(crate) mod issuers;
 mod mcp_probe;
 pub(crate) mod prepare;
 pub(crate) mod provider_client;
-#[cfg(feature = "relay")]
 pub(crate) mod relays;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 pub(crate) mod shared;

@@ -11,7 +11,6 @@ use rotogate::gate::LoginProvider;
 use rotogate_config::{BrowserConfig, ClientKeySettings, ProviderClientSettings, TrustedIssuer};
 use rotogate_core::client_auth::ClientKey;
 use rotogate_core::http_client::{Allowed, ClientCredentials, FetchTarget, SecretPlace};
-#[cfg(feature = "relay")]
 use rotogate_core::http_client::{HttpClient, Tls};
 use rotogate_core::private_file::{read_private, trusted};
 use rotogate_core::token::keyring::KeyMaterial;
@@ -27,7 +26,6 @@ pub(super) const CLIENT_CERT: &str = "client.client_cert";
 ///
 /// # Errors
 /// The file cannot be used.
-#[cfg(feature = "relay")]
 pub(super) fn http_client(key: &str, ca: Option<&Path>) -> Result<HttpClient, KeyFault> {
     let http = Tls::read(ca, None).and_then(|tls| HttpClient::with_tls(&tls));
     http.map_err(|error| KeyFault::new(key, error.message))

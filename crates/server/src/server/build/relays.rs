@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::issuers::RemoteIssuers;
 use super::provider_client::{self, credentials, http_client, target};
 use crate::server::error::KeyFault;
-#[cfg(feature = "grpc")]
 use rotogate::dialect::relay::KnoxProvider;
 use rotogate::dialect::relay::{EnvelopeProvider, Wire};
 use rotogate::gate::RelayConfig;
@@ -37,7 +36,6 @@ pub(crate) fn load(relay: &RelaySettings, issuers: &RemoteIssuers) -> Result<Rel
         Wire::Envelope => {
             Arc::new(EnvelopeProvider::new(HttpCaller::new(http, relay.rules.timeout), urls(relay, issuers)?))
         }
-        #[cfg(feature = "grpc")]
         Wire::Knox => {
             let base = relay.token_url.as_deref().unwrap_or_default().trim_end_matches('/');
             let method = |method: &str| target("token_url", &format!("{base}/user_api.v1.UserApiService/{method}"));

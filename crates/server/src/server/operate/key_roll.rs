@@ -183,10 +183,7 @@ impl Longest {
         let most = |of: fn(&rotogate_core::session::profile::Profile) -> Duration| {
             all.iter().map(of).max().unwrap_or_default()
         };
-        #[cfg(feature = "relay")]
         let relays = config.endpoints.iter().filter_map(|endpoint| Some(endpoint.relay.as_ref()?.rules.grace)).max();
-        #[cfg(not(feature = "relay"))]
-        let relays = [].into_iter().max();
         let leeway = config.issuer.leeway;
         let browsers = config.endpoints.iter().filter(|endpoint| endpoint.dialect == BROWSER);
         Self {
@@ -202,7 +199,6 @@ impl Longest {
 
 /// The running gate that removes a key.
 pub(crate) struct AskingGate<'a> {
-    #[cfg_attr(not(feature = "relay"), expect(dead_code, reason = "for API keys"))]
     pub(crate) gate: &'a Gate,
     /// Its embedded store, which no other process can open.
     pub(crate) store: Option<&'a RedbStore>,

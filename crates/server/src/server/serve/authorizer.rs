@@ -89,7 +89,6 @@ pub(crate) fn answer(
         let authorizer = questions.authorizer(&state);
         let (mut question, body) = request.into_parts();
         question.extensions.insert(origin.peer.clone());
-        #[cfg(feature = "grpc")]
         if questions.kind == AuthorizerKind::ExtAuthz {
             return super::checks::answer(&state, &origin, &authorizer, question, body).await;
         }

@@ -2,7 +2,6 @@
 
 pub(crate) mod authorizer;
 mod body;
-#[cfg(feature = "grpc")]
 mod checks;
 pub(crate) mod cors;
 pub(crate) mod drain;

@@ -167,7 +167,6 @@ fn info(state: &AdminState, key: &ApiKey) -> ApiKeyInfo {
 
 /// The live keys of an owner, or the keys that one scan of the store finds: the newest first, at most `most`. Also
 /// returns whether there are more.
-#[cfg(feature = "page")]
 pub(super) async fn newest(
     state: &AdminState,
     subject: Option<&str>,

@@ -12,12 +12,10 @@ use super::operations::Access;
 use super::problem::{Code, Refusal};
 use super::seats::Seat;
 use super::{AdminState, logged_path};
-#[cfg(feature = "page")]
 use crate::server::build::admin_tokens::AdminToken;
 use crate::server::build::admin_tokens::Holder;
 use rotogate_config::AdminRole;
 use rotogate_core::clock::{SystemTime, TimeSource};
-#[cfg(feature = "page")]
 use rotogate_core::context::Actor;
 use rotogate_core::credential;
 use rotogate_core::limit::Failures;
@@ -167,7 +165,6 @@ pub(super) fn has_role(holder: &Holder, role: AdminRole, parts: &Parts) -> Resul
 }
 
 /// The operator whose token a form of the page has, if any.
-#[cfg(feature = "page")]
 pub(super) fn sign_in(
     state: &AdminState,
     peer: IpAddr,
@@ -191,7 +188,6 @@ pub(super) fn sign_in(
 
 /// Refuses a form that a page of another origin sends. With `Referrer-Policy: no-referrer` a browser calls our own origin
 /// `null` (Fetch, «append a request Origin header»), so that the form's CSRF token decides then.
-#[cfg(feature = "page")]
 pub(super) fn origin_of_form(parts: &Parts) -> Result<(), Refusal> {
     let mut origins = parts.headers.get_all(ORIGIN).iter();
     match (origins.next(), origins.next()) {

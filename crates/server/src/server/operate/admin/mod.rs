@@ -45,7 +45,6 @@ use rotogate_core::limit::Failures;
 use rotogate_core::trace::Trace;
 use seats::{Seat, Seats};
 
-#[cfg(feature = "relay")]
 mod api_keys;
 mod configuration;
 mod events;
@@ -57,7 +56,6 @@ pub(crate) mod keys;
 mod newest;
 mod openapi;
 mod operations;
-#[cfg(feature = "page")]
 mod page;
 mod problem;
 mod revocations;
@@ -69,14 +67,12 @@ mod thread;
 mod traffic;
 pub(crate) mod users;
 
-#[cfg(feature = "relay")]
 pub(crate) use api_keys::{
     ApiKeyInfo, ApiKeyRequest, KeysPage, LeakAnswer, LeakReport, NewKeyAnswer, RotateKeyRequest,
 };
 pub(crate) use configuration::{ConfigInfo, ConfigValue, ReloadResult, ValueSource};
 pub(crate) use explain::{ExplainReport, ExplainedRule, Place, TokenKind};
 pub(crate) use guard::failures;
-#[cfg(feature = "page")]
 pub(crate) use page::{History, SignIns};
 pub(crate) use revocations::{RevocationReport, RevocationRequest};
 pub(crate) use sessions::SessionInfo;
@@ -105,9 +101,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) struct AdminState {
     pub(crate) tokens: Arc<AdminTokens>,
     pub(crate) failures: Failures,
-    #[cfg(feature = "page")]
     pub(crate) sign_ins: SignIns,
-    #[cfg(feature = "page")]
     pub(crate) history: History,
     pub(crate) reloader: Reloader,
     pub(crate) began: Timestamp,
@@ -222,7 +216,6 @@ async fn answer(
 /// may learn.
 // Requirements K2 and P56.
 fn logged_path(path: &str) -> String {
-    #[cfg(feature = "page")]
     let path = &page::without_places(path);
     String::from_utf8_lossy(&log::without_key(path.as_bytes())).into_owned()
 }
@@ -258,7 +251,6 @@ async fn handle(
         guard::host(parts, &state.config.load().admin.hosts)?;
     }
     let path = parts.uri.path();
-    #[cfg(feature = "page")]
     if page::is_at(path) {
         return Ok(page::answer(state, peer, parts, body).await);
     }
@@ -304,7 +296,6 @@ async fn operate(
 ) -> AdminResult {
     let takes_parameters =
         matches!(operation, Operation::Sessions | Operation::Revocations | Operation::Events | Operation::Backup);
-    #[cfg(feature = "relay")]
     let takes_parameters = takes_parameters || operation == Operation::ApiKeys;
     if !takes_parameters && !operation.is_probe() && operation != Operation::Metrics {
         let NoParameters {} = query(parts)?;
@@ -337,15 +328,10 @@ async fn operate(
         Operation::Backup => store::backup(state, query(parts)?).await,
         Operation::Events => events::list(state, &parts.headers, query(parts)?).await,
         Operation::Explain => answered(explain::answer(state, &whole_body(parts, body).await?).await),
-        #[cfg(feature = "relay")]
         Operation::ApiKeys => answered(api_keys::list(state, query(parts)?).await),
-        #[cfg(feature = "relay")]
         Operation::CreateApiKey => answered(api_keys::create(state, json(parts, body).await?).await),
-        #[cfg(feature = "relay")]
         Operation::RotateApiKey => answered(api_keys::rotate(state, parameter, json(parts, body).await?).await),
-        #[cfg(feature = "relay")]
         Operation::RevokeApiKey => answered(api_keys::revoke(state, parameter).await),
-        #[cfg(feature = "relay")]
         Operation::LeakedApiKeys => answered(api_keys::leaked(state, json(parts, body).await?).await),
     }
 }

@@ -57,7 +57,6 @@ use super::{
 struct Document;
 
 /// The operations of API keys.
-#[cfg(feature = "relay")]
 #[derive(OpenApi)]
 #[openapi(
     paths(
@@ -73,7 +72,6 @@ struct KeyOperations;
 
 fn whole() -> utoipa::openapi::OpenApi {
     let document = Document::openapi();
-    #[cfg(feature = "relay")]
     let document = document.merge_from(KeyOperations::openapi());
     document
 }

@@ -38,15 +38,10 @@ pub(super) enum Operation {
     Backup,
     Events,
     Explain,
-    #[cfg(feature = "relay")]
     ApiKeys,
-    #[cfg(feature = "relay")]
     CreateApiKey,
-    #[cfg(feature = "relay")]
     RotateApiKey,
-    #[cfg(feature = "relay")]
     RevokeApiKey,
-    #[cfg(feature = "relay")]
     LeakedApiKeys,
 }
 
@@ -92,15 +87,10 @@ pub(super) static TABLE: &[OperationRow] = &[
     post("/v1/sessions/{id}/revoke", Operation::RevokeSession, AdminRole::Operator),
     get("/v1/revocations", Operation::Revocations, VIEWER),
     post("/v1/revocations", Operation::Revoke, AdminRole::Operator),
-    #[cfg(feature = "relay")]
     get("/v1/api-keys", Operation::ApiKeys, VIEWER),
-    #[cfg(feature = "relay")]
     post("/v1/api-keys", Operation::CreateApiKey, AdminRole::Admin),
-    #[cfg(feature = "relay")]
     post("/v1/api-keys/{id}/rotate", Operation::RotateApiKey, AdminRole::Admin),
-    #[cfg(feature = "relay")]
     post("/v1/api-keys/{id}/revoke", Operation::RevokeApiKey, AdminRole::Operator),
-    #[cfg(feature = "relay")]
     post("/v1/api-keys/leaked", Operation::LeakedApiKeys, AdminRole::Operator),
     get("/v1/keys", Operation::Keys, VIEWER),
     post("/v1/keys/rotate", Operation::RotateKeys, AdminRole::Admin),
@@ -162,7 +152,6 @@ impl OperationRow {
             self.operation,
             Operation::Revoke | Operation::RevokeSession | Operation::CheckConfig | Operation::Explain
         );
-        #[cfg(feature = "relay")]
         let is_free = is_free || matches!(self.operation, Operation::RevokeApiKey | Operation::LeakedApiKeys);
         self.is_change() && !is_free
     }

@@ -25,7 +25,6 @@ impl AdminThread {
             .build()
             .map_err(failed)?;
         runtime.spawn(Arc::clone(&state.tokens).watch());
-        #[cfg(feature = "page")]
         runtime.spawn(super::page::watch(Arc::clone(state)));
         let all = [(Some(listener), Side::Operators), (probes, Side::Probes)];
         for (listener, side) in all.into_iter().filter_map(|(listener, side)| Some((listener?, side))) {

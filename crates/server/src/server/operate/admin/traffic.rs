@@ -29,7 +29,6 @@ pub(super) struct RouteInfo {
     /// The methods that the route serves.
     pub(super) methods: Vec<String>,
     /// Whether the route serves every method that a route may.
-    #[cfg(feature = "page")]
     #[serde(skip)]
     pub(super) any_method: bool,
     /// `required`, `optional` or `none`.
@@ -75,7 +74,6 @@ fn info(state: &AdminState, route: &Route) -> RouteInfo {
         hosts: texts(&route.hosts),
         path: route.path.clone(),
         methods,
-        #[cfg(feature = "page")]
         any_method: route.methods.is_empty(),
         auth: policy.auth.word(),
         scopes: policy.scopes.iter().map(str::to_owned).collect(),

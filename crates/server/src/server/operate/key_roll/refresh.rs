@@ -1,12 +1,10 @@
 //! Finds what still needs a refresh secret: its tokens and cookies, the records that it sealed, and API keys.
 
-#[cfg(feature = "relay")]
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rotogate_core::clock::Timestamp;
-#[cfg(feature = "relay")]
 use rotogate_core::engine::api_keys::keys_by_secret;
 use rotogate_core::session::{Session, Status};
 use rotogate_core::store::{Filter, NodeRow, NodeSeen, Store};
@@ -34,7 +32,7 @@ pub(super) async fn left_by(
     (now, asking): (Timestamp, Option<&AskingGate<'_>>),
     needs: &mut KeyNeeds,
 ) -> Result<(), RollError> {
-    let has_keys = cfg!(feature = "relay") && config.api_keys.is_some();
+    let has_keys = config.api_keys.is_some();
     let stores = match &config.store {
         _ if !has_keys => return Ok(()),
         StoreConfig::Memory => None,
@@ -54,7 +52,6 @@ pub(super) async fn left_by(
         #[cfg(any(feature = "postgres", feature = "redis"))]
         _ => Some(open_stores(config, keyring).await.map_err(RollError::failed)?),
     };
-    #[cfg(feature = "relay")]
     if has_keys {
         let keys = asking.and_then(|asking| asking.gate.api_keys());
         let counts = match (keys, &stores) {
@@ -72,7 +69,6 @@ pub(super) async fn left_by(
 }
 
 /// The reason why a secret is still needed if it has `left` API keys.
-#[cfg(feature = "relay")]
 fn keys_known_by(left: u64) -> String {
     let (keys, were, them) =
         if left == 1 { ("key depends", "it was", "it") } else { ("keys depend", "they were", "them") };

@@ -233,7 +233,6 @@ impl GateCollector {
         let GateParts { gate, passwords, .. } = &self.sources.parts;
         let counts = gate.session_counts();
         output.each(&names::SESSION_EVENTS, Event::ALL.map(|event| (event.name(), counts.get(event))))?;
-        #[cfg(feature = "relay")]
         output.each(&names::API_KEYS, gate.api_keys().iter().flat_map(rotogate::gate::GateApiKeys::counts))?;
         output.all(&names::GRANTS, gate.grants().into_iter().map(|(grant, result, n)| ([grant, result], n)))?;
         output.each(&names::BROWSER_LOGINS, gate.browser_logins())?;

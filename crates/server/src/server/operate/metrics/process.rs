@@ -15,17 +15,12 @@ pub(crate) const REVISION: &str = match option_env!("ROTOGATE_REVISION") {
 };
 
 /// The features of the program, and whether this build has them.
-const FEATURES: [(&str, bool); 12] = [
+const FEATURES: [(&str, bool); 7] = [
     ("failpoints", cfg!(feature = "failpoints")),
-    ("grpc", cfg!(feature = "grpc")),
-    ("hook", cfg!(feature = "hook")),
-    ("kuzzle", cfg!(feature = "kuzzle")),
     ("ldap", cfg!(feature = "ldap")),
     ("otel", cfg!(feature = "otel")),
-    ("page", cfg!(feature = "page")),
     ("postgres", cfg!(feature = "postgres")),
     ("redis", cfg!(feature = "redis")),
-    ("relay", cfg!(feature = "relay")),
     ("sql", cfg!(feature = "sql")),
     ("test-util", cfg!(feature = "test-util")),
 ];
@@ -42,13 +37,13 @@ pub(super) fn build_info(output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
 }
 
 /// The resident memory of the process, in bytes.
-#[cfg(all(feature = "page", target_os = "linux"))]
+#[cfg(target_os = "linux")]
 pub(crate) fn resident_memory() -> Option<u64> {
     let stat = procfs::process::Process::myself().and_then(|process| process.stat()).ok()?;
     Some(stat.rss.saturating_mul(procfs::page_size()))
 }
 
-#[cfg(all(feature = "page", not(target_os = "linux")))]
+#[cfg(not(target_os = "linux"))]
 pub(crate) fn resident_memory() -> Option<u64> {
     None
 }

@@ -33,7 +33,6 @@ use rotogate_core::random::{NoRandomness, are_equal};
 use sign_ins::SignedIn;
 use view::FormFields;
 
-#[cfg(feature = "relay")]
 mod api_keys;
 mod history;
 mod overview;

@@ -79,9 +79,7 @@ impl Request<'_> {
                 self.may(AdminRole::Operator)?;
                 self.explained(FormFields::default().or("method", "GET"), None, None).await
             }
-            #[cfg(feature = "relay")]
             ["api-keys"] => self.api_keys(None).await,
-            #[cfg(feature = "relay")]
             ["api-keys", id, what @ ("revoke" | "rotate")] => self.confirm_api_key(id, what).await,
             ["keys"] => html(&view::KeysView { frame: self.frame("/ui/keys").await, keys: keys::list(state) }),
             ["routes"] => html(&view::RoutesView {
@@ -135,7 +133,6 @@ impl Request<'_> {
                 let ended = revocations::revoke(state, request).await?.ended;
                 self.done(&form, format!("{ended} {} of {whose} revoked.", sessions_in_words(ended)))
             }
-            #[cfg(feature = "relay")]
             ["api-keys", rest @ ..] => self.change_api_keys(rest, &form).await,
             ["explain"] => {
                 self.may(AdminRole::Operator)?;

@@ -9,7 +9,6 @@ use serde_json::Value;
 
 use super::overview::{GateState, Overview};
 use crate::server::build::issuers::IssuerReport;
-#[cfg(feature = "relay")]
 use crate::server::operate::admin::api_keys::{ApiKeyInfo, NewKeyAnswer};
 use crate::server::operate::admin::configuration::ConfigInfo;
 use crate::server::operate::admin::keys::Keys;
@@ -39,7 +38,6 @@ const VIEWS: &[(&str, &str, AdminRole)] = &[
     ("/ui/sessions", "Sessions", AdminRole::Viewer),
     ("/ui/explain", "Explain", AdminRole::Operator),
     ("/ui/keys", "Keys", AdminRole::Viewer),
-    #[cfg(feature = "relay")]
     ("/ui/api-keys", "API keys", AdminRole::Viewer),
     ("/ui/routes", "Routes", AdminRole::Viewer),
     ("/ui/config", "Configuration", AdminRole::Viewer),
@@ -164,7 +162,6 @@ pub(super) struct KeysView {
 }
 
 /// The view of the API keys of the gate, or of one owner.
-#[cfg(feature = "relay")]
 #[derive(Template)]
 #[template(path = "page/api_keys.html")]
 pub(super) struct ApiKeysView {
@@ -179,7 +176,6 @@ pub(super) struct ApiKeysView {
 }
 
 /// A new key, with its text.
-#[cfg(feature = "relay")]
 #[derive(Template)]
 #[template(path = "page/new_api_key.html")]
 pub(super) struct NewApiKeyView {
