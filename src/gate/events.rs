@@ -2,7 +2,7 @@
 
 use super::Inner;
 use rotogate_core::denial::Denial;
-use rotogate_core::engine::{NoticeResult, Origin};
+use rotogate_core::engine::Origin;
 use rotogate_core::fault::Error;
 use rotogate_core::token::verify::{EventProtocol, Reported};
 
