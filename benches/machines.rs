@@ -13,7 +13,6 @@
 mod support;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use http::{HeaderName, StatusCode};

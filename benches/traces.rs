@@ -26,7 +26,8 @@ const CONFIG: &str = "[server]\npublic_url = \"http://gate.test\"\n[issuer]\naud
 /// All that a request does for its trace.
 fn request(tracer: Option<&Arc<Tracer>>, mut request: Request<Full<Bytes>>, id: &HeaderValue, is_trusted: bool) {
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let facts = RequestFacts { is_trusted, micros: 1, id, client: address, peer: address, scheme: "http" };
+    let is_traced = request.headers().contains_key("traceparent");
+    let facts = RequestFacts { is_trusted, is_traced, micros: 1, id, client: address, peer: address, scheme: "http" };
     let trace = RequestTrace::begin(tracer, &mut request, &facts);
     let mut line = [0; 256];
     let mut end = 0;

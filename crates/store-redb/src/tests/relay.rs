@@ -4,7 +4,7 @@ use redb::{Builder, Durability};
 
 use super::*;
 use rotogate_core::store::conformance::relay::{done, id, pending};
-use rotogate_core::store::relay::{RelayInserted, RelayStore, RelaySwapped, insert as insert_record, swap};
+use rotogate_core::store::relay::{RelayInserted, RelayState, RelayStore, RelaySwapped, insert as insert_record, swap};
 use rotogate_core::store::rules::Rules;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
