@@ -134,6 +134,7 @@ cat "$logs/install.log"
 step 1800 "tests" cargo nextest run --workspace --all-features
 step 900 "tests of the documentation" cargo test --workspace --all-features --doc --no-fail-fast
 step 900 "tests without features" cargo nextest run --package rotogate --package rotogate-core --no-default-features --lib --profile small
+step 600 "tests of the configuration without features" cargo test --package rotogate-config --no-default-features --lib
 in_lane 1 600 "the documentation holds" python3 tests/docs.py --gate "$target/debug/rotogate"
 in_lane 1 300 "the book can be searched without a network" python3 tests/book.py
 in_lane 1 600 "a stranger finds the way" python3 tests/stranger.py --gate "$target/debug/rotogate"

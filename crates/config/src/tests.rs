@@ -12,6 +12,7 @@ mod browser;
 mod claims;
 mod conditions;
 mod exchange;
+mod features;
 mod introspection;
 mod isolation;
 mod memory;

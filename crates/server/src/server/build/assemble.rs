@@ -1,5 +1,8 @@
 //! Builds the gate and its proxy from a configuration.
 
+// A part of the configuration that some build does not use does not compile.
+#![deny(unused_variables)]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,8 +25,9 @@ use rotogate::dialect::global_revocation::GlobalRevocations;
 use rotogate::gate::{BuildError, Endpoint, GateBuilder};
 use rotogate::store::redb::RedbStore;
 use rotogate_config::{
-    AssertionHeader, ClientConfig, ClientKeySource, Config, ConfigErrors, EndpointConfig, GlobalRevocationConfig,
-    IdentityConfig, IdentityNames, IssuerConfig, LimitsConfig, SessionsConfig, StoreConfig, read_event_token,
+    AssertionHeader, ClientConfig, ClientKeySource, Config, ConfigErrors, CorsConfig, EndpointConfig,
+    GlobalRevocationConfig, IdentityConfig, IdentityNames, IssuerConfig, LimitsConfig, ServerConfig, SessionsConfig,
+    StoreConfig, read_event_token,
 };
 use rotogate_core::client::{Client, ClientKeys};
 use rotogate_core::clock::{SystemTime, TimeSource};
@@ -162,49 +166,12 @@ fn give_up(store: &StoreConfig) -> Option<Duration> {
 }
 
 /// A builder with all settings of the gate. The caller adds keys, store, users, the checker of passwords and the rules
-/// of other issuers. The sections are destructured without `..`: a new key does not compile until it is given to the
-/// builder, or listed here as read elsewhere.
+/// of other issuers.
 ///
 /// # Errors
 /// The files of endpoints that cannot be used, each reported at its configuration key.
 pub(crate) fn builder(config: &Config, remote_issuers: &RemoteIssuers) -> Result<GateBuilder, ConfigErrors> {
-    // Not for the builder: `keys` and `algorithm` are for the keyring, the two limits of password checks for
-    // `Passwords`.
-    let IssuerConfig { url, audience, algorithm: _, authorization_endpoint: _, keys: _, leeway } = &config.issuer;
-    let LimitsConfig {
-        rates,
-        rate_headers,
-        shared: _,
-        verified_cache,
-        max_password_checks: _,
-        password_queue: _,
-        max_token_body,
-    } = &config.limits;
-    let SessionsConfig { profile, keep_login_client: _, max_stream } = &config.sessions;
-    let server = &config.server;
-    let mut builder = Gate::builder()
-        .issuer(url.as_str())
-        // An operator may choose an issuer URL with http; `rotogate check` accepts such a URL, too.
-        .dangerous_plain_issuer()
-        .audience(audience.iter().map(String::as_str))
-        .leeway(*leeway)
-        .profile(profile.clone())
-        .rates(*rates)
-        .verified_cache(*verified_cache)
-        .max_endpoint_body(*max_token_body)
-        .max_stream(*max_stream)
-        .bounds(server.overload)
-        .public_url(server.public_url.to_string())
-        .hosts(server.hosts.iter().map(String::as_str))
-        .strip_headers(config.identity.strip.iter().map(ToString::to_string))
-        .keep_headers(config.identity.keep.iter().map(ToString::to_string))
-        .allowed_origins(config.cors.origins.iter().map(String::as_str))
-        .trusted_proxies(server.trusted_proxies.clone())
-        .identity_headers(identity(&config.identity));
-    if let Some(always) = rate_headers.setting() {
-        builder = builder.rate_headers(always);
-    }
-    builder = with_options(builder, config);
+    let mut builder = with_settings(config);
     let mut faults = Faults::new(config);
     for (index, client) in config.clients.iter().enumerate() {
         let client = faults.good(format_args!("clients[{index}]"), client_with_keys(client));
@@ -220,34 +187,111 @@ pub(crate) fn builder(config: &Config, remote_issuers: &RemoteIssuers) -> Result
     faults.result(builder)
 }
 
-/// Adds the optional parts of a configuration.
-fn with_options(mut builder: GateBuilder, config: &Config) -> GateBuilder {
-    if let Some(endpoint) = &config.issuer.authorization_endpoint {
-        builder = builder.authorization_endpoint(endpoint);
+/// A builder with the sections that need no files. The sections are destructured without `..`: a new section or key does
+/// not compile until it is given to the builder, or listed here as read elsewhere.
+fn with_settings(config: &Config) -> GateBuilder {
+    let Config {
+        server,
+        issuer: IssuerConfig { url, audience, authorization_endpoint, leeway, algorithm: _, keys: _ },
+        sessions: SessionsConfig { profile, keep_login_client, max_stream },
+        store,
+        limits,
+        cors: CorsConfig { origins, allow_credentials: _, max_age: _, expose: _ },
+        dpop,
+        api_keys,
+        identity,
+        // `builder` adds these, with their files.
+        clients: _,
+        endpoints: _,
+        providers: _,
+        resources: _,
+        routes: _,
+        // Other parts of a server: keys of other issuers, directories, the proxy, listeners, logs and traces.
+        issuers: _,
+        directories: _,
+        upstreams: _,
+        authorizers: _,
+        admin: _,
+        log: _,
+        access_log: _,
+        audit_log: _,
+        tracing: _,
+        warnings: _,
+        source: _,
+    } = config;
+    let builder = Gate::builder()
+        .issuer(url.as_str())
+        // An operator may choose an issuer URL with http; `rotogate check` accepts such a URL, too.
+        .dangerous_plain_issuer()
+        .audience(audience.iter().map(String::as_str))
+        .leeway(*leeway)
+        .profile(profile.clone())
+        .max_stream(*max_stream)
+        .allowed_origins(origins.iter().map(String::as_str));
+    let builder = with_option(builder, authorization_endpoint.as_deref(), GateBuilder::authorization_endpoint);
+    let builder = with_option(builder, dpop.clone(), GateBuilder::dpop);
+    let builder = with_option(builder, api_keys.clone(), GateBuilder::api_keys);
+    let builder = if *keep_login_client { builder } else { builder.forget_login_origin() };
+    with_store(with_identity(with_limits(with_server(builder, server), limits), identity), store)
+}
+
+fn with_option<T>(builder: GateBuilder, value: Option<T>, set: impl Fn(GateBuilder, T) -> GateBuilder) -> GateBuilder {
+    match value {
+        Some(value) => set(builder, value),
+        None => builder,
     }
-    if let Some(AssertionHeader { header, ttl }) = &config.identity.assertion {
-        builder = builder.assertion(header.clone(), *ttl);
-    }
-    if let Some(dpop) = &config.dpop {
-        builder = builder.dpop(dpop.clone());
-    }
-    if let Some(keys) = &config.api_keys {
-        builder = builder.api_keys(keys.clone());
-    }
-    #[cfg(any(feature = "postgres", feature = "redis"))]
-    if let Some(staleness) = config.store.staleness() {
-        builder = builder.staleness(staleness.limit, staleness.served);
-    }
-    if config.store.is_shared() {
-        builder = builder.node_name(node_name());
-    }
-    if !config.limits.shared {
-        builder = builder.limits_per_node();
-    }
-    if !config.sessions.keep_login_client {
-        builder = builder.forget_login_origin();
-    }
+}
+
+fn with_server(builder: GateBuilder, server: &ServerConfig) -> GateBuilder {
+    // What the builder does not get is for listeners, connections and the proxy.
+    let ServerConfig {
+        trusted_proxies,
+        overload,
+        public_url,
+        hosts,
+        max_connections: _,
+        max_requests_per_connection: _,
+        listeners: _,
+        connect_timeout: _,
+        head_timeout: _,
+        idle_timeout: _,
+        max_head: _,
+        workers: _,
+        min_body_rate: _,
+        drain_timeout: _,
+        stream_drain: _,
+        watch: _,
+        request_id_header: _,
+    } = server;
     builder
+        .bounds(*overload)
+        .public_url(public_url.to_string())
+        .hosts(hosts.iter().map(String::as_str))
+        .trusted_proxies(trusted_proxies.clone())
+}
+
+fn with_limits(builder: GateBuilder, limits: &LimitsConfig) -> GateBuilder {
+    // The two limits of password checks are for `Passwords`.
+    let LimitsConfig {
+        rates,
+        rate_headers,
+        shared,
+        verified_cache,
+        max_token_body,
+        max_password_checks: _,
+        password_queue: _,
+    } = limits;
+    let builder = builder.rates(*rates).verified_cache(*verified_cache).max_endpoint_body(*max_token_body);
+    let builder = with_option(builder, rate_headers.setting(), GateBuilder::rate_headers);
+    if *shared { builder } else { builder.limits_per_node() }
+}
+
+fn with_store(builder: GateBuilder, store: &StoreConfig) -> GateBuilder {
+    #[cfg(any(feature = "postgres", feature = "redis"))]
+    let builder = with_option(builder, store.staleness(), |builder, staleness| {
+        builder.staleness(staleness.limit, staleness.served)
+    });
+    if store.is_shared() { builder.node_name(node_name()) } else { builder }
 }
 
 /// The client, with the keys that its file holds now. Keys from a URL are added later, when they are fetched.
@@ -388,9 +432,18 @@ pub(super) fn proxy_settings(config: &Config) -> Settings {
     Settings { trusted_proxies, workers: server.workers.get(), ..Settings::default() }
 }
 
-fn identity(config: &IdentityConfig) -> Vec<(HeaderName, IdentityField)> {
-    // `assertion`, `strip` and `keep` are given to the builder elsewhere.
-    let IdentityConfig { headers, claims, assertion: _, strip: _, keep: _ } = config;
+fn with_identity(builder: GateBuilder, config: &IdentityConfig) -> GateBuilder {
+    let IdentityConfig { headers, claims, assertion, strip, keep } = config;
+    let builder = with_option(builder, assertion.as_ref(), |builder, AssertionHeader { header, ttl }| {
+        builder.assertion(header.clone(), *ttl)
+    });
+    builder
+        .strip_headers(strip.iter().map(ToString::to_string))
+        .keep_headers(keep.iter().map(ToString::to_string))
+        .identity_headers(identity_headers(headers, claims))
+}
+
+fn identity_headers(headers: &IdentityNames, claims: &[(HeaderName, String)]) -> Vec<(HeaderName, IdentityField)> {
     let IdentityNames { subject, account, client, actor, scope, session, issuer, roles } = headers;
     let fixed = [
         (subject, IdentityField::Subject),
