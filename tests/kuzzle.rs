@@ -650,7 +650,8 @@ async fn t26_the_token_that_loses_to_an_envelopes_own_is_not_passed_on() {
 /// A known sender may send more. A token that a limiter keeps from verification is not a bad token.
 #[tokio::test]
 async fn r15_a_large_envelope_whose_token_was_not_looked_at_is_429_and_not_413() {
-    let limits = config("").replace("forged_per_address = \"100000/1s\"", "forged_per_address = \"1/1h\"");
+    let limits =
+        config("").replace("for_tests.forged_per_address = \"100000/1s\"", "for_tests.forged_per_address = \"1/1h\"");
     let place = Place::new(&limits);
     let gate = place.start();
     let client = Client { gate: &gate };

@@ -160,7 +160,7 @@ kind = "memory"
 [limits]
 login_per_address = "1000/1s"
 login_per_account = "1000/1s"
-login_per_client = "1000/1s"
+for_tests.login_per_client = "1000/1s"
 refresh_per_session = "1000/1s"
 refresh_per_address = "100000/1s"
 [[clients]]

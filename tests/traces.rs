@@ -21,7 +21,7 @@ fn traced(tracing: &str, more: &str) -> Edge {
 /// A gate that logs in JSON, and sends spans at once.
 fn configuration(tracing: &str, server: &str) -> String {
     let head = HEAD.replace("[server]\n", &format!("[server]\n{server}\n"));
-    format!("{head}{ROUTES}\n[log]\nformat = \"json\"\n[tracing]\nflush_interval = \"100ms\"\n{tracing}\n")
+    format!("{head}{ROUTES}\n[log]\nformat = \"json\"\n[tracing]\nfor_tests.flush_interval = \"100ms\"\n{tracing}\n")
 }
 
 /// All lines of a log.

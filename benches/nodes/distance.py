@@ -33,7 +33,6 @@ audience = ["api"]
 [limits]
 login_per_address = "1000/1s"
 login_per_account = "1000/1s"
-login_per_client = "1000/1s"
 refresh_per_session = "1000/1s"
 [store]
 kind = "redis"

@@ -127,32 +127,28 @@ async fn a_reload_says_what_came_of_it_and_a_broken_file_changes_nothing() {
     let admin = Ask::with(&gate, &token);
     let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
 
-    place.write_config(&with(
-        &config,
-        "server",
-        "max_requests_per_connection = 77\nworkers = 3\ndrain_timeout = \"2s\"",
-    ));
+    place.write_config(&with(&config, "server", "max_connections = 77\nworkers = 3\ndrain_timeout = \"2s\""));
     let checked = admin.post("/v1/config/check", "").await.json();
     assert_eq!((&checked["ok"], &checked["errors"]), (&true.into(), &json!([])), "{checked}");
-    assert_eq!(checked["changed"], json!(["server.max_requests_per_connection", "server.workers"]), "{checked}");
+    assert_eq!(checked["changed"], json!(["server.max_connections", "server.workers"]), "{checked}");
     let reloaded = admin.post("/v1/config/reload", "").await;
     assert_eq!(reloaded.status, StatusCode::OK, "{reloaded:?}");
     let reloaded = reloaded.json();
-    assert_eq!(reloaded["applied"], json!(["server.max_requests_per_connection"]));
+    assert_eq!(reloaded["applied"], json!(["server.max_connections"]));
     assert_eq!(reloaded["restart_needed"], json!(["server.workers"]));
     let value = async |key: &str| {
         let values = admin.get("/v1/config").await.json()["values"].as_array().unwrap().clone();
         values.into_iter().find(|value| value["key"] == key).unwrap_or_else(|| panic!("{key}"))
     };
     let line = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
-    let line = line.lines().position(|line| line.starts_with("max_requests_per_connection")).unwrap() + 1;
-    const KEY: &str = "server.max_requests_per_connection";
+    let line = line.lines().position(|line| line.starts_with("max_connections")).unwrap() + 1;
+    const KEY: &str = "server.max_connections";
     assert_eq!(value(KEY).await, json!({"key": KEY, "value": 77, "source": "file", "line": line}));
     assert_eq!(value("server.max_head").await["source"], "default");
     let lines = events(&gate, &token, "action=config.reload").await;
     assert_eq!((lines.len(), &lines[0]["rotogate.actor"]), (1, &"default".into()), "{lines:?}");
 
-    place.write_config(&with(&config, "server", "max_requests_per_connection = 99\nworkres = 3"));
+    place.write_config(&with(&config, "server", "max_connections = 99\nworkres = 3"));
     let checked = admin.post("/v1/config/check", "").await.json();
     assert_eq!((&checked["ok"], &checked["errors"][0]["key"]), (&false.into(), &"server.workres".into()), "{checked}");
     let refused = admin.post("/v1/config/reload", "").await;

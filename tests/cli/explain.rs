@@ -565,7 +565,7 @@ scopes = ["mcp", "files.write"]
 [[resources]]
 path = "/mcp"
 authorization_servers = ["https://idp.test/"]
-mcp = { check = "headers", versions = ["2026-07-28"] }
+mcp = { check = "headers" }
 [[routes]]
 path = "/mcp"
 resource = "/mcp"

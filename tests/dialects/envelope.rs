@@ -22,7 +22,7 @@ kind = "memory"
 [limits]
 login_per_address = "1000/1s"
 login_per_account = "1000/1s"
-login_per_client = "1000/1s"
+for_tests.login_per_client = "1000/1s"
 [[endpoints]]
 dialect = "envelope"
 path = "/api/v2/auth/token"

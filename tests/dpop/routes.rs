@@ -115,7 +115,7 @@ fn n33_the_memory_of_proofs_is_bounded_and_fails_closed() {
     let many = support::with(
         &format!("{HEAD}{CLIENTS}\n[dpop]\nfor_tests = {{ max_proofs = 1000 }}\n"),
         "limits",
-        "login_per_address = \"1000/1s\"\nlogin_per_account = \"1000/1s\"\nlogin_per_client = \"1000/1s\"",
+        "login_per_address = \"1000/1s\"\nlogin_per_account = \"1000/1s\"\nfor_tests.login_per_client = \"1000/1s\"",
     );
     let (edge, holder) = (edge_on(&many), Holder::new(1));
     let access = bound(&edge, &holder);

@@ -103,7 +103,7 @@ fn forged(token: &str, number: usize) -> String {
 
 #[test]
 fn a1_forged_tokens_from_everywhere_hold_up_strangers_first_tokens_and_nothing_else() {
-    let edge = limited("forged_overall = \"20/1h\"");
+    let edge = limited("for_tests.forged_overall = \"20/1h\"");
     let from = |last: usize| format!("X-Forwarded-For: 203.0.113.{last}");
     let (seen, new) = (edge.login(), edge.login());
     let ask = |token: &str, last: usize| edge.ask_as(token, "GET /private", &[&from(last)]);
@@ -119,7 +119,7 @@ fn a1_forged_tokens_from_everywhere_hold_up_strangers_first_tokens_and_nothing_e
 
 #[test]
 fn a1_who_shows_forged_tokens_waits_with_whatever_is_new_and_nobody_else_does() {
-    let edge = limited("forged_per_address = \"3/1h\"");
+    let edge = limited("for_tests.forged_per_address = \"3/1h\"");
     let from = |last: u8| format!("X-Forwarded-For: 203.0.113.{last}");
     let (seen, new) = (edge.login(), edge.login());
     let ask = |token: &str, last: u8| edge.ask_as(token, "GET /private", &[&from(last)]);
@@ -137,7 +137,7 @@ fn a1_who_shows_forged_tokens_waits_with_whatever_is_new_and_nobody_else_does() 
 
 #[test]
 fn a13_whoever_guesses_with_a_client_locks_nobody_else_out() {
-    let edge = limited("login_per_client = \"3/1h\"");
+    let edge = limited("for_tests.login_per_client = \"3/1h\"");
     let from = |last: usize| format!("X-Forwarded-For: 203.0.113.{last}");
     let demo = |last: usize| edge.try_login(&[&from(last)], "demo", &edge.gate.password);
     assert_eq!(demo(1).status, 200);
@@ -175,7 +175,7 @@ fn with_secret(limits: &str) -> (Edge, String) {
 
 #[test]
 fn a13_a_correct_secret_passes_while_strangers_fail_right_after_a_start() {
-    let (edge, secret) = with_secret("login_per_client = \"3/1h\"");
+    let (edge, secret) = with_secret("for_tests.login_per_client = \"3/1h\"");
     let token = |last: usize, secret: &str| {
         let fields = [("client_id", "api"), ("client_secret", secret), ("grant_type", "client_credentials")];
         edge.form("/connect/token", &[&format!("X-Forwarded-For: 203.0.113.{last}")], &fields).status
@@ -194,7 +194,7 @@ fn a13_a_correct_secret_passes_while_strangers_fail_right_after_a_start() {
 
 #[test]
 fn a13_forged_tokens_count_wherever_they_are_shown_and_hold_up_no_introspection() {
-    let (edge, secret) = with_secret("forged_per_address = \"3/1h\"");
+    let (edge, secret) = with_secret("for_tests.forged_per_address = \"3/1h\"");
     let from = |last: u8| format!("X-Forwarded-For: 203.0.113.{last}");
     let [seen, new] = [edge.login(), edge.login()];
     let revoke = |token: &str, last: u8| {
@@ -220,7 +220,7 @@ fn a13_forged_tokens_count_wherever_they_are_shown_and_hold_up_no_introspection(
 
 #[test]
 fn a13_a_client_that_goes_on_with_a_dead_token_holds_nobody_up() {
-    let edge = limited("forged_per_address = \"3/1h\"\nrefused_per_address = \"3/1h\"");
+    let edge = limited("for_tests.forged_per_address = \"3/1h\"\nfor_tests.refused_per_address = \"3/1h\"");
     let [dead, other] = [edge.login(), edge.login()];
     let revoked = edge.form("/connect/revocation", &[], &[("client_id", "web"), ("token", &dead.refresh)]);
     assert_eq!(revoked.status, 200);
@@ -261,7 +261,7 @@ subject = "slow"
 username = "slow"
 password = "$argon2id$v=19$m=65536,t=10,p=1$c29tZXNhbHRzb21lc2FsdA$RdescudvJCsgt3ub+b4dWRWJTmaaJObGRdescudvJCs"
 "#;
-    let config = format!("{HEAD}{ROUTES}\n[limits]\nmax_password_checks = 1\npassword_queue = 1\n");
+    let config = format!("{HEAD}{ROUTES}\n[limits]\nmax_password_checks = 1\nfor_tests.password_queue = 1\n");
     let put = |place: &support::Place| {
         use std::os::unix::fs::PermissionsExt;
         std::fs::create_dir(place.path("data")).unwrap();

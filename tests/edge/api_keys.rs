@@ -42,7 +42,7 @@ fn made(edge: &Edge, name: &str, more: &[&str]) -> String {
 
 #[test]
 fn a1_k1_who_shows_unknown_keys_waits_with_whatever_is_new_and_junk_is_not_counted() {
-    let edge = edge("[limits]\nforged_per_address = \"3/1h\"\n");
+    let edge = edge("[limits]\nfor_tests.forged_per_address = \"3/1h\"\n");
     let status = |key: &str| edge.ask("GET /x", &[&format!("X-API-Key: {key}")]).status;
     let [seen, new] = ["seen", "new"].map(|name| made(&edge, name, &[]));
     assert_eq!(status(&seen), 200);

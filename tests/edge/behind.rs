@@ -58,7 +58,11 @@ fn lines(place: &Place, path: &str) -> Vec<Value> {
 fn gate() -> (Place, Gate, Receiver<String>) {
     let (port, heads) = upstream();
     let config = with(CONFIG, "server", "trusted_proxies = [\"127.0.0.1/32\"]");
-    let config = with(&config, "access_log", "output = \"./access.log\"\nformat = \"json\"\nflush_interval = \"10ms\"");
+    let config = with(
+        &config,
+        "access_log",
+        "output = \"./access.log\"\nformat = \"json\"\nfor_tests.flush_interval = \"10ms\"",
+    );
     let tunnel = format!(
         "[[upstreams]]\nname = \"live\"\nurls = [\"http://127.0.0.1:{port}\"]\n\
          [[routes]]\npath = \"/tunnel\"\nupgrade = true\nupstream = \"live\"\n"

@@ -608,7 +608,7 @@ fn b23_each_refusal_has_the_cors_headers() {
     assert!(answer(EVIL).all("access-control-allow-origin").is_empty());
     // An address with too many cookies that are forged.
     let more = "[cors]\norigins = [\"https://app.example\"]\nallow_credentials = true\n\
-                [limits]\nforged_per_address = \"1/1h\"\n";
+                [limits]\nfor_tests.forged_per_address = \"1/1h\"\n";
     let flooded = edge_with("", more);
     let forged = format!("Cookie: __Host-Http-rg=rc1_{:0>87}", 1);
     let refused = (0..5).map(|_| flooded.ask("GET /app/x", &[listed, &forged])).find(|reply| reply.status == 429);
@@ -661,7 +661,7 @@ fn b56_logins_and_logouts_are_in_the_audit_trail_and_counted() {
 #[test]
 fn b3_garbage_cookies_reach_no_store_and_count_as_forged_at_the_endpoint_too() {
     // Attack 22.
-    let edge = edge_with("", "[limits]\nforged_per_address = \"100000/1s\"\n");
+    let edge = edge_with("", "[limits]\nfor_tests.forged_per_address = \"100000/1s\"\n");
     let held = log_in(&edge);
     let forged = |n: u32| {
         let text = format!("{n:0>87}");
@@ -675,7 +675,7 @@ fn b3_garbage_cookies_reach_no_store_and_count_as_forged_at_the_endpoint_too() {
     assert_eq!(edge.ask("GET /app/x", &[&held]).status, 200);
 
     // At most so many of an address, wherever they come in.
-    let edge = edge_with("", "[limits]\nforged_per_address = \"20/1h\"\n");
+    let edge = edge_with("", "[limits]\nfor_tests.forged_per_address = \"20/1h\"\n");
     for n in 0..25 {
         assert_eq!(edge.ask("GET /auth/session", &[&forged(n), SAME_ORIGIN]).json()["authenticated"], false);
     }
@@ -747,8 +747,9 @@ fn b13_browser_sessions_are_listed_and_ended_like_others() {
 
 #[test]
 fn b13_sessions_of_browsers_count_towards_the_most_that_a_user_may_have() {
-    let most =
-        |rule: &str| edge_with("", &format!("[sessions]\nmax_sessions_per_subject = 2\non_too_many = \"{rule}\"\n"));
+    let most = |rule: &str| {
+        edge_with("", &format!("[sessions]\nmax_sessions_per_subject = 2\nfor_tests.on_too_many = \"{rule}\"\n"))
+    };
     let edge = most("end-oldest");
     let held: Vec<_> = (0..3).map(|_| log_in(&edge)).collect();
     let statuses: Vec<_> = held.iter().map(|held| edge.ask("GET /app/x", &[held]).status).collect();

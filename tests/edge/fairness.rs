@@ -119,7 +119,7 @@ async fn a9_a17_one_caller_has_an_idle_gate_and_others_at_its_address_lose_nothi
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a9_a18_at_an_upstream_one_caller_has_idle_places_and_waits_for_more() {
     // Ten places. One holder alone has eight.
-    let edge = edge("max_requests = 10\nqueue_timeout = \"30s\"\n");
+    let edge = edge("max_requests = 10\nfor_tests.queue_timeout = \"30s\"\n");
     let token = format!("Authorization: Bearer {}", edge.login().access);
     let mut held = hold(&edge, 1, "GET /private/silent", &[&token], 8).await;
     let mut waits = wire_from(2, edge.gate.address).await;
@@ -135,7 +135,7 @@ async fn a9_a18_at_an_upstream_one_caller_has_idle_places_and_waits_for_more() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a18_who_waited_in_vain_is_told_why() {
-    let edge = edge("max_requests = 10\nqueue_timeout = \"50ms\"\n");
+    let edge = edge("max_requests = 10\nfor_tests.queue_timeout = \"50ms\"\n");
     let token = format!("Authorization: Bearer {}", edge.login().access);
     let _held = hold(&edge, 1, "GET /private/silent", &[&token], 8).await;
     is_shed(&ask_from(2, &edge, "GET /private/x", &[&token]).await);
@@ -159,7 +159,11 @@ async fn a17_with_the_shipped_bounds_one_token_at_one_address_has_an_idle_upstre
 async fn a9_a10_tunnels_of_one_caller_are_counted_apart_from_requests() {
     let (port, _heads) = upgrades::upstream();
     let mut place = None;
-    let config = support::with(CONFIG, "server", "max_tunnels = 3\nmax_tunnels_per_caller = 1\nmax_requests = 40");
+    let config = support::with(
+        CONFIG,
+        "server",
+        "for_tests.max_tunnels = 3\nfor_tests.max_tunnels_per_caller = 1\nmax_requests = 40",
+    );
     let gate = upgrades::gate_with(&config, port, &mut place);
     let token = gate.login().await.access;
     let open = || upgrades::ask(&gate, "/ws", "websocket", &format!("authorization: Bearer {token}"));

@@ -120,7 +120,7 @@ fn scene_started(limits: &str, change: impl FnOnce(&mut Command)) -> (Scene, Doc
 
 #[tokio::test]
 async fn s13_an_address_that_sends_bad_jwts_waits_and_a_good_one_is_taken_later() {
-    let (scene, _hook) = scene_and_hook("[limits]\nforged_per_address = \"3/1s\"\n");
+    let (scene, _hook) = scene_and_hook("[limits]\nfor_tests.forged_per_address = \"3/1s\"\n");
     let bad = scene.jwt(&json!({ "sub": "another-app" }));
     let refused: Vec<_> = (0..8).map(|_| scene.revoke(&bad, &user())).collect();
     let limited = refused.iter().find(|reply| reply.status != 401).unwrap();

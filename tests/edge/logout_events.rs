@@ -399,7 +399,7 @@ fn n49_n50_n55_security_events_and_their_words() {
 
 #[test]
 fn n56_notices_are_bounded_in_size_and_by_address() {
-    let limits = "[limits]\nforged_per_address = \"5/1h\"\n";
+    let limits = "[limits]\nfor_tests.forged_per_address = \"5/1h\"\n";
     let world = world(&format!("{}{CONFIG_OF_EVENTS}", HEAD.replacen("[store]", &format!("{limits}[store]"), 1)));
     let long = "x".repeat(17 * 1024);
     assert_eq!(world.log_out("/logout/idp", &long).status, 413);
@@ -479,7 +479,7 @@ async fn n51_n55_notices_are_counted_and_a_refused_one_is_in_the_audit_log() {
 /// The provider's keys cannot be fetched: nothing was decided, and the sender does not count as a forger.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn n49_n51_without_keys_a_notice_is_undecided_and_counts_against_nobody() {
-    let limits = "[limits]\nforged_per_address = \"2/1h\"\n";
+    let limits = "[limits]\nfor_tests.forged_per_address = \"2/1h\"\n";
     let config = format!("{}{CONFIG_OF_EVENTS}", HEAD.replacen("[store]", &format!("{limits}[store]"), 1));
     let config = config.replacen("jwks_file = \"idp.json\"", "jwks_url = \"http://127.0.0.1:9/keys\"", 1);
     let world = world(&config);

@@ -17,7 +17,7 @@ const KUZZLE: &str = "[[endpoints]]\ndialect = \"kuzzle\"\npath = \"/k\"\n\
     [[routes]]\npath = \"/documents/{*rest}\"\ndialect = \"kuzzle\"\nupstream = \"app\"\n";
 
 /// One address, and one caller, may have all requests.
-const ALL: &str = "max_requests_per_address = \"100%\"\nmax_requests_per_caller = \"100%\"\n";
+const ALL: &str = "for_tests.max_requests_per_address = \"100%\"\nfor_tests.max_requests_per_caller = \"100%\"\n";
 
 fn edge(most: usize) -> Edge {
     let config = support::with(HEAD, "server", &format!("max_requests = {most}\n{ALL}"));

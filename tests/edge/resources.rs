@@ -319,14 +319,14 @@ fn n44_mistakes_in_resources_are_told() {
         ("path = \"/pay/{*rest}\"\nissuers = [\"idp\"]", "path = \"/pay/{*rest}\"\nauth = \"none\"", "never asked for"),
         (
             "path = \"/pay/{*rest}\"",
-            "path = \"/pay/{*rest}\"\ndangerous_forward_token = true",
+            "path = \"/pay/{*rest}\"\nforward_token = \"dangerous\"",
             "only applies beside resource",
         ),
     ] {
         let ran = checked(from, to);
         assert!(ran.code == Some(2) && ran.stderr.contains(said), "{to}: {ran:?}");
     }
-    let dangerous = "resource = \"/mcp\"\nforward_token = true\ndangerous_forward_token = true";
+    let dangerous = "resource = \"/mcp\"\nforward_token = \"dangerous\"";
     assert_eq!(checked("resource = \"/mcp\"", dangerous).code, Some(0));
     let ran = checked("authorization_servers = [\"https://idp.test/\"]\n", "");
     let said = format!("{}{}", ran.stdout, ran.stderr);

@@ -201,7 +201,7 @@ async fn support_until(gate: &Gate, line: &str) {
 fn r22_where_none_gives_way_each_dialect_refuses_the_login_in_its_words() {
     const ENDPOINTS: &str =
         "[[endpoints]]\ndialect = \"envelope\"\n[[endpoints]]\ndialect = \"kuzzle\"\npath = \"/k\"\n";
-    let sessions = "[sessions]\nmax_sessions_per_subject = 1\non_too_many = \"refuse\"\n";
+    let sessions = "[sessions]\nmax_sessions_per_subject = 1\nfor_tests.on_too_many = \"refuse\"\n";
     let edge = Edge::new(&format!("{ENDPOINTS}{sessions}{ROUTES}"));
     let held = edge.login();
     let refused = edge.try_login(&[], "demo", &edge.gate.password);

@@ -144,7 +144,11 @@ async fn reflection_answers_each_request_before_the_next_one_is_sent() {
 
 #[tokio::test]
 async fn a10_health_is_told_at_once_and_watched_by_so_many_of_one_address() {
-    let config = support::with(&config(""), "server", "max_own_streams = 3\nmax_own_streams_per_address = 2");
+    let config = support::with(
+        &config(""),
+        "server",
+        "for_tests.max_own_streams = 3\nfor_tests.max_own_streams_per_address = 2",
+    );
     let place = Place::new(&config);
     let gate = place.start();
     let check = |service: &str| {

@@ -97,7 +97,8 @@ async fn m7_m9_m21_sdks_of_older_versions_call_refresh_and_step_up_and_newer_one
         ("\"2026-07-28\", \"2025-11-25\", \"2025-06-18\"", "calls", [(node, "client.mjs"), (&v1, "client.py")]),
         ("\"2025-11-25\", \"2025-06-18\"", "older", [(node, "calls.mjs"), (&v2, "calls.py")]),
     ] {
-        let calls = format!("implies = {{ write = [\"read\"] }}\nmcp = {{ versions = [{versions}] }}\n{CALLS}");
+        let calls =
+            format!("implies = {{ write = [\"read\"] }}\nmcp = {{ for_tests.versions = [{versions}] }}\n{CALLS}");
         let place = Place::new(&(config(&address, issuer, upstream) + &calls));
         let gate = place.start();
         for (program, script) in programs {

@@ -424,8 +424,8 @@ async fn a9_a10_sockets_of_nobody_known_have_places_of_their_own_for_each_addres
          [[routes]]\npath = \"/\"\ndialect = \"kuzzle\"\nupgrade = true\nupstream = \"ws\"\n\
          [[endpoints]]\ndialect = \"kuzzle\"\n"
     );
-    let bounds = "max_anonymous_sockets = 3\nmax_anonymous_sockets_per_address = 2\nmax_tunnels = 3\n\
-                  max_tunnels_per_caller = 2\n";
+    let bounds = "for_tests.max_anonymous_sockets = 3\nfor_tests.max_anonymous_sockets_per_address = 2\nfor_tests.max_tunnels = 3\n\
+                  for_tests.max_tunnels_per_caller = 2\n";
     let config = support::with(CONFIG, "server", bounds);
     let gate = place.insert(Place::new(&format!("{config}{kuzzle}"))).start();
     let token = Client { gate: &gate }.login("").await;

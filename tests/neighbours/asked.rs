@@ -246,7 +246,7 @@ fn n6_the_verdict_is_that_of_the_public_listener_for_every_path_of_the_corpus() 
 fn n6_a_caller_beyond_its_requests_at_the_public_listener_gets_no_verdict_either() {
     let head = HEAD.replace(
         "[server]\n",
-        "[server]\nmax_requests = 2\nmax_requests_per_caller = 1\nmax_requests_per_address = 2\n",
+        "[server]\nmax_requests = 2\nfor_tests.max_requests_per_caller = 1\nfor_tests.max_requests_per_address = 2\n",
     );
     let scene = Scene::on(&head, CADDY, &routes());
     let tokens = scene.login();
@@ -272,7 +272,7 @@ fn n6_a_caller_beyond_its_requests_at_the_public_listener_gets_no_verdict_either
 
 #[test]
 fn n6_an_address_beyond_its_requests_is_the_client_s_not_the_neighbour_s() {
-    let head = HEAD.replace("[server]\n", "[server]\nmax_requests = 2\nmax_requests_per_address = 1\n");
+    let head = HEAD.replace("[server]\n", "[server]\nmax_requests = 2\nfor_tests.max_requests_per_address = 1\n");
     let scene = Scene::on(&head, CADDY, &routes());
     let mut wire = Wire::open(scene.gate.address);
     // The upstream never answers this request, which comes from 127.0.0.1.

@@ -39,13 +39,13 @@ const MEMORY: u64 = 500;
 fn config(upstream: std::net::SocketAddr) -> String {
     let server = format!(
         "max_requests = {MAX_REQUESTS}\nmax_connections = {MAX_CONNECTIONS}\n\
-         max_requests_per_address = \"100%\"\nmax_requests_per_caller = \"100%\"\n\
+         for_tests.max_requests_per_address = \"100%\"\nfor_tests.max_requests_per_caller = \"100%\"\n\
          max_connections_per_address = 100000\nhead_timeout = \"3s\"\nidle_timeout = \"3s\"\n"
     );
     let tls =
         "[[server.listeners]]\naddress = \"127.0.0.1:0\"\ntls = { cert = \"server.pem\", key = \"server.key\" }\n";
     let upstreams = format!(
-        "urls = [\"http://{upstream}\"]\nmax_requests = 4096\nmax_requests_per_caller = 4096\nmax_requests_per_address = 4096\nidle_timeout = \"30s\""
+        "urls = [\"http://{upstream}\"]\nmax_requests = 4096\nfor_tests.max_requests_per_caller = 4096\nfor_tests.max_requests_per_address = 4096\nidle_timeout = \"30s\""
     );
     let config = support::with(CONFIG, "server", &server).replace("urls = [\"echo:\"]", &upstreams);
     config.replace("[admin]\n", &format!("{tls}[admin]\n"))

@@ -114,7 +114,7 @@ async fn i40_refreshes_and_bad_tokens_of_one_address_are_limited() {
         place.write_config(&config.replace(&line, &format!("{key}\"3/1h\"")));
         place
     };
-    for key in ["refresh_per_address", "forged_per_address"] {
+    for key in ["refresh_per_address", "for_tests.forged_per_address"] {
         let place = limited(key);
         let gate = place.start();
         let before = provider.count();

@@ -11,7 +11,7 @@ async fn i45_check_says_what_is_wrong_with_a_relay() {
     assert_eq!(place.run(&["check"], "").code, Some(0));
     for (lines, said) in [
         ("grace = \"61s\"", "grace: expected at most 1m"),
-        ("timeout = \"0s\"", "timeout: expected at least 1s"),
+        ("timeout = \"10s\"", "timeout: was removed: "),
         ("grants = []", "grants: is empty"),
         ("after_unknown = \"retry\"", "after_unknown: expected \"try-once\" or \"refuse\""),
         ("issuer = \"idp\"", "issuer: there is no issuer \"idp\""),

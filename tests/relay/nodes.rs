@@ -7,7 +7,7 @@ use super::{config, pair, refresh};
 use support::{Gate, Place, until};
 
 /// A short timeout, so that the lease of a killed gate ends soon.
-const SHORT: &str = "timeout = \"1s\"";
+const SHORT: &str = "for_tests.timeout = \"1s\"";
 
 /// Each of two gates gets ten requests with one token.
 async fn one_request_and_one_pair(place: &Place, provider: &Provider) {

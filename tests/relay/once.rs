@@ -182,7 +182,7 @@ async fn i39_a_provider_that_is_not_there_or_silent_is_503() {
     let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let (mute, _task) = silent().await;
     for (address, outcome) in [(free, "provider_unreachable"), (mute, "relay_unknown")] {
-        let place = place(&provider, "timeout = \"1s\"");
+        let place = place(&provider, "for_tests.timeout = \"1s\"");
         let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
         place.write_config(&config.replace(&provider.url(), &format!("http://{address}")));
         let gate = place.start();

@@ -122,7 +122,7 @@ async fn the_configuration_is_shown_with_the_source_of_each_value_and_without_se
     let line = usize::try_from(url["line"].as_u64().unwrap()).unwrap();
     assert!(config_of(&place).lines().nth(line - 1).unwrap().starts_with("public_url = "), "{url}");
     let effective = place.json_lines(&["config", "show", "--effective"]);
-    assert_eq!(value(&effective, "server.max_requests_per_connection").unwrap()["source"], "default");
+    assert_eq!(value(&effective, "server.max_requests").unwrap()["source"], "default");
     assert!(effective.len() > set.len());
     let text = place.done(&["config", "show"], "").stdout;
     assert!(text.contains(&format!("gateway.toml:{line}\n")), "{text}");

@@ -91,7 +91,7 @@ async fn p5_a_reload_takes_clients_endpoints_cors_identity_limits_sessions_and_t
     for (section, keys) in [
         ("cors", "origins = [\"https://app.test\"]"),
         ("identity", "headers = { subject = \"x-user\" }\nstrip = [\"x-auth-subject\"]"),
-        ("limits", "forged_per_address = \"1/1h\"\nmax_token_body = \"2KiB\""),
+        ("limits", "for_tests.forged_per_address = \"1/1h\"\nfor_tests.max_token_body = \"2KiB\""),
         ("sessions", "access_ttl = \"90s\""),
         ("log", "level = \"debug\""),
     ] {

@@ -35,7 +35,7 @@ jwks_file = "idp.json"
 [limits]
 login_per_address = "1000/1s"
 login_per_account = "1000/1s"
-login_per_client = "1000/1s"
+for_tests.login_per_client = "1000/1s"
 [[clients]]
 id = "web"
 [[clients]]

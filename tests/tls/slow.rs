@@ -44,7 +44,7 @@ fn trickled(edge: &Edge, path: &str, length: usize) -> String {
 
 #[test]
 fn a4_a_body_that_comes_more_slowly_than_it_may_is_408() {
-    let edge = edge("idle_timeout = \"1s\"\nmin_body_rate = 1000");
+    let edge = edge("idle_timeout = \"1s\"\nfor_tests.min_body_rate = 1000");
     assert_eq!(trickled(&edge, "/public/x", 1000), "HTTP/1.1 408");
     // Half of the body never arrived anywhere.
     assert!(edge.stub.take().is_empty());
@@ -53,7 +53,7 @@ fn a4_a_body_that_comes_more_slowly_than_it_may_is_408() {
 
 #[test]
 fn a_slow_body_passes_where_any_rate_will_do() {
-    let edge = edge("idle_timeout = \"1s\"\nmin_body_rate = 0");
+    let edge = edge("idle_timeout = \"1s\"\nfor_tests.min_body_rate = 0");
     assert_eq!(trickled(&edge, "/public/x", 25), "HTTP/1.1 200");
     assert_eq!(edge.stub.one().body, [b'x'; 25]);
 }

@@ -25,7 +25,7 @@ fn p48_a_collector_that_hangs_delays_no_request_and_what_it_does_not_take_is_cou
     for protocol in ["http", "grpc"] {
         let mut collector = Collector::start("hold");
         let section = format!(
-            "protocol = \"{protocol}\"\nendpoint = \"{}\"\nqueue = {QUEUE}\ntimeout = \"60s\"",
+            "protocol = \"{protocol}\"\nendpoint = \"{}\"\nfor_tests.queue = {QUEUE}\nfor_tests.timeout = \"60s\"",
             collector.url(protocol)
         );
         let edge = traced(&section, "");

@@ -14,14 +14,11 @@ use support::{Place, keep_secret};
 fn p45_the_variables_of_opentelemetry_count_where_the_section_says_nothing() {
     const SECRET: &str = "otlp-secret-value";
     keep_secret(SECRET);
-    for (protocol, named, name, service) in [
-        ("http", "http/protobuf", "", "from-the-variable"),
-        ("grpc", "grpc", "service_name = \"from-the-file\"\n", "from-the-file"),
-    ] {
+    for (protocol, named) in [("http", "http/protobuf"), ("grpc", "grpc")] {
         let collector = Collector::start("ok");
         let url = collector.url(protocol);
         let edge = Edge::with(
-            &configuration(name, ""),
+            &configuration("", ""),
             |_| {},
             |command| {
                 command.env("OTEL_EXPORTER_OTLP_ENDPOINT", &url).env("OTEL_EXPORTER_OTLP_PROTOCOL", named);
@@ -39,7 +36,10 @@ fn p45_the_variables_of_opentelemetry_count_where_the_section_says_nothing() {
                 (&headers["x-tenant"], &headers["authorization"]),
                 (&json!("a b"), &json!(format!("Basic {SECRET}")))
             );
-            assert_eq!((&resource["service.name"], &resource["k8s.pod.name"]), (&json!(service), &json!("gate-1")));
+            assert_eq!(
+                (&resource["service.name"], &resource["k8s.pod.name"]),
+                (&json!("from-the-variable"), &json!("gate-1"))
+            );
             assert_eq!(resource["service.instance.id"], "gate-1");
         }
     }
@@ -121,7 +121,7 @@ fn reload(edge: &Edge, config: &str) -> Value {
 #[test]
 fn p5_p45_a_reload_turns_traces_on_and_off_and_reads_the_headers_anew() {
     let (first, second) = (Collector::start("ok"), Collector::start("ok"));
-    let off = configuration("", "").replace("[tracing]\nflush_interval = \"100ms\"\n", "");
+    let off = configuration("", "").replace("[tracing]\nfor_tests.flush_interval = \"100ms\"\n", "");
     let edge = Edge::with(&off, |place| write_private(&place.path("headers"), "x-tenant: one\n"), |_| {});
     let ask = |path: &str| {
         assert_eq!(edge.ask(&format!("GET {path}"), &[]).status, 200);

@@ -5,8 +5,8 @@ use http::{Method, StatusCode};
 use super::server::Server;
 use support::{CONFIG, Gate, Place, until};
 
-const LINES: &str = "max_failures = 3\n\
-                     [upstreams.health]\npath = \"/healthz\"\ninterval = \"100ms\"\nunhealthy_after = 2\n";
+const LINES: &str = "for_tests.max_failures = 3\n\
+                     [upstreams.health]\npath = \"/healthz\"\ninterval = \"100ms\"\nfor_tests.timeout = \"2s\"\nfor_tests.unhealthy_after = 2\n";
 
 fn place(one: &Server, two: &Server, lines: &str) -> Place {
     Place::new(&format!(
@@ -57,7 +57,7 @@ async fn no_request_that_may_be_repeated_fails_when_an_address_dies_and_comes_ba
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_checks_an_address_comes_back_after_a_time() {
     let (one, two) = (Server::plain().await, Server::plain().await);
-    let place = place(&one, &two, "max_failures = 1\neject_for = \"200ms\"");
+    let place = place(&one, &two, "for_tests.max_failures = 1\nfor_tests.eject_for = \"200ms\"");
     let address = one.address;
     drop(one);
     let gate = place.start();

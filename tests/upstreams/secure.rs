@@ -175,7 +175,7 @@ async fn t27_a_connection_over_tls_carries_as_many_requests_as_it_may_and_http_2
         Server::secure(&pair, &["http/1.1"]).await,
         Server::secure(&pair, &["h2"]).await,
     ];
-    let lines = ["max_requests_per_connection = 2", "reuse = \"never\"", "reuse = \"never\""];
+    let lines = ["for_tests.max_requests_per_connection = 2", "reuse = \"never\"", "reuse = \"never\""];
     let entry = |(index, lines): (usize, &&str)| {
         let url = format!("https://{}", servers[index].address);
         upstream(&format!("u{index}"), &url, &format!("ca = \"ca.pem\"\nserver_name = \"app.test\"\n{lines}"))

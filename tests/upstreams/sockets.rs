@@ -32,7 +32,7 @@ async fn t9_an_upgrade_goes_over_http_1_where_all_else_goes_over_http_2_and_coun
     let server = Server::secure(&pki.issue(&["app.test"]), &["h2", "http/1.1"]).await;
     let more = format!(
         "[[upstreams]]\nname = \"ws\"\nurls = [\"https://{}\"]\nca = \"ca.pem\"\nserver_name = \"app.test\"\n\
-         max_requests = 1\nqueue_timeout = \"0s\"\n\
+         max_requests = 1\nfor_tests.queue_timeout = \"0s\"\n\
          [[routes]]\npath = \"/ws\"\nupgrade = true\nupstream = \"ws\"\n\
          [[routes]]\npath = \"/plain\"\nauth = \"none\"\nupstream = \"ws\"\n",
         server.address

@@ -153,8 +153,6 @@ drain_timeout = "1s"
 # As long as the peers wait: idle connections stay open.
 head_timeout = "60s"
 workers = {workers}
-max_requests_per_address = "100%"
-max_requests_per_caller = "100%"
 # One address opens them all.
 max_connections = {connections}
 max_connections_per_address = {connections}
@@ -183,10 +181,8 @@ accepts = ["application"]
 [[upstreams]]
 name = "app"
 urls = [{urls}]
-# More than the streams of any row.
-max_requests = 4096
-max_requests_per_caller = "100%"
-max_requests_per_address = "100%"
+# A caller who is alone may have 7/8 of them: more than the streams of any row.
+max_requests = 8192
 [[routes]]
 path = "/public/{{*rest}}"
 auth = "none"

@@ -63,6 +63,61 @@ const REMOVED: &[(&str, &str)] = &[
     ("cors.max_age", FIXED),
     ("limits.rate_headers", "replies have the fields of a limit that refuses; remove the key"),
     ("endpoints.cookie", "the cookie is that of the kuzzle endpoint, otherwise `__Host-access`; remove the key"),
+    // Shares of the bounds of `[server]`, and other bounds that nobody has to choose.
+    ("server.max_requests_per_address", SHARE),
+    ("server.max_requests_per_caller", SHARE),
+    ("server.max_pending_bodies", SHARE),
+    ("server.max_pending_bodies_per_address", SHARE),
+    ("server.max_own_streams", SHARE),
+    ("server.max_own_streams_per_address", SHARE),
+    ("server.max_tunnels", SHARE),
+    ("server.max_tunnels_per_caller", SHARE),
+    ("server.max_anonymous_sockets", SHARE),
+    ("server.max_anonymous_sockets_per_address", SHARE),
+    ("server.max_buffered_per_caller", SHARE),
+    ("server.max_requests_per_connection", SHARE),
+    ("server.min_body_rate", FIXED),
+    ("server.stream_drain", FIXED),
+    ("server.connect_timeout", "write connect_timeout in the [[upstreams]] that need another than 5s"),
+    ("server.listeners.max_connections_per_address", PER_ADDRESS),
+    ("authorizers.max_connections_per_address", PER_ADDRESS),
+    ("upstreams.max_requests_per_caller", OF_UPSTREAM),
+    ("upstreams.max_requests_per_address", OF_UPSTREAM),
+    ("upstreams.queue_timeout", FIXED),
+    ("upstreams.max_failures", FIXED),
+    ("upstreams.eject_for", FIXED),
+    ("upstreams.dns_refresh", FIXED),
+    ("upstreams.max_connection_age", FIXED),
+    ("upstreams.max_requests_per_connection", FIXED),
+    ("upstreams.health.healthy_after", FIXED),
+    ("upstreams.health.unhealthy_after", FIXED),
+    ("upstreams.health.timeout", "a check may take half of interval; remove the key"),
+    ("sessions.on_other_client", OTHER_CLIENT),
+    ("sessions.on_too_many", TOO_MANY),
+    ("clients.profile.on_other_client", OTHER_CLIENT),
+    ("clients.profile.on_too_many", TOO_MANY),
+    ("endpoints.profile.on_other_client", OTHER_CLIENT),
+    ("endpoints.profile.on_too_many", TOO_MANY),
+    ("limits.login_per_client", FIXED),
+    ("limits.forged_per_address", FIXED),
+    ("limits.refused_per_address", FIXED),
+    ("limits.forged_overall", FIXED),
+    ("limits.password_queue", FIXED),
+    ("limits.max_token_body", FIXED),
+    ("limits.shared", "gates of one store count together; remove the key"),
+    ("access_log.buffer", FIXED),
+    ("access_log.flush_interval", FIXED),
+    ("tracing.flush_interval", FIXED),
+    ("tracing.queue", FIXED),
+    ("tracing.timeout", "set the variable OTEL_EXPORTER_OTLP_TIMEOUT, in milliseconds, if 10 s are too few"),
+    ("tracing.service_name", "set the variable OTEL_SERVICE_NAME"),
+    ("endpoints.timeout", FIXED),
+    ("routes.dangerous_forward_token", "write forward_token = \"dangerous\""),
+    ("resources.mcp.max_message", FIXED),
+    (
+        "resources.mcp.versions",
+        "the gate accepts each version that it knows: with check = \"headers\" the newest alone; remove the key",
+    ),
 ];
 
 const FIXED: &str =
@@ -72,6 +127,13 @@ const POINTS: &str = "the gate asks no decision points; compare claims with `whe
                       or a second filter of Envoy decide (docs/conditions.md)";
 const TRANSACTIONS: &str =
     "there are no transaction tokens; an upstream gets an assertion (docs/assertion.md); remove the key";
+
+const SHARE: &str =
+    "it is a fixed part of max_requests, max_connections or max_buffered now, which you can raise; remove the key";
+const OF_UPSTREAM: &str = "it is a fixed part of the upstream's max_requests now, which you can raise; remove the key";
+const PER_ADDRESS: &str = "max_connections_per_address of [server] counts for each listener; write it there";
+const OTHER_CLIENT: &str = "a refresh token from another client is refused, and its session goes on; remove the key";
+const TOO_MANY: &str = "a login beyond max_sessions_per_subject ends the oldest session; remove the key";
 
 /// What to do instead of a removed key. `None` for a key that never existed.
 pub(crate) fn replacement(key: &str) -> Option<&'static str> {
@@ -97,7 +159,8 @@ mod tests {
             (Value::Array(list), _) => list.iter_mut().fold(false, |found, entry| add(entry, path) | found),
             (Value::Table(table), Some((of, rest))) => {
                 // A table that most configurations do not have.
-                let is_table = ["dpop", "cors", "limits", "identity"].contains(&of);
+                let is_table =
+                    ["access_log", "cors", "dpop", "identity", "limits", "mcp", "profile", "sessions"].contains(&of);
                 let inner = table.get_mut(of);
                 match inner {
                     Some(inner) => add(inner, rest),

@@ -151,7 +151,7 @@ pub struct HealthCheck {
     pub path: PathAndQuery,
     /// The time between two checks. Default 5 s.
     pub interval: Duration,
-    /// The time limit for the whole response. Default 2 s.
+    /// The time limit for the whole response. Default 2.5 s, half of the interval.
     pub timeout: Duration,
     /// The consecutive good checks that readmit an address. Default 2.
     pub healthy_after: u32,
@@ -165,7 +165,7 @@ impl HealthCheck {
         Self {
             path,
             interval: Duration::from_secs(5),
-            timeout: Duration::from_secs(2),
+            timeout: Duration::from_millis(2500),
             healthy_after: 2,
             unhealthy_after: 3,
         }

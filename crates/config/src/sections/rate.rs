@@ -9,7 +9,7 @@ use super::super::declare::section;
 use super::super::print::{Print, Words};
 use super::super::value;
 use crate::Config;
-use rotogate_core::route::{LimitOver, LimitPer, RateLimit, Route, unusable_limit};
+use rotogate_core::route::{LimitOver, LimitPer, RateLimit, unusable_limit};
 use rotogate_kit::config::{Section, Value as Raw};
 
 /// A limit in the form `"100/1m"`.
@@ -32,8 +32,8 @@ section! {
         reload burst: Option<NonZeroU32> = get(value::nonzero(u32::MAX as usize)),
         /// `"gate"`: each gate counts for itself; `"gates"`: all gates of the store together.
         reload over: LimitOver = get_or(value::word_of, LimitOver::Gate),
-        /// Name in replies, logs and metrics. Limits with one name are shared. Default: the `id` of the route and
-        /// `per`.
+        /// Name in replies, logs and metrics. Write it for limits of several routes that are one limit, and for two limits
+        /// of a route with the same `per`. Default: the `id` of the route and `per`.
         reload name: Option<String> = get(value::text),
     }
 }
@@ -127,11 +127,5 @@ pub(super) fn check(sections: &[Section<'_>], config: &Config) {
         && let Some(section) = sections.get(index)
     {
         section.blame("rate", why);
-    }
-    let is_over_gates = |route: &Route| route.policy.rate.iter().any(|limit| limit.over == LimitOver::Gates);
-    for (section, _) in sections.iter().zip(&config.routes).filter(|(_, route)| is_over_gates(route)) {
-        if !config.limits.shared {
-            section.blame("rate", "counts over = \"gates\", and with shared = false of [limits] gates count alone");
-        }
     }
 }

@@ -8,6 +8,7 @@ use super::super::value;
 use super::clients::scopes;
 use super::mapping::scope_map;
 use crate::Config;
+use rotogate_core::mcp::VERSIONS;
 use rotogate_core::route::{Auth, CallRules, Implied, Mcp, Resource, Route, WarningKind};
 use rotogate_core::session::Scope;
 use rotogate_kit::config::{Section, Value as Raw};
@@ -26,7 +27,7 @@ section! {
         /// Scopes that include others on routes of the resource: `{ "files.write" = ["files.read"] }`.
         reload implies: Implied = by { implies(section) },
         /// How the gate reads calls of the Model Context Protocol.
-        reload mcp: Option<Mcp> = table(mcp),
+        reload mcp: Option<Mcp> = table(read_mcp),
     }
 }
 
@@ -35,12 +36,20 @@ section! {
         /// Source of a call's name. `"body"`: the gate buffers the body and compares it with the headers.
         /// `"headers"`: for servers that compare both themselves, and for `[[authorizers]]`, which see no bodies.
         reload headers_alone as ("check" CHECKS): bool = get_or(value::word(&CHECKS, &[]), false),
-        /// Accepted versions: 2026-07-28; with `check = "body"` also 2025-11-25 and 2025-06-18.
-        reload versions: Vec<String> = by { section.list("versions", value::text).unwrap_or(Mcp::default().versions) },
+        // Servers of older versions do not compare the headers with the body. `with` has the description.
+        no_key versions: Vec<String> = by {
+            let known = if headers_alone { &VERSIONS[..1] } else { &VERSIONS[..] };
+            let known = || known.iter().map(|version| (*version).to_owned()).collect();
+            section.for_tests().list("versions", value::text).unwrap_or_else(known)
+        },
         /// Longest body of a call with `check = "body"`.
-        reload max_message: u64 = get_or(value::size(1024, 64 * 1024 * 1024), Mcp::default().max_message),
+        fixed max_message: u64 = get_or(value::size(1024, 64 * 1024 * 1024), Mcp::default().max_message),
         /// Origins of pages that may call the resource, besides `public_url` and those of `[cors]`. Others: 403.
         reload origins: Vec<Box<str>> = by { section.list_or_empty("origins", value::cors_origin).into_iter().map(Into::into).collect() },
+    }
+    with {
+        /// Accepted versions: the newest alone with `check = "headers"`.
+        fixed versions: text = "2026-07-28, 2025-11-25, 2025-06-18",
     }
 }
 
@@ -60,14 +69,6 @@ fn implies(section: &Section<'_>) -> Implied {
         section.blame("implies", why);
         Implied::default()
     })
-}
-
-fn mcp(table: &Section<'_>) -> Mcp {
-    let mcp = read_mcp(table);
-    if let Some(why) = mcp.problem().filter(|_| !table.is_bad()) {
-        table.blame("versions", why);
-    }
-    mcp
 }
 
 fn read_path(section: &Section<'_>, others: &[Resource]) -> String {
@@ -177,13 +178,20 @@ pub(super) fn check_audiences(config: &Config, route_sections: &[Section<'_>]) {
     }
 }
 
+/// The value of `forward_token` that accepts its risk beside a resource.
+pub(super) const DANGEROUS: &str = "dangerous";
+
+/// Reads `forward_token`.
+pub(super) fn forward_token(v: &Raw) -> Result<bool, String> {
+    if v.as_text() == Some(DANGEROUS) { Ok(true) } else { value::boolean(v) }
+}
+
 /// The keys of a route that belong to its resource. Returns the path of the resource.
 pub(super) fn of_route(section: &Section<'_>, known: &[Resource], auth: Auth, forward_token: bool) -> Option<String> {
-    let path = section.get("resource", value::text);
-    let is_forwarding_accepted = section.get("dangerous_forward_token", value::boolean).unwrap_or(false);
-    let Some(path) = path else {
-        if section.has("dangerous_forward_token") {
-            section.blame("dangerous_forward_token", "only applies beside resource; remove it");
+    let is_dangerous = section.free().iter().any(|(key, v)| *key == "forward_token" && v.as_text() == Some(DANGEROUS));
+    let Some(path) = section.get("resource", value::text) else {
+        if is_dangerous {
+            section.blame("forward_token", "\"dangerous\" only applies beside resource; write true");
         }
         return None;
     };
@@ -191,9 +199,9 @@ pub(super) fn of_route(section: &Section<'_>, known: &[Resource], auth: Auth, fo
     if auth == Auth::None {
         section.blame("resource", "demands a token, and auth = \"none\" reads no token; remove one of the two");
     }
-    if forward_token && !is_forwarding_accepted {
+    if forward_token && !is_dangerous {
         let message = "gives the resource's token to the upstream, which could use it elsewhere (MCP: no passthrough); use an \
-                       assertion, or write dangerous_forward_token = true, too";
+                       assertion, or accept that by forward_token = \"dangerous\"";
         section.blame("forward_token", message);
     }
     Some(path)

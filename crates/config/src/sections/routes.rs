@@ -281,8 +281,7 @@ section! {
             conditions::read(section, &issuers, names.issuers).map(Arc::new)
         },
         reload compares_exactly as "-": bool = by { !section.get_or("loose_match", value::boolean, true) },
-        /// true: the upstream gets the bearer token.
-        reload forward_token: bool = get_or(value::boolean, false),
+        reload forward_token as "-": bool = get_or(resources::forward_token, false),
         /// Path of the route's entry of `[[resources]]`. Its URL is an accepted audience; challenges name its
         /// metadata.
         reload resource: Option<String> = by { resources::of_route(section, names.resources, auth, forward_token) },
@@ -356,8 +355,9 @@ section! {
         reload when: table,
         /// Tables as in `when`, of which one must hold.
         reload when_any: list,
-        /// true: allows `forward_token` together with `resource`. Default: `false`.
-        reload dangerous_forward_token: boolean,
+        /// true: the upstream gets the bearer token. `"dangerous"`: also beside `resource`, whose token the upstream
+        /// could then use elsewhere. Default: `false`.
+        reload forward_token: boolean,
         /// Invalid token with `auth = "optional"`. `"refuse"`: 401; `"anonymous"`: as without a token.
         reload bad_credential: text,
         /// `"required"`: only tokens bound to a key, with a proof (docs/dpop.md).
@@ -442,7 +442,10 @@ pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLo
     word(&PREFLIGHTS, *preflight_to_upstream).put(&mut table, "preflight");
     word(&PROOFS, policy.dpop_required).put(&mut table, "dpop");
     word(&PROOFS, policy.certificate_required).put(&mut table, "certificate_bound");
-    Some(true).filter(|_| resource.is_some() && *forward_token).put(&mut table, "dangerous_forward_token");
+    match (*forward_token, resource) {
+        (true, Some(_)) => resources::DANGEROUS.put(&mut table, "forward_token"),
+        (is_forwarded, _) => is_forwarded.put(&mut table, "forward_token"),
+    }
     if let Some(log) = access_log.routes.get(&**id) {
         table.insert("access_log".to_owned(), log::print_route(*log));
     }

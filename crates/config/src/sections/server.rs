@@ -26,16 +26,19 @@ section! {
         reload max_connections: usize = get_or(value::count(1, 1_000_000), 10_000),
         /// Bounds under overload.
         reload overload as "..": Bounds = by { overload::read(section, max_connections) },
-        /// Most concurrent requests of one HTTP/2 connection. RFC 9113 recommends 100 or more.
-        reload max_requests_per_connection: u32 = by {
+        /// Most concurrent requests of one HTTP/2 connection.
+        no_key max_requests_per_connection: u32 = by {
             let max_requests = overload.requests.all;
             let default = Share::Amount(max_requests.min(100) as u64);
-            let most = section.share_of("max_requests_per_connection", ("max_requests", max_requests), default);
+            let most = section.for_tests().share_of("max_requests_per_connection", ("max_requests", max_requests), default);
             u32::try_from(most).unwrap_or(u32::MAX)
         },
+        /// Most connections of one address at one listener; an IPv6 address counts as its /64. `trusted_proxies` are
+        /// exempt. Raise it if more clients than that share an address, behind a carrier's or a company's NAT.
+        reload max_connections_per_address: usize = get_or(value::count(1, 1_000_000), 1000),
         /// Listener with its own settings, instead of `listen` or beside it: docs/edge.md.
         restart("listen" if are_other_sockets) listeners: Vec<ListenerConfig> = by {
-            listeners::read(section, dir, &trusted_proxies)
+            listeners::read(section, dir, &trusted_proxies, max_connections_per_address)
         },
         /// URL by which clients reach the gate: scheme and authority.
         reload public_url: Uri = required(PUBLIC_URL, value::origin_url),
@@ -43,8 +46,6 @@ section! {
         /// any. Another Host gets 421. A listener on loopback also accepts localhost and loopback addresses.
         // Requirement T23.
         reload hosts: Vec<String> = list_or_empty(value::served_host),
-        /// Time to connect to an upstream without its own value; 100ms to 1h.
-        reload connect_timeout: Duration = get_or(timeout(), Duration::from_secs(5)),
         /// Time for a request's head, and for the wait of a connection for its next request.
         reload head_timeout: Duration = get_or(timeout(), Duration::from_secs(10)),
         /// How long a body may make no progress, and an HTTP/2 connection have no requests.
@@ -53,13 +54,12 @@ section! {
         reload max_head: usize = get_or(value::size(8 << 10, 1 << 20), 32 << 10),
         /// Threads that serve requests. Default: the number of processors.
         restart workers: NonZeroUsize = get_or(value::count(1, 1024), processors()),
-        /// Bytes a second that a client must send or accept; it may lag behind by `idle_timeout`. 0: any progress is
-        /// enough.
-        reload min_body_rate: u64 = get_or(value::size(0, 1 << 20), 256),
+        /// Bytes a second that a client must send or accept; it may lag behind by `idle_timeout`.
+        fixed min_body_rate: u64 = get_or(value::size(0, 1 << 20), 256),
         /// How long running requests may take to finish after a stop.
         reload drain_timeout: Duration = get_or(value::duration_within(Duration::ZERO, HOUR), Duration::from_secs(30)),
         /// How long event streams and gRPC calls continue at an in-place upgrade.
-        reload stream_drain: Duration = get_or(value::duration_within(Duration::ZERO, HOUR), Duration::from_millis(500)),
+        fixed stream_drain: Duration = get_or(value::duration_within(Duration::ZERO, HOUR), Duration::from_millis(500)),
         /// true: a change of this file causes a reload, as SIGHUP does.
         restart watch: bool = get_or(value::boolean, false),
         /// Header that identifies a request in logs, response and upstream request (docs/logs.md).
@@ -74,35 +74,35 @@ section! {
         /// Certificate for the addresses of `listen` with its intermediates, and its private key (0600); read again
         /// when the files change. Further keys: `tls` of `[[server.listeners]]`.
         reload tls: table,
-        /// Most connections of one address; an IPv6 address counts as its /64. `trusted_proxies` are exempt.
-        reload max_connections_per_address: number,
         /// Most concurrent requests, streams included. Beyond that: 503.
         reload max_requests: number,
         /// Part of `max_requests`: the most requests of one address at a busy gate; an address that is alone may have
         /// 7/8 (docs/edge.md). An IPv6 address counts as its /64, here and in all shares below.
-        reload max_requests_per_address: share,
+        fixed max_requests_per_address: share = "10%",
         /// As `max_requests_per_address`, for all sessions and addresses of one subject.
-        reload max_requests_per_caller: share,
+        fixed max_requests_per_caller: share = "5%",
         /// Part of `max_requests`: requests to endpoints whose body has not arrived.
-        reload max_pending_bodies: share,
+        fixed max_pending_bodies: share = "10%",
         /// Part of `max_pending_bodies`, for one address.
-        reload max_pending_bodies_per_address: share,
+        fixed max_pending_bodies_per_address: share = "10%",
         /// Part of `max_requests`: streams that the gate answers itself (gRPC health, reflection).
-        reload max_own_streams: share,
+        fixed max_own_streams: share = "2%",
         /// Part of `max_own_streams`, for one address.
-        reload max_own_streams_per_address: share,
-        /// Most WebSockets and other upgraded connections. Default: `max_connections`.
-        reload max_tunnels: number,
+        fixed max_own_streams_per_address: share = "10%",
+        /// Part of `max_connections`: WebSockets and other upgraded connections.
+        fixed max_tunnels: share = "100%",
         /// Part of `max_tunnels`, for one subject.
-        reload max_tunnels_per_caller: share,
+        fixed max_tunnels_per_caller: share = "5%",
         /// Part of `max_connections`: kuzzle WebSockets without a valid token so far.
-        reload max_anonymous_sockets: share,
+        fixed max_anonymous_sockets: share = "10%",
         /// Part of `max_anonymous_sockets`, for one address.
-        reload max_anonymous_sockets_per_address: share,
+        fixed max_anonymous_sockets_per_address: share = "10%",
         /// Bytes of bodies, messages and queues in memory; at least 1MiB.
         reload max_buffered: size,
         /// Part of `max_buffered`: for one caller, or one address of unknown callers; at least 1MiB.
-        reload max_buffered_per_caller: share,
+        fixed max_buffered_per_caller: share = "10%",
+        /// Most concurrent requests of one HTTP/2 connection.
+        fixed max_requests_per_connection: number = 100_u32,
     }
 }
 

@@ -45,16 +45,22 @@ section! {
         /// Reaction to a superseded refresh token, a sign of theft: `"revoke-session"`, `"revoke-subject"` or
         /// `"deny"`.
         reload on_reuse: Option<OnReuse> = get(value::word_of),
-        /// Reaction to a refresh token from another client: `"deny"` or `"revoke-session"`.
-        reload other_client_ends_session as ("on_other_client" OTHER_CLIENTS): Option<bool> =
-            get(value::word(&OTHER_CLIENTS, &[])),
+        // `with` has its description.
+        no_key other_client_ends_session: Option<bool> = by {
+            section.for_tests().get("on_other_client", value::word(&OTHER_CLIENTS, &[]))
+        },
         /// Most live sessions of one subject at all clients; 10000 at most.
         reload max_sessions_per_subject: Option<u32> = get(value::count(1, MAX_SESSIONS_PER_SUBJECT as usize)),
-        /// Login beyond `max_sessions_per_subject`. `"end-oldest"`: the oldest session ends; `"refuse"`: the login is
-        /// refused.
-        reload ends_oldest as ("on_too_many" TOO_MANY): Option<bool> = get(value::word(&TOO_MANY, &[])),
+        // `with` has its description.
+        no_key ends_oldest: Option<bool> = by { section.for_tests().get("on_too_many", value::word(&TOO_MANY, &[])) },
         /// A refresh revokes earlier access tokens after this delay. Unset: they stay valid until they expire.
         reload revoke_previous_after: Option<Duration> = get(value::duration),
+    }
+    with {
+        /// Reaction to a refresh token from another client.
+        fixed on_other_client: text = "deny",
+        /// Reaction to a login beyond `max_sessions_per_subject`: the oldest session ends.
+        fixed on_too_many: text = "end-oldest",
     }
 }
 

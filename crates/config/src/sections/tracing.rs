@@ -32,7 +32,7 @@ section! {
     /// `[tracing]`.
     #[derive(Clone, Debug, PartialEq)]
     pub struct TracingConfig, read by read_keys(section, dir: &Path) {
-        /// `"http"`: OTLP in protobuf over HTTP; `"grpc"`.
+        /// `"http"`: OTLP in protobuf over HTTP; `"grpc"`: for a collector that takes OTLP over gRPC alone.
         reload protocol: TraceProtocol = get_or(value::word_of, TraceProtocol::Http),
         /// URL of the collector; also in OTEL_EXPORTER_OTLP_ENDPOINT.
         reload endpoint: Uri = required(ENDPOINT, |v| read_endpoint(v, protocol)),
@@ -43,17 +43,31 @@ section! {
         /// Only trusted authorities, in PEM. Default: the system's.
         reload ca: Option<PathBuf> = get(path_in(dir)),
         /// `service.name` of all spans.
-        reload service_name: String = get_or(value::text, "rotogate".to_owned()),
+        no_key service_name: String = by {
+            section.get_of_others("service_name", OTEL, value::text).unwrap_or_else(|| "rotogate".to_owned())
+        },
         /// true: spans name the user (`user.id`).
         reload identity: bool = get_or(value::boolean, false),
-        /// Time for a batch of spans, with its retries; 100ms to 60s.
-        reload timeout: Duration = get_or(wait(), Duration::from_secs(10)),
-        /// How long a span may wait for its batch; 100ms to 60s.
-        reload flush_interval: Duration = get_or(wait(), SECOND),
+        /// Time for a batch of spans, with its retries.
+        no_key timeout: Duration = by {
+            let of_variable = section.get_of_others("timeout", OTEL, wait());
+            of_variable.unwrap_or_else(|| section.for_tests().get_or("timeout", wait(), Duration::from_secs(10)))
+        },
+        /// How long a span may wait for its batch.
+        fixed flush_interval: Duration = get_or(wait(), SECOND),
         /// Most spans that wait or are being sent; others are dropped and counted.
-        reload queue: usize = get_or(value::count(512, 1 << 20), 4096),
+        fixed queue: usize = get_or(value::count(512, 1 << 20), 4096),
+    }
+    with {
+        /// `service.name` of all spans, unless OTEL_SERVICE_NAME is set.
+        fixed service_name: text = "rotogate",
+        /// Time for a batch of spans, with its retries, unless OTEL_EXPORTER_OTLP_TIMEOUT is set.
+        fixed timeout: text = "10s",
     }
 }
+
+/// The prefix of the variables of OpenTelemetry.
+const OTEL: &str = "OTEL_";
 
 const ENDPOINT: &str =
     "the URL of a collector, such as \"http://localhost:4318\", here or in OTEL_EXPORTER_OTLP_ENDPOINT";

@@ -19,7 +19,7 @@ use rotogate_core::token::assertion::can_sign_assertions;
 use rotogate_kit::config::{CertificateAndKey, Section, Value as Raw};
 use rotogate_kit::upstream_tls::UpstreamTls;
 use rotogate_proxy::authorization;
-use rotogate_proxy::{ExchangeSettings, HealthCheck, Reuse, Upstream, UpstreamUrl};
+use rotogate_proxy::{ExchangeSettings, HealthCheck, MAX_REQUESTS_PER_CONNECTION, Reuse, Upstream, UpstreamUrl};
 
 /// The shortest time of a timeout or an interval.
 const MIN_TIME: Duration = Duration::from_millis(100);
@@ -49,8 +49,8 @@ section! {
         reload preserve_host: bool = by { read_preserve_host(section, &urls) },
         /// Most concurrent requests to one address, streams included.
         reload max_requests: usize = get_or(value::count(1, 1_000_000), default.max_requests),
-        /// Time to connect, TLS included. Default: that of `[server]`.
-        reload connect_timeout: Option<Duration> = some_or(time(), server.connect_timeout),
+        /// Time to connect, TLS included, and for a look-up of the name.
+        reload connect_timeout: Option<Duration> = some_or(time(), Duration::from_secs(5)),
         /// Time until the head of the response.
         reload head_timeout: Option<Duration> = some_or(time(), Duration::from_secs(60)),
         /// How long a body may make no progress. Default: that of `[server]`.
@@ -65,30 +65,30 @@ section! {
         reload exchange: Option<ExchangeSettings> = table(super::upstream_exchange::read),
         /// Part of `max_requests`: the most requests of one subject at a busy upstream; a subject that is alone may
         /// have 7/8 (docs/upstreams.md).
-        reload max_requests_per_caller: usize = share_of(("max_requests", max_requests), Share::Percent(10)),
+        fixed max_requests_per_caller: usize = share_of(("max_requests", max_requests), Share::Percent(10)),
         /// As `max_requests_per_caller`, for one client address.
-        reload max_requests_per_address: usize = share_of(("max_requests", max_requests), Share::Percent(25)),
+        fixed max_requests_per_address: usize = share_of(("max_requests", max_requests), Share::Percent(25)),
         /// How long a request waits while the upstream is full, or the caller's share of a busy one is used. Then 503.
-        reload queue_timeout: Duration = get_or(value::duration_within(Duration::ZERO, DAY), default.queue_timeout),
+        fixed queue_timeout: Duration = get_or(value::duration_within(Duration::ZERO, DAY), Duration::from_secs(1)),
         /// Consecutive failures after which the gate ejects an address, if there is another.
-        reload max_failures: u32 = get_or(value::count(1, 1000), default.max_failures),
+        fixed max_failures: u32 = get_or(value::count(1, 1000), 5),
         /// Duration of an ejection, doubled with each consecutive one up to 5m.
-        reload eject_for: Duration = get_or(time(), default.eject_for),
+        fixed eject_for: Duration = get_or(time(), Duration::from_secs(10)),
         /// Periodic GET to each address, healthy with 2xx. Unset: only failing requests eject an address.
         reload health: Option<HealthCheck> = table(|section| {
             read_health(section, HealthCheck::new(read_health_path(section)))
         }),
         /// How often the gate resolves a host name.
-        reload dns_refresh: Duration = get_or(time(), default.dns_refresh),
+        fixed dns_refresh: Duration = get_or(time(), Duration::from_secs(30)),
         /// Greatest age of a connection that takes a further request.
-        reload max_connection_age: Duration = get_or(time(), default.max_connection_age),
+        fixed max_connection_age: Duration = get_or(time(), Duration::from_secs(300)),
         /// Reuse of HTTP/1.1 connections. `"safe"`: after a complete response; `"never"`: for an upstream that may
         /// answer twice (docs/upstreams.md).
         reload reuse: Reuse = get_or(value::word_of, default.reuse),
         /// Requests after which the gate closes an HTTP/1.1 connection.
-        reload max_requests_per_connection: NonZeroU32 = get_or(
+        fixed max_requests_per_connection: NonZeroU32 = get_or(
             value::nonzero(1_000_000_000),
-            default.max_requests_per_connection
+            MAX_REQUESTS_PER_CONNECTION
         ),
     }
 }
@@ -99,12 +99,16 @@ section! {
         reload path: PathAndQuery = by { default.path },
         /// Time between two checks of one address.
         reload interval: Duration = get_or(time(), default.interval),
-        /// Time for one check.
-        reload timeout: Duration = get_or(time(), default.timeout),
+        // `with` has its description.
+        no_key timeout: Duration = by { section.for_tests().get_or("timeout", time(), interval / 2) },
         /// Consecutive good checks until an address is healthy.
-        reload healthy_after: u32 = get_or(value::count(1, 1000), default.healthy_after),
+        fixed healthy_after: u32 = get_or(value::count(1, 1000), 2),
         /// Consecutive bad checks until an address is unhealthy.
-        reload unhealthy_after: u32 = get_or(value::count(1, 1000), default.unhealthy_after),
+        fixed unhealthy_after: u32 = get_or(value::count(1, 1000), 3),
+    }
+    with {
+        /// Time for one check.
+        fixed timeout: text = "half of interval",
     }
 }
 

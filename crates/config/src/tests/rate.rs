@@ -35,9 +35,6 @@ fn k23_a_limit_that_cannot_be_used_is_an_error_at_its_key() {
     }
     let found = said(&format!("{ROUTE}auth = \"none\"\nrate = [{{ per = \"subject\", limit = \"1/1m\" }}]\n"));
     assert!(found.len() == 1 && found[0].contains("no caller is known"), "{found:?}");
-    let alone = "[limits]\nshared = false\n";
-    let found = said(&format!("{ROUTE}rate = [{{ per = \"route\", limit = \"1/1m\", over = \"gates\" }}]\n{alone}"));
-    assert!(found.len() == 1 && found[0].contains("shared = false"), "{found:?}");
 }
 
 #[test]

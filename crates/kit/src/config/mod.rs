@@ -409,6 +409,18 @@ impl<'a> Section<'a> {
         Some(self.get_or(key, read, default))
     }
 
+    /// As [`Section::get`], for a key that only a variable of another name sets, one with this prefix.
+    pub fn get_of_others<T>(
+        &self,
+        key: &'static str,
+        prefix: &str,
+        read: impl FnOnce(&Value) -> Result<T, String>,
+    ) -> Option<T> {
+        let node = self.entries?.get(key)?;
+        let is_theirs = matches!(&node.origin, ValueOrigin::Env(name) if name.starts_with(prefix));
+        is_theirs.then(|| self.get(key, read)).flatten()
+    }
+
     /// As [`Section::require`], but returns an empty value if the key is missing. The configuration is refused in this
     /// case.
     pub fn required<T: Default>(

@@ -36,7 +36,7 @@ use rotogate_core::route::Route;
 use rotogate_core::token::verify::IssuerRules;
 use rotogate_core::verify_cache::IdentityField;
 use rotogate_directories::users::{FileDirectory, FirstUser};
-use rotogate_proxy::{Proxy, Settings, Upstream};
+use rotogate_proxy::{Proxy, Settings};
 
 /// A gate, and the other parts of a server.
 #[derive(Debug)]
@@ -117,7 +117,7 @@ pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     let directories = Arc::new(LiveDirectories::new(entries, Arc::clone(&passwords), metrics));
     let watching =
         file.map(|file| file.watch().map(|watcher| (file, watcher))).transpose().map_err(ServerError::part)?;
-    let proxy = Proxy::new(upstreams(config), proxy_settings(config)).map_err(ServerError::part)?;
+    let proxy = Proxy::new(config.upstreams.clone(), proxy_settings(config)).map_err(ServerError::part)?;
     remote_issuers.start(config, &mut trusted).await?;
     let builder = remote_issuers.given_to(builder, config);
     let builder = trusted.iter().cloned().fold(builder, GateBuilder::trusted_issuer);
@@ -252,7 +252,7 @@ fn with_server(builder: GateBuilder, server: &ServerConfig) -> GateBuilder {
         max_connections: _,
         max_requests_per_connection: _,
         listeners: _,
-        connect_timeout: _,
+        max_connections_per_address: _,
         head_timeout: _,
         idle_timeout: _,
         max_head: _,
@@ -272,18 +272,10 @@ fn with_server(builder: GateBuilder, server: &ServerConfig) -> GateBuilder {
 
 fn with_limits(builder: GateBuilder, limits: &LimitsConfig) -> GateBuilder {
     // The two limits of password checks are for `Passwords`.
-    let LimitsConfig {
-        rates,
-        rate_headers,
-        shared,
-        verified_cache,
-        max_token_body,
-        max_password_checks: _,
-        password_queue: _,
-    } = limits;
+    let LimitsConfig { rates, rate_headers, verified_cache, max_token_body, max_password_checks: _, password_queue: _ } =
+        limits;
     let builder = builder.rates(*rates).verified_cache(*verified_cache).max_endpoint_body(*max_token_body);
-    let builder = with_option(builder, rate_headers.setting(), GateBuilder::rate_headers);
-    if *shared { builder } else { builder.limits_per_node() }
+    with_option(builder, rate_headers.setting(), GateBuilder::rate_headers)
 }
 
 fn with_store(builder: GateBuilder, store: &StoreConfig) -> GateBuilder {
@@ -415,15 +407,6 @@ pub(super) fn files_of(endpoint: &EndpointConfig) -> impl Iterator<Item = (&'sta
 /// The name of this process among the gates of a store: its machine, and its process id.
 fn node_name() -> String {
     format!("{}/{}", rustix::system::uname().nodename().to_string_lossy(), std::process::id())
-}
-
-/// The upstreams, with the defaults that other sections set.
-pub(crate) fn upstreams(config: &Config) -> Vec<Upstream> {
-    let complete = |upstream: &Upstream| {
-        let connect_timeout = upstream.connect_timeout.or(Some(config.server.connect_timeout));
-        Upstream { connect_timeout, ..upstream.clone() }
-    };
-    config.upstreams.iter().map(complete).collect()
 }
 
 pub(super) fn proxy_settings(config: &Config) -> Settings {

@@ -11,7 +11,7 @@ use http_body_util::Full;
 use serde_json::json;
 use tower::ServiceExt;
 
-use super::assemble::{proxy_settings, upstreams};
+use super::assemble::proxy_settings;
 use crate::server::error::Faults;
 use rotogate_config::{Config, ConfigErrors};
 use rotogate_core::headers::Peer;
@@ -38,7 +38,7 @@ pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors
     if !config.resources.iter().any(is_asked) {
         return Ok(lines);
     }
-    let proxy = Proxy::new(upstreams(config), proxy_settings(config)).map_err(|why| why.to_string());
+    let proxy = Proxy::new(config.upstreams.clone(), proxy_settings(config)).map_err(|why| why.to_string());
     for (index, resource) in config.resources.iter().enumerate().filter(|(_, resource)| is_asked(resource)) {
         let of_it = config.routes.iter().filter(|route| {
             route.policy.resource.as_ref() == Some(&resource.path) && route.calls.is_empty() && route.upstream.is_some()

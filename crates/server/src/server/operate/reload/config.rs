@@ -74,7 +74,7 @@ impl Reloadable {
         let directories = in_force.directories.prepare(&now.directories)?;
         let is_same = now.issuers == old.issuers && now.clients == old.clients;
         let issuers = if is_same { None } else { Some(self.issuers(old, now).await?) };
-        let upstreams = (assemble::upstreams(now), now.server.trusted_proxies.clone());
+        let upstreams = (now.upstreams.clone(), now.server.trusted_proxies.clone());
         let serving = in_force.serving.load();
         let proxy = serving.proxy.with_upstreams(upstreams.0, upstreams.1).map_err(ServerError::part)?;
         let states = issuers.as_ref().map_or(&self.trusted, |issuers| &issuers.states);
