@@ -71,9 +71,7 @@ struct Document;
 struct KeyOperations;
 
 fn whole() -> utoipa::openapi::OpenApi {
-    let document = Document::openapi();
-    let document = document.merge_from(KeyOperations::openapi());
-    document
+    Document::openapi().merge_from(KeyOperations::openapi())
 }
 
 /// Adds the facts of the table of operations to the document: authentication, roles, and the problems that all
