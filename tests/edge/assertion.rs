@@ -203,10 +203,13 @@ fn n57_n58_assertions_that_could_not_be_told_from_tokens_are_errors_at_the_start
         ),
         ("audience = [\"api\"]", "audience = [\"app\"]", "\"app\" is an audience of access tokens"),
         ("typ = [\"at+jwt\", \"JWT\", \"\"]", "typ = [\"identity+jwt\"]", "identity+jwt"),
-        ("ttl = \"2m\"", "ttl = \"1h\"", "10m"),
         ("header = \"X-Auth-Assertion\", ", "", "header"),
         ("header = \"X-Auth-Assertion\"", "header = \"x-auth-subject\"", "used for another value"),
-        ("assertion = { header = \"X-Auth-Assertion\", ttl = \"2m\" }", "", "without `assertion` in [identity]"),
+        (
+            "assertion = { header = \"X-Auth-Assertion\", for_tests = { ttl = \"2m\" } }",
+            "",
+            "without `assertion` in [identity]",
+        ),
         ("[issuer]\n", "[issuer]\nalgorithm = \"HS256\"\n", "HS256"),
     ] {
         let text = refused(from, to);

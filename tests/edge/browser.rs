@@ -763,7 +763,7 @@ fn b13_sessions_of_browsers_count_towards_the_most_that_a_user_may_have() {
 
 #[test]
 fn b15_an_upstream_gets_the_session_and_an_assertion_as_for_a_token() {
-    let edge = edge_with("", "[identity]\nassertion = { header = \"X-Auth-Assertion\", ttl = \"2m\" }\n");
+    let edge = edge_with("", "[identity]\nassertion = { header = \"X-Auth-Assertion\" }\n");
     let held = log_in(&edge);
     edge.place.point_commands_at(&edge.gate);
     let sessions = edge.place.json_lines(&["session", "list"]);

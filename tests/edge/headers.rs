@@ -204,12 +204,17 @@ everywhere = true
         assert_eq!(received.confusable("x-auth-subject"), Vec::<&str>::new());
         assert_eq!(received.confusable("host").len(), 1);
     }
-    // A subject becomes a header, so a subject that could break a header is refused (J9).
-    for subject in ["a\r\nb", "a b", "é", ""] {
+    // A subject becomes a header. A control character in it is refused (J9), and what is not visible ASCII is encoded.
+    for subject in ["a\r\nb", "a\u{0}b", ""] {
         let token = issuer.token(&json!({ "sub": subject }));
         assert_eq!(edge.ask_as(&token, "GET /private", &[]).status, 401, "{subject:?}");
     }
     assert!(edge.stub.take().is_empty());
+    for (subject, encoded) in [("a b", "a%20b"), ("é", "%C3%A9"), ("a%20b", "a%2520b")] {
+        let token = issuer.token(&json!({ "sub": subject }));
+        assert_eq!(edge.ask_as(&token, "GET /private", &[]).status, 200, "{subject:?}");
+        assert_eq!(edge.stub.one().confusable("remote-user"), [encoded]);
+    }
 }
 
 #[test]

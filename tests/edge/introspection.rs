@@ -216,7 +216,7 @@ fn i14_i20_an_opaque_token_is_what_its_issuer_says() {
 #[test]
 fn i20_a_response_that_lies_or_breaks_decides_nothing() {
     let server = Server::start();
-    let edge = edge(&server, ", timeout = \"1s\"", "");
+    let edge = edge(&server, ", for_tests = { timeout = \"1s\" }", "");
     let good = active(&json!({})).to_string();
     let json = |body: &str| ok("application/json", body.as_bytes());
     let chunked = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n", good.len() + 10);

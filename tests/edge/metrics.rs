@@ -157,7 +157,7 @@ const FAMILIES: &str = "\
     issuer_fetches_total issuer_refused_keys issuer_unknown_kid_total certificate_not_after_timestamp_seconds \
     config_last_reload_successful config_last_reload_success_timestamp_seconds config_info log_lines_total \
     log_dropped_lines_total log_write_errors_total browser_logins_total browser_renewals_total browser_device_total \
-    exchanges_total decisions_total mcp_calls_total grants_total \
+    exchanges_total mcp_calls_total grants_total \
     rate_refused_total events_total api_keys_total";
 const OF_PROCESS: &str =
     "cpu_seconds_total resident_memory_bytes virtual_memory_bytes open_fds max_fds threads start_time_seconds";

@@ -94,7 +94,7 @@ fn coherent(explained: &Explanation, request: &Head) {
         }
         None => assert!(explained.rules.iter().all(|verdict| verdict.result != RuleResult::Fail), "{explained:?}"),
     }
-    assert_eq!(explained.rules.len(), 19, "{explained:?}");
+    assert_eq!(explained.rules.len(), 18, "{explained:?}");
     assert!(explained.rules.iter().all(|verdict| !verdict.detail.is_empty()), "{explained:?}");
     let shown = format!("{explained:?}");
     for value in request.headers().get_all("authorization") {

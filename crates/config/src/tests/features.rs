@@ -42,7 +42,7 @@ const PARTS: &[Part] = &[
     part("log.level = \"warn\""),
     part("access_log.sample = 0.5"),
     part("audit_log.addresses = \"prefix\""),
-    with_feature("tracing.endpoint = \"http://localhost:4318/\"", "tracing", "otel"),
+    with_feature("tracing.endpoint = \"http://localhost:4318/v1/traces\"", "tracing", "otel"),
     // Other issuers, and what depends on them.
     part(
         "issuers = [{ name = \"kc\", url = \"https://kc.example.com\", audience = [\"api\"], discovery = true, \
