@@ -111,7 +111,8 @@ async fn r15_what_cannot_be_decided_for_one_identity_holds_up_no_other_of_the_co
     write_private(&secret, "secret-of-the-gate-at-idp");
     let entry = format!(
         "[[issuers]]\nname = \"idp\"\nurl = \"{URL}\"\naudience = [\"api\"]\nscopes = \"any\"\neverywhere = true\n\
-         introspection = {{ url = \"{}\", client_id = \"gate\", secret_file = \"{}\", cache = \"1s\" }}\n",
+         introspection = {{ url = \"{}\", client_id = \"gate\", secret_file = \"{}\", cache = \"1s\", \
+         for_tests = {{ stale_if_error = \"2s\" }} }}\n",
         server.url(),
         secret.display()
     );

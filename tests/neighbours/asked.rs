@@ -71,7 +71,7 @@ fn n7_n10_n12_a_verdict_carries_the_identity_until_the_session_is_revoked() {
 
 #[test]
 fn n57_n59_a_verdict_asserts_the_caller_to_the_audience_of_the_authorizer() {
-    let identity = "\n[identity]\nassertion = { header = \"x-auth-assertion\", ttl = \"1m\" }\n";
+    let identity = "\n[identity]\nassertion = { header = \"x-auth-assertion\" }\n";
     let scene = Scene::new(&format!("{NGINX}\nassertion_audience = \"apps\"{identity}"), &routes());
     let good = bearer(&scene.login());
     let allowed = scene.about("GET", "/private/a", &[&good, "X-Auth-Assertion: forged"]);
