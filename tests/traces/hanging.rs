@@ -48,7 +48,7 @@ fn p48_a_collector_that_hangs_delays_no_request_and_what_it_does_not_take_is_cou
 #[test]
 fn p48_a_collector_that_never_answers_does_not_keep_the_gate_from_stopping() {
     let collector = Collector::start("hold");
-    let edge = traced(&format!("endpoint = \"{}\"\ntimeout = \"60s\"", collector.url("http")), "");
+    let edge = traced(&format!("endpoint = \"{}\"\nfor_tests.timeout = \"60s\"", collector.url("http")), "");
     assert_eq!(edge.ask("GET /public/first", &[]).status, 200);
     assert!(collector.next()["held"].is_u64());
     ask_many(&edge);

@@ -155,6 +155,7 @@ impl Place {
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert!(!line.is_empty(), "the gate did not start: {}", fs::read_to_string(&path).unwrap_or_default());
         let greeting: Value = serde_json::from_str(&line).unwrap();
+        assert!(greeting.get("error").is_none(), "the gate did not start: {line}");
         let address = |value: &Value| value.as_str().unwrap().parse().unwrap();
         let first = greeting.get("first_user");
         if let Some(first) = first {
