@@ -47,6 +47,7 @@ macro_rules! table {
             }
 
             /// The rule that refuses with this denial.
+            #[doc(hidden)]
             #[expect(unused_variables, reason = "for the class")]
             pub const fn rule(&self) -> Rule {
                 match self { $($denial => Rule::$rule,)* }
