@@ -31,7 +31,6 @@ mod browser;
 pub mod confirm;
 mod counters;
 mod counts;
-#[cfg(feature = "relay")]
 mod events;
 mod evidence;
 mod exchange;
