@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::edge::introspection::{Server, active};
-use crate::edge::issuer::URL;
+use crate::edge::issuer::{Issuer, URL};
 
 use super::client::{Client, jwt, result};
 use super::socket::{Event, SEVERAL_LOOKS, Wire, close_code, connection, event, gate, reload, with_one_route};
@@ -111,7 +111,7 @@ async fn r15_what_cannot_be_decided_for_one_identity_holds_up_no_other_of_the_co
     write_private(&secret, "secret-of-the-gate-at-idp");
     let entry = format!(
         "[[issuers]]\nname = \"idp\"\nurl = \"{URL}\"\naudience = [\"api\"]\nscopes = \"any\"\neverywhere = true\n\
-         introspection = {{ url = \"{}\", client_id = \"gate\", secret_file = \"{}\", cache = \"1s\", \
+         introspection = {{ url = \"{}\", client_id = \"gate\", secret_file = \"{}\", always = true, cache = \"1s\", \
          for_tests = {{ stale_if_error = \"2s\" }} }}\n",
         server.url(),
         secret.display()
@@ -119,7 +119,7 @@ async fn r15_what_cannot_be_decided_for_one_identity_holds_up_no_other_of_the_co
     let mut place = None;
     let (gate, mut events) = super::socket::gate_with(&entry, &mut place).await;
     let own = Client { gate: &gate }.login("").await;
-    let theirs = "an-opaque-token-of-the-issuer";
+    let theirs = &Issuer::new(1).token(&json!({}));
     server.says(theirs, &active(&json!({})));
     let mut wire = Wire::open(&gate).await;
     let call = |jwt: &str| json!({ "controller": "realtime", "action": "subscribe", "requestId": "S", "jwt": jwt });

@@ -81,7 +81,7 @@ const PARTS: &[Part] = &[
     part("directory = { kind = \"file\", path = \"/var/lib/u.toml\" }"),
     part("directory = { kind = \"http\", url = \"http://127.0.0.1:1/x\" }"),
     with_feature(
-        "directory = { kind = \"ldap\", url = \"ldaps://l.example\", base = \"dc=x\", filter = \"(uid={username})\", \
+        "directory = { kind = \"ldap\", url = [\"ldaps://l.example\"], base = \"dc=x\", filter = \"(uid={username})\", \
          groups = { attribute = \"memberOf\" } }",
         "directory.kind",
         "ldap",
