@@ -94,7 +94,7 @@ pub(crate) struct ApiKeyRequest {
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RotateKeyRequest {
-    /// How long the old key stays valid, such as `1d`; `0s` ends it at once. At most `overlap` of `[api_keys]`, the default.
+    /// How long the old key stays valid, such as `1d`; `0s` ends it at once. At most `7d`, the default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) overlap: Option<String>,
 }
