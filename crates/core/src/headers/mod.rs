@@ -212,8 +212,8 @@ pub struct ProtectedNames {
     configured: Vec<Box<str>>,
     strip: Vec<HeaderPattern>,
     keep: Vec<HeaderPattern>,
-    /// The first bytes of `configured` and `strip`: a bit for each. Most headers begin with none of them.
-    begins: u64,
+    /// How the names of all lists begin, these two included.
+    begins: names::Beginnings,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,7 +238,8 @@ impl ProtectedNames {
             configured.into_iter().map(|name| names::fold(name.as_ref()).into()).collect();
         configured.sort_unstable();
         configured.dedup();
-        let begins = configured.iter().fold(0, |bits, name| bits | names::bit_of_first(name));
+        let mut begins = names::Beginnings::default();
+        configured.iter().for_each(|name| begins.add(name));
         Self { configured, strip: Vec::new(), keep: Vec::new(), begins }
     }
 
@@ -247,7 +248,7 @@ impl ProtectedNames {
     #[must_use]
     pub fn with(mut self, strip: Vec<HeaderPattern>, keep: Vec<HeaderPattern>) -> Self {
         (self.strip, self.keep) = (strip, keep);
-        self.begins |= self.strip.iter().fold(0, |bits, pattern| bits | names::bit_of_first(pattern.begin()));
+        self.strip.iter().for_each(|pattern| self.begins.add(pattern.begin()));
         self
     }
 
@@ -318,8 +319,9 @@ impl ProtectedNames {
 
     fn judge(&self, name: &str) -> HeaderVerdict {
         // Most headers of most requests.
-        if self.begins & names::bit_of_first(name) == 0 && !name.ends_with("-bin") && names::is_plain(name) {
-            return HeaderVerdict::Pass;
+        if !self.begins.may_have(name) {
+            let has_underscore = name.bytes().any(|byte| byte == b'_');
+            return if has_underscore { HeaderVerdict::Underscore } else { HeaderVerdict::Pass };
         }
         // gRPC's binary metadata. Some libraries read it under the name of its text form (requirement T17).
         if let Some(stem) = name.strip_suffix("-bin")
@@ -327,10 +329,7 @@ impl ProtectedNames {
         {
             return HeaderVerdict::Remove;
         }
-        let own = self.is_configured(name);
-        if !own && names::is_plain(name) {
-            HeaderVerdict::Pass
-        } else if own || (names::is_identity(name) && !self.keeps(name)) {
+        if self.is_configured(name) || (names::is_identity(name) && !self.keeps(name)) {
             HeaderVerdict::Remove
         } else if names::is_override(name) {
             if name.contains('_') { HeaderVerdict::Remove } else { HeaderVerdict::Override }

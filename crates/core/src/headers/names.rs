@@ -63,10 +63,16 @@ pub(super) const fn fold_byte(byte: u8) -> u8 {
     if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' }
 }
 
-/// A bit for the first byte of a name, folded, which other bytes may share.
-pub(super) fn bit_of_first(name: &str) -> u64 {
-    name.bytes().next().map_or(u64::MAX, |first| 1 << (fold_byte(first) % 64))
-}
+/// [`fold_byte`] of each byte.
+const FOLDED: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = fold_byte(byte as u8);
+        byte += 1;
+    }
+    table
+};
 
 /// The folded spelling.
 pub(super) fn fold(name: &str) -> String {
@@ -87,20 +93,75 @@ fn is_one_of(name: &str, list: &[&str]) -> bool {
     list.iter().any(|listed| folds_to(name, listed))
 }
 
-/// Is a name with this beginning on none of the lists of identity headers and overrides? This test settles most headers
-/// of most requests.
-fn is_of_no_list(name: &str) -> bool {
-    let bytes = name.as_bytes();
-    let second = || bytes.get(1).copied().map(fold_byte);
-    match bytes.first().copied().map(fold_byte) {
-        Some(b'x' | b'r') => false,
-        Some(b'c') => !matches!(second(), Some(b'l' | b'f')),
-        Some(b's') => !matches!(second(), Some(b's' | b'h' | b'm')),
-        Some(b't') => !matches!(second(), Some(b'a' | b'e' | b'x')),
-        Some(b'i') => !matches!(second(), Some(b'v' | b'm')),
-        Some(b'o') => !matches!(second(), Some(b'i' | b'a')),
-        Some(b'l') => second() != Some(b'5'),
-        Some(_) | None => true,
+/// How names of a list begin: a set that may have more, for a quick test that settles most headers of most requests.
+#[derive(Clone, Debug)]
+pub(super) struct Beginnings {
+    /// A bit for each [`Self::hash`].
+    hashes: [u64; 16],
+    /// Has a pattern of the list fewer bytes than [`Self::hash`] needs? Then every name may be on the list.
+    is_open: bool,
+}
+
+/// The beginnings of identity headers, overrides, and the headers of whose spelling there is a disguise.
+static LISTED: Beginnings = Beginnings::none().with(&[&OVERRIDES, &OTHER_FORWARDING, &PROTOCOL]).with(&products::ALL);
+static FORWARDING: Beginnings = Beginnings::none().with(&[&OTHER_FORWARDING]);
+
+impl Default for Beginnings {
+    fn default() -> Self {
+        LISTED.clone()
+    }
+}
+
+impl Beginnings {
+    const fn none() -> Self {
+        Self { hashes: [0; 16], is_open: false }
+    }
+
+    /// The second byte of most names on the lists is `-`.
+    const fn hash([first, _, third, fourth, fifth]: [u8; 5]) -> usize {
+        let folded = u32::from_le_bytes([
+            FOLDED[first as usize],
+            FOLDED[third as usize],
+            FOLDED[fourth as usize],
+            FOLDED[fifth as usize],
+        ]);
+        (folded.wrapping_mul(0x9E37_79B1) >> 22) as usize
+    }
+
+    const fn with(mut self, lists: &[&[&str]]) -> Self {
+        let mut list = 0;
+        while list < lists.len() {
+            let mut name = 0;
+            while name < lists[list].len() {
+                // `host` has no other spelling.
+                if !matches!(lists[list][name].as_bytes(), b"host") {
+                    self.add(lists[list][name]);
+                }
+                name += 1;
+            }
+            list += 1;
+        }
+        self
+    }
+
+    /// Adds a name or, with a trailing `*`, the names that begin like this.
+    pub(super) const fn add(&mut self, name: &str) {
+        match name.as_bytes() {
+            [first, second, third, fourth, fifth, ..] if *fifth != b'*' => {
+                let hash = Self::hash([*first, *second, *third, *fourth, *fifth]);
+                self.hashes[hash / 64] |= 1 << (hash % 64);
+            }
+            _ => self.is_open = true,
+        }
+    }
+
+    /// May a name be on the list?
+    pub(super) fn may_have(&self, name: &str) -> bool {
+        self.is_open
+            || name.as_bytes().first_chunk().is_some_and(|begin| {
+                let hash = Self::hash(*begin);
+                self.hashes.get(hash / 64).is_some_and(|hashes| hashes >> (hash % 64) & 1 == 1)
+            })
     }
 }
 
@@ -111,31 +172,17 @@ pub(super) fn of_lists() -> impl Iterator<Item = &'static str> {
 
 /// Does the header, in any spelling, identify the caller to an upstream?
 pub(super) fn is_identity(name: &str) -> bool {
-    !is_of_no_list(name) && products::is_identity(name)
+    LISTED.may_have(name) && products::is_identity(name)
 }
 
 /// Does the header, in any spelling, override method or URL?
 pub(super) fn is_override(name: &str) -> bool {
-    !is_of_no_list(name) && is_one_of(name, &OVERRIDES)
+    LISTED.may_have(name) && is_one_of(name, &OVERRIDES)
 }
 
 /// Does [`super::forwarded`] remove this header, in any spelling?
 pub(super) fn is_other_forwarding(name: &str) -> bool {
-    // Most headers of most requests begin with other characters.
-    let mut begin = name.bytes().map(fold_byte);
-    let may_be = match begin.next() {
-        Some(b'x') => begin.next() == Some(b'-') && matches!(begin.next(), Some(b'c' | b'f' | b'r' | b'u')),
-        Some(b'f') => matches!(begin.next(), Some(b'a' | b'o' | b'r')),
-        Some(b't') => begin.next() == Some(b'r'),
-        Some(b'c') => begin.next() == Some(b'f'),
-        Some(_) | None => false,
-    };
-    may_be && is_one_of(name, &OTHER_FORWARDING)
-}
-
-/// Is the name clearly on no list here, and not disguised? Most headers of most requests are plain.
-pub(super) fn is_plain(name: &str) -> bool {
-    is_of_no_list(name) && name != "proxy" && !name.bytes().any(is_unusual)
+    FORWARDING.may_have(name) && is_one_of(name, &OTHER_FORWARDING)
 }
 
 /// For each byte: does it fold to `-` without being `-`?
@@ -207,6 +254,23 @@ pub(super) fn is_end_to_end(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn t3_the_quick_test_settles_usual_headers_and_no_listed_one() {
+        assert!(!LISTED.is_open && !FORWARDING.is_open);
+        for name in of_lists().chain(PROTOCOL).chain(OTHER_FORWARDING).filter(|name| *name != "host") {
+            for spelling in [name.to_owned(), name.replace('-', "_"), name.to_uppercase()] {
+                assert!(LISTED.may_have(&spelling), "{spelling}");
+            }
+        }
+        for usual in ["accept", "accept-encoding", "user-agent", "host", "te", "cookie", "x-request-id", "traceparent"]
+        {
+            assert!(!LISTED.may_have(usual), "{usual}");
+        }
+        let mut short = Beginnings::none();
+        short.add("id");
+        assert!(["id", "accept"].into_iter().all(|name| short.may_have(name)));
+    }
 
     #[test]
     fn t6_every_name_of_another_origin_is_known_in_any_spelling() {

@@ -72,7 +72,8 @@ const S: &[&str] = &["ssl-client*", "shib-*", "sm-user*", "sm-universalid"];
 /// `txn-token` is the header of transaction tokens.
 const T: &[&str] = &["tailscale-*", "teleport-jwt-assertion", "txn-token"];
 
-const ALL: [&[&str]; 21] = [X_A, X_C, X_E, X_F, X_G, X_I, X_M, X_P, X_R, X_S, X_T, X_U, X_V, X_W, C, I, L, O, R, S, T];
+pub(super) const ALL: [&[&str]; 21] =
+    [X_A, X_C, X_E, X_F, X_G, X_I, X_M, X_P, X_R, X_S, X_T, X_U, X_V, X_W, C, I, L, O, R, S, T];
 
 /// The only list that may contain this name, chosen by its first letters.
 fn list_of(name: &str) -> &'static [&'static str] {
