@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::address::Address;
-use super::body::{BodyError, BodyReturn, Exchange, ForwardInfo, ProxyBody, RequestBody};
+use super::body::{BodyError, BodyReturn, Exchange, ForwardInfo, LentBody, ProxyBody, RequestBody};
 use super::counts::{Attempt, AttemptResult};
 use super::dial::ConnectionHold;
 use super::error::{ProxyError, SendError};
@@ -120,28 +120,29 @@ impl Inner {
             loop {
                 let address = Arc::clone(&in_flight.address);
                 info.attempts = info.attempts.saturating_add(1);
+                if address.url == UpstreamUrl::Echo {
+                    return Box::pin(answer_by_echo(pool, &address, template, body, info, begun)).await;
+                }
                 let (method, progress) = (template.method.clone(), body.progress());
-                let mut head = match head_for(&address.url, template, &body, pool, upgrade.as_deref()) {
-                    Ok(head) => head,
+                let (lent, back) = body.lend();
+                let attempt = (upgrade.as_deref(), info.attempts);
+                let (mut request, span) = match request_for(pool, &address, template, lent, attempt) {
+                    Ok(prepared) => prepared,
                     Err(kind) => break 'failed kind,
                 };
-                if address.url == UpstreamUrl::Echo {
-                    return Box::pin(answer_by_echo(pool, head, body, info, begun)).await;
-                }
-                let (lent, back) = body.lend();
                 let counted = Attempt::begin(&pool.counts);
-                let span = AttemptSpan::begin(&mut head, &pool.upstream.name, &address, info.attempts);
                 let sent = match address.clients() {
                     Some(clients) => {
                         let limit = pool.upstream.head_timeout.unwrap_or(self.settings.head_timeout);
                         let head_timeout = HeadTimeout { limit, progress: &progress };
-                        let mut request = Some(Request::from_parts(head, lent));
                         // Pinned in place: awaiting the future by value would copy it.
                         let sending = pin!(clients.send(&mut request, upgrade.is_some(), head_timeout));
                         sending.await.map_err(AttemptError::from)
                     }
                     None => Err(AttemptError::nameless(&address)),
                 };
+                // An unsent request returns its body.
+                drop(request);
                 counted.end();
                 let failure = match sent {
                     Ok((response, in_use)) => {
@@ -254,11 +255,13 @@ fn first_place(pool: &Pool, entered: Result<Option<InFlightSlot>, ProxyError>) -
 /// The answer of `echo:`, which repeats the request.
 async fn answer_by_echo(
     pool: &Pool,
-    head: Parts,
+    address: &Address,
+    template: &mut RequestTemplate,
     body: RequestBody,
     mut info: ForwardInfo,
     begun: Instant,
 ) -> Result<Response<ProxyBody>, ForwardError> {
+    let head = head_for(&address.url, template, &body, pool, None)?;
     let answered = echo::answer(head, body).await;
     info.took = begun.elapsed();
     match answered {
@@ -356,11 +359,25 @@ const fn of_body(error: &BodyError) -> ProxyError {
     }
 }
 
+/// The request for one address, made of the template, and its span. Not a part of the future that sends it: a future has room
+/// for each value that it lends.
+fn request_for(
+    pool: &Pool,
+    address: &Address,
+    template: &mut RequestTemplate,
+    body: LentBody,
+    (upgrade, attempt): (Option<&UpgradeRequest>, u8),
+) -> Result<(Option<Request<LentBody>>, AttemptSpan), ProxyError> {
+    let mut head = head_for(&address.url, template, &body, pool, upgrade)?;
+    let span = AttemptSpan::begin(&mut head, &pool.upstream.name, address, attempt);
+    Ok((Some(Request::from_parts(head, body)), span))
+}
+
 /// The request head for one address, taken from the template.
 fn head_for(
     url: &UpstreamUrl,
     template: &mut RequestTemplate,
-    body: &RequestBody,
+    body: &impl Body,
     pool: &Pool,
     upgrade: Option<&UpgradeRequest>,
 ) -> Result<Parts, ProxyError> {
@@ -409,7 +426,7 @@ fn head_for(
 
 /// Sets the true length of the body, whatever the client declared, so that the request has exactly one framing. HTTP/2
 /// frames bodies itself and has no `Connection` (RFC 9113 §8.2.2).
-fn frame(headers: &mut HeaderMap, has_length: bool, body: &RequestBody, version: Version) {
+fn frame(headers: &mut HeaderMap, has_length: bool, body: &impl Body, version: Version) {
     let said = has_length && headers.remove(CONTENT_LENGTH).is_some();
     if version == Version::HTTP_2 {
         headers.remove(CONNECTION);
