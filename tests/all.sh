@@ -111,6 +111,8 @@ step 60 "the other scripts can be started" bash -c 'bash -n tests/long.sh && bas
 # Its hundreds of packages are needed only to measure.
 step 60 "the bench of peers is formatted, and can be started" bash -c \
     'cargo fmt --manifest-path benches/peers/Cargo.toml --check && bash -n benches/peers/run && bash -n benches/peers/cores'
+step 120 "the lock files of what is built apart are current" bash -c \
+    'for each in benches/peers adapters; do cargo update --quiet --workspace --locked --manifest-path "$each/Cargo.toml" || exit 1; done'
 step 120 "every requirement has its tests, and every rule a mutation" bash -c \
     'python3 tests/requirements.py && python3 tests/mutations.py --check'
 step 300 "the documentation agrees with the sources" python3 tests/docs.py
