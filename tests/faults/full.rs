@@ -148,17 +148,6 @@ async fn p59_o22_a_disk_with_room_again_is_written_without_a_restart() {
 }
 
 #[tokio::test]
-async fn o22_a_gate_that_is_told_to_gives_up_and_says_why() {
-    let place = Place::new(&format!("{}\n[store]\ngive_up = \"1s\"\n", config()));
-    let mut gate = place.start_in_shell(TRAP);
-    let kept = begun(&gate).await;
-    limit(&gate, "4096");
-    assert!(gate.refresh(&kept.live[1].refresh).await.is_fault());
-    let ended = tokio::task::spawn_blocking(move || gate.child.wait().unwrap());
-    assert_eq!(ended.await.unwrap().code(), Some(1));
-}
-
-#[tokio::test]
 async fn r24_r27_r33_what_a_full_disk_leaves_room_for_outlives_the_gate_and_what_it_does_not_is_named() {
     let place = Place::new(&format!("{}[log]\nformat = \"json\"\n", config()));
     let mut gate = place.start_with(|command| {

@@ -1,7 +1,6 @@
 //! `[store]`.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use toml::{Table, Value};
 
@@ -10,7 +9,7 @@ use super::super::declare::Key;
 use super::super::declare::section;
 use super::super::print::{Print, Put};
 use super::super::value;
-use super::{DAY, SECOND, path_in};
+use super::path_in;
 use rotogate::store::redb::DEFAULT_CACHE_SIZE;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use rotogate_core::store::Staleness;
@@ -57,9 +56,6 @@ section! {
         restart mark: PathBuf = by { read_mark(section, dir, keys) },
         /// The gate's own cache of the store's file, besides that of the operating system.
         fixed cache_size: usize = get_or(value::size(1 << 20, 1 << 40), DEFAULT_CACHE_SIZE),
-        /// How long the gate tries to reopen a store that it cannot write, before it exits with status 1. Set it if a
-        /// supervisor then moves the gate to another machine. Unset: the gate keeps verifying tokens and tries on.
-        restart give_up: Option<Duration> = get(value::duration_within(SECOND, 366 * DAY)),
     }
     with {
         /// `"redb"`: the embedded store; `"memory"`: nothing survives a restart; for several gates `"redis"`

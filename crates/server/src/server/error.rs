@@ -3,10 +3,8 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use rotogate_config::{Config, ConfigError, ConfigErrors};
-use rotogate_core::clock::written;
 use rotogate_core::fault::Chain;
 use rotogate_core::store::StoreError;
 
@@ -50,17 +48,6 @@ pub enum ServerError {
     /// The admin listener has no thread or no socket.
     #[error("the admin listener cannot be served: {0}")]
     AdminListener(io::Error),
-    /// The embedded store could not be written for the time in `store.give_up`.
-    #[error(
-        "the store {} could not be written for {} (store.give_up): the gate stops. Nothing that was acknowledged is lost. \
-         Free space on its disk and start the gate again", .path.display(), written(*.give_up)
-    )]
-    StoreLost {
-        /// The file of the store.
-        path: PathBuf,
-        /// `store.give_up`.
-        give_up: Duration,
-    },
     /// The store could not take the last writes of the gate.
     #[error("revocations or confirmations could not be written: {0}")]
     Unwritten(StoreError),

@@ -180,7 +180,7 @@ impl Server {
     /// The store cannot be closed cleanly.
     pub async fn run(self, mut orders: mpsc::Receiver<Order>) -> Result<ShutdownKind, ServerError> {
         let mut gate = RunningGate::start(self)?;
-        let (shutdown, lost) = gate.take_orders(&mut orders).await;
-        gate.drain(shutdown, lost, orders).await
+        let shutdown = gate.take_orders(&mut orders).await;
+        gate.drain(shutdown, orders).await
     }
 }

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
@@ -26,7 +25,6 @@ use super::serve::request::RequestState;
 use super::serve::tally::Tally;
 use super::{BoundListener, Order, Server, ShutdownKind, UpgradeState};
 use crate::trace::Tracer;
-use rotogate::store::redb::RedbStore;
 use rotogate_config::Config;
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::engine::Unpaid;
@@ -89,18 +87,10 @@ impl RunningGate {
         Ok(Self { in_force, drain, reload, admin, workers, accepting, stopping, spare_sockets })
     }
 
-    /// Carries out orders, until one of them ends the gate or its store is lost.
-    pub(super) async fn take_orders(
-        &mut self,
-        orders: &mut mpsc::Receiver<Order>,
-    ) -> (ShutdownKind, Option<ServerError>) {
-        let mut lost = pin!(store_is_lost(self.in_force.redb.clone(), self.in_force.give_up));
-        let error = loop {
-            let order = tokio::select! {
-                order = orders.recv() => order,
-                error = &mut lost => break Some(error),
-            };
-            match order {
+    /// Carries out orders, until one of them ends the gate.
+    pub(super) async fn take_orders(&mut self, orders: &mut mpsc::Receiver<Order>) -> ShutdownKind {
+        loop {
+            match orders.recv().await {
                 Some(Order::Reload(config)) => self.reload.apply(*config).await,
                 Some(Order::RefusedReload) => self.reload.refuse(),
                 Some(Order::Upgrade(wanted)) => match self.prepare_upgrade(&wanted).await {
@@ -108,19 +98,19 @@ impl RunningGate {
                         tracing::info!("in-place upgrade started; connections queue meanwhile");
                         let sockets = self.spare_sockets.drain(..).chain(more).collect();
                         let config = self.in_force.config.load_full();
-                        return (ShutdownKind::Upgrade(UpgradeState { sockets, config }), None);
+                        return ShutdownKind::Upgrade(UpgradeState { sockets, config });
                     }
                     Err(error) => {
                         refuse_upgrade(&error);
                         tracing::error!(error, "in-place upgrade refused; this program keeps running");
                     }
                 },
-                Some(Order::Stop) | None => break None,
+                Some(Order::Stop) | None => break,
             }
-        };
+        }
         // Close the spare sockets now: no next program will accept the connections that would queue on them.
         self.spare_sockets.clear();
-        (ShutdownKind::Stopped, error)
+        ShutdownKind::Stopped
     }
 
     /// Checks that an in-place upgrade can go on: the store accepts writes, and the new addresses can be bound. Returns
@@ -138,11 +128,10 @@ impl RunningGate {
     /// if any.
     ///
     /// # Errors
-    /// `lost`; or the store did not take the last writes.
+    /// The store did not take the last writes.
     pub(super) async fn drain(
         mut self,
         mut shutdown: ShutdownKind,
-        lost: Option<ServerError>,
         mut orders: mpsc::Receiver<Order>,
     ) -> Result<ShutdownKind, ServerError> {
         shutdown.announce();
@@ -160,9 +149,6 @@ impl RunningGate {
         tell_unpaid(&in_force.gate);
         drop(admin);
         in_force.parts.close().await;
-        if let Some(error) = lost {
-            return Err(error);
-        }
         match (flushed, &shutdown) {
             (Ok(()), _) => {}
             // A store that fails at the last moment does not cancel the upgrade: the next program opens the store, and
@@ -268,19 +254,6 @@ fn tell_unpaid(gate: &rotogate::Gate) {
             revocations = total - lost_at_end,
             "revocations wait beside the store: the next start takes them over"
         );
-    }
-}
-
-/// Resolves once the store could not be written for the time `give_up`.
-async fn store_is_lost(store: Option<RedbStore>, give_up: Option<Duration>) -> ServerError {
-    let (Some(store), Some(give_up)) = (store, give_up) else { return std::future::pending().await };
-    let mut looks = tokio::time::interval(Duration::from_secs(1).min(give_up));
-    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        looks.tick().await;
-        if store.failed_for().is_some_and(|failed_for| failed_for >= give_up) {
-            return ServerError::StoreLost { path: store.path().to_owned(), give_up };
-        }
     }
 }
 

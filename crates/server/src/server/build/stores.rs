@@ -154,7 +154,7 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<OpenedStores, Serv
 /// The options of the embedded store from a configuration.
 pub(crate) fn redb_options(config: &Config, keyring: Uuid) -> Options {
     let mut options = Options::new(config.issuer.url.as_str(), keyring, config.issuer.leeway);
-    if let StoreConfig::Redb(RedbSettings { path: _, mark, cache_size, give_up: _ }) = &config.store {
+    if let StoreConfig::Redb(RedbSettings { path: _, mark, cache_size }) = &config.store {
         options.high_water = Some(mark.clone());
         options.cache_size = *cache_size;
     }
