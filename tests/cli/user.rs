@@ -270,12 +270,9 @@ async fn i31_p20_imported_users_log_in_at_once_and_get_a_hash_of_ours() {
 
 #[test]
 fn i30_keys_of_directory_name_what_is_wrong() {
-    let place = Place::new(&with(CONFIG, "directory", "allow_legacy = [\"md5\"]\nspring_pbkdf2_iterations = 0"));
+    let place = Place::new(&with(CONFIG, "directory", "hashes = [\"phpass\", \"md5\"]"));
     let said = place.run(&["check"], "").stderr;
-    assert!(
-        said.contains("directory.allow_legacy[0]") && said.contains("directory.spring_pbkdf2_iterations"),
-        "{said}"
-    );
+    assert!(said.contains("directory.hashes[1]") && !said.contains("directory.hashes[0]"), "{said}");
     let mistakes = "hashes = [\"bcrypt\", \"md5\", \"bcrypt:16\", \"scrypt:N\", \"pbkdf2-sha256:1000000\", 7]";
     place.write_config(&with(CONFIG, "directory", mistakes));
     let said = place.run(&["check"], "").stderr;
@@ -297,13 +294,22 @@ fn i30_keys_of_directory_name_what_is_wrong() {
         let printed = place.run(&["check", "--print"], "").stdout;
         assert!(printed.contains("\"bcrypt:10\"") && printed.contains("\"scrypt\""), "{printed}");
     }
-    place.write_config(&with(CONFIG, "directory", "firebase = \"none.json\""));
+    place.write_config(&with(CONFIG, "directory", "hash_parameters = \"none.json\""));
     let said = place.run(&["check"], "").stderr;
-    assert!(said.contains("directory.firebase") && said.contains("none.json"), "{said}");
-    place.write_config(&with(CONFIG, "directory", "firebase = \"bad.json\""));
+    assert!(said.contains("directory.hash_parameters") && said.contains("none.json"), "{said}");
+    place.write_config(&with(CONFIG, "directory", "hash_parameters = \"bad.json\""));
     let path = place.path("bad.json");
-    std::fs::write(&path, "{\"base64_signer_key\": 7}").unwrap();
-    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    let said = place.fails(&["user", "list"], "");
-    assert!(said.contains("directory.firebase") && said.contains("bad.json: 1:"), "{said}");
+    for (parameters, expected) in [
+        ("{\"base64_signer_key\": 7}", "bad.json: 1:"),
+        ("{\"spring_pbkdf2\": {\"iterations\": 0}}", "from 1 to 5000000"),
+        ("{\"spring_pbkdf2\": {\"pepper\": \"sesame\"}}", "spring_pbkdf2: expected \"iterations\""),
+    ] {
+        std::fs::write(&path, parameters).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let said = place.fails(&["user", "list"], "");
+        assert!(said.contains("directory.hash_parameters") && said.contains(expected), "{said}");
+        assert!(!said.contains("sesame"), "{said}");
+    }
+    std::fs::write(&path, "{\"spring_pbkdf2\": {\"iterations\": 1000, \"secret\": \"sesame\"}}").unwrap();
+    place.done(&["user", "list"], "");
 }

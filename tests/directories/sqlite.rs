@@ -353,7 +353,7 @@ fn i45_check_reports_every_mistake_of_the_section_and_asks_no_database() {
             "directory.rehash: {subject} is missing",
         ),
         (&format!("{good}claims = [\"sub\"]\n"), "directory.claims[0]: the claim \"sub\" is reserved"),
-        (&format!("{good}lookup_cache = \"2m\"\n"), "directory.lookup_cache: expected at most 1m"),
+        (&format!("{good}timeout = \"2m\"\n"), "directory.timeout: expected at most 1m"),
         (&format!("{good}path = \"users.toml\"\n"), "directory.path: unknown key"),
         (&format!("{good}poll = 3\n"), "directory.poll: unknown key; expected one of kind"),
     ] {

@@ -20,7 +20,7 @@ mod ldap;
 #[cfg(feature = "sql")]
 mod sql;
 
-pub use hashes::HashesConfig;
+pub use hashes::{AcceptedHash, HashesConfig};
 pub use rotogate_directories::ExpectedHash;
 
 /// `[directory]`, or an entry of `[[directories]]`.
@@ -187,8 +187,8 @@ section! {
         fixed max_requests: usize = get_or(value::count(1, 10_000), Bounds::MAX_REQUESTS),
         /// How long a request waits for its turn. Then 503.
         fixed queue_timeout: Duration = get_or(value::duration_within(Duration::ZERO, MINUTE), Bounds::QUEUE_TIMEOUT),
-        /// How long the gate keeps an entry for further refreshes; at most 60s.
-        reload lookup_cache: Duration = get_or(value::duration_within(Duration::ZERO, MINUTE), Duration::ZERO),
+        /// How long the gate keeps an entry for further refreshes: only concurrent ones share a request.
+        fixed lookup_cache: Duration = get_or(value::duration_within(Duration::ZERO, MINUTE), Duration::ZERO),
     }
 }
 

@@ -105,7 +105,7 @@ pub(super) fn parse(rest: &str, parameters: Option<&Parameters>) -> Result<Fireb
     let (mem_cost, rounds) = params.strip_prefix("m=").and_then(|params| params.split_once(",r=")).ok_or(BROKEN)?;
     let cost = cost(number(mem_cost)?, number(rounds)?)?;
     let parameters = parameters.ok_or(BadHash(
-        "of Firebase: the hash needs the parameters of its project; name their file as firebase in [directory]",
+        "of Firebase: the hash needs the parameters of its project; name their file as hash_parameters in [directory]",
     ))?;
     let decode = |text| STANDARD.decode(text).map_err(|_| BROKEN);
     let (salt, output) = (decode(salt)?, decode(output)?);

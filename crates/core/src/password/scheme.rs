@@ -355,12 +355,12 @@ fn listed(scheme: Legacy, accepted: &Accepted) -> Result<(), BadHash> {
         return Ok(());
     }
     Err(BadHash(match scheme {
-        Legacy::Phpass => "phpass, which is weak; accepted only with allow_legacy = [\"phpass\"] in [directory]",
+        Legacy::Phpass => "phpass, which is weak; accepted only with hashes = [\"phpass\"] in [directory]",
         Legacy::Sha256Crypt => {
-            "sha256-crypt, which is weak; accepted only with allow_legacy = [\"sha256-crypt\"] in [directory]"
+            "sha256-crypt, which is weak; accepted only with hashes = [\"sha256-crypt\"] in [directory]"
         }
         Legacy::Sha512Crypt => {
-            "sha512-crypt, which is weak; accepted only with allow_legacy = [\"sha512-crypt\"] in [directory]"
+            "sha512-crypt, which is weak; accepted only with hashes = [\"sha512-crypt\"] in [directory]"
         }
     }))
 }

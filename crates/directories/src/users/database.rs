@@ -24,8 +24,8 @@ pub struct UserCopy {
 }
 
 /// The problem of a hash that a directory of this kind does not check.
-const NEEDS_FILE: &str = "password_hash: only a users file has the key or the leave that it needs (firebase, allow_legacy, \
-                          spring_pbkdf2_…): give the user another password with rotogate user passwd";
+const NEEDS_FILE: &str = "password_hash: only a users file has the key or the leave that it needs (hashes, \
+                          hash_parameters): give the user another password with rotogate user passwd";
 
 /// An entry of `[[directories]]`.
 #[derive(Clone, Copy, Debug)]

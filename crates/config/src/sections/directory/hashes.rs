@@ -5,31 +5,25 @@ use std::path::{Path, PathBuf};
 use toml::Value as Toml;
 
 use super::super::super::declare::section;
-use super::super::super::print::{Print, Words};
+use super::super::super::print::Print;
 use super::super::super::value;
 use super::super::path_in;
 use rotogate_core::password::{Accepted, Cost, CostClass, FirebaseParameters, Legacy, Spring};
 use rotogate_core::private_file::read_private;
 use rotogate_directories::ExpectedHash;
 use rotogate_kit::config::Value;
-use secrecy::SecretString;
 
 section! {
     /// Imported password hashes: which are accepted besides those that always are, and what some of them need.
     #[derive(Clone, Debug, Default, PartialEq, Eq)]
     pub struct HashesConfig, read by pub(super) read_keys(section, dir: &Path) {
-        /// Schemes of password hashes that a later import brings (`["bcrypt:10"]`). A login of an unknown user
-        /// takes as long as the slowest (docs/users.md).
-        restart hashes as some: Vec<ExpectedHash> = list_or_empty(expected),
-        /// Weak schemes that the gate accepts until a login replaces the hash: phpass, sha256-crypt, sha512-crypt.
-        restart allow_legacy as some: Vec<Legacy> = list_or_empty(value::word_of),
-        /// File with the password hash parameters of the Firebase project of imported users.
-        restart firebase: Option<PathBuf> = get(path_in(dir)),
-        /// Iterations of Spring's `{pbkdf2}`, whose hashes do not state them; at most 5000000. Set it if the application
-        /// that made the hashes set others than Spring's default.
-        restart spring_iterations as "spring_pbkdf2_iterations": Option<u32> = get(value::count(1, 5_000_000)),
-        /// File with the secret of Spring's `{pbkdf2}`. Set it if the application that made the hashes had one.
-        restart spring_secret_file as "spring_pbkdf2_secret_file": Option<PathBuf> = get(path_in(dir)),
+        /// Schemes of password hashes that a later import brings (`["bcrypt:10"]`), and weak ones that the gate accepts
+        /// until a login replaces the hash: phpass, sha256-crypt, sha512-crypt. A login of an unknown user takes as long as
+        /// the slowest (docs/users.md).
+        restart hashes as some: Vec<AcceptedHash> = list_or_empty(accepted),
+        /// File (0600) with what hashes of imported users do not state: the password hash parameters of a Firebase project,
+        /// or the iterations and the secret of Spring's `{pbkdf2}` if they are not its defaults (docs/users.md).
+        restart hash_parameters: Option<PathBuf> = get(path_in(dir)),
     }
     with {
         /// Source of users: `"file"`; another system: `"http"`, `"ldap"` or `"sql"`; `"none"`: the gate has no
@@ -45,8 +39,61 @@ section! {
     }
 }
 
-impl Words for Legacy {
-    const WORDS: &'static [(&'static str, Self)] = &Self::NAMES;
+/// An entry of `hashes` of a users file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AcceptedHash {
+    /// A scheme that is always accepted.
+    Usual(ExpectedHash),
+    /// A weak scheme.
+    Weak(Legacy),
+}
+
+fn accepted(value: &Value) -> Result<AcceptedHash, String> {
+    let weak = Legacy::NAMES.iter().find(|(name, _)| value.as_text() == Some(name));
+    match weak {
+        Some((_, weak)) => Ok(AcceptedHash::Weak(*weak)),
+        None => expected(value).map(AcceptedHash::Usual),
+    }
+}
+
+impl Print for AcceptedHash {
+    fn print(&self) -> Toml {
+        match self {
+            Self::Usual(hash) => hash.print(),
+            Self::Weak(weak) => {
+                Legacy::NAMES.iter().find(|(_, known)| known == weak).map_or("", |(name, _)| name).into()
+            }
+        }
+    }
+}
+
+/// Reads the file of `hash_parameters`. No error repeats a value, which may be secret.
+fn hash_parameters(text: &str) -> Result<(Option<FirebaseParameters>, Spring), String> {
+    const SPRING: &str = "spring_pbkdf2";
+    let read: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).map_err(|error| {
+        let place = format!("{}:{}", error.line(), error.column());
+        format!("{place}: expected JSON: Firebase's parameters, or {{ \"{SPRING}\": {{ \"iterations\": 310000 }} }}")
+    })?;
+    let Some(spring) = read.get(SPRING) else {
+        return Ok((Some(FirebaseParameters::from_json(text)?), Spring::default()));
+    };
+    let expected = || {
+        let most = ITERATIONS.end();
+        format!("{SPRING}: expected \"iterations\", from 1 to {most}, or \"secret\", a text, or both")
+    };
+    let mut found = Spring::default();
+    for (key, value) in spring.as_object().filter(|own| !own.is_empty()).ok_or_else(expected)? {
+        match &**key {
+            "iterations" => {
+                let iterations = value.as_u64().and_then(|number| u32::try_from(number).ok());
+                found.iterations = Some(iterations.filter(|number| ITERATIONS.contains(number)).ok_or_else(expected)?);
+            }
+            "secret" => found.secret = Some(value.as_str().ok_or_else(expected)?.to_owned().into()),
+            _ => return Err(expected()),
+        }
+    }
+    let firebase = read.contains_key("base64_signer_key").then(|| FirebaseParameters::from_json(text)).transpose()?;
+    Ok((firebase, found))
 }
 
 /// A scheme that `hashes` may list.
@@ -119,7 +166,10 @@ impl Print for ExpectedHash {
 impl HashesConfig {
     /// The classes of the hashes that users may have.
     pub fn classes(&self) -> impl Iterator<Item = CostClass> {
-        self.hashes.iter().map(|hash| hash.class)
+        self.hashes.iter().filter_map(|hash| match hash {
+            AcceptedHash::Usual(hash) => Some(hash.class),
+            AcceptedHash::Weak(_) => None,
+        })
     }
 
     /// Reads the files. `table` is the name of the table.
@@ -127,26 +177,17 @@ impl HashesConfig {
     /// # Errors
     /// A text that names the key, the file and the problem.
     pub fn accepted(&self, table: &str) -> Result<Accepted, String> {
-        let Self { hashes: _, allow_legacy, firebase, spring_iterations, spring_secret_file } = self;
-        let parameters = |path: &PathBuf| {
-            let parameters = FirebaseParameters::from_json(&read_private(path)?);
+        let read = |path: &PathBuf| {
+            let parameters = hash_parameters(&read_private(path)?);
             parameters.map_err(|error| format!("{}: {error}", path.display()))
         };
-        let secret = |path: &PathBuf| {
-            read_private(path).map(|text| SecretString::from(text.trim_end_matches(['\r', '\n']).to_owned()))
+        let parameters = self.hash_parameters.as_ref().map(read).transpose();
+        let (firebase, spring) =
+            parameters.map_err(|error| format!("{table}.hash_parameters: {error}"))?.unwrap_or_default();
+        let weak = |hash: &AcceptedHash| match hash {
+            AcceptedHash::Usual(_) => None,
+            AcceptedHash::Weak(weak) => Some(*weak),
         };
-        let of = |key: &str, error: String| format!("{table}.{key}: {error}");
-        Ok(Accepted {
-            legacy: allow_legacy.clone(),
-            firebase: firebase.as_ref().map(parameters).transpose().map_err(|error| of("firebase", error))?,
-            spring: Spring {
-                iterations: *spring_iterations,
-                secret: spring_secret_file
-                    .as_ref()
-                    .map(secret)
-                    .transpose()
-                    .map_err(|error| of("spring_pbkdf2_secret_file", error))?,
-            },
-        })
+        Ok(Accepted { legacy: self.hashes.iter().filter_map(weak).collect(), firebase, spring })
     }
 }

@@ -246,7 +246,7 @@ fn i30_weak_schemes_only_if_they_are_listed() {
     ] {
         made_by_its_library(name, text, PASSWORD);
         let BadHash(why) = PasswordHash::parse(text, &Accepted::default()).unwrap_err();
-        assert!(why.contains(&format!("allow_legacy = [\"{name}\"]")), "{why}");
+        assert!(why.contains(&format!("hashes = [\"{name}\"]")), "{why}");
         let others = Legacy::NAMES.iter().filter(|(other, _)| *other != name).map(|(_, scheme)| *scheme).collect();
         assert!(PasswordHash::parse(text, &Accepted { legacy: others, ..Accepted::default() }).is_err(), "{name}");
         assert!(

@@ -103,7 +103,7 @@ fn firebase(file: Option<&Path>, users: Option<&UsersFile>) -> Result<Option<Fir
     let read = read.map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))?;
     if configured.is_some_and(|configured| *configured != read) {
         return Err(Failure::Failed(format!(
-            "{}: these parameters differ from the gate's: firebase in [directory]",
+            "{}: these parameters differ from the gate's: hash_parameters in [directory]",
             path.display()
         )));
     }
