@@ -203,10 +203,10 @@ const IN_FILES: &[Mistake] = &[
     ),
     (
         |place, good| {
-            fs::write(place.path("idp.pem"), "no key").unwrap();
-            of_issuer(good, "public_key = \"idp.pem\"\nalgorithm = \"RS256\"")
+            fs::write(place.path("idp.pem"), "-----BEGIN PUBLIC KEY-----\nno key").unwrap();
+            of_issuer(good, "jwks_file = \"idp.pem\"\nalgorithm = \"RS256\"")
         },
-        "issuers[0].public_key",
+        "issuers[0].jwks_file",
         "not a usable RS256 key",
         "a PEM file with one public key is needed",
     ),
@@ -214,9 +214,9 @@ const IN_FILES: &[Mistake] = &[
         |place, good| {
             fs::write(place.path("idp.pem"), "no key").unwrap();
             set(place, "idp.pem", 0o666);
-            of_issuer(good, "public_key = \"idp.pem\"\nalgorithm = \"RS256\"")
+            of_issuer(good, "jwks_file = \"idp.pem\"\nalgorithm = \"RS256\"")
         },
-        "issuers[0].public_key",
+        "issuers[0].jwks_file",
         "everyone may change it (mode 666)",
         "chmod o-w",
     ),

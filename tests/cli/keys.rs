@@ -109,7 +109,7 @@ async fn j16_a_key_that_is_taken_out_of_the_keyring_ends_its_tokens() {
 
 #[tokio::test]
 async fn j16_a_broken_file_of_another_issuer_does_not_keep_a_key_of_ours_in_force() {
-    let issuer = "[[issuers]]\nurl = \"https://idp.test/\"\naudience = [\"x\"]\neverywhere = true\npublic_key = \"idp.pem\"\nalgorithm = \
+    let issuer = "[[issuers]]\nurl = \"https://idp.test/\"\naudience = [\"x\"]\neverywhere = true\njwks_file = \"idp.pem\"\nalgorithm = \
                   \"EdDSA\"\n";
     let place = Place::new(&format!("{CONFIG}{issuer}"));
     let public = pem::Pem::new(

@@ -42,18 +42,15 @@ jwks_file = "ci.json"
 jwt_bearer = { subjects = ["repo:acme/app:ref:refs/heads/main"], as_client = "deploy" }
 [[clients]]
 id = "wiki"
-auth = "private_key_jwt"
 keys = { jwks_file = "wiki.json" }
 grants = ["jwt-bearer"]
 scopes = ["read"]
 [[clients]]
 id = "unlisted"
-auth = "private_key_jwt"
 keys = { jwks_file = "wiki.json" }
 grants = ["jwt-bearer"]
 [[clients]]
 id = "bound"
-auth = "private_key_jwt"
 keys = { jwks_file = "wiki.json" }
 grants = ["jwt-bearer"]
 dpop = "optional"

@@ -13,14 +13,12 @@ const GATE: &str = "http://gate.test";
 const CONFIG: &str = r#"
 [[clients]]
 id = "orders"
-auth = "private_key_jwt"
 keys = { jwks_file = "orders.json" }
 grants = ["client_credentials", "password", "refresh_token"]
 scopes = ["read"]
 [[clients]]
 id = "other"
-auth = "private_key_jwt"
-keys = { public_key = "other.pem", algorithm = "EdDSA" }
+keys = { jwks_file = "other.pem" }
 grants = ["client_credentials"]
 [[endpoints]]
 dialect = "oauth2"

@@ -105,13 +105,13 @@ fn pem(pair: &Pair) -> String {
 }
 
 /// An issuer `kc` with keys of the provider, fetched with these files, and opaque tokens.
-fn config(provider: &Provider, fetch: &str, introspection: &str) -> String {
+fn config(provider: &Provider, fetch: &str) -> String {
     format!(
         "{HEAD}{ROUTES}[[issuers]]\nname = \"kc\"\nurl = \"https://idp.test/\"\naudience = [\"api\"]\n\
          everywhere = true\njwks_url = \"{url}/keys\"\n\
          fetch = {{ for_tests = {{ min = \"1s\", cooldown = \"1s\", timeout = \"2s\" }}{fetch} }}\n\
          introspection = {{ url = \"{url}/introspect\", client_id = \"gate\", secret_file = \"idp.secret\", \
-         for_tests = {{ timeout = \"2s\" }}, cache = \"0s\"{introspection} }}\n",
+         for_tests = {{ timeout = \"2s\" }}, cache = \"0s\" }}\n",
         url = provider.url()
     )
 }
@@ -150,7 +150,7 @@ async fn i1_i20_keys_and_introspection_of_a_private_authority() {
     let (pki, other) = (Pki::new(), Pki::new());
     let provider = Provider::start(&pki, None);
     let token = Issuer::new(1).token(&json!({}));
-    let of_kc = edge(&config(&provider, CA, CA), &pki, &pki.issue(&["gate"]));
+    let of_kc = edge(&config(&provider, CA), &pki, &pki.issue(&["gate"]));
     assert_eq!([status(&of_kc, &token), status(&of_kc, "opaque")], [200, 401]);
     assert_eq!(provider.served(), ["/keys", "/introspect"]);
     let mut answer = claims(&json!({}));
@@ -161,7 +161,7 @@ async fn i1_i20_keys_and_introspection_of_a_private_authority() {
 
     // Another authority, and that of the system.
     for (pki, files) in [(&other, CA), (&pki, "")] {
-        let of_kc = edge(&config(&provider, files, files), pki, &pki.issue(&["gate"]));
+        let of_kc = edge(&config(&provider, files), pki, &pki.issue(&["gate"]));
         assert_eq!([status(&of_kc, &token), status(&of_kc, "opaque")], [503, 503]);
         let log = of_kc.gate.log();
         let about = |text: &str| log.lines().find(|line| line.contains(text)).unwrap_or_default().to_owned();
@@ -184,25 +184,25 @@ async fn i1_i20_servers_that_ask_for_a_client_certificate() {
     let (pki, other) = (Pki::new(), Pki::new());
     let provider = Provider::start(&pki, Some(&pki));
     let token = Issuer::new(1).token(&json!({}));
-    let of_kc = edge(&config(&provider, BOTH, BOTH), &pki, &pki.issue(&["gate"]));
+    let of_kc = edge(&config(&provider, BOTH), &pki, &pki.issue(&["gate"]));
     assert_eq!([status(&of_kc, &token), status(&of_kc, "opaque")], [200, 401]);
     assert_eq!(provider.served(), ["/keys", "/introspect"]);
     // No certificate, and a certificate of another authority.
     for (files, client) in [(CA, pki.issue(&["gate"])), (BOTH, other.issue(&["gate"]))] {
-        let of_kc = edge(&config(&provider, files, files), &pki, &client);
+        let of_kc = edge(&config(&provider, files), &pki, &client);
         assert_eq!([status(&of_kc, &token), status(&of_kc, "opaque")], [503, 503], "{files}");
         let failed = "issuer has no keys yet";
         until("it is in the log", async || of_kc.gate.log().contains(failed)).await;
     }
     assert_eq!(provider.served().len(), 2);
     // A file that is no certificate is named before anything starts.
-    let place = Place::new(&config(&provider, BOTH, BOTH).replace("@upstream@", "127.0.0.1:9"));
+    let place = Place::new(&config(&provider, BOTH).replace("@upstream@", "127.0.0.1:9"));
     private(&place, "idp.secret", "secret");
     private(&place, "client.pem", "no certificate");
     std::fs::write(place.path("ca.pem"), pki.root_pem()).unwrap();
     let ran = place.run(&["check"], "");
     assert_eq!(ran.code, Some(2));
-    for key in ["issuers[0].fetch", "issuers[0].introspection.client_cert"] {
+    for key in ["issuers[0].fetch", "issuers[0].fetch.client_cert"] {
         assert!(ran.stderr.lines().any(|line| line.contains(key) && line.contains("client.pem")), "{}", ran.stderr);
     }
 }

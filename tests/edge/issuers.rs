@@ -15,7 +15,7 @@ scopes = "any"
 [[issuers]]
 url = "https://pem.test/"
 audience = ["pem-api"]
-public_key = "pem.pem"
+jwks_file = "pem.pem"
 algorithm = "EdDSA"
 typ = ["JWT"]
 max_lifetime = "1h"

@@ -133,7 +133,7 @@ fn j2_a_public_key_is_no_secret_and_a_short_secret_none_either() {
         format!("{CONFIG}[[issuers]]\nurl = \"https://idp.test/\"\naudience = [\"api\"]\neverywhere = true\n{key}")
     };
     for (what, key) in [
-        ("a PEM file for an HMAC", "public_key = \"idp.pem\"\nalgorithm = \"HS256\"\n"),
+        ("a PEM file for an HMAC", "jwks_file = \"idp.pem\"\nalgorithm = \"HS256\"\n"),
         ("a JWK set with a secret", "jwks_file = \"secret.json\"\n"),
     ] {
         let place = Place::new(&config(key));

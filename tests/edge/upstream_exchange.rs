@@ -130,7 +130,7 @@ name = "kc"
 issuer = "kc"
 token_url = "http://@provider@/token"
 client = { id = "gate", secret_file = "gate.secret" }
-timeout = "10s"
+for_tests.timeout = "10s"
 [[upstreams]]
 name = "graph"
 urls = ["http://@upstream@"]
@@ -144,7 +144,7 @@ name = "slow"
 issuer = "kc"
 token_url = "http://@provider@/token"
 client = { id = "gate", secret_file = "gate.secret" }
-timeout = "100ms"
+for_tests.timeout = "100ms"
 [[providers]]
 name = "away"
 issuer = "kc"

@@ -46,7 +46,7 @@ async fn passes(command: &mut Command, address: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn d24_openid_client_and_authlib_authenticate_by_assertions() {
     let address = mcp::free_address();
-    let client = "[[clients]]\nid = \"orders\"\nauth = \"private_key_jwt\"\nkeys = { jwks_file = \"keys.json\" }\n\
+    let client = "[[clients]]\nid = \"orders\"\nkeys = { jwks_file = \"keys.json\" }\n\
                   grants = [\"client_credentials\"]\nscopes = [\"read\"]\n";
     let _gate = place(&address, client).start();
     let cache = oauth2::clients();

@@ -20,7 +20,6 @@ subject_prefix = "idp|"
 backchannel_logout = { path = "/logout/idp", audience = ["our-client"] }
 [[clients]]
 id = "orders"
-auth = "private_key_jwt"
 keys = { jwks_file = "idp.json" }
 grants = ["token-exchange"]
 exchange = { as = ["api"], to = ["billing"], issuers = ["self", "idp"] }

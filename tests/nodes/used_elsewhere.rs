@@ -15,7 +15,6 @@ use crate::edge::issuer::{Issuer, claims};
 const CLIENT: &str = r#"
 [[clients]]
 id = "orders"
-auth = "private_key_jwt"
 keys = { jwks_file = "orders.json" }
 grants = ["client_credentials"]
 [[issuers]]
@@ -105,7 +104,6 @@ id_jag = { clients = ["wiki"] }
 backchannel_logout = { path = "/logout/idp", audience = ["our-client"] }
 [[clients]]
 id = "wiki"
-auth = "private_key_jwt"
 keys = { jwks_file = "orders.json" }
 grants = ["jwt-bearer"]
 "#;

@@ -29,11 +29,8 @@ section! {
     pub struct ClientConfig, read by read_entry(section, others: &[ClientConfig], dir: &Path) {
         /// Its rules.
         reload client as "..": Client = by { read_keys(section, others, dir) },
-        /// How a confidential client authenticates. `"private_key_jwt"`: by assertions that the client signs
-        /// (docs/clients-without-secrets.md).
-        reload auth: ClientAuthentication = get_or(value::word_of, ClientAuthentication::default()),
-        /// Public keys of a client with `auth = "private_key_jwt"`: `{ jwks_url =
-        /// "https://orders.example.com/jwks.json" }`.
+        /// Instead of `secret_hash`: the public keys of a client that authenticates by assertions which it signs
+        /// (`private_key_jwt`, docs/clients-without-secrets.md): `{ jwks_url = "https://orders.example.com/jwks.json" }`.
         reload keys: Option<ClientKeySource> = table(|section| read_source(section, dir, &client.id)),
     }
 }
@@ -46,34 +43,14 @@ section! {
         reload source as "..": KeySource = by { read_key_source(section, dir, client) },
     }
     with {
-        /// File with its JWK set, read at a start and a reload.
+        /// File with its JWK set, or with one public key in PEM; read at a start and a reload. The kind of a key names its
+        /// algorithm, RS256 for RSA, unless `alg` of the set names another.
         reload jwks_file: text,
         /// URL of its JWK set; `rotogate issuer refresh client:ID` fetches it at once.
         reload jwks_url: text,
-        /// File with one public key, in PEM; needs `algorithm`.
-        reload public_key: text,
-        /// Only accepted algorithm (`"ES256"`).
-        reload algorithm: text,
         /// How keys are fetched: docs/issuers.md.
         reload fetch: table of super::remote::FetchKeys,
-        /// true: the gate is not ready before it has fetched the keys once.
-        reload required: boolean,
     }
-}
-
-/// How a confidential client authenticates.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ClientAuthentication {
-    /// With a secret.
-    #[default]
-    SecretHash,
-    /// With assertions that the client signs (RFC 7523 §2.2).
-    PrivateKeyJwt,
-}
-
-impl Words for ClientAuthentication {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("secret_hash", Self::SecretHash), ("private_key_jwt", Self::PrivateKeyJwt)];
 }
 
 impl Deref for ClientConfig {
@@ -137,7 +114,10 @@ impl Words for Binding {
 
 pub(super) fn read(section: &Section<'_>, above: &[ClientConfig], dir: &Path) -> ClientConfig {
     let client = read_entry(section, above, dir);
-    check_auth(section, &client);
+    if client.keys.is_some() {
+        let message = "conflicts with keys, by which the client authenticates; remove one of the two";
+        section.blame_present(&["secret_hash", "secret_hash_file"], message);
+    }
     let is_public = !section.has("secret_hash") && !section.has("secret_hash_file") && client.keys.is_none();
     if client.may(Grant::ClientCredentials) && is_public {
         let message = "client_credentials is for confidential clients (RFC 6749 §4.4); give it a secret_hash, \
@@ -155,25 +135,6 @@ pub(super) fn read(section: &Section<'_>, above: &[ClientConfig], dir: &Path) ->
         section.blame("id", message);
     }
     client
-}
-
-/// Checks that a client authenticates in one way, and has the keys for it.
-fn check_auth(section: &Section<'_>, client: &ClientConfig) {
-    match (client.auth, &client.keys) {
-        (ClientAuthentication::PrivateKeyJwt, None) if !section.is_bad() => {
-            let message = "missing; private_key_jwt needs the client's public keys: expected { jwks_file = \"…\" }, \
-                           { jwks_url = \"https://…\" }, or { public_key = \"…\", algorithm = \"…\" }";
-            section.blame("keys", message);
-        }
-        (ClientAuthentication::SecretHash, Some(_)) => {
-            section.blame("keys", "needs auth = \"private_key_jwt\" beside it");
-        }
-        _ => {}
-    }
-    if client.auth == ClientAuthentication::PrivateKeyJwt {
-        let message = "conflicts with auth = \"private_key_jwt\"; remove one of the two";
-        section.blame_present(&["secret_hash", "secret_hash_file"], message);
-    }
 }
 
 /// Reads the source of a client's keys, by the same rules as for the keys of an issuer.

@@ -39,13 +39,9 @@ section! {
         fixed stale_if_error: Duration = get_or(within(Introspection::MAX_CACHE), Duration::ZERO),
         /// Time for one request, connecting included.
         fixed timeout: Duration = get_or(value::duration_within(SECOND, 20 * SECOND), 5 * SECOND),
-        /// Only trusted authorities, in PEM. Default: the system's.
-        reload ca: Option<PathBuf> = get(path_in(dir)),
-        /// As `client_cert` of `fetch`.
-        reload client_cert: Option<PathBuf> = get(path_in(dir)),
         /// Only tokens with this beginning are introspected (`"ory_at_"`).
         reload prefix as some: String = get_or(self::prefix, String::new()),
-        /// true: the issuer's JWTs, too. With `jwks_file` or `public_key` the gate verifies the signature first.
+        /// true: the issuer's JWTs, too. With `jwks_file` the gate verifies the signature first.
         reload always: bool = get_or(value::boolean, false),
         /// true: a response without `aud` is accepted; an `aud` must match.
         reload audience_optional: bool = get_or(value::boolean, false),
@@ -66,14 +62,16 @@ fn within(longest: Duration) -> impl Fn(&Raw) -> Result<Duration, String> {
     value::duration_within(Duration::ZERO, longest)
 }
 
-impl IntrospectionConfig {
-    /// The files that the table names, each with its key.
-    pub fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
-        let ca = self.ca.as_deref().map(|ca| ("ca", ca));
-        let client_cert = self.client_cert.as_deref().map(|cert| ("client_cert", cert));
-        let key = self.key.as_ref().map(|key| ("key_file", key.file.as_path()));
-        let secret = self.secret_file.as_deref().map(|secret| ("secret_file", secret));
-        secret.into_iter().chain(key).chain(ca).chain(client_cert)
+impl TrustedIssuer {
+    /// The files that its introspection needs, each with its key.
+    pub fn introspection_files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        self.introspection.iter().flat_map(|own| {
+            let key = own.key.as_ref().map(|key| ("introspection.key_file", key.file.as_path()));
+            let secret = own.secret_file.as_deref().map(|secret| ("introspection.secret_file", secret));
+            let ca = self.files.ca.as_deref().map(|ca| ("fetch.ca", ca));
+            let client_cert = self.files.client_cert.as_deref().map(|cert| ("fetch.client_cert", cert));
+            [secret, key, ca, client_cert].into_iter().flatten()
+        })
     }
 }
 

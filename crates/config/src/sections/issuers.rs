@@ -17,6 +17,7 @@ use super::remote::RemoteSource;
 use super::signals::GlobalRevocationConfig;
 use super::{DAY, SECOND, grants, mapping, path_in, remote, signals};
 use crate::Config;
+use rotogate::remote_keys::FetchFiles;
 use rotogate_core::client::ExchangeRules;
 use rotogate_core::directory::UserNameForm;
 use rotogate_core::private_file::{read_private, trusted};
@@ -45,6 +46,8 @@ section! {
         /// audience. `""`: no `typ`.
         // Requirement J6.
         reload typ: Vec<String> = by { read_typ(section, preset) },
+        /// The files for connections with its servers.
+        reload files as "..": FetchFiles = by { remote::read_files(section, dir) },
         /// Its keys.
         reload keys as "..": KeySource = by { issuer_keys(section, dir, preset, (&name, &url)) },
         /// Claims to read, and their meaning at the gate.
@@ -92,11 +95,9 @@ section! {
         reload session_claim: String = get_or(self::session_claim, "sid".to_owned()),
     }
     with {
-        /// File with its JWK set; read again when it changes. Or: `public_key`, `discovery`, `jwks_url`.
+        /// File with its JWK set, or with one public key in PEM; read again when it changes. Or: `discovery`, `jwks_url`.
         reload jwks_file: text,
-        /// File with one key, in PEM; needs `algorithm`.
-        reload public_key: text,
-        /// Only accepted algorithm (`"RS256"`).
+        /// Only accepted algorithm (`"RS256"`). Set it for an RSA key that signs with another, and whose JWK does not say so.
         reload algorithm: text,
         /// true: the keys are at the `jwks_uri` of the discovery document, at `url` +
         /// `/.well-known/openid-configuration`, or after a 404 at the URL of RFC 8414. A text: the URL of that
@@ -104,7 +105,7 @@ section! {
         reload discovery: boolean,
         /// URL of its JWK set, without discovery.
         reload jwks_url: text,
-        /// How keys are fetched: docs/issuers.md.
+        /// How the gate connects with the issuer's servers (`ca`, `client_cert`), and fetches keys: docs/issuers.md.
         reload fetch: table of super::remote::FetchKeys,
         /// true: the gate is not ready before it has fetched the keys once.
         reload required: boolean,
@@ -147,10 +148,8 @@ section! {
 /// The source of an issuer's keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeySource {
-    /// A JWK set (RFC 7517 §5), and the only accepted algorithm, if one is named.
-    Jwks(PathBuf, Option<Algorithm>),
-    /// One public key in PEM, and its algorithm.
-    PublicKey(PathBuf, Algorithm),
+    /// A JWK set (RFC 7517 §5) or one public key in PEM, and the only accepted algorithm, if one is named.
+    File(PathBuf, Option<Algorithm>),
     /// No keys, because all tokens are introspected.
     None,
     /// A JWK set that is fetched.
@@ -161,8 +160,7 @@ impl KeySource {
     /// The configuration key and the file, if the keys are in a file.
     pub fn file(&self) -> Option<(&'static str, &Path)> {
         match self {
-            Self::Jwks(path, _) => Some(("jwks_file", path)),
-            Self::PublicKey(path, _) => Some(("public_key", path)),
+            Self::File(path, _) => Some(("jwks_file", path)),
             Self::Remote(_) | Self::None => None,
         }
     }
@@ -176,7 +174,7 @@ impl KeySource {
     pub fn remote(&self) -> Option<&RemoteSource> {
         match self {
             Self::Remote(source) => Some(source),
-            Self::Jwks(..) | Self::PublicKey(..) | Self::None => None,
+            Self::File(..) | Self::None => None,
         }
     }
 }
@@ -187,16 +185,23 @@ impl Print for Preset {
     }
 }
 
+impl Print for FetchFiles {
+    /// Prints what applies to introspection, too. With fetched keys, their table takes its place.
+    fn print(&self) -> Value {
+        let mut fetch = Table::new();
+        self.ca.put(&mut fetch, "ca");
+        self.client_cert.put(&mut fetch, "client_cert");
+        let of_issuer = (!fetch.is_empty()).then(|| ("fetch".to_owned(), fetch.into()));
+        Table::from_iter(of_issuer).into()
+    }
+}
+
 impl Print for KeySource {
     fn print(&self) -> Value {
         let mut table = Table::new();
         match self {
-            Self::Jwks(file, algorithm) => {
+            Self::File(file, algorithm) => {
                 file.put(&mut table, "jwks_file");
-                algorithm.put(&mut table, "algorithm");
-            }
-            Self::PublicKey(file, algorithm) => {
-                file.put(&mut table, "public_key");
                 algorithm.put(&mut table, "algorithm");
             }
             Self::None => {}
@@ -344,7 +349,7 @@ fn subject_prefix(v: &Raw) -> Result<String, String> {
 }
 
 /// The keys of `[[issuers]]` that name a source of keys. Exactly one of them must be present.
-const SOURCES: [&str; 4] = ["discovery", "jwks_url", "jwks_file", "public_key"];
+const SOURCES: [&str; 3] = ["discovery", "jwks_url", "jwks_file"];
 
 fn issuer_keys(section: &Section<'_>, dir: &Path, preset: Option<Preset>, named: (&str, &str)) -> KeySource {
     if !SOURCES.iter().any(|key| section.has(key)) && section.has("introspection") {
@@ -370,37 +375,31 @@ pub(super) fn key_source(
         _ => path_in(dir)(v),
     };
     let jwks = section.get("jwks_file", file);
-    let public_key = section.get("public_key", file);
-    let written = section.get("algorithm", algorithm);
     // If the entry names no algorithm, the preset's algorithm applies to keys without `alg`.
+    let written = if is_client { None } else { section.get("algorithm", algorithm) };
     let algorithm = written.or(preset.and_then(Preset::algorithm));
     let remote = remote::read(section, dir, name, url, algorithm);
     let named: Vec<_> = SOURCES.into_iter().filter(|key| section.has(key)).collect();
     match *named.as_slice() {
         [] if is_client => {
-            let expected = "jwks_file, jwks_url, or public_key with algorithm";
+            let expected = "jwks_file or jwks_url";
             section.blame("jwks_file", format!("missing; the keys have no source: expected {expected}"));
         }
         ["discovery"] if is_client => section.blame("discovery", "a client has no discovery document; write jwks_url"),
         [] => {
-            let expected =
-                "discovery = true, jwks_url, jwks_file, or public_key with algorithm; for opaque tokens, introspection";
+            let expected = "discovery = true, jwks_url or jwks_file; for opaque tokens, introspection";
             section.blame("discovery", format!("missing; the keys have no source: expected {expected}"));
         }
-        ["public_key"] if !section.has("algorithm") => {
-            section.blame("algorithm", "missing; a public_key needs it, because the key fixes the algorithm");
-        }
-        ["public_key"] if written.is_some_and(|a| a.family() == Family::Hmac) => {
+        ["jwks_file"] if algorithm.is_some_and(|algorithm| algorithm.family() == Family::Hmac) => {
             section.blame("algorithm", "is a shared-secret algorithm, and a public key is not secret");
         }
         [_] => {}
         [first, second, ..] => section.blame(second, format!("conflicts with {first}; expected one source of keys")),
     }
-    match (remote, public_key) {
-        (Some(source), _) => KeySource::Remote(Box::new(source)),
-        (None, Some(file)) => KeySource::PublicKey(file, written.unwrap_or(Algorithm::EdDsa)),
-        (None, None) => KeySource::Jwks(jwks.unwrap_or_default(), algorithm),
-    }
+    remote.map_or_else(
+        || KeySource::File(jwks.unwrap_or_default(), algorithm),
+        |source| KeySource::Remote(Box::new(source)),
+    )
 }
 
 /// Reports an issuer whose tokens no route accepts, because this is probably a mistake.

@@ -24,39 +24,25 @@ section! {
         reload name: String = by {
             unique(section, "name", "a name for upstreams to use", value::text, others.iter().map(|other| &*other.name))
         },
-        /// `[[issuers]]` entry whose tokens this provider exchanges; or `issuer_url`. With `token_url` both may be
-        /// absent, for an `authorization_server` of an exchange.
+        /// `[[issuers]]` entry whose tokens this provider exchanges. With `token_url` it may be absent, for an
+        /// `authorization_server` of an exchange.
         reload issuer: String = by { read_issuer(section, issuers) },
         /// Token endpoint. Required, unless the issuer has `discovery`.
         reload token_url: Option<String> = by { read_token_url(section, &issuer, issuers) },
         /// Required: The gate's own client at the provider: `id`, `secret_file`, and `secret_in`: `"basic"` or
         /// `"form"`; or `key_file` and `assertion_audience` (docs/clients-without-secrets.md); or `client_cert`.
         reload client: ProviderClientSettings = by { read_client(section, dir) },
-        /// Time for the provider's whole answer; 100ms to 30s.
-        reload timeout: Duration = get_or(value::duration_within(SECOND / 10, 30 * SECOND), 5 * SECOND),
+        /// Time for the provider's whole answer.
+        fixed timeout: Duration = get_or(value::duration_within(SECOND / 10, 30 * SECOND), 5 * SECOND),
         /// Only trusted authorities, in PEM. Default: the system's.
         reload ca: Option<PathBuf> = get(path_in(dir)),
-    }
-    with {
-        /// Instead of `issuer`: the `url` of the entry.
-        reload issuer_url: text,
     }
 }
 
 fn read_issuer(section: &Section<'_>, issuers: &[TrustedIssuer]) -> String {
-    let by_url = section.get("issuer_url", value::text);
-    let found = by_url.as_ref().and_then(|url| issuers.iter().find(|issuer| issuer.url == *url));
-    match (&by_url, found) {
-        (Some(_), Some(issuer)) => return issuer.name.clone(),
-        (Some(url), None) => {
-            section.blame("issuer_url", format!("no entry of [[issuers]] has the url \"{url}\""));
-            return String::new();
-        }
-        (None, _) => {}
-    }
     let name = match section.has("token_url") && !section.has("issuer") {
         true => String::new(),
-        false => section.required("issuer", "the name of an [[issuers]] entry, or issuer_url", value::text),
+        false => section.required("issuer", "the name of an [[issuers]] entry", value::text),
     };
     if !name.is_empty() {
         check_known(section, "issuer", "issuer", &name, issuers.iter().map(|issuer| issuer.name.as_str()));

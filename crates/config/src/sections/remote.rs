@@ -12,6 +12,7 @@ use super::{SECOND, path_in};
 use rotogate::remote_keys::{FetchFiles, FetchSettings, KeyLocation, RemoteIssuer};
 use rotogate_core::http_client::Proxy;
 use rotogate_core::token::Algorithm;
+use rotogate_core::token::claims::CLIENT_PREFIX;
 use rotogate_kit::config::{Section, Value as Raw};
 
 /// The source of an issuer's fetched keys.
@@ -47,13 +48,19 @@ pub(super) fn read(
 ) -> Option<RemoteSource> {
     let discovery = section.get("discovery", discovery);
     let jwks_url = section.get("jwks_url", value::text);
-    let required = section.get("required", value::boolean);
+    // Nobody waits for the keys of a client: it is refused until they are fetched.
+    let is_client = name.starts_with(CLIENT_PREFIX);
+    let required = !is_client && section.get_or("required", value::boolean, false);
     let fetch = section.section("fetch");
     let FetchKeys { settings, ca, client_cert, bearer_file, keep, proxy } = read_fetch(&fetch, dir);
     fetch.finish();
     if !section.has("discovery") && !section.has("jwks_url") {
         let message = "is for keys that are fetched; expected discovery or jwks_url beside it";
-        section.blame_present(&["fetch", "required"], message);
+        match section.has("introspection") {
+            true => fetch.blame_present(&["stale_for", "bearer_file", "proxy"], message),
+            false => section.blame_present(&["fetch"], message),
+        }
+        section.blame_present(&["required"], message);
         return None;
     }
     let mut issuer = RemoteIssuer::new(name, url).algorithms(algorithm).fetch(settings);
@@ -74,7 +81,16 @@ pub(super) fn read(
             key => fetch.blame(key, wrong.problem()),
         }
     }
-    Some(RemoteSource { issuer, keep, required: required.unwrap_or(false) })
+    Some(RemoteSource { issuer, keep, required })
+}
+
+/// Reads the files of `fetch` that apply to introspection, too. [`read`] reports what is wrong with them.
+pub(super) fn read_files(section: &Section<'_>, dir: &Path) -> FetchFiles {
+    let fetch = section.section("fetch");
+    let file = |key| fetch.get(key, |v| Ok(path_in(dir)(v).ok())).flatten();
+    let mut files = FetchFiles::default();
+    (files.ca, files.client_cert) = (file("ca"), file("client_cert"));
+    files
 }
 
 /// Reads `true`, or the URL of the discovery document.
@@ -157,5 +173,7 @@ pub(super) fn print(table: &mut Table, source: &RemoteSource) {
     let FetchFiles { ca, client_cert, bearer, .. } = issuer.files.clone();
     let (settings, proxy) = (issuer.fetch, issuer.proxy.clone());
     FetchKeys { settings, ca, client_cert, bearer_file: bearer, keep: *keep, proxy }.put(table, "fetch");
-    put(table, "required", *required);
+    if !issuer.name.starts_with(CLIENT_PREFIX) {
+        put(table, "required", *required);
+    }
 }

@@ -188,7 +188,7 @@ fn i19_i45_a_preset_gives_what_is_not_written_and_says_what_must_be() {
     assert!(found.len() == 1 && found[0].contains("did you mean \"keycloak\"?"), "{found:?}");
     // Entra publishes keys without `alg`.
     let keys = |more: &str| read(&format!("{MINIMAL}{ISSUER}{more}")).unwrap().issuers.remove(0).keys;
-    let of = |algorithm| KeySource::Jwks(PathBuf::from("/etc/rotogate/idp.json"), algorithm);
+    let of = |algorithm| KeySource::File(PathBuf::from("/etc/rotogate/idp.json"), algorithm);
     assert_eq!(keys("preset = \"entra-v2\"\n"), of(Some(rotogate_core::token::Algorithm::Rs256)));
     assert_eq!(
         keys("preset = \"entra-v2\"\nalgorithm = \"ES256\"\n"),

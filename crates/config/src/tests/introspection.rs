@@ -34,28 +34,27 @@ fn i20_introspection_stands_instead_of_keys_or_beside_them_and_is_printed() {
         negative: Duration::from_secs(5),
         stale_if_error: Duration::ZERO,
         timeout: Duration::from_secs(5),
-        ca: None,
-        client_cert: None,
         prefix: String::new(),
         always: false,
         audience_optional: false,
     };
     assert_eq!(found, expected);
-    let more = ", cache = \"0s\", ca = \"ca.pem\", client_cert = \"gate.pem\", prefix = \
-                \"ory_at_\", always = true, audience_optional = true, secret_in = \"form\"";
-    let all = read(&format!("{MINIMAL}{}", issuer("idp", more))).unwrap();
+    let more = ", cache = \"0s\", prefix = \"ory_at_\", always = true, audience_optional = true, secret_in = \"form\"";
+    let fetch = "audience = \"x\"\nfetch = { ca = \"ca.pem\", client_cert = \"gate.pem\" }\n";
+    let all = read(&format!("{MINIMAL}{}", issuer("idp", more).replace("audience = \"x\"\n", fetch))).unwrap();
+    let files: Vec<_> = all.issuers[0].introspection_files().map(|(key, _)| key).collect();
+    assert_eq!(files, ["introspection.secret_file", "fetch.ca", "fetch.client_cert"]);
     let found = all.issuers[0].introspection.clone().unwrap();
     assert_eq!(found.cache, Duration::ZERO);
     assert_eq!((&*found.prefix, found.always, found.audience_optional), ("ory_at_", true, true));
     assert_eq!(found.secret_in, SecretPlace::Form);
-    assert_eq!(found.files().map(|(key, _)| key).collect::<Vec<_>>(), ["secret_file", "ca", "client_cert"]);
     for config in [config, all] {
         let printed = config.to_toml();
         assert_eq!(read(&printed).unwrap().issuers, config.issuers, "{printed}");
         assert!(printed.contains("idp.secret"), "the file's name is no secret");
     }
     let beside = issuer("idp", "").replace("audience = \"x\"\n", "audience = \"x\"\njwks_file = \"idp.json\"\n");
-    assert!(matches!(read(&format!("{MINIMAL}{beside}")).unwrap().issuers[0].keys, KeySource::Jwks(..)));
+    assert!(matches!(read(&format!("{MINIMAL}{beside}")).unwrap().issuers[0].keys, KeySource::File(..)));
     let env = [("ROTOGATE_ISSUERS__0__INTROSPECTION__SECRET_FILE", "/run/secrets/idp")];
     let config = with_env(&text, &env).unwrap();
     assert_eq!(config.issuers[0].introspection.clone().unwrap().secret_file, Some(PathBuf::from("/run/secrets/idp")));
@@ -92,6 +91,11 @@ fn i45_mistakes_of_introspection_are_reported() {
     }
     let found = with("audience = \"x\"\n", "audience = \"x\"\nalgorithm = \"RS256\"\n");
     assert!(found.len() == 1 && found[0].contains("issuers[0].algorithm: is of no use"), "{found:?}");
+    let found = with("audience = \"x\"\n", "audience = \"x\"\nfetch = { ca = \"ca.pem\", stale_for = \"2d\" }\n");
+    assert!(
+        found.len() == 1 && found[0].contains("issuers[0].fetch.stale_for: is for keys that are fetched"),
+        "{found:?}"
+    );
     let found = said("[[issuers]]\nurl = \"https://idp.test/\"\naudience = \"x\"\n");
     assert!(found.len() == 1 && found[0].contains("for opaque tokens, introspection"), "{found:?}");
 }

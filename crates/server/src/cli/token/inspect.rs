@@ -253,8 +253,8 @@ async fn by_introspection(
         let why = format!("the issuer decides; --online sends the token, and asks {}", settings.url);
         return Ok(AccessReport::refused(Denial::IntrospectionUnavailable(settings.timeout), Some(why)));
     }
-    let introspection = issuer_rules::load_introspection(settings)
-        .map_err(|fault| Failure::Failed(format!("introspection.{fault}")))?;
+    let introspection = issuer_rules::load_introspection(settings, &issuer.files)
+        .map_err(|fault| Failure::Failed(fault.to_string()))?;
     let unavailable = |why| AccessReport::refused(Denial::IntrospectionUnavailable(settings.timeout), Some(why));
     let response = match introspection.introspector.introspect(token).await {
         Ok(response) => response,

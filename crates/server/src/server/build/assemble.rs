@@ -5,7 +5,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::HeaderName;
 
@@ -53,8 +52,6 @@ pub struct GateParts {
     pub(crate) passwords: Arc<Passwords>,
     /// The embedded store, if the gate uses one.
     pub(crate) redb: Option<RedbStore>,
-    /// How long the embedded store may be unwritable.
-    pub(crate) give_up: Option<Duration>,
     /// The tokens of the admin listener.
     pub(crate) admin_tokens: Arc<AdminTokens>,
     /// The user that the start created because the users file was missing, with its password. Shown once.
@@ -144,25 +141,12 @@ pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
         directories,
         passwords,
         redb,
-        give_up: give_up(&config.store),
         admin_tokens,
         first_user,
         trusted,
         remote_issuers,
         new_keys,
     })
-}
-
-/// How long an embedded store may be unwritable.
-fn give_up(store: &StoreConfig) -> Option<Duration> {
-    match store {
-        StoreConfig::Redb(settings) => settings.give_up,
-        StoreConfig::Memory => None,
-        #[cfg(feature = "postgres")]
-        StoreConfig::Postgres(_) => None,
-        #[cfg(feature = "redis")]
-        StoreConfig::Redis(_) => None,
-    }
 }
 
 /// A builder with all settings of the gate. The caller adds keys, store, users, the checker of passwords and the rules
@@ -290,12 +274,8 @@ fn with_store(builder: GateBuilder, store: &StoreConfig) -> GateBuilder {
 fn client_with_keys(config: &ClientConfig) -> Result<Client, KeyFault> {
     let mut client = config.client.clone();
     if let Some(ClientKeySource { source }) = &config.keys {
-        let key = match source.file() {
-            Some(("jwks_file", _)) => "keys.jwks_file",
-            _ => "keys.public_key",
-        };
-        let keys =
-            load_keys(source, &format!("client {}", client.id)).map_err(|message| KeyFault::new(key, message))?;
+        let keys = load_keys(source, &format!("client {}", client.id))
+            .map_err(|message| KeyFault::new("keys.jwks_file", message))?;
         client.keys = keys.map(ClientKeys::from);
     }
     Ok(client)

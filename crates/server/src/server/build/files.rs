@@ -148,7 +148,7 @@ pub(crate) fn own(config: &Config) -> Vec<PathBuf> {
 
 /// The key file of a trusted issuer, and the files of its introspection.
 pub(crate) fn of_issuer(issuer: &TrustedIssuer) -> Vec<PathBuf> {
-    let introspection = issuer.introspection.iter().flat_map(|it| it.files()).map(|(_, path)| path.to_owned());
+    let introspection = issuer.introspection_files().map(|(_, path)| path.to_owned());
     issuer.keys.file().map(|(_, path)| path.to_owned()).into_iter().chain(introspection).collect()
 }
 

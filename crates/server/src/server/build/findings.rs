@@ -244,7 +244,7 @@ impl<'a> Findings<'a> {
     /// The files of logs. A start creates a file, but no folder.
     pub(super) fn logs(&mut self) {
         let Config { log, access_log, audit_log, .. } = self.config;
-        let access = access_log.enabled.then_some(&access_log.output);
+        let access = access_log.output.0.as_ref();
         let audit = audit_log.output.as_ref();
         for (key, output) in
             [("log.output", Some(&log.output)), ("access_log.output", access), ("audit_log.output", audit)]
@@ -325,11 +325,11 @@ impl<'a> Findings<'a> {
     /// Checks the files of `introspection`. Returns whether all of them can be used.
     fn introspection(&mut self, index: usize, issuer: &TrustedIssuer) -> bool {
         let Some(config) = &issuer.introspection else { return true };
-        let named = |key: &str| format!("issuers[{index}].introspection.{key}");
-        if self.is_denied(config.files().map(|(key, path)| (named(key), path))) {
+        let named = |key: &str| format!("issuers[{index}].{key}");
+        if self.is_denied(issuer.introspection_files().map(|(key, path)| (named(key), path))) {
             return false;
         }
-        match issuer_rules::load_introspection(config) {
+        match issuer_rules::load_introspection(config, &issuer.files) {
             Ok(_) => true,
             Err(fault) => {
                 self.blame(&named(&fault.key), fault.message);
@@ -395,9 +395,8 @@ impl<'a> Findings<'a> {
         hashes: &HashesConfig,
         passwords: &Arc<Passwords>,
     ) -> Option<DirectoryPlan> {
-        for (key, path) in [("firebase", &hashes.firebase), ("spring_pbkdf2_secret_file", &hashes.spring_secret_file)] {
-            let Some(path) = path else { continue };
-            let key = format!("{table}.{key}");
+        if let Some(path) = &hashes.hash_parameters {
+            let key = format!("{table}.hash_parameters");
             if self.is_denied([(&key, path.as_path())]) {
                 return None;
             }

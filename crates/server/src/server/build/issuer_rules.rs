@@ -7,12 +7,13 @@ use secrecy::SecretString;
 use super::provider_client::{client_key, target};
 use crate::server::error::{KeyFault, ServerError};
 use rotogate::program::HttpIntrospector;
+use rotogate::remote_keys::FetchFiles;
 use rotogate_config::{IntrospectionConfig, KeySource, TrustedIssuer};
 use rotogate_core::http_client::{ClientCredentials, HttpClient, Tls};
 use rotogate_core::introspection::Introspection;
 use rotogate_core::private_file::{self, trusted};
-use rotogate_core::token::AssertionGrants;
-use rotogate_core::token::verify::{IssuerKeys, IssuerRules};
+use rotogate_core::token::verify::{IssuerKeys, IssuerRules, RulesError};
+use rotogate_core::token::{Algorithm, AssertionGrants};
 
 /// The longest key file of another issuer, in bytes.
 const MAX_KEY_FILE_BYTES: u64 = 4 << 20;
@@ -31,25 +32,42 @@ pub(crate) fn load_issuer_and_log(issuer: &TrustedIssuer) -> Result<IssuerRules,
 /// The keys of an issuer or a client: the keys that its file holds now, or an empty set that a fetch fills later.
 /// `None` if it has no keys.
 pub(super) fn load_keys(source: &KeySource, whose: &str) -> Result<Option<IssuerKeys>, String> {
-    let read = |path| trusted::read(path, MAX_KEY_FILE_BYTES);
-    let (path, keys) = match source {
-        KeySource::Jwks(path, algorithm) => (path, IssuerKeys::from_jwks(&read(path)?, *algorithm)),
-        KeySource::PublicKey(path, algorithm) => (path, IssuerKeys::from_public_pem(&read(path)?, *algorithm)),
+    let (path, algorithm) = match source {
+        KeySource::File(path, algorithm) => (path, *algorithm),
         KeySource::Remote(_) => return Ok(Some(IssuerKeys::unknown())),
         KeySource::None => return Ok(None),
     };
-    let remedy = match source {
-        KeySource::Jwks(..) => "; save the set that it publishes",
-        _ => "",
+    let text = trusted::read(path, MAX_KEY_FILE_BYTES)?;
+    let in_file = |what: String| format!("{}: the keys of {whose}: {what}", path.display());
+    let keys = if is_pem(&text) {
+        of_pem(&text, algorithm).map_err(|error| in_file(error.to_string()))?
+    } else {
+        IssuerKeys::from_jwks(&text, algorithm)
+            .map_err(|error| in_file(format!("{error}; save the set that it publishes")))?
     };
-    keys.map(Some).map_err(|error| format!("{}: the keys of {whose}: {error}{remedy}", path.display()))
+    Ok(Some(keys))
+}
+
+/// A public key in PEM. Without an algorithm, the kind of the key names it.
+fn of_pem(text: &[u8], algorithm: Option<Algorithm>) -> Result<IssuerKeys, RulesError> {
+    let others = [Algorithm::EdDsa, Algorithm::Es256, Algorithm::Es384];
+    let fitting = || others.into_iter().find_map(|one| IssuerKeys::from_public_pem(text, one).ok());
+    match algorithm {
+        Some(algorithm) => IssuerKeys::from_public_pem(text, algorithm),
+        None => fitting().map_or_else(|| IssuerKeys::from_public_pem(text, Algorithm::Rs256), Ok),
+    }
+}
+
+/// Whether a file of keys is in PEM, and no JWK set.
+fn is_pem(text: &[u8]) -> bool {
+    text.trim_ascii_start().starts_with(b"-----BEGIN")
 }
 
 /// The client for an issuer's introspection of opaque tokens, with the secret that its file holds now.
 ///
 /// # Errors
 /// The key at fault, and what is wrong with it.
-pub(crate) fn load_introspection(config: &IntrospectionConfig) -> Result<Introspection, KeyFault> {
+pub(crate) fn load_introspection(config: &IntrospectionConfig, files: &FetchFiles) -> Result<Introspection, KeyFault> {
     let IntrospectionConfig {
         url,
         client_id,
@@ -60,8 +78,6 @@ pub(crate) fn load_introspection(config: &IntrospectionConfig) -> Result<Introsp
         negative,
         stale_if_error,
         timeout,
-        ca,
-        client_cert,
         prefix,
         always,
         audience_optional,
@@ -69,28 +85,35 @@ pub(crate) fn load_introspection(config: &IntrospectionConfig) -> Result<Introsp
     let in_file = |key, file: &Path, what: &str| KeyFault::new(key, format!("{}: {what}", file.display()));
     let mut credentials = ClientCredentials::public(client_id);
     if let Some(secret_file) = secret_file {
-        let text = private_file::read_private(secret_file).map_err(|message| KeyFault::new("secret_file", message))?;
+        let text = private_file::read_private(secret_file)
+            .map_err(|message| KeyFault::new("introspection.secret_file", message))?;
         let secret = text.trim_end_matches(['\n', '\r']);
         if secret.is_empty() {
-            return Err(in_file("secret_file", secret_file, "is empty; expected the secret of client_id"));
+            return Err(in_file(
+                "introspection.secret_file",
+                secret_file,
+                "is empty; expected the secret of client_id",
+            ));
         }
         credentials.secret = Some((SecretString::from(secret.to_owned()), *secret_in));
     }
     if let Some(key) = key {
-        let key = client_key(client_id, key).map_err(|message| KeyFault::new("key_file", message))?;
+        let key = client_key(client_id, key).map_err(|message| KeyFault::new("introspection.key_file", message))?;
         credentials.assertions = Some(key);
     }
-    let mut tls = Tls::read(ca.as_deref(), None).map_err(|error| KeyFault::new("ca", error.message))?;
+    let (ca, client_cert) = (&files.ca, &files.client_cert);
+    let mut tls = Tls::read(ca.as_deref(), None).map_err(|error| KeyFault::new("fetch.ca", error.message))?;
     if let Some(file) = client_cert {
-        let pem = private_file::read_private(file).map_err(|message| KeyFault::new("client_cert", message))?;
+        let pem = private_file::read_private(file).map_err(|message| KeyFault::new("fetch.client_cert", message))?;
         tls.client_cert = Some((pem.to_string(), SecretString::from(pem.to_string())));
     }
     let client = HttpClient::with_tls(&tls).map_err(|error| match (error.key, client_cert) {
-        ("ca", _) if ca.is_some() => KeyFault::new("ca", error.message),
-        ("client_cert", Some(file)) => in_file("client_cert", file, &error.message),
-        _ => KeyFault::new("url", error.message),
+        ("ca", _) if ca.is_some() => KeyFault::new("fetch.ca", error.message),
+        ("client_cert", Some(file)) => in_file("fetch.client_cert", file, &error.message),
+        _ => KeyFault::new("introspection.url", error.message),
     })?;
-    let introspector = HttpIntrospector::by(client.with_timeout(*timeout), target("url", url)?, credentials);
+    let introspector =
+        HttpIntrospector::by(client.with_timeout(*timeout), target("introspection.url", url)?, credentials);
     let mut introspection = Introspection::by(introspector)
         .cache(*cache)
         .negative(*negative)
@@ -103,8 +126,8 @@ pub(crate) fn load_introspection(config: &IntrospectionConfig) -> Result<Introsp
 /// The rules for an issuer, with the keys and the secret that its files hold now.
 pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String> {
     let keys = load_keys(&issuer.keys, &format!("issuer {}", issuer.url))?;
-    let introspection = issuer.introspection.as_ref().map(load_introspection).transpose();
-    let introspection = introspection.map_err(|fault| format!("introspection.{fault}"))?;
+    let introspection = issuer.introspection.as_ref().map(|it| load_introspection(it, &issuer.files)).transpose();
+    let introspection = introspection.map_err(|fault| fault.to_string())?;
     let TrustedIssuer {
         name,
         url,
@@ -116,6 +139,8 @@ pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
         claims,
         audience,
         keys: _,
+        // Those of its introspection and of its fetched keys.
+        files: _,
         introspection: _,
         typ,
         max_lifetime,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::issuer_rules::load_introspection;
 use crate::server::error::{Faults, KeyFault, ServerError};
 use rotogate::gate::GateBuilder;
-use rotogate::remote_keys::{self, FetchFailure, RemoteKeys, RemoteStatus};
+use rotogate::remote_keys::{self, FetchFailure, FetchFiles, RemoteKeys, RemoteStatus};
 use rotogate_config::{
     BrowserConfig, ClientConfig, Config, ConfigError, ConfigErrors, IntrospectionConfig, RemoteSource, TrustedIssuer,
 };
@@ -326,7 +326,7 @@ pub(crate) async fn inspect(config: &Config) -> Result<(Vec<String>, Vec<ConfigE
         };
         let introspection = async {
             match &issuer.introspection {
-                Some(settings) => Some(inspect_introspection(settings).await),
+                Some(settings) => Some(inspect_introspection(settings, &issuer.files).await),
                 None => None,
             }
         };
@@ -398,9 +398,10 @@ async fn inspect_keys(source: &RemoteSource) -> Result<(Vec<String>, Vec<Box<str
 
 /// Asks about a token that cannot exist. Only a server that knows the gate as its client answers that the token is
 /// not active.
-async fn inspect_introspection(settings: &IntrospectionConfig) -> Found {
+async fn inspect_introspection(settings: &IntrospectionConfig, files: &FetchFiles) -> Found {
     const URL: &str = "introspection.url";
-    let introspection = load_introspection(settings).map_err(|fault| KeyFault::new("introspection", fault.message))?;
+    let introspection =
+        load_introspection(settings, files).map_err(|fault| KeyFault::new("introspection", fault.message))?;
     let token = format!("{}rotogate-check-{}", settings.prefix, uuid::Uuid::new_v4().simple());
     let response = introspection.introspector.introspect(&token).await.map_err(|fault| {
         let key = if fault.needs_operator() { "introspection.client_id" } else { URL };
