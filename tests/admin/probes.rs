@@ -76,7 +76,7 @@ async fn p54_an_upgrade_takes_the_probes_along_and_opens_those_that_are_new() {
     // The successor opens each listener before it drains the gate, that of an authorizer, too.
     let asked = std::net::SocketAddr::from(([127, 0, 0, 1], support::server::free_port()));
     let authorizer = format!(
-        "\n[[authorizers]]\nkind = \"forward-auth\"\nlisten = \"{asked}\"\nneighbour = \"nginx\"\n\
+        "\n[[authorizers]]\nkind = \"nginx\"\nlisten = \"{asked}\"\n\
          trusted_proxies = [\"127.0.0.1/32\"]\n"
     );
     place.write_config(&(config + &authorizer));

@@ -15,7 +15,7 @@ use super::scene::{NGINX, Scene, bearer, facts, run};
 use crate::corpus;
 use crate::grpc::client::call;
 
-const CADDY: &str = "kind = \"forward-auth\"\nneighbour = \"caddy\"\ntrusted_proxies = [\"127.0.0.1/32\"]";
+const CADDY: &str = "kind = \"caddy\"\ntrusted_proxies = [\"127.0.0.1/32\"]";
 
 const MORE: &str = r#"
 [[routes]]
@@ -125,7 +125,7 @@ fn n3_a_stranger_gets_403_for_an_open_route_too_and_no_listener_starts_without_a
     let reply = scene.about("GET", "/public/a", &[]);
     assert_eq!((reply.status, reply.all("x-auth-subject").len()), (403, 0), "{reply:?}");
     let config = format!(
-        "{}[[authorizers]]\nkind = \"forward-auth\"\nneighbour = \"nginx\"\nlisten = \"127.0.0.1:0\"\n{ROUTES}",
+        "{}[[authorizers]]\nkind = \"nginx\"\nlisten = \"127.0.0.1:0\"\n{ROUTES}",
         support::stub::HEAD.replace("@upstream@", "127.0.0.1:9")
     );
     let said = support::Place::new(&config).refused();
@@ -136,7 +136,7 @@ fn n3_a_stranger_gets_403_for_an_open_route_too_and_no_listener_starts_without_a
 fn t37_other_trusted_proxies_count_for_questions_from_the_reload_on() {
     let networks = |network: &str| format!("trusted_proxies = [\"{network}\"]");
     let head = support::with(HEAD, "server", &networks("127.0.0.0/8"));
-    let scene = Scene::on(&head, "kind = \"forward-auth\"\nneighbour = \"nginx\"", &routes());
+    let scene = Scene::on(&head, "kind = \"nginx\"", &routes());
     let mut open = Wire::open(scene.asked);
     let mut ask = || {
         let lines = facts("GET", "/public/a");

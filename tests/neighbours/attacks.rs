@@ -174,8 +174,7 @@ pub(super) fn asked(scene: &Scene, neighbour: &str, row: &Row, credential: Optio
 #[test]
 fn n1_n2_n5_n9_n18_no_known_attack_succeeds_at_an_authorizer() {
     for neighbour in ["nginx", "traefik", "caddy", "haproxy", "envoy"] {
-        let keys =
-            format!("kind = \"forward-auth\"\nneighbour = \"{neighbour}\"\ntrusted_proxies = [\"127.0.0.1/32\"]");
+        let keys = format!("kind = \"{neighbour}\"\ntrusted_proxies = [\"127.0.0.1/32\"]");
         let scene = Scene::new(&keys, ROUTES);
         let tokens = scene.login();
         let (good, subject) = (bearer(&tokens), subject(&tokens.access));
@@ -206,7 +205,7 @@ fn n1_n2_n5_n9_n18_no_known_attack_succeeds_at_an_authorizer() {
 
 #[test]
 fn n6_the_verdicts_of_two_requests_at_once_are_not_exchanged() {
-    let keys = "kind = \"forward-auth\"\nneighbour = \"caddy\"\ntrusted_proxies = [\"127.0.0.1/32\"]";
+    let keys = "kind = \"caddy\"\ntrusted_proxies = [\"127.0.0.1/32\"]";
     let scene = Scene::new(keys, ROUTES);
     let (first, second) = (scene.login(), scene.login());
     run(scene.gate.revoke(&second.refresh));

@@ -14,7 +14,7 @@ const NGINX_LINES: &str = "proxy_pass https://gate/;
       proxy_ssl_name gate.internal;
       proxy_ssl_verify on;";
 const GATE_LINES: &str =
-    "neighbour = \"nginx\"\ntls = { cert = \"gate.pem\", key = \"gate.key\", client_ca = \"proxies.pem\" }";
+    "kind = \"nginx\"\ntls = { cert = \"gate.pem\", key = \"gate.key\", client_ca = \"proxies.pem\" }";
 
 #[test]
 fn n17_a_neighbour_asks_over_tls_with_a_certificate_and_nobody_asks_without() {
@@ -24,9 +24,8 @@ fn n17_a_neighbour_asks_over_tls_with_a_certificate_and_nobody_asks_without() {
     }
     let (gate_ca, proxies) = (Pki::new(), Pki::new());
     let (of_gate, of_nginx) = (gate_ca.issue(&["gate.internal"]), proxies.issue(&["nginx"]));
-    let change = |text: String| {
-        text.replace("proxy_pass http://gate/;", NGINX_LINES).replace("neighbour = \"nginx\"", GATE_LINES)
-    };
+    let change =
+        |text: String| text.replace("proxy_pass http://gate/;", NGINX_LINES).replace("kind = \"nginx\"", GATE_LINES);
     let files = |folder: &std::path::Path| {
         for (pair, name) in [(&of_gate, "gate"), (&of_nginx, "nginx")] {
             std::fs::write(folder.join(format!("{name}.pem")), &pair.cert).unwrap();

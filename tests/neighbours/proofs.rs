@@ -13,8 +13,7 @@ const CLIENT: &str = "[[clients]]\nid = \"bound\"\ndpop = \"required\"\n";
 #[test]
 fn n39_n31_the_url_of_a_proof_is_that_of_the_facts() {
     for neighbour in ["nginx", "traefik", "caddy", "haproxy", "envoy"] {
-        let keys =
-            format!("kind = \"forward-auth\"\nneighbour = \"{neighbour}\"\ntrusted_proxies = [\"127.0.0.1/32\"]");
+        let keys = format!("kind = \"{neighbour}\"\ntrusted_proxies = [\"127.0.0.1/32\"]");
         let scene = Scene::on(&format!("{HEAD}{CLIENT}"), &keys, ROUTES);
         let holder = Holder::new(1);
         let fields = [

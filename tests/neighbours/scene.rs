@@ -8,7 +8,7 @@ use support::wire::{Reply, Wire};
 use support::{Gate, Place, Tokens};
 
 /// The keys of an authorizer that nginx asks.
-pub(super) const NGINX: &str = "kind = \"forward-auth\"\nneighbour = \"nginx\"\ntrusted_proxies = [\"127.0.0.1/32\"]";
+pub(super) const NGINX: &str = "kind = \"nginx\"\ntrusted_proxies = [\"127.0.0.1/32\"]";
 
 /// A gate, its authorizer's address, and the upstream of its public listener.
 pub(super) struct Scene {

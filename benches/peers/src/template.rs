@@ -138,7 +138,7 @@ fn configuration(place: &Place<'_>) -> String {
     let public = if tls.is_some() { "https" } else { "http" };
     let authorizer = asked.map_or_else(String::new, |(question, asked)| {
         let kind = match question {
-            Question::ForwardAuth => "kind = \"forward-auth\"\nneighbour = \"nginx\"",
+            Question::ForwardAuth => "kind = \"nginx\"",
             Question::ExtAuthz => "kind = \"ext-authz\"",
         };
         format!("[[authorizers]]\n{kind}\nlisten = \"{asked}\"\ntrusted_proxies = [\"127.0.0.1/32\"]\n")

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use toml::{Table, Value};
+use toml::Value;
 
 use super::super::declare::section;
-use super::super::print::{Print, put};
+use super::super::print::Print;
 use super::super::value;
 use super::listeners::{self, ClientAuth, ListenerConfig, TlsConfig};
 use super::{AdminConfig, ServerConfig, collide, loopback};
@@ -19,8 +19,9 @@ section! {
     /// An entry of `[[authorizers]]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct AuthorizerConfig, read by read_keys(section, kind: AuthorizerKind, listen: SocketAddr, others: &Others<'_>) {
-        /// Protocol, and the proxy that speaks it.
-        restart kind as "..": AuthorizerKind = by { kind },
+        /// Required: Proxy, by whose headers the gate knows the request: `"nginx"`, `"traefik"`, `"caddy"`, `"haproxy"`,
+        /// or `"envoy"` over HTTP; `"ext-authz"`: Envoy over gRPC (docs/ext-authz.md).
+        restart kind: AuthorizerKind = by { kind },
         /// Required: Address for the questions of the proxies alone.
         restart listen: SocketAddr = by { listen },
         /// Addresses of the proxies. Required, unless `tls` requires a client certificate. Default: those of
@@ -43,14 +44,6 @@ section! {
                 max_connections_per_address: others.server.max_connections_per_address,
             }
         },
-    }
-    with {
-        /// Required: Protocol: `"forward-auth"`, or `"ext-authz"`: Envoy over gRPC (docs/ext-authz.md), without a
-        /// neighbour.
-        restart kind: text,
-        /// Proxy, by whose headers the gate knows the request: `"nginx"`, `"traefik"`, `"caddy"`, `"haproxy"` or
-        /// `"envoy"`. Required with `"forward-auth"`.
-        restart neighbour: text,
     }
 }
 
@@ -80,9 +73,22 @@ impl AuthorizerKind {
     /// The value of `kind`.
     pub const fn word(self) -> &'static str {
         match self {
+            Self::ForwardAuth(neighbour) => neighbour.name(),
+            Self::ExtAuthz => "ext-authz",
+        }
+    }
+
+    /// The protocol, as a label of metrics.
+    pub const fn protocol(self) -> &'static str {
+        match self {
             Self::ForwardAuth(_) => "forward-auth",
             Self::ExtAuthz => "ext-authz",
         }
+    }
+
+    fn all() -> Vec<(&'static str, Self)> {
+        let all = Neighbour::ALL.into_iter().map(Self::ForwardAuth).chain([Self::ExtAuthz]);
+        all.map(|kind| (kind.word(), kind)).collect()
     }
 }
 
@@ -102,7 +108,8 @@ pub(super) fn read(
     let mut found: Vec<AuthorizerConfig> = Vec::new();
     for section in sections {
         let others = Others { dir, server, above: &found };
-        let kind = kind(section);
+        let kind =
+            section.require("kind", "the proxy that asks, such as \"nginx\"", value::word(&AuthorizerKind::all(), &[]));
         let listen = section.require("listen", "an address and port such as \"127.0.0.1:8082\"", value::address);
         if let Some(address) = listen {
             let taken = others.listeners().map(|other| (other.address, other.key.as_str())).chain(admin.addresses());
@@ -127,31 +134,8 @@ pub(super) fn read(
     found
 }
 
-fn kind(section: &Section<'_>) -> Option<AuthorizerKind> {
-    let words = [("forward-auth", false), ("ext-authz", true)];
-    let is_grpc = section.require("kind", "\"forward-auth\" or \"ext-authz\"", value::word(&words, &[]));
-    let names = Neighbour::ALL.map(|neighbour| (neighbour.name(), neighbour));
-    match is_grpc {
-        Some(true) => {
-            let message = "only applies to kind = \"forward-auth\": ext-authz is Envoy's; remove it";
-            section.misplaced(&["neighbour"], message);
-            Some(AuthorizerKind::ExtAuthz)
-        }
-        // The key is read in any case, so that it is not reported as unknown.
-        Some(false) => section
-            .require("neighbour", "the proxy that asks, such as \"nginx\"", value::word(&names, &[]))
-            .map(AuthorizerKind::ForwardAuth),
-        None => section.get("neighbour", value::word(&names, &[])).and(None),
-    }
-}
-
 impl Print for AuthorizerKind {
     fn print(&self) -> Value {
-        let mut table = Table::new();
-        put(&mut table, "kind", self.word());
-        if let Self::ForwardAuth(neighbour) = self {
-            put(&mut table, "neighbour", neighbour.name());
-        }
-        table.into()
+        self.word().into()
     }
 }

@@ -1,6 +1,6 @@
 use super::*;
 
-const ONE: &str = "[[authorizers]]\nkind = \"forward-auth\"\nneighbour = \"nginx\"\nlisten = \"127.0.0.1:8082\"\n";
+const ONE: &str = "[[authorizers]]\nkind = \"nginx\"\nlisten = \"127.0.0.1:8082\"\n";
 const TRUSTED: &str = "trusted_proxies = [\"127.0.0.1/32\"]\n";
 
 #[test]
@@ -21,10 +21,9 @@ fn n3_an_authorizer_names_who_may_ask() {
 fn what_is_wrong_with_an_authorizer_is_said_where_it_stands() {
     let with = |from: &str, to: &str| said(&format!("{ONE}{TRUSTED}").replace(from, to));
     for (from, to, expected) in [
-        ("neighbour = \"nginx\"\n", "", "authorizers[0].neighbour: missing"),
-        ("\"nginx\"", "\"ngnix\"", "authorizers[0].neighbour: "),
-        ("forward-auth", "ext-authz", "authorizers[0].neighbour: only applies to kind = \"forward-auth\""),
-        ("forward-auth", "forward", "authorizers[0].kind: "),
+        ("kind = \"nginx\"\n", "", "authorizers[0].kind: missing; expected the proxy that asks"),
+        ("\"nginx\"", "\"ngnix\"", "did you mean \"nginx\"?"),
+        ("kind = \"nginx\"", "kind = \"nginx\"\nneighbour = \"nginx\"", "authorizers[0].neighbour: was removed: "),
         ("listen = \"127.0.0.1:8082\"\n", "", "authorizers[0].listen: missing"),
         ("8082", "8080", "authorizers[0].listen: 127.0.0.1:8080 is taken by server.listen"),
         ("8082", "8081", "authorizers[0].listen: 127.0.0.1:8081 is taken by admin.listen"),

@@ -58,9 +58,13 @@ const PARTS: &[Part] = &[
     ),
     // The kinds of an authorizer, a client and an endpoint.
     part(
-        "authorizers = [{ kind = \"forward-auth\", neighbour = \"nginx\", listen = \"127.0.0.1:8090\", \
+        "authorizers = [{ kind = \"nginx\", listen = \"127.0.0.1:8090\", \
          trusted_proxies = [\"127.0.0.1/32\"] }]",
     ),
+    part("authorizers = [{ kind = \"traefik\", listen = \"127.0.0.1:8091\", trusted_proxies = [\"127.0.0.1/32\"] }]"),
+    part("authorizers = [{ kind = \"caddy\", listen = \"127.0.0.1:8091\", trusted_proxies = [\"127.0.0.1/32\"] }]"),
+    part("authorizers = [{ kind = \"haproxy\", listen = \"127.0.0.1:8091\", trusted_proxies = [\"127.0.0.1/32\"] }]"),
+    part("authorizers = [{ kind = \"envoy\", listen = \"127.0.0.1:8091\", trusted_proxies = [\"127.0.0.1/32\"] }]"),
     part("authorizers = [{ kind = \"ext-authz\", listen = \"127.0.0.1:8091\", trusted_proxies = [\"127.0.0.1/32\"] }]"),
     part("clients = [{ id = \"web\" }]"),
     part("endpoints = [{ dialect = \"oauth2\", path = \"/token\" }]"),

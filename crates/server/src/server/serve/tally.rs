@@ -224,7 +224,7 @@ impl VerdictCounts {
             status if status.is_client_error() => 1,
             _ => 2,
         };
-        let of_kind = Self::KINDS.iter().position(|word| *word == kind.word());
+        let of_kind = Self::KINDS.iter().position(|word| *word == kind.protocol());
         if let Some(count) = of_kind.and_then(|kind| self.0.get(kind)?.get(place)) {
             count.fetch_add(1, Ordering::Relaxed);
         }

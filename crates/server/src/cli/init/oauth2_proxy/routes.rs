@@ -119,17 +119,12 @@ type NewRoute<'a> = (String, Option<String>, &'a str, Table);
 fn authorizer(import: &mut Import) -> Table {
     import.remark(
         "upstreams",
-        "nothing to forward to: another proxy asks about its requests. Write which one it is as neighbour, and its address as \
+        "nothing to forward to: another proxy asks about its requests. Write which one it is as kind, and its address as \
          trusted_proxies: docs/forward-auth.md",
     );
     let proxies = import.settings.list("trusted_proxy_ips");
     let proxies = if proxies.is_empty() { texts(["127.0.0.1/32"]) } else { texts(proxies) };
-    table([
-        ("kind", "forward-auth".into()),
-        ("neighbour", "nginx".into()),
-        ("listen", "127.0.0.1:8082".into()),
-        ("trusted_proxies", proxies),
-    ])
+    table([("kind", "nginx".into()), ("listen", "127.0.0.1:8082".into()), ("trusted_proxies", proxies)])
 }
 
 /// `issuers` and `roles`: a role without an issuer would be one of the gate's own users, and one with an issuer needs a route
