@@ -50,7 +50,7 @@ fn stopped(edge: Edge, collector: Collector) -> Spans {
 fn p45_a_trace_with_all_its_spans_arrives_over_both_protocols() {
     for protocol in ["http", "grpc"] {
         let collector = Collector::start("ok");
-        let section = format!("protocol = \"{protocol}\"\nendpoint = \"{}\"", collector.url(protocol));
+        let section = format!("for_tests.protocol = \"{protocol}\"\nendpoint = \"{}\"", collector.url(protocol));
         let edge = traced(&section, "");
         let tokens = edge.login();
         assert_eq!(

@@ -14,8 +14,7 @@ use support::pki::{Pair, Pki, with_server};
 use support::tls_client::{Client, refusal};
 use support::{Gate, Place, until};
 
-const TWO: &str =
-    "tls = { certificates = [{ cert = \"a.pem\", key = \"a.key\" }, { cert = \"b.pem\", key = \"b.key\" }] }";
+const TWO: &str = "tls = { cert = [\"a.pem\", \"b.pem\"], key = [\"a.key\", \"b.key\"] }";
 
 /// `a.test` and `*.a.test` have one certificate, `b.test` and `other.a.test` another.
 fn two(pki: &Pki) -> (Place, Gate) {

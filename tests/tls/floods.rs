@@ -65,7 +65,7 @@ fn t15_requests_that_are_reset_once_the_gate_works_on_them_end_the_connection() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn t15_pings_and_settings_that_are_answered_keep_no_connection_and_hold_nobody_up() {
-    let edge = edge("idle_timeout = \"1s\"");
+    let edge = edge("for_tests.idle_timeout = \"1s\"");
     for flood in [frame(PING, 0, 0, &[1; 8]), frame(SETTINGS, 0, 0, &[])] {
         let address = edge.gate.address;
         let flooding = tokio::task::spawn_blocking(move || {
@@ -133,7 +133,7 @@ fn t15_a_head_that_is_too_long_is_431_and_the_connection_goes_on() {
 
 #[test]
 fn t15_pings_and_settings_whose_answers_nobody_reads_end_the_connection() {
-    let edge = edge("idle_timeout = \"1s\"");
+    let edge = edge("for_tests.idle_timeout = \"1s\"");
     for flood in [frame(PING, 0, 0, &[1; 8]), frame(SETTINGS, 0, 0, &[])] {
         let mut frames = Frames::open(edge.gate.address);
         let many = flood.repeat(10_000);
@@ -145,7 +145,7 @@ fn t15_pings_and_settings_whose_answers_nobody_reads_end_the_connection() {
 
 #[tokio::test]
 async fn a4_a_connection_on_which_nothing_is_asked_is_told_to_go() {
-    let edge = edge("idle_timeout = \"1s\"");
+    let edge = edge("for_tests.idle_timeout = \"1s\"");
     let mut connection = Connection::h2c(edge.gate.address).await;
     assert_eq!(connection.get("gate.test", "/public/x").await.unwrap().status, 200);
     let edge = &edge;

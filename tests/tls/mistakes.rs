@@ -62,11 +62,11 @@ fn a_file_that_cannot_be_used_is_named_with_its_key() {
 fn one_certificate_of_several_is_named_by_its_place() {
     let pki = Pki::new();
     let place = Place::new(&with_server(
-        "listeners = [{ address = \"127.0.0.1:0\", tls = { certificates = [{ cert = \"a.pem\", key = \"a.key\" }, \
-         { cert = \"b.pem\", key = \"b.key\" }], client_ca = \"ca.pem\" } }]",
+        "listeners = [{ address = \"127.0.0.1:0\", tls = { cert = [\"a.pem\", \"b.pem\"], \
+         key = [\"a.key\", \"b.key\"], client_ca = \"ca.pem\" } }]",
     ));
     pki.issue(&["a.test"]).write(&place, "a");
-    both_say(&place, &["b.pem: cannot be read", "server.listeners[0].tls.certificates[1].cert: "]);
+    both_say(&place, &["b.pem: cannot be read", "server.listeners[0].tls.cert[1]: "]);
     pki.issue(&["b.test"]).write(&place, "b");
     both_say(&place, &["ca.pem: cannot be read", "server.listeners[0].tls.client_ca: "]);
 }

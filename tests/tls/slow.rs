@@ -44,7 +44,7 @@ fn trickled(edge: &Edge, path: &str, length: usize) -> String {
 
 #[test]
 fn a4_a_body_that_comes_more_slowly_than_it_may_is_408() {
-    let edge = edge("idle_timeout = \"1s\"\nfor_tests.min_body_rate = 1000");
+    let edge = edge("for_tests.idle_timeout = \"1s\"\nfor_tests.min_body_rate = 1000");
     assert_eq!(trickled(&edge, "/public/x", 1000), "HTTP/1.1 408");
     // Half of the body never arrived anywhere.
     assert!(edge.stub.take().is_empty());
@@ -53,7 +53,7 @@ fn a4_a_body_that_comes_more_slowly_than_it_may_is_408() {
 
 #[test]
 fn a_slow_body_passes_where_any_rate_will_do() {
-    let edge = edge("idle_timeout = \"1s\"\nfor_tests.min_body_rate = 0");
+    let edge = edge("for_tests.idle_timeout = \"1s\"\nfor_tests.min_body_rate = 0");
     assert_eq!(trickled(&edge, "/public/x", 25), "HTTP/1.1 200");
     assert_eq!(edge.stub.one().body, [b'x'; 25]);
 }
@@ -61,9 +61,10 @@ fn a_slow_body_passes_where_any_rate_will_do() {
 #[tokio::test]
 async fn a4_a_client_that_does_not_read_is_cut_off() {
     let pki = Pki::new();
-    let edge = edge_with("idle_timeout = \"1s\"\ntls = { cert = \"server.pem\", key = \"server.key\" }", |place| {
-        pki.issue(&["gate.test"]).write(place, "server");
-    });
+    let edge =
+        edge_with("for_tests.idle_timeout = \"1s\"\ntls = { cert = \"server.pem\", key = \"server.key\" }", |place| {
+            pki.issue(&["gate.test"]).write(place, "server");
+        });
     let mut stream = Client::new(&pki, &["http/1.1"]).connect(edge.gate.address, "gate.test").await.unwrap();
     stream.write_all(b"GET /public/endless HTTP/1.1\r\nHost: gate.test\r\n\r\n").await.unwrap();
     until("the client is cut off", async || edge.gate.log().contains("the client does not read, or too slowly")).await;
@@ -71,7 +72,7 @@ async fn a4_a_client_that_does_not_read_is_cut_off() {
 
 #[tokio::test]
 async fn a4_a_reply_that_is_not_read_is_reset_and_the_others_on_its_connection_go_on() {
-    let edge = edge("idle_timeout = \"1s\"");
+    let edge = edge("for_tests.idle_timeout = \"1s\"");
     let mut connection = Connection::h2c(edge.gate.address).await;
     let endless = Request::get("http://gate.test/public/endless").body(Full::default()).unwrap();
     let mut unread = connection.send(endless).await.unwrap();
@@ -95,7 +96,7 @@ async fn a4_a_reply_that_is_not_read_is_reset_and_the_others_on_its_connection_g
 
 #[tokio::test]
 async fn a_reply_that_is_read_may_last_longer_than_the_idle_timeout() {
-    let edge = edge("idle_timeout = \"1s\"");
+    let edge = edge("for_tests.idle_timeout = \"1s\"");
     let mut connection = Connection::h2c(edge.gate.address).await;
     let endless = Request::get("http://gate.test/public/endless").body(Full::default()).unwrap();
     let mut read = connection.send(endless).await.unwrap();

@@ -25,7 +25,7 @@ fn p48_a_collector_that_hangs_delays_no_request_and_what_it_does_not_take_is_cou
     for protocol in ["http", "grpc"] {
         let mut collector = Collector::start("hold");
         let section = format!(
-            "protocol = \"{protocol}\"\nendpoint = \"{}\"\nfor_tests.queue = {QUEUE}\nfor_tests.timeout = \"60s\"",
+            "for_tests.protocol = \"{protocol}\"\nendpoint = \"{}\"\nfor_tests.queue = {QUEUE}\nfor_tests.timeout = \"60s\"",
             collector.url(protocol)
         );
         let edge = traced(&section, "");
@@ -60,7 +60,7 @@ fn p48_a_collector_that_never_answers_does_not_keep_the_gate_from_stopping() {
 fn p48_what_a_collector_refuses_is_counted_and_said_once() {
     for protocol in ["http", "grpc"] {
         let collector = Collector::start("fail");
-        let section = format!("protocol = \"{protocol}\"\nendpoint = \"{}\"", collector.url(protocol));
+        let section = format!("for_tests.protocol = \"{protocol}\"\nendpoint = \"{}\"", collector.url(protocol));
         let edge = traced(&section, "");
         let not_sent = || edge.series("rotogate_trace_dropped_spans_total{cause=\"not_sent\"}");
         for batch in 1..=2 {

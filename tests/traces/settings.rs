@@ -72,8 +72,9 @@ fn p45_a_collector_is_reached_over_tls_with_headers_of_a_file() {
         let pair = [folder.path("collector.pem"), folder.path("collector.key")];
         let collector = Collector::with_tls("ok", Some([&pair[0], &pair[1]]));
         let url = collector.url(protocol);
-        let section =
-            format!("protocol = \"{protocol}\"\nendpoint = \"{url}\"\nca = \"ca.pem\"\nheaders_file = \"headers\"");
+        let section = format!(
+            "for_tests.protocol = \"{protocol}\"\nendpoint = \"{url}\"\nca = \"ca.pem\"\nheaders_file = \"headers\""
+        );
         let start = |pki: &Pki| {
             let files = |place: &Place| {
                 fs::write(place.path("ca.pem"), pki.root_pem()).unwrap();

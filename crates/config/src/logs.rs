@@ -63,23 +63,23 @@ impl std::fmt::Display for LogOutput {
 /// `[access_log]`: a line for each request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessLogConfig {
-    /// Whether it is written.
-    pub enabled: bool,
     /// The format of the log's lines.
     pub format: LogFormat,
     /// The output.
-    pub output: LogOutput,
+    pub output: AccessLogOutput,
     /// The bytes that may wait to be written.
     pub buffer: usize,
     /// How long a line may wait.
     pub flush_interval: Duration,
-    /// Whether lines have the `User-Agent`.
-    pub log_user_agent: bool,
     /// The share of passed requests that get a line.
     pub sample: Sample,
     /// Routes with a rule of their own, by id.
     pub routes: BTreeMap<Box<str>, RouteLog>,
 }
+
+/// The output of the access log. `None` if there is no such log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLogOutput(pub Option<LogOutput>);
 
 /// A share of all requests, in millionths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -40,17 +40,18 @@ section! {
     /// `tls` of a listener.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct TlsConfig, read by read_tls_keys(section, dir: &Path) {
-        /// Several certificates, each with `cert` and `key`. Clients without a covered SNI name get the first.
-        reload certificates: Vec<CertificateFiles> = by { read_certificates(section, dir) },
+        /// Certificates, of which clients without a covered SNI name get the first.
+        reload certificates as "..": CertificateList = by { read_certificates(section, dir) },
         /// Whether clients must, or may, present a certificate.
         reload client_auth as "..": ClientAuth = by { read_client_auth(section, dir) },
         /// Key of the table, as in `server.tls`; for errors.
         no_key key: String = by { section.path().to_owned() },
     }
     with {
-        /// Instead of `certificates`: the PEM file of one certificate with its intermediates.
+        /// PEM file of the certificate with its intermediates. A list for several certificates: clients without a covered
+        /// SNI name get the first.
         reload cert: text,
-        /// PEM file of its private key (0600).
+        /// PEM file of its private key (0600), or the list of those of the certificates.
         reload key as "key": text,
         /// PEM files of the roots of client certificates.
         reload client_ca: text,
@@ -64,17 +65,44 @@ section! {
     }
 }
 
-section! {
-    /// A certificate and its private key, in PEM.
-    #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct CertificateFiles, read by read_pair(section, dir: &Path) {
-        /// File of the certificate, followed by its intermediates.
-        reload cert: PathBuf = required("the file of the certificate chain, in PEM", path_in(dir)),
-        /// File of the private key, for the gate's user only (0600).
-        // Requirement O2.
-        reload key: PathBuf = required("the file of the private key, in PEM", path_in(dir)),
-        /// Key of the table, as in `server.tls.certificates[1]`; for errors.
-        no_key table: String = by { section.path().to_owned() },
+/// A certificate and its private key, in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// File of the certificate, followed by its intermediates.
+    pub cert: PathBuf,
+    /// File of the private key, for the gate's user only (0600).
+    // Requirement O2.
+    pub key: PathBuf,
+    /// The place in the list of certificates; `None` for a single one.
+    pub place: Option<usize>,
+}
+
+/// The certificates of a listener. The list is not empty, unless the configuration is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateList(pub Vec<CertificateFiles>);
+
+impl std::ops::Deref for CertificateList {
+    type Target = [CertificateFiles];
+
+    fn deref(&self) -> &[CertificateFiles] {
+        &self.0
+    }
+}
+
+impl Print for CertificateList {
+    fn print(&self) -> Value {
+        let mut table = Table::new();
+        match &self.0[..] {
+            [CertificateFiles { cert, key, place: None }] => {
+                cert.put(&mut table, "cert");
+                key.put(&mut table, "key");
+            }
+            several => {
+                several.iter().map(|files| files.cert.clone()).collect::<Vec<_>>().put(&mut table, "cert");
+                several.iter().map(|files| files.key.clone()).collect::<Vec<_>>().put(&mut table, "key");
+            }
+        }
+        table.into()
     }
 }
 
@@ -210,19 +238,26 @@ pub(super) fn read_tls(listener: &Section<'_>, dir: &Path) -> Option<TlsConfig> 
     Some(tls)
 }
 
-/// Reads `certificates`, or `cert` and `key` instead.
-fn read_certificates(section: &Section<'_>, dir: &Path) -> Vec<CertificateFiles> {
-    let listed = section.sections("certificates");
-    if !section.has("certificates") {
-        return vec![read_pair(section, dir)];
+/// Reads `cert` and `key`: two files, or two lists of as many files.
+fn read_certificates(section: &Section<'_>, dir: &Path) -> CertificateList {
+    let files = |key, what: &str| {
+        let found = section.one_or_list(key, path_in(dir));
+        if !section.has(key) {
+            section.blame(key, format!("missing; expected the file of {what}, in PEM"));
+        } else if found.as_ref().is_some_and(Vec::is_empty) {
+            section.blame(key, format!("is empty; expected at least one file of {what}, in PEM"));
+        }
+        found.unwrap_or_default()
+    };
+    let (certs, keys) = (files("cert", "the certificate chain"), files("key", "the private key"));
+    let count = certs.len();
+    if count != keys.len() && !certs.is_empty() && !keys.is_empty() && !section.is_bad() {
+        section
+            .blame("key", format!("has {} files, and cert has {count}; expected one for each certificate", keys.len()));
     }
-    section.misplaced(&["cert", "key"], "conflicts with certificates; expected one of the two");
-    if listed.is_empty() && !section.is_bad() {
-        section.blame("certificates", "is empty; expected at least one { cert = \"…\", key = \"…\" }");
-    }
-    let certificates = listed.iter().map(|pair| read_pair(pair, dir)).collect();
-    listed.iter().for_each(Section::finish);
-    certificates
+    let place = |index| (count > 1).then_some(index);
+    let pairs = certs.into_iter().zip(keys).enumerate();
+    CertificateList(pairs.map(|(index, (cert, key))| CertificateFiles { cert, key, place: place(index) }).collect())
 }
 
 /// Reads `client_auth`. `client_ca` alone means `required`, because an operator who names roots wants them to be used.

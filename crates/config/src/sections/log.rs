@@ -12,16 +12,20 @@ use super::super::print::{Print, Words};
 use super::super::value;
 use super::SECOND;
 use crate::logs::{
-    AccessLogConfig, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogOutput, OnAuditFailure, RouteLog, Sample,
+    AccessLogConfig, AccessLogOutput, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogOutput, OnAuditFailure,
+    RouteLog, Sample,
 };
 use rotogate_kit::config::Value as Raw;
 
 /// The value of `access_log` for a route of which only errors are logged.
 const ERRORS: &str = "errors";
 
+/// The output of an access log that is not written.
+const NONE: &str = "none";
+
 section! {
     impl LogConfig, read by pub(super) read_keys(section, dir: &Path) {
-        /// `"json"`: each line is one flat object.
+        /// Format of both logs. `"json"`: each line is one flat object, for a log server.
         reload format: LogFormat = get_or(value::word_of, LogFormat::Text),
         /// Lowest level to log: error, warn, info, debug or trace; not for the access log and audit events.
         reload level: Level = get_or(value::word_of, Level::INFO),
@@ -32,12 +36,11 @@ section! {
 
 section! {
     impl AccessLogConfig, read by pub(super) read_access_keys(section, dir: &Path, log: &LogConfig) {
-        /// false: there is no access log.
-        reload enabled: bool = get_or(value::boolean, true),
-        /// `"text"` or `"json"`. Default: that of `[log]`.
-        reload format: LogFormat = get_or(value::word_of, log.format),
-        /// `"stderr"`, `"stdout"`, or a path, which SIGUSR1 reopens.
-        reload output: LogOutput = get_or(read_output(dir), LogOutput::Stderr),
+        /// Format of the lines: that of `[log]`.
+        no_key format: LogFormat = by { section.for_tests().get_or("format", value::word_of, log.format) },
+        /// `"stderr"`, `"stdout"`, a path, which SIGUSR1 reopens, or `"none"`: there is no access log, because another
+        /// proxy writes one.
+        reload output: AccessLogOutput = get_or(read_access_output(dir), AccessLogOutput(Some(LogOutput::Stderr))),
         /// Buffer for lines to write. Lines beyond that are dropped and counted.
         fixed buffer: usize = get_or(value::size(64 << 10, 1 << 30), 1 << 20),
         /// Longest time that a line waits.
@@ -45,8 +48,6 @@ section! {
             value::duration_within(Duration::from_millis(10), SECOND),
             Duration::from_millis(200)
         ),
-        /// true: a line has the client's User-Agent.
-        reload log_user_agent: bool = get_or(value::boolean, true),
         /// Part of the requests with status 2xx or 3xx to log, from 0 to 1. Others always have a line.
         reload sample: Sample = get_or(read_sample, Sample::ALL),
         // `[[routes]]` has them.
@@ -99,7 +100,7 @@ fn read_audit_output(
         output if output == log.output => {
             Err("is log.output: leave it out, and the audit log is written there".to_owned())
         }
-        output if access.enabled && output == access.output => {
+        output if Some(&output) == access.output.0.as_ref() => {
             Err("is access_log.output: name an output that no other log has".to_owned())
         }
         output => Ok(output),
@@ -148,6 +149,20 @@ fn read_output(dir: &Path) -> impl Fn(&Raw) -> Result<LogOutput, String> {
         other => Err(format!(
             "expected \"stderr\", \"stdout\" or a path such as \"/var/log/rotogate/access.log\", found \"{other}\""
         )),
+    }
+}
+
+fn read_access_output(dir: &Path) -> impl Fn(&Raw) -> Result<AccessLogOutput, String> {
+    let read = read_output(dir);
+    move |v| match v.as_text() {
+        Some(NONE) => Ok(AccessLogOutput(None)),
+        _ => read(v).map(|output| AccessLogOutput(Some(output))),
+    }
+}
+
+impl Print for AccessLogOutput {
+    fn print(&self) -> Value {
+        self.0.as_ref().map_or_else(|| NONE.into(), Print::print)
     }
 }
 

@@ -32,8 +32,11 @@ section! {
     /// `[tracing]`.
     #[derive(Clone, Debug, PartialEq)]
     pub struct TracingConfig, read by read_keys(section, dir: &Path) {
-        /// `"http"`: OTLP in protobuf over HTTP; `"grpc"`: for a collector that takes OTLP over gRPC alone.
-        reload protocol: TraceProtocol = get_or(value::word_of, TraceProtocol::Http),
+        /// Protocol of the collector.
+        no_key protocol: TraceProtocol = by {
+            let of_variable = section.get_of_others("protocol", OTEL, value::word_of);
+            of_variable.unwrap_or_else(|| section.for_tests().get_or("protocol", value::word_of, TraceProtocol::Http))
+        },
         /// URL of the collector; also in OTEL_EXPORTER_OTLP_ENDPOINT.
         reload endpoint: Uri = required(ENDPOINT, |v| read_endpoint(v, protocol)),
         /// File (0600) with a line for each header, such as `authorization: Bearer …`; read again by SIGHUP.
@@ -59,6 +62,8 @@ section! {
         fixed queue: usize = get_or(value::count(512, 1 << 20), 4096),
     }
     with {
+        /// OTLP in protobuf over HTTP, unless OTEL_EXPORTER_OTLP_PROTOCOL is `grpc`.
+        fixed protocol: text = "http",
         /// `service.name` of all spans, unless OTEL_SERVICE_NAME is set.
         fixed service_name: text = "rotogate",
         /// Time for a batch of spans, with its retries, unless OTEL_EXPORTER_OTLP_TIMEOUT is set.

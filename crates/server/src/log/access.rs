@@ -27,7 +27,6 @@ use rotogate_kit::exchange::ExchangeEnd;
 pub(crate) struct AccessLog {
     pub(super) sink: Arc<Sink>,
     pub(super) format: LogFormat,
-    pub(super) user_agent: bool,
     pub(super) sample: Sample,
     pub(super) routes: BTreeMap<Box<str>, RouteLog>,
     /// The gate's own issuer, which lines about its tokens leave out.
@@ -167,7 +166,7 @@ impl AccessLog {
     ) -> AccessLogLine {
         let uri = request.uri();
         let host = request.headers().get(HOST).map(HeaderValue::as_bytes);
-        let user_agent = request.headers().get(USER_AGENT).filter(|_| self.user_agent);
+        let user_agent = request.headers().get(USER_AGENT);
         let of_connection = match client {
             None => &connection.fields[..],
             Some(_) => connection.fields.get(..connection.without_client).unwrap_or_default(),

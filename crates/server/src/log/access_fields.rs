@@ -67,7 +67,7 @@ pub(super) const FIELDS: &[Field] = &[
         "other end of the TCP connection, perhaps a proxy with a PROXY header",
     ),
     field("client.address", Text, On::All, "peer, or the client that a trusted proxy names"),
-    field("user_agent.original", Text, On::Some("where sent"), "`User-Agent`, unless `log_user_agent = false`"),
+    field("user_agent.original", Text, On::Some("where sent"), "`User-Agent`"),
     field("http.response.status_code", Number, On::Some("answered"), "status"),
     field("rotogate.outcome", Text, On::All, "[result](outcomes.md)"),
     field("rotogate.detail", Text, On::Some("if any"), "outcome's detail, such as a claim or a timeout"),

@@ -21,12 +21,14 @@ use rotogate_core::private_file::read_private_bytes;
 pub(crate) struct Certificates(Vec<Arc<CertifiedKey>>);
 
 impl Certificates {
+    /// `table` is the key of the table, as in `server.tls`.
     pub(super) fn load(
+        table: &str,
         files: &[CertificateFiles],
         provider: &CryptoProvider,
         warnings: &mut Vec<KeyFault>,
     ) -> Result<Self, KeyFault> {
-        files.iter().map(|files| load(files, provider, warnings)).collect::<Result<_, _>>().map(Self)
+        files.iter().map(|files| load(table, files, provider, warnings)).collect::<Result<_, _>>().map(Self)
     }
 
     /// When the own certificate of each chain became valid, and when the first certificate of the chain expires, in Unix
@@ -87,12 +89,14 @@ fn begin_of(certificate: &CertificateDer<'_>) -> Option<u64> {
 }
 
 fn load(
+    table: &str,
     files: &CertificateFiles,
     provider: &CryptoProvider,
     warnings: &mut Vec<KeyFault>,
 ) -> Result<Arc<CertifiedKey>, KeyFault> {
     let at = |key: &str| {
-        let key = format!("{}.{key}", files.table);
+        let place = files.place.map(|place| format!("[{place}]")).unwrap_or_default();
+        let key = format!("{table}.{key}{place}");
         move |message| KeyFault { key, message }
     };
     let certificates = chain(&files.cert).map_err(at("cert"))?;

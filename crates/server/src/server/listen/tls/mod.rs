@@ -121,7 +121,7 @@ fn load_and_warn(config: &TlsConfig) -> Result<TlsState, KeyFault> {
 pub(crate) fn load(config: &TlsConfig) -> Result<(TlsState, Vec<KeyFault>), KeyFault> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut warnings = Vec::new();
-    let certificates = Arc::new(Certificates::load(&config.certificates, &provider, &mut warnings)?);
+    let certificates = Arc::new(Certificates::load(&config.key, &config.certificates, &provider, &mut warnings)?);
     let failed = |what: &str| KeyFault::new(&config.key, what);
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
