@@ -179,7 +179,7 @@ async fn a32_a_crowd_that_connects_again_and_again_keeps_no_probe_and_no_operato
 
 #[tokio::test]
 async fn a27_a_connection_whose_peer_reads_nothing_is_closed() {
-    let place = Place::new(&with(CONFIG, "server", "idle_timeout = \"500ms\""));
+    let place = Place::new(&with(CONFIG, "server", "for_tests.idle_timeout = \"500ms\""));
     let gate = place.start();
     let mut stream = connect(gate.admin);
     stream.write_all(&b"GET /v1/openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".repeat(300)).unwrap();

@@ -82,7 +82,7 @@ async fn exceed(limit: &str, place: &Place, gate: &Gate) -> Answer {
 async fn o46_each_limit_is_named_with_its_caller_in_the_access_log_and_in_the_audit_trail() {
     let page = include_str!("../../docs/outcomes.md");
     let mine = "[[endpoints]]\ndialect = \"my-sessions\"\npath = \"/mine\"\n[[upstreams]]";
-    let config = with(&CONFIG.replacen("[[upstreams]]", mine, 1), "access_log", "format = \"json\"");
+    let config = with(&CONFIG.replacen("[[upstreams]]", mine, 1), "access_log", "for_tests.format = \"json\"");
     for (limit, knows) in [
         ("login_per_address", "user.name_hash"),
         ("login_per_account", "user.name_hash"),

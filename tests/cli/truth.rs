@@ -60,7 +60,7 @@ async fn o33_o34_who_revoked_all_sessions_and_that_it_was_no_change_of_password_
 #[tokio::test]
 async fn o35_o37_a_refresh_that_a_rate_holds_up_is_attributed_and_foreseen() {
     let limits = "refresh_per_session = \"2/1h\"\nlogin_per_account = \"2/1h\"";
-    let (place, gate) = running(&with(&with(CONFIG, "limits", limits), "access_log", "format = \"json\""));
+    let (place, gate) = running(&with(&with(CONFIG, "limits", limits), "access_log", "for_tests.format = \"json\""));
     let mut tokens = gate.login().await;
     let session = sid(&place, &tokens);
     for _ in 0..2 {

@@ -181,7 +181,7 @@ async fn a_proxied_request_with_a_cached_token_costs_so_many_instructions_and_al
         "[[server.listeners]]\naddress = \"127.0.0.1:0\"\ntls = { cert = \"server.pem\", key = \"server.key\" }";
     // The connection waits for its next request during a counted period without requests, which is long on a busy
     // machine.
-    let server = "workers = 1\nhead_timeout = \"5m\"\nidle_timeout = \"5m\"";
+    let server = "workers = 1\nhead_timeout = \"5m\"\nfor_tests.idle_timeout = \"5m\"";
     let config = with(&with(CONFIG, "server", server), "sessions", "access_ttl = \"12h\"");
     let config = config.replacen("[admin]", &format!("{secure}\n[admin]"), 1);
     let place = Place::new(&config.replace("echo:", &format!("http://{}", upstream())));

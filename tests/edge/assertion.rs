@@ -39,7 +39,7 @@ upstream = "app"
 [[routes]]
 path = "/open/{*rest}"
 auth = "optional"
-keep_underscore_headers = true
+keep_headers = ["underscore"]
 upstream = "app"
 [[routes]]
 path = "/billing/{*rest}"

@@ -61,7 +61,7 @@ fn gate() -> (Place, Gate, Receiver<String>) {
     let config = with(
         &config,
         "access_log",
-        "output = \"./access.log\"\nformat = \"json\"\nfor_tests.flush_interval = \"10ms\"",
+        "output = \"./access.log\"\nfor_tests.format = \"json\"\nfor_tests.flush_interval = \"10ms\"",
     );
     let tunnel = format!(
         "[[upstreams]]\nname = \"live\"\nurls = [\"http://127.0.0.1:{port}\"]\n\

@@ -782,7 +782,7 @@ fn b15_an_upstream_gets_the_session_and_an_assertion_as_for_a_token() {
 
 #[test]
 fn k5_a_page_makes_keys_of_its_user_by_the_cookie_of_a_login_that_is_fresh() {
-    let more = "[[endpoints]]\ndialect = \"my-keys\"\npath = \"/account/keys\"\nmax_age = \"2s\"\n\
+    let more = "[[endpoints]]\ndialect = \"my-keys\"\npath = \"/account/keys\"\nfor_tests.max_age = \"2s\"\n\
                 [[routes]]\npath = \"/machines/{*rest}\"\nupstream = \"app\"\ncredentials = [\"key\"]\n\
                 [api_keys]\nprefix = \"acme\"\n";
     let edge = edge_with("", more);
@@ -816,7 +816,7 @@ fn k5_a_page_makes_keys_of_its_user_by_the_cookie_of_a_login_that_is_fresh() {
 
 #[test]
 fn b13_a_user_lists_and_ends_own_sessions_by_the_cookie_alone() {
-    let more = "[[endpoints]]\ndialect = \"my-sessions\"\npath = \"/account/sessions\"\nmax_age = \"10s\"\n\
+    let more = "[[endpoints]]\ndialect = \"my-sessions\"\npath = \"/account/sessions\"\nfor_tests.max_age = \"10s\"\n\
                 [cors]\norigins = [\"https://app.example\"]\nallow_credentials = true\n";
     let edge = edge_with("", more);
     let (held, other) = (log_in(&edge), log_in(&edge));

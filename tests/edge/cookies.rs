@@ -7,8 +7,7 @@ const ROUTES: &str = r#"
 origins = ["https://app.example"]
 [[routes]]
 path = "/open/{*rest}"
-auth = "optional"
-bad_credential = "anonymous"
+auth = "lenient"
 cookie = "token"
 upstream = "app"
 [[routes]]

@@ -106,8 +106,7 @@ fn t13_optional_routes_know_nobody_or_somebody_and_refuse_the_rest() {
         r#"
 [[routes]]
 path = "/forgiving/{{*rest}}"
-auth = "optional"
-bad_credential = "anonymous"
+auth = "lenient"
 upstream = "app"
 {ROUTES}"#
     );

@@ -141,8 +141,7 @@ upstream = "app"
 path = "/lax/{*rest}"
 auth = "none"
 upstream = "app"
-keep_underscore_headers = true
-keep_override_headers = true
+keep_headers = ["underscore", "override"]
 "#;
     let edge = Edge::new(routes);
     let more = ["Content_Length: 5", "Transfer_Encoding: chunked", "Host_: x", "X_Mine: yes", "Authorization_: x"];

@@ -23,8 +23,7 @@ upstream = "app"
 [[routes]]
 path = "/lax/{*rest}"
 auth = "optional"
-keep_underscore_headers = true
-keep_override_headers = true
+keep_headers = ["underscore", "override"]
 upstream = "app"
 [[routes]]
 path = "/private/{*rest}"

@@ -10,7 +10,8 @@ use support::stub::{Edge, HEAD, ROUTES};
 const REQUESTS: usize = 300;
 
 fn logging(change: impl FnOnce(&mut std::process::Command)) -> Edge {
-    let log = "[access_log]\nformat = \"json\"\noutput = \"./access.log\"\nfor_tests.flush_interval = \"1s\"\n";
+    let log =
+        "[access_log]\nfor_tests.format = \"json\"\noutput = \"./access.log\"\nfor_tests.flush_interval = \"1s\"\n";
     Edge::with(&format!("{HEAD}{ROUTES}{log}"), |_| {}, change)
 }
 
@@ -46,7 +47,8 @@ fn p36_a_stop_loses_no_line() {
 #[test]
 fn p36_an_upgrade_loses_and_doubles_no_line() {
     let addresses = [(); 2].map(|()| format!("127.0.0.1:{}", support::server::free_port()));
-    let log = "[access_log]\nformat = \"json\"\noutput = \"./access.log\"\nfor_tests.flush_interval = \"1s\"\n";
+    let log =
+        "[access_log]\nfor_tests.format = \"json\"\noutput = \"./access.log\"\nfor_tests.flush_interval = \"1s\"\n";
     let config = format!("{HEAD}{ROUTES}{log}");
     let config = addresses.iter().fold(config, |config, address| config.replacen("127.0.0.1:0", address, 1));
     let edge = Edge::with(&config, |_| {}, |_| {});

@@ -464,7 +464,7 @@ fn p37_o24_a_renamed_file_is_let_go_of_at_a_signal_and_no_line_is_lost_or_double
 }
 
 fn renamed(signal: &str) {
-    let config = format!("{HEAD}{ROUTES}\n[access_log]\nformat = \"json\"\noutput = \"./access.log\"\n");
+    let config = format!("{HEAD}{ROUTES}\n[access_log]\nfor_tests.format = \"json\"\noutput = \"./access.log\"\n");
     let edge = Edge::with(&config, |_| {}, |_| {});
     let (now, old) = (edge.place.path("access.log"), edge.place.path("access.log.1"));
     let total = 200;

@@ -105,7 +105,7 @@ async fn t9_a_tunnel_ends_with_its_token_and_a_rotation_moves_that_end() {
 async fn a_tunnel_lasts_no_longer_than_any_may() {
     let (port, _heads) = upstream();
     let mut place = None;
-    let gate = gate_with(&support::with(&config(), "sessions", "max_stream = \"1s\""), port, &mut place);
+    let gate = gate_with(&support::with(&config(), "sessions", "for_tests.max_stream = \"1s\""), port, &mut place);
     let tokens = gate.login().await;
     ends(&mut open(&gate, &tokens.access));
     assert_eq!(gate.get("/hello", &tokens.access).await.status, StatusCode::OK, "its token is as good as ever");

@@ -106,7 +106,7 @@ async fn t9_both_sides_are_told_that_a_token_expired_or_that_it_lasted_long_enou
     assert_eq!(both_closed(&mut ends), (1008, 1008));
 
     let mut place = None;
-    let gate = gate_with(&support::with(&config(), "sessions", "max_stream = \"1s\""), port, &mut place);
+    let gate = gate_with(&support::with(&config(), "sessions", "for_tests.max_stream = \"1s\""), port, &mut place);
     let mut ends = sides(open(&gate, &sockets, &gate.login().await.access));
     assert_eq!(both_closed(&mut ends), (1012, 1012));
 }

@@ -293,7 +293,7 @@ async fn a_client_that_closes_is_answered() {
 #[tokio::test]
 async fn a_connection_that_is_over_is_closed_with_a_word_that_has_the_sdk_come_back() {
     let mut place = None;
-    let (gate, _events) = gate_with("[sessions]\nmax_stream = \"1s\"\n", &mut place).await;
+    let (gate, _events) = gate_with("[sessions]\nfor_tests.max_stream = \"1s\"\n", &mut place).await;
     let token = Client { gate: &gate }.login("").await;
     let mut wire = Wire::open(&gate).await;
     assert_eq!(connection(&wire.call(Some(jwt(&token))).await), 1);

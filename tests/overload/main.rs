@@ -40,7 +40,7 @@ fn config(upstream: std::net::SocketAddr) -> String {
     let server = format!(
         "max_requests = {MAX_REQUESTS}\nmax_connections = {MAX_CONNECTIONS}\n\
          for_tests.max_requests_per_address = \"100%\"\nfor_tests.max_requests_per_caller = \"100%\"\n\
-         max_connections_per_address = 100000\nhead_timeout = \"3s\"\nidle_timeout = \"3s\"\n"
+         max_connections_per_address = 100000\nhead_timeout = \"3s\"\nfor_tests.idle_timeout = \"3s\"\n"
     );
     let tls =
         "[[server.listeners]]\naddress = \"127.0.0.1:0\"\ntls = { cert = \"server.pem\", key = \"server.key\" }\n";

@@ -6,7 +6,7 @@ use super::server::Server;
 use support::{CONFIG, Gate, Place, until};
 
 const LINES: &str = "for_tests.max_failures = 3\n\
-                     [upstreams.health]\npath = \"/healthz\"\ninterval = \"100ms\"\nfor_tests.timeout = \"2s\"\nfor_tests.unhealthy_after = 2\n";
+                     health = \"/healthz\"\nfor_tests.health_interval = \"100ms\"\nfor_tests.health_timeout = \"2s\"\nfor_tests.unhealthy_after = 2\n";
 
 fn place(one: &Server, two: &Server, lines: &str) -> Place {
     Place::new(&format!(

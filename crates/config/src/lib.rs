@@ -30,7 +30,8 @@ use std::path::Path;
 pub use declare::DeclaredKeys;
 pub use env::{Env, ProcessEnv};
 pub use logs::{
-    AccessLogConfig, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogOutput, OnAuditFailure, RouteLog, Sample,
+    AccessLogConfig, AccessLogOutput, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogOutput, OnAuditFailure,
+    RouteLog, Sample,
 };
 pub use rotogate_kit::config::{ConfigError, ConfigErrors};
 pub use sections::*;

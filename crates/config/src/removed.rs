@@ -28,6 +28,13 @@ const REMOVED: &[(&str, &str)] = &[
     ("issuers.fetch.timeout", FIXED),
     ("issuers.fetch.keep", "the gate always keeps the last good set on disk; remove the key"),
     // Issuers.
+    ("clients.keys.required", "clients wait for their own keys alone; remove the key"),
+    ("clients.keys.public_key", PEM),
+    ("clients.keys.algorithm", "the kind of the key names the algorithm, or `alg` in a JWK set; remove the key"),
+    ("clients.auth", "a client with keys authenticates by assertions; remove the key"),
+    ("issuers.public_key", PEM),
+    ("issuers.introspection.ca", "write it into `fetch` of the issuer, which holds for all its servers"),
+    ("issuers.introspection.client_cert", "write it into `fetch` of the issuer, which holds for all its servers"),
     ("issuer.leeway", FIXED),
     ("issuers.leeway", FIXED),
     (
@@ -44,6 +51,10 @@ const REMOVED: &[(&str, &str)] = &[
     // Store.
     ("store.accept_restored_store", "run `rotogate store accept-restored` once, while no gate runs; remove the key"),
     ("store.cache_size", FIXED),
+    (
+        "store.give_up",
+        "the gate tries on until the store can be written; let a supervisor that should move it watch /readyz",
+    ),
     ("store.connections", FIXED),
     ("store.max_stale", "write the time into when_stale, such as when_stale = \"5m\""),
     ("store.wait_fsync", "set `appendfsync always` at the server, which then has each write on disk before it answers"),
@@ -52,6 +63,11 @@ const REMOVED: &[(&str, &str)] = &[
     ("directory.max_requests", FIXED),
     ("directory.queue_timeout", FIXED),
     ("directory.pool", FIXED),
+    ("directory.lookup_cache", FIXED),
+    ("directory.allow_legacy", "write the schemes into hashes, such as hashes = [\"phpass\"]"),
+    ("directory.firebase", "write the file into hash_parameters"),
+    ("directory.spring_pbkdf2_iterations", SPRING),
+    ("directory.spring_pbkdf2_secret_file", SPRING),
     ("directory.groups.name", "a group's name is its `cn`; remove the key"),
     ("directory.statement_cache", "connections keep no prepared statements, so poolers need no key; remove it"),
     // Proofs, keys and endpoints.
@@ -78,22 +94,28 @@ const REMOVED: &[(&str, &str)] = &[
     ("server.max_requests_per_connection", SHARE),
     ("server.min_body_rate", FIXED),
     ("server.stream_drain", FIXED),
-    ("server.connect_timeout", "write connect_timeout in the [[upstreams]] that need another than 5s"),
+    ("server.idle_timeout", "it is 60s for clients; for an upstream, write idle_timeout in [[upstreams]]"),
+    ("server.connect_timeout", FIXED),
     ("server.listeners.max_connections_per_address", PER_ADDRESS),
+    (
+        "server.listeners.tls.certificates",
+        "write two lists: cert = [\"a.pem\", \"b.pem\"] and key = [\"a.key\", \"b.key\"]",
+    ),
     ("authorizers.max_connections_per_address", PER_ADDRESS),
+    ("providers.issuer_url", "write the name of the [[issuers]] entry into issuer"),
+    ("providers.timeout", FIXED),
     ("upstreams.max_requests_per_caller", OF_UPSTREAM),
     ("upstreams.max_requests_per_address", OF_UPSTREAM),
     ("upstreams.queue_timeout", FIXED),
+    ("upstreams.connect_timeout", FIXED),
     ("upstreams.max_failures", FIXED),
     ("upstreams.eject_for", FIXED),
     ("upstreams.dns_refresh", FIXED),
     ("upstreams.max_connection_age", FIXED),
     ("upstreams.max_requests_per_connection", FIXED),
-    ("upstreams.health.healthy_after", FIXED),
-    ("upstreams.health.unhealthy_after", FIXED),
-    ("upstreams.health.timeout", "a check may take half of interval; remove the key"),
     ("sessions.on_other_client", OTHER_CLIENT),
     ("sessions.on_too_many", TOO_MANY),
+    ("sessions.max_stream", FIXED),
     ("clients.profile.on_other_client", OTHER_CLIENT),
     ("clients.profile.on_too_many", TOO_MANY),
     ("endpoints.profile.on_other_client", OTHER_CLIENT),
@@ -107,12 +129,25 @@ const REMOVED: &[(&str, &str)] = &[
     ("limits.shared", "gates of one store count together; remove the key"),
     ("access_log.buffer", FIXED),
     ("access_log.flush_interval", FIXED),
+    ("access_log.enabled", "for no access log, write output = \"none\"; remove the key"),
+    ("access_log.format", "both logs have the format of [log]; write it there"),
+    ("access_log.log_user_agent", "a line always has the user agent; remove the key"),
     ("tracing.flush_interval", FIXED),
     ("tracing.queue", FIXED),
+    ("tracing.protocol", "set the variable OTEL_EXPORTER_OTLP_PROTOCOL to grpc for a collector that takes no HTTP"),
     ("tracing.timeout", "set the variable OTEL_EXPORTER_OTLP_TIMEOUT, in milliseconds, if 10 s are too few"),
     ("tracing.service_name", "set the variable OTEL_SERVICE_NAME"),
     ("endpoints.timeout", FIXED),
+    ("endpoints.max_age", FIXED),
     ("routes.dangerous_forward_token", "write forward_token = \"dangerous\""),
+    (
+        "routes.bad_credential",
+        "write auth = \"lenient\" if an invalid token should count as none; otherwise remove the key",
+    ),
+    ("routes.keep_underscore_headers", "write keep_headers = [\"underscore\"]; for false, remove the key"),
+    ("routes.keep_override_headers", "write keep_headers = [\"override\"]; for false, remove the key"),
+    ("routes.rate.burst", "write it into limit: limit = \"20/12s\" is 100 a minute, and 20 at once"),
+    ("authorizers.neighbour", "write the proxy into kind, such as kind = \"nginx\""),
     ("resources.mcp.max_message", FIXED),
     (
         "resources.mcp.versions",
@@ -132,6 +167,9 @@ const SHARE: &str =
     "it is a fixed part of max_requests, max_connections or max_buffered now, which you can raise; remove the key";
 const OF_UPSTREAM: &str = "it is a fixed part of the upstream's max_requests now, which you can raise; remove the key";
 const PER_ADDRESS: &str = "max_connections_per_address of [server] counts for each listener; write it there";
+const PEM: &str = "write the file into jwks_file, which may also be one public key in PEM";
+const SPRING: &str =
+    "write both into the file of hash_parameters: { \"spring_pbkdf2\": { \"iterations\": 250000, \"secret\": \"…\" } }";
 const OTHER_CLIENT: &str = "a refresh token from another client is refused, and its session goes on; remove the key";
 const TOO_MANY: &str = "a login beyond max_sessions_per_subject ends the oldest session; remove the key";
 
@@ -139,6 +177,10 @@ const TOO_MANY: &str = "a login beyond max_sessions_per_subject ends the oldest 
 pub(crate) fn replacement(key: &str) -> Option<&'static str> {
     let name = key.split('[').map(|part| part.split_once(']').map_or(part, |(_, rest)| rest)).collect::<String>();
     let name = name.replacen("directories.", "directory.", 1).replacen("clients.keys.fetch.", "issuers.fetch.", 1);
+    let name = match name.strip_prefix("server.tls.").or(name.strip_prefix("authorizers.tls.")) {
+        Some(key) => format!("server.listeners.tls.{key}"),
+        None => name,
+    };
     REMOVED.iter().find(|(removed, _)| *removed == name).map(|(_, now)| *now)
 }
 

@@ -252,8 +252,8 @@ fn read_cookie(section: &Section<'_>, is_https: bool, above: &[EndpointConfig]) 
 
 section! {
     impl MySessions, read by read_my_sessions(section, default: &MySessions) {
-        /// Greatest age of the access token that ends sessions; 24h at most.
-        reload max_age: Duration = get_or(value::duration_within(SECOND, DAY), default.max_age),
+        /// Greatest age of the access token that ends sessions.
+        fixed max_age: Duration = get_or(value::duration_within(SECOND, DAY), MySessions::default().max_age),
         /// true: the access token must have the scope `sessions`. Set it if clients of others get tokens of your users.
         reload needs_scope: bool = get_or(value::boolean, default.needs_scope),
         // That of the kuzzle endpoint, if there is one: see `share_cookie`.
@@ -263,8 +263,8 @@ section! {
 
 section! {
     impl MyKeys, read by read_my_keys(section, default: &MyKeys) {
-        /// Greatest age of the access token, or of a cookie's login, for a change of keys; 24h at most.
-        reload max_age: Duration = get_or(value::duration_within(SECOND, DAY), default.max_age),
+        /// Greatest age of the access token, or of a cookie's login, for a change of keys.
+        fixed max_age: Duration = get_or(value::duration_within(SECOND, DAY), MyKeys::default().max_age),
         /// true: the access token must have the scope `keys`. Set it if clients of others get tokens of your users:
         /// otherwise each of them can make keys.
         reload needs_scope: bool = get_or(value::boolean, default.needs_scope),

@@ -72,7 +72,7 @@ pub use authorizers::{AuthorizerConfig, AuthorizerKind};
 pub use browser::BrowserConfig;
 pub use clients::{ClientConfig, ClientKeySource};
 pub use cors::CorsConfig;
-pub use directory::{DirectoryConfig, ExpectedHash, HashesConfig, UsersConfig};
+pub use directory::{AcceptedHash, DirectoryConfig, ExpectedHash, HashesConfig, UsersConfig};
 pub use endpoints::EndpointConfig;
 #[cfg(test)]
 pub use endpoints::KuzzleConfig;
@@ -82,7 +82,7 @@ pub use issuer::IssuerConfig;
 pub use issuers::read_event_token;
 pub use issuers::{EventsConfig, KeySource, TrustedIssuer};
 pub use limits::LimitsConfig;
-pub use listeners::{CertificateFiles, ClientAuth, ClientRoots, ListenerConfig, TlsConfig};
+pub use listeners::{CertificateFiles, CertificateList, ClientAuth, ClientRoots, ListenerConfig, TlsConfig};
 pub use mapping::AllowedScopes;
 pub use provider_client::{ClientKeySettings, ProviderClientSettings};
 pub use providers::ProviderSettings;

@@ -26,10 +26,9 @@ section! {
         /// Required: Requests with one value share a count: `"subject"`, `"client"`, `"key"` (API keys), `"account"`,
         /// `"address"`, `"route"` (all requests), or a claim: `"claim:org_id"`. Callers without a value share one.
         reload per: LimitPer = by { section.require("per", "what is counted, such as \"subject\"", per).unwrap_or(LimitPer::Route) },
-        /// Required: Requests in a time, as `"100/1m"`; refilled evenly.
+        /// Required: Requests in a time, as `"100/1m"`: 100 at once, and 100 more every minute, evenly. `"20/12s"` allows as
+        /// many in a minute, and fewer at once.
         reload limit: Quota = by { section.require("limit", "a limit such as \"100/1m\"", quota).unwrap_or_default() },
-        /// Requests at once. Unset: the number in `limit`.
-        reload burst: Option<NonZeroU32> = get(value::nonzero(u32::MAX as usize)),
         /// `"gate"`: each gate counts for itself; `"gates"`: all gates of the store together.
         reload over: LimitOver = get_or(value::word_of, LimitOver::Gate),
         /// Name in replies, logs and metrics. Write it for limits of several routes that are one limit, and for two limits
@@ -88,9 +87,10 @@ impl Print for RateLimit {
     const KEYS: &'static [super::super::declare::Key] = RateKeys::KEYS;
 
     fn print(&self) -> Value {
-        let Self { name, per, requests, window, burst, over, place: _ } = self.clone();
+        // No key sets the burst, which is the number of requests.
+        let Self { name, per, requests, window, burst: _, over, place: _ } = self.clone();
         let limit = Quota { requests, window };
-        RateKeys { per, limit, burst, over, name: name.map(Into::into) }.print()
+        RateKeys { per, limit, over, name: name.map(Into::into) }.print()
     }
 }
 
@@ -110,9 +110,9 @@ fn quota(v: &Raw) -> Result<Quota, String> {
 
 pub(super) fn of_route(section: &Section<'_>) -> Vec<RateLimit> {
     let limits = section.sections("rate").into_iter().map(|section| {
-        let RateKeys { per, limit: Quota { requests, window }, burst, over, name } = read_keys(&section);
+        let RateKeys { per, limit: Quota { requests, window }, over, name } = read_keys(&section);
         section.finish();
-        RateLimit { name: name.map(Into::into), per, requests, window, burst, over, place: 0 }
+        RateLimit { name: name.map(Into::into), per, requests, window, burst: None, over, place: 0 }
     });
     limits.collect()
 }

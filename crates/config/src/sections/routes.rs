@@ -6,7 +6,7 @@ use std::sync::Arc;
 use toml::{Table, Value};
 
 use super::super::declare::section;
-use super::super::print::{Put, Words, word};
+use super::super::print::{Put, word};
 use super::super::value;
 use super::clients::scopes;
 use super::endpoints::dialect_name;
@@ -27,8 +27,21 @@ use rotogate_proxy::Upstream;
 /// The words of `dpop` and `certificate_bound`: whether only bound tokens are accepted.
 const PROOFS: [(&str, bool); 2] = [("optional", false), ("required", true)];
 
-/// The words of `preflight`: whether the upstream answers preflights.
-const BAD_CREDENTIALS: [(&str, bool); 2] = [("refuse", false), ("anonymous", true)];
+/// The words of `auth`.
+const AUTHS: [(&str, Auth); 4] = [
+    (Auth::Required.word(), Auth::Required),
+    (Auth::Optional.word(), Auth::Optional),
+    (LENIENT, Auth::Optional),
+    (Auth::None.word(), Auth::None),
+];
+/// The word of `auth` with which an invalid token counts as none.
+const LENIENT: &str = "lenient";
+
+/// The words of `keep_headers`.
+const UNDERSCORE: &str = "underscore";
+const OVERRIDE: &str = "override";
+
+/// The words of other keys, each with what it says of the policy.
 const ENCODED_SLASHES: [(&str, bool); 2] = [("refuse", false), ("keep", true)];
 const EXPIRIES: [(&str, bool); 2] = [("close", false), ("keep", true)];
 const LOGINS: [(&str, bool); 2] = [("auto", false), ("never", true)];
@@ -244,9 +257,7 @@ fn blame_unasked(section: &Section<'_>, policy: &RoutePolicy) {
 
 section! {
     impl RoutePolicy, read by read_policy(section, names: &Names<'_>) {
-        /// `"required"`: a request needs a token; `"optional"`: a request may have none; `"none"`: the gate reads no
-        /// token.
-        reload auth: Auth = get_or(value::word_of, Auth::Required),
+        reload auth as "-": Auth = get_or(value::word(&AUTHS, &[]), Auth::Required),
         /// Accepted credentials: `"token"`: an access token; `"session"`: the cookie of an endpoint with the
         /// dialect browser; `"key"`: an API key. A token or a key takes precedence over a cookie; both together get
         /// 400.
@@ -287,15 +298,12 @@ section! {
         reload resource: Option<String> = by { resources::of_route(section, names.resources, auth, forward_token) },
         no_key implied: Option<Arc<Implied>> = by { None },
         reload ignores_bad_credential as "-": bool = by {
-            section.get_or("bad_credential", value::word(&BAD_CREDENTIALS, &[]), false)
+            section.get("auth", |v| Ok(v.as_text() == Some(LENIENT))).unwrap_or(false)
         },
         /// `"keep"`: %2F is a character of its segment; only for upstreams that read it so.
         reload keeps_encoded_slash as ("encoded_slash" ENCODED_SLASHES): bool = get_or(value::word(&ENCODED_SLASHES, &[]), false),
-        /// true: headers with underscores are forwarded. Many servers read x_auth_subject as x-auth-subject.
-        reload keep_underscore_headers: bool = get_or(value::boolean, false),
-        /// true: X-HTTP-Method-Override, X-Original-URL and the like are forwarded. With an upstream that obeys them a
-        /// client bypasses the routes.
-        reload keep_override_headers: bool = get_or(value::boolean, false),
+        reload keep_underscore_headers as "-": bool = by { false },
+        reload keep_override_headers as "-": bool = by { false },
         /// Longest request body; the gate streams bodies. Unset: no limit.
         reload max_body: Option<u64> = get(value::size(0, u64::MAX)),
         /// Protocol of the replies to refused requests.
@@ -326,6 +334,9 @@ section! {
         /// Required: Pattern. One segment: `{id}`; the rest, which may be empty: `{*rest}`. /public, without the
         /// slash, is another path. Not required beside `kuzzle` and `calls`.
         reload path: text,
+        /// `"required"`: a request needs a token; `"optional"`: a request may have none; `"lenient"`: an invalid token
+        /// counts as none, too; `"none"`: the gate reads no token.
+        reload auth: text,
         /// Required: Name of the upstream. Not required if other proxies ask (`[[authorizers]]`), or beside
         /// `kuzzle` and `calls`.
         reload upstream: text,
@@ -344,6 +355,11 @@ section! {
         /// Kuzzle calls in /_query and in WebSockets that this route governs, at any path. `"*"`: calls that no path
         /// decides about.
         reload kuzzle: list,
+        /// Headers that the gate forwards although some servers misread them. `"underscore"`: names with an underscore,
+        /// for an upstream that needs them and does not read x_auth_subject as x-auth-subject; `"override"`:
+        /// X-HTTP-Method-Override, X-Original-URL and the like, by which a client of an upstream that obeys them bypasses
+        /// the routes.
+        reload keep_headers: list,
         /// Calls (MCP) of its `resource` that this route governs, instead of a path: `"method:name"`,
         /// `"method:prefix*"`, `"method"`, or `"*"` for all others, which one route must have. The most specific
         /// pattern counts. A call must meet the scopes, roles and login of this route and of the route of its path.
@@ -358,8 +374,6 @@ section! {
         /// true: the upstream gets the bearer token. `"dangerous"`: also beside `resource`, whose token the upstream
         /// could then use elsewhere. Default: `false`.
         reload forward_token: boolean,
-        /// Invalid token with `auth = "optional"`. `"refuse"`: 401; `"anonymous"`: as without a token.
-        reload bad_credential: text,
         /// `"required"`: only tokens bound to a key, with a proof (docs/dpop.md).
         reload dpop: text,
         /// `"required"`: only tokens bound to a client certificate (docs/certificates.md).
@@ -367,14 +381,6 @@ section! {
         /// `"upstream"`: the upstream answers CORS preflights.
         reload preflight: text,
     }
-}
-
-impl Words for Auth {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        (Self::Required.word(), Self::Required),
-        (Self::Optional.word(), Self::Optional),
-        (Self::None.word(), Self::None),
-    ];
 }
 
 pub(super) fn blame_empty(section: &Section<'_>, key: &str, is_empty: bool) {
@@ -390,13 +396,15 @@ fn words(patterns: &[impl ToString]) -> String {
 fn read_route(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>) -> Route {
     section.later(&["max_stream", "websocket"]);
     let Destination { path, kuzzle, calls, upstream, is_path } = read_destination(section, upstreams, names);
-    let policy = read_policy(section, names);
+    let mut policy = read_policy(section, names);
     let auth = policy.auth;
+    let kept = [(UNDERSCORE, UNDERSCORE), (OVERRIDE, OVERRIDE)];
+    for word in section.list_or_empty("keep_headers", value::word(&kept, &[])) {
+        policy.keep_underscore_headers |= word == UNDERSCORE;
+        policy.keep_override_headers |= word == OVERRIDE;
+    }
     if auth == Auth::None {
         blame_unasked(section, &policy);
-    }
-    if section.has("bad_credential") && auth != Auth::Optional {
-        section.blame("bad_credential", "only applies with auth = \"optional\"; remove it");
     }
     Route {
         id: section
@@ -436,8 +444,11 @@ pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLo
     upstream.map(|upstream| upstream.name.clone()).put(&mut table, "upstream");
     policy.put(&mut table, "..");
     policy.conditions.iter().for_each(|all| conditions::put(all, &mut table));
-    let bad_credential = word(&BAD_CREDENTIALS, *ignores_bad_credential);
-    bad_credential.filter(|_| *auth == Auth::Optional).put(&mut table, "bad_credential");
+    let of_auth = if *ignores_bad_credential { LENIENT } else { auth.word() };
+    of_auth.put(&mut table, "auth");
+    let kept = [(UNDERSCORE, policy.keep_underscore_headers), (OVERRIDE, policy.keep_override_headers)];
+    let kept: Vec<_> = kept.into_iter().filter(|(_, is_kept)| *is_kept).map(|(word, _)| word).collect();
+    kept.put(&mut table, "keep_headers");
     (!policy.compares_exactly).put(&mut table, "loose_match");
     word(&PREFLIGHTS, *preflight_to_upstream).put(&mut table, "preflight");
     word(&PROOFS, policy.dpop_required).put(&mut table, "dpop");

@@ -46,10 +46,11 @@ section! {
         /// any. Another Host gets 421. A listener on loopback also accepts localhost and loopback addresses.
         // Requirement T23.
         reload hosts: Vec<String> = list_or_empty(value::served_host),
-        /// Time for a request's head, and for the wait of a connection for its next request.
+        /// Time for a request's head, and for the wait of a connection for its next request. Raise it behind a load
+        /// balancer that keeps idle connections for longer: otherwise it may send a request into a closing one.
         reload head_timeout: Duration = get_or(timeout(), Duration::from_secs(10)),
-        /// How long a body may make no progress, and an HTTP/2 connection have no requests.
-        reload idle_timeout: Duration = get_or(timeout(), Duration::from_secs(60)),
+        /// How long a client may make no progress with a body, and an HTTP/2 connection have no requests.
+        fixed idle_timeout: Duration = get_or(timeout(), Duration::from_secs(60)),
         /// Longest request line and headers together; 8KiB to 1MiB.
         reload max_head: usize = get_or(value::size(8 << 10, 1 << 20), 32 << 10),
         /// Threads that serve requests. Default: the number of processors.

@@ -22,8 +22,8 @@ section! {
         reload profile as "..": Profile = by { read_profile(section).over(&Profile::default()) },
         /// true: the record of a session has the user agent and the address of its login.
         reload keep_login_client: bool = get_or(value::boolean, true),
-        /// Longest duration of a WebSocket or another long response; 1s to 30d.
-        reload max_stream: Duration = get_or(value::duration_within(SECOND, 30 * DAY), DEFAULT_MAX_STREAM),
+        /// Longest duration of a WebSocket or another long response.
+        fixed max_stream: Duration = get_or(value::duration_within(SECOND, 30 * DAY), DEFAULT_MAX_STREAM),
     }
 }
 

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
+use toml::Value as Toml;
 
 use super::super::declare::section;
-use super::super::print::Words;
+use super::super::print::{Print, Words};
 use super::super::value::{self, Share};
 use super::{AdminConfig, Config, DAY, ServerConfig, path_in, unique};
 use rotogate_core::private_file;
@@ -50,11 +51,12 @@ section! {
         /// Most concurrent requests to one address, streams included.
         reload max_requests: usize = get_or(value::count(1, 1_000_000), default.max_requests),
         /// Time to connect, TLS included, and for a look-up of the name.
-        reload connect_timeout: Option<Duration> = some_or(time(), Duration::from_secs(5)),
-        /// Time until the head of the response.
+        fixed connect_timeout: Option<Duration> = some_or(time(), Duration::from_secs(5)),
+        /// Time until the head of the response. Raise it for an upstream that works for longer before it answers.
         reload head_timeout: Option<Duration> = some_or(time(), Duration::from_secs(60)),
-        /// How long a body may make no progress. Default: that of `[server]`.
-        reload idle_timeout: Option<Duration> = some_or(time(), server.idle_timeout),
+        /// How long a body may make no progress. Raise it for an upstream that pauses for longer within a response, such
+        /// as a stream of rare events.
+        reload idle_timeout: Option<Duration> = some_or(time(), Duration::from_secs(60)),
         reload tls as "..": UpstreamTls = by { read_tls(section, &urls, dir) },
         /// File (0600) with the gate's credential for the upstream, such as `Bearer …`, instead of the caller's; the
         /// identity headers name the caller. Read again when the file changes.
@@ -74,10 +76,9 @@ section! {
         fixed max_failures: u32 = get_or(value::count(1, 1000), 5),
         /// Duration of an ejection, doubled with each consecutive one up to 5m.
         fixed eject_for: Duration = get_or(time(), Duration::from_secs(10)),
-        /// Periodic GET to each address, healthy with 2xx. Unset: only failing requests eject an address.
-        reload health: Option<HealthCheck> = table(|section| {
-            read_health(section, HealthCheck::new(read_health_path(section)))
-        }),
+        /// Path of a periodic GET to each address, healthy with 2xx. Set it if addresses can be unfit without failing
+        /// requests; unset: only these eject an address.
+        reload health: Option<HealthCheck> = by { read_health(section) },
         /// How often the gate resolves a host name.
         fixed dns_refresh: Duration = get_or(time(), Duration::from_secs(30)),
         /// Greatest age of a connection that takes a further request.
@@ -91,24 +92,38 @@ section! {
             MAX_REQUESTS_PER_CONNECTION
         ),
     }
+    with {
+        /// Time between two health checks of one address.
+        fixed health_interval: text = "5s",
+        /// Time for one health check.
+        fixed health_timeout: text = "2.5s",
+        /// Consecutive good checks until an address is healthy.
+        fixed healthy_after: number = 2_u32,
+        /// Consecutive bad checks until an address is unhealthy.
+        fixed unhealthy_after: number = 3_u32,
+    }
 }
 
-section! {
-    impl HealthCheck, read by read_health(section, default: HealthCheck) {
-        /// Required: Path of the check.
-        reload path: PathAndQuery = by { default.path },
-        /// Time between two checks of one address.
-        reload interval: Duration = get_or(time(), default.interval),
-        // `with` has its description.
-        no_key timeout: Duration = by { section.for_tests().get_or("timeout", time(), interval / 2) },
-        /// Consecutive good checks until an address is healthy.
-        fixed healthy_after: u32 = get_or(value::count(1, 1000), 2),
-        /// Consecutive bad checks until an address is unhealthy.
-        fixed unhealthy_after: u32 = get_or(value::count(1, 1000), 3),
-    }
-    with {
-        /// Time for one check.
-        fixed timeout: text = "half of interval",
+/// Reads `health`. Tests set the other rules of a check.
+fn read_health(section: &Section<'_>) -> Option<HealthCheck> {
+    let mut check = HealthCheck::new(section.get("health", health_path)?);
+    let tests = section.for_tests();
+    check.interval = tests.get_or("health_interval", time(), check.interval);
+    check.timeout = tests.get_or("health_timeout", time(), check.interval / 2);
+    check.healthy_after = tests.get_or("healthy_after", value::count(1, 1000), check.healthy_after);
+    check.unhealthy_after = tests.get_or("unhealthy_after", value::count(1, 1000), check.unhealthy_after);
+    Some(check)
+}
+
+fn health_path(v: &Raw) -> Result<PathAndQuery, String> {
+    let fits = |text: &str| text.starts_with('/') && !text.contains('#');
+    let path = v.as_text().filter(|text| fits(text)).and_then(|text| text.parse().ok());
+    path.ok_or_else(|| format!("expected the path of the check, such as health = \"/healthz\", found {}", v.describe()))
+}
+
+impl Print for HealthCheck {
+    fn print(&self) -> Toml {
+        self.path.as_str().into()
     }
 }
 
@@ -238,15 +253,6 @@ fn read_tls(section: &Section<'_>, urls: &[UpstreamUrl], dir: &Path) -> Upstream
         section.blame_present(&["ca", "server_name", "client_cert"], message);
     }
     tls
-}
-
-fn read_health_path(section: &Section<'_>) -> PathAndQuery {
-    let path = section.require("path", "a path such as \"/healthz\"", |v| {
-        let path = value::text(v)?;
-        let parsed = path.parse::<PathAndQuery>().ok().filter(|_| path.starts_with('/') && !path.contains('#'));
-        parsed.ok_or_else(|| format!("expected a path such as \"/healthz\", found {}", v.describe()))
-    });
-    path.unwrap_or_else(|| PathAndQuery::from_static("/"))
 }
 
 /// The address of the gate to which an upstream would lead back, if any (requirement O1).

@@ -19,7 +19,7 @@ fn k23_a_limit_that_cannot_be_used_is_an_error_at_its_key() {
         ("{ per = \"subject\" }", "limit", "missing"),
         ("{ per = \"subject\", limit = \"1\" }", "limit", "expected a rate"),
         ("{ per = \"subject\", limit = \"0/1m\" }", "limit", "expected a rate"),
-        ("{ per = \"subject\", limit = \"1/1m\", burst = 0 }", "burst", "expected"),
+        ("{ per = \"subject\", limit = \"1/1m\", burst = 5 }", "burst", "was removed: "),
         ("{ per = \"subject\", limit = \"1/1m\", over = \"all\" }", "over", "expected"),
         ("{ per = \"subject\", limit = \"1/1m\", name = \"a\\u00e9\" }", "rate", "visible ASCII"),
         ("{ per = \"subject\", limit = \"1/1m\", nome = \"a\" }", "nome", "unknown key"),
@@ -39,7 +39,7 @@ fn k23_a_limit_that_cannot_be_used_is_an_error_at_its_key() {
 
 #[test]
 fn k25_a_limit_is_what_an_application_writes_and_prints_as_it_was_written() {
-    let rate = "{ per = \"subject\", limit = \"100/1m\" }, { per = \"claim:org\", limit = \"5000/1m 30s\", burst = 7, over = \
+    let rate = "{ per = \"subject\", limit = \"100/1m\" }, { per = \"claim:org\", limit = \"5000/1m 30s\", over = \
                 \"gates\", name = \"org\" }";
     let text = format!("{MINIMAL}{ROUTE}rate = [{rate}]\n");
     let config = read(&text).unwrap();
@@ -47,7 +47,7 @@ fn k25_a_limit_is_what_an_application_writes_and_prints_as_it_was_written() {
     let route = config.routes.iter().find(|route| route.path == "/a").unwrap();
     let expected = [
         RateLimit::new(LimitPer::Subject, 100, minute),
-        RateLimit::new(LimitPer::claim("org").unwrap(), 5000, minute * 3 / 2).bursts(7).named("org").over_gates(),
+        RateLimit::new(LimitPer::claim("org").unwrap(), 5000, minute * 3 / 2).named("org").over_gates(),
     ];
     assert_eq!(route.policy.rate, expected);
     let printed = config.to_toml();

@@ -28,7 +28,7 @@ resources = [{ path = "/api" }]
 [[upstreams]]
 name = "app"
 urls = ["http://127.0.0.1:9000"]
-health = { path = "/healthz" }
+health = "/healthz"
 [[routes]]
 path = "/{*rest}"
 upstream = "app"
@@ -36,8 +36,7 @@ issuers = ["idp.example.com", "opaque.example.com"]
 rate = [{ per = "subject", limit = "100/1m" }]
 [[authorizers]]
 listen = "127.0.0.1:8090"
-kind = "forward-auth"
-neighbour = "nginx"
+kind = "nginx"
 trusted_proxies = ["127.0.0.1/32"]
 [[issuers]]
 url = "https://idp.example.com"
@@ -572,7 +571,8 @@ pub(crate) fn configurations() -> impl Iterator<Item = String> {
         .replace("upstream = \"app\"", "upstream = \"app\"\nstep_up = {}")
         .replace("address = \"127.0.0.1:8443\"", "address = \"127.0.0.1:8443\", tls = {}")
         .replace("discovery = true", "discovery = true\nglobal_revocation = {}")
-        .replace("id = \"web\"", "id = \"web\", profile = {}, exchange = {}");
+        .replace("resources = ", "providers = [{ name = \"kc\" }]\nresources = ")
+        .replace("id = \"web\"", "id = \"web\", profile = {}, exchange = {}, keys = {}");
     VARIANTS.iter().map(|variant| variant.text).chain([""]).map(move |more| format!("{more_tables}{more}"))
 }
 
@@ -621,11 +621,8 @@ fn cell(text: &str) -> String {
     (found + rest).replace('|', "\\|")
 }
 
-#[test]
-fn p65_p68_the_reference_of_the_configuration_is_generated() {
-    if !IS_FULL {
-        return;
-    }
+/// The generated part of docs/configuration.md.
+fn reference() -> String {
     let tables = tables();
     let lines: Vec<Line<'_>> = shipped(&tables).into_iter().filter_map(Result::ok).collect();
     let mut text = String::new();
@@ -651,7 +648,69 @@ fn p65_p68_the_reference_of_the_configuration_is_generated() {
         text += &others;
         text += &shown.fixed_of(table);
     }
-    assert_part_is_current("docs/configuration.md", "keys", text.trim_start());
+    text.trim_start().to_owned()
+}
+
+#[test]
+fn p65_p68_the_reference_of_the_configuration_is_generated() {
+    if IS_FULL {
+        assert_part_is_current("docs/configuration.md", "keys", &reference());
+    }
+}
+
+/// The most keys in the reference, and of those the most that a gate needs to know without the parts below. A new key
+/// needs a user who can say which value they want, and why the default is wrong for them; or it takes the place of another.
+const MOST_KEYS: (usize, usize) = (345, 250);
+
+/// Sections of LDAP, SQL, Redis, PostgreSQL, the relay, token exchange and MCP.
+const PARTS: [&str; 7] = [
+    "[store] with kind = \"redis\"",
+    "[store] with kind = \"postgres\"",
+    "[directory] with kind = \"ldap\"",
+    "[directory] with kind = \"sql\"",
+    "[[endpoints]] with dialect = \"relay\"",
+    "[[providers]]",
+    "[[resources]]",
+];
+
+/// Keys of other sections for token exchange, identity assertions and MCP. Each stands for the keys of its table, too.
+const KEYS_OF_PARTS: [(&str, &str); 6] = [
+    ("[[issuers]]", "id_jag"),
+    ("[[clients]]", "exchange"),
+    ("[[upstreams]]", "exchange"),
+    ("[identity]", "headers.actor"),
+    ("[[routes]]", "resource"),
+    ("[[routes]]", "calls"),
+];
+
+/// Counts the rows of keys. A row about a bound that no key sets is no row of a key.
+#[test]
+fn p65_the_reference_has_no_more_keys_than_it_had() {
+    if !IS_FULL {
+        return;
+    }
+    let (mut all, mut without_parts) = (0, 0);
+    for section in reference().split("\n## ") {
+        let heading = section.lines().next().unwrap_or_default().trim_start_matches("## ");
+        let keys = section.split("\nNo key sets these").next().unwrap_or_default();
+        for row in keys.lines().filter_map(|line| line.strip_prefix("| `")) {
+            let name = row.split('`').next().unwrap_or_default();
+            let is_of = |(section, key): &(&str, &str)| {
+                *section == heading
+                    && name.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            };
+            all += 1;
+            without_parts += usize::from(!PARTS.contains(&heading) && !KEYS_OF_PARTS.iter().any(|part| is_of(part)));
+        }
+    }
+    assert!(all <= MOST_KEYS.0 && without_parts <= MOST_KEYS.1, "{all} keys, and {without_parts} without parts");
+    // Nothing that is left out above has another name by now.
+    for (section, key) in KEYS_OF_PARTS {
+        let of_section = reference();
+        let of_section = of_section.split("## ").find(|text| text.starts_with(&format!("{section}\n"))).unwrap();
+        assert!(of_section.contains(&format!("\n| `{key}` |")), "{section} has no {key}");
+    }
+    assert!(PARTS.iter().all(|part| reference().contains(&format!("## {part}\n"))));
 }
 
 /// The tables within sections that have been shown. Sections share some of them, and the reference shows each once.

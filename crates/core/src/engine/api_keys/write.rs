@@ -64,7 +64,7 @@ impl KeyRefusal {
             Self::Owner => "there is no such user or client, or it is inactive",
             Self::Scope => "the owner does not have all of these scopes",
             Self::Lifetime => "the lifetime is longer than [api_keys] max_lifetime, or less than a minute",
-            Self::Overlap => "the overlap is longer than [api_keys] overlap",
+            Self::Overlap => "the overlap is longer than the gate allows, 7 days by default",
             Self::Bounds => "the audience is 1 to 256 visible characters, and there are at most 16 networks",
             Self::TooMany => "the owner has 50 live keys: revoke one first",
             Self::Over => "the key is revoked, expired or replaced already",
