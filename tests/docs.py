@@ -175,15 +175,18 @@ def provide(value, folder, made):
         for inner in entry if isinstance(entry, list) else [entry]:
             if isinstance(inner, dict):
                 provide(inner, folder, made)
+        if isinstance(entry, list) and key in ("cert", "key"):
+            for one in entry:
+                provide({key: one}, folder, made)
         if not isinstance(entry, str):
             continue
         text = {"cert": made["cert"], "ca": made["cert"], "client_ca": made["cert"], "key": made["key"],
-                "public_key": made["public"], "jwks_file": made["jwks"]}.get(key)
+                "jwks_file": made["public"] if entry.endswith(".pem") else made["jwks"]}.get(key)
         if key in ("secret_file", "password_file", "bearer_file", "sentinel_password_file", "bind_password_file"):
             text = "0123456789abcdef0123456789abcdef\n"
         if key == "url_file":
             text = "postgres://gate:password@db.example.com/app\n"
-        if key == "firebase":
+        if key == "hash_parameters":
             text = '{"base64_signer_key": "MDEyMzQ1Njc4OWFiY2RlZg==", "base64_salt_separator": "Bw==", "rounds": 8, "mem_cost": 14}'
         if key == "authorization_file":
             text = "Bearer 0123456789abcdef0123456789abcdef\n"

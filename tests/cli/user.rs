@@ -311,5 +311,6 @@ fn i30_keys_of_directory_name_what_is_wrong() {
         assert!(!said.contains("sesame"), "{said}");
     }
     std::fs::write(&path, "{\"spring_pbkdf2\": {\"iterations\": 1000, \"secret\": \"sesame\"}}").unwrap();
-    place.done(&["user", "list"], "");
+    let said = place.fails(&["user", "list"], "");
+    assert!(said.contains("users.toml: cannot be opened") && !said.contains("hash_parameters"), "{said}");
 }

@@ -236,8 +236,9 @@ async fn a_reload_takes_outputs_formats_and_the_sample_of_the_logs() {
         text.lines().filter(|line| line.contains(path)).count()
     };
     // Another output for the access log, in text, and a separate audit log.
-    let other = config(address, "format = \"text\"\n[audit_log]\noutput = \"./audit.log\"\naddresses = \"none\"\n")
-        .replace("./access.log", "./other.log");
+    let other = config(address, "[audit_log]\noutput = \"./audit.log\"\naddresses = \"none\"\n")
+        .replace("./access.log", "./other.log")
+        .replace("format = \"json\"", "format = \"text\"");
     reload(&other);
     until("the other file has lines", async || {
         gate.get("/public/second", "").await;
@@ -268,7 +269,8 @@ async fn a_reload_takes_outputs_formats_and_the_sample_of_the_logs() {
     let last = written(&gate, &place, "access.log").await;
     assert!(last.iter().all(|line| line["url.path"] != "/public/fifth"), "{last:#?}");
     // No access log, and the application log in another file.
-    let none = config(address, "output = \"none\"\n").replace("[log]\n", "[log]\noutput = \"./app.log\"\n");
+    let none =
+        config(address, "").replace("./access.log", "none").replace("[log]\n", "[log]\noutput = \"./app.log\"\n");
     reload(&none);
     until("the application log is in its file", async || one("app.log", "configuration reloaded") > 0).await;
 }

@@ -30,7 +30,10 @@ const REMOVED: &[(&str, &str)] = &[
     // Issuers.
     ("clients.keys.required", "clients wait for their own keys alone; remove the key"),
     ("clients.keys.public_key", PEM),
-    ("clients.keys.algorithm", "the kind of the key names the algorithm, or `alg` in a JWK set; remove the key"),
+    (
+        "clients.keys.algorithm",
+        "write `alg` into the keys of jwks_file; a key in PEM, or fetched, needs none; remove the key",
+    ),
     ("clients.auth", "a client with keys authenticates by assertions; remove the key"),
     ("issuers.public_key", PEM),
     ("issuers.introspection.ca", "write it into `fetch` of the issuer, which holds for all its servers"),

@@ -15,7 +15,8 @@ section! {
     pub struct AdminConfig, read by read_keys(section, dir: &Path) {
         /// Address. An address other than loopback needs `dangerous_non_loopback`.
         restart listen: SocketAddr = get_or(value::address, loopback(AdminConfig::PORT)),
-        /// true: `listen` may be an address that other machines reach.
+        /// true: `listen` may be an address that other machines reach. Set it if Prometheus runs on another machine,
+        /// in a network where others cannot read the traffic.
         // Requirement O10.
         restart dangerous_non_loopback: bool = get_or(value::boolean, false),
         /// File of the token `default` with the role admin; created at the first start. Reading sessions and every
@@ -23,10 +24,12 @@ section! {
         restart token_file: PathBuf = get_or(path_in(dir), dir.join(AdminConfig::TOKEN_FILE)),
         /// Further tokens. `token_file` has the token `default` with the role admin.
         restart tokens: Vec<AdminTokenConfig> = by { read_tokens(section, dir, &token_file) },
-        /// Listener for /livez and /readyz alone: no token, any address.
+        /// Listener for /livez and /readyz alone: no token, any address. Set it for a load balancer or a kubelet on
+        /// another machine.
         // Requirement P54.
         restart probes: Option<SocketAddr> = get(value::address),
-        /// Host names of the listener besides localhost and IP addresses. Another Host gets 421.
+        /// Host names of the listener besides localhost and IP addresses. Another Host gets 421. Set it if the
+        /// callers know the gate by a name.
         restart hosts: Vec<String> = list_or_empty(value::host),
     }
 }

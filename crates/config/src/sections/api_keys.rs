@@ -18,12 +18,14 @@ const MAX_OVERLAP: Duration = DAY.saturating_mul(90);
 
 section! {
     impl ApiKeySettings, read by pub(super) read_keys(section) {
-        /// First characters of each key, as in `acme_k1_…`, for secret scanners; 2 to 12 of a-z and 0-9.
+        /// First characters of each key, as in `acme_k1_…`, for secret scanners; 2 to 12 of a-z and 0-9. Set it to
+        /// your own name, by which your scanners find leaked keys.
         restart prefix: KeyPrefix = get_or(key_prefix, KeyPrefix::default()),
         /// Header of a key, besides `Authorization: Bearer`. Set it if clients have another header built in, or if
         /// `X-Api-Key` is a header of the upstream. `""`: none.
         restart header: Option<HeaderName> = get_or(value::identity_header, Some(HeaderName::from_static("x-api-key"))),
-        /// Longest lifetime of a key; up to 365d. A request that names none gets 90d.
+        /// Longest lifetime of a key; up to 365d. A request that names none gets 90d. Shorten it if a policy demands
+        /// new keys more often.
         restart max_lifetime: Duration = get_or(
             value::duration_within(DAY, ApiKeySettings::LONGEST_LIFETIME), ApiKeySettings::LONGEST_LIFETIME
         ),

@@ -19,8 +19,8 @@ section! {
     /// An entry of `[[authorizers]]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct AuthorizerConfig, read by read_keys(section, kind: AuthorizerKind, listen: SocketAddr, others: &Others<'_>) {
-        /// Required: Proxy, by whose headers the gate knows the request: `"nginx"`, `"traefik"`, `"caddy"`, `"haproxy"`,
-        /// or `"envoy"` over HTTP; `"ext-authz"`: Envoy over gRPC (docs/ext-authz.md).
+        /// Required: Proxy, by whose headers the gate knows the request: `"nginx"`, `"traefik"`, `"caddy"`,
+        /// `"haproxy"`, or `"envoy"` over HTTP; `"ext-authz"`: Envoy over gRPC (docs/ext-authz.md).
         restart kind: AuthorizerKind = by { kind },
         /// Required: Address for the questions of the proxies alone.
         restart listen: SocketAddr = by { listen },

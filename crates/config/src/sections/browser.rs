@@ -39,12 +39,13 @@ section! {
         /// `"basic"` or `"form"`. Or with `key_file` and `assertion_audience` (docs/clients-without-secrets.md).
         /// Without a secret and a key, the client is public.
         reload client: Option<ProviderClientSettings> = by { read_client(section, around.dir) },
-        /// Scopes to request, besides `openid`.
+        /// Scopes to request, besides `openid`. Set it for claims that the provider gives for a scope alone, such as
+        /// email.
         reload scopes as some: Vec<String> = by { read_scopes(section) },
         /// Further parameters of the authorization request (`{ prompt = "consent" }`).
         reload parameters as some: BTreeMap<String, String> = by { read_parameters(section) },
-        /// true: the gate pushes the authorization parameters (RFC 9126) even if the provider does not require that. Set
-        /// it if the provider requires that of this client alone, which its metadata do not say.
+        /// true: the gate pushes the authorization parameters (RFC 9126) even if the provider does not require that.
+        /// Set it if the provider requires that of this client alone, which its metadata do not say.
         reload par: bool = get_or(value::boolean, false),
         /// Page at `GET /auth/login`: `"built-in"`: a plain form; a path: your own page, which sends to
         /// `/auth/login`; `"none"`: 404.
@@ -54,12 +55,13 @@ section! {
         /// `SameSite` of the cookie: `"lax"`, or `"strict"` for a public page with an API behind it: a link from
         /// another site opens without a session.
         reload is_strict as ("same_site" SAME_SITES): bool = get_or(value::word(&SAME_SITES, &[]), false),
-        /// Header that each request of a script must have (`"x-csrf"`). Empty: none.
+        /// Header that each request of a script must have (`"x-csrf"`). Empty: none. Set it if a policy demands a
+        /// header besides the checks of origin.
         reload csrf_header: HeaderOrNone = get_or(csrf_header, HeaderOrNone(None)),
         /// Binding of sessions to a key of the browser's device (DBSC): `"off"`, `"optional"` if the browser can,
         /// or `"required"`: other sessions end a minute after their login.
         reload device_bound: Binding = get_or(value::word_of, Binding::Off),
-        /// false: the browser drops the cookie when it closes.
+        /// false: the browser drops the cookie when it closes. Write false for shared computers.
         reload persistent: bool = get_or(value::boolean, true),
     }
 }

@@ -30,7 +30,8 @@ section! {
         /// Its rules.
         reload client as "..": Client = by { read_keys(section, others, dir) },
         /// Instead of `secret_hash`: the public keys of a client that authenticates by assertions which it signs
-        /// (`private_key_jwt`, docs/clients-without-secrets.md): `{ jwks_url = "https://orders.example.com/jwks.json" }`.
+        /// (`private_key_jwt`, docs/clients-without-secrets.md): `{ jwks_url = "https://orders.example.com/jwks.json"
+        /// }`.
         reload keys: Option<ClientKeySource> = table(|section| read_source(section, dir, &client.id)),
     }
 }
@@ -43,8 +44,8 @@ section! {
         reload source as "..": KeySource = by { read_key_source(section, dir, client) },
     }
     with {
-        /// File with its JWK set, or with one public key in PEM; read at a start and a reload. The kind of a key names its
-        /// algorithm, RS256 for RSA, unless `alg` of the set names another.
+        /// File with its JWK set, each key with `alg`, or with one public key in PEM, whose kind names the algorithm (RS256
+        /// for RSA); read at a start and a reload.
         reload jwks_file: text,
         /// URL of its JWK set; `rotogate issuer refresh client:ID` fetches it at once.
         reload jwks_url: text,
@@ -74,11 +75,13 @@ section! {
         /// Its grants: `"password"`, `"refresh_token"`, `"jwt-bearer"`; of a confidential client also
         /// `"client_credentials"` and `"token-exchange"`.
         reload grants: Vec<Grant> = by { read_grants(section) },
-        /// Only scopes of its tokens. Unset: all scopes of the user.
+        /// Only scopes of its tokens. Unset: all scopes of the user. Set it for a client that needs fewer than its
+        /// users have.
         reload scopes: Option<Scope> = by { self::scopes(section, "scopes") },
         /// Any key of `[sessions]` from `access_ttl` to `revoke_previous_after`.
         reload profile as some: ProfileOverride = by { read_override(section) },
-        /// `"optional"`: a request with a proof gets tokens bound to its key; `"required"`: none without.
+        /// `"optional"`: a request with a proof gets tokens bound to its key; `"required"`: none without. Set it if a
+        /// copied token must be useless without the key.
         reload dpop: Binding = get_or(value::word_of, Binding::default()),
         /// As `dpop`, for the client certificate of its connection (docs/certificates.md).
         reload certificate_bound: Binding = get_or(value::word_of, Binding::default()),
@@ -86,7 +89,7 @@ section! {
         reload exchange: Option<ExchangeRules> = table(super::exchange::read),
     }
     with {
-        /// Instead of `secret_hash`: a file with it.
+        /// Instead of `secret_hash`: a file with it. Set it if everyone may read the configuration.
         reload secret_hash_file: text,
     }
 }

@@ -13,13 +13,16 @@ section! {
     /// `[cors]` (requirement T19).
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct CorsConfig, read by read_keys(section) {
-        /// Allowed origins, as a browser writes them (`["https://app.example.com"]`).
+        /// Allowed origins, as a browser writes them (`["https://app.example.com"]`). Set it if pages of other
+        /// origins call the gate from scripts.
         reload origins: Vec<String> = list_or_empty(value::cors_origin),
-        /// true: pages of these origins may send cookies and other credentials.
+        /// true: pages of these origins may send cookies and other credentials. Set it if these pages use sessions of
+        /// the browser.
         reload allow_credentials: bool = get_or(value::boolean, false),
         /// How long a browser caches a preflight.
         fixed max_age: Duration = get_or(value::duration_within(Duration::ZERO, DAY), Duration::from_secs(600)),
-        /// Response headers that their pages may read, besides those that every page may.
+        /// Response headers that their pages may read, besides those that every page may. Set it for headers of your
+        /// own that scripts read.
         reload expose as some: Vec<HeaderName> = list_or_empty(value::exposed_header),
     }
 }

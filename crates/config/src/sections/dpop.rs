@@ -15,7 +15,8 @@ section! {
         /// Most proofs that the gate remembers, up to 64 bytes each; those of one key take at most a fiftieth.
         /// Beyond that: 503.
         fixed max_proofs: u64 = get_or(value::count(1000, 100_000_000), DpopSettings::default().max_proofs),
-        /// `"required"`: a proof must have a nonce of the gate, at most 5m old.
+        /// `"required"`: a proof must have a nonce of the gate, at most 5m old. Set it if proofs that a thief made in
+        /// advance must be useless.
         restart needs_nonce as ("nonce" NONCES): bool = get_or(value::word(&NONCES, &[]), default.needs_nonce),
         /// How old a proof may be, besides `leeway` of `[issuer]`.
         fixed max_age: Duration = get_or(value::duration_within(SECOND, MAX_AGE), DpopSettings::default().max_age),

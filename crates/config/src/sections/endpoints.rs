@@ -44,12 +44,13 @@ section! {
                 _ => ProfileOverride::default(),
             }
         },
-        /// Clients that may use it. Unset: all clients.
+        /// Clients that may use it. Unset: all clients. Set it if the endpoint is for one application.
         reload clients: Option<Vec<String>> = by {
             let known = around.clients.iter().map(|client| &*client.id);
             if has_clients(dialect) { known_names(section, "clients", "client", known) } else { None }
         },
-        /// Public client of the sessions, if requests of the protocol name none. Default: the name of the protocol.
+        /// Public client of the sessions, if requests of the protocol name none. Set it if these sessions have rules
+        /// of an entry of `[[clients]]`. Default: the name of the protocol.
         reload client: Option<String> = by {
             if dialect == BROWSER && section.has("provider") {
                 // The gate's own client there.
@@ -58,9 +59,10 @@ section! {
                 endpoint_client(section, dialect, around.clients)
             }
         },
-        /// Other dialects whose sessions may continue here.
+        /// Other dialects whose sessions may continue here. Set it while clients change from one protocol to another.
         reload accepts: Option<Vec<&'static str>> = by { has_clients(dialect).then(|| accepts(section, dialect)) },
-        /// Only account that the endpoint serves; not with `{account}` in `path`.
+        /// Only account that the endpoint serves; not with `{account}` in `path`. Set it if a tenant has an endpoint
+        /// of its own.
         reload account: Option<String> = by {
             if dialect == RELAY { None } else { read_account(section, &path) }
         },
@@ -93,7 +95,8 @@ section! {
     /// The keys of `dialect = "kuzzle"`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct KuzzleConfig, read by read_kuzzle(section, is_https: bool, above: &[EndpointConfig]) {
-        /// Cookie of the access token in a browser: `"authToken"`, or `"__Host-authToken"`, which needs https.
+        /// Cookie of the access token in a browser: `"authToken"`, or `"__Host-authToken"`, which needs https. Other
+        /// hosts of the domain cannot set the second one.
         reload cookie: &'static str = by { read_cookie(section, is_https, above) },
         /// Whether clients reach the gate by https.
         no_key is_https: bool = by { is_https },
@@ -280,8 +283,8 @@ fn my_keys(section: &Section<'_>, dialect: &str) -> Option<MyKeys> {
 /// The cookies of access tokens in browsers.
 const COOKIES: [(&str, &str); 2] = [(KUZZLE_COOKIE, KUZZLE_COOKIE), (KUZZLE_HOST_COOKIE, KUZZLE_HOST_COOKIE)];
 
-/// Lets the endpoints for a user's own sessions and keys read the cookie of the kuzzle endpoint, if there is one: it has
-/// the access token of a browser. Without one they read the cookie `__Host-access`.
+/// Lets the endpoints for a user's own sessions and keys read the cookie of the kuzzle endpoint, if there is one: it
+/// has the access token of a browser. Without one they read the cookie `__Host-access`.
 pub(super) fn share_cookie(mut endpoints: Vec<EndpointConfig>) -> Vec<EndpointConfig> {
     let Some(cookie) = endpoints.iter().find_map(|endpoint| Some(endpoint.kuzzle.as_ref()?.cookie)) else {
         return endpoints;
@@ -340,7 +343,8 @@ pub(super) fn account(v: &Raw) -> Result<String, String> {
 
 section! {
     impl Envelope, read by read_envelope(section, default: &Envelope) {
-        /// How long ago the access token of a refresh may have expired; 7d at most.
+        /// How long ago the access token of a refresh may have expired; 7d at most. Raise it for clients that refresh
+        /// after the end of the access token.
         reload expired_for_at_most as "allow_expired_access_token": Duration = get_or(
             value::duration_within(Duration::ZERO, 7 * DAY),
             default.expired_for_at_most

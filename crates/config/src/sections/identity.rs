@@ -26,11 +26,12 @@ section! {
         reload claims: ClaimHeaders = by { read_claims(&section.section("claims"), used) },
         /// JWT about the caller that the gate signs (docs/assertion.md). Default: none.
         reload assertion: Option<AssertionHeader> = table(|keys| read_assertion(keys, used)),
-        /// Further request headers to remove (`["x-tenant", "x-acme-*"]`). The gate always removes the headers
-        /// of known products (docs/edge.md).
+        /// Further request headers to remove (`["x-tenant", "x-acme-*"]`). The gate always removes the headers of
+        /// known products (docs/edge.md). Set it for headers that your services trust.
         // Requirement T24.
         reload strip: Vec<HeaderPattern> = list_or_empty(header_pattern),
-        /// Headers of a known product in front of the gate to forward (`["cf-access-*"]`).
+        /// Headers of a known product in front of the gate to forward (`["cf-access-*"]`). Set it if your services
+        /// read them.
         reload keep: Vec<HeaderPattern> = by { read_keep(section, used) },
     }
 }
@@ -56,8 +57,8 @@ section! {
         reload issuer: HeaderOrNone = by {
             used.header(section, "issuer", if issuers.is_empty() { "" } else { "x-auth-issuer" })
         },
-        /// Roles, percent-encoded, with commas between. Default: `"x-auth-roles"` if there are `[[issuers]]` with a claim of
-        /// roles.
+        /// Roles, percent-encoded, with commas between. Default: `"x-auth-roles"` if there are `[[issuers]]` with a
+        /// claim of roles.
         reload roles: HeaderOrNone = by {
             let has_roles = issuers.iter().any(|issuer| !issuer.claims.roles.is_empty());
             used.header(section, "roles", if has_roles { "x-auth-roles" } else { "" })

@@ -32,6 +32,7 @@ section! {
         /// endpoint is named by its URL, without metadata that say so.
         reload secret_in: SecretPlace = get_or(value::word_of, SecretPlace::Basic),
         /// How long the gate keeps a response; at most 5m, and until the token's `exp`. `"0s"`: each request asks.
+        /// Shorten it if a revocation at the issuer must act sooner.
         reload cache: Duration = get_or(within(Introspection::MAX_CACHE), Introspection::CACHE),
         /// How long the gate keeps a response about an inactive token.
         fixed negative: Duration = get_or(within(Introspection::MAX_NEGATIVE), Introspection::NEGATIVE),
@@ -39,11 +40,14 @@ section! {
         fixed stale_if_error: Duration = get_or(within(Introspection::MAX_CACHE), Duration::ZERO),
         /// Time for one request, connecting included.
         fixed timeout: Duration = get_or(value::duration_within(SECOND, 20 * SECOND), 5 * SECOND),
-        /// Only tokens with this beginning are introspected (`"ory_at_"`).
+        /// Only tokens with this beginning are introspected (`"ory_at_"`). Set it if a route accepts opaque tokens of
+        /// several issuers.
         reload prefix as some: String = get_or(self::prefix, String::new()),
-        /// true: the issuer's JWTs, too. With `jwks_file` the gate verifies the signature first.
+        /// true: the issuer's JWTs, too. With `jwks_file` the gate verifies the signature first. Set it if a
+        /// revocation at the issuer must end its JWTs before they expire.
         reload always: bool = get_or(value::boolean, false),
-        /// true: a response without `aud` is accepted; an `aud` must match.
+        /// true: a response without `aud` is accepted; an `aud` must match. Set it for a server that leaves `aud` out
+        /// of its responses.
         reload audience_optional: bool = get_or(value::boolean, false),
     }
 }

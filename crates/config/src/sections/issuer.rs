@@ -16,7 +16,8 @@ section! {
     /// `[issuer]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct IssuerConfig, read by pub(super) read_keys(section, dir: &Path, server: &ServerConfig, has_no_users: bool) {
-        /// `iss` of the gate's tokens. A change invalidates all tokens. Default: `public_url`.
+        /// `iss` of the gate's tokens. A change invalidates all tokens. Set it if verifiers know the gate by another
+        /// URL. Default: `public_url`.
         restart url: String = get_or(value::issuer_url, without_slash(&server.public_url)),
         /// Required: `aud` of the gate's tokens, one or several. With `directory.kind = "none"` the default is
         /// `url`.

@@ -79,12 +79,13 @@ section! {
         /// Endpoint for its security events (RFC 8935): docs/logout-events.md.
         reload events: Option<EventsConfig> = table(|section| read_events(section, dir, true)),
         /// Effects of its security events instead of the defaults (`{ "credential-change" = "end" }`): `"end"`,
-        /// `"refresh"` or `"log"` for a type in docs/signals.md.
+        /// `"refresh"` or `"log"` for a type in docs/signals.md. Set it if an event must end more, or less, than the
+        /// default does.
         reload on_event as some: EventEffects = by { signals::on_event(section) },
         /// Endpoint for its global token revocation (Okta's Universal Logout): docs/signals.md.
         reload global_revocation: Option<GlobalRevocationConfig> = table(signals::read_global_revocation),
-        /// Subject identifiers, besides `iss` and `sub`, of its events and requests: `"email"`, `"opaque"`. The lookup
-        /// of an HTTP directory resolves them.
+        /// Subject identifiers, besides `iss` and `sub`, of its events and requests: `"email"`, `"opaque"`. The
+        /// lookup of an HTTP directory resolves them. Set it for an issuer that names users in no other way.
         reload user_names as some: Vec<UserNameForm> = by { signals::user_names(section) },
         /// Accepts its identity assertions about users (ID-JAG) as grants: docs/clients-without-secrets.md.
         reload id_jag: Option<IdJagRules> = table(grants::read_id_jag),
@@ -95,9 +96,11 @@ section! {
         reload session_claim: String = get_or(self::session_claim, "sid".to_owned()),
     }
     with {
-        /// File with its JWK set, or with one public key in PEM; read again when it changes. Or: `discovery`, `jwks_url`.
+        /// File with its JWK set, or with one public key in PEM; read again when it changes. Or: `discovery`,
+        /// `jwks_url`.
         reload jwks_file: text,
-        /// Only accepted algorithm (`"RS256"`). Set it for an RSA key that signs with another, and whose JWK does not say so.
+        /// Only accepted algorithm (`"RS256"`). Set it for an RSA key with another algorithm than RS256, if its JWK does
+        /// not name the algorithm.
         reload algorithm: text,
         /// true: the keys are at the `jwks_uri` of the discovery document, at `url` +
         /// `/.well-known/openid-configuration`, or after a 404 at the URL of RFC 8414. A text: the URL of that
@@ -107,7 +110,8 @@ section! {
         reload jwks_url: text,
         /// How the gate connects with the issuer's servers (`ca`, `client_cert`), and fetches keys: docs/issuers.md.
         reload fetch: table of super::remote::FetchKeys,
-        /// true: the gate is not ready before it has fetched the keys once.
+        /// true: the gate is not ready before it has fetched the keys once. Set it if a rollout must not replace
+        /// gates by new ones without keys.
         reload required: boolean,
         /// Claims to read. A claim is a path such as `"realm_access.roles"`, with quotes around names with dots,
         /// colons or slashes: `'"https://example.com/roles"'`. `{}` at the end: the names of an object's members. Of
@@ -123,9 +127,11 @@ section! {
         reload account as "claims.account": list,
         /// Claims for the subject.
         reload subject as "claims.subject": list,
-        /// Maps its scopes to scopes of the gate before `scopes` applies: `{ "access_as_user" = "read" }`.
+        /// Maps its scopes to scopes of the gate before `scopes` applies: `{ "access_as_user" = "read" }`. Set it if
+        /// the issuer cannot write the scopes that your routes name.
         reload scope_map: table,
-        /// Required claims, each with its value or a list of allowed values: `{ token_use = "access" }`.
+        /// Required claims, each with its value or a list of allowed values: `{ token_use = "access" }`. Set it if
+        /// the issuer has users or clients that must not reach your routes.
         reload require: table,
         /// Characters of a subject other than visible ASCII, and `%`, are percent-encoded.
         fixed subject_encoding: text = "percent",

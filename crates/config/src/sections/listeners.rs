@@ -29,7 +29,8 @@ section! {
         /// Certificates, selected by SNI, and with `client_ca` the roots of client certificates (docs/edge.md).
         /// Unset: clear text. Adding or removing the table needs an upgrade.
         restart("tls" if comes_or_goes) tls: Option<TlsConfig> = by { read_tls(section, dir) },
-        /// true: each connection begins with a PROXY header (version 2) of one of `trusted_proxies`.
+        /// true: each connection begins with a PROXY header (version 2) of one of `trusted_proxies`. Set it behind a
+        /// load balancer for TCP.
         restart proxy_protocol: bool = by { read_proxy_protocol(section, defaults.trusted) },
         /// That of `[server]`.
         no_key max_connections_per_address: usize = by { defaults.per_address },
@@ -48,8 +49,8 @@ section! {
         no_key key: String = by { section.path().to_owned() },
     }
     with {
-        /// PEM file of the certificate with its intermediates. A list for several certificates: clients without a covered
-        /// SNI name get the first.
+        /// PEM file of the certificate with its intermediates. A list for several certificates: clients without a
+        /// covered SNI name get the first.
         reload cert: text,
         /// PEM file of its private key (0600), or the list of those of the certificates.
         reload key as "key": text,
@@ -60,7 +61,8 @@ section! {
         /// `"required"`: each client must present a certificate; `"optional"`: a client may; `"none"`: the listener
         /// requests none. Default: `"required"` with `client_ca`, else `"none"`.
         reload client_auth: text,
-        /// true: upstreams get the client's certificate in Client-Cert (RFC 9440). Default: `false`.
+        /// true: upstreams get the client's certificate in Client-Cert (RFC 9440). Set it for services that read the
+        /// certificate. Default: `false`.
         reload client_cert_header: boolean,
     }
 }

@@ -27,7 +27,8 @@ section! {
     impl LogConfig, read by pub(super) read_keys(section, dir: &Path) {
         /// Format of both logs. `"json"`: each line is one flat object, for a log server.
         reload format: LogFormat = get_or(value::word_of, LogFormat::Text),
-        /// Lowest level to log: error, warn, info, debug or trace; not for the access log and audit events.
+        /// Lowest level to log: error, warn, info, debug or trace; not for the access log and audit events. Write
+        /// debug to find a fault, and warn to save disk space.
         reload level: Level = get_or(value::word_of, Level::INFO),
         /// `"stderr"`, `"stdout"`, or a path, which SIGUSR1 reopens.
         reload output: LogOutput = get_or(read_output(dir), LogOutput::Stderr),
@@ -48,7 +49,8 @@ section! {
             value::duration_within(Duration::from_millis(10), SECOND),
             Duration::from_millis(200)
         ),
-        /// Part of the requests with status 2xx or 3xx to log, from 0 to 1. Others always have a line.
+        /// Part of the requests with status 2xx or 3xx to log, from 0 to 1. Others always have a line. Lower it if
+        /// the lines cost too much.
         reload sample: Sample = get_or(read_sample, Sample::ALL),
         // `[[routes]]` has them.
         no_key routes: BTreeMap<Box<str>, RouteLog> = by { BTreeMap::new() },
@@ -57,11 +59,14 @@ section! {
 
 section! {
     impl AuditLogConfig, read by pub(super) read_audit_keys(section, dir: &Path, log: &LogConfig, access: &AccessLogConfig) {
-        /// Separate output for audit events, in JSON. Unset: the application log.
+        /// Separate output for audit events, in JSON. Unset: the application log. Set it if others may read the
+        /// application log, or keep it for less long.
         reload output: Option<LogOutput> = get(read_audit_output(dir, log, access)),
         /// `"refuse"`: while the output cannot be written, logins, refreshes and changes get 503; revocations do not.
+        /// Write it if no login may go unrecorded.
         reload on_failure: OnAuditFailure = get_or(read_on_failure(output.is_some()), OnAuditFailure::Continue),
-        /// Addresses of clients: `"full"`, `"prefix"` (/24 and /48) or `"none"`.
+        /// Addresses of clients: `"full"`, `"prefix"` (/24 and /48) or `"none"`. Write another value if data
+        /// protection demands it.
         reload addresses: LogAddresses = get_or(value::word_of, LogAddresses::Full),
     }
 }

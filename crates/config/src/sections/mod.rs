@@ -128,7 +128,8 @@ section! {
         each limits: LimitsConfig = inner(limits::read_keys),
         /// The gate answers preflights before it asks for a token.
         each cors: CorsConfig = inner(cors::read),
-        /// Tokens that are bound to a key (RFC 9449, docs/dpop.md). This section, or `dpop` of a client or a route, enables proofs.
+        /// Tokens that are bound to a key (RFC 9449, docs/dpop.md). This section, or `dpop` of a client or a route,
+        /// enables proofs.
         each dpop: Option<DpopSettings> = table(|section| dpop::read_keys(section, &DpopSettings::default())),
         /// API keys, for machines (docs/api-keys.md). Without this section the gate accepts no API keys.
         restart api_keys: Option<ApiKeySettings> = table(api_keys::read_keys),
@@ -154,8 +155,8 @@ section! {
             let read = |section: &Section<'_>, above: &[_]| endpoints::read(section, above, &surroundings);
             endpoints::share_cookie(Section::entries(&sections.endpoints, read))
         },
-        /// Headers for the upstream; `""` omits a header. The gate removes these headers, in any spelling, from requests
-        /// of clients.
+        /// Headers for the upstream; `""` omits a header. The gate removes these headers, in any spelling, from
+        /// requests of clients.
         reload identity: IdentityConfig = by { identity::read(&sections.identity, &issuers) },
         /// Token endpoints that the gate asks for tokens of upstreams (docs/act-for-a-user.md).
         each providers: Vec<ProviderSettings> = by {

@@ -26,13 +26,14 @@ section! {
         /// Required: Requests with one value share a count: `"subject"`, `"client"`, `"key"` (API keys), `"account"`,
         /// `"address"`, `"route"` (all requests), or a claim: `"claim:org_id"`. Callers without a value share one.
         reload per: LimitPer = by { section.require("per", "what is counted, such as \"subject\"", per).unwrap_or(LimitPer::Route) },
-        /// Required: Requests in a time, as `"100/1m"`: 100 at once, and 100 more every minute, evenly. `"20/12s"` allows as
-        /// many in a minute, and fewer at once.
+        /// Required: Requests in a time, as `"100/1m"`: 100 at once, and 100 more every minute, evenly. `"20/12s"`
+        /// allows as many in a minute, and fewer at once.
         reload limit: Quota = by { section.require("limit", "a limit such as \"100/1m\"", quota).unwrap_or_default() },
-        /// `"gate"`: each gate counts for itself; `"gates"`: all gates of the store together.
+        /// `"gate"`: each gate counts for itself; `"gates"`: all gates of the store together. Write `"gates"` if a
+        /// limit must hold for all of them together.
         reload over: LimitOver = get_or(value::word_of, LimitOver::Gate),
-        /// Name in replies, logs and metrics. Write it for limits of several routes that are one limit, and for two limits
-        /// of a route with the same `per`. Default: the `id` of the route and `per`.
+        /// Name in replies, logs and metrics. Write it for limits of several routes that are one limit, and for two
+        /// limits of a route with the same `per`. Default: the `id` of the route and `per`.
         reload name: Option<String> = get(value::text),
     }
 }

@@ -51,7 +51,8 @@ section! {
         /// The gate's own client at the provider, added to each request; clients then send no secret. `secret_in` is
         /// `"basic"` or `"form"`. Or with `key_file` and `assertion_audience` (docs/clients-without-secrets.md).
         reload client: Option<ProviderClientSettings> = by { read_client(section, dir, wire, &grants) },
-        /// Only trusted authorities, in PEM, if the provider's certificate is not of a public one. Default: the system's.
+        /// Only trusted authorities, in PEM, if the provider's certificate is not of a public one. Default: the
+        /// system's.
         reload ca: Option<PathBuf> = get(path_in(dir)),
     }
 }
@@ -63,7 +64,8 @@ section! {
         reload grace: Duration = get_or(value::duration_within(Duration::ZERO, MAX_GRACE), default.grace),
         /// Time for the provider's whole answer.
         fixed timeout: Duration = get_or(value::duration_within(SECOND, 120 * SECOND), RelayRules::default().timeout),
-        /// After a lost reply: `"try-once"`: the relay sends the token once more; `"refuse"`: never again.
+        /// After a lost reply: `"try-once"`: the relay sends the token once more; `"refuse"`: never again. Write
+        /// `"refuse"` for a provider that ends the session when it sees the token again.
         reload after_unknown: AfterUnknown = get_or(value::word_of, default.after_unknown),
     }
 }

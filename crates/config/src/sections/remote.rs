@@ -117,7 +117,7 @@ section! {
     pub(super) struct FetchKeys, read by read_fetch(section, dir: &Path) {
         /// Times and sizes.
         reload settings as "..": FetchSettings = by { read_settings(section, &FetchSettings::default()) },
-        /// Only trusted authorities, in PEM.
+        /// Only trusted authorities, in PEM. Set it for a server with a certificate of an internal authority.
         reload ca: Option<PathBuf> = get(path_in(dir)),
         /// PEM file with certificate, chain and private key, for servers that ask for one.
         reload client_cert: Option<PathBuf> = get(path_in(dir)),
@@ -126,8 +126,9 @@ section! {
         reload bearer_file: Option<PathBuf> = get(path_in(dir)),
         /// The gate keeps the last good set on disk, for a start while the issuer does not answer.
         fixed keep: bool = always(true),
-        /// Proxy (CONNECT) for connections to other machines (`"http://proxy.example.com:3128"`). The proxy
-        /// resolves names, so the gate does not check addresses. TLS ends at the server.
+        /// Proxy (CONNECT) for connections to other machines (`"http://proxy.example.com:3128"`). The proxy resolves
+        /// names, so the gate does not check addresses. TLS ends at the server. Set it if the gate reaches the
+        /// internet through a proxy alone.
         reload proxy: Option<Proxy> = get(self::proxy),
     }
 }

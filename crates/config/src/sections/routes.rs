@@ -57,7 +57,8 @@ fn route_issuers(section: &Section<'_>, issuers: &[TrustedIssuer]) -> Vec<String
     named
 }
 
-/// Reads `roles` or `all_roles` of a route. Each role belongs to an issuer that the route accepts and that has a claim of roles.
+/// Reads `roles` or `all_roles` of a route. Each role belongs to an issuer that the route accepts and that has a
+/// claim of roles.
 fn route_roles(section: &Section<'_>, key: &'static str, named: &[String], trusted: &[TrustedIssuer]) -> Vec<Role> {
     let policy = RoutePolicy { issuers: named.to_vec(), ..RoutePolicy::default() };
     let takes = |issuer: &&TrustedIssuer| policy.takes(&issuer.name, issuer.everywhere);
@@ -266,7 +267,8 @@ section! {
         reload any_scope as some: Scope = by { self::scopes(section, "any_scope").unwrap_or_default() },
         /// Token must have all of them: a list, or `"read write"`.
         reload scopes: Scope = by { self::scopes(section, "scopes").unwrap_or_default() },
-        /// Accepted audiences, of which the token must have one. Empty: that of `[issuer]`.
+        /// Accepted audiences, of which the token must have one. Empty: that of `[issuer]`. Set it if a service has
+        /// an audience of its own.
         reload audiences: Vec<String> = list_or_empty(value::text),
         /// Accepted issuers: `"self"` for the gate, and names of `[[issuers]]`. Unset: the gate, and issuers with
         /// `everywhere = true`.
@@ -300,24 +302,27 @@ section! {
         reload ignores_bad_credential as "-": bool = by {
             section.get("auth", |v| Ok(v.as_text() == Some(LENIENT))).unwrap_or(false)
         },
-        /// `"keep"`: %2F is a character of its segment; only for upstreams that read it so.
+        /// `"keep"`: %2F is a character of its segment; only for upstreams that read it so. GitLab is one.
         reload keeps_encoded_slash as ("encoded_slash" ENCODED_SLASHES): bool = get_or(value::word(&ENCODED_SLASHES, &[]), false),
         reload keep_underscore_headers as "-": bool = by { false },
         reload keep_override_headers as "-": bool = by { false },
-        /// Longest request body; the gate streams bodies. Unset: no limit.
+        /// Longest request body; the gate streams bodies. Unset: no limit. Set it if the upstream has no limit of its
+        /// own.
         reload max_body: Option<u64> = get(value::size(0, u64::MAX)),
-        /// Protocol of the replies to refused requests.
+        /// Protocol of the replies to refused requests. Set it for clients that read errors in this form alone.
         reload dialect: Option<String> = by { section.get("dialect", dialect_name).map(str::to_owned) },
         /// Cookie that may carry the token and is not forwarded. With the cookie, a method other than GET, HEAD or
-        /// OPTIONS must come from `public_url` or one of `origins` of `[cors]`; otherwise 403.
+        /// OPTIONS must come from `public_url` or one of `origins` of `[cors]`; otherwise 403. Set it for pages whose
+        /// token is in a cookie.
         reload cookie: Option<String> = get(value::cookie_name),
-        /// true: WebSockets and other upgrades of HTTP/1.1 are allowed.
+        /// true: WebSockets and other upgrades of HTTP/1.1 are allowed. Set it for routes of WebSockets.
         reload upgrade: bool = get_or(value::boolean, false),
         reload dpop_required as "-": bool = by { section.get_or("dpop", value::word(&PROOFS, &[]), false) },
         reload certificate_required as "-": bool = by {
             section.get_or("certificate_bound", value::word(&PROOFS, &[]), false)
         },
         /// `"close"`: tunnels and long responses end when the token expires; `"keep"`: they end only at a revocation.
+        /// Write `"keep"` for clients that cannot connect again.
         reload keeps_on_expiry as ("on_expiry" EXPIRIES): bool = get_or(value::word(&EXPIRIES, &[]), false),
         reload preflight_to_upstream as "-": bool = by {
             section.get_or("preflight", value::word(&PREFLIGHTS, &[]), false)
@@ -340,25 +345,25 @@ section! {
         /// Required: Name of the upstream. Not required if other proxies ask (`[[authorizers]]`), or beside
         /// `kuzzle` and `calls`.
         reload upstream: text,
-        /// Name in logs and metrics. Default: the path.
+        /// Name in logs and metrics. Set it if the path is long, or an alert names the route. Default: the path.
         reload id: text,
         /// Hosts of the route. Empty: all hosts.
         reload hosts: list,
         /// Methods of the route. Empty: all methods registered with IANA, WebDAV included, except CONNECT and
         /// TRACE.
         reload methods: list,
-        /// Listeners with this route; others answer 404. Unset: all.
+        /// Listeners with this route; others answer 404. Unset: all. Set it for routes of an internal network.
         reload listeners: list,
-        /// Requests to log. `"errors"`: those that the gate refuses, or whose status is not 2xx or 3xx; false:
-        /// none; true: all.
+        /// Requests to log. `"errors"`: those that the gate refuses, or whose status is not 2xx or 3xx; false: none;
+        /// true: all. Set it for routes that probes and monitors call.
         reload access_log: text,
         /// Kuzzle calls in /_query and in WebSockets that this route governs, at any path. `"*"`: calls that no path
         /// decides about.
         reload kuzzle: list,
-        /// Headers that the gate forwards although some servers misread them. `"underscore"`: names with an underscore,
-        /// for an upstream that needs them and does not read x_auth_subject as x-auth-subject; `"override"`:
-        /// X-HTTP-Method-Override, X-Original-URL and the like, by which a client of an upstream that obeys them bypasses
-        /// the routes.
+        /// Headers that the gate forwards although some servers misread them. `"underscore"`: names with an
+        /// underscore, for an upstream that needs them and does not read x_auth_subject as x-auth-subject;
+        /// `"override"`: X-HTTP-Method-Override, X-Original-URL and the like, by which a client of an upstream that
+        /// obeys them bypasses the routes.
         reload keep_headers: list,
         /// Calls (MCP) of its `resource` that this route governs, instead of a path: `"method:name"`,
         /// `"method:prefix*"`, `"method"`, or `"*"` for all others, which one route must have. The most specific
@@ -378,7 +383,7 @@ section! {
         reload dpop: text,
         /// `"required"`: only tokens bound to a client certificate (docs/certificates.md).
         reload certificate_bound: text,
-        /// `"upstream"`: the upstream answers CORS preflights.
+        /// `"upstream"`: the upstream answers CORS preflights. Set it for an application with rules of its own.
         reload preflight: text,
     }
 }

@@ -19,10 +19,12 @@ section! {
     /// `[server]`: the public listeners.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct ServerConfig, read by read_keys(section, dir: &Path) {
-        /// Networks of proxies whose `X-Forwarded-*` headers the gate trusts (`["10.0.0.0/8"]`).
+        /// Networks of proxies whose `X-Forwarded-*` headers the gate trusts (`["10.0.0.0/8"]`). Set it behind a
+        /// proxy, whose address would otherwise count as that of every client.
         // Requirement T6.
         reload trusted_proxies: Vec<IpNet> = list_or_empty(value::network),
-        /// Most concurrent connections of all listeners.
+        /// Most concurrent connections of all listeners. Lower it on a machine with little memory, and raise it for
+        /// more clients (docs/edge.md).
         reload max_connections: usize = get_or(value::count(1, 1_000_000), 10_000),
         /// Bounds under overload.
         reload overload as "..": Bounds = by { overload::read(section, max_connections) },
@@ -51,19 +53,24 @@ section! {
         reload head_timeout: Duration = get_or(timeout(), Duration::from_secs(10)),
         /// How long a client may make no progress with a body, and an HTTP/2 connection have no requests.
         fixed idle_timeout: Duration = get_or(timeout(), Duration::from_secs(60)),
-        /// Longest request line and headers together; 8KiB to 1MiB.
+        /// Longest request line and headers together; 8KiB to 1MiB. Raise it for clients with large cookies or
+        /// Kerberos tickets.
         reload max_head: usize = get_or(value::size(8 << 10, 1 << 20), 32 << 10),
-        /// Threads that serve requests. Default: the number of processors.
+        /// Threads that serve requests. Set it in a container that has a limit of memory and none of processors.
+        /// Default: the number of processors.
         restart workers: NonZeroUsize = get_or(value::count(1, 1024), processors()),
         /// Bytes a second that a client must send or accept; it may lag behind by `idle_timeout`.
         fixed min_body_rate: u64 = get_or(value::size(0, 1 << 20), 256),
-        /// How long running requests may take to finish after a stop.
+        /// How long running requests may take to finish after a stop. Raise it for longer requests, but keep it below
+        /// the time after which the supervisor kills the gate.
         reload drain_timeout: Duration = get_or(value::duration_within(Duration::ZERO, HOUR), Duration::from_secs(30)),
         /// How long event streams and gRPC calls continue at an in-place upgrade.
         fixed stream_drain: Duration = get_or(value::duration_within(Duration::ZERO, HOUR), Duration::from_millis(500)),
-        /// true: a change of this file causes a reload, as SIGHUP does.
+        /// true: a change of this file causes a reload, as SIGHUP does. Set it where nobody can send a signal, such
+        /// as in Kubernetes.
         restart watch: bool = get_or(value::boolean, false),
-        /// Header that identifies a request in logs, response and upstream request (docs/logs.md).
+        /// Header that identifies a request in logs, response and upstream request (docs/logs.md). Set it if your
+        /// other services use another one.
         restart request_id_header: HeaderName = get_or(
             |v| value::header(&value::text(v)?),
             HeaderName::from_static("x-request-id")
@@ -75,7 +82,7 @@ section! {
         /// Certificate for the addresses of `listen` with its intermediates, and its private key (0600); read again
         /// when the files change. Further keys: `tls` of `[[server.listeners]]`.
         reload tls: table,
-        /// Most concurrent requests, streams included. Beyond that: 503.
+        /// Most concurrent requests, streams included. Beyond that: 503. Lower it on a machine with little memory.
         reload max_requests: number,
         /// Part of `max_requests`: the most requests of one address at a busy gate; an address that is alone may have
         /// 7/8 (docs/edge.md). An IPv6 address counts as its /64, here and in all shares below.
@@ -98,7 +105,7 @@ section! {
         fixed max_anonymous_sockets: share = "10%",
         /// Part of `max_anonymous_sockets`, for one address.
         fixed max_anonymous_sockets_per_address: share = "10%",
-        /// Bytes of bodies, messages and queues in memory; at least 1MiB.
+        /// Bytes of bodies, messages and queues in memory; at least 1MiB. Lower it on a machine with little memory.
         reload max_buffered: size,
         /// Part of `max_buffered`: for one caller, or one address of unknown callers; at least 1MiB.
         fixed max_buffered_per_caller: share = "10%",

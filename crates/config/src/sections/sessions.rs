@@ -20,7 +20,8 @@ section! {
     pub struct SessionsConfig, read by read_keys(section) {
         /// Rules, unless an endpoint or a client overrides them.
         reload profile as "..": Profile = by { read_profile(section).over(&Profile::default()) },
-        /// true: the record of a session has the user agent and the address of its login.
+        /// true: the record of a session has the user agent and the address of its login. Write false if data
+        /// protection forbids that.
         reload keep_login_client: bool = get_or(value::boolean, true),
         /// Longest duration of a WebSocket or another long response.
         fixed max_stream: Duration = get_or(value::duration_within(SECOND, 30 * DAY), DEFAULT_MAX_STREAM),
@@ -29,15 +30,18 @@ section! {
 
 section! {
     impl ProfileOverride, read by read_profile(section) {
-        /// Lifetime of an access token.
+        /// Lifetime of an access token. Shorten it if other servers, which see no revocation, check the tokens.
         reload access_ttl: Option<Duration> = get(value::duration),
-        /// Longest lifetime that a client may request.
+        /// Longest lifetime that a client may request. Raise it for clients that request a longer one, such as
+        /// `expiresIn` of Kuzzle.
         reload max_access_ttl: Option<Duration> = get(value::duration),
-        /// Lifetime of a session, from its login. Then the user must log in again.
+        /// Lifetime of a session, from its login. Then the user must log in again. Shorten it if a policy demands
+        /// logins more often.
         reload session_ttl: Option<Duration> = get(value::duration),
-        /// Longest time between two refreshes.
+        /// Longest time between two refreshes. Raise it for applications that users open rarely.
         reload idle_ttl: Option<Duration> = get(value::duration),
-        /// How long retries and refreshes of other tabs get the same tokens; 60s at most.
+        /// How long retries and refreshes of other tabs get the same tokens; 60s at most. Raise it if clients on slow
+        /// networks retry later.
         reload grace: Option<Duration> = get(value::duration),
         /// How long the old refresh token remains valid while the new tokens are unused, as after a lost response. Set
         /// `"0s"` if only other servers check the access tokens.
@@ -49,11 +53,13 @@ section! {
         no_key other_client_ends_session: Option<bool> = by {
             section.for_tests().get("on_other_client", value::word(&OTHER_CLIENTS, &[]))
         },
-        /// Most live sessions of one subject at all clients; 10000 at most.
+        /// Most live sessions of one subject at all clients; 10000 at most. Raise it for a subject that many devices
+        /// share.
         reload max_sessions_per_subject: Option<u32> = get(value::count(1, MAX_SESSIONS_PER_SUBJECT as usize)),
         // `with` has its description.
         no_key ends_oldest: Option<bool> = by { section.for_tests().get("on_too_many", value::word(&TOO_MANY, &[])) },
-        /// A refresh revokes earlier access tokens after this delay. Unset: they stay valid until they expire.
+        /// A refresh revokes earlier access tokens after this delay. Unset: they stay valid until they expire. Set it
+        /// if a copied access token must not outlive the refresh.
         reload revoke_previous_after: Option<Duration> = get(value::duration),
     }
     with {

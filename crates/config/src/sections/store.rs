@@ -48,10 +48,10 @@ section! {
     /// `[store]` with `kind = "redb"`: the embedded store.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct RedbSettings, read by read_redb(section, dir: &Path, keys: &Path) {
-        /// File of the store.
+        /// File of the store. Set it if the data are on another disk.
         restart path: PathBuf = get_or(path_in(dir), dir.join("data/rotogate.redb")),
-        /// File by which a start notices a restored older copy of the store. Do not back it up with the store. Set it if
-        /// the gate may not write below the folder of the configuration.
+        /// File by which a start notices a restored older copy of the store. Do not back it up with the store. Set it
+        /// if the gate may not write below the folder of the configuration.
         // Requirement O5.
         restart mark: PathBuf = by { read_mark(section, dir, keys) },
         /// The gate's own cache of the store's file, besides that of the operating system.

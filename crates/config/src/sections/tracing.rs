@@ -41,7 +41,7 @@ section! {
         reload endpoint: Uri = required(ENDPOINT, |v| read_endpoint(v, protocol)),
         /// File (0600) with a line for each header, such as `authorization: Bearer …`; read again by SIGHUP.
         reload headers_file: Option<PathBuf> = get(path_in(dir)),
-        /// Part of new traces to record, from 0 to 1. A trusted proxy decides about its traces.
+        /// Part of new traces to record, from 0 to 1. A trusted proxy decides about its traces. Lower it under load.
         reload sample: f64 = get_or(value::fraction, 1.0),
         /// Only trusted authorities, in PEM. Default: the system's.
         reload ca: Option<PathBuf> = get(path_in(dir)),
@@ -49,7 +49,7 @@ section! {
         no_key service_name: String = by {
             section.get_of_others("service_name", OTEL, value::text).unwrap_or_else(|| "rotogate".to_owned())
         },
-        /// true: spans name the user (`user.id`).
+        /// true: spans name the user (`user.id`). Set it if your traces may contain personal data.
         reload identity: bool = get_or(value::boolean, false),
         /// Time for a batch of spans, with its retries.
         no_key timeout: Duration = by {

@@ -46,20 +46,23 @@ section! {
         /// `["h2c://127.0.0.1:50051"]`. A host name stands for all its addresses. `"echo:"`: a built-in server whose
         /// response shows the request.
         reload urls: Vec<UpstreamUrl> = by { read_urls(section, server, admin) },
-        /// true: the upstream gets the client's Host, and https:// uses HTTP/1.1.
+        /// true: the upstream gets the client's Host, and https:// uses HTTP/1.1. Set it for an application that
+        /// makes links from Host.
         reload preserve_host: bool = by { read_preserve_host(section, &urls) },
-        /// Most concurrent requests to one address, streams included.
+        /// Most concurrent requests to one address, streams included. Lower it to what the upstream can serve at a
+        /// time.
         reload max_requests: usize = get_or(value::count(1, 1_000_000), default.max_requests),
         /// Time to connect, TLS included, and for a look-up of the name.
         fixed connect_timeout: Option<Duration> = some_or(time(), Duration::from_secs(5)),
         /// Time until the head of the response. Raise it for an upstream that works for longer before it answers.
         reload head_timeout: Option<Duration> = some_or(time(), Duration::from_secs(60)),
-        /// How long a body may make no progress. Raise it for an upstream that pauses for longer within a response, such
-        /// as a stream of rare events.
+        /// How long a body may make no progress. Raise it for an upstream that pauses for longer within a response,
+        /// such as a stream of rare events.
         reload idle_timeout: Option<Duration> = some_or(time(), Duration::from_secs(60)),
         reload tls as "..": UpstreamTls = by { read_tls(section, &urls, dir) },
         /// File (0600) with the gate's credential for the upstream, such as `Bearer …`, instead of the caller's; the
-        /// identity headers name the caller. Read again when the file changes.
+        /// identity headers name the caller. Read again when the file changes. Set it for a server that knows no
+        /// tokens of the gate.
         reload authorization_file: Option<PathBuf> = by { read_authorization_file(section, dir) },
         /// `aud` of assertions for the upstream; not an audience of access tokens. Default: its name.
         reload assertion_audience: Option<String> = get(value::text),
@@ -133,7 +136,8 @@ section! {
         reload client_cert: Option<CertificateAndKey> = certificate_and_key(dir),
         /// Only trusted authorities, in PEM. Verification is always on. Default: the system's.
         reload ca: Option<PathBuf> = get(path_in(dir)),
-        /// Name that the upstream's certificate must have. Default: the host of the address.
+        /// Name that the upstream's certificate must have. Set it if `urls` have IP addresses. Default: the host of
+        /// the address.
         reload server_name: Option<String> = get(value::text),
     }
 }

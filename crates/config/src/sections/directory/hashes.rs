@@ -17,12 +17,13 @@ section! {
     /// Imported password hashes: which are accepted besides those that always are, and what some of them need.
     #[derive(Clone, Debug, Default, PartialEq, Eq)]
     pub struct HashesConfig, read by pub(super) read_keys(section, dir: &Path) {
-        /// Schemes of password hashes that a later import brings (`["bcrypt:10"]`), and weak ones that the gate accepts
-        /// until a login replaces the hash: phpass, sha256-crypt, sha512-crypt. A login of an unknown user takes as long as
-        /// the slowest (docs/users.md).
+        /// Schemes of password hashes that a later import brings (`["bcrypt:10"]`), and weak ones that the gate
+        /// accepts until a login replaces the hash: phpass, sha256-crypt, sha512-crypt. A login of an unknown user
+        /// takes as long as the slowest (docs/users.md).
         restart hashes as some: Vec<AcceptedHash> = list_or_empty(accepted),
-        /// File (0600) with what hashes of imported users do not state: the password hash parameters of a Firebase project,
-        /// or the iterations and the secret of Spring's `{pbkdf2}` if they are not its defaults (docs/users.md).
+        /// File (0600) with what hashes of imported users do not state: the password hash parameters of a Firebase
+        /// project, or the iterations and the secret of Spring's `{pbkdf2}` if they are not its defaults
+        /// (docs/users.md).
         restart hash_parameters: Option<PathBuf> = get(path_in(dir)),
     }
     with {
@@ -31,10 +32,10 @@ section! {
         reload kind: text,
         /// Users file; created at the first start with one user, whose password is printed once.
         restart path: text,
-        /// Name in logs and metrics. Default: the kind.
+        /// Name in logs and metrics. Required for two of one kind. Default: the kind.
         reload name: text,
-        /// Accounts of an entry of `[[directories]]`. Unset: all accounts that no other entry has, and users
-        /// without an account.
+        /// Accounts of an entry of `[[directories]]`. Unset: all accounts that no other entry has, and users without
+        /// an account. Set it if tenants have directories of their own.
         reload accounts: list,
     }
 }

@@ -45,7 +45,8 @@ const AD: Preset = Preset {
 
 section! {
     impl LdapSettings, read by read_keys(section, dir: &Path, preset: Preset) {
-        /// Required: One server or several, in the order of attempts: `ldaps://`, `ldap://`, `ldapi://%2frun%2fslapd%2fldapi`.
+        /// Required: One server or several, in the order of attempts: `ldaps://`, `ldap://`,
+        /// `ldapi://%2frun%2fslapd%2fldapi`.
         reload urls as "url": Vec<String> = by { self::urls(section) },
         /// Account that searches.
         reload bind as "..": Option<(String, PathBuf)> = by { self::bind(section, dir) },

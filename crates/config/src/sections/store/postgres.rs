@@ -16,7 +16,7 @@ section! {
         restart url: String = required(URL, self::url),
         /// URL of the server itself, for notifications, if `url` is that of a pooler.
         restart listen_url: Option<String> = get(self::url),
-        /// Schema with the tables.
+        /// Schema with the tables. Set it if several installations share a database.
         restart schema: String = get_or(
             |v| value::checked(v, PostgresOptions::check_schema),
             PostgresOptions::SCHEMA.to_owned()

@@ -21,12 +21,12 @@ section! {
         restart urls: Vec<String> = by { self::urls(section) },
         /// How the gate reaches the Sentinels.
         restart sentinel as "..": Option<SentinelSettings> = by { self::sentinel(section, dir) },
-        /// true: `urls` name nodes of a cluster; one that answers is enough. Set it for a cluster, of which one URL looks
-        /// like that of a single server.
+        /// true: `urls` name nodes of a cluster; one that answers is enough. Set it for a cluster, of which one URL
+        /// looks like that of a single server.
         restart cluster: bool = by { read_cluster(section, &urls, sentinel.is_some()) },
         /// User of the server; needs `password_file`. Default: the default user.
         restart username: Option<String> = get(value::text),
-        /// First part of every key.
+        /// First part of every key. Set it if several installations share a server.
         restart prefix: String = get_or(
             |v| value::checked(v, RedisOptions::check_prefix),
             RedisOptions::PREFIX.to_owned()
@@ -34,7 +34,8 @@ section! {
         /// true: the server evicts no key. Set it if `username` may not run INFO, by which the gate checks that
         /// otherwise: an evicted key is a lost revocation.
         restart assume_noeviction: bool = get_or(value::boolean, false),
-        /// How many replicas must have a write before the gate acknowledges it.
+        /// How many replicas must have a write before the gate acknowledges it. Raise it if a failover must lose no
+        /// revocation.
         restart wait_replicas: u32 = get_or(value::count(0, MAX_REPLICAS), 0),
         /// Keys of every shared store.
         restart shared as "..": SharedSettings = by { shared::read(section, dir, keys) },
