@@ -99,8 +99,8 @@ section! {
         /// File with its JWK set, or with one public key in PEM; read again when it changes. Or: `discovery`,
         /// `jwks_url`.
         reload jwks_file: text,
-        /// Only accepted algorithm (`"RS256"`). Set it for an RSA key with another algorithm than RS256, if its JWK does
-        /// not name the algorithm.
+        /// Only accepted algorithm (`"RS256"`). Set it for keys of `jwks_file` without `alg`, and for an RSA key in PEM
+        /// with another algorithm than RS256.
         reload algorithm: text,
         /// true: the keys are at the `jwks_uri` of the discovery document, at `url` +
         /// `/.well-known/openid-configuration`, or after a 404 at the URL of RFC 8414. A text: the URL of that
