@@ -75,6 +75,12 @@ impl Holder {
         self.0 as usize % counters
     }
 
+    /// The indices of the holder's two counters, in two rows of this many each. They do not depend on each other, so
+    /// two holders rarely share both counters.
+    pub const fn indices(self, counters: usize) -> [usize; 2] {
+        [self.index(counters), (self.0 >> 16) as usize % counters]
+    }
+
     /// The network of an address.
     pub fn address(address: IpAddr) -> Self {
         Self::new(network(address))

@@ -137,7 +137,10 @@ impl Client {
             .unwrap();
         match self.send(request).await? {
             (200, _) => Ok(()),
-            (status, _) => Err(format!("{status} of the upstream's route")),
+            (status, body) => {
+                let problem: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+                Err(format!("{status} of the upstream's route: {}", problem["detail"]))
+            }
         }
     }
 

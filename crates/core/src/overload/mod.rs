@@ -8,7 +8,7 @@
 //! once, because a refusal costs next to nothing, while waiting costs memory and delays all clients.
 //!
 //! Holders share a fixed number of counters under a hash that a client cannot predict, so memory is bounded and a
-//! permit costs two atomic additions. Two holders that share a counter share its bound.
+//! permit costs three atomic additions. Each holder has two counters, and the lower one counts.
 
 use std::time::Duration;
 

@@ -1,20 +1,22 @@
 //! A pool: a bound in total, and a share of it for each holder.
 //!
-//! Shares bind only under contention (requirement A17). While more than an eighth of a pool is free, every request for
-//! it succeeds. Of the last eighth a holder gets at most its share, scaled by the free fraction. So a single holder
-//! gets at most seven eighths, and each further greedy holder leaves a part of the rest. A pool is full only when as
-//! many greedy holders as there are shares have taken theirs; until then a holder of few permits is admitted.
+//! Shares bind only under contention (requirement A17). While more than an eighth of a pool, the reserve, is free, every
+//! request for it succeeds. A single holder therefore gets at most seven eighths. Of the first half of the reserve a
+//! holder gets at most its share, scaled by the free fraction of this half. The second half admits only holders that
+//! have no permit. Greedy holders, however many, cannot use it up: only as many holders as it has permits can.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Holder;
 
-/// The number of counters that holders share. A holder at its bound also blocks one in this many other holders, which
-/// share its counter.
-const COUNTERS: usize = 4096;
+/// The number of counters in each of the two rows that holders share. A holder has one counter in each row, and holds what
+/// the lower one says, so it counts as a greedy holder only if it shares both counters with greedy holders.
+const COUNTERS: usize = 2048;
 /// The reserve for holders of few permits: one part in this many.
 const RESERVE: usize = 8;
+/// The part of the reserve for holders of no permit: one part in this many.
+const FIRST: usize = 2;
 
 /// The bounds of a pool.
 ///
@@ -81,9 +83,11 @@ impl Usage {
         if held == 0 || amount == 0 {
             return amount <= each;
         }
-        let free = if self.free < reserve { self.free } else { reserve };
-        match each.saturating_mul(free).checked_div(reserve) {
-            Some(bound) => held.saturating_add(amount) <= bound,
+        let first = reserve / FIRST;
+        let (shared, free) = (reserve - first, self.free.saturating_sub(first));
+        let scaled = if free < shared { free } else { shared };
+        match each.saturating_mul(scaled).checked_div(shared) {
+            Some(bound) => amount <= free && held.saturating_add(amount) <= bound,
             None => true,
         }
     }
@@ -93,13 +97,14 @@ impl Usage {
 #[derive(Debug)]
 pub struct Shares {
     each: AtomicUsize,
-    held: Box<[AtomicUsize]>,
+    held: [Box<[AtomicUsize]>; 2],
 }
 
 impl Shares {
     /// Shares of this size.
     pub fn new(each: usize) -> Self {
-        Self { each: AtomicUsize::new(each), held: (0..COUNTERS).map(|_| AtomicUsize::new(0)).collect() }
+        let row = || (0..COUNTERS).map(|_| AtomicUsize::new(0)).collect();
+        Self { each: AtomicUsize::new(each), held: [row(), row()] }
     }
 
     /// Changes the share of each holder.
@@ -112,36 +117,38 @@ impl Shares {
         self.each.load(Ordering::Relaxed)
     }
 
-    fn counter(&self, holder: Holder) -> Option<&AtomicUsize> {
-        self.held.get(holder.index(COUNTERS))
+    fn counters(&self, holder: Holder) -> Option<[&AtomicUsize; 2]> {
+        let ([first, second], [one, two]) = (&self.held, holder.indices(COUNTERS));
+        Some([first.get(one)?, second.get(two)?])
     }
 
     /// The amount of a holder.
     pub fn held(&self, holder: Holder) -> usize {
-        self.counter(holder).map_or(0, |counter| positive(counter.load(Ordering::Relaxed)))
+        let Some([one, two]) = self.counters(holder) else { return 0 };
+        positive(one.load(Ordering::Relaxed)).min(positive(two.load(Ordering::Relaxed)))
     }
 
     /// Adds an amount for the holder, if the free part of the pool allows it. Returns the holder's amount before.
     /// Return the amount with [`Self::leave`].
     pub fn enter(&self, holder: Holder, amount: usize, each: usize, usage: Usage) -> Option<usize> {
-        let Some(counter) = self.counter(holder) else { return Some(0) };
-        let before = positive(counter.fetch_add(amount, Ordering::Relaxed));
+        let before = self.add(holder, amount);
         let fits = usage.admits(before, amount, each);
         if !fits {
-            counter.fetch_sub(amount, Ordering::Relaxed);
+            self.leave(holder, amount);
         }
         fits.then_some(before)
     }
 
-    fn add(&self, holder: Holder, amount: usize) {
-        if let Some(counter) = self.counter(holder) {
-            counter.fetch_add(amount, Ordering::Relaxed);
-        }
+    /// Adds an amount for the holder. Returns its amount before.
+    fn add(&self, holder: Holder, amount: usize) -> usize {
+        let Some(counters) = self.counters(holder) else { return 0 };
+        let [one, two] = counters.map(|counter| positive(counter.fetch_add(amount, Ordering::Relaxed)));
+        one.min(two)
     }
 
     /// Returns an amount of the holder.
     pub fn leave(&self, holder: Holder, amount: usize) {
-        if let Some(counter) = self.counter(holder) {
+        for counter in self.counters(holder).into_iter().flatten() {
             counter.fetch_sub(amount, Ordering::Relaxed);
         }
     }
@@ -275,17 +282,17 @@ impl Drop for PoolPermit {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::net::IpAddr;
     use std::sync::LazyLock;
 
     use super::*;
 
-    /// Holders that share no counter.
+    /// Holders that share no counter of the first row.
     static HOLDERS: LazyLock<Vec<Holder>> = LazyLock::new(|| {
-        let shares = Shares::new(0);
-        let apart = (0..=u8::MAX).map(|last| Holder::address(IpAddr::from([198, 51, 100, last])));
-        let apart = apart.filter(|holder| shares.enter(*holder, 1, 1, Usage::new(usize::MAX, 0)).is_some());
-        apart.take(16).collect()
+        let mut seen = HashSet::new();
+        let all = (0..=u8::MAX).map(|last| Holder::address(IpAddr::from([198, 51, 100, last])));
+        all.filter(|holder| seen.insert(holder.index(COUNTERS))).take(64).collect()
     });
 
     fn from([.., last]: [u8; 4]) -> Option<Holder> {
@@ -318,6 +325,44 @@ mod tests {
         assert!(taken(&pool, from([192, 0, 2, 11])).len() > 20);
         drop(held);
         assert_eq!((pool.now(), taken(&pool, from([192, 0, 2, 3])).len()), (0, 700));
+    }
+
+    #[test]
+    fn a9_greedy_holders_in_any_number_leave_room_for_holders_of_nothing() {
+        let pool = Pool::new(Bound { all: 800, each: 80 });
+        for is_in_turns in [true, false] {
+            let (greedy, mut held) = (0..8, Vec::new());
+            if is_in_turns {
+                held.extend(
+                    (0..800).flat_map(|_| greedy.clone().filter_map(|last| pool.enter(from([192, 0, 2, last])).ok())),
+                );
+            }
+            held.extend(greedy.flat_map(|last| taken(&pool, from([192, 0, 2, last]))));
+            assert!(pool.now() >= 700, "{}", pool.now());
+            // The first permit of a greedy holder is no different.
+            let others: Vec<_> = (8..50).map(|last| pool.enter(from([192, 0, 2, last]))).collect();
+            assert!(others.iter().all(Result::is_ok), "in turns: {is_in_turns}; {} are taken", pool.now());
+            drop((held, others));
+        }
+        assert_eq!(pool.now(), 0);
+    }
+
+    #[test]
+    fn a9_who_shares_one_counter_with_a_greedy_holder_is_not_taken_for_it() {
+        let all = || (0..=u16::MAX).map(|last| Holder::address(IpAddr::from(u32::from(last).to_be_bytes())));
+        let pool = Pool::new(Bound { all: 800, each: 80 });
+        let greedy = all().next();
+        let _held = taken(&pool, greedy);
+        let [one, two] = greedy.unwrap().indices(COUNTERS);
+        for row in 0..2 {
+            let shares = |holder: &Holder| {
+                let (same, other) = ([one, two][row], [one, two][1 - row]);
+                holder.indices(COUNTERS)[row] == same && holder.indices(COUNTERS)[1 - row] != other
+            };
+            let other = all().find(shares).expect("one of 65536");
+            let held = taken(&pool, Some(other));
+            assert!(held.len() > 20, "{}", held.len());
+        }
     }
 
     #[test]
@@ -391,6 +436,6 @@ mod tests {
             }
         });
         assert_eq!(pool.now(), 0);
-        assert!(pool.0.shares.held.iter().all(|counter| counter.load(Ordering::SeqCst) == 0));
+        assert!(pool.0.shares.held.iter().flatten().all(|counter| counter.load(Ordering::SeqCst) == 0));
     }
 }
