@@ -436,7 +436,7 @@ impl IntrospectedTokens {
     }
 
     /// Checks the token of a long connection again. If its response is old, this asks in the background, and uses the
-    /// old response for as long as a question may take.
+    /// old response for as long as a question may take. After that the token is undecided, until the issuer answers.
     pub(super) fn check_again(self: &Arc<Self>, verified: &Arc<Verified>) -> Result<(), Denial> {
         let now = self.clock.now();
         let token = &verified.token.text;
@@ -446,16 +446,14 @@ impl IntrospectedTokens {
             self.seen.insert(Arc::clone(token), Arc::clone(&seen));
             seen
         });
-        match seen.ended {
-            Some(denial) => Err(denial),
-            None if now >= seen.stale_until.max(seen.fresh_until.plus(MAX_WAIT)) => Err(unavailable(None)),
-            None => {
-                if now >= seen.renew_from {
-                    self.ask_in_background(token, &seen, now);
-                }
-                Ok(())
-            }
+        if let Some(denial) = seen.ended {
+            return Err(denial);
         }
+        // Also about an undecided token: nobody else may ask, and its connection may wait for the answer.
+        if now >= seen.renew_from {
+            self.ask_in_background(token, &seen, now);
+        }
+        if now < seen.stale_until.max(seen.fresh_until.plus(MAX_WAIT)) { Ok(()) } else { Err(unavailable(None)) }
     }
 }
 

@@ -515,7 +515,6 @@ async fn i21_a_long_connection_asks_again_each_time_that_the_response_is_old() {
     }
     w.time.advance(secs(1));
     assert!(is_unavailable(again().unwrap_err()));
-    w.issuer.answers(Ok(inactive()));
     let w = world(|it| it);
     let verified = w.check("opaque").await.unwrap();
     let again = || w.checker.check_again(&verified, None, OnExpiry::Close);
@@ -531,6 +530,33 @@ async fn i21_a_long_connection_asks_again_each_time_that_the_response_is_old() {
     w.issuer.answers(Ok(inactive()));
     w.checker.keys.load().introspected[0].seen.invalidate_all();
     again().unwrap();
+    w.settle().await;
+    assert_eq!(again(), Err(Denial::TokenInactive));
+}
+
+#[tokio::test]
+async fn r15_a_long_connection_that_waits_for_the_issuer_goes_on_when_it_answers_again() {
+    let w = world(|it| it);
+    let verified = w.check("opaque").await.unwrap();
+    let again = || w.checker.check_again(&verified, None, OnExpiry::Close);
+    w.issuer.fails();
+    w.time.advance(secs(61));
+    for asked in 2..5 {
+        assert!(is_unavailable(again().unwrap_err()));
+        w.settle().await;
+        assert_eq!(w.issuer.calls(), asked, "no request asks");
+        assert!(is_unavailable(again().unwrap_err()));
+        w.settle().await;
+        assert_eq!(w.issuer.calls(), asked, "once a second");
+        w.time.advance(secs(1));
+    }
+    w.issuer.answers(Ok(active(&json!({}))));
+    assert!(is_unavailable(again().unwrap_err()));
+    w.settle().await;
+    again().unwrap();
+    w.time.advance(secs(90));
+    w.issuer.answers(Ok(inactive()));
+    assert!(is_unavailable(again().unwrap_err()));
     w.settle().await;
     assert_eq!(again(), Err(Denial::TokenInactive));
 }
