@@ -13,9 +13,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The longest time for an answer.
 const LATEST: Duration = Duration::from_secs(3);
 
-async fn through(proxy: &Proxy) -> PostgresStore {
-    // The store has one connection, so that this connection is cut.
-    PostgresStore::connect(options(proxy.port).schema("rg").connections(1)).await.unwrap()
+/// The store has one connection, so that this connection is cut.
+fn through(proxy: &Proxy) -> PostgresOptions {
+    options(proxy.port).schema("rg").connections(1)
 }
 
 /// Cuts the reply to an operation after each of its bytes. The operation must be done once, and return its normal
@@ -25,7 +25,7 @@ async fn c2_a_reply_that_is_cut_after_any_byte_is_asked_for_again_and_the_write_
     // One store makes ten connections a second at most, so several take turns.
     const STORES: usize = 12;
     let server = Server::start(&[]);
-    let direct = server.connect("rg").await;
+    let direct = PostgresStore::connect(patient(server.options().schema("rg"))).await.unwrap();
     let turns = (0..STORES).map(|first| cut_after_each(&server, &direct, (first..).step_by(STORES)));
     let cuts: Vec<_> = futures_util::future::join_all(turns).await;
     assert!(cuts.iter().sum::<usize>() > 30, "{cuts:?}");
@@ -37,7 +37,7 @@ async fn c2_a_reply_that_is_cut_after_any_byte_is_asked_for_again_and_the_write_
 /// Cuts a reply after each of these numbers of bytes, until nothing is cut. Returns the number of rounds that cut one.
 async fn cut_after_each(server: &Server, direct: &PostgresStore, bytes: impl Iterator<Item = usize>) -> usize {
     let proxy = Proxy::to(server.port).await;
-    let store = through(&proxy).await;
+    let store = PostgresStore::connect(patient(through(&proxy))).await.unwrap();
     let mut cuts = 0;
     for cut in bytes {
         let ways = (|| proxy.cut_after(cut), || proxy.has_cut());
@@ -53,7 +53,7 @@ async fn cut_after_each(server: &Server, direct: &PostgresStore, bytes: impl Ite
 async fn c13_connections_that_died_silently_are_given_up_in_time() {
     let server = Server::start(&[]);
     let proxy = Proxy::to(server.port).await;
-    let store = through(&proxy).await;
+    let store = PostgresStore::connect(through(&proxy)).await.unwrap();
     let follow = Follow { time: Arc::new(SystemTime::new()), every: Duration::from_millis(50), row: Arc::default() };
     let mut feed = store.follow(Cursor::default(), follow).await.unwrap();
     let mut heard = async || {

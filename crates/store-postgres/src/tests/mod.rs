@@ -86,6 +86,16 @@ pub(super) fn with(mut options: PostgresOptions, change: impl FnOnce(&mut Networ
     options
 }
 
+/// The options with time limits that only a hang reaches, for tests whose subject is not time: a busy machine may take longer
+/// than the limits of a gate.
+pub(super) fn patient(options: PostgresOptions) -> PostgresOptions {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    with(options, |network| {
+        network.connect_timeout = PATIENCE;
+        (network.reply_timeout, network.operation_timeout) = (Some(PATIENCE), PATIENCE);
+    })
+}
+
 /// Each store of a suite has a schema of its own.
 fn schema() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -100,7 +110,7 @@ fn connect_now(options: PostgresOptions) -> Arc<PostgresStore> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn c1_the_postgres_store_passes_the_conformance_suite() {
     let server = Server::start(&[]);
-    conformance::run(|_, _| connect_now(server.options())).await;
+    conformance::run(|_, _| connect_now(patient(server.options()))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

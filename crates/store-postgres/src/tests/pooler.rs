@@ -48,7 +48,7 @@ async fn c25_the_store_passes_the_conformance_suite_through_a_pooler_of_transact
     let server = Server::start(&[]);
     let pooler = Pooler::start(&server);
     let direct = format!("postgres://gate@127.0.0.1:{}/postgres", server.port);
-    let polling = || options(pooler.port).unnamed_statements();
+    let polling = || patient(options(pooler.port).unnamed_statements());
     conformance::run(|_, _| connect_now(polling())).await;
     for options in [polling(), polling().listen_url(direct)] {
         conformance::run_shared(async || {
