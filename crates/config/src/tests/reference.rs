@@ -700,7 +700,7 @@ fn p65_the_reference_has_no_more_keys_than_it_had() {
                     && name.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
             };
             all += 1;
-            without_parts += usize::from(!PARTS.contains(&heading) && !KEYS_OF_PARTS.iter().any(|part| is_of(part)));
+            without_parts += usize::from(!PARTS.contains(&heading) && !KEYS_OF_PARTS.iter().any(is_of));
         }
     }
     assert!(all <= MOST_KEYS.0 && without_parts <= MOST_KEYS.1, "{all} keys, and {without_parts} without parts");
