@@ -92,7 +92,7 @@ impl Drop for Running {
 
 fn main() {
     let (rounds, requests) = if measures() { (15, 100_000) } else { (1, 1000) };
-    let cases = ["output = \"none\"", "output = \"./access.log\"\nsample = 0", "output = \"./access.log\""];
+    let cases = ["enabled = false", "output = \"./access.log\"\nsample = 0", "output = \"./access.log\""];
     let mut gates = cases.map(Running::start);
     let mut least = [f64::INFINITY; 3];
     for _ in 0..rounds {

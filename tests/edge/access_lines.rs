@@ -269,8 +269,7 @@ async fn a_reload_takes_outputs_formats_and_the_sample_of_the_logs() {
     let last = written(&gate, &place, "access.log").await;
     assert!(last.iter().all(|line| line["url.path"] != "/public/fifth"), "{last:#?}");
     // No access log, and the application log in another file.
-    let none =
-        config(address, "").replace("./access.log", "none").replace("[log]\n", "[log]\noutput = \"./app.log\"\n");
+    let none = config(address, "enabled = false\n").replace("[log]\n", "[log]\noutput = \"./app.log\"\n");
     reload(&none);
     until("the application log is in its file", async || one("app.log", "configuration reloaded") > 0).await;
 }

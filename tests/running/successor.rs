@@ -404,7 +404,7 @@ async fn p3_a_program_that_cannot_run_or_is_not_ours_does_not_take_over() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p3_a_store_that_has_failed_keeps_the_gate_that_has_it() {
-    let place = Place::new(&format!("{CONFIG}[access_log]\noutput = \"none\"\n"));
+    let place = Place::new(&format!("{CONFIG}[access_log]\nenabled = false\n"));
     // The log must stay below the limit, because a write past the limit would end the process.
     let gate = place.start_in_shell("trap '' XFSZ; ROTOGATE_LOG=error exec \"$@\"");
     let tokens = gate.login().await;

@@ -30,8 +30,7 @@ use std::path::Path;
 pub use declare::DeclaredKeys;
 pub use env::{Env, ProcessEnv};
 pub use logs::{
-    AccessLogConfig, AccessLogOutput, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogOutput, OnAuditFailure,
-    RouteLog, Sample,
+    AccessLogConfig, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogOutput, OnAuditFailure, RouteLog, Sample,
 };
 pub use rotogate_kit::config::{ConfigError, ConfigErrors};
 pub use sections::*;

@@ -63,10 +63,12 @@ impl std::fmt::Display for LogOutput {
 /// `[access_log]`: a line for each request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessLogConfig {
+    /// Whether it is written.
+    pub enabled: bool,
     /// The format of the log's lines.
     pub format: LogFormat,
     /// The output.
-    pub output: AccessLogOutput,
+    pub output: LogOutput,
     /// The bytes that may wait to be written.
     pub buffer: usize,
     /// How long a line may wait.
@@ -76,10 +78,6 @@ pub struct AccessLogConfig {
     /// Routes with a rule of their own, by id.
     pub routes: BTreeMap<Box<str>, RouteLog>,
 }
-
-/// The output of the access log. `None` if there is no such log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AccessLogOutput(pub Option<LogOutput>);
 
 /// A share of all requests, in millionths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

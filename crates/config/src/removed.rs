@@ -132,7 +132,6 @@ const REMOVED: &[(&str, &str)] = &[
     ("limits.shared", "gates of one store count together; remove the key"),
     ("access_log.buffer", FIXED),
     ("access_log.flush_interval", FIXED),
-    ("access_log.enabled", "for no access log, write output = \"none\"; remove the key"),
     ("access_log.format", "both logs have the format of [log]; write it there"),
     ("access_log.log_user_agent", "a line always has the user agent; remove the key"),
     ("tracing.flush_interval", FIXED),

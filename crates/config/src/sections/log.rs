@@ -12,16 +12,12 @@ use super::super::print::{Print, Words};
 use super::super::value;
 use super::SECOND;
 use crate::logs::{
-    AccessLogConfig, AccessLogOutput, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogOutput, OnAuditFailure,
-    RouteLog, Sample,
+    AccessLogConfig, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogOutput, OnAuditFailure, RouteLog, Sample,
 };
 use rotogate_kit::config::Value as Raw;
 
 /// The value of `access_log` for a route of which only errors are logged.
 const ERRORS: &str = "errors";
-
-/// The output of an access log that is not written.
-const NONE: &str = "none";
 
 section! {
     impl LogConfig, read by pub(super) read_keys(section, dir: &Path) {
@@ -37,11 +33,12 @@ section! {
 
 section! {
     impl AccessLogConfig, read by pub(super) read_access_keys(section, dir: &Path, log: &LogConfig) {
+        /// false: there is no access log, because another proxy writes one.
+        reload enabled: bool = get_or(value::boolean, true),
         /// Format of the lines: that of `[log]`.
         no_key format: LogFormat = by { section.for_tests().get_or("format", value::word_of, log.format) },
-        /// `"stderr"`, `"stdout"`, a path, which SIGUSR1 reopens, or `"none"`: there is no access log, because another
-        /// proxy writes one.
-        reload output: AccessLogOutput = get_or(read_access_output(dir), AccessLogOutput(Some(LogOutput::Stderr))),
+        /// `"stderr"`, `"stdout"`, or a path, which SIGUSR1 reopens.
+        reload output: LogOutput = get_or(read_output(dir), LogOutput::Stderr),
         /// Buffer for lines to write. Lines beyond that are dropped and counted.
         fixed buffer: usize = get_or(value::size(64 << 10, 1 << 30), 1 << 20),
         /// Longest time that a line waits.
@@ -105,7 +102,7 @@ fn read_audit_output(
         output if output == log.output => {
             Err("is log.output: leave it out, and the audit log is written there".to_owned())
         }
-        output if Some(&output) == access.output.0.as_ref() => {
+        output if access.enabled && output == access.output => {
             Err("is access_log.output: name an output that no other log has".to_owned())
         }
         output => Ok(output),
@@ -154,20 +151,6 @@ fn read_output(dir: &Path) -> impl Fn(&Raw) -> Result<LogOutput, String> {
         other => Err(format!(
             "expected \"stderr\", \"stdout\" or a path such as \"/var/log/rotogate/access.log\", found \"{other}\""
         )),
-    }
-}
-
-fn read_access_output(dir: &Path) -> impl Fn(&Raw) -> Result<AccessLogOutput, String> {
-    let read = read_output(dir);
-    move |v| match v.as_text() {
-        Some(NONE) => Ok(AccessLogOutput(None)),
-        _ => read(v).map(|output| AccessLogOutput(Some(output))),
-    }
-}
-
-impl Print for AccessLogOutput {
-    fn print(&self) -> Value {
-        self.0.as_ref().map_or_else(|| NONE.into(), Print::print)
     }
 }
 

@@ -118,19 +118,19 @@ pub(crate) fn prepare(
         Ok::<_, LogError>(sink)
     };
     let app = open(&log.output, "log.output")?;
-    let access_log = match &access.output.0 {
-        Some(output) => Some(AccessLog {
-            sink: open(output, "access_log.output")?,
+    let access_log = match access.enabled {
+        true => Some(AccessLog {
+            sink: open(&access.output, "access_log.output")?,
             format: access.format,
             sample: access.sample,
             routes: access.routes.clone(),
             own_issuer: own_issuer.to_owned(),
             time: SystemTime::new(),
         }),
-        None => None,
+        false => None,
     };
     let audit_sink = match &audit.output {
-        Some(output) if *output == log.output || access.output.0.as_ref() == Some(output) => {
+        Some(output) if *output == log.output || (access.enabled && *output == access.output) => {
             let error = io::Error::new(io::ErrorKind::AlreadyExists, "another log is written there");
             return Err(LogError::Open { output: output.clone(), error, key: "audit_log.output" });
         }

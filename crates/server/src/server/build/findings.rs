@@ -244,7 +244,7 @@ impl<'a> Findings<'a> {
     /// The files of logs. A start creates a file, but no folder.
     pub(super) fn logs(&mut self) {
         let Config { log, access_log, audit_log, .. } = self.config;
-        let access = access_log.output.0.as_ref();
+        let access = access_log.enabled.then_some(&access_log.output);
         let audit = audit_log.output.as_ref();
         for (key, output) in
             [("log.output", Some(&log.output)), ("access_log.output", access), ("audit_log.output", audit)]
