@@ -258,7 +258,7 @@ impl Running {
         }
         // With all fields, into a file beside its other files.
         command.env("ROTOGATE_ACCESS_LOG__ENABLED", setup.logs.to_string());
-        command.env("ROTOGATE_ACCESS_LOG__FORMAT", "json");
+        command.env("ROTOGATE_LOG__FORMAT", "json");
         command.env("ROTOGATE_ACCESS_LOG__OUTPUT", folder.join("access.log"));
         self.spawn(&command)
     }
