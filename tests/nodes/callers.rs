@@ -47,7 +47,7 @@ async fn passed(fleet: &Fleet, path: &str, key: &str, number: usize, gate: impl 
 
 async fn keys_and_limits(servers: Servers) {
     let (port, _heads) = upstream();
-    // Limits are the subject, so the gates accept keys for as long as the store is away, however slow the machine is.
+    // The test is about limits, so the gates accept keys while they cannot reach the store, however slow the machine is.
     let rules = format!("when_stale = \"5m\"\n{}", rules(port));
     let mut fleet = Fleet::start_with(servers, "grace = \"10s\"", &rules, |_| {}).await;
     fleet.until_all_serve().await;

@@ -261,7 +261,10 @@ async fn answer_by_echo(
     mut info: ForwardInfo,
     begun: Instant,
 ) -> Result<Response<ProxyBody>, ForwardError> {
-    let head = head_for(&address.url, template, &body, pool, None)?;
+    let head = match head_for(&address.url, template, &body, pool, None) {
+        Ok(head) => head,
+        Err(kind) => return Err(ForwardError { kind, sent: info }),
+    };
     let answered = echo::answer(head, body).await;
     info.took = begun.elapsed();
     match answered {

@@ -43,7 +43,7 @@ section! {
         /// Only tokens with this beginning are introspected (`"ory_at_"`). Set it if a route accepts opaque tokens of
         /// several issuers.
         reload prefix as some: String = get_or(self::prefix, String::new()),
-        /// true: the issuer's JWTs, too. With `jwks_file` the gate verifies the signature first. Set it if a
+        /// true: the gate introspects the issuer's JWTs as well; with `jwks_file` it verifies the signature first. Set it if a
         /// revocation at the issuer must end its JWTs before they expire.
         reload always: bool = get_or(value::boolean, false),
         /// true: a response without `aud` is accepted; an `aud` must match. Set it for a server that leaves `aud` out

@@ -48,7 +48,7 @@ pub(super) fn read(
 ) -> Option<RemoteSource> {
     let discovery = section.get("discovery", discovery);
     let jwks_url = section.get("jwks_url", value::text);
-    // Nobody waits for the keys of a client: it is refused until they are fetched.
+    // The gate does not wait for the keys of a client: it refuses the client until it has fetched them.
     let is_client = name.starts_with(CLIENT_PREFIX);
     let required = !is_client && section.get_or("required", value::boolean, false);
     let fetch = section.section("fetch");
@@ -84,7 +84,7 @@ pub(super) fn read(
     Some(RemoteSource { issuer, keep, required })
 }
 
-/// Reads the files of `fetch` that apply to introspection, too. [`read`] reports what is wrong with them.
+/// Reads the files of `fetch` that also apply to introspection. [`read`] reports what is wrong with them.
 pub(super) fn read_files(section: &Section<'_>, dir: &Path) -> FetchFiles {
     let fetch = section.section("fetch");
     let file = |key| fetch.get(key, |v| Ok(path_in(dir)(v).ok())).flatten();

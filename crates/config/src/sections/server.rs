@@ -66,7 +66,7 @@ section! {
         reload drain_timeout: Duration = get_or(value::duration_within(Duration::ZERO, HOUR), Duration::from_secs(30)),
         /// How long event streams and gRPC calls continue at an in-place upgrade.
         fixed stream_drain: Duration = get_or(value::duration_within(Duration::ZERO, HOUR), Duration::from_millis(500)),
-        /// true: a change of this file causes a reload, as SIGHUP does. Set it where nobody can send a signal, such
+        /// true: a change of this file causes a reload, as SIGHUP does. Set it where you cannot send a signal, such
         /// as in Kubernetes.
         restart watch: bool = get_or(value::boolean, false),
         /// Header that identifies a request in logs, response and upstream request (docs/logs.md). Set it if your

@@ -673,7 +673,7 @@ const PARTS: [&str; 7] = [
     "[[resources]]",
 ];
 
-/// Keys of other sections for token exchange, identity assertions and MCP. Each stands for the keys of its table, too.
+/// Keys of other sections for token exchange, identity assertions and MCP. Each stands for the keys of its table as well.
 const KEYS_OF_PARTS: [(&str, &str); 6] = [
     ("[[issuers]]", "id_jag"),
     ("[[clients]]", "exchange"),

@@ -64,7 +64,7 @@ pub(super) const fn fold_byte(byte: u8) -> u8 {
 }
 
 /// [`fold_byte`] of each byte.
-const FOLDED: [u8; 256] = {
+static FOLDED: [u8; 256] = {
     let mut table = [0; 256];
     let mut byte = 0;
     while byte < table.len() {
@@ -102,7 +102,7 @@ pub(super) struct Beginnings {
     is_open: bool,
 }
 
-/// The beginnings of identity headers, overrides, and the headers of whose spelling there is a disguise.
+/// The beginnings of identity headers, of overrides, and of names that a disguised spelling imitates.
 static LISTED: Beginnings = Beginnings::none().with(&[&OVERRIDES, &OTHER_FORWARDING, &PROTOCOL]).with(&products::ALL);
 static FORWARDING: Beginnings = Beginnings::none().with(&[&OTHER_FORWARDING]);
 
@@ -117,7 +117,7 @@ impl Beginnings {
         Self { hashes: [0; 16], is_open: false }
     }
 
-    /// The second byte of most names on the lists is `-`.
+    /// Without the second byte, which is `-` in most names on the lists.
     const fn hash([first, _, third, fourth, fifth]: [u8; 5]) -> usize {
         let folded = u32::from_le_bytes([
             FOLDED[first as usize],

@@ -117,7 +117,7 @@ pub fn is_authority(text: &str) -> bool {
 
 /// The host of `host[:port]`, an IPv6 address with its brackets.
 pub fn host_of(authority: &str) -> &str {
-    // By bytes, which a host is made of: a search for a `char` costs as much as the rest of this check.
+    // A search for a `char` costs as much as the rest of this check.
     let find = |sought| authority.bytes().position(|byte| byte == sought);
     let end = if authority.starts_with('[') { find(b']').map(|at| at + 1) } else { find(b':') };
     end.and_then(|end| authority.get(..end)).unwrap_or(authority)

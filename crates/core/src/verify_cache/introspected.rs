@@ -449,7 +449,7 @@ impl IntrospectedTokens {
         if let Some(denial) = seen.ended {
             return Err(denial);
         }
-        // Also about an undecided token: nobody else may ask, and its connection may wait for the answer.
+        // Also about an undecided token: perhaps no other request has it, and its connection waits for the answer.
         if now >= seen.renew_from {
             self.ask_in_background(token, &seen, now);
         }

@@ -80,7 +80,7 @@ fn hash_parameters(text: &str) -> Result<(Option<FirebaseParameters>, Spring), S
     };
     let expected = || {
         let most = ITERATIONS.end();
-        format!("{SPRING}: expected \"iterations\", from 1 to {most}, or \"secret\", a text, or both")
+        format!("{SPRING}: expected \"iterations\", from 1 to {most}, or \"secret\", a string, or both")
     };
     let mut found = Spring::default();
     for (key, value) in spring.as_object().filter(|own| !own.is_empty()).ok_or_else(expected)? {

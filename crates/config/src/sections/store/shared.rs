@@ -57,7 +57,7 @@ fn when_stale(v: &Raw) -> Result<Option<Duration>, String> {
 impl Print for Staleness {
     #[cfg(test)]
     const KEYS: &'static [Key] = section!(keys {
-        /// Longest time without news from the store; 500ms to 60s. Raise it for a store that is far away.
+        /// Longest time without news from the store; 500ms to 60s. Raise it for a store with a long round trip.
         restart staleness: duration,
         /// After `staleness` the gate issues no tokens. `"deny"`: it accepts none either. A time, such as `"5m"`: it
         /// accepts tokens for so long without news, at most 24h. Set a time if an outage of the store must not end
