@@ -251,6 +251,11 @@ impl Clients {
         self.by_id.keys().cloned().collect()
     }
 
+    /// All clients.
+    pub fn all(&self) -> impl Iterator<Item = &Client> {
+        self.by_id.values().map(|known| &*known.client)
+    }
+
     /// The client with that id.
     pub fn get(&self, id: &str) -> Option<Arc<Client>> {
         self.by_id.get(id).map(|known| Arc::clone(&known.client))

@@ -14,6 +14,7 @@ use crate::route::{Auth, KeptConditions, Role, Route, RoutePolicy};
 use crate::rule::Rule;
 use crate::token::claims::AccessToken;
 use crate::token::observer::Observer;
+use crate::token::verify::IssuerRules;
 use crate::verify_cache::Verified;
 
 mod unmet;
@@ -316,10 +317,20 @@ fn judge_audience(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denia
 }
 
 fn judge_issuer(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
-    let issuer = token.vouching_issuer();
-    // A route that takes sessions and names no issuers accepts the sessions of every provider.
-    let everywhere = issuer.is_accepted_everywhere || token.is_at_provider();
-    if policy.takes(&issuer.name, everywhere) { Ok(()) } else { Err(Denial::WrongIssuer) }
+    if takes(policy, token) { Ok(()) } else { Err(Denial::WrongIssuer) }
+}
+
+/// Does the route accept the tokens of the issuer that vouched for this token's user? A route that names no issuers
+/// accepts our own tokens, whoever vouched.
+// Requirement I67.
+pub fn takes(policy: &RoutePolicy, token: &AccessToken) -> bool {
+    policy.takes(&token.vouching_issuer().name, token.is_accepted_everywhere())
+}
+
+/// May the route accept a token that these rules judge? One of our own tokens may be of a user of any issuer, which only
+/// the verified token tells.
+pub fn may_take(policy: &RoutePolicy, rules: &IssuerRules) -> bool {
+    rules.ours || policy.takes(&rules.name, rules.everywhere)
 }
 
 /// Judges whether the route accepts an API key, and whether the token is bound as the route requires. The caller has

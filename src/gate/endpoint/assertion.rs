@@ -50,6 +50,7 @@ impl EndpointCommand<'_> {
         let login = AssertedLogin {
             client: &client,
             grant: &grant,
+            account: self.account,
             scope,
             resource,
             profile: &client.profile.over(&self.endpoint.profile),

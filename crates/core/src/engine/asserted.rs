@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::bad_entries::LookupKey;
 use super::events::Happening;
 use super::grant::{access_expiry, granted_at_login};
-use super::{Arrival, Engine, IssueKind, IssuedTokens, Origin};
+use super::{AccountRule, Arrival, Engine, IssueKind, IssuedTokens, Origin};
 use crate::claim::OwnClaims;
 use crate::client::Client;
 use crate::clock::Timestamp;
@@ -33,6 +33,8 @@ pub struct AssertedLogin<'a> {
     pub client: &'a Client,
     /// The assertion.
     pub grant: &'a ProvedGrant,
+    /// The accounts whose users get tokens at the endpoint.
+    pub account: AccountRule<'a>,
     /// The requested scope; `None` for all that is allowed.
     pub scope: Option<Scope>,
     /// The audience of the session's tokens, if it is not the gate's audience.
@@ -165,7 +167,16 @@ impl Engine {
         if !is_valid_subject(&holder.subject) {
             return Err(Denial::GrantAssertion("its subject is not allowed in a token").into());
         }
-        Ok(holder)
+        // Requirement R21.
+        if !login.account.has(holder.account.as_deref()) {
+            return Err(Denial::OtherAccount.into());
+        }
+        let by_issuer = &login.grant.vouched_by;
+        let is_its = match by {
+            JagSubject::Issuer => self.is_of_issuer(&holder.subject, &by_issuer.issuer),
+            JagSubject::Directory => self.may_be_own(&holder.subject, Some(by_issuer)),
+        };
+        if is_its { Ok(holder) } else { Err(Denial::GrantAssertion("its subject could be another issuer's").into()) }
     }
 
     /// The user of the directory for another issuer's subject.

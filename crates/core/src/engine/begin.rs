@@ -163,6 +163,10 @@ impl Engine {
             let problem = "the directory returned a user whose subject is not allowed".to_owned();
             return Err(noted(DirectoryError::Entry(problem)).into());
         }
+        if !self.may_be_own(&user.subject, user.vouched_by.as_ref()) {
+            let problem = "the directory returned a user whose subject begins like those of an issuer".to_owned();
+            return Err(noted(DirectoryError::Entry(problem)).into());
+        }
         Ok(user)
     }
 
@@ -194,6 +198,13 @@ impl Engine {
         }
         if start.vouched_by.as_ref().is_some_and(|by| !by.is_valid()) {
             return Err(Denial::MalformedRequest("vouched_by: 1 to 256 bytes are needed, no control characters").into());
+        }
+        if !self.may_be_own(start.subject, start.vouched_by.as_ref()) {
+            return Err(Denial::MalformedRequest(
+                "subject: it is one of an issuer that did not vouch for the user; an issuer without subject_prefix has \
+                 all subjects",
+            )
+            .into());
         }
         let not_before = self.revocations.not_before(&self.issuer, start.subject, Some(start.client));
         let begun = self.begin(SessionDraft {

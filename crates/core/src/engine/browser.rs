@@ -19,7 +19,7 @@ use super::turn::Turn;
 use super::{APPLICATION, ApplicationLogin, Engine, Event, IssueKind, IssuedTokens, Login, MAX_TRIES, Origin, audit};
 use crate::client::Client;
 use crate::clock::Timestamp;
-use crate::denial::Denial;
+use crate::denial::{Denial, ProviderFlaw};
 use crate::directory::User;
 use crate::fault::{Error, Fault};
 use crate::revocation::raised_minimum;
@@ -175,6 +175,12 @@ impl Engine {
         dialect: &'static str,
     ) -> Result<BrowserLogin, Error> {
         let origin = start.origin;
+        let is_its = |by: &VouchedBy| self.is_of_issuer(start.subject, &by.issuer);
+        if !start.vouched_by.as_ref().is_some_and(is_its) {
+            return Err(
+                Denial::ProviderLogin(ProviderFlaw::IdToken("its subject lacks the prefix of its issuer")).into()
+            );
+        }
         let begun = self.start_for(start, HeldBy::BrowserAtProvider(dialect)).await?;
         self.browser_begun(begun, None, (None, Duration::ZERO), origin).await
     }

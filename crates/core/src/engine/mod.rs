@@ -19,6 +19,7 @@ use crate::session::{Scope, Session, SessionId};
 use crate::store::{Staleness, Store, StoreError};
 use crate::token::claims::{MintedClaims, TokenStyle};
 use crate::token::keyring::Keyring;
+use crate::token::verify::SubjectSources;
 use crate::token::{mint, refresh};
 
 #[cfg(feature = "relay")]
@@ -44,6 +45,7 @@ mod own_sessions;
 mod restoring;
 mod revoke;
 mod sealed;
+mod sources;
 mod standstill;
 mod token_exchange;
 mod turn;
@@ -165,6 +167,8 @@ pub struct Engine {
     /// While the flag is set, no token is issued.
     suspended: OnceLock<Arc<AtomicBool>>,
     devices: DeviceProofs,
+    /// Whose users the subjects of this gate are.
+    sources: ArcSwap<SubjectSources>,
 }
 
 impl Engine {
@@ -205,6 +209,7 @@ impl Engine {
             owed: owed::Debts::default(),
             events: EventFeed::default(),
             suspended: OnceLock::new(),
+            sources: ArcSwap::default(),
         };
         // This must precede all requests (requirement R24).
         engine.take_over_owed();

@@ -75,7 +75,7 @@ impl Engine {
         self.may_act(claims.get("may_act"), &actor, &client.id)?;
         let issuer_of_earlier = (!subject.is_ours()).then(|| &**subject.issuer());
         let act = Delegation::around(&actor, claims.remove("act"), issuer_of_earlier);
-        let (vouched_by, origin) = origin_of(subject)?;
+        let (vouched_by, origin) = self.origin_of(subject)?;
         let delegation = Delegation::new(act, origin).filter(|it| it.depth() <= rules.depth);
         let delegation = delegation.ok_or(Denial::NotExchangeable("too many clients act for the user already"))?;
         let audience = rules.target(asked.audience)?;
@@ -157,26 +157,26 @@ impl Engine {
             Some(_) => Err(NO_ACTOR),
         }
     }
-}
 
-/// The issuer that vouched for the subject, and that issuer's token, which was exchanged first.
-fn origin_of(subject: &AccessToken) -> Result<(Option<VouchedBy>, Option<TokenOrigin>), Denial> {
-    if subject.is_ours() {
-        let earlier = subject.delegation().and_then(|earlier| earlier.origin.clone());
-        return Ok((subject.vouched_by().cloned(), earlier));
+    /// The issuer that vouched for the subject, and that issuer's token, which was exchanged first.
+    fn origin_of(&self, subject: &AccessToken) -> Result<(Option<VouchedBy>, Option<TokenOrigin>), Denial> {
+        if subject.is_ours() {
+            let earlier = subject.delegation().and_then(|earlier| earlier.origin.clone());
+            return Ok((subject.vouched_by().cloned(), earlier));
+        }
+        // The token's subject becomes a subject of this gate, and must not equal the subject of one of our users or
+        // clients.
+        if !subject.has_prefixed_subject() || !self.is_of_issuer(&subject.subject, subject.issuer()) {
+            return Err(Denial::NotExchangeable("the issuer has no subject_prefix"));
+        }
+        let by = subject.voucher();
+        // Without `iat`, the gate could not decide whether a notice of the issuer ends the token.
+        let issued_at = subject.issued_at.ok_or(Denial::BadClaim("no iat"))?;
+        if !by.is_valid() {
+            return Err(Denial::NotExchangeable("its subject or session is too long"));
+        }
+        Ok((Some(by), Some(TokenOrigin { issued_at, jti: subject.jti.clone() })))
     }
-    // The token's subject becomes a subject of this gate, and must not equal the subject of one of our users or
-    // clients.
-    if !subject.has_prefixed_subject() || subject.subject.starts_with(CLIENT_PREFIX) {
-        return Err(Denial::NotExchangeable("the issuer has no subject_prefix"));
-    }
-    let by = subject.voucher();
-    // Without `iat`, the gate could not decide whether a notice of the issuer ends the token.
-    let issued_at = subject.issued_at.ok_or(Denial::BadClaim("no iat"))?;
-    if !by.is_valid() {
-        return Err(Denial::NotExchangeable("its subject or session is too long"));
-    }
-    Ok((Some(by), Some(TokenOrigin { issued_at, jti: subject.jti.clone() })))
 }
 
 /// The claims that the new token takes along: the claims of our own user, and `may_act`. Other claims of another issuer

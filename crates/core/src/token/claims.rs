@@ -197,6 +197,20 @@ pub struct TokenIssuer {
 }
 
 impl TokenIssuer {
+    /// An issuer whose rules the gate does not have. No route names it.
+    pub(crate) fn unknown(url: &str) -> Arc<Self> {
+        Arc::new(Self {
+            url: url.into(),
+            name: "".into(),
+            is_ours: false,
+            is_accepted_everywhere: false,
+            mapping: Arc::default(),
+            subject_prefix: 0,
+            audience: Arc::default(),
+            leeway: Duration::ZERO,
+        })
+    }
+
     /// `iss`.
     pub fn url(&self) -> &str {
         &self.url
@@ -236,9 +250,11 @@ pub(crate) struct RareClaims {
     pub(crate) not_before: Option<Timestamp>,
     /// The response with the claims of an introspected token, which no key verified.
     pub(crate) response: Option<Arc<str>>,
-    /// The provider where the user of a browser's session logged in: routes and upstreams see the session as a session
-    /// of that issuer.
-    pub(crate) provider: Option<Arc<TokenIssuer>>,
+    /// The issuer whose user the subject of one of our tokens is: routes and upstreams see the token as a token of that
+    /// issuer. `None` for a user or a client of the gate itself.
+    pub(crate) source: Option<Arc<TokenIssuer>>,
+    /// The token represents the session of a browser whose user logged in at a provider, which is `source`.
+    pub(crate) is_at_provider: bool,
     /// The token stands for an API key.
     pub(crate) is_key: bool,
 }
@@ -285,16 +301,22 @@ impl AccessToken {
         &self.issued_by.name
     }
 
-    /// The issuer that routes and upstreams see: the provider where the user of a browser session logged in, otherwise
-    /// the token's issuer.
+    /// The issuer that routes and upstreams see: the issuer whose user the subject is. For one of our own tokens, that is
+    /// the issuer that vouched for the user, if its user has a subject of this gate; otherwise the token's issuer.
+    // Requirement I67.
     pub fn vouching_issuer(&self) -> &TokenIssuer {
-        let provider = self.rare.as_deref().and_then(|rare| rare.provider.as_deref());
-        provider.unwrap_or(&self.issued_by)
+        let source = self.rare.as_deref().and_then(|rare| rare.source.as_deref());
+        source.unwrap_or(&self.issued_by)
+    }
+
+    /// Is the subject a user, or a client, of the gate itself?
+    pub fn is_of_own_user(&self) -> bool {
+        self.vouching_issuer().is_ours
     }
 
     /// Did the user of this session log in at a provider?
     pub fn is_at_provider(&self) -> bool {
-        self.rare.as_deref().is_some_and(|rare| rare.provider.is_some())
+        self.rare.as_deref().is_some_and(|rare| rare.is_at_provider)
     }
 
     /// Did we mint it?

@@ -51,6 +51,7 @@ mod rules;
 mod sessions_seen;
 mod shape;
 mod signature_times;
+mod sources;
 pub mod strict_json;
 mod user_name;
 
@@ -80,6 +81,7 @@ pub use shape::MAX_TOKEN;
 pub(super) use shape::claims_of;
 pub(crate) use shape::payload_of;
 pub(crate) use signature_times::SignatureTimes;
+pub use sources::{SubjectSources, UserSource, bare_source, prefix_problem};
 pub use strict_json::{members_of_depth, object as strict_object, object_of_depth};
 pub use user_name::{UserName, UserNameForm};
 
@@ -142,6 +144,8 @@ pub struct Verifier {
     ids: Box<[RulesId]>,
     /// For each issuer, the data that all its tokens share.
     of_tokens: Box<[Arc<TokenIssuer>]>,
+    /// Whose users the subjects of our own tokens are.
+    sources: Arc<SubjectSources>,
     signature_times: Arc<SignatureTimes>,
 }
 
@@ -182,7 +186,8 @@ impl Verifier {
         let ids = issuers.iter().map(|_| RulesId::next()).collect();
         let of_tokens = issuers.iter().map(IssuerRules::of_tokens).collect();
         let (told, signature_times) = (AtomicBool::new(false), Arc::default());
-        Ok(Self { issuers, by_issuer, told, told_claims, ids, of_tokens, signature_times })
+        let sources = Arc::new(SubjectSources::new(&issuers));
+        Ok(Self { issuers, by_issuer, told, told_claims, ids, of_tokens, sources, signature_times })
     }
 
     /// A verifier with the same rules, to replace this one by [`following`](Self::following).
@@ -195,6 +200,7 @@ impl Verifier {
             told_claims,
             ids: self.ids.clone(),
             of_tokens: self.of_tokens.clone(),
+            sources: Arc::clone(&self.sources),
             signature_times: Arc::clone(&self.signature_times),
         }
     }
@@ -340,11 +346,8 @@ impl Verifier {
         }
         let source = key.map_or(ClaimsSource::Unknown, ClaimsSource::Token);
         let judged = judge::claims(token, claims, (rules, of_tokens), source, times?);
-        if O::HAS_EFFECTS {
-            self.note(rules, judged).map_err(TokenRefusal::Authentic)
-        } else {
-            judged.map_err(|refused| TokenRefusal::Authentic(refused.denial))
-        }
+        let judged = if O::HAS_EFFECTS { self.note(rules, judged) } else { judged.map_err(|refused| refused.denial) };
+        judged.and_then(|token| self.with_source(token)).map_err(TokenRefusal::Authentic)
     }
 
     /// Records the session that a genuine token names, or the claim that refuses it.

@@ -373,12 +373,20 @@ impl TokenChecker {
     fn verify_session(&self, keys: &KeySet, value: &Arc<str>, token: BrowserToken) -> Result<Arc<Verified>, Error> {
         let BrowserToken { access_token, mut terms, at_provider, device, provider } = token;
         let (now, text) = (self.clock.now(), access_token.expose());
-        let unverified = |_| Error::from(Fault::Signing("the access token of a session is not good here"));
+        let unverified = |denial| match denial {
+            Denial::BadClaim(_) => {
+                Denial::SessionOver("its user has the prefix of an issuer that did not vouch").into()
+            }
+            _ => Error::from(Fault::Signing("the access token of a session is not good here")),
+        };
         let mut access = keys.verifier.verify(text, now, self.clock.wall()).map_err(unverified)?;
         if let Some(user) = &at_provider {
             let issuer = keys.verifier.token_issuer(&user.issuer);
             let issuer = issuer.ok_or(Denial::SessionOver("its provider is no longer an issuer of this gate"))?;
-            access.rare.get_or_insert_default().provider = Some(Arc::clone(issuer));
+            if !std::ptr::eq(&**issuer, access.vouching_issuer()) {
+                return Err(Denial::SessionOver("its provider has another subject_prefix now").into());
+            }
+            access.rare.get_or_insert_default().is_at_provider = true;
         }
         let rules = keys.verifier.id_of(access.issuer()).ok_or(Denial::UnknownIssuer).map_err(unverified)?;
         let judged = keys.shared.judge(&access, now);

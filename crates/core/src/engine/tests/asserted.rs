@@ -4,7 +4,7 @@ use super::support::{HOUR, T0, World, denied, scope};
 use crate::claim::OwnClaims;
 use crate::client::Client;
 use crate::denial::Denial;
-use crate::engine::{Arrival, AssertedLogin, IssuedTokens, Origin};
+use crate::engine::{AccountRule, Arrival, AssertedLogin, IssuedTokens, Origin};
 use crate::fault::Error;
 use crate::session::{Generation, RevokedBecause, Status, VouchedBy};
 #[cfg(feature = "relay")]
@@ -38,6 +38,7 @@ impl World {
         let login = AssertedLogin {
             client: &Client::public("wiki"),
             grant: &grant(jti),
+            account: AccountRule::Any,
             scope: None,
             resource: None,
             profile: &self.profile,

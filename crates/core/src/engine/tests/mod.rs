@@ -21,6 +21,7 @@ mod replay;
 mod reuse;
 mod revocation;
 mod sealed;
+mod sources;
 mod support;
 
 /// The kinds of stores that are tried here. The crate of the embedded store tries it.

@@ -35,7 +35,7 @@ use crate::store::{
 use crate::token::algorithm::Algorithm;
 use crate::token::claims::AccessToken;
 use crate::token::keyring::{KeyMaterial, Keyring, RefreshKeys, RefreshSecret, SigningKey};
-use crate::token::verify::{IssuerRules, Verifier};
+use crate::token::verify::{IssuerKeys, IssuerRules, Verifier};
 use crate::verify_cache::{IdentityHeaders, MissContext, TokenChecker, Verified};
 
 pub(super) const ISSUER: &str = "https://gate.test";
@@ -276,7 +276,7 @@ pub(super) struct Users {
 }
 
 impl Users {
-    fn add(&self, subject: &str, account: Option<&str>) {
+    pub(super) fn add(&self, subject: &str, account: Option<&str>) {
         let mut user = User::new(subject).scopes(scope("read write"));
         user.account = account.map(Into::into);
         self.by_subject.lock().unwrap().insert(subject.into(), user);
@@ -313,6 +313,10 @@ impl Directory for Users {
         }
         let good = |u: &User| u.active && u.account.as_deref() == account && password.expose_secret() == PASSWORD;
         Ok(user.filter(good))
+    }
+
+    async fn lookup_of_issuer(&self, _: &str, subject: &str) -> Result<Option<User>, DirectoryError> {
+        self.find(subject)
     }
 
     async fn lookup(&self, subject: &str) -> Result<Option<User>, DirectoryError> {
@@ -598,7 +602,13 @@ pub(super) async fn refresh_on(
 }
 
 fn verifier(keyring: &Keyring) -> Verifier {
-    Verifier::new(vec![IssuerRules::own(ISSUER, vec![AUDIENCE.into()], keyring, LEEWAY)]).unwrap()
+    let other = |issuer: &str, prefix: &str| {
+        let mut rules = IssuerRules::external(issuer, vec![AUDIENCE.into()], IssuerKeys::unknown());
+        rules.subject_prefix = prefix.into();
+        rules
+    };
+    let own = IssuerRules::own(ISSUER, vec![AUDIENCE.into()], keyring, LEEWAY);
+    Verifier::new(vec![own, other("https://idp.test", "okta|"), other("https://id.example", "kc|")]).unwrap()
 }
 
 /// As [`GateBuilder::build`](crate::gate::GateBuilder::build), without the gate's background task.
@@ -614,8 +624,13 @@ async fn start(
     for entry in store.revocations_since(Cursor::default()).await.unwrap().0 {
         revocations.apply(&entry);
     }
+    let (verifier, sources) = {
+        let it = verifier(&keyring);
+        let sources = Arc::clone(it.sources());
+        (it, sources)
+    };
     let checker = TokenChecker::new(
-        verifier(&keyring),
+        verifier,
         Arc::clone(&clock),
         Arc::clone(&revocations),
         IdentityHeaders::default(),
@@ -637,6 +652,7 @@ async fn start(
         keep_login_origin: true,
         staleness: None,
     });
+    engine.set_sources(sources);
     (Arc::new(engine), checker)
 }
 

@@ -11,6 +11,7 @@ use super::keys::{Ignored, IssuerKeys, Keys, MAX_KEYS};
 use super::mapping::ClaimMapping;
 use super::preset::Preset;
 use super::sessions_seen::SessionsSeen;
+use super::sources::prefix_problem;
 use super::user_name::UserNameForm;
 use crate::claim::ClaimPath;
 use crate::introspection::Introspection;
@@ -141,6 +142,9 @@ pub struct IssuerRules {
     /// these names.
     #[doc(hidden)]
     pub user_names: Vec<UserNameForm>,
+    /// Do browsers log in at the issuer?
+    #[doc(hidden)]
+    pub logs_in_browsers: bool,
     /// How the gate introspects the issuer's tokens; `None` if it introspects none of this issuer.
     pub(crate) introspection: Option<Arc<Introspection>>,
     /// The sessions that the issuer's tokens have named.
@@ -199,6 +203,7 @@ impl IssuerRules {
             grants: AssertionGrants::default(),
             on_event: EventEffects::default(),
             user_names: Vec::new(),
+            logs_in_browsers: false,
             introspection: None,
             sessions_seen: Arc::default(),
         }
@@ -301,6 +306,7 @@ impl IssuerRules {
             grants,
             on_event,
             user_names,
+            logs_in_browsers,
             introspection,
             sessions_seen: _,
         } = self;
@@ -315,7 +321,7 @@ impl IssuerRules {
                 == (&other.name, &other.scopes, &other.everywhere, &other.claims, &other.subject_prefix)
             && *session_claim == other.session_claim
             && *grants == other.grants
-            && (on_event, user_names) == (&other.on_event, &other.user_names)
+            && (on_event, user_names, logs_in_browsers) == (&other.on_event, &other.user_names, &other.logs_in_browsers)
             && keys.equal(&other.keys)
             && is_asked_alike
     }
@@ -435,6 +441,11 @@ pub(super) fn check(issuers: &[IssuerRules]) -> Result<(), RulesError> {
         let prefix = &rules.subject_prefix;
         if prefix.len() > MAX_PREFIX || !prefix.bytes().all(|byte| byte.is_ascii_graphic()) {
             return refuse("subject_prefix must be at most 64 visible ASCII characters");
+        }
+        let others = issuers.iter().filter(|other| other.issuer != rules.issuer);
+        let prefixes = others.clone().map(|other| &*other.subject_prefix);
+        if let Some(why) = prefix_problem(prefix, prefixes, others.count() == 0) {
+            return refuse(why);
         }
         if let Some(why) = rules.claims.problem() {
             return refuse(why);

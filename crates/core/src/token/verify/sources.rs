@@ -1,0 +1,122 @@
+//! Whose users the subjects of this gate's own tokens are. The users of another issuer get subjects of this gate by a
+//! login of a browser, an identity assertion, or a token exchange. Their subjects begin with the issuer's prefix, and
+//! no other subject does: so the subject alone names the issuer.
+
+use std::sync::Arc;
+
+use super::grant_assertion::JagSubject;
+use super::{IssuerRules, Verifier};
+use crate::denial::Denial;
+use crate::token::claims::{AccessToken, CLIENT_PREFIX, TokenIssuer};
+
+/// The issuers whose users have subjects of this gate, with their prefixes. An issuer without a prefix is the last one,
+/// and is the only source of users.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SubjectSources(Vec<(Box<str>, Arc<str>)>);
+
+impl SubjectSources {
+    /// The sources among these issuers.
+    pub(super) fn new(issuers: &[IssuerRules]) -> Self {
+        let others = || issuers.iter().filter(|rules| !rules.ours);
+        let bare = others().filter(|rules| rules.subject_prefix.is_empty() && rules.names_subjects());
+        let all = others().filter(|rules| !rules.subject_prefix.is_empty()).chain(bare);
+        Self(all.map(|rules| (rules.subject_prefix.clone(), Arc::clone(&rules.issuer))).collect())
+    }
+
+    /// The issuer whose user has this subject; `None` for a user or a client of the gate itself.
+    // Requirement I67.
+    pub fn issuer_of(&self, subject: &str) -> Option<&Arc<str>> {
+        let is_its = |(prefix, _): &&(Box<str>, Arc<str>)| subject.starts_with(&**prefix);
+        self.0.iter().find(is_its).filter(|_| !subject.starts_with(CLIENT_PREFIX)).map(|(_, issuer)| issuer)
+    }
+}
+
+impl IssuerRules {
+    /// Do users of the issuer get subjects of this gate by a login of a browser or by an identity assertion?
+    #[doc(hidden)]
+    pub fn names_subjects(&self) -> bool {
+        let asserts = self.grants.id_jag.as_ref().is_some_and(|jag| jag.subject == JagSubject::Issuer);
+        self.logs_in_browsers || asserts
+    }
+}
+
+impl Verifier {
+    /// Adds to one of our own tokens the issuer whose user its subject is.
+    ///
+    /// # Errors
+    /// The subject has the prefix of an issuer that did not vouch for it.
+    // Requirement I67.
+    pub(super) fn with_source(&self, mut token: AccessToken) -> Result<AccessToken, Denial> {
+        if !token.is_ours() || token.subject.starts_with(CLIENT_PREFIX) {
+            return Ok(token);
+        }
+        let by = token.vouched_by().map(|by| &*by.issuer);
+        let source = match (self.sources.issuer_of(&token.subject), by) {
+            (None, None) => None,
+            (None, Some(by)) => match self.found(by) {
+                Some(_) => None,
+                // The rules no longer have the issuer. Its user does not become one of the gate's own.
+                None => Some(TokenIssuer::unknown(by)),
+            },
+            // The token of an API key, or of an operator, has no session.
+            (Some(issuer), by) if by.map_or(token.session.is_none(), |by| *by == **issuer) => {
+                self.found(issuer).map(|(_, of_tokens)| Arc::clone(of_tokens))
+            }
+            (Some(_), _) => {
+                return Err(Denial::BadClaim("another issuer's prefix begins sub, and did not vouch for it"));
+            }
+        };
+        if source.is_some() {
+            token.rare.get_or_insert_default().source = source;
+        }
+        Ok(token)
+    }
+
+    /// Whose users the subjects of our own tokens are.
+    pub fn sources(&self) -> &Arc<SubjectSources> {
+        &self.sources
+    }
+}
+
+/// The problem of a prefix beside the prefixes of `others`. `is_alone` tells that the gate has neither users of its own
+/// nor another issuer.
+// Requirement I67.
+pub fn prefix_problem<'a>(
+    prefix: &str,
+    mut others: impl Iterator<Item = &'a str>,
+    is_alone: bool,
+) -> Option<&'static str> {
+    let meets = |other: &str| !other.is_empty() && (other.starts_with(prefix) || prefix.starts_with(other));
+    if prefix.is_empty() {
+        None
+    } else if meets(CLIENT_PREFIX) {
+        Some("subject_prefix meets client:, which begins the subjects of clients; choose another one, such as \"idp|\"")
+    } else if others.any(meets) {
+        Some(
+            "subject_prefix begins like that of another issuer: two users could have one subject; choose prefixes of \
+             which none begins another",
+        )
+    } else if !is_alone && !prefix.ends_with(|last: char| last.is_ascii_punctuation()) {
+        Some("subject_prefix ends without a separator: two users could have one subject; add one, as in \"idp|\"")
+    } else {
+        None
+    }
+}
+
+/// A source of users whose subjects become subjects of this gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserSource<'a> {
+    /// The users of the gate itself.
+    Own,
+    /// The users of another issuer, with its prefix.
+    Issuer(&'a str),
+}
+
+/// The place of a source without prefix beside other sources; `None` if no two of them can have one subject.
+// Requirement I67.
+pub fn bare_source(sources: &[UserSource<'_>]) -> Option<usize> {
+    if sources.len() < 2 {
+        return None;
+    }
+    sources.iter().position(|source| *source == UserSource::Issuer(""))
+}
