@@ -223,6 +223,15 @@ impl Browser {
         self
     }
 
+    /// `iss` of the provider where browsers log in.
+    #[cfg_attr(not(feature = "browser-oidc"), expect(clippy::unused_self, reason = "for a provider"))]
+    pub(super) fn issuer(&self) -> Option<&str> {
+        #[cfg(feature = "browser-oidc")]
+        return self.provider.as_ref().map(LoginProvider::url);
+        #[cfg(not(feature = "browser-oidc"))]
+        None
+    }
+
     /// The path of the endpoint, and the relay of its provider, if it has one.
     #[cfg(feature = "browser-oidc")]
     pub(super) fn relay(&self) -> Option<(&str, super::RelayConfig)> {
@@ -361,6 +370,15 @@ pub(crate) struct BrowserEndpoint {
 }
 
 impl BrowserEndpoint {
+    /// `iss` of the provider where browsers log in.
+    #[cfg_attr(not(feature = "browser-oidc"), expect(clippy::unused_self, reason = "for a provider"))]
+    pub(super) fn issuer(&self) -> Option<&str> {
+        #[cfg(feature = "browser-oidc")]
+        return self.provider.as_ref().map(LoginProvider::url);
+        #[cfg(not(feature = "browser-oidc"))]
+        None
+    }
+
     /// Puts the cookie of a new session into a reply, and asks the browser to bind the session to its device.
     pub(super) fn put_begun(&self, engine: &Engine, login: &BrowserLogin, headers: &mut HeaderMap) {
         let BrowserLogin { session, cookie, .. } = login;

@@ -36,7 +36,7 @@ mod sound;
 pub(super) use build::{own_rules, verifier};
 pub use error::BuildError;
 use rules::Rules;
-pub(super) use sound::assertion;
+pub(super) use sound::{assertion, sources};
 
 /// The largest body of a request to an endpoint, in bytes, unless its dialect names another size.
 // Requirement A4.

@@ -35,6 +35,7 @@ use rotogate_core::headers::ProtectedNames;
 use rotogate_core::lease::LeaseContext;
 use rotogate_core::limit::Source;
 use rotogate_core::overload::Holder;
+use rotogate_core::policy;
 use rotogate_core::policy::GateId;
 use rotogate_core::route::path::CanonicalPath;
 use rotogate_core::route::{Hosts, RESOURCE_METADATA_PATH, RoutePolicy, RouteTable};
@@ -227,9 +228,7 @@ impl Inner {
     /// Is a token for its issuer's audience, or for the audience of a route that accepts the issuer's tokens? Our own
     /// endpoints refuse any other token (requirement J20).
     fn serves_audience_of(&self, token: &AccessToken) -> bool {
-        let is_asked = |policy: &RoutePolicy| {
-            policy.takes(token.issuer_name(), token.is_accepted_everywhere()) && token.is_for(&policy.audiences)
-        };
+        let is_asked = |policy: &RoutePolicy| policy::takes(policy, token) && token.is_for(&policy.audiences);
         // A delegated token may be for a service to which this gate does not forward.
         let is_exchanged = || token.delegation().is_some() && self.clients.exchange_for(|to| token.is_for(&[to]));
         token.is_for(&token.issued_by.audience) || self.asking.iter().any(is_asked) || is_exchanged()

@@ -48,6 +48,7 @@ impl PreparedKeys {
     /// The part of [`Gate::set_keys`] that cannot fail. Returns whether keys or rules differ.
     pub fn put_in_force(self, Gate(gate): &Gate) -> bool {
         let Self { verifier, keyring } = self;
+        gate.engine.set_sources(Arc::clone(verifier.sources()));
         // The verifier is replaced first, because otherwise the gate could mint a token that it refuses.
         let other = gate.checker.set_verifier(verifier);
         #[cfg(feature = "relay")]
@@ -82,7 +83,9 @@ impl Gate {
     ///
     /// # Errors
     /// No verifier can be made from the keys. The old keys stay in use.
-    pub fn set_keys(&self, keyring: Keyring, trusted: Vec<IssuerRules>) -> Result<(), BuildError> {
+    pub fn set_keys(&self, keyring: Keyring, mut trusted: Vec<IssuerRules>) -> Result<(), BuildError> {
+        let provider = self.0.browser.as_ref().and_then(|browser| browser.issuer());
+        builder::sources(&mut trusted, provider, self.0.clients.all(), self.0.running.has_directory)?;
         PreparedKeys::new(self, Arc::new(keyring), trusted)?.put_in_force(self);
         Ok(())
     }

@@ -144,6 +144,18 @@ impl Scene {
         headers: &[&str],
         further: &[(&str, &str)],
     ) -> Reply {
+        self.present_at("/connect/token", client, assertion, headers, further)
+    }
+
+    /// At the endpoint of an account.
+    fn present_at(
+        &self,
+        path: &str,
+        client: &str,
+        assertion: &str,
+        headers: &[&str],
+        further: &[(&str, &str)],
+    ) -> Reply {
         let said = json!({
             "iss": client, "sub": client, "aud": GATE, "jti": uuid::Uuid::new_v4(), "client_id": null, "scope": null,
         });
@@ -154,7 +166,7 @@ impl Scene {
             ("client_assertion_type", KIND),
             ("client_assertion", own.as_str()),
         ];
-        self.edge.form("/connect/token", headers, &[&fields[..], further].concat())
+        self.edge.form(path, headers, &[&fields[..], further].concat())
     }
 
     pub(super) fn present(&self, assertion: &str) -> Reply {
@@ -507,6 +519,7 @@ fn d18_the_directory_names_the_user_of_an_identity_assertion() {
     let scene = scene_with(|config| {
         let by_directory =
             config.replace("[\"wiki\", \"bound\"] }", "[\"wiki\", \"bound\"], subject = \"directory\" }");
+        let by_directory = by_directory.replace("name = \"off\"", "name = \"off\"\nsubject_prefix = \"ex|\"");
         format!("{by_directory}[directory]\nkind = \"http\"\nurl = \"{}\"\n", hook.at("/hook"))
     });
     scene.edge.place.point_commands_at(&scene.edge.gate);
@@ -516,7 +529,15 @@ fn d18_the_directory_names_the_user_of_an_identity_assertion() {
     };
     let foreseen = explained(&scene.signed(&json!({})));
     assert_eq!((&foreseen["decision"], &foreseen["token"]["subject"]), (&json!("passed"), &json!("u-17")));
-    let token = access(&scene.present(&scene.signed(&json!({}))));
+    // Requirement R21: the user's account has an endpoint of its own.
+    let present = |account: &str| {
+        let path = format!("{account}/connect/token");
+        scene.present_at(&path, "wiki", &scene.signed(&json!({})), &[], &[])
+    };
+    for other in ["", "/globex"] {
+        assert_eq!(error(&present(other)), "invalid_grant", "{other}");
+    }
+    let token = access(&present("/acme"));
     let said = payload(&token);
     assert_eq!((&said["sub"], &said["account"], &said["origin_sub"]), (&json!("u-17"), &json!("acme"), &json!("u-1")));
     let (asked, _) = hook.form("/hook/lookup");
@@ -526,9 +547,43 @@ fn d18_the_directory_names_the_user_of_an_identity_assertion() {
     hook.document("/hook/lookup", &json!({ "active": false }));
     let foreseen = explained(&scene.signed(&json!({})));
     assert_eq!((&foreseen["decision"], &foreseen["outcome"]), (&json!("refused"), &json!("grant_assertion")));
-    assert_eq!(error(&scene.present(&scene.signed(&json!({})))), "invalid_grant");
-    hook.document("/hook/lookup", &merged(user, &json!({ "valid_from": "2099-01-01T00:00:00Z" })));
-    assert_eq!(error(&scene.present(&scene.signed(&json!({})))), "invalid_grant");
+    assert_eq!(error(&present("/acme")), "invalid_grant");
+    hook.document("/hook/lookup", &merged(user.clone(), &json!({ "valid_from": "2099-01-01T00:00:00Z" })));
+    assert_eq!(error(&present("/acme")), "invalid_grant");
+    // Requirement I67: a user of the directory has no subject of another issuer.
+    hook.document("/hook/lookup", &merged(user, &json!({ "subject": "ex|u-17" })));
+    assert_eq!(error(&present("/acme")), "invalid_grant");
+}
+
+#[test]
+fn i67_a_user_of_an_assertion_is_the_issuers_for_upstreams_roles_and_routes() {
+    let scene = scene_with(|config| {
+        let config =
+            config.replace("subject_prefix = \"okta|\"", "subject_prefix = \"okta|\"\nclaims = { roles = \"roles\" }");
+        let routes =
+            [("own", "\"self\"", "self"), ("theirs", "\"okta\"", "okta"), ("both", "\"self\", \"okta\"", "okta")];
+        let routes = routes.map(|(path, issuers, role)| {
+            format!(
+                "[[routes]]\npath = \"/{path}/{{*rest}}\"\nissuers = [{issuers}]\nroles = [\"{role}:admin\"]\nupstream = \"app\"\n\
+                 [[routes]]\npath = \"/any-{path}/{{*rest}}\"\nissuers = [{issuers}]\nupstream = \"app\"\n"
+            )
+        });
+        format!("{config}{}", routes.concat())
+    });
+    let token = access(&scene.present(&scene.signed(&json!({ "roles": ["admin"], "sub": "root" }))));
+    let met =
+        ["/x", "/any-own/x", "/own/x", "/any-theirs/x", "/theirs/x", "/both/x"].map(|at| scene.status(&token, at));
+    assert_eq!(met, [200, 401, 401, 200, 200, 200]);
+    let received = scene.edge.stub.take();
+    assert_eq!(received.len(), 4);
+    for one in &received {
+        assert_eq!((one.all("x-auth-subject"), one.all("x-auth-issuer")), (vec!["okta|root"], vec![URL]));
+    }
+    // Users of the gate are its own, as before.
+    let own = scene.edge.login().access;
+    let met = ["/x", "/any-own/x", "/any-theirs/x", "/theirs/x"].map(|at| scene.status(&own, at));
+    assert_eq!(met, [200, 200, 401, 401]);
+    assert_eq!(scene.edge.stub.take()[0].all("x-auth-issuer"), [GATE]);
 }
 
 pub(super) fn merged(mut into: Value, from: &Value) -> Value {

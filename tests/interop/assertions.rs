@@ -63,7 +63,7 @@ async fn exchanges_identity_assertions(program: &mut Command, address: &str, fur
     let config = format!(
         "[[clients]]\nid = \"wiki\"\nsecret_hash = {}\ngrants = [\"jwt-bearer\"]\nscopes = [\"read\", \"write\"]\n\
          [[issuers]]\nname = \"idp\"\nurl = \"https://idp.test/\"\naudience = [\"unused\"]\njwks_file = \"keys.json\"\n\
-         scopes = [\"read\", \"write\"]\nid_jag = {{ clients = [\"wiki\"] }}\n\
+         scopes = [\"read\", \"write\"]\nsubject_prefix = \"idp|\"\nid_jag = {{ clients = [\"wiki\"] }}\n\
          [[routes]]\npath = \"/mcp\"\nresource = \"/mcp\"\nscopes = [\"read\"]\n{further}",
         made["secret_hash"]
     );

@@ -10,15 +10,15 @@ use rotogate::claim::OwnClaims;
 use rotogate::client::Client;
 use rotogate::dialect::oauth2::OAuth2;
 use rotogate::directory::{Directory, DirectoryError, User};
-use rotogate::gate::{BuildError, Claims, Endpoint, NewSession, Verdict};
+use rotogate::gate::{BuildError, Claims, Endpoint, GateBuilder, NewSession, Verdict};
 use rotogate::route::{Route, RoutePolicy};
-use rotogate::session::Scope;
+use rotogate::session::{Scope, VouchedBy};
 use rotogate::{Gate, Identity, SecretString};
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::route::Role;
 use rotogate_core::token::claims::TokenStyle;
 use rotogate_core::token::keyring::Keyring;
-use rotogate_core::token::verify::{IssuerKeys, IssuerRules};
+use rotogate_core::token::verify::{IssuerKeys, IssuerRules, RulesError};
 use rotogate_core::token::{MintedClaims, mint};
 use serde_json::{Value, json};
 use tower::{Layer, ServiceExt};
@@ -373,4 +373,48 @@ async fn the_application_words_the_refusals_of_the_layer_of_require_and_of_extra
     }));
     let near = http::Request::get("/Token").header("host", "api.test").body(axum::body::Body::empty()).unwrap();
     assert_eq!(service.oneshot(near).await.unwrap().status(), StatusCode::IM_A_TEAPOT);
+}
+
+#[tokio::test]
+async fn i67_the_library_builds_no_gate_whose_sources_of_users_can_meet() {
+    let keys = Keyring::ephemeral().unwrap();
+    let issuer = |name: &str, prefix: &str, logs_in: bool| {
+        let set = IssuerKeys::from_jwks(keys.jwks().to_string().as_bytes(), None).unwrap();
+        let rules = IssuerRules::external(format!("https://{name}.test"), vec!["https://api.test".into()], set);
+        let mut rules = rules.named(name);
+        rules.subject_prefix = prefix.into();
+        rules.logs_in_browsers = logs_in;
+        rules
+    };
+    let built = async |issuers: &[IssuerRules], has_users: bool| {
+        let builder = issuers.iter().cloned().fold(builder(), GateBuilder::trusted_issuer);
+        let users = || builder.clone().directory(Arc::new(Users(Mutex::default())) as Arc<dyn Directory>);
+        if has_users { users().build().await } else { builder.build().await }
+    };
+    for (issuers, has_users) in [
+        (vec![issuer("a", "", true)], true),
+        (vec![issuer("a", "", true), issuer("b", "b|", true)], false),
+        (vec![issuer("a", "a|", false), issuer("b", "a|", false)], false),
+        (vec![issuer("a", "a|", true), issuer("b", "a|b|", true)], false),
+        (vec![issuer("a", "a", true)], true),
+        (vec![issuer("a", "client:", true)], false),
+    ] {
+        let refused = built(&issuers, has_users).await.unwrap_err();
+        assert!(matches!(refused, BuildError::Verifier(RulesError::Rule { .. })), "{refused}");
+    }
+    let gate = built(&[issuer("a", "a|", true), issuer("b", "b|", true), issuer("c", "", false)], true).await.unwrap();
+    let keyring = || Keyring::ephemeral().unwrap();
+    assert!(gate.set_keys(keyring(), vec![issuer("a", "", true)]).is_err(), "a running gate keeps its rules");
+    assert!(gate.set_keys(keyring(), vec![issuer("a", "a|", true)]).is_ok());
+    let start = async |gate: &Gate, session: NewSession| gate.sessions().start(session).await.is_ok();
+    let (kc, other) = (VouchedBy::new("https://a.test", "ada"), VouchedBy::new("https://c.test", "ada"));
+    assert!(start(&gate, NewSession::new("ada", "web")).await);
+    assert!(!start(&gate, NewSession::new("a|ada", "web")).await);
+    assert!(!start(&gate, NewSession::new("a|ada", "web").vouched_by(other.clone())).await);
+    assert!(start(&gate, NewSession::new("a|ada", "web").vouched_by(kc.clone())).await);
+    // An issuer without prefix is the only source: the application starts sessions of its users alone.
+    let alone = built(&[issuer("a", "", true)], false).await.unwrap();
+    assert!(!start(&alone, NewSession::new("ada", "web")).await);
+    assert!(!start(&alone, NewSession::new("ada", "web").vouched_by(other)).await);
+    assert!(start(&alone, NewSession::new("ada", "web").vouched_by(kc)).await);
 }

@@ -100,6 +100,7 @@ name = "idp"
 url = "https://idp.test/"
 audience = ["unused"]
 jwks_file = "orders.json"
+subject_prefix = "idp|"
 id_jag = { clients = ["wiki"] }
 backchannel_logout = { path = "/logout/idp", audience = ["our-client"] }
 [[clients]]

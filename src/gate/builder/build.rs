@@ -55,6 +55,8 @@ impl GateBuilder {
         #[cfg(not(feature = "relay"))]
         let has_records = false;
         self.rules.check(is_issuer, &self.trusted, &self.audience, (&keyring, has_records))?;
+        let has_directory = self.directory.is_some();
+        self.rules.check_sources(&mut self.trusted, has_directory)?;
         self.limits_per_node.then(|| self.rules.check_gates_alone()).transpose()?;
         if !is_issuer && self.store.as_ref().is_some_and(|store| store.shared().is_some()) {
             return Err(BuildError::NoKeys);
@@ -99,6 +101,7 @@ impl GateBuilder {
         let identity = self.rules.identity(&self.trusted);
         let own = is_issuer.then(|| own_rules(&engine, &keyring, leeway));
         let verifier = verifier(own, std::mem::take(&mut self.trusted))?;
+        engine.set_sources(Arc::clone(verifier.sources()));
         let capacity = self.capacity.unwrap_or(DEFAULT_CACHE);
         let requests_per_caller = self.bounds.requests_per_caller;
         let checker = TokenChecker::new(verifier, clock, revocations, identity.clone(), capacity, requests_per_caller);
@@ -257,6 +260,7 @@ impl GateBuilder {
         self.rules.set_clock(old.engine.clock());
         let keyring = (&*old.engine.keyring(), has_records);
         self.rules.check(old.running.is_issuer, &self.trusted, old.engine.audience(), keyring)?;
+        self.rules.check_sources(&mut self.trusted, old.running.has_directory)?;
         #[cfg(feature = "relay")]
         let relays = self.next_relays(&old.running.relays)?;
         let kept = RunningParts {

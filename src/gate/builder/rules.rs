@@ -143,6 +143,12 @@ impl Rules {
         Ok(())
     }
 
+    /// Marks the issuer where browsers log in, and checks that no two sources of users can name one subject.
+    pub(super) fn check_sources(&self, trusted: &mut [IssuerRules], has_directory: bool) -> Result<(), BuildError> {
+        let provider = self.browser.as_ref().and_then(Browser::issuer);
+        sound::sources(trusted, provider, self.clients.iter(), has_directory)
+    }
+
     /// Checks that a gate that counts alone has no limits over all gates.
     pub(super) fn check_gates_alone(&self) -> Result<(), BuildError> {
         let is_over_gates = |route: &&Route| route.policy.rate.iter().any(|limit| limit.over == LimitOver::Gates);

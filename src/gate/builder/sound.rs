@@ -12,7 +12,7 @@ use rotogate_core::client::{Client, ExchangeRules, Grant};
 use rotogate_core::route::{Auth, Route, all_roles_problem, role_problem};
 use rotogate_core::token::assertion::can_sign_assertions;
 use rotogate_core::token::keyring::Keyring;
-use rotogate_core::token::verify::{IssuerRules, is_name};
+use rotogate_core::token::verify::{IssuerRules, RulesError, UserSource, bare_source, is_name};
 
 /// An issuer is an https URL without query and fragment (RFC 8414 §2). Over plain http an attacker on the network could
 /// answer in the issuer's name.
@@ -140,6 +140,31 @@ pub(super) fn roles(own: Option<&str>, trusted: &[IssuerRules], routes: &[Route]
         }
     }
     Ok(())
+}
+
+/// Marks the issuer where browsers log in, and checks that no two sources of users can name one subject.
+// Requirement I67.
+pub(in crate::gate) fn sources<'a>(
+    trusted: &mut [IssuerRules],
+    provider: Option<&str>,
+    clients: impl Iterator<Item = &'a Client>,
+    has_directory: bool,
+) -> Result<(), BuildError> {
+    const BARE: &str =
+        "it needs a subject_prefix: its users get subjects of this gate, and two users could have one subject";
+    let refuse = |rules: &IssuerRules| Err(RulesError::Rule { issuer: rules.issuer.to_string(), why: BARE }.into());
+    let exchanged: Vec<_> = clients.filter_map(|client| client.exchange.as_ref()).flat_map(|it| &it.issuers).collect();
+    let is_exchanged = |rules: &IssuerRules| exchanged.iter().any(|name| ***name == *rules.name);
+    if let Some(bare) = trusted.iter().find(|rules| rules.subject_prefix.is_empty() && is_exchanged(rules)) {
+        return refuse(bare);
+    }
+    if let Some(rules) = trusted.iter_mut().find(|rules| provider == Some(&*rules.issuer)) {
+        rules.logs_in_browsers = true;
+    }
+    let named: Vec<_> = trusted.iter().filter(|rules| rules.names_subjects() || is_exchanged(rules)).collect();
+    let own = has_directory.then_some(UserSource::Own);
+    let sources: Vec<_> = named.iter().map(|rules| UserSource::Issuer(&rules.subject_prefix)).chain(own).collect();
+    bare_source(&sources).and_then(|place| named.get(place)).map_or(Ok(()), |rules| refuse(rules))
 }
 
 /// Assertions need a key pair: upstreams verify them with the published keys, and a shared secret is not published.

@@ -12,6 +12,7 @@ use rotogate_core::credential;
 use rotogate_core::denial::Denial;
 use rotogate_core::engine::{Engine, RenewWhen};
 use rotogate_core::overload::{Holder, PoolPermit};
+use rotogate_core::policy::may_take;
 use rotogate_core::route::RoutePolicy;
 use rotogate_core::token::live_keys::KeysWait;
 use rotogate_core::token::verify::IssuerRules;
@@ -71,7 +72,7 @@ pub(in crate::gate) fn awaited(
         return None;
     }
     let found = credential::extract_from(&parts.headers, parts.uri.query(), gate.places(policy)).ok()??;
-    let taken = |rules: &IssuerRules| policy.takes(&rules.name, rules.everywhere);
+    let taken = |rules: &IssuerRules| may_take(policy, rules);
     wait(gate, &found.token, denial, gate.holder(parts), gate.client_address(parts), Some(&taken))
 }
 

@@ -213,7 +213,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
             *first_sight.insert(address)
         };
         let shown = || gate.shown(seen()).after(parts.extensions.get::<Introspected>());
-        let taken = |rules: &IssuerRules| route.policy.takes(&rules.name, rules.everywhere);
+        let taken = |rules: &IssuerRules| policy::may_take(&route.policy, rules);
         let verified = match found.token {
             PresentedToken::Known(verified) => gate.checker.check_known(verified, observer)?,
             #[cfg(feature = "relay")]

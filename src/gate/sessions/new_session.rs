@@ -79,7 +79,8 @@ impl NewSession {
 
     /// Sets the issuer that vouched for the user: an OpenID provider, where the application logged the user in. It must
     /// be an issuer of the gate. When it reports the end of that login, the session ends. The session must be refreshed
-    /// every three days. The time of that login is the claim `auth_time`.
+    /// every three days. The time of that login is the claim `auth_time`. A subject that begins with the
+    /// `subject_prefix` of an issuer needs that issuer here: otherwise no session begins.
     ///
     /// ```
     /// use rotogate::gate::NewSession;

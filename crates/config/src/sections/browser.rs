@@ -299,7 +299,7 @@ pub(super) fn check(config: &Config, endpoints: &[Section<'_>], routes: &[Sectio
     }
     check_page(config, browser, section);
     match &browser.provider {
-        Some(provider) => check_provider(config, provider, (endpoint, section)),
+        Some(_) => check_provider(config, endpoint, section),
         None if config.directories.is_empty() && !section.is_bad() => section.blame(
             "dialect",
             "\"browser\" logs users of the directory in, and directory.kind is \"none\": no login would pass; name a provider, or write a [directory]",
@@ -309,20 +309,11 @@ pub(super) fn check(config: &Config, endpoints: &[Section<'_>], routes: &[Sectio
 }
 
 /// Checks the rules of a login at a provider.
-fn check_provider(config: &Config, provider: &str, (endpoint, section): (&EndpointConfig, &Section<'_>)) {
+fn check_provider(config: &Config, endpoint: &EndpointConfig, section: &Section<'_>) {
     let profile = endpoint.profile.over(&config.sessions.profile);
     if profile.idle_ttl > VOUCHED_IDLE && !section.is_bad() {
         let message = "is more than 3d, for which a logout at the provider is kept";
         section.section("profile").blame("idle_ttl", message);
-    }
-    // Requirement B39.
-    let has_own_users = config.endpoints.iter().any(|other| other.begins_logins());
-    let is_bare = |issuer: &&TrustedIssuer| issuer.name == provider && issuer.subject_prefix.is_empty();
-    if has_own_users && config.issuers.iter().find(is_bare).is_some() && !section.is_bad() {
-        section.blame(
-            "provider",
-            "has no subject_prefix, and users of [directory] log in at another endpoint: two users could have one subject",
-        );
     }
 }
 

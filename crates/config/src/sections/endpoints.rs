@@ -147,13 +147,6 @@ impl Surroundings<'_> {
     }
 }
 
-impl EndpointConfig {
-    /// Whether users of the directory log in at this endpoint.
-    pub(super) fn begins_logins(&self) -> bool {
-        has_clients(self.dialect)
-    }
-}
-
 const RELAY: &str = dialect::relay::NAME;
 
 /// Reads the name of a dialect that begins sessions, or one of `further`.

@@ -59,8 +59,8 @@ section! {
         /// true: routes without `issuers` accept its tokens. false: only routes that name the issuer: `issuers =
         /// ["self", "idp.example.com"]`.
         reload everywhere: bool = get_or(value::boolean, false),
-        /// Prefix for its subjects, such as `"idp|"`, for upstreams that do not read the issuer; at most 64
-        /// characters.
+        /// Prefix for its subjects, such as `"idp|"`, at most 64 characters, with a separator at the end. Required if
+        /// browsers log in there, or for `id_jag` and exchanges, unless the gate has no other users.
         reload subject_prefix: String = get_or(self::subject_prefix, String::new()),
         /// Required: Accepted values of `aud`, one or several.
         reload audience: Vec<String> = by { self::audience(section) },
@@ -74,6 +74,8 @@ section! {
         ),
         /// Tolerated clock difference: that of `[issuer]`.
         no_key leeway: Duration = by { own.leeway },
+        /// Do browsers log in there? The endpoint of browsers says it.
+        no_key logs_in_browsers: bool = by { false },
         /// Endpoint for its logout tokens (OpenID Connect back-channel logout), which end its tokens.
         reload backchannel_logout: Option<EventsConfig> = table(|section| read_events(section, dir, false)),
         /// Endpoint for its security events (RFC 8935): docs/logout-events.md.

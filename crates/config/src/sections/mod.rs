@@ -60,6 +60,7 @@ mod server;
 mod session_demands;
 mod sessions;
 mod signals;
+mod sources;
 mod step_up;
 mod store;
 mod tracing;
@@ -293,7 +294,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// Reads every section, and then checks them against each other.
 pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
     let sections = CheckedSections::new(root);
-    let config = read_sections(root, dir, &sections, &mut RouteLogs::new());
+    let mut config = read_sections(root, dir, &sections, &mut RouteLogs::new());
+    sources::mark(&mut config);
     root.finish();
     sections.check(&config);
     config
@@ -335,6 +337,7 @@ impl<'a> CheckedSections<'a> {
 
     fn check(&self, config: &Config) {
         issuers::check_used(&self.issuers, config);
+        sources::check(&self.issuers, config);
         grants::check(&self.issuers, &config.issuers, &config.clients, &config.directories);
         signals::check(&self.issuers, &config.issuers, &config.directories);
         introspection::check(&self.routes, &config.routes, &config.issuers);

@@ -91,8 +91,8 @@ fn b54_what_fits_is_accepted() {
     assert!(lines[0].contains("endpoints[0].after_logout"), "{lines:?}");
 }
 
-const ISSUER: &str =
-    "[[issuers]]\nname = \"kc\"\nurl = \"https://id.example\"\naudience = [\"api\"]\ndiscovery = true\n";
+const ISSUER: &str = "[[issuers]]\nname = \"kc\"\nurl = \"https://id.example\"\naudience = [\"api\"]\ndiscovery = true\n\
+                      subject_prefix = \"kc|\"\n";
 
 /// A login at a provider, with further keys of the endpoint.
 fn at_provider(keys: &str) -> Vec<String> {
@@ -135,11 +135,51 @@ fn b39_b54_a_provider_that_cannot_log_in_browsers_is_refused() {
     let keys = "provider = \"kc\"\nclient = { id = \"web\" }\n";
     let lines = said(&format!("{ISSUER}{ENDPOINT}{keys}{UPSTREAM}{forwarding}"));
     assert_eq!(lines, Vec::<String>::new());
-    // Otherwise a user of the gate and a user of the provider could have the same subject.
-    let tokens = "[[endpoints]]\ndialect = \"oauth2\"\npath = \"/token\"\n[[clients]]\nid = \"web\"\n";
-    let lines = at_provider(tokens);
-    assert!(lines.len() == 1 && lines[0].contains("endpoints[0].provider: has no subject_prefix"), "{lines:?}");
-    assert_eq!(with_issuer(&format!("{ISSUER}subject_prefix = \"kc|\"\n"), tokens), Vec::<String>::new());
+}
+
+/// An issuer without keys of its own in a file, with further keys.
+fn issuer(name: &str, keys: &str) -> String {
+    format!(
+        "[[issuers]]\nname = \"{name}\"\nurl = \"https://{name}.example\"\naudience = [\"api\"]\ndiscovery = true\n{keys}"
+    )
+}
+
+#[test]
+fn b39_i67_sources_of_users_whose_subjects_can_meet_are_refused() {
+    const NOBODY: &str = "[directory]\nkind = \"none\"\n";
+    let login = format!("{ENDPOINT}provider = \"kc\"\nclient = {{ id = \"web\" }}\n{UPSTREAM}{ROUTE}");
+    let clients = format!(
+        "[[clients]]\nid = \"wiki\"\nsecret_hash = \"{PHC}\"\ngrants = [\"jwt-bearer\", \"token-exchange\"]\n\
+         exchange = {{ as = [\"api\"], to = [\"b\"], issuers = [\"self\", \"ex\"] }}\n"
+    );
+    let prefix = |prefix: &str| format!("subject_prefix = \"{prefix}\"\n");
+    let jag = "id_jag = { clients = [\"wiki\"] }\n";
+    let (exchanged, at_kc) = (issuer("ex", &prefix("ex|")), issuer("kc", ""));
+    // One source alone, with or without a prefix, and sources with prefixes beside each other.
+    for good in [
+        format!("{at_kc}{login}{NOBODY}"),
+        format!("{}{login}", issuer("kc", &prefix("kc|"))),
+        format!("{}{exchanged}{clients}{login}", issuer("kc", &format!("{}{jag}", prefix("kc|")))),
+        format!("{}{}", issuer("a", ""), issuer("b", "")),
+        format!("{exchanged}{}{clients}", issuer("b", "")),
+    ] {
+        let lines: Vec<_> = said(&good).into_iter().filter(|line| line.contains("prefix")).collect();
+        assert_eq!(lines, Vec::<String>::new(), "{good}");
+    }
+    for (bad, expected) in [
+        (format!("{at_kc}{login}"), "issuers[0].subject_prefix: is missing: the login of browsers makes its users"),
+        (format!("{at_kc}{login}[api_keys]\nprefix = \"acme\"\n"), "users of [directory] could have the same"),
+        (format!("{}{exchanged}{clients}", issuer("okta", jag)), "issuers[0].subject_prefix: is missing: id_jag"),
+        (format!("{at_kc}{exchanged}{clients}{login}{NOBODY}"), "users of ex could have the same"),
+        (format!("{}{exchanged}{clients}", issuer("b", &prefix("ex|"))), "begins like that of another issuer"),
+        (format!("{}{exchanged}{clients}", issuer("b", &prefix("ex|a|"))), "begins like that of another issuer"),
+        (format!("{}{exchanged}{clients}", issuer("b", &prefix("b"))), "ends without a separator"),
+        (issuer("b", &prefix("client:")), "meets client:"),
+        (issuer("b", &prefix("c")), "meets client:"),
+    ] {
+        let lines = said(&bad);
+        assert!(lines.iter().any(|line| line.contains(expected)), "{expected}: {lines:?}\n{bad}");
+    }
 }
 
 const LDAP: &str = "[directory]\nkind = \"ldap\"\nurl = \"ldaps://l.test\"\nbase = \"dc=x\"\nfilter = \"(uid={username})\"\n\

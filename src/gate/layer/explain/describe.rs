@@ -16,6 +16,7 @@ use crate::gate::preflight;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::credential::{self, Found, Scheme};
 use rotogate_core::denial::Denial;
+use rotogate_core::policy::may_take;
 use rotogate_core::route::path::CanonicalPath;
 use rotogate_core::route::{Auth, Match, Role, Route, RoutePolicy, authority};
 use rotogate_core::rule::Rule;
@@ -60,9 +61,9 @@ impl<'a, M> Described<'a, M> {
             credential::extract_from(&parts.headers, parts.uri.query(), gate.places(policy))
         });
         let token = found.as_ref().ok().and_then(Option::as_ref).map(|found| &*found.token);
-        let asked_about = asking.zip(token).and_then(|(policy, token)| {
-            gate.checker.asked_about(token, |rules: &IssuerRules| policy.takes(&rules.name, rules.everywhere))
-        });
+        let asked_about = asking
+            .zip(token)
+            .and_then(|(policy, token)| gate.checker.asked_about(token, |rules: &IssuerRules| may_take(policy, rules)));
         let says = token.and_then(peek).unwrap_or_default();
         let asked = preflight::requested_method(&parts.method, &parts.headers);
         let call_rules = route.map(|route| gate.rules_of_call(&route.policy, parts)).unwrap_or_default();

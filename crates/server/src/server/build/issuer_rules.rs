@@ -145,6 +145,7 @@ pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
         typ,
         max_lifetime,
         leeway,
+        logs_in_browsers,
         session_claim,
         id_jag,
         jwt_bearer,
@@ -167,6 +168,7 @@ pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
     rules.subject_prefix = subject_prefix.as_str().into();
     rules.typ = typ.iter().map(|typ| typ.as_str().into()).collect();
     rules.leeway = *leeway;
+    rules.logs_in_browsers = *logs_in_browsers;
     rules.session_claim = session_claim.as_str().into();
     rules.max_lifetime = Some(*max_lifetime);
     rules.on_event = on_event.clone();
