@@ -348,6 +348,125 @@ fn r21_an_endpoint_of_one_account_knows_nothing_of_the_others() {
     tokens(&refresh("/bound/token", &acme.refresh));
 }
 
+const DELEGATION: &str = r#"
+[[issuers]]
+name = "idp"
+url = "https://idp.test/"
+audience = ["api"]
+jwks_file = "idp.json"
+subject_prefix = "idp|"
+claims = { account = "org" }
+scopes = ["read"]
+id_jag = { clients = ["svc"] }
+[[endpoints]]
+dialect = "oauth2"
+path = "/acme/token"
+account = "acme"
+[[endpoints]]
+dialect = "oauth2"
+path = "/of-idp/token"
+account = "idp:acme"
+[[endpoints]]
+dialect = "oauth2"
+path = "/any/token"
+[[clients]]
+id = "svc"
+secret_hash = "@hash@"
+grants = ["token-exchange", "jwt-bearer", "client_credentials"]
+exchange = { as = ["api"], to = ["billing"], issuers = ["self", "idp"] }
+[[routes]]
+path = "/{*rest}"
+upstream = "app"
+"#;
+
+#[test]
+fn r21_an_endpoint_of_one_account_exchanges_nothing_of_others_and_begins_no_session_there() {
+    let (secret, hash) = secret();
+    let (idp, password) = (Issuer::new(31), uuid::Uuid::new_v4().to_string());
+    keep_secret(&password);
+    let edge = Edge::with(
+        &format!("{HEAD}{DELEGATION}").replace("@hash@", &hash),
+        |place| {
+            std::fs::write(place.path("idp.json"), json!({ "keys": [idp.jwk("k1")] }).to_string()).unwrap();
+            for account in ["acme", "globex"] {
+                let user = ["user", "add", "ada", "--account", account, "--subject", account, "--scopes", "read"];
+                assert_eq!(place.run(&user, &password).code, Some(0));
+            }
+            std::fs::write(place.path("password"), &password).unwrap();
+        },
+        |_| {},
+    );
+    let form = |path: &str, fields: &[(&str, &str)]| {
+        let client = [("client_id", "svc"), ("client_secret", secret.as_str())];
+        edge.form(path, &[], &[&client[..], fields].concat())
+    };
+    let exchange = |path: &str, token: &str| {
+        form(
+            path,
+            &[
+                ("grant_type", super::exchange::GRANT),
+                ("subject_token_type", super::exchange::ACCESS),
+                ("subject_token", token),
+            ],
+        )
+    };
+    let login = |account: &str| {
+        let fields = [("client_id", "web"), ("grant_type", "password"), ("username", "ada"), ("password", &*password)];
+        tokens(&edge.form(&format!("/{account}/connect/token"), &[], &fields)).access
+    };
+    let (acme, globex) = (login("acme"), login("globex"));
+    let theirs = |org: &str| idp.token(&json!({ "org": org, "scope": "read" }));
+    let of_client =
+        form("/any/token", &[("grant_type", "client_credentials")]).json()["access_token"].as_str().unwrap().to_owned();
+    for (path, token, status) in [
+        ("/acme/token", &acme, 200),
+        ("/acme/token", &globex, 400),
+        ("/acme/connect/token", &globex, 400),
+        ("/connect/token", &globex, 400),
+        ("/globex/connect/token", &globex, 200),
+        ("/any/token", &globex, 200),
+        ("/acme/token", &theirs("acme"), 400),
+        ("/of-idp/token", &theirs("acme"), 200),
+        ("/of-idp/token", &theirs("globex"), 400),
+        ("/any/token", &theirs("globex"), 200),
+    ] {
+        let reply = exchange(path, token);
+        assert_eq!(reply.status, status, "{path}: {reply:?}");
+    }
+    // The client that acts has no account.
+    let actor = [
+        ("grant_type", super::exchange::GRANT),
+        ("subject_token_type", super::exchange::ACCESS),
+        ("subject_token", &*acme),
+        ("actor_token_type", super::exchange::ACCESS),
+        ("actor_token", &*of_client),
+    ];
+    assert_eq!(form("/acme/token", &actor).status, 200);
+    let now = claims(&json!({}))["iat"].as_u64().unwrap();
+    let asserted = |path: &str, org: &str| {
+        let said = json!({
+            "aud": "http://gate.test", "sub": "u-1", "client_id": "svc", "jti": uuid::Uuid::new_v4(), "org": org,
+            "scope": "read", "exp": now + 300,
+        });
+        let token = idp.sign(&json!({ "alg": "EdDSA", "kid": "k1", "typ": "oauth-id-jag+jwt" }), &claims(&said));
+        let grant = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+        form(path, &[("grant_type", grant), ("assertion", &token)])
+    };
+    for (path, org, status) in [
+        ("/of-idp/token", "acme", 200),
+        ("/of-idp/token", "globex", 400),
+        ("/acme/token", "acme", 400),
+        ("/connect/token", "acme", 400),
+        ("/any/token", "globex", 200),
+    ] {
+        let reply = asserted(path, org);
+        assert_eq!(reply.status, status, "{path} {org}: {reply:?}");
+        if status == 400 {
+            assert_eq!(reply.error(), "invalid_grant");
+        }
+    }
+}
+
 /// A confidential client of the name that a dialect would take for its own.
 #[test]
 fn r20_an_endpoint_that_names_no_client_does_not_go_around_the_entry_of_its_own() {

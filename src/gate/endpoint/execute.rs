@@ -340,14 +340,17 @@ impl EndpointCommand<'_> {
         Ok(verified)
     }
 
-    /// Checks a token, for any audience and account, and waits for its issuer if the issuer must decide.
+    /// Checks a token of the endpoint's account, for any audience, and waits for its issuer if the issuer must decide.
+    // Requirement R21.
     pub(super) async fn wait_for(
         &self,
         credential: Credential<'_>,
         source: Source<'_>,
     ) -> Result<Arc<Verified>, Denial> {
         let check = |introspected: Option<&Introspected>| {
-            self.gate.checker.check(credential, || self.gate.shown(source).after(introspected))
+            let verified = self.gate.checker.check(credential, || self.gate.shown(source).after(introspected))?;
+            self.is_of_account(verified.token())?;
+            Ok(verified)
         };
         let first = check(None);
         let asked = |denial: &Denial| layer::awaited_token(self.gate, credential.token(), *denial, self.origin.address);
@@ -385,14 +388,17 @@ impl EndpointCommand<'_> {
         token: &SecretString,
         superseded_in_grace: bool,
     ) -> Result<Box<CheckedToken>, Error> {
+        let checked = |access: &AccessToken| (checked_of(access), access.is_of_own_user());
         let found = match self.check_waiting(token, self.origin.address.into()).await {
-            Ok(verified) => verified.token().of_bearer().map(|()| checked_of(verified.token())).map_err(Into::into),
-            Err(Denial::TokenRevoked) if superseded_in_grace => self.check_superseded(token).await,
+            Ok(verified) => verified.token().of_bearer().map(|()| checked(verified.token())).map_err(Into::into),
+            Err(Denial::TokenRevoked) if superseded_in_grace => {
+                self.check_superseded(token).await.map(|access| checked(&access))
+            }
             Err(denial) => Err(denial.into()),
         };
-        let mut found = found?;
-        // The directory knows subjects of this gate's issuer only; a foreign subject may have an equal name.
-        if *found.issuer == **self.gate.engine.issuer() {
+        let (mut found, is_own) = found?;
+        // The directory knows users of this gate only; a user of another issuer may have an equal name.
+        if is_own {
             found.user = self.gate.engine.user(found.account.as_deref(), &found.subject).await?;
         }
         Ok(Box::new(found))
@@ -400,14 +406,14 @@ impl EndpointCommand<'_> {
 
     /// Checks a token that its own rotation revoked: it is accepted as long as a refresh at this endpoint may replay
     /// that rotation.
-    async fn check_superseded(&self, token: &SecretString) -> Result<CheckedToken, Error> {
+    async fn check_superseded(&self, token: &SecretString) -> Result<AccessToken, Error> {
         let access = self.verify_ignoring_expiry(token, Duration::ZERO)?;
         self.concerns(&access)?;
         let is_of = |client: &&Arc<Client>| access.client.as_deref() == Some(&*client.id);
         let client = self.endpoint.client.as_ref().filter(is_of).ok_or(Denial::TokenRevoked)?;
         let profile = client.profile.over(&self.endpoint.profile);
         let in_grace = self.gate.engine.may_be_replayed(access.own()?, &profile).await?;
-        if in_grace { Ok(checked_of(&access)) } else { Err(Denial::TokenRevoked.into()) }
+        if in_grace { Ok(access) } else { Err(Denial::TokenRevoked.into()) }
     }
 
     async fn log_out(&self, access: &SecretString, everywhere: bool) -> Result<(), Error> {
