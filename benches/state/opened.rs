@@ -50,6 +50,7 @@ pub(super) fn check(number: usize, folder: &Path) -> Vec<f64> {
                     vouched_by: None,
                     issuer: ISSUER,
                     subject: "ada",
+                    sub: None,
                     client: Some(contents::CLIENT),
                     session: Some((*id, Generation::new(1))),
                     jti: None,

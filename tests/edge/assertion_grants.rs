@@ -193,10 +193,15 @@ impl Scene {
     }
 
     fn log_out(&self, sid: &str, at: u64) {
+        self.log_out_of(&json!({ "sid": sid }), at);
+    }
+
+    fn log_out_of(&self, named: &Value, at: u64) {
         let said = json!({
-            "iss": URL, "aud": "our-client", "iat": at, "exp": at + 120, "jti": uuid::Uuid::new_v4(), "sid": sid,
+            "iss": URL, "aud": "our-client", "iat": at, "exp": at + 120, "jti": uuid::Uuid::new_v4(),
             "events": { "http://schemas.openid.net/event/backchannel-logout": {} },
         });
+        let said = merged(said, named);
         let told = self.idp.sign(&head("logout+jwt"), &said);
         let reply = self.edge.form("/logout/idp", &[], &[("logout_token", &told)]);
         assert_eq!(reply.status, 200, "{reply:?}");
@@ -553,6 +558,33 @@ fn d18_the_directory_names_the_user_of_an_identity_assertion() {
     // Requirement I67: a user of the directory has no subject of another issuer.
     hook.document("/hook/lookup", &merged(user, &json!({ "subject": "ex|u-17" })));
     assert_eq!(error(&present("/acme")), "invalid_grant");
+}
+
+#[test]
+fn s31_a_notice_names_sub_also_where_the_subject_is_another_claim() {
+    let scene = scene_with(|config| {
+        let mapped = "subject_prefix = \"okta|\"\nclaims = { subject = \"oid\" }\neverywhere = true";
+        config.replace("subject_prefix = \"okta|\"", mapped)
+    });
+    let at = now() - 20;
+    let of_session = |user: &str| {
+        let said = json!({ "sub": user, "oid": format!("o-{user}"), "sid": null, "iat": at });
+        access(&scene.present(&scene.signed(&said)))
+    };
+    let own = |user: &str| {
+        let said = json!({ "sub": user, "oid": format!("o-{user}"), "tenant": "acme", "iat": at, "exp": at + 300 });
+        scene.idp.token(&said)
+    };
+    let all = [of_session("a"), of_session("b"), own("a"), own("b"), own("c")];
+    let status = || all.each_ref().map(|token| scene.status(token, "/x"));
+    assert_eq!(status(), [200; 5]);
+    let told: Vec<_> = scene.edge.stub.take().iter().map(|one| one.all("x-auth-subject").join("")).collect();
+    assert_eq!(told, ["okta|o-a", "okta|o-b", "okta|o-a", "okta|o-b", "okta|o-c"]);
+    scene.log_out_of(&json!({ "sub": "a" }), at + 10);
+    assert_eq!(status(), [401, 200, 401, 200, 200]);
+    // A name that the subject has, as from an operator.
+    scene.log_out_of(&json!({ "sub": "o-c" }), at + 10);
+    assert_eq!(status(), [401, 200, 401, 200, 401]);
 }
 
 #[test]

@@ -209,7 +209,7 @@ impl World {
     }
 
     /// The provider pushes a CAEP event: it revoked the sessions of this user.
-    fn revoke_there(&self, subject: &str) {
+    pub(crate) fn revoke_there(&self, subject: &str) {
         let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
         let user = json!({ "format": "iss_sub", "iss": self.provider.url(), "sub": subject });
         let event = json!({ "iss": self.provider.url(), "aud": "https://gate.test/events", "iat": now, "jti": "e-1",

@@ -195,6 +195,25 @@ fn b40_a_provider_that_does_not_continue_a_login_ends_its_session() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn s31_b40_a_refreshed_id_token_and_an_event_name_sub_where_the_subject_is_another_claim() {
+    let world = world();
+    let config = std::fs::read_to_string(world.edge.place.path("gateway.toml")).unwrap();
+    let prefix = "subject_prefix = \"kc|\"\n";
+    world.edge.place.write_config(&config.replace(prefix, &format!("{prefix}claims = {{ subject = \"sid\" }}\n")));
+    reload(&world.edge, 1).await;
+    let held = world.log_in_due();
+    let begun = world.begin("/");
+    let again = world.id_token(&begun, &json!({}), &json!({}));
+    world.grant(&json!({ "access_token": "second-access-token", "id_token": again, "expires_in": 3600 }));
+    assert_eq!(world.get("/x", &held).status, 200, "the provider refreshed for the same user");
+    assert_eq!(world.edge.stub.one().all("x-auth-subject"), ["kc|s-1"]);
+    world.revoke_there("eve");
+    assert_eq!(world.get("/x", &held).status, 200);
+    world.revoke_there("ada");
+    assert_eq!(world.get("/x", &held).status, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn b40_a_wrong_secret_ends_no_session_and_the_provider_is_asked_once_until_the_pause_or_a_reload() {
     let world = world();
     let held = world.log_in_due();

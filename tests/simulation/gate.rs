@@ -186,6 +186,7 @@ impl Gate {
             issuer_session: None,
             issuer: ISSUER,
             subject,
+            sub: None,
             client: Some(CLIENT),
             session: Some((session, generation)),
             jti: None,

@@ -286,6 +286,7 @@ fn is_good((list, issuer): (&RevocationList, &str), key: &ApiKey, now: Timestamp
     let facts = TokenFacts {
         issuer,
         subject: &key.subject,
+        sub: None,
         client: key.subject.strip_prefix(CLIENT_PREFIX),
         session: None,
         issuer_session: None,

@@ -118,7 +118,7 @@ impl Engine {
         }
         let user = match &grant.user {
             Some(user) if user.by == JagSubject::Directory => {
-                Some(self.named_by(&grant.vouched_by.issuer, &grant.vouched_by.subject).await?)
+                Some(self.named_by(&grant.vouched_by.issuer, &user.at_issuer).await?)
             }
             _ => None,
         };
@@ -151,14 +151,14 @@ impl Engine {
                 user: None,
             });
         };
-        let ProvedUser { by, subject, account, scope, claims, .. } = proved;
+        let ProvedUser { by, subject, at_issuer, account, scope, claims, .. } = proved;
         let holder = match by {
             JagSubject::Issuer => {
                 let (account, claims) = (account.clone(), claims.clone());
                 AssertedHolder { subject: subject.clone(), account, scope: scope.clone(), claims, user: None }
             }
             JagSubject::Directory => {
-                let user = self.named_by(&login.grant.vouched_by.issuer, &login.grant.vouched_by.subject).await?;
+                let user = self.named_by(&login.grant.vouched_by.issuer, at_issuer).await?;
                 let scope = scope.intersection(&user.scopes);
                 let (account, claims) = (user.account.clone(), user.claims.clone());
                 AssertedHolder { subject: user.subject.clone(), account, scope, claims, user: Some(user) }

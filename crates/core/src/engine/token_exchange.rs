@@ -130,6 +130,7 @@ impl Engine {
         let facts = TokenFacts {
             issuer: &self.issuer,
             subject: &subject.subject,
+            sub: None,
             client: Some(client),
             session: subject.session,
             issuer_session: None,

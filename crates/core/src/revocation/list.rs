@@ -46,8 +46,10 @@ const KEPT_AFTER_END: Duration = Duration::from_secs(3600);
 pub struct TokenFacts<'a> {
     /// `iss`.
     pub issuer: &'a str,
-    /// `sub`.
+    /// The subject.
     pub subject: &'a str,
+    /// `sub` of another issuer's token, if its subject is another claim.
+    pub sub: Option<&'a str>,
     /// `client_id`.
     pub client: Option<&'a str>,
     /// `sid` and `gen`, of our own tokens only. `None` for every other issuer's token, whatever claims it has.
@@ -295,7 +297,9 @@ impl RevocationList {
 
     /// Checks a token. To remember the result, load the [epoch](Self::epoch) **before** calling this.
     pub fn judge(&self, facts: TokenFacts<'_>, now: Timestamp) -> Judgement {
-        let refuse_from = self.refuse_from(facts);
+        // A notice of another issuer names `sub`, an operator the subject.
+        let of_sub = |sub| self.refuse_from(TokenFacts { subject: sub, sub: None, ..facts });
+        let refuse_from = self.refuse_from(facts).min(facts.sub.map_or(Timestamp::MAX, of_sub));
         // One value for every moment in the past, so that a clock set back does not revive a token.
         Judgement { refuse_from: if refuse_from <= now { Timestamp::ZERO } else { refuse_from } }
     }

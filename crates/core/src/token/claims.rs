@@ -1,5 +1,6 @@
 //! The claims of an access token (RFC 7519 §4, RFC 9068 §2.2).
 
+mod notices;
 mod own;
 
 use std::borrow::Cow;
@@ -238,6 +239,8 @@ pub(crate) struct RareClaims {
     pub(crate) roles: Roles,
     /// The subject as the token has it, if it differs from the rest of [`AccessToken::subject`].
     pub(crate) raw_subject: Option<Box<str>>,
+    /// `sub`, if the subject is another claim of another issuer's token.
+    pub(crate) sub: Option<Box<str>>,
     pub(crate) account: Option<Box<str>>,
     pub(crate) issuer_session: Option<Box<str>>,
     pub(crate) vouched_by: Option<VouchedBy>,
@@ -262,8 +265,8 @@ pub(crate) struct RareClaims {
 impl RareClaims {
     /// The memory that the claims take, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        let Self { roles, raw_subject, account, issuer_session, vouched_by, bound_to, login, response, .. } = self;
-        let texts = [raw_subject, account, issuer_session, &login.acr].map(Option::as_deref);
+        let Self { roles, raw_subject, sub, account, issuer_session, vouched_by, bound_to, login, response, .. } = self;
+        let texts = [raw_subject, sub, account, issuer_session, &login.acr].map(Option::as_deref);
         let by = vouched_by.as_ref().map(|by| [Some(&*by.issuer), Some(&*by.subject), by.session.as_deref()]);
         let hash = bound_to.as_ref().map(|(_, hash)| &*hash.0);
         let texts = texts.into_iter().chain([response.as_deref(), hash]).chain(by.into_iter().flatten());
@@ -355,12 +358,6 @@ impl AccessToken {
     /// The issuer that vouched for the subject: from our own tokens only.
     pub fn vouched_by(&self) -> Option<&VouchedBy> {
         self.rare.as_deref()?.vouched_by.as_ref()
-    }
-
-    /// The user and the session that the token's issuer names.
-    pub(crate) fn voucher(&self) -> VouchedBy {
-        let (issuer, session) = ((&**self.issuer()).into(), self.issuer_session().map(Box::from));
-        VouchedBy { issuer, subject: self.token_subject().into(), session }
     }
 
     /// The client that acts for the subject (RFC 8693 §4.1), in our own tokens only.

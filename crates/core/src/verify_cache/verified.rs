@@ -290,6 +290,7 @@ pub(super) fn facts(token: &AccessToken) -> TokenFacts<'_> {
     TokenFacts {
         issuer: token.issuer(),
         subject: token.token_subject(),
+        sub: token.other_sub(),
         client: if token.is_api_key() { token.subject.strip_prefix(CLIENT_PREFIX) } else { token.client.as_deref() },
         session: token.session,
         issuer_session: token.issuer_session(),

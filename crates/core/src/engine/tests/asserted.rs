@@ -18,6 +18,7 @@ fn grant(jti: &str) -> ProvedGrant {
     let user = ProvedUser {
         by: JagSubject::Issuer,
         subject: "okta|u-1".into(),
+        at_issuer: "u-1".into(),
         account: None,
         scope: scope("read"),
         claims: OwnClaims::new(),

@@ -175,6 +175,7 @@ impl Case {
             let facts = TokenFacts {
                 issuer,
                 subject: "eve",
+                sub: None,
                 client: None,
                 session: None,
                 delegation: None,

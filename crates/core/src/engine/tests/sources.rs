@@ -109,7 +109,15 @@ impl Sources {
         let mut claims = OwnClaims::new();
         claims.insert(OwnClaims::ROLES, ["admin"]).unwrap();
         let subject = self.at_issuer(at, raw).into();
-        let user = ProvedUser { by, subject, account: None, scope: scope("read"), claims, resources: Vec::new() };
+        let user = ProvedUser {
+            by,
+            subject,
+            at_issuer: raw.into(),
+            account: None,
+            scope: scope("read"),
+            claims,
+            resources: Vec::new(),
+        };
         let id = uuid::Uuid::new_v4().to_string().into();
         let grant = ProvedGrant {
             client: "wiki".into(),

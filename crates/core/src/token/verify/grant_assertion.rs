@@ -103,6 +103,8 @@ pub struct ProvedUser {
     pub by: JagSubject,
     /// The subject, with the issuer's prefix.
     pub subject: Box<str>,
+    /// The subject without the prefix, by which the directory is asked.
+    pub at_issuer: Box<str>,
     /// The account, preceded by the issuer's name.
     pub account: Option<Box<str>>,
     /// The scope that the issuer's rules allow.
@@ -190,6 +192,7 @@ impl Verifier {
         let user = ProvedUser {
             by: jag.subject,
             subject: token.subject.clone(),
+            at_issuer: token.token_subject().into(),
             account: token.account().map(Box::from),
             scope: token.scope.clone(),
             claims: own,
@@ -265,7 +268,7 @@ impl Verifier {
         }
         // Noted, so that a logout that names this session is known to end it, although no access token of the issuer
         // may have named it.
-        rules.sessions_seen.note(token.issuer_session(), token.token_subject());
+        rules.sessions_seen.note(token.issuer_session(), token.notice_subject());
         let until = times.expires.plus(rules.leeway * 2);
         let once = UsableOnce { kind: "grant", issuer: (*rules.issuer).into(), id, until };
         let bound_to = token.bound_to();

@@ -92,9 +92,12 @@ pub(super) fn claims<'r>(
         false => (Cow::Borrowed(subject), None),
         true => (percent_encoded(subject), Some(subject.into())),
     };
+    // A notice of the issuer names the user by `sub`.
+    let sub = claims.get("sub").and_then(Member::as_text).filter(|sub| !rules.ours && *sub != subject && is_name(sub));
     let rare = RareClaims {
         roles: mapping.roles_of(claims, rules.ours)?,
         raw_subject,
+        sub: sub.map(Box::from),
         account,
         issuer_session,
         vouched_by: if rules.ours { vouched_by(claims)? } else { None },
