@@ -710,6 +710,34 @@ async fn k4_a_key_of_a_user_of_another_issuer_ends_with_everything_of_the_user_t
     assert_eq!(status(&made().await).await, (200, 200), "keys of a later login");
 }
 
+#[tokio::test]
+async fn k33_a_key_that_is_replaced_in_a_session_ends_with_everything_of_the_user_at_the_issuer_of_the_session() {
+    let world = World::new().await;
+    let engine = &world.gate.0.engine;
+    let start = async |subject: &str| {
+        let by = VouchedBy::new("https://idp.test", subject).session("s-1");
+        let new = NewSession::new("ada", "web").scope("read").unwrap().vouched_by(by);
+        world.gate.sessions().start(new).await.unwrap().access_token.expose().to_owned()
+    };
+    let (text, key) = world.made(NewApiKey { scopes: Some(Scope::parse("read").unwrap()), ..world.new_key() }).await;
+    let rotate = |id: &str| format!("POST /my/keys/{id}/rotate");
+    let (status, made) = mine(&world, &start("u-1").await, &rotate(&key.id), "").await;
+    assert_eq!(status, 201, "{made}");
+    // Both logins would have to end the next one.
+    let refused = mine(&world, &start("u-2").await, &rotate(made["id"].as_str().unwrap()), "").await;
+    assert_eq!(refused.0, 400, "{}", refused.1);
+    let next = made["key"].as_str().unwrap();
+    let status = async || [world.status("/keys", &text).await, world.status("/keys", next).await];
+    assert_eq!(status().await, [200, 200]);
+    let now = engine.clock().now();
+    engine.revocations().apply(&Revocation {
+        target: Target::Subject { issuer: "https://idp.test".into(), subject: "u-1".into() },
+        effect: Effect::not_before(now, true),
+        until: now.plus(DAY),
+    });
+    assert_eq!(status().await, [200, 401], "the operator's key is not of that login");
+}
+
 /// A store that counts what is read.
 #[derive(Debug)]
 struct Counted(Arc<MemoryStore>, std::sync::atomic::AtomicU64);

@@ -103,9 +103,7 @@ impl ApiKeys {
                 is_no_more(engine, own, &scopes, new.audience.as_deref())?;
                 let (subject, account) = (token.token_subject().to_owned(), token.account().map(str::to_owned));
                 let new = NewApiKey { subject, account, scopes: Some(scopes), ..*new };
-                // A key belongs to no session, here or there.
-                let vouched_by = token.vouched_by().map(|by| VouchedBy::new(&*by.issuer, &*by.subject));
-                let by = Maker { began: Self::live_since(engine, own).await?, vouched_by };
+                let by = Self::maker(engine, own).await?;
                 // The owner is a user, so no client is looked up.
                 let made = self.make(engine, new, &|_| None, Some(by)).await?;
                 Ok(made.map(|(text, key)| OwnKeys::Made(text, Box::new(key))))
@@ -114,8 +112,8 @@ impl ApiKeys {
                 let key = self.own_key(engine, own, &id).await?;
                 is_no_more(engine, own, &key.scopes, key.audience.as_deref())?;
                 let key = Some(key).filter(|key| Self::is_in_force(engine, key)).ok_or(Denial::UnknownApiKey)?;
-                let began = Self::live_since(engine, own).await?;
-                let made = self.replace(engine, &key.id, overlap, began).await?.ok_or(Denial::UnknownApiKey)?;
+                let by = Self::maker(engine, own).await?;
+                let made = self.replace(engine, &key.id, overlap, Some(by)).await?.ok_or(Denial::UnknownApiKey)?;
                 Ok(made.map(|(text, key)| OwnKeys::Made(text, Box::new(key))))
             }
             OwnKeysAction::Revoke(id) => {
@@ -124,6 +122,13 @@ impl ApiKeys {
                 Ok(Ok(OwnKeys::Revoked))
             }
         }
+    }
+
+    /// The caller's session. A key belongs to no session at the issuer that vouched for the user.
+    // Requirement K33.
+    async fn maker(engine: &Engine, own: OwnChecked<'_>) -> Result<Maker, Error> {
+        let vouched_by = own.token().vouched_by().map(|by| VouchedBy::new(&*by.issuer, &*by.subject));
+        Ok(Maker { began: Self::live_since(engine, own).await?, vouched_by })
     }
 
     /// When the caller's session began. The store knows whether the session still lives: another gate may have ended it,

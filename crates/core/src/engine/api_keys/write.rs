@@ -54,6 +54,8 @@ pub enum KeyRefusal {
     TooMany,
     /// The key has ended, or is replaced already.
     Over,
+    /// The session that replaces the key, and the session that made it, have users of different names at an issuer.
+    Vouched,
 }
 
 impl KeyRefusal {
@@ -68,6 +70,7 @@ impl KeyRefusal {
             Self::Bounds => "the audience is 1 to 256 visible characters, and there are at most 16 networks",
             Self::TooMany => "the owner has 50 live keys: revoke one first",
             Self::Over => "the key is revoked, expired or replaced already",
+            Self::Vouched => "a login at another issuer, or of another name there, made the key: make a new key",
         }
     }
 }
@@ -172,16 +175,16 @@ impl ApiKeys {
         id: &str,
         overlap: Option<Duration>,
     ) -> Result<Option<Result<(SecretString, ApiKey), KeyRefusal>>, Error> {
-        self.replace(engine, id, overlap, Timestamp::MAX).await
+        self.replace(engine, id, overlap, None).await
     }
 
-    /// [`rotate`](Self::rotate), in a session of the owner that began at this moment.
+    /// [`rotate`](Self::rotate), in a session of the owner.
     pub(super) async fn replace(
         &self,
         engine: &Engine,
         id: &str,
         overlap: Option<Duration>,
-        began: Timestamp,
+        by: Option<Maker>,
     ) -> Result<Option<Result<(SecretString, ApiKey), KeyRefusal>>, Error> {
         engine.may_mint()?;
         let Some(StoredKey { key: old, .. }) = self.load(engine, id).await? else { return Ok(None) };
@@ -192,6 +195,12 @@ impl ApiKeys {
         if !Self::is_in_force(engine, &old) || old.successor.is_some() {
             return Ok(Some(Err(KeyRefusal::Over)));
         }
+        // What ends the old key, or the session, ends the new one, even if this gate has not heard of the end yet.
+        let (began, vouched_by) = by.map_or((Timestamp::MAX, None), |by| (by.began, by.vouched_by));
+        let vouched_by = match (&old.vouched_by, vouched_by) {
+            (Some(first), Some(second)) if *first != second => return Ok(Some(Err(KeyRefusal::Vouched))),
+            (first, second) => first.clone().or(second),
+        };
         let until = old.expires;
         let created = self.stamp(engine, &old.subject).await?;
         let (new_id, text) = self.settings.prefix.generate().map_err(Fault::from)?;
@@ -204,8 +213,8 @@ impl ApiKeys {
             predecessor: Some(old.id.clone()),
             successor: None,
             is_replaced: false,
-            // What ends the old key, or the session, ends the new one, even if this gate has not heard of the end yet.
             began: old.began.min(began),
+            vouched_by,
             ..old
         };
         if let Err(refusal) = self.add(engine, &mut key, &text).await? {
