@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::answer::{self, empty, reason};
 use super::oauth2::form;
-use super::{Answer, Call, Command, CommandHandler, Dialect, Outcome, Protocol, Reply, ServedPath, said_media};
+use super::{Answer, Call, CommandHandler, Dialect, Outcome, Protocol, Reply, ServedPath, said_media};
 use rotogate_core::denial::{Class, Denial, EventFlaw};
 use rotogate_core::fault::Error;
 use rotogate_core::random::are_equal;
@@ -126,11 +126,6 @@ impl Dialect for Events {
 
     fn serves(&self, base: &str) -> Vec<ServedPath> {
         vec![ServedPath::new("event", base.to_owned(), &[Method::POST])]
-    }
-
-    fn read(&self, _: &Call<'_>) -> Result<Command, Denial> {
-        // Not called, because [`Protocol::answer`] reads the request.
-        Err(Denial::NoRoute)
     }
 
     fn write(&self, _: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {

@@ -30,6 +30,7 @@ pub mod my_keys;
 pub mod my_sessions;
 pub mod oauth2;
 mod own;
+mod own_resource;
 pub(crate) mod protocol;
 pub(crate) mod registry;
 #[cfg(feature = "relay")]

@@ -30,16 +30,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-#[cfg(feature = "program")]
-use super::OwnAccess;
 use super::answer::json;
-#[cfg(feature = "program")]
-use super::my_sessions::own_policy;
-use super::my_sessions::{answered, presented, wanted_scope, without_commands};
-use super::{
-    Answer, Call, Command, CommandHandler, Dialect, Outcome, OwnKeys, OwnKeysAction, OwnKeysRequest, Protocol, Reply,
-    ServedPath, Sources, said_json,
-};
+use super::own_resource::{OwnResource, OwnRules};
+use super::{Call, CommandHandler, OwnKeys, OwnKeysAction, OwnKeysRequest, Reply, ServedPath, said_json};
 use rotogate_core::api_key::{ApiKey, NewApiKey};
 use rotogate_core::credential::ACCESS_COOKIE;
 use rotogate_core::denial::Denial;
@@ -73,13 +66,6 @@ impl MyKeys {
     pub const SCOPE: &str = "keys";
 
     /// The credential is read before the body.
-    fn presented(&self, call: &Call<'_>) -> Result<SecretString, Denial> {
-        if call.query.is_some() {
-            return Err(Denial::MalformedRequest("the query has a parameter that is not expected"));
-        }
-        presented(call, self.cookie)
-    }
-
     fn request(&self, call: &Call<'_>) -> Result<OwnKeysRequest, Denial> {
         let access = self.presented(call)?;
         let id = || call.param("id").map(str::to_owned).ok_or(Denial::UnknownApiKey);
@@ -92,24 +78,17 @@ impl MyKeys {
             }
             (_, _) => OwnKeysAction::Revoke(id()?),
         };
-        Ok(OwnKeysRequest { access, scope: self.scope(), max_age: self.max_age, action })
-    }
-
-    fn scope(&self) -> Scope {
-        wanted_scope(self.needs_scope, Self::SCOPE)
+        let rules = self.rules();
+        Ok(OwnKeysRequest { access, scope: rules.scope, max_age: rules.max_age, action })
     }
 }
 
-impl Dialect for MyKeys {
-    fn name(&self) -> &'static str {
-        super::registry::MY_KEYS
-    }
+#[async_trait]
+impl OwnResource for MyKeys {
+    const NAME: &str = super::registry::MY_KEYS;
+    const PATH: &str = "/keys";
 
-    fn default_path(&self) -> &'static str {
-        "/keys"
-    }
-
-    fn serves(&self, base: &str) -> Vec<ServedPath> {
+    fn paths(base: &str) -> Vec<ServedPath> {
         vec![
             ServedPath::new(ALL, base.to_owned(), &[Method::GET, Method::POST]),
             ServedPath::new(ONE, format!("{base}/{{id}}"), &[Method::DELETE]),
@@ -117,35 +96,24 @@ impl Dialect for MyKeys {
         ]
     }
 
-    fn sources(&self) -> Sources {
-        Sources { query: None, cookie: Some(self.cookie), session: true }
+    fn rules(&self) -> OwnRules {
+        OwnRules::new(self.cookie, self.needs_scope.then_some(Self::SCOPE), self.max_age)
     }
 
-    fn read(&self, _: &Call<'_>) -> Result<Command, Denial> {
-        // Not called, because [`Protocol::answer`] reads the request.
-        Err(Denial::NoRoute)
+    fn presented(&self, call: &Call<'_>) -> Result<SecretString, Denial> {
+        if call.query.is_some() {
+            return Err(Denial::MalformedRequest("the query has a parameter that is not expected"));
+        }
+        self.rules().presented(call)
     }
 
-    fn write(&self, _: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
-        without_commands(outcome, self.scope())
-    }
-}
-
-#[async_trait]
-impl Protocol for MyKeys {
     #[cfg(feature = "program")]
-    fn own_access(&self, call: &Call<'_>) -> Option<OwnAccess> {
-        let max_age = (*call.method != Method::GET).then_some(self.max_age);
-        let (policy, presented) = (own_policy(self.cookie, self.scope()), self.presented(call));
-        Some(OwnAccess { policy, presented, max_age, max_login_age: max_age })
+    fn max_login_age(&self) -> Option<Duration> {
+        Some(self.max_age)
     }
 
-    async fn answer(&self, call: &Call<'_>, gate: &dyn CommandHandler) -> Answer {
-        let done = match self.request(call) {
-            Ok(request) => gate.own_keys(request).await.map(|done| written(&done)),
-            Err(denial) => Err(denial.into()),
-        };
-        answered(done, self.scope())
+    async fn execute(&self, call: &Call<'_>, gate: &dyn CommandHandler) -> Result<Reply, Error> {
+        Ok(written(&gate.own_keys(self.request(call)?).await?))
     }
 }
 

@@ -19,33 +19,21 @@
 //! ```
 // Requirement P55.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use http::{Method, StatusCode};
-use secrecy::SecretString;
 use serde::Serialize;
 use serde_json::json;
 
-#[cfg(feature = "program")]
-use super::OwnAccess;
 use super::answer::json;
-use super::{
-    Answer, Call, Command, CommandHandler, Dialect, Outcome, OwnSessionsAction, OwnSessionsRequest, Protocol, Reply,
-    ServedPath, Sources,
-};
-use rotogate_core::credential::{self, ACCESS_COOKIE, Places};
+use super::own_resource::{OwnResource, OwnRules};
+use super::{Call, CommandHandler, OwnSessionsAction, OwnSessionsRequest, Reply, ServedPath};
+use rotogate_core::credential::ACCESS_COOKIE;
 use rotogate_core::denial::Denial;
 use rotogate_core::engine::{OwnSession, OwnSessions};
 use rotogate_core::fault::Error;
-use rotogate_core::reason::Reason;
-use rotogate_core::refusal::{ChallengeParams, denied};
-use rotogate_core::reply::{self, problem};
-#[cfg(feature = "program")]
-use rotogate_core::route::RoutePolicy;
-use rotogate_core::session::{Scope, SessionId};
-use rotogate_core::token::session_cookie::session_cookie;
+use rotogate_core::session::SessionId;
 
 const ALL: &str = "sessions";
 const ONE: &str = "session";
@@ -95,120 +83,35 @@ impl MySessions {
             }
             _ => return Err(Denial::MalformedRequest("the query has a parameter that is not expected")),
         };
-        Ok(OwnSessionsRequest {
-            access: presented(call, self.cookie)?,
-            scope: self.scope(),
-            max_age: self.max_age,
-            action,
-        })
-    }
-
-    fn scope(&self) -> Scope {
-        wanted_scope(self.needs_scope, Self::SCOPE)
+        let rules = self.rules();
+        let access = rules.presented(call)?;
+        Ok(OwnSessionsRequest { access, scope: rules.scope, max_age: rules.max_age, action })
     }
 }
 
-/// The answer of an endpoint for a caller's own things. `scope` is the scope that its callers need.
-pub(super) fn answered(done: Result<Reply, Error>, scope: Scope) -> Answer {
-    match done {
-        Ok(reply) => Answer::Reply(reply, Reason::ANSWERED),
-        Err(error) => Answer::Reply(refusal(&error, scope), Reason::from(&error)),
-    }
-}
+#[async_trait]
+impl OwnResource for MySessions {
+    const NAME: &str = super::registry::MY_SESSIONS;
+    const PATH: &str = "/sessions";
 
-/// The reply of such an endpoint outside [`Protocol::answer`]: its dialect has no commands.
-pub(super) fn without_commands(outcome: Result<Outcome, Error>, scope: Scope) -> Reply {
-    match outcome {
-        Err(error) => refusal(&error, scope),
-        Ok(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, None),
-    }
-}
-
-/// The reply to a refused request.
-fn refusal(error: &Error, scope: Scope) -> Reply {
-    match error {
-        Error::Denied(denial) => {
-            denied(*denial, &ChallengeParams { scopes: Cow::Owned(scope), ..ChallengeParams::default() })
-        }
-        Error::Failed(fault) => {
-            let what = format!("{fault}; try the same again");
-            let mut reply = problem(StatusCode::SERVICE_UNAVAILABLE, Some(&what));
-            reply::retry_after(&mut reply, fault.retry_after());
-            reply
-        }
-    }
-}
-
-/// The scope that the access token must have.
-pub(super) fn wanted_scope(is_wanted: bool, scope: &str) -> Scope {
-    Scope::parse(if is_wanted { scope } else { "" }).unwrap_or_default()
-}
-
-/// The policy of the callers of such an endpoint.
-#[cfg(feature = "program")]
-pub(super) fn own_policy(cookie: &'static str, scopes: Scope) -> RoutePolicy {
-    RoutePolicy { cookie: Some(cookie.into()), scopes, ..RoutePolicy::default() }.session()
-}
-
-/// The access token of a request, or its session cookie.
-pub(super) fn presented(call: &Call<'_>, cookie: &'static str) -> Result<SecretString, Denial> {
-    let places = Places { query: None, cookies: [Some(cookie), None], dpop: false };
-    if let Some(found) = credential::extract_from(call.headers, call.query, places)? {
-        return Ok(SecretString::from(found.token.into_owned()));
-    }
-    let session = session_cookie(call.headers)?.and_then(|value| std::str::from_utf8(value).ok());
-    session.map(SecretString::from).ok_or(Denial::NoCredential)
-}
-
-impl Dialect for MySessions {
-    fn name(&self) -> &'static str {
-        super::registry::MY_SESSIONS
-    }
-
-    fn default_path(&self) -> &'static str {
-        "/sessions"
-    }
-
-    fn serves(&self, base: &str) -> Vec<ServedPath> {
+    fn paths(base: &str) -> Vec<ServedPath> {
         vec![
             ServedPath::new(ALL, base.to_owned(), &[Method::GET, Method::DELETE]),
             ServedPath::new(ONE, format!("{base}/{{id}}"), &[Method::DELETE]),
         ]
     }
 
-    fn sources(&self) -> Sources {
-        Sources { query: None, cookie: Some(self.cookie), session: true }
+    fn rules(&self) -> OwnRules {
+        OwnRules::new(self.cookie, self.needs_scope.then_some(Self::SCOPE), self.max_age)
     }
 
-    fn read(&self, _: &Call<'_>) -> Result<Command, Denial> {
-        // Not called, because [`Protocol::answer`] reads the request.
-        Err(Denial::NoRoute)
+    #[cfg(any(feature = "program", feature = "relay"))]
+    fn presented(&self, call: &Call<'_>) -> Result<secrecy::SecretString, Denial> {
+        self.request(call).map(|request| request.access)
     }
 
-    fn write(&self, _: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
-        without_commands(outcome, self.scope())
-    }
-}
-
-#[async_trait]
-impl Protocol for MySessions {
-    #[cfg(feature = "program")]
-    fn own_access(&self, call: &Call<'_>) -> Option<OwnAccess> {
-        let is_change = *call.method != Method::GET;
-        Some(OwnAccess {
-            policy: own_policy(self.cookie, self.scope()),
-            presented: self.request(call).map(|request| request.access),
-            max_age: is_change.then_some(self.max_age),
-            max_login_age: None,
-        })
-    }
-
-    async fn answer(&self, call: &Call<'_>, gate: &dyn CommandHandler) -> Answer {
-        let done = match self.request(call) {
-            Ok(request) => gate.own_sessions(request).await.map(|done| written(&done)),
-            Err(denial) => Err(denial.into()),
-        };
-        answered(done, self.scope())
+    async fn execute(&self, call: &Call<'_>, gate: &dyn CommandHandler) -> Result<Reply, Error> {
+        Ok(written(&gate.own_sessions(self.request(call)?).await?))
     }
 }
 

@@ -77,11 +77,14 @@ pub trait Dialect: fmt::Debug + Any + Send + Sync {
         Sources::default()
     }
 
-    /// Reads a request.
+    /// Reads a request. Without this method, each request is answered with 404.
     ///
     /// # Errors
     /// The denial of a request that the protocol does not allow.
-    fn read(&self, call: &Call<'_>) -> Result<Command, Denial>;
+    fn read(&self, call: &Call<'_>) -> Result<Command, Denial> {
+        let _ = call;
+        Err(Denial::NoRoute)
+    }
 
     /// Writes the outcome of a request, or its error.
     fn write(&self, call: &Call<'_>, outcome: Result<Outcome, Error>) -> Response<ReplyBody>;

@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use super::call::json_object;
 use super::oauth2::form;
-use super::{Call, Command, Dialect, Outcome, Reply, ServedPath, said_json, said_media};
+use super::{Call, Dialect, Outcome, Reply, ServedPath, said_json, said_media};
 use rotogate_core::denial::Denial;
 use rotogate_core::fault::Error;
 use rotogate_core::session::profile::ProfileOverride;
@@ -244,11 +244,6 @@ impl Dialect for BrowserDialect {
         let device = self.binds_devices.then_some((DEVICE, &[Method::POST][..]));
         let all = login.into_iter().chain([(SESSION, READ), (LOGOUT, BOTH)]).chain(callback).chain(device);
         all.map(|(operation, methods)| ServedPath::new(operation, format!("{base}/{operation}"), methods)).collect()
-    }
-
-    fn read(&self, _: &Call<'_>) -> Result<Command, Denial> {
-        // The endpoint executes the requests itself, so this dialect has no commands.
-        Err(Denial::NoRoute)
     }
 
     fn write(&self, call: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {

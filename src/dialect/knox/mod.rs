@@ -27,7 +27,7 @@ use tonic::Status;
 
 use self::calls::{Calling, refusal};
 use self::streams::Streams;
-use super::{Answer, Call, Command, CommandHandler, Dialect, Outcome, Protocol, Reply, ServedPath, StreamedBody};
+use super::{Answer, Call, CommandHandler, Dialect, Outcome, Protocol, Reply, ServedPath, StreamedBody};
 use rotogate_core::denial::Denial;
 use rotogate_core::fault::Error;
 use rotogate_core::reason::Reason;
@@ -88,10 +88,6 @@ impl Dialect for Knox {
         let streamed =
             [streams::REFLECTION_V1, streams::REFLECTION_V1_ALPHA, streams::HEALTH_CHECK, streams::HEALTH_WATCH];
         own.into_iter().chain(streamed.map(|path| served(STREAMED, path.to_owned()))).collect()
-    }
-
-    fn read(&self, _: &Call<'_>) -> Result<Command, Denial> {
-        Err(Denial::MalformedRequest("a gRPC call is answered as a whole"))
     }
 
     fn write(&self, _: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {

@@ -35,8 +35,8 @@ use self::message::{Action, Message};
 use self::perform::{ActionResult, Cookie};
 use self::words::Problem;
 use super::{
-    Answer, Call, Command, CommandHandler, Dialect, EnclosedCall, Forward, Outcome, Protocol, Reply, ServedPath,
-    Sources, said_json,
+    Answer, Call, CommandHandler, Dialect, EnclosedCall, Forward, Outcome, Protocol, Reply, ServedPath, Sources,
+    said_json,
 };
 use rotogate_core::credential::{self, Found, Places, Scheme};
 use rotogate_core::denial::Denial;
@@ -118,11 +118,6 @@ impl Dialect for Kuzzle {
 
     fn sources(&self) -> Sources {
         Sources { query: Some(self::http::PARAMETER), cookie: Some(self.cookie()), session: false }
-    }
-
-    /// Not called: not every call is a command, so [`Protocol::answer`] answers instead.
-    fn read(&self, _: &Call<'_>) -> Result<Command, Denial> {
-        Err(Denial::MalformedRequest("a call of this protocol is answered, not read"))
     }
 
     /// The reply to a request that could not be read.

@@ -10,7 +10,7 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::super::oauth2::form::MAX_PARAMETERS;
-use super::super::{ConsultResult, RefreshCredential};
+use super::super::{Command, ConsultResult, RefreshCredential};
 use super::*;
 use rotogate_core::fault::Fault;
 use rotogate_core::session::rotation::SessionEnd;

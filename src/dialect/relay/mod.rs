@@ -14,7 +14,7 @@ use http::header::CACHE_CONTROL;
 use http::{HeaderValue, Method, StatusCode};
 
 use super::envelope::Envelope;
-use super::{Answer, Call, Command, CommandHandler, Dialect, Outcome, Protocol, RelayRequest, Reply, ServedPath};
+use super::{Answer, Call, CommandHandler, Dialect, Outcome, Protocol, RelayRequest, Reply, ServedPath};
 use crate::relay::ProviderReply;
 use rotogate_core::denial::Denial;
 use rotogate_core::fault::Error;
@@ -159,10 +159,6 @@ impl Dialect for RelayDialect {
                 std::iter::once(called(super::knox::REFRESH)).chain(login).collect()
             }
         }
-    }
-
-    fn read(&self, _: &Call<'_>) -> Result<Command, Denial> {
-        Err(Denial::MalformedRequest("a request to the provider is answered as a whole"))
     }
 
     fn write(&self, call: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
