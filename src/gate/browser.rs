@@ -61,15 +61,11 @@ pub(super) use sessions::{keep_cookie, presented, presented_to_handler};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Browser {
-    path: String,
-    page: LoginPage,
-    after_logout: String,
+    /// The endpoint. It gets `dialect` once the public URL is known.
+    endpoint: Endpoint,
+    dialect: BrowserDialect,
     cookie: CookieAttributes,
     sessions: SessionRules,
-    profile: ProfileOverride,
-    client: Option<Box<str>>,
-    account: Option<Box<str>>,
-    listeners: Vec<Box<str>>,
     device: Binding,
     #[cfg(feature = "browser-oidc")]
     provider: Option<LoginProvider>,
@@ -100,16 +96,12 @@ impl Browser {
     /// A login by the users of the gate's [directory](super::GateBuilder::directory), at `path`: `/auth/login`,
     /// `/auth/session` and `/auth/logout` for `"/auth"`.
     pub fn own(path: impl Into<String>) -> Self {
+        let dialect = BrowserDialect { after_logout: "/".to_owned(), ..BrowserDialect::default() };
         Self {
-            path: path.into(),
-            page: LoginPage::default(),
-            after_logout: "/".to_owned(),
+            endpoint: Endpoint::new(dialect.clone()).path(path),
+            dialect,
             cookie: CookieAttributes { is_strict: false, is_persistent: true },
             sessions: SessionRules::default(),
-            profile: ProfileOverride::default(),
-            client: None,
-            account: None,
-            listeners: Vec::new(),
             device: Binding::Off,
             #[cfg(feature = "browser-oidc")]
             provider: None,
@@ -123,21 +115,23 @@ impl Browser {
     /// [`ProviderToken`](super::ProviderToken).
     #[cfg(feature = "browser-oidc")]
     pub fn provider(path: impl Into<String>, provider: LoginProvider) -> Self {
-        Self { provider: Some(provider), ..Self::own(path) }
+        let mut browser = Self { provider: Some(provider), ..Self::own(path) };
+        browser.dialect.has_provider = true;
+        browser
     }
 
     /// The login page of the application, by its path, instead of the gate's own plain form. The page gets the parameter
     /// `to`, and `error` after a failed login. Its form sends to `/auth/login`.
     #[must_use]
     pub fn page(mut self, path: impl Into<String>) -> Self {
-        self.page = LoginPage::At(path.into());
+        self.dialect.page = LoginPage::At(path.into());
         self
     }
 
     /// Without a login page: `GET /auth/login` is 404, and navigations without a session get 401.
     #[must_use]
     pub fn without_page(mut self) -> Self {
-        self.page = LoginPage::None;
+        self.dialect.page = LoginPage::None;
         self
     }
 
@@ -145,7 +139,7 @@ impl Browser {
     /// origin](super::GateBuilder::allowed_origins). The default is `/`.
     #[must_use]
     pub fn after_logout(mut self, to: impl Into<String>) -> Self {
-        self.after_logout = to.into();
+        self.dialect.after_logout = to.into();
         self
     }
 
@@ -186,21 +180,21 @@ impl Browser {
     /// 7 days.
     #[must_use]
     pub fn profile(mut self, profile: ProfileOverride) -> Self {
-        self.profile = profile;
+        self.endpoint = self.endpoint.profile(profile);
         self
     }
 
     /// The client of the sessions. The default is `browser`.
     #[must_use]
     pub fn client(mut self, client: impl Into<Box<str>>) -> Self {
-        self.client = Some(client.into());
+        self.endpoint = self.endpoint.client(client);
         self
     }
 
     /// Binds the login to one account.
     #[must_use]
     pub fn account(mut self, account: impl Into<Box<str>>) -> Self {
-        self.account = Some(account.into());
+        self.endpoint = self.endpoint.account(account);
         self
     }
 
@@ -211,7 +205,7 @@ impl Browser {
         I: IntoIterator,
         I::Item: Into<Box<str>>,
     {
-        self.listeners = names.into_iter().map(Into::into).collect();
+        self.endpoint = self.endpoint.listeners(names);
         self
     }
 
@@ -235,7 +229,7 @@ impl Browser {
     /// The path of the endpoint, and the relay of its provider, if it has one.
     #[cfg(feature = "browser-oidc")]
     pub(super) fn relay(&self) -> Option<(&str, super::RelayConfig)> {
-        self.provider.as_ref().map(|provider| (self.path.as_str(), vault::relay_config(provider)))
+        self.provider.as_ref().map(|provider| (self.endpoint.base(), vault::relay_config(provider)))
     }
 
     /// The rules for requests by session.
@@ -249,10 +243,12 @@ impl Browser {
         public_url: &str,
         allowed: &[Box<str>],
     ) -> Result<(Endpoint, Arc<BrowserEndpoint>), BuildError> {
-        let failed = |problem: &str| BuildError::endpoint(NAME, &self.path, problem);
-        let is_path = !self.path.ends_with('/')
-            && !self.path.contains(['{', '}', '?', '#'])
-            && CanonicalPath::parse(&self.path).is_ok_and(|path| !path.is_rewritten());
+        let Self { mut endpoint, mut dialect, sessions, device, cookie, .. } = self;
+        let path = endpoint.base().to_owned();
+        let failed = |problem: &str| BuildError::endpoint(NAME, &path, problem);
+        let is_path = !path.ends_with('/')
+            && !path.contains(['{', '}', '?', '#'])
+            && CanonicalPath::parse(&path).is_ok_and(|path| !path.is_rewritten());
         if !is_path {
             return Err(failed("the path of a browser endpoint is a canonical one below the root, without parameters"));
         }
@@ -261,46 +257,34 @@ impl Browser {
                 "browsers keep its cookie over https alone, and from loopback: the public URL must begin with https://",
             ));
         };
-        let listed = if self.sessions.admits_listed { allowed.to_vec() } else { Vec::new() };
-        let targets = LoginTargets { origin, path: self.path.clone(), listed };
-        let is_good = |to: &str| to == "/" || targets.admit(to) != LoginTarget::ROOT;
-        if !is_good(&self.after_logout) {
+        let listed = if sessions.admits_listed { allowed.to_vec() } else { Vec::new() };
+        dialect.targets = LoginTargets { origin, path: path.clone(), listed };
+        let is_good = |to: &str| to == "/" || dialect.targets.admit(to) != LoginTarget::ROOT;
+        if !is_good(&dialect.after_logout) {
             return Err(failed("after_logout is neither a path of the gate nor a URL of an allowed origin"));
         }
-        if let LoginPage::At(page) = &self.page
+        if let LoginPage::At(page) = &dialect.page
             && !(page.starts_with('/') && is_good(page) && !page.contains('#'))
         {
             return Err(failed("its page is not a path of the gate outside of the endpoint"));
         }
-        #[cfg(feature = "browser-oidc")]
-        let has_provider = self.provider.is_some();
-        #[cfg(not(feature = "browser-oidc"))]
-        let has_provider = false;
-        if has_provider && (self.account.is_some() || self.page != LoginPage::BuiltIn) {
+        if dialect.has_provider && (endpoint.account.is_some() || dialect.page != LoginPage::BuiltIn) {
             return Err(failed("page and account are for a login at the gate, but the endpoint has a provider"));
         }
-        let binds_devices = self.device != Binding::Off;
-        let (page, after_logout) = (self.page, self.after_logout);
-        let dialect = BrowserDialect { targets, page, after_logout, has_provider, binds_devices };
-        let endpoint = Arc::new(BrowserEndpoint {
-            dialect: dialect.clone(),
+        dialect.binds_devices = device != Binding::Off;
+        endpoint.dialect = Arc::new(dialect.clone());
+        let browser = Arc::new(BrowserEndpoint {
+            dialect,
             host,
-            cookie: self.cookie,
-            device: self.device,
+            cookie,
+            device,
             #[cfg(feature = "browser-oidc")]
             provider: self.provider,
             #[cfg(feature = "browser-oidc")]
             refusals: client_refusals::ClientRefusals::default(),
         });
-        let mut served = Endpoint::new(dialect).path(self.path).profile(self.profile).listeners(self.listeners);
-        served.browser = Some(Arc::clone(&endpoint));
-        if let Some(client) = self.client {
-            served = served.client(client);
-        }
-        if let Some(account) = self.account {
-            served = served.account(account);
-        }
-        Ok((served, endpoint))
+        endpoint.browser = Some(Arc::clone(&browser));
+        Ok((endpoint, browser))
     }
 }
 

@@ -64,13 +64,13 @@ pub const JWKS_MAX_AGE: std::time::Duration = std::time::Duration::from_secs(300
 /// ```
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    dialect: Arc<dyn Dialect>,
+    pub(super) dialect: Arc<dyn Dialect>,
     path: Option<String>,
     profile: ProfileOverride,
     clients: Option<Vec<Box<str>>>,
     client: Option<Box<str>>,
     accepts: Vec<Box<str>>,
-    account: Option<Box<str>>,
+    pub(super) account: Option<Box<str>>,
     listeners: Vec<Box<str>>,
     #[cfg(feature = "relay")]
     relay_config: Option<super::relay::RelayConfig>,
@@ -228,7 +228,7 @@ impl Endpoint {
     }
 
     /// The path that the endpoint's operations share.
-    fn base(&self) -> &str {
+    pub(super) fn base(&self) -> &str {
         self.path.as_deref().unwrap_or_else(|| self.dialect.default_path())
     }
 
