@@ -418,7 +418,7 @@ def messages():
         if "tests" in path.relative_to(ROOT).parts or path.name == "tests.rs":
             continue
         source = path.read_text().split("#[cfg(test)]\nmod tests {")[0]
-        for call in re.finditer(r"(?<![a-z_])(?:tracing::)?(?:error|warn)!\(", source):
+        for call in re.finditer(r"(?<![a-z_])(?:tracing::)?(?:error|warn)!\(|\.(?:heed|log)\(", source):
             texts, depth, at = [], 1, call.end()
             while depth:
                 if source[at] == '"':
@@ -430,8 +430,11 @@ def messages():
                 at += 1
             body = source[call.end() : at]
             is_audit = "target: TARGET" in body or "rotogate::audit" in body
-            if texts and not is_audit and not texts[-1].startswith("{"):
-                yield re.sub(r"\\\n\s*", "", texts[-1]).replace('\\"', '"')
+            if not is_audit:
+                # `heed` and `log` have a text for a warning and one for an error.
+                for text in texts[-2:] if call.group().startswith(".") else texts[-1:]:
+                    if not text.startswith("{"):
+                        yield re.sub(r"\\\n\s*", "", text).replace('\\"', '"')
 
 
 def messages_on_their_page():

@@ -39,23 +39,41 @@ pub(super) async fn begin(gate: &Arc<Running>, feed: Option<Box<dyn Feed>>) -> R
             }
         }
         tokio::spawn(follow(Arc::downgrade(gate), feed));
-        tokio::spawn(nodes::look(Arc::downgrade(gate)));
-        tokio::spawn(beat(Arc::downgrade(gate)));
-        tokio::spawn(watch_store(Arc::downgrade(gate)));
+        tokio::spawn(each(every(nodes::LOOK_EVERY), Arc::downgrade(gate), nodes::look));
+        if let Some(period) = gate.engine.beats_every() {
+            tokio::spawn(each(every(period), Arc::downgrade(gate), beat));
+        }
+        tokio::spawn(each(every(STORE_CHECK_EVERY), Arc::downgrade(gate), watch_store));
     }
-    tokio::spawn(pay(Arc::downgrade(gate)));
-    tokio::spawn(tick(Arc::downgrade(gate)));
-    tokio::spawn(advance(Arc::downgrade(gate)));
-    tokio::spawn(ask_about_browsers(Arc::downgrade(gate)));
-    tokio::spawn(flush(Arc::downgrade(gate)));
-    tokio::spawn(sweep(Arc::downgrade(gate)));
+    tokio::spawn(each(every(TICK_EVERY), Arc::downgrade(gate), pay));
+    tokio::spawn(each(every(TICK_EVERY), Arc::downgrade(gate), tick));
+    tokio::spawn(each(every(TICK_EVERY), Arc::downgrade(gate), advance));
+    tokio::spawn(each(every(TICK_EVERY), Arc::downgrade(gate), ask_about_browsers));
+    tokio::spawn(each(every(FLUSH_EVERY), Arc::downgrade(gate), flush));
+    let sweep_every = SWEEP_EVERY;
+    #[cfg(feature = "failpoints")]
+    let sweep_every = rotogate_core::failpoint::sweep_every(sweep_every);
+    let mut sweeps = every(sweep_every);
+    // A gate that has just begun has nothing to sweep.
+    sweeps.reset();
+    tokio::spawn(each(sweeps, Arc::downgrade(gate), sweep));
     Ok(())
 }
 
-pub(super) fn every(period: Duration) -> Interval {
+fn every(period: Duration) -> Interval {
     let mut interval = tokio::time::interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
+}
+
+/// Calls `act` at each tick, until the gate ends. `S` is what a call leaves for the next one.
+async fn each<S: Default>(mut ticks: Interval, gate: Weak<Running>, act: impl AsyncFn(Arc<Running>, &mut S)) {
+    let mut state = S::default();
+    loop {
+        ticks.tick().await;
+        let Some(gate) = gate.upgrade() else { return };
+        act(gate, &mut state).await;
+    }
 }
 
 /// Applies the revocations of other gates.
@@ -79,17 +97,12 @@ async fn follow(gate: Weak<Running>, mut feed: Box<dyn Feed>) {
                     Err(_) => {}
                 }
             }
-            Err(error) => match not_followed.due(&gate) {
-                Some(Severity::Late) => tracing::warn!(
-                    error = ?Chain(&error),
-                    "the store cannot be followed just now: revocations of other gates arrive late; retrying"
-                ),
-                Some(Severity::Failing) => tracing::error!(
-                    error = ?Chain(&error),
-                    "the store cannot be followed: revocations of other gates are not received; retrying"
-                ),
-                None => {}
-            },
+            Err(error) => not_followed.log(
+                &gate,
+                &error,
+                "the store cannot be followed just now: revocations of other gates arrive late; retrying",
+                "the store cannot be followed: revocations of other gates are not received; retrying",
+            ),
         }
     }
 }
@@ -119,238 +132,188 @@ impl StoreFaults {
             self.failing.is_due(now).then_some(Severity::Failing)
         }
     }
+
+    /// The result of the task. A failure is logged as `late` or `failing`.
+    fn heed<T>(&mut self, gate: &Running, result: Result<T, StoreError>, late: &str, failing: &str) -> Option<T> {
+        match result {
+            Ok(done) => {
+                *self = Self::default();
+                Some(done)
+            }
+            Err(error) => {
+                self.log(gate, &error, late, failing);
+                None
+            }
+        }
+    }
+
+    /// Logs this failure, unless it should not be logged now.
+    fn log(&mut self, gate: &Running, error: &StoreError, late: &str, failing: &str) {
+        match self.due(gate) {
+            Some(Severity::Late) => tracing::warn!(error = ?Chain(error), "{late}"),
+            Some(Severity::Failing) => tracing::error!(error = ?Chain(error), "{failing}"),
+            None => {}
+        }
+    }
 }
 
 /// Retries revocations that the store did not acknowledge.
-async fn pay(gate: Weak<Running>) {
-    let mut ticks = every(TICK_EVERY);
-    let mut unpaid = Seldom::default();
-    loop {
-        ticks.tick().await;
-        let Some(gate) = gate.upgrade() else { return };
-        let engine = &gate.engine;
-        match engine.pay().await {
-            Ok(0) => {}
-            Ok(revocations) => {
-                unpaid = Seldom::default();
-                tracing::info!(revocations, "revocations that the store had not acknowledged were written");
-            }
-            Err(error) if unpaid.is_due(engine.clock().source().monotonic()) => {
-                let Unpaid { total, lost_at_end, named } = engine.unpaid();
-                tracing::error!(
-                    error = ?Chain(&error),
-                    revocations = total,
-                    lost_at_end,
-                    of = named,
-                    "revocations not written: they hold at this gate; retrying"
-                );
-            }
-            Err(_) => {}
+async fn pay(gate: Arc<Running>, unpaid: &mut Seldom) {
+    let engine = &gate.engine;
+    match engine.pay().await {
+        Ok(0) => {}
+        Ok(revocations) => {
+            *unpaid = Seldom::default();
+            tracing::info!(revocations, "revocations that the store had not acknowledged were written");
         }
+        Err(error) if unpaid.is_due(engine.clock().source().monotonic()) => {
+            let Unpaid { total, lost_at_end, named } = engine.unpaid();
+            tracing::error!(
+                error = ?Chain(&error),
+                revocations = total,
+                lost_at_end,
+                of = named,
+                "revocations not written: they hold at this gate; retrying"
+            );
+        }
+        Err(_) => {}
     }
 }
 
 /// Writes the heartbeat of this process.
-async fn beat(gate: Weak<Running>) {
-    let Some(period) = gate.upgrade().and_then(|gate| gate.engine.beats_every()) else { return };
-    let mut ticks = every(period);
-    loop {
-        ticks.tick().await;
-        let Some(gate) = gate.upgrade() else { return };
-        gate.engine.beat();
-    }
+async fn beat(gate: Arc<Running>, (): &mut ()) {
+    gate.engine.beat();
 }
 
 /// Checks whether the shared store is still suitable. The feed shows whether the store is reachable.
-async fn watch_store(gate: Weak<Running>) {
-    let mut ticks = every(STORE_CHECK_EVERY);
-    loop {
-        ticks.tick().await;
-        let Some(gate) = gate.upgrade() else { return };
-        let unfit = match gate.engine.store().check().await {
-            Err(error) if error.outcome() == WriteOutcome::Refused => Some(error.to_string()),
-            // The last known state stays valid.
-            Err(_) => continue,
-            Ok(()) => None,
-        };
-        let before = gate.unfit_store.swap(unfit.clone().map(Arc::new));
-        match (before, unfit) {
-            (None, Some(why)) => tracing::error!(why, "the store is no longer suitable: this gate is not ready"),
-            (Some(_), None) => tracing::info!("the store is suitable again"),
-            _ => {}
-        }
+async fn watch_store(gate: Arc<Running>, (): &mut ()) {
+    let unfit = match gate.engine.store().check().await {
+        Err(error) if error.outcome() == WriteOutcome::Refused => Some(error.to_string()),
+        // The last known state stays valid.
+        Err(_) => return,
+        Ok(()) => None,
+    };
+    let before = gate.unfit_store.swap(unfit.clone().map(Arc::new));
+    match (before, unfit) {
+        (None, Some(why)) => tracing::error!(why, "the store is no longer suitable: this gate is not ready"),
+        (Some(_), None) => tracing::info!("the store is suitable again"),
+        _ => {}
     }
 }
 
 /// Moves engine time, and logs its deviations.
-async fn tick(gate: Weak<Running>) {
-    let mut ticks = every(TICK_EVERY);
-    let mut wrong = Seldom::default();
-    let mut before = Freshness::Fresh;
-    loop {
-        ticks.tick().await;
-        let Some(gate) = gate.upgrade() else { return };
-        let clock = gate.engine.clock();
-        gate.faults.tell_counts(clock.source().monotonic());
-        match clock.tick() {
-            ClockState::Jumped if clock.follows_store() && wrong.is_due(clock.source().monotonic()) => tracing::error!(
-                "the clock of the store jumped more than an hour ahead of the monotonic clock: it is not followed, nothing \
-                 is swept or minted. Correct it; if it is correct, restart the gate"
-            ),
-            ClockState::Jumped if wrong.is_due(clock.source().monotonic()) => tracing::error!(
-                "the wall clock jumped more than an hour ahead of the monotonic clock: it is not followed, nothing is swept \
-                 or minted. Correct it; if it is correct, restart the gate"
-            ),
-            ClockState::Skewed if wrong.is_due(clock.source().monotonic()) => tracing::error!(
+async fn tick(gate: Arc<Running>, (wrong, before): &mut (Seldom, Option<Freshness>)) {
+    let clock = gate.engine.clock();
+    gate.faults.tell_counts(clock.source().monotonic());
+    match clock.tick() {
+        ClockState::Jumped if clock.follows_store() && wrong.is_due(clock.source().monotonic()) => tracing::error!(
+            "the clock of the store jumped more than an hour ahead of the monotonic clock: it is not followed, nothing \
+             is swept or minted. Correct it; if it is correct, restart the gate"
+        ),
+        ClockState::Jumped if wrong.is_due(clock.source().monotonic()) => tracing::error!(
+            "the wall clock jumped more than an hour ahead of the monotonic clock: it is not followed, nothing is swept \
+             or minted. Correct it; if it is correct, restart the gate"
+        ),
+        ClockState::Skewed if wrong.is_due(clock.source().monotonic()) => tracing::error!(
+            wall = %clock.wall().rfc3339(),
+            store = %clock.now().rfc3339(),
+            "the wall clock differs from the time of the store by more than the leeway: nothing is minted. Correct it"
+        ),
+        ClockState::Behind if wrong.is_due(clock.source().monotonic()) => tracing::error!(
+            wall = %clock.wall().rfc3339(),
+            store = %clock.persisted_at_start().rfc3339(),
+            "the store was written at a time that the wall clock has not reached: nothing is minted until then. Correct \
+             the clock; if the clock is right, run rotogate store reset-clock"
+        ),
+        ClockState::Good => match clock.wall_is_behind() {
+            Some(by) if wrong.is_due(clock.source().monotonic()) => tracing::warn!(
                 wall = %clock.wall().rfc3339(),
-                store = %clock.now().rfc3339(),
-                "the wall clock differs from the time of the store by more than the leeway: nothing is minted. Correct it"
+                engine = %clock.now().rfc3339(),
+                behind_s = by.as_secs(),
+                "the wall clock is behind the time of this gate: it was set back, or was ahead before. The gate \
+                 continues with its own time; after a restart it issues nothing until the wall clock has reached this \
+                 time. Correct the wall clock"
             ),
-            ClockState::Behind if wrong.is_due(clock.source().monotonic()) => tracing::error!(
-                wall = %clock.wall().rfc3339(),
-                store = %clock.persisted_at_start().rfc3339(),
-                "the store was written at a time that the wall clock has not reached: nothing is minted until then. Correct \
-                 the clock; if the clock is right, run rotogate store reset-clock"
+            Some(_) => {}
+            None => *wrong = Seldom::default(),
+        },
+        ClockState::Jumped | ClockState::Skewed | ClockState::Behind => {}
+    }
+    let now = gate.engine.freshness();
+    if now != before.replace(now).unwrap_or(Freshness::Fresh) {
+        match now {
+            Freshness::Fresh => tracing::info!("the store answers again: tokens are accepted and minted"),
+            // `restore` logs it.
+            Freshness::Restoring => {}
+            Freshness::Degraded => tracing::error!(
+                "the store was not heard of for longer than the staleness: no token is minted; tokens are accepted for \
+                 now"
             ),
-            ClockState::Good => match clock.wall_is_behind() {
-                Some(by) if wrong.is_due(clock.source().monotonic()) => tracing::warn!(
-                    wall = %clock.wall().rfc3339(),
-                    engine = %clock.now().rfc3339(),
-                    behind_s = by.as_secs(),
-                    "the wall clock is behind the time of this gate: it was set back, or was ahead before. The gate \
-                     continues with its own time; after a restart it issues nothing until the wall clock has reached this \
-                     time. Correct the wall clock"
-                ),
-                Some(_) => {}
-                None => wrong = Seldom::default(),
-            },
-            ClockState::Jumped | ClockState::Skewed | ClockState::Behind => {}
-        }
-        let now = gate.engine.freshness();
-        if now != before {
-            match now {
-                Freshness::Fresh => tracing::info!("the store answers again: tokens are accepted and minted"),
-                // `restore` logs it.
-                Freshness::Restoring => {}
-                Freshness::Degraded => tracing::error!(
-                    "the store was not heard of for longer than the staleness: no token is minted; tokens are accepted for \
-                     now"
-                ),
-                Freshness::Stale => tracing::error!(
-                    "the store was not heard of for longer than the staleness: no token is accepted or minted"
-                ),
-            }
-            before = now;
+            Freshness::Stale => tracing::error!(
+                "the store was not heard of for longer than the staleness: no token is accepted or minted"
+            ),
         }
     }
 }
 
 /// Moves long connections to tokens that other gates issued.
-async fn advance(gate: Weak<Running>) {
-    let mut ticks = every(TICK_EVERY);
-    loop {
-        ticks.tick().await;
-        let Some(gate) = gate.upgrade() else { return };
-        gate.engine.advance_expiring_lines().await;
-    }
+async fn advance(gate: Arc<Running>, (): &mut ()) {
+    gate.engine.advance_expiring_lines().await;
 }
 
 /// Ends the streams of browsers whose user was disabled.
-async fn ask_about_browsers(gate: Weak<Running>) {
-    let mut ticks = every(TICK_EVERY);
-    loop {
-        ticks.tick().await;
-        let Some(gate) = gate.upgrade() else { return };
-        // If no gate is in force, all gates were dropped, and the task ends when the running state is dropped.
-        if let Some(gate) = gate.in_force() {
-            gate.ask_about_browsers().await;
-        }
+async fn ask_about_browsers(gate: Arc<Running>, (): &mut ()) {
+    // If no gate is in force, all gates were dropped, and the task ends when the running state is dropped.
+    if let Some(gate) = gate.in_force() {
+        gate.ask_about_browsers().await;
     }
 }
 
 /// Writes the generations that requests have confirmed.
-async fn flush(gate: Weak<Running>) {
-    let mut ticks = every(FLUSH_EVERY);
-    let mut unwritten = StoreFaults::default();
-    loop {
-        ticks.tick().await;
-        let Some(gate) = gate.upgrade() else { return };
-        let engine = &gate.engine;
-        match engine.flush_confirmations().await {
-            Ok(()) => unwritten = StoreFaults::default(),
-            Err(error) => match unwritten.due(&gate) {
-                Some(Severity::Late) => {
-                    tracing::warn!(error = ?Chain(&error), "confirmations cannot be written just now; kept and retried");
-                }
-                Some(Severity::Failing) => {
-                    tracing::error!(error = ?Chain(&error), "confirmations not written; kept and retried");
-                }
-                None => {}
-            },
-        }
-        engine.catch_up().await;
-    }
+async fn flush(gate: Arc<Running>, unwritten: &mut StoreFaults) {
+    let engine = &gate.engine;
+    let written = engine.flush_confirmations().await;
+    unwritten.heed(
+        &gate,
+        written,
+        "confirmations cannot be written just now; kept and retried",
+        "confirmations not written; kept and retried",
+    );
+    engine.catch_up().await;
 }
 
-/// Removes ended records.
-async fn sweep(gate: Weak<Running>) {
-    let mut unswept = StoreFaults::default();
-    #[cfg(feature = "relay")]
-    let mut unswept_relays = StoreFaults::default();
-    let sweep_every = SWEEP_EVERY;
-    #[cfg(feature = "failpoints")]
-    let sweep_every = rotogate_core::failpoint::sweep_every(sweep_every);
-    loop {
-        tokio::time::sleep(sweep_every).await;
-        let Some(gate) = gate.upgrade() else { return };
-        let engine = &gate.engine;
-        // With a clock that jumped ahead, a sweep would remove live records.
-        if !engine.may_sweep() {
-            continue;
-        }
-        if let Some(gate) = gate.in_force() {
-            gate.sweep_exchanges();
-        }
-        let now = engine.clock().now();
-        let listed = engine.revocations().sweep(now);
-        match engine.store().sweep(now).await {
-            Ok(swept) => {
-                unswept = StoreFaults::default();
-                tracing::debug!(sessions = swept.sessions, revocations = swept.revocations, listed, "swept");
-            }
-            Err(error) => match unswept.due(&gate) {
-                Some(Severity::Late) => {
-                    tracing::warn!(error = ?Chain(&error), "the store cannot be swept just now; next attempt in a minute");
-                }
-                Some(Severity::Failing) => {
-                    tracing::error!(error = ?Chain(&error), "store sweep failed; next attempt in a minute");
-                }
-                None => {}
-            },
-        }
-        #[cfg(feature = "relay")]
-        sweep_relays(&gate, &mut unswept_relays).await;
-        #[cfg(feature = "relay")]
-        write_key_uses(&gate, &mut unswept_relays).await;
-    }
-}
-
-#[cfg(feature = "relay")]
-async fn sweep_relays(gate: &Running, unswept: &mut StoreFaults) {
-    let Some(store) = &gate.records else { return };
-    let Err(error) = store.sweep_relay(gate.engine.clock().now()).await else {
-        *unswept = StoreFaults::default();
+/// Removes ended records. The failures are those of sessions, and those of relay records.
+async fn sweep(gate: Arc<Running>, unswept: &mut (StoreFaults, StoreFaults)) {
+    let engine = &gate.engine;
+    // With a clock that jumped ahead, a sweep would remove live records.
+    if !engine.may_sweep() {
         return;
-    };
-    match unswept.due(gate) {
-        Some(Severity::Late) => {
-            tracing::warn!(error = ?Chain(&error), "relay records cannot be swept just now; next attempt in a minute");
-        }
-        Some(Severity::Failing) => {
-            tracing::error!(error = ?Chain(&error), "relay records not swept; next attempt in a minute");
-        }
-        None => {}
     }
+    if let Some(gate) = gate.in_force() {
+        gate.sweep_exchanges();
+    }
+    let now = engine.clock().now();
+    let listed = engine.revocations().sweep(now);
+    let swept = unswept.0.heed(
+        &gate,
+        engine.store().sweep(now).await,
+        "the store cannot be swept just now; next attempt in a minute",
+        "store sweep failed; next attempt in a minute",
+    );
+    if let Some(swept) = swept {
+        tracing::debug!(sessions = swept.sessions, revocations = swept.revocations, listed, "swept");
+    }
+    #[cfg(feature = "relay")]
+    if let Some(store) = &gate.records {
+        unswept.1.heed(
+            &gate,
+            store.sweep_relay(engine.clock().now()).await,
+            "relay records cannot be swept just now; next attempt in a minute",
+            "relay records not swept; next attempt in a minute",
+        );
+    }
+    #[cfg(feature = "relay")]
+    write_key_uses(&gate, &mut unswept.1).await;
 }
 
 /// Writes when API keys were used, and renews their HMACs under the current secret.

@@ -1,7 +1,7 @@
 //! The state that a gate publishes to the other gates of its store, and its checks of the other gates' state.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::running::Running;
@@ -13,36 +13,30 @@ pub(super) mod keys;
 const RUNS_FOR: Duration = Duration::from_secs(20);
 
 /// How often a gate reads the state of the others.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How long the users of two gates may differ before the log says so: a users file needs time to reach all gates.
 const MAY_DIFFER_FOR: Duration = Duration::from_secs(60);
 
 /// Reads the state of the other gates of the store.
-pub(super) async fn look(gate: Weak<Running>) {
-    let mut looks = super::maintain::every(LOOK_EVERY);
-    let mut users = UsersSeen::default();
-    loop {
-        looks.tick().await;
-        let Some(gate) = gate.upgrade() else { return };
-        let Some(shared) = gate.engine.store().shared() else { return };
-        // Other tasks log that the store does not answer.
-        let Ok(nodes) = shared.nodes().await else { continue };
-        gate.engine.set_nodes(nodes.len());
-        let now = gate.engine.clock().source().monotonic();
-        match users.see(gate.row.get().users.as_deref(), &nodes, now) {
-            Some(differ) if differ.is_empty() => tracing::info!("all gates of the store have the same users again"),
-            Some(differ) => tracing::warn!(
-                nodes = differ.join(", "),
-                "other gates of the store have other users than this one: copy the users file to all of them"
-            ),
-            None => {}
-        }
+pub(super) async fn look(gate: Arc<Running>, users: &mut UsersSeen) {
+    let Some(shared) = gate.engine.store().shared() else { return };
+    // Other tasks log that the store does not answer.
+    let Ok(nodes) = shared.nodes().await else { return };
+    gate.engine.set_nodes(nodes.len());
+    let now = gate.engine.clock().source().monotonic();
+    match users.see(gate.row.get().users.as_deref(), &nodes, now) {
+        Some(differ) if differ.is_empty() => tracing::info!("all gates of the store have the same users again"),
+        Some(differ) => tracing::warn!(
+            nodes = differ.join(", "),
+            "other gates of the store have other users than this one: copy the users file to all of them"
+        ),
+        None => {}
     }
 }
 
 /// Since when the users of other gates differ from the users of this gate.
 #[derive(Default)]
-struct UsersSeen {
+pub(super) struct UsersSeen {
     differ: BTreeMap<Box<str>, Duration>,
     said: Vec<Box<str>>,
 }
