@@ -25,12 +25,10 @@
 //! # Ok(()) }
 //! ```
 
-use std::fmt;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -190,11 +188,6 @@ impl RedbStore {
         self.inner.shared.commits.counted().done.buckets.iter().sum()
     }
 
-    /// For how long writing has failed; `None` while it works.
-    pub fn failed_for(&self) -> Option<Duration> {
-        self.inner.shared.failed_for()
-    }
-
     /// Copies the present state of the store into a new file at `path` (0600), while reading and writing continue. The
     /// file gets its name when it is complete.
     ///
@@ -278,11 +271,7 @@ impl Drop for RedbInner {
     }
 }
 
-impl fmt::Debug for RedbStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedbStore").field("path", &self.inner.path).finish_non_exhaustive()
-    }
-}
+rotogate_core::debug_with!(RedbStore { inner.path });
 
 /// Works on a database in a thread of its own, which drops the database before the answer: if the caller closes the
 /// store afterwards, it is really closed. Errors say `what` is done.

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::sync::mpsc as std_mpsc;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -260,7 +261,7 @@ async fn r2_o22_a_failed_commit_is_told_to_all_and_the_store_opens_again_by_itse
     let s = session("alice", 1, START);
     insert(&store, &s).await;
     store.check().await.unwrap();
-    assert_eq!(store.failed_for(), None);
+    assert_eq!(store.inner.shared.failed_for(), None);
     store.inner.backend.fail();
     let (a, b) = (session("alice", 2, START), session("alice", 3, START));
     let (first, second) =
@@ -272,10 +273,10 @@ async fn r2_o22_a_failed_commit_is_told_to_all_and_the_store_opens_again_by_itse
     // The disk works again after a while.
     while let Err(error) = store.check().await {
         assert!(error.to_string().contains("reopened"), "{error}");
-        assert!(store.failed_for().is_some());
+        assert!(store.inner.shared.failed_for().is_some());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(store.failed_for(), None);
+    assert_eq!(store.inner.shared.failed_for(), None);
     assert_eq!(store.load(s.id).await.unwrap(), Some(s.clone()));
     assert_eq!(store.load(a.id).await.unwrap(), None, "what was not acknowledged is not there");
     insert(&store, &a).await;

@@ -163,13 +163,6 @@ impl RateLimit {
         self
     }
 
-    /// Sets the number of requests that are admitted at once.
-    #[must_use]
-    pub const fn bursts(mut self, burst: u32) -> Self {
-        self.burst = NonZeroU32::new(burst);
-        self
-    }
-
     /// Counts the requests at all gates of a store together.
     #[must_use]
     pub const fn over_gates(mut self) -> Self {
@@ -255,7 +248,7 @@ mod tests {
         let table = [
             (vec![on(own(), &[limit()])], "occurs twice"),
             (vec![on(own(), one), on(own(), &[org.clone().over_gates()])], "differ"),
-            (vec![on(own(), one), on(own(), &[org.clone().bursts(7)])], "differ"),
+            (vec![on(own(), one), on(own(), &[RateLimit { burst: NonZeroU32::new(7), ..org.clone() }])], "differ"),
             (vec![on(RoutePolicy::public(), &[limit()])], "no caller is known"),
             (vec![on(own(), &[limit().named("")])], "give it a name"),
             (vec![on(own(), &[limit().named("\u{e9}t\u{e9}")])], "give it a name"),

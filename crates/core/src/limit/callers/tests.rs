@@ -69,7 +69,8 @@ fn passed(running: &[Arc<RunningLimit>], sent: Sent<'_>) -> usize {
 #[test]
 fn k15_a_callers_requests_are_a_burst_and_then_what_time_earns() {
     let (time, limits) = limits();
-    let running = in_force(&limits, &[RateLimit::new(LimitPer::Subject, 6, MINUTE).bursts(3)]);
+    let three = RateLimit { burst: std::num::NonZeroU32::new(3), ..RateLimit::new(LimitPer::Subject, 6, MINUTE) };
+    let running = in_force(&limits, &[three]);
     assert_eq!(passed(&running, by("ada")), 3);
     assert_eq!(take(&running, by("ada")), Err(("subject", Duration::from_secs(10))));
     assert_eq!(passed(&running, by("ben")), 3, "another subject");

@@ -1,6 +1,7 @@
 //! Gates on one clock, which tokio stops and moves: the same run each time.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 
 use async_trait::async_trait;
 
@@ -198,10 +199,20 @@ async fn k16_gates_admit_together_at_most_the_limit_and_what_they_hold() {
     for gates in 1..=8 {
         for seed in 1..=3 {
             flood(RateLimit::new(LimitPer::Subject, 400, SECOND), gates, seed).await;
-            flood(RateLimit::new(LimitPer::Subject, 100, SECOND).bursts(20), gates, seed).await;
+            flood(
+                RateLimit { burst: NonZeroU32::new(20), ..RateLimit::new(LimitPer::Subject, 100, SECOND) },
+                gates,
+                seed,
+            )
+            .await;
             flood(RateLimit::new(LimitPer::Subject, 5, SECOND), gates, seed).await;
             // Enough for gates that hold requests.
-            flood(RateLimit::new(LimitPer::Subject, 400, SECOND).bursts(1000), gates, seed).await;
+            flood(
+                RateLimit { burst: NonZeroU32::new(1000), ..RateLimit::new(LimitPer::Subject, 400, SECOND) },
+                gates,
+                seed,
+            )
+            .await;
         }
     }
 }
