@@ -15,7 +15,7 @@ use crate::relay::{HttpCaller, ProviderReply, UrlSource};
 use rotogate_core::exchange::{ExchangeFault, ExchangeForm, ExchangedToken, TokenExchanger};
 use rotogate_core::http_client::ClientCredentials;
 use rotogate_core::session::Scope;
-use rotogate_core::token::verify::strict_object;
+use rotogate_core::strict_json;
 
 /// The longest challenge of a provider, in bytes.
 const MAX_CLAIMS: usize = 4096;
@@ -156,7 +156,7 @@ impl HttpExchanger {
         if reply.status == 429 || reply.status >= 500 {
             return Err(unclear(&format!("it answered {}", reply.status)));
         }
-        let answer = strict_object(&reply.body).map_err(|_| unclear("its answer is not a JSON object"))?;
+        let answer = strict_json::object(&reply.body).map_err(|_| unclear("its answer is not a JSON object"))?;
         if reply.status == 200 {
             return self.granted(&answer).map_err(unclear);
         }
@@ -184,7 +184,7 @@ impl HttpExchanger {
 fn has_delegated_scope(token: &str) -> bool {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     let payload = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
-    payload.and_then(|payload| strict_object(&payload).ok()).is_some_and(|claims| claims.contains_key("scp"))
+    payload.and_then(|payload| strict_json::object(&payload).ok()).is_some_and(|claims| claims.contains_key("scp"))
 }
 
 #[async_trait]

@@ -9,7 +9,7 @@ use http::{HeaderMap, Method};
 use serde_json::{Map, Value};
 
 use rotogate_core::denial::Denial;
-use rotogate_core::token::verify::strict_json;
+use rotogate_core::strict_json;
 
 /// One operation that a dialect serves at an endpoint.
 ///

@@ -10,7 +10,8 @@ use rotogate_core::directory::User;
 use rotogate_core::fault::Error;
 use rotogate_core::reason::Reason;
 use rotogate_core::session::Session;
-use rotogate_core::token::verify::{ProvedGrant, SentGrant, strict_object};
+use rotogate_core::strict_json;
+use rotogate_core::token::verify::{ProvedGrant, SentGrant};
 
 impl Gate {
     /// Explains an assertion (RFC 7523 §2.1) at the endpoints of this gate: whether it is good, and whether its session
@@ -96,7 +97,7 @@ impl Gate {
 /// The client that an assertion names, unverified.
 fn client_named_in(assertion: &str) -> Option<String> {
     let payload = URL_SAFE_NO_PAD.decode(assertion.split('.').nth(1)?).ok()?;
-    strict_object(&payload).ok()?.get("client_id")?.as_str().map(str::to_owned)
+    strict_json::object(&payload).ok()?.get("client_id")?.as_str().map(str::to_owned)
 }
 
 fn explained(grant: &ProvedGrant, user: Option<&User>, session: Option<&Session>) -> ExplainedToken {

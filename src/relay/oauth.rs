@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use super::provider::{Meaning, ProviderReply};
-use rotogate_core::token::verify::object_of_depth;
+use rotogate_core::strict_json::object_of_depth;
 
 /// The largest body of a reply, in bytes.
 pub const MAX_BODY: usize = 64 << 10;

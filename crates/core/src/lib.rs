@@ -51,6 +51,7 @@ pub mod route;
 pub mod rule;
 pub mod session;
 pub mod store;
+pub mod strict_json;
 pub mod task;
 pub mod thumbprint;
 pub mod token;

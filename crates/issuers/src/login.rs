@@ -20,7 +20,7 @@ use crate::remote_keys::{Metadata, RemoteIssuer, RemoteKeys, revocation_target, 
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::http_client::{ClientAssertions, ClientCredentials, FetchError, FetchTarget, SecretPlace};
 use rotogate_core::pause::ServicePauses;
-use rotogate_core::token::verify::object_of_depth;
+use rotogate_core::strict_json::object_of_depth;
 
 mod ask;
 

@@ -9,7 +9,7 @@ use super::super::oauth2::form::MAX_PARAMETERS;
 use super::super::{Call, EnclosedCall};
 use super::actions;
 use super::words::{self, Problem};
-use rotogate_core::token::verify::{members_of_depth, object_of_depth};
+use rotogate_core::strict_json::{members_of_depth, object_of_depth};
 
 /// The deepest nesting of JSON, which no query for documents exceeds.
 const MAX_DEPTH: usize = 64;

@@ -20,7 +20,7 @@ use crate::relay::{
     HttpCaller, Meaning, Presented, Presenter, Provider, ProviderReply, ProviderRequest, ProviderUrls, SendError,
 };
 use rotogate_core::denial::Denial;
-use rotogate_core::token::verify::object_of_depth;
+use rotogate_core::strict_json::object_of_depth;
 
 /// The name of a login in `grants`.
 pub const PASSWORD: &str = "password";

@@ -31,8 +31,8 @@ use rotogate_core::engine::{ProviderTerms, RenewWhen, SessionProvider};
 use rotogate_core::fault::{Chain, Error, Fault};
 use rotogate_core::session::{SessionId, VouchedBy};
 use rotogate_core::store::relay::{RelayInserted, RelayRecord, RelayState, RelaySwapped, VAULT_OWNER};
+use rotogate_core::strict_json::object_of_depth;
 use rotogate_core::token::session_cookie::SessionCookie;
-use rotogate_core::token::verify::object_of_depth;
 use rotogate_issuers::login::{FurtherTokens, LoginFailure, LoginProvider, RefreshedTokens};
 
 /// The provider's time for a refresh: shorter than the time that a request waits for its session.

@@ -9,10 +9,10 @@ use serde_json::{Map, Value};
 
 use crate::clock::Timestamp;
 use crate::denial::ProofFlaw;
+use crate::strict_json;
 use crate::thumbprint::KeyThumbprint;
 use crate::token::Algorithm;
 use crate::token::keyring::VerifyingKey;
-use crate::token::verify::strict_object;
 
 /// The longest proof at our own endpoints and routes, in bytes.
 pub(crate) const MAX_PROOF: usize = 4 << 10;
@@ -198,5 +198,6 @@ fn decode(part: &str) -> Result<Vec<u8>, ProofFlaw> {
 }
 
 pub(super) fn object(part: &str) -> Result<Map<String, Value>, ProofFlaw> {
-    strict_object(&decode(part)?).map_err(|_| ProofFlaw::Malformed("a part of the proof is not a strict JSON object"))
+    strict_json::object(&decode(part)?)
+        .map_err(|_| ProofFlaw::Malformed("a part of the proof is not a strict JSON object"))
 }

@@ -6,11 +6,12 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::{Call, named_by};
 use crate::denial::CallFlaw;
+use crate::strict_json::{self, Any, Member};
 
 /// How deeply arrays and objects may be nested.
 const MAX_DEPTH: usize = 64;
@@ -69,12 +70,14 @@ pub fn read(body: &[u8]) -> Result<Message<'_>, (CallFlaw, Option<MessageId>)> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let read = found.deserialize_message(&mut json).and_then(|()| json.end());
     let id = found.id.take();
+    // The parser itself bounds its recursion.
+    let is_shallow = strict_json::is_shallow(body, MAX_DEPTH);
     match read {
-        Err(_) => match found.flaw {
+        Ok(()) if is_shallow => found.into_message(id),
+        Ok(()) | Err(_) => match found.flaw {
             Some(what) => Err((CallFlaw::NotOneMessage(what), id)),
             None => Err((CallFlaw::NotJson, id)),
         },
-        Ok(()) => found.into_message(id),
     }
 }
 
@@ -87,19 +90,10 @@ struct CallMembers<'a> {
     has_answer: bool,
     id: Option<MessageId>,
     method: Option<Cow<'a, str>>,
-    name: NameMember<'a>,
-    uri: NameMember<'a>,
+    /// What names the called tool, prompt or resource. Only a text names it.
+    name: Option<Member<'a>>,
+    uri: Option<Member<'a>>,
     version: Option<Cow<'a, str>>,
-}
-
-/// A member that names the called tool, prompt or resource.
-#[derive(Default)]
-enum NameMember<'a> {
-    #[default]
-    Absent,
-    Text(Cow<'a, str>),
-    /// The member is not a text.
-    Other,
 }
 
 impl<'a> CallMembers<'a> {
@@ -123,10 +117,11 @@ impl<'a> CallMembers<'a> {
         }
         let name = match named_by(&method) {
             None => None,
-            Some(member) => match if member == "uri" { self.uri } else { self.name } {
-                NameMember::Text(name) => Some(name),
-                NameMember::Absent | NameMember::Other => return refuse("the method needs a name in params"),
-            },
+            Some(member) => {
+                let named = if member == "uri" { self.uri } else { self.name };
+                let Some(Member::Text(name)) = named else { return refuse("the method needs a name in params") };
+                Some(name)
+            }
         };
         Ok(Message { id, method: Some(method), name, version: self.version })
     }
@@ -152,14 +147,6 @@ impl Place {
             Self::Message => &MESSAGE,
             Self::Params => &PARAMS,
             Self::Meta => &META,
-        }
-    }
-
-    const fn depth(self) -> usize {
-        match self {
-            Self::Message => 1,
-            Self::Params => 2,
-            Self::Meta => 3,
         }
     }
 }
@@ -210,12 +197,12 @@ impl<'a> Visitor<'a> for MapVisitor<'_, 'a> {
                 }
                 (Place::Message, "params") => map.next_value_seed(MapVisitor { found, place: Place::Params })?,
                 (Place::Params, "_meta") => map.next_value_seed(MapVisitor { found, place: Place::Meta })?,
-                (Place::Params, "name") => found.name = map.next_value_seed(Skip::naming(place))?,
-                (Place::Params, "uri") => found.uri = map.next_value_seed(Skip::naming(place))?,
+                (Place::Params, "name") => found.name = Some(map.next_value_seed(Any::<false>)?),
+                (Place::Params, "uri") => found.uri = Some(map.next_value_seed(Any::<false>)?),
                 (Place::Meta, META_VERSION) => found.version = Some(map.next_value::<Text<'a>>()?.0),
                 _ => {
                     found.has_answer |= place == Place::Message && matches!(&*key, "result" | "error");
-                    map.next_value_seed(Skip::naming(place))?;
+                    map.next_value_seed(Any::<false>)?;
                 }
             }
         }
@@ -248,82 +235,6 @@ impl<'a> DeserializeSeed<'a> for IdSeed {
             serde_json::Value::Number(number) => Ok(Some(MessageId::Number(number))),
             _ => Err(D::Error::custom("the id must be a text or a number")),
         }
-    }
-}
-
-/// Skips a value, but returns it if it is a text.
-#[derive(Clone, Copy)]
-struct Skip {
-    left: usize,
-}
-
-impl Skip {
-    /// Makes the reader for a member of this object.
-    const fn naming(place: Place) -> Self {
-        Self { left: MAX_DEPTH - place.depth() }
-    }
-
-    fn inside<E: serde::de::Error>(self) -> Result<Self, E> {
-        let left = self.left.checked_sub(1).ok_or_else(|| E::custom("it is too deep"))?;
-        Ok(Self { left })
-    }
-}
-
-impl<'a> DeserializeSeed<'a> for Skip {
-    type Value = NameMember<'a>;
-
-    fn deserialize<D: Deserializer<'a>>(self, json: D) -> Result<NameMember<'a>, D::Error> {
-        json.deserialize_any(self)
-    }
-}
-
-impl<'a> Visitor<'a> for Skip {
-    type Value = NameMember<'a>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<NameMember<'a>, E> {
-        Ok(NameMember::Other)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<NameMember<'a>, E> {
-        Ok(NameMember::Other)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<NameMember<'a>, E> {
-        Ok(NameMember::Other)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<NameMember<'a>, E> {
-        Ok(NameMember::Other)
-    }
-
-    fn visit_unit<E>(self) -> Result<NameMember<'a>, E> {
-        Ok(NameMember::Other)
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'a str) -> Result<NameMember<'a>, E> {
-        Ok(NameMember::Text(text.into()))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<NameMember<'a>, E> {
-        Ok(NameMember::Text(text.to_owned().into()))
-    }
-
-    fn visit_seq<A: SeqAccess<'a>>(self, mut items: A) -> Result<NameMember<'a>, A::Error> {
-        let inside = self.inside()?;
-        while items.next_element_seed(inside)?.is_some() {}
-        Ok(NameMember::Other)
-    }
-
-    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<NameMember<'a>, A::Error> {
-        let inside = self.inside()?;
-        while map.next_key::<IgnoredAny>()?.is_some() {
-            map.next_value_seed(inside)?;
-        }
-        Ok(NameMember::Other)
     }
 }
 

@@ -464,7 +464,7 @@ impl AccessToken {
     /// each call, because most callers need only the claims above, and many tokens are cached.
     pub fn claims(&self) -> serde_json::Map<String, serde_json::Value> {
         match self.response() {
-            Some(response) => verify::strict_json::object(response.as_bytes()).unwrap_or_default(),
+            Some(response) => crate::strict_json::object(response.as_bytes()).unwrap_or_default(),
             None => verify::claims_of(&self.text).unwrap_or_default(),
         }
     }

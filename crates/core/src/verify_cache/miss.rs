@@ -14,8 +14,9 @@ use crate::engine::confirm::Confirmations;
 use crate::limit::{Limits, Source};
 use crate::reason::Reason;
 use crate::rule::Rule;
+use crate::strict_json::Members;
 use crate::token::observer::Observer;
-use crate::token::verify::{IssuerRules, Members, TokenRefusal, TokenToVerify, is_jwt_shaped, payload_of};
+use crate::token::verify::{IssuerRules, TokenRefusal, TokenToVerify, is_jwt_shaped, payload_of};
 use crate::trace::{self, StepKind};
 
 /// The result of a check of an access token.

@@ -10,7 +10,8 @@ use rotogate_core::claim::OwnClaims;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::directory::{NamedUsers, User, is_valid_subject};
 use rotogate_core::session::{Scope, VouchedBy};
-use rotogate_core::token::verify::{is_name, strict_object};
+use rotogate_core::strict_json;
+use rotogate_core::token::verify::is_name;
 
 /// The longest delay that a hook can ask for.
 const MAX_RETRY_AFTER: u64 = 86_400;
@@ -21,7 +22,7 @@ fn wrong(message: &str) -> SourceError {
 
 /// Reads the user of an answer. `None` if the user is inactive.
 pub(super) fn read(body: &[u8]) -> Result<Option<User>, SourceError> {
-    let object = strict_object(body).map_err(|what| wrong(&format!("the answer is {what}")))?;
+    let object = strict_json::object(body).map_err(|what| wrong(&format!("the answer is {what}")))?;
     let mut answer = Answer(object);
     match answer.0.remove("active") {
         Some(Value::Bool(true)) => answer.user().map(Some),
@@ -32,7 +33,7 @@ pub(super) fn read(body: &[u8]) -> Result<Option<User>, SourceError> {
 
 /// Reads an answer about a name: one user, no user, or `"several": true`.
 pub(super) fn read_named(body: &[u8]) -> Result<NamedUsers, SourceError> {
-    let object = strict_object(body).map_err(|what| wrong(&format!("the answer is {what}")))?;
+    let object = strict_json::object(body).map_err(|what| wrong(&format!("the answer is {what}")))?;
     match object.get("several") {
         Some(Value::Bool(true)) if object.get("active") == Some(&Value::Bool(false)) => Ok(NamedUsers::Several),
         None | Some(Value::Null | Value::Bool(false)) => {

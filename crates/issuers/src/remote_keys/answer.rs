@@ -9,8 +9,9 @@ use serde_json::{Map, Value};
 
 use super::settings::FetchSettings;
 use rotogate_core::http_client::{Allowed, FetchError, FetchTarget};
+use rotogate_core::strict_json;
 use rotogate_core::token::algorithm::Algorithm;
-use rotogate_core::token::verify::{IssuerKeys, RulesError, beginning, host_of, strict_json};
+use rotogate_core::token::verify::{IssuerKeys, RulesError, beginning, host_of};
 
 /// The longest text of a discovery document that a message shows, in bytes.
 const MAX_SHOWN: usize = 200;

@@ -10,9 +10,9 @@ use std::time::Duration;
 use super::Keys;
 use super::genuine::{Genuine, NotGenuine, genuine};
 use super::judge::{TokenTimes, is_name};
-use super::members::{Member, Members};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
+use crate::strict_json::{Member, Members};
 
 /// `client_assertion_type`.
 pub const CLIENT_ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";

@@ -9,10 +9,11 @@ use serde_json::{Map, Value};
 use super::genuine::{Genuine, NotGenuine, genuine};
 use super::sessions_seen::Named;
 use super::user_name::UserName;
-use super::{IssuerRules, Verifier, strict_json};
+use super::{IssuerRules, Verifier};
 use crate::clock::Timestamp;
 use crate::denial::{Denial, EventFlaw};
 use crate::revocation::{Effect, LONGEST_KEY, Revocation, Target};
+use crate::strict_json;
 
 mod kind;
 mod security;

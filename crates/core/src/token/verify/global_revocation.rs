@@ -10,10 +10,11 @@ use serde_json::{Map, Value};
 use super::client_assertion::UsableOnce;
 use super::event::{before, issued_at, names_one, subject_of, text};
 use super::user_name::UserName;
-use super::{IssuerRules, Verifier, strict_json};
+use super::{IssuerRules, Verifier};
 use crate::clock::Timestamp;
 use crate::denial::{Denial, EventFlaw};
 use crate::revocation::Revocation;
+use crate::strict_json;
 
 /// The type of its JWT.
 const TYP: &str = "global-token-revocation+jwt";

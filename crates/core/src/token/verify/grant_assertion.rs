@@ -12,12 +12,12 @@ use super::client_assertion::{UsableOnce, sole_audience};
 use super::genuine::{Genuine, NotGenuine, genuine};
 use super::id_token::of_other_kind;
 use super::judge::{self, ClaimsSource, TokenTimes, is_name};
-use super::members::{Member, Members};
 use super::{IssuerRules, Verifier, name_claim};
 use crate::claim::OwnClaims;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::session::{Scope, VouchedBy};
+use crate::strict_json::{Member, Members};
 use crate::thumbprint::KeyThumbprint;
 use crate::token::claims::AccessToken;
 

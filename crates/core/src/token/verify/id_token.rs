@@ -12,7 +12,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::genuine::{Genuine, NotGenuine, genuine};
 use super::judge::{self, ClaimsSource, TokenTimes};
 use super::mapping::{ClaimMapping, RequiredClaim, WantedClaim};
-use super::members::{Member, Members};
 use super::{IssuerRules, Verifier, name_claim};
 use crate::claim::{ClaimError, ClaimPath, OwnClaims};
 use crate::clock::Timestamp;
@@ -20,6 +19,7 @@ use crate::denial::{Denial, ProviderFlaw};
 use crate::random::are_equal;
 use crate::route::StepUp;
 use crate::session::{Scope, VouchedBy};
+use crate::strict_json::{Member, Members};
 use crate::token::algorithm::Algorithm;
 use crate::token::claims::TokenIssuer;
 

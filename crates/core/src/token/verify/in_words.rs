@@ -1,10 +1,10 @@
 //! Why a token is refused, for an explanation: what the token has, and what the rules ask for. The signature is not checked.
 
 use super::judge::{self, ClaimsSource, TokenTimes};
-use super::members::{Member, Members};
 use super::{Verifier, shape};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
+use crate::strict_json::{Member, Members};
 
 /// The longest text of a token in an explanation, in characters.
 const LONGEST: usize = 64;

@@ -8,11 +8,11 @@ use percent_encoding::{AsciiSet, CONTROLS};
 
 use super::TokenToVerify;
 use super::mapping::RefusedClaim;
-use super::members::{Member, Members};
 use super::rules::IssuerRules;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::session::{Generation, SessionId, VouchedBy};
+use crate::strict_json::{Member, Members};
 use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 use crate::token::claims::{AccessToken, LoginClaims, RareClaims, TokenHash, TokenIssuer};
 use crate::token::delegation::{Delegation, TokenOrigin};

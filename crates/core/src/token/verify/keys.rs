@@ -10,9 +10,9 @@ use serde_json::Value;
 
 use super::TokenRefusal;
 use super::rules::{IssuerRules, RulesError};
-use super::strict_json;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
+use crate::strict_json;
 use crate::token::algorithm::Algorithm;
 use crate::token::keyring::{KeyError, KeyPrint, Keyring, VerifyingKey};
 use crate::token::live_keys::{LiveKeys, PresentKeys};

@@ -16,11 +16,11 @@
 use serde_json::Value;
 
 use super::judge::{is_name, is_subject};
-use super::members::{Member, Members};
 use crate::claim::{ClaimPath, OwnClaims};
 use crate::denial::Denial;
 use crate::route::Role;
 use crate::session::Scope;
+use crate::strict_json::{Member, Members};
 
 /// The most roles of one token, and the most elements of a list of scopes.
 const MAX_LIST: usize = 256;

@@ -1,7 +1,7 @@
 //! The unverified claims of a token, for messages to operators.
 
-use super::members::{Member, Members};
 use super::shape::{JoseHeader, TokenParts, decode};
+use crate::strict_json::{Member, Members};
 
 /// The claims of a token, unverified: for logs, never for a decision. Each text is truncated at 256 bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -5,12 +5,12 @@ use std::sync::atomic::AtomicU8;
 use std::time::Duration;
 
 use super::judge::{self, ClaimsSource, Moments, TokenTimes};
-use super::members::{Member, Members};
 use super::name_claim;
 use super::rules::IssuerRules;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::introspection::MAX_RESPONSE;
+use crate::strict_json::{Member, Members};
 use crate::token::claims::{AccessToken, TokenIssuer};
 
 /// Members that state the kind of a token, for servers that also introspect refresh tokens and ID tokens.

@@ -9,9 +9,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use super::super::keyring::{MAX_KID, VerifyingKey};
-use super::members::Members;
-use super::strict_json;
 use crate::denial::Denial;
+use crate::strict_json;
+use crate::strict_json::Members;
 
 /// The longest token, in bytes (J10).
 pub const MAX_TOKEN: usize = 8 * 1024;

@@ -16,8 +16,9 @@ use rotogate_config::{
 };
 use rotogate_core::client::ClientKeys;
 use rotogate_core::http_client::FetchTarget;
+use rotogate_core::strict_json;
 use rotogate_core::token::live_keys::LiveKeys;
-use rotogate_core::token::verify::{IssuerRules, Keys, strict_object};
+use rotogate_core::token::verify::{IssuerRules, Keys};
 use rotogate_kit::config::printable;
 
 /// How long a start waits for the first answers of all issuers together.
@@ -407,7 +408,7 @@ async fn inspect_introspection(settings: &IntrospectionConfig, files: &FetchFile
         let key = if fault.needs_operator() { "introspection.client_id" } else { URL };
         KeyFault::new(key, format!("{}: {fault}", fault.cause))
     })?;
-    let members = strict_object(&response).map_err(|why| KeyFault::new(URL, format!("malformed: {why}")))?;
+    let members = strict_json::object(&response).map_err(|why| KeyFault::new(URL, format!("malformed: {why}")))?;
     match members.get("active") {
         Some(serde_json::Value::Bool(false)) => {
             Ok(vec![format!("introspection at {} answers; an unknown token is not active", settings.url)])

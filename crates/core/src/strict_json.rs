@@ -3,13 +3,15 @@
 
 use serde_json::{Map, Value};
 
-use super::members::Members;
+mod members;
+
+pub(crate) use members::{Any, Member, Members};
 
 /// How deep objects and arrays may be nested.
 pub(crate) const MAX_DEPTH: usize = 16;
 
 /// How many members an object may have: more than any document that the gate reads needs (requirement A24).
-pub(super) const MAX_MEMBERS: usize = 1024;
+const MAX_MEMBERS: usize = 1024;
 
 /// Reads one JSON object that fills `bytes`.
 ///
@@ -30,11 +32,11 @@ pub fn members_of_depth(bytes: &[u8], max_depth: usize, skipped: &[&str]) -> Res
     Members::read_within(bytes, max_depth, skipped).map(Map::from)
 }
 
-pub(super) const NOT_STRICT: &str = "not a JSON object, not strict JSON, a member named twice, or too many members";
-pub(super) const NOT_ALONE: &str = "something after the JSON";
+const NOT_STRICT: &str = "not a JSON object, not strict JSON, a member named twice, or too many members";
+const NOT_ALONE: &str = "something after the JSON";
 
 /// A parser of `bytes`, which are UTF-8, with this bound for the depth.
-pub(super) fn parser(
+fn parser(
     bytes: &[u8],
     max_depth: usize,
 ) -> Result<serde_json::Deserializer<serde_json::de::StrRead<'_>>, &'static str> {
@@ -49,7 +51,7 @@ pub(super) fn parser(
 }
 
 /// Counts brackets outside of strings. Does not check whether the rest is JSON.
-fn is_shallow(bytes: &[u8], max_depth: usize) -> bool {
+pub(crate) fn is_shallow(bytes: &[u8], max_depth: usize) -> bool {
     // Most documents have too few brackets to be too deep. This count is vectorised: `{` and `[` differ in one bit, and
     // a sum of bytes counts the brackets of a piece that is short enough not to overflow.
     let brackets = |piece: &[u8]| piece.iter().map(|byte| u8::from(byte | 0x20 == b'{')).sum::<u8>();

@@ -7,7 +7,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::strict_json;
+use super as strict_json;
 use crate::claim::ClaimPath;
 
 /// One JSON object without repeated members.
@@ -33,7 +33,7 @@ pub(crate) enum Member<'a> {
 
 /// A value on the path to a claim is not an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NotAnObject;
+pub(crate) struct NotAnObject;
 
 impl<'a> Members<'a> {
     /// Reads one JSON object that fills `bytes`, as strictly as [`strict_json`].
@@ -42,24 +42,24 @@ impl<'a> Members<'a> {
     }
 
     /// As [`Self::read`], with another bound for the depth. The members in `skipped` become null.
-    pub(super) fn read_within(bytes: &'a [u8], max_depth: usize, skipped: &[&str]) -> Result<Self, &'static str> {
+    pub(crate) fn read_within(bytes: &'a [u8], max_depth: usize, skipped: &[&str]) -> Result<Self, &'static str> {
         let mut parser = strict_json::parser(bytes, max_depth)?;
         let object = parser.deserialize_map(Object(skipped)).map_err(|_| strict_json::NOT_STRICT)?;
         parser.end().map_err(|_| strict_json::NOT_ALONE)?;
         Ok(object)
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&Member<'a>> {
+    pub(crate) fn get(&self, name: &str) -> Option<&Member<'a>> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, member)| member)
     }
 
     /// The names of the members.
-    pub(super) fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+    pub(crate) fn names(&self) -> impl ExactSizeIterator<Item = &str> {
         self.0.iter().map(|(name, _)| &**name)
     }
 
     /// The value at a path; `None` if the object has no such member.
-    pub(super) fn at(&self, path: &ClaimPath) -> Result<Option<&Member<'a>>, NotAnObject> {
+    pub(crate) fn at(&self, path: &ClaimPath) -> Result<Option<&Member<'a>>, NotAnObject> {
         let mut segments = path.segments();
         let mut found = segments.next().and_then(|first| self.get(first));
         for segment in segments {
@@ -94,7 +94,7 @@ impl From<Member<'_>> for Value {
 
 impl Member<'_> {
     /// The text, if it is one.
-    pub(super) fn as_text(&self) -> Option<&str> {
+    pub(crate) fn as_text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
             _ => None,
@@ -102,7 +102,7 @@ impl Member<'_> {
     }
 
     /// The value as a number, if it is a number without sign and fraction.
-    pub(super) fn as_u64(&self) -> Option<u64> {
+    pub(crate) fn as_u64(&self) -> Option<u64> {
         match self {
             Self::Number(number) => number.as_u64(),
             _ => None,
@@ -110,7 +110,7 @@ impl Member<'_> {
     }
 
     /// Whether the member is exactly this text, number or boolean.
-    pub(super) fn is(&self, value: &Value) -> bool {
+    pub(crate) fn is(&self, value: &Value) -> bool {
         match (self, value) {
             (Self::Text(text), Value::String(wanted)) => *text == **wanted,
             (Self::Number(number), Value::Number(wanted)) => number == wanted,
@@ -143,7 +143,7 @@ fn read<'de, A: MapAccess<'de>>(mut map: A, expected: usize, skipped: &[&str]) -
     while let Some(name) = map.next_key_seed(Name)? {
         let value = match skipped.contains(&&*name) {
             true => map.next_value::<IgnoredAny>().map(|IgnoredAny| Member::Null)?,
-            false => map.next_value_seed(Any)?,
+            false => map.next_value_seed(Any::<true>)?,
         };
         members.push((name, value));
         if members.len() > strict_json::MAX_MEMBERS {
@@ -194,11 +194,11 @@ impl<'de> Visitor<'de> for Name {
     }
 }
 
-/// A member's value.
+/// A member's value. Unless `WHOLE`, arrays and objects come back empty, and their members may be repeated.
 #[derive(Clone, Copy)]
-struct Any;
+pub(crate) struct Any<const WHOLE: bool>;
 
-impl<'de> DeserializeSeed<'de> for Any {
+impl<'de, const WHOLE: bool> DeserializeSeed<'de> for Any<WHOLE> {
     type Value = Member<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Member<'de>, D::Error> {
@@ -206,7 +206,7 @@ impl<'de> DeserializeSeed<'de> for Any {
     }
 }
 
-impl<'de> Visitor<'de> for Any {
+impl<'de, const WHOLE: bool> Visitor<'de> for Any<WHOLE> {
     type Value = Member<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -244,13 +244,21 @@ impl<'de> Visitor<'de> for Any {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Member<'de>, A::Error> {
         let mut array = Vec::new();
         while let Some(value) = seq.next_element_seed(self)? {
-            array.push(value);
+            if WHOLE {
+                array.push(value);
+            }
         }
         Ok(Member::Array(array))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Member<'de>, A::Error> {
-        read(map, 0, &[]).map(Member::Object)
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Member<'de>, A::Error> {
+        if WHOLE {
+            return read(map, 0, &[]).map(Member::Object);
+        }
+        while map.next_key::<IgnoredAny>()?.is_some() {
+            map.next_value_seed(self)?;
+        }
+        Ok(Member::Object(Members(Vec::new())))
     }
 }
 
