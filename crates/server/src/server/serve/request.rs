@@ -138,6 +138,15 @@ type ResponseBoxFuture = Pin<Box<dyn Future<Output = Answered> + Send>>;
 /// The gate around the proxy, at work.
 type ServiceFuture = CorsFuture<<GateService<Proxy, BufferedForward> as Service<Request<RequestBody>>>::Future>;
 
+/// The result of `work` on `input`, run by `around`; `None` if `around` does not get to it.
+///
+/// `enter` and `catch_unwind` copy the captured and returned values of a closure. This closure captures references only.
+fn in_place<I, O>(around: impl FnOnce(&mut dyn FnMut()), input: I, work: impl FnOnce(I) -> O) -> Option<O> {
+    let (mut given, mut result) = (Some((input, work)), None);
+    around(&mut || result = given.take().map(|(input, work)| work(input)));
+    result
+}
+
 /// Serves one request, or rejects it under overload. A panic ends this request alone (requirement A8).
 pub(crate) fn serve(
     state: Arc<RequestState>,
@@ -150,19 +159,18 @@ pub(crate) fn serve(
     let record = RequestRecord::new(&state, origin, (&mut request, present), began, received.as_ref());
     let is_grpc = present.content_type && reply::is_grpc(request.headers());
     let is_misdirected = origin.is_misdirected(&request);
-    // `enter` and `catch_unwind` copy the captured and returned values of a closure. So the closures of this file
-    // capture references only: each takes its input from one `Option`, and writes its result into another.
-    let (mut asked, mut answer) = (Some((request, permit, received)), None);
-    record.context().clone().enter(|| {
-        answer = asked.take().map(|(request, permit, received)| match permit {
+    let answer = in_place(
+        |run| record.context().clone().enter(run),
+        request,
+        |request| match permit {
             _ if is_misdirected => PendingAnswer::boxed(std::future::ready((misdirected(), permit.ok()))),
             Ok(permit) => call_service(&state, origin, request, is_grpc, received, permit),
             Err(rejection) => {
                 let (state, origin) = (Arc::clone(&state), Arc::clone(origin));
                 PendingAnswer::boxed(wait_or_reject(state, origin, request, is_grpc, received, rejection))
             }
-        });
-    });
+        },
+    );
     Served { answer, request: Some(ServedRequest { state, record, began, is_grpc }) }
 }
 
@@ -205,16 +213,14 @@ impl Future for Served {
         let mut this = self.project();
         let mut answered = None;
         if let Some(served) = this.request.as_ref() {
-            served.record.context().clone().enter(|| {
-                let Some(answer) = this.answer.as_mut().as_pin_mut() else { return };
-                match answer.poll(cx) {
-                    Poll::Ready(ready) => answered = Some(ready),
-                    Poll::Pending => return,
-                }
-                this.answer.set(None);
+            let enter = |run: &mut dyn FnMut()| served.record.context().clone().enter(run);
+            answered = in_place(enter, this.answer.as_mut(), |mut answer| {
+                let Poll::Ready(ready) = answer.as_mut().as_pin_mut()?.poll(cx) else { return None };
+                answer.set(None);
+                Some(ready)
             });
         }
-        let (response, permit) = match answered {
+        let (response, permit) = match answered.flatten() {
             Some(answered) => answered,
             None if this.answer.is_some() => return Poll::Pending,
             // The future was polled again after the response.
@@ -315,11 +321,7 @@ fn call_service(
     #[cfg(feature = "failpoints")]
     rotogate_core::failpoint::at_request(request.uri().path());
     // The service is always ready.
-    let (mut request, mut called) = (Some(request), None);
-    let _ = catch_unwind(AssertUnwindSafe(|| {
-        called = request.take().map(|request| state.service.call(request));
-    }));
-    match called {
+    match in_place(caught, request, |request| state.service.call(request)) {
         Some(called) => PendingAnswer::Called { called, received, permit: Some(permit) },
         None => {
             if let Some(progress) = received {
@@ -347,6 +349,11 @@ fn reject<B>(gate: &Gate, request: &Request<B>, refusal: Refusal) -> Response<Re
     reply
 }
 
+/// Runs what may panic. The panic hook of the program logs a panic.
+fn caught(run: &mut dyn FnMut()) {
+    drop(catch_unwind(AssertUnwindSafe(run)));
+}
+
 /// The response, or a 500 if the service panicked.
 ///
 /// tower-http's `CatchPanic` boxes the body of every response. That would cost each request an allocation. It would
@@ -356,16 +363,8 @@ fn poll_caught<B>(
     answer: Pin<&mut impl Future<Output = Result<Response<GateBody<B>>, Infallible>>>,
     cx: &mut Context<'_>,
 ) -> Poll<Response<GateBody<B>>> {
-    let mut response = None;
-    let polled = catch_unwind(AssertUnwindSafe(|| {
-        if let Poll::Ready(Ok(ready)) = answer.poll(cx) {
-            response = Some(ready);
-        }
-    }));
-    match response {
-        Some(response) => Poll::Ready(response),
-        None if polled.is_ok() => Poll::Pending,
-        // The panic hook of the program has already logged the panic.
+    match in_place(caught, answer, |answer| answer.poll(cx)) {
+        Some(polled) => polled.map(|Ok(response)| response),
         None => Poll::Ready(panic_response()),
     }
 }
