@@ -236,12 +236,5 @@ fn parse(url: &str) -> Result<Config, StoreError> {
     Ok(config)
 }
 
-impl fmt::Debug for PostgresOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Does not print the URL, because a wrong URL may contain a password.
-        f.debug_struct("PostgresOptions")
-            .field("schema", &self.schema)
-            .field("issuer", &self.network.issuer)
-            .finish_non_exhaustive()
-    }
-}
+// Without the URL, because a wrong URL may contain a password.
+rotogate_core::debug_with!(PostgresOptions { schema, network.issuer });

@@ -393,12 +393,5 @@ fn tcp() -> TcpSettings {
     settings
 }
 
-impl fmt::Debug for RedisOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Does not print the URL, because a wrong URL may contain a password.
-        f.debug_struct("RedisOptions")
-            .field("prefix", &self.prefix)
-            .field("issuer", &self.network.issuer)
-            .finish_non_exhaustive()
-    }
-}
+// Without the URL, because a wrong URL may contain a password.
+rotogate_core::debug_with!(RedisOptions { prefix, network.issuer });

@@ -4,7 +4,6 @@ use support::pki::Pki;
 
 use super::*;
 use rotogate_core::store::conformance::{gone, insert, session, start};
-use rotogate_core::store::kit::network::compare_clocks;
 
 async fn refused(options: PostgresOptions) -> String {
     let error = PostgresStore::connect(options).await.unwrap_err();
@@ -210,17 +209,6 @@ async fn c20_mistakes_in_the_options_are_named_without_credentials() {
     }
     let said = refused(super::options(support::server::free_port())).await;
     assert!(said.contains("cannot be reached"), "{said}");
-}
-
-#[tokio::test]
-async fn c20_a_skewed_clock_is_refused() {
-    let now = Timestamp::from_secs(1_800_000_000);
-    let skewed = |theirs: Timestamp| compare_clocks(&options(1).network, "PostgreSQL", now, theirs, now);
-    assert!(skewed(now.plus(LEEWAY)).is_ok() && skewed(now.minus(LEEWAY)).is_ok());
-    for theirs in [now.plus(LEEWAY * 2), now.minus(LEEWAY * 2)] {
-        let said = skewed(theirs).unwrap_err().to_string();
-        assert!(said.contains("by 60 s") && said.contains("NTP"), "{said}");
-    }
 }
 
 /// Nodes that start at once on an empty database make one store.

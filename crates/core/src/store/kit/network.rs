@@ -150,3 +150,21 @@ pub fn compare_clocks(
         "the clock of {server} and this machine's differ by {apart} s, which is more than the leeway: set both by NTP"
     )))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c20_a_clock_that_differs_by_more_than_the_leeway_is_refused() {
+        const LEEWAY: Duration = Duration::from_secs(30);
+        let (options, now) =
+            (NetworkOptions::new("https://auth.example", Uuid::nil(), LEEWAY), Timestamp::from_secs(1_800_000_000));
+        let skewed = |theirs: Timestamp| compare_clocks(&options, "Redis", now, theirs, now);
+        assert!(skewed(now.plus(LEEWAY)).is_ok() && skewed(now.minus(LEEWAY)).is_ok());
+        for theirs in [now.plus(LEEWAY * 2), now.minus(LEEWAY * 2)] {
+            let said = skewed(theirs).unwrap_err().to_string();
+            assert!(said.contains("by 60 s") && said.contains("NTP"), "{said}");
+        }
+    }
+}
