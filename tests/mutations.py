@@ -56,6 +56,9 @@ FILES += ["rust-toolchain.toml", "rustfmt.toml", "CONTRIBUTING.md", "CHANGELOG.m
 FILES += ["LICENSE-MIT", "LICENSE-APACHE", "justfile"]
 # What a build is made of, for the commit of a result.
 SOURCES = ["src", "crates", "proto", "build.rs", "Cargo.toml", "Cargo.lock", ":(glob)tests/**/*.rs"]
+# A macro with the tests that crates of stores have in common, and what calls it.
+SUITE = ROOT / "crates/core/src/store/conformance/suite.rs"
+CALLS_SUITE = "rotogate_core::shared_store_suite!();"
 # A target of tests/fuzz.
 FUZZED = re.compile(r"^target!\(\s*(?:///.*\s*)*(\w+),", re.M)
 PROGRAM = "rotogate-server"
@@ -101,7 +104,10 @@ class Tests:
 
     @staticmethod
     def of_file(file, base):
+        if file == SUITE:
+            return
         text = file.read_text()
+        text += SUITE.read_text() if CALLS_SUITE in text else ""
         path = "::".join(part for part in file.relative_to(base).with_suffix("").parts if part not in ("mod", "lib", "main"))
         for match in [*TEST.finditer(text), *FUZZED.finditer(text)]:
             indent = re.match(r" *", text[text.rfind("\n", 0, match.start()) + 1 :]).group()

@@ -1,8 +1,7 @@
 //! Faults of the server, and of the connection to it.
 
-use support::figure::print_time;
 use support::proxy::Proxy;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::*;
 use rotogate_core::clock::{SystemTime, TimeSource};
@@ -10,13 +9,6 @@ use rotogate_core::store::conformance::server::c2_each_operation_whose_reply_is_
 use rotogate_core::store::conformance::{gone, insert, later, rotated, session, start};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The longest time for an answer.
-const LATEST: Duration = Duration::from_secs(3);
-
-/// The store has one connection, so that this connection is cut.
-fn through(proxy: &Proxy) -> PostgresOptions {
-    options(proxy.port).schema("rg").connections(1)
-}
 
 /// Cuts the reply to an operation after each of its bytes. The operation must be done once, and return its normal
 /// result.
@@ -37,7 +29,7 @@ async fn c2_a_reply_that_is_cut_after_any_byte_is_asked_for_again_and_the_write_
 /// Cuts a reply after each of these numbers of bytes, until nothing is cut. Returns the number of rounds that cut one.
 async fn cut_after_each(server: &Server, direct: &PostgresStore, bytes: impl Iterator<Item = usize>) -> usize {
     let proxy = Proxy::to(server.port).await;
-    let store = PostgresStore::connect(patient(through(&proxy))).await.unwrap();
+    let store = PostgresStore::connect(patient(suite::options_through(&proxy))).await.unwrap();
     let mut cuts = 0;
     for cut in bytes {
         let ways = (|| proxy.cut_after(cut), || proxy.has_cut());
@@ -47,48 +39,6 @@ async fn cut_after_each(server: &Server, direct: &PostgresStore, bytes: impl Ite
         cuts += 1;
     }
     cuts
-}
-
-#[tokio::test]
-async fn c13_connections_that_died_silently_are_given_up_in_time() {
-    let server = Server::start(&[]);
-    let proxy = Proxy::to(server.port).await;
-    let store = PostgresStore::connect(through(&proxy)).await.unwrap();
-    let follow = Follow { time: Arc::new(SystemTime::new()), every: Duration::from_millis(50), row: Arc::default() };
-    let mut feed = store.follow(Cursor::default(), follow).await.unwrap();
-    let mut heard = async || {
-        let asked = Instant::now();
-        while !matches!(feed.next().await, Ok(step) if step.complete.is_some()) {}
-        asked.elapsed()
-    };
-    heard().await;
-    proxy.silence();
-    let asked = Instant::now();
-    insert(&store, &session("alice", 1, start())).await;
-    print_time("C13 a write after its connection to PostgreSQL died silently", asked.elapsed(), LATEST);
-    proxy.silence();
-    let late = heard().await;
-    print_time("C13 a proof after the connections to PostgreSQL died silently", late, LATEST);
-}
-
-#[tokio::test]
-async fn a_server_that_is_away_is_an_error_in_time_and_nothing_was_written() {
-    let mut server = Server::start(&[]);
-    let store = server.connect("rg").await;
-    let took = conformance::server::a_server_that_is_away_is_an_error(store, || server.kill()).await;
-    print_time("C11 an answer without PostgreSQL", took, LATEST);
-}
-
-/// Acknowledged writes survive a crash of the server, and the gate reconnects by itself.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_crash_of_the_server_loses_nothing_that_was_acknowledged() {
-    let mut server = Server::start(&["fsync=on"]);
-    let store = server.connect("rg").await;
-    conformance::server::a_crash_loses_nothing_that_was_acknowledged(store, || {
-        server.kill();
-        server.start_again();
-    })
-    .await;
 }
 
 /// The server reports success with a warning. Neither this reply nor that of a repetition, which finds the commit done,

@@ -1,53 +1,15 @@
-//! C8 and C24: the proof in a complete step of the feed, in whatever order entries become visible.
+//! C23 and C24: the feed, in whatever order entries become visible, and after a loss of writes.
 
 use support::figure::print_time;
-use support::proxy::Proxy;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use super::*;
-use rotogate_core::clock::{SystemTime, TimeSource};
+use rotogate_core::store::conformance::server::{follow, next_loss, next_proof};
 use rotogate_core::store::conformance::{gone, later, session, start};
-use rotogate_core::store::{FeedStep, Heard};
 
-const PATIENCE: Duration = Duration::from_secs(60);
 /// A gate without a proof for longer than this refuses to decide.
 const STALENESS: Duration = Duration::from_secs(2);
-
-pub(super) fn follow() -> Follow {
-    Follow { time: Arc::new(SystemTime::new()), every: Duration::from_millis(50), row: Arc::default() }
-}
-
-/// The entries up to the next proof. Ignores failures before it.
-pub(super) async fn heard(feed: &mut dyn Feed) -> (Vec<Revocation>, Heard) {
-    let mut entries = Vec::new();
-    let until_complete = async {
-        loop {
-            let Ok(FeedStep { entries: more, complete, lost }) = feed.next().await else { continue };
-            assert!(!lost, "nothing was lost");
-            entries.extend(more);
-            if let Some(complete) = complete {
-                return complete;
-            }
-        }
-    };
-    let complete = timeout(PATIENCE, until_complete).await.expect("it is heard of");
-    (entries, complete)
-}
-
-/// Waits until the feed reports a loss of writes.
-pub(super) async fn lost(feed: &mut dyn Feed) {
-    let waiting = async {
-        loop {
-            match feed.next().await {
-                Ok(step) if step.lost => return,
-                Ok(step) => drop(step.entries),
-                Err(_) => {}
-            }
-        }
-    };
-    timeout(PATIENCE, waiting).await.expect("the feed says it");
-}
 
 /// A revocation with an explicit end.
 pub(super) fn entry(n: u64) -> Revocation {
@@ -73,23 +35,6 @@ async fn hold(client: &Client, entry: &Revocation) {
     client.query(written, &[&target, &effect, &record::millis(entry.until)]).await.unwrap();
 }
 
-#[tokio::test]
-async fn c8_the_clock_is_read_before_the_beat_is_sent() {
-    let server = Server::start(&[]);
-    let time = Arc::new(conformance::server::Readings::default());
-    let clock = Arc::clone(&time);
-    let proxy = Proxy::timed(server.port, Arc::new(move || clock.monotonic())).await;
-    let store = PostgresStore::connect(options(proxy.port)).await.unwrap();
-    conformance::server::c8_the_clock_is_read_before_the_beat(&store, time, || proxy.passed()).await;
-}
-
-/// This holds even if it takes more than one reading of the log.
-#[tokio::test]
-async fn c8_a_step_is_complete_once_everything_up_to_the_beat_was_read() {
-    let server = Server::start(&[]);
-    conformance::server::c8_a_step_is_complete_once_all_was_read(&*server.connect("rg").await).await;
-}
-
 /// A transaction is held open between two others: the feed brings the later one, and the held one as soon as it commits.
 #[tokio::test]
 async fn c24_entries_that_commit_out_of_order_are_all_heard_of() {
@@ -97,14 +42,14 @@ async fn c24_entries_that_commit_out_of_order_are_all_heard_of() {
     let [store, node] = [server.connect("rg").await, server.connect("rg").await];
     store.revoke(entry(1), RevokedBecause::Operator).await.unwrap();
     let mut feed = node.follow(Cursor::default(), follow()).await.unwrap();
-    assert_eq!(heard(&mut *feed).await.0, [entry(1)]);
+    assert_eq!(next_proof(&mut *feed).await.0, [entry(1)]);
     let holds = beside(&store).await;
     hold(&holds, &entry(2)).await;
     store.revoke(entry(3), RevokedBecause::Operator).await.unwrap();
     let mut entries = Vec::new();
     for _ in 0..10 {
         // No step contains the held entry, and no step waits for it.
-        let (more, _) = heard(&mut *feed).await;
+        let (more, _) = next_proof(&mut *feed).await;
         entries.extend(more);
     }
     assert_eq!(entries, [entry(3)]);
@@ -112,13 +57,13 @@ async fn c24_entries_that_commit_out_of_order_are_all_heard_of() {
     let (listed, between) = node.revocations_since(Cursor::default()).await.unwrap();
     assert_eq!(listed, [entry(1), entry(3)]);
     let mut late = node.follow(Cursor::default(), follow()).await.unwrap();
-    assert_eq!(heard(&mut *late).await.0.len(), 2);
+    assert_eq!(next_proof(&mut *late).await.0.len(), 2);
     store.revoke(entry(4), RevokedBecause::Operator).await.unwrap();
     let (listed, after) = node.revocations_since(between.clone()).await.unwrap();
     assert_eq!(listed, [entry(4)]);
     holds.batch_execute("commit").await.unwrap();
     for feed in [&mut feed, &mut late] {
-        let (mut entries, _) = heard(&mut **feed).await;
+        let (mut entries, _) = next_proof(&mut **feed).await;
         entries.sort_by(|a, b| a.target.cmp(&b.target));
         assert_eq!(entries, [entry(2), entry(4)]);
     }
@@ -149,7 +94,7 @@ async fn c24_a_long_transaction_of_others_delays_nothing() {
     let server = Server::start(&[]);
     let store = server.connect("rg").await;
     let mut feed = store.follow(Cursor::default(), follow()).await.unwrap();
-    heard(&mut *feed).await;
+    next_proof(&mut *feed).await;
     server.sql("create table theirs (n int); grant all on theirs to gate");
     let holds = beside(&store).await;
     holds.batch_execute("begin isolation level repeatable read; insert into theirs values (1)").await.unwrap();
@@ -158,7 +103,7 @@ async fn c24_a_long_transaction_of_others_delays_nothing() {
         store.revoke(entry(n), RevokedBecause::Operator).await.unwrap();
         let mut entries = Vec::new();
         while entries.is_empty() {
-            entries = heard(&mut *feed).await.0;
+            entries = next_proof(&mut *feed).await.0;
         }
         assert_eq!(entries, [entry(n)]);
     }
@@ -172,12 +117,12 @@ async fn c24_without_notifications_the_bound_holds() {
     let silent = PostgresStore::connect(server.options().schema("rg").unnamed_statements()).await.unwrap();
     assert!(!silent.0.options.listens() && store.0.options.listens());
     let mut feed = silent.follow(Cursor::default(), follow()).await.unwrap();
-    heard(&mut *feed).await;
+    next_proof(&mut *feed).await;
     store.revoke(entry(1), RevokedBecause::Operator).await.unwrap();
     let asked = Instant::now();
     let mut entries = Vec::new();
     while entries.is_empty() {
-        entries = heard(&mut *feed).await.0;
+        entries = next_proof(&mut *feed).await.0;
     }
     assert_eq!(entries, [entry(1)]);
     print_time("C24 an entry without notifications", asked.elapsed(), STALENESS);
@@ -189,7 +134,7 @@ async fn c24_every_connection_that_is_terminated_is_made_again_and_nothing_is_lo
     let server = Server::start(&[]);
     let store = server.connect("rg").await;
     let mut feed = store.follow(Cursor::default(), follow()).await.unwrap();
-    heard(&mut *feed).await;
+    next_proof(&mut *feed).await;
     for n in 0..5 {
         let ended = server.sql(
             "select count(pg_terminate_backend(pid)) from pg_stat_activity where usename = 'gate' and backend_type = 'client backend'",
@@ -199,19 +144,11 @@ async fn c24_every_connection_that_is_terminated_is_made_again_and_nothing_is_lo
         store.revoke(entry(n), RevokedBecause::Operator).await.unwrap();
         let mut entries = Vec::new();
         while entries.is_empty() {
-            entries = heard(&mut *feed).await.0;
+            entries = next_proof(&mut *feed).await.0;
         }
         assert_eq!(entries, [entry(n)]);
         print_time("C24 an entry after all connections ended", asked.elapsed(), STALENESS);
     }
-}
-
-/// This holds for every moment of the not-before, and for every node.
-#[tokio::test]
-async fn c4_what_begins_after_a_not_before_was_acknowledged_is_later_than_it() {
-    let server = Server::start(&[]);
-    let nodes = [server.connect("rg").await, server.connect("rg").await];
-    conformance::server::c4_what_begins_after_a_not_before_is_later(nodes).await;
 }
 
 /// The signs are another timeline, and a disk or log position that went back, as after the promotion of a standby or
@@ -221,23 +158,23 @@ async fn c23_a_feed_says_what_shows_that_writes_were_lost() {
     let server = Server::start(&[]);
     let store = server.connect("rg").await;
     let mut feed = store.follow(Cursor::default(), follow()).await.unwrap();
-    heard(&mut *feed).await;
+    next_proof(&mut *feed).await;
     store.revoke(entry(1), RevokedBecause::Operator).await.unwrap();
-    while heard(&mut *feed).await.0.is_empty() {}
+    while next_proof(&mut *feed).await.0.is_empty() {}
     let known = std::mem::replace(&mut store.0.known.server.lock().name, "1 00000009".to_owned());
     assert!(known.ends_with(" 00000001"), "{known}");
-    lost(&mut *feed).await;
+    next_loss(&mut *feed).await;
     store.adopt().await.unwrap();
-    assert_eq!(heard(&mut *feed).await.0, [entry(1)]);
+    assert_eq!(next_proof(&mut *feed).await.0, [entry(1)]);
     store.0.known.server.lock().written = i64::MAX;
-    lost(&mut *feed).await;
+    next_loss(&mut *feed).await;
     store.adopt().await.unwrap();
-    assert_eq!(heard(&mut *feed).await.0, [entry(1)]);
+    assert_eq!(next_proof(&mut *feed).await.0, [entry(1)]);
     // If the sequence went back, the log has lost entries.
     server.sql("delete from rg.revocation_log; select setval('rg.log_id', 1, false)");
-    lost(&mut *feed).await;
+    next_loss(&mut *feed).await;
     store.adopt().await.unwrap();
-    assert_eq!(heard(&mut *feed).await.0, [entry(1)]);
+    assert_eq!(next_proof(&mut *feed).await.0, [entry(1)]);
 }
 
 #[tokio::test]
@@ -247,7 +184,7 @@ async fn c23_a_log_that_was_trimmed_past_a_reader_is_made_up_by_the_live_entries
     store.revoke(entry(0), RevokedBecause::Operator).await.unwrap();
     let (_, early) = store.revocations_since(Cursor::default()).await.unwrap();
     let mut feed = store.follow(early.clone(), follow()).await.unwrap();
-    assert_eq!(heard(&mut *feed).await.0, []);
+    assert_eq!(next_proof(&mut *feed).await.0, []);
     for n in 1..500 {
         store.revoke(entry(n), RevokedBecause::Operator).await.unwrap();
     }
@@ -257,9 +194,9 @@ async fn c23_a_log_that_was_trimmed_past_a_reader_is_made_up_by_the_live_entries
     assert_eq!(server.sql("select count(*) from rg.revocation_log"), "101");
     assert_eq!(store.revocations_since(early.clone()).await.unwrap().0.len(), 500);
     let mut from_early = store.follow(early, follow()).await.unwrap();
-    let (entries, _) = heard(&mut *from_early).await;
+    let (entries, _) = next_proof(&mut *from_early).await;
     assert_eq!(entries.len(), 500);
-    while heard(&mut *feed).await.0.len() < 499 {}
+    while next_proof(&mut *feed).await.0.len() < 499 {}
 }
 
 #[tokio::test]
@@ -269,7 +206,7 @@ async fn c23_a_database_that_was_emptied_answers_no_question() {
     let begun = session("alice", 1, start());
     conformance::insert(&*store, &begun).await;
     let mut feed = store.follow(Cursor::default(), follow()).await.unwrap();
-    heard(&mut *feed).await;
+    next_proof(&mut *feed).await;
     server.sql("drop schema rg cascade");
     let again = server.connect("rg").await;
     for error in [
@@ -281,9 +218,9 @@ async fn c23_a_database_that_was_emptied_answers_no_question() {
         assert!(error.to_string().contains("lost writes"), "{error}");
         assert_eq!(rotogate_core::fault::Fault::from(error).retry_after(), Duration::from_secs(1));
     }
-    lost(&mut *feed).await;
+    next_loss(&mut *feed).await;
     let error = store.adopt().await.unwrap_err();
     assert!(error.to_string().contains("back-up"), "{error}");
-    lost(&mut *feed).await;
+    next_loss(&mut *feed).await;
     assert_eq!(again.load(begun.id).await.unwrap(), None);
 }

@@ -1,7 +1,8 @@
 //! The recovery after the promotion of a standby that lacks acknowledged writes of the primary.
 
-use super::feed::{entry, follow, heard, lost};
+use super::feed::entry;
 use super::*;
+use rotogate_core::store::conformance::server::{follow, next_loss, next_proof};
 use rotogate_core::store::conformance::{insert, rotated, session};
 
 #[tokio::test]
@@ -12,11 +13,11 @@ async fn c15_what_a_promoted_standby_lacks_is_noticed_before_anything_is_written
     insert(&*a, &begun).await;
     let standby = server.copy();
     let mut feed = b.follow(Cursor::default(), follow()).await.unwrap();
-    heard(&mut *feed).await;
+    next_proof(&mut *feed).await;
     let next = rotated(&begun, begun.issued_at);
     assert_eq!(a.compare_and_swap(begun.revision, next.clone(), None).await.unwrap(), Swap::Swapped);
     a.revoke(entry(7), RevokedBecause::Operator).await.unwrap();
-    while heard(&mut *feed).await.0.is_empty() {}
+    while next_proof(&mut *feed).await.0.is_empty() {}
     server.fail_over_to(&standby);
     // The connections are new, and no beat was written yet. The store has the earlier record again, and no node may
     // rotate it.
@@ -25,27 +26,19 @@ async fn c15_what_a_promoted_standby_lacks_is_noticed_before_anything_is_written
         assert!(error.to_string().contains("lost writes"), "{error}");
         assert_eq!(rotogate_core::fault::Fault::from(error).retry_after(), Duration::from_secs(1));
     }
-    lost(&mut *feed).await;
+    next_loss(&mut *feed).await;
     b.adopt().await.unwrap();
-    assert_eq!(heard(&mut *feed).await.0, [], "the standby has none");
+    assert_eq!(next_proof(&mut *feed).await.0, [], "the standby has none");
     assert!(b.predates_loss(begun.id).await.unwrap());
     assert!(a.load(begun.id).await.is_err(), "a has not adopted it");
     a.adopt().await.unwrap();
     a.revoke(entry(7), RevokedBecause::Restored).await.unwrap();
     a.restore(vec![next.clone()]).await.unwrap();
-    assert_eq!(heard(&mut *feed).await.0, [entry(7)]);
+    assert_eq!(next_proof(&mut *feed).await.0, [entry(7)]);
     assert_eq!(b.load(begun.id).await.unwrap(), Some(next));
     assert!(b.predates_loss(begun.id).await.unwrap(), "a token ahead of it may still go on");
     let patience = Duration::from_secs(3600);
     assert!(!a.restoration(patience).await.unwrap().is_complete, "b has not said so");
     assert!(b.restoration(patience).await.unwrap().is_complete);
     assert!(a.restoration(patience).await.unwrap().is_complete);
-}
-
-#[tokio::test]
-async fn c37_what_one_node_wrote_back_to_postgresql_keeps_out_nothing_later() {
-    let server = Server::start(&[]);
-    let pair = async |schema: &str| [server.connect(schema).await, server.connect(schema).await];
-    conformance::loss::c37_of_two_nodes_that_write_a_session_back_the_later_record_stays(pair("one").await).await;
-    conformance::loss::c38_a_node_learns_how_many_records_were_missing(pair("two").await).await;
 }

@@ -15,19 +15,17 @@ use rotogate_core::store::kit::encoding::encode_target;
 use rotogate_core::store::kit::fields::new_op;
 use rotogate_core::store::kit::network::NetworkOptions;
 use rotogate_core::store::{
-    CounterUse, Cursor, Feed, Filter, Follow, Inserted, Revocation, SharedCounter, SharedStore, Store, SubjectBound,
-    Swap, WriteOutcome,
+    CounterUse, Cursor, Filter, Inserted, Revocation, SharedCounter, SharedStore, Store, SubjectBound, Swap,
+    WriteOutcome,
 };
 
-mod copy;
 mod faults;
 mod feed;
 mod loss;
 mod mark;
 mod opening;
 mod pooler;
-mod rules;
-mod twice;
+mod suite;
 mod unknown;
 
 const KEYRING: Uuid = Uuid::from_u128(7);
@@ -48,8 +46,28 @@ impl Server {
         Self(server)
     }
 
+    pub(super) fn one() -> Self {
+        Self::start(&[])
+    }
+
+    /// A server of each kind: there is one.
+    pub(super) fn all() -> [Self; 1] {
+        [Self::one()]
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
     pub(super) fn options(&self) -> PostgresOptions {
         options(self.port)
+    }
+
+    /// Everything that the store holds.
+    pub(super) fn content(&self) -> [String; 8] {
+        ["head", "session", "revocation", "revocation_log", "relay", "stamp", "change", "counter"].map(|table| {
+            self.sql(&format!("select coalesce(md5(string_agg(t::text, ',' order by t::text)), '') from rg.{table} t"))
+        })
     }
 
     pub(super) async fn connect(&self, schema: &str) -> Arc<PostgresStore> {
@@ -111,16 +129,6 @@ fn connect_now(options: PostgresOptions) -> Arc<PostgresStore> {
 async fn c1_the_postgres_store_passes_the_conformance_suite() {
     let server = Server::start(&[]);
     conformance::run(|_, _| connect_now(patient(server.options()))).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn c1_nodes_on_a_postgres_store_pass_the_conformance_suite() {
-    let server = Server::start(&[]);
-    conformance::run_shared(async || {
-        let schema = schema();
-        [server.connect(&schema).await, server.connect(&schema).await]
-    })
-    .await;
 }
 
 /// An attacker can guess no faster at five nodes than at one. Old counters are removed.

@@ -1,55 +1,15 @@
 //! Faults of the server, and of the connection to it.
 
 use support::proxy::Proxy;
-use tokio::time::{Instant, timeout};
 
 use super::super::line::Line;
 use super::super::servers::Servers;
+use super::suite::through;
 use super::*;
-use rotogate_core::clock::SystemTime;
-use rotogate_core::store::conformance::server::c2_each_operation_whose_reply_is_cut_is_done_once;
+use rotogate_core::store::conformance::server::{
+    c2_each_operation_whose_reply_is_cut_is_done_once, follow, next_loss, next_proof,
+};
 use rotogate_core::store::conformance::{gone, insert, later, minimum, rotated, session, start};
-use rotogate_core::store::{FeedStep, Heard};
-
-async fn through(proxy: &Proxy) -> RedisStore {
-    RedisStore::connect(options(proxy.port)).await.unwrap()
-}
-
-fn follow() -> Follow {
-    Follow { time: Arc::new(SystemTime::new()), every: Duration::from_millis(50), row: Arc::default() }
-}
-
-/// The entries up to the next proof. Ignores failures before it.
-async fn heard(feed: &mut dyn Feed) -> (Vec<Revocation>, Heard) {
-    let mut entries = Vec::new();
-    let until_complete = async {
-        loop {
-            let Ok(FeedStep { entries: more, complete, .. }) = feed.next().await else { continue };
-            entries.extend(more);
-            if let Some(complete) = complete {
-                return complete;
-            }
-        }
-    };
-    let complete = timeout(PATIENCE, until_complete).await.expect("it is heard of");
-    (entries, complete)
-}
-
-/// The entries of a feed before it reports a loss of writes.
-async fn lost(feed: &mut dyn Feed) -> Vec<Revocation> {
-    let mut entries = Vec::new();
-    let until_lost = async {
-        loop {
-            let Ok(step) = feed.next().await else { continue };
-            entries.extend(step.entries);
-            if step.lost {
-                return;
-            }
-        }
-    };
-    timeout(PATIENCE, until_lost).await.expect("the loss is noticed");
-    entries
-}
 
 /// Cuts the reply to an operation after each of its bytes. The operation must be done once, and return its normal
 /// result.
@@ -81,63 +41,26 @@ async fn cut_after_each(bytes: impl Iterator<Item = usize>) -> usize {
     cuts
 }
 
-#[tokio::test]
-async fn c13_connections_that_died_silently_are_given_up_in_time() {
-    let server = Server::start(&[]);
-    let proxy = Proxy::to(server.port).await;
-    let store = through(&proxy).await;
-    let mut feed = store.follow(Cursor::default(), follow()).await.unwrap();
-    heard(&mut *feed).await;
-    proxy.silence();
-    let asked = Instant::now();
-    insert(&store, &session("alice", 1, start())).await;
-    print_time("C13 a write after its connection died silently", asked.elapsed(), LATEST);
-    proxy.silence();
-    let asked = Instant::now();
-    heard(&mut *feed).await;
-    print_time("C13 a proof after the connections died silently", asked.elapsed(), LATEST);
-}
-
-#[tokio::test]
-async fn a_server_that_is_away_is_an_error_in_time_and_nothing_was_written() {
-    let mut server = Server::start(&[]);
-    let store = server.connect("rg").await;
-    let took = conformance::server::a_server_that_is_away_is_an_error(store, || server.kill()).await;
-    print_time("C11 an answer without the server", took, LATEST);
-}
-
-/// Acknowledged writes survive a crash of the server, and the gate reconnects by itself.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_crash_of_the_server_loses_nothing_that_was_acknowledged() {
-    let mut server = Server::start(&["--appendonly yes", "--appendfsync always"]);
-    let store = server.connect("rg").await;
-    conformance::server::a_crash_loses_nothing_that_was_acknowledged(store, || {
-        server.kill();
-        server.start_again();
-    })
-    .await;
-}
-
 /// The server may have lost the last acknowledged writes.
 #[tokio::test]
 async fn c18_a_feed_across_a_restart_of_the_server_says_that_writes_may_be_lost_and_goes_on() {
     let mut server = Server::start(&["--appendonly yes", "--appendfsync always"]);
     let store = server.connect("rg").await;
     let mut feed = store.follow(Cursor::default(), follow()).await.unwrap();
-    heard(&mut *feed).await;
+    next_proof(&mut *feed).await;
     server.kill();
     assert!(feed.next().await.is_err() || feed.next().await.is_err());
     server.start_again();
     let ended = gone(session("alice", 1, start()).id);
     let ended = Revocation { until: later(start(), 600_000), ..ended };
     store.revoke(ended.clone(), RevokedBecause::Logout).await.unwrap();
-    let mut entries = lost(&mut *feed).await;
+    let mut entries = next_loss(&mut *feed).await;
     store.adopt().await.unwrap();
-    entries.extend(heard(&mut *feed).await.0);
+    entries.extend(next_proof(&mut *feed).await.0);
     entries.dedup();
     assert_eq!(entries, [ended]);
     // The feed reports the loss once.
-    heard(&mut *feed).await;
+    next_proof(&mut *feed).await;
 }
 
 #[tokio::test]
@@ -182,7 +105,7 @@ async fn c23_a_log_that_was_trimmed_past_a_reader_is_made_up_by_the_live_entries
     store.revoke(entry(0), RevokedBecause::Operator).await.unwrap();
     let (_, early) = store.revocations_since(Cursor::default()).await.unwrap();
     let mut feed = store.follow(early.clone(), follow()).await.unwrap();
-    assert_eq!(heard(&mut *feed).await.0, []);
+    assert_eq!(next_proof(&mut *feed).await.0, []);
     for n in 1..500 {
         store.revoke(entry(n), RevokedBecause::Operator).await.unwrap();
     }
@@ -195,15 +118,15 @@ async fn c23_a_log_that_was_trimmed_past_a_reader_is_made_up_by_the_live_entries
     let kept: usize = server.cli(&["XLEN", "{rg:0}:log"]).parse().unwrap();
     assert!((1..400).contains(&kept), "{kept}");
     assert_eq!(store.revocations_since(early.clone()).await.unwrap().0.len(), 500);
-    let (mut entries, _) = heard(&mut *feed).await;
+    let (mut entries, _) = next_proof(&mut *feed).await;
     entries.sort_by(|a, b| a.target.cmp(&b.target));
     entries.dedup();
     assert!(entries.len() >= 499, "{}", entries.len());
     let mut from_early = store.follow(early, follow()).await.unwrap();
-    assert_eq!(heard(&mut *from_early).await.0.len(), 500);
+    assert_eq!(next_proof(&mut *from_early).await.0.len(), 500);
     // An entry that is missing but was not trimmed was lost.
     server.cli(&["XTRIM", "{rg:0}:log", "MAXLEN", "0"]);
-    lost(&mut *feed).await;
+    next_loss(&mut *feed).await;
 }
 
 #[tokio::test]
@@ -213,7 +136,7 @@ async fn c23_a_server_that_was_emptied_answers_no_question() {
     let begun = session("alice", 1, start());
     insert(&*store, &begun).await;
     let mut feed = store.follow(Cursor::default(), follow()).await.unwrap();
-    heard(&mut *feed).await;
+    next_proof(&mut *feed).await;
     server.cli(&["FLUSHALL"]);
     let again = server.connect("rg").await;
     for error in [
@@ -225,11 +148,11 @@ async fn c23_a_server_that_was_emptied_answers_no_question() {
         assert_eq!(error.outcome(), WriteOutcome::NotDone);
         assert!(error.to_string().contains("has lost writes"), "{error}");
     }
-    lost(&mut *feed).await;
+    next_loss(&mut *feed).await;
     // The data is another store now, which the gate must not use.
     let error = store.adopt().await.unwrap_err();
     assert!(error.to_string().contains("was emptied") && error.outcome() == WriteOutcome::NotDone, "{error}");
-    lost(&mut *feed).await;
+    next_loss(&mut *feed).await;
     assert_eq!(again.load(begun.id).await.unwrap(), None);
 }
 

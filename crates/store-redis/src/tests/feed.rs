@@ -1,28 +1,8 @@
-//! C8: the proof in a complete step of the feed.
-
-use support::proxy::Proxy;
+//! The feed of a reader whose place in the log was trimmed.
 
 use super::*;
-use rotogate_core::clock::TimeSource;
 use rotogate_core::store::FeedStep;
 use rotogate_core::store::conformance::{later, minimum, session, start};
-
-#[tokio::test]
-async fn c8_the_clock_is_read_before_the_beat_is_sent() {
-    let server = Server::start(&[]);
-    let time = Arc::new(conformance::server::Readings::default());
-    let clock = Arc::clone(&time);
-    let proxy = Proxy::timed(server.port, Arc::new(move || clock.monotonic())).await;
-    let store = RedisStore::connect(options(proxy.port)).await.unwrap();
-    conformance::server::c8_the_clock_is_read_before_the_beat(&store, time, || proxy.passed()).await;
-}
-
-/// This holds even if it takes more than one reading of the log.
-#[tokio::test]
-async fn c8_a_step_is_complete_once_everything_up_to_the_beat_was_read() {
-    let server = Server::start(&[]);
-    conformance::server::c8_a_step_is_complete_once_all_was_read(&*server.connect("rg").await).await;
-}
 
 /// The entries arrive page by page, and the step is complete once the last page was read.
 #[tokio::test]
@@ -56,12 +36,4 @@ async fn c23_a_reader_whose_place_was_trimmed_reads_the_live_ones_in_pages() {
     }
     assert_eq!(found.len(), WRITTEN + 1);
     assert!(largest < WRITTEN, "{largest} of them in one step");
-}
-
-/// This holds for every moment of the not-before, and for every node.
-#[tokio::test]
-async fn c4_what_begins_after_a_not_before_was_acknowledged_is_later_than_it() {
-    let server = Server::start(&[]);
-    let nodes = [server.connect("rg").await, server.connect("rg").await];
-    conformance::server::c4_what_begins_after_a_not_before_is_later(nodes).await;
 }

@@ -15,24 +15,21 @@ use rotogate_core::session::{Generation, RevokedBecause, Session, SessionId};
 use rotogate_core::store::conformance::{self, ISSUER, LEEWAY};
 use rotogate_core::store::kit::network::NetworkOptions;
 use rotogate_core::store::{
-    CounterUse, Cursor, Feed, Filter, Follow, Inserted, Revocation, SharedCounter, SharedStore, Store, SubjectBound,
-    Swap, WriteOutcome,
+    CounterUse, Cursor, Filter, Follow, Inserted, Revocation, SharedCounter, SharedStore, Store, SubjectBound, Swap,
+    WriteOutcome,
 };
 
 mod cluster;
 mod cluster_faults;
-mod copy;
 mod durable;
 mod faults;
 mod feed;
-mod mark;
 mod memory;
 mod opening;
-mod rules;
 mod sentinel;
 mod site;
 mod storm;
-mod twice;
+mod suite;
 mod unknown;
 mod unpolled;
 
@@ -100,27 +97,6 @@ fn connect_now(server: &Server) -> Arc<RedisStore> {
 async fn c1_the_redis_store_passes_the_conformance_suite() {
     let server = Server::start(&[]);
     conformance::run(|_, _| connect_now(&server)).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn c1_nodes_on_a_redis_store_pass_the_conformance_suite() {
-    let server = Server::start(&[]);
-    conformance::run_shared(async || {
-        let prefix = prefix();
-        [server.connect(&prefix).await, server.connect(&prefix).await]
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn c37_what_one_node_wrote_back_to_redis_keeps_out_nothing_later() {
-    let server = Server::start(&[]);
-    let pair = async || {
-        let prefix = prefix();
-        [server.connect(&prefix).await, server.connect(&prefix).await]
-    };
-    conformance::loss::c37_of_two_nodes_that_write_a_session_back_the_later_record_stays(pair().await).await;
-    conformance::loss::c38_a_node_learns_how_many_records_were_missing(pair().await).await;
 }
 
 /// An attacker can guess no faster at five nodes than at one.

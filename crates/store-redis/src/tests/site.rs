@@ -25,9 +25,17 @@ pub(super) enum Site {
 }
 
 impl Site {
+    pub(super) fn one() -> Self {
+        Self::One(Server::start(&[]))
+    }
+
     /// A site of each kind.
-    pub(super) fn both() -> [Self; 2] {
-        [Self::One(Server::start(&[])), Self::cluster()]
+    pub(super) fn all() -> [Self; 2] {
+        [Self::one(), Self::cluster()]
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.servers()[0].port
     }
 
     pub(super) fn cluster() -> Self {

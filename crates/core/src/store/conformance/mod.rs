@@ -20,6 +20,8 @@ pub mod revocations;
 pub mod server;
 pub mod sessions;
 pub mod shared;
+#[cfg(feature = "store-kit")]
+mod suite;
 
 /// The issuer that a store under test must be given.
 pub const ISSUER: &str = "https://auth.example";

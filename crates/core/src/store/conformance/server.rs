@@ -13,7 +13,8 @@ use crate::revocation::{Effect, Revocation, Target};
 use crate::session::rotation::REVOKED;
 use crate::session::{RevokedBecause, SessionId};
 use crate::store::{
-    CounterUse, Cursor, Follow, Inserted, SharedCounter, SharedStore, Store, SubjectBound, Swap, Swept, WriteOutcome,
+    CounterUse, Cursor, Feed, Follow, Heard, Inserted, SharedCounter, SharedStore, Store, SubjectBound, Swap, Swept,
+    WriteOutcome,
 };
 
 /// How long a behaviour waits for a server to return.
@@ -31,6 +32,63 @@ impl TimeSource for Readings {
     fn monotonic(&self) -> Duration {
         Duration::from_millis(self.0.fetch_add(1, Ordering::SeqCst) + 1)
     }
+}
+
+/// What a feed of these behaviours follows.
+pub fn follow() -> Follow {
+    Follow { time: Arc::new(SystemTime::new()), every: Duration::from_millis(50), row: Arc::default() }
+}
+
+/// The entries of a feed up to its next proof, whatever fails before it, and the proof.
+pub async fn next_proof(feed: &mut dyn Feed) -> (Vec<Revocation>, Heard) {
+    let mut entries = Vec::new();
+    let until_complete = async {
+        loop {
+            let Ok(step) = feed.next().await else { continue };
+            assert!(!step.lost, "nothing was lost");
+            entries.extend(step.entries);
+            if let Some(complete) = step.complete {
+                return complete;
+            }
+        }
+    };
+    let complete = tokio::time::timeout(PATIENCE, until_complete).await.expect("it is heard of");
+    (entries, complete)
+}
+
+/// The entries of a feed before it reports a loss of writes.
+pub async fn next_loss(feed: &mut dyn Feed) -> Vec<Revocation> {
+    let mut entries = Vec::new();
+    let until_lost = async {
+        loop {
+            let Ok(step) = feed.next().await else { continue };
+            entries.extend(step.entries);
+            if step.lost {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, until_lost).await.expect("the loss is noticed");
+    entries
+}
+
+/// O4: an entry of the log that a node does not know may be a revocation, so no later entry overtakes it. `put` writes it.
+pub async fn o4_an_unknown_entry_leaves_a_node_stale<S: SharedStore>(store: &S, put: impl FnOnce()) {
+    let follow = Follow { every: Duration::from_millis(10), ..follow() };
+    let mut feed = store.follow(Cursor::default(), follow).await.unwrap();
+    while feed.next().await.unwrap().complete.is_none() {}
+    put();
+    let ends = gone(session("alice", 1, start()).id);
+    store.revoke(Revocation { until: later(start(), 600_000), ..ends }, BY_OPERATOR).await.unwrap();
+    // The answer to an earlier beat may still arrive.
+    let (mut faults, mut proofs) = (0, 0);
+    while faults < 5 {
+        match feed.next().await {
+            Ok(step) => proofs += usize::from(step.complete.is_some()),
+            Err(_) => faults += 1,
+        }
+    }
+    assert!(proofs <= 1, "{proofs}");
 }
 
 /// C2: each operation on a session is done once, and returns its usual result, although its reply is cut. `cut` has the
