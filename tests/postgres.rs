@@ -1,7 +1,6 @@
 //! Gates that share a store in PostgreSQL.
 
 use http::StatusCode;
-use serde_json::Value;
 use support::pki::write_private;
 use support::postgres::Postgres;
 use support::round_trips::{RoundTrips, counts_round_trips};
@@ -71,21 +70,7 @@ async fn what_one_gate_began_another_goes_on_with_and_what_it_revokes_ends_at_al
     let server = server();
     let (place, [mut a, b]) = nodes(&server);
     assert_ne!(server.sql("select issuer from rotogate.head"), "");
-    let first = a.login().await;
-    assert_eq!(b.get("/hello", &first.access).await.status, StatusCode::OK);
-    let second = b.refresh(&first.refresh).await.tokens();
-    assert_eq!(a.refresh(&first.refresh).await.tokens(), second, "a repeat gets the same pair, wherever it comes");
-    let third = b.refresh(&second.refresh).await.tokens();
-    assert_eq!(a.revoke(&third.refresh).await.status, StatusCode::OK);
-    a.until_refused(&third.access).await;
-    b.until_refused(&third.access).await;
-    for gate in [&a, &b] {
-        let refused = gate.refresh(&third.refresh).await;
-        assert_eq!(
-            (refused.status, &refused.json()["error"]),
-            (StatusCode::BAD_REQUEST, &Value::from("invalid_grant"))
-        );
-    }
+    super::redis::goes_on_and_ends([&a, &b]).await;
     // Begun sessions and revocations of a gate outlive its crash.
     let kept = a.login().await;
     let ended = a.login().await;
@@ -103,19 +88,8 @@ async fn what_one_gate_began_another_goes_on_with_and_what_it_revokes_ends_at_al
 #[tokio::test]
 async fn a_store_that_is_away_closes_the_gate_and_one_that_is_back_opens_it() {
     let mut server = server();
-    let (_place, [a, b]) = nodes(&server);
-    let first = a.login().await;
-    server.kill();
-    until("a token is answered with 503", async || {
-        a.get("/hello", &first.access).await.status == StatusCode::SERVICE_UNAVAILABLE
-    })
-    .await;
-    let refused = b.refresh(&first.refresh).await;
-    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert!(refused.headers.contains_key("retry-after"));
-    server.start_again();
-    until("the token passes again", async || a.get("/hello", &first.access).await.status == StatusCode::OK).await;
-    until("the same refresh token works", async || b.refresh(&first.refresh).await.status == StatusCode::OK).await;
+    let (_place, gates) = nodes(&server);
+    super::redis::closes_and_opens(gates, |is_away| if is_away { server.kill() } else { server.start_again() }).await;
 }
 
 /// A standby is promoted that lacks the last writes.

@@ -13,7 +13,7 @@ use support::{CONFIG, Gate, Place, decided, until};
 pub(crate) mod copy;
 mod cut_short;
 pub(crate) mod forged;
-mod keys;
+pub(crate) mod keys;
 mod roll;
 mod topology;
 mod users;
@@ -41,25 +41,29 @@ fn nodes(server: &Redis) -> (Place, [Gate; 2]) {
     (place, gates)
 }
 
-#[tokio::test]
-async fn what_one_gate_began_another_goes_on_with_and_what_it_revokes_ends_at_all() {
-    let server = Redis::start(&[]);
-    let (_place, [a, b]) = nodes(&server);
+/// Another gate continues what one gate began, and what that gate revokes ends at all.
+pub(crate) async fn goes_on_and_ends([a, b]: [&Gate; 2]) {
     let first = a.login().await;
     assert_eq!(b.get("/hello", &first.access).await.status, StatusCode::OK);
     let second = b.refresh(&first.refresh).await.tokens();
     assert_eq!(a.refresh(&first.refresh).await.tokens(), second, "a repeat gets the same pair, wherever it comes");
-    let third = a.refresh(&second.refresh).await.tokens();
-    assert_eq!(b.revoke(&third.refresh).await.status, StatusCode::OK);
-    a.until_refused(&third.access).await;
-    b.until_refused(&third.access).await;
-    for gate in [&a, &b] {
+    let third = b.refresh(&second.refresh).await.tokens();
+    assert_eq!(a.revoke(&third.refresh).await.status, StatusCode::OK);
+    for gate in [a, b] {
+        gate.until_refused(&third.access).await;
         let refused = gate.refresh(&third.refresh).await;
         assert_eq!(
             (refused.status, &refused.json()["error"]),
             (StatusCode::BAD_REQUEST, &Value::from("invalid_grant"))
         );
     }
+}
+
+#[tokio::test]
+async fn what_one_gate_began_another_goes_on_with_and_what_it_revokes_ends_at_all() {
+    let server = Redis::start(&[]);
+    let (_place, [a, b]) = nodes(&server);
+    goes_on_and_ends([&b, &a]).await;
     assert_eq!(a.stop(), Some(0));
     // The session continues at the other gate.
     let again = b.refresh(&b_login(&b, &server).await).await;
@@ -76,9 +80,15 @@ async fn b_login(gate: &Gate, server: &Redis) -> String {
 #[tokio::test]
 async fn a_store_that_is_away_closes_the_gate_and_one_that_is_back_opens_it() {
     let mut server = Redis::start(&["--appendonly yes", "--appendfsync always"]);
-    let (_place, [a, b]) = nodes(&server);
+    let (_place, gates) = nodes(&server);
+    closes_and_opens(gates, |is_away| if is_away { server.kill() } else { server.start_again() }).await;
+}
+
+/// Gates whose store is away refuse everything for now, and go on once it is back. `set_away` takes the store away, or
+/// brings it back.
+pub(crate) async fn closes_and_opens([a, b]: [Gate; 2], mut set_away: impl FnMut(bool)) {
     let first = a.login().await;
-    server.kill();
+    set_away(true);
     until("a token is answered with 503", async || {
         a.get("/hello", &first.access).await.status == StatusCode::SERVICE_UNAVAILABLE
     })
@@ -86,7 +96,7 @@ async fn a_store_that_is_away_closes_the_gate_and_one_that_is_back_opens_it() {
     let refused = b.refresh(&first.refresh).await;
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(refused.headers.contains_key("retry-after"));
-    server.start_again();
+    set_away(false);
     until("the token passes again", async || a.get("/hello", &first.access).await.status == StatusCode::OK).await;
     until("the same refresh token works", async || b.refresh(&first.refresh).await.status == StatusCode::OK).await;
 }

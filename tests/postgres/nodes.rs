@@ -1,13 +1,12 @@
 //! Shared work of gates on one store: counters, keys, users, marks.
 
 use std::fs;
-use std::process::Stdio;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use serde_json::Value;
-use support::{CONFIG, Gate, Place, until};
+use support::{CONFIG, Gate, until};
 
 use super::{node_beside, place, place_of, server, store_of};
 
@@ -73,40 +72,7 @@ async fn c28_a_key_signs_once_every_gate_can_verify_by_it() {
 #[test]
 fn c28_gates_that_start_at_once_without_keys_make_one_keyring() {
     let server = server();
-    let places = [place(&server), place(&server), place(&server)];
-    let begin = |place: &Place| place.command().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut gates = places.each_ref().map(begin);
-    let mut ended = Vec::new();
-    while ended.len() < 2 {
-        for (n, gate) in gates.iter_mut().enumerate() {
-            if !ended.contains(&n) && gate.try_wait().unwrap().is_some() {
-                ended.push(n);
-            }
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    let winner = (0..3).find(|n| !ended.contains(n)).unwrap();
-    until_listed(&places[winner]);
-    gates[winner].kill().unwrap();
-    for (n, gate) in gates.into_iter().enumerate() {
-        let said = String::from_utf8(gate.wait_with_output().unwrap().stderr).unwrap();
-        if n != winner {
-            assert!(said.contains("copy the key folder"), "{said}");
-            let keys = fs::read_dir(places[n].path("data/keys")).unwrap().map(|entry| entry.unwrap().file_name());
-            assert_eq!(keys.filter(|name| !name.as_encoded_bytes().starts_with(b".")).count(), 0);
-        }
-    }
-}
-
-/// The gate that made the store then publishes its keys.
-fn until_listed(place: &Place) {
-    for _ in 0..600 {
-        if place.run(&["keys", "list"], "").code == Some(0) {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    panic!("no keys");
+    crate::redis::keys::one_makes_the_keyring(&[place(&server), place(&server), place(&server)]);
 }
 
 #[tokio::test]
