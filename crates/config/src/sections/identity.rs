@@ -22,9 +22,11 @@ section! {
     pub struct IdentityConfig, read by read_keys(section, issuers: &[TrustedIssuer], used: &UsedHeaders) {
         /// Name of each header.
         reload headers: IdentityNames = inner(|keys| read_names(keys, issuers, used)),
-        /// Headers of further claims, such as `{ "x-auth-email" = "email" }`; at most 64 headers in all.
+        /// Headers of further claims, such as `{ "x-auth-email" = "email" }`; at most 64 headers in all. Set it for
+        /// what your services need to know of the caller.
         reload claims: ClaimHeaders = by { read_claims(&section.section("claims"), used) },
-        /// JWT about the caller that the gate signs (docs/assertion.md). Default: none.
+        /// JWT about the caller that the gate signs (docs/assertion.md). Set it if others than the gate can reach your
+        /// services: headers alone can be forged there. Default: none.
         reload assertion: Option<AssertionHeader> = table(|keys| read_assertion(keys, used)),
         /// Further request headers to remove (`["x-tenant", "x-acme-*"]`). The gate always removes the headers of
         /// known products (docs/edge.md). Set it for headers that your services trust.
@@ -40,25 +42,28 @@ section! {
     /// The headers of what every caller has.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct IdentityNames, read by read_names(section, issuers: &[TrustedIssuer], used: &UsedHeaders) {
-        /// `sub`.
+        /// `sub`, the caller's id. Set it to the header by which your services know users, such as `"remote-user"`.
         reload subject: HeaderOrNone = by { used.header(section, "subject", "x-auth-subject") },
-        /// Account.
+        /// Account. Set it if your services read the account from another header, and to `""` if none does.
         reload account: HeaderOrNone = by { used.header(section, "account", "x-auth-account") },
-        /// `client_id`.
+        /// `client_id`. Set it if your services read the client from another header, and to `""` if none does.
         reload client: HeaderOrNone = by { used.header(section, "client", "x-auth-client") },
-        /// Client that acts for the subject, such as `client:orders` (docs/act-for-a-user.md).
+        /// Client that acts for the subject, such as `client:orders` (docs/act-for-a-user.md). Set it if services must
+        /// tell a user's own request from one of a client on behalf of the user.
         reload actor: HeaderOrNone = by { used.header(section, "actor", "") },
-        /// Scopes.
+        /// Scopes, with spaces between. Set it to `""` if routes alone check scopes, because scopes make requests
+        /// longer.
         reload scope: HeaderOrNone = by { used.header(section, "scope", "x-auth-scope") },
-        /// Session.
+        /// Session. Set it if your services read the session from another header, and to `""` if none does.
         reload session: HeaderOrNone = by { used.header(section, "session", "x-auth-session") },
-        /// `iss`. Default: `"x-auth-issuer"` if there are `[[issuers]]`, for the gate's tokens too.
+        /// `iss`. Set it if your services read the issuer from another header: with several issuers, two users may have
+        /// the same `sub`. Default: `"x-auth-issuer"` if there are `[[issuers]]`, for the gate's tokens too.
         // With several issuers, a subject is ambiguous without its issuer.
         reload issuer: HeaderOrNone = by {
             used.header(section, "issuer", if issuers.is_empty() { "" } else { "x-auth-issuer" })
         },
-        /// Roles, percent-encoded, with commas between. Default: `"x-auth-roles"` if there are `[[issuers]]` with a
-        /// claim of roles.
+        /// Roles, percent-encoded, with commas between. Set it if your own users have roles that services read.
+        /// Default: `"x-auth-roles"` if there are `[[issuers]]` with a claim of roles.
         reload roles: HeaderOrNone = by {
             let has_roles = issuers.iter().any(|issuer| !issuer.claims.roles.is_empty());
             used.header(section, "roles", if has_roles { "x-auth-roles" } else { "" })

@@ -34,7 +34,8 @@ section! {
         reload client: ProviderClientSettings = by { read_client(section, dir) },
         /// Time for the provider's whole answer.
         fixed timeout: Duration = get_or(value::duration_within(SECOND / 10, 30 * SECOND), 5 * SECOND),
-        /// Only trusted authorities, in PEM. Default: the system's.
+        /// Only trusted authorities, in PEM. Set it for a server with a certificate of an internal authority. Default:
+        /// the system's.
         reload ca: Option<PathBuf> = get(path_in(dir)),
     }
 }

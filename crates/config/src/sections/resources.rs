@@ -18,15 +18,17 @@ section! {
         /// Required: Path, by which routes name the resource: `resource = "/mcp"`. Its metadata are at
         /// /.well-known/oauth-protected-resource followed by the path.
         reload path: String = by { read_path(section, others) },
-        /// Issuers of tokens for the resource. Unset: this gate.
+        /// Issuers of tokens for the resource. Unset: this gate. Set it if clients get their tokens from an identity
+        /// provider; clients of the Model Context Protocol always do.
         reload authorization_servers as some: Vec<String> = by { read_servers(section) },
-        /// Human-readable name.
+        /// Human-readable name. Set it for clients that show users which resource they grant access to.
         reload name: Option<String> = get(value::text),
-        /// Scopes that clients may ask for.
+        /// Scopes that clients may ask for. Set it if a client has no other description from which to learn them.
         reload scopes: Scope = by { self::scopes(section, "scopes").unwrap_or_default() },
-        /// Scopes that include others on routes of the resource: `{ "files.write" = ["files.read"] }`.
+        /// Scopes that include others on routes of the resource: `{ "files.write" = ["files.read"] }`. Set it if the
+        /// issuer does not write the included scopes into a token.
         reload implies: Implied = by { implies(section) },
-        /// How the gate reads calls of the Model Context Protocol.
+        /// How the gate reads calls of the Model Context Protocol. Set it for an MCP server whose calls the gate should check.
         reload mcp: Option<Mcp> = table(read_mcp),
     }
 }
@@ -44,7 +46,8 @@ section! {
         },
         /// Longest body of a call with `check = "body"`.
         fixed max_message: u64 = get_or(value::size(1024, 64 * 1024 * 1024), Mcp::default().max_message),
-        /// Origins of pages that may call the resource, besides `public_url` and those of `[cors]`. Others: 403.
+        /// Origins of pages that may call the resource, besides `public_url` and those of `[cors]`. Others: 403. Set it
+        /// for MCP clients that run in a page of another site.
         reload origins: Vec<Box<str>> = by { section.list_or_empty("origins", value::cors_origin).into_iter().map(Into::into).collect() },
     }
     with {

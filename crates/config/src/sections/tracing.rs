@@ -43,7 +43,8 @@ section! {
         reload headers_file: Option<PathBuf> = get(path_in(dir)),
         /// Part of new traces to record, from 0 to 1. A trusted proxy decides about its traces. Lower it under load.
         reload sample: f64 = get_or(value::fraction, 1.0),
-        /// Only trusted authorities, in PEM. Default: the system's.
+        /// Only trusted authorities, in PEM. Set it for a server with a certificate of an internal authority. Default:
+        /// the system's.
         reload ca: Option<PathBuf> = get(path_in(dir)),
         /// `service.name` of all spans.
         no_key service_name: String = by {

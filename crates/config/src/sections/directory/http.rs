@@ -25,7 +25,8 @@ section! {
         reload client_cert: Option<CertificateAndKey> = certificate_and_key(dir),
         /// File with the secret that the gate sends as `Authorization: Bearer`.
         reload secret_file: Option<PathBuf> = get(path_in(dir)),
-        /// Only trusted authorities, in PEM. Default: the system's.
+        /// Only trusted authorities, in PEM. Set it for a server with a certificate of an internal authority. Default:
+        /// the system's.
         reload ca: Option<PathBuf> = get(path_in(dir)),
         /// A refusal takes as long as the slowest login of the last hours.
         fixed pad_refusals: bool = get_or(value::boolean, true),

@@ -53,38 +53,47 @@ section! {
         /// Base DN of users.
         reload base: String = required(BASE, value::text),
         /// Filter that finds `{username}`, whose value the gate escapes. Required without `preset`. With `preset =
-        /// "ad"`: by `sAMAccountName`.
+        /// "ad"`: by `sAMAccountName`. Set it there if users log in with another name, such as their mail address.
         reload filter: Filter = by { read_filter(section, preset) },
-        /// true: `ldap://` connections switch to TLS before anything else.
+        /// true: `ldap://` connections switch to TLS before anything else. Set it if the server has no port for
+        /// `ldaps://`.
         reload starttls: bool = get_or(value::boolean, false),
-        /// true: allows `ldap://` without TLS, which sends passwords in the clear.
+        /// true: allows `ldap://` without TLS, which sends passwords in the clear. Only for a server on the same
+        /// machine, or for tests.
         reload dangerous_plaintext: bool = get_or(value::boolean, false),
-        /// Only trusted authorities, in PEM. Default: the system's.
+        /// Only trusted authorities, in PEM. Set it for a server with a certificate of an internal authority. Default:
+        /// the system's.
         reload ca: Option<PathBuf> = get(path_in(dir)),
-        /// true: removes the domain from a name (`EXAMPLE\ada`).
+        /// true: removes the domain from a name (`EXAMPLE\ada`). Set it if users type their domain, and the filter
+        /// compares names without it.
         reload strip_domain: bool = get_or(value::boolean, false),
-        /// Attribute for the `sub`, whose values never pass to another user. With `preset = "ad"`: objectGUID.
+        /// Attribute for the `sub`, whose values never pass to another user. With `preset = "ad"`: objectGUID. Set it
+        /// if the server has no `entryUUID`, or if your services know users by another attribute.
         reload subject: String = get_or(attribute, preset.subject.to_owned()),
-        /// Filter that a user must match to log in and refresh; `{now}` is the time as a FILETIME. Unset: every
-        /// user. With `preset = "ad"`: enabled, not locked, not expired.
+        /// Filter that a user must match to log in and refresh; `{now}` is the time as a FILETIME. Unset: every user.
+        /// With `preset = "ad"`: enabled, not locked, not expired. Set it if the directory keeps users who may not log
+        /// in any more.
         reload active: Option<Filter> = by {
             let own = section.get("active", filter_of(Placeholder::Now, false));
             own.or_else(|| preset_filter(section, preset.active, Placeholder::Now))
         },
         /// Attribute with the time of the last password change. Older sessions end. With `preset = "ad"`: pwdLastSet.
+        /// Set it if the server has such an attribute (`pwdChangedTime`); otherwise sessions outlive a new password.
         reload valid_from: Option<String> = by {
             section.get("valid_from", attribute).or_else(|| preset.valid_from.map(str::to_owned))
         },
-        /// Attribute with the account.
+        /// Attribute with the account. Set it if users belong to accounts, and endpoints or routes tell these apart.
         reload account: Option<String> = get(attribute),
-        /// Scopes of every user.
+        /// Scopes of every user. Set it if your routes demand scopes that all users have.
         reload scopes: Scope = by {
             let list = section.one_or_list("scopes", value::text);
             list.map(|list| scope(section, "scopes", &list)).unwrap_or_default()
         },
-        /// Further claims of access tokens, each with its attribute.
+        /// Further claims of access tokens, each with its attribute. Set it for what your services need to know of a
+        /// user, such as the mail address.
         reload claims: BTreeMap<String, String> = by { attributes(section, "claims", true) },
-        /// Fields of the user in replies of dialects, each with its attribute.
+        /// Fields of the user in replies of dialects, each with its attribute. Set it for a client that shows its user
+        /// without another request.
         reload profile: BTreeMap<String, String> = by { attributes(section, "profile", false) },
         /// Groups of users.
         reload groups: Option<GroupSettings> = table(|section| {
@@ -95,9 +104,10 @@ section! {
         fixed pool: usize = get_or(value::count(1, 1000), LdapSettings::POOL),
     }
     with {
-        /// `"ad"`: the attributes and filters of Active Directory.
+        /// `"ad"`: the attributes and filters of Active Directory. Unset: those of other LDAP servers.
         reload preset: text,
-        /// DN of the account that searches. Unset: anonymous.
+        /// DN of the account that searches. Unset: anonymous. Set it if the server lets only known accounts search, as
+        /// Active Directory does.
         reload bind_dn: text,
         /// File with the password of `bind_dn`. Read again when it changes.
         reload bind_password_file: text,
@@ -108,22 +118,25 @@ section! {
     impl GroupSettings, read by read_groups(section, by: GroupsBy) {
         /// How groups are found.
         reload by as "..": GroupsBy = by { by },
-        /// Scopes for members of a group, besides `scopes`: `{ admins = ["write", "admin"] }`.
+        /// Scopes for members of a group, besides `scopes`: `{ admins = ["write", "admin"] }`. Set it if your routes
+        /// demand scopes that only some users have.
         reload scopes: BTreeMap<String, Scope> = by { group_scopes(section) },
         /// Attribute with a group's name.
         fixed name: String = get_or(attribute, "cn".to_owned()),
-        /// Levels of nested groups to follow; at most 5. Active Directory follows them itself.
+        /// Levels of nested groups to follow; at most 5. Active Directory follows them itself. Set it if groups are
+        /// members of other groups on another server.
         reload nested: usize = get_or(value::count(0, 5), 0),
-        /// true: the names of the groups are the claim `roles`.
+        /// true: the names of the groups are the claim `roles`. Set it if routes or services demand roles.
         reload roles: bool = get_or(value::boolean, false),
     }
     with {
         /// Base DN of groups. Required without `attribute`.
         reload base: text,
-        /// Filter that finds the groups of `{dn}`. Default: `(member={dn})`, with `preset = "ad"` including nested
-        /// groups.
+        /// Filter that finds the groups of `{dn}`. Set it if groups list their members in another attribute, such as
+        /// `uniqueMember`. Default: `(member={dn})`, with `preset = "ad"` including nested groups.
         reload filter: text,
-        /// Instead of `base` and `filter`: the attribute of a user that names the groups (`memberOf`).
+        /// Instead of `base` and `filter`: the attribute of a user that names the groups (`memberOf`). Set it if the
+        /// server maintains it: the gate then needs no further search.
         reload attribute: text,
     }
 }

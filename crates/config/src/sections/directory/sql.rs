@@ -32,25 +32,30 @@ section! {
         /// Statement that finds a user at a refresh, by `{subject}`.
         reload lookup: Template = required(EXPECTED_LOOKUP, statement(LOOKUP)),
         /// Statement that replaces a weak hash after a login, with `{subject}`, `{old_hash}` and `{new_hash}`. It must
-        /// compare with `{old_hash}`, so that a newer password stays. Unset: the gate only reads.
+        /// compare with `{old_hash}`, so that a newer password stays. Unset: the gate only reads. Set it if your table
+        /// has hashes of an older scheme, and no other program writes them.
         reload rehash: Option<Template> = get(statement(REHASH)),
-        /// Only trusted authorities, in PEM. Default: the system's.
+        /// Only trusted authorities, in PEM. Set it for a server with a certificate of an internal authority. Default:
+        /// the system's.
         reload ca: Option<PathBuf> = get(path_in(dir)),
-        /// Columns for further claims of access tokens.
+        /// Columns for further claims of access tokens. Set it for what your services need to know of a user, such as
+        /// the mail address.
         reload claims: Vec<String> = list_or_empty(claim),
-        /// Columns for fields of the user in replies of dialects.
+        /// Columns for fields of the user in replies of dialects. Set it for a client that shows its user without
+        /// another request.
         reload profile: Vec<String> = list_or_empty(value::text),
         /// Most connections to the database.
         fixed pool: usize = get_or(value::count(1, 1000), SqlSettings::POOL),
         /// Whether connections keep prepared statements, which a pooler of transactions, such as PgBouncer, would lose.
         fixed statement_cache: bool = get_or(value::boolean, false),
-        /// Schemes of users' password hashes, such as `["bcrypt"]` (docs/users.md).
+        /// Schemes of users' password hashes, such as `["bcrypt"]` (docs/users.md). Set it if your application wrote
+        /// the hashes by another scheme than the gate, which is Argon2id.
         reload hashes as some: Vec<ExpectedHash> = list_or_empty(expected),
     }
     with {
         /// Required, or `url`: a file with the URL of the database.
         reload url_file: text,
-        /// URL of the database, if it has no password.
+        /// URL of the database, if it has no password, as for SQLite or a login by certificate.
         reload url: text,
     }
 }

@@ -20,7 +20,8 @@ section! {
     pub struct SharedSettings, read by pub(super) read(section, dir: &Path, keys: &Path) {
         /// File with the password, read for each connection.
         restart password_file: Option<PathBuf> = get(path_in(dir)),
-        /// Only trusted authorities, in PEM. Default: the system's.
+        /// Only trusted authorities, in PEM. Set it for a server with a certificate of an internal authority. Default:
+        /// the system's.
         restart ca: Option<PathBuf> = get(path_in(dir)),
         /// Gate's client certificate with its chain, and its key, if the server requires one.
         restart client_cert: Option<CertificateAndKey> = certificate_and_key(dir),
