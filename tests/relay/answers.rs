@@ -26,7 +26,7 @@ async fn i40_only_listed_grants_forms_and_single_parameters_reach_the_provider()
         (&[FORM], "/auth/token?refresh_token=abc", good, "invalid_request"),
         (&[json], "/auth/token", r#"{"grant_type":"refresh_token","refresh_token":"abc"}"#, "invalid_request"),
         (&[], "/auth/token", good, "invalid_request"),
-        (&[FORM, ("authorization", "Bearer x")], "/auth/token", good, "invalid_client"),
+        (&[FORM, ("authorization", "Basic x")], "/auth/token", good, "invalid_client"),
         (
             &[FORM, ("authorization", "Basic c3BhOng=")],
             "/auth/token",

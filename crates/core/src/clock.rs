@@ -21,6 +21,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Number;
+
+/// The end of the year 9999, in seconds: no genuine token has a later time, and up to it no calculation overflows.
+pub(crate) const LAST_SECOND: u64 = 253_402_300_799;
 
 /// The engine neither follows nor persists a wall clock further than this ahead of the monotonic one.
 pub const MAX_JUMP: Duration = Duration::from_secs(3600);
@@ -49,6 +53,18 @@ impl Timestamp {
     /// From milliseconds since the epoch.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
+    }
+
+    /// From a NumericDate (RFC 7519 §2): seconds, possibly with a fraction. `None` before 1970 and after the year 9999.
+    pub(crate) fn from_numeric_date(number: &Number) -> Option<Self> {
+        match (number.as_u64(), number.as_f64()) {
+            (Some(seconds), _) if seconds <= LAST_SECOND => Some(Self::from_secs(seconds)),
+            // The bounds make the conversion exact to the millisecond. Rounding down is safe for `exp`.
+            (None, Some(seconds)) if (0.0..=LAST_SECOND as f64).contains(&seconds) => {
+                Some(Self::from_millis((seconds * 1000.0) as u64))
+            }
+            _ => None,
+        }
     }
 
     /// From seconds since the epoch; saturates.

@@ -105,7 +105,7 @@ impl Form {
     /// Does the request contain any client credentials or a client id?
     pub(super) fn names_client(&self, headers: &HeaderMap) -> bool {
         let fields = ["client_id", "client_secret", "client_assertion", "client_assertion_type"];
-        headers.contains_key(AUTHORIZATION) || fields.iter().any(|name| self.get(name).is_some())
+        used_basic(headers) || fields.iter().any(|name| self.get(name).is_some())
     }
 
     /// The client, by Basic, by the body or by an assertion, but only in one of these ways (RFC 6749 §2.3). The same
@@ -116,7 +116,7 @@ impl Form {
         let body_secret = self.secret("client_secret");
         let (kind, assertion) = (self.get("client_assertion_type"), self.secret("client_assertion"));
         if let Some(assertion) = assertion {
-            if body_secret.is_some() || headers.contains_key(AUTHORIZATION) {
+            if body_secret.is_some() || used_basic(headers) {
                 return Err(Denial::MalformedRequest("the client authenticates in two ways"));
             }
             if kind != Some(CLIENT_ASSERTION_TYPE) {
@@ -157,19 +157,20 @@ pub(in crate::dialect) fn used_basic(headers: &HeaderMap) -> bool {
 }
 
 fn scheme_and_rest(value: &[u8]) -> Option<&[u8]> {
-    let (scheme, rest) = value.split_at_checked(6)?;
-    scheme.eq_ignore_ascii_case(b"basic ").then(|| rest.trim_ascii())
+    let end = value.iter().position(|byte| *byte == b' ').unwrap_or(value.len());
+    let (scheme, rest) = value.split_at_checked(end)?;
+    scheme.eq_ignore_ascii_case(b"basic").then(|| rest.trim_ascii())
 }
 
-/// `Basic` with both parts form-encoded (RFC 6749 §2.3.1).
+/// `Basic` with both parts form-encoded (RFC 6749 §2.3.1). Any other scheme authenticates no client: many clients send the access
+/// token with each request.
 pub(in crate::dialect) fn basic(headers: &HeaderMap) -> Result<Option<PresentedClient>, Denial> {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    if values.next().is_some() {
+    let all = headers.get_all(AUTHORIZATION);
+    let Some(encoded) = all.iter().find_map(|value| scheme_and_rest(value.as_bytes())) else { return Ok(None) };
+    if all.iter().nth(1).is_some() {
         return Err(Denial::TwoCredentials);
     }
     let malformed = || Denial::InvalidClient;
-    let encoded = scheme_and_rest(value.as_bytes()).ok_or_else(malformed)?;
     let decoded = Zeroizing::new(STANDARD.decode(encoded).map_err(|_| malformed())?);
     let text = std::str::from_utf8(&decoded).map_err(|_| malformed())?;
     let (id, password) = text.split_once(':').ok_or_else(malformed)?;

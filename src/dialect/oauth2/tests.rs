@@ -149,12 +149,33 @@ fn a_client_comes_by_basic_or_by_the_body_but_not_by_both() {
         let both = format!("{body}{more}");
         assert!(matches!(read_at(TOKEN, &public, &both), Err(Denial::MalformedRequest(_))), "{more}");
     }
-    for bad in ["Basic", "Basic !", "Basic d2Vi", "Bearer abc", "Basic /w=="] {
+    for bad in ["Basic", "Basic !", "Basic d2Vi", "Basic /w=="] {
         let bad_headers = headers(&[("authorization", bad)]);
         assert_eq!(read_at(TOKEN, &bad_headers, body).unwrap_err(), Denial::InvalidClient, "{bad}");
     }
-    let twice = headers(&[("authorization", "Basic d2ViOg=="), ("authorization", "Basic d2ViOg==")]);
-    assert_eq!(read_at(TOKEN, &twice, body).unwrap_err(), Denial::TwoCredentials);
+    for second in ["Basic d2ViOg==", "Bearer abc"] {
+        let twice = headers(&[("authorization", "Basic d2ViOg=="), ("authorization", second)]);
+        assert_eq!(read_at(TOKEN, &twice, body).unwrap_err(), Denial::TwoCredentials);
+    }
+}
+
+#[test]
+fn an_authorization_that_is_no_client_authentication_says_nothing_of_the_client() {
+    let body = "grant_type=refresh_token&refresh_token=x";
+    for sent in ["Bearer abc", "Bearer null", "bearer", "", "DPoP abc", "Basically x"] {
+        let sent = headers(&[("authorization", sent)]);
+        assert_eq!(read_at(TOKEN, &sent, body).unwrap_err(), Denial::InvalidClient, "no client is named");
+        let named = format!("{body}&client_id=web");
+        let Ok(Command::Refresh { client: Some(client), .. }) = read_at(TOKEN, &sent, &named) else {
+            panic!("not read")
+        };
+        assert_eq!((client.id.as_str(), client.secret.is_none()), ("web", true));
+        let with_secret = format!("{named}&client_secret=s");
+        let Ok(Command::Refresh { client: Some(client), .. }) = read_at(TOKEN, &sent, &with_secret) else {
+            panic!("not read")
+        };
+        assert_eq!(client.secret.unwrap().expose_secret(), "s");
+    }
 }
 
 #[test]

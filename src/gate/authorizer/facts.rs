@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
 use super::Neighbour;
 use rotogate_core::denial::Denial;
-use rotogate_core::headers::{FORWARDED_HOST, Peer};
+use rotogate_core::headers::{FORWARDED_HOST, Peer, named_scheme};
 use rotogate_core::route::authority;
 
 const METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
@@ -40,14 +40,14 @@ pub(super) fn read(neighbour: Neighbour, question: &Parts, is_ours: impl Fn(&str
             method: method(single(headers, &METHOD)?)?,
             host: host(single(headers, &FORWARDED_HOST)?)?,
             target: target(only(headers, &TARGET)?)?,
-            is_secure: is_secure(neighbour, single(headers, &PROTO)?)?,
+            is_secure: is_secure(single(headers, &PROTO)?)?,
             client: client(single(headers, &FOR)?)?,
         }),
         Neighbour::Envoy => Ok(Facts {
             method: question.method.clone(),
             host: host(authority::check(question)?.as_str())?,
             target: question.uri.path_and_query().cloned().ok_or(Denial::BadTarget)?,
-            is_secure: is_secure(neighbour, single(headers, &PROTO)?)?,
+            is_secure: is_secure(single(headers, &PROTO)?)?,
             client: client(last(headers, &FOR)?)?,
         }),
     }
@@ -160,12 +160,9 @@ pub(super) fn target(text: &str) -> Result<PathAndQuery, Denial> {
     Ok(target)
 }
 
-pub(super) fn is_secure(neighbour: Neighbour, scheme: &str) -> Result<bool, Denial> {
-    match (scheme, neighbour) {
-        ("https", _) | ("wss", Neighbour::Traefik) => Ok(true),
-        ("http", _) | ("ws", Neighbour::Traefik) => Ok(false),
-        _ => Err(Denial::BadFact("the scheme is neither http nor https")),
-    }
+pub(super) fn is_secure(scheme: &str) -> Result<bool, Denial> {
+    let named = named_scheme(scheme).ok_or(Denial::BadFact("the scheme is neither http nor https"))?;
+    Ok(named == "https")
 }
 
 pub(super) fn client(text: &str) -> Result<IpAddr, Denial> {

@@ -34,7 +34,7 @@ use self::proto::google::protobuf::value::Kind;
 use self::proto::google::protobuf::{ListValue, Struct, Value};
 use super::answer::{DETAIL, Mutations, STATUS};
 use super::facts::{self, Facts};
-use super::{Authorizer, Neighbour, QuestionForm, kept};
+use super::{Authorizer, QuestionForm, kept};
 use crate::dialect::knox::calls::{collected, refusal};
 use crate::dialect::knox::streams::{self, Streams};
 use rotogate_core::denial::Denial;
@@ -222,7 +222,7 @@ impl Authorizer {
             host: facts::host(present(&request.host)?)?,
             // `path` includes the query: Envoy leaves `query` and `fragment` empty.
             target: facts::target(present(&request.path)?)?,
-            is_secure: facts::is_secure(Neighbour::Envoy, present(&request.scheme)?)?,
+            is_secure: facts::is_secure(present(&request.scheme)?)?,
             client: facts::client(present(&source.address)?)?,
         };
         let headers = headers(request)?;

@@ -18,8 +18,6 @@ use crate::token::keyring::VerifyingKey;
 pub(crate) const MAX_PROOF: usize = 4 << 10;
 /// The longest `jti`, in bytes.
 const MAX_JTI: usize = 256;
-/// The end of the year 9999, in seconds.
-const LAST_SECOND: u64 = 253_402_300_799;
 /// The algorithms of proofs.
 pub(crate) const ALGORITHMS: [Algorithm; 5] =
     [Algorithm::Es256, Algorithm::EdDsa, Algorithm::Es384, Algorithm::Rs256, Algorithm::Ps256];
@@ -164,13 +162,8 @@ impl<'a> SignedProof<'a> {
 
     /// `iat`: a number of seconds, possibly with a fraction.
     pub fn issued_at(&self) -> Option<Timestamp> {
-        let number = self.claims.get("iat")?;
-        match (number.as_u64(), number.as_f64()) {
-            (Some(seconds), _) if seconds <= LAST_SECOND => Some(Timestamp::from_secs(seconds)),
-            // The bounds make the conversion exact to the millisecond.
-            (None, Some(seconds)) if (0.0..=LAST_SECOND as f64).contains(&seconds) => {
-                Some(Timestamp::from_millis((seconds * 1000.0) as u64))
-            }
+        match self.claims.get("iat")? {
+            Value::Number(number) => Timestamp::from_numeric_date(number),
             _ => None,
         }
     }

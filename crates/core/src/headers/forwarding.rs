@@ -43,8 +43,21 @@ pub fn says_for_whom(headers: &HeaderMap) -> bool {
 /// The scheme that the client used: the scheme of the connection, or the scheme that a trusted proxy names.
 pub fn scheme(headers: &HeaderMap, peer: &Peer, trusted: &[IpNet]) -> HeaderValue {
     let from_proxy = peer.may_forward() && is_trusted(peer.address().to_canonical(), trusted);
-    let named = from_proxy.then(|| only(headers, &PROTO)).flatten().filter(is_scheme);
-    named.unwrap_or_else(|| HeaderValue::from_static(peer.scheme()))
+    let named =
+        from_proxy.then(|| headers.get(&PROTO)).flatten().and_then(|value| value.to_str().ok()).and_then(named_scheme);
+    HeaderValue::from_static(named.unwrap_or(peer.scheme()))
+}
+
+/// The scheme that a proxy names, in any letter case (RFC 3986 §3.1). Of a list, to which each proxy appends, the first one is what
+/// the client used. Some proxies name a WebSocket by `ws` or `wss`.
+pub fn named_scheme(named: &str) -> Option<&'static str> {
+    let first = named.split(',').next().unwrap_or(named).trim();
+    let is = |scheme: &str| first.eq_ignore_ascii_case(scheme);
+    match () {
+        () if is("https") || is("wss") => Some("https"),
+        () if is("http") || is("ws") => Some("http"),
+        () => None,
+    }
 }
 
 /// Writes the origin of the request for the upstream: `X-Forwarded-For`, `-Proto` and `-Host`, each once, and
@@ -152,8 +165,4 @@ fn only(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
         (Some(value), None) => Some(value.clone()),
         (Some(_), Some(_)) | (None, _) => None,
     }
-}
-
-fn is_scheme(value: &HeaderValue) -> bool {
-    matches!(value.as_bytes(), b"http" | b"https")
 }

@@ -42,7 +42,7 @@ mod trailers;
 
 use certificate::ClientCertificate;
 pub use forwarding::{FORWARDED_HOST, client_ip, forwarded};
-pub use forwarding::{is_trusted, says_for_whom, scheme};
+pub use forwarding::{is_trusted, named_scheme, says_for_whom, scheme};
 pub use framing::is_framed_once;
 pub use hop_by_hop::{RemovedHeaders, remove_hop_by_hop};
 pub use pattern::HeaderPattern;

@@ -320,6 +320,29 @@ fn t6_a_trusted_proxy_is_believed_back_to_the_client_and_no_further() {
     assert_eq!(all(&map, "x-forwarded-proto"), ["https"]);
     assert_eq!(all(&map, "x-forwarded-host"), ["www.test"]);
     assert!(!map.contains_key("forwarded"));
+    for (named, scheme) in [
+        ("HTTPS", "https"),
+        ("wss", "https"),
+        ("WSS", "https"),
+        ("ws", "http"),
+        ("https, https", "https"),
+        ("https,http", "https"),
+        ("http, https", "http"),
+        ("", "http"),
+        (",https", "http"),
+        ("httpsx", "http"),
+    ] {
+        assert_eq!(
+            all(&rewritten(&[("x-forwarded-proto", named)], "10.0.0.1"), "x-forwarded-proto"),
+            [scheme],
+            "{named}"
+        );
+        assert_eq!(
+            all(&rewritten(&[("x-forwarded-proto", named)], "1.2.3.4"), "x-forwarded-proto"),
+            ["http"],
+            "{named}"
+        );
+    }
     let odd = rewritten(&[("x-forwarded-proto", "javascript"), ("x-forwarded-host", "a b")], "10.0.0.1");
     assert_eq!(all(&odd, "x-forwarded-proto"), ["http"]);
     assert_eq!(all(&odd, "x-forwarded-host"), ["api.test"]);

@@ -1,11 +1,13 @@
 //! Makes one request over one connection, and reads one answer.
 
+use std::io::Read;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
+use flate2::read::MultiGzDecoder;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::Scheme;
 use http::{Method, Request, Response, StatusCode, Uri};
@@ -376,21 +378,78 @@ impl HttpClient {
                 format!("answered {status} to {host}, and no redirect is followed"),
             );
         }
-        if parts.headers.contains_key(header::CONTENT_ENCODING) {
-            let cause = "the answer has a content-encoding, and the request asked for no encoding".to_owned();
+        let Some(coding) = Coding::of(&parts.headers) else {
+            let cause = "the answer has a content-encoding other than gzip, and the request asked for none".to_owned();
             return failed(FetchErrorKind::Encoding, cause);
-        }
+        };
         let too_large =
             || failed(FetchErrorKind::TooLarge, format!("the answer is longer than {} bytes", self.max_size));
         if usize::try_from(body.size_hint().lower()).map_or(true, |length| length > self.max_size) {
             return too_large();
         }
         match Limited::new(body, self.max_size).collect().await {
-            Ok(body) => Ok(Response::from_parts(parts, body.to_bytes())),
+            Ok(body) => match coding.decode(body.to_bytes(), self.max_size) {
+                Ok(body) => Ok(Response::from_parts(parts, without_mark(body))),
+                Err(Undecoded::TooLong) => too_large(),
+                Err(Undecoded::Broken(error)) => failed(FetchErrorKind::Encoding, format!("no gzip: {error}")),
+            },
             Err(error) if error.is::<LengthLimitError>() => too_large(),
             Err(error) => failed(FetchErrorKind::Http, causes(&*error)),
         }
     }
+}
+
+/// How the body of an answer is coded. The request asks for no coding, but some caches compress whatever was asked.
+#[derive(Clone, Copy)]
+enum Coding {
+    Identity,
+    Gzip,
+}
+
+/// Why a body could not be decoded.
+enum Undecoded {
+    TooLong,
+    Broken(std::io::Error),
+}
+
+impl Coding {
+    /// `None` for a coding that the gate does not read (RFC 9110 §8.4.1).
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let mut coding = Self::Identity;
+        for line in headers.get_all(header::CONTENT_ENCODING) {
+            for name in line.to_str().ok()?.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+                coding = match coding {
+                    coding if name.eq_ignore_ascii_case("identity") => coding,
+                    Self::Identity if name.eq_ignore_ascii_case("gzip") || name.eq_ignore_ascii_case("x-gzip") => {
+                        Self::Gzip
+                    }
+                    Self::Identity | Self::Gzip => return None,
+                };
+            }
+        }
+        Some(coding)
+    }
+
+    fn decode(self, body: Bytes, max_size: usize) -> Result<Bytes, Undecoded> {
+        match self {
+            Self::Identity => Ok(body),
+            Self::Gzip => {
+                let mut decoded = Vec::new();
+                let bound = u64::try_from(max_size).unwrap_or(u64::MAX).saturating_add(1);
+                let read = MultiGzDecoder::new(&*body).take(bound).read_to_end(&mut decoded);
+                read.map_err(Undecoded::Broken)?;
+                if decoded.len() > max_size { Err(Undecoded::TooLong) } else { Ok(decoded.into()) }
+            }
+        }
+    }
+}
+
+/// The text without a byte order mark, which a reader of JSON may ignore (RFC 8259 §8.1).
+fn without_mark(mut body: Bytes) -> Bytes {
+    if body.starts_with("\u{feff}".as_bytes()) {
+        body.advance("\u{feff}".len());
+    }
+    body
 }
 
 /// Builds the request, with the host of its target, and without accepting compression.

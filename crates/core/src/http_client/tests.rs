@@ -211,10 +211,52 @@ async fn i5_i6_no_redirect_is_followed() {
     }
 }
 
+fn gzip(body: &[u8]) -> Vec<u8> {
+    let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    std::io::Write::write_all(&mut writer, body).unwrap();
+    writer.finish().unwrap()
+}
+
+async fn body_of(answer: Vec<u8>) -> Bytes {
+    let server = Liar::saying(answer).await;
+    match get(&client(), &server).await.unwrap() {
+        Document::New { body, .. } => body,
+        unchanged => panic!("{unchanged:?}"),
+    }
+}
+
+fn coded(coding: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-encoding: {coding}\r\ncontent-length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
 #[tokio::test]
-async fn i5_a_compressed_answer_is_none() {
-    let error = refused("HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n\x1f\u{b}").await;
-    assert_eq!(error.word(), "encoding");
+async fn i5_an_answer_that_a_cache_compressed_is_read_within_the_same_bound() {
+    let text = b"{\"keys\":[]}";
+    for (answer, what) in [
+        (coded("identity", text), "no coding"),
+        (coded("gzip", &gzip(text)), "gzip"),
+        (coded("X-GZIP", &gzip(text)), "its old name"),
+        (coded("identity, gzip", &gzip(text)), "both"),
+        (coded("gzip", &[gzip(&text[..4]), gzip(&text[4..])].concat()), "two members"),
+        (coded("", &["\u{feff}".as_bytes(), text].concat()), "a byte order mark"),
+        (coded("gzip", &gzip(&["\u{feff}".as_bytes(), text].concat())), "the mark within"),
+    ] {
+        assert_eq!(body_of(answer).await, text.as_slice(), "{what}");
+    }
+    for (answer, word) in [
+        (coded("br", text), "encoding"),
+        (coded("gzip, gzip", &gzip(&gzip(text))), "encoding"),
+        (coded("gzip", text), "encoding"),
+        (coded("gzip", b"\x1f\x8b"), "encoding"),
+        (coded("gzip", &gzip(text)[..12]), "encoding"),
+        (coded("gzip", &gzip(&[b' '; 1001])), "too_large"),
+        (coded("gzip", &gzip(&[b' '; 500_000])), "too_large"),
+    ] {
+        let error = refused(answer).await;
+        assert_eq!(error.word(), word, "{error}");
+    }
+    assert_eq!(body_of(coded("gzip", &gzip(&[b' '; 1000]))).await.len(), 1000);
 }
 
 #[tokio::test]

@@ -53,18 +53,23 @@ impl<'a> Members<'a> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, member)| member)
     }
 
+    /// The value of an optional member: many issuers write `null` for a member that a token lacks.
+    pub(crate) fn optional(&self, name: &str) -> Option<&Member<'a>> {
+        self.get(name).filter(|member| **member != Member::Null)
+    }
+
     /// The names of the members.
     pub(crate) fn names(&self) -> impl ExactSizeIterator<Item = &str> {
         self.0.iter().map(|(name, _)| &**name)
     }
 
-    /// The value at a path; `None` if the object has no such member.
+    /// The value at a path; `None` if the object has no such member, or a `null` on the way to it.
     pub(crate) fn at(&self, path: &ClaimPath) -> Result<Option<&Member<'a>>, NotAnObject> {
         let mut segments = path.segments();
-        let mut found = segments.next().and_then(|first| self.get(first));
+        let mut found = segments.next().and_then(|first| self.optional(first));
         for segment in segments {
             found = match found {
-                Some(Member::Object(members)) => members.get(segment),
+                Some(Member::Object(members)) => members.optional(segment),
                 Some(_) => return Err(NotAnObject),
                 None => return Ok(None),
             };

@@ -101,6 +101,11 @@ impl Algorithm {
         }
     }
 
+    /// Is this a name of the algorithm in `alg`? RFC 9864 gave EdDSA with Ed25519 a second one.
+    pub(crate) fn is_named(self, alg: &str) -> bool {
+        alg == self.name() || (self == Self::EdDsa && alg == "Ed25519")
+    }
+
     /// The family of its keys.
     #[doc(hidden)]
     pub const fn family(self) -> Family {
@@ -158,7 +163,7 @@ impl FromStr for Algorithm {
     type Err = KeyError;
 
     fn from_str(name: &str) -> Result<Self, KeyError> {
-        Self::ALL.into_iter().find(|a| a.name() == name).ok_or_else(|| KeyError::Algorithm(name.to_owned()))
+        Self::ALL.into_iter().find(|a| a.is_named(name)).ok_or_else(|| KeyError::Algorithm(name.to_owned()))
     }
 }
 

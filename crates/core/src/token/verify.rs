@@ -300,12 +300,17 @@ impl Verifier {
         let (rules, of_tokens) = self.claimed_in(claims)?;
         let times = TokenTimes::read(claims);
         let moments = Moments::for_issuer(rules, engine_now, wall_now);
-        let in_time = || times.and_then(|times| times.judge(rules, moments, for_at_most));
+        let typ = header.typ.as_deref();
+        let in_time = || {
+            let times = times?;
+            times.judge(rules, moments, for_at_most)?;
+            times.judge_iat(rules, moments, typ)
+        };
         let keys = rules.keys.now(engine_now);
         let issued_at = times.ok().and_then(|times| times.issued_at);
         let newer = NewerKeys::for_issuer(rules, engine_now, issued_at, O::HAS_EFFECTS);
         let key = match keys.find(header.kid.as_deref(), &header.algorithm) {
-            Some(key) if *header.algorithm == *key.algorithm().name() => {
+            Some(key) if key.algorithm().is_named(&header.algorithm) => {
                 observer.judged(Rule::Key, Ok(()))?;
                 Some(key)
             }
@@ -313,7 +318,13 @@ impl Verifier {
                 // Check the times first: the gate asks no issuer about an expired token.
                 observer.judged(Rule::Claims, in_time())?;
                 // A signature decides whether the key was replaced; another algorithm never counts.
-                let refused = found.map_or_else(|| newer.missing(), |_| Denial::WrongAlgorithm);
+                let refused = match (found, &header.kid) {
+                    (Some(_), _) => Denial::WrongAlgorithm,
+                    (None, Some(_)) => newer.missing(),
+                    // No newer set would say which key it means, unless no set is known.
+                    (None, None) if keys.are_known() => Denial::UnknownKey,
+                    (None, None) => newer.missing(),
+                };
                 observer.judged(Rule::Key, Err(refused))?;
                 None
             }
@@ -322,8 +333,7 @@ impl Verifier {
             let check = || parts.is_signed_by(key);
             if O::HAS_EFFECTS { self.signature_times.measure(key.algorithm(), check) } else { check() }
         };
-        if !rules.accepts_typ(header.typ.as_deref()) {
-            let typ = header.typ.as_deref();
+        if !rules.accepts_typ(typ) {
             let refusal = key.map_or(Denial::WrongType.into(), |key| self.wrong_type::<O>(rules, typ, || holds(key)));
             observer.judged(Rule::Claims, Err(refusal.into_denial())).map_err(|_| refusal)?;
         }

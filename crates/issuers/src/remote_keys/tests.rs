@@ -198,7 +198,7 @@ async fn i5_no_broken_answer_changes_the_set() {
         (http("200 OK", "", r#"{"keys": [{"kty": "oct", "k": "AAAA", "kid": "a"}]}"#), "no_usable_key"),
         (http("200 OK", "", json!({ "keys": many }).to_string()), "too_large"),
         (http("200 OK", "", "x".repeat((64 << 10) + 1)), "too_large"),
-        (http("200 OK", "content-encoding: gzip\r\n", &set), "encoding"),
+        (http("200 OK", "content-encoding: br\r\n", &set), "encoding"),
         (http("304 Not Modified", "", ""), "status"),
         (http("203 Non-Authoritative Information", "", &set), "status"),
         (http("500 Internal Server Error", "", &set), "status"),

@@ -162,7 +162,7 @@ impl Verifier {
         let issued = std::cell::Cell::new(None);
         let read = |payload: &[u8]| {
             let claims = strict_json::object(payload).map_err(malformed)?;
-            issued.set(claims.get("iat").and_then(Value::as_u64).map(Timestamp::from_secs));
+            issued.set(date(&claims, "iat"));
             let is_its = claims.get("iss").and_then(Value::as_str) == Some(&*rules.issuer);
             if is_its { Ok(claims) } else { Err(Denial::RefusedEvent(EventFlaw::Issuer)) }
         };
@@ -193,17 +193,14 @@ impl Signed<'_> {
         if at.plus(MAX_AGE).plus(rules.leeway) < wall {
             return Err(malformed("iat is too long ago"));
         }
-        match claims.get("exp") {
-            None => {}
-            Some(exp) => {
-                let exp = exp.as_f64().ok_or(malformed("exp must be a time"))?;
-                if Timestamp::from_secs(exp as u64).plus(rules.leeway) <= wall {
-                    return Err(malformed("exp is past"));
-                }
+        if claims.contains_key("exp") {
+            let exp = date(&claims, "exp").ok_or(malformed("exp must be a time"))?;
+            if exp.plus(rules.leeway) <= wall {
+                return Err(malformed("exp is past"));
             }
         }
         let id = text(&claims, "jti")?.ok_or(malformed("no jti"))?;
-        if claims.contains_key("nonce") {
+        if claims.get("nonce").is_some_and(|nonce| !nonce.is_null()) {
             return Err(malformed("a logout token has no nonce"));
         }
         let events = claims.get("events").and_then(Value::as_object).ok_or(malformed("events must be an object"))?;
@@ -308,7 +305,7 @@ pub(super) fn before(
 
 pub(super) fn text<'a>(claims: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, Denial> {
     match claims.get(name) {
-        None => Ok(None),
+        None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) if (1..=256).contains(&text.len()) => Ok(Some(text)),
         Some(_) => Err(malformed("a claim must be a string of 1 to 256 bytes")),
     }
@@ -324,12 +321,19 @@ pub(super) fn names_one(claims: &Map<String, Value>, audience: &[Box<str>]) -> R
     if is_ours { Ok(()) } else { Err(Denial::RefusedEvent(EventFlaw::Audience)) }
 }
 
+/// A claim that is a NumericDate (RFC 7519 §2).
+pub(super) fn date(claims: &Map<String, Value>, name: &str) -> Option<Timestamp> {
+    match claims.get(name)? {
+        Value::Number(number) => Timestamp::from_numeric_date(number),
+        _ => None,
+    }
+}
+
 pub(super) fn issued_at(
     claims: &Map<String, Value>,
     rules: &IssuerRules,
     wall: Timestamp,
 ) -> Result<Timestamp, Denial> {
-    let seconds = claims.get("iat").and_then(Value::as_u64).ok_or(malformed("iat must be a time"))?;
-    let at = Timestamp::from_secs(seconds.min(u64::from(u32::MAX) * 2));
+    let at = date(claims, "iat").ok_or(malformed("iat must be a time"))?;
     if at > wall.plus(rules.leeway) { Err(malformed("iat is in the future")) } else { Ok(at) }
 }

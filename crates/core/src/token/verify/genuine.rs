@@ -19,9 +19,6 @@ pub(super) struct Genuine<T> {
     pub(super) algorithm: Algorithm,
 }
 
-/// The second name of EdDSA.
-const ED25519: &str = "Ed25519";
-
 /// Why a text is not genuine.
 pub(super) enum NotGenuine {
     /// The text is not a JWS.
@@ -69,10 +66,7 @@ pub(super) fn genuine<T>(
         })
     };
     let key = present.find(header.kid.as_deref(), &header.algorithm).ok_or_else(|| unproved(newer.missing()))?;
-    // RFC 9864 gave EdDSA with Ed25519 a second name, which some libraries use.
-    let is_second_name = key.algorithm() == Algorithm::EdDsa && &*header.algorithm == ED25519;
-    let is_right = &*header.algorithm == key.algorithm().name() || is_second_name;
-    if !is_right {
+    if !key.algorithm().is_named(&header.algorithm) {
         return Err(refuse(NotGenuine::Key));
     }
     if !parts.is_signed_by(key) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::client_assertion::UsableOnce;
-use super::event::{before, issued_at, names_one, subject_of, text};
+use super::event::{before, date, issued_at, names_one, subject_of, text};
 use super::user_name::UserName;
 use super::{IssuerRules, Verifier};
 use crate::clock::Timestamp;
@@ -111,8 +111,7 @@ impl Verifier {
             return Err(unproved("sub is not the configured client_id"));
         }
         let issued = issued_at(claims, rules, wall).map_err(as_proof)?;
-        let expires = claims.get("exp").and_then(Value::as_u64).ok_or(unproved("exp must be a time"))?;
-        let expires = Timestamp::from_secs(expires.min(u64::from(u32::MAX) * 2));
+        let expires = date(claims, "exp").ok_or(unproved("exp must be a time"))?;
         // Both clocks judge the expiry, because the records of used requests are kept by engine time.
         if expires.plus(rules.leeway) <= wall.max(engine_now) {
             return Err(unproved("exp is past"));

@@ -187,7 +187,7 @@ impl Verifier {
 
 /// Checks that the ID token answers this login, for this client.
 fn answers(claims: &Members<'_>, sent: &SentIdToken<'_>, algorithm: Algorithm) -> Result<(), Denial> {
-    let text = |name: &str| claims.get(name).map(Member::as_text);
+    let text = |name: &str| claims.optional(name).map(Member::as_text);
     let others = match claims.get("aud") {
         Some(Member::Text(one)) if **one == *sent.client => false,
         Some(Member::Array(several)) if several.iter().any(|one| one.as_text() == Some(sent.client)) => {

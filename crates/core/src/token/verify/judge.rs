@@ -8,20 +8,18 @@ use percent_encoding::{AsciiSet, CONTROLS};
 
 use super::TokenToVerify;
 use super::mapping::RefusedClaim;
-use super::rules::IssuerRules;
-use crate::clock::Timestamp;
+use super::rules::{IssuerRules, media_subtype};
+use crate::clock::{LAST_SECOND, Timestamp};
 use crate::denial::Denial;
 use crate::session::{Generation, SessionId, VouchedBy};
 use crate::strict_json::{Member, Members};
 use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
-use crate::token::claims::{AccessToken, LoginClaims, RareClaims, TokenHash, TokenIssuer};
+use crate::token::claims::{AccessToken, LoginClaims, RareClaims, TYP, TokenHash, TokenIssuer};
 use crate::token::delegation::{Delegation, TokenOrigin};
 use crate::token::keyring::VerifyingKey;
 
 /// The longest name (subject, session, token, client), in bytes (J9).
 const MAX_NAME: usize = 256;
-/// The end of the year 9999, in seconds: no genuine token has a later time, and up to it no calculation overflows.
-const LAST_SECOND: u64 = 253_402_300_799;
 
 /// Is this a valid `jti`, client or account?
 pub fn is_name(text: &str) -> bool {
@@ -77,10 +75,9 @@ pub(super) fn claims<'r>(
     // A claim that is not a text names no session. Such a token ends with any session of its subject.
     let issuer_session = match rules.ours || rules.session_claim.is_empty() {
         true => None,
-        false => claims.get(&rules.session_claim).and_then(Member::as_text).map(Box::from),
+        false => claims.optional(&rules.session_claim).and_then(Member::as_text).map(Box::from),
     };
-    // `iat` is optional in an introspection response (RFC 7662 §2.2): the issuer states that the token is active.
-    if !(is_introspected && issued_at.is_none()) {
+    if let Some(issued_at) = issued_at {
         lifetime(expires, issued_at, rules)?;
     }
     let (signer, response) = match origin {
@@ -273,41 +270,46 @@ impl TokenTimes {
         }
         Ok(())
     }
+
+    /// Checks that the token has `iat` where its type demands it (RFC 9068 §2.2). Any other token may lack it (RFC 7519 §4.1.6):
+    /// then the present stands for the beginning of its lifetime, and each revocation of its subject ends it.
+    pub(super) fn judge_iat(self, rules: &IssuerRules, moments: Moments, typ: Option<&str>) -> Result<(), Denial> {
+        match self.issued_at {
+            Some(_) => Ok(()),
+            None if rules.max_lifetime.is_some() && typ.is_some_and(is_rfc9068) => Err(Denial::BadClaim("no iat")),
+            None => lifetime(self.expires, moments.beginning.plus(rules.leeway), rules),
+        }
+    }
+}
+
+/// Is this the type of an access token of RFC 9068?
+fn is_rfc9068(typ: &str) -> bool {
+    media_subtype(typ).eq_ignore_ascii_case(TYP)
 }
 
 /// The refusal of a token whose `exp` is more than `max_lifetime` after its `iat`.
 pub(super) const TOO_LONG: &str = "exp is too long after iat";
 
-fn lifetime(expires: Timestamp, issued_at: Option<Timestamp>, rules: &IssuerRules) -> Result<(), Denial> {
+fn lifetime(expires: Timestamp, issued_at: Timestamp, rules: &IssuerRules) -> Result<(), Denial> {
     let Some(longest) = rules.max_lifetime else { return Ok(()) };
-    let since = issued_at.ok_or(Denial::BadClaim("no iat"))?;
-    if expires.since(since) > longest { Err(Denial::BadClaim(TOO_LONG)) } else { Ok(()) }
+    if expires.since(issued_at) > longest { Err(Denial::BadClaim(TOO_LONG)) } else { Ok(()) }
 }
 
 fn name<'a>(claims: &'a Members<'_>, claim: &str, why: &'static str) -> Result<Option<&'a str>, Denial> {
-    match claims.get(claim) {
+    match claims.optional(claim) {
         None => Ok(None),
         // A claim of the wrong type is an error, not an absent claim.
         Some(member) => member.as_text().filter(|text| is_name(text)).map(Some).ok_or(Denial::BadClaim(why)),
     }
 }
 
-/// A NumericDate (RFC 7519 §2): seconds, possibly with a fraction.
 fn time(claims: &Members<'_>, claim: &str, why: &'static str) -> Result<Option<Timestamp>, Denial> {
     let number = match claims.get(claim) {
         None => return Ok(None),
         Some(Member::Number(number)) => number,
         Some(_) => return Err(Denial::BadClaim(why)),
     };
-    let time = match (number.as_u64(), number.as_f64()) {
-        (Some(seconds), _) if seconds <= LAST_SECOND => Timestamp::from_secs(seconds),
-        // The bounds make the conversion exact to the millisecond. Rounding down is safe for `exp`.
-        (None, Some(seconds)) if (0.0..=LAST_SECOND as f64).contains(&seconds) => {
-            Timestamp::from_millis((seconds * 1000.0) as u64)
-        }
-        _ => return Err(Denial::BadClaim(why)),
-    };
-    Ok(Some(time))
+    Timestamp::from_numeric_date(number).map(Some).ok_or(Denial::BadClaim(why))
 }
 
 /// The audience. Most tokens have the audience of their issuer's rules, and share that allocation.

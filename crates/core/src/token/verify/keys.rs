@@ -233,18 +233,22 @@ impl IssuerKeys {
                 .all(|key| other.find(key.kid(), key.algorithm().name()).map(print) == Some(key.print()))
     }
 
-    /// The key with exactly the token's `kid`; or the only key, if the token has no `kid` or the key has no name. If no
-    /// key of that name is for the token's algorithm, this returns one for another algorithm.
+    /// The key with exactly the token's `kid`. For a token without `kid`: the only key of its algorithm, or the only key of the
+    /// set. A key without a name is the only key. If no key of that name is for the token's algorithm, this returns one
+    /// for another algorithm.
     pub(super) fn find(&self, kid: Option<&str>, algorithm: &str) -> Option<&VerifyingKey> {
         match (kid, &self.unnamed) {
             (_, Some(only)) => Some(only),
             (Some(kid), None) => {
                 let first = self.named.get(kid)?;
-                let fits = |key: &&VerifyingKey| key.algorithm().name() == algorithm && key.kid() == Some(kid);
+                let fits = |key: &&VerifyingKey| key.algorithm().is_named(algorithm) && key.kid() == Some(kid);
                 Some(self.same_name.iter().find(fits).unwrap_or(first))
             }
             (None, None) if self.len() == 1 => self.named.values().next(),
-            (None, None) => None,
+            (None, None) => {
+                let mut fitting = self.all().filter(|key| key.algorithm().is_named(algorithm));
+                fitting.next().filter(|_| fitting.next().is_none())
+            }
         }
     }
 }
@@ -292,6 +296,16 @@ impl KeysNow<'_> {
         match self {
             Self::Own(keys) => keys.find(kid, algorithm),
             Self::Live(keys) => keys.as_ref()?.get()?.find(kid, algorithm),
+        }
+    }
+}
+
+impl KeysNow<'_> {
+    /// Is there a set of keys at this moment?
+    pub(super) fn are_known(&self) -> bool {
+        match self {
+            Self::Own(keys) => !keys.is_empty(),
+            Self::Live(keys) => keys.as_ref().is_some_and(|keys| keys.get().is_some_and(|keys| !keys.is_empty())),
         }
     }
 }
@@ -413,7 +427,13 @@ fn usable_key(entry: Value, configured: Option<Algorithm>) -> Result<VerifyingKe
 }
 
 /// The public key for signatures in one entry of a JWK set.
-fn public_key(entry: Value) -> Result<Jwk, (IgnoredCause, &'static str)> {
+fn public_key(mut entry: Value) -> Result<Jwk, (IgnoredCause, &'static str)> {
+    // The library knows one name of each algorithm.
+    if let Some(alg) = entry.get_mut("alg")
+        && let Some(known) = alg.as_str().and_then(|name| name.parse::<Algorithm>().ok())
+    {
+        *alg = known.name().into();
+    }
     // The library reads an unknown `alg` as unknown, but refuses the key if `alg` is not a string; both are refused
     // here.
     let jwk: Jwk = serde_json::from_value(entry).map_err(|_| (IgnoredCause::Unusable, "malformed"))?;

@@ -248,7 +248,7 @@ impl ClaimMapping {
             let found = claims.at(path).map_err(|_| ClaimKind::Required.refuse(path))?;
             let holds = match wanted {
                 WantedClaim::OneOf(values) => found.is_some_and(|found| values.iter().any(|value| found.is(value))),
-                WantedClaim::Present => found.is_some_and(|found| *found != Member::Null),
+                WantedClaim::Present => found.is_some(),
                 WantedClaim::Absent => found.is_none(),
             };
             if !holds {

@@ -74,14 +74,14 @@ impl Responses {
 
     fn judge(&self, token: &str, claims: &Members<'_>, response: &str, now: Timestamp) -> Result<AccessToken, Denial> {
         let rules = &self.rules;
-        match claims.get("iss") {
+        match claims.optional("iss") {
             None => {}
             Some(Member::Text(issuer)) if **issuer == *rules.issuer => {}
             Some(_) => return Err(Denial::BadClaim("iss is another issuer than the one that was asked")),
         }
         let mut is_dpop = false;
         for kind in KINDS {
-            let Some(said) = claims.get(kind) else { continue };
+            let Some(said) = claims.optional(kind) else { continue };
             let said = said.as_text().ok_or(Denial::BadClaim("token_use and token_type must be strings"))?;
             is_dpop |= said.eq_ignore_ascii_case("dpop");
             if OTHER_KINDS.iter().any(|other| said.eq_ignore_ascii_case(other)) {

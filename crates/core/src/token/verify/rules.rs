@@ -410,7 +410,7 @@ pub fn host_of(issuer: &str) -> &str {
 }
 
 /// A `typ` without its optional `application/` (RFC 7515 §4.1.9).
-fn media_subtype(typ: &str) -> &str {
+pub(super) fn media_subtype(typ: &str) -> &str {
     const PREFIX: &str = "application/";
     match typ.split_at_checked(PREFIX.len()) {
         Some((prefix, rest)) if prefix.eq_ignore_ascii_case(PREFIX) && !rest.is_empty() && !rest.contains('/') => rest,

@@ -121,15 +121,14 @@ impl JoseHeader {
     }
 }
 
-/// Header members that would take a key or a rule from the token itself.
+/// Header members that would take a key or a rule from the token itself. `jku` and `x5u` only say where a key is: they are neither
+/// followed nor compared (RFC 8725 §3.10), and some issuers write them into each token.
 const REFUSED: &[(&str, &str)] = &[
     ("crit", "crit in the header"),
     ("b64", "b64 in the header"),
     ("zip", "zip in the header"),
     ("enc", "enc in the header"),
     ("jwk", "jwk in the header"),
-    ("jku", "jku in the header"),
-    ("x5u", "x5u in the header"),
 ];
 
 /// Decodes strictly: no padding, no `+` or `/`, no white space, no left-over bits (J12).

@@ -196,9 +196,13 @@ fn another_issuers_token_never_names_a_session_or_account_of_ours() {
 #[test]
 fn j1_the_header_never_chooses_the_algorithm() {
     let world = world();
-    for alg in ["none", "None", "NONE", "nOnE", "", "HS256", "RS256", "ES256", "eddsa", "EdDSA ", "Ed25519", "XX"] {
+    for alg in
+        ["none", "None", "NONE", "nOnE", "", "HS256", "RS256", "ES256", "eddsa", "EdDSA ", "ed25519", "Ed448", "XX"]
+    {
         assert_eq!(world.own_header(json!({ "alg": alg })), Err(Denial::WrongAlgorithm), "{alg}");
     }
+    // RFC 9864 gave EdDSA with Ed25519 a second name.
+    assert!(world.own_header(json!({ "alg": "Ed25519" })).is_ok());
     assert!(malformed(&world.own_header(json!({ "alg": null }))), "missing");
     for alg in [json!(1), json!(["EdDSA"]), json!({}), json!(true)] {
         assert!(malformed(&world.own_header(json!({ "alg": alg }))), "{alg}");
@@ -246,10 +250,22 @@ fn j3_a_kid_is_looked_up_exactly() {
     assert_eq!(world.own_header(json!({ "kid": "x".repeat(128) })), Err(Denial::UnknownKey));
     assert!(malformed(&world.own_header(json!({ "kid": "x".repeat(129) }))));
     assert!(malformed(&world.own_header(json!({ "kid": 1 }))));
-    // With one key, a token need not name it. With several it must.
+    // A token need not name the only key of its algorithm. With several it must.
     assert!(world.own_header(json!({ "kid": null })).is_ok());
     let nameless = with(own_header(&world.idp[1]), json!({ "kid": null })).to_string();
-    assert_eq!(world.verify(&forge(&world.idp[1], nameless, idp_claims().to_string())), Err(Denial::UnknownKey));
+    let by = |key: &SigningKey| forge(key, &nameless, idp_claims().to_string());
+    assert!(world.verify(&by(&world.idp[1])).is_ok());
+    let other = SigningKey::generate(Algorithm::Es256).unwrap();
+    assert_eq!(world.verify(&by(&other)), Err(Denial::BadSignature));
+    let keys: Vec<_> = [Algorithm::Es256, Algorithm::Es256, Algorithm::EdDsa]
+        .map(|algorithm| SigningKey::generate(algorithm).unwrap())
+        .into();
+    let set = IssuerKeys::from_jwks(jwks(&keys).to_string().as_bytes(), None).unwrap();
+    let rules = IssuerRules::external(IDP, vec!["api".into()], set);
+    let several = Verifier::new(vec![rules]).unwrap();
+    for key in &keys[..2] {
+        assert_eq!(several.verify(&by(key), NOW, NOW), Err(Denial::UnknownKey), "two keys of its algorithm");
+    }
     // The header has the kid of another key.
     let swapped = own_header(&world.idp[2]).to_string();
     let attacker = SigningKey::generate(Algorithm::EdDsa).unwrap();
@@ -262,8 +278,6 @@ fn j4_j5_headers_that_bring_their_own_key_or_rules_are_refused() {
     let jwk = serde_json::to_value(world.own.signer().verifying_key().published().unwrap()).unwrap();
     for (name, value) in [
         ("jwk", jwk),
-        ("jku", json!("https://evil.example/jwks")),
-        ("x5u", json!("https://evil.example/cert")),
         ("crit", json!([])),
         ("crit", json!(["exp"])),
         ("crit", json!(["b64"])),
@@ -277,11 +291,21 @@ fn j4_j5_headers_that_bring_their_own_key_or_rules_are_refused() {
         let raw = format!(r#"{{"alg":"EdDSA","typ":"at+jwt","{name}":null}}"#);
         assert!(malformed(&world.raw_header(raw)), "{name}: null");
     }
-    // A certificate chain is neither followed nor trusted: it changes nothing.
-    assert!(world.own_header(json!({ "x5c": ["AAAA"], "x5t": "AAAA" })).is_ok());
+    // What only says where a key is, is neither followed nor trusted: it changes nothing.
     let attacker = SigningKey::generate(Algorithm::EdDsa).unwrap();
-    let header = with(own_header(world.own.signer()), json!({ "x5c": ["AAAA"] })).to_string();
-    assert_eq!(world.verify(&forge(&attacker, header, own_claims().to_string())), Err(Denial::BadSignature));
+    for (name, value) in [
+        ("x5c", json!(["AAAA"])),
+        ("x5t", json!("AAAA")),
+        ("jku", json!("https://evil.example/jwks")),
+        ("jku", json!(1)),
+        ("x5u", json!("https://evil.example/cert")),
+        ("cty", json!("JWT")),
+        ("nonce", json!("x")),
+    ] {
+        assert!(world.own_header(json!({ name: value })).is_ok(), "{name}");
+        let header = with(own_header(world.own.signer()), json!({ name: value })).to_string();
+        assert_eq!(world.verify(&forge(&attacker, header, own_claims().to_string())), Err(Denial::BadSignature));
+    }
 }
 
 #[test]
@@ -417,15 +441,66 @@ fn j7_a_longest_lifetime_can_be_set_and_needs_iat() {
     let keys = IssuerKeys::from_jwks(jwks(&world.idp).to_string().as_bytes(), None).unwrap();
     let mut rules = IssuerRules::external(IDP, vec![], keys);
     rules.max_lifetime = Some(Duration::from_secs(600));
+    rules.typ = vec!["at+jwt".into(), "JWT".into()];
     let verifier = Verifier::new(vec![rules]).unwrap();
     let key = &world.idp[2];
-    let verify = |iat: Value| {
-        let claims = with(idp_claims(), json!({ "iat": iat })).to_string();
-        verifier.verify(&forge(key, own_header(key).to_string(), claims), NOW, NOW)
+    let verify = |typ: &str, times: Value| {
+        let header = with(own_header(key), json!({ "typ": typ })).to_string();
+        let claims = with(idp_claims(), times).to_string();
+        verifier.verify(&forge(key, header, claims), NOW, NOW)
     };
-    assert!(verify(json!(1_800_000_000)).is_ok());
-    assert!(bad_claim(&verify(json!(1_799_999_999))));
-    assert!(bad_claim(&verify(Value::Null)));
+    for typ in ["at+jwt", "JWT"] {
+        assert!(verify(typ, json!({ "iat": 1_800_000_000 })).is_ok());
+        assert!(bad_claim(&verify(typ, json!({ "iat": 1_799_999_999 }))));
+    }
+    // RFC 9068 demands `iat`. For another type, the present stands for the beginning, with the leeway of the clocks.
+    let leeway = world.verifier.rules(IDP).unwrap().leeway.as_secs();
+    for typ in ["at+jwt", "AT+JWT", "application/at+jwt"] {
+        assert_eq!(verify(typ, json!({})), Err(Denial::BadClaim("no iat")), "{typ}");
+    }
+    assert_eq!(verify("JWT", json!({})).unwrap().issued_at, None);
+    assert!(verify("JWT", json!({ "exp": 1_800_000_600 + leeway })).is_ok());
+    assert!(bad_claim(&verify("JWT", json!({ "exp": 1_800_000_601 + leeway }))));
+}
+
+#[test]
+fn j29_null_is_an_absent_claim_where_a_token_may_lack_it_and_nowhere_else() {
+    let world = world();
+    let keys = IssuerKeys::from_jwks(jwks(&world.idp).to_string().as_bytes(), None).unwrap();
+    let mut rules = IssuerRules::external(IDP, vec!["api".into()], keys);
+    let path = |name: &str| vec![crate::claim::ClaimPath::parse(name).unwrap()];
+    rules.claims = Arc::new(ClaimMapping {
+        roles: path("realm.groups"),
+        account: path("tid"),
+        client: path("azp"),
+        scope: path("scp"),
+        ..ClaimMapping::default()
+    });
+    let verifier = Verifier::new(vec![rules]).unwrap();
+    let key = &world.idp[2];
+    let null = |name: &str| {
+        let mut claims = idp_claims();
+        claims[name] = Value::Null;
+        verifier.verify(&forge(key, own_header(key).to_string(), claims.to_string()), NOW, NOW)
+    };
+    let without =
+        verifier.verify(&forge(key, own_header(key).to_string(), idp_claims().to_string()), NOW, NOW).unwrap();
+    for name in ["realm", "tid", "azp", "scp", "sid", "jti", "acr", "auth_time", "anything"] {
+        let with_null = null(name).unwrap();
+        assert_eq!((&with_null.scope, &with_null.client, &with_null.jti), (&without.scope, &None, &None), "{name}");
+        assert_eq!((with_null.roles(), with_null.account()), (without.roles(), None), "{name}");
+    }
+    for name in ["iss", "sub", "aud", "exp", "iat", "nbf", "cnf"] {
+        assert!(null(name).is_err(), "{name}");
+    }
+    // Our own tokens have each claim that the gate writes.
+    for name in ["jti", "client_id", "sid", "gen", "act"] {
+        let mut claims = own_claims();
+        claims[name] = Value::Null;
+        let refused =
+            world.verify(&forge(world.own.signer(), own_header(world.own.signer()).to_string(), claims.to_string()));
+        assert!(refused.is_err() || name == "act", "{name}");
+    }
 }
 
 #[test]

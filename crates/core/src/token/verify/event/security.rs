@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::super::IssuerRules;
 use super::super::user_name::UserName;
 use super::{
-    Ended, EventEffect, EventKind, Reported, Signed, Targets, before, issued_at, malformed, names_one, proves,
+    Ended, EventEffect, EventKind, Reported, Signed, Targets, before, date, issued_at, malformed, names_one, proves,
     session_target, subject_target, text,
 };
 use crate::clock::Timestamp;
@@ -56,7 +56,7 @@ impl Signed<'_> {
         }
         let subject = claims.get("sub_id").and_then(Value::as_object).ok_or(malformed("no sub_id"))?;
         // The later of `event_timestamp` and `iat`, but not a time in the future.
-        let stated = event.get("event_timestamp").and_then(Value::as_u64).map(Timestamp::from_secs);
+        let stated = date(event, "event_timestamp");
         let at = stated.map_or(issued, |stated| stated.max(issued)).min(wall.max(issued));
         let named = named_subject(rules, subject)?;
         let ended = match effect {

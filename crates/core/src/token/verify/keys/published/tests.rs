@@ -108,7 +108,20 @@ fn i7_two_keys_of_one_kid_and_algorithm_count_neither() {
     for name in ["EdDSA", "ES256"] {
         assert_eq!(keys.find(Some("a"), name).unwrap().algorithm().name(), name);
     }
-    assert!(keys.find(None, "EdDSA").is_none());
+    for name in ["EdDSA", "Ed25519", "ES256"] {
+        assert!(keys.find(None, name).is_some_and(|key| key.algorithm().is_named(name)), "{name}");
+    }
+    assert!(keys.find(None, "ES384").is_none());
+}
+
+#[test]
+fn i7_a_key_may_have_the_second_name_of_its_algorithm() {
+    let named = with(published("a", Algorithm::EdDsa), "alg", "Ed25519");
+    let keys = read(&[named], &[]).unwrap();
+    for name in ["EdDSA", "Ed25519"] {
+        assert_eq!(keys.find(Some("a"), name).unwrap().algorithm(), Algorithm::EdDsa, "{name}");
+    }
+    assert_eq!("Ed25519".parse::<Algorithm>().ok(), Some(Algorithm::EdDsa));
 }
 
 #[test]
