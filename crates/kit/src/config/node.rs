@@ -1,5 +1,6 @@
 //! The text of a TOML file as a tree of values with positions.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -58,10 +59,10 @@ impl Value {
         }
     }
 
-    /// The value as shown after "found".
+    /// The value as shown after "found", without the user and the password of a URL.
     pub fn describe(&self) -> String {
         match self {
-            Self::String(text) | Self::Env(text) => format!("\"{}\"", printable(text)),
+            Self::String(text) | Self::Env(text) => format!("\"{}\"", printable(&without_userinfo(text))),
             Self::Integer(n) => n.to_string(),
             Self::OtherNumber(text) => text.clone(),
             Self::Bool(b) => b.to_string(),
@@ -70,6 +71,12 @@ impl Value {
             Self::Table(_) => "a table".to_owned(),
         }
     }
+}
+
+/// A URL without its user and password. A password may have any character, as its writer did not escape it.
+fn without_userinfo(text: &str) -> Cow<'_, str> {
+    let found = text.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1)));
+    found.map_or(Cow::Borrowed(text), |(scheme, host)| format!("{scheme}://…@{host}").into())
 }
 
 /// Escapes and truncates untrusted text for an error message.

@@ -40,3 +40,17 @@ fn a_bound_for_tests_is_read_with_failpoints_alone_and_never_by_its_own_name() {
     assert_eq!(bound_in("for_tests = { bound = 3 }\n"), read);
     assert_eq!(bound_in("for_tests = { other = 3 }\n"), (7, Some(refused.to_owned())));
 }
+
+#[test]
+fn p38_a_rejected_value_is_shown_without_the_password_of_its_url() {
+    for (text, shown) in [
+        ("http://u:hunter2@h/x", "\"http://…@h/x\""),
+        ("redis://:hun/ter2@h:6379", "\"redis://…@h:6379\""),
+        ("postgres://u:hunt@er2@h/db?a=b", "\"postgres://…@h/db?a=b\""),
+        ("http://h/x?user=a", "\"http://h/x?user=a\""),
+        ("a@b", "\"a@b\""),
+    ] {
+        assert_eq!(Value::String(text.to_owned()).describe(), shown);
+        assert_eq!(Value::Env(text.to_owned()).describe(), shown);
+    }
+}
