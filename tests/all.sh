@@ -12,6 +12,8 @@ export CARGO_TERM_COLOR=never
 export CARGO_INCREMENTAL=0
 # A panic names its line without debug information, which takes a tenth of the compile time.
 export CARGO_PROFILE_DEV_DEBUG=0
+# One build compiles and lints: clippy is the compiler with further lints. A warning is an error.
+export RUSTC_WORKSPACE_WRAPPER=clippy-driver RUSTFLAGS="-D warnings"
 # Most tests wait: for a process, a timeout, a failover. With one test for each core, the cores are idle for half of the time.
 export NEXTEST_TEST_THREADS=${NEXTEST_TEST_THREADS:-$((3 * $(nproc)))}
 target=${CARGO_TARGET_DIR:-target}
@@ -73,7 +75,27 @@ step() {
     [ "$left" -gt 1 ] || left=1
     [ "$limit" -lt "$left" ] || limit=$left
     echo "== $name"
-    python3 tests/limited.py --seconds "$limit" --name "$name" --table "$table" --log "$folder/${name//[^a-z0-9]/-}.log" -- "$@"
+    python3 tests/limited.py --seconds "$limit" --name "$name" --table "$table" --log "$folder/${name//[^a-z0-9]/-}.log" -- "${spare[@]}" "$@"
+}
+# How `step` starts a command. Linux gives each session an equal share of the processors, so a session needs its own priority.
+spare=()
+
+# What takes the processor time that the tests leave while they wait. It has the target folder to itself: the tests are started
+# from the lists of what was built, and not by cargo.
+compile_beside() {
+    trap - EXIT
+    set -e
+    spare=(sh -c 'echo 19 2>/dev/null >/proc/self/autogroup; exec chrt --idle 0 "$@"' sh)
+    step 1800 "documentation, and the public API is the recorded one" python3 tests/api.py
+    step 1800 "lints of the benches" cargo test --workspace --all-features --benches --no-run
+    # What has fewer features: the program as `cargo build` makes it, then its parts.
+    step 1800 "lints of the program" cargo clippy --package rotogate-server
+    step 1800 "lints of the program without features" cargo clippy --package rotogate-server --no-default-features
+    step 1800 "lints of the stores without features" cargo clippy --package rotogate-store-postgres --package rotogate-store-redb --package rotogate-store-redis
+    step 1800 "lints of the library without features" cargo clippy --package rotogate --package rotogate-core --no-default-features
+    step 1800 "lints of its tests" cargo clippy --package rotogate --package rotogate-core --no-default-features --lib --profile test
+    step 1800 "tests of the configuration without features" cargo test --package rotogate-config --no-default-features --lib
+    step 1800 "tests of the documentation" cargo test --workspace --all-features --doc --no-fail-fast
 }
 
 # Steps that mostly wait for the programs that they start. The steps of a lane run in order, the lanes run beside each other, and
@@ -117,26 +139,17 @@ step 120 "every requirement has its tests, and every rule a mutation" bash -c \
     'python3 tests/requirements.py && python3 tests/mutations.py --check'
 step 300 "the documentation agrees with the sources" python3 tests/docs.py
 step 60 "the search for secrets finds what is planted" bash tests/secrets.sh --self-test
-# It waits for the network, so it runs while the compiler works.
-step 1200 "programs of others that the tests run" bash tests/install.sh >"$logs/install.log" 2>&1 &
+# It waits for the network, so it runs while the compiler works. What it compiles has lints of its own.
+step 1200 "programs of others that the tests run" env -u RUSTC_WORKSPACE_WRAPPER -u RUSTFLAGS bash tests/install.sh >"$logs/install.log" 2>&1 &
 install=$!
-# Every further step has the dependencies of the tests with their features (that is what --examples is for), so that lints and tests
-# share each compiled dependency.
-step 1200 "documentation, and the public API is the recorded one" python3 tests/api.py
-step 1200 "lints" cargo clippy --workspace --all-targets --all-features -- -D warnings
-# The program as `cargo install` builds it, then what has fewer features.
-step 600 "lints of the program" cargo clippy --package rotogate-server -- -D warnings
-step 600 "lints of the program without features" cargo clippy --package rotogate-server --no-default-features -- -D warnings
-step 600 "lints of the stores without features" cargo clippy --package rotogate-store-postgres --package rotogate-store-redb --package rotogate-store-redis -- -D warnings
-step 600 "lints of the library without features" cargo clippy --package rotogate --package rotogate-core --no-default-features -- -D warnings
-step 1800 "build" cargo test --workspace --all-features --no-run
+step 1800 "build and lints" bash -c "cargo nextest list --workspace --all-features --list-type binaries-only --message-format json >$logs/binaries.json"
+cargo metadata --all-features --format-version 1 >"$logs/metadata.json"
 wait "$install" || failed=1
 cat "$logs/install.log"
 [ -z "${failed:-}" ]
-step 1800 "tests" cargo nextest run --workspace --all-features
-step 900 "tests of the documentation" cargo test --workspace --all-features --doc --no-fail-fast
-step 900 "tests without features" cargo nextest run --package rotogate --package rotogate-core --no-default-features --lib --profile small
-step 600 "tests of the configuration without features" cargo test --package rotogate-config --no-default-features --lib
+compile_beside >"$logs/beside.log" 2>&1 &
+beside=$!
+step 1800 "tests" cargo nextest run --binaries-metadata "$logs/binaries.json" --cargo-metadata "$logs/metadata.json"
 in_lane 1 600 "the documentation holds" python3 tests/docs.py --gate "$target/debug/rotogate"
 in_lane 1 300 "the book can be searched without a network" python3 tests/book.py
 in_lane 1 600 "a stranger finds the way" python3 tests/stranger.py --gate "$target/debug/rotogate"
@@ -145,5 +158,8 @@ in_lane 1 900 "packages" python3 tests/packages.py --gate "$target/debug/rotogat
 in_lane 2 600 "three gates behind HAProxy, and each part killed" python3 tests/nodes/three-gates/try.py --gate "$target/debug/rotogate"
 in_lane 2 600 "the same on PostgreSQL" python3 tests/nodes/three-gates/try.py --store postgres --gate "$target/debug/rotogate"
 run_lanes
+wait "$beside" || failed=1
+cat "$logs/beside.log"
+[ -z "${failed:-}" ]
 python3 tests/printed.py "$target"/nextest/*/junit.xml --text "$printed"
 step 120 "no secret was printed" bash tests/secrets.sh "$printed" "$target/test-secrets"
