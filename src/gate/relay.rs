@@ -284,7 +284,8 @@ impl TokenEnder {
 
 #[async_trait]
 impl EndTokens for TokenEnder {
-    async fn end(&self, access_token: &str) -> Result<(), StoreError> {
+    // Requirement I68.
+    async fn end(&self, access_token: &str, presented: bool) -> Result<(), StoreError> {
         let token = match self.checker.verify_answer(access_token).map_err(NotGood::from_denial) {
             Ok(token) => token,
             // The gate does not accept the token, so nothing needs to end.
@@ -293,8 +294,8 @@ impl EndTokens for TokenEnder {
                 return Err(StoreError::caused_by("a token to revoke could not be verified", undecided));
             }
         };
-        // The provider cannot end our own tokens.
-        if token.is_ours() {
+        // The provider cannot end our own tokens. A token for another service says nothing about tokens for this gate.
+        if token.is_ours() || (presented && !token.is_for(&token.issued_by.audience)) {
             return Ok(());
         }
         match self.engine.revoke(self.entry(&token), RevokedBecause::Logout).await {

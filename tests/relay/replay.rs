@@ -1,5 +1,7 @@
 //! The clients that get an answer again, and for how long: I36 to I38, I41.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Method;
 
 use super::provider::Provider;
@@ -146,7 +148,7 @@ const ISSUER: &str = "[[issuers]]\nname = \"idp\"\nurl = \"https://idp.test/\"\n
                       jwks_file = \"idp.json\"\neverywhere = true\nscopes = \"any\"\n[[upstreams]]";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn i41_a_revocation_reaches_the_provider_then_ends_the_answer_and_its_access_token() {
+async fn i41_i68_a_revocation_reaches_the_provider_then_ends_the_answer_and_its_access_token() {
     let provider = Provider::start().await;
     let issuer = Issuer::new(1);
     let place = place(&provider, "issuer = \"idp\"");
@@ -173,6 +175,12 @@ async fn i41_a_revocation_reaches_the_provider_then_ends_the_answer_and_its_acce
     let other = provider.login();
     let (access, _) = pair(&refresh(&gate, &other).await);
     assert_eq!(gate.get("/hello", &access).await.status, 200);
+    // Requirement I68: a stranger has a token of the same user for another service.
+    let payload = URL_SAFE_NO_PAD.decode(access.split('.').nth(1).unwrap()).unwrap();
+    let said: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+    let elsewhere = Issuer::new(1).token(&serde_json::json!({ "aud": "some-other-service", "sub": said["sub"] }));
+    let taken = gate.form("/auth/revoke", &[("client_id", "spa"), ("token", &elsewhere)]).await;
+    assert_eq!((taken.status.as_u16(), gate.get("/hello", &access).await.status.as_u16()), (200, 200));
     gate.form("/auth/revoke", &[("client_id", "spa"), ("token", &access)]).await;
     assert_eq!(gate.get("/hello", &access).await.status, 401, "an access token is revoked by itself, too");
 }

@@ -42,14 +42,14 @@ impl Core {
         // The presented token may be an access token.
         let presented = presentation.presented.token.expose_secret();
         if presented.split('.').count() == JWS_PARTS {
-            self.end_tokens.end(presented).await?;
+            self.end_tokens.end(presented, true).await?;
         }
         for keys in &presentation.keys {
             let Some(record) = self.store.load_relay(keys.id()).await? else { continue };
             let reply = (record.state == RelayState::Done).then(|| keys.open(&record)).flatten();
             let reply = reply.as_deref().and_then(|bytes| ProviderReply::decode(bytes));
             if let Some(token) = reply.and_then(|reply| presentation.settings.provider.access_token(&reply)) {
-                self.end_tokens.end(&token).await?;
+                self.end_tokens.end(&token, false).await?;
             }
             self.store.remove_relay(keys.id(), None).await?;
         }

@@ -52,8 +52,9 @@ impl Default for RelayRules {
 /// Revokes an access token at the gate, before the record of its refresh token is removed.
 #[async_trait]
 pub trait EndTokens: fmt::Debug + Send + Sync + 'static {
-    /// Adds the token to the revocation list.
-    async fn end(&self, access_token: &str) -> Result<(), StoreError>;
+    /// Adds the token to the revocation list. A `presented` token comes from a client, not from a record, and may be of
+    /// another service.
+    async fn end(&self, access_token: &str, presented: bool) -> Result<(), StoreError>;
 }
 
 /// The part of a relay that can be replaced while it runs. An exchange keeps the settings that it began with.

@@ -151,7 +151,7 @@ rotogate_core::debug_with!(Ended);
 
 #[async_trait]
 impl EndTokens for Ended {
-    async fn end(&self, access_token: &str) -> Result<(), StoreError> {
+    async fn end(&self, access_token: &str, _: bool) -> Result<(), StoreError> {
         self.0.lock().unwrap().push(access_token.to_owned());
         self.1.add("tokens ended");
         Ok(())
