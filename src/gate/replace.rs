@@ -85,7 +85,7 @@ impl Gate {
     /// No verifier can be made from the keys. The old keys stay in use.
     pub fn set_keys(&self, keyring: Keyring, mut trusted: Vec<IssuerRules>) -> Result<(), BuildError> {
         let provider = self.0.browser.as_ref().and_then(|browser| browser.issuer());
-        builder::sources(&mut trusted, provider, self.0.clients.all(), self.0.running.has_directory)?;
+        builder::sources(&mut trusted, provider, self.0.clients.all(), self.0.engine.has_users())?;
         PreparedKeys::new(self, Arc::new(keyring), trusted)?.put_in_force(self);
         Ok(())
     }

@@ -68,6 +68,10 @@ impl Directory for Directories {
         }
     }
 
+    fn is_empty(&self) -> bool {
+        self.all.load().is_empty()
+    }
+
     async fn lookup(&self, subject: &str) -> Result<Option<User>, DirectoryError> {
         self.lookup_in(None, subject).await
     }

@@ -55,8 +55,8 @@ impl GateBuilder {
         #[cfg(not(feature = "relay"))]
         let has_records = false;
         self.rules.check(is_issuer, &self.trusted, &self.audience, (&keyring, has_records))?;
-        let has_directory = self.directory.is_some();
-        self.rules.check_sources(&mut self.trusted, has_directory)?;
+        let has_users = self.directory.as_ref().is_some_and(|directory| !directory.is_empty());
+        self.rules.check_sources(&mut self.trusted, has_users)?;
         self.limits_per_node.then(|| self.rules.check_gates_alone()).transpose()?;
         if !is_issuer && self.store.as_ref().is_some_and(|store| store.shared().is_some()) {
             return Err(BuildError::NoKeys);
@@ -260,7 +260,7 @@ impl GateBuilder {
         self.rules.set_clock(old.engine.clock());
         let keyring = (&*old.engine.keyring(), has_records);
         self.rules.check(old.running.is_issuer, &self.trusted, old.engine.audience(), keyring)?;
-        self.rules.check_sources(&mut self.trusted, old.running.has_directory)?;
+        self.rules.check_sources(&mut self.trusted, old.engine.has_users())?;
         #[cfg(feature = "relay")]
         let relays = self.next_relays(&old.running.relays)?;
         let kept = RunningParts {

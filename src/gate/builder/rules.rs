@@ -144,9 +144,9 @@ impl Rules {
     }
 
     /// Marks the issuer where browsers log in, and checks that no two sources of users can name one subject.
-    pub(super) fn check_sources(&self, trusted: &mut [IssuerRules], has_directory: bool) -> Result<(), BuildError> {
+    pub(super) fn check_sources(&self, trusted: &mut [IssuerRules], has_users: bool) -> Result<(), BuildError> {
         let provider = self.browser.as_ref().and_then(Browser::issuer);
-        sound::sources(trusted, provider, self.clients.iter(), has_directory)
+        sound::sources(trusted, provider, self.clients.iter(), has_users)
     }
 
     /// Checks that a gate that counts alone has no limits over all gates.

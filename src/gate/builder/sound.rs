@@ -148,7 +148,7 @@ pub(in crate::gate) fn sources<'a>(
     trusted: &mut [IssuerRules],
     provider: Option<&str>,
     clients: impl Iterator<Item = &'a Client>,
-    has_directory: bool,
+    has_users: bool,
 ) -> Result<(), BuildError> {
     const BARE: &str =
         "it needs a subject_prefix: its users get subjects of this gate, and two users could have one subject";
@@ -162,7 +162,7 @@ pub(in crate::gate) fn sources<'a>(
         rules.logs_in_browsers = true;
     }
     let named: Vec<_> = trusted.iter().filter(|rules| rules.names_subjects() || is_exchanged(rules)).collect();
-    let own = has_directory.then_some(UserSource::Own);
+    let own = has_users.then_some(UserSource::Own);
     let sources: Vec<_> = named.iter().map(|rules| UserSource::Issuer(&rules.subject_prefix)).chain(own).collect();
     bare_source(&sources).and_then(|place| named.get(place)).map_or(Ok(()), |rules| refuse(rules))
 }

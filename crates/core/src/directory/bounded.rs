@@ -46,6 +46,10 @@ impl Directory for BoundedDirectory {
         bounded(self.0.lookup_in(account, subject)).await
     }
 
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     async fn lookup_of_issuer(&self, issuer: &str, subject: &str) -> Result<Option<User>, DirectoryError> {
         bounded(self.0.lookup_of_issuer(issuer, subject)).await
     }

@@ -304,6 +304,12 @@ pub trait Directory: fmt::Debug + Send + Sync + 'static {
         Ok(NamedUsers::None)
     }
 
+    /// Does it name no user at all? Then the users of another source need no prefix beside it.
+    #[doc(hidden)]
+    fn is_empty(&self) -> bool {
+        false
+    }
+
     /// The name under which limits count logins within the account: the same name for all spellings that the directory
     /// treats as equal. The default is the name as submitted. It must not depend on the users: if two names of one user
     /// shared a limit, wrong passwords for one name would reveal the other.

@@ -346,6 +346,11 @@ impl Engine {
         }
     }
 
+    /// Does a directory name subjects of the gate?
+    pub fn has_users(&self) -> bool {
+        self.directory.as_ref().is_some_and(|directory| !directory.is_empty())
+    }
+
     /// The directory's entry of a subject with this account; `None` if there is no directory or no entry.
     ///
     /// # Errors
