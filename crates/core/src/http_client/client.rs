@@ -378,7 +378,7 @@ impl HttpClient {
                 format!("answered {status} to {host}, and no redirect is followed"),
             );
         }
-        let Some(coding) = Coding::of(&parts.headers) else {
+        let Some(coding) = Coding::in_headers(&parts.headers) else {
             let cause = "the answer has a content-encoding other than gzip, and the request asked for none".to_owned();
             return failed(FetchErrorKind::Encoding, cause);
         };
@@ -414,7 +414,7 @@ enum Undecoded {
 
 impl Coding {
     /// `None` for a coding that the gate does not read (RFC 9110 §8.4.1).
-    fn of(headers: &HeaderMap) -> Option<Self> {
+    fn in_headers(headers: &HeaderMap) -> Option<Self> {
         let mut coding = Self::Identity;
         for line in headers.get_all(header::CONTENT_ENCODING) {
             for name in line.to_str().ok()?.split(',').map(str::trim).filter(|name| !name.is_empty()) {

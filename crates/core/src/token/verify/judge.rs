@@ -77,9 +77,7 @@ pub(super) fn claims<'r>(
         true => None,
         false => claims.optional(&rules.session_claim).and_then(Member::as_text).map(Box::from),
     };
-    if let Some(issued_at) = issued_at {
-        lifetime(expires, issued_at, rules)?;
-    }
+    issued_at.map_or(Ok(()), |issued_at| lifetime(expires, issued_at, rules))?;
     let (signer, response) = match origin {
         ClaimsSource::Token(key) => (Some(Arc::clone(key.identity())), None),
         ClaimsSource::Unknown => (None, None),
