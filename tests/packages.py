@@ -472,10 +472,18 @@ def systemd(gate):
     expect(printed.returncode == 0 and printed.stdout and not beside, f"packaging/gateway.toml: {beside or said(printed)}")
 
 
+# The ports that were given out. The kernel may give a port that is free again at once.
+TAKEN = set()
+
+
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        if port not in TAKEN:
+            TAKEN.add(port)
+            return port
 
 
 def until(what, holds):
