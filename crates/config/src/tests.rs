@@ -18,6 +18,7 @@ mod isolation;
 mod memory;
 mod rate;
 pub(crate) mod reference;
+#[cfg(feature = "otel")]
 mod tracing;
 
 /// The configuration that `cargo run` serves.

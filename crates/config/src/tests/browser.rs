@@ -182,6 +182,7 @@ fn b39_i67_sources_of_users_whose_subjects_can_meet_are_refused() {
     }
 }
 
+#[cfg(feature = "ldap")]
 const LDAP: &str = "[directory]\nkind = \"ldap\"\nurl = \"ldaps://l.test\"\nbase = \"dc=x\"\nfilter = \"(uid={username})\"\n\
                     claims = { team = \"ou\" }\n";
 const RESOURCE: &str = "[[resources]]\npath = \"/mcp\"\nauthorization_servers = [\"https://id.example\"]\nmcp = {}\n";

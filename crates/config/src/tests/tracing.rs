@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::{MINIMAL, read, said, with_env};
 use crate::{Config, TraceProtocol};
 
-#[cfg(feature = "otel")]
 #[test]
 fn p45_each_key_has_bounds_and_its_error_says_what_is_expected() {
     let of = |lines: &str| said(&format!("[tracing]\n{lines}"));
@@ -38,12 +37,10 @@ fn p45_each_key_has_bounds_and_its_error_says_what_is_expected() {
     assert!(errors.contains("tracing: expected a table, found 7"), "{errors}");
 }
 
-#[cfg(feature = "otel")]
 fn section(config: Result<Config, crate::ConfigErrors>) -> crate::TracingConfig {
     config.unwrap().tracing.unwrap()
 }
 
-#[cfg(feature = "otel")]
 #[test]
 fn p45_what_is_not_said_has_a_default_and_the_printed_section_is_the_same() {
     let text = format!("{MINIMAL}[tracing]\nendpoint = \"http://localhost:4318\"\nsample = 0.25\n");
@@ -58,7 +55,6 @@ fn p45_what_is_not_said_has_a_default_and_the_printed_section_is_the_same() {
     assert!(!config.warnings.iter().any(|warning| warning.key == "tracing.endpoint"), "{:?}", config.warnings);
 }
 
-#[cfg(feature = "otel")]
 #[test]
 fn p45_a_variable_counts_where_the_section_says_nothing() {
     let with = |section: &str, vars: &[(&str, &str)]| with_env(&format!("{MINIMAL}{section}"), vars);
