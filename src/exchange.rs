@@ -16,11 +16,10 @@ use rotogate_core::exchange::{ExchangeFault, ExchangeForm, ExchangedToken, Token
 use rotogate_core::http_client::ClientCredentials;
 use rotogate_core::session::Scope;
 use rotogate_core::strict_json;
+use rotogate_core::token::verify::MAX_TOKEN;
 
 /// The longest challenge of a provider, in bytes.
 const MAX_CLAIMS: usize = 4096;
-/// The longest token of an answer, in bytes.
-const MAX_TOKEN: usize = 16 << 10;
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";

@@ -11,15 +11,12 @@ use serde_json::json;
 use super::answer::{self, empty, reason};
 use super::oauth2::form;
 use super::{Answer, Call, CommandHandler, Dialect, Outcome, Protocol, Reply, ServedPath, said_media};
+use rotogate_core::bounds::MAX_NOTICE;
 use rotogate_core::denial::{Class, Denial, EventFlaw};
 use rotogate_core::fault::Error;
 use rotogate_core::random::are_equal;
 use rotogate_core::reply;
 use rotogate_core::token::verify::EventProtocol;
-
-/// The longest request, in bytes.
-// Requirement N56.
-const MAX_EVENT: usize = 16 * 1024;
 
 /// A notice of another issuer, not verified yet.
 #[derive(Debug)]
@@ -67,7 +64,7 @@ impl Events {
     /// # Errors
     /// The request is too long, or beyond what a refusal of its notice can say.
     pub fn notice(&self, call: &Call<'_>) -> Result<Notice, Denial> {
-        if call.body.len() > MAX_EVENT {
+        if call.body.len() > MAX_NOTICE {
             return Err(Denial::BodyTooLarge);
         }
         let token = match self.token(call) {

@@ -19,13 +19,10 @@ use serde_json::json;
 use super::answer::{self, empty};
 use super::events::{limited, unavailable};
 use super::{Call, Command, Dialect, Outcome, Reply, ServedPath, said_json};
+use rotogate_core::bounds::MAX_GLOBAL_REVOCATION;
 use rotogate_core::denial::{Class, Denial, EventFlaw};
 use rotogate_core::fault::Error;
 use rotogate_core::reply;
-
-/// The longest request, in bytes.
-// Requirement S13.
-const MAX_REQUEST: usize = 4 * 1024;
 
 /// A request to end everything of a user, not verified yet.
 #[derive(Debug)]
@@ -85,7 +82,7 @@ impl Dialect for GlobalRevocations {
     }
 
     fn read(&self, call: &Call<'_>) -> Result<Command, Denial> {
-        if call.body.len() > MAX_REQUEST {
+        if call.body.len() > MAX_GLOBAL_REVOCATION {
             return Err(Denial::BodyTooLarge);
         }
         // A body of another type counts as empty. It is refused only after the sender is proved, so that a stranger

@@ -38,9 +38,10 @@ pub use error::BuildError;
 use rules::Rules;
 pub(super) use sound::{assertion, sources};
 
-/// The largest body of a request to an endpoint, in bytes, unless its dialect names another size.
+/// The largest body of a request to an endpoint, in bytes, unless its dialect names another size: a token of
+/// another issuer fits.
 // Requirement A4.
-pub const DEFAULT_MAX_ENDPOINT_BODY: usize = 16 * 1024;
+pub const DEFAULT_MAX_ENDPOINT_BODY: usize = rotogate_core::bounds::MAX_ENDPOINT_BODY;
 /// The longest lifetime of a forwarded long-lived connection, however often its token is refreshed.
 pub const DEFAULT_MAX_STREAM: Duration = Duration::from_secs(86_400);
 

@@ -35,16 +35,13 @@ impl Inner {
     pub(super) fn judge_notice<T>(
         &self,
         origin: &Origin,
+        token: &str,
         read: impl FnOnce() -> Result<T, Denial>,
     ) -> Result<T, Denial> {
         let (address, limits) = (origin.address, self.engine.limits());
         limits.admit_unverified(address)?;
         let read = read();
-        match &read {
-            Ok(_) => limits.record_valid(address),
-            Err(Denial::RefusedEvent(_)) => limits.record_forged(address),
-            Err(_) => limits.record_undecided(address),
-        }
+        limits.record_read(address, token, &read);
         read
     }
 }

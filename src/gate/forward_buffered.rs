@@ -13,10 +13,9 @@ use tower::{Service, ServiceExt};
 #[cfg(feature = "kuzzle")]
 use super::socket::Dialer;
 use crate::dialect::{ConsultResult, Dialect, Reply};
+use rotogate_core::bounds::MAX_CONSULTED;
 use rotogate_core::reply;
 
-/// The longest reply that a consult reads, in bytes.
-const MAX_CONSULTED: usize = 1024 * 1024;
 /// The time limit for the reply to a consult.
 const CONSULTED_WITHIN: Duration = Duration::from_secs(10);
 

@@ -42,7 +42,8 @@ impl Inner {
     }
 
     fn proved_revocation(&self, request: &GlobalRevocation, origin: &Origin) -> Result<AskedRevocation, Denial> {
-        self.judge_notice(origin, || {
+        let text = request.token.as_ref().map_or("", ExposeSecret::expose_secret);
+        self.judge_notice(origin, text, || {
             let token = request.token.as_ref().map_err(|what| Denial::RefusedEvent(EventFlaw::Credential(what)))?;
             self.checker.verify_global_revocation(SentGlobalRevocation {
                 issuer: &request.issuer,

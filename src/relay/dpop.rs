@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use rotogate_core::bounds::MAX_RELAYED_PROOF;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::denial::ProofFlaw;
 use rotogate_core::dpop::memory::{NotRecorded, ProofId, ProofMemory, once_in_store};
@@ -11,12 +12,10 @@ use rotogate_core::fault::Error;
 use rotogate_core::store::SharedStore;
 use rotogate_core::token::Algorithm;
 
-/// The longest proof, in bytes. A proof with an RSA key of 8192 bits and its signature fits.
-const MAX_PROOF: usize = 8 << 10;
 /// The accepted form: the provider decides what it accepts beyond this.
 const FORM: Form = Form {
     typ: DPOP,
-    max_length: MAX_PROOF,
+    max_length: MAX_RELAYED_PROOF,
     algorithms: &[
         Algorithm::EdDsa,
         Algorithm::Es256,

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use super::dpop::{GoodProof, Proofs, TRY_AGAIN};
 use super::provider::{Meaning, ProviderReply, ProviderRequest, SendError};
 use super::seal::NotSealed;
+pub use rotogate_core::bounds::MAX_RELAYED_TOKEN as MAX_TOKEN;
 use rotogate_core::clock::EngineClock;
 use rotogate_core::counters::SeldomByKind;
 use rotogate_core::denial::Denial;
@@ -42,8 +43,6 @@ use flight::{Finished, Next, Presentation, UnderWay};
 use look::Known;
 pub use settings::{AfterUnknown, EndTokens, MAX_GRACE, RelayParts, RelayRules, RelaySettings};
 
-/// The longest refresh token, in bytes.
-pub const MAX_TOKEN: usize = 8 << 10;
 /// By how much the lease exceeds the timeout, to allow for the writes of the store.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
 /// The delay before a retry after an attempt without a reply, or if the provider names no delay.

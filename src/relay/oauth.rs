@@ -9,10 +9,9 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use super::provider::{Meaning, ProviderReply};
+pub use rotogate_core::bounds::MAX_PROVIDER_ANSWER as MAX_BODY;
 use rotogate_core::strict_json::object_of_depth;
 
-/// The largest body of a reply, in bytes.
-pub const MAX_BODY: usize = 64 << 10;
 /// The deepest nesting of a body: members beside the tokens may be structured.
 const MAX_DEPTH: usize = 16;
 

@@ -46,6 +46,9 @@ pub enum Denial {
     /// The request target is not in origin form.
     // Requirement T11.
     BadTarget,
+    /// The query has a byte that must be percent-encoded, such as one of UTF-8 (RFC 3986 §2.1).
+    // Requirement T11.
+    BadQuery,
     /// The body is framed neither by one length nor by chunked coding alone.
     // Requirement T7.
     BadFraming,
@@ -120,6 +123,9 @@ pub enum Denial {
     UnknownIssuer,
     /// No key of the issuer has that `kid`.
     UnknownKey,
+    /// The token has no `kid`, and the issuer has more keys of its algorithm than are tried: 4.
+    // Requirement J30.
+    TooManyKeys,
     /// The header's algorithm is not the key's.
     WrongAlgorithm,
     /// `typ` is not the type of an access token (RFC 9068 §4).
@@ -278,7 +284,7 @@ pub enum Denial {
     ProofsFull(Duration),
     /// The store that gates share cannot tell whether the proof was used at another gate. Another attempt, with another
     /// proof, may succeed after this time.
-    // Requirement J26.
+    // Requirement J30.
     ProofsUnavailable(Duration),
     /// The proof is good, but its key is not the one that the refresh token is bound to.
     // Requirement N35.

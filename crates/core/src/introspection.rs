@@ -8,9 +8,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-/// The longest response, in bytes.
-pub const MAX_RESPONSE: usize = 64 << 10;
-
 /// A way to ask an issuer about a token.
 #[async_trait]
 pub trait Introspector: fmt::Debug + Send + Sync + 'static {

@@ -7,6 +7,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod api_key;
+pub mod bounds;
 pub mod claim;
 pub mod client;
 #[cfg(feature = "http-client")]

@@ -25,6 +25,8 @@
 //! and passes when it is retried. Tokens that were verified before are never limited. A refused token with a good
 //! signature (revoked, or for another audience) costs as much, but is no attack: it has a wider rate of its own, and is
 //! remembered, so that presenting it again costs nothing. An expired token costs no signature check and is not counted.
+//! A token counts once for each 8 KiB, and for each key that was tried, so that its size buys no more work. What is
+//! longer than 8 KiB counts without a signature check, too.
 //!
 //! No caller is locked out by other callers' failures. Strangers' attempts on a user, or from the user's address on
 //! other users, do not limit an address from which that user once logged in. Guesses at a client's secret limit only
@@ -39,6 +41,7 @@
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,6 +64,7 @@ pub use failures::Failures;
 pub use name::LimitName;
 pub use rates::{Rate, Rates};
 use shared::SharedLimits;
+pub(crate) use vain::Vain;
 
 mod attempt;
 mod bucket;
@@ -74,6 +78,7 @@ mod rates;
 pub(crate) mod shared;
 #[cfg(test)]
 mod tests;
+mod vain;
 
 /// The atomics of [`bucket`]. A test replaces them.
 mod atomic {
@@ -258,7 +263,7 @@ impl Limits {
     pub fn login_failed(&self, attempt: Attempt<'_>) {
         self.login_failures.charge_share(attempt.client, self.share());
         if let Some(address) = attempt.address {
-            self.own_failures.charge(address, ("login", attempt.client));
+            self.own_failures.charge(address, ("login", attempt.client), NonZeroU32::MIN);
         }
     }
 
@@ -279,7 +284,7 @@ impl Limits {
     pub fn secret_failed(&self, address: Option<IpAddr>, client: &str) {
         self.secret_failures.charge_share(client, self.share());
         if let Some(address) = address {
-            self.own_failures.charge(address, ("secret", client));
+            self.own_failures.charge(address, ("secret", client), NonZeroU32::MIN);
         }
     }
 
@@ -431,35 +436,26 @@ impl Limits {
 
     /// Counts a token with a bad signature.
     pub fn record_forged<'a>(&self, source: impl Into<Source<'a>>) {
-        self.in_vain(source.into(), &self.forged);
+        self.record(Vain::Forged, source, NonZeroU32::MIN);
     }
 
     /// Counts a token that is refused although its signature is good.
     pub fn record_refused<'a>(&self, source: impl Into<Source<'a>>) {
-        self.in_vain(source.into(), &self.refused);
+        self.record(Vain::Refused, source, NonZeroU32::MIN);
     }
 
-    /// Counts a message that the gate read and could not decide on, because the gate lacks its key. A lone sender whose
-    /// issuer has just changed its key may send many; those of all senders together count like forged ones, because
-    /// their signatures may have been checked.
-    pub fn record_undecided<'a>(&self, source: impl Into<Source<'a>>) {
-        match source.into() {
-            Source::Address(address) if address.is_none_or(|from| self.undecided.take(from, ()).is_ok()) => {
-                self.vain_overall.charge(());
-            }
-            source => self.record_forged(source),
-        }
-    }
-
-    fn in_vain(&self, source: Source<'_>, by_network: &ByNetwork) {
-        match source {
-            Source::Client(client) => self.vain_introspected.charge(client),
-            Source::Address(address) => {
-                self.vain_overall.charge(());
-                if let Some(address) = address {
-                    by_network.charge(address, ());
-                }
-            }
+    /// Counts a text that was checked in vain, and cost as much as this many tokens: see [`cost`](Vain::cost).
+    // Requirement A34.
+    pub(crate) fn record<'a>(&self, vain: Vain, source: impl Into<Source<'a>>, cost: NonZeroU32) {
+        let by_network = match (vain, source.into()) {
+            (_, Source::Client(client)) => return self.vain_introspected.charge_share(client, cost),
+            (Vain::Undecided, Source::Address(Some(from))) if self.undecided.take_share(from, (), cost).is_ok() => None,
+            (Vain::Forged | Vain::Undecided, Source::Address(from)) => from.zip(Some(&self.forged)),
+            (Vain::Refused, Source::Address(from)) => from.zip(Some(&self.refused)),
+        };
+        self.vain_overall.charge_share((), cost);
+        if let Some((address, failures)) = by_network {
+            failures.charge(address, (), cost);
         }
     }
 

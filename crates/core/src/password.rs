@@ -19,6 +19,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Semaphore;
 use zeroize::Zeroize;
 
+pub use crate::bounds::MAX_PASSWORD;
 use crate::clock::{SystemTime, TimeSource, thread_cpu_time};
 use crate::counters::{COARSE_SECONDS, CountedDurations, Durations};
 use crate::fault::DirectoryError;
@@ -53,9 +54,6 @@ pub use firebase::Parameters as FirebaseParameters;
 pub use pbkdf2::Spring;
 pub use scheme::{Accepted, CostClass, Legacy, PasswordHash};
 pub use secret_hash::{SecretHash, unmatched_secret_hash};
-
-/// The longest password, in bytes.
-pub const MAX_PASSWORD: usize = 1024;
 
 /// A run's memory above this size is not kept for the next run.
 const KEPT_BLOCKS: usize = 64 * 1024;

@@ -50,6 +50,8 @@ impl Reason {
     pub const PREFLIGHT: Self = Self::new("preflight", ReasonKind::Served);
     /// Another connection serves this host (421).
     pub const MISDIRECTED: Self = Self::new("misdirected", ReasonKind::Refused);
+    /// The head of the request cannot be read as HTTP, or exceeds a bound.
+    pub const BAD_HEAD: Self = Self::new("bad_head", ReasonKind::Refused);
     /// The request body arrived below the minimum rate.
     pub const BODY_TOO_SLOW: Self = Self::new("body_too_slow", ReasonKind::Refused);
     /// The client disconnected before the reply.
@@ -83,6 +85,13 @@ impl Reason {
     /// A part of the gate failed.
     pub const fn failed(fault: &Fault) -> Self {
         Self::new(fault.reason(), ReasonKind::Failed)
+    }
+
+    /// The reason with a fixed text.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn with_detail(self, detail: &'static str) -> Self {
+        Self { detail: Some(detail), ..self }
     }
 
     /// The proxy did not forward the request, or got no response. The word is from the proxy's own closed set.

@@ -3,15 +3,11 @@
 
 use serde_json::{Map, Value};
 
+pub(crate) use crate::bounds::{MAX_DEPTH, MAX_MEMBERS};
+
 mod members;
 
 pub(crate) use members::{Any, Member, Members};
-
-/// How deep objects and arrays may be nested.
-pub(crate) const MAX_DEPTH: usize = 16;
-
-/// How many members an object may have: more than any document that the gate reads needs (requirement A24).
-const MAX_MEMBERS: usize = 1024;
 
 /// Reads one JSON object that fills `bytes`.
 ///
@@ -32,7 +28,7 @@ pub fn members_of_depth(bytes: &[u8], max_depth: usize, skipped: &[&str]) -> Res
     Members::read_within(bytes, max_depth, skipped).map(Map::from)
 }
 
-const NOT_STRICT: &str = "not a JSON object, not strict JSON, a member named twice, or too many members";
+const NOT_STRICT: &str = "not a JSON object, not strict JSON, a member named twice, or more than 1024 members";
 const NOT_ALONE: &str = "something after the JSON";
 
 /// A parser of `bytes`, which are UTF-8, with this bound for the depth.

@@ -4,13 +4,12 @@
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
-/// The longest name, in bytes.
-const MAX_BYTES: usize = 256;
+use rotogate_core::bounds::MAX_USERNAME;
 
 /// Whether a name may be sent to a source: 1 to 256 bytes, no control characters, no leading, trailing or double blank,
 /// no other white space, and no character that string preparation (RFC 4518 §2, by RFC 3491) prohibits.
 pub(crate) fn is_acceptable(name: &str) -> bool {
-    (1..=MAX_BYTES).contains(&name.len())
+    (1..=MAX_USERNAME).contains(&name.len())
         && !name.chars().any(|c| c.is_control() || (c.is_whitespace() && c != ' '))
         && !name.starts_with(' ')
         && !name.ends_with(' ')

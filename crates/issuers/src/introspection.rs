@@ -26,8 +26,9 @@ use secrecy::{ExposeSecret, SecretString};
 
 use zeroize::Zeroizing;
 
+use rotogate_core::bounds::MAX_INTROSPECTION;
 use rotogate_core::http_client::{ClientCredentials, FetchTarget, HttpClient, SecretPlace};
-use rotogate_core::introspection::{IntrospectionFault, Introspector, MAX_RESPONSE};
+use rotogate_core::introspection::{IntrospectionFault, Introspector};
 use rotogate_core::random::parts_digest;
 
 /// The longest accepted `Retry-After`.
@@ -54,7 +55,7 @@ impl HttpIntrospector {
     /// An introspector of this endpoint, as this client.
     pub fn by(client: HttpClient, endpoint: FetchTarget, credentials: ClientCredentials) -> Self {
         let identity = Self::identity_of(&endpoint, &credentials);
-        Self { client: client.with_max_size(MAX_RESPONSE), endpoint, credentials, identity }
+        Self { client: client.with_max_size(MAX_INTROSPECTION), endpoint, credentials, identity }
     }
 
     /// The identity of the endpoint and of the client.

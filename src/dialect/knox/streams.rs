@@ -21,11 +21,10 @@ use tower::util::BoxCloneSyncService;
 
 use super::calls::refusal;
 use crate::dialect::{Reply, ReplyBody, StreamedBody};
+use rotogate_core::bounds::MAX_KNOX_MESSAGE;
 
 /// How long a health watch stays open.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(60);
-/// The largest message of a request, in bytes.
-const MAX_MESSAGE_BYTES: usize = 16 * 1024;
 
 type Service = BoxCloneSyncService<Request<tonic::body::Body>, Response<tonic::body::Body>, Infallible>;
 
@@ -51,11 +50,10 @@ impl Streams {
         let v1 = builder().build_v1().ok();
         let v1alpha = builder().build_v1alpha().ok();
         Self {
-            v1: v1.map(|server| BoxCloneSyncService::new(server.max_decoding_message_size(MAX_MESSAGE_BYTES))),
-            v1alpha: v1alpha
-                .map(|server| BoxCloneSyncService::new(server.max_decoding_message_size(MAX_MESSAGE_BYTES))),
+            v1: v1.map(|server| BoxCloneSyncService::new(server.max_decoding_message_size(MAX_KNOX_MESSAGE))),
+            v1alpha: v1alpha.map(|server| BoxCloneSyncService::new(server.max_decoding_message_size(MAX_KNOX_MESSAGE))),
             health: BoxCloneSyncService::new(
-                HealthServer::new(Alive(service)).max_decoding_message_size(MAX_MESSAGE_BYTES),
+                HealthServer::new(Alive(service)).max_decoding_message_size(MAX_KNOX_MESSAGE),
             ),
         }
     }

@@ -38,6 +38,7 @@ use super::{
     Answer, Call, CommandHandler, Dialect, EnclosedCall, Forward, Outcome, Protocol, Reply, ServedPath, Sources,
     said_json,
 };
+use rotogate_core::bounds::MAX_MESSAGE;
 use rotogate_core::credential::{self, Found, Places, Scheme};
 use rotogate_core::denial::Denial;
 use rotogate_core::fault::Error;
@@ -62,8 +63,6 @@ mod tests;
 const MALFORMED: Reason = Reason::denied(&Denial::MalformedRequest("not a call of this protocol"));
 /// The path after the prefix of an endpoint.
 const QUERY_PATH: &str = "/_query";
-/// The longest envelope in bytes, which may contain a document.
-const MAX_ENVELOPE: usize = 1024 * 1024;
 
 /// The dialect `kuzzle`, with its options.
 ///
@@ -152,7 +151,7 @@ impl Protocol for Kuzzle {
     }
 
     fn max_body(&self, operation: &str) -> Option<usize> {
-        (operation == self::http::QUERY).then_some(MAX_ENVELOPE)
+        (operation == self::http::QUERY).then_some(MAX_MESSAGE)
     }
 
     fn token_in(&self, operation: &str, begun: &[u8]) -> Option<SecretString> {

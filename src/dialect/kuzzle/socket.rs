@@ -5,7 +5,7 @@
 //! over an upstream connection that belongs to its caller alone: state that the upstream ties to a connection (such as
 //! subscriptions) never belongs to another caller. Upstream messages pass unchanged.
 //!
-//! Bounds: a message has at most 16 KiB until the connection has presented a valid token, and 1 MiB afterwards, and
+//! Bounds: a message has at most 32 KiB until the connection has presented a valid token, and 1 MiB afterwards, and
 //! must be complete within ten seconds; 4 MiB may wait in either direction; one connection has four identities at once,
 //! and a fifth closes the oldest. The gate disconnects a client that does not read, or is silent for a minute and answers
 //! no ping, or has no valid token for a minute, unless the route requires no token. Each waiting byte counts as buffered.
@@ -42,7 +42,7 @@ use tokens::LinkedToken;
 use upstream::{Upstream, heard, relayed};
 
 /// The longest message, in either direction.
-const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
+const MAX_MESSAGE_BYTES: usize = rotogate_core::bounds::MAX_MESSAGE;
 /// How many identities one connection may use at once.
 const MAX_IDENTITIES: usize = 4;
 /// How many messages may wait for an upstream, and how many bytes these messages may have together. As many may wait for

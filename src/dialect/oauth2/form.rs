@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::super::{Call, said_media};
 use super::secret;
+pub(in crate::dialect) use rotogate_core::bounds::MAX_PARAMETERS;
 use rotogate_core::client::PresentedClient;
 use rotogate_core::denial::Denial;
 use rotogate_core::session::Scope;
@@ -18,11 +19,6 @@ use rotogate_core::token::verify::{CLIENT_ASSERTION_TYPE, peek};
 pub(in crate::dialect) struct Form {
     fields: Vec<(String, Zeroizing<String>)>,
 }
-
-/// The most parameters of a request, several times the number that any grant needs. It bounds the search for repeated
-/// parameters, which compares each parameter with all others.
-// Requirement A23.
-pub(in crate::dialect) const MAX_PARAMETERS: usize = 64;
 
 /// The media type of a form.
 pub(in crate::dialect) const FORM: &str = "application/x-www-form-urlencoded";

@@ -37,6 +37,7 @@ use super::facts::{self, Facts};
 use super::{Authorizer, QuestionForm, kept};
 use crate::dialect::knox::calls::{collected, refusal};
 use crate::dialect::knox::streams::{self, Streams};
+use rotogate_core::bounds::{MAX_QUESTION, MAX_QUESTION_FIELDS};
 use rotogate_core::denial::Denial;
 use rotogate_core::headers::Peer;
 use rotogate_core::reply::{self, Reply, StreamedBody};
@@ -55,8 +56,6 @@ const SERVICE: &str = "envoy.service.auth.v3.Authorization";
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 /// The compression of the question.
 const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
-/// The largest question, in bytes: the headers of a request, each at most twice.
-const MAX_MESSAGE_BYTES: usize = 1 << 20;
 /// The longest body of a refusal.
 const MAX_BODY_BYTES: usize = 4096;
 /// The initial size of the buffers of a question and of its answer. Both grow.
@@ -64,8 +63,6 @@ const QUESTION_BUFFER_BYTES: usize = 4096;
 const ANSWER_BUFFER_BYTES: usize = 1024;
 /// The frame size of the answer, which is tonic's default.
 const YIELD_BYTES: usize = 32 * 1024;
-/// The most headers of a question: more than any proxy lets a client send (requirement A24).
-const MAX_HEADERS: usize = 1024;
 /// The initial capacity for headers.
 const FEW_HEADERS: usize = 64;
 /// The initial size of the text of an answer with an identity.
@@ -189,7 +186,7 @@ impl Checks {
             let mut reply = pin!(verdict(head)).await;
             Ok::<_, Status>(tonic::Response::new(spoken(&mut reply)))
         };
-        let mut grpc = Grpc::new(CheckCodec).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let mut grpc = Grpc::new(CheckCodec).max_decoding_message_size(MAX_QUESTION);
         let mut request = http::Request::new(body);
         // tonic reads no other header.
         request.headers_mut().extend(call.headers.get(&ENCODING).map(|encoding| (ENCODING, encoding.clone())));
@@ -248,7 +245,7 @@ fn headers(request: HttpRequest) -> Result<HeaderMap, Denial> {
     };
     let is_of_the_request = |name: &Bytes| !name.starts_with(b":");
     let listed = request.header_map.as_ref().map_or(0, |map| map.headers.len());
-    if listed.max(request.headers.len()) > MAX_HEADERS {
+    if listed.max(request.headers.len()) > MAX_QUESTION_FIELDS {
         return Err(Denial::BadFact("too many headers"));
     }
     let mut headers;

@@ -84,11 +84,7 @@ impl EndpointCommand<'_> {
                 read = Err(Denial::GrantAssertion("no key of the issuer signed it"));
             }
         }
-        match &read {
-            Ok(_) => limits.record_valid(address),
-            Err(Denial::GrantAssertion(_)) => limits.record_forged(address),
-            Err(_) => limits.record_undecided(address),
-        }
+        limits.record_read(address, sent.token, &read);
         Ok(read?)
     }
 

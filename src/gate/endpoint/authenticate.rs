@@ -66,11 +66,7 @@ impl EndpointCommand<'_> {
                 read = Err(Denial::ClientAssertion("no key of the client signed it"));
             }
         }
-        match &read {
-            Ok(_) => engine.limits().record_valid(address),
-            Err(Denial::ClientAssertion(_)) => engine.limits().record_forged(address),
-            Err(_) => engine.limits().record_undecided(address),
-        }
+        engine.limits().record_read(address, assertion.expose_secret(), &read);
         Ok((Arc::clone(&client), read?))
     }
 

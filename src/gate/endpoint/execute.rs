@@ -155,7 +155,8 @@ async fn carry_out(
 
 /// Ends the tokens and sessions that another issuer reports as ended.
 pub(super) async fn end_elsewhere(gate: &Inner, notice: &Notice, origin: &Origin) -> Result<(), Error> {
-    let reported = gate.judge_notice(origin, || match (&notice.token, notice.is_authenticated) {
+    let text = notice.token.as_ref().map_or("", ExposeSecret::expose_secret);
+    let reported = gate.judge_notice(origin, text, || match (&notice.token, notice.is_authenticated) {
         (_, false) => Err(Denial::RefusedEvent(EventFlaw::Authentication)),
         (Err(what), true) => Err(Denial::RefusedEvent(EventFlaw::Request(what))),
         (Ok(token), true) => gate.checker.verify_notice(SentNotice {

@@ -94,7 +94,7 @@ fn i38_no_other_proof_is_good() {
         forged,
         good.replace('.', ""),
         format!("{good}.x"),
-        "x".repeat(MAX_PROOF + 1),
+        "x".repeat(MAX_RELAYED_PROOF + 1),
         String::new(),
     ];
     for proof in bad {

@@ -68,6 +68,8 @@ table! {
         bad_request("Host is missing, repeated, malformed or contradictory", "Host is missing or malformed");
     Self::BadTarget => "bad_target", Refused, Request,
         bad_request("the request target must be in origin form", "the request target is malformed");
+    Self::BadQuery => "bad_query", Refused, Request,
+        bad_request("the query has a byte that must be percent-encoded (RFC 3986 section 2.1)", "the query is malformed");
     Self::BadFraming => "bad_framing", Refused, Request, unframed();
     Self::Tunnel => "tunnel", Refused, Request, Class::Tunnel;
     Self::TargetTooLong => "target_too_long", Refused, Request,
@@ -100,6 +102,7 @@ table! {
     Self::MalformedToken(_) => "malformed_token", Dead, Credential, Class::BadToken { expired: false, is_proved: None };
     Self::UnknownIssuer => "unknown_issuer", Dead, Key, UNPROVED;
     Self::UnknownKey => "unknown_key", Dead, Key, UNPROVED;
+    Self::TooManyKeys => "too_many_keys", Dead, Key, UNPROVED;
     Self::WrongAlgorithm => "wrong_algorithm", Dead, Key, UNPROVED;
     Self::WrongType => "wrong_type", Dead, Claims, UNPROVED;
     Self::BadSignature => "bad_signature", Dead, Signature, UNPROVED;

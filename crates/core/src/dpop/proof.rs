@@ -7,6 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::Jwk;
 use serde_json::{Map, Value};
 
+pub(crate) use crate::bounds::MAX_PROOF;
 use crate::clock::Timestamp;
 use crate::denial::ProofFlaw;
 use crate::strict_json;
@@ -14,8 +15,6 @@ use crate::thumbprint::KeyThumbprint;
 use crate::token::Algorithm;
 use crate::token::keyring::VerifyingKey;
 
-/// The longest proof at our own endpoints and routes, in bytes.
-pub(crate) const MAX_PROOF: usize = 4 << 10;
 /// The longest `jti`, in bytes.
 const MAX_JTI: usize = 256;
 /// The algorithms of proofs.

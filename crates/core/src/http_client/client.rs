@@ -23,10 +23,8 @@ use super::connect::{Lookup, System, Watched, connect};
 use super::error::{FetchError, FetchErrorKind};
 use super::proxy::Proxy;
 use super::target::FetchTarget;
+use crate::bounds::MAX_ANSWER_HEAD;
 use crate::client_tls::{BadTls, Tls};
-
-/// The longest head of an answer, in bytes, up to one read beyond it; also the size of a read.
-const MAX_HEAD: usize = 16 << 10;
 
 /// The most connections that wait for a further request, and how long one is used: a name may get another address.
 const MAX_IDLE: usize = 64;
@@ -286,7 +284,7 @@ impl HttpClient {
         let stream = Watched::new(stream, Arc::clone(written));
         let failed = |error: hyper::Error| FetchError::new(FetchErrorKind::Http, target.shown(), causes(&error));
         let handshake = hyper::client::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
-            .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
+            .max_header_list_size(u32::try_from(MAX_ANSWER_HEAD).unwrap_or(u32::MAX))
             .handshake(stream);
         let (mut sender, connection) = handshake.await.map_err(failed)?;
         let mut request = request(target, method, headers, body);
@@ -340,7 +338,7 @@ impl HttpClient {
             FetchError::new(kind, target.shown(), causes(&error))
         };
         let (mut sender, connection) =
-            http1::Builder::new().max_buf_size(MAX_HEAD).handshake(stream).await.map_err(failed)?;
+            http1::Builder::new().max_buf_size(MAX_ANSWER_HEAD).handshake(stream).await.map_err(failed)?;
         let Some(idle) = &self.idle else {
             let answer = async {
                 let response = sender.send_request(request).await.map_err(failed)?;

@@ -128,13 +128,8 @@ impl Buckets {
         self.bucket(key).give_back(self.price(share));
     }
 
-    /// Counts an attempt that has already happened. An attempt beyond the burst puts the bucket into debt, see
-    /// [`Self::debt`]; debt never exceeds one attempt.
-    pub(super) fn charge(&self, key: impl Hash) {
-        self.charge_share(key, NonZeroU32::MIN);
-    }
-
-    /// [`Self::charge`] at the rate divided by `share`.
+    /// Counts an attempt that has already happened, at the rate divided by `share`. An attempt beyond the burst puts the
+    /// bucket into debt, see [`Self::debt`]; debt never exceeds one attempt.
     pub(super) fn charge_share(&self, key: impl Hash, share: NonZeroU32) {
         self.bucket(key).charge(self.now(), self.price(share), self.depth());
     }

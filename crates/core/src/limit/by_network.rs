@@ -77,12 +77,12 @@ impl ByNetwork {
         around.inspect_err(|_| self.callers.give_back(caller, share))
     }
 
-    /// Counts an attempt that has happened.
-    pub(super) fn charge(&self, address: IpAddr, what: impl Hash + Copy) {
-        self.callers.charge((network(address), what));
+    /// Counts an attempt that has happened, at the rate divided by `share`.
+    pub(super) fn charge(&self, address: IpAddr, what: impl Hash + Copy, share: NonZeroU32) {
+        self.callers.charge_share((network(address), what), share);
         if let Some((site_56, site_48)) = sites(address) {
-            self.sites_56.charge((site_56, what));
-            self.sites_48.charge((site_48, what));
+            self.sites_56.charge_share((site_56, what), share);
+            self.sites_48.charge_share((site_48, what), share);
         }
     }
 

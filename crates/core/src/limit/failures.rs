@@ -1,6 +1,7 @@
 //! Networks that failed too often.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ impl Failures {
 
     /// Counts a failure.
     pub fn count(&self, address: IpAddr) {
-        self.0.charge(address, ());
+        self.0.charge(address, (), NonZeroU32::MIN);
     }
 
     /// How long the network must wait; `None` if it need not wait.

@@ -48,6 +48,33 @@ fn a1_strangers_do_not_lock_a_user_out() {
 }
 
 #[test]
+fn a34_the_size_of_refused_tokens_and_the_number_of_tried_keys_buy_no_more_work() {
+    const KIB: usize = 1024;
+    let token = |kib: usize| "x".repeat(kib * KIB);
+    let costs = [(0, 1, 1), (1, 1, 1), (8, 1, 1), (9, 1, 2), (16, 4, 8), (24, 0, 1), (24, 1, 3), (24, 4, 12)];
+    for (kib, keys, cost) in costs {
+        assert_eq!(Vain::cost(&token(kib), keys).get(), cost, "{kib} KiB, {keys} keys");
+    }
+    let unchecked = [0, 8, 9, 24].map(|kib| Vain::cost_unchecked(&token(kib)).map(NonZeroU32::get));
+    assert_eq!(unchecked, [None, None, Some(1), Some(2)]);
+    // Whatever is mixed: the address gets its burst of 50, and one more that takes it into debt.
+    for (kib, keys) in [(1, 1), (8, 4), (20, 1), (24, 2), (24, 4)] {
+        for vain in [Vain::Forged, Vain::Refused] {
+            let (_, limits) = limits();
+            let (from, cost) = (Some("192.0.2.1".parse().unwrap()), Vain::cost(&token(kib), keys));
+            let burst = if vain == Vain::Forged { 50 } else { 200 };
+            let mut work = 0;
+            while limits.admit_unverified(from).is_ok() {
+                limits.record(vain, from, cost);
+                work += cost.get();
+            }
+            assert!((burst..=burst + cost.get()).contains(&work), "{vain:?} {kib} KiB, {keys} keys: {work}");
+            limits.admit_unverified(Some("192.0.2.2".parse().unwrap())).unwrap();
+        }
+    }
+}
+
+#[test]
 fn a1_who_shows_forged_tokens_waits_and_nobody_else() {
     let (time, limits) = limits();
     let [forger, other] = ["192.0.2.1", "192.0.2.2"].map(|address| Some(address.parse().unwrap()));
@@ -73,17 +100,17 @@ fn a1_a_flood_of_undecided_messages_counts_as_forged_and_a_lone_sender_after_a_k
     let (time, limits) = limits();
     let [flood, lone] = ["192.0.2.1", "192.0.2.2"].map(|address| Some(address.parse().unwrap()));
     for _ in 0..1000 {
-        limits.record_undecided(lone);
-        limits.record_undecided(flood);
+        limits.record(Vain::Undecided, lone, NonZeroU32::MIN);
+        limits.record(Vain::Undecided, flood, NonZeroU32::MIN);
     }
     // A hundred a second, for an hour.
     for _ in 0..360_000 {
         time.advance(Duration::from_millis(10));
-        limits.record_undecided(lone);
+        limits.record(Vain::Undecided, lone, NonZeroU32::MIN);
     }
     limits.admit_unverified(lone).unwrap();
     for _ in 0..1200 {
-        limits.record_undecided(flood);
+        limits.record(Vain::Undecided, flood, NonZeroU32::MIN);
     }
     assert!(matches!(limits.admit_unverified(flood), Err(Denial::RateLimited("forged_per_address", _))));
     limits.admit_unverified(lone).unwrap();

@@ -5,10 +5,8 @@ use http::header::HOST;
 use http::request::Parts;
 use http::{HeaderMap, Method, Uri, Version};
 
+use crate::bounds::MAX_TARGET;
 use crate::denial::Denial;
-
-/// The longest path with its query, in bytes (requirement A4).
-const MAX_TARGET: usize = 8 * 1024;
 
 /// A host with an optional port, as the client spelled it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +54,7 @@ impl<'a> Authority<'a> {
 /// in HTTP/2, `:authority` may replace it or equal it.
 ///
 /// # Errors
-/// [`Denial::BadTarget`] for any other form of target, or a query with bytes that no query may contain;
+/// [`Denial::BadTarget`] for any other form of target; [`Denial::BadQuery`] for bytes that no query may contain;
 /// [`Denial::TargetTooLong`] for a target of more than 8 KiB; [`Denial::BadHost`] for a missing, repeated, malformed or
 /// contradicting host.
 pub fn check(parts: &Parts) -> Result<Authority<'_>, Denial> {
@@ -82,7 +80,7 @@ pub fn check_head<'a>(
         return Err(Denial::TargetTooLong);
     }
     if path.query().is_some_and(|q| !q.bytes().all(|b| b.is_ascii_graphic())) {
-        return Err(Denial::BadTarget);
+        return Err(Denial::BadQuery);
     }
     let in_target = match (uri.scheme_str(), uri.authority()) {
         (None, None) => None,
@@ -265,7 +263,7 @@ mod tests {
 
     #[test]
     fn t11_a_query_that_is_not_visible_ascii_is_refused() {
-        assert_eq!(checked("/?a=\u{e9}", &["a"]), Err(Denial::BadTarget));
+        assert_eq!(checked("/?a=\u{e9}", &["a"]), Err(Denial::BadQuery));
         assert_eq!(checked("/?a=%e9", &["a"]).as_deref(), Ok("a"));
     }
 

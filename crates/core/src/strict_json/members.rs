@@ -152,7 +152,7 @@ fn read<'de, A: MapAccess<'de>>(mut map: A, expected: usize, skipped: &[&str]) -
         };
         members.push((name, value));
         if members.len() > strict_json::MAX_MEMBERS {
-            return Err(A::Error::custom("too many members"));
+            return Err(A::Error::custom("more than 1024 members"));
         }
     }
     once(members.iter().map(|(name, _)| name))?;

@@ -6,11 +6,9 @@ use serde::ser::SerializeMap;
 use serde_json::{Map, Value};
 
 use super::verify::is_subject;
+pub use crate::bounds::MAX_ACT;
 use crate::revocation::list::DelegatedFacts;
 pub use crate::revocation::list::TokenOrigin;
-
-/// The longest `act`, in bytes of JSON.
-pub const MAX_ACT: usize = 1024;
 
 /// The claims of a token that a client got by token exchange.
 #[derive(Clone, Debug, PartialEq)]

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use super::claims::MintedClaims;
 use super::keyring::SigningKey;
 use super::text::TokenText;
-use super::verify::{MAX_TOKEN, is_name, is_subject};
+use super::verify::{MAX_OWN_TOKEN, is_name, is_subject};
 use crate::fault::Fault;
 use crate::random::process_digest;
 use crate::session::Generation;
@@ -56,7 +56,7 @@ pub fn mint(key: &SigningKey, claims: &MintedClaims<'_>) -> Result<TokenText, Mi
         payload = Zeroizing::new(escaped_for_plain_base64(&payload));
     }
     let token = signed(key, &key.header, &payload)?;
-    if token.len() > MAX_TOKEN { Err(MintError::TooLong) } else { Ok(TokenText::new(token)) }
+    if token.len() > MAX_OWN_TOKEN { Err(MintError::TooLong) } else { Ok(TokenText::new(token)) }
 }
 
 /// A JWS in its compact serialisation, with an encoded header.

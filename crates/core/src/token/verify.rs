@@ -64,8 +64,8 @@ pub use id_token::{ProvedLogin, SentIdToken};
 use in_words::escaped;
 use judge::{ClaimsSource, Moments, TokenTimes};
 pub use judge::{is_name, is_subject};
-use keys::NewerKeys;
-pub use keys::{Ignored, IgnoredCause, IssuerKeys, Keys, MAX_JWKS, MAX_KEYS};
+use keys::{Candidates, NewerKeys};
+pub use keys::{Ignored, IgnoredCause, IssuerKeys, Keys, MAX_JWKS, MAX_KEYS, MAX_TRIED};
 use mapping::RefusedClaim;
 pub use mapping::{ClaimMapping, RequiredClaim, Roles, WantedClaim};
 pub use peek::{Peeked, beginning, peek};
@@ -74,9 +74,9 @@ pub use response::is_jwt_shaped;
 pub use response::{Responses, Told};
 pub(crate) use response::{introspecting, is_opaque};
 pub use rules::{IssuerRules, OWN, RulesError, host_of};
-pub use shape::MAX_TOKEN;
 pub(super) use shape::claims_of;
 pub(crate) use shape::payload_of;
+pub use shape::{MAX_OWN_TOKEN, MAX_TOKEN};
 pub(crate) use signature_times::SignatureTimes;
 pub use sources::{SubjectSources, UserSource, bare_source, prefix_problem};
 pub use user_name::{UserName, UserNameForm};
@@ -86,10 +86,11 @@ pub use user_name::{UserName, UserNameForm};
 pub(crate) enum TokenRefusal {
     /// The token was refused before its signature was checked.
     Unchecked(Denial),
-    /// The signature of the token is bad. The denial is [`Denial::BadSignature`], or says that newer keys may decide.
-    Forged(Denial),
+    /// The signature of the token is bad by this many keys. The denial is [`Denial::BadSignature`], or says that newer
+    /// keys may decide.
+    Forged(Denial, usize),
     /// As [`Self::Forged`], while keys are being fetched, which may decide.
-    Undecided(Denial),
+    Undecided(Denial, usize),
     /// The signature is good, but another rule refuses the token.
     Authentic(Denial),
 }
@@ -97,9 +98,8 @@ pub(crate) enum TokenRefusal {
 impl TokenRefusal {
     pub(crate) const fn into_denial(self) -> Denial {
         match self {
-            Self::Unchecked(denial) | Self::Forged(denial) | Self::Undecided(denial) | Self::Authentic(denial) => {
-                denial
-            }
+            Self::Unchecked(denial) | Self::Authentic(denial) => denial,
+            Self::Forged(denial, _) | Self::Undecided(denial, _) => denial,
         }
     }
 }
@@ -286,6 +286,7 @@ impl Verifier {
         observer: &mut O,
     ) -> Result<AccessToken, TokenRefusal> {
         let token = token.into();
+        self.bounded(token.text)?;
         let parts = shape::TokenParts::split(token.text)?;
         let header = shape::JoseHeader::known(parts.header)?;
         let (payload, read);
@@ -298,6 +299,9 @@ impl Verifier {
             }
         };
         let (rules, of_tokens) = self.claimed_in(claims)?;
+        if rules.ours && token.text.len() > MAX_OWN_TOKEN {
+            return Err(shape::OWN_TOO_LONG.into());
+        }
         let times = TokenTimes::read(claims);
         let moments = Moments::for_issuer(rules, engine_now, wall_now);
         let typ = header.typ.as_deref();
@@ -309,43 +313,37 @@ impl Verifier {
         let keys = rules.keys.now(engine_now);
         let issued_at = times.ok().and_then(|times| times.issued_at);
         let newer = NewerKeys::for_issuer(rules, engine_now, issued_at, O::HAS_EFFECTS);
-        let key = match keys.find(header.kid.as_deref(), &header.algorithm) {
-            Some(key) if key.algorithm().is_named(&header.algorithm) => {
-                observer.judged(Rule::Key, Ok(()))?;
-                Some(key)
-            }
-            found => {
+        let found = keys.find(header.kid.as_deref(), &header.algorithm);
+        match found {
+            Ok(_) => observer.judged(Rule::Key, Ok(()))?,
+            Err(no_key) => {
                 // Check the times first: the gate asks no issuer about an expired token.
                 observer.judged(Rule::Claims, in_time())?;
-                // A signature decides whether the key was replaced; another algorithm never counts.
-                let refused = match (found, &header.kid) {
-                    (Some(_), _) => Denial::WrongAlgorithm,
-                    (None, Some(_)) => newer.missing(),
-                    // No newer set would say which key it means, unless no set is known.
-                    (None, None) if keys.are_known() => Denial::UnknownKey,
-                    (None, None) => newer.missing(),
-                };
-                observer.judged(Rule::Key, Err(refused))?;
-                None
+                observer.judged(Rule::Key, Err(keys.refusal(no_key, header.kid.as_deref(), newer)))?;
             }
-        };
+        }
         let holds = |key: &VerifyingKey| {
             let check = || parts.is_signed_by(key);
             if O::HAS_EFFECTS { self.signature_times.measure(key.algorithm(), check) } else { check() }
         };
         if !rules.accepts_typ(typ) {
-            let refusal = key.map_or(Denial::WrongType.into(), |key| self.wrong_type::<O>(rules, typ, || holds(key)));
+            let signed = |keys: Candidates<'_>| keys.signer(&parts, holds).map(drop);
+            let refusal =
+                found.map_or(Denial::WrongType.into(), |keys| self.wrong_type::<O>(rules, typ, || signed(keys)));
             observer.judged(Rule::Claims, Err(refusal.into_denial())).map_err(|_| refusal)?;
         }
         observer.judged(Rule::Claims, in_time())?;
-        if let Some(key) = key {
-            let signed = match parts.signature.len() == key.signature_len() {
-                false => Err(newer.mistaken(Denial::BadSignature).into_denial().into()),
-                true if holds(key) => Ok(()),
-                true => Err(newer.mistaken(Denial::BadSignature)),
-            };
-            let denied = signed.map_err(TokenRefusal::into_denial);
-            observer.judged(Rule::Signature, denied).or(signed)?;
+        let mut key = found.ok().map(|keys| keys.first);
+        if let Ok(keys) = found {
+            let signed = keys.signer(&parts, holds).map_err(|tried| {
+                match (newer.mistaken(Denial::BadSignature, tried), tried) {
+                    (refusal, 0) => refusal.into_denial().into(),
+                    (refusal, _) => refusal,
+                }
+            });
+            let denied = signed.map(drop).map_err(TokenRefusal::into_denial);
+            observer.judged(Rule::Signature, denied).or(signed.map(drop))?;
+            key = signed.ok().or(key);
             if O::HAS_EFFECTS {
                 header.keep(parts.header);
             }
@@ -380,13 +378,13 @@ impl Verifier {
         &self,
         rules: &IssuerRules,
         typ: Option<&str>,
-        holds: impl FnOnce() -> bool,
+        signed: impl FnOnce() -> Result<(), usize>,
     ) -> TokenRefusal {
         if rules.ours || self.told.load(Ordering::Relaxed) {
             return Denial::WrongType.into();
         }
-        if !holds() {
-            return TokenRefusal::Forged(Denial::BadSignature);
+        if let Err(tried) = signed() {
+            return TokenRefusal::Forged(Denial::BadSignature, tried);
         }
         if O::HAS_EFFECTS && !self.told.swap(true, Ordering::Relaxed) {
             let typ = escaped(typ.unwrap_or_default());
@@ -399,6 +397,12 @@ impl Verifier {
             );
         }
         TokenRefusal::Authentic(Denial::WrongType)
+    }
+
+    /// Refuses a text that no issuer's token can be, by its length.
+    fn bounded(&self, token: &str) -> Result<(), Denial> {
+        let is_own = token.len() <= MAX_OWN_TOKEN;
+        if is_own || self.has_others() { Ok(()) } else { Err(shape::OWN_TOO_LONG) }
     }
 
     /// The rules for the issuer that a token claims, unverified, so that a token can be refused before its signature

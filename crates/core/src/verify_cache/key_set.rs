@@ -167,7 +167,7 @@ impl KeySet {
     pub(super) fn remember(&self, key: TokenKey, refusal: TokenRefusal) {
         match refusal {
             TokenRefusal::Authentic(denial) => self.refused.insert(key, RefusedToken { denial, token: None }),
-            TokenRefusal::Unchecked(_) | TokenRefusal::Undecided(_) | TokenRefusal::Forged(_) => {}
+            TokenRefusal::Unchecked(_) | TokenRefusal::Undecided(..) | TokenRefusal::Forged(..) => {}
         }
     }
 

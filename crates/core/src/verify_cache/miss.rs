@@ -11,12 +11,12 @@ use crate::api_key::KeyPrefix;
 use crate::denial::Denial;
 use crate::engine::Engine;
 use crate::engine::confirm::Confirmations;
-use crate::limit::{Limits, Source};
+use crate::limit::{Limits, Source, Vain};
 use crate::reason::Reason;
 use crate::rule::Rule;
 use crate::strict_json::Members;
 use crate::token::observer::Observer;
-use crate::token::verify::{IssuerRules, TokenRefusal, TokenToVerify, is_jwt_shaped, payload_of};
+use crate::token::verify::{IssuerRules, MAX_TOKEN, TokenRefusal, TokenToVerify, is_jwt_shaped, payload_of};
 use crate::trace::{self, StepKind};
 
 /// The result of a check of an access token.
@@ -171,7 +171,7 @@ impl TokenChecker {
             if let Err(refusal) = keys.verifier.verify_observed(token, now, wall, Duration::ZERO, observer) {
                 if O::HAS_EFFECTS {
                     keys.remember(key.owned(), refusal);
-                    self.count(refusal, shown);
+                    self.count(refusal, token, shown);
                 }
                 return Err(refusal.into_denial());
             }
@@ -193,11 +193,16 @@ impl TokenChecker {
         let (payload, read);
         let mut claims = None;
         if keys.verifier.has_others() {
-            payload = payload_of(key.text)?;
-            read = Members::read(&payload).map_err(Denial::MalformedToken)?;
-            if !taken(keys.verifier.claimed_in(&read)?.0) {
-                self.counted::<O>(CheckResult::Unchecked);
-                observer.judged(Rule::Issuer, Err(Denial::WrongIssuer))?;
+            let unchecked = |denial| {
+                if O::HAS_EFFECTS {
+                    self.count(TokenRefusal::Unchecked(denial), key.text, shown);
+                }
+                denial
+            };
+            payload = payload_of(key.text).map_err(unchecked)?;
+            read = Members::read(&payload).map_err(|why| unchecked(Denial::MalformedToken(why)))?;
+            if !taken(keys.verifier.claimed_in(&read).map_err(unchecked)?.0) {
+                observer.judged(Rule::Issuer, Err(unchecked(Denial::WrongIssuer)))?;
             }
             claims = Some(&read);
         }
@@ -220,7 +225,7 @@ impl TokenChecker {
                 self.counted::<O>(CheckResult::Valid);
                 shown.limits.record_valid(shown.source);
             }
-            Err(refusal) => self.count(*refusal, shown),
+            Err(refusal) => self.count(*refusal, key.text(), shown),
         }
         let anew = anew.map_err(TokenRefusal::into_denial);
         if let (Some(span), Err(denial)) = (&span, &anew) {
@@ -272,22 +277,22 @@ impl TokenChecker {
     }
 
     /// Counts a failed verification by its cost.
-    pub(super) fn count(&self, refusal: TokenRefusal, shown: MissContext<'_>) {
-        let result = match refusal {
-            TokenRefusal::Unchecked(_) => CheckResult::Unchecked,
-            TokenRefusal::Undecided(_) => {
-                shown.limits.record_undecided(shown.source);
-                CheckResult::Unchecked
+    pub(super) fn count(&self, refusal: TokenRefusal, token: &str, shown: MissContext<'_>) {
+        // A longer text was refused by its length, which costs nothing.
+        let is_read = Some(token).filter(|token| token.len() <= MAX_TOKEN);
+        let (result, vain) = match refusal {
+            TokenRefusal::Unchecked(_) => {
+                (CheckResult::Unchecked, is_read.and_then(Vain::cost_unchecked).map(|cost| (Vain::Refused, cost)))
             }
-            TokenRefusal::Forged(_) => {
-                shown.limits.record_forged(shown.source);
-                CheckResult::Forged
+            TokenRefusal::Undecided(_, tried) => {
+                (CheckResult::Unchecked, Some((Vain::Undecided, Vain::cost(token, tried))))
             }
-            TokenRefusal::Authentic(_) => {
-                shown.limits.record_refused(shown.source);
-                CheckResult::Refused
-            }
+            TokenRefusal::Forged(_, tried) => (CheckResult::Forged, Some((Vain::Forged, Vain::cost(token, tried)))),
+            TokenRefusal::Authentic(_) => (CheckResult::Refused, Some((Vain::Refused, Vain::cost(token, 1)))),
         };
+        if let Some((vain, cost)) = vain {
+            shown.limits.record(vain, shown.source, cost);
+        }
         self.counted::<()>(result);
     }
 

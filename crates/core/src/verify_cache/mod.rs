@@ -384,7 +384,7 @@ impl TokenChecker {
         match keys.verifier.verify_expired(token, now, self.clock.wall(), expired_for_at_most) {
             Ok(token) => {
                 if self.revocations.judge(facts(&token), now).refuses(now) {
-                    self.count(TokenRefusal::Authentic(Denial::TokenRevoked), shown);
+                    self.count(TokenRefusal::Authentic(Denial::TokenRevoked), &token.text, shown);
                     keys.remember_revoked(token.clone());
                 } else {
                     self.counted::<()>(CheckResult::Valid);
@@ -393,7 +393,7 @@ impl TokenChecker {
             }
             Err(refusal) => {
                 keys.remember(key.owned(), refusal);
-                self.count(refusal, shown);
+                self.count(refusal, token, shown);
                 Err(refusal.into_denial())
             }
         }

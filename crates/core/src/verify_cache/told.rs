@@ -1,11 +1,13 @@
 //! Verifies messages of other issuers: notices, and requests to end everything of a user. Says what is known of issuers.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::TokenChecker;
 use crate::denial::Denial;
+use crate::limit::{Limits, Vain};
 use crate::token::live_keys::LiveKeys;
-use crate::token::verify::{AskedRevocation, Reported, SentGlobalRevocation, SentNotice};
+use crate::token::verify::{AskedRevocation, MAX_TRIED, Reported, SentGlobalRevocation, SentNotice, peek};
 
 impl TokenChecker {
     /// Verifies a notice of another issuer, and returns its report.
@@ -37,5 +39,22 @@ impl TokenChecker {
     /// The keys of the issuer with this name; `None` for our own issuer, and for an unknown name.
     pub fn keys_of(&self, name: &str) -> Option<Arc<LiveKeys>> {
         self.keys.load().verifier.named(name)?.keys.live().map(Arc::clone)
+    }
+}
+
+impl Limits {
+    /// Counts a notice or an assertion that was read. One that the gate could not decide on, because the gate lacks its
+    /// key, is another thing than a forged one: a lone sender whose issuer has just changed its key may send many. Those
+    /// of all senders together count like forged ones, because their signatures may have been checked.
+    pub fn record_read<T>(&self, address: Option<IpAddr>, text: &str, read: &Result<T, Denial>) {
+        let vain = match read {
+            Ok(_) => return self.record_valid(address),
+            Err(Denial::RefusedEvent(_) | Denial::GrantAssertion(_) | Denial::ClientAssertion(_)) => Vain::Forged,
+            Err(_) => Vain::Undecided,
+        };
+        // A text without `kid` may have been tried with as many keys as its issuer has for it.
+        let names_key = peek(text).is_some_and(|peeked| peeked.kid.is_some());
+        let tried = if names_key { 1 } else { MAX_TRIED };
+        self.record(vain, address, Vain::cost(text, tried));
     }
 }

@@ -10,14 +10,13 @@ use parking_lot::Mutex;
 use secrecy::SecretString;
 
 use super::HttpSettings;
+use rotogate_core::bounds::MAX_HOOK_ANSWER;
 use rotogate_core::http_client::{BadTls, HttpClient, Tls, bearer};
 use rotogate_core::private_file::read_private;
 use rotogate_kit::file_stamp::Stamp;
 
 /// How long connecting may take, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// The longest answer, in bytes.
-const MAX_ANSWER: usize = 64 << 10;
 /// The timeout of the HTTP client. It is longer than any `timeout` of the section, which bounds a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -71,7 +70,8 @@ fn access(settings: &HttpSettings) -> Result<Access, (&'static str, String)> {
     let pair = settings.client_cert.as_ref().map(|(cert, key)| (cert.as_path(), key.as_path()));
     let client = Tls::read(settings.ca.as_deref(), pair).and_then(|tls| HttpClient::with_tls(&tls));
     let client = client.map_err(|BadTls { key, message, .. }| (key, message))?;
-    let client = client.with_timeout(REQUEST_TIMEOUT).with_connect_timeout(CONNECT_TIMEOUT).with_max_size(MAX_ANSWER);
+    let client =
+        client.with_timeout(REQUEST_TIMEOUT).with_connect_timeout(CONNECT_TIMEOUT).with_max_size(MAX_HOOK_ANSWER);
     Ok(Access { client, authorization })
 }
 

@@ -8,10 +8,8 @@ use super::super::{Cause, SourceError};
 use super::entry::Entry;
 use super::filter::Filter;
 use super::{ANY, LdapSource, Search};
+use rotogate_core::bounds::MAX_GROUPS;
 use rotogate_core::session::Scope;
-
-/// The most groups of one user.
-const MAX_GROUPS: usize = 1000;
 
 /// `[directory.groups]`.
 #[derive(Clone, Debug, PartialEq, Eq)]

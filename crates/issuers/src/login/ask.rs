@@ -8,11 +8,9 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use zeroize::Zeroizing;
 
 use super::{LoginFailure, LoginProvider};
+pub(super) use rotogate_core::bounds::MAX_PROVIDER_ANSWER as MAX_ANSWER;
 use rotogate_core::http_client::FetchTarget;
 use rotogate_core::pause::ServiceAnswer;
-
-/// The largest answer of a provider, in bytes.
-pub(super) const MAX_ANSWER: usize = 64 << 10;
 
 /// The pause that a provider asks for instead of an answer.
 pub(super) fn declined(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {

@@ -355,7 +355,6 @@ fn log_ignored<'a>(name: &str, ignored: impl Iterator<Item = &'a Ignored>) {
                 tracing::error!(issuer = %name, cause, %ignored, "issuer publishes a secret key; not used");
             }
             IgnoredCause::Ambiguous => tracing::error!(issuer = %name, cause, %ignored, "issuer key not used"),
-            IgnoredCause::Unnamed => tracing::warn!(issuer = %name, cause, %ignored, "issuer key not used"),
             _ => tracing::info!(issuer = %name, cause, %ignored, "issuer key not used"),
         }
     }

@@ -14,10 +14,9 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, OpCode}
 
 use super::super::super::socket::SocketGate;
 use super::MAX_MESSAGE_BYTES;
+use rotogate_core::bounds::MAX_ANONYMOUS_MESSAGE;
 use rotogate_core::overload::PoolPermit;
 
-/// The longest message on a connection that has not presented a valid token.
-pub(super) const MAX_ANONYMOUS_BYTES: usize = 16 * 1024;
 /// How long a message may take from its first byte to its last.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest frame header, in bytes.
@@ -135,7 +134,7 @@ impl<S> Inflow<S> {
         self.frame = Frame { is_data, is_final: header.is_final, left: length };
         if is_data {
             self.message = self.message.saturating_add(length);
-            let longest = if self.gate.place().is_known() { MAX_MESSAGE_BYTES } else { MAX_ANONYMOUS_BYTES };
+            let longest = if self.gate.place().is_known() { MAX_MESSAGE_BYTES } else { MAX_ANONYMOUS_MESSAGE };
             if self.message > longest as u64 {
                 return Err(CloseCode::Size);
             }

@@ -321,9 +321,9 @@ async fn a11_a_message_is_whole_in_its_time_whatever_pings_and_fragments_come() 
 #[tokio::test(start_paused = true)]
 async fn a11_of_nobody_known_fragments_together_are_small() {
     let (mut client, _serving, _gate) = raw().await;
-    client.write_all(&frame(BEGIN, &[b' '; 10_000])).await.unwrap();
+    client.write_all(&frame(BEGIN, &[b' '; 20_000])).await.unwrap();
     client.write_all(&frame(PING, b"x")).await.unwrap();
     // The header of the frame gives its length: the gate closes before the payload arrives.
-    client.write_all(&frame(0x00, &[b' '; 10_000])[..8]).await.unwrap();
+    client.write_all(&frame(0x00, &[b' '; 20_000])[..8]).await.unwrap();
     assert_eq!(closed(&mut client).await, 1009);
 }

@@ -12,6 +12,7 @@ use crate::limit::{Limits, Rate, Rates};
 use crate::policy::judge;
 use crate::route::{OnExpiry, RoutePolicy};
 use crate::session::{Generation, RevokedBecause};
+use crate::token::verify::{IssuerKeys, IssuerRules, Verifier};
 use crate::verify_cache::MissContext;
 
 #[tokio::test]
@@ -101,6 +102,28 @@ async fn j15_a_removed_key_takes_effect_at_the_next_check() {
     assert_eq!(w.checker.cached(), 0);
     let next = w.refreshed(&first.refresh, IssueKind::Rotated).await;
     w.check(&next.access).unwrap();
+}
+
+#[tokio::test]
+async fn a34_a_long_token_that_is_refused_unchecked_counts_and_one_beyond_the_bound_costs_nothing() {
+    let w = World::new().await;
+    let other = IssuerRules::external("https://idp.example", vec!["api".into()], IssuerKeys::unknown());
+    w.checker.set_verifier(Verifier::new(vec![other]).unwrap());
+    let from = Some("192.0.2.1".parse().unwrap());
+    // An address may send 200 tokens of 8 KiB at once in vain.
+    let refused = |token: &str| {
+        let limits = Limits::new(Rates::default(), w.time.clone());
+        let shown = || MissContext { limits: &limits, source: from.into(), ..w.shown(w.engine.confirmations()) };
+        (0..300)
+            .filter(|_| {
+                w.checker.check(Credential::new(token), shown).is_err_and(|it| !matches!(it, Denial::RateLimited(..)))
+            })
+            .count()
+    };
+    let long = |bytes: usize| format!("e30.{}.e30", "A".repeat(bytes - 8));
+    for (token, examined) in [(long(8 << 10), 300), (long(20 << 10), 101), (long(25 << 10), 300)] {
+        assert_eq!(refused(&token), examined, "{} bytes", token.len());
+    }
 }
 
 #[tokio::test]

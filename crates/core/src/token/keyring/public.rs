@@ -11,9 +11,7 @@ use jsonwebtoken::jwk::{AlgorithmParameters, CommonParameters, EllipticCurve, Jw
 use super::super::algorithm::Family;
 use super::signature::{KeySigner, KeyVerifier, point_verifier, rsa_verifier, secret};
 use super::{Algorithm, KeyError, hmac_secret, install_provider};
-
-/// The longest `kid` that is looked up, in bytes (J3).
-pub(crate) const MAX_KID: usize = 128;
+pub(crate) use crate::bounds::MAX_KID;
 
 /// A key that verifies signatures of exactly one algorithm. Does not print.
 #[derive(Clone)]

@@ -61,17 +61,16 @@ pub(super) fn genuine<T>(
     let unproved = |denial| {
         refuse(match denial {
             unavailable @ Denial::KeysUnavailable(_) => NotGenuine::Unavailable(unavailable),
+            Denial::WrongAlgorithm | Denial::TooManyKeys => NotGenuine::Key,
             _ if keys.live().is_some_and(|live| live.is_fetched()) => NotGenuine::MissingKey,
             _ => NotGenuine::Key,
         })
     };
-    let key = present.find(header.kid.as_deref(), &header.algorithm).ok_or_else(|| unproved(newer.missing()))?;
-    if !key.algorithm().is_named(&header.algorithm) {
-        return Err(refuse(NotGenuine::Key));
-    }
-    if !parts.is_signed_by(key) {
-        return Err(unproved(newer.mistaken(Denial::BadSignature).into_denial()));
-    }
+    let candidates = present
+        .find(header.kid.as_deref(), &header.algorithm)
+        .map_err(|no_key| unproved(present.refusal(no_key, header.kid.as_deref(), newer)))?;
+    let signer = candidates.signer(&parts, |key| parts.is_signed_by(key));
+    let key = signer.map_err(|tried| unproved(newer.mistaken(Denial::BadSignature, tried).into_denial()))?;
     let typ = header.typ.map(|typ| {
         let typ = typ.to_ascii_lowercase();
         typ.strip_prefix("application/").map(str::to_owned).unwrap_or(typ)

@@ -31,7 +31,7 @@ impl Verifier {
             return Some(format!("the token has {typ}; of {name}, {} is accepted", accepted.join(" or ")));
         }
         let keys = rules.keys.now(engine_now);
-        keys.find(header.kid.as_deref(), &header.algorithm)?;
+        keys.set()?.find(header.kid.as_deref(), &header.algorithm).ok()?;
         let times = TokenTimes::read(&claims).ok()?;
         if let (Denial::BadClaim(judge::TOO_LONG), Some(longest), Some(since)) =
             (denial, rules.max_lifetime, times.issued_at)

@@ -9,6 +9,7 @@ use percent_encoding::{AsciiSet, CONTROLS};
 use super::TokenToVerify;
 use super::mapping::RefusedClaim;
 use super::rules::{IssuerRules, media_subtype};
+use crate::bounds::MAX_NAME;
 use crate::clock::{LAST_SECOND, Timestamp};
 use crate::denial::Denial;
 use crate::session::{Generation, SessionId, VouchedBy};
@@ -17,9 +18,6 @@ use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 use crate::token::claims::{AccessToken, LoginClaims, RareClaims, TYP, TokenHash, TokenIssuer};
 use crate::token::delegation::{Delegation, TokenOrigin};
 use crate::token::keyring::VerifyingKey;
-
-/// The longest name (subject, session, token, client), in bytes (J9).
-const MAX_NAME: usize = 256;
 
 /// Is this a valid `jti`, client or account?
 pub fn is_name(text: &str) -> bool {

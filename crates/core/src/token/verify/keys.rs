@@ -1,6 +1,6 @@
 //! The keys that verify an issuer's tokens, from a JWK set or a PEM file.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,8 @@ use serde_json::Value;
 
 use super::TokenRefusal;
 use super::rules::{IssuerRules, RulesError};
+use super::shape::TokenParts;
+pub use crate::bounds::{MAX_JWKS, MAX_TRIED};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::strict_json;
@@ -22,9 +24,6 @@ mod published;
 pub use published::MAX_KEYS;
 
 type KeysByName = HashMap<Box<str>, VerifyingKey, foldhash::quality::RandomState>;
-
-/// The longest JWK set, in bytes.
-pub const MAX_JWKS: usize = 1024 * 1024;
 
 /// An ignored key of a JWK set, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,22 +55,12 @@ pub enum IgnoredCause {
     Unusable,
     /// Another key of the set has the same name and algorithm.
     Ambiguous,
-    /// The key has no name, and there are other keys.
-    Unnamed,
 }
 
 impl IgnoredCause {
     /// Every cause.
-    pub const ALL: [Self; 8] = [
-        Self::Use,
-        Self::Secret,
-        Self::Private,
-        Self::Kind,
-        Self::Algorithm,
-        Self::Unusable,
-        Self::Ambiguous,
-        Self::Unnamed,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Use, Self::Secret, Self::Private, Self::Kind, Self::Algorithm, Self::Unusable, Self::Ambiguous];
 
     /// One word, for metrics and logs.
     pub const fn word(self) -> &'static str {
@@ -83,7 +72,6 @@ impl IgnoredCause {
             Self::Algorithm => "algorithm",
             Self::Unusable => "unusable",
             Self::Ambiguous => "ambiguous",
-            Self::Unnamed => "unnamed",
         }
     }
 
@@ -116,8 +104,8 @@ impl fmt::Display for Ignored {
 #[derive(Clone, Debug)]
 pub struct IssuerKeys {
     named: KeysByName,
-    /// Further keys with a name of `named`, each for another algorithm.
-    same_name: Vec<VerifyingKey>,
+    /// Further keys: those with a name of `named`, each for another algorithm, and those without a name beside others.
+    further: Vec<VerifyingKey>,
     /// A key without a name, which is then the only key.
     unnamed: Option<VerifyingKey>,
     ignored: Vec<Ignored>,
@@ -127,7 +115,7 @@ impl IssuerKeys {
     /// The keys of our own key ring.
     pub fn own(keyring: &Keyring) -> Self {
         let named = keyring.signing_keys().map(|k| (k.kid().into(), k.verifying_key().clone())).collect();
-        Self { named, same_name: Vec::new(), unnamed: None, ignored: Vec::new() }
+        Self { named, ..Self::unknown() }
     }
 
     /// The usable keys of a JWK set (RFC 7517 §5): RSA, EC and OKP keys for signatures, with their algorithm in `alg`
@@ -147,25 +135,27 @@ impl IssuerKeys {
                 Err((cause, why)) => ignored.push(Ignored { kid, cause, why }),
             }
         }
-        let mut named = KeysByName::default();
-        let mut unnamed = None;
-        let alone = usable.len() == 1;
+        let mut names = HashSet::new();
+        if let Some(kid) = usable.iter().filter_map(VerifyingKey::kid).find(|kid| !names.insert(*kid)) {
+            return Err(RulesError::Ambiguous(kid.into()));
+        }
+        Self::from_usable(usable, ignored)
+    }
+
+    /// The keys of a set.
+    fn from_usable(usable: Vec<VerifyingKey>, ignored: Vec<Ignored>) -> Result<Self, RulesError> {
+        let mut keys = Self { ignored, ..Self::unknown() };
+        let is_alone = usable.len() == 1;
         for key in usable {
             match key.kid() {
-                Some(kid) => {
-                    let kid: Box<str> = kid.into();
-                    if named.insert(kid.clone(), key).is_some() {
-                        return Err(RulesError::Ambiguous(kid.into()));
-                    }
+                Some(kid) if !keys.named.contains_key(kid) => {
+                    keys.named.insert(kid.into(), key);
                 }
-                None if alone => unnamed = Some(key),
-                None => ignored.push(Ignored::UNNAMED),
+                None if is_alone => keys.unnamed = Some(key),
+                Some(_) | None => keys.further.push(key),
             }
         }
-        if named.is_empty() && unnamed.is_none() {
-            return Err(RulesError::no_usable_key(&ignored));
-        }
-        Ok(Self { named, same_name: Vec::new(), unnamed, ignored })
+        if keys.is_empty() { Err(RulesError::no_usable_key(&keys.ignored)) } else { Ok(keys) }
     }
 
     /// Keys that are not known yet. Until `Gate::set_trusted` sets others, the issuer's tokens
@@ -178,7 +168,7 @@ impl IssuerKeys {
     /// # let _ = rules;
     /// ```
     pub fn unknown() -> Self {
-        Self { named: KeysByName::default(), same_name: Vec::new(), unnamed: None, ignored: Vec::new() }
+        Self { named: KeysByName::default(), further: Vec::new(), unnamed: None, ignored: Vec::new() }
     }
 
     /// A single public key in PEM form, bound to `algorithm`. It has no name, so a token's `kid` is not compared.
@@ -187,7 +177,7 @@ impl IssuerKeys {
     /// The text is no public key, or the key does not fit `algorithm`. HMAC never fits.
     pub fn from_public_pem(text: &[u8], algorithm: Algorithm) -> Result<Self, RulesError> {
         let key = VerifyingKey::from_public_pem(text, algorithm)?;
-        Ok(Self { named: KeysByName::default(), same_name: Vec::new(), unnamed: Some(key), ignored: Vec::new() })
+        Ok(Self { unnamed: Some(key), ..Self::unknown() })
     }
 
     /// The ignored keys of the JWK set.
@@ -198,7 +188,7 @@ impl IssuerKeys {
 
     /// The number of keys.
     pub fn len(&self) -> usize {
-        self.named.len() + self.same_name.len() + usize::from(self.unnamed.is_some())
+        self.named.len() + self.further.len() + usize::from(self.unnamed.is_some())
     }
 
     /// Whether the set is empty. Only [`IssuerKeys::unknown`] is.
@@ -217,45 +207,78 @@ impl IssuerKeys {
     }
 
     fn all(&self) -> impl Iterator<Item = &VerifyingKey> {
-        self.named.values().chain(&self.same_name).chain(&self.unnamed)
+        self.named.values().chain(&self.further).chain(&self.unnamed)
     }
 
     /// Whether both sets find the same key for every token.
     pub(in crate::token) fn equals(&self, other: &Self) -> bool {
-        let print = |key: &VerifyingKey| key.print();
-        self.unnamed.as_ref().map(print) == other.unnamed.as_ref().map(print)
-            && self.named.len() == other.named.len()
-            && self.same_name.len() == other.same_name.len()
-            && self
-                .named
-                .values()
-                .chain(&self.same_name)
-                .all(|key| other.find(key.kid(), key.algorithm().name()).map(print) == Some(key.print()))
+        let is_in = |key: &VerifyingKey| other.all().any(|held| is_same(held, key));
+        self.len() == other.len() && self.unnamed.is_some() == other.unnamed.is_some() && self.all().all(is_in)
     }
 
-    /// The key with exactly the token's `kid`. For a token without `kid`: the only key of its algorithm, or the only key of the
-    /// set. A key without a name is the only key. If no key of that name is for the token's algorithm, this returns one
-    /// for another algorithm.
-    pub(super) fn find(&self, kid: Option<&str>, algorithm: &str) -> Option<&VerifyingKey> {
-        match (kid, &self.unnamed) {
+    /// The key with exactly the token's `kid`, for its algorithm. For a token without `kid`: the keys of its algorithm, if they
+    /// are few. A key without a name that is the only key is for every token.
+    pub(super) fn find(&self, kid: Option<&str>, algorithm: &str) -> Result<Candidates<'_>, NoKey> {
+        let fits = |key: &&VerifyingKey| key.algorithm().is_named(algorithm);
+        let only = match (kid, &self.unnamed) {
             (_, Some(only)) => Some(only),
             (Some(kid), None) => {
-                let first = self.named.get(kid)?;
-                let fits = |key: &&VerifyingKey| key.algorithm().is_named(algorithm) && key.kid() == Some(kid);
-                Some(self.same_name.iter().find(fits).unwrap_or(first))
+                let first = self.named.get(kid).ok_or(NoKey::Missing)?;
+                Some(self.further.iter().find(|key| fits(key) && key.kid() == Some(kid)).unwrap_or(first))
             }
             (None, None) if self.len() == 1 => self.named.values().next(),
-            (None, None) => {
-                let mut fitting = self.all().filter(|key| key.algorithm().is_named(algorithm));
-                fitting.next().filter(|_| fitting.next().is_none())
-            }
+            (None, None) => None,
+        };
+        if let Some(key) = only {
+            let others = [None; MAX_TRIED - 1];
+            return if fits(&key) { Ok(Candidates { first: key, others }) } else { Err(NoKey::OtherAlgorithm) };
         }
+        let mut fitting = self.all().filter(fits);
+        let first = fitting.next().ok_or(NoKey::Missing)?;
+        let others = std::array::from_fn(|_| fitting.next());
+        if fitting.next().is_some() { Err(NoKey::TooMany) } else { Ok(Candidates { first, others }) }
     }
 }
 
-impl Ignored {
-    const UNNAMED: Self =
-        Self { kid: None, cause: IgnoredCause::Unnamed, why: "the key has no kid, and there are other keys" };
+/// Do both have the same name, algorithm and key?
+fn is_same(a: &VerifyingKey, b: &VerifyingKey) -> bool {
+    a.kid() == b.kid() && a.print() == b.print()
+}
+
+/// The keys of which one must have signed a token, in the order of their trial. All are for the token's algorithm.
+#[derive(Clone, Copy)]
+pub(super) struct Candidates<'k> {
+    pub(super) first: &'k VerifyingKey,
+    others: [Option<&'k VerifyingKey>; MAX_TRIED - 1],
+}
+
+impl<'k> Candidates<'k> {
+    /// The key that made the signature, or how many keys were tried.
+    // Requirement J30.
+    pub(super) fn signer(
+        self,
+        parts: &TokenParts<'_>,
+        mut holds: impl FnMut(&VerifyingKey) -> bool,
+    ) -> Result<&'k VerifyingKey, usize> {
+        let mut tried = 0;
+        let fits = |key: &&VerifyingKey| key.signature_len() == parts.signature.len();
+        let signed = |key: &&VerifyingKey| {
+            tried += 1;
+            holds(key)
+        };
+        std::iter::once(self.first).chain(self.others.into_iter().flatten()).filter(fits).find(signed).ok_or(tried)
+    }
+}
+
+/// Why no key is tried on a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoKey {
+    /// The issuer has no such key.
+    Missing,
+    /// The key is for another algorithm.
+    OtherAlgorithm,
+    /// The token has no `kid`, and there are more than [`MAX_TRIED`] keys of its algorithm.
+    TooMany,
 }
 
 /// The entries of a JWK set.
@@ -291,21 +314,26 @@ pub(super) enum KeysNow<'a> {
 }
 
 impl KeysNow<'_> {
-    /// The key for a token: see [`IssuerKeys::find`].
-    pub(super) fn find(&self, kid: Option<&str>, algorithm: &str) -> Option<&VerifyingKey> {
+    pub(super) fn set(&self) -> Option<&IssuerKeys> {
         match self {
-            Self::Own(keys) => keys.find(kid, algorithm),
-            Self::Live(keys) => keys.as_ref()?.get()?.find(kid, algorithm),
+            Self::Own(keys) => Some(keys),
+            Self::Live(keys) => keys.as_ref()?.get(),
         }
     }
-}
 
-impl KeysNow<'_> {
-    /// Is there a set of keys at this moment?
-    pub(super) fn are_known(&self) -> bool {
-        match self {
-            Self::Own(keys) => !keys.is_empty(),
-            Self::Live(keys) => keys.as_ref().is_some_and(|keys| keys.get().is_some_and(|keys| !keys.is_empty())),
+    /// The keys for a token: see [`IssuerKeys::find`].
+    pub(super) fn find(&self, kid: Option<&str>, algorithm: &str) -> Result<Candidates<'_>, NoKey> {
+        self.set().ok_or(NoKey::Missing)?.find(kid, algorithm)
+    }
+
+    /// The refusal of a token without a key to try. May ask the issuer for newer keys.
+    pub(super) fn refusal(&self, no_key: NoKey, kid: Option<&str>, newer: NewerKeys<'_>) -> Denial {
+        match no_key {
+            NoKey::OtherAlgorithm => Denial::WrongAlgorithm,
+            NoKey::TooMany => Denial::TooManyKeys,
+            // No newer set would say which key a token without `kid` means, unless no set is known.
+            NoKey::Missing if kid.is_none() && self.set().is_some_and(|set| !set.is_empty()) => Denial::UnknownKey,
+            NoKey::Missing => newer.missing(),
         }
     }
 }
@@ -401,13 +429,13 @@ impl<'a> NewerKeys<'a> {
     /// The refusal of a token that does not fit the key of its name: `otherwise`, unless the issuer may have put
     /// another key under that name.
     // Requirements I1, I51.
-    pub(super) fn mistaken(self, otherwise: Denial) -> TokenRefusal {
+    pub(super) fn mistaken(self, otherwise: Denial, tried: usize) -> TokenRefusal {
         let judged =
             |keys: &Arc<LiveKeys>| keys.mistaken(self.engine_now, self.issued_at, self.leeway, self.has_effects);
         match self.keys.live().and_then(judged) {
-            None => TokenRefusal::Forged(otherwise),
-            Some((unavailable, true)) => TokenRefusal::Undecided(unavailable),
-            Some((unavailable, false)) => TokenRefusal::Forged(unavailable),
+            None => TokenRefusal::Forged(otherwise, tried),
+            Some((unavailable, true)) => TokenRefusal::Undecided(unavailable, tried),
+            Some((unavailable, false)) => TokenRefusal::Forged(unavailable, tried),
         }
     }
 }

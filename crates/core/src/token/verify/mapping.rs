@@ -16,14 +16,13 @@
 use serde_json::Value;
 
 use super::judge::{is_name, is_subject};
+use crate::bounds::MAX_LIST;
 use crate::claim::{ClaimPath, OwnClaims};
 use crate::denial::Denial;
 use crate::route::Role;
 use crate::session::Scope;
 use crate::strict_json::{Member, Members};
 
-/// The most roles of one token, and the most elements of a list of scopes.
-const MAX_LIST: usize = 256;
 /// The claim in which a provider states that it left claims out (OpenID Connect Core §5.6.2).
 const LEFT_OUT: &str = "_claim_names";
 /// Entra's name for left-out groups in tokens of the implicit flow.

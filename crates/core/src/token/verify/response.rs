@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::judge::{self, ClaimsSource, Moments, TokenTimes};
 use super::name_claim;
 use super::rules::IssuerRules;
+use crate::bounds::MAX_INTROSPECTION;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
-use crate::introspection::MAX_RESPONSE;
 use crate::strict_json::{Member, Members};
 use crate::token::claims::{AccessToken, TokenIssuer};
 
@@ -56,7 +56,7 @@ impl Responses {
     /// The text is not a response of RFC 7662, so nothing is known about the token.
     // Requirement I20.
     pub fn read(&self, token: &str, response: &[u8], now: Timestamp) -> Result<Told, &'static str> {
-        if response.len() > MAX_RESPONSE {
+        if response.len() > MAX_INTROSPECTION {
             return Err("too long");
         }
         let text = std::str::from_utf8(response).map_err(|_| "not UTF-8")?;

@@ -9,14 +9,17 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use super::super::keyring::{MAX_KID, VerifyingKey};
+use crate::bounds::MAX_JOSE_HEADER;
+pub use crate::bounds::{MAX_OWN_TOKEN, MAX_TOKEN};
 use crate::denial::Denial;
 use crate::strict_json;
 use crate::strict_json::Members;
 
-/// The longest token, in bytes (J10).
-pub const MAX_TOKEN: usize = 8 * 1024;
-/// The longest header, in bytes, decoded (J10).
-const MAX_HEADER_BYTES: usize = 1024;
+/// Why a longer token is refused.
+pub(super) const TOO_LONG: Denial = Denial::MalformedToken("longer than 24 KiB");
+/// Why a longer token of ours is refused.
+pub(super) const OWN_TOO_LONG: Denial =
+    Denial::MalformedToken("longer than 8 KiB, which only tokens of other issuers may be");
 
 /// The three parts of a compact serialisation.
 pub(super) struct TokenParts<'a> {
@@ -33,7 +36,7 @@ pub(super) struct TokenParts<'a> {
 impl<'a> TokenParts<'a> {
     pub(super) fn split(token: &'a str) -> Result<Self, Denial> {
         if token.len() > MAX_TOKEN {
-            return Err(Denial::MalformedToken("too long"));
+            return Err(TOO_LONG);
         }
         let parts = || {
             let (message, signature) = token.rsplit_once('.')?;
@@ -45,9 +48,9 @@ impl<'a> TokenParts<'a> {
         Ok(Self { header, claims, signature: decode(signature)?, message })
     }
 
-    /// Did this key make the signature?
+    /// Did this key make the signature? Its length must be that of the key's signatures.
     pub(super) fn is_signed_by(&self, key: &VerifyingKey) -> bool {
-        self.signature.len() == key.signature_len() && key.verifies(self.message.as_bytes(), &self.signature)
+        key.verifies(self.message.as_bytes(), &self.signature)
     }
 }
 
@@ -95,12 +98,12 @@ impl JoseHeader {
     }
 
     pub(super) fn read(part: &str) -> Result<Self, Denial> {
-        if part.len() > MAX_HEADER_BYTES.div_ceil(3) * 4 {
-            return Err(Denial::MalformedToken("header too long"));
+        if part.len() > MAX_JOSE_HEADER.div_ceil(3) * 4 {
+            return Err(Denial::MalformedToken("a header longer than 1 KiB"));
         }
         let bytes = decode(part)?;
-        if bytes.len() > MAX_HEADER_BYTES {
-            return Err(Denial::MalformedToken("header too long"));
+        if bytes.len() > MAX_JOSE_HEADER {
+            return Err(Denial::MalformedToken("a header longer than 1 KiB"));
         }
         let header = Members::read(&bytes).map_err(Denial::MalformedToken)?;
         for (name, why) in REFUSED {
@@ -115,7 +118,7 @@ impl JoseHeader {
         let algorithm = text("alg", "alg must be a string")?.ok_or(Denial::MalformedToken("no alg"))?;
         let kid: Option<Box<str>> = text("kid", "kid must be a string")?;
         if kid.as_ref().is_some_and(|kid| kid.len() > MAX_KID) {
-            return Err(Denial::MalformedToken("kid too long"));
+            return Err(Denial::MalformedToken("a kid longer than 128 bytes"));
         }
         Ok(Self { algorithm, kid, typ: text("typ", "typ must be a string")? })
     }

@@ -250,26 +250,55 @@ fn j3_a_kid_is_looked_up_exactly() {
     assert_eq!(world.own_header(json!({ "kid": "x".repeat(128) })), Err(Denial::UnknownKey));
     assert!(malformed(&world.own_header(json!({ "kid": "x".repeat(129) }))));
     assert!(malformed(&world.own_header(json!({ "kid": 1 }))));
-    // A token need not name the only key of its algorithm. With several it must.
-    assert!(world.own_header(json!({ "kid": null })).is_ok());
-    let nameless = with(own_header(&world.idp[1]), json!({ "kid": null })).to_string();
-    let by = |key: &SigningKey| forge(key, &nameless, idp_claims().to_string());
-    assert!(world.verify(&by(&world.idp[1])).is_ok());
-    let other = SigningKey::generate(Algorithm::Es256).unwrap();
-    assert_eq!(world.verify(&by(&other)), Err(Denial::BadSignature));
-    let keys: Vec<_> = [Algorithm::Es256, Algorithm::Es256, Algorithm::EdDsa]
-        .map(|algorithm| SigningKey::generate(algorithm).unwrap())
-        .into();
-    let set = IssuerKeys::from_jwks(jwks(&keys).to_string().as_bytes(), None).unwrap();
-    let rules = IssuerRules::external(IDP, vec!["api".into()], set);
-    let several = Verifier::new(vec![rules]).unwrap();
-    for key in &keys[..2] {
-        assert_eq!(several.verify(&by(key), NOW, NOW), Err(Denial::UnknownKey), "two keys of its algorithm");
-    }
     // The header has the kid of another key.
     let swapped = own_header(&world.idp[2]).to_string();
     let attacker = SigningKey::generate(Algorithm::EdDsa).unwrap();
     assert_eq!(world.verify(&forge(&attacker, swapped, idp_claims().to_string())), Err(Denial::BadSignature));
+}
+
+/// A set of this many ES256 keys, with or without names, beside one of EdDSA.
+fn es256_keys(number: usize, are_named: bool) -> (Vec<SigningKey>, Verifier) {
+    let keys: Vec<_> = (0..number).map(|_| SigningKey::generate(Algorithm::Es256).unwrap()).collect();
+    let mut set = jwks(&keys);
+    let entries = set["keys"].as_array_mut().unwrap();
+    if !are_named {
+        entries.iter_mut().for_each(|key| *key = with(key.take(), json!({ "kid": null })));
+    }
+    entries.extend(jwks(&[SigningKey::generate(Algorithm::EdDsa).unwrap()])["keys"].as_array().unwrap().clone());
+    let set = IssuerKeys::from_published_jwks(set.to_string().as_bytes(), &[]).unwrap();
+    assert!(set.ignored().is_empty());
+    (keys, Verifier::new(vec![IssuerRules::external(IDP, vec!["api".into()], set)]).unwrap())
+}
+
+#[test]
+fn j30_a_token_without_kid_is_tried_against_at_most_4_keys_of_its_algorithm() {
+    let header = json!({ "alg": "ES256", "typ": "at+jwt" });
+    let other = SigningKey::generate(Algorithm::Es256).unwrap();
+    let by = |key: &SigningKey, header: &Value| forge(key, header.to_string(), idp_claims().to_string());
+    for (number, are_named) in (1..=6).flat_map(|number| [(number, true), (number, false)]) {
+        let (keys, verifier) = es256_keys(number, are_named);
+        let verify = |token: &str| verifier.verify_expired(token, NOW, NOW, Duration::ZERO);
+        let context = format!("{number} keys, named: {are_named}");
+        for key in &keys {
+            let found = verify(&by(key, &header)).map(|token| token.key());
+            let few =
+                if number <= MAX_TRIED { Ok(key.verifying_key().print()) } else { Err(Denial::TooManyKeys.into()) };
+            assert_eq!(found, few, "{context}");
+            // A token that names a key gets no other, and no key without a name.
+            let misnamed = with(header.clone(), json!({ "kid": "other" }));
+            assert_eq!(verify(&by(key, &misnamed)), Err(Denial::UnknownKey.into()), "{context}");
+        }
+        // The refusal says how many signatures were checked. A key of another algorithm is not tried.
+        let forged = if number <= MAX_TRIED {
+            TokenRefusal::Forged(Denial::BadSignature, number)
+        } else {
+            Denial::TooManyKeys.into()
+        };
+        assert_eq!(verify(&by(&other, &header)), Err(forged), "{context}");
+        assert_eq!(verify(&by(&other, &json!({ "alg": "ES384", "typ": "at+jwt" }))), Err(Denial::UnknownKey.into()));
+    }
+    let world = world();
+    assert!(world.own_header(json!({ "kid": null })).is_ok());
 }
 
 #[test]
@@ -679,7 +708,7 @@ fn the_claims_are_not_judged_before_the_signature() {
         let token = forge(&attacker, &header, with(own_claims(), changes.clone()).to_string());
         assert_eq!(
             world.verifier.verify_expired(&token, NOW, NOW, Duration::ZERO),
-            Err(TokenRefusal::Forged(Denial::BadSignature))
+            Err(TokenRefusal::Forged(Denial::BadSignature, 1))
         );
         let authentic = forge(world.own.signer(), &header, with(own_claims(), changes).to_string());
         let refused = world.verifier.verify_expired(&authentic, NOW, NOW, Duration::ZERO);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{IntrospectedTokens, Outcome, unavailable};
 use crate::denial::{Denial, NotGood};
 use crate::flight::Flight;
-use crate::limit::{Limits, Source};
+use crate::limit::{Limits, Source, Vain};
 
 /// The wait of a request for its token's introspection.
 pub struct IntrospectionWait {
@@ -40,10 +40,11 @@ impl Introspected {
 
     /// Counts the result of the question, for the limits on its source.
     pub fn record(&self, limits: &Limits, source: Source<'_>) {
+        let in_vain = |vain| limits.record(vain, source, Vain::cost(&self.token, 1));
         match &self.outcome {
             Ok(_) => limits.record_valid(source),
-            Err(Denial::TokenInactive) => limits.record_forged(source),
-            Err(denial) if NotGood::from_denial(*denial).is_ok() => limits.record_refused(source),
+            Err(Denial::TokenInactive) => in_vain(Vain::Forged),
+            Err(denial) if NotGood::from_denial(*denial).is_ok() => in_vain(Vain::Refused),
             Err(_) => {}
         }
     }

@@ -6,13 +6,12 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk};
 use serde_json::Value;
 
 use super::{
-    Ignored, IgnoredCause, IssuerKeys, KeysByName, RulesError, algorithm_of, bound, entries, public_key, shown_kid,
+    Ignored, IgnoredCause, IssuerKeys, RulesError, algorithm_of, bound, entries, is_same, public_key, shown_kid,
 };
+pub use crate::bounds::MAX_KEYS;
 use crate::token::algorithm::{Algorithm, Family};
 use crate::token::keyring::VerifyingKey;
 
-/// The most keys of a published JWK set.
-pub const MAX_KEYS: usize = 100;
 /// The members that only a private key has (RFC 7518 §6).
 const PRIVATE: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
@@ -51,23 +50,7 @@ impl IssuerKeys {
             }
         }
         let usable = without_ambiguous(usable, &mut ignored);
-        let mut keys = Self { named: KeysByName::default(), same_name: Vec::new(), unnamed: None, ignored: Vec::new() };
-        let is_alone = usable.len() == 1;
-        for key in usable {
-            match key.kid() {
-                Some(kid) if keys.named.contains_key(kid) => keys.same_name.push(key),
-                Some(kid) => {
-                    keys.named.insert(kid.into(), key);
-                }
-                None if is_alone => keys.unnamed = Some(key),
-                None => ignored.push(Ignored::UNNAMED),
-            }
-        }
-        if keys.is_empty() {
-            return Err(RulesError::no_usable_key(&ignored));
-        }
-        keys.ignored = ignored;
-        Ok(keys)
+        Self::from_usable(usable, ignored)
     }
 }
 
@@ -85,13 +68,8 @@ impl IssuerKeys {
     /// The keys as a JWK set, each with its algorithm, which [`IssuerKeys::from_published_jwks`] reads as the same
     /// keys.
     pub fn to_jwks(&self) -> Value {
-        let all = self.named.values().chain(&self.same_name).chain(&self.unnamed);
-        serde_json::json!({ "keys": all.filter_map(VerifyingKey::published).collect::<Vec<_>>() })
+        serde_json::json!({ "keys": self.all().filter_map(VerifyingKey::published).collect::<Vec<_>>() })
     }
-}
-
-fn is_same(a: &VerifyingKey, b: &VerifyingKey) -> bool {
-    a.kid() == b.kid() && a.print() == b.print()
 }
 
 /// The keys that differ in name or algorithm. The caller judges keys without a name.

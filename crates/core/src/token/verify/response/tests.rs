@@ -95,7 +95,7 @@ fn i20_only_true_is_active() {
     assert!(read(&rules, &json!({ "active": null })).is_err(), "absent");
     let good = String::from_utf8(response(&json!({}))).unwrap();
     let deep = format!("{{\"active\":true,\"a\":{}{}}}", "[".repeat(20), "]".repeat(20));
-    let long = format!("{{\"active\":true,\"a\":\"{}\"}}", "x".repeat(MAX_RESPONSE));
+    let long = format!("{{\"active\":true,\"a\":\"{}\"}}", "x".repeat(MAX_INTROSPECTION));
     for bad in [
         "",
         "null",
@@ -222,10 +222,10 @@ fn i20_a_jwt_has_three_parts_of_base64url_and_an_opaque_token_may_be_sent() {
     for jwt in ["a.b.c", "a.b.", "eyJh-_.e30.AA"] {
         assert!(is_jwt_shaped(jwt), "{jwt}");
     }
-    for opaque in ["ory_at_x.y", "abc", "a.b", "a.b.c.d", "a.b.c=", "a.b+.c", "a~b.c.d"] {
-        assert!(!is_jwt_shaped(opaque) && is_opaque(opaque), "{opaque}");
+    for opaque in ["ory_at_x.y", "abc", "a.b", "a.b.c.d", "a.b.c=", "a.b+.c", "a~b.c.d", &"x".repeat(24_576)] {
+        assert!(!is_jwt_shaped(opaque) && is_opaque(opaque), "{opaque:.20}");
     }
-    for never in ["", "a b", "a\nb", "ä", "a\"", "rg1_AAAA", &"x".repeat(9000)] {
+    for never in ["", "a b", "a\nb", "ä", "a\"", "rg1_AAAA", &"x".repeat(25_000)] {
         assert!(!is_opaque(never), "{never:.20}");
     }
 }

@@ -13,10 +13,24 @@ fn j10_sizes_and_depth_are_bounded() {
         )
     };
     assert!(world.verify(&sized(5000)).is_ok());
-    let exact = (5000..6200).map(sized).take_while(|t| t.len() <= MAX_TOKEN).last().unwrap();
+    let exact = (5000..6200).map(sized).take_while(|t| t.len() <= MAX_OWN_TOKEN).last().unwrap();
+    assert!(world.verify(&exact).is_ok() && exact.len() > MAX_OWN_TOKEN - 4);
+    assert_eq!(world.verify(&sized(6200)), Err(shape::OWN_TOO_LONG));
+    // Another issuer's tokens may be longer. Without other issuers, the length alone decides.
+    let key = &world.idp[2];
+    let theirs = |n: usize| {
+        let claims = with(idp_claims(), json!({ "groups": ["x".repeat(n)] })).to_string();
+        forge(key, own_header(key).to_string(), claims)
+    };
+    let exact = (17_000..18_400).map(theirs).take_while(|t| t.len() <= MAX_TOKEN).last().unwrap();
     assert!(world.verify(&exact).is_ok() && exact.len() > MAX_TOKEN - 4);
-    assert_eq!(world.verify(&sized(6200)), Err(Denial::MalformedToken("too long")));
-    assert_eq!(world.verify(&".".repeat(MAX_TOKEN + 1)), Err(Denial::MalformedToken("too long")));
+    assert_eq!(world.verify(&theirs(18_400)), Err(shape::TOO_LONG));
+    assert_eq!(world.verify(&".".repeat(MAX_TOKEN + 1)), Err(shape::TOO_LONG));
+    let rules = IssuerRules::own(OWN, vec!["api".into()], &world.own, Duration::from_secs(30));
+    let alone = Verifier::new(vec![rules]).unwrap();
+    for length in [MAX_OWN_TOKEN + 1, MAX_TOKEN + 1] {
+        assert_eq!(alone.verify(&".".repeat(length), NOW, NOW), Err(shape::OWN_TOO_LONG));
+    }
 
     let header = |n: usize| {
         let text = with(own_header(world.own.signer()), json!({ "pad": "" })).to_string();
@@ -25,7 +39,7 @@ fn j10_sizes_and_depth_are_bounded() {
     assert_eq!(header(1024).len(), 1024);
     assert!(world.raw_header(header(1024)).is_ok());
     for n in [1025, 1026, 1027, 3000] {
-        assert_eq!(world.raw_header(header(n)), Err(Denial::MalformedToken("header too long")), "{n}");
+        assert_eq!(world.raw_header(header(n)), Err(Denial::MalformedToken("a header longer than 1 KiB")), "{n}");
     }
     let nested = |n: usize| {
         own_claims().to_string().replace("\"api\"", &format!("\"api\",\"deep\":{}{}", "[".repeat(n), "]".repeat(n)))

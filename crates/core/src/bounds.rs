@@ -1,0 +1,121 @@
+//! The sizes that a request, a token, or the answer of another server may have at most. The table of docs/bounds.md is made
+//! of these lines, so no bound acts that the table does not have.
+
+/// A row of docs/bounds.md.
+#[derive(Clone, Copy, Debug)]
+pub struct Bound {
+    /// What is bounded.
+    pub what: &'static str,
+    /// The bound.
+    pub most: usize,
+    /// Whether it counts bytes, or things.
+    pub is_bytes: bool,
+    /// What happens beyond it.
+    pub beyond: &'static str,
+}
+
+macro_rules! bounds {
+    ($(#[$about:meta])* $table:ident: $(#[doc = $what:literal] $name:ident, $unit:ident: $most:expr, $beyond:literal;)+) => {
+        $(#[doc = $what] pub const $name: usize = $most;)+
+        $(#[$about])*
+        pub const $table: &[Bound] =
+            &[$(Bound { what: $what, most: $most, is_bytes: bounds!($unit), beyond: $beyond }),+];
+    };
+    (bytes) => { true };
+    (number) => { false };
+}
+
+bounds! {
+    /// What a request may bring.
+    OF_REQUESTS:
+    #[doc = "header fields, over HTTP/1.1 (hyper's own bound)"]
+    MAX_REQUEST_FIELDS, number: 100, "431, `bad_head`";
+    #[doc = "target: path and query"]
+    MAX_TARGET, bytes: 8 << 10, "414, `target_too_long`";
+    #[doc = "body for an endpoint of the gate"]
+    MAX_ENDPOINT_BODY, bytes: 32 << 10, "413, `body_too_large`";
+    #[doc = "parameters of a form"]
+    MAX_PARAMETERS, number: 64, "400, `malformed_request`";
+    #[doc = "members of a JSON object, in a token or a body"]
+    MAX_MEMBERS, number: 1024, "400, or 401 `malformed_token`";
+    #[doc = "nesting of JSON, in a token or a body"]
+    MAX_DEPTH, number: 16, "400, or 401 `malformed_token`";
+    #[doc = "password"]
+    MAX_PASSWORD, bytes: 1024, "as a wrong password";
+    #[doc = "user name"]
+    MAX_USERNAME, bytes: 256, "as an unknown user";
+    #[doc = "DPoP proof"]
+    MAX_PROOF, bytes: 4 << 10, "401, `proof_malformed`";
+    #[doc = "DPoP proof at a relay"]
+    MAX_RELAYED_PROOF, bytes: 8 << 10, "400, `invalid_dpop_proof`";
+    #[doc = "target of a login of browsers (`to`)"]
+    MAX_LOGIN_TARGET, bytes: 8 << 10, "the login leads to `/`";
+    #[doc = "query of a callback of a provider"]
+    MAX_CALLBACK, bytes: 8 << 10, "400, `provider_login`";
+    #[doc = "`acr_values` of a login"]
+    MAX_ACR_VALUES, bytes: 512, "the login asks for none";
+    #[doc = "logout token or security event, with its request"]
+    MAX_NOTICE, bytes: 32 << 10, "413";
+    #[doc = "request of a global token revocation"]
+    MAX_GLOBAL_REVOCATION, bytes: 4 << 10, "400";
+    #[doc = "message of Kuzzle without a valid token"]
+    MAX_ANONYMOUS_MESSAGE, bytes: 32 << 10, "413, or closed with 1009";
+    #[doc = "message of Kuzzle with one"]
+    MAX_MESSAGE, bytes: 1 << 20, "413, or closed with 1009";
+    #[doc = "gRPC message of Knox"]
+    MAX_KNOX_MESSAGE, bytes: 32 << 10, "`RESOURCE_EXHAUSTED`";
+    #[doc = "message of MCP, and another body that decides"]
+    MAX_CONSULTED, bytes: 1 << 20, "413, `body_too_large`";
+    #[doc = "question of Envoy over gRPC"]
+    MAX_QUESTION, bytes: 1 << 20, "`RESOURCE_EXHAUSTED`";
+    #[doc = "header fields in such a question"]
+    MAX_QUESTION_FIELDS, number: 1024, "400";
+    #[doc = "body that is kept for sending a request again"]
+    MAX_KEPT_BODY, bytes: 16 << 10, "the request is not sent again";
+}
+
+bounds! {
+    /// What a token may be.
+    OF_TOKENS:
+    #[doc = "access token of the gate"]
+    MAX_OWN_TOKEN, bytes: 8 << 10, "401, `malformed_token`; none is issued";
+    #[doc = "token of another issuer, also opaque ones, ID tokens and assertions"]
+    MAX_TOKEN, bytes: 24 << 10, "401, `malformed_token`";
+    #[doc = "header of a token, decoded"]
+    MAX_JOSE_HEADER, bytes: 1024, "401, `malformed_token`";
+    #[doc = "`kid`"]
+    MAX_KID, bytes: 128, "401, `malformed_token`; such a key is skipped";
+    #[doc = "keys that are tried on a token without `kid`"]
+    MAX_TRIED, number: 4, "401, `too_many_keys`";
+    #[doc = "`sub`, `client_id`, `jti` and other names"]
+    MAX_NAME, bytes: 256, "401, `bad_claim`";
+    #[doc = "roles or scopes that one claim lists"]
+    MAX_LIST, number: 256, "401 or 403, where the claim is asked for";
+    #[doc = "`act`, as JSON"]
+    MAX_ACT, bytes: 1024, "401, `bad_claim`";
+    #[doc = "refresh token of a provider at a relay"]
+    MAX_RELAYED_TOKEN, bytes: 8 << 10, "400, `invalid_grant`";
+}
+
+bounds! {
+    /// What another server may answer.
+    OF_ANSWERS:
+    #[doc = "head of a response of an upstream"]
+    MAX_UPSTREAM_HEAD, bytes: 64 << 10, "502, `upstream_protocol`";
+    #[doc = "fields of such a head, over HTTP/1.1"]
+    MAX_UPSTREAM_FIELDS, number: 256, "502, `upstream_protocol`";
+    #[doc = "head of an answer to the gate's own requests"]
+    MAX_ANSWER_HEAD, bytes: 16 << 10, "as an outage of that server";
+    #[doc = "JWK set"]
+    MAX_JWKS, bytes: 1 << 20, "the set is no answer";
+    #[doc = "keys of a JWK set"]
+    MAX_KEYS, number: 100, "the set is no answer";
+    #[doc = "answer of an introspection"]
+    MAX_INTROSPECTION, bytes: 64 << 10, "503, `introspection_unavailable`";
+    #[doc = "answer of a provider to a login, a refresh or an exchange"]
+    MAX_PROVIDER_ANSWER, bytes: 64 << 10, "503";
+    #[doc = "answer of a directory hook"]
+    MAX_HOOK_ANSWER, bytes: 64 << 10, "503";
+    #[doc = "groups of a user in LDAP"]
+    MAX_GROUPS, number: 1000, "503";
+}
