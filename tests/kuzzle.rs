@@ -368,10 +368,10 @@ async fn a11_a_large_document_passes_from_who_is_known_and_one_beyond_the_bound_
     let too_large = (413, "network.http.request_too_large".to_owned());
     let forged = format!("{}x", &jwt[..jwt.len() - 1]);
     for (header, envelope) in [
-        (None, format!("{{{}}}", body(20_000))),
-        (None, last(jwt, 20_000)),
-        (None, first(&forged, 20_000)),
-        (Some(forged.as_str()), format!("{{{}}}", body(20_000))),
+        (None, format!("{{{}}}", body(40_000))),
+        (None, last(jwt, 40_000)),
+        (None, first(&forged, 40_000)),
+        (Some(forged.as_str()), format!("{{{}}}", body(40_000))),
         (None, first(jwt, 1_100_000)),
     ] {
         assert_eq!(error(&client.post("/_query", header, &envelope).await), too_large);

@@ -92,6 +92,14 @@ async fn is_right(place: &Place, gate: &Gate, port: u16) {
         "{line:#}"
     );
 
+    // The longest token of another issuer passes.
+    let mut stream = connect(port).await;
+    let token = format!("GET /public/long HTTP/1.1\r\nauthorization: Bearer {}\r\n{head}", "x".repeat(24 << 10));
+    stream.write_all(token.as_bytes()).await.unwrap();
+    reply.clear();
+    stream.read_to_string(&mut reply).await.unwrap();
+    assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+
     // A WebSocket passes.
     let mut stream = connect(port).await;
     let token = gate.login().await.access;

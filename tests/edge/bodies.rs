@@ -190,13 +190,13 @@ fn a4_a_body_over_the_bound_of_its_route_is_413() {
 }
 
 #[test]
-fn a4_a_body_for_an_endpoint_over_16_kib_is_413() {
+fn a4_a_body_for_an_endpoint_over_32_kib_is_413() {
     let edge = Edge::new(ROUTES);
     let padding = |length: usize| {
         let start = "client_id=web&grant_type=refresh_token&refresh_token=x&padding=";
         format!("{start}{}", "p".repeat(length - start.len()))
     };
-    for (length, status) in [(16 * 1024, 400), (16 * 1024 + 1, 413), (200_000, 413)] {
+    for (length, status) in [(32 * 1024, 400), (32 * 1024 + 1, 413), (200_000, 413)] {
         let body = padding(length);
         for chunked in [false, true] {
             let framing =

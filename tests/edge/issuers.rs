@@ -169,7 +169,7 @@ fn j1_j3_j4_j5_j6_a_header_that_is_not_exactly_right_is_refused() {
         ("another's key of the same name", Issuer::new(3).token(&json!({}))),
         ("the other issuer's key", world.pem.token(&json!({}))),
         ("another body", format!("{head}.{}.{signature}", body.replace(|c: char| c.is_ascii_digit(), "A"))),
-        ("larger than 8 KiB", world.idp.token(&json!({ "pad": "x".repeat(9000) }))),
+        ("larger than 24 KiB", world.idp.token(&json!({ "pad": "x".repeat(19_000) }))),
     ] {
         world.refuses(&token, what);
     }

@@ -25,7 +25,9 @@ fn j10_sizes_and_depth_are_bounded_before_anything_is_believed() {
     world.edge.stub.take();
     world.refuses(&with(&deep(17)), "deeper than 16");
     world.refuses(&with(&deep(2000)), "much deeper than 16");
-    world.refuses(&with(&format!("\"{}\"", "x".repeat(8000))), "more than 8 KiB");
+    assert_eq!(world.status(&with(&format!("\"{}\"", "x".repeat(17_500))), "/x"), 200);
+    world.edge.stub.take();
+    world.refuses(&with(&format!("\"{}\"", "x".repeat(18_500))), "more than 24 KiB");
     let mut long = header();
     long["x"] = Value::from("x".repeat(1024));
     world.refuses(&world.idp.sign(&long, &claims(&json!({}))), "a header of more than 1 KiB");

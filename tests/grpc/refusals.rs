@@ -99,7 +99,7 @@ async fn what_is_not_grpc_is_refused_plainly() {
     for (body, code) in [
         (Bytes::new(), "13"),
         (Bytes::from_static(&[0, 0, 0, 0, 9, 1]), "13"),
-        (Bytes::from(vec![0; 20_000]), "8"),
+        (Bytes::from(vec![0; 40_000]), "8"),
         (Bytes::from_static(&[0, 0, 0, 0, 2, 255, 255]), "13"),
     ] {
         let request = Request::post(gate.url(REFRESH)).header("content-type", "application/grpc");

@@ -262,7 +262,7 @@ async fn a11_messages_pass_as_they_were_written_and_not_beyond_their_bound() {
 
     // Lower limits hold until a token was good on the connection.
     let mut stranger = Wire::open(&gate).await;
-    stranger.send(format!(r#"{{"body":"{}"}}"#, "x".repeat(20_000))).await;
+    stranger.send(format!(r#"{{"body":"{}"}}"#, "x".repeat(40_000))).await;
     let Message::Close(Some(close)) = stranger.next().await else { panic!("it was taken") };
     assert_eq!(u16::from(close.code), 1009);
     let large = format!(r#"{{"more":"{}","jwt":"{}",{rest}"#, "x".repeat(500_000), jwt(&token));

@@ -55,7 +55,7 @@ section! {
         fixed idle_timeout: Duration = get_or(timeout(), Duration::from_secs(60)),
         /// Longest request line and headers together; 8KiB to 1MiB. Raise it for clients with large cookies or
         /// Kerberos tickets.
-        reload max_head: usize = get_or(value::size(8 << 10, 1 << 20), 32 << 10),
+        reload max_head: usize = get_or(value::size(8 << 10, 1 << 20), 64 << 10),
         /// Threads that serve requests. Set it in a container that has a limit of memory and none of processors.
         /// Default: the number of processors.
         restart workers: NonZeroUsize = get_or(value::count(1, 1024), processors()),

@@ -8,6 +8,7 @@ use toml::Value;
 use super::super::declare::Key;
 use super::super::print::Print;
 use crate::{Config, HashesConfig, REFERENCE, parse};
+use rotogate_core::bounds::{Bound, OF_ANSWERS, OF_REQUESTS, OF_TOKENS};
 use rotogate_core::route::RoutePolicy;
 use support::generated::{assert_current, assert_part_is_current};
 
@@ -656,6 +657,31 @@ fn p65_p68_the_reference_of_the_configuration_is_generated() {
     if IS_FULL {
         assert_part_is_current("docs/configuration.md", "keys", &reference());
     }
+}
+
+/// The generated part of docs/bounds.md.
+fn bounds_page() -> String {
+    let size = |bound: &Bound| match bound.most {
+        most if !bound.is_bytes => most.to_string(),
+        most if most >= 1 << 20 => format!("{} MiB", most >> 20),
+        most if most >= 1 << 10 => format!("{} KiB", most >> 10),
+        most => format!("{most} bytes"),
+    };
+    let tables = [("A request", OF_REQUESTS), ("A token", OF_TOKENS), ("An answer", OF_ANSWERS)];
+    let table = |(of, bounds): (&str, &[Bound])| {
+        let line = |what: &str, most: &str, beyond: &str| {
+            let [what, beyond] = [what, beyond].map(|text| text.replace('`', ""));
+            format!("{what:<72}{most:<11}{beyond}\n")
+        };
+        let rows = bounds.iter().map(|bound| line(bound.what.trim(), &size(bound), bound.beyond));
+        line(of, "at most", "beyond it") + &rows.collect::<String>() + "\n"
+    };
+    format!("```text\n{}\n```\n", tables.map(table).concat().trim_end())
+}
+
+#[test]
+fn p68_the_table_of_bounds_is_generated() {
+    assert_part_is_current("docs/bounds.md", "bounds", &bounds_page());
 }
 
 /// The most keys in the reference, and of those the most that a gate needs to know without the parts below. A new key
