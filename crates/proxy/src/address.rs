@@ -32,14 +32,13 @@ use super::head_timeout::HeadTimeout;
 use super::http1::{ConnectionGuard, Connections};
 use super::upstream::{MAX_EJECTION, Upstream};
 use super::url::UpstreamUrl;
+use rotogate_core::bounds::{MAX_UPSTREAM_FIELDS, MAX_UPSTREAM_HEAD};
 use rotogate_kit::upstream_tls::{BadTls, server_name};
 use rotogate_kit::worker_id::WorkerId;
 
 /// The interval of HTTP/2 pings on a connection in use, and the time limit for the reply.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// How much of an HTTP/1.1 response is buffered before the client reads it. A response head must fit as well.
-const MAX_UNREAD_BYTES: usize = 64 * 1024;
 /// The receive windows over HTTP/2, for a stream and for the connection. The connection's window is never smaller than
 /// the sum of the windows of its streams. Otherwise a few clients that do not read would stall all others on the
 /// connection.
@@ -195,7 +194,9 @@ impl Connector {
             .pool_max_idle_per_host(self.pool_size)
             .retry_canceled_requests(true)
             .timer(TokioTimer::new())
-            .http1_max_buf_size(MAX_UNREAD_BYTES)
+            .http1_max_buf_size(MAX_UPSTREAM_HEAD)
+            .http1_max_headers(MAX_UPSTREAM_FIELDS)
+            .http2_max_header_list_size(MAX_UPSTREAM_HEAD as u32)
             .http2_max_send_buf_size(MAX_UNSENT_BYTES)
             .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
             .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -207,7 +208,7 @@ impl Connector {
             UpstreamUrl::Echo => None,
             UpstreamUrl::Http(_) => {
                 let mut http1 = http1::Builder::new();
-                http1.max_buf_size(MAX_UNREAD_BYTES);
+                http1.max_buf_size(MAX_UPSTREAM_HEAD).max_headers(MAX_UPSTREAM_FIELDS);
                 let (keep_for, most) = (self.pool_idle, self.pool_size);
                 Some(Client::Http1(Connections::new(dial, http1, keep_for, most, self.requests_each)))
             }

@@ -1,6 +1,7 @@
 //! Forwards bodies frame by frame, with back-pressure: the next frame is requested only when the other side can accept
 //! it, and only the current frame is buffered.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,11 +9,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
-use tokio::sync::oneshot;
+use parking_lot::Mutex;
 use tokio::time::Sleep;
 
 use super::address::Address;
@@ -87,6 +89,9 @@ struct Forwarding {
     allowance: Option<u64>,
     idle: IdleTimer,
     progress: Progress,
+    /// What an earlier attempt sent, to be sent again first, and whether nothing follows it.
+    again: VecDeque<Bytes>,
+    is_over: bool,
 }
 
 /// A counter of the frames that the upstream has received or sent. The default does not count, because without a
@@ -144,7 +149,8 @@ impl RequestBody {
         } else {
             let (inner, progress) = (body.map_err(Into::into).boxed_unsync(), Progress::counted());
             let idle = IdleTimer::new(idle, progress.clone());
-            Self(Some(Box::new(Forwarding { inner, allowance: max, idle, progress })))
+            let (again, is_over) = (VecDeque::new(), false);
+            Self(Some(Box::new(Forwarding { inner, allowance: max, idle, progress, again, is_over })))
         })
     }
 
@@ -168,62 +174,79 @@ impl Forwarding {
 }
 
 impl RequestBody {
-    /// A body to send, and a channel that returns it if no frame of it was read.
-    pub(super) fn lend(self) -> (LentBody, BodyReturn) {
-        if self.is_end_stream() {
-            return (LentBody { body: None, home: None }, BodyReturn(None));
-        }
-        let (home, back) = oneshot::channel();
-        (LentBody { body: Some(self), home: Some(home) }, BodyReturn(Some(back)))
+    /// A body to send, and the means to take it back as long as all that was sent of it has at most `most` bytes.
+    pub(super) fn lend(self, most: usize) -> (LentBody, BodyReturn) {
+        let loan = (!self.is_end_stream()).then(|| {
+            Arc::new(Mutex::new(Loan { body: Some(self), sent: VecDeque::new(), room: Some(most), is_over: false }))
+        });
+        (LentBody(loan.clone()), BodyReturn(loan))
     }
 }
 
-/// Returns an unread body; see [`RequestBody::lend`]. An empty body can always be returned.
-pub(super) struct BodyReturn(Option<oneshot::Receiver<RequestBody>>);
+/// A body that an attempt sends.
+struct Loan {
+    /// `None` once it was taken back.
+    body: Option<RequestBody>,
+    /// All that was sent, and the bytes that it may still grow. Without room, the body cannot be sent again.
+    sent: VecDeque<Bytes>,
+    room: Option<usize>,
+    is_over: bool,
+}
+
+/// Takes a body back; see [`RequestBody::lend`]. An empty body can always be taken.
+pub(super) struct BodyReturn(Option<Arc<Mutex<Loan>>>);
 
 impl BodyReturn {
-    /// Takes the body back. Call this after the lent body was dropped.
+    /// Takes the body back, with all that was sent of it. Its attempt gets an error for it from now on.
     pub(super) fn take(self) -> Option<RequestBody> {
-        match self.0 {
-            None => Some(RequestBody::empty()),
-            Some(mut back) => back.try_recv().ok(),
+        let Some(loan) = self.0 else { return Some(RequestBody::empty()) };
+        let mut loan = loan.lock();
+        loan.room?;
+        let mut body = loan.body.take()?;
+        if let Some(body) = &mut body.0 {
+            (body.again, body.is_over) = (std::mem::take(&mut loan.sent), loan.is_over);
         }
+        Some(body)
     }
 }
 
 /// The lent body of [`RequestBody::lend`].
-pub(super) struct LentBody {
-    body: Option<RequestBody>,
-    /// `None` once a frame was requested.
-    home: Option<oneshot::Sender<RequestBody>>,
-}
-
-impl Drop for LentBody {
-    fn drop(&mut self) {
-        if let (Some(body), Some(home)) = (self.body.take(), self.home.take()) {
-            let _ = home.send(body);
-        }
-    }
-}
+pub(super) struct LentBody(Option<Arc<Mutex<Loan>>>);
 
 impl Body for LentBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.home = None;
-        match &mut self.body {
-            Some(body) => Pin::new(body).poll_frame(cx),
-            None => Poll::Ready(None),
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(loan) = &self.0 else { return Poll::Ready(None) };
+        let loan = &mut *loan.lock();
+        let Some(body) = &mut loan.body else {
+            return Poll::Ready(Some(Err(BodyError::Broken("the request is sent again".into()))));
+        };
+        let next = std::task::ready!(Pin::new(body).poll_frame(cx));
+        let data = match &next {
+            Some(Ok(frame)) => frame.data_ref(),
+            Some(Err(_)) => None,
+            None => {
+                loan.is_over = true;
+                return Poll::Ready(None);
+            }
+        };
+        loan.room = loan.room.zip(data).and_then(|(room, data)| room.checked_sub(data.len()));
+        match (data, loan.room) {
+            (Some(data), Some(_)) => loan.sent.push_back(data.clone()),
+            _ => loan.sent = VecDeque::new(),
         }
+        Poll::Ready(next)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
+        self.0.as_ref().is_none_or(|loan| loan.lock().body.as_ref().is_some_and(Body::is_end_stream))
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        let empty = SizeHint::with_exact(0);
+        self.0.as_ref().map_or(empty, |loan| loan.lock().body.as_ref().map_or_else(SizeHint::new, Body::size_hint))
     }
 }
 
@@ -235,6 +258,13 @@ impl Body for RequestBody {
         let Some(this) = self.0.as_deref_mut() else {
             return Poll::Ready(None);
         };
+        if let Some(data) = this.again.pop_front() {
+            this.progress.advance();
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        if this.is_over {
+            return Poll::Ready(None);
+        }
         let Poll::Ready(next) = Pin::new(&mut this.inner).poll_frame(cx) else {
             this.progress.await_client();
             return this.idle.poll(cx).map(|()| Some(Err(BodyError::Idle)));
@@ -251,11 +281,17 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|body| body.inner.is_end_stream())
+        self.0.as_ref().is_none_or(|body| body.again.is_empty() && (body.is_over || body.inner.is_end_stream()))
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |body| body.inner.size_hint())
+        let Some(body) = &self.0 else { return SizeHint::with_exact(0) };
+        let mut hint = if body.is_over { SizeHint::with_exact(0) } else { body.inner.size_hint() };
+        if !body.again.is_empty() {
+            let again = body.again.iter().map(|data| data.len() as u64).sum::<u64>();
+            hint = hint.exact().map_or_else(SizeHint::new, |rest| SizeHint::with_exact(rest + again));
+        }
+        hint
     }
 }
 
@@ -282,6 +318,8 @@ enum Kind {
 #[derive(Debug)]
 struct UpstreamBody {
     body: Incoming,
+    /// Whether the body says if it came to its end: over HTTP/2 by `END_STREAM`.
+    knows_end: bool,
     idle: IdleTimer,
     sent: ForwardInfo,
     under_way: Option<(InFlightSlot, Option<ConnectionGuard>)>,
@@ -303,10 +341,16 @@ impl ProxyBody {
         Self(Kind::Own { bytes: (!bytes.is_empty()).then_some(bytes), sent: None })
     }
 
-    pub(super) fn upstream(body: Incoming, idle: Duration, sent: ForwardInfo, exchange: Exchange) -> Self {
+    pub(super) fn upstream(
+        (body, version): (Incoming, Version),
+        idle: Duration,
+        sent: ForwardInfo,
+        exchange: Exchange,
+    ) -> Self {
         let Exchange { progress, in_flight, in_use } = exchange;
         let (idle, under_way) = (IdleTimer::new(idle, progress), Some((in_flight, in_use)));
-        Self(Kind::Upstream(Box::new(UpstreamBody { body, idle, sent, under_way })))
+        let knows_end = version == Version::HTTP_2;
+        Self(Kind::Upstream(Box::new(UpstreamBody { body, knows_end, idle, sent, under_way })))
     }
 
     /// Sets how the proxy obtained the response.
@@ -347,14 +391,18 @@ impl Body for ProxyBody {
         match &mut self.0 {
             Kind::Own { bytes, .. } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Upstream(upstream) => {
-                let UpstreamBody { body, idle, under_way, .. } = &mut **upstream;
-                let Poll::Ready(next) = Pin::new(body).poll_frame(cx) else {
+                let UpstreamBody { body, knows_end, idle, under_way, .. } = &mut **upstream;
+                let Poll::Ready(next) = Pin::new(&mut *body).poll_frame(cx) else {
                     return idle.poll(cx).map(|()| Some(Err(BodyError::Idle)));
                 };
                 idle.stop();
                 idle.exchange.advance();
                 if !matches!(next, Some(Ok(_))) {
                     *under_way = None;
+                }
+                if next.is_none() && *knows_end && !body.is_end_stream() {
+                    // hyper takes `RST_STREAM(NO_ERROR)` for the end (RFC 9113 §8.1: only `END_STREAM` is).
+                    return Poll::Ready(Some(Err(BodyError::Broken("the stream was reset before its end".into()))));
                 }
                 Poll::Ready(next.map(|frame| frame.map_err(|error| BodyError::Broken(error.into()))))
             }

@@ -14,12 +14,13 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
 use super::counts::{OpenConnection, UpstreamCounts};
+use super::link::Link;
 use super::pool::InFlightSlot;
 
 /// Connects to one address, whatever the request's URI.
@@ -44,6 +45,7 @@ impl Dial {
             }
             let stream = socket.connect(self.to).await?;
             stream.set_nodelay(true)?;
+            let stream = Link::new(stream);
             io::Result::Ok(match self.tls {
                 None => Either::Left(stream),
                 Some((connector, name)) => Either::Right(Box::new(connector.connect(name, stream).await?)),
@@ -71,7 +73,7 @@ impl tower::Service<Uri> for Dial {
 
 /// A connection to an upstream.
 pub(super) struct UpstreamConnection {
-    stream: Either<TcpStream, Box<TlsStream<TcpStream>>>,
+    stream: Either<Link, Box<TlsStream<Link>>>,
     holding: ConnectionHold,
     _open: OpenConnection,
 }

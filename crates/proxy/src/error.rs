@@ -10,6 +10,7 @@ use hyper_util::client::legacy;
 
 use super::body::{BodyError, BoxError, ProxyBody};
 use rotogate::dialect;
+use rotogate_core::bounds::{MAX_UPSTREAM_FIELDS, MAX_UPSTREAM_HEAD};
 use rotogate_core::reason::Reason;
 use rotogate_core::reply::{self, GrpcCode, Reply};
 
@@ -204,7 +205,7 @@ impl SendError {
             true if self.io_kinds().any(|kind| kind == io::ErrorKind::TimedOut) => ProxyError::ConnectTimeout,
             true if self.is_tls() => ProxyError::UpstreamTls,
             true => ProxyError::Unreachable,
-            false if self.was_lost() => ProxyError::UpstreamReset,
+            false if self.was_lost() || self.was_refused() => ProxyError::UpstreamReset,
             false => ProxyError::UpstreamProtocol,
         }
     }
@@ -227,6 +228,19 @@ impl SendError {
             && (self.causes().filter_map(|cause| cause.downcast_ref()).any(lost) || self.io_kinds().any(broken))
     }
 
+    /// Whether an HTTP/2 upstream said that it did not process the request: by `REFUSED_STREAM`, or by `GOAWAY` with a
+    /// lower last stream (RFC 9113 §8.7, §6.8). h2 gives the error of a `GOAWAY` to no other stream.
+    pub(super) fn was_refused(&self) -> bool {
+        self.h2_errors().any(|error| {
+            let is_reset = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+            error.is_remote() && (is_reset || error.is_go_away())
+        })
+    }
+
+    fn h2_errors(&self) -> impl Iterator<Item = &h2::Error> {
+        self.causes().filter_map(|cause| cause.downcast_ref())
+    }
+
     /// Whether TLS failed. An I/O error may contain the TLS error without naming it as its source.
     fn is_tls(&self) -> bool {
         self.causes().any(|cause| {
@@ -240,7 +254,8 @@ impl SendError {
     }
 
     fn io_kinds(&self) -> impl Iterator<Item = io::ErrorKind> {
-        self.causes().filter_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind)
+        let of_h2 = self.h2_errors().filter_map(h2::Error::get_io);
+        self.causes().filter_map(|cause| cause.downcast_ref::<io::Error>()).chain(of_h2).map(io::Error::kind)
     }
 }
 
@@ -256,6 +271,9 @@ impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, cause) in self.causes().enumerate() {
             write!(f, "{}{cause}", if index == 0 { "" } else { ": " })?;
+        }
+        if self.causes().filter_map(|cause| cause.downcast_ref()).any(hyper::Error::is_parse_too_large) {
+            write!(f, " (at most {MAX_UPSTREAM_FIELDS} fields and {} KiB)", MAX_UPSTREAM_HEAD >> 10)?;
         }
         Ok(())
     }

@@ -25,6 +25,7 @@ use super::span::AttemptSpan;
 use super::upgrade::UpgradeRequest;
 use super::url::UpstreamUrl;
 use super::{Inner, echo};
+use rotogate_core::bounds::MAX_KEPT_BODY;
 use rotogate_core::headers::{self, Peer};
 use rotogate_core::reply;
 use rotogate_core::route::path::CanonicalPath;
@@ -57,25 +58,36 @@ struct AttemptError {
     unsent: bool,
     /// Whether the connection was lost before any byte of the response.
     lost: bool,
+    /// Whether the upstream said that it did not process the request.
+    refused: bool,
     what: String,
+}
+
+/// How a request may be sent again, once.
+struct Repeatable {
+    /// After a lost connection: it is idempotent and has no body.
+    lost: bool,
+    /// After the upstream refused it: it is no upgrade.
+    refused: bool,
 }
 
 impl From<Option<SendError>> for AttemptError {
     fn from(error: Option<SendError>) -> Self {
         let Some(error) = error else { return Self::late() };
-        Self { kind: error.kind(), unsent: error.unsent, lost: error.was_lost(), what: error.to_string() }
+        let (unsent, lost, refused) = (error.unsent, error.was_lost(), error.was_refused());
+        Self { kind: error.kind(), unsent, lost, refused, what: error.to_string() }
     }
 }
 
 impl AttemptError {
     fn late() -> Self {
         let what = "no response head in time".to_owned();
-        Self { kind: ProxyError::HeadTimeout, unsent: false, lost: false, what }
+        Self { kind: ProxyError::HeadTimeout, unsent: false, lost: false, refused: false, what }
     }
 
     fn nameless(address: &Address) -> Self {
         let what = format!("the server name of {address} cannot be in a certificate");
-        Self { kind: ProxyError::Unreachable, unsent: true, lost: false, what }
+        Self { kind: ProxyError::Unreachable, unsent: true, lost: false, refused: false, what }
     }
 }
 
@@ -107,7 +119,8 @@ impl Inner {
         let Outgoing { template, room, .. } = outgoing;
         let begun = Instant::now();
         let mut info = ForwardInfo::default();
-        let mut repeatable = body.is_end_stream() && template.method.is_idempotent();
+        let mut repeatable =
+            Repeatable { lost: body.is_end_stream() && template.method.is_idempotent(), refused: upgrade.is_none() };
         let mut tried: Vec<Arc<Address>> = Vec::new();
         let mut attempt_begun = begun;
         let kind = 'failed: {
@@ -116,7 +129,9 @@ impl Inner {
                 Err(kind) => break 'failed kind,
             };
             // Keep no copy if the request cannot be sent twice.
-            let kept = (repeatable || pool.all().len() > 1).then(|| KeptHeaders::new(&template.headers));
+            let may_be_refused = repeatable.refused && in_flight.address.url.may_be_http2();
+            let kept = (repeatable.lost || may_be_refused || pool.all().len() > 1)
+                .then(|| KeptHeaders::new(&template.headers));
             loop {
                 let address = Arc::clone(&in_flight.address);
                 info.attempts = info.attempts.saturating_add(1);
@@ -124,7 +139,7 @@ impl Inner {
                     return Box::pin(answer_by_echo(pool, &address, template, body, info, begun)).await;
                 }
                 let (method, progress) = (template.method.clone(), body.progress());
-                let (lent, back) = body.lend();
+                let (lent, back) = body.lend(if address.url.may_be_http2() { MAX_KEPT_BODY } else { 0 });
                 let attempt = (upgrade.as_deref(), info.attempts);
                 let (mut request, span) = match request_for(pool, &address, template, lent, attempt) {
                     Ok(prepared) => prepared,
@@ -158,7 +173,7 @@ impl Inner {
                     }
                     Err(failure) => failure,
                 };
-                record_failure(pool, in_flight, span, failure.kind);
+                record_failure(pool, in_flight, span, &failure);
                 tried.push(Arc::clone(&address));
                 info.address = Some(Arc::clone(&address));
                 let again = Box::pin(next_attempt(pool, &tried, holders, &failure, back, &mut repeatable)).await;
@@ -238,9 +253,9 @@ impl Inner {
             response.headers_mut().remove(CONTENT_LENGTH);
         }
         *response.extensions_mut() = std::mem::take(room);
-        *response.version_mut() = Version::HTTP_11;
+        let version = std::mem::replace(response.version_mut(), Version::HTTP_11);
         let idle = self.idle_timeout(Some(pool));
-        Ok(response.map(|body| ProxyBody::upstream(body, idle, std::mem::take(info), exchange)))
+        Ok(response.map(|body| ProxyBody::upstream((body, version), idle, std::mem::take(info), exchange)))
     }
 }
 
@@ -284,12 +299,13 @@ fn record_answer(pool: &Pool, address: &Arc<Address>, status: StatusCode, took: 
     pool.counts.answered(status, took);
 }
 
-fn record_failure(pool: &Pool, in_flight: InFlightSlot, span: AttemptSpan, kind: ProxyError) {
+fn record_failure(pool: &Pool, in_flight: InFlightSlot, span: AttemptSpan, failure: &AttemptError) {
+    let kind = failure.kind;
     span.failed(kind);
     if let Some(result) = AttemptResult::from_error(kind) {
         pool.counts.failed(result);
     }
-    if kind.blames_address() {
+    if kind.blames_address() && !failure.refused {
         in_flight.record_failure(kind.reason());
     }
     drop(in_flight);
@@ -331,26 +347,27 @@ async fn next_attempt(
     holders: RequestHolders,
     failure: &AttemptError,
     back: BodyReturn,
-    repeatable: &mut bool,
+    repeatable: &mut Repeatable,
 ) -> Option<(InFlightSlot, RequestBody)> {
     if tried.len() >= MAX_ADDRESSES_TRIED {
         return None;
     }
     if failure.unsent {
-        // The attempt has dropped the lent body by now.
         let body = back.take()?;
         return pool.enter(tried, holders).await.unwrap_or_default().map(|next| (next, body));
     }
-    if !failure.lost || !std::mem::take(repeatable) {
+    if !(failure.lost && repeatable.lost || failure.refused && repeatable.refused) {
         return None;
     }
+    *repeatable = Repeatable { lost: false, refused: false };
+    let body = back.take()?;
     // Prefer another address. But a connection that died while idle says little about its address, so the same address
     // is used if there is no other.
     let next = match pool.enter(tried, holders).await {
         Ok(None) => pool.enter(&[], holders).await.unwrap_or_default(),
         next => next.unwrap_or_default(),
     };
-    next.map(|next| (next, RequestBody::empty()))
+    next.map(|next| (next, body))
 }
 
 /// The error for a request body that fails.

@@ -47,7 +47,7 @@ impl Pool {
 /// `None` for any response other than 2xx.
 async fn ask(address: &Address, check: &HealthCheck) -> Option<()> {
     let (clients, url) = (address.clients()?, address.url.address()?);
-    let (lent, _) = RequestBody::empty().lend();
+    let (lent, _) = RequestBody::empty().lend(0);
     let mut request: Request<LentBody> = Request::new(lent);
     *request.uri_mut() = address.url.uri(&check.path)?;
     request.headers_mut().insert(USER_AGENT, HeaderValue::from_static("rotogate"));

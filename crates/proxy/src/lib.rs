@@ -13,8 +13,9 @@
 //! **Retries**: if no byte of a request was written, because a pooled connection was closed or none could be opened,
 //! the request is sent again on another connection or to another address, whatever its method. If the connection was
 //! lost after the request was written, but before any byte of the response, the request is sent again once if it is
-//! repeatable: its method is idempotent (RFC 9110 §9.2.2) and it has no body. Another address is preferred. Any other
-//! failure is a 502.
+//! repeatable: its method is idempotent (RFC 9110 §9.2.2) and it has no body. What an HTTP/2 upstream did not process
+//! (`REFUSED_STREAM`, `GOAWAY`) is sent again once, whatever its method, unless more than 16 KiB of its body are sent.
+//! Another address is preferred. Any other failure is a 502.
 //!
 //! **Timeouts**: for a connection; for the response head, separately at each address; and for the next frame of either
 //! body. The head's timeout restarts while the upstream reads the request body; a body's timeout restarts while the
@@ -61,6 +62,7 @@ mod head_timeout;
 mod health;
 mod http1;
 mod kept_headers;
+mod link;
 mod pool;
 mod queue;
 mod span;

@@ -30,6 +30,11 @@ impl UpstreamUrl {
         }
     }
 
+    /// May a connection speak HTTP/2?
+    pub(super) const fn may_be_http2(&self) -> bool {
+        matches!(self, Self::Https(_) | Self::H2c(_))
+    }
+
     /// The URI of a forwarded request. Only the configuration decides where to connect; the request supplies the path.
     pub(super) fn uri(&self, target: &PathAndQuery) -> Option<Uri> {
         match self {

@@ -17,7 +17,7 @@ use super::support::*;
 use crate::body::Progress;
 use crate::head_timeout::HeadTimeout;
 use crate::pool::RequestHolders;
-use crate::{BodyError, ProxyError, Settings};
+use crate::{BodyError, Proxy, ProxyError, Settings};
 use rotogate_core::route::RoutePolicy;
 
 const CHUNK: usize = 64 * 1024;
@@ -89,6 +89,34 @@ async fn a_response_body_is_taken_no_faster_than_the_client_reads() {
     }
     assert_eq!(read, CHUNK as u64 * CHUNKS);
     assert!(most < IN_FLIGHT, "{most} bytes were held");
+}
+
+#[tokio::test]
+async fn t44_an_answer_before_the_body_was_read_reaches_the_client_whatever_resets_the_connection() {
+    // The upstream closes with the body unread, which resets the connection.
+    let address = raw(|_, mut stream| async move {
+        read_head(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 413 Too Large\r\nconnection: close\r\ncontent-length: 2\r\n\r\nno").await.unwrap();
+    })
+    .await;
+    // One failure would eject the address, and both would be out of service.
+    let mut upstream = upstream(&[&format!("http://{address}")]);
+    upstream.max_failures = 1;
+    let proxy = Proxy::new(vec![upstream], Settings::default()).unwrap();
+    for number in 0..200 {
+        let body = Full::new(Bytes::from(vec![7; CHUNK << (number % 5)]));
+        let answer = forward(&proxy, request(Method::POST, "/", &[], body)).await;
+        assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE, "{number}");
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "no", "{number}");
+    }
+    // Without an answer, the reset is the answer.
+    let address = raw(|_, mut stream| async move {
+        read_head(&mut stream).await;
+    })
+    .await;
+    let body = Full::new(Bytes::from(vec![7; CHUNK << 4]));
+    let answer = forward(&self::proxy(address), request(Method::POST, "/", &[], body)).await;
+    assert_eq!(answer.extensions().get(), Some(&ProxyError::UpstreamReset));
 }
 
 #[tokio::test]

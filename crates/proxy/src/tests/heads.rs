@@ -120,6 +120,42 @@ async fn hop_by_hop_headers_of_a_response_stay_here() {
 }
 
 #[tokio::test]
+async fn t50_a_response_head_has_256_fields_and_64_kib_at_most() {
+    for (fields, each, is_good) in
+        [(100, 10, true), (101, 10, true), (255, 10, true), (256, 10, false), (60, 1000, true), (70, 1000, false)]
+    {
+        let address = raw(move |_, mut stream| async move {
+            read_head(&mut stream).await;
+            let more: String = (0..fields).map(|n| format!("set-cookie: c{n}={}\r\n", "v".repeat(each))).collect();
+            let head = format!("HTTP/1.1 200 OK\r\n{more}content-length: 2\r\n\r\nok");
+            let _ = stream.write_all(head.as_bytes()).await;
+        })
+        .await;
+        let response = forward(&proxy(address), get("/", &[])).await;
+        let context = format!("{fields} fields of {each}");
+        if is_good {
+            assert_eq!(response.headers().get_all("set-cookie").iter().count(), fields, "{context}");
+            assert_eq!(text(response).await, "ok", "{context}");
+        } else {
+            assert_eq!(response.extensions().get(), Some(&ProxyError::UpstreamProtocol), "{context}");
+        }
+    }
+    // Over HTTP/2 the bound of 64 KiB is the same: hyper's own would be 16.
+    for (kib, is_good) in [(15, true), (17, true), (60, true), (70, false)] {
+        let address = raw(move |_, stream| async move {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                let head = Response::builder().header("x-long", "v".repeat(kib << 10)).body(()).unwrap();
+                let _ = respond.send_response(head, true);
+            }
+        })
+        .await;
+        let response = forward(&proxy_with(&[&format!("h2c://{address}")], Settings::default()), get("/", &[])).await;
+        assert_eq!(response.status().is_success(), is_good, "{kib} KiB");
+    }
+}
+
+#[tokio::test]
 async fn interim_responses_are_passed_over_and_an_unasked_switch_is_an_error() {
     let address = raw(|_, mut stream| async move {
         let head = read_head(&mut stream).await;
