@@ -33,6 +33,7 @@ mod failures;
 mod fairness;
 mod global_revocation;
 mod headers;
+mod heads;
 mod identity;
 pub(crate) mod introspection;
 mod isolation;

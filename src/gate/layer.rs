@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body::Body;
 use tower::{Layer, Service};
 
@@ -221,6 +221,25 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture<S::Future> {
+        if *request.method() == Method::HEAD && !self.layer.options.edge {
+            return self.respond(request).to(&Method::HEAD);
+        }
+        self.respond(request)
+    }
+}
+
+impl<S, M> GateService<S, M> {
+    #[inline]
+    fn respond<B, R>(&mut self, request: Request<B>) -> ResponseFuture<S::Future>
+    where
+        S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+        M: ForwardBuffered<S, B>,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        R: Body,
+        R::Data: From<Bytes>,
+    {
         let (mut parts, body) = request.into_parts();
         let annotate = self.layer.options.annotate;
         let gate = &self.layer.gate.0;
@@ -233,7 +252,7 @@ where
                 undecided: None,
             });
             let future = self.inner.call(Request::from_parts(parts, body));
-            return ResponseFuture { kind: FutureKind::Inner { future, passed, annotate } };
+            return ResponseFuture::new(FutureKind::Inner { future, passed, annotate });
         }
         let admission = self.layer.admit(&mut parts, EndpointMatch::Serve);
         let wait = self.layer.awaited(&parts, &admission);

@@ -409,7 +409,7 @@ impl<S> Require<S> {
                 // The gate's layer around this one reads the reason; without it that layer would report the reply as
                 // `passed`.
                 reply.extensions_mut().insert(reason);
-                ResponseFuture::own(reply, None)
+                ResponseFuture::own(reply, None).to(&parts.method)
             }
         }
     }

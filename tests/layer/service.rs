@@ -59,6 +59,40 @@ async fn a_plain_hyper_service_stands_behind_the_gate() {
 }
 
 #[tokio::test]
+async fn t47_no_answer_of_the_layer_to_head_has_a_body() {
+    let gate = gate().await;
+    let inner = service_fn(async |_: Request<Empty<Bytes>>| Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())));
+    let (access, _) = tokens(&gate, "read").await;
+    for (path, token) in [
+        ("/x", None),
+        ("/%00", None),
+        ("/x", Some("junk")),
+        ("/.well-known/jwks.json", None),
+        ("/token", None),
+        ("/Token", None),
+    ] {
+        let asked = async |method: &str| {
+            let mut asked = request(token);
+            (*asked.method_mut(), *asked.uri_mut()) = (method.parse().unwrap(), path.parse().unwrap());
+            let (parts, body) = gate.layer().layer(inner).oneshot(asked).await.unwrap().into_parts();
+            (parts, body.collect().await.unwrap().to_bytes())
+        };
+        let ((head, none), (_, whole)) = (asked("HEAD").await, asked("GET").await);
+        assert!(none.is_empty(), "{path}: {none:?}");
+        if let Some(length) = head.headers.get("content-length").filter(|_| path != "/token") {
+            assert_eq!(length.to_str().unwrap().parse(), Ok(whole.len()), "{path}");
+        }
+    }
+    // That of a `require()`, too.
+    let denied = gate.require().scope("admin").layer(inner);
+    let mut asked = request(Some(&access));
+    *asked.method_mut() = http::Method::HEAD;
+    let reply = gate.layer().layer(denied).oneshot(asked).await.unwrap();
+    assert_eq!(reply.status(), StatusCode::FORBIDDEN);
+    assert!(reply.collect().await.unwrap().to_bytes().is_empty());
+}
+
+#[tokio::test]
 async fn readiness_is_that_of_the_service_inside() {
     let gate = gate().await;
     let (access, _) = tokens(&gate, "read").await;

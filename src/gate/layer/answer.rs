@@ -60,14 +60,14 @@ impl<S, M> GateService<S, M> {
             }
             Admission::Call(permitted) => {
                 let answer = Box::pin(layer.clone().call_outcome(permitted, parts, body, M::keep(&self.inner)));
-                ResponseFuture { kind: FutureKind::Endpoint { answer } }
+                ResponseFuture::new(FutureKind::Endpoint { answer })
             }
             Admission::Undecided(undecided, anonymous) => self.enter_undecided(undecided, anonymous, parts, body),
             Admission::Endpoint(Hit::Operation(operation)) => {
                 let run = EndpointRun::new(layer.clone(), &operation);
                 // Boxed: a rotation costs a disk write anyway, and the future of forwarded requests stays small.
                 let answer = Box::pin(run.outcome(operation, parts, body, M::keep(&self.inner)));
-                ResponseFuture { kind: FutureKind::Endpoint { answer } }
+                ResponseFuture::new(FutureKind::Endpoint { answer })
             }
             Admission::Endpoint(Hit::Jwks) => layer.published(endpoint::jwks(gate, &parts.method)),
             Admission::Endpoint(Hit::Metadata(index)) => {
@@ -127,7 +127,7 @@ impl<S, M> GateService<S, M> {
         S: Service<Request<B>>,
     {
         let future = self.inner.call(Request::from_parts(parts, body));
-        ResponseFuture { kind: FutureKind::Inner { future, passed, annotate: self.layer.options.annotate } }
+        ResponseFuture::new(FutureKind::Inner { future, passed, annotate: self.layer.options.annotate })
     }
 }
 

@@ -5,7 +5,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::{HeaderMap, Response, StatusCode};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
 
@@ -107,6 +108,7 @@ impl PassedRequest {
 }
 
 pin_project! {
+    #[project = ResponseFutureProjection]
     /// The response future.
     ///
     /// ```
@@ -129,7 +131,9 @@ pin_project! {
     /// ```
     pub struct ResponseFuture<F> {
         #[pin]
-        pub(super) kind: FutureKind<F>,
+        kind: FutureKind<F>,
+        // Whether a reply of the gate's own has no body, because the request is a `HEAD`.
+        is_bare: bool,
     }
 }
 
@@ -151,7 +155,17 @@ impl<F> std::fmt::Debug for ResponseFuture<F> {
 
 impl<F> ResponseFuture<F> {
     pub(in crate::gate) fn own(reply: Reply, verdict: Option<Verdict>) -> Self {
-        Self { kind: FutureKind::Own { reply: Some(Box::new((reply, verdict))) } }
+        Self::new(FutureKind::Own { reply: Some(Box::new((reply, verdict))) })
+    }
+
+    pub(super) fn new(kind: FutureKind<F>) -> Self {
+        Self { kind, is_bare: false }
+    }
+
+    /// The answer to a request with this method.
+    // Requirement T47.
+    pub(in crate::gate) fn to(self, method: &Method) -> Self {
+        Self { is_bare: *method == Method::HEAD, ..self }
     }
 
     /// An answer after a wait.
@@ -160,18 +174,18 @@ impl<F> ResponseFuture<F> {
         answer: impl FnOnce(T) -> Self + Send + 'static,
     ) -> Self {
         let answer = Box::pin(async { EndpointOutcome::Admitted(Box::new(answer(wait.await))) });
-        Self { kind: FutureKind::Endpoint { answer } }
+        Self::new(FutureKind::Endpoint { answer })
     }
 
     pub(in crate::gate) fn inner(future: F) -> Self {
-        Self { kind: FutureKind::Inner { future, passed: None, annotate: false } }
+        Self::new(FutureKind::Inner { future, passed: None, annotate: false })
     }
 
     /// The reply to a request that a `require()` permitted, without a layer around it.
     pub(in crate::gate) fn required(future: F, gate: &Arc<Inner>, permitted: Permitted) -> Self {
         let gate = Arc::clone(gate);
         let passed = PassedRequest { gate, permitted, counted: None, is_guarded: false, undecided: None };
-        Self { kind: FutureKind::Inner { future, passed: Some(passed), annotate: false } }
+        Self::new(FutureKind::Inner { future, passed: Some(passed), annotate: false })
     }
 }
 
@@ -183,25 +197,28 @@ where
     type Output = Result<Response<GateBody<R>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut kind = self.project().kind;
+        let ResponseFutureProjection { mut kind, is_bare } = self.project();
         loop {
             let next = match kind.as_mut().project() {
                 FutureKindProjection::Inner { future, passed, annotate } => {
                     let response = ready!(future.poll(cx))?;
-                    return Poll::Ready(Ok(answered(response, passed.take(), *annotate)));
+                    return Poll::Ready(Ok(answered(response, passed.take(), *annotate, *is_bare)));
                 }
                 FutureKindProjection::Own { reply } => {
                     #[expect(clippy::expect_used, reason = "a future is not polled after its end")]
                     let (mut reply, verdict) = *reply.take().expect("polled once");
                     note_own(&mut reply);
-                    return Poll::Ready(Ok(annotated(reply.map(GateBody::own), verdict)));
+                    return Poll::Ready(Ok(annotated(own(reply, *is_bare), verdict)));
                 }
                 FutureKindProjection::Endpoint { answer } => match ready!(answer.as_mut().poll(cx)) {
                     EndpointOutcome::Reply(reply) => FutureKind::Own { reply: Some(reply) },
                     EndpointOutcome::In { future, passed, annotate } => {
                         FutureKind::Inner { future, passed: Some(passed), annotate }
                     }
-                    EndpointOutcome::Admitted(answer) => answer.kind,
+                    EndpointOutcome::Admitted(answer) => {
+                        *is_bare |= answer.is_bare;
+                        answer.kind
+                    }
                 },
             };
             kind.set(next);
@@ -214,6 +231,7 @@ fn answered<R: Body>(
     mut response: Response<R>,
     mut passed: Option<PassedRequest>,
     annotate: bool,
+    is_bare: bool,
 ) -> Response<GateBody<R>> {
     let mut counted = passed.as_mut().and_then(|passed| passed.counted.take());
     if let Some(counted) = &mut counted {
@@ -222,11 +240,11 @@ fn answered<R: Body>(
     if let Some((reply, reason)) = passed.as_ref().and_then(|passed| passed.unjudged(response.headers())) {
         let verdict = passed.filter(|_| annotate);
         let verdict = verdict.map(|passed| Verdict { reason, ..Verdict::passed(passed.permitted) });
-        return annotated(reply.map(GateBody::own), verdict);
+        return annotated(own(reply, is_bare), verdict);
     }
     if let Some((reply, reason)) = passed.as_ref().and_then(|passed| passed.unauthorized(response.status())) {
         let verdict = passed.filter(|_| annotate).map(|passed| Verdict { reason, ..Verdict::passed(passed.permitted) });
-        return annotated(reply.map(GateBody::own), verdict);
+        return annotated(own(reply, is_bare), verdict);
     }
     let renewed = passed.as_ref().filter(|passed| passed.permitted.renews_nonce());
     if let Some(nonce) = renewed.and_then(|passed| passed.gate.dpop_nonce()) {
@@ -255,6 +273,17 @@ fn answered<R: Body>(
         }
     });
     annotated(response.map(|body| GateBody::inner(body, guard, counted)), verdict)
+}
+
+/// A reply of the gate's own. To a `HEAD` it has no body, which hyper drops over HTTP/1.1 alone (RFC 9110 §9.3.2).
+fn own<R>(mut reply: Reply, is_bare: bool) -> Response<GateBody<R>> {
+    if is_bare {
+        let body = std::mem::take(reply.body_mut());
+        if body.stream.is_none() && !body.data.is_empty() {
+            reply.headers_mut().entry(CONTENT_LENGTH).or_insert(body.data.len().into());
+        }
+    }
+    reply.map(GateBody::own)
 }
 
 fn annotated<B>(mut response: Response<B>, verdict: Option<Verdict>) -> Response<B> {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use http::{Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -27,6 +27,7 @@ use super::listener::{Listener, NewConnection};
 use super::once_woken::OnceWoken;
 use super::origin::Origin;
 use super::stream::Stream;
+use super::unread::what_is_wrong;
 use super::workers::Workers;
 use rotogate_core::headers::Present;
 use rotogate_kit::lazy_sleep::ConnectionTimer;
@@ -57,6 +58,9 @@ pub(crate) trait RequestHandler: Clone + Send + 'static {
     type Reply: Future<Output = Result<Response<Self::Body>, Infallible>> + Send + 'static;
 
     fn handle(&self, origin: &Arc<Origin>, request: Request<Incoming>, present: Present) -> Self::Reply;
+
+    /// Records a request whose head hyper refused with this status.
+    fn unread(&self, origin: &Origin, status: StatusCode, what: &'static str);
 }
 
 fn http1_builder(bounds: &Bounds) -> http1::Builder {
@@ -147,13 +151,16 @@ async fn serve_connection(
     // Otherwise the listening socket would stay open as long as this connection, and connections would queue that no
     // task accepts.
     drop(listener);
-    let NewConnection { stream, origin, is_http2, permit: address_permit, mut conditions, carried_by } = established;
+    let NewConnection { stream, mut origin, is_http2, permit: address_permit, mut conditions, carried_by } =
+        established;
     if let Some(proxy) = carried_by {
         conditions.add_proxy(proxy, replaced);
     }
+    origin.owed = Arc::clone(stream.owed());
     let (origin, permit) = (Arc::new(origin), ConnectionPermit(Arc::new((permit, address_permit, open))));
     let streams = H2Streams::new(bounds.min_rate);
     let of_http2 = is_http2.then(|| streams.clone());
+    let (handler_of_unread, origin_of_unread) = (handler.clone(), Arc::clone(&origin));
     let asked = Arc::new(AtomicBool::new(false));
     let was_asked = Arc::clone(&asked);
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -166,12 +173,17 @@ async fn serve_connection(
         let pending = of_http2.as_ref().map(H2Streams::pending_reply);
         // Called outside of the future: over HTTP/2 the future is a task of its own, and a request whose task waits to
         // run counts as in flight, too.
+        let is_bare = pending.is_some() && request.method() == Method::HEAD;
+        let owed = pending.is_none().then(|| {
+            origin.owed.begin(request.body().is_end_stream());
+            Arc::clone(&origin.owed)
+        });
         handler.handle(&origin, request, present).map(move |answered| {
             let Ok(response) = answered;
             if let Some(pending) = pending {
                 pending.complete();
             }
-            Ok::<_, Infallible>(response.map(TrackedBody::new))
+            Ok::<_, Infallible>(response.map(|body| TrackedBody::new(body, owed, is_bare)))
         })
     });
     // Two builders: hyper's automatic one accepts HTTP/2 where ALPN chose HTTP/1.1.
@@ -183,7 +195,12 @@ async fn serve_connection(
         drive_http2(connection, &streams, bounds.idle_timeout, (stopped, conditions)).await
     } else {
         let connection = http1_builder(&bounds).serve_connection(TokioIo::new(stream), service).with_upgrades();
-        drive_http1(connection, &asked, (stopped, conditions)).await
+        let ended = drive_http1(connection, &asked, (stopped, conditions)).await;
+        let refused = ended.as_ref().err().and_then(|error| error.downcast_ref());
+        if let Some((status, what)) = refused.and_then(what_is_wrong) {
+            handler_of_unread.unread(&origin_of_unread, status, what);
+        }
+        ended
     }
 }
 

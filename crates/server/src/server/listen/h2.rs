@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use tokio::task::futures::TaskLocalFuture;
 use tokio::time::Instant;
 
+use super::half_close::OwedAnswer;
 use super::min_rate::{MinRate, RateBudget};
 
 /// How many requests a client may reset before the response: 200 at once, and then 100 per second. Far above the resets
@@ -194,13 +195,25 @@ pin_project! {
         #[pin]
         body: B,
         delivery: Option<Arc<Delivery>>,
+        // The answer that ends with this body, over HTTP/1.1.
+        owed: Option<Arc<OwedAnswer>>,
+        // Whether the answer has no body, because it is one to a `HEAD`. hyper sends what it gets (requirement T47).
+        is_bare: bool,
+    }
+
+    impl<B> PinnedDrop for TrackedBody<B> {
+        fn drop(this: Pin<&mut Self>) {
+            if let Some(owed) = this.project().owed {
+                owed.end();
+            }
+        }
     }
 }
 
 impl<B> TrackedBody<B> {
     /// Must be called in the task of the request, because the progress record is a local of that task.
-    pub(crate) fn new(body: B) -> Self {
-        Self { body, delivery: DELIVERY.try_with(Arc::clone).ok() }
+    pub(crate) fn new(body: B, owed: Option<Arc<OwedAnswer>>, is_bare: bool) -> Self {
+        Self { body, delivery: DELIVERY.try_with(Arc::clone).ok(), owed, is_bare }
     }
 }
 
@@ -211,6 +224,9 @@ impl<B: Body> Body for TrackedBody<B> {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         use bytes::Buf;
         let this = self.project();
+        if *this.is_bare {
+            return Poll::Ready(None);
+        }
         let frame = this.body.poll_frame(cx);
         if let Some(delivery) = this.delivery {
             delivery.waits.store(frame.is_ready(), Ordering::Relaxed);
@@ -223,7 +239,7 @@ impl<B: Body> Body for TrackedBody<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.is_bare || self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use http::Request;
 
+use super::half_close::OwedAnswer;
 use super::min_rate::MinRate;
 use super::tls::Certificates;
 use crate::log::{AccessLog, ConnectionFields};
@@ -26,6 +27,8 @@ pub(crate) struct Origin {
     pub(crate) holder: Option<Holder>,
     /// When a request was last rejected for overload.
     pub(crate) last_rejection: LastRejection,
+    /// Whether an HTTP/1.1 client is owed an answer.
+    pub(crate) owed: Arc<OwedAnswer>,
     /// The TLS version.
     pub(crate) tls: Option<&'static str>,
     /// One for each log format, because a reload may change the format.
@@ -51,6 +54,7 @@ impl Origin {
             min_rate,
             holder,
             last_rejection: LastRejection::default(),
+            owed: Arc::default(),
             tls: None,
             log_fields: Default::default(),
             requested: None,

@@ -2,13 +2,15 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
+use super::half_close::{HalfClosed, OwedAnswer};
 use super::min_rate::{MinRate, RateBudget};
 
 /// A socket whose writes time out if the client does not read, or reads below the minimum rate. TLS is on top of
@@ -81,15 +83,26 @@ pub(crate) struct Stream {
     transport: Either<Socket, Box<TlsStream<Socket>>>,
     /// Bytes that were read ahead and are returned first.
     ahead: &'static [u8],
+    owed: Arc<OwedAnswer>,
+    half_closed: HalfClosed,
 }
 
 impl Stream {
     pub(crate) fn clear(socket: Socket) -> Self {
-        Self { transport: Either::Left(socket), ahead: &[] }
+        Self::new(Either::Left(socket), &[])
     }
 
     pub(crate) fn tls(stream: TlsStream<Socket>, ahead: &'static [u8]) -> Self {
-        Self { transport: Either::Right(Box::new(stream)), ahead }
+        Self::new(Either::Right(Box::new(stream)), ahead)
+    }
+
+    fn new(transport: Either<Socket, Box<TlsStream<Socket>>>, ahead: &'static [u8]) -> Self {
+        Self { transport, ahead, owed: Arc::default(), half_closed: HalfClosed::default() }
+    }
+
+    /// Whether the client is owed an answer, which only HTTP/1.1 says here.
+    pub(super) fn owed(&self) -> &Arc<OwedAnswer> {
+        &self.owed
     }
 }
 
@@ -102,13 +115,21 @@ impl AsyncRead for Stream {
             this.ahead = later;
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut this.transport).poll_read(cx, buf)
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.transport).poll_read(cx, buf))?;
+        if buf.filled().len() == before {
+            return this.half_closed.poll_gone(&this.owed, cx).map(Ok);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().transport).poll_write(cx, bytes)
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.transport).poll_write(cx, bytes));
+        this.half_closed.progress();
+        Poll::Ready(written)
     }
 
     fn poll_write_vectored(
@@ -116,7 +137,10 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().transport).poll_write_vectored(cx, slices)
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.transport).poll_write_vectored(cx, slices));
+        this.half_closed.progress();
+        Poll::Ready(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,6 +1,7 @@
 //! Request bodies: from the connection, or already read by an endpoint.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -10,7 +11,9 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
 
-use crate::server::listen::min_rate::{MinRate, RateBudget};
+use crate::server::listen::half_close::OwedAnswer;
+use crate::server::listen::min_rate::RateBudget;
+use crate::server::listen::origin::Origin;
 use rotogate::Gate;
 use rotogate_core::linger::drop_rest;
 use rotogate_kit::exchange::ExchangeProgress;
@@ -36,6 +39,8 @@ pub(crate) struct FilteredBody {
     gate: Option<Gate>,
     /// Counts the received bytes.
     progress: Option<ExchangeProgress>,
+    /// Learns that the body was read. `None` if the body is empty.
+    owed: Option<Arc<OwedAnswer>>,
 }
 
 /// A body with a minimum rate until the response begins. After that, request and response may be a conversation, in
@@ -50,22 +55,22 @@ pub(crate) struct MinRateBody {
 }
 
 impl RequestBody {
-    pub(super) fn incoming(body: Incoming, gate: &Gate, progress: Option<ExchangeProgress>) -> Self {
-        Self::Incoming(FilteredBody::new(body, gate, progress))
+    pub(super) fn incoming(body: Incoming, gate: &Gate, origin: &Origin, progress: Option<ExchangeProgress>) -> Self {
+        Self::Incoming(FilteredBody::new(body, gate, origin, progress))
     }
 
     pub(super) fn with_min_rate(
         request: Request<Incoming>,
         gate: &Gate,
-        min_rate: MinRate,
+        origin: &Origin,
         progress: ExchangeProgress,
     ) -> Request<Self> {
         // Over HTTP/1.1, reading the body would send `100 Continue` to a client that waits for this status
         // before it sends the body.
         let lingers = request.version() == Version::HTTP_2 || !request.headers().contains_key(EXPECT);
-        let budget = RateBudget::new(min_rate);
+        let budget = RateBudget::new(origin.min_rate);
         request.map(|body| {
-            let body = FilteredBody::new(body, gate, Some(progress.clone()));
+            let body = FilteredBody::new(body, gate, origin, Some(progress.clone()));
             Self::MinRateBody(Box::new(MinRateBody { body, budget, progress, lingers }))
         })
     }
@@ -110,9 +115,9 @@ impl Body for RequestBody {
 }
 
 impl FilteredBody {
-    fn new(body: Incoming, gate: &Gate, progress: Option<ExchangeProgress>) -> Self {
-        let gate = (!body.is_end_stream()).then(|| gate.clone());
-        Self { body: Some(body), gate, progress }
+    fn new(body: Incoming, gate: &Gate, origin: &Origin, progress: Option<ExchangeProgress>) -> Self {
+        let (gate, owed) = (!body.is_end_stream()).then(|| (gate.clone(), Arc::clone(&origin.owed))).unzip();
+        Self { body: Some(body), gate, progress, owed }
     }
 
     fn is_end_stream(&self) -> bool {
@@ -127,6 +132,9 @@ impl FilteredBody {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         loop {
             let mut next = std::task::ready!(Pin::new(&mut *body).poll_frame(cx));
+            if let Some(owed) = self.owed.as_ref().filter(|_| next.is_none() || body.is_end_stream()) {
+                owed.read();
+            }
             let trailers = match &mut next {
                 Some(Ok(frame)) => {
                     if let (Some(data), Some(progress)) = (frame.data_ref(), &self.progress) {

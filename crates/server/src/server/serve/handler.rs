@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use futures_util::future::Either;
-use http::Request;
+use http::{Request, StatusCode};
 use hyper::body::Incoming;
 
 use super::authorizer::{self, Questions, VerdictFuture};
 use super::request::{self, Served, Serving};
-use super::request_record::LoggedBody;
+use super::request_record::{self, LoggedBody};
 use crate::server::listen::connection::RequestHandler;
 use crate::server::listen::origin::Origin;
+use rotogate::gate::Reason;
 use rotogate_core::headers::Present;
 
 /// Serves requests, or answers questions of other proxies about requests.
@@ -35,5 +36,9 @@ impl RequestHandler for GateHandler {
                 Either::Left(request::serve(state, origin, (request, present), permit))
             }
         }
+    }
+
+    fn unread(&self, origin: &Origin, status: StatusCode, what: &'static str) {
+        request_record::record_unread(&self.serving.load(), origin, status, Reason::BAD_HEAD.with_detail(what));
     }
 }

@@ -312,10 +312,8 @@ fn call_service(
 ) -> PendingAnswer {
     // A stream of gRPC messages may be silent, so no minimum rate applies.
     let mut request = match &received {
-        Some(progress) if !is_grpc => {
-            RequestBody::with_min_rate(request, &state.gate, origin.min_rate, progress.clone())
-        }
-        received => request.map(|body| RequestBody::incoming(body, &state.gate, received.clone())),
+        Some(progress) if !is_grpc => RequestBody::with_min_rate(request, &state.gate, origin, progress.clone()),
+        received => request.map(|body| RequestBody::incoming(body, &state.gate, origin, received.clone())),
     };
     request.extensions_mut().insert(origin.peer.clone());
     #[cfg(feature = "failpoints")]

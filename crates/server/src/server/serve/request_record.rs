@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http::header::CONTENT_TYPE;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
@@ -19,7 +19,7 @@ use super::tally::Tally;
 use crate::log::{self, AccessLogLine, UpstreamFields, request_id};
 use crate::server::listen::origin::Origin;
 use crate::trace::{RequestFacts, RequestTrace};
-use rotogate::gate::Verdict;
+use rotogate::gate::{Reason, Verdict};
 use rotogate_core::clock::{SystemTime, TimeSource, wall_micros};
 use rotogate_core::context::Context;
 use rotogate_core::headers::{self, Present};
@@ -147,6 +147,24 @@ impl RequestRecord {
         }
         response.map(|body| LoggedBody { body, record: Some(record), stream, permit })
     }
+}
+
+/// Records a request whose head was refused below: in the access log with an id, and in the metrics. Method and path are
+/// not known.
+// Requirement T49.
+pub(super) fn record_unread(state: &RequestState, origin: &Origin, status: StatusCode, reason: Reason) {
+    let mut request = Request::new(());
+    if let Ok(unknown) = Method::from_bytes(b"-") {
+        (*request.method_mut(), *request.uri_mut()) = (unknown, Uri::from_static("*"));
+    }
+    let began = state.monotonic();
+    let record = RequestRecord::new(state, origin, (&mut request, Present::default()), began, None);
+    record.context().clone().enter(|| reason.tell());
+    let verdict = Verdict::new(reason);
+    let mut response = Response::<ReplyBody>::default();
+    *response.status_mut() = status;
+    state.tally.count_answer(Some(&verdict), status, Duration::ZERO, Duration::ZERO);
+    drop(record.complete(state, response, (Some(verdict), None), began));
 }
 
 /// The record of a response. Dropped, it counts the end of the exchange, and completes the line.
