@@ -50,10 +50,10 @@ impl Inner {
         if dialect.has_provider && (denial.class() != Class::NoCredential || denial == Denial::ProviderTokenOver) {
             step_up = step_up.after(denial.reason());
         }
-        match (form, dialect.login_url(&asked(parts), &step_up)) {
-            (SignedOut::Login, Some(url)) => Led::Shown(words::see_other(&url)),
-            (SignedOut::Page, Some(_)) => Led::Shown(challenged(page::signed_out(&dialect.path_of(LOGIN)), &plain)),
-            (SignedOut::Problem, _) | (_, None) => Led::Plain(words::with_login(plain, &dialect.login_path(&step_up))),
+        match form {
+            SignedOut::Login => Led::Shown(dialect.lead_to_login(&asked(parts), &step_up)),
+            SignedOut::Page => Led::Shown(challenged(page::signed_out(&dialect.path_of(LOGIN)), &plain)),
+            SignedOut::Problem => Led::Plain(words::with_login(plain, &dialect.login_path(&step_up))),
         }
     }
 }

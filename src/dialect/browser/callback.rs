@@ -1,9 +1,7 @@
 //! The parameters with which a browser returns from a provider (RFC 6749 §4.1.2, RFC 9207).
 
+use rotogate_core::bounds::MAX_CALLBACK;
 use rotogate_core::denial::{Denial, ProviderFlaw};
-
-/// The longest query, in bytes.
-const LONGEST: usize = 8 << 10;
 
 /// The parameters that a browser brings back from a provider.
 #[derive(Clone, PartialEq, Eq)]
@@ -41,8 +39,8 @@ impl Callback {
     // Requirements B29, B44.
     pub(crate) fn read(query: Option<&str>) -> Result<Self, Denial> {
         let query = query.unwrap_or_default();
-        if query.len() > LONGEST {
-            return Err(refused("the callback is too long"));
+        if query.len() > MAX_CALLBACK {
+            return Err(refused("the query is longer than 8 KiB"));
         }
         let [mut state, mut code, mut error, mut issuer] = [const { None }; 4];
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -103,7 +101,7 @@ mod tests {
         ] {
             assert_eq!(flaw(query), expected, "{query}");
         }
-        assert_eq!(flaw(&format!("state=S&code={}", "x".repeat(LONGEST))), "the callback is too long");
+        assert_eq!(flaw(&format!("state=S&code={}", "x".repeat(MAX_CALLBACK))), "the query is longer than 8 KiB");
         assert!(Callback::read(None).is_err());
     }
 

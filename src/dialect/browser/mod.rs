@@ -28,6 +28,7 @@ use rotogate_core::session::profile::ProfileOverride;
 #[cfg(feature = "browser-oidc")]
 pub(crate) mod callback;
 pub(crate) mod device;
+pub(crate) mod long_target;
 pub(crate) mod navigation;
 pub(crate) mod page;
 pub(crate) mod step_up;
@@ -37,6 +38,7 @@ pub(crate) mod words;
 #[cfg(test)]
 mod tests;
 
+use long_target::NamedTarget;
 use step_up::AskedLogin;
 use target::{LoginTarget, LoginTargets};
 
@@ -127,16 +129,40 @@ impl BrowserDialect {
         format!("{}/{operation}", self.targets.path)
     }
 
-    /// The URL of the login that leads back to `to`, an absolute URL; `None` without a login page.
-    pub(crate) fn login_url(&self, to: &str, asked: &AskedLogin) -> Option<String> {
-        if self.page == LoginPage::None {
-            return None;
-        }
+    /// Leads a browser to the login that leads back to `to`.
+    pub(crate) fn lead_to_login(&self, to: &str, asked: &AskedLogin) -> Reply {
         let login = format!("{}{}", self.targets.origin, self.login_path(asked));
-        Some(match self.targets.admit(to) {
-            LoginTarget::ROOT => login,
-            target => with_query(&login, &[("to", target.as_str())]),
-        })
+        let target = self.targets.admit(to);
+        if target == LoginTarget::ROOT {
+            return words::see_other(&login);
+        }
+        let whole = with_query(&login, &[("to", target.as_str())]);
+        if whole.len() <= long_target::LONGEST_URL {
+            return words::see_other(&whole);
+        }
+        let named = NamedTarget::new(target.as_str());
+        let mut reply = words::see_other(&with_query(&login, &[("to", &named.page), ("rest", &named.digest)]));
+        long_target::put(reply.headers_mut(), target.as_str(), &self.targets.path);
+        reply
+    }
+
+    /// The target that the query of a request to the login names, not yet admitted.
+    pub(crate) fn target_of(call: &Call<'_>) -> Option<String> {
+        let kept = query_parameter(call.query, "rest").and_then(|digest| long_target::find(call.headers, &digest));
+        kept.or_else(|| query_parameter(call.query, "to"))
+    }
+
+    /// The URL of the application's page, with parameters and the target, or its path if the URL were too long.
+    fn page_url(&self, page: &str, more: &[(&str, &str)], target: LoginTarget<'_>) -> String {
+        let page = self.targets.url(LoginTarget::Own(page));
+        if target == LoginTarget::ROOT && more.is_empty() {
+            return page;
+        }
+        let url = with_query(&page, &[more, &[("to", target.as_str())]].concat());
+        if url.len() <= long_target::LONGEST_URL {
+            return url;
+        }
+        with_query(&page, &[more, &[("to", &NamedTarget::new(target.as_str()).page)]].concat())
     }
 
     /// The path of the login that a route asks for.
@@ -190,18 +216,11 @@ impl BrowserDialect {
 
     /// The answer to `GET /auth/login`.
     pub(crate) fn login_page(&self, call: &Call<'_>) -> Reply {
-        let to = query_parameter(call.query, "to");
+        let to = Self::target_of(call);
         let target = self.target(to.as_deref());
         match &self.page {
             LoginPage::BuiltIn => page::login(http::StatusCode::OK, &self.path_of(LOGIN), target.as_str(), None),
-            LoginPage::At(page) => {
-                let page = self.targets.url(LoginTarget::Own(page));
-                words::see_other(&if target == LoginTarget::ROOT {
-                    page
-                } else {
-                    with_query(&page, &[("to", target.as_str())])
-                })
-            }
+            LoginPage::At(page) => words::see_other(&self.page_url(page, &[], target)),
             LoginPage::None => words::denied(self, call, &Denial::NoRoute.into()),
         }
     }

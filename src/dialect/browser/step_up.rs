@@ -11,14 +11,13 @@ use zeroize::Zeroize;
 
 #[cfg(any(feature = "browser-oidc", test))]
 use super::query_parameter;
+#[cfg(any(feature = "browser-oidc", test))]
+use rotogate_core::bounds::MAX_ACR_VALUES;
 use rotogate_core::route::StepUp;
 
 const ACR_VALUES: &str = "acr_values";
 const MAX_AGE: &str = "max_age";
 const REFUSED: &str = "refused";
-/// The longest `acr_values`, in bytes.
-#[cfg(any(feature = "browser-oidc", test))]
-const LONGEST: usize = 512;
 
 /// A login that a route requires.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Zeroize)]
@@ -60,7 +59,7 @@ impl AskedLogin {
     #[cfg(any(feature = "browser-oidc", test))]
     pub(crate) fn read(query: Option<&str>) -> Self {
         let is_good =
-            |values: &String| values.len() <= LONGEST && values.bytes().all(|byte| matches!(byte, 0x20..0x7f));
+            |values: &String| values.len() <= MAX_ACR_VALUES && values.bytes().all(|byte| matches!(byte, 0x20..0x7f));
         let max_age = query_parameter(query, MAX_AGE).and_then(|age| age.parse::<u32>().ok());
         let is_word = |word: &String| word.len() <= 40 && word.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'_'));
         Self {
@@ -126,7 +125,7 @@ mod tests {
         for query in ["", "max_age=-1&acr_values=%00", "max_age=x&refused=%3Cb", "max_age=99999999999"] {
             assert!(AskedLogin::read(Some(query)).is_plain(), "{query}");
         }
-        let long = format!("acr_values={}", "x".repeat(LONGEST + 1));
+        let long = format!("acr_values={}", "x".repeat(MAX_ACR_VALUES + 1));
         assert!(AskedLogin::read(Some(&long)).pairs().is_empty());
         assert!(AskedLogin::of_route(None).is_plain() && AskedLogin::default().step_up() == StepUp::default());
     }

@@ -1,10 +1,9 @@
 //! The target of a login: the parameter `to`, which any page may write. Only a path of the gate or a URL of a listed
 //! origin is accepted, so a login never leads to a foreign page.
 
+use super::long_target::LONGEST;
 use rotogate_core::route::path::CanonicalPath;
 
-/// The longest `to`, in bytes.
-const LONGEST: usize = 2048;
 /// Escapes that a later parser could take for a separator, a line end or the beginning of a host.
 const ESCAPES: [&str; 6] = ["%09", "%0a", "%0b", "%0d", "%5c", "%2f%2f"];
 
@@ -128,13 +127,13 @@ mod tests {
         {
             assert_eq!(url(to), to);
         }
-        let longest = format!("/{}", "x".repeat(2047));
+        let longest = format!("/{}", "x".repeat(LONGEST - 1));
         assert_eq!(targets().admit(&longest), LoginTarget::Own(&longest));
     }
 
     #[test]
     fn b35_anything_else_leads_to_the_beginning() {
-        let long = format!("/{}", "x".repeat(2048));
+        let long = format!("/{}", "x".repeat(LONGEST));
         for to in [
             "",
             "x",

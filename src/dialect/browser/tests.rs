@@ -41,12 +41,21 @@ fn called<T>(
     if !media.is_empty() {
         headers.insert(CONTENT_TYPE, HeaderValue::try_from(media).unwrap());
     }
+    called_with(operation, method, (&headers, query, body), run)
+}
+
+fn called_with<T>(
+    operation: &'static str,
+    method: &Method,
+    (headers, query, body): (&HeaderMap, &str, &str),
+    run: impl FnOnce(&Call<'_>) -> T,
+) -> T {
     let body = Bytes::copy_from_slice(body.as_bytes());
     run(&Call {
         operation,
         params: &[],
         method,
-        headers: &headers,
+        headers,
         path: "/auth/login",
         query: (!query.is_empty()).then_some(query),
         body: &body,
@@ -236,18 +245,31 @@ fn a_page_of_the_application_replaces_the_form() {
     assert_eq!((failed.status().as_u16(), failed.headers()["location"].to_str().unwrap()), (303, location));
     let none = BrowserDialect { page: LoginPage::None, ..dialect() };
     assert_eq!(called(LOGIN, &Method::GET, ("", "", ""), |call| none.login_page(call)).status(), 404);
-    assert_eq!(none.login_url("/x", &AskedLogin::default()), None);
+    // A target that is too long for a URL leads to its page.
+    let query = format!("to=%2Fx%3F{}", "y".repeat(8000));
+    assert_eq!(led("/signin", &query), "https://gate.example/signin?to=%2Fx");
 }
 
 #[test]
 fn b36_the_login_leads_back_to_the_page_that_was_asked_for() {
-    assert_eq!(
-        dialect().login_url("/x?y=z", &AskedLogin::default()).as_deref(),
-        Some("https://gate.example/auth/login?to=%2Fx%3Fy%3Dz")
-    );
-    assert_eq!(dialect().login_url("/", &AskedLogin::default()).as_deref(), Some("https://gate.example/auth/login"));
-    let long = format!("/{}", "x".repeat(3000));
-    assert_eq!(dialect().login_url(&long, &AskedLogin::default()).as_deref(), Some("https://gate.example/auth/login"));
+    let led = |to: &str| dialect().lead_to_login(to, &AskedLogin::default());
+    let login = "https://gate.example/auth/login";
+    assert_eq!(led("/x?y=z").headers()["location"], format!("{login}?to=%2Fx%3Fy%3Dz"));
+    assert_eq!(led("/").headers()["location"], login);
+    assert_eq!(led(&format!("/{}", "x".repeat(8192))).headers()["location"], login, "longer than any target");
+    // What is too long for the URL of the login, the browser keeps in cookies.
+    let long = format!("/x?{}", "y%20".repeat(1500));
+    let reply = led(&long);
+    let (url, query) = reply.headers()["location"].to_str().unwrap().split_once('?').unwrap();
+    assert_eq!((url, query.starts_with("to=%2Fx&rest=")), (login, true), "{query}");
+    let cookies: Vec<_> = reply.headers().get_all("set-cookie").iter().map(|set| set.to_str().unwrap()).collect();
+    let cookies = cookies.iter().filter_map(|set| set.split("; ").next()).collect::<Vec<_>>().join("; ");
+    let target =
+        |headers: &HeaderMap| called_with(LOGIN, &Method::GET, (headers, query, ""), BrowserDialect::target_of);
+    let mut headers = HeaderMap::new();
+    assert_eq!(target(&headers).as_deref(), Some("/x"), "without its cookies");
+    headers.insert("cookie", cookies.parse().unwrap());
+    assert_eq!(target(&headers), Some(long));
 }
 
 #[test]

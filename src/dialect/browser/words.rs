@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::super::answer::{empty, json};
 use super::super::{Call, Reply};
-use super::{BrowserDialect, LOGIN, LOGOUT, LoginPage, SentAs, page, with_query};
+use super::{BrowserDialect, LOGIN, LOGOUT, LoginPage, SentAs, page};
 use crate::dialect::oauth2::form;
 use rotogate_core::claim::OwnClaims;
 use rotogate_core::clock::Timestamp;
@@ -267,10 +267,7 @@ fn failed_login(dialect: &BrowserDialect, call: &Call<'_>, words: &Words) -> Rep
             };
             page::login(words.status, &dialect.path_of(LOGIN), target.as_str(), Some(&text))
         }
-        LoginPage::At(page) => {
-            let page = dialect.targets.url(super::LoginTarget::Own(page));
-            see_other(&with_query(&page, &[("error", words.error), ("to", target.as_str())]))
-        }
+        LoginPage::At(page) => see_other(&dialect.page_url(page, &[("error", words.error)], target)),
         LoginPage::None => page::message(words.status, "Not logged in", words.detail),
     }
 }

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::dialect::browser::long_target::{NamedTarget, SHORT};
 use crate::dialect::browser::step_up::AskedLogin;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::credential;
@@ -53,9 +54,11 @@ pub(in crate::gate) struct Transaction {
     pub(in crate::gate) nonce: String,
     #[serde(rename = "v")]
     pub(in crate::gate) verifier: String,
-    /// The page after the login.
+    /// The page after the login, and the digest of the whole target if that is long.
     #[serde(rename = "t")]
     pub(in crate::gate) to: String,
+    #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::gate) rest: Option<String>,
     /// The login that a route asks for.
     #[serde(flatten)]
     pub(in crate::gate) asked: AskedLogin,
@@ -76,7 +79,14 @@ impl Transaction {
         let secret = || Ok(URL_SAFE_NO_PAD.encode(random::<32>()?.as_slice()));
         let (state, nonce, verifier) = (secret()?, secret()?, secret()?);
         let begun = now.as_secs();
-        Ok(Self { state, nonce, verifier, to: to.to_owned(), asked, begun, made: Vec::new(), ended: None })
+        let (to, rest) = match to.len() {
+            ..=SHORT => (to.to_owned(), None),
+            _ => {
+                let named = NamedTarget::new(to);
+                (named.page, Some(named.digest))
+            }
+        };
+        Ok(Self { state, nonce, verifier, to, rest, asked, begun, made: Vec::new(), ended: None })
     }
 
     /// Notes the logins that the session of this browser comes from, if its target asked for another login at once.
@@ -98,7 +108,7 @@ impl Transaction {
         let made = credential::cookies_with_prefix(headers, PREFIX).find_map(|(name, value)| {
             let known = Self::open(std::str::from_utf8(name).ok()?, value, keyring)?;
             let (at, of) = known.ended.as_ref()?;
-            (known.to == self.to && *of == session && now.as_secs().abs_diff(*at) <= latest).then_some(known)
+            (known.is_for(self) && *of == session && now.as_secs().abs_diff(*at) <= latest).then_some(known)
         });
         let Some(made) = made else { return Ok(()) };
         if made.made.contains(&self.digest()) || made.made.len() >= MOST_AT_ONCE {
@@ -106,6 +116,11 @@ impl Transaction {
         }
         self.made.clone_from(&made.made);
         Ok(())
+    }
+
+    /// Have both the same target?
+    fn is_for(&self, other: &Self) -> bool {
+        self.to == other.to && self.rest == other.rest
     }
 
     /// What tells the login that the target asks for from others.
@@ -123,6 +138,7 @@ impl Transaction {
             nonce: String::new(),
             verifier: String::new(),
             to: self.to.clone(),
+            rest: self.rest.clone(),
             asked: self.asked.clone(),
             begun: self.begun,
             made: self.made.iter().copied().chain([self.digest()]).collect(),
@@ -341,7 +357,7 @@ mod tests {
         assert_eq!(jar.0.len(), MOST);
         // Logins with long targets take the room of several logins.
         for n in 0..12 {
-            jar.begin(&format!("/{}", "x".repeat(2047)), &keyring, after(60 + n));
+            jar.begin(&format!("/{}", "x".repeat(SHORT - 1)), &keyring, after(60 + n));
         }
         assert!(jar.headers()[COOKIE].len() <= MOST_BYTES + 64, "{}", jar.headers()[COOKIE].len());
         assert_eq!(jar.0.len(), 2);

@@ -7,7 +7,7 @@ use super::told_recipient;
 use crate::dialect::browser::callback::{Callback, ProviderAnswer, ProviderError};
 use crate::dialect::browser::step_up::AskedLogin;
 use crate::dialect::browser::target::LoginTarget;
-use crate::dialect::browser::{NAME, page, query_parameter, words};
+use crate::dialect::browser::{BrowserDialect, NAME, long_target, page, words};
 use crate::dialect::{Call, Reply};
 use crate::gate::Inner;
 use crate::gate::browser::transaction::Transaction;
@@ -59,7 +59,7 @@ async fn begin_after(
     let engine = &handler.gate.engine;
     engine.limits().refresh(handler.origin.address)?;
     let now = engine.clock().now();
-    let to = query_parameter(call.query, "to");
+    let to = BrowserDialect::target_of(call);
     let target = browser.dialect.target(to.as_deref());
     let asked = AskedLogin::read(call.query);
     let mut transaction = Transaction::begin(target.as_str(), asked, now).map_err(Fault::from)?;
@@ -76,6 +76,9 @@ async fn begin_after(
     let url = url.map_err(|why| failed(provider, &why))?;
     let mut reply = words::see_other(&url);
     transaction.put(reply.headers_mut(), call.headers, &engine.keyring(), now)?;
+    if transaction.rest.is_some() {
+        long_target::put(reply.headers_mut(), target.as_str(), &browser.dialect.targets.path);
+    }
     Ok(reply)
 }
 
@@ -106,7 +109,7 @@ pub(super) async fn finish(
     match began {
         Ok(login) => {
             told_recipient(handler, &login.session);
-            let mut reply = logged_in(browser, &begun, &login, engine);
+            let mut reply = logged_in(browser, (&begun, call), &login, engine);
             begun.end(reply.headers_mut(), login.session.id, &engine.keyring(), now);
             (reply, Reason::ANSWERED)
         }
@@ -136,8 +139,14 @@ fn not_logged_in(browser: &BrowserEndpoint, error: &Error) -> (Reply, Reason) {
     (words::not_logged_in(&browser.dialect, error, None), Reason::from(error))
 }
 
-fn logged_in(browser: &BrowserEndpoint, begun: &Transaction, login: &BrowserLogin, engine: &Engine) -> Reply {
-    let url = browser.dialect.targets.url(browser.dialect.target(Some(&begun.to)));
+fn logged_in(
+    browser: &BrowserEndpoint,
+    (begun, call): (&Transaction, &Call<'_>),
+    login: &BrowserLogin,
+    engine: &Engine,
+) -> Reply {
+    let rest = begun.rest.as_deref().and_then(|digest| long_target::find(call.headers, digest));
+    let url = browser.dialect.targets.url(browser.dialect.target(Some(rest.as_deref().unwrap_or(&begun.to))));
     // After a redirect from another site, a browser sends no `Strict` cookie.
     let mut reply = if browser.is_strict() { page::onwards("Logged in", &url) } else { words::see_other(&url) };
     browser.put_begun(engine, login, reply.headers_mut());
