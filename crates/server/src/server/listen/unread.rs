@@ -3,7 +3,7 @@
 use http::StatusCode;
 
 /// What hyper's message begins with, the status that hyper answers with, and what is wrong in words.
-const KNOWN: [(&str, StatusCode, &str); 8] = [
+const KNOWN: [(&str, StatusCode, &str); 9] = [
     (
         "message head is too large",
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -18,7 +18,8 @@ const KNOWN: [(&str, StatusCode, &str); 8] = [
     ("invalid HTTP method", StatusCode::BAD_REQUEST, "no HTTP method; perhaps TLS at a port for clear text"),
     ("invalid HTTP version", StatusCode::BAD_REQUEST, "no version of HTTP that is served here"),
     ("invalid content-length", StatusCode::BAD_REQUEST, "Content-Length is no number, or not the same everywhere"),
-    ("unexpected transfer-encoding", StatusCode::BAD_REQUEST, "Transfer-Encoding is not chunked alone"),
+    ("invalid transfer-encoding", StatusCode::BAD_REQUEST, "Transfer-Encoding is not chunked alone"),
+    ("unexpected transfer-encoding", StatusCode::BAD_REQUEST, "Transfer-Encoding in HTTP/1.0"),
     ("invalid HTTP header", StatusCode::BAD_REQUEST, "a header field is malformed"),
 ];
 
