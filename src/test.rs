@@ -211,7 +211,7 @@ impl TestIdentity {
         let (limits, confirmations) = (Limits::new(Rates::default(), time), Confirmations::default());
         let context =
             || MissContext { limits: &limits, confirmations: &confirmations, source: None.into(), introspected: None };
-        let verified = checker.check(Credential::new(token.expose()), context).expect("it was made so");
+        let verified = checker.check(Credential::new(token.expose()), context, &mut ()).expect("it was made so");
         let route = Arc::new(Route::catch_all(RoutePolicy::default()));
         authorise(&route, verified, by(), &mut ()).expect("the route asks for nothing else")
     }

@@ -345,7 +345,7 @@ mod tests {
             let first = gate.sessions().start(NewSession::new("ada", "web")).await.unwrap();
             let second = gate.sessions().refresh(first.refresh_token.unwrap().expose()).await.unwrap();
             let access = Credential::new(second.access_token.expose());
-            gate.0.checker.check(access, || gate.0.shown(None::<IpAddr>)).unwrap();
+            gate.0.checker.check(access, || gate.0.shown(None::<IpAddr>), &mut ()).unwrap();
             // The bound of docs/sessions.md, in virtual time.
             tokio::time::sleep(Duration::from_millis(201)).await;
             let record = gate.sessions().get(first.session.unwrap()).await.unwrap().unwrap();

@@ -206,7 +206,8 @@ impl Lease {
     /// A lease for a token that is checked now.
     #[cfg(feature = "kuzzle")]
     pub fn new(context: &Arc<LeaseContext>, token: &str, address: Option<IpAddr>) -> Result<Self, Denial> {
-        let verified = context.checker.check(Credential::new(token), || MissContext::new(&context.engine, address))?;
+        let verified =
+            context.checker.check(Credential::new(token), || MissContext::new(&context.engine, address), &mut ())?;
         Ok(Self::for_caller(context, Some(&verified), OnExpiry::Close))
     }
 

@@ -242,11 +242,8 @@ async fn k6_a_key_is_refused_wherever_it_is_not_meant() {
     for target in [format!("/keys?api_key={text}"), format!("/keys?access_token={text}")] {
         assert_ne!(world.send(&target, &[]).await.status(), StatusCode::OK, "{target}");
     }
-    let cheap = world
-        .gate
-        .0
-        .checker
-        .check(rotogate_core::credential::Credential::new(&text), || world.gate.0.shown(None::<std::net::IpAddr>));
+    let token = rotogate_core::credential::Credential::new(&text);
+    let cheap = world.gate.0.checker.check(token, || world.gate.0.shown(None::<std::net::IpAddr>), &mut ());
     assert_eq!(cheap.err(), Some(Denial::UnusableCredential), "our own endpoints take tokens");
     assert!(world.gate.0.checker.at_hand::<()>(text.as_bytes()).is_none());
     // A rule for calls that does not name keys, on a route that does.

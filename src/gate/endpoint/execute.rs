@@ -329,7 +329,7 @@ impl EndpointCommand<'_> {
     /// take no proof (requirement N38). The token must be valid now, and for this endpoint.
     fn check_unproved(&self, token: &SecretString, source: Source<'_>) -> Result<Arc<Verified>, Denial> {
         let credential = Credential::maybe_bound(token.expose_secret());
-        let verified = self.gate.checker.check(credential, || self.gate.shown(source))?;
+        let verified = self.gate.checker.check(credential, || self.gate.shown(source), &mut ())?;
         self.concerns(verified.token())?;
         Ok(verified)
     }
@@ -349,7 +349,8 @@ impl EndpointCommand<'_> {
         source: Source<'_>,
     ) -> Result<Arc<Verified>, Denial> {
         let check = |introspected: Option<&Introspected>| {
-            let verified = self.gate.checker.check(credential, || self.gate.shown(source).after(introspected))?;
+            let shown = || self.gate.shown(source).after(introspected);
+            let verified = self.gate.checker.check(credential, shown, &mut ())?;
             self.is_of_account(verified.token())?;
             Ok(verified)
         };

@@ -89,7 +89,7 @@ impl EndpointRequest<'_> {
             observer.judged(Rule::Proof, gate.device_proved(|| device.cookie(), &verified))?;
             verified
         } else {
-            gate.checker.check_observed(Credential::new(access), || gate.shown(address), observer)?
+            gate.checker.check(Credential::new(access), || gate.shown(address), observer)?
         };
         let (token, origin) = (verified.token(), Origin::default());
         let command = EndpointCommand { gate, endpoint, origin: &origin, account: accounts(endpoint, account).1 };

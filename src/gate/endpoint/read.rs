@@ -114,7 +114,7 @@ impl Reading<'_> {
         let sources = self.dialect.sources();
         let places = Places { query: sources.query, cookies: [sources.cookie, None], dpop: false };
         let shown = || self.gate.shown(self.gate.client_address(self.parts));
-        let good = |token: &str| match self.gate.checker.check(Credential::new(token), shown) {
+        let good = |token: &str| match self.gate.checker.check(Credential::new(token), shown, &mut ()) {
             Ok(verified) => Ok(Some(verified.holder())),
             Err(denial) => NotGood::from_denial(denial).map(|_| None),
         };

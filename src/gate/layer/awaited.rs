@@ -16,7 +16,7 @@ use rotogate_core::policy::may_take;
 use rotogate_core::route::RoutePolicy;
 use rotogate_core::token::live_keys::KeysWait;
 use rotogate_core::token::verify::IssuerRules;
-use rotogate_core::verify_cache::{Introspected, IntrospectionWait, SessionAnswer};
+use rotogate_core::verify_cache::{Introspected, IntrospectionWait, SessionAnswer, TakenIssuers};
 
 /// A request's wait.
 pub(in crate::gate) struct Awaited {
@@ -100,7 +100,7 @@ fn wait(
     denial: Denial,
     holder: Option<Holder>,
     address: Option<IpAddr>,
-    taken: Option<&dyn Fn(&IssuerRules) -> bool>,
+    taken: TakenIssuers<'_>,
 ) -> Option<Awaited> {
     let place = gate.running.overload.unverified.enter(holder).ok()?;
     let what = if matches!(denial, Denial::IntrospectionUnavailable(_)) {

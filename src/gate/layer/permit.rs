@@ -26,7 +26,7 @@ use rotogate_core::rule::Rule;
 use rotogate_core::token::observer::Observer;
 use rotogate_core::token::session_cookie::is_of_browser;
 use rotogate_core::token::verify::IssuerRules;
-use rotogate_core::verify_cache::{Introspected, Verified};
+use rotogate_core::verify_cache::{Check, Introspected, Verified};
 
 /// A request whose route is known. Steps 5 to 7 are its methods: each step takes the result of the step before it.
 pub(in crate::gate) struct RoutedRequest<'a, O> {
@@ -225,10 +225,10 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
                 gate.checker.check_session(value, || gate.session_miss(seen(), parts.extensions.get()), observer)?
             }
             PresentedToken::Text(token) => {
-                let presented = Credential::maybe_bound(&token);
+                let credential = Credential::maybe_bound(&token);
                 // The lookup by bytes has already missed for the token of an `Authorization` header.
                 let may_be_at_hand = found.by_cookie || !parts.headers.contains_key(AUTHORIZATION);
-                gate.checker.check_of(presented, may_be_at_hand, taken, shown, observer)?
+                gate.checker.check(Check { credential, may_be_at_hand, taken: Some(&taken) }, shown, observer)?
             }
         };
         let proof = gate.device_proved(|| shown_device(&parts.headers), &verified);

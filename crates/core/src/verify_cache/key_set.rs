@@ -13,7 +13,7 @@ use super::front::SetId;
 use super::introspected::IntrospectedTokens;
 use super::token_key::{TextHasher, TokenKey, TokenRef};
 use super::verified::{CacheShared, Verified, as_weight};
-use super::{ENTRY_OVERHEAD_BYTES, REFUSED_CACHE_BYTES, REFUSED_FOR, TokenChecker};
+use super::{ENTRY_OVERHEAD_BYTES, REFUSED_CACHE_BYTES, REFUSED_FOR, TakenIssuers, TokenChecker};
 use crate::clock::EngineClock;
 use crate::denial::Denial;
 use crate::token::claims::AccessToken;
@@ -51,15 +51,6 @@ impl Expiry<TokenKey, Arc<Verified>> for UntilExpired {
     fn expire_after_create(&self, _: &TokenKey, verified: &Arc<Verified>, _: std::time::Instant) -> Option<Duration> {
         Some(verified.token.expires.since(self.0.now()).saturating_add(Duration::from_secs(60)))
     }
-}
-
-/// The tokens about which an issuer may be asked.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum AskedAbout {
-    /// Opaque tokens, and the JWTs of an issuer whose JWTs are always introspected.
-    All,
-    /// These JWTs alone.
-    Jwts,
 }
 
 impl KeySet {
@@ -141,12 +132,7 @@ impl KeySet {
     }
 
     /// The introspected tokens of this token's issuer, if the issuer must be asked because the signature is not enough.
-    pub(super) fn introspecting(
-        &self,
-        token: &str,
-        asked_about: AskedAbout,
-        taken: impl Fn(&IssuerRules) -> bool,
-    ) -> Option<&Arc<IntrospectedTokens>> {
+    pub(super) fn introspecting(&self, token: &str, taken: TakenIssuers<'_>) -> Option<&Arc<IntrospectedTokens>> {
         if self.introspected.is_empty() {
             return None;
         }
@@ -154,11 +140,10 @@ impl KeySet {
             if !self.introspected.iter().any(|tokens| tokens.rules().is_always_introspected()) {
                 return None;
             }
-            self.verifier.claimed(token).ok().filter(|rules| rules.is_always_introspected() && taken(rules))?
-        } else if asked_about == AskedAbout::All && is_opaque(token) {
-            introspecting(self.verifier.issuers(), token, taken)?
+            let is_taken = |rules: &&IssuerRules| taken.is_none_or(|taken| taken(rules));
+            self.verifier.claimed(token).ok().filter(|rules| rules.is_always_introspected()).filter(is_taken)?
         } else {
-            return None;
+            introspecting(self.verifier.issuers(), token, taken.filter(|_| is_opaque(token))?)?
         };
         self.tokens_of(&rules.issuer)
     }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::introspected::{Introspected, IntrospectedTokens};
-use super::key_set::{AskedAbout, KeySet};
+use super::key_set::KeySet;
 use super::token_key::{TokenKey, TokenRef};
-use super::{TokenChecker, Verified, front};
+use super::{TakenIssuers, TokenChecker, Verified, front};
 use crate::api_key::KeyPrefix;
 use crate::denial::Denial;
 use crate::engine::Engine;
@@ -16,7 +16,7 @@ use crate::reason::Reason;
 use crate::rule::Rule;
 use crate::strict_json::Members;
 use crate::token::observer::Observer;
-use crate::token::verify::{IssuerRules, MAX_TOKEN, TokenRefusal, TokenToVerify, is_jwt_shaped, payload_of};
+use crate::token::verify::{TokenRefusal, TokenToVerify, is_jwt_shaped, payload_of};
 use crate::trace::{self, StepKind};
 
 /// The result of a check of an access token.
@@ -101,8 +101,7 @@ impl TokenChecker {
         &self,
         keys: &KeySet,
         token: &str,
-        asked_about: AskedAbout,
-        taken: impl Fn(&IssuerRules) -> bool,
+        taken: TakenIssuers<'_>,
         shown: impl FnOnce() -> MissContext<'a>,
         observer: &mut O,
     ) -> Result<Arc<Verified>, Denial> {
@@ -113,7 +112,7 @@ impl TokenChecker {
                 observer.judged(Rule::Signature, Ok(()))?;
                 verified
             }
-            None => match keys.introspecting(token, asked_about, &taken) {
+            None => match keys.introspecting(token, taken) {
                 Some(tokens) => {
                     return match tokens.known::<O>(token) {
                         Some(known) => {
@@ -183,7 +182,7 @@ impl TokenChecker {
         &self,
         keys: &KeySet,
         key: TokenRef<'_>,
-        taken: impl Fn(&IssuerRules) -> bool,
+        taken: TakenIssuers<'_>,
         shown: MissContext<'_>,
         observer: &mut O,
     ) -> Result<Arc<Verified>, Denial> {
@@ -193,16 +192,12 @@ impl TokenChecker {
         let (payload, read);
         let mut claims = None;
         if keys.verifier.has_others() {
-            let unchecked = |denial| {
-                if O::HAS_EFFECTS {
-                    self.count(TokenRefusal::Unchecked(denial), key.text, shown);
-                }
-                denial
-            };
-            payload = payload_of(key.text).map_err(unchecked)?;
-            read = Members::read(&payload).map_err(|why| unchecked(Denial::MalformedToken(why)))?;
-            if !taken(keys.verifier.claimed_in(&read).map_err(unchecked)?.0) {
-                observer.judged(Rule::Issuer, Err(unchecked(Denial::WrongIssuer)))?;
+            payload = payload_of(key.text)?;
+            read = Members::read(&payload).map_err(Denial::MalformedToken)?;
+            let rules = keys.verifier.claimed_in(&read)?.0;
+            if taken.is_some_and(|taken| !taken(rules)) {
+                self.counted::<O>(CheckResult::Unchecked);
+                observer.judged(Rule::Issuer, Err(Denial::WrongIssuer))?;
             }
             claims = Some(&read);
         }

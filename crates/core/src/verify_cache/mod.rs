@@ -65,7 +65,7 @@ pub(crate) use front::bytes as at_hand;
 pub use identity::{IdentityField, IdentityHeaders, MAX_IDENTITY_HEADERS};
 use introspected::IntrospectedTokens;
 pub use introspected::{Introspected, IntrospectionWait};
-use key_set::{AskedAbout, KeySet};
+use key_set::KeySet;
 pub use miss::CheckResult;
 pub use miss::MissContext;
 pub use session::{SessionAnswer, SessionMiss};
@@ -84,6 +84,28 @@ const TRY_AGAIN: Duration = Duration::from_secs(1);
 const ENTRY_OVERHEAD_BYTES: usize = 800;
 /// The memory for the assertions of a cached token, of usual size, for two upstreams.
 const ASSERTION_BYTES: usize = 1536;
+
+/// Decides whether tokens of an issuer are accepted at all. `None` accepts any issuer; then no issuer is asked about an
+/// opaque token, because it is unknown which one to ask.
+pub type TakenIssuers<'a> = Option<&'a dyn Fn(&IssuerRules) -> bool>;
+
+/// A credential to check. A [`Credential`] alone is checked as one of any issuer.
+pub struct Check<'a> {
+    /// The credential.
+    pub credential: Credential<'a>,
+    /// False after [`TokenChecker::at_hand`] did not find the token.
+    pub may_be_at_hand: bool,
+    /// Judges the issuer of an unseen token before its signature is verified.
+    pub taken: TakenIssuers<'a>,
+}
+
+impl<'a> From<Credential<'a>> for Check<'a> {
+    fn from(credential: Credential<'a>) -> Self {
+        Self { credential, may_be_at_hand: true, taken: None }
+    }
+}
+
+crate::debug_with!(Check<'_>);
 
 /// Checks tokens, with the cache of verified tokens.
 pub struct TokenChecker {
@@ -165,59 +187,20 @@ impl TokenChecker {
         }
     }
 
-    /// Checks a credential of any issuer. See [`Self::check_of`]. No issuer is asked about an opaque token, because it
-    /// is unknown which one to ask.
-    ///
-    /// # Errors
-    /// As [`Self::check_of`].
-    pub fn check<'a>(
-        &self,
-        credential: Credential<'_>,
-        shown: impl FnOnce() -> MissContext<'a>,
-    ) -> Result<Arc<Verified>, Denial> {
-        self.check_observed(credential, shown, &mut ())
-    }
-
-    /// [`Self::check`] with an observer.
-    ///
-    /// # Errors
-    /// As [`Self::check_of`].
-    pub fn check_observed<'a, O: Observer>(
-        &self,
-        credential: Credential<'_>,
-        shown: impl FnOnce() -> MissContext<'a>,
-        observer: &mut O,
-    ) -> Result<Arc<Verified>, Denial> {
-        self.check_with(credential, (true, AskedAbout::Jwts), |_| true, shown, observer)
-    }
-
-    /// Checks a credential. A cache hit costs a look-up, a clock read and an atomic load. For an unseen token, `taken`
-    /// decides whether tokens of its issuer are accepted at all, before its signature is verified. The caller must
-    /// judge the returned token in any case. `may_be_at_hand` is false after [`Self::at_hand`] did not find the token.
+    /// Checks a credential. A cache hit costs a look-up, a clock read and an atomic load. The caller must judge the
+    /// returned token in any case.
     ///
     /// # Errors
     /// The denial of the rule that refuses the credential. [`Denial::RateLimited`] for an unseen token, if too many
     /// forged tokens came from its source. [`Denial::IntrospectionUnavailable`] if its issuer must be asked first: see
     /// [`Self::awaited_introspection`].
-    pub fn check_of<'a, O: Observer>(
+    pub fn check<'a, 'c, O: Observer>(
         &self,
-        credential: Credential<'_>,
-        may_be_at_hand: bool,
-        taken: impl Fn(&IssuerRules) -> bool,
+        check: impl Into<Check<'c>>,
         shown: impl FnOnce() -> MissContext<'a>,
         observer: &mut O,
     ) -> Result<Arc<Verified>, Denial> {
-        self.check_with(credential, (may_be_at_hand, AskedAbout::All), taken, shown, observer)
-    }
-
-    fn check_with<'a, O: Observer>(
-        &self,
-        credential: Credential<'_>,
-        (may_be_at_hand, asked_about): (bool, AskedAbout),
-        taken: impl Fn(&IssuerRules) -> bool,
-        shown: impl FnOnce() -> MissContext<'a>,
-        observer: &mut O,
-    ) -> Result<Arc<Verified>, Denial> {
+        let Check { credential, may_be_at_hand, taken } = check.into();
         let token = credential.token();
         if session::is_cookie(token) {
             return observer.read(Rule::Credential, Err(Denial::MalformedToken("a session cookie is not a token")));
@@ -233,7 +216,7 @@ impl TokenChecker {
                 self.counted::<O>(CheckResult::Hit);
                 verified
             }
-            None => self.check_absent(&keys, token, asked_about, taken, shown, observer)?,
+            None => self.check_absent(&keys, token, taken, shown, observer)?,
         };
         if credential.is_bearer() && verified.token.is_bound() {
             return Err(Denial::UnprovedBinding);
@@ -250,7 +233,7 @@ impl TokenChecker {
     /// Checks a token that [`Self::at_hand`] found. The token may be bound to a key, which the caller must check.
     ///
     /// # Errors
-    /// As [`Self::check_of`], for a token that was good before.
+    /// As [`Self::check`], for a token that was good before.
     pub fn check_known<O: Observer>(&self, verified: Arc<Verified>, observer: &mut O) -> Result<Arc<Verified>, Denial> {
         self.counted::<O>(CheckResult::Hit);
         self.check_now(verified, observer)
@@ -413,20 +396,14 @@ impl TokenChecker {
     }
 
     /// The wait of a token whose issuer must be asked; `None` if too many questions are running, or the issuer did not
-    /// answer. `taken` must be the check's `taken`, or `None` if the check was for any issuer. `is_known` tells whether
-    /// the caller presented good tokens lately.
+    /// answer. `taken` must be the check's. `is_known` tells whether the caller presented good tokens lately.
     pub fn awaited_introspection(
         &self,
         token: &str,
-        taken: Option<&dyn Fn(&IssuerRules) -> bool>,
+        taken: TakenIssuers<'_>,
         is_known: bool,
     ) -> Option<IntrospectionWait> {
-        let keys = self.keys.load();
-        let tokens = match taken {
-            Some(taken) => keys.introspecting(token, AskedAbout::All, taken),
-            None => keys.introspecting(token, AskedAbout::Jwts, |_| true),
-        };
-        tokens?.wait(token, is_known)
+        self.keys.load().introspecting(token, taken)?.wait(token, is_known)
     }
 
     /// The counts of introspection results: the issuer's name, the result, the number.
@@ -442,7 +419,7 @@ impl TokenChecker {
     /// The issuer that must be asked about a token; `None` if the issuer's keys alone decide.
     pub fn asked_about(&self, token: &str, taken: impl Fn(&IssuerRules) -> bool) -> Option<Arc<str>> {
         let keys = self.keys.load();
-        keys.introspecting(token, AskedAbout::All, taken).map(|tokens| Arc::clone(&tokens.rules().name))
+        keys.introspecting(token, Some(&taken)).map(|tokens| Arc::clone(&tokens.rules().name))
     }
 
     /// The number of checks with each of [`CheckResult::ALL`].

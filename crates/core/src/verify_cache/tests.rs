@@ -72,7 +72,7 @@ impl World {
     }
 
     fn check(&self, token: &str) -> Result<Arc<Verified>, Denial> {
-        self.checker.check(Credential::new(token), || self.shown())
+        self.checker.check(Credential::new(token), || self.shown(), &mut ())
     }
 
     /// May a long-lived connection with this token go on?

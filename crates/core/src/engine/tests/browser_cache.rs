@@ -103,7 +103,8 @@ async fn b16_no_token_is_a_session_and_no_session_cookie_is_a_token() {
     let pair = world.login().await;
     world.check(&pair.access).unwrap();
     assert_eq!(check(&world, &pair.access).unwrap_err(), Denial::UnknownSessionCookie);
-    assert!(world.checker.check(Credential::new(&pair.access), || world.shown(world.engine.confirmations())).is_ok());
+    let shown = || world.shown(world.engine.confirmations());
+    assert!(world.checker.check(Credential::new(&pair.access), shown, &mut ()).is_ok());
 }
 
 #[tokio::test]

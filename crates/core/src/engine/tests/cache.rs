@@ -136,7 +136,7 @@ async fn a5_whoever_shows_a_new_token_is_judged_for_himself_at_whatever_moment()
     (0..2).for_each(|_| limits.record_forged(forger));
     let show = |token: &str, address: Option<std::net::IpAddr>| {
         let shown = || MissContext { limits: &limits, source: address.into(), ..w.shown(w.engine.confirmations()) };
-        w.checker.check(Credential::new(token), shown).map(|_| ())
+        w.checker.check(Credential::new(token), shown, &mut ()).map(|_| ())
     };
     for _ in 0..300 {
         let token = w.login().await.access;
@@ -161,7 +161,7 @@ async fn of_several_who_show_a_new_token_at_once_one_verifies_it() {
         let barrier = Barrier::new(4);
         let show = || {
             barrier.wait();
-            w.checker.check(Credential::new(&token), || w.shown(w.engine.confirmations())).unwrap()
+            w.checker.check(Credential::new(&token), || w.shown(w.engine.confirmations()), &mut ()).unwrap()
         };
         let verified = std::thread::scope(|scope| {
             let all: Vec<_> = (0..4).map(|_| scope.spawn(show)).collect();
@@ -272,7 +272,7 @@ async fn a13_a_client_that_goes_on_showing_a_dead_token_holds_nobody_up() {
     let limits = fresh(&w, Rates { forged_per_address: rate, refused_per_address: rate, ..Rates::default() });
     let show = |token: &str| {
         let shown = || MissContext { limits: &limits, source: NAT.into(), ..w.shown(w.engine.confirmations()) };
-        w.checker.check(Credential::new(token), shown).map(|_| ())
+        w.checker.check(Credential::new(token), shown, &mut ()).map(|_| ())
     };
     let expired = w.login_with("ada", None, "web", Some(secs(1))).await.unwrap();
     let revoked = w.login().await;

@@ -202,7 +202,7 @@ async fn r3_an_abandoned_access_token_that_is_cached_is_refused_at_once() {
     // Another process verifies the token, so this one does not know of the use.
     let elsewhere = crate::engine::confirm::Confirmations::default();
     let credential = crate::credential::Credential::new(&lost.access);
-    w.checker.check(credential, || w.shown(&elsewhere)).unwrap();
+    w.checker.check(credential, || w.shown(&elsewhere), &mut ()).unwrap();
     assert_eq!(w.checker.cached(), 1);
     w.advance(secs(60));
     w.refreshed(&first.refresh, IssueKind::Reissued).await;

@@ -553,7 +553,7 @@ impl World {
     }
 
     pub(super) fn check(&self, access: &str) -> Result<Arc<Verified>, Denial> {
-        self.checker.check(Credential::new(access), || self.shown(self.engine.confirmations()))
+        self.checker.check(Credential::new(access), || self.shown(self.engine.confirmations()), &mut ())
     }
 
     pub(super) fn verify_ignoring_expiry(

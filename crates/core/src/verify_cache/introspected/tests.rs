@@ -23,7 +23,7 @@ use crate::token::keyring::Keyring;
 use crate::token::mint::mint;
 use crate::token::verify::{IssuerKeys, Verifier};
 use crate::token::{MintedClaims, TokenStyle};
-use crate::verify_cache::{IdentityHeaders, MissContext, TokenChecker};
+use crate::verify_cache::{Check, IdentityHeaders, MissContext, TokenChecker};
 
 const URL: &str = "https://idp.test";
 const T0: Timestamp = Timestamp::from_millis(1_700_000_000_400);
@@ -133,7 +133,7 @@ impl World {
     fn check_from(&self, source: Option<IpAddr>, token: &str, answer: Option<&Introspected>) -> Outcome {
         let (limits, confirmations) = (&*self.limits, &*self.confirmations);
         let shown = || MissContext { limits, confirmations, source: source.into(), introspected: None }.after(answer);
-        self.checker.check_of(Credential::new(token), true, |_| true, shown, &mut ())
+        self.checker.check(Check { taken: Some(&|_| true), ..Credential::new(token).into() }, shown, &mut ())
     }
 
     /// As a request is checked: it waits for the answer, and is checked again.
@@ -656,9 +656,10 @@ async fn i20_no_other_server_sees_what_is_not_its_own() {
         assert!(matches!(w.denied(token).await, Denial::MalformedToken(_)), "{token:.20}");
     }
     // A route that does not accept the issuer, and a call that names no issuer.
-    let elsewhere = w.checker.check_of(Credential::new("ory_at_1"), true, |_| false, shown, &mut ());
+    let token = Credential::new("ory_at_1");
+    let elsewhere = w.checker.check(Check { taken: Some(&|_| false), ..token.into() }, shown, &mut ());
     assert!(matches!(elsewhere, Err(Denial::MalformedToken(_))));
-    assert!(matches!(w.checker.check(Credential::new("ory_at_1"), shown), Err(Denial::MalformedToken(_))));
+    assert!(matches!(w.checker.check(token, shown, &mut ()), Err(Denial::MalformedToken(_))));
     assert_eq!(w.issuer.calls(), 0);
     w.check("ory_at_1").await.unwrap();
 }
