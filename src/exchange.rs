@@ -1,8 +1,6 @@
 //! Exchanges tokens at a provider's token endpoint: RFC 8693, Entra's on-behalf-of, or an identity assertion (ID-JAG), which
 //! a second authorization server takes as a grant.
 
-use std::fmt;
-
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -50,11 +48,7 @@ pub struct HttpExchanger {
     pub then: Option<Box<Self>>,
 }
 
-impl fmt::Debug for HttpExchanger {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "HttpExchanger({})", self.place)
-    }
-}
+rotogate_core::debug_with!(HttpExchanger { place });
 
 impl HttpExchanger {
     /// The body, without the client.

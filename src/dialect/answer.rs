@@ -1,7 +1,5 @@
 //! The answer of a dialect to a request: a reply, a forward, or a connection that it takes over.
 
-use std::fmt;
-
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
@@ -37,17 +35,13 @@ impl From<(Reply, Reason)> for Answer {
     }
 }
 
-impl fmt::Debug for Answer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Reply(..) => "Reply(…)",
-            Self::Consult(_) => "Consult(…)",
-            Self::Forward(_) => "Forward(…)",
-            #[cfg(feature = "kuzzle")]
-            Self::Upgrade(_) => "Upgrade(…)",
-        })
-    }
-}
+rotogate_core::debug_with!(Answer, |it, f| f.write_str(match it {
+    Answer::Reply(..) => "Reply(…)",
+    Answer::Consult(_) => "Consult(…)",
+    Answer::Forward(_) => "Forward(…)",
+    #[cfg(feature = "kuzzle")]
+    Answer::Upgrade(_) => "Upgrade(…)",
+}));
 
 /// A request that is authorised like any other on the route of its path and sent on without its body. The service's
 /// answer becomes part of the gate's own reply. Only for operations that

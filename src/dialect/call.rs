@@ -1,6 +1,5 @@
 //! Requests to an endpoint: the paths that a dialect serves, and the requests to these paths.
 
-use std::fmt;
 use std::net::IpAddr;
 
 use bytes::Bytes;
@@ -100,12 +99,8 @@ impl<'a> Call<'a> {
     }
 }
 
-impl fmt::Debug for Call<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Headers, query and body may contain credentials.
-        f.debug_struct("Call").field("operation", &self.operation).finish_non_exhaustive()
-    }
-}
+// Headers, query and body may contain credentials.
+rotogate_core::debug_with!(Call<'_> { operation });
 
 /// A call inside an envelope. The call obeys the rules that routes have for the call, and the rules of the envelope's
 /// own path.

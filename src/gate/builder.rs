@@ -95,11 +95,7 @@ pub struct GateBuilder {
 #[derive(Clone)]
 struct TimeArc(Arc<dyn TimeSource>);
 
-impl std::fmt::Debug for TimeArc {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("TimeSource")
-    }
-}
+rotogate_core::debug_with!(TimeArc);
 
 impl GateBuilder {
     /// The `iss` of minted tokens: an https URL without query or fragment. Plain http is accepted on loopback.

@@ -13,8 +13,6 @@
 //! HMAC, HKDF and the digest use SHA-256. The store alone reveals nothing about T: even an id cannot be computed from a
 //! known T. Store and keyring together open only the records whose T is known, for the client that exchanged it.
 
-use std::fmt;
-
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
@@ -70,11 +68,7 @@ pub struct Sealer {
     salts: Vec<Salt>,
 }
 
-impl fmt::Debug for Sealer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sealer").field("keys", &self.salts.len()).finish()
-    }
-}
+rotogate_core::debug_with!(Sealer, |it| { keys: it.salts.len() });
 
 impl Sealer {
     /// The secrets for the endpoint with this name in front of this token URL. At another endpoint, a token has other

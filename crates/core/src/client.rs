@@ -1,7 +1,6 @@
 //! OAuth clients (RFC 6749 §2): which clients may ask for tokens, and how they authenticate.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -207,11 +206,7 @@ struct KnownClient {
     good: ArcSwapOption<[u8; 32]>,
 }
 
-impl fmt::Debug for Clients {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.by_id.values().map(|known| &known.client)).finish()
-    }
-}
+crate::debug_with!(Clients, |it, f| f.debug_list().entries(it.by_id.values().map(|known| &known.client)).finish());
 
 impl Clients {
     /// Registers these clients. A later client replaces an earlier client with the same id.

@@ -110,11 +110,7 @@ impl Timestamp {
     }
 }
 
-impl fmt::Debug for Timestamp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}ms", self.0)
-    }
-}
+crate::debug_with!(Timestamp, |it, f| write!(f, "{}ms", it.0));
 
 const fn millis(d: Duration) -> u64 {
     let ms = d.as_millis();

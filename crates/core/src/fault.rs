@@ -316,21 +316,19 @@ impl<F: Into<Fault>> From<F> for Error {
 /// An error with its causes, for logs.
 pub struct Chain<'a>(pub &'a dyn std::error::Error);
 
-impl std::fmt::Debug for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut said = self.0.to_string();
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            let text = error.to_string();
-            // Some errors name their cause themselves.
-            if !said.ends_with(&text) {
-                said = format!("{said}: {text}");
-            }
-            cause = error.source();
+crate::debug_with!(Chain<'_>, |it, f| {
+    let mut said = it.0.to_string();
+    let mut cause = it.0.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        // Some errors name their cause themselves.
+        if !said.ends_with(&text) {
+            said = format!("{said}: {text}");
         }
-        f.write_str(&said)
+        cause = error.source();
     }
-}
+    f.write_str(&said)
+});
 
 #[cfg(test)]
 mod tests {

@@ -133,11 +133,7 @@ impl fmt::Display for Reason {
     }
 }
 
-impl fmt::Debug for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word)
-    }
-}
+crate::debug_with!(Reason, |it, f| f.write_str(it.word));
 
 impl From<Denial> for Reason {
     fn from(denial: Denial) -> Self {

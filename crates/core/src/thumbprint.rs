@@ -42,11 +42,7 @@ macro_rules! thumbprint {
             }
         }
 
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}({self})", stringify!($name))
-            }
-        }
+        $crate::debug_with!($name, |it, f| write!(f, "{}({it})", stringify!($name)));
 
         impl $name {
         /// A thumbprint from its bytes.

@@ -5,7 +5,6 @@
 //! bulkhead bounds the running and waiting requests (requirement I25).
 
 use std::borrow::Cow;
-use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,11 +123,7 @@ impl Key {
     }
 }
 
-impl fmt::Debug for RemoteDirectory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("RemoteDirectory").field(&self.0.source).finish()
-    }
-}
+rotogate_core::debug_with!(RemoteDirectory, |it| { source: it.0.source });
 
 impl RemoteDirectory {
     /// Creates a directory. Must be called in a runtime, on which its requests will run.

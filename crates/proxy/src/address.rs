@@ -379,8 +379,4 @@ impl fmt::Display for Address {
     }
 }
 
-impl fmt::Debug for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}
+rotogate_core::debug_with!(Address, |it, f| write!(f, "{it}"));

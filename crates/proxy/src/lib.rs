@@ -25,7 +25,6 @@
 //! connection. Bodies flow both ways at once, and trailers pass. A gRPC client receives failures as a gRPC status.
 
 use std::convert::Infallible;
-use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -202,14 +201,10 @@ pub struct UpstreamAddress {
     pub in_flight: usize,
 }
 
-impl fmt::Debug for Proxy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Proxy")
-            .field("pools", &self.0.upstreams.iter().map(|running| &running.pool).collect::<Vec<_>>())
-            .field("settings", &self.0.settings)
-            .finish_non_exhaustive()
-    }
-}
+rotogate_core::debug_with!(Proxy, |it| {
+    pools: it.0.upstreams.iter().map(|running| &running.pool).collect::<Vec<_>>(),
+    settings: it.0.settings
+});
 
 impl Proxy {
     /// A proxy to these upstreams; routes refer to their indices. Must be called in a Tokio runtime.

@@ -4,7 +4,6 @@
 //! A caller and a client address have shares of an upstream's slots. The shares bind only under contention (requirement
 //! A17, see [`Usage`]), and a request beyond them waits its turn, see [`super::queue`].
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -446,11 +445,7 @@ impl Pool {
     }
 }
 
-impl fmt::Debug for Pool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("upstream", &self.upstream).field("addresses", &self.all()).finish_non_exhaustive()
-    }
-}
+rotogate_core::debug_with!(Pool { upstream, all() });
 
 /// The addresses in a URL itself; `None` for a name.
 fn fixed(url: &UpstreamUrl) -> Option<Vec<Option<SocketAddr>>> {

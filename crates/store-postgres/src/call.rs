@@ -1,6 +1,5 @@
 //! A call of one of the store's functions: one statement, one round trip.
 
-use std::fmt;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -78,11 +77,7 @@ impl Arg {
     }
 }
 
-impl fmt::Debug for Arg {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("…")
-    }
-}
+rotogate_core::debug_with!(Arg);
 
 type Encoded = Result<IsNull, Box<dyn std::error::Error + Sync + Send>>;
 

@@ -31,7 +31,6 @@
 //! | `relay` | the relay's records |
 //! | `migration` | what was applied |
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,11 +117,7 @@ impl PostgresStore {
     }
 }
 
-impl fmt::Debug for PostgresStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PostgresStore").field("options", &self.0.options).finish_non_exhaustive()
-    }
-}
+rotogate_core::debug_with!(PostgresStore, |it| { options: it.0.options });
 
 /// Notifies readers of new entries. This never happens within the transaction that wrote them, because a notification
 /// takes a lock of the whole server at its commit.

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use rotogate_core::{
-    claim, client, clock, credential, denial, directory, engine, fault, limit, revocation, session, store, token,
-    verify_cache,
+    claim, client, clock, credential, debug_with, denial, directory, engine, fault, limit, revocation, session, store,
+    token, verify_cache,
 };
 use rotogate_store_redb::{Options, RedbStore};
 

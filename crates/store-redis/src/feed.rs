@@ -18,7 +18,6 @@
 //! equally old unless a partition answers late. A partition that does not answer delays the proof, but not the entries
 //! of other partitions.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -117,11 +116,7 @@ impl Feed for RedisFeed {
     }
 }
 
-impl fmt::Debug for RedisFeed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisFeed").field("partitions", &self.heard.len()).finish_non_exhaustive()
-    }
-}
+rotogate_core::debug_with!(RedisFeed, |it| { partitions: it.heard.len() });
 
 /// The reader of one partition.
 struct Reader {

@@ -26,7 +26,6 @@
 //! | `{rg:0}:k:<name>` | string | a name that is remembered until it expires |
 //! | `{rg:0}:x:<id>`, `{rg:0}:xu` | string, sorted set | the relay's records, and their ends |
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -124,11 +123,7 @@ impl RedisStore {
     }
 }
 
-impl fmt::Debug for RedisStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisStore").field("options", &self.0.options).finish_non_exhaustive()
-    }
-}
+rotogate_core::debug_with!(RedisStore, |it| { options: it.0.options });
 
 /// The error if the data has another history than expected, or the same history with fewer writes. In the second
 /// case, `found` is the expected history or `None`.

@@ -6,7 +6,6 @@
 //! request after an error.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -72,11 +71,7 @@ rotogate_core::debug_with!(HttpRequest);
 
 rotogate_core::debug_with!(HeadersEntry);
 
-impl fmt::Debug for WireHeader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("HeaderValue(…)")
-    }
-}
+rotogate_core::debug_with!(WireHeader);
 
 /// The answer to a question about a permitted request, in the extensions of the reply.
 #[derive(Clone, Debug)]

@@ -7,7 +7,6 @@
 //!
 //! Only sessions with connections are in the map, so a rotation costs one look-up.
 
-use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -28,11 +27,7 @@ const RENEWED_AGAIN: Duration = Duration::from_secs(1);
 #[derive(Clone, Default)]
 pub struct LiveSessions(Arc<DashMap<SessionId, Vec<Weak<LiveConnection>>>>);
 
-impl fmt::Debug for LiveSessions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LiveSessions").field("sessions", &self.0.len()).finish()
-    }
-}
+crate::debug_with!(LiveSessions, |it| { sessions: it.0.len() });
 
 /// One connection: its session and generation.
 #[derive(Debug)]

@@ -47,11 +47,7 @@ pub struct Accepted {
 /// A stored hash whose cost is within the bounds.
 pub struct PasswordHash(pub(super) HashScheme);
 
-impl std::fmt::Debug for PasswordHash {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "PasswordHash({})", self.scheme())
-    }
-}
+crate::debug_with!(PasswordHash { scheme() });
 
 pub(super) enum HashScheme {
     Argon2(Argon2Hash),

@@ -137,11 +137,7 @@ impl fmt::Display for SessionId {
     }
 }
 
-impl fmt::Debug for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
+crate::debug_with!(SessionId, |it, f| write!(f, "{it}"));
 
 /// A session's own random secret: half of the secret in its refresh tokens. It never leaves the store and the engine.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop, Serialize, Deserialize)]

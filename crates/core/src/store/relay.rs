@@ -30,13 +30,11 @@ pub const KEY_OWNER: [u8; 16] = *b"rotogate api key";
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RelayId(pub [u8; 32]);
 
-impl fmt::Debug for RelayId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Four bytes are enough to tell two ids apart in a log.
-        let [a, b, c, d, ..] = self.0;
-        write!(f, "RelayId({a:02x}{b:02x}{c:02x}{d:02x}…)")
-    }
-}
+// Four bytes are enough to tell two ids apart in a log.
+crate::debug_with!(RelayId, |it, f| {
+    let [a, b, c, d, ..] = it.0;
+    write!(f, "RelayId({a:02x}{b:02x}{c:02x}{d:02x}…)")
+});
 
 /// The state of the exchange of a refresh token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

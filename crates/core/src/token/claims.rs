@@ -4,7 +4,6 @@ mod notices;
 mod own;
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -475,16 +474,5 @@ impl AccessToken {
     }
 }
 
-impl fmt::Debug for AccessToken {
-    /// Omits the claims that only the application understands: they may contain secrets.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AccessToken")
-            .field("issuer", self.issuer())
-            .field("subject", &self.subject)
-            .field("client", &self.client)
-            .field("scope", &self.scope)
-            .field("session", &self.session)
-            .field("expires", &self.expires)
-            .finish_non_exhaustive()
-    }
-}
+// Omits the claims that only the application understands: they may contain secrets.
+crate::debug_with!(AccessToken { issuer(), subject, client, scope, session, expires });

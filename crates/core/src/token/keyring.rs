@@ -11,8 +11,6 @@
 //! # Ok::<(), rotogate::token::KeyError>(())
 //! ```
 
-use std::fmt;
-
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::JwkSet;
@@ -140,16 +138,7 @@ pub struct Keyring {
     refresh: RefreshKeys,
 }
 
-impl fmt::Debug for Keyring {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keyring")
-            .field("id", &self.id)
-            .field("signer", &self.signer)
-            .field("verifying", &self.keys)
-            .field("refresh", &self.refresh)
-            .finish()
-    }
-}
+crate::debug_with!(Keyring { id, signer, keys, refresh });
 
 impl Keyring {
     /// A new key ring in memory: one signing key and one refresh secret from the system's random source.

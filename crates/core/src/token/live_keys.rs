@@ -8,7 +8,6 @@
 //! While the keys are not known, the answer is [`Denial::KeysUnavailable`]: the token may be good, and a client
 //! discards a token that is refused.
 
-use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -97,7 +96,7 @@ struct LastAttempt {
     result: AttemptResult,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum AttemptResult {
     Good,
     Failed { next: Timestamp },
@@ -415,11 +414,7 @@ impl From<IssuerKeys> for Arc<LiveKeys> {
     }
 }
 
-impl fmt::Debug for LiveKeys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LiveKeys").field("keys", &self.present().get()).finish_non_exhaustive()
-    }
-}
+crate::debug_with!(LiveKeys, |it| { keys: it.present().get() });
 
 /// A running attempt to fetch keys. Dropping it without a result counts as a failure.
 #[derive(Debug)]
@@ -429,15 +424,6 @@ pub struct FetchAttempt {
     began: Timestamp,
     began_wall: Timestamp,
     result: Option<AttemptResult>,
-}
-
-impl fmt::Debug for AttemptResult {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Good => "good",
-            Self::Failed { .. } => "failed",
-        })
-    }
 }
 
 impl FetchAttempt {

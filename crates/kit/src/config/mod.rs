@@ -5,7 +5,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -48,11 +47,7 @@ pub struct Section<'a> {
 /// The keys that were read.
 type Asked = Rc<RefCell<Vec<&'static str>>>;
 
-impl fmt::Debug for Section<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Section").field("path", &self.path).finish_non_exhaustive()
-    }
-}
+rotogate_core::debug_with!(Section<'_> { path });
 
 impl<'a> Section<'a> {
     /// The table of the whole file.

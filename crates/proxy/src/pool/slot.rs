@@ -1,6 +1,5 @@
 //! The slot of a request at an address.
 
-use std::fmt;
 use std::sync::Arc;
 
 use super::{Pool, RequestHolders};
@@ -40,8 +39,4 @@ impl Drop for InFlightSlot {
     }
 }
 
-impl fmt::Debug for InFlightSlot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "InFlightSlot({})", self.address)
-    }
-}
+rotogate_core::debug_with!(InFlightSlot { address });

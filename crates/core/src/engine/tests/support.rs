@@ -109,11 +109,7 @@ pub(super) struct Told {
     pub(super) loads: AtomicUsize,
 }
 
-impl std::fmt::Debug for Told {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Told")
-    }
-}
+crate::debug_with!(Told);
 
 impl Told {
     fn new(inner: Arc<dyn Store>, kind: Kind, node: Option<Arc<MemoryNode>>, folder: Arc<tempfile::TempDir>) -> Self {

@@ -2,7 +2,6 @@
 //! cut off.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -228,11 +227,7 @@ fn reach(way: &Way) -> Result<(), StoreError> {
     }
 }
 
-impl fmt::Debug for MemoryNode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryNode").field("way", &*self.way.borrow()).finish_non_exhaustive()
-    }
-}
+crate::debug_with!(MemoryNode, |it| { way: *it.way.borrow() });
 
 #[async_trait]
 impl Store for MemoryNode {

@@ -1,7 +1,5 @@
 //! The server's half of a refresh token: one secret for each key id, and a derived key for each purpose.
 
-use std::fmt;
-
 use aws_lc_rs::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
@@ -73,12 +71,7 @@ pub struct RefreshKeys {
     keys: Vec<DerivedKeys>,
 }
 
-impl fmt::Debug for RefreshKeys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ids: Vec<u8> = self.keys.iter().map(|k| k.id).collect();
-        f.debug_struct("RefreshKeys").field("current", &self.current).field("ids", &ids).finish()
-    }
-}
+crate::debug_with!(RefreshKeys, |it| { current: it.current, ids: it.keys.iter().map(|key| key.id).collect::<Vec<_>>() });
 
 impl RefreshKeys {
     /// The keys of these secrets; `current` is the id for new tokens.

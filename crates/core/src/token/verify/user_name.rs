@@ -1,7 +1,5 @@
 //! Names other than `sub`, by which another issuer may name one of our users. Only the directory can resolve them.
 
-use std::fmt;
-
 /// A name of a user of ours that another issuer uses (RFC 9493 §3.2).
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -62,12 +60,8 @@ impl UserName {
     }
 }
 
-/// A name is personal data, so it is not printed.
-impl fmt::Debug for UserName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Email(_) => "Email(…)",
-            Self::Opaque(_) => "Opaque(…)",
-        })
-    }
-}
+// A name is personal data, so it is not printed.
+crate::debug_with!(UserName, |it, f| f.write_str(match it {
+    UserName::Email(_) => "Email(…)",
+    UserName::Opaque(_) => "Opaque(…)",
+}));
