@@ -17,28 +17,28 @@ impl Inner {
     // Requirements S13 to S15.
     pub(super) async fn revoke_globally(&self, request: &GlobalRevocation, origin: &Origin) -> Result<(), Error> {
         let done = self.revoked_globally(request, origin).await;
-        let result = done.as_ref().map(|_| NoticeResult::Applied);
+        let result = done.as_ref().map(|(_, _, result)| *result);
         self.engine.record_notice(&request.issuer, GLOBAL_REVOCATION, result, origin);
-        let (id, user) = done?;
+        let (id, user, result) = done?;
         let event = (EventKind::GlobalRevocation, EventEffect::End, &*id);
-        self.engine.record_event((&request.issuer, Some(&user)), event, NoticeResult::Applied, origin);
+        self.engine.record_event((&request.issuer, Some(&user)), event, result, origin);
         Ok(())
     }
 
-    /// Executes the request, and returns its `jti` and its user. The named user is looked up before the request is marked
+    /// Executes the request, and returns its `jti`, its user and the result. The named user is looked up before the request is marked
     /// as used, so a failure of the directory does not use up the request.
     async fn revoked_globally(
         &self,
         request: &GlobalRevocation,
         origin: &Origin,
-    ) -> Result<(Box<str>, Box<str>), Error> {
+    ) -> Result<(Box<str>, Box<str>, NoticeResult), Error> {
         let asked = self.proved_revocation(request, origin)?;
         let own = self.engine.user_of_revocation(&asked).await?;
         let replayed = Denial::RefusedEvent(EventFlaw::Credential("it was used before"));
         self.use_once(&asked.once, &format!("issuer:{}", request.issuer), replayed).await?;
         let (id, user) = (asked.once.id.clone(), asked.user.text().into());
-        self.engine.revoke_globally(asked, own.as_deref()).await?;
-        Ok((id, user))
+        let result = self.engine.revoke_globally(asked, own.as_deref()).await?;
+        Ok((id, user, result))
     }
 
     fn proved_revocation(&self, request: &GlobalRevocation, origin: &Origin) -> Result<AskedRevocation, Denial> {

@@ -29,7 +29,7 @@ prefix = "acme"
 "#;
 
 /// An issuer that revokes and reports events, whose users the directory knows; with a store on disk.
-fn scene(hook: &Documents, limits: &str, change: impl FnOnce(&mut Command)) -> Scene {
+fn scene(hook: &Documents, (limits, rules): (&str, &str), change: impl FnOnce(&mut Command)) -> Scene {
     keep_secret(TRANSMITTER);
     let told = r#"global_revocation = { path = "/revoke/okta", client_id = "0oa1" }
 events = { path = "/events/okta", audience = ["our-client"], token_file = "events.token" }
@@ -37,6 +37,7 @@ user_names = ["email"]
 backchannel_logout"#;
     let directory = format!("[directory]\nkind = \"http\"\nurl = \"{}\"\n", hook.at("/hook"));
     let configure = |config: String| {
+        let config = config.replace("subject_prefix = \"okta|\"", &format!("subject_prefix = \"okta|\"\n{rules}"));
         let config = config.replacen("backchannel_logout", told, 1).replace("[store]\nkind = \"memory\"\n", "");
         let config = config.replace("[\"wiki\", \"bound\"] }", "[\"wiki\", \"bound\"], subject = \"directory\" }");
         let route = "[[routes]]\npath = \"/okta/{*rest}\"\nissuers = [\"okta\"]\nupstream = \"app\"\n[[routes]]";
@@ -106,15 +107,15 @@ impl Scene {
 }
 
 fn scene_and_hook(limits: &str) -> (Scene, Documents) {
-    scene_started(limits, |_| {})
+    scene_started((limits, ""), |_| {})
 }
 
-fn scene_started(limits: &str, change: impl FnOnce(&mut Command)) -> (Scene, Documents) {
+fn scene_started(limits_and_rules: (&str, &str), change: impl FnOnce(&mut Command)) -> (Scene, Documents) {
     let hook = Documents::start();
     let user = json!({ "active": true, "subject": "u-17", "scopes": ["read"] });
     hook.document("/hook/lookup", &user);
     hook.document("/hook/authenticate", &user);
-    let scene = scene(&hook, limits, change);
+    let scene = scene(&hook, limits_and_rules, change);
     (scene, hook)
 }
 
@@ -277,7 +278,7 @@ fn s13_s14_s15_another_issuer_ends_everything_of_its_user_and_of_nobody_else() {
     assert!(log.contains("it was used before"), "a refused request is on record");
     let metrics = scene.edge.metrics();
     let series = r#"rotogate_events_total{issuer="okta",type="global-token-revocation",effect="end"} 2"#;
-    assert!(metrics.contains(series), "{metrics}");
+    assert!(metrics.contains(series), "the directory knows both: {metrics}");
     scene.edge.gate.kill();
     scene.edge.gate = scene.edge.place.start();
     status(&scene, [401, 200, 401]);
@@ -307,6 +308,67 @@ fn s13_s15_a_user_whom_the_directory_names_loses_the_sessions_that_no_issuer_vou
     assert_eq!((scene.status(&second, "/x"), scene.status(&others, "/okta/x")), (401, 200));
 }
 
+#[test]
+fn s31_a_notice_about_nobody_whom_the_gate_has_seen_is_in_force_and_counted_apart() {
+    let (scene, hook) = scene_and_hook("");
+    hook.document("/hook/lookup", &json!({ "active": false }));
+    let of = |user: &str| json!({ "format": "iss_sub", "iss": URL, "sub": user });
+    let status = |user: &str| scene.status(&scene.foreign(user), "/okta/x");
+    let tell = |way: &str, user: &str| match way {
+        "logout" => scene.log_out_at_issuer(user, None),
+        "end" => scene.ends("session-revoked", &of(user)),
+        "refresh" => scene.ends("credential-change", &of(user)),
+        _ => assert_eq!(scene.revoke(&scene.jwt(&json!({})), &of(user)).status, 204),
+    };
+    for way in ["logout", "end", "refresh", "global"] {
+        let (seen, unseen) = (format!("seen-{way}"), format!("unseen-{way}"));
+        assert_eq!(status(&seen), 200);
+        tell(way, &seen);
+        tell(way, &unseen);
+        assert_eq!((status(&seen), status(&unseen)), (401, 401), "{way}");
+    }
+    // Sessions alone: one of a token, one of a session of this gate, and one that nobody named.
+    let with_session = json!({ "sub": "ada", "sid": "a", "jti": "t", "tenant": "acme", "scope": "read" });
+    assert_eq!(scene.status(&scene.idp.token(&with_session), "/okta/x"), 200);
+    hook.document("/hook/lookup", &json!({ "active": true, "subject": "u-17", "scopes": ["read"] }));
+    scene.own();
+    ["a", "s-1", "unseen"]
+        .iter()
+        .for_each(|id| scene.ends("session-revoked", &json!({ "format": "opaque", "id": id })));
+    let metrics = scene.edge.metrics();
+    let counted = |series: &str| assert!(metrics.contains(&format!("rotogate_{series}")), "{series}: {metrics}");
+    for (protocol, applied, unseen) in [("logout", 1, 1), ("events", 4, 3), ("global-revocation", 1, 1)] {
+        for (result, number) in [("applied", applied), ("unseen", unseen)] {
+            counted(&format!(
+                "issuer_notices_total{{issuer=\"okta\",protocol=\"{protocol}\",result=\"{result}\"}} {number}"
+            ));
+        }
+    }
+    counted(r#"events_total{issuer="okta",type="credential-change",effect="refresh"} 1"#);
+    counted(r#"events_total{issuer="okta",type="credential-change",effect="unseen"} 1"#);
+}
+
+#[test]
+fn s31_a_global_revocation_asks_the_directory_for_the_subject_with_which_the_user_logs_in() {
+    let (scene, hook) = scene_started(("", "claims = { subject = \"oid\" }"), |_| {});
+    let login = || tokens(&scene.edge.try_login(&[], "ada", "a-password")).access;
+    let of = |user: &str| json!({ "format": "iss_sub", "iss": URL, "sub": user });
+    let revoke = |user: &str| scene.revoke(&scene.jwt(&json!({})), &of(user)).status;
+    let own = login();
+    // The gate knows no name by which to ask. What it knows ends all the same.
+    let asked = hook.times("/hook/lookup");
+    let theirs = json!({ "sub": "u-2", "oid": "o-2", "jti": "t", "iat": now() - 5, "tenant": "acme", "scope": "read" });
+    let theirs = scene.idp.token(&theirs);
+    assert_eq!((revoke("u-2"), hook.times("/hook/lookup")), (404, asked));
+    assert_eq!((scene.status(&theirs, "/okta/x"), scene.status(&own, "/x")), (401, 200));
+    // By the subject of the assertion with which the user came.
+    access(&scene.present(&scene.signed(&json!({ "iat": now() - 5, "oid": "o-1" }))));
+    assert_eq!(revoke("u-1"), 204);
+    let question: Value = serde_json::from_str(&hook.body("/hook/lookup")).unwrap();
+    assert_eq!((&question["issuer"], &question["subject"]), (&json!(URL), &json!("o-1")));
+    assert_eq!(scene.status(&own, "/x"), 401);
+}
+
 /// Ignores the signal by which a write past the limit would end the process.
 const TRAP: &str = r#"trap '' XFSZ; exec "$@""#;
 
@@ -316,7 +378,7 @@ fn s13_a_request_that_the_store_cannot_record_is_503_and_ends_nothing_until_it_i
         in_shell(TRAP)(command);
         command.stdout(Stdio::piped()).stderr(Stdio::null());
     };
-    let (scene, _hook) = scene_started("", in_shell);
+    let (scene, _hook) = scene_started(("", ""), in_shell);
     let (theirs, jwt) = (scene.foreign("u-1"), scene.jwt(&json!({})));
     let limit = |bytes: &str| {
         let process = format!("--pid={}", scene.edge.gate.child.id());

@@ -464,7 +464,7 @@ async fn n51_n55_notices_are_counted_and_a_refused_one_is_in_the_audit_log() {
         let labels = format!("issuer=\"idp\",protocol=\"{protocol}\",result=\"{result}\"");
         world.edge.gate.metric(&format!("rotogate_issuer_notices_total{{{labels}}}")).await
     };
-    assert_eq!((count("logout", "applied").await, count("logout", "invalid_key").await), (2, 1));
+    assert_eq!((count("logout", "unseen").await, count("logout", "invalid_key").await), (2, 1));
     assert_eq!((count("logout", "invalid_request").await, count("events", "noted").await), (1, 1));
     assert_eq!(count("events", "invalid_audience").await, 1);
     assert_eq!(world.edge.gate.metric("rotogate_issuer_notice_age_seconds_count").await, 2);

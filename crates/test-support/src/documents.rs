@@ -99,6 +99,11 @@ impl Documents {
         (form_urlencoded::parse(body.as_bytes()).into_owned().collect(), authorization)
     }
 
+    /// The last body that a path received.
+    pub fn body(&self, path: &str) -> String {
+        self.sent.lock().unwrap().get(path).expect("no body came").1.clone()
+    }
+
     /// The number of requests for a path.
     pub fn times(&self, path: &str) -> usize {
         self.seen.lock().unwrap().iter().filter(|seen| *seen == path).count()

@@ -77,6 +77,11 @@ impl ClaimPath {
         Ok(Self { text: path.into(), segments: segments.into(), of_names })
     }
 
+    /// Is it the claim of this name?
+    pub(crate) fn is_claim(&self, name: &str) -> bool {
+        matches!(&*self.segments, [only] if **only == *name && !self.of_names)
+    }
+
     /// Parses several paths.
     ///
     /// # Errors

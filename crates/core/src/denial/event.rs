@@ -44,7 +44,7 @@ impl EventFlaw {
             Self::Issuer => "it is from another issuer",
             Self::Audience => "it is for another audience",
             Self::Authentication => "the sender's token is not good",
-            Self::UnknownUser => "the directory has no such user",
+            Self::UnknownUser => "the directory has no such user, or the gate does not know its name there",
             Self::SeveralUsers => "the directory has several such users",
         }
     }

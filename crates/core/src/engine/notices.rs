@@ -29,6 +29,8 @@ const MANY_WITHIN: Duration = Duration::from_secs(600);
 pub enum NoticeResult {
     /// The named sessions are ended.
     Applied,
+    /// The end is in force, but since its start the gate has accepted no token and no session of whom the notice names.
+    Unseen,
     /// The event is of a kind that ends nothing.
     Noted,
     /// The event's subject is a form of name that the gate does not know.
@@ -36,10 +38,17 @@ pub enum NoticeResult {
 }
 
 impl NoticeResult {
+    /// The result of a notice that ends sessions.
+    // Requirement S31.
+    const fn ended(is_seen: bool) -> Self {
+        if is_seen { Self::Applied } else { Self::Unseen }
+    }
+
     /// The word for the result in metrics.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Applied => "applied",
+            Self::Unseen => "unseen",
             Self::Noted => "noted",
             Self::Unmatched => "unmatched",
         }
@@ -50,7 +59,7 @@ impl NoticeResult {
         match self {
             Self::Applied => of.word(),
             Self::Noted => EventEffect::Log.word(),
-            Self::Unmatched => self.word(),
+            Self::Unseen | Self::Unmatched => self.word(),
         }
     }
 }
@@ -136,8 +145,8 @@ impl Engine {
     pub async fn take_report(&self, reported: Reported) -> Result<NoticeResult, Error> {
         let told = reported.told;
         match reported.ended {
-            Ended::Tokens { entry, also, is_sure, .. } => {
-                let ended = self.end_elsewhere(entry, also, told).await;
+            Ended::Tokens { entry, also, is_seen, is_sure, .. } => {
+                let ended = self.end_elsewhere(entry, also, told).await.map(|()| NoticeResult::ended(is_seen));
                 // The revocation holds at this gate but is not durable. The sender learns that tokens may still pass.
                 if is_sure { ended } else { ended.and(Err(Denial::RefusedEvent(EventFlaw::Request(UNSURE)).into())) }
             }
@@ -160,7 +169,7 @@ impl Engine {
                         self.before(target, at, because)
                     }
                 };
-                self.end_elsewhere(entry, None, told).await
+                self.end_elsewhere(entry, None, told).await.map(|()| NoticeResult::Applied)
             }
             Ended::Nothing => Ok(NoticeResult::Noted),
             Ended::Unmatched => Ok(NoticeResult::Unmatched),
@@ -175,8 +184,8 @@ impl Engine {
     /// nothing.
     pub async fn user_of_revocation(&self, asked: &AskedRevocation) -> Result<Option<Box<str>>, Error> {
         match &asked.user {
-            RevokedUser::Subject { subject, .. } => {
-                let Some(directory) = &self.directory else { return Ok(None) };
+            RevokedUser::Subject { at_directory, .. } => {
+                let (Some(directory), Some(subject)) = (&self.directory, at_directory) else { return Ok(None) };
                 let found = directory.lookup_of_issuer(&asked.issuer, subject).await;
                 let found = found.map_err(|error| self.noted(error, &LookupKey::Subject(subject), None))?;
                 Ok(found.map(|user| user.subject))
@@ -194,12 +203,19 @@ impl Engine {
     /// is durable when this returns, also for a user who was never seen.
     ///
     /// # Errors
-    /// A fault of the store, after which the ends hold on this node.
-    // Requirement S15.
-    pub async fn revoke_globally(&self, asked: AskedRevocation, own: Option<&str>) -> Result<(), Error> {
+    /// A fault of the store, after which the ends hold on this node. [`Denial::RefusedEvent`] if the directory could not
+    /// be asked, because the gate does not know the user's name there.
+    // Requirements S15, S31.
+    pub async fn revoke_globally(&self, asked: AskedRevocation, own: Option<&str>) -> Result<NoticeResult, Error> {
         let of_issuer = match asked.user {
-            RevokedUser::Subject { entry, .. } => self.revoke(entry, RevokedBecause::GlobalRevocation).await.map(drop),
-            RevokedUser::Named(_) => Ok(()),
+            RevokedUser::Subject { entry, is_seen, is_sure, .. } => {
+                let ended = self.revoke(entry, RevokedBecause::GlobalRevocation).await;
+                ended.map(|_| NoticeResult::ended(is_seen || own.is_some())).and_then(|ended| match is_sure {
+                    true => Ok(ended),
+                    false => Err(Denial::RefusedEvent(EventFlaw::UnknownUser).into()),
+                })
+            }
+            RevokedUser::Named(_) => Ok(NoticeResult::Applied),
         };
         // Both ends are tried, even if one fails.
         if let Some(own) = own {
@@ -223,7 +239,7 @@ impl Engine {
         entry: Revocation,
         also: Option<Revocation>,
         told: Timestamp,
-    ) -> Result<NoticeResult, Error> {
+    ) -> Result<(), Error> {
         // Both entries hold at this gate and are owed to the store, whatever the store answers.
         if let Some(also) = &also {
             self.refuse(also, RevokedBecause::Logout);
@@ -234,7 +250,7 @@ impl Engine {
         }
         ended?;
         self.counts.notices.ages.add(self.clock.wall().since(told));
-        Ok(NoticeResult::Applied)
+        Ok(())
     }
 
     /// Counts a notice, and records it if it is refused.
@@ -269,7 +285,7 @@ impl Engine {
         origin: &Origin,
     ) {
         // Users log out in large numbers every day, each of one session.
-        if let Some(user) = user.filter(|_| result == NoticeResult::Applied)
+        if let Some(user) = user.filter(|_| matches!(result, NoticeResult::Applied | NoticeResult::Unseen))
             && self.counts.notices.are_many((issuer, user), self.clock.source().monotonic())
         {
             tracing::error!(issuer, "an issuer has ended or refreshed 100 users within 10 minutes: was it taken over?");

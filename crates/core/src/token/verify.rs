@@ -358,7 +358,7 @@ impl Verifier {
     fn note(&self, rules: &IssuerRules, judged: Result<AccessToken, RefusedClaim<'_>>) -> Result<AccessToken, Denial> {
         match judged {
             Ok(token) => {
-                rules.sessions_seen.note(token.issuer_session(), token.notice_subject());
+                rules.sessions_seen.note_token(&token);
                 let vouched = token.vouched_by().and_then(|by| Some((by, self.rules(&by.issuer)?)));
                 if let Some((by, other)) = vouched {
                     other.sessions_seen.note_vouched(by);

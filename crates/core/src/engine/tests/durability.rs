@@ -158,7 +158,7 @@ impl Case {
                 let effect = if let Target::Token { .. } = target { Effect::Gone } else { Effect::NotBefore(now) };
                 let entry = Revocation { target, effect, until: now.plus(HOUR) };
                 match self.cause {
-                    Cause::Notice => engine.end_elsewhere(entry, None, now).await.map(drop),
+                    Cause::Notice => engine.end_elsewhere(entry, None, now).await,
                     _ => engine.revoke(entry, RevokedBecause::Operator).await.map(drop),
                 }
             }

@@ -15,6 +15,11 @@ impl AccessToken {
         self.rare.as_deref()?.sub.as_deref()
     }
 
+    /// Does the issuer name its users by `sub` alone?
+    pub(crate) fn has_sub_as_subject(&self) -> bool {
+        self.issued_by.mapping.has_sub_as_subject()
+    }
+
     /// The user as notices of the token's issuer and its ID tokens name it: `sub`, whatever claim is the subject.
     // Requirement S31.
     pub(crate) fn notice_subject(&self) -> &str {

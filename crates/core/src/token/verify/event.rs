@@ -96,6 +96,9 @@ pub enum Ended {
         /// The user, if the notice concerns more than one token or one session that the gate knows of this user, and is no
         /// usual logout of an issuer that names no sessions.
         user: Option<Box<str>>,
+        /// Whether a token or a session that this gate has accepted since its start named the user or the session. If
+        /// not, the entry holds all the same.
+        is_seen: bool,
         /// Whether some token is known to end. If not, the sender gets an error, but the entry holds all the same.
         is_sure: bool,
     },
@@ -229,6 +232,7 @@ struct Targets {
     target: Target,
     also: Option<Target>,
     user: Option<Box<str>>,
+    is_seen: bool,
     is_sure: bool,
     /// Whether API keys that the user has made end, too.
     with_keys: bool,
@@ -236,9 +240,9 @@ struct Targets {
 
 impl Targets {
     fn ended(self, rules: &IssuerRules, at: Timestamp, wall: Timestamp) -> Ended {
-        let Self { target, also, user, is_sure, with_keys } = self;
+        let Self { target, also, user, is_seen, is_sure, with_keys } = self;
         let also = also.map(|also| before(rules, also, (at, wall), false));
-        Ended::Tokens { entry: before(rules, target, (at, wall), with_keys), also, user, is_sure }
+        Ended::Tokens { entry: before(rules, target, (at, wall), with_keys), also, user, is_seen, is_sure }
     }
 }
 
@@ -270,13 +274,16 @@ fn session_target(rules: &IssuerRules, sid: &str, subject: Option<&str>) -> Targ
     // A notice without a session that the gate knows of this user counts as an end of the user: its sender needs no
     // knowledge of sessions.
     let user = subject.filter(|subject| !rules.sessions_seen.is_of(sid, subject)).map(Box::from);
-    Targets { target: Target::session_of(&rules.issuer, sid), also, user, is_sure, with_keys: false }
+    let is_seen =
+        rules.sessions_seen.knows_session(sid) || subject.is_some_and(|one| rules.sessions_seen.knows_user(one));
+    Targets { target: Target::session_of(&rules.issuer, sid), also, user, is_seen, is_sure, with_keys: false }
 }
 
 /// Everything of a subject.
 fn subject_target(rules: &IssuerRules, subject: &str) -> Targets {
     let (target, user) = (subject_of(rules, subject), Some(subject.into()));
-    Targets { target, also: None, user, is_sure: true, with_keys: false }
+    let is_seen = rules.sessions_seen.knows_user(subject);
+    Targets { target, also: None, user, is_seen, is_sure: true, with_keys: false }
 }
 
 pub(super) fn subject_of(rules: &IssuerRules, subject: &str) -> Target {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::client_assertion::UsableOnce;
 use super::event::{before, date, issued_at, names_one, subject_of, text};
 use super::user_name::UserName;
-use super::{IssuerRules, Verifier};
+use super::{IssuerRules, JagSubject, Verifier};
 use crate::clock::Timestamp;
 use crate::denial::{Denial, EventFlaw};
 use crate::revocation::Revocation;
@@ -54,6 +54,14 @@ pub enum RevokedUser {
     Subject {
         /// `sub`.
         subject: Box<str>,
+        /// The name by which the directory knows the user: the subject, which may be another claim than `sub`. `None`
+        /// if this gate has accepted no token with both since its start.
+        at_directory: Option<Box<str>>,
+        /// Whether the gate, since its start, has accepted a token or a session of the user.
+        is_seen: bool,
+        /// Whether all sessions of the user are known to end. If not, the sender gets an error, but the entry holds all
+        /// the same.
+        is_sure: bool,
         /// The entry that refuses the tokens of this issuer for the user, and ends our sessions that the issuer vouched
         /// for.
         entry: Revocation,
@@ -155,7 +163,15 @@ fn revoked_user(rules: &IssuerRules, body: &[u8], (at, wall): (Timestamp, Timest
             }
             let subject = member(named, "sub").ok_or(malformed("sub must be a string of 1 to 256 bytes"))?;
             let entry = before(rules, subject_of(rules, &subject), (at, wall), true);
-            Ok(RevokedUser::Subject { subject, entry })
+            let is_seen = rules.sessions_seen.knows_user(&subject);
+            // The directory knows the issuer's users by the claim with which they log in.
+            let at_directory = match rules.claims.has_sub_as_subject() {
+                true => Some(subject.clone()),
+                false => rules.sessions_seen.subject_of(&subject),
+            };
+            let is_mapped = rules.grants.id_jag.as_ref().is_some_and(|jag| jag.subject == JagSubject::Directory);
+            let is_sure = at_directory.is_some() || !is_mapped;
+            Ok(RevokedUser::Subject { subject, at_directory, is_seen, is_sure, entry })
         }
         format => {
             let name = UserName::read(format, |name| text(named, name).ok().flatten());

@@ -268,7 +268,7 @@ impl Verifier {
         }
         // Noted, so that a logout that names this session is known to end it, although no access token of the issuer
         // may have named it.
-        rules.sessions_seen.note(token.issuer_session(), token.notice_subject());
+        rules.sessions_seen.note_token(token);
         let until = times.expires.plus(rules.leeway * 2);
         let once = UsableOnce { kind: "grant", issuer: (*rules.issuer).into(), id, until };
         let bound_to = token.bound_to();

@@ -170,7 +170,7 @@ impl Verifier {
         let granted = rules.granted(granted);
         // Noted, so that a logout that names this session is known to end it, although no access token of the issuer
         // may have named it.
-        rules.sessions_seen.note(token.issuer_session(), token.notice_subject());
+        rules.sessions_seen.note_token(&token);
         Ok(ProvedLogin {
             subject: token.subject.clone(),
             account: token.account().map(Box::from),

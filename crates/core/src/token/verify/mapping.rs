@@ -257,6 +257,11 @@ impl ClaimMapping {
         Ok(())
     }
 
+    /// Is `sub` the only claim with the subject?
+    pub(crate) fn has_sub_as_subject(&self) -> bool {
+        matches!(self.subject.as_slice(), [only] if only.is_claim("sub"))
+    }
+
     /// The subject as it is in the token. In an introspection response, a client's own token may have no subject; the
     /// client is then the subject.
     pub(super) fn subject_of<'c>(&self, claims: &'c Members<'_>, or_client: bool) -> Result<&'c str, RefusedClaim<'_>> {

@@ -93,7 +93,7 @@ impl Responses {
         let judged =
             judge::claims(token.into(), claims, (rules, &self.of_tokens), ClaimsSource::Response(response), times)
                 .map_err(|refused| name_claim(rules, refused, Some(&self.told_claims)))?;
-        rules.sessions_seen.note(judged.issuer_session(), judged.notice_subject());
+        rules.sessions_seen.note_token(&judged);
         // The response must name the key, because the proof is checked against it.
         if is_dpop && judged.bound_to().is_none() { Err(Denial::UnprovedBinding) } else { Ok(judged) }
     }

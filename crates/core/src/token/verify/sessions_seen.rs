@@ -5,19 +5,24 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
-use crate::session::VouchedBy;
+use moka::sync::Cache;
 
-/// The most remembered sessions of tokens, and the most remembered users of sessions, in four bytes each. An evicted
-/// one counts as not seen.
+use crate::session::VouchedBy;
+use crate::token::claims::AccessToken;
+
+/// The most remembered users, sessions of tokens, and users of sessions, in four bytes each. An evicted one counts as not
+/// seen.
 const CARRIED: usize = 1 << 16;
-/// The most remembered sessions of notices, and the most remembered users. A gate may have a thousand issuers.
+/// The most remembered sessions of notices. A gate may have a thousand issuers.
 const NAMED: usize = 1 << 12;
+/// The most users of whom the subject is remembered beside `sub`.
+const MAPPED: u64 = 1 << 14;
 /// The number of slots that one session may use. The newest session always has a slot.
 const WAYS: usize = 4;
 
 /// Hashes of `N` texts. Two different texts are confused in one of 500 million cases, and the hash is keyed with a
 /// secret.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Recent<const N: usize> {
     /// The slots, allocated when the first text is added. 0 marks a free slot.
     places: OnceLock<Box<[AtomicU32]>>,
@@ -50,15 +55,17 @@ impl<const N: usize> Recent<N> {
 }
 
 /// The sessions that tokens and notices of one issuer have named since the start.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct SessionsSeen {
     hasher: RandomState,
     carried: Recent<CARRIED>,
-    /// The sessions together with their users.
+    /// The sessions together with their users, and the sessions of this gate's users without the user.
     owned: Recent<CARRIED>,
     named: Recent<NAMED>,
     /// The users of tokens, and of sessions of this gate for which the issuer vouched.
-    users: Recent<NAMED>,
+    users: Recent<CARRIED>,
+    /// The subjects by `sub`, of an issuer whose subject is another claim.
+    mapped: OnceLock<Cache<Box<str>, Box<str>>>,
     /// A notice named a session.
     names_sessions: AtomicBool,
     /// A token and a notice named the same session, so `session_claim` is the right claim.
@@ -66,6 +73,8 @@ pub(super) struct SessionsSeen {
     has_tokens: AtomicBool,
     vouches: AtomicBool,
 }
+
+crate::debug_with!(SessionsSeen);
 
 /// The knowledge about a session that a notice names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +90,19 @@ pub(super) enum Named {
 }
 
 impl SessionsSeen {
-    /// Records an accepted token of the issuer, of this user and with this session.
+    /// Records an accepted token of the issuer.
+    // Requirement S31.
+    pub(super) fn note_token(&self, token: &AccessToken) {
+        let (sub, subject) = (token.notice_subject(), token.token_subject());
+        self.note(token.issuer_session(), sub);
+        if !token.has_sub_as_subject() {
+            // A notice may name the user by either.
+            self.users.add(self.hasher.hash_one(subject));
+            self.mapped.get_or_init(|| Cache::new(MAPPED)).insert(sub.into(), subject.into());
+        }
+    }
+
+    /// Records an accepted token of this user and with this session.
     pub(super) fn note(&self, session: Option<&str>, user: &str) {
         set(&self.has_tokens);
         self.users.add(self.hasher.hash_one(user));
@@ -100,7 +121,23 @@ impl SessionsSeen {
         self.users.add(self.hasher.hash_one(&*by.subject));
         if let Some(session) = by.session.as_deref() {
             self.owned.add(self.hasher.hash_one((session, &*by.subject)));
+            self.owned.add(self.hasher.hash_one((session, "")));
         }
+    }
+
+    /// Has an accepted token, or a session of this gate, named this user?
+    pub(super) fn knows_user(&self, user: &str) -> bool {
+        self.users.has(self.hasher.hash_one(user))
+    }
+
+    /// Has an accepted token, or a session of this gate, named this session?
+    pub(super) fn knows_session(&self, session: &str) -> bool {
+        self.carried.has(self.hasher.hash_one(session)) || self.is_of(session, "")
+    }
+
+    /// The subject of the user with this `sub`, if an accepted token named both.
+    pub(super) fn subject_of(&self, sub: &str) -> Option<Box<str>> {
+        self.mapped.get()?.get(sub)
     }
 
     /// Is this known as a session of this user? Only the issuer and the user can know the session.
@@ -111,7 +148,7 @@ impl SessionsSeen {
     /// Is a logout of this user without a session as usual? The gate knows the user, and this issuer's notices name no
     /// session. If they do, a notice without one needs less knowledge than its other notices.
     pub(super) fn is_usual_logout(&self, user: &str) -> bool {
-        !self.names_sessions.load(Relaxed) && self.users.has(self.hasher.hash_one(user))
+        !self.names_sessions.load(Relaxed) && self.knows_user(user)
     }
 
     /// Records a notice that names a session, and returns what is known about the session.
@@ -181,6 +218,17 @@ mod tests {
         seen.note_vouched(&VouchedBy::new("https://idp.test", "eve"));
         let known = |session: &str| ["ada", "bob", "eve"].map(|user| seen.is_of(session, user));
         assert_eq!([known("a"), known("b")], [[true, false, false], [false, true, false]]);
+    }
+
+    #[test]
+    fn s31_users_and_sessions_are_seen_by_tokens_and_by_sessions_that_the_issuer_vouched_for() {
+        let seen = SessionsSeen::default();
+        seen.note(Some("a"), "ada");
+        seen.note_vouched(&VouchedBy::new("https://idp.test", "bob").session("b"));
+        seen.name("c");
+        assert_eq!(["ada", "bob", "eve", "a", ""].map(|user| seen.knows_user(user)), [true, true, false, false, false]);
+        let known = ["a", "b", "c", "ada", ""].map(|session| seen.knows_session(session));
+        assert_eq!(known, [true, true, false, false, false]);
     }
 
     #[test]

@@ -81,22 +81,26 @@ fn ended(rules: &IssuerRules, (kind, named): (EventKind, NamedSubject<'_>), at: 
 /// The effect of a refresh event: all access tokens of a user are refused, including the tokens of other sessions.
 /// Clients replace each of them by one refresh.
 fn refreshed(rules: &IssuerRules, named: NamedSubject<'_>, at: Timestamp, wall: Timestamp) -> Ended {
-    let (target, user, is_sure) = match named {
+    let seen = &rules.sessions_seen;
+    let (target, user, is_seen, is_sure) = match named {
         NamedSubject::User(subject) | NamedSubject::Session(_, Some(subject)) => {
-            (Target::refreshed(&rules.issuer, subject), Some(subject.into()), true)
+            (Target::refreshed(&rules.issuer, subject), Some(subject.into()), seen.knows_user(subject), true)
         }
-        NamedSubject::Session(sid, None) => (Target::refreshed_session(&rules.issuer, sid), None, proves(rules, sid)),
+        NamedSubject::Session(sid, None) => {
+            (Target::refreshed_session(&rules.issuer, sid), None, seen.knows_session(sid), proves(rules, sid))
+        }
         NamedSubject::Token(jti) => return gone(rules, jti, wall),
         NamedSubject::ByDirectory(name) => return by_directory(rules, name, EventEffect::Refresh, at),
         NamedSubject::Unknown => return Ended::Unmatched,
     };
-    Targets { target, also: None, user, is_sure, with_keys: false }.ended(rules, at, wall)
+    Targets { target, also: None, user, is_seen, is_sure, with_keys: false }.ended(rules, at, wall)
 }
 
 fn gone(rules: &IssuerRules, jti: &str, wall: Timestamp) -> Ended {
     let target = Target::Token { issuer: Arc::clone(&rules.issuer), jti: jti.into() };
     let entry = Revocation { effect: Effect::Gone, ..before(rules, target, (wall, wall), false) };
-    Ended::Tokens { entry, also: None, user: None, is_sure: true }
+    // No token is remembered by its `jti`.
+    Ended::Tokens { entry, also: None, user: None, is_seen: true, is_sure: true }
 }
 
 fn by_directory(rules: &IssuerRules, name: UserName, effect: EventEffect, at: Timestamp) -> Ended {

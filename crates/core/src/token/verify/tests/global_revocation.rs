@@ -111,7 +111,7 @@ fn s15_everything_of_the_user_that_began_by_either_clock_ends_with_the_keys() {
 #[test]
 fn s13_the_body_names_one_user_of_the_issuer_or_of_the_directory() {
     let issuer = served();
-    let RevokedUser::Subject { subject, entry } = issuer.named(&body()).unwrap() else {
+    let RevokedUser::Subject { subject, entry, .. } = issuer.named(&body()).unwrap() else {
         panic!("a user of the issuer")
     };
     assert_eq!((&*subject, entry.target), ("ada", Target::Subject { issuer: IDP.into(), subject: "ada".into() }));
