@@ -45,7 +45,7 @@ pub(super) fn check(number: usize, folder: &Path) -> Vec<f64> {
             for id in ids {
                 let facts = TokenFacts {
                     delegation: None,
-                    is_key: false,
+                    key_vouchers: None,
                     issuer_session: None,
                     vouched_by: None,
                     issuer: ISSUER,

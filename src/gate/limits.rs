@@ -239,7 +239,7 @@ impl Inner {
         let caller = token.map(|token| LimitedCaller {
             issuer: token.issuer(),
             subject: &token.subject,
-            client: token.client.as_deref(),
+            client: token.limited_client(),
             account: token.account(),
             claim: &claim,
         });

@@ -271,14 +271,21 @@ struct TokenEnder {
 }
 
 impl TokenEnder {
-    /// A provider's session has no entry of its own in the list, so the entry covers all tokens of the subject up to
-    /// this one: other sessions of the subject refresh once.
-    fn entry(&self, token: &AccessToken) -> Revocation {
+    /// The entry covers the tokens of the provider's session up to this one. If the token names no session, the entry
+    /// covers the token that a client presented, or all tokens of the record's subject up to this one: other sessions of
+    /// the subject then refresh once.
+    // Requirement I68.
+    fn entry(&self, token: &AccessToken, presented: bool) -> Revocation {
         let now = self.engine.clock().now();
-        let target = Target::Subject { issuer: Arc::clone(token.issuer()), subject: token.token_subject().into() };
         let moment = token.issued_at.map_or(now, |issued_at| issued_at.min(now));
         let until = token.expires.max(moment.plus(MAX_SESSIONLESS_LIFETIME)).plus(token.leeway());
-        Revocation { target, effect: Effect::NotBefore(moment), until }
+        let issuer = Arc::clone(token.issuer());
+        let (target, effect) = match (token.issuer_session(), &token.jti) {
+            (Some(sid), _) => (Target::session_of(&issuer, sid), Effect::NotBefore(moment)),
+            (None, Some(jti)) if presented => (Target::Token { issuer, jti: jti.clone() }, Effect::Gone),
+            (None, _) => (Target::Subject { issuer, subject: token.token_subject().into() }, Effect::NotBefore(moment)),
+        };
+        Revocation { target, effect, until }
     }
 }
 
@@ -298,7 +305,7 @@ impl EndTokens for TokenEnder {
         if token.is_ours() || (presented && !token.is_for(&token.issued_by.audience)) {
             return Ok(());
         }
-        match self.engine.revoke(self.entry(&token), RevokedBecause::Logout).await {
+        match self.engine.revoke(self.entry(&token, presented), RevokedBecause::Logout).await {
             Ok(_) => Ok(()),
             Err(Error::Failed(Fault::Store(error))) => Err(error),
             Err(error) => Err(StoreError::caused_by("a token could not be revoked", error)),

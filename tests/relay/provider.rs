@@ -154,7 +154,10 @@ impl State {
 
     fn access_token(&self, login: usize) -> String {
         let token = match &*self.issuer.lock().unwrap() {
-            Some(issuer) => issuer.token(&json!({"sub": format!("user-{login}"), "jti": format!("{:016x}", fresh())})),
+            Some(issuer) => {
+                let (sub, sid) = (format!("user-{login}"), format!("session-{login}"));
+                issuer.token(&json!({"sub": sub, "sid": sid, "jti": format!("{:016x}", fresh())}))
+            }
             None => format!("provider-access-{login}-{:016x}", fresh()),
         };
         keep_secret(&token);

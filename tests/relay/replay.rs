@@ -147,6 +147,11 @@ async fn i39_a_provider_that_is_not_discovered_yet_is_503_and_its_endpoints_are_
 const ISSUER: &str = "[[issuers]]\nname = \"idp\"\nurl = \"https://idp.test/\"\naudience = [\"api\"]\n\
                       jwks_file = \"idp.json\"\neverywhere = true\nscopes = \"any\"\n[[upstreams]]";
 
+fn said_in(token: &str) -> serde_json::Value {
+    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+    serde_json::from_slice(&payload).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i41_i68_a_revocation_reaches_the_provider_then_ends_the_answer_and_its_access_token() {
     let provider = Provider::start().await;
@@ -163,11 +168,21 @@ async fn i41_i68_a_revocation_reaches_the_provider_then_ends_the_answer_and_its_
     assert_eq!(gate.get("/hello", &access).await.status, 200);
     assert!(gate.log().contains("verified=true"), "the audit trail names the subject");
 
+    // Requirement I68: another session of the user.
+    let said = said_in(&access);
+    let beside = |jti: &str, sid: &serde_json::Value| {
+        let at = said["iat"].as_u64().unwrap() - 5;
+        Issuer::new(1).token(&serde_json::json!({ "sub": said["sub"], "sid": sid, "jti": jti, "iat": at }))
+    };
+    let other_session = beside("a", &"another".into());
+    assert_eq!(gate.get("/hello", &other_session).await.status, 200);
+
     let revoked = gate.form("/auth/revoke", &[("client_id", "spa"), ("token", &token)]).await;
     assert_eq!((revoked.status.as_u16(), revoked.body.len()), (200, 0));
     assert_eq!(revoked.headers["cache-control"], "no-store");
     assert_eq!((provider.last().path.as_str(), provider.last().field("token")), ("/revoke", Some(token.as_str())));
     assert_eq!(gate.get("/hello", &access).await.status, 401, "its access token ended");
+    assert_eq!(gate.get("/hello", &other_session).await.status, 200);
     let again = refresh(&gate, &token).await;
     assert_eq!(again.error(), "invalid_grant");
     assert_eq!(provider.count(), 3, "the provider says so, not a record");
@@ -176,11 +191,15 @@ async fn i41_i68_a_revocation_reaches_the_provider_then_ends_the_answer_and_its_
     let (access, _) = pair(&refresh(&gate, &other).await);
     assert_eq!(gate.get("/hello", &access).await.status, 200);
     // Requirement I68: a stranger has a token of the same user for another service.
-    let payload = URL_SAFE_NO_PAD.decode(access.split('.').nth(1).unwrap()).unwrap();
-    let said: serde_json::Value = serde_json::from_slice(&payload).unwrap();
-    let elsewhere = Issuer::new(1).token(&serde_json::json!({ "aud": "some-other-service", "sub": said["sub"] }));
+    let said = said_in(&access);
+    let elsewhere = serde_json::json!({ "aud": "some-other-service", "sub": said["sub"], "sid": said["sid"] });
+    let elsewhere = Issuer::new(1).token(&elsewhere);
     let taken = gate.form("/auth/revoke", &[("client_id", "spa"), ("token", &elsewhere)]).await;
     assert_eq!((taken.status.as_u16(), gate.get("/hello", &access).await.status.as_u16()), (200, 200));
     gate.form("/auth/revoke", &[("client_id", "spa"), ("token", &access)]).await;
     assert_eq!(gate.get("/hello", &access).await.status, 401, "an access token is revoked by itself, too");
+    let [one, two] = ["b", "c"].map(|jti| beside(jti, &serde_json::Value::Null));
+    gate.form("/auth/revoke", &[("client_id", "spa"), ("token", &one)]).await;
+    let status = [gate.get("/hello", &one).await.status.as_u16(), gate.get("/hello", &two).await.status.as_u16()];
+    assert_eq!(status, [401, 200], "without a session it ends alone");
 }

@@ -181,7 +181,7 @@ impl Gate {
     pub(crate) fn passes(&self, session: SessionId, subject: &str, generation: Generation) -> bool {
         let facts = TokenFacts {
             delegation: None,
-            is_key: false,
+            key_vouchers: None,
             vouched_by: None,
             issuer_session: None,
             issuer: ISSUER,

@@ -24,7 +24,7 @@ use rotogate_core::clock::{ManualTime, Timestamp};
 use rotogate_core::directory::{Directory, DirectoryError, User};
 use rotogate_core::engine::{ApplicationLogin, Origin};
 use rotogate_core::revocation::{Effect, Revocation, Target};
-use rotogate_core::route::{Credentials, Route, RoutePolicy, StepUp};
+use rotogate_core::route::{Credentials, LimitPer, RateLimit, Route, RoutePolicy, StepUp};
 use rotogate_core::session::{RevokedBecause, VouchedBy};
 use rotogate_core::store::relay::{
     KEY_OWNER, RelayId, RelayInserted, RelayRecord, RelayStore, RelaySwapped, RelayVersion,
@@ -93,6 +93,8 @@ impl World {
             ("/admins", takes().role("admin")),
             ("/bound", RoutePolicy { dpop_required: true, ..takes() }),
             ("/step-up", RoutePolicy { step_up: Some(StepUp { acr: vec!["gold".into()], max_age: None }), ..takes() }),
+            ("/by-key", takes().limit(RateLimit::new(LimitPer::Key, 4, MINUTE))),
+            ("/by-client", takes().limit(RateLimit::new(LimitPer::Client, 4, MINUTE))),
             ("/elsewhere", RoutePolicy { audiences: vec!["https://other.test".into()], ..takes() }),
             ("/forwards", RoutePolicy { forward_token: true, ..takes() }),
             ("/public", RoutePolicy::public()),
@@ -708,31 +710,74 @@ async fn k4_a_key_of_a_user_of_another_issuer_ends_with_everything_of_the_user_t
 }
 
 #[tokio::test]
-async fn k33_a_key_that_is_replaced_in_a_session_ends_with_everything_of_the_user_at_the_issuer_of_the_session() {
+async fn k33_a_key_that_is_replaced_in_a_session_ends_with_each_user_at_an_issuer_who_made_it_or_one_before_it() {
+    for (ended, wanted) in [("u-1", [200, 401, 401]), ("u-2", [200, 200, 401]), ("u-3", [200; 3])] {
+        let world = World::new().await;
+        let start = async |subject: &str| {
+            let by = VouchedBy::new("https://idp.test", subject).session("s-1");
+            let new = NewSession::new("ada", "web").scope("read").unwrap().vouched_by(by);
+            world.gate.sessions().start(new).await.unwrap().access_token.expose().to_owned()
+        };
+        let (text, key) =
+            world.made(NewApiKey { scopes: Some(Scope::parse("read").unwrap()), ..world.new_key() }).await;
+        let (mut texts, mut id) = (vec![text], key.id.to_string());
+        for user in ["u-1", "u-2"] {
+            let (status, made) = mine(&world, &start(user).await, &format!("POST /my/keys/{id}/rotate"), "").await;
+            assert_eq!(status, 201, "{made}");
+            id = made["id"].as_str().unwrap().to_owned();
+            texts.push(made["key"].as_str().unwrap().to_owned());
+        }
+        let status = async || {
+            let [first, second, third] = [0, 1, 2].map(|n| world.status("/keys", &texts[n]));
+            [first.await, second.await, third.await]
+        };
+        assert_eq!(status().await, [200; 3]);
+        let now = world.gate.0.engine.clock().now();
+        world.gate.0.engine.revocations().apply(&Revocation {
+            target: Target::Subject { issuer: "https://idp.test".into(), subject: ended.into() },
+            effect: Effect::not_before(now, true),
+            until: now.plus(DAY),
+        });
+        assert_eq!(status().await, wanted, "{ended}");
+    }
+}
+
+#[tokio::test]
+async fn k33_a_key_has_at_most_eight_users_at_issuers_who_made_it_or_one_before_it() {
     let world = World::new().await;
-    let engine = &world.gate.0.engine;
-    let start = async |subject: &str| {
-        let by = VouchedBy::new("https://idp.test", subject).session("s-1");
+    let (_, key) = world.made(NewApiKey { scopes: Some(Scope::parse("read").unwrap()), ..world.new_key() }).await;
+    let mut id = key.id.to_string();
+    for n in 0..10 {
+        // The last but one is known already.
+        let by = VouchedBy::new("https://idp.test", format!("u-{}", if n == 8 { 3 } else { n }));
         let new = NewSession::new("ada", "web").scope("read").unwrap().vouched_by(by);
-        world.gate.sessions().start(new).await.unwrap().access_token.expose().to_owned()
-    };
-    let (text, key) = world.made(NewApiKey { scopes: Some(Scope::parse("read").unwrap()), ..world.new_key() }).await;
-    let rotate = |id: &str| format!("POST /my/keys/{id}/rotate");
-    let (status, made) = mine(&world, &start("u-1").await, &rotate(&key.id), "").await;
-    assert_eq!(status, 201, "{made}");
-    // Both logins would have to end the next one.
-    let refused = mine(&world, &start("u-2").await, &rotate(made["id"].as_str().unwrap()), "").await;
-    assert_eq!(refused.0, 400, "{}", refused.1);
-    let next = made["key"].as_str().unwrap();
-    let status = async || [world.status("/keys", &text).await, world.status("/keys", next).await];
-    assert_eq!(status().await, [200, 200]);
-    let now = engine.clock().now();
-    engine.revocations().apply(&Revocation {
-        target: Target::Subject { issuer: "https://idp.test".into(), subject: "u-1".into() },
-        effect: Effect::not_before(now, true),
-        until: now.plus(DAY),
-    });
-    assert_eq!(status().await, [200, 401], "the operator's key is not of that login");
+        let token = world.gate.sessions().start(new).await.unwrap().access_token.expose().to_owned();
+        let (status, made) = mine(&world, &token, &format!("POST /my/keys/{id}/rotate"), "").await;
+        assert_eq!(status, if n == 9 { 400 } else { 201 }, "{n}: {made}");
+        id = made["id"].as_str().unwrap_or_default().to_owned();
+    }
+}
+
+#[tokio::test]
+async fn k34_a_rotation_brings_no_new_quota_and_another_key_has_its_own() {
+    for path in ["/by-key", "/by-client"] {
+        let world = World::new().await;
+        let (first, key) = world.made(world.new_key()).await;
+        let (other, _) = world.made(world.new_key()).await;
+        let (mut texts, mut id) = (vec![first], key.id);
+        for _ in 0..2 {
+            let (text, key) = world.keys().rotate(&id, None).await.unwrap().unwrap().unwrap();
+            texts.push(text.expose_secret().to_owned());
+            id = key.id;
+        }
+        let mut met = Vec::new();
+        for n in [0, 1, 2, 1, 0, 1, 2] {
+            met.push(world.status(path, &texts[n]).await);
+        }
+        assert_eq!(met, [200, 200, 200, 200, 429, 429, 429], "{path}");
+        assert_eq!(world.status(path, &other).await, 200, "{path}");
+        assert_eq!(world.status("/keys", &texts[2]).await, 200);
+    }
 }
 
 /// A store that counts what is read.

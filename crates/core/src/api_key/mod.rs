@@ -59,9 +59,11 @@ pub struct ApiKey {
     /// When the session began that made the key, or the key if no session made it. An end of everything that its owner
     /// has begun by then ends the key.
     pub(crate) began: Timestamp,
-    /// The issuer that vouched for the user who made the key, with the user's name there. If that issuer ends everything
-    /// of the user, the key ends.
-    pub(crate) vouched_by: Option<VouchedBy>,
+    /// The issuers that vouched for the users who made the key and its predecessors, with the users' names there. If one
+    /// of them ends everything of its user, the key ends.
+    pub(crate) vouched_by: Vec<VouchedBy>,
+    /// The id of the first predecessor, by which requests of a key and its successors are counted together.
+    pub(crate) lineage: Box<str>,
     /// The id of the keyring's secret under which `digest` was computed.
     pub(crate) kid: u8,
     /// The HMAC of the key.

@@ -188,7 +188,8 @@ impl ApiKeys {
             return Ok(row.clone());
         }
         let text = |length| "-".repeat(length).into_boxed_str();
-        let key = ApiKey { id: text(12), name: text(16), subject: text(24), kid, ..ApiKey::default() };
+        let key =
+            ApiKey { id: text(12), lineage: text(12), name: text(16), subject: text(24), kid, ..ApiKey::default() };
         let row = next_row(engine, row_of_key(STAND_IN), None, &key, key.expires)?;
         *kept = Some((kid, row.clone()));
         Ok(row)
@@ -235,7 +236,7 @@ impl ApiKeys {
             account: key.account.as_deref(),
             bound_to: None,
             certificate: None,
-            vouched_by: key.vouched_by.as_ref(),
+            vouched_by: key.vouched_by.first(),
             delegation: None,
             own: Some(claims),
             style: TokenStyle::default(),
@@ -290,11 +291,11 @@ fn is_good((list, issuer): (&RevocationList, &str), key: &ApiKey, now: Timestamp
         client: key.subject.strip_prefix(CLIENT_PREFIX),
         session: None,
         issuer_session: None,
-        vouched_by: key.vouched_by.as_ref(),
+        vouched_by: None,
         jti: Some(&jti),
         issued_at: Some(key.began),
         delegation: None,
-        is_key: true,
+        key_vouchers: Some(&key.vouched_by),
     };
     key.is_live(now) && !list.judge(facts, now).refuses(now)
 }

@@ -138,7 +138,7 @@ impl Engine {
             jti: None,
             issued_at: Some(Timestamp::from_secs(now.as_secs())),
             delegation: Some(delegation.facts()),
-            is_key: false,
+            key_vouchers: None,
         };
         self.revocations.judge(facts, now).refuses(now)
     }

@@ -64,8 +64,8 @@ pub struct TokenFacts<'a> {
     pub issued_at: Option<Timestamp>,
     /// The actor for the subject, in our own tokens.
     pub delegation: Option<DelegatedFacts<'a>>,
-    /// Whether the token represents an API key of the subject, made at `issued_at`.
-    pub is_key: bool,
+    /// The users at other issuers who made the API key that the token represents, and the keys that it replaced.
+    pub key_vouchers: Option<&'a [VouchedBy]>,
 }
 
 /// The result of a check.
@@ -305,8 +305,8 @@ impl RevocationList {
     }
 
     fn refuse_from(&self, facts: TokenFacts<'_>) -> Timestamp {
-        if facts.is_key {
-            return if self.has_key_ended(facts) { Timestamp::ZERO } else { Timestamp::MAX };
+        if let Some(vouchers) = facts.key_vouchers {
+            return if self.has_key_ended(facts, vouchers) { Timestamp::ZERO } else { Timestamp::MAX };
         }
         let issuer = self.issuer(facts.issuer);
         // Skip the client of a delegated token, because the client got the token after the subject's login: see

@@ -79,7 +79,7 @@ pub(crate) const REFRESHED_SESSION: &str = "#refreshed-sid";
 impl Target {
     /// Everything of one session of another issuer. The target is encoded as a subject of an issuer name that no issuer
     /// has, so every store can read it.
-    pub(crate) fn session_of(issuer: &str, sid: &str) -> Self {
+    pub fn session_of(issuer: &str, sid: &str) -> Self {
         Self::Subject { issuer: format!("{issuer}{SESSIONS_OF}").into(), subject: sid.into() }
     }
 

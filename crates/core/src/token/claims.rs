@@ -257,8 +257,17 @@ pub(crate) struct RareClaims {
     pub(crate) source: Option<Arc<TokenIssuer>>,
     /// The token represents the session of a browser whose user logged in at a provider, which is `source`.
     pub(crate) is_at_provider: bool,
-    /// The token stands for an API key.
-    pub(crate) is_key: bool,
+    /// The API key for which the token stands.
+    pub(crate) key: Option<Box<KeyFacts>>,
+}
+
+/// What a token knows of the API key for which it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct KeyFacts {
+    /// The users at other issuers who made the key and its predecessors.
+    pub(crate) vouched_by: Vec<VouchedBy>,
+    /// The client of limits: the first of the key's predecessors, so that a rotation brings no new quota.
+    pub(crate) limited_as: Box<str>,
 }
 
 impl RareClaims {
@@ -266,9 +275,11 @@ impl RareClaims {
     pub(crate) fn bytes(&self) -> usize {
         let Self { roles, raw_subject, sub, account, issuer_session, vouched_by, bound_to, login, response, .. } = self;
         let texts = [raw_subject, sub, account, issuer_session, &login.acr].map(Option::as_deref);
-        let by = vouched_by.as_ref().map(|by| [Some(&*by.issuer), Some(&*by.subject), by.session.as_deref()]);
+        let of_key = self.key.as_deref().into_iter().flat_map(|key| &key.vouched_by);
+        let by = vouched_by.iter().chain(of_key);
+        let by = by.flat_map(|by| [Some(&*by.issuer), Some(&*by.subject), by.session.as_deref()]);
         let hash = bound_to.as_ref().map(|(_, hash)| &*hash.0);
-        let texts = texts.into_iter().chain([response.as_deref(), hash]).chain(by.into_iter().flatten());
+        let texts = texts.into_iter().chain([response.as_deref(), hash]).chain(by);
         let roles: usize = roles.names().iter().map(|role| role.len() + size_of_val(role)).sum();
         let delegation = self.delegation.as_ref().map_or(0, Delegation::bytes);
         size_of_val(self) + delegation + roles + texts.flatten().map(str::len).sum::<usize>()
@@ -423,7 +434,17 @@ impl AccessToken {
 
     /// Does the token stand for an API key of its subject?
     pub fn is_api_key(&self) -> bool {
-        self.rare.as_deref().is_some_and(|rare| rare.is_key)
+        self.key_facts().is_some()
+    }
+
+    pub(crate) fn key_facts(&self) -> Option<&KeyFacts> {
+        self.rare.as_deref()?.key.as_deref()
+    }
+
+    /// The client for limits: an API key counts together with the keys that it replaced.
+    // Requirement K34.
+    pub fn limited_client(&self) -> Option<&str> {
+        self.key_facts().map(|key| &*key.limited_as).or(self.client.as_deref())
     }
 
     /// Whether the token is a client's own.

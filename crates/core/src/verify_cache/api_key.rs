@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::key_set::{KeySet, RefusedToken};
 use super::{CheckResult, MissContext, SessionAnswer, TRY_AGAIN, TokenChecker, Verified, front};
-use crate::api_key::CachedKey;
+use crate::api_key::{CachedKey, KeyClient};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::engine::Engine;
@@ -15,7 +15,7 @@ use crate::engine::api_keys::{ApiKeys, ReadKey, ScopesOfClient};
 use crate::fault::{Error, Fault};
 use crate::rule::Rule;
 use crate::session::SessionId;
-use crate::token::claims::LoginClaims;
+use crate::token::claims::{KeyFacts, LoginClaims};
 use crate::token::observer::Observer;
 
 /// All bad keys get the same refusal.
@@ -175,8 +175,10 @@ impl TokenChecker {
         let mut access = keys.verifier.verify(access_token.expose(), now, self.clock.wall()).map_err(unverified)?;
         (access.issued_at, access.expires) = (Some(key.began), key.expires);
         let rare = access.rare.get_or_insert_default();
+        let limited_as = KeyClient(&key.lineage).to_string().into();
         // A key is no login.
-        (rare.is_key, rare.login) = (true, LoginClaims::default());
+        rare.login = LoginClaims::default();
+        rare.key = Some(Box::new(KeyFacts { vouched_by: key.vouched_by.clone(), limited_as }));
         let rules = keys.verifier.id_of(access.issuer()).ok_or(Denial::UnknownIssuer).map_err(unverified)?;
         let judged = keys.shared.judge(&access, now);
         let networks = key.networks().ok_or(Fault::Signing("the networks of an API key cannot be read"))?;

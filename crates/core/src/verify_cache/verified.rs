@@ -298,7 +298,7 @@ pub(super) fn facts(token: &AccessToken) -> TokenFacts<'_> {
         jti: token.jti.as_deref(),
         issued_at: token.issued_at,
         delegation: token.delegation().map(Delegation::facts),
-        is_key: token.is_api_key(),
+        key_vouchers: token.key_facts().map(|key| &*key.vouched_by),
     }
 }
 

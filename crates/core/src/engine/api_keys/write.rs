@@ -26,6 +26,8 @@ use crate::token::claims::CLIENT_PREFIX;
 const MAX_NETWORKS: usize = 16;
 /// How long after a revoked key's expiry the list of revocations keeps the key's entry.
 const HELD_FOR: Duration = Duration::from_secs(3600);
+/// The most users at other issuers who end a key.
+const MAX_VOUCHERS: usize = 8;
 /// The most keys of a page.
 const MAX_PAGE: usize = 1000;
 /// How many rows are read for a page: another page goes on.
@@ -54,7 +56,7 @@ pub enum KeyRefusal {
     TooMany,
     /// The key has ended, or is replaced already.
     Over,
-    /// The session that replaces the key, and the session that made it, have users of different names at an issuer.
+    /// The users who made the key and its predecessors have too many names at other issuers.
     Vouched,
 }
 
@@ -70,7 +72,7 @@ impl KeyRefusal {
             Self::Bounds => "the audience is 1 to 256 visible characters, and there are at most 16 networks",
             Self::TooMany => "the owner has 50 live keys: revoke one first",
             Self::Over => "the key is revoked, expired or replaced already",
-            Self::Vouched => "a login at another issuer, or of another name there, made the key: make a new key",
+            Self::Vouched => "8 users of other issuers have made the key and those before it: make a new key",
         }
     }
 }
@@ -123,6 +125,7 @@ impl ApiKeys {
         let created = self.stamp(engine, &new.subject).await?;
         let (id, text) = self.settings.prefix.generate().map_err(Fault::from)?;
         let mut key = ApiKey {
+            lineage: id.clone(),
             id,
             name: new.name.into(),
             subject: new.subject.into(),
@@ -138,7 +141,7 @@ impl ApiKeys {
             is_replaced: false,
             revoked: None,
             began: by.as_ref().map_or(created, |by| by.began),
-            vouched_by: by.and_then(|by| by.vouched_by),
+            vouched_by: by.and_then(|by| by.vouched_by).into_iter().collect(),
             kid: 0,
             digest: [0; 32],
         };
@@ -196,11 +199,12 @@ impl ApiKeys {
             return Ok(Some(Err(KeyRefusal::Over)));
         }
         // What ends the old key, or the session, ends the new one, even if this gate has not heard of the end yet.
-        let (began, vouched_by) = by.map_or((Timestamp::MAX, None), |by| (by.began, by.vouched_by));
-        let vouched_by = match (&old.vouched_by, vouched_by) {
-            (Some(first), Some(second)) if *first != second => return Ok(Some(Err(KeyRefusal::Vouched))),
-            (first, second) => first.clone().or(second),
-        };
+        let (began, another) = by.map_or((Timestamp::MAX, None), |by| (by.began, by.vouched_by));
+        let another = another.filter(|by| !old.vouched_by.contains(by));
+        let vouched_by: Vec<_> = old.vouched_by.iter().cloned().chain(another).collect();
+        if vouched_by.len() > MAX_VOUCHERS {
+            return Ok(Some(Err(KeyRefusal::Vouched)));
+        }
         let until = old.expires;
         let created = self.stamp(engine, &old.subject).await?;
         let (new_id, text) = self.settings.prefix.generate().map_err(Fault::from)?;

@@ -179,7 +179,7 @@ impl Case {
                 client: None,
                 session: None,
                 delegation: None,
-                is_key: false,
+                key_vouchers: None,
                 issuer_session: None,
                 vouched_by: None,
                 jti,

@@ -3,15 +3,16 @@
 use super::{Issuer, NotBefore, RevocationList, TokenFacts};
 use crate::clock::Timestamp;
 use crate::revocation::REPLACED;
+use crate::session::VouchedBy;
 
 /// A bound for the id of a key, which has 12 bytes.
 const LONGEST_ID: usize = 32;
 
 impl RevocationList {
-    /// Was the key revoked, alone or with all earlier keys of its owner or of everyone, or did the issuer that vouched
-    /// for its owner end everything of that user? `client` is the owner, if a client owns the key.
+    /// Was the key revoked, alone or with all earlier keys of its owner or of everyone, or did an issuer that vouched for
+    /// one of its makers end everything of that user? `client` is the owner, if a client owns the key.
     // Requirement K4.
-    pub(super) fn has_key_ended(&self, facts: TokenFacts<'_>) -> bool {
+    pub(super) fn has_key_ended(&self, facts: TokenFacts<'_>, vouchers: &[VouchedBy]) -> bool {
         let of_all = self.global.lock().as_ref().map(NotBefore::keys);
         let issuer = self.issuer(facts.issuer);
         let own = issuer.as_deref().map(|issuer| {
@@ -26,8 +27,8 @@ impl RevocationList {
             })
         };
         // As for a session: a notice has whole seconds, so a key of the same second has ended, too.
-        let of_vouched =
-            facts.vouched_by.and_then(|by| self.issuer(&by.issuer)?.subjects.get(&*by.subject, NotBefore::keys));
+        let of_voucher = |by: &VouchedBy| self.issuer(&by.issuer)?.subjects.get(&*by.subject, NotBefore::keys);
+        let of_vouched = vouchers.iter().filter_map(of_voucher).max();
         let is_before = |made: Timestamp| made <= until || of_vouched.is_some_and(|at| made.as_secs() <= at.as_secs());
         facts.issued_at.is_none_or(is_before) || facts.jti.is_none_or(has_ended)
     }

@@ -47,7 +47,7 @@ fn token(issuer: &str, jti: &str) -> Revocation {
 fn session_facts(id: SessionId, generation: Generation) -> TokenFacts<'static> {
     TokenFacts {
         delegation: None,
-        is_key: false,
+        key_vouchers: None,
         issuer_session: None,
         vouched_by: None,
         issuer: OURS,
@@ -62,7 +62,7 @@ fn session_facts(id: SessionId, generation: Generation) -> TokenFacts<'static> {
 
 /// A token of this gate without one.
 const LOOSE: TokenFacts<'static> = TokenFacts {
-    is_key: false,
+    key_vouchers: None,
     delegation: None,
     issuer_session: None,
     vouched_by: None,
@@ -634,7 +634,7 @@ fn j15_an_entry_that_a_batch_has_brought_holds_once_its_own_writer_returns() {
 
 /// A key of ada's, made at this second.
 fn key(made: u64) -> TokenFacts<'static> {
-    TokenFacts { client: None, issued_at: Some(Timestamp::from_secs(made)), is_key: true, ..LOOSE }
+    TokenFacts { client: None, issued_at: Some(Timestamp::from_secs(made)), key_vouchers: Some(&[]), ..LOOSE }
 }
 
 #[test]
@@ -663,7 +663,11 @@ fn k4_a_key_ends_by_what_ends_keys_and_by_its_own_revocation_alone() {
     assert!(!refused(&list, key(10)), "a client's end is not that of users' keys");
     // The issuer that vouched for the owner: in whole seconds, and only by what ends keys.
     let by = VouchedBy::new(THEIRS, "u-1");
-    let vouched = |made| TokenFacts { vouched_by: Some(&by), issued_at: Some(Timestamp::from_millis(made)), ..key(0) };
+    let vouched = |made| TokenFacts {
+        key_vouchers: Some(std::slice::from_ref(&by)),
+        issued_at: Some(Timestamp::from_millis(made)),
+        ..key(0)
+    };
     let there = || Target::Subject { issuer: THEIRS.into(), subject: "u-1".into() };
     list.apply(&entry(there(), at(50)));
     assert!(!refused(&list, vouched(10_000)), "as after a logout there");
