@@ -99,7 +99,7 @@ target!(
             assert!(scope == "read" && scopes.contains(&"write") || scopes.contains(&scope), "I14: {scope}");
             assert!(["read", "a:b"].contains(&scope), "I14: {scope}");
         }
-        assert!(token.session.is_none() && token.account().is_none() && token.own().is_err());
+        assert!(token.session.is_none() && token.account().is_none() && !token.is_ours());
         assert_eq!(token.claims().len(), number);
     }
 );

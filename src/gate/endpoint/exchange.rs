@@ -29,13 +29,13 @@ impl EndpointCommand<'_> {
         let subject = self.wait_for(Credential::maybe_bound(request.subject.expose_secret()), source).await?;
         if let Some(actor) = &request.actor {
             let actor = self.wait_for(Credential::maybe_bound(actor.expose_secret()), source).await?;
-            is_actor(&client, actor.token())?;
+            is_actor(&client, self.account.admit(actor.token())?.token())?;
         }
         let (proof, certificate) = presented.of_client(self.gate, &client)?;
         let asked = TokenExchange {
             client: &client,
             rules,
-            subject: subject.token(),
+            subject: self.account.admit(subject.token())?,
             audience: request.audience.as_deref(),
             scope: request.scope.as_ref(),
             profile: &client.profile.over(&self.endpoint.profile),

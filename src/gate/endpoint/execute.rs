@@ -25,7 +25,7 @@ use rotogate_core::fault::Error;
 use rotogate_core::limit::Source;
 use rotogate_core::session::{RevokedBecause, Scope, Status};
 use rotogate_core::thumbprint::CertificateThumbprint;
-use rotogate_core::token::claims::AccessToken;
+use rotogate_core::token::claims::{AccessToken, OfAccount};
 use rotogate_core::token::session_cookie;
 use rotogate_core::token::verify::SentNotice;
 use rotogate_core::verify_cache::{Introspected, Verified};
@@ -179,11 +179,12 @@ pub(super) async fn own_sessions(
     mut request: OwnSessionsRequest,
     by: OwnRequester<'_>,
 ) -> Result<OwnSessions, Error> {
-    let (verified, by_cookie) = check_own(gate, endpoint, &request.access, by).await?;
+    let at = EndpointCommand { gate, endpoint, origin: by.2, account: accounts(endpoint, by.0).1 };
+    let (verified, by_cookie) = at.check_own(gate, &request.access, by.1).await?;
     if by_cookie {
         request.max_age = Duration::MAX;
     }
-    gate.engine.own_sessions(verified.token().own()?, &request, by.2).await
+    gate.engine.own_sessions(at.concerns(verified.token())?.own()?, &request, by.2).await
 }
 
 /// Lists, makes, replaces or revokes a user's own API keys.
@@ -194,26 +195,9 @@ pub(super) async fn own_keys(
     request: OwnKeysRequest,
     by: OwnRequester<'_>,
 ) -> Result<OwnKeys, Error> {
-    let (verified, by_cookie) = check_own(gate, endpoint, &request.access, by).await?;
-    keys.own(&gate.engine, verified.token().own()?, request, by_cookie, by.2).await
-}
-
-/// Checks the access token of a user, or, if the flag is true, the session cookie of their browser.
-async fn check_own(
-    gate: &Arc<Inner>,
-    endpoint: &Ready,
-    access: &SecretString,
-    (account, device, origin): OwnRequester<'_>,
-) -> Result<(Arc<Verified>, bool), Denial> {
-    let (_, account) = accounts(endpoint, account);
-    let at = EndpointCommand { gate, endpoint, origin, account };
-    let by_cookie = gate.browser.is_some() && access.expose_secret().starts_with(session_cookie::PREFIX);
-    if !by_cookie {
-        return Ok((at.check_waiting(access, origin.address.into()).await?, false));
-    }
-    let verified = gate.checked_session(access.expose_secret(), device, origin.address).await?;
-    at.concerns(verified.token())?;
-    Ok((verified, true))
+    let at = EndpointCommand { gate, endpoint, origin: by.2, account: accounts(endpoint, by.0).1 };
+    let (verified, by_cookie) = at.check_own(gate, &request.access, by.1).await?;
+    keys.own(&gate.engine, at.concerns(verified.token())?.own()?, request, by_cookie, by.2).await
 }
 
 /// The account of a request, and the accounts that the endpoint serves to it.
@@ -258,7 +242,8 @@ impl ReadCredential {
     /// The credential as the engine exchanges it.
     fn exchange(&self) -> Result<Exchange<'_>, Denial> {
         // Another issuer's token is not a refresh credential at this gate. The reply does not reveal the difference.
-        let own = |access| AccessToken::own(access).map_err(|_| Denial::UnknownRefreshToken);
+        // The engine judges the account of the session.
+        let own = |access| AccountRule::Any.admit(access)?.own().map_err(|_| Denial::UnknownRefreshToken);
         match self {
             Self::Refresh(token) => Ok(Exchange::Refresh(token)),
             Self::Access(access) => own(access).map(Exchange::Access),
@@ -316,33 +301,38 @@ impl EndpointCommand<'_> {
         }
         // The limits count the resource server, not an address: forged tokens that one of its clients sends must not
         // block the introspection of other clients' tokens.
-        let checked = self.check_unproved(token, Source::Client(&client.id));
-        let checked = checked.inspect_err(|denial| self.tell_held_up(*denial, &client)).map(|verified| {
+        let checked = self.check_unproved(token, Source::Client(&client.id)).and_then(|verified| {
+            let token = self.concerns(verified.token())?;
             // The resource server checks the proof.
             verified.confirm(self.gate.engine.confirmations());
-            Box::new(checked_of(verified.token()))
+            Ok(Box::new(checked_of(token)))
         });
+        let checked = checked.inspect_err(|denial| self.tell_held_up(*denial, &client));
         Ok(Outcome::Checked(decided(checked)?))
     }
 
     /// Checks a token of a presenter who need not have the key that the token is bound to: introspection and revocation
-    /// take no proof (requirement N38). The token must be valid now, and for this endpoint.
+    /// take no proof (requirement N38). The token must be valid now.
     fn check_unproved(&self, token: &SecretString, source: Source<'_>) -> Result<Arc<Verified>, Denial> {
         let credential = Credential::maybe_bound(token.expose_secret());
-        let verified = self.gate.checker.check(credential, || self.gate.shown(source), &mut ())?;
-        self.concerns(verified.token())?;
-        Ok(verified)
+        self.gate.checker.check(credential, || self.gate.shown(source), &mut ())
     }
 
-    /// Checks a token, and waits for its issuer if the issuer must decide.
-    async fn check_waiting(&self, token: &SecretString, source: Source<'_>) -> Result<Arc<Verified>, Denial> {
-        let verified = self.wait_for(Credential::new(token.expose_secret()), source).await?;
-        self.concerns(verified.token())?;
-        Ok(verified)
+    /// Checks the access token of a user, or, if the flag is true, the session cookie of their browser.
+    async fn check_own(
+        &self,
+        gate: &Arc<Inner>,
+        access: &SecretString,
+        device: PresentedDevice,
+    ) -> Result<(Arc<Verified>, bool), Denial> {
+        let (text, address) = (access.expose_secret(), self.origin.address);
+        match gate.browser.is_some() && text.starts_with(session_cookie::PREFIX) {
+            true => Ok((gate.checked_session(text, device, address).await?, true)),
+            false => Ok((self.wait_for(Credential::new(text), address.into()).await?, false)),
+        }
     }
 
-    /// Checks a token of the endpoint's account, for any audience, and waits for its issuer if the issuer must decide.
-    // Requirement R21.
+    /// Checks a token for any audience and account, and waits for its issuer if the issuer must decide.
     pub(super) async fn wait_for(
         &self,
         credential: Credential<'_>,
@@ -350,9 +340,7 @@ impl EndpointCommand<'_> {
     ) -> Result<Arc<Verified>, Denial> {
         let check = |introspected: Option<&Introspected>| {
             let shown = || self.gate.shown(source).after(introspected);
-            let verified = self.gate.checker.check(credential, shown, &mut ())?;
-            self.is_of_account(verified.token())?;
-            Ok(verified)
+            self.gate.checker.check(credential, shown, &mut ())
         };
         let first = check(None);
         let asked = |denial: &Denial| layer::awaited_token(self.gate, credential.token(), *denial, self.origin.address);
@@ -372,17 +360,11 @@ impl EndpointCommand<'_> {
     }
 
     /// Checks that a token is for an audience that this gate serves, and for this endpoint's account.
-    pub(super) fn concerns(&self, token: &AccessToken) -> Result<(), Denial> {
+    pub(super) fn concerns<'t>(&self, token: &'t AccessToken) -> Result<OfAccount<'t>, Denial> {
         if !self.gate.serves_audience_of(token) {
             return Err(Denial::WrongAudience);
         }
-        self.is_of_account(token)
-    }
-
-    /// Checks that a token belongs to the endpoint's account. A client's own token has no account, and passes.
-    fn is_of_account(&self, token: &AccessToken) -> Result<(), Denial> {
-        let known = self.account.has(token.account()) || token.is_clients_own();
-        if known { Ok(()) } else { Err(Denial::OtherAccount) }
+        self.account.admit(token)
     }
 
     async fn check_with_user(
@@ -390,15 +372,22 @@ impl EndpointCommand<'_> {
         token: &SecretString,
         superseded_in_grace: bool,
     ) -> Result<Box<CheckedToken>, Error> {
-        let checked = |access: &AccessToken| (checked_of(access), access.is_of_own_user());
-        let found = match self.check_waiting(token, self.origin.address.into()).await {
-            Ok(verified) => verified.token().of_bearer().map(|()| checked(verified.token())).map_err(Into::into),
-            Err(Denial::TokenRevoked) if superseded_in_grace => {
-                self.check_superseded(token).await.map(|access| checked(&access))
-            }
-            Err(denial) => Err(denial.into()),
-        };
-        let (mut found, is_own) = found?;
+        let checked = |token: OfAccount<'_>| (checked_of(token), token.token().is_of_own_user());
+        let (mut found, is_own) =
+            match self.wait_for(Credential::new(token.expose_secret()), self.origin.address.into()).await {
+                Ok(verified) => {
+                    let token = self.concerns(verified.token())?;
+                    token.token().of_bearer()?;
+                    checked(token)
+                }
+                Err(Denial::TokenRevoked) if superseded_in_grace => {
+                    let access = self.verify_ignoring_expiry(token, Duration::ZERO)?;
+                    let token = self.concerns(&access)?;
+                    self.check_superseded(token).await?;
+                    checked(token)
+                }
+                Err(denial) => return Err(denial.into()),
+            };
         // The directory knows users of this gate only; a user of another issuer may have an equal name.
         if is_own {
             found.user = self.gate.engine.user(found.account.as_deref(), &found.subject).await?;
@@ -408,14 +397,12 @@ impl EndpointCommand<'_> {
 
     /// Checks a token that its own rotation revoked: it is accepted as long as a refresh at this endpoint may replay
     /// that rotation.
-    async fn check_superseded(&self, token: &SecretString) -> Result<AccessToken, Error> {
-        let access = self.verify_ignoring_expiry(token, Duration::ZERO)?;
-        self.concerns(&access)?;
-        let is_of = |client: &&Arc<Client>| access.client.as_deref() == Some(&*client.id);
+    async fn check_superseded(&self, token: OfAccount<'_>) -> Result<(), Error> {
+        let is_of = |client: &&Arc<Client>| token.token().client.as_deref() == Some(&*client.id);
         let client = self.endpoint.client.as_ref().filter(is_of).ok_or(Denial::TokenRevoked)?;
         let profile = client.profile.over(&self.endpoint.profile);
-        let in_grace = self.gate.engine.may_be_replayed(access.own()?, &profile).await?;
-        if in_grace { Ok(access) } else { Err(Denial::TokenRevoked.into()) }
+        let in_grace = self.gate.engine.may_be_replayed(token.own()?, &profile).await?;
+        if in_grace { Ok(()) } else { Err(Denial::TokenRevoked.into()) }
     }
 
     async fn log_out(&self, access: &SecretString, everywhere: bool) -> Result<(), Error> {
@@ -426,7 +413,7 @@ impl EndpointCommand<'_> {
                 return Err(denial.into());
             }
         };
-        let own = verified.token().own()?;
+        let own = self.concerns(verified.token())?.own()?;
         let client = own.token().client.as_deref().unwrap_or_default();
         if everywhere {
             self.gate.engine.log_out_everywhere(own, client, self.origin).await
@@ -443,10 +430,7 @@ impl EndpointCommand<'_> {
         }
         let read = self.verify_ignoring_expiry(access, self.endpoint.profile.session_ttl);
         let Ok(access) = decided(read)? else { return Ok(()) };
-        let Ok(own) = access.own() else { return Ok(()) };
-        if self.is_of_account(&access).is_err() {
-            return Ok(());
-        }
+        let Ok(own) = self.account.admit(&access).and_then(OfAccount::own) else { return Ok(()) };
         let Some((session, _)) = own.token().session else { return Ok(()) };
         let engine = &self.gate.engine;
         match engine.record_to_end(session, own.token().expires, RevokedBecause::Logout).await? {
@@ -466,15 +450,18 @@ impl EndpointCommand<'_> {
         let read = self.verify_ignoring_expiry(token, Duration::ZERO);
         let Ok(access) = decided(read)? else { return Ok(()) };
         // Only the issuer of a token can end it, so another issuer's token is ignored.
-        let Ok(own) = access.own() else { return Ok(()) };
-        if access.client.as_deref() == Some(&*client.id) {
-            self.is_of_account(&access)?;
+        if !access.is_ours() || access.of_bearer().is_err() {
+            return Ok(());
         }
-        engine.log_out_token(own, &client.id, self.origin).await
+        if access.client.as_deref() != Some(&*client.id) {
+            return Err(Denial::OtherClient.into());
+        }
+        engine.log_out_token(self.account.admit(&access)?.own()?, &client.id, self.origin).await
     }
 }
 
-fn checked_of(token: &AccessToken) -> CheckedToken {
+fn checked_of(token: OfAccount<'_>) -> CheckedToken {
+    let token = token.token();
     CheckedToken {
         subject: token.subject.clone(),
         client: token.client.clone().unwrap_or_default(),

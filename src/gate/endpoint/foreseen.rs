@@ -17,11 +17,12 @@ use crate::gate::Inner;
 use rotogate_core::client::Grant;
 use rotogate_core::credential::Credential;
 use rotogate_core::denial::Denial;
-use rotogate_core::engine::{Origin, RefreshTerms};
+use rotogate_core::engine::{AccountRule, Origin, RefreshTerms};
 use rotogate_core::route::RoutePolicy;
 use rotogate_core::route::path::CanonicalPath;
 use rotogate_core::rule::Rule;
 use rotogate_core::session::Session;
+use rotogate_core::token::claims::OfAccount;
 use rotogate_core::token::observer::Observer;
 use rotogate_core::token::session_cookie;
 use rotogate_core::verify_cache::SessionAnswer;
@@ -93,8 +94,8 @@ impl EndpointRequest<'_> {
         };
         let (token, origin) = (verified.token(), Origin::default());
         let command = EndpointCommand { gate, endpoint, origin: &origin, account: accounts(endpoint, account).1 };
-        observer.judged(Rule::Audience, command.concerns(token))?;
-        let caller = observer.read(Rule::Issuer, token.own())?;
+        observer.judged(Rule::Audience, command.concerns(token).map(drop))?;
+        let caller = observer.read(Rule::Issuer, AccountRule::Any.admit(token).and_then(OfAccount::own))?;
         let (since, max_age) = match (by_cookie, token.session) {
             (true, session) => (session.map(|(session, _)| session.created()), own.max_login_age),
             (false, _) => (token.issued_at, own.max_age),

@@ -75,6 +75,7 @@ use sealed::SealedStore;
 use turn::Turns;
 use written::Written;
 
+pub use crate::token::claims::AccountRule;
 pub use counters::StoreCounters;
 pub use counts::{Counts, Event};
 pub use notices::NoticeResult;
@@ -85,8 +86,7 @@ pub use token_exchange::TokenExchange;
 #[cfg(any(test, feature = "test-util"))]
 pub use types::tokens_for_test;
 pub use types::{
-    AccountRule, ApplicationLogin, Exchange, HeldUp, IssueKind, IssuedTokens, Login, Origin, Refresh, RequestNote,
-    kind_of_issue,
+    ApplicationLogin, Exchange, HeldUp, IssueKind, IssuedTokens, Login, Origin, Refresh, RequestNote, kind_of_issue,
 };
 
 /// How often a request retries when other requests change its session. Each failure means that another request

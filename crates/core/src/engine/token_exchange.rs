@@ -18,7 +18,7 @@ use crate::session::profile::Profile;
 use crate::session::{Scope, VouchedBy};
 use crate::thumbprint::CertificateThumbprint;
 use crate::token::MAX_SESSIONLESS_LIFETIME;
-use crate::token::claims::{AccessToken, CLIENT_PREFIX, MintedClaims, TokenStyle};
+use crate::token::claims::{AccessToken, CLIENT_PREFIX, MintedClaims, OfAccount, TokenStyle};
 use crate::token::delegation::{Delegation, TokenOrigin};
 use crate::token::mint;
 
@@ -30,7 +30,7 @@ pub struct TokenExchange<'a> {
     /// The client's rules.
     pub rules: &'a ExchangeRules,
     /// The token, verified now.
-    pub subject: &'a AccessToken,
+    pub subject: OfAccount<'a>,
     /// The audience that the client asks for.
     pub audience: Option<&'a str>,
     /// The scope that the client asks for.
@@ -69,6 +69,7 @@ impl Engine {
     // Requirements D1 to D9.
     pub async fn exchange_token(&self, asked: TokenExchange<'_>) -> Result<IssuedTokens, Error> {
         let TokenExchange { client, rules, subject, .. } = &asked;
+        let subject = subject.token();
         rules.admit(&client.id, subject)?;
         let mut claims = subject.claims();
         let actor = format!("{CLIENT_PREFIX}{}", client.id);

@@ -16,7 +16,7 @@ use crate::session::profile::Profile;
 use crate::session::{Scope, Session, SessionId, VouchedBy};
 use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 use crate::token::TokenText;
-use crate::token::claims::{MintedClaims, OwnChecked};
+use crate::token::claims::{AccountRule, MintedClaims, OwnChecked};
 
 /// The origin of a request, for limits and the audit trail.
 #[derive(Clone, Debug, Default)]
@@ -196,25 +196,6 @@ pub struct Refresh<'a> {
     pub arrived: Arrival,
     /// The origin of the request.
     pub origin: &'a Origin,
-}
-
-/// The account that a request names in its path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AccountRule<'a> {
-    /// The endpoint's path has no account: it refreshes sessions of every account.
-    Any,
-    /// Only sessions of this account; only sessions without an account, if the path names no account.
-    Only(Option<&'a str>),
-}
-
-impl AccountRule<'_> {
-    /// Does the rule admit sessions of this account?
-    pub fn has(self, account: Option<&str>) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Only(named) => named == account,
-        }
-    }
 }
 
 /// How tokens were issued.

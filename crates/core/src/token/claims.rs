@@ -20,7 +20,7 @@ use crate::token::delegation::Delegation;
 use crate::token::keyring::{KeyIdentity, KeyPrint};
 use crate::token::verify::{self, ClaimMapping, Roles};
 
-pub use own::OwnChecked;
+pub use own::{AccountRule, OfAccount, OwnChecked};
 
 /// The `typ` of every access token that we mint (RFC 9068 §2.1).
 pub const TYP: &str = "at+jwt";

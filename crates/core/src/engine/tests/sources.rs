@@ -155,7 +155,7 @@ impl Sources {
         let asked = TokenExchange {
             client: &Client::public("orders"),
             rules: &rules,
-            subject: &subject,
+            subject: AccountRule::Any.admit(&subject)?,
             audience: None,
             scope: None,
             profile: &self.world.profile,

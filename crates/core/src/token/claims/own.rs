@@ -6,20 +6,66 @@ use super::AccessToken;
 use crate::denial::Denial;
 use crate::revocation::Target;
 
+/// The account that a request names in its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccountRule<'a> {
+    /// The endpoint's path has no account: it serves every account.
+    Any,
+    /// Only this account; only what has no account, if the path names no account.
+    Only(Option<&'a str>),
+}
+
+impl AccountRule<'_> {
+    /// Does the rule admit sessions of this account?
+    pub fn has(self, account: Option<&str>) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(named) => named == account,
+        }
+    }
+
+    /// The token, if the rule admits its account. A client's own token has no account, and is admitted.
+    ///
+    /// # Errors
+    /// [`Denial::OtherAccount`].
+    // Requirement R21.
+    pub fn admit(self, token: &AccessToken) -> Result<OfAccount<'_>, Denial> {
+        let known = self.has(token.account()) || token.is_clients_own();
+        if known { Ok(OfAccount(token)) } else { Err(Denial::OtherAccount) }
+    }
+}
+
+/// An access token of an account that an endpoint serves. Only [`AccountRule::admit`] makes a value of this type, and
+/// whatever acts on a presented token needs one, so no operation of an endpoint can leave the account out.
+#[derive(Clone, Copy, Debug)]
+pub struct OfAccount<'a>(&'a AccessToken);
+
 /// An access token that this gate minted for its own bearer: the only kind that a command may act on. Only
-/// [`AccessToken::own`] makes a value of this type, so that neither another issuer's token (requirement R19) nor a
+/// [`OfAccount::own`] makes a value of this type, so that neither another issuer's token (requirement R19) nor a
 /// client that acts for a user (D10) can act on our sessions.
 #[derive(Clone, Copy, Debug)]
 pub struct OwnChecked<'a>(&'a AccessToken);
 
-impl AccessToken {
+impl<'a> OfAccount<'a> {
+    /// The claims of the token.
+    pub const fn token(self) -> &'a AccessToken {
+        self.0
+    }
+
     /// The token, if this gate issued it and the token has no actor.
     ///
     /// # Errors
     /// [`Denial::WrongIssuer`], [`Denial::DelegatedToken`].
-    pub fn own(&self) -> Result<OwnChecked<'_>, Denial> {
-        self.of_bearer()?;
-        if self.is_ours() { Ok(OwnChecked(self)) } else { Err(Denial::WrongIssuer) }
+    pub fn own(self) -> Result<OwnChecked<'a>, Denial> {
+        self.0.of_bearer()?;
+        if self.0.is_ours() { Ok(OwnChecked(self.0)) } else { Err(Denial::WrongIssuer) }
+    }
+}
+
+impl AccessToken {
+    #[cfg(test)]
+    pub(crate) fn own(&self) -> Result<OwnChecked<'_>, Denial> {
+        AccountRule::Any.admit(self)?.own()
     }
 
     /// Refuses a token with which a client acts for its subject.
