@@ -139,7 +139,19 @@ def check():
         for page in re.findall(r"\bdocs/[\w-]+\.md", requirement.says):
             if not (ROOT / page).exists():
                 problems.append(f"{requirement.file}: {requirement.number} names {page}, which does not exist")
-    return problems
+    return [*problems, *ends()]
+
+
+def ends():
+    """The cells of tests/ends.toml without a test that exists (R34)."""
+    table = tomllib.loads((ROOT / "tests/ends.toml").read_text())
+    columns, known = table.pop("columns"), {name for path in sources() for name in TEST.findall(path.read_text())}
+    for row, cells in table.items():
+        for column in dict.fromkeys([*columns, *cells]):
+            cell = cells.get(column, [])
+            is_shown = cell.startswith("none: ") if isinstance(cell, str) else bool(cell) and known.issuperset(cell)
+            if column not in columns or not is_shown:
+                yield f"tests/ends.toml: {row} × {column} has no test that exists: {cell}"
 
 
 def main(arguments):

@@ -33,6 +33,8 @@ use rotogate_core::store::{MemoryStore, Store, StoreError};
 use rotogate_core::token::Algorithm;
 use rotogate_core::token::keyring::{Keyring, RefreshKeys, RefreshSecret, SigningKey};
 
+mod ends;
+
 const ISSUER: &str = "https://gate.test";
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
