@@ -199,6 +199,10 @@ impl Store for PostgresStore {
             Operation { ids, targets, subject, raises: raises(&entry), keeps_names: true, ..Operation::default() };
         let revoke = |state: &mut Snapshot| self.0.rules().revoke(state, entry.clone(), because);
         let revoked = decide(&self.0.commit_by(&self.0.revocations)?, operation, presumed, revoke).await?;
+        // Requirement K35.
+        if entry.ends_api_keys() {
+            self.0.mark.raise(self.0.one("rg_check", Vec::new()).await?.count("o_writes")?).await;
+        }
         revoked.ok_or_else(|| unexpected("a time that was not given"))
     }
 

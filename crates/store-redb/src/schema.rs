@@ -143,6 +143,8 @@ pub(super) struct Writing<'t> {
     meta: Table<'t, &'static str, &'static [u8]>,
     head: StoreHead,
     changed: bool,
+    /// Whether the transaction has a revocation that may end API keys.
+    pub(super) ends_keys: bool,
 }
 
 impl<'t> Writing<'t> {
@@ -164,6 +166,7 @@ impl<'t> Writing<'t> {
             meta,
             head,
             changed: false,
+            ends_keys: false,
         })
     }
 
@@ -364,6 +367,7 @@ impl State for Writing<'_> {
             self.log.remove(place).map_err(broken)?;
             self.by_until.remove((old.until.as_millis(), key.as_slice())).map_err(broken)?;
         }
+        self.ends_keys |= entry.ends_api_keys();
         self.head.revocations += 1;
         let place = self.head.revocations;
         let bytes =

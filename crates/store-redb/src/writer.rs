@@ -243,12 +243,6 @@ impl Writer {
                 batch.push(next);
             }
             self.batch(std::mem::take(&mut batch));
-            if let Some(marker) = &mut self.marker
-                && self.head.sequence >= marker.next
-                && let Err(error) = marker.write(self.head)
-            {
-                tracing::error!(%error, "high-water mark not written: an older store in place of this one would go unnoticed");
-            }
         }
         let Self { database, head, marker, .. } = self;
         let marked = marker.map_or(Ok(()), |mut marker| marker.write(head));
@@ -290,6 +284,13 @@ impl Writer {
                 error
             }),
         };
+        // Before the answers: nobody may learn of a revoked key that an older store in place of this one would revive.
+        if let Some(marker) = &mut self.marker
+            && self.head.sequence >= marker.next
+            && let Err(error) = marker.write(self.head)
+        {
+            tracing::error!(%error, "high-water mark not written: an older store in place of this one would go unnoticed");
+        }
         for job in jobs {
             job.answer(result.clone());
         }
@@ -372,7 +373,7 @@ impl Writer {
         // cryptographic, but a forger would need control over every byte of the pages, and each page has keys that an
         // attacker cannot choose.
         transaction.set_durability(Durability::Immediate).map_err(failed)?;
-        let Some(head) = Self::decide(&self.rules, self.head, &transaction, jobs)? else {
+        let Some((head, ends_keys)) = Self::decide(&self.rules, self.head, &transaction, jobs)? else {
             return transaction.abort().map_err(failed);
         };
         #[cfg(feature = "failpoints")]
@@ -385,6 +386,9 @@ impl Writer {
         #[cfg(feature = "failpoints")]
         rotogate_core::failpoint::after_commit();
         self.head = head;
+        if let Some(marker) = self.marker.as_mut().filter(|_| ends_keys) {
+            marker.next = head.sequence;
+        }
         self.shared.commits.add(self.shared.clock.monotonic().saturating_sub(begun), true);
         Ok(())
     }
@@ -394,12 +398,13 @@ impl Writer {
         head: StoreHead,
         transaction: &WriteTransaction,
         jobs: &mut [Box<dyn Job>],
-    ) -> Result<Option<StoreHead>, StoreError> {
+    ) -> Result<Option<(StoreHead, bool)>, StoreError> {
         let mut state = Writing::open(transaction, head).map_err(failed)?;
         for job in jobs {
             job.apply(rules, &mut state)?;
         }
-        Ok(state.finish()?)
+        let ends_keys = state.ends_keys;
+        Ok(state.finish()?.map(|head| (head, ends_keys)))
     }
 }
 

@@ -67,7 +67,13 @@ impl Store for RedisStore {
     }
 
     async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<Revocation, StoreError> {
-        self.0.revoke(new_op()?, entry, because).await
+        let ends_keys = entry.ends_api_keys();
+        let revoked = self.0.revoke(new_op()?, entry, because).await?;
+        // Requirement K35.
+        if ends_keys {
+            self.0.mark.raise(self.0.partitions.writes()).await;
+        }
+        Ok(revoked)
     }
 
     async fn revocations_since(&self, cursor: Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError> {

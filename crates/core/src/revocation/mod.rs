@@ -248,6 +248,14 @@ pub struct Revocation {
     pub until: Timestamp,
 }
 
+impl Revocation {
+    /// May the entry end API keys? A store that lacks it could revive a key for a year.
+    // Requirement K35.
+    pub const fn ends_api_keys(&self) -> bool {
+        matches!(self.target, Target::Token { .. }) || self.effect.keys_until().is_some()
+    }
+}
+
 /// The revocation that follows from a rotation: it ends the session's access tokens of earlier generations.
 pub fn raised_minimum(id: SessionId, raised: RaisedMinimum, leeway: Duration) -> Revocation {
     let RaisedMinimum { minimum, effective_from, before, until } = raised;

@@ -262,6 +262,39 @@ async fn o5_the_mark_is_written_at_start_and_at_a_clean_stop_and_never_ahead_of_
 }
 
 #[tokio::test]
+async fn k35_a_store_that_lacks_the_last_revocation_of_a_key_is_refused_after_a_crash() {
+    let key = |jti: &str| Target::Token { issuer: conformance::ISSUER.into(), jti: jti.into() };
+    let with_keys = Effect::not_before(later(START, 7), true);
+    for (target, effect) in [
+        (key("acme_k1"), Effect::Gone),
+        (Target::Subject { issuer: conformance::ISSUER.into(), subject: "alice".into() }, with_keys),
+        (Target::Global, with_keys),
+    ] {
+        let place = Place::new();
+        let store = place.open();
+        fill(&store).await;
+        let before = killed_copy(&place);
+        store
+            .revoke(Revocation { target, effect, until: later(START, 9_000) }, RevokedBecause::Operator)
+            .await
+            .unwrap();
+        // The process is killed at this moment, and the copy from a moment before the revocation takes its place.
+        let mark = HighWater::at(place.mark()).read().unwrap().unwrap();
+        assert_eq!(mark.sequence, store.head().unwrap().sequence);
+        std::fs::create_dir_all(before.mark().parent().unwrap()).unwrap();
+        HighWater::at(before.mark()).write(mark).unwrap();
+        assert!(before.refused().contains("accept-restored"));
+        drop(RedbStore::open(before.path(), Options { accept_restored: true, ..before.options() }).unwrap());
+        before.open();
+        // What ends no key costs no mark.
+        let logout =
+            not_before(Target::Subject { issuer: conformance::ISSUER.into(), subject: "bob".into() }, later(START, 8));
+        store.revoke(logout, RevokedBecause::Logout).await.unwrap();
+        assert_eq!(HighWater::at(place.mark()).read().unwrap(), Some(mark));
+    }
+}
+
+#[tokio::test]
 async fn o5_the_mark_follows_every_few_thousand_commits() {
     let place = Place::new();
     let store = place.open();

@@ -146,6 +146,23 @@ macro_rules! shared_store_suite {
         }
 
         #[tokio::test]
+        async fn k35_a_store_that_lacks_the_revocation_of_a_key_is_refused() {
+            for site in Site::all() {
+                let folder = tempfile::tempdir().unwrap();
+                let mark = folder.path().join("store.mark");
+                let store = connect_marked(&site, &mark, false).await.unwrap();
+                let target = Target::Token { issuer: ISSUER.into(), jti: "a-key".into() };
+                let effect = $crate::revocation::Effect::Gone;
+                let entry = Revocation { target, effect, until: later(start(), 600_000) };
+                store.revoke(entry, RevokedBecause::Operator).await.unwrap();
+                move_writes(&site, &store, -1).await;
+                drop(store);
+                let refused = connect_marked(&site, &mark, false).await.unwrap_err();
+                assert!(refused.to_string().contains("accept-restored"), "{refused}");
+            }
+        }
+
+        #[tokio::test]
         async fn c15_a_loss_that_a_gate_noticed_keeps_no_later_start_from_the_store() {
             for site in Site::all() {
                 let folder = tempfile::tempdir().unwrap();

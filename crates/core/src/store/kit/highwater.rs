@@ -1,8 +1,9 @@
 //! The high-water mark: a small file apart from the store, which names the last used store and the number of its
 //! commits. A store that is missing, has another name, or is behind its mark was lost or restored from a backup.
 //!
-//! The mark is a lower bound: it is written after the store, at start, every [`COMMITS_PER_MARK`] commits and at a
-//! clean stop. The mark does **not** detect a store that was set back by fewer commits than followed the last mark.
+//! The mark is a lower bound: it is written after the store, at start, every [`COMMITS_PER_MARK`] commits, at a clean
+//! stop, and before a revocation that may end API keys is acknowledged. So no store that lacks such a revocation goes
+//! unnoticed. The mark does **not** detect a store that was set back by fewer other commits than followed the last mark.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -147,8 +148,8 @@ impl HighWater {
         };
         Some(format!(
             "{} LOOKS LIKE A RESTORED BACKUP OR A LOST FILE: the keys were last used with {known} (says {}), but {found}. \
-             In an older store, refresh tokens that were exchanged since are good again, and sessions and tokens revoked \
-             since are not revoked; without one, every session is lost. Put the latest store back; or, if this is what \
+             In an older store, refresh tokens that were exchanged since are good again, and sessions, tokens and API keys \
+             revoked since are not revoked; without one, every session is lost. Put the latest store back; or, if this is what \
              you want, run `rotogate store accept-restored` once",
             store.display(),
             self.path.display(),
