@@ -315,6 +315,27 @@ async fn i67_a_subject_with_the_prefix_of_an_issuer_needs_that_issuer_to_vouch()
 }
 
 #[tokio::test]
+async fn i67_an_assertion_and_an_exchange_need_the_prefix_of_their_issuer_when_they_are_granted() {
+    let gate = Sources::new(["one|", "two|"], true).await.unwrap();
+    let theirs = gate.theirs(0, "root");
+    let granted =
+        async || (gate.assertion(0, "root", JagSubject::Issuer).await.is_ok(), gate.exchange(&theirs).await.is_ok());
+    assert_eq!(granted().await, (true, true));
+    // The rules change after the credential was judged.
+    let sources = gate.world.checker.trusted();
+    gate.world.engine.set_sources(std::sync::Arc::default());
+    assert_eq!(granted().await, (false, false));
+    // An issuer without a prefix that is the only source of users: its tokens are not exchanged.
+    let own = IssuerRules::own(ISSUER, vec![AUDIENCE.into()], &gate.world.engine.keyring(), LEEWAY);
+    let mut bare = sources.into_iter().next().unwrap();
+    bare.subject_prefix = "".into();
+    let verifier = Verifier::new(vec![own, bare]).unwrap();
+    gate.world.engine.set_sources(verifier.sources().clone());
+    gate.world.checker.set_verifier(verifier);
+    assert!(gate.exchange(&theirs).await.is_err());
+}
+
+#[tokio::test]
 async fn i67_the_users_of_an_issuer_that_left_the_rules_do_not_become_our_own() {
     let gate = Sources::new(["one|", "two|"], true).await.unwrap();
     let token = gate.token(Use::Assertion(0), "root").await.unwrap();
