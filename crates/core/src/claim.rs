@@ -20,7 +20,7 @@ const MAX_NAME: usize = 128;
 const MAX_DEPTH: usize = 15;
 /// The claims that the gate itself writes (RFC 7519 §4.1, RFC 7800 §3.1, RFC 8693 §4.1, RFC 9068 §2.2). `_id` repeats `sub` for
 /// clients of `kuzzle`.
-const RESERVED: [&str; 21] = [
+const RESERVED: [&str; 22] = [
     "iss",
     "sub",
     "aud",
@@ -41,6 +41,7 @@ const RESERVED: [&str; 21] = [
     "origin_sid",
     "origin_jti",
     "origin_iat",
+    "origin_client",
     "act",
 ];
 

@@ -77,7 +77,9 @@ impl Engine {
         let issuer_of_earlier = (!subject.is_ours()).then(|| &**subject.issuer());
         let act = Delegation::around(&actor, claims.remove("act"), issuer_of_earlier);
         let (vouched_by, origin) = self.origin_of(subject)?;
-        let delegation = Delegation::new(act, origin).filter(|it| it.depth() <= rules.depth);
+        let first = || subject.client.clone().filter(|_| subject.is_ours());
+        let of_client = subject.delegation().map_or_else(first, |earlier| earlier.client.clone());
+        let delegation = Delegation::new(act, origin, of_client).filter(|it| it.depth() <= rules.depth);
         let delegation = delegation.ok_or(Denial::NotExchangeable("too many clients act for the user already"))?;
         let audience = rules.target(asked.audience)?;
         let scope = rules.granted(asked.scope, client.scopes.as_ref(), &subject.scope)?;

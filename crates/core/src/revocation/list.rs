@@ -309,9 +309,9 @@ impl RevocationList {
             return if self.has_key_ended(facts, vouchers) { Timestamp::ZERO } else { Timestamp::MAX };
         }
         let issuer = self.issuer(facts.issuer);
-        // Skip the client of a delegated token, because the client got the token after the subject's login: see
+        // The client of a delegated token got it after the subject's login, which another client began: see
         // `has_delegate_ended`.
-        let client = facts.client.filter(|_| facts.delegation.is_none());
+        let client = facts.delegation.map_or(facts.client, |delegation| delegation.client);
         let not_before = self.latest_not_before(issuer.as_deref(), facts.subject, client);
         let not_before = not_before.max(self.session_not_before(facts.issuer, facts.issuer_session, facts.subject));
         let of_any = facts.issuer_session.and_then(|_| self.not_before_of(facts.issuer, ANY_SESSION, facts.subject));

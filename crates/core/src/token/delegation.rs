@@ -17,14 +17,16 @@ pub struct Delegation {
     act: Value,
     /// The token of another issuer that was exchanged; `None` if the exchange started from one of our sessions.
     pub origin: Option<TokenOrigin>,
+    /// `origin_client`: the client of our own token that was exchanged first.
+    pub client: Option<Box<str>>,
 }
 
 impl Delegation {
     /// The delegation with this `act`; `None` if `act` names no actor, or is too long.
     // Requirement D4.
-    pub fn new(act: Value, origin: Option<TokenOrigin>) -> Option<Self> {
+    pub fn new(act: Value, origin: Option<TokenOrigin>, client: Option<Box<str>>) -> Option<Self> {
         let names_one = act.get("sub").and_then(Value::as_str).is_some_and(is_subject);
-        (names_one && act.to_string().len() <= MAX_ACT).then_some(Self { act, origin })
+        (names_one && act.to_string().len() <= MAX_ACT).then_some(Self { act, origin, client })
     }
 
     /// `act`.
@@ -39,7 +41,7 @@ impl Delegation {
 
     /// The facts that the revocation list needs.
     pub(crate) fn facts(&self) -> DelegatedFacts<'_> {
-        DelegatedFacts { origin: self.origin.as_ref() }
+        DelegatedFacts { origin: self.origin.as_ref(), client: self.client.as_deref() }
     }
 
     /// The number of actors.
@@ -66,13 +68,13 @@ impl Delegation {
             map.serialize_entry("origin_iat", &issued_at.as_secs())?;
             jti.as_ref().map_or(Ok(()), |jti| map.serialize_entry("origin_jti", jti))?;
         }
-        Ok(())
+        self.client.as_ref().map_or(Ok(()), |client| map.serialize_entry("origin_client", client))
     }
 
     /// An estimate of the memory that the claims take, in bytes: a JSON tree takes several times its text.
     pub(crate) fn bytes(&self) -> usize {
         let jti = self.origin.as_ref().and_then(|origin| origin.jti.as_deref()).map_or(0, str::len);
-        4 * self.act.to_string().len() + jti
+        4 * self.act.to_string().len() + jti + self.client.as_deref().map_or(0, str::len)
     }
 }
 

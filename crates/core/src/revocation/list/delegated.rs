@@ -9,6 +9,8 @@ use crate::revocation::ANY_SESSION;
 pub struct DelegatedFacts<'a> {
     /// The token of another issuer that was exchanged first.
     pub origin: Option<&'a TokenOrigin>,
+    /// The client of our own token that was exchanged first.
+    pub client: Option<&'a str>,
 }
 
 /// The token of another issuer that was exchanged first: its revocation ends the tokens that were exchanged for it.

@@ -163,7 +163,8 @@ fn delegation(text: &str, claims: &Members<'_>, has_session: bool) -> Result<Opt
     if !has_session && origin.is_none() {
         return Err(Denial::BadClaim("act goes with sid, or with origin_iss and origin_iat"));
     }
-    let delegation = act.and_then(|act| Delegation::new(act, origin));
+    let client = name(claims, "origin_client", "origin_client must be a string of 1 to 256 bytes")?;
+    let delegation = act.and_then(|act| Delegation::new(act, origin, client.map(Box::from)));
     delegation.map(Some).ok_or(Denial::BadClaim("act must name an actor"))
 }
 
