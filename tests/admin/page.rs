@@ -389,6 +389,25 @@ async fn p70_p71_the_overview_of_a_gate_whose_requests_fail_says_so_and_leads_to
     for view in VIEWS {
         assert_eq!(state(&text(&browser.get(view).await)), "bad\">failing", "{view}");
     }
+    // Every other place tells the same.
+    place.point_commands_at(&gate);
+    let problems = ["of the requests of the last minute failed (5xx)", "upstream dead: no address is up"];
+    let status = place.json(&["status"], "");
+    assert_eq!((&status["ready"], &status["state"]), (&true.into(), &"failing".into()), "{status}");
+    let ready = gate.admin_get("/readyz").await;
+    let ready = String::from_utf8_lossy(&ready.body).into_owned();
+    assert!(ready.starts_with("failing\n"), "{ready}");
+    let whole = Ask::with(&gate, VIEWER).get("/v1/status").await.json();
+    assert_eq!((&whole["ready"], &whole["state"]), (&true.into(), &"failing".into()), "{whole}");
+    for problem in problems {
+        assert!(status["problems"].to_string().contains(problem), "{problem}: {status}");
+        assert!(ready.contains(problem), "{problem}: {ready}");
+        assert!(whole["problems"].to_string().contains(problem), "{problem}: {whole}");
+    }
+    let explained = place.run(&["explain", "--path", "/dead/x"], "");
+    assert!(explained.stdout.starts_with("PASSED\nBut upstream dead: no address is up"), "{explained:?}");
+    let explained = place.json(&["explain", "--path", "/public"], "");
+    assert!(explained["problem"].is_null(), "{explained}");
 }
 
 #[tokio::test]

@@ -57,7 +57,10 @@ fn status_is_0_while_the_gate_is_ready_and_1_otherwise() {
         (ran.status.code(), String::from_utf8(ran.stdout).unwrap(), String::from_utf8(ran.stderr).unwrap())
     };
     assert_eq!(status(&["status"]), (Some(0), "ready\n".to_owned(), String::new()));
-    assert_eq!(status(&["status", "--json"]).1, "{\"ready\":true,\"detail\":\"ready\"}\n");
+    assert_eq!(
+        status(&["status", "--json"]).1,
+        "{\"ready\":true,\"state\":\"ready\",\"problems\":[],\"detail\":\"ready\"}\n"
+    );
     assert_eq!(gate.stop(), Some(0));
     let (code, out, error) = status(&["status"]);
     assert!(code == Some(1) && out.is_empty() && error.contains("no gate answers on"), "{code:?} {out} {error}");

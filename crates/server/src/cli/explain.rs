@@ -110,8 +110,10 @@ fn text(report: &ExplainReport) -> String {
     let decision = report.decision.to_uppercase();
     let mut lines = vec![match report.decision.as_str() {
         "undecided" => format!("{decision}: the endpoint decides by the body, or by what the store has"),
+        "passed" if report.status.is_none() => decision,
         _ => format!("{decision}{status} {}", report.outcome),
     }];
+    lines.extend(report.problem.as_ref().map(|problem| format!("But {problem}: the client gets 502 or 503.")));
     let also = report.route.as_ref().map(|route| route.also_matched.join(" ")).filter(|also| !also.is_empty());
     for rule in &report.rules {
         let mut line = line(rule);

@@ -11,6 +11,10 @@ use rotogate_config::AdminAccess;
 #[derive(Serialize)]
 struct StatusReport<'a> {
     ready: bool,
+    /// `ready`, `ready, with problems`, `serving with errors`, `refusing`, `failing`, or why the gate is degraded.
+    state: &'a str,
+    /// What is wrong, the worst first.
+    problems: Vec<&'a str>,
     detail: &'a str,
 }
 
@@ -27,7 +31,11 @@ pub(super) fn run(gate: &AdminAccess, output: Output) -> CommandResult {
     let detail = String::from_utf8_lossy(&body);
     let detail = detail.trim_end();
     match status {
-        StatusCode::OK => output.write(&StatusReport { ready: true, detail }, || detail.to_owned()),
+        StatusCode::OK => {
+            let state = detail.lines().next().unwrap_or_default();
+            let problems = detail.lines().filter_map(|line| line.strip_prefix("problem: ")).collect();
+            output.write(&StatusReport { ready: true, state, problems, detail }, || detail.to_owned())
+        }
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::MISDIRECTED_REQUEST => {
             Err(Failure::Failed(format!("the gate on {} is not serving: {detail}", gate.address)))
         }

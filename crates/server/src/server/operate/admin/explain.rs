@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::problem::{Code, Refusal};
-use super::{AdminState, logged_path, shown};
+use super::{AdminState, logged_path, shown, state};
 use crate::log;
 use crate::server::serve::cors;
 use crate::server::serve::request::gate_layer;
@@ -84,6 +84,8 @@ pub(crate) struct ExplainReport {
     pub(crate) rules: Vec<ExplainedRule>,
     pub(crate) identity: ExplainedIdentity,
     pub(crate) token: Option<TokenClaims>,
+    /// Of a request that passes: what its upstream lacks.
+    pub(crate) problem: Option<String>,
     /// What to do; of a passed request, what was not judged.
     pub(crate) advice: Option<String>,
 }
@@ -305,8 +307,16 @@ impl Explained<'_> {
                 scope: token.scope.as_ref().map(ToString::to_string),
                 audience: token.audience.clone(),
             }),
+            problem: self.problem(),
             advice: it.advice.map(str::to_owned).or_else(|| self.advice(it.denial?)),
         }
+    }
+
+    /// The rules let the request pass, but its upstream may be unable to answer.
+    fn problem(&self) -> Option<String> {
+        let upstream = self.explanation.route.as_ref()?.upstream?;
+        let name = self.state.serving.load().proxy.with_name(upstream, |name| name.map(str::to_owned))?;
+        state::problem_of(self.state, &name).filter(|_| self.explanation.decision == Conclusion::Passed)
     }
 
     fn rule(&self, verdict: &RuleVerdict) -> ExplainedRule {

@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use rotogate::gate::Readiness;
 
 use super::problem::Problem;
+use super::state::GateState;
 use super::{AdminState, Body, plain};
 
 /// The reply of a running gate.
@@ -16,7 +17,7 @@ pub(super) fn live() -> Response<Body> {
     plain(StatusCode::OK, ALIVE)
 }
 
-/// Whether the gate can serve, with the states of issuers.
+/// Whether the gate can serve and how well, with its problems and the states of issuers.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -29,9 +30,14 @@ pub(super) fn live() -> Response<Body> {
     )
 )]
 pub(super) async fn ready(state: &AdminState) -> Response<Body> {
-    let (is_ready, text) = readiness(state).await;
+    let (is_ready, readiness) = readiness(state).await;
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    plain(status, &format!("{text}\n{}", state.remote_issuers.states()))
+    let found = GateState::judged(state, is_ready, &readiness);
+    // A gate that serves badly is ready still: the orchestrator must not take it out for what its upstream does.
+    let first = if readiness == "ready" { found.word } else { &readiness };
+    let problems = found.reasons.iter().filter(|(_, reason)| *reason != readiness);
+    let problems: String = problems.map(|(_, reason)| format!("problem: {reason}\n")).collect();
+    plain(status, &format!("{first}\n{problems}{}", state.remote_issuers.states()))
 }
 
 /// Whether the gate can serve, and a line about it.

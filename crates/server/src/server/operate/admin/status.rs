@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::problem::Finding;
+use super::state::GateState;
 use super::{AdminState, health, rfc3339};
 use crate::server::operate::reload::ReloadSource;
 use rotogate_config::StoreConfig;
@@ -23,6 +24,10 @@ pub(crate) struct Status {
     pub(super) ready: bool,
     /// Why the gate is not ready, or in which state it serves.
     pub(super) readiness: String,
+    /// How the gate serves: `ready`, `ready, with problems`, `serving with errors`, `refusing`, `failing` or `not ready`.
+    pub(super) state: String,
+    /// What is wrong, the worst first.
+    pub(super) problems: Vec<String>,
     /// Every address of the gate, those of the admin listener included.
     #[schema(value_type = Vec<String>)]
     pub(super) listeners: Vec<SocketAddr>,
@@ -63,6 +68,7 @@ pub(crate) struct ReloadStatus {
 )]
 pub(super) async fn show(state: &AdminState) -> Status {
     let (ready, readiness) = health::readiness(state).await;
+    let found = GateState::judged(state, ready, &readiness);
     let config = state.config.load_full();
     let reload = |source: ReloadSource| {
         let (refused, taken) = state.outcomes.get(source);
@@ -74,6 +80,8 @@ pub(super) async fn show(state: &AdminState) -> Status {
         started: rfc3339(state.began),
         ready,
         readiness,
+        state: found.word.to_owned(),
+        problems: found.reasons.into_iter().map(|(_, reason)| reason).collect(),
         listeners: state.listening.clone(),
         connections: state.listeners.iter().flat_map(|listener| listener.counts.now()).sum(),
         requests_in_flight: state.serving.load().proxy.report().iter().map(|report| report.in_flight).sum(),

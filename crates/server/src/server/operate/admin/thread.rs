@@ -25,7 +25,7 @@ impl AdminThread {
             .build()
             .map_err(failed)?;
         runtime.spawn(Arc::clone(&state.tokens).watch());
-        runtime.spawn(super::page::watch(Arc::clone(state)));
+        runtime.spawn(super::history::watch(Arc::clone(state)));
         let all = [(Some(listener), Side::Operators), (probes, Side::Probes)];
         for (listener, side) in all.into_iter().filter_map(|(listener, side)| Some((listener?, side))) {
             let (listener, state) = (listener.into_std().map_err(failed)?, Arc::clone(state));

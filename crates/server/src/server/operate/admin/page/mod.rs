@@ -34,14 +34,11 @@ use sign_ins::SignedIn;
 use view::FormFields;
 
 mod api_keys;
-mod history;
 mod overview;
 mod request;
 mod sign_ins;
 pub(super) mod view;
 
-pub(crate) use history::History;
-pub(super) use history::watch;
 pub(crate) use sign_ins::SignIns;
 
 /// Without `unsafe-*`, so that markup in a value could not run a script even if the escaping failed.

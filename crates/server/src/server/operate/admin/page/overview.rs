@@ -1,119 +1,28 @@
 //! The overview, which an operator sees first: whether the gate works, and if not, where to look.
 
 use std::fmt::Write;
-use std::time::Duration;
 
-use rotogate_core::clock::Timestamp;
 use rotogate_core::counters::FINE_SECONDS;
 use rotogate_kit::durations::BUCKET_SECONDS;
 
-use super::history::{self, SAMPLE_EVERY, SAMPLES, SESSION_EVENTS, Totals, quantile};
 use super::view::link;
 use crate::log;
-use crate::server::build::files;
-use crate::server::build::issuers::IssuerReport;
+use crate::server::operate::admin::AdminState;
+use crate::server::operate::admin::history::{self, SAMPLE_EVERY, SAMPLES, SESSION_EVENTS, Totals, quantile};
+use crate::server::operate::admin::state::{
+    Aging, GateState, Grade, MANY_ERRORS, MOST, NEARLY_ALL, certificates, key_sets, own_keys, percent,
+};
 use crate::server::operate::admin::status::{self, Status};
 use crate::server::operate::admin::traffic::{self, UpstreamInfo};
-use crate::server::operate::admin::{AdminState, health, issuers, keys, rfc3339};
 use crate::server::operate::metrics::process;
-use crate::server::operate::reload::ReloadSource;
 
 /// The text of docs/outcomes.md, which explains each outcome.
 const OUTCOMES: &str = include_str!("../../../../../outcomes.md");
-/// The least number of requests in a minute from which a share of failures means anything.
-const MIN_REQUESTS: u64 = 5;
-/// The thresholds of the alerts RotogateUpstreamErrors and RotogateCertificateExpires.
-const MANY_ERRORS: f64 = 0.05;
-/// The share of failed requests from which a gate counts as failing, and of refused requests from which it
-/// counts as refusing.
-const MOST: f64 = 0.5;
-const NEARLY_ALL: f64 = 0.9;
-const ENDS_SOON: Duration = Duration::from_secs(14 * 86_400);
-const ENDS_NOW: Duration = Duration::from_secs(3 * 86_400);
 /// How many refusals are listed.
 const TOP: usize = 10;
 /// The size of a chart, in its own units.
 const WIDTH: usize = 2 * (SAMPLES - 1);
 const HEIGHT: f64 = 80.0;
-
-/// How good a figure is. The page shows a word beside the colour.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Grade {
-    Good,
-    Doubtful,
-    Bad,
-}
-
-impl Grade {
-    /// The class of the grade in the style sheet.
-    pub(super) const fn class(self) -> &'static str {
-        match self {
-            Self::Good => "good",
-            Self::Doubtful => "doubtful",
-            Self::Bad => "bad",
-        }
-    }
-}
-
-/// The state of the gate, in the head of every view.
-#[derive(Clone, Debug)]
-pub(super) struct GateState {
-    pub(super) grade: Grade,
-    pub(super) word: &'static str,
-    /// The problems, the worst first.
-    pub(super) reasons: Vec<(Grade, String)>,
-}
-
-impl GateState {
-    /// The state of the gate now. A gate whose requests fail is not shown as ready (requirement P70).
-    pub(super) async fn now(state: &AdminState) -> Self {
-        let (is_ready, readiness) = health::readiness(state).await;
-        let (work, word) = judge(&state.history.minute());
-        let mut reasons = Vec::from_iter(work);
-        if !is_ready || readiness != "ready" {
-            reasons.push((if is_ready { Grade::Doubtful } else { Grade::Bad }, readiness));
-        }
-        for upstream in traffic::upstreams(state).upstreams {
-            if !upstream.addresses.is_empty() && !upstream.addresses.iter().any(|it| it.state == "up") {
-                reasons.push((Grade::Bad, format!("upstream {}: no address is up", upstream.name)));
-            }
-        }
-        let ends = certificates(state).into_iter().filter(|it| it.grade > Grade::Good);
-        reasons.extend(ends.map(|it| (it.grade, format!("certificate {}: {}", it.name, it.state))));
-        let sets = key_sets(state).into_iter().filter(|it| it.grade > Grade::Good);
-        reasons.extend(sets.map(|it| (it.grade, format!("keys of issuer {}: {}", it.name, it.state))));
-        let refused = ReloadSource::ALL.into_iter().filter(|source| state.outcomes.get(*source).0);
-        reasons
-            .extend(refused.map(|it| (Grade::Doubtful, format!("reload of {} refused; the log says why", it.name()))));
-        let lost = state.history.lost_lines();
-        if lost > 0 {
-            let what = format!("log lines dropped or not written in the last 15 minutes: {lost}");
-            reasons.push((Grade::Doubtful, what));
-        }
-        reasons.sort_by_key(|(grade, _)| std::cmp::Reverse(*grade));
-        let grade = reasons.iter().map(|(grade, _)| *grade).max().unwrap_or(Grade::Good);
-        let word = match (is_ready, word, grade) {
-            (false, ..) => "not ready",
-            (true, Some(word), _) => word,
-            (true, None, Grade::Good) => "ready",
-            (true, None, _) => "ready, with problems",
-        };
-        Self { grade, word, reasons }
-    }
-}
-
-/// The problem that the requests of the last minute show, if any.
-fn judge(minute: &Totals) -> (Option<(Grade, String)>, Option<&'static str>) {
-    let share = |number: u64| number as f64 / minute.requests.max(1) as f64;
-    let (failed, refused) = (share(minute.failed), share(minute.refused));
-    let (grade, number, what, word) = match minute.requests >= MIN_REQUESTS {
-        true if failed >= MOST => (Grade::Bad, failed, "failed (5xx)", "failing"),
-        true if failed + refused >= NEARLY_ALL => (Grade::Bad, refused, "were refused by the gate", "refusing"),
-        true if failed >= MANY_ERRORS => (Grade::Doubtful, failed, "failed (5xx)", "serving with errors"),
-        true | false => return (None, None),
-    };
-    (Some((grade, format!("{} of the requests of the last minute {what}", percent(number)))), Some(word))
-}
 
 /// A number with its name and its grade.
 pub(super) struct Figure {
@@ -128,19 +37,6 @@ pub(super) struct TopRefusal {
     pub(super) number: u64,
     pub(super) status: &'static str,
     pub(super) meaning: String,
-}
-
-/// A thing with an age or an end: a key, a set of keys, a certificate.
-pub(super) struct Aging {
-    pub(super) kind: &'static str,
-    pub(super) name: String,
-    pub(super) grade: Grade,
-    pub(super) state: String,
-    pub(super) age: String,
-    /// In RFC 3339.
-    pub(super) end: Option<String>,
-    /// What ends a thing that has no such time.
-    pub(super) until: &'static str,
 }
 
 /// A line of a chart.
@@ -292,14 +188,6 @@ fn path(values: &[Option<f64>], most: f64) -> String {
     path
 }
 
-fn percent(share: f64) -> String {
-    match share * 100.0 {
-        0.0 => "0 %".to_owned(),
-        share if share < 1.0 => format!("{share:.2} %"),
-        share => format!("{share:.0} %"),
-    }
-}
-
 fn milliseconds(seconds: f64) -> String {
     match seconds * 1000.0 {
         ms if ms >= 10_000.0 => format!("{seconds:.1} s"),
@@ -338,66 +226,6 @@ fn unlinked(text: &str) -> String {
     plain.replace('`', "")
 }
 
-fn own_keys(state: &AdminState) -> Vec<Aging> {
-    let keys::Keys { keys, refresh } = keys::list(state);
-    let own = |kind, name, state: &'static str, age: String| Aging {
-        kind,
-        name,
-        grade: Grade::Good,
-        state: state.to_owned(),
-        age,
-        end: None,
-        until: "when it is retired",
-    };
-    let mut all: Vec<_> = keys.into_iter().map(|it| own("key", it.kid, it.state.word(), it.age.in_words())).collect();
-    all.extend(refresh.into_iter().map(|it| own("secret", it.kid, it.state.word(), it.age.in_words())));
-    all
-}
-
-/// The keys of other issuers that the gate fetches.
-fn key_sets(state: &AdminState) -> Vec<Aging> {
-    let fetched = issuers::list(state).issuers.into_iter().filter(|it| it.keys.is_some());
-    fetched.map(key_set).collect()
-}
-
-fn key_set(issuer: IssuerReport) -> Aging {
-    let failure = issuer.failure.map(|failure| failure.cause);
-    let grade = match &*issuer.state {
-        "fresh" => Grade::Good,
-        // Another set is due, and is perhaps being fetched.
-        "aging" if failure.is_none() => Grade::Good,
-        "aging" => Grade::Doubtful,
-        _ => Grade::Bad,
-    };
-    let state = failure.map_or_else(|| issuer.state.clone(), |cause| format!("{}, {cause}", issuer.state));
-    let age = issuer.last_success.as_deref().map_or_else(|| "never fetched".to_owned(), super::view::ago);
-    Aging { kind: "key set", name: issuer.name, grade, state, age, end: None, until: "at the next fetch" }
-}
-
-fn certificates(state: &AdminState) -> Vec<Aging> {
-    let periods = state.listeners.iter().filter_map(|it| it.tls.as_ref()).flat_map(|tls| tls.periods());
-    let shown = |(file, begin, end): (String, Option<u64>, u64)| {
-        certificate(file, begin.map(Timestamp::from_secs), Timestamp::from_secs(end), files::now())
-    };
-    let mut all: Vec<_> = periods.map(shown).collect();
-    all.sort_by(|a, b| a.name.cmp(&b.name));
-    all.dedup_by(|a, b| a.name == b.name);
-    all
-}
-
-fn certificate(name: String, begin: Option<Timestamp>, end: Timestamp, now: Timestamp) -> Aging {
-    let left = end.since(now);
-    let (grade, word) = match left {
-        _ if begin.is_some_and(|begin| begin > now) => (Grade::Bad, "not valid yet"),
-        _ if end <= now => (Grade::Bad, "expired"),
-        _ if left < ENDS_NOW => (Grade::Bad, "ends within 3 days"),
-        _ if left < ENDS_SOON => (Grade::Doubtful, "ends within 14 days"),
-        _ => (Grade::Good, "valid"),
-    };
-    let age = begin.map(|begin| keys::Age::new(begin, now).in_words()).unwrap_or_default();
-    Aging { kind: "certificate", name, grade, state: word.to_owned(), age, end: Some(rfc3339(end)), until: "" }
-}
-
 /// The link to the explanation of a refusal.
 pub(super) fn of_outcome(word: &str) -> String {
     link("/ui/outcome", &[("word", word)])
@@ -406,22 +234,6 @@ pub(super) fn of_outcome(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::build::issuers::IssuerFailure;
-
-    fn minute(requests: u64, failed: u64, refused: u64) -> Option<&'static str> {
-        judge(&Totals { requests, failed, refused, ..Totals::default() }).1
-    }
-
-    #[test]
-    fn p70_a_gate_whose_requests_fail_says_so() {
-        assert_eq!(minute(0, 0, 0), None);
-        assert_eq!(minute(4, 4, 0), None, "too few say nothing");
-        assert_eq!(minute(100, 100, 0), Some("failing"));
-        assert_eq!(minute(100, 50, 0), Some("failing"));
-        assert_eq!(minute(100, 0, 95), Some("refusing"));
-        assert_eq!(minute(100, 6, 50), Some("serving with errors"));
-        assert_eq!(minute(100, 4, 50), None, "refusing some is its work");
-    }
 
     #[test]
     fn a_chart_has_the_newest_value_at_its_right_edge_and_gaps_without_values() {
@@ -442,47 +254,5 @@ mod tests {
         let rows = table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
         let all: Vec<_> = rows.map(|(word, _)| explained(word)).collect();
         assert!(all.len() > 100 && all.iter().all(Option::is_some), "{}", all.len());
-    }
-
-    #[test]
-    fn a_certificate_that_ends_is_told_in_a_word() {
-        let at = |days: u64| Timestamp::from_secs(days * 86_400);
-        for (end, grade, word) in [
-            (100, Grade::Good, "valid"),
-            (33, Grade::Doubtful, "ends within 14 days"),
-            (22, Grade::Bad, "ends within 3 days"),
-            (20, Grade::Bad, "expired"),
-        ] {
-            let told = certificate("a.pem".to_owned(), Some(at(10)), at(end), at(20));
-            assert_eq!((told.grade, &*told.state, &*told.age), (grade, word, "10 days old"));
-        }
-        let early = certificate("a.pem".to_owned(), Some(at(21)), at(100), at(20));
-        assert_eq!((early.grade, &*early.state), (Grade::Bad, "not valid yet"));
-    }
-
-    #[test]
-    fn p70_a_key_set_is_bad_without_keys_and_doubtful_when_it_cannot_be_renewed() {
-        for (state, cause, grade, told) in [
-            ("fresh", None, Grade::Good, "fresh"),
-            ("aging", None, Grade::Good, "aging"),
-            ("aging", Some("timeout"), Grade::Doubtful, "aging, timeout"),
-            ("stale", Some("timeout"), Grade::Bad, "stale, timeout"),
-            ("empty", None, Grade::Bad, "empty"),
-        ] {
-            let report = IssuerReport {
-                name: "a".to_owned(),
-                url: String::new(),
-                state: state.to_owned(),
-                keys: Some(1),
-                file: None,
-                dropped: false,
-                required: false,
-                last_success: None,
-                failure: cause.map(|cause: &str| IssuerFailure { cause: cause.to_owned(), message: String::new() }),
-                refused_keys: Vec::new(),
-            };
-            let set = key_set(report);
-            assert_eq!((set.grade, &*set.state), (grade, told));
-        }
     }
 }

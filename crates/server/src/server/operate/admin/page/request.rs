@@ -11,17 +11,18 @@ use http::request::Parts;
 use http_body_util::{BodyExt, BodyStream, StreamBody};
 use serde_json::Value;
 
-use super::history::{self, SAMPLE_EVERY};
-use super::overview::{self, GateState, Overview};
+use super::overview::{self, Overview};
 use super::sign_ins::SignedIn;
 use super::view::{self, AuditLine, FormFields, Frame, RevokeAll, link};
 use super::{SIGN_IN, Shown, cookie_header, html, in_folder, lead_to};
 use crate::log::recent::KEPT_LINES;
 use crate::server::operate::admin::events::{self, EventsQuery};
 use crate::server::operate::admin::explain::{Question, explain_question};
+use crate::server::operate::admin::history::{self, SAMPLE_EVERY};
 use crate::server::operate::admin::problem::{Code, Refusal};
 use crate::server::operate::admin::revocations::{self, RevocationRequest};
 use crate::server::operate::admin::sessions::{self, SessionsQuery};
+use crate::server::operate::admin::state::GateState;
 use crate::server::operate::admin::{
     AdminState, Body, ExplainReport, configuration, guard, issuers, keys, shown, traffic,
 };

@@ -1,18 +1,17 @@
 //! The views of the admin page as templates. askama escapes every value.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use askama::Template;
-use rotogate_core::clock::{SystemTime, TimeSource};
 use serde_json::Value;
 
-use super::overview::{GateState, Overview};
+use super::overview::Overview;
 use crate::server::build::issuers::IssuerReport;
 use crate::server::operate::admin::api_keys::{ApiKeyInfo, NewKeyAnswer};
 use crate::server::operate::admin::configuration::ConfigInfo;
 use crate::server::operate::admin::keys::Keys;
 use crate::server::operate::admin::sessions::{Page, SessionInfo};
+use crate::server::operate::admin::state::GateState;
 use crate::server::operate::admin::traffic::{RouteInfo, UpstreamInfo};
 use crate::server::operate::admin::{ExplainReport, explain::TokenClaims};
 use rotogate_config::AdminRole;
@@ -298,29 +297,6 @@ pub(super) fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// A moment relative to now. The page shows the exact time beside it.
-pub(super) fn ago(moment: &str) -> String {
-    let Ok(then) = humantime::parse_rfc3339(moment) else { return moment.to_owned() };
-    let then = then.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    relative(then, Duration::from_secs(SystemTime::new().wall().as_secs()))
-}
-
-fn relative(then: Duration, now: Duration) -> String {
-    let words = |distance: Duration| {
-        let seconds = distance.as_secs();
-        match seconds {
-            0..60 => format!("{seconds} s"),
-            60..3600 => format!("{} min", seconds / 60),
-            3600..86_400 => format!("{} h", seconds / 3600),
-            _ => format!("{} d", seconds / 86_400),
-        }
-    };
-    match now.checked_sub(then) {
-        Some(past) => format!("{} ago", words(past)),
-        None => format!("in {}", words(then.saturating_sub(now))),
-    }
-}
-
 /// The methods of a route, in words.
 pub(super) fn methods_of(route: &RouteInfo) -> String {
     if route.any_method { "any".to_owned() } else { route.methods.join(", ") }
@@ -415,21 +391,6 @@ impl FormFields {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_moment_is_told_relative_to_now() {
-        let at = Duration::from_secs;
-        for (then, now, words) in [
-            (100, 100, "0 s ago"),
-            (40, 100, "1 min ago"),
-            (0, 7300, "2 h ago"),
-            (0, 200_000, "2 d ago"),
-            (8000, 100, "in 2 h"),
-        ] {
-            assert_eq!(relative(at(then), at(now)), words);
-        }
-        assert_eq!(ago("<b>"), "<b>");
-    }
 
     #[test]
     fn p56_values_are_text_and_never_markup() {
