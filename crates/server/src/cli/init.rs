@@ -71,14 +71,17 @@ pub(super) fn run(configured: &Path, options: &InitOptions, output: Output) -> C
             let text = |text: std::ffi::OsString| text.into_string().ok();
             let variables: Vec<_> =
                 std::env::vars_os().filter_map(|(name, value)| text(name).zip(text(value))).collect();
-            let sources = oauth2_proxy::SettingSources { flags: &options.flags, variables: &variables, files };
+            let has_redis = cfg!(feature = "redis");
+            let sources =
+                oauth2_proxy::SettingSources { flags: &options.flags, variables: &variables, files, has_redis };
             oauth2_proxy::import(&sources).map_err(Failure::Usage)?
         }
         None => oauth2_proxy::Imported { text: text(options), ..Default::default() },
     };
     let text = imported.text;
     // Does not write a configuration that a start would refuse.
-    rotogate_config::parse(&text, &path, &ProcessEnv).map_err(|errors| {
+    let checked = imported.without_feature.as_ref().unwrap_or(&text);
+    rotogate_config::parse(checked, &path, &ProcessEnv).map_err(|errors| {
         Failure::Usage(format!("nothing was written, because the configuration would be wrong:\n{errors}"))
     })?;
     let failed = |path: &Path, error: &io::Error| match error.kind() {

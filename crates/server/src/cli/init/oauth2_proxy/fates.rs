@@ -257,6 +257,24 @@ pub(super) fn of_setting(name: &str) -> Fate {
     SETTINGS.iter().find(|(names, _)| names.contains(&name)).map_or(Fate::Unknown, |(_, fate)| *fate)
 }
 
+/// The beginning of the line of the result that a remark about a setting belongs to.
+pub(super) fn line(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "redirect_url" => "public_url =",
+        "http_address" => "listen =",
+        "reverse_proxy" => "[server]",
+        "session_store_type" => "[store]",
+        "pass_user_headers" => "[identity.headers]",
+        "upstreams" | "upstream_timeout" => "[[upstreams]]",
+        "pass_access_token" => "forward_token =",
+        "skip_auth_routes" | "skip_auth_regex" | "api_routes" => "[[routes]]",
+        "provider_ca_files" => "[issuers.fetch]",
+        "email_verified" | "authenticated_emails_file" | "email_domains" => "[issuers.require]",
+        "cookie_expire" => "idle_ttl =",
+        name => return MEMBERS.contains(&name).then_some("[issuers.require]"),
+    })
+}
+
 /// Names in the alpha configuration that differ from the names in the TOML file.
 const ALPHA: &[(&str, &str)] = &[
     ("id", "config"),

@@ -18,12 +18,14 @@ use toml::{Table, Value};
 mod fates;
 mod routes;
 mod settings;
+mod users;
 
 #[cfg(test)]
 mod tests;
 
 use fates::Fate;
 use rotogate_core::claim::ClaimPath;
+use rotogate_core::clock;
 use rotogate_core::route::hosts::is_loopback;
 use settings::{SentTo, Settings};
 
@@ -33,12 +35,17 @@ pub(super) struct Remark {
     /// The name of the setting, and the file or flag that sets it. Never its value.
     pub(super) setting: String,
     pub(super) why: String,
+    /// The beginning of the line that it is about, if the configuration has one.
+    #[serde(skip)]
+    line: Option<&'static str>,
 }
 
 /// The result of an import.
 #[derive(Default)]
 pub(super) struct Imported {
     pub(super) text: String,
+    /// The same for a program without a feature that `text` needs: what a start must take. The remarks name the feature.
+    pub(super) without_feature: Option<String>,
     /// Files with secrets, by their name beside gateway.toml.
     pub(super) secrets: Vec<(&'static str, SecretString)>,
     pub(super) remarks: Vec<Remark>,
@@ -49,6 +56,8 @@ pub(super) struct SettingSources<'a> {
     pub(super) flags: &'a [String],
     pub(super) variables: &'a [(String, String)],
     pub(super) files: &'a [PathBuf],
+    /// Whether this program is built with the feature `redis`.
+    pub(super) has_redis: bool,
 }
 
 /// Reads all sources, and writes the configuration.
@@ -68,12 +77,13 @@ pub(super) fn import(sources: &SettingSources<'_>) -> Result<Imported, String> {
         let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
         settings.read_file(file, &text, &variable)?;
     }
-    Import { settings, imported: Imported::default() }.write()
+    Import { settings, imported: Imported::default(), has_redis: sources.has_redis }.write()
 }
 
 struct Import {
     settings: Settings,
     imported: Imported,
+    has_redis: bool,
 }
 
 /// The name of the provider in the configuration.
@@ -95,7 +105,12 @@ fn texts<'a>(values: impl IntoIterator<Item = &'a str>) -> Value {
 impl Import {
     fn remark(&mut self, setting: &str, why: impl Into<String>) {
         let place = self.settings.all().find(|(name, _)| *name == setting).map(|(_, setting)| setting.place.clone());
-        self.imported.remarks.push(Remark { setting: place.unwrap_or_else(|| setting.to_owned()), why: why.into() });
+        let line = fates::line(setting);
+        self.imported.remarks.push(Remark {
+            setting: place.unwrap_or_else(|| setting.to_owned()),
+            why: why.into(),
+            line,
+        });
     }
 
     fn write(mut self) -> Result<Imported, String> {
@@ -105,7 +120,7 @@ impl Import {
                 Fate::None(why) => why,
                 Fate::Unknown => "is not known to this version of rotogate, and was not read",
             };
-            Some(Remark { setting: setting.place.clone(), why: why.to_owned() })
+            Some(Remark { setting: setting.place.clone(), why: why.to_owned(), line: None })
         });
         self.imported.remarks = fates.collect();
         let (public_url, path) = self.public_url();
@@ -125,16 +140,13 @@ impl Import {
         let endpoint = self.endpoint(&path)?;
         config.insert("endpoints".to_owned(), Value::Array(vec![endpoint.into()]));
         routes::write(&mut self, &mut config, (&names, &roles))?;
-        let config = toml::to_string(&config).map_err(|error| error.to_string())?;
-        let mut text =
-            "# Written by `rotogate init --from-oauth2-proxy`. `rotogate config reference` prints every key.\n"
-                .to_owned();
-        for Remark { setting, why } in &self.imported.remarks {
-            // Places contain file names, which may have control characters.
-            let setting: String = setting.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-            text += &format!("# - {setting}: {why}\n");
+        if !self.has_redis && config["store"].get("kind").is_some() {
+            let embedded = table([("path", "data/rotogate.redb".into())]);
+            let mut without = config.clone();
+            without.insert("store".to_owned(), embedded.into());
+            self.imported.without_feature = Some(written(without, &[])?);
         }
-        self.imported.text = format!("{text}\n{config}");
+        self.imported.text = written(config, &self.imported.remarks)?;
         Ok(self.imported)
     }
 
@@ -218,6 +230,13 @@ impl Import {
             store.insert("ca".to_owned(), absolute(ca).into());
         }
         self.remark("session_store_type", "gates of one store need the same keys: docs/nodes.md");
+        if !self.has_redis {
+            let needs = rotogate_config::value::needs_feature("\"redis\"", "redis");
+            self.remark(
+                "session_store_type",
+                format!("{needs}. Without it, remove the keys of [store]: the store is then a file"),
+            );
+        }
         Ok(store)
     }
 
@@ -247,173 +266,23 @@ impl Import {
         table([("headers", headers.into()), ("claims", claims.collect::<Table>().into())])
     }
 
-    fn provider(&self) -> &str {
-        self.settings.get("provider").unwrap_or("google")
-    }
-
-    /// The claim that oauth2-proxy takes for the address of a user. The deprecated name of the setting counts if the other
-    /// has its default. Google's provider reads neither.
-    fn address_claim(&self) -> &str {
-        let set = |name| self.settings.get(name).filter(|claim| *claim != EMAIL && self.provider() != "google");
-        set("oidc_email_claim").or_else(|| set("user_id_claim")).unwrap_or(EMAIL)
-    }
-
-    /// The provider and further issuers, and the roles that routes require.
-    fn issuers(&mut self) -> Result<(Vec<Value>, Vec<String>), String> {
-        let (settings, provider) = (&self.settings, self.provider().to_owned());
-        let (preset, url) = match &*provider {
-            "google" => ("oidc", Some("https://accounts.google.com".to_owned())),
-            "azure" | "entra-id" => {
-                let tenant = settings.get("azure_tenant");
-                ("entra-v2", tenant.map(|tenant| format!("https://login.microsoftonline.com/{tenant}/v2.0")))
-            }
-            "gitlab" => ("oidc", Some("https://gitlab.com".to_owned())),
-            "keycloak-oidc" => ("keycloak", None),
-            _ => ("oidc", None),
-        };
-        let url = settings.get("oidc_issuer_url").map(str::to_owned).or(url).ok_or_else(|| {
-            format!("provider \"{provider}\" has no oidc_issuer_url: a login needs an OpenID provider with discovery. Put one, \
-                     such as Dex or Keycloak, before a provider that speaks OAuth alone")
-        })?;
-        let address = url.parse::<Uri>().ok();
-        if address.is_some_and(|at| at.scheme_str() == Some("http") && !at.host().is_some_and(is_loopback)) {
-            let why = "oidc_issuer_url is http: nothing would tell the provider from another server. The gate asks it over https, or \
-                       on a loopback address. Give it a certificate first";
-            return Err(why.to_owned());
+    /// Names the URLs of oauth2-proxy that have other names here, or none.
+    fn urls(&mut self, path: &str) {
+        let old = self.settings.get("proxy_prefix").unwrap_or("/oauth2").to_owned();
+        let login = format!("{path}/login?to=PAGE leads to the login here");
+        for (url, why) in [
+            (format!("{old}/sign_in"), login.clone()),
+            (format!("{old}/start?rd=PAGE"), login),
+            (format!("{old}/sign_out"), format!("POST {path}/logout ends the session; GET shows a page with a button")),
+            (format!("{old}/userinfo"), format!("GET {path}/session names the user")),
+            (format!("{old}/auth"), "a proxy asks the listener of [[authorizers]]: docs/forward-auth.md".to_owned()),
+            (format!("{old}/static/"), "has no counterpart".to_owned()),
+            ("/ping, /ready".to_owned(), "the listener of [admin] answers /livez and /readyz".to_owned()),
+            ("/robots.txt".to_owned(), "has no counterpart; the upstream answers it".to_owned()),
+        ] {
+            let line = Some("[[endpoints]]");
+            self.imported.remarks.push(Remark { setting: format!("URL {url}"), why, line });
         }
-        let client = settings.get("client_id").ok_or("client_id is missing: the gate's client at the provider")?;
-        let audience = std::iter::once(client).chain(settings.list("oidc_extra_audiences"));
-        let mut issuer = table([
-            ("name", PROVIDER.into()),
-            ("url", url.into()),
-            ("audience", texts(audience)),
-            ("preset", preset.into()),
-            ("discovery", true.into()),
-        ]);
-        let (groups, allowed) = (settings.list("allowed_groups"), settings.list("allowed_roles"));
-        if !groups.is_empty() && !allowed.is_empty() {
-            return Err(
-                "with allowed_groups and allowed_roles a user must have one of each, and a route has one list of roles: keep one of the two".into()
-            );
-        }
-        let claim = if allowed.is_empty() {
-            settings.get("oidc_groups_claim").unwrap_or("groups")
-        } else {
-            "realm_access.roles"
-        };
-        issuer.insert("claims".to_owned(), table([("roles", texts([claim]))]).into());
-        let roles = groups.into_iter().chain(allowed).map(str::to_owned).collect();
-        if let Some(ca) = settings.list("provider_ca_files").first() {
-            issuer.insert("fetch".to_owned(), table([("ca", absolute(ca).into())]).into());
-        }
-        if settings.is_on("skip_jwt_bearer_tokens", false) {
-            issuer.insert("everywhere".to_owned(), true.into());
-        }
-        let require = self.required(&provider)?;
-        if !require.is_empty() {
-            issuer.insert("require".to_owned(), require.into());
-        }
-        // Tokens of further issuers passed the same rules.
-        let of_users: Table = ["claims", "require"]
-            .into_iter()
-            .filter_map(|key| Some((key.to_owned(), issuer.get(key)?.clone())))
-            .collect();
-        let mut issuers = vec![Value::Table(issuer)];
-        for (index, pair) in self.settings.list("extra_jwt_issuers").into_iter().enumerate() {
-            let (url, audience) = pair.split_once('=').ok_or("extra_jwt_issuers: expected issuer=audience")?;
-            let name = format!("extra{}", index + 1);
-            let mut further = table([
-                ("subject_prefix", format!("{name}|").into()),
-                ("name", name.into()),
-                ("url", url.into()),
-                ("audience", texts([audience])),
-                ("preset", "oidc".into()),
-                ("discovery", true.into()),
-                ("everywhere", true.into()),
-            ]);
-            further.extend(of_users.clone());
-            issuers.push(further.into());
-        }
-        Ok((issuers, roles))
-    }
-
-    /// The rule that a user's e-mail address must be verified. Entra ID has no such claim, so oauth2-proxy does not
-    /// require it there.
-    fn verified_address(&mut self, provider: &str) -> Table {
-        let is_asked = self.settings.get("scope").is_none_or(|scope| scope.split(' ').any(|scope| scope == "email"));
-        if self.address_claim() != EMAIL {
-            let name = if self.settings.get("oidc_email_claim").is_some_and(|claim| claim != EMAIL) {
-                "oidc_email_claim"
-            } else {
-                "user_id_claim"
-            };
-            self.remark(
-                name,
-                "users are admitted by this claim; email_verified, which is about email, is not required, as before",
-            );
-            return Table::new();
-        }
-        let is_needless = self.settings.is_on("insecure_oidc_allow_unverified_email", false);
-        if is_needless || !is_asked || ["azure", "entra-id"].contains(&provider) {
-            return Table::new();
-        }
-        if !["google", "keycloak-oidc"].contains(&provider) {
-            let why = "refuses a user whose ID token has no email_verified, too: remove it from require if the provider has no \
-                       such claim";
-            self.remark("email_verified", why);
-        }
-        table([("email_verified", true.into())])
-    }
-
-    /// The conditions for a user to log in.
-    fn required(&mut self, provider: &str) -> Result<Table, String> {
-        if self.settings.list("provider_ca_files").len() > 1 {
-            self.remark(
-                "provider_ca_files",
-                "fetch.ca is one file, the first of these: put all certificates into one file",
-            );
-        }
-        let mut require = self.verified_address(provider);
-        let address = self.address_claim();
-        // A name that is no path is one segment.
-        let address = if ClaimPath::parse(address).is_ok() { address.to_owned() } else { format!("\"{address}\"") };
-        for name in fates::MEMBERS {
-            let members = self.settings.list(name);
-            if !members.is_empty() {
-                require.insert(name.to_owned(), texts(members));
-                let why = format!(
-                    "the gate asks no API of a provider. NO USER CAN LOG IN before the provider adds a claim {name}, or you \
-                     remove it from require, which admits all its users"
-                );
-                self.remark(name, why);
-            }
-        }
-        let tenants = self.settings.list(fates::TENANTS);
-        if !tenants.is_empty() {
-            require.insert("tid".to_owned(), texts(tenants));
-        }
-        if let Some(file) = self.settings.get("authenticated_emails_file") {
-            let text = std::fs::read_to_string(file).map_err(|error| format!("authenticated_emails_file: {error}"))?;
-            let emails = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-            require.insert(address.clone(), texts(emails));
-            self.remark("authenticated_emails_file", "its addresses are in require; later ones are added there");
-        }
-        let domains = self.settings.list("email_domains");
-        if domains.is_empty() || domains.contains(&"*") {
-            return Ok(require);
-        }
-        if require.contains_key(&address) {
-            self.remark("email_domains", "admits more than the addresses in require; add theirs");
-            return Ok(require);
-        }
-        let claim = if provider == "google" { "hd" } else { "email_domain" };
-        require.insert(claim.to_owned(), texts(domains));
-        if claim != "hd" {
-            let why = "no rule compares the end of an address. NO USER CAN LOG IN before the provider adds a claim email_domain, \
-                       or you remove it from require, which admits all its users";
-            self.remark("email_domains", why);
-        }
-        Ok(require)
     }
 
     fn endpoint(&mut self, path: &str) -> Result<Table, String> {
@@ -449,15 +318,62 @@ impl Import {
             endpoint.insert("persistent".to_owned(), false.into());
         } else {
             let idle = life.min(IDLE);
-            let mut profile =
-                table([("session_ttl", format!("{life}s").into()), ("idle_ttl", format!("{idle}s").into())]);
+            let of = |seconds| Value::from(clock::written(Duration::from_secs(seconds)));
+            let mut profile = table([("session_ttl", of(life)), ("idle_ttl", of(idle))]);
             if idle < 1200 {
-                profile.insert("access_ttl".to_owned(), format!("{}s", idle / 2).into());
+                profile.insert("access_ttl".to_owned(), of(idle / 2));
             }
             endpoint.insert("profile".to_owned(), profile.into());
+            if idle < life {
+                let why = format!(
+                    "a session ends after {} without a request, before cookie_expire",
+                    clock::written(Duration::from_secs(idle))
+                );
+                self.remark("cookie_expire", why);
+            }
         }
+        self.urls(path);
         Ok(endpoint)
     }
+}
+
+/// The configuration, in the order of `rotogate init`. A remark is above the line that it is about, or at the top.
+fn written(mut config: Table, remarks: &[Remark]) -> Result<String, String> {
+    let sections = [
+        "server",
+        "admin",
+        "issuer",
+        "store",
+        "directory",
+        "issuers",
+        "endpoints",
+        "identity",
+        "authorizers",
+        "upstreams",
+        "routes",
+    ];
+    let mut lines = Vec::new();
+    for name in sections {
+        let Some(section) = config.remove(name) else { continue };
+        let text = toml::to_string(&table([(name, section)])).map_err(|error| error.to_string())?;
+        lines.extend(text.lines().map(str::to_owned));
+        lines.push(String::new());
+    }
+    let mut top = vec![
+        "# Written by `rotogate init --from-oauth2-proxy`. `rotogate config reference` prints every key.".to_owned(),
+    ];
+    for Remark { setting, why, line } in remarks {
+        // Places contain file names, which may have control characters.
+        let setting: String = setting.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+        let at = line.and_then(|line| lines.iter().position(|written| written.starts_with(line)));
+        match at {
+            Some(at) => lines.insert(at, format!("# - {setting}: {why}")),
+            None => top.push(format!("# - {setting}: {why}")),
+        }
+    }
+    top.push(String::new());
+    top.extend(lines);
+    Ok(top.join("\n"))
 }
 
 /// A duration as Go writes it, such as `1h30m` or `1.5s`.

@@ -16,14 +16,18 @@ struct ServedTarget {
 /// Writes `upstreams`, `routes`, and `authorizers` if there is nothing to forward to.
 pub(super) fn write(import: &mut Import, config: &mut Table, roles: (&[String], &[String])) -> Result<(), String> {
     let mut sent = std::mem::take(&mut import.settings.upstreams);
-    let named =
-        import.settings.list("upstreams").into_iter().map(|uri| SentTo { uri: uri.to_owned(), ..SentTo::default() });
+    let named = import.settings.list("upstreams").into_iter();
+    let named = named.map(|uri| SentTo { place: "upstreams".to_owned(), uri: uri.to_owned(), ..SentTo::default() });
     sent.extend(named.collect::<Vec<_>>());
     let (mut upstreams, mut destinations, mut has_fixed) = (Vec::new(), Vec::new(), false);
-    for SentTo { path, uri, odd, preserves_host, upgrades, timeout } in sent {
-        if let Some(place) = odd {
-            let why = "no path is rewritten: serve it under its path, and write its upstream and route";
-            import.imported.remarks.push(Remark { setting: place, why: why.to_owned() });
+    for SentTo { place, path, uri, odd, preserves_host, upgrades, timeout } in sent {
+        let line = Some("[[upstreams]]");
+        if let Some(setting) = odd {
+            let why = format!(
+                "no path is rewritten: serve {} under its path, and write its upstream and route",
+                without_password(&uri)
+            );
+            import.imported.remarks.push(Remark { setting, why, line });
             continue;
         }
         let url = uri.parse::<Uri>().ok().filter(|url| matches!(url.scheme_str(), Some("http" | "https")));
@@ -32,8 +36,11 @@ pub(super) fn write(import: &mut Import, config: &mut Table, roles: (&[String], 
             if uri.starts_with("static://") {
                 has_fixed = true;
             } else {
-                import
-                    .remark("upstreams", "a server of files, a socket or a bad URL: put a server with http before it");
+                let why = format!(
+                    "{} is left out: a server of files, a socket or a bad URL. Put a server with http before it",
+                    without_password(&uri)
+                );
+                import.imported.remarks.push(Remark { setting: place, why, line });
             }
             continue;
         };
@@ -141,8 +148,11 @@ fn login_keys(import: &mut Import, (issuers, roles): (&[String], &[String])) -> 
     if import.settings.is_on("proxy_websockets", true) {
         keys.insert("upgrade".to_owned(), true.into());
     }
-    if import.settings.is_on("pass_access_token", false) {
+    let asked = import.settings.is_on("pass_access_token", false);
+    if asked || import.settings.sends_token {
         keys.insert("forward_token".to_owned(), true.into());
+    }
+    if asked {
         import.remark("pass_access_token", "services get the token in Authorization, not in X-Forwarded-Access-Token");
     }
     keys
@@ -158,10 +168,11 @@ fn open<'a>(import: &mut Import, name: &str, all: &'a [ServedTarget], routes: &m
         };
         let is_method = method.is_none_or(|method| method.bytes().all(|byte| byte.is_ascii_uppercase()));
         match paths(path).filter(|_| is_method) {
-            Some(paths) => routes.extend(paths.into_iter().map(|path| {
-                let keys = table([("auth", "none".into())]);
-                (path.clone(), method.map(str::to_owned), destination(all, &path), keys)
-            })),
+            Some(paths) => {
+                for (path, upstream) in served(import, name, all, paths) {
+                    routes.push((path, method.map(str::to_owned), upstream, table([("auth", "none".into())])));
+                }
+            }
             None => import.remark(name, "a pattern that no route expresses stays behind the login; write its routes"),
         }
     }
@@ -175,23 +186,41 @@ fn api<'a>(import: &mut Import, all: &'a [ServedTarget], login: &Table, routes: 
             import.remark("api_routes", "a pattern that no route expresses leads to the login; write its routes");
             continue;
         };
-        for path in paths {
+        for (path, upstream) in served(import, "api_routes", all, paths) {
             let mut keys = login.clone();
             keys.insert("login".to_owned(), "never".into());
-            routes.push((path.clone(), None, destination(all, &path), keys));
+            routes.push((path, None, upstream, keys));
         }
     }
 }
 
+/// Those of the paths that an upstream serves, with its name. oauth2-proxy answers others with 404.
+fn served<'a>(import: &mut Import, name: &str, all: &'a [ServedTarget], paths: Vec<String>) -> Vec<(String, &'a str)> {
+    let first = paths.first().cloned().unwrap_or_default();
+    let served: Vec<_> =
+        paths.into_iter().filter_map(|path| Some(destination(all, &path)?).map(|upstream| (path, upstream))).collect();
+    if served.is_empty() {
+        import.remark(name, format!("no upstream serves {first}, so it gets no route"));
+    }
+    served
+}
+
+/// A URL as remarks show it.
+fn without_password(uri: &str) -> String {
+    match uri.split_once("://") {
+        Some((scheme, rest)) => format!("{scheme}://{}", rest.rsplit_once('@').map_or(rest, |(_, host)| host)),
+        None => uri.rsplit_once('@').map_or(uri, |(_, host)| host).to_owned(),
+    }
+}
+
 /// The upstream with the longest prefix of a path.
-fn destination<'a>(all: &'a [ServedTarget], path: &str) -> &'a str {
+fn destination<'a>(all: &'a [ServedTarget], path: &str) -> Option<&'a str> {
     let is_for = |one: &&ServedTarget| match one.path.as_str() {
         "" | "/" => true,
         beginning if beginning.ends_with('/') => path.starts_with(beginning),
         exact => path == exact,
     };
-    let longest = all.iter().filter(is_for).max_by_key(|one| one.path.len());
-    longest.or(all.first()).map_or("", |one| &one.name)
+    all.iter().filter(is_for).max_by_key(|one| one.path.len()).map(|one| &*one.name)
 }
 
 fn route_path(path: &str) -> String {
@@ -211,15 +240,13 @@ pub(super) fn paths(pattern: &str) -> Option<Vec<String>> {
         Some(path) => (path, true),
         None => (path, !is_whole),
     };
-    let path = path.replace("\\.", "%2e").replace("\\/", "/");
-    let is_literal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'_' | b'-' | b'~' | b'%');
+    // A dot of the path, which is none of the expression.
+    let path = path.replace("\\.", "\u{1}").replace("\\/", "/");
+    let is_literal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'_' | b'-' | b'~' | 1);
     if !path.starts_with('/') || !path.bytes().all(is_literal) || path.contains("//") {
         return None;
     }
-    let path = path.replace("%2e", ".");
-    if path.contains('%') {
-        return None;
-    }
+    let path = path.replace('\u{1}', ".");
     Some(match (is_rest, path.ends_with('/')) {
         (false, _) => vec![path],
         (true, true) => vec![format!("{path}{{*rest}}")],

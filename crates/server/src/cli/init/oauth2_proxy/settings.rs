@@ -20,6 +20,8 @@ pub(super) struct Setting {
 /// A server behind oauth2-proxy, as alpha configuration describes it.
 #[derive(Default)]
 pub(super) struct SentTo {
+    /// The name of the server in its source, and the source.
+    pub(super) place: String,
     pub(super) path: Option<String>,
     pub(super) uri: String,
     /// The place of a key that this gate's upstreams do not support, if there is one.
@@ -37,6 +39,8 @@ pub(super) struct Settings {
     pub(super) upstreams: Vec<SentTo>,
     /// Parameters of the authorization request that no link changes.
     pub(super) parameters: Vec<(String, String)>,
+    /// Whether alpha configuration sends the access token in `Authorization`.
+    pub(super) sends_token: bool,
 }
 
 /// Looks up an environment variable.
@@ -165,6 +169,7 @@ impl Settings {
                 "upstreamConfig" => self.read_upstream_config(value, place, variables),
                 // Before version 7.3.
                 "upstreams" => self.read_upstreams(value, place, variables),
+                "injectRequestHeaders" => self.read_headers(value, place, variables),
                 "server" => self.put_all(value, "server_", &format!("server in {place}"), variables),
                 other => self.put(&snake(other), Vec::new(), format!("{other} in {place}")),
             }
@@ -210,6 +215,28 @@ impl Settings {
         }
     }
 
+    /// Reads the headers for services. `Authorization` with the access token has a counterpart.
+    fn read_headers(&mut self, value: &YamlOwned, place: &str, variables: Variables<'_>) {
+        let mut others = Vec::new();
+        for header in value.as_sequence().into_iter().flatten() {
+            let text = |value: Option<&YamlOwned>| value.map(|value| plain(value, variables)).unwrap_or_default();
+            let name = text(header.as_mapping_get("name"));
+            let values = header.as_mapping_get("values").and_then(YamlOwned::as_sequence).map(Vec::as_slice);
+            let is_token = matches!(values, Some([value]) if {
+                let source = value.as_mapping_get("claimSource").unwrap_or(value);
+                text(source.as_mapping_get("claim")) == "access_token" && text(source.as_mapping_get("prefix")) == "Bearer "
+            });
+            match is_token && name.eq_ignore_ascii_case("authorization") {
+                true => self.sends_token = true,
+                false => others.push(name),
+            }
+        }
+        if !others.is_empty() {
+            let place = format!("injectRequestHeaders ({}) in {place}", others.join(", "));
+            self.put("inject_request_headers", Vec::new(), place);
+        }
+    }
+
     fn read_upstream_config(&mut self, value: &YamlOwned, place: &str, variables: Variables<'_>) {
         for (key, value) in value.as_mapping().into_iter().flatten() {
             match key.as_str().unwrap_or_default() {
@@ -221,7 +248,7 @@ impl Settings {
 
     fn read_upstreams(&mut self, value: &YamlOwned, place: &str, variables: Variables<'_>) {
         for (index, upstream) in value.as_sequence().into_iter().flatten().enumerate() {
-            let mut sent = SentTo::default();
+            let mut sent = SentTo { place: format!("upstreams[{index}] in {place}"), ..SentTo::default() };
             let place = |key: &str| format!("{key} of upstreams[{index}] in {place}");
             for (key, value) in upstream.as_mapping().into_iter().flatten() {
                 let text = plain(value, variables);

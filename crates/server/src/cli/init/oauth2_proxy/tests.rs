@@ -14,6 +14,7 @@ struct Case {
     files: Vec<PathBuf>,
     flags: Vec<String>,
     variables: Vec<(String, String)>,
+    has_redis: bool,
 }
 
 impl Case {
@@ -25,7 +26,7 @@ impl Case {
             path
         });
         let files = files.collect();
-        Self { folder, files, flags: Vec::new(), variables: Vec::new() }
+        Self { folder, files, flags: Vec::new(), variables: Vec::new(), has_redis: true }
     }
 
     fn flags(mut self, flags: &[&str]) -> Self {
@@ -39,14 +40,20 @@ impl Case {
     }
 
     fn import(&self) -> Result<Imported, String> {
-        import(&SettingSources { flags: &self.flags, variables: &self.variables, files: &self.files })
+        import(&SettingSources {
+            flags: &self.flags,
+            variables: &self.variables,
+            files: &self.files,
+            has_redis: self.has_redis,
+        })
     }
 
     /// The import, and the configuration that a start would read from it.
     fn good(&self) -> (Imported, Config) {
         let imported = self.import().unwrap();
         let path = self.folder.path().join("gateway.toml");
-        let config = rotogate_config::parse(&imported.text, &path, &ProcessEnv);
+        let checked = imported.without_feature.as_ref().unwrap_or(&imported.text);
+        let config = rotogate_config::parse(checked, &path, &ProcessEnv);
         let config = config.unwrap_or_else(|errors| panic!("{errors}\n{}", imported.text));
         assert!(!imported.text.contains(SECRET), "{}", imported.text);
         assert!(imported.remarks.iter().all(|remark| !remark.setting.contains(SECRET) && !remark.why.contains(SECRET)));
@@ -100,6 +107,8 @@ fn b54_a_file_of_settings_becomes_a_configuration_that_starts() {
     for setting in ["cookie_secret", "cookie_secure", "cookie_domains", "whitelist_domains", "provider_display_name"] {
         assert!(!why(&imported, setting).is_empty());
         assert!(imported.text.contains(&format!("# - {setting} in ")), "{}", imported.text);
+        let top = imported.text.split("\n[").next().unwrap();
+        assert!(top.contains(&format!("# - {setting} in ")), "{setting} has no line of its own: {top}");
     }
     assert!(why(&imported, "redirect_url").contains("https"));
 }
@@ -154,7 +163,7 @@ providers:
     assert_eq!(imported.secrets[0].1.expose_secret(), SECRET);
     assert_eq!(
         why(&imported, "rewriteTarget of upstreams[2]"),
-        "no path is rewritten: serve it under its path, and write its upstream and route"
+        "no path is rewritten: serve http://old under its path, and write its upstream and route"
     );
     assert!(why(&imported, "injectRequestHeaders").contains("[identity]"));
     assert!(why(&imported, "insecureSkipNonce of oidcConfig of providers[0]").contains("always"));
@@ -315,7 +324,7 @@ fn b54_flags_and_variables_are_read_and_flags_count_first() {
     assert_eq!(paths(&config), routes);
     assert!(why(&imported, "OAUTH2_PROXY_SKIP_AUTH_ROUTES").contains("stays behind the login"));
     assert!(why(&imported, "OAUTH2_PROXY_NEW_THING").contains("not known"));
-    assert!(imported.text.contains("realm_access.roles") && imported.text.contains("\"43200s\""), "{}", imported.text);
+    assert!(imported.text.contains("realm_access.roles") && imported.text.contains("\"12h\""), "{}", imported.text);
     assert!(imported.text.contains("id = \"web\""), "{}", imported.text);
 }
 
@@ -411,7 +420,7 @@ fn b54_no_value_is_lost_without_a_remark() {
         let imported = with(&format!("upstream_timeout=\"{odd}\"\n"));
         assert!(why(&imported, "upstream_timeout").contains("the default counts"), "{odd}");
     }
-    assert!(with("cookie_expire=\"1.5h\"\n").text.contains("session_ttl = \"5400s\""));
+    assert!(with("cookie_expire=\"1.5h\"\n").text.contains("session_ttl = \"1h 30m\""));
     let both = dex.replace("\"http://httpbin\"", "[\"http://httpbin\", \"static://200\"]");
     assert!(why(&Case::new(&[("old.cfg", &both)]).good().0, "upstreams").contains("static://"));
 }
@@ -463,9 +472,128 @@ fn b54_a_pattern_becomes_a_route_only_if_the_route_matches_no_more() {
     assert_eq!(paths("^/a\\.txt$"), ["/a.txt"]);
     assert_eq!(paths("^/a/.*$"), ["/a/{*rest}"]);
     assert_eq!(paths("^/a"), ["/a", "/a/{*rest}"]);
-    for pattern in
-        ["/a", "^/a|/b", "^/a.b$", "^/(a|b)$", "^/[a]", "^/a?", "^", "^/a//b", "^/%41$", "a$", "^/{x}$", "^/a+$"]
-    {
+    for pattern in [
+        "/a", "^/a|/b", "^/a.b$", "^/(a|b)$", "^/[a]", "^/a?", "^", "^/a//b", "^/%41$", "^/a%2eb$", "a$", "^/{x}$",
+        "^/a+$",
+    ] {
         assert!(paths(pattern).is_empty(), "{pattern}");
     }
+}
+
+/// The remarks above the first line that begins so.
+fn above<'a>(text: &'a str, line: &str) -> Vec<&'a str> {
+    let lines: Vec<_> = text.lines().collect();
+    let at = lines.iter().position(|written| written.starts_with(line)).unwrap_or_else(|| panic!("{line}: {text}"));
+    lines[..at].iter().rev().take_while(|line| line.starts_with("# - ")).copied().collect()
+}
+
+#[test]
+fn b54_what_an_import_drops_is_named_above_the_line_that_it_is_about() {
+    let dex = DEX.replace("http://dex", "https://dex");
+    let upstreams =
+        "[\"http://app/\", \"file:///var/www#/files/\", \"ftp://u:b2F1dGgyLXByb3h5LWNsaWVudC1zZWNyZXQK@old/\"]";
+    let (imported, _) = Case::new(&[("old.cfg", &dex.replace("\"http://httpbin\"", upstreams))]).good();
+    let text = &imported.text;
+    let left_out = above(text, "[[upstreams]]");
+    for uri in ["file:///var/www#/files/ is left out", "ftp://old/ is left out"] {
+        assert!(left_out.iter().any(|line| line.contains(uri)), "{uri}: {left_out:?}");
+    }
+    // Each URL of oauth2-proxy, with the one that has its part here.
+    let urls = above(text, "[[endpoints]]");
+    for (url, counterpart) in [
+        ("/oauth2/sign_in", "/oauth2/login?to="),
+        ("/oauth2/start?rd=", "/oauth2/login?to="),
+        ("/oauth2/sign_out", "POST /oauth2/logout"),
+        ("/oauth2/userinfo", "GET /oauth2/session"),
+        ("/oauth2/auth", "[[authorizers]]"),
+        ("/oauth2/static/", "no counterpart"),
+        ("/ping, /ready", "/livez and /readyz"),
+        ("/robots.txt", "no counterpart"),
+    ] {
+        assert!(urls.iter().any(|line| line.contains(url) && line.contains(counterpart)), "{url}: {urls:?}");
+    }
+    // The default of cookie_expire is a week.
+    assert!(above(text, "idle_ttl =")[0].contains("3d without a request"), "{text}");
+    let short = Case::new(&[("old.cfg", &format!("{dex}cookie_expire=\"12h\"\n"))]).good().0;
+    assert!(above(&short.text, "idle_ttl =").is_empty(), "{}", short.text);
+    assert!(above(text, "public_url =")[0].contains("https"), "{text}");
+    assert!(above(text, "[issuers.require]").iter().any(|line| line.contains("NO USER CAN LOG IN")), "{text}");
+    // The sections have the order of `rotogate init`.
+    let places = ["[server]", "[admin]", "[issuer]", "[store]", "[directory]", "[[issuers]]", "[[endpoints]]"];
+    let places =
+        places.map(|section| text.find(&format!("\n{section}\n")).unwrap_or_else(|| panic!("{section}: {text}")));
+    assert!(places.is_sorted(), "{text}");
+}
+
+#[test]
+fn b54_a_path_that_no_upstream_served_gets_no_route() {
+    let dex = DEX.replace("http://dex", "https://dex");
+    let two = dex.replace("\"http://httpbin\"", "[\"http://one:9001/admin/\", \"http://two:9002/app/\"]");
+    let more = "skip_auth_routes=[\"^/status\", \"^/$\", \"^/app/open\"]\napi_routes=[\"^/none\", \"^/admin/api\"]\n";
+    let (imported, config) = Case::new(&[("old.cfg", &(two + more))]).good();
+    let (none, required, auto, never) = (Auth::None, Auth::Required, false, true);
+    let routes = [
+        ("/app/open", none, auto),
+        ("/app/open/{*rest}", none, auto),
+        ("/admin/api", required, never),
+        ("/admin/api/{*rest}", required, never),
+        ("/admin/{*rest}", required, auto),
+        ("/app/{*rest}", required, auto),
+    ];
+    assert_eq!(paths(&config), routes);
+    for path in ["/status", "/", "/none"] {
+        let why = format!("no upstream serves {path}, so it gets no route");
+        assert!(imported.remarks.iter().any(|remark| remark.why == why), "{path}: {:?}", imported.remarks);
+    }
+}
+
+#[test]
+fn b54_without_a_rule_of_addresses_no_user_is_admitted() {
+    for (provider, claim) in [("oidc", "email_domain"), ("google", "hd")] {
+        let text = DEX.replace("http://dex", "https://dex").replace("email_domains=\"example.com\"\n", "");
+        let text = text.replace("provider=\"oidc\"", &format!("provider=\"{provider}\""));
+        let (imported, _) = Case::new(&[("old.cfg", &text)]).good();
+        assert!(why(&imported, "email_domains").contains("NO USER CAN LOG IN"), "{provider}");
+        assert!(imported.text.contains(&format!("\n{claim} = ")), "{}", imported.text);
+    }
+}
+
+#[test]
+fn b54_an_injected_access_token_is_forwarded() {
+    let core = "email_domains=\"*\"\nredirect_url=\"https://app.example/oauth2/callback\"\n";
+    let alpha = |headers: &str| {
+        let provider = "providers: [ { id: a, provider: oidc, clientID: web, oidcConfig: { issuerURL: \"https://id.example\" } } ]";
+        let upstreams = "upstreamConfig: { upstreams: [ { id: app, path: /, uri: \"http://app\" } ] }";
+        let text = format!("injectRequestHeaders: [ {headers} ]\n{upstreams}\n{provider}\n");
+        let (imported, config) = Case::new(&[("core.cfg", core), ("alpha.yaml", &text)]).good();
+        (config.routes[0].policy.forward_token, imported)
+    };
+    let token = "{ name: authorization, values: [ { claimSource: { claim: access_token, prefix: \"Bearer \" } } ] }";
+    let user = "{ name: X-User, values: [ { claim: user } ] }";
+    let (forwards, imported) = alpha(token);
+    assert!(forwards && !imported.text.contains("injectRequestHeaders"), "{}", imported.text);
+    let older = "{ name: Authorization, values: [ { claim: access_token, prefix: \"Bearer \" } ] }";
+    let (forwards, imported) = alpha(&format!("{older}, {user}"));
+    assert!(forwards && why(&imported, "injectRequestHeaders (X-User)").contains("[identity]"));
+    for other in [
+        user.to_owned(),
+        token.replace("access_token", "id_token"),
+        token.replace("Bearer ", ""),
+        token.replace("authorization", "X-Token"),
+    ] {
+        let (forwards, imported) = alpha(&other);
+        assert!(!forwards && !why(&imported, "injectRequestHeaders").is_empty(), "{other}");
+    }
+}
+
+#[test]
+fn b54_a_program_without_redis_writes_the_file_and_names_the_feature() {
+    let text = DEX.replace("http://dex", "https://dex")
+        + "session_store_type=\"redis\"\nredis_connection_url=\"redis://redis:6379/1\"\n";
+    let (imported, _) = Case { has_redis: false, ..Case::new(&[("old.cfg", &text)]) }.good();
+    assert!(imported.text.contains("kind = \"redis\""), "{}", imported.text);
+    let named = above(&imported.text, "[store]");
+    assert!(named.iter().any(|line| line.contains("needs the feature redis")), "{named:?}");
+    assert!(imported.without_feature.is_some_and(|text| !text.contains("redis://")));
+    assert!(Case::new(&[("old.cfg", &text)]).good().0.without_feature.is_none());
 }
