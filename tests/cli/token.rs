@@ -16,7 +16,8 @@ use support::{CONFIG, Place};
 fn inspected(place: &Place, arguments: &[&str], token: &str) -> serde_json::Value {
     let ran = place.run(&[&["token", "inspect", "--json"], arguments].concat(), token);
     let said: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
-    assert_eq!(ran.code, Some(i32::from(said["authentic"] != true)), "{ran:?}");
+    let is_good = said["authentic"] == true && said.get("refused").is_none();
+    assert_eq!(ran.code, Some(i32::from(!is_good)), "{ran:?}");
     said
 }
 
@@ -54,6 +55,39 @@ async fn a_token_on_standard_input_is_looked_into() {
     }
     assert!(place.fails(&["token", "inspect"], "").contains("empty"));
     assert!(place.done(&["token", "inspect"], &tokens.access).stdout.contains("\"authentic\": true"));
+}
+
+#[tokio::test]
+async fn o40_a_revoked_or_expired_token_shows_its_claims_and_why_it_is_refused() {
+    let place = with_issuer("jwks_file = \"idp.json\"");
+    let gate = place.start();
+    place.point_commands_at(&gate);
+    let tokens = gate.login().await;
+    let said = inspected(&place, &[], &tokens.access);
+    assert_eq!((&said["revocation"], said.get("refused")), (&json!("none"), None), "{said}");
+    assert_eq!(gate.revoke(&tokens.access).await.status, StatusCode::OK);
+    let said = inspected(&place, &[], &tokens.access);
+    assert_eq!((&said["authentic"], &said["refused"]), (&json!(true), &json!("token_revoked")), "{said}");
+    assert_eq!((&said["claims"]["client_id"], said.get("routes")), (&json!("web"), None), "{said}");
+    // Without the gate nobody knows of revocations, and the command says so.
+    assert_eq!(gate.stop(), Some(0));
+    let said = inspected(&place, &[], &tokens.access);
+    assert!(said["revocation"].as_str().unwrap().starts_with("not checked: no gate answers"), "{said}");
+
+    for (times, reason) in [
+        (json!({ "exp": 1_700_000_300, "iat": 1_700_000_000 }), "token_expired"),
+        (json!({ "exp": 4_000_000_300_u64, "nbf": 4_000_000_000_u64 }), "token_not_yet_valid"),
+    ] {
+        let mut claims = json!({ "tenant": "acme", "groups": ["clerk"] });
+        claims.as_object_mut().unwrap().extend(times.as_object().unwrap().clone());
+        let said = inspected(&place, &[], &Issuer::new(1).token(&claims));
+        assert_eq!((&said["authentic"], &said["refused"]), (&json!(true), &json!(reason)), "{said}");
+        assert_eq!((&said["claims"]["exp"], &said["caller"]["roles"]), (&times["exp"], &json!(["clerk"])), "{said}");
+        // Of a key that the issuer does not have, nothing can be believed.
+        let forged = inspected(&place, &[], &Issuer::new(2).token(&claims));
+        assert_eq!((&forged["authentic"], forged.get("claims")), (&json!(false), None), "{forged}");
+        assert!(forged.get("refused").is_some(), "{forged}");
+    }
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ mod inspect;
 #[derive(Debug, Subcommand)]
 pub(super) enum TokenCommand {
     /// Shows what a token on standard input is, and how and why the gate would decide on it. Fetches the issuer's keys,
-    /// if the gate would. Does not check revocations. Exit code 1 if the token is refused.
+    /// if the gate would. Asks the running gate about revocations. Exit code 1 if the token is refused.
     Inspect {
         /// The name of the issuer in [[issuers]], or "self", whose rules judge the token. By default the token's iss,
         /// or the prefix of an opaque token.
@@ -64,7 +64,7 @@ pub(super) fn run(config: &Config, command: TokenCommand, output: Output) -> Com
             let text = serde_json::to_string_pretty(&found).map_err(Failure::failed)?;
             output.write(&found, || text)?;
             // Requirement O40.
-            if found.is_authentic() { Ok(()) } else { Err(Failure::Told) }
+            if found.is_good() { Ok(()) } else { Err(Failure::Told) }
         }
         TokenCommand::Mint { subject, client, scope, ttl } => {
             make(config, &keyring, [&subject, &client, &scope], ttl, output)

@@ -1,10 +1,13 @@
 //! Why a token is refused, for an explanation: what the token has, and what the rules ask for. The signature is not checked.
 
+use std::time::Duration;
+
 use super::judge::{self, ClaimsSource, TokenTimes};
 use super::{Verifier, shape};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::strict_json::{Member, Members};
+use crate::token::AccessToken;
 
 /// The longest text of a token in an explanation, in characters.
 const LONGEST: usize = 64;
@@ -15,6 +18,15 @@ pub(super) fn escaped(text: &str) -> String {
 }
 
 impl Verifier {
+    /// A token that its times refuse, judged as of a second before its `exp`. `None` if it was never good: then nothing in
+    /// it can be believed. For explanations.
+    pub fn in_its_time(&self, token: &str) -> Option<AccessToken> {
+        let parts = shape::TokenParts::split(token).ok()?;
+        let payload = shape::decode(parts.claims).ok()?;
+        let last = TokenTimes::read(&Members::read(&payload).ok()?).ok()?.expires.minus(Duration::from_secs(1));
+        self.verify(token, last, last).ok()
+    }
+
     /// What a refused token has, and what the rules of its issuer ask for.
     pub fn refused_in_words(&self, token: &str, denial: Denial, engine_now: Timestamp) -> Option<String> {
         let parts = shape::TokenParts::split(token).ok()?;

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use serde::Serialize;
+use serde_json::json;
 
-use crate::cli::Failure;
+use crate::cli::{Failure, admin_client};
 use crate::server::build::issuer_rules;
+use crate::server::operate::admin::ExplainReport;
 use rotogate::remote_keys;
 use rotogate_config::{Config, TrustedIssuer};
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::denial::Denial;
 use rotogate_core::policy;
 use rotogate_core::route::{Auth, KeptConditions, RoutePolicy};
+use rotogate_core::rule::Rule;
 use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::verify::{
     IssuerKeys, IssuerRules, Keys, OWN, Responses, Told, Verifier, is_jwt_shaped, peek,
@@ -34,9 +37,9 @@ pub(super) enum TokenReport {
 
 impl TokenReport {
     /// Whether the gate would accept the token, as far as this command checks.
-    pub(super) fn is_authentic(&self) -> bool {
+    pub(super) fn is_good(&self) -> bool {
         match self {
-            Self::AccessToken(report) => report.authentic,
+            Self::AccessToken(report) => report.authentic && report.refused.is_none(),
             Self::RefreshToken { authentic, .. } => *authentic,
         }
     }
@@ -44,6 +47,7 @@ impl TokenReport {
 
 #[derive(Default, Serialize)]
 pub(super) struct AccessReport {
+    /// Whether its issuer made the token, as it is.
     authentic: bool,
     /// The name of the issuer whose rules decided.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -52,9 +56,12 @@ pub(super) struct AccessReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     judged_by: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    refused: Option<&'static str>,
+    refused: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
+    /// What the running gate knows of a revocation, for an authentic token that has not expired.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revocation: Option<String>,
     /// The rules' judgement of the token's claims.
     #[serde(skip_serializing_if = "Option::is_none")]
     caller: Option<Caller>,
@@ -89,7 +96,7 @@ struct RouteDecision {
 impl AccessReport {
     fn refused(denial: Denial, detail: Option<String>) -> Self {
         let detail = detail.or_else(|| denial.detail().map(str::to_owned));
-        Self { refused: Some(denial.reason()), detail, ..Self::default() }
+        Self { refused: Some(denial.reason().to_owned()), detail, ..Self::default() }
     }
 
     fn accepted(config: &Config, token: &AccessToken) -> Self {
@@ -171,7 +178,42 @@ pub(super) async fn inspect(
             AccessReport { issuer: report.authentic.then(|| OWN.to_owned()), ..report }
         }
     };
+    let report = if report.authentic && report.refused.is_none() {
+        with_revocation(config, token, report).await
+    } else {
+        report
+    };
     Ok(TokenReport::AccessToken(Box::new(report)))
+}
+
+/// Asks the running gate whether the token is revoked. The gate judges it on the first route that takes it.
+async fn with_revocation(config: &Config, token: &str, report: AccessReport) -> AccessReport {
+    let not_checked = |why: &str| Some(format!("not checked: {why}"));
+    let is_accepted = |id: &str| report.routes.iter().any(|it| it.route == id && it.decision == "accepted");
+    let Some(route) = config.routes.iter().find(|route| is_accepted(&route.id)) else {
+        return AccessReport { revocation: not_checked("no route takes the token"), ..report };
+    };
+    // A path that the pattern matches.
+    let path =
+        route.path.split('/').map(|part| if part.starts_with('{') { "x" } else { part }).collect::<Vec<_>>().join("/");
+    let question = json!({ "path": path, "method": route.methods.first().map(http::Method::as_str),
+        "host": route.hosts.first().map(|host| host.replace('*', "x")), "token": token });
+    let asked: Result<ExplainReport, _> = admin_client::post(&config.admin.access(), "/v1/explain", &question).await;
+    let said = match asked {
+        Ok(said) => said,
+        Err(failure) => return AccessReport { revocation: not_checked(&failure.to_string()), ..report },
+    };
+    match said.rules.iter().find(|rule| rule.rule == Rule::Revocation.word()) {
+        Some(rule) if rule.result == "fail" => AccessReport {
+            revocation: Some(rule.detail.clone()),
+            refused: Some(said.outcome),
+            detail: said.detail,
+            routes: Vec::new(),
+            ..report
+        },
+        Some(rule) if rule.result == "ok" => AccessReport { revocation: Some("none".to_owned()), ..report },
+        Some(_) | None => AccessReport { revocation: not_checked("another rule refuses the token first"), ..report },
+    }
 }
 
 /// Whether a JWT names this issuer, or whether the gate asks this issuer about such an opaque token.
@@ -230,6 +272,12 @@ fn by_keys(config: &Config, rules: IssuerRules, token: &str) -> Result<AccessRep
             let named = peek(token).and_then(|says| says.issuer).unwrap_or_default();
             let why = format!("the token's iss is {named:?}; expected {:?}, or a name for --issuer", &*expected);
             AccessReport::refused(Denial::UnknownIssuer, Some(why))
+        }
+        // Its claims are shown if they were good at a time: then the signature is, too.
+        Err(denial @ (Denial::TokenExpired | Denial::TokenNotYetValid)) => {
+            let AccessReport { refused, detail, .. } = AccessReport::refused(denial, None);
+            let found = verifier.in_its_time(token).map(|access| AccessReport::accepted(config, &access));
+            AccessReport { refused, detail, routes: Vec::new(), ..found.unwrap_or_default() }
         }
         Err(denial) => {
             let claim = verifier.refused_in_words(token, denial, now).map(|claim| match denial.detail() {
