@@ -54,6 +54,26 @@ fn nodes(server: &Postgres) -> (Place, [Gate; 2]) {
     (place, gates)
 }
 
+#[test]
+fn c44_a_start_that_only_an_operator_can_mend_is_refused_at_once() {
+    let server = server();
+    let refused = |password: &str, url: &str| {
+        let store = store_of(&server).replace("/postgres\"", url);
+        let place = Place::new(&format!("{CONFIG}{store}"));
+        write_private(&place.path("store.pw"), password);
+        let said = place.fails(&["serve"], "");
+        assert!(!said.contains("not there yet"), "{said}");
+        said
+    };
+    let said = refused("not-the-password", "/postgres\"");
+    assert!(said.contains("refuses the user, its password or its certificate: correct them"), "{said}");
+    let said = refused(PASSWORD, "/nowhere\"");
+    assert!(said.contains("has no such database: create it"), "{said}");
+    server.sql("revoke create on database postgres from gate");
+    let said = refused(PASSWORD, "/postgres\"");
+    assert!(said.contains("does not allow the gate's user something"), "{said}");
+}
+
 // The proxy to the server is a task of this test, and a start waits for the proxy.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c42_a_login_takes_three_round_trips_to_postgresql_and_a_refresh_two() {

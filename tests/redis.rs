@@ -4,11 +4,12 @@ use std::process::Command;
 
 use http::StatusCode;
 use serde_json::Value;
+use support::pki::write_private;
 use support::proxy::Proxy;
 use support::redis::Redis;
 use support::redis_cluster::RedisCluster;
 use support::round_trips::{RoundTrips, counts_round_trips};
-use support::{CONFIG, Gate, Place, decided, until};
+use support::{CONFIG, Gate, Place, decided, keep_secret, until};
 
 pub(crate) mod copy;
 mod cut_short;
@@ -115,6 +116,20 @@ async fn c44_a_start_waits_for_a_store_that_is_not_there_yet_and_says_so() {
     let (gate, _place) = starting.await.unwrap();
     assert!(gate.log().contains("the store is not there yet"));
     gate.login().await;
+}
+
+#[test]
+fn c44_a_start_that_only_an_operator_can_mend_is_refused_at_once() {
+    let server = Redis::start(&["--requirepass the-right-password"]);
+    keep_secret("the-wrong-password");
+    let url = format!("[store]\nkind = \"redis\"\nurls = [\"redis://127.0.0.1:{}\"]\n", server.port);
+    for more in ["", "password_file = \"store.pw\"\n"] {
+        let place = Place::new(&format!("{CONFIG}{url}{more}"));
+        write_private(&place.path("store.pw"), "the-wrong-password");
+        let said = place.fails(&["serve"], "");
+        assert!(said.contains("refuses the username or the password: correct them"), "{said}");
+        assert!(!said.contains("not there yet"), "{said}");
+    }
 }
 
 /// The store was opened, and does not answer when the gate reads from it.

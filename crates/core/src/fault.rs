@@ -22,6 +22,7 @@ pub struct StoreError {
     outcome: WriteOutcome,
     is_of_one_record: bool,
     is_of_another_keyring: bool,
+    is_for_operator: bool,
     retry_after: Option<Duration>,
     #[source]
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -56,6 +57,7 @@ impl StoreError {
             outcome: WriteOutcome::InDoubt,
             is_of_one_record: false,
             is_of_another_keyring: false,
+            is_for_operator: false,
             retry_after: None,
             source: None,
         }
@@ -113,6 +115,19 @@ impl StoreError {
             );
         }
         Self { outcome: WriteOutcome::Refused, is_of_another_keyring: true, ..self }
+    }
+
+    /// Marks the error as one that only an operator can mend, such as a wrong password: to wait for it is useless.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn for_operator(self) -> Self {
+        Self { is_for_operator: true, ..self }
+    }
+
+    /// Can only an operator mend it?
+    #[doc(hidden)]
+    pub const fn is_for_operator(&self) -> bool {
+        self.is_for_operator
     }
 
     /// Does the store belong to another keyring?

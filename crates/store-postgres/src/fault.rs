@@ -10,6 +10,8 @@ use super::connect::PostgresFailure;
 use super::options::PostgresOptions;
 use rotogate_core::store::{StoreError, WriteOutcome};
 
+/// A refused login, a missing database, a missing right, settings that a pooler refuses. No failover ends them.
+const FOR_OPERATOR: [&str; 5] = ["28000", "28P01", "3D000", "42501", "08P01"];
 /// The error code of `rg_begin`.
 const OTHER_HISTORY: &str = "RG001";
 
@@ -18,8 +20,11 @@ pub(super) fn judge(options: &PostgresOptions, error: &Error) -> PostgresFailure
         Some(refused) => of_server(options, refused),
         None => of_connection(options, error),
     };
+    let failure = StoreError::new(text).with_outcome(outcome);
+    let is_for_operator = error.code().is_some_and(|code| FOR_OPERATOR.contains(&code.code()));
+    let failure = if is_for_operator { failure.for_operator() } else { failure };
     let is_other_history = error.code().is_some_and(|code| code.code() == OTHER_HISTORY);
-    PostgresFailure { error: StoreError::new(text).with_outcome(outcome), again, all, is_other_history }
+    PostgresFailure { error: failure, again, all, is_other_history }
 }
 
 type Judged = (String, WriteOutcome, bool, bool);

@@ -18,6 +18,8 @@ pub(super) struct RedisFailure {
     pub(super) again: bool,
     /// Whether the connection must be closed.
     pub(super) closes: bool,
+    /// Whether only an operator can mend it.
+    pub(super) for_operator: bool,
     /// The redirection to another server of the cluster, if any.
     pub(super) elsewhere: Option<Elsewhere>,
 }
@@ -25,17 +27,24 @@ pub(super) struct RedisFailure {
 impl RedisFailure {
     /// A failure before anything was sent.
     pub(super) fn before(text: impl Into<String>) -> Self {
-        Self { text: text.into(), outcome: WriteOutcome::NotDone, again: true, closes: false, elsewhere: None }
+        Self {
+            text: text.into(),
+            outcome: WriteOutcome::NotDone,
+            again: true,
+            closes: false,
+            for_operator: false,
+            elsewhere: None,
+        }
     }
 
     /// A failure after which the server may have executed the request. The gate may repeat it.
     pub(super) fn in_doubt(text: impl Into<String>) -> Self {
-        Self { text: text.into(), outcome: WriteOutcome::InDoubt, again: true, closes: false, elsewhere: None }
+        Self { outcome: WriteOutcome::InDoubt, ..Self::before(text) }
     }
 
     /// A failure that a retry would not fix. Nothing was sent.
     pub(super) fn for_good(text: impl Into<String>, outcome: WriteOutcome) -> Self {
-        Self { text: text.into(), outcome, again: false, closes: true, elsewhere: None }
+        Self { outcome, again: false, closes: true, ..Self::before(text) }
     }
 
     pub(super) fn replica(address: &str, by_sentinels: bool) -> Self {
@@ -48,7 +57,9 @@ impl RedisFailure {
             return Self::replica(address, by_sentinels);
         }
         let (outcome, again, closes) = meaning(error);
-        Self { text: describe(address, error), outcome, again, closes, elsewhere: Elsewhere::from_error(error) }
+        let for_operator = is_for_operator(error);
+        let elsewhere = Elsewhere::from_error(error);
+        Self { text: describe(address, error), outcome, again, closes, for_operator, elsewhere }
     }
 
     /// A failure with this error, which a repetition may mend.
@@ -62,8 +73,17 @@ impl RedisFailure {
     }
 
     pub(super) fn error(self) -> StoreError {
-        StoreError::new(self.text).with_outcome(self.outcome).with_retry_after(RETRY_AFTER)
+        let error = StoreError::new(self.text).with_outcome(self.outcome).with_retry_after(RETRY_AFTER);
+        if self.for_operator { error.for_operator() } else { error }
     }
+}
+
+/// A wrong password, a wrong setting, or a missing right. No failover ends them.
+fn is_for_operator(error: &RedisError) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig | ErrorKind::Server(ServerErrorKind::NoPerm)
+    ) || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"))
 }
 
 /// The outcome of the write, whether to send it again, and whether the connection ends.

@@ -26,7 +26,7 @@ impl StartWait {
     /// is useless, because an operator must act or the time is over.
     pub(crate) async fn pause(&mut self, error: &StoreError) -> bool {
         // The server refuses: only an operator can correct the cause.
-        if error.outcome() == WriteOutcome::Refused || self.begun.elapsed() >= PATIENCE {
+        if error.is_for_operator() || error.outcome() == WriteOutcome::Refused || self.begun.elapsed() >= PATIENCE {
             return false;
         }
         if !std::mem::replace(&mut self.is_said, true) {
