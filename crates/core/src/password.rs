@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Semaphore;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 pub use crate::bounds::MAX_PASSWORD;
 use crate::clock::{SystemTime, TimeSource, thread_cpu_time};
@@ -96,7 +96,25 @@ pub fn cost_of(phc: &str) -> Result<Cost, BadHash> {
     Ok(Argon2Hash::parse(phc, &argon::OURS)?.cost())
 }
 
-/// Hashes a password with the default [`Cost`] and a random salt, to a PHC string. Blocks for one run: for the command
+/// The password in NFC (RFC 8265 section 4.2.2), if it is not already.
+#[cfg(feature = "passwords")]
+fn composed(password: &str) -> Option<Zeroizing<String>> {
+    use unicode_normalization::{UnicodeNormalization, is_nfc};
+    // The allocation is large enough for all, so no part of the password stays in a former one.
+    (!is_nfc(password)).then(|| {
+        let mut composed = Zeroizing::new(String::with_capacity(3 * password.len()));
+        composed.extend(password.nfc());
+        composed
+    })
+}
+
+/// Without hashes there is nothing to compare.
+#[cfg(not(feature = "passwords"))]
+const fn composed(_: &str) -> Option<Zeroizing<String>> {
+    None
+}
+
+/// Hashes a password, in Unicode's form NFC, with the default [`Cost`] and a random salt, to a PHC string. Blocks for one run: for the command
 /// line and the first start, not for a request.
 ///
 /// ```
@@ -126,7 +144,8 @@ pub fn hash(password: &SecretString) -> Result<String, InvalidValue> {
 /// As [`hash`].
 #[cfg(feature = "passwords")]
 pub fn hash_with(password: &SecretString, cost: Cost) -> Result<String, InvalidValue> {
-    let bytes = password.expose_secret().as_bytes();
+    let composed = composed(password.expose_secret());
+    let bytes = composed.as_ref().map_or(password.expose_secret().as_bytes(), |composed| composed.as_bytes());
     if bytes.is_empty() {
         return Err(InvalidValue::new("the password is empty"));
     }
@@ -320,21 +339,26 @@ impl Passwords {
             // The permits move with the work: a caller that disconnects does not free a permit while its run continues.
             let _permits = permits;
             let begun = clock.monotonic();
-            let bytes = password.expose_secret().as_bytes();
+            let typed = password.expose_secret();
             let mut memory = kept.take();
-            let run = |hash: &PasswordHash, memory: &mut Vec<Block>| {
+            let run = |hash: &PasswordHash, bytes: &[u8], memory: &mut Vec<Block>| {
                 runs.fetch_add(1, Ordering::Relaxed);
                 if let CostClass::Argon2(cost) = hash.class() {
                     work.fetch_add(cost.work(), Ordering::Relaxed);
                 }
                 hash.matches(bytes, memory)
             };
-            let matches = run(&hash, &mut memory);
-            for class in times.missing(own, dearest, &mut memory) {
-                if let Ok(dummy) = class.dummy() {
-                    run(&dummy, &mut memory);
+            // As typed, so that imported hashes stay good; then as another keyboard types the same.
+            let mut spellings = std::iter::once(Zeroizing::new(typed.to_owned())).chain(composed(typed));
+            let matches = spellings.any(|spelling| {
+                let matches = run(&hash, spelling.as_bytes(), &mut memory);
+                for class in times.missing(own, dearest, &mut memory) {
+                    if let Ok(dummy) = class.dummy() {
+                        run(&dummy, spelling.as_bytes(), &mut memory);
+                    }
                 }
-            }
+                matches
+            });
             kept.keep(memory);
             durations.add(clock.monotonic().saturating_sub(begun));
             matches

@@ -1,10 +1,17 @@
 //! Names that users log in with. A database or an LDAP server compares names without regard to case, blanks and often
 //! accents. So the spellings of one name must share one limit (requirement I26).
 
-use unicode_normalization::UnicodeNormalization;
+use std::borrow::Cow;
+
 use unicode_normalization::char::is_combining_mark;
+use unicode_normalization::{UnicodeNormalization, is_nfc};
 
 use rotogate_core::bounds::MAX_USERNAME;
+
+/// A name in NFC (RFC 8265 section 3.3.2): as it is typed on one system or another.
+pub(crate) fn composed(name: &str) -> Cow<'_, str> {
+    if is_nfc(name) { Cow::Borrowed(name) } else { Cow::Owned(name.nfc().collect()) }
+}
 
 /// Whether a name may be sent to a source: 1 to 256 bytes, no control characters, no leading, trailing or double blank,
 /// no other white space, and no character that string preparation (RFC 4518 §2, by RFC 3491) prohibits.

@@ -37,6 +37,34 @@ async fn a2_every_check_costs_one_run() {
 }
 
 #[tokio::test]
+async fn i69_a_password_is_compared_as_typed_and_then_composed() {
+    const COMPOSED: &str = "gr\u{fc}\u{df}e";
+    const DECOMPOSED: &str = "gru\u{308}\u{df}e";
+    let passwords = Passwords::new(1, 1);
+    for stored in [COMPOSED, DECOMPOSED] {
+        let phc = hash_with(&secret(stored), CHEAP).unwrap();
+        for typed in [COMPOSED, DECOMPOSED] {
+            assert!(passwords.verify(&secret(typed), &phc).await.unwrap(), "{stored:?} {typed:?}");
+        }
+        assert!(!passwords.verify(&secret("grusse"), &phc).await.unwrap());
+    }
+    // A system that composed nothing made this hash.
+    let imported = argon::hash(DECOMPOSED.as_bytes(), CHEAP).unwrap();
+    assert!(passwords.verify(&secret(DECOMPOSED), &imported).await.unwrap());
+    // A second spelling costs a second run, whether there is a user or not, and whatever the cost of the hash.
+    let dearest = Cost { memory_kib: 64, ..CHEAP };
+    for (typed, spellings) in [("wrong", 1), ("wrong\u{fc}", 1), ("wrongu\u{308}", 2)] {
+        for hash in [None, Some(parse(&imported).unwrap())] {
+            let before = passwords.work();
+            assert!(!passwords.check(&secret(typed), hash, CostClass::Argon2(dearest)).await.unwrap());
+            let work = passwords.work() - before;
+            let whole = spellings * dearest.work();
+            assert!(work <= whole && work + 20 >= whole, "{typed:?}: {work} of {whole}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a2_a_cheaper_hash_is_made_up_for() {
     let passwords = Passwords::new(1, 1);
     for (own, dearest) in [

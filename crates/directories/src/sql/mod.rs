@@ -6,6 +6,7 @@ mod sqlite;
 pub mod table;
 pub mod template;
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use deadpool::managed::{Manager, Object, Pool, PoolError};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{Cause, ExpectedHash, Found, Login, LoginAttempt, Source, SourceError};
+use crate::username::composed;
 use postgres::Postgres;
 use rotogate_core::directory::User;
 use rotogate_core::password::{CostClass, SecretHash};
@@ -282,12 +284,21 @@ impl Source for SqlSource {
     }
 
     async fn authenticate(&self, login: &LoginAttempt) -> Result<Login, SourceError> {
-        let value = |param| match param {
-            Param::Username => Some(login.username.clone()),
-            Param::Account => login.account.clone(),
-            Param::Subject | Param::OldHash | Param::NewHash => None,
+        let row = async |username: &str| {
+            let value = |param| match param {
+                Param::Username => Some(username.to_owned()),
+                Param::Account => login.account.clone(),
+                Param::Subject | Param::OldHash | Param::NewHash => None,
+            };
+            self.one(&self.authenticate, value).await
         };
-        let row = self.one(&self.authenticate, value).await?;
+        let mut row_of_user = row(&login.username).await?;
+        // The second spelling is asked for in any case, so that the time does not tell whether the first one exists.
+        if let Cow::Owned(composed) = composed(&login.username) {
+            let second = row(&composed).await?;
+            row_of_user = row_of_user.or(second);
+        }
+        let row = row_of_user;
         let user = row.map_or(Ok(None), |row| row.hashed_user(&self.columns))?;
         Ok(Login::Hashed(user))
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::UserChange;
 use super::audit::{ChangedUser, UserEvent};
 use super::entry::UserEntry;
+use crate::username::composed;
 use rotogate_core::directory::User;
 use rotogate_core::password::{CostClass, Passwords};
 
@@ -23,9 +24,9 @@ impl PartialEq for Users {
     }
 }
 
-/// The key of a user. An account has no `/`, so different names have different keys.
+/// The key of a user. An account has no `/`, so different names have different keys. Spellings of one name have one.
 fn name_key((account, username): (Option<&str>, &str)) -> String {
-    format!("{}/{username}", account.unwrap_or_default())
+    format!("{}/{}", account.unwrap_or_default(), composed(username))
 }
 
 impl Users {

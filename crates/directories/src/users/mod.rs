@@ -38,6 +38,7 @@ use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
 use secrecy::SecretString;
 
+use crate::username::composed;
 use audit::UserEvent;
 use entry::UserEntry;
 use list::Users;
@@ -45,6 +46,7 @@ use rotogate_core::clock::Timestamp;
 use rotogate_core::directory::{Directory, DirectoryError, User};
 use rotogate_core::password::{Accepted, CostClass, FirebaseParameters, PasswordHash, Passwords};
 use rotogate_core::private_file;
+use rotogate_core::session::Scope;
 pub use watch::FileWatcher;
 
 /// The most users that a file should have, because each change reads and writes the whole file.
@@ -231,10 +233,17 @@ impl FileDirectory {
     /// The users with this name: in one account, without an account (`Some(None)`), or all of them (`None`).
     pub fn named(&self, account: Option<Option<&str>>, username: &str) -> Vec<User> {
         let users = self.users.load_full();
+        let username = composed(username);
         let is_it = |entry: &&UserEntry| {
-            &*entry.username == username && account.is_none_or(|account| entry.user.account.as_deref() == account)
+            composed(&entry.username) == username
+                && account.is_none_or(|account| entry.user.account.as_deref() == account)
         };
         users.entries().iter().filter(is_it).map(|entry| entry.user.clone()).collect()
+    }
+
+    /// The scopes that any user has.
+    pub fn scopes(&self) -> Scope {
+        self.users.load().entries().iter().fold(Scope::default(), |all, entry| all.union(&entry.user.scopes))
     }
 
     /// The account and the login name of a subject.

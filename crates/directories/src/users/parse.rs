@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::UsersFile;
 use super::entry::UserEntry;
 use super::list::Users;
+use crate::username::composed;
 use rotogate_core::password::Accepted;
 use rotogate_core::private_file::read_private;
 use rotogate_kit::config::{self, Problems, Section, printable};
@@ -35,9 +36,10 @@ fn users(root: &Section<'_>, accepted: &Accepted) -> Users {
         if !subjects.insert(entry.user.subject.clone()) {
             section.blame("subject", format!("\"{}\" is listed twice", entry.user.subject));
         }
-        if !names.insert((entry.user.account.clone(), entry.username.clone())) {
+        if !names.insert((entry.user.account.clone(), composed(&entry.username).into_owned())) {
             let name = printable(&entry.username);
-            section.blame("username", format!("\"{name}\" is listed twice in one account"));
+            let same = "names that differ in Unicode's normal form alone are one";
+            section.blame("username", format!("\"{name}\" is listed twice in one account; {same}"));
         }
         entries.push(entry);
     }

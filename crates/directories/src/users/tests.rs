@@ -130,6 +130,40 @@ fn a_broken_file_is_refused_with_every_problem_and_its_line() {
     );
 }
 
+#[tokio::test]
+async fn i69_the_spellings_of_a_name_are_one_user() {
+    let (composed, decomposed) = ("jos\u{e9}", "jose\u{301}");
+    for (stored, other) in [(composed, decomposed), (decomposed, composed)] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("users.toml");
+        let who = |username| edit::UserKey { account: None, username };
+        let add = |username| {
+            edit::add_user(
+                &path,
+                who(username),
+                None,
+                &Scope::default(),
+                &secret("right password"),
+                Timestamp::from_secs(1),
+            )
+        };
+        add(stored).unwrap();
+        assert!(matches!(add(other), Err(edit::EditError::Exists(_))));
+        let directory = open(&path);
+        for typed in [composed, decomposed] {
+            let found = directory.authenticate(None, typed, &secret("right password")).await.unwrap();
+            assert!(found.is_some(), "{stored:?} {typed:?}");
+            assert_eq!(directory.named(None, typed).len(), 1, "{stored:?} {typed:?}");
+        }
+        // Who edits the file by hand hears of it.
+        let text = std::fs::read_to_string(&path).unwrap();
+        let twice = format!("{text}\n{}", text.replace(stored, other).replace("subject = \"", "subject = \"x"));
+        std::fs::write(&path, twice).unwrap();
+        let error = FileDirectory::open(&path, passwords()).unwrap_err().to_string();
+        assert!(error.contains("is listed twice in one account"), "{error}");
+    }
+}
+
 #[test]
 fn subject_and_name_in_an_account_are_unique() {
     let hash = hash_with(&secret("right"), CHEAP).unwrap();
