@@ -76,3 +76,18 @@ fn a_gate_takes_as_many_open_files_as_it_may_have() {
     let (soft, hard) = limits(gate.child.id(), "Max open files");
     assert_eq!(soft, hard);
 }
+
+#[test]
+fn a_limit_of_open_files_below_the_connections_is_a_warning() {
+    let place = Place::new(CONFIG);
+    let check = |limit: &str| {
+        let mut command = std::process::Command::new("bash");
+        let script = format!("ulimit -Hn {limit}; exec \"$0\" check");
+        let ran = command.args(["-c", &script]).arg(support::binary()).current_dir(place.path("")).output().unwrap();
+        assert!(ran.status.success(), "{ran:?}");
+        String::from_utf8(ran.stdout).unwrap()
+    };
+    let said = check("9999");
+    assert!(said.contains("server.max_connections: is 10000, and the system allows 9999 open files"), "{said}");
+    assert!(!check("10000").contains("open files"));
+}

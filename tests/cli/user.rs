@@ -314,3 +314,23 @@ fn i30_keys_of_directory_name_what_is_wrong() {
     let said = place.fails(&["user", "list"], "");
     assert!(said.contains("users.toml: cannot be opened") && !said.contains("hash_parameters"), "{said}");
 }
+
+#[test]
+fn a_scope_that_nothing_names_is_taken_with_a_warning() {
+    let route = "[[routes]]\npath = \"/orders/{*rest}\"\nscopes = [\"read\"]\nupstream = \"app\"\n";
+    let place = Place::new(&format!("{CONFIG}{route}"));
+    let add = |name: &str, scopes: &str| place.json(&["user", "add", name, "--scopes", scopes], PASSWORD);
+    assert!(add("ada", "read").get("warning").is_none());
+    let said = add("bob", "reed read");
+    assert!(said["warning"].as_str().unwrap().contains("names the scope reed; they name read"), "{said}");
+    let said = place.done(&["user", "add-scope", "ada", "admn"], "").stdout;
+    assert!(said.contains("warning: no route, client, issuer or resource names the scope admn"), "{said}");
+    let checked = place.done(&["check"], "");
+    assert!(
+        checked.stdout.contains("directory.path: users in it") && checked.stdout.contains("admn, reed"),
+        "{checked:?}"
+    );
+    // Where nothing names a scope, services read them.
+    let open = Place::new(CONFIG);
+    assert!(open.json(&["user", "add", "ada", "--scopes", "any"], PASSWORD).get("warning").is_none());
+}

@@ -17,11 +17,13 @@ use super::print::Print;
 use super::source::Source;
 use super::value::{path_in, text};
 use crate::logs::{AccessLogConfig, AuditLogConfig, LogConfig, RouteLog};
+use rotogate::dialect::my_keys::MyKeys;
+use rotogate::dialect::my_sessions::MySessions;
 use rotogate_core::api_key::ApiKeySettings;
 use rotogate_core::dpop::DpopSettings;
 use rotogate_core::route::{Resource, Route};
-use rotogate_core::session::Binding;
 use rotogate_core::session::profile::Profile;
+use rotogate_core::session::{Binding, Scope};
 use rotogate_directories::users::UsersFile;
 use rotogate_kit::config::{ConfigError, Section, Value, nearest, printable};
 use rotogate_proxy::Upstream;
@@ -215,6 +217,22 @@ impl Config {
     /// client.
     pub fn profile(&self, endpoint: &EndpointConfig, client: &ClientConfig) -> Profile {
         client.profile.over(&endpoint.profile.over(&self.sessions.profile))
+    }
+
+    /// What is wrong with the scopes of a user, if anything: scopes that no route, client, issuer or resource names. If none
+    /// names any, services alone read them.
+    pub fn unknown_scopes(&self, scopes: &Scope) -> Option<String> {
+        let routes = self.routes.iter().flat_map(|route| [&route.policy.scopes, &route.policy.any_scope]);
+        let clients = self.clients.iter().filter_map(|client| client.scopes.as_ref());
+        let issuers = self.issuers.iter().filter_map(|issuer| issuer.scopes.listed());
+        let resources = self.resources.iter().map(|resource| &resource.scopes);
+        let named =
+            routes.chain(clients).chain(issuers).chain(resources).fold(Scope::default(), |all, one| all.union(one));
+        let own = [MySessions::SCOPE, MyKeys::SCOPE];
+        let unknown: Vec<_> = scopes.iter().filter(|one| !named.contains(one) && !own.contains(one)).collect();
+        (!named.is_empty() && !unknown.is_empty()).then(|| {
+            format!("no route, client, issuer or resource names the scope {}; they name {named}", unknown.join(", "))
+        })
     }
 
     /// Every listener for requests, and then those of `[[authorizers]]`.

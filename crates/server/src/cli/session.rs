@@ -10,6 +10,7 @@ use super::{CommandResult, Failure, admin_client, prompt, runtime};
 use crate::server::operate::admin::{RevocationReport, RevocationRequest, SessionInfo};
 use rotogate_config::AdminAccess;
 use rotogate_core::session::{Generation, SessionId, use_in_words};
+use rotogate_kit::config::printable;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum SessionCommand {
@@ -190,8 +191,9 @@ async fn ask_for<T: DeserializeOwned>(
 }
 
 fn line(session: &SessionInfo) -> String {
-    let SessionInfo { id, status, subject, client, dialect, created, .. } = session;
-    format!("{id}  {status}  sub={subject}  client={client}  {dialect}  since {created}")
+    let SessionInfo { id, status, subject, user, client, dialect, created, .. } = session;
+    let user = user.as_ref().map(|user| format!("{}  ", printable(user))).unwrap_or_default();
+    format!("{id}  {status}  {user}sub={subject}  client={client}  {dialect}  since {created}")
 }
 
 fn shown(Detail { session, ended_by }: &Detail) -> String {
@@ -201,6 +203,7 @@ fn shown(Detail { session, ended_by }: &Detail) -> String {
     [
         ("session", session.id.clone()),
         ("status", format!("{}{ended}", session.status)),
+        ("user", session.user.as_deref().map_or_else(none, printable)),
         ("subject", session.subject.clone()),
         ("account", session.account.clone().unwrap_or_else(none)),
         ("client", session.client.clone()),

@@ -111,6 +111,8 @@ struct UserChangeReport<'a> {
     username: &'a str,
     account: Option<&'a str>,
     done: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -135,7 +137,7 @@ fn disable_at_gate(gate: &AdminAccess, who: &UserArguments, output: Output) -> C
     let request = DisableRequest { user: who.username.clone(), account: who.account.clone() };
     runtime()?.block_on(admin_client::posted(gate, "/v1/users/disable", &request))?;
     let DisableRequest { user: username, account } = &request;
-    let done = UserChangeReport { username, account: account.as_deref(), done: "disabled" };
+    let done = UserChangeReport { username, account: account.as_deref(), done: "disabled", warning: None };
     output.write(&done, || format!("{username} disabled"))
 }
 
@@ -153,15 +155,17 @@ fn run_configured(config: &Config, command: UserCommand, output: Output) -> Comm
     let changed = |who: &UserArguments,
                    edited: Result<(), EditError>,
                    (event, key): (UserEvent, Option<&str>),
-                   done: &'static str| {
+                   (done, given): (&'static str, Option<&Scope>)| {
         edited.map_err(|error| not_done(who, file, &error))?;
         let UserKey { account, username } = who.who();
         let key = key.map(str::to_owned);
         ChangedUser { event, name: username, account, subject: None, changed: key }.write();
         // A running gate applies the change before this command reports success.
         reload_running_gate(config)?;
-        let changed = UserChangeReport { username, account, done };
-        output.write(&changed, || format!("{} {done}", who.username))
+        let warning = given.and_then(|scopes| config.unknown_scopes(scopes));
+        let told = warning.as_ref().map(|warning| format!("\nwarning: {warning}")).unwrap_or_default();
+        let changed = UserChangeReport { username, account, done, warning };
+        output.write(&changed, || format!("{} {done}{told}", who.username))
     };
     match command {
         UserCommand::List => list(file, output),
@@ -170,11 +174,11 @@ fn run_configured(config: &Config, command: UserCommand, output: Output) -> Comm
             let scopes = Scope::parse(&scopes).map_err(Failure::failed)?;
             let password = prompt::new_password(&who.username, stdin)?;
             let added = edit::add_user(file, who.who(), subject.as_deref(), &scopes, &password, now).map(drop);
-            changed(&who, added, (UserEvent::Added, None), "added")
+            changed(&who, added, (UserEvent::Added, None), ("added", Some(&scopes)))
         }
         UserCommand::Import(arguments) => import::into_file(config, file, &arguments, now, output),
         UserCommand::Remove { who } => {
-            changed(&who, edit::remove_user(file, who.who()), (UserEvent::Removed, None), "removed")
+            changed(&who, edit::remove_user(file, who.who()), (UserEvent::Removed, None), ("removed", None))
         }
         UserCommand::Passwd { who, stdin } => {
             let password = prompt::new_password(&who.username, stdin)?;
@@ -183,27 +187,32 @@ fn run_configured(config: &Config, command: UserCommand, output: Output) -> Comm
                 &who,
                 set,
                 (UserEvent::Changed, Some("password")),
-                "has a new password; the sessions so far are over",
+                ("has a new password; the sessions so far are over", None),
             )
         }
         UserCommand::AddScope { who, scopes } => {
             let named = Scope::parse(&scopes.join(" ")).map_err(Failure::failed)?;
             let added = edit::change_scopes(file, who.who(), &named, true);
-            changed(&who, added, (UserEvent::Changed, Some("scopes")), "has these scopes, too, from the next login on")
+            changed(
+                &who,
+                added,
+                (UserEvent::Changed, Some("scopes")),
+                ("has these scopes, too, from the next login on", Some(&named)),
+            )
         }
         UserCommand::RemoveScope { who, scopes } => {
             let named = Scope::parse(&scopes.join(" ")).map_err(Failure::failed)?;
             let removed = edit::change_scopes(file, who.who(), &named, false);
             let done = "no longer has these scopes; its sessions lose them at their next refresh";
-            changed(&who, removed, (UserEvent::Changed, Some("scopes")), done)
+            changed(&who, removed, (UserEvent::Changed, Some("scopes")), (done, None))
         }
         UserCommand::Disable { who, gate: _ } => {
             let disabled = edit::set_active(file, who.who(), false, now);
-            changed(&who, disabled, (UserEvent::Disabled, None), "disabled")
+            changed(&who, disabled, (UserEvent::Disabled, None), ("disabled", None))
         }
         UserCommand::Enable { who } => {
             let enabled = edit::set_active(file, who.who(), true, now);
-            changed(&who, enabled, (UserEvent::Enabled, None), "enabled")
+            changed(&who, enabled, (UserEvent::Enabled, None), ("enabled", None))
         }
     }
 }

@@ -16,7 +16,7 @@ use rotogate_core::private_file;
 use rotogate_core::session::Scope;
 use rotogate_directories::users::UsersFile;
 use rotogate_directories::users::audit;
-use rotogate_directories::users::edit::EditError;
+use rotogate_directories::users::edit::{self, EditError};
 use rotogate_directories::users::import::{self, ImportDefaults, ImportPlace, Imported};
 
 #[derive(Debug, Args)]
@@ -129,7 +129,10 @@ pub(super) fn into_file(
         audit::write_imported_users(done.users);
         reload_running_gate(config)?;
     }
-    let report = ImportReport::new(done, arguments.dry_run);
+    let mut report = ImportReport::new(done, arguments.dry_run);
+    let users = edit::list(file).map_err(Failure::failed)?;
+    let scopes = users.iter().fold(Scope::default(), |all, listed| all.union(&listed.user.scopes));
+    report.warnings.extend(config.unknown_scopes(&scopes));
     output.write(&report, || report.text())
 }
 

@@ -125,6 +125,15 @@ impl<'a> Findings<'a> {
             );
             self.warn("server.public_url", message);
         }
+        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+        let most = config.server.max_connections;
+        if let Some(files) = files.filter(|files| *files < most as u64) {
+            let message = format!(
+                "is {most}, and the system allows {files} open files here: later connections wait. Raise the hard limit \
+                 (LimitNOFILE of systemd, --ulimit nofile of Docker), or lower this"
+            );
+            self.warn("server.max_connections", message);
+        }
         for (index, client) in config.clients.iter().enumerate() {
             let key = format!("clients[{index}].secret_hash");
             if client.secret_hash.is_some()
@@ -412,7 +421,8 @@ impl<'a> Findings<'a> {
         };
         let key = format!("{table}.path");
         let directory = self.private(&key, path, open)?;
-        directory.warnings().into_iter().for_each(|warning| self.warn(&key, warning));
+        let unknown = config.unknown_scopes(&directory.scopes()).map(|what| format!("users in it: {what}"));
+        directory.warnings().into_iter().chain(unknown).for_each(|warning| self.warn(&key, warning));
         Some(DirectoryPlan::File(Arc::new(directory)))
     }
 

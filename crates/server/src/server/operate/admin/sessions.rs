@@ -28,6 +28,8 @@ pub(crate) struct SessionInfo {
     pub(crate) id: String,
     /// The user that logged in.
     pub(crate) subject: String,
+    /// The name of the user, if the users file has it.
+    pub(crate) user: Option<String>,
     /// The user's account, if any.
     pub(crate) account: Option<String>,
     /// The client that received the tokens.
@@ -151,15 +153,17 @@ fn status_of(gate: &Gate, session: &Session) -> &'static str {
     }
 }
 
-fn session_info(gate: &Gate, session: &Session) -> SessionInfo {
+fn session_info(state: &AdminState, session: &Session) -> SessionInfo {
+    let user = state.users.as_ref().and_then(|users| users.directory().user_of(&session.subject));
     SessionInfo {
         id: session.id.to_string(),
         subject: session.subject.to_string(),
+        user: user.map(|(_, name)| name),
         account: session.account.as_deref().map(str::to_owned),
         client: session.client.to_string(),
         dialect: session.dialect.to_string(),
         scope: session.scope.to_string(),
-        status: status_of(gate, session).to_owned(),
+        status: status_of(&state.gate, session).to_owned(),
         created: rfc3339(session.created()),
         expires: rfc3339(session.expires),
         refreshed: rfc3339(session.issued_at),
@@ -231,7 +235,7 @@ pub(super) async fn list(state: &AdminState, query: SessionsQuery) -> Result<Pag
             if !is_asked_for(session) {
                 continue;
             }
-            found.push(session_info(gate, session));
+            found.push(session_info(state, session));
             if found.len() == limit {
                 let is_end = page.next.is_none() && last == Some(session.id);
                 let next = (!is_end).then(|| session.id.to_string());
@@ -285,7 +289,7 @@ pub(super) async fn show(state: &AdminState, name: &str) -> Result<SessionDetail
     let session = gate.sessions().get(id).await.map_err(Refusal::of_store)?;
     let session = session.ok_or_else(|| unknown(name))?;
     let history = events::of_session(&state.config.load().issuer.url, &session);
-    let session = session_info(gate, &session);
+    let session = session_info(state, &session);
     // No caller ended a session that expired.
     let is_revoked = !matches!(&*session.status, "live" | "expired");
     Ok(SessionDetail { session, ended_by: is_revoked.then(|| events::ended_by(&history)).flatten(), history })
