@@ -7,6 +7,7 @@ use http::header::{ACCEPT, ORIGIN, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, Uri};
 
+use rotogate_core::denial::Denial;
 use rotogate_core::headers;
 use rotogate_core::route::RoutePolicy;
 
@@ -121,30 +122,40 @@ impl Origins {
     /// docs/browser.md, from the last to the first; a request that none of them admits is refused.
     // Requirements B20 and B24.
     pub(super) fn admit_session(&self, parts: &Parts, policy: &RoutePolicy) -> bool {
+        self.judge_session(parts, policy).is_ok()
+    }
+
+    /// As [`Self::admit_session`], with the refusal.
+    pub(super) fn judge_session(&self, parts: &Parts, policy: &RoutePolicy) -> Result<(), Denial> {
+        let is_admitted = self.admits(parts, policy)?;
+        if is_admitted { Ok(()) } else { Err(Denial::CrossOrigin) }
+    }
+
+    fn admits(&self, parts: &Parts, policy: &RoutePolicy) -> Result<bool, Denial> {
         let headers = &parts.headers;
         // 9: two values, or a list.
-        let Some(stated) = self.stated(headers) else { return false };
+        let Some(stated) = self.stated(headers) else { return Ok(false) };
         let Stated { origin, site } = stated;
         // 8: `null` counts as none.
         if origin == StatedOrigin::Null && site != Some(StatedSite::SameOrigin) {
-            return false;
+            return Ok(false);
         }
         // 7: the header of scripts.
         if let Some(name) = &self.sessions.csrf_header
             && needs_csrf_header(parts, policy)
             && !has_csrf_header(headers, name)
         {
-            return false;
+            return if origin == StatedOrigin::Foreign { Ok(false) } else { Err(Denial::NoCsrfHeader) };
         }
         // 4: a page of our own, or of a listed origin.
         if origin == StatedOrigin::Own || (origin == StatedOrigin::Listed && self.sessions.admits_listed) {
-            return true;
+            return Ok(true);
         }
         // 5: a change, or a WebSocket.
         if !is_safe(parts, policy) {
-            return origin != StatedOrigin::Listed && stated.is_proof();
+            return Ok(origin != StatedOrigin::Listed && stated.is_proof());
         }
-        match site {
+        Ok(match site {
             // 2: our own page, or the user.
             Some(StatedSite::SameOrigin | StatedSite::User) => true,
             // 6: an old browser, whose `SameSite` protects.
@@ -154,7 +165,7 @@ impl Origins {
                 fetch_metadata(headers, &MODE) == Some(b"navigate")
                     && fetch_metadata(headers, &DEST) == Some(b"document")
             }
-        }
+        })
     }
 
     /// Rule 9: `None` for a request that states an origin or a site twice, or as a list.

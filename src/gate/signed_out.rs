@@ -2,7 +2,7 @@
 //! gets the path of the login.
 
 use http::StatusCode;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, REFERER};
 use http::request::Parts;
 
 use super::Inner;
@@ -12,7 +12,7 @@ use super::nested;
 use crate::dialect::Reply;
 use crate::dialect::browser::navigation::SignedOut;
 use crate::dialect::browser::step_up::AskedLogin;
-use crate::dialect::browser::{LOGIN, LoginPage, page, words};
+use crate::dialect::browser::{LoginPage, page, words};
 use rotogate_core::denial::{Class, Denial};
 use rotogate_core::reply;
 use rotogate_core::route::RoutePolicy;
@@ -50,10 +50,19 @@ impl Inner {
         if dialect.has_provider && (denial.class() != Class::NoCredential || denial == Denial::ProviderTokenOver) {
             step_up = step_up.after(denial.reason());
         }
-        match form {
-            SignedOut::Login => Led::Shown(dialect.lead_to_login(&asked(parts), &step_up)),
-            SignedOut::Page => Led::Shown(challenged(page::signed_out(&dialect.path_of(LOGIN)), &plain)),
-            SignedOut::Problem => Led::Plain(words::with_login(plain, &dialect.login_path(&step_up))),
+        match (form, dialect.login_url(&asked(parts), &step_up)) {
+            (SignedOut::Login, Some(url)) => Led::Shown(words::see_other(&url)),
+            (SignedOut::Page, Some(_)) => {
+                let is_live = matches!(
+                    denial,
+                    Denial::InsufficientAuthentication | Denial::DeviceProofMissing | Denial::ProviderTokenOver
+                );
+                // The login leads back to the page with the form.
+                let from = parts.headers.get(REFERER).and_then(|referer| referer.to_str().ok()).unwrap_or_default();
+                let login = dialect.login_url(from, &step_up).unwrap_or_default();
+                Led::Shown(challenged(page::not_sent(&login, is_live), &plain))
+            }
+            (SignedOut::Problem, _) | (_, None) => Led::Plain(words::with_login(plain, &dialect.login_path(&step_up))),
         }
     }
 }

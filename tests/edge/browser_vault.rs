@@ -172,17 +172,26 @@ async fn b40_b41_the_providers_token_is_forwarded_and_refreshed_once_it_is_due()
 }
 
 #[test]
-fn b40_a_provider_that_does_not_continue_a_login_ends_its_session() {
-    for error in ["invalid_grant", "unauthorized_client"] {
+fn b40_i70_a_provider_that_does_not_continue_a_login_ends_its_session() {
+    for (line, error) in [
+        ("400 Bad Request", "invalid_grant"),
+        ("400 Bad Request", "unauthorized_client"),
+        // Auth0; GitHub; Entra ID; a word that nobody knows.
+        ("403 Forbidden", "invalid_grant"),
+        ("200 OK", "bad_refresh_token"),
+        ("400 Bad Request", "interaction_required"),
+        ("422 Unprocessable Content", "something_new"),
+    ] {
         let world = world();
         let held = world.log_in_due();
-        world.refuse("400 Bad Request", error);
+        world.refuse(line, error);
         let over = world.get("/x", &held);
         assert_eq!((over.status, is_cleared(&over)), (401, true), "{}", over.text());
         assert!(over.json()["login"].as_str().is_some_and(|login| login.ends_with("/auth/login")), "{}", over.text());
         assert_eq!(world.state(&held)["authenticated"], false);
         assert_eq!(world.exchanges(), 2);
-        assert!(world.edge.gate.log().contains("provider-refused"));
+        let log = world.edge.gate.log();
+        assert!(log.contains("provider-refused") && !log.contains("compare client.id"), "{log}");
     }
     // Attack 39.
     let world = world();
@@ -406,7 +415,7 @@ fn b40_a_restored_store_has_no_vaults_and_their_sessions_are_over() {
 }
 
 #[test]
-fn b36_a_route_that_asks_for_another_login_leads_to_the_provider_with_it_and_not_in_a_circle() {
+fn b36_b61_a_route_that_asks_for_another_login_leads_to_the_provider_with_it_and_not_in_a_circle() {
     let asking = FORWARDING
         .replace("/api/", "/gold/")
         .replace("forward_token = true", "step_up = { acr = [\"gold\"], max_age = \"5m\" }");
@@ -423,6 +432,22 @@ fn b36_a_route_that_asks_for_another_login_leads_to_the_provider_with_it_and_not
     let led = world.edge.ask("GET /gold/x", &navigation);
     assert_eq!(led.header("location"), "https://gate.test/auth/login?acr_values=gold&max_age=300&to=%2Fgold%2Fx");
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    // A form: its session is live, so the page says what it needs, and the link leads to that login and back to the form.
+    let form = world.edge.ask(
+        "POST /gold/x",
+        &[
+            plain.as_str(),
+            OWN,
+            "Sec-Fetch-Mode: navigate",
+            "Sec-Fetch-Dest: document",
+            "Referer: https://gate.test/gold/form?n=1",
+        ],
+    );
+    let page = form.text();
+    assert_eq!(form.status, 401, "{page}");
+    assert!(page.contains("asks for another login. Your entry was not sent") && !page.contains("signed out"), "{page}");
+    let link = "/auth/login?acr_values=gold&amp;max_age=300&amp;to=%2Fgold%2Fform%3Fn%3D1";
+    assert!(page.contains(link), "{page}");
     let again = "%2Fgold%2Fx&acr_values=gold&max_age=300";
     for (claims, status) in [
         (json!({}), 400),

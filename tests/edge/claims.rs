@@ -134,7 +134,7 @@ fn i17_a_role_opens_a_route_by_the_claim_of_its_own_issuer_only() {
     }
     assert_eq!([world.status(&own, "/roles/x"), world.status(&own, "/bare/x")], [403, 401]);
     // No scope would help, so the challenge names no scope.
-    assert_eq!(world.challenge(&own, "/roles/x"), r#"Bearer error="insufficient_scope""#);
+    assert_eq!(world.challenge(&own, "/roles/x"), r#"Bearer error="access_denied""#);
     assert!(world.edge.gate.log().contains("missing_role"));
 }
 
@@ -162,7 +162,7 @@ fn i17_the_order_of_denials_is_issuer_audience_scope_role() {
     asked = json!({ "aud": "orders", "scope": "profile" });
     assert_eq!(world.challenge(&world.token(&asked), "/order/x"), r#"Bearer error="insufficient_scope", scope="read""#);
     asked["scope"] = json!("access_as_user");
-    assert_eq!(world.challenge(&world.token(&asked), "/order/x"), r#"Bearer error="insufficient_scope""#);
+    assert_eq!(world.challenge(&world.token(&asked), "/order/x"), r#"Bearer error="access_denied""#);
     asked["groups"] = json!("admin");
     assert_eq!(world.status(&world.token(&asked), "/order/x"), 200);
     let log = world.edge.gate.log();

@@ -143,7 +143,7 @@ async fn claims_of_another_shape_are_403_with_a_reason_and_never_500() {
     for path in ["/", "/maybe"] {
         let refused = server.get_with(path, &bad).await;
         assert_eq!(refused.status, StatusCode::FORBIDDEN, "{path}");
-        assert_eq!(refused.challenge(), "Bearer error=\"insufficient_scope\"");
+        assert_eq!(refused.challenge(), "Bearer error=\"access_denied\"");
     }
     assert_eq!(server.get("/").await.status, StatusCode::UNAUTHORIZED);
     let request = http::Request::get("/").header("host", "api.test").header("authorization", format!("Bearer {bad}"));

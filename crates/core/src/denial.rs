@@ -117,6 +117,8 @@ pub enum Denial {
     /// sent it.
     // Requirement T18.
     CrossOrigin,
+    /// A request by a browser's session without the header that `csrf_header` names.
+    NoCsrfHeader,
     /// The token is not a JWS that the gate accepts: shape, size, encoding, header.
     MalformedToken(&'static str),
     /// The gate does not trust the issuer.

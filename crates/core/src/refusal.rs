@@ -20,6 +20,16 @@ use crate::session::Scope;
 pub const CROSS_ORIGIN: &str =
     "the request came from another site: its Origin is neither the gate's public URL nor an allowed origin";
 
+/// The detail of a refusal for its origin.
+pub fn cross_origin(denial: Denial) -> &'static str {
+    match denial {
+        Denial::NoCsrfHeader => {
+            "the request lacks the header by which scripts of the site mark their requests (csrf_header)"
+        }
+        _ => CROSS_ORIGIN,
+    }
+}
+
 /// The requirements that a challenge states.
 #[derive(Clone, Debug)]
 pub struct ChallengeParams<'a> {
@@ -137,8 +147,14 @@ impl ChallengeParams<'_> {
         self.challenge(StatusCode::UNAUTHORIZED, &error, self.scope_to_ask(), Some(description))
     }
 
-    fn insufficient_scope(&self, scope: Option<&Scope>, detail: &str) -> Reply {
-        self.challenge(StatusCode::FORBIDDEN, &[("error", "insufficient_scope")], scope, Some(detail))
+    fn insufficient_scope(&self, detail: &str) -> Reply {
+        self.challenge(StatusCode::FORBIDDEN, &[("error", "insufficient_scope")], Some(&self.scopes), Some(detail))
+    }
+
+    /// A refusal that no scope mends. With `insufficient_scope` (RFC 6750 §3.1), clients would refresh the token or log the
+    /// user in again, at each call.
+    fn access_denied(&self, detail: &str) -> Reply {
+        self.challenge(StatusCode::FORBIDDEN, &[("error", "access_denied")], None, Some(detail))
     }
 }
 
@@ -175,7 +191,7 @@ pub fn denied(denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
         // RFC 6750 §3.1: no error code for a request without usable authentication.
         Class::NoCredential | Class::UnusableCredential => asked.no_token(),
         // No challenge: a token would not help.
-        Class::CrossOrigin => problem(StatusCode::FORBIDDEN, Some(CROSS_ORIGIN)),
+        Class::CrossOrigin => problem(StatusCode::FORBIDDEN, Some(cross_origin(denial))),
         Class::BadToken { .. } if denial == Denial::InsufficientAuthentication => asked.another_login(),
         Class::BadToken { expired: true, .. } if denial == Denial::TokenTooOld => {
             asked.invalid_token("the access token is too old for this request; refresh it")
@@ -183,9 +199,8 @@ pub fn denied(denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
         Class::BadToken { expired: true, .. } => asked.invalid_token("the access token expired"),
         Class::BadToken { expired: false, .. } => asked.invalid_token("the access token is invalid"),
         Class::BadProof { needs_nonce } => asked.bad_proof(needs_nonce),
-        Class::InsufficientScope => asked.insufficient_scope(Some(&asked.scopes), "the access token lacks a scope"),
-        // No scope would help, so the challenge names no scope.
-        Class::Forbidden => asked.insufficient_scope(None, "the access token does not permit this"),
+        Class::InsufficientScope => asked.insufficient_scope("the access token lacks a scope"),
+        Class::Forbidden => asked.access_denied("the access token does not permit this"),
         Class::Limited(wait) => {
             let mut reply = match denial {
                 Denial::QuotaExceeded(limit, _) => quota_exceeded(limit),

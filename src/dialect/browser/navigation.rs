@@ -37,7 +37,9 @@ pub(crate) fn is_navigation(headers: &HeaderMap) -> bool {
             let mut values = headers.get_all(name).iter();
             values.next().is_some_and(|said| said.as_bytes() == value) && values.next().is_none()
         };
-        return is("sec-fetch-mode", b"navigate") && is("sec-fetch-dest", b"document");
+        // A service worker that passes a navigation on sends no destination; no script can ask in this mode.
+        let (document, by_worker) = (is("sec-fetch-dest", b"document"), is("sec-fetch-dest", b"empty"));
+        return is("sec-fetch-mode", b"navigate") && (document || by_worker);
     }
     // A browser without Fetch Metadata: a navigation's `Accept` names HTML, and script libraries add
     // `X-Requested-With`.
@@ -79,11 +81,13 @@ mod tests {
     const HTML: (&str, &str) = ("accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8");
 
     #[test]
-    fn b36_a_navigation_is_led_to_the_login_and_a_form_gets_a_page() {
+    fn b36_b61_a_navigation_is_led_to_the_login_and_a_form_gets_a_page() {
         for site in ["none", "same-origin", "cross-site"] {
             assert_eq!(said("GET", &[NAVIGATE, DOCUMENT, ("sec-fetch-site", site)]), SignedOut::Login);
             assert_eq!(said("POST", &[NAVIGATE, DOCUMENT, ("sec-fetch-site", site)]), SignedOut::Page);
         }
+        // A service worker that passes the navigation on, as Chromium sends it.
+        assert_eq!(said("GET", &[NAVIGATE, ("sec-fetch-dest", "empty"), ("accept", "*/*")]), SignedOut::Login);
         // Fetch Metadata decides, whatever `Accept` says.
         assert_eq!(said("GET", &[NAVIGATE, DOCUMENT, ("accept", "*/*")]), SignedOut::Login);
     }
@@ -106,9 +110,7 @@ mod tests {
 
     #[test]
     fn b36_scripts_frames_workers_streams_and_prefetches_get_a_problem() {
-        for dest in
-            ["iframe", "frame", "empty", "image", "script", "manifest", "serviceworker", "worker", "embed", "object"]
-        {
+        for dest in ["iframe", "frame", "image", "script", "manifest", "serviceworker", "worker", "embed", "object"] {
             assert_eq!(said("GET", &[NAVIGATE, ("sec-fetch-dest", dest), HTML]), SignedOut::Problem, "{dest}");
         }
         for mode in ["cors", "no-cors", "same-origin", "websocket"] {

@@ -102,14 +102,18 @@ pub(super) fn begin_again(status: StatusCode, text: &str, login: &str) -> Reply 
     page(status, "Not logged in", &body)
 }
 
-/// The answer to a form whose session has ended: nothing reached the application.
-pub(crate) fn signed_out(login: &str) -> Reply {
+/// The answer to a form whose session has ended, or is live and needs another login: nothing reached the application.
+pub(crate) fn not_sent(login: &str, is_live: bool) -> Reply {
+    let (title, why) = match is_live {
+        true => ("Log in again", "This page asks for another login."),
+        false => ("Signed out", "You are signed out."),
+    };
     let body = format!(
-        "<p role=\"alert\">You are signed out. Your entry was not sent.</p>\n<p><a href=\"{}\">Log in</a>, then send it \
+        "<p role=\"alert\">{why} Your entry was not sent.</p>\n<p><a href=\"{}\">Log in</a>, then send it \
          again.</p>\n",
         escaped(login)
     );
-    page(StatusCode::UNAUTHORIZED, "Signed out", &body)
+    page(StatusCode::UNAUTHORIZED, title, &body)
 }
 
 /// Escapes a text for HTML, including attributes in double quotes.
@@ -142,7 +146,7 @@ mod tests {
             logout("/auth/logout"),
             onwards("Logged out", "https://gate.example/"),
             message(StatusCode::FORBIDDEN, "Refused", "no"),
-            signed_out("https://gate.example/auth/login"),
+            not_sent("https://gate.example/auth/login", false),
         ]
     }
 

@@ -273,12 +273,16 @@ fn b36_the_login_leads_back_to_the_page_that_was_asked_for() {
 }
 
 #[test]
-fn a_logout_by_a_form_leads_on_and_one_by_a_script_says_so() {
+fn b62_a_logout_by_a_form_leads_on_and_one_by_a_script_says_so() {
     let out = |dialect: &BrowserDialect, media| {
         called(LOGOUT, &Method::POST, (media, "", ""), |call| dialect.logged_out(call, None))
     };
     assert_eq!(value(&out(&dialect(), "")), serde_json::json!({ "logout": null }));
     assert_eq!(value(&out(&dialect(), JSON)), serde_json::json!({ "logout": null }));
+    // Back shows nothing of the session.
+    for media in ["", JSON, FORM] {
+        assert_eq!(out(&dialect(), media).headers()["clear-site-data"], "\"cache\"", "{media}");
+    }
     let elsewhere = BrowserDialect { after_logout: "https://app.example/bye".to_owned(), ..dialect() };
     for (dialect, url) in [(dialect(), "https://gate.example/"), (elsewhere, "https://app.example/bye")] {
         let reply = out(&dialect, FORM);

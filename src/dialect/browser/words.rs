@@ -15,7 +15,7 @@ use rotogate_core::claim::OwnClaims;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::denial::{Class, Denial};
 use rotogate_core::fault::Error;
-use rotogate_core::refusal::CROSS_ORIGIN;
+use rotogate_core::refusal::cross_origin;
 use rotogate_core::reply::{retry_after, seconds};
 #[cfg(feature = "browser-oidc")]
 use rotogate_core::{denial::ProviderFlaw, fault::Fault};
@@ -106,12 +106,14 @@ impl BrowserDialect {
     pub(crate) fn logged_out(&self, call: &Call<'_>, elsewhere: Option<&str>) -> Reply {
         match (SentAs::of_call(call), elsewhere) {
             // The policy of the page forbids a redirect to another origin.
-            (SentAs::Form, Some(url)) => page::onwards("Logged out", url),
+            (SentAs::Form, Some(url)) => forgetful(page::onwards("Logged out", url)),
             (SentAs::Form, None) => {
                 let url = self.targets.url(self.target(Some(&self.after_logout)));
-                page::onwards("Logged out", &url)
+                forgetful(page::onwards("Logged out", &url))
             }
-            (SentAs::Json | SentAs::Other, logout) => hardened(json(StatusCode::OK, &json!({ "logout": logout }))),
+            (SentAs::Json | SentAs::Other, logout) => {
+                forgetful(hardened(json(StatusCode::OK, &json!({ "logout": logout }))))
+            }
         }
     }
 
@@ -119,6 +121,13 @@ impl BrowserDialect {
     pub(crate) fn logout_page(&self) -> Reply {
         page::logout(&self.path_of(LOGOUT))
     }
+}
+
+/// The answer to a logout, after which Back shows no page of the session: the browser drops what it keeps of the site. After a
+/// fetch, Chromium drops the page that sent it alone.
+fn forgetful(mut reply: Reply) -> Reply {
+    reply.headers_mut().insert("clear-site-data", HeaderValue::from_static("\"cache\""));
+    reply
 }
 
 /// The words of a refusal.
@@ -156,7 +165,7 @@ impl Words {
             Class::Login => {
                 said(StatusCode::UNAUTHORIZED, "invalid_credentials", "the user name or the password is wrong")
             }
-            Class::CrossOrigin => said(StatusCode::FORBIDDEN, "cross_origin", CROSS_ORIGIN),
+            Class::CrossOrigin => said(StatusCode::FORBIDDEN, "cross_origin", cross_origin(*denial)),
             Class::TooManySessions => said(
                 StatusCode::FORBIDDEN,
                 "too_many_sessions",

@@ -102,9 +102,7 @@ impl BrowserSessions {
     /// this gate and its cookie must stay.
     pub async fn revoke(&self, request: &Parts) -> Result<HeaderMap, Error> {
         let (gate, browser) = self.asked(request)?;
-        if !gate.origins.admit_session(request, &RoutePolicy::default()) {
-            return Err(Denial::CrossOrigin.into());
-        }
+        gate.origins.judge_session(request, &RoutePolicy::default())?;
         if let Some(cookie) = presented_to_handler(gate, request)? {
             let origin = Origin { address: gate.client_address(request), ..Origin::default() };
             let gate = Arc::clone(gate);

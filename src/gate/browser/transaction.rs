@@ -199,6 +199,8 @@ impl Transaction {
             let begun = known.map_or(0, |known| known.begun);
             others.push((name.to_owned(), name.len() + value.len(), begun));
         }
+        // Browsers send the oldest cookie first, and logins of one second have equal times.
+        others.reverse();
         others.sort_by_key(|(_, _, begun)| std::cmp::Reverse(*begun));
         let mut room = MOST_BYTES.saturating_sub(name.len() + value.len());
         for (place, (other, bytes, begun)) in others.iter().enumerate() {
@@ -349,6 +351,12 @@ mod tests {
         for (n, state) in states.iter().enumerate() {
             let expected = (n >= 8).then(|| format!("/{n}"));
             assert_eq!(jar.has(state, &keyring, after(20)), expected);
+        }
+        // A restored window begins all of its logins within one second.
+        let mut jar = Jar::default();
+        let states: Vec<_> = (0..16).map(|n| jar.begin(&format!("/{n}"), &keyring, after(0))).collect();
+        for (n, state) in states.iter().enumerate() {
+            assert_eq!(jar.has(state, &keyring, after(1)).is_some(), n >= 4, "{n}");
         }
         // Attack 17.
         for n in 0..1000 {

@@ -166,11 +166,12 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         // The origin is judged first, so that a page that may not send the request learns nothing, and confirms no
         // generation.
         if let Some(found @ Found { by_cookie: true, .. }) = &found {
-            let may_send = match &found.token {
-                PresentedToken::Session(_) => gate.origins.admit_session(parts, places_of),
-                _ => gate.origins.admit(parts, places_of),
+            let judged = match &found.token {
+                PresentedToken::Session(_) => gate.origins.judge_session(parts, places_of),
+                _ if gate.origins.admit(parts, places_of) => Ok(()),
+                _ => Err(Denial::CrossOrigin),
             };
-            self.observer.judged(Rule::Origin, if may_send { Ok(()) } else { Err(Denial::CrossOrigin) })?;
+            self.observer.judged(Rule::Origin, judged)?;
         }
         Ok(found)
     }

@@ -113,6 +113,17 @@ fn t9_t18_a_get_that_may_become_something_else_needs_one() {
 }
 
 #[test]
+fn b54_the_refusal_names_a_missing_header_of_scripts_and_not_the_origin() {
+    let rules = SessionRules { csrf_header: Some(http::HeaderName::from_static("x-csrf")), ..SessionRules::default() };
+    let judged =
+        |pairs: &Pairs<'_>| origins(rules.clone()).judge_session(&parts("POST", pairs), &RoutePolicy::default());
+    assert_eq!(judged(&[OWN]), Err(Denial::NoCsrfHeader));
+    assert_eq!(judged(&[OWN, ("x-csrf", "1")]), Ok(()));
+    assert_eq!(judged(&[FOREIGN]), Err(Denial::CrossOrigin), "what a page of another site misses is not said");
+    assert_eq!(judged(&[FOREIGN, ("x-csrf", "1")]), Err(Denial::CrossOrigin));
+}
+
+#[test]
 fn t25_a_login_proves_its_origin_as_a_change_does() {
     let asked = |pairs: &Pairs<'_>| origins(SessionRules::default()).asked(&parts("POST", pairs).headers);
     assert!(asked(&[OWN]) && asked(&[NULL, SAME_ORIGIN]) && asked(&[SAME_ORIGIN]));

@@ -99,6 +99,7 @@ table! {
     Self::NoCredential => "no_credential", Refused, Credential, Class::NoCredential;
     Self::UnusableCredential => "unusable_credential", Refused, Credential, Class::UnusableCredential;
     Self::CrossOrigin => "cross_origin", Refused, Origin, Class::CrossOrigin;
+    Self::NoCsrfHeader => "csrf_header_missing", Refused, Origin, Class::CrossOrigin;
     Self::MalformedToken(_) => "malformed_token", Dead, Credential, Class::BadToken { expired: false, is_proved: None };
     Self::UnknownIssuer => "unknown_issuer", Dead, Key, UNPROVED;
     Self::UnknownKey => "unknown_key", Dead, Key, UNPROVED;

@@ -36,6 +36,9 @@ pub use provider::{ProviderTerms, SessionProvider};
 use provider::{provider_terms, user_at_provider};
 pub use renewal::{RenewWhen, SessionTerms};
 
+/// From how long a wait for a provider on the session is judged anew.
+const LONG_WAIT: Duration = Duration::from_secs(1);
+
 /// The credential that represents a session outside of the gate.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum HeldBy {
@@ -300,6 +303,10 @@ impl Engine {
                     Error::Denied(Denial::SessionNotRenewed) => refusal.into(),
                     error => error,
                 })?;
+                // A token is not made as of a time before a long wait: a short one would be over already.
+                if self.clock.now().since(now) >= LONG_WAIT {
+                    continue;
+                }
             }
             if !is_due {
                 return self.token_of((&keyring, &read.session), &profile, terms, now);

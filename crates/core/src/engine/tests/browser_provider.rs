@@ -74,6 +74,40 @@ impl SessionProvider for Saying {
     }
 }
 
+/// A provider that takes longer to answer than an access token lives.
+struct Slow<'a>(&'a World);
+
+#[async_trait]
+impl SessionProvider for Slow<'_> {
+    async fn terms(
+        &self,
+        _: &SessionCookie,
+        _: &VouchedBy,
+        _: Timestamp,
+        _: RenewWhen,
+    ) -> Result<ProviderTerms, Error> {
+        self.0.advance(ACCESS + secs(1));
+        let (end, access_token) = (Timestamp::MAX, None);
+        Ok(ProviderTerms { access_token, token_until: end, is_refreshable: true, refresh_from: end, good_until: end })
+    }
+}
+
+#[tokio::test]
+async fn b63_a_token_is_good_however_long_the_provider_takes() {
+    for is_due in [false, true] {
+        let world = World::new().await;
+        let begun = begin(&world).await;
+        if is_due {
+            world.advance(ACCESS + secs(1));
+        }
+        let turn = world.engine.take_turn(begun.session.id).await;
+        let slow = Slow(&world);
+        world.engine.browser_token(&turn, &begun.cookie, (&rules, Some(&slow)), RenewWhen::Over).await.unwrap();
+        let record = world.record(begun.session.id).await;
+        assert!(record.last.access_expires > world.engine.clock().now(), "{is_due}");
+    }
+}
+
 async fn begin(world: &World) -> BrowserLogin {
     let start = ApplicationLogin {
         vouched_by: Some(VouchedBy::new("https://id.example", "ada at the provider")),

@@ -43,6 +43,9 @@ impl Explained<'_> {
                  loose_match = false on this route."
             }
             Denial::BadPath(_) => "Send the path in canonical form: without dot segments and hidden separators.",
+            Denial::NoCsrfHeader => {
+                "Let the scripts of the page send the header that csrf_header of the endpoint names."
+            }
             Denial::CrossOrigin => "If the page is one of yours, list its origin in cors.origins.",
             Denial::UnknownIssuer => {
                 "If tokens of this issuer are to pass, add it to [[issuers]], with url exactly as iss of its tokens."
