@@ -68,11 +68,14 @@ impl ReadyMcp {
         Ok(Self { settings, rules, has_limits })
     }
 
-    /// Does the resource accept this version?
-    fn lists(&self, version: Option<&str>) -> bool {
-        match version {
-            Some(version) => self.settings.versions.iter().any(|listed| listed == version),
-            None => self.settings.takes_older(),
+    /// Reads the headers of a call, whose version must be one that the resource accepts.
+    fn head<'a>(&self, headers: &'a HeaderMap) -> Result<CallHead<'a>, CallFlaw> {
+        let head = CallHead::read(headers)?;
+        match head.version {
+            Some(version) if self.settings.versions.iter().any(|listed| listed == version) => Ok(head),
+            Some(_) => Err(CallFlaw::UnsupportedVersion),
+            None if self.settings.takes_older() => Ok(head),
+            None => Err(CallFlaw::HeaderMismatch("MCP-Protocol-Version is missing")),
         }
     }
 
@@ -126,13 +129,13 @@ impl Inner {
             Method::GET | Method::DELETE if mcp.settings.takes_older() => return Ok(HeadVerdict::Decided),
             _ => return Ok(HeadVerdict::WrongMethod),
         }
-        let head = observer.read(Rule::Route, CallHead::read(&parts.headers).map_err(Denial::BadCall))?;
-        let listed = match head.version {
-            version if mcp.lists(version) => Ok(()),
-            Some(_) => Err(Denial::BadCall(CallFlaw::UnsupportedVersion)),
-            None => Err(Denial::BadCall(CallFlaw::HeaderMismatch("MCP-Protocol-Version is missing"))),
-        };
-        observer.judged(Rule::Route, listed)?;
+        let head = mcp.head(&parts.headers);
+        // The error names the id of the request, which is in the body.
+        let is_readable = !mcp.settings.headers_alone && is_plain_json(&parts.headers).is_ok();
+        if head.is_err() && is_readable && O::HAS_EFFECTS {
+            return Ok(HeadVerdict::NeedsBody);
+        }
+        let head = observer.read(Rule::Route, head.map_err(Denial::BadCall))?;
         if let Some(call) = head.into_call() {
             mcp.judge(self, permitted, &call, observer)?;
         }
@@ -173,12 +176,10 @@ impl Inner {
         body: &[u8],
         context: &mut CallContext,
     ) -> Result<(), Denial> {
-        let message: Message<'_> = mcp::read(body).map_err(|(flaw, id)| {
-            context.id = id;
-            Denial::BadCall(flaw)
-        })?;
-        context.id = message.id().cloned();
-        let head = CallHead::read(headers).map_err(Denial::BadCall)?;
+        let read = mcp::read(body);
+        context.id = read.as_ref().map_or_else(|(_, id)| id.clone(), |message| message.id().cloned());
+        let head = mcp.head(headers).map_err(Denial::BadCall)?;
+        let message: Message<'_> = read.map_err(|(flaw, _)| Denial::BadCall(flaw))?;
         head.agree(&message).map_err(Denial::BadCall)?;
         let call = message.call();
         let is_older = !head.version.is_some_and(has_call_headers);

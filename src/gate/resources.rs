@@ -79,6 +79,10 @@ pub(super) fn ready(
             let why = "a route governs its calls, and `Resource::mcp` does not say how calls are judged";
             return Err(BuildError::Resource { path: resource.path, why: why.into() });
         }
+        if resource.mcp.is_some() && routes.iter().any(|route| of_it(route) && route.policy.upgrade) {
+            let why = "`Resource::mcp` judges its calls, and a route lets them into a tunnel (`upgrade`), where none is judged";
+            return Err(BuildError::Resource { path: resource.path, why: why.into() });
+        }
         let implied = std::mem::take(&mut resource.implies);
         let implied = (implied != Implied::default()).then(|| Arc::new(implied));
         if implied.is_some() {

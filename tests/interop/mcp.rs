@@ -81,6 +81,10 @@ calls = ["tools/call:delete_*"]
 scopes = ["write"]
 [[routes]]
 resource = "/mcp"
+calls = ["tools/call:secret_*"]
+roles = ["idp:boss"]
+[[routes]]
+resource = "/mcp"
 calls = ["*"]
 "#;
 

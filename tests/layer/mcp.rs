@@ -153,7 +153,8 @@ async fn m8_m9_m10_m11_a_call_needs_what_its_path_and_its_rule_ask_for_and_one_c
     // M11: no scope would help.
     let prompt = writer.call("prompts/get", Some("x")).await;
     assert_eq!(prompt.status, StatusCode::FORBIDDEN);
-    assert!(!challenge(&prompt).contains("scope=\""), "{}", challenge(&prompt));
+    let denied = format!("Bearer error=\"access_denied\", resource_metadata=\"{METADATA}\"");
+    assert_eq!(challenge(&prompt), denied);
     let pay = writer.call("tools/call", Some("pay")).await;
     assert_eq!(pay.status, StatusCode::UNAUTHORIZED);
     assert!(challenge(&pay).contains("acr_values=\"gold\""), "{}", challenge(&pay));
@@ -193,6 +194,18 @@ async fn m10_a_requirement_of_an_application_knows_the_scopes_that_imply_others(
 }
 
 #[tokio::test]
+async fn m23_calls_never_go_through_a_tunnel() {
+    let of = |upgrade| {
+        let resource = Resource { mcp: Some(Mcp::default()), ..Resource::new("/mcp") };
+        let policy = RoutePolicy { upgrade, ..policy("mcp") };
+        builder().resource(resource).route(Route::new("/mcp", policy)).route(rule("*", self::policy(""))).build()
+    };
+    let error = of(true).await.unwrap_err().to_string();
+    assert!(error.contains("upgrade"), "{error}");
+    of(false).await.unwrap();
+}
+
+#[tokio::test]
 async fn k20_a_call_needs_what_the_conditions_of_its_rule_ask_for() {
     for check in [false, true] {
         let mut client = Client::new(Mcp { headers_alone: check, ..Mcp::default() }, "mcp").await;
@@ -218,12 +231,19 @@ async fn m1_m2_what_the_headers_hide_or_do_not_say_never_reaches_the_server() {
     let read = [version, ("mcp-method", "tools/call"), ("mcp-name", "list_files")];
     let mismatch = client.post(&read, &delete).await;
     assert_eq!((error(&mismatch), &mismatch.json()["id"]), ((400, json!(-32020)), &json!(1)));
-    assert_eq!(error(&client.post(&[version, list, list], &body).await), (400, json!(-32020)));
-    assert_eq!(error(&client.post(&[version], &body).await), (400, json!(-32020)));
-    assert_eq!(error(&client.post(&[list], &body).await), (400, json!(-32020)));
+    for headers in [&[version, list, list][..], &[version], &[list], &[version, ("mcp-method", "tools/call")]] {
+        let flawed = client.post(headers, &body).await;
+        assert_eq!((error(&flawed), &flawed.json()["id"]), ((400, json!(-32020)), &json!(1)), "{headers:?}");
+        // Of a body that cannot be read nobody knows the id.
+        let unread = client.post(headers, "x").await;
+        assert_eq!((error(&unread), unread.json().get("id")), ((400, json!(-32020)), None), "{headers:?}");
+    }
     let old = client.post(&[("mcp-protocol-version", "2025-11-25")], &body).await;
-    assert_eq!(error(&old), (400, json!(-32022)));
+    assert_eq!((error(&old), &old.json()["id"]), ((400, json!(-32022)), &json!(1)));
     assert_eq!(old.json()["error"]["data"], json!({"supported": ["2026-07-28"], "requested": "2025-11-25"}));
+    for scalar in ["\"text\"", "7", "-7", "1.5", "true", "null"] {
+        assert_eq!(error(&client.post(&[version, list], scalar).await), (400, json!(-32600)), "{scalar}");
+    }
     for (bad, code) in [("[]", -32600), ("x", -32700), ("", -32700), (r#"{"jsonrpc":"2.0","Method":"a"}"#, -32600)] {
         assert_eq!(error(&client.post(&[version, list], bad).await), (400, json!(code)), "{bad}");
     }

@@ -261,9 +261,13 @@ impl<M> GateLayer<M> {
 
     /// Does the gate ignore the upgrade of a request to a route (RFC 9110 §7.8)? If an endpoint opens the WebSockets of
     /// the path, or of the route's dialect, no other upgrade leads past the endpoint to the service: Kuzzle opens
-    /// WebSockets at any path, and the gate judges the calls on those of the endpoint alone.
+    /// WebSockets at any path, and the gate judges the calls on those of the endpoint alone. Calls (MCP) in a tunnel
+    /// would meet no rule.
     pub(super) fn ignores_upgrade(&self, parts: &Parts, policy: &RoutePolicy) -> bool {
         let table = &self.gate.0.endpoints;
+        if self.gate.0.mcp(policy).is_some() {
+            return true;
+        }
         if policy.dialect.as_deref().is_some_and(|dialect| table.opens_sockets_of(dialect)) {
             return true;
         }

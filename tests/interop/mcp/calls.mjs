@@ -9,7 +9,9 @@ const url = new URL('/mcp', process.argv[2]);
 const { authProvider, state, browse } = provider();
 
 let told = 0;
+let sent = 0;
 const watched = async (input, init) => {
+  sent += 1;
   const reply = await fetch(input, init);
   if (reply.status === 400 && (await reply.clone().json()).error?.code === -32022) told += 1;
   return reply;
@@ -63,6 +65,13 @@ try {
 assert.equal(deleted, 'deleted');
 assert.ok(state.scopes().includes('write') && state.scopes().includes('read'), state.scopes());
 assert.equal(await text(first, 'read_file'), 'read', 'the wide scope has the narrow one');
+
+// M11: a role is missing, which no scope mends: one request, and neither a refresh nor a login.
+state.asked = undefined;
+sent = 0;
+const kept = state.token();
+await assert.rejects(text(first, 'secret_file'), (error) => !(error instanceof UnauthorizedError));
+assert.deepEqual([sent, state.asked, state.token()], [1, undefined, kept]);
 
 // A client of both eras finds that this gate speaks the newer version.
 const auto = await connected({ mode: 'auto' });

@@ -59,5 +59,11 @@ assert.equal(stronger.subject, 'ada');
 assert.ok(stronger.scope.split(' ').includes('write'), stronger.scope);
 assert.equal(stronger.token, false);
 assert.deepEqual(refusals, [403], 'M21: one refusal, and the next attempt passes');
+if (byCall) {
+  // M11: a role is missing, which no scope mends: one request, and neither a refresh nor a login.
+  const kept = state.token();
+  await assert.rejects(call('/mcp', 'secret_file', 0), (error) => !(error instanceof UnauthorizedError));
+  assert.deepEqual([refusals, state.asked, state.token()], [[403], undefined, kept]);
+}
 if (byCall) assert.equal((await call('/mcp', 'whoami', 0)).scope, stronger.scope, 'the wide token does for all calls');
 console.log(state.token());

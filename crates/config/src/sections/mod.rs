@@ -361,8 +361,10 @@ impl<'a> CheckedSections<'a> {
         introspection::check(&self.routes, &config.routes, &config.issuers);
         routing::check(config, &self.routes);
         identity::check(&self.identity, config);
-        let are_asked_about = !config.authorizers.is_empty();
-        resources::check(&self.resources, &config.resources, &config.routes, &config.issuer.url, are_asked_about);
+        let asking: Vec<_> =
+            config.authorizers.iter().map(|it| it.listener.name.as_deref().unwrap_or_default()).collect();
+        resources::check(&self.resources, &config.resources, &config.routes, &config.issuer.url, &asking);
+        resources::check_routes(config, &self.routes);
         resources::check_audiences(config, &self.routes);
         exchange::check(&self.clients, config);
         rate::check(&self.routes, config);

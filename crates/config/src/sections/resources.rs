@@ -115,7 +115,7 @@ const OFFLINE: &str = "offline_access";
 
 /// Checks resources and their routes. A client of the Model Context Protocol needs an authorization endpoint, which the
 /// gate does not have, so its resource must name another issuer.
-pub(super) fn check(sections: &[Section<'_>], all: &[Resource], routes: &[Route], issuer: &str, are_asked_about: bool) {
+pub(super) fn check(sections: &[Section<'_>], all: &[Resource], routes: &[Route], issuer: &str, asking: &[&str]) {
     let kind = WarningKind::NoAccess;
     for (section, resource) in sections.iter().zip(all) {
         let is_used = |route: &Route| route.policy.resource.as_ref() == Some(&resource.path);
@@ -132,11 +132,16 @@ pub(super) fn check(sections: &[Section<'_>], all: &[Resource], routes: &[Route]
         if let Err(why) = CallRules::new(routes.iter().filter(|route| is_used(route))) {
             section.blame("mcp", why);
         }
-        if resource.mcp.as_ref().is_some_and(|mcp| !mcp.headers_alone) && are_asked_about {
-            let message = "judges calls by their bodies, and questions of [[authorizers]] have no body, so the gate \
-                           refuses these; use mcp.check = \"headers\" if servers behind other proxies have this \
-                           resource";
-            section.warn(kind, "mcp", message);
+        let is_asked = |route: &Route| {
+            route.listeners.is_empty() || route.listeners.iter().any(|name| asking.iter().any(|it| **it == **name))
+        };
+        if resource.mcp.as_ref().is_some_and(|mcp| !mcp.headers_alone)
+            && !asking.is_empty()
+            && routes.iter().any(|route| is_used(route) && is_asked(route))
+        {
+            let message = "judges calls by their bodies, and questions of [[authorizers]] have no body, so each of these would be \
+                           refused; write mcp.check = \"headers\", or listeners of [server] at its routes";
+            section.blame("mcp", message);
         }
         let servers = &resource.authorization_servers;
         let only_ours = servers.is_empty() || servers.iter().all(|server| server == issuer);
@@ -144,6 +149,24 @@ pub(super) fn check(sections: &[Section<'_>], all: &[Resource], routes: &[Route]
             let message = "only this gate issues its tokens, and it has no authorization endpoint, which clients of the Model \
                            Context Protocol need; name a provider: authorization_servers = [\"https://…\"]";
             section.warn(kind, "path", message);
+        }
+    }
+}
+
+/// Checks the routes of resources whose calls are judged.
+pub(super) fn check_routes(config: &Config, route_sections: &[Section<'_>]) {
+    for (section, route) in route_sections.iter().zip(&config.routes) {
+        let resource = route.policy.resource.as_ref();
+        let judged = config.resources.iter().any(|known| known.mcp.is_some() && resource == Some(&known.path));
+        if judged && route.policy.upgrade {
+            let message =
+                "is impossible beside a resource with mcp: no call in a tunnel is judged; remove one of the two";
+            section.blame("upgrade", message);
+        }
+        if judged && route.policy.credentials.key {
+            let message = "names keys, and a resource with mcp takes access tokens alone: its clients find their authorization \
+                           server by the metadata; remove \"key\"";
+            section.blame("credentials", message);
         }
     }
 }

@@ -42,3 +42,34 @@ fn a_route_needs_no_upstream_where_other_proxies_ask() {
     assert!(said(route)[0].contains("upstream: missing"));
     assert_eq!(said(&format!("{ONE}{TRUSTED}{route}")), Vec::<String>::new());
 }
+
+#[test]
+fn m23_what_would_bypass_or_refuse_each_call_of_a_resource_is_an_error() {
+    let resource = |mcp: &str, route: &str| {
+        format!(
+            "[api_keys]\nprefix = \"acme\"\n[[resources]]\npath = \"/mcp\"\nauthorization_servers = [\"https://id.example\"]\n{mcp}\n\
+             [[routes]]\npath = \"/mcp\"\nresource = \"/mcp\"\nupstream = \"app\"\n{route}\n"
+        )
+    };
+    let asking = format!("{ONE}{TRUSTED}");
+    for (config, expected) in [
+        (resource("mcp = {}", "upgrade = true"), ".upgrade: is impossible beside a resource with mcp"),
+        (
+            resource("mcp = {}", "credentials = [\"token\", \"key\"]"),
+            ".credentials: names keys, and a resource with mcp",
+        ),
+        (format!("{asking}{}", resource("mcp = {}", "")), "resources[0].mcp: judges calls by their bodies"),
+    ] {
+        let lines = said(&config);
+        assert!(lines.len() == 1 && lines[0].contains(expected), "{lines:?}");
+    }
+    for good in [
+        resource("mcp = {}", ""),
+        resource("", "upgrade = true"),
+        resource("", "credentials = [\"token\", \"key\"]"),
+        format!("{asking}{}", resource("mcp = { check = \"headers\" }", "")),
+        format!("{asking}{}", resource("", "")),
+    ] {
+        assert_eq!(said(&good), Vec::<String>::new(), "{good}");
+    }
+}

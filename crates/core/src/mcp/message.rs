@@ -156,6 +156,15 @@ struct MapVisitor<'f, 'a> {
     place: Place,
 }
 
+impl MapVisitor<'_, '_> {
+    fn no_object<E: serde::de::Error>(self) -> Result<(), E> {
+        self.found.refuse(match self.place {
+            Place::Message => "it is not an object",
+            Place::Params | Place::Meta => "params and _meta must be objects",
+        })
+    }
+}
+
 impl<'a> Visitor<'a> for MapVisitor<'_, 'a> {
     type Value = ();
 
@@ -164,17 +173,37 @@ impl<'a> Visitor<'a> for MapVisitor<'_, 'a> {
     }
 
     fn visit_seq<A: SeqAccess<'a>>(self, _: A) -> Result<(), A::Error> {
-        self.found.refuse(match self.place {
-            Place::Message => "it is a batch",
-            Place::Params | Place::Meta => "params and _meta must be objects",
-        })
+        match self.place {
+            Place::Message => self.found.refuse("it is a batch"),
+            Place::Params | Place::Meta => self.no_object(),
+        }
     }
 
     fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
         match self.place {
-            Place::Message => self.found.refuse("it is not an object"),
+            Place::Message => self.no_object(),
             Place::Params | Place::Meta => Ok(()),
         }
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<(), E> {
+        self.no_object()
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<(), E> {
+        self.no_object()
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<(), E> {
+        self.no_object()
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<(), E> {
+        self.no_object()
+    }
+
+    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<(), E> {
+        self.no_object()
     }
 
     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {

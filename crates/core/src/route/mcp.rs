@@ -58,6 +58,17 @@ impl Mcp {
         if let Some(other) = self.versions.iter().find(|version| !VERSIONS.contains(&version.as_str())) {
             return Some(format!("\"{other}\" is not a known version; expected some of \"{}\"", known()));
         }
+        // Clients name the newest version that they know in their first message, and the server may choose it.
+        let oldest = VERSIONS.iter().rposition(|version| self.versions.iter().any(|listed| listed == version));
+        let missing = VERSIONS[1..]
+            .iter()
+            .take(oldest.unwrap_or_default())
+            .find(|version| !self.versions.iter().any(|listed| listed == **version));
+        if let Some(missing) = missing {
+            return Some(format!(
+                "\"{missing}\" is missing: client and server may choose it, because it is newer than another one here"
+            ));
+        }
         (self.headers_alone && self.takes_older()).then(|| {
             format!(
                 "servers of versions before {} do not compare the headers with the body; use check = \"body\"",

@@ -137,3 +137,22 @@ fn m6_headers_alone_name_calls_only_where_servers_compare_them() {
         assert!(Mcp { versions: of(bad), ..Mcp::default() }.problem().is_some(), "{bad:?}");
     }
 }
+
+#[test]
+fn m21_a_list_of_versions_has_each_that_a_client_and_a_server_may_choose() {
+    let with =
+        |versions: &[&str]| Mcp { versions: versions.iter().map(|it| (*it).to_owned()).collect(), ..Mcp::default() };
+    for good in [
+        &["2026-07-28"][..],
+        &["2026-07-28", "2025-11-25"],
+        &["2025-11-25"],
+        &["2025-11-25", "2025-06-18"],
+        &["2025-06-18", "2026-07-28", "2025-11-25"],
+    ] {
+        assert_eq!(with(good).problem(), None, "{good:?}");
+    }
+    for lacking in [&["2025-06-18"][..], &["2026-07-28", "2025-06-18"]] {
+        let problem = with(lacking).problem().unwrap();
+        assert!(problem.starts_with("\"2025-11-25\" is missing"), "{problem}");
+    }
+}
