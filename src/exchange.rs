@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use crate::relay::{HttpCaller, ProviderReply, UrlSource};
 use rotogate_core::exchange::{ExchangeFault, ExchangeForm, ExchangedToken, TokenExchanger};
 use rotogate_core::http_client::ClientCredentials;
+use rotogate_core::oauth_error::OAuthError;
 use rotogate_core::session::Scope;
 use rotogate_core::strict_json;
 use rotogate_core::token::verify::MAX_TOKEN;
@@ -163,12 +164,19 @@ impl HttpExchanger {
             ("insufficient_user_authentication", None) => {
                 ExchangeFault::StepUp("Bearer error=\"insufficient_user_authentication\"".into())
             }
+            ("invalid_target" | "invalid_scope" | "invalid_resource", _) => {
+                ExchangeFault::NotGranted(self.answered(reply, error))
+            }
             // RFC 8693 section 2.2.2: `invalid_request` says that the subject token is not acceptable.
-            ("interaction_required" | "invalid_grant" | "access_denied" | "consent_required", _)
-            | ("invalid_request" | "invalid_token", _) => ExchangeFault::Refused,
-            ("invalid_client" | "unauthorized_client", _) => ExchangeFault::Ours(self.answered(reply, error)),
-            ("invalid_target" | "invalid_scope", _) => ExchangeFault::NotGranted(self.answered(reply, error)),
-            _ => unclear(&format!("it answered {}", reply.status)),
+            ("invalid_request", _) => ExchangeFault::Refused,
+            ("", _) => unclear(&format!("it answered {}", reply.status)),
+            (error, _) => match OAuthError::read(error) {
+                OAuthError::Grant | OAuthError::User => ExchangeFault::Refused,
+                OAuthError::Client | OAuthError::Request | OAuthError::Step => {
+                    ExchangeFault::Ours(self.answered(reply, error))
+                }
+                OAuthError::Busy | OAuthError::Server => unclear(&format!("it answered {} {error}", reply.status)),
+            },
         })
     }
 }

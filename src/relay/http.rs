@@ -66,7 +66,7 @@ impl HttpCaller {
     ) -> Result<ProviderReply, SendError> {
         let target = url().ok_or_else(|| SendError::NotSent("its URL is not known yet".to_owned()))?;
         let sent = self.http.send(&target, method, headers, Bytes::copy_from_slice(body)).await;
-        sent.map(reply).map_err(|error| send_error(&error))
+        sent.map(|answer| oauth::with_usual_status(reply(answer))).map_err(|error| send_error(&error))
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use super::provider::{Meaning, ProviderReply};
-pub use rotogate_core::bounds::MAX_PROVIDER_ANSWER as MAX_BODY;
+use rotogate_core::oauth_error::OAuthError;
 use rotogate_core::strict_json::object_of_depth;
 
 /// The deepest nesting of a body: members beside the tokens may be structured.
@@ -19,16 +19,16 @@ const MAX_DEPTH: usize = 16;
 pub fn read(token: &str, reply: &ProviderReply) -> Meaning {
     match reply.status {
         200 => granted(token, reply),
-        400 | 401 => match member(reply, "error").as_deref() {
-            Some("invalid_grant") => Meaning::Dead,
-            // RFC 9449 §8; RFC 8628 §3.5.
-            Some("use_dpop_nonce" | "authorization_pending" | "slow_down") => Meaning::Again,
-            Some(_) => Meaning::Refused,
-            // The text is not a reply of a token endpoint.
-            None => Meaning::Unclear,
-        },
         // The provider itself did not process the request.
         429 | 501 | 503 => Meaning::Busy,
+        400..=499 => match error(reply).as_deref().map(OAuthError::read) {
+            Some(OAuthError::Grant) => Meaning::Dead,
+            Some(OAuthError::User | OAuthError::Client | OAuthError::Request) => Meaning::Refused,
+            Some(OAuthError::Step) => Meaning::Again,
+            Some(OAuthError::Busy) => Meaning::Busy,
+            // The text is not a reply of a token endpoint.
+            Some(OAuthError::Server) | None => Meaning::Unclear,
+        },
         // 500: the provider may have failed after the rotation. 502 and 504 come from an intermediary, which does not
         // know the outcome.
         _ => Meaning::Unclear,
@@ -55,7 +55,20 @@ pub fn access_token(reply: &ProviderReply) -> Option<Zeroizing<String>> {
 
 /// The error of a refusal.
 pub fn error(reply: &ProviderReply) -> Option<String> {
-    matches!(reply.status, 400 | 401).then(|| member(reply, "error")).flatten()
+    (400..500).contains(&reply.status).then(|| member(reply, "error")).flatten()
+}
+
+/// The reply with the status of its meaning: GitHub and Slack refuse with 200, and some providers grant with 201.
+pub fn with_usual_status(mut reply: ProviderReply) -> ProviderReply {
+    if (200..300).contains(&reply.status) {
+        let has = |name| member(&reply, name).is_some_and(|text| !text.is_empty());
+        reply.status = match (has("access_token"), has("error")) {
+            (true, _) => 200,
+            (false, true) => 400,
+            (false, false) => reply.status,
+        };
+    }
+    reply
 }
 
 fn granted(token: &str, reply: &ProviderReply) -> Meaning {

@@ -38,6 +38,7 @@ pub mod limit;
 pub mod linger;
 pub mod mcp;
 pub mod network;
+pub mod oauth_error;
 pub mod overload;
 pub mod password;
 pub mod pause;

@@ -28,7 +28,8 @@ use zeroize::Zeroizing;
 
 use rotogate_core::bounds::MAX_INTROSPECTION;
 use rotogate_core::http_client::{ClientCredentials, FetchTarget, HttpClient, SecretPlace};
-use rotogate_core::introspection::{IntrospectionFault, Introspector};
+use rotogate_core::introspection::{IntrospectionFault, Introspector, MAX_RESPONSE};
+use rotogate_core::oauth_error::OAuthError;
 use rotogate_core::random::parts_digest;
 
 /// The longest accepted `Retry-After`.
@@ -78,12 +79,14 @@ fn form(token: &str) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(form.finish().into_bytes())
 }
 
-/// Whether an error of RFC 6749 §5.2 refuses the gate itself, not the token.
-fn refuses_client(body: &[u8]) -> bool {
-    let answer: Option<serde_json::Value> = serde_json::from_slice(body).ok();
-    let error = answer.as_ref().and_then(|answer| answer.get("error")?.as_str());
-    matches!(error, Some("invalid_client" | "unauthorized_client"))
+/// What an error of RFC 6749 §5.2 refuses.
+fn error_of(body: &[u8]) -> Option<OAuthError> {
+    let answer: serde_json::Value = serde_json::from_slice(body).ok()?;
+    answer.get("error")?.as_str().map(OAuthError::read)
 }
+
+/// The answer about a token that a server calls bad, instead of inactive.
+const INACTIVE: &[u8] = br#"{"active":false}"#;
 
 #[async_trait]
 impl Introspector for HttpIntrospector {
@@ -101,13 +104,15 @@ impl Introspector for HttpIntrospector {
         let sent = self.client.send(&self.endpoint, Method::POST, headers, body).await;
         let (head, body) = sent.map_err(|error| IntrospectionFault::new(error.word(), error))?.into_parts();
         let host = self.endpoint.host();
+        let error = error_of(&body);
         let is_refused = match head.status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => true,
-            StatusCode::BAD_REQUEST => refuses_client(&body),
+            StatusCode::BAD_REQUEST => error == Some(OAuthError::Client),
             _ => false,
         };
         match head.status {
             StatusCode::OK => Ok(body),
+            StatusCode::BAD_REQUEST if error == Some(OAuthError::Grant) => Ok(Bytes::from_static(INACTIVE)),
             status if is_refused => Err(IntrospectionFault::new(
                 IntrospectionFault::CLIENT_REFUSED,
                 format!(
@@ -162,10 +167,11 @@ mod tests {
 
     #[test]
     fn i20_an_error_about_the_client_is_told_from_one_about_the_request() {
-        assert!(refuses_client(br#"{"error":"invalid_client","error_description":"no"}"#));
-        assert!(refuses_client(br#"{"error":"unauthorized_client"}"#));
-        for other in [&br#"{"error":"invalid_request"}"#[..], b"{}", b"<html>", br#"{"error":1}"#] {
-            assert!(!refuses_client(other));
+        assert_eq!(error_of(br#"{"error":"invalid_client","error_description":"no"}"#), Some(OAuthError::Client));
+        assert_eq!(error_of(br#"{"error":"unauthorized_client"}"#), Some(OAuthError::Client));
+        assert_eq!(error_of(br#"{"error":"invalid_token"}"#), Some(OAuthError::Grant));
+        for other in [&b"{}"[..], b"<html>", br#"{"error":1}"#] {
+            assert_eq!(error_of(other), None);
         }
     }
 

@@ -19,6 +19,7 @@ use crate::remote_keys::client::FetchClient;
 use crate::remote_keys::{Metadata, RemoteIssuer, RemoteKeys, revocation_target, token_target};
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::http_client::{ClientAssertions, ClientCredentials, FetchError, FetchTarget, SecretPlace};
+use rotogate_core::oauth_error::OAuthError;
 use rotogate_core::pause::ServicePauses;
 use rotogate_core::strict_json::object_of_depth;
 
@@ -374,11 +375,8 @@ impl LoginProvider {
         ]);
         let (status, answer) = self.post(&target, form).await?;
         if status != StatusCode::OK {
-            return Err(if text(&answer, "error") == Some("invalid_grant") {
-                LoginFailure::Code
-            } else {
-                refusal(&answer)
-            });
+            let error = text(&answer, "error").map(OAuthError::read);
+            return Err(if error == Some(OAuthError::Grant) { LoginFailure::Code } else { refusal(&answer) });
         }
         let token = |name, missing| text(&answer, name).map(str::to_owned).ok_or(LoginFailure::Unusable(missing));
         Ok(ExchangedTokens {

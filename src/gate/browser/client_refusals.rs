@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::relay::{ProviderReply, oauth};
+use rotogate_core::oauth_error::OAuthError;
 
 /// The first pause. Each further refusal doubles it.
 const FIRST: Duration = Duration::from_secs(5);
@@ -49,10 +50,11 @@ impl ClientRefusals {
     /// Notes the provider's answer, received at `now`, to a refresh that was sent at `sent`.
     pub(super) fn note(&self, reply: &ProviderReply, sent: Instant, now: Instant) {
         let mut paused = self.paused();
-        let is_refusal = match oauth::error(reply).as_deref() {
-            Some("invalid_client") => true,
-            // The refusal concerns one refresh token, whatever its status is.
-            Some("invalid_grant") => false,
+        let error = oauth::error(reply);
+        let is_refusal = match error.as_deref().map(OAuthError::read) {
+            // The refusal concerns one refresh token or one user, whatever its status is.
+            Some(OAuthError::Grant | OAuthError::User) => false,
+            Some(OAuthError::Client) => error.as_deref() != Some("unauthorized_client"),
             _ => reply.status == 401,
         };
         match *paused {

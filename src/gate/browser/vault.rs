@@ -29,6 +29,7 @@ use rotogate_core::clock::Timestamp;
 use rotogate_core::denial::Denial;
 use rotogate_core::engine::{ProviderTerms, RenewWhen, SessionProvider};
 use rotogate_core::fault::{Chain, Error, Fault};
+use rotogate_core::oauth_error::OAuthError;
 use rotogate_core::session::{SessionId, VouchedBy};
 use rotogate_core::store::relay::{RelayInserted, RelayRecord, RelayState, RelaySwapped, VAULT_OWNER};
 use rotogate_core::strict_json::object_of_depth;
@@ -442,9 +443,12 @@ fn is_of_user(token: &str, user: &VouchedBy) -> bool {
     is("iss", &user.issuer) && is("sub", &user.subject)
 }
 
-/// Does this refusal end the session?
+/// Does this refusal end the session? The provider asks for the user, who then logs in again. `unauthorized_client`: Keycloak
+/// says so of a client that may no longer use this token.
 fn is_end(reply: &ProviderReply) -> bool {
-    oauth::read("", reply) == Meaning::Dead || oauth::error(reply).as_deref() == Some("unauthorized_client")
+    let error = oauth::error(reply);
+    let meaning = error.as_deref().map(OAuthError::read);
+    matches!(meaning, Some(OAuthError::Grant | OAuthError::User)) || error.as_deref() == Some("unauthorized_client")
 }
 
 /// A provider of logins, for the relay.
@@ -457,7 +461,7 @@ impl Provider for RefreshingProvider {
         // A little less than the relay's own bound: so that this timeout, which knows whether anything was sent, comes
         // first.
         match self.0.ask_for_tokens(&request.body, TIMEOUT - TIMEOUT / 20).await {
-            Ok(answer) => Ok(reply(answer)),
+            Ok(answer) => Ok(oauth::with_usual_status(reply(answer))),
             Err(LoginFailure::Unreachable(error)) => Err(send_error(&error)),
             Err(LoginFailure::Busy(wait)) => Ok(ProviderReply::busy(wait)),
             Err(other) => Err(SendError::NotSent(other.to_string())),
@@ -484,7 +488,7 @@ impl Provider for RefreshingProvider {
 /// The relay of a provider where browsers log in.
 pub(super) fn relay_config(provider: &LoginProvider) -> RelayConfig {
     RelayConfig {
-        rules: RelayRules { grace: GRACE, timeout: TIMEOUT, after_unknown: AfterUnknown::TryOnce },
+        rules: RelayRules { grace: GRACE, timeout: TIMEOUT, after_unknown: AfterUnknown::Every(PAUSE) },
         provider: Arc::new(RefreshingProvider(provider.clone())),
         place: format!("issuer {}", provider.url()),
         known_issuer: false,

@@ -82,6 +82,12 @@ impl Core {
                         Known::Answer(RelayAnswer::InvalidGrant("sent before, without a whole reply"))
                     }
                     AfterUnknown::TryOnce if record.attempt == 1 => Known::Ask(Some(Before { place, record })),
+                    AfterUnknown::Every(pause) => match pause.saturating_sub(now.since(record.since)) {
+                        left if record.attempt > 1 && !left.is_zero() => {
+                            Known::Answer(RelayAnswer::unavailable(left, "relay_unknown"))
+                        }
+                        _ => Known::Ask(Some(Before { place, record })),
+                    },
                     AfterUnknown::TryOnce => {
                         Known::Answer(RelayAnswer::unavailable(record.until.since(now), "relay_unknown"))
                     }

@@ -24,6 +24,8 @@ pub enum AfterUnknown {
     /// own.
     #[default]
     TryOnce,
+    /// The token is sent again, at most once in this time. For a token that the gate itself keeps, nobody else presents.
+    Every(Duration),
     /// The token is refused. Meant for providers that end all logins of a user when a token is presented twice.
     Refuse,
 }

@@ -36,6 +36,56 @@ fn i39_only_a_whole_and_strict_200_is_a_grant() {
     }
 }
 
+/// What providers document, and what browser sessions and the relay make of it.
+#[test]
+fn i70_the_answers_of_real_providers_are_refusals_or_outages() {
+    use Meaning::{Again, Busy, Dead, Refused, Unclear};
+    for (provider, status, body, meaning) in [
+        ("Auth0", 403, r#"{"error":"invalid_grant","error_description":"Unknown or invalid refresh token."}"#, Dead),
+        ("Auth0", 403, r#"{"error":"mfa_required","mfa_token":"x"}"#, Refused),
+        ("Auth0", 429, r#"{"error":"too_many_attempts"}"#, Busy),
+        ("Entra ID", 400, r#"{"error":"invalid_grant","error_codes":[70008]}"#, Dead),
+        (
+            "Entra ID",
+            400,
+            r#"{"error":"interaction_required","error_codes":[50076],"suberror":"basic_action"}"#,
+            Refused,
+        ),
+        ("Entra ID", 400, r#"{"error":"login_required"}"#, Refused),
+        ("Entra ID", 400, r#"{"error":"consent_required"}"#, Refused),
+        ("Entra ID", 401, r#"{"error":"invalid_client","error_codes":[7000215]}"#, Refused),
+        ("Entra ID", 400, r#"{"error":"temporarily_unavailable"}"#, Busy),
+        ("GitHub", 200, r#"{"error":"bad_refresh_token"}"#, Dead),
+        ("GitHub", 200, r#"{"error":"incorrect_client_credentials"}"#, Refused),
+        ("Slack", 200, r#"{"ok":false,"error":"invalid_refresh_token"}"#, Dead),
+        ("Slack", 200, r#"{"ok":false,"error":"ratelimited"}"#, Busy),
+        ("Slack", 200, r#"{"ok":false,"error":"fatal_error"}"#, Unclear),
+        ("Okta", 400, r#"{"error":"invalid_grant"}"#, Dead),
+        ("Okta", 403, r#"{"errorCode":"E0000005"}"#, Unclear),
+        ("Keycloak", 400, r#"{"error":"invalid_grant","error_description":"Session not active"}"#, Dead),
+        ("Keycloak", 400, r#"{"error":"unauthorized_client"}"#, Refused),
+        ("Cognito", 400, r#"{"error":"invalid_grant"}"#, Dead),
+        ("Cognito", 400, r#"{"error":"invalid_client"}"#, Refused),
+        ("Google", 400, r#"{"error":"invalid_grant","error_description":"Token has been expired or revoked."}"#, Dead),
+        ("Google", 400, r#"{"error":"invalid_grant","error_subtype":"invalid_rapt"}"#, Dead),
+        ("RFC 9449", 400, r#"{"error":"use_dpop_nonce"}"#, Again),
+        ("a new word", 422, r#"{"error":"the_moon_is_full"}"#, Refused),
+        ("no word", 403, r#"{"error":7}"#, Unclear),
+        ("no token", 200, r#"{"error":""}"#, Unclear),
+        ("a server", 400, r#"{"error":"server_error"}"#, Unclear),
+    ] {
+        let usual = with_usual_status(reply(status, body));
+        assert_eq!(read("T", &usual), meaning, "{provider} {status} {body}");
+        // No client takes a refusal for a success.
+        assert_eq!(usual.status == 200, status == 200 && meaning == Unclear && error(&usual).is_none(), "{body}");
+    }
+    let created = with_usual_status(reply(201, FULL));
+    assert!(matches!(read("T", &created), Meaning::Granted { rotates: true, .. }) && created.status == 200);
+    // A grant beside a word is a grant.
+    let both = with_usual_status(reply(200, r#"{"access_token":"A","error":"none"}"#));
+    assert!(matches!(read("T", &both), Meaning::Granted { .. }));
+}
+
 #[test]
 fn i39_each_status_is_read_as_what_it_says_of_a_rotation() {
     let dead = r#"{"error":"invalid_grant","error_description":"used"}"#;

@@ -74,6 +74,30 @@ async fn i39_without_a_whole_reply_the_clients_retry_is_sent_once_more_and_the_g
     }
 }
 
+/// The token of a browser's session, which only the gate presents: two lost answers cost no minute.
+#[tokio::test(start_paused = true)]
+async fn i70_a_token_that_only_the_gate_has_is_sent_again_after_each_pause() {
+    for step in unclear() {
+        let world = World::new();
+        let after_unknown = AfterUnknown::Every(Duration::from_secs(5));
+        let relay = world.relay_with(RelayRules { after_unknown, ..RelayRules::default() });
+        for _ in 0..4 {
+            world.provider.next(step.clone());
+        }
+        unavailable(relay.exchange(presented("T")).await);
+        unavailable(relay.exchange(presented("T")).await);
+        for sent in [2, 3] {
+            assert_eq!(world.provider.sent(), sent);
+            assert_eq!(unavailable(relay.exchange(presented("T")).await), ("relay_unknown", 5));
+            assert_eq!(world.provider.sent(), sent);
+            world.pass(5);
+            unavailable(relay.exchange(presented("T")).await);
+        }
+        world.pass(5);
+        assert_eq!(body(relay.exchange(presented("T")).await).1, Source::Asked);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn i39_with_refuse_a_retry_after_no_reply_is_refused() {
     for step in unclear() {

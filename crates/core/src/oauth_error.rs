@@ -1,0 +1,96 @@
+//! The `error` of a token endpoint (RFC 6749 §5.2), in the words that providers write. One table serves whoever asks a
+//! provider: relay, browser sessions, exchange, introspection and logins.
+
+/// What an `error` says about the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OAuthError {
+    /// The token that was presented is bad, for good.
+    Grant,
+    /// The provider refuses the user until the user does something, or the word is not known. A word that is not known is a
+    /// refusal: an outage has no words.
+    User,
+    /// The client that asked is refused.
+    Client,
+    /// The request of the client is refused.
+    Request,
+    /// A step of the protocol: the client asks again.
+    Step,
+    /// The server asks for a pause. It processed nothing.
+    Busy,
+    /// The server failed.
+    Server,
+}
+
+/// The words whose meaning is not [`OAuthError::User`].
+const WORDS: &[(OAuthError, &[&str])] = &[
+    (
+        OAuthError::Grant,
+        &[
+            // RFC 6749; GitHub; Slack; RFC 6750 words of other providers.
+            "invalid_grant",
+            "bad_refresh_token",
+            "invalid_refresh_token",
+            "token_revoked",
+            "token_expired",
+            "expired_token",
+            "invalid_token",
+        ],
+    ),
+    (
+        OAuthError::Client,
+        // RFC 6749; GitHub; Slack.
+        &[
+            "invalid_client",
+            "unauthorized_client",
+            "incorrect_client_credentials",
+            "bad_client_secret",
+            "invalid_client_id",
+        ],
+    ),
+    (
+        OAuthError::Request,
+        // RFC 6749, RFC 8707, RFC 9449; Entra ID.
+        &[
+            "unsupported_grant_type",
+            "invalid_request",
+            "invalid_scope",
+            "invalid_target",
+            "invalid_dpop_proof",
+            "invalid_resource",
+        ],
+    ),
+    // RFC 9449 §8; RFC 8628 §3.5.
+    (OAuthError::Step, &["use_dpop_nonce", "authorization_pending", "slow_down"]),
+    // RFC 6749 §4.1.2.1, which Entra ID writes here, too; Slack; Auth0.
+    (
+        OAuthError::Busy,
+        &["temporarily_unavailable", "ratelimited", "rate_limited", "too_many_requests", "too_many_attempts"],
+    ),
+    // RFC 6749 §4.1.2.1; Slack.
+    (
+        OAuthError::Server,
+        &[
+            "server_error",
+            "internal_error",
+            "fatal_error",
+            "service_unavailable",
+            "request_timeout",
+            "internal_server_error",
+        ],
+    ),
+];
+
+impl OAuthError {
+    /// Reads a word.
+    ///
+    /// ```
+    /// use rotogate_core::oauth_error::OAuthError;
+    ///
+    /// assert_eq!(OAuthError::read("invalid_grant"), OAuthError::Grant);
+    /// // Entra ID: the user must pass multi-factor authentication.
+    /// assert_eq!(OAuthError::read("interaction_required"), OAuthError::User);
+    /// ```
+    pub fn read(word: &str) -> Self {
+        WORDS.iter().find(|(_, words)| words.contains(&word)).map_or(Self::User, |(meaning, _)| *meaning)
+    }
+}
