@@ -131,16 +131,19 @@ upstream = "app"
 NAMES = {"clients": "id", "endpoints": "path", "upstreams": "name", "routes": "path", "issuers": "url", "directories": "name"}
 
 
-def laid_over(base, block):
+def laid_over(base, block, completes=False):
+    """`block` over `base`; if `base` completes the block, also its entries with the same name."""
     merged = dict(base)
     for key, value in block.items():
         old = merged.get(key)
         if isinstance(value, dict) and isinstance(old, dict):
             merged[key] = laid_over(old, value)
         elif key in NAMES and isinstance(old, list):
-            name = NAMES[key]
+            name = "name" if completes and all("name" in entry for entry in value) else NAMES[key]
+            known = {entry.get(name): entry for entry in old}
+            new = [known.get(entry.get(name), {}) | entry for entry in value] if completes else value
             taken = {entry.get(name) for entry in value}
-            merged[key] = value + [entry for entry in old if entry.get(name) not in taken]
+            merged[key] = new + [entry for entry in old if entry.get(name) not in taken]
         else:
             merged[key] = value
     return merged
@@ -182,7 +185,11 @@ def provide(value, folder, made):
             continue
         text = {"cert": made["cert"], "ca": made["cert"], "client_ca": made["cert"], "key": made["key"],
                 "jwks_file": made["public"] if entry.endswith(".pem") else made["jwks"]}.get(key)
-        if key in ("secret_file", "password_file", "bearer_file", "sentinel_password_file", "bind_password_file"):
+        if key == "key_file":
+            text = made["key"]
+        if key in ("secret_file", "password_file", "bearer_file", "sentinel_password_file", "bind_password_file") or (
+            key == "token_file" and not entry.startswith("/")
+        ):
             text = "0123456789abcdef0123456789abcdef\n"
         if key == "url_file":
             text = "postgres://gate:password@db.example.com/app\n"
@@ -215,7 +222,8 @@ def configuration(gate, place, above, block, made):
             if not block.lstrip("# ").startswith("["):
                 # The rest of the section with which the comment ends.
                 above, block = "", f"{above}\n{block}"
-            merged = laid_over(laid_over(tomllib.loads(BASE), tomllib.loads(above)), tomllib.loads(block))
+            context = tomllib.loads(above)
+            merged = laid_over(tomllib.loads(BASE), laid_over(context, tomllib.loads(block), completes=True))
         except tomllib.TOMLDecodeError as error:
             problems.append(f"{place}: not TOML: {error}")
             return
@@ -268,6 +276,9 @@ def snippets(gate):
                     problems.append(f"{place}: no reason for `ignore` in an HTML comment before it")
             elif words[0] == "toml":
                 above = before.removeprefix("toml:") if before.startswith("toml:") else ""
+                for section in dict.fromkeys(re.findall(r"(?m)^\s*(\[\[?\w+)", above)):
+                    if section not in block:
+                        problems.append(f"{place}: needs the section {section}], and does not say so in a comment of the block")
                 work.append((configuration, gate, place, above, block, made))
             elif words[0] == "sh":
                 work += [(command, gate, place, arguments) for arguments in commands(block)]
