@@ -50,19 +50,18 @@ impl Inner {
         if dialect.has_provider && (denial.class() != Class::NoCredential || denial == Denial::ProviderTokenOver) {
             step_up = step_up.after(denial.reason());
         }
-        match (form, dialect.login_url(&asked(parts), &step_up)) {
-            (SignedOut::Login, Some(url)) => Led::Shown(words::see_other(&url)),
-            (SignedOut::Page, Some(_)) => {
+        match form {
+            SignedOut::Login => Led::Shown(dialect.lead_to_login(&asked(parts), &step_up)),
+            SignedOut::Page => {
                 let is_live = matches!(
                     denial,
                     Denial::InsufficientAuthentication | Denial::DeviceProofMissing | Denial::ProviderTokenOver
                 );
                 // The login leads back to the page with the form.
                 let from = parts.headers.get(REFERER).and_then(|referer| referer.to_str().ok()).unwrap_or_default();
-                let login = dialect.login_url(from, &step_up).unwrap_or_default();
-                Led::Shown(challenged(page::not_sent(&login, is_live), &plain))
+                Led::Shown(challenged(page::not_sent(&dialect.login_link(from, &step_up), is_live), &plain))
             }
-            (SignedOut::Problem, _) | (_, None) => Led::Plain(words::with_login(plain, &dialect.login_path(&step_up))),
+            SignedOut::Problem => Led::Plain(words::with_login(plain, &dialect.login_path(&step_up))),
         }
     }
 }

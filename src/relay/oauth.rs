@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use super::provider::{Meaning, ProviderReply};
+pub use rotogate_core::bounds::MAX_PROVIDER_ANSWER as MAX_BODY;
 use rotogate_core::oauth_error::OAuthError;
 use rotogate_core::strict_json::object_of_depth;
 
@@ -55,7 +56,8 @@ pub fn access_token(reply: &ProviderReply) -> Option<Zeroizing<String>> {
 
 /// The error of a refusal.
 pub fn error(reply: &ProviderReply) -> Option<String> {
-    (400..500).contains(&reply.status).then(|| member(reply, "error")).flatten()
+    let error = (400..500).contains(&reply.status).then(|| member(reply, "error")).flatten();
+    error.filter(|word| !word.is_empty())
 }
 
 /// The reply with the status of its meaning: GitHub and Slack refuse with 200, and some providers grant with 201.

@@ -406,7 +406,7 @@ async fn p70_p71_the_overview_of_a_gate_whose_requests_fail_says_so_and_leads_to
     }
     let explained = place.run(&["explain", "--path", "/dead/x"], "");
     assert!(explained.stdout.starts_with("PASSED\nBut upstream dead: no address is up"), "{explained:?}");
-    let explained = place.json(&["explain", "--path", "/public"], "");
+    let explained = place.json(&["explain", "--path", "/public/x"], "");
     assert!(explained["problem"].is_null(), "{explained}");
 }
 

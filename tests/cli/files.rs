@@ -82,7 +82,7 @@ fn a_limit_of_open_files_below_the_connections_is_a_warning() {
     let place = Place::new(CONFIG);
     let check = |limit: &str| {
         let mut command = std::process::Command::new("bash");
-        let script = format!("ulimit -Hn {limit}; exec \"$0\" check");
+        let script = format!("ulimit -n {limit}; exec \"$0\" check");
         let ran = command.args(["-c", &script]).arg(support::binary()).current_dir(place.path("")).output().unwrap();
         assert!(ran.status.success(), "{ran:?}");
         String::from_utf8(ran.stdout).unwrap()

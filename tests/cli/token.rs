@@ -76,7 +76,10 @@ async fn o40_a_revoked_or_expired_token_shows_its_claims_and_why_it_is_refused()
 
     for (times, reason) in [
         (json!({ "exp": 1_700_000_300, "iat": 1_700_000_000 }), "token_expired"),
-        (json!({ "exp": 4_000_000_300_u64, "nbf": 4_000_000_000_u64 }), "token_not_yet_valid"),
+        (
+            json!({ "exp": 4_000_000_300_u64, "iat": 4_000_000_000_u64, "nbf": 4_000_000_000_u64 }),
+            "token_not_yet_valid",
+        ),
     ] {
         let mut claims = json!({ "tenant": "acme", "groups": ["clerk"] });
         claims.as_object_mut().unwrap().extend(times.as_object().unwrap().clone());

@@ -16,7 +16,6 @@ mcp = {}
 [[routes]]
 path = "/mcp"
 resource = "/mcp"
-credentials = ["token", "key"]
 upstream = "app"
 [[routes]]
 resource = "/mcp"

@@ -565,7 +565,7 @@ fn b30_b31_b38_ten_tabs_begin_and_ten_finish_and_nothing_is_stored_before() {
 }
 
 #[test]
-fn b61_a_deep_link_of_8_kib_survives_the_login_at_a_provider() {
+fn b64_a_deep_link_of_8_kib_survives_the_login_at_a_provider() {
     let world = world();
     // Percent signs treble in the parameter of a URL.
     for query_text in ["q=".to_owned() + &"a".repeat(4000), "q=".to_owned() + &"%C3%A4".repeat(1360)] {

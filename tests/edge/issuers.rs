@@ -136,7 +136,6 @@ fn j1_j3_j4_j5_j6_a_header_that_is_not_exactly_right_is_refused() {
         json!({ "kid": "../../k1" }),
         json!({ "kid": "k1' OR '1'='1" }),
         json!({ "kid": "" }),
-        json!({ "kid": null }),
         json!({ "kid": 1 }),
         json!({ "kid": "k".repeat(200) }),
         json!({ "typ": "JWT" }),

@@ -401,7 +401,7 @@ fn n49_n50_n55_security_events_and_their_words() {
 fn n56_notices_are_bounded_in_size_and_by_address() {
     let limits = "[limits]\nfor_tests.forged_per_address = \"5/1h\"\n";
     let world = world(&format!("{}{CONFIG_OF_EVENTS}", HEAD.replacen("[store]", &format!("{limits}[store]"), 1)));
-    let long = "x".repeat(17 * 1024);
+    let long = "x".repeat(33 * 1024);
     assert_eq!(world.log_out("/logout/idp", &long).status, 413);
     let forged = world.other.sign(&header(Some("logout+jwt")), &logout(&json!({})));
     let statuses: Vec<_> = (0..8).map(|_| world.log_out("/logout/idp", &forged).status).collect();

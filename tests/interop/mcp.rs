@@ -82,7 +82,7 @@ scopes = ["write"]
 [[routes]]
 resource = "/mcp"
 calls = ["tools/call:secret_*"]
-roles = ["idp:boss"]
+roles = ["boss"]
 [[routes]]
 resource = "/mcp"
 calls = ["*"]

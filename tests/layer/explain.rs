@@ -339,6 +339,8 @@ async fn table(world: &World) -> Vec<(&'static str, Head)> {
 const ELSEWHERE: &[&str] = &[
     // A gate whose routes serve every path has none; see the test of them.
     "no_route",
+    // Needs an endpoint with `csrf_header`; see `b54_the_refusal_names_a_missing_header`.
+    "csrf_header_missing",
     // Needs an issuer with five keys of one algorithm; see `j30_`.
     "too_many_keys",
     // Answers of an endpoint, which an explanation does not cover.

@@ -3,7 +3,7 @@
 
 /// A row of docs/bounds.md.
 #[derive(Clone, Copy, Debug)]
-pub struct Bound {
+pub struct InputBound {
     /// What is bounded.
     pub what: &'static str,
     /// The bound.
@@ -18,8 +18,8 @@ macro_rules! bounds {
     ($(#[$about:meta])* $table:ident: $(#[doc = $what:literal] $name:ident, $unit:ident: $most:expr, $beyond:literal;)+) => {
         $(#[doc = $what] pub const $name: usize = $most;)+
         $(#[$about])*
-        pub const $table: &[Bound] =
-            &[$(Bound { what: $what, most: $most, is_bytes: bounds!($unit), beyond: $beyond }),+];
+        pub const $table: &[InputBound] =
+            &[$(InputBound { what: $what, most: $most, is_bytes: bounds!($unit), beyond: $beyond }),+];
     };
     (bytes) => { true };
     (number) => { false };

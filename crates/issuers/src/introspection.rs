@@ -28,7 +28,7 @@ use zeroize::Zeroizing;
 
 use rotogate_core::bounds::MAX_INTROSPECTION;
 use rotogate_core::http_client::{ClientCredentials, FetchTarget, HttpClient, SecretPlace};
-use rotogate_core::introspection::{IntrospectionFault, Introspector, MAX_RESPONSE};
+use rotogate_core::introspection::{IntrospectionFault, Introspector};
 use rotogate_core::oauth_error::OAuthError;
 use rotogate_core::random::parts_digest;
 

@@ -119,10 +119,9 @@ impl Inner {
         let Outgoing { template, room, .. } = outgoing;
         let begun = Instant::now();
         let mut info = ForwardInfo::default();
-        let mut repeatable =
-            Repeatable { lost: body.is_end_stream() && template.method.is_idempotent(), refused: upgrade.is_none() };
-        let mut tried: Vec<Arc<Address>> = Vec::new();
-        let mut attempt_begun = begun;
+        let is_bare = body.is_end_stream() && template.method.is_idempotent();
+        let mut repeatable = Repeatable { lost: is_bare, refused: upgrade.is_none() };
+        let (mut tried, mut attempt_begun) = (Vec::<Arc<Address>>::new(), begun);
         let kind = 'failed: {
             let mut in_flight = match first_place(pool, pool.enter(&tried, holders).await) {
                 Ok(in_flight) => in_flight,
@@ -130,8 +129,8 @@ impl Inner {
             };
             // Keep no copy if the request cannot be sent twice.
             let may_be_refused = repeatable.refused && in_flight.address.url.may_be_http2();
-            let kept = (repeatable.lost || may_be_refused || pool.all().len() > 1)
-                .then(|| KeptHeaders::new(&template.headers));
+            let is_kept = repeatable.lost || may_be_refused || pool.all().len() > 1;
+            let kept = is_kept.then(|| KeptHeaders::new(&template.headers));
             loop {
                 let address = Arc::clone(&in_flight.address);
                 info.attempts = info.attempts.saturating_add(1);
@@ -156,8 +155,7 @@ impl Inner {
                     }
                     None => Err(AttemptError::nameless(&address)),
                 };
-                // An unsent request returns its body.
-                drop(request);
+                drop(request); // An unsent request returns its body.
                 counted.end();
                 let failure = match sent {
                     Ok((response, in_use)) => {

@@ -18,7 +18,7 @@ pub(super) const LONGEST_URL: usize = 6 << 10;
 /// The names of the cookies, before the number of the target and that of the part.
 const NAME: &str = "__Http-rg-to-";
 /// How many targets a browser keeps. The next one replaces one of them, so that the cookies stay few whatever opens.
-// Requirement B61.
+// Requirement B64.
 const KEPT: u8 = 2;
 /// The characters of one cookie, and the most cookies of one target.
 const PART: usize = 3700;
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn b61_a_long_target_is_kept_whole_and_the_cookies_of_all_targets_stay_few() {
+    fn b64_a_long_target_is_kept_whole_and_the_cookies_of_all_targets_stay_few() {
         let mut jar = Vec::new();
         for length in [SHORT + 1, 3000, 5000, 6000, LONGEST].into_iter().chain((0..40).map(|n| LONGEST - n)) {
             let to = format!("/a?{}", "x".repeat(length - 3));
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn b61_the_name_of_a_target_is_its_page() {
+    fn b64_the_name_of_a_target_is_its_page() {
         for (to, page) in
             [("/a/b?c=d#e", "/a/b"), ("/a#e?f", "/a"), ("https://app.example/x?y", "https://app.example/x")]
         {

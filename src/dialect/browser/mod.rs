@@ -146,6 +146,14 @@ impl BrowserDialect {
         reply
     }
 
+    /// The login that leads back to `to`, as a link, which leaves out a very long target.
+    pub(crate) fn login_link(&self, to: &str, asked: &AskedLogin) -> String {
+        let login = format!("{}{}", self.targets.origin, self.login_path(asked));
+        let target = self.targets.admit(to);
+        let whole = with_query(&login, &[("to", target.as_str())]);
+        if target == LoginTarget::ROOT || whole.len() > long_target::LONGEST_URL { login } else { whole }
+    }
+
     /// The target that the query of a request to the login names, not yet admitted.
     pub(crate) fn target_of(call: &Call<'_>) -> Option<String> {
         let kept = query_parameter(call.query, "rest").and_then(|digest| long_target::find(call.headers, &digest));

@@ -57,7 +57,7 @@ pub(in crate::gate) struct Transaction {
     /// The page after the login, and the digest of the whole target if that is long.
     #[serde(rename = "t")]
     pub(in crate::gate) to: String,
-    #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "h", default, skip_serializing_if = "Option::is_none")]
     pub(in crate::gate) rest: Option<String>,
     /// The login that a route asks for.
     #[serde(flatten)]

@@ -47,7 +47,7 @@ fn a_route_needs_no_upstream_where_other_proxies_ask() {
 fn m23_what_would_bypass_or_refuse_each_call_of_a_resource_is_an_error() {
     let resource = |mcp: &str, route: &str| {
         format!(
-            "[api_keys]\nprefix = \"acme\"\n[[resources]]\npath = \"/mcp\"\nauthorization_servers = [\"https://id.example\"]\n{mcp}\n\
+            "[api_keys]\nprefix = \"acme\"\n[[upstreams]]\nname = \"app\"\nurls = [\"http://127.0.0.1:1\"]\n[[resources]]\npath = \"/mcp\"\nauthorization_servers = [\"https://id.example\"]\n{mcp}\n\
              [[routes]]\npath = \"/mcp\"\nresource = \"/mcp\"\nupstream = \"app\"\n{route}\n"
         )
     };

@@ -8,7 +8,7 @@ use toml::Value;
 use super::super::declare::Key;
 use super::super::print::Print;
 use crate::{Config, HashesConfig, REFERENCE, parse};
-use rotogate_core::bounds::{Bound, OF_ANSWERS, OF_REQUESTS, OF_TOKENS};
+use rotogate_core::bounds::{InputBound, OF_ANSWERS, OF_REQUESTS, OF_TOKENS};
 use rotogate_core::route::RoutePolicy;
 use support::generated::{assert_current, assert_part_is_current};
 
@@ -661,14 +661,14 @@ fn p65_p68_the_reference_of_the_configuration_is_generated() {
 
 /// The generated part of docs/bounds.md.
 fn bounds_page() -> String {
-    let size = |bound: &Bound| match bound.most {
+    let size = |bound: &InputBound| match bound.most {
         most if !bound.is_bytes => most.to_string(),
         most if most >= 1 << 20 => format!("{} MiB", most >> 20),
         most if most >= 1 << 10 => format!("{} KiB", most >> 10),
         most => format!("{most} bytes"),
     };
     let tables = [("A request", OF_REQUESTS), ("A token", OF_TOKENS), ("An answer", OF_ANSWERS)];
-    let table = |(of, bounds): (&str, &[Bound])| {
+    let table = |(of, bounds): (&str, &[InputBound])| {
         let line = |what: &str, most: &str, beyond: &str| {
             let [what, beyond] = [what, beyond].map(|text| text.replace('`', ""));
             format!("{what:<72}{most:<11}{beyond}\n")

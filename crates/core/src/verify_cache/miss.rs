@@ -16,7 +16,7 @@ use crate::reason::Reason;
 use crate::rule::Rule;
 use crate::strict_json::Members;
 use crate::token::observer::Observer;
-use crate::token::verify::{TokenRefusal, TokenToVerify, is_jwt_shaped, payload_of};
+use crate::token::verify::{MAX_TOKEN, TokenRefusal, TokenToVerify, is_jwt_shaped, payload_of};
 use crate::trace::{self, StepKind};
 
 /// The result of a check of an access token.
@@ -192,12 +192,17 @@ impl TokenChecker {
         let (payload, read);
         let mut claims = None;
         if keys.verifier.has_others() {
-            payload = payload_of(key.text)?;
-            read = Members::read(&payload).map_err(Denial::MalformedToken)?;
-            let rules = keys.verifier.claimed_in(&read)?.0;
+            let unchecked = |denial| {
+                if O::HAS_EFFECTS {
+                    self.count(TokenRefusal::Unchecked(denial), key.text, shown);
+                }
+                denial
+            };
+            payload = payload_of(key.text).map_err(unchecked)?;
+            read = Members::read(&payload).map_err(|why| unchecked(Denial::MalformedToken(why)))?;
+            let rules = keys.verifier.claimed_in(&read).map_err(unchecked)?.0;
             if taken.is_some_and(|taken| !taken(rules)) {
-                self.counted::<O>(CheckResult::Unchecked);
-                observer.judged(Rule::Issuer, Err(Denial::WrongIssuer))?;
+                observer.judged(Rule::Issuer, Err(unchecked(Denial::WrongIssuer)))?;
             }
             claims = Some(&read);
         }

@@ -116,7 +116,9 @@ async fn a34_a_long_token_that_is_refused_unchecked_counts_and_one_beyond_the_bo
         let shown = || MissContext { limits: &limits, source: from.into(), ..w.shown(w.engine.confirmations()) };
         (0..300)
             .filter(|_| {
-                w.checker.check(Credential::new(token), shown).is_err_and(|it| !matches!(it, Denial::RateLimited(..)))
+                w.checker
+                    .check(Credential::new(token), shown, &mut ())
+                    .is_err_and(|it| !matches!(it, Denial::RateLimited(..)))
             })
             .count()
     };

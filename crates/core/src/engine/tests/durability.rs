@@ -116,8 +116,24 @@ impl Case {
             // As an endpoint does: a token that is refused now may still end its session.
             let access = w.verify_ignoring_expiry(&third.access, DAY).unwrap();
             match everywhere {
-                true => engine.log_out_everywhere(access.own().unwrap(), "web", &Origin::default()).await,
-                false => engine.log_out_token(access.own().unwrap(), "web", &Origin::default()).await,
+                true => {
+                    engine
+                        .log_out_everywhere(
+                            AccountRule::Any.admit(&access).unwrap().own().unwrap(),
+                            "web",
+                            &Origin::default(),
+                        )
+                        .await
+                }
+                false => {
+                    engine
+                        .log_out_token(
+                            AccountRule::Any.admit(&access).unwrap().own().unwrap(),
+                            "web",
+                            &Origin::default(),
+                        )
+                        .await
+                }
             }
         };
         // A refusal is the right answer here.
@@ -313,7 +329,7 @@ async fn r26_a_logout_ends_a_session_whose_record_the_store_lost_and_that_anothe
         |w, pair| {
             Box::pin(async move {
                 let access = w.verify_ignoring_expiry(&pair.access, DAY)?;
-                w.engine.log_out_token(access.own()?, "web", &ORIGIN).await.map(|()| true)
+                w.engine.log_out_token(AccountRule::Any.admit(&access)?.own()?, "web", &ORIGIN).await.map(|()| true)
             })
         },
     ];

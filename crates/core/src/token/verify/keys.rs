@@ -19,7 +19,10 @@ use crate::token::algorithm::Algorithm;
 use crate::token::keyring::{KeyError, KeyPrint, Keyring, VerifyingKey};
 use crate::token::live_keys::{LiveKeys, PresentKeys};
 
+mod newer;
 mod published;
+
+pub(super) use newer::NewerKeys;
 
 pub use published::MAX_KEYS;
 
@@ -393,49 +396,6 @@ impl Keys {
         match self {
             Self::Own(keys) => keys.is_empty(),
             Self::Live(_) => false,
-        }
-    }
-}
-
-/// The question whether the issuer has a newer key for a token.
-#[derive(Clone, Copy)]
-pub(super) struct NewerKeys<'a> {
-    pub(super) keys: &'a Keys,
-    pub(super) leeway: Duration,
-    pub(super) engine_now: Timestamp,
-    /// `iat` of the token, unverified.
-    pub(super) issued_at: Option<Timestamp>,
-    /// Whether the question may begin a fetch.
-    pub(super) has_effects: bool,
-}
-
-impl<'a> NewerKeys<'a> {
-    pub(super) fn for_issuer(
-        rules: &'a IssuerRules,
-        engine_now: Timestamp,
-        issued_at: Option<Timestamp>,
-        has_effects: bool,
-    ) -> Self {
-        Self { keys: &rules.keys, leeway: rules.leeway, engine_now, issued_at, has_effects }
-    }
-
-    /// The refusal of a token whose key is missing.
-    pub(super) fn missing(self) -> Denial {
-        let missing = if self.has_effects { LiveKeys::missing } else { LiveKeys::foresee_missing };
-        let keys = self.keys.live();
-        keys.map_or(Denial::UnknownKey, |keys| missing(keys, self.engine_now, self.issued_at, self.leeway))
-    }
-
-    /// The refusal of a token that does not fit the key of its name: `otherwise`, unless the issuer may have put
-    /// another key under that name.
-    // Requirements I1, I51.
-    pub(super) fn mistaken(self, otherwise: Denial, tried: usize) -> TokenRefusal {
-        let judged =
-            |keys: &Arc<LiveKeys>| keys.mistaken(self.engine_now, self.issued_at, self.leeway, self.has_effects);
-        match self.keys.live().and_then(judged) {
-            None => TokenRefusal::Forged(otherwise, tried),
-            Some((unavailable, true)) => TokenRefusal::Undecided(unavailable, tried),
-            Some((unavailable, false)) => TokenRefusal::Forged(unavailable, tried),
         }
     }
 }
