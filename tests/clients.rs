@@ -7,6 +7,7 @@ pub(crate) mod nginx;
 pub(crate) mod scene;
 pub(crate) mod tonic;
 
+mod chromium_back;
 mod chromium_devices;
 mod curl;
 mod grpcio;

@@ -26,7 +26,7 @@ const BOUND: &str = "device_bound = \"optional\"\n";
 /// Keys in software, also without a window and without a chip.
 const SOFTWARE: &str =
     "--enable-features=DeviceBoundSessions,EnableBoundSessionCredentialsSoftwareKeysForManualTesting";
-const WITHOUT: &str = "--disable-features=DeviceBoundSessions";
+pub(super) const WITHOUT: &str = "--disable-features=DeviceBoundSessions";
 
 /// The fate of a refresh on its way to the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +121,7 @@ async fn serve(
 }
 
 /// The window of a browser, moved by commands.
-struct Tab {
+pub(super) struct Tab {
     socket: WebSocket<TcpStream>,
     session: Value,
     last: u64,
@@ -155,7 +155,7 @@ impl Tab {
         tab
     }
 
-    fn command(&mut self, method: &str, params: &Value) -> Value {
+    pub(super) fn command(&mut self, method: &str, params: &Value) -> Value {
         self.last += 1;
         let mut command = json!({ "id": self.last, "method": method, "params": params });
         if !self.session.is_null() {
@@ -176,7 +176,7 @@ impl Tab {
     }
 
     /// The value of a script.
-    async fn run(&mut self, script: &str) -> Value {
+    pub(super) async fn run(&mut self, script: &str) -> Value {
         let params = json!({ "expression": script, "awaitPromise": true, "returnByValue": true });
         tokio::task::block_in_place(|| self.command("Runtime.evaluate", &params))["result"]["value"].clone()
     }
@@ -213,16 +213,16 @@ impl Tab {
 }
 
 /// A gate behind a front, and a browser at it.
-struct Scene {
-    edge: Edge,
+pub(super) struct Scene {
+    pub(super) edge: Edge,
     front: Front,
     // Dropped last but the edge: it talks to the others.
-    tab: Tab,
+    pub(super) tab: Tab,
     _chromium: Chromium,
 }
 
 impl Scene {
-    async fn new(keys: &str, features: &str) -> Self {
+    pub(super) async fn new(keys: &str, features: &str) -> Self {
         let pair = Pki::new().issue(&["gate.test"]);
         let edge = edge(keys);
         edge.stub.put("/public/page", "", b"<title>page</title>");

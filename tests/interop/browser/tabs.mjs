@@ -57,10 +57,13 @@ assert.ok(isAt(first, "/"), first.url());
 assert.equal(await state(first), true);
 
 // Reloads, each in the middle of the one before, while the session is renewed every two seconds.
+const reloads = [];
 for (let number = 0; number < 40; number++) {
-  second.reload().catch(() => {});
+  reloads.push(second.reload().catch(() => {}));
   await new Promise((resolve) => setTimeout(resolve, 120));
 }
+// A navigation fails if a reload begins after it.
+await Promise.all(reloads);
 await second.goto(`${scene.url}/tab/reloaded`);
 assert.ok(isAt(second, "/tab/reloaded"), "no login is asked for");
 assert.equal(await state(second), true);
