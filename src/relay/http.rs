@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ACCEPT, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use zeroize::Zeroizing;
 
 use super::oauth;
 use super::provider::{Meaning, Provider, ProviderReply, ProviderRequest, SendError};
-use rotogate_core::http_client::{ClientCredentials, FetchError, FetchTarget, HttpClient};
+use rotogate_core::http_client::{ClientCredentials, FetchError, FetchTarget, HttpClient, retry_after};
 
 /// RFC 9449 §8.
 pub const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
@@ -79,8 +79,7 @@ pub(crate) fn reply(response: Response<Bytes>) -> ProviderReply {
     let text = |name: HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     ProviderReply {
         status: parts.status.as_u16(),
-        // `Retry-After` with a date instead of seconds is ignored.
-        retry_after: text(RETRY_AFTER).and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs),
+        retry_after: retry_after(&parts.headers),
         challenge: text(WWW_AUTHENTICATE),
         dpop_nonce: text(DPOP_NONCE),
         body: Zeroizing::new(body.to_vec()),

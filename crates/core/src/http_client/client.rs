@@ -256,7 +256,7 @@ impl HttpClient {
     ///
     /// # Errors
     /// As [`send`](Self::send).
-    #[cfg(all(feature = "grpc", feature = "relay"))]
+    #[cfg(feature = "grpc")]
     pub async fn send_http2(
         &self,
         target: &FetchTarget,
@@ -269,7 +269,7 @@ impl HttpClient {
         self.within(target, exchange, &written).await
     }
 
-    #[cfg(all(feature = "grpc", feature = "relay"))]
+    #[cfg(feature = "grpc")]
     async fn exchange_http2(
         &self,
         target: &FetchTarget,

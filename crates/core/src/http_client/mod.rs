@@ -29,6 +29,7 @@ mod connect;
 mod credentials;
 mod error;
 mod proxy;
+mod retry_after;
 mod target;
 
 #[cfg(test)]
@@ -41,4 +42,5 @@ pub use connect::{Lookup, LookupFuture};
 pub use credentials::{ClientAssertions, ClientCredentials, SecretPlace, basic};
 pub use error::{FetchError, FetchErrorKind};
 pub use proxy::{BadProxy, Proxy};
+pub use retry_after::retry_after;
 pub use target::{BadTarget, FetchTarget};
