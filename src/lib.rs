@@ -93,13 +93,12 @@ pub mod denial;
 pub mod dialect;
 pub mod directory;
 pub mod dpop;
-#[cfg(feature = "relay")]
+#[cfg(feature = "http-client")]
 mod exchange;
 pub mod fault;
 pub mod gate;
 #[cfg(feature = "program")]
 pub mod program;
-#[cfg(feature = "relay")]
 pub mod relay;
 #[cfg(feature = "remote-keys")]
 pub mod remote_keys;

@@ -12,7 +12,7 @@ pub use crate::dialect::protocol::Protocol;
 pub use crate::dialect::registry::{
     ENVELOPE, KUZZLE, MY_KEYS, MY_SESSIONS, NAMES, OAUTH2, by_name, protocol as protocol_of,
 };
-#[cfg(feature = "relay")]
+#[cfg(feature = "http-client")]
 pub use crate::exchange::HttpExchanger;
 pub use crate::gate::program::*;
 #[cfg(feature = "introspection")]

@@ -307,7 +307,7 @@ def words_of_the_program(gate):
     for kind, name in re.findall(r'(?m)^    [A-Z_]+ = (Counter|Gauge|Histogram) "(\w+)"', families):
         prefix, suffix = "" if name.startswith("process_") else "rotogate_", "_total" if kind == "Counter" else ""
         yield ("docs/metrics.md", f"| `{prefix}{name}{suffix}` |")
-    fields = re.findall(r'field\(\s*"([a-z_.]+)"', read("crates/server/src/log/access_fields.rs"))
+    fields = re.findall(r'field\(\s*"([a-z_.]+)"', read("crates/server/src/log/tests/access_fields.rs"))
     yield from (("docs/logs.md", f"| `{field}` |") for field in fields)
     yield from (("docs/operating.md", f"| {code} |") for code in (0, 1, 2))
     if gate:

@@ -7,13 +7,11 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 
 use super::events::Notice;
-#[cfg(feature = "relay")]
 use crate::relay::{Presented, ProviderReply, ProviderRequest};
 use rotogate_core::client::PresentedClient;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::denial::Denial;
 use rotogate_core::directory::User;
-#[cfg(feature = "relay")]
 use rotogate_core::engine::api_keys::{OwnKeys, OwnKeysRequest};
 use rotogate_core::engine::{IssuedTokens, OwnSessions, OwnSessionsRequest};
 use rotogate_core::fault::Error;
@@ -300,7 +298,6 @@ pub trait CommandHandler: Send + Sync {
     ///
     /// # Errors
     /// The denials of the token, and [`Denial::NoRoute`] from a handler without API keys; a fault of the store.
-    #[cfg(feature = "relay")]
     async fn own_keys(&self, request: OwnKeysRequest) -> Result<OwnKeys, Error> {
         drop(request);
         Err(Denial::NoRoute.into())
@@ -310,7 +307,6 @@ pub trait CommandHandler: Send + Sync {
     ///
     /// # Errors
     /// [`Denial::NoRoute`] from a handler without a provider; the refusals of the relay.
-    #[cfg(feature = "relay")]
     async fn relay(&self, request: RelayRequest) -> Result<ProviderReply, Error> {
         drop(request);
         Err(Denial::NoRoute.into())
@@ -318,7 +314,6 @@ pub trait CommandHandler: Send + Sync {
 }
 
 /// A request to the provider behind a relay.
-#[cfg(feature = "relay")]
 #[derive(Debug)]
 pub enum RelayRequest {
     /// A refresh token to exchange.

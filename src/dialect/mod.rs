@@ -25,7 +25,6 @@ pub mod global_revocation;
 #[cfg(feature = "grpc")]
 pub mod knox;
 pub mod kuzzle;
-#[cfg(feature = "relay")]
 pub mod my_keys;
 pub mod my_sessions;
 pub mod oauth2;
@@ -33,19 +32,16 @@ mod own;
 mod own_resource;
 pub(crate) mod protocol;
 pub(crate) mod registry;
-#[cfg(feature = "relay")]
 pub mod relay;
 #[cfg(feature = "kuzzle")]
 mod socket;
 
 pub use call::{Call, ServedPath, Sources};
-#[cfg(feature = "relay")]
 pub use command::RelayRequest;
 pub use command::{CheckedToken, Command, ExchangeRequest, Outcome, RefreshCredential};
 pub use own::Dialect;
 #[cfg(feature = "program")]
 pub use registry::Options;
-#[cfg(feature = "relay")]
 #[doc(inline)]
 pub use rotogate_core::engine::api_keys::{OwnKeys, OwnKeysAction, OwnKeysRequest};
 pub use rotogate_core::reply::ReplyBody;

@@ -105,7 +105,6 @@ impl OwnResource for MySessions {
         OwnRules::new(self.cookie, self.needs_scope.then_some(Self::SCOPE), self.max_age)
     }
 
-    #[cfg(any(feature = "program", feature = "relay"))]
     fn presented(&self, call: &Call<'_>) -> Result<secrecy::SecretString, Denial> {
         self.request(call).map(|request| request.access)
     }

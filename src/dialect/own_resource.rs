@@ -44,7 +44,6 @@ pub trait OwnResource: fmt::Debug + Any + Send + Sync {
     ///
     /// # Errors
     /// The denial of a head that the endpoint does not allow.
-    #[cfg(any(feature = "program", feature = "relay"))]
     fn presented(&self, call: &Call<'_>) -> Result<SecretString, Denial>;
 
     /// The greatest age of a login by session cookie, for a change.

@@ -30,7 +30,6 @@ pub struct Options {
     /// The options of [`kuzzle`].
     pub kuzzle: kuzzle::Kuzzle,
     /// The options of [`my_keys`](super::my_keys).
-    #[cfg(feature = "relay")]
     pub my_keys: super::my_keys::MyKeys,
     /// The options of [`my_sessions`].
     pub my_sessions: my_sessions::MySessions,
@@ -44,7 +43,6 @@ pub fn by_name(name: &str, options: &Options) -> Option<Box<dyn Dialect>> {
         #[cfg(feature = "grpc")]
         KNOX => Some(Box::<knox::Knox>::default()),
         KUZZLE => Some(Box::new(options.kuzzle)),
-        #[cfg(feature = "relay")]
         MY_KEYS => Some(Box::new(options.my_keys)),
         MY_SESSIONS => Some(Box::new(options.my_sessions)),
         // Only for the dialect's paths and defaults. `GateBuilder::browser` makes the endpoint.
@@ -64,10 +62,7 @@ pub fn protocol(dialect: &dyn Dialect) -> Option<&dyn Protocol> {
         .or_else(|| is::<events::Events>(dialect));
     #[cfg(feature = "grpc")]
     let found = found.or_else(|| is::<knox::Knox>(dialect));
-    #[cfg(feature = "relay")]
-    let found =
-        found.or_else(|| is::<super::my_keys::MyKeys>(dialect)).or_else(|| is::<super::relay::RelayDialect>(dialect));
-    found
+    found.or_else(|| is::<super::my_keys::MyKeys>(dialect)).or_else(|| is::<super::relay::RelayDialect>(dialect))
 }
 
 /// The names of the built-in dialects that begin sessions.

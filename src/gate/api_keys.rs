@@ -141,7 +141,6 @@ impl RequireLayer {
 
 impl Gate {
     /// The API keys, if the gate has some: see [`GateBuilder::api_keys`](super::GateBuilder::api_keys).
-    #[cfg(feature = "relay")]
     pub fn api_keys(&self) -> Option<GateApiKeys> {
         self.0.running.api_keys.is_some().then(|| GateApiKeys(self.clone()))
     }

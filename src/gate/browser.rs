@@ -11,7 +11,7 @@ use super::endpoint::Endpoint;
 use super::origin::{SessionRules, origin_of};
 use crate::dialect::browser::device::{REGISTRATION, set_cookie};
 use crate::dialect::browser::target::{LoginTarget, LoginTargets};
-use crate::dialect::browser::{BrowserDialect, CALLBACK, LOGIN, NAME};
+use crate::dialect::browser::{BrowserDialect, CALLBACK, LOGIN, LoginPage, NAME};
 use rotogate_core::denial::Class;
 use rotogate_core::engine::{BrowserLogin, Engine};
 use rotogate_core::fault::Error;
@@ -34,7 +34,6 @@ pub(super) mod transaction;
 #[cfg(feature = "browser-oidc")]
 pub(super) mod vault;
 
-use crate::dialect::browser::LoginPage;
 pub use sessions::BrowserSessions;
 pub(super) use sessions::{keep_cookie, presented, presented_to_handler};
 

@@ -73,9 +73,7 @@ pub struct GateBuilder {
     trusted: Vec<IssuerRules>,
     store: Option<Arc<dyn Store>>,
     staleness: Staleness,
-    #[cfg(feature = "relay")]
     relay_store: Option<Arc<dyn rotogate_core::store::relay::RelayStore>>,
-    #[cfg(feature = "relay")]
     api_keys: Option<rotogate_core::api_key::ApiKeySettings>,
     directory: Option<Arc<dyn Directory>>,
     passwords: Option<Arc<Passwords>>,
@@ -299,7 +297,6 @@ impl GateBuilder {
 
     /// The store of the records of relays, and of the provider's tokens behind browser sessions. It may be the gate's
     /// own store.
-    #[cfg(any(feature = "relay", feature = "browser-oidc"))]
     #[must_use]
     pub fn relay_store(mut self, store: Arc<dyn rotogate_core::store::relay::RelayStore>) -> Self {
         self.relay_store = Some(store);
@@ -308,7 +305,6 @@ impl GateBuilder {
 
     /// Lets callers present API keys, on routes that take them ([`RoutePolicy::api_key`](crate::route::RoutePolicy::api_key)).
     /// Their records are in the [store of relays](Self::relay_store).
-    #[cfg(feature = "relay")]
     #[must_use]
     pub fn api_keys(mut self, settings: rotogate_core::api_key::ApiKeySettings) -> Self {
         self.api_keys = Some(settings);

@@ -72,9 +72,7 @@ pub struct Endpoint {
     accepts: Vec<Box<str>>,
     pub(super) account: Option<Box<str>>,
     listeners: Vec<Box<str>>,
-    #[cfg(feature = "relay")]
     relay_config: Option<super::relay::RelayConfig>,
-    #[cfg(feature = "relay")]
     relay: Option<Arc<super::relay::EndpointRelay>>,
     /// The login of browsers, if this is the browser endpoint.
     pub(super) browser: Option<Arc<BrowserEndpoint>>,
@@ -128,9 +126,7 @@ impl Endpoint {
             accepts: Vec::new(),
             account: None,
             listeners: Vec::new(),
-            #[cfg(feature = "relay")]
             relay_config: None,
-            #[cfg(feature = "relay")]
             relay: None,
             browser: None,
         }
@@ -196,7 +192,6 @@ impl Endpoint {
     }
 
     /// Relays requests of this endpoint to a provider.
-    #[cfg(feature = "relay")]
     #[must_use]
     pub fn relay(mut self, config: super::relay::RelayConfig) -> Self {
         self.relay_config = Some(config);
@@ -204,7 +199,6 @@ impl Endpoint {
     }
 
     /// Makes the relay, if the endpoint has one.
-    #[cfg(feature = "relay")]
     pub(super) fn begin_relay(
         &mut self,
         shared: &super::relay::Shared,
@@ -215,7 +209,6 @@ impl Endpoint {
     }
 
     /// Keeps the running relay of the same path, if the endpoint has a relay. Returns the relay with its new settings.
-    #[cfg(feature = "relay")]
     pub(super) fn go_on_with(
         &mut self,
         running: &[Arc<super::relay::EndpointRelay>],

@@ -56,7 +56,7 @@ impl Inner {
     }
 }
 
-#[cfg(all(test, feature = "relay"))]
+#[cfg(test)]
 mod tests {
     use std::convert::Infallible;
     use std::sync::Arc;

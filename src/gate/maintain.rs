@@ -303,7 +303,6 @@ async fn sweep(gate: Arc<Running>, unswept: &mut (StoreFaults, StoreFaults)) {
     if let Some(swept) = swept {
         tracing::debug!(sessions = swept.sessions, revocations = swept.revocations, listed, "swept");
     }
-    #[cfg(feature = "relay")]
     if let Some(store) = &gate.records {
         unswept.1.heed(
             &gate,
@@ -312,12 +311,10 @@ async fn sweep(gate: Arc<Running>, unswept: &mut (StoreFaults, StoreFaults)) {
             "relay records not swept; next attempt in a minute",
         );
     }
-    #[cfg(feature = "relay")]
     write_key_uses(&gate, &mut unswept.1).await;
 }
 
 /// Writes when API keys were used, and renews their HMACs under the current secret.
-#[cfg(feature = "relay")]
 async fn write_key_uses(gate: &Running, unwritten: &mut StoreFaults) {
     let Some(keys) = &gate.api_keys else { return };
     if let Err(error) = keys.write_uses(&gate.engine).await

@@ -7,9 +7,8 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, Method};
 
-use super::Inner;
 use super::builder::BuildError;
-use super::resources;
+use super::{Inner, resources};
 use crate::dialect::said_json;
 use rotogate_core::denial::{CallFlaw, Denial};
 use rotogate_core::limit::RunningLimit;

@@ -44,7 +44,6 @@ use rotogate_core::token::claims::AccessToken;
 use rotogate_core::token::keyring::Keyring;
 use rotogate_core::verify_cache::{MissContext, TokenChecker};
 
-#[cfg(feature = "relay")]
 mod api_keys;
 #[cfg(feature = "program")]
 mod authorizer;
@@ -88,8 +87,6 @@ pub(crate) mod program;
 mod provider_token;
 mod readiness;
 #[cfg(feature = "program")]
-#[cfg(feature = "relay")]
-#[cfg(feature = "relay")]
 mod relay;
 mod replace;
 mod reply_guard;
@@ -106,7 +103,6 @@ mod tunnel;
 mod upgrade;
 mod verdict;
 
-#[cfg(feature = "relay")]
 pub use api_keys::GateApiKeys;
 pub use body::GateBody;
 pub use browser::{Browser, BrowserSessions};
@@ -121,9 +117,7 @@ pub use layer::{GateLayer, GateService, Judgement, PermittedRequest, ResponseFut
 pub use provider_token::ProviderToken;
 pub use readiness::Readiness;
 pub use require::{Require, RequireLayer};
-#[cfg(feature = "relay")]
 pub use rotogate_core::api_key::{ApiKey, ApiKeySettings, KeyPrefix, NewApiKey};
-#[cfg(feature = "relay")]
 pub use rotogate_core::engine::api_keys::{KeyRefusal, ListedKeys};
 pub use rotogate_core::engine::{GateEvent, GateEvents, IssuedTokens};
 pub use rotogate_core::headers::Peer;
@@ -141,7 +135,6 @@ pub(crate) use handle::Gate;
 pub(crate) use identity::Identity;
 
 // Further items that only the program needs, without a promise of compatibility, as in `crate::program`.
-#[cfg(feature = "relay")]
 pub use relay::RelayConfig;
 #[cfg(feature = "program")]
 pub use {

@@ -4,8 +4,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, StatusCode};
-use http::{Request, header::HOST};
+use http::{HeaderMap, Request, StatusCode, header::HOST};
 
 use super::{Inner, endpoint::Hit};
 use crate::dialect::{Dialect, Reply};

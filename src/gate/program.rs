@@ -8,9 +8,7 @@ use std::time::Duration;
 use http::Request;
 
 use super::overloaded::overloaded;
-#[cfg(feature = "relay")]
-use super::relay;
-use super::{Gate, Sessions, Verdict, Whose};
+use super::{Gate, Sessions, Verdict, Whose, relay};
 use crate::dialect::Reply;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::counters::{CountedCommits, CountedDurations};
@@ -57,7 +55,6 @@ impl Gate {
     /// Resolves once no refresh token is on its way to a provider. A process that is about to stop awaits this: a
     /// client that disconnects does not end its exchange, and the record of an aborted exchange says only that it
     /// began.
-    #[cfg(feature = "relay")]
     pub async fn relays_idle(&self) {
         for relay in &self.0.running.relays {
             relay.idle().await;
@@ -133,16 +130,11 @@ impl Gate {
 
     /// How often refresh tokens were relayed, by result.
     pub fn relay_exchanges(&self) -> Vec<(&'static str, u64)> {
-        #[cfg(feature = "relay")]
-        {
-            let mut sums = [0; relay::RESULTS.len()];
-            for relay in &self.0.running.relays {
-                sums.iter_mut().zip(relay.exchanges()).for_each(|(sum, count)| *sum += count);
-            }
-            relay::RESULTS.into_iter().zip(sums).collect()
+        let mut sums = [0; relay::RESULTS.len()];
+        for relay in &self.0.running.relays {
+            sums.iter_mut().zip(relay.exchanges()).for_each(|(sum, count)| *sum += count);
         }
-        #[cfg(not(feature = "relay"))]
-        Vec::new()
+        relay::RESULTS.into_iter().zip(sums).collect()
     }
 
     /// The time since the last contact with a store that gates share; `None` if no other gate writes to the store.

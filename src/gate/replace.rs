@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-#[cfg(feature = "relay")]
 use super::relay::NextRelay;
 use super::{Bounds, BuildError, Gate, Rates, builder, nodes};
 use rotogate_core::token::claims::TokenStyle;
@@ -25,7 +24,6 @@ pub struct PreparedRules {
     pub(super) gate: Gate,
     pub(super) styles: Vec<(Box<str>, TokenStyle)>,
     pub(super) identity: IdentityHeaders,
-    #[cfg(feature = "relay")]
     pub(super) relays: Vec<NextRelay>,
     pub(super) rates: Rates,
     pub(super) keep_login_origin: bool,
@@ -51,7 +49,6 @@ impl PreparedKeys {
         gate.engine.set_sources(Arc::clone(verifier.sources()));
         // The verifier is replaced first, because otherwise the gate could mint a token that it refuses.
         let other = gate.checker.set_verifier(verifier);
-        #[cfg(feature = "relay")]
         gate.running.relays.iter().for_each(|relay| relay.set_keyring(&keyring));
         if keyring.fingerprint() != *gate.running.row.get().keyring {
             nodes::keys::say(&gate.running.row, &keyring, gate.engine.clock().now());
@@ -132,16 +129,7 @@ impl Gate {
     /// the gate that this returns.
     #[cfg(feature = "program")]
     pub fn use_rules(&self, prepared: PreparedRules) -> Self {
-        let PreparedRules {
-            gate,
-            styles,
-            identity,
-            #[cfg(feature = "relay")]
-            relays,
-            rates,
-            keep_login_origin,
-            max_stream,
-        } = prepared;
+        let PreparedRules { gate, styles, identity, relays, rates, keep_login_origin, max_stream } = prepared;
         // Put the rules in force first: from then on, each of the two gates strips the identity headers of both gates.
         self.0.running.put_in_force(&gate.0);
         self.0.is_replaced.store(true, std::sync::atomic::Ordering::Release);
@@ -151,7 +139,6 @@ impl Gate {
         gate.0.limits.put_in_force(gate.0.engine.limits());
         self.0.leases.set_max_stream(max_stream);
         self.0.checker.set_identity(identity);
-        #[cfg(feature = "relay")]
         relays.into_iter().for_each(|(relay, config)| relay.replace(config, &self.keyring()));
         self.0.running.clients.store(Arc::new(gate.0.clients.ids()));
         gate

@@ -18,8 +18,7 @@ use rotogate_core::context::Context;
 use rotogate_core::lease::{Lease, LeaseEnd};
 use rotogate_core::policy::Permitted;
 use rotogate_core::reply::{GrpcCode, grpc_trailers};
-use rotogate_core::route::OnExpiry;
-use rotogate_core::route::Route;
+use rotogate_core::route::{OnExpiry, Route};
 use rotogate_core::verify_cache::Verified;
 
 /// How often a long reply is checked, which is also the longest delay of its end (requirement T9 bounds tunnels in the

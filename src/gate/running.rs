@@ -15,7 +15,6 @@ use super::browser::given::GivenCookies;
 use super::endpoint::grants::GrantResults;
 use super::fault_log::FaultLog;
 use super::notice::Notices;
-#[cfg(feature = "relay")]
 use super::relay::EndpointRelay;
 use rotogate_core::dpop::Dpop;
 use rotogate_core::engine::Engine;
@@ -62,13 +61,10 @@ pub(crate) struct Running {
     #[cfg(feature = "browser-oidc")]
     pub(super) spent_logins: super::browser::transaction::SpentLogins,
     /// The store of the relays' records, and of used assertions.
-    #[cfg(feature = "relay")]
     pub(super) records: Option<Arc<dyn rotogate_core::store::relay::RelayStore>>,
     /// The API keys, if they are configured.
-    #[cfg(feature = "relay")]
     pub(super) api_keys: Option<Arc<rotogate_core::engine::api_keys::ApiKeys>>,
     /// The relays of the endpoints. Replacing the rules keeps them.
-    #[cfg(feature = "relay")]
     pub(super) relays: Vec<Arc<EndpointRelay>>,
     /// The gate with the rules in force.
     pub(super) in_force: Mutex<Weak<Inner>>,

@@ -86,22 +86,6 @@ impl Proofs {
     pub(super) async fn use_in_store(&self, proof: &GoodProof, store: &dyn SharedStore) -> Result<(), Error> {
         once_in_store(store, proof.id.name(), COUNTS_FOR).await
     }
-
-    /// Fills the memory with proofs, each with a different key.
-    #[cfg(test)]
-    pub(super) fn fill(&self, now: Timestamp) {
-        for n in 0..MAX_SEEN {
-            let mut key = [0; 32];
-            key[..8].copy_from_slice(&n.to_be_bytes());
-            let key = rotogate_core::thumbprint::KeyThumbprint::from_bytes(key);
-            let _ = self.seen.record(&self.seen.name(&key, "a", now), now);
-        }
-    }
-
-    #[cfg(test)]
-    pub(super) fn held(&self) -> u64 {
-        self.seen.held()
-    }
 }
 
 #[cfg(test)]

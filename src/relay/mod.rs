@@ -9,6 +9,7 @@
 
 mod dpop;
 pub mod engine;
+#[cfg(feature = "http-client")]
 pub mod http;
 pub mod oauth;
 pub mod provider;
@@ -17,6 +18,7 @@ pub mod seal;
 pub use engine::{
     AfterUnknown, EndTokens, Presented, Relay, RelayAnswer, RelayParts, RelayRules, RelaySettings, Source,
 };
+#[cfg(feature = "http-client")]
 pub use http::{HttpCaller, OAuthProvider, ProviderUrls, UrlSource};
 pub use provider::{Meaning, Provider, ProviderReply, ProviderRequest, SendError};
 pub use seal::{Params, Presenter, Sealer};

@@ -21,7 +21,7 @@ use rotogate::route::{Auth, Condition, Route, RoutePolicy, StepUp};
 use rotogate::session::Scope;
 use rotogate_core::clock::{ManualTime, TimeSource, Timestamp};
 use rotogate_core::introspection::{Introspection, IntrospectionFault, Introspector};
-use rotogate_core::store::memory::nodes::{MemoryNode, Way};
+use rotogate_core::store::conformance::nodes::{MemoryNode, Way};
 use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::live_keys::{FetchRules, LiveKeys};
 use rotogate_core::token::verify::{IssuerKeys, IssuerRules, Keys};

@@ -17,7 +17,7 @@ use rotogate::route::{LimitPer, Mcp, RateLimit, Resource, Route, RoutePolicy};
 use rotogate::store::Store;
 use rotogate::token::Algorithm;
 use rotogate_core::clock::{ManualTime, TimeSource, Timestamp};
-use rotogate_core::store::memory::nodes::{MemoryNode, Way};
+use rotogate_core::store::conformance::nodes::{MemoryNode, Way};
 use rotogate_core::token::keyring::Keyring;
 use serde_json::json;
 use support::events::Events;

@@ -15,7 +15,7 @@ use rotogate::gate::{Endpoint, Peer, Rate, Rates};
 use rotogate::store::Store;
 use rotogate::token::Algorithm;
 use rotogate_core::clock::{ManualTime, TimeSource, Timestamp};
-use rotogate_core::store::memory::nodes::{MemoryNode, Way};
+use rotogate_core::store::conformance::nodes::{MemoryNode, Way};
 use rotogate_core::token::keyring::Keyring;
 use secrecy::ExposeSecret;
 

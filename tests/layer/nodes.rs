@@ -14,7 +14,7 @@ use rotogate::store::{Filter, Store};
 use rotogate::token::Algorithm;
 use rotogate_core::clock::{ManualTime, TimeSource, Timestamp};
 use rotogate_core::store::Staleness;
-use rotogate_core::store::memory::nodes::{Backup, MemoryNode, Way};
+use rotogate_core::store::conformance::nodes::{Backup, MemoryNode, Way};
 use rotogate_core::token::keyring::Keyring;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;

@@ -23,7 +23,7 @@ use rotogate::store::Store;
 use rotogate::token::{Algorithm, Keyring};
 use rotogate_core::clock::{ManualTime, TimeSource, Timestamp};
 use rotogate_core::headers::Peer;
-use rotogate_core::store::memory::nodes::{MemoryNode, Way};
+use rotogate_core::store::conformance::nodes::{MemoryNode, Way};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tower::{Layer, Service, ServiceExt};

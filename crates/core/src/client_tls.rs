@@ -145,14 +145,6 @@ impl Tls {
     }
 }
 
-/// The system's authorities, for a driver with a TLS configuration of its own. Those that it could not parse are left
-/// out, because one of them would fail every connection.
-pub fn system_authorities() -> Vec<CertificateDer<'static>> {
-    let mut parsable = RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs().certs;
-    found.into_iter().filter(|certificate| parsable.add(certificate.clone()).is_ok()).collect()
-}
-
 /// The certificates of a PEM text; at least one.
 fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();

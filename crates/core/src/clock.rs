@@ -23,6 +23,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
 
+#[cfg(any(test, feature = "test-util"))]
+mod test;
+#[cfg(any(test, feature = "test-util"))]
+pub use test::ManualTime;
+
 /// The end of the year 9999, in seconds: no genuine token has a later time, and up to it no calculation overflows.
 pub(crate) const LAST_SECOND: u64 = 253_402_300_799;
 
@@ -231,55 +236,6 @@ impl TimeSource for SystemTime {
 
     fn monotonic(&self) -> Duration {
         self.start.elapsed()
-    }
-}
-
-/// A clock that stands still until a test moves it.
-///
-/// ```
-/// use std::time::Duration;
-/// use rotogate::clock::{ManualTime, TimeSource, Timestamp};
-///
-/// let time = ManualTime::at(Timestamp::from_secs(1_800_000_000));
-/// let builder = rotogate::Gate::builder().time(time.clone());
-/// # let _ = builder;
-/// time.advance(Duration::from_secs(600));
-/// assert_eq!(time.wall(), Timestamp::from_secs(1_800_000_600));
-/// ```
-#[cfg(any(test, feature = "test-util"))]
-#[derive(Debug)]
-pub struct ManualTime {
-    wall: AtomicU64,
-    monotonic: AtomicU64,
-}
-
-#[cfg(any(test, feature = "test-util"))]
-impl ManualTime {
-    /// A clock at `wall`.
-    pub fn at(wall: Timestamp) -> Arc<Self> {
-        Arc::new(Self { wall: AtomicU64::new(wall.0), monotonic: AtomicU64::new(0) })
-    }
-
-    /// Moves both clocks forward.
-    pub fn advance(&self, by: Duration) {
-        self.wall.fetch_add(millis(by), Ordering::SeqCst);
-        self.monotonic.fetch_add(millis(by), Ordering::SeqCst);
-    }
-
-    /// Sets the wall clock alone, forward or back.
-    pub fn set_wall(&self, to: Timestamp) {
-        self.wall.store(to.0, Ordering::SeqCst);
-    }
-}
-
-#[cfg(any(test, feature = "test-util"))]
-impl TimeSource for ManualTime {
-    fn wall(&self) -> Timestamp {
-        Timestamp(self.wall.load(Ordering::SeqCst))
-    }
-
-    fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.monotonic.load(Ordering::SeqCst))
     }
 }
 

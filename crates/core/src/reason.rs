@@ -42,7 +42,6 @@ impl Reason {
     /// One of the gate's own endpoints executed the request.
     pub const ANSWERED: Self = Self::new("answered", ReasonKind::Served);
     /// A relay's provider refused the request, and the gate forwarded its reply.
-    #[cfg(feature = "relay")]
     pub const PROVIDER_REFUSED: Self = Self::new("provider_refused", ReasonKind::Refused);
     /// The upstream did not accept the token that its provider issued for the caller.
     pub const UPSTREAM_UNAUTHORIZED: Self = Self::new("upstream_unauthorized", ReasonKind::Failed);

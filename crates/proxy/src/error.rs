@@ -2,8 +2,7 @@
 //! details.
 
 use std::error::Error as StdError;
-use std::fmt;
-use std::io;
+use std::{fmt, io};
 
 use http::{HeaderValue, Response, StatusCode, header};
 use hyper_util::client::legacy;

@@ -59,7 +59,6 @@ mod loss;
 mod migrate;
 mod options;
 mod record;
-#[cfg(feature = "relay")]
 mod relay;
 mod shared;
 mod store;

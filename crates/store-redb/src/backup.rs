@@ -7,14 +7,12 @@ use redb::{
 };
 
 use super::open;
-use super::schema::{BY_END, BY_SUBJECT, BY_UNTIL, LIVE, LOG, META, REVOCATIONS, SESSIONS, failed};
-#[cfg(feature = "relay")]
-use super::schema::{RELAYS, RELAYS_BY_UNTIL, decode_relay};
+use super::schema::{
+    BY_END, BY_SUBJECT, BY_UNTIL, LIVE, LOG, META, RELAYS, RELAYS_BY_UNTIL, REVOCATIONS, SESSIONS, decode_relay, failed,
+};
 use rotogate_core::private_file::{self, Unpublished};
 use rotogate_core::store::StoreError;
-#[cfg(feature = "relay")]
 use rotogate_core::store::kit::encoding::encode;
-#[cfg(feature = "relay")]
 use rotogate_core::store::relay::{KEY_OWNER, RelayId};
 
 /// Rows per transaction of the copy, so that it needs little memory.
@@ -57,7 +55,6 @@ fn copy_tables(read: &ReadTransaction, into: &Database) -> Result<(), redb::Erro
     copy_table(read, into, REVOCATIONS)?;
     copy_table(read, into, BY_UNTIL)?;
     copy_table(read, into, LOG)?;
-    #[cfg(feature = "relay")]
     copy_rows(read, into)?;
     // Other records of the relay are not copied. They end within a minute, except the vaults of browser sessions. The
     // refresh token in a vault may be spent by the time that the copy is used, and a strict provider would treat it as
@@ -71,7 +68,6 @@ fn copy_tables(read: &ReadTransaction, into: &Database) -> Result<(), redb::Erro
 }
 
 /// Copies the API keys, which are rows among the records of the relay.
-#[cfg(feature = "relay")]
 fn copy_rows(read: &ReadTransaction, into: &Database) -> Result<(), redb::Error> {
     if !read.list_tables()?.any(|table| table.name() == RELAYS.name()) {
         return Ok(());

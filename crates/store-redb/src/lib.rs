@@ -57,7 +57,6 @@ mod copy;
 mod load;
 mod open;
 mod options;
-#[cfg(feature = "relay")]
 mod relay;
 mod schema;
 mod staged;

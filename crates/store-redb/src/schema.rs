@@ -23,13 +23,11 @@ use rotogate_core::clock::Timestamp;
 use rotogate_core::revocation::{Effect, Revocation, Target};
 use rotogate_core::session::{Session, SessionId};
 use rotogate_core::store::kit::encoding::{decode, decode_session, decode_target, encode, encode_target};
-#[cfg(feature = "relay")]
 use rotogate_core::store::relay::{RelayId, RelayRecord, RelayRows};
 use rotogate_core::store::rules::{Failure, State};
 use rotogate_core::store::{StoreError, Swept};
 
 pub(super) type Id = [u8; 16];
-#[cfg(feature = "relay")]
 pub(super) type RelayKey = [u8; 32];
 
 pub(super) const SESSIONS: TableDefinition<&Id, &[u8]> = TableDefinition::new("sessions");
@@ -40,9 +38,7 @@ pub(super) const REVOCATIONS: TableDefinition<&[u8], &[u8]> = TableDefinition::n
 pub(super) const BY_UNTIL: TableDefinition<(u64, &[u8]), ()> = TableDefinition::new("revocations_by_until");
 pub(super) const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("revocation_log");
 /// Created by the first write, so a store may lack this table. Earlier versions of the program ignore it.
-#[cfg(feature = "relay")]
 pub(super) const RELAYS: TableDefinition<&RelayKey, &[u8]> = TableDefinition::new("relay_records");
-#[cfg(feature = "relay")]
 pub(super) const RELAYS_BY_UNTIL: TableDefinition<(u64, &RelayKey), ()> =
     TableDefinition::new("relay_records_by_until");
 pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("rotogate_meta");
@@ -84,7 +80,6 @@ struct RevocationRow {
     until: Timestamp,
 }
 
-#[cfg(feature = "relay")]
 pub(super) fn decode_relay(id: RelayId, bytes: &[u8]) -> Result<RelayRecord, StoreError> {
     decode(format_args!("{id:?}"), bytes)
 }
@@ -136,9 +131,7 @@ pub(super) struct Writing<'t> {
     revocations: Table<'t, &'static [u8], &'static [u8]>,
     by_until: Table<'t, (u64, &'static [u8]), ()>,
     log: Table<'t, u64, &'static [u8]>,
-    #[cfg(feature = "relay")]
     relays: Table<'t, &'static RelayKey, &'static [u8]>,
-    #[cfg(feature = "relay")]
     relays_by_until: Table<'t, (u64, &'static RelayKey), ()>,
     meta: Table<'t, &'static str, &'static [u8]>,
     head: StoreHead,
@@ -159,9 +152,7 @@ impl<'t> Writing<'t> {
             revocations: transaction.open_table(REVOCATIONS)?,
             by_until: transaction.open_table(BY_UNTIL)?,
             log: transaction.open_table(LOG)?,
-            #[cfg(feature = "relay")]
             relays: transaction.open_table(RELAYS)?,
-            #[cfg(feature = "relay")]
             relays_by_until: transaction.open_table(RELAYS_BY_UNTIL)?,
             meta,
             head,
@@ -397,7 +388,6 @@ impl State for Writing<'_> {
     }
 }
 
-#[cfg(feature = "relay")]
 impl RelayRows for Writing<'_> {
     fn relay(&self, id: RelayId) -> Result<Option<RelayRecord>, Failure> {
         let row = self.relays.get(&id.0).map_err(broken)?;

@@ -81,38 +81,6 @@ impl StagedFile {
         Ok(())
     }
 
-    /// Makes every write fail from now on, like a broken disk.
-    #[cfg(test)]
-    pub(super) fn fail(&self) {
-        self.0.failing.store(true, Ordering::SeqCst);
-    }
-
-    /// The number of held steps.
-    #[cfg(test)]
-    pub(super) fn steps(&self) -> usize {
-        self.held().unwrap().steps.len()
-    }
-
-    /// The content of the file that a crash after `steps` steps may leave, if the content was `image` before. Writes
-    /// that were not synced have reached the disk only if `survives` returns true for them.
-    #[cfg(test)]
-    pub(super) fn crash(&self, mut image: Vec<u8>, steps: usize, mut survives: impl FnMut() -> bool) -> Vec<u8> {
-        let held = self.held().unwrap();
-        let taken = &held.steps[..steps];
-        let synced = taken.iter().rposition(|step| matches!(step, FileOperation::Sync)).unwrap_or(0);
-        for (n, step) in taken.iter().enumerate() {
-            match step {
-                FileOperation::Write(offset, bytes) if n < synced || survives() => {
-                    let start = usize::try_from(*offset).unwrap();
-                    image[start..start + bytes.len()].copy_from_slice(bytes);
-                }
-                FileOperation::Length(length) => image.resize(usize::try_from(*length).unwrap(), 0),
-                FileOperation::Write(..) | FileOperation::Sync => {}
-            }
-        }
-        image
-    }
-
     fn held(&self) -> io::Result<MutexGuard<'_, StagedWrites>> {
         self.0.held.lock().map_err(|_| io::Error::other("a panic while the store was being opened"))
     }
@@ -270,6 +238,37 @@ impl StorageBackend for StagedFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl StagedFile {
+        /// Makes every write fail from now on, like a broken disk.
+        pub(crate) fn fail(&self) {
+            self.0.failing.store(true, Ordering::SeqCst);
+        }
+
+        /// The number of held steps.
+        pub(crate) fn steps(&self) -> usize {
+            self.held().unwrap().steps.len()
+        }
+
+        /// The content of the file that a crash after `steps` steps may leave, if the content was `image` before. Writes
+        /// that were not synced have reached the disk only if `survives` returns true for them.
+        pub(crate) fn crash(&self, mut image: Vec<u8>, steps: usize, mut survives: impl FnMut() -> bool) -> Vec<u8> {
+            let held = self.held().unwrap();
+            let taken = &held.steps[..steps];
+            let synced = taken.iter().rposition(|step| matches!(step, FileOperation::Sync)).unwrap_or(0);
+            for (n, step) in taken.iter().enumerate() {
+                match step {
+                    FileOperation::Write(offset, bytes) if n < synced || survives() => {
+                        let start = usize::try_from(*offset).unwrap();
+                        image[start..start + bytes.len()].copy_from_slice(bytes);
+                    }
+                    FileOperation::Length(length) => image.resize(usize::try_from(*length).unwrap(), 0),
+                    FileOperation::Write(..) | FileOperation::Sync => {}
+                }
+            }
+            image
+        }
+    }
 
     fn file(content: &[u8]) -> (tempfile::NamedTempFile, StagedFile) {
         let temporary = tempfile::NamedTempFile::new().unwrap();

@@ -16,7 +16,6 @@ mod crash;
 mod holding;
 mod loading;
 mod opening;
-#[cfg(feature = "relay")]
 mod relay;
 
 const KEYRING: Uuid = Uuid::from_u128(0x6b65_7973);

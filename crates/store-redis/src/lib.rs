@@ -59,7 +59,6 @@ mod opening;
 mod options;
 mod partitions;
 mod record;
-#[cfg(feature = "relay")]
 mod relay;
 mod revoke;
 mod script;

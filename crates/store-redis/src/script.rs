@@ -33,7 +33,6 @@ scripts! {
     NODES = "nodes",
 }
 
-#[cfg(feature = "relay")]
 scripts! {
     RELAY_INSERT = "relay_insert",
     RELAY_SWAP = "relay_swap",

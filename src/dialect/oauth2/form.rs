@@ -57,7 +57,6 @@ pub(in crate::dialect) fn read_with(call: &Call<'_>, lists: &[&str]) -> Result<F
 
 impl Form {
     /// All parameters, in their order.
-    #[cfg(feature = "relay")]
     pub(in crate::dialect) fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
         self.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }

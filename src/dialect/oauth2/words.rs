@@ -231,7 +231,6 @@ fn unavailable(wait: Duration) -> Reply {
 }
 
 /// A refusal in the form of RFC 6749 §5.2.
-#[cfg(feature = "relay")]
 pub(in crate::dialect) fn refusal(status: StatusCode, error: &str, error_description: &str) -> Reply {
     json(status, &Refusal { error, error_description })
 }

@@ -21,12 +21,12 @@ use rotogate_core::fault::Error;
 use rotogate_core::reason::Reason;
 
 mod envelope;
-#[cfg(feature = "grpc")]
+#[cfg(all(feature = "grpc", feature = "http-client"))]
 mod knox;
 mod oauth;
 
 pub use envelope::{EnvelopeProvider, PASSWORD};
-#[cfg(feature = "grpc")]
+#[cfg(all(feature = "grpc", feature = "http-client"))]
 pub use knox::KnoxProvider;
 
 #[cfg(test)]
@@ -49,7 +49,7 @@ pub enum Wire {
     /// The envelope: `PUT /api/v2/auth/token`.
     Envelope,
     /// gRPC.
-    #[cfg(feature = "grpc")]
+    #[cfg(all(feature = "grpc", feature = "http-client"))]
     Knox,
 }
 
@@ -58,7 +58,7 @@ impl Wire {
     pub const fn is_grpc(self) -> bool {
         match self {
             Self::OAuth | Self::Envelope => false,
-            #[cfg(feature = "grpc")]
+            #[cfg(all(feature = "grpc", feature = "http-client"))]
             Self::Knox => true,
         }
     }
@@ -93,7 +93,7 @@ impl RelayDialect {
         match self.wire {
             Wire::OAuth => oauth::read(self, call),
             Wire::Envelope => envelope::read(self, call),
-            #[cfg(feature = "grpc")]
+            #[cfg(all(feature = "grpc", feature = "http-client"))]
             Wire::Knox => Err(Denial::MalformedRequest("a gRPC call is answered as a whole")),
         }
     }
@@ -102,7 +102,7 @@ impl RelayDialect {
         let (written, is_granted) = match self.wire {
             Wire::OAuth => (oauth::reply(call, reply), reply.status == 200),
             Wire::Envelope => (envelope::reply(reply), envelope::is_granted(reply)),
-            #[cfg(feature = "grpc")]
+            #[cfg(all(feature = "grpc", feature = "http-client"))]
             Wire::Knox => (self.refusal(call, &Denial::NoRoute.into()), false),
         };
         (written, if is_granted { Reason::ANSWERED } else { Reason::PROVIDER_REFUSED })
@@ -112,7 +112,7 @@ impl RelayDialect {
         match self.wire {
             Wire::OAuth => oauth::refusal(call.headers, error),
             Wire::Envelope => Envelope::default().refusal(call, error),
-            #[cfg(feature = "grpc")]
+            #[cfg(all(feature = "grpc", feature = "http-client"))]
             Wire::Knox => knox::refused(error),
         }
     }
@@ -135,7 +135,7 @@ impl Dialect for RelayDialect {
         match self.wire {
             Wire::OAuth => "/auth/token",
             Wire::Envelope => Envelope::default().default_path(),
-            #[cfg(feature = "grpc")]
+            #[cfg(all(feature = "grpc", feature = "http-client"))]
             Wire::Knox => "/user_api.v1.UserApiService",
         }
     }
@@ -152,7 +152,7 @@ impl Dialect for RelayDialect {
                 vec![ServedPath::new(TOKEN, base_path(), &[Method::POST, Method::PUT])]
             }
             Wire::Envelope => vec![ServedPath::new(TOKEN, base_path(), &[Method::PUT])],
-            #[cfg(feature = "grpc")]
+            #[cfg(all(feature = "grpc", feature = "http-client"))]
             Wire::Knox => {
                 let called = |method: &'static str| ServedPath::new(method, format!("{base}/{method}"), POST);
                 let login = self.serves_grant(PASSWORD).then(|| called(super::knox::AUTHN));
@@ -169,7 +169,7 @@ impl Dialect for RelayDialect {
         }
     }
 
-    #[cfg(feature = "grpc")]
+    #[cfg(all(feature = "grpc", feature = "http-client"))]
     fn refuse(&self, headers: &http::HeaderMap, denial: Denial) -> Option<Reply> {
         match self.wire {
             Wire::OAuth | Wire::Envelope => None,
@@ -181,7 +181,7 @@ impl Dialect for RelayDialect {
 #[async_trait]
 impl Protocol for RelayDialect {
     async fn answer(&self, call: &Call<'_>, gate: &dyn CommandHandler) -> Answer {
-        #[cfg(feature = "grpc")]
+        #[cfg(all(feature = "grpc", feature = "http-client"))]
         if self.wire == Wire::Knox {
             return knox::answer(call, gate).await.into();
         }

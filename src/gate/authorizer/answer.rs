@@ -73,7 +73,6 @@ fn of_the_request(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> (Mu
         let goes = |name: &&HeaderName| !names.passes(name, policy) && !name.as_str().starts_with("x-envoy-");
         remove.extend(parts.headers.keys().filter(goes).cloned());
     });
-    #[cfg(feature = "relay")]
     remove.extend(gate.key_headers(parts, policy.credentials.key));
     match cookies_left(gate, parts, permitted) {
         CookiesLeft::All => {}

@@ -14,9 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-#[cfg(feature = "relay")]
-use http::header::AUTHORIZATION;
-use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version};
 use http_body_util::Full;
@@ -191,7 +189,6 @@ impl QuestionForm {
     }
 }
 
-#[cfg(feature = "relay")]
 const KEY_BELONGS: &str = "behind this proxy an API key belongs in Authorization, as a bearer token";
 
 impl Gate {
@@ -345,7 +342,6 @@ impl Authorizer {
         if has_token_in_query(&parts.uri, gate.places(&permitted.route().policy)) {
             return refused(parts, Denial::UnusableCredential);
         }
-        #[cfg(feature = "relay")]
         if self.leaves_key(parts, &permitted) {
             let mut reply = refused(parts, Denial::UnusableCredential);
             reply.headers_mut().insert(answer::DETAIL, HeaderValue::from_static(KEY_BELONGS));
@@ -368,7 +364,6 @@ impl Authorizer {
     /// Would the neighbour forward the client's header with an API key, which it cannot remove? `Authorization` goes in each
     /// example.
     // Requirement K6.
-    #[cfg(feature = "relay")]
     fn leaves_key(&self, parts: &Parts, permitted: &Permitted) -> bool {
         let form = parts.extensions.get().map_or(QuestionForm::Headers, |disguises: &Disguises| disguises.form);
         let takes_keys = permitted.route().policy.credentials.key;

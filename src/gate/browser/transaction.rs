@@ -295,7 +295,7 @@ mod tests {
     use http::header::COOKIE;
     use rotogate_core::clock::ManualTime;
     use rotogate_core::route::StepUp;
-    use rotogate_core::store::memory::nodes::{MemoryNode, Way};
+    use rotogate_core::store::conformance::nodes::{MemoryNode, Way};
 
     const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 

@@ -14,8 +14,6 @@ use crate::gate::browser::device::BrowserDevices;
 use crate::gate::endpoint::Endpoints;
 use crate::gate::fault_log::FaultLog;
 use crate::gate::notice::Notices;
-#[cfg(feature = "relay")]
-#[cfg(feature = "relay")]
 use crate::gate::relay::{EndpointRelay, NextRelay, Shared};
 use crate::gate::replace::PreparedRules;
 use crate::gate::running::Running;
@@ -50,10 +48,7 @@ impl GateBuilder {
         if self.audience.is_empty() {
             self.audience.push((*issuer).into());
         }
-        #[cfg(feature = "relay")]
         let has_records = self.relay_store.is_some();
-        #[cfg(not(feature = "relay"))]
-        let has_records = false;
         self.rules.check(is_issuer, &self.trusted, &self.audience, (&keyring, has_records))?;
         let has_users = self.directory.as_ref().is_some_and(|directory| !directory.is_empty());
         self.rules.check_sources(&mut self.trusted, has_users)?;
@@ -105,7 +100,6 @@ impl GateBuilder {
         let capacity = self.capacity.unwrap_or(DEFAULT_CACHE);
         let requests_per_caller = self.bounds.requests_per_caller;
         let checker = TokenChecker::new(verifier, clock, revocations, identity.clone(), capacity, requests_per_caller);
-        #[cfg(feature = "relay")]
         let checker = checker.with_key_prefix(self.api_keys.as_ref().map(|keys| keys.prefix.clone()));
         let (engine, checker) = (Arc::new(engine), Arc::new(checker));
         report_second_gate(&engine, place);
@@ -157,7 +151,6 @@ impl GateBuilder {
         (limits.shared_by(Arc::clone(&counters) as _, Arc::clone(time)), Some(counters))
     }
 
-    #[cfg(feature = "relay")]
     fn begin_relays(
         &mut self,
         engine: &Arc<Engine>,
@@ -183,9 +176,7 @@ impl GateBuilder {
     fn running(
         &mut self,
         engine: &Arc<Engine>,
-        #[cfg_attr(not(feature = "relay"), expect(unused_variables, reason = "for relays"))] checker: &Arc<
-            TokenChecker,
-        >,
+        checker: &Arc<TokenChecker>,
         row: Arc<LiveRow>,
         (is_issuer, passwords): (bool, Arc<Passwords>),
     ) -> Result<Running, BuildError> {
@@ -213,9 +204,7 @@ impl GateBuilder {
             is_issuer,
             dpop: Arc::new(dpop),
             clients: ArcSwap::default(),
-            #[cfg(feature = "relay")]
             relays: self.begin_relays(engine, checker)?,
-            #[cfg(feature = "relay")]
             api_keys: match self.api_keys.take() {
                 Some(settings) if is_issuer => {
                     let store = self.relay_store.clone().ok_or(BuildError::NoRelayStore)?;
@@ -224,14 +213,12 @@ impl GateBuilder {
                 Some(_) => return Err(BuildError::NoIssuer),
                 None => None,
             },
-            #[cfg(feature = "relay")]
             records: self.relay_store.take(),
             in_force: Mutex::default(),
         })
     }
 
     /// The running relays with their next settings: the relays of endpoints, and the relay of browser logins.
-    #[cfg(feature = "relay")]
     fn next_relays(&mut self, running: &[Arc<EndpointRelay>]) -> Result<Vec<NextRelay>, BuildError> {
         let endpoints = self.rules.endpoints.iter_mut().map(|endpoint| endpoint.go_on_with(running));
         let relays = endpoints.filter_map(Result::transpose).collect::<Result<Vec<_>, _>>()?;
@@ -253,15 +240,11 @@ impl GateBuilder {
         if !old.running.is_issuer && self.rules.need_an_issuer() {
             return Err(BuildError::NoIssuer);
         }
-        #[cfg(feature = "relay")]
         let has_records = old.running.records.is_some();
-        #[cfg(not(feature = "relay"))]
-        let has_records = false;
         self.rules.set_clock(old.engine.clock());
         let keyring = (&*old.engine.keyring(), has_records);
         self.rules.check(old.running.is_issuer, &self.trusted, old.engine.audience(), keyring)?;
         self.rules.check_sources(&mut self.trusted, old.engine.has_users())?;
-        #[cfg(feature = "relay")]
         let relays = self.next_relays(&old.running.relays)?;
         let kept = RunningParts {
             id: old.id,
@@ -276,7 +259,6 @@ impl GateBuilder {
             gate: Gate(Arc::new(self.rules.into_inner(kept, &identity, Some(old))?)),
             styles,
             identity,
-            #[cfg(feature = "relay")]
             relays,
             rates: self.rates,
             keep_login_origin: !self.forget_login_origin,

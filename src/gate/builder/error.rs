@@ -87,13 +87,11 @@ pub enum BuildError {
     OtherKeys(String),
     /// An endpoint has a relay, or browsers log in at a provider, or there are API keys, but the gate has no store for
     /// their records.
-    #[cfg(feature = "relay")]
     #[error(
         "an endpoint with a relay, a login at a provider, or API keys need a store for their records: call `.relay_store(…)`"
     )]
     NoRelayStore,
     /// The new rules name an endpoint with a relay that the running gate does not have.
-    #[cfg(feature = "relay")]
     #[error("the endpoint at {0} has a relay, and the relays of a running gate cannot change")]
     NewRelay(String),
     /// The rules of a profile contradict each other.

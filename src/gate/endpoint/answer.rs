@@ -11,26 +11,23 @@ use http::request::Parts;
 use http_body::Body;
 use http_body_util::BodyExt;
 
-use super::MatchedOperation;
-use super::browser;
 use super::handler::EndpointHandler;
 use super::read::{Reading, Unread};
 use super::table::Ready;
+use super::{MatchedOperation, browser};
 use crate::dialect::{Answer, Call, Consult, Forward, Protocol, Reply, answer::by_command};
 use crate::gate::overloaded::overloaded;
 use crate::gate::possession::certificate_of;
 use crate::gate::stall_timeout::StallTimeout;
 use crate::gate::verdict::Who;
 use crate::gate::{Inner, respond};
-use rotogate_core::credential;
 use rotogate_core::denial::Denial;
-use rotogate_core::dpop;
 use rotogate_core::engine::{Arrival, Origin, RequestNote};
 use rotogate_core::overload::{PoolPermit, Refusal};
 use rotogate_core::reason::Reason;
-use rotogate_core::reply;
 use rotogate_core::route::RoutePolicy;
 use rotogate_core::token::session_cookie;
+use rotogate_core::{credential, dpop, reply};
 
 /// The time limit for the whole body of a streamed request.
 const STREAMED_BODY_TIMEOUT: Duration = Duration::from_secs(60);

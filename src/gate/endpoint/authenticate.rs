@@ -80,7 +80,6 @@ impl EndpointCommand<'_> {
 
 impl Inner {
     /// Records at all gates that an assertion is used.
-    #[cfg(feature = "relay")]
     pub(in crate::gate) async fn use_once(
         &self,
         used: &UsableOnce,
@@ -92,11 +91,5 @@ impl Inner {
             // No gate is built so.
             None => Err(StoreError::new("there is no store for used assertions").into()),
         }
-    }
-
-    /// A gate of this build accepts no assertions.
-    #[cfg(not(feature = "relay"))]
-    pub(in crate::gate) async fn use_once(&self, _: &UsableOnce, _: &str, _: Denial) -> Result<(), Error> {
-        Err(StoreError::new("this build has no store for used assertions").into())
     }
 }

@@ -16,7 +16,6 @@ use rotogate_core::client::{Client, Grant, PresentedClient};
 use rotogate_core::credential::Credential;
 use rotogate_core::denial::{Denial, EventFlaw, NotGood};
 use rotogate_core::dpop::OnceProof;
-#[cfg(feature = "relay")]
 use rotogate_core::engine::api_keys::{ApiKeys, OwnKeys, OwnKeysRequest};
 use rotogate_core::engine::{
     AccountRule, Arrival, Exchange, HeldUp, Login, Origin, OwnSessions, PresentedDevice, Refresh,
@@ -188,7 +187,6 @@ pub(super) async fn own_sessions(
 }
 
 /// Lists, makes, replaces or revokes a user's own API keys.
-#[cfg(feature = "relay")]
 pub(super) async fn own_keys(
     (gate, keys): (&Arc<Inner>, &ApiKeys),
     endpoint: &Ready,

@@ -8,10 +8,9 @@ use http::request::Parts;
 use secrecy::ExposeSecret;
 
 use super::answer::EndpointRequest;
-use super::browser;
 use super::execute::{EndpointCommand, accounts};
 use super::table::Ready;
-use super::{Hit, MatchedOperation};
+use super::{Hit, MatchedOperation, browser};
 use crate::dialect::{OwnAccess, Reply};
 use crate::gate::Inner;
 use rotogate_core::client::Grant;

@@ -79,7 +79,6 @@ impl CommandHandler for EndpointHandler<'_> {
         self.finished(async move { execute::end_elsewhere(&gate, &notice, &origin).await }).await
     }
 
-    #[cfg(feature = "relay")]
     async fn own_keys(&self, request: crate::dialect::OwnKeysRequest) -> Result<crate::dialect::OwnKeys, Error> {
         let (gate, index) = (Arc::clone(self.gate), self.endpoint);
         let (account, origin, device) = (self.account.map(str::to_owned), self.origin.clone(), self.device);
@@ -93,7 +92,6 @@ impl CommandHandler for EndpointHandler<'_> {
         .await
     }
 
-    #[cfg(feature = "relay")]
     async fn relay(&self, request: crate::dialect::RelayRequest) -> Result<crate::relay::ProviderReply, Error> {
         let (gate, index, origin) = (Arc::clone(self.gate), self.endpoint, self.origin.clone());
         self.finished(async move {

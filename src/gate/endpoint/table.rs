@@ -10,7 +10,6 @@ use crate::dialect::{self, Dialect, Protocol, ServedPath};
 use crate::gate::BuildError;
 use crate::gate::browser::BrowserEndpoint;
 use crate::gate::metadata::{self, Metadata};
-#[cfg(feature = "relay")]
 use crate::gate::relay::EndpointRelay;
 use crate::gate::resources::ReadyResource;
 use rotogate_core::client::Client;
@@ -33,7 +32,6 @@ pub(super) struct Ready {
     /// The dialects of `accepts` whose access token is its own refresh credential.
     pub(super) by_access: Vec<Box<str>>,
     /// The relay to the provider behind the endpoint.
-    #[cfg(feature = "relay")]
     pub(super) relay: Option<Arc<EndpointRelay>>,
     /// The login of browsers, if this is the browser endpoint.
     pub(super) browser: Option<Arc<BrowserEndpoint>>,
@@ -124,7 +122,6 @@ impl Ready {
         accepts.push(endpoint.dialect.name().into());
         Ok(Self {
             client,
-            #[cfg(feature = "relay")]
             relay: endpoint.relay,
             browser: endpoint.browser,
             listeners: endpoint.listeners,

@@ -154,16 +154,17 @@ impl<C> Table<C> {
         let over: Vec<_> = self.known.iter().filter(|(_, entry)| is_over(entry)).map(|(key, _)| *key).collect();
         over.iter().for_each(|key| self.remove(key));
     }
-
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.known.len()
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl<C> Table<C> {
+        pub(in crate::gate::exchange) fn len(&self) -> usize {
+            self.known.len()
+        }
+    }
 
     fn entry(session: &str, until: u64, size: usize) -> Entry<()> {
         Entry {

@@ -12,13 +12,12 @@ use super::awaited::{Awaited, Settled, awaited};
 use super::permit::RoutedRequest;
 use super::target::set_path;
 use crate::dialect::Reply;
-use crate::gate::Inner;
 use crate::gate::endpoint::Hit;
 use crate::gate::mcp::{HeadVerdict, ReadyMcp};
 #[cfg(feature = "axum")]
 use crate::gate::nested;
 use crate::gate::notice::SetupNotice;
-use crate::gate::{preflight, respond, tunnel};
+use crate::gate::{Inner, preflight, respond, tunnel};
 use rotogate_core::denial::{CallFlaw, Denial, NotGood};
 use rotogate_core::headers::{self, Peer};
 use rotogate_core::policy::{self, By, Permitted, Undecided};

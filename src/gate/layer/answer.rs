@@ -26,8 +26,7 @@ use rotogate_core::denial::{CallFlaw, Denial};
 use rotogate_core::overload::Refusal;
 use rotogate_core::policy::{Permitted, Undecided};
 use rotogate_core::reason::Reason;
-use rotogate_core::route::OnExpiry;
-use rotogate_core::route::Route;
+use rotogate_core::route::{OnExpiry, Route};
 
 /// Why a request that its route permits does not reach the service.
 pub(super) enum NotEntered {

@@ -34,7 +34,6 @@ enum Wait {
     /// The session of a cookie.
     Session(Arc<Inner>, Arc<str>, RenewWhen, Option<IpAddr>),
     /// The record of an API key.
-    #[cfg(feature = "relay")]
     Key(Arc<Inner>, Arc<str>, Option<IpAddr>),
 }
 
@@ -62,7 +61,6 @@ pub(in crate::gate) fn awaited(
         let what = Wait::Session(Arc::clone(gate), value.into(), gate.renewal_of(parts), address);
         return Some(Awaited { what, place });
     }
-    #[cfg(feature = "relay")]
     if matches!(denial, Denial::ApiKeyUnavailable(_)) {
         let key = gate.presented_key(parts, gate.places(policy)).ok()??;
         let place = gate.running.overload.unverified.enter(gate.holder(parts)).ok()?;
@@ -122,7 +120,6 @@ impl Awaited {
                 answer.record(gate.engine.limits(), address.into());
                 Settled { is_final: false, introspected: None, session: Some(answer) }
             }
-            #[cfg(feature = "relay")]
             Wait::Key(gate, key, address) => {
                 let answer = gate.loaded_key(key).await;
                 match &answer.outcome {

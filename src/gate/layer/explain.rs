@@ -11,10 +11,9 @@ use super::GateLayer;
 use super::admit::{Admission, EndpointMatch};
 use super::refuse::rendered;
 use crate::dialect::{Dialect, Reply};
-use crate::gate::Inner;
 use crate::gate::endpoint::{self, Hit};
 use crate::gate::explanation::{Conclusion, Explanation};
-use crate::gate::{preflight, resources};
+use crate::gate::{Inner, preflight, resources};
 use rotogate_core::denial::Denial;
 use rotogate_core::fault::Fault;
 use rotogate_core::headers::Peer;
@@ -106,10 +105,7 @@ impl<M> GateLayer<M> {
     /// ```
     #[cfg(feature = "program")]
     pub async fn explain(&self, request: Parts) -> Explanation {
-        #[cfg(feature = "relay")]
         let of_key = self.gate.0.foreseen_key(&request).await;
-        #[cfg(not(feature = "relay"))]
-        let of_key = None;
         let answer = match of_key {
             Some(answer) => Some(answer),
             None => self.gate.0.foreseen_session(&request).await,

@@ -19,10 +19,9 @@ use crate::gate::reply_guard::{ReplyGuard, is_short};
 use crate::gate::verdict::Verdict;
 use crate::gate::{Inner, limits, respond};
 use rotogate_core::denial::Denial;
-use rotogate_core::dpop;
 use rotogate_core::policy::{Permitted, Undecided};
 use rotogate_core::reason::Reason;
-use rotogate_core::reply;
+use rotogate_core::{dpop, reply};
 
 /// The result of a request to an endpoint.
 pub(super) enum EndpointOutcome<F> {

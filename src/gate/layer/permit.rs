@@ -49,7 +49,6 @@ enum PresentedToken<'a> {
     /// The value of a session cookie.
     Session(&'a [u8]),
     /// An API key.
-    #[cfg(feature = "relay")]
     Key(&'a str),
 }
 
@@ -182,7 +181,6 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
     fn extract(&self) -> Result<Option<Found<PresentedToken<'a>>>, Denial> {
         let Self { gate, parts, places_of, .. } = *self;
         let taken = places_of.credentials;
-        #[cfg(feature = "relay")]
         if taken.key
             && let Some(key) = gate.presented_key(parts, gate.places(places_of))?
         {
@@ -217,7 +215,6 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         let taken = |rules: &IssuerRules| policy::may_take(&route.policy, rules);
         let verified = match found.token {
             PresentedToken::Known(verified) => gate.checker.check_known(verified, observer)?,
-            #[cfg(feature = "relay")]
             PresentedToken::Key(key) => {
                 let shown = || (gate.shown(seen()), parts.extensions.get());
                 gate.checker.check_key(key, || gate.address_of(parts), shown, observer)?
@@ -325,7 +322,6 @@ pub(in crate::gate) fn prepare(gate: &Arc<Inner>, parts: &mut Parts, permitted: 
     let assertion = assertion_for_service(gate, permitted)?;
     let token = exchange::token_for_upstream(gate, parts, permitted)?;
     gate.strip(|names| names.strip_untrusted(&mut parts.headers, policy));
-    #[cfg(feature = "relay")]
     gate.withhold_key(parts, policy.credentials.key);
     let places = gate.places(policy);
     if headers::strip_credentials(&mut parts.headers, policy) {

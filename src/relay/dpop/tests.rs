@@ -8,6 +8,22 @@ use super::*;
 const URL: &str = "https://id.example/token";
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 
+impl Proofs {
+    /// Fills the memory with proofs, each with a different key.
+    pub(in crate::relay) fn fill(&self, now: Timestamp) {
+        for n in 0..MAX_SEEN {
+            let mut key = [0; 32];
+            key[..8].copy_from_slice(&n.to_be_bytes());
+            let key = rotogate_core::thumbprint::KeyThumbprint::from_bytes(key);
+            let _ = self.seen.record(&self.seen.name(&key, "a", now), now);
+        }
+    }
+
+    pub(in crate::relay) fn held(&self) -> u64 {
+        self.seen.held()
+    }
+}
+
 pub(in crate::relay) struct Client {
     key: Ed25519KeyPair,
 }

@@ -19,8 +19,9 @@ use rotogate_core::token::algorithm::Algorithm;
 use rotogate_core::token::assertion::can_sign_assertions;
 use rotogate_kit::config::{CertificateAndKey, Section, Value as Raw};
 use rotogate_kit::upstream_tls::UpstreamTls;
-use rotogate_proxy::authorization;
-use rotogate_proxy::{ExchangeSettings, HealthCheck, MAX_REQUESTS_PER_CONNECTION, Reuse, Upstream, UpstreamUrl};
+use rotogate_proxy::{
+    ExchangeSettings, HealthCheck, MAX_REQUESTS_PER_CONNECTION, Reuse, Upstream, UpstreamUrl, authorization,
+};
 
 /// The shortest time of a timeout or an interval.
 const MIN_TIME: Duration = Duration::from_millis(100);

@@ -1,8 +1,6 @@
 //! API keys: the text of a key, and the record of a key.
 
-#[cfg(feature = "relay")]
 use std::fmt;
-#[cfg(feature = "relay")]
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -72,7 +70,6 @@ pub struct ApiKey {
 
 impl ApiKey {
     /// Its networks.
-    #[cfg(feature = "relay")]
     pub(crate) fn networks(&self) -> Option<Vec<IpNet>> {
         self.networks.iter().map(|network| network.parse().ok()).collect()
     }
@@ -148,7 +145,6 @@ pub(crate) struct CachedKey {
     /// The text of the key, which is also its key in the caches.
     pub(crate) text: std::sync::Arc<str>,
     /// When the record is read again.
-    #[cfg_attr(not(feature = "relay"), expect(dead_code, reason = "records are in the store of relays"))]
     pub(crate) read_again: Timestamp,
     pub(crate) networks: Vec<IpNet>,
 }
@@ -160,7 +156,6 @@ impl CachedKey {
     }
 
     /// Is the key accepted from this address?
-    #[cfg(feature = "relay")]
     pub(crate) fn is_good_at(&self, address: Option<IpAddr>) -> bool {
         self.networks.is_empty()
             || address.is_some_and(|address| self.networks.iter().any(|network| network.contains(&address)))
@@ -168,10 +163,8 @@ impl CachedKey {
 }
 
 /// The `client_id` of a request with an API key: `key:` and the id of the key.
-#[cfg(feature = "relay")]
 pub(crate) struct KeyClient<'a>(pub(crate) &'a str);
 
-#[cfg(feature = "relay")]
 impl fmt::Display for KeyClient<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "key:{}", self.0)

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use super::memory::SHARE;
 use super::*;
 use crate::clock::{ManualTime, TimeSource};
+use crate::store::conformance::nodes::MemoryNode;
 use crate::store::memory::MemoryStore;
-use crate::store::memory::nodes::MemoryNode;
 use crate::token::keyring::RefreshSecret;
 
 const URL: &str = "https://api.example/orders";

@@ -106,7 +106,6 @@ pub(crate) fn client_token(client: &str, jti: &str, origin: &Origin) {
 }
 
 /// An API key was created, rotated, revoked or reported as leaked.
-#[cfg(feature = "relay")]
 pub(crate) fn api_key(event: &'static str, key: &crate::api_key::ApiKey) {
     info!(
         target: TARGET,

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use super::audit;
 use super::bad_entries::LookupKey;
 use super::browser::{BegunSession, HeldBy};
 use super::events::Happening;
 use super::grant::{access_expiry, allowed_ttl, granted_at_login};
-use super::{ApplicationLogin, Engine, Event, HeldUp, IssueKind, IssuedTokens, Login, Origin};
+use super::{ApplicationLogin, Engine, Event, HeldUp, IssueKind, IssuedTokens, Login, Origin, audit};
 use crate::claim::OwnClaims;
 use crate::client::Client;
 use crate::clock::Timestamp;

@@ -5,12 +5,11 @@ use std::sync::atomic::Ordering;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::audit;
 use super::events::Happening;
 use super::evidence::Evidence;
 use super::grant::allowed_ttl;
 use super::turn::Turn;
-use super::{APPLICATION, Engine, Event, IssuedTokens, MAX_TRIES, Refresh};
+use super::{APPLICATION, Engine, Event, IssuedTokens, MAX_TRIES, Refresh, audit};
 use crate::claim::OwnClaims;
 use crate::clock::Timestamp;
 use crate::denial::Denial;

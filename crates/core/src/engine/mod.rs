@@ -22,7 +22,6 @@ use crate::token::keyring::Keyring;
 use crate::token::verify::SubjectSources;
 use crate::token::{mint, refresh};
 
-#[cfg(feature = "relay")]
 pub mod api_keys;
 mod asserted;
 mod audit;
@@ -50,7 +49,6 @@ mod standstill;
 mod token_exchange;
 mod turn;
 mod types;
-#[cfg(feature = "relay")]
 mod used;
 mod written;
 

@@ -3,8 +3,7 @@
 
 use std::sync::Arc;
 
-use super::audit;
-use super::{AccountRule, Engine, Event, Origin};
+use super::{AccountRule, Engine, Event, Origin, audit};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::directory::{User, login_state};
@@ -12,9 +11,8 @@ use crate::fault::{Error, Fault};
 use crate::revocation::{Effect, LONGEST_KEY, Revocation, Target};
 use crate::session::{RevokedBecause, Session, SessionId, Status};
 use crate::store::StoreError;
-use crate::token::MAX_SESSIONLESS_LIFETIME;
 use crate::token::claims::OwnChecked;
-use crate::token::refresh;
+use crate::token::{MAX_SESSIONLESS_LIFETIME, refresh};
 use crate::trace;
 
 impl Engine {

@@ -3,9 +3,8 @@
 
 use serde_json::{Map, Value};
 
-use super::audit;
 use super::grant::access_expiry;
-use super::{Engine, Event, HeldUp, IssueKind, IssuedTokens, Origin};
+use super::{Engine, Event, HeldUp, IssueKind, IssuedTokens, Origin, audit};
 use crate::claim::OwnClaims;
 use crate::client::{Client, ExchangeRules};
 use crate::clock::Timestamp;
@@ -17,10 +16,9 @@ use crate::revocation::list::TokenFacts;
 use crate::session::profile::Profile;
 use crate::session::{Scope, VouchedBy};
 use crate::thumbprint::CertificateThumbprint;
-use crate::token::MAX_SESSIONLESS_LIFETIME;
 use crate::token::claims::{AccessToken, CLIENT_PREFIX, MintedClaims, OfAccount, TokenStyle};
 use crate::token::delegation::{Delegation, TokenOrigin};
-use crate::token::mint;
+use crate::token::{MAX_SESSIONLESS_LIFETIME, mint};
 
 /// A token that a client exchanges.
 #[derive(Debug)]

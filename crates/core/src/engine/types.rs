@@ -287,21 +287,7 @@ pub const fn kind_of_issue(issued: &IssuedTokens) -> IssueKind {
     issued.how
 }
 
-/// Tokens with arbitrary texts, for tests of replies.
 #[cfg(any(test, feature = "test-util"))]
-pub fn tokens_for_test(access: &str, refresh: &str, expires_in: u64) -> IssuedTokens {
-    IssuedTokens {
-        bound_to: None,
-        certificate: None,
-        access_token: TokenText::for_test(access),
-        refresh_token: Some(TokenText::for_test(refresh)),
-        expires: Timestamp::from_secs(10),
-        expires_in,
-        subject: "ada".into(),
-        scope: Scope::default(),
-        session_expires_in: None,
-        session: None,
-        user: None,
-        how: IssueKind::Rotated,
-    }
-}
+mod test;
+#[cfg(any(test, feature = "test-util"))]
+pub use test::tokens_for_test;

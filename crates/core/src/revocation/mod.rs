@@ -266,12 +266,6 @@ pub fn raised_minimum(id: SessionId, raised: RaisedMinimum, leeway: Duration) ->
     }
 }
 
-/// Does the entry have access tokens replaced by a refresh, while their sessions continue?
-pub fn asks_for_refresh(entry: &Revocation) -> bool {
-    let Target::Subject { issuer, .. } = &entry.target else { return false };
-    issuer.ends_with(REFRESHED) || issuer.ends_with(REFRESHED_SESSION)
-}
-
 impl Revocation {
     /// Merges with another entry of the same target; the later end wins.
     pub fn absorb(&mut self, other: &Self) {

@@ -171,14 +171,6 @@ impl RoutePolicy {
         self
     }
 
-    /// As [`Self::all_roles`], for the roles of the issuer with this name. No token has roles of several issuers.
-    #[must_use]
-    pub fn all_roles_of<'a>(mut self, issuer: &str, names: impl IntoIterator<Item = &'a str>) -> Self {
-        let names = names.into_iter().map(|name| Role { issuer: Some(issuer.into()), name: name.into() });
-        self.all_roles.extend(names);
-        self
-    }
-
     /// All these conditions must hold on the claims of the caller.
     ///
     /// ```
@@ -487,6 +479,7 @@ mod tests {
         };
         let lax = RoutePolicy { ignores_bad_credential: true, ..RoutePolicy::optional() };
         let upgrade = RoutePolicy { upgrade: true, ..RoutePolicy::default() };
+        let all_of_kc = RoutePolicy { all_roles: roles(&["kc:a"]).roles, ..RoutePolicy::default() };
         // Whether each policy is stricter than the other.
         let table = [
             (RoutePolicy::default(), RoutePolicy::default(), false, false),
@@ -510,7 +503,7 @@ mod tests {
             (RoutePolicy::default().all_roles(["a", "b"]), RoutePolicy::default().all_roles(["a"]), true, false),
             (RoutePolicy::default().all_roles(["a", "b"]), roles(&["a", "b"]), true, false),
             (RoutePolicy::default().all_roles(["a"]), roles(&["a"]), false, false),
-            (RoutePolicy::default().all_roles(["a"]), RoutePolicy::default().all_roles_of("kc", ["a"]), true, true),
+            (RoutePolicy::default().all_roles(["a"]), all_of_kc, true, true),
             (roles(&["a", "c"]).all_roles(["b"]), roles(&["a", "c"]), true, false),
             (RoutePolicy::default().all_roles(["a"]), RoutePolicy::public(), true, false),
             (audiences(&["x"]), RoutePolicy::default(), true, true),

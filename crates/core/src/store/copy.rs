@@ -11,7 +11,6 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use super::kit::encoding::{encode, encode_target};
 use super::owed::OwedFile;
-#[cfg(feature = "relay")]
 use super::relay::{KEY_OWNER, RelayStore, USED_OWNER, VAULT_OWNER};
 use super::rules::{Failure, State};
 use super::{Cursor, Filter, Revocation, Store, StoreError, WriteOutcome};
@@ -150,7 +149,6 @@ pub async fn content<S: Store + ?Sized>(store: &S, cut: Timestamp) -> Result<Con
 ///
 /// # Errors
 /// The errors of the stores; or the copy has another vault of the same session.
-#[cfg(feature = "relay")]
 pub async fn copy_vaults(from: &dyn RelayStore, to: &dyn RelayStore, cut: Timestamp) -> Result<u64, StoreError> {
     let mut copied = 0;
     for id in from.relay_ids().await? {
@@ -201,7 +199,7 @@ where
     Ok(is)
 }
 
-#[cfg(all(test, feature = "relay"))]
+#[cfg(test)]
 mod tests {
     use std::time::Duration;
 

@@ -7,16 +7,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-#[cfg(feature = "relay")]
 use super::relay::{self, RelayId, RelayInserted, RelayRecord, RelayRows, RelayStore, RelaySwapped, RelayVersion};
 use super::rules::{Failure, Rules, State};
 use super::{Cursor, Filter, Inserted, Page, Store, StoreError, SubjectBound, Swap, Swept};
 use crate::clock::Timestamp;
 use crate::revocation::{Revocation, Target};
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
-
-#[cfg(any(test, feature = "test-util"))]
-pub mod nodes;
 
 /// A store that loses everything when the process ends. It follows the same rules as every other store.
 ///
@@ -39,7 +35,7 @@ pub struct MemoryStore {
 }
 
 #[derive(Clone, Default)]
-struct Tables {
+pub(super) struct Tables {
     sessions: BTreeMap<SessionId, Session>,
     /// The end of each session that is not revoked.
     live: BTreeMap<(Box<str>, SessionId), Timestamp>,
@@ -47,7 +43,6 @@ struct Tables {
     log: BTreeMap<u64, Target>,
     sequence: u64,
     last_known_time: Timestamp,
-    #[cfg(feature = "relay")]
     relays: BTreeMap<RelayId, RelayRecord>,
 }
 
@@ -63,7 +58,7 @@ impl MemoryStore {
         Self { rules: Rules { issuer: issuer.into(), leeway }, tables: Mutex::default() }
     }
 
-    fn tables(&self) -> Result<MutexGuard<'_, Tables>, StoreError> {
+    pub(super) fn tables(&self) -> Result<MutexGuard<'_, Tables>, StoreError> {
         self.tables.lock().map_err(|_| StoreError::new("a panic left the memory store half written"))
     }
 
@@ -227,7 +222,6 @@ impl State for Tables {
     }
 }
 
-#[cfg(feature = "relay")]
 #[async_trait]
 impl RelayStore for MemoryStore {
     async fn load_relay(&self, id: RelayId) -> Result<Option<RelayRecord>, StoreError> {
@@ -277,7 +271,6 @@ impl RelayStore for MemoryStore {
     }
 }
 
-#[cfg(feature = "relay")]
 impl RelayRows for Tables {
     fn relay(&self, id: RelayId) -> Result<Option<RelayRecord>, Failure> {
         Ok(self.relays.get(&id).cloned())
@@ -308,7 +301,6 @@ mod tests {
     use super::*;
     use crate::store::conformance;
 
-    #[cfg(feature = "relay")]
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn k10_the_memory_store_keeps_the_records_of_the_relay_and_of_keys() {
         conformance::run_relay(|| Arc::new(MemoryStore::for_a_trial(conformance::ISSUER, conformance::LEEWAY))).await;

@@ -22,7 +22,6 @@ pub mod copy;
 pub mod kit;
 pub mod memory;
 pub mod owed;
-#[cfg(feature = "relay")]
 pub mod relay;
 #[cfg(feature = "store-kit")]
 pub mod reset_clock;

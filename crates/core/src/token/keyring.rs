@@ -36,7 +36,7 @@ pub(crate) use public::KeyIdentity;
 pub use public::KeyPrint;
 pub(super) use public::MAX_KID;
 pub use public::VerifyingKey;
-#[cfg(all(test, feature = "relay"))]
+#[cfg(test)]
 pub(crate) use refresh_keys::tags;
 pub(super) use refresh_keys::truncated;
 pub use refresh_keys::{RefreshKeys, RefreshSecret};
@@ -265,5 +265,3 @@ pub(crate) fn install_provider() {
 
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod wycheproof;

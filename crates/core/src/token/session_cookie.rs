@@ -133,7 +133,6 @@ impl SessionCookie {
     /// The secret that seals the provider's tokens of the session; `None` if the key ring no longer has the cookie's
     /// key.
     // Requirement B5.
-    #[cfg(feature = "relay")]
     pub fn vault(&self, keys: &RefreshKeys) -> Option<VaultSecret> {
         let session = self.body.get(1..FIXED)?;
         let id = keys.vault_tag(self.key(), &[b"id", session])?.as_ref().try_into().ok()?;
@@ -153,7 +152,6 @@ impl SessionCookie {
 /// id     = HMAC(K_vault[kid], "id" ‖ sid)
 /// secret = HMAC(K_vault[kid], "key" ‖ sid ‖ secret of the cookie)
 /// ```
-#[cfg(feature = "relay")]
 pub struct VaultSecret {
     /// The key of the row in the store.
     pub id: [u8; 32],
@@ -161,7 +159,6 @@ pub struct VaultSecret {
     pub secret: Zeroizing<[u8; 32]>,
 }
 
-#[cfg(feature = "relay")]
 crate::debug_with!(VaultSecret);
 
 #[cfg(test)]
@@ -253,7 +250,6 @@ mod tests {
         assert!(!read.proves(&keys, &binding));
     }
 
-    #[cfg(feature = "relay")]
     #[test]
     fn b5_store_and_keys_make_no_key_of_a_vault() {
         let keys = keys(1, &[1, 2]);

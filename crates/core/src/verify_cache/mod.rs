@@ -45,7 +45,6 @@ use crate::token::live_keys::KeysWait;
 use crate::token::observer::Observer;
 use crate::token::verify::{IssuerRules, TokenRefusal, Verifier};
 
-#[cfg(feature = "relay")]
 mod api_key;
 mod assertions;
 mod front;
@@ -383,7 +382,6 @@ impl TokenChecker {
     }
 
     /// Verifies an access token in a provider's answer. No caller presented it, so no limit counts it.
-    #[cfg(feature = "relay")]
     pub fn verify_answer(&self, token: &str) -> Result<AccessToken, Denial> {
         let keys = self.keys.load();
         keys.verifier.verify(token, self.clock.now(), self.clock.wall())

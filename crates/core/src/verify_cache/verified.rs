@@ -125,7 +125,6 @@ impl CacheShared {
     }
 
     /// Makes the verified token that represents an API key.
-    #[cfg(feature = "relay")]
     pub(super) fn accept_key(
         self: &Arc<Self>,
         access: AccessToken,

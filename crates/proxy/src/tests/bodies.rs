@@ -1,4 +1,4 @@
-use rotogate_core::route::UpstreamId;
+use rotogate_core::route::{RoutePolicy, UpstreamId};
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,7 +18,6 @@ use crate::body::Progress;
 use crate::head_timeout::HeadTimeout;
 use crate::pool::RequestHolders;
 use crate::{BodyError, Proxy, ProxyError, Settings};
-use rotogate_core::route::RoutePolicy;
 
 const CHUNK: usize = 64 * 1024;
 const CHUNKS: u64 = 1024;

@@ -1,12 +1,11 @@
 use http::{HeaderMap, Method, Response, StatusCode, Version};
 use http_body_util::{Empty, Full};
-use rotogate_core::route::UpstreamId;
+use rotogate_core::route::{RoutePolicy, UpstreamId};
 use tokio::io::AsyncWriteExt;
 
 use super::support::*;
 use crate::pool::RequestHolders;
 use crate::{Proxy, ProxyError, Settings, Upstream};
-use rotogate_core::route::RoutePolicy;
 
 async fn seen_headers(headers: &[(&'static str, &'static str)]) -> HeaderMap {
     let (address, seen) = mirror().await;

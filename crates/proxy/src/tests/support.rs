@@ -1,6 +1,6 @@
 //! Upstreams for tests: real sockets, and peers that behave as badly as a test needs.
 
-use rotogate_core::route::UpstreamId;
+use rotogate_core::route::{RoutePolicy, UpstreamId};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -17,7 +17,6 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::pool::RequestHolders;
 use crate::{Proxy, ProxyBody, Settings, Upstream};
 use rotogate_core::headers::Peer;
-use rotogate_core::route::RoutePolicy;
 
 /// The size of the socket buffers in tests that count bytes in flight.
 const SOCKET_BUFFER: usize = 64 * 1024;

@@ -12,8 +12,7 @@ use super::CommandResult;
 use super::output::Output;
 use crate::server::{PublicAddress, Server};
 use rotogate::program::OAUTH2;
-use rotogate_config::Config;
-use rotogate_config::LogFormat;
+use rotogate_config::{Config, LogFormat};
 use rotogate_core::client::Grant;
 use rotogate_proxy::UpstreamUrl;
 

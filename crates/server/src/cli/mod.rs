@@ -11,8 +11,7 @@ use clap::{Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
 use crate::log::{self, Logs};
-use rotogate_config::OnAuditFailure;
-use rotogate_config::{Config, ConfigError, ConfigErrors, ProcessEnv};
+use rotogate_config::{Config, ConfigError, ConfigErrors, OnAuditFailure, ProcessEnv};
 use rotogate_core::token::keyring::Keyring;
 
 mod admin_client;

@@ -23,19 +23,6 @@ struct EventKind {
     is_success: bool,
 }
 
-#[cfg(test)]
-impl EventKind {
-    /// The outcomes, the usual one first. The outcome of a revocation may be unknown, if the store has not
-    /// taken the revocation.
-    fn outcomes(&self) -> &'static [&'static str] {
-        match (self.is_success, self.event == "revocation") {
-            (true, true) => &["success", "unknown"],
-            (true, false) => &["success"],
-            (false, _) => &["failure"],
-        }
-    }
-}
-
 const fn good(event: &'static str, action: &'static str, code: &'static str) -> EventKind {
     EventKind { event, action, code, is_success: true }
 }
@@ -178,6 +165,18 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    impl EventKind {
+        /// The outcomes, the usual one first. The outcome of a revocation may be unknown, if the store has not
+        /// taken the revocation.
+        fn outcomes(&self) -> &'static [&'static str] {
+            match (self.is_success, self.event == "revocation") {
+                (true, true) => &["success", "unknown"],
+                (true, false) => &["success"],
+                (false, _) => &["failure"],
+            }
+        }
+    }
     use support::generated;
 
     #[test]

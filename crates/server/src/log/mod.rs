@@ -18,8 +18,6 @@ use rotogate_config::{AccessLogConfig, AuditLogConfig, LogAddresses, LogConfig, 
 use rotogate_core::api_key::KeyPrefix;
 use rotogate_core::clock::SystemTime;
 mod access;
-#[cfg(test)]
-mod access_fields;
 mod audit;
 mod event;
 mod line;
@@ -292,4 +290,9 @@ pub(crate) fn counts() -> [(&'static str, [u64; 3]); 3] {
         ("access", sum(&sinks, Sink::access_counts)),
         ("audit", sum(&own, Sink::app_counts)),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    mod access_fields;
 }

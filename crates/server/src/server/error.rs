@@ -1,8 +1,7 @@
 //! Why a gate does not start, does not apply another configuration, or stops.
 
-use std::fmt;
-use std::io;
 use std::path::PathBuf;
+use std::{fmt, io};
 
 use rotogate_config::{Config, ConfigError, ConfigErrors};
 use rotogate_core::fault::Chain;

@@ -156,7 +156,6 @@ async fn c29_ten_a_minute_over_five_nodes_are_ten() {
     assert_eq!(left(), ["1", "1"]);
 }
 
-#[cfg(feature = "relay")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn c1_k10_the_postgres_store_keeps_the_records_of_the_relay_and_of_keys() {
     let server = Server::start(&[]);

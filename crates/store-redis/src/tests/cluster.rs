@@ -33,7 +33,6 @@ async fn c1_nodes_on_a_cluster_pass_the_conformance_suite() {
     .await;
 }
 
-#[cfg(feature = "relay")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn c1_a_cluster_keeps_the_records_of_the_relay() {
     let site = Site::cluster();

@@ -114,7 +114,6 @@ async fn c29_ten_a_minute_over_five_nodes_are_ten() {
     assert!(left > 0 && left <= 600_000, "{left}");
 }
 
-#[cfg(feature = "relay")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn c1_k10_the_redis_store_keeps_the_records_of_the_relay_and_of_keys() {
     let server = Server::start(&[]);

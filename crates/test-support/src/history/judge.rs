@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write;
 
-use super::keys;
 use super::session::{Missing, State};
-use super::{Loss, Moment, Operation, Pair, Reply, Request, Rules};
+use super::{Loss, Moment, Operation, Pair, Reply, Request, Rules, keys};
 
 /// A flaw of a history: the broken rule, and the operations of the session.
 #[derive(Debug, PartialEq, Eq)]

@@ -86,7 +86,6 @@ impl World {
             .route(Route::new("/websocket", websocket))
             .route(Route::catch_all(RoutePolicy::default().session()))
             .time(Arc::<ManualTime>::clone(&time));
-        #[cfg(feature = "relay")]
         let gate = gate
             .relay_store(Arc::new(rotogate_core::store::MemoryStore::new("https://gate.test", Duration::ZERO)))
             .api_keys(rotogate_core::api_key::ApiKeySettings::new("acme").unwrap())
@@ -196,7 +195,7 @@ async fn b48_b50_a_bound_session_needs_its_device_wherever_a_session_is_taken() 
             }
         }
         // The user's own sessions and API keys.
-        let own: &[&str] = if cfg!(feature = "relay") { &["/my/sessions", "/my/keys"] } else { &["/my/sessions"] };
+        let own: &[&str] = &["/my/sessions", "/my/keys"];
         for path in own {
             for (cookies, status) in [(&alone, 401), (&foreign, 401), (&twice, 401), (&both, 200)] {
                 let answer = world.send("GET", path, &[OWN, ("cookie", cookies)]).await;

@@ -329,10 +329,7 @@ impl<'a, M> Described<'a, M> {
 
     /// The header with an API key, which the route does not take.
     fn unwanted_key(&self) -> Option<HeaderName> {
-        #[cfg(feature = "relay")]
         let found = self.layer.gate.0.key_headers(self.parts, true).next();
-        #[cfg(not(feature = "relay"))]
-        let found = None;
         found.filter(|_| self.policy().is_some_and(|policy| !policy.credentials.key))
     }
 

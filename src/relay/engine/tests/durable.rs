@@ -7,8 +7,7 @@ use uuid::Uuid;
 use super::*;
 use rotogate_core::token::Algorithm;
 use rotogate_core::token::keyring::{KeyMaterial, RefreshKeys, RefreshSecret, SigningKey};
-use rotogate_store_redb::Options;
-use rotogate_store_redb::RedbStore;
+use rotogate_store_redb::{Options, RedbStore};
 
 /// A keyring that another process can have, too.
 fn keyring() -> Keyring {

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::*;
 use crate::relay::dpop::tests::Client;
 use rotogate_core::denial::ProofFlaw;
-use rotogate_core::store::memory::nodes::{MemoryNode, Way};
+use rotogate_core::store::conformance::nodes::{MemoryNode, Way};
 
 /// Each differs from [`presented`] in one thing.
 fn others() -> Vec<(&'static str, Presented)> {

@@ -7,7 +7,6 @@ use crate::denial::Denial;
 use crate::engine::{AccountRule, Arrival, AssertedLogin, IssuedTokens, Origin};
 use crate::fault::Error;
 use crate::session::{Generation, RevokedBecause, Status, VouchedBy};
-#[cfg(feature = "relay")]
 use crate::store::{
     MemoryStore,
     relay::{RelayRecord, RelayStore},
@@ -68,15 +67,12 @@ async fn d21_an_ended_record_refuses_its_assertion_at_a_gate_whose_list_does_not
     assert_ne!(w.present("two").await.unwrap().session, Some(session), "another assertion has a session of its own");
 }
 
-#[cfg(feature = "relay")]
 const REPLAYED: Denial = Denial::ClientAssertion("it was used before");
 
-#[cfg(feature = "relay")]
 fn used(kind: &'static str) -> UsableOnce {
     UsableOnce { kind, ..grant("one").once }
 }
 
-#[cfg(feature = "relay")]
 #[tokio::test]
 async fn d26_an_id_in_an_assertion_of_a_client_and_in_a_grant_are_two() {
     let (w, store) = (World::new().await, MemoryStore::new("https://gate.test", HOUR));
@@ -87,7 +83,6 @@ async fn d26_an_id_in_an_assertion_of_a_client_and_in_a_grant_are_two() {
     }
 }
 
-#[cfg(feature = "relay")]
 #[tokio::test]
 async fn d22_d26_a_used_assertion_that_no_gate_of_the_keyring_wrote_is_a_fault() {
     let (w, store) = (World::new().await, MemoryStore::new("https://gate.test", HOUR));

@@ -9,7 +9,7 @@ use crate::engine::StoreCounters;
 use crate::limit::Rate;
 use crate::limit::shared::{Admission, RateCounters, Use};
 use crate::store::Store;
-use crate::store::memory::nodes::MemoryNode;
+use crate::store::conformance::nodes::MemoryNode;
 
 const GUESSES: &[u8] = b"guesses at ada";
 

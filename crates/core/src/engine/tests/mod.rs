@@ -1,6 +1,5 @@
 //! The engine on virtual time: a store in memory that fails on demand, users that change, clocks moved by hand.
 
-#[cfg(feature = "relay")]
 mod api_keys;
 mod asserted;
 mod browser;

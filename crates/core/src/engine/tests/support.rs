@@ -26,7 +26,7 @@ use crate::limit::{Limits, Rate, Rates};
 use crate::revocation::{Revocation, RevocationList, Target};
 use crate::session::profile::Profile;
 use crate::session::{Generation, RevokedBecause, Scope, Session, SessionId};
-use crate::store::memory::nodes::{MemoryNode, Way};
+use crate::store::conformance::nodes::{MemoryNode, Way};
 use crate::store::owed::OwedFile;
 use crate::store::{
     Cursor, Filter, Inserted, MemoryStore, Page, SharedStore, Store, StoreError, SubjectBound, Swap, Swept,

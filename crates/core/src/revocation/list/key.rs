@@ -35,7 +35,6 @@ impl RevocationList {
 
     /// Was the key replaced since its record was read, and not revoked? Then the record says how long the key lives.
     // Requirement K7.
-    #[cfg(feature = "relay")]
     pub(crate) fn is_key_replaced(&self, facts: TokenFacts<'_>) -> bool {
         let Some((issuer, jti)) = self.issuer(facts.issuer).zip(facts.jti) else { return false };
         !jti.ends_with(REPLACED) && !issuer.has_token(jti) && issuer.has_replaced(jti)

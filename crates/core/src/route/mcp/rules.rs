@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::McpCalls;
 use super::pattern::{EXACT, READ};
-use super::uri;
+use super::{McpCalls, uri};
 use crate::mcp::Call;
 use crate::route::Route;
 

@@ -13,8 +13,8 @@ use crate::session::{Generation, LastPair, RevokedBecause, Scope, Seal, Session,
 #[cfg(feature = "store-kit")]
 pub mod copy;
 pub mod loss;
+pub mod nodes;
 pub mod races;
-#[cfg(feature = "relay")]
 pub mod relay;
 pub mod revocations;
 pub mod server;
@@ -134,7 +134,6 @@ pub async fn run_shared<S: SharedStore>(make: impl AsyncFn() -> [Arc<S>; 2]) {
 }
 
 /// Runs the behaviours of the relay's records.
-#[cfg(feature = "relay")]
 pub async fn run_relay<S: super::relay::RelayStore, F: Fn() -> Arc<S>>(make: F) {
     relay::what_was_inserted_is_loaded_and_inserted_once(make()).await;
     relay::an_ended_record_gives_way(make()).await;

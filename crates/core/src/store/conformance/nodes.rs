@@ -10,11 +10,11 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use super::super::memory::{MemoryStore, Tables};
 use super::super::shared::{
     CounterUse, Feed, FeedStep, Follow, Heard, NodeRow, NodeSeen, Restoration, SharedCounter, SharedStore,
 };
 use super::super::{Cursor, Filter, Inserted, Page, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
-use super::{MemoryStore, Tables};
 use crate::clock::{TimeSource, Timestamp};
 use crate::revocation::Revocation;
 use crate::session::{Generation, RevokedBecause, Session, SessionId};

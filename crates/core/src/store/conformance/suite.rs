@@ -294,7 +294,6 @@ macro_rules! shared_store_suite {
             }
         }
 
-        #[cfg(feature = "relay")]
         #[tokio::test]
         async fn c2_records_of_the_relay_that_are_sent_again_change_nothing_more() {
             use $crate::store::conformance::relay::{done, id, pending};

@@ -58,9 +58,7 @@ struct DerivedKeys {
     device: hmac::Key,
     api_key: hmac::Key,
     login: LessSafeKey,
-    #[cfg(feature = "relay")]
     relay: hmac::Key,
-    #[cfg(feature = "relay")]
     vault: hmac::Key,
 }
 
@@ -100,9 +98,7 @@ impl RefreshKeys {
                 device: derive(b"rotogate browser device")?,
                 api_key: derive(b"rotogate api keys")?,
                 login: LessSafeKey::new(login),
-                #[cfg(feature = "relay")]
                 relay: derive(b"relay records")?,
-                #[cfg(feature = "relay")]
                 vault: derive(b"rotogate browser vault")?,
             });
         }
@@ -167,7 +163,7 @@ impl RefreshKeys {
     /// made.
     // Requirement K2.
     pub fn api_key_tag(&self, id: u8, parts: &[&[u8]]) -> Option<[u8; 32]> {
-        #[cfg(all(test, feature = "relay"))]
+        #[cfg(test)]
         tags::note(parts);
         let mut message = hmac::Context::with_key(&self.key(id)?.api_key);
         for part in parts {
@@ -183,7 +179,6 @@ impl RefreshKeys {
     }
 
     /// A secret of the vault of a session, for these parts in sequence.
-    #[cfg(feature = "relay")]
     pub(in crate::token) fn vault_tag(&self, id: u8, parts: &[&[u8]]) -> Option<hmac::Tag> {
         Some(signed(&self.key(id)?.vault, parts))
     }
@@ -199,7 +194,6 @@ impl RefreshKeys {
     }
 
     /// A secret of the relay for `message` under each key, the current key's first.
-    #[cfg(feature = "relay")]
     pub fn relay_secrets(&self, message: &[u8]) -> Vec<hmac::Tag> {
         self.current_first().map(|key| hmac::sign(&key.relay, message)).collect()
     }
@@ -254,7 +248,7 @@ pub(in crate::token) fn truncated(tag: &hmac::Tag) -> [u8; 16] {
 }
 
 /// The HMACs of API keys and of their records that this thread made: a test compares the work of two requests.
-#[cfg(all(test, feature = "relay"))]
+#[cfg(test)]
 pub(crate) mod tags {
     use std::cell::RefCell;
 

@@ -3,6 +3,8 @@ use crate::clock::Timestamp;
 use crate::session::{Generation, SessionId};
 use crate::token::algorithm::Family;
 
+mod wycheproof;
+
 fn id() -> SessionId {
     SessionId::new(Timestamp::from_millis(1_732_000_000_123), [7; 10])
 }

@@ -14,10 +14,9 @@ use rotogate_core::clock::Timestamp;
 use rotogate_core::password::FirebaseParameters;
 use rotogate_core::private_file;
 use rotogate_core::session::Scope;
-use rotogate_directories::users::UsersFile;
-use rotogate_directories::users::audit;
 use rotogate_directories::users::edit::{self, EditError};
 use rotogate_directories::users::import::{self, ImportDefaults, ImportPlace, Imported};
+use rotogate_directories::users::{UsersFile, audit};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ImportArguments {

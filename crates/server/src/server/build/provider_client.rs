@@ -10,8 +10,7 @@ use crate::server::error::KeyFault;
 use rotogate::gate::LoginProvider;
 use rotogate_config::{BrowserConfig, ClientKeySettings, ProviderClientSettings, TrustedIssuer};
 use rotogate_core::client_auth::ClientKey;
-use rotogate_core::http_client::{Allowed, ClientCredentials, FetchTarget, SecretPlace};
-use rotogate_core::http_client::{HttpClient, Tls};
+use rotogate_core::http_client::{Allowed, ClientCredentials, FetchTarget, HttpClient, SecretPlace, Tls};
 use rotogate_core::private_file::{read_private, trusted};
 use rotogate_core::token::keyring::KeyMaterial;
 

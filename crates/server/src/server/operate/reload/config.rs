@@ -4,8 +4,6 @@
 use std::sync::Arc;
 
 use super::{IssuerState, Reloadable};
-use crate::audit;
-use crate::log;
 use crate::server::build::assemble;
 use crate::server::build::files::{FileGroup, LastRead};
 use crate::server::build::issuer_rules::load_issuer_and_log;
@@ -13,9 +11,9 @@ use crate::server::build::issuers::NextIssuers;
 use crate::server::error::{KeyFault, ServerError};
 use crate::server::listen::tls::Tls;
 use crate::trace::Tracer;
+use crate::{audit, log};
 use rotogate::gate::PreparedKeys;
-use rotogate_config::{AccessLogConfig, AuditLogConfig, LogConfig};
-use rotogate_config::{Config, DeclaredKeys, TrustedIssuer};
+use rotogate_config::{AccessLogConfig, AuditLogConfig, Config, DeclaredKeys, LogConfig, TrustedIssuer};
 
 impl Reloadable {
     /// Applies every key that a reload can apply. If one of these keys cannot be used, applies nothing and
