@@ -193,3 +193,25 @@ async fn t27_a_connection_over_tls_carries_as_many_requests_as_it_may_and_http_2
         assert_eq!(servers[index].state.connections(), expected, "{}", lines[index]);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t51_no_request_follows_one_that_authenticated_its_connection() {
+    let pki = Pki::new();
+    let secure = Server::secure(&pki.issue(&["app.test"]), &["http/1.1"]).await;
+    let lines = "ca = \"ca.pem\"\nserver_name = \"app.test\"";
+    let more = upstream("u", &format!("https://{}", secure.address), lines);
+    let more = more.replace("auth = \"none\"", "auth = \"none\"\nforward_token = true");
+    let place = place(&pki, &more);
+    // Each thread has its own connections.
+    let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
+    std::fs::write(place.path("gateway.toml"), support::with(&config, "server", "workers = 1")).unwrap();
+    let gate = place.start();
+    // A request goes over a kept connection, which is closed after one that authenticates it.
+    for (credential, connections) in
+        [("Basic YTpi", 1), ("Negotiate YWxpY2U=", 1), ("Basic YTpi", 2), ("ntlm TlRMTVNTUAAB", 2), ("Basic YTpi", 3)]
+    {
+        let answer = gate.call(Method::GET, "/u/x", &[("authorization", credential)], "").await;
+        assert_eq!(answer.status, StatusCode::OK, "{credential}");
+        assert_eq!(secure.state.connections(), connections, "{credential}");
+    }
+}

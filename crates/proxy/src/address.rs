@@ -68,6 +68,17 @@ pub(super) struct Address {
     bad_checks: AtomicU32,
 }
 
+/// What a request does with its connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum ConnectionUse {
+    /// Others use it afterwards.
+    Shared,
+    /// It changes its protocol.
+    Upgrade,
+    /// Its credential may count for all that follows on the connection, so nobody else may use it.
+    Authenticate,
+}
+
 /// The connections to an address, for each worker.
 pub(super) struct Clients(Box<[Client]>);
 
@@ -88,14 +99,18 @@ struct NegotiatedClient {
 }
 
 impl NegotiatedClient {
-    async fn send(&self, mut request: Request<LentBody>, upgrade: bool) -> Result<Response<Incoming>, legacy::Error> {
-        let client = if upgrade { &self.upgrades } else { &self.requests };
+    async fn send(
+        &self,
+        mut request: Request<LentBody>,
+        using: ConnectionUse,
+    ) -> Result<Response<Incoming>, legacy::Error> {
+        let client = if using == ConnectionUse::Upgrade { &self.upgrades } else { &self.requests };
         let Some(most) = self.requests_each else { return client.request(request).await };
         let connection = capture_connection(&mut request);
         let response = client.request(request).await?;
         if response.version() < Version::HTTP_2
             && let Some(holding) = response.extensions().get::<ConnectionHold>()
-            && holding.count_response() >= most.get()
+            && (holding.count_response() >= most.get() || using == ConnectionUse::Authenticate)
             && let Some(connected) = connection.connection_metadata().as_ref()
         {
             // hyper does not use a poisoned connection again. The response can still be read to its end.
@@ -114,17 +129,17 @@ impl Clients {
     pub(super) async fn send(
         &self,
         request: &mut Option<Request<LentBody>>,
-        upgrade: bool,
+        using: ConnectionUse,
         timeout: HeadTimeout<'_>,
     ) -> Result<(Response<Incoming>, Option<ConnectionGuard>), Option<SendError>> {
         match WorkerId::current(&self.0).ok_or_else(|| SendError::unconnected("there are no connections"))? {
             Client::Http1(connections) => {
-                connections.send(request, timeout).await.map(|(response, in_use)| (response, Some(in_use)))
+                connections.send(request, using, timeout).await.map(|(response, in_use)| (response, Some(in_use)))
             }
             // Boxed because it is large. Unboxed, it would enlarge the future of every request.
             Client::Negotiated(any) => {
                 let request = request.take().ok_or_else(SendError::nothing)?;
-                let sent = Box::pin(timeout.within(any.send(request, upgrade))).await;
+                let sent = Box::pin(timeout.within(any.send(request, using))).await;
                 Ok((sent.ok_or(None)?.map_err(SendError::from)?, None))
             }
         }
@@ -196,6 +211,8 @@ impl Connector {
             .timer(TokioTimer::new())
             .http1_max_buf_size(MAX_UPSTREAM_HEAD)
             .http1_max_headers(MAX_UPSTREAM_FIELDS)
+            .http1_allow_spaces_after_header_name_in_responses(true)
+            .http1_allow_obsolete_multiline_headers_in_responses(true)
             .http2_max_header_list_size(MAX_UPSTREAM_HEAD as u32)
             .http2_max_send_buf_size(MAX_UNSENT_BYTES)
             .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -208,7 +225,11 @@ impl Connector {
             UpstreamUrl::Echo => None,
             UpstreamUrl::Http(_) => {
                 let mut http1 = http1::Builder::new();
-                http1.max_buf_size(MAX_UPSTREAM_HEAD).max_headers(MAX_UPSTREAM_FIELDS);
+                http1
+                    .max_buf_size(MAX_UPSTREAM_HEAD)
+                    .max_headers(MAX_UPSTREAM_FIELDS)
+                    .allow_spaces_after_header_name_in_responses(true)
+                    .allow_obsolete_multiline_headers_in_responses(true);
                 let (keep_for, most) = (self.pool_idle, self.pool_size);
                 Some(Client::Http1(Connections::new(dial, http1, keep_for, most, self.requests_each)))
             }

@@ -12,7 +12,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::address::Address;
+use super::address::{Address, ConnectionUse};
 use super::body::{BodyError, BodyReturn, Exchange, ForwardInfo, LentBody, ProxyBody, RequestBody};
 use super::counts::{Attempt, AttemptResult};
 use super::dial::ConnectionHold;
@@ -41,6 +41,8 @@ struct RequestTemplate {
     /// The `Host` that the client sent.
     host: Option<HeaderValue>,
     has_length: bool,
+    /// Whether its credential may count for its whole connection.
+    authenticates_connection: bool,
 }
 
 /// A request that [`Inner::send`] sends.
@@ -144,13 +146,18 @@ impl Inner {
                     Ok(prepared) => prepared,
                     Err(kind) => break 'failed kind,
                 };
+                let using = match &upgrade {
+                    Some(_) => ConnectionUse::Upgrade,
+                    None if template.authenticates_connection => ConnectionUse::Authenticate,
+                    None => ConnectionUse::Shared,
+                };
                 let counted = Attempt::begin(&pool.counts);
                 let sent = match address.clients() {
                     Some(clients) => {
                         let limit = pool.upstream.head_timeout.unwrap_or(self.settings.head_timeout);
                         let head_timeout = HeadTimeout { limit, progress: &progress };
                         // Pinned in place: awaiting the future by value would copy it.
-                        let sending = pin!(clients.send(&mut request, upgrade.is_some(), head_timeout));
+                        let sending = pin!(clients.send(&mut request, using, head_timeout));
                         sending.await.map_err(AttemptError::from)
                     }
                     None => Err(AttemptError::nameless(&address)),
@@ -205,6 +212,7 @@ impl Inner {
         let mut headers = std::mem::take(&mut parts.headers);
         let seen = headers::remove_hop_by_hop(&mut headers);
         let is_grpc = seen.has_media_type && reply::is_grpc(&headers);
+        let authenticates_connection = seen.has_credential && authenticates_connection(&headers);
         if parts.version == Version::HTTP_2 {
             join_cookies(&mut headers);
         }
@@ -214,7 +222,8 @@ impl Inner {
         let mut room = std::mem::take(&mut parts.extensions);
         room.clear();
         let method = std::mem::take(&mut parts.method);
-        let template = RequestTemplate { method, target, headers, host, has_length: seen.has_length };
+        let has_length = seen.has_length;
+        let template = RequestTemplate { method, target, headers, host, has_length, authenticates_connection };
         Ok(Outgoing { template, room, is_grpc })
     }
 
@@ -246,15 +255,46 @@ impl Inner {
             }
             return Ok(switched);
         }
+        let seen = headers::remove_hop_by_hop(response.headers_mut());
+        if seen.had_other_coding {
+            return Err(ProxyError::UpstreamProtocol);
+        }
         // `Content-Length` beside `Transfer-Encoding` is meaningless (RFC 9112 §6.3).
-        if headers::remove_hop_by_hop(response.headers_mut()).had_coding {
+        if seen.had_coding {
             response.headers_mut().remove(CONTENT_LENGTH);
+        } else if seen.has_length {
+            unite_lengths(response.headers_mut())?;
         }
         *response.extensions_mut() = std::mem::take(room);
         let version = std::mem::replace(response.version_mut(), Version::HTTP_11);
         let idle = self.idle_timeout(Some(pool));
         Ok(response.map(|body| ProxyBody::upstream((body, version), idle, std::mem::take(info), exchange)))
     }
+}
+
+/// Whether the credential is of a scheme that servers apply to all that follows on a connection: NTLM, and Negotiate
+/// (RFC 4559 §6).
+fn authenticates_connection(headers: &HeaderMap) -> bool {
+    let scheme =
+        |value: &HeaderValue| value.as_bytes().split(|byte| *byte == b' ').next().map(<[u8]>::to_ascii_lowercase);
+    headers.get_all(AUTHORIZATION).iter().filter_map(scheme).any(|scheme| matches!(&*scheme, b"ntlm" | b"negotiate"))
+}
+
+/// Leaves one number of a `Content-Length` that repeats it, as a list or as lines (RFC 9110 §8.6).
+fn unite_lengths(headers: &mut HeaderMap) -> Result<(), ProxyError> {
+    let is_number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
+    if let (Some(line), None) = (lines.next(), lines.next())
+        && is_number(line.as_bytes())
+    {
+        return Ok(());
+    }
+    let lines = headers.get_all(CONTENT_LENGTH).into_iter();
+    let mut members = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    let first = members.next().filter(|first| is_number(first) && members.all(|other| other == *first));
+    let one = first.and_then(|first| HeaderValue::from_bytes(first).ok()).ok_or(ProxyError::UpstreamProtocol)?;
+    headers.insert(CONTENT_LENGTH, one);
+    Ok(())
 }
 
 /// The slot for the first attempt, or the error.

@@ -7,7 +7,7 @@ use http::{HeaderValue, Request, Version};
 use http_body_util::BodyExt;
 use tokio::time::MissedTickBehavior;
 
-use super::address::Address;
+use super::address::{Address, ConnectionUse};
 use super::body::{LentBody, Progress, RequestBody};
 use super::head_timeout::HeadTimeout;
 use super::pool::Pool;
@@ -57,7 +57,7 @@ async fn ask(address: &Address, check: &HealthCheck) -> Option<()> {
         UpstreamUrl::Https(_) | UpstreamUrl::Echo => {}
     }
     let timeout = HeadTimeout { limit: check.timeout, progress: &Progress::default() };
-    let (mut response, _in_use) = clients.send(&mut Some(request), false, timeout).await.ok()?;
+    let (mut response, _in_use) = clients.send(&mut Some(request), ConnectionUse::Shared, timeout).await.ok()?;
     if !response.status().is_success() {
         return None;
     }

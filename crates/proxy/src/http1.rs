@@ -20,6 +20,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+use super::address::ConnectionUse;
 use super::body::LentBody;
 use super::dial::{ConnectionHold, Dial};
 use super::error::SendError;
@@ -89,6 +90,7 @@ impl Connections {
     pub(super) async fn send(
         &self,
         request: &mut Option<Request<LentBody>>,
+        using: ConnectionUse,
         timeout: HeadTimeout<'_>,
     ) -> Result<(Response<Incoming>, ConnectionGuard), Option<SendError>> {
         loop {
@@ -117,7 +119,10 @@ impl Connections {
             let sent = timeout.within_on(timer, sending).await;
             let mut error = match sent.ok_or(None)? {
                 Ok(response) => {
-                    connection.requests = connection.requests.saturating_add(1);
+                    connection.requests = match using {
+                        ConnectionUse::Authenticate => u32::MAX,
+                        _ => connection.requests.saturating_add(1),
+                    };
                     let in_use = ConnectionGuard { connection: Some(connection), home: Arc::downgrade(&self.0) };
                     return Ok((response, in_use));
                 }

@@ -1,8 +1,8 @@
 //! Headers that belong to one connection (RFC 9110 §7.6.1).
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, Entry, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
-    TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, Entry, HeaderName, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue};
 
@@ -41,10 +41,14 @@ fn begins_like_one(name: &HeaderName) -> bool {
 pub struct RemovedHeaders {
     /// The message had a `Transfer-Encoding`, which was removed.
     pub had_coding: bool,
+    /// It named another coding than `chunked`, so the body is still coded.
+    pub had_other_coding: bool,
     /// The message has a `Content-Length`.
     pub has_length: bool,
     /// The message has a `Content-Type`.
     pub has_media_type: bool,
+    /// The message has an `Authorization`.
+    pub has_credential: bool,
 }
 
 /// Options that concern only the connection and cannot name one of our headers.
@@ -66,6 +70,7 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) -> RemovedHeaders {
         seen.had_coding |= *name == TRANSFER_ENCODING;
         seen.has_length |= *name == CONTENT_LENGTH;
         seen.has_media_type |= *name == CONTENT_TYPE;
+        seen.has_credential |= *name == AUTHORIZATION;
         has_others |= begins_like_one(name);
     }
     if has_connection {
@@ -78,6 +83,10 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) -> RemovedHeaders {
                 headers.remove(CONNECTION);
             }
         }
+    }
+    if seen.had_coding {
+        let is_framing = |coding: &str| ["chunked", "identity"].iter().any(|known| coding.eq_ignore_ascii_case(known));
+        seen.had_other_coding = !options(headers, TRANSFER_ENCODING).all(is_framing);
     }
     if has_others {
         for name in &HOP_BY_HOP {

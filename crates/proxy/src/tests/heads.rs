@@ -154,6 +154,54 @@ async fn t50_a_response_head_has_256_fields_and_64_kib_at_most() {
     }
 }
 
+/// The response to `GET /` of an upstream that sends these bytes and closes.
+async fn answered_by(bytes: &'static str) -> Response<crate::ProxyBody> {
+    let address = raw(move |_, mut stream| async move {
+        read_head(&mut stream).await;
+        let _ = stream.write_all(bytes.as_bytes()).await;
+    })
+    .await;
+    forward(&proxy(address), get("/", &[])).await
+}
+
+#[tokio::test]
+async fn a_repeated_length_is_written_once_and_two_lengths_are_an_error() {
+    for lengths in ["content-length: 2, 2", "content-length: 2\r\ncontent-length: 2", "Content-Length: 2 ,2,2"] {
+        let bytes = format!("HTTP/1.1 200 OK\r\n{lengths}\r\n\r\nok");
+        let response = answered_by(bytes.leak()).await;
+        assert_eq!(response.headers().get_all("content-length").iter().collect::<Vec<_>>(), ["2"], "{lengths}");
+        assert_eq!(text(response).await, "ok", "{lengths}");
+    }
+    for lengths in ["content-length: 2, 3", "content-length: 2\r\ncontent-length: 3", "content-length: 2,"] {
+        let bytes = format!("HTTP/1.1 200 OK\r\n{lengths}\r\n\r\nok");
+        let response = answered_by(bytes.leak()).await;
+        assert_eq!(response.extensions().get(), Some(&ProxyError::UpstreamProtocol), "{lengths}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_in_a_coding_that_the_client_does_not_hear_of_is_an_error() {
+    for (coding, is_good) in [("gzip", false), ("gzip, chunked", false), ("chunked", true), ("identity", true)] {
+        let body = if coding.ends_with("chunked") { "2\r\nok\r\n0\r\n\r\n" } else { "ok" };
+        let response =
+            answered_by(format!("HTTP/1.1 200 OK\r\ntransfer-encoding: {coding}\r\n\r\n{body}").leak()).await;
+        if is_good {
+            assert_eq!(text(response).await, "ok", "{coding}");
+        } else {
+            assert_eq!(response.extensions().get(), Some(&ProxyError::UpstreamProtocol), "{coding}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_field_of_an_old_server_is_understood() {
+    let response = answered_by("HTTP/1.1 200 OK\r\nx-a : 1\r\nx-b: 2\r\n 3\r\ncontent-length: 2\r\n\r\nok").await;
+    assert_eq!(response.headers()["x-a"], "1");
+    // A folded value becomes one line (RFC 9112 §5.2).
+    assert_eq!(response.headers()["x-b"].to_str().unwrap().split_whitespace().collect::<Vec<_>>(), ["2", "3"]);
+    assert_eq!(text(response).await, "ok");
+}
+
 #[tokio::test]
 async fn interim_responses_are_passed_over_and_an_unasked_switch_is_an_error() {
     let address = raw(|_, mut stream| async move {

@@ -134,6 +134,23 @@ async fn t27_a_connection_that_is_never_reused_carries_one_request() {
     }
 }
 
+#[tokio::test]
+async fn t51_no_request_follows_one_that_authenticated_its_connection() {
+    let (address, mut events) = watched(1).await;
+    let proxy = proxy_reusing(address, Reuse::Safe, 1000);
+    for (credential, number) in
+        [("Basic YTpi", 0), ("Negotiate YWxpY2U=", 0), ("Bearer a", 1), ("ntlm TlRMTVNTUAAB", 1), ("Bearer a", 2)]
+    {
+        text(forward(&proxy, get("/", &[("authorization", credential)])).await).await;
+        // A connection that closed meanwhile may be reported in between.
+        let asked = match next(&mut events).await {
+            Closed(_) => next(&mut events).await,
+            asked => asked,
+        };
+        assert_eq!(asked, Asked(number), "{credential}");
+    }
+}
+
 /// An upstream that answers each request twice. The second answer arrives with the next request, and nothing
 /// distinguishes it from that request's own answer.
 async fn answering_twice() -> SocketAddr {
