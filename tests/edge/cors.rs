@@ -134,6 +134,10 @@ fn t29_a_page_of_a_listed_origin_may_read_the_headers_that_are_exposed() {
     // The answer to a preflight exposes nothing (Fetch §3.3.3), and by default no answer does.
     let preflight = edge.ask("OPTIONS /public/x", &[GOOD, METHOD]);
     assert_eq!(preflight.all("access-control-expose-headers"), Vec::<&str>::new());
+    // A page that calls MCP reads the challenge, and the id of its session.
+    let mcp = cors("\n[[resources]]\npath = \"/public/x\"\nauthorization_servers = [\"https://id.test\"]\nmcp = {}");
+    let reply = mcp.ask("GET /public/x", &[GOOD]);
+    assert_eq!(reply.header("access-control-expose-headers"), "www-authenticate,mcp-session-id");
     let reply = cors("").ask("GET /public/x", &[GOOD]);
     assert_eq!(reply.header("access-control-allow-origin"), "https://app.test");
     assert_eq!(reply.all("access-control-expose-headers"), Vec::<&str>::new());

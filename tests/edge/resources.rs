@@ -332,6 +332,12 @@ fn n44_mistakes_in_resources_are_told() {
     let said = format!("{}{}", ran.stdout, ran.stderr);
     assert!(ran.code == Some(0) && said.contains("no authorization endpoint"), "{ran:?}");
     assert!(said.contains("no route belongs to it"), "{ran:?}");
+    // A page that may call and may not read the answer.
+    for (origin, is_warned) in [("https://other.test", true), ("https://page.test", false)] {
+        let ran = checked("path = \"/mcp\"", &format!("path = \"/mcp\"\nmcp = {{ origins = [\"{origin}\"] }}"));
+        let said = format!("{}{}", ran.stdout, ran.stderr);
+        assert_eq!((ran.code, said.contains("shows them no answer")), (Some(0), is_warned), "{said}");
+    }
 }
 
 const CONFIG_OF_TOKENS: &str = r#"

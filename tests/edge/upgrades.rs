@@ -61,7 +61,7 @@ pub(super) fn gate_with(config: &str, port: u16, place: &mut Option<Place>) -> G
     let open = format!(
         "[[upstreams]]\nname = \"ws\"\nurls = [\"http://127.0.0.1:{port}\"]\n\
          [[routes]]\npath = \"/ws\"\nupgrade = true\ncookie = \"token\"\nupstream = \"ws\"\n\
-         [[routes]]\npath = \"/public/ws\"\nauth = \"none\"\nupgrade = true\nupstream = \"ws\"\n\
+         [[routes]]\npath = \"/public/ws\"\nauth = \"optional\"\nupgrade = true\nupstream = \"ws\"\n\
          [[routes]]\npath = \"/plain\"\nupstream = \"ws\"\n"
     );
     place.insert(Place::new(&format!("{config}{open}"))).start()
@@ -137,8 +137,8 @@ async fn t9_nobody_else_has_a_tunnel_and_no_other_form_of_http() {
     assert!(is(&answer, 401), "{answer}");
     assert!(heads.try_recv().is_err(), "nothing arrived");
     for (path, protocol, header) in [
-        ("/public/ws", "websocket", bearer.as_str()),
-        ("/plain", "websocket", &bearer),
+        ("/public/ws", "websocket", "x: y"),
+        ("/plain", "websocket", bearer.as_str()),
         ("/ws", "h2c", &bearer),
         ("/ws", "websocket, h2c", &bearer),
     ] {

@@ -13,7 +13,7 @@ use std::borrow::Cow;
 
 /// The versions that a resource may list, the newest first. The newest version requires servers to compare headers and
 /// body.
-pub const VERSIONS: [&str; 3] = ["2026-07-28", "2025-11-25", "2025-06-18"];
+pub const VERSIONS: [&str; 4] = ["2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26"];
 
 /// Must servers of this version compare the headers with the body? Versions are dates.
 pub fn has_call_headers(version: &str) -> bool {

@@ -365,6 +365,7 @@ impl<'a> CheckedSections<'a> {
             config.authorizers.iter().map(|it| it.listener.name.as_deref().unwrap_or_default()).collect();
         resources::check(&self.resources, &config.resources, &config.routes, &config.issuer.url, &asking);
         resources::check_routes(config, &self.routes);
+        resources::check_origins(config, &self.resources);
         resources::check_audiences(config, &self.routes);
         exchange::check(&self.clients, config);
         rate::check(&self.routes, config);

@@ -47,12 +47,12 @@ section! {
         /// Longest body of a call with `check = "body"`.
         fixed max_message: u64 = get_or(value::size(1024, 64 * 1024 * 1024), Mcp::default().max_message),
         /// Origins of pages that may call the resource, besides `public_url` and those of `[cors]`. Others: 403. Set it
-        /// for MCP clients that run in a page of another site.
+        /// for MCP clients that run in a page of another site, if the upstream answers their preflights itself.
         reload origins: Vec<Box<str>> = by { section.list_or_empty("origins", value::cors_origin).into_iter().map(Into::into).collect() },
     }
     with {
         /// Accepted versions: the newest alone with `check = "headers"`.
-        fixed versions: text = "2026-07-28, 2025-11-25, 2025-06-18",
+        fixed versions: text = "2026-07-28, 2025-11-25, 2025-06-18, 2025-03-26",
     }
 }
 
@@ -149,6 +149,25 @@ pub(super) fn check(sections: &[Section<'_>], all: &[Resource], routes: &[Route]
             let message = "only this gate issues its tokens, and it has no authorization endpoint, which clients of the Model \
                            Context Protocol need; name a provider: authorization_servers = [\"https://…\"]";
             section.warn(kind, "path", message);
+        }
+    }
+}
+
+/// Warns of pages that may call a resource and cannot read its answers.
+pub(super) fn check_origins(config: &Config, sections: &[Section<'_>]) {
+    for (section, resource) in sections.iter().zip(&config.resources) {
+        let is_here = |route: &&Route| route.policy.resource.as_ref() == Some(&resource.path);
+        let origins = resource.mcp.iter().flat_map(|mcp| &mcp.origins);
+        let unread = origins.filter(|origin| !config.cors.origins.iter().any(|listed| **listed == ***origin));
+        if config.routes.iter().filter(is_here).any(|route| !route.policy.preflight_to_upstream)
+            && let Some(origin) = unread.into_iter().next()
+            && !section.is_bad()
+        {
+            let message = format!(
+                "lets pages of {origin} call, and a browser shows them no answer; write this in origins of [cors] instead, \
+                 or preflight = \"upstream\" at the routes"
+            );
+            section.warn(WarningKind::NoAccess, "mcp", message);
         }
     }
 }

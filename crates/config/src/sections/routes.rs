@@ -254,6 +254,11 @@ fn blame_unasked(section: &Section<'_>, policy: &RoutePolicy) {
     for (key, _) in asked.iter().filter(|(_, given)| *given) {
         section.blame(key, "is never asked for, because auth = \"none\"; remove one of the two");
     }
+    if policy.upgrade {
+        let message = "is impossible with auth = \"none\": a WebSocket ends with the authorization of its caller, and here there is \
+                       none; write auth = \"required\", or remove upgrade";
+        section.blame("upgrade", message);
+    }
 }
 
 section! {
@@ -315,7 +320,8 @@ section! {
         /// OPTIONS must come from `public_url` or one of `origins` of `[cors]`; otherwise 403. Set it for pages whose
         /// token is in a cookie.
         reload cookie: Option<String> = get(value::cookie_name),
-        /// true: WebSockets and other upgrades of HTTP/1.1 are allowed. Set it for routes of WebSockets.
+        /// true: WebSockets and other upgrades of HTTP/1.1 are allowed, for callers with a credential. Set it for routes of
+        /// WebSockets.
         reload upgrade: bool = get_or(value::boolean, false),
         reload dpop_required as "-": bool = by { section.get_or("dpop", value::word(&PROOFS, &[]), false) },
         reload certificate_required as "-": bool = by {

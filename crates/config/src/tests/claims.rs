@@ -133,6 +133,7 @@ fn i17_i45_a_role_of_a_route_has_one_issuer_that_the_route_takes_and_that_has_ro
         ("any_scope = \"\"\n", "any_scope: expected a text"),
         ("scopes = \"a\\\"b\"\n", "scopes: "),
         ("auth = \"none\"\nroles = [\"admin\"]\n", "roles: is never asked for"),
+        ("auth = \"none\"\nupgrade = true\n", "upgrade: is impossible with auth = \"none\""),
         ("auth = \"none\"\nany_scope = [\"a\"]\n", "any_scope: is never asked for"),
     ] {
         let found = said(&routes(bad));

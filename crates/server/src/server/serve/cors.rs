@@ -17,6 +17,7 @@ use rotogate::Gate;
 use rotogate_config::{Config, CorsConfig};
 
 static DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
+static MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
 /// Applies the `[cors]` section to a service.
 #[derive(Debug)]
@@ -32,12 +33,14 @@ impl<S: Clone> Cors<S> {
         let CorsConfig { origins, allow_credentials, max_age, expose } = &config.cors;
         let (allow_credentials, max_age) = (*allow_credentials, *max_age);
         let mut expose = expose.clone();
-        if config.uses_dpop() {
-            // A page that uses DPoP needs both headers for its next proof (RFC 9449 §8, §9).
-            for name in [WWW_AUTHENTICATE, DPOP_NONCE.clone()] {
-                if !expose.contains(&name) {
-                    expose.push(name);
-                }
+        // A page that uses DPoP needs both headers for its next proof (RFC 9449 §8, §9), and one that calls MCP needs the
+        // challenge to find its authorization server, and the id of its session.
+        let of_dpop = [WWW_AUTHENTICATE, DPOP_NONCE.clone()].into_iter().filter(|_| config.uses_dpop());
+        let is_mcp = config.resources.iter().any(|resource| resource.mcp.is_some());
+        let of_mcp = [WWW_AUTHENTICATE, MCP_SESSION_ID.clone()].into_iter().filter(|_| is_mcp);
+        for name in of_dpop.chain(of_mcp) {
+            if !expose.contains(&name) {
+                expose.push(name);
             }
         }
         let allowed = origins
