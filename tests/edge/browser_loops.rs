@@ -141,6 +141,21 @@ fn b54_check_online_says_which_login_the_provider_does_not_offer() {
 }
 
 #[test]
+fn b54_check_online_says_how_the_provider_lets_its_clients_authenticate() {
+    let says = "client.secret_in: is client_secret_basic, and kc lists client_secret_post in";
+    for (listed, is_warned) in [
+        (json!(["client_secret_post"]), true),
+        (json!(["client_secret_post", "client_secret_basic"]), false),
+        (json!([]), false),
+    ] {
+        let world = world_with("", &json!({ "token_endpoint_auth_methods_supported": listed }));
+        let said = world.edge.place.done(&["check", "--online"], "").stdout;
+        let line = said.lines().find(|line| line.contains(says)).unwrap_or_default();
+        assert_eq!((!line.is_empty(), line.contains("write secret_in = \"form\"")), (is_warned, is_warned), "{said}");
+    }
+}
+
+#[test]
 fn b36_n46_a_login_with_a_password_is_as_old_as_its_session_and_a_second_one_opens_the_route_again() {
     let fresh = route("step_up = { max_age = \"3s\" }").replace("/gold/", "/fresh/");
     let routes = format!("{fresh}{}", route("step_up = { acr = [\"gold\"], max_age = \"1h\" }"));

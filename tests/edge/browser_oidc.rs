@@ -470,7 +470,12 @@ fn b29_b34_b44_each_failure_at_the_provider_has_its_page() {
     assert_eq!(world.exchanges(), 0);
     // Attack 14: the provider knows the verifier of another login.
     let answers = [
-        ("400 Bad Request", r#"{"error":"invalid_grant"}"#, 400, "the provider refused the code"),
+        (
+            "400 Bad Request",
+            r#"{"error":"invalid_grant","error_description":"words-about-a-code"}"#,
+            400,
+            "the provider refused the code",
+        ),
         ("401 Unauthorized", r#"{"error":"invalid_client"}"#, 503, "the provider cannot be asked now"),
         ("500 Oh", "", 503, "the provider cannot be asked now"),
     ];
@@ -481,13 +486,21 @@ fn b29_b34_b44_each_failure_at_the_provider_has_its_page() {
         let before = world.exchanges();
         let reply = world.come_back_with_code(&begun);
         is_page(&reply, status, text);
+        assert!(!reply.text().contains("words-about-a-code"));
         assert_eq!(reply.all("retry-after").len(), usize::from(status == 503));
         assert_eq!(world.exchanges() - before, 1);
         // The code is not sent again.
         is_page(&world.come_back_with_code(&begun), 400, "this browser began no such login");
         assert_eq!(world.exchanges() - before, 1);
     }
-    assert!(!world.edge.gate.log().contains("provider-text"));
+    // The operator can find out why, and a stranger without a login under way writes nothing.
+    let log = world.edge.gate.log();
+    for said in ["login_required: <b>provider-text", "invalid_grant: words-about-a-code"] {
+        assert!(log.contains(said), "{said}: {log}");
+    }
+    let stranger = world.edge.ask("GET /auth/callback?state=s&error=stranger", &[]);
+    is_page(&stranger, 400, "this browser began no such login");
+    assert!(!world.edge.gate.log().contains("stranger"), "{}", world.edge.gate.log());
     let unknown = world_with("", &json!({ "authorization_endpoint": null }));
     let reply = unknown.edge.ask("GET /auth/login", &[]);
     is_page(&reply, 503, "the provider cannot be asked now");

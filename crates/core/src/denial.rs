@@ -20,7 +20,7 @@ pub use class::Class;
 pub use event::EventFlaw;
 pub use path::PathError;
 pub use proof::ProofFlaw;
-pub use provider::ProviderFlaw;
+pub use provider::{ProviderFlaw, provider_words};
 pub use standing::NotGood;
 pub(crate) use standing::Standing;
 

@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 use crate::remote_keys::client::FetchClient;
 use crate::remote_keys::{Metadata, RemoteIssuer, RemoteKeys, revocation_target, token_target};
 use rotogate_core::clock::{SystemTime, TimeSource};
+use rotogate_core::denial::provider_words;
 use rotogate_core::http_client::{ClientAssertions, ClientCredentials, FetchError, FetchTarget, SecretPlace};
 use rotogate_core::oauth_error::OAuthError;
 use rotogate_core::pause::ServicePauses;
@@ -182,7 +183,9 @@ pub enum LoginFailure {
     #[error("the provider refused the code")]
     Code,
     /// The provider refuses the gate's client.
-    #[error("the provider refuses our client: {0}; compare client.id and its secret with the provider's entry")]
+    #[error(
+        "the provider refuses our client: {0}; compare client.id, its secret and client.secret_in with the provider's entry"
+    )]
     Refused(&'static str),
     /// The answer is not a valid answer of a token endpoint.
     #[error("{0}")]
@@ -375,7 +378,12 @@ impl LoginProvider {
         ]);
         let (status, answer) = self.post(&target, form).await?;
         if status != StatusCode::OK {
-            let error = text(&answer, "error").map(OAuthError::read);
+            let error = text(&answer, "error");
+            if let Some(error) = error {
+                let said = provider_words(error, text(&answer, "error_description"));
+                tracing::warn!(issuer = self.name(), said, "the provider refused a code");
+            }
+            let error = error.map(OAuthError::read);
             return Err(if error == Some(OAuthError::Grant) { LoginFailure::Code } else { refusal(&answer) });
         }
         let token = |name, missing| text(&answer, name).map(str::to_owned).ok_or(LoginFailure::Unusable(missing));
@@ -462,7 +470,7 @@ fn text<'a>(answer: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     answer.get(name).and_then(Value::as_str)
 }
 
-/// The failure for an error of RFC 6749 §5.2. The provider's own text is neither shown nor logged.
+/// The failure for an error of RFC 6749 §5.2, without the provider's own text.
 // Requirement B44.
 fn refusal(answer: &Map<String, Value>) -> LoginFailure {
     match text(answer, "error") {

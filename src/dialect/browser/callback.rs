@@ -1,7 +1,7 @@
 //! The parameters with which a browser returns from a provider (RFC 6749 §4.1.2, RFC 9207).
 
 use rotogate_core::bounds::MAX_CALLBACK;
-use rotogate_core::denial::{Denial, ProviderFlaw};
+use rotogate_core::denial::{Denial, ProviderFlaw, provider_words};
 
 /// The parameters that a browser brings back from a provider.
 #[derive(Clone, PartialEq, Eq)]
@@ -10,6 +10,8 @@ pub(crate) struct Callback {
     pub(crate) answer: ProviderAnswer,
     /// The provider that answered, if the answer names it.
     pub(crate) issuer: Option<String>,
+    /// The provider's words about an error, for the log.
+    pub(crate) said: Option<String>,
 }
 
 /// The answer of a provider.
@@ -42,12 +44,13 @@ impl Callback {
         if query.len() > MAX_CALLBACK {
             return Err(refused("the query is longer than 8 KiB"));
         }
-        let [mut state, mut code, mut error, mut issuer] = [const { None }; 4];
+        let [mut state, mut code, mut error, mut description, mut issuer] = [const { None }; 5];
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let known = match &*name {
                 "state" => &mut state,
                 "code" => &mut code,
                 "error" => &mut error,
+                "error_description" => &mut description,
                 "iss" => &mut issuer,
                 _ => continue,
             };
@@ -57,6 +60,7 @@ impl Callback {
         }
         let given = |text: &String| !text.is_empty();
         let state = state.filter(given).ok_or(refused("the callback has no state"))?;
+        let said = error.as_deref().map(|error| provider_words(error, description.as_deref()));
         let answer = match (code.filter(given), error) {
             (Some(code), None) => ProviderAnswer::Code(code),
             (None, Some(error)) => ProviderAnswer::Error(match &*error {
@@ -67,7 +71,7 @@ impl Callback {
             (Some(_), Some(_)) => return Err(refused("the callback has a code and an error")),
             (None, None) => return Err(refused("the callback has neither a code nor an error")),
         };
-        Ok(Self { state, answer, issuer })
+        Ok(Self { state, answer, issuer, said })
     }
 }
 
@@ -106,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn b44_of_an_error_its_kind_alone_is_kept() {
+    fn b44_of_an_error_its_kind_is_known_and_its_words_are_cut_and_escaped() {
         for (error, kind) in [
             ("access_denied", ProviderError::Denied),
             ("temporarily_unavailable", ProviderError::Unavailable),
@@ -118,6 +122,13 @@ mod tests {
             let query = format!("state=S&error={error}&error_description=%3Cb%3E");
             assert!(Callback::read(Some(&query)).unwrap().answer == ProviderAnswer::Error(kind), "{error}");
         }
+        let said = |query: &str| Callback::read(Some(query)).unwrap().said;
+        assert_eq!(said("state=S&error=a&error_description=b%0Ac").as_deref(), Some("a: b\\nc"));
+        assert_eq!(said("state=S&error=a").as_deref(), Some("a"));
+        let long = "x".repeat(1000);
+        let words = said(&format!("state=S&error={long}&error_description={long}")).unwrap();
+        assert_eq!(words.len(), 64 + ": ".len() + 256);
+        assert_eq!(said("state=S&code=a&error_description=b"), None);
     }
 
     #[test]

@@ -344,7 +344,7 @@ impl Vaults<'_> {
                     tracing::error!(
                         issuer,
                         others,
-                        "the provider refuses to refresh: compare client.id and its secret with the provider's entry"
+                        "the provider refuses to refresh: compare client.id, its secret and client.secret_in with the provider's entry"
                     );
                 }
                 Err(refused(PAUSE).into())

@@ -38,3 +38,11 @@ impl ProviderFlaw {
         }
     }
 }
+
+/// An error of a provider and its description, for the log: escaped, and at most 64 and 256 characters of them.
+pub fn provider_words(error: &str, description: Option<&str>) -> String {
+    let cut = |text: &str, most| text.chars().take(most).flat_map(char::escape_debug).collect::<String>();
+    let description = description.filter(|text| !text.is_empty());
+    let description = description.map(|text| format!(": {}", cut(text, 256))).unwrap_or_default();
+    format!("{}{description}", cut(error, 64))
+}

@@ -103,6 +103,8 @@ pub struct Metadata {
     pub pushed_authorization_request_endpoint: Option<String>,
     /// The values of `acr` that its logins can have. Empty if the document does not say.
     pub acr_values_supported: Vec<Box<str>>,
+    /// How clients may authenticate at the token endpoint. Empty if the document does not say.
+    pub token_endpoint_auth_methods_supported: Vec<Box<str>>,
     /// Whether the issuer accepts pushed authorization requests only.
     pub requires_pushed_requests: bool,
     /// Whether each answer of the authorization endpoint has `iss` (RFC 9207).
@@ -147,6 +149,7 @@ impl Metadata {
             end_session_endpoint: url(&document, "end_session_endpoint"),
             pushed_authorization_request_endpoint: url(&document, "pushed_authorization_request_endpoint"),
             acr_values_supported: texts(&document, "acr_values_supported"),
+            token_endpoint_auth_methods_supported: texts(&document, "token_endpoint_auth_methods_supported"),
             requires_pushed_requests: is_set(&document, "require_pushed_authorization_requests"),
             names_itself: is_set(&document, "authorization_response_iss_parameter_supported"),
             allowed: Allowed::by_issuer(host_of(issuer), &[]),

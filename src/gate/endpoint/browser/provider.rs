@@ -100,6 +100,9 @@ pub(super) async fn finish(
     let Some(begun) = Transaction::of_state(call.headers, &callback.state, &engine.keyring(), now) else {
         return again(browser, call, handler).await;
     };
+    if let Some(said) = &callback.said {
+        tracing::warn!(issuer = provider.name(), said, "the provider answered a login with an error");
+    }
     let began = log_in(provider, browser, callback, &begun, call, handler).await;
     if matches!(began, Err(Error::Denied(NOT_BEGUN))) {
         return again(browser, call, handler).await;
@@ -263,8 +266,7 @@ impl Exchange {
     }
 }
 
-/// The error of a request for which the provider gave no usable answer. The log has the cause, without the provider's
-/// own text.
+/// The error of a request for which the provider gave no usable answer. The log has the cause.
 fn failed(provider: &LoginProvider, why: &LoginFailure) -> Error {
     let (reason, retry_after) = match why {
         LoginFailure::Code => return Denial::ProviderLogin(ProviderFlaw::Code).into(),

@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 use super::issuer_rules::load_introspection;
 use crate::server::error::{Faults, KeyFault, ServerError};
 use rotogate::gate::GateBuilder;
-use rotogate::remote_keys::{self, FetchFailure, FetchFiles, RemoteKeys, RemoteStatus};
+use rotogate::remote_keys::{self, FetchFailure, FetchFiles, Metadata, RemoteKeys, RemoteStatus};
 use rotogate_config::{
     BrowserConfig, ClientConfig, Config, ConfigError, ConfigErrors, IntrospectionConfig, RemoteSource, TrustedIssuer,
 };
 use rotogate_core::client::ClientKeys;
-use rotogate_core::http_client::FetchTarget;
+use rotogate_core::http_client::{FetchTarget, SecretPlace};
 use rotogate_core::strict_json;
 use rotogate_core::token::live_keys::LiveKeys;
 use rotogate_core::token::verify::{IssuerRules, Keys};
@@ -332,20 +332,23 @@ pub(crate) async fn inspect(config: &Config) -> Result<(Vec<String>, Vec<ConfigE
             }
         };
         let (keys, introspection) = tokio::join!(keys, introspection);
-        let (keys, acr_values) = match keys {
-            Some(Ok((lines, acr_values))) => (Some(Ok(lines)), acr_values),
-            Some(Err(fault)) => (Some(Err(fault)), Vec::new()),
-            None => (None, Vec::new()),
+        let (keys, metadata) = match keys {
+            Some(Ok((lines, metadata))) => (Some(Ok(lines)), metadata),
+            Some(Err(fault)) => (Some(Err(fault)), None),
+            None => (None, None),
         };
-        (key, issuer, acr_values, [keys, introspection])
+        (key, issuer, metadata, [keys, introspection])
     });
     let (mut lines, mut faults, mut warnings) = (Vec::new(), Faults::new(config), Vec::new());
-    for (key, issuer, acr_values, found) in futures_util::future::join_all(asked).await {
+    for (key, issuer, metadata, found) in futures_util::future::join_all(asked).await {
         for found in found.into_iter().flatten() {
             let found = faults.good(&key, found).unwrap_or_default();
             lines.extend(found.into_iter().map(|line| format!("issuer {}: {line}", issuer.name)));
         }
-        warnings.extend(without_acr(config, &issuer.name, &acr_values));
+        if let Some(metadata) = metadata {
+            warnings.extend(without_acr(config, &issuer.name, &metadata.acr_values_supported));
+            warnings.extend(unoffered(config, &issuer.name, &metadata.token_endpoint_auth_methods_supported));
+        }
     }
     for endpoint in &config.endpoints {
         if let Some(provider) = endpoint.browser.as_ref().and_then(|browser| browser.provider.as_deref()) {
@@ -381,8 +384,40 @@ fn without_acr(config: &Config, provider: &str, acr_values: &[Box<str>]) -> Vec<
 /// The lines about an issuer's answer, or the key at fault and the reason.
 type Found = Result<Vec<String>, KeyFault>;
 
-/// The lines about an issuer's keys, and the values of `acr` that it lists.
-async fn inspect_keys(source: &RemoteSource) -> Result<(Vec<String>, Vec<Box<str>>), KeyFault> {
+/// Warnings of the gate's clients that authenticate at this provider in a way that it does not offer.
+fn unoffered(config: &Config, provider: &str, offered: &[Box<str>]) -> Vec<ConfigError> {
+    let endpoints = config.endpoints.iter().enumerate().flat_map(|(index, endpoint)| {
+        let browser = endpoint.browser.as_ref().map(|browser| (&browser.provider, &browser.client));
+        let relay = endpoint.relay.as_ref().map(|relay| (&relay.issuer, &relay.client));
+        let ours = browser.into_iter().chain(relay).filter(|(issuer, _)| issuer.as_deref() == Some(provider));
+        ours.filter_map(move |(_, client)| Some((format!("endpoints[{index}].client"), client.as_ref()?)))
+    });
+    let exchanging = config.providers.iter().enumerate().filter(|(_, entry)| entry.issuer == provider);
+    let exchanging = exchanging.map(|(index, entry)| (format!("providers[{index}].client"), &entry.client));
+    let is_offered = |method: &str| offered.is_empty() || offered.iter().any(|offered| **offered == *method);
+    let (basic, form) = ("client_secret_basic", "client_secret_post");
+    let warned = endpoints.chain(exchanging).filter_map(|(key, client)| {
+        let (name, method, instead) = match (&client.key, &client.secret_file, client.secret_in) {
+            (Some(_), ..) => ("key_file", "private_key_jwt", None),
+            (None, Some(_), SecretPlace::Basic) => ("secret_in", basic, is_offered(form).then_some("\"form\"")),
+            (None, Some(_), SecretPlace::Form) => ("secret_in", form, is_offered(basic).then_some("\"basic\"")),
+            (None, None, _) => return None,
+        };
+        let remedy = instead.map_or_else(
+            || "let the provider offer it, or authenticate as it asks".to_owned(),
+            |word| format!("write secret_in = {word}"),
+        );
+        let message = format!(
+            "is {method}, and {provider} lists {} in token_endpoint_auth_methods_supported; {remedy}",
+            printable(&offered.join(", "))
+        );
+        (!is_offered(method)).then(|| config.blame(&format!("{key}.{name}"), message))
+    });
+    warned.collect()
+}
+
+/// The lines about an issuer's keys, and its metadata.
+async fn inspect_keys(source: &RemoteSource) -> Result<(Vec<String>, Option<Metadata>), KeyFault> {
     let found = remote_keys::inspect(source.issuer.clone()).await.map_err(|failure| {
         let key = match source.issuer.location {
             remote_keys::KeyLocation::JwksUrl(_) => "jwks_url",
@@ -393,8 +428,7 @@ async fn inspect_keys(source: &RemoteSource) -> Result<(Vec<String>, Vec<Box<str
     let fresh = rotogate_core::clock::written(found.fresh_for);
     let keys = format!("keys {}; fresh for {fresh}", found.keys.describe().join(", "));
     let ignored = found.keys.ignored().iter().map(|ignored| format!("not used: {ignored}"));
-    let acr_values = found.metadata.map(|metadata| metadata.acr_values_supported).unwrap_or_default();
-    Ok(([keys].into_iter().chain(ignored).collect(), acr_values))
+    Ok(([keys].into_iter().chain(ignored).collect(), found.metadata))
 }
 
 /// Asks about a token that cannot exist. Only a server that knows the gate as its client answers that the token is
