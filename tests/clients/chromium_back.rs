@@ -69,12 +69,19 @@ async fn b62_chromium_shows_no_page_of_a_session_by_back_after_a_logout() {
     assert_eq!(shown(tab, "/public/bye").await, "bye");
     assert_ne!(account_by_back(tab).await, ACCOUNT);
 
-    // A logout by a script: in the tab that sent it.
+    // A logout by a script of another page than the account, and of the account itself, which leaves its place in the history.
+    let out = "fetch('/auth/logout', { method: 'POST' }).then((answer) => answer.status)";
     let mut scene = with_account().await;
     let tab = &mut scene.tab;
-    let out = "fetch('/auth/logout', { method: 'POST' }).then((answer) => answer.status)";
-    assert_eq!(tab.run(out).await, 200);
     tab.run("location.assign('/public/page')").await;
     shown(tab, "/public/page").await;
+    assert_eq!(tab.run(out).await, 200);
     assert_ne!(account_by_back(tab).await, ACCOUNT);
+    let mut scene = with_account().await;
+    let tab = &mut scene.tab;
+    assert_eq!(tab.run(out).await, 200);
+    tab.run("location.replace('/public/bye')").await;
+    assert_eq!(shown(tab, "/public/bye").await, "bye");
+    let urls = history(tab).1;
+    assert!(urls.iter().all(|url| !url.ends_with("/app/account")), "{urls:?}");
 }

@@ -22,11 +22,11 @@ use support::tls_client::{Client, Connection};
 use support::{CONFIG, Gate, Place, with};
 
 /// Requests before the first count: they fill the caches, and grow the buffers of the connection.
-const WARM: u64 = 150;
+const WARM: u64 = 100;
 /// Requests that are counted together.
-const REQUESTS: u64 = 150;
+const REQUESTS: u64 = 100;
 /// How often a row is counted. The median counts.
-const PERIODS: usize = 5;
+const PERIODS: usize = 3;
 /// The bytes of a line.
 const LINE: u64 = 64;
 /// The function that the program calls for a request about readiness.

@@ -115,7 +115,7 @@ fn t15_header_blocks_of_nothing_end_the_connection() {
 fn t15_a_head_that_is_too_long_is_431_and_the_connection_goes_on() {
     let edge = edge("");
     let mut frames = Frames::open(edge.gate.address);
-    let field = [&[0, 1, b'x', 126][..], &[b'y'; 126]].concat().repeat(60);
+    let field = [&[0, 1, b'x', 126][..], &[b'y'; 126]].concat().repeat(120);
     let block = [get("/public/x"), field].concat();
     for (stream, rest) in [(1, 4), (3, 0)] {
         let flags = if rest == 0 { END_STREAM | END_HEADERS } else { END_STREAM };

@@ -293,6 +293,4 @@ pub(crate) fn counts() -> [(&'static str, [u64; 3]); 3] {
 }
 
 #[cfg(test)]
-mod tests {
-    mod access_fields;
-}
+mod tests;

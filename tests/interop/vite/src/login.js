@@ -22,5 +22,5 @@ export const session = async () => decided(await api("/auth/session"));
 export async function logout() {
   const { logout: atProvider } = await decided(await api("/auth/logout", { method: "POST" }));
   leaving = true;
-  location.assign(atProvider ?? "/"); // the login at the provider ends, too
+  location.replace(atProvider ?? "/"); // the login at the provider ends, too
 }
