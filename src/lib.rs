@@ -71,7 +71,6 @@
 //! | `http-client` | no | the client of documents of other issuers; no visible API yet |
 //! | `introspection` | no | introspection of opaque tokens over HTTP (RFC 7662); no visible API yet |
 //! | `program` | no | the API that only `rotogate-server` needs: no promise of compatibility, and not on docs.rs |
-//! | `relay` | no | the dialect `relay`, for refresh tokens of a provider that rotates them itself; a part of `program` |
 //! | `test` | no | callers for tests of handlers; no other feature turns it on |
 //! | `test-util` | no | a clock to move by hand, and the conformance suite for stores |
 //! | `failpoints` | no | points at which a test stops the process or moves its clock; never in a release build |
@@ -99,6 +98,8 @@ pub mod fault;
 pub mod gate;
 #[cfg(feature = "program")]
 pub mod program;
+// A part of the program, and of no promise of compatibility.
+#[doc(hidden)]
 pub mod relay;
 #[cfg(feature = "remote-keys")]
 pub mod remote_keys;

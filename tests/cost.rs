@@ -62,12 +62,12 @@ const ROOM: usize = 1127;
 /// The cost that the layer adds to a request. The allocations are for the extensions of the request:
 /// `http::Extensions`, its table, and in it `Permitted`. The check itself allocates nothing.
 const LAYER: Row =
-    Row { name: "the layer", instructions: 52_200.0, allocations: 3.0, lines: 0.0, file: "tests/cost.rs" };
+    Row { name: "the layer", instructions: 53_454.0, allocations: 3.0, lines: 0.0, file: "tests/cost.rs" };
 
 /// The cost that the layer adds to a request with a new token: the check of an HS256 signature (17,100), and the rest.
 const NEW_TOKEN: Row = Row {
     name: "the layer, for a new token",
-    instructions: 305_062.0,
+    instructions: 295_870.0,
     allocations: 0.0,
     lines: 0.0,
     file: "tests/cost.rs",

@@ -298,6 +298,7 @@ pub trait CommandHandler: Send + Sync {
     ///
     /// # Errors
     /// The denials of the token, and [`Denial::NoRoute`] from a handler without API keys; a fault of the store.
+    #[doc(hidden)]
     async fn own_keys(&self, request: OwnKeysRequest) -> Result<OwnKeys, Error> {
         drop(request);
         Err(Denial::NoRoute.into())
@@ -307,6 +308,7 @@ pub trait CommandHandler: Send + Sync {
     ///
     /// # Errors
     /// [`Denial::NoRoute`] from a handler without a provider; the refusals of the relay.
+    #[doc(hidden)]
     async fn relay(&self, request: RelayRequest) -> Result<ProviderReply, Error> {
         drop(request);
         Err(Denial::NoRoute.into())

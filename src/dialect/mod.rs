@@ -32,17 +32,20 @@ mod own;
 mod own_resource;
 pub(crate) mod protocol;
 pub(crate) mod registry;
+#[doc(hidden)]
 pub mod relay;
 #[cfg(feature = "kuzzle")]
 mod socket;
 
 pub use call::{Call, ServedPath, Sources};
+#[doc(hidden)]
 pub use command::RelayRequest;
 pub use command::{CheckedToken, Command, ExchangeRequest, Outcome, RefreshCredential};
 pub use own::Dialect;
 #[cfg(feature = "program")]
 pub use registry::Options;
 #[doc(inline)]
+#[doc(hidden)]
 pub use rotogate_core::engine::api_keys::{OwnKeys, OwnKeysAction, OwnKeysRequest};
 pub use rotogate_core::reply::ReplyBody;
 #[cfg(feature = "kuzzle")]

@@ -44,6 +44,14 @@ const ONE: &str = "key";
 const ROTATE: &str = "rotate";
 
 /// The dialect `my-keys`, with its options.
+///
+/// ```
+/// use rotogate::dialect::my_keys::MyKeys;
+/// use rotogate::gate::Endpoint;
+///
+/// let builder = rotogate::Gate::builder().endpoint(Endpoint::new(MyKeys::default()));
+/// # let _ = builder;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MyKeys {
     /// How old an access token may be to make, replace or revoke a key: a refresh gives a new token. For a session cookie, how

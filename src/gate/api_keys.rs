@@ -254,5 +254,5 @@ impl GateApiKeys {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "program"))]
 mod tests;

@@ -192,6 +192,7 @@ impl Endpoint {
     }
 
     /// Relays requests of this endpoint to a provider.
+    #[doc(hidden)]
     #[must_use]
     pub fn relay(mut self, config: super::relay::RelayConfig) -> Self {
         self.relay_config = Some(config);

@@ -55,9 +55,9 @@ pub use future::ResponseFuture;
 use future::{FutureKind, PassedRequest};
 pub use judge::{Judgement, PermittedRequest};
 use limited::Counted;
-pub(super) use permit::{RoutedRequest, prepare};
 #[cfg(feature = "program")]
-pub(super) use permit::{has_token_in_query, withhold};
+pub(super) use permit::withhold;
+pub(super) use permit::{RoutedRequest, has_token_in_query, prepare};
 #[cfg(feature = "kuzzle")]
 pub(super) use permit_call::permit_call;
 #[cfg(feature = "kuzzle")]

@@ -86,7 +86,6 @@ pub(crate) mod program;
 #[cfg(feature = "browser-oidc")]
 mod provider_token;
 mod readiness;
-#[cfg(feature = "program")]
 mod relay;
 mod replace;
 mod reply_guard;
@@ -135,6 +134,7 @@ pub(crate) use handle::Gate;
 pub(crate) use identity::Identity;
 
 // Further items that only the program needs, without a promise of compatibility, as in `crate::program`.
+#[doc(hidden)]
 pub use relay::RelayConfig;
 #[cfg(feature = "program")]
 pub use {

@@ -10,11 +10,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use zeroize::Zeroizing;
 
 use super::oauth;
-use super::provider::{Meaning, Provider, ProviderReply, ProviderRequest, SendError};
+use super::provider::{DPOP_NONCE, Meaning, Provider, ProviderReply, ProviderRequest, SendError};
 use rotogate_core::http_client::{ClientCredentials, FetchError, FetchTarget, HttpClient, retry_after};
-
-/// RFC 9449 §8.
-pub const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
 /// The current URL of a provider's endpoint; `None` before it is known.
 pub type UrlSource = Arc<dyn Fn() -> Option<FetchTarget> + Send + Sync>;

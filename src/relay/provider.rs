@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -80,6 +80,9 @@ impl ProviderReply {
         })
     }
 }
+
+/// RFC 9449 §8.
+pub const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
 /// Why no complete reply arrived. The text is for the log and contains no part of the request.
 #[derive(Debug, thiserror::Error)]

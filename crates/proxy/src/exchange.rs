@@ -146,17 +146,13 @@ impl Inner {
                     Ok(prepared) => prepared,
                     Err(kind) => break 'failed kind,
                 };
-                let using = match &upgrade {
-                    Some(_) => ConnectionUse::Upgrade,
-                    None if template.authenticates_connection => ConnectionUse::Authenticate,
-                    None => ConnectionUse::Shared,
-                };
                 let counted = Attempt::begin(&pool.counts);
                 let sent = match address.clients() {
                     Some(clients) => {
                         let limit = pool.upstream.head_timeout.unwrap_or(self.settings.head_timeout);
                         let head_timeout = HeadTimeout { limit, progress: &progress };
                         // Pinned in place: awaiting the future by value would copy it.
+                        let using = ConnectionUse::of(upgrade.is_some(), template.authenticates_connection);
                         let sending = pin!(clients.send(&mut request, using, head_timeout));
                         sending.await.map_err(AttemptError::from)
                     }

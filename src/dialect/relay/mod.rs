@@ -25,7 +25,9 @@ mod envelope;
 mod knox;
 mod oauth;
 
-pub use envelope::{EnvelopeProvider, PASSWORD};
+#[cfg(feature = "http-client")]
+pub use envelope::EnvelopeProvider;
+pub use envelope::PASSWORD;
 #[cfg(all(feature = "grpc", feature = "http-client"))]
 pub use knox::KnoxProvider;
 

@@ -10,7 +10,7 @@ use super::super::oauth2::form::{self, Form};
 use super::super::oauth2::words;
 use super::super::{Call, RelayRequest, Reply};
 use super::{REFRESH_TOKEN, REVOCATION, RelayDialect, passed_on};
-use crate::relay::http::DPOP_NONCE;
+use crate::relay::provider::DPOP_NONCE;
 use crate::relay::{Params, Presented, Presenter, ProviderReply, ProviderRequest};
 use rotogate_core::denial::{Class, Denial, ProofFlaw};
 use rotogate_core::fault::Error;

@@ -47,7 +47,7 @@ section! {
         /// Longest body of a call with `check = "body"`.
         fixed max_message: u64 = get_or(value::size(1024, 64 * 1024 * 1024), Mcp::default().max_message),
         /// Origins of pages that may call the resource, besides `public_url` and those of `[cors]`. Others: 403. Set it
-        /// for MCP clients that run in a page of another site, if the upstream answers their preflights itself.
+        /// if the upstream answers preflights itself.
         reload origins: Vec<Box<str>> = by { section.list_or_empty("origins", value::cors_origin).into_iter().map(Into::into).collect() },
     }
     with {

@@ -86,6 +86,15 @@ impl ApiKey {
 }
 
 /// The properties of a new key.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::gate::NewApiKey;
+///
+/// let lifetime = Some(Duration::from_secs(7 * 86_400));
+/// let new = NewApiKey { name: "nightly".into(), subject: "ada".into(), lifetime, ..NewApiKey::default() };
+/// # let _ = new;
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct NewApiKey {
     /// 1 to 100 characters.
@@ -105,6 +114,13 @@ pub struct NewApiKey {
 }
 
 /// The settings of API keys.
+///
+/// ```
+/// use rotogate::gate::ApiKeySettings;
+///
+/// let settings = ApiKeySettings::new("acme").unwrap();
+/// assert!(settings.max_lifetime <= ApiKeySettings::LONGEST_LIFETIME);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiKeySettings {
     /// How keys begin.

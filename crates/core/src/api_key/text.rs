@@ -20,6 +20,12 @@ const BODY: usize = ID + 30;
 const CHECK: usize = 6;
 
 /// The beginning of all keys of a gate.
+///
+/// ```
+/// use rotogate::gate::KeyPrefix;
+///
+/// assert!(KeyPrefix::new("acme").is_some() && KeyPrefix::new("Acme Inc.").is_none());
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPrefix(Box<str>);
 
@@ -68,6 +74,7 @@ impl KeyPrefix {
     ///
     /// # Errors
     /// The system returns no random bytes.
+    #[doc(hidden)]
     pub fn generate(&self) -> Result<(Box<str>, SecretString), NoRandomness> {
         let mut text = Zeroizing::new(String::with_capacity(self.0.len() + BODY + CHECK));
         text.push_str(&self.0);

@@ -37,6 +37,12 @@ const MAX_READ: usize = 5000;
 pub const AUDITED: [&str; 4] = ["api_key_created", "api_key_rotated", "api_key_revoked", "api_key_leaked"];
 
 /// Why a key was not made.
+///
+/// ```
+/// use rotogate::gate::KeyRefusal;
+///
+/// assert_ne!(KeyRefusal::Owner.to_string(), KeyRefusal::Scope.to_string());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.text())]
 pub enum KeyRefusal {
@@ -78,6 +84,15 @@ impl KeyRefusal {
 }
 
 /// A page of keys.
+///
+/// ```
+/// use rotogate::gate::ListedKeys;
+///
+/// fn names(page: &ListedKeys) -> Vec<&str> {
+///     page.keys.iter().map(|key| &*key.name).collect()
+/// }
+/// assert!(names(&ListedKeys::default()).is_empty());
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct ListedKeys {
     /// The keys, by name.
