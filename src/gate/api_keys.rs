@@ -254,5 +254,6 @@ impl GateApiKeys {
     }
 }
 
-#[cfg(all(test, feature = "program"))]
+#[cfg(test)]
+#[cfg(feature = "program")]
 mod tests;
