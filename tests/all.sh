@@ -149,7 +149,7 @@ cat "$logs/install.log"
 [ -z "${failed:-}" ]
 compile_beside >"$logs/beside.log" 2>&1 &
 beside=$!
-step 1800 "tests" cargo nextest run --binaries-metadata "$logs/binaries.json" --cargo-metadata "$logs/metadata.json"
+step 2100 "tests" cargo nextest run --binaries-metadata "$logs/binaries.json" --cargo-metadata "$logs/metadata.json"
 in_lane 1 600 "the documentation holds" python3 tests/docs.py --gate "$target/debug/rotogate"
 in_lane 1 300 "the book can be searched without a network" python3 tests/book.py
 in_lane 1 600 "a stranger finds the way" python3 tests/stranger.py --gate "$target/debug/rotogate"

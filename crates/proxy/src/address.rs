@@ -79,16 +79,6 @@ pub(super) enum ConnectionUse {
     Authenticate,
 }
 
-impl ConnectionUse {
-    pub(super) const fn of(upgrades: bool, authenticates: bool) -> Self {
-        match (upgrades, authenticates) {
-            (true, _) => Self::Upgrade,
-            (false, true) => Self::Authenticate,
-            (false, false) => Self::Shared,
-        }
-    }
-}
-
 /// The connections to an address, for each worker.
 pub(super) struct Clients(Box<[Client]>);
 

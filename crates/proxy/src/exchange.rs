@@ -41,8 +41,8 @@ struct RequestTemplate {
     /// The `Host` that the client sent.
     host: Option<HeaderValue>,
     has_length: bool,
-    /// Whether its credential may count for its whole connection.
-    authenticates_connection: bool,
+    /// Whether its credential may count for its whole connection, if it asks for no upgrade.
+    using: ConnectionUse,
 }
 
 /// A request that [`Inner::send`] sends.
@@ -142,7 +142,7 @@ impl Inner {
                 let (method, progress) = (template.method.clone(), body.progress());
                 let (lent, back) = body.lend(if address.url.may_be_http2() { MAX_KEPT_BODY } else { 0 });
                 let attempt = (upgrade.as_deref(), info.attempts);
-                let (mut request, span) = match request_for(pool, &address, template, lent, attempt) {
+                let (mut request, using, span) = match request_for(pool, &address, template, lent, attempt) {
                     Ok(prepared) => prepared,
                     Err(kind) => break 'failed kind,
                 };
@@ -152,7 +152,6 @@ impl Inner {
                         let limit = pool.upstream.head_timeout.unwrap_or(self.settings.head_timeout);
                         let head_timeout = HeadTimeout { limit, progress: &progress };
                         // Pinned in place: awaiting the future by value would copy it.
-                        let using = ConnectionUse::of(upgrade.is_some(), template.authenticates_connection);
                         let sending = pin!(clients.send(&mut request, using, head_timeout));
                         sending.await.map_err(AttemptError::from)
                     }
@@ -208,7 +207,8 @@ impl Inner {
         let mut headers = std::mem::take(&mut parts.headers);
         let seen = headers::remove_hop_by_hop(&mut headers);
         let is_grpc = seen.has_media_type && reply::is_grpc(&headers);
-        let authenticates_connection = seen.has_credential && authenticates_connection(&headers);
+        let authenticates = seen.has_credential && authenticates_connection(&headers);
+        let using = if authenticates { ConnectionUse::Authenticate } else { ConnectionUse::Shared };
         if parts.version == Version::HTTP_2 {
             join_cookies(&mut headers);
         }
@@ -219,7 +219,7 @@ impl Inner {
         room.clear();
         let method = std::mem::take(&mut parts.method);
         let has_length = seen.has_length;
-        let template = RequestTemplate { method, target, headers, host, has_length, authenticates_connection };
+        let template = RequestTemplate { method, target, headers, host, has_length, using };
         Ok(Outgoing { template, room, is_grpc })
     }
 
@@ -421,10 +421,11 @@ fn request_for(
     template: &mut RequestTemplate,
     body: LentBody,
     (upgrade, attempt): (Option<&UpgradeRequest>, u8),
-) -> Result<(Option<Request<LentBody>>, AttemptSpan), ProxyError> {
+) -> Result<(Option<Request<LentBody>>, ConnectionUse, AttemptSpan), ProxyError> {
     let mut head = head_for(&address.url, template, &body, pool, upgrade)?;
     let span = AttemptSpan::begin(&mut head, &pool.upstream.name, address, attempt);
-    Ok((Some(Request::from_parts(head, body)), span))
+    let using = if upgrade.is_some() { ConnectionUse::Upgrade } else { template.using };
+    Ok((Some(Request::from_parts(head, body)), using, span))
 }
 
 /// The request head for one address, taken from the template.

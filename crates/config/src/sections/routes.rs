@@ -254,11 +254,6 @@ fn blame_unasked(section: &Section<'_>, policy: &RoutePolicy) {
     for (key, _) in asked.iter().filter(|(_, given)| *given) {
         section.blame(key, "is never asked for, because auth = \"none\"; remove one of the two");
     }
-    if policy.upgrade {
-        let message = "is impossible with auth = \"none\": a WebSocket ends with the authorization of its caller, and here there is \
-                       none; write auth = \"required\", or remove upgrade";
-        section.blame("upgrade", message);
-    }
 }
 
 section! {

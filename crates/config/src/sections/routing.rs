@@ -7,8 +7,11 @@ use rotogate::dialect::Dialect;
 use rotogate::gate::JWKS_PATH;
 use rotogate::program::{envelopes, is_controller, protocol_of};
 use rotogate_core::route::path::CanonicalPath;
-use rotogate_core::route::{RouteProblem, RouteTable, ungoverned, warnings};
+use rotogate_core::route::{Auth, Route, RouteProblem, RouteTable, ungoverned, warnings};
 use rotogate_kit::config::Section;
+
+const UNBOUND: &str =
+    "is impossible with auth = \"none\": a WebSocket ends with the authorization of its caller; remove one of the two";
 
 /// Checks the routes; `sections` are their tables.
 pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
@@ -44,6 +47,12 @@ pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
                 section.blame("kuzzle", format!("{calls} has a rule already: {}", named(other)));
             }
         }
+    }
+    // A WebSocket of Kuzzle's clients is one to the gate, which has its own to the upstream.
+    let is_of_kuzzle = config.endpoints.iter().any(|endpoint| endpoint.kuzzle.is_some());
+    let is_open = |route: &&Route| route.policy.auth == Auth::None && route.policy.upgrade && !is_of_kuzzle;
+    for (section, _) in sections.iter().zip(routes).filter(|(_, route)| is_open(route)) {
+        section.blame("upgrade", UNBOUND);
     }
     if let Some((strict, envelope)) = ungoverned(routes, &all_envelopes(config), is_controller)
         && let (Some(section), Some(envelope)) = (sections.get(strict), routes.get(envelope))
