@@ -206,11 +206,8 @@ impl<S, B, R, M> Service<Request<B>> for GateService<S, M>
 where
     S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
     M: ForwardBuffered<S, B>,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    R: Body,
-    R::Data: From<Bytes>,
+    B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    R: Body<Data: From<Bytes>>,
 {
     type Response = Response<GateBody<R>>;
     type Error = S::Error;
@@ -234,11 +231,8 @@ impl<S, M> GateService<S, M> {
     where
         S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
         M: ForwardBuffered<S, B>,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-        R: Body,
-        R::Data: From<Bytes>,
+        B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+        R: Body<Data: From<Bytes>>,
     {
         let (mut parts, body) = request.into_parts();
         let annotate = self.layer.options.annotate;

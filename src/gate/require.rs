@@ -325,8 +325,7 @@ impl<S, B, R> Service<Request<B>> for Require<S>
 where
     S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
     B: Send + 'static,
-    R: Body,
-    R::Data: From<Bytes>,
+    R: Body<Data: From<Bytes>>,
 {
     type Response = Response<GateBody<R>>;
     type Error = S::Error;

@@ -54,20 +54,25 @@
 #[cfg(doc)]
 use rotogate_kit::config::Section;
 
-/// A key in the generated reference.
 #[cfg(test)]
-pub(crate) struct Key {
-    pub name: &'static str,
-    pub class: &'static str,
-    /// The lines of the key's description.
-    pub about: &'static [&'static str],
-    pub type_name: &'static str,
-    /// How the key is read.
-    pub how: &'static str,
-    /// The keys of the table, if the key holds a table or a list of tables.
-    pub inner: &'static [Self],
-    /// The value, if it is fixed and no key sets it.
-    pub fixed: Option<fn() -> toml::Value>,
+pub(crate) use for_tests::Key;
+
+#[cfg(test)]
+mod for_tests {
+    /// A key in the generated reference.
+    pub(crate) struct Key {
+        pub name: &'static str,
+        pub class: &'static str,
+        /// The lines of the key's description.
+        pub about: &'static [&'static str],
+        pub type_name: &'static str,
+        /// How the key is read.
+        pub how: &'static str,
+        /// The keys of the table, if the key holds a table or a list of tables.
+        pub inner: &'static [Self],
+        /// The value, if it is fixed and no key sets it.
+        pub fixed: Option<fn() -> toml::Value>,
+    }
 }
 
 /// The behaviour of a reload for each key of a type, as `section!` declares it.

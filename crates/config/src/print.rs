@@ -13,8 +13,6 @@ use http::{HeaderName, Method, Uri};
 use ipnet::IpNet;
 use toml::{Table, Value};
 
-#[cfg(test)]
-use super::declare::Key;
 use rotogate_core::claim::ClaimPath;
 use rotogate_core::headers::HeaderPattern;
 use rotogate_core::http_client::Proxy;
@@ -32,7 +30,7 @@ pub(super) const MASK: &str = "(masked)";
 pub(crate) trait Print {
     /// The keys of the type, if it is a table or a list of tables.
     #[cfg(test)]
-    const KEYS: &'static [Key] = &[];
+    const KEYS: &'static [crate::declare::Key] = &[];
 
     /// The value.
     fn print(&self) -> Value;
@@ -48,7 +46,7 @@ pub trait Words: Copy + PartialEq + 'static {
 pub(crate) trait Put {
     /// As [`Print::KEYS`].
     #[cfg(test)]
-    const KEYS: &'static [Key];
+    const KEYS: &'static [crate::declare::Key];
 
     /// Puts the value into a table. `key` is `..` if the value has several keys of this table.
     fn put(&self, table: &mut Table, key: &str);
@@ -67,7 +65,7 @@ pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 
 impl<T: Print + ?Sized> Put for T {
     #[cfg(test)]
-    const KEYS: &'static [Key] = <T as Print>::KEYS;
+    const KEYS: &'static [crate::declare::Key] = <T as Print>::KEYS;
 
     fn put(&self, table: &mut Table, key: &str) {
         match self.print() {
@@ -79,7 +77,7 @@ impl<T: Print + ?Sized> Put for T {
 
 impl<T: Print> Put for Option<T> {
     #[cfg(test)]
-    const KEYS: &'static [Key] = <T as Print>::KEYS;
+    const KEYS: &'static [crate::declare::Key] = <T as Print>::KEYS;
 
     fn put(&self, table: &mut Table, key: &str) {
         if let Some(value) = self {
@@ -90,7 +88,7 @@ impl<T: Print> Put for Option<T> {
 
 impl<T: Print> Print for Vec<T> {
     #[cfg(test)]
-    const KEYS: &'static [Key] = <T as Print>::KEYS;
+    const KEYS: &'static [crate::declare::Key] = <T as Print>::KEYS;
 
     fn print(&self) -> Value {
         Value::Array(self.iter().map(Print::print).collect())
@@ -222,23 +220,29 @@ macro_rules! printed_as_number {
 printed_as_number!(usize, u64, u32, u16);
 
 #[cfg(test)]
-impl Print for rotogate_kit::config::value::Share {
-    fn print(&self) -> Value {
-        match self {
-            Self::Amount(amount) => amount.print(),
-            Self::Percent(percent) => format!("{percent}%").into(),
-        }
-    }
-}
-
-/// The value of a bound that no key sets, for the reference.
-#[cfg(test)]
-pub(crate) fn printed(value: &impl Put) -> Value {
-    let mut table = Table::new();
-    value.put(&mut table, "value");
-    table.remove("value").unwrap_or_else(|| "none".into())
-}
+pub(crate) use for_tests::printed;
 
 pub(super) fn put(table: &mut Table, key: &str, value: impl Into<Value>) {
     table.insert(key.to_owned(), value.into());
+}
+
+#[cfg(test)]
+mod for_tests {
+    use super::*;
+
+    impl Print for rotogate_kit::config::value::Share {
+        fn print(&self) -> Value {
+            match self {
+                Self::Amount(amount) => amount.print(),
+                Self::Percent(percent) => format!("{percent}%").into(),
+            }
+        }
+    }
+
+    /// The value of a bound that no key sets, for the reference.
+    pub(crate) fn printed(value: &impl Put) -> Value {
+        let mut table = Table::new();
+        value.put(&mut table, "value");
+        table.remove("value").unwrap_or_else(|| "none".into())
+    }
 }

@@ -63,11 +63,6 @@ impl DirectoryMetrics {
         self.durations.get_or_create(&labels).observe(time.as_secs_f64());
     }
 
-    #[cfg(test)]
-    pub(super) fn get(&self, directory: &str, operation: &'static str, result: &'static str) -> u64 {
-        self.requests(&Label { directory: directory.to_owned(), kind: "fake" }, operation, result).get()
-    }
-
     /// Writes the families, which have no series before the first request.
     ///
     /// # Errors
@@ -78,5 +73,16 @@ impl DirectoryMetrics {
         self.requests.encode(counters)?;
         let histograms = encoder.encode_descriptor(durations.name, durations.help, None, MetricType::Histogram)?;
         self.durations.encode(histograms)
+    }
+}
+
+#[cfg(test)]
+mod for_tests {
+    use super::*;
+
+    impl DirectoryMetrics {
+        pub(crate) fn get(&self, directory: &str, operation: &'static str, result: &'static str) -> u64 {
+            self.requests(&Label { directory: directory.to_owned(), kind: "fake" }, operation, result).get()
+        }
     }
 }

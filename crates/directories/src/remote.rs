@@ -152,11 +152,6 @@ impl RemoteDirectory {
         }))
     }
 
-    #[cfg(test)]
-    pub(super) fn figures(&self) -> &DirectoryMetrics {
-        &self.0.metrics
-    }
-
     /// Asks the source, within the bounds. `what` runs to its end even if the caller stops waiting.
     async fn ask<T, F>(
         &self,
@@ -422,5 +417,16 @@ impl Directory for RemoteDirectory {
         let source = &self.0.source;
         let as_one = |c| if source.has_collations() { username::vowels_as_one(c) } else { c };
         Cow::Owned(username::limit_key(source.significant(username), as_one))
+    }
+}
+
+#[cfg(test)]
+mod for_tests {
+    use super::*;
+
+    impl RemoteDirectory {
+        pub(crate) fn figures(&self) -> &DirectoryMetrics {
+            &self.0.metrics
+        }
     }
 }

@@ -43,11 +43,6 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, code, id, message)
     }
 
-    #[cfg(test)]
-    pub(super) fn id(&self) -> &'static str {
-        self.id
-    }
-
     /// The message, for a client that asks for the state of a token.
     pub(super) fn message(&self) -> &str {
         &self.message
@@ -285,4 +280,15 @@ pub(super) fn token_expired() -> String {
         "room": "kuzzle:notification:server",
     })
     .to_string()
+}
+
+#[cfg(test)]
+mod for_tests {
+    use super::*;
+
+    impl Problem {
+        pub(crate) fn id(&self) -> &'static str {
+            self.id
+        }
+    }
 }

@@ -71,9 +71,7 @@ pub(in crate::gate) async fn answer<B>(
     address: Option<IpAddr>,
 ) -> EndpointResponse
 where
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
 {
     let arrived = gate.engine.arrival();
     let Some(endpoint) = gate.endpoints.get(operation.endpoint) else {
@@ -170,9 +168,7 @@ impl<'a> EndpointRequest<'a> {
     /// Lets the dialect answer while the body arrives.
     async fn stream<B>(&self, protocol: &dyn Protocol, body: B) -> EndpointResponse
     where
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
     {
         let Ok(place) = self.gate.running.overload.streams.enter(self.gate.holder(self.parts)) else {
             return self.shed(Refusal::Streams);

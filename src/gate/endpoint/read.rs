@@ -50,9 +50,7 @@ impl Reading<'_> {
     /// Reads the body, and returns it with its buffer permit.
     pub(super) async fn read<B>(&self, body: B) -> Result<(Bytes, Option<PoolPermit>), Unread>
     where
-        B: Body,
-        B::Data: Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
         if body.is_end_stream() {
             return Ok((Bytes::new(), None));

@@ -42,11 +42,8 @@ impl<S, M> GateService<S, M> {
     where
         S: Service<Request<B>, Response = Response<R>> + 'static,
         M: ForwardBuffered<S, B>,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-        R: Body,
-        R::Data: From<Bytes>,
+        B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+        R: Body<Data: From<Bytes>>,
     {
         let layer = &self.layer;
         let gate = &layer.gate.0;

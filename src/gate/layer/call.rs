@@ -47,8 +47,7 @@ impl<M> GateLayer<M> {
     where
         S: Service<Request<B>>,
         M: ForwardBuffered<S, B>,
-        B: Body + Send + 'static,
-        B::Data: Send,
+        B: Body<Data: Send> + Send + 'static,
     {
         let gate = &self.gate.0;
         let (route, by) = (Arc::clone(permitted.route()), permitted.by());

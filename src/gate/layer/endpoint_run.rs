@@ -70,9 +70,7 @@ impl<M> EndpointRun<M> {
     where
         S: Service<Request<B>>,
         M: ForwardBuffered<S, B>,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
     {
         match self.answered(operation, parts, body).await {
             EndpointResponse::Reply(reply, reason, who) => {
@@ -91,9 +89,7 @@ impl<M> EndpointRun<M> {
     /// The endpoint's response to the request, as a step of its trace.
     async fn answered<B>(&self, operation: endpoint::MatchedOperation, parts: Parts, body: B) -> EndpointResponse
     where
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
     {
         let gate = self.gate();
         let address = gate.client_address(&parts);

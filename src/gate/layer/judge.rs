@@ -220,9 +220,7 @@ impl Gate {
     /// gets 404.
     pub async fn answer<B>(&self, request: Request<B>) -> Response<GateBody<Full<Bytes>>>
     where
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
     {
         let nothing = tower::service_fn(async |_: Request<B>| {
             let mut reply = Response::new(Full::default());

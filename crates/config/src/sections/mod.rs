@@ -38,7 +38,7 @@ mod cors;
 mod credentials;
 mod directory;
 mod dpop;
-mod endpoints;
+pub(crate) mod endpoints;
 mod exchange;
 mod grants;
 mod identity;
@@ -77,8 +77,6 @@ pub use clients::{ClientConfig, ClientKeySource};
 pub use cors::CorsConfig;
 pub use directory::{AcceptedHash, DirectoryConfig, ExpectedHash, HashesConfig, UsersConfig};
 pub use endpoints::EndpointConfig;
-#[cfg(test)]
-pub use endpoints::KuzzleConfig;
 pub use identity::{AssertionHeader, IdentityConfig, IdentityNames};
 pub use introspection::IntrospectionConfig;
 pub use issuer::IssuerConfig;

@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use toml::Value;
 
-#[cfg(test)]
-use super::super::declare::Key;
 use super::super::declare::section;
 use super::super::print::{Print, Words};
 use super::super::value;
@@ -72,7 +70,7 @@ section! {
 
 impl Print for Profile {
     #[cfg(test)]
-    const KEYS: &'static [Key] = <ProfileOverride as Print>::KEYS;
+    const KEYS: &'static [crate::declare::Key] = <ProfileOverride as Print>::KEYS;
 
     fn print(&self) -> Value {
         let all = ProfileOverride {

@@ -4,8 +4,6 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-#[cfg(test)]
-use super::super::declare::Key;
 use super::super::declare::section;
 use super::super::print::{Print, Put};
 use super::super::value;
@@ -140,7 +138,7 @@ fn read_mark(section: &Section<'_>, dir: &Path, keys: &Path) -> PathBuf {
 
 impl Print for StoreConfig {
     #[cfg(test)]
-    const KEYS: &'static [Key] = <RedbSettings as Print>::KEYS;
+    const KEYS: &'static [crate::declare::Key] = <RedbSettings as Print>::KEYS;
 
     fn print(&self) -> Value {
         let mut table = Table::new();

@@ -124,7 +124,7 @@ const VARIANTS: &[Variant] = &[
     variant(
         "endpoints",
         ("dialect", "kuzzle"),
-        &[<crate::KuzzleConfig as Print>::KEYS],
+        &[<crate::sections::endpoints::KuzzleConfig as Print>::KEYS],
         "kuzzle",
         "[[endpoints]]\ndialect = \"kuzzle\"",
     ),

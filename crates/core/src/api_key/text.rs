@@ -92,14 +92,6 @@ impl KeyPrefix {
         Ok((id.into(), SecretString::from(text.as_str())))
     }
 
-    /// A key of this name with another secret.
-    #[cfg(test)]
-    pub(crate) fn guessed(&self, id: &str) -> String {
-        let whole = format!("{}{id}{}", self.0, "0".repeat(BODY - ID));
-        let check = String::from_utf8_lossy(&checksum(whole.as_bytes())).into_owned();
-        whole + &check
-    }
-
     /// The text with `…` in place of what follows the name of each key in it; `None` if there is no key in it.
     pub fn redacted(&self, text: &str) -> Option<String> {
         let mut parts = text.split(&*self.0);
@@ -147,6 +139,20 @@ const fn table() -> [u32; 16] {
         at += 1;
     }
     table
+}
+
+#[cfg(test)]
+mod for_tests {
+    use super::*;
+
+    impl KeyPrefix {
+        /// A key of this name with another secret.
+        pub(crate) fn guessed(&self, id: &str) -> String {
+            let whole = format!("{}{id}{}", self.0, "0".repeat(BODY - ID));
+            let check = String::from_utf8_lossy(&checksum(whole.as_bytes())).into_owned();
+            whole + &check
+        }
+    }
 }
 
 #[cfg(test)]

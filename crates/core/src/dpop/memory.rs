@@ -124,12 +124,6 @@ impl ProofMemory {
         Self { shards, kind, of_keys: RandomState::new(), most, held: AtomicU64::new(0), passes_for }
     }
 
-    /// The number of proofs in the memory.
-    #[cfg(any(test, feature = "test-util"))]
-    pub fn held(&self) -> u64 {
-        self.held.load(Ordering::Relaxed)
-    }
-
     /// The name of a proof in this memory.
     pub fn name(&self, key: &KeyThumbprint, id: &str, issued_at: Timestamp) -> ProofId {
         let of_key = self.of_keys.hash_one(key.as_bytes());
@@ -240,4 +234,16 @@ fn hash(parts: &[&[u8]]) -> u128 {
     parts.iter().for_each(|part| context.update(part));
     let hash = context.finish();
     hash.as_ref().first_chunk().map_or(0, |first| u128::from_be_bytes(*first))
+}
+
+#[cfg(any(test, feature = "test-util"))]
+mod for_tests {
+    use super::*;
+
+    impl ProofMemory {
+        /// The number of proofs in the memory.
+        pub fn held(&self) -> u64 {
+            self.held.load(Ordering::Relaxed)
+        }
+    }
 }

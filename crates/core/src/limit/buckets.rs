@@ -165,10 +165,16 @@ impl Buckets {
         let made = || (0..BUCKETS_PER_PAGE).map(|_| Bucket::default()).collect();
         self.pages.get(page).map(|page| page.get_or_init(made)).and_then(|page| page.get(place)).unwrap_or(&NONE)
     }
+}
 
-    /// The memory of the allocated buckets, in bytes.
-    #[cfg(test)]
-    pub(super) fn memory(&self) -> usize {
-        self.pages.iter().filter(|page| page.get().is_some()).count() * BUCKETS_PER_PAGE * size_of::<Bucket>()
+#[cfg(test)]
+mod for_tests {
+    use super::*;
+
+    impl Buckets {
+        /// The memory of the allocated buckets, in bytes.
+        pub(crate) fn memory(&self) -> usize {
+            self.pages.iter().filter(|page| page.get().is_some()).count() * BUCKETS_PER_PAGE * size_of::<Bucket>()
+        }
     }
 }

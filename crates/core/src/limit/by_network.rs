@@ -96,9 +96,15 @@ impl ByNetwork {
             }
         }
     }
+}
 
-    #[cfg(test)]
-    pub(super) fn memory(&self) -> usize {
-        self.callers.memory() + self.sites_56.memory() + self.sites_48.memory()
+#[cfg(test)]
+mod for_tests {
+    use super::*;
+
+    impl ByNetwork {
+        pub(crate) fn memory(&self) -> usize {
+            self.callers.memory() + self.sites_56.memory() + self.sites_48.memory()
+        }
     }
 }

@@ -65,12 +65,6 @@ impl MemoryStore {
     fn run<T>(&self, work: impl FnOnce(&Rules, &mut Tables) -> Result<T, Failure>) -> Result<T, StoreError> {
         Ok(work(&self.rules, &mut *self.tables()?)?)
     }
-
-    /// See [`Rules::restore`].
-    #[cfg(any(test, feature = "test-util"))]
-    pub(super) fn restore(&self, record: &Session) -> Result<bool, StoreError> {
-        self.run(|rules, tables| rules.restore(tables, record))
-    }
 }
 
 crate::debug_with!(MemoryStore);
@@ -293,6 +287,18 @@ impl RelayRows for Tables {
             self.relays.remove(id);
         }
         Ok(ended.len() as u64)
+    }
+}
+
+#[cfg(any(test, feature = "test-util"))]
+mod for_tests {
+    use super::*;
+
+    impl MemoryStore {
+        /// See [`Rules::restore`].
+        pub(crate) fn restore(&self, record: &Session) -> Result<bool, StoreError> {
+            self.run(|rules, tables| rules.restore(tables, record))
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use crate::random::{NoRandomness, random};
 
 mod hmac_secret;
 mod public;
-mod refresh_keys;
+pub(crate) mod refresh_keys;
 mod signature;
 mod signing;
 
@@ -36,8 +36,6 @@ pub(crate) use public::KeyIdentity;
 pub use public::KeyPrint;
 pub(super) use public::MAX_KID;
 pub use public::VerifyingKey;
-#[cfg(test)]
-pub(crate) use refresh_keys::tags;
 pub(super) use refresh_keys::truncated;
 pub use refresh_keys::{RefreshKeys, RefreshSecret};
 pub use signing::{KeyMaterial, SigningKey};

@@ -29,12 +29,18 @@ impl TokenText {
     pub fn expose(&self) -> &str {
         &self.0
     }
-
-    /// A token with an arbitrary text, for tests of replies.
-    #[cfg(any(test, feature = "test-util"))]
-    pub(crate) fn for_test(text: &str) -> Self {
-        Self(Zeroizing::new(text.to_owned()))
-    }
 }
 
 crate::debug_with!(TokenText);
+
+#[cfg(any(test, feature = "test-util"))]
+mod for_tests {
+    use super::*;
+
+    impl TokenText {
+        /// A token with an arbitrary text, for tests of replies.
+        pub(crate) fn for_test(text: &str) -> Self {
+            Self(Zeroizing::new(text.to_owned()))
+        }
+    }
+}

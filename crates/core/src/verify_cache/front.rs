@@ -107,12 +107,6 @@ impl Front {
     }
 }
 
-/// The memory of this thread's tokens, in bytes.
-#[cfg(test)]
-pub(crate) fn bytes() -> usize {
-    FRONT.with_borrow(|front| front.units * UNIT_BYTES as usize)
-}
-
 /// The slot of a token, and a tag that distinguishes it from most others of that slot. The bits of a signature are as
 /// good as random. The multiplication spreads its base64 letters over all bits.
 fn place_of(token: &[u8]) -> (usize, u8) {
@@ -120,4 +114,14 @@ fn place_of(token: &[u8]) -> (usize, u8) {
     let end = token.last_chunk().map_or(0, |end| u64::from_le_bytes(*end));
     let [high, low, tag, ..] = end.wrapping_mul(ODD).to_be_bytes();
     (usize::from(u16::from_be_bytes([high, low])) % SLOTS, tag)
+}
+
+#[cfg(test)]
+pub(crate) mod for_tests {
+    use super::*;
+
+    /// The memory of this thread's tokens, in bytes.
+    pub(crate) fn bytes() -> usize {
+        FRONT.with_borrow(|front| front.units * UNIT_BYTES as usize)
+    }
 }

@@ -60,7 +60,7 @@ mod verified;
 
 pub use assertions::AssertionHeader;
 #[cfg(test)]
-pub(crate) use front::bytes as at_hand;
+pub(crate) use front::for_tests::bytes as at_hand;
 pub use identity::{IdentityField, IdentityHeaders, MAX_IDENTITY_HEADERS};
 use introspected::IntrospectedTokens;
 pub use introspected::{Introspected, IntrospectionWait};
@@ -435,19 +435,25 @@ impl TokenChecker {
         &self.callers
     }
 
-    /// The memory of the shared cache of verified tokens, in bytes.
-    #[cfg(test)]
-    pub(crate) fn cached_bytes(&self) -> u64 {
-        let keys = self.keys.load();
-        keys.cache.run_pending_tasks();
-        keys.cache.weighted_size()
-    }
-
     /// The number of verified tokens in the cache.
     pub fn cached(&self) -> u64 {
         let keys = self.keys.load();
         keys.cache.run_pending_tasks();
         keys.cache.entry_count() + keys.introspected.iter().map(|tokens| tokens.cached()).sum::<u64>()
+    }
+}
+
+#[cfg(test)]
+mod for_tests {
+    use super::*;
+
+    impl TokenChecker {
+        /// The memory of the shared cache of verified tokens, in bytes.
+        pub(crate) fn cached_bytes(&self) -> u64 {
+            let keys = self.keys.load();
+            keys.cache.run_pending_tasks();
+            keys.cache.weighted_size()
+        }
     }
 }
 

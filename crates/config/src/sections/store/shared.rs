@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
-#[cfg(test)]
-use super::super::super::declare::Key;
 use super::super::super::declare::section;
 use super::super::super::print::{Print, Put, put};
 use super::super::super::value;
@@ -57,7 +55,7 @@ fn when_stale(v: &Raw) -> Result<Option<Duration>, String> {
 
 impl Print for Staleness {
     #[cfg(test)]
-    const KEYS: &'static [Key] = section!(keys {
+    const KEYS: &'static [crate::declare::Key] = section!(keys {
         /// Longest time without news from the store; 500ms to 60s. Raise it for a store with a long round trip.
         restart staleness: duration,
         /// After `staleness` the gate issues no tokens. `"deny"`: it accepts none either. A time, such as `"5m"`: it

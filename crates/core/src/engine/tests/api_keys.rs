@@ -12,7 +12,7 @@ use crate::fault::Fault;
 use crate::session::RevokedBecause;
 use crate::store::MemoryStore;
 use crate::store::relay::{RelayId, RelayRecord, RelayStore};
-use crate::token::keyring::tags;
+use crate::token::keyring::refresh_keys::tags;
 
 /// The keys of a world, in a store of their own.
 struct Scene {

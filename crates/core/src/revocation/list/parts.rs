@@ -129,10 +129,16 @@ impl SessionTable {
     pub(super) fn len(&self) -> usize {
         self.count.load(Ordering::Acquire)
     }
+}
 
-    /// The total capacity of the maps.
-    #[cfg(test)]
-    pub(super) fn capacity(&self) -> usize {
-        self.parts.iter().map(|part| part.read().capacity()).sum()
+#[cfg(test)]
+mod for_tests {
+    use super::*;
+
+    impl SessionTable {
+        /// The total capacity of the maps.
+        pub(crate) fn capacity(&self) -> usize {
+            self.parts.iter().map(|part| part.read().capacity()).sum()
+        }
     }
 }

@@ -63,11 +63,6 @@ impl<'a> OfAccount<'a> {
 }
 
 impl AccessToken {
-    #[cfg(test)]
-    pub(crate) fn own(&self) -> Result<OwnChecked<'_>, Denial> {
-        AccountRule::Any.admit(self)?.own()
-    }
-
     /// Refuses a token with which a client acts for its subject.
     ///
     /// # Errors
@@ -90,6 +85,17 @@ impl<'a> OwnChecked<'a> {
             None => {
                 self.0.jti.as_ref().map(|jti| Target::Token { issuer: Arc::clone(self.0.issuer()), jti: jti.clone() })
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod for_tests {
+    use super::*;
+
+    impl AccessToken {
+        pub(crate) fn own(&self) -> Result<OwnChecked<'_>, Denial> {
+            AccountRule::Any.admit(self)?.own()
         }
     }
 }

@@ -80,12 +80,6 @@ impl JoseHeader {
         kept.map_or_else(|| Self::read(part).map(Rc::new), Ok)
     }
 
-    /// Does this thread keep the header of this text?
-    #[cfg(test)]
-    pub(super) fn is_kept(part: &str) -> bool {
-        HEADERS.with_borrow(|kept| kept.len() <= KEPT_HEADERS && kept.iter().any(|(text, _)| **text == *part))
-    }
-
     /// Keeps the header of a token with a good signature, so that a forged token cannot evict a kept header.
     pub(super) fn keep(self: &Rc<Self>, part: &str) {
         HEADERS.with_borrow_mut(|kept| {
@@ -148,4 +142,16 @@ pub(crate) fn payload_of(token: &str) -> Result<Vec<u8>, Denial> {
 pub(in crate::token) fn claims_of(token: &str) -> Option<Map<String, Value>> {
     let part = token.split('.').nth(1)?;
     strict_json::object(&decode(part).ok()?).ok()
+}
+
+#[cfg(test)]
+mod for_tests {
+    use super::*;
+
+    impl JoseHeader {
+        /// Does this thread keep the header of this text?
+        pub(crate) fn is_kept(part: &str) -> bool {
+            HEADERS.with_borrow(|kept| kept.len() <= KEPT_HEADERS && kept.iter().any(|(text, _)| **text == *part))
+        }
+    }
 }

@@ -384,34 +384,28 @@ fn without_acr(config: &Config, provider: &str, acr_values: &[Box<str>]) -> Vec<
 /// The lines about an issuer's answer, or the key at fault and the reason.
 type Found = Result<Vec<String>, KeyFault>;
 
-/// Warnings of the gate's clients that authenticate at this provider in a way that it does not offer.
+/// Warnings of the gate's clients whose secret is sent to this provider in a way that it does not offer.
 fn unoffered(config: &Config, provider: &str, offered: &[Box<str>]) -> Vec<ConfigError> {
     let endpoints = config.endpoints.iter().enumerate().flat_map(|(index, endpoint)| {
-        let browser = endpoint.browser.as_ref().map(|browser| (&browser.provider, &browser.client));
-        let relay = endpoint.relay.as_ref().map(|relay| (&relay.issuer, &relay.client));
-        let ours = browser.into_iter().chain(relay).filter(|(issuer, _)| issuer.as_deref() == Some(provider));
-        ours.filter_map(move |(_, client)| Some((format!("endpoints[{index}].client"), client.as_ref()?)))
+        let browser = endpoint.browser.iter().map(|browser| (&browser.provider, &browser.client));
+        let relay = endpoint.relay.iter().map(|relay| (&relay.issuer, &relay.client));
+        let ours = browser.chain(relay).filter(|(issuer, _)| issuer.as_deref() == Some(provider));
+        ours.filter_map(move |(_, client)| Some((format!("endpoints[{index}]"), client.as_ref()?)))
     });
     let exchanging = config.providers.iter().enumerate().filter(|(_, entry)| entry.issuer == provider);
-    let exchanging = exchanging.map(|(index, entry)| (format!("providers[{index}].client"), &entry.client));
+    let clients = endpoints.chain(exchanging.map(|(index, entry)| (format!("providers[{index}]"), &entry.client)));
     let is_offered = |method: &str| offered.is_empty() || offered.iter().any(|offered| **offered == *method);
-    let (basic, form) = ("client_secret_basic", "client_secret_post");
-    let warned = endpoints.chain(exchanging).filter_map(|(key, client)| {
-        let (name, method, instead) = match (&client.key, &client.secret_file, client.secret_in) {
-            (Some(_), ..) => ("key_file", "private_key_jwt", None),
-            (None, Some(_), SecretPlace::Basic) => ("secret_in", basic, is_offered(form).then_some("\"form\"")),
-            (None, Some(_), SecretPlace::Form) => ("secret_in", form, is_offered(basic).then_some("\"basic\"")),
-            (None, None, _) => return None,
+    let warned = clients.filter(|(_, client)| client.secret_file.is_some()).filter_map(|(entry, client)| {
+        let (method, other, word) = match client.secret_in {
+            SecretPlace::Basic => ("client_secret_basic", "client_secret_post", "form"),
+            SecretPlace::Form => ("client_secret_post", "client_secret_basic", "basic"),
         };
-        let remedy = instead.map_or_else(
-            || "let the provider offer it, or authenticate as it asks".to_owned(),
-            |word| format!("write secret_in = {word}"),
-        );
-        let message = format!(
-            "is {method}, and {provider} lists {} in token_endpoint_auth_methods_supported; {remedy}",
-            printable(&offered.join(", "))
-        );
-        (!is_offered(method)).then(|| config.blame(&format!("{key}.{name}"), message))
+        let remedy =
+            if is_offered(other) { format!("write secret_in = \"{word}\"") } else { "use one of these".into() };
+        let listed = printable(&offered.join(", "));
+        let message =
+            format!("is {method}, and {provider} lists {listed} in token_endpoint_auth_methods_supported; {remedy}");
+        (!is_offered(method)).then(|| config.blame(&format!("{entry}.client.secret_in"), message))
     });
     warned.collect()
 }

@@ -232,10 +232,8 @@ async fn drive_http1<S, B>(
     (mut stopped, mut conditions): (watch::Receiver<bool>, ConnectionConditions),
 ) -> Result<(), ConnectionError>
 where
-    S: HttpService<Incoming, ResBody = B>,
-    S::Error: Into<ConnectionError>,
-    B: Body + 'static,
-    B::Error: Into<ConnectionError>,
+    S: HttpService<Incoming, ResBody = B, Error: Into<ConnectionError>>,
+    B: Body<Error: Into<ConnectionError>> + 'static,
 {
     let mut connection = pin!(connection);
     let is_stop = tokio::select! {
@@ -263,12 +261,8 @@ async fn drive_http2<S, B>(
     (mut stopped, mut conditions): (watch::Receiver<bool>, ConnectionConditions),
 ) -> Result<(), ConnectionError>
 where
-    S: HttpService<Incoming, ResBody = B>,
-    S::Future: Send + 'static,
-    S::Error: Into<ConnectionError>,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<ConnectionError>,
+    S: HttpService<Incoming, ResBody = B, Future: Send + 'static, Error: Into<ConnectionError>>,
+    B: Body<Data: Send, Error: Into<ConnectionError>> + Send + 'static,
 {
     let mut connection = pin!(connection);
     let (mut is_going_away, mut stopping, mut seen) = (false, false, streams.activity());

@@ -65,28 +65,20 @@ pub(crate) struct ApiKeyRequest {
     /// The name of the key: 1 to 100 characters.
     pub(crate) name: String,
     /// A user of the users file, by name.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) user: Option<String>,
     /// The account of the user or subject.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) account: Option<String>,
     /// The `sub` of a user.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) subject: Option<String>,
     /// A confidential client.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) client: Option<String>,
     /// Scopes, separated by spaces; all of the owner's if absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) scopes: Option<String>,
     /// The only audience of the key.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) audience: Option<String>,
     /// The networks from which the key is accepted.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) networks: Vec<String>,
     /// How long the key is valid, such as `90d`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) lifetime: Option<String>,
 }
 
@@ -95,7 +87,6 @@ pub(crate) struct ApiKeyRequest {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RotateKeyRequest {
     /// How long the old key stays valid, such as `1d`; `0s` ends it at once. At most `7d`, the default.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) overlap: Option<String>,
 }
 

@@ -24,36 +24,27 @@ const MAX_PAGE: usize = 1000;
 
 /// What to revoke: exactly one of `user`, `subject`, `client`, `token`, `all`, and `account` without `user`.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub(crate) struct RevocationRequest {
     /// Every session of the user of this name in the users file.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) user: Option<String>,
     /// Every session of this account. With `user`: the user's account, if several accounts have a user of that name; empty
     /// for the user without an account.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) account: Option<String>,
     /// Every session of this subject, or every token that `issuer` has issued to it.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) subject: Option<String>,
     /// With `subject`: the name of another issuer in `[[issuers]]`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) issuer: Option<String>,
     /// Every session and token of this client.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) client: Option<String>,
     /// One token without a session.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) token: Option<TokenName>,
     /// `true`: every session and token.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) all: Option<bool>,
     /// Only counts the sessions, and ends none.
-    #[serde(default)]
     pub(crate) dry_run: bool,
     /// Enters the revocation even if users, clients and store know no such target. Always needed for a subject of another
     /// issuer, and for a token.
-    #[serde(default)]
     pub(crate) force: bool,
 }
 

@@ -42,7 +42,6 @@ pub(crate) struct DisableRequest {
     /// The user's name.
     pub(crate) user: String,
     /// The user's account. Absent: the user of this name without an account.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) account: Option<String>,
 }
 
