@@ -180,6 +180,13 @@ fn t48_a_client_that_half_closes_gets_its_answer_and_one_that_resets_is_noticed(
     (&stream).write_all(login.as_bytes()).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
     assert_eq!(Wire::on(stream).reply().status, 200);
+    // A probe of the admin address.
+    for probe in ["/livez", "/readyz"].repeat(20) {
+        let stream = TcpStream::connect(edge.gate.admin).unwrap();
+        (&stream).write_all(format!("GET {probe} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes()).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(Wire::on(stream).reply().status, 200, "{probe}");
+    }
     // A client that is gone: its connection is reset.
     let socket = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();

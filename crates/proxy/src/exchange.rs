@@ -268,8 +268,7 @@ impl Inner {
     }
 }
 
-/// Whether the credential is of a scheme that servers apply to all that follows on a connection: NTLM, and Negotiate
-/// (RFC 4559 §6).
+/// Whether servers apply the credential to all that follows on a connection: NTLM, and Negotiate (RFC 4559 §6).
 fn authenticates_connection(headers: &HeaderMap) -> bool {
     let scheme =
         |value: &HeaderValue| value.as_bytes().split(|byte| *byte == b' ').next().map(<[u8]>::to_ascii_lowercase);
@@ -280,9 +279,7 @@ fn authenticates_connection(headers: &HeaderMap) -> bool {
 fn unite_lengths(headers: &mut HeaderMap) -> Result<(), ProxyError> {
     let is_number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     let mut lines = headers.get_all(CONTENT_LENGTH).iter();
-    if let (Some(line), None) = (lines.next(), lines.next())
-        && is_number(line.as_bytes())
-    {
+    if matches!((lines.next(), lines.next()), (Some(line), None) if is_number(line.as_bytes())) {
         return Ok(());
     }
     let lines = headers.get_all(CONTENT_LENGTH).into_iter();

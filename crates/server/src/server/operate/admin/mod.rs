@@ -158,7 +158,7 @@ pub(crate) async fn serve(listener: TcpListener, side: Side, state: Arc<AdminSta
                 context.scope(answer(Arc::clone(&state), side, peer, request))
             });
             let mut builder = http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+            builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).half_close(true);
             let connection = builder.serve_connection(TokioIo::new(stream), service);
             if let Err(error) = within_its_life(connection, &seat).await {
                 tracing::debug!(%error, "admin connection ended early");
@@ -437,7 +437,7 @@ mod tests {
         let (mut peer, served) = duplex(4096);
         let service = service_fn(async |_: Request<Incoming>| Ok::<_, Infallible>(health::live()));
         let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+        builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).half_close(true);
         let connection = builder.serve_connection(TokioIo::new(served), service);
         let begun = Instant::now();
         let asking = async {

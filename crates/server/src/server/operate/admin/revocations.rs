@@ -24,7 +24,7 @@ const MAX_PAGE: usize = 1000;
 
 /// What to revoke: exactly one of `user`, `subject`, `client`, `token`, `all`, and `account` without `user`.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct RevocationRequest {
     /// Every session of the user of this name in the users file.
     pub(crate) user: Option<String>,
@@ -42,9 +42,11 @@ pub(crate) struct RevocationRequest {
     /// `true`: every session and token.
     pub(crate) all: Option<bool>,
     /// Only counts the sessions, and ends none.
+    #[serde(default)]
     pub(crate) dry_run: bool,
     /// Enters the revocation even if users, clients and store know no such target. Always needed for a subject of another
     /// issuer, and for a token.
+    #[serde(default)]
     pub(crate) force: bool,
 }
 
