@@ -188,7 +188,9 @@ def journey(me, gate):
         audit = json.loads(me.done("docs/refused.md", "grep '\"event.action\":\"revocation\"'").splitlines()[-1])
         expect((audit["rotogate.actor"], audit["because"]), ("default", "operator"), "who did it")
         (me.folder / "token.txt").write_text(token)
-        expect(field(me.done("docs/refused.md", "rotogate token inspect"), "kind"), "access_token", "the token")
+        # A refused token is shown, and the exit code is that of a refusal.
+        code, shown, _ = me.do("docs/refused.md", "rotogate token inspect")
+        expect((code, field(shown, "kind"), field(shown, "refused")), (1, "access_token", "token_revoked"), "the token")
 
         # The key was stolen: another one signs, and the old one counts no longer.
         before = field(me.log_in(), "access_token")
