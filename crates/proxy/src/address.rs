@@ -73,7 +73,8 @@ pub(super) struct Address {
 pub(super) enum ConnectionUse {
     /// Others use it afterwards.
     Shared,
-    /// It changes its protocol.
+    /// It changes its protocol. If the upstream refuses that, nobody else uses it either: the request may have a credential as
+    /// below.
     Upgrade,
     /// Its credential may count for all that follows on the connection, so nobody else may use it.
     Authenticate,
@@ -110,7 +111,7 @@ impl NegotiatedClient {
         let response = client.request(request).await?;
         if response.version() < Version::HTTP_2
             && let Some(holding) = response.extensions().get::<ConnectionHold>()
-            && (holding.count_response() >= most.get() || using == ConnectionUse::Authenticate)
+            && (holding.count_response() >= most.get() || using != ConnectionUse::Shared)
             && let Some(connected) = connection.connection_metadata().as_ref()
         {
             // hyper does not use a poisoned connection again. The response can still be read to its end.

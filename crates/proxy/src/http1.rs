@@ -120,8 +120,8 @@ impl Connections {
             let mut error = match sent.ok_or(None)? {
                 Ok(response) => {
                     connection.requests = match using {
-                        ConnectionUse::Authenticate => u32::MAX,
-                        _ => connection.requests.saturating_add(1),
+                        ConnectionUse::Shared => connection.requests.saturating_add(1),
+                        ConnectionUse::Upgrade | ConnectionUse::Authenticate => u32::MAX,
                     };
                     let in_use = ConnectionGuard { connection: Some(connection), home: Arc::downgrade(&self.0) };
                     return Ok((response, in_use));
