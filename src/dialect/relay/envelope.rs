@@ -63,23 +63,15 @@ pub(super) fn is_granted(reply: &ProviderReply) -> bool {
     tokens(reply).is_some()
 }
 
-struct TokenPair {
-    access: Zeroizing<String>,
-    refresh: Zeroizing<String>,
-}
-
 fn object(reply: &ProviderReply) -> Option<Map<String, Value>> {
     (reply.body.len() <= MAX_BODY).then(|| object_of_depth(&reply.body, MAX_DEPTH).ok()).flatten()
 }
 
-/// The tokens of a successful reply.
-fn tokens(reply: &ProviderReply) -> Option<TokenPair> {
+/// The access token and the refresh token of a successful reply.
+fn tokens(reply: &ProviderReply) -> Option<(Zeroizing<String>, Zeroizing<String>)> {
     let object = object(reply)?;
     let content = object.get("content")?.as_array()?;
     let [one] = content.as_slice() else { return None };
     let text = |name: &str| one.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
-    Some(TokenPair {
-        access: Zeroizing::new(text("token")?),
-        refresh: Zeroizing::new(text("refreshToken").unwrap_or_default()),
-    })
+    Some((Zeroizing::new(text("token")?), Zeroizing::new(text("refreshToken").unwrap_or_default())))
 }

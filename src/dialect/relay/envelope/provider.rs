@@ -46,8 +46,8 @@ impl Provider for EnvelopeProvider {
         let (Some(object), 200..=499) = (object(reply), reply.status) else { return Meaning::Unclear };
         match object.get("errorCode").and_then(Value::as_str) {
             Some("") if reply.status == 200 => match tokens(reply) {
-                Some(tokens) => {
-                    let rotates = !tokens.refresh.is_empty() && *tokens.refresh != *token;
+                Some((_, refresh)) => {
+                    let rotates = !refresh.is_empty() && *refresh != *token;
                     Meaning::Granted { rotates, lifetime: validity(&reply.body).map(|(_, _, seconds)| seconds) }
                 }
                 None => Meaning::Unclear,
@@ -72,7 +72,7 @@ impl Provider for EnvelopeProvider {
     }
 
     fn access_token(&self, reply: &ProviderReply) -> Option<Zeroizing<String>> {
-        tokens(reply).map(|tokens| tokens.access)
+        tokens(reply).map(|(access, _)| access)
     }
 
     async fn revoke(&self, _: &ProviderRequest) -> Result<(bool, ProviderReply), SendError> {
