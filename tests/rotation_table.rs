@@ -119,7 +119,7 @@ const OWN: &[(&[&str], Case)] = &[
         },
     ),
     (
-        &["oauth2", "envelope", "knox"],
+        &["oauth2", "envelope", "knox", "kuzzle"],
         Case {
             name: "a lost reply is made good",
             rules: r#"grace = "1ms""#,
@@ -132,14 +132,6 @@ const OWN: &[(&[&str], Case)] = &[
             name: "an access token ends with its exchange, and a reuse is only denied",
             rules: r#"grace = "60s""#,
             steps: &[Rotates(0), Stopped(0), Repeats(0, 1), Rotates(1), Stopped(1), Refused(0), Passes(2), Rotates(2)],
-        },
-    ),
-    (
-        &["kuzzle"],
-        Case {
-            name: "a lost reply is lost",
-            rules: r#"grace = "1ms""#,
-            steps: &[Rotates(0), GraceIsOver, Refused(0), Passes(1), Rotates(1)],
         },
     ),
 ];

@@ -38,8 +38,13 @@ use rotogate_core::thumbprint::{CertificateThumbprint, KeyThumbprint};
 pub enum RefreshCredential {
     /// A refresh token.
     Refresh(SecretString),
-    /// An access token that has not expired, if the protocol has no other credential.
-    Access(SecretString),
+    /// An access token, if the protocol has no other credential.
+    Access {
+        /// The token.
+        access: SecretString,
+        /// Whether it may have expired since it was exchanged, as long as its successor is unused.
+        may_have_expired: bool,
+    },
     /// Both, of one session.
     Pair {
         /// The access token.
@@ -49,6 +54,18 @@ pub enum RefreshCredential {
         /// How long ago the access token may have expired.
         expired_for_at_most: Duration,
     },
+}
+
+/// Which superseded tokens count as good for [`Command::Check`]: those that their protocol's refresh takes again, because
+/// their successor is unused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Superseded {
+    /// None.
+    None,
+    /// Tokens that have not expired.
+    Unexpired,
+    /// Expired tokens as well.
+    Any,
 }
 
 /// A token that a client exchanges (RFC 8693 §2.1).
@@ -176,8 +193,8 @@ pub enum Command {
     Check {
         /// The token.
         access: SecretString,
-        /// Whether a superseded token counts as good while it may be exchanged for the same successor again.
-        superseded_in_grace: bool,
+        /// Which superseded tokens count as good.
+        superseded: Superseded,
     },
 }
 

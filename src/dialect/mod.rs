@@ -40,7 +40,7 @@ mod socket;
 pub use call::{Call, ServedPath, Sources};
 #[doc(hidden)]
 pub use command::RelayRequest;
-pub use command::{CheckedToken, Command, ExchangeRequest, Outcome, RefreshCredential};
+pub use command::{CheckedToken, Command, ExchangeRequest, Outcome, RefreshCredential, Superseded};
 pub use own::Dialect;
 #[cfg(feature = "program")]
 pub use registry::Options;

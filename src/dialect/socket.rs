@@ -32,11 +32,12 @@ pub(crate) trait SocketGate: CommandHandler {
     /// Why the message is refused.
     async fn admit(&self, token: Option<&str>, called: &EnclosedCall) -> Result<SocketIdentity, Denial>;
 
-    /// The lease of a connection that is opened with this token.
+    /// The lease of a connection that is opened with this token. `is_presented`: the client sent the token. If the gate
+    /// has just issued it, the lease is no use of it.
     ///
     /// # Errors
     /// Why the token is not good now.
-    fn lease(&self, token: &str) -> Result<Lease, Denial>;
+    fn lease(&self, token: &str, is_presented: bool) -> Result<Lease, Denial>;
 
     /// The permit of the connection.
     fn place(&self) -> &SocketPermit;

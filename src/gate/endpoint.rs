@@ -23,6 +23,7 @@ mod answer;
 mod assertion;
 mod authenticate;
 mod browser;
+mod credential;
 mod exchange;
 mod execute;
 #[cfg(feature = "program")]

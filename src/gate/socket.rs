@@ -189,9 +189,10 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
         Ok(identity_of(&gate.judged_again(permitted)?))
     }
 
-    fn lease(&self, token: &str) -> Result<Lease, Denial> {
+    fn lease(&self, token: &str, is_presented: bool) -> Result<Lease, Denial> {
         let (gate, address) = (self.gate(), self.origin.address);
-        Lease::new(&gate.leases, token, address).inspect_err(|denial| gate.tell_limited(denial, || address))
+        let lease = Lease::new(&gate.leases, token, is_presented, address);
+        lease.inspect_err(|denial| gate.tell_limited(denial, || address))
     }
 
     fn place(&self) -> &SocketPermit {

@@ -53,7 +53,9 @@ pub(crate) fn plain(command: &Command) -> String {
         Command::Refresh { client: by, credential, scope, access_ttl, resource } => {
             let credential = match credential {
                 RefreshCredential::Refresh(token) => format!("refresh {:?}", token.expose_secret()),
-                RefreshCredential::Access(token) => format!("access {:?}", token.expose_secret()),
+                RefreshCredential::Access { access, may_have_expired } => {
+                    format!("access {:?} {may_have_expired}", access.expose_secret())
+                }
                 RefreshCredential::Pair { access, refresh, expired_for_at_most } => {
                     format!("{:?} {:?} {expired_for_at_most:?}", access.expose_secret(), refresh.expose_secret())
                 }
@@ -72,9 +74,7 @@ pub(crate) fn plain(command: &Command) -> String {
             let (by, subject) = (client(Some(by)), subject.expose_secret());
             format!("exchange {by} {subject:?} {actor:?} {audience:?} {scope:?}")
         }
-        Command::Check { access, superseded_in_grace } => {
-            format!("check {:?} {superseded_in_grace}", access.expose_secret())
-        }
+        Command::Check { access, superseded } => format!("check {:?} {superseded:?}", access.expose_secret()),
         _ => panic!("a command that this test does not know"),
     }
 }

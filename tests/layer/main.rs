@@ -22,6 +22,7 @@ mod kuzzle;
 mod limits;
 mod live_keys;
 mod log;
+mod lost_replies;
 mod mcp;
 mod mcp_load;
 mod my_sessions;

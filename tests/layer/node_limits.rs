@@ -25,7 +25,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// Every user has the same password.
 #[derive(Debug)]
-struct Users;
+pub(crate) struct Users;
 
 #[async_trait::async_trait]
 impl Directory for Users {

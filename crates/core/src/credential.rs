@@ -85,6 +85,8 @@ pub struct Found<T> {
     pub scheme: Scheme,
     /// Whether a cookie contains the credential.
     pub by_cookie: bool,
+    /// Whether the query contains the credential.
+    pub by_query: bool,
 }
 
 /// The only credential of a request, in any place that its route and dialect allow.
@@ -126,13 +128,20 @@ pub fn extract_known<'h, T: From<Cow<'h, str>>>(
     let in_query = || Some(Cow::<str>::Owned(single_parameter(query?, places.query?)?));
     match (by_header, by_cookie) {
         (Some(_), Some(_)) => Err(Denial::TwoCredentials),
-        (Some(token), None) => Ok(Some(Found { token, scheme, by_cookie: false })),
+        (Some(token), None) => Ok(Some(Found { token, scheme, by_cookie: false, by_query: false })),
         (None, Some(value)) => {
             let token = std::str::from_utf8(value).map_err(|_| Denial::UnusableCredential)?;
-            Ok(Some(Found { token: Cow::Borrowed(token).into(), scheme: Scheme::Bearer, by_cookie: true }))
+            let token = Cow::Borrowed(token).into();
+            Ok(Some(Found { token, scheme: Scheme::Bearer, by_cookie: true, by_query: false }))
         }
         (None, None) => {
-            Ok(in_query().map(|token| Found { token: token.into(), scheme: Scheme::Bearer, by_cookie: false }))
+            let found = |token: Cow<'h, str>| Found {
+                token: token.into(),
+                scheme: Scheme::Bearer,
+                by_cookie: false,
+                by_query: true,
+            };
+            Ok(in_query().map(found))
         }
     }
 }

@@ -16,9 +16,9 @@ use crate::engine::Engine;
 use crate::engine::live_sessions::LiveConnection;
 use crate::overload::PoolPermit;
 use crate::route::OnExpiry;
-#[cfg(feature = "kuzzle")]
-use crate::verify_cache::MissContext;
 use crate::verify_cache::{TokenChecker, Verified};
+#[cfg(feature = "kuzzle")]
+use crate::{rule::Rule, token::claims::AccessToken, token::observer::Observer, verify_cache::MissContext};
 
 /// The context of every lease of a gate.
 #[derive(Debug)]
@@ -99,6 +99,25 @@ pub struct Lease {
     place: Option<Arc<PoolPermit>>,
     /// Renews the session of a browser.
     renew: Option<Arc<dyn Fn() + Send + Sync>>,
+}
+
+/// The observer of a check that notes no use of the token.
+#[cfg(feature = "kuzzle")]
+struct Unpresented;
+
+#[cfg(feature = "kuzzle")]
+impl Observer for Unpresented {
+    const HAS_EFFECTS: bool = false;
+
+    fn judged(&mut self, _: Rule, judged: Result<(), Denial>) -> Result<(), Denial> {
+        judged
+    }
+
+    fn token(&mut self, _: &AccessToken) {}
+
+    fn attempt<T>(&mut self, judge: impl FnOnce(&mut Self) -> Result<T, Denial>) -> Result<T, Denial> {
+        judge(self)
+    }
 }
 
 /// Why a long-lived connection ends.
@@ -203,11 +222,20 @@ impl Lease {
 /// Functions that only our own crates call: docs.rs does not show them.
 #[doc(hidden)]
 impl Lease {
-    /// A lease for a token that is checked now.
+    /// A lease for a token that is checked now. Without `is_presented`, the gate has just issued the token: it may never
+    /// reach its client, so the check is no use of it.
     #[cfg(feature = "kuzzle")]
-    pub fn new(context: &Arc<LeaseContext>, token: &str, address: Option<IpAddr>) -> Result<Self, Denial> {
-        let verified =
-            context.checker.check(Credential::new(token), || MissContext::new(&context.engine, address), &mut ())?;
+    pub fn new(
+        context: &Arc<LeaseContext>,
+        token: &str,
+        is_presented: bool,
+        address: Option<IpAddr>,
+    ) -> Result<Self, Denial> {
+        let (credential, miss) = (Credential::new(token), || MissContext::new(&context.engine, address));
+        let verified = match is_presented {
+            true => context.checker.check(credential, miss, &mut ())?,
+            false => context.checker.check(credential, miss, &mut Unpresented)?,
+        };
         Ok(Self::for_caller(context, Some(&verified), OnExpiry::Close))
     }
 

@@ -16,7 +16,7 @@ use super::proto::{
     RefreshAccessTokenRequest, RefreshAccessTokenResponse, User,
 };
 use super::{user, words};
-use crate::dialect::{Call, Command, CommandHandler, Outcome, RefreshCredential, Reply, ReplyBody};
+use crate::dialect::{Call, Command, CommandHandler, Outcome, RefreshCredential, Reply, ReplyBody, Superseded};
 use rotogate_core::credential;
 use rotogate_core::denial::Denial;
 use rotogate_core::engine::IssuedTokens;
@@ -78,7 +78,7 @@ impl<'a> Calling<'a> {
             // gRPC metadata are HTTP headers, so the rule of a single `Authorization` applies (requirement T17).
             let found = credential::extract(self.call.headers, None).and_then(|c| c.ok_or(Denial::NoCredential));
             let access = found.map_err(|denial| self.refused(&denial.into()))?.token().into();
-            let user = match self.execute(Command::Check { access, superseded_in_grace: false }).await? {
+            let user = match self.execute(Command::Check { access, superseded: Superseded::None }).await? {
                 Outcome::Checked(Ok(checked)) => match &checked.user {
                     Some(known) => user::known(known),
                     None => user::unknown(&checked.subject, checked.account.as_deref()),

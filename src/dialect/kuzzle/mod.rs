@@ -104,7 +104,6 @@ impl Dialect for Kuzzle {
     fn profile(&self) -> ProfileOverride {
         ProfileOverride {
             access_ttl: Some(Duration::from_secs(3600)),
-            lost_response_window: Some(Duration::ZERO),
             on_reuse: Some(OnReuse::Deny),
             revoke_previous_after: Some(Duration::ZERO),
             ..ProfileOverride::default()
@@ -245,7 +244,8 @@ impl Kuzzle {
         if credential::cookies(headers, cookie).next().is_some() {
             return Err(Denial::TwoCredentials);
         }
-        Ok(Some(Found { token: Cow::Borrowed(jwt.expose_secret()), scheme: Scheme::Bearer, by_cookie: false }))
+        let token = Cow::Borrowed(jwt.expose_secret());
+        Ok(Some(Found { token, scheme: Scheme::Bearer, by_cookie: false, by_query: false }))
     }
 
     /// Opens a WebSocket, for a request that asks for one.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
-use super::super::{CheckedToken, Command, CommandHandler, Outcome, RefreshCredential};
+use super::super::{CheckedToken, Command, CommandHandler, Outcome, RefreshCredential, Superseded};
 use super::message::{Action, Message};
 use super::words::Problem;
 use super::{MALFORMED, expiry, http};
@@ -90,8 +90,9 @@ pub(super) async fn perform(
 }
 
 fn wanted(asked: &Message, action: Action, credential: Credential<'_>, path: &str) -> Result<ActionPlan, ActionError> {
+    // The token, and whether it came in the URL.
     let token = |credential: Credential<'_>| match credential {
-        Ok(found) => Ok(found.map(|found| SecretString::from(found.token.into_owned()))),
+        Ok(found) => Ok(found.map(|found| (SecretString::from(found.token.into_owned()), found.by_query))),
         Err(denial) => Err((Problem::of_denial(denial, asked), Reason::denied(&denial))),
     };
     let malformed = |problem| (problem, MALFORMED);
@@ -99,13 +100,14 @@ fn wanted(asked: &Message, action: Action, credential: Credential<'_>, path: &st
     Ok(match action {
         Action::Login => ActionPlan::Engine(login(asked).map_err(malformed)?),
         Action::RefreshToken => {
-            let access = token(credential)?.ok_or_else(nobody)?;
+            let (access, by_query) = token(credential)?.ok_or_else(nobody)?;
             let access_ttl = expiry::read(asked.argument("expiresIn")).map_err(malformed)?;
-            let credential = RefreshCredential::Access(access);
+            // Logs and histories keep the query of a URL for long.
+            let credential = RefreshCredential::Access { access, may_have_expired: !by_query };
             ActionPlan::Engine(Command::Refresh { client: None, credential, scope: None, access_ttl, resource: None })
         }
         Action::Logout => match token(credential)? {
-            Some(access) => ActionPlan::Engine(Command::Logout { access, everywhere: asked.flag("global") }),
+            Some((access, _)) => ActionPlan::Engine(Command::Logout { access, everywhere: asked.flag("global") }),
             None if asked.flag("cookieAuth") => ActionPlan::Now(acknowledged()),
             None => return Err(nobody()),
         },
@@ -113,15 +115,19 @@ fn wanted(asked: &Message, action: Action, credential: Credential<'_>, path: &st
             let access = if asked.flag("cookieAuth") {
                 token(credential)?
             } else {
-                asked.text_in_body("token").map_err(malformed)?.map(|token| SecretString::from(token.to_owned()))
+                let in_body = asked.text_in_body("token").map_err(malformed)?;
+                in_body.map(|token| (SecretString::from(token.to_owned()), false))
             };
             match access {
-                Some(access) => ActionPlan::Engine(Command::Check { access, superseded_in_grace: true }),
+                Some((access, by_query)) => {
+                    let superseded = if by_query { Superseded::Unexpired } else { Superseded::Any };
+                    ActionPlan::Engine(Command::Check { access, superseded })
+                }
                 None => ActionPlan::Now(json!({ "valid": true, "expiresAt": -1, "kuid": ANONYMOUS })),
             }
         }
         Action::GetCurrentUser => match token(credential)? {
-            Some(access) => ActionPlan::Engine(Command::Check { access, superseded_in_grace: false }),
+            Some((access, _)) => ActionPlan::Engine(Command::Check { access, superseded: Superseded::None }),
             None => {
                 let source = json!({ "profileIds": ["anonymous"], "name": "Anonymous" });
                 ActionPlan::Now(json!({ "_id": ANONYMOUS, "_source": source, "strategies": [] }))

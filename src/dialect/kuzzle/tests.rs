@@ -10,7 +10,7 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::super::oauth2::form::MAX_PARAMETERS;
-use super::super::{Command, ConsultResult, RefreshCredential};
+use super::super::{Command, ConsultResult, RefreshCredential, Superseded};
 use super::*;
 use rotogate_core::fault::Fault;
 use rotogate_core::session::rotation::SessionEnd;
@@ -195,21 +195,22 @@ async fn t1_a_token_is_taken_from_each_of_its_places_and_never_beside_a_cookie()
         ..Request::default()
     };
     let cookie = [("cookie", "a=b; authToken=C")];
-    type Case<'a> = (&'a [(&'static str, &'a str)], Option<&'a str>, &'a str);
+    // A token in the URL must not have expired.
+    type Case<'a> = (&'a [(&'static str, &'a str)], Option<&'a str>, (&'a str, bool));
     let cases: [Case<'_>; 5] = [
-        (&[("authorization", "Bearer H")], None, "H"),
-        (&[("authorization", "bEARER H")], Some("expiresIn=1h"), "H"),
-        (&[], Some("jwt=Q"), "Q"),
-        (&[("authorization", "Bearer H")], Some("jwt=Q"), "H"),
-        (&cookie, None, "C"),
+        (&[("authorization", "Bearer H")], None, ("H", true)),
+        (&[("authorization", "bEARER H")], Some("expiresIn=1h"), ("H", true)),
+        (&[], Some("jwt=Q"), ("Q", false)),
+        (&[("authorization", "Bearer H")], Some("jwt=Q"), ("H", true)),
+        (&cookie, None, ("C", true)),
     ];
     for (headers, query, expected) in cases {
-        let Command::Refresh { credential: RefreshCredential::Access(token), .. } =
+        let Command::Refresh { credential: RefreshCredential::Access { access, may_have_expired }, .. } =
             command(&refresh(headers, query)).await
         else {
             panic!()
         };
-        assert_eq!(token.expose_secret(), expected);
+        assert_eq!((access.expose_secret(), may_have_expired), expected);
     }
     let both = [("authorization", "Bearer H"), ("cookie", "authToken=C")];
     assert_eq!(refused(&refresh(&both, None)).await, (500, "security.token.verification_error".into()));
@@ -219,11 +220,13 @@ async fn t1_a_token_is_taken_from_each_of_its_places_and_never_beside_a_cookie()
 
     let text = r#"{"controller":"auth","action":"refreshToken","jwt":"B","expiresIn":60000}"#;
     let in_body = Request { headers: &[("authorization", "Bearer H")], ..envelope(text) };
-    let Command::Refresh { credential: RefreshCredential::Access(token), access_ttl, .. } = command(&in_body).await
+    let Command::Refresh {
+        credential: RefreshCredential::Access { access, may_have_expired: true }, access_ttl, ..
+    } = command(&in_body).await
     else {
         panic!()
     };
-    assert_eq!((token.expose_secret(), access_ttl), ("B", Some(Duration::from_secs(60))));
+    assert_eq!((access.expose_secret(), access_ttl), ("B", Some(Duration::from_secs(60))));
     let with_cookie = Request { headers: &cookie, ..envelope(text) };
     assert_eq!(refused(&with_cookie).await, (500, "security.token.verification_error".into()));
 }
@@ -264,7 +267,7 @@ async fn a_token_is_checked_where_it_is_asked_about_and_nobody_is_somebody() {
         body,
         ..Request::default()
     };
-    let Command::Check { access, superseded_in_grace: true } = command(&check(&[], None, r#"{"token":"T"}"#)).await
+    let Command::Check { access, superseded: Superseded::Any } = command(&check(&[], None, r#"{"token":"T"}"#)).await
     else {
         panic!()
     };

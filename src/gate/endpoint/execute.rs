@@ -6,10 +6,11 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::assertion::AssertionRequest;
+use super::credential::ReadCredential;
 use super::grants::grant_of;
 use super::table::Ready;
 use crate::dialect::events::Notice;
-use crate::dialect::{CheckedToken, Command, Outcome, OwnSessionsRequest, RefreshCredential};
+use crate::dialect::{CheckedToken, Command, Outcome, OwnSessionsRequest, Superseded};
 use crate::gate::possession::PresentedProof;
 use crate::gate::{Inner, layer, resources};
 use rotogate_core::client::{Client, Grant, PresentedClient};
@@ -17,9 +18,7 @@ use rotogate_core::credential::Credential;
 use rotogate_core::denial::{Denial, EventFlaw, NotGood};
 use rotogate_core::dpop::OnceProof;
 use rotogate_core::engine::api_keys::{ApiKeys, OwnKeys, OwnKeysRequest};
-use rotogate_core::engine::{
-    AccountRule, Arrival, Exchange, HeldUp, Login, Origin, OwnSessions, PresentedDevice, Refresh,
-};
+use rotogate_core::engine::{AccountRule, Arrival, HeldUp, Login, Origin, OwnSessions, PresentedDevice, Refresh};
 use rotogate_core::fault::Error;
 use rotogate_core::limit::Source;
 use rotogate_core::session::{RevokedBecause, Scope, Status};
@@ -120,7 +119,8 @@ async fn carry_out(
             let client = at.client(client, Some(Grant::RefreshToken)).await?;
             at.count_refresh(&client)?;
             let (proof, certificate) = presented.of_refresh(gate, &client)?;
-            let credential = ReadCredential::read(gate, credential, origin)?;
+            let profile = client.profile.over(&endpoint.profile);
+            let credential = ReadCredential::read(gate, credential, &profile, origin)?;
             let refresh = Refresh {
                 credential: credential.exchange()?,
                 client: &client,
@@ -128,7 +128,7 @@ async fn carry_out(
                 scope,
                 access_ttl,
                 resource,
-                profile: &client.profile.over(&endpoint.profile),
+                profile: &profile,
                 accepts: &endpoint.accepts,
                 by_access: &endpoint.by_access,
                 proof,
@@ -146,8 +146,8 @@ async fn carry_out(
         Command::Introspect { client, token } => at.introspect(client, &token).await,
         #[cfg(feature = "program")]
         Command::RevokeGlobally(request) => gate.revoke_globally(&request, origin).await.map(|()| Outcome::Revoked),
-        Command::Check { access, superseded_in_grace } => {
-            Ok(Outcome::Checked(decided(at.check_with_user(&access, superseded_in_grace).await)?))
+        Command::Check { access, superseded } => {
+            Ok(Outcome::Checked(decided(at.check_with_user(&access, superseded, arrived).await)?))
         }
     }
 }
@@ -208,45 +208,11 @@ pub(super) fn accounts<'a>(endpoint: &'a Ready, account: Option<&'a str>) -> (Op
 }
 
 /// Separates a decision about a token from a failure to decide.
-fn decided<T>(found: Result<T, impl Into<Error>>) -> Result<Result<T, Denial>, Error> {
+pub(super) fn decided<T>(found: Result<T, impl Into<Error>>) -> Result<Result<T, Denial>, Error> {
     match found.map_err(Into::into) {
         Ok(good) => Ok(Ok(good)),
         Err(Error::Denied(denial)) => Ok(Err(NotGood::from_denial(denial)?.denial())),
         Err(failed @ Error::Failed(_)) => Err(failed),
-    }
-}
-
-/// A refresh credential, verified as far as possible without the session's record.
-enum ReadCredential {
-    Refresh(SecretString),
-    Access(AccessToken),
-    Pair(SecretString, AccessToken),
-}
-
-impl ReadCredential {
-    fn read(gate: &Inner, credential: RefreshCredential, origin: &Origin) -> Result<Self, Denial> {
-        let read = |access: &SecretString, expired_for_at_most| {
-            gate.checker.verify_ignoring_expiry(access.expose_secret(), expired_for_at_most, gate.shown(origin.address))
-        };
-        match credential {
-            RefreshCredential::Refresh(token) => Ok(Self::Refresh(token)),
-            RefreshCredential::Access(access) => Ok(Self::Access(read(&access, Duration::ZERO)?)),
-            RefreshCredential::Pair { access, refresh, expired_for_at_most } => {
-                Ok(Self::Pair(refresh, read(&access, expired_for_at_most)?))
-            }
-        }
-    }
-
-    /// The credential as the engine exchanges it.
-    fn exchange(&self) -> Result<Exchange<'_>, Denial> {
-        // Another issuer's token is not a refresh credential at this gate. The reply does not reveal the difference.
-        // The engine judges the account of the session.
-        let own = |access| AccountRule::Any.admit(access)?.own().map_err(|_| Denial::UnknownRefreshToken);
-        match self {
-            Self::Refresh(token) => Ok(Exchange::Refresh(token)),
-            Self::Access(access) => own(access).map(Exchange::Access),
-            Self::Pair(token, access) => own(access).map(|access| Exchange::Pair(token, access)),
-        }
     }
 }
 
@@ -348,7 +314,7 @@ impl EndpointCommand<'_> {
     }
 
     /// Verifies a token, also if it is revoked, or expired at most `expired_for_at_most` ago.
-    fn verify_ignoring_expiry(
+    pub(super) fn verify_ignoring_expiry(
         &self,
         token: &SecretString,
         expired_for_at_most: Duration,
@@ -368,7 +334,8 @@ impl EndpointCommand<'_> {
     async fn check_with_user(
         &self,
         token: &SecretString,
-        superseded_in_grace: bool,
+        superseded: Superseded,
+        arrived: Arrival,
     ) -> Result<Box<CheckedToken>, Error> {
         let checked = |token: OfAccount<'_>| (checked_of(token), token.token().is_of_own_user());
         let (mut found, is_own) =
@@ -378,11 +345,9 @@ impl EndpointCommand<'_> {
                     token.token().of_bearer()?;
                     checked(token)
                 }
-                Err(Denial::TokenRevoked) if superseded_in_grace => {
-                    let access = self.verify_ignoring_expiry(token, Duration::ZERO)?;
-                    let token = self.concerns(&access)?;
-                    self.check_superseded(token).await?;
-                    checked(token)
+                Err(denial @ (Denial::TokenRevoked | Denial::TokenExpired)) if superseded != Superseded::None => {
+                    let access = self.check_superseded(token, superseded, arrived).await?.ok_or(denial)?;
+                    checked(self.concerns(&access)?)
                 }
                 Err(denial) => return Err(denial.into()),
             };
@@ -391,16 +356,6 @@ impl EndpointCommand<'_> {
             found.user = self.gate.engine.user(found.account.as_deref(), &found.subject).await?;
         }
         Ok(Box::new(found))
-    }
-
-    /// Checks a token that its own rotation revoked: it is accepted as long as a refresh at this endpoint may replay
-    /// that rotation.
-    async fn check_superseded(&self, token: OfAccount<'_>) -> Result<(), Error> {
-        let is_of = |client: &&Arc<Client>| token.token().client.as_deref() == Some(&*client.id);
-        let client = self.endpoint.client.as_ref().filter(is_of).ok_or(Denial::TokenRevoked)?;
-        let profile = client.profile.over(&self.endpoint.profile);
-        let in_grace = self.gate.engine.may_be_replayed(token.own()?, &profile).await?;
-        if in_grace { Ok(()) } else { Err(Denial::TokenRevoked.into()) }
     }
 
     async fn log_out(&self, access: &SecretString, everywhere: bool) -> Result<(), Error> {

@@ -185,7 +185,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
             && let Some(key) = gate.presented_key(parts, gate.places(places_of))?
         {
             let token = PresentedToken::Key(key);
-            return Ok(Some(Found { token, scheme: Scheme::Bearer, by_cookie: false }));
+            return Ok(Some(Found { token, scheme: Scheme::Bearer, by_cookie: false, by_query: false }));
         }
         let at_hand = |token: &[u8]| gate.checker.at_hand::<O>(token).map(PresentedToken::Known);
         let token = || credential::extract_known(&parts.headers, parts.uri.query(), gate.places(places_of), at_hand);
@@ -193,8 +193,12 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
             return token();
         }
         let cookie = if taken.session { session_cookie(&parts.headers)? } else { None };
-        let by_session =
-            |value| Found { token: PresentedToken::Session(value), scheme: Scheme::Bearer, by_cookie: true };
+        let by_session = |value| Found {
+            token: PresentedToken::Session(value),
+            scheme: Scheme::Bearer,
+            by_cookie: true,
+            by_query: false,
+        };
         match (token()?, cookie) {
             (Some(token), _) if taken.token => Ok(Some(token)),
             (Some(_), _) => Err(Denial::UnusableCredential),

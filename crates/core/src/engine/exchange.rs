@@ -18,10 +18,9 @@ use crate::engine::live_sessions::SuccessorToken;
 use crate::fault::{Error, Fault};
 use crate::revocation::Revocation;
 use crate::session::profile::{OnReuse, Profile};
-use crate::session::rotation::{Decision, Facts, Reuse, SessionEnd, decide};
+use crate::session::rotation::{Facts, Reuse, SessionEnd};
 use crate::session::{Generation, RevokedBecause, Session, SessionId, Status};
 use crate::store::{Cursor, StoreError, Swap};
-use crate::token::claims::OwnChecked;
 use crate::token::keyring::Keyring;
 use crate::token::refresh;
 use crate::token::verify::VOUCHED_IDLE;
@@ -274,22 +273,6 @@ impl Engine {
             OnReuse::Deny => {}
         }
         Ok(reuse.denial())
-    }
-
-    /// May this access token, superseded by a rotation, be exchanged for the same successor again?
-    ///
-    /// # Errors
-    /// A fault of store or directory.
-    pub async fn may_be_replayed(&self, access: OwnChecked<'_>, profile: &Profile) -> Result<bool, Error> {
-        let Some((session, generation)) = access.token().session else { return Ok(false) };
-        let minimum_known = self.revocations.minimum(session);
-        let Some(session) = self.store.load(session).await?.filter(|session| session.browser.is_none()) else {
-            return Ok(false);
-        };
-        let user = self.user_of(&session).await?;
-        let facts = self.facts(&session, user.as_ref(), minimum_known);
-        let profile = bounded(&session, profile);
-        Ok(decide(&session, generation, facts, self.clock.now(), &profile) == Decision::Replay)
     }
 }
 

@@ -125,6 +125,13 @@ pub enum Decision {
     Reuse(Reuse),
 }
 
+impl Decision {
+    /// Does the decision make good a lost reply: the credential was exchanged before, and brings a pair again?
+    pub const fn repeats(self) -> bool {
+        matches!(self, Self::Replay | Self::Reissue)
+    }
+}
+
 /// Decides, without I/O, clock or randomness.
 pub fn decide(s: &Session, generation: Generation, facts: Facts, now: Timestamp, profile: &Profile) -> Decision {
     if let Some(why) = ended(s, facts) {

@@ -197,12 +197,15 @@ impl<S: Stream> Session<S> {
         let gate = Arc::clone(&self.gate);
         // After the logout, no lease tells the session of the token.
         let ending = found.as_ref().filter(|_| action == Action::Logout);
-        let session = ending.and_then(|(token, _)| gate.lease(token.expose_secret()).ok()?.session());
+        let session = ending.and_then(|(token, _)| gate.lease(token.expose_secret(), true).ok()?.session());
+        // The token of the connection may have come in its URL.
+        let by_query = asked.jwt.is_none();
         Ok(Some(Box::pin(async move {
             let credential = found.as_ref().map(|(token, by_cookie)| Found {
                 token: token.expose_secret().into(),
                 scheme: Scheme::Bearer,
                 by_cookie: *by_cookie,
+                by_query,
             });
             let result = perform::perform(&asked, action, Ok(credential), "/", gate.as_ref()).await;
             let old = (found.map(|(token, _)| token), session);
@@ -229,7 +232,7 @@ impl<S: Stream> Session<S> {
         match action {
             Action::Login | Action::RefreshToken => {
                 let new = result.get("jwt").and_then(Value::as_str).map(|jwt| SecretString::from(jwt.to_owned()));
-                self.linked = new.map(|token| LinkedToken::new(&*self.gate, token, false));
+                self.linked = new.map(|token| LinkedToken::issued(&*self.gate, token));
                 let linked = self.linked.as_ref().and_then(|linked| Some((linked, linked.lease.as_ref().ok()?)));
                 let Some((linked, lease)) = linked else { return Ok(()) };
                 self.know(Some(lease))?;
@@ -239,7 +242,7 @@ impl<S: Stream> Session<S> {
                     let is_of_session = |caller: &Caller| caller.lease.session() == lease.session();
                     for upstream in &mut self.upstreams {
                         if lease.session().is_some() && upstream.caller.as_ref().is_some_and(is_of_session) {
-                            let _ = upstream.go_on(&*self.gate, linked.token.clone());
+                            let _ = upstream.go_on(&*self.gate, linked.token.clone(), false);
                         }
                     }
                 }
@@ -277,7 +280,7 @@ impl<S: Stream> Session<S> {
     /// it.
     async fn admitted(&mut self, call: ForwardedCall, identity: SocketIdentity) -> Result<Option<Step>, CloseReason> {
         if let (Some(token), false) = (&call.token, self.gate.place().is_known()) {
-            self.know(self.gate.lease(token.expose_secret()).ok().as_ref())?;
+            self.know(self.gate.lease(token.expose_secret(), true).ok().as_ref())?;
         }
         // The `room` of the reply is the id of the request; a client that sent no id gets a new one.
         let set = Some(("requestId", call.asked.request_id.as_str()));
@@ -292,7 +295,7 @@ impl<S: Stream> Session<S> {
         let gate = Arc::clone(&self.gate);
         if let Some(upstream) = self.upstreams.iter_mut().find(|upstream| upstream.identity == identity) {
             let token = call.token.as_ref();
-            return match token.map_or(Ok(()), |token| upstream.go_on(&*gate, token.clone())) {
+            return match token.map_or(Ok(()), |token| upstream.go_on(&*gate, token.clone(), true)) {
                 Ok(()) => {
                     let is_taken = upstream.take(outgoing);
                     self.taken(&call.asked, is_taken).await
@@ -300,7 +303,7 @@ impl<S: Stream> Session<S> {
                 Err(denial) => self.deny(&call.asked, denial).await,
             };
         }
-        let caller = match call.token.clone().map(|token| Caller::new(&*gate, token)).transpose() {
+        let caller = match call.token.clone().map(|token| Caller::new(&*gate, token, true)).transpose() {
             Ok(caller) => caller,
             Err(denial) => return self.deny(&call.asked, denial).await,
         };

@@ -69,7 +69,7 @@ impl SocketGate for Nobody {
         self.judge(None).map(|()| SocketIdentity::default())
     }
 
-    fn lease(&self, _: &str) -> Result<Lease, Denial> {
+    fn lease(&self, _: &str, _: bool) -> Result<Lease, Denial> {
         Err(Denial::TokenExpired)
     }
 

@@ -21,14 +21,20 @@ pub(super) struct LinkedToken {
 
 impl LinkedToken {
     pub(super) fn new(gate: &dyn SocketGate, token: SecretString, by_cookie: bool) -> Self {
-        let lease = gate.lease(token.expose_secret());
+        let lease = gate.lease(token.expose_secret(), true);
         Self { token, by_cookie, lease }
+    }
+
+    /// A token that the gate has just issued.
+    pub(super) fn issued(gate: &dyn SocketGate, token: SecretString) -> Self {
+        let lease = gate.lease(token.expose_secret(), false);
+        Self { token, by_cookie: false, lease }
     }
 
     /// Is the token not good? An undecided token is checked again (requirement R15).
     fn is_dead(&mut self, gate: &dyn SocketGate) -> bool {
         if self.lease.as_ref().is_err_and(Denial::is_undecided) {
-            self.lease = gate.lease(self.token.expose_secret());
+            self.lease = gate.lease(self.token.expose_secret(), false);
         }
         match &self.lease {
             Ok(lease) => matches!(lease.end(), Some(LeaseEnd::Denied(_))),

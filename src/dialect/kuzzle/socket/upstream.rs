@@ -54,12 +54,17 @@ impl Upstream {
     }
 
     /// Continues with another token of the same identity. A token of an earlier generation changes nothing.
-    pub(super) fn go_on(&mut self, gate: &dyn SocketGate, token: SecretString) -> Result<(), Denial> {
+    pub(super) fn go_on(
+        &mut self,
+        gate: &dyn SocketGate,
+        token: SecretString,
+        is_presented: bool,
+    ) -> Result<(), Denial> {
         let known = self.caller.as_ref();
         if known.is_some_and(|known| known.token.expose_secret() == token.expose_secret()) {
             return Ok(());
         }
-        let caller = Caller::new(gate, token)?;
+        let caller = Caller::new(gate, token, is_presented)?;
         if known.is_none_or(|known| caller.lease.supersedes(&known.lease)) {
             self.caller = Some(caller);
         }
@@ -85,8 +90,8 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    pub(super) fn new(gate: &dyn SocketGate, token: SecretString) -> Result<Self, Denial> {
-        let lease = gate.lease(token.expose_secret())?;
+    pub(super) fn new(gate: &dyn SocketGate, token: SecretString, is_presented: bool) -> Result<Self, Denial> {
+        let lease = gate.lease(token.expose_secret(), is_presented)?;
         Ok(Self { token, lease })
     }
 }

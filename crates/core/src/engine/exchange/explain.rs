@@ -49,6 +49,17 @@ impl Engine {
         (explained, decided)
     }
 
+    /// Would this refresh make good a lost reply? Then its credential was exchanged before, and brings a pair again.
+    /// This has no effects.
+    ///
+    /// # Errors
+    /// As [`refresh`](Self::refresh).
+    pub async fn would_repeat(&self, refresh: Refresh<'_>) -> Result<bool, Error> {
+        let mut explained = ExplainedRefresh::default();
+        let mut run = RefreshRun::begin(self, refresh, None, Some(&mut explained)).await?;
+        Ok(run.judge().await?.decision.repeats())
+    }
+
     async fn decided<'a>(
         &self,
         token: &SecretString,

@@ -2,6 +2,7 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::clock::Timestamp;
 use crate::denial::{Denial, ProofFlaw};
 use crate::engine::{Exchange, Refresh};
 use crate::session::{Generation, Session, SessionId};
@@ -15,6 +16,8 @@ pub(super) struct PresentedCredential {
     /// The part that remains to be checked against the record. `None` for an access token, whose signature proves
     /// everything.
     refresh: Option<refresh::Authentic>,
+    /// When the access token expired or expires, if it is the credential by itself.
+    expires: Option<Timestamp>,
 }
 
 impl PresentedCredential {
@@ -22,13 +25,14 @@ impl PresentedCredential {
         let by_refresh = |token: &SecretString| {
             let authentic = refresh::authenticate(keyring.refresh_keys(), token.expose_secret())
                 .ok_or(Denial::UnknownRefreshToken)?;
-            Ok(Self { session: authentic.session, generation: authentic.generation, refresh: Some(authentic) })
+            let (session, generation) = (authentic.session, authentic.generation);
+            Ok(Self { session, generation, refresh: Some(authentic), expires: None })
         };
         match credential {
             Exchange::Refresh(token) => by_refresh(token),
             Exchange::Access(access) => {
                 let (session, generation) = access.token().session.ok_or(Denial::UnknownRefreshToken)?;
-                Ok(Self { session, generation, refresh: None })
+                Ok(Self { session, generation, refresh: None, expires: Some(access.token().refused_from()) })
             }
             Exchange::Pair(token, access) => {
                 let held = by_refresh(token)?;
@@ -38,6 +42,11 @@ impl PresentedCredential {
                 if fits { Ok(held) } else { Err(Denial::MismatchedPair) }
             }
         }
+    }
+
+    /// Has the access token that is the credential expired?
+    pub(super) fn has_expired(&self, now: Timestamp) -> bool {
+        self.expires.is_some_and(|expires| now >= expires)
     }
 
     pub(super) fn proves(&self, session: &Session) -> bool {

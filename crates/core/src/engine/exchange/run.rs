@@ -60,7 +60,8 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
             Some(StartedRefresh { record, turn }) => (Some(record), turn),
             None => {
                 let turn = engine.turns.take(presented.session).await;
-                (engine.recall_for_refresh(presented.session, presented.generation), turn)
+                let recalled = || engine.recall_for_refresh(presented.session, presented.generation);
+                (explained.is_none().then(recalled).flatten(), turn)
             }
         };
         let (turn, user) = (Some(turn), None);
@@ -76,9 +77,13 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
     /// Makes one attempt. `None` if the record changed meanwhile: the next attempt decides on the new record.
     pub(super) async fn attempt(&mut self) -> Result<Option<IssuedTokens>, Error> {
         let JudgedRefresh { read, now, profile, decision } = self.judge().await?;
-        if read.is_recalled && decision != Decision::Rotate {
+        let has_expired = self.presented.has_expired(self.engine.clock.latest());
+        if read.is_recalled && (decision != Decision::Rotate || has_expired) {
             // Only the swap of a rotation detects whether the record has changed.
             return Ok(None);
+        }
+        if has_expired && !decision.repeats() && !matches!(decision, Decision::Reuse(_)) {
+            return Err(Denial::TokenExpired.into());
         }
         let how = match decision {
             Decision::Revoked(why) => {
