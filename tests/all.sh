@@ -91,9 +91,7 @@ compile_beside() {
     # What has fewer features: the program as `cargo build` makes it, then its parts.
     step 1800 "lints of the program" cargo clippy --package rotogate-server
     step 1800 "lints of the program without features" cargo clippy --package rotogate-server --no-default-features
-    step 1800 "lints of the stores without features" cargo clippy --package rotogate-store-postgres --package rotogate-store-redb --package rotogate-store-redis
     step 1800 "lints of the library without features" cargo clippy --package rotogate --package rotogate-core --no-default-features
-    step 1800 "lints of its tests" cargo clippy --package rotogate --package rotogate-core --no-default-features --lib --profile test
     step 1800 "tests of the configuration without features" cargo test --package rotogate-config --no-default-features --lib
     step 1800 "tests of the documentation" cargo test --workspace --all-features --doc --no-fail-fast
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The checks that take too long for every change: run them before a release. benches/RESULTS.md has the last figures.
 #
-#   bash tests/long.sh [soak] [kills] [fuzz] [simulation] [exploration] [overload] [attacks] [nodes] [figures] [features] [repeated] [versions] [peers]
+#   bash tests/long.sh [soak] [kills] [fuzz] [simulation] [exploration] [overload] [attacks] [nodes] [figures] [features] [cuts] [repeated] [versions] [peers]
 #                                                                             all of them without an argument
 #   bash tests/long.sh versions [REVISION]
 #
@@ -19,7 +19,8 @@
 #              REVISION: the last tag; while there is none, the first revision that has the formats of today
 # repeated     all tests five times while other programs keep every core busy: counts how often each test fails   REPEATS=5
 # figures      times after a fault of the store, each with its bound, met or not met: on a machine without other work
-# features     the unit tests of the library without its features
+# features     the unit tests of the library without its features, and the lints of what has fewer features
+# cuts         the reply of PostgreSQL is cut after each of its bytes
 # peers        the bench of peers compiles without a warning; for its hundreds of packages, not part of every change
 #
 # CRASH_SEED, SIM_SEED, SOAK_SEED and NODES_SEED repeat the choices of a run; each check prints its seed.
@@ -89,6 +90,13 @@ figures() {
 
 features() {
     cargo nextest run --package rotogate --package rotogate-core --no-default-features --lib
+    local stores=(--package rotogate-store-postgres --package rotogate-store-redb --package rotogate-store-redis)
+    cargo clippy "${stores[@]}" -- -D warnings
+    cargo clippy --package rotogate --package rotogate-core --no-default-features --lib --profile test -- -D warnings
+}
+
+cuts() {
+    CUT_EVERY=1 cargo nextest run --package rotogate-store-postgres --all-features c2_a_reply_that_is_cut
 }
 
 # A test that fails in some of the runs only has a race. One program for each core computes beside the tests.
@@ -136,13 +144,13 @@ if [ "${1:-}" = versions ] && [ $# -eq 2 ]; then
     REVISION=$2
     set -- versions
 fi
-for part in "${@:-soak kills fuzz simulation exploration overload attacks nodes figures features repeated versions peers}"; do
+for part in "${@:-soak kills fuzz simulation exploration overload attacks nodes figures features cuts repeated versions peers}"; do
     # Without quotes: without an argument, this is all of them.
     for one in $part; do
         case $one in
-            soak | kills | fuzz | simulation | exploration | overload | attacks | nodes | figures | features | repeated | versions | peers) run "$one" "$one" ;;
+            soak | kills | fuzz | simulation | exploration | overload | attacks | nodes | figures | features | cuts | repeated | versions | peers) run "$one" "$one" ;;
             *)
-                sed -n '2,26s/^# \{0,1\}//p' "$0" >&2
+                sed -n '2,27s/^# \{0,1\}//p' "$0" >&2
                 exit 2
                 ;;
         esac
