@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
-"""docs/service.md puts the gate in front of a service in Express, in FastAPI and in axum, as it is printed.
+"""docs/start.md puts the gate in front of a service in Express, in FastAPI and in axum, as it is printed.
 
     tests/services.py --gate target/debug/rotogate      part of tests/all.sh
 
-Each service of examples/upstreams is started by the line of the page, and so is the gate; then the lines of its client run. Ports and
-the password are replaced. Express and FastAPI come from npm and PyPI (tests/interop/services/install.sh). `cargo test` has built the
-service in axum.
+Each service of examples/upstreams is started by its line of the page. Then every command of the page runs in an empty folder, in the
+order of the page, and prints what the page shows. Only ports and the password are replaced. Express and FastAPI come from npm and PyPI
+(tests/interop/services/install.sh). `cargo test` has built the service in axum.
 """
 
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -26,7 +27,9 @@ from docs import ROOT, blocks  # noqa: E402
 from packages import free_port  # noqa: E402
 from stranger import PASSWORD, Stranger, documented  # noqa: E402
 
-PAGE = "docs/service.md"
+PAGE = "docs/start.md"
+# Ends the output of a block.
+END = "-- end of a block --"
 
 
 def expect(got, wanted, what):
@@ -34,9 +37,16 @@ def expect(got, wanted, what):
         sys.exit(f"tests/services.py: {what}: {got!r}, not {wanted!r}")
 
 
-def of_page(info, begin=""):
-    """The one block of the page of this kind that begins so."""
-    (block,) = [block for _, words, block, _ in blocks((ROOT / PAGE).read_text()) if words == info and block.startswith(begin)]
+def steps():
+    """The blocks of the page behind the one that starts a service: kind and text."""
+    found = [(info, block) for _, info, block, _ in blocks((ROOT / PAGE).read_text())]
+    (first,) = [at for at, (_, block) in enumerate(found) if "examples/upstreams" in block]
+    return found[first + 1 :]
+
+
+def of_page(info):
+    """The one block of the page of this kind."""
+    (block,) = [block for kind, block in steps() if kind == info]
     return block
 
 
@@ -66,8 +76,8 @@ def until(what, holds, process):
     sys.exit(f"tests/services.py: never happened: {what}")
 
 
-def ask(url, headers=(), data=None):
-    request = urllib.request.Request(url, data, dict(headers))
+def ask(url, headers=(), data=None, method=None):
+    request = urllib.request.Request(url, data, dict(headers), method=method)
     try:
         with urllib.request.urlopen(request, timeout=60) as reply:
             return reply.status, reply.read().decode()
@@ -92,33 +102,58 @@ class Client(Stranger):
         return json.loads(self.ask(f"http://{self.public}/whoami", "-H", f"Authorization: Bearer {token}", *arguments))
 
 
-def configure(me, gate, port):
-    me.done(PAGE, "rotogate init", **{"http://127.0.0.1:3000": f"http://127.0.0.1:{port}"})
-    (line,) = [line for line in documented(PAGE) if line.startswith("rotogate user add ada")]
-    # The terminal's question is answered on standard input.
-    added = subprocess.run(line, shell=True, cwd=me.folder, env=me.variables, input=PASSWORD, text=True, capture_output=True)
-    expect(added.returncode, 0, added.stderr)
-    me.add(gate, "bob", "--subject", "100%-bob", "--scopes", "read")
+def configure(me, port):
+    """The page's commands before the start of the gate."""
+    _, block = steps()[0]
+    *lines, last = re.sub(r"(?m)\s+# .*$", "", block).strip().splitlines()
+    expect(last, "rotogate", "the last command before the second terminal")
+    script = "\n".join(lines).replace("127.0.0.1:3000", f"127.0.0.1:{port}")
+    # The question for the password is answered on standard input.
+    ran = subprocess.run(["bash", "-ec", script], cwd=me.folder, env=me.variables, input=PASSWORD, text=True, capture_output=True)
+    expect((ran.returncode, ran.stderr), (0, ""), script)
     config = me.folder / "gateway.toml"
-    text = config.read_text().replace("127.0.0.1:8080", me.public).replace("127.0.0.1:8081", me.admin)
-    text = text.replace("[server]\n", '[server]\ntrusted_proxies = ["127.0.0.1/32"]\n')
-    config.write_text(text + of_page("toml"))
+    config.write_text(config.read_text().replace("127.0.0.1:8080", me.public).replace("127.0.0.1:8081", me.admin))
 
 
-def walk(me, port):
-    """The client of the page, then what the page says of callers."""
-    script = of_page("sh", "# log in").replace("127.0.0.1:8080", me.public).replace("PASSWORD", PASSWORD)
-    ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
-    caller, orders = (json.loads(line) for line in ran.stdout.splitlines())
+def follow(me):
+    """What each block of commands prints, in one shell: later blocks use the variables and functions of earlier ones."""
+    script = []
+    for kind, block in steps()[1:]:
+        if kind == "sh":
+            script.append(block.replace("127.0.0.1:8080", me.public).replace("PASSWORD", PASSWORD) + f"echo '{END}'\n")
+        if kind == "toml":
+            script.append(f"cat >>gateway.toml <<'END'\n\n{block}END\n")
+    ran = subprocess.run(["bash", "-c", "".join(script)], cwd=me.folder, env=me.variables, capture_output=True, text=True, timeout=120)
+    expect(ran.stderr, "", "complaints of the page's commands")
+    return [output.strip().splitlines() for output in ran.stdout.split(END)[:-1]]
+
+
+def walk(me, gate, port):
+    """The commands of the page and what they print, then what the page says of callers."""
+    (caller,), (no_token,), (checked, reloaded, forbidden, *explained), (_, orders), (one, two), (ended, revoked), (token,) = follow(me)
+    caller = json.loads(caller)
     expect(all(caller[key] for key in ("session", "request_id")), True, f"session and request of {caller}")
     expect(caller | {"session": "…", "request_id": "…"}, json.loads(of_page("json")), "what the service receives")
-    expect(orders, [{"item": "tea"}], "the orders of ada")
+    shown = re.findall(r"# ((?:HTTP|gateway).*)$", (ROOT / PAGE).read_text(), re.M)
+    expect([no_token, checked, revoked], shown, "what the page's comments show")
+    expect(reloaded.startswith("gateway.toml reloaded"), True, reloaded)
+    expect(json.loads(forbidden)["status"], 403, "an order without the scope")
+    expect([line for line in of_page("text").splitlines() if line not in [*explained, "…"]], [], "lines that `explain` does not print")
+    expect(f"The example services reply `{json.dumps(json.loads(orders), separators=(',', ':'))}`." in (ROOT / PAGE).read_text(), True, orders)
+    expect((one, "access_token" in json.loads(one)), (two, True), "a repeated refresh")
+    expect(ended.endswith("of ada ended"), True, ended)
+    expect(token, (me.folder / "data/admin.token").read_text().strip(), "the admin token")
+    expect(ask(f"http://{me.admin}/")[0], 200, "the admin page")
 
+    me.add(gate, "bob", "--subject", "100%-bob", "--scopes", "read")
+    me.add(gate, "eve", "--scopes", "write")
+    bob, eve = ([("Authorization", f"Bearer {me.token(name)}")] for name in ("bob", "eve"))
+    for path in ("/orders", "/orders/", "/orders/17", "/orders/17/items"):
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
+            expect(ask(f"http://{me.public}{path}", bob, method=method)[0], 403, f"{method} {path} without the scope")
+            expect(ask(f"http://{me.public}{path}", method=method)[0], 401, f"{method} {path} without a token")
+    expect(ask(f"http://{me.public}/orders", eve), (200, "[]"), "the orders of eve, who has the scope")
     bob = me.token("bob")
-    known = [("Authorization", f"Bearer {bob}"), ("content-type", "application/json")]
-    expect(ask(f"http://{me.public}/orders", known), (200, "[]"), "the orders of bob")
-    expect(ask(f"http://{me.public}/orders", known, b'{"item":"tea"}')[0], 403, "an order without the scope")
-    expect(ask(f"http://{me.public}/orders")[0], 401, "a request without a token")
     forged = ["-H", "x-auth-subject: ada-1", "-H", "x-auth-scope: write", "-H", "x-auth-roles: admin"]
     seen = me.whoami(bob, *forged)
     expect((seen["subject"], seen["scopes"], seen["roles"]), ("100%-bob", ["read"], []), "a caller who writes headers")
@@ -132,13 +167,15 @@ def walk(me, port):
 def service(line, gate, cache):
     with tempfile.TemporaryDirectory() as folder:
         me, port = Client(gate, Path(folder)), free_port()
-        configure(me, gate, port)
+        configure(me, port)
         serving = start(line, port, cache, gate)
-        gating = subprocess.Popen([gate], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        # A proxy in front, which the page does not have.
+        trusting = {**os.environ, "ROTOGATE_SERVER__TRUSTED_PROXIES": "127.0.0.1/32"}
+        gating = subprocess.Popen([gate], cwd=folder, env=trusting, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             until(f"{line} serves", lambda: ask(f"http://127.0.0.1:{port}/")[0], serving)
             until("the gate serves", lambda: ask(f"http://{me.admin}/readyz")[0] == 200, gating)
-            walk(me, port)
+            walk(me, gate, port)
         finally:
             gating.terminate()
             os.killpg(serving.pid, signal.SIGTERM)
@@ -155,7 +192,7 @@ def main():
     expect(len(lines), 3, "services on the page")
     for line in lines:
         service(line, gate, cache)
-    print("services: Express, FastAPI and axum know their callers behind the gate, by the lines of docs/service.md")
+    print("services: Express, FastAPI and axum know their callers behind the gate, by the lines of docs/start.md")
 
 
 if __name__ == "__main__":

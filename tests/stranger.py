@@ -132,10 +132,10 @@ class Stranger:
     def why(self, token):
         """The line of the access log of a request with this token, and what to do by the page of outcomes."""
         self.variables["TOKEN"] = token
-        said = self.done("docs/refused.md", "curl -si https://api.example.com/orders")
+        said = self.done("docs/outcomes.md", "curl -si https://api.example.com/orders")
         self.variables["REQUEST_ID"] = said.split(":", 1)[1].strip()
         for _ in range(200):
-            code, line, _ = self.do("docs/refused.md", 'grep "\\"http.request.id')
+            code, line, _ = self.do("docs/outcomes.md", 'grep "\\"http.request.id')
             if code == 0:
                 break
             # The log is written several times a second.
@@ -150,7 +150,7 @@ def configured(me, gate, route):
     config = me.folder / "gateway.toml"
     me.done("docs/operating.md", "rotogate init", **{"--upstream http://127.0.0.1:3000": "--upstream echo:"})
     text = config.read_text().replace("127.0.0.1:8080", me.public).replace("127.0.0.1:8081", me.admin)
-    (logs,) = [block for _, info, block, _ in blocks((ROOT / "docs/refused.md").read_text()) if info == "toml"]
+    (logs,) = [block for _, info, block, _ in blocks((ROOT / "docs/outcomes.md").read_text()) if info == "toml"]
     text += route + logs.replace("/var/log/rotogate", str(me.folder))
     config.write_text(text)
     added = subprocess.run([gate, "user", "add", "ada", "--stdin"], cwd=me.folder, input=PASSWORD, text=True, capture_output=True)
@@ -182,14 +182,14 @@ def journey(me, gate):
         line, _ = me.why(token)
         expect(line["rotogate.outcome"], "token_revoked", "the reason")
         me.variables |= {"SESSION": line["session.id"], "SUBJECT": line["user.id"]}
-        shown = me.done("docs/refused.md", "rotogate session show")
+        shown = me.done("docs/outcomes.md", "rotogate session show")
         state = re.search(r"(?m)^status\s+([\w-]+)", shown)[1]
-        expect(f"| `{state}` |" in (ROOT / "docs/refused.md").read_text(), True, f"the page explains {state}")
-        audit = json.loads(me.done("docs/refused.md", "grep '\"event.action\":\"revocation\"'").splitlines()[-1])
+        expect(f"- `{state}`: " in (ROOT / "docs/outcomes.md").read_text(), True, f"the page explains {state}")
+        audit = json.loads(me.done("docs/outcomes.md", "grep '\"event.action\":\"revocation\"'").splitlines()[-1])
         expect((audit["rotogate.actor"], audit["because"]), ("default", "operator"), "who did it")
         (me.folder / "token.txt").write_text(token)
         # A refused token is shown, and the exit code is that of a refusal.
-        code, shown, _ = me.do("docs/refused.md", "rotogate token inspect")
+        code, shown, _ = me.do("docs/outcomes.md", "rotogate token inspect")
         expect((code, field(shown, "kind"), field(shown, "refused")), (1, "access_token", "token_revoked"), "the token")
 
         # The key was stolen: another one signs, and the old one counts no longer.
@@ -232,7 +232,7 @@ def refreshes_and_guesses(me, gate):
                 break
         expect("refresh_token" in answer, False, "a limit refuses the loop")
         (me.folder / "token.txt").write_text(last["access_token"])
-        session = field(me.done("docs/refused.md", "rotogate token inspect"), "claims")["sid"]
+        session = field(me.done("docs/outcomes.md", "rotogate token inspect"), "claims")["sid"]
         frequent = "count '.\"rotogate.client.id\", .\"user.id\""
         # The login has a line, the refused refresh one of its own.
         until("the page's line shows the loop first, how often, and who", lambda: [(str(refreshes), "web", True)] == [
@@ -323,7 +323,7 @@ def expired_certificate(me, gate):
     try:
         refused = reached()
         expect((refused.returncode, "expired" in refused.stderr), (60, True), refused.stderr)
-        checked = me.done("docs/quick-start.md", "rotogate check")
+        checked = me.done("docs/start.md", "rotogate check")
         expect("https.pem: expired at" in checked, True, checked)
         end = "rotogate_certificate_not_after_timestamp_seconds"
         expect(me.metric(end) < time.time(), True, "the metric of the certificate's end")
@@ -336,8 +336,8 @@ def expired_certificate(me, gate):
 
 
 def quick_start(gate, folder):
-    """The first start prints what docs/quick-start.md shows, and the lines work as they are pasted."""
-    (shown,) = [block for _, info, block, _ in blocks((ROOT / "docs/quick-start.md").read_text()) if info == "text"]
+    """The first start prints what README.md shows, and the lines after that work as they are pasted."""
+    (shown,) = [block for _, info, block, _ in blocks((ROOT / "README.md").read_text()) if info == "text"]
     (folder / "gateway.toml").write_text((ROOT / "gateway.toml").read_text())
     public, admin = Stranger(gate, folder).public, Stranger(gate, folder).admin
     own = {"SERVER__LISTEN": public, "SERVER__PUBLIC_URL": f"http://{public}", "ISSUER__URL": f"http://{public}", "ADMIN__LISTEN": admin}
@@ -348,13 +348,22 @@ def quick_start(gate, folder):
         password = re.search(r"(?m)^    password  (\S+)$", printed)[1]
         neutral = printed.replace(password, "…").replace(public, "127.0.0.1:8080").replace(admin, "127.0.0.1:8081")
         if neutral != shown:
-            sys.exit(f"tests/stranger.py: docs/quick-start.md does not show what the first start prints: {neutral}")
-        lines = [line.strip() for line in printed.split("Paste to try it:")[1].splitlines()]
+            sys.exit(f"tests/stranger.py: README.md does not show what the first start prints: {neutral}")
+        lines = []
+        for line in iter(serving.stdout.readline, ""):
+            lines.append(line.strip())
+            if "head -1" in line:
+                # The last line to paste. The gate runs on, so its output has no end.
+                break
+        lines = lines[lines.index("Paste to try it:") + 1 :]
         ran = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True)
         login, call, new, again, refused = ran.stdout.strip().splitlines()
         pair = lambda answer: (field(answer, "access_token"), field(answer, "refresh_token"))
         if not (pair(new) == pair(again) != pair(login) and field(call, "path") == "/hello" and " 401 " in refused):
-            sys.exit(f"tests/stranger.py: the lines of the quick start do not do what it says: {ran.stderr}")
+            sys.exit(f"tests/stranger.py: the lines of the first start do not do what they say: {ran.stderr}")
+        (command,) = re.findall(r"with the token: (.*)", printed)
+        token = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True, check=True).stdout
+        expect(len(token.strip()) > 40, True, "the admin token that the first start names")
     finally:
         serving.terminate()
         serving.wait()

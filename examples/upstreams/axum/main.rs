@@ -1,4 +1,4 @@
-//! A service behind rotogate, in axum: each caller has orders of its own. docs/service.md puts the gate in front of it. A service that
+//! A service behind rotogate, in axum: each caller has orders of its own. docs/start.md puts the gate in front of it. A service that
 //! takes the gate into its own process needs no headers: see `examples/axum.rs`.
 //!
 //! ```sh

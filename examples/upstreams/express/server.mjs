@@ -1,4 +1,4 @@
-// A service behind rotogate, in Express 5: each caller has orders of its own. docs/service.md puts the gate in front of it.
+// A service behind rotogate, in Express 5: each caller has orders of its own. docs/start.md puts the gate in front of it.
 //
 //     npm ci && node server.mjs
 import express from 'express';
@@ -18,7 +18,7 @@ const caller = (request) => ({
     subject: claim(request, 'subject'),
     account: claim(request, 'account'),
     client: claim(request, 'client'),
-    scopes: claim(request, 'scope')?.split(' ') ?? [],
+    scopes: claim(request, 'scope')?.split(' ').filter(Boolean) ?? [],
     roles: request.get('x-auth-roles')?.split(',').map(decodeURIComponent) ?? [],
     session: claim(request, 'session'),
     issuer: claim(request, 'issuer'),

@@ -1,4 +1,4 @@
-"""A service behind rotogate, in FastAPI: each caller has orders of its own. docs/service.md puts the gate in front of it.
+"""A service behind rotogate, in FastAPI: each caller has orders of its own. docs/start.md puts the gate in front of it.
 
     pip install -r requirements.txt && uvicorn app:app --host 127.0.0.1 --port 3000 --forwarded-allow-ips '*'
 
