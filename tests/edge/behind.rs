@@ -1,4 +1,4 @@
-//! Behind a real proxy, configured as docs/behind.md says.
+//! Behind a real proxy, configured as docs/forward-auth.md says.
 
 use std::fs;
 use std::path::Path;
@@ -16,9 +16,10 @@ use super::upgrades::upstream;
 /// The client, which is not the address that the proxy has.
 const CLIENT: &str = "127.0.0.2:0";
 
-/// The configuration of a proxy on the page, with the ports of this test.
+/// The configuration of a proxy on the page, with the ports of this test. The first block of a language is for a gate
+/// in the path.
 fn block(language: &str, gate: &Gate, port: u16) -> String {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/behind.md");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/forward-auth.md");
     let page = fs::read_to_string(page).unwrap();
     let (_, rest) = page.split_once(&format!("```{language}\n")).expect("a block of this proxy");
     let block = rest.split("```").next().unwrap();
