@@ -1,7 +1,7 @@
 //! Requests of other pages (requirements T18 and B20). A browser adds cookies to requests that any site causes, and
 //! states the site in `Origin` (RFC 6454 §7) and `Sec-Fetch-Site` (W3C Fetch Metadata). A request with a token cookie
 //! that may change something must come from the gate's own origin, or from an origin that the operator has listed. A
-//! request by browser session must pass the table of [`Origins::admit_session`], whatever its method.
+//! request by browser session must pass the rules of [`Origins::admit_session`], whatever its method.
 
 use http::header::{ACCEPT, ORIGIN, UPGRADE};
 use http::request::Parts;
@@ -72,7 +72,7 @@ struct Stated {
 }
 
 impl Stated {
-    /// Rules 4, 5 and 8: did a page of our own or of a listed origin send the request? `Origin` decides, and
+    /// Rules 2, 4 and 5: did a page of our own or of a listed origin send the request? `Origin` decides, and
     /// `Sec-Fetch-Site` only without an origin. `null` counts as no origin.
     fn is_proof(self) -> bool {
         match self.origin {
@@ -119,7 +119,7 @@ impl Origins {
     }
 
     /// May this request use the session of its cookie? Judged before the cookie is looked up. The rules are those of
-    /// docs/browser.md, from the last to the first; a request that none of them admits is refused.
+    /// docs/browser.md, in their order; the last one refuses every other request.
     // Requirements B20 and B24.
     pub(super) fn admit_session(&self, parts: &Parts, policy: &RoutePolicy) -> bool {
         self.judge_session(parts, policy).is_ok()
@@ -133,14 +133,14 @@ impl Origins {
 
     fn admits(&self, parts: &Parts, policy: &RoutePolicy) -> Result<bool, Denial> {
         let headers = &parts.headers;
-        // 9: two values, or a list.
+        // 1: two values, or a list.
         let Some(stated) = self.stated(headers) else { return Ok(false) };
         let Stated { origin, site } = stated;
-        // 8: `null` counts as none.
+        // 2: `null` counts as none.
         if origin == StatedOrigin::Null && site != Some(StatedSite::SameOrigin) {
             return Ok(false);
         }
-        // 7: the header of scripts.
+        // 3: the header of scripts.
         if let Some(name) = &self.sessions.csrf_header
             && needs_csrf_header(parts, policy)
             && !has_csrf_header(headers, name)
@@ -156,11 +156,11 @@ impl Origins {
             return Ok(origin != StatedOrigin::Listed && stated.is_proof());
         }
         Ok(match site {
-            // 2: our own page, or the user.
+            // 6: our own page, or the user.
             Some(StatedSite::SameOrigin | StatedSite::User) => true,
-            // 6: an old browser, whose `SameSite` protects.
+            // 7: an old browser, whose `SameSite` protects.
             None if origin == StatedOrigin::None && !has_fetch_metadata(headers) => true,
-            // 1 and 3: other pages may cause only navigations of a whole tab.
+            // 8 and 9: other pages may cause only navigations of a whole tab.
             Some(StatedSite::Other) | None => {
                 fetch_metadata(headers, &MODE) == Some(b"navigate")
                     && fetch_metadata(headers, &DEST) == Some(b"document")
@@ -168,7 +168,7 @@ impl Origins {
         })
     }
 
-    /// Rule 9: `None` for a request that states an origin or a site twice, or as a list.
+    /// Rule 1: `None` for a request that states an origin or a site twice, or as a list.
     fn stated(&self, headers: &HeaderMap) -> Option<Stated> {
         let origin = only(headers, &ORIGIN).ok()?.map_or(StatedOrigin::None, |origin| self.stated_origin(origin));
         let site = only(headers, &SITE).ok()?.map(|site| match site {
@@ -218,7 +218,7 @@ fn has_fetch_metadata(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| name.as_str().starts_with("sec-fetch-"))
 }
 
-/// Rule 7: can a script have sent such a request, so that it could add a header? A navigation cannot, nor can a
+/// Rule 3: can a script have sent such a request, so that it could add a header? A navigation cannot, nor can a
 /// WebSocket, an event stream, an image or another subresource.
 fn needs_csrf_header(parts: &Parts, policy: &RoutePolicy) -> bool {
     let headers = &parts.headers;

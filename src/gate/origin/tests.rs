@@ -139,11 +139,11 @@ fn t25_a_login_proves_its_origin_as_a_change_does() {
 }
 
 #[test]
-fn b20_rows_1_to_3_a_safe_request_of_another_page_is_a_navigation_of_a_whole_tab() {
+fn b20_rules_6_8_and_9_a_safe_request_of_another_page_is_a_navigation_of_a_whole_tab() {
     for method in SAFE {
         for site in [CROSS_SITE, SAME_SITE, ("sec-fetch-site", "of-the-future"), ("sec-fetch-site", "")] {
             let [mode, dest] = NAVIGATION;
-            assert!(by_session(method, &[site, mode, dest]), "1: {method} {site:?}");
+            assert!(by_session(method, &[site, mode, dest]), "8: {method} {site:?}");
             for refused in [
                 &[site][..],
                 &[site, mode],
@@ -155,17 +155,17 @@ fn b20_rows_1_to_3_a_safe_request_of_another_page_is_a_navigation_of_a_whole_tab
                 &[site, mode, mode, dest],
                 &[site, FOREIGN, FETCH[0], FETCH[1]],
             ] {
-                assert!(!by_session(method, refused), "3: {method} {refused:?}");
+                assert!(!by_session(method, refused), "9: {method} {refused:?}");
             }
         }
         for admitted in [&[SAME_ORIGIN][..], &[TYPED], &[SAME_ORIGIN, FETCH[0], FETCH[1]], &[NULL, SAME_ORIGIN]] {
-            assert!(by_session(method, admitted), "2: {method} {admitted:?}");
+            assert!(by_session(method, admitted), "6: {method} {admitted:?}");
         }
     }
 }
 
 #[test]
-fn b20_row_4_a_page_of_our_own_or_of_a_listed_origin_passes_with_every_method() {
+fn b20_rule_4_a_page_of_our_own_or_of_a_listed_origin_passes_with_every_method() {
     for method in SAFE.iter().chain(&UNSAFE) {
         for site in [SAME_ORIGIN, SAME_SITE, CROSS_SITE] {
             for origin in [OWN, LISTED] {
@@ -185,7 +185,7 @@ fn b20_row_4_a_page_of_our_own_or_of_a_listed_origin_passes_with_every_method() 
 }
 
 #[test]
-fn b20_b22_row_5_a_change_or_a_websocket_without_an_origin_needs_same_origin() {
+fn b20_b22_rule_5_a_change_or_a_websocket_without_an_origin_needs_same_origin() {
     let upgrade = UPGRADE_TO_WEBSOCKET;
     for (method, more) in UNSAFE.iter().map(|method| (*method, &[][..])).chain([("GET", &[upgrade][..])]) {
         let judged = |pairs: &Pairs<'_>| by_session(method, &[pairs, more].concat());
@@ -208,11 +208,11 @@ fn b20_b22_row_5_a_change_or_a_websocket_without_an_origin_needs_same_origin() {
 }
 
 #[test]
-fn b20_row_6_an_old_browser_sends_neither_and_passes_with_a_safe_method() {
+fn b20_rule_7_an_old_browser_sends_neither_and_passes_with_a_safe_method() {
     for method in SAFE {
         assert!(by_session(method, &[]), "{method}");
         assert!(by_session(method, &[("accept", "text/html"), ("referer", "https://evil.example/")]));
-        // Requests that no row admits.
+        // Requests that only rule 9 decides.
         for refused in [&[FOREIGN][..], &[("sec-fetch-mode", "cors")], &[("sec-fetch-dest", "image")], &[NULL]] {
             assert!(!by_session(method, refused), "{method} {refused:?}");
         }
@@ -220,7 +220,7 @@ fn b20_row_6_an_old_browser_sends_neither_and_passes_with_a_safe_method() {
 }
 
 #[test]
-fn b20_b24_row_7_scripts_send_the_header() {
+fn b20_b24_rule_3_scripts_send_the_header() {
     let header = ("x-csrf", "1");
     let longest = "x".repeat(64);
     for (method, pairs) in [
@@ -243,7 +243,7 @@ fn b20_b24_row_7_scripts_send_the_header() {
             assert!(!by_session_and_header(method, &[pairs, bad].concat()), "{method} {pairs:?} {bad:?}");
         }
     }
-    assert!(!by_session_and_header("POST", &[FOREIGN, FETCH[0], FETCH[1], header]), "it replaces no other row");
+    assert!(!by_session_and_header("POST", &[FOREIGN, FETCH[0], FETCH[1], header]), "it replaces no other rule");
 }
 
 #[test]
@@ -267,7 +267,7 @@ fn b24_what_no_script_can_give_a_header_needs_none() {
 }
 
 #[test]
-fn b20_rows_8_and_9_null_is_no_origin_and_two_values_are_none() {
+fn b20_rules_1_and_2_null_is_no_origin_and_two_values_are_none() {
     let [mode, dest] = NAVIGATION;
     for method in SAFE.iter().chain(&UNSAFE) {
         assert!(by_session(method, &[NULL, SAME_ORIGIN, mode, dest]), "{method}");
