@@ -57,7 +57,7 @@ bounds! {
     #[doc = "logout token or security event, with its request"]
     MAX_NOTICE, bytes: 32 << 10, "413";
     #[doc = "request of a global token revocation"]
-    MAX_GLOBAL_REVOCATION, bytes: 4 << 10, "400";
+    MAX_GLOBAL_REVOCATION, bytes: 4 << 10, "413";
     #[doc = "message of Kuzzle without a valid token"]
     MAX_ANONYMOUS_MESSAGE, bytes: 32 << 10, "413, or closed with 1009";
     #[doc = "message of Kuzzle with one"]

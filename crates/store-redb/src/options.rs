@@ -7,7 +7,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// The default size of the cache in memory: 16 MiB. The system also keeps the file in unused memory, so more makes
-/// little difference (docs/state.md).
+/// little difference (docs/scale.md).
 pub const DEFAULT_CACHE_SIZE: usize = 16 << 20;
 /// The default size up to which a file is verified in full when it is opened: 256 MiB.
 pub const DEFAULT_CHECK_UP_TO: u64 = 256 << 20;
