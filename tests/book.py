@@ -23,11 +23,11 @@ problems = []
 
 # A word that a reader looks for, and the page that must be among the results.
 SEARCHED = {
-    "x-auth-subject": "service.html",
+    "x-auth-subject": "start.html",
     "lost_response_window": "sessions.html",
     "insufficient_scope": "outcomes.html",
     "Keycloak": "issuers.html",
-    "explain": "refused.html",
+    "explain": "outcomes.html",
     "systemd": "install.html",
 }
 

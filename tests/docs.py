@@ -36,7 +36,8 @@ problems = []
 
 
 def pages():
-    folders = ("*.md", "docs/*.md", "packaging/**/*.md", "tests/*.md", "tests/mutations/*.md", "benches/*.md", "benches/*/*.md")
+    folders = ("*.md", "docs/*.md", "docs/design/*.md", "crates/*/README.md", "packaging/**/*.md", "tests/*.md", "tests/mutations/*.md")
+    folders += ("benches/*.md", "benches/*/*.md")
     return sorted(path for folder in folders for path in ROOT.glob(folder))
 
 
@@ -397,8 +398,8 @@ def command_reference(gate, write):
         problems.append("docs/commands.md is not what rotogate --help says: python3 tests/docs.py --write")
 
 
-# They have words of the reference in rows, too: by symptom, as ends of a response, as keys.
-NO_REFERENCE = ("docs/refused.md", "docs/configuration.md")
+# It has words of the reference in rows, too: as keys.
+NO_REFERENCE = ("docs/configuration.md",)
 
 
 def on_their_pages(gate):
@@ -421,51 +422,6 @@ def on_their_pages(gate):
             problems.append(f"{text.strip('| ')} must be in one row of {page} alone, but: {found}")
     if seen < 220:
         problems.append(f"only {seen} words of the program were found")
-
-
-def messages():
-    """The errors and warnings of the application log, as the sources have them."""
-    for path in sorted([*ROOT.glob("src/**/*.rs"), *ROOT.glob("crates/*/src/**/*.rs")]):
-        if "tests" in path.relative_to(ROOT).parts or path.name == "tests.rs":
-            continue
-        source = path.read_text().split("#[cfg(test)]\nmod tests {")[0]
-        for call in re.finditer(r"(?<![a-z_])(?:tracing::)?(?:error|warn)!\(|\.(?:heed|log)\(", source):
-            texts, depth, at = [], 1, call.end()
-            while depth:
-                if source[at] == '"':
-                    text = re.compile(r'"((?:[^"\\]|\\.)*)"', re.S).match(source, at)
-                    texts.append(text.group(1))
-                    at = text.end()
-                    continue
-                depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(source[at], 0)
-                at += 1
-            body = source[call.end() : at]
-            is_audit = "target: TARGET" in body or "rotogate::audit" in body
-            if not is_audit:
-                # `heed` and `log` have a text for a warning and one for an error.
-                for text in texts[-2:] if call.group().startswith(".") else texts[-1:]:
-                    if not text.startswith("{"):
-                        yield re.sub(r"\\\n\s*", "", text).replace('\\"', '"')
-
-
-def messages_on_their_page():
-    """Each message is explained in exactly one row of the page, by its beginning; each beginning is one of a message."""
-    text = (ROOT / "docs/messages.md").read_text()
-    span = r"`` .+? ``|`[^`]+`"
-    cells = re.findall(rf"^\| ((?:{span})(?:, (?:{span}))*) \|", text, re.M)
-    rows = [each.strip("` ") if each.count("`") < 4 else each[3:-3] for cell in cells for each in re.findall(span, cell)]
-    found = set(messages())
-    if len(found) < 100:
-        problems.append(f"only {len(found)} messages were found in the sources")
-    for row in rows:
-        if not any(message.startswith(row) for message in found):
-            problems.append(f"docs/messages.md: no message begins with: {row}")
-    for message in sorted(found):
-        # The longest row counts: one message may be the beginning of another.
-        if not any(message.startswith(row) for row in rows):
-            problems.append(f"docs/messages.md does not explain the message: {message}")
-    for row in sorted(row for row in rows if rows.count(row) > 1):
-        problems.append(f"docs/messages.md explains twice: {row}")
 
 
 # Sentences begin with their subject, and an agent is named. Definitions in the lexicon are no sentences.
@@ -534,7 +490,6 @@ def main():
     prose()
     size()
     on_their_pages(gate)
-    messages_on_their_page()
     for path in pages():
         links(path)
     count = 0
