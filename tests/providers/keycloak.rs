@@ -12,7 +12,7 @@ use crate::stand_in::{Provider, StandIn, other, with};
 #[path = "../../examples/providers/keycloak/main.rs"]
 mod program;
 
-fn provider() -> Provider {
+pub(crate) fn provider() -> Provider {
     Provider {
         name: "keycloak",
         issuer: "https://idp.example.com/realms/acme",

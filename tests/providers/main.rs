@@ -26,6 +26,7 @@ mod entra;
 mod firebase;
 mod google;
 mod keycloak;
+mod keycloak_page;
 mod keys;
 mod okta;
 mod stand_in;
