@@ -152,6 +152,7 @@ in_lane 1 600 "the documentation holds" python3 tests/docs.py --gate "$target/de
 in_lane 1 300 "the book can be searched without a network" python3 tests/book.py
 in_lane 1 600 "a stranger finds the way" python3 tests/stranger.py --gate "$target/debug/rotogate"
 in_lane 1 600 "services behind the gate, by their page" python3 tests/services.py --gate "$target/debug/rotogate"
+in_lane 1 600 "Grafana behind nginx, by its page" python3 tests/grafana.py --gate "$target/debug/rotogate"
 in_lane 1 900 "packages" python3 tests/packages.py --gate "$target/debug/rotogate"
 in_lane 2 600 "three gates behind HAProxy, and each part killed" python3 tests/nodes/three-gates/try.py --gate "$target/debug/rotogate"
 in_lane 2 600 "the same on PostgreSQL" python3 tests/nodes/three-gates/try.py --store postgres --gate "$target/debug/rotogate"
