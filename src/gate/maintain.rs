@@ -173,7 +173,8 @@ async fn pay(gate: Arc<Running>, unpaid: &mut Seldom) {
                 revocations = total,
                 lost_at_end,
                 of = named,
-                "revocations not written: they hold at this gate; retrying"
+                "revocations not written: this gate enforces and retries them, but a stop loses `lost_at_end` of them. \
+                 Repair the store before you stop the gate"
             );
         }
         Err(_) => {}
@@ -246,11 +247,12 @@ async fn tick(gate: Arc<Running>, (wrong, before): &mut (Seldom, Option<Freshnes
             // `restore` logs it.
             Freshness::Restoring => {}
             Freshness::Degraded => tracing::error!(
-                "the store was not heard of for longer than the staleness: no token is minted; tokens are accepted for \
-                 now"
+                "no news from the store for longer than the staleness: tokens are accepted for now, but not minted. \
+                 Check the store, the network, and the CPU time of this machine"
             ),
             Freshness::Stale => tracing::error!(
-                "the store was not heard of for longer than the staleness: no token is accepted or minted"
+                "no news from the store for longer than the staleness: tokens are neither accepted nor minted. Check \
+                 the store, the network, and the CPU time of this machine"
             ),
         }
     }

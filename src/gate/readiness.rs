@@ -7,7 +7,7 @@ use rotogate_core::clock::{ClockState, written};
 use rotogate_core::engine::Freshness;
 
 /// The reason for which a gate on a shared store is not ready, or only partly.
-const NOT_HEARD: &str = "the store was not heard of for longer than the staleness";
+const NOT_HEARD: &str = "no news from the store for longer than the staleness";
 const RESTORING: &str = "the store has lost writes; nothing is minted until the gates have written back what they know";
 
 /// Whether the gate can serve.

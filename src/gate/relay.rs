@@ -222,7 +222,8 @@ impl EndpointRelay {
                 endpoint = self.path,
                 reason = denial.reason(),
                 detail = denial.detail(),
-                "relay: the access token of the answer is not good here"
+                "relay: the provider's access token does not meet the rules of its [[issuers]] entry, so this gate \
+                 refuses it. rotogate token inspect shows the rule"
             );
         }
         tracing::info!(

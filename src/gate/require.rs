@@ -219,7 +219,10 @@ impl RequireLayer {
     pub fn issuer(self, name: impl Into<String>) -> Self {
         let name = name.into();
         if !self.gate.0.checker.has_issuer(&name) {
-            tracing::error!(issuer = name, "unknown issuer in `require()`: it admits no token");
+            tracing::error!(
+                issuer = name,
+                "unknown issuer in `require()`: it admits no token. Name an issuer that the gate trusts, or `self`"
+            );
         }
         self.policy(|policy| policy.issuers.push(name))
     }

@@ -146,7 +146,10 @@ impl RequireLayer {
     pub fn resource(self, path: impl Into<String>) -> Self {
         let path = path.into();
         let Some(resource) = named(&self.gate.0.resources, Some(&path)) else {
-            tracing::error!(resource = path, "unknown resource in `require()`: every request is refused");
+            tracing::error!(
+                resource = path,
+                "unknown resource in `require()`: every request is refused. Name the path of a resource of the gate"
+            );
             return self.policy(|policy| policy.scopes = impossible());
         };
         let (implied, audience) = (resource.implied.clone(), resource.url.clone());

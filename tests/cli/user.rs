@@ -38,7 +38,9 @@ fn what_cannot_be_done_to_a_user_is_said() {
     let place = Place::new(CONFIG);
     place.done(&["user", "add", "ada"], PASSWORD);
     let before = std::fs::read(place.path("data/users.toml")).unwrap();
-    assert!(place.fails(&["user", "add", "ada"], PASSWORD).contains("the user exists already"));
+    let said = place.fails(&["user", "add", "ada"], PASSWORD);
+    assert!(said.contains("the user exists already") && said.contains("`rotogate user passwd ada`"), "{said}");
+    assert!(said.contains("`rotogate user add-scope ada SCOPE`"), "{said}");
     assert!(place.fails(&["user", "add", "bob"], "\n").contains("empty"));
     for command in ["remove", "disable", "enable"] {
         let said = place.fails(&["user", command, "nobody"], "");
@@ -322,7 +324,9 @@ fn a_scope_that_nothing_names_is_taken_with_a_warning() {
     let add = |name: &str, scopes: &str| place.json(&["user", "add", name, "--scopes", scopes], PASSWORD);
     assert!(add("ada", "read").get("warning").is_none());
     let said = add("bob", "reed read");
-    assert!(said["warning"].as_str().unwrap().contains("names the scope reed; they name read"), "{said}");
+    let warning = said["warning"].as_str().unwrap();
+    assert!(warning.contains("names the scope reed; they name read"), "{warning}");
+    assert!(warning.ends_with("`rotogate user remove-scope bob SCOPE`"), "{warning}");
     let said = place.done(&["user", "add-scope", "ada", "admn"], "").stdout;
     assert!(said.contains("warning: no route, client, issuer or resource names the scope admn"), "{said}");
     let checked = place.done(&["check"], "");

@@ -69,7 +69,7 @@ pub(crate) async fn forgeries([first, gate]: [&Gate; 2], forge: impl Fn(&Forgery
         assert!(answer.headers.contains_key("retry-after"), "{answer:?}");
     }
     assert_eq!(gate.metric("rotogate_session_events_total{event=\"broken_seal\"}").await, 2);
-    assert!(gate.log().contains("session's record has no good seal"), "{}", gate.log());
+    assert!(gate.log().contains("session record: the seal is missing or invalid"), "{}", gate.log());
     // The other sessions continue.
     assert_eq!(gate.refresh(&good.refresh).await.status, StatusCode::OK);
     // The end of the session needs no record.
@@ -100,7 +100,7 @@ pub(crate) async fn damages([first, gate]: [&Gate; 2], damage: impl Fn(&str, &Da
         assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{answer:?}");
         assert!(answer.headers.contains_key("retry-after"), "{answer:?}");
         assert_eq!(broken(gate).await, before + 1);
-        assert!(gate.log().contains("session's record cannot be read"), "{}", gate.log());
+        assert!(gate.log().contains("session record cannot be read"), "{}", gate.log());
         assert_eq!(gate.refresh(&good.refresh).await.status, StatusCode::OK);
         // The store works: the end is written, and reaches the other gate.
         assert_eq!(gate.revoke(&tokens.refresh).await.status, StatusCode::OK);

@@ -13,7 +13,7 @@ const REMOVED: &[(&str, &str)] = &[
         "the gate manages no streams; let the issuer push its events to `events` (docs/logout-events.md)",
     ),
     // Status lists.
-    ("status_list", "the gate publishes no status lists; verifiers ask by introspection (docs/oauth2.md)"),
+    ("status_list", "the gate publishes no status lists; verifiers ask by introspection (docs/protocols.md)"),
     ("issuers.status_list", "the gate reads no status lists; write `introspection` (docs/issuers.md)"),
     // Transaction tokens.
     ("identity.trust_domain", TRANSACTIONS),

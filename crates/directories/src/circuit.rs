@@ -108,7 +108,14 @@ impl Circuit {
                 tracing::error!(directory, kind, cause, %error, "directory fails; it is asked less often until it answers");
             } else if error.cause == Cause::Credentials {
                 // Such a cause does not disappear by itself, so an operator must act.
-                tracing::error!(directory, kind, cause, %error, "directory refuses the gate; logins and refreshes get 503");
+                tracing::error!(
+                    directory,
+                    kind,
+                    cause,
+                    %error,
+                    "directory refuses the gate's credentials; logins and refreshes get 503. Correct bind_dn and its \
+                     password, the database URL, or the hook's secret"
+                );
             } else {
                 tracing::warn!(directory, kind, cause, %error, "directory fails; logins and refreshes get 503");
             }

@@ -201,7 +201,7 @@ impl Inner {
             return Err(ProxyError::NotCanonical);
         }
         let Some(peer) = parts.extensions.get::<Peer>() else {
-            tracing::error!("request without peer address");
+            tracing::error!("request without peer address: a bug in rotogate. Report this line");
             return Err(ProxyError::Miswired);
         };
         let mut headers = std::mem::take(&mut parts.headers);
@@ -293,7 +293,7 @@ fn unite_lengths(headers: &mut HeaderMap) -> Result<(), ProxyError> {
 /// The slot for the first attempt, or the error.
 fn first_place(pool: &Pool, entered: Result<Option<InFlightSlot>, ProxyError>) -> Result<InFlightSlot, ProxyError> {
     entered?.ok_or_else(|| {
-        tracing::error!(upstream = pool.upstream.name, "upstream without address");
+        tracing::error!(upstream = pool.upstream.name, "no address was chosen: a bug in rotogate. Report this line");
         ProxyError::Miswired
     })
 }

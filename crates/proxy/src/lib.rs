@@ -304,7 +304,10 @@ impl Proxy {
             (Some(pool), Ok(body)) => inner.prepare(&mut parts).map(|outgoing| (pool, body, outgoing)),
             (Some(_), Err(_)) => Err(ProxyError::TooLarge),
             (None, _) => {
-                tracing::error!(upstream = upstream.position(), "route names an unknown upstream");
+                tracing::error!(
+                    upstream = upstream.position(),
+                    "route names an unknown upstream: a bug in rotogate. Report this line"
+                );
                 Err(ProxyError::Miswired)
             }
         };
@@ -361,7 +364,7 @@ where
         let permitted = request.extensions_mut().remove::<Permitted>();
         let failed = |error: ProxyError| Box::pin(std::future::ready(Ok(error.response())));
         let Some(permitted) = permitted else {
-            tracing::error!("request reached the proxy without a route");
+            tracing::error!("request reached the proxy without a route: a bug in rotogate. Report this line");
             return failed(ProxyError::Miswired);
         };
         let Some(upstream) = permitted.route().upstream else { return failed(ProxyError::NoUpstream) };

@@ -159,7 +159,12 @@ impl PostgresInner {
         let (last, floor): (i64, i64) = (answer.get("o_last")?, answer.get("o_floor")?);
         if last < place.high {
             self.known.flag_lost(history);
-            tracing::error!(last, known = place.high, "PostgreSQL lost writes that it had acknowledged");
+            tracing::error!(
+                last,
+                known = place.high,
+                "PostgreSQL lost writes that it had acknowledged. The gates write back the sessions and revocations \
+                 that they know"
+            );
         }
         let entries = entries(&answer)?;
         let ids: BTreeSet<i64> = entries.iter().map(|(id, _)| *id).collect();

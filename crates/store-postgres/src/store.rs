@@ -89,7 +89,12 @@ impl PostgresInner {
             match decode(*id, state, record) {
                 Ok(record) => found.see(*id, Ok(record)),
                 // No request can continue an unreadable session.
-                Err(error) => tracing::error!(session = %id, %error, "session not counted"),
+                Err(error) => tracing::error!(
+                    session = %id,
+                    %error,
+                    "session not counted towards its user's limit, because its record cannot be read. If `error` names \
+                     another version of rotogate, start that version; otherwise run rotogate session revoke ID"
+                ),
             }
         }
         for (of, entry) in list("o_targets")?.into_iter().zip(list("o_entries")?) {
@@ -267,7 +272,12 @@ impl Store for PostgresStore {
                 let session = match row_of(row, id) {
                     Ok(session) => session,
                     Err(error) => {
-                        tracing::error!(session = %id, %error, "session not listed");
+                        tracing::error!(
+                            session = %id,
+                            %error,
+                            "session not listed, because its record cannot be read. If `error` names another version \
+                             of rotogate, start that version; otherwise run rotogate session revoke ID"
+                        );
                         continue;
                     }
                 };

@@ -265,7 +265,10 @@ impl Drop for RedbInner {
         if let Some(writer) = self.writer.lock().take()
             && writer.join().is_err()
         {
-            tracing::error!(store = %self.path.display(), "store writer panicked");
+            tracing::error!(
+                store = %self.path.display(),
+                "the writer thread of the store panicked: a bug in rotogate. Report this line and the panic before it"
+            );
         }
     }
 }
@@ -382,7 +385,12 @@ impl Store for RedbStore {
         // A record that cannot be decoded is left out, and the others are listed.
         let list = |sessions: &mut Vec<Session>, id: &schema::Id, record: &[u8]| match decode_session(id, record) {
             Ok(session) => sessions.push(session),
-            Err(error) => tracing::error!(session = %SessionId::from_bytes(*id), %error, "session not listed"),
+            Err(error) => tracing::error!(
+                session = %SessionId::from_bytes(*id),
+                %error,
+                "session not listed, because its record cannot be read. If `error` names another version of \
+                 rotogate, start that version; otherwise run rotogate session revoke ID"
+            ),
         };
         match &filter {
             Filter::All => {

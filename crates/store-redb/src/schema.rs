@@ -195,7 +195,12 @@ impl<'t> Writing<'t> {
                     self.live.insert(key, session.expires.as_millis()).map_err(broken)?;
                 }
                 // A session that cannot be decoded does not count, because no request can continue it.
-                Err(error) => tracing::warn!(%error, "session not counted as live"),
+                Err(error) => tracing::warn!(
+                    session = %SessionId::from_bytes(*id.value()),
+                    %error,
+                    "session not counted towards its user's limit, because its record cannot be read. If `error` names \
+                     another version of rotogate, start that version; otherwise run rotogate session revoke ID"
+                ),
             }
         }
         self.found()

@@ -276,7 +276,11 @@ impl Writer {
                 self.shared.commits.add(Duration::ZERO, false);
                 let now = self.shared.clock.monotonic();
                 if self.reports.is_due(now) {
-                    tracing::error!(%error, "store failed: no writes until it is reopened");
+                    tracing::error!(
+                        %error,
+                        "store failed: no writes until the gate can reopen it, which it tries by itself. Check that \
+                         the disk is neither full nor read-only"
+                    );
                 }
                 let error = Arc::new(error);
                 self.shared.fail(Arc::clone(&error));
@@ -289,7 +293,11 @@ impl Writer {
             && self.head.sequence >= marker.next
             && let Err(error) = marker.write(self.head)
         {
-            tracing::error!(%error, "high-water mark not written: an older store in place of this one would go unnoticed");
+            tracing::error!(
+                %error,
+                "high-water mark not written, so an older store in place of this one would go unnoticed. Check that \
+                 the folder of the mark is writable"
+            );
         }
         for job in jobs {
             job.answer(result.clone());
@@ -315,7 +323,10 @@ impl Writer {
                 let Some(trouble) = &mut self.trouble else { return };
                 trouble.postpone(now);
                 if self.reports.is_due(now) {
-                    tracing::error!(%error, "store still cannot be written");
+                    tracing::error!(
+                        %error,
+                        "store still cannot be written. Check that the disk is neither full nor read-only"
+                    );
                 }
             }
         }
@@ -357,7 +368,11 @@ impl Writer {
                 self.shared.read_from(Some(database));
             }
             Err(error) => {
-                tracing::error!(%error, "store cannot be read either");
+                tracing::error!(
+                    %error,
+                    "store cannot be read either. If its file is missing or damaged, stop the gate and restore a \
+                     back-up: rotogate store restore FILE"
+                );
                 if let Some(trouble) = &mut self.trouble {
                     trouble.has_view = false;
                 }

@@ -174,7 +174,11 @@ pub(super) fn check_server(options: &RedisOptions, info: &Info) -> Result<(), St
     }
     check_policy(options, info)?;
     if info.number("evicted_keys") > 0 {
-        tracing::warn!(%address, "Redis has evicted keys since it started: sessions or revocations may be among them");
+        tracing::warn!(
+            %address,
+            "Redis has evicted keys since it started, and sessions or revocations may be among them. Give it more \
+             memory, keep maxmemory-policy noeviction, and restart it"
+        );
     }
     if info.get("aof_enabled") == Some("0") {
         tracing::warn!(

@@ -177,8 +177,8 @@ impl RedisOptions {
     }
 
     /// Nothing is acknowledged before this number of replicas has it; in a cluster, this number of each primary's
-    /// replicas. Choose at least half of the number of servers, with the primary counted: then a primary that is cut
-    /// off acknowledges nothing.
+    /// replicas. Choose the number so that the primary and these replicas are more than half of the servers: 1 with
+    /// three servers. Then a primary that is cut off with at most half of them acknowledges nothing.
     #[must_use]
     pub fn wait_replicas(self, number: u32) -> Self {
         Self { wait_replicas: number, ..self }

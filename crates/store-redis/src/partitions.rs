@@ -137,7 +137,11 @@ impl Partition {
                 "another server of Redis answers, or it has started again: the gates write back what it lacks"
             ),
             Sign::Certain => {
-                tracing::error!(partition = self.number, "Redis lost writes that it had acknowledged");
+                tracing::error!(
+                    partition = self.number,
+                    "Redis lost writes that it had acknowledged. The gates write back the sessions and revocations \
+                     that they know"
+                );
             }
         }
     }

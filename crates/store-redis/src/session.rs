@@ -328,6 +328,11 @@ impl RedisInner {
 fn see_or_log(found: &mut Snapshot, id: SessionId, record: Result<Session, StoreError>) {
     match record {
         Ok(record) => found.see(id, Ok(record)),
-        Err(error) => tracing::error!(session = %id, %error, "session not counted"),
+        Err(error) => tracing::error!(
+            session = %id,
+            %error,
+            "session not counted towards its user's limit, because its record cannot be read. If `error` names another \
+             version of rotogate, start that version; otherwise run rotogate session revoke ID"
+        ),
     }
 }

@@ -120,7 +120,12 @@ impl Store for RedisStore {
                 let session = match record {
                     Ok(session) => session,
                     Err(error) => {
-                        tracing::error!(session = %id, %error, "session not listed");
+                        tracing::error!(
+                            session = %id,
+                            %error,
+                            "session not listed, because its record cannot be read. If `error` names another version \
+                             of rotogate, start that version; otherwise run rotogate session revoke ID"
+                        );
                         continue;
                     }
                 };

@@ -42,13 +42,11 @@ const TIMEOUT: Duration = Duration::from_secs(8);
 const REVOKED_WITHIN: Duration = Duration::from_secs(2);
 /// How often a logout tries to take the vault.
 const CLOSE_TRIES: usize = 5;
-/// How long the relay repeats an answer that is already in the vault, because another gate may have read the vault
-/// before.
+/// How long the relay repeats an answer that is in the vault, because another gate may have read the vault before.
 const GRACE: Duration = Duration::from_secs(60);
 /// The assumed life of an access token if the answer states none.
 const UNKNOWN_LIFE: Duration = Duration::from_secs(300);
-/// How long a session continues after its last refresh while the provider does not answer, if its token is not
-/// forwarded.
+/// How long after its last refresh a session continues without its provider, if its token is not forwarded.
 const WITHOUT_PROVIDER: Duration = Duration::from_secs(600);
 /// How long no refresh begins after a failed one.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -216,8 +214,11 @@ impl Vaults<'_> {
         let tokens = opened.flatten().and_then(|text| postcard::from_bytes(&text).ok());
         let Some(tokens) = tokens else {
             if let Some(others) = self.relay.is_due("vault_not_opened") {
-                let session = cookie.session();
-                tracing::error!(%session, others, "the vault of a session was not written by its gate: 503");
+                tracing::error!(
+                    session = %cookie.session(),
+                    others,
+                    "session vault: another program or release wrote it, so it gets 503. Run rotogate session revoke ID"
+                );
             }
             return Err(Fault::Provider { reason: "vault_unusable", retry_after: PAUSE });
         };
@@ -286,9 +287,8 @@ impl Vaults<'_> {
 
     fn tell_not_revoked(&self, why: &str) {
         if let Some(others) = self.relay.is_due("not_revoked") {
-            let issuer = self.provider.name();
             tracing::warn!(
-                issuer,
+                issuer = self.provider.name(),
                 why,
                 others,
                 "a refresh token was not revoked at this provider; the session is over"
@@ -319,7 +319,10 @@ impl Vaults<'_> {
             RelayAnswer::Reply(reply, source) if reply.status == 200 => {
                 let Some(answer) = RefreshedTokens::read(&reply.body) else { return Ok(Attempt::Failed) };
                 if answer.id_token.as_ref().is_some_and(|token| !is_of_user(token, user)) {
-                    tracing::error!(issuer = self.provider.name(), "the provider refreshed for another user");
+                    tracing::error!(
+                        issuer = self.provider.name(),
+                        "the provider refreshed for another user, so the session ends. Report this to the provider"
+                    );
                     return self.end(cookie).await;
                 }
                 let tokens = vault.tokens.refreshed(self.provider, &answer, self.gate.engine.clock().now());
@@ -340,9 +343,8 @@ impl Vaults<'_> {
             RelayAnswer::Reply(reply, _) if is_end(&reply) => self.end(cookie).await,
             RelayAnswer::Reply(..) | RelayAnswer::InvalidProof(_) | RelayAnswer::InvalidScope => {
                 if let Some(others) = self.relay.is_due("client_refused") {
-                    let issuer = self.provider.name();
                     tracing::error!(
-                        issuer,
+                        issuer = self.provider.name(),
                         others,
                         "the provider refuses to refresh: compare client.id, its secret and client.secret_in with the provider's entry"
                     );
@@ -458,8 +460,7 @@ struct RefreshingProvider(LoginProvider);
 #[async_trait]
 impl Provider for RefreshingProvider {
     async fn send(&self, request: &ProviderRequest) -> Result<ProviderReply, SendError> {
-        // A little less than the relay's own bound: so that this timeout, which knows whether anything was sent, comes
-        // first.
+        // Less than the relay's own bound, so that this timeout, which knows whether anything was sent, comes first.
         match self.0.ask_for_tokens(&request.body, TIMEOUT - TIMEOUT / 20).await {
             Ok(answer) => Ok(oauth::with_usual_status(reply(answer))),
             Err(LoginFailure::Unreachable(error)) => Err(send_error(&error)),

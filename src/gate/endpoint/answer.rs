@@ -254,7 +254,11 @@ impl<'a> EndpointRequest<'a> {
         let may_set_cookie = (call.from_own_origin && !call.method.is_safe()) || of_login;
         if reply.headers().contains_key(SET_COOKIE) && !may_set_cookie {
             let dialect = &self.endpoint.dialect;
-            tracing::error!(dialect = dialect.name(), "reply dropped: it sets a cookie without proof of origin");
+            tracing::error!(
+                dialect = dialect.name(),
+                "reply dropped: its dialect sets a cookie in response to a GET, or to a request without proof of its \
+                 origin. Correct your own dialect; if the dialect is one of rotogate's, report this line"
+            );
             let denial = Denial::CrossOrigin;
             return EndpointResponse::Reply(dialect.write(call, Err(denial.into())), denial.into(), recipient);
         }

@@ -51,7 +51,8 @@ impl Inner {
                     provider = &*exchange.provider,
                     upstream = &*exchange.upstream,
                     why = &*why,
-                    "the provider refuses the gate, or what it asks for: no request reaches this upstream"
+                    "the provider refuses the gate's token exchange, so no request reaches this upstream. Compare \
+                     `client` of [[providers]] with the client's entry at the provider"
                 );
                 let mut state = self.running.exchanges.state.lock();
                 state.quiet.insert(Arc::clone(&exchange.upstream), now.plus(TRY_AGAIN));
@@ -64,7 +65,8 @@ impl Inner {
                         provider = &*exchange.provider,
                         upstream = &*exchange.upstream,
                         why = &*why,
-                        "the provider does not grant this audience or scope for a token; logged once a minute"
+                        "the provider does not grant this audience or scope for a token. Compare `exchange` of the \
+                         upstream with the client's entry at the provider. Logged once a minute"
                     );
                 }
                 (Err(UNAVAILABLE.into()), REFUSED_FOR)

@@ -80,10 +80,10 @@ section! {
         /// Endpoint for its security events (RFC 8935): docs/logout-events.md.
         reload events: Option<EventsConfig> = table(|section| read_events(section, dir, true)),
         /// Effects of its security events instead of the defaults (`{ "credential-change" = "end" }`): `"end"`,
-        /// `"refresh"` or `"log"` for a type in docs/signals.md. Set it if an event must end more, or less, than the
-        /// default does.
+        /// `"refresh"` or `"log"` for a type in docs/logout-events.md. Set it if an event must end more, or less, than
+        /// the default does.
         reload on_event as some: EventEffects = by { signals::on_event(section) },
-        /// Endpoint for its global token revocation (Okta's Universal Logout): docs/signals.md.
+        /// Endpoint for its global token revocation (Okta's Universal Logout): docs/logout-events.md.
         reload global_revocation: Option<GlobalRevocationConfig> = table(signals::read_global_revocation),
         /// Subject identifiers, besides `iss` and `sub`, of its events and requests: `"email"`, `"opaque"`. The
         /// lookup of an HTTP directory resolves them. Set it for an issuer that names users in no other way.

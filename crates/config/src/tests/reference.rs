@@ -118,7 +118,7 @@ const VARIANTS: &[Variant] = &[
         "endpoints",
         ("dialect", "envelope"),
         &[<rotogate::dialect::envelope::Envelope as Print>::KEYS],
-        "envelope",
+        "protocols",
         "[[endpoints]]\ndialect = \"envelope\"",
     ),
     variant(

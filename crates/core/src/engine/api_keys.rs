@@ -360,8 +360,11 @@ fn opened<T: DeserializeOwned>(engine: &Engine, at: RelayId, row: &RelayRecord) 
         (row.owner == KEY_OWNER && are_equal(tag, &expected)).then(|| serde_json::from_slice(body).ok())?
     };
     content().ok_or_else(|| {
-        tracing::error!("the record of an API key has no good seal: no gate of this keyring wrote it");
-        StoreError::new("the record of an API key has no good seal").of_one_record()
+        tracing::error!(
+            "API key record: the seal is missing or invalid. If rotogate keys list --refresh lacks a secret of the \
+             other gates, copy their key folder; otherwise find out what else writes to the store"
+        );
+        StoreError::new("API key record: the seal is missing or invalid").of_one_record()
     })
 }
 

@@ -288,7 +288,11 @@ impl Engine {
         if let Some(user) = user.filter(|_| matches!(result, NoticeResult::Applied | NoticeResult::Unseen))
             && self.counts.notices.are_many((issuer, user), self.clock.source().monotonic())
         {
-            tracing::error!(issuer, "an issuer has ended or refreshed 100 users within 10 minutes: was it taken over?");
+            tracing::error!(
+                issuer,
+                "an issuer has ended or refreshed 100 users within 10 minutes: was it taken over? Ask the issuer. If \
+                 it does not respond, remove backchannel_logout, events and global_revocation of its entry"
+            );
         }
         let effect = result.effect(effect);
         audit::issuer_event(issuer, kind.word(), effect, id, origin);

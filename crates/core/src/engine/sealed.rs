@@ -64,15 +64,26 @@ impl SealedStore {
     fn noted(&self, id: SessionId, error: StoreError) -> StoreError {
         if error.is_of_one_record() {
             self.counts.add(Event::BrokenSeal);
-            tracing::error!(session.id = %id, error = ?Chain(&error), "session's record cannot be read");
+            tracing::error!(
+                session.id = %id,
+                error = ?Chain(&error),
+                "session record cannot be read, so the session gets 503. If `error` names another version of rotogate, \
+                 start that version; otherwise run rotogate session revoke ID"
+            );
         }
         error
     }
 
     fn broken(&self, record: &Session, broken: BrokenSeal) -> StoreError {
         self.counts.add(Event::BrokenSeal);
-        tracing::error!(session.id = %record.id, error = %broken, "session's record has no good seal");
-        StoreError::caused_by(format!("the record of session {} has no good seal", record.id), broken).of_one_record()
+        tracing::error!(
+            session.id = %record.id,
+            error = %broken,
+            "session record: the seal is missing or invalid, so the session gets 503. If `error` names a refresh \
+             secret, copy the key folder to this gate; otherwise run rotogate session revoke ID"
+        );
+        let what = format!("record of session {}: the seal is missing or invalid", record.id);
+        StoreError::caused_by(what, broken).of_one_record()
     }
 
     fn of_several(&self) -> Result<&dyn SharedStore, StoreError> {

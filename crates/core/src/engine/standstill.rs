@@ -116,7 +116,10 @@ impl Engine {
     /// Records that the process runs.
     pub fn beat(&self) {
         if self.standstill.beat(ClockReading::now(self.clock.source().as_ref())) {
-            tracing::warn!("the process stood still: requests that waited meanwhile are answered with 503");
+            tracing::warn!(
+                "the process stood still, so requests that waited get 503. Give the machine more CPU time, and do not \
+                 suspend it"
+            );
         }
     }
 

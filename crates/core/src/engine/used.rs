@@ -43,8 +43,12 @@ impl Engine {
                 Err(replayed.into())
             }
             RelayInserted::Present(_) => {
-                tracing::error!("the record of a used assertion has no good seal: no gate of this keyring wrote it");
-                Err(StoreError::new("the record of a used assertion has no good seal").of_one_record().into())
+                tracing::error!(
+                    "record of a used assertion: the seal is missing or invalid. If rotogate keys list --refresh lacks \
+                     a secret of the other gates, copy their key folder; otherwise find out what else writes to the \
+                     store"
+                );
+                Err(StoreError::new("used assertion: the seal is missing or invalid").of_one_record().into())
             }
         }
     }

@@ -49,7 +49,10 @@ pub(super) struct Tables {
 impl MemoryStore {
     /// An empty store. `issuer` is our own issuer; `leeway` is added to the end of each revocation.
     pub fn new(issuer: impl Into<Arc<str>>, leeway: Duration) -> Self {
-        tracing::warn!("sessions and revocations are kept in memory only: a restart ends all sessions");
+        tracing::warn!(
+            "sessions and revocations are kept in memory only, so a restart ends all sessions. In production, give the \
+             gate another store"
+        );
         Self::for_a_trial(issuer, leeway)
     }
 

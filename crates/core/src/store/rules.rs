@@ -180,7 +180,12 @@ impl Rules {
                 Ok(Some(record)) if self.is_live(state, &record, now, bound.idle_ttl)? => records.push(record),
                 Ok(Some(_) | None) => {}
                 // An unreadable session does not count, because no request can continue it.
-                Err(Failure::Refused(error)) => tracing::error!(session = %id, %error, "session not counted"),
+                Err(Failure::Refused(error)) => tracing::error!(
+                    session = %id,
+                    %error,
+                    "session not counted towards its user's limit, because its record cannot be read. If `error` names \
+                     another version of rotogate, start that version; otherwise run rotogate session revoke ID"
+                ),
                 Err(broken @ Failure::Broken(_)) => return Err(broken),
             }
         }
@@ -344,7 +349,12 @@ impl Rules {
                 Ok(None) => {}
                 // The other notes still count. Leaving a generation unconfirmed is safe.
                 Err(Failure::Refused(error)) => {
-                    tracing::error!(session = %id, %error, "session not confirmed");
+                    tracing::error!(
+                        session = %id,
+                        %error,
+                        "session not confirmed, because its record cannot be read. If `error` names another version of \
+                         rotogate, start that version; otherwise run rotogate session revoke ID"
+                    );
                 }
                 Err(broken @ Failure::Broken(_)) => return Err(broken),
             }

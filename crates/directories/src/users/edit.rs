@@ -30,6 +30,9 @@ const HEADER: &str = "\
 # change: older sessions end with it. The gate reloads this file when it changes.
 ";
 
+/// The cause in [`EditError::Exists`] if the account already has a user of this name.
+pub const SAME_NAME: &str = "the same name in this account";
+
 /// Why an edit failed. The file is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum EditError {
@@ -111,7 +114,7 @@ pub fn add_user(
     let user = new_user(who, &subject, scopes, password, now)?;
     add(&file.into(), false, |known| {
         if known.by_name(who.account, who.username).is_some() {
-            return Err(EditError::Exists("the same name in this account"));
+            return Err(EditError::Exists(SAME_NAME));
         }
         if known.by_subject(&subject).is_some() {
             return Err(EditError::Exists("the same subject"));

@@ -193,7 +193,7 @@ fn records(name: &str, text: &str, defaults: &ImportDefaults) -> Result<(Placed,
         let Some(parameters) = &defaults.firebase else {
             return Err(EditError::File(
                 "an export of Firebase: name the password hash parameters of its project with --firebase, or as \
-                        firebase in [directory]"
+                        hash_parameters in [directory]"
                     .to_owned(),
             ));
         };

@@ -85,7 +85,11 @@ fn start(file: UsersFile, under_way: UnderWay) -> Option<Sender<Rehash>> {
     match std::thread::Builder::new().name("users-rehash".to_owned()).spawn(run) {
         Ok(_) => Some(sender),
         Err(error) => {
-            tracing::warn!(%error, "no thread to replace password hashes; they stay until the next start");
+            tracing::warn!(
+                %error,
+                "no thread to replace password hashes, so they stay until the next start. Raise TasksMax= of the \
+                 service, and restart it"
+            );
             None
         }
     }

@@ -268,7 +268,7 @@ async fn r8_a_subject_that_comes_back_does_not_revive_its_sessions() {
     assert_eq!(listed[0].user.sessions_valid_from, NOW);
     assert_eq!(listed[0].user.scopes, scopes);
     let again = edit::add_user(&path, ADA, None, &scopes, &secret("p"), NOW);
-    assert!(matches!(again, Err(EditError::Exists("the same name in this account"))));
+    assert!(matches!(again, Err(EditError::Exists(edit::SAME_NAME))));
     let bob = UserKey { account: Some("acme"), username: "bob" };
     let again = edit::add_user(&path, bob, Some("s-ada"), &scopes, &secret("p"), NOW);
     assert!(matches!(again, Err(EditError::Exists("the same subject"))));

@@ -99,9 +99,11 @@ impl KeySetFolder {
     /// Removes the set of an issuer, if there is one.
     pub(super) async fn remove(&self, name: &str) -> io::Result<()> {
         let file = self.file(name);
-        blocking(move || match std::fs::remove_file(file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            result => result,
+        blocking(move || match std::fs::remove_file(&file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(io::Error::new(error.kind(), format!("{}: {error}", file.display())))
+            }
+            Ok(()) | Err(_) => Ok(()),
         })
         .await
     }

@@ -264,7 +264,11 @@ impl Task {
             Err(why) => {
                 tracing::warn!(issuer = %name, %why, "the gate does not use the kept issuer keys");
                 if let Err(error) = store.remove(name).await {
-                    tracing::warn!(issuer = %name, %error, "the gate cannot remove the file of kept issuer keys");
+                    tracing::warn!(
+                        issuer = %name,
+                        %error,
+                        "the gate cannot remove the file of kept issuer keys. Remove the file by hand"
+                    );
                 }
             }
         }
@@ -292,11 +296,19 @@ impl Task {
             progress.is_dropped = true;
             progress.ignored.clear();
         }
-        tracing::warn!(issuer = %name, "issuer keys dropped: its tokens are not accepted until they are refreshed");
+        tracing::warn!(
+            issuer = %name,
+            "issuer keys dropped, so the issuer's tokens get 503 until rotogate issuer refresh NAME or a restart"
+        );
         if let Some(store) = &self.kept
             && let Err(error) = store.remove(name).await
         {
-            tracing::error!(issuer = %name, %error, "the gate cannot remove the file of kept issuer keys");
+            tracing::error!(
+                issuer = %name,
+                %error,
+                "the gate cannot remove the file of kept issuer keys. Remove the file by hand, or a restart uses the \
+                 dropped keys"
+            );
         }
     }
 
@@ -339,7 +351,12 @@ fn spread() -> u32 {
 fn log_change(name: &str, change: &KeyChange) {
     let KeyChange { added, left, reused } = change;
     if !reused.is_empty() {
-        tracing::warn!(issuer = %name, kids = reused.join(" "), "kid reused: another key has the name of an old one");
+        tracing::warn!(
+            issuer = %name,
+            kids = reused.join(" "),
+            "kid reused: a new key has the id of an old one, so tokens of the old key are refused. Ask the issuer to \
+             give each key its own kid"
+        );
     }
     if !added.is_empty() || !left.is_empty() {
         tracing::info!(issuer = %name, added = added.join(" "), left = left.join(" "), "issuer keys changed");
@@ -352,7 +369,13 @@ fn log_ignored<'a>(name: &str, ignored: impl Iterator<Item = &'a Ignored>) {
         let cause = ignored.cause.word();
         match ignored.cause {
             cause_of_leak if cause_of_leak.is_leak() => {
-                tracing::error!(issuer = %name, cause, %ignored, "issuer publishes a secret key; not used");
+                tracing::error!(
+                    issuer = %name,
+                    cause,
+                    %ignored,
+                    "issuer publishes a secret key, which the gate does not use. Tell the issuer that the key is \
+                     compromised"
+                );
             }
             IgnoredCause::Ambiguous => tracing::error!(issuer = %name, cause, %ignored, "issuer key not used"),
             _ => tracing::info!(issuer = %name, cause, %ignored, "issuer key not used"),

@@ -164,7 +164,11 @@ fn allow_many_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let bounds = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: bounds.maximum, ..bounds }) {
-        tracing::warn!(%error, bound = bounds.current, "limit of open files not raised");
+        tracing::warn!(
+            %error,
+            bound = bounds.current,
+            "limit of open files not raised; each connection needs one. Raise LimitNOFILE= of the service, or ulimit -n"
+        );
     }
 }
 
@@ -182,7 +186,12 @@ fn log(config: &Config) -> Result<crate::log::Logs, Failure> {
     })?;
     std::panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string);
-        tracing::error!(target: "rotogate::panic", location, text = fixed_text(panic.payload()), "panic: a bug");
+        tracing::error!(
+            target: "rotogate::panic",
+            location,
+            text = fixed_text(panic.payload()),
+            "panic: a bug in rotogate. Report this line"
+        );
         crate::log::flush_after_panic();
     }));
     Ok(logs)

@@ -104,6 +104,13 @@ impl UserArguments {
         let account = self.account.as_deref().filter(|account| !account.is_empty());
         UserKey { account, username: &self.username }
     }
+
+    /// A command about this user for a shell. `rest` is what follows the name.
+    fn command(&self, name: &str, rest: &str) -> String {
+        let UserKey { account, username } = self.who();
+        let account = account.map(|name| format!(" --account {}", for_shell(name, "ACCOUNT"))).unwrap_or_default();
+        format!("`rotogate user {name} {}{rest}{account}`", for_shell(username, "NAME"))
+    }
 }
 
 #[derive(Serialize)]
@@ -162,7 +169,10 @@ fn run_configured(config: &Config, command: UserCommand, output: Output) -> Comm
         ChangedUser { event, name: username, account, subject: None, changed: key }.write();
         // A running gate applies the change before this command reports success.
         reload_running_gate(config)?;
-        let warning = given.and_then(|scopes| config.unknown_scopes(scopes));
+        let warning = given.and_then(|scopes| config.unknown_scopes(scopes)).map(|what| {
+            let remove = who.command("remove-scope", " SCOPE");
+            format!("{what}. To take a scope away, run {remove}")
+        });
         let told = warning.as_ref().map(|warning| format!("\nwarning: {warning}")).unwrap_or_default();
         let changed = UserChangeReport { username, account, done, warning };
         output.write(&changed, || format!("{} {done}{told}", who.username))
@@ -217,6 +227,12 @@ fn run_configured(config: &Config, command: UserCommand, output: Output) -> Comm
     }
 }
 
+/// The word, if a shell reads it as it is; otherwise a placeholder.
+fn for_shell<'a>(word: &'a str, placeholder: &'a str) -> &'a str {
+    let is_plain = word.chars().all(|c| c.is_alphanumeric() || "-_.@+:/".contains(c));
+    if is_plain { word } else { placeholder }
+}
+
 fn list(file: &UsersFile, output: Output) -> CommandResult {
     let users = edit::list(file).map_err(Failure::failed)?;
     let rows = users.into_iter().map(|listed| UserRow {
@@ -235,7 +251,15 @@ fn not_done(who: &UserArguments, file: &UsersFile, error: &EditError) -> Failure
     let user = printable(&format!("{}{account}", who.username));
     Failure::Failed(match error {
         EditError::Unknown => format!("{user}: {error}; `rotogate user list` names all"),
-        EditError::Exists(_) | EditError::Invalid(_) => format!("{user}: {error}; nothing was changed"),
+        EditError::Exists(edit::SAME_NAME) => format!(
+            "{user}: {error}; nothing was changed. To set another password, run {}; to add scopes, run {}",
+            who.command("passwd", ""),
+            who.command("add-scope", " SCOPE")
+        ),
+        EditError::Exists(_) => {
+            format!("{user}: {error}; nothing was changed. Choose another --subject; `rotogate user list` shows all")
+        }
+        EditError::Invalid(_) => format!("{user}: {error}; nothing was changed"),
         EditError::Io(_) => format!("{}: {error}", file.path().display()),
         error => error.to_string(),
     })

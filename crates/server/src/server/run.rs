@@ -153,7 +153,11 @@ impl RunningGate {
             (Ok(()), _) => {}
             // A store that fails at the last moment does not cancel the upgrade: the next program opens the store, and
             // stops if it still fails.
-            (Err(error), ShutdownKind::Upgrade(_)) => tracing::error!(%error, "confirmations not written"),
+            (Err(error), ShutdownKind::Upgrade(_)) => tracing::error!(
+                %error,
+                "confirmations not written, so previous refresh tokens may be accepted until the new tokens are used \
+                 again. Repair the store"
+            ),
             (Err(error), ShutdownKind::Stopped) => return Err(ServerError::Unwritten(error)),
         }
         while let Ok(order) = orders.try_recv() {

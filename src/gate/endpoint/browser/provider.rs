@@ -66,7 +66,13 @@ async fn begin_after(
     let session = presented(handler.gate, call.headers, handler.origin.address)?.map(|cookie| cookie.session());
     if let Err(made) = transaction.follow(call.headers, session, &engine.keyring(), now) {
         let asked = &transaction.asked;
-        tracing::warn!(to = target.as_str(), %asked, made = %made, "no login: the page asks again after the login that it asked for");
+        tracing::warn!(
+            to = target.as_str(),
+            %asked,
+            made = %made,
+            "no login, because the browser would loop: after the login that the page asked for (`made`), it asks for \
+             another one (`asked`). Change the route, or what the provider grants"
+        );
         *before = Some(format!("It asks for {asked}. The login before was for {made}."));
         return Err(Denial::ProviderLogin(ProviderFlaw::Repeated).into());
     }

@@ -55,7 +55,10 @@ impl Marker {
 
 fn or_later(written: Result<(), StoreError>) {
     if let Err(error) = written {
-        tracing::error!(%error, "high-water mark not written; next attempt in a minute");
+        tracing::error!(
+            %error,
+            "high-water mark not written; next attempt in a minute. Check that the folder of the mark is writable"
+        );
     }
 }
 

@@ -268,7 +268,8 @@ fn session_target(rules: &IssuerRules, sid: &str, subject: Option<&str>) -> Targ
         tracing::warn!(
             issuer = %rules.name,
             session_claim = %rules.session_claim,
-            "a notice names a session that no accepted token of this issuer named: all tokens of its subject end"
+            "a notice names a session that no accepted token of this issuer named, so all tokens of its subject end. \
+             If this line repeats, correct session_claim"
         );
     }
     // A notice without a session that the gate knows of this user counts as an end of the user: its sender needs no

@@ -87,7 +87,8 @@ pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
         tracing::warn!(
             configured = %config.issuer.algorithm,
             signing = %keyring.signer().algorithm(),
-            "issuer.algorithm ignored: it applies to new keyrings, and the keyring's key decides"
+            "issuer.algorithm ignored, because the signing key is for another algorithm. To change the key, run \
+             rotogate keys rotate"
         );
     }
     let admin_tokens = Arc::new(AdminTokens::load_or_create(&config.admin).map_err(ServerError::Unusable)?);

@@ -61,7 +61,12 @@ impl Addresses {
             if !held.is_logged {
                 held.is_logged = true;
                 // Logged once for each flood: a line for each connection would flood the log.
-                tracing::warn!(%address, most = max, "connection limit of an address reached; further connections closed");
+                tracing::warn!(
+                    %address,
+                    most = max,
+                    "connection limit of an address reached; further connections are closed. Add a proxy to \
+                     trusted_proxies, or raise max_connections_per_address if many clients share the address"
+                );
             }
             return None;
         }

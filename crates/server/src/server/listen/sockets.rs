@@ -59,7 +59,11 @@ impl Sockets {
     pub(crate) fn into_spare(self) -> Vec<std::net::TcpListener> {
         for socket in self.passed {
             let address = socket.local_addr().map(tracing::field::display).ok();
-            tracing::warn!(address, "passed socket closed: gateway.toml does not name its address");
+            tracing::warn!(
+                address,
+                "passed socket closed: gateway.toml does not name its address. Add it to server.listen, or remove it \
+                 from the socket unit"
+            );
         }
         self.spare
     }

@@ -214,7 +214,11 @@ pub(super) async fn rotate(state: &AdminState, request: RotateRequest) -> AdminR
     let promoted = kid.clone();
     tokio::spawn(inherited(Context::current(), async move {
         if let Err(error) = key_roll::promote(&config, &promoted, Some((true, Duration::ZERO))).await {
-            tracing::error!(kid = promoted, %error, "key does not sign: promote it by hand");
+            tracing::error!(
+                kid = promoted,
+                %error,
+                "the new key does not sign yet: run rotogate keys promote KID --wait"
+            );
         }
         drop(turn);
     }));

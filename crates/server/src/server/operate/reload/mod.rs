@@ -261,7 +261,8 @@ impl Reloadable {
                 }
                 tracing::error!(
                     error = ?Chain(&error),
-                    "keys changed but cannot be used; the old ones stay in force"
+                    "keys changed but cannot be used; the old ones stay in force. Correct the key or the [[issuers]] \
+                     entry that `error` names"
                 );
             }
         }
@@ -298,7 +299,11 @@ impl Reloadable {
             trusted.dropped = trusted.is_over();
             differs = true;
             if trusted.dropped {
-                tracing::error!(issuer = %issuer.url, "issuer keys broken for too long: its tokens are refused");
+                tracing::error!(
+                    issuer = %issuer.url,
+                    "issuer keys broken for a day, so the issuer's tokens are refused. Correct the file that rotogate \
+                     check names"
+                );
             }
         }
         differs
