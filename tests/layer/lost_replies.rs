@@ -16,6 +16,7 @@ use rotogate::client::Client;
 use rotogate::dialect::kuzzle::Kuzzle;
 use rotogate::gate::{Endpoint, Peer};
 use rotogate::route::{Route, RoutePolicy};
+use rotogate::session::profile::{OnReuse, ProfileOverride};
 use rotogate_core::clock::{ManualTime, TimeSource, Timestamp};
 use rotogate_core::token::keyring::Keyring;
 use serde_json::{Value, json};
@@ -52,12 +53,16 @@ struct World {
 
 impl World {
     async fn new() -> Self {
+        Self::with(ProfileOverride::default()).await
+    }
+
+    async fn with(profile: ProfileOverride) -> Self {
         let time = ManualTime::at(Timestamp::from_secs(1_800_000_000));
         let gate = Gate::builder()
             .issuer("https://api.test")
             .keys(Keyring::ephemeral().unwrap())
             .client(Client::public("kuzzle"))
-            .endpoint(Endpoint::new(Kuzzle::default()))
+            .endpoint(Endpoint::new(Kuzzle::default()).profile(profile))
             .directory(Arc::new(Users))
             .route(Route::catch_all(RoutePolicy { dialect: Some("kuzzle".to_owned()), ..RoutePolicy::default() }))
             .time(Arc::clone(&time) as Arc<dyn TimeSource>)
@@ -214,6 +219,50 @@ async fn r35_each_use_of_the_new_token_closes_the_window_and_a_reuse_is_audited(
             assert!(is_audited(&events, "reuse"), "{used}");
         }
     }
+}
+
+/// Within `grace` a used pair comes again, but not for an expired token.
+#[tokio::test]
+async fn r35_an_expired_token_is_repeated_within_grace_only_while_its_successor_is_unused() {
+    for is_used in [false, true] {
+        let world = World::new().await;
+        let first = world.log_in().await;
+        world.time.advance(HOUR - Duration::from_secs(5));
+        let second = world.refresh(Form::Header, &first).await.unwrap();
+        assert_eq!(world.refresh(Form::Header, &first).await.unwrap(), second);
+        assert!(!is_used || world.passes(&second).await);
+        assert_eq!(world.refresh(Form::Header, &first).await.unwrap(), second, "it has not expired yet");
+        world.time.advance(Duration::from_secs(9));
+        let events = Events::collect(|metadata| metadata.target() == "rotogate::audit");
+        assert_eq!(is_refused(&world, Form::Header, &first).await, is_used);
+        assert_eq!(is_audited(&events, "reissue"), !is_used);
+        assert!(world.passes(&second).await);
+    }
+}
+
+/// The SDK for the JVM makes an event of this id alone.
+#[tokio::test]
+async fn r35_an_expired_token_is_called_expired_and_ends_nothing() {
+    let world = World::with(ProfileOverride { on_reuse: Some(OnReuse::RevokeSession), ..Default::default() }).await;
+    let first = world.log_in().await;
+    let second = world.refresh(Form::Envelope, &first).await.unwrap();
+    assert!(world.passes(&second).await);
+    let third = world.refresh(Form::Envelope, &second).await.unwrap();
+    world.time.advance(2 * HOUR);
+    for old in [&first, &third] {
+        let refused = world.act(Form::Envelope, "refreshToken", old).await.unwrap_err();
+        assert!(refused.contains("security.token.expired"), "{refused}");
+    }
+    let fourth = world.refresh(Form::Envelope, &second).await.unwrap();
+    assert!(world.passes(&fourth).await);
+    // One that has not expired ends the session.
+    world.refresh(Form::Envelope, &third).await.unwrap_err();
+    assert!(world.passes(&fourth).await, "it has expired");
+    let fifth = world.refresh(Form::Envelope, &fourth).await.unwrap();
+    assert!(world.passes(&fifth).await);
+    world.time.advance(MINUTE);
+    world.refresh(Form::Envelope, &fourth).await.unwrap_err();
+    assert!(!world.passes(&fifth).await);
 }
 
 /// Logs and histories keep URLs for long.

@@ -1,4 +1,4 @@
-//! Leases: they tie a long-lived connection to its caller.
+//! Leases, which tie a long-lived connection to its caller.
 
 #[cfg(feature = "kuzzle")]
 use std::net::IpAddr;
@@ -16,24 +16,24 @@ use crate::engine::Engine;
 use crate::engine::live_sessions::LiveConnection;
 use crate::overload::PoolPermit;
 use crate::route::OnExpiry;
-use crate::verify_cache::{TokenChecker, Verified};
 #[cfg(feature = "kuzzle")]
-use crate::{rule::Rule, token::claims::AccessToken, token::observer::Observer, verify_cache::MissContext};
+use crate::verify_cache::MissContext;
+use crate::verify_cache::{TokenChecker, Verified};
 
-/// The context of every lease of a gate.
+/// The context that all leases of a gate share.
 #[derive(Debug)]
 pub struct LeaseContext {
     pub(crate) engine: Arc<Engine>,
     pub(crate) checker: Arc<TokenChecker>,
-    /// The longest time that a connection may last.
+    /// The maximum duration of a connection.
     max_stream: ArcSwap<Duration>,
     closing: tokio::sync::watch::Sender<bool>,
-    /// Whether long replies end, too.
+    /// Whether long replies must also end.
     closing_replies: AtomicBool,
 }
 
 impl LeaseContext {
-    /// A context in which connections last `max_stream` at most.
+    /// Creates a context in which connections last at most `max_stream`.
     pub fn new(engine: Arc<Engine>, checker: Arc<TokenChecker>, max_stream: Duration) -> Self {
         Self {
             engine,
@@ -44,7 +44,7 @@ impl LeaseContext {
         }
     }
 
-    /// Replaces the longest time that a connection may last, including open connections.
+    /// Replaces the maximum duration of a connection. This also applies to open connections.
     pub fn set_max_stream(&self, longest: Duration) {
         self.max_stream.store(Arc::new(longest));
     }
@@ -65,12 +65,12 @@ impl LeaseContext {
     }
 }
 
-/// Ties a long-lived connection to its caller: it is valid as long as the token and session with which the connection
-/// was opened. The gate inserts it into the extensions of a request that asks for an upgrade, on a route that passes
-/// upgrades. A long response has a lease, too.
+/// Ties a long-lived connection to its caller. The lease is valid as long as the token and session with which the
+/// connection was opened. The gate inserts it into the extensions of a request for an upgrade, if the route permits
+/// upgrades. A long response also has a lease.
 ///
-/// The layer ends an upgraded connection with its lease, whatever its handler does. A handler may wait for the end
-/// itself:
+/// The layer ends an upgraded connection when its lease ends, regardless of the connection's handler. A handler can
+/// also wait for the end itself:
 ///
 /// ```
 /// # async fn handler(lease: rotogate::gate::Lease) {
@@ -79,48 +79,29 @@ impl LeaseContext {
 /// # }
 /// ```
 ///
-/// A rotation extends the lease to the end of the new token's lifetime, even if it revokes the old token. A reissue
-/// ends the leases of the generation that it abandons. A revocation ends all leases that it matches. No connection
-/// outlives `GateBuilder::max_stream`.
+/// A rotation extends the lease to the end of the new token's lifetime, even if the rotation revokes the old token. A
+/// reissue ends the leases of the generation that it abandons. A revocation ends all leases that it matches.
+/// Connections cannot last longer than `GateBuilder::max_stream`.
 ///
-/// For a browser session, the lease lasts until the session's idle end or its absolute end. A renewal at any gate
-/// prolongs the lease. Data that the client of a WebSocket sends counts as activity; an open event stream does not.
+/// For a browser session, the lease lasts until the session's idle timeout or its absolute end. A renewal at any gate
+/// extends the lease. Data that the client of a WebSocket sends counts as activity, but an open event stream does not.
 #[derive(Clone)]
 pub struct Lease {
     context: Arc<LeaseContext>,
-    /// The caller; `None` if the route requires no caller. Without a caller, only the maximum length and the gate's
-    /// shutdown end the connection.
+    /// The caller, or `None` if the route does not require one. Without a caller, only the maximum duration and the
+    /// gate's shutdown end the connection.
     verified: Option<Arc<Verified>>,
     line: Option<Arc<LiveConnection>>,
     opened: Timestamp,
     on_expiry: OnExpiry,
-    /// The permit of the tunnel.
-    #[expect(dead_code, reason = "it is held, not looked at")]
+    /// The permit that the connection takes from the pool of tunnels.
+    #[expect(dead_code, reason = "it is only kept until it is dropped")]
     place: Option<Arc<PoolPermit>>,
-    /// Renews the session of a browser.
+    /// Renews the browser session.
     renew: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
-/// The observer of a check that notes no use of the token.
-#[cfg(feature = "kuzzle")]
-struct Unpresented;
-
-#[cfg(feature = "kuzzle")]
-impl Observer for Unpresented {
-    const HAS_EFFECTS: bool = false;
-
-    fn judged(&mut self, _: Rule, judged: Result<(), Denial>) -> Result<(), Denial> {
-        judged
-    }
-
-    fn token(&mut self, _: &AccessToken) {}
-
-    fn attempt<T>(&mut self, judge: impl FnOnce(&mut Self) -> Result<T, Denial>) -> Result<T, Denial> {
-        judge(self)
-    }
-}
-
-/// Why a long-lived connection ends.
+/// The reason for which a long-lived connection ends.
 ///
 /// ```
 /// use rotogate::gate::LeaseEnd;
@@ -138,9 +119,9 @@ impl Observer for Unpresented {
 pub enum LeaseEnd {
     /// The connection's token or session is no longer valid.
     Denied(Denial),
-    /// It is not known at this moment whether the connection's token is still valid.
+    /// Whether the connection's token is still valid is currently unknown.
     Undecided(Denial),
-    /// The connection reached its maximum length. The token may still be valid.
+    /// The connection reached its maximum duration. The token may still be valid.
     MaxStream,
     /// The gate is shutting down.
     Closing,
@@ -176,11 +157,11 @@ impl Lease {
     /// Checks that the lease is valid now.
     ///
     /// # Errors
-    /// The denial: the token expired or was revoked.
+    /// The token expired or was revoked.
     pub fn check(&self) -> Result<(), Denial> {
         let Some(verified) = &self.verified else { return Ok(()) };
         let successor = || self.line.as_ref()?.advanced_to();
-        // The session of a browser ends at its idle end, not with an access token.
+        // A browser session ends at its idle timeout, not together with an access token.
         let idle_expires = self.line.as_ref().and_then(|line| line.idle_expires());
         let on_expiry = if idle_expires.is_some() { OnExpiry::Keep } else { self.on_expiry };
         if self.on_expiry == OnExpiry::Close
@@ -191,19 +172,19 @@ impl Lease {
         let check = |successor| self.context.checker.check_again(verified, successor, on_expiry);
         let before = successor();
         check(before).or_else(|denial| {
-            // A concurrent rotation advances the connection first and revokes afterwards.
+            // A concurrent rotation moves the connection to the new token before it revokes the old one.
             let after = successor();
             if after == before { Err(denial) } else { check(after) }
         })
     }
 
-    /// Did the connection reach the maximum length?
+    /// Returns whether the connection has reached its maximum duration.
     pub fn is_over(&self) -> bool {
         self.context.engine.clock().now() >= self.opened.plus(**self.context.max_stream.load())
     }
 
-    /// Waits until the lease is no longer valid, the connection reaches its maximum length, or the gate shuts down;
-    /// returns the reason. Checks at each interval `every`.
+    /// Waits until the lease is no longer valid, the connection reaches its maximum duration, or the gate shuts down.
+    /// Returns the reason. Checks at intervals of `every`.
     pub async fn ended(&self, every: Duration) -> LeaseEnd {
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -219,11 +200,11 @@ impl Lease {
     }
 }
 
-/// Functions that only our own crates call: docs.rs does not show them.
+/// Functions that only our own crates call. docs.rs does not show them.
 #[doc(hidden)]
 impl Lease {
-    /// A lease for a token that is checked now. Without `is_presented`, the gate has just issued the token: it may never
-    /// reach its client, so the check is no use of it.
+    /// Creates a lease for a token, which is checked now. If `is_presented` is false, the gate has just issued the
+    /// token. The check then does not count as a use, because the token may never reach its client.
     #[cfg(feature = "kuzzle")]
     pub fn new(
         context: &Arc<LeaseContext>,
@@ -231,17 +212,19 @@ impl Lease {
         is_presented: bool,
         address: Option<IpAddr>,
     ) -> Result<Self, Denial> {
-        let (credential, miss) = (Credential::new(token), || MissContext::new(&context.engine, address));
         let verified = match is_presented {
-            true => context.checker.check(credential, miss, &mut ())?,
-            false => context.checker.check(credential, miss, &mut Unpresented)?,
+            true => {
+                let miss = || MissContext::new(&context.engine, address);
+                context.checker.check(Credential::new(token), miss, &mut ())?
+            }
+            false => context.checker.check_issued(token)?,
         };
         Ok(Self::for_caller(context, Some(&verified), OnExpiry::Close))
     }
 
-    /// A lease for a caller whose token was just checked.
+    /// Creates a lease for a caller whose token has just been checked.
     pub fn for_caller(context: &Arc<LeaseContext>, caller: Option<&Arc<Verified>>, on_expiry: OnExpiry) -> Self {
-        // A delegated token has no successor: a rotation of the user's session does not prolong it (D6).
+        // A delegated token has no successor, so a rotation of the user's session does not extend the lease (D6).
         let advancing = caller.filter(|caller| caller.token().delegation().is_none());
         let session = advancing.and_then(|caller| Some((caller.token().session?, caller.token().expires)));
         let line = session.map(|((id, generation), expires)| {
@@ -253,13 +236,13 @@ impl Lease {
         Self { context: Arc::clone(context), verified, line, opened, on_expiry, place: None, renew: None }
     }
 
-    /// Sets the function that renews the session, if a session cookie opened the connection. Data from the client
-    /// counts as activity.
+    /// Sets the function that renews the session, for a connection that was opened with a session cookie. It is called
+    /// because data from the client counts as activity.
     pub fn renewed_by(self, renew: Arc<dyn Fn() + Send + Sync>) -> Self {
         Self { renew: Some(renew), ..self }
     }
 
-    /// Notes that the client sent data, which renews the session as a request would.
+    /// Notes that the client sent data, which renews the session as a request does.
     pub fn note_activity(&self) {
         if let (Some(renew), Some(line)) = (&self.renew, &self.line)
             && line.takes_renewal(self.context.engine.clock().now())
@@ -268,7 +251,7 @@ impl Lease {
         }
     }
 
-    /// Adds the permit of a tunnel. Dropping the last clone of the lease returns it.
+    /// Adds the permit of a tunnel. The permit is returned when the last clone of the lease is dropped.
     pub fn in_place(self, place: PoolPermit) -> Self {
         Self { place: Some(Arc::new(place)), ..self }
     }
@@ -279,7 +262,7 @@ impl Lease {
         self.verified.as_ref().map(|verified| verified.holder())
     }
 
-    /// The caller, as the connection's token identified it.
+    /// The caller that the connection's token identified.
     #[cfg(feature = "kuzzle")]
     pub fn caller(&self) -> Option<&Arc<Verified>> {
         self.verified.as_ref()
@@ -290,8 +273,8 @@ impl Lease {
         self.verified.as_ref()?.token().session.map(|(session, _)| session)
     }
 
-    /// Does this lease replace `other`? True if it belongs to another session, or to the same session and the same or a
-    /// later generation.
+    /// Returns whether this lease replaces `other`. This is the case if it belongs to another session, or to the same
+    /// session and the same or a later generation.
     #[cfg(feature = "kuzzle")]
     pub fn supersedes(&self, other: &Self) -> bool {
         match (&self.line, &other.line) {
@@ -300,7 +283,7 @@ impl Lease {
         }
     }
 
-    /// Why the lease has ended, if it has.
+    /// The reason for which the lease has ended, if it has.
     pub fn end(&self) -> Option<LeaseEnd> {
         match self.check() {
             Err(denial) if denial.is_undecided() => Some(LeaseEnd::Undecided(denial)),
@@ -309,22 +292,22 @@ impl Lease {
         }
     }
 
-    /// Why the lease of a long reply has ended, including a shutdown of the gate that ends replies.
+    /// The reason for which the lease of a long reply has ended, including a shutdown of the gate that ends replies.
     pub fn reply_end(&self) -> Option<LeaseEnd> {
         if self.context.closing_replies.load(Ordering::Acquire) { Some(LeaseEnd::Closing) } else { self.end() }
     }
 
-    /// Why the lease has ended, including a shutdown of the gate.
+    /// The reason for which the lease has ended, including a shutdown of the gate.
     pub fn has_ended(&self) -> Option<LeaseEnd> {
         if *self.context.closing.borrow() { Some(LeaseEnd::Closing) } else { self.end() }
     }
 }
 
-/// A marker in the extensions of a request that the gate itself sends, to take over the connection. A dialect that
-/// authenticates each message of a WebSocket opens its upstream connection this way.
+/// A marker in the extensions of a request that the gate itself sends to take over the connection. A dialect that
+/// authenticates each message of a WebSocket opens its upstream connection in this way.
 #[derive(Clone, Copy, Debug)]
 pub struct Dialled;
 
-/// A value in the extensions of a request that asks for an upgrade, which is kept until the upgraded connection closes.
+/// A value in the extensions of a request for an upgrade. It is kept until the upgraded connection closes.
 #[derive(Clone)]
 pub struct UntilClosed(pub Arc<dyn std::any::Any + Send + Sync>);

@@ -1,4 +1,4 @@
-//! The credential of a refresh, and an access token that a refresh would take again.
+//! The credential for a refresh, and access tokens that a refresh would accept again.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use rotogate_core::fault::Error;
 use rotogate_core::session::profile::Profile;
 use rotogate_core::token::claims::AccessToken;
 
-/// How long ago a token may have expired that was valid when it was exchanged.
+/// How long ago a token may have expired, if it was valid when it was exchanged.
 const fn expired_before_exchange(may_have_expired: bool, profile: &Profile) -> Duration {
     if may_have_expired { profile.lost_response_window } else { Duration::ZERO }
 }
 
-/// A refresh credential, verified as far as possible without the session's record.
+/// A refresh credential that was verified as far as possible without the session's record.
 pub(super) enum ReadCredential {
     Refresh(SecretString),
     Access(AccessToken),
@@ -46,10 +46,10 @@ impl ReadCredential {
         }
     }
 
-    /// The credential as the engine exchanges it.
+    /// Converts the credential to the form that the engine exchanges.
     pub(super) fn exchange(&self) -> Result<Exchange<'_>, Denial> {
-        // Another issuer's token is not a refresh credential at this gate. The reply does not reveal the difference.
-        // The engine judges the account of the session.
+        // A token of another issuer is not a refresh credential at this gate, and the reply does not reveal the
+        // difference. The engine checks the account of the session.
         let own = |access| AccountRule::Any.admit(access)?.own().map_err(|_| Denial::UnknownRefreshToken);
         match self {
             Self::Refresh(token) => Ok(Exchange::Refresh(token)),
@@ -60,7 +60,7 @@ impl ReadCredential {
 }
 
 impl EndpointCommand<'_> {
-    /// The token, if a refresh at this endpoint would take it again, although it was exchanged before.
+    /// Returns the token if a refresh at this endpoint would accept it again, although it was already exchanged.
     pub(super) async fn check_superseded(
         &self,
         token: &SecretString,
@@ -68,6 +68,8 @@ impl EndpointCommand<'_> {
         arrived: Arrival,
     ) -> Result<Option<AccessToken>, Error> {
         let Some(client) = &self.endpoint.client else { return Ok(None) };
+        // This check counts as a refresh for the rate limit of the address.
+        self.count_refresh(client)?;
         let profile = client.profile.over(&self.endpoint.profile);
         let expired_for_at_most = expired_before_exchange(superseded == Superseded::Any, &profile);
         let access = self.verify_ignoring_expiry(token, expired_for_at_most)?;

@@ -28,23 +28,23 @@ use rotogate_core::token::session_cookie;
 use rotogate_core::token::verify::SentNotice;
 use rotogate_core::verify_cache::{Introspected, Verified};
 
-/// The proofs that a request presents besides its credentials.
+/// The proofs of possession in a request, in addition to its credentials.
 #[derive(Clone, Copy)]
 pub(super) struct ProofOfPossession<'a> {
-    /// The proof of a key.
+    /// The proof for a key.
     pub(super) proof: Option<&'a PresentedProof>,
     /// The client certificate of the connection.
     pub(super) certificate: Option<CertificateThumbprint>,
 }
 
 impl<'a> ProofOfPossession<'a> {
-    /// The binding of the tokens of a new grant.
+    /// The key and certificate to which the tokens of a new grant are bound.
     pub(super) fn of_client(self, gate: &'a Inner, client: &Client) -> Result<Binding<'a>, Denial> {
         let proof = gate.proof_of_client(self.proof, client.dpop)?;
         Ok((proof, Inner::certificate_of_client(self.certificate, client.certificate_bound)?))
     }
 
-    /// The binding of the tokens of a refresh.
+    /// The key and certificate to which the tokens of a refresh are bound.
     fn of_refresh(self, gate: &'a Inner, client: &Client) -> Result<Binding<'a>, Denial> {
         let proof = gate.proof_of_refresh(self.proof, client.dpop)?;
         Ok((proof, Inner::certificate_of_refresh(self.certificate, client.certificate_bound)?))
@@ -54,7 +54,7 @@ impl<'a> ProofOfPossession<'a> {
 /// The key and the client certificate that tokens are bound to.
 pub(super) type Binding<'a> = (Option<OnceProof<'a>>, Option<CertificateThumbprint>);
 
-/// The parts of a command's request besides the command.
+/// The parts of a request other than the command.
 #[derive(Clone, Copy)]
 pub(super) struct CommandRequest<'a> {
     /// The account that the request's path names.
@@ -64,7 +64,7 @@ pub(super) struct CommandRequest<'a> {
     pub(super) presented: ProofOfPossession<'a>,
 }
 
-/// Executes a command, and counts the grant that the command requests.
+/// Executes a command, and counts the grant that it requests.
 pub(super) async fn execute(
     gate: &Inner,
     endpoint: &Ready,
@@ -152,7 +152,7 @@ async fn carry_out(
     }
 }
 
-/// Ends the tokens and sessions that another issuer reports as ended.
+/// Ends the tokens and sessions that another issuer has reported as ended.
 pub(super) async fn end_elsewhere(gate: &Inner, notice: &Notice, origin: &Origin) -> Result<(), Error> {
     let text = notice.token.as_ref().map_or("", ExposeSecret::expose_secret);
     let reported = gate.judge_notice(origin, text, || match (&notice.token, notice.is_authenticated) {
@@ -186,7 +186,7 @@ pub(super) async fn own_sessions(
     gate.engine.own_sessions(at.concerns(verified.token())?.own()?, &request, by.2).await
 }
 
-/// Lists, makes, replaces or revokes a user's own API keys.
+/// Lists, creates, replaces or revokes a user's own API keys.
 pub(super) async fn own_keys(
     (gate, keys): (&Arc<Inner>, &ApiKeys),
     endpoint: &Ready,
@@ -198,7 +198,7 @@ pub(super) async fn own_keys(
     keys.own(&gate.engine, at.concerns(verified.token())?.own()?, request, by_cookie, by.2).await
 }
 
-/// The account of a request, and the accounts that the endpoint serves to it.
+/// The account that a request names, and the accounts that the endpoint serves to it.
 pub(super) fn accounts<'a>(endpoint: &'a Ready, account: Option<&'a str>) -> (Option<&'a str>, AccountRule<'a>) {
     match (&endpoint.account, endpoint.names_accounts) {
         (Some(bound), _) => (Some(&**bound), AccountRule::Only(Some(bound))),
@@ -207,7 +207,7 @@ pub(super) fn accounts<'a>(endpoint: &'a Ready, account: Option<&'a str>) -> (Op
     }
 }
 
-/// Separates a decision about a token from a failure to decide.
+/// Separates a denial, which is a decision about the token, from a fault, which is a failure to decide.
 pub(super) fn decided<T>(found: Result<T, impl Into<Error>>) -> Result<Result<T, Denial>, Error> {
     match found.map_err(Into::into) {
         Ok(good) => Ok(Ok(good)),
@@ -216,7 +216,7 @@ pub(super) fn decided<T>(found: Result<T, impl Into<Error>>) -> Result<Result<T,
     }
 }
 
-/// One request at an endpoint.
+/// A command in a request to an endpoint.
 pub(super) struct EndpointCommand<'a> {
     pub(super) gate: &'a Inner,
     pub(super) endpoint: &'a Ready,
@@ -246,7 +246,7 @@ impl EndpointCommand<'_> {
     }
 
     /// Counts a refresh against the limit of its address.
-    fn count_refresh(&self, client: &Client) -> Result<(), Denial> {
+    pub(super) fn count_refresh(&self, client: &Client) -> Result<(), Denial> {
         let engine = &self.gate.engine;
         engine.limits().refresh(self.origin.address).inspect_err(|denial| self.tell_held_up(*denial, client))
     }
@@ -256,18 +256,18 @@ impl EndpointCommand<'_> {
         self.gate.engine.tell_held_up(&denial.into(), self.origin, of);
     }
 
-    /// Answers whether a token is good (RFC 7662).
+    /// Returns whether a token is valid (RFC 7662).
     async fn introspect(&self, client: PresentedClient, token: &SecretString) -> Result<Outcome, Error> {
         let client = self.client(Some(client), None).await?;
-        // RFC 7662 §2.1: the client must be authenticated, or anyone could scan for valid tokens.
+        // RFC 7662 §2.1: the client must be authenticated, because otherwise anyone could scan for valid tokens.
         if !client.is_confidential() {
             return Err(Denial::InvalidClient.into());
         }
-        // The limits count the resource server, not an address: forged tokens that one of its clients sends must not
-        // block the introspection of other clients' tokens.
+        // The limits count the resource server, not an address. Forged tokens from one client of the resource server
+        // must not block the introspection of other clients' tokens.
         let checked = self.check_unproved(token, Source::Client(&client.id)).and_then(|verified| {
             let token = self.concerns(verified.token())?;
-            // The resource server checks the proof.
+            // The resource server itself checks the proof.
             verified.confirm(self.gate.engine.confirmations());
             Ok(Box::new(checked_of(token)))
         });
@@ -275,14 +275,14 @@ impl EndpointCommand<'_> {
         Ok(Outcome::Checked(decided(checked)?))
     }
 
-    /// Checks a token of a presenter who need not have the key that the token is bound to: introspection and revocation
-    /// take no proof (requirement N38). The token must be valid now.
+    /// Checks a token without a proof for the key that it is bound to, because introspection and revocation do not
+    /// accept proofs (requirement N38). The token must be valid now.
     fn check_unproved(&self, token: &SecretString, source: Source<'_>) -> Result<Arc<Verified>, Denial> {
         let credential = Credential::maybe_bound(token.expose_secret());
         self.gate.checker.check(credential, || self.gate.shown(source), &mut ())
     }
 
-    /// Checks the access token of a user, or, if the flag is true, the session cookie of their browser.
+    /// Checks a user's access token, or the session cookie of their browser if the flag is true.
     async fn check_own(
         &self,
         gate: &Arc<Inner>,
@@ -296,7 +296,7 @@ impl EndpointCommand<'_> {
         }
     }
 
-    /// Checks a token for any audience and account, and waits for its issuer if the issuer must decide.
+    /// Checks a token for any audience and account. If the issuer must decide, waits for its response.
     pub(super) async fn wait_for(
         &self,
         credential: Credential<'_>,
@@ -313,7 +313,7 @@ impl EndpointCommand<'_> {
         check(settled.introspected()).map_err(|denial| settled.refusal(denial))
     }
 
-    /// Verifies a token, also if it is revoked, or expired at most `expired_for_at_most` ago.
+    /// Verifies a token even if it is revoked, or expired at most `expired_for_at_most` ago.
     pub(super) fn verify_ignoring_expiry(
         &self,
         token: &SecretString,
@@ -323,7 +323,7 @@ impl EndpointCommand<'_> {
         self.gate.checker.verify_ignoring_expiry(token.expose_secret(), expired_for_at_most, shown)
     }
 
-    /// Checks that a token is for an audience that this gate serves, and for this endpoint's account.
+    /// Checks that a token is for an audience that this gate serves, and for the account of this endpoint.
     pub(super) fn concerns<'t>(&self, token: &'t AccessToken) -> Result<OfAccount<'t>, Denial> {
         if !self.gate.serves_audience_of(token) {
             return Err(Denial::WrongAudience);
@@ -351,7 +351,7 @@ impl EndpointCommand<'_> {
                 }
                 Err(denial) => return Err(denial.into()),
             };
-        // The directory knows users of this gate only; a user of another issuer may have an equal name.
+        // The directory knows only users of this gate, and a user of another issuer may have the same name.
         if is_own {
             found.user = self.gate.engine.user(found.account.as_deref(), &found.subject).await?;
         }
@@ -375,8 +375,8 @@ impl EndpointCommand<'_> {
         }
     }
 
-    /// Ends the session of a token that has expired or was rotated away. The token is refused, but its session may
-    /// still be live, and the token's holder asks to end it (requirement R16).
+    /// Ends the session of a token that has expired or was replaced by a rotation. The token is refused, but its
+    /// session may still be live, and the token's holder requests the logout (requirement R16).
     async fn log_out_dead(&self, access: &SecretString, denial: Denial) -> Result<(), Error> {
         if !matches!(denial, Denial::TokenExpired | Denial::TokenRevoked) {
             return Ok(());
@@ -402,7 +402,7 @@ impl EndpointCommand<'_> {
         }
         let read = self.verify_ignoring_expiry(token, Duration::ZERO);
         let Ok(access) = decided(read)? else { return Ok(()) };
-        // Only the issuer of a token can end it, so another issuer's token is ignored.
+        // Only the issuer of a token can revoke it, so a token of another issuer is ignored.
         if !access.is_ours() || access.of_bearer().is_err() {
             return Ok(());
         }

@@ -1,7 +1,7 @@
-//! The audit trail: security events as `tracing` events of target `rotogate::audit`. No event contains a token, a
-//! password or a key. Every value is a string, a number or a boolean; an unknown value is absent. The names are those
-//! of the access log (docs/logs.md). The level shows how unusual an event is; no log level hides one. `events.rs` has
-//! the events that the followers of a gate learn, too.
+//! The audit trail: security events as `tracing` events with the target `rotogate::audit`. Events never contain tokens,
+//! passwords or keys. Every value is a string, a number or a boolean, and unknown values are omitted. The field names
+//! are those of the access log (docs/logs.md). The level shows how unusual an event is, but the configured log level
+//! does not hide audit events. `events.rs` has the events that are also sent to the gate's event followers.
 
 use std::net::IpAddr;
 
@@ -17,7 +17,7 @@ use crate::token::delegation::Delegation;
 
 pub(super) const TARGET: &str = "rotogate::audit";
 
-/// An event whose name depends on what holds its session.
+/// An event whose name depends on the kind of credential that represents the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionEvent {
     /// A client has logged in.
@@ -33,7 +33,7 @@ pub enum SessionEvent {
 }
 
 impl SessionEvent {
-    /// All events of sessions.
+    /// All session events.
     pub const ALL: [Self; 5] = [Self::Login, Self::Logout, Self::BrowserLogin, Self::BrowserLogout, Self::BrowserBound];
 
     /// The name of the event in the audit trail.
@@ -137,19 +137,29 @@ pub(crate) fn token_exchanged(minted: &MintedClaims<'_>, delegation: &Delegation
     );
 }
 
-/// A rotation or a replay is routine. A reissue or a fast-forward is worth a warning.
+/// Logs that an expired token brought the current pair once more, because its successor is unused.
+pub(crate) fn repeated(session: &Session, origin: &Origin) {
+    reissue(session, "repeated", origin);
+}
+
+fn reissue(session: &Session, how: &str, origin: &Origin) {
+    warn!(
+        target: TARGET,
+        event = "reissue",
+        how,
+        session.id = %session.id,
+        user.id = &*session.subject,
+        rotogate.generation = session.current.get(),
+        client.address = address(origin),
+        "reissue",
+    );
+}
+
+/// Logs a refresh. Rotations and replays are routine and not logged as warnings, but reissues and fast-forwards are.
 pub(crate) fn refreshed(session: &Session, how: IssueKind, origin: &Origin) {
     match how {
-        IssueKind::Reissued | IssueKind::FastForwarded => warn!(
-            target: TARGET,
-            event = "reissue",
-            how = if how == IssueKind::Reissued { "reissued" } else { "fast_forwarded" },
-            session.id = %session.id,
-            user.id = &*session.subject,
-            rotogate.generation = session.current.get(),
-            client.address = address(origin),
-            "reissue",
-        ),
+        IssueKind::Reissued => reissue(session, "reissued", origin),
+        IssueKind::FastForwarded => reissue(session, "fast_forwarded", origin),
         IssueKind::Login
         | IssueKind::ClientCredentials
         | IssueKind::Exchanged
@@ -217,7 +227,7 @@ pub(super) fn bound(session: &Session, device: &KeyThumbprint, origin: &Origin) 
     );
 }
 
-/// A logout token or a security event of another issuer is refused and ends nothing.
+/// A logout token or security event of another issuer was refused, so it has no effect.
 pub(super) fn notice_refused(issuer: &str, protocol: &str, flaw: EventFlaw, origin: &Origin) {
     warn!(
         target: TARGET,
@@ -227,11 +237,11 @@ pub(super) fn notice_refused(issuer: &str, protocol: &str, flaw: EventFlaw, orig
         reason = flaw.word(),
         why = flaw.what(),
         client.address = address(origin),
-        "notice of another issuer refused: it ends nothing",
+        "notice from another issuer refused: no sessions ended",
     );
 }
 
-/// An event of another issuer was accepted. The revocation that it causes has an audit record of its own.
+/// An event of another issuer was accepted. The revocation that it causes has its own audit record.
 pub(super) fn issuer_event(issuer: &str, kind: &str, effect: &str, id: &str, origin: &Origin) {
     info!(
         target: TARGET,
@@ -241,6 +251,6 @@ pub(super) fn issuer_event(issuer: &str, kind: &str, effect: &str, id: &str, ori
         effect,
         rotogate.token.id = id,
         client.address = address(origin),
-        "event of another issuer taken",
+        "event from another issuer accepted",
     );
 }

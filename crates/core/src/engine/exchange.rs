@@ -1,4 +1,4 @@
-//! Continues a session: exchanges a credential for the next pair.
+//! Continues a session by exchanging a credential for the next pair of tokens.
 
 use std::borrow::Cow;
 use std::sync::atomic::Ordering;
@@ -34,19 +34,19 @@ pub use explain::{ExplainedRefresh, RefreshTerms, denial_of, rotates};
 use run::RefreshRun;
 
 impl Engine {
-    /// Exchanges a refresh credential. [`rotation`](crate::session::rotation) has the rules.
+    /// Exchanges a refresh credential. The rules are in [`rotation`](crate::session::rotation).
     ///
-    /// The future must run to its end: give it a task of its own if its caller may be dropped. If it is dropped between
-    /// the store and the revocation list, the session has rotated, but the access tokens that the rotation ends stay
-    /// valid until the next start.
+    /// The future must run to completion. Spawn it as a task if its caller may be dropped. If it is dropped between the
+    /// write to the store and the update of the revocation list, the session has rotated, but the access tokens that
+    /// the rotation ends stay valid until the next start.
     ///
     /// # Errors
-    /// A [`Denial`] by the rules of the table; a fault, which consumed nothing that the client cannot try again.
+    /// A [`Denial`] by the rules of the table; or a fault, after which the client can retry with the same credential.
     pub async fn refresh(&self, refresh: Refresh<'_>) -> Result<IssuedTokens, Error> {
         self.refresh_from(refresh, None).await
     }
 
-    /// Takes a turn on the session that a refresh token names, and reads its record, for
+    /// Waits for a turn on the session of a refresh token, and reads its record, for
     /// [`refresh_from`](Self::refresh_from).
     ///
     /// # Errors
@@ -55,7 +55,8 @@ impl Engine {
         self.begin_explained(token, None).await
     }
 
-    /// [`begin_refresh`](Self::begin_refresh); with `explained`, of an explanation, which has no effects.
+    /// Implements [`begin_refresh`](Self::begin_refresh). With `explained`, it serves an explanation, which has no
+    /// effects.
     async fn begin_explained(
         &self,
         token: &SecretString,
@@ -66,18 +67,19 @@ impl Engine {
         };
         if let Some(explained) = &mut explained {
             explained.named = Some((named.session, named.generation));
-            // For a request this is checked before all other steps.
+            // A request must pass this check before all other steps.
             self.may_mint()?;
         }
         let turn = self.turns.take(named.session).await;
-        // Only the swap of a rotation detects whether a recalled record is outdated.
+        // A record from memory may be outdated. Only the swap of a rotation detects this, so only a rotation can use
+        // it.
         let recalled =
             if explained.is_none() { self.recall_for_refresh(named.session, named.generation) } else { None };
         let record = match recalled {
             Some(record) => Some(record),
             None => self.read_for_refresh(named.session).await?,
         };
-        // A request checks the token against the record of each attempt instead.
+        // For a request, the token is checked against the record in each attempt instead.
         let proves = |record: &ReadRecord| named.proves(&record.session.secret, &record.session.client);
         let record = record.filter(|record| explained.is_none() || proves(record));
         if let (Some(record), Some(explained)) = (&record, explained) {
@@ -86,7 +88,7 @@ impl Engine {
         Ok(record.map(|record| StartedRefresh { record, turn }))
     }
 
-    /// The record that this gate wrote last, if the store may still have it.
+    /// The record that this gate wrote last, if the store may still have the same record.
     fn recall_for_refresh(&self, id: SessionId, presented: Generation) -> Option<ReadRecord> {
         let minimum_known = self.revocations.minimum(id);
         let session = self.written.recall(id, presented)?;
@@ -94,18 +96,18 @@ impl Engine {
     }
 
     pub(super) async fn read_for_refresh(&self, id: SessionId) -> Result<Option<ReadRecord>, StoreError> {
-        // The list is read before the record: otherwise the list entry of a concurrent refresh would look like a write
-        // that the record has lost.
+        // The list is read before the record. Otherwise, after a concurrent refresh, the record would look as if it
+        // lacked a write that the list already contains.
         let minimum_known = self.revocations.minimum(id);
         let read = self.store.load(id).await?;
         Ok(read.map(|session| ReadRecord { session, minimum_known, is_recalled: false }))
     }
 
-    /// [`refresh`](Self::refresh) with the turn and the record of [`begin_refresh`](Self::begin_refresh), which saves a
-    /// read.
+    /// Does the same as [`refresh`](Self::refresh), with the turn and the record of
+    /// [`begin_refresh`](Self::begin_refresh), which saves a read.
     ///
     /// # Errors
-    /// As [`refresh`](Self::refresh).
+    /// The errors of [`refresh`](Self::refresh).
     pub async fn refresh_from(
         &self,
         refresh: Refresh<'_>,
@@ -123,8 +125,8 @@ impl Engine {
         Err(Fault::Contention.into())
     }
 
-    /// The record, if a refresh with this token at this gate wrote it, and the store's reply was lost. The client
-    /// repeats that refresh and has no later tokens, so no window limits it (requirement C11).
+    /// The record, if a refresh with this token at this gate wrote it but the store's reply was lost. The client
+    /// repeats that refresh and cannot have later tokens, so the repetition is allowed at any time (requirement C11).
     async fn written_in_doubt(&self, session: &Session, presented: Generation) -> Result<Option<Session>, StoreError> {
         match self.store.shared() {
             Some(shared) if presented == session.previous && !session.confirmed => {
@@ -150,14 +152,14 @@ impl Engine {
         let swapping = self.measured(self.store.compare_and_swap(expected, record, raised));
         let swapped = trace::step("rotogate.store.commit", "swap", swapping).await;
         if swapped.is_err() {
-            // The write may have reached the store. Then the list lacks the write's revocations.
+            // The write may have reached the store. In that case the list lacks the revocations of this write.
             self.is_behind.store(true, Ordering::SeqCst);
         }
         swapped
     }
 
-    /// Adds the revocations that the store has and the list lacks, once the store works again. The feed of a shared
-    /// store does this on its own.
+    /// Adds the revocations that are in the store but not in the list, once the store works again. For a shared store,
+    /// the feed does this.
     pub async fn catch_up(&self) {
         if self.store.shared().is_some() || !self.is_behind.load(Ordering::SeqCst) || self.store.check().await.is_err()
         {
@@ -182,7 +184,8 @@ impl Engine {
         Ok(())
     }
 
-    /// The user of a session. `None` if no directory answers for the session: the application or a provider does.
+    /// The directory's entry for the user of a session. The outer `None` means that the directory is not responsible
+    /// for the session, because the application or a provider logged the user in.
     pub(super) async fn user_of(&self, session: &Session) -> Result<Option<Option<User>>, Error> {
         let is_at_provider = session.browser.as_deref().is_some_and(|binding| binding.at_provider);
         match &self.directory {
@@ -193,7 +196,7 @@ impl Engine {
         }
     }
 
-    /// The source of the not-before that ended the session. The table of decisions knows only the latest not-before.
+    /// The source of the not-before that ended the session. The decision table knows only the latest not-before.
     // Requirement O33.
     fn cause_of(&self, session: &Session, user: Option<&Option<User>>, why: SessionEnd) -> SessionEnd {
         match why {
@@ -208,8 +211,8 @@ impl Engine {
         }
     }
 
-    /// The end of a session that counts as revoked, with its cause. If its user or another issuer ended the session, the
-    /// store ends it, too.
+    /// The denial for a session that counts as revoked, with its cause. If its user or another issuer ended the
+    /// session, the end is also written to the store.
     pub(super) async fn end_revoked(
         &self,
         session: &Session,
@@ -224,7 +227,7 @@ impl Engine {
         Ok(self.cause_of(session, user, why))
     }
 
-    /// Has the issuer that vouched for the user ended the user's login at this issuer?
+    /// Returns whether the issuer that vouched for the user has ended the user's login there.
     pub(super) fn ended_elsewhere(&self, session: &Session) -> bool {
         session.vouched_by.as_ref().is_some_and(|by| self.revocations.ended_elsewhere(by, session.created()))
     }
@@ -232,10 +235,10 @@ impl Engine {
     pub(super) fn facts(&self, session: &Session, user: Option<&Option<User>>, minimum_known: Generation) -> Facts {
         let listed = self.revocations.not_before(&self.issuer, &session.subject, Some(&session.client));
         let (user_active, valid_from) = match user {
-            // No directory answers for this session.
+            // The directory is not responsible for this session.
             None => (true, Timestamp::ZERO),
             Some(None) => (false, Timestamp::ZERO),
-            // A user who was moved to another account is not a user of this one.
+            // A user who was moved to another account no longer counts as the user of this session.
             Some(Some(user)) => (user.active && user.account == session.account, user.sessions_valid_from),
         };
         let elsewhere = if self.ended_elsewhere(session) { session.created() } else { Timestamp::ZERO };
@@ -243,8 +246,8 @@ impl Engine {
             user_active,
             sessions_valid_from: valid_from.max(listed).max(elsewhere),
             minimum_known,
-            // The store of a single gate falls behind only while no process has it open, so no process kept the
-            // revocations. `may_continue` decides for a shared store.
+            // The store of a single gate can lose writes only while the process does not run, and then the list of
+            // revocations in memory is lost as well. For a shared store, `may_continue` decides.
             unbroken_revocations: false,
         }
     }
@@ -254,19 +257,24 @@ impl Engine {
         self.counts.add(Event::Replayed);
     }
 
-    /// Ends what the profile's `on_reuse` names, before the reply.
-    async fn reused(&self, session: &Session, reuse: Reuse, refresh: &Refresh<'_>) -> Result<Denial, Error> {
+    /// Counts a reuse, and reports it to the audit log and to the application.
+    fn tell_reuse(&self, session: &Session, reuse: Reuse, refresh: &Refresh<'_>) {
         self.counts.add(Event::Reuse);
         let last = self.last_refreshes.get(session.id, session.current);
         let evidence = Evidence::new(session, last, reuse, refresh.profile.grace, refresh.origin);
         self.events.tell(&Happening::Reuse { session, reuse, evidence: &evidence, refresh });
+    }
+
+    /// Ends the sessions that the profile's `on_reuse` specifies, before the reply is sent.
+    async fn reused(&self, session: &Session, reuse: Reuse, refresh: &Refresh<'_>) -> Result<Denial, Error> {
+        self.tell_reuse(session, reuse, refresh);
         match refresh.profile.on_reuse {
             OnReuse::RevokeSession => {
                 self.revoke_session(session, RevokedBecause::Reuse).await?;
             }
             OnReuse::RevokeSubject => {
                 let one = self.revoke_session(session, RevokedBecause::Reuse).await;
-                // Both ends are tried, even if one fails.
+                // Try both, even if the first one fails.
                 self.revoke_subject(&session.subject, RevokedBecause::Reuse).await?;
                 one?;
             }
@@ -276,8 +284,8 @@ impl Engine {
     }
 }
 
-/// The rules of a session. A session that another issuer vouched for must be refreshed as long as a notice of that
-/// issuer is kept, so that no such session outlives an unseen notice.
+/// The rules of a session. A session that another issuer vouched for must be refreshed within the time for which this
+/// issuer's notices are kept, so that it cannot outlive a missed notice.
 pub(super) fn bounded<'a>(session: &Session, profile: &'a Profile) -> Cow<'a, Profile> {
     match session.vouched_by {
         Some(_) if profile.idle_ttl > VOUCHED_IDLE => Cow::Owned(Profile { idle_ttl: VOUCHED_IDLE, ..profile.clone() }),
@@ -285,8 +293,8 @@ pub(super) fn bounded<'a>(session: &Session, profile: &'a Profile) -> Cow<'a, Pr
     }
 }
 
-/// Does the directory end the session? Such an end is final for the session and its access tokens: a user who is
-/// enabled again must log in again.
+/// Returns whether the directory ends the session. This end is final for the session and its access tokens. A user who
+/// is enabled again must log in again.
 // Requirement I23.
 fn ends_for_its_user(session: &Session, user: Option<&Option<User>>, why: SessionEnd) -> bool {
     match why {
@@ -299,15 +307,15 @@ fn ends_for_its_user(session: &Session, user: Option<&Option<User>>, why: Sessio
     }
 }
 
-/// A record as it was in the store, and the revocation list's entry for the session before the read.
+/// A record as read from the store, and the session's minimum generation in the revocation list before the read.
 pub(super) struct ReadRecord {
     pub(super) session: Session,
     pub(super) minimum_known: Generation,
-    /// The record was not read from the store but recalled: the store may have a later record.
+    /// Whether the record comes from memory instead of the store. The store may have a later version.
     pub(super) is_recalled: bool,
 }
 
-/// A refresh that has its turn and the record of its session.
+/// A refresh that has its turn on the session, and the session's record.
 pub struct StartedRefresh<'a> {
     record: ReadRecord,
     turn: Turn<'a>,
@@ -320,7 +328,8 @@ impl StartedRefresh<'_> {
     }
 }
 
-/// The user's current claims in the directory; the claims of the last pair, if no directory answers for the session.
+/// The user's current claims in the directory, or the claims of the last pair if the directory is not responsible for
+/// the session.
 pub(super) fn claims_now(session: &Session, user: Option<&Option<User>>) -> OwnClaims {
     match user {
         Some(Some(user)) => user.claims.clone(),
@@ -328,8 +337,8 @@ pub(super) fn claims_now(session: &Session, user: Option<&Option<User>>) -> OwnC
     }
 }
 
-/// The terms of the session's long connections after this record was written. `None` if the key that signed its token
-/// is gone: the token is then refused, too.
+/// The token on which the session's long connections depend after this record was written. Returns `None` if the key
+/// that signed the token was removed, because the token is then also refused.
 pub(super) fn successor_token(keyring: &Keyring, record: &Session) -> Option<SuccessorToken> {
     let key = keyring.signing_key(&record.last.kid)?.verifying_key().print();
     let (generation, issued_at) = (record.current, record.issued_at);

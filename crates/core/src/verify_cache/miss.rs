@@ -1,4 +1,4 @@
-//! The check of a token that this thread does not have in its cache.
+//! The check of a token that is not in this thread's cache.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,18 +22,18 @@ use crate::trace::{self, StepKind};
 /// The result of a check of an access token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckResult {
-    /// It was examined before.
+    /// The token was checked before.
     Hit,
-    /// The signature and the claims are good.
+    /// The signature and the claims are valid.
     Valid,
     /// The signature is invalid.
     Forged,
-    /// The signature is good, but the token is refused: for a claim, or because it was revoked.
+    /// The signature is valid, but the token is refused because of a claim or a revocation.
     Refused,
     /// The token is refused before its signature is checked: it is malformed or expired, or its issuer or key is not
     /// known.
     Unchecked,
-    /// A limit refuses to examine the token.
+    /// A rate limit refused to check the token.
     RefusedUnverified,
 }
 
@@ -42,7 +42,7 @@ impl CheckResult {
     pub const ALL: [Self; 6] =
         [Self::Hit, Self::Valid, Self::Forged, Self::Refused, Self::Unchecked, Self::RefusedUnverified];
 
-    /// The name of the result in the metrics.
+    /// The name of the result in metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Hit => "hit",
@@ -58,13 +58,13 @@ impl CheckResult {
 /// The context of a cache miss: the source of the token, and the counters of its check.
 #[derive(Clone, Copy)]
 pub struct MissContext<'a> {
-    /// Rate limits.
+    /// The rate limits.
     pub limits: &'a Limits,
-    /// The queue that notes the use of a session.
+    /// The queue that receives the first use of a session's generation.
     pub confirmations: &'a Confirmations,
     /// The address from which the token came.
     pub source: Source<'a>,
-    /// The issuer's answer, if the request waited for it.
+    /// The outcome of the introspection, if the request waited for it.
     pub introspected: Option<&'a Introspected>,
 }
 
@@ -75,27 +75,27 @@ impl<'a> MissContext<'a> {
         Self { limits, confirmations, source: source.into(), introspected: None }
     }
 
-    /// The context for a request that waited for this answer.
+    /// Returns the context for a request that waited for this introspection.
     pub fn after(self, introspected: Option<&'a Introspected>) -> Self {
         Self { introspected, ..self }
     }
 }
 
 impl TokenChecker {
-    /// Treats texts with this prefix as API keys.
+    /// Treats strings with this prefix as API keys.
     #[must_use]
     pub fn with_key_prefix(self, prefix: Option<KeyPrefix>) -> Self {
         Self { key_prefix: prefix, ..self }
     }
 
-    /// Refuses a text that is meant as an API key: it is not a token, and no issuer is asked about it.
+    /// Refuses a string that is meant as an API key, because it is not a token and no issuer should be asked about it.
     // Requirement K6.
     pub(super) fn is_no_key(&self, token: &str) -> Result<(), Denial> {
         let is_key = self.key_prefix.as_ref().is_some_and(|prefix| prefix.begins(token));
         if is_key { Err(Denial::UnusableCredential) } else { Ok(()) }
     }
 
-    /// Cache miss of this thread. Not inlined, to keep the hit path short.
+    /// Checks a token that this thread does not have in its cache. Not inlined, to keep the hit path short.
     #[inline(never)]
     pub(super) fn check_absent<'a, O: Observer>(
         &self,
@@ -125,15 +125,16 @@ impl TokenChecker {
                 None => self.check_new(keys, key, taken, shown(), observer)?,
             },
         };
-        // Introspected tokens are not cached here: this cache does not know how long an answer of their issuer is valid.
+        // Introspected tokens are not cached here, because this cache does not know how long their issuer's response is
+        // valid.
         if O::HAS_EFFECTS && self.capacity > 0 {
             front::keep(keys.id, &verified);
         }
         Ok(verified)
     }
 
-    /// May a token that is in no cache of good tokens be examined? A token that was refused before gets the same
-    /// refusal.
+    /// Decides whether a token that is in no cache of accepted tokens may be checked. A token that was refused before
+    /// gets the same denial again.
     fn admit_absent<O: Observer>(
         &self,
         keys: &KeySet,
@@ -150,7 +151,7 @@ impl TokenChecker {
         observer.judged(Rule::Limit, admitted)
     }
 
-    /// A token whose issuer must be asked. Begins to ask, unless each request asks for itself.
+    /// Handles a token about which its issuer must be asked. Begins to ask, unless each request asks separately.
     fn check_unknown<O: Observer>(
         &self,
         keys: &KeySet,
@@ -187,8 +188,8 @@ impl TokenChecker {
         observer: &mut O,
     ) -> Result<Arc<Verified>, Denial> {
         self.admit_absent(keys, key, shown, observer)?;
-        // The issuer is checked before the shared verification below, because the accepted issuers differ from route to
-        // route.
+        // The issuer is checked before the shared verification below, because different routes accept different
+        // issuers.
         let (payload, read);
         let mut claims = None;
         if keys.verifier.has_others() {
@@ -208,13 +209,15 @@ impl TokenChecker {
         }
         let key = key.owned();
         if !O::HAS_EFFECTS {
-            return self.verify(keys, &key, claims, shown.confirmations, observer).map_err(TokenRefusal::into_denial);
+            return self
+                .verify(keys, &key, claims, Some(shown.confirmations), observer)
+                .map_err(TokenRefusal::into_denial);
         }
         let span = trace::begin(StepKind::Internal, "rotogate.verify");
-        let mut verify = || self.verify(keys, &key, claims, shown.confirmations, observer);
+        let mut verify = || self.verify(keys, &key, claims, Some(shown.confirmations), observer);
         let anew = keys.cache.try_get_with(key.clone(), &mut verify).map_err(|refusal| *refusal);
         let anew = match anew {
-            // A request that began before a change of the rules has cached the token.
+            // The token was cached by a request that began before the rules changed.
             Ok(verified) if !verified.stands_in(keys) => {
                 verify().inspect(|verified| keys.cache.insert(key.clone(), Arc::clone(verified)))
             }
@@ -234,16 +237,30 @@ impl TokenChecker {
         anew
     }
 
+    /// Checks a token that the gate itself has just issued. This is not a use of the token, because the token may never
+    /// reach its client.
+    ///
+    /// # Errors
+    /// The errors of [`Self::check`].
+    #[cfg(feature = "kuzzle")]
+    pub fn check_issued(&self, token: &str) -> Result<Arc<Verified>, Denial> {
+        let keys = self.keys.load();
+        let verified = self.verify(&keys, &keys.key(token).owned(), None, None, &mut ());
+        let verified = verified.map_err(TokenRefusal::into_denial)?;
+        verified.token.of_bearer()?;
+        Ok(verified)
+    }
+
     fn verify<O: Observer>(
         &self,
         keys: &KeySet,
         key: &TokenKey,
         claims: Option<&Members<'_>>,
-        confirmations: &Confirmations,
+        confirmations: Option<&Confirmations>,
         observer: &mut O,
     ) -> Result<Arc<Verified>, TokenRefusal> {
         let now = self.clock.now();
-        // The cache key and its entry share the text.
+        // The cache key and the cache entry share the text.
         let token = TokenToVerify { text: key.text(), kept: Some(key.text()), claims };
         let verified = keys.verifier.verify_observed(token, now, self.clock.wall(), Duration::ZERO, observer);
         let access = verified.inspect_err(|refusal| {
@@ -261,24 +278,25 @@ impl TokenChecker {
             return Err(TokenRefusal::Authentic(denial));
         }
         let verified = keys.shared.accept(access, issuer_keys, rules, judged, None);
-        // The use of a bound token is noted after its key was proved.
+        // The use of a bound token is noted only after its key was proved.
         if let Some((session, generation)) = verified.token.session.filter(|_| O::HAS_EFFECTS)
             && !verified.token.is_bound()
+            && let Some(confirmations) = confirmations
         {
             confirmations.seen(session, generation);
         }
         Ok(verified)
     }
 
-    /// May a token that was not seen before be examined?
+    /// Decides whether a token that was not seen before may be checked.
     pub(super) fn admit_unseen(&self, shown: MissContext<'_>) -> Result<(), Denial> {
         let admitted = shown.limits.admit_unverified(shown.source);
         admitted.inspect_err(|_| self.counted::<()>(CheckResult::RefusedUnverified))
     }
 
-    /// Counts a failed verification by its cost.
+    /// Counts a failed verification according to its cost.
     pub(super) fn count(&self, refusal: TokenRefusal, token: &str, shown: MissContext<'_>) {
-        // A longer text was refused by its length, which costs nothing.
+        // A longer token was refused because of its length, which costs nothing.
         let is_read = Some(token).filter(|token| token.len() <= MAX_TOKEN);
         let (result, vain) = match refusal {
             TokenRefusal::Unchecked(_) => {

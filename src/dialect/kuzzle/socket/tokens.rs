@@ -1,4 +1,4 @@
-//! The tokens of a connection: the token that is linked to it, and the tokens of its upstream connections.
+//! The tokens of a connection: the linked token, and the tokens of its upstream connections.
 
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
@@ -10,31 +10,34 @@ use super::{ANONYMOUS_TIMEOUT, CloseReason, Session, Stream};
 use rotogate_core::denial::Denial;
 use rotogate_core::lease::{Lease, LeaseEnd};
 
-/// The token of a connection, for messages without one.
+/// The token that is linked to a connection. It applies to messages that contain no token.
 pub(super) struct LinkedToken {
     pub(super) token: SecretString,
     pub(super) by_cookie: bool,
-    /// The token's lease, or why the token has no lease: the token was bad when it arrived, or a fault left the check
-    /// undecided.
+    /// Whether the client sent the token. Otherwise the gate has just issued it.
+    is_presented: bool,
+    /// The token's lease, or the reason why it has none: the token was invalid when it arrived, or a fault
+    /// prevented its check.
     pub(super) lease: Result<Lease, Denial>,
 }
 
 impl LinkedToken {
     pub(super) fn new(gate: &dyn SocketGate, token: SecretString, by_cookie: bool) -> Self {
         let lease = gate.lease(token.expose_secret(), true);
-        Self { token, by_cookie, lease }
+        Self { token, by_cookie, is_presented: true, lease }
     }
 
-    /// A token that the gate has just issued.
+    /// Links a token that the gate has just issued.
     pub(super) fn issued(gate: &dyn SocketGate, token: SecretString) -> Self {
         let lease = gate.lease(token.expose_secret(), false);
-        Self { token, by_cookie: false, lease }
+        Self { token, by_cookie: false, is_presented: false, lease }
     }
 
-    /// Is the token not good? An undecided token is checked again (requirement R15).
+    /// Returns whether the token is invalid. A token that could not be checked before is checked again (requirement
+    /// R15).
     fn is_dead(&mut self, gate: &dyn SocketGate) -> bool {
         if self.lease.as_ref().is_err_and(Denial::is_undecided) {
-            self.lease = gate.lease(self.token.expose_secret(), false);
+            self.lease = gate.lease(self.token.expose_secret(), self.is_presented);
         }
         match &self.lease {
             Ok(lease) => matches!(lease.end(), Some(LeaseEnd::Denied(_))),
@@ -44,11 +47,11 @@ impl LinkedToken {
 }
 
 impl<S: Stream> Session<S> {
-    /// Closes the upstream connections of tokens that are no longer good, and notifies the client. While a token cannot
-    /// be checked, the connection stays, and the token's upstream connection sends nothing (requirement R15): a client that
-    /// is notified drops its token.
+    /// Closes the upstream connections of tokens that are no longer valid, and notifies the client. While a token
+    /// cannot be checked, the connection stays open, but messages from the token's upstream connection wait
+    /// (requirement R15). The client is not notified in that case, because it would drop its token.
     pub(super) async fn look(&mut self) -> Result<(), CloseReason> {
-        // The SDK reconnects, and opens its subscriptions again.
+        // The SDK reconnects and renews its subscriptions.
         if self.upstreams.iter().filter_map(|upstream| upstream.caller.as_ref()).any(|caller| caller.lease.is_over()) {
             return Err(CloseReason::With(CloseCode::Restart));
         }
@@ -56,7 +59,7 @@ impl<S: Stream> Session<S> {
         if self.is_unjudged {
             match self.judge() {
                 Ok(()) => self.is_unjudged = false,
-                // The lease is judged again later (requirement R15).
+                // The connection is checked again later (requirement R15).
                 Err(denial) if denial.is_undecided() => {}
                 Err(_) => return Err(CloseReason::With(CloseCode::Restart)),
             }
@@ -70,22 +73,24 @@ impl<S: Stream> Session<S> {
         let is_unlinked = self.linked.take_if(|linked| linked.is_dead(&*self.gate)).is_some();
         let is_somebody = self.linked.is_some() || self.upstreams.iter().any(|upstream| upstream.caller.is_some());
         self.anonymous = (!is_somebody).then(|| self.anonymous.unwrap_or_else(Instant::now));
-        // On a route that requires no token, the connection needs no token either.
+        // If the route requires no token, the connection does not need one.
         if self.anonymous.is_some_and(|since| since.elapsed() > ANONYMOUS_TIMEOUT) && self.gate.judge(None).is_err() {
             return Err(CloseReason::With(CloseCode::Policy));
         }
-        // A client that logged in on another connection has no linked token on this one, and must still be notified.
+        // A client that logged in on another connection has no linked token on this one, but must be notified as
+        // well.
         if is_unlinked || self.upstreams.len() < before {
             self.send(words::token_expired()).await?;
         }
         Ok(())
     }
 
-    /// Judges the connection and its upstream connections by the rules in force. Messages from the upstream pass
-    /// without a call that could be judged.
+    /// Checks the connection and its upstream connections against the rules in force. The check is necessary
+    /// because messages from the upstream are not calls, which would be authorised one by one.
     ///
     /// # Errors
-    /// Why the connection must end. An undecided denial counts only if no other denial applies.
+    /// The reason why the connection must end. A denial because of a fault is returned only if there is no other
+    /// denial.
     fn judge(&self) -> Result<(), Denial> {
         if !self.gate.is_served() {
             return Err(Denial::NoRoute);

@@ -1,4 +1,4 @@
-//! The upstream side: a connection for each identity, and the messages on it.
+//! The upstream side: one connection for each identity, and the messages over it.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -31,11 +31,12 @@ pub(super) struct Upstream {
     pub(super) identity: SocketIdentity,
     pub(super) caller: Option<Caller>,
     to: mpsc::Sender<(String, PoolPermit)>,
-    /// The bytes in `to`.
+    /// The number of bytes in `to`.
     waiting: Arc<AtomicUsize>,
-    /// What the upstream says. Each connection has a queue of its own, so that none waits for the caller of another.
+    /// The messages from the upstream. Each connection has its own queue, so that no connection waits for the
+    /// caller of another.
     said: mpsc::Receiver<UpstreamEvent>,
-    /// Whether the caller's token cannot be checked at this moment: then the messages wait.
+    /// Whether the caller's token cannot be checked at present. In that case the messages wait.
     pub(super) is_undecided: bool,
 }
 
@@ -53,7 +54,7 @@ impl Upstream {
         Self { identity, caller, to, waiting, said, is_undecided: false }
     }
 
-    /// Continues with another token of the same identity. A token of an earlier generation changes nothing.
+    /// Continues with another token of the same identity. A token of an earlier generation has no effect.
     pub(super) fn go_on(
         &mut self,
         gate: &dyn SocketGate,
@@ -61,7 +62,10 @@ impl Upstream {
         is_presented: bool,
     ) -> Result<(), Denial> {
         let known = self.caller.as_ref();
-        if known.is_some_and(|known| known.token.expose_secret() == token.expose_secret()) {
+        let is_known = |known: &Caller| {
+            known.token.expose_secret() == token.expose_secret() && (known.is_presented || !is_presented)
+        };
+        if known.is_some_and(is_known) {
             return Ok(());
         }
         let caller = Caller::new(gate, token, is_presented)?;
@@ -71,7 +75,7 @@ impl Upstream {
         Ok(())
     }
 
-    /// Queues a message with its permit, if the queue has room.
+    /// Queues a message with its permit. Returns whether the queue had room.
     pub(super) fn take(&self, (text, room): (String, PoolPermit)) -> bool {
         let length = text.len();
         let before = self.waiting.fetch_add(length, Ordering::Relaxed);
@@ -87,20 +91,22 @@ impl Upstream {
 pub(super) struct Caller {
     pub(super) token: SecretString,
     pub(super) lease: Lease,
+    /// Whether the client sent the token, which is then in use.
+    is_presented: bool,
 }
 
 impl Caller {
     pub(super) fn new(gate: &dyn SocketGate, token: SecretString, is_presented: bool) -> Result<Self, Denial> {
         let lease = gate.lease(token.expose_secret(), is_presented)?;
-        Ok(Self { token, lease })
+        Ok(Self { token, lease, is_presented })
     }
 }
 
 /// A message from the upstream, with its permit.
 pub(super) type UpstreamEvent = (String, PoolPermit);
 
-/// The next message from an upstream whose caller is decided; `None` if such an upstream has closed its connection. The
-/// upstreams have their turns, beginning with `turn`.
+/// Returns the next message from an upstream whose caller's token could be checked, or `None` if such an upstream
+/// has closed its connection. The upstreams are served in turn, beginning with `turn`.
 pub(super) async fn heard(upstreams: &mut [Upstream], turn: &mut usize) -> Option<UpstreamEvent> {
     poll_fn(|cx| {
         let first = *turn % upstreams.len().max(1);
@@ -117,7 +123,8 @@ pub(super) async fn heard(upstreams: &mut [Upstream], turn: &mut usize) -> Optio
     .await
 }
 
-/// Carries messages to one upstream and back, until either side ends, or the upstream is silent and answers no ping.
+/// Carries messages to one upstream and back, until either side closes the connection, or the upstream is silent
+/// and does not answer pings.
 async fn carry(
     stream: Upgraded,
     mut from: mpsc::Receiver<(String, PoolPermit)>,
@@ -156,7 +163,8 @@ async fn carry(
                     Some(Ok(Frame::Binary(_) | Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_))) => {}
                     Some(Ok(Frame::Close(_)) | Err(_)) | None => break,
                 }
-                // The time after a wait for the client, during which the gate did not read.
+                // While the gate waited for the client, it did not read from the upstream. That time does not count
+                // as silence.
                 heard = Instant::now();
             }
         }
@@ -164,7 +172,7 @@ async fn carry(
     let _ = tokio::time::timeout(WRITE_TIMEOUT, upstream.close(None)).await;
 }
 
-/// A reply for the SDK, which finds its caller by `room`.
+/// A reply for the SDK, which finds the caller of a reply by `room`.
 pub(super) fn relayed(text: String) -> String {
     let Ok(RelayedMessage { room: None, kind: None, id: Some(id) }) = serde_json::from_str(&text) else { return text };
     raw::rewrite(text.as_bytes(), "", Some(("room", &id))).unwrap_or(text)

@@ -1,4 +1,4 @@
-//! The explanation of a refresh token: the steps of a refresh up to its decision, without their effects.
+//! The explanation of a refresh token. It takes the steps of a refresh up to the decision, without their effects.
 
 use std::sync::Arc;
 
@@ -16,9 +16,9 @@ use crate::session::{Generation, Session, SessionId};
 /// The explanation of a refresh token.
 #[derive(Default)]
 pub struct ExplainedRefresh {
-    /// The session and generation that the token names, if it is ours.
+    /// The session and generation that the token names, if this gate's keys made the token.
     pub named: Option<(SessionId, Generation)>,
-    /// The record of the session, if the token is an authentic token of this session.
+    /// The record of the session, if the token is authentic for it.
     pub session: Option<Session>,
 }
 
@@ -28,17 +28,18 @@ pub struct RefreshTerms<'a> {
     pub client: Arc<Client>,
     /// The rules.
     pub profile: Profile,
-    /// The dialects whose sessions the endpoint accepts; `None` for that of the session.
+    /// The dialects whose sessions the endpoint accepts, or `None` for only the session's own dialect.
     pub accepts: Option<&'a [Box<str>]>,
     /// The account that the endpoint serves.
     pub account: AccountRule<'a>,
 }
 
 impl Engine {
-    /// Explains a refresh token, presented on the terms that `terms_of` finds for its session: the findings of a
-    /// refresh on its way to the row of the table, that row, and a store that cannot write now. Keys, certificates and
-    /// rates belong to a request, so an explanation leaves them out. If several gates share a store, a token ahead of
-    /// the store counts as refused here: whether it may continue is decided when it is used.
+    /// Explains what a refresh with this token would do. `terms_of` finds the client and the rules for the token's
+    /// session. The result contains the findings of the refresh, the row of the decision table, and whether the store
+    /// cannot write now. Keys, certificates and rate limits depend on the request, so the explanation ignores them. If
+    /// several gates share a store, a token that is ahead of the store is reported as refused, because only its actual
+    /// use decides whether it may continue.
     pub async fn explain_refresh<'a>(
         &self,
         token: &SecretString,
@@ -49,15 +50,15 @@ impl Engine {
         (explained, decided)
     }
 
-    /// Would this refresh make good a lost reply? Then its credential was exchanged before, and brings a pair again.
-    /// This has no effects.
+    /// Returns whether this refresh would repeat a lost reply. Its credential was then exchanged before, and the
+    /// refresh returns a pair again. Has no effects.
     ///
     /// # Errors
-    /// As [`refresh`](Self::refresh).
+    /// The errors of [`refresh`](Self::refresh).
     pub async fn would_repeat(&self, refresh: Refresh<'_>) -> Result<bool, Error> {
         let mut explained = ExplainedRefresh::default();
         let mut run = RefreshRun::begin(self, refresh, None, Some(&mut explained)).await?;
-        Ok(run.judge().await?.decision.repeats())
+        run.would_repeat().await
     }
 
     async fn decided<'a>(
@@ -93,12 +94,12 @@ impl Engine {
     }
 }
 
-/// Whether a row makes a new pair of tokens, which the store must keep first.
+/// Returns whether a decision makes a new pair of tokens, which must be stored before the reply.
 pub const fn rotates(decision: Decision) -> bool {
     matches!(decision, Decision::Rotate | Decision::Reissue | Decision::Ahead { fast_forward: true })
 }
 
-/// The refusal that follows from a row.
+/// The denial for a decision, if the decision refuses the refresh.
 pub const fn denial_of(decision: Decision) -> Option<Denial> {
     match decision {
         Decision::Revoked(why) => Some(Denial::SessionRevoked(why)),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::presented::{PresentedCredential, belongs, names_resource, presents_certificate, proves_key};
 use super::{ExplainedRefresh, ReadRecord, StartedRefresh, bounded, claims_now, successor_token};
 use crate::clock::Timestamp;
-use crate::denial::Denial;
+use crate::denial::{Denial, NotGood};
 use crate::directory::User;
 use crate::dpop::OnceProof;
 use crate::engine::grant::{access_expiry, granted_at_refresh, still_granted};
@@ -16,7 +16,7 @@ use crate::fault::{Error, Fault};
 use crate::revocation::{Revocation, raised_minimum};
 use crate::session::profile::Profile;
 use crate::session::rotation::{self, Decision, RecordChange, Reuse, decide};
-use crate::session::{LastPair, Session};
+use crate::session::{LastPair, Session, Status};
 use crate::store::Swap;
 use crate::token::keyring::Keyring;
 use crate::trace;
@@ -27,19 +27,20 @@ pub(super) struct RefreshRun<'e, 'r> {
     refresh: Refresh<'r>,
     keyring: Arc<Keyring>,
     presented: PresentedCredential,
-    /// The refresh's turn on the session. A replay gives it up.
+    /// The refresh's turn on the session. A replay gives its turn up early.
     turn: Option<Turn<'e>>,
-    /// The record for the next attempt; `None` if it must be read.
+    /// The record for the next attempt, or `None` if the record must be read.
     known: Option<ReadRecord>,
-    /// The user, once looked up; `None` if no directory answers for the session.
+    /// The directory's entry for the user, once looked up. The outer `None` means that the directory is not responsible
+    /// for the session.
     user: Option<Option<User>>,
     is_proof_used: bool,
     is_counted: bool,
-    /// The findings of an explanation, which counts, uses up and ends nothing; `None` for a request.
+    /// The findings of an explanation, which has no effects; `None` for a request.
     explained: Option<&'r mut ExplainedRefresh>,
 }
 
-/// The findings of an attempt, before the attempt has any effect.
+/// The findings of an attempt, before it has any effect.
 pub(super) struct JudgedRefresh<'r> {
     read: ReadRecord,
     now: Timestamp,
@@ -57,32 +58,47 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         let keyring = engine.keyring();
         let presented = PresentedCredential::authenticate(refresh.credential, &keyring)?;
         let (known, turn) = match begun.filter(|begun| begun.record.session.id == presented.session) {
-            Some(StartedRefresh { record, turn }) => (Some(record), turn),
+            Some(StartedRefresh { record, turn }) => (Some(record), Some(turn)),
+            None if explained.is_some() => (None, None),
             None => {
                 let turn = engine.turns.take(presented.session).await;
-                let recalled = || engine.recall_for_refresh(presented.session, presented.generation);
-                (explained.is_none().then(recalled).flatten(), turn)
+                (engine.recall_for_refresh(presented.session, presented.generation), Some(turn))
             }
         };
-        let (turn, user) = (Some(turn), None);
+        let user = None;
         let (is_proof_used, is_counted) = (false, false);
         Ok(Self { engine, refresh, keyring, presented, turn, known, user, is_proof_used, is_counted, explained })
     }
 
-    /// The user that the directory returned.
+    /// Returns the user that was found in the directory.
     pub(super) fn into_user(self) -> Option<User> {
         self.user.flatten()
     }
 
-    /// Makes one attempt. `None` if the record changed meanwhile: the next attempt decides on the new record.
+    /// Makes one attempt. Returns `None` if the record changed in the meantime. The next attempt then decides with the
+    /// new record.
     pub(super) async fn attempt(&mut self) -> Result<Option<IssuedTokens>, Error> {
-        let JudgedRefresh { read, now, profile, decision } = self.judge().await?;
         let has_expired = self.presented.has_expired(self.engine.clock.latest());
+        self.attempt_with(has_expired).await.map_err(|error| match error {
+            // A client whose token has expired logs in again, whatever else is wrong with the token.
+            Error::Denied(denial) if has_expired && NotGood::from_denial(denial).is_ok() => Denial::TokenExpired.into(),
+            error => error,
+        })
+    }
+
+    async fn attempt_with(&mut self, has_expired: bool) -> Result<Option<IssuedTokens>, Error> {
+        let judged = self.judge().await?;
+        let repeats = self.repeats(&judged);
+        let JudgedRefresh { read, now, profile, decision } = judged;
         if read.is_recalled && (decision != Decision::Rotate || has_expired) {
-            // Only the swap of a rotation detects whether the record has changed.
+            // The record has changed. Only the swap of a rotation detects this.
             return Ok(None);
         }
-        if has_expired && !decision.repeats() && !matches!(decision, Decision::Reuse(_)) {
+        if has_expired && !repeats {
+            // An expired token ends nothing, but its reuse is logged.
+            if let Decision::Reuse(reuse) = decision {
+                self.engine.tell_reuse(&read.session, reuse, &self.refresh);
+            }
             return Err(Denial::TokenExpired.into());
         }
         let how = match decision {
@@ -97,7 +113,12 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
                 return Err(Denial::Ahead.into());
             }
             Decision::Reuse(reuse) => return self.judge_reuse(&read.session, reuse, now).await,
-            Decision::Replay => return self.replay(read.session, now).await,
+            Decision::Replay => {
+                if has_expired {
+                    audit::repeated(&read.session, self.refresh.origin);
+                }
+                return self.replay(read.session, now).await;
+            }
             Decision::Rotate => IssueKind::Rotated,
             Decision::Reissue => IssueKind::Reissued,
             Decision::Ahead { fast_forward: true } => IssueKind::FastForwarded,
@@ -108,10 +129,29 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         self.write(&read, change, how, now).await
     }
 
-    /// Reads the record, checks who presents the credential, asks the directory, and decides.
+    /// Returns whether an attempt would make good a lost reply. If the credential was not exchanged last, this does not
+    /// query the directory.
+    pub(super) async fn would_repeat(&mut self) -> Result<bool, Error> {
+        let read = self.read().await?;
+        if read.session.status != Status::Live || self.presented.generation != read.session.previous {
+            return Ok(false);
+        }
+        self.known = Some(read);
+        let judged = self.judge().await?;
+        Ok(self.repeats(&judged))
+    }
+
+    /// Returns whether the decision makes good a lost reply. An expired token is accepted only while its successor is
+    /// unused, also within `grace`.
+    fn repeats(&self, judged: &JudgedRefresh<'_>) -> bool {
+        let has_expired = self.presented.has_expired(self.engine.clock.latest());
+        judged.decision.repeats() && !(has_expired && judged.read.session.confirmed)
+    }
+
+    /// Reads the record, checks the credential and its presenter, queries the directory, and decides.
     pub(super) async fn judge(&mut self) -> Result<JudgedRefresh<'r>, Error> {
         let mut read = self.read().await?;
-        // Confirmations that are not written to the store yet count, too.
+        // Confirmations that are not yet written to the store also count.
         read.session.confirmed |= self.engine.confirmations.has(read.session.id, read.session.current);
         if let Some(explained) = &mut self.explained {
             explained.session = Some(read.session.clone());
@@ -125,22 +165,22 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         Ok(JudgedRefresh { read, now, profile, decision })
     }
 
-    /// The record for this attempt, if the credential is authentic for it.
+    /// The record for this attempt. Fails unless the credential is authentic for the record.
     async fn read(&mut self) -> Result<ReadRecord, Error> {
         let record = match self.known.take() {
             Some(record) => Some(record),
             None => self.engine.read_for_refresh(self.presented.session).await?,
         };
         let record = record.ok_or(Denial::UnknownRefreshToken)?;
-        // A browser's session has no refresh token: only the gate itself renews it.
+        // A browser session has no refresh token, because only the gate renews it.
         let is_refreshed = record.session.browser.is_none();
         let is_good = is_refreshed && self.presented.proves(&record.session);
         if is_good { Ok(record) } else { Err(Denial::UnknownRefreshToken.into()) }
     }
 
-    /// Checks key, certificate, client and endpoint, before anything that could change or end the session.
+    /// Checks key, certificate, client and endpoint, before anything can change or end the session.
     async fn check_presenter(&mut self, session: &Session) -> Result<(), Error> {
-        // An explanation has no request that could prove a key.
+        // An explanation has no request that could contain a proof of a key.
         if self.explained.is_none() {
             proves_key(session, &self.refresh)?;
             presents_certificate(session, &self.refresh)?;
@@ -150,7 +190,8 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
             }
         }
         let judged = belongs(session, &self.refresh);
-        if judged == Err(Denial::OtherClient) && self.explained.is_none() {
+        let has_expired = self.presented.has_expired(self.engine.clock.latest());
+        if judged == Err(Denial::OtherClient) && self.explained.is_none() && !has_expired {
             self.engine.judge_other_client(session, &self.refresh).await?;
         }
         Ok(judged?)
@@ -178,20 +219,21 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         })
     }
 
-    /// Ends the session for a reuse, unless the token's own refresh at this gate is in doubt: then repeats its reply.
+    /// Ends the session because of a reuse. The exception is a token whose own refresh at this gate is in doubt: its
+    /// reply is repeated.
     async fn judge_reuse(
         &mut self,
         session: &Session,
         reuse: Reuse,
         now: Timestamp,
     ) -> Result<Option<IssuedTokens>, Error> {
-        // The client may have continued at another gate meanwhile (requirement C9).
+        // The client may have continued at another gate in the meantime (requirement C9).
         self.engine.is_recent(self.refresh.arrived)?;
         let Some(own) = self.engine.written_in_doubt(session, self.presented.generation).await? else {
             return Err(self.engine.reused(session, reuse, &self.refresh).await?.into());
         };
         let id = own.id;
-        // The replay must not give up the turn: the refresh in doubt is answered once.
+        // The replay must keep the turn, so that a refresh in doubt gets only one reply.
         let turn = self.turn.take();
         let issued = self.replay(own, now).await?;
         self.turn = turn;
@@ -201,10 +243,10 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         Ok(issued)
     }
 
-    /// Returns the current pair again: the same bytes, if key and time allow it. `None` if the session changed
-    /// meanwhile.
+    /// Returns the current pair again, with the same bytes if the key and the remaining time allow it. Returns `None`
+    /// if the session changed in the meantime.
     async fn replay(&mut self, session: Session, now: Timestamp) -> Result<Option<IssuedTokens>, Error> {
-        // The pair is bound to the key of the request that received it first.
+        // The pair is bound to the key in the request that first received it.
         if session.bound_to.is_some() && session.bound_to != self.refresh.proof.as_ref().map(OnceProof::key) {
             return Err(Denial::OtherSessionKey.into());
         }
@@ -221,13 +263,14 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         let scope = still_granted(&last.scope, self.refresh.client, self.user.as_ref().and_then(Option::as_ref));
         let claims = claims_now(&session, self.user.as_ref());
         let allowed = scope == last.scope && claims == session.claims;
-        // Near the session's end, no new token would live longer.
+        // Near the session's end, a new token would not live longer than the current one.
         let longest = left * 2 >= life || last.access_expires.as_secs() >= session.expires.as_secs();
         if same_keys && allowed && longest {
-            // Nothing is written from here on, so the turn ends: refreshes that wait for replicas wait together, not
-            // one after the other.
+            // From here on this refresh only reads, so release the turn. Refreshes that wait for replicas can then wait
+            // concurrently instead of one after the other.
             drop(self.turn.take());
-            // The rotation may have been read before it was acknowledged (requirement C14).
+            // The rotation may have been read before it was acknowledged, so wait until it is durable (requirement
+            // C14).
             engine.settle().await?;
             let issued = engine.pair(&self.keyring, &session, now, IssueKind::Replayed)?;
             engine.count_replay(&session);
@@ -262,7 +305,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         }
     }
 
-    /// Counts the rotation against the session's limit, once over all attempts.
+    /// Counts the rotation against the session's limit, only once for all attempts.
     fn count_rotation(&mut self, session: &Session) -> Result<(), Denial> {
         if !self.is_counted {
             self.engine.limits.rotation(session.id).inspect_err(|denial| {
@@ -295,18 +338,18 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
             .ok_or(Error::from(Fault::Contention))?;
         change.record.claims = claims_now(session, user);
         if let (Some(_), Some(proof)) = (session.bound_to, &refresh.proof) {
-            // A confidential client may change its key: its refresh tokens are bound to its secret.
+            // A confidential client may change its key, because its refresh tokens are bound to its secret.
             change.record.bound_to = Some(proof.key());
         }
         if session.certificate.is_some() {
-            // A confidential client may also renew its certificate.
+            // A confidential client may also change its certificate.
             change.record.certificate = refresh.certificate;
         }
         Ok(change)
     }
 
-    /// Swaps the new record in, and signs its pair. `None` if another request changed the session, or the session
-    /// ended: the next attempt decides on the new record.
+    /// Swaps in the new record, and signs its pair. Returns `None` if another request changed the session, or the
+    /// session ended. The next attempt then decides with the new record.
     async fn write(
         &mut self,
         read: &ReadRecord,
@@ -318,9 +361,10 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         let (engine, id) = (self.engine, read.session.id);
         let raised = raised.map(|raised| raised_minimum(id, raised, engine.leeway));
         engine.is_recent(self.refresh.arrived)?;
-        // Read before the swap, as before a load: the swap returns the record if another request has changed it.
+        // Read this before the swap, just as before a load, because the swap returns the record if another request has
+        // changed it.
         let minimum_known = engine.revocations.minimum(id);
-        // The swap is polled first: the token is signed while the store writes.
+        // The swap is polled first, so that the token is signed while the store writes.
         let (swapped, issued) =
             tokio::join!(engine.swap(read.session.revision, record.clone(), raised.clone()), async {
                 engine.pair(&self.keyring, &record, now, how)
@@ -335,7 +379,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         match swapped {
             Swap::Swapped => {
                 self.publish(&record, raised.as_ref(), how);
-                // If signing fails, the session has rotated all the same, as if the reply were lost.
+                // If signing fails, the session has still rotated, as if the reply were lost.
                 Ok(Some(issued?))
             }
             Swap::Changed(now) => {
@@ -346,7 +390,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         }
     }
 
-    /// Publishes the rotation at this gate, after the store has it.
+    /// Publishes the rotation at this gate, once the store has written it.
     fn publish(&self, record: &Session, raised: Option<&Revocation>, how: IssueKind) {
         let (engine, origin) = (self.engine, self.refresh.origin);
         engine.keep_written(record);
