@@ -326,7 +326,8 @@ async fn p16_a_gate_begins_in_an_empty_folder_with_init_and_nothing_is_overwritt
     let ran = place.run(&[], "");
     assert!(ran.code == Some(2) && ran.stderr.contains("rotogate init"), "{ran:?}");
 
-    assert!(place.done(&["init"], "").stdout.contains("gateway.toml check"));
+    let said = place.done(&["init"], "").stdout;
+    assert!(said.contains("gateway.toml check") && said.ends_with("\n\nNothing is left to fill in\n"), "{said}");
     let written = fs::read_to_string(&file).unwrap();
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644, "a service reads it, too");
     let mut check = place.command();
@@ -468,7 +469,7 @@ async fn p20_fifty_thousand_users_are_imported_all_or_none() {
     let file = private(&place, "old.jsonl", lines(HASH));
     let said = place.fails(&["user", "import", &file], "");
     for part in
-        ["50000 more are beyond 2000", "nothing was imported", &format!("import {file} --to sqlite:data/users.db")]
+        ["50000 more would exceed 2000", "nothing was imported", &format!("import {file} --to sqlite:data/users.db")]
     {
         assert!(said.contains(part), "{said}");
     }
@@ -548,7 +549,15 @@ fn b54_an_import_writes_all_of_its_files_or_none() {
     assert!(said.contains("idp.secret exists already"), "{said}");
     assert_eq!(fs::read_dir(place.path("new")).unwrap().count(), 1, "nothing else was written");
     fs::remove_file(place.path("new/idp.secret")).unwrap();
-    assert!(place.done(&import, "").stdout.contains("Not as in oauth2-proxy:"));
+    let said = place.done(&import, "").stdout;
+    assert!(said.starts_with("Not as in oauth2-proxy:"), "{said}");
+    let (remarks, open) = said.split_once("Fill in before the start:\n\n").unwrap();
+    assert!(
+        open.starts_with("- server.public_url: redirect_url: is not there") && !remarks.contains("redirect_url:"),
+        "{said}"
+    );
+    let uri = "- endpoints[0].path: register the redirect URI http://localhost:4180/oauth2/callback at the provider\n";
+    assert!(open.ends_with(uri) && !open.contains("secret_file"), "{said}");
     let mode = |name: &str| fs::metadata(place.path(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("new/idp.secret"), mode("new/gateway.toml")), (0o600, 0o644));
     fs::remove_file(place.path("new/idp.secret")).unwrap();
@@ -600,4 +609,8 @@ async fn b54_init_writes_a_configuration_with_a_login_of_browsers() {
     assert_eq!(gate.call(Method::GET, "/hello", &by_cookie[..1], "").await.status, StatusCode::UNAUTHORIZED);
     // `--browser` cannot be combined with an application's client.
     assert_eq!(place.run(&["init", "--dir", "x", "--browser", "own", "--client", "web"], "").code, Some(2));
+    let open = &place.json(&["init", "--dir", "x", "--browser", "oidc"], "")["to_fill_in"];
+    let keys: Vec<_> = open.as_array().unwrap().iter().map(|open| open["key"].as_str().unwrap()).collect();
+    let client = ["endpoints[0].client.id", "endpoints[0].client.secret_file", "endpoints[0].path"];
+    assert_eq!(keys, [&["issuers[0].url", "issuers[0].preset"], &client[..]].concat());
 }

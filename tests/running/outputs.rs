@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 
 use http::{Request, StatusCode};
 use serde_json::Value;
@@ -74,6 +74,63 @@ fn p29_the_search_for_debug_text_finds_it() {
     }
     for text in ["127.0.0.1:80", "Firefox (X11)", "passed", "/x", "None of them", "2026-01-31T00:00:00Z"] {
         assert!(!is_debug(text), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn p16_a_terminal_shows_the_admin_page_whom_to_log_in_as_and_a_short_line_for_each_request() {
+    let [address, admin] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
+    let config = CONFIG.replacen("127.0.0.1:0", &address.to_string(), 1).replacen("127.0.0.1:0", &admin.to_string(), 1);
+    let place = Place::new(&config);
+    let on_terminal = |output: &str| {
+        // The time limit ends the gate even if the test fails.
+        let gate = format!("echo $$ >pid; exec timeout --foreground 100 {}", support::binary().display());
+        let mut command = Command::new("script");
+        command.args(["-qefc", &gate, output]).current_dir(place.path("")).stdin(Stdio::null()).stdout(Stdio::null());
+        Running { place: &place, child: command.spawn().unwrap(), address }
+    };
+    let ended = |mut gate: Running<'_>, output: &str| {
+        assert!(
+            Command::new("sh").args(["-c", "kill $(cat pid)"]).current_dir(place.path("")).status().unwrap().success()
+        );
+        gate.child.wait().unwrap();
+        gate.lines(output).join("\n")
+    };
+    let gate = on_terminal("first");
+    gate.serves("/private?q=in-the-query", StatusCode::UNAUTHORIZED).await;
+    gate.serves("/public/a", StatusCode::OK).await;
+    let lines = gate.lines("first");
+    let password = lines.iter().find_map(|line| line.trim().strip_prefix("password  ")).unwrap();
+    let form = format!("grant_type=password&client_id=web&username=demo&password={password}");
+    let login = Request::post(format!("http://{address}/connect/token"));
+    let login = login.header("content-type", "application/x-www-form-urlencoded").body(form.into()).unwrap();
+    assert_eq!(support::send(login).await.status, StatusCode::OK);
+    let first = ended(gate, "first");
+    let page = format!("admin page  http://{admin}/ui/\n    sign in     with the token: cat data/admin.token\n");
+    assert!(first.contains(&page) && !first.contains("is lost") && !first.contains("in-the-query"), "{first}");
+    for (begin, end) in [
+        ("GET /private 401 no_credential ", " ms"),
+        ("GET /public/a 200 passed ", " ms"),
+        ("POST /connect/token 200 answered web ", " ms"),
+    ] {
+        let took = first.lines().filter_map(|line| line.strip_prefix(begin)?.strip_suffix(end)?.parse::<u64>().ok());
+        assert_eq!(took.count(), 1, "{begin}: {first}");
+    }
+    // Without the user of the first start, the lines are for another user.
+    place.done(&["user", "add", "ada"], "correct horse");
+    for name in ["demo", "ada", "NAME"] {
+        let gate = on_terminal(name);
+        gate.serves("/public/a", StatusCode::OK).await;
+        let said = ended(gate, name);
+        let advice = match name {
+            "NAME" => "To add a user: rotogate user add NAME".to_owned(),
+            name => format!("If the password of {name} is lost, set a new one: rotogate user passwd {name}\n"),
+        };
+        let username = if name == "NAME" { "USERNAME" } else { name };
+        assert!(said.contains(&advice) && said.contains(&format!("username={username} ")), "{said}");
+        if name != "NAME" {
+            place.done(&["user", "remove", name], "");
+        }
     }
 }
 

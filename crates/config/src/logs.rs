@@ -20,9 +20,9 @@ pub enum LogFormat {
 /// `[log]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
-    /// The format of the log's lines.
-    pub format: LogFormat,
-    /// The level of the log: events of this level and above.
+    /// The format of the lines of the application log and the access log. `None` to choose the format by the output.
+    pub format: Option<LogFormat>,
+    /// The lowest level of events that are logged.
     pub level: Level,
     /// The output.
     pub output: LogOutput,
@@ -35,12 +35,13 @@ pub enum LogOutput {
     Stderr,
     /// Standard output.
     Stdout,
-    /// A file, to append to.
+    /// A file, to which lines are appended.
     File(PathBuf),
 }
 
 impl LogOutput {
-    /// Why the file cannot be created, if its folder is missing, and what to do. The gate creates no folder of logs.
+    /// If the folder of the file is missing, returns an error message with the remedy. The gate does not create folders
+    /// for logs.
     pub fn missing_folder(&self) -> Option<String> {
         let Self::File(path) = self else { return None };
         let folder = private_file::parent(path);
@@ -60,22 +61,22 @@ impl std::fmt::Display for LogOutput {
     }
 }
 
-/// `[access_log]`: a line for each request.
+/// `[access_log]`: the log with a line for each request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessLogConfig {
-    /// Whether it is written.
+    /// Whether the access log is written.
     pub enabled: bool,
-    /// The format of the log's lines.
-    pub format: LogFormat,
+    /// The format of the lines. `None` to choose the format by the output.
+    pub format: Option<LogFormat>,
     /// The output.
     pub output: LogOutput,
-    /// The bytes that may wait to be written.
+    /// The number of bytes that may wait to be written.
     pub buffer: usize,
-    /// How long a line may wait.
+    /// How long a line may wait to be written.
     pub flush_interval: Duration,
-    /// The share of passed requests that get a line.
+    /// The share of successful requests that are logged.
     pub sample: Sample,
-    /// Routes with a rule of their own, by id.
+    /// The routes that have their own rule, by id.
     pub routes: BTreeMap<Box<str>, RouteLog>,
 }
 
@@ -93,22 +94,21 @@ impl Sample {
     }
 }
 
-/// The requests of a route that get a line, if not all of them.
+/// Which requests of a route are logged, if not all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteLog {
     /// Nothing.
     Nothing,
-    /// Requests that did not pass, or whose status is not 2xx or 3xx.
+    /// Requests that the gate refused, or whose status is not 2xx or 3xx.
     Errors,
 }
 
-/// `[audit_log]`: a line for each security event and each change by an operator.
+/// `[audit_log]`: the log with a line for each security event and each change by an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditLogConfig {
-    /// The output, where every line is JSON. With `None`, lines go to the output of the application log, in
-    /// its format.
+    /// The output, in which every line is JSON. If `None`, the lines are written to the application log in its format.
     pub output: Option<LogOutput>,
-    /// How much of a client's address the lines have.
+    /// How much of a client's address is written.
     pub addresses: LogAddresses,
     /// The behaviour while no line of the audit log can be written.
     pub on_failure: OnAuditFailure,
@@ -119,8 +119,7 @@ pub struct AuditLogConfig {
 pub enum OnAuditFailure {
     /// The gate works as before. Lost lines are counted.
     Continue,
-    /// No session begins or continues, no token is issued, and operators can change nothing. Only revocations are never
-    /// refused.
+    /// Logins, refreshes, new tokens and changes by operators are refused. Revocations are still accepted.
     Refuse,
 }
 
@@ -129,7 +128,7 @@ pub enum OnAuditFailure {
 pub enum LogAddresses {
     /// The whole address.
     Full,
-    /// The first 24 bits of an IPv4 address, 48 of an IPv6 address.
+    /// The first 24 bits of an IPv4 address, or the first 48 bits of an IPv6 address.
     Prefix,
     /// Nothing.
     None,

@@ -21,8 +21,9 @@ const ERRORS: &str = "errors";
 
 section! {
     impl LogConfig, read by pub(super) read_keys(section, dir: &Path) {
-        /// Format of both logs. `"json"`: each line is one flat object, for a log server.
-        reload format: LogFormat = get_or(value::word_of, LogFormat::Text),
+        /// Format of both logs. `"json"`: each line is one flat object, for a log server. `"text"`: `key=value`
+        /// pairs. Unset: text, but on a terminal the access log has one short line for each request.
+        reload format: Option<LogFormat> = get(value::word_of),
         /// Lowest level to log: error, warn, info, debug or trace; not for the access log and audit events. Write
         /// debug to find a fault, and warn to save disk space.
         reload level: Level = get_or(value::word_of, Level::INFO),
@@ -36,12 +37,12 @@ section! {
         /// false: there is no access log, because another proxy writes one.
         reload enabled: bool = get_or(value::boolean, true),
         /// Format of the lines: that of `[log]`.
-        no_key format: LogFormat = by { section.for_tests().get_or("format", value::word_of, log.format) },
+        no_key format: Option<LogFormat> = by { section.for_tests().get("format", value::word_of).or(log.format) },
         /// `"stderr"`, `"stdout"`, or a path, which SIGUSR1 reopens.
         reload output: LogOutput = get_or(read_output(dir), LogOutput::Stderr),
         /// Buffer for lines to write. Lines beyond that are dropped and counted.
         fixed buffer: usize = get_or(value::size(64 << 10, 1 << 30), 1 << 20),
-        /// Longest time that a line waits.
+        /// Longest time that a line waits to be written.
         fixed flush_interval: Duration = get_or(
             value::duration_within(Duration::from_millis(10), SECOND),
             Duration::from_millis(200)
@@ -49,7 +50,7 @@ section! {
         /// Part of the requests with status 2xx or 3xx to log, from 0 to 1. Others always have a line. Lower it if
         /// the lines cost too much.
         reload sample: Sample = get_or(read_sample, Sample::ALL),
-        // `[[routes]]` has them.
+        // The rules of routes are read from `[[routes]]`.
         no_key routes: BTreeMap<Box<str>, RouteLog> = by { BTreeMap::new() },
     }
 }
@@ -59,8 +60,8 @@ section! {
         /// Separate output for audit events, in JSON. Unset: the application log. Set it if others may read the
         /// application log, or keep it for less long.
         reload output: Option<LogOutput> = get(read_audit_output(dir, log, access)),
-        /// `"refuse"`: while the output cannot be written, logins, refreshes and changes get 503; revocations do not.
-        /// Write it if no login may go unrecorded.
+        /// `"refuse"`: while the output cannot be written, logins, refreshes and changes get 503, but revocations are
+        /// accepted. Write it if every login must be recorded.
         reload on_failure: OnAuditFailure = get_or(read_on_failure(output.is_some()), OnAuditFailure::Continue),
         /// Addresses of clients: `"full"`, `"prefix"` (/24 and /48) or `"none"`. Write another value if data
         /// protection demands it.
@@ -91,7 +92,7 @@ impl Words for OnAuditFailure {
     const WORDS: &'static [(&'static str, Self)] = &[("continue", Self::Continue), ("refuse", Self::Refuse)];
 }
 
-/// Reads the output, which no other log may have.
+/// Reads the output, which must differ from the outputs of the other logs.
 fn read_audit_output(
     dir: &Path,
     log: &LogConfig,

@@ -3,17 +3,20 @@
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use secrecy::ExposeSecret;
 use serde::Serialize;
 use tracing::field::display;
 
-use super::CommandResult;
 use super::output::Output;
+use super::{CommandResult, init};
 use crate::server::{PublicAddress, Server};
 use rotogate::program::OAUTH2;
 use rotogate_config::{Config, LogFormat};
 use rotogate_core::client::Grant;
+use rotogate_directories::users::UsersFile;
+use rotogate_directories::users::edit::list;
 use rotogate_proxy::UpstreamUrl;
 
 /// The parts of the configuration that the greeting needs.
@@ -24,6 +27,11 @@ pub(super) struct Greeting {
     login_page: Option<String>,
     echo: bool,
     public_url: String,
+    admin_token: PathBuf,
+    /// `None` if the users are not in a file.
+    users: Option<UsersFile>,
+    /// The command `rotogate` for this configuration.
+    program: String,
     /// Whether log and greeting are for programs.
     is_json: bool,
 }
@@ -45,6 +53,7 @@ struct FirstUserReport {
 impl Greeting {
     pub(super) fn new(config: &Config) -> Self {
         let endpoint = config.endpoints.iter().find(|endpoint| endpoint.dialect == OAUTH2);
+        let file = config.source.file();
         Self {
             client: config
                 .clients
@@ -57,7 +66,13 @@ impl Greeting {
             token_path: endpoint.map(|endpoint| endpoint.path.replace("/{account}/", "/")),
             echo: config.upstreams.iter().any(|upstream| upstream.urls.contains(&UpstreamUrl::Echo)),
             public_url: config.server.public_url.to_string().trim_end_matches('/').to_owned(),
-            is_json: config.log.format == LogFormat::Json,
+            admin_token: config.admin.token_file.clone(),
+            users: config.users_file().ok(),
+            program: match file == Path::new(init::FILE) {
+                true => "rotogate".to_owned(),
+                false => format!("rotogate --config {}", file.display()),
+            },
+            is_json: config.log.format == Some(LogFormat::Json),
         }
     }
 
@@ -89,16 +104,24 @@ impl Greeting {
     fn text(&self, started: &StartReport, public: &[PublicAddress]) -> String {
         let mut text = String::from("rotogate listens on");
         public.iter().for_each(|public| text.push_str(&format!(" {public}")));
-        if let Some(admin) = started.admin {
-            text.push_str(&format!("; for operators on http://{admin} (/livez, /readyz)"));
-        }
         text.push('\n');
-        if let Some(first) = &started.first_user {
+        if let Some(admin) = started.admin {
             text.push_str(&format!(
-                "\nA first user was made. The password is shown this once:\n\n    username  {}\n    password  {}\n",
-                first.username, first.password
+                "\n    admin page  http://{admin}/ui/\n    sign in     with the token: cat {}\n",
+                self.admin_token.display()
             ));
         }
+        let known = self.known_user();
+        text.push_str(&match (&started.first_user, &known, &self.users) {
+            (Some(FirstUserReport { username, password }), ..) => format!(
+                "\nFirst user (the password is shown once):\n\n    username  {username}\n    password  {password}\n"
+            ),
+            (None, Some(name), _) => {
+                format!("\nIf the password of {name} is lost, set a new one: {} user passwd {name}\n", self.program)
+            }
+            (None, None, Some(_)) => format!("\nTo add a user: {} user add NAME\n", self.program),
+            (None, None, None) => String::new(),
+        });
         if let Some(page) = &self.login_page {
             text.push_str(&format!("\nBrowsers log in at {page}\n"));
         }
@@ -108,7 +131,7 @@ impl Greeting {
         if let (Some(client), Some(path)) = (&self.client, &self.token_path) {
             let (username, password) = match &started.first_user {
                 Some(first) => (first.username.as_str(), first.password.as_str()),
-                None => ("demo", "THE PASSWORD"),
+                None => (known.as_deref().unwrap_or("USERNAME"), "THE PASSWORD"),
             };
             let upstream = if self.echo {
                 "the echo upstream shows the identity headers that an upstream gets"
@@ -120,23 +143,31 @@ impl Greeting {
 Paste to try it:
 
     # log in
-    TOKENS=$(curl -s {base}{path} -d grant_type=password -d client_id={client} -d username={username} --data-urlencode 'password={password}'); echo "$TOKENS"
+    TOKENS=$(curl -sS {base}{path} -d grant_type=password -d client_id={client} -d username={username} --data-urlencode 'password={password}'); echo "$TOKENS"
     field() {{ printf '%s' "$1" | sed -E "s/.*\"$2\":\"([^\"]*)\".*/\1/"; }}
 
     # call: {upstream}
-    curl -s {base}/hello -H "Authorization: Bearer $(field "$TOKENS" access_token)"; echo
+    curl -sS {base}/hello -H "Authorization: Bearer $(field "$TOKENS" access_token)"; echo
 
     # refresh; at once again, as after a lost reply: the same pair
-    NEW=$(curl -s {base}{path} -d grant_type=refresh_token -d client_id={client} -d refresh_token=$(field "$TOKENS" refresh_token)); echo "$NEW"
-    curl -s {base}{path} -d grant_type=refresh_token -d client_id={client} -d refresh_token=$(field "$TOKENS" refresh_token); echo
+    NEW=$(curl -sS {base}{path} -d grant_type=refresh_token -d client_id={client} -d refresh_token=$(field "$TOKENS" refresh_token)); echo "$NEW"
+    curl -sS {base}{path} -d grant_type=refresh_token -d client_id={client} -d refresh_token=$(field "$TOKENS" refresh_token); echo
 
     # revoke, and call once more: 401
-    curl -s {base}{revocation} -d client_id={client} -d token=$(field "$NEW" refresh_token)
-    curl -si {base}/hello -H "Authorization: Bearer $(field "$NEW" access_token)" | head -1
+    curl -sS {base}{revocation} -d client_id={client} -d token=$(field "$NEW" refresh_token)
+    curl -sSi {base}/hello -H "Authorization: Bearer $(field "$NEW" access_token)" | head -1
 "#,
                 revocation = path.replace("/token", "/revocation"),
             ));
         }
         text
+    }
+
+    /// A user to log in as, preferably the one of the first start. The name needs no quotes in a shell or a form.
+    fn known_user(&self) -> Option<String> {
+        let is_plain = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._@-".contains(&b));
+        let users = list(self.users.as_ref()?).ok()?.into_iter();
+        let users = users.filter(|one| one.user.active && one.user.account.is_none() && is_plain(&one.username));
+        users.map(|one| one.username).min_by_key(|name| name != "demo")
     }
 }

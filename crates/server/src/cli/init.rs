@@ -14,10 +14,11 @@ mod oauth2_proxy;
 
 use super::output::Output;
 use super::{CommandResult, Failure};
-use rotogate_config::ProcessEnv;
+use rotogate_config::{Config, ProcessEnv};
 use rotogate_core::private_file::{self, Unpublished};
 
-const FILE: &str = "gateway.toml";
+/// The name of the configuration, unless `--config` says another.
+pub(super) const FILE: &str = "gateway.toml";
 
 #[derive(Debug, Args)]
 pub(super) struct InitOptions {
@@ -52,6 +53,13 @@ enum BrowserLoginKind {
     Oidc,
 }
 
+/// A key that the operator still has to fill in.
+#[derive(Serialize)]
+struct OpenKey {
+    key: String,
+    what: String,
+}
+
 #[derive(Serialize)]
 struct InitReport<'a> {
     file: &'a Path,
@@ -61,6 +69,7 @@ struct InitReport<'a> {
     /// The settings of an import that have no counterpart, or whose counterpart depends on a condition.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     remarks: &'a [oauth2_proxy::Remark],
+    to_fill_in: &'a [OpenKey],
 }
 
 pub(super) fn run(configured: &Path, options: &InitOptions, output: Output) -> CommandResult {
@@ -81,7 +90,7 @@ pub(super) fn run(configured: &Path, options: &InitOptions, output: Output) -> C
     let text = imported.text;
     // Does not write a configuration that a start would refuse.
     let checked = imported.without_feature.as_ref().unwrap_or(&text);
-    rotogate_config::parse(checked, &path, &ProcessEnv).map_err(|errors| {
+    let config = rotogate_config::parse(checked, &path, &ProcessEnv).map_err(|errors| {
         Failure::Usage(format!("nothing was written, because the configuration would be wrong:\n{errors}"))
     })?;
     let failed = |path: &Path, error: &io::Error| match error.kind() {
@@ -101,22 +110,55 @@ pub(super) fn run(configured: &Path, options: &InitOptions, output: Output) -> C
     write(&files).map_err(|(path, error)| failed(path, &error))?;
     let secrets = files.iter().map(|(file, ..)| file.clone()).filter(|file| *file != path).collect();
     let remarks = &imported.remarks[..];
-    output.write(&InitReport { file: &path, secrets, remarks }, || {
+    let to_fill_in = &open_keys(&config, options, remarks)[..];
+    output.write(&InitReport { file: &path, secrets, remarks, to_fill_in }, || {
         let path = path.display();
-        let makes = match (options.browser, &options.from_oauth2_proxy) {
+        let creates = match (options.browser, &options.from_oauth2_proxy) {
             (Some(BrowserLoginKind::Oidc), _) | (_, Some(_)) => "keys and a store in the folder data",
             (None | Some(BrowserLoginKind::Own), None) => {
                 "keys, a store and a user in the folder data, and prints the password and lines to paste"
             }
         };
-        let remarks: String =
-            remarks.iter().map(|remark| format!("- {}: {}\n", remark.setting, remark.why)).collect();
+        let other = remarks.iter().filter(|remark| remark.key.is_none());
+        let remarks: String = other.map(|remark| format!("- {}: {}\n", remark.setting, remark.why)).collect();
         let remarks = if remarks.is_empty() { remarks } else { format!("Not as in oauth2-proxy:\n{remarks}\n") };
+        let open: String = to_fill_in.iter().map(|OpenKey { key, what }| format!("\n- {key}: {what}")).collect();
+        let open = match open.is_empty() {
+            true => "Nothing is left to fill in".to_owned(),
+            false => format!("Fill in before the start:\n{open}"),
+        };
         format!(
             "{remarks}{path} is written. Next:\n\n    rotogate --config {path} check\n    rotogate --config {path}\n\nThe first start \
-             makes {makes}"
+             creates {creates}.\n\n{open}"
         )
     })
+}
+
+/// The keys that the operator still has to fill in.
+fn open_keys(config: &Config, options: &InitOptions, remarks: &[oauth2_proxy::Remark]) -> Vec<OpenKey> {
+    let open = |key: &str, what: String| OpenKey { key: key.to_owned(), what };
+    let of_import = remarks.iter().filter_map(|one| Some(open(one.key?, format!("{}: {}", one.setting, one.why))));
+    let mut keys: Vec<_> = of_import.collect();
+    if let Some(BrowserLoginKind::Oidc) = options.browser {
+        keys.extend(AT_PROVIDER_OPEN.map(|(key, what)| open(key, what.to_owned())));
+    }
+    // An import keeps the redirect URI unless it changes the URL of the gate.
+    let is_registered = options.from_oauth2_proxy.is_some()
+        && !keys.iter().any(|open| ["server.public_url", "server.tls"].contains(&&*open.key));
+    for (at, endpoint) in config.endpoints.iter().enumerate() {
+        let Some(client) = endpoint.browser.as_ref().and_then(|browser| browser.client.as_ref()) else { continue };
+        if client.key.is_none() && !client.secret_file.as_ref().is_some_and(|file| file.exists()) {
+            let what = "a file (mode 0600) with the client's secret, unless the client is public";
+            keys.push(open(&format!("endpoints[{at}].client.secret_file"), what.to_owned()));
+        }
+        if !is_registered {
+            let (url, path) = (config.server.public_url.to_string(), &endpoint.path);
+            let what =
+                format!("register the redirect URI {}{path}/callback at the provider", url.trim_end_matches('/'));
+            keys.push(open(&format!("endpoints[{at}].path"), what));
+        }
+    }
+    keys
 }
 
 /// Creates all of these files, or none of them. The error names the file that failed.
@@ -165,6 +207,12 @@ provider = "idp"
 client = { id = "web" }                # of a confidential client also secret_file = "idp.secret" (mode 0600)
 scopes = ["profile"]
 "#;
+/// The keys of [`AT_PROVIDER`] with a placeholder, and what to write.
+const AT_PROVIDER_OPEN: [(&str, &str); 3] = [
+    ("issuers[0].url", "the issuer of your provider, in place of https://id.example.com/realms/x"),
+    ("issuers[0].preset", "your provider, if it is not Keycloak"),
+    ("endpoints[0].client.id", "the client at the provider; the same in issuers[0].backchannel_logout.audience"),
+];
 /// The directory of a gate with its own users.
 const DIRECTORY: &str = r#"[directory]                            # the users; `rotogate user` edits the file
 path = "data/users.toml"               # made at the first start with the user demo
@@ -255,7 +303,14 @@ mod tests {
             let text = text(&options);
             let config = rotogate_config::parse(&text, Path::new("gateway.toml"), &ProcessEnv);
             let config = config.unwrap_or_else(|errors| panic!("{browser:?}: {errors}"));
-            assert_eq!(config.directories.is_empty(), matches!(browser, Some(BrowserLoginKind::Oidc)));
+            let is_oidc = matches!(browser, Some(BrowserLoginKind::Oidc));
+            assert_eq!(config.directories.is_empty(), is_oidc);
+            let open: Vec<_> = open_keys(&config, &options, &[]).into_iter().map(|open| open.key).collect();
+            let (secret, path) = ("endpoints[0].client.secret_file", "endpoints[0].path");
+            let keys = AT_PROVIDER_OPEN.map(|(key, _)| key).into_iter().chain([secret, path]);
+            assert_eq!(open, keys.filter(|_| is_oidc).collect::<Vec<_>>());
+            assert!(open.iter().all(|key| key == secret || config.source.is_in_file(key)), "{open:?}");
+            assert_eq!(text.contains("example.com"), is_oidc, "a placeholder");
         }
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderValue, Request, StatusCode, Version};
 
-use super::line::{LogLine, key};
+use super::line::{Bare, LogLine, key};
 use super::writer::Sink;
 use rotogate::gate::{Reason, Verdict, Who};
 use rotogate_config::{LogFormat, RouteLog, Sample};
@@ -27,6 +27,8 @@ use rotogate_kit::exchange::ExchangeEnd;
 pub(crate) struct AccessLog {
     pub(super) sink: Arc<Sink>,
     pub(super) format: LogFormat,
+    /// Whether a line has only method, path, status, outcome, client and duration, for a terminal.
+    pub(super) is_short: bool,
     pub(super) sample: Sample,
     pub(super) routes: BTreeMap<Box<str>, RouteLog>,
     /// The gate's own issuer, which lines about its tokens leave out.
@@ -209,6 +211,12 @@ impl AccessLog {
 
     /// A line with the fields of a request head.
     fn head(&self, head: &Head<'_>) -> LogLine {
+        if self.is_short {
+            let mut line = LogLine::fields(LogFormat::Text);
+            line.bytes(Bare, head.method);
+            line.bytes(Bare, &super::without_key(head.path));
+            return line;
+        }
         let mut line = LogLine::new(self.format, head.micros);
         line.word(key!("event.dataset"), "rotogate.access");
         line.word(key!("http.request.id"), head.id);
@@ -302,6 +310,18 @@ fn add_who(line: &mut LogLine, who: &Who, own_issuer: &str) {
     }
 }
 
+/// The client of a short line, or else its subject. A token without a verified signature names nobody.
+fn short_name(who: &Who) -> Option<&str> {
+    let (client, subject) = match who {
+        Who::Caller(caller) => (caller.client(), Some(caller.subject())),
+        Who::Issued(recipient) => (recipient.client.as_deref(), Some(&*recipient.subject)),
+        Who::HeldUp(held_up) => (held_up.client.as_deref(), held_up.subject.as_deref()),
+        Who::Refused(refused) if refused.is_proved => (refused.says.client.as_deref(), refused.says.subject.as_deref()),
+        Who::Refused(_) => (None, None),
+    };
+    client.or(subject)
+}
+
 /// Adds the fields of the upstream. `took` is the whole time until the head of the response.
 fn add_upstream(line: &mut LogLine, sent: &UpstreamFields<'_>, took: Duration) {
     if let Some(upstream) = sent.upstream {
@@ -327,7 +347,7 @@ impl AccessLogLine {
 
     /// Adds the trace.
     pub(crate) fn set_trace(&mut self, trace: &Trace) {
-        if let Some(line) = &mut self.line {
+        if let Some(line) = self.line.as_mut().filter(|_| !self.log.is_short) {
             trace.log(|key, value| line.word(key, value));
         }
     }
@@ -349,6 +369,14 @@ impl AccessLogLine {
         self.write_head();
         let Some(line) = &mut self.line else { return };
         self.is_answered = true;
+        if self.log.is_short {
+            line.number(Bare, u64::from(status.as_u16()));
+            line.word(Bare, reason.word());
+            if let Some(name) = verdict.and_then(Verdict::who).and_then(short_name) {
+                line.text(Bare, name);
+            }
+            return;
+        }
         line.number(key!("http.response.status_code"), u64::from(status.as_u16()));
         line.word(key!("rotogate.outcome"), reason.word());
         if let Some(detail) = reason.detail() {
@@ -394,13 +422,22 @@ impl Drop for AccessLogLine {
         // line.
         self.write_head();
         let Some(mut line) = self.line.take() else { return };
+        let took = self.log.time.monotonic().saturating_sub(self.began);
+        if self.log.is_short {
+            if !self.is_answered {
+                line.word(Bare, Reason::CLIENT_GONE.word());
+            }
+            line.number(Bare, nanos(took) / 1_000_000);
+            line.raw(" ms");
+            return line.end(|bytes| self.log.sink.access(bytes));
+        }
         if !self.is_answered {
             line.word(key!("rotogate.outcome"), Reason::CLIENT_GONE.word());
         }
         if let Some(status) = self.end.grpc {
             line.number(key!("rpc.grpc.status_code"), status);
         }
-        line.number(key!("event.duration"), nanos(self.log.time.monotonic().saturating_sub(self.began)));
+        line.number(key!("event.duration"), nanos(took));
         line.number(key!("http.request.body.size"), self.end.received);
         line.number(key!("http.response.body.size"), self.end.sent);
         line.word(key!("rotogate.end"), self.end.end);

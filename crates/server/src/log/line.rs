@@ -86,6 +86,22 @@ impl FieldKey for &str {
     }
 }
 
+/// The key of a value that stands alone, in a line that begins without a time.
+#[derive(Clone, Copy)]
+pub(crate) struct Bare;
+
+impl FieldKey for Bare {
+    fn write(self, _: LogFormat, bytes: &mut Vec<u8>) {
+        if !bytes.is_empty() {
+            bytes.push(b' ');
+        }
+    }
+
+    fn write_before_string(self, format: LogFormat, bytes: &mut Vec<u8>) {
+        self.write(format, bytes);
+    }
+}
+
 /// A [`Known`] key.
 macro_rules! key {
     ($name:literal) => {
@@ -385,6 +401,16 @@ mod tests {
             written(LogFormat::Text, fill),
             "2023-11-14T22:13:20.000042Z event.dataset=x url.path=\"/a b\\\"\\n\\u0085é\" n=18446744073709551615 s=-1 f=false a=127.0.0.1\n"
         );
+    }
+
+    #[test]
+    fn o18_a_value_without_a_key_is_one_word_or_in_quotes() {
+        let mut line = LogLine::fields(LogFormat::Text);
+        for text in ["GET", "/a", "x 4 ms\nGET /\u{1b}[2J\"\u{202e}"] {
+            line.text(Bare, text);
+        }
+        let written = "GET /a \"x 4 ms\\nGET /\\u001b[2J\\\"\\u202e\"";
+        assert_eq!(String::from_utf8_lossy(line.written()), written);
     }
 
     #[test]

@@ -119,7 +119,8 @@ pub(crate) fn prepare(
     let access_log = match access.enabled {
         true => Some(AccessLog {
             sink: open(&access.output, "access_log.output")?,
-            format: access.format,
+            format: access.format.unwrap_or(LogFormat::Text),
+            is_short: access.format.is_none() && is_terminal(&access.output),
             sample: access.sample,
             routes: access.routes.clone(),
             own_issuer: own_issuer.to_owned(),
@@ -137,14 +138,18 @@ pub(crate) fn prepare(
     };
     // Colours are for a terminal without `NO_COLOR` (https://no-color.org), not for a file or a journal.
     let wanted = std::env::var_os("NO_COLOR").is_none_or(|unwanted| unwanted.is_empty());
-    let is_terminal = match log.output {
+    let (format, colours) = (log.format.unwrap_or(LogFormat::Text), wanted && is_terminal(&log.output));
+    let outputs = event::Outputs { sink: app, format, audit: audit_sink, colours };
+    let audit = (audit.addresses, audit.on_failure);
+    Ok(PreparedLogs { filter, outputs, audit, access: access_log, sinks })
+}
+
+fn is_terminal(output: &LogOutput) -> bool {
+    match output {
         LogOutput::Stderr => io::stderr().is_terminal(),
         LogOutput::Stdout => io::stdout().is_terminal(),
         LogOutput::File(_) => false,
-    };
-    let outputs = event::Outputs { sink: app, format: log.format, audit: audit_sink, colours: wanted && is_terminal };
-    let audit = (audit.addresses, audit.on_failure);
-    Ok(PreparedLogs { filter, outputs, audit, access: access_log, sinks })
+    }
 }
 
 /// Writes `tracing` events from now on. May be called once in a process.

@@ -35,6 +35,9 @@ pub(super) struct Remark {
     /// The name of the setting, and the file or flag that sets it. Never its value.
     pub(super) setting: String,
     pub(super) why: String,
+    /// The key whose value the operator still has to write.
+    #[serde(skip)]
+    pub(super) key: Option<&'static str>,
     /// The beginning of the line that it is about, if the configuration has one.
     #[serde(skip)]
     line: Option<&'static str>,
@@ -109,8 +112,17 @@ impl Import {
         self.imported.remarks.push(Remark {
             setting: place.unwrap_or_else(|| setting.to_owned()),
             why: why.into(),
+            key: None,
             line,
         });
+    }
+
+    /// A remark about a key whose value the operator still has to write.
+    fn fill_in(&mut self, key: &'static str, setting: &str, why: impl Into<String>) {
+        self.remark(setting, why);
+        if let Some(remark) = self.imported.remarks.last_mut() {
+            remark.key = Some(key);
+        }
     }
 
     fn write(mut self) -> Result<Imported, String> {
@@ -120,7 +132,7 @@ impl Import {
                 Fate::None(why) => why,
                 Fate::Unknown => "is not known to this version of rotogate, and was not read",
             };
-            Some(Remark { setting: setting.place.clone(), why: why.to_owned(), line: None })
+            Some(Remark { setting: setting.place.clone(), why: why.to_owned(), key: None, line: None })
         });
         self.imported.remarks = fates.collect();
         let (public_url, path) = self.public_url();
@@ -155,14 +167,16 @@ impl Import {
         let prefix = self.settings.get("proxy_prefix").unwrap_or("/oauth2").to_owned();
         let url = self.settings.get("redirect_url").and_then(|url| url.parse::<Uri>().ok());
         let Some((url, authority)) = url.as_ref().and_then(|url| Some((url, url.authority()?))) else {
-            self.remark("redirect_url", "is not there: write public_url, the URL that browsers show");
+            let why = "is not there: write public_url, the URL that browsers show";
+            self.fill_in("server.public_url", "redirect_url", why);
             return (format!("http://localhost:{}", self.listen().map_or(4180, |at| at.port())), prefix);
         };
         let path = url.path().strip_suffix("/callback").map_or(prefix, str::to_owned);
         let mut scheme = url.scheme_str().unwrap_or("https");
         if scheme == "http" && !is_loopback(authority.host()) {
             scheme = "https";
-            self.remark("redirect_url", "browsers keep the cookie over https alone: put TLS here or before the gate");
+            let why = "browsers keep the cookie over https alone: put TLS here or before the gate";
+            self.fill_in("server.tls", "redirect_url", why);
         }
         (format!("{scheme}://{authority}"), path)
     }
@@ -179,7 +193,7 @@ impl Import {
 
     fn server(&mut self, public_url: &str) -> Table {
         let listen = self.listen().unwrap_or_else(|| {
-            self.remark("http_address", "is no address and port: write listen");
+            self.fill_in("server.listen", "http_address", "is no address and port: write listen");
             SocketAddr::from(([127, 0, 0, 1], 4180))
         });
         let mut server = table([("listen", listen.to_string().into()), ("public_url", public_url.into())]);
@@ -191,7 +205,8 @@ impl Import {
         if !proxies.is_empty() {
             server.insert("trusted_proxies".to_owned(), texts(proxies));
         } else if self.settings.is_on("reverse_proxy", false) {
-            self.remark("reverse_proxy", "trusts every client: write trusted_proxies, the addresses of your proxies");
+            let why = "trusts every client: write trusted_proxies, the addresses of your proxies";
+            self.fill_in("server.trusted_proxies", "reverse_proxy", why);
         }
         if let Some(name) = self.settings.get("request_id_header") {
             server.insert("request_id_header".to_owned(), name.to_ascii_lowercase().into());
@@ -205,7 +220,8 @@ impl Import {
         }
         let url = self.settings.get("redis_connection_url");
         let Some(url) = url.and_then(|url| url.parse::<Uri>().ok()) else {
-            self.remark("session_store_type", "a cluster or Sentinels: write [store], docs/redis.md has the keys");
+            let why = "a cluster or Sentinels: write [store], docs/redis.md has the keys";
+            self.fill_in("store.kind", "session_store_type", why);
             return Ok(table([("path", "data/rotogate.redb".into())]));
         };
         // Removes a user name and password before the host.
@@ -232,7 +248,8 @@ impl Import {
         self.remark("session_store_type", "gates of one store need the same keys: docs/nodes.md");
         if !self.has_redis {
             let needs = rotogate_config::value::needs_feature("\"redis\"", "redis");
-            self.remark(
+            self.fill_in(
+                "store.kind",
                 "session_store_type",
                 format!("{needs}. Without it, remove the keys of [store]: the store is then a file"),
             );
@@ -281,7 +298,7 @@ impl Import {
             ("/robots.txt".to_owned(), "has no counterpart; the upstream answers it".to_owned()),
         ] {
             let line = Some("[[endpoints]]");
-            self.imported.remarks.push(Remark { setting: format!("URL {url}"), why, line });
+            self.imported.remarks.push(Remark { setting: format!("URL {url}"), why, key: None, line });
         }
     }
 
@@ -362,7 +379,7 @@ fn written(mut config: Table, remarks: &[Remark]) -> Result<String, String> {
     let mut top = vec![
         "# Written by `rotogate init --from-oauth2-proxy`. `rotogate config reference` prints every key.".to_owned(),
     ];
-    for Remark { setting, why, line } in remarks {
+    for Remark { setting, why, key: _, line } in remarks {
         // Places contain file names, which may have control characters.
         let setting: String = setting.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
         let at = line.and_then(|line| lines.iter().position(|written| written.starts_with(line)));

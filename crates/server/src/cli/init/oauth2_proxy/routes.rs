@@ -27,7 +27,7 @@ pub(super) fn write(import: &mut Import, config: &mut Table, roles: (&[String], 
                 "no path is rewritten: serve {} under its path, and write its upstream and route",
                 without_password(&uri)
             );
-            import.imported.remarks.push(Remark { setting, why, line });
+            import.imported.remarks.push(Remark { setting, why, key: None, line });
             continue;
         }
         let url = uri.parse::<Uri>().ok().filter(|url| matches!(url.scheme_str(), Some("http" | "https")));
@@ -40,7 +40,7 @@ pub(super) fn write(import: &mut Import, config: &mut Table, roles: (&[String], 
                     "{} is left out: a server of files, a socket or a bad URL. Put a server with http before it",
                     without_password(&uri)
                 );
-                import.imported.remarks.push(Remark { setting: place, why, line });
+                import.imported.remarks.push(Remark { setting: place, why, key: None, line });
             }
             continue;
         };
@@ -124,7 +124,8 @@ type NewRoute<'a> = (String, Option<String>, &'a str, Table);
 
 /// The authorizer for a proxy that asks about its requests.
 fn authorizer(import: &mut Import) -> Table {
-    import.remark(
+    import.fill_in(
+        "authorizers[0].kind",
         "upstreams",
         "nothing to forward to: another proxy asks about its requests. Write which one it is as kind, and its address as \
          trusted_proxies: docs/forward-auth.md",

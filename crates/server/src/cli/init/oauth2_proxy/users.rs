@@ -7,6 +7,9 @@ use toml::{Table, Value};
 
 use super::{EMAIL, Import, PROVIDER, absolute, fates, table, texts};
 
+/// The key of the rules that every user must meet.
+const REQUIRE: &str = "issuers[0].require";
+
 impl Import {
     pub(super) fn provider(&self) -> &str {
         self.settings.get("provider").unwrap_or("google")
@@ -148,7 +151,7 @@ impl Import {
                     "the gate asks no API of a provider. NO USER CAN LOG IN before the provider adds a claim {name}, or you \
                      remove it from require, which admits all its users"
                 );
-                self.remark(name, why);
+                self.fill_in(REQUIRE, name, why);
             }
         }
         let tenants = self.settings.list(fates::TENANTS);
@@ -170,7 +173,7 @@ impl Import {
                 "is not set, and oauth2-proxy does not start without it: it may be in another file or in a flag. NO USER CAN LOG IN \
                  before you import that, too, or remove {claim} from require, which admits all users of the provider"
             );
-            self.remark("email_domains", why);
+            self.fill_in(REQUIRE, "email_domains", why);
             return Ok(require);
         }
         if domains.is_empty() || domains.contains(&"*") {
@@ -184,7 +187,7 @@ impl Import {
         if claim != "hd" {
             let why = "no rule compares the end of an address. NO USER CAN LOG IN before the provider adds a claim email_domain, \
                        or you remove it from require, which admits all its users";
-            self.remark("email_domains", why);
+            self.fill_in(REQUIRE, "email_domains", why);
         }
         Ok(require)
     }
