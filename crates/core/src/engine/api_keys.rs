@@ -1,6 +1,6 @@
 //! API keys. Each key has a row in the table of the relay, and each owner has a row with the ids of the owner's keys.
-//! The store has the HMAC of a key under a secret of the keyring, and a tag over the record. So an attacker who can
-//! only write to the store can neither make a key nor extend the rights of a key.
+//! The store has the HMAC of a key computed with a secret of the keyring, and a tag over the record. An attacker who
+//! can only write to the store can therefore neither make a key nor extend the rights of a key.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -38,22 +38,22 @@ pub use own::{OwnKeys, OwnKeysAction, OwnKeysRequest};
 use used::KeyUses;
 pub use write::{AUDITED, KeyRefusal, ListedKeys, keys_by_secret};
 
-/// How long a key is used before its record and its owner are read again.
+/// How long a key is accepted before its record and its owner are read again.
 const READ_AGAIN: Duration = Duration::from_secs(300);
 
-/// The name of the record that stands in for that of an unknown key. No key is named so.
+/// The id of the stand-in record that is opened for an unknown key. No real key has this id.
 const STAND_IN: &str = "-";
 
 const UNKNOWN: Denial = Denial::ApiKeyRefused("there is no such key");
 const OWNER: Denial = Denial::ApiKeyRefused("its owner is gone or inactive");
 
-/// Finds the scopes of a client by its id; `None` if the client does not exist, or cannot authenticate.
+/// Finds the scopes of a client by its id. Returns `None` if the client does not exist or cannot authenticate.
 pub type ScopesOfClient<'a> = &'a (dyn Fn(&str) -> Option<Scope> + Sync);
 
-/// The events of keys.
+/// The kinds of events of API keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyEvent {
-    /// A key was made.
+    /// A key was created.
     Created,
     /// A key was replaced by another one.
     Rotated,
@@ -61,7 +61,7 @@ pub enum KeyEvent {
     Revoked,
     /// A key was reported as leaked, and revoked.
     Leaked,
-    /// A replaced key was used after its successor had been used.
+    /// A replaced key was used although its successor was already in use.
     UsedAfterRotation,
     /// The HMAC of a key was replaced by an HMAC under the current secret.
     Renewed,
@@ -96,7 +96,7 @@ pub struct ApiKeys {
     counts: [AtomicU64; KeyEvent::ALL.len()],
 }
 
-/// A good key, and the token that represents the key within the gate.
+/// A valid key, and the token that represents the key within the gate.
 #[derive(Debug)]
 pub struct ReadKey {
     /// The token, which never leaves the gate.
@@ -114,7 +114,7 @@ struct StoredKey {
 }
 
 impl ApiKeys {
-    /// Keys in this store.
+    /// Creates the API keys of a gate, with their records in this store.
     pub fn new(settings: ApiKeySettings, store: Arc<dyn RelayStore>) -> Self {
         Self { settings, store, uses: Mutex::default(), stand_in: Mutex::default(), counts: Default::default() }
     }
@@ -124,17 +124,18 @@ impl ApiKeys {
         &self.settings
     }
 
-    /// The counts of the events at this gate.
+    /// How often each event has happened at this gate.
     pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         KeyEvent::ALL.iter().zip(&self.counts).map(|(event, count)| (event.name(), count.load(Ordering::Relaxed)))
     }
 
-    /// Was the key refused because of its owner?
+    /// Returns whether the key was refused because of its owner.
     pub fn is_of_owner(denial: Denial) -> bool {
         denial == OWNER
     }
 
-    /// Is the key neither revoked nor expired, and ended by no revocation of all keys of its owner or of all owners?
+    /// Returns whether the key is neither revoked nor expired, and not ended by a revocation of all keys of its owner
+    /// or of all owners.
     // Requirement K4.
     pub fn is_in_force(engine: &Engine, key: &ApiKey) -> bool {
         is_good((&engine.revocations, &engine.issuer), key, engine.clock.now())
@@ -146,17 +147,18 @@ impl ApiKeys {
         }
     }
 
-    /// Reads the record of a key, with one read of the store, and the key's owner.
+    /// Reads the record of a key with one read of the store, and looks up the key's owner.
     ///
     /// # Errors
-    /// [`Denial::ApiKeyRefused`]; a fault, after which nothing is decided.
+    /// [`Denial::ApiKeyRefused`]; or a fault, if the key could not be checked.
     // Requirements K3, K5, K13.
     pub async fn read(&self, engine: &Engine, text: &str, clients: ScopesOfClient<'_>) -> Result<ReadKey, Error> {
         let id = self.settings.prefix.id_of(text).ok_or(UNKNOWN)?;
         let at = row_of_key(id);
         let found = engine.measured(self.store.load_relay(at)).await?;
         let is_known = found.is_some();
-        // An unknown key costs what a wrong one does: a record is opened, and the text is compared with it.
+        // An unknown key takes as much work as a wrong key: the stand-in record is opened, and the presented key is
+        // compared with it.
         let (at, row) = match found {
             Some(row) => (at, row),
             None => (row_of_key(STAND_IN), self.stand_in_for_unknown(engine)?),
@@ -195,7 +197,7 @@ impl ApiKeys {
         Ok(row)
     }
 
-    /// The owner's present rights.
+    /// The owner's current rights.
     // Requirement K5.
     async fn owner(
         &self,
@@ -214,8 +216,8 @@ impl ApiKeys {
         Ok((user.scopes, user.claims))
     }
 
-    /// The token that represents a key in the caches. Identity headers and the rules of routes read this token like any
-    /// other token.
+    /// The token that represents a key in the caches. Identity headers and the rules of routes treat this token like
+    /// any other token.
     fn stand_in(
         engine: &Engine,
         key: &ApiKey,
@@ -249,12 +251,12 @@ impl ApiKeys {
         let at = row_of_key(id);
         let Some(row) = engine.measured(self.store.load_relay(at)).await? else { return Ok(None) };
         let key: ApiKey = opened(engine, at, &row)?;
-        // The id needs no check: the row's id is derived from it, and the tag covers the row's id.
+        // The id needs no check, because the row's id is derived from it and the tag covers the row's id.
         Ok(Some(StoredKey { row, key }))
     }
 
-    /// Changes the record of a key, unless `change` returns false because nothing is to be changed. `None` if there is
-    /// no such key.
+    /// Changes the record of a key, unless `change` returns false because no change is needed. Returns `None` if the
+    /// key does not exist.
     async fn change(
         &self,
         engine: &Engine,
@@ -281,7 +283,7 @@ fn jti_of(key: &ApiKey) -> Cow<'_, str> {
     if key.successor.is_some() { [&*key.id, REPLACED].concat().into() } else { (&*key.id).into() }
 }
 
-/// Is the key of this issuer live, and not ended by the list?
+/// Returns whether a key of this issuer is live, and not revoked by the revocation list.
 fn is_good((list, issuer): (&RevocationList, &str), key: &ApiKey, now: Timestamp) -> bool {
     let jti = jti_of(key);
     let facts = TokenFacts {
@@ -314,7 +316,7 @@ fn row(kind: &str, name: &str) -> RelayId {
     RelayId(parts_digest(&[b"rotogate api keys", kind.as_bytes(), name.as_bytes()]))
 }
 
-/// The HMAC of a key.
+/// The HMAC of a key under the secret `kid`.
 // Requirement K2.
 fn digest(secrets: &RefreshKeys, kid: u8, text: &str) -> Result<[u8; 32], StoreError> {
     secrets.api_key_tag(kid, &[b"key", text.as_bytes()]).ok_or_else(|| {
@@ -323,7 +325,7 @@ fn digest(secrets: &RefreshKeys, kid: u8, text: &str) -> Result<[u8; 32], StoreE
     })
 }
 
-/// The row with this content, which replaces `old`.
+/// A row with this content that replaces the row `old`.
 fn next_row(
     engine: &Engine,
     at: RelayId,
@@ -350,7 +352,7 @@ fn next_row(
     })
 }
 
-/// The content of a row, if a gate of this keyring wrote the content to this row.
+/// The content of a row. Fails unless a gate with this keyring wrote the content to this row.
 fn opened<T: DeserializeOwned>(engine: &Engine, at: RelayId, row: &RelayRecord) -> Result<T, StoreError> {
     let content = || {
         let (&kid, rest) = row.sealed.split_first()?;
@@ -368,7 +370,7 @@ fn opened<T: DeserializeOwned>(engine: &Engine, at: RelayId, row: &RelayRecord) 
     })
 }
 
-/// The text of a key, for its digest.
+/// Exposes the key, to compute its digest.
 fn exposed(key: &SecretString) -> &str {
     key.expose_secret()
 }

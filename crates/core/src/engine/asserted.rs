@@ -1,7 +1,7 @@
-//! Tokens for the assertions of other issuers. Each assertion has one session, whose id follows from the assertion
-//! alone: the id is the same at all gates and under all keys. So a repeated identity assertion finds its session, and
-//! an ended session is never revived. There is no refresh token: the client presents the issuer's next assertion
-//! instead.
+//! Issues tokens in exchange for assertions of other issuers. Each assertion has one session, whose id depends only on
+//! the assertion, so it is the same at all gates and under all keys. A repeated identity assertion therefore finds its
+//! session, and an ended session is never revived. The client does not get a refresh token. Instead it presents the
+//! issuer's next assertion.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use crate::token::claims::CLIENT_PREFIX;
 use crate::token::mint;
 use crate::token::verify::{JagSubject, ProvedGrant, ProvedUser, is_subject};
 
-/// A grant by an assertion of another issuer.
+/// The request of a client that presents an assertion of another issuer.
 #[derive(Debug)]
 pub struct AssertedLogin<'a> {
     /// The client that gets the token.
@@ -35,17 +35,17 @@ pub struct AssertedLogin<'a> {
     pub grant: &'a ProvedGrant,
     /// The accounts whose users get tokens at the endpoint.
     pub account: AccountRule<'a>,
-    /// The requested scope; `None` for all that is allowed.
+    /// The requested scope, or `None` for the whole allowed scope.
     pub scope: Option<Scope>,
-    /// The audience of the session's tokens, if it is not the gate's audience.
+    /// The audience of the session's tokens, if it differs from the gate's audience.
     pub resource: Option<Box<str>>,
     /// The endpoint's rules.
     pub profile: &'a Profile,
     /// The endpoint's dialect.
     pub dialect: &'a str,
-    /// The proof of the key that the tokens are to be bound to.
+    /// The proof of possession of the key to which the tokens are to be bound.
     pub proof: Option<OnceProof<'a>>,
-    /// The client certificate that the tokens are to be bound to.
+    /// The client certificate to which the tokens are to be bound.
     pub certificate: Option<CertificateThumbprint>,
     /// When the request arrived.
     pub arrived: Arrival,
@@ -53,7 +53,7 @@ pub struct AssertedLogin<'a> {
     pub origin: &'a Origin,
 }
 
-/// The subject of the session, and everything that the session's tokens may carry.
+/// The subject of the session, and the claims that the session's tokens can contain.
 struct AssertedHolder {
     subject: Box<str>,
     account: Option<Box<str>>,
@@ -63,15 +63,16 @@ struct AssertedHolder {
     user: Option<User>,
 }
 
-const OVER: Denial = Denial::GrantAssertion("its session is over, or its user's sessions were ended since iat");
-const OTHER: Denial = Denial::GrantAssertion("its session was begun for another user, key or resource");
+const OVER: Denial = Denial::GrantAssertion("its session is over, or its user's sessions were ended after iat");
+const OTHER: Denial = Denial::GrantAssertion("its session belongs to another user, key or resource");
 const UNKNOWN_USER: Denial = Denial::GrantAssertion("the directory has no such active user");
 
 impl Engine {
-    /// A token for an assertion.
+    /// Issues a token for an assertion.
     ///
     /// # Errors
-    /// [`Denial::GrantAssertion`], [`Denial::InvalidScope`], [`Denial::RateLimited`]; a fault, which consumed nothing.
+    /// [`Denial::GrantAssertion`], [`Denial::InvalidScope`], [`Denial::RateLimited`]; a fault, after which the
+    /// assertion can be used again.
     // Requirements D19 to D22.
     pub async fn asserted(&self, login: AssertedLogin<'_>) -> Result<IssuedTokens, Error> {
         self.may_mint()?;
@@ -79,13 +80,13 @@ impl Engine {
         self.limits.assertion(&login.client.id)?;
         let holder = self.holder(&login).await?;
         let granted = granted_at_login(login.scope.as_ref(), login.client.scopes.as_ref(), &holder.scope)?;
-        // The stamp lies at or after `iat` of the assertion, which may be ahead of this gate's clock.
+        // The stamp must be at or after the assertion's `iat`, which may be ahead of this gate's clock.
         let now = self.stamp_creation(login.grant.issued_at.minus(Duration::from_millis(1))).await?;
         let session = self.session_of(&login, &holder, &granted, now)?;
         let valid_from = holder.user.as_ref().map_or(Timestamp::ZERO, |user| user.sessions_valid_from);
         self.goes_on(&session, valid_from)?;
         self.proved_key(login.proof.as_ref()).await?;
-        // Another gate may insert the session after it was not found.
+        // Another gate may insert the session right after the lookup, so try twice.
         for _ in 0..2 {
             match self.store.load(session.id).await? {
                 Some(known) => {
@@ -99,7 +100,7 @@ impl Engine {
                     }
                     Ok(Inserted::NoLongerValid(_)) => return Err(OVER.into()),
                     Ok(Inserted::TooMany) => return Err(Denial::TooManySessions.into()),
-                    // Another gate has inserted the session meanwhile.
+                    // Another gate inserted the session in the meantime.
                     Err(error) if error.outcome() == WriteOutcome::Refused => {}
                     Err(error) => return Err(error.into()),
                 },
@@ -108,10 +109,11 @@ impl Engine {
         Err(Fault::Contention.into())
     }
 
-    /// The user of a good assertion, if the directory names one, and the session that it has already. Changes nothing.
+    /// The user of a valid assertion, if the directory has one, and the assertion's session, if it exists. Has no
+    /// effects.
     ///
     /// # Errors
-    /// The assertion brings no further token; a fault.
+    /// The assertion cannot bring another token; or a fault.
     pub async fn foresee_asserted(&self, grant: &ProvedGrant) -> Result<(Option<User>, Option<Session>), Error> {
         if self.revocations.ended_elsewhere(&grant.vouched_by, grant.issued_at) {
             return Err(OVER.into());
@@ -135,7 +137,7 @@ impl Engine {
         self.measured(self.store.insert(session.clone(), SubjectBound::NONE)).await
     }
 
-    /// Returns the subject at this gate for whom the assertion speaks.
+    /// Determines the subject at this gate that corresponds to the assertion.
     async fn holder(&self, login: &AssertedLogin<'_>) -> Result<AssertedHolder, Error> {
         let Some(proved) = &login.grant.user else {
             let subject = format!("{CLIENT_PREFIX}{}", login.client.id);
@@ -179,7 +181,7 @@ impl Engine {
         if is_its { Ok(holder) } else { Err(Denial::GrantAssertion("its subject could be another issuer's").into()) }
     }
 
-    /// The user of the directory for another issuer's subject.
+    /// The directory's user for the subject of another issuer.
     async fn named_by(&self, issuer: &str, subject: &str) -> Result<User, Error> {
         let directory = self.directory.as_ref().ok_or(UNKNOWN_USER)?;
         let found = directory.lookup_of_issuer(issuer, subject).await;
@@ -196,8 +198,8 @@ impl Engine {
         now: Timestamp,
     ) -> Result<Session, Error> {
         let (grant, keyring) = (login.grant, self.keyring());
-        // The record outlives the assertion, so that a repeated assertion finds its session, ended or not. A token that
-        // is issued in the assertion's last moment ends with the session.
+        // The record outlives the assertion, so that a repeated assertion finds its session even if the session has
+        // ended. A token that is issued just before the assertion expires ends with the session.
         let access_ttl = login.profile.access_ttl.min(login.profile.max_access_ttl);
         let end = Timestamp::from_secs(grant.once.until.plus(access_ttl).as_secs_rounded_up());
         let origin = self.kept_origin(login.origin);
@@ -236,7 +238,7 @@ impl Engine {
         })
     }
 
-    /// Is the session still live: has no revocation of the session, its user or its client followed the assertion?
+    /// Checks that the session was not revoked, nor all sessions of its user or client, since the assertion was issued.
     fn goes_on(&self, session: &Session, valid_from: Timestamp) -> Result<(), Denial> {
         let not_before = self.revocations.not_before(&self.issuer, &session.subject, Some(&session.client));
         let is_over = session.created() <= not_before.max(valid_from)
@@ -245,8 +247,8 @@ impl Engine {
         if is_over { Err(OVER) } else { Ok(()) }
     }
 
-    /// Does the known session continue for this assertion, whose session would differ from the known one only in its
-    /// times?
+    /// Checks that the assertion may continue the known session. `like` is the session that the assertion would begin:
+    /// it must match the known session except for its times.
     fn goes_on_as(&self, known: &Session, like: &Session, is_repeatable: bool) -> Result<(), Denial> {
         if !is_repeatable {
             return Err(Denial::GrantAssertion("it was used before"));
@@ -277,7 +279,7 @@ impl Engine {
         now: Timestamp,
         login: &AssertedLogin<'_>,
     ) -> Result<IssuedTokens, Error> {
-        // The scope at the session's beginning bounds the scope of each token.
+        // A token's scope cannot exceed the scope that the session began with.
         let scope = scope.intersection(&session.scope);
         let expires = access_expiry(now, session.expires, None, login.profile);
         let jti = uuid::Builder::from_random_bytes(*random().map_err(Fault::from)?).into_uuid().to_string();
@@ -287,7 +289,8 @@ impl Engine {
     }
 }
 
-/// The session id of an assertion: its `iat`, and a digest of issuer, id and client, each preceded by its length.
+/// The session id of an assertion. It consists of its `iat` and a digest of issuer, id and client, each preceded by its
+/// length.
 fn id_of(grant: &ProvedGrant, client: &str) -> SessionId {
     let digest = parts_digest(&[grant.once.issuer.as_bytes(), grant.once.id.as_bytes(), client.as_bytes()]);
     SessionId::new(grant.issued_at, digest.first_chunk().copied().unwrap_or_default())

@@ -1,4 +1,4 @@
-//! Unusable entries of a directory. The log names such a user as the audit trail does, at most once a minute.
+//! Logs unusable entries of a directory, at most once a minute. The log identifies the user as the audit trail does.
 // Requirement I46.
 
 use super::Engine;
@@ -6,15 +6,15 @@ use crate::directory::{Directory, DirectoryError, User};
 use crate::fault::Fault;
 use crate::trace;
 
-/// The key of a lookup in the directory.
+/// The key with which an entry of the directory is looked up.
 pub(super) enum LookupKey<'a> {
-    /// A submitted name. People type passwords there, so the log has its hash.
+    /// A submitted user name. Because people sometimes type passwords into that field, the log contains only its hash.
     Name(&'a str),
     Subject(&'a str),
 }
 
 impl Engine {
-    /// The directory's current entry of a subject.
+    /// The directory's current entry for a subject.
     pub(super) async fn look_up(
         &self,
         directory: &dyn Directory,
@@ -25,7 +25,7 @@ impl Engine {
         found.map_err(|error| self.noted(error, &LookupKey::Subject(subject), account))
     }
 
-    /// A fault of the directory. Logs a fault of a single entry.
+    /// Converts an error of the directory to a fault, and logs it if it concerns a single entry.
     pub(super) fn noted(&self, error: DirectoryError, asked: &LookupKey<'_>, account: Option<&str>) -> Fault {
         if matches!(error, DirectoryError::Entry(_)) {
             let now = self.clock.source().monotonic();

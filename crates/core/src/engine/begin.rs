@@ -1,4 +1,4 @@
-//! Begins sessions, by a login or by the application, and issues tokens for a client's own account.
+//! Begins sessions, at a login or on the application's authority, and issues tokens for a client's own account.
 
 use std::time::Duration;
 
@@ -30,15 +30,15 @@ use crate::token::session_cookie::SessionCookie;
 use crate::token::verify::{is_name, is_subject};
 use crate::trace;
 
-/// How often one login checks the password again because the user changed during the check.
+/// How often one login checks the password again if the user changes during the check.
 const MAX_PASSWORD_CHECKS: usize = 4;
 
 impl Engine {
-    /// Logs a user in: a new session with its first pair of tokens.
+    /// Logs a user in. This begins a new session with its first pair of tokens.
     ///
     /// # Errors
     /// [`Denial::RateLimited`], [`Denial::WrongPassword`], [`Denial::NoAccount`], [`Denial::InvalidScope`],
-    /// [`Denial::TooManySessions`]; a fault, which consumed nothing.
+    /// [`Denial::TooManySessions`]; or a fault, after which the login can be retried.
     pub async fn login(&self, login: Login<'_>) -> Result<IssuedTokens, Error> {
         let (begun, user) = self.log_in(login, HeldBy::Client).await?;
         Ok(IssuedTokens { user: Some(user), ..begun.issued })
@@ -57,15 +57,16 @@ impl Engine {
             username: &name,
             client: &login.client.id,
         };
-        // Stamp and password check run concurrently: a store that gates share may be far away (requirement C42).
+        // The stamp and the password check run concurrently, because a shared store may be slow to respond (requirement
+        // C42).
         let stamping = async { self.stamp_creation(Timestamp::ZERO).await.map_err(Error::from) };
         let (_place, first) = tokio::try_join!(self.admit_login(&login, attempt), stamping)?;
         let mut first = Some(first);
-        // Another gate may have stamped a revocation ahead of this gate's time.
+        // Another gate may have stamped a revocation with a time ahead of this gate's clock.
         let mut known = Timestamp::ZERO;
         let mut is_proved = false;
         for _ in 0..MAX_PASSWORD_CHECKS {
-            // Every later revocation gets a stamp at or after this stamp.
+            // Every later revocation gets a stamp at or after this one.
             let asked = match first.take() {
                 Some(asked) => asked,
                 None => self.stamp_creation(Timestamp::ZERO).await?,
@@ -74,13 +75,13 @@ impl Engine {
             let not_before =
                 self.revocations.not_before(&self.issuer, &user.subject, Some(&login.client.id)).max(known);
             if not_before >= asked && not_before > known {
-                // All sessions of the user were ended while the password was checked.
+                // All sessions of the user were ended during the password check.
                 known = not_before;
                 continue;
             }
             let scope = granted_at_login(login.scope.as_ref(), login.client.scopes.as_ref(), &user.scopes)?;
-            // The proof is recorded once, and only after a good password: a client without a password cannot fill the
-            // memory of proofs.
+            // The proof is recorded once, and only after the password was found correct, so that clients without a
+            // password cannot fill the memory of used proofs.
             if !is_proved {
                 self.proved_key(login.proof.as_ref()).await?;
                 is_proved = true;
@@ -101,7 +102,8 @@ impl Engine {
                 profile: login.profile,
                 origin: login.origin,
                 held_by,
-                // A stamp that the shared store made before the password check precedes all that may end the session.
+                // A stamp that the shared store made before the password check precedes everything that may end the
+                // session.
                 stamped: self.store.shared().map(|_| asked),
                 checked: Some(CheckedUser {
                     directory: directory.as_ref(),
@@ -131,7 +133,7 @@ impl Engine {
         })
     }
 
-    /// Asks the directory for the user of a name and password.
+    /// Asks the directory for the user with this name and password.
     async fn authenticate(
         &self,
         directory: &dyn Directory,
@@ -144,8 +146,8 @@ impl Engine {
             Err(DirectoryError::NoAccount) => (None, Denial::NoAccount),
             answered => (answered.map_err(noted)?, Denial::WrongPassword),
         };
-        // A directory should not return an inactive user. No refresh would continue the session, so no session is
-        // begun.
+        // A directory should not return an inactive user. If it does, do not begin a session, because refreshes would
+        // fail anyway.
         let subject = user.as_ref().map(|user| user.subject.clone());
         let Some(user) = user.filter(|user| user.active) else {
             self.counts.add(Event::LoginRefused);
@@ -157,23 +159,23 @@ impl Engine {
             self.events.tell(&Happening::LoginRefused { subject, name_hash, account, client: &client.id, origin });
             return Err(refusal.into());
         };
-        // Such a subject would look like a client's, or could not be sent in a header (requirements J9, R21).
+        // Such a subject could be mistaken for a client's, or could not be sent in a header (requirements J9, R21).
         if !crate::directory::is_valid_subject(&user.subject) {
             let problem = "the directory returned a user whose subject is not allowed".to_owned();
             return Err(noted(DirectoryError::Entry(problem)).into());
         }
         if !self.may_be_own(&user.subject, user.vouched_by.as_ref()) {
-            let problem = "the directory returned a user whose subject begins like those of an issuer".to_owned();
+            let problem = "the directory returned a user whose subject has the prefix of an issuer".to_owned();
             return Err(noted(DirectoryError::Entry(problem)).into());
         }
         Ok(user)
     }
 
-    /// Begins a session on the application's authority. It ends when it is revoked or expires.
+    /// Begins a session on the application's authority. The session lasts until it is revoked or expires.
     ///
     /// # Errors
     /// [`Denial::MalformedRequest`] for a subject, client or account that is not allowed in a token;
-    /// [`Denial::TooManySessions`]; a fault, which consumed nothing.
+    /// [`Denial::TooManySessions`]; or a fault.
     pub async fn start(&self, start: ApplicationLogin<'_>) -> Result<IssuedTokens, Error> {
         Ok(self.start_for(start, HeldBy::Client).await?.issued)
     }
@@ -200,8 +202,8 @@ impl Engine {
         }
         if !self.may_be_own(start.subject, start.vouched_by.as_ref()) {
             return Err(Denial::MalformedRequest(
-                "subject: it is one of an issuer that did not vouch for the user; an issuer without subject_prefix has \
-                 all subjects",
+                "subject: it belongs to an issuer that did not vouch for the user; an issuer without subject_prefix \
+                 has all subjects",
             )
             .into());
         }
@@ -241,11 +243,11 @@ impl Engine {
         let (session, cookie) = self.first_record(&new, created, &keyring)?;
         let issued = self.pair(&keyring, &session, created, IssueKind::Login)?;
         if let (Some(own), Some(checked)) = (&self.own_logins, &new.checked) {
-            // The login is noted before the user is looked up again: any later change of the user finds it.
+            // Note the login before looking the user up again, so that any later change of the user finds the login.
             own.add(&session, login_state(checked.user));
         }
-        // This check follows the stamp: a change of the user from now on has a later stamp, and ends the session begun
-        // here.
+        // This check must come after the stamp. A later change of the user then has a later stamp, which ends the
+        // session begun here.
         if let Some(checked) = &new.checked
             && !self.holds(checked, new.client).await?
         {
@@ -259,7 +261,7 @@ impl Engine {
         let inserting = self.measured(self.store.insert(session.clone(), bound));
         let inserting = trace::step("rotogate.store.commit", "insert", inserting);
         let inserted = match &new.checked {
-            // Both run concurrently: the password was right, and the user is unchanged.
+            // Both can run concurrently, because the password was right and the user is unchanged.
             Some(checked) => tokio::join!(inserting, self.limits.record_login(checked.attempt)).0,
             None => inserting.await,
         };
@@ -281,7 +283,7 @@ impl Engine {
         }
     }
 
-    /// The record of a new session, at its first generation, and the cookie of its browser.
+    /// The record of a new session in its first generation, and the cookie if a browser holds the session.
     fn first_record(
         &self,
         new: &SessionDraft<'_>,
@@ -324,13 +326,13 @@ impl Engine {
             vouched_by: new.vouched_by.clone(),
             certificate: new.certificate,
             browser,
-            // The engine seals each record on its way to the store.
+            // The engine seals each record when it writes the record to the store.
             seal: Seal::default(),
         };
         Ok((session, cookie))
     }
 
-    /// Is the user unchanged since the password was checked?
+    /// Returns whether the user is unchanged since the password was checked.
     async fn holds(&self, checked: &CheckedUser<'_>, client: &str) -> Result<bool, Error> {
         let then = checked.user;
         let Some(now) = self.look_up(checked.directory, then.account.as_deref(), &then.subject).await? else {
@@ -344,8 +346,8 @@ impl Engine {
         Ok(same && not_before <= checked.not_before)
     }
 
-    /// Refuses at this node the sessions of a subject that the store ended for a new one, before the new tokens are
-    /// returned.
+    /// Makes this gate refuse the sessions that the store ended to make room for a new session of the same subject.
+    /// This happens before the new tokens are returned.
     fn gave_way(&self, session: &Session, ended: &[Revocation]) {
         for entry in ended {
             self.revocations.apply(entry);
@@ -358,7 +360,8 @@ impl Engine {
         }
     }
 
-    /// A token for a confidential client's own account (RFC 6749 §4.4): no session, no refresh token, revoked by `jti`.
+    /// Issues a token for a confidential client's own account (RFC 6749 §4.4). It has no session and no refresh token,
+    /// and is revoked by its `jti`.
     ///
     /// # Errors
     /// [`Denial::RateLimited`], [`Denial::InvalidScope`]; a fault.
@@ -407,28 +410,30 @@ impl Engine {
         Ok(IssuedTokens::new(access_token, &claims, now, IssueKind::ClientCredentials))
     }
 
-    /// The key that a proof proves, which counts once.
+    /// The key of a proof of possession, which is accepted only once.
     pub(super) async fn proved_key(&self, proof: Option<&OnceProof<'_>>) -> Result<Option<KeyThumbprint>, Error> {
         let Some(proof) = proof else { return Ok(None) };
         proof.use_once(self.clock.now(), &*self.store).await?;
         Ok(Some(proof.key()))
     }
 
-    /// The issue time of a token without a session. `iat` holds whole seconds, so the whole second must lie after every
-    /// not-before. Otherwise a token issued in the same second as a revocation would be refused from the start.
+    /// The issue time of a token without a session. Because `iat` is in whole seconds, the whole second must be later
+    /// than every not-before. Otherwise a token issued in the same second as a revocation would be invalid from the
+    /// start.
     async fn stamp_sessionless(&self, subject: &str, client: &str) -> Result<Timestamp, Fault> {
         let not_before = self.revocations.not_before(&self.issuer, subject, Some(client));
         let now = self.stamp_creation(not_before).await?;
         if Timestamp::from_secs(now.as_secs()) > not_before {
             return Ok(now);
         }
-        // The creation stamp advances to the end of the second, so that a later not-before also lies after this token.
+        // The creation stamp advances to the end of the second, so that any not-before set from now on is later than
+        // this token.
         let end_of_second = Timestamp::from_secs(now.as_secs().saturating_add(1)).minus(Duration::from_millis(1));
         self.stamp_creation(end_of_second).await
     }
 }
 
-/// The request to the directory.
+/// The login request for the directory.
 fn asked_of<'a>(login: &'a Login<'_>) -> LoginRequest<'a> {
     LoginRequest {
         client: Some(&login.client.id),
@@ -456,20 +461,20 @@ struct SessionDraft<'a> {
     profile: &'a Profile,
     origin: &'a Origin,
     held_by: HeldBy,
-    /// A stamp for the creation, valid if it is later than `valid_from`.
+    /// A stamp made earlier for the creation, which can be used if it is later than `valid_from`.
     stamped: Option<Timestamp>,
-    /// The user who logs in; `None` if the application begins the session.
+    /// The user who logs in, or `None` if the application begins the session.
     checked: Option<CheckedUser<'a>>,
 }
 
-/// The user of a login, whose password was checked.
+/// A user whose password was checked in a login.
 struct CheckedUser<'a> {
     directory: &'a dyn Directory,
     user: &'a User,
-    /// The name of the login, which belongs to the user: the password was right.
+    /// The name that was used for the login. It belongs to the user, because the password was right.
     name: &'a str,
     attempt: Attempt<'a>,
-    /// The latest not-before of subject, client and all when the password was checked.
+    /// The latest not-before for the subject, the client or all sessions at the time of the password check.
     not_before: Timestamp,
 }
 
@@ -477,6 +482,6 @@ struct CheckedUser<'a> {
 enum BeginOutcome {
     /// The session began.
     Begun(Box<BegunSession>),
-    /// The user's sessions were ended, or the user was changed, up to this moment if the moment is known.
+    /// The user's sessions were ended, or the user changed. Contains the time of this change if it is known.
     Changed(Timestamp),
 }

@@ -1,9 +1,10 @@
-//! Sessions of browsers, whose one credential is a cookie. The gate holds the refresh side itself: the cookie stands
-//! for the current access token of its session, and a request that arrives after this token's expiry renews it.
+//! Sessions of browsers, whose only credential is a cookie. The gate keeps the refresh token's role itself. The cookie
+//! represents the current access token of its session, and a request that arrives after this token's expiry renews the
+//! token.
 //!
-//! The cookie never changes within a session, so a lost response cannot lose a renewal, and the rules of
-//! [`rotation`](crate::session::rotation) about superseded tokens do not apply: a renewal is a rotation of the current
-//! generation.
+//! The cookie never changes within a session, so a renewal cannot be lost with its response. The rules of
+//! [`rotation`](crate::session::rotation) for superseded tokens do not apply, because a renewal always rotates the
+//! current generation.
 
 mod device;
 mod ending;
@@ -36,7 +37,7 @@ pub use provider::{ProviderTerms, SessionProvider};
 use provider::{provider_terms, user_at_provider};
 pub use renewal::{RenewWhen, SessionTerms};
 
-/// From how long a wait for a provider on the session is judged anew.
+/// If the request waits this long for the session's provider, the session is judged again.
 const LONG_WAIT: Duration = Duration::from_secs(1);
 
 /// The credential that represents a session outside of the gate.
@@ -67,7 +68,7 @@ impl HeldBy {
         }
     }
 
-    /// A new cookie for a browser session, and the part of the cookie that the session's record keeps.
+    /// A new cookie for a browser session, and the part of the cookie that is kept in the session's record.
     pub(super) fn cookie(
         self,
         keyring: &Keyring,
@@ -84,7 +85,7 @@ impl HeldBy {
     }
 }
 
-/// The rules of a browser session: its client, as registered now, and the profile of its endpoint under that client.
+/// The rules of a browser session: its client as currently registered, and the profile of its endpoint for that client.
 #[derive(Clone, Debug)]
 pub struct BrowserRules {
     /// The client. A renewal grants no scope that the client has lost.
@@ -93,7 +94,7 @@ pub struct BrowserRules {
     pub profile: Profile,
 }
 
-/// Finds the rules of a session; a denial if no endpoint of this gate serves it.
+/// Finds the rules of a session. Returns a denial if none of this gate's endpoints serves the session.
 pub type RulesOf<'a> = &'a (dyn Fn(&Session) -> Result<BrowserRules, Denial> + Send + Sync);
 
 /// A browser that has logged in.
@@ -103,45 +104,47 @@ pub struct BrowserLogin {
     pub cookie: SessionCookie,
     /// The record of the session.
     pub session: Session,
-    /// The user; `None` if the directory did not log the user in.
+    /// The user, or `None` if the directory did not log the user in.
     pub user: Option<User>,
-    /// How long the same user's previous session continues, for its parallel requests. Then the caller ends it.
+    /// How long the same user's previous session continues, for requests that were sent in parallel. The caller ends it
+    /// after this time.
     pub presented_ends_in: Option<Duration>,
 }
 
-/// A live session, for a page that asks who is logged in.
+/// A live session, for a page that shows who is logged in.
 #[derive(Debug)]
 pub struct BrowserSession {
     /// The record of the session.
     pub session: Session,
-    /// The absolute end of the session, which no activity moves.
+    /// The absolute end of the session, which activity does not move.
     pub expires: Timestamp,
     /// The end of the session if no further request arrives.
     pub idle_expires: Timestamp,
 }
 
-/// The current access token of a browser session. The token stays at the gate, or is sent to the upstream.
+/// The current access token of a browser session. It stays at the gate or is sent to the upstream.
 #[derive(Debug)]
 pub struct BrowserToken {
     /// The token.
     pub access_token: TokenText,
-    /// The times of the session.
+    /// The lifetimes of the session.
     pub terms: SessionTerms,
     /// The user's identity at the provider, if the user logged in at a provider.
     pub at_provider: Option<Box<VouchedBy>>,
-    /// The key of the session's cookies and the time of the binding, if the session is bound to a device.
+    /// The key of the session's cookies and the time of the binding, or `None` if the session is not bound to a device.
     pub device: Option<(u8, Timestamp)>,
-    /// The answer of that provider.
+    /// The tokens and times that this provider gave for the session.
     pub provider: Option<ProviderTerms>,
 }
 
 impl Engine {
     /// Logs a user in, and begins a session whose credential is a cookie. The session of the cookie that the browser
-    /// presented ends, so that no session is taken over at a login. A presented session of the same user ends after
-    /// `grace`, so that parallel requests pass. The login must name no proof and no certificate.
+    /// presented ends, so that a login does not take over an existing session. If that session belongs to the same
+    /// user, it ends after `grace`, so that parallel requests pass. The login must not contain a proof or a
+    /// certificate.
     ///
     /// # Errors
-    /// As [`login`](Self::login).
+    /// The errors of [`login`](Self::login).
     // Requirement B8.
     pub async fn begin_browser(
         &self,
@@ -156,7 +159,7 @@ impl Engine {
     /// Begins a session of a browser on the application's authority, as [`begin_browser`](Self::begin_browser) does.
     ///
     /// # Errors
-    /// As [`start`](Self::start).
+    /// The errors of [`start`](Self::start).
     pub async fn start_browser(
         &self,
         start: ApplicationLogin<'_>,
@@ -167,11 +170,11 @@ impl Engine {
         self.browser_begun(begun, None, (presented, grace), origin).await
     }
 
-    /// Begins a session of a browser whose user a provider has vouched for. The caller writes the vault, and then ends the
+    /// Begins a session of a browser whose user logged in at a provider. The caller writes the vault, and then ends the
     /// session that the browser presented.
     ///
     /// # Errors
-    /// As [`start`](Self::start).
+    /// The errors of [`start`](Self::start).
     pub async fn start_at_provider(
         &self,
         start: ApplicationLogin<'_>,
@@ -204,15 +207,16 @@ impl Engine {
         Ok(BrowserLogin { cookie, session, user, presented_ends_in })
     }
 
-    /// The session cookie in a text; `None` if no key of this gate made it. Reads no store.
+    /// Parses a session cookie, without reading the store. Returns `None` if it was not made with a key of this gate.
     pub fn session_cookie(&self, value: &str) -> Option<SessionCookie> {
         SessionCookie::authenticate(self.keyring().refresh_keys(), value)
     }
 
-    /// The live session of a cookie. The lookup renews nothing: it does not count as activity.
+    /// The live session of a cookie. The lookup does not renew the session, and does not count as activity.
     ///
     /// # Errors
-    /// [`Denial::SessionOver`], [`Denial::UnknownSessionCookie`]; a fault, which decided nothing.
+    /// [`Denial::SessionOver`], [`Denial::UnknownSessionCookie`]; or a fault, if the session's state could not be
+    /// determined.
     pub async fn browser_session(
         &self,
         cookie: &SessionCookie,
@@ -230,22 +234,24 @@ impl Engine {
         Ok(BrowserSession { expires: terms.ends, idle_expires: terms.idle_expires(), session: read.session })
     }
 
-    /// A turn on a session, for [`browser_token`](Self::browser_token).
+    /// Waits for a turn on a session, for [`browser_token`](Self::browser_token).
     pub(crate) async fn take_turn(&self, session: SessionId) -> Turn<'_> {
         self.turns.take(session).await
     }
 
-    /// The current access token of a session, after a renewal if a renewal is due. All requests of this gate that need
-    /// a renewal wait for one turn; if several gates renew at once, one gate writes, and the others read its record.
+    /// The current access token of a session. Renews the session first if the renewal time has come. All requests of
+    /// this gate that need a renewal wait for the same turn. If several gates renew at once, one of them writes, and
+    /// the others read its record.
     ///
-    /// Directory and provider are asked first: if one of them does not permit the renewal, nothing is renewed, and the
-    /// request does not count as activity.
+    /// Directory and provider are asked first. If one of them does not permit the renewal, the session is not renewed,
+    /// and the request does not count as activity.
     ///
-    /// The future must run to its end, like the future of [`refresh`](Self::refresh).
+    /// The future must run to completion, like the future of [`refresh`](Self::refresh).
     ///
     /// # Errors
-    /// [`Denial::SessionOver`] and [`Denial::UnknownSessionCookie`]: log in again. [`Denial::SessionNotRenewed`];
-    /// [`Denial::DeviceProofMissing`]; a fault, which decided nothing.
+    /// [`Denial::SessionOver`] and [`Denial::UnknownSessionCookie`], after which the user must log in again.
+    /// [`Denial::SessionNotRenewed`]; [`Denial::DeviceProofMissing`]; or a fault, if the session's state could not be
+    /// determined.
     // Requirements B9, B10.
     pub(crate) async fn browser_token(
         &self,
@@ -262,7 +268,8 @@ impl Engine {
         token
     }
 
-    /// Sets `renews` to true if a renewal is due. With `binds`, binds a session to this device that is not bound to it.
+    /// Sets `renews` to true if the session must be renewed. With `binds`, also binds the session to this device if the
+    /// session is not yet bound.
     async fn token_after_renewal(
         &self,
         cookie: &SessionCookie,
@@ -303,7 +310,8 @@ impl Engine {
                     Error::Denied(Denial::SessionNotRenewed) => refusal.into(),
                     error => error,
                 })?;
-                // A token is not made as of a time before a long wait: a short one would be over already.
+                // After a long wait, judge the session again with the current time. Otherwise a short-lived token would
+                // be expired when it is issued.
                 if self.clock.now().since(now) >= LONG_WAIT {
                     continue;
                 }
@@ -327,17 +335,17 @@ impl Engine {
         Err(Fault::Contention.into())
     }
 
-    /// The record of a session that a cookie proves.
+    /// The record of the session that this cookie authenticates.
     async fn read_browser(&self, cookie: &SessionCookie) -> Result<ReadRecord, Error> {
         let id = cookie.session();
-        // A session that this gate knows to have ended is over, whatever the store does.
+        // If this gate knows that the session has ended, refuse it even if the store says otherwise or fails.
         if self.revocations.minimum(id) == REVOKED {
             return Err(over(SessionEnd::List).into());
         }
         let Some(read) = self.read_for_refresh(id).await? else {
-            // A store that lost the record may get it back from another gate, until this gate may mint again.
+            // If the store lost the record, another gate may restore it. This gate may not mint tokens until then.
             self.may_mint()?;
-            // Records of ended sessions are swept.
+            // Records of ended sessions are removed, so a missing record means that the session ended.
             return Err(Denial::SessionOver("its record is gone").into());
         };
         self.presented(read, cookie).map_err(Error::from)
@@ -352,7 +360,7 @@ impl Engine {
         session.browser.as_deref().is_some_and(|binding| cookie.proves(keyring.refresh_keys(), binding))
     }
 
-    /// Judges a session by the table of rotations. `user` is the directory's entry, if the directory was asked.
+    /// Judges a session by the table of rotations. `user` is the directory's entry, if the directory was queried.
     async fn judge_browser(
         &self,
         read: &ReadRecord,
@@ -366,9 +374,10 @@ impl Engine {
             Decision::Revoked(why) => Err(over(self.end_revoked(session, user, why).await?).into()),
             Decision::Expired(Lifetime::Session) => Err(Denial::SessionOver("it outlived session_ttl").into()),
             Decision::Expired(Lifetime::Idle) => Err(Denial::SessionOver("it was idle for idle_ttl").into()),
-            // The store lost renewals. The cookie is valid for all generations: the session continues from the latest.
+            // The store lost renewals. Because the cookie is valid for all generations, the session continues from the
+            // latest one.
             Decision::Ahead { .. } if self.may_continue(session).await? => Ok(Decision::Ahead { fast_forward: true }),
-            Decision::Ahead { .. } => Err(Denial::SessionOver("the store lost writes of it").into()),
+            Decision::Ahead { .. } => Err(Denial::SessionOver("the store lost writes to its record").into()),
             Decision::Rotate | Decision::Replay | Decision::Reissue | Decision::Reuse(_) => Ok(Decision::Rotate),
         }
     }
@@ -431,7 +440,8 @@ impl Engine {
         let RecordChange { record, raised } = change;
         let (id, before) = (record.id, read.session.current);
         let raised = raised.map(|raised| raised_minimum(id, raised, self.leeway));
-        // Read before the swap, as before a load: the swap returns the record if another request has changed it.
+        // Read this before the swap, just as before a load, because the swap returns the record if another request has
+        // changed it.
         let minimum_known = self.revocations.minimum(id);
         match self.swap(read.session.revision, record.clone(), raised.clone()).await? {
             Swap::Swapped => {
@@ -460,11 +470,11 @@ impl Engine {
 enum Renewed {
     /// The record that was written.
     Done(Box<Session>),
-    /// Another request changed the session. Contains the new record, if the store returned it.
+    /// Another request changed the session. Contains the new record if the store returned it.
     Changed(Option<Box<ReadRecord>>),
 }
 
-/// The refusal of an ended session.
+/// The denial for an ended session.
 const fn over(why: SessionEnd) -> Denial {
     Denial::SessionOver(match why {
         SessionEnd::Record | SessionEnd::List => "it was ended",

@@ -1,11 +1,11 @@
-//! Confirmation of delivery. A request with an access token of a new generation shows that its holder has received it,
-//! so the previous refresh token may no longer be exchanged. This module notes the generation and writes the notes to
-//! the store in batches, off the request's path.
+//! Confirms the delivery of tokens. A request with an access token of a new generation shows that its client has
+//! received the new pair, so the previous refresh token can no longer be exchanged. This module notes the generation in
+//! memory. It writes the notes to the store in batches, without delaying the request.
 //!
 //! A note is durable within [`FLUSH_EVERY`] plus the time of a commit (requirement R28), unless the store fails or the
-//! process ends before. A lost note errs on the safe side: the generation in use counts as never delivered. The first
-//! generation has no previous refresh token, so its delivery is not noted: a session that is never refreshed costs no
-//! write besides its own.
+//! process ends first. Losing a note is safe, because the generation in use then counts as not delivered. The first
+//! generation has no previous refresh token, so its delivery is not noted. A session that is never refreshed therefore
+//! costs no write except the one that creates it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,17 +17,17 @@ use super::Engine;
 use crate::session::{Generation, SessionId};
 use crate::store::{Store, StoreError};
 
-/// How long a note waits before it is written with others. docs/sessions.md states this value.
+/// How long a note can wait to be written together with others. docs/sessions.md states this value.
 pub const FLUSH_EVERY: Duration = Duration::from_millis(200);
-/// The most notes of one flush.
+/// The maximum number of notes that one flush writes.
 const MAX_FLUSHED_NOTES: usize = 4096;
-/// The most notes of one write. A write occupies a processor and blocks other writers while it processes its notes, so
-/// a flush makes several short writes.
+/// The maximum number of notes in one write. A write keeps a processor busy and blocks other writers while it processes
+/// its notes, so a flush makes several short writes.
 const NOTES_PER_WRITE: usize = 256;
-/// The most pending notes. Further notes are dropped.
+/// The maximum number of pending notes. Further notes are dropped.
 const MAX_PENDING_NOTES: usize = 1_000_000;
 
-/// Generations that requests have confirmed, and whose notes are not in the store yet.
+/// Generations that requests have confirmed and whose notes are not yet in the store.
 #[derive(Debug, Default)]
 pub struct Confirmations {
     pending: DashMap<SessionId, Generation, foldhash::quality::RandomState>,
@@ -36,7 +36,7 @@ pub struct Confirmations {
 }
 
 impl Confirmations {
-    /// Notes that a token of this generation was used, unless it is the first.
+    /// Notes that a token of this generation was used. The first generation is not noted.
     pub fn seen(&self, session: SessionId, generation: Generation) {
         if generation <= Generation::FIRST || self.number.load(Ordering::Relaxed) >= MAX_PENDING_NOTES {
             return;
@@ -53,13 +53,13 @@ impl Confirmations {
         }
     }
 
-    /// Is there an unwritten note of this generation, or of a later one?
+    /// Returns whether a note of this generation or a later one waits to be written.
     pub fn has(&self, session: SessionId, generation: Generation) -> bool {
         self.pending.get(&session).is_some_and(|seen| *seen >= generation)
     }
 
-    /// Writes the pending notes, and passes the written notes on, with the sessions that the notes changed. A note that
-    /// could not be written stays, and the next call tries it again.
+    /// Writes the pending notes. Passes on the notes that were written, and the sessions whose records they changed. A
+    /// note that could not be written stays for the next call.
     ///
     /// # Errors
     /// The errors of the store.
@@ -71,12 +71,12 @@ impl Confirmations {
         loop {
             let mut notes: Vec<_> =
                 self.pending.iter().take(MAX_FLUSHED_NOTES).map(|note| (*note.key(), *note.value())).collect();
-            // Sorted, because sessions that began about the same time are neighbours in a store.
+            // Sorted, because sessions that began at about the same time are stored next to each other.
             notes.sort_unstable();
             for batch in notes.chunks(NOTES_PER_WRITE) {
                 marked(batch, store.confirm(batch.to_vec()).await?);
                 for (session, generation) in batch {
-                    // The note of a later generation, added meanwhile, stays.
+                    // A note of a later generation, added in the meantime, stays.
                     if self.pending.remove_if(session, |_, seen| seen <= generation).is_some() {
                         self.number.fetch_sub(1, Ordering::Relaxed);
                     }

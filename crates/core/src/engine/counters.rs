@@ -1,4 +1,4 @@
-//! Counters of attempts in a store that several gates share.
+//! Counters of attempts, in a store that several gates share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -24,7 +24,7 @@ pub struct StoreCounters {
 }
 
 impl StoreCounters {
-    /// Counters in a store. Their names are keyed hashes, so the store does not learn what is counted.
+    /// Creates counters in a store. Their names are keyed hashes, so the store does not learn what is counted.
     pub fn new(store: Arc<dyn Store>, keyring: Arc<Keyring>) -> Self {
         Self { store, keyring: ArcSwap::new(keyring), nodes: AtomicU32::new(1) }
     }
@@ -37,8 +37,9 @@ impl StoreCounters {
         self.nodes.store(u32::try_from(nodes).unwrap_or(u32::MAX).max(1), Ordering::Relaxed);
     }
 
-    /// The names of a counter, one by each refresh secret, the oldest first. An attempt counts under all of them, so
-    /// the count goes on when the oldest secret is retired, and while some gates have retired it and others have not.
+    /// The names of a counter, one for each refresh secret, with the oldest secret first. An attempt is counted under
+    /// all names. So the count continues when the oldest secret is retired, even while only some of the gates have
+    /// retired it.
     fn names(&self, name: &[u8]) -> Vec<[u8; 16]> {
         self.keyring.load().refresh_keys().shared_names(name)
     }
@@ -49,7 +50,7 @@ impl StoreCounters {
 }
 
 fn away(error: impl std::error::Error) -> Away {
-    tracing::debug!(%error, "shared limits not reached");
+    tracing::debug!(%error, "cannot reach the store of the shared limits");
     Away
 }
 

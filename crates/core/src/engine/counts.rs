@@ -35,7 +35,7 @@ pub enum Event {
     Ahead,
     /// A session, a token, or everything of a user, a client or the gate was revoked.
     Revoked,
-    /// A record came from the store without a good seal.
+    /// A record from the store had a missing or invalid seal.
     BrokenSeal,
 }
 
@@ -75,18 +75,18 @@ impl Event {
     }
 }
 
-/// How renewals of browser sessions end, in the order of the counters.
+/// The possible results of renewals of browser sessions, in the order of the counters.
 const RENEWALS: [&str; 3] = ["ok", "over", "unavailable"];
 
-/// A counter for each event, and further counters for some events.
+/// A counter for each event, and more detailed counters for some events.
 #[derive(Debug, Default)]
 pub struct Counts {
     events: [AtomicU64; Event::ALL.len()],
-    /// The begun sessions of each dialect. The number of dialects is small.
+    /// The number of sessions that began in each dialect. The number of dialects is small.
     started: Mutex<BTreeMap<Box<str>, u64>>,
     ended: [AtomicU64; RevokedBecause::ALL.len()],
     renewals: [AtomicU64; RENEWALS.len()],
-    /// Counters of the notices of other issuers.
+    /// Counters of notices from other issuers.
     pub(super) notices: NoticeCounts,
     /// Writes to a store that gates share. An embedded store counts its commits itself.
     pub(super) writes: Commits,
@@ -104,12 +104,12 @@ impl Counts {
         }
     }
 
-    /// The counters of the notices of other issuers.
+    /// The counters of notices from other issuers.
     pub const fn notices(&self) -> &NoticeCounts {
         &self.notices
     }
 
-    /// A session began, in this dialect.
+    /// Counts a session that began in this dialect.
     pub(super) fn session_started(&self, dialect: &str) {
         self.add(Event::Login);
         let mut started = self.started.lock();
@@ -121,7 +121,7 @@ impl Counts {
         }
     }
 
-    /// A session was ended.
+    /// Counts a session that was ended.
     pub(super) fn session_ended(&self, because: RevokedBecause) {
         if let Some(count) = self.ended.get(because as usize) {
             count.fetch_add(1, Ordering::Relaxed);
@@ -141,17 +141,17 @@ impl Counts {
         }
     }
 
-    /// How many renewals of browser sessions ended in each way.
+    /// The number of renewals of browser sessions with each result.
     pub fn renewals(&self) -> impl Iterator<Item = (&'static str, u64)> {
         RENEWALS.into_iter().zip(self.renewals.iter().map(|count| count.load(Ordering::Relaxed)))
     }
 
-    /// How many sessions began, by dialect.
+    /// The number of sessions that began, for each dialect.
     pub fn sessions_started(&self) -> BTreeMap<Box<str>, u64> {
         self.started.lock().clone()
     }
 
-    /// How many single sessions were ended, for each reason of [`RevokedBecause::ALL`].
+    /// The number of single sessions that were ended, for each reason of [`RevokedBecause::ALL`].
     pub fn sessions_ended(&self) -> [u64; RevokedBecause::ALL.len()] {
         self.ended.each_ref().map(|count| count.load(Ordering::Relaxed))
     }

@@ -1,5 +1,5 @@
-//! The events of a gate that an application may follow: sessions that begin and end, reuse, refusals. The audit trail
-//! gets its lines about sessions from the same call ([`EventFeed::tell`]).
+//! The events of a gate that an application can follow, such as sessions that begin or end, reused tokens and denials.
+//! The call [`EventFeed::tell`] also writes the audit trail's lines about sessions.
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
@@ -20,7 +20,7 @@ use crate::session::profile::OnReuse;
 use crate::session::rotation::Reuse;
 use crate::session::{RevokedBecause, Session, SessionId};
 
-/// How many events may wait for a receiver.
+/// The maximum number of events that wait for a receiver.
 const CAPACITY: usize = 1024;
 
 /// An event at this gate. Events at other gates of the store are not included.
@@ -54,9 +54,9 @@ pub enum GateEvent {
         /// The address of the login, if it is known.
         address: Option<IpAddr>,
     },
-    /// A login was refused: unknown user, wrong password, or disabled.
+    /// A login was refused because the user is unknown or disabled, or the password was wrong.
     LoginRefused {
-        /// The subject, if the directory knows the user. The event does not contain the submitted name, because people
+        /// The subject, if the directory knows the user. This event does not contain the submitted name, because people
         /// type passwords into the name field.
         subject: Option<Box<str>>,
         /// The client.
@@ -64,8 +64,8 @@ pub enum GateEvent {
         /// The address, if it is known.
         address: Option<IpAddr>,
     },
-    /// A superseded refresh token was presented too late to be a retry: it may be stolen. The sessions that end because
-    /// of it have events of their own.
+    /// A superseded refresh token was presented too late for a retry, so it may have been stolen. If sessions end
+    /// because of the reuse, each end has its own event.
     Reuse {
         /// The session.
         session: SessionId,
@@ -76,40 +76,40 @@ pub enum GateEvent {
         /// The address of the presenter, if it is known.
         address: Option<IpAddr>,
     },
-    /// A session ended, or all of a subject, of a client, or of the gate; or a token was revoked.
+    /// A session ended, or all sessions of a subject, of a client or of the gate; or a token was revoked.
     Ended {
         /// The ended session, subject or client.
         target: Target,
         /// The reason.
         because: RevokedBecause,
-        /// The operator or the user who ended it, as `rotogate.actor` of the audit trail: the name of the operator's
+        /// The operator or user who ended it, as in `rotogate.actor` of the audit trail: the name of the operator's
         /// token, the user's subject, or the name that the application gave to `Sessions::acting_as`. `None` if a
-        /// client or a rule ended it, or the application without such a name.
+        /// client or a rule ended it, or if the application did not give a name.
         by: Option<Arc<str>>,
     },
     /// A request was refused before it reached the service.
     Refused {
-        /// The class, which is all that the client learned.
+        /// The class of the denial, which is all that the client learned.
         class: Class,
-        /// The rule, by its name in the log.
+        /// The rule that refused the request, by its name in the log.
         reason: Reason,
     },
 }
 
-/// The place of a revocation that the store has not taken yet.
+/// Where a revocation is kept until the store has accepted it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OwedPlace {
-    /// In the file beside the store: the revocation is durable.
+    /// In the file beside the store, so the revocation is durable.
     File,
-    /// In this process alone.
+    /// Only in this process.
     Memory,
 }
 
-/// What the audit trail and the followers of a gate both learn.
+/// An event for both the audit trail and the followers of a gate.
 pub(super) enum Happening<'a> {
     /// A session began, by a login with this name.
     Begun { session: &'a Session, name: Option<&'a str>, origin: &'a Origin },
-    /// A login was refused. `subject` is there if the directory knows the user. Otherwise `name_hash` identifies the
+    /// A login was refused. `subject` is present if the directory knows the user. Otherwise `name_hash` identifies the
     /// submitted name, which is never written, because people type passwords into that field.
     LoginRefused {
         subject: Option<&'a str>,
@@ -120,9 +120,9 @@ pub(super) enum Happening<'a> {
     },
     /// A refresh token of the session was presented too late.
     Reuse { session: &'a Session, reuse: Reuse, evidence: &'a Evidence, refresh: &'a Refresh<'a> },
-    /// A revocation, which the store may not have taken yet.
+    /// A revocation, which may not yet be in the store.
     Ended { entry: &'a Revocation, because: RevokedBecause, owed: Option<OwedPlace> },
-    /// The store has taken a revocation, whose end was told before. The trail alone says so.
+    /// The store has accepted a revocation that was reported before. Only the audit trail records this.
     Stored { entry: &'a Revocation, because: RevokedBecause },
 }
 
@@ -176,7 +176,7 @@ impl Happening<'_> {
 }
 
 /// The events of a gate, in order. At most 1024 events wait for their receiver. A slower receiver misses the oldest
-/// events, and counts them.
+/// events, and [`missed`](Self::missed) counts them.
 ///
 /// ```
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -196,7 +196,7 @@ pub struct GateEvents {
 }
 
 impl GateEvents {
-    /// The next event. `None` once the gate has ended.
+    /// Waits for the next event. Returns `None` once the gate has shut down.
     pub async fn next(&mut self) -> Option<GateEvent> {
         loop {
             match self.receiver.recv().await {
@@ -213,7 +213,7 @@ impl GateEvents {
     }
 }
 
-/// Sends events to all receivers. Without a receiver, an event costs one atomic load.
+/// Sends events to all receivers. Without receivers, an event costs only one atomic load.
 #[derive(Debug, Default)]
 pub(super) struct EventFeed {
     sender: OnceLock<Sender<GateEvent>>,
@@ -224,14 +224,15 @@ impl EventFeed {
         GateEvents { receiver: self.sender.get_or_init(|| channel(CAPACITY).0).subscribe(), missed: 0 }
     }
 
-    /// Writes to the audit trail, which misses nothing, and then tells the followers.
+    /// Writes an event to the audit trail, which receives all events, and then sends it to the followers.
     // Requirement O51.
     pub(super) fn tell(&self, happening: &Happening<'_>) {
         happening.log();
         self.send(|| happening.event());
     }
 
-    /// Tells the followers of a refused request, which is in the access log instead of the audit trail.
+    /// Sends the event of a refused request to the followers. The audit trail does not contain it, because it is in the
+    /// access log.
     pub(super) fn tell_refused(&self, denial: &Denial) {
         self.send(|| Some(GateEvent::Refused { class: denial.class(), reason: Reason::denied(denial) }));
     }
@@ -239,7 +240,7 @@ impl EventFeed {
     fn send(&self, event: impl FnOnce() -> Option<GateEvent>) {
         let Some(sender) = self.sender.get().filter(|sender| sender.receiver_count() > 0) else { return };
         if let Some(event) = event() {
-            // An error means that the last receiver was just dropped.
+            // Sending fails only if the last receiver was just dropped.
             let _ = sender.send(event);
         }
     }
@@ -300,9 +301,9 @@ fn log_reuse(session: &Session, reuse: Reuse, evidence: &Evidence, refresh: &Ref
     );
 }
 
-/// A revocation, with its actor (`crate::context`). If a request caused it, the log of the server adds the request's id
-/// and the client's address. A revocation that the store does not have yet is logged again once the store
-/// has taken it.
+/// Logs a revocation with its actor (`crate::context`). If a request caused it, the server's log adds the request's id
+/// and the client's address. If the store does not have the revocation yet, it is logged again once the store has
+/// accepted it.
 fn log_ended(entry: &Revocation, because: RevokedBecause, owed: Option<OwedPlace>) {
     let (effect, not_before) = match entry.effect {
         Effect::Minimum { .. } | Effect::Gone => ("gone", None),
@@ -334,7 +335,7 @@ fn log_ended(entry: &Revocation, because: RevokedBecause, owed: Option<OwedPlace
     let (owed, outcome) = match owed {
         None => (None, None),
         Some(OwedPlace::File) => (Some("file"), None),
-        // It is unknown whether the revocation outlives the process.
+        // Whether the revocation outlives the process is unknown.
         Some(OwedPlace::Memory) => (Some("memory"), Some("unknown")),
     };
     macro_rules! line {

@@ -1,8 +1,8 @@
-//! Facts about the last refresh of each session: evidence for the audit trail when a superseded refresh token is
+//! Details of each session's last refresh. They are evidence for the audit trail when a superseded refresh token is
 //! presented.
 //!
-//! The facts are in memory only. After a restart, or if another gate of the store made the last refresh, the gate has
-//! no facts, and the verdict is [`ReuseVerdict::Unknown`].
+//! The details are kept only in memory. After a restart, or if another gate made the last refresh, they are missing,
+//! and the verdict is [`ReuseVerdict::Unknown`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -16,12 +16,12 @@ use crate::clock::Timestamp;
 use crate::session::rotation::Reuse;
 use crate::session::{Generation, Session, SessionId};
 
-/// The number of sessions whose last refresh is kept. Each takes at most 600 bytes.
+/// The maximum number of sessions whose last refresh is kept. Each one takes at most 600 bytes.
 const MAX_SESSIONS: u64 = 65_536;
-/// How long a refresh is kept.
+/// How long the details of a refresh are kept.
 const KEPT: Duration = Duration::from_secs(86_400);
 
-/// The last refreshes at this gate.
+/// The last refresh of each session at this gate.
 #[derive(Debug)]
 pub(super) struct LastRefreshes(Cache<SessionId, Arc<LastRefresh>, foldhash::quality::RandomState>);
 
@@ -29,10 +29,10 @@ pub(super) struct LastRefreshes(Cache<SessionId, Arc<LastRefresh>, foldhash::qua
 #[derive(Debug)]
 pub(super) struct LastRefresh {
     generation: Generation,
-    /// The client's address and user agent, if sessions keep them.
+    /// The client's address and user agent, if the gate is configured to keep them.
     pub(super) origin: Origin,
     replays: AtomicU32,
-    /// When the generation was confirmed, in milliseconds; 0 if this gate has written no note about it.
+    /// When the generation was confirmed, in milliseconds; 0 if this gate has not written a note about it.
     confirmed_at: AtomicU64,
 }
 
@@ -42,7 +42,7 @@ impl LastRefresh {
         self.replays.load(Ordering::Relaxed)
     }
 
-    /// When the generation was confirmed, with the precision of the batches in which notes are written.
+    /// When the generation was confirmed, to within the interval at which notes are written.
     pub(super) fn confirmed_at(&self) -> Option<Timestamp> {
         Some(Timestamp::from_millis(self.confirmed_at.load(Ordering::Relaxed))).filter(|at| *at > Timestamp::ZERO)
     }
@@ -56,7 +56,7 @@ impl Default for LastRefreshes {
 }
 
 impl LastRefreshes {
-    /// Notes the refresh that made this record.
+    /// Remembers the refresh that wrote this record.
     pub(super) fn remember(&self, record: &Session, origin: Origin) {
         let last = LastRefresh {
             generation: record.current,
@@ -78,7 +78,7 @@ impl LastRefreshes {
     pub(super) fn confirm(&self, seen: &[(SessionId, Generation)], now: Timestamp) {
         for (id, generation) in seen {
             if let Some(last) = self.get(*id, *generation) {
-                // This fails if an earlier note of the same generation has set the time.
+                // This does nothing if an earlier note of the same generation has already set the time.
                 let _ = last.confirmed_at.compare_exchange(0, now.as_millis(), Ordering::Relaxed, Ordering::Relaxed);
             }
         }
@@ -90,15 +90,16 @@ impl LastRefreshes {
     }
 }
 
-/// The verdict on a reuse. A fixed rule computes it: see docs/logs.md.
+/// The verdict on a reuse, computed by a fixed rule (see docs/logs.md).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReuseVerdict {
-    /// The address and user agent differ from those of the last refresh, and the last pair was already used.
+    /// Possible theft: the address and user agent differ from those of the last refresh, and the pair from that refresh
+    /// was already used.
     TheftLikely,
-    /// The address and user agent are those of the last refresh, which was recent: two parts of one client refreshed at
-    /// once.
+    /// Possible race: the address and user agent are those of the last refresh, which was recent. Two parts of one
+    /// client probably refreshed at the same time.
     RacePossible,
-    /// Neither.
+    /// Neither of these patterns matches.
     Unknown,
 }
 
@@ -112,7 +113,7 @@ impl ReuseVerdict {
     }
 }
 
-/// A reuse, compared with the last refresh.
+/// The comparison of a reuse with the last refresh.
 #[derive(Debug)]
 pub(super) struct Evidence {
     pub(super) last: Option<Arc<LastRefresh>>,
@@ -151,7 +152,7 @@ impl Evidence {
     }
 }
 
-/// `None` if either value was not kept.
+/// Returns `None` if one of the values was not kept.
 fn same<T: PartialEq>(earlier: Option<&T>, now: Option<&T>) -> Option<bool> {
     Some(earlier? == now?)
 }

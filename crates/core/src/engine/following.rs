@@ -1,4 +1,4 @@
-//! Follows a store that other gates write to, too: how recent the engine's knowledge of their revocations is.
+//! Follows a store to which other gates also write. Tracks how recent the engine's knowledge of their revocations is.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,40 +11,41 @@ use crate::session::SessionId;
 use crate::session::rotation::REVOKED;
 use crate::store::{FeedStep, Heard, Staleness, StoreError};
 
-/// The most sessions that the store is asked about between two entries of a feed. The long connections of further
-/// sessions end.
+/// The maximum number of sessions that are read from the store between two entries of a feed. The long connections of
+/// further sessions end.
 const MAX_ASKED: usize = 256;
-/// How many entries are merged before requests get a turn: a feed may bring a million at once.
+/// The number of entries that are merged before other requests get a turn, because a feed can deliver a million entries
+/// at once.
 const MERGED_AT_ONCE: usize = 1024;
-/// How long before the expiry of a long connection's token the store is asked about the connection.
+/// How long before the expiry of a long connection's token its session is read from the store.
 const ASKED_BEFORE: Duration = Duration::from_secs(3);
 
 /// The state of following a shared store.
 #[derive(Debug)]
 pub(super) struct Following {
     staleness: Option<Staleness>,
-    /// Engine time in ms until which the knowledge is fresh enough to mint tokens.
+    /// Engine time in ms until which the knowledge is recent enough to mint tokens.
     fresh_until: AtomicU64,
-    /// The store's time at its last answer, in ms.
+    /// The store's time at its last response, in ms.
     store_time: AtomicU64,
 }
 
 /// How recent the engine's knowledge of other gates' revocations is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
-    /// No other gate writes to the store, or all their writes until a moment ago are known.
+    /// Either only this gate writes to the store, or all writes of other gates until a moment ago are known.
     Fresh,
-    /// The store lost writes, and the gates are writing back their revocations. No token is minted; requests with a
-    /// token pass.
+    /// The store lost writes, and the gates are writing their revocations back. Tokens are not minted, but requests
+    /// with a token pass.
     Restoring,
-    /// The knowledge is too old to mint tokens. Requests with a token pass.
+    /// The knowledge is too old to mint tokens. Requests with a token still pass.
     Degraded,
     /// The knowledge is too old to accept tokens.
     Stale,
 }
 
 impl Following {
-    /// With a staleness, nothing is known yet.
+    /// Creates the initial state. With a staleness, the knowledge counts as stale until the store first responds.
     pub(super) fn new(staleness: Option<Staleness>) -> Self {
         let fresh_until = if staleness.is_some() { Timestamp::ZERO } else { Timestamp::MAX };
         Self { staleness, fresh_until: AtomicU64::new(fresh_until.as_millis()), store_time: AtomicU64::new(0) }
@@ -58,16 +59,17 @@ impl Following {
         now.as_millis() < self.fresh_until.load(Ordering::Acquire)
     }
 
-    /// The store's time at its last answer. No session that any gate begins from now on has an earlier creation.
+    /// The store's time at its last response. Sessions that begin from now on at any gate have a creation time at or
+    /// after it.
     pub(super) fn store_time(&self) -> Timestamp {
         Timestamp::from_millis(self.store_time.load(Ordering::Acquire))
     }
 }
 
 impl Engine {
-    /// Applies what a feed brought.
+    /// Applies a step of the feed.
     ///
-    /// An error means that the store has lost writes, and that this gate's revocations were not written back. The next
+    /// Returns an error if the store has lost writes and this gate's revocations could not be written back. The next
     /// step tries again.
     pub async fn take_step(&self, step: &FeedStep) -> Result<(), StoreError> {
         let mut rotated = Vec::new();
@@ -83,7 +85,7 @@ impl Engine {
                 tokio::task::yield_now().await;
             }
         }
-        // A store that does not answer must not hold up the feed: the remaining connections end instead.
+        // A store that does not respond must not delay the feed. The remaining connections end instead.
         let mut answers = true;
         for (session, entry) in rotated {
             answers = answers && self.advance_lines(session).await;
@@ -100,8 +102,7 @@ impl Engine {
         let Heard { asked, answered, store_time } = heard;
         self.clock.follow_store((asked, answered), store_time);
         self.following.store_time.fetch_max(store_time.as_millis(), Ordering::AcqRel);
-        // The knowledge dates from before the question, but counts only now that the entries are applied (requirement
-        // C8).
+        // The knowledge dates from before the query, but it counts only after the entries are applied (requirement C8).
         let since = self.clock.at(asked);
         self.following.fresh_until.store(since.plus(staleness.limit).as_millis(), Ordering::Release);
         self.revocations.use_until(since.plus(staleness.served));
@@ -110,8 +111,9 @@ impl Engine {
         Ok(())
     }
 
-    /// The session whose earlier access tokens end with this entry, if long connections here depend on them. Another
-    /// gate may have exchanged its token: the connections then continue with the new token (requirement C27).
+    /// The session whose earlier access tokens this entry ends, if long connections of this gate depend on them.
+    /// Another gate may have exchanged the session's token. In that case the connections continue with the new token
+    /// (requirement C27).
     fn rotated_elsewhere(&self, entry: &Revocation) -> Option<SessionId> {
         match (&entry.target, entry.effect) {
             (Target::Session(id), Effect::Minimum { minimum, .. }) if minimum != REVOKED => {
@@ -121,12 +123,12 @@ impl Engine {
         }
     }
 
-    /// Moves the long connections of a session to the token that another gate issued. False if the store does not
-    /// answer: the connections then end with their present token.
+    /// Moves the long connections of a session to the token that another gate issued. Returns false if the store does
+    /// not respond. The connections then end with their current token.
     async fn advance_lines(&self, id: SessionId) -> bool {
         let session = match self.store.load(id).await {
             Ok(session) => session,
-            // After a fault of one record, the store can be asked about other sessions.
+            // If only this record is at fault, the store can still be queried for other sessions.
             Err(error) => return error.is_of_one_record(),
         };
         let Some(session) = session.filter(|session| !session.is_revoked()) else { return true };
@@ -138,7 +140,7 @@ impl Engine {
         true
     }
 
-    /// Asks a shared store about long connections whose token expires soon.
+    /// Reads the sessions of long connections whose token expires soon from a shared store.
     pub async fn advance_expiring_lines(&self) {
         if self.store.shared().is_none() {
             return;
@@ -162,14 +164,14 @@ impl Engine {
         }
     }
 
-    /// The time since the store's last answer; `None` if no other gate writes to it.
+    /// The time since the store's last response, or `None` if only this gate writes to the store.
     pub fn unheard_for(&self) -> Option<Duration> {
         let staleness = self.following.staleness?;
         let fresh_until = Timestamp::from_millis(self.following.fresh_until.load(Ordering::Acquire));
         Some(self.clock.now().since(fresh_until.minus(staleness.limit)))
     }
 
-    /// May records be removed by this engine's time?
+    /// Returns whether records may be removed based on this engine's time.
     pub fn may_sweep(&self) -> bool {
         self.clock.state() == ClockState::Good
     }

@@ -1,4 +1,4 @@
-//! The content of a grant: lifetime and scope.
+//! The lifetime and scope of a grant.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use crate::directory::User;
 use crate::session::profile::Profile;
 use crate::session::{Scope, Session};
 
-/// Refuses a requested lifetime beyond the profile's maximum.
+/// Refuses a requested lifetime that is longer than the profile's maximum.
 pub(super) fn allowed_ttl(asked: Option<Duration>, profile: &Profile) -> Result<(), Denial> {
     if asked.is_some_and(|ttl| ttl > profile.max_access_ttl) { Err(Denial::TtlExceeded) } else { Ok(()) }
 }
 
-/// The expiry of an access token issued now: a whole second, rounded up so that no client gets less than was granted,
-/// and never past the session's end.
+/// The expiry of an access token issued now. It is rounded up to a whole second, so that the token does not expire
+/// earlier than granted, but it is never later than the session's end.
 pub(super) fn access_expiry(
     now: Timestamp,
     session_end: Timestamp,
@@ -27,7 +27,7 @@ pub(super) fn access_expiry(
     Timestamp::from_secs(now.plus(ttl).as_secs_rounded_up().min(session_end.as_secs()))
 }
 
-/// The scope of a login: the requested one, if the client may ask for it, reduced to the user's scopes.
+/// The scope of a login: the requested scope, if the client is allowed to request it, reduced to the user's scopes.
 pub(super) fn granted_at_login(asked: Option<&Scope>, client: Option<&Scope>, user: &Scope) -> Result<Scope, Denial> {
     let Some(asked) = asked else {
         return Ok(client.map_or_else(|| user.clone(), |client| user.intersection(client)));
@@ -39,7 +39,7 @@ pub(super) fn granted_at_login(asked: Option<&Scope>, client: Option<&Scope>, us
     if granted.is_empty() && !asked.is_empty() { Err(Denial::InvalidScope) } else { Ok(granted) }
 }
 
-/// The scope of a refresh: the scope of the login or less (RFC 6749 §6), without scopes that the client or the user has
+/// The scope of a refresh: at most the scope of the login (RFC 6749 §6), without scopes that the client or the user has
 /// lost.
 pub(super) fn granted_at_refresh(
     session: &Session,

@@ -1,11 +1,13 @@
-//! The long-lived connections of each session, and the generation that each one depends on. A connection outlives the
-//! access token it was opened with. On a rotation it moves to the new generation and takes over that token's expiry. A
-//! generation abandoned by a reissue is not moved, so its connections end.
+//! The long-lived connections of each session, and the generation on which each connection depends. A connection can
+//! outlive the access token that opened it. When the session rotates, the connection moves to the new generation and
+//! gets the expiry of the new token. When a reissue abandons a generation, its connections are not moved and therefore
+//! end.
 //!
-//! A connection that a session cookie opened depends on the session, not on its access token: a renewal at any gate
-//! prolongs the connection to the session's new idle end. The connection ends at the idle end, or with the session.
+//! A connection that was opened with a session cookie depends on the session instead of its access token. A renewal at
+//! any gate extends the connection to the session's new idle timeout. The connection ends at the idle timeout or with
+//! the session.
 //!
-//! Only sessions with connections are in the map, so a rotation costs one look-up.
+//! The map contains only sessions with connections, so for most sessions a rotation costs one look-up.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +22,7 @@ use crate::clock::Timestamp;
 use crate::session::{Generation, SessionId};
 use crate::token::keyring::KeyPrint;
 
-/// After data from a client began a renewal, which may fail, further data begins no renewal for this long.
+/// The minimum time between two renewals that are triggered by data from the client, because a renewal can fail.
 const RENEWED_AGAIN: Duration = Duration::from_secs(1);
 
 /// The connections of all sessions.
@@ -38,17 +40,17 @@ pub struct LiveConnection {
     browser: Option<BrowserConnection>,
 }
 
-/// The part of a connection that a session cookie opened.
+/// The additional state of a connection that was opened with a session cookie.
 struct BrowserConnection {
-    /// The value of the cookie, with which the provider is asked.
+    /// The value of the cookie, which is needed to query the provider.
     cookie: Arc<str>,
     idle_ttl: Duration,
     ends: Timestamp,
-    /// The life of an access token of the session.
+    /// The lifetime of the session's access tokens.
     access_ttl: Duration,
-    /// When directory and issuer are asked next about the session, in milliseconds.
+    /// When directory and issuer are next asked about the session, in milliseconds.
     asked_next: AtomicU64,
-    /// Before this time, in milliseconds, data from the client begins no renewal.
+    /// Before this time, in milliseconds, data from the client does not trigger a renewal.
     renewed_next: AtomicU64,
 }
 
@@ -57,15 +59,17 @@ crate::debug_with!(BrowserConnection { ends });
 #[derive(Clone, Copy, Debug)]
 struct SessionState {
     generation: Generation,
-    /// The generation that was exchanged for this one. A client that lost the response presents it again.
+    /// The generation that was exchanged for the current one. A client that lost the response presents the earlier
+    /// generation again.
     before: Option<Generation>,
-    /// The access token of this generation; `None` while the connection still has its first token.
+    /// The access token of the current generation, or `None` while the connection still has its first token.
     advanced_to: Option<SuccessorToken>,
     /// The expiry of the access token that the connection depends on.
     expires: Timestamp,
 }
 
-/// The access token that a rotation moved a connection to: the properties that decide how long the connection may last.
+/// The access token to which a rotation moved a connection. Contains only the properties that determine how long the
+/// connection may last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SuccessorToken {
     /// The token's generation.
@@ -79,8 +83,8 @@ pub struct SuccessorToken {
 }
 
 impl LiveSessions {
-    /// Adds a connection that was opened with a token of this generation and expiry. `opened_by`: the session cookie that
-    /// opened it, if one did, and the terms of its session.
+    /// Adds a connection that was opened with a token of this generation and expiry. `opened_by` contains the session
+    /// cookie that opened the connection, if any, and the lifetimes of its session.
     pub fn begin(
         &self,
         session: SessionId,
@@ -106,10 +110,11 @@ impl LiveSessions {
         line
     }
 
-    /// Moves the connections of the presented generation to the issued one. Call this before the revocation of the
-    /// presented generation takes effect.
+    /// Moves the connections of the presented generation to the issued one. Call this before the presented generation
+    /// is revoked.
     pub fn advance(&self, session: SessionId, presented: Generation, issued: SuccessorToken) {
-        // Outside the map's lock: dropping the last reference to a connection removes it from the map.
+        // Collected first so that the map is unlocked, because dropping the last reference to a connection removes it
+        // from the map.
         let lines: Vec<_> = match self.0.get(&session) {
             Some(lines) => lines.iter().filter_map(Weak::upgrade).collect(),
             None => return,
@@ -132,13 +137,13 @@ impl LiveSessions {
         }
     }
 
-    /// Does the session have connections?
+    /// Returns whether the session has connections.
     pub(crate) fn has(&self, session: SessionId) -> bool {
         self.0.contains_key(&session)
     }
 
-    /// The browser sessions with connections, and their cookies, for which directory and provider were last asked more
-    /// than an access token's lifetime ago. Each session is returned once per lifetime.
+    /// The browser sessions with connections, and their cookies, for which directory and provider were last asked
+    /// longer ago than an access token's lifetime. Each session is returned only once in this period.
     pub(crate) fn unasked(&self, now: Timestamp) -> Vec<(SessionId, Arc<str>)> {
         self.sessions_with(|line| {
             let browser = line.browser.as_ref().filter(|browser| browser.takes_question(now))?;
@@ -153,7 +158,7 @@ impl LiveSessions {
 
     fn sessions_with<T>(&self, due_of: impl Fn(&Arc<LiveConnection>) -> Option<T>) -> Vec<T> {
         let mut due = Vec::new();
-        // Kept until the map is unlocked: dropping the last reference to a connection removes it from the map.
+        // Kept until the map is unlocked, because dropping the last reference to a connection removes it from the map.
         let mut seen = Vec::new();
         for lines in self.0.iter() {
             let lines_of: Vec<_> = lines.value().iter().filter_map(Weak::upgrade).collect();
@@ -166,11 +171,11 @@ impl LiveSessions {
 }
 
 impl BrowserConnection {
-    /// The idle end after this renewal.
+    /// The new idle timeout after this renewal.
     fn renewed(&self, issued: &SuccessorToken) -> Timestamp {
         let renewed_next = issued.issued_at.plus(self.access_ttl * 4 / 5);
         self.renewed_next.store(renewed_next.as_millis(), Ordering::Relaxed);
-        // The renewal has asked.
+        // The renewal has already asked directory and provider.
         self.asked_next.store(issued.issued_at.plus(self.access_ttl).as_millis(), Ordering::Relaxed);
         issued.issued_at.plus(self.idle_ttl).min(self.ends)
     }
@@ -180,7 +185,7 @@ impl BrowserConnection {
     }
 }
 
-/// Is this moment reached? If so, the next moment is `again` after now.
+/// Returns whether the time in `next` has come. If so, sets it to `again` after `now`.
 fn takes(next: &AtomicU64, now: Timestamp, again: Duration) -> bool {
     let due = next.load(Ordering::Relaxed);
     let later = now.plus(again).as_millis();
@@ -188,12 +193,13 @@ fn takes(next: &AtomicU64, now: Timestamp, again: Duration) -> bool {
 }
 
 impl LiveConnection {
-    /// The idle end of the session, if a session cookie opened the connection.
+    /// The idle timeout of the session, if the connection was opened with a session cookie.
     pub(crate) fn idle_expires(&self) -> Option<Timestamp> {
         self.browser.as_ref().map(|_| self.state.lock().expires)
     }
 
-    /// Does data from the client renew the session now? Not if such data has begun a renewal lately.
+    /// Returns whether data from the client renews the session now. Returns false if such data has recently triggered a
+    /// renewal.
     pub(crate) fn takes_renewal(&self, now: Timestamp) -> bool {
         self.browser.as_ref().is_some_and(|browser| takes(&browser.renewed_next, now, RENEWED_AGAIN))
     }
@@ -208,7 +214,7 @@ impl LiveConnection {
         self.state.lock().generation
     }
 
-    /// The token to which a rotation moved the connection, if there was a rotation.
+    /// The token to which a rotation moved the connection, if the session has rotated.
     pub fn advanced_to(&self) -> Option<SuccessorToken> {
         self.state.lock().advanced_to
     }

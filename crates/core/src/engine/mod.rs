@@ -1,5 +1,5 @@
-//! The engine: store, clock and mint around [`decide`](crate::session::rotation::decide). The engine prepares the whole
-//! reply before the commit, and replies only after the commit is durable.
+//! The engine, which connects store, clock and mint with [`decide`](crate::session::rotation::decide). It prepares the
+//! whole reply before the commit, and replies only after the commit is durable.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -87,29 +87,29 @@ pub use types::{
     ApplicationLogin, Exchange, HeldUp, IssueKind, IssuedTokens, Login, Origin, Refresh, RequestNote, kind_of_issue,
 };
 
-/// How often a request retries when other requests change its session. Each failure means that another request
-/// succeeded, so this many in a row indicate an error.
+/// How often a request retries when other requests change its session. Each failed attempt means that another request
+/// succeeded, so this many failures in a row indicate a bug.
 const MAX_TRIES: usize = 16;
 
-/// The dialect of sessions that the application began. No directory is asked about their users.
+/// The dialect of sessions that the application began. The directory is not asked about their users.
 pub const APPLICATION: &str = "application";
 
 /// The parts of an engine.
 #[derive(Debug)]
 pub struct EngineConfig {
-    /// `iss` of the tokens minted.
+    /// The `iss` of issued tokens.
     pub issuer: Arc<str>,
-    /// `aud` of the tokens minted.
+    /// The `aud` of issued tokens.
     pub audience: Vec<Box<str>>,
-    /// The tolerance for clock differences.
+    /// The tolerated clock difference.
     pub leeway: Duration,
-    /// The form of access token that each dialect's clients need.
+    /// The form of access token that the clients of each dialect need.
     pub styles: Vec<(Box<str>, TokenStyle)>,
     /// The keys.
     pub keyring: Arc<Keyring>,
     /// The store of sessions.
     pub store: Arc<dyn Store>,
-    /// The users, if the gate logs them in.
+    /// The directory of users, if the gate logs users in.
     pub directory: Option<Arc<dyn Directory>>,
     /// Engine time.
     pub clock: Arc<EngineClock>,
@@ -117,11 +117,11 @@ pub struct EngineConfig {
     pub revocations: Arc<RevocationList>,
     /// The limits.
     pub limits: Arc<Limits>,
-    /// The limits that are counted together with other gates.
+    /// The counters for the limits that are shared with other gates.
     pub counters: Option<Arc<StoreCounters>>,
-    /// Keep user agent and address of a login with the session?
+    /// Whether to keep user agent and address of a login with the session.
     pub keep_login_origin: bool,
-    /// How long the engine continues without news from a store that several gates write to; `None` if no other gate
+    /// How long the engine continues without news from a store to which several gates write. `None` if only this gate
     /// writes to the store.
     pub staleness: Option<Staleness>,
 }
@@ -134,9 +134,10 @@ pub struct Engine {
     leeway: Duration,
     styles: ArcSwap<Vec<(Box<str>, TokenStyle)>>,
     keyring: Arc<ArcSwap<Keyring>>,
-    /// How many times the keys were replaced.
+    /// How often the keys were replaced.
     keys_generation: AtomicU64,
-    /// Seals records on their way to the store, and checks the seal of loaded ones.
+    /// The store, wrapped so that records are sealed when they are written, and their seals are checked when they are
+    /// loaded.
     store: Arc<dyn Store>,
     directory: Option<Arc<dyn Directory>>,
     clock: Arc<EngineClock>,
@@ -149,9 +150,9 @@ pub struct Engine {
     keep_login_origin: AtomicBool,
     last_refreshes: LastRefreshes,
     counts: Arc<Counts>,
-    /// Rate limit of the log message about an unusable entry of the directory.
+    /// Limits how often the message about an unusable directory entry is logged.
     bad_entries: Mutex<Seldom>,
-    /// Whether a write failed that may have reached the store.
+    /// Whether a write has failed that may still have reached the store.
     is_behind: AtomicBool,
     /// The state of following a store that other gates write to.
     following: Following,
@@ -162,15 +163,15 @@ pub struct Engine {
     standstill: standstill::Standstill,
     owed: owed::Debts,
     events: EventFeed,
-    /// While the flag is set, no token is issued.
+    /// While the flag is set, tokens are not issued.
     suspended: OnceLock<Arc<AtomicBool>>,
     devices: DeviceProofs,
-    /// Whose users the subjects of this gate are.
+    /// The issuers whose users the subjects of this gate are.
     sources: ArcSwap<SubjectSources>,
 }
 
 impl Engine {
-    /// An engine with this configuration.
+    /// Creates an engine with this configuration.
     pub fn new(parts: EngineConfig) -> Self {
         let (keyring, counts) = (Arc::new(ArcSwap::new(parts.keyring)), Arc::new(Counts::default()));
         let sealed = SealedStore::new(parts.store, Arc::clone(&keyring), Arc::clone(&counts));
@@ -214,12 +215,12 @@ impl Engine {
         engine
     }
 
-    /// `iss` of the tokens minted.
+    /// The `iss` of issued tokens.
     pub fn issuer(&self) -> &Arc<str> {
         &self.issuer
     }
 
-    /// `aud` of the tokens minted.
+    /// The `aud` of issued tokens.
     pub fn audience(&self) -> &[Box<str>] {
         &self.audience
     }
@@ -249,12 +250,12 @@ impl Engine {
         &self.live_sessions
     }
 
-    /// The events so far in this process.
+    /// The number of events so far in this process.
     pub fn counts(&self) -> &Counts {
         &self.counts
     }
 
-    /// Measures a write to a shared store, where each write is a commit of its own.
+    /// Measures a write to a shared store, where each write is its own commit.
     async fn measured<T>(&self, write: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         if self.store.shared().is_none() {
             return write.await;
@@ -266,12 +267,12 @@ impl Engine {
         written
     }
 
-    /// The writes to a store that gates share.
+    /// The writes to a store that several gates share.
     pub fn shared_writes(&self) -> Option<CountedCommits> {
         self.store.shared().map(|_| self.counts.writes.counted())
     }
 
-    /// Follows the events from now on.
+    /// Returns a receiver for all events from now on.
     pub fn events(&self) -> GateEvents {
         self.events.follow()
     }
@@ -291,7 +292,7 @@ impl Engine {
         self.keyring.load_full()
     }
 
-    /// Replaces the styles of token that the clients of each dialect need.
+    /// Replaces the token styles that the clients of each dialect need.
     pub fn set_styles(&self, styles: Vec<(Box<str>, TokenStyle)>) {
         self.styles.store(Arc::new(styles));
     }
@@ -323,7 +324,7 @@ impl Engine {
         Origin { note: RequestNote::default(), ..origin.clone() }
     }
 
-    /// Replaces the keys: tokens are minted with these from now on.
+    /// Replaces the keys. From now on tokens are signed with the new keys.
     pub fn set_keyring(&self, keyring: Arc<Keyring>) {
         if let Some(counters) = &self.counters {
             counters.set_keyring(Arc::clone(&keyring));
@@ -337,19 +338,19 @@ impl Engine {
         self.keys_generation.load(Ordering::Acquire)
     }
 
-    /// Sets the number of gates with a recent heartbeat.
+    /// Sets the number of gates whose heartbeat is recent.
     pub fn set_nodes(&self, nodes: usize) {
         if let Some(counters) = &self.counters {
             counters.set_nodes(nodes);
         }
     }
 
-    /// Does a directory name subjects of the gate?
+    /// Returns whether the gate has a directory with users.
     pub fn has_users(&self) -> bool {
         self.directory.as_ref().is_some_and(|directory| !directory.is_empty())
     }
 
-    /// The directory's entry of a subject with this account; `None` if there is no directory or no entry.
+    /// The directory's entry of a subject with this account, or `None` if there is no directory or no entry.
     ///
     /// # Errors
     /// A fault of the directory.
@@ -360,13 +361,13 @@ impl Engine {
         }
     }
 
-    /// Issues no token while this flag is set. Only the first call has an effect.
+    /// Stops issuing tokens whenever this flag is set. Only the first call has an effect.
     pub fn suspend_grants_while(&self, suspended: Arc<AtomicBool>) {
-        // A later call passes the same flag.
+        // Later calls pass the same flag, so they can be ignored.
         let _ = self.suspended.set(suspended);
     }
 
-    /// Does the engine issue tokens now?
+    /// Returns a fault unless the engine may currently issue tokens.
     pub fn may_mint(&self) -> Result<(), Fault> {
         if self.suspended.get().is_some_and(|suspended| suspended.load(Ordering::Relaxed)) {
             return Err(Fault::Suspended);
@@ -375,12 +376,12 @@ impl Engine {
             ClockState::Good if !self.restoring.is_over() => Err(Fault::Restoring),
             ClockState::Good if self.following.is_fresh(self.clock.now()) => Ok(()),
             ClockState::Good => Err(Fault::Stale),
-            // A token minted by the old time would already be expired by the new time.
+            // A token that is issued with the old time would already be expired by the new time.
             ClockState::Jumped | ClockState::Behind | ClockState::Skewed => Err(Fault::Clock),
         }
     }
 
-    /// Makes data that was read from a shared store as durable as an acknowledged write.
+    /// Waits until data that was read from a shared store is as durable as an acknowledged write.
     async fn settle(&self) -> Result<(), StoreError> {
         match self.store.shared() {
             Some(shared) => shared.settle().await,
@@ -396,7 +397,7 @@ impl Engine {
         }
     }
 
-    /// A creation stamp, later than `after` and than every not-before so far.
+    /// A creation stamp that is later than `after` and than every not-before so far.
     async fn stamp_creation(&self, after: Timestamp) -> Result<Timestamp, Fault> {
         let stamp = match self.store.shared() {
             Some(shared) => shared.stamp_creation(after).await?,
@@ -405,7 +406,7 @@ impl Engine {
         stamp.ok_or(Fault::Clock)
     }
 
-    /// The pair of tokens that a record describes, made from the record alone.
+    /// The pair of tokens that a record describes, made only from the record.
     fn pair(
         &self,
         keyring: &Keyring,
@@ -421,7 +422,7 @@ impl Engine {
         let claims = self.claims_of(session, &jti, &last.scope, (session.issued_at, last.access_expires));
         let access_token = mint::mint(key, &claims).map_err(Fault::from)?;
         let refresh_token = match session.browser {
-            // The gate refreshes the session itself.
+            // A browser does not get a refresh token, because the gate refreshes the session itself.
             Some(_) => None,
             None => Some(
                 refresh::make(
@@ -467,7 +468,7 @@ impl Engine {
         }
     }
 
-    /// The audience of tokens for a resource, or the gate's audience without a resource.
+    /// The audience of tokens for a resource, or the gate's audience if no resource was requested.
     fn audience_for<'a>(&'a self, resource: Option<&'a [Box<str>]>) -> &'a [Box<str>] {
         resource.unwrap_or(&self.audience)
     }

@@ -1,4 +1,4 @@
-//! Notices of other issuers about ended sessions: the gate executes and counts them, and records refused ones.
+//! Notices from other issuers about ended sessions. The gate applies and counts them, and logs the refused ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,23 +17,25 @@ use crate::revocation::{Revocation, Target};
 use crate::session::RevokedBecause;
 use crate::token::verify::{AskedRevocation, Ended, EventEffect, EventKind, Reported, RevokedUser};
 
-/// The bounds of ages, in seconds: a notice arrives at once, or after its sender's retries.
+/// The boundaries of the age histogram, in seconds. A notice arrives at once, or after retries of its sender.
 const AGE_SECONDS: [f64; 8] = [1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 3600.0, f64::INFINITY];
 
-/// So many ended or refreshed users of one issuer within [`MANY_WITHIN`] are unusual: the issuer may have been taken over.
+/// If one issuer ends or refreshes this many users within [`MANY_WITHIN`], a warning is logged, because the issuer may
+/// have been compromised.
 const MANY: usize = 100;
 const MANY_WITHIN: Duration = Duration::from_secs(600);
 
-/// The result of a good notice.
+/// The result of a valid notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoticeResult {
     /// The named sessions are ended.
     Applied,
-    /// The end is in force, but since its start the gate has accepted no token and no session of whom the notice names.
+    /// The end takes effect. Since its start, however, the gate has not accepted any token or session that the notice
+    /// concerns.
     Unseen,
-    /// The event is of a kind that ends nothing.
+    /// The event is of a kind that does not end sessions.
     Noted,
-    /// The event's subject is a form of name that the gate does not know.
+    /// The event names its subject in a form that the gate does not know.
     Unmatched,
 }
 
@@ -54,7 +56,7 @@ impl NoticeResult {
         }
     }
 
-    /// The effect of a good event, in one word.
+    /// The effect of a valid event, in one word.
     const fn effect(self, of: EventEffect) -> &'static str {
         match self {
             Self::Applied => of.word(),
@@ -64,28 +66,28 @@ impl NoticeResult {
     }
 }
 
-const UNSURE: &str = "a session alone, and no accepted token of the issuer named it";
+const UNSURE: &str = "only a session is named, and no accepted token of the issuer named this session";
 
 /// The issuer's configured name, the protocol and the result.
 type NoticeKind = (Box<str>, &'static str, &'static str);
-/// Counts by issuer and two further labels.
+/// The number of events, by issuer and two further labels.
 type ByIssuer = Vec<(Box<str>, &'static str, &'static str, u64)>;
 
-/// The number of notices, and the age of those that ended something.
+/// The number of notices, and the age of the notices that ended sessions.
 #[derive(Debug)]
 pub struct NoticeCounts {
     results: Mutex<BTreeMap<NoticeKind, u64>>,
-    /// The number of good notices, by the type of the event and its effect.
+    /// The number of valid notices, by the type of the event and its effect.
     effects: Mutex<BTreeMap<NoticeKind, u64>>,
     ages: Durations<{ AGE_SECONDS.len() + 1 }>,
-    /// For each issuer the users of its present period.
+    /// For each issuer, the users whom it has ended or refreshed in its current period.
     concerned: Mutex<BTreeMap<Box<str>, ConcernedUsers>>,
 }
 
-/// The users whom an issuer has ended or refreshed since the begin of a period; at most [`MANY`].
+/// The users whom an issuer has ended or refreshed since the beginning of a period. At most [`MANY`] users are kept.
 #[derive(Debug)]
 struct ConcernedUsers {
-    /// By the monotonic clock.
+    /// The beginning of the period, by the monotonic clock.
     begun: Duration,
     users: BTreeSet<Box<str>>,
 }
@@ -107,17 +109,17 @@ fn listed(counts: &Mutex<BTreeMap<NoticeKind, u64>>) -> ByIssuer {
 }
 
 impl NoticeCounts {
-    /// The issuer's name, the protocol, the result, the number.
+    /// The number of notices, by the issuer's name, the protocol and the result.
     pub fn results(&self) -> ByIssuer {
         listed(&self.results)
     }
 
-    /// The issuer's name, the type of the event, its effect, the number.
+    /// The number of valid events, by the issuer's name, the event type and the effect.
     pub fn effects(&self) -> ByIssuer {
         listed(&self.effects)
     }
 
-    /// Counts a user whom an issuer ended or refreshed. True once in a period, if there were many.
+    /// Counts a user whom an issuer ended or refreshed. Returns true once in a period when the number reaches [`MANY`].
     fn are_many(&self, (issuer, user): (&str, &str), now: Duration) -> bool {
         let mut concerned = self.concerned.lock();
         let begun = || ConcernedUsers { begun: now, users: BTreeSet::new() };
@@ -128,33 +130,34 @@ impl NoticeCounts {
         period.users.len() < MANY && period.users.insert(user.into()) && period.users.len() == MANY
     }
 
-    /// The ages of notices that ended something: the time from `iat` until the notice was applied.
+    /// The ages of notices that ended sessions: the time from `iat` until the notice was applied.
     pub fn ages(&self) -> CountedDurations {
         self.ages.counted()
     }
 }
 
 impl Engine {
-    /// Executes the report of another issuer. The result is durable when this returns. A repeated notice changes
-    /// nothing: each entry has the time of the report, so it does not concern sessions that began later.
+    /// Applies the report of another issuer. The result is durable on return. A repeated notice has no further effect,
+    /// because each entry has the time of the report and does not concern sessions that began later.
     ///
     /// # Errors
-    /// [`Denial::RefusedEvent`] if it is uncertain whether anything ended; a fault of the store, after which the entry
-    /// holds on this node; a fault of the directory, which decided nothing.
+    /// [`Denial::RefusedEvent`] if it is uncertain whether a session ended; a fault of the store, after which the entry
+    /// applies only at this gate; or a fault of the directory, after which nothing has changed.
     // Requirements S22, S23.
     pub async fn take_report(&self, reported: Reported) -> Result<NoticeResult, Error> {
         let told = reported.told;
         match reported.ended {
             Ended::Tokens { entry, also, is_seen, is_sure, .. } => {
                 let ended = self.end_elsewhere(entry, also, told).await.map(|()| NoticeResult::ended(is_seen));
-                // The revocation holds at this gate but is not durable. The sender learns that tokens may still pass.
+                // The revocation applies at this gate but is not durable. The error tells the sender that tokens may
+                // still be accepted.
                 if is_sure { ended } else { ended.and(Err(Denial::RefusedEvent(EventFlaw::Request(UNSURE)).into())) }
             }
             Ended::OfDirectory { issuer, name, effect, at } => {
                 let NamedUsers::One(user) = self.named_users(&issuer, &name).await? else {
                     return Ok(NoticeResult::Unmatched);
                 };
-                // The time is in whole seconds: sessions that began within that second count as earlier.
+                // The time has whole seconds, so sessions that began within this second are also ended.
                 let at = Timestamp::from_secs(at.as_secs()).plus(Duration::from_millis(999));
                 let entry = match effect {
                     EventEffect::Refresh => {
@@ -176,12 +179,12 @@ impl Engine {
         }
     }
 
-    /// The subject of this gate that a request for global revocation concerns, besides the users of its issuer, if
-    /// there is one.
+    /// The subject of this gate that a request for global revocation names, in addition to the users of its issuer.
+    /// Returns `None` if the request does not concern a user of this gate.
     ///
     /// # Errors
-    /// [`Denial::RefusedEvent`] if a name does not name exactly one user; a fault of the directory, which decided
-    /// nothing.
+    /// [`Denial::RefusedEvent`] if a name does not identify exactly one user; or a fault of the directory, after which
+    /// nothing has changed.
     pub async fn user_of_revocation(&self, asked: &AskedRevocation) -> Result<Option<Box<str>>, Error> {
         match &asked.user {
             RevokedUser::Subject { at_directory, .. } => {
@@ -198,13 +201,13 @@ impl Engine {
         }
     }
 
-    /// Ends all sessions and tokens of a user for another issuer: the tokens that the issuer has issued, our sessions
-    /// that the issuer has vouched for, and the sessions of the user that the directory returns for this name. The end
-    /// is durable when this returns, also for a user who was never seen.
+    /// Ends all sessions and tokens of a user on the request of another issuer. This includes the tokens that the
+    /// issuer issued, our sessions that the issuer vouched for, and the sessions of the user whom the directory has
+    /// under this name. The end is durable on return, even for a user who was never seen.
     ///
     /// # Errors
-    /// A fault of the store, after which the ends hold on this node. [`Denial::RefusedEvent`] if the directory could not
-    /// be asked, because the gate does not know the user's name there.
+    /// A fault of the store, after which the ends apply only at this gate. [`Denial::RefusedEvent`] if the directory
+    /// could not be queried because the gate does not know the user's name in it.
     // Requirements S15, S31.
     pub async fn revoke_globally(&self, asked: AskedRevocation, own: Option<&str>) -> Result<NoticeResult, Error> {
         let of_issuer = match asked.user {
@@ -217,7 +220,7 @@ impl Engine {
             }
             RevokedUser::Named(_) => Ok(NoticeResult::Applied),
         };
-        // Both ends are tried, even if one fails.
+        // Try both, even if the first one fails.
         if let Some(own) = own {
             self.revoke_subject(own, RevokedBecause::GlobalRevocation).await?;
         }
@@ -230,17 +233,17 @@ impl Engine {
         Ok(found.map_err(|error| self.noted(error, &LookupKey::Name(name.text()), None))?)
     }
 
-    /// Ends the sessions that another issuer has ended. Durable when this returns.
+    /// Ends the sessions that another issuer has ended. The end is durable on return.
     ///
     /// # Errors
-    /// A fault of the store, after which the entry holds on this node.
+    /// A fault of the store, after which the entry applies only at this gate.
     pub async fn end_elsewhere(
         &self,
         entry: Revocation,
         also: Option<Revocation>,
         told: Timestamp,
     ) -> Result<(), Error> {
-        // Both entries hold at this gate and are owed to the store, whatever the store answers.
+        // Both entries apply at this gate even if the store fails. They are then written to the store later.
         if let Some(also) = &also {
             self.refuse(also, RevokedBecause::Logout);
         }
@@ -253,7 +256,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Counts a notice, and records it if it is refused.
+    /// Counts a notice, and logs it if it was refused.
     pub fn record_notice(
         &self,
         issuer: &str,
@@ -274,8 +277,8 @@ impl Engine {
         *results.entry((issuer.into(), protocol, result)).or_default() += 1;
     }
 
-    /// Counts and records the effect of a good event. Each way in which an issuer ends or refreshes its users comes here.
-    /// `user`: as in [`Ended::Tokens`].
+    /// Counts and logs the effect of a valid event. This function is called whenever an issuer ends or refreshes its
+    /// users. For `user`, see [`Ended::Tokens`].
     // Requirement S15.
     pub fn record_event(
         &self,
@@ -284,7 +287,7 @@ impl Engine {
         result: NoticeResult,
         origin: &Origin,
     ) {
-        // Users log out in large numbers every day, each of one session.
+        // Ends of single sessions are not counted here, because many users log out every day.
         if let Some(user) = user.filter(|_| matches!(result, NoticeResult::Applied | NoticeResult::Unseen))
             && self.counts.notices.are_many((issuer, user), self.clock.source().monotonic())
         {

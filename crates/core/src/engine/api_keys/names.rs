@@ -1,4 +1,4 @@
-//! The ids of an owner's keys, which bound the number of keys.
+//! The list of key ids that each owner has. The list limits the number of keys for each owner.
 
 use std::time::Duration;
 
@@ -12,26 +12,27 @@ use crate::engine::{Engine, MAX_TRIES};
 use crate::fault::{Error, Fault};
 use crate::store::relay::{RelayInserted, RelaySwapped};
 
-/// The most live keys of an owner.
+/// The maximum number of live keys for each owner.
 const MAX_KEYS: usize = 50;
-/// After this time, no request is still writing the record of a key whose id is written.
+/// If a key's id is older than this, no request can still be writing the key's record.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(60);
 
-/// The id of a key.
+/// An entry in the list of an owner's keys: the id of a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct KeyName {
     pub(super) id: Box<str>,
-    /// When the id was written, before the record.
+    /// When the id was added, which happens before the record is written.
     since: Timestamp,
     end: Timestamp,
 }
 
-/// The ids of an owner's live keys. They are a list, so no row of an owner is read as a key.
+/// The ids of an owner's live keys. They are stored as a JSON list, so the row of an owner cannot be mistaken for a
+/// key's record.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct OwnersKeys(pub(super) Vec<KeyName>);
 
 impl ApiKeys {
-    /// Writes a new key. Its id is first added to the ids of the owner's keys, which bounds the number of keys.
+    /// Writes a new key. Its id is first added to the list of the owner's keys, which limits the number of keys.
     pub(super) async fn add(
         &self,
         engine: &Engine,
@@ -52,12 +53,12 @@ impl ApiKeys {
         let row = next_row(engine, at, None, &*key, key.expires)?;
         match engine.measured(self.store.insert_relay(at, row, key.created)).await? {
             RelayInserted::Inserted => Ok(Ok(())),
-            // Ids are random, so this does not happen.
+            // This does not happen in practice, because ids are random.
             RelayInserted::Present(_) => Err(Fault::Contention.into()),
         }
     }
 
-    /// Adds an id, if there is room for it without the ids in `over`.
+    /// Adds an id if the owner is below the maximum number of keys. The ids in `over` are removed and do not count.
     async fn add_name(&self, engine: &Engine, subject: &str, name: &KeyName, over: &[KeyName]) -> Result<bool, Error> {
         let add = |names: &mut Vec<KeyName>| {
             names.retain(|known| !over.contains(known));
@@ -70,14 +71,15 @@ impl ApiKeys {
         self.change_names(engine, subject, add).await
     }
 
-    /// The ids of an owner's keys that need no place: a revocation ended the key, or its record was never written.
+    /// The ids of an owner's keys that no longer count, because a revocation ended the key or its record was never
+    /// written.
     async fn over(&self, engine: &Engine, subject: &str) -> Result<Vec<KeyName>, Error> {
         let mut over = Vec::new();
         for name in self.names(engine, subject).await? {
             let is_over = match self.load(engine, &name.id).await {
                 Ok(Some(StoredKey { key, .. })) => !Self::is_in_force(engine, &key),
                 Ok(None) => name.since.plus(WRITTEN_WITHIN) < engine.clock.now(),
-                // The key may be good for another gate, which has its secret.
+                // The key may be valid at another gate that has the key's secret.
                 Err(error) if error.is_of_one_record() => false,
                 Err(error) => return Err(error.into()),
             };
@@ -106,8 +108,8 @@ impl ApiKeys {
         self.change_names(engine, &key.subject, forget).await.map(drop)
     }
 
-    /// Changes the ids of an owner's keys, unless `change` returns false. `change` gets the ids of the keys that have
-    /// not expired.
+    /// Changes the ids of an owner's keys, unless `change` returns false. The ids that `change` gets are those of keys
+    /// that have not expired.
     pub(super) async fn change_names(
         &self,
         engine: &Engine,
@@ -118,7 +120,7 @@ impl ApiKeys {
         for _ in 0..MAX_TRIES {
             let now = engine.clock.now();
             let row = engine.measured(self.store.load_relay(at)).await?;
-            // If the secret of the row was removed, all keys of the owner have ended with it, so the list begins empty.
+            // If the secret of the row was removed, all keys of the owner are invalid, so the list starts empty.
             let readable = row.as_ref().filter(|row| {
                 let kid = row.sealed.first().copied();
                 kid.is_none_or(|kid| engine.keyring().refresh_keys().contains(kid))

@@ -1,4 +1,4 @@
-//! A user's own API keys, which the user lists, makes, replaces and revokes.
+//! Requests of users who list, create, replace and revoke their own API keys.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub struct OwnKeysRequest {
     pub access: SecretString,
     /// The scope that the token must have.
     pub scope: Scope,
-    /// The highest age of the token, or of the cookie's session, for a change.
+    /// The maximum age of the token, or of the cookie's session, for a request that changes keys.
     pub max_age: Duration,
     /// What to do.
     pub action: OwnKeysAction,
@@ -33,8 +33,8 @@ pub struct OwnKeysRequest {
 pub enum OwnKeysAction {
     /// The live keys.
     List,
-    /// Makes a key. The owner and the account are always the caller's. If the new key names no scopes, it gets the
-    /// caller's scopes.
+    /// Creates a key. Its owner and account are always the caller's. If the request does not name scopes, the key gets
+    /// the caller's scopes.
     Create(Box<NewApiKey>),
     /// Replaces the key with this id. The old key stays valid for the given time, by default for the longest permitted
     /// time.
@@ -48,21 +48,22 @@ pub enum OwnKeysAction {
 pub enum OwnKeys {
     /// The listed keys, newest first.
     Listed(Vec<ApiKey>),
-    /// The text of a new key, which no later answer contains, and the key's record.
+    /// The new key, which no later response contains, and its record.
     Made(SecretString, Box<ApiKey>),
     /// The key is revoked.
     Revoked,
 }
 
 impl ApiKeys {
-    /// Executes a user's request about the user's own keys. The token must have been verified before. `by_cookie` tells
-    /// that the token represents a session cookie.
+    /// Executes a user's request about the user's own keys. The token must have been verified before. `by_cookie` is
+    /// set if the token represents a session cookie.
     ///
     /// # Errors
     /// [`Denial::UnusableCredential`] for a client's own token; [`Denial::InsufficientScope`],
     /// [`Denial::WrongAudience`], [`Denial::TokenTooOld`], [`Denial::UnknownApiKey`], [`Denial::RateLimited`];
-    /// [`Denial::MalformedRequest`] with the reason why no key is made; a fault of the store.
-    // Requirement K5: a key has no more than the credential that made it, and a stolen old token makes none.
+    /// [`Denial::MalformedRequest`] with the reason if a key cannot be created; a fault of the store.
+    // Requirement K5: a key has no more rights than the credential that created it, and a stolen old token cannot
+    // create a key.
     pub async fn own(
         &self,
         engine: &Engine,
@@ -104,7 +105,7 @@ impl ApiKeys {
                 let (subject, account) = (token.token_subject().to_owned(), token.account().map(str::to_owned));
                 let new = NewApiKey { subject, account, scopes: Some(scopes), ..*new };
                 let by = Self::maker(engine, own).await?;
-                // The owner is a user, so no client is looked up.
+                // The owner is a user, so looking up clients is not necessary.
                 let made = self.make(engine, new, &|_| None, Some(by)).await?;
                 Ok(made.map(|(text, key)| OwnKeys::Made(text, Box::new(key))))
             }
@@ -124,22 +125,23 @@ impl ApiKeys {
         }
     }
 
-    /// The caller's session. A key belongs to no session at the issuer that vouched for the user.
+    /// The caller's session. A session that another issuer vouched for is not included, because a key does not depend
+    /// on that issuer's session.
     // Requirement K33.
     async fn maker(engine: &Engine, own: OwnChecked<'_>) -> Result<Maker, Error> {
         let vouched_by = own.token().vouched_by().map(|by| VouchedBy::new(&*by.issuer, &*by.subject));
         Ok(Maker { began: Self::live_since(engine, own).await?, vouched_by })
     }
 
-    /// When the caller's session began. The store knows whether the session still lives: another gate may have ended it,
-    /// or everything of its user or client, a moment ago.
+    /// When the caller's session began. The store is asked whether the session still lives, because another gate may
+    /// have just ended the session, or all sessions of its user or client.
     // Requirement K5.
     async fn live_since(engine: &Engine, own: OwnChecked<'_>) -> Result<Timestamp, Error> {
         let (id, _) = own.token().session.ok_or(Denial::UnusableCredential)?;
         for _ in 0..MAX_TRIES {
             let session = engine.store.load(id).await?.filter(|session| !session.is_revoked());
             let session = session.ok_or(Denial::TokenRevoked)?;
-            // The store compares the session with every not-before, as at its insertion.
+            // The store compares the session with every not-before, as it does at the session's insertion.
             let same = Session { revision: session.revision + 1, ..session };
             match engine.swap(same.revision - 1, same.clone(), None).await? {
                 Swap::Swapped => {
@@ -154,7 +156,7 @@ impl ApiKeys {
         Err(Fault::Contention.into())
     }
 
-    /// Gives the same answer for an unknown key, another user's key, and an ended key.
+    /// Returns the same denial for an unknown key, another user's key, and an ended key.
     async fn own_key(&self, engine: &Engine, own: OwnChecked<'_>, id: &str) -> Result<ApiKey, Error> {
         let token = own.token();
         let key = self.get(engine, id).await?.filter(|key| {
@@ -166,7 +168,7 @@ impl ApiKeys {
     }
 }
 
-/// Checks that a key with these scopes, for this audience, permits no more than the token.
+/// Checks that a key with these scopes, for this audience, does not permit more than the token.
 fn is_no_more(engine: &Engine, own: OwnChecked<'_>, scopes: &Scope, audience: Option<&str>) -> Result<(), Denial> {
     let token = own.token();
     let is_for = |audience: &str| token.audience.iter().any(|known| **known == *audience);

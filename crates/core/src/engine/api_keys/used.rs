@@ -1,4 +1,4 @@
-//! The changes that uses of keys cause in the keys' records. They are collected, and written in batches.
+//! Updates of key records that are caused by uses of the keys. They are collected in memory and written in batches.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use crate::store::StoreError;
 
 /// Several uses of a key within this time count as one use.
 const NOTED_EVERY: Duration = Duration::from_secs(3600);
-/// How many keys' uses wait at most. For further keys, a later use is noted.
+/// The maximum number of keys whose use waits to be written. Beyond it, a use is not noted, and the next use of the key
+/// tries again.
 const MAX_WAITING: usize = 100_000;
 
 /// The changes to write to a key's record.
@@ -23,7 +24,7 @@ pub(super) struct KeyUses {
 }
 
 impl ApiKeys {
-    /// Notes the use of a good key in memory. [`write_uses`](Self::write_uses) writes the note to the store.
+    /// Notes the use of a valid key in memory. [`write_uses`](Self::write_uses) writes the note to the store.
     ///
     /// # Errors
     /// The current secret is missing.
@@ -48,7 +49,7 @@ impl ApiKeys {
         Ok(())
     }
 
-    /// Writes the noted uses. If a write fails, a later use of the key notes the use again.
+    /// Writes the noted uses. If a write fails, the next use of the key is noted again.
     ///
     /// # Errors
     /// A fault of the store.
@@ -68,7 +69,7 @@ impl ApiKeys {
             let Some(written) = written else { continue };
             if renewed.is_some() {
                 self.count(KeyEvent::Renewed);
-                // Seal the row of the owner's keys under the current secret, too.
+                // The row of the owner's keys must also be sealed under the current secret.
                 self.change_names(engine, &written.subject, |_| true).await?;
             }
             if let Some(predecessor) = written.predecessor {

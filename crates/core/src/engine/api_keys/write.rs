@@ -1,4 +1,4 @@
-//! Making, replacing, revoking and listing keys.
+//! Creates, replaces, revokes and lists keys.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,21 +22,21 @@ use crate::store::StoreError;
 use crate::store::relay::{KEY_OWNER, RelayId, RelayStore};
 use crate::token::claims::CLIENT_PREFIX;
 
-/// The most networks of a key.
+/// The maximum number of networks to which a key can be restricted.
 const MAX_NETWORKS: usize = 16;
-/// How long after a revoked key's expiry the list of revocations keeps the key's entry.
+/// How long the revocation list keeps the entry of a revoked key after the key's expiry.
 const HELD_FOR: Duration = Duration::from_secs(3600);
-/// The most users at other issuers who end a key.
+/// The maximum number of users of other issuers whose revocation ends a key.
 const MAX_VOUCHERS: usize = 8;
-/// The most keys of a page.
+/// The maximum number of keys on a page.
 const MAX_PAGE: usize = 1000;
-/// How many rows are read for a page: another page goes on.
+/// The maximum number of rows that are read for a page. The next page continues after them.
 const MAX_READ: usize = 5000;
 
-/// The events of keys in the audit trail: made, replaced, revoked, reported as leaked.
+/// The events of keys in the audit trail: created, rotated, revoked, reported as leaked.
 pub const AUDITED: [&str; 4] = ["api_key_created", "api_key_rotated", "api_key_revoked", "api_key_leaked"];
 
-/// Why a key was not made.
+/// The reasons for which a key is not created.
 ///
 /// ```
 /// use rotogate::gate::KeyRefusal;
@@ -48,7 +48,7 @@ pub const AUDITED: [&str; 4] = ["api_key_created", "api_key_rotated", "api_key_r
 pub enum KeyRefusal {
     /// The name is empty, too long, or has control characters.
     Name,
-    /// The owner is not known, or is inactive.
+    /// The owner is unknown or inactive.
     Owner,
     /// The request names a scope that the owner does not have.
     Scope,
@@ -60,14 +60,14 @@ pub enum KeyRefusal {
     Bounds,
     /// The owner has the maximum number of live keys.
     TooMany,
-    /// The key has ended, or is replaced already.
+    /// The key has ended or was already replaced.
     Over,
-    /// The users who made the key and its predecessors have too many names at other issuers.
+    /// The key and its predecessors were created by users with too many identities at other issuers.
     Vouched,
 }
 
 impl KeyRefusal {
-    /// Why, for the caller.
+    /// The reason in words, for the caller.
     pub const fn text(self) -> &'static str {
         match self {
             Self::Name => "the name of a key is 1 to 100 characters, none of them a control character",
@@ -78,7 +78,7 @@ impl KeyRefusal {
             Self::Bounds => "the audience is 1 to 256 visible characters, and there are at most 16 networks",
             Self::TooMany => "the owner has 50 live keys: revoke one first",
             Self::Over => "the key is revoked, expired or replaced already",
-            Self::Vouched => "8 users of other issuers have made the key and those before it: make a new key",
+            Self::Vouched => "8 users of other issuers have made this key and its predecessors: make a new key",
         }
     }
 }
@@ -101,7 +101,7 @@ pub struct ListedKeys {
     pub next: Option<Box<str>>,
 }
 
-/// The session in which a user makes a key.
+/// The session in which a user creates a key.
 #[derive(Debug)]
 pub(super) struct Maker {
     pub(super) began: Timestamp,
@@ -109,10 +109,10 @@ pub(super) struct Maker {
 }
 
 impl ApiKeys {
-    /// Makes a key, which is durable when this returns. Only this result contains the key's text.
+    /// Creates a key, which is durable on return. Only the result of this call contains the key itself.
     ///
     /// # Errors
-    /// The reason why no key was made, in the inner result; a fault.
+    /// A fault. If the key cannot be created for another reason, the inner result contains this reason.
     // Requirements K1, K5, K8.
     pub async fn create(
         &self,
@@ -123,7 +123,7 @@ impl ApiKeys {
         self.make(engine, new, clients, None).await
     }
 
-    /// [`create`](Self::create), in a session of the owner.
+    /// [`create`](Self::create) within a session of the owner.
     pub(super) async fn make(
         &self,
         engine: &Engine,
@@ -160,14 +160,14 @@ impl ApiKeys {
             kid: 0,
             digest: [0; 32],
         };
-        // An owner with another account is refused.
+        // An owner with a different account is refused.
         let owned = match self.owner(engine, &key, clients).await {
             Ok((scopes, _)) => scopes,
             Err(Error::Denied(_)) => return Ok(Err(KeyRefusal::Owner)),
             Err(failed) => return Err(failed),
         };
         key.scopes = new.scopes.unwrap_or_else(|| owned.clone());
-        // A gate without a directory does not know the scopes of users.
+        // Without a directory, a gate does not know the scopes of users.
         let is_known = engine.directory.is_some() || key.subject.starts_with(CLIENT_PREFIX);
         if is_known && !key.scopes.is_within(&owned) {
             return Ok(Err(KeyRefusal::Scope));
@@ -185,7 +185,7 @@ impl ApiKeys {
     /// `overlap`.
     ///
     /// # Errors
-    /// As [`create`](Self::create). `None` if there is no such key.
+    /// The errors of [`create`](Self::create). Returns `None` if the key does not exist.
     // Requirement K7.
     pub async fn rotate(
         &self,
@@ -196,7 +196,7 @@ impl ApiKeys {
         self.replace(engine, id, overlap, None).await
     }
 
-    /// [`rotate`](Self::rotate), in a session of the owner.
+    /// [`rotate`](Self::rotate) within a session of the owner.
     pub(super) async fn replace(
         &self,
         engine: &Engine,
@@ -213,7 +213,8 @@ impl ApiKeys {
         if !Self::is_in_force(engine, &old) || old.successor.is_some() {
             return Ok(Some(Err(KeyRefusal::Over)));
         }
-        // What ends the old key, or the session, ends the new one, even if this gate has not heard of the end yet.
+        // Whatever ends the old key or the session also ends the new key, even if this gate has not yet learned of the
+        // end.
         let (began, another) = by.map_or((Timestamp::MAX, None), |by| (by.began, by.vouched_by));
         let another = another.filter(|by| !old.vouched_by.contains(by));
         let vouched_by: Vec<_> = old.vouched_by.iter().cloned().chain(another).collect();
@@ -253,24 +254,24 @@ impl ApiKeys {
             self.revoke(engine, &new_id).await?;
             return Ok(Some(Err(KeyRefusal::Over)));
         }
-        // During an overlap, every gate that knows the old key reads its record again.
+        // During an overlap, every gate that has cached the old key reads its record again.
         let end = if overlap.is_zero() { id } else { &*[id, REPLACED].concat() };
-        // The change is done, and no other answer has the text of the new key. If the store fails now, the entry holds at
-        // this gate, which owes the entry to the store.
+        // The rotation is complete, and this reply is the only one with the new key, so it must be sent. If the store
+        // fails now, the revocation applies at this gate, which writes it to the store later.
         let _ = self.end(engine, end, until).await;
         self.count(KeyEvent::Rotated);
         audit::api_key(AUDITED[1], &key);
         Ok(Some(Ok((text, key))))
     }
 
-    /// Revokes a key: every gate refuses the key from the next request on. `None` if there is no such key.
+    /// Revokes a key. Every gate refuses the key from its next request on. Returns `None` if the key does not exist.
     ///
     /// # Errors
-    /// A fault. This gate then refuses the key already; call again to end the key at the other gates.
+    /// A fault. This gate then already refuses the key. Call again to end the key at the other gates.
     // Requirement K4.
     pub async fn revoke(&self, engine: &Engine, id: &str) -> Result<Option<ApiKey>, Error> {
         let Some(StoredKey { key, .. }) = self.load(engine, id).await? else { return Ok(None) };
-        // Refuse the key at this gate first, even if the record cannot be changed.
+        // This gate must refuse the key first, in case the record cannot be changed.
         self.end(engine, id, key.expires).await?;
         let now = engine.clock.now();
         let mut is_first = false;
@@ -286,8 +287,8 @@ impl ApiKeys {
         Ok(revoked)
     }
 
-    /// Revokes the live keys of this gate among the texts, and returns their number, and the first fault. A fault of one
-    /// text does not keep the others from their revocation.
+    /// Revokes the live keys of this gate among the given strings. Returns the number of revoked keys, and the first
+    /// fault. If one key fails, the others are still revoked.
     // Requirement K14.
     pub async fn leaked(&self, engine: &Engine, texts: &[SecretString]) -> (usize, Result<(), Error>) {
         let (mut found, mut done) = (0, Ok(()));
@@ -300,7 +301,7 @@ impl ApiKeys {
         (found, done)
     }
 
-    /// Revokes the key with this text. False if there is no such live key.
+    /// Revokes this key. Returns false if it is not a live key of this gate.
     async fn leak(&self, engine: &Engine, text: &SecretString) -> Result<bool, Error> {
         let Some(id) = self.settings.prefix.id_of(exposed(text)) else { return Ok(false) };
         let found = self.load(engine, id).await.and_then(|found| {
@@ -308,12 +309,13 @@ impl ApiKeys {
             let expected = digest(engine.keyring().refresh_keys(), key.kid, exposed(text))?;
             Ok((key.digest == expected).then_some(key))
         });
-        // After a fault the sender repeats the report, so the list of revocations does not decide: it has the key by then.
+        // After a fault, the sender repeats the report, so the revocation list cannot tell whether the key was live:
+        // the list already contains the key by then.
         let key = match found {
             Ok(key) => key.filter(|key| key.is_live(engine.clock.now())),
             Err(error) => {
                 if error.is_of_one_record() {
-                    // The text may be a key: refuse the key without its record.
+                    // The string may be a key. Without its record, refuse the key for the longest possible lifetime.
                     let longest = engine.clock.now().plus(ApiKeySettings::LONGEST_LIFETIME);
                     self.end(engine, id, longest).await?;
                 }
@@ -350,17 +352,17 @@ impl ApiKeys {
     }
 
     /// A page of all keys, including revoked keys, in no particular order. At most 5000 rows are read for a page, so a
-    /// page may be short although more keys follow.
+    /// page can have fewer keys than `limit` although more keys follow.
     ///
     /// # Errors
-    /// [`Denial::MalformedRequest`] if `after` is not the `next` of a page; a fault.
+    /// [`Denial::MalformedRequest`] if `after` is not the `next` of an earlier page; a fault.
     pub async fn list(&self, engine: &Engine, after: Option<&str>, limit: usize) -> Result<ListedKeys, Error> {
         let limit = limit.clamp(1, MAX_PAGE);
         let place = |text: &str| URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok().map(RelayId);
         let malformed = Denial::MalformedRequest("cursor: the next of the page before is expected");
         let mut after = after.map(|text| place(text).ok_or(malformed)).transpose()?;
         let mut page = ListedKeys::default();
-        // Some stores read all names for each such question.
+        // Some stores read all names for each call, so read many at once.
         let rows = engine.measured(self.store.relay_ids_after(after, MAX_READ)).await?;
         let mut has_more = rows.len() == MAX_READ;
         for at in rows {
@@ -370,7 +372,7 @@ impl ApiKeys {
             }
             after = Some(at);
             let Some(row) = self.store.load_relay(at).await?.filter(|row| row.owner == KEY_OWNER) else { continue };
-            // The row of an owner has another form.
+            // The content of an owner's row has a different form, and is skipped.
             if let Ok(RowContent::Key(key)) = opened::<RowContent>(engine, at, &row) {
                 page.keys.push(*key);
             }
@@ -379,7 +381,7 @@ impl ApiKeys {
         Ok(page)
     }
 
-    /// [`keys_by_secret`] for the store of this gate.
+    /// [`keys_by_secret`] for this gate's store.
     ///
     /// # Errors
     /// A fault.
@@ -388,13 +390,13 @@ impl ApiKeys {
         Ok(engine.measured(keys_by_secret(&*self.store, list, engine.clock.now())).await?)
     }
 
-    /// A creation time after every revocation that ended keys of the owner.
+    /// A creation time that is later than every revocation that ended keys of the owner.
     async fn stamp(&self, engine: &Engine, subject: &str) -> Result<Timestamp, Fault> {
         let after = engine.revocations.not_before(&engine.issuer, subject, subject.strip_prefix(CLIENT_PREFIX));
         engine.stamp_creation(after).await
     }
 
-    /// Makes every gate refuse the key from now on, even if the key is cached, or an earlier record of the key is
+    /// Makes every gate refuse the key from now on, even if the key is cached, or an older version of its record is
     /// written back.
     async fn end(&self, engine: &Engine, id: &str, expires: Timestamp) -> Result<(), Error> {
         let target = Target::Token { issuer: engine.issuer.clone(), jti: id.into() };
@@ -408,11 +410,11 @@ impl ApiKeys {
 #[serde(untagged)]
 enum RowContent {
     Key(Box<ApiKey>),
-    #[expect(dead_code, reason = "told from a key")]
+    #[expect(dead_code, reason = "distinguished from a key")]
     Owner(OwnersKeys),
 }
 
-/// Is the request for a key well formed?
+/// Checks that the request for a key is well formed.
 fn may_be(new: &NewApiKey, lifetime: Duration, longest: Duration) -> Result<(), KeyRefusal> {
     if !(1..=100).contains(&new.name.chars().count()) || new.name.chars().any(char::is_control) {
         return Err(KeyRefusal::Name);
@@ -430,8 +432,8 @@ fn may_be(new: &NewApiKey, lifetime: Duration, longest: Duration) -> Result<(), 
     Ok(())
 }
 
-/// The number of live keys in a store by the secret of the keyring that verifies them. `list` has the revocations, and
-/// the issuer of the keys.
+/// Counts the live keys in a store by the keyring secret that verifies them. `list` contains the revocations and the
+/// issuer of the keys.
 ///
 /// # Errors
 /// The errors of the store.

@@ -1,4 +1,4 @@
-//! Sessions of browsers that are bound to the key of a device: without this key, a copied session cookie is useless.
+//! Browser sessions that are bound to the key of a device. Without this key, a copied session cookie is useless.
 
 use std::time::Duration;
 
@@ -19,25 +19,26 @@ use crate::token::session_cookie::SessionCookie;
 
 /// A session can be bound only within this time after its login.
 const REGISTERED_WITHIN: Duration = Duration::from_secs(300);
-/// How long a challenge may be answered.
+/// How long a challenge is valid.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(300);
 /// How long a browser keeps the cookie of a device.
 const COOKIE_AGE: Duration = Duration::from_secs(600);
-/// The leeway after a cookie's expiry, for requests that were under way when it expired.
+/// How long an expired device cookie is still accepted, for requests that were sent before it expired.
 const COOKIE_LEEWAY: Duration = Duration::from_secs(60);
-/// How many proofs are remembered. Beyond this number, proofs are answered with 503.
+/// The maximum number of remembered proofs. Further proofs get 503.
 const MAX_PROOFS: u64 = 200_000;
 const TRY_AGAIN: Duration = Duration::from_secs(30);
 
-/// The used proofs, so that each proof is accepted once.
+/// The used proofs, which are remembered so that each proof is accepted only once.
 pub(in crate::engine) struct DeviceProofs {
     memory: ProofMemory,
-    /// The start of the process. Challenges from before the start are refused, because this process does not know which
-    /// proofs have answered them.
+    /// The start of the process. Challenges from before the start are refused, because this process does not know for
+    /// which of them a proof was already accepted.
     started: Timestamp,
 }
 
-/// The reply to a browser that has proved its device. Does not print.
+/// The reply to a browser that has proved possession of its device's key. Its `Debug` output does not contain the
+/// cookie.
 pub struct DeviceAnswer {
     /// The cookie of the device.
     pub cookie: Zeroizing<String>,
@@ -53,7 +54,8 @@ impl DeviceProofs {
     }
 }
 
-/// The device cookie of a request to a gate whose sessions have this binding. Does not print.
+/// The device cookie of a request, and how this gate binds sessions to devices. The `Debug` output does not contain the
+/// cookie.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PresentedDevice {
     mode: Binding,
@@ -63,7 +65,7 @@ pub struct PresentedDevice {
 impl PresentedDevice {
     /// The device cookie of a request, if the request has exactly one.
     pub fn new(mode: Binding, cookie: Option<&[u8]>) -> Self {
-        // A value of another length is no device cookie.
+        // A value of a different length cannot be a device cookie.
         Self { mode, cookie: cookie.and_then(|cookie| cookie.try_into().ok()) }
     }
 
@@ -75,7 +77,7 @@ impl PresentedDevice {
 
 crate::debug_with!(PresentedDevice { mode });
 
-/// Must a session still be bound to this device? False if it is bound to this device already.
+/// Returns whether a session still has to be bound to this device. Returns false if it is already bound to this device.
 ///
 /// # Errors
 /// [`Denial::DeviceRefused`] if the session is bound to another device.
@@ -91,8 +93,8 @@ pub(super) fn is_to_be_bound(session: &Session, device: &DeviceBinding) -> Resul
     }
 }
 
-/// Binds a session as part of its renewal. Afterwards all gates read the new record, because they refuse earlier
-/// generations.
+/// Binds a session as part of its renewal. Afterwards all gates read the new record, because they refuse tokens of
+/// earlier generations.
 // Requirement B48.
 pub(super) fn bind(change: &mut RecordChange, device: &DeviceBinding, now: Timestamp) {
     let record = &mut change.record;
@@ -112,7 +114,7 @@ impl Engine {
 
     /// Binds the session of a cookie to the key of a proof.
     ///
-    /// The future must run to its end, like the future of [`refresh`](Self::refresh).
+    /// The future must run to completion, like the future of [`refresh`](Self::refresh).
     ///
     /// # Errors
     /// [`Denial::BadProof`], [`Denial::DeviceRefused`]; the errors of [`browser_session`](Self::browser_session).
@@ -132,14 +134,14 @@ impl Engine {
         let mut renews = false;
         let binds = (Some((&device, origin)), &mut renews);
         let token = self.token_after_renewal(cookie, by, RenewWhen::Over, binds).await?;
-        // No process has accepted a proof of a session that this proof has bound just now.
+        // If this proof has just bound the session, no earlier process can have accepted a proof for it.
         let is_first = token.device.is_some_and(|(_, bound_at)| bound_at == now);
         self.use_proof(&device.thumbprint, &challenge, (issued_at, is_first)).await?;
         self.device_answer(cookie, now)
     }
 
-    /// A new device cookie for a session whose device key signed this proof. `None` if the session is not bound to a
-    /// device.
+    /// A new device cookie for a session whose device key signed this proof. Returns `None` if the session is not bound
+    /// to a device.
     ///
     /// # Errors
     /// [`Denial::BadProof`] for a bad or missing proof; [`Denial::ProofsFull`]; the errors of
@@ -161,8 +163,8 @@ impl Engine {
         self.device_answer(cookie, now).map(Some)
     }
 
-    /// Uses a proof: each proof is answered with a device cookie once. The first proof of a session may answer a
-    /// challenge from before the start.
+    /// Marks a proof as used, so that it brings a device cookie only once. The first proof of a session may answer a
+    /// challenge that was issued before the start of the process.
     // Requirement B49.
     async fn use_proof(
         &self,
@@ -184,7 +186,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Does a request of a live session pass with this device?
+    /// Returns whether a request of a live session may pass with this device cookie.
     // Requirement B48.
     pub fn admits_device(&self, live: &Session, presented: PresentedDevice) -> bool {
         let (keyring, now) = (self.keyring(), self.clock.now());
@@ -196,7 +198,8 @@ impl Engine {
         })
     }
 
-    /// The issue time of a challenge for this cookie's session. An expired or foreign challenge is an error.
+    /// The issue time of a challenge for this cookie's session. Fails if the challenge has expired or belongs to
+    /// another session.
     fn challenged_at(&self, cookie: &SessionCookie, challenge: &str, now: Timestamp) -> Result<Timestamp, Denial> {
         let keyring = self.keyring();
         let at = device_cookie::challenged_at(keyring.refresh_keys(), cookie.key(), cookie.session(), challenge);

@@ -1,4 +1,4 @@
-//! How sessions of browsers end.
+//! How browser sessions end.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ impl Engine {
     /// Ends the session of a cookie because its provider does not continue it.
     ///
     /// # Errors
-    /// As [`revoke_session`](Self::revoke_session).
+    /// The errors of [`revoke_session`](Self::revoke_session).
     // Requirement B40.
     pub async fn end_refused_by_provider(&self, cookie: &SessionCookie) -> Result<(), Error> {
         const BECAUSE: RevokedBecause = RevokedBecause::ProviderRefused;
@@ -29,8 +29,8 @@ impl Engine {
         }
     }
 
-    /// Ends the session that a browser presented at a login: a session of the same user ends after `grace`, which is
-    /// then returned, and any other session ends at once.
+    /// Ends the session that a browser presented at a login. If it belongs to the same user, it ends after `grace`,
+    /// which is then returned. Any other session ends at once.
     pub async fn end_presented(
         &self,
         presented: &SessionCookie,
@@ -41,14 +41,14 @@ impl Engine {
         if self.goes_on_for(presented, new, grace).await {
             return Some(grace);
         }
-        // From now on this gate refuses the old session, whatever the store does. An end that the store did not take is
-        // written later and logged; the new session is durable already, and a failure here does not end it.
+        // From now on this gate refuses the old session, even if the store fails. If the store did not record the end,
+        // the end is logged and written later. A failure here does not end the new session, which is already durable.
         let _ = self.end_browser(presented, origin).await;
         None
     }
 
-    /// Lets the session of a cookie end after `grace`, if the new session is of the same user. The end is durable on
-    /// return; on any error the session does not continue.
+    /// Lets the session of a cookie continue for `grace` if the new session belongs to the same user. Its end is
+    /// durable on return. After an error the session does not continue.
     pub(in crate::engine) async fn goes_on_for(
         &self,
         presented: &SessionCookie,
@@ -70,11 +70,12 @@ impl Engine {
         is_written
     }
 
-    /// Ends the session of a cookie. The end is durable on return. A cookie without a session changes nothing.
+    /// Ends the session of a cookie. The end is durable on return. Has no effect if the cookie does not belong to a
+    /// session.
     ///
     /// # Errors
-    /// A fault of the store. The session is then refused at this gate, its end is still to be written, and the cookie
-    /// must stay, so that the browser can try again.
+    /// A fault of the store. This gate then refuses the session, but the end is not yet written to the store. Keep the
+    /// cookie in the browser, so that it can try again.
     pub async fn end_browser(&self, cookie: &SessionCookie, origin: &Origin) -> Result<(), Error> {
         let id = cookie.session();
         let record = self.record_to_end(id, Timestamp::ZERO, RevokedBecause::Logout).await?;
@@ -84,15 +85,15 @@ impl Engine {
         }
     }
 
-    /// Ends a session as its renewal would: because of its user, or of the issuer that vouched for the user. Returns whether
-    /// it has ended.
+    /// Ends a session if a renewal would end it because of its user or of the issuer that vouched for the user. Returns
+    /// whether the session has ended.
     pub(in crate::engine) async fn end_for_user(
         &self,
         read: &ReadRecord,
         user: Option<&Option<User>>,
     ) -> Result<bool, Error> {
         let facts = self.facts(&read.session, user, read.minimum_known);
-        // The session's connections enforce the idle end themselves.
+        // The session's connections enforce the idle timeout themselves.
         let profile = Profile { idle_ttl: Duration::MAX, session_ttl: Duration::MAX, ..Profile::default() };
         match decide(&read.session, read.session.current, facts, self.clock.now(), &profile) {
             Decision::Revoked(why) => self.end_revoked(&read.session, user, why).await.map(|_| true),

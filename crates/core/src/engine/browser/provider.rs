@@ -1,4 +1,4 @@
-//! The provider where users of browsers log in, and the questions that a renewal asks this provider.
+//! The provider where users of browsers log in, and the requests to this provider before a renewal.
 
 use std::sync::Arc;
 
@@ -15,21 +15,21 @@ use crate::fault::Error;
 use crate::session::{Session, SessionId, VouchedBy};
 use crate::token::session_cookie::SessionCookie;
 
-/// About how many sessions with open streams a gate asks at once, so that a hanging provider does not hold up the
-/// questions to other providers for long.
+/// The approximate number of sessions with open streams that a gate checks concurrently, so that one hanging provider
+/// does not delay the requests to other providers for long.
 const ASKED_AT_ONCE: usize = 64;
 
-/// The facts from a session's provider that requests need.
+/// The information from a session's provider that requests need.
 pub struct ProviderTerms {
-    /// The provider's access token, if it is kept. Does not print.
+    /// The provider's access token, if it is kept. The `Debug` output does not contain it.
     pub access_token: Option<Arc<Zeroizing<String>>>,
-    /// The end of that token.
+    /// The expiry of that token.
     pub token_until: Timestamp,
     /// Whether the provider gave a refresh token.
     pub is_refreshable: bool,
     /// From this time on, a request causes a refresh of the token.
     pub refresh_from: Timestamp,
-    /// Until this time the session is good without another read of the vault.
+    /// Until this time the session is valid without another read of the vault.
     pub good_until: Timestamp,
 }
 
@@ -38,10 +38,11 @@ crate::debug_with!(ProviderTerms { token_until });
 /// The provider where users of browsers log in.
 #[async_trait]
 pub trait SessionProvider: Send + Sync {
-    /// The terms of a live session that ends at `ends`, after a refresh of the provider's tokens if a refresh is due.
+    /// The terms of a live session that ends at `ends`. Refreshes the provider's tokens first if necessary.
     ///
     /// # Errors
-    /// [`Denial::SessionOver`] if the provider does not continue the session; a fault, which decided nothing.
+    /// [`Denial::SessionOver`] if the provider does not continue the session; or a fault, if the provider's decision is
+    /// unknown.
     async fn terms(
         &self,
         cookie: &SessionCookie,
@@ -51,13 +52,13 @@ pub trait SessionProvider: Send + Sync {
     ) -> Result<ProviderTerms, Error>;
 }
 
-/// The identity at the provider of a user who logged in at a provider.
+/// The user's identity at the provider, if the user logged in at a provider.
 pub(super) fn user_at_provider(session: &Session) -> Option<&VouchedBy> {
     session.browser.as_deref().filter(|binding| binding.at_provider)?;
     session.vouched_by.as_deref()
 }
 
-/// The terms of the session's provider; `None` if the user did not log in at a provider.
+/// The terms of the session's provider, or `None` if the user did not log in at a provider.
 pub(super) async fn provider_terms(
     session: &Session,
     cookie: &SessionCookie,
@@ -70,8 +71,9 @@ pub(super) async fn provider_terms(
 }
 
 impl Engine {
-    /// Ends a session that has begun, if a revocation of its user, of its client or of the login at the provider arrived
-    /// after the provider had vouched for the user, but before the session began. Later ones end it by their own.
+    /// Ends a session that has just begun if its user, its client or the login at the provider was revoked after the
+    /// provider had authenticated the user, but before the session began. A later revocation ends the session without
+    /// this function.
     ///
     /// # Errors
     /// [`Denial::ProviderLogin`]; the errors of [`revoke_session`](Self::revoke_session).
@@ -87,7 +89,8 @@ impl Engine {
         Err(Denial::ProviderLogin(ProviderFlaw::IdToken("a logout followed iat")).into())
     }
 
-    /// Notes that a login at a provider was refused, after the browser proved that it had begun this login.
+    /// Records that a login at a provider was refused. Called only after the browser has proved that it had started
+    /// this login.
     // Requirement B56.
     pub fn tell_provider_login_refused(&self, issuer: &str, client: &str, flaw: ProviderFlaw, origin: &Origin) {
         self.counts.add(Event::LoginRefused);
@@ -96,17 +99,17 @@ impl Engine {
         tracing::warn!(issuer, flaw = flaw.what(), "a login at this provider was refused");
     }
 
-    /// Asks directory, issuers and provider about the browser sessions of long connections, once per lifetime of an
-    /// access token for each session, as a renewal would. Writes no record except the end of a session, and does not
-    /// count as activity. The provider's answer is stored in the vault, because the provider may have used up its
-    /// previous refresh token.
+    /// Asks the directory, the issuers and the provider whether the browser sessions of long connections may continue,
+    /// as a renewal would. Each session is checked once per lifetime of an access token. The check does not change the
+    /// session's record unless it ends the session, and does not count as activity. The provider's response is stored
+    /// in the vault, because the provider may have invalidated its previous refresh token.
     // Requirement B14.
     pub async fn ask_about_browsers(&self, provider: Option<&dyn SessionProvider>) {
         let questions = self.live_sessions.unasked(self.clock.now()).into_iter();
         let questions = questions.map(async |(id, cookie)| {
-            // A fault decides nothing. The connections stay open, and the provider is asked again later.
+            // After a fault the session's state is unknown. The connections stay open, and the check is repeated later.
             if let Err(error) = self.ask_about_browser(id, &cookie, provider).await {
-                tracing::debug!(session.id = %id, ?error, "the question about the session of an open stream");
+                tracing::debug!(session.id = %id, ?error, "could not check the session of an open stream");
             }
         });
         futures_util::stream::iter(questions).buffer_unordered(ASKED_AT_ONCE).collect::<()>().await;

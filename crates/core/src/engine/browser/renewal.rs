@@ -1,4 +1,4 @@
-//! When the session of a browser is renewed.
+//! Determines when a browser session is renewed.
 
 use std::time::Duration;
 
@@ -12,27 +12,27 @@ use crate::session::profile::Profile;
 /// When a session is renewed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RenewWhen {
-    /// Never: the request does not count as activity. A session whose token has expired is refused.
+    /// Never, because the request does not count as activity. A session whose access token has expired is refused.
     Never,
     /// If the session's access token has expired.
     Over,
-    /// As [`Over`](Self::Over), by a request that presents this device. A session that needs another proof of its
-    /// device is never renewed.
+    /// As [`Over`](Self::Over), for a request that presents this device cookie. The session is not renewed if it needs
+    /// a new proof of its device.
     OverBy(PresentedDevice),
-    /// As soon as four fifths of the life of its access token have passed.
+    /// When four fifths of the access token's lifetime have passed.
     Due,
 }
 
-/// The times of a browser session, as of its last renewal.
+/// The lifetimes of a browser session, as of its last renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionTerms {
     /// The last renewal.
     pub renewed_at: Timestamp,
     /// From this time on, a request renews the session.
     pub renew_from: Timestamp,
-    /// How long the session lives without a renewal.
+    /// How long the session lasts without a renewal.
     pub idle_ttl: Duration,
-    /// The absolute end of the session, which no activity moves.
+    /// The absolute end of the session, which activity does not move.
     pub ends: Timestamp,
 }
 
@@ -40,7 +40,7 @@ impl SessionTerms {
     pub(super) fn new(session: &Session, profile: &Profile) -> Self {
         let last = &session.last;
         let life = last.access_expires.since(session.issued_at);
-        // A token that lives as long as its session would not live longer after a renewal.
+        // If the token already lasts as long as its session, a renewal could not extend it.
         let is_last = last.access_expires.as_secs() >= session.expires.as_secs();
         Self {
             renewed_at: session.issued_at,
@@ -57,8 +57,8 @@ impl SessionTerms {
 }
 
 impl Engine {
-    /// When this session is renewed, and the refusal of a request that needs a renewal but may not cause one. A thief of
-    /// the cookie alone must not keep the session alive, nor use up the provider's refresh token.
+    /// When this session is renewed, and the denial for a request that needs a renewal but may not cause one. Somebody
+    /// who stole only the cookie must not be able to keep the session alive or use up the provider's refresh token.
     // Requirements B21 and B48.
     pub(super) fn renewal_of(&self, session: &Session, when: RenewWhen) -> (RenewWhen, Denial) {
         match when {

@@ -1,4 +1,4 @@
-//! The credentials that a client presents for a refresh, and whether they fit the session.
+//! The credentials that a client presents for a refresh, and the checks that they fit the session.
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -9,14 +9,14 @@ use crate::session::{Generation, Session, SessionId};
 use crate::token::keyring::Keyring;
 use crate::token::refresh;
 
-/// A credential whose authenticity was checked as far as possible without the session's record.
+/// A credential that was checked as far as possible without the session's record.
 pub(super) struct PresentedCredential {
     pub(super) session: SessionId,
     pub(super) generation: Generation,
-    /// The part that remains to be checked against the record. `None` for an access token, whose signature proves
-    /// everything.
+    /// The part that must still be checked against the record. `None` for an access token, because its signature is
+    /// sufficient.
     refresh: Option<refresh::Authentic>,
-    /// When the access token expired or expires, if it is the credential by itself.
+    /// The expiry of the access token, if an access token is the credential.
     expires: Option<Timestamp>,
 }
 
@@ -44,7 +44,7 @@ impl PresentedCredential {
         }
     }
 
-    /// Has the access token that is the credential expired?
+    /// Returns whether the access token that serves as the credential has expired.
     pub(super) fn has_expired(&self, now: Timestamp) -> bool {
         self.expires.is_some_and(|expires| now >= expires)
     }
@@ -54,8 +54,8 @@ impl PresentedCredential {
     }
 }
 
-/// Checks the key of a bound session. A public client must keep the key of its login; a confidential client
-/// authenticates by its secret, so it may use another key, but must use a key.
+/// Checks the key of a bound session. A public client must prove the key that it used at login. A confidential client
+/// authenticates with its secret, so it may use another key, but it must prove some key.
 // Requirements N35, N37.
 pub(super) fn proves_key(session: &Session, refresh: &Refresh<'_>) -> Result<(), Denial> {
     let Some(bound_to) = session.bound_to else { return Ok(()) };
@@ -74,13 +74,13 @@ pub(super) fn presents_certificate(session: &Session, refresh: &Refresh<'_>) -> 
     }
 }
 
-/// Does the client prove by its secret that the session is its own?
+/// Returns whether the client has proved with its secret that the session is its own.
 fn may_change_binding(session: &Session, refresh: &Refresh<'_>) -> bool {
     refresh.client.is_confidential() && session.client == refresh.client.id
 }
 
-/// A refresh may name the resource of its session, and no other (RFC 8707 §2.2). This is judged only for good tokens,
-/// so that every bad token gets the same answer.
+/// Checks the requested resource. A refresh may name only the resource of its session (RFC 8707 §2.2). This is checked
+/// only for valid tokens, so that all invalid tokens get the same error.
 // Requirement N45.
 pub(super) fn names_resource(session: &Session, refresh: &Refresh<'_>) -> Result<(), Denial> {
     if refresh.resource.is_none() || refresh.resource == session.resource { Ok(()) } else { Err(Denial::InvalidTarget) }
@@ -94,7 +94,8 @@ pub(super) fn belongs(session: &Session, refresh: &Refresh<'_>) -> Result<(), De
     if !refresh.account.has(session.account.as_deref()) {
         return Err(Denial::OtherAccount);
     }
-    // Accepting a dialect's sessions does not make their access tokens refresh credentials (requirement R17).
+    // An endpoint that accepts a dialect's sessions does not accept their access tokens as refresh credentials
+    // (requirement R17).
     let taken = match refresh.credential {
         Exchange::Access(_) => refresh.by_access,
         Exchange::Refresh(_) | Exchange::Pair(..) => refresh.accepts,
