@@ -1,6 +1,6 @@
-//! Revocations that hold at this gate and that the store has not acknowledged. They are written again until the store
-//! has them (requirements C22, R24, R30). If the store has a file beside it, they outlive the process; otherwise the
-//! callers who asked for them got an error.
+//! Revocations that apply at this gate but that the store has not acknowledged. The gate writes them again until the
+//! store has them (requirements C22, R24, R30). If the store has a file beside it, they survive the process. Otherwise
+//! the callers who requested them got an error.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -19,27 +19,27 @@ use crate::store::StoreError;
 use crate::store::owed::{Owed, OwedFile};
 use crate::token::MAX_SESSIONLESS_LIFETIME;
 
-/// The most entries that are kept. For further entries, only the caller learns of the failure.
+/// The maximum number of entries that are kept. If there are more, only the caller learns of the failure.
 const MAX_OWED: usize = 100_000;
-/// How many entries are copied at once.
+/// The number of entries that are copied at once.
 const PAID_AT_ONCE: usize = 256;
-/// A round ends after this many failures, or at a failure after this time. The next round continues after the failed
-/// entries.
+/// A round ends after this many failures, or at the first failure after the time limit. The next round continues after
+/// the failed entries.
 const MAX_FAILURES: usize = 64;
 const FAILING_FOR: Duration = Duration::from_secs(3);
-/// How many entries a message names.
+/// The maximum number of entries that a message names.
 const NAMED: usize = 10;
 
-/// The owed revocations.
+/// The revocations that must still be written to the store.
 #[derive(Debug, Default)]
 pub(super) struct Debts(Mutex<OwedRevocations>);
 
 #[derive(Debug, Default)]
 struct OwedRevocations {
     by_target: BTreeMap<Target, Debt>,
-    /// Entries that the audit trail has recorded as not in the store.
+    /// Entries that the audit trail has already recorded as missing in the store.
     told: BTreeSet<Target>,
-    /// Entries that hold here, and that another entry will replace in the store (requirement R31).
+    /// Entries that apply only at this gate, because another entry will replace them in the store (requirement R31).
     held: Vec<Revocation>,
     /// The entry at which the last round ended early.
     tried: Option<Target>,
@@ -48,7 +48,7 @@ struct OwedRevocations {
 #[derive(Debug)]
 struct Debt {
     owed: Owed,
-    /// Whether the file beside the store has the entry.
+    /// Whether the file beside the store contains the entry.
     is_kept: bool,
 }
 
@@ -57,9 +57,9 @@ struct Debt {
 pub struct Unpaid {
     /// The number of unacknowledged revocations.
     pub total: usize,
-    /// The number of unacknowledged revocations that the end of the process would lose.
+    /// The number of unacknowledged revocations that would be lost if the process ended.
     pub lost_at_end: usize,
-    /// Names of some revocations that the end of the process would lose, for the log.
+    /// Some of the revocations that would be lost if the process ended, for the log.
     pub named: String,
 }
 
@@ -68,12 +68,12 @@ impl Debts {
         self.0.lock()
     }
 
-    /// Notes an entry. False if there is no room for the entry.
+    /// Notes an entry. Returns false if the maximum number of entries is reached.
     fn note(&self, entry: &Revocation, because: RevokedBecause, is_kept: bool) -> bool {
         let mut debts = self.lock();
         if let Some(known) = debts.by_target.get_mut(&entry.target) {
             let effect = known.owed.entry.effect.merge(entry.effect);
-            // An entry that differs only in its end is no change: see `extend`.
+            // If the entry differs only in its expiry, the file need not change. See `extend`.
             known.is_kept = is_kept || (known.is_kept && effect == known.owed.entry.effect);
             known.owed.entry.absorb(entry);
             return true;
@@ -86,8 +86,8 @@ impl Debts {
         true
     }
 
-    /// Extends the entries that now end. The store knows how long an entry must live, so until the store has taken an
-    /// entry, it ends only if it is about a single token.
+    /// Extends the lifetime of entries that would now expire. Only the store knows how long an entry must be kept, so
+    /// an entry does not expire before the store has taken it, unless it concerns a single token.
     fn extend(&self, now: Timestamp) -> Vec<Revocation> {
         let is_token = |debt: &Debt| matches!(debt.owed.entry.target, Target::Token { .. });
         let mut debts = self.lock();
@@ -111,8 +111,8 @@ impl Debts {
         some.map(|(_, debt)| debt.owed.clone()).collect()
     }
 
-    /// Removes an entry that the store has acknowledged, but keeps what was added to it meanwhile. True if the audit
-    /// trail must record it.
+    /// Removes an entry that the store has acknowledged, but keeps what was added to the entry in the meantime. Returns
+    /// true if the audit trail must record the acknowledgement.
     fn paid(&self, written: &Revocation) -> bool {
         let mut debts = self.lock();
         if let Some(debt) = debts.by_target.get(&written.target) {
@@ -132,7 +132,7 @@ impl Debts {
         }
     }
 
-    /// Notes that the file beside the store has the entry.
+    /// Notes that the file beside the store contains the entry.
     fn kept(&self, entry: &Revocation) {
         if let Some(debt) = self.lock().by_target.get_mut(&entry.target) {
             debt.is_kept |= debt.owed.entry.effect == entry.effect;
@@ -147,7 +147,7 @@ impl Debts {
         self.lock().by_target.contains_key(target)
     }
 
-    /// Why a session has ended although its record is live.
+    /// The reason for which a session has ended although its record is live.
     fn because(&self, session: SessionId) -> Option<RevokedBecause> {
         self.lock().by_target.get(&Target::Session(session)).map(|debt| debt.owed.because)
     }
@@ -176,8 +176,8 @@ impl Debts {
     }
 }
 
-/// An entry that holds here while the store is asked to take it. If the request ends before the answer, the entry is
-/// owed.
+/// An entry that applies at this gate while it is being written to the store. If the request is dropped before the
+/// store responds, the entry is written again later.
 pub(super) struct UnderWay<'a> {
     engine: &'a Engine,
     entry: Option<(Revocation, RevokedBecause)>,
@@ -185,7 +185,7 @@ pub(super) struct UnderWay<'a> {
 }
 
 impl UnderWay<'_> {
-    /// Ends the wait: the store has answered.
+    /// Ends the wait, because the store has responded.
     pub(super) fn end(mut self) {
         self.entry = None;
     }
@@ -201,7 +201,7 @@ impl Drop for UnderWay<'_> {
 }
 
 impl Engine {
-    /// Applies the entries that an earlier process left beside the store.
+    /// Applies the entries that an earlier process left in the file beside the store.
     pub(super) fn take_over_owed(&self) {
         let Some(file) = self.store.owed_file() else { return };
         for Owed { entry, because } in file.take_found() {
@@ -216,22 +216,24 @@ impl Engine {
         self.owed.unpaid()
     }
 
-    /// Why a session has ended although its record is live.
+    /// The reason for which a session has ended although its record is live.
     pub(super) fn owed_end(&self, session: SessionId) -> Option<RevokedBecause> {
         self.owed.because(session)
     }
 
-    /// Makes an entry hold here while the store is asked to take it.
+    /// Makes an entry apply at this gate while it is being written to the store.
     pub(super) fn under_way(&self, entry: &Revocation, because: RevokedBecause, is_news: bool) -> UnderWay<'_> {
         UnderWay { engine: self, entry: Some((entry.clone(), because)), is_news }
     }
 
-    /// Owes the store an entry that it did not acknowledge. `Ok` if the entry outlives the process all the same.
+    /// Keeps an entry that the store did not acknowledge, to write it again. Returns `Ok` if the entry survives the
+    /// process.
     ///
     /// # Errors
     /// The error of the store.
     pub(super) async fn owe(&self, entry: Revocation, because: RevokedBecause, error: StoreError) -> Result<(), Error> {
-        // An entry that the store refuses is owed, too: an operator may remove the reason, such as a missing right.
+        // Also keep an entry that the store refused, because an operator may remove the cause, such as a missing
+        // permission.
         if !self.owed.note(&entry, because, false) {
             return Err(error.into());
         }
@@ -242,7 +244,7 @@ impl Engine {
         if kept { Ok(()) } else { Err(error.into()) }
     }
 
-    /// Writes the entry to the file beside the store. True if the file has the entry.
+    /// Writes the entry to the file beside the store. Returns true if the file contains the entry.
     async fn keep_beside(&self, file: &Arc<OwedFile>, owed: Owed) -> bool {
         if self.owed.is_kept(&owed.entry.target) {
             return true;
@@ -257,7 +259,7 @@ impl Engine {
         }
     }
 
-    /// Makes an entry hold at this gate, without giving it to the store.
+    /// Makes an entry apply at this gate without writing it to the store.
     pub(super) fn hold(&self, entry: &Revocation) {
         let mut debts = self.owed.lock();
         if debts.held.len() < MAX_OWED {
@@ -265,7 +267,7 @@ impl Engine {
         }
     }
 
-    /// Drops a held entry, whose replacement is durable.
+    /// Drops an entry that applied only at this gate, because its replacement is durable.
     pub fn let_go(&self, entry: &Revocation) {
         let mut debts = self.owed.lock();
         let is_it = |held: &Revocation| held.target == entry.target && held.effect == entry.effect;
@@ -274,7 +276,7 @@ impl Engine {
         }
     }
 
-    /// Records in the audit trail where an entry is kept, if that place has changed.
+    /// Records in the audit trail where an entry is kept, if that has changed.
     pub(super) fn tell_where(&self, entry: &Revocation, because: RevokedBecause, is_news: bool, is_durable: bool) {
         if !is_news {
             return;
@@ -290,7 +292,7 @@ impl Engine {
         self.events.tell(&Happening::Ended { entry, because, owed });
     }
 
-    /// Notes that the store has taken an entry.
+    /// Notes that the store has accepted an entry.
     pub(super) fn taken(&self, merged: &Revocation, because: RevokedBecause) {
         self.revocations.apply(merged);
         if self.owed.paid(merged) {
@@ -298,11 +300,11 @@ impl Engine {
         }
     }
 
-    /// Writes entries that the store has not acknowledged, and returns how many the store has now acknowledged. A
-    /// failed entry does not hold up the others, which may be in another partition.
+    /// Writes the entries that the store has not acknowledged, and returns how many it has now acknowledged. A failed
+    /// entry does not delay the others, which may be in a different partition of the store.
     ///
     /// # Errors
-    /// The errors of the store. Entries that it did not take stay.
+    /// The errors of the store. Entries that were not written stay.
     pub async fn pay(&self) -> Result<usize, StoreError> {
         for entry in self.owed.extend(self.clock.now()) {
             self.revocations.apply(&entry);
@@ -359,14 +361,14 @@ impl Engine {
         }
     }
 
-    /// Clears the file, because the store has every entry.
+    /// Clears the file, because the store has all of its entries.
     async fn clear_file(&self) {
         let Some(file) = self.store.owed_file() else { return };
-        // Count the lines first, because an entry that is owed from now on adds a line.
+        // Count the lines first, because entries that are added from now on must stay in the file.
         let lines = file.lines();
         if self.owed.is_empty() && !file.is_empty() {
             let file = Arc::clone(file);
-            // If this fails, the next process writes the entries again.
+            // If this fails, the next process only writes the entries again.
             let _ = tokio::task::spawn_blocking(move || file.clear(lines)).await;
         }
     }

@@ -1,8 +1,9 @@
-//! The recent logins at this gate, each with the state of its user at that time.
+//! The recent logins at this gate, each with the state of its user at the time of the login.
 //!
-//! Each gate of a shared store detects a changed user on its own, and all gates end the user's sessions up to the same
-//! moment: when the first gate read the change. Later logins with the new password stay. A gate that read the change
-//! later has accepted the old password in the meantime, and ends the sessions of these logins one by one.
+//! Each gate of a shared store detects a changed user on its own. All gates end the user's sessions that began before
+//! one common moment, the time at which the first gate saw the change. Later logins with the new password stay valid. A
+//! gate that sees the change later may have accepted the old password in the meantime, so it ends the sessions of these
+//! logins one by one.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,9 +14,9 @@ use crate::clock::Timestamp;
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::{Session, SessionId};
 
-/// How many logins are remembered. If older ones are needed, all sessions of the user end.
+/// The maximum number of remembered logins. If an older login matters, all sessions of the user end.
 const MOST: usize = 65_536;
-/// By how much logins here may be out of order.
+/// The maximum time by which logins in the list can be out of order.
 const DISORDER: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
@@ -33,17 +34,17 @@ pub(super) struct OwnLogins(Mutex<Logins>);
 #[derive(Debug, Default)]
 struct Logins {
     all: VecDeque<OwnLogin>,
-    /// The list no longer contains logins up to this time.
+    /// Logins up to this time are no longer in the list.
     forgotten: Timestamp,
 }
 
 impl OwnLogins {
-    /// An empty list of a gate that began at this moment.
+    /// Creates an empty list for a gate that started at this moment.
     pub(super) fn since(began: Timestamp) -> Self {
         Self(Mutex::new(Logins { forgotten: began, ..Logins::default() }))
     }
 
-    /// Remembers a login, before it is final.
+    /// Remembers a login before it is complete.
     pub(super) fn add(&self, session: &Session, state: [u8; 32]) {
         let login = OwnLogin { id: session.id, subject: session.subject.clone(), state, end: session.ends_at() };
         let mut logins = self.0.lock();
@@ -55,8 +56,8 @@ impl OwnLogins {
         logins.all.push_back(login);
     }
 
-    /// The ends for the subject's logins after `moment` whose user had another state than this one. `None` if the list
-    /// no longer reaches back to `moment`.
+    /// The entries that end the subject's logins after `moment` at which the user had a different state. Returns `None`
+    /// if the list no longer reaches back to `moment`.
     pub(super) fn others(
         &self,
         subject: &str,

@@ -1,4 +1,4 @@
-//! A user's own sessions: listing the live sessions, and ending them (requirement P55).
+//! Lets users list and end their own live sessions (requirement P55).
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,11 +14,11 @@ use crate::session::{RevokedBecause, Scope, Session, SessionId, Status};
 use crate::store::Filter;
 use crate::token::claims::OwnChecked;
 
-/// The most sessions of a list. It shows the newest sessions.
+/// The maximum number of sessions in a list, which contains the newest sessions.
 const MOST: usize = 1000;
-/// How many records are read at once.
+/// The number of records that are read at once.
 const AT_ONCE: usize = 1000;
-/// `rotogate.actor.role` and `rotogate.actor.via` of a user who ends a session of their own.
+/// The `rotogate.actor.role` and `rotogate.actor.via` of a user who ends one of their own sessions.
 const ROLE: &str = "user";
 
 /// A user's request about their own sessions.
@@ -28,8 +28,8 @@ pub struct OwnSessionsRequest {
     pub access: SecretString,
     /// The scope that the token must have.
     pub scope: Scope,
-    /// How long ago the token may have been issued, if the request ends a session. It does not matter for a session cookie,
-    /// which is the whole credential.
+    /// The maximum age of the token for a request that ends a session. The age of a session cookie does not matter,
+    /// because the cookie is the whole credential.
     pub max_age: Duration,
     /// What to do.
     pub action: OwnSessionsAction,
@@ -40,9 +40,9 @@ pub struct OwnSessionsRequest {
 pub enum OwnSessionsAction {
     /// The live sessions.
     List,
-    /// Ends one.
+    /// Ends the session with this id.
     End(SessionId),
-    /// Ends all sessions but the one that the caller uses.
+    /// Ends all sessions except the one that the caller uses.
     EndOthers,
 }
 
@@ -58,14 +58,14 @@ pub struct OwnSession {
 /// The result of a request.
 #[derive(Clone, Debug)]
 pub enum OwnSessions {
-    /// The list.
+    /// The live sessions.
     Listed(Vec<OwnSession>),
-    /// This many sessions ended.
+    /// The number of sessions that were ended.
     Ended(u64),
 }
 
 impl Engine {
-    /// Executes a user's request about their own sessions. The caller has verified the token.
+    /// Executes a user's request about their own sessions. The caller must have verified the token.
     ///
     /// # Errors
     /// [`Denial::UnusableCredential`] for a client's own token; [`Denial::InsufficientScope`], [`Denial::TokenTooOld`],
@@ -100,8 +100,8 @@ impl Engine {
         self.acting(own, work).await
     }
 
-    /// Admits a user's request about their own sessions or keys, and returns the session of the token. `oldest` is the
-    /// issue time of the credential and its greatest permitted age.
+    /// Admits a user's request about their own sessions or keys, and returns the session of the token. `oldest`
+    /// contains the issue time of the credential and its maximum permitted age.
     pub(super) fn admit_own(
         &self,
         own: OwnChecked<'_>,
@@ -119,10 +119,10 @@ impl Engine {
         self.judge_own(own, scope, oldest).map(|()| current)
     }
 
-    /// The result of admitting such a request, for an explanation: no limit counts it.
+    /// Predicts for an explanation whether such a request would be admitted. Limits do not count this call.
     ///
     /// # Errors
-    /// As [`own_sessions`](Self::own_sessions), but for [`Denial::UnknownSession`].
+    /// The errors of [`own_sessions`](Self::own_sessions), except for [`Denial::UnknownSession`].
     pub fn foresee_own(
         &self,
         own: OwnChecked<'_>,
@@ -148,21 +148,21 @@ impl Engine {
         if is_old { Err(Denial::TokenTooOld) } else { Ok(()) }
     }
 
-    /// Does the work as the user of a token, whom the audit trail names.
+    /// Runs `work` on behalf of the token's user, so that the audit trail names this user.
     pub(super) async fn acting<T>(&self, own: OwnChecked<'_>, work: impl Future<Output = T>) -> T {
         let actor = Actor { name: own.token().token_subject().into(), role: ROLE, via: ROLE };
         Context::current().unwrap_or_else(Context::without_request).acted_by(actor).scope(work).await
     }
 
     async fn end_own(&self, own: OwnChecked<'_>, id: SessionId, origin: &Origin) -> Result<OwnSessions, Error> {
-        // An unknown session, another user's session and an ended session get the same answer.
+        // An unknown session, another user's session and an ended session get the same response.
         let session = self.store().load(id).await?.filter(|session| self.is_own(own, session));
         let session = session.ok_or(Denial::UnknownSession)?;
         self.log_out(&session, &session.client, origin).await?;
         Ok(OwnSessions::Ended(1))
     }
 
-    /// Whether a session is live and of the user of a token.
+    /// Returns whether a session is live and belongs to the user of a token.
     fn is_own(&self, own: OwnChecked<'_>, session: &Session) -> bool {
         *session.subject == *own.token().token_subject()
             && session.account.as_deref() == own.token().account()
@@ -173,7 +173,7 @@ impl Engine {
         session.status == Status::Live && self.is_over(session).is_none()
     }
 
-    /// The newest 1000 live sessions of a subject, the newest first.
+    /// The 1000 newest live sessions of a subject, with the newest first.
     ///
     /// # Errors
     /// A fault of the store.
@@ -201,7 +201,7 @@ impl Engine {
         }
     }
 
-    /// Why a session has ended although its record is live.
+    /// The reason for which a session has ended although its record is live.
     pub fn is_over(&self, session: &Session) -> Option<&'static str> {
         if let Some(because) = self.owed_end(session.id) {
             return Some(because.word());

@@ -1,13 +1,15 @@
-//! Recovers when a shared store has lost writes that it had acknowledged (requirement O5). The engine:
+//! Recovers after a shared store has lost writes that it had acknowledged (requirement O5). The engine does the
+//! following:
 //!
-//! 1. adopts the data: the operations of engines that have not noticed the loss fail from now on, until those engines
-//!    adopt the data, too.
-//! 2. writes back its revocation list, as far as the store lacks it.
-//! 3. writes back the records that it wrote lately.
-//! 4. mints nothing until every other engine has done the same, or has had enough time for it.
+//! 1. It adopts the data. From now on, operations of engines that have not noticed the loss fail until those engines
+//!    also adopt the data.
+//! 2. It writes back the entries of its revocation list that are missing in the store.
+//! 3. It writes back the records that it wrote recently.
+//! 4. It does not issue tokens until every other engine has done the same or has had enough time to do so.
 //!
-//! Afterwards a session can still be behind its token, if only engines that no longer run knew its last writes. An
-//! engine that knows every revocation since the session began continues the session from the token.
+//! Afterwards a session's record can still be older than its token if the session's last writes were known only to
+//! engines that no longer run. An engine that knows every revocation since the session began continues such a session
+//! from the token.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -21,11 +23,11 @@ use crate::revocation::Revocation;
 use crate::session::{RevokedBecause, Session};
 use crate::store::{SharedStore, StoreError};
 
-/// How many revocations are written at once.
+/// The number of revocations that are written at once.
 const AT_ONCE: usize = 64;
 
 const STEADY: u8 = 0;
-/// The data was adopted, and this engine's knowledge written back; other engines may not have finished.
+/// The data was adopted, and this engine's knowledge was written back. Other engines may not have finished.
 const WAITING: u8 = 1;
 /// The data must be adopted.
 const LOST: u8 = 2;
@@ -34,7 +36,8 @@ const LOST: u8 = 2;
 #[derive(Debug)]
 pub(super) struct Restoring {
     phase: AtomicU8,
-    /// When the data had last been adopted before this engine began: the list may lack revocations from before.
+    /// When the data was last adopted before this engine started. The revocation list may lack revocations from before
+    /// that time.
     adopted_before: AtomicU64,
 }
 
@@ -43,14 +46,14 @@ impl Restoring {
         Self { phase: AtomicU8::new(STEADY), adopted_before: AtomicU64::new(0) }
     }
 
-    /// May tokens be minted?
+    /// Returns whether the recovery is over, so that tokens may be issued.
     pub(super) fn is_over(&self) -> bool {
         self.phase.load(Ordering::Acquire) == STEADY
     }
 }
 
 impl Engine {
-    /// Notes that the store seems to have lost writes.
+    /// Notes that the store appears to have lost writes.
     pub(super) fn suspect_loss(&self) {
         self.restoring.phase.store(LOST, Ordering::Release);
     }
@@ -75,15 +78,15 @@ impl Engine {
         self.written.distrust(self.clock.source().monotonic());
         if revocations == 0 && sessions == 0 {
             tracing::info!(
-                "the store may have lost writes, but lacks nothing that this gate knows; no token is minted until the other \
-                 gates have checked, too"
+                "the store may have lost writes, but it has everything that this gate knows; tokens are issued again \
+                 once the other gates have also checked"
             );
         } else {
             tracing::error!(
                 revocations,
                 sessions,
-                "the store has lost writes: this gate has written back what was missing; no token is minted until the \
-                 other gates have written back, too"
+                "the store has lost writes, and this gate has written back what was missing; tokens are issued again \
+                 once the other gates have done the same"
             );
         }
         self.restoring.phase.store(WAITING, Ordering::Release);
@@ -105,8 +108,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Ends the recovery as soon as the other gates have written back their knowledge, or have had enough time for it.
-    /// True if the recovery has ended.
+    /// Ends the recovery as soon as the other gates have written back their knowledge or have had enough time to do so.
+    /// Returns true if the recovery has ended.
     pub async fn is_restored(&self) -> bool {
         let (Some(shared), Some(staleness)) = (self.store.shared(), self.following.staleness()) else { return true };
         if self.restoring.is_over() {
@@ -117,13 +120,13 @@ impl Engine {
         let from_waiting =
             || self.restoring.phase.compare_exchange(WAITING, STEADY, Ordering::AcqRel, Ordering::Acquire);
         if is_complete && from_waiting().is_ok() {
-            tracing::info!("the gates have written back what the store lacked: tokens are minted again");
+            tracing::info!("the gates have written back the data that the store had lost: tokens are issued again");
         }
         self.restoring.is_over()
     }
 
-    /// Considers losses before this engine began. Its data from the store may lack revocations that other gates are
-    /// about to write back, so it mints nothing until they have written them.
+    /// Handles losses from before this engine started. The data that this engine read from the store may lack
+    /// revocations that other gates are about to write back, so it does not issue tokens until then.
     pub async fn join(&self) -> Result<(), StoreError> {
         let (Some(shared), Some(staleness)) = (self.store.shared(), self.following.staleness()) else { return Ok(()) };
         let restoration = shared.restoration(staleness.limit * 3).await?;
@@ -134,8 +137,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether a token that is ahead of its session's record may be continued: the record lacks writes that the store
-    /// lost, and this engine knows every revocation of the session.
+    /// Returns whether a session may continue from a token that is ahead of the session's record. This is the case if
+    /// the store lost writes of the record, and this engine knows every revocation of the session.
     pub(super) async fn may_continue(&self, session: &Session) -> Result<bool, Error> {
         let (Some(shared), Some(staleness)) = (self.store.shared(), self.following.staleness()) else {
             return Ok(false);
@@ -148,8 +151,8 @@ impl Engine {
             self.suspect_loss();
             return Err(Fault::Restoring.into());
         }
-        // A further loss may have removed writes of the record. Another gate notices such a loss within this time, when
-        // it next asks for the end of the feed.
+        // A further loss may have removed writes of the record. Another gate would notice it within this time, when it
+        // next queries the end of the feed.
         tokio::time::sleep(staleness.every() * 2).await;
         self.may_mint()?;
         if shared.predates_loss(session.id).await? { Ok(true) } else { Err(Fault::Restoring.into()) }

@@ -1,5 +1,5 @@
-//! Ends sessions and tokens in this order: *the list of this gate → the store → the reply*. From the first step on,
-//! this gate refuses the tokens, whatever happens in the store.
+//! Ends sessions and tokens in this order: *the list of this gate → the store → the reply*. This gate refuses the
+//! tokens from the first step on, even if the store fails.
 
 use std::sync::Arc;
 
@@ -16,12 +16,12 @@ use crate::token::{MAX_SESSIONLESS_LIFETIME, refresh};
 use crate::trace;
 
 impl Engine {
-    /// Revokes the session of a token with everything issued in it, or a token without a session (RFC 7009).
-    /// `Ok(false)` if the token is not ours.
+    /// Revokes the session of a token with all its tokens, or a token without a session (RFC 7009). Returns `Ok(false)`
+    /// if the token was not issued by this gate.
     ///
     /// # Errors
-    /// [`Denial::OtherClient`] if the token belongs to another client, [`Denial::OtherAccount`]; a fault, after which
-    /// the entry holds on this node.
+    /// [`Denial::OtherClient`] if the token belongs to another client, [`Denial::OtherAccount`]; or a fault, after
+    /// which the entry applies only at this gate.
     pub async fn revoke_refresh_token(
         &self,
         token: &str,
@@ -41,10 +41,10 @@ impl Engine {
         Ok(true)
     }
 
-    /// Ends the session of a refresh token, whatever its client is. `Ok(false)` if the token is not ours.
+    /// Ends the session of a refresh token of any client. Returns `Ok(false)` if the token was not issued by this gate.
     ///
     /// # Errors
-    /// As [`Self::revoke_refresh_token`].
+    /// The errors of [`Self::revoke_refresh_token`].
     pub async fn log_out_by(&self, token: &str, origin: &Origin) -> Result<bool, Error> {
         match self.session_to_end(token).await? {
             ToEnd::Unknown => Ok(false),
@@ -53,12 +53,12 @@ impl Engine {
         }
     }
 
-    /// The session of a refresh token of any generation.
+    /// Finds the session of a refresh token of any generation.
     ///
-    /// If there is no record, or it cannot be read, the session ends here and now: a key of the gates made the token,
-    /// so it was issued in the session that it names. A store that lost the record may get it back. Client and account
-    /// are only in the record, so without a record they are not compared. Any holder of the token can end the session
-    /// in any case.
+    /// If the record is missing or cannot be read, the session ends immediately. This is safe because a key of the
+    /// gates made the token, so the token was issued in the session that it names. A store that lost the record may get
+    /// it back. Client and account are only in the record, so they cannot be compared without it. Any holder of the
+    /// token could end the session anyway.
     // Requirement R26.
     async fn session_to_end(&self, token: &str) -> Result<ToEnd, Error> {
         let keyring = self.keyring();
@@ -72,11 +72,11 @@ impl Engine {
         })
     }
 
-    /// The record of a session that an authentic token names, until `expires` at least. `None`: there is no record, or
-    /// it cannot be read, and the session has ended without it.
+    /// The record of the session that an authentic token names. Returns `None` if the record is missing or cannot be
+    /// read. The session has then been ended without it, at least until `expires`.
     ///
     /// # Errors
-    /// A fault of the store, after which the session is refused on this node.
+    /// A fault of the store, after which only this gate refuses the session.
     pub async fn record_to_end(
         &self,
         id: SessionId,
@@ -91,11 +91,11 @@ impl Engine {
         Ok(None)
     }
 
-    /// Ends a session whose record cannot be read: at this gate at once, and in the store as soon as the store works.
-    /// If only this record is at fault, the store works, and the end is durable when this returns.
+    /// Ends a session whose record cannot be read. The end applies at this gate at once, and is written to the store as
+    /// soon as the store works. If only this record is at fault, the store works, and the end is durable on return.
     ///
     /// # Errors
-    /// The error of the store, unless the end outlives the process.
+    /// The error of the store, unless the end survives a restart of the process anyway.
     pub async fn end_unread(
         &self,
         id: SessionId,
@@ -113,18 +113,18 @@ impl Engine {
         owed.map(|()| is_news)
     }
 
-    /// The entry that ends a session without a record at this gate. Its time is rounded to a whole hour, so that a
-    /// repeated call writes nothing.
+    /// The entry that ends a session without a record. Its expiry is rounded to a whole hour, so that a repeated call
+    /// does not write again.
     pub fn end_of(&self, id: SessionId, expires: Timestamp) -> Revocation {
         let last = self.clock.now().plus(MAX_SESSIONLESS_LIFETIME).as_secs().next_multiple_of(3600);
         let until = expires.max(Timestamp::from_secs(last)).plus(self.leeway);
         Revocation { target: Target::Session(id), effect: Effect::SESSION_REVOKED, until }
     }
 
-    /// Ends a session on its client's request.
+    /// Ends a session at the request of its client.
     ///
     /// # Errors
-    /// As [`Self::revoke_refresh_token`].
+    /// The errors of [`Self::revoke_refresh_token`].
     pub async fn log_out(&self, session: &Session, client: &str, origin: &Origin) -> Result<(), Error> {
         if session.client.as_ref() != client {
             return Err(Denial::OtherClient.into());
@@ -135,18 +135,18 @@ impl Engine {
         Ok(())
     }
 
-    /// Ends the session of our access token on its client's request, with or without a record in the store, or the
-    /// token itself if it has no session.
+    /// Ends the session of an access token of this gate at the request of its client, even if the store has no record
+    /// of the session. If the token has no session, the token itself is revoked.
     ///
     /// # Errors
-    /// As [`Self::revoke_refresh_token`].
+    /// The errors of [`Self::revoke_refresh_token`].
     pub async fn log_out_token(&self, own: OwnChecked<'_>, client: &str, origin: &Origin) -> Result<(), Error> {
         let token = own.token();
         if token.client.as_deref() != Some(client) {
             return Err(Denial::OtherClient.into());
         }
         if let Some((session, _)) = token.session {
-            // The token names its session and its client, so the session ends without its record, too.
+            // The token names its session and its client, so the session can be ended even without its record.
             return match self.record_to_end(session, token.expires, RevokedBecause::Logout).await? {
                 Some(session) => self.log_out(&session, client, origin).await,
                 None => Ok(()),
@@ -158,21 +158,23 @@ impl Engine {
         self.revoke(Revocation { target, effect: Effect::Gone, until }, RevokedBecause::Logout).await.map(drop)
     }
 
-    /// [`Self::log_out_token`], and ends every session of its subject that has begun so far.
+    /// Does the same as [`Self::log_out_token`], and also ends all sessions of the token's subject that have begun so
+    /// far.
     ///
     /// # Errors
-    /// As [`Self::revoke_refresh_token`].
+    /// The errors of [`Self::revoke_refresh_token`].
     pub async fn log_out_everywhere(&self, own: OwnChecked<'_>, client: &str, origin: &Origin) -> Result<(), Error> {
         let everywhere = self.revoke_subject(&own.token().subject, RevokedBecause::Logout).await;
-        // Both ends are tried, even if one fails.
+        // Try both, even if the first one fails.
         self.log_out_token(own, client, origin).await?;
         everywhere.map(drop)
     }
 
-    /// Ends a session. False if it had already ended: the call then waits for durability, and changes nothing.
+    /// Ends a session. Returns false if it had already ended. In that case the call only waits until the end is
+    /// durable.
     ///
     /// # Errors
-    /// A fault of the store, after which the entry holds on this node.
+    /// A fault of the store, after which the entry applies only at this gate.
     pub async fn revoke_session(&self, session: &Session, because: RevokedBecause) -> Result<bool, Error> {
         let entry = Revocation {
             target: Target::Session(session.id),
@@ -181,8 +183,8 @@ impl Engine {
         };
         match session.status {
             Status::Live => {}
-            // After `settle` the loaded record is durable, and so is its entry. The entry may have been removed since,
-            // when every token that it could match had expired.
+            // After `settle` the loaded record is durable, and so is its entry. If every token that the entry could
+            // match has expired, the entry may have been removed since.
             Status::Revoked(_) if entry.until <= self.clock.now() => {
                 self.settle().await?;
                 return Ok(false);
@@ -206,14 +208,14 @@ impl Engine {
     /// Ends every session of a subject that has begun so far.
     ///
     /// # Errors
-    /// As [`Self::revoke_session`].
+    /// The errors of [`Self::revoke_session`].
     pub async fn revoke_subject(&self, subject: &str, because: RevokedBecause) -> Result<bool, Error> {
         let target = Target::Subject { issuer: Arc::clone(&self.issuer), subject: subject.into() };
         self.revoke_from_now(target, because).await
     }
 
-    /// The entry that ends every session of a subject that began at or before `moment`, and every API key that was made
-    /// by then. Used for ends by the operator or by a change of the user.
+    /// The entry that ends all sessions of a subject that began at or before `moment`, and all API keys that were
+    /// created by then. Used when the operator ends them or when the user changes.
     pub fn subject_before(&self, subject: &str, moment: Timestamp) -> Revocation {
         let target = Target::Subject { issuer: Arc::clone(&self.issuer), subject: subject.into() };
         self.before(target, moment, RevokedBecause::Operator)
@@ -222,16 +224,16 @@ impl Engine {
     /// Ends every session of a client that has begun so far.
     ///
     /// # Errors
-    /// As [`Self::revoke_session`].
+    /// The errors of [`Self::revoke_session`].
     pub async fn revoke_client(&self, client: &str, because: RevokedBecause) -> Result<bool, Error> {
         let target = Target::Client { issuer: Arc::clone(&self.issuer), client: client.into() };
         self.revoke_from_now(target, because).await
     }
 
-    /// Ends every session that has begun so far, and every token issued so far.
+    /// Ends all sessions that have begun so far, and revokes all tokens issued so far.
     ///
     /// # Errors
-    /// As [`Self::revoke_session`].
+    /// The errors of [`Self::revoke_session`].
     pub async fn revoke_all(&self, because: RevokedBecause) -> Result<bool, Error> {
         self.revoke_from_now(Target::Global, because).await
     }
@@ -240,8 +242,8 @@ impl Engine {
         let Some(shared) = self.store.shared() else {
             return self.revoke(self.before(target, self.clock.stamp_not_before(), because), because).await;
         };
-        // Only the store has the stamp that covers the sessions of all gates. Until it answers, or if it does not, this
-        // gate refuses everything that began before the store's last answer (requirement C4).
+        // Only the store can make the stamp that covers the sessions of all gates. Until it responds, this gate refuses
+        // everything that began before the store's last response (requirement C4).
         let so_far = self.before(target.clone(), self.following.store_time(), because);
         self.revocations.apply(&so_far);
         let under_way = self.under_way(&so_far, because, true);
@@ -258,8 +260,8 @@ impl Engine {
         }
     }
 
-    /// The moment of a change of a user that every gate of the store detects on its own: the same for all gates.
-    /// `after` is the user now, `None` if the user was removed.
+    /// The time of a change of a user. Every gate of the store detects the change on its own and gets the same time.
+    /// `after` is the current user, or `None` if the user was removed.
     pub async fn moment_of_change(&self, subject: &str, after: Option<&User>) -> Result<Timestamp, Fault> {
         let Some(shared) = self.store.shared() else { return Ok(self.clock.stamp_not_before()) };
         let keyring = self.keyring();
@@ -272,26 +274,26 @@ impl Engine {
         Ok(shared.stamp_change(name, named(format!("state of {subject}: {state:?}").as_bytes())?).await?)
     }
 
-    /// The ends for a user's sessions that began at this gate after `moment` with user data that differs from the
-    /// current data. `None` if these logins are no longer known.
+    /// The entries that end a user's sessions that began at this gate after `moment` with user data that differs from
+    /// the current data. Returns `None` if these logins are no longer known.
     pub fn begun_otherwise(&self, subject: &str, after: Option<&User>, moment: Timestamp) -> Option<Vec<Revocation>> {
         let own = self.own_logins.as_ref()?;
         own.others(subject, after.map(login_state), moment, self.leeway)
     }
 
     pub(super) fn before(&self, target: Target, moment: Timestamp, because: RevokedBecause) -> Revocation {
-        // The store extends the entry's life to the end of the longest session. Tokens without a session live a day at
-        // most.
+        // The store extends the entry's lifetime to the end of the longest session. Tokens without a session are valid
+        // for at most a day.
         let longest = if because.ends_keys() { LONGEST_KEY } else { MAX_SESSIONLESS_LIFETIME };
         let until = moment.plus(longest).plus(self.leeway);
         Revocation { target, effect: Effect::not_before(moment, because.ends_keys()), until }
     }
 
-    /// Revokes one token without a session, or the target of a given entry. False if all of it was already refused:
-    /// nothing is then written, but an earlier entry is durable when this returns.
+    /// Revokes one token without a session, or the target of a given entry. Returns false if all of it was already
+    /// refused. In that case nothing is written, but the earlier entry is durable on return.
     ///
     /// # Errors
-    /// As [`Self::revoke_session`].
+    /// The errors of [`Self::revoke_session`].
     pub async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<bool, Error> {
         if let Target::Token { .. } = &entry.target
             && entry.until <= self.clock.now()
@@ -303,15 +305,15 @@ impl Engine {
         Ok(is_news)
     }
 
-    /// The first half of [`Self::revoke`]: this gate refuses the target from now on, whatever happens in the store.
+    /// Does the first half of [`Self::revoke`]: this gate refuses the target from now on, even if the store fails.
     pub fn refuse(&self, entry: &Revocation, because: RevokedBecause) -> bool {
         let is_news = self.apply(entry, because);
         self.tell_where(entry, because, is_news, false);
         is_news
     }
 
-    /// [`Self::refuse`] for an entry that the store does not get, because another entry, not known yet, will replace
-    /// it. If the process stops before [`Self::let_go`], the entry is lost.
+    /// Does the same as [`Self::refuse`] for an entry that is not written to the store, because a later entry will
+    /// replace it. If the process stops before [`Self::let_go`], the entry is lost.
     pub fn refuse_for_now(&self, entry: &Revocation, because: RevokedBecause) {
         self.hold(entry);
         self.refuse(entry, because);
@@ -328,7 +330,7 @@ impl Engine {
         is_news
     }
 
-    /// The second half: the entry is durable when this returns, in the store or beside it.
+    /// Does the second half of [`Self::revoke`]: on return the entry is durable, in the store or in the file beside it.
     pub async fn keep(&self, entry: Revocation, because: RevokedBecause) -> Result<(), Error> {
         self.write(entry, because, false).await
     }
@@ -352,9 +354,9 @@ impl Engine {
 
 /// The target of a refresh token that is to be revoked.
 enum ToEnd {
-    /// The token is not ours.
+    /// The token was not issued by this gate.
     Unknown,
-    /// A session without a record, which has ended.
+    /// A session without a record, which has been ended.
     Ended,
     Record(Box<Session>),
 }

@@ -1,8 +1,9 @@
-//! The engine's store: it seals every record on its way to the store, and every loaded record must have a good seal
-//! (requirement J23). The rest of the crate gets the store from the engine, so nothing bypasses this.
+//! The engine's store. It seals every record before the record is written, and requires a valid seal on every loaded
+//! record (requirement J23). The rest of the crate gets the store from the engine, so the seals cannot be bypassed.
 //!
-//! A broken seal is a fault of that session alone, not a decision about it. The same holds for a record that cannot be
-//! read (requirement J27). A revocation needs no record, so it can end such a session.
+//! A broken seal is a fault of only that session, and does not count as a decision about it. The same applies to a
+//! record that cannot be read (requirement J27). Such a session can still be revoked, because a revocation does not
+//! need its record.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,7 +61,7 @@ impl SealedStore {
         answer.map_err(|error| self.noted(id, error))?.map(|record| self.check(record)).transpose()
     }
 
-    /// Counts a record that cannot be read.
+    /// Counts and logs a record that cannot be read.
     fn noted(&self, id: SessionId, error: StoreError) -> StoreError {
         if error.is_of_one_record() {
             self.counts.add(Event::BrokenSeal);
@@ -87,7 +88,7 @@ impl SealedStore {
     }
 
     fn of_several(&self) -> Result<&dyn SharedStore, StoreError> {
-        let one = || StoreError::new("the store serves one gate").with_outcome(WriteOutcome::Refused);
+        let one = || StoreError::new("the store is not shared between gates").with_outcome(WriteOutcome::Refused);
         self.inner.shared().ok_or_else(one)
     }
 }
@@ -132,7 +133,7 @@ impl Store for SealedStore {
         self.inner.confirm(seen).await
     }
 
-    /// Skips a record without a good seal, and lists the others.
+    /// Lists records. Records without a valid seal are skipped.
     async fn list(&self, filter: Filter, after: Option<SessionId>, limit: usize) -> Result<Page, StoreError> {
         let Page { sessions, next } = self.inner.list(filter, after, limit).await?;
         Ok(Page { sessions: sessions.into_iter().filter_map(|record| self.check(record).ok()).collect(), next })

@@ -1,12 +1,13 @@
-//! Detects that the process stood still: stopped by a signal, or with its machine suspended.
+//! Detects that the process was suspended, by a signal or together with its machine.
 //!
-//! The client of a request that waited meanwhile may have continued at another gate. Its refresh token is then
-//! superseded, which is no sign of theft. So a request that arrived before the process ran again is answered with a
-//! fault, and so is a request that is read in the first moments after: it may have waited in the buffers of the system.
+//! While the process was suspended, the client of a waiting request may have continued at another gate. Its refresh
+//! token is then superseded, although it was not stolen. A request that arrived before the process resumed therefore
+//! gets a fault. So does a request that is read shortly afterwards, because it may have waited in the system's buffers.
 //! Later requests are accepted.
 //!
-//! A task [beats](Standstill::beat) while the process runs. A missing beat is a standstill, by the monotonic clock, which
-//! counts suspensions, or by the wall clock where it does not.
+//! A task calls [`beat`](Standstill::beat) while the process runs. A missing beat means that the process was suspended.
+//! It is detected with the monotonic clock, which counts suspensions of the machine, or with the wall clock where the
+//! monotonic clock does not.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,17 +17,18 @@ use crate::clock::{TimeSource, Timestamp};
 use crate::fault::Fault;
 use crate::store::Staleness;
 
-/// The longest standstill that is ignored: the time limit of a store operation, which clients wait for anyway.
+/// The longest suspension that is ignored. It equals the time limit of a store operation, for which clients wait
+/// anyway.
 const LONGEST: Duration = Duration::from_secs(2);
-/// Within this many beats after a standstill, all requests that waited for the process have been read.
+/// This many beats after a suspension, all requests that were waiting have been read.
 const READ_BY: u64 = 2;
 const NEVER: u64 = u64::MAX;
 
-/// The arrival of a request, as the number of beats before the arrival.
+/// The arrival time of a request, as the number of beats before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Arrival(u64);
 
-/// The clocks of a moment, in ms.
+/// The clocks at one moment, in ms.
 #[derive(Clone, Copy, Debug)]
 struct ClockReading {
     monotonic: u64,
@@ -46,15 +48,15 @@ impl ClockReading {
     }
 }
 
-/// The detector of standstills.
+/// Detects suspensions of the process.
 #[derive(Debug)]
 pub(super) struct Standstill {
-    /// `None` if no other gate uses the store, so that no client can have continued elsewhere.
+    /// `None` if only this gate uses the store, because clients cannot continue elsewhere.
     longest: Option<Duration>,
     beats: AtomicU64,
     monotonic: AtomicU64,
     wall: AtomicU64,
-    /// The number of the beat that came after a standstill.
+    /// The number of the beat that followed the last suspension.
     stood_at: AtomicU64,
 }
 
@@ -73,7 +75,7 @@ impl Standstill {
         Arrival(self.beats.load(Ordering::Acquire))
     }
 
-    /// Is the beat overdue by more than the longest standstill without effect?
+    /// Returns whether the beat is late by more than the longest ignored suspension.
     fn is_overdue(&self, now: ClockReading) -> bool {
         let last =
             ClockReading { monotonic: self.monotonic.load(Ordering::Acquire), wall: self.wall.load(Ordering::Acquire) };
@@ -81,11 +83,11 @@ impl Standstill {
         is_begun && self.longest.is_some_and(|longest| now.since(last) > longest)
     }
 
-    /// Counts a beat. True if the process stood still before it.
+    /// Counts a beat. Returns true if the process was suspended before it.
     fn beat(&self, now: ClockReading) -> bool {
         let stood_still = self.is_overdue(now);
         let number = self.beats.load(Ordering::Acquire) + 1;
-        // Stored before the count rises, because the beat counts as overdue until the count rises.
+        // Stored before the count rises, because the beat counts as late until then.
         if stood_still {
             self.stood_at.store(number, Ordering::Release);
         }
@@ -95,7 +97,7 @@ impl Standstill {
         stood_still
     }
 
-    /// May the request have waited while the process stood still?
+    /// Returns whether the request may have waited while the process was suspended.
     fn may_have_waited(&self, arrived: Arrival, now: ClockReading) -> bool {
         let stood_at = self.stood_at.load(Ordering::Acquire);
         self.is_overdue(now) || (stood_at != NEVER && arrived.0 < stood_at.saturating_add(READ_BY))
@@ -103,17 +105,17 @@ impl Standstill {
 }
 
 impl Engine {
-    /// The arrival of a request that was read just now.
+    /// The arrival time of a request that was read just now.
     pub fn arrival(&self) -> Arrival {
         self.standstill.arrival()
     }
 
-    /// How often [`beat`](Self::beat) is called; `None` if it need not be.
+    /// The interval at which [`beat`](Self::beat) must be called, or `None` if that is not necessary.
     pub fn beats_every(&self) -> Option<Duration> {
         self.standstill.longest.map(|longest| longest / 4)
     }
 
-    /// Records that the process runs.
+    /// Records that the process is running.
     pub fn beat(&self) {
         if self.standstill.beat(ClockReading::now(self.clock.source().as_ref())) {
             tracing::warn!(
@@ -123,7 +125,7 @@ impl Engine {
         }
     }
 
-    /// Returns a fault for a request that may have waited during a standstill.
+    /// Returns a fault for a request that may have waited while the process was suspended.
     pub(super) fn is_recent(&self, arrived: Arrival) -> Result<(), Fault> {
         let waited = self.standstill.longest.is_some()
             && self.standstill.may_have_waited(arrived, ClockReading::now(self.clock.source().as_ref()));

@@ -1,5 +1,5 @@
-//! Token exchange (RFC 8693): a client gets a token with which it acts for the subject of another token. The new token
-//! ends with the session of the exchanged token. The store has no record of the new token.
+//! Token exchange (RFC 8693), in which a client gets a token to act for the subject of another token. The new token
+//! ends with the session of the exchanged token. The new token is not recorded in the store.
 
 use serde_json::{Map, Value};
 
@@ -23,31 +23,31 @@ use crate::token::{MAX_SESSIONLESS_LIFETIME, mint};
 /// A token that a client exchanges.
 #[derive(Debug)]
 pub struct TokenExchange<'a> {
-    /// The client, authenticated: the actor.
+    /// The client, which has authenticated and becomes the actor.
     pub client: &'a Client,
     /// The client's rules.
     pub rules: &'a ExchangeRules,
-    /// The token, verified now.
+    /// The token, which has just been verified.
     pub subject: OfAccount<'a>,
-    /// The audience that the client asks for.
+    /// The requested audience.
     pub audience: Option<&'a str>,
-    /// The scope that the client asks for.
+    /// The requested scope.
     pub scope: Option<&'a Scope>,
     /// The endpoint's rules.
     pub profile: &'a Profile,
-    /// The proof of the key that the new token is to be bound to.
+    /// The proof of possession of the key to which the new token is to be bound.
     pub proof: Option<OnceProof<'a>>,
-    /// The client certificate that the new token is to be bound to.
+    /// The client certificate to which the new token is to be bound.
     pub certificate: Option<CertificateThumbprint>,
     /// The origin of the request.
     pub origin: &'a Origin,
 }
 
-const NO_ACTOR: Denial = Denial::NotExchangeable("the token does not let this client act");
+const NO_ACTOR: Denial = Denial::NotExchangeable("the token does not permit this client to act");
 
 impl Engine {
-    /// Counts a token without a record against the limits: a client's own token, or a token with which the client acts
-    /// for a user.
+    /// Counts the issuance of a token without a record against the limits. Such a token is a client's own token, or a
+    /// token with which the client acts for a user.
     ///
     /// # Errors
     /// [`Denial::RateLimited`]; a fault.
@@ -60,7 +60,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Exchanges a token. Nothing is written.
+    /// Exchanges a token, without writing to the store.
     ///
     /// # Errors
     /// [`Denial::NotExchangeable`], [`Denial::InvalidTarget`], [`Denial::InvalidScope`], [`Denial::TokenRevoked`]; a fault.
@@ -120,7 +120,7 @@ impl Engine {
         Ok(IssuedTokens::new(access_token, &minted, now, IssueKind::Exchanged))
     }
 
-    /// Would the list refuse the token that a client gets for this subject?
+    /// Returns whether the revocation list would refuse the token that a client gets for this subject.
     fn has_ended(
         &self,
         subject: &AccessToken,
@@ -144,7 +144,8 @@ impl Engine {
         self.revocations.judge(facts, now).refuses(now)
     }
 
-    /// Does the token's `may_act` (RFC 8693 §4.4) let this actor act? It must match the actor in every member.
+    /// Checks that the token's `may_act` (RFC 8693 §4.4) permits this actor. The actor must match every member of
+    /// `may_act`.
     // Requirement D4.
     fn may_act(&self, may_act: Option<&Value>, actor: &str, client: &str) -> Result<(), Denial> {
         let is_actor = |(name, value): (&String, &Value)| match name.as_str() {
@@ -160,19 +161,20 @@ impl Engine {
         }
     }
 
-    /// The issuer that vouched for the subject, and that issuer's token, which was exchanged first.
+    /// The issuer that vouched for the subject, and the original token of that issuer from which the exchanged token
+    /// derives.
     fn origin_of(&self, subject: &AccessToken) -> Result<(Option<VouchedBy>, Option<TokenOrigin>), Denial> {
         if subject.is_ours() {
             let earlier = subject.delegation().and_then(|earlier| earlier.origin.clone());
             return Ok((subject.vouched_by().cloned(), earlier));
         }
-        // The token's subject becomes a subject of this gate, and must not equal the subject of one of our users or
+        // The token's subject becomes a subject of this gate, so it must not equal the subject of one of our users or
         // clients.
         if !subject.has_prefixed_subject() || !self.is_of_issuer(&subject.subject, subject.issuer()) {
             return Err(Denial::NotExchangeable("the issuer has no subject_prefix"));
         }
         let by = subject.voucher();
-        // Without `iat`, the gate could not decide whether a notice of the issuer ends the token.
+        // Without `iat`, the gate could not decide whether a notice from the issuer ends the token.
         let issued_at = subject.issued_at.ok_or(Denial::BadClaim("no iat"))?;
         if !by.is_valid() {
             return Err(Denial::NotExchangeable("its subject or session is too long"));
@@ -181,13 +183,13 @@ impl Engine {
     }
 }
 
-/// The claims that the new token takes along: the claims of our own user, and `may_act`. Other claims of another issuer
-/// are dropped.
+/// The claims that are copied to the new token: the claims of our own user, and `may_act`. Other claims of another
+/// issuer's token are dropped.
 fn carried(subject: &AccessToken, claims: Map<String, Value>) -> OwnClaims {
     let mut own = OwnClaims::new();
     let taken = claims.into_iter().filter(|(name, _)| subject.is_ours() || name == "may_act");
     for (name, value) in taken {
-        // `insert` refuses the claims that the gate sets itself.
+        // `insert` refuses the claims that the gate itself sets.
         let _ = own.insert(name, value);
     }
     own

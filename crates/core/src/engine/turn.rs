@@ -1,6 +1,6 @@
-//! Allows one refresh of a session at a time at this gate. The compare-and-swap already makes concurrent refreshes
-//! safe. Turns save work if a client presents one token many times at once: the session's limit then counts one
-//! rotation, and later requests do not sign and write in vain.
+//! Allows only one refresh of a session at a time at this gate. Concurrent refreshes are already safe because of the
+//! compare-and-swap. Turns save work if a client presents the same token many times at once: the session's limit then
+//! counts one rotation, and the later requests avoid signing and writing in vain.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::session::SessionId;
 
-/// The queue of each session. The map holds an entry only while a request has or awaits a turn.
+/// The queue of each session. The map has an entry only while a request has or awaits a turn.
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
     queues: DashMap<SessionId, TurnQueue>,
@@ -18,11 +18,11 @@ pub(crate) struct Turns {
 #[derive(Debug, Default)]
 struct TurnQueue {
     lock: Arc<Mutex<()>>,
-    /// How many requests have or await a turn.
+    /// The number of requests that have or await a turn.
     requests: usize,
 }
 
-/// A turn. It ends when dropped.
+/// A turn on a session. It ends when dropped.
 pub(crate) struct Turn<'a> {
     turns: &'a Turns,
     session: SessionId,
@@ -37,7 +37,7 @@ impl Turns {
             queue.requests += 1;
             Arc::clone(&queue.lock)
         };
-        // Made before the wait, so that a cancelled wait also leaves the queue.
+        // Created before the wait, so that a cancelled wait also leaves the queue.
         let mut turn = Turn { turns: self, session, guard: None };
         turn.guard = Some(lock.lock_owned().await);
         turn

@@ -25,11 +25,11 @@ pub struct Origin {
     pub address: Option<IpAddr>,
     /// The client's `User-Agent`.
     pub user_agent: Option<Box<str>>,
-    /// Who sent it, for the access log.
+    /// Information about the sender, for the access log.
     pub note: RequestNote,
 }
 
-/// The client whose attempt a rate refused, as far as it was known by then.
+/// The client whose attempt was refused by a rate limit, as far as it was known at that time.
 #[derive(Clone, Debug, Default, Hash)]
 pub struct HeldUp {
     /// The session of a refresh token.
@@ -44,7 +44,7 @@ pub struct HeldUp {
     pub client: Option<Box<str>>,
 }
 
-/// Who sent a request to an endpoint, for the access log. Each part is filled at most once.
+/// Information about the sender of a request to an endpoint, for the access log. Each part can be set only once.
 #[derive(Clone, Debug, Default)]
 pub struct RequestNote(Option<Arc<NotedRequest>>);
 
@@ -56,12 +56,12 @@ struct NotedRequest {
 }
 
 impl RequestNote {
-    /// An empty note that the access log reads later.
+    /// Creates an empty note, to be filled and then read by the access log.
     pub fn open() -> Self {
         Self(Some(Arc::default()))
     }
 
-    /// The client, authenticated if it is confidential.
+    /// The client, which has authenticated if it is confidential.
     pub fn client(&self) -> Option<&Client> {
         Some(self.0.as_ref()?.client.get()?)
     }
@@ -80,19 +80,19 @@ impl RequestNote {
         }
     }
 
-    /// The client of the attempt that a rate refused, if there is one.
+    /// The client of the attempt that a rate limit refused, if any.
     pub(super) fn held_up(&self) -> Option<&HeldUp> {
         self.0.as_ref()?.held_up.get()
     }
 
     pub(super) fn set_held_up(&self, held_up: HeldUp) {
         if let Some(note) = &self.0 {
-            // Only the first note counts: it is about the limit that refused the request.
+            // Only the first note counts, because it belongs to the limit that refused the request.
             let _ = note.held_up.set(held_up);
         }
     }
 
-    /// The client of a refused attempt, as far as it was known by then.
+    /// The client of a refused attempt, as far as it was known at that time.
     pub fn refused(&self) -> Option<HeldUp> {
         if let Some(held_up) = self.held_up() {
             return Some(held_up.clone());
@@ -106,7 +106,7 @@ impl RequestNote {
 /// A login with a password (RFC 6749 §4.3).
 #[derive(Debug)]
 pub struct Login<'a> {
-    /// The client, authenticated.
+    /// The client, which has authenticated.
     pub client: &'a Client,
     /// The account from the path, if the endpoint has one.
     pub account: Option<&'a str>,
@@ -114,19 +114,19 @@ pub struct Login<'a> {
     pub username: &'a str,
     /// The user's password.
     pub password: &'a SecretString,
-    /// The requested scope; `None` for all that is allowed.
+    /// The requested scope, or `None` for the whole allowed scope.
     pub scope: Option<Scope>,
-    /// The requested lifetime of the access token; `None` for the profile's.
+    /// The requested lifetime of the access token, or `None` for the profile's lifetime.
     pub access_ttl: Option<Duration>,
-    /// The audience of the session's tokens, if it is not the gate's audience.
+    /// The audience of the session's tokens, if it differs from the gate's audience.
     pub resource: Option<Box<str>>,
     /// The endpoint's rules.
     pub profile: &'a Profile,
     /// The endpoint's dialect.
     pub dialect: &'a str,
-    /// The proof of the key that the tokens are to be bound to.
+    /// The proof of possession of the key to which the tokens are to be bound.
     pub proof: Option<OnceProof<'a>>,
-    /// The client certificate that the tokens are to be bound to.
+    /// The client certificate to which the tokens are to be bound.
     pub certificate: Option<CertificateThumbprint>,
     /// When the request arrived.
     pub arrived: Arrival,
@@ -134,18 +134,18 @@ pub struct Login<'a> {
     pub origin: &'a Origin,
 }
 
-/// A session that the application begins itself, behind its own login page.
+/// A session that the application itself begins, after its own login page.
 #[derive(Debug)]
 pub struct ApplicationLogin<'a> {
-    /// The `sub` of its tokens.
+    /// The `sub` of the session's tokens.
     pub subject: &'a str,
     /// The account, if any.
     pub account: Option<&'a str>,
-    /// The client that the tokens are for.
+    /// The client for which the tokens are issued.
     pub client: &'a str,
     /// The granted scope.
     pub scope: Scope,
-    /// Claims for its access tokens.
+    /// The claims for the session's access tokens.
     pub claims: OwnClaims,
     /// The issuer that vouched for the user.
     pub vouched_by: Option<VouchedBy>,
@@ -155,15 +155,15 @@ pub struct ApplicationLogin<'a> {
     pub origin: &'a Origin,
 }
 
-/// The credential presented for an exchange. An access token was verified before, except for revocation: in some
-/// protocols a superseded access token may be exchanged for the same successor within the grace period.
+/// The credential presented for an exchange. An access token was already verified, except for revocation, because in
+/// some protocols a superseded access token may be exchanged for the same successor within the grace period.
 #[derive(Clone, Copy, Debug)]
 pub enum Exchange<'a> {
     /// A refresh token (RFC 6749 §6).
     Refresh(&'a SecretString),
-    /// An access token of the gate, in a session whose dialect has no refresh tokens.
+    /// An access token of this gate, in a session whose dialect has no refresh tokens.
     Access(OwnChecked<'a>),
-    /// Both: the access token has the refresh token's generation or the previous one.
+    /// Both tokens. The access token has the refresh token's generation or the previous one.
     Pair(&'a SecretString, OwnChecked<'a>),
 }
 
@@ -172,21 +172,21 @@ pub enum Exchange<'a> {
 pub struct Refresh<'a> {
     /// The credential.
     pub credential: Exchange<'a>,
-    /// The client, authenticated.
+    /// The client, which has authenticated.
     pub client: &'a Client,
-    /// The accounts whose sessions the request may concern.
+    /// The accounts whose sessions this request may refresh.
     pub account: AccountRule<'a>,
-    /// The requested scope: the granted scope or less.
+    /// The requested scope, which is at most the granted scope.
     pub scope: Option<Scope>,
-    /// The requested lifetime of the access token; `None` for the profile's.
+    /// The requested lifetime of the access token, or `None` for the profile's lifetime.
     pub access_ttl: Option<Duration>,
-    /// The requested resource, which must be the granted one.
+    /// The requested resource, which must equal the granted resource.
     pub resource: Option<Box<str>>,
     /// The endpoint's rules.
     pub profile: &'a Profile,
     /// The dialects whose sessions the endpoint accepts.
     pub accepts: &'a [Box<str>],
-    /// The dialects in `accepts` whose access tokens serve as refresh credentials, too.
+    /// The dialects in `accepts` whose access tokens also serve as refresh credentials.
     pub by_access: &'a [Box<str>],
     /// The request's proof of possession of a key.
     pub proof: Option<OnceProof<'a>>,
@@ -204,9 +204,9 @@ pub struct Refresh<'a> {
 pub enum IssueKind {
     /// A login.
     Login,
-    /// A client's own credentials.
+    /// A grant for a client's own credentials.
     ClientCredentials,
-    /// An exchange of a token, to act for its user.
+    /// A token exchange, to act for the token's user.
     Exchanged,
     /// A rotation.
     Rotated,
@@ -214,7 +214,7 @@ pub enum IssueKind {
     Replayed,
     /// A new pair that replaces an unused one.
     Reissued,
-    /// A session continued from a generation that the store had lost.
+    /// A session that continues from a generation that the store had lost.
     FastForwarded,
 }
 
@@ -238,32 +238,32 @@ pub enum IssueKind {
 pub struct IssuedTokens {
     /// The access token.
     pub access_token: TokenText,
-    /// The refresh token; `None` for a client's own account.
+    /// The refresh token, or `None` if the grant does not include one.
     pub refresh_token: Option<TokenText>,
     /// When the access token expires.
     pub expires: Timestamp,
     /// The access token's remaining lifetime, in seconds.
     pub expires_in: u64,
-    /// `sub`.
+    /// The `sub` of the access token.
     pub subject: Box<str>,
     /// The granted scope.
     pub scope: Scope,
     /// The session, if there is one.
     pub session: Option<SessionId>,
-    /// The session's remaining lifetime at most, in seconds: the longest use of the refresh token.
+    /// The maximum remaining lifetime of the session, in seconds. The refresh token cannot be used longer.
     pub session_expires_in: Option<u64>,
-    /// The key that the access token is bound to: then its type is `DPoP` (RFC 9449 §5).
+    /// The key to which the access token is bound. If present, the token's type is `DPoP` (RFC 9449 §5).
     pub bound_to: Option<KeyThumbprint>,
-    /// The client certificate that the tokens are bound to (RFC 8705). The type of such a token stays `Bearer`.
+    /// The client certificate to which the tokens are bound (RFC 8705). The type of such a token stays `Bearer`.
     pub certificate: Option<CertificateThumbprint>,
     /// The user, if a directory knows the session's user.
     pub user: Option<User>,
-    /// How they were issued.
+    /// How the tokens were issued.
     pub(crate) how: IssueKind,
 }
 
 impl IssuedTokens {
-    /// An access token with these claims, without a refresh token.
+    /// Creates the result for an access token with these claims, without a refresh token.
     pub(super) fn new(access_token: TokenText, claims: &MintedClaims<'_>, now: Timestamp, how: IssueKind) -> Self {
         Self {
             access_token,

@@ -1,5 +1,5 @@
-//! Assertions that count once, at all gates of a store and over restarts: each used assertion is a row in the table of
-//! the relay. The row expires when the assertion itself would be refused as expired.
+//! Assertions that are accepted only once, at all gates of a store and across restarts. Each used assertion is a row in
+//! the table of the relay. The row expires when the assertion itself would be refused as expired.
 
 use super::Engine;
 use crate::denial::Denial;
@@ -10,11 +10,11 @@ use crate::store::relay::{RelayId, RelayInserted, RelayRecord, RelayState, Relay
 use crate::token::verify::UsableOnce;
 
 impl Engine {
-    /// Records that an assertion is used. `client` is the client that presented it.
+    /// Records that an assertion was used by `client`.
     ///
     /// # Errors
-    /// `replayed`, if it was used before; [`Denial::RateLimited`]. After a fault, it is unknown whether the use was
-    /// recorded.
+    /// `replayed` if the assertion was used before; [`Denial::RateLimited`]. After a fault, the use may or may not have
+    /// been recorded.
     // Requirements D22, D26.
     pub async fn use_once(
         &self,
@@ -53,15 +53,15 @@ impl Engine {
         }
     }
 
-    /// The seal of a used assertion's row under each key, the current key's first.
+    /// The seal of a used assertion's row under each key, with the current key first.
     fn used_tags(&self, id: RelayId) -> Vec<Vec<u8>> {
         let message = [&b"used assertion"[..], &id.0].concat();
         self.keyring().refresh_keys().relay_secrets(&message).iter().map(|tag| tag.as_ref().to_vec()).collect()
     }
 }
 
-/// The name is the same at all gates and under all keys. Each part is preceded by its length, so no two assertions have
-/// the same name.
+/// The id of the row for an assertion. It is the same at all gates and under all keys. Each part is preceded by its
+/// length, so two different assertions cannot have the same id.
 fn name(used: &UsableOnce) -> RelayId {
     RelayId(parts_digest(&[used.kind.as_bytes(), used.issuer.as_bytes(), used.id.as_bytes()]))
 }

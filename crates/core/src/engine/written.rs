@@ -1,8 +1,9 @@
-//! The records that an engine wrote lately to a store that other engines write to, too.
+//! The records that an engine recently wrote to a store to which other engines also write.
 //!
-//! If the store loses writes, these records are written back. A session that this engine changed last is also changed
-//! again without a read: a refresh takes one round trip to the store instead of two. If another engine has changed it
-//! meanwhile, the swap fails, and the session is read.
+//! If the store loses writes, these records are written back. They also save reads. If this engine was the last to
+//! change a session, it can change the session again without reading the record, so a refresh takes one round trip to
+//! the store instead of two. If another engine has changed the session in the meantime, the swap fails, and the record
+//! is read.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,20 +18,21 @@ use moka::sync::Cache;
 use super::Engine;
 use crate::session::{Generation, Session, SessionId, Status};
 
-/// A record is written back if it was written at most this long before the store's last answer: a replica is rarely
-/// further behind.
+/// A record is written back if it was written at most this long before the store's last response, because a replica is
+/// rarely further behind.
 const RESTORED: Duration = Duration::from_secs(10);
-/// How long a record is kept: longer than most access tokens live, to serve the next refresh, and longer than a
-/// failover takes.
+/// How long a record is kept. This is longer than the lifetime of most access tokens, so that the record helps at the
+/// next refresh, and longer than a failover takes.
 const KEPT: Duration = Duration::from_secs(1200);
-/// The number of sessions whose records are kept. Each takes about a kilobyte.
+/// The maximum number of sessions whose records are kept. Each record takes about a kilobyte.
 const MAX_KEPT: u64 = 65_536;
 
-/// The cost of a failed swap, in units of a saved read: the script that found the change, and the round trip.
+/// The cost of a failed swap in units of saved reads. It consists of the script that found the change and the
+/// additional round trip.
 const COST: i32 = 2;
-/// The most credit for saved reads, each of which tolerates a failure.
+/// The maximum credit for saved reads.
 const MOST_LUCK: i32 = 64;
-/// The least credit: it bounds how many reads pass before a recalled record is tried again.
+/// The minimum credit, which limits the number of reads before a record from memory is tried again.
 const LEAST_LUCK: i32 = -64;
 
 #[derive(Clone, Debug)]
@@ -38,20 +40,20 @@ struct WrittenRecord {
     at: Duration,
     /// The record as the store acknowledged it.
     record: Arc<Session>,
-    /// Whether a note that its generation is confirmed was written since, which increments the revision.
+    /// Whether the confirmation of its generation was written since, which increments the revision.
     is_confirmed: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct Written {
-    /// `None`: no other engine writes to the store.
+    /// `None` if only this engine writes to the store.
     records: Option<Cache<SessionId, WrittenRecord, foldhash::quality::RandomState>>,
-    /// The time of the store's last answer, in milliseconds of the monotonic clock.
+    /// The time of the store's last response, in milliseconds of the monotonic clock.
     heard: AtomicU64,
-    /// Records written before this time save no read.
+    /// Records written before this time are not used to save reads.
     distrusted: AtomicU64,
-    /// The credit for guesses: each saved read adds to it. Below zero no read is saved, because another engine makes
-    /// most of the refreshes.
+    /// The credit of guesses. Each saved read increases it, and each failed swap lowers it. Below zero, reads are not
+    /// saved, because other engines make most of the refreshes.
     luck: AtomicI32,
 }
 
@@ -66,7 +68,7 @@ impl Written {
         }
     }
 
-    /// Keeps a record that the store has acknowledged, unless a later revision is kept already. `now` is monotonic.
+    /// Keeps a record that the store has acknowledged, unless a later revision is already kept. `now` is monotonic.
     pub(super) fn keep(&self, now: Duration, record: &Session) {
         let Some(records) = &self.records else { return };
         let new = WrittenRecord { at: now, record: Arc::new(record.clone()), is_confirmed: false };
@@ -76,8 +78,8 @@ impl Written {
         });
     }
 
-    /// The record of a live session as this engine wrote it last, if this generation was the current one. The store may
-    /// have a later record.
+    /// The record of a live session as this engine last wrote it, if its current generation is `presented`. The store
+    /// may have a later record.
     pub(super) fn recall(&self, id: SessionId, presented: Generation) -> Option<Session> {
         let records = self.records.as_ref()?;
         if self.luck.load(Ordering::Relaxed) < 0 {
@@ -107,8 +109,9 @@ impl Written {
         let _ = self.luck.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
-    /// Confirms these generations, whose notes were written. The write changed only the records of `marked`. The other
-    /// records were changed earlier by other engines, by an unknown number of revisions, so they are forgotten.
+    /// Confirms these generations, whose notes were written to the store. The write changed only the records of the
+    /// sessions in `marked`. The other records were changed earlier by other engines, by an unknown number of
+    /// revisions, so they are forgotten.
     pub(super) fn confirm(&self, seen: &[(SessionId, Generation)], marked: Vec<SessionId>) {
         let Some(records) = &self.records else { return };
         let marked: HashSet<_> = marked.into_iter().collect();
@@ -122,20 +125,21 @@ impl Written {
         }
     }
 
-    /// The records written so lately that the store may have lost them.
+    /// The records that were written so recently that the store may have lost them.
     pub(super) fn lately(&self) -> Vec<Session> {
         let heard = Duration::from_millis(self.heard.load(Ordering::Relaxed));
         let all = self.records.iter().flatten();
         all.filter(|(_, kept)| kept.at + RESTORED >= heard).map(|(_, kept)| kept.record.as_ref().clone()).collect()
     }
 
-    /// Distrusts all records: the store has lost writes, and may have other records with the same revisions.
+    /// Stops using all records to save reads, because the store has lost writes and may have different records with the
+    /// same revisions.
     pub(super) fn distrust(&self, now: Duration) {
-        // A record written in this millisecond counts as earlier, too.
+        // A record that was written within this millisecond also counts as earlier.
         self.distrusted.store(as_millis(now).saturating_add(1), Ordering::Relaxed);
     }
 
-    /// Notes an answer of the store, and frees records past their time, with their secrets.
+    /// Notes a response of the store, and frees the records, including their secrets, whose time has passed.
     pub(super) fn hear(&self, now: Duration) {
         self.heard.store(as_millis(now), Ordering::Relaxed);
         if let Some(records) = &self.records {
