@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::keyring::KeyError;
 
-/// A signature algorithm. `none` and algorithms with a broken hash are excluded.
+/// A signature algorithm. `none` and algorithms with a broken hash function are not supported.
 ///
 /// ```
 /// use rotogate::token::{Algorithm, Keyring};
@@ -27,7 +27,7 @@ use super::keyring::KeyError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Algorithm {
-    /// Ed25519 (RFC 8037). The default: deterministic, fast, short.
+    /// Ed25519 (RFC 8037). This is the default, because it is deterministic and fast and its signatures are short.
     EdDsa,
     /// ECDSA on P-256 with SHA-256. Not deterministic.
     Es256,
@@ -53,12 +53,12 @@ pub enum Algorithm {
     Hs512,
 }
 
-/// The kind of key of an algorithm.
+/// The kind of key that an algorithm uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// Ed25519.
     Edwards,
-    /// A NIST curve.
+    /// ECDSA on a NIST curve.
     Ecdsa,
     /// RSA.
     Rsa,
@@ -83,7 +83,7 @@ impl Algorithm {
         Self::Hs512,
     ];
 
-    /// The name in `alg`. Upper and lower case are distinct.
+    /// The name in `alg`, which is case-sensitive.
     pub const fn name(self) -> &'static str {
         match self {
             Self::EdDsa => "EdDSA",
@@ -101,12 +101,12 @@ impl Algorithm {
         }
     }
 
-    /// Is this a name of the algorithm in `alg`? RFC 9864 gave EdDSA with Ed25519 a second one.
+    /// Returns whether this is a name of the algorithm in `alg`. RFC 9864 added a second name for EdDSA with Ed25519.
     pub(crate) fn is_named(self, alg: &str) -> bool {
         alg == self.name() || (self == Self::EdDsa && alg == "Ed25519")
     }
 
-    /// The family of its keys.
+    /// The kind of key that the algorithm uses.
     #[doc(hidden)]
     pub const fn family(self) -> Family {
         match self {
@@ -117,7 +117,7 @@ impl Algorithm {
         }
     }
 
-    /// Does signing the same bytes twice give the same signature?
+    /// Returns whether signing the same bytes twice gives the same signature.
     pub const fn is_deterministic(self) -> bool {
         match self {
             Self::EdDsa | Self::Rs256 | Self::Rs384 | Self::Rs512 | Self::Hs256 | Self::Hs384 | Self::Hs512 => true,
@@ -125,7 +125,8 @@ impl Algorithm {
         }
     }
 
-    /// The length of the algorithm's hash, in bytes: the minimum for an HMAC secret (RFC 7518 §3.2).
+    /// The output length of the algorithm's hash function, in bytes. An HMAC secret must have at least this length
+    /// (RFC 7518 §3.2).
     pub(crate) const fn hash_len(self) -> usize {
         match self {
             Self::EdDsa | Self::Es256 | Self::Rs256 | Self::Ps256 | Self::Hs256 => 32,

@@ -18,18 +18,18 @@ use crate::random::random;
 // Requirement N58.
 pub const ASSERTION_TYP: &str = "identity+jwt";
 
-/// Is this the `typ`, without `application/`, of a text that the gate signs for services? Such a text is not an access
-/// token.
+/// Returns whether a token with this `typ` (without `application/`) is an assertion that the gate signs for services,
+/// and therefore not an access token.
 pub fn is_assertion_typ(typ: &str) -> bool {
     typ.eq_ignore_ascii_case(ASSERTION_TYP)
 }
 
-/// The longest assertion, in bytes.
+/// The maximum length of an assertion, in bytes.
 const MAX_ASSERTION: usize = 2048;
-/// The shortest and the longest lifetime of an assertion.
+/// The allowed lifetimes of an assertion.
 pub const ASSERTION_TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(600);
 
-/// The claims of an assertion about the caller with this token.
+/// The claims of an assertion about the caller who presented this token.
 struct AssertionClaims<'a> {
     issuer: &'a str,
     audience: &'a str,
@@ -50,7 +50,8 @@ impl Serialize for AssertionClaims<'_> {
         map.serialize_entry("iat", &self.issued_at.as_secs())?;
         map.serialize_entry("exp", &self.expires.as_secs())?;
         map.serialize_entry("jti", &self.id)?;
-        // The issuer that vouches for the subject: two issuers may have users with the same name.
+        // The issuer that vouches for the subject. It is included because two issuers may have users with the same
+        // name.
         let origin = token.vouched_by().map_or(&**token.issuer(), |by| &by.issuer);
         map.serialize_entry("origin_iss", origin)?;
         if let Some(client) = &token.client {
@@ -75,7 +76,7 @@ impl Serialize for AssertionClaims<'_> {
     }
 }
 
-/// An assertion as a header value, and its expiry.
+/// Returns an assertion as a header value, and its expiry.
 ///
 /// # Errors
 /// The assertion would be longer than 2 KiB, or the signature failed.
@@ -88,7 +89,8 @@ pub(crate) fn assertion(
     ttl: Duration,
 ) -> Result<(HeaderValue, Timestamp), MintError> {
     let id = random::<16>().map_err(|_| MintError::Signing)?;
-    // The assertion does not outlive the token. After the token's `exp`, the assertion ends with the leeway.
+    // The assertion does not outlive the token. If the token is accepted after its `exp` because of the leeway, the
+    // assertion ends when the leeway does.
     let end = if token.expires > now { token.expires } else { token.refused_from() };
     let expires = now.plus(ttl).min(end);
     let claims = AssertionClaims {
@@ -105,7 +107,7 @@ pub(crate) fn assertion(
     Ok((sent(&signed(key, &key.assertion_header, &payload)?)?, expires))
 }
 
-/// The value of a header, which no log shows.
+/// Makes a header value that logs do not show.
 fn sent(text: &str) -> Result<HeaderValue, MintError> {
     if text.len() > MAX_ASSERTION {
         return Err(MintError::TooLong);
@@ -115,7 +117,7 @@ fn sent(text: &str) -> Result<HeaderValue, MintError> {
     Ok(value)
 }
 
-/// Can the holders of the published keys verify signatures of this algorithm?
+/// Returns whether verifiers that have only the published keys can verify signatures of this algorithm.
 pub fn can_sign_assertions(algorithm: Algorithm) -> bool {
     !matches!(algorithm, Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512)
 }

@@ -22,24 +22,23 @@ use crate::token::verify::{self, ClaimMapping, Roles};
 
 pub use own::{AccountRule, OfAccount, OwnChecked};
 
-/// The `typ` of every access token that we mint (RFC 9068 §2.1).
+/// The `typ` of every access token that the gate mints (RFC 9068 §2.1).
 pub const TYP: &str = "at+jwt";
 
-/// The form of access token that a dialect's clients need, besides the claims.
+/// The form of access token that the clients of a dialect need, in addition to particular claims.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TokenStyle {
-    /// A claim that repeats `sub`, for clients that look for it under this name.
+    /// The name of an additional claim that repeats `sub`, for clients that look for the subject there.
     pub subject_claim: Option<&'static str>,
     /// Whether the payload's base64url must contain neither `-` nor `_`, for clients that decode it as plain base64.
     /// Characters that would cause `-` or `_` are escaped within strings, which does not change the JSON value.
     pub plain_base64: bool,
 }
 
-/// The claims of a token to be minted. The claims are written in the order of the fields, so that the same claims give
-/// the same bytes.
+/// The claims of a token to be minted. They are written in field order, so equal claims always give equal bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct MintedClaims<'a> {
-    /// `iss`: our issuer.
+    /// `iss`: the gate's own issuer.
     pub issuer: &'a str,
     /// `sub`: the token's subject.
     pub subject: &'a str,
@@ -59,15 +58,15 @@ pub struct MintedClaims<'a> {
     pub session: Option<(SessionId, Generation)>,
     /// `account`, if any.
     pub account: Option<&'a str>,
-    /// `cnf.jkt`: the key that the token is bound to, if any (RFC 9449 §6.1).
+    /// `cnf.jkt`: the thumbprint of the key to which the token is bound, if any (RFC 9449 §6.1).
     pub bound_to: Option<KeyThumbprint>,
-    /// `cnf.x5t#S256`: the client certificate that the token is bound to, if any (RFC 8705 §3.1).
+    /// `cnf.x5t#S256`: the thumbprint of the client certificate to which the token is bound, if any (RFC 8705 §3.1).
     pub certificate: Option<CertificateThumbprint>,
     /// `origin_iss`, `origin_sub` and `origin_sid`: the issuer that vouched for the subject, if any.
     pub vouched_by: Option<&'a VouchedBy>,
-    /// `act` and the further claims of a token that a client got by token exchange, if any.
+    /// `act` and the other claims of a token that a client got by token exchange, if any.
     pub delegation: Option<&'a Delegation>,
-    /// Further claims, which none of the other fields sets.
+    /// Additional claims. None of them may be set by another field.
     pub own: Option<&'a OwnClaims>,
     /// The form of token that the clients of the session's dialect need.
     pub style: TokenStyle,
@@ -129,19 +128,19 @@ pub struct Confirmation<'a> {
 }
 
 impl<'a> Confirmation<'a> {
-    /// The confirmation of a token; `None` if the token is bound to nothing.
+    /// The confirmation of a token; `None` if the token is not bound.
     pub fn new(jkt: Option<&'a KeyThumbprint>, certificate: Option<&'a CertificateThumbprint>) -> Option<Self> {
         (jkt.is_some() || certificate.is_some()).then_some(Self { jkt, certificate })
     }
 }
 
-/// The claims of a verified access token. Signature, times and form were checked; revocation and the requirements of a
-/// route (audience, scope) were not.
+/// The claims of a verified access token. Its signature, times and form were checked; revocation and the requirements
+/// of a route (audience, scope) were not.
 ///
 /// ```
 /// use rotogate_core::token::AccessToken;
 ///
-/// /// Is it a user's token, good for a report?
+/// /// Returns whether this is a user's token that gives access to reports.
 /// fn may_report(token: &AccessToken) -> bool {
 ///     token.is_for(&["https://reports.example.com"]) && token.scope.contains("report") && !token.is_clients_own()
 /// }
@@ -149,23 +148,23 @@ impl<'a> Confirmation<'a> {
 #[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct AccessToken {
-    /// The token itself, as it was sent.
+    /// The token itself, as it was received.
     pub(crate) text: Arc<str>,
     /// The data that all tokens of its issuer share.
     pub issued_by: Arc<TokenIssuer>,
     /// The key that signed the token; `None` for an introspected token.
     pub(crate) signer: Option<Arc<KeyIdentity>>,
-    /// The claims that most tokens do not have.
+    /// The claims that most tokens lack.
     pub(crate) rare: Option<Box<RareClaims>>,
-    /// The subject, with the prefix and the encoding of its issuer's rules.
+    /// The subject, with the prefix and the encoding from its issuer's rules.
     pub subject: Box<str>,
-    /// The client: `client_id`, or the claim that its issuer's rules map.
+    /// The client: `client_id`, or the claim that the issuer's rules name instead.
     pub client: Option<Box<str>>,
-    /// The scope, in our names and reduced to the scope that its issuer's rules allow; empty if there is none.
+    /// The scope, translated to the gate's names and reduced to what the issuer's rules allow. It may be empty.
     pub scope: Scope,
-    /// `aud`, or the claim that its issuer's rules read instead: at least one audience.
+    /// `aud`, or the claim that the issuer's rules name instead. It has at least one audience.
     pub audience: Arc<[Box<str>]>,
-    /// `sid` and `gen`: from our own tokens only.
+    /// `sid` and `gen`. Only the gate's own tokens have them.
     pub session: Option<(SessionId, Generation)>,
     /// `jti`.
     pub jti: Option<Box<str>>,
@@ -175,29 +174,29 @@ pub struct AccessToken {
     pub expires: Timestamp,
 }
 
-/// The properties that an issuer's rules give to all its tokens.
+/// The properties that all tokens of an issuer share because of the issuer's rules.
 #[derive(Debug, PartialEq)]
 pub struct TokenIssuer {
     /// `iss`.
     pub(crate) url: Arc<str>,
-    /// The issuer's short name, which routes use.
+    /// The short name of the issuer, by which routes refer to it.
     pub(crate) name: Arc<str>,
-    /// Whether our own issuer minted the token.
+    /// Whether this is the gate's own issuer.
     pub(crate) is_ours: bool,
-    /// Are the issuer's tokens accepted on routes that name no issuers?
+    /// Whether the issuer's tokens are accepted on routes that name no issuers.
     pub(crate) is_accepted_everywhere: bool,
-    /// The claims to read.
+    /// The mapping from the issuer's claims.
     pub(crate) mapping: Arc<ClaimMapping>,
-    /// The length of the prefix of the subjects, in bytes.
+    /// The length of the prefix of the issuer's subjects, in bytes.
     pub(crate) subject_prefix: usize,
-    /// The accepted audiences if a route names no audience.
+    /// The audiences that are accepted if a route names none.
     pub audience: Arc<[Box<str>]>,
-    /// How much the issuer's clock may differ from ours.
+    /// The largest accepted difference between the issuer's clock and ours.
     pub(crate) leeway: Duration,
 }
 
 impl TokenIssuer {
-    /// An issuer whose rules the gate does not have. No route names it.
+    /// An issuer that is not configured at the gate. No route names it.
     pub(crate) fn unknown(url: &str) -> Arc<Self> {
         Arc::new(Self {
             url: url.into(),
@@ -216,13 +215,13 @@ impl TokenIssuer {
         &self.url
     }
 
-    /// The issuer's short name, which routes use.
+    /// The short name of the issuer, by which routes refer to it.
     pub fn name(&self) -> &str {
         &self.name
     }
 }
 
-/// The SHA-256 of a token in base64url: `ath` of the proofs for it (RFC 9449 §4.2).
+/// The SHA-256 hash of a token in base64url. DPoP proofs for the token contain it as `ath` (RFC 9449 §4.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TokenHash(Box<str>);
 
@@ -232,46 +231,46 @@ impl TokenHash {
     }
 }
 
-/// Claims that most tokens do not have. A token without them needs no memory for them.
+/// Claims that most tokens lack. A token without them needs no memory for them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct RareClaims {
     pub(crate) roles: Roles,
-    /// The subject as the token has it, if it differs from the rest of [`AccessToken::subject`].
+    /// The subject as it is in the token, if it is not simply [`AccessToken::subject`] without the prefix.
     pub(crate) raw_subject: Option<Box<str>>,
-    /// `sub`, if the subject is another claim of another issuer's token.
+    /// `sub` of another issuer's token, if the issuer's subjects are in another claim.
     pub(crate) sub: Option<Box<str>>,
     pub(crate) account: Option<Box<str>>,
     pub(crate) issuer_session: Option<Box<str>>,
     pub(crate) vouched_by: Option<VouchedBy>,
-    /// The client that acts for the subject, in our own tokens.
+    /// The client that acts for the subject, in the gate's own tokens.
     pub(crate) delegation: Option<Delegation>,
-    /// The key that the token is bound to, and the hash of the token, which each proof contains.
+    /// The key to which the token is bound, and the hash of the token, which each proof must contain.
     pub(crate) bound_to: Option<(KeyThumbprint, TokenHash)>,
     pub(crate) certificate: Option<CertificateThumbprint>,
     pub(crate) login: LoginClaims,
     pub(crate) not_before: Option<Timestamp>,
-    /// The response with the claims of an introspected token, which no key verified.
+    /// The response with the claims of an introspected token. No key verified it.
     pub(crate) response: Option<Arc<str>>,
-    /// The issuer whose user the subject of one of our tokens is: routes and upstreams see the token as a token of that
-    /// issuer. `None` for a user or a client of the gate itself.
+    /// The issuer to which the subject of one of the gate's own tokens belongs: routes and upstreams treat the token as
+    /// a token of that issuer. `None` for a user or a client of the gate itself.
     pub(crate) source: Option<Arc<TokenIssuer>>,
-    /// The token represents the session of a browser whose user logged in at a provider, which is `source`.
+    /// Whether the token represents a browser session whose user logged in at a provider. That provider is `source`.
     pub(crate) is_at_provider: bool,
-    /// The API key for which the token stands.
+    /// The API key that the token represents.
     pub(crate) key: Option<Box<KeyFacts>>,
 }
 
-/// What a token knows of the API key for which it stands.
+/// The facts about the API key that a token represents.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct KeyFacts {
     /// The users at other issuers who made the key and its predecessors.
     pub(crate) vouched_by: Vec<VouchedBy>,
-    /// The client of limits: the first of the key's predecessors, so that a rotation brings no new quota.
+    /// The client id for limits: the first of the key's predecessors, so that a rotation does not give a new quota.
     pub(crate) limited_as: Box<str>,
 }
 
 impl RareClaims {
-    /// The memory that the claims take, in bytes.
+    /// The memory that the claims need, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let Self { roles, raw_subject, sub, account, issuer_session, vouched_by, bound_to, login, response, .. } = self;
         let texts = [raw_subject, sub, account, issuer_session, &login.acr].map(Option::as_deref);
@@ -286,7 +285,7 @@ impl RareClaims {
     }
 }
 
-/// The claims about the user's login (RFC 9470 §6.2). Read once, when the token is verified.
+/// The claims about the user's login (RFC 9470 §6.2). They are read once, when the token is verified.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LoginClaims {
     /// `acr`.
@@ -295,11 +294,12 @@ pub(crate) struct LoginClaims {
     pub(crate) auth_time: Option<Timestamp>,
 }
 
-/// The prefix of the subject of a client's own token. No user's subject has it (RFC 9700 §4.15).
+/// The prefix of the subject in a token that a client got for itself. No user's subject begins with it
+/// (RFC 9700 §4.15).
 pub const CLIENT_PREFIX: &str = "client:";
 
 impl AccessToken {
-    /// The token itself, as it was sent, for its issuer alone.
+    /// The token itself, as it was received. Send it only to its issuer.
     pub fn expose(&self) -> &str {
         &self.text
     }
@@ -309,83 +309,83 @@ impl AccessToken {
         &self.issued_by.url
     }
 
-    /// The short name of the token's issuer, for routes.
+    /// The short name of the token's issuer, by which routes refer to it.
     pub fn issuer_name(&self) -> &Arc<str> {
         &self.issued_by.name
     }
 
-    /// The issuer that routes and upstreams see: the issuer whose user the subject is. For one of our own tokens, that is
-    /// the issuer that vouched for the user, if its user has a subject of this gate; otherwise the token's issuer.
+    /// The issuer that routes and upstreams see, to which the subject belongs. For one of the gate's own tokens, it is
+    /// the issuer that vouched for the user if the user has a subject of this gate. Otherwise it is the token's issuer.
     // Requirement I67.
     pub fn vouching_issuer(&self) -> &TokenIssuer {
         let source = self.rare.as_deref().and_then(|rare| rare.source.as_deref());
         source.unwrap_or(&self.issued_by)
     }
 
-    /// Is the subject a user, or a client, of the gate itself?
+    /// Returns whether the subject is a user or a client of the gate itself.
     pub fn is_of_own_user(&self) -> bool {
         self.vouching_issuer().is_ours
     }
 
-    /// Did the user of this session log in at a provider?
+    /// Returns whether the user of this session logged in at a provider.
     pub fn is_at_provider(&self) -> bool {
         self.rare.as_deref().is_some_and(|rare| rare.is_at_provider)
     }
 
-    /// Did we mint it?
+    /// Returns whether the gate minted the token.
     pub fn is_ours(&self) -> bool {
         self.issued_by.is_ours
     }
 
-    /// Whether routes that name no issuers accept the token.
+    /// Returns whether the token is accepted on routes that name no issuers.
     pub fn is_accepted_everywhere(&self) -> bool {
         self.issued_by.is_accepted_everywhere
     }
 
-    /// How much the issuer's clock may differ from ours, for later checks of the times. Our own tokens end at their
-    /// `exp`, without leeway.
+    /// The largest accepted difference between the issuer's clock and ours, for later checks of the times. The gate's
+    /// own tokens end at their `exp`, without leeway.
     pub fn leeway(&self) -> Duration {
         self.issued_by.leeway
     }
 
-    /// The roles, from the claims that its issuer's rules name; for our own tokens, from the claim `roles`.
+    /// The roles, from the claims that the issuer's rules name. In the gate's own tokens they are in the claim `roles`.
     pub fn roles(&self) -> &Roles {
         static NONE: LazyLock<Roles> = LazyLock::new(Roles::default);
         self.rare.as_deref().map_or_else(|| &*NONE, |rare| &rare.roles)
     }
 
-    /// `account` of our own tokens; for another issuer's token the mapped account, preceded by the issuer's name and a
-    /// colon.
+    /// `account` of the gate's own tokens. For another issuer's token, the mapped account, preceded by the issuer's
+    /// name and a colon.
     pub fn account(&self) -> Option<&str> {
         self.rare.as_deref()?.account.as_deref()
     }
 
-    /// The session at the token's issuer, from the claim that the issuer's rules name; `None` for our own tokens.
+    /// The session at the token's issuer, from the claim that its rules name; `None` for the gate's own tokens.
     pub fn issuer_session(&self) -> Option<&str> {
         self.rare.as_deref()?.issuer_session.as_deref()
     }
 
-    /// The issuer that vouched for the subject: from our own tokens only.
+    /// The issuer that vouched for the subject. Only the gate's own tokens have it.
     pub fn vouched_by(&self) -> Option<&VouchedBy> {
         self.rare.as_deref()?.vouched_by.as_ref()
     }
 
-    /// The client that acts for the subject (RFC 8693 §4.1), in our own tokens only.
+    /// The client that acts for the subject (RFC 8693 §4.1). Only the gate's own tokens have it.
     pub fn delegation(&self) -> Option<&Delegation> {
         self.rare.as_deref()?.delegation.as_ref()
     }
 
-    /// `cnf.jkt`: the key that the token is bound to (RFC 9449 §6.1).
+    /// `cnf.jkt`: the thumbprint of the key to which the token is bound (RFC 9449 §6.1).
     pub fn bound_to(&self) -> Option<KeyThumbprint> {
         self.rare.as_deref()?.bound_to.as_ref().map(|(key, _)| *key)
     }
 
-    /// `cnf.jkt`, with the hash of the token that a proof of the key must contain.
+    /// `cnf.jkt`, with the hash of the token that a proof by this key must contain.
     pub fn proved_by(&self) -> Option<(KeyThumbprint, &str)> {
         self.rare.as_deref()?.bound_to.as_ref().map(|(key, hash)| (*key, &*hash.0))
     }
 
-    /// `cnf.x5t#S256`: the client certificate that the token is bound to (RFC 8705 §3.1).
+    /// `cnf.x5t#S256`: the thumbprint of the client certificate to which the token is bound (RFC 8705 §3.1).
     pub fn certificate(&self) -> Option<&CertificateThumbprint> {
         self.rare.as_deref()?.certificate.as_ref()
     }
@@ -400,8 +400,8 @@ impl AccessToken {
         self.signer.as_deref()?.kid.as_deref()
     }
 
-    /// The print of the key that signed the token: long-lived connections end when this key is removed, whatever its
-    /// `kid`.
+    /// The print of the key that signed the token. If this key is removed, long-lived connections with the token end,
+    /// whatever the key's `kid`.
     pub(crate) fn key(&self) -> KeyPrint {
         self.signer.as_deref().map_or(KeyPrint::NONE, |signer| signer.print)
     }
@@ -416,8 +416,8 @@ impl AccessToken {
         self.login().0
     }
 
-    /// `acr` and `auth_time` of the user's login. A session of ours began with its login, unless another issuer vouched
-    /// for its user: the time of the login there is known to that issuer alone.
+    /// `acr` and `auth_time` of the user's login. One of the gate's own sessions began with its login, unless another
+    /// issuer vouched for its user. In that case, only the other issuer knows the time of the login.
     // Requirement N46.
     pub(crate) fn login(&self) -> (Option<&str>, Option<Timestamp>) {
         let login = self.rare.as_deref().map(|rare| &rare.login);
@@ -426,13 +426,13 @@ impl AccessToken {
         (login.and_then(|login| login.acr.as_deref()), auth_time)
     }
 
-    /// The time from which the token counts as expired: `exp` of our own token; `exp` plus the leeway for another
-    /// issuer's token.
+    /// The time from which the token counts as expired: `exp` for one of the gate's own tokens, and `exp` plus the
+    /// leeway for another issuer's token.
     pub(crate) fn refused_from(&self) -> Timestamp {
         if self.is_ours() { self.expires } else { self.expires.plus(self.leeway()) }
     }
 
-    /// Does the token stand for an API key of its subject?
+    /// Returns whether the token represents an API key of its subject.
     pub fn is_api_key(&self) -> bool {
         self.key_facts().is_some()
     }
@@ -441,23 +441,23 @@ impl AccessToken {
         self.rare.as_deref()?.key.as_deref()
     }
 
-    /// The client for limits: an API key counts together with the keys that it replaced.
+    /// The client id for limits. An API key counts together with the keys that it replaced.
     // Requirement K34.
     pub fn limited_client(&self) -> Option<&str> {
         self.key_facts().map(|key| &*key.limited_as).or(self.client.as_deref())
     }
 
-    /// Whether the token is a client's own.
+    /// Returns whether a client got the token for itself, without a user.
     pub fn is_clients_own(&self) -> bool {
         self.is_ours() && self.session.is_none() && self.subject.starts_with(CLIENT_PREFIX)
     }
 
-    /// Whether the token is bound to a key or a certificate, so that it is useless on its own.
+    /// Returns whether the token is bound to a key or a certificate, so that it is useless on its own.
     pub(crate) fn is_bound(&self) -> bool {
         self.rare.as_deref().is_some_and(|rare| rare.bound_to.is_some() || rare.certificate.is_some())
     }
 
-    /// Do the issuer's rules put a prefix before the token's subject?
+    /// Returns whether the issuer's rules put a prefix before the token's subject.
     pub(crate) fn has_prefixed_subject(&self) -> bool {
         self.issued_by.subject_prefix > 0
     }
@@ -466,13 +466,13 @@ impl AccessToken {
         self.rare.as_deref()?.raw_subject.as_deref()
     }
 
-    /// The subject as it is in the token, without prefix. Revocations use this form.
+    /// The subject as it is in the token, without the prefix. Revocations use this form.
     pub fn token_subject(&self) -> &str {
         let rest = || self.subject.get(self.issued_by.subject_prefix..).unwrap_or_default();
         self.raw_subject().unwrap_or_else(rest)
     }
 
-    /// The subject for a header: with the prefix, not encoded yet.
+    /// The subject for a header: with the prefix, but not yet encoded.
     pub(crate) fn header_subject(&self) -> Cow<'_, str> {
         match (self.raw_subject(), self.subject.get(..self.issued_by.subject_prefix)) {
             (Some(raw), Some(prefix)) => format!("{prefix}{raw}").into(),
@@ -480,8 +480,8 @@ impl AccessToken {
         }
     }
 
-    /// Every claim of the token; for an introspected token every member of the response, including `active`. Parsed at
-    /// each call, because most callers need only the claims above, and many tokens are cached.
+    /// All claims of the token. For an introspected token, all members of the response, including `active`. They are
+    /// parsed at each call, because most callers need only the claims above and many tokens are cached.
     pub fn claims(&self) -> serde_json::Map<String, serde_json::Value> {
         match self.response() {
             Some(response) => crate::strict_json::object(response.as_bytes()).unwrap_or_default(),
@@ -489,11 +489,11 @@ impl AccessToken {
         }
     }
 
-    /// Whether the token is meant for one of `audiences`, compared byte for byte.
+    /// Returns whether the token is meant for one of `audiences`, compared byte for byte.
     pub fn is_for<A: AsRef<str>>(&self, audiences: &[A]) -> bool {
         self.audience.iter().any(|mine| audiences.iter().any(|theirs| theirs.as_ref() == &**mine))
     }
 }
 
-// Omits the claims that only the application understands: they may contain secrets.
+// Leaves out the claims that only the application understands, because they may contain secrets.
 crate::debug_with!(AccessToken { issuer(), subject, client, scope, session, expires });

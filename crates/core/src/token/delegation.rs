@@ -1,4 +1,4 @@
-//! The client that acts for the subject of a token (RFC 8693 §4.1), and the token of another issuer from which the
+//! The client that acts for the subject of a token (RFC 8693 §4.1), and the other issuer's token with which the
 //! exchange started.
 
 use serde::Serialize;
@@ -15,14 +15,14 @@ pub use crate::revocation::list::TokenOrigin;
 pub struct Delegation {
     /// `act`. Only the outermost actor matters for decisions.
     act: Value,
-    /// The token of another issuer that was exchanged; `None` if the exchange started from one of our sessions.
+    /// The other issuer's token that was exchanged; `None` if the exchange started from one of the gate's sessions.
     pub origin: Option<TokenOrigin>,
-    /// `origin_client`: the client of our own token that was exchanged first.
+    /// `origin_client`: the client of the gate's own token that was exchanged first.
     pub client: Option<Box<str>>,
 }
 
 impl Delegation {
-    /// The delegation with this `act`; `None` if `act` names no actor, or is too long.
+    /// The delegation with this `act`; `None` if `act` names no actor or is too long.
     // Requirement D4.
     pub fn new(act: Value, origin: Option<TokenOrigin>, client: Option<Box<str>>) -> Option<Self> {
         let names_one = act.get("sub").and_then(Value::as_str).is_some_and(is_subject);
@@ -49,7 +49,8 @@ impl Delegation {
         std::iter::successors(Some(&self.act), |act| act.get("act")).count()
     }
 
-    /// `act` with this actor as the outermost one. An actor that another issuer named gets the issuer's name, too.
+    /// Adds this actor as the outermost one of `act`. An actor that another issuer named is stored with that issuer's
+    /// name.
     pub(crate) fn around(actor: &str, earlier: Option<Value>, issuer_of_earlier: Option<&str>) -> Value {
         let mut act = Map::new();
         act.insert("sub".into(), actor.into());
@@ -71,7 +72,8 @@ impl Delegation {
         self.client.as_ref().map_or(Ok(()), |client| map.serialize_entry("origin_client", client))
     }
 
-    /// An estimate of the memory that the claims take, in bytes: a JSON tree takes several times its text.
+    /// An estimate of the memory that the claims need, in bytes. A JSON tree needs several times the memory of its
+    /// text.
     pub(crate) fn bytes(&self) -> usize {
         let jti = self.origin.as_ref().and_then(|origin| origin.jti.as_deref()).map_or(0, str::len);
         4 * self.act.to_string().len() + jti + self.client.as_deref().map_or(0, str::len)

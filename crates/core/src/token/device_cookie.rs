@@ -1,6 +1,6 @@
-//! The short cookie that proves the device of a browser session, and the challenges that its key signs (Device Bound
-//! Session Credentials). The gate stores neither of them: a tag under the key of the session's cookie shows that the
-//! gate made them.
+//! The short-lived cookie that proves the device of a browser session, and the challenges that the device's key signs
+//! (Device Bound Session Credentials). The gate stores neither cookies nor challenges. A tag under the key of the
+//! session's cookie shows that the gate made them.
 //!
 //! ```text
 //! cookie    = rd1_ + base64url( kid 1 ‖ sid 16 ‖ expiry 8 ‖ HMAC(K_device[kid], 1 ‖ kid ‖ sid ‖ expiry)[..16] )
@@ -16,9 +16,10 @@ use crate::clock::Timestamp;
 use crate::random::are_equal;
 use crate::session::SessionId;
 
-/// The name of the cookie. Chromium binds no cookie named `__Host-Http-…`.
+/// The name of the cookie. It does not begin with `__Host-Http-`, because Chromium does not bind cookies with that
+/// prefix.
 pub const NAME: &str = "__Host-rg-d";
-/// The prefix of every value, so that secret scanners find leaks.
+/// The prefix of every value. Secret scanners find leaked values by it.
 pub const PREFIX: &str = "rd1_";
 /// The length of every value.
 pub const LENGTH: usize = PREFIX.len() + BODY.div_ceil(3) * 4 - 1;
@@ -28,11 +29,12 @@ const TIME: usize = 8;
 /// Key id, session id and expiry.
 const SIGNED: usize = 1 + 16 + TIME;
 const BODY: usize = SIGNED + TAG;
-/// The purpose of a tag.
+/// Separates the tags of cookies from the tags of challenges.
 const OF_COOKIE: &[u8] = &[1];
 const OF_CHALLENGE: &[u8] = &[2];
 
-/// The device cookie of a session. `key` is the key of the session's cookie; `None` if the key ring no longer has it.
+/// Makes the device cookie of a session. `key` is the id of the key that made the session's cookie. Returns `None` if
+/// the key ring no longer has that key.
 pub fn make(keys: &RefreshKeys, key: u8, session: SessionId, expires: Timestamp) -> Option<Zeroizing<String>> {
     let mut body = Zeroizing::new([&[key], session.as_bytes().as_slice(), &time_of(expires)].concat());
     let tag = keys.device_tag(key, &[OF_COOKIE, &body])?;
@@ -43,10 +45,10 @@ pub fn make(keys: &RefreshKeys, key: u8, session: SessionId, expires: Timestamp)
     Some(value)
 }
 
-/// The expiry in a cookie of this session; `None` for every other text.
+/// Returns the expiry in a device cookie of this session; `None` for any other value.
 // Requirement B48.
 pub fn expiry(keys: &RefreshKeys, key: u8, session: SessionId, value: &[u8]) -> Option<Timestamp> {
-    // Strict decoding, so that each cookie has only one spelling.
+    // Decoding is strict, so each cookie has only one encoding.
     let body = URL_SAFE_NO_PAD.decode(value.strip_prefix(PREFIX.as_bytes())?).ok()?;
     let (signed, tag) = body.split_at_checked(SIGNED)?;
     let expected = keys.device_tag(key, &[OF_COOKIE, signed])?;
@@ -55,14 +57,14 @@ pub fn expiry(keys: &RefreshKeys, key: u8, session: SessionId, value: &[u8]) -> 
     is_its.then(|| Timestamp::from_millis(u64::from_be_bytes(*time)))
 }
 
-/// A challenge for the browser of a session, issued now.
+/// Makes a challenge for the browser of a session, issued now.
 pub fn challenge(keys: &RefreshKeys, key: u8, session: SessionId, now: Timestamp) -> Option<String> {
     let time = time_of(now);
     let tag = keys.device_tag(key, &[OF_CHALLENGE, session.as_bytes(), &time])?;
     Some(URL_SAFE_NO_PAD.encode([time.as_slice(), &tag].concat()))
 }
 
-/// The issue time of a challenge for this session; `None` if the text is not such a challenge.
+/// Returns the issue time of a challenge for this session; `None` if the string is not such a challenge.
 // Requirement B49.
 pub fn challenged_at(keys: &RefreshKeys, key: u8, session: SessionId, text: &str) -> Option<Timestamp> {
     let body = URL_SAFE_NO_PAD.decode(text).ok()?;

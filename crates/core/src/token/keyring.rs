@@ -1,7 +1,7 @@
-//! The keys of our own issuer: those that sign and verify access tokens, and the secrets behind refresh tokens.
+//! The keys of the gate's own issuer: the keys that sign and verify access tokens, and the secrets for refresh tokens.
 //!
-//! A key is permanently bound to one algorithm, so a token's header cannot choose it. One key signs; the others only
-//! verify. So keys can be added, used and retired without invalidating a valid token.
+//! A key is permanently bound to one algorithm, so a token's header cannot choose the algorithm. One key signs; the
+//! others only verify. Keys can therefore be added, used and retired without invalidating valid tokens.
 //!
 //! ```
 //! use rotogate::token::{Algorithm, Keyring};
@@ -40,8 +40,8 @@ pub(super) use refresh_keys::truncated;
 pub use refresh_keys::{RefreshKeys, RefreshSecret};
 pub use signing::{KeyMaterial, SigningKey};
 
-/// The problem of a key, a secret or their folder. The text is for the operator: it names the problem, the place and
-/// the remedy, and never contains a secret.
+/// A problem with a key, a secret or the folder that contains them. The message is for the operator: it names the
+/// problem, the place and the remedy, and never contains a secret.
 ///
 /// ```
 /// use rotogate::token::RulesError;
@@ -53,7 +53,7 @@ pub use signing::{KeyMaterial, SigningKey};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// The name of an unknown algorithm.
+    /// Not the name of a supported algorithm.
     #[error(
         "{0:?} is not an algorithm; accepted are EdDSA ES256 ES384 RS256 RS384 RS512 PS256 PS384 PS512 HS256 HS384 HS512"
     )]
@@ -63,30 +63,30 @@ pub enum KeyError {
     Unusable {
         /// The intended algorithm.
         algorithm: Algorithm,
-        /// Why it is unusable.
+        /// The reason why the key is unusable.
         why: &'static str,
     },
-    /// An HMAC secret shorter than the hash (RFC 7518 §3.2).
-    #[error("an {algorithm} secret must have at least {} bytes, this one has {length}", algorithm.hash_len())]
+    /// An HMAC secret that is shorter than the hash (RFC 7518 §3.2).
+    #[error("an {algorithm} secret must have at least {} bytes, but this one has {length}", algorithm.hash_len())]
     ShortSecret {
         /// The intended algorithm.
         algorithm: Algorithm,
-        /// The number of bytes of the secret.
+        /// The length of the secret, in bytes.
         length: usize,
     },
     /// An HMAC secret that looks like public data.
-    #[error("this is {0}, which can never be an HMAC secret: a client that knows the key could sign tokens")]
+    #[error("this is {0}, which can never be an HMAC secret, because anyone who knows it could sign tokens")]
     PublicAsSecret(&'static str),
-    /// A `kid` that a token's header cannot contain.
+    /// A `kid` that cannot be written into a token's header.
     #[error("a kid must be 1 to 128 visible ASCII characters")]
     BadKid,
-    /// The keys are inconsistent.
+    /// The keys contradict each other.
     #[error("{0}")]
     BadSet(String),
     /// The random source failed.
     #[error("the random source failed")]
     Random,
-    /// A file or folder that cannot be read, or that others may read or write.
+    /// A file or folder that cannot be read, or that other users can read or write.
     #[error("{0}")]
     Refused(String),
     /// A file or folder that could not be read or written.
@@ -118,13 +118,13 @@ pub enum KeyState {
     Verifying,
 }
 
-/// All keys to mint and verify our own tokens.
+/// All keys with which the gate mints and verifies its own tokens.
 ///
 /// ```
 /// use rotogate::token::Keyring;
 ///
 /// let keyring = Keyring::ephemeral()?;
-/// // For other verifiers, as at `/.well-known/jwks.json`: the public half alone.
+/// // Only the public keys, for other verifiers, as served at `/.well-known/jwks.json`.
 /// let jwks = keyring.jwks();
 /// assert!(jwks["keys"][0].get("x").is_some() && jwks["keys"][0].get("d").is_none());
 /// # Ok::<(), rotogate::token::KeyError>(())
@@ -139,7 +139,7 @@ pub struct Keyring {
 crate::debug_with!(Keyring { id, signer, keys, refresh });
 
 impl Keyring {
-    /// A new key ring in memory: one signing key and one refresh secret from the system's random source.
+    /// Generates a key ring in memory, with one signing key and one refresh secret from the system's random source.
     ///
     /// # Errors
     /// The random source or the key generator fails.
@@ -149,7 +149,8 @@ impl Keyring {
         Self::from_parts(new_id()?, signer, Vec::new(), refresh)
     }
 
-    /// A key ring that ends with the process, for tests and trials. All tokens become invalid when the process ends.
+    /// Generates a key ring that exists only in this process, for tests and trials. All its tokens become invalid when
+    /// the process ends.
     ///
     /// # Errors
     /// The random source fails.
@@ -157,21 +158,22 @@ impl Keyring {
         Self::generate(Algorithm::EdDsa)
     }
 
-    /// The key ring's id. All gates that share a store share it.
+    /// The key ring's id. All gates that share a store have the same id.
     pub fn id(&self) -> Uuid {
         self.id
     }
 
-    /// The public keys as a JWK set (RFC 7517 §5), for other verifiers of our tokens. It never contains HMAC keys.
+    /// The public keys as a JWK set (RFC 7517 §5), with which others can verify the gate's tokens. It never contains
+    /// HMAC keys.
     pub fn jwks(&self) -> serde_json::Value {
         let keys = self.signing_keys().filter_map(|k| k.verifying_key().published()).collect();
         serde_json::to_value(JwkSet { keys }).unwrap_or_else(|_| serde_json::json!({ "keys": [] }))
     }
 
-    /// The `jti` of the access token of one generation: 22 characters, the same at each call.
+    /// The `jti` of the access token of one generation. It has 22 characters and is the same at each call.
     ///
-    /// `refresh_key` is the id in the session's record, so that a refresh key that is added later does not change the
-    /// `jti`. `access_expires` is an input because one generation can have more than one access token. `None` if the
+    /// `refresh_key` is the id in the session's record, so adding a refresh key later does not change the `jti`.
+    /// `access_expires` is an input because one generation can have more than one access token. Returns `None` if the
     /// key ring no longer has this refresh key.
     pub fn derive_jti(
         &self,
@@ -184,10 +186,10 @@ impl Keyring {
     }
 }
 
-/// Functions that only our own crates call: docs.rs does not show them.
+/// Functions that are called only by our own crates; docs.rs does not show them.
 #[doc(hidden)]
 impl Keyring {
-    /// A key ring from keys that the caller stores.
+    /// Makes a key ring from keys that the caller stores.
     ///
     /// # Errors
     /// Two keys have the same `kid`.
@@ -211,7 +213,7 @@ impl Keyring {
         &self.signer
     }
 
-    /// The key with that name, in any state, to reproduce the signatures of an older key.
+    /// The key with this name, in any state. It can reproduce the signatures of an older key.
     pub fn signing_key(&self, kid: &str) -> Option<&SigningKey> {
         self.signing_keys().find(|k| k.kid() == kid)
     }
@@ -221,12 +223,12 @@ impl Keyring {
         std::iter::once(&self.signer).chain(&self.keys)
     }
 
-    /// The keys of refresh tokens.
+    /// The keys for refresh tokens.
     pub fn refresh_keys(&self) -> &RefreshKeys {
         &self.refresh
     }
 
-    /// A digest of the keys and their uses, which reveals nothing else: equal for equal key rings.
+    /// A digest of the keys and their uses. Equal key rings have equal digests, and the digest reveals nothing else.
     pub fn fingerprint(&self) -> String {
         let mut message = b"keyring".to_vec();
         let kids =

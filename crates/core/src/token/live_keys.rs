@@ -1,12 +1,13 @@
 //! The current keys of another issuer.
 //!
-//! Requests read the present set without a lock. The one task that fetches keys (`rotogate-issuers`), or an application
-//! by `Gate::set_trusted`, replaces it. Each set has a generation; a cached token carries the generation for which its
-//! key was last found, so a hit costs an atomic load and a comparison. An equal set keeps its generation, and removing
-//! a key from the set ends the cached tokens that this key signed.
+//! Requests read the present set of keys without a lock. The set is replaced only by the task that fetches keys
+//! (`rotogate-issuers`), or by an application through `Gate::set_trusted`. Each set has a generation number, and a
+//! cached token stores the generation in which its key was last found. A cache hit therefore costs an atomic load and a
+//! comparison. If a new set equals the old one, the generation stays the same. If a key is removed from the set, the
+//! cached tokens that this key signed are no longer accepted.
 //!
-//! While the keys are not known, the answer is [`Denial::KeysUnavailable`]: the token may be good, and a client
-//! discards a token that is refused.
+//! While the keys are not known, the denial is [`Denial::KeysUnavailable`]. The token may be valid, and a client would
+//! discard a token that is refused.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -28,40 +29,41 @@ mod change;
 mod mistaken;
 mod state;
 
-/// The most requests that wait for the keys of one issuer.
+/// The maximum number of requests that wait for the keys of one issuer.
 const MAX_WAITING: usize = 256;
-/// `Retry-After` if no attempt is scheduled: an application sets the keys, or a fetch should begin at once.
+/// The value of `Retry-After` if no attempt is scheduled, because an application sets the keys or a fetch should begin
+/// at once.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// The present keys of an issuer.
 pub struct LiveKeys {
     current: ArcSwapOption<FetchedKeys>,
-    /// The generation of `current`. Read on each hit.
+    /// The generation of `current`. It is read at each cache hit.
     generation: AtomicU64,
-    /// The time in milliseconds from which the keys are too old to be used. Read on each hit.
+    /// The time in milliseconds from which the keys are too old to be used. It is read at each cache hit.
     usable_until: AtomicU64,
-    /// How keys are fetched; `None` if they are only set.
+    /// How keys are fetched; `None` if an application sets them.
     fetch: Option<FetchRules>,
     fetching: Mutex<Fetching>,
-    /// The number of the last attempt that ended.
+    /// The number of the last attempt that has ended.
     ended: watch::Sender<u64>,
     wanted: Arc<Notify>,
     waiting: AtomicUsize,
     unknown_kids: AtomicU64,
-    /// The clock of the gate that uses these keys: requests judge the keys by it.
+    /// The clock of the gate that uses these keys. Requests use it to judge the age of the keys.
     clock: OnceLock<Arc<EngineClock>>,
 }
 
-/// The facts about the fetching of keys that requests need.
+/// The parameters of fetching keys that requests need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FetchRules {
-    /// The shortest time between two attempts that unknown kids cause. Scheduled attempts do not count.
+    /// The shortest time between two attempts that are caused by unknown key ids. Scheduled attempts do not count.
     pub cooldown: Duration,
-    /// The longest time that an attempt takes, which is also the longest wait of a request.
+    /// The maximum duration of an attempt, which is also the maximum time that a request waits.
     pub timeout: Duration,
 }
 
-/// A set of keys, and its generation.
+/// A set of keys, and its generation number.
 struct FetchedKeys {
     keys: IssuerKeys,
     generation: u64,
@@ -69,28 +71,29 @@ struct FetchedKeys {
 
 #[derive(Default)]
 struct Fetching {
-    /// The number of attempts that began.
+    /// The number of attempts that have begun.
     begun: u64,
-    /// Whether a request asked for an attempt that has not begun.
+    /// Whether a request has asked for an attempt that has not yet begun.
     is_wanted: bool,
-    /// Whether a token that does not fit the key of its name asked for that attempt.
+    /// Whether this attempt was asked for because a token's signature does not match the key that its `kid` names.
     is_suspected: bool,
     is_under_way: bool,
     last: Option<LastAttempt>,
-    /// When the last good attempt began, by the wall clock.
+    /// The time at which the last successful attempt began, by the wall clock.
     answered: Option<Timestamp>,
-    /// When the last attempt that a request asked for began.
+    /// The time at which the last attempt began that a request had asked for.
     last_wanted: Option<Timestamp>,
-    /// When the last attempt began that a token asked for which does not fit the key of its name. Anyone can make such
-    /// tokens, so this attempt does not delay one for a key of a new name.
+    /// The time at which the last attempt began that was asked for because a token's signature does not match the key
+    /// that its `kid` names. Anyone can make such tokens, so this attempt does not delay an attempt for an unknown
+    /// `kid`.
     last_suspected: Option<Timestamp>,
     fresh_until: Timestamp,
 }
 
 #[derive(Clone, Copy)]
 struct LastAttempt {
-    /// When the attempt began, by engine time. `began_wall` is the same moment by the wall clock, to which the times in
-    /// tokens refer.
+    /// The time at which the attempt began, by engine time. `began_wall` is the same moment by the wall clock, to which
+    /// the times in tokens refer.
     began: Timestamp,
     began_wall: Timestamp,
     result: AttemptResult,
@@ -102,7 +105,7 @@ enum AttemptResult {
     Failed { next: Timestamp },
 }
 
-/// The keys, or `None` for an empty set, which means that the keys are not known.
+/// Returns the keys; `None` for an empty set, which means that the keys are not known.
 fn known(keys: IssuerKeys) -> Option<IssuerKeys> {
     (!keys.is_empty()).then_some(keys)
 }
@@ -117,7 +120,7 @@ impl PresentKeys {
 }
 
 impl LiveKeys {
-    /// Keys that are not known yet, and are fetched under these rules.
+    /// A set of keys that are not yet known and are fetched under these rules.
     pub fn fetched(rules: FetchRules) -> Arc<Self> {
         Arc::new(Self::new(None, Some(rules)))
     }
@@ -142,7 +145,8 @@ impl LiveKeys {
         self.fetching.lock()
     }
 
-    /// Replaces the keys. An equal set keeps its generation. An empty set means that the keys are not known.
+    /// Replaces the keys. If the new set equals the old one, the generation stays the same. An empty set means that the
+    /// keys are not known.
     pub fn set(&self, keys: IssuerKeys, validity: Validity) -> KeyChange {
         let keys = known(keys);
         let mut fetching = self.fetching();
@@ -159,23 +163,23 @@ impl LiveKeys {
         change
     }
 
-    /// Extends the validity of the present keys.
+    /// Extends the time for which the present keys may be used.
     pub fn renew(&self, validity: Validity) {
         self.validate(&mut self.fetching(), validity);
     }
 
-    /// Removes all keys. No token of the issuer is good until another set arrives.
+    /// Removes all keys. None of the issuer's tokens is accepted until another set arrives.
     pub fn clear(&self) {
         let mut fetching = self.fetching();
         self.replace(None);
         self.validate(&mut fetching, Validity { fresh_until: Timestamp::ZERO, usable_until: Timestamp::ZERO });
     }
 
-    /// Called with `fetching` locked, so that replacements are ordered.
+    /// The caller must have locked `fetching`, so that replacements are ordered.
     fn replace(&self, keys: Option<IssuerKeys>) {
         let generation = self.generation.load(Ordering::Relaxed) + 1;
         self.current.store(keys.map(|keys| Arc::new(FetchedKeys { keys, generation })));
-        // Stored after the set: a request that reads the new generation finds the new set.
+        // The generation is stored after the set, so that a request that reads the new generation finds the new set.
         self.generation.store(generation, Ordering::Release);
     }
 
@@ -184,12 +188,12 @@ impl LiveKeys {
         self.usable_until.store(validity.usable_until.as_millis(), Ordering::Release);
     }
 
-    /// The present set.
+    /// The present set of keys.
     pub(crate) fn present(&self) -> PresentKeys {
         PresentKeys(self.current.load())
     }
 
-    /// The present set, unless it is too old.
+    /// The present set of keys, unless it is too old.
     pub(crate) fn usable(&self, now: Timestamp) -> Option<PresentKeys> {
         self.are_usable(now).then(|| self.present())
     }
@@ -199,17 +203,17 @@ impl LiveKeys {
         self.present().get().map_or(0, IssuerKeys::len)
     }
 
-    /// Are there none?
+    /// Returns whether there are no keys.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Are its keys fetched?
+    /// Returns whether the keys are fetched, rather than set by an application.
     pub(crate) fn is_fetched(&self) -> bool {
         self.fetch.is_some()
     }
 
-    /// Do both have the same keys? Two different sets whose keys are fetched never count as equal.
+    /// Returns whether both have the same keys. Two different sets whose keys are fetched never count as equal.
     pub(crate) fn equals(self: &Arc<Self>, other: &Arc<Self>) -> bool {
         if Arc::ptr_eq(self, other) {
             return true;
@@ -219,7 +223,7 @@ impl LiveKeys {
         !self.is_fetched() && !other.is_fetched() && are_equal
     }
 
-    /// The state at this moment.
+    /// The state of the keys at this moment.
     pub fn state(&self, now: Timestamp) -> IssuerKeyState {
         let fetching = self.fetching();
         let failed = fetching.last.is_some_and(|last| matches!(last.result, AttemptResult::Failed { .. }));
@@ -235,11 +239,11 @@ impl LiveKeys {
         now.as_millis() < self.usable_until.load(Ordering::Acquire)
     }
 
-    /// Is the key of a cached token still in the set? `stamp` is the generation for which it was last found; initially
-    /// 0.
+    /// Checks that the key of a cached token is still in the set. `stamp` is the generation in which the key was last
+    /// found, and initially 0.
     ///
     /// # Errors
-    /// The key left the set, or the keys are not known at this moment.
+    /// The key is no longer in the set, or the keys are not known at this moment.
     pub(crate) fn recheck(&self, key: &KeyPrint, stamp: &AtomicU64, now: Timestamp) -> Result<(), Denial> {
         if self.are_usable(now) && stamp.load(Ordering::Relaxed) == self.generation.load(Ordering::Acquire) {
             return Ok(());
@@ -248,7 +252,7 @@ impl LiveKeys {
         Ok(())
     }
 
-    /// Is the key still in the set?
+    /// Checks that the key is still in the set.
     ///
     /// # Errors
     /// The errors of `Self::recheck`.
@@ -270,8 +274,9 @@ impl LiveKeys {
         Denial::KeysUnavailable(self.fetching().next_try(now))
     }
 
-    /// The refusal of a token whose key is not in the set. `issued_at` is its `iat`, unverified; `leeway` the allowed
-    /// difference of the issuer's clock. Asks for an attempt to fetch keys, if one is due.
+    /// Returns the denial for a token whose key is not in the set. `issued_at` is the token's `iat`, which is not
+    /// verified; `leeway` is the accepted difference between the issuer's clock and ours. If the rules permit an
+    /// attempt to fetch keys now, this asks for one.
     pub fn missing(&self, now: Timestamp, issued_at: Option<Timestamp>, leeway: Duration) -> Denial {
         self.unknown_kids.fetch_add(1, Ordering::Relaxed);
         let mut fetching = self.fetching();
@@ -287,13 +292,14 @@ impl LiveKeys {
         }
     }
 
-    /// The refusal of [`Self::missing`], without counting or asking for keys.
+    /// Returns the denial that [`Self::missing`] would return, but does not count the token or ask for keys.
     pub(crate) fn foresee_missing(&self, now: Timestamp, issued_at: Option<Timestamp>, leeway: Duration) -> Denial {
         let fetching = self.fetching();
         self.judge_missing((&fetching, fetching.last_wanted), now, issued_at, leeway).0
     }
 
-    /// The refusal, and whether an attempt to fetch keys is due. `last_wanted`: the attempt that delays the next one.
+    /// Returns the denial, and whether an attempt to fetch keys should begin. `last_wanted` is the time of the attempt
+    /// after which the cooldown runs.
     fn judge_missing(
         &self,
         (fetching, last_wanted): (&Fetching, Option<Timestamp>),
@@ -310,14 +316,14 @@ impl LiveKeys {
         }
         let Some(last) = &fetching.last else { return (Denial::KeysUnavailable(TRY_AGAIN), true) };
         match last.result {
-            // After a failed fetch the token may be good. Only the schedule of retries decides when the issuer is asked
-            // again.
+            // After a failed fetch the token may still be valid. Only the retry schedule decides when to contact the
+            // issuer again.
             AttemptResult::Failed { .. } => (Denial::KeysUnavailable(fetching.next_try(now)), false),
             AttemptResult::Good => {
-                // The token and its key may be newer than the issuer's last answer. Then only an attempt that a request
-                // asked for delays the next one: a scheduled attempt must not keep out a key of the next second
-                // (requirement I51). A token without `iat` may be newer, too. If another attempt has just failed to
-                // find its key, the token is refused.
+                // The token and its key may be newer than the issuer's last response. In that case, only an attempt
+                // that a request asked for delays the next one, because a scheduled attempt must not keep out a key
+                // that is published one second later (requirement I51). A token without `iat` may also be newer, but it
+                // is refused if another attempt has just failed to find its key.
                 let is_newer = issued_at.is_some_and(|issued_at| issued_at > last.began_wall.minus(leeway));
                 let since = if is_newer || issued_at.is_none() { last_wanted } else { Some(last.began) };
                 let rest = since.map_or(Duration::ZERO, |since| rules.cooldown.saturating_sub(now.since(since)));
@@ -330,8 +336,8 @@ impl LiveKeys {
         }
     }
 
-    /// A permit to wait for the wanted or running attempt; `None` without such an attempt, or if too many requests
-    /// wait.
+    /// Returns a permit to wait for the requested or running attempt. Returns `None` if there is no such attempt, or if
+    /// too many requests are waiting.
     pub fn join(self: &Arc<Self>) -> Option<KeysWait> {
         let rules = self.fetch?;
         let (attempt, begins_later) = {
@@ -347,29 +353,30 @@ impl LiveKeys {
         (waiting < MAX_WAITING).then_some(wait)
     }
 
-    /// Sets the clock by which requests judge the keys. The first call counts.
+    /// Sets the clock by which requests judge the age of the keys. Only the first call has an effect.
     pub fn set_clock(&self, clock: &Arc<EngineClock>) {
         if self.clock.set(Arc::clone(clock)).is_ok() {
             self.wanted.notify_one();
         }
     }
 
-    /// The clock by which requests judge the keys, once it is known.
+    /// The clock by which requests judge the age of the keys, once it is known.
     pub fn clock(&self) -> Option<&Arc<EngineClock>> {
         self.clock.get()
     }
 
-    /// Notified when a request wants keys, when the clock is known, and when the keys are dropped.
+    /// The notifier that is triggered when a request needs keys, when the clock is known, and when the keys are
+    /// dropped.
     pub fn wants(&self) -> Arc<Notify> {
         Arc::clone(&self.wanted)
     }
 
-    /// Does a request wait for an attempt that has not begun?
+    /// Returns whether a request has asked for an attempt that has not yet begun.
     pub fn is_wanted(&self) -> bool {
         self.fetching().is_wanted
     }
 
-    /// Begins an attempt to fetch keys. `wall` is the wall clock, to which tokens refer.
+    /// Begins an attempt to fetch keys. `wall` is the time by the wall clock, to which the times in tokens refer.
     pub fn begin(self: &Arc<Self>, now: Timestamp, wall: Timestamp) -> FetchAttempt {
         let mut fetching = self.fetching();
         fetching.begun += 1;
@@ -386,7 +393,7 @@ impl LiveKeys {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// How many times a token named a key that is not in the set.
+    /// The number of times that a token named a key that is not in the set.
     pub fn unknown_kids(&self) -> u64 {
         self.unknown_kids.load(Ordering::Relaxed)
     }
@@ -401,7 +408,7 @@ impl Fetching {
     }
 }
 
-/// The fetching task holds no keys while it waits: dropping them wakes the task, which then ends.
+/// The fetching task has no reference to the keys while it waits. Dropping the keys wakes the task, which then ends.
 impl Drop for LiveKeys {
     fn drop(&mut self) {
         self.wanted.notify_one();
@@ -416,7 +423,7 @@ impl From<IssuerKeys> for Arc<LiveKeys> {
 
 crate::debug_with!(LiveKeys, |it| { keys: it.present().get() });
 
-/// A running attempt to fetch keys. Dropping it without a result counts as a failure.
+/// A running attempt to fetch keys. If it is dropped without a result, it counts as failed.
 #[derive(Debug)]
 pub struct FetchAttempt {
     keys: Arc<LiveKeys>,
@@ -427,12 +434,12 @@ pub struct FetchAttempt {
 }
 
 impl FetchAttempt {
-    /// Records that the issuer answered. Set or renew the keys before.
+    /// Records that the issuer responded. Set or renew the keys before this call.
     pub fn succeed(mut self) {
         self.result = Some(AttemptResult::Good);
     }
 
-    /// Records that the issuer gave no usable answer. The next attempt is at `next`.
+    /// Records that there was no usable response from the issuer. The next attempt is at `next`.
     pub fn fail(mut self, next: Timestamp) {
         self.result = Some(AttemptResult::Failed { next });
     }
@@ -453,7 +460,7 @@ impl Drop for FetchAttempt {
     }
 }
 
-/// A permit of a request that waits for the keys of an issuer.
+/// A request's permit to wait for the keys of an issuer.
 pub struct KeysWait {
     keys: Arc<LiveKeys>,
     attempt: u64,
@@ -462,8 +469,8 @@ pub struct KeysWait {
 }
 
 impl KeysWait {
-    /// Waits for the end of the attempt. Returns whether the answer is final for a token that arrived before the
-    /// attempt: if the token's key is still missing, the token is refused.
+    /// Waits for the end of the attempt. Returns whether the result is final for a token that arrived before the
+    /// attempt began. If the token's key is still missing then, the token must be refused.
     pub async fn ended(self) -> bool {
         let mut ended = self.keys.ended.subscribe();
         let over = ended.wait_for(|last| *last >= self.attempt);

@@ -1,5 +1,5 @@
-//! The cookie of a login under way at a provider: it carries the state that the gate needs when the browser returns,
-//! sealed under a key that is derived from the refresh secret. The store keeps nothing about such a login.
+//! The cookie of a login in progress at a provider. It contains the state that the gate needs when the browser returns,
+//! sealed under a key that is derived from the refresh secret. The store contains nothing about such a login.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce};
 use base64::Engine as _;
@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::keyring::RefreshKeys;
 use crate::random::{NoRandomness, random};
 
-/// Seals a text under the current refresh secret, for the cookie of this name.
+/// Seals `text` under the current refresh secret, for the cookie with this name.
 ///
 /// ```text
 /// base64url( kid 1 ‖ nonce 12 ‖ AES-256-GCM(K_login[kid], nonce, text, aad = kid ‖ name) )
@@ -28,7 +28,7 @@ pub fn seal(keys: &RefreshKeys, name: &str, text: &[u8]) -> Result<String, NoRan
     Ok(URL_SAFE_NO_PAD.encode([&[id], nonce.as_slice(), &body].concat()))
 }
 
-/// The text in a cookie of this name; `None` if no key of this gate sealed it for that name.
+/// Opens the value of the cookie with this name. Returns `None` if no key of this gate sealed the value for that name.
 pub fn open(keys: &RefreshKeys, name: &str, value: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let bytes = URL_SAFE_NO_PAD.decode(value).ok()?;
     let (id, rest) = bytes.split_first()?;

@@ -1,4 +1,4 @@
-//! Minting of access tokens, and fingerprints of tokens for logs.
+//! Mints access tokens, and makes fingerprints of tokens for logs.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,13 +12,13 @@ use crate::fault::Fault;
 use crate::random::process_digest;
 use crate::session::Generation;
 
-/// Why a token was not minted.
+/// The reason why a token was not minted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MintError {
-    /// A claim that our own verification would refuse.
-    #[error("the claim {0} would not be accepted by verification")]
+    /// The gate's own verification would refuse this claim.
+    #[error("the gate itself would not accept the claim {0}")]
     Claim(&'static str),
-    /// The token would be longer than the accepted 8 KiB.
+    /// The token would be longer than the 8 KiB that verification accepts.
     #[error("the token is too long")]
     TooLong,
     /// The cryptographic library failed.
@@ -36,11 +36,11 @@ impl From<MintError> for Fault {
     }
 }
 
-/// Mints an access token. With EdDSA, RSA PKCS #1 and HMAC the same key and claims give the same bytes; with ECDSA and
-/// RSA PSS they give the same claims.
+/// Mints an access token. With EdDSA, RSA PKCS #1 and HMAC, the same key and claims always give the same bytes. With
+/// ECDSA and RSA PSS, only the claims are the same.
 ///
 /// # Errors
-/// A claim that [`Verifier::verify`](super::verify::Verifier::verify) would refuse, or a signature that failed.
+/// [`Verifier::verify`](super::verify::Verifier::verify) would refuse a claim, or signing failed.
 pub fn mint(key: &SigningKey, claims: &MintedClaims<'_>) -> Result<TokenText, MintError> {
     let holds = |good, claim| if good { Ok(()) } else { Err(MintError::Claim(claim)) };
     holds(!claims.issuer.is_empty(), "iss")?;
@@ -59,7 +59,7 @@ pub fn mint(key: &SigningKey, claims: &MintedClaims<'_>) -> Result<TokenText, Mi
     if token.len() > MAX_OWN_TOKEN { Err(MintError::TooLong) } else { Ok(TokenText::new(token)) }
 }
 
-/// A JWS in its compact serialisation, with an encoded header.
+/// Makes a JWS in compact serialisation. `header` is already encoded.
 pub(super) fn signed(key: &SigningKey, header: &str, payload: &str) -> Result<Zeroizing<String>, MintError> {
     let mut token = Zeroizing::new(String::with_capacity(header.len() + payload.len() * 4 / 3 + 700));
     token.push_str(header);
@@ -71,9 +71,9 @@ pub(super) fn signed(key: &SigningKey, header: &str, payload: &str) -> Result<Ze
     Ok(token)
 }
 
-/// Equivalent JSON whose base64url contains neither `-` nor `_`, the digits for 62 and 63. Of the ASCII characters only
-/// `>`, `?`, `~` and DEL can produce these six bits. These characters occur only in strings, where an escape is
-/// equivalent.
+/// Returns equivalent JSON whose base64url encoding contains neither `-` nor `_`, which are the digits for 62 and 63.
+/// Of the ASCII characters, only `>`, `?`, `~` and DEL can produce these digits. In this JSON they occur only within
+/// strings, where an escape has the same meaning.
 fn escaped_for_plain_base64(json: &str) -> String {
     let mut escaped = String::with_capacity(json.len());
     let mut units = [0; 2];
@@ -89,8 +89,8 @@ fn escaped_for_plain_base64(json: &str) -> String {
     escaped
 }
 
-/// The fingerprint of a token for logs: sixteen characters that are the same for the same token during this process,
-/// and reveal nothing about it (requirement A6).
+/// The fingerprint of a token for logs. It has sixteen characters, is the same for the same token during the life of
+/// this process, and reveals nothing about the token (requirement A6).
 pub fn fingerprint(token: &str) -> String {
     let Some(tag) = process_digest(&[token.as_bytes()]) else { return "-".to_owned() };
     URL_SAFE_NO_PAD.encode(tag.get(..12).unwrap_or_default())

@@ -1,23 +1,23 @@
-//! Observers of the rules of a request. Requests and explanations take the same path: a request passes `()`, which
-//! compiles to nothing, and an explanation passes a recorder.
+//! Observers of the rules that a request must pass. Requests and explanations run through the same code. A request
+//! passes `()`, which compiles to nothing; an explanation passes a recorder.
 
 use crate::denial::Denial;
 use crate::rule::Rule;
 use crate::token::claims::AccessToken;
 
-/// Receives the result of each rule, and decides whether the path continues after a refusal.
+/// Receives the result of each rule, and decides whether the check continues after a refusal.
 pub trait Observer {
-    /// Whether the path has effects. Without effects it counts, notes, caches, fetches and logs nothing.
+    /// Whether the check has effects. If false, it does not count, note, cache, fetch or log anything.
     const HAS_EFFECTS: bool;
 
-    /// A rule was judged.
+    /// Receives the result of a rule.
     ///
     /// # Errors
-    /// The refusal, if it ends the path. An observer that returns `Ok` for a refusal must be one without effects, and
-    /// the request is not admitted.
+    /// The refusal, if it ends the check. Only an observer without effects may return `Ok` for a refusal, and the
+    /// request is then not admitted.
     fn judged(&mut self, rule: Rule, judged: Result<(), Denial>) -> Result<(), Denial>;
 
-    /// Reports a rule whose value later rules need: a refusal ends the path.
+    /// Reports a rule whose value is needed by later rules. A refusal ends the check.
     ///
     /// # Errors
     /// The refusal.
@@ -27,10 +27,10 @@ pub trait Observer {
         self.judged(rule, judged).and(read)
     }
 
-    /// Receives the claims of a token, unless its refusal has ended the path.
+    /// Receives the claims of a token, unless a refusal of the token has ended the check.
     fn token(&mut self, token: &AccessToken);
 
-    /// Judges a credential that a route may ignore. A refusal counts only if the caller returns it.
+    /// Judges a credential that a route may ignore. A refusal has an effect only if the caller returns it.
     ///
     /// # Errors
     /// The refusal.

@@ -1,10 +1,10 @@
-//! Refresh tokens: opaque to clients, reproducible for the gate.
+//! Refresh tokens, which are opaque to clients. The gate can reproduce them.
 //!
-//! A token is `rg1_` and, in base64url without padding: key id (1 byte) · session id (16) · generation (varint) · tag A
-//! (16) · tag B (16). Both tags are truncated HMAC-SHA-256. Tag A covers the prefix and everything before it, under a
-//! key of the server: without that key, a forged token is refused before the store is read. Tag B covers the same bytes
-//! and the client id of the record, under the session's own secret. So only a holder of both the key file and the store
-//! can make a token.
+//! A token is `rg1_`, followed by these parts in base64url without padding: key id (1 byte) · session id (16) ·
+//! generation (varint) · tag A (16) · tag B (16). Both tags are truncated HMAC-SHA-256. Tag A covers the prefix and all
+//! parts before it, under a key of the server. A token that was forged without that key is therefore refused before the
+//! store is read. Tag B covers the same bytes and the client id in the record, under the session's own secret. Only
+//! somebody who has both the key file and the store can make a token.
 
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use base64::Engine;
@@ -16,7 +16,7 @@ use super::text::TokenText;
 use crate::random::are_equal;
 use crate::session::{Generation, SessionId, SessionSecret};
 
-/// The prefix of every refresh token, so that secret scanners find leaks.
+/// The prefix of every refresh token. Secret scanners find leaked tokens by it.
 pub const PREFIX: &str = "rg1_";
 
 const TAG: usize = 16;
@@ -26,8 +26,8 @@ const FIXED: usize = 1 + 16;
 const MIN_BODY: usize = FIXED + 1 + 2 * TAG;
 const MAX_BODY: usize = FIXED + 10 + 2 * TAG;
 
-/// The refresh token of one generation. Each call returns the same token. `client` is the client of the session's
-/// record. `None` if the key ring has no such refresh key.
+/// Makes the refresh token of one generation. Each call returns the same token. `client` is the client in the session's
+/// record. Returns `None` if the key ring has no such refresh key.
 pub fn make(
     keys: &RefreshKeys,
     key_id: u8,
@@ -47,8 +47,8 @@ pub fn make(
     Some(TokenText::new(text))
 }
 
-/// A refresh token whose tag A is good: one of our keys made it. Only [`proves`](Authentic::proves) decides whether the
-/// token belongs to its session.
+/// A refresh token with a valid tag A, which shows that one of the gate's keys made it. Only
+/// [`proves`](Authentic::proves) decides whether the token belongs to its session.
 pub struct Authentic {
     /// The id of the refresh key that made the token.
     pub key_id: u8,
@@ -68,22 +68,24 @@ impl Drop for Authentic {
 }
 
 impl Authentic {
-    /// Whether the token was made for the session with this secret and this client. The comparison takes constant time.
+    /// Returns whether the token was made for the session with this secret and this client. The comparison takes
+    /// constant time.
     pub fn proves(&self, secret: &SessionSecret, client: &str) -> bool {
         let expected = Zeroizing::new(tag_b(&message(self.key_id, self.session, self.generation), secret, client));
         are_equal(expected.as_slice(), &self.tag_b)
     }
 }
 
-/// Parses a refresh token and checks tag A, without a store. `None` for every text that no key of this gate made:
-/// garbage, an edited, truncated or extended token, or a token of a removed key.
+/// Parses a refresh token and checks tag A, without reading a store. Returns `None` for everything that none of the
+/// gate's keys made: garbage, an edited, truncated or extended token, or a token of a removed key.
 pub fn authenticate(keys: &RefreshKeys, token: &str) -> Option<Authentic> {
     let text = token.strip_prefix(PREFIX)?;
-    // Checked before any other work: four characters encode three bytes.
+    // The length is checked before any other work. Four characters encode three bytes.
     if text.len() > MAX_BODY.div_ceil(3) * 4 {
         return None;
     }
-    // Strict decoding, without padding, other alphabets or left-over bits: each token has only one spelling.
+    // Decoding is strict: no padding, no other alphabets and no left-over bits. Each token therefore has only one
+    // encoding.
     let body = Zeroizing::new(URL_SAFE_NO_PAD.decode(text).ok()?);
     if !(MIN_BODY..=MAX_BODY).contains(&body.len()) {
         return None;
@@ -123,7 +125,7 @@ fn tag_b(message: &[u8], secret: &SessionSecret, client: &str) -> [u8; TAG] {
     truncated(&context.sign())
 }
 
-/// A 64-bit LEB128 that fills `bytes`, in its shortest form only.
+/// Reads a 64-bit LEB128 number that fills `bytes`. Only the shortest form is accepted.
 fn read_varint(bytes: &[u8]) -> Option<u64> {
     let (&last, _) = bytes.split_last()?;
     if bytes.len() > 1 && last == 0 {

@@ -1,9 +1,9 @@
-//! The seal of a session's record: an intruder who can write to the store but has no key of the gates cannot make an
-//! accepted record.
+//! The seal of a session's record. It prevents an intruder who can write to the store but has none of the gates' keys
+//! from making a record that a gate accepts.
 //!
-//! A seal is a truncated HMAC-SHA-256 over every field that only a gate writes, under a separate key for each refresh
-//! secret, whose id is in the seal. The seal does not cover the fields that a store changes in place:
-//! [`status`](Session::status), [`confirmed`](Session::confirmed) and [`revision`](Session::revision).
+//! A seal is a truncated HMAC-SHA-256 over every field that only a gate writes. Each refresh secret has a separate key
+//! for seals, and the seal contains the id of its secret. The seal does not cover the fields that a store changes in
+//! place: [`status`](Session::status), [`confirmed`](Session::confirmed) and [`revision`](Session::revision).
 
 use std::net::IpAddr;
 
@@ -11,47 +11,50 @@ use super::keyring::RefreshKeys;
 use crate::random::are_equal;
 use crate::session::{BrowserBinding, DeviceBinding, LastPair, Seal, Session, VouchedBy};
 
-/// Room for the fields of most records.
+/// Enough space for the fields of most records, in bytes.
 const ROOM: usize = 512;
 
-/// Why a record differs from what a gate wrote.
+/// The reason why a record is not what a gate wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BrokenSeal {
     /// The record has no seal.
     #[error("it has no seal: no gate of this release wrote it, or another program has changed it")]
     Missing,
     /// The key ring has no refresh secret with this id.
-    #[error("its seal is of refresh secret {0}, which this gate does not have: see rotogate keys list --refresh")]
+    #[error(
+        "its seal was made with refresh secret {0}, which this gate does not have: see rotogate keys list --refresh"
+    )]
     UnknownKey(u8),
-    /// The seal does not fit the record's content.
-    #[error("its seal is for other content: a program without a key of the gates wrote it")]
+    /// The seal does not match the record's content.
+    #[error("its seal does not match its content: a program without the keys of the gates wrote or changed it")]
     Wrong,
 }
 
-/// The record with a seal of the current refresh secret.
+/// Returns the record with a seal by the current refresh secret.
 pub fn sealed(keys: &RefreshKeys, mut record: Session) -> Option<Session> {
     let key = keys.current();
     record.seal = Seal::new(key, tag(keys, key, &record)?);
     Some(record)
 }
 
-/// Checks that a gate wrote the record as it is, except for the fields that a store changes in place.
+/// Checks that a gate wrote the record in its present form, apart from the fields that a store changes in place.
 ///
 /// # Errors
-/// The reason why no gate can have written the record.
+/// The reason why a gate cannot have written the record.
 pub fn check(keys: &RefreshKeys, record: &Session) -> Result<(), BrokenSeal> {
     let (key, found) = record.seal.parts().ok_or(BrokenSeal::Missing)?;
     let expected = tag(keys, key, record).ok_or(BrokenSeal::UnknownKey(key))?;
     if are_equal(&expected, &found) { Ok(()) } else { Err(BrokenSeal::Wrong) }
 }
 
-/// The tag of a record under a key. The secret is not copied: a copy would have to be erased, which takes as long as
-/// the hash.
+/// The tag of a record under a key. The session's secret is not copied, because a copy would have to be erased, which
+/// takes as long as the hash.
 fn tag(keys: &RefreshKeys, key: u8, record: &Session) -> Option<[u8; 16]> {
     keys.seal(key, &[record.id.as_bytes(), record.secret.expose(), &other_fields(record)])
 }
 
-/// The other fields, in a fixed order. A new field of a record does not compile until its place here is decided.
+/// The other fields, in a fixed order. If a field is added to the record, this function does not compile until the
+/// field has a place here.
 fn other_fields(record: &Session) -> Vec<u8> {
     let Session {
         id: _,
@@ -106,7 +109,7 @@ fn other_fields(record: &Session) -> Vec<u8> {
     fields.maybe(by.map(|(issuer, ..)| issuer.as_bytes()));
     fields.maybe(by.map(|(_, subject, _)| subject.as_bytes()));
     fields.maybe(by.and_then(|(.., session)| session.as_deref()).map(str::as_bytes));
-    // The browser's fields come last: a session with tokens has none of them, so its bytes end here.
+    // The browser's fields come last. A session with tokens has none of them, so its bytes end here.
     if let Some(BrowserBinding { key, digest, at_provider, device }) = browser.as_deref() {
         fields.0.extend([*key, u8::from(*at_provider)]);
         fields.some(digest);
@@ -121,7 +124,7 @@ fn other_fields(record: &Session) -> Vec<u8> {
     fields.0
 }
 
-/// Fields of variable length, each preceded by its length, so that two different lists never have the same bytes.
+/// Fields of variable length. Each is preceded by its length, so two different lists never have the same bytes.
 struct Fields(Vec<u8>);
 
 impl Fields {
@@ -130,7 +133,7 @@ impl Fields {
         self.0.extend_from_slice(field);
     }
 
-    /// An optional field. No field is as long as the length `u64::MAX`, which marks a missing field.
+    /// Adds an optional field. A missing field is marked by the length `u64::MAX`, which no field can have.
     fn maybe(&mut self, field: Option<&[u8]>) {
         match field {
             Some(field) => self.some(field),

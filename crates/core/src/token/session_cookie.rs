@@ -1,9 +1,10 @@
-//! The cookie of a browser session: the whole credential of a browser that never sees a token.
+//! The cookie of a browser session. It is the only credential of a browser, which never sees a token.
 //!
-//! Its value is `rc1_` and, in base64url without padding: key id (1 byte) · session id (16) · random secret (32) · tag
-//! (16). The tag is a truncated HMAC-SHA-256 over everything before it, under a key of the server: without that key, a
-//! forged cookie is refused before the store is read. The record of the session has a keyed digest of session id and
-//! secret, so neither a reader of the store nor a holder of the keys can make the cookie of a session.
+//! The value is `rc1_`, followed by these parts in base64url without padding: key id (1 byte) · session id (16) ·
+//! random secret (32) · tag (16). The tag is a truncated HMAC-SHA-256 over everything before it, under a key of the
+//! server. A cookie that was forged without that key is therefore refused before the store is read. The session's
+//! record contains a keyed digest of the session id and the secret. Neither somebody who can read the store nor
+//! somebody who has the keys can make the cookie of a session.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -19,9 +20,9 @@ use crate::session::{BrowserBinding, SessionId};
 
 /// The name of the cookie. A browser accepts a cookie of this name only with `Secure`, `Path=/` and no `Domain`.
 pub const NAME: &str = "__Host-Http-rg";
-/// The prefix of the names of [cookies of logins under way](super::login_cookie).
+/// The prefix of the names of the [cookies of logins in progress](super::login_cookie).
 pub const LOGIN_NAME: &str = "__Host-Http-rg-tx-";
-/// The prefix of every value, so that secret scanners find leaks.
+/// The prefix of every value. Secret scanners find leaked cookies by it.
 pub const PREFIX: &str = "rc1_";
 /// The length of every value.
 pub const LENGTH: usize = PREFIX.len() + BODY.div_ceil(3) * 4 - 1;
@@ -33,8 +34,8 @@ const FIXED: usize = 1 + 16;
 const SIGNED: usize = FIXED + SECRET;
 const BODY: usize = SIGNED + TAG;
 
-/// Is this the name of a cookie that the gate does not pass to upstreams? Compared without letter case, because
-/// upstreams may compare so.
+/// Returns whether this is the name of a cookie that the gate does not pass to upstreams. Upper and lower case are not
+/// distinguished, because an upstream may not distinguish them either.
 pub fn is_of_browser(name: &[u8]) -> bool {
     let begin = name.get(..LOGIN_NAME.len());
     name.eq_ignore_ascii_case(NAME.as_bytes())
@@ -42,7 +43,7 @@ pub fn is_of_browser(name: &[u8]) -> bool {
         || begin.is_some_and(|begin| begin.eq_ignore_ascii_case(LOGIN_NAME.as_bytes()))
 }
 
-/// The one session cookie of a request.
+/// Returns the session cookie of a request, if it has one.
 ///
 /// # Errors
 /// [`Denial::TwoCredentials`] if the request has two session cookies.
@@ -55,8 +56,9 @@ pub fn session_cookie(headers: &HeaderMap) -> Result<Option<&[u8]>, Denial> {
     }
 }
 
-/// A session cookie whose tag is good: one of our keys made it. Only [`proves`](Self::proves) decides whether the
-/// cookie belongs to its session. Does not print; zeroised when dropped.
+/// A session cookie with a valid tag, which shows that one of the gate's keys made it. Only [`proves`](Self::proves)
+/// decides whether the cookie belongs to its session. Its `Debug` output does not show the value, and it is zeroised
+/// when dropped.
 pub struct SessionCookie {
     body: Zeroizing<[u8; BODY]>,
 }
@@ -64,7 +66,7 @@ pub struct SessionCookie {
 crate::debug_with!(SessionCookie { session() });
 
 impl SessionCookie {
-    /// A new cookie of a session, under the current key; `None` if the key ring has no current key.
+    /// Makes a new cookie for a session, under the current key. Returns `None` if the key ring has no current key.
     ///
     /// # Errors
     /// The system returns no random bytes.
@@ -83,14 +85,15 @@ impl SessionCookie {
         Ok(Some(Self { body }))
     }
 
-    /// Reads a value and checks its tag, without a store. `None` for every text that no key of this gate made: garbage,
-    /// an edited, truncated or extended value, or a cookie of a removed key.
+    /// Parses a value and checks its tag, without reading a store. Returns `None` for everything that none of the
+    /// gate's keys made: garbage, an edited, truncated or extended value, or a cookie of a removed key.
     // Requirement B3.
     pub fn authenticate(keys: &RefreshKeys, value: &str) -> Option<Self> {
         if value.len() != LENGTH {
             return None;
         }
-        // Strict decoding, without padding, other alphabets or left-over bits: each cookie has only one spelling.
+        // Decoding is strict: no padding, no other alphabets and no left-over bits. Each cookie therefore has only one
+        // encoding.
         let mut decoded = URL_SAFE_NO_PAD.decode(value.strip_prefix(PREFIX)?).ok()?;
         let body: Option<[u8; BODY]> = decoded.as_slice().try_into().ok();
         decoded.zeroize();
@@ -111,7 +114,7 @@ impl SessionCookie {
         SessionId::from_bytes(id.unwrap_or_default())
     }
 
-    /// The value. Use it only for the reply to its owner.
+    /// The value. Use it only in the response to its owner.
     pub fn value(&self) -> Zeroizing<String> {
         let mut value = Zeroizing::new(String::with_capacity(LENGTH + 1));
         value.push_str(PREFIX);
@@ -124,14 +127,14 @@ impl SessionCookie {
         Some(BrowserBinding { key: self.key(), digest: self.digest(keys)?, at_provider: false, device: None })
     }
 
-    /// Was the cookie made for the session with this record? The comparison takes constant time.
+    /// Returns whether the cookie was made for the session with this record. The comparison takes constant time.
     // Requirement B4.
     pub fn proves(&self, keys: &RefreshKeys, binding: &BrowserBinding) -> bool {
         self.key() == binding.key && self.digest(keys).is_some_and(|digest| are_equal(&digest, &binding.digest))
     }
 
-    /// The secret that seals the provider's tokens of the session; `None` if the key ring no longer has the cookie's
-    /// key.
+    /// The secret that seals the tokens which the provider issued for the session. `None` if the key ring no longer has
+    /// the cookie's key.
     // Requirement B5.
     pub fn vault(&self, keys: &RefreshKeys) -> Option<VaultSecret> {
         let session = self.body.get(1..FIXED)?;
@@ -145,15 +148,15 @@ impl SessionCookie {
     }
 }
 
-/// The secret that seals the provider's tokens of a session. It is derived from the cookie: the store and the keys do
-/// not suffice to make it. Does not print.
+/// The secret that seals the tokens which the provider issued for a session. It is derived from the cookie, so it
+/// cannot be made from the store and the keys alone. Its `Debug` output does not show it.
 ///
 /// ```text
 /// id     = HMAC(K_vault[kid], "id" ‖ sid)
 /// secret = HMAC(K_vault[kid], "key" ‖ sid ‖ secret of the cookie)
 /// ```
 pub struct VaultSecret {
-    /// The key of the row in the store.
+    /// The id of the vault's row in the store.
     pub id: [u8; 32],
     /// The secret from which the key of the seal is derived.
     pub secret: Zeroizing<[u8; 32]>,

@@ -1,8 +1,8 @@
-//! The text of a token that goes to its owner alone.
+//! The text of a token, which only its owner may receive.
 
 use zeroize::Zeroizing;
 
-/// An issued access or refresh token. Does not print; zeroised when dropped.
+/// An issued access or refresh token. Its `Debug` output does not show it, and it is zeroised when dropped.
 ///
 /// ```
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
 /// # let gate = gate.client(Client::public("web")).build().await?;
 /// let tokens = gate.sessions().start(NewSession::new("ada", "web")).await?;
-/// assert_eq!(format!("{:?}", tokens.access_token), "TokenText(…)", "no log has it");
+/// assert_eq!(format!("{:?}", tokens.access_token), "TokenText(…)", "logs do not show it");
 /// let header = format!("Bearer {}", tokens.access_token.expose());
 /// # assert!(header.starts_with("Bearer ey"));
 /// let refresh_token = tokens.refresh_token.ok_or("a login has one")?;
@@ -25,7 +25,7 @@ impl TokenText {
         Self(text)
     }
 
-    /// The text. Use it only for the reply to its owner.
+    /// The text of the token. Use it only in the response to its owner.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -38,7 +38,7 @@ mod for_tests {
     use super::*;
 
     impl TokenText {
-        /// A token with an arbitrary text, for tests of replies.
+        /// A token with an arbitrary text, for tests of responses.
         pub(crate) fn for_test(text: &str) -> Self {
             Self(Zeroizing::new(text.to_owned()))
         }

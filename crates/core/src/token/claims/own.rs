@@ -1,4 +1,4 @@
-//! The tokens that a command may act on.
+//! Distinguishes the tokens on which a command may act.
 
 use std::sync::Arc;
 
@@ -9,14 +9,14 @@ use crate::revocation::Target;
 /// The account that a request names in its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccountRule<'a> {
-    /// The endpoint's path has no account: it serves every account.
+    /// The endpoint's path contains no account, because the endpoint serves every account.
     Any,
-    /// Only this account; only what has no account, if the path names no account.
+    /// Only this account. `None` means only what has no account, because the path names none.
     Only(Option<&'a str>),
 }
 
 impl AccountRule<'_> {
-    /// Does the rule admit sessions of this account?
+    /// Returns whether the rule admits sessions of this account.
     pub fn has(self, account: Option<&str>) -> bool {
         match self {
             Self::Any => true,
@@ -24,7 +24,8 @@ impl AccountRule<'_> {
         }
     }
 
-    /// The token, if the rule admits its account. A client's own token has no account, and is admitted.
+    /// Returns the token if the rule admits its account. A token that a client got for itself has no account, and is
+    /// admitted.
     ///
     /// # Errors
     /// [`Denial::OtherAccount`].
@@ -35,14 +36,14 @@ impl AccountRule<'_> {
     }
 }
 
-/// An access token of an account that an endpoint serves. Only [`AccountRule::admit`] makes a value of this type, and
-/// whatever acts on a presented token needs one, so no operation of an endpoint can leave the account out.
+/// An access token of an account that an endpoint serves. Only [`AccountRule::admit`] makes a value of this type. Every
+/// operation on a presented token requires such a value, so no endpoint can skip the check of the account.
 #[derive(Clone, Copy, Debug)]
 pub struct OfAccount<'a>(&'a AccessToken);
 
-/// An access token that this gate minted for its own bearer: the only kind that a command may act on. Only
-/// [`OfAccount::own`] makes a value of this type, so that neither another issuer's token (requirement R19) nor a
-/// client that acts for a user (D10) can act on our sessions.
+/// An access token that this gate minted for its bearer. A command may act only on such a token. Only
+/// [`OfAccount::own`] makes a value of this type, so neither another issuer's token (requirement R19) nor a client that
+/// acts for a user (D10) can act on the gate's sessions.
 #[derive(Clone, Copy, Debug)]
 pub struct OwnChecked<'a>(&'a AccessToken);
 
@@ -52,7 +53,7 @@ impl<'a> OfAccount<'a> {
         self.0
     }
 
-    /// The token, if this gate issued it and the token has no actor.
+    /// Returns the token if this gate issued it and it has no actor.
     ///
     /// # Errors
     /// [`Denial::WrongIssuer`], [`Denial::DelegatedToken`].
@@ -78,7 +79,7 @@ impl<'a> OwnChecked<'a> {
         self.0
     }
 
-    /// The revocable target: its session, or the token itself if it has none.
+    /// The target to revoke: the token's session, or the token itself if it has no session.
     pub fn revocable(self) -> Option<Target> {
         match self.0.session {
             Some((session, _)) => Some(Target::Session(session)),

@@ -1,5 +1,5 @@
-//! The key ring as a folder. `keyring.toml` lists the keys and their uses; each key is a file of its own beside it,
-//! PKCS #8 in PEM, or a secret in base64url.
+//! A key ring that is stored in a folder. `keyring.toml` lists the keys and their uses. Each key is in its own file
+//! beside it, as PKCS #8 in PEM or as a secret in base64url.
 //!
 //! ```toml
 //! version = 1
@@ -33,7 +33,7 @@ use new_keyring::{PENDING, refuse_leftovers};
 
 const INDEX: &str = "keyring.toml";
 const VERSION: u32 = 1;
-/// The longest key file, in bytes.
+/// The maximum length of a key file, in bytes.
 const MAX_LEN: u64 = 64 * 1024;
 const HEAD: &str = "# Written by rotogate. Which keys there are, and what they are for.\n";
 
@@ -76,35 +76,36 @@ enum RefreshState {
 }
 
 impl Keyring {
-    /// Loads the key ring in `dir`.
+    /// Loads the key ring from the folder `dir`.
     ///
     /// # Errors
-    /// A file is missing, malformed or open to others: the text names the file and the remedy.
+    /// A file is missing, malformed, or accessible to other users. The message names the file and the remedy.
     pub fn load(dir: &Path) -> Result<Self, KeyError> {
         private_file::check_private_dir(dir).map_err(KeyError::Refused)?;
         Index::read(dir)?.keyring_or_later(dir)
     }
 
-    /// Creates a key ring in `dir`: a key that signs with `algorithm`, and one refresh secret. A missing folder is
+    /// Creates a key ring in `dir`, with a key that signs with `algorithm` and one refresh secret. A missing folder is
     /// created with mode 0700; the files have mode 0600.
     ///
     /// # Errors
-    /// The folder has a key ring already, or files that may be left of a key ring; or the folder cannot be written.
+    /// The folder already has a key ring, or files that may be the remains of one; or the folder cannot be written.
     pub fn create(dir: &Path, algorithm: Algorithm) -> Result<Self, KeyError> {
         let folder = FolderWriteLock::begin(dir)?;
         Self::create_in(folder, dir, algorithm)
     }
 
-    /// Loads the key ring in `dir`, or creates it at the first start. It cannot know whether keys were lost: beside an
-    /// existing store, call [`Keyring::load`].
+    /// Loads the key ring in `dir`, or creates it if this is the first start. This function cannot detect that keys
+    /// were lost. If a store exists already, call [`Keyring::load`] instead.
     ///
     /// # Errors
-    /// As [`Keyring::load`] and [`Keyring::create`]. Keys without a `keyring.toml` are an error, not a first start.
+    /// The errors of [`Keyring::load`] and [`Keyring::create`]. Keys without a `keyring.toml` are an error, not a first
+    /// start.
     pub fn load_or_create(dir: &Path, algorithm: Algorithm) -> Result<Self, KeyError> {
         let index = dir.join(INDEX);
         if is_missing(&index) {
             let folder = FolderWriteLock::begin(dir)?;
-            // Another process may have created it meanwhile.
+            // Another process may have created the key ring meanwhile.
             if is_missing(&index) {
                 return Self::create_in(folder, dir, algorithm);
             }
@@ -112,11 +113,11 @@ impl Keyring {
         Self::load(dir)
     }
 
-    /// Loads the key ring in `dir`; `None` if [`Keyring::load_or_create`] would create a key ring. Writes nothing.
-    /// Waits for a process that is creating a key ring.
+    /// Loads the key ring in `dir`. Returns `None` where [`Keyring::load_or_create`] would create a key ring. Writes
+    /// nothing. If another process is creating a key ring, this waits for that process.
     ///
     /// # Errors
-    /// As [`Keyring::load_or_create`], except for errors of writing.
+    /// The errors of [`Keyring::load_or_create`], except for errors of writing.
     pub fn load_if_there(dir: &Path) -> Result<Option<Self>, KeyError> {
         if !is_missing(&dir.join(INDEX)) {
             return Self::load(dir).map(Some);
@@ -130,8 +131,7 @@ impl Keyring {
             Ok(()) if is_missing(&dir.join(PENDING)) => return Ok(None),
             judged => judged,
         };
-        // Either a first start was interrupted, or a first start is running: a running start holds the lock until it
-        // ends.
+        // Either a first start was interrupted, or a first start is in progress and holds the lock until it ends.
         let Ok(Some(_folder)) = private_file::wait_for_edit(&dir.join(INDEX)) else { return leftovers.map(|()| None) };
         if !is_missing(&dir.join(INDEX)) {
             return Self::load(dir).map(Some);
@@ -139,15 +139,15 @@ impl Keyring {
         refuse_leftovers(dir).map(|()| None)
     }
 
-    /// Makes the key with that name the signing key. The former signing key then only verifies.
+    /// Makes the key with this name the signing key. The previous signing key then only verifies.
     ///
     /// # Errors
-    /// As [`Keyring::load`]; there is no such key; the folder cannot be written.
+    /// The errors of [`Keyring::load`]; or there is no such key; or the folder cannot be written.
     pub fn make_signing(dir: &Path, kid: &str) -> Result<(), KeyError> {
         let folder = FolderWriteLock::begin(dir)?;
         let mut index = Index::read(dir)?;
         if !index.signing.iter().any(|k| k.kid == kid) {
-            return Err(file_error(&dir.join(INDEX), "has no key of that kid"));
+            return Err(file_error(&dir.join(INDEX), "has no key with this kid"));
         }
         index.sign_with(kid);
         index.write(&folder, dir)
@@ -158,33 +158,34 @@ impl Keyring {
     }
 }
 
-/// Functions that only our own crates call: docs.rs does not show them.
+/// Functions that are called only by our own crates; docs.rs does not show them.
 #[doc(hidden)]
 impl Keyring {
-    /// Adds the key in the file `from`, and returns its `kid`. An existing key only changes its state. With
-    /// [`KeyState::Signing`] the key signs from now on, and the former signing key only verifies.
+    /// Adds the key in the file `from`, and returns its `kid`. If the key exists already, only its state changes. With
+    /// [`KeyState::Signing`] the key signs from now on, and the previous signing key only verifies.
     ///
     /// # Errors
-    /// As [`Keyring::load`]; the file is not a key for `algorithm`, or open to others; the folder cannot be written.
+    /// The errors of [`Keyring::load`]; or the file is not a key for `algorithm` or is accessible to other users; or
+    /// the folder cannot be written.
     pub fn import(dir: &Path, from: &Path, algorithm: Algorithm, state: KeyState) -> Result<String, KeyError> {
         let material = KeyMaterial::new(read_secret(from)?.to_vec());
         add(dir, &material, algorithm, state).map_err(|e| located(from, e))
     }
 
-    /// Adds a new key, and returns its `kid`. Otherwise like [`Keyring::import`].
+    /// Generates and adds a new key, and returns its `kid`. In other respects this is like [`Keyring::import`].
     ///
     /// # Errors
-    /// As [`Keyring::load`]; the folder cannot be written.
+    /// The errors of [`Keyring::load`]; or the folder cannot be written.
     pub fn add(dir: &Path, algorithm: Algorithm, state: KeyState) -> Result<String, KeyError> {
         add(dir, &KeyMaterial::generate(algorithm)?, algorithm, state)
     }
 
-    /// Loads the key ring in `dir`, or makes a new key ring that is not in force yet: for a gate that shares its store,
-    /// and may not be the first gate. No other process can write into the folder until the new key ring is published or
-    /// dropped.
+    /// Loads the key ring in `dir`, or prepares a new key ring that is not yet in use. This is for a gate that shares
+    /// its store and may not be the first gate. No other process can write into the folder until the new key ring is
+    /// published or dropped.
     ///
     /// # Errors
-    /// As [`Keyring::load_or_create`].
+    /// The errors of [`Keyring::load_or_create`].
     pub fn load_or_begin(dir: &Path, algorithm: Algorithm) -> Result<OpenedKeyring, KeyError> {
         let index = dir.join(INDEX);
         if is_missing(&index) {
@@ -196,10 +197,10 @@ impl Keyring {
         Self::load(dir).map(|keyring| OpenedKeyring::Loaded(Box::new(keyring)))
     }
 
-    /// When the file of this key or refresh secret was last written; `None` if there is no such key.
+    /// The time at which the file of this key or refresh secret was last written; `None` if there is no such key.
     ///
     /// # Errors
-    /// As [`Keyring::load`].
+    /// The errors of [`Keyring::load`].
     pub fn written_at(dir: &Path, kid: &str) -> Result<Option<std::time::SystemTime>, KeyError> {
         let index = Index::read(dir)?;
         let signing = index.signing.iter().find(|key| key.kid == kid).map(|key| &key.file);
@@ -211,10 +212,10 @@ impl Keyring {
     }
 }
 
-/// An existing key ring, or a new one that is not in force yet.
+/// An existing key ring, or a new one that is not yet in use.
 #[derive(Debug)]
 pub enum OpenedKeyring {
-    /// The key ring existed.
+    /// The key ring existed already.
     Loaded(Box<Keyring>),
     /// The key ring is new.
     New(Box<NewKeyring>),
@@ -226,7 +227,7 @@ fn is_missing(path: &Path) -> bool {
 
 fn refuse_link(dir: &Path) -> Result<(), KeyError> {
     if std::fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_symlink()) {
-        let what = "is a symbolic link, and keys are not written through one: name the folder itself";
+        let what = "is a symbolic link, and keys are not written through a link: give the path of the folder itself";
         return Err(file_error(dir, what));
     }
     Ok(())
@@ -239,7 +240,7 @@ fn add(dir: &Path, material: &KeyMaterial, algorithm: Algorithm, state: KeyState
     match index.signing.iter().find(|k| k.kid == key.kid()) {
         Some(known) if known.algorithm != algorithm => {
             return Err(KeyError::BadSet(format!(
-                "this key is bound to {} already, and a key has one algorithm",
+                "this key is already bound to {}, and a key can have only one algorithm",
                 known.algorithm
             )));
         }
@@ -250,7 +251,7 @@ fn add(dir: &Path, material: &KeyMaterial, algorithm: Algorithm, state: KeyState
         None => {
             let entry = SigningEntry::new(&key, KeyState::Verifying);
             let path = dir.join(&entry.file);
-            // An unlisted key file that an interrupted import left behind may contain the same key.
+            // A key file that is not listed, left behind by an interrupted import, may contain the same key.
             let same = || read_secret(&path).is_ok_and(|old| old.as_slice() == material.expose());
             match folder.create(&path, material.expose()) {
                 Err(KeyError::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists && same() => {}
@@ -262,17 +263,17 @@ fn add(dir: &Path, material: &KeyMaterial, algorithm: Algorithm, state: KeyState
     if state == KeyState::Signing {
         index.sign_with(key.kid());
     }
-    // Checked before the write, so that no unreadable index is written.
+    // The index is checked before it is written, so that an unreadable index is never written.
     index.keyring(dir)?;
     index.write(&folder, dir)?;
     Ok(key.kid().to_owned())
 }
 
-/// The exclusive right to write into the folder, against other processes. Ends when dropped.
+/// The exclusive right to write into the folder, which other processes respect. It ends when this value is dropped.
 struct FolderWriteLock(#[expect(dead_code, reason = "held for its lock")] EditLock);
 
 impl FolderWriteLock {
-    /// Creates the folder if it is missing, and waits until no other process writes into it.
+    /// Creates the folder if it is missing, and waits until no other process is writing into it.
     fn begin(dir: &Path) -> Result<Self, KeyError> {
         refuse_link(dir)?;
         private_file::create_private_dir(dir).map_err(|e| unwritten(dir, e))?;
@@ -286,7 +287,7 @@ impl FolderWriteLock {
         private_file::create_private_new(path, text).map_err(|e| unwritten(path, e))
     }
 
-    /// Gives a file its final name, and replaces an existing file of that name.
+    /// Renames a file to its final name, and replaces an existing file with that name.
     #[expect(clippy::unused_self, reason = "only the holder of the lock may write")]
     fn rename(&self, from: &Path, to: &Path) -> Result<(), KeyError> {
         private_file::rename_durably(from, to).map_err(|e| unwritten(to, e))
@@ -310,7 +311,8 @@ fn io(path: &Path, source: std::io::Error) -> KeyError {
 /// The error for a file in the folder that could not be written.
 fn unwritten(path: &Path, error: std::io::Error) -> KeyError {
     if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) {
-        let remedy = "change keys as the owner of their folder and where it is writable, then copy it from there";
+        let remedy = "change the keys as the owner of the folder, on a machine where the folder is writable, and copy it \
+                      from there";
         return file_error(path, format!("cannot be written ({error}): {remedy}"));
     }
     io(path, error)
@@ -320,7 +322,7 @@ fn file_error(path: &Path, message: impl Into<String>) -> KeyError {
     KeyError::File { path: path.display().to_string(), message: message.into() }
 }
 
-/// An error about a key, with its file.
+/// Adds the file's path to an error about a key.
 fn located(path: &Path, error: KeyError) -> KeyError {
     match error {
         KeyError::Io { .. } | KeyError::File { .. } | KeyError::Refused(_) => error,
@@ -334,7 +336,7 @@ fn located(path: &Path, error: KeyError) -> KeyError {
     }
 }
 
-/// The path of a file beside the index; other paths are refused.
+/// The path of a file beside the index. A path that leads elsewhere is refused.
 fn beside(dir: &Path, file: &str) -> Result<PathBuf, KeyError> {
     let plain = !file.is_empty() && !file.starts_with('.') && !file.contains(['/', '\\', '\0']);
     if plain {
@@ -367,7 +369,7 @@ impl Index {
         let text = std::str::from_utf8(&text).map_err(|_| wrong("is not UTF-8".to_owned()))?;
         let Version { version } = toml::from_str(text).map_err(|e| wrong(e.to_string()))?;
         if version != VERSION {
-            return Err(wrong(format!("is of version {version}; this program reads version {VERSION}")));
+            return Err(wrong(format!("has version {version}, but this program reads only version {VERSION}")));
         }
         toml::from_str(text).map_err(|e| wrong(e.to_string()))
     }
@@ -382,13 +384,13 @@ impl Index {
         folder.replace(&path, format!("{HEAD}{text}").as_bytes())
     }
 
-    /// The files of the keys, then those of the refresh secrets.
+    /// The names of the key files, followed by those of the files with refresh secrets.
     fn files(&self) -> impl Iterator<Item = &str> {
         let signing = self.signing.iter().map(|key| key.file.as_str());
         signing.chain(self.refresh.iter().map(|secret| secret.file.as_str()))
     }
 
-    /// Whether all its files are there.
+    /// Returns whether all files that the index lists exist.
     fn is_whole(&self, dir: &Path) -> bool {
         self.files().all(|file| !is_missing(&dir.join(file)))
     }
@@ -399,14 +401,15 @@ impl Index {
         }
     }
 
-    /// The keys of this index, or of a newer index if the index was replaced after this one was read.
+    /// Loads the keys of this index. If the index was replaced after it was read, loads the keys of the newer index.
     fn keyring_or_later(mut self, dir: &Path) -> Result<Keyring, KeyError> {
         loop {
             let wrong = match self.keyring(dir) {
                 Ok(keyring) => return Ok(keyring),
                 Err(wrong) => wrong,
             };
-            // A key's removal changes the index before it deletes the file, so a missing file may mean a newer index.
+            // When a key is removed, the index changes before the file is deleted. A missing file may therefore mean
+            // that there is a newer index.
             let now = Self::read(dir)?;
             if now == self {
                 return Err(wrong);

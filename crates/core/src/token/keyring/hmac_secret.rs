@@ -1,8 +1,8 @@
-//! Rejects data that may be public as an HMAC secret (requirement J2).
+//! Rejects HMAC secrets that may be public data (requirement J2).
 //!
-//! In the classic attack, a verifier that expects RSA uses its public key, as text, as the secret of HS256
-//! (CVE-2015-9235, CVE-2022-23540). Here a key is bound to its algorithm, so no token can cause such a confusion. An
-//! operator can still name the wrong file; these checks detect this mistake.
+//! In the classic attack, a verifier that expects RSA uses the text of its public key as the secret for HS256
+//! (CVE-2015-9235, CVE-2022-23540). In rotogate a key is bound to its algorithm, so a token cannot cause this
+//! confusion. An operator can still configure the wrong file, and these checks detect this mistake.
 
 use base64::Engine;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
@@ -26,7 +26,7 @@ pub(super) fn check(algorithm: Algorithm, secret: &[u8]) -> Result<(), KeyError>
     Ok(())
 }
 
-/// Reads the text of a secret file: base64url without padding, and at most one newline at the end.
+/// Decodes the content of a secret file: base64url without padding, followed by at most one newline.
 pub(super) fn decode(algorithm: Algorithm, text: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     if let Some(what) = public_key_form(text) {
         return Err(KeyError::PublicAsSecret(what));
@@ -41,7 +41,7 @@ pub(super) fn decode(algorithm: Algorithm, text: &[u8]) -> Result<Zeroizing<Vec<
     Ok(secret)
 }
 
-/// The kind of public key that `bytes` look like, directly or in base64.
+/// The kind of public key that `bytes` look like, either directly or after decoding base64.
 pub(super) fn public_key_form(bytes: &[u8]) -> Option<&'static str> {
     if let Some(what) = plain_form(bytes) {
         return Some(what);
@@ -63,7 +63,7 @@ fn plain_form(bytes: &[u8]) -> Option<&'static str> {
         return Some("an OpenSSH key");
     }
     if trimmed.starts_with(b"{") || trimmed.starts_with(b"[") {
-        // Random bytes may begin like JSON, so the whole text is parsed.
+        // Random bytes may start like JSON, so the whole input is parsed.
         if serde_json::from_slice::<serde::de::IgnoredAny>(trimmed).is_ok() {
             return Some("a JWK or other JSON");
         }
@@ -77,8 +77,8 @@ fn plain_form(bytes: &[u8]) -> Option<&'static str> {
     None
 }
 
-/// A SEQUENCE that fills `bytes`, except for newlines from an editor, and begins with a SEQUENCE or an INTEGER:
-/// SubjectPublicKeyInfo, certificate, PKCS #1, PKCS #8.
+/// Returns whether `bytes` are a SEQUENCE, with no other data after it than an editor's newlines, that starts with a
+/// SEQUENCE or an INTEGER. This is the form of SubjectPublicKeyInfo, certificates, PKCS #1 and PKCS #8.
 fn is_der_key(bytes: &[u8]) -> bool {
     let Some((0x30, rest)) = bytes.split_first().map(|(tag, rest)| (*tag, rest)) else { return false };
     let Some((&first, rest)) = rest.split_first() else { return false };

@@ -13,7 +13,7 @@ use super::signature::{KeySigner, KeyVerifier, point_verifier, rsa_verifier, sec
 use super::{Algorithm, KeyError, hmac_secret, install_provider};
 pub(crate) use crate::bounds::MAX_KID;
 
-/// A key that verifies signatures of exactly one algorithm. Does not print.
+/// A key that verifies signatures of exactly one algorithm. Its `Debug` output does not show the key.
 #[derive(Clone)]
 pub struct VerifyingKey {
     identity: Arc<KeyIdentity>,
@@ -24,7 +24,7 @@ pub struct VerifyingKey {
     public: Option<Jwk>,
 }
 
-/// The identity of a key. All tokens that it verifies share it.
+/// The identity of a key. All tokens that the key verified share it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct KeyIdentity {
     /// The name of the key; `None` if the key has no name.
@@ -45,7 +45,8 @@ impl KeyPrint {
         Self::from_digest(&digest::digest(&digest::SHA256, format!("{algorithm} {thumbprint}").as_bytes()))
     }
 
-    /// The print of a secret, which reveals nothing about it: a digest of an HMAC over a text that cannot be a token.
+    /// The print of a secret, which reveals nothing about the secret. It is a digest of an HMAC over a string that
+    /// cannot be a token.
     fn of_secret(key: &KeySigner, algorithm: Algorithm) -> Option<Self> {
         let tag = key.sign(format!("rotogate: which key is this? {algorithm}").as_bytes())?;
         Some(Self::from_digest(&digest::digest(&digest::SHA256, &tag)))
@@ -63,19 +64,20 @@ crate::debug_with!(KeyPrint);
 crate::debug_with!(VerifyingKey { identity.kid, algorithm });
 
 impl VerifyingKey {
-    /// A public key in JWK form, bound to `algorithm`; its name is the `kid` of the JWK, if present.
+    /// Makes a key from a public JWK and binds it to `algorithm`. The name of the key is the `kid` of the JWK, if
+    /// present.
     ///
     /// # Errors
-    /// The key does not fit the algorithm, is malformed or too weak: RSA under 2048 bits, a point that is not on the
-    /// curve, an Ed25519 key of small order. `oct` keys are never accepted.
+    /// The key does not fit the algorithm, is malformed, or is too weak: RSA with less than 2048 bits, a point that is
+    /// not on the curve, or an Ed25519 key of small order. `oct` keys are never accepted.
     pub fn from_jwk(jwk: &Jwk, algorithm: Algorithm) -> Result<Self, KeyError> {
         Self::with_thumbprint(jwk, algorithm).map(|(key, _)| key)
     }
 
-    /// The key, with its thumbprint (RFC 7638).
+    /// Like [`VerifyingKey::from_jwk`]; also returns the thumbprint of the key (RFC 7638).
     ///
     /// # Errors
-    /// As [`VerifyingKey::from_jwk`].
+    /// The errors of [`VerifyingKey::from_jwk`].
     pub(crate) fn with_thumbprint(jwk: &Jwk, algorithm: Algorithm) -> Result<(Self, String), KeyError> {
         install_provider();
         let refuse = |why| KeyError::Unusable { algorithm, why };
@@ -87,10 +89,11 @@ impl VerifyingKey {
         Ok((Self { identity, algorithm, verifier, signature_len, public: Some(jwk.clone()) }, thumbprint))
     }
 
-    /// A public key in PEM form (SubjectPublicKeyInfo, or PKCS #1 for RSA), bound to `algorithm`. The key has no name.
+    /// Makes a key from a public key in PEM form (SubjectPublicKeyInfo, or PKCS #1 for RSA) and binds it to
+    /// `algorithm`. The key has no name.
     ///
     /// # Errors
-    /// As [`VerifyingKey::from_jwk`]; or the PEM contains something else, or more than one key.
+    /// The errors of [`VerifyingKey::from_jwk`]; or the PEM contains something else or more than one key.
     pub fn from_public_pem(text: &[u8], algorithm: Algorithm) -> Result<Self, KeyError> {
         install_provider();
         let refuse = |why| KeyError::Unusable { algorithm, why };
@@ -120,12 +123,14 @@ impl VerifyingKey {
         Self::from_jwk(&jwk, algorithm)
     }
 
-    /// A secret, as the key that signs and the key that verifies.
+    /// Makes a key that signs and a key that verifies from a secret.
     pub(super) fn from_secret(text: &[u8], algorithm: Algorithm) -> Result<(KeySigner, Self), KeyError> {
         hmac_secret::check(algorithm, text)?;
         let refuse = |why| KeyError::Unusable { algorithm, why };
-        let (signer, verifier) = secret(algorithm, text).ok_or_else(|| refuse("a secret is for HMAC"))?;
-        let print = KeyPrint::of_secret(&signer, algorithm).ok_or_else(|| refuse("it does not sign"))?;
+        let (signer, verifier) =
+            secret(algorithm, text).ok_or_else(|| refuse("a secret can be used only with HMAC"))?;
+        let print = KeyPrint::of_secret(&signer, algorithm)
+            .ok_or_else(|| refuse("the cryptographic library cannot sign with it"))?;
         let signature_len = algorithm.hash_len();
         let identity = Arc::new(KeyIdentity { kid: None, print });
         Ok((signer, Self { identity, algorithm, verifier, signature_len, public: None }))
@@ -151,7 +156,7 @@ impl VerifyingKey {
         self.identity.print
     }
 
-    /// The only algorithm whose signatures the key verifies.
+    /// The only algorithm whose signatures the key accepts.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
@@ -161,7 +166,7 @@ impl VerifyingKey {
         self.signature_len
     }
 
-    /// Is `signature` a signature by this key over `message`?
+    /// Returns whether `signature` is a signature by this key over `message`.
     pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         self.verifier.verifies(message, signature)
     }
@@ -194,7 +199,7 @@ fn checked_kid(kid: &str) -> Result<Box<str>, KeyError> {
     if fits { Ok(kid.into()) } else { Err(KeyError::BadKid) }
 }
 
-/// The key that verifies, checked against the algorithm, and the length of its signatures.
+/// Parses the key that verifies and checks it against the algorithm. Also returns the length of its signatures.
 fn parse(jwk: &Jwk, algorithm: Algorithm) -> Result<(KeyVerifier, usize), &'static str> {
     let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).map_err(|_| "a malformed JWK");
     match (algorithm.family(), &jwk.algorithm) {
@@ -237,12 +242,13 @@ fn parse(jwk: &Jwk, algorithm: Algorithm) -> Result<(KeyVerifier, usize), &'stat
     }
 }
 
-const OF_ANOTHER_KIND: &str = "the key is of another kind than its algorithm takes";
+const OF_ANOTHER_KIND: &str = "the key is of another kind than its algorithm requires";
 
-/// Whether the key is a point of small order of edwards25519, in any encoding. There are eight such points, with seven encodings of
-/// `y` and either sign: RFC 8032 §5.1.7 leaves this check to the verifier.
+/// Returns whether the key is a point of small order on edwards25519, in any encoding. There are eight such points,
+/// with seven encodings of `y`, each with either sign. RFC 8032 §5.1.7 leaves this check to the verifier.
 fn is_small_order(key: &[u8; 32]) -> bool {
-    /// `y` without the sign bit: 0, 1, the two points of order 8, -1, and the encodings of 0 and 1 beyond the prime.
+    /// The encodings of `y` without the sign bit: 0, 1, the two points of order 8, -1, and the encodings of 0 and 1
+    /// that exceed the prime.
     const Y: [[u8; 32]; 7] = {
         const fn around_prime(first: u8) -> [u8; 32] {
             let mut y = [0xff; 32];

@@ -1,4 +1,5 @@
-//! The server's half of a refresh token: one secret for each key id, and a derived key for each purpose.
+//! The server's keys for refresh tokens: one secret for each key id, from which a separate key is derived for each
+//! purpose.
 
 use aws_lc_rs::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
@@ -17,13 +18,14 @@ const SALT: &[u8] = b"rotogate refresh keys v1";
 /// The message whose HMAC is a secret's print.
 const PRINT: &[u8] = b"print of a refresh secret";
 
-/// The secret behind one refresh key: at least 32 bytes. Does not print, zeroised.
+/// The secret of one refresh key, with at least 32 bytes. Its `Debug` output does not show it, and it is zeroised when
+/// dropped.
 pub struct RefreshSecret(Zeroizing<Vec<u8>>);
 
 crate::debug_with!(RefreshSecret);
 
 impl RefreshSecret {
-    /// A new secret from the system's random source.
+    /// Generates a new secret with the system's random source.
     ///
     /// # Errors
     /// The random source fails.
@@ -31,15 +33,15 @@ impl RefreshSecret {
         Ok(Self(Zeroizing::new(random::<32>()?.to_vec())))
     }
 
-    /// From base64url without padding, as [`RefreshSecret::to_text`] writes it; one trailing newline is allowed.
+    /// Decodes base64url without padding, as [`RefreshSecret::to_text`] writes it. One trailing newline is allowed.
     ///
     /// # Errors
-    /// The text has another form, fewer than 32 bytes, or looks like a public key.
+    /// The input is not base64url without padding, has fewer than 32 bytes, or looks like a public key.
     pub fn from_text(text: &[u8]) -> Result<Self, KeyError> {
         hmac_secret::decode(Algorithm::Hs256, text).map(Self)
     }
 
-    /// Base64url without padding.
+    /// Encodes the secret in base64url without padding.
     pub fn to_text(&self) -> Zeroizing<String> {
         encode(&self.0)
     }
@@ -62,8 +64,8 @@ struct DerivedKeys {
     vault: hmac::Key,
 }
 
-/// The server's keys for refresh tokens: the current key makes new tokens, the others still verify older tokens. Does
-/// not print; the cryptographic library cleanses keys when they are dropped.
+/// The server's keys for refresh tokens. The current key makes new tokens; the others still verify older tokens. The
+/// `Debug` output does not show the keys, and the cryptographic library erases them when they are dropped.
 pub struct RefreshKeys {
     current: u8,
     keys: Vec<DerivedKeys>,
@@ -72,7 +74,7 @@ pub struct RefreshKeys {
 crate::debug_with!(RefreshKeys, |it| { current: it.current, ids: it.keys.iter().map(|key| key.id).collect::<Vec<_>>() });
 
 impl RefreshKeys {
-    /// The keys of these secrets; `current` is the id for new tokens.
+    /// Derives the keys of these secrets. `current` is the id of the secret that makes new tokens.
     ///
     /// # Errors
     /// An id is repeated, or there is no secret for `current`.
@@ -118,13 +120,13 @@ impl RefreshKeys {
         self.keys.iter().map(|k| k.id)
     }
 
-    /// Is there a key with this id?
+    /// Returns whether there is a key with this id.
     pub fn contains(&self, id: u8) -> bool {
         self.key(id).is_some()
     }
 
-    /// A print that distinguishes this secret from other secrets with the same id, without revealing it. Every gate
-    /// that has the secret computes the same print.
+    /// A digest that distinguishes this secret from other secrets with the same id, without revealing it. Every gate
+    /// that has the secret computes the same digest.
     pub fn print(&self, id: u8) -> Option<String> {
         Some(URL_SAFE_NO_PAD.encode(truncated(&hmac::sign(&self.key(id)?.shared, PRINT))))
     }
@@ -133,34 +135,34 @@ impl RefreshKeys {
         self.keys.iter().find(|k| k.id == id)
     }
 
-    /// Tag A over `message`.
+    /// Computes tag A of a refresh token over `message`.
     pub(in crate::token) fn tag(&self, id: u8, message: &[u8]) -> Option<[u8; 16]> {
         Some(truncated(&hmac::sign(&self.key(id)?.tag, message)))
     }
 
-    /// The tag of a session's record, over these parts in sequence.
+    /// Computes the tag that seals a session's record, over these parts in sequence.
     pub(in crate::token) fn seal(&self, id: u8, parts: &[&[u8]]) -> Option<[u8; 16]> {
         Some(truncated(&signed(&self.key(id)?.seal, parts)))
     }
 
-    /// The tag of a session cookie over `message`.
+    /// Computes the tag of a session cookie over `message`.
     pub(in crate::token) fn cookie_tag(&self, id: u8, message: &[u8]) -> Option<[u8; 16]> {
         Some(truncated(&hmac::sign(&self.key(id)?.cookie, message)))
     }
 
-    /// The digest of a session cookie over `message`, which the session's record keeps.
+    /// Computes the digest of a session cookie, which the session's record keeps, over `message`.
     pub(in crate::token) fn cookie_digest(&self, id: u8, message: &[u8]) -> Option<[u8; 32]> {
         hmac::sign(&self.key(id)?.digest, message).as_ref().try_into().ok()
     }
 
-    /// The tag of a device cookie or of a challenge, over these parts in sequence. Each part has a fixed length, so no
-    /// length is hashed.
+    /// Computes the tag of a device cookie or of a challenge, over these parts in sequence. Each part has a fixed
+    /// length, so the lengths need not be hashed.
     pub(in crate::token) fn device_tag(&self, id: u8, parts: &[&[u8]]) -> Option<[u8; 16]> {
         Some(truncated(&signed(&self.key(id)?.device, parts)))
     }
 
-    /// The HMAC of an API key, or the tag of its record, over these parts. The first part says which of the two is
-    /// made.
+    /// Computes the HMAC of an API key, or the tag of its record, over these parts. The first part tells which of the
+    /// two is made.
     // Requirement K2.
     pub fn api_key_tag(&self, id: u8, parts: &[&[u8]]) -> Option<[u8; 32]> {
         #[cfg(test)]
@@ -173,12 +175,12 @@ impl RefreshKeys {
         message.sign().as_ref().try_into().ok()
     }
 
-    /// The key that seals the cookies of logins under way.
+    /// The key that seals the cookies of logins in progress.
     pub(in crate::token) fn login_key(&self, id: u8) -> Option<&LessSafeKey> {
         Some(&self.key(id)?.login)
     }
 
-    /// A secret of the vault of a session, for these parts in sequence.
+    /// Derives a secret for a session's vault from these parts in sequence.
     pub(in crate::token) fn vault_tag(&self, id: u8, parts: &[&[u8]]) -> Option<hmac::Tag> {
         Some(signed(&self.key(id)?.vault, parts))
     }
@@ -188,32 +190,33 @@ impl RefreshKeys {
         current.into_iter().chain(others)
     }
 
-    /// The tag of a DPoP nonce under each key, the current key's first.
+    /// The tag of a DPoP nonce under each key. The current key's tag is the first.
     pub(crate) fn nonce_tags(&self, message: &[u8]) -> Vec<[u8; 16]> {
         self.current_first().map(|key| truncated(&hmac::sign(&key.nonce, message))).collect()
     }
 
-    /// A secret of the relay for `message` under each key, the current key's first.
+    /// A secret of the relay for `message` under each key. The current key's secret is the first.
     pub fn relay_secrets(&self, message: &[u8]) -> Vec<hmac::Tag> {
         self.current_first().map(|key| hmac::sign(&key.relay, message)).collect()
     }
 
-    /// The hash that the audit trail contains instead of the name of a refused login, because people type passwords
-    /// there. 16 hexadecimal digits, the same for the same name as long as the oldest refresh secret stays.
+    /// The hash that the audit log contains instead of the user name of a refused login, because people sometimes type
+    /// a password into that field. It has 16 hexadecimal digits, and stays the same for the same name until the oldest
+    /// refresh secret is removed.
     pub fn name_hash(&self, name: &str) -> Option<String> {
         let hash = self.shared_name(format!("audit name {name}").as_bytes())?;
         Some(hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
     }
 
-    /// A keyed name for an entry in a shared store, which reveals nothing to the store. All gates of a keyring agree on
-    /// it, even while they adopt a new secret one after the other, because the oldest secret makes the name.
+    /// A keyed name for an entry in a shared store, which reveals nothing to the store. The oldest secret makes the
+    /// name, so all gates of a keyring use the same name, even while they adopt a new secret one after the other.
     pub(crate) fn shared_name(&self, message: &[u8]) -> Option<[u8; 16]> {
         let oldest = self.keys.iter().min_by_key(|key| key.id)?;
         Some(truncated(&hmac::sign(&oldest.shared, message)))
     }
 
-    /// As [`shared_name`](Self::shared_name), by each secret, the oldest first: an entry that has all of these names
-    /// outlives the retirement of a secret.
+    /// Like [`shared_name`](Self::shared_name), but one name for each secret, the oldest first. An entry that is stored
+    /// under all of these names can still be found after a secret was retired.
     pub(crate) fn shared_names(&self, message: &[u8]) -> Vec<[u8; 16]> {
         let mut keys: Vec<_> = self.keys.iter().collect();
         keys.sort_unstable_by_key(|key| key.id);
@@ -235,7 +238,7 @@ impl RefreshKeys {
     }
 }
 
-/// The HMAC of these parts in sequence.
+/// Computes the HMAC over these parts in sequence.
 fn signed(key: &hmac::Key, parts: &[&[u8]]) -> hmac::Tag {
     let mut message = hmac::Context::with_key(key);
     parts.iter().for_each(|part| message.update(part));
@@ -247,7 +250,8 @@ pub(in crate::token) fn truncated(tag: &hmac::Tag) -> [u8; 16] {
     tag.as_ref().first_chunk().copied().unwrap_or_default()
 }
 
-/// The HMACs of API keys and of their records that this thread made: a test compares the work of two requests.
+/// Records the HMACs of API keys and of their records that this thread made, so that a test can compare the work of two
+/// requests.
 #[cfg(test)]
 pub(crate) mod tags {
     use std::cell::RefCell;
@@ -259,7 +263,7 @@ pub(crate) mod tags {
         MADE.with_borrow_mut(|made| made.push(label.unwrap_or_default()));
     }
 
-    /// What each was for, since the last call.
+    /// The purposes of the HMACs that were made since the last call.
     pub(crate) fn taken() -> Vec<String> {
         MADE.take()
     }

@@ -1,9 +1,9 @@
-//! Signatures by aws-lc-rs, with keys that are parsed once.
+//! Signatures by aws-lc-rs, with keys that are parsed only once.
 //!
-//! The signers and verifiers of `jsonwebtoken` cannot be kept with a key: they are not `Send`, and those for RSA and for
-//! public keys parse the key again for each signature: a new RS256 token then costs 22.2 us instead of 16.6 (`cargo bench
-//! --bench layer`). Both use aws-lc-rs. The library's own provider is installed for key formats and thumbprints, unless
-//! the application has installed a provider.
+//! The signers and verifiers of `jsonwebtoken` cannot be stored with a key, because they are not `Send`, and those for
+//! RSA and for public keys parse the key again for each signature. A new RS256 token would then cost 22.2 us instead of
+//! 16.6 (`cargo bench --bench layer`). Both implementations use aws-lc-rs. The library's own provider is installed for
+//! key formats and thumbprints, unless the application has already installed a provider.
 
 use std::sync::Arc;
 
@@ -31,18 +31,18 @@ impl KeyVerifier {
     }
 }
 
-/// Signs with one key in one algorithm.
+/// Signs with one key and one algorithm.
 pub(super) enum KeySigner {
     Edwards(Ed25519KeyPair),
     /// An ECDSA key pair, whose signatures have a fixed length (RFC 7518 §3.4).
     Ecdsa(EcdsaKeyPair),
-    /// A pair with its padding.
+    /// An RSA key pair with its padding scheme.
     Rsa(RsaKeyPair, &'static dyn RsaEncoding),
     Secret(Arc<hmac::Key>),
 }
 
 impl KeySigner {
-    /// `None` if the cryptographic library fails.
+    /// Returns the signature; `None` if the cryptographic library fails.
     pub(super) fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
         match self {
             Self::Edwards(pair) => pair.try_sign(message).ok().map(|signature| signature.as_ref().to_vec()),
@@ -58,7 +58,7 @@ impl KeySigner {
     }
 }
 
-/// A public RSA key from its modulus and exponent. `None` unless the key has 2048 to 8192 bits.
+/// Makes a public RSA key from its modulus and exponent. Returns `None` unless the key has 2048 to 8192 bits.
 pub(super) fn rsa_verifier(algorithm: Algorithm, n: &[u8], e: &[u8]) -> Option<KeyVerifier> {
     let parameters: &'static RsaParameters = match algorithm {
         Algorithm::Rs256 => &signature::RSA_PKCS1_2048_8192_SHA256,
@@ -73,7 +73,8 @@ pub(super) fn rsa_verifier(algorithm: Algorithm, n: &[u8], e: &[u8]) -> Option<K
     Some(KeyVerifier::Public(Arc::new(key)))
 }
 
-/// A public key of ECDSA, as an uncompressed point, or of Ed25519. `None` if it is not a point of the curve.
+/// Makes a public key for ECDSA (from an uncompressed point) or Ed25519. Returns `None` if the input is not a point on
+/// the curve.
 pub(super) fn point_verifier(algorithm: Algorithm, point: &[u8]) -> Option<KeyVerifier> {
     let key = match algorithm {
         Algorithm::Es256 => ParsedPublicKey::new(&signature::ECDSA_P256_SHA256_FIXED, point),
@@ -84,7 +85,7 @@ pub(super) fn point_verifier(algorithm: Algorithm, point: &[u8]) -> Option<KeyVe
     Some(KeyVerifier::Public(Arc::new(key.ok()?)))
 }
 
-/// An HMAC secret. `None` for another algorithm.
+/// Makes an HMAC key pair from a secret. Returns `None` for any other algorithm.
 pub(super) fn secret(algorithm: Algorithm, secret: &[u8]) -> Option<(KeySigner, KeyVerifier)> {
     let hash = match algorithm {
         Algorithm::Hs256 => hmac::HMAC_SHA256,

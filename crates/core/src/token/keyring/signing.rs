@@ -1,4 +1,4 @@
-//! A key that signs. The key is parsed once, not for each signature.
+//! A key that signs. The key is parsed once, rather than for each signature.
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rand::SystemRandom;
@@ -19,18 +19,19 @@ use super::signature::KeySigner;
 use super::{Algorithm, KeyError, VerifyingKey, encode, hmac_secret};
 use crate::random::random;
 
-/// The text of a key file: PKCS #8 in PEM, or for HMAC the secret in base64url. Does not print; zeroised when dropped.
+/// The content of a key file: PKCS #8 in PEM, or the secret in base64url for HMAC. Its `Debug` output does not show it,
+/// and it is zeroised when dropped.
 pub struct KeyMaterial(Zeroizing<Vec<u8>>);
 
 crate::debug_with!(KeyMaterial);
 
 impl KeyMaterial {
-    /// The text of a key file.
+    /// Wraps the content of a key file.
     pub fn new(text: Vec<u8>) -> Self {
         Self(Zeroizing::new(text))
     }
 
-    /// A new key from the system's random source. RSA keys get 2048 bits.
+    /// Generates a new key with the system's random source. RSA keys have 2048 bits.
     ///
     /// # Errors
     /// The random source or the generator fails.
@@ -60,14 +61,14 @@ impl KeyMaterial {
         Ok(Self::new(text))
     }
 
-    /// The text, for a private file.
+    /// The content, to be written to a private file.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
 }
 
-/// A private key or secret of our own, bound to one algorithm. Does not print; the cryptographic library cleanses keys
-/// when they are dropped.
+/// A private key or secret of the gate, bound to one algorithm. Its `Debug` output does not show the key, and the
+/// cryptographic library erases keys when they are dropped.
 pub struct SigningKey {
     signer: KeySigner,
     verifying: VerifyingKey,
@@ -81,7 +82,7 @@ pub struct SigningKey {
 crate::debug_with!(SigningKey { kid, algorithm() });
 
 impl SigningKey {
-    /// A new key, named as in [`SigningKey::from_material`].
+    /// Generates a new key. Its name is chosen as in [`SigningKey::from_material`].
     ///
     /// # Errors
     /// The random source or the generator fails.
@@ -89,11 +90,11 @@ impl SigningKey {
         Self::from_material(algorithm, &KeyMaterial::generate(algorithm)?)
     }
 
-    /// The key in the text of a key file. Its `kid` is its JWK thumbprint (RFC 7638); a secret gets a random `kid`,
-    /// which must not reveal the secret.
+    /// Parses the key in the content of a key file. Its `kid` is its JWK thumbprint (RFC 7638). A secret gets a random
+    /// `kid`, because a thumbprint would reveal information about the secret.
     ///
     /// # Errors
-    /// The text is not a key, or the key does not fit `algorithm`.
+    /// The content is not a key, or the key does not fit `algorithm`.
     pub fn from_material(algorithm: Algorithm, material: &KeyMaterial) -> Result<Self, KeyError> {
         let (signer, verifying) = parse(algorithm, material)?;
         let kid = match verifying.thumbprint() {
@@ -103,10 +104,11 @@ impl SigningKey {
         Self::assemble(signer, verifying, &kid)
     }
 
-    /// Like [`SigningKey::from_material`], with the given name as `kid`.
+    /// Like [`SigningKey::from_material`], but uses the given name as `kid`.
     ///
     /// # Errors
-    /// As [`SigningKey::from_material`]; or the name is not a valid `kid`: 1 to 128 visible ASCII characters.
+    /// The errors of [`SigningKey::from_material`]; or the name is not a valid `kid`: 1 to 128 visible ASCII
+    /// characters.
     pub fn from_material_named(algorithm: Algorithm, material: &KeyMaterial, kid: &str) -> Result<Self, KeyError> {
         let (signer, verifying) = parse(algorithm, material)?;
         Self::assemble(signer, verifying, kid)
@@ -135,12 +137,12 @@ impl SigningKey {
         self.verifying.algorithm()
     }
 
-    /// The key that verifies this key's signatures.
+    /// The key that verifies the signatures of this key.
     pub fn verifying_key(&self) -> &VerifyingKey {
         &self.verifying
     }
 
-    /// Signs. `None` if the cryptographic library fails.
+    /// Signs a message. Returns `None` if the cryptographic library fails.
     pub(crate) fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
         self.signer.sign(message)
     }
@@ -185,7 +187,7 @@ fn other_kind(algorithm: Algorithm) -> KeyError {
     KeyError::Unusable { algorithm, why: "the file contains a key of another kind" }
 }
 
-/// The PKCS #8 document in a PEM file.
+/// Extracts the PKCS #8 document from a PEM file.
 fn pkcs8(algorithm: Algorithm, material: &KeyMaterial) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     let refuse = |why| KeyError::Unusable { algorithm, why };
     let parts = pem::parse_many(material.expose()).map_err(|_| refuse("not a PEM file"))?;

@@ -1,23 +1,24 @@
-//! The changes between the old and the new set of keys.
+//! The differences between the old and the new set of keys.
 
 use std::collections::BTreeSet;
 
 use crate::token::keyring::KeyPrint;
 use crate::token::verify::IssuerKeys;
 
-/// The difference between two sets of keys. A key is named by its `kid`, escaped for a log; empty if it has none.
+/// The differences between two sets of keys. Each key is identified by its `kid`, escaped for a log, or by an empty
+/// string if it has no `kid`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyChange {
     /// The new keys.
     pub added: Vec<String>,
     /// The removed keys.
     pub left: Vec<String>,
-    /// The names that now identify a different key.
+    /// The key ids (`kid`) that now identify a different key.
     pub reused: Vec<String>,
 }
 
 impl KeyChange {
-    /// Is there no difference?
+    /// Returns whether there is no difference.
     pub fn is_empty(&self) -> bool {
         self.added.is_empty() && self.left.is_empty() && self.reused.is_empty()
     }
@@ -41,7 +42,7 @@ impl KeyChange {
     }
 }
 
-/// A `kid`, escaped for a log because it comes from outside.
+/// Returns a `kid`, escaped for a log because it comes from outside.
 pub(super) fn shown(kid: Option<&str>) -> String {
     kid.unwrap_or_default().chars().take(64).flat_map(char::escape_default).collect()
 }

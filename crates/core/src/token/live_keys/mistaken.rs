@@ -1,4 +1,4 @@
-//! Tokens that do not fit the key of their name.
+//! Tokens whose signature does not match the key that their `kid` names.
 
 use std::time::Duration;
 
@@ -7,11 +7,12 @@ use crate::clock::Timestamp;
 use crate::denial::Denial;
 
 impl LiveKeys {
-    /// The refusal of a token that does not fit the key of its name, and whether a fetch that is asked for or under way
-    /// may decide: the issuer may have put another key under that name. `None` if the token is no newer than the
-    /// issuer's last answer, if the keys are not fetched, and if a fetch has just not helped a token without `iat`.
-    /// With `has_effects`, asks for an attempt to fetch keys, if one is due.
-    // The cooldown bounds the fetches. The limits bound the tokens: see `TokenRefusal`.
+    /// Returns the denial for a token whose signature does not match the key that its `kid` names. The issuer may have
+    /// published another key under that `kid`, so the second value tells whether a requested or running fetch may
+    /// decide about the token. Returns `None` if the token is not newer than the issuer's last response, if the keys
+    /// are not fetched, or if a fetch has just not helped a token without `iat`. With `has_effects`, this asks for a
+    /// fetch if the cooldown permits one.
+    // The cooldown limits the number of fetches. The rate limits restrict the number of tokens: see `TokenRefusal`.
     pub(in crate::token) fn mistaken(
         &self,
         now: Timestamp,

@@ -1,4 +1,4 @@
-//! A key ring that is made at a first start.
+//! A key ring that is created at a first start.
 
 use std::path::{Path, PathBuf};
 
@@ -7,11 +7,11 @@ use super::{
 };
 use crate::token::keyring::{Algorithm, KeyError, KeyMaterial, KeyState, Keyring, RefreshSecret, SigningKey, new_id};
 
-/// The index of a new key ring that is not in force yet.
+/// The name of the index of a new key ring that is not yet in use.
 pub(super) const PENDING: &str = ".keyring.toml.new";
 
-/// A key ring whose keys are in its folder, but not in force yet. The next start takes it up again if this start is cut
-/// short: a shared store may belong to it already.
+/// A key ring whose keys are in its folder but not yet in use. If this start is interrupted, the next start continues
+/// with the same keys, because a shared store may already belong to them.
 pub struct NewKeyring {
     folder: FolderWriteLock,
     dir: PathBuf,
@@ -29,7 +29,7 @@ impl NewKeyring {
                 let keyring = index.keyring(dir)?;
                 return Ok(Self { folder, dir: dir.to_owned(), index, keyring });
             }
-            // No store knows a key ring before all its keys are written.
+            // No store can know a key ring before all its keys are written.
             remove(dir, &index);
         }
         let material = KeyMaterial::generate(algorithm)?;
@@ -45,12 +45,12 @@ impl NewKeyring {
         Ok(Self { folder, dir: dir.to_owned(), index, keyring })
     }
 
-    /// The keys.
+    /// The new key ring.
     pub fn keyring(&self) -> &Keyring {
         &self.keyring
     }
 
-    /// Puts the key ring in force. This needs no room on the disk.
+    /// Puts the key ring into use. This needs no additional disk space.
     ///
     /// # Errors
     /// The folder cannot be written.
@@ -59,25 +59,26 @@ impl NewKeyring {
         self.index.keyring(&self.dir)
     }
 
-    /// Removes the key ring, which no store knows.
+    /// Removes the key ring. The caller must be sure that no store knows it.
     pub fn remove(self) {
         remove(&self.dir, &self.index);
     }
 }
 
-/// The index of a key ring that an earlier start did not put in force.
+/// The index of a key ring that an earlier start prepared but did not put into use.
 fn pending(dir: &Path) -> Result<Option<Index>, KeyError> {
     if is_missing(&dir.join(PENDING)) { Ok(None) } else { Index::read_as(PENDING, dir).map(Some) }
 }
 
-/// Removes the files of a key ring that is not in force. If this fails, the next start tries again, or reports them.
+/// Removes the files of a key ring that is not in use. If this fails, the next start tries again or reports the files.
 fn remove(dir: &Path, index: &Index) {
     for file in index.files().chain([PENDING]) {
         let _ = std::fs::remove_file(dir.join(file));
     }
 }
 
-/// Keys without a `keyring.toml` are an error, not a first start, unless a first start that was cut short wrote them.
+/// Returns an error if there are keys without a `keyring.toml`, because this is not a first start. Keys that an
+/// interrupted first start has written are no error.
 pub(super) fn refuse_leftovers(dir: &Path) -> Result<(), KeyError> {
     let index = dir.join(INDEX);
     if std::fs::symlink_metadata(&index).is_ok() {

@@ -1,4 +1,4 @@
-//! Changes of a key ring: adding a refresh secret, and removing keys that are no longer used.
+//! Changes to a key ring: adding a refresh secret, and removing keys that are no longer used.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -6,10 +6,10 @@ use std::time::SystemTime;
 use super::{FolderWriteLock, INDEX, Index, RefreshEntry, RefreshState, beside, file_error, io};
 use crate::token::keyring::{KeyError, KeyState, Keyring, RefreshSecret};
 
-/// The prefix of a refresh secret's name and of its file's name.
+/// The prefix of the names of refresh secrets and of their files.
 const REFRESH: &str = "refresh-";
 
-/// Functions that only our own crates call: docs.rs does not show them.
+/// Functions that are called only by our own crates; docs.rs does not show them.
 #[doc(hidden)]
 impl Keyring {
     /// The id of the refresh secret with this name, such as `refresh-2`; `None` for the name of any other key.
@@ -17,17 +17,17 @@ impl Keyring {
         name.strip_prefix(REFRESH)?.parse().ok()
     }
 
-    /// Adds a new refresh secret, which only verifies, and returns its id.
+    /// Generates and adds a refresh secret that only verifies, and returns its id.
     ///
     /// # Errors
-    /// As [`Keyring::load`]; or there are too many secrets; or the folder cannot be written.
+    /// The errors of [`Keyring::load`]; or there are too many secrets; or the folder cannot be written.
     pub fn add_refresh(dir: &Path) -> Result<u8, KeyError> {
         let folder = FolderWriteLock::begin(dir)?;
         let mut index = Index::read(dir)?;
-        // The new id is the highest so far plus one: the secret with the lowest id makes the names in a shared store
-        // and must stay the lowest.
+        // The new id is one more than the highest id so far. The secret with the lowest id makes the names in a shared
+        // store, so it must keep the lowest id.
         let last = index.refresh.iter().map(|secret| secret.id).max().unwrap_or_default();
-        let full = || KeyError::BadSet("all 255 ids of refresh secrets are used".to_owned());
+        let full = || KeyError::BadSet("all 255 ids for refresh secrets are in use".to_owned());
         let id = last.checked_add(1).ok_or_else(full)?;
         let file = format!("{REFRESH}{id}.secret");
         folder.replace(&dir.join(&file), RefreshSecret::generate()?.to_text().as_bytes())?;
@@ -37,10 +37,10 @@ impl Keyring {
         Ok(id)
     }
 
-    /// Makes new refresh tokens with this secret.
+    /// Uses this secret to make new refresh tokens from now on.
     ///
     /// # Errors
-    /// As [`Keyring::load`]; there is no such secret; the folder cannot be written.
+    /// The errors of [`Keyring::load`]; or there is no such secret; or the folder cannot be written.
     pub fn make_current(dir: &Path, id: u8) -> Result<(), KeyError> {
         let folder = FolderWriteLock::begin(dir)?;
         let mut index = Index::read(dir)?;
@@ -53,11 +53,11 @@ impl Keyring {
         index.write(&folder, dir)
     }
 
-    /// Removes the key with this name, and its file.
+    /// Removes the key with this name, and deletes its file.
     ///
     /// # Errors
-    /// As [`Keyring::load`]; there is no such key; the key signs, or makes refresh tokens; the folder cannot be
-    /// written.
+    /// The errors of [`Keyring::load`]; or there is no such key; or the key signs or makes refresh tokens; or the
+    /// folder cannot be written.
     pub fn retire(dir: &Path, name: &str) -> Result<(), KeyError> {
         let folder = FolderWriteLock::begin(dir)?;
         let mut index = Index::read(dir)?;
@@ -80,12 +80,12 @@ impl Keyring {
         };
         let path = beside(dir, &file)?;
         index.keyring(dir)?;
-        // The index is written before the file is removed: it must not name a missing file.
+        // The index is written before the file is removed, because the index must not name a missing file.
         index.write(&folder, dir)?;
         std::fs::remove_file(&path).map_err(|error| {
             file_error(
                 &path,
-                format!("is no longer a key, but its file cannot be removed ({error}): remove it by hand"),
+                format!("is no longer used as a key, but the file cannot be removed ({error}): remove it by hand"),
             )
         })
     }
