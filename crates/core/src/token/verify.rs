@@ -1,10 +1,10 @@
 //! Verification of access tokens.
 //!
-//! Size, shape and header come first, because they cost nothing; then issuer and key; then `exp`, `nbf` and `iat`,
-//! which can only refuse and so may save a signature check; then the signature; and last the other claims. Issuer and
-//! `kid` select a key; the key determines the algorithm. A library checks the signature. This module makes all other
-//! checks, because that library is too lenient for a gateway about duplicate members, `crit`, `typ`, and claims of the
-//! wrong type.
+//! The checks run in this order. Size, shape and header come first, because checking them is cheap, followed by issuer
+//! and key. Next are `exp`, `nbf` and `iat`, because they can refuse the token and so save a signature check. Then
+//! comes the signature, and the other claims are last. Issuer and `kid` select a key, and the key determines the
+//! algorithm. A library checks the signature. All other checks are in this module, because that library is too lenient
+//! for a gateway about duplicate members, `crit`, `typ`, and claims of the wrong type.
 //!
 //! ```
 //! use rotogate::token::{IssuerKeys, IssuerRules};
@@ -81,17 +81,17 @@ pub(crate) use signature_times::SignatureTimes;
 pub use sources::{SubjectSources, UserSource, bare_source, prefix_problem};
 pub use user_name::{UserName, UserNameForm};
 
-/// Why a token is refused, and how far its verification got: the limits count costly steps.
+/// The reason why a token is refused, and how far its verification got. The rate limits count the costly steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TokenRefusal {
     /// The token was refused before its signature was checked.
     Unchecked(Denial),
-    /// The signature of the token is bad by this many keys. The denial is [`Denial::BadSignature`], or says that newer
-    /// keys may decide.
+    /// This many keys did not verify the signature of the token. The denial is [`Denial::BadSignature`], or states that
+    /// newer keys may still verify it.
     Forged(Denial, usize),
-    /// As [`Self::Forged`], while keys are being fetched, which may decide.
+    /// Like [`Self::Forged`], but keys that may verify the signature are being fetched.
     Undecided(Denial, usize),
-    /// The signature is good, but another rule refuses the token.
+    /// The signature is valid, but another rule refuses the token.
     Authentic(Denial),
 }
 
@@ -110,13 +110,13 @@ impl From<Denial> for TokenRefusal {
     }
 }
 
-/// A token to verify, with the parts that the caller has prepared already.
+/// A token to verify, with the parts that the caller has already prepared.
 #[derive(Clone, Copy)]
 pub(crate) struct TokenToVerify<'a> {
     pub(crate) text: &'a str,
-    /// The text as a shared allocation, if a cache has made one. Without it, a good token's text is copied.
+    /// The text as a shared allocation, if a cache has made one. Otherwise the text of an accepted token is copied.
     pub(crate) kept: Option<&'a Arc<str>>,
-    /// The token's claims, if the caller has read them.
+    /// The token's claims, if the caller has already read them.
     pub(crate) claims: Option<&'a Members<'a>>,
 }
 
@@ -126,26 +126,26 @@ impl<'a> From<&'a str> for TokenToVerify<'a> {
     }
 }
 
-/// Verifies access tokens. Immutable: a change of keys or rules replaces it.
+/// Verifies access tokens. A verifier is immutable. If keys or rules change, another verifier replaces it.
 #[derive(Debug)]
 pub struct Verifier {
     issuers: Vec<IssuerRules>,
-    /// The index of each issuer.
+    /// The index of each issuer, by its URL.
     by_issuer: HashMap<Arc<str>, usize, foldhash::quality::RandomState>,
-    /// Whether another issuer's token with a wrong type has been reported.
+    /// Whether the refusal of a token because of its type has been reported.
     told: AtomicBool,
-    /// For each issuer, the kinds of mapped claims for which a refusal has been reported: one bit each.
+    /// For each issuer, the kinds of mapped claims for which a refusal has been reported, with one bit for each kind.
     told_claims: Box<[AtomicU8]>,
-    /// For each issuer, the identity of its rules and keys.
+    /// For each issuer, the identities of its rules and keys.
     ids: Box<[RulesId]>,
     /// For each issuer, the data that all its tokens share.
     of_tokens: Box<[Arc<TokenIssuer>]>,
-    /// Whose users the subjects of our own tokens are.
+    /// The issuers to whose users the subjects of the gate's own tokens belong.
     sources: Arc<SubjectSources>,
     signature_times: Arc<SignatureTimes>,
 }
 
-/// The identity of an issuer's rules, and of its keys. Rules that replace equal ones keep the identity.
+/// The identities of an issuer's rules and of its keys. Rules that replace equal rules keep the identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct RulesId {
     rules: u32,
@@ -163,17 +163,17 @@ impl RulesId {
         NEXT.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Do both have the same rules? The keys may differ.
+    /// Returns whether both have the same rules. The keys may differ.
     pub(crate) fn has_rules_of(self, other: Self) -> bool {
         self.rules == other.rules
     }
 }
 
 impl Verifier {
-    /// A verifier for the tokens of exactly these issuers.
+    /// Makes a verifier for the tokens of exactly these issuers.
     ///
     /// # Errors
-    /// One issuer occurs twice, more than one is ours, or a rule is out of its bounds.
+    /// One issuer occurs twice, more than one is the gate's own, or a rule is out of bounds.
     pub fn new(issuers: Vec<IssuerRules>) -> Result<Self, RulesError> {
         rules::check(&issuers)?;
         super::keyring::install_provider();
@@ -186,7 +186,7 @@ impl Verifier {
         Ok(Self { issuers, by_issuer, told, told_claims, ids, of_tokens, sources, signature_times })
     }
 
-    /// A verifier with the same rules, to replace this one by [`following`](Self::following).
+    /// Makes a verifier with the same rules, to replace this one by [`following`](Self::following).
     pub(crate) fn duplicate(&self) -> Self {
         let told_claims = self.told_claims.iter().map(|_| AtomicU8::new(0)).collect();
         Self {
@@ -206,7 +206,8 @@ impl Verifier {
         &self.signature_times
     }
 
-    /// This verifier as the replacement of `old`: an issuer whose rules and keys are the same keeps its identity.
+    /// Returns this verifier as the replacement of `old`. An issuer whose rules and keys are the same keeps its
+    /// identity.
     pub(crate) fn following(mut self, old: &Self) -> Self {
         self.told = AtomicBool::new(old.told.load(Ordering::Relaxed));
         self.signature_times = Arc::clone(&old.signature_times);
@@ -231,12 +232,12 @@ impl Verifier {
         self
     }
 
-    /// The identity of an issuer's rules and keys.
+    /// The identities of an issuer's rules and keys.
     pub(crate) fn id_of(&self, issuer: &str) -> Option<RulesId> {
         self.ids.get(*self.by_issuer.get(issuer)?).copied()
     }
 
-    /// The identities of all issuers.
+    /// The identities of the rules and keys of all issuers.
     pub(crate) fn ids(&self) -> &[RulesId] {
         &self.ids
     }
@@ -252,7 +253,7 @@ impl Verifier {
         self.issuers.get(place).zip(self.of_tokens.get(place))
     }
 
-    /// Checks all rules that do not depend on the request. The caller must judge audience, scopes and revocation.
+    /// Checks all rules that do not depend on the request. The caller must check audience, scopes and revocation.
     ///
     /// # Errors
     /// The denial of the rule that refuses the token. It contains no part of the token.
@@ -260,11 +261,11 @@ impl Verifier {
         self.verify_expired(token, engine_now, wall_now, Duration::ZERO).map_err(TokenRefusal::into_denial)
     }
 
-    /// [`Self::verify`] for a token that expired at most `for_at_most` ago, besides another issuer's leeway: for
-    /// protocols that exchange an expired access token together with its refresh token.
+    /// Like [`Self::verify`], but accepts a token that expired at most `for_at_most` ago, in addition to another
+    /// issuer's leeway. This is for protocols that exchange an expired access token together with its refresh token.
     ///
     /// # Errors
-    /// As [`Self::verify`]. The error also tells whether the signature was checked.
+    /// The errors of [`Self::verify`], with the information whether the signature was checked.
     pub(crate) fn verify_expired(
         &self,
         token: &str,
@@ -275,8 +276,8 @@ impl Verifier {
         self.verify_observed(token, engine_now, wall_now, for_at_most, &mut ())
     }
 
-    /// [`Self::verify_expired`] with an observer. An observer that continues after a refusal gets the claims of the
-    /// refused token, if they can be read.
+    /// Like [`Self::verify_expired`], with an observer. An observer that continues after a refusal gets the claims of
+    /// the refused token, if they can be read.
     pub(crate) fn verify_observed<'t, O: Observer>(
         &self,
         token: impl Into<TokenToVerify<'t>>,
@@ -317,7 +318,7 @@ impl Verifier {
         match found {
             Ok(_) => observer.judged(Rule::Key, Ok(()))?,
             Err(no_key) => {
-                // Check the times first: the gate asks no issuer about an expired token.
+                // The times are checked before the key, because the gate does not ask an issuer about an expired token.
                 observer.judged(Rule::Claims, in_time())?;
                 observer.judged(Rule::Key, Err(keys.refusal(no_key, header.kid.as_deref(), newer)))?;
             }
@@ -354,7 +355,7 @@ impl Verifier {
         judged.and_then(|token| self.with_source(token)).map_err(TokenRefusal::Authentic)
     }
 
-    /// Records the session that a genuine token names, or the claim that refuses it.
+    /// Records the session that an authentic token names, or the claim for which the token is refused.
     fn note(&self, rules: &IssuerRules, judged: Result<AccessToken, RefusedClaim<'_>>) -> Result<AccessToken, Denial> {
         match judged {
             Ok(token) => {
@@ -372,8 +373,8 @@ impl Verifier {
         }
     }
 
-    /// Refuses a token with a wrong type. The first genuine token with a wrong type is reported, because the configured
-    /// rules may be wrong instead of the token.
+    /// Refuses a token with a wrong type. The first authentic token with a wrong type is reported, because the mistake
+    /// may be in the configured rules rather than in the token.
     fn wrong_type<O: Observer>(
         &self,
         rules: &IssuerRules,
@@ -399,24 +400,24 @@ impl Verifier {
         TokenRefusal::Authentic(Denial::WrongType)
     }
 
-    /// Refuses a text that no issuer's token can be, by its length.
+    /// Refuses a string that is too long to be a token of any issuer.
     fn bounded(&self, token: &str) -> Result<(), Denial> {
         let is_own = token.len() <= MAX_OWN_TOKEN;
         if is_own || self.has_others() { Ok(()) } else { Err(shape::OWN_TOO_LONG) }
     }
 
-    /// The rules for the issuer that a token claims, unverified, so that a token can be refused before its signature
-    /// costs anything.
+    /// The rules for the issuer that a token claims, which is not verified. They allow a token to be refused before the
+    /// cost of a signature check.
     ///
     /// # Errors
-    /// The text is not a token, or its issuer is not configured.
+    /// The string is not a token, or its issuer is not configured.
     pub(crate) fn claimed(&self, token: &str) -> Result<&IssuerRules, Denial> {
         let payload = payload_of(token)?;
         let claims = Members::read(&payload).map_err(Denial::MalformedToken)?;
         self.claimed_in(&claims).map(|(rules, _)| rules)
     }
 
-    /// [`Self::claimed`] for claims that are read already. Also returns the data that the issuer's tokens share.
+    /// Like [`Self::claimed`], for claims that were already read. Also returns the data that the issuer's tokens share.
     pub(crate) fn claimed_in(&self, claims: &Members<'_>) -> Result<(&IssuerRules, &Arc<TokenIssuer>), Denial> {
         let issuer = claims.get("iss").and_then(Member::as_text).ok_or(Denial::BadClaim("iss must be a string"))?;
         self.found(issuer).ok_or(Denial::UnknownIssuer)
@@ -427,21 +428,21 @@ impl Verifier {
         &self.issuers
     }
 
-    /// Whether the verifier has issuers besides ours.
+    /// Returns whether the verifier has issuers other than the gate's own.
     pub(crate) fn has_others(&self) -> bool {
         self.issuers.iter().any(|rules| !rules.ours)
     }
 
-    /// Does the issuer still have this key, under any name?
+    /// Checks that the issuer still has this key, under any name.
     ///
     /// # Errors
-    /// The key is gone, or the issuer's keys are not known at this moment.
+    /// The issuer no longer has the key, or its keys are not known at this moment.
     pub(crate) fn holds(&self, issuer: &str, key: &KeyPrint, engine_now: Timestamp) -> Result<(), Denial> {
         self.rules(issuer).ok_or(Denial::UnknownIssuer)?.keys.holds(key, engine_now)
     }
 
-    /// The attempt to fetch keys that may decide about this token; `None` if no attempt is running, or too many
-    /// requests wait for it.
+    /// Returns the wait for the fetch of keys that may decide about this token. Returns `None` if no fetch is running,
+    /// or if too many requests are waiting for it.
     pub(crate) fn awaited(&self, token: &str) -> Option<KeysWait> {
         self.claimed(token).ok()?.keys.live()?.join()
     }
@@ -451,19 +452,20 @@ impl Verifier {
         self.issuers.iter().find(|rules| &*rules.name == name)
     }
 
-    /// Whether the verifier judges every token like `other`. Keys are compared by content, not only by name.
+    /// Returns whether both verifiers judge every token alike. Keys are compared by content, not only by name.
     pub(crate) fn equals(&self, other: &Self) -> bool {
         self.issuers.len() == other.issuers.len() && self.issuers.iter().zip(&other.issuers).all(|(a, b)| a.equals(b))
     }
 
-    /// The issuer that is ours, if there is one.
+    /// The gate's own issuer, if the verifier has one.
     pub fn own_issuer(&self) -> Option<&Arc<str>> {
         self.issuers.iter().find(|rules| rules.ours).map(|rules| &rules.issuer)
     }
 }
 
-/// Logs the mapped claim that refused a genuine token. The first refusal of each issuer and kind (a bit in `told`) is a
-/// warning, because the configured mapping may be wrong instead of the token.
+/// Logs the mapped claim for which an authentic token was refused. The first refusal for each issuer and kind of claim
+/// (a bit in `told`) is logged as a warning, because the mistake may be in the configured mapping rather than in the
+/// token.
 fn name_claim(rules: &IssuerRules, refused: RefusedClaim<'_>, told: Option<&AtomicU8>) -> Denial {
     let RefusedClaim { denial, claim } = refused;
     let Some((claim, kind)) = claim.filter(|_| !rules.ours) else { return denial };

@@ -1,9 +1,9 @@
-//! Assertions by which a client authenticates with a key of its own (RFC 7523 §2.2, with the rules of its revision):
-//! `private_key_jwt`.
+//! Assertions by which a client authenticates with its own key: `private_key_jwt` (RFC 7523 §2.2, with the rules of its
+//! revision).
 //!
-//! `aud` must be a single value, the issuer of this gate. The URL of the token endpoint is not accepted: a malicious
-//! authorization server that names another server's token endpoint as its own would get an assertion that the other
-//! server accepts (CVE-2025-27370).
+//! `aud` must be a single value, which is the issuer of this gate. The URL of the token endpoint is not accepted.
+//! Otherwise a malicious authorization server could state another server's token endpoint as its own, and would get an
+//! assertion that the other server accepts (CVE-2025-27370).
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::strict_json::{Member, Members};
 
-/// `client_assertion_type`.
+/// The required value of `client_assertion_type`.
 pub const CLIENT_ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-/// The specific `typ` of a client assertion. An assertion may also have a generic type or no type.
+/// The specific `typ` of a client assertion. A generic `typ` or no `typ` is also accepted.
 const TYP: &str = "client-authentication+jwt";
-/// The longest time until an assertion expires.
+/// The maximum time from now until an assertion expires.
 const MAX_LIFETIME: Duration = Duration::from_secs(3600);
 
 /// An assertion to verify.
@@ -28,22 +28,22 @@ pub struct SentClientAssertion<'a> {
     pub client: &'a str,
     /// The keys of the client.
     pub keys: &'a Keys,
-    /// `aud` is one of these.
+    /// The accepted values of `aud`.
     pub audience: &'a [&'a str],
     /// The assertion.
     pub token: &'a str,
-    /// How much the client's clock may differ from ours.
+    /// The largest accepted difference between the client's clock and ours.
     pub leeway: Duration,
 }
 
-/// A good assertion, which is accepted only once.
+/// A valid assertion, which is accepted only once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsableOnce {
     /// The purpose of the assertion. Used assertions are remembered separately for each purpose.
     pub kind: &'static str,
     /// `iss`.
     pub issuer: Box<str>,
-    /// `jti`, or a name that is derived from the claims.
+    /// `jti`, or an id that is derived from the claims.
     pub id: Box<str>,
     /// From this time on, every gate refuses the assertion as expired.
     pub until: Timestamp,
@@ -94,7 +94,7 @@ impl SentClientAssertion<'_> {
     }
 }
 
-/// The audience, if it is one text, alone or in a list.
+/// The audience if there is exactly one, as a string or in an array.
 pub(super) fn sole_audience<'a>(claims: &'a Members<'_>) -> Option<&'a str> {
     match claims.get("aud")? {
         Member::Text(one) => Some(one),

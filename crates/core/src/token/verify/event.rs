@@ -1,5 +1,5 @@
-//! Signed notices of other issuers: logout tokens and security event tokens. Key and signature are judged as for an
-//! access token; the content is judged here, and no rule of access tokens applies.
+//! Signed notices of other issuers: logout tokens and security event tokens. Key and signature are checked as for an
+//! access token. The content is judged here, and the rules for access tokens do not apply to it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,17 +20,18 @@ mod security;
 
 pub use kind::{EventEffect, EventEffects, EventKind};
 
-/// The greatest age of a logout token. The issuer sends it at the logout.
+/// The maximum age of a logout token. The issuer sends it at the time of the logout.
 const MAX_AGE: Duration = Duration::from_secs(300);
-/// How long an entry is kept if the issuer's rules do not give the lifetime of its tokens.
+/// How long a revocation entry is kept if the issuer's rules do not state the maximum lifetime of its tokens.
 const MAX_LIFETIME: Duration = Duration::from_secs(86_400);
-/// A session that another issuer vouched for must be refreshed within this time, or it ends.
+/// A session that another issuer vouched for ends unless it is refreshed within this time.
 pub const VOUCHED_IDLE: Duration = Duration::from_secs(3 * 86_400);
-/// How much longer an entry is kept than its tokens can live, so that each gate of a store has received it.
+/// The additional time for which an entry is kept after its tokens have expired, so that each gate of a store has
+/// received it.
 const HEARD_WITHIN: Duration = Duration::from_secs(3600);
 const LOGOUT: &str = "http://schemas.openid.net/event/backchannel-logout";
 
-/// The protocol by which an issuer reports an end.
+/// The protocol by which an issuer reports that a session or a user's access has ended.
 ///
 /// ```
 /// use rotogate_core::token::verify::EventProtocol;
@@ -41,12 +42,12 @@ const LOGOUT: &str = "http://schemas.openid.net/event/backchannel-logout";
 pub enum EventProtocol {
     /// OpenID Connect back-channel logout 1.0.
     BackChannelLogout,
-    /// Security event tokens, pushed (RFC 8935).
+    /// Security event tokens that the issuer pushes (RFC 8935).
     SecurityEvents,
 }
 
 impl EventProtocol {
-    /// The protocol's word in log lines and metrics.
+    /// The name of the protocol in log lines and metrics.
     pub const fn word(self) -> &'static str {
         match self {
             Self::BackChannelLogout => "logout",
@@ -60,7 +61,7 @@ impl EventProtocol {
 pub struct SentNotice<'a> {
     /// The protocol that delivered the notice.
     pub protocol: EventProtocol,
-    /// The name of the issuer that must have signed it.
+    /// The name of the issuer that must have signed the notice.
     pub issuer: &'a str,
     /// The accepted audiences, of which `aud` must name one.
     pub audience: &'a [Box<str>],
@@ -77,29 +78,31 @@ pub struct Reported {
     pub effect: EventEffect,
     /// The target of the effect.
     pub ended: Ended,
-    /// `iat`: the time of the issuer's report.
+    /// `iat`: the time at which the issuer made the notice.
     pub told: Timestamp,
     /// `jti`.
     pub id: Box<str>,
 }
 
-/// The effect of a notice.
+/// What a notice ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// The tokens that this entry matches.
     Tokens {
-        /// For the revocation list.
+        /// The entry for the revocation list.
         entry: Revocation,
-        /// A second entry, for the subject, if the first is for a session: for the subject's tokens without a session,
-        /// because they may belong to it; or for all of the subject's tokens if no accepted token named the session.
+        /// A second entry for the subject, if the first entry is for a session. It covers the subject's tokens without
+        /// a session, because they may belong to the session. If no accepted token named the session, it covers all of
+        /// the subject's tokens.
         also: Option<Revocation>,
-        /// The user, if the notice concerns more than one token or one session that the gate knows of this user, and is no
-        /// usual logout of an issuer that names no sessions.
+        /// The user, if the notice concerns more than a single token or a session that the gate knows as this user's.
+        /// `None` for a usual logout from an issuer that names no sessions.
         user: Option<Box<str>>,
-        /// Whether a token or a session that this gate has accepted since its start named the user or the session. If
-        /// not, the entry holds all the same.
+        /// Whether the user or the session was named by a token or a session that this gate has accepted since its
+        /// start. If not, the entry still takes effect.
         is_seen: bool,
-        /// Whether some token is known to end. If not, the sender gets an error, but the entry holds all the same.
+        /// Whether the gate knows that some token ends. If not, the sender gets an error, but the entry still takes
+        /// effect.
         is_sure: bool,
     },
     /// The tokens of a user of this gate. Only the directory can resolve the user's name.
@@ -110,17 +113,17 @@ pub enum Ended {
         name: UserName,
         /// Whether the tokens end or must be refreshed.
         effect: EventEffect,
-        /// Up to this moment.
+        /// Tokens issued up to this moment are affected.
         at: Timestamp,
     },
-    /// The notice ends nothing, because it is an event of another kind.
+    /// Nothing ends, because the event is of another kind.
     Nothing,
     /// The event's subject has a form that the gate cannot relate to a user or a session.
     Unmatched,
 }
 
 impl Ended {
-    /// The user, by the subject or by the name, if the notice concerns more than one token or one known session.
+    /// The user, by subject or by name, if the notice concerns more than one token or one known session.
     pub fn user(&self) -> Option<&str> {
         match self {
             Self::Tokens { user, .. } => user.as_deref(),
@@ -130,12 +133,13 @@ impl Ended {
     }
 }
 
-/// How long after its `iat` a notice is undecided, instead of refused, while the issuer's published keys lack its key.
+/// While the issuer's published keys lack the key of a notice, the notice is undecided, rather than refused, until this
+/// long after its `iat`.
 const KEY_LAG: Duration = Duration::from_secs(300);
-/// The delay before the sender's next attempt.
+/// How long the sender should wait before its next attempt.
 const KEY_RETRY: Duration = Duration::from_secs(5);
 
-/// A notice whose signature is good.
+/// A notice with a valid signature.
 pub(super) struct Signed<'a> {
     pub(super) rules: &'a IssuerRules,
     pub(super) typ: Option<String>,
@@ -147,7 +151,7 @@ pub(super) fn malformed(what: &'static str) -> Denial {
 }
 
 impl Verifier {
-    /// Verifies a notice, and returns its report.
+    /// Verifies a notice, and returns what it reports.
     ///
     /// # Errors
     /// [`Denial::RefusedEvent`]; [`Denial::KeysUnavailable`].
@@ -159,7 +163,7 @@ impl Verifier {
         }
     }
 
-    /// Checks that the issuer of this name signed the notice.
+    /// Checks that the issuer with this name signed the notice.
     pub(super) fn notice(&self, issuer: &str, token: &str, now: Timestamp) -> Result<Signed<'_>, Denial> {
         let rules = self.named(issuer).ok_or(Denial::RefusedEvent(EventFlaw::Issuer))?;
         let issued = std::cell::Cell::new(None);
@@ -170,7 +174,7 @@ impl Verifier {
             if is_its { Ok(claims) } else { Err(Denial::RefusedEvent(EventFlaw::Issuer)) }
         };
         let refuse = |flaw| match flaw {
-            // The published set may lag behind the key.
+            // The published set of keys may not yet contain the key.
             NotGenuine::MissingKey
                 if issued.get().is_some_and(|at| now < at.plus(KEY_LAG) && at < now.plus(KEY_LAG)) =>
             {
@@ -204,21 +208,26 @@ impl Signed<'_> {
         }
         let id = text(&claims, "jti")?.ok_or(malformed("no jti"))?;
         if claims.get("nonce").is_some_and(|nonce| !nonce.is_null()) {
-            return Err(malformed("a logout token has no nonce"));
+            return Err(malformed("a logout token must not have a nonce"));
         }
         let events = claims.get("events").and_then(Value::as_object).ok_or(malformed("events must be an object"))?;
         if !events.get(LOGOUT).is_some_and(Value::is_object) {
-            return Err(malformed("events has no logout"));
+            return Err(malformed("events does not contain the logout event"));
         }
         let targets = match (text(&claims, "sid")?, text(&claims, "sub")?) {
             (Some(sid), subject) if !rules.session_claim.is_empty() => session_target(rules, sid, subject),
             (_, Some(subject)) => {
-                // At the end of a working day, many users log out, and some issuers name no session.
+                // Many users log out at the end of a working day, and some issuers do not name sessions in their
+                // notices.
                 let is_usual = rules.sessions_seen.is_usual_logout(subject);
                 let targets = subject_target(rules, subject);
                 Targets { user: targets.user.filter(|_| !is_usual), ..targets }
             }
-            (Some(_), None) => return Err(malformed("sid alone, and by session_claim the tokens have no session")),
+            (Some(_), None) => {
+                return Err(malformed(
+                    "the notice has sid without sub, but session_claim says that the tokens have no session",
+                ));
+            }
             (None, None) => return Err(malformed("neither sub nor sid")),
         };
         let ended = targets.ended(rules, at, wall);
@@ -234,7 +243,7 @@ struct Targets {
     user: Option<Box<str>>,
     is_seen: bool,
     is_sure: bool,
-    /// Whether API keys that the user has made end, too.
+    /// Whether the API keys that the user has made end as well.
     with_keys: bool,
 }
 
@@ -246,9 +255,9 @@ impl Targets {
     }
 }
 
-/// A session, and the tokens of its subject that name no session, because one of them may belong to it. If no accepted
-/// token named the session, its tokens may name another one, so all tokens of the subject end. Without a subject, the
-/// owner of such tokens is unknown.
+/// The targets of a notice about a session: the session, and the tokens of its subject that name no session, because
+/// they may belong to it. If no accepted token named the session, its tokens may name it differently, so all tokens of
+/// the subject end. If the notice has no subject, the owner of such tokens is unknown.
 // Requirements N66, N72, N73.
 fn session_target(rules: &IssuerRules, sid: &str, subject: Option<&str>) -> Targets {
     let named = rules.sessions_seen.name(sid);
@@ -261,26 +270,27 @@ fn session_target(rules: &IssuerRules, sid: &str, subject: Option<&str>) -> Targ
         tracing::error!(
             issuer = %rules.name,
             session_claim = %rules.session_claim,
-            "a notice names a session alone, and no accepted token of this issuer named it: tokens may go on. Let the \
-             issuer send `sub`, or name the claim of its tokens that has the session in session_claim"
+            "a notice names only a session, and no accepted token of this issuer has named that session, so tokens \
+             may stay valid. Let the issuer send `sub`, or set session_claim to the claim of its tokens that contains \
+             the session"
         );
     } else if named == Named::Unproven {
         tracing::warn!(
             issuer = %rules.name,
             session_claim = %rules.session_claim,
-            "a notice names a session that no accepted token of this issuer named, so all tokens of its subject end. \
-             If this line repeats, correct session_claim"
+            "a notice names a session that no accepted token of this issuer has named, so all tokens of its subject \
+             end. If this line repeats, correct session_claim"
         );
     }
-    // A notice without a session that the gate knows of this user counts as an end of the user: its sender needs no
-    // knowledge of sessions.
+    // If the gate does not know the session as this user's, the notice counts as an end of the user, because its sender
+    // may not know any of the user's sessions.
     let user = subject.filter(|subject| !rules.sessions_seen.is_of(sid, subject)).map(Box::from);
     let is_seen =
         rules.sessions_seen.knows_session(sid) || subject.is_some_and(|one| rules.sessions_seen.knows_user(one));
     Targets { target: Target::session_of(&rules.issuer, sid), also, user, is_seen, is_sure, with_keys: false }
 }
 
-/// Everything of a subject.
+/// The target that covers everything of a subject.
 fn subject_target(rules: &IssuerRules, subject: &str) -> Targets {
     let (target, user) = (subject_of(rules, subject), Some(subject.into()));
     let is_seen = rules.sessions_seen.knows_user(subject);
@@ -291,14 +301,14 @@ pub(super) fn subject_of(rules: &IssuerRules, subject: &str) -> Target {
     Target::Subject { issuer: Arc::clone(&rules.issuer), subject: subject.into() }
 }
 
-/// Is it known which tokens name the session?
+/// Returns whether it is known which tokens name the session.
 fn proves(rules: &IssuerRules, sid: &str) -> bool {
     rules.sessions_seen.name(sid) != Named::Unproven
 }
 
-/// Refuses tokens that were issued at this moment or before, for the longest lifetime of a token, and for the longest
-/// time after which a session that the issuer vouched for must be refreshed. With the API keys that users have made in
-/// such sessions, for the longest life of a key.
+/// Makes the entry that refuses tokens issued at this moment or before. The entry is kept for the longest lifetime of a
+/// token, and for the longest time within which a session that the issuer vouched for must be refreshed. If it also
+/// ends the API keys that users have made in such sessions, it is kept for the longest life of a key.
 pub(super) fn before(
     rules: &IssuerRules,
     target: Target,
@@ -329,7 +339,7 @@ pub(super) fn names_one(claims: &Map<String, Value>, audience: &[Box<str>]) -> R
     if is_ours { Ok(()) } else { Err(Denial::RefusedEvent(EventFlaw::Audience)) }
 }
 
-/// A claim that is a NumericDate (RFC 7519 §2).
+/// Reads a claim that is a NumericDate (RFC 7519 §2).
 pub(super) fn date(claims: &Map<String, Value>, name: &str) -> Option<Timestamp> {
     match claims.get(name)? {
         Value::Number(number) => Timestamp::from_numeric_date(number),

@@ -1,4 +1,4 @@
-//! Checks the signature of a text from another party that is not an access token: a notice, an ID token, an assertion.
+//! Checks the signature of another party's JWT that is not an access token: a notice, an ID token or an assertion.
 
 use std::time::Duration;
 
@@ -9,30 +9,30 @@ use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::token::algorithm::Algorithm;
 
-/// A text with a good signature.
+/// A JWT with a valid signature.
 pub(super) struct Genuine<T> {
-    /// The claims, as they were read.
+    /// The claims, in the form in which the caller's function read them.
     pub(super) claims: T,
-    /// `typ` in small letters, without a leading `application/`.
+    /// `typ` in lower case, without a leading `application/`.
     pub(super) typ: Option<String>,
-    /// The algorithm of the key.
+    /// The algorithm of the key that signed the JWT.
     pub(super) algorithm: Algorithm,
 }
 
-/// Why a text is not genuine.
+/// The reason why a JWT is not genuine.
 pub(super) enum NotGenuine {
-    /// The text is not a JWS.
+    /// It is not a JWS.
     Form(&'static str),
     /// No key of the issuer signed it.
     Key,
-    /// The keys that were fetched last have none that signed it.
+    /// None of the keys that were fetched last signed it.
     MissingKey,
     /// The keys of the issuer are not known at this moment.
     Unavailable(Denial),
 }
 
 impl NotGenuine {
-    /// The denial: `form` for a malformed token, `key` if no key signed it.
+    /// The denial: `form` makes it for a malformed token, and `key` is returned if no key signed it.
     pub(super) fn denial(self, form: fn(&'static str) -> Denial, key: Denial) -> Denial {
         match self {
             Self::Form(what) => form(what),
@@ -42,7 +42,7 @@ impl NotGenuine {
     }
 }
 
-/// Reads the claims of a text, and then checks that one of the keys signed the text with the key's own algorithm.
+/// Reads the claims of a JWT, and then checks that one of the keys signed it with the key's own algorithm.
 pub(super) fn genuine<T>(
     (keys, leeway): (&Keys, Duration),
     token: &str,
@@ -57,7 +57,8 @@ pub(super) fn genuine<T>(
     let claims = read(&payload)?;
     let present = keys.now(now);
     let newer = NewerKeys { keys, leeway, engine_now: now, issued_at: None, has_effects: true };
-    // A notice that is refused is lost, so a bad signature counts like a missing key while its issuer may have replaced the key.
+    // A sender does not repeat a refused notice. A bad signature therefore counts like a missing key while the issuer
+    // may have replaced the key.
     let unproved = |denial| {
         refuse(match denial {
             unavailable @ Denial::KeysUnavailable(_) => NotGenuine::Unavailable(unavailable),

@@ -1,6 +1,6 @@
-//! Requests of another issuer to end everything of a user: global token revocation
-//! (draft-parecki-oauth-global-token-revocation; "Universal Logout" of Okta). The issuer proves itself with a JWT of its own
-//! keys, for this endpoint alone, and the body names one user.
+//! Requests by which another issuer ends everything of a user: global token revocation
+//! (draft-parecki-oauth-global-token-revocation; Okta's "Universal Logout"). The issuer authenticates with a JWT that
+//! is signed with its own keys and valid only for this endpoint. The body names one user.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +16,9 @@ use crate::denial::{Denial, EventFlaw};
 use crate::revocation::Revocation;
 use crate::strict_json;
 
-/// The type of its JWT.
+/// The `typ` of the request's JWT.
 const TYP: &str = "global-token-revocation+jwt";
-/// The longest time until the request's JWT expires.
+/// The maximum time from now until the request's JWT expires.
 const MAX_LIFETIME: Duration = Duration::from_secs(600);
 
 /// A request to verify.
@@ -26,7 +26,7 @@ const MAX_LIFETIME: Duration = Duration::from_secs(600);
 pub struct SentGlobalRevocation<'a> {
     /// The name of the issuer that must have signed the request.
     pub issuer: &'a str,
-    /// The required `sub`: the id of this gate at the issuer.
+    /// The required `sub`: the client id of this gate at the issuer.
     pub client_id: &'a str,
     /// The required `aud`: the URL of the endpoint.
     pub audience: &'a str,
@@ -36,10 +36,10 @@ pub struct SentGlobalRevocation<'a> {
     pub body: &'a [u8],
 }
 
-/// A good request, which is accepted only once.
+/// A valid request, which is accepted only once.
 #[derive(Clone, Debug)]
 pub struct AskedRevocation {
-    /// The `jti` of the request, which counts once.
+    /// The identity of the request, from its `jti`, for the check that it is used once.
     pub once: UsableOnce,
     /// The issuer.
     pub issuer: Arc<str>,
@@ -47,23 +47,23 @@ pub struct AskedRevocation {
     pub user: RevokedUser,
 }
 
-/// The user of a request.
+/// The user that a request names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RevokedUser {
     /// A user of the issuer.
     Subject {
         /// `sub`.
         subject: Box<str>,
-        /// The name by which the directory knows the user: the subject, which may be another claim than `sub`. `None`
-        /// if this gate has accepted no token with both since its start.
+        /// The name by which the directory knows the user. It is the user's subject, which may be in another claim than
+        /// `sub`. `None` if this gate, since its start, has not accepted a token with both.
         at_directory: Option<Box<str>>,
-        /// Whether the gate, since its start, has accepted a token or a session of the user.
+        /// Whether this gate, since its start, has accepted a token or a session of the user.
         is_seen: bool,
-        /// Whether all sessions of the user are known to end. If not, the sender gets an error, but the entry holds all
-        /// the same.
+        /// Whether the gate knows that all sessions of the user end. If not, the sender gets an error, but the entry
+        /// still takes effect.
         is_sure: bool,
-        /// The entry that refuses the tokens of this issuer for the user, and ends our sessions that the issuer vouched
-        /// for.
+        /// The entry that refuses this issuer's tokens for the user, and that ends the gate's sessions for which the
+        /// issuer vouched.
         entry: Revocation,
     },
     /// A user of this gate. Only the directory can resolve the name.
@@ -84,7 +84,7 @@ fn unproved(what: &'static str) -> Denial {
     Denial::RefusedEvent(EventFlaw::Credential(what))
 }
 
-/// Reports a flaw of the JWT as a flaw of the sender's proof.
+/// Reports a flaw of the JWT as a failed authentication of the sender.
 fn as_proof(denial: Denial) -> Denial {
     match denial {
         Denial::RefusedEvent(flaw) => unproved(flaw.what()),
@@ -96,8 +96,8 @@ impl Verifier {
     /// Verifies a request. The caller must still check that the request was not used before.
     ///
     /// # Errors
-    /// [`Denial::RefusedEvent`]: [`EventFlaw::Credential`] if the sender is not proved to be the issuer, which is
-    /// judged first. [`Denial::KeysUnavailable`].
+    /// [`Denial::RefusedEvent`], with [`EventFlaw::Credential`] if the sender does not prove to be the issuer, which is
+    /// checked first. [`Denial::KeysUnavailable`].
     // Requirements S13, S14.
     pub fn asked_revocation(
         &self,
@@ -110,10 +110,10 @@ impl Verifier {
         if signed.typ.as_deref() != Some(TYP) {
             return Err(unproved("typ is not global-token-revocation+jwt"));
         }
-        // The JWT must have a single audience: one receiver of a JWT for several endpoints could replay it at the
-        // others.
+        // The JWT must have a single audience. If it were valid for several endpoints, one receiver could replay it at
+        // the others.
         if !claims.get("aud").is_some_and(is_one) || names_one(claims, &[sent.audience.into()]).is_err() {
-            return Err(unproved("aud is not the URL of this endpoint alone"));
+            return Err(unproved("aud must be the URL of this endpoint, as its only value"));
         }
         if claims.get("sub").and_then(Value::as_str) != Some(sent.client_id) {
             return Err(unproved("sub is not the configured client_id"));
@@ -134,7 +134,7 @@ impl Verifier {
             id: id.into(),
             until: expires.plus(rules.leeway * 2),
         };
-        // Sessions and keys of the gate begin by engine time, which may be ahead.
+        // Sessions and keys of the gate are created by engine time, which may be ahead of the wall clock.
         let user = revoked_user(rules, sent.body, (issued.max(wall).max(engine_now), wall))?;
         Ok(AskedRevocation { once, issuer: Arc::clone(&rules.issuer), user })
     }
@@ -148,11 +148,11 @@ fn malformed(what: &'static str) -> Denial {
     Denial::RefusedEvent(EventFlaw::Request(what))
 }
 
-/// The user that the body names. The body must not name anything else.
+/// Reads the user that the body names. The body must not contain anything else.
 fn revoked_user(rules: &IssuerRules, body: &[u8], (at, wall): (Timestamp, Timestamp)) -> Result<RevokedUser, Denial> {
     let body = strict_json::object(body).map_err(malformed)?;
     let named = body.get("sub_id").and_then(Value::as_object).filter(|_| body.len() == 1);
-    let named = named.ok_or(malformed("the body must be an object with sub_id alone"))?;
+    let named = named.ok_or(malformed("the body must be an object whose only member is sub_id"))?;
     let only =
         |members: &[&str]| named.len() == members.len() + 1 && members.iter().all(|name| named.contains_key(*name));
     let member = |of: &'_ Map<String, Value>, name: &str| -> Option<Box<str>> { text(of, name).ok()?.map(Into::into) };
@@ -176,7 +176,7 @@ fn revoked_user(rules: &IssuerRules, body: &[u8], (at, wall): (Timestamp, Timest
         format => {
             let name = UserName::read(format, |name| text(named, name).ok().flatten());
             let name = name.filter(|name| rules.user_names.contains(&name.form()) && named.len() == 2);
-            name.map(RevokedUser::Named).ok_or(malformed("sub_id has a format that is not served"))
+            name.map(RevokedUser::Named).ok_or(malformed("the format of sub_id is not supported"))
         }
     }
 }

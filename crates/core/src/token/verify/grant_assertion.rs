@@ -1,6 +1,6 @@
-//! Assertions as grants (RFC 7523 §2.1): another issuer states who the caller is, and the gate issues a token for the
-//! caller. There are two kinds, told apart by `typ`: an identity assertion about a user (ID-JAG), and one about a
-//! workload.
+//! Assertions as grants (RFC 7523 §2.1). Another issuer states who the caller is, and the gate issues a token for the
+//! caller. There are two kinds, which differ in their `typ`: identity assertions about users (ID-JAG), and assertions
+//! about workloads.
 
 use std::time::Duration;
 
@@ -21,12 +21,13 @@ use crate::strict_json::{Member, Members};
 use crate::thumbprint::KeyThumbprint;
 use crate::token::claims::AccessToken;
 
-/// The type of an identity assertion (draft-ietf-oauth-identity-assertion-authz-grant).
+/// The `typ` of an identity assertion (draft-ietf-oauth-identity-assertion-authz-grant).
 const ID_JAG: &str = "oauth-id-jag+jwt";
-/// The specific type of an assertion about a workload, which may also have a generic type.
+/// The specific `typ` of an assertion about a workload. A generic `typ` is also accepted.
 const GRANT: &str = "authorization-grant+jwt";
 
-/// The kinds of an issuer's assertions that the gate accepts as grants. Without an entry, it accepts no assertion.
+/// The kinds of an issuer's assertions that the gate accepts as grants. If a kind has no rules here, assertions of that
+/// kind are refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AssertionGrants {
     /// The rules for the issuer's identity assertions about users.
@@ -40,19 +41,19 @@ pub struct AssertionGrants {
 pub struct IdJagRules {
     /// The clients that may present identity assertions.
     pub clients: Vec<Box<str>>,
-    /// The greatest age of an assertion, by its `iat`.
+    /// The maximum age of an assertion, measured from its `iat`.
     pub max_age: Duration,
-    /// The source of the user's subject at this gate.
+    /// How the user is mapped to a subject at this gate.
     pub subject: JagSubject,
 }
 
 /// How the user of an identity assertion is mapped to a user at this gate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum JagSubject {
-    /// The issuer's user, with the issuer's prefix before the subject.
+    /// The user is the issuer's user, with the issuer's prefix before the subject.
     #[default]
     Issuer,
-    /// The user whom the directory names for the issuer's `iss` and `sub`.
+    /// The user is the one whom the directory names for the issuer's `iss` and `sub`.
     Directory,
 }
 
@@ -61,17 +62,17 @@ pub enum JagSubject {
 pub struct JwtBearerRules {
     /// The accepted subjects, each compared byte for byte. If empty, no assertion is accepted.
     pub subjects: Vec<Box<str>>,
-    /// The longest time from `iat` to `exp`.
+    /// The maximum time from `iat` to `exp`.
     pub max_lifetime: Duration,
-    /// The client whose token the workload gets.
+    /// The client that is named in the token that the workload gets.
     pub as_client: Box<str>,
 }
 
 /// An assertion to verify.
 #[derive(Clone, Copy)]
 pub struct SentGrant<'a> {
-    /// The issuers of this gate, and the URL of its token endpoint, which an assertion about a workload may name
-    /// instead.
+    /// The issuers of this gate, and the URL of its token endpoint. An assertion about a workload may name that URL
+    /// instead of an issuer.
     pub audience: (&'a [&'a str], Option<&'a str>),
     /// The authenticated client.
     pub client: Option<&'a str>,
@@ -79,12 +80,12 @@ pub struct SentGrant<'a> {
     pub token: &'a str,
 }
 
-/// A good assertion.
+/// A valid assertion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProvedGrant {
     /// The client that gets the token.
     pub client: Box<str>,
-    /// The user; `None` if the token is the client's own.
+    /// The user; `None` if the token is for the client itself.
     pub user: Option<ProvedUser>,
     /// The identity of the assertion, for the check that it is used once.
     pub once: UsableOnce,
@@ -92,7 +93,7 @@ pub struct ProvedGrant {
     pub issued_at: Timestamp,
     /// The key to which the token must be bound.
     pub bound_to: Option<KeyThumbprint>,
-    /// The issuer, and the subject and session at the issuer.
+    /// The issuer, and the subject and the session at the issuer.
     pub vouched_by: VouchedBy,
 }
 
@@ -103,15 +104,15 @@ pub struct ProvedUser {
     pub by: JagSubject,
     /// The subject, with the issuer's prefix.
     pub subject: Box<str>,
-    /// The subject without the prefix, by which the directory is asked.
+    /// The subject without the prefix, with which the directory is queried.
     pub at_issuer: Box<str>,
     /// The account, preceded by the issuer's name.
     pub account: Option<Box<str>>,
     /// The scope that the issuer's rules allow.
     pub scope: Scope,
-    /// The roles.
+    /// The user's roles, as claims for the token.
     pub claims: OwnClaims,
-    /// The resources that the assertion names. Empty if it names no resource.
+    /// The resources that the assertion names.
     pub resources: Vec<Box<str>>,
 }
 
@@ -120,8 +121,8 @@ const fn refused(what: &'static str) -> Denial {
 }
 
 impl Verifier {
-    /// Verifies an assertion. The caller must still check that the assertion was not used before, or that its session
-    /// continues.
+    /// Verifies an assertion. The caller must still check that the assertion was not used before, or that the session
+    /// that used it continues.
     ///
     /// # Errors
     /// [`Denial::GrantAssertion`]; [`Denial::KeysUnavailable`].
@@ -129,26 +130,26 @@ impl Verifier {
     pub fn proved_grant(&self, sent: SentGrant<'_>, now: Timestamp, wall: Timestamp) -> Result<ProvedGrant, Denial> {
         let rules = self.claimed(sent.token).map_err(|denial| match denial {
             Denial::UnknownIssuer => refused("the gate does not trust its issuer"),
-            _ => refused("no JWS with claims"),
+            _ => refused("it is not a JWS with claims"),
         })?;
         if rules.ours {
             return Err(refused("its issuer is this gate"));
         }
         let refuse = |flaw: NotGenuine| flaw.denial(refused, refused("no key of the issuer signed it"));
-        // The claims are borrowed from bytes that do not outlive the check: they are judged from a copy.
+        // The claims borrow from bytes that do not outlive the signature check, so they are judged from a copy.
         let read = |payload: &[u8]| Ok(payload.to_vec());
         let Genuine { claims: payload, typ, .. } = genuine((&rules.keys, rules.leeway), sent.token, now, read, refuse)?;
         let claims = Members::read(&payload).map_err(refused)?;
-        let times = TokenTimes::read(&claims).map_err(|_| refused("exp or iat is missing, or no time"))?;
+        let times = TokenTimes::read(&claims).map_err(|_| refused("exp or iat is missing or is not a time"))?;
         let issued_at = times.issued_at.ok_or(refused("iat is missing"))?;
         // Both clocks judge the expiry, because the records of used assertions are kept by engine time.
         let moments = judge::Moments { expiry: wall.max(now), beginning: wall };
         times.judge(rules, moments, Duration::ZERO).map_err(|_| refused("it is expired, or not valid yet"))?;
         if claims.get("authorization_details").is_some() {
-            return Err(refused("authorization_details restrict it, and the gate cannot keep to them"));
+            return Err(refused("authorization_details restrict it, and the gate cannot enforce them"));
         }
         if claims.get("events").is_some() {
-            return Err(refused("it is a notice"));
+            return Err(refused("it is a logout token or an event, not an assertion"));
         }
         let times = (times, issued_at);
         match typ.as_deref() {
@@ -158,7 +159,7 @@ impl Verifier {
         }
     }
 
-    /// An identity assertion.
+    /// Judges an identity assertion.
     fn id_jag(
         &self,
         rules: &IssuerRules,
@@ -187,7 +188,7 @@ impl Verifier {
         let mut own = OwnClaims::new();
         let roles = token.roles().names();
         if !roles.is_empty() {
-            own.insert(OwnClaims::ROLES, roles).map_err(|_| refused("its roles take too much room"))?;
+            own.insert(OwnClaims::ROLES, roles).map_err(|_| refused("its roles are too long"))?;
         }
         let user = ProvedUser {
             by: jag.subject,
@@ -201,7 +202,7 @@ impl Verifier {
         self.proved(rules, &token, (client, Some(user)), id.into(), (times, issued_at))
     }
 
-    /// Judges an assertion about a workload, which gets a token of the client that the issuer's rules name.
+    /// Judges an assertion about a workload. The workload gets a token for the client that the issuer's rules name.
     fn workload(
         &self,
         rules: &IssuerRules,
@@ -219,21 +220,21 @@ impl Verifier {
             return Err(refused("its subject is not in jwt_bearer.subjects"));
         }
         if sent.client.is_some_and(|client| *client != *bearer.as_client) {
-            return Err(refused("another client than jwt_bearer.as_client presents it"));
+            return Err(refused("the client that presents it is not jwt_bearer.as_client"));
         }
         if times.expires > issued_at.plus(bearer.max_lifetime) {
             return Err(refused("exp is too long after iat"));
         }
         let id = match claims.get("jti") {
             Some(id) => id.as_text().filter(|id| is_name(id)).ok_or(refused("jti must be 1 to 256 bytes"))?.into(),
-            // Some issuers write none.
+            // Some issuers do not set `jti`.
             None => named_by_claims(rules, subject, (times, issued_at)),
         };
         let token = self.judged(rules, sent.token, claims, times)?;
         self.proved(rules, &token, (&bearer.as_client, None), id, (times, issued_at))
     }
 
-    /// Judges the claims by the issuer's mapping and requirements.
+    /// Judges the claims by the issuer's mapping and required claims.
     fn judged(
         &self,
         rules: &IssuerRules,
@@ -264,10 +265,10 @@ impl Verifier {
         }
         let by = token.voucher();
         if !by.is_valid() {
-            return Err(refused("its subject or session cannot be named"));
+            return Err(refused("its subject or session has an invalid form"));
         }
-        // Noted, so that a logout that names this session is known to end it, although no access token of the issuer
-        // may have named it.
+        // The session is recorded, so that a logout that names it is known to end it, even if no access token of the
+        // issuer has named it.
         rules.sessions_seen.note_token(token);
         let until = times.expires.plus(rules.leeway * 2);
         let once = UsableOnce { kind: "grant", issuer: (*rules.issuer).into(), id, until };
@@ -280,9 +281,9 @@ fn text<'a>(claims: &'a Members<'_>, name: &str) -> Option<&'a str> {
     claims.get(name).and_then(Member::as_text)
 }
 
-/// `resource` (RFC 8707): a text, or a list of texts.
+/// Reads `resource` (RFC 8707): a string, or an array of strings.
 fn resources(claims: &Members<'_>) -> Result<Vec<Box<str>>, Denial> {
-    const WHY: Denial = refused("resource must be a text, or a list of texts");
+    const WHY: Denial = refused("resource must be a string or an array of strings");
     let one = |member: &Member<'_>| member.as_text().filter(|text| !text.is_empty()).map(Box::from).ok_or(WHY);
     match claims.get("resource") {
         None => Ok(Vec::new()),
@@ -291,7 +292,7 @@ fn resources(claims: &Members<'_>) -> Result<Vec<Box<str>>, Denial> {
     }
 }
 
-/// Derives a name from the claims of an assertion without `jti`.
+/// Derives an id from the claims of an assertion without `jti`.
 fn named_by_claims(rules: &IssuerRules, subject: &str, (times, issued_at): (TokenTimes, Timestamp)) -> Box<str> {
     let (issued, expires) = (issued_at.as_millis(), times.expires.as_millis());
     let said = format!("{} {} {subject} {issued} {expires}", rules.issuer.len(), rules.issuer);

@@ -1,6 +1,7 @@
-//! ID tokens (OpenID Connect Core §3.1.3.7): another issuer's answer to a login that the gate itself asked for. Key and
-//! signature are judged as for an access token, and the claims are mapped in the same way. An ID token never passes as
-//! an access token, nor an access token as an ID token: an ID token must have the `nonce` of the login.
+//! ID tokens (OpenID Connect Core §3.1.3.7): another issuer's response to a login that the gate itself requested. Key
+//! and signature are checked as for an access token, and the claims are mapped in the same way. An ID token is never
+//! accepted as an access token, nor an access token as an ID token, because an ID token must have the `nonce` of the
+//! login.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,32 +24,32 @@ use crate::strict_json::{Member, Members};
 use crate::token::algorithm::Algorithm;
 use crate::token::claims::TokenIssuer;
 
-/// The greatest age of an ID token, which the issuer makes when the code is exchanged.
+/// The maximum age of an ID token. The issuer makes the ID token when the code is exchanged.
 const MAX_AGE: Duration = Duration::from_secs(600);
-/// Claims that tell the kinds of an issuer's tokens apart. The values that are required in an access token do not apply
-/// to an ID token.
+/// Claims that distinguish the kinds of an issuer's tokens. If the rules require values of these claims in access
+/// tokens, these requirements do not apply to ID tokens.
 const KINDS: [&str; 2] = ["typ", "token_use"];
 
-/// An ID token to verify, and the login that it must answer.
+/// An ID token to verify, and the login to which it must belong.
 #[derive(Clone, Copy)]
 pub struct SentIdToken<'a> {
-    /// The name of the issuer that was asked.
+    /// The name of the issuer at which the user logs in.
     pub issuer: &'a str,
-    /// The gate's client there.
+    /// The client id of the gate at the issuer.
     pub client: &'a str,
     /// The nonce of the login.
     pub nonce: &'a str,
     /// The access token that came with the ID token.
     pub access_token: &'a str,
-    /// The scope that the provider granted, in its own names.
+    /// The scope that the provider granted, in the provider's own names.
     pub scope: &'a str,
-    /// The token.
+    /// The ID token.
     pub token: &'a str,
 }
 
 crate::debug_with!(SentIdToken<'_>);
 
-/// The user whom a provider has logged in, in the names of this gate.
+/// The user whom a provider has logged in, expressed in the names of this gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProvedLogin {
     /// The subject, with the issuer's prefix.
@@ -57,27 +58,27 @@ pub struct ProvedLogin {
     pub account: Option<Box<str>>,
     /// The part of the granted scope that the issuer's rules allow.
     pub scope: Scope,
-    /// The roles.
+    /// The user's roles, and other claims for the session's tokens.
     pub claims: OwnClaims,
-    /// The issuer, and the user and session at the issuer.
+    /// The issuer, and the user and the session at the issuer.
     pub vouched_by: VouchedBy,
-    /// `iat` of the ID token: the issuer vouched for the user at this time.
+    /// `iat` of the ID token: the time at which the issuer vouched for the user.
     pub issued_at: Timestamp,
-    /// `acr` of the login, which is also in the claims.
+    /// `acr` of the login. It is also in `claims`.
     pub acr: Option<Box<str>>,
-    /// `auth_time` of the login, which is also in the claims.
+    /// `auth_time` of the login. It is also in `claims`.
     pub auth_time: Option<Timestamp>,
     leeway: Duration,
 }
 
 impl ProvedLogin {
-    /// Whether a route that asks for this login accepts the session at this moment.
+    /// Returns whether a route that requires such a login accepts the session at this moment.
     pub fn meets(&self, step_up: &StepUp, now: Timestamp) -> bool {
         step_up.is_met((self.acr.as_deref(), self.auth_time), self.leeway, now)
     }
 }
 
-/// The claims of a login (RFC 9470 §6.2).
+/// The names of the claims about a login (RFC 9470 §6.2).
 const ACR: &str = "acr";
 const AUTH_TIME: &str = "auth_time";
 
@@ -86,13 +87,14 @@ const fn refused(what: &'static str) -> Denial {
 }
 
 impl Verifier {
-    /// The data that all tokens of `issuer` share.
+    /// The data that all tokens from `issuer` share.
     pub(crate) fn token_issuer(&self, issuer: &str) -> Option<&Arc<TokenIssuer>> {
         self.found(issuer).map(|(_, shared)| shared)
     }
 
-    /// Verifies the ID token of a login at a provider, and returns the user. Of the claims that have no meaning to the
-    /// gate, the session keeps the claims that are `shown` in identity headers, if they are texts, numbers or booleans.
+    /// Verifies the ID token of a login at a provider, and returns the user. Of the claims that the gate does not
+    /// interpret, the session keeps those that are `shown` in identity headers, if they are strings, numbers or
+    /// booleans.
     ///
     /// # Errors
     /// [`Denial::ProviderLogin`]; [`Denial::KeysUnavailable`].
@@ -107,7 +109,7 @@ impl Verifier {
         let rules =
             self.named(sent.issuer).filter(|rules| !rules.ours).ok_or(refused("the gate does not trust its issuer"))?;
         let refuse = |flaw: NotGenuine| flaw.denial(refused, refused("no key of the issuer signed it"));
-        // The claims are borrowed from bytes that do not outlive the check: they are judged from a copy.
+        // The claims borrow from bytes that do not outlive the signature check, so they are judged from a copy.
         let read = |payload: &[u8]| {
             let claims = Members::read(payload).map_err(refused)?;
             let is_its = claims.get("iss").and_then(Member::as_text) == Some(&*rules.issuer);
@@ -120,7 +122,7 @@ impl Verifier {
         }
         let claims = Members::read(&payload).map_err(refused)?;
         answers(&claims, &sent, algorithm)?;
-        let times = TokenTimes::read(&claims).map_err(|_| refused("exp or iat is missing, or no time"))?;
+        let times = TokenTimes::read(&claims).map_err(|_| refused("exp or iat is missing or is not a time"))?;
         let moments = judge::Moments { expiry: wall, beginning: wall };
         times.judge(rules, moments, Duration::ZERO).map_err(|_| refused("it is expired, or not valid yet"))?;
         let is_recent = |at: &Timestamp| at.plus(MAX_AGE).plus(rules.leeway) >= wall;
@@ -128,7 +130,7 @@ impl Verifier {
         self.mapped(rules, &sent, &claims, (times, issued_at, shown))
     }
 
-    /// Reads the user by the issuer's mapping.
+    /// Maps the claims to a user by the issuer's rules.
     fn mapped(
         &self,
         rules: &IssuerRules,
@@ -146,9 +148,9 @@ impl Verifier {
         let mut own = OwnClaims::new();
         let roles = token.roles().names();
         if !roles.is_empty() {
-            own.insert(OwnClaims::ROLES, roles).map_err(|_| refused("its roles take too much room"))?;
+            own.insert(OwnClaims::ROLES, roles).map_err(|_| refused("its roles are too long"))?;
         }
-        // The session counts as this login on routes that ask for one (RFC 9470).
+        // On routes that require a certain login, this login is the one that counts for the session (RFC 9470).
         let (acr, auth_time) = token.login();
         let seconds = auth_time.map(|at| at.as_secs());
         let inserted = acr.map_or(Ok(()), |acr| own.insert(ACR, acr));
@@ -161,15 +163,15 @@ impl Verifier {
                 Some(Member::Bool(value)) => own.try_insert(&**name, value),
                 _ => continue,
             };
-            // A claim that has a meaning to the gate is in the session already.
+            // A claim that the gate interprets is already in the session.
             if let Err(ClaimError::TooLong) = inserted {
                 return Err(refused("its claims take too much room"));
             }
         }
         let granted = Scope::parse(sent.scope).map_err(|_| refused("the granted scope is malformed"))?;
         let granted = rules.granted(granted);
-        // Noted, so that a logout that names this session is known to end it, although no access token of the issuer
-        // may have named it.
+        // The session is recorded, so that a logout that names it is known to end it, even if no access token of the
+        // issuer has named it.
         rules.sessions_seen.note_token(&token);
         Ok(ProvedLogin {
             subject: token.subject.clone(),
@@ -185,7 +187,7 @@ impl Verifier {
     }
 }
 
-/// Checks that the ID token answers this login, for this client.
+/// Checks that the ID token belongs to this login and this client.
 fn answers(claims: &Members<'_>, sent: &SentIdToken<'_>, algorithm: Algorithm) -> Result<(), Denial> {
     let text = |name: &str| claims.optional(name).map(Member::as_text);
     let others = match claims.get("aud") {
@@ -215,12 +217,12 @@ fn answers(claims: &Members<'_>, sent: &SentIdToken<'_>, algorithm: Algorithm) -
     }
 }
 
-/// The left half of a token's hash (OpenID Connect Core §3.1.3.6).
+/// The left half of a token's hash (OpenID Connect Core §3.1.3.6), in base64url.
 fn half_hash(algorithm: Algorithm, token: &str) -> String {
     let by = match algorithm {
         Algorithm::Es256 | Algorithm::Rs256 | Algorithm::Ps256 | Algorithm::Hs256 => &SHA256,
         Algorithm::Es384 | Algorithm::Rs384 | Algorithm::Ps384 | Algorithm::Hs384 => &SHA384,
-        // Ed25519 signs by SHA-512.
+        // Ed25519 uses SHA-512 internally.
         Algorithm::Rs512 | Algorithm::Ps512 | Algorithm::Hs512 | Algorithm::EdDsa => &SHA512,
     };
     let hash = digest::digest(by, token.as_bytes());
@@ -228,9 +230,9 @@ fn half_hash(algorithm: Algorithm, token: &str) -> String {
     URL_SAFE_NO_PAD.encode(left)
 }
 
-/// The rules of an issuer for its ID tokens and assertions. Audience, lifetime and the required presence or absence of
-/// claims distinguish access tokens from other tokens, so they do not apply here. The values that the operator requires
-/// of claims do apply.
+/// Returns the rules of an issuer in the form in which they apply to its ID tokens and assertions. Audience, maximum
+/// lifetime, and the required presence or absence of claims distinguish access tokens from other tokens, so they do not
+/// apply. The values that the operator requires of claims do apply.
 pub(super) fn of_other_kind(rules: &IssuerRules) -> IssuerRules {
     let is_of_kind = |path: &ClaimPath| path.segments().len() == 1 && path.segments().any(|name| KINDS.contains(&name));
     let holds =

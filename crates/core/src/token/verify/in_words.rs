@@ -1,4 +1,5 @@
-//! Why a token is refused, for an explanation: what the token has, and what the rules ask for. The signature is not checked.
+//! Explains why a token is refused, by comparing what the token contains with what the rules require. The signature is
+//! not checked.
 
 use std::time::Duration;
 
@@ -9,17 +10,17 @@ use crate::denial::Denial;
 use crate::strict_json::{Member, Members};
 use crate::token::AccessToken;
 
-/// The longest text of a token in an explanation, in characters.
+/// The maximum length of a token's string in an explanation, in characters.
 const LONGEST: usize = 64;
 
-/// A text of a token, escaped and truncated, because the text comes from outside.
+/// Escapes and truncates a string from a token, because it comes from outside.
 pub(super) fn escaped(text: &str) -> String {
     text.chars().take(LONGEST).flat_map(char::escape_default).collect()
 }
 
 impl Verifier {
-    /// A token that its times refuse, judged as of a second before its `exp`. `None` if it was never good: then nothing in
-    /// it can be believed. For explanations.
+    /// Judges a token that is refused because of its times as if it were one second before its `exp`. Returns `None` if
+    /// the token would have been refused even then, because nothing in it can be believed. For explanations.
     pub fn in_its_time(&self, token: &str) -> Option<AccessToken> {
         let parts = shape::TokenParts::split(token).ok()?;
         let payload = shape::decode(parts.claims).ok()?;
@@ -27,7 +28,7 @@ impl Verifier {
         self.verify(token, last, last).ok()
     }
 
-    /// What a refused token has, and what the rules of its issuer ask for.
+    /// Describes what a refused token contains, and what its issuer's rules require.
     pub fn refused_in_words(&self, token: &str, denial: Denial, engine_now: Timestamp) -> Option<String> {
         let parts = shape::TokenParts::split(token).ok()?;
         let header = shape::JoseHeader::read(parts.header).ok()?;
@@ -40,7 +41,7 @@ impl Verifier {
             let quoted = |typ: &str| if typ.is_empty() { "no typ".to_owned() } else { format!("{typ:?}") };
             let accepted: Vec<_> = rules.typ.iter().map(|typ| quoted(typ)).collect();
             let typ = quoted(&escaped(header.typ.as_deref().unwrap_or_default()));
-            return Some(format!("the token has {typ}; of {name}, {} is accepted", accepted.join(" or ")));
+            return Some(format!("the token has {typ}, but for {name} only {} is accepted", accepted.join(" or ")));
         }
         let keys = rules.keys.now(engine_now);
         keys.set()?.find(header.kid.as_deref(), &header.algorithm).ok()?;
@@ -55,7 +56,7 @@ impl Verifier {
         judged.err()?.claim.map(|(claim, _)| claim.to_string())
     }
 
-    /// The issuer whose URL differs from this one in its scheme, its letter case, or a slash at its end.
+    /// The issuer whose URL differs from this one only in its scheme, its letter case, or a slash at its end.
     fn nearly(&self, issuer: &str) -> Option<String> {
         let plain = |url: &str| {
             let url = url.to_ascii_lowercase();

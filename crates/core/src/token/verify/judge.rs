@@ -1,4 +1,4 @@
-//! The claims of a token with a good signature.
+//! Judges the claims of a token with a valid signature.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ use crate::token::claims::{AccessToken, LoginClaims, RareClaims, TYP, TokenHash,
 use crate::token::delegation::{Delegation, TokenOrigin};
 use crate::token::keyring::VerifyingKey;
 
-/// Is this a valid `jti`, client or account?
+/// Returns whether this is a valid `jti`, client or account.
 pub fn is_name(text: &str) -> bool {
     (1..=MAX_NAME).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
-/// Is this a valid `sub`? Visible ASCII, because it goes into a header.
+/// Returns whether this is a valid `sub`: visible ASCII only, because it is sent in a header.
 pub fn is_subject(text: &str) -> bool {
     (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
 }
@@ -32,11 +32,11 @@ pub fn is_subject(text: &str) -> bool {
 /// The source of a token's claims.
 #[derive(Clone, Copy)]
 pub(super) enum ClaimsSource<'a> {
-    /// The token itself, which this key verified.
+    /// The token itself, which was verified with this key.
     Token(&'a VerifyingKey),
-    /// The response of its issuer's introspection endpoint.
+    /// This response from the issuer's introspection endpoint.
     Response(&'a str),
-    /// The source is unknown, because the key is missing. For an explanation.
+    /// The source is unknown, because the key is missing. Used only for explanations.
     Unknown,
 }
 
@@ -70,7 +70,7 @@ pub(super) fn claims<'r>(
         let account = mapping.account_of(claims)?;
         (None, account.map(|account| format!("{}:{account}", rules.name).into()))
     };
-    // A claim that is not a text names no session. Such a token ends with any session of its subject.
+    // A claim that is not a string does not name a session. Such a token ends together with any session of its subject.
     let issuer_session = match rules.ours || rules.session_claim.is_empty() {
         true => None,
         false => claims.optional(&rules.session_claim).and_then(Member::as_text).map(Box::from),
@@ -85,7 +85,7 @@ pub(super) fn claims<'r>(
         false => (Cow::Borrowed(subject), None),
         true => (percent_encoded(subject), Some(subject.into())),
     };
-    // A notice of the issuer names the user by `sub`.
+    // Notices from the issuer name the user by `sub`.
     let sub = claims.get("sub").and_then(Member::as_text).filter(|sub| !rules.ours && *sub != subject && is_name(sub));
     let rare = RareClaims {
         roles: mapping.roles_of(claims, rules.ours)?,
@@ -121,7 +121,7 @@ pub(super) fn claims<'r>(
     })
 }
 
-/// Checks that one of our tokens has the claims that the gate writes into each (RFC 9068 §2.2).
+/// Checks that one of the gate's own tokens has the claims that the gate always writes (RFC 9068 §2.2).
 fn has_own_claims(jti: bool, client_id: bool, iat: bool) -> Result<(), Denial> {
     let missing = match (jti, client_id, iat) {
         (true, true, true) => return Ok(()),
@@ -132,7 +132,7 @@ fn has_own_claims(jti: bool, client_id: bool, iat: bool) -> Result<(), Denial> {
     Err(Denial::BadClaim(missing))
 }
 
-/// The issuer that vouched for the subject of one of our tokens.
+/// The issuer that vouched for the subject of one of the gate's own tokens.
 fn vouched_by(claims: &Members<'_>) -> Result<Option<VouchedBy>, Denial> {
     let text = |name_of| name(claims, name_of, "origin_… must be strings of 1 to 256 bytes without control characters");
     match (text("origin_iss")?, text("origin_sub")?, text("origin_sid")?) {
@@ -141,12 +141,12 @@ fn vouched_by(claims: &Members<'_>) -> Result<Option<VouchedBy>, Denial> {
             let session = session.map(Box::from);
             Ok(Some(VouchedBy { issuer: issuer.into(), subject: subject.into(), session }))
         }
-        _ => Err(Denial::BadClaim("origin_iss and origin_sub go together")),
+        _ => Err(Denial::BadClaim("origin_iss and origin_sub must be both present or both absent")),
     }
 }
 
-/// The client that acts for the subject of one of our tokens (RFC 8693 §4.1). A delegated token without a session comes
-/// from an exchange of another issuer's token.
+/// The client that acts for the subject of one of the gate's own tokens (RFC 8693 §4.1). A delegated token without a
+/// session results from an exchange of another issuer's token.
 // Requirements D4 and D8.
 fn delegation(text: &str, claims: &Members<'_>, has_session: bool) -> Result<Option<Delegation>, Denial> {
     if claims.get("act").is_none() {
@@ -161,18 +161,19 @@ fn delegation(text: &str, claims: &Members<'_>, has_session: bool) -> Result<Opt
         _ => None,
     };
     if !has_session && origin.is_none() {
-        return Err(Denial::BadClaim("act goes with sid, or with origin_iss and origin_iat"));
+        return Err(Denial::BadClaim("act requires sid, or origin_iss and origin_iat"));
     }
     let client = name(claims, "origin_client", "origin_client must be a string of 1 to 256 bytes")?;
     let delegation = act.and_then(|act| Delegation::new(act, origin, client.map(Box::from)));
     delegation.map(Some).ok_or(Denial::BadClaim("act must name an actor"))
 }
 
-/// The key and the client certificate that a token is bound to.
+/// The thumbprints of the key and of the client certificate to which a token is bound.
 type Bindings = (Option<KeyThumbprint>, Option<CertificateThumbprint>);
 
-/// The members of `cnf` (RFC 7800 §3.1): `jkt` (RFC 9449 §6.1), `x5t#S256` (RFC 8705 §3.1), or both, which must then
-/// both be proved. A confirmation of another kind cannot be checked (R14).
+/// Reads the members of `cnf` (RFC 7800 §3.1): `jkt` (RFC 9449 §6.1), `x5t#S256` (RFC 8705 §3.1), or both. If both are
+/// present, the caller must prove both. A confirmation of any other kind cannot be checked, so the token is refused
+/// (R14).
 fn confirmation(claims: &Members<'_>) -> Result<Bindings, Denial> {
     let members = match claims.get("cnf") {
         None => return Ok((None, None)),
@@ -200,14 +201,14 @@ fn confirmation(claims: &Members<'_>) -> Result<Bindings, Denial> {
     if key.is_none() && certificate.is_none() { Err(Denial::UnprovedBinding) } else { Ok((key, certificate)) }
 }
 
-/// The claims about the login. A claim of a wrong type is ignored.
+/// Reads the claims about the login. A claim of the wrong type is ignored.
 fn login(claims: &Members<'_>) -> LoginClaims {
     let acr = claims.get("acr").and_then(Member::as_text).map(Box::from);
     let auth_time = claims.get("auth_time").and_then(Member::as_u64).filter(|secs| *secs <= LAST_SECOND);
     LoginClaims { acr, auth_time: auth_time.map(Timestamp::from_secs) }
 }
 
-/// Percent-encodes `%` and everything but visible ASCII, so that two subjects never give the same text.
+/// Percent-encodes `%` and everything but visible ASCII, so that two different subjects never have the same result.
 fn percent_encoded(subject: &str) -> Cow<'_, str> {
     const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
     percent_encoding::utf8_percent_encode(subject, ENCODED).into()
@@ -221,20 +222,21 @@ pub(super) struct TokenTimes {
     pub(super) issued_at: Option<Timestamp>,
 }
 
-/// The times by which expiry and beginning of a token are judged.
+/// The current times by which the expiry and the beginning of a token are judged.
 #[derive(Clone, Copy)]
 pub(super) struct Moments {
-    /// For `exp`.
+    /// The time to compare with `exp`.
     pub(super) expiry: Timestamp,
-    /// For `nbf` and `iat`.
+    /// The time to compare with `nbf` and `iat`.
     pub(super) beginning: Timestamp,
 }
 
 impl Moments {
-    /// The moments for a token of an issuer with these rules.
+    /// The times for a token from an issuer with these rules.
     pub(super) fn for_issuer(rules: &IssuerRules, engine_now: Timestamp, wall_now: Timestamp) -> Self {
         if rules.ours {
-            // The later of both times decides the expiry of our own tokens: so a slow clock does not prolong a token.
+            // The later of the two times decides whether one of the gate's own tokens has expired, so a slow clock does
+            // not prolong a token.
             Self { expiry: engine_now.max(wall_now), beginning: engine_now }
         } else {
             Self { expiry: wall_now, beginning: wall_now }
@@ -268,8 +270,9 @@ impl TokenTimes {
         Ok(())
     }
 
-    /// Checks that the token has `iat` where its type demands it (RFC 9068 §2.2). Any other token may lack it (RFC 7519 §4.1.6):
-    /// then the present stands for the beginning of its lifetime, and each revocation of its subject ends it.
+    /// Checks that the token has `iat` if its type requires it (RFC 9068 §2.2). Any other token may lack `iat`
+    /// (RFC 7519 §4.1.6). The present time then counts as the start of its lifetime, and each revocation of its subject
+    /// ends it.
     pub(super) fn judge_iat(self, rules: &IssuerRules, moments: Moments, typ: Option<&str>) -> Result<(), Denial> {
         match self.issued_at {
             Some(_) => Ok(()),
@@ -279,12 +282,12 @@ impl TokenTimes {
     }
 }
 
-/// Is this the type of an access token of RFC 9068?
+/// Returns whether this is the type of an access token according to RFC 9068.
 fn is_rfc9068(typ: &str) -> bool {
     media_subtype(typ).eq_ignore_ascii_case(TYP)
 }
 
-/// The refusal of a token whose `exp` is more than `max_lifetime` after its `iat`.
+/// The reason for refusing a token whose `exp` is more than `max_lifetime` after its `iat`.
 pub(super) const TOO_LONG: &str = "exp is too long after iat";
 
 fn lifetime(expires: Timestamp, issued_at: Timestamp, rules: &IssuerRules) -> Result<(), Denial> {
@@ -295,7 +298,7 @@ fn lifetime(expires: Timestamp, issued_at: Timestamp, rules: &IssuerRules) -> Re
 fn name<'a>(claims: &'a Members<'_>, claim: &str, why: &'static str) -> Result<Option<&'a str>, Denial> {
     match claims.optional(claim) {
         None => Ok(None),
-        // A claim of the wrong type is an error, not an absent claim.
+        // A claim of the wrong type is an error. It does not count as absent.
         Some(member) => member.as_text().filter(|text| is_name(text)).map(Some).ok_or(Denial::BadClaim(why)),
     }
 }
@@ -309,7 +312,7 @@ fn time(claims: &Members<'_>, claim: &str, why: &'static str) -> Result<Option<T
     Timestamp::from_numeric_date(number).map(Some).ok_or(Denial::BadClaim(why))
 }
 
-/// The audience. Most tokens have the audience of their issuer's rules, and share that allocation.
+/// Reads the audience. Most tokens have the audience from their issuer's rules, and share that allocation.
 fn audience<'r>(claims: &Members<'_>, rules: &'r IssuerRules) -> Result<Arc<[Box<str>]>, RefusedClaim<'r>> {
     const WHY: Denial = Denial::BadClaim("aud must be a string or an array of strings");
     let entry = |member: &Member<'_>| member.as_text().filter(|text| !text.is_empty()).map(Box::from).ok_or(WHY.into());
@@ -328,16 +331,17 @@ fn audience<'r>(claims: &Members<'_>, rules: &'r IssuerRules) -> Result<Arc<[Box
     }
 }
 
-/// A token needs both claims or neither: a session without a generation could not be revoked by generation.
+/// Reads the session and its generation. A token must have both claims or neither, because a session without a
+/// generation could not be revoked by generation.
 fn session(sid: Option<&str>, generation: Option<&Member<'_>>) -> Result<Option<(SessionId, Generation)>, Denial> {
     match (sid, generation) {
         (None, None) => Ok(None),
         (Some(sid), Some(generation)) => {
-            let sid = SessionId::parse(sid).ok_or(Denial::BadClaim("sid is no session of this gate"))?;
+            let sid = SessionId::parse(sid).ok_or(Denial::BadClaim("sid is not a valid session id of this gate"))?;
             let generation = generation.as_u64().map(Generation::new).filter(|it| *it >= Generation::FIRST);
-            let generation = generation.ok_or(Denial::BadClaim("gen must be a count"))?;
+            let generation = generation.ok_or(Denial::BadClaim("gen must be a positive whole number"))?;
             Ok(Some((sid, generation)))
         }
-        (Some(_), None) | (None, Some(_)) => Err(Denial::BadClaim("sid and gen go together")),
+        (Some(_), None) | (None, Some(_)) => Err(Denial::BadClaim("sid and gen must be both present or both absent")),
     }
 }

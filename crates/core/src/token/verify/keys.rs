@@ -28,7 +28,7 @@ pub use published::MAX_KEYS;
 
 type KeysByName = HashMap<Box<str>, VerifyingKey, foldhash::quality::RandomState>;
 
-/// An ignored key of a JWK set, and the reason.
+/// A key of a JWK set that is ignored, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Ignored {
@@ -36,27 +36,27 @@ pub struct Ignored {
     pub kid: Option<String>,
     /// The kind of the reason.
     pub cause: IgnoredCause,
-    /// Why it is ignored.
+    /// The reason, in words.
     pub why: &'static str,
 }
 
-/// The kind of reason for which a key is ignored.
+/// The kind of reason why a key is ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum IgnoredCause {
-    /// The key is not for signatures, by its `use` or `key_ops`.
+    /// The key is not for signatures, according to its `use` or `key_ops`.
     Use,
     /// The key is a shared secret (`kty` is `oct`).
     Secret,
     /// The key has private members.
     Private,
-    /// The kind or curve is not supported, or the entry is not a key.
+    /// The key type or curve is not supported, or the entry is not a key.
     Kind,
     /// The algorithm is not supported, or not accepted from this issuer.
     Algorithm,
     /// The key is malformed, too weak or too large.
     Unusable,
-    /// Another key of the set has the same name and algorithm.
+    /// Another key in the set has the same `kid` and algorithm.
     Ambiguous,
 }
 
@@ -65,7 +65,7 @@ impl IgnoredCause {
     pub const ALL: [Self; 7] =
         [Self::Use, Self::Secret, Self::Private, Self::Kind, Self::Algorithm, Self::Unusable, Self::Ambiguous];
 
-    /// One word, for metrics and logs.
+    /// The cause as one word, for metrics and logs.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Use => "use",
@@ -78,7 +78,7 @@ impl IgnoredCause {
         }
     }
 
-    /// Does the set publish a key that must be secret?
+    /// Returns whether the set publishes a key that must be secret.
     pub const fn is_leak(self) -> bool {
         matches!(self, Self::Secret | Self::Private)
     }
@@ -99,7 +99,7 @@ impl fmt::Display for Ignored {
 /// use rotogate::token::IssuerKeys;
 ///
 /// # let jwks = rotogate::token::Keyring::ephemeral()?.jwks().to_string();
-/// // The JWK set of another issuer, as it publishes it.
+/// // The JWK set that another issuer publishes.
 /// let keys = IssuerKeys::from_jwks(jwks.as_bytes(), None)?;
 /// assert_eq!((keys.len(), keys.ignored()), (1, &[][..]));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -107,26 +107,26 @@ impl fmt::Display for Ignored {
 #[derive(Clone, Debug)]
 pub struct IssuerKeys {
     named: KeysByName,
-    /// Further keys: those with a name of `named`, each for another algorithm, and those without a name beside others.
+    /// Additional keys: those whose name is already in `named`, each for another algorithm, and keys without a name if
+    /// there are other keys.
     further: Vec<VerifyingKey>,
-    /// A key without a name, which is then the only key.
+    /// The only key, if it has no name.
     unnamed: Option<VerifyingKey>,
     ignored: Vec<Ignored>,
 }
 
 impl IssuerKeys {
-    /// The keys of our own key ring.
+    /// The keys of the gate's own key ring.
     pub fn own(keyring: &Keyring) -> Self {
         let named = keyring.signing_keys().map(|k| (k.kid().into(), k.verifying_key().clone())).collect();
         Self { named, ..Self::unknown() }
     }
 
-    /// The usable keys of a JWK set (RFC 7517 §5): RSA, EC and OKP keys for signatures, with their algorithm in `alg`
-    /// or as `algorithm`. If both are given they must agree. Other keys are
-    /// ignored.
+    /// Reads the usable keys of a JWK set (RFC 7517 §5): RSA, EC and OKP keys for signatures. The algorithm of each key
+    /// is given by its `alg` or by `algorithm`; if both are given, they must agree. Other keys are ignored.
     ///
     /// # Errors
-    /// The text is no JWK set, has no usable key, or has keys that `kid` does not distinguish.
+    /// The text is not a JWK set, has no usable key, or has keys that `kid` does not distinguish.
     pub fn from_jwks(text: &[u8], algorithm: Option<Algorithm>) -> Result<Self, RulesError> {
         let entries = entries(text)?;
         let mut ignored = Vec::new();
@@ -145,7 +145,7 @@ impl IssuerKeys {
         Self::from_usable(usable, ignored)
     }
 
-    /// The keys of a set.
+    /// Makes a set from keys that are usable.
     fn from_usable(usable: Vec<VerifyingKey>, ignored: Vec<Ignored>) -> Result<Self, RulesError> {
         let mut keys = Self { ignored, ..Self::unknown() };
         let is_alone = usable.len() == 1;
@@ -161,8 +161,8 @@ impl IssuerKeys {
         if keys.is_empty() { Err(RulesError::no_usable_key(&keys.ignored)) } else { Ok(keys) }
     }
 
-    /// Keys that are not known yet. Until `Gate::set_trusted` sets others, the issuer's tokens
-    /// are answered with 503 and `Retry-After`.
+    /// Keys that are not yet known. Until `Gate::set_trusted` sets other keys, requests with the issuer's tokens get
+    /// the status 503 and `Retry-After`.
     ///
     /// ```
     /// use rotogate::token::{IssuerKeys, IssuerRules};
@@ -174,10 +174,11 @@ impl IssuerKeys {
         Self { named: KeysByName::default(), further: Vec::new(), unnamed: None, ignored: Vec::new() }
     }
 
-    /// A single public key in PEM form, bound to `algorithm`. It has no name, so a token's `kid` is not compared.
+    /// Reads a single public key in PEM form and binds it to `algorithm`. The key has no name, so a token's `kid` is
+    /// not compared.
     ///
     /// # Errors
-    /// The text is no public key, or the key does not fit `algorithm`. HMAC never fits.
+    /// The text is not a public key, or the key does not fit `algorithm`. HMAC never fits.
     pub fn from_public_pem(text: &[u8], algorithm: Algorithm) -> Result<Self, RulesError> {
         let key = VerifyingKey::from_public_pem(text, algorithm)?;
         Ok(Self { unnamed: Some(key), ..Self::unknown() })
@@ -194,17 +195,17 @@ impl IssuerKeys {
         self.named.len() + self.further.len() + usize::from(self.unnamed.is_some())
     }
 
-    /// Whether the set is empty. Only [`IssuerKeys::unknown`] is.
+    /// Returns whether the set is empty, as [`IssuerKeys::unknown`] is.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether the set contains this key, under any name.
+    /// Returns whether the set contains this key, under any name.
     pub(in crate::token) fn holds(&self, key: &KeyPrint) -> bool {
         self.all().any(|held| held.print() == *key)
     }
 
-    /// Each key with its name.
+    /// The name and the print of each key.
     pub(in crate::token) fn prints(&self) -> impl Iterator<Item = (Option<&str>, KeyPrint)> {
         self.all().map(|key| (key.kid(), key.print()))
     }
@@ -213,14 +214,15 @@ impl IssuerKeys {
         self.named.values().chain(&self.further).chain(&self.unnamed)
     }
 
-    /// Whether both sets find the same key for every token.
+    /// Returns whether both sets find the same key for every token.
     pub(in crate::token) fn equals(&self, other: &Self) -> bool {
         let is_in = |key: &VerifyingKey| other.all().any(|held| is_same(held, key));
         self.len() == other.len() && self.unnamed.is_some() == other.unnamed.is_some() && self.all().all(is_in)
     }
 
-    /// The key with exactly the token's `kid`, for its algorithm. For a token without `kid`: the keys of its algorithm, if they
-    /// are few. A key without a name that is the only key is for every token.
+    /// Finds the keys that may have signed a token. If the only key has no name, it is used for every token. Otherwise
+    /// this is the key with exactly the token's `kid` for the token's algorithm. For a token without `kid`, these are
+    /// all keys of its algorithm, if they are few.
     pub(super) fn find(&self, kid: Option<&str>, algorithm: &str) -> Result<Candidates<'_>, NoKey> {
         let fits = |key: &&VerifyingKey| key.algorithm().is_named(algorithm);
         let only = match (kid, &self.unnamed) {
@@ -243,12 +245,13 @@ impl IssuerKeys {
     }
 }
 
-/// Do both have the same name, algorithm and key?
+/// Returns whether both keys have the same name, the same algorithm and the same key material.
 fn is_same(a: &VerifyingKey, b: &VerifyingKey) -> bool {
     a.kid() == b.kid() && a.print() == b.print()
 }
 
-/// The keys of which one must have signed a token, in the order of their trial. All are for the token's algorithm.
+/// The keys one of which must have signed a token, in the order in which they are tried. All of them are for the
+/// token's algorithm.
 #[derive(Clone, Copy)]
 pub(super) struct Candidates<'k> {
     pub(super) first: &'k VerifyingKey,
@@ -256,7 +259,7 @@ pub(super) struct Candidates<'k> {
 }
 
 impl<'k> Candidates<'k> {
-    /// The key that made the signature, or how many keys were tried.
+    /// Returns the key that made the signature. The error is the number of keys that were tried.
     // Requirement J30.
     pub(super) fn signer(
         self,
@@ -273,18 +276,18 @@ impl<'k> Candidates<'k> {
     }
 }
 
-/// Why no key is tried on a token.
+/// The reason why no key is tried for a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoKey {
     /// The issuer has no such key.
     Missing,
-    /// The key is for another algorithm.
+    /// The key is for another algorithm than the token's.
     OtherAlgorithm,
     /// The token has no `kid`, and there are more than [`MAX_TRIED`] keys of its algorithm.
     TooMany,
 }
 
-/// The entries of a JWK set.
+/// Reads the entries of a JWK set.
 fn entries(text: &[u8]) -> Result<Vec<Value>, RulesError> {
     if text.len() > MAX_JWKS {
         return Err(RulesError::NotJwks("too long"));
@@ -295,7 +298,7 @@ fn entries(text: &[u8]) -> Result<Vec<Value>, RulesError> {
     }
 }
 
-/// The `kid` of an entry, escaped and shortened, because it comes from outside and goes into a log.
+/// The `kid` of an entry, escaped and shortened because it comes from outside and is logged.
 fn shown_kid(entry: &Value) -> Option<String> {
     let kid = entry.get("kid").and_then(Value::as_str)?;
     Some(kid.chars().take(64).flat_map(char::escape_default).take(64).collect())
@@ -304,13 +307,13 @@ fn shown_kid(entry: &Value) -> Option<String> {
 /// The source of the keys that verify an issuer's tokens.
 #[derive(Clone, Debug)]
 pub enum Keys {
-    /// The keys of our own key ring. Other keys need a new verifier.
+    /// The keys of the gate's own key ring. Changing them requires a new verifier.
     Own(Arc<IssuerKeys>),
     /// The keys of another issuer, which may change at any time.
     Live(Arc<LiveKeys>),
 }
 
-/// Borrowed keys.
+/// Borrowed keys, which can be used now.
 pub(super) enum KeysNow<'a> {
     Own(&'a IssuerKeys),
     Live(Option<PresentKeys>),
@@ -324,17 +327,17 @@ impl KeysNow<'_> {
         }
     }
 
-    /// The keys for a token: see [`IssuerKeys::find`].
+    /// Finds the keys for a token: see [`IssuerKeys::find`].
     pub(super) fn find(&self, kid: Option<&str>, algorithm: &str) -> Result<Candidates<'_>, NoKey> {
         self.set().ok_or(NoKey::Missing)?.find(kid, algorithm)
     }
 
-    /// The refusal of a token without a key to try. May ask the issuer for newer keys.
+    /// Returns the denial for a token for which there is no key to try. This may cause a fetch of newer keys.
     pub(super) fn refusal(&self, no_key: NoKey, kid: Option<&str>, newer: NewerKeys<'_>) -> Denial {
         match no_key {
             NoKey::OtherAlgorithm => Denial::WrongAlgorithm,
             NoKey::TooMany => Denial::TooManyKeys,
-            // No newer set would say which key a token without `kid` means, unless no set is known.
+            // A newer set would not tell which key a token without `kid` means, unless no set is known at all.
             NoKey::Missing if kid.is_none() && self.set().is_some_and(|set| !set.is_empty()) => Denial::UnknownKey,
             NoKey::Missing => newer.missing(),
         }
@@ -342,7 +345,7 @@ impl KeysNow<'_> {
 }
 
 impl Keys {
-    /// No keys: the issuer's tokens are introspected, and its JWTs are not verified.
+    /// No keys. The issuer's tokens are introspected, and its JWTs are not verified.
     pub(super) fn none() -> Self {
         Self::Own(Arc::new(IssuerKeys::unknown()))
     }
@@ -363,7 +366,7 @@ impl Keys {
         }
     }
 
-    /// Whether this key is among the keys in force.
+    /// Checks that this key is among the present keys.
     ///
     /// # Errors
     /// The key is not in the set, or the keys are not known at this moment.
@@ -375,7 +378,7 @@ impl Keys {
         }
     }
 
-    /// The ignored keys of the present set.
+    /// The ignored keys in the present set.
     pub fn ignored(&self) -> Vec<Ignored> {
         match self {
             Self::Own(keys) => keys.ignored().to_vec(),
@@ -391,7 +394,7 @@ impl Keys {
         }
     }
 
-    /// Does the issuer have no keys at all, because its tokens are introspected?
+    /// Returns whether the issuer has no keys at all, because its tokens are introspected.
     pub(crate) fn are_missing(&self) -> bool {
         match self {
             Self::Own(keys) => keys.is_empty(),
@@ -400,7 +403,7 @@ impl Keys {
     }
 }
 
-/// The key in one entry of a JWK set.
+/// Reads the key in one entry of a JWK set.
 fn usable_key(entry: Value, configured: Option<Algorithm>) -> Result<VerifyingKey, (IgnoredCause, &'static str)> {
     let jwk = public_key(entry)?;
     let given = algorithm_of(&jwk)?;
@@ -414,16 +417,16 @@ fn usable_key(entry: Value, configured: Option<Algorithm>) -> Result<VerifyingKe
     bound(&jwk, algorithm)
 }
 
-/// The public key for signatures in one entry of a JWK set.
+/// Reads the public key for signatures in one entry of a JWK set.
 fn public_key(mut entry: Value) -> Result<Jwk, (IgnoredCause, &'static str)> {
-    // The library knows one name of each algorithm.
+    // The library knows only one name for each algorithm.
     if let Some(alg) = entry.get_mut("alg")
         && let Some(known) = alg.as_str().and_then(|name| name.parse::<Algorithm>().ok())
     {
         *alg = known.name().into();
     }
-    // The library reads an unknown `alg` as unknown, but refuses the key if `alg` is not a string; both are refused
-    // here.
+    // The library accepts an `alg` that it does not know, but rejects the key if `alg` is not a string. Here both are
+    // refused.
     let jwk: Jwk = serde_json::from_value(entry).map_err(|_| (IgnoredCause::Unusable, "malformed"))?;
     match &jwk.algorithm {
         AlgorithmParameters::RSA(_) | AlgorithmParameters::EllipticCurve(_) | AlgorithmParameters::OctetKeyPair(_) => {}
@@ -444,14 +447,14 @@ fn public_key(mut entry: Value) -> Result<Jwk, (IgnoredCause, &'static str)> {
     Ok(jwk)
 }
 
-/// The `alg` of a key, if it has one.
+/// Reads the `alg` of a key, if it has one.
 fn algorithm_of(jwk: &Jwk) -> Result<Option<Algorithm>, (IgnoredCause, &'static str)> {
     let of = |name: KeyAlgorithm| name.to_string().parse();
-    let unknown = |_| (IgnoredCause::Algorithm, "of an algorithm that we do not verify");
+    let unknown = |_| (IgnoredCause::Algorithm, "its algorithm is not supported");
     jwk.common.key_algorithm.map(of).transpose().map_err(unknown)
 }
 
-/// The key, bound to its algorithm.
+/// Binds a key to its algorithm.
 fn bound(jwk: &Jwk, algorithm: Algorithm) -> Result<VerifyingKey, (IgnoredCause, &'static str)> {
     let why = |error| match error {
         KeyError::Unusable { why, .. } => why,

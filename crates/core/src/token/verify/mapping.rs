@@ -23,13 +23,13 @@ use crate::route::Role;
 use crate::session::Scope;
 use crate::strict_json::{Member, Members};
 
-/// The claim in which a provider states that it left claims out (OpenID Connect Core §5.6.2).
+/// The claim that states which claims a provider left out of the token (OpenID Connect Core §5.6.2).
 const LEFT_OUT: &str = "_claim_names";
-/// Entra's name for left-out groups in tokens of the implicit flow.
+/// The claim by which Entra states that it left groups out of a token in the implicit flow.
 const HAS_GROUPS: (&str, &str) = ("groups", "hasgroups");
 
-/// The claims of an issuer's tokens that the gate reads, and their meaning. The default is that of RFC 9068: `scope`,
-/// `client_id`, `sub` and `aud`; no roles and no account.
+/// The claims of an issuer's tokens that the gate reads, and their meaning. The default is the meaning in RFC 9068:
+/// `scope`, `client_id`, `sub` and `aud`, without roles and without an account.
 ///
 /// ```
 /// use rotogate::claim::ClaimPath;
@@ -41,35 +41,39 @@ const HAS_GROUPS: (&str, &str) = ("groups", "hasgroups");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimMapping {
-    /// The scopes: the first of these claims that the token has. A text with blanks between the scopes, or a list.
+    /// The claims for the scopes. The first one that the token has is used. It is a string with spaces between the
+    /// scopes, or an array.
     pub scope: Vec<ClaimPath>,
-    /// The meaning of the issuer's scopes here. A scope that is not listed keeps its name.
+    /// The meaning of the issuer's scopes at this gate. A scope that is not listed keeps its name.
     pub scope_map: Vec<(Box<str>, Scope)>,
-    /// The client: the first of these claims that the token has, a text.
+    /// The claims for the client. The first one that the token has is used. It is a string.
     pub client: Vec<ClaimPath>,
-    /// The roles: all of these claims together. Each is a text, which is one role, or a list of texts.
+    /// The claims for the roles. All of them are used together. Each is a string, which is one role, or an array of
+    /// strings.
     pub roles: Vec<ClaimPath>,
-    /// The account: the first of these claims that the token has, a text. The issuer's name and a colon are put before
-    /// it. Without a path, a token of another issuer has no account.
+    /// The claims for the account. The first one that the token has is used. It is a string, which the gate precedes
+    /// with the issuer's name and a colon. If the list is empty, tokens of another issuer have no account.
     pub account: Vec<ClaimPath>,
-    /// The subject: the first of these claims that the token has, a text.
+    /// The claims for the subject. The first one that the token has is used. It is a string.
     pub subject: Vec<ClaimPath>,
-    /// Whether subjects may be any text without control characters: all but visible ASCII, and `%`, is percent-encoded as
-    /// UTF-8, so `Zoë` becomes `Zo%C3%AB`. By default other subjects than visible ASCII are refused.
+    /// Whether subjects may be any string without control characters. `%` and everything but visible ASCII is then
+    /// percent-encoded as UTF-8, so `Zoë` becomes `Zo%C3%AB`. By default, a subject that is not visible ASCII is
+    /// refused.
     pub encodes_subject: bool,
-    /// The audience, a text, instead of `aud`.
+    /// The claim for the audience, which is a string. `None` stands for `aud`.
     pub audience: Option<ClaimPath>,
     /// Claims that the issuer's tokens must have, or must not have.
     #[doc(hidden)]
     pub require: Vec<RequiredClaim>,
 }
 
-/// A claim that tokens must have, or must not have. It distinguishes an issuer's access tokens from its other tokens.
+/// A claim that tokens must have or must not have. It distinguishes an issuer's access tokens from the issuer's other
+/// tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequiredClaim {
     /// The claim.
     pub path: ClaimPath,
-    /// The requirement.
+    /// What is required of the claim.
     pub wanted: WantedClaim,
 }
 
@@ -77,16 +81,16 @@ pub struct RequiredClaim {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WantedClaim {
-    /// The claim must have exactly one of these values: a text, a number or a boolean.
+    /// The claim must have exactly one of these values, which are strings, numbers or booleans.
     OneOf(Vec<Value>),
-    /// The token has the claim, with any value.
+    /// The token must have the claim, with any value.
     Present,
     /// The token must not have the claim.
     Absent,
 }
 
 impl WantedClaim {
-    /// Must the operator still name the accepted values of the claim?
+    /// Returns whether the operator must still state the accepted values of the claim.
     pub fn is_open(&self) -> bool {
         matches!(self, Self::OneOf(values) if values.is_empty())
     }
@@ -109,11 +113,11 @@ impl Default for ClaimMapping {
     }
 }
 
-/// A mapped claim for which a token is refused.
+/// The mapped claim for which a token is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RefusedClaim<'r> {
     pub(super) denial: Denial,
-    /// The claim, if the mapping names it, and the index of its kind.
+    /// The claim, if it is named in the mapping, and the index of its kind.
     pub(super) claim: Option<(&'r ClaimPath, u8)>,
 }
 
@@ -123,7 +127,7 @@ impl From<Denial> for RefusedClaim<'_> {
     }
 }
 
-/// The kinds of mapped claims, with the messages for refused ones.
+/// The kinds of mapped claims, each with a message for refused claims.
 #[derive(Clone, Copy)]
 enum ClaimKind {
     Scope,
@@ -138,14 +142,14 @@ enum ClaimKind {
 impl ClaimKind {
     const fn refuse(self, claim: &ClaimPath) -> RefusedClaim<'_> {
         let why = match self {
-            Self::Scope => "the claim of `scope` must be a text of scopes, or a list of at most 256",
-            Self::Client => "the claim of `client` must be a text of 1 to 256 bytes without control characters",
+            Self::Scope => "the claim for `scope` must be a string of scopes, or an array of at most 256 scopes",
+            Self::Client => "the claim for `client` must be a string of 1 to 256 bytes without control characters",
             Self::Roles => {
-                "the claim of `roles` must be a text or a list of texts: at most 256, of 1 to 256 bytes each"
+                "the claim for `roles` must be a string or an array of at most 256 strings, of 1 to 256 bytes each"
             }
-            Self::Account => "the claim of `account` must be a text of 1 to 256 bytes without control characters",
-            Self::Subject => "the claim of `subject` must be a text of 1 to 256 visible ASCII characters",
-            Self::Audience => "the claim of the audience must be a text",
+            Self::Account => "the claim for `account` must be a string of 1 to 256 bytes without control characters",
+            Self::Subject => "the claim for `subject` must be a string of 1 to 256 visible ASCII characters",
+            Self::Audience => "the claim for the audience must be a string",
             Self::Required => "a claim that `require` or the preset asks for is missing, or has another value",
         };
         RefusedClaim { denial: Denial::BadClaim(why), claim: Some((claim, self as u8)) }
@@ -168,7 +172,7 @@ pub struct Roles {
 }
 
 impl Roles {
-    /// Does the token have this role?
+    /// Returns whether the token has this role.
     pub fn contains(&self, role: &str) -> bool {
         self.names.iter().any(|name| **name == *role)
     }
@@ -178,13 +182,13 @@ impl Roles {
         &self.names
     }
 
-    /// Did the issuer leave roles out because there are too many? Then the subject has more roles than [`Self::names`].
+    /// Returns whether the issuer left roles out because there are too many. The subject then has more roles than
+    /// [`Self::names`].
     pub const fn are_left_out(&self) -> bool {
         self.are_left_out
     }
 
-    /// Checks that the token has one of these roles. If the issuer left roles out, a missing role may be one of the
-    /// left-out roles.
+    /// Checks that the token has one of these roles. If the issuer left roles out, a missing role may be among those.
     ///
     /// # Errors
     /// [`Denial::MissingRole`], [`Denial::RolesOverage`].
@@ -198,9 +202,9 @@ impl Roles {
 }
 
 impl ClaimMapping {
-    /// Asks that a claim have exactly one of these values: texts, numbers or booleans. This replaces earlier
-    /// requirements on the claim. A preset leaves the values of some claims open; it suffices to name the values of one
-    /// of these claims.
+    /// Requires that a claim has exactly one of these values: strings, numbers or booleans. This replaces earlier
+    /// requirements for the claim. If a preset leaves the values of several claims open, it is enough to state the
+    /// values of one of them.
     pub fn require(&mut self, path: ClaimPath, values: Vec<Value>) {
         let wanted = WantedClaim::OneOf(values);
         match self.require.iter_mut().find(|known| known.path == path) {
@@ -212,12 +216,12 @@ impl ClaimMapping {
         }
     }
 
-    /// The mapping of our own tokens.
+    /// The mapping for the gate's own tokens.
     pub(super) fn own() -> Self {
         Self { roles: ClaimPath::parse(OwnClaims::ROLES).into_iter().collect(), ..Self::default() }
     }
 
-    /// The problem of an invalid mapping.
+    /// Describes what is wrong with an invalid mapping.
     pub(super) fn problem(&self) -> Option<&'static str> {
         let texts = [&self.client, &self.account, &self.subject].into_iter().flatten().chain(&self.audience);
         let required = self.require.iter().map(|required| &required.path);
@@ -225,7 +229,7 @@ impl ClaimMapping {
             return Some("{} means several names: only the claims of scope and roles may end with it");
         }
         if self.subject.is_empty() {
-            return Some("the claims of subject must be at least one");
+            return Some("`subject` must list at least one claim");
         }
         let is_scalar = |value: &Value| value.is_string() || value.is_number() || value.is_boolean();
         let is_possible = |required: &RequiredClaim| match &required.wanted {
@@ -234,8 +238,8 @@ impl ClaimMapping {
         };
         if !self.require.iter().all(is_possible) {
             return Some(
-                "a required claim must have at least one value, each a text, a number or a boolean; if a preset requires a \
-                 claim without values, name the values",
+                "a required claim must have at least one value, each a string, a number or a boolean; if a preset \
+                 requires a claim without values, name the values",
             );
         }
         None
@@ -257,13 +261,13 @@ impl ClaimMapping {
         Ok(())
     }
 
-    /// Is `sub` the only claim with the subject?
+    /// Returns whether `sub` is the only claim that may contain the subject.
     pub(crate) fn has_sub_as_subject(&self) -> bool {
         matches!(self.subject.as_slice(), [only] if only.is_claim("sub"))
     }
 
-    /// The subject as it is in the token. In an introspection response, a client's own token may have no subject; the
-    /// client is then the subject.
+    /// The subject as it is in the token. In an introspection response, a token that a client got for itself may have
+    /// no subject. The client is then the subject.
     pub(super) fn subject_of<'c>(&self, claims: &'c Members<'_>, or_client: bool) -> Result<&'c str, RefusedClaim<'_>> {
         let found = match text(claims, &self.subject, ClaimKind::Subject)? {
             None if or_client => text(claims, &self.client, ClaimKind::Client)?,
@@ -291,7 +295,7 @@ impl ClaimMapping {
         Some(found.ok_or_else(|| ClaimKind::Audience.refuse(path)))
     }
 
-    /// The scope with the issuer's names. In our own tokens the scope is a text.
+    /// The scope, with the issuer's names. In the gate's own tokens the scope is a string.
     pub(super) fn scope_of(&self, claims: &Members<'_>, ours: bool) -> Result<Scope, RefusedClaim<'_>> {
         let Some((path, member)) = first(claims, &self.scope, ClaimKind::Scope)? else { return Ok(Scope::default()) };
         let refuse = || ClaimKind::Scope.refuse(path);
@@ -312,7 +316,7 @@ impl ClaimMapping {
         Scope::parse(&listed.join(" ")).map_err(|_| refuse())
     }
 
-    /// The scope with our names.
+    /// The scope, translated to the gate's names.
     pub(super) fn mapped(&self, scope: Scope) -> Scope {
         if self.scope_map.is_empty() {
             return scope;
@@ -327,7 +331,7 @@ impl ClaimMapping {
         Scope::from_tokens(words)
     }
 
-    /// The roles. In our own tokens, a claim of a wrong type is not refused but names no role.
+    /// The roles. In the gate's own tokens, a claim of the wrong type is not refused, but contains no roles.
     pub(super) fn roles_of(&self, claims: &Members<'_>, ours: bool) -> Result<Roles, RefusedClaim<'_>> {
         let (mut names, mut are_left_out): (Vec<&str>, bool) = (Vec::new(), false);
         for path in &self.roles {
@@ -367,13 +371,13 @@ impl ClaimMapping {
         Ok(Roles { names: names.into_iter().map(Box::from).collect(), are_left_out })
     }
 
-    /// Does the mapping read the scope from this claim?
+    /// Returns whether the mapping reads the scope from this claim.
     pub(crate) fn has_scope_in(&self, claim: &str) -> bool {
         self.scope.iter().any(|path| path.segments().len() == 1 && path.segments().next() == Some(claim))
     }
 }
 
-/// Did the issuer leave this claim out?
+/// Returns whether the issuer left this claim out of the token.
 fn is_left_out(claims: &Members<'_>, path: &ClaimPath) -> bool {
     let Some(name) = path.segments().next() else { return false };
     let is_named = match claims.get(LEFT_OUT) {
@@ -397,7 +401,8 @@ fn first<'r, 'c, 'a>(
     Ok(None)
 }
 
-/// The first of these claims, which must be a text: a claim of another type is an error, not an absent claim.
+/// The first of these claims that the token has, which must be a string. A claim of another type is an error. It does
+/// not count as absent.
 fn text<'r, 'c>(
     claims: &'c Members<'_>,
     paths: &'r [ClaimPath],
@@ -407,7 +412,7 @@ fn text<'r, 'c>(
     member.as_text().map(|text| Some((path, text))).ok_or(kind.refuse(path))
 }
 
-/// The first of these claims, which must be a name.
+/// The first of these claims that the token has, which must be a valid name.
 fn name<'r, 'c>(
     claims: &'c Members<'_>,
     paths: &'r [ClaimPath],

@@ -3,7 +3,8 @@
 use super::shape::{JoseHeader, TokenParts, decode};
 use crate::strict_json::{Member, Members};
 
-/// The claims of a token, unverified: for logs, never for a decision. Each text is truncated at 256 bytes.
+/// The claims of a token, which are not verified. Use them for logs, never for a decision. Each string is truncated at
+/// 256 bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Peeked {
@@ -23,16 +24,16 @@ pub struct Peeked {
     pub algorithm: Option<Box<str>>,
 }
 
-/// The longest text in [`Peeked`], in bytes.
+/// The maximum length of a string in [`Peeked`], in bytes.
 const MAX_PEEKED_BYTES: usize = 256;
 
-/// The longest prefix of a text that takes at most `most` bytes.
+/// The longest prefix of a string that has at most `most` bytes.
 pub fn beginning(text: &str, most: usize) -> &str {
     let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     end.and_then(|end| text.get(..end)).unwrap_or_default()
 }
 
-/// Reads a token's claims without verifying them; `None` if it does not have the form of a token.
+/// Reads a token's claims without verifying them. Returns `None` if the input does not have the form of a token.
 pub fn peek(token: &str) -> Option<Peeked> {
     let parts = TokenParts::split(token).ok()?;
     let header = JoseHeader::read(parts.header).ok()?;

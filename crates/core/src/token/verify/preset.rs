@@ -1,5 +1,5 @@
-//! The tokens of known providers, as data: a table for each provider. A preset is the starting point of an issuer's
-//! rules; each explicit key replaces only that key of the preset.
+//! The properties of known providers' tokens, as data: one table for each provider. A preset is the starting point for
+//! an issuer's rules. Each configuration key that is set replaces only that key's part of the preset.
 //!
 //! ```
 //! use rotogate::token::{IssuerKeys, IssuerRules, Preset};
@@ -34,7 +34,7 @@ use crate::token::algorithm::Algorithm;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Preset {
-    /// Keycloak: access tokens of a realm. The claim `typ` of its ID and refresh tokens has another value.
+    /// Keycloak: access tokens of a realm. In its ID tokens and refresh tokens, the claim `typ` has another value.
     Keycloak,
     /// Entra ID, endpoint version 2.0, one tenant.
     EntraV2,
@@ -46,7 +46,8 @@ pub enum Preset {
     Okta,
     /// Amazon Cognito: access tokens of a user pool. `audience` lists app clients.
     Cognito,
-    /// Google: ID tokens, since its access tokens are opaque. The domain, the client or the address must be required.
+    /// Google: ID tokens, because its access tokens are opaque. The domain, the client or the e-mail address must be
+    /// required.
     Google,
     /// GitHub Actions: ID tokens of workflows. The owner of the repository must be required.
     GithubActions,
@@ -64,15 +65,15 @@ pub enum Preset {
     Firebase,
     /// Clerk: session tokens of version 2. They have no `aud`: `audience` lists the origins of the application (`azp`).
     Clerk,
-    /// Another OpenID provider: access tokens with the usual claims, and no ID tokens.
+    /// Any other OpenID provider: access tokens with the usual claims. ID tokens are refused.
     Oidc,
 }
 
-/// The tokens of a provider. [`ClaimMapping`] describes how a list of claims is read.
+/// The properties of a provider's tokens. [`ClaimMapping`] describes how a list of claims is read.
 struct Provider {
     preset: Preset,
     name: &'static str,
-    /// The accepted `typ` of the header; an empty text stands for a missing `typ`.
+    /// The accepted `typ` values in the header. An empty string stands for a missing `typ`.
     typ: &'static [&'static str],
     scope: &'static [&'static str],
     client: &'static [&'static str],
@@ -97,8 +98,8 @@ const fn hours(hours: u64) -> Duration {
     Duration::from_secs(hours * 3600)
 }
 
-/// Claims that only ID tokens have: hashes of the tokens issued with the ID token, and the nonce of the login (OpenID
-/// Connect Core §2, §3.3.2.11).
+/// Claims that only ID tokens have: hashes of the tokens that were issued with the ID token, and the nonce of the login
+/// (OpenID Connect Core §2, §3.3.2.11).
 const OF_ID_TOKENS: &[&str] = &["at_hash", "c_hash", "nonce"];
 
 /// The claims of a profile (OpenID Connect Core §5.1), which users can edit themselves.
@@ -203,7 +204,7 @@ const PROVIDERS: [Provider; 16] = [
         typ: &["JWT"],
         scope: &[],
         client: &["azp"],
-        // Anyone's service account can get a token for any audience.
+        // Without such a requirement, anyone's service account could get a token for any audience.
         asked: &["hd", "azp", "email"],
         max_lifetime: hours(2),
         ..PLAIN
@@ -216,7 +217,7 @@ const PROVIDERS: [Provider; 16] = [
         client: &[],
         // `sub` contains names of branches and environments, which may have any characters.
         encodes_subject: true,
-        // The owner is named by its number, because another owner can take over a name.
+        // The owner is identified by number, because another owner can take over a name.
         asked: &["repository_owner_id"],
         max_lifetime: hours(1),
         ..PLAIN
@@ -255,7 +256,7 @@ const PROVIDERS: [Provider; 16] = [
         name: "authentik",
         client: &["azp"],
         roles: &["groups"],
-        // Authentik's access token is its ID token with these two additional claims, and the same audience.
+        // Authentik's access token is like its ID token, with the same audience and these two additional claims.
         present: &["azp", "uid"],
         absent: &["at_hash", "c_hash"],
         ..PLAIN
@@ -288,9 +289,9 @@ const PROVIDERS: [Provider; 16] = [
         client: &["azp"],
         roles: &["o.rol"],
         audience: Some("azp"),
-        // A pending session waits for a task of its user, who counts as signed out.
+        // A pending session waits until its user completes a task. Until then the user counts as signed out.
         require: &[("sts", &["active"])],
-        // Tokens that are made from templates have the same key, any lifetime and no session.
+        // Tokens that are made from templates are signed with the same key, but have any lifetime and no session.
         present: &["sid"],
         absent: OF_ID_TOKENS,
         max_lifetime: hours(1),
@@ -321,24 +322,24 @@ impl Preset {
     ];
 
     fn provider(self) -> &'static Provider {
-        // A test checks that no entry is missing; `oidc` is the fallback.
+        // A test checks that every preset has an entry, so the fallback `oidc` is never used.
         PROVIDERS.iter().find(|provider| provider.preset == self).unwrap_or(const { &PLAIN })
     }
 
-    /// The preset's word in `gateway.toml`.
+    /// The name of the preset in `gateway.toml`.
     pub fn word(self) -> &'static str {
         self.provider().name
     }
 
-    /// The values of `typ` in the provider's access tokens.
+    /// The values of `typ` that the provider's access tokens may have.
     pub fn typ(self) -> impl Iterator<Item = &'static str> {
         self.provider().typ.iter().copied()
     }
 
-    /// The names of claims that users can write themselves, in their profile or by the provider's API.
+    /// The names of claims that users can set themselves, in their profile or through the provider's API.
     pub fn claims_of_users(self) -> impl Iterator<Item = &'static str> {
         let (profile, more): (&[&str], &[&str]) = match self {
-            // These tokens belong to machines. The owner of a fork chooses the branch's name.
+            // These tokens belong to machines. The name of a branch is chosen by whoever owns the fork.
             Self::GithubActions => (&[], &["head_ref"]),
             Self::Kubernetes => (&[], &[]),
             Self::EntraV2 | Self::EntraV1 => (&PROFILE, &["email", "upn", "unique_name"]),
@@ -362,13 +363,13 @@ impl Preset {
         self.provider().max_lifetime
     }
 
-    /// The algorithm of the provider's keys without `alg`.
+    /// The algorithm of those keys of the provider that have no `alg`.
     pub fn algorithm(self) -> Option<Algorithm> {
         self.provider().algorithm
     }
 
-    /// The claim mapping. If the mapping requires claims without stating values, the operator must name the values of
-    /// one of them; until then, the mapping is refused.
+    /// The claim mapping. If the mapping requires claims without stating their values, the operator must state the
+    /// values of one of these claims. Until then, the mapping is refused.
     pub fn claims(self) -> ClaimMapping {
         let provider = self.provider();
         // A test checks that each path can be parsed.

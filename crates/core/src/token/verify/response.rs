@@ -1,4 +1,4 @@
-//! The response of an introspection endpoint (RFC 7662 §2.2), read as the claims of a token.
+//! Reads the response of an introspection endpoint (RFC 7662 §2.2) like the claims of a token.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
@@ -13,19 +13,19 @@ use crate::denial::Denial;
 use crate::strict_json::{Member, Members};
 use crate::token::claims::{AccessToken, TokenIssuer};
 
-/// Members that state the kind of a token, for servers that also introspect refresh tokens and ID tokens.
+/// Members that state the kind of a token. Some servers also introspect refresh tokens and ID tokens.
 const KINDS: [&str; 2] = ["token_use", "token_type"];
-/// The values of [`KINDS`] for tokens that are not access tokens.
+/// The values of [`KINDS`] in responses about tokens that are not access tokens.
 const OTHER_KINDS: [&str; 4] = ["refresh_token", "refresh", "id_token", "id"];
 
-/// The result of a response.
+/// What a response states about a token.
 #[derive(Debug)]
 pub enum Told {
-    /// The token is active, and its claims are good.
+    /// The token is active, and its claims are accepted.
     Active(Box<AccessToken>),
     /// The token is not active.
     Inactive,
-    /// The token is active, but refused.
+    /// The token is active, but the rules refuse it.
     Refused(Denial),
 }
 
@@ -35,17 +35,17 @@ pub struct Responses {
     rules: IssuerRules,
     /// The properties that all tokens of the issuer share.
     of_tokens: Arc<TokenIssuer>,
-    /// The kinds of mapped claims for which a refusal has been reported: one bit each.
+    /// The kinds of mapped claims for which a refusal has been reported, with one bit for each kind.
     told_claims: AtomicU8,
 }
 
 impl Responses {
-    /// A reader with these rules.
+    /// Makes a reader with these rules.
     pub fn new(rules: &IssuerRules) -> Self {
         Self { rules: rules.without_keys(), of_tokens: rules.of_tokens(), told_claims: AtomicU8::new(0) }
     }
 
-    /// The rules.
+    /// The rules of the issuer.
     pub(crate) fn rules(&self) -> &IssuerRules {
         &self.rules
     }
@@ -53,7 +53,7 @@ impl Responses {
     /// Reads the response about `token`.
     ///
     /// # Errors
-    /// The text is not a response of RFC 7662, so nothing is known about the token.
+    /// The text is not a response according to RFC 7662, so nothing is known about the token.
     // Requirement I20.
     pub fn read(&self, token: &str, response: &[u8], now: Timestamp) -> Result<Told, &'static str> {
         if response.len() > MAX_INTROSPECTION {
@@ -77,7 +77,7 @@ impl Responses {
         match claims.optional("iss") {
             None => {}
             Some(Member::Text(issuer)) if **issuer == *rules.issuer => {}
-            Some(_) => return Err(Denial::BadClaim("iss is another issuer than the one that was asked")),
+            Some(_) => return Err(Denial::BadClaim("iss is not the issuer that was asked")),
         }
         let mut is_dpop = false;
         for kind in KINDS {
@@ -94,13 +94,13 @@ impl Responses {
             judge::claims(token.into(), claims, (rules, &self.of_tokens), ClaimsSource::Response(response), times)
                 .map_err(|refused| name_claim(rules, refused, Some(&self.told_claims)))?;
         rules.sessions_seen.note_token(&judged);
-        // The response must name the key, because the proof is checked against it.
+        // The response must name the key, because the caller's proof is checked against this key.
         if is_dpop && judged.bound_to().is_none() { Err(Denial::UnprovedBinding) } else { Ok(judged) }
     }
 }
 
-/// Whether the token has the form of a JWT: three parts of base64url (J12). Keys verify such a token, unless its issuer's rules
-/// say otherwise.
+/// Returns whether the token has the form of a JWT: three parts in base64url (J12). Such a token is verified with keys,
+/// unless its issuer's rules say otherwise.
 pub fn is_jwt_shaped(token: &str) -> bool {
     let is_part = |part: &str| part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
     let mut parts = token.split('.');
@@ -108,8 +108,8 @@ pub fn is_jwt_shaped(token: &str) -> bool {
     fourth.is_none() && [first, second, third].into_iter().all(|part| part.is_some_and(is_part))
 }
 
-/// Can the token be an opaque token of another issuer? It must have only characters of RFC 6750 §2.1, and must not be
-/// one of our own refresh tokens, which no other server may see.
+/// Returns whether the token can be an opaque token of another issuer. It must consist of the characters in
+/// RFC 6750 §2.1, and must not be one of the gate's refresh tokens, which no other server may see.
 pub(crate) fn is_opaque(token: &str) -> bool {
     let is_character = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
     (1..=super::MAX_TOKEN).contains(&token.len())
@@ -118,14 +118,15 @@ pub(crate) fn is_opaque(token: &str) -> bool {
 }
 
 impl IssuerRules {
-    /// Does the gate ask the issuer about this token?
+    /// Returns whether the gate may ask the issuer about this opaque token.
     pub(crate) fn introspects(&self, opaque: &str) -> bool {
         self.introspection.as_ref().is_some_and(|introspection| opaque.starts_with(&*introspection.prefix))
     }
 }
 
-/// The issuer to ask about a token that is not a JWT: the accepted (`taken`) issuer with the longest prefix of the
-/// token. `None` if no issuer has a prefix of the token, or if two issuers have the same prefix.
+/// Finds the issuer to ask about a token that is not a JWT. Among the issuers that `taken` accepts, it is the one whose
+/// configured prefix is the longest that the token begins with. Returns `None` if no prefix matches, or if two issuers
+/// have the same prefix.
 pub(crate) fn introspecting<'r>(
     issuers: &'r [IssuerRules],
     opaque: &str,

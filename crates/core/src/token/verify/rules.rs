@@ -21,10 +21,10 @@ use crate::token::assertion::is_assertion_typ;
 use crate::token::claims::{TYP, TokenIssuer};
 use crate::token::keyring::{KeyError, Keyring};
 
-/// The largest tolerated difference between an issuer's clock and ours.
+/// The largest permitted tolerance for the difference between an issuer's clock and ours.
 const MAX_LEEWAY: Duration = Duration::from_secs(30);
 
-/// Invalid rules.
+/// The reason why rules are invalid.
 ///
 /// ```
 /// use rotogate::token::IssuerKeys;
@@ -37,8 +37,8 @@ const MAX_LEEWAY: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RulesError {
-    /// Two sets of rules for one issuer, or two for our own.
-    #[error("the issuer {0:?} is repeated, or is not the only own issuer")]
+    /// Two sets of rules for one issuer, or two sets for the gate's own issuer.
+    #[error("the issuer {0:?} is listed twice, or there is more than one own issuer of the gate")]
     Twice(String),
     /// A rule of an issuer that is out of bounds.
     #[error("the issuer {issuer:?}: {why}")]
@@ -51,22 +51,22 @@ pub enum RulesError {
     /// A text that is not a JWK set.
     #[error("not a JWK set: {0}")]
     NotJwks(&'static str),
-    /// A published JWK set with more keys than are read.
+    /// A published JWK set with more keys than the gate reads.
     #[error("{0} keys; at most {MAX_KEYS} are read")]
     TooManyKeys(usize),
     /// A JWK set without a usable key.
     #[error("no usable key: {0}")]
     NoUsableKey(String),
-    /// Two keys with the same name, or several keys of which one has no name.
+    /// Two keys with the same name, or several keys one of which has no name.
     #[error("the keys are ambiguous: {0:?} is repeated")]
     Ambiguous(String),
-    /// An unusable single key.
+    /// A single key that is unusable.
     #[error(transparent)]
     Key(#[from] KeyError),
 }
 
 impl RulesError {
-    /// The error of a set whose keys are all ignored.
+    /// The error for a set in which all keys are ignored.
     pub(super) fn no_usable_key(ignored: &[Ignored]) -> Self {
         Self::NoUsableKey(if ignored.is_empty() {
             "the set is empty".to_owned()
@@ -76,9 +76,9 @@ impl RulesError {
     }
 }
 
-/// The name of our own issuer on routes.
+/// The name by which routes refer to the gate's own issuer.
 pub const OWN: &str = "self";
-/// The longest prefix of an issuer's subjects, in bytes.
+/// The maximum length of the prefix of an issuer's subjects, in bytes.
 const MAX_PREFIX: usize = 64;
 
 /// The rules for one issuer's tokens.
@@ -101,36 +101,36 @@ const MAX_PREFIX: usize = 64;
 pub struct IssuerRules {
     /// `iss`, compared byte for byte.
     pub issuer: Arc<str>,
-    /// The issuer's short name, for routes; only our own issuer is named `OWN`.
+    /// The short name of the issuer, by which routes refer to it. Only the gate's own issuer is named `OWN`.
     pub name: Arc<str>,
-    /// The scopes that the issuer's tokens may have at this gate; `None` for any. Other scopes in `scope` are dropped, so
-    /// neither routes nor upstreams see them.
+    /// The scopes that the issuer's tokens may have at this gate; `None` for any. Other scopes in a token's `scope` are
+    /// dropped, so neither routes nor upstreams see them.
     pub scopes: Option<Scope>,
-    /// Are the issuer's tokens accepted on routes that name no issuers?
+    /// Whether the issuer's tokens are accepted on routes that name no issuers.
     pub everywhere: bool,
     /// The mapping of the issuer's claims.
     pub claims: Arc<ClaimMapping>,
-    /// The prefix of its subjects, so that they are distinct from other issuers' subjects. Revocations use subjects
-    /// without this prefix.
+    /// The prefix of the issuer's subjects, which makes them distinct from other issuers' subjects. Revocations use
+    /// subjects without this prefix.
     pub subject_prefix: Box<str>,
-    /// Is this our own issuer? Its tokens are judged on engine time, and have more claims.
+    /// Whether this is the gate's own issuer. Its tokens are judged by engine time, and have more claims.
     pub ours: bool,
-    /// The audience that the issuer's tokens need, unless a route states another audience. The audience is judged with
-    /// the route's rules.
+    /// The audiences that the issuer's tokens need, unless a route states other audiences. The audience is checked
+    /// together with the route's rules.
     pub audience: Arc<[Box<str>]>,
-    /// The accepted types, compared without letter case and without a leading `application/`. An empty entry stands for
-    /// tokens without `typ`.
+    /// The accepted values of `typ`, compared without regard to case and without a leading `application/`. An empty
+    /// string stands for tokens without `typ`.
     pub typ: Vec<Box<str>>,
     /// The keys that verify the issuer's tokens.
     #[doc(hidden)]
     pub keys: Keys,
-    /// How much the issuer's clock may differ from ours: at most 30 s. Our own tokens end at their `exp`, and the
-    /// leeway applies only to their `nbf` and `iat`.
+    /// The largest accepted difference between the issuer's clock and ours, at most 30 s. The gate's own tokens end at
+    /// their `exp`; for them the leeway applies only to `nbf` and `iat`.
     pub leeway: Duration,
-    /// The longest accepted time from `iat` to `exp`. If it is set, `iat` is required.
+    /// The maximum accepted time from `iat` to `exp`. If it is set, `iat` is required.
     pub max_lifetime: Option<Duration>,
-    /// The claim with the session at the issuer, which its logouts and events name. If empty, the issuer's tokens have
-    /// no session.
+    /// The claim that contains the session at the issuer, by which the issuer's logouts and events name it. If it is
+    /// empty, the issuer's tokens have no session.
     pub session_claim: Box<str>,
     /// The kinds of the issuer's assertions that are accepted as grants.
     #[doc(hidden)]
@@ -138,14 +138,14 @@ pub struct IssuerRules {
     /// The effects of the issuer's security events.
     #[doc(hidden)]
     pub on_event: EventEffects,
-    /// The forms of name by which the issuer may name our users, besides its own subjects. The directory must know
-    /// these names.
+    /// The forms of names other than `sub` by which the issuer may name the gate's users. The directory must know these
+    /// names.
     #[doc(hidden)]
     pub user_names: Vec<UserNameForm>,
-    /// Do browsers log in at the issuer?
+    /// Whether browsers log in at the issuer.
     #[doc(hidden)]
     pub logs_in_browsers: bool,
-    /// How the gate introspects the issuer's tokens; `None` if it introspects none of this issuer.
+    /// How the gate introspects the issuer's tokens; `None` if it introspects none of them.
     pub(crate) introspection: Option<Arc<Introspection>>,
     /// The sessions that the issuer's tokens have named.
     pub(super) sessions_seen: Arc<SessionsSeen>,
@@ -166,7 +166,7 @@ impl IssuerRules {
         })
     }
 
-    /// The rules for our own tokens.
+    /// The rules for the gate's own tokens.
     pub fn own(issuer: impl Into<Arc<str>>, audience: Vec<Box<str>>, keyring: &Keyring, leeway: Duration) -> Self {
         Self {
             name: OWN.into(),
@@ -179,8 +179,9 @@ impl IssuerRules {
         }
     }
 
-    /// The rules for the tokens of another issuer: only `at+jwt` (see [`Self::typ`]), 30 s leeway, any lifetime, no
-    /// scope and no role, and accepted only on routes that name the issuer. Its name is the host of its URL.
+    /// The rules for the tokens of another issuer. By default, only the type `at+jwt` is accepted (see [`Self::typ`]),
+    /// the leeway is 30 s, any lifetime is accepted, tokens have no scopes or roles, and only routes that name the
+    /// issuer accept them. The issuer's name is the host of its URL.
     pub fn external(issuer: impl Into<Arc<str>>, audience: Vec<Box<str>>, keys: IssuerKeys) -> Self {
         Self::with_keys(issuer.into(), audience, Keys::Live(keys.into()))
     }
@@ -209,7 +210,7 @@ impl IssuerRules {
         }
     }
 
-    /// Are the issuer's JWTs introspected, too?
+    /// Returns whether the issuer's JWTs are also introspected.
     pub(crate) fn is_always_introspected(&self) -> bool {
         self.introspection.as_ref().is_some_and(|introspection| introspection.always)
     }
@@ -219,22 +220,22 @@ impl IssuerRules {
         Self { keys: Keys::none(), ..self.clone() }
     }
 
-    /// How long a token is accepted after its `exp`.
+    /// How long a token is still accepted after its `exp`.
     pub(super) fn leeway_of_expiry(&self) -> Duration {
         if self.ours { Duration::ZERO } else { self.leeway }
     }
 
     /// Accepts tokens of these types instead of `at+jwt`. Many issuers write `JWT` into access tokens (Keycloak, Entra,
-    /// Auth0's default profile), others write no type (Cognito): list `""` for them. If such an issuer signs ID tokens
-    /// with the same keys, only the audience keeps them out.
+    /// Auth0's default profile). Others write no type (Cognito); list `""` for them. If such an issuer signs ID tokens
+    /// with the same keys, only the audience prevents ID tokens from being accepted.
     #[must_use]
     pub fn typ(mut self, types: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
         self.typ = types.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Reads the roles of a token's subject from all of these claims together: `["realm_access.roles"]`. By default,
-    /// another issuer's tokens have no roles.
+    /// Reads the roles of a token's subject from all of these claims together, for example `["realm_access.roles"]`. By
+    /// default, another issuer's tokens have no roles.
     ///
     /// # Errors
     /// A path that cannot be parsed: see [`ClaimPath`].
@@ -244,8 +245,8 @@ impl IssuerRules {
         Ok(self)
     }
 
-    /// Takes type, claims and longest lifetime from the preset of a provider. Call this function first: later settings
-    /// replace their part of the preset.
+    /// Takes the types, claims and maximum lifetime from a provider's preset. Call this function first, because later
+    /// settings replace their part of the preset.
     ///
     /// ```
     /// # use rotogate::token::{IssuerKeys, IssuerRules, Preset};
@@ -267,7 +268,7 @@ impl IssuerRules {
         }
     }
 
-    /// Asks that a claim have exactly one of these values: texts, numbers or booleans.
+    /// Requires that a claim has exactly one of these values: strings, numbers or booleans.
     ///
     /// # Errors
     /// A path that cannot be parsed: see [`ClaimPath`].
@@ -287,7 +288,7 @@ impl IssuerRules {
         Self { claims: Arc::new(claims), ..self }
     }
 
-    /// Whether these rules judge every token like `other`.
+    /// Returns whether both sets of rules judge every token alike.
     pub(crate) fn equals(&self, other: &Self) -> bool {
         let Self {
             issuer,
@@ -326,13 +327,13 @@ impl IssuerRules {
             && is_asked_alike
     }
 
-    /// Sets the name.
+    /// Sets the issuer's short name.
     #[must_use]
     pub fn named(self, name: impl Into<Arc<str>>) -> Self {
         Self { name: name.into(), ..self }
     }
 
-    /// The allowed part of a token's scope.
+    /// Reduces a token's scope to the scopes that these rules allow.
     fn allowed(&self, scope: Scope) -> Scope {
         match &self.scopes {
             Some(allowed) => scope.intersection(allowed),
@@ -340,7 +341,7 @@ impl IssuerRules {
         }
     }
 
-    /// Sets the scopes that the issuer's tokens may have: a [`Scope`], or `None` for any that the issuer grants.
+    /// Sets the scopes that the issuer's tokens may have: a [`Scope`], or `None` for all scopes that the issuer grants.
     ///
     /// ```
     /// use rotogate::session::Scope;
@@ -348,7 +349,7 @@ impl IssuerRules {
     ///
     /// # fn example(keys: IssuerKeys) -> Result<IssuerRules, Box<dyn std::error::Error>> {
     /// let rules = IssuerRules::external("https://login.partner.example", vec!["api".into()], keys);
-    /// // `admin` in the partner's tokens is nothing here.
+    /// // The scope `admin` in the partner's tokens has no effect here.
     /// Ok(rules.scopes(Scope::parse("orders.read")?))
     /// # }
     /// ```
@@ -357,7 +358,7 @@ impl IssuerRules {
         Self { scopes: scopes.into(), ..self }
     }
 
-    /// Accepts the issuer's tokens also on routes that name no issuers.
+    /// Also accepts the issuer's tokens on routes that name no issuers.
     #[must_use]
     pub fn everywhere(self) -> Self {
         Self { everywhere: true, ..self }
@@ -369,8 +370,8 @@ impl IssuerRules {
 
     pub(super) fn accepts_typ(&self, typ: Option<&str>) -> bool {
         match typ {
-            // An assertion names a caller to one upstream. It must never pass as an access token, whatever the rules of
-            // its issuer say.
+            // An assertion names a caller to one upstream. It must never be accepted as an access token, whatever the
+            // rules for its issuer say.
             Some(typ) if is_assertion_typ(media_subtype(typ)) => false,
             None => self.typ.iter().any(|t| t.is_empty()),
             Some("") => false,
@@ -379,10 +380,10 @@ impl IssuerRules {
     }
 }
 
-/// Functions that only our own crates call: docs.rs does not show them.
+/// Functions that are called only by our own crates; docs.rs does not show them.
 #[doc(hidden)]
 impl IssuerRules {
-    /// [`Self::external`] for an issuer without keys, which is asked about each of its tokens.
+    /// Like [`Self::external`], for an issuer without keys. The gate asks the issuer about each of its tokens.
     pub fn introspected(issuer: impl Into<Arc<str>>, audience: Vec<Box<str>>, introspection: Introspection) -> Self {
         let rules = Self::external(issuer, audience, IssuerKeys::unknown());
         Self { keys: Keys::none(), ..rules.introspection(introspection) }
@@ -394,14 +395,14 @@ impl IssuerRules {
         Self { on_event: self.on_event.on(kind, effect), ..self }
     }
 
-    /// Asks the issuer about tokens that are not JWTs; its keys verify JWTs.
+    /// Asks the issuer about tokens that are not JWTs. Its JWTs are still verified with its keys.
     #[must_use]
     pub fn introspection(self, introspection: Introspection) -> Self {
         Self { introspection: Some(Arc::new(introspection)), ..self }
     }
 }
 
-/// The host of an issuer's URL; the whole text if it is not a URL.
+/// The host in an issuer's URL; the whole string if it is not a URL.
 pub fn host_of(issuer: &str) -> &str {
     let rest = issuer.split_once("://").map_or(issuer, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
@@ -427,13 +428,13 @@ pub(super) fn check(issuers: &[IssuerRules]) -> Result<(), RulesError> {
             return Err(RulesError::Twice(rules.issuer.to_string()));
         }
         if rules.issuer.is_empty() {
-            return refuse("an issuer has a name");
+            return refuse("the URL of an issuer must not be empty");
         }
         if rules.issuer.contains('#') {
-            return refuse("an issuer has no fragment (RFC 8414 §2)");
+            return refuse("the URL of an issuer must not have a fragment (RFC 8414 §2)");
         }
         if rules.name.is_empty() || (&*rules.name == OWN) != rules.ours {
-            return refuse("an issuer needs a name other than \"self\", which is the gate's");
+            return refuse("an issuer needs a name other than \"self\", which is the name of the gate itself");
         }
         if issuers.iter().take(i).any(|other| other.name == rules.name) {
             return refuse("another issuer has the same name");
@@ -465,7 +466,7 @@ pub(super) fn check(issuers: &[IssuerRules]) -> Result<(), RulesError> {
             return refuse(why);
         }
         if rules.keys.are_missing() && rules.introspection.is_none() {
-            return refuse("there is no key");
+            return refuse("the issuer has no keys and no introspection");
         }
     }
     Ok(())

@@ -4,19 +4,20 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-/// The effect of an event at this gate. No event undoes a revocation.
+/// The effect of an event at this gate. No event reverts a revocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventEffect {
     /// The event ends tokens and sessions of its subject.
     End,
-    /// Access tokens from before the event are refused. Our sessions continue: their next refresh asks the directory.
+    /// Access tokens that are older than the event are refused. The gate's sessions continue, and their next refresh
+    /// queries the directory.
     Refresh,
-    /// A line in the log.
+    /// The event is only logged.
     Log,
 }
 
 impl EventEffect {
-    /// The effect's word in the configuration, logs and metrics.
+    /// The name of the effect in the configuration, logs and metrics.
     pub const fn word(self) -> &'static str {
         match self {
             Self::End => "end",
@@ -29,13 +30,13 @@ impl EventEffect {
 const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type/";
 const RISC: &str = "https://schemas.openid.net/secevent/risc/event-type/";
 const SSF: &str = "https://schemas.openid.net/secevent/ssf/event-type/";
-/// The start of the "URI" of a kind that is not a security event token.
+/// Stands for the start of the URI in kinds that are not security event tokens.
 const OWN: &str = "";
 
 /// Declares the kinds: the start of the URI, the rest of the URI, and the default effect.
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident = $base:ident $word:literal $effect:ident;)*) => {
-        /// The type of an event of another issuer.
+        /// The type of an event that another issuer reports.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         #[non_exhaustive]
         pub enum EventKind {
@@ -46,7 +47,7 @@ macro_rules! kinds {
             /// All types of events.
             pub const ALL: &[Self] = &[$(Self::$kind),*];
 
-            /// The kind's word in the configuration, logs and metrics: the end of its URI.
+            /// The name of the kind in the configuration, logs and metrics. It is the end of the event's URI.
             pub const fn word(self) -> &'static str {
                 match self { $(Self::$kind => $word,)* }
             }
@@ -74,17 +75,17 @@ kinds! {
     AccountPurged = RISC "account-purged" End;
     /// RISC: a credential of the user was compromised.
     CredentialCompromise = RISC "credential-compromise" End;
-    /// CAEP: a credential of the user was changed or revoked; the creation of a credential is only logged.
+    /// CAEP: a credential of the user was changed or revoked. If a credential was created, the event is only logged.
     CredentialChange = CAEP "credential-change" Refresh;
     /// CAEP: the claims of a token changed.
     TokenClaimsChange = CAEP "token-claims-change" Refresh;
-    /// CAEP: the assurance level of the login decreased; an increase is only logged.
+    /// CAEP: the assurance level of the login decreased. If it increased, the event is only logged.
     AssuranceLevelChange = CAEP "assurance-level-change" Refresh;
     /// RISC: the user must change a credential.
     AccountCredentialChangeRequired = RISC "account-credential-change-required" Refresh;
-    /// CAEP: a device is no longer compliant; a change to `compliant` is only logged.
+    /// CAEP: a device is no longer compliant. If it became compliant, the event is only logged.
     DeviceComplianceChange = CAEP "device-compliance-change" Log;
-    /// CAEP: the risk level changed; a change to `LOW` is only logged.
+    /// CAEP: the risk level changed. If it changed to `LOW`, the event is only logged.
     RiskLevelChange = CAEP "risk-level-change" Log;
     /// CAEP: a session began.
     SessionEstablished = CAEP "session-established" Log;
@@ -94,9 +95,9 @@ kinds! {
     AccountEnabled = RISC "account-enabled" Log;
     /// RISC: the user's identifier changed.
     IdentifierChanged = RISC "identifier-changed" Log;
-    /// RISC: the identifier belongs to another user now.
+    /// RISC: the identifier now belongs to another user.
     IdentifierRecycled = RISC "identifier-recycled" Log;
-    /// SSF: the answer to a request for verification.
+    /// SSF: the response to a verification request.
     Verification = SSF "verification" Log;
     /// SSF: the transmitter changed the status of the stream.
     StreamUpdated = SSF "stream-updated" Log;
@@ -115,13 +116,13 @@ impl EventKind {
         Self::ALL.iter().copied().find(is_it).unwrap_or(Self::Other)
     }
 
-    /// Does the end of a user by such an event end the user's API keys, too? The user has no account any more, or the
-    /// issuer asks for the end of everything.
+    /// Returns whether an event of this kind that ends a user also ends the user's API keys: either the user no longer
+    /// has an account, or the issuer requests the end of everything.
     pub(crate) const fn ends_keys(self) -> bool {
         matches!(self, Self::AccountDisabled | Self::AccountPurged | Self::GlobalRevocation)
     }
 
-    /// Does a security event token have this type?
+    /// Returns whether a security event token can have this type.
     const fn is_event(self) -> bool {
         !self.base().is_empty()
     }
@@ -131,7 +132,8 @@ impl EventKind {
         Self::ALL.iter().copied().filter(|kind| kind.is_event() && kind.base() != SSF)
     }
 
-    /// Is the event a change for the better? Such an event is only logged, whatever effect is configured.
+    /// Returns whether the event is a change for the better. Such an event is only logged, whatever effect is
+    /// configured.
     fn is_harmless(self, event: &Map<String, Value>) -> bool {
         let says = |name: &str, what: &str| event.get(name).and_then(Value::as_str) == Some(what);
         match self {
@@ -144,7 +146,7 @@ impl EventKind {
     }
 }
 
-/// The effects of an issuer's events: the defaults, and the configured exceptions.
+/// The effects of an issuer's events: the defaults, and the exceptions from the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventEffects(BTreeMap<EventKind, EventEffect>);
 

@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::denial::{Denial, EventFlaw};
 use crate::revocation::{Effect, Revocation, Target};
 
-/// The meaning of an event's subject (RFC 9493 §3; SSF 1.0 §3).
+/// What the subject of an event names (RFC 9493 §3; SSF 1.0 §3).
 #[derive(Debug)]
 enum NamedSubject<'a> {
     /// A user of the issuer, by `sub`.
@@ -25,12 +25,12 @@ enum NamedSubject<'a> {
     Token(&'a str),
     /// A user whom the directory may know by this name.
     ByDirectory(UserName),
-    /// The subject has a form or a member that the gate cannot relate to tokens or sessions.
+    /// The gate cannot relate the form of the subject, or one of its members, to tokens or sessions.
     Unknown,
 }
 
 impl Signed<'_> {
-    /// Judges a security event token, and returns its report.
+    /// Judges a security event token, and returns what it reports.
     // Requirements S19, S20.
     pub(super) fn security_event(self, audience: &[Box<str>], wall: Timestamp) -> Result<Reported, Denial> {
         let Self { rules, typ, claims } = self;
@@ -43,19 +43,25 @@ impl Signed<'_> {
         let events = claims.get("events").and_then(Value::as_object).ok_or(malformed("events must be an object"))?;
         let mut all = events.iter();
         let (Some((uri, event)), None) = (all.next(), all.next()) else {
-            return Err(malformed("one event is needed"));
+            return Err(malformed("events must contain exactly one event"));
         };
-        let event = event.as_object().ok_or(malformed("an event is an object"))?;
+        let event = event.as_object().ok_or(malformed("the event must be an object"))?;
         let kind = EventKind::from_uri(uri);
         let effect = rules.on_event.effect(kind, event);
         let report = |ended| Reported { kind, effect, ended, told: issued, id: jti.into() };
         if effect == EventEffect::Log {
             let state = event.get("state").and_then(Value::as_str);
-            tracing::info!(issuer = %rules.name, kind = uri, jti, state, "security event noted: it ends nothing");
+            tracing::info!(
+                issuer = %rules.name,
+                kind = uri,
+                jti,
+                state,
+                "security event received, which does not end any tokens"
+            );
             return Ok(report(Ended::Nothing));
         }
         let subject = claims.get("sub_id").and_then(Value::as_object).ok_or(malformed("no sub_id"))?;
-        // The later of `event_timestamp` and `iat`, but not a time in the future.
+        // The later of `event_timestamp` and `iat`, if it is not in the future.
         let stated = date(event, "event_timestamp");
         let at = stated.map_or(issued, |stated| stated.max(issued)).min(wall.max(issued));
         let named = named_subject(rules, subject)?;
@@ -78,8 +84,8 @@ fn ended(rules: &IssuerRules, (kind, named): (EventKind, NamedSubject<'_>), at: 
     targets.ended(rules, at, wall)
 }
 
-/// The effect of a refresh event: all access tokens of a user are refused, including the tokens of other sessions.
-/// Clients replace each of them by one refresh.
+/// The effect of an event that requires a refresh: all access tokens of a user are refused, including those of other
+/// sessions. Clients replace each of them by one refresh.
 fn refreshed(rules: &IssuerRules, named: NamedSubject<'_>, at: Timestamp, wall: Timestamp) -> Ended {
     let seen = &rules.sessions_seen;
     let (target, user, is_seen, is_sure) = match named {
@@ -99,7 +105,7 @@ fn refreshed(rules: &IssuerRules, named: NamedSubject<'_>, at: Timestamp, wall: 
 fn gone(rules: &IssuerRules, jti: &str, wall: Timestamp) -> Ended {
     let target = Target::Token { issuer: Arc::clone(&rules.issuer), jti: jti.into() };
     let entry = Revocation { effect: Effect::Gone, ..before(rules, target, (wall, wall), false) };
-    // No token is remembered by its `jti`.
+    // The gate does not remember tokens by their `jti`.
     Ended::Tokens { entry, also: None, user: None, is_seen: true, is_sure: true }
 }
 
@@ -107,7 +113,7 @@ fn by_directory(rules: &IssuerRules, name: UserName, effect: EventEffect, at: Ti
     Ended::OfDirectory { issuer: Arc::clone(&rules.issuer), name, effect, at }
 }
 
-/// The subject identifier of an event.
+/// Reads the subject identifier of an event.
 fn named_subject<'a>(rules: &IssuerRules, subject: &'a Map<String, Value>) -> Result<NamedSubject<'a>, Denial> {
     match subject.get("format").and_then(Value::as_str) {
         Some("jwt_id") => {
@@ -146,16 +152,18 @@ fn session<'a>(
     user: Option<&'a str>,
 ) -> Result<NamedSubject<'a>, Denial> {
     if rules.session_claim.is_empty() {
-        return Err(malformed("a session alone, and by session_claim the tokens have no session"));
+        return Err(malformed(
+            "the event names only a session, but session_claim says that the tokens have no session",
+        ));
     }
     if session.get("format").and_then(Value::as_str) != Some("opaque") {
-        return Err(malformed("a session is named by opaque"));
+        return Err(malformed("a session must be named with the format opaque"));
     }
     let id = text(session, "id")?.ok_or(malformed("opaque has no id"))?;
     Ok(NamedSubject::Session(id, user))
 }
 
-/// A user, named by `sub` or by a name that only the directory can resolve.
+/// Reads a user that is named by `sub` or by a name that only the directory can resolve.
 fn user<'a>(rules: &IssuerRules, user: &'a Map<String, Value>) -> Result<NamedSubject<'a>, Denial> {
     match user.get("format").and_then(Value::as_str) {
         Some("iss_sub") => {

@@ -1,16 +1,16 @@
-//! The keys of an issuer that a token may name although the set does not have them yet.
+//! Decides about tokens whose key may exist at the issuer although the present set lacks it.
 
 use super::{Arc, Denial, Duration, IssuerRules, Keys, LiveKeys, Timestamp, TokenRefusal};
 
-/// The question whether the issuer has a newer key for a token.
+/// The facts that decide whether the issuer may have a newer key for a token.
 #[derive(Clone, Copy)]
 pub(in crate::token::verify) struct NewerKeys<'a> {
     pub(in crate::token::verify) keys: &'a Keys,
     pub(in crate::token::verify) leeway: Duration,
     pub(in crate::token::verify) engine_now: Timestamp,
-    /// `iat` of the token, unverified.
+    /// `iat` of the token, which is not verified.
     pub(in crate::token::verify) issued_at: Option<Timestamp>,
-    /// Whether the question may begin a fetch.
+    /// Whether a fetch of keys may begin.
     pub(in crate::token::verify) has_effects: bool,
 }
 
@@ -24,15 +24,15 @@ impl<'a> NewerKeys<'a> {
         Self { keys: &rules.keys, leeway: rules.leeway, engine_now, issued_at, has_effects }
     }
 
-    /// The refusal of a token whose key is missing.
+    /// Returns the denial for a token whose key is missing.
     pub(in crate::token::verify) fn missing(self) -> Denial {
         let missing = if self.has_effects { LiveKeys::missing } else { LiveKeys::foresee_missing };
         let keys = self.keys.live();
         keys.map_or(Denial::UnknownKey, |keys| missing(keys, self.engine_now, self.issued_at, self.leeway))
     }
 
-    /// The refusal of a token that does not fit the key of its name: `otherwise`, unless the issuer may have put
-    /// another key under that name.
+    /// Returns the refusal of a token whose signature does not match the key that its `kid` names. The denial is
+    /// `otherwise`, unless the issuer may have published another key under that `kid`.
     // Requirements I1, I51.
     pub(in crate::token::verify) fn mistaken(self, otherwise: Denial, tried: usize) -> TokenRefusal {
         let judged =

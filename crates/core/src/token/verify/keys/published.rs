@@ -1,4 +1,4 @@
-//! A JWK set as a provider publishes it. An unusable key does not affect the others.
+//! Reads a JWK set in the form in which a provider publishes it. An unusable key does not affect the others.
 
 use std::collections::BTreeMap;
 
@@ -12,19 +12,19 @@ pub use crate::bounds::MAX_KEYS;
 use crate::token::algorithm::{Algorithm, Family};
 use crate::token::keyring::VerifyingKey;
 
-/// The members that only a private key has (RFC 7518 §6).
+/// The members that only private keys have (RFC 7518 §6).
 const PRIVATE: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
 impl IssuerKeys {
-    /// The usable keys of a JWK set that a provider publishes. Unlike [`IssuerKeys::from_jwks`] it takes the algorithm
-    /// of a key without `alg` from the key's kind: RSA keys have the first RSA algorithm of `algorithms`, or RS256. Keys
-    /// with private members are ignored, and two keys with one `kid` and algorithm are both ignored. Keys of other
-    /// algorithms than `algorithms` are ignored, unless it is empty.
+    /// Reads the usable keys of a JWK set that a provider publishes. In contrast to [`IssuerKeys::from_jwks`], a key
+    /// without `alg` gets the algorithm from its key type; for an RSA key this is the first RSA algorithm in
+    /// `algorithms`, or RS256. Keys with private members are ignored. If two keys have the same `kid` and algorithm,
+    /// both are ignored. Keys for algorithms that are not in `algorithms` are ignored, unless `algorithms` is empty.
     ///
     /// ```
     /// use rotogate::token::IssuerKeys;
     ///
-    /// // As Entra publishes its keys: without alg.
+    /// // Entra publishes its keys in this form, without `alg`.
     /// let set = br#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "a",
     ///     "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
     /// assert_eq!(IssuerKeys::from_published_jwks(set, &[])?.len(), 1);
@@ -32,7 +32,7 @@ impl IssuerKeys {
     /// ```
     ///
     /// # Errors
-    /// Not a JWK set, more than 100 keys, or no usable key.
+    /// The text is not a JWK set, or it has more than 100 keys or no usable key.
     pub fn from_published_jwks(text: &[u8], algorithms: &[Algorithm]) -> Result<Self, RulesError> {
         let entries = entries(text)?;
         if entries.len() > MAX_KEYS {
@@ -43,7 +43,7 @@ impl IssuerKeys {
         for entry in entries {
             let kid = shown_kid(&entry);
             match published_key(entry, algorithms) {
-                // A duplicate of a key in the set is skipped.
+                // A repeated entry for the same key is skipped.
                 Ok(key) if usable.iter().any(|known| is_same(known, &key)) => {}
                 Ok(key) => usable.push(key),
                 Err((cause, why)) => ignored.push(Ignored { kid, cause, why }),
@@ -54,10 +54,10 @@ impl IssuerKeys {
     }
 }
 
-/// Functions that only our own crates call: docs.rs does not show them.
+/// Functions that are called only by our own crates; docs.rs does not show them.
 #[doc(hidden)]
 impl IssuerKeys {
-    /// The name and algorithm of each key, for an operator.
+    /// The name and algorithm of each key, for operators.
     pub fn describe(&self) -> Vec<String> {
         let kid = |key: &VerifyingKey| key.kid().unwrap_or("without kid").to_owned();
         let mut all: Vec<_> = self.all().map(|key| format!("{} ({})", kid(key), key.algorithm())).collect();
@@ -65,14 +65,14 @@ impl IssuerKeys {
         all
     }
 
-    /// The keys as a JWK set, each with its algorithm, which [`IssuerKeys::from_published_jwks`] reads as the same
-    /// keys.
+    /// Writes the keys as a JWK set, each with its algorithm. [`IssuerKeys::from_published_jwks`] reads the set as the
+    /// same keys.
     pub fn to_jwks(&self) -> Value {
         serde_json::json!({ "keys": self.all().filter_map(VerifyingKey::published).collect::<Vec<_>>() })
     }
 }
 
-/// The keys that differ in name or algorithm. The caller judges keys without a name.
+/// Returns the keys that differ in name or algorithm. Keys without a name are left to the caller.
 fn without_ambiguous(usable: Vec<VerifyingKey>, ignored: &mut Vec<Ignored>) -> Vec<VerifyingKey> {
     let mut count: BTreeMap<(String, &str), usize> = BTreeMap::new();
     let id = |key: &VerifyingKey| key.kid().map(|kid| (kid.to_owned(), key.algorithm().name()));
@@ -89,7 +89,7 @@ fn without_ambiguous(usable: Vec<VerifyingKey>, ignored: &mut Vec<Ignored>) -> V
     kept
 }
 
-/// The key in one entry of a published set.
+/// Reads the key in one entry of a published set.
 fn published_key(entry: Value, algorithms: &[Algorithm]) -> Result<VerifyingKey, (IgnoredCause, &'static str)> {
     let Some(members) = entry.as_object() else { return Err((IgnoredCause::Kind, "not an object")) };
     if members.get("kty").and_then(Value::as_str) == Some("oct") {
@@ -98,19 +98,19 @@ fn published_key(entry: Value, algorithms: &[Algorithm]) -> Result<VerifyingKey,
     if PRIVATE.iter().any(|name| members.contains_key(*name)) {
         return Err((IgnoredCause::Private, "has private members, and the set is public"));
     }
-    // The library does not know this kind of key: providers publish new kinds before we support them.
+    // Providers publish new key types before the library supports them, so an unknown type has its own cause.
     if let Some((cause, why)) = unknown_kind(members) {
         return Err((cause, why));
     }
     let malformed = |(cause, why)| match cause {
-        // The kind is known, but a member is missing.
+        // The key type is known, but a member is missing.
         IgnoredCause::Kind => (IgnoredCause::Unusable, "malformed"),
         _ => (cause, why),
     };
     let jwk = public_key(entry).map_err(malformed)?;
     let algorithm = match algorithm_of(&jwk)? {
         Some(given) => given,
-        None => algorithm_by_kind(&jwk, algorithms).ok_or((IgnoredCause::Kind, "of a kind that we do not verify"))?,
+        None => algorithm_by_kind(&jwk, algorithms).ok_or((IgnoredCause::Kind, "its key type is not supported"))?,
     };
     if !algorithms.is_empty() && !algorithms.contains(&algorithm) {
         return Err((IgnoredCause::Algorithm, "of another algorithm than configured"));
@@ -121,14 +121,14 @@ fn published_key(entry: Value, algorithms: &[Algorithm]) -> Result<VerifyingKey,
 fn unknown_kind(members: &serde_json::Map<String, Value>) -> Option<(IgnoredCause, &'static str)> {
     let text = |name| members.get(name).and_then(Value::as_str);
     match (text("kty"), text("crv")) {
-        // An encryption key is reported as such, whatever its kind.
+        // An encryption key is reported as an encryption key, whatever its type.
         _ if text("use").is_some_and(|usage| usage != "sig") => Some((IgnoredCause::Use, "not for signatures (use)")),
         (Some("RSA"), _) | (Some("EC"), Some("P-256" | "P-384")) | (Some("OKP"), Some("Ed25519")) => None,
-        _ => Some((IgnoredCause::Kind, "of a kind or curve that we do not verify")),
+        _ => Some((IgnoredCause::Kind, "its key type or curve is not supported")),
     }
 }
 
-/// The algorithm of a key without `alg`. One key has one algorithm (J1).
+/// The algorithm of a key without `alg`. Each key has exactly one algorithm (J1).
 fn algorithm_by_kind(jwk: &Jwk, algorithms: &[Algorithm]) -> Option<Algorithm> {
     match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => {
