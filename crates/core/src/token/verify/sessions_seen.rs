@@ -1,5 +1,6 @@
-//! The sessions that an issuer's accepted tokens named. A notice that names a session that no token named ends more
-//! than that session: the tokens may have the session in another claim than `session_claim`.
+//! Remembers the sessions that an issuer's accepted tokens named. If a notice names a session that no token named, the
+//! notice ends more than that session, because the tokens may contain the session in another claim than
+//! `session_claim`.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
@@ -10,21 +11,21 @@ use moka::sync::Cache;
 use crate::session::VouchedBy;
 use crate::token::claims::AccessToken;
 
-/// The most remembered users, sessions of tokens, and users of sessions, in four bytes each. An evicted one counts as not
-/// seen.
+/// The maximum number of remembered users, of remembered sessions from tokens, and of remembered pairs of session and
+/// user. Each needs four bytes. An entry that was evicted counts as not seen.
 const CARRIED: usize = 1 << 16;
-/// The most remembered sessions of notices. A gate may have a thousand issuers.
+/// The maximum number of remembered sessions from notices. A gate may have a thousand issuers.
 const NAMED: usize = 1 << 12;
-/// The most users of whom the subject is remembered beside `sub`.
+/// The maximum number of users for whom the subject that belongs to a `sub` is remembered.
 const MAPPED: u64 = 1 << 14;
 /// The number of slots that one session may use. The newest session always has a slot.
 const WAYS: usize = 4;
 
-/// Hashes of `N` texts. Two different texts are confused in one of 500 million cases, and the hash is keyed with a
-/// secret.
+/// Hashes of at most `N` values. Two different values are confused in one of 500 million cases, and the hash is keyed
+/// with a secret.
 #[derive(Default)]
 struct Recent<const N: usize> {
-    /// The slots, allocated when the first text is added. 0 marks a free slot.
+    /// The slots, which are allocated when the first value is added. 0 marks a free slot.
     places: OnceLock<Box<[AtomicU32]>>,
 }
 
@@ -54,21 +55,21 @@ impl<const N: usize> Recent<N> {
     }
 }
 
-/// The sessions that tokens and notices of one issuer have named since the start.
+/// The sessions that tokens and notices of one issuer have named since the gate started.
 #[derive(Default)]
 pub(super) struct SessionsSeen {
     hasher: RandomState,
     carried: Recent<CARRIED>,
-    /// The sessions together with their users, and the sessions of this gate's users without the user.
+    /// The sessions together with their users, and the sessions of this gate's users without their users.
     owned: Recent<CARRIED>,
     named: Recent<NAMED>,
-    /// The users of tokens, and of sessions of this gate for which the issuer vouched.
+    /// The users named by tokens, and by the gate's sessions for which the issuer vouched.
     users: Recent<CARRIED>,
-    /// The subjects by `sub`, of an issuer whose subject is another claim.
+    /// The subject for each `sub`, if the issuer's subjects are in another claim.
     mapped: OnceLock<Cache<Box<str>, Box<str>>>,
-    /// A notice named a session.
+    /// Whether a notice has named a session.
     names_sessions: AtomicBool,
-    /// A token and a notice named the same session, so `session_claim` is the right claim.
+    /// Whether a token and a notice have named the same session, which shows that `session_claim` is the right claim.
     is_proven: AtomicBool,
     has_tokens: AtomicBool,
     vouches: AtomicBool,
@@ -76,14 +77,14 @@ pub(super) struct SessionsSeen {
 
 crate::debug_with!(SessionsSeen);
 
-/// The knowledge about a session that a notice names.
+/// What is known about a session that a notice names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Named {
     /// An accepted token named the session.
     Carried,
-    /// No token named the session, but the effect of the notice is known: tokens named the sessions of other notices,
-    /// or the issuer has no tokens at this gate and only vouches for our sessions, which store the issuer's session
-    /// ids.
+    /// No token named the session, but the effect of the notice is known for one of two reasons. Either tokens named
+    /// the sessions of other notices; or the issuer has no tokens at this gate and only vouches for the gate's
+    /// sessions, which store the issuer's session ids.
     Elsewhere,
     /// It is not known whether any token names the session.
     Unproven,
@@ -96,13 +97,13 @@ impl SessionsSeen {
         let (sub, subject) = (token.notice_subject(), token.token_subject());
         self.note(token.issuer_session(), sub);
         if !token.has_sub_as_subject() {
-            // A notice may name the user by either.
+            // A notice may name the user by `sub` or by the subject.
             self.users.add(self.hasher.hash_one(subject));
             self.mapped.get_or_init(|| Cache::new(MAPPED)).insert(sub.into(), subject.into());
         }
     }
 
-    /// Records an accepted token of this user and with this session.
+    /// Records an accepted token with this user and this session.
     pub(super) fn note(&self, session: Option<&str>, user: &str) {
         set(&self.has_tokens);
         self.users.add(self.hasher.hash_one(user));
@@ -115,7 +116,7 @@ impl SessionsSeen {
         }
     }
 
-    /// Records an accepted token of this gate whose session the issuer vouched for.
+    /// Records an accepted token of this gate, for whose session the issuer vouched.
     pub(super) fn note_vouched(&self, by: &VouchedBy) {
         set(&self.vouches);
         self.users.add(self.hasher.hash_one(&*by.subject));
@@ -125,28 +126,30 @@ impl SessionsSeen {
         }
     }
 
-    /// Has an accepted token, or a session of this gate, named this user?
+    /// Returns whether an accepted token or a session of this gate has named this user.
     pub(super) fn knows_user(&self, user: &str) -> bool {
         self.users.has(self.hasher.hash_one(user))
     }
 
-    /// Has an accepted token, or a session of this gate, named this session?
+    /// Returns whether an accepted token or a session of this gate has named this session.
     pub(super) fn knows_session(&self, session: &str) -> bool {
         self.carried.has(self.hasher.hash_one(session)) || self.is_of(session, "")
     }
 
-    /// The subject of the user with this `sub`, if an accepted token named both.
+    /// The subject of the user with this `sub`, if an accepted token contained both.
     pub(super) fn subject_of(&self, sub: &str) -> Option<Box<str>> {
         self.mapped.get()?.get(sub)
     }
 
-    /// Is this known as a session of this user? Only the issuer and the user can know the session.
+    /// Returns whether this is known to be a session of this user. Only the issuer and the user can know the session's
+    /// id.
     pub(super) fn is_of(&self, session: &str, user: &str) -> bool {
         self.owned.has(self.hasher.hash_one((session, user)))
     }
 
-    /// Is a logout of this user without a session as usual? The gate knows the user, and this issuer's notices name no
-    /// session. If they do, a notice without one needs less knowledge than its other notices.
+    /// Returns whether a logout of this user without a session is usual for the issuer: the gate knows the user, and
+    /// this issuer's notices never name a session. If they normally name one, a notice without a session requires less
+    /// knowledge from its sender than the issuer's other notices.
     pub(super) fn is_usual_logout(&self, user: &str) -> bool {
         !self.names_sessions.load(Relaxed) && self.knows_user(user)
     }
@@ -165,7 +168,7 @@ impl SessionsSeen {
     }
 }
 
-/// Sets a flag without a write if it is already set: every verified token calls this.
+/// Sets a flag. It does not write to a flag that is already set, because every verified token calls this.
 fn set(flag: &AtomicBool) {
     if !flag.load(Relaxed) {
         flag.store(true, Relaxed);

@@ -1,4 +1,4 @@
-//! The form of a token, checked before any key is used: strictly as in RFC 7515 §7.1.
+//! The form of a token. It is checked before any key is used, as strictly as in RFC 7515 §7.1.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -15,13 +15,13 @@ use crate::denial::Denial;
 use crate::strict_json;
 use crate::strict_json::Members;
 
-/// Why a longer token is refused.
+/// The denial for a token that is too long for any issuer.
 pub(super) const TOO_LONG: Denial = Denial::MalformedToken("longer than 24 KiB");
-/// Why a longer token of ours is refused.
+/// The denial for a token of the gate's own issuer that is too long.
 pub(super) const OWN_TOO_LONG: Denial =
     Denial::MalformedToken("longer than 8 KiB, which only tokens of other issuers may be");
 
-/// The three parts of a compact serialisation.
+/// The three parts of a JWS in compact serialisation.
 pub(super) struct TokenParts<'a> {
     /// The first part.
     pub(super) header: &'a str,
@@ -48,13 +48,14 @@ impl<'a> TokenParts<'a> {
         Ok(Self { header, claims, signature: decode(signature)?, message })
     }
 
-    /// Did this key make the signature? Its length must be that of the key's signatures.
+    /// Returns whether this key made the signature. The signature must have the length of the key's signatures.
     pub(super) fn is_signed_by(&self, key: &VerifyingKey) -> bool {
         key.verifies(self.message.as_bytes(), &self.signature)
     }
 }
 
-/// The header members that the gate uses. A token with any other member that could change its meaning was refused.
+/// The header members that the gate uses. A token whose header has another member that could change its meaning was
+/// refused before.
 pub(super) struct JoseHeader {
     /// `alg`, which is compared with the key's algorithm.
     pub(super) algorithm: Box<str>,
@@ -64,23 +65,24 @@ pub(super) struct JoseHeader {
     pub(super) typ: Option<Box<str>>,
 }
 
-/// How many headers a thread keeps. All tokens that one key signs have the same header.
+/// The number of headers that a thread keeps. All tokens that one key signs have the same header.
 const KEPT_HEADERS: usize = 8;
 
 thread_local! {
-    /// Headers of tokens with a good signature, each with the text that it was read from.
+    /// Headers of tokens with a valid signature, each with the text from which it was read.
     static HEADERS: RefCell<VecDeque<(Box<str>, Rc<JoseHeader>)>> = const { RefCell::new(VecDeque::new()) };
 }
 
 impl JoseHeader {
-    /// [`Self::read`], or the header that this thread has read from the same text.
+    /// Like [`Self::read`], but returns a kept header if this thread has read the same text before.
     pub(super) fn known(part: &str) -> Result<Rc<Self>, Denial> {
         let kept =
             HEADERS.with_borrow(|kept| kept.iter().find(|(text, _)| **text == *part).map(|(_, it)| Rc::clone(it)));
         kept.map_or_else(|| Self::read(part).map(Rc::new), Ok)
     }
 
-    /// Keeps the header of a token with a good signature, so that a forged token cannot evict a kept header.
+    /// Keeps the header of a token with a valid signature. Headers of forged tokens are not kept, so they cannot evict
+    /// a kept header.
     pub(super) fn keep(self: &Rc<Self>, part: &str) {
         HEADERS.with_borrow_mut(|kept| {
             if kept.iter().any(|(_, known)| Rc::ptr_eq(known, self)) {
@@ -118,8 +120,9 @@ impl JoseHeader {
     }
 }
 
-/// Header members that would take a key or a rule from the token itself. `jku` and `x5u` only say where a key is: they are neither
-/// followed nor compared (RFC 8725 §3.10), and some issuers write them into each token.
+/// Header members that would take a key or a rule from the token itself. `jku` and `x5u` are not refused: they only
+/// state the location of a key, and the gate neither follows nor compares them (RFC 8725 §3.10). Some issuers write
+/// them into each token.
 const REFUSED: &[(&str, &str)] = &[
     ("crit", "crit in the header"),
     ("b64", "b64 in the header"),
@@ -128,17 +131,17 @@ const REFUSED: &[(&str, &str)] = &[
     ("jwk", "jwk in the header"),
 ];
 
-/// Decodes strictly: no padding, no `+` or `/`, no white space, no left-over bits (J12).
+/// Decodes base64url strictly: no padding, no `+` or `/`, no white space, no left-over bits (J12).
 pub(in crate::token) fn decode(part: &str) -> Result<Vec<u8>, Denial> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_| Denial::MalformedToken("not base64url"))
 }
 
-/// The second part of a token, decoded and not verified.
+/// The second part of a token, decoded but not verified.
 pub(crate) fn payload_of(token: &str) -> Result<Vec<u8>, Denial> {
     decode(TokenParts::split(token)?.claims)
 }
 
-/// The claims of a token that was verified.
+/// The claims of a token that was verified before.
 pub(in crate::token) fn claims_of(token: &str) -> Option<Map<String, Value>> {
     let part = token.split('.').nth(1)?;
     strict_json::object(&decode(part).ok()?).ok()
@@ -149,7 +152,7 @@ mod for_tests {
     use super::*;
 
     impl JoseHeader {
-        /// Does this thread keep the header of this text?
+        /// Returns whether this thread keeps the header with this text.
         pub(crate) fn is_kept(part: &str) -> bool {
             HEADERS.with_borrow(|kept| kept.len() <= KEPT_HEADERS && kept.iter().any(|(text, _)| **text == *part))
         }

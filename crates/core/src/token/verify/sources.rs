@@ -1,6 +1,6 @@
-//! Whose users the subjects of this gate's own tokens are. The users of another issuer get subjects of this gate by a
-//! login of a browser, an identity assertion, or a token exchange. Their subjects begin with the issuer's prefix, and
-//! no other subject does: so the subject alone names the issuer.
+//! Tells to which issuer the subjects of this gate's own tokens belong. Users of another issuer get subjects of this
+//! gate through a browser login, an identity assertion, or a token exchange. Their subjects begin with the issuer's
+//! prefix, and no other subject does, so the subject alone identifies the issuer.
 
 use std::sync::Arc;
 
@@ -9,13 +9,13 @@ use super::{IssuerRules, Verifier};
 use crate::denial::Denial;
 use crate::token::claims::{AccessToken, CLIENT_PREFIX, TokenIssuer};
 
-/// The issuers whose users have subjects of this gate, with their prefixes. An issuer without a prefix is the last one,
-/// and is the only source of users.
+/// The issuers whose users have subjects of this gate, with their prefixes. An issuer without a prefix comes last. It is
+/// then the only source of users.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SubjectSources(Vec<(Box<str>, Arc<str>)>);
 
 impl SubjectSources {
-    /// The sources among these issuers.
+    /// Collects the sources among these issuers.
     pub(super) fn new(issuers: &[IssuerRules]) -> Self {
         let others = || issuers.iter().filter(|rules| !rules.ours);
         let bare = others().filter(|rules| rules.subject_prefix.is_empty() && rules.names_subjects());
@@ -32,7 +32,7 @@ impl SubjectSources {
 }
 
 impl IssuerRules {
-    /// Do users of the issuer get subjects of this gate by a login of a browser or by an identity assertion?
+    /// Returns whether users of the issuer get subjects of this gate through a browser login or an identity assertion.
     #[doc(hidden)]
     pub fn names_subjects(&self) -> bool {
         let asserts = self.grants.id_jag.as_ref().is_some_and(|jag| jag.subject == JagSubject::Issuer);
@@ -41,7 +41,7 @@ impl IssuerRules {
 }
 
 impl Verifier {
-    /// Adds to one of our own tokens the issuer whose user its subject is.
+    /// Stores in one of the gate's own tokens the issuer to which its subject belongs.
     ///
     /// # Errors
     /// The subject has the prefix of an issuer that did not vouch for it.
@@ -55,15 +55,17 @@ impl Verifier {
             (None, None) => None,
             (None, Some(by)) => match self.found(by) {
                 Some(_) => None,
-                // The rules no longer have the issuer. Its user does not become one of the gate's own.
+                // The issuer is no longer configured. Its user must not become one of the gate's own users.
                 None => Some(TokenIssuer::unknown(by)),
             },
-            // The token of an API key, or of an operator, has no session.
+            // A token for an API key or from an operator has no session.
             (Some(issuer), by) if by.map_or(token.session.is_none(), |by| *by == **issuer) => {
                 self.found(issuer).map(|(_, of_tokens)| Arc::clone(of_tokens))
             }
             (Some(_), _) => {
-                return Err(Denial::BadClaim("another issuer's prefix begins sub, and did not vouch for it"));
+                return Err(Denial::BadClaim(
+                    "sub begins with the prefix of another issuer, which did not vouch for it",
+                ));
             }
         };
         if source.is_some() {
@@ -72,14 +74,14 @@ impl Verifier {
         Ok(token)
     }
 
-    /// Whose users the subjects of our own tokens are.
+    /// The issuers to whose users the subjects of the gate's own tokens belong.
     pub fn sources(&self) -> &Arc<SubjectSources> {
         &self.sources
     }
 }
 
-/// The problem of a prefix beside the prefixes of `others`. `is_alone` tells that the gate has neither users of its own
-/// nor another issuer.
+/// Describes what is wrong with a prefix, given the prefixes of `others`. `is_alone` tells that the gate has no users
+/// of its own and no other issuer.
 // Requirement I67.
 pub fn prefix_problem<'a>(
     prefix: &str,
@@ -90,7 +92,10 @@ pub fn prefix_problem<'a>(
     if prefix.is_empty() {
         None
     } else if meets(CLIENT_PREFIX) {
-        Some("subject_prefix meets client:, which begins the subjects of clients; choose another one, such as \"idp|\"")
+        Some(
+            "subject_prefix conflicts with client:, with which the subjects of clients begin; choose another one, \
+             such as \"idp|\"",
+        )
     } else if others.any(meets) {
         Some(
             "subject_prefix begins like that of another issuer: two users could have one subject; choose prefixes of \
@@ -112,7 +117,8 @@ pub enum UserSource<'a> {
     Issuer(&'a str),
 }
 
-/// The place of a source without prefix beside other sources; `None` if no two of them can have one subject.
+/// The index of a source without a prefix, if there are other sources. Returns `None` if the subjects of all sources
+/// are distinct.
 // Requirement I67.
 pub fn bare_source(sources: &[UserSource<'_>]) -> Option<usize> {
     if sources.len() < 2 {

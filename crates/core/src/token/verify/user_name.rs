@@ -1,12 +1,12 @@
-//! Names other than `sub`, by which another issuer may name one of our users. Only the directory can resolve them.
+//! Names other than `sub` by which another issuer may refer to a user of the gate. Only the directory can resolve them.
 
-/// A name of a user of ours that another issuer uses (RFC 9493 §3.2).
+/// A name by which another issuer refers to a user of the gate (RFC 9493 §3.2).
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UserName {
     /// An e-mail address.
     Email(Box<str>),
-    /// An id that the application assigns, such as a provisioning id.
+    /// An id that the application has assigned, such as a provisioning id.
     Opaque(Box<str>),
 }
 
@@ -16,7 +16,7 @@ pub enum UserName {
 pub enum UserNameForm {
     /// An e-mail address.
     Email,
-    /// An id of the application.
+    /// An id that the application has assigned.
     Opaque,
 }
 
@@ -24,7 +24,7 @@ impl UserNameForm {
     /// All forms of names.
     pub const ALL: [Self; 2] = [Self::Email, Self::Opaque];
 
-    /// The form's word in subject identifiers and in the configuration.
+    /// The name of the form in subject identifiers and in the configuration.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Email => "email",
@@ -34,8 +34,8 @@ impl UserNameForm {
 }
 
 impl UserName {
-    /// The name of a subject identifier of this format. `member` returns a member of the identifier, if that member is
-    /// a text of 1 to 256 bytes.
+    /// Reads the name from a subject identifier with this format. `member` returns a member of the identifier if it is
+    /// a string of 1 to 256 bytes.
     pub(super) fn read<'a>(format: &str, member: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
         match format {
             "email" => member("email").map(|email| Self::Email(email.into())),

@@ -115,7 +115,7 @@ fn b33_an_id_token_of_another_login_client_or_time_is_refused() {
         (json!({ "iss": "https://other.example/" }), "iss is another issuer"),
         (json!({ "iss": null }), "iss is another issuer"),
         (json!({ "exp": 1_799_999_900 }), "it is expired, or not valid yet"),
-        (json!({ "exp": null }), "exp or iat is missing, or no time"),
+        (json!({ "exp": null }), "exp or iat is missing or is not a time"),
         (json!({ "iat": 1_800_000_100 }), "it is expired, or not valid yet"),
         (json!({ "iat": 1_799_999_300 }), "iat is missing, or too long ago"),
         (json!({ "iat": null }), "iat is missing, or too long ago"),
