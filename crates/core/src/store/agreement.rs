@@ -1,4 +1,5 @@
-//! C3: a store that implements its operations in another language gives the same results as the rules in Rust.
+//! Requirement C3: a store that implements its operations in another language gives the same results as the rules in
+//! Rust.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeSet;
@@ -12,7 +13,7 @@ use crate::clock::Timestamp;
 use crate::revocation::{Effect, Target};
 use crate::session::{Generation, RevokedBecause, Session, SessionId, Status};
 
-/// A small random generator with the same numbers in every run.
+/// A small pseudorandom generator that yields the same numbers in every run.
 struct Numbers(u64);
 
 impl Numbers {
@@ -22,12 +23,12 @@ impl Numbers {
     }
 }
 
-/// Runs the same operations on an empty `store` and on a memory store, which runs the rules, and compares the results.
+/// Runs the same operations on an empty `store` and on a memory store, which uses the rules, and compares the results.
 pub async fn agrees_with_the_rules(store: &dyn Store, seed: u64, operations: u64) {
     let memory = MemoryStore::for_a_trial(ISSUER, LEEWAY);
     let mut trial = Trial { numbers: Numbers(seed), store, memory: &memory, known: Vec::new(), said: Vec::new() };
-    // The latest end of all sessions may only grow in a store. A session that outlives all others makes it equal in
-    // both stores.
+    // In a store, the latest end of all sessions may only grow. A session that outlives all others makes this end equal
+    // in both stores.
     let longest = session("dave", 1 << 41, start());
     let longest = Session { expires: longest.expires.plus(Duration::from_secs(86_400)), ..longest };
     for store in trial.stores() {
@@ -64,13 +65,13 @@ pub async fn agrees_with_the_rules(store: &dyn Store, seed: u64, operations: u64
     assert_eq!(kinds.len(), 12, "each kind, and records that were restored and not: {kinds:?}");
     let [of_store, of_memory] = trial.stores().map(|store| store.revocations_since(Cursor::default()));
     let (mut of_store, mut of_memory) = (of_store.await.unwrap().0, of_memory.await.unwrap().0);
-    // No order is promised between entries of different targets.
+    // The order of entries with different targets is not guaranteed.
     of_store.sort_by(|a, b| a.target.cmp(&b.target));
     of_memory.sort_by(|a, b| a.target.cmp(&b.target));
     assert_eq!(of_store, of_memory);
 }
 
-/// Both stores, and their results of an operation, the tested store's result first.
+/// Both stores, and what they returned for an operation. The tested store's result comes first.
 struct Trial<'a> {
     numbers: Numbers,
     store: &'a dyn Store,
@@ -98,7 +99,7 @@ impl<'a> Trial<'a> {
         self.known.push(begun.id);
     }
 
-    /// False if there is no record to swap.
+    /// Returns false if there is no record to swap.
     async fn swap(&mut self, id: SessionId, at: Timestamp) -> bool {
         let Some(record) = self.memory.load(id).await.unwrap() else { return false };
         let next = Session { status: Status::Live, ..rotated(&record, at) };
@@ -135,8 +136,8 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// Writes back a record that is slightly older or newer than the stored one, or `unknown` if there is none. True if
-    /// the record was restored.
+    /// Writes back a record that is slightly older or newer than the stored one, or `unknown` if no record is stored.
+    /// Returns whether the record was restored.
     async fn restore(&mut self, unknown: Session, id: SessionId) -> bool {
         let shared = self.store.shared().unwrap();
         let record = match self.memory.load(id).await.unwrap() {
@@ -146,7 +147,7 @@ impl<'a> Trial<'a> {
         let generation = (record.current.get() + self.numbers.below(3)).saturating_sub(1);
         let revision = (record.revision + self.numbers.below(3)).saturating_sub(1).max(1);
         let record = Session { current: Generation::new(generation), revision, ..record };
-        // After the adoption, no record counts as written.
+        // After the adoption, all records count as written before the loss.
         shared.adopt().await.unwrap();
         let written = shared.restore(vec![record.clone()]).await.unwrap();
         let restored = self.memory.restore(&record).unwrap();
@@ -163,7 +164,7 @@ impl<'a> Trial<'a> {
     }
 }
 
-/// A node's hints may be outdated by another node's write: it must decide again.
+/// Another node's write may make a node's hints outdated. The node must then decide again.
 pub async fn decides_anew<S: Store>([a, b]: [Arc<S>; 2]) {
     let begun = session("alice", 1, start());
     conformance::insert(&*a, &begun).await;
@@ -190,7 +191,7 @@ pub async fn decides_anew<S: Store>([a, b]: [Arc<S>; 2]) {
     assert_eq!((ended.current, ended.revision), (last.current, last.revision + 1));
 }
 
-/// A not-before is written although sessions begin all the time.
+/// A not-before is written successfully although new sessions are inserted all the time.
 pub async fn outlives_what_begins<S: Store + 'static>([a, b]: [Arc<S>; 2]) {
     let (stop, begun) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let storm = {

@@ -1,8 +1,8 @@
-//! Copies a store into a store of another kind: all sessions that have not ended, and all live revocations, unchanged.
-//! No gate may use either store meanwhile.
+//! Copies a store into a store of another kind. All sessions that have not ended and all live revocations are copied,
+//! unchanged. No gate may use either store meanwhile.
 //!
-//! Records may be put into a copy in any order and repeatedly: of two records of a session the later one stays, and
-//! revocations merge. An incomplete copy is marked as such, and no gate opens it.
+//! Records may be put into a copy in any order and repeatedly. Of two records of the same session the later one is
+//! kept, and revocations are merged. An incomplete copy is marked as incomplete, and no gate opens it.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ use super::{Cursor, Filter, Revocation, Store, StoreError, WriteOutcome};
 use crate::clock::Timestamp;
 use crate::session::Session;
 
-/// How many records are read and written at once.
+/// The number of records that are read and written at once.
 const PAGE: usize = 256;
 
 /// A store that can be the target of a copy.
@@ -26,30 +26,31 @@ pub trait CopyTarget: Store {
     /// Puts these records unchanged, unless the copy already has a later record of the same session.
     ///
     /// # Errors
-    /// The errors of the store; or the copy was completed already.
+    /// The errors of the store; or the copy is already complete.
     async fn put_sessions(&self, sessions: Vec<Session>) -> Result<(), StoreError>;
 
-    /// Merges these revocations with those of the copy.
+    /// Merges these revocations with those in the copy.
     async fn put_revocations(&self, entries: Vec<Revocation>) -> Result<(), StoreError>;
 
-    /// Makes all later stamps of the copy, for sessions and for not-befores, lie after this creation.
+    /// Ensures that all later stamps of the copy, for sessions and for not-befores, are after this creation time.
     async fn raise_stamp(&self, latest: Timestamp) -> Result<(), StoreError> {
         let _ = latest;
         Ok(())
     }
 
-    /// Marks the copy as complete: gates may open it, and no more sessions can be put into it. A repeated call changes
-    /// nothing.
+    /// Marks the copy as complete. Gates may then open it, and no more sessions can be put into it. A repeated call
+    /// changes nothing.
     async fn end_copy(&self) -> Result<(), StoreError>;
 }
 
-/// The error for a write to a complete copy, which gates may use already.
+/// The error for a write to a copy that is complete, because gates may already use it.
 pub fn is_whole() -> StoreError {
-    StoreError::new("the copy was ended meanwhile, by another command").with_outcome(WriteOutcome::Refused)
+    StoreError::new("the copy was completed meanwhile by another command").with_outcome(WriteOutcome::Refused)
 }
 
-/// Was `a` written after `b`, if both are records of one session? A revoked record counts as the last one. The
-/// generation counts before the revision, because after a loss of writes a client may have a token of that generation.
+/// Returns whether `a` was written after `b`, where both are records of one session. A revoked record counts as the
+/// last one. Generations are compared before revisions, because after a loss of writes a client may have a token of the
+/// higher generation.
 pub fn is_later(a: &Session, b: &Session) -> bool {
     let rank = |session: &Session| (session.is_revoked(), session.current, session.revision);
     rank(a) > rank(b)
@@ -69,7 +70,7 @@ pub fn put_record(state: &mut impl State, session: &Session) -> Result<(), Failu
     }
 }
 
-/// The content of a store that a copy takes over.
+/// The content of a store that is copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Content {
     /// The number of sessions.
@@ -104,7 +105,7 @@ async fn each_page<S: Store + ?Sized>(
     }
 }
 
-/// The revocations that end after `cut`, in the order of their targets.
+/// The revocations that end after `cut`, ordered by target.
 async fn revocations<S: Store + ?Sized>(store: &S, cut: Timestamp) -> Result<Vec<(Vec<u8>, Revocation)>, StoreError> {
     let (entries, _) = store.revocations_since(Cursor::default()).await?;
     let live = entries.into_iter().filter(|entry| entry.until > cut);
@@ -120,7 +121,7 @@ async fn revocations<S: Store + ?Sized>(store: &S, cut: Timestamp) -> Result<Vec
 /// The errors of the store.
 pub async fn content<S: Store + ?Sized>(store: &S, cut: Timestamp) -> Result<Content, StoreError> {
     let (mut context, mut sessions) = (Context::new(&SHA256), 0);
-    // In the order of their ids.
+    // The pages are ordered by id, so equal contents have equal digests.
     each_page(store, cut, async |page| {
         for session in &page {
             let record = encode(session)?;
@@ -136,7 +137,7 @@ pub async fn content<S: Store + ?Sized>(store: &S, cut: Timestamp) -> Result<Con
     for (target, entry) in &entries {
         context.update(&(target.len() as u64).to_be_bytes());
         context.update(target);
-        // The merge gives equal effects one form.
+        // Merging an effect with itself gives equal effects the same representation.
         context.update(format!("{:?} {:?}", entry.effect.merge(entry.effect), entry.until).as_bytes());
     }
     let digest = context.finish().as_ref().first_chunk().copied().unwrap_or_default();
@@ -144,11 +145,11 @@ pub async fn content<S: Store + ?Sized>(store: &S, cut: Timestamp) -> Result<Con
 }
 
 /// Copies the vaults of browser sessions, the API keys and the used assertions, unchanged, and compares the copies with
-/// the originals. The other records of the relay are not copied: they belong to exchanges, and no gate makes exchanges
+/// the originals. The other records of the relay are not copied: they belong to exchanges in progress, and no gate runs
 /// meanwhile. Returns the number of copied rows.
 ///
 /// # Errors
-/// The errors of the stores; or the copy has another vault of the same session.
+/// The errors of the stores; or the copy has another vault for the same session.
 pub async fn copy_vaults(from: &dyn RelayStore, to: &dyn RelayStore, cut: Timestamp) -> Result<u64, StoreError> {
     let mut copied = 0;
     for id in from.relay_ids().await? {
@@ -156,10 +157,10 @@ pub async fn copy_vaults(from: &dyn RelayStore, to: &dyn RelayStore, cut: Timest
         if ![KEY_OWNER, VAULT_OWNER, USED_OWNER].contains(&vault.owner) || vault.until <= cut {
             continue;
         }
-        // In a repeated copy the row exists already.
+        // If the copy is repeated, the row exists already.
         to.insert_relay(id, vault.clone(), cut).await?;
         if to.load_relay(id).await?.as_ref() != Some(&vault) {
-            return Err(StoreError::new("the copy has another vault of a session than the store that is copied"));
+            return Err(StoreError::new("the copy and the original have different vaults for the same session"));
         }
         copied += 1;
     }
@@ -169,8 +170,8 @@ pub async fn copy_vaults(from: &dyn RelayStore, to: &dyn RelayStore, cut: Timest
 /// Copies the content that has not ended at `cut`, and compares both stores. An interrupted copy can be started again.
 ///
 /// # Errors
-/// The errors of the stores; the copy differs from the original; or the file beside the first store has revocations
-/// that the store did not take.
+/// The errors of the stores; or the copy differs from the original; or the file beside the first store has revocations
+/// that the store did not accept.
 pub async fn copy<F, T>(from: &F, to: &T, cut: Timestamp) -> Result<Content, StoreError>
 where
     F: Store + ?Sized,
@@ -194,7 +195,9 @@ where
     }
     let (was, is) = (content(from, cut).await?, content(to, cut).await?);
     if was != is {
-        return Err(StoreError::new(format!("the copy differs: {was} were to be copied, and {is} are there")));
+        return Err(StoreError::new(format!(
+            "the copy differs from the original: it should contain {was}, but contains {is}"
+        )));
     }
     Ok(is)
 }

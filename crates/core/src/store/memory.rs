@@ -1,4 +1,4 @@
-//! Sessions and revocations in memory, for tests and throw-away use: nothing survives the process.
+//! Keeps sessions and revocations in memory, for tests and trials. Nothing survives the process.
 
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
@@ -37,7 +37,7 @@ pub struct MemoryStore {
 #[derive(Clone, Default)]
 pub(super) struct Tables {
     sessions: BTreeMap<SessionId, Session>,
-    /// The end of each session that is not revoked.
+    /// The end of each session that is not revoked, by subject and session id.
     live: BTreeMap<(Box<str>, SessionId), Timestamp>,
     revocations: BTreeMap<Target, (u64, Revocation)>,
     log: BTreeMap<u64, Target>,
@@ -47,7 +47,7 @@ pub(super) struct Tables {
 }
 
 impl MemoryStore {
-    /// An empty store. `issuer` is our own issuer; `leeway` is added to the end of each revocation.
+    /// An empty store. `issuer` is the gate's own issuer; `leeway` is added to the end of each revocation.
     pub fn new(issuer: impl Into<Arc<str>>, leeway: Duration) -> Self {
         tracing::warn!(
             "sessions and revocations are kept in memory only, so a restart ends all sessions. In production, give the \
@@ -56,7 +56,7 @@ impl MemoryStore {
         Self::for_a_trial(issuer, leeway)
     }
 
-    /// Like [`new`](Self::new), without the warning that the store keeps nothing.
+    /// Like [`new`](Self::new), but without the warning that the store loses everything at a restart.
     pub fn for_a_trial(issuer: impl Into<Arc<str>>, leeway: Duration) -> Self {
         Self { rules: Rules { issuer: issuer.into(), leeway }, tables: Mutex::default() }
     }

@@ -1,5 +1,5 @@
-//! Stores of sessions and revocations. The engine knows only [`Store`]; every implementation passes the same
-//! conformance suite (`store::conformance`, with the feature `test-util`).
+//! Stores of sessions and revocations. The engine uses a store only through [`Store`]. Every implementation passes the
+//! same conformance suite (`store::conformance`, with the feature `test-util`).
 
 use std::fmt;
 use std::sync::Arc;
@@ -55,7 +55,7 @@ pub use shared::{count_each, round_trip};
 /// let read = session.revision;
 /// let next = Session { confirmed: true, revision: read + 1, ..session };
 /// assert_eq!(store.compare_and_swap(read, next.clone(), None).await?, Swap::Swapped);
-/// // Another writer that read the same revision gets the record as it is now.
+/// // Another writer that read the same revision gets the current record.
 /// assert_eq!(store.compare_and_swap(read, next.clone(), None).await?, Swap::Changed(Some(Box::new(next))));
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
@@ -65,7 +65,8 @@ pub enum Swap {
     Swapped,
     /// Another writer changed the record. Contains the current record, or `None` if the record was removed.
     Changed(Option<Box<Session>>),
-    /// A not-before of the subject, the client or all was raised meanwhile, and covers this session.
+    /// Since the record was read, a not-before for the session's subject, its client or everyone was raised, and it
+    /// covers this session.
     NoLongerValid,
 }
 
@@ -90,16 +91,16 @@ pub enum Swap {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SubjectBound {
-    /// The number, including the new session.
+    /// The maximum number of live sessions, including the new session.
     pub most: u32,
-    /// A session without a refresh for this long counts as ended.
+    /// A session that was not refreshed for this long counts as ended.
     pub idle_ttl: Duration,
-    /// Whether a further session ends the oldest one. Otherwise the further session is refused.
+    /// Whether a further session ends the oldest one. If false, the further session is refused.
     pub ends_oldest: bool,
 }
 
 impl SubjectBound {
-    /// No bound.
+    /// No limit on the number of sessions.
     pub const NONE: Self = Self { most: u32::MAX, idle_ttl: Duration::MAX, ends_oldest: true };
 }
 
@@ -108,7 +109,7 @@ impl SubjectBound {
 /// ```
 /// use rotogate::store::Inserted;
 ///
-/// /// The sessions that ended for a new one; `None` if there is no new one.
+/// /// The number of sessions that were ended for the new one; `None` if the new one was not stored.
 /// fn gave_way(inserted: &Inserted) -> Option<usize> {
 ///     match inserted {
 ///         Inserted::Inserted(ended) => Some(ended.len()),
@@ -119,16 +120,17 @@ impl SubjectBound {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Inserted {
-    /// The session is stored and durable. So is the end of the sessions of its subject that gave way, with these
-    /// entries.
+    /// The session is stored and durable. The list has the revocation entries of the subject's older sessions that were
+    /// ended to make room for it; these entries are durable, too.
     Inserted(Vec<Revocation>),
-    /// A not-before at this moment covers this session.
+    /// The new session was not stored, because a not-before at this moment covers it.
     NoLongerValid(Timestamp),
-    /// The subject has as many live sessions as allowed, and the rules let no session give way.
+    /// The subject already has as many live sessions as allowed, and the bound does not allow an older session to be
+    /// ended.
     TooMany,
 }
 
-/// A position in the store's sequence of revocations. Only the store that made it can read it.
+/// A position in the store's sequence of revocations. Only the store that made the cursor can interpret it.
 ///
 /// ```
 /// use rotogate::store::{Cursor, MemoryStore, Store};
@@ -144,22 +146,22 @@ pub enum Inserted {
 pub struct Cursor(Box<[u8]>);
 
 impl Cursor {
-    /// A position, in the store's own form. The beginning, which every store has, is [`Cursor::default`].
+    /// A position, in the store's own format. [`Cursor::default`] is the beginning of the sequence in every store.
     pub fn new(bytes: impl Into<Box<[u8]>>) -> Self {
         Self(bytes.into())
     }
 
-    /// The bytes that [`Self::new`] was given; empty for the beginning.
+    /// The bytes that were passed to [`Self::new`]; empty for the beginning.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The position in a store that counts its entries from 1. 0 is the beginning.
+    /// The cursor for the entry with this number, in a store that numbers its entries from 1. 0 is the beginning.
     pub fn from_place(place: u64) -> Self {
         if place == 0 { Self::default() } else { Self::new(place.to_be_bytes()) }
     }
 
-    /// The position in a store that counts its entries, as a number.
+    /// The number of the entry at this position, in a store that numbers its entries.
     ///
     /// # Errors
     /// Another kind of store made the cursor.
@@ -167,7 +169,7 @@ impl Cursor {
         match *self.0 {
             [] => Ok(0),
             _ => <[u8; 8]>::try_from(&*self.0).map(u64::from_be_bytes).map_err(|_| {
-                StoreError::new("this position in the revocations was made by another kind of store")
+                StoreError::new("this position in the revocations belongs to another kind of store")
                     .with_outcome(WriteOutcome::Refused)
             }),
         }
@@ -237,15 +239,16 @@ pub struct Page {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Sessions past their end.
+    /// The number of removed sessions, which had ended.
     pub sessions: u64,
-    /// Revocations that no token can match any more.
+    /// The number of removed revocations, which no valid token can match any more.
     pub revocations: u64,
 }
 
-/// A store of sessions and revocations. **For one gate in one process,** unless it is one of the stores for several
-/// gates, `PostgresStore` and `RedisStore`: a gate reads the revocations at its start, and afterwards knows only those
-/// that it makes itself. Another gate on the same store would still accept tokens that were revoked here.
+/// A store of sessions and revocations. **Most stores are for one gate in one process;** only `PostgresStore` and
+/// `RedisStore` are for several gates. A gate reads the revocations from the store when it starts; afterwards it knows
+/// only those that it makes itself. A second gate on the same store would therefore still accept tokens that this gate
+/// has revoked.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -253,7 +256,7 @@ pub struct Swept {
 ///
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
 /// # let store = MemoryStore::for_a_trial("https://api.example.com", rotogate::Gate::DEFAULT_LEEWAY);
-/// // A handle for readiness, beside that of the gate. `store::rules` says how to write a store.
+/// // The readiness probe uses this handle; the gate has its own. `store::rules` explains how to write a store.
 /// let store: Arc<dyn Store> = Arc::new(store);
 /// let builder = rotogate::Gate::builder().shared_store(Arc::clone(&store));
 /// assert!(store.check().await.is_ok(), "it can write");
@@ -262,27 +265,28 @@ pub struct Swept {
 /// ```
 #[async_trait]
 pub trait Store: fmt::Debug + Send + Sync + 'static {
-    /// The record of a session.
+    /// Loads the record of a session.
     async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError>;
 
-    /// Inserts a new session. The same transaction checks it against the not-before of its subject, its client and all,
-    /// and counts its subject's live sessions: those that are neither revoked nor expired, idle for too long, or older
-    /// than a not-before. If the bound ends old sessions, the excess sessions are revoked, oldest first, because of
-    /// [`RevokedBecause::TooMany`]; otherwise nothing is written.
+    /// Inserts a new session. The same transaction checks it against the not-befores of its subject, its client and
+    /// everyone, and counts the subject's live sessions. A session is not live if it is revoked, expired, idle for too
+    /// long, or older than a not-before. If the subject has too many and the bound ends old sessions, the excess
+    /// sessions are revoked, oldest first, with the reason [`RevokedBecause::TooMany`]; otherwise nothing is written.
     ///
-    /// At most about a thousand sessions give way at once: after the bound was lowered, later inserts end the rest.
+    /// One insert ends at most about a thousand sessions. If more must end because the bound was lowered, later inserts
+    /// end the rest.
     ///
     /// # Errors
-    /// The errors of the store; or a session with that id exists.
+    /// The errors of the store; or a session with that id exists already.
     async fn insert(&self, session: Session, bound: SubjectBound) -> Result<Inserted, StoreError>;
 
-    /// Replaces the record whose revision is `expected` with `record`, together with `revocation`, in one transaction.
-    /// The transaction checks the not-before of subject, client and all again. For a revoked session the result is
-    /// `Changed`, whatever its revision.
+    /// Replaces the record whose revision is `expected` with `record`, and writes `revocation` in the same transaction.
+    /// The transaction checks the not-befores of subject, client and everyone again. For a revoked session the result
+    /// is always `Changed`, whatever its revision.
     ///
     /// # Errors
-    /// The errors of the store; or the new record's revision is not above `expected`, or its subject or client differ
-    /// from the old record's.
+    /// The errors of the store; or the new record's revision is not higher than `expected`; or its subject or client
+    /// differs from the old record's.
     async fn compare_and_swap(
         &self,
         expected: u64,
@@ -290,23 +294,24 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         revocation: Option<Revocation>,
     ) -> Result<Swap, StoreError>;
 
-    /// Merges `entry` with the stored entry of its target. If it ends a session, the same transaction writes `because`
-    /// into its record and raises its revision. This is unconditional, and repeating it changes nothing more: the first
-    /// reason stays. A raised minimum leaves the record unchanged.
+    /// Merges `entry` with the stored entry of its target. If the entry ends a session, the same transaction writes
+    /// `because` into the session's record and raises the record's revision. There is no precondition. A repeated call
+    /// changes nothing more, so the first reason stays. An entry that only raises a session's minimum generation leaves
+    /// the record unchanged.
     ///
-    /// `until` is raised to the end of everything that the entry can match: a session's latest access token, the
-    /// longest session of a subject; for a client or for everyone, the longest of all sessions; plus the store's
-    /// `leeway`. Returns the merged entry.
+    /// The entry's `until` is raised to the latest expiry of everything that the entry can match, plus the store's
+    /// `leeway`: for a session, the expiry of its last access token; for a subject, the end of its longest session; for
+    /// a client or for everyone, the end of the longest of all sessions. Returns the merged entry.
     async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<Revocation, StoreError>;
 
-    /// All entries written after `cursor`, each target once, and the cursor after the last of them. With
-    /// [`Cursor::default`] it returns every live entry. A merge moves an entry to the end, and only the merged entry is
-    /// returned.
+    /// Returns all entries written after `cursor`, one for each target, and the cursor after the last of them. With
+    /// [`Cursor::default`] it returns every live entry. A merge moves an entry to the end of the sequence, and only the
+    /// merged entry is returned.
     async fn revocations_since(&self, cursor: Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError>;
 
-    /// A list of every live entry, and the cursor after the last of them, which a gate loads before it serves. The
-    /// default implementation uses [`revocations_since`](Self::revocations_since), which briefly has all entries in
-    /// memory twice.
+    /// Returns a list of all live entries, and the cursor after the last of them. A gate loads this list before it
+    /// serves requests. The default implementation uses [`revocations_since`](Self::revocations_since), which briefly
+    /// keeps all entries in memory twice.
     #[doc(hidden)]
     async fn revocations(&self) -> Result<(RevocationList, Cursor), StoreError> {
         let (entries, end) = self.revocations_since(Cursor::default()).await?;
@@ -315,42 +320,42 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         Ok((list.finish(), end))
     }
 
-    /// Marks generations as seen in use, if each still is the current generation of a live session. Changes only that
-    /// field and the revision, which rises by one.
+    /// Marks these generations as seen in use. A generation is marked only if it is still the current generation of a
+    /// live session. Only the field `confirmed` changes, and the revision rises by one.
     ///
     /// Returns the sessions that this call marked. It may leave some out if the request had to be repeated, but it
-    /// never names a session whose record this call did not change.
+    /// never lists a session whose record this call did not change.
     async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<Vec<SessionId>, StoreError>;
 
-    /// A page of at most `limit` sessions (1 to 1000) with ids after `after`.
+    /// Returns a page of at most `limit` sessions (1 to 1000) whose ids come after `after`.
     async fn list(&self, filter: Filter, after: Option<SessionId>, limit: usize) -> Result<Page, StoreError>;
 
     /// Removes sessions and revocations that ended more than an hour before `now`, in steps small enough not to delay
     /// writers, and remembers `now` as the last known time.
     async fn sweep(&self, now: Timestamp) -> Result<Swept, StoreError>;
 
-    /// The last engine time that the store remembers; [`Timestamp::ZERO`] for a new store. Every write with a time
-    /// raises it.
+    /// The last engine time that the store remembers; [`Timestamp::ZERO`] for a new store. Every write that contains a
+    /// time raises it.
     async fn last_known_time(&self) -> Result<Timestamp, StoreError>;
 
-    /// The store's further operations, if other processes write to it, too.
+    /// The store's further operations, if other processes write to the store as well.
     #[doc(hidden)]
     fn shared(&self) -> Option<&dyn SharedStore> {
         None
     }
 
-    /// The file that keeps revocations over a restart if the store did not take them. `None` if only the process keeps
-    /// them.
+    /// The file that preserves revocations that the store did not accept over a restart. `None` if only the process
+    /// remembers them.
     #[doc(hidden)]
     fn owed_file(&self) -> Option<&Arc<owed::OwedFile>> {
         None
     }
 
-    /// Checks that the store can write, for the readiness probe.
+    /// Checks that the store can write. The readiness probe uses this.
     async fn check(&self) -> Result<(), StoreError>;
 
-    /// Makes a durable write that changes no record, for an explanation. A store whose [`check`](Self::check) does so
-    /// needs no more.
+    /// Makes a durable write that changes no record, to test the store for an explanation. A store whose
+    /// [`check`](Self::check) already makes such a write keeps this default.
     #[doc(hidden)]
     async fn probe(&self) -> Result<(), StoreError> {
         self.check().await

@@ -1,9 +1,9 @@
-//! Revocations that a store did not take, in a file beside it: they outlive the process. The file's space is reserved
-//! when the file is created, so that a full disk does not prevent writing (requirement R24).
+//! A file beside the store with revocations that the store did not accept, so that they survive a restart. The file's
+//! space is reserved when the file is created, so that a full disk does not prevent writing (requirement R24).
 //!
-//! Each revocation is a line of JSON, and the rest of the file is zeros. [`OwedFile::keep`] returns when its line is on
-//! the disk. A line that was cut short was not acknowledged. When the store has all of the revocations, zeros replace
-//! the lines.
+//! Each revocation is a line of JSON, and the rest of the file is zeros. [`OwedFile::keep`] returns once its line is on
+//! the disk, so a line that was cut short was never acknowledged. When the store has accepted all of the revocations,
+//! the lines are overwritten with zeros.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -20,17 +20,17 @@ use crate::session::RevokedBecause;
 /// The reserved space in bytes, for about five thousand revocations.
 const LEN: usize = 1 << 20;
 
-/// A revocation that the store did not take.
+/// A revocation that the store did not accept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Owed {
-    /// Why.
+    /// The reason of the revocation.
     pub because: RevokedBecause,
-    /// What.
+    /// The revocation itself.
     pub entry: Revocation,
 }
 
-/// See the module.
+/// The file with owed revocations: see the module.
 #[derive(Debug)]
 pub struct OwedFile {
     path: PathBuf,
@@ -42,22 +42,22 @@ pub struct OwedFile {
 struct OwedFileState {
     /// The file; `None` if no space could be reserved.
     file: Option<File>,
-    /// So many bytes are lines.
+    /// The number of bytes that lines use.
     used: usize,
-    /// The position after which the file has only zeros.
+    /// The position after which the file contains only zeros.
     written: usize,
-    /// How many lines were written by this process.
+    /// The number of lines that this process has written.
     lines: u64,
     /// The revocations that an earlier process left in the file.
     found: Vec<Owed>,
 }
 
 impl OwedFile {
-    /// Opens or creates the file of the store at this path. A lack of space is not an error: it is logged, and each
+    /// Opens or creates the file for the store at this path. A lack of space is not an error. It is logged, and each
     /// [`keep`](Self::keep) tries again.
     ///
     /// # Errors
-    /// There is a file that cannot be read, or that is damaged.
+    /// The file exists, but cannot be read or is damaged.
     pub fn beside(store: &Path) -> Result<Self, StoreError> {
         let mut name = store.as_os_str().to_owned();
         name.push(".owed");
@@ -76,7 +76,8 @@ impl OwedFile {
                     tracing::error!(
                         %error,
                         file = %path.display(),
-                        "no space set aside for revocations: while the store fails, they are not durable"
+                        "no disk space could be reserved for revocations. While the store fails, revocations do not \
+                         survive a restart"
                     );
                 });
                 OwedFileState { file: made.ok(), ..OwedFileState::default() }
@@ -91,22 +92,22 @@ impl OwedFile {
         &self.path
     }
 
-    /// Takes the revocations that an earlier process left. A second call returns none.
+    /// Takes the revocations that an earlier process left in the file. A second call returns none.
     pub fn take_found(&self) -> Vec<Owed> {
         std::mem::take(&mut self.state.lock().found)
     }
 
-    /// How many lines this process has written.
+    /// The number of lines that this process has written.
     pub fn lines(&self) -> u64 {
         self.state.lock().lines
     }
 
-    /// Whether the file has no revocation.
+    /// Returns whether the file contains no revocations.
     pub fn is_empty(&self) -> bool {
         self.state.lock().written == 0
     }
 
-    /// Adds a revocation, which is on the disk when this returns. Blocks.
+    /// Adds a revocation and returns once it is on the disk. Blocks the thread.
     ///
     /// # Errors
     /// The file is full, or cannot be written.
@@ -121,7 +122,7 @@ impl OwedFile {
         if end > self.len {
             return Err(io::Error::new(ErrorKind::StorageFull, format!("{} is full", self.path.display())));
         }
-        // The zeros overwrite bytes that a failed attempt may have left.
+        // Zeros after the line overwrite bytes that a failed attempt may have left.
         line.resize(line.len().max(state.written.saturating_sub(state.used)), 0);
         state.written = state.written.max(end);
         let place = state.used;
@@ -131,7 +132,8 @@ impl OwedFile {
         Ok(())
     }
 
-    /// Removes all revocations, unless one was added since [`lines`](Self::lines) returned this number. Blocks.
+    /// Removes all revocations, unless one was added since [`lines`](Self::lines) returned this number. Blocks the
+    /// thread.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -146,8 +148,8 @@ impl OwedFile {
         Ok(())
     }
 
-    /// Refuses an operation that needs all revocations in the store, if the file beside the store has any. `why` is a
-    /// clause of the error text.
+    /// Refuses an operation that needs all revocations in the store if the file beside the store contains any. `why` is
+    /// a clause of the error message.
     ///
     /// # Errors
     /// The file has revocations. The error says how to resolve this.
@@ -156,14 +158,14 @@ impl OwedFile {
             return Ok(());
         }
         Err(StoreError::new(format!(
-            "the file beside the store has revocations that the store has not taken yet, and {why}: start a gate on the store, \
-             stop it once it has written them, and try again"
+            "the file beside the store has revocations that are not yet in the store, and {why}. Start a gate on the \
+             store, stop it once it has written them, and try again"
         )))
     }
 }
 
 fn write_at(file: Option<&mut File>, place: usize, bytes: &[u8]) -> io::Result<()> {
-    let file = file.ok_or_else(|| io::Error::other("no space was set aside"))?;
+    let file = file.ok_or_else(|| io::Error::other("no disk space could be reserved"))?;
     file.seek(SeekFrom::Start(place as u64))?;
     file.write_all(bytes)?;
     file.sync_data()
@@ -177,10 +179,10 @@ fn make(path: &Path, len: usize) -> io::Result<File> {
     Ok(file)
 }
 
-/// Writes zeros, because a block that was written once needs no further space, not even for file system metadata.
+/// Writes zeros, because a block that was written once needs no further space later, not even for file system metadata.
 fn set_aside(file: &mut File, from: usize, len: usize) -> io::Result<()> {
     match rustix::fs::fallocate(&*file, rustix::fs::FallocateFlags::empty(), 0, len as u64) {
-        // Such a file system allocates space only by writing.
+        // On these file systems, space can be allocated only by writing.
         Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
         Err(error) => return Err(error.into()),
     }
@@ -200,7 +202,10 @@ fn existing(path: &Path, len: usize) -> Result<OwedFileState, StoreError> {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     let used = bytes[..end].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
     if used < end {
-        tracing::warn!(file = %path.display(), "last revocation beside the store cut short: it was not acknowledged");
+        tracing::warn!(
+            file = %path.display(),
+            "the last revocation in the file beside the store is incomplete and is ignored. It was never acknowledged"
+        );
     }
     let mut found = Vec::new();
     for line in bytes[..used].split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
@@ -213,7 +218,8 @@ fn existing(path: &Path, len: usize) -> Result<OwedFileState, StoreError> {
         tracing::warn!(
             file = %path.display(),
             revocations = found.len(),
-            "revocations that the store had not taken are in force again; they are written as soon as it takes them"
+            "revocations that an earlier process could not write to the store are in force again. They are written to \
+             the store as soon as it accepts writes"
         );
     }
     Ok(OwedFileState { file: Some(file), used, written: used, found, ..OwedFileState::default() })
@@ -221,13 +227,17 @@ fn existing(path: &Path, len: usize) -> Result<OwedFileState, StoreError> {
 
 fn unusable(path: &Path, error: io::Error) -> StoreError {
     let shown = path.display();
-    StoreError::caused_by(format!("{shown}, revocations beside the store, cannot be opened: {error}"), error)
+    StoreError::caused_by(
+        format!("the file {shown}, which has revocations that are not yet in the store, cannot be opened: {error}"),
+        error,
+    )
 }
 
 fn damaged(path: &Path, why: impl std::fmt::Display) -> StoreError {
     StoreError::new(format!(
-        "{0} has revocations that the store had not taken, and is damaged: {why}. To start without them, move {0} away; then \
-         repeat each revocation that the audit log has with `owed`, but not again without `owed`",
+        "{0} has revocations that are not yet in the store, and is damaged: {why}. To start without them, move {0} \
+         away. Then repeat each revocation that the audit log lists with `owed` and does not list again without \
+         `owed`",
         path.display()
     ))
 }

@@ -1,8 +1,8 @@
-//! The records of the relay: the result of the exchange, for each of a provider's refresh tokens that was exchanged
-//! lately.
+//! The records of the relay. Each record has the result of exchanging one of a provider's refresh tokens, for tokens
+//! that were exchanged recently.
 //!
-//! A store that keeps them implements [`RelayStore`]. [`insert`], [`swap`], [`remove`] and [`sweep_step`] decide the
-//! effect of each operation; [`RelayRows`] gives access to the tables.
+//! A store that keeps these records implements [`RelayStore`]. [`insert`], [`swap`], [`remove`] and [`sweep_step`]
+//! decide the effect of each operation; [`RelayRows`] gives them access to the tables.
 
 use std::fmt;
 
@@ -13,14 +13,14 @@ use super::rules::{Failure, MAX_SWEPT};
 use super::{StoreError, WriteOutcome};
 use crate::clock::Timestamp;
 
-/// The largest sealed part of a record: an answer of at most 64 KiB, and the overhead of the seal.
+/// The largest sealed part of a record: a response of at most 64 KiB, and the overhead of the seal.
 pub const MAX_SEALED: usize = (64 << 10) + 1024;
 
-/// The owner of rows that are not records of the relay but vaults of browser sessions, with the tokens of their
-/// provider. Such a row lives as long as its session. No run of the program has this owner.
+/// The owner of rows that are not records of the relay. These rows are vaults of browser sessions, and contain the
+/// tokens of the session's provider. Such a row lives as long as its session. No running process has this owner id.
 pub const VAULT_OWNER: [u8; 16] = *b"rotogate vault 1";
 
-/// The owner of rows that are used assertions. The row's id identifies the assertion, and the row has no content.
+/// The owner of rows that mark used assertions. The row's id identifies the assertion, and the row has no content.
 pub const USED_OWNER: [u8; 16] = *b"rotogate used  1";
 
 /// The owner of rows that contain an API key, or the names of one owner's keys.
@@ -39,46 +39,46 @@ crate::debug_with!(RelayId, |it, f| {
 /// The state of the exchange of a refresh token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum RelayState {
-    /// The token is about to be sent, or was sent, and no answer is stored.
+    /// The token is about to be sent or was sent, and no response is stored.
     Pending,
-    /// The provider exchanged the token. The answer is in the record.
+    /// The provider exchanged the token. The record has the response.
     Done,
-    /// The provider refused the token. The refusal is in the record.
+    /// The provider refused the token. The record has the refusal.
     Dead,
-    /// The token was sent, but no complete answer arrived: the provider may have exchanged it.
+    /// The token was sent, but no complete response arrived. The provider may have exchanged the token.
     Unknown,
 }
 
-/// A record.
+/// The record of one exchanged refresh token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelayRecord {
-    /// The outcome for the token.
+    /// The state of the exchange.
     pub state: RelayState,
-    /// The number of the attempt to send the token, within the life of this record.
+    /// The number of the attempt to send the token, counted within the life of this record.
     pub attempt: u32,
-    /// The run of the program that made the attempt.
+    /// The id of the process that made the attempt.
     pub owner: [u8; 16],
     /// When the record got this state.
     pub since: Timestamp,
-    /// The time until which an answer to a pending attempt may still arrive.
+    /// The time until which a response to a pending attempt may still arrive.
     pub lease: Timestamp,
-    /// The end of the record: from this time on it counts as absent.
+    /// The end of the record. From this time on, the record counts as absent.
     pub until: Timestamp,
-    /// A keyed digest of the parameters that an answer depends on.
+    /// A keyed digest of the parameters on which a response depends.
     pub params: [u8; 32],
-    /// The answer, sealed under the refresh token and its presenter. A record without an answer has an empty text,
-    /// sealed so that only the same presenter can open it.
+    /// The response, sealed under the refresh token and the identity of its presenter. A record without a response has
+    /// an empty string, which is sealed so that only the same presenter can open it.
     pub sealed: Vec<u8>,
 }
 
 impl RelayRecord {
-    /// The version that a writer must name to replace the record.
+    /// The version that a writer must state to replace the record.
     pub fn version(&self) -> RelayVersion {
         RelayVersion { state: self.state, attempt: self.attempt, owner: self.owner, since: self.since }
     }
 }
 
-/// The version of a record that a writer read. Each change of the record changes the version.
+/// The version of a record that a writer has read. Each change of the record changes the version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelayVersion {
     /// The state of the record.
@@ -87,12 +87,12 @@ pub struct RelayVersion {
     pub attempt: u32,
     /// The owner of the record.
     pub owner: [u8; 16],
-    /// The time of its state.
+    /// The time since which the record has this state.
     pub since: Timestamp,
 }
 
 impl RelayVersion {
-    /// As the stores compare it.
+    /// The version as bytes, in the form in which stores compare it.
     pub fn encode(&self) -> Vec<u8> {
         let state = match self.state {
             RelayState::Pending => 0,
@@ -118,15 +118,15 @@ pub enum RelayInserted {
 pub enum RelaySwapped {
     /// The new record is stored and durable.
     Swapped,
-    /// The record has another version now, or was removed.
+    /// The record now has another version, or was removed. Contains the current record, if there is one.
     Changed(Option<Box<RelayRecord>>),
 }
 
-/// A store of the relay's records. As with [`Store`](super::Store), an `Ok` of a writing method means that the write is
-/// durable, and only one process writes.
+/// A store of the relay's records. As with [`Store`](super::Store), an `Ok` from a writing method means that the write
+/// is durable. Only one process writes.
 #[async_trait]
 pub trait RelayStore: fmt::Debug + Send + Sync + 'static {
-    /// The record of an id, ended or not.
+    /// Loads the record with this id, even if it has ended.
     async fn load_relay(&self, id: RelayId) -> Result<Option<RelayRecord>, StoreError>;
 
     /// Inserts a record, unless a record with this id ends after `now`.
@@ -139,7 +139,7 @@ pub trait RelayStore: fmt::Debug + Send + Sync + 'static {
     /// Replaces the record if it still has the version `expected`.
     ///
     /// # Errors
-    /// The errors of the store; or the sealed part is larger than [`MAX_SEALED`], or the new record has the same
+    /// The errors of the store; or the sealed part is larger than [`MAX_SEALED`]; or the new record has the same
     /// version.
     async fn swap_relay(
         &self,
@@ -148,14 +148,14 @@ pub trait RelayStore: fmt::Debug + Send + Sync + 'static {
         record: RelayRecord,
     ) -> Result<RelaySwapped, StoreError>;
 
-    /// Removes the record if it has the version `expected`, or any version without `expected`. True if there was such a
-    /// record.
+    /// Removes the record if it has the version `expected`, or whatever its version if `expected` is `None`. Returns
+    /// whether a record was removed.
     async fn remove_relay(&self, id: RelayId, expected: Option<RelayVersion>) -> Result<bool, StoreError>;
 
-    /// The ids of all records, ended or not, in any order: for a copy of the store.
+    /// The ids of all records, including ended ones, in any order. Used to copy the store.
     async fn relay_ids(&self) -> Result<Vec<RelayId>, StoreError>;
 
-    /// At most `limit` ids after this one, in order. The default implementation reads all ids.
+    /// At most `limit` ids after `after`, in order. The default implementation reads all ids.
     async fn relay_ids_after(&self, after: Option<RelayId>, limit: usize) -> Result<Vec<RelayId>, StoreError> {
         let mut ids = self.relay_ids().await?;
         ids.retain(|id| after.is_none_or(|after| *id > after));
@@ -164,23 +164,24 @@ pub trait RelayStore: fmt::Debug + Send + Sync + 'static {
         Ok(ids)
     }
 
-    /// Removes the records whose end is not after `now`, and returns how many.
+    /// Removes the records that ended at or before `now`, and returns their number.
     async fn sweep_relay(&self, now: Timestamp) -> Result<u64, StoreError>;
 }
 
-/// The records inside one transaction, in which reads see earlier writes.
+/// Access to the records inside one transaction, in which reads see earlier writes.
 pub trait RelayRows {
-    /// The record of an id.
+    /// Loads the record with this id.
     fn relay(&self, id: RelayId) -> Result<Option<RelayRecord>, Failure>;
     /// Writes a record; `old` is the replaced record.
     fn put_relay(&mut self, id: RelayId, old: Option<&RelayRecord>, new: &RelayRecord) -> Result<(), Failure>;
     /// Removes the record `old`.
     fn take_relay(&mut self, id: RelayId, old: &RelayRecord) -> Result<(), Failure>;
-    /// Removes at most `limit` records whose end is not after `now`, readable or not, and returns how many.
+    /// Removes at most `limit` records that ended at or before `now`, whether they can be decoded or not, and returns
+    /// their number.
     fn take_ended_relays(&mut self, now: Timestamp, limit: usize) -> Result<u64, Failure>;
 }
 
-/// [`RelayStore::insert_relay`].
+/// The rule for [`RelayStore::insert_relay`].
 pub fn insert(
     rows: &mut impl RelayRows,
     id: RelayId,
@@ -198,7 +199,7 @@ pub fn insert(
     }
 }
 
-/// [`RelayStore::swap_relay`].
+/// The rule for [`RelayStore::swap_relay`].
 pub fn swap(
     rows: &mut impl RelayRows,
     id: RelayId,
@@ -215,7 +216,7 @@ pub fn swap(
     }
 }
 
-/// [`RelayStore::remove_relay`].
+/// The rule for [`RelayStore::remove_relay`].
 pub fn remove(rows: &mut impl RelayRows, id: RelayId, expected: Option<RelayVersion>) -> Result<bool, Failure> {
     match rows.relay(id)? {
         Some(old) if expected.is_none_or(|expected| old.version() == expected) => {
@@ -226,7 +227,7 @@ pub fn remove(rows: &mut impl RelayRows, id: RelayId, expected: Option<RelayVers
     }
 }
 
-/// One step of [`RelayStore::sweep_relay`]: 0 means that the sweep is complete.
+/// One step of [`RelayStore::sweep_relay`]. Returns 0 when the sweep is complete.
 pub fn sweep_step(rows: &mut impl RelayRows, now: Timestamp) -> Result<u64, Failure> {
     rows.take_ended_relays(now, MAX_SWEPT)
 }
@@ -243,19 +244,19 @@ pub fn fits(record: &RelayRecord) -> Result<(), Failure> {
     Err(Failure::Refused(refusal(format!("a record of the relay has {length} bytes, above {MAX_SEALED}"))))
 }
 
-/// Checks that this record may replace the version `expected`.
+/// Checks that this record may replace the record with the version `expected`.
 ///
 /// # Errors
 /// The record has the same version, or its sealed part is larger than [`MAX_SEALED`].
 pub fn may_replace(expected: RelayVersion, record: &RelayRecord) -> Result<(), Failure> {
     fits(record)?;
     if record.version() == expected {
-        return Err(Failure::Refused(refusal("a changed record of the relay needs another version")));
+        return Err(Failure::Refused(refusal("the new record of the relay has the same version as the old one")));
     }
     Ok(())
 }
 
-/// An error for an operation that is refused before anything is written.
+/// The error for an operation that is refused before anything is written.
 pub fn refusal(message: impl Into<String>) -> StoreError {
     StoreError::new(message).with_outcome(WriteOutcome::Refused)
 }

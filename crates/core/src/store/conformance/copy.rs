@@ -1,4 +1,4 @@
-//! Copies the embedded store and back: the content stays the same (C31).
+//! Copies the embedded store to the tested store and back. The content must stay the same (C31).
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -7,8 +7,8 @@ use super::{BY_OPERATOR, gone, insert, minimum, not_before, rotated, session, st
 use crate::store::copy::{CopyTarget, content, copy};
 use crate::store::{StoreError, Swap};
 
-/// `open` opens the embedded store in a file of the given name. `connect` opens the tested store, as the copy of a
-/// store with the given name, or without a name as a gate does.
+/// `open` opens the embedded store in a file with the given name. `connect` opens the tested store: with a name, as a
+/// copy of the store with that name; without a name, as a gate opens it.
 pub async fn there_and_back<E: CopyTarget, S: CopyTarget + Debug>(
     open: impl Fn(&str, Option<&str>) -> Result<E, StoreError>,
     connect: impl AsyncFn(Option<&'static str>) -> Result<S, StoreError>,
@@ -29,10 +29,10 @@ pub async fn there_and_back<E: CopyTarget, S: CopyTarget + Debug>(
     let was = content(&first, start()).await.unwrap();
     assert_eq!((was.sessions, was.revocations), (600, 3));
 
-    // An interrupted copy that is begun again.
+    // Repeats a copy that was interrupted.
     let target = connect(Some("first")).await.unwrap();
     target.put_sessions(sessions[..10].to_vec()).await.unwrap();
-    // Two commands copy in any order: the later record stays, and an ended record counts as the latest.
+    // Two commands copy in any order. The later record is kept, and an ended record counts as the latest.
     let other = connect(Some("first")).await.unwrap();
     let ended = first.load(sessions[1].id).await.unwrap().unwrap();
     other.put_sessions(vec![next.clone(), ended.clone()]).await.unwrap();
@@ -49,7 +49,7 @@ pub async fn there_and_back<E: CopyTarget, S: CopyTarget + Debug>(
     target.end_copy().await.unwrap();
     other.end_copy().await.unwrap();
     let text = other.put_sessions(sessions[..1].to_vec()).await.unwrap_err().to_string();
-    assert!(text.contains("ended meanwhile"), "{text}");
+    assert!(text.contains("completed meanwhile"), "{text}");
     let shared = connect(None).await.unwrap();
     assert_eq!(shared.load(next.id).await.unwrap(), first.load(next.id).await.unwrap());
     let later = rotated(&shared.load(next.id).await.unwrap().unwrap(), start());

@@ -1,4 +1,4 @@
-//! Behaviours of two handles on one store that has lost writes, or seems to have lost writes.
+//! Behaviours of two handles on one store that has lost writes or seems to have lost writes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ async fn lost(feed: &mut dyn Feed) {
     tokio::time::timeout(PATIENCE, waiting).await.expect("the feed says it");
 }
 
-/// C15: once one node has adopted the data, no other node writes or reads until it has adopted the data, too.
+/// C15: once one node has adopted the data, no other node writes or reads until it has adopted the data as well.
 pub async fn c15_a_loss_that_one_node_noticed_is_noticed_by_all<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let time = Arc::new(SystemTime::new());
     let begun = session("alice", 1, created(&*a, Timestamp::ZERO).await);
@@ -55,13 +55,13 @@ pub async fn c15_a_loss_that_one_node_noticed_is_noticed_by_all<S: SharedStore>(
     }
     assert_eq!(b.compare_and_swap(begun.revision, next.clone(), None).await.unwrap(), Swap::Swapped);
     assert!(!a.predates_loss(begun.id).await.unwrap(), "it was written since");
-    // A further adoption marks a further loss.
+    // Another adoption marks another loss.
     b.adopt().await.unwrap();
     assert!(b.predates_loss(begun.id).await.unwrap());
     assert!(a.load(begun.id).await.is_err());
 }
 
-/// C16: a recovery is complete when every node has written back its knowledge, or has had enough time for it.
+/// C16: a recovery is complete when every node has written back what it knows, or has had enough time to do so.
 pub async fn c16_it_is_over_when_every_node_has_had_its_time<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let time = Arc::new(SystemTime::new());
     let mut feeds = [
@@ -78,14 +78,15 @@ pub async fn c16_it_is_over_when_every_node_has_had_its_time<S: SharedStore>([a,
     assert!(!a.restoration(LONG).await.unwrap().is_complete, "it has only learned of it");
     assert!(b.restoration(LONG).await.unwrap().is_complete);
     assert!(a.restoration(LONG).await.unwrap().is_complete);
-    // Without b.
+    // Node `b` does not take part this time.
     a.adopt().await.unwrap();
     assert!(!a.restoration(LONG).await.unwrap().is_complete);
     let over = async { while !a.restoration(Duration::from_millis(1)).await.unwrap().is_complete {} };
     tokio::time::timeout(PATIENCE, over).await.expect("the time is over");
 }
 
-/// C15: a record is written back if the store has no record, or an older one that no node has written since the loss.
+/// C15: a record is written back if the store has no record, or has an older record that no node has written since the
+/// loss.
 pub async fn c15_only_what_was_lost_is_written_back<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let now = created(&*a, Timestamp::ZERO).await;
     let all: Vec<Session> = (0..6).map(|number| session("alice", number, now)).collect();
@@ -108,7 +109,7 @@ pub async fn c15_only_what_was_lost_is_written_back<S: SharedStore>([a, b]: [Arc
         assert_eq!(b.load(written.id).await.unwrap(), Some(next(written)), "it was written since");
         assert!(b.load(ended.id).await.unwrap().unwrap().is_revoked());
     }
-    // Neither an older record nor a session of which only the revocation is left is written back.
+    // Neither an older record nor a session of which only the revocation is left may be written back.
     a.restore(vec![older.clone()]).await.unwrap();
     assert_eq!(b.load(older.id).await.unwrap(), Some(next(older)));
     b.revoke(gone(covered.id), BY_OPERATOR).await.unwrap();
@@ -123,8 +124,9 @@ pub async fn c15_only_what_was_lost_is_written_back<S: SharedStore>([a, b]: [Arc
     assert_eq!(b.load(late.id).await.unwrap(), None, "its subject's sessions were ended");
 }
 
-/// C37: one node acknowledged a generation and another node the next one, and both were lost. Whichever is written back
-/// first, the later generation stays, and a session whose token is ahead of it may continue.
+/// C37: one node acknowledged a generation and another node the next generation, and both writes were lost. Whichever
+/// record is written back first, the later generation is kept, and a session may continue if its token has a later
+/// generation than the record.
 pub async fn c37_of_two_nodes_that_write_a_session_back_the_later_record_stays<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let now = created(&*a, Timestamp::ZERO).await;
     let all: Vec<Session> = (0..4).map(|number| session("alice", number, now)).collect();
@@ -148,20 +150,20 @@ pub async fn c37_of_two_nodes_that_write_a_session_back_the_later_record_stays<S
     b.restore(vec![latest.clone()]).await.unwrap();
     a.restore(vec![next(reversed)]).await.unwrap();
     assert_eq!(is_of_before(reversed).await, latest);
-    // A confirmation of the earlier generation is written in between, and raises the revision as a rotation does.
+    // A confirmation of the earlier generation is written in between. It raises the revision, as a rotation does.
     b.confirm(vec![(confirmed.id, confirmed.current)]).await.unwrap();
     a.restore(vec![next(confirmed)]).await.unwrap();
     let restored = is_of_before(confirmed).await;
     assert_eq!(restored.current, next(confirmed).current);
     assert!(restored.revision > next(confirmed).revision, "whoever read the note must not swap it for another");
-    // A record that was changed since the loss stays, however late another node writes back.
+    // A record that was changed since the loss is kept, even if another node writes back much later.
     let swapped = b.compare_and_swap(latest.revision, next(&latest), None).await.unwrap();
     assert_eq!(swapped, Swap::Swapped);
     a.restore(vec![next(&next(&latest))]).await.unwrap();
     assert_eq!(b.load(latest.id).await.unwrap(), Some(next(&latest)));
 }
 
-/// C38: the result counts the missing records, not the offered ones.
+/// C38: the result is the number of missing records, not the number of offered records.
 pub async fn c38_a_node_learns_how_many_records_were_missing<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let now = created(&*a, Timestamp::ZERO).await;
     let [kept, missing] = [1, 2].map(|number| session("alice", number, now));
@@ -173,7 +175,7 @@ pub async fn c38_a_node_learns_how_many_records_were_missing<S: SharedStore>([a,
     assert_eq!(b.restore(vec![kept, missing]).await.unwrap(), 0, "another node has written it back");
 }
 
-/// C39: times that were written under a clock that was ahead block no login once the store's clock is reset.
+/// C39: times that were written while a clock was ahead do not block logins once the store's clock is reset.
 /// `set_ahead` makes the store remember this time, as if its server's clock were ahead.
 #[cfg(feature = "store-kit")]
 pub async fn c39_a_shared_store_is_brought_back<S>(store: Arc<S>, set_ahead: impl FnOnce(Timestamp))

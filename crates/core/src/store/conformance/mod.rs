@@ -27,15 +27,15 @@ mod suite;
 pub const ISSUER: &str = "https://auth.example";
 /// The leeway that a store under test must be given.
 pub const LEEWAY: Duration = Duration::from_secs(30);
-/// When the sessions begin in tests of stores that get the time from their caller.
+/// The time at which the sessions begin, in tests of stores that get the time from their caller.
 pub const START: Timestamp = Timestamp::from_secs(1_700_000_000);
 /// The reason of most revocations in the suite.
 pub const BY_OPERATOR: RevokedBecause = RevokedBecause::Operator;
 /// The generation of the first refresh.
 const SECOND: Generation = Generation::new(2);
-/// How long they live.
+/// The lifetime of the suite's sessions.
 pub const SESSION_TTL: Duration = Duration::from_secs(30 * 86_400);
-/// How long the access tokens of the suite's sessions live.
+/// The lifetime of the access tokens of the suite's sessions.
 pub const ACCESS_TTL: Duration = Duration::from_secs(600);
 
 macro_rules! behaviours {
@@ -48,9 +48,8 @@ macro_rules! behaviours {
     };
 }
 
-/// Runs every behaviour, each on an empty store of its own, made with the issuer and the leeway that
-/// the suite passes. The races need a runtime
-/// with several threads.
+/// Runs every behaviour, each on its own empty store that was made with the issuer and the leeway that the suite
+/// passes. The races need a runtime with several threads.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -97,7 +96,7 @@ pub async fn run<S: Store, F: Fn(&'static str, Duration) -> Arc<S>>(make: F) {
         races::a_reader_of_revocations_misses_none,
         races::however_many_begin_at_once_no_more_live_than_may,
     );
-    // A shared store has its own clock, so this behaviour does not apply.
+    // A shared store has its own clock, so this behaviour does not apply to it.
     if make().shared().is_none() {
         behaviours!(make:
             sessions::the_last_known_time_never_goes_back,
@@ -109,7 +108,7 @@ pub async fn run<S: Store, F: Fn(&'static str, Duration) -> Arc<S>>(make: F) {
     }
 }
 
-/// Runs the further behaviours of a [`SharedStore`]. `make` returns two handles on one empty store.
+/// Runs the additional behaviours of a [`SharedStore`]. `make` returns two handles on one empty store.
 pub async fn run_shared<S: SharedStore>(make: impl AsyncFn() -> [Arc<S>; 2]) {
     shared::c4_stamps_of_all_nodes_are_in_one_order(make().await).await;
     shared::a_stamp_too_far_ahead_is_none(make().await).await;
@@ -133,7 +132,7 @@ pub async fn run_shared<S: SharedStore>(make: impl AsyncFn() -> [Arc<S>; 2]) {
     loss::c38_a_node_learns_how_many_records_were_missing(make().await).await;
 }
 
-/// Runs the behaviours of the relay's records.
+/// Runs the behaviours for the relay's records.
 pub async fn run_relay<S: super::relay::RelayStore, F: Fn() -> Arc<S>>(make: F) {
     relay::what_was_inserted_is_loaded_and_inserted_once(make()).await;
     relay::an_ended_record_gives_way(make()).await;
@@ -144,8 +143,8 @@ pub async fn run_relay<S: super::relay::RelayStore, F: Fn() -> Arc<S>>(make: F) 
     relay::one_of_many_inserts_wins(make()).await;
 }
 
-/// When the sessions of the suite begin: at the start of the suite, because a shared store judges by its own clock
-/// which sessions have ended.
+/// The time at which the sessions of the suite begin. It is the start of the suite, because a shared store uses its own
+/// clock to decide which sessions have ended.
 pub fn start() -> Timestamp {
     static BEGAN: OnceLock<Timestamp> = OnceLock::new();
     *BEGAN.get_or_init(|| Timestamp::from_secs(SystemTime::new().wall().as_secs()))
@@ -205,7 +204,7 @@ pub fn gone(id: SessionId) -> Revocation {
     Revocation { target: Target::Session(id), effect: Effect::SESSION_REVOKED, until: Timestamp::ZERO }
 }
 
-/// A raised minimum.
+/// An entry that raises a session's minimum generation.
 pub fn minimum(id: SessionId, minimum: u64, until: Timestamp) -> Revocation {
     let effect =
         Effect::Minimum { minimum: Generation::new(minimum), effective_from: start(), before: Generation::NONE };
@@ -222,17 +221,17 @@ pub fn subject(name: &str) -> Target {
     Target::Subject { issuer: ISSUER.into(), subject: name.into() }
 }
 
-/// The target for one client of ours.
+/// The target for one client of this gate.
 pub fn client(name: &str) -> Target {
     Target::Client { issuer: ISSUER.into(), client: name.into() }
 }
 
-/// Inserts a session, and expects success.
+/// Inserts a session and expects success.
 pub async fn insert(store: &dyn Store, session: &Session) {
     assert_eq!(store.insert(session.clone(), SubjectBound::NONE).await.unwrap(), Inserted::Inserted(Vec::new()));
 }
 
-/// `n` milliseconds later.
+/// The time `ms` milliseconds after `t`.
 pub fn later(t: Timestamp, ms: u64) -> Timestamp {
     t.plus(Duration::from_millis(ms))
 }

@@ -1,5 +1,4 @@
-//! Several handles on one store in memory, as several gates would have on a remote store. For tests, each handle can be
-//! cut off.
+//! Several handles on one store in memory, like several gates on a remote store. Tests can cut off each handle.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -24,21 +23,21 @@ struct Common {
     store: MemoryStore,
     /// The store's own clock.
     time: Arc<dyn TimeSource>,
-    /// The last stamp: a creation and a not-before never share a millisecond.
+    /// The last stamp. It ensures that a creation and a not-before never have the same millisecond.
     last_stamp: Mutex<Timestamp>,
     leeway: Duration,
-    /// When each counter is full again, in microseconds.
+    /// The time at which each counter is full again, in microseconds.
     counters: Mutex<HashMap<[u8; 16], u64>>,
-    /// The last of each name.
+    /// The last change for each name.
     changes: Mutex<HashMap<[u8; 16], Change>>,
-    /// Until when each name is remembered.
+    /// The time until which each name is remembered.
     remembered: Mutex<HashMap<[u8; 16], Timestamp>>,
-    /// The last row of each node that follows the feed, and when it was sent.
+    /// The last row of each node that follows the feed, and the time at which it was sent.
     rows: Mutex<HashMap<u64, (Timestamp, Arc<NodeRow>)>>,
     /// Changed after each write.
     written: watch::Sender<()>,
     head: Mutex<SharedHead>,
-    /// The number of the server that answers, which a failover changes.
+    /// The id of the server that responds. A failover changes it.
     server: AtomicU64,
     nodes: AtomicU64,
 }
@@ -49,18 +48,19 @@ type Change = ([u8; 16], Timestamp);
 /// The state that every operation checks.
 #[derive(Clone, Debug, Default)]
 struct SharedHead {
-    /// A number that rises with each noticed loss.
+    /// The history id: a number that rises with each noticed loss.
     history: u64,
     adopted: Timestamp,
     /// The number of writes.
     writes: u64,
-    /// The sessions that were changed in this history. A session that was only written back does not count as changed.
+    /// The sessions that were changed under this history id. A session that was only written back does not count as
+    /// changed.
     written: BTreeSet<SessionId>,
-    /// For each node, when it was last heard of, and the history for which it has written back its knowledge.
+    /// For each node, the time of its last contact, and the history id for which it has written back what it knows.
     nodes: BTreeMap<u64, (Timestamp, u64)>,
 }
 
-/// The content of a store at a moment.
+/// The content of a store at one moment.
 pub struct Backup {
     tables: Tables,
     head: SharedHead,
@@ -71,16 +71,16 @@ crate::debug_with!(Backup);
 /// The state of one node's connection to the store, which a test can change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Way {
-    /// Everything passes.
+    /// Everything reaches the store.
     #[default]
     Open,
     /// Nothing reaches the store.
     Cut,
-    /// Requests reach the store, but the answers to the feed are held back.
+    /// Requests reach the store, but the replies to the feed are held back.
     FeedHeld,
 }
 
-/// How many answers were held back, and how many of them were released.
+/// The number of replies that were held back, and how many of them were released.
 #[derive(Clone, Copy, Debug, Default)]
 struct Held {
     began: u64,
@@ -98,7 +98,7 @@ pub struct MemoryNode {
     known: Arc<NodeExpectations>,
 }
 
-/// The state of the store that a node expects.
+/// The state that a node expects the store to have.
 #[derive(Debug, Default)]
 struct NodeExpectations {
     history: AtomicU64,
@@ -107,7 +107,7 @@ struct NodeExpectations {
 }
 
 impl MemoryNode {
-    /// The first handle on a new store, whose own clock is `time`.
+    /// The first handle on a new store. `time` is the store's own clock.
     pub fn first(issuer: impl Into<Arc<str>>, leeway: Duration, time: Arc<dyn TimeSource>) -> Self {
         let common = Common {
             store: MemoryStore::for_a_trial(issuer, leeway),
@@ -147,18 +147,19 @@ impl MemoryNode {
         }
     }
 
-    /// How many records this node has read.
+    /// The number of records that this node has read.
     pub fn loads(&self) -> u64 {
         self.loads.load(Ordering::SeqCst)
     }
 
-    /// Waits until an answer to the feed is held back.
+    /// Waits until a reply to the feed is held back.
     pub async fn feed_is_held(&self) {
         // This handle owns the sender, so the wait cannot fail.
         let _ = self.held.subscribe().wait_for(|held| held.began > held.passed).await;
     }
 
-    /// Releases the held answer, and waits until the feed has taken it. Later answers are held back again.
+    /// Releases the reply that is held back, and waits until the feed has received it. Later replies are held back
+    /// again.
     pub async fn release_one(&self) {
         let passed = self.held.borrow().passed;
         self.release.notify_one();
@@ -422,7 +423,7 @@ struct NodeFeed {
     written: watch::Receiver<()>,
     follow: Follow,
     cursor: Cursor,
-    /// The last call failed.
+    /// Whether the last call failed.
     broke: bool,
 }
 
@@ -447,7 +448,7 @@ impl Feed for NodeFeed {
             self.held.send_modify(|held| held.began += 1);
             tokio::select! {
                 () = self.release.notified() => {}
-                // A dropped handle releases the answer, too.
+                // The wait also ends when the handle is dropped.
                 _ = self.way.wait_for(|way| *way != Way::FeedHeld) => {}
             }
             self.held.send_modify(|held| held.passed += 1);
@@ -459,7 +460,7 @@ impl Feed for NodeFeed {
             let history = self.known.history.load(Ordering::SeqCst);
             let is_another = self.common.server.load(Ordering::SeqCst) != self.known.server.load(Ordering::SeqCst);
             if is_another || head.history != history || head.writes < self.known.writes.load(Ordering::SeqCst) {
-                // The log begins again, too.
+                // The log begins again as well.
                 self.cursor = Cursor::default();
                 return Ok(FeedStep { lost: true, ..FeedStep::default() });
             }

@@ -12,7 +12,7 @@ use crate::store::{Cursor, Filter, Inserted, Store, SubjectBound, Swap, WriteOut
 
 const ROUNDS: u64 = 40;
 
-/// Makes these calls at once: each in a task of its own, and none before all tasks wait.
+/// Makes these calls concurrently. Each runs in its own task, and none starts before all tasks are waiting.
 pub(super) async fn at_once<T: Send + 'static>(
     calls: impl ExactSizeIterator<Item = impl Future<Output = T> + Send + 'static>,
 ) -> Vec<T> {
@@ -28,7 +28,7 @@ pub(super) async fn at_once<T: Send + 'static>(
     tasks.join_all().await
 }
 
-/// Rotates as the engine does: a caller that loses reloads and tries again. True if the rotation succeeded.
+/// Rotates as the engine does: a caller that loses reloads and tries again. Returns whether the rotation succeeded.
 async fn rotate(store: &dyn Store, id: SessionId) -> bool {
     let mut known = store.load(id).await.unwrap().unwrap();
     loop {
@@ -46,7 +46,7 @@ async fn rotate(store: &dyn Store, id: SessionId) -> bool {
     }
 }
 
-/// R1: one of two hundred concurrent callers wins, and all others get the winner's record.
+/// R1: one of two hundred concurrent callers wins, and all others receive the winner's record.
 pub async fn one_of_many_swaps_wins(store: Arc<dyn Store>) {
     const CALLERS: usize = 200;
     let s = session("alice", 1, start());
@@ -64,7 +64,7 @@ pub async fn one_of_many_swaps_wins(store: Arc<dyn Store>) {
     assert_eq!(told, CALLERS - 1);
 }
 
-/// An acknowledged revocation holds, however many rotations were in flight.
+/// An acknowledged revocation stays in force, however many rotations were in flight.
 pub async fn a_rotation_never_undoes_a_revocation(store: Arc<dyn Store>) {
     for round in 0..ROUNDS {
         let s = session("alice", round, start());
@@ -90,7 +90,7 @@ pub async fn a_rotation_never_undoes_a_revocation(store: Arc<dyn Store>) {
     }
 }
 
-/// A late confirmation changes nothing, and a timely confirmation is not lost: no write overwrites another.
+/// A late confirmation changes nothing, and a timely confirmation is not lost, because no write overwrites another.
 pub async fn a_rotation_never_loses_to_a_confirmation(store: Arc<dyn Store>) {
     for round in 0..ROUNDS {
         let s = session("alice", round, start());
@@ -115,7 +115,7 @@ pub async fn a_rotation_never_loses_to_a_confirmation(store: Arc<dyn Store>) {
     }
 }
 
-/// R9: after a subject's revocation is acknowledged, no older session of it is inserted or continued.
+/// R9: after a subject's revocation is acknowledged, none of the subject's older sessions is inserted or continued.
 pub async fn no_session_slips_past_a_not_before(store: Arc<dyn Store>) {
     for round in 0..ROUNDS {
         let name = format!("user-{round}");
@@ -147,7 +147,7 @@ pub async fn no_session_slips_past_a_not_before(store: Arc<dyn Store>) {
     assert!(store.list(Filter::All, None, 1000).await.unwrap().sessions.iter().all(|s| s.current == Generation::FIRST));
 }
 
-/// A reader that follows with a cursor finally has all entries of the store.
+/// A reader that follows the store with a cursor ends up with all of the store's entries.
 pub async fn a_reader_of_revocations_misses_none(store: Arc<dyn Store>) {
     const WRITERS: u64 = 4;
     let mut writers = JoinSet::new();
@@ -165,7 +165,8 @@ pub async fn a_reader_of_revocations_misses_none(store: Arc<dyn Store>) {
     let mut known = BTreeMap::new();
     let mut cursor = Cursor::default();
     loop {
-        // Checked before the read, which must return everything that was acknowledged by then.
+        // The finished writers are collected before the read, which must return everything that was acknowledged by
+        // then.
         while let Some(writer) = writers.try_join_next() {
             writer.unwrap();
         }
@@ -183,12 +184,13 @@ pub async fn a_reader_of_revocations_misses_none(store: Arc<dyn Store>) {
     assert_eq!(known, all.into_iter().map(|entry| (entry.target.clone(), entry)).collect());
 }
 
-/// R22: the bound holds, because the inserting transaction also counts the live sessions.
+/// R22: the limit is kept, because the inserting transaction also counts the live sessions.
 pub async fn however_many_begin_at_once_no_more_live_than_may(store: Arc<dyn Store>) {
     no_more_live_than_may(&[store]).await;
 }
 
-/// The bound holds among all nodes. Nodes that conflict at each attempt have an insert tried again, as a client does.
+/// The limit is kept across all nodes. If nodes conflict at every attempt, the insert is repeated, as a client would
+/// do.
 pub async fn no_more_live_than_may<S: Store + ?Sized>(nodes: &[Arc<S>]) {
     const MOST: u32 = 5;
     const CALLERS: u32 = 60;

@@ -1,4 +1,4 @@
-//! Revocations: their effect on records, their merging, and their reading.
+//! Revocations: their effect on records, how they merge, and how they are read.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ async fn all(store: &dyn Store) -> Vec<Revocation> {
     store.revocations_since(Cursor::default()).await.unwrap().0
 }
 
-/// R10: the entry lives until the end of the last access token plus the leeway.
+/// R10: the entry is kept until the last access token expires, plus the leeway.
 pub async fn a_session_is_revoked_with_its_record_and_its_entry(store: Arc<dyn Store>) {
     let s = session("alice", 1, start());
     insert(&*store, &s).await;
@@ -25,7 +25,7 @@ pub async fn a_session_is_revoked_with_its_record_and_its_entry(store: Arc<dyn S
     assert_eq!(store.load(s.id).await.unwrap(), Some(revoked));
 }
 
-/// A repetition changes neither record nor cursor; a longer `until` is still accepted.
+/// A repeated revocation changes neither the record nor the cursor; a longer `until` is still accepted.
 pub async fn a_repeated_revocation_changes_nothing_and_keeps_the_first_reason(store: Arc<dyn Store>) {
     let s = session("alice", 1, start());
     insert(&*store, &s).await;
@@ -41,7 +41,7 @@ pub async fn a_repeated_revocation_changes_nothing_and_keeps_the_first_reason(st
     assert_eq!(all(&*store).await, [longer]);
 }
 
-/// Access tokens of earlier generations end; the session continues.
+/// Access tokens of earlier generations end, but the session continues.
 pub async fn a_raised_minimum_does_not_end_a_session(store: Arc<dyn Store>) {
     let s = session("alice", 1, start());
     insert(&*store, &s).await;
@@ -61,8 +61,8 @@ pub async fn an_unknown_session_is_revoked_as_given(store: Arc<dyn Store>) {
     assert_eq!(store.load(id).await.unwrap(), None);
 }
 
-/// R10, for a subject, a client, everyone and a token: `until` is never before the given time, and never before the end
-/// of the matched sessions.
+/// R10, for a subject, a client, everyone and a token: `until` is never earlier than the given time, and never earlier
+/// than the end of the matched sessions.
 pub async fn an_entry_lives_as_long_as_what_it_matches(store: Arc<dyn Store>) {
     let short = session("alice", 1, start());
     let long = Session { latest_access_expires: later(short.expires, 500), ..session("alice", 2, start()) };
@@ -135,7 +135,8 @@ pub async fn an_effect_that_does_not_fit_is_an_error(store: Arc<dyn Store>) {
     assert_eq!(all(&*store).await, []);
 }
 
-/// A session created at the same moment counts as before. If several not-befores apply, the latest one is returned.
+/// A session that was created exactly at the not-before is covered by it. If several not-befores apply, the latest one
+/// is returned.
 pub async fn an_insert_is_held_against_each_not_before(store: Arc<dyn Store>) {
     let cuts = [(subject("alice"), 10), (client("web"), 20), (Target::Global, 30)];
     for (n, (target, cut)) in (0..).zip(cuts) {
@@ -189,7 +190,8 @@ pub async fn a_swap_brings_its_revocation_or_neither(store: Arc<dyn Store>) {
     assert_eq!(all(&*store).await, [entry]);
 }
 
-/// In any order, the higher minimum, the later not-before and the later end win, and "gone" wins over both.
+/// In any order, the higher minimum, the later not-before and the later `until` win, and "gone" wins over a minimum and
+/// a not-before.
 pub async fn entries_merge_and_never_weaken(store: Arc<dyn Store>) {
     let s = session("alice", 1, start());
     insert(&*store, &s).await;
@@ -200,7 +202,7 @@ pub async fn entries_merge_and_never_weaken(store: Arc<dyn Store>) {
         assert_eq!(minimum.get(), wanted);
     }
     store.revoke(gone(s.id), BY_OPERATOR).await.unwrap();
-    // A rotation's entry that arrives late.
+    // The entry of a rotation, which arrives late.
     let entry = store.revoke(minimum(s.id, 9, Timestamp::ZERO), BY_OPERATOR).await.unwrap();
     assert_eq!(entry, Revocation { until: end, ..gone(s.id) });
     for (cut, wanted) in [(10, 10), (5, 10), (20, 20)] {
@@ -210,7 +212,8 @@ pub async fn entries_merge_and_never_weaken(store: Arc<dyn Store>) {
     let long = Revocation { until: later(s.expires, 1_000_000), ..not_before(subject("alice"), start()) };
     let entry = store.revoke(long.clone(), BY_OPERATOR).await.unwrap();
     assert_eq!(entry, Revocation { until: long.until, ..not_before(subject("alice"), later(start(), 20)) });
-    // Requirement K4: which keys end is a part of the entry, and stays if one without keys is later.
+    // Requirement K4: the entry also records which keys end, and a later entry without keys does not remove this
+    // information.
     let with_keys =
         Revocation { effect: Effect::not_before(later(start(), 15), true), ..not_before(subject("alice"), start()) };
     store.revoke(with_keys, BY_OPERATOR).await.unwrap();
@@ -220,7 +223,7 @@ pub async fn entries_merge_and_never_weaken(store: Arc<dyn Store>) {
     assert_eq!(all(&*store).await, [Revocation { until: end, ..gone(s.id) }, entry]);
 }
 
-/// A merged entry is returned at its new position only.
+/// A merged entry is returned only at its new position.
 pub async fn a_cursor_gives_what_came_after_it_once(store: Arc<dyn Store>) {
     // The order of entries does not matter, because the entries of a target merge.
     let since = async |cursor: Cursor| {
@@ -243,7 +246,8 @@ pub async fn a_cursor_gives_what_came_after_it_once(store: Arc<dyn Store>) {
     assert_eq!(since(Cursor::default()).await, (vec![a, b, c], end));
 }
 
-/// R10: a gate loads every entry before it serves, and the cursor equals the cursor of a reader of all entries.
+/// R10: the list that a gate loads before it serves has every entry, and its cursor equals the cursor of a reader of
+/// all entries.
 pub async fn the_list_for_a_start_has_every_entry(store: Arc<dyn Store>) {
     let sessions: Vec<_> = (0..100).map(|n| session("alice", n, start()).id).collect();
     for id in &sessions {

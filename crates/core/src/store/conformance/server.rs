@@ -1,4 +1,4 @@
-//! Behaviours while the server of a store fails, and of two gates that use one server.
+//! Behaviours while a store's server fails, and of two gates that use the same server.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ use crate::store::{
     WriteOutcome,
 };
 
-/// How long a behaviour waits for a server to return.
+/// The maximum time that a behaviour waits for a server to return.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A clock whose readings strictly increase, so that readings of different threads have a total order.
@@ -34,12 +34,12 @@ impl TimeSource for Readings {
     }
 }
 
-/// What a feed of these behaviours follows.
+/// How the feeds of these behaviours follow the store.
 pub fn follow() -> Follow {
     Follow { time: Arc::new(SystemTime::new()), every: Duration::from_millis(50), row: Arc::default() }
 }
 
-/// The entries of a feed up to its next proof, whatever fails before it, and the proof.
+/// The entries of a feed up to its next proof, and the proof. Failures before it are ignored.
 pub async fn next_proof(feed: &mut dyn Feed) -> (Vec<Revocation>, Heard) {
     let mut entries = Vec::new();
     let until_complete = async {
@@ -72,7 +72,8 @@ pub async fn next_loss(feed: &mut dyn Feed) -> Vec<Revocation> {
     entries
 }
 
-/// O4: an entry of the log that a node does not know may be a revocation, so no later entry overtakes it. `put` writes it.
+/// O4: an entry in the log that a node does not know may be a revocation, so no later entry is applied before it. `put`
+/// writes this entry.
 pub async fn o4_an_unknown_entry_leaves_a_node_stale<S: SharedStore>(store: &S, put: impl FnOnce()) {
     let follow = Follow { every: Duration::from_millis(10), ..follow() };
     let mut feed = store.follow(Cursor::default(), follow).await.unwrap();
@@ -80,7 +81,7 @@ pub async fn o4_an_unknown_entry_leaves_a_node_stale<S: SharedStore>(store: &S, 
     put();
     let ends = gone(session("alice", 1, start()).id);
     store.revoke(Revocation { until: later(start(), 600_000), ..ends }, BY_OPERATOR).await.unwrap();
-    // The answer to an earlier beat may still arrive.
+    // The reply to an earlier request may still arrive.
     let (mut faults, mut proofs) = (0, 0);
     while faults < 5 {
         match feed.next().await {
@@ -91,8 +92,8 @@ pub async fn o4_an_unknown_entry_leaves_a_node_stale<S: SharedStore>(store: &S, 
     assert!(proofs <= 1, "{proofs}");
 }
 
-/// C2: each operation on a session is done once, and returns its usual result, although its reply is cut. `cut` has the
-/// next reply cut, and `has_cut` tells whether one was. Returns whether any reply was cut.
+/// C2: each operation on a session is executed once and returns its usual result, although its reply is cut off. `cut`
+/// makes the next reply be cut off, and `has_cut` tells whether a reply was. Returns whether any reply was cut off.
 pub async fn c2_each_operation_whose_reply_is_cut_is_done_once<S: Store>(
     [store, direct]: [&S; 2],
     number: u64,
@@ -122,12 +123,12 @@ pub async fn c2_each_operation_whose_reply_is_cut_is_done_once<S: Store>(
     was_cut
 }
 
-/// A write without a server is an error that has written nothing. Returns the time until the error.
+/// A write while the server is unreachable fails and changes nothing. Returns the time until the error.
 pub async fn a_server_that_is_away_is_an_error<S: Store>(store: Arc<S>, kill: impl FnOnce()) -> Duration {
     let begun = session("alice", 1, start());
     insert(&*store, &begun).await;
     kill();
-    // Wait until the handle notices: from then on it sends nothing, because no connection is made.
+    // Wait until the handle notices. From then on it sends nothing, because there is no connection.
     while store.load(begun.id).await.is_ok() {}
     let time = SystemTime::new();
     let asked = time.monotonic();
@@ -183,8 +184,8 @@ pub async fn a_crash_loses_nothing_that_was_acknowledged<S: Store>(store: Arc<S>
     }
 }
 
-/// C8: the clock is read before the request that proves freshness is sent. `passed` records, by the clock `time`, when
-/// bytes passed on their way to the server.
+/// C8: the clock is read before the request that proves freshness is sent. `passed` records the times, on the clock
+/// `time`, at which bytes passed on their way to the server.
 pub async fn c8_the_clock_is_read_before_the_beat<S: SharedStore>(
     store: &S,
     time: Arc<Readings>,
@@ -199,7 +200,8 @@ pub async fn c8_the_clock_is_read_before_the_beat<S: SharedStore>(
     }
 }
 
-/// C8: a step is complete once everything up to the beat was read, even if this takes several reads of the log.
+/// C8: a step is complete once the log was read up to the end that the request asked for, even if this takes several
+/// reads.
 pub async fn c8_a_step_is_complete_once_all_was_read<S: SharedStore>(store: &S) {
     const WRITTEN: u64 = 2500;
     let entry = |n| minimum(session("alice", n, start()).id, 2, later(start(), 600_000));
@@ -214,18 +216,18 @@ pub async fn c8_a_step_is_complete_once_all_was_read<S: SharedStore>(store: &S) 
     assert_eq!(entries.len() as u64, WRITTEN);
 }
 
-/// C4: at each node, sessions that begin after a not-before have a later creation than its moment.
+/// C4: at each node, sessions that begin after a not-before have a creation time later than the not-before.
 pub async fn c4_what_begins_after_a_not_before_is_later<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let now = created(&*a, Timestamp::ZERO).await;
     let moment = now.plus(LEEWAY / 2);
     a.revoke(not_before(subject("alice"), moment), BY_OPERATOR).await.unwrap();
     assert!(created(&*b, Timestamp::ZERO).await > moment);
-    // A moment that is far ahead is a mistake, and must not block logins of other users.
+    // A moment that is far in the future is a mistake, and must not block logins of other users.
     a.revoke(not_before(subject("bob"), now.plus(LEEWAY * 100)), BY_OPERATOR).await.unwrap();
     created(&*b, Timestamp::ZERO).await;
 }
 
-/// C29: of a hundred guesses over these nodes, only as many pass as the counter permits.
+/// C29: if a hundred guesses are spread over these nodes, only as many pass as the counter permits.
 pub async fn c29_ten_a_minute_over_all_nodes_are_ten<S: SharedStore>(nodes: &[Arc<S>]) {
     let ten = SharedCounter { name: [1; 16], every: Duration::from_secs(60), burst: 10 };
     let takes = (0..100).map(|n| {
@@ -236,7 +238,8 @@ pub async fn c29_ten_a_minute_over_all_nodes_are_ten<S: SharedStore>(nodes: &[Ar
     assert_eq!(taken, 10);
 }
 
-/// C32: a node does not sweep again what another node has swept. Returns the number of sessions that both swept.
+/// C32: a node does not sweep again what another node has already swept. Returns the number of sessions that both nodes
+/// swept.
 pub async fn c32_what_one_node_swept_the_other_does_not<S: SharedStore>([a, b]: [Arc<S>; 2]) -> u64 {
     let now = SystemTime::new().wall();
     let hours = |n: u64| Duration::from_secs(3600 * n);

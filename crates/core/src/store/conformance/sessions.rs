@@ -1,4 +1,4 @@
-//! Records: load, insert, swap, confirm, list, sweep.
+//! Records: how they are loaded, inserted, swapped, confirmed, listed and swept.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::store::{Cursor, Filter, Inserted, Store, SubjectBound, Swap, Swept};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Every field comes back.
+/// Every field is stored and returned.
 pub async fn what_was_inserted_is_loaded(store: Arc<dyn Store>) {
     let s = session("alice", 1, start());
     assert_eq!(store.load(s.id).await.unwrap(), None);
@@ -82,7 +82,8 @@ pub async fn a_revoked_session_is_never_swapped(store: Arc<dyn Store>) {
     assert_eq!(store.load(s.id).await.unwrap(), Some(revoked));
 }
 
-/// Notes of another generation, of an unknown or of a revoked session are skipped; the other notes of the batch count.
+/// Confirmations of another generation, of an unknown session or of a revoked session are skipped; the others in the
+/// batch count.
 pub async fn a_confirmation_touches_one_field_and_only_of_the_current_generation(store: Arc<dyn Store>) {
     let [a, b, c] = [1, 2, 3].map(|n| session("alice", n, start()));
     let unknown = session("alice", 4, start()).id;
@@ -143,7 +144,8 @@ async fn check_pages(store: &dyn Store, mut all: Vec<Session>) {
     }
 }
 
-/// Writes with an engine time and sweeps raise the last known time. A creation stamp ahead of it does not.
+/// Writes that contain an engine time, and sweeps, raise the last known time. A creation stamp that is ahead of it does
+/// not.
 pub async fn the_last_known_time_never_goes_back(store: Arc<dyn Store>) {
     assert_eq!(store.last_known_time().await.unwrap(), Timestamp::ZERO);
     let s = Session { issued_at: later(start(), 20), ..session("alice", 1, later(start(), 9_000)) };
@@ -159,7 +161,8 @@ pub async fn the_last_known_time_never_goes_back(store: Arc<dyn Store>) {
     assert_eq!(store.last_known_time().await.unwrap(), later(start(), 60));
 }
 
-/// The hour is exact to the millisecond. Removed sessions leave the lists, and their revocations go, too.
+/// The hour is exact to the millisecond. Removed sessions disappear from the lists, and their revocations are removed
+/// as well.
 pub async fn a_sweep_removes_what_ended_an_hour_ago_and_nothing_else(store: Arc<dyn Store>) {
     let [early, late] = [1, 2].map(|n| session("alice", n, later(start(), n)));
     insert(&*store, &early).await;
@@ -193,14 +196,14 @@ pub async fn a_sweep_goes_on_until_all_is_removed(store: Arc<dyn Store>) {
     assert!(store.list(Filter::All, None, 10).await.unwrap().sessions.is_empty());
 }
 
-/// R10: while one of its tokens lives, a session can still be revoked in full, and is not swept.
+/// R10: while one of its access tokens is valid, a session can still be revoked completely and is not swept.
 pub async fn a_session_outlives_its_last_access_token(store: Arc<dyn Store>) {
     let s = session("alice", 1, start());
     let s = Session { expires: later(start(), 1), ..s };
     insert(&*store, &s).await;
     let token_ends = start().plus(ACCESS_TTL);
     assert_eq!(store.sweep(token_ends.plus(HOUR)).await.unwrap(), Swept::default());
-    // A rotation moves the end.
+    // A rotation moves the end of the session.
     let next = rotated(&s, later(start(), 1000));
     assert_eq!(store.compare_and_swap(1, next.clone(), None).await.unwrap(), Swap::Swapped);
     assert_eq!(store.sweep(later(token_ends, 1000).plus(HOUR)).await.unwrap(), Swept::default());
@@ -209,15 +212,15 @@ pub async fn a_session_outlives_its_last_access_token(store: Arc<dyn Store>) {
     assert_eq!(store.sweep(later(token_ends, 1001).plus(HOUR)).await.unwrap().sessions, 1);
 }
 
-/// A new store can write, and is empty.
+/// A new store can write and is empty.
 pub async fn a_new_store_is_ready(store: Arc<dyn Store>) {
     store.check().await.unwrap();
     assert_eq!(store.revocations_since(Cursor::default()).await.unwrap(), (vec![], Cursor::default()));
     assert_eq!(store.list(Filter::All, None, 5).await.unwrap().next, None);
 }
 
-/// R22: a session beyond the bound ends the oldest session, or does not begin. Ended sessions do not count, for
-/// whatever reason they ended.
+/// R22: if a subject has too many sessions, a further session either ends the oldest one or is refused. Ended sessions
+/// do not count, whatever ended them.
 pub async fn a_subject_has_so_many_live_sessions_and_no_more(store: Arc<dyn Store>) {
     let day = Duration::from_secs(86_400);
     let bound = |most, ends_oldest| SubjectBound { most, idle_ttl: day, ends_oldest };
@@ -246,17 +249,17 @@ pub async fn a_subject_has_so_many_live_sessions_and_no_more(store: Arc<dyn Stor
     store.revoke(gone(s(2).id), RevokedBecause::Logout).await.unwrap();
     assert_eq!(store.insert(s(5), refuse(3)).await.unwrap(), began());
     assert_eq!(store.insert(s(6), refuse(3)).await.unwrap(), Inserted::TooMany);
-    // Three sessions live; a lowered bound ends as many sessions as needed.
+    // Three sessions are live. If the limit is lowered, an insert ends as many sessions as needed.
     let Inserted::Inserted(ended) = store.insert(s(6), end(2)).await.unwrap() else { panic!("it began") };
     assert_eq!(ended.iter().map(|entry| &entry.target).collect::<Vec<_>>(), [&gone(s(3).id).target, &entry(4).target]);
 
-    // Sessions before a not-before of the subject or of its client count as ended.
+    // Sessions before a not-before of their subject or of their client count as ended.
     store.revoke(not_before(subject("alice"), later(start(), 6)), RevokedBecause::Operator).await.unwrap();
     assert_eq!(store.insert(s(7), refuse(1)).await.unwrap(), began());
     assert_eq!(store.insert(s(8), refuse(1)).await.unwrap(), Inserted::TooMany);
     store.revoke(not_before(client("web"), later(start(), 7)), RevokedBecause::Operator).await.unwrap();
     assert_eq!(store.insert(s(8), refuse(1)).await.unwrap(), began());
-    // Idle sessions and expired sessions count as ended, too.
+    // Idle sessions and expired sessions also count as ended.
     let idle = session("alice", 9, later(start(), 8).plus(day));
     assert_eq!(store.insert(idle.clone(), refuse(1)).await.unwrap(), began());
     let late = idle.expires;
@@ -265,7 +268,7 @@ pub async fn a_subject_has_so_many_live_sessions_and_no_more(store: Arc<dyn Stor
     assert_eq!(store.insert(session("alice", 10, late), refuse(1)).await.unwrap(), began());
 }
 
-/// R22: the oldest live sessions give way, in whatever order they were written, and only those of this subject.
+/// R22: the oldest live sessions are ended, in whatever order they were written, and only sessions of this subject.
 pub async fn the_oldest_sessions_of_a_subject_give_way(store: Arc<dyn Store>) {
     let bound = |most| SubjectBound { most, idle_ttl: super::SESSION_TTL, ends_oldest: true };
     let s = |n| session("alice", n, later(start(), n));
@@ -277,7 +280,7 @@ pub async fn the_oldest_sessions_of_a_subject_give_way(store: Arc<dyn Store>) {
     for other in &others {
         insert(&*store, other).await;
     }
-    // A rotation moves the end of a session, not its age.
+    // A rotation moves the end of a session, but does not change its age.
     assert_eq!(store.compare_and_swap(1, rotated(&s(1), later(start(), 9)), None).await.unwrap(), Swap::Swapped);
     for (new, most, gave_way) in [(5, 3, vec![1, 2]), (6, 3, vec![3]), (7, 9, vec![]), (8, 2, vec![4, 5, 6])] {
         let Inserted::Inserted(ended) = store.insert(s(new), bound(most)).await.unwrap() else { panic!("{new} began") };
@@ -292,7 +295,7 @@ pub async fn the_oldest_sessions_of_a_subject_give_way(store: Arc<dyn Store>) {
     }
 }
 
-/// After the bound was lowered, a new session ends about a thousand sessions at most, and later ones end the rest.
+/// After the limit was lowered, one new session ends at most about a thousand sessions, and later ones end the rest.
 pub async fn a_thousand_sessions_give_way_at_once_and_later_the_rest(store: Arc<dyn Store>) {
     const TOO_MANY: u64 = MAX_ENDED as u64 + 5;
     let mut inserts = JoinSet::new();
@@ -334,8 +337,8 @@ pub async fn a_check_changes_nothing(store: Arc<dyn Store>) {
     assert_eq!(store.compare_and_swap(1, next, None).await.unwrap(), Swap::Swapped);
 }
 
-/// A revoked session is not kept until its original end, so that a client that logs in and out all day does not fill
-/// the store.
+/// A revoked session is not kept until its original end, because otherwise a client that logs in and out all day would
+/// fill the store.
 pub async fn a_revoked_session_is_kept_while_its_access_tokens_would_live(store: Arc<dyn Store>) {
     let [revoked, live] = [1, 2].map(|n| session("alice", n, start()));
     insert(&*store, &revoked).await;

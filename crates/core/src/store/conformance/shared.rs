@@ -14,7 +14,7 @@ use crate::store::{
     Swap,
 };
 
-/// How long a behaviour waits for an expected event.
+/// The maximum time that a behaviour waits for an expected event.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) fn follow(time: &Arc<SystemTime>) -> Follow {
@@ -25,7 +25,7 @@ pub(super) async fn created<S: SharedStore>(store: &S, after: Timestamp) -> Time
     store.stamp_creation(after).await.unwrap().expect("the clocks agree")
 }
 
-/// The entries up to the next complete step, and the proof of that step.
+/// The entries up to the next complete step, and the proof in that step.
 pub(super) async fn heard(feed: &mut dyn Feed) -> (Vec<Revocation>, crate::store::Heard) {
     let mut entries = Vec::new();
     loop {
@@ -48,13 +48,13 @@ pub async fn c4_stamps_of_all_nodes_are_in_one_order<S: SharedStore>([a, b]: [Ar
             assert!(created(&**node, Timestamp::ZERO).await > moment);
         }
     }
-    // A moment that was given at one node reaches all nodes with its entry.
+    // If a moment is given at one node, all nodes learn it with the entry.
     let ahead = created(&*a, Timestamp::ZERO).await.plus(LEEWAY / 2);
     a.revoke(not_before(Target::Global, ahead), BY_OPERATOR).await.unwrap();
     assert!(created(&*b, ahead).await > ahead);
 }
 
-/// A stamp further ahead than the leeway means a wrong clock: no session begins.
+/// A stamp that is ahead by more than the leeway means that a clock is wrong, so no session begins.
 pub async fn a_stamp_too_far_ahead_is_none<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let now = created(&*a, Timestamp::ZERO).await;
     assert_eq!(b.stamp_creation(now.plus(LEEWAY * 3)).await.unwrap(), None);
@@ -74,8 +74,8 @@ pub async fn what_one_node_wrote_the_other_has<S: SharedStore>([a, b]: [Arc<S>; 
     assert!(b.load(begun.id).await.unwrap().unwrap().is_revoked());
 }
 
-/// C4: a session that one node began is refused after another node's not-before, and no session begins with an earlier
-/// creation.
+/// C4: a session that began at one node is refused after another node's not-before, and no session begins with an
+/// earlier creation time.
 pub async fn c4_a_not_before_covers_sessions_of_other_nodes<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let begun = session("alice", 1, created(&*a, Timestamp::ZERO).await);
     insert(&*a, &begun).await;
@@ -89,7 +89,7 @@ pub async fn c4_a_not_before_covers_sessions_of_other_nodes<S: SharedStore>([a, 
     insert(&*a, &afterwards).await;
 }
 
-/// A feed that begins where a list ends brings the writes of another node in time.
+/// A feed that begins where a list ends delivers another node's writes promptly.
 pub async fn a_feed_brings_what_another_node_wrote<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let time = Arc::new(SystemTime::new());
     let begun = session("alice", 1, created(&*a, Timestamp::ZERO).await);
@@ -121,8 +121,8 @@ pub async fn a_feed_brings_what_another_node_wrote<S: SharedStore>([a, b]: [Arc<
     assert_eq!(all.len(), 2);
 }
 
-/// C8: when a step is complete, every write that was acknowledged before the node asked is applied. Tested under load,
-/// with a list and a feed that begin in the middle of it.
+/// C8: when a step is complete, every write that was acknowledged before the node's request is applied. This is tested
+/// under load, with a list and a feed that begin during the load.
 pub async fn c8_a_complete_step_has_all_that_was_acknowledged_before<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let time = Arc::new(SystemTime::new());
     let began = created(&*a, Timestamp::ZERO).await;
@@ -190,7 +190,7 @@ pub async fn c29_nodes_count_attempts_together<S: SharedStore>([a, b]: [Arc<S>; 
     b.count(ten, CounterUse::GiveBack).await.unwrap();
     assert_eq!(a.count(ten, CounterUse::Take).await.unwrap(), None);
     assert!(b.count(ten, CounterUse::Take).await.unwrap().is_some());
-    // The store's time decides when an attempt is earned back.
+    // The store's time decides when another attempt becomes available.
     let soon = counter(3, Duration::from_millis(50), 1);
     assert_eq!(a.count(soon, CounterUse::Take).await.unwrap(), None);
     while let Some(wait) = b.count(soon, CounterUse::Take).await.unwrap() {
@@ -199,7 +199,7 @@ pub async fn c29_nodes_count_attempts_together<S: SharedStore>([a, b]: [Arc<S>; 
     }
 }
 
-/// C29: attempts that are counted afterwards put a counter into debt, by one attempt at most.
+/// C29: attempts that are counted after they happened put a counter into debt, by at most one attempt.
 pub async fn c29_a_counter_of_what_has_happened_is_in_debt_by_one<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let every = Duration::from_secs(3600);
     let two = counter(1, every, 2);
@@ -214,7 +214,8 @@ pub async fn c29_a_counter_of_what_has_happened_is_in_debt_by_one<S: SharedStore
     assert!(debt > every / 2 && debt <= every, "{debt:?}");
 }
 
-/// C29: an attempt with several counters takes from all of them, or from none if one refuses, which is named.
+/// C29: an attempt with several counters takes from all of them, or from none if one refuses. The result names the
+/// refusing counter.
 pub async fn c29_several_counters_take_all_or_none<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let hour = Duration::from_secs(3600);
     let [two, one, debt, third, fourth] =
@@ -234,7 +235,7 @@ pub async fn c29_several_counters_take_all_or_none<S: SharedStore>([a, b]: [Arc<
     assert_eq!(refused(&b, take(&[two, one])).await, 1);
     assert_eq!(a.count(two, CounterUse::Take).await.unwrap(), None, "nothing was taken from it");
     assert_eq!(refused(&b, take(&[two, one])).await, 0, "the first that refuses");
-    // A counter that is in debt refuses before and after others.
+    // A counter that is in debt refuses, whether it comes before or after others.
     for _ in 0..2 {
         assert_eq!(a.admit(None, vec![(debt, CounterUse::Charge)]).await.unwrap(), admitted);
     }
@@ -246,7 +247,7 @@ pub async fn c29_several_counters_take_all_or_none<S: SharedStore>([a, b]: [Arc<
     }
 }
 
-/// C29: an attempt of a remembered caller is counted by the caller's own counter alone.
+/// C29: an attempt by a remembered caller is counted only by the caller's own counter.
 pub async fn c29_a_remembered_caller_uses_only_its_own_counter<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let hour = Duration::from_secs(3600);
     let (own, all) = (counter(1, hour, 1), counter(2, hour, 1));
@@ -260,7 +261,7 @@ pub async fn c29_a_remembered_caller_uses_only_its_own_counter<S: SharedStore>([
     assert!(known.is_known && known.refused.is_some_and(|(place, wait)| place == 0 && wait <= hour), "{known:?}");
 }
 
-/// The record that a revocation reads is the one that every node reads, and it is durable.
+/// The record that is loaded for a revocation is the same that every node reads, and it is durable.
 pub async fn what_is_read_for_a_revocation_is_the_record<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let begun = session("alice", 1, created(&*a, Timestamp::ZERO).await);
     assert_eq!(b.load_to_revoke(begun.id).await.unwrap(), None);
@@ -272,7 +273,8 @@ pub async fn what_is_read_for_a_revocation_is_the_record<S: SharedStore>([a, b]:
     b.settle().await.unwrap();
 }
 
-/// A swap whose answer arrived is not in doubt, at no node, and a note of its delivery changes nothing.
+/// If the reply to a swap arrived, no node treats the swap's outcome as unknown, and noting that the tokens were
+/// delivered changes nothing.
 pub async fn what_was_answered_is_not_in_doubt<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let begun = session("alice", 1, created(&*a, Timestamp::ZERO).await);
     insert(&*a, &begun).await;
@@ -302,7 +304,7 @@ pub async fn c29_what_one_node_remembers_another_knows<S: SharedStore>([a, b]: [
     assert!(a.remembers(name).await.unwrap());
 }
 
-/// C28: all nodes see each node that follows the feed, with its row.
+/// C28: each node sees all nodes that follow the feed, each with its row.
 pub async fn c28_each_node_sees_what_every_node_says_of_itself<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let time = Arc::new(SystemTime::new());
     assert_eq!(a.nodes().await.unwrap(), []);
@@ -331,20 +333,21 @@ pub async fn c28_each_node_sees_what_every_node_says_of_itself<S: SharedStore>([
     assert_eq!(names(&a).await, [row("a", &["k1"]), row("b", &["k1"])]);
     let (live, feed) = &mut feeds[1];
     live.change(|row| row.kids.push("k2".into()));
-    // A proof may be under way that was requested before the change.
+    // A proof may be in flight that was requested before the change.
     let changed = time.monotonic();
     while heard(&mut **feed).await.1.asked <= changed {}
     for store in [&a, &b] {
         assert_eq!(names(store).await, [row("a", &["k1"]), row("b", &["k1", "k2"])]);
     }
-    // Rows of a longer time are at least those of the last moments.
+    // A longer period lists at least the rows of a shorter one.
     assert_eq!(a.nodes_within(NODE_KEPT).await.unwrap().len(), 2);
     let now = created(&*a, Timestamp::ZERO).await;
     let ages: Vec<_> = b.nodes().await.unwrap().iter().map(|seen| now.since(seen.beat)).collect();
     assert!(ages.iter().all(|age| *age < PATIENCE), "{ages:?}");
 }
 
-/// A change that each node detects by itself gets one moment; a further change of the same name gets a later moment.
+/// A change that each node detects by itself gets one moment for all nodes. A further change of the same object gets a
+/// later moment.
 pub async fn a_change_that_every_node_finds_has_one_moment<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let (user, old, new) = ([1; 16], [2; 16], [3; 16]);
     let before = created(&*b, Timestamp::ZERO).await;

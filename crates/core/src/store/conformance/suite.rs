@@ -1,7 +1,8 @@
-//! The tests that the crates of shared stores have in common.
+//! The tests that all crates of shared stores run.
 
-/// Writes the tests, for a module with `Site` and `Server`, which start the servers of a test, and functions that
-/// reach what only the store's crate can: `through`, `connect_with`, `move_writes`, `revoke_as` and `count_as`.
+/// Writes the tests for a module that has `Site` and `Server`, which start the servers of a test, and the functions
+/// `through`, `connect_with`, `move_writes`, `revoke_as` and `count_as`, which use parts that only the store's crate
+/// can access.
 #[macro_export]
 macro_rules! shared_store_suite {
     () => {
@@ -27,21 +28,21 @@ macro_rules! shared_store_suite {
             }
         }
 
-        /// A node may presume a state from before another node's write.
+        /// A node may presume a state that is older than another node's write.
         #[tokio::test]
         async fn c3_an_entry_and_a_record_that_another_node_has_changed_since_are_decided_over_anew() {
             let site = Site::one();
             agreement::decides_anew([site.connect("rg").await, site.connect("rg").await]).await;
         }
 
-        /// A steady stream of new sessions does not prevent a not-before of these sessions.
+        /// A steady stream of new sessions does not prevent a not-before that covers these sessions.
         #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
         async fn c3_a_not_before_of_all_comes_through_while_sessions_begin_and_outlives_them() {
             let site = Site::one();
             agreement::outlives_what_begins([site.connect("rg").await, site.connect("rg").await]).await;
         }
 
-        /// Two nodes whose inserts do not take turns.
+        /// The inserts of these two nodes do not take turns.
         #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
         async fn c1_however_many_sessions_begin_at_two_nodes_no_more_live_than_may() {
             let site = Site::one();
@@ -76,14 +77,14 @@ macro_rules! shared_store_suite {
             conformance::server::c8_the_clock_is_read_before_the_beat(&store, time, || proxy.passed()).await;
         }
 
-        /// This holds even if it takes more than one reading of the log.
+        /// This is true even if it takes more than one read of the log.
         #[tokio::test]
         async fn c8_a_step_is_complete_once_everything_up_to_the_beat_was_read() {
             let site = Site::one();
             conformance::server::c8_a_step_is_complete_once_all_was_read(&*site.connect("rg").await).await;
         }
 
-        /// This holds for every moment of the not-before, and for every node.
+        /// This is true for every moment of the not-before, and for every node.
         #[tokio::test]
         async fn c4_what_begins_after_a_not_before_was_acknowledged_is_later_than_it() {
             let site = Site::one();
@@ -188,7 +189,7 @@ macro_rules! shared_store_suite {
             }
         }
 
-        /// A mark that is 500 writes ahead of its store, and the number of the store's writes.
+        /// A mark that is 500 writes ahead of its store, and the number of writes in the store.
         pub(super) async fn set_back(site: &Site, mark: &Path) -> (Shared, u64) {
             let store = connect_marked(site, mark, false).await.unwrap();
             move_writes(site, &store, 1000).await;
@@ -218,14 +219,14 @@ macro_rules! shared_store_suite {
                 let before = site.content();
                 assert_eq!(store.0.swap(op, 1, &next, Some(&entry)).await.unwrap(), Swap::Swapped);
                 assert_eq!(site.content(), before);
-                // A confirmation and a revocation by others follow. The repeated swap must still report that it was
-                // done.
+                // Other nodes then confirm and revoke the session. The repeated swap must still report that it
+                // succeeded.
                 store.confirm(vec![(begun.id, next.current)]).await.unwrap();
                 store.revoke(gone(begun.id), RevokedBecause::Logout).await.unwrap();
                 let before = site.content();
                 assert_eq!(store.0.swap(op, 1, &next, Some(&entry)).await.unwrap(), Swap::Swapped);
                 assert_eq!(site.content(), before);
-                // After another node's swap, the first swap is superseded.
+                // After another node's swap, the first swap is outdated.
                 let other = session("bob", 2, start());
                 insert(&*store, &other).await;
                 let first = rotated(&other, later(start(), 5));
@@ -257,10 +258,10 @@ macro_rules! shared_store_suite {
             let before = site.content();
             assert_eq!(store.0.insert_as(op, &second, &room).await.unwrap(), Some(done));
             assert_eq!(site.content(), before);
-            // An insert under another name is another insert.
+            // An insert under another write id counts as another insert.
             let error = store.0.insert_as(new_op().unwrap(), &second, &room).await.unwrap_err();
             assert_eq!(error.outcome(), WriteOutcome::Refused);
-            // A room that was found before another insert is outdated, and must be found again.
+            // If the room was determined before another insert, it is outdated and must be determined again.
             let third = session("alice", 3, later(start(), 2));
             assert_eq!(store.0.insert_as(new_op().unwrap(), &third, &room).await.unwrap(), None);
             assert_eq!(site.content(), before);
@@ -284,7 +285,7 @@ macro_rules! shared_store_suite {
                     assert_eq!(revoke_as(&store, op, entry.clone()).await.unwrap(), merged);
                     assert_eq!(site.content(), before);
                 }
-                // Repeats the not-before after a later one of the same target.
+                // Repeat the not-before after a later one with the same target.
                 let later_one = not_before(subject("alice"), later(moment, 5));
                 let merged = store.revoke(later_one, RevokedBecause::Logout).await.unwrap();
                 let before = site.content();

@@ -1,6 +1,7 @@
-//! Commits, for a store that compares revisions and knows no rules. The rules run in the gate, on a presumed state of
-//! the store. The store executes the resulting writes if its state is as presumed; otherwise it answers with its state,
-//! and the rules run again on that. So most writes take one round trip, and a wrong presumption costs one more.
+//! Commits, for a store that compares revisions and does not know the rules. The rules run in the gate, on a presumed
+//! state of the store. The store executes the resulting writes if its state equals the presumed one. Otherwise it
+//! replies with its state, and the rules run again on that state. Most writes therefore take one round trip, and a
+//! wrong presumption costs one more.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -22,32 +23,33 @@ use crate::session::{Generation, Session, SessionId};
 use crate::store::rules::{Failure, KEPT_AFTER_END, Rules};
 use crate::store::{Inserted, StoreError, SubjectBound};
 
-/// How often an operation is decided again because other gates changed the state that it depends on. The time limit of
-/// the operation bounds the attempts as well.
+/// The maximum number of times that an operation is decided because other gates changed the state on which it depends.
+/// The time limit of the operation also limits the attempts.
 pub const MAX_DECISIONS: u32 = 24;
-/// New sessions may move the latest end during each attempt to write a revocation. From the second conflict on, the
-/// revocation is kept this much longer than necessary, doubled at each further attempt, so that it succeeds.
+/// While a revocation is being written, new sessions may move the latest session end at each attempt. From the second
+/// conflict on, the revocation is therefore kept this much longer than necessary, doubled at each further attempt, so
+/// that it succeeds.
 const MARGIN: Duration = Duration::from_secs(60);
-/// The capacity for hints. An entry counts as one, a record as sixteen.
+/// The capacity for hints. A hint with only a revocation entry counts as one, a hint with a record as sixteen.
 const MAX_HINTS: u64 = 65_536;
 const TURNS: usize = 64;
 
-/// The preconditions and side effects of an operation, besides the writes of the rules.
+/// The preconditions and side effects of an operation, in addition to the writes that the rules make.
 #[derive(Default)]
 pub struct Operation<'a> {
     /// These records must be unchanged since they were read.
     pub ids: Vec<SessionId>,
-    /// These sessions must be live. Their records may have changed otherwise.
+    /// These sessions must be live. Apart from that, their records may have changed.
     pub live: Vec<SessionId>,
     /// The entries of these targets must be unchanged since they were read.
     pub targets: Vec<Target>,
-    /// No not-before of the session's subject, of its client or of all may be at or after the session's creation.
+    /// The session's subject, its client and everyone must have no not-before at or after the session's creation.
     pub held: Option<&'a Session>,
-    /// The server's time must not be later.
+    /// The server's time must not be later than this.
     pub by: Option<Timestamp>,
     /// The store must be an incomplete copy.
     pub into_copy: bool,
-    /// The subject whose sessions count if the rules ask for the latest end; `None` if all sessions count.
+    /// The subject whose sessions count if the rules ask for the latest session end; `None` if all sessions count.
     pub subject: Option<&'a str>,
     /// The number of inserts into this subject's index must be unchanged.
     pub inserts: Option<&'a str>,
@@ -55,36 +57,39 @@ pub struct Operation<'a> {
     pub only: Option<(&'a [SessionId], Timestamp)>,
     /// Later creations must be stamped after this moment, unless this moment is far in the future.
     pub raises: Option<Timestamp>,
-    /// A replaced record keeps the name and the history of its last write, by which a rotation is still recognised.
+    /// Whether a replaced record keeps the id and the history of its last write, so that a repeated rotation is still
+    /// recognised.
     pub keeps_names: bool,
-    /// The history of the written records, if it is not the history of the data.
+    /// The history id of the written records, if it differs from the history id of the data.
     pub history: Option<History>,
 }
 
-/// The parts of the store's state that a commit compares, in the order of its answer.
+/// The parts of the store's state that a commit compares, in the order in which the store reports them.
 pub struct Compared<'s> {
-    /// The compared records, each with its write, if it is written.
+    /// The compared records, each with its new content if it is written.
     pub records: Vec<(SessionId, Option<&'s RecordWrite>)>,
-    /// The compared entries, each with its new content, if it is written.
+    /// The compared entries, each with its new content if it is written.
     pub entries: Vec<(Target, Option<&'s Revocation>)>,
     /// The targets whose not-befores must not cover the session.
     pub held: Vec<Target>,
 }
 
 impl<'a> Operation<'a> {
-    /// The insert of a session.
+    /// The operation that inserts a session.
     pub fn inserting(session: &'a Session) -> Self {
         Self {
             ids: vec![session.id],
             held: Some(session),
-            // A revocation that covers the session is swept an hour after its own end, so a later insert could miss it.
+            // A revocation that covers the session is removed an hour after its own end, so a later insert could miss
+            // it.
             by: Some(session.created().plus(KEPT_AFTER_END)),
             keeps_names: true,
             ..Self::default()
         }
     }
 
-    /// The parts of the store's state that a commit of this operation compares, once the rules ran on a snapshot.
+    /// The parts of the store's state that a commit of this operation compares. The rules must have run on the
+    /// snapshot.
     pub fn compared<'s>(&self, issuer: &Arc<str>, snapshot: &'s Snapshot) -> Compared<'s> {
         let mut records: Vec<_> = snapshot.writes().iter().map(|write| (write.new.id, Some(write))).collect();
         for id in self.ids.iter().chain(&self.live) {
@@ -104,12 +109,12 @@ impl<'a> Operation<'a> {
     }
 }
 
-/// The history of a record that a gate wrote back after a loss. No data has this history: so the record does not count
-/// as written since the adoption, and another node may still write back a later record.
+/// The history id of a record that a gate wrote back after a loss. The data never has this history id, so the record
+/// does not count as written since the adoption, and another node may still write back a later record.
 const EARLIER: History = [0; 8];
 
 impl<'a> Operation<'a> {
-    /// Writes a record back after a loss of writes.
+    /// The operation that writes a record back after a loss of writes.
     pub fn restoring(record: &'a Session) -> Self {
         Self {
             ids: vec![record.id],
@@ -123,8 +128,8 @@ impl<'a> Operation<'a> {
 }
 
 impl Operation<'_> {
-    /// The bytes with which the record of a session must begin; empty if any record will do, `None` if there must be no
-    /// record.
+    /// The bytes with which the stored record of a session must begin. They are empty if any record is accepted, and
+    /// `None` if there must be no record.
     pub fn expected_begin(&self, snapshot: &Snapshot, id: SessionId, is_written: bool) -> Option<Vec<u8>> {
         Some(match snapshot.record(id)? {
             Err(_) => Vec::new(),
@@ -144,7 +149,7 @@ pub fn held_against(issuer: &Arc<str>, session: &Session) -> [Target; 3] {
     ]
 }
 
-/// The moment after which sessions must begin once this entry is written.
+/// The moment after which new sessions must be created once this entry is written.
 pub fn raises(entry: &Revocation) -> Option<Timestamp> {
     entry.effect.sessions_until()
 }
@@ -153,25 +158,26 @@ pub fn raises(entry: &Revocation) -> Option<Timestamp> {
 pub enum Committed {
     /// Everything was written.
     Done,
-    /// Nothing was written. Contains the state of the store.
+    /// Nothing was written, because the state of the store differs. Contains that state.
     Changed(Snapshot),
-    /// The commit came after its time limit, and wrote nothing.
+    /// The commit arrived after its time limit, and nothing was written.
     Late,
 }
 
-/// The sessions that must end for a new one, and the state from which this was decided.
+/// The sessions that must end to make room for a new one, and the state on which this decision is based.
 #[derive(Debug)]
 pub struct InsertRoom<K> {
-    /// By which the store sees that the subject's sessions are still those of the plan.
+    /// The value by which the store checks that the subject's sessions are still those of the plan.
     pub known: K,
-    /// The subject's sessions, and the changes by the rules.
+    /// The subject's sessions, and the changes that the rules made to them.
     pub plan: Snapshot,
-    /// The entries of the sessions that give way.
+    /// The revocation entries of the sessions that are ended.
     pub ended: Vec<Revocation>,
 }
 
 impl<K> InsertRoom<K> {
-    /// Finds the room among the subject's sessions, by the rules; or the reason why the new session is refused.
+    /// Finds out by the rules which of the subject's sessions must end. The inner error is the reason why the new
+    /// session is refused.
     ///
     /// # Errors
     /// The errors of the rules.
@@ -187,11 +193,11 @@ impl<K> InsertRoom<K> {
         }
     }
 
-    /// Inserts a session by this operation. `None` if the subject's sessions have changed, so that the room must be
-    /// found again.
+    /// Inserts a session with this operation. Returns `None` if the subject's sessions have changed, so that the room
+    /// must be determined again.
     ///
     /// # Errors
-    /// The errors of the store; or the commit came too late.
+    /// The errors of the store; or the commit arrived too late.
     pub async fn insert(
         &self,
         store: &impl Commit,
@@ -203,7 +209,7 @@ impl<K> InsertRoom<K> {
         match store.commit(&[decided]).await?.pop() {
             Some(Committed::Done) => Ok(Some(Inserted::Inserted(self.ended.clone()))),
             Some(Committed::Late) => Err(too_late(session)),
-            None => Err(StoreError::new("the store gave no answer to an insert")),
+            None => Err(StoreError::new("the store did not respond to an insert")),
             Some(Committed::Changed(mut now)) => match rules.insert(&mut now, session, SubjectBound::NONE)? {
                 Inserted::Inserted(_) => Ok(None),
                 refused @ (Inserted::NoLongerValid(_) | Inserted::TooMany) => Ok(Some(refused)),
@@ -212,7 +218,7 @@ impl<K> InsertRoom<K> {
     }
 }
 
-/// Inserts a session without a bound on its subject's sessions.
+/// Inserts a session for a subject whose number of sessions is not limited.
 ///
 /// # Errors
 /// The errors of the store and of the rules.
@@ -222,7 +228,7 @@ pub async fn insert_unbounded(store: &impl Commit, rules: &Rules, session: &Sess
     inserted.ok_or_else(|| too_late(session))
 }
 
-/// Confirms generations of the sessions that were `found`, and returns those that it marked.
+/// Confirms generations of those sessions that were `found`, and returns the sessions that it marked.
 ///
 /// # Errors
 /// The errors of the store and of the rules.
@@ -251,27 +257,27 @@ pub async fn confirm_each(
     Ok(marked)
 }
 
-/// An operation that the rules have decided.
+/// An operation on which the rules have decided.
 #[derive(Clone, Copy)]
 pub struct Decided<'a> {
     /// The preconditions of the operation.
     pub operation: &'a Operation<'a>,
     /// The state that the rules read, and their writes.
     pub snapshot: &'a Snapshot,
-    /// Whether the snapshot is the store's own answer. Then a decision without writes needs no commit.
+    /// Whether the snapshot was reported by the store. If so, a decision without writes needs no commit.
     pub is_answer: bool,
 }
 
-/// A store that executes the writes of the rules.
+/// A store that executes the writes that the rules decided on.
 pub trait Commit: Sync {
-    /// How long all attempts to decide an operation may take together.
+    /// The time limit for all attempts to decide an operation together.
     fn patience(&self) -> Duration;
 
-    /// Executes several operations in one round trip. Each is atomic and independent of the others.
+    /// Executes several operations in one round trip. Each operation is atomic and independent of the others.
     fn commit(&self, all: &[Decided<'_>]) -> impl Future<Output = Result<Vec<Committed>, StoreError>> + Send;
 }
 
-/// An operation that is not decided yet.
+/// An operation that is not yet decided.
 struct OpenDecision<'a> {
     place: usize,
     operation: Operation<'a>,
@@ -284,16 +290,17 @@ impl OpenDecision<'_> {
         Decided { operation: &self.operation, snapshot: &self.snapshot, is_answer: self.is_answer }
     }
 
-    /// Is the decision final without a commit?
+    /// Returns whether the decision is final without a commit.
     fn is_done(&self) -> bool {
         self.is_answer && !self.snapshot.is_changed() && self.operation.raises.is_none()
     }
 }
 
-/// Decides each operation by a rule, and executes it. `None` for an operation that came after its time limit.
+/// Decides each operation by a rule, and executes it. The result is `None` for an operation that exceeded its time
+/// limit.
 ///
 /// # Errors
-/// The errors of the store. The inner results have the errors of the rule.
+/// The errors of the store. The inner results contain the errors of the rule.
 pub async fn decide_each<T>(
     store: &impl Commit,
     operations: impl IntoIterator<Item = (Operation<'_>, Snapshot)>,
@@ -334,7 +341,7 @@ pub async fn decide_each<T>(
     Err(changed_again())
 }
 
-/// [`decide_each`] for one operation.
+/// Like [`decide_each`], for a single operation.
 ///
 /// # Errors
 /// The errors of the store and of the rule.
@@ -348,22 +355,22 @@ pub async fn decide<T>(
     results.pop().unwrap_or_else(|| Err(changed_again()))
 }
 
-/// By how much an end may lie after the found one, at the attempt after this one.
+/// The margin by which an end may be later than the end that was found, for the attempt after this one.
 pub fn margin(number: u32) -> Duration {
     if number == 0 { Duration::ZERO } else { MARGIN.saturating_mul(1 << number.min(16)) }
 }
 
-/// The error if other gates were faster at each attempt.
+/// The error for an operation that failed because other gates were faster at each attempt.
 pub fn changed_again() -> StoreError {
-    not_done("other gates changed a session at every attempt to change it")
+    not_done("every attempt to change a session failed, because other gates changed it first")
 }
 
-/// The error for an insert that came so late that revocations of the session may have been swept already.
+/// The error for an insert that came so late that revocations of the session may already have been removed.
 fn too_late(session: &Session) -> StoreError {
     not_done(format!("session {} took more than an hour to begin", session.id))
 }
 
-/// The last known state of sessions, which operations presume. An outdated hint costs a round trip.
+/// The last known state of sessions, which operations presume. An outdated hint costs one round trip.
 pub struct Hints(Cache<SessionId, Hint, foldhash::quality::RandomState>);
 
 #[derive(Clone)]
@@ -394,7 +401,7 @@ impl Hints {
         snapshot
     }
 
-    /// Notes the state in which a session was found.
+    /// Remembers the state in which a session was found, as a hint.
     pub fn note(&self, id: SessionId, record: Option<Session>, entry: Option<Revocation>) {
         if record.is_some() || entry.is_some() {
             self.0.insert(id, Hint { record: record.map(Arc::new), entry });
@@ -402,8 +409,8 @@ impl Hints {
     }
 }
 
-/// Lets the inserts of one subject that count its sessions take turns within this gate. Between gates, the loser of a
-/// conflict decides again.
+/// Makes the inserts of one subject whose sessions are counted take turns within this gate. Between gates, the loser of
+/// a conflict decides again.
 pub struct InsertTurns {
     locks: [Mutex<()>; TURNS],
     hasher: foldhash::fast::RandomState,
@@ -416,7 +423,7 @@ impl Default for InsertTurns {
 }
 
 impl InsertTurns {
-    /// Waits for the turn of an insert.
+    /// Waits for the turn of an insert for this subject.
     pub async fn take(&self, subject: &str) -> Option<MutexGuard<'_, ()>> {
         let turn = usize::try_from(self.hasher.hash_one(subject) % TURNS as u64).unwrap_or_default();
         Some(self.locks.get(turn)?.lock().await)

@@ -1,5 +1,5 @@
 //! Remembers the swaps of a handle that got no reply. Without a grace period, the client's retry of such a refresh
-//! looks like a use of a stolen token; the name of the record's last write shows whether this handle wrote it.
+//! looks like the use of a stolen token. The id of the record's last write shows whether this handle wrote it.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -9,12 +9,12 @@ use super::fields::Op;
 use crate::session::SessionId;
 use crate::store::{StoreError, Swap, WriteOutcome};
 
-/// The most remembered sessions. Of more sessions, the latest are kept.
+/// The maximum number of remembered sessions. If there are more, the latest ones are kept.
 const MAX: usize = 65_536;
-/// The most remembered swaps of one session.
+/// The maximum number of remembered swaps for one session.
 const MAX_OF_ONE: usize = 4;
 
-/// See the module.
+/// The swaps whose outcome is unknown: see the module.
 #[derive(Default)]
 pub struct Doubts(Mutex<OpsBySession>);
 
@@ -25,11 +25,11 @@ struct OpsBySession {
 }
 
 impl Doubts {
-    /// Notes the result of a swap.
+    /// Records the result of a swap.
     pub fn take(&self, id: SessionId, op: Op, swapped: &Result<Swap, StoreError>) {
         match swapped {
             Ok(Swap::Swapped) => self.forget(id),
-            // An earlier swap in doubt may have caused this result, so it stays noted.
+            // An earlier swap with an unknown outcome may have caused this result, so that swap stays remembered.
             Ok(Swap::Changed(_) | Swap::NoLongerValid) => {}
             Err(error) if error.outcome() == WriteOutcome::InDoubt => self.note(id, op),
             Err(_) => {}
@@ -54,7 +54,7 @@ impl Doubts {
         }
     }
 
-    /// Forgets the swaps of a session, whose state is known again.
+    /// Forgets the swaps of a session whose state is known again.
     pub fn forget(&self, id: SessionId) {
         let mut known = self.0.lock();
         if known.ops.remove(&id).is_some() {
@@ -62,7 +62,7 @@ impl Doubts {
         }
     }
 
-    /// The swaps of a session that got no reply.
+    /// The write ids of the session's swaps that got no reply.
     pub fn ops(&self, id: SessionId) -> Option<Vec<Op>> {
         self.0.lock().ops.get(&id).cloned()
     }

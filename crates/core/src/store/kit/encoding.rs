@@ -1,4 +1,4 @@
-//! The bytes of records: a version byte, followed by postcard. An unknown version is an error.
+//! The encoding of records: a version byte, followed by postcard. An unknown version is an error.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -24,14 +24,14 @@ pub fn encode(record: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, StoreError>
 /// Decodes the bytes of [`encode`]. `what` names the record in errors.
 ///
 /// # Errors
-/// The bytes are damaged, or of another version.
+/// The bytes are damaged, or have another version.
 pub fn decode<T: DeserializeOwned>(what: impl std::fmt::Display, bytes: &[u8]) -> Result<T, StoreError> {
     let record = match bytes.split_first() {
         Some((&VERSION, record)) => record,
         Some((version, _)) => {
             return Err(StoreError::new(format!(
-                "{what} has record version {version}, and this program knows only {VERSION}: it was written by another version \
-                 of rotogate, which can read it"
+                "{what} has record version {version}, but this program reads only version {VERSION}: it was written \
+                 by another version of rotogate, which can read it"
             )));
         }
         None => return Err(StoreError::new(format!("the store is damaged: {what} is empty"))),
@@ -43,7 +43,8 @@ pub fn decode<T: DeserializeOwned>(what: impl std::fmt::Display, bytes: &[u8]) -
     }
 }
 
-/// Decodes the record under an id, which must equal the record's id. An error concerns this record alone.
+/// Decodes the record that is stored under an id. The id must equal the record's own id. An error concerns only this
+/// record.
 ///
 /// # Errors
 /// The bytes are damaged, or are the record of another session.

@@ -1,4 +1,4 @@
-//! The common parts of stores that several gates share: the names of writes, and the bytes of effects and reasons.
+//! Common parts of the stores that several gates share: the ids of writes, and the encoding of effects and reasons.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -9,13 +9,14 @@ use crate::revocation::{Effect, Revocation, Target};
 use crate::session::Generation;
 use crate::store::{StoreError, WriteOutcome};
 
-/// The name of one write, by which the store recognises a repetition.
+/// The id of one write, by which the store recognises a repetition.
 pub type Op = [u8; 8];
 
-/// The name of a period of a store or of a partition: from its creation, or from a loss of writes, to the next loss.
+/// The id of a period in the life of a store or of a partition. A period begins at the creation or at a loss of writes,
+/// and lasts until the next loss.
 pub type History = [u8; 8];
 
-/// The live revocations, each with its place in the log.
+/// The live revocations, each with its position in the log.
 pub type LiveRevocations<P> = BTreeMap<Target, (P, Revocation)>;
 
 /// Adds the entries of a log, in any order. Of two entries with the same target, the later one stays.
@@ -29,32 +30,33 @@ pub fn add_logged<P: Ord>(live: &mut LiveRevocations<P>, entries: Vec<(P, Revoca
     }
 }
 
-/// The entries in their order: by the positions in one log, or by the servers' clocks if there are several logs.
+/// The entries in order. The order follows the positions in a single log, or the servers' clocks if there are several
+/// logs.
 pub fn in_order<P: Ord>(live: LiveRevocations<P>) -> Vec<Revocation> {
     let mut entries: Vec<_> = live.into_values().collect();
     entries.sort_by(|(one, _), (other, _)| one.cmp(other));
     entries.into_iter().map(|(_, entry)| entry).collect()
 }
 
-/// A name for a write.
+/// Creates an id for a write.
 ///
 /// # Errors
 /// The system returned no random bytes.
 pub fn new_op() -> Result<Op, StoreError> {
-    random::<8>()
-        .map(|bytes| *bytes)
-        .map_err(|error| StoreError::caused_by("a write needs random bytes", error).with_outcome(WriteOutcome::NotDone))
+    random::<8>().map(|bytes| *bytes).map_err(|error| {
+        StoreError::caused_by("cannot get random bytes for a write", error).with_outcome(WriteOutcome::NotDone)
+    })
 }
 
-/// The bytes of a time.
+/// The encoded form of a time.
 pub fn millis(time: Timestamp) -> [u8; 8] {
     time.as_millis().to_be_bytes()
 }
 
-/// The length of an effect.
+/// The length of an encoded effect, in bytes.
 pub const EFFECT: usize = 25;
 
-/// An effect: its kind, and three numbers.
+/// Encodes an effect as its kind and three numbers.
 pub fn encode_effect(effect: Effect) -> Vec<u8> {
     let (kind, numbers) = match effect {
         Effect::Minimum { minimum, effective_from, before } => {
@@ -67,7 +69,7 @@ pub fn encode_effect(effect: Effect) -> Vec<u8> {
     std::iter::once(kind).chain(numbers.into_iter().flat_map(u64::to_be_bytes)).collect()
 }
 
-/// A not-before with these two times in milliseconds; the second is 0 if it ends no API keys.
+/// A not-before with these two times in milliseconds. The second time is 0 if the not-before does not end API keys.
 pub fn not_before(sessions: u64, keys: u64) -> Effect {
     let sessions = Timestamp::from_millis(sessions);
     match Timestamp::from_millis(keys) {
@@ -78,7 +80,7 @@ pub fn not_before(sessions: u64, keys: u64) -> Effect {
 
 /// Decodes the bytes of [`encode_effect`]; `None` if this program does not know the effect.
 pub fn decode_effect(bytes: &[u8]) -> Option<Effect> {
-    // A longer effect has fields that this program does not know.
+    // An effect that is longer than this has fields that this program does not know.
     let (kind, numbers) = bytes.split_first()?;
     let (numbers, []) = numbers.as_chunks::<8>() else { return None };
     let [a, b, c] = <[[u8; 8]; 3]>::try_from(numbers).ok()?.map(u64::from_be_bytes);

@@ -1,9 +1,11 @@
-//! The high-water mark: a small file apart from the store, which names the last used store and the number of its
-//! commits. A store that is missing, has another name, or is behind its mark was lost or restored from a backup.
+//! The high-water mark: a small file outside the store, which contains the id of the store that was last used and the
+//! number of its commits. A store that is missing, has another id, or is behind its mark was lost or restored from a
+//! backup.
 //!
-//! The mark is a lower bound: it is written after the store, at start, every [`COMMITS_PER_MARK`] commits, at a clean
-//! stop, and before a revocation that may end API keys is acknowledged. So no store that lacks such a revocation goes
-//! unnoticed. The mark does **not** detect a store that was set back by fewer other commits than followed the last mark.
+//! The mark is a lower bound. It is updated after the store: at start, after every [`COMMITS_PER_MARK`] commits, at a
+//! clean stop, and before a revocation that may end API keys is acknowledged. A store that lacks such a revocation is
+//! therefore always detected. The mark does **not** detect that a store lost only other commits, if they all came after
+//! the last update of the mark.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -17,10 +19,10 @@ use crate::store::StoreError;
 /// The number of commits between two marks.
 pub const COMMITS_PER_MARK: u64 = 4096;
 const VERSION: u32 = 1;
-/// The longest mark, in bytes.
+/// The maximum length of a mark, in bytes.
 const MAX_LEN: u64 = 4096;
 
-/// A store, and a sequence number that is durable in it.
+/// A store, and the number of a commit that is durable in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// The store's id.
@@ -29,21 +31,21 @@ pub struct Mark {
     pub sequence: u64,
 }
 
-/// How a store compares with its mark.
+/// The result of comparing a store with its mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MarkVerdict {
-    /// The store has the mark's name and is not older than the mark; or there is no mark.
+    /// The store has the id in the mark and is not older than the mark; or there is no mark.
     AsExpected,
     /// There is a mark, but no store.
     Missing,
-    /// Another store.
+    /// The store has another id, which is given here.
     Another(Uuid),
-    /// The same store at an earlier sequence.
+    /// The store has the id in the mark, but is only at this commit.
     Behind(u64),
 }
 
 impl MarkVerdict {
-    /// Compares the store, or `None` if there is no store, with the mark.
+    /// Compares the store with the mark. Each is `None` if it does not exist.
     pub fn compare(mark: Option<Mark>, store: Option<Mark>) -> Self {
         match (mark, store) {
             (None, _) => Self::AsExpected,
@@ -75,23 +77,23 @@ pub fn accept(alarm: &str) {
         target: "rotogate::audit",
         event = "store_accepted",
         alarm,
-        "store accepted as it is"
+        "store accepted although it contradicts its high-water mark"
     );
 }
 
 impl HighWater {
-    /// The mark in this file.
+    /// The mark that is kept in this file.
     pub fn at(path: PathBuf) -> Self {
         Self { path }
     }
 
-    /// Reads the mark; `None` if there is none.
+    /// Reads the mark; `None` if the file does not exist.
     ///
     /// # Errors
     /// The file cannot be read, or is damaged.
     pub fn read(&self) -> Result<Option<Mark>, StoreError> {
         let shown = self.path.display();
-        // A dangling link does not count as a missing mark.
+        // A dangling symbolic link does not count as a missing mark.
         if std::fs::symlink_metadata(&self.path).is_err_and(|e| e.kind() == ErrorKind::NotFound) {
             return Ok(None);
         }
@@ -99,18 +101,19 @@ impl HighWater {
         let damaged = |what: String| {
             StoreError::new(format!(
                 "{shown}, the high-water mark of the store, is damaged ({what}). If you are sure that the store is the \
-                 latest there was, remove {shown} and start again"
+                 latest one, remove {shown} and start again"
             ))
         };
         let MarkRecord { version, store, sequence } =
             serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
         if version != VERSION {
-            return Err(damaged(format!("it has version {version}, and this program knows version {VERSION}")));
+            return Err(damaged(format!("it has version {version}, but this program reads only version {VERSION}")));
         }
         Ok(Some(Mark { store, sequence }))
     }
 
-    /// Writes the mark, atomically and durably. Its sequence must be durable in the store already.
+    /// Writes the mark atomically and durably. The commit with its sequence number must already be durable in the
+    /// store.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -125,7 +128,7 @@ impl HighWater {
         private_file::write_private_atomic(&self.path, &text).map_err(failed)
     }
 
-    /// Raises the mark, but never lowers it, because other processes of the same store may write it, too.
+    /// Raises the mark, but never lowers it, because other processes that use the same store may also write it.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -136,21 +139,22 @@ impl HighWater {
         }
     }
 
-    /// The message about a contradiction: the problem, its meaning, and how the operator accepts the store; `None`
-    /// without a contradiction.
+    /// The message for a store that contradicts its mark: the problem, its meaning, and how the operator can accept the
+    /// store. `None` if the store does not contradict the mark.
     pub fn alarm(&self, verdict: MarkVerdict, mark: Option<Mark>, store: &std::path::Path) -> Option<String> {
         let known = mark.map_or_else(String::new, |m| format!("store {} at commit {}", m.store, m.sequence));
         let found = match verdict {
             MarkVerdict::AsExpected => return None,
-            MarkVerdict::Missing => "there is no store there".to_owned(),
+            MarkVerdict::Missing => "there is no store at this place".to_owned(),
             MarkVerdict::Another(id) => format!("the store is another one, {id}"),
             MarkVerdict::Behind(sequence) => format!("the store is only at commit {sequence}"),
         };
         Some(format!(
-            "{} LOOKS LIKE A RESTORED BACKUP OR A LOST FILE: the keys were last used with {known} (says {}), but {found}. \
-             In an older store, refresh tokens that were exchanged since are good again, and sessions, tokens and API keys \
-             revoked since are not revoked; without one, every session is lost. Put the latest store back; or, if this is what \
-             you want, run `rotogate store accept-restored` once",
+            "{} LOOKS LIKE A RESTORED BACKUP OR A LOST FILE: the keys were last used with {known} (says {}), but \
+             {found}. If you use an older store, refresh tokens that were exchanged since then are valid again, and \
+             sessions, tokens and API keys that were revoked since then are no longer revoked. If you start without a \
+             store, every session is lost. Put the latest store back, or, if this is what you want, run `rotogate \
+             store accept-restored` once",
             store.display(),
             self.path.display(),
         ))

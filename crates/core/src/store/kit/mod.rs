@@ -1,5 +1,5 @@
-//! The common parts of the stores that are separate crates: bytes of records, names of writes, the high-water mark, the
-//! options for a server. Needs the feature `store-kit`, and may change without notice.
+//! The common parts of the stores that are separate crates: the encoding of records, the ids of writes, the high-water
+//! mark, and the options for a server. This module needs the feature `store-kit`, and it may change without notice.
 
 pub mod begin;
 pub mod commit;

@@ -1,4 +1,4 @@
-//! How a gate reaches the server of its store, and how it identifies itself there.
+//! How a gate connects to the server of its store, and how it authenticates there.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,39 +11,40 @@ use crate::clock::Timestamp;
 use crate::random::jittered;
 use crate::store::{StoreError, WriteOutcome};
 
-/// The first pause before another attempt.
+/// The pause before the first retry.
 pub const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// The longest pause before another attempt.
+/// The longest pause before a retry.
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// For `Retry-After`.
+/// The value of `Retry-After` in the gate's responses.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The pause after so many failures, at random up to a limit that each failure doubles.
+/// The pause after this number of failures. It is random, up to a limit that doubles with each failure.
 pub fn pause_after(failures: u32) -> Duration {
     jittered(FIRST_PAUSE.saturating_mul(1 << failures.min(8)).min(LONGEST_PAUSE))
 }
 
-/// The error for an operation that was not sent, or that the server did not execute. It may be repeated.
+/// The error for an operation that was not sent or that the server did not execute. The operation may be repeated.
 pub fn not_done(message: impl Into<String>) -> StoreError {
     StoreError::new(message).with_outcome(WriteOutcome::NotDone).with_retry_after(RETRY_AFTER)
 }
 
-/// The error for what is wrong in the options, or with the server: a repetition does not help.
+/// The error for a problem with the options or the server that a retry cannot solve.
 pub fn refused(message: impl Into<String>) -> StoreError {
     StoreError::new(message).with_outcome(WriteOutcome::Refused)
 }
 
-/// The outcome of an operation whose last attempt had this outcome, if an attempt was sent or none was.
+/// The outcome of an operation with several attempts. `last` is the outcome of the last attempt; `sent` tells whether
+/// any attempt was sent.
 pub fn outcome_of_all(last: WriteOutcome, sent: bool) -> WriteOutcome {
     match (sent, last) {
-        // An earlier attempt may have been carried out.
+        // An earlier attempt may have been executed.
         (true, WriteOutcome::NotDone | WriteOutcome::InDoubt) => WriteOutcome::InDoubt,
         (false, WriteOutcome::InDoubt) => WriteOutcome::NotDone,
         (_, outcome) => outcome,
     }
 }
 
-/// The options for opening a store on a server, besides the server's address.
+/// The options for opening a store on a server, apart from the server's address.
 ///
 /// ```
 /// # fn example(keyring: &rotogate::token::Keyring) {
@@ -58,38 +59,39 @@ pub fn outcome_of_all(last: WriteOutcome, sent: bool) -> WriteOutcome {
 /// ```
 #[derive(Clone)]
 pub struct NetworkOptions {
-    /// The issuer of the gate. Gates of one issuer share a store.
+    /// The issuer of the gate. Gates with the same issuer share a store.
     pub issuer: String,
     /// The id of the gate's keyring. A store of another keyring is refused.
     pub keyring: Uuid,
     /// The leeway of the gate.
     pub leeway: Duration,
-    /// The trusted CA certificates for the server, in PEM, instead of those of the system.
+    /// The trusted CA certificates for the server, in PEM. They replace those of the system.
     pub ca: Option<Vec<u8>>,
     /// The gate's own certificate and key, in PEM.
     pub client_certificate: Option<(Vec<u8>, SecretString)>,
-    /// The file of this gate's high-water mark: by this mark a later start notices that the store was set back. Gates
-    /// on one machine may share one file.
+    /// The file of this gate's high-water mark, by which a later start notices that the store was reset to an older
+    /// state. Gates on one machine may share one file.
     pub high_water: Option<PathBuf>,
-    /// Whether the operator accepts another store than the mark's, or a store that is older than its mark.
+    /// Whether the operator accepts a store that has another id than its mark, or that is older than its mark.
     pub accept_restored: bool,
-    /// The longest wait for a connection. Default: 1 s.
+    /// The maximum time to wait for a connection. Default: 1 s.
     pub connect_timeout: Duration,
-    /// The longest wait for one reply. A timeout closes the connection. Default: 1 s for PostgreSQL, 700 ms for Redis.
+    /// The maximum time to wait for one reply. A timeout closes the connection. Default: 1 s for PostgreSQL, 700 ms for
+    /// Redis.
     pub reply_timeout: Option<Duration>,
-    /// The longest wait for an operation with all its repetitions. Default: 2 s.
+    /// The maximum time for an operation, including all its retries. Default: 2 s.
     pub operation_timeout: Duration,
-    /// The password of the gate's user.
+    /// The password of the gate's user at the server.
     #[doc(hidden)]
     pub password: Option<Password>,
-    /// The name of the store of which this store is to become a copy. This store must be new, or an incomplete copy of
-    /// that store.
+    /// The name of the store that is copied into this store. This store must be new, or an incomplete copy of that
+    /// store.
     #[doc(hidden)]
     pub copying: Option<String>,
 }
 
 impl NetworkOptions {
-    /// What to do, besides `delete`, before a gate begins anew with an unused store.
+    /// The steps, including `delete`, by which an operator makes a gate start again with an unused store.
     #[doc(hidden)]
     pub fn to_begin_anew(&self, delete: String) -> String {
         match self.high_water.as_deref().filter(|mark| mark.exists()) {
@@ -98,7 +100,7 @@ impl NetworkOptions {
         }
     }
 
-    /// The defaults, for a gate with this issuer, keyring and leeway.
+    /// The default options for a gate with this issuer, keyring and leeway.
     pub fn new(issuer: impl Into<String>, keyring: Uuid, leeway: Duration) -> Self {
         Self {
             issuer: issuer.into(),
@@ -116,22 +118,23 @@ impl NetworkOptions {
         }
     }
 
-    /// The password.
+    /// Sets the password.
     #[must_use]
     pub fn password(self, password: SecretString) -> Self {
         Self { password: Some(Password::Value(password)), ..self }
     }
 
-    /// A file with the password, which no other user may read. The gate reads the file at each connection, so a new
-    /// password needs no restart.
+    /// Sets a file with the password, which no other user may be able to read. The gate reads the file for each
+    /// connection, so a new password does not require a restart.
     #[must_use]
     pub fn password_file(self, path: impl Into<PathBuf>) -> Self {
         Self { password: Some(Password::File(path.into())), ..self }
     }
 }
 
-/// Compares the clock of the server (`theirs`) with ours, read before and after it: if the clocks differ, one of them
-/// is wrong, and tokens would be refused or live too long. `server` names the server in the error.
+/// Compares the clock of the server (`theirs`) with our clock, which was read before and after it. If the clocks
+/// differ, one of them is wrong, and tokens would be refused or be accepted for too long. `server` names the server in
+/// the error.
 ///
 /// # Errors
 /// The clocks differ by more than the leeway.

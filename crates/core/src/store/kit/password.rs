@@ -7,15 +7,15 @@ use secrecy::SecretString;
 use crate::private_file::read_private_bytes;
 use crate::store::{StoreError, WriteOutcome};
 
-/// The largest file with a password.
+/// The maximum size of a password file, in bytes.
 const MAX_FILE: u64 = 4096;
 
-/// As it is given.
+/// The password, or the file that contains it.
 #[derive(Clone)]
 pub enum Password {
-    /// The text.
+    /// The password itself.
     Value(SecretString),
-    /// The password is in a file, which only our user may read.
+    /// The password is in this file, which only our user may read.
     File(PathBuf),
 }
 
@@ -34,7 +34,8 @@ impl Password {
                 .with_outcome(WriteOutcome::NotDone)
         };
         let bytes = read_private_bytes(path, MAX_FILE).map_err(|why| unreadable(&why))?;
-        let text = std::str::from_utf8(&bytes).map_err(|_| unreadable(&format!("{}: no text", path.display())))?;
+        let text =
+            std::str::from_utf8(&bytes).map_err(|_| unreadable(&format!("{}: not UTF-8 text", path.display())))?;
         Ok(SecretString::from(text.trim_end_matches(['\r', '\n'])))
     }
 }

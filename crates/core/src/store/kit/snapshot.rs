@@ -1,6 +1,6 @@
 //! The known or presumed state of a store that cannot run the rules in a transaction of its own. The rules run on this
 //! snapshot, which collects their writes. The store then executes the writes atomically if its state still equals the
-//! snapshot; otherwise it answers with its state, and the rules run again.
+//! snapshot. Otherwise it replies with its state, and the rules run again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,7 @@ use crate::store::{StoreError, Swept};
 pub struct RecordWrite {
     /// The record that is replaced.
     pub old: Option<Session>,
-    /// The new one.
+    /// The new record.
     pub new: Session,
 }
 
@@ -35,12 +35,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Adds a record that the store has.
+    /// Adds a record that the store contains.
     pub fn see(&mut self, id: SessionId, record: Result<Session, StoreError>) {
         self.records.insert(id, record);
     }
 
-    /// Adds an entry that the store has.
+    /// Adds a revocation entry that the store contains.
     pub fn see_entry(&mut self, entry: Revocation) {
         self.entries.insert(entry.target.clone(), entry);
     }
@@ -50,22 +50,22 @@ impl Snapshot {
         self.current.insert(id);
     }
 
-    /// Was the record of this session written since the store last lost writes?
+    /// Returns whether the record of this session was written since the store last lost writes.
     pub fn is_current(&self, id: SessionId) -> bool {
         self.current.contains(&id)
     }
 
-    /// Allows the end to lie this much after the found one.
+    /// Allows the latest session end to be this much later than the end that was found.
     pub fn allow(&mut self, margin: Duration) {
         self.end = self.end.plus(margin);
     }
 
-    /// The found end plus the allowed margin.
+    /// The latest session end that was found, plus the allowed margin.
     pub fn found_end(&self) -> Timestamp {
         self.end
     }
 
-    /// Sets the latest end of the sessions that the operation is about: of all sessions, or of one subject's.
+    /// Sets the latest end of the sessions to which the operation refers: all sessions, or those of one subject.
     pub fn see_end(&mut self, end: Timestamp) {
         self.end = end;
     }
@@ -75,7 +75,7 @@ impl Snapshot {
         self.records.get(&id)
     }
 
-    /// All records that can be read.
+    /// All readable records.
     pub fn sessions(&self) -> impl Iterator<Item = &Session> {
         self.records.values().flatten()
     }
@@ -85,7 +85,7 @@ impl Snapshot {
         self.entries.get(target)
     }
 
-    /// The end that the rules relied on; `None` if they did not ask for it.
+    /// The latest session end on which the rules relied; `None` if they did not ask for it.
     pub fn end_relied_on(&self) -> Option<Timestamp> {
         self.reads_end.load(Ordering::Relaxed).then_some(self.end)
     }
@@ -100,7 +100,7 @@ impl Snapshot {
         &self.entry_writes
     }
 
-    /// Did the rules write anything?
+    /// Returns whether the rules wrote anything.
     pub fn is_changed(&self) -> bool {
         !self.writes.is_empty() || !self.entry_writes.is_empty()
     }
@@ -142,7 +142,7 @@ impl State for Snapshot {
     }
 
     fn forget_live(&mut self, _subject: &str, _id: SessionId) -> Result<(), Failure> {
-        // The store drops ended sessions by its own clock.
+        // Nothing to do: the store removes ended sessions by its own clock.
         Ok(())
     }
 
@@ -161,12 +161,12 @@ impl State for Snapshot {
     }
 
     fn raise_time(&mut self, _time: Timestamp) -> Result<(), Failure> {
-        // The server's clock counts instead.
+        // Nothing to do: the server's clock counts instead.
         Ok(())
     }
 
     fn remove_ended(&mut self, _before: Timestamp, _limit: usize) -> Result<Swept, Failure> {
-        // So it does here.
+        // Nothing to do: the store removes ended records by itself.
         Ok(Swept::default())
     }
 }
