@@ -1,9 +1,10 @@
-//! Brings a store that was written under a clock that was ahead back to the current time (requirement C39). No gate may
-//! use the store meanwhile.
+//! Repairs a store that was written while a clock was ahead of the current time (requirement C39). No gate may use the
+//! store meanwhile.
 //!
-//! Until the clocks reach the time that such a store remembers, no session begins in it, because a session that began
-//! before a not-before would have ended from the start. So the times that are ahead are lowered to now. The lowered
-//! not-befores no longer cover all that they ended, so everything that was issued so far is ended instead.
+//! No session can begin in such a store until the clocks reach the time that the store remembers, because a session
+//! that is created before a not-before would be ended from the start. The times that are ahead are therefore lowered to
+//! the current time. The lowered not-befores no longer cover everything that they ended, so everything that was issued
+//! so far is ended instead.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::clock::Timestamp;
 use crate::revocation::{Effect, LONGEST_KEY, Revocation, Target};
 use crate::session::RevokedBecause;
 
-/// How many sessions are ended at once.
+/// The number of sessions that are ended at once.
 const PAGE: usize = 256;
 
 /// A store that remembers times.
@@ -26,7 +27,7 @@ pub trait RemembersTime: Store {
     /// The current time by the store's clock: the server's clock, or the clock of this machine.
     async fn time_now(&self) -> Result<Timestamp, StoreError>;
 
-    /// The latest time that the store remembers besides its not-befores.
+    /// The latest time that the store remembers, apart from its not-befores.
     async fn latest_time(&self) -> Result<Timestamp, StoreError>;
 
     /// Closes the store once everything is on the disk.
@@ -34,7 +35,7 @@ pub trait RemembersTime: Store {
         Ok(())
     }
 
-    /// Lowers all remembered times to `now` at most. `entries` replace the store's entries.
+    /// Lowers all remembered times so that none is after `now`. `entries` replace the store's revocation entries.
     async fn lower_times(&self, now: Timestamp, entries: Vec<Revocation>) -> Result<(), StoreError>;
 }
 
@@ -48,7 +49,7 @@ pub struct Ahead {
 }
 
 impl Ahead {
-    /// Does the store refuse anything because its latest time is ahead?
+    /// Returns whether the store refuses operations because its latest time is ahead by more than `leeway`.
     pub fn is_too_far(&self, leeway: Duration) -> bool {
         self.latest > self.now.plus(leeway)
     }
@@ -57,7 +58,7 @@ impl Ahead {
 /// Reads the current time and the latest time that the store remembers.
 ///
 /// # Errors
-/// The errors of the store; or the file beside the store has revocations, whose times the next start would bring back.
+/// The errors of the store; or the file beside the store has revocations, whose times would return at the next start.
 pub async fn ahead(store: &dyn RemembersTime) -> Result<Ahead, StoreError> {
     OwedFile::none_beside(store, "times that are ahead would come back with them")?;
     let (entries, _) = store.revocations_since(Cursor::default()).await?;
@@ -65,8 +66,8 @@ pub async fn ahead(store: &dyn RemembersTime) -> Result<Ahead, StoreError> {
     Ok(Ahead { now: store.time_now().await?, latest: store.latest_time().await?.max(latest) })
 }
 
-/// Ends every session and every token issued so far, and lowers times that are ahead to now. Returns how many sessions
-/// it ended. An interrupted run can be repeated. `longest` is the longest lifetime of an access token.
+/// Ends every session and every token issued so far, and lowers times that are ahead to the current time. Returns the
+/// number of ended sessions. An interrupted run can be repeated. `longest` is the longest lifetime of an access token.
 ///
 /// # Errors
 /// The errors of the store.

@@ -1,5 +1,5 @@
-//! The effects of each operation of a store, decided once for all stores. This module has the rules; [`State`] gives
-//! access to a store's tables within a transaction.
+//! The effects of every store operation, decided in one place for all stores. This module has the rules; [`State`]
+//! gives them access to a store's tables within a transaction.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,15 +15,16 @@ mod records;
 pub use records::time_in;
 use records::{apply_confirm, apply_revoke};
 
-/// How long ended records are kept, for clocks that disagree and for requests in flight.
+/// How long ended records are kept, to allow for clocks that differ and for requests in flight.
 pub const KEPT_AFTER_END: Duration = Duration::from_secs(3600);
-/// How many sessions, and how many revocations, one step of a sweep removes at most: other writers wait meanwhile.
+/// The largest number of sessions, and of revocations, that one step of a sweep removes. Other writers wait during a
+/// step.
 pub const MAX_SWEPT: usize = 64;
-/// How many sessions of one subject give way to a new one at most: other writers wait meanwhile.
+/// The largest number of sessions of one subject that one insert ends. Other writers wait meanwhile.
 pub const MAX_ENDED: usize = 1000;
-/// The most records of a page, whatever the caller asks for.
+/// The largest number of records in a page, whatever the caller requests.
 const MAX_PAGE: usize = 1000;
-/// Why an operation failed.
+/// The reason why an operation failed.
 ///
 /// ```
 /// use rotogate::store::StoreError;
@@ -38,9 +39,9 @@ const MAX_PAGE: usize = 1000;
 /// ```
 #[derive(Debug)]
 pub enum Failure {
-    /// The operation is refused, and has written nothing.
+    /// The operation was refused and has written nothing.
     Refused(StoreError),
-    /// The store itself failed: nothing of the transaction may be committed.
+    /// The store itself failed. Nothing from this transaction may be committed.
     Broken(StoreError),
 }
 
@@ -52,7 +53,7 @@ impl From<Failure> for StoreError {
     }
 }
 
-/// Refuses one operation.
+/// Returns the error of a refused operation.
 fn refused<T>(message: impl Into<String>) -> Result<T, Failure> {
     Err(Failure::Refused(StoreError::new(message).with_outcome(WriteOutcome::Refused)))
 }
@@ -63,7 +64,7 @@ fn refused<T>(message: impl Into<String>) -> Result<T, Failure> {
 /// use rotogate::session::SessionId;
 /// use rotogate::store::rules::{Failure, State};
 ///
-/// /// In a transaction of your tables: may this session still be refreshed?
+/// /// Returns whether this session may still be refreshed. Runs in a transaction on your tables.
 /// fn is_live(tables: &impl State, id: SessionId) -> Result<bool, Failure> {
 ///     Ok(tables.session(id)?.is_some_and(|record| !record.is_revoked()))
 /// }
@@ -71,21 +72,21 @@ fn refused<T>(message: impl Into<String>) -> Result<T, Failure> {
 pub trait State {
     /// The record of a session. A record that cannot be read is [`Failure::Refused`].
     fn session(&self, id: SessionId) -> Result<Option<Session>, Failure>;
-    /// The revocation of a target.
+    /// The revocation entry of a target.
     fn revocation(&self, target: &Target) -> Result<Option<Revocation>, Failure>;
     /// The latest [`Session::ends_at`] of a subject's sessions; [`Timestamp::ZERO`] if there are none.
     fn end_of_subject(&self, subject: &str) -> Result<Timestamp, Failure>;
     /// The latest [`Session::ends_at`] of all sessions; [`Timestamp::ZERO`] if there are none.
     fn end_of_all(&self) -> Result<Timestamp, Failure>;
-    /// The sessions of a subject that are not revoked, each with its end, oldest first: at most `limit` of them.
+    /// At most `limit` sessions of a subject that are not revoked, each with its end, oldest first.
     fn live_of(&self, subject: &str, limit: usize) -> Result<Vec<(SessionId, Timestamp)>, Failure>;
-    /// Removes an ended session from [`live_of`](Self::live_of).
+    /// Removes an ended session from the result of [`live_of`](Self::live_of).
     fn forget_live(&mut self, subject: &str, id: SessionId) -> Result<(), Failure>;
-    /// Replaces the record `old`, which is the current one.
+    /// Writes a record. It replaces `old`, which is the current record.
     fn put_session(&mut self, old: Option<&Session>, new: &Session) -> Result<(), Failure>;
-    /// Writes the entry of a target at the next position of the sequence, and frees its earlier position.
+    /// Writes the entry of a target at the next position in the sequence, and frees the entry's earlier position.
     fn put_revocation(&mut self, entry: &Revocation) -> Result<(), Failure>;
-    /// Remembers a time, if it is later than the remembered one.
+    /// Remembers a time if it is later than the remembered time.
     fn raise_time(&mut self, time: Timestamp) -> Result<(), Failure>;
     /// Removes at most `limit` sessions and `limit` revocations that ended before `before`.
     fn remove_ended(&mut self, before: Timestamp, limit: usize) -> Result<Swept, Failure>;
@@ -98,7 +99,7 @@ pub trait State {
 /// use rotogate::store::rules::{Rules, State};
 /// use rotogate::store::{Revocation, StoreError};
 ///
-/// /// The middle of a `Store::revoke`, between the begin of a transaction and its commit.
+/// /// The central part of `Store::revoke`, between the beginning of a transaction and its commit.
 /// fn revoke(rules: &Rules, tables: &mut impl State, entry: Revocation) -> Result<Revocation, StoreError> {
 ///     Ok(rules.revoke(tables, entry, RevokedBecause::Operator)?)
 /// }
@@ -107,9 +108,9 @@ pub trait State {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// Our own issuer, which all sessions belong to.
+    /// The gate's own issuer, to which all sessions belong.
     pub(super) issuer: Arc<str>,
-    /// The time that is added to the end of everything that a revocation can match.
+    /// The tolerance that is added to the latest expiry of everything that a revocation can match.
     pub(super) leeway: Duration,
 }
 
@@ -120,7 +121,7 @@ impl Rules {
         Self { issuer: issuer.into(), leeway }
     }
 
-    /// How many records a page has if `limit` was requested: from one to 1000.
+    /// The number of records in a page when `limit` was requested: from 1 to 1000.
     pub fn page_size(limit: usize) -> usize {
         limit.clamp(1, MAX_PAGE)
     }
@@ -128,7 +129,7 @@ impl Rules {
     /// See [`Store::insert`](super::Store::insert).
     pub fn insert(&self, state: &mut impl State, session: &Session, bound: SubjectBound) -> Result<Inserted, Failure> {
         if state.session(session.id)?.is_some() {
-            return refused(format!("there is a session {} already", session.id));
+            return refused(format!("session {} exists already", session.id));
         }
         if let Some(not_before) = self.not_before(state, session)?
             && session.created() <= not_before
@@ -152,7 +153,8 @@ impl Rules {
         Ok(Inserted::Inserted(ended))
     }
 
-    /// Finds the sessions that must give way to a further session of a subject; `None` if there is no room.
+    /// Finds the sessions that must end to make room for a further session of a subject. Returns `None` if there is no
+    /// room.
     fn room_for(&self, state: &impl State, session: &Session, bound: SubjectBound) -> Result<Option<Room>, Failure> {
         let mut room = Room::default();
         let Some(most) = usize::try_from(bound.most).ok().filter(|_| bound != SubjectBound::NONE) else {
@@ -172,14 +174,13 @@ impl Rules {
         if live.len() < most {
             return Ok(Some(room));
         }
-        // The records are read only if they are needed: they show which sessions are idle, and whose client was
-        // revoked.
+        // The records are read only if they are needed to tell which sessions are idle and whose client was revoked.
         let mut records = Vec::new();
         for id in live {
             match state.session(id) {
                 Ok(Some(record)) if self.is_live(state, &record, now, bound.idle_ttl)? => records.push(record),
                 Ok(Some(_) | None) => {}
-                // An unreadable session does not count, because no request can continue it.
+                // A session with an unreadable record does not count, because no request can continue it.
                 Err(Failure::Refused(error)) => tracing::error!(
                     session = %id,
                     %error,
@@ -251,9 +252,9 @@ impl Rules {
         Ok(Swap::Swapped)
     }
 
-    /// See [`SharedStore::restore`](super::SharedStore::restore): writes a record back that the store may have lost.
-    /// False if the store has a later record, or if the session has ended. The caller leaves out sessions that were
-    /// changed since the loss; a session that was only written back does not count as changed.
+    /// Writes back a record that the store may have lost: see [`SharedStore::restore`](super::SharedStore::restore).
+    /// Returns false if the store has a later record, or if the session has ended. The caller leaves out sessions that
+    /// were changed since the loss. A session that was only written back does not count as changed.
     #[doc(hidden)]
     pub fn restore(&self, state: &mut impl State, record: &Session) -> Result<bool, Failure> {
         let known = state.session(record.id)?;
@@ -268,7 +269,7 @@ impl Rules {
         if !is_later || has_ended || record.is_revoked() {
             return Ok(false);
         }
-        // A confirmation may have raised the revision of an earlier generation meanwhile.
+        // Meanwhile, a confirmation may have raised the revision of a record with an earlier generation.
         let revision = known.as_ref().map_or(record.revision, |known| record.revision.max(known.revision + 1));
         state.put_session(known.as_ref(), &Session { revision, ..record.clone() })?;
         state.raise_time(time_in(record))?;
@@ -300,8 +301,8 @@ impl Rules {
                 Ok(Some(record)) => {
                     let reach = record.latest_access_expires;
                     if ends_session(entry.effect) {
-                        // The entry was written when the session ended. If the entry was swept, everything that it
-                        // could match has expired.
+                        // The revocation entry was written when the session ended. If the entry was swept since then,
+                        // everything that it could match has expired.
                         if record.is_revoked() && state.revocation(&entry.target)?.is_none() {
                             return Ok(entry);
                         }
@@ -310,8 +311,8 @@ impl Rules {
                     reach
                 }
                 Ok(None) => Timestamp::ZERO,
-                // A record that this version cannot read cannot be marked as revoked. The entry outlives the record
-                // instead, so the revocation holds.
+                // If this version cannot read a record, it cannot mark the record as revoked. The entry outlives the
+                // record instead, so the revocation stays in force.
                 Err(Failure::Refused(error)) => {
                     tracing::error!(session = %id, %error, "session revoked, but its record cannot be read");
                     state.end_of_all()?
@@ -321,7 +322,8 @@ impl Rules {
             Target::Subject { issuer, subject } if *issuer == self.issuer => state.end_of_subject(subject)?,
             Target::Client { issuer, .. } if *issuer == self.issuer => state.end_of_all()?,
             Target::Global => state.end_of_all()?,
-            // The target has no session of this gate, so only the caller knows how long its tokens live.
+            // None of this gate's sessions has such a target, so only the caller knows how long the target's tokens
+            // live.
             Target::Subject { .. } | Target::Client { .. } | Target::Token { .. } => Timestamp::ZERO,
         };
         entry.until = entry.until.max(reach.plus(self.leeway));
@@ -347,7 +349,7 @@ impl Rules {
                     }
                 }
                 Ok(None) => {}
-                // The other notes still count. Leaving a generation unconfirmed is safe.
+                // The other confirmations in the batch still count. It is safe to leave a generation unconfirmed.
                 Err(Failure::Refused(error)) => {
                     tracing::error!(
                         session = %id,
@@ -368,13 +370,13 @@ impl Rules {
         state.remove_ended(now.minus(KEPT_AFTER_END), MAX_SWEPT)
     }
 
-    /// The latest of the not-befores of a session's subject, of its client and of everyone.
+    /// The latest of the not-befores for a session's subject, for its client and for everyone.
     fn not_before(&self, state: &impl State, session: &Session) -> Result<Option<Timestamp>, Failure> {
         let client = Target::Client { issuer: Arc::clone(&self.issuer), client: session.client.clone() };
         Ok(self.not_before_of_all(state, &session.subject)?.max(not_before(state, &client)?))
     }
 
-    /// The later of the not-befores of a subject and of everyone.
+    /// The later of the not-befores for a subject and for everyone.
     fn not_before_of_all(&self, state: &impl State, subject: &str) -> Result<Option<Timestamp>, Failure> {
         let subject = Target::Subject { issuer: Arc::clone(&self.issuer), subject: subject.into() };
         Ok(not_before(state, &subject)?.max(not_before(state, &Target::Global)?))
@@ -382,14 +384,15 @@ impl Rules {
 }
 
 fn not_before(state: &impl State, target: &Target) -> Result<Option<Timestamp>, Failure> {
-    // `fits` admits only effects with a moment here. For any other effect, refusing everything is the safe choice.
+    // `fits` admits only effects with a moment for these targets. For any other effect, refusing everything is the safe
+    // choice.
     Ok(state.revocation(target)?.map(|entry| entry.effect.sessions_until().unwrap_or(Timestamp::MAX)))
 }
 
-/// How a subject gets room for one more session.
+/// How to make room for one more session of a subject.
 #[derive(Default)]
 struct Room {
-    /// Sessions that have ended and no longer count.
+    /// Sessions that have ended and no longer count towards the limit.
     over: Vec<SessionId>,
     give_way: Vec<GivesWay>,
 }
@@ -400,7 +403,7 @@ struct GivesWay {
     merged: MergedEntry,
 }
 
-/// Does this effect end a session?
+/// Returns whether this effect ends a session.
 pub fn ends_session(effect: Effect) -> bool {
     match effect {
         Effect::Minimum { minimum, .. } => minimum == REVOKED,
@@ -409,7 +412,7 @@ pub fn ends_session(effect: Effect) -> bool {
     }
 }
 
-/// Checks that an effect fits its target. A mistake of the caller must not look like a revocation.
+/// Checks that an effect fits its target, so that a mistaken call does not look like an effective revocation.
 ///
 /// # Errors
 /// The reason why the effect does not fit.

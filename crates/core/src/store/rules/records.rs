@@ -3,12 +3,13 @@
 use crate::clock::Timestamp;
 use crate::session::{Generation, RevokedBecause, Session, Status};
 
-/// The latest engine time in a record, without its creation, which may be stamped ahead of the engine time.
+/// The latest engine time in a record. The creation time is ignored, because it may be stamped ahead of the engine
+/// time.
 pub fn time_in(session: &Session) -> Timestamp {
     session.issued_at.max(session.rotated_at)
 }
 
-/// The record, revoked; `None` if it is revoked already, and keeps its first reason.
+/// Returns the record with the status revoked. `None` if it is already revoked and keeps its first reason.
 pub(super) fn apply_revoke(record: &Session, because: RevokedBecause) -> Option<Session> {
     (!record.is_revoked()).then(|| Session {
         status: Status::Revoked(because),
@@ -17,8 +18,8 @@ pub(super) fn apply_revoke(record: &Session, because: RevokedBecause) -> Option<
     })
 }
 
-/// The record with `generation` confirmed; `None` if `generation` is not the current generation of a live session, or
-/// is confirmed already.
+/// Returns the record with `generation` confirmed. `None` if `generation` is not the current generation of a live
+/// session, or is already confirmed.
 pub(super) fn apply_confirm(record: &Session, generation: Generation) -> Option<Session> {
     (!record.is_revoked() && record.current == generation && !record.confirmed).then(|| Session {
         confirmed: true,

@@ -5,22 +5,22 @@ use std::time::Duration;
 use crate::clock::{SystemTime, TimeSource};
 use crate::fault::StoreError;
 
-/// How often a round trip is measured. The shortest time counts, because longer ones include other delays.
+/// How often a round trip is measured. The shortest measurement is used, because longer ones include other delays.
 const MEASURED: u32 = 5;
 
 /// The kind of a server, and its round-trip time.
 #[derive(Clone, Debug)]
 pub struct InspectedServer {
-    /// In words.
+    /// A description of the server, for people.
     pub found: String,
-    /// The shortest of a few round trips.
+    /// The shortest of a few measured round trips.
     pub round_trip: Duration,
 }
 
-/// Measures the round-trip time: the shortest of several successive questions.
+/// Measures the round-trip time: the shortest of several successive requests.
 ///
 /// # Errors
-/// The errors of the questions.
+/// The errors of the requests.
 pub async fn round_trip<T, A>(mut ask: impl FnMut() -> A) -> Result<Duration, StoreError>
 where
     A: Future<Output = Result<T, StoreError>>,
