@@ -1,16 +1,16 @@
-//! The sizes that a request, a token, or the answer of another server may have at most. The table of docs/bounds.md is made
-//! of these lines, so no bound acts that the table does not have.
+//! The maximum sizes of requests, tokens, and responses of other servers. The table in docs/bounds.md is generated from
+//! these lines, so it is complete.
 
 /// A row of docs/bounds.md.
 #[derive(Clone, Copy, Debug)]
 pub struct InputBound {
-    /// What is bounded.
+    /// A description of what is bounded.
     pub what: &'static str,
-    /// The bound.
+    /// The maximum.
     pub most: usize,
-    /// Whether it counts bytes, or things.
+    /// Whether the maximum is in bytes. Otherwise it is a number.
     pub is_bytes: bool,
-    /// What happens beyond it.
+    /// What happens if the maximum is exceeded.
     pub beyond: &'static str,
 }
 
@@ -26,7 +26,7 @@ macro_rules! bounds {
 }
 
 bounds! {
-    /// What a request may bring.
+    /// The maximum sizes in requests.
     OF_REQUESTS:
     #[doc = "header fields, over HTTP/1.1 (hyper's own bound)"]
     MAX_REQUEST_FIELDS, number: 100, "431, `bad_head`";
@@ -48,49 +48,49 @@ bounds! {
     MAX_PROOF, bytes: 4 << 10, "401, `proof_malformed`";
     #[doc = "DPoP proof at a relay"]
     MAX_RELAYED_PROOF, bytes: 8 << 10, "400, `invalid_dpop_proof`";
-    #[doc = "target of a login of browsers (`to`)"]
-    MAX_LOGIN_TARGET, bytes: 8 << 10, "the login leads to `/`";
-    #[doc = "query of a callback of a provider"]
+    #[doc = "target of a browser login (`to`)"]
+    MAX_LOGIN_TARGET, bytes: 8 << 10, "the login redirects to `/`";
+    #[doc = "query of a provider's callback"]
     MAX_CALLBACK, bytes: 8 << 10, "400, `provider_login`";
     #[doc = "`acr_values` of a login"]
-    MAX_ACR_VALUES, bytes: 512, "the login asks for none";
+    MAX_ACR_VALUES, bytes: 512, "the login sends none";
     #[doc = "logout token or security event, with its request"]
     MAX_NOTICE, bytes: 32 << 10, "413";
-    #[doc = "request of a global token revocation"]
+    #[doc = "request for a global token revocation"]
     MAX_GLOBAL_REVOCATION, bytes: 4 << 10, "413";
-    #[doc = "message of Kuzzle without a valid token"]
+    #[doc = "Kuzzle message without a valid token"]
     MAX_ANONYMOUS_MESSAGE, bytes: 32 << 10, "413, or closed with 1009";
-    #[doc = "message of Kuzzle with one"]
+    #[doc = "Kuzzle message with a valid token"]
     MAX_MESSAGE, bytes: 1 << 20, "413, or closed with 1009";
-    #[doc = "gRPC message of Knox"]
+    #[doc = "Knox message over gRPC"]
     MAX_KNOX_MESSAGE, bytes: 32 << 10, "`RESOURCE_EXHAUSTED`";
-    #[doc = "message of MCP, and another body that decides"]
+    #[doc = "MCP message, or another body that a rule reads"]
     MAX_CONSULTED, bytes: 1 << 20, "413, `body_too_large`";
-    #[doc = "question of Envoy over gRPC"]
+    #[doc = "Envoy's authorization request over gRPC"]
     MAX_QUESTION, bytes: 1 << 20, "`RESOURCE_EXHAUSTED`";
-    #[doc = "header fields in such a question"]
+    #[doc = "header fields in Envoy's authorization request"]
     MAX_QUESTION_FIELDS, number: 1024, "400";
-    #[doc = "body that is kept for sending a request again"]
-    MAX_KEPT_BODY, bytes: 16 << 10, "the request is not sent again";
+    #[doc = "body that is kept to resend a request"]
+    MAX_KEPT_BODY, bytes: 16 << 10, "the request is not resent";
 }
 
 bounds! {
-    /// What a token may be.
+    /// The maximum sizes in tokens.
     OF_TOKENS:
     #[doc = "access token of the gate"]
-    MAX_OWN_TOKEN, bytes: 8 << 10, "401, `malformed_token`; none is issued";
-    #[doc = "token of another issuer, also opaque ones, ID tokens and assertions"]
+    MAX_OWN_TOKEN, bytes: 8 << 10, "401, `malformed_token`; longer ones are not issued";
+    #[doc = "token of another issuer, opaque token, ID token or assertion"]
     MAX_TOKEN, bytes: 24 << 10, "401, `malformed_token`";
     #[doc = "header of a token, decoded"]
     MAX_JOSE_HEADER, bytes: 1024, "401, `malformed_token`";
     #[doc = "`kid`"]
-    MAX_KID, bytes: 128, "401, `malformed_token`; such a key is skipped";
+    MAX_KID, bytes: 128, "401, `malformed_token`; in a JWK set, the key is skipped";
     #[doc = "keys that are tried on a token without `kid`"]
     MAX_TRIED, number: 4, "401, `too_many_keys`";
     #[doc = "`sub`, `client_id`, `jti` and other names"]
     MAX_NAME, bytes: 256, "401, `bad_claim`";
     #[doc = "roles or scopes that one claim lists"]
-    MAX_LIST, number: 256, "401 or 403, where the claim is asked for";
+    MAX_LIST, number: 256, "401 or 403, if the claim is required";
     #[doc = "`act`, as JSON"]
     MAX_ACT, bytes: 1024, "401, `bad_claim`";
     #[doc = "refresh token of a provider at a relay"]
@@ -98,23 +98,23 @@ bounds! {
 }
 
 bounds! {
-    /// What another server may answer.
+    /// The maximum sizes in responses of other servers.
     OF_ANSWERS:
-    #[doc = "head of a response of an upstream"]
+    #[doc = "head of an upstream's response"]
     MAX_UPSTREAM_HEAD, bytes: 64 << 10, "502, `upstream_protocol`";
-    #[doc = "fields of such a head, over HTTP/1.1"]
+    #[doc = "header fields of an upstream's response, over HTTP/1.1"]
     MAX_UPSTREAM_FIELDS, number: 256, "502, `upstream_protocol`";
-    #[doc = "head of an answer to the gate's own requests"]
+    #[doc = "head of a response to the gate's own requests"]
     MAX_ANSWER_HEAD, bytes: 16 << 10, "as an outage of that server";
     #[doc = "JWK set"]
-    MAX_JWKS, bytes: 1 << 20, "the set is no answer";
+    MAX_JWKS, bytes: 1 << 20, "the set is refused";
     #[doc = "keys of a JWK set"]
-    MAX_KEYS, number: 100, "the set is no answer";
-    #[doc = "answer of an introspection"]
+    MAX_KEYS, number: 100, "the set is refused";
+    #[doc = "introspection response"]
     MAX_INTROSPECTION, bytes: 64 << 10, "503, `introspection_unavailable`";
-    #[doc = "answer of a provider to a login, a refresh or an exchange"]
+    #[doc = "provider's response to a login, a refresh or an exchange"]
     MAX_PROVIDER_ANSWER, bytes: 64 << 10, "503";
-    #[doc = "answer of a directory hook"]
+    #[doc = "response of a directory hook"]
     MAX_HOOK_ANSWER, bytes: 64 << 10, "503";
     #[doc = "groups of a user in LDAP"]
     MAX_GROUPS, number: 1000, "503";

@@ -1,5 +1,5 @@
-//! Claims beyond the registered claims: claims that the gate puts into its own tokens ([`OwnClaims`]), and paths to a
-//! claim in any token ([`ClaimPath`]).
+//! Claims besides the registered ones. [`OwnClaims`] are the claims that the gate puts into its own tokens, and a
+//! [`ClaimPath`] leads to a claim in any token.
 
 use serde::de::Error as _;
 use serde::ser::Error as _;
@@ -12,14 +12,15 @@ mod path;
 
 pub use path::ClaimPath;
 
-/// The largest size of the claims of one token, in bytes of JSON. A character beyond ASCII counts as its escape.
+/// The maximum size of a token's own claims, in bytes of JSON. A non-ASCII character counts with the length of its
+/// escape sequence.
 pub const MAX_CLAIMS: usize = 2048;
-/// The longest name of a claim, in bytes.
+/// The maximum length of a claim's name, in bytes.
 const MAX_NAME: usize = 128;
-/// The deepest nesting of a value: a token may have 16 levels, and its payload is the first.
+/// The maximum nesting depth of a value. A token may have 16 levels, and its payload is the first of them.
 const MAX_DEPTH: usize = 15;
-/// The claims that the gate itself writes (RFC 7519 §4.1, RFC 7800 §3.1, RFC 8693 §4.1, RFC 9068 §2.2). `_id` repeats `sub` for
-/// clients of `kuzzle`.
+/// The claims that the gate itself sets (RFC 7519 §4.1, RFC 7800 §3.1, RFC 8693 §4.1, RFC 9068 §2.2). For clients of
+/// `kuzzle`, `_id` repeats `sub`.
 const RESERVED: [&str; 22] = [
     "iss",
     "sub",
@@ -45,16 +46,16 @@ const RESERVED: [&str; 22] = [
     "act",
 ];
 
-/// Why a claim is not allowed in our own tokens.
+/// The reason for which a claim is not allowed in our own tokens.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ClaimError {
     /// The gate itself sets this claim.
     #[error("the claim {0:?} is reserved: the gate sets it")]
     Reserved(String),
-    /// A name that is empty, too long, or has control characters.
+    /// The name is empty, too long, or contains control characters.
     #[error("the claim {0:?}: a name has 1 to {MAX_NAME} bytes, and no control characters")]
     Name(String),
-    /// A value that is not JSON, is nested too deeply, or changes when it is written and read again.
+    /// The value cannot be written as JSON, is nested too deeply, or changes when it is written and read back.
     #[error("the claim {0:?}: its value cannot be written as JSON that reads back the same")]
     Value(String),
     /// All claims together are too long.
@@ -77,10 +78,10 @@ pub(crate) enum ClaimError {
 pub struct OwnClaims(Map<String, Value>);
 
 impl OwnClaims {
-    /// The name of the claim with the roles of our own users: a text, or a list of texts.
+    /// The name of the claim with the roles of our own users. Its value is a string or a list of strings.
     pub const ROLES: &str = "roles";
 
-    /// No claims.
+    /// Creates an empty set of claims.
     pub fn new() -> Self {
         Self::default()
     }
@@ -89,12 +90,12 @@ impl OwnClaims {
     ///
     /// # Errors
     /// The gate itself sets the claim, the name or the value cannot be used, or all claims together are too long. The
-    /// claims are then unchanged.
+    /// claims are unchanged after an error.
     pub fn insert(&mut self, name: impl Into<String>, value: impl Serialize) -> Result<(), InvalidValue> {
         self.try_insert(name, value).map_err(|error| InvalidValue::new(error.to_string()))
     }
 
-    /// [`Self::insert`], with an error that the caller may match.
+    /// Does the same as [`Self::insert`], with an error that the caller can match.
     pub(crate) fn try_insert(&mut self, name: impl Into<String>, value: impl Serialize) -> Result<(), ClaimError> {
         let name = name.into();
         if RESERVED.contains(&name.as_str()) {
@@ -127,17 +128,17 @@ impl OwnClaims {
         self.0.iter()
     }
 
-    /// Are there no claims?
+    /// Returns whether there are no claims.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The claims as the text of a JSON object; an empty text if there are no claims.
+    /// The claims as a JSON object, or an empty string if there are no claims.
     pub(crate) fn text(&self) -> String {
         if self.is_empty() { String::new() } else { serde_json::to_string(&self.0).unwrap_or_default() }
     }
 
-    /// Reads the text that [`Self::text`] wrote.
+    /// Parses a string that [`Self::text`] wrote.
     fn of_text(text: &str) -> Result<Self, ClaimError> {
         if text.is_empty() {
             return Ok(Self::default());
@@ -152,8 +153,8 @@ impl OwnClaims {
     }
 }
 
-/// The value after it was written and read: a replayed token must have the same bytes as the first one (requirement
-/// R3).
+/// The value as it is after being written and read back, because a replayed token must have the same bytes as the first
+/// one (requirement R3).
 fn stable(value: &Value) -> Option<Value> {
     let again = |value: &Value| serde_json::from_str::<Value>(&serde_json::to_string(value).ok()?).ok();
     let once = again(value)?;
@@ -168,13 +169,13 @@ fn depth(value: &Value) -> usize {
     }
 }
 
-/// The length of a JSON text with its characters beyond ASCII escaped, as some clients need them.
+/// The length of a JSON string if non-ASCII characters are escaped, as some clients need them.
 fn escaped_length(text: &str) -> usize {
     text.chars().map(|c| if c.is_ascii() { 1 } else { 6 * c.len_utf16() }).sum()
 }
 
-/// Serialised as an object in human-readable formats, otherwise as a text, because the store's binary format cannot
-/// represent every value.
+/// Serialised as an object in human-readable formats, and otherwise as a string, because the store's binary format
+/// cannot represent every value.
 impl Serialize for OwnClaims {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if serializer.is_human_readable() {

@@ -1,4 +1,4 @@
-//! OAuth clients (RFC 6749 §2): which clients may ask for tokens, and how they authenticate.
+//! OAuth clients (RFC 6749 §2): which clients may request tokens, and how they authenticate.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -24,7 +24,7 @@ mod exchange;
 
 pub use exchange::ExchangeRules;
 
-/// A grant of RFC 6749.
+/// A grant type of OAuth.
 ///
 /// ```
 /// use rotogate::client::{Client, Grant};
@@ -36,15 +36,15 @@ pub use exchange::ExchangeRules;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Grant {
-    /// §4.3.
+    /// The password grant, RFC 6749 §4.3.
     Password,
-    /// §6.
+    /// The refresh token grant, RFC 6749 §6.
     RefreshToken,
-    /// §4.4; confidential clients only.
+    /// The client credentials grant, RFC 6749 §4.4. Only for confidential clients.
     ClientCredentials,
-    /// RFC 8693; confidential clients with [`ExchangeRules`] only.
+    /// Token exchange, RFC 8693. Only for confidential clients with [`ExchangeRules`].
     TokenExchange,
-    /// An assertion of another issuer (RFC 7523 §2.1).
+    /// A grant with an assertion of another issuer, RFC 7523 §2.1.
     JwtBearer,
 }
 
@@ -61,7 +61,7 @@ impl Grant {
     }
 }
 
-/// The public keys of a client that authenticates by assertions (RFC 7523 §2.2, `private_key_jwt`).
+/// The public keys of a client that authenticates with assertions (RFC 7523 §2.2, `private_key_jwt`).
 #[derive(Clone, Debug)]
 pub struct ClientKeys(Keys);
 
@@ -80,7 +80,7 @@ impl PartialEq for ClientKeys {
 impl Eq for ClientKeys {}
 
 impl ClientKeys {
-    /// Keys that are fetched.
+    /// Keys that are fetched from a URL.
     pub fn live(keys: Arc<LiveKeys>) -> Self {
         Self(Keys::Live(keys))
     }
@@ -104,29 +104,29 @@ impl ClientKeys {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
-    /// `client_id`.
+    /// The `client_id`.
     pub id: Box<str>,
     /// The argon2id hash of the client's secret, if the client is confidential (RFC 6749 §2.1).
     pub secret_hash: Option<SecretHash>,
-    /// The client's public keys: see [`Self::with_keys`].
+    /// The client's public keys, see [`Self::with_keys`].
     #[doc(hidden)]
     pub keys: Option<ClientKeys>,
-    /// The grants that the client may use.
+    /// The grant types that the client may use.
     pub grants: Vec<Grant>,
-    /// The scopes that the client may ask for; `None` for no restriction.
+    /// The scopes that the client may request, or `None` for no restriction.
     pub scopes: Option<Scope>,
-    /// Rules that differ from the endpoint's.
+    /// The rules in which this client differs from the endpoint.
     pub profile: ProfileOverride,
-    /// Whether the client's tokens are bound to its key.
+    /// Whether the client's tokens are bound to a key of the client.
     pub dpop: Binding,
     /// Whether the client's tokens are bound to its client certificate.
     pub certificate_bound: Binding,
-    /// The rules for acting on behalf of users; `None` without [`Grant::TokenExchange`].
+    /// The rules for acting on behalf of users. `None` for a client without [`Grant::TokenExchange`].
     pub exchange: Option<ExchangeRules>,
 }
 
 impl Client {
-    /// A public client that logs users in with a password and refreshes.
+    /// A public client that logs users in with a password and refreshes their tokens.
     pub fn public(id: impl Into<Box<str>>) -> Self {
         Self {
             id: id.into(),
@@ -141,13 +141,13 @@ impl Client {
         }
     }
 
-    /// Can the client authenticate (RFC 6749 §2.1)?
+    /// Returns whether the client can authenticate (RFC 6749 §2.1).
     pub const fn is_confidential(&self) -> bool {
         self.secret_hash.is_some() || self.keys.is_some()
     }
 
-    /// The client authenticates by assertions (RFC 7523 §2.2, `private_key_jwt`), which these keys verify, instead of a
-    /// secret.
+    /// Makes the client authenticate with assertions (RFC 7523 §2.2, `private_key_jwt`) instead of a secret. These keys
+    /// verify the assertions.
     ///
     /// ```
     /// use rotogate::client::Client;
@@ -164,7 +164,7 @@ impl Client {
         self
     }
 
-    /// May it use this grant?
+    /// Returns whether the client may use this grant.
     pub fn may(&self, grant: Grant) -> bool {
         self.grants.contains(&grant)
     }
@@ -183,7 +183,7 @@ impl Client {
 /// ```
 #[derive(Clone, Debug)]
 pub struct PresentedClient {
-    /// `client_id`.
+    /// The `client_id`.
     pub id: String,
     /// The secret, if a non-empty secret was sent.
     pub secret: Option<SecretString>,
@@ -195,24 +195,24 @@ pub struct PresentedClient {
 pub struct Clients {
     by_id: HashMap<Box<str>, KnownClient>,
     passwords: Arc<Passwords>,
-    /// The key for the digests of good secrets, of this process alone.
+    /// The key for the digests of valid secrets. It exists only in this process.
     digest_key: hmac::Key,
 }
 
 struct KnownClient {
     client: Arc<Client>,
-    /// A digest of the last good secret. Without it, each refresh would cost an argon2 run, which takes longer than the
-    /// refresh itself.
+    /// A digest of the last valid secret. Without it, each refresh would need an argon2 computation, which takes longer
+    /// than the refresh itself.
     good: ArcSwapOption<[u8; 32]>,
 }
 
 crate::debug_with!(Clients, |it, f| f.debug_list().entries(it.by_id.values().map(|known| &known.client)).finish());
 
 impl Clients {
-    /// Registers these clients. A later client replaces an earlier client with the same id.
+    /// Registers these clients. If several have the same id, the last one is used.
     ///
     /// # Errors
-    /// The system has no randomness.
+    /// The system does not provide random bytes.
     pub fn new(clients: Vec<Client>, passwords: Arc<Passwords>) -> Result<Self, NoRandomness> {
         let digest_key = hmac::Key::new(hmac::HMAC_SHA256, random::<32>()?.as_slice());
         let by_id = clients
@@ -222,7 +222,7 @@ impl Clients {
         Ok(Self { by_id, passwords, digest_key })
     }
 
-    /// Takes over the known good secrets of those `old` clients whose hash is unchanged.
+    /// Takes over the digests of valid secrets from those `old` clients whose secret hash is unchanged.
     pub fn following(mut self, old: &Self) -> Self {
         self.digest_key.clone_from(&old.digest_key);
         for (id, known) in &mut self.by_id {
@@ -235,7 +235,7 @@ impl Clients {
         self
     }
 
-    /// Does some client exchange tokens for this audience?
+    /// Returns whether any client may exchange tokens for an audience for which `is_it` returns true.
     pub fn exchange_for(&self, is_it: impl Fn(&str) -> bool) -> bool {
         let rules = self.by_id.values().filter_map(|known| known.client.exchange.as_ref());
         rules.flat_map(|rules| &rules.to).any(|audience| is_it(audience))
@@ -251,17 +251,17 @@ impl Clients {
         self.by_id.values().map(|known| &*known.client)
     }
 
-    /// The client with that id.
+    /// The client with this id.
     pub fn get(&self, id: &str) -> Option<Arc<Client>> {
         self.by_id.get(id).map(|known| Arc::clone(&known.client))
     }
 
-    /// The presented client, if it authenticates without an assertion: a confidential client with its secret, a public
-    /// client by sending no secret (RFC 6749 §3.2.1). `limits` must admit a secret before it is hashed; the last good
-    /// secret needs no admission.
+    /// Authenticates the presented client, unless it needs an assertion. A confidential client authenticates with its
+    /// secret. A public client must not send a secret (RFC 6749 §3.2.1). `limits` must admit a secret before it is
+    /// hashed, except if it is the last valid secret.
     ///
     /// # Errors
-    /// [`Denial::InvalidClient`], or a denial of `limits`; a fault if too many password checks wait.
+    /// [`Denial::InvalidClient`], or a denial of `limits`; or a fault, if too many password checks are waiting.
     pub async fn authenticate(
         &self,
         presented: &PresentedClient,
@@ -270,7 +270,7 @@ impl Clients {
     ) -> Result<Arc<Client>, Error> {
         let known = self.by_id.get(presented.id.as_str()).ok_or(Denial::InvalidClient)?;
         match (&known.client.secret_hash, &presented.secret) {
-            // The caller verifies an assertion: a missing or unexpected one counts as no authentication.
+            // The caller verifies assertions. Here, a missing or unexpected assertion counts as failed authentication.
             _ if known.client.keys.is_some() || presented.assertion.is_some() => Err(Denial::InvalidClient.into()),
             (None, None) => Ok(Arc::clone(&known.client)),
             (None, Some(_)) | (Some(_), None) => Err(Denial::InvalidClient.into()),

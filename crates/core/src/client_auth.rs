@@ -1,8 +1,8 @@
-//! The gate as a client of another server that authenticates by assertions it signs (RFC 7523 §2.2): the gate proves a
-//! key instead of sending a secret.
+//! Authentication of the gate as a client of another server, with assertions that the gate signs (RFC 7523 §2.2). The
+//! gate proves that it has a key instead of sending a secret.
 //!
-//! The audience comes from the configuration, never from the other server's metadata: a malicious server would name a
-//! third server in its metadata, and use the assertion at that server (CVE-2025-27370).
+//! The audience comes from the configuration, never from the other server's metadata. A malicious server could
+//! otherwise name a third server in its metadata, and use the assertion at that server (CVE-2025-27370).
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::http_client::ClientAssertions;
 use crate::token::algorithm::{Algorithm, Family};
 use crate::token::keyring::{KeyError, KeyMaterial, SigningKey};
 
-/// The lifetime of an assertion, which is used for one request.
+/// The lifetime of an assertion. Each assertion is used for only one request.
 const LIFETIME: Duration = Duration::from_secs(60);
 /// The algorithms that are tried for a key file if the configuration names no algorithm.
 const KINDS: [Algorithm; 4] = [Algorithm::EdDsa, Algorithm::Es256, Algorithm::Es384, Algorithm::Rs256];
@@ -32,11 +32,11 @@ pub struct ClientKey {
 crate::debug_with!(ClientKey { client, audience });
 
 impl ClientKey {
-    /// The private key in this text (PKCS #8 in PEM), of the client with this id. Its `kid` is its thumbprint (RFC
-    /// 7638), unless a `kid` is given; its algorithm is the usual algorithm for this kind of key, unless one is given.
+    /// Loads the private key of the client with this id from PKCS #8 in PEM. By default, `kid` is the key's thumbprint
+    /// (RFC 7638), and the algorithm is the usual one for this kind of key.
     ///
     /// # Errors
-    /// The text is not a key, or the key does not fit the algorithm. A shared secret never fits.
+    /// The string is not a key, or the key does not fit the algorithm. A shared secret is never accepted.
     pub fn new(
         client: &str,
         audience: &str,
@@ -55,7 +55,7 @@ impl ClientKey {
                 tried.fold(first, |found, other| found.or(other))?
             }
         };
-        // `JWT` is the most widely accepted type: some servers refuse the specific type of client assertions.
+        // `JWT` is the most widely accepted type. Some servers refuse the specific type for client assertions.
         let header = json!({ "alg": key.algorithm().name(), "typ": "JWT", "kid": key.kid() }).to_string();
         Ok(Self { client: client.into(), audience: audience.into(), key, header: URL_SAFE_NO_PAD.encode(header) })
     }

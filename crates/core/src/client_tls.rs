@@ -1,4 +1,4 @@
-//! TLS 1.2 and 1.3 towards servers, always verified.
+//! TLS 1.2 and 1.3 for connections to servers, whose certificates are always verified.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,24 +14,24 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::private_file::{read_private, trusted};
 
-/// The longest certificate file, in bytes.
+/// The maximum size of a certificate file, in bytes.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
-/// The trusted authorities, and the client certificate.
+/// The trusted certificate authorities, and the client certificate.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Tls {
-    /// The only trusted authorities, in PEM; `None` for the system's authorities.
+    /// The only trusted authorities, in PEM, or `None` for the system's authorities.
     pub ca: Option<String>,
-    /// A certificate with its chain, and its private key, in PEM.
+    /// A certificate with its chain and its private key, in PEM.
     pub client_cert: Option<(String, SecretString)>,
-    /// Whether a system without authorities is no fault: for a server that may be asked in clear text.
+    /// Whether a system without certificate authorities is accepted, for a server that may be contacted without TLS.
     pub may_lack_authorities: bool,
     pub(crate) files: TlsFiles,
 }
 
-/// The names of the files from which the settings were read, as prefixes of errors; empty if a setting is not from a
-/// file.
+/// The names of the files that the settings were read from, as prefixes for errors. Empty if a setting does not come
+/// from a file.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TlsFiles {
     ca: String,
@@ -39,7 +39,7 @@ pub(crate) struct TlsFiles {
     key: String,
 }
 
-/// Why the TLS settings cannot be used.
+/// The reason for which the TLS settings cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {message}")]
 #[non_exhaustive]
@@ -51,15 +51,15 @@ pub struct BadTls {
 }
 
 impl BadTls {
-    /// A fault of a setting.
+    /// Creates an error for a setting.
     pub fn new(key: &'static str, message: impl Into<String>) -> Self {
         Self { key, message: message.into() }
     }
 }
 
 impl Tls {
-    /// Reads the files with the trusted authorities, and with a certificate and its key. Only the gate's user may read the
-    /// file of the key.
+    /// Reads the files with the trusted authorities, and with a certificate and its key. Only the gate's user may read
+    /// the key's file.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -80,8 +80,8 @@ impl Tls {
         Ok(tls)
     }
 
-    /// The TLS configuration of a client. Clients without files of their own share one: loading the system's
-    /// authorities takes memory and time. They are loaded again after the last client has dropped them.
+    /// The TLS configuration of a client. Clients without their own files share one configuration, because loading the
+    /// system's authorities takes memory and time. It is loaded again if all clients have dropped it.
     #[cfg(feature = "http-client")]
     pub(crate) fn config(&self) -> Result<Arc<ClientConfig>, BadTls> {
         static SHARED: Mutex<Weak<ClientConfig>> = Mutex::new(Weak::new());
@@ -104,15 +104,15 @@ impl Tls {
         Ok(Arc::new(config))
     }
 
-    /// The TLS configuration for connections to servers, verified by these authorities.
+    /// The TLS configuration for connections to servers whose certificates these authorities verify.
     ///
     /// # Errors
-    /// The setting at fault.
+    /// The invalid setting.
     pub fn client_config(&self) -> Result<ClientConfig, BadTls> {
         let TlsFiles { ca, cert, key: key_file } = &self.files;
         let roots = self.roots().map_err(|message| BadTls::new("ca", format!("{ca}{message}")))?;
         let in_client_cert = |file: &str, message: String| BadTls::new("client_cert", format!("{file}{message}"));
-        // The provider is explicit, because an application may have installed several.
+        // The provider is explicit, because an application may have installed several providers.
         let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| in_client_cert(cert, error.to_string()))?
@@ -134,7 +134,7 @@ impl Tls {
             }
             return Ok(roots);
         }
-        // Certificates of the system's store that cannot be parsed are skipped.
+        // Certificates in the system's store that cannot be parsed are skipped.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         if roots.is_empty() && !self.may_lack_authorities {
             let what = "this system trusts no certificate authority; install the package of the system's authorities \
@@ -145,7 +145,7 @@ impl Tls {
     }
 }
 
-/// The certificates of a PEM text; at least one.
+/// The certificates in a PEM string, at least one.
 fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     let read = read.map_err(|error| format!("is not PEM: {error}"))?;
@@ -155,7 +155,7 @@ fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(read)
 }
 
-/// The text of a file with certificates.
+/// Reads a file with certificates.
 fn pem(file: &Path) -> Result<String, String> {
     String::from_utf8(trusted::read(file, MAX_FILE_BYTES)?).map_err(|_| format!("{}: is not PEM", file.display()))
 }

@@ -1,19 +1,19 @@
-//! Time as the engine sees it. Only this module reads a clock of the machine.
+//! The time that the engine uses. Only this module reads a clock of the machine.
 //!
-//! **Engine time** is the wall clock or the last time that the store remembers, whichever is later, carried forward by
-//! the monotonic clock. So a wall clock that steps back re-opens no window, and the engine does not follow one that
-//! jumps more than an hour ahead: see `ClockState`. With a store that several gates share, engine time is the store's
-//! time at its last answer, carried forward in the same way: all gates have one time, and the wall clock is only
-//! compared with it.
+//! **Engine time** starts at the wall clock or at the last time that the store remembers, whichever is later, and moves
+//! forward with the monotonic clock. A wall clock that steps back therefore does not extend any time limit. The engine
+//! also does not follow a wall clock that jumps more than an hour ahead, see `ClockState`. If several gates share a
+//! store, engine time is the store's time at its last response, moved forward in the same way. All gates then have the
+//! same time, and the wall clock is only compared with it.
 //!
-//! The monotonic clock includes the time that a machine is suspended (CLOCK_BOOTTIME), if the system has such a clock.
-//! Elsewhere a suspension of more than an hour looks like a jump of the wall clock.
+//! The monotonic clock includes the time for which a machine is suspended (CLOCK_BOOTTIME), if the system has such a
+//! clock. On other systems, a suspension of more than an hour looks like a jump of the wall clock.
 //!
-//! Timeouts, pauses between attempts and the ages of connections use tokio's clock, which a test stops and moves. That
-//! clock decides when something is done, never whether a credential is good.
+//! Timeouts, pauses between attempts and the ages of connections use tokio's clock, which tests can stop and move. That
+//! clock decides when something is done, but never whether a credential is valid.
 //!
-//! The later of engine time and wall clock decides the `exp` of our own tokens: an error in either of them prolongs no
-//! token.
+//! The expiry of our own tokens is compared with the later of engine time and wall clock, so that an error in one of
+//! them does not prolong a token.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -28,13 +28,14 @@ mod test;
 #[cfg(any(test, feature = "test-util"))]
 pub use test::ManualTime;
 
-/// The end of the year 9999, in seconds: no genuine token has a later time, and up to it no calculation overflows.
+/// The end of the year 9999, in seconds. Genuine tokens do not have a later time, and calculations up to this time
+/// cannot overflow.
 pub(crate) const LAST_SECOND: u64 = 253_402_300_799;
 
-/// The engine neither follows nor persists a wall clock further than this ahead of the monotonic one.
+/// If the wall clock is further than this ahead of the monotonic clock, the engine neither follows nor persists it.
 pub const MAX_JUMP: Duration = Duration::from_secs(3600);
 
-/// A point in time: milliseconds since the Unix epoch.
+/// A point in time, in milliseconds since the Unix epoch.
 ///
 /// ```
 /// use std::time::Duration;
@@ -50,17 +51,18 @@ pub const MAX_JUMP: Duration = Duration::from_secs(3600);
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// The epoch: before every other moment.
+    /// The epoch, which is earlier than all other timestamps.
     pub const ZERO: Self = Self(0);
-    /// After every other moment: "never".
+    /// The latest timestamp, which means "never".
     pub const MAX: Self = Self(u64::MAX);
 
-    /// From milliseconds since the epoch.
+    /// Creates a timestamp from milliseconds since the epoch.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
     }
 
-    /// From a NumericDate (RFC 7519 §2): seconds, possibly with a fraction. `None` before 1970 and after the year 9999.
+    /// Converts a NumericDate (RFC 7519 §2), which is a number of seconds, possibly with a fraction. Returns `None`
+    /// before 1970 and after the year 9999.
     pub(crate) fn from_numeric_date(number: &Number) -> Option<Self> {
         match (number.as_u64(), number.as_f64()) {
             (Some(seconds), _) if seconds <= LAST_SECOND => Some(Self::from_secs(seconds)),
@@ -72,7 +74,7 @@ impl Timestamp {
         }
     }
 
-    /// From seconds since the epoch; saturates.
+    /// Creates a timestamp from seconds since the epoch. Saturates.
     pub const fn from_secs(secs: u64) -> Self {
         Self(secs.saturating_mul(1000))
     }
@@ -92,24 +94,24 @@ impl Timestamp {
         self.0.div_ceil(1000)
     }
 
-    /// This point, moved later. Saturates at [`Timestamp::MAX`].
+    /// The timestamp that is later by this duration. Saturates at [`Timestamp::MAX`].
     pub const fn plus(self, by: Duration) -> Self {
         Self(self.0.saturating_add(millis(by)))
     }
 
-    /// This point, moved earlier. Saturates at [`Timestamp::ZERO`].
+    /// The timestamp that is earlier by this duration. Saturates at [`Timestamp::ZERO`].
     pub const fn minus(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(millis(by)))
     }
 
-    /// The time since `earlier`; zero if `earlier` is not earlier.
+    /// The time since `earlier`, or zero if `earlier` is later.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
     /// Formats the time as in RFC 3339, to the millisecond, for logs.
     pub fn rfc3339(self) -> impl fmt::Display {
-        // The last moment of the year 9999: RFC 3339 has no later moments.
+        // The last moment of the year 9999. RFC 3339 cannot represent later times.
         const LAST: u64 = 253_402_300_799_999;
         humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + Duration::from_millis(self.0.min(LAST)))
     }
@@ -145,7 +147,7 @@ pub trait TimeSource: Send + Sync + 'static {
     fn monotonic(&self) -> Duration;
 }
 
-/// The wall clock in microseconds since 1970, only for logs: no decision uses it.
+/// The wall clock in microseconds since 1970. It is used only for logs, never for decisions.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
 pub fn wall_micros() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -159,8 +161,8 @@ pub struct SystemTime {
 }
 
 impl SystemTime {
-    /// The machine's clocks. Monotonic time counts from the first call in this process, so that readings of two machine
-    /// clocks can be compared.
+    /// Creates a source with the machine's clocks. Monotonic time counts from the first call in this process, so
+    /// readings of several sources can be compared.
     pub fn new() -> Self {
         static START: OnceLock<Monotonic> = OnceLock::new();
         Self { start: *START.get_or_init(Monotonic::now) }
@@ -180,7 +182,7 @@ pub(crate) fn thread_cpu_time() -> Duration {
     Duration::new(secs, nanos)
 }
 
-/// The monotonic time, on systems without the processor time of a thread.
+/// The monotonic time, for systems that do not measure the processor time of a thread.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) fn thread_cpu_time() -> Duration {
     static CLOCK: std::sync::LazyLock<SystemTime> = std::sync::LazyLock::new(SystemTime::new);
@@ -201,7 +203,7 @@ impl Monotonic {
     }
 }
 
-/// A reading of the monotonic clock. The system decides whether it counts while suspended.
+/// A reading of the monotonic clock. Whether it counts suspensions depends on the system.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 #[derive(Clone, Copy, Debug)]
 struct Monotonic(std::time::Instant);
@@ -239,43 +241,43 @@ impl TimeSource for SystemTime {
     }
 }
 
-/// The state of the clocks, which limits the engine.
+/// The state of the clocks, which determines what the engine may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClockState {
-    /// Everything.
+    /// The clocks agree, so the engine may do everything.
     Good,
-    /// The wall clock, or the clock of a shared store, jumped more than [`MAX_JUMP`] past the monotonic one. The gate is not ready, sweeps nothing, and
-    /// mints nothing: by the wall clock, a new token would already have expired. This lasts until both clocks agree
-    /// again, or until a restart, which accepts the wall clock as it is.
+    /// The wall clock, or the clock of a shared store, jumped more than [`MAX_JUMP`] past the monotonic clock. The gate
+    /// is not ready, does not sweep, and does not issue tokens, because a new token would already be expired by the
+    /// wall clock. This lasts until both clocks agree again, or until a restart, which accepts the wall clock.
     Jumped,
-    /// The store remembers a time that the wall clock has not reached. The gate mints nothing until the wall clock has
-    /// reached it.
+    /// The store remembers a time that the wall clock has not yet reached. The gate does not issue tokens until the
+    /// wall clock reaches it.
     Behind,
-    /// The wall clock differs from the time of the store that several gates share by more than the leeway. The gate
-    /// mints nothing until both clocks agree.
+    /// Several gates share a store, and the wall clock differs from the store's time by more than the leeway. The gate
+    /// does not issue tokens until both clocks agree.
     Skewed,
 }
 
-/// Engine time. A call costs one clock read and one or two atomic loads.
+/// The clock for engine time. Reading it costs one clock read and one or two atomic loads.
 pub struct EngineClock {
     source: Arc<dyn TimeSource>,
-    /// Engine time minus monotonic time, in ms. It only rises, except in [`Self::follow_store`].
+    /// Engine time minus monotonic time, in ms. It only increases, except in [`Self::follow_store`].
     offset: AtomicU64,
     /// The later of engine time and wall clock at the last tick, minus monotonic time, in ms.
     latest_offset: AtomicU64,
-    /// The last stamp, so that a creation and a not-before never share a millisecond.
+    /// The last stamp, so that a creation and a not-before never have the same millisecond.
     last_stamp: AtomicU64,
     persisted_at_start: Timestamp,
     leeway: Duration,
     jumped: AtomicBool,
-    /// Whether engine time follows a shared store, and not the wall clock.
+    /// Whether engine time follows a shared store instead of the wall clock.
     follows_store: bool,
 }
 
 crate::debug_with!(EngineClock { now(), state() });
 
 impl EngineClock {
-    /// A clock that starts at the later of the wall clock and `persisted`, the last time that the store remembers.
+    /// Starts a clock at the later of the wall clock and `persisted`, which is the last time that the store remembers.
     pub fn start(source: Arc<dyn TimeSource>, persisted: Timestamp, leeway: Duration) -> Self {
         let begin = source.wall().max(persisted);
         let offset = begin.0.saturating_sub(millis(source.monotonic()));
@@ -291,8 +293,8 @@ impl EngineClock {
         }
     }
 
-    /// A clock that follows the time of a store that several gates share. `store_time` was read between two readings of
-    /// the monotonic clock. The wall clock is only compared with it.
+    /// Starts a clock that follows the time of a store that several gates share. `store_time` was read between two
+    /// readings of the monotonic clock. The wall clock is only compared with it.
     pub fn start_with_store(
         source: Arc<dyn TimeSource>,
         (asked, answered): (Duration, Duration),
@@ -304,9 +306,9 @@ impl EngineClock {
         Self { offset: AtomicU64::new(offset), follows_store: true, ..clock }
     }
 
-    /// Applies a further reading of the store's time. Engine time moves forward at once, and back by a millisecond at
-    /// most, so that it does not drift away.
-    /// A time that jumped ahead is not followed: the state is then [`ClockState::Jumped`].
+    /// Applies another reading of the store's time. Engine time moves forward at once, but back by at most a
+    /// millisecond for each reading, which is enough to correct drift. A store time that jumped ahead is not followed,
+    /// and the state becomes [`ClockState::Jumped`].
     pub(crate) fn follow_store(&self, (asked, answered): (Duration, Duration), store_time: Timestamp) {
         let heard = store_time.0.saturating_sub(millis((asked + answered) / 2));
         let known = self.offset.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |known| {
@@ -316,12 +318,12 @@ impl EngineClock {
         self.jumped.store(known.is_err(), Ordering::Relaxed);
     }
 
-    /// Engine time at a reading of the monotonic clock.
+    /// The engine time at a reading of the monotonic clock.
     pub(crate) fn at(&self, monotonic: Duration) -> Timestamp {
         Timestamp(self.offset.load(Ordering::Relaxed).saturating_add(millis(monotonic)))
     }
 
-    /// The source of time behind the clock.
+    /// The time source that the clock reads.
     pub fn source(&self) -> Arc<dyn TimeSource> {
         Arc::clone(&self.source)
     }
@@ -331,13 +333,13 @@ impl EngineClock {
         Timestamp(self.offset.load(Ordering::Relaxed).saturating_add(millis(self.source.monotonic())))
     }
 
-    /// The wall clock, for tokens of other issuers.
+    /// The wall clock. It is used for tokens of other issuers.
     pub fn wall(&self) -> Timestamp {
         self.source.wall()
     }
 
-    /// Engine time, and the later of engine time and wall clock, with one clock read. The wall clock is the reading of
-    /// the last [`tick`](Self::tick), carried forward.
+    /// Engine time, and the later of engine time and wall clock, read with one clock read. The wall clock is the
+    /// reading of the last [`tick`](Self::tick), carried forward.
     pub(crate) fn now_and_latest(&self) -> (Timestamp, Timestamp) {
         let mono = millis(self.source.monotonic());
         let now = self.offset.load(Ordering::Relaxed).saturating_add(mono);
@@ -345,13 +347,14 @@ impl EngineClock {
         (Timestamp(now), Timestamp(now.max(latest)))
     }
 
-    /// The later of engine time and wall clock, which decides the `exp` of our own tokens. The engine does not mint
-    /// while the wall clock has jumped ahead, and such a clock does not prolong a token either.
+    /// The later of engine time and wall clock, with which the `exp` of our own tokens is compared. While the wall
+    /// clock has jumped ahead, the engine does not issue tokens, so such a clock cannot prolong a token.
     pub fn latest(&self) -> Timestamp {
         self.now_and_latest().1
     }
 
-    /// Follows the wall clock forward, unless it jumped. Called before each login and refresh, and once a second.
+    /// Follows the wall clock forward, unless it jumped. This is called before each login and refresh, and once a
+    /// second.
     pub fn tick(&self) -> ClockState {
         let mono = millis(self.source.monotonic());
         let wall = self.source.wall();
@@ -385,25 +388,27 @@ impl EngineClock {
         }
     }
 
-    /// Does engine time follow a store that several gates share?
+    /// Returns whether engine time follows a store that several gates share.
     pub fn follows_store(&self) -> bool {
         self.follows_store
     }
 
-    /// The last time that the store remembered when this clock started.
+    /// The last time that the store remembered when this clock was started.
     pub fn persisted_at_start(&self) -> Timestamp {
         self.persisted_at_start
     }
 
-    /// By how much the wall clock is behind engine time, if by more than the leeway, because it was set back or was
-    /// ahead before. Engine time continues without it, but each start waits for the wall clock (requirement C40).
+    /// By how much the wall clock is behind engine time, if the difference exceeds the leeway. This happens if the wall
+    /// clock was set back, or was ahead before. Engine time continues regardless, but each start waits for the wall
+    /// clock (requirement C40).
     pub fn wall_is_behind(&self) -> Option<Duration> {
         let by = self.now().since(self.source.wall());
         (by > self.leeway).then_some(by)
     }
 
-    /// A stamp for a new session, later than `after` and than every not-before so far. `None` if the stamp would be
-    /// further ahead of engine time than the leeway: then a clock is wrong, and a later attempt succeeds.
+    /// A stamp for a new session, later than `after` and than every not-before so far. Returns `None` if the stamp
+    /// would be ahead of engine time by more than the leeway. In that case a clock is wrong, and a later attempt can
+    /// succeed.
     pub fn stamp_creation(&self, after: Timestamp) -> Option<Timestamp> {
         let now = self.now();
         let floor = if after == Timestamp::ZERO { 0 } else { after.0.saturating_add(1) };
@@ -417,8 +422,8 @@ impl EngineClock {
             .then_some(Timestamp(stamp))
     }
 
-    /// A stamp for a not-before: not earlier than any session created so far, and earlier than each session created
-    /// later.
+    /// A stamp for a not-before. It is not earlier than any session created so far, but earlier than every session
+    /// created later.
     pub fn stamp_not_before(&self) -> Timestamp {
         let now = self.now().0;
         let mut stamp = 0;
@@ -430,8 +435,8 @@ impl EngineClock {
     }
 }
 
-/// A duration in the notation of a configuration. Days are the longest unit, because months and years have no fixed
-/// length.
+/// A duration in the notation of the configuration. Days are the largest unit, because months and years do not have a
+/// fixed length.
 pub fn written(duration: Duration) -> String {
     const DAY: u64 = 86_400;
     let days = duration.as_secs() / DAY;

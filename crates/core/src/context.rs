@@ -1,5 +1,5 @@
-//! The request that the running task works for: its id and its client, for every log line of the task, and its trace.
-//! The log layer of the server reads them. Applications that embed the library use spans instead.
+//! The context of the request for which the running task works: its id and its client for the task's log lines, and its
+//! trace. The server's log layer reads it. Applications that embed the library use spans instead.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -11,15 +11,15 @@ use trace::Trace;
 
 pub mod trace;
 
-/// Marks a value of one caller or one request, which HTTP/2 must not index. If clients share a connection to the
-/// upstream, a client could otherwise infer other clients' values from the lengths of messages (RFC 7541 §7.1.3). An
-/// unindexed value also evicts no repeated value from the table.
+/// Marks a header value that belongs to one caller or one request, so that HTTP/2 does not index it. If clients share a
+/// connection to the upstream, a client could otherwise infer the values of other clients from the lengths of messages
+/// (RFC 7541 §7.1.3). An unindexed value also does not evict frequently used values from the table.
 pub fn unindexed(mut value: HeaderValue) -> HeaderValue {
     value.set_sensitive(true);
     value
 }
 
-/// The context of a request. Cheap to clone and to move: each poll of a request sets it.
+/// The context of a request. It is cheap to clone and to move, because it is set at each poll of the request.
 #[derive(Clone, Debug)]
 pub struct Context(Arc<ContextInner>);
 
@@ -31,10 +31,10 @@ struct ContextInner {
     trace: Trace,
 }
 
-/// An operator, or a user. Cheap to clone.
+/// The operator or user who performs an action. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Actor {
-    /// `rotogate.actor`: the name of the operator's token, the user's subject, or the name that an application gave.
+    /// `rotogate.actor`: the name of the operator's token, the user's subject, or the name that an application passed.
     pub name: Arc<str>,
     /// `rotogate.actor.role`.
     pub role: &'static str,
@@ -42,13 +42,13 @@ pub struct Actor {
     pub via: &'static str,
 }
 
-/// `rotogate.actor.role` and `rotogate.actor.via` of the actor that an application names.
+/// The `rotogate.actor.role` and `rotogate.actor.via` of an actor whom an application names.
 const APPLICATION: &str = "application";
-/// The longest name of such an actor, in characters.
+/// The maximum length of such an actor's name, in characters.
 const LONGEST_NAME: usize = 256;
 
 impl Actor {
-    /// The actor of an application, whose name comes from anywhere.
+    /// An actor whom the application names. The name may come from an untrusted source.
     pub fn named_by_application(name: &str) -> Self {
         let mut shown = String::new();
         for c in name.chars().take(LONGEST_NAME) {
@@ -58,8 +58,8 @@ impl Actor {
     }
 }
 
-/// Whether a character splits a line of a log, affects a terminal, or hides: controls, line separators, marks of writing
-/// direction, and invisible characters.
+/// Returns whether a character can split a log line, affect a terminal or hide text. These are control characters, line
+/// separators, marks of writing direction, and invisible characters.
 #[inline]
 pub fn is_deceptive(c: char) -> bool {
     c.is_control()
@@ -71,24 +71,24 @@ tokio::task_local! {
 }
 
 impl Context {
-    /// The context of a request with this id, from this address.
+    /// Creates the context of a request with this id, from this address.
     pub fn new(id: HeaderValue, client: IpAddr, trace: Trace) -> Self {
         Self(Arc::new(ContextInner { id, client: Some(client), actor: None, trace }))
     }
 
-    /// The context of work in an application that sets none.
+    /// The context for work in an application that has not set a context.
     pub fn without_request() -> Self {
         let id = HeaderValue::from_static("-");
         Self(Arc::new(ContextInner { id, client: None, actor: None, trace: Trace::default() }))
     }
 
-    /// The context with this actor.
+    /// The same context with this actor.
     #[must_use]
     pub fn acted_by(self, actor: Actor) -> Self {
         self.with(|facts| facts.actor = Some(actor))
     }
 
-    /// The context in this step of the request's trace.
+    /// The same context in this step of the request's trace.
     #[must_use]
     pub fn traced_by(self, trace: Trace) -> Self {
         self.with(|facts| facts.trace = trace)
@@ -99,7 +99,7 @@ impl Context {
         self
     }
 
-    /// `http.request.id`: generated here, or checked.
+    /// `http.request.id`, which was generated here or checked.
     pub fn id(&self) -> &HeaderValue {
         &self.0.id
     }
@@ -109,12 +109,12 @@ impl Context {
         self.0.client
     }
 
-    /// The operator or the user who acts, if a client does not.
+    /// The operator or user who acts, unless a client acts.
     pub fn actor(&self) -> Option<&Actor> {
         self.0.actor.as_ref()
     }
 
-    /// The trace that the request belongs to.
+    /// The trace to which the request belongs.
     pub fn trace(&self) -> &Trace {
         &self.0.trace
     }
@@ -124,7 +124,7 @@ impl Context {
         CONTEXT.try_with(Self::clone).ok()
     }
 
-    /// Calls `work` with the trace of the running task, without a copy of the rest.
+    /// Calls `work` with the trace of the running task, without copying the rest of the context.
     pub fn with_trace<T>(work: impl FnOnce(&Trace) -> T) -> Option<T> {
         CONTEXT.try_with(|context| work(context.trace())).ok()
     }

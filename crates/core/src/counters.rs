@@ -1,5 +1,5 @@
 //! Counters for metrics that many threads write and few read. Each thread has its own lane, unless there are more
-//! threads than lanes, so no thread waits for a cache line that another thread writes. A reader sums the lanes.
+//! threads than lanes, so threads need not wait for a cache line that another thread writes. A reader sums the lanes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,12 +18,12 @@ thread_local! {
     };
 }
 
-/// The counters of one lane. Two lanes share neither a cache line nor the adjacent line that a processor prefetches.
+/// The counters of one lane. Two lanes do not share a cache line, nor the adjacent line that a processor prefetches.
 #[derive(Debug)]
 #[repr(align(128))]
 struct CounterLane<const N: usize>([AtomicU64; N]);
 
-/// `N` counters.
+/// A set of `N` counters.
 #[derive(Debug)]
 pub struct Counters<const N: usize>(Box<[CounterLane<N>]>);
 
@@ -53,7 +53,8 @@ impl<const N: usize> Counters<N> {
     }
 }
 
-/// Counts of results that are rare enough for one lock: the party that was asked, and the result in one word.
+/// Counts results that are rare enough for a single lock. Each count is for the party that was queried and the result
+/// in one word.
 #[derive(Debug, Default)]
 pub struct ResultCounts(Mutex<BTreeMap<(Arc<str>, &'static str), u64>>);
 
@@ -63,25 +64,25 @@ impl ResultCounts {
         *self.0.lock().entry((Arc::clone(party), result)).or_default() += 1;
     }
 
-    /// The counts so far: the party, the result, the number.
+    /// The counts so far: the party, the result and the number.
     pub fn counted(&self) -> Vec<(Arc<str>, &'static str, u64)> {
         let results = self.0.lock();
         results.iter().map(|((party, result), count)| (Arc::clone(party), *result, *count)).collect()
     }
 }
 
-/// The shortest time between two log messages of a kind.
+/// The minimum time between two log messages of the same kind.
 const SAY_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
-/// Rate limit of a log message: it is written at once, then once a minute while the condition lasts.
+/// A rate limit for a log message. It is written at once, and then at most once a minute while the condition lasts.
 #[derive(Debug, Default)]
 pub struct Seldom {
-    /// The monotonic time of the last message; `None` before the first.
+    /// The monotonic time of the last message, or `None` before the first.
     said: Option<Duration>,
 }
 
 impl Seldom {
-    /// Should the message be written at this monotonic time?
+    /// Returns whether the message should be written at this monotonic time.
     pub fn is_due(&mut self, now: Duration) -> bool {
         let is_due = self.said.is_none_or(|said| now >= said + SAY_AGAIN_AFTER);
         if is_due {
@@ -91,13 +92,14 @@ impl Seldom {
     }
 }
 
-/// Rate limit for messages of several kinds that each request may cause, with the number of skipped messages.
+/// A rate limit for several kinds of messages that each request can cause. Counts the skipped messages.
 // Requirements O31, O48.
 #[derive(Debug, Default)]
 pub struct SeldomByKind(Mutex<BTreeMap<&'static str, (Seldom, u64)>>);
 
 impl SeldomByKind {
-    /// The number of skipped messages of this kind since the last one, if a message is due.
+    /// The number of messages of this kind that were skipped since the last one, or `None` if the message must be
+    /// skipped.
     pub fn is_due(&self, kind: &'static str, now: Duration) -> Option<u64> {
         let mut kinds = self.0.lock();
         let (seldom, others) = kinds.entry(kind).or_default();
@@ -109,7 +111,7 @@ impl SeldomByKind {
     }
 }
 
-/// The upper bounds of the buckets for durations of microseconds, in seconds.
+/// The upper bounds of the buckets for durations in the range of microseconds, in seconds.
 pub const FINE_SECONDS: [f64; 14] = [
     0.000_01,
     0.000_025,
@@ -126,7 +128,8 @@ pub const FINE_SECONDS: [f64; 14] = [
     0.1,
     f64::INFINITY,
 ];
-/// The upper bounds of the buckets for durations of milliseconds: writes to a store, checks of passwords.
+/// The upper bounds of the buckets for durations in the range of milliseconds, such as writes to a store or password
+/// checks. They are in seconds.
 pub const COARSE_SECONDS: [f64; 13] =
     [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, f64::INFINITY];
 
@@ -137,11 +140,11 @@ pub struct CountedDurations {
     pub bounds: &'static [f64],
     /// The number of durations in each bucket.
     pub buckets: Vec<u64>,
-    /// In seconds.
+    /// The sum of the durations, in seconds.
     pub sum: f64,
 }
 
-/// A histogram of durations. `N` is one more than the number of buckets.
+/// A histogram of durations with `N - 1` buckets.
 #[derive(Debug)]
 pub(crate) struct Durations<const N: usize> {
     bounds: &'static [f64],
@@ -172,7 +175,7 @@ impl<const N: usize> Durations<N> {
     }
 }
 
-/// Counts the durable writes of a store: successful writes with their durations, and failed writes.
+/// Counts the durable writes of a store: the successful writes with their durations, and the failed writes.
 #[derive(Debug)]
 pub struct Commits {
     durations: Durations<{ COARSE_SECONDS.len() + 1 }>,
@@ -201,10 +204,10 @@ impl Commits {
     }
 }
 
-/// The durable writes of a store.
+/// The counts of a store's durable writes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CountedCommits {
-    /// The acknowledged writes.
+    /// The durations of the acknowledged writes.
     pub done: CountedDurations,
     /// The number of failed writes.
     pub failed: u64,

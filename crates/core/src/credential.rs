@@ -1,5 +1,6 @@
-//! The places of a bearer token in a request: exactly one `Authorization` header (RFC 6750 §2.1). A request with two
-//! credentials is refused, even if they are equal: the gate could judge one and the upstream the other.
+//! Finds the bearer token in a request, which must have exactly one credential, usually in the `Authorization` header
+//! (RFC 6750 §2.1). A request with two credentials is refused even if they are equal, because the gate could check one
+//! and the upstream the other.
 
 use std::borrow::Cow;
 
@@ -9,10 +10,10 @@ use memchr::memchr;
 
 use crate::denial::Denial;
 
-/// The cookie of the access token.
+/// The name of the cookie with the access token.
 pub const ACCESS_COOKIE: &str = "__Host-access";
 
-/// A token as it was sent, not verified yet.
+/// A token as it was sent, which has not been verified yet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Credential<'a> {
     token: &'a str,
@@ -20,18 +21,18 @@ pub struct Credential<'a> {
 }
 
 impl<'a> Credential<'a> {
-    /// A token from outside the head of a request.
+    /// A token that was not sent in the head of a request.
     pub const fn new(token: &'a str) -> Self {
         Self { token, bearer: true }
     }
 
-    /// A token that may be bound to a key. Either the caller checks the presenter's proof, or the presenter needs no
-    /// proof, because it only introspects or revokes the token.
+    /// A token that may be bound to a key. Either the caller checks the presenter's proof, or the presenter does not
+    /// need a proof because it only introspects or revokes the token.
     pub const fn maybe_bound(token: &'a str) -> Self {
         Self { token, bearer: false }
     }
 
-    /// Does possession of the token alone count? Then the token must not be bound to a key.
+    /// Returns whether possession of the token suffices. In that case the token must not be bound to a key.
     pub(crate) const fn is_bearer(self) -> bool {
         self.bearer
     }
@@ -44,12 +45,12 @@ impl<'a> Credential<'a> {
 
 crate::debug_with!(Credential<'_>);
 
-/// The places of a token besides `Authorization`.
+/// The places where a token may be sent, in addition to `Authorization`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Places<'a> {
-    /// A parameter of the query. `Authorization` takes precedence over it.
+    /// A query parameter. `Authorization` takes precedence over it.
     pub query: Option<&'a str>,
-    /// Cookies. A cookie with the token beside another credential is refused.
+    /// Cookies. If such a cookie is sent together with another credential, the request is refused.
     pub cookies: [Option<&'a str>; 2],
     /// Whether `Authorization` may have the scheme `DPoP`.
     pub dpop: bool,
@@ -60,11 +61,11 @@ pub struct Places<'a> {
 pub enum Scheme {
     /// As a bearer token (RFC 6750), in any place.
     Bearer,
-    /// With a proof of the key that the token is bound to (RFC 9449 §7.1): only in `Authorization`.
+    /// With a proof of the key to which the token is bound (RFC 9449 §7.1). This is only possible in `Authorization`.
     Dpop,
 }
 
-/// The scheme that the first `Authorization` header names; `Bearer` without one.
+/// The scheme in the first `Authorization` header, or `Bearer` if there is none.
 pub fn scheme(headers: &HeaderMap) -> Scheme {
     headers.get(AUTHORIZATION).map_or(Scheme::Bearer, |value| named_scheme(value.as_bytes()))
 }
@@ -76,20 +77,20 @@ fn named_scheme(authorization: &[u8]) -> Scheme {
     }
 }
 
-/// A credential, and whether a browser sends it automatically. If so, the request must prove its origin.
+/// A credential, and where it was sent. If a browser sends it automatically, the request must prove its origin.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Found<T> {
     /// The credential.
     pub token: T,
-    /// The scheme of `Authorization`; `Bearer` for a cookie.
+    /// The scheme of `Authorization`, or `Bearer` for a cookie.
     pub scheme: Scheme,
-    /// Whether a cookie contains the credential.
+    /// Whether the credential is in a cookie.
     pub by_cookie: bool,
-    /// Whether the query contains the credential.
+    /// Whether the credential is in the query.
     pub by_query: bool,
 }
 
-/// The only credential of a request, in any place that its route and dialect allow.
+/// The only credential of a request, in any place that the route and dialect allow.
 pub fn extract_from<'h>(
     headers: &'h HeaderMap,
     query: Option<&str>,
@@ -99,7 +100,7 @@ pub fn extract_from<'h>(
 }
 
 /// The only credential of a request. `known` may recognise the token of an `Authorization` header by its bytes. The
-/// characters of a recognised token need no check, because it was examined before.
+/// characters of a recognised token are not checked, because the token was examined before.
 pub fn extract_known<'h, T: From<Cow<'h, str>>>(
     headers: &'h HeaderMap,
     query: Option<&str>,
@@ -146,7 +147,7 @@ pub fn extract_known<'h, T: From<Cow<'h, str>>>(
     }
 }
 
-/// The values of a cookie (RFC 6265 §4.2). The value `null`, with which Kuzzle deletes a cookie, does not count.
+/// The values of a cookie (RFC 6265 §4.2). The value `null` is ignored, because Kuzzle uses it to delete a cookie.
 pub fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h [u8]> {
     pairs(headers)
         .filter_map(move |pair| split_pair(pair).filter(|(known, _)| *known == name.as_bytes()).map(|(_, value)| value))
@@ -158,7 +159,7 @@ pub fn cookies_with_prefix<'h>(headers: &'h HeaderMap, prefix: &str) -> impl Ite
     pairs(headers).filter_map(split_pair).filter(move |(name, _)| name.starts_with(prefix.as_bytes()))
 }
 
-/// Works on bytes, because other cookies need not be text, and such a cookie must not hide ours.
+/// The name-value pairs of all cookies. They are bytes, because other cookies may not be text and must not hide ours.
 fn pairs(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     headers.get_all(COOKIE).iter().flat_map(|header| {
         let mut rest = Some(header.as_bytes());
@@ -171,13 +172,13 @@ fn pairs(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// As lenient about white space as the parsers of upstreams.
+/// Splits a pair, with the same tolerance for white space as the parsers of upstreams.
 fn split_pair(pair: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = memchr(b'=', pair)?;
     Some((pair.get(..at)?.trim_ascii(), pair.get(at + 1..)?.trim_ascii()))
 }
 
-/// A parameter that occurs exactly once in the query.
+/// The value of a query parameter that occurs exactly once.
 fn single_parameter(query: &str, name: &str) -> Option<String> {
     let mut values = form_urlencoded::parse(query.as_bytes()).filter(|(known, _)| known == name);
     match (values.next(), values.next()) {
@@ -186,12 +187,12 @@ fn single_parameter(query: &str, name: &str) -> Option<String> {
     }
 }
 
-/// Removes a cookie from a request and leaves the others as they are.
+/// Removes a cookie from a request and leaves the other cookies unchanged.
 pub fn remove_cookie(headers: &mut HeaderMap, name: &str) {
     remove_cookies(headers, |known| known == name.as_bytes());
 }
 
-/// Removes the cookies with these names, and leaves the others as they are.
+/// Removes the cookies whose names match, and leaves the other cookies unchanged.
 pub fn remove_cookies(headers: &mut HeaderMap, is_one: impl Fn(&[u8]) -> bool) {
     let is_it = |pair: &[u8]| is_one(split_pair(pair).map_or(pair.trim_ascii(), |(known, _)| known));
     let (mut has_it, mut has_others) = (false, false);
@@ -204,7 +205,7 @@ pub fn remove_cookies(headers: &mut HeaderMap, is_one: impl Fn(&[u8]) -> bool) {
     }
     match (has_it, has_others) {
         (false, _) => return,
-        // Most requests by session have no other cookie, so nothing is copied.
+        // Most requests with a session cookie have no other cookie, so copying can be avoided.
         (true, false) => return drop(headers.remove(COOKIE)),
         (true, true) => {}
     }
@@ -217,7 +218,7 @@ pub fn remove_cookies(headers: &mut HeaderMap, is_one: impl Fn(&[u8]) -> bool) {
     }
 }
 
-/// Removes a parameter from a query; `None` if the query does not have it.
+/// Removes a parameter from a query. Returns `None` if the query does not have the parameter.
 pub fn strip_parameter(query: &str, name: &str) -> Option<String> {
     let is_it = |piece: &str| form_urlencoded::parse(piece.as_bytes()).next().is_some_and(|(known, _)| known == name);
     let pieces: Vec<&str> = query.split('&').collect();
@@ -225,9 +226,10 @@ pub fn strip_parameter(query: &str, name: &str) -> Option<String> {
     (kept.len() < pieces.len()).then(|| kept.join("&"))
 }
 
-/// Refuses two `Authorization` headers on public routes as well, because the upstream would choose one.
+/// Refuses two `Authorization` headers. This also applies to public routes, because the upstream would choose one of
+/// them.
 pub fn at_most_one(headers: &HeaderMap) -> Result<(), Denial> {
-    // No name at all occurs twice in most requests, which costs no look-up.
+    // In most requests, header names do not repeat, so that the look-up can be skipped.
     let has_two = headers.len() > headers.keys_len() && headers.get_all(AUTHORIZATION).iter().nth(1).is_some();
     if has_two { Err(Denial::TwoCredentials) } else { Ok(()) }
 }
@@ -235,15 +237,15 @@ pub fn at_most_one(headers: &HeaderMap) -> Result<(), Denial> {
 /// The only bearer token of a request, or `None` if the request has no bearer token.
 ///
 /// # Errors
-/// [`Denial::TwoCredentials`] for a second `Authorization` header, or one beside a token in the query.
-/// [`Denial::UnusableCredential`] for a token in the query alone (RFC 6750 §2.3, which RFC 9700 §4.3.2 forbids),
-/// another scheme, a list, or anything but one `token68` (RFC 9110 §11.2).
+/// [`Denial::TwoCredentials`] for a second `Authorization` header, or for a header together with a token in the query.
+/// [`Denial::UnusableCredential`] for a token only in the query (RFC 6750 §2.3, which RFC 9700 §4.3.2 forbids), another
+/// scheme, a list, or anything except exactly one `token68` (RFC 9110 §11.2).
 pub fn extract<'h>(headers: &'h HeaderMap, query: Option<&str>) -> Result<Option<Credential<'h>>, Denial> {
     let token = extract_as(headers, query, |value| token68(after_scheme(value, Scheme::Bearer)?))?;
     Ok(token.map(Credential::new))
 }
 
-/// The result of `read` for the only `Authorization` header. `None` from `read` means an unusable credential.
+/// The result of `read` for the only `Authorization` header. If `read` returns `None`, the credential is unusable.
 fn extract_as<'h, T>(
     headers: &'h HeaderMap,
     query: Option<&str>,
@@ -260,7 +262,7 @@ fn extract_as<'h, T>(
     }
 }
 
-/// The text after the scheme and its spaces, if the header has this scheme.
+/// The rest of the header after the scheme and its spaces, if the header has this scheme.
 fn after_scheme(value: &[u8], scheme: Scheme) -> Option<&[u8]> {
     let name: &[u8] = match scheme {
         Scheme::Bearer => b"bearer",
@@ -277,11 +279,11 @@ fn token68(token: &[u8]) -> Option<&str> {
     if is_token68(token) { std::str::from_utf8(token).ok() } else { None }
 }
 
-/// RFC 9110 §11.2: at least one character of the set, then any number of `=`.
+/// Returns whether this is a `token68` of RFC 9110 §11.2: at least one character of the set, then any number of `=`.
 fn is_token68(text: &[u8]) -> bool {
     let padding = text.iter().rev().take_while(|&&b| b == b'=').count();
     let body = text.get(..text.len() - padding).unwrap_or_default();
-    // A loop without an exit is vectorised, and each request has some hundred of these bytes.
+    // A loop without an early exit can be vectorised, and each request has several hundred of these bytes.
     !body.is_empty() && body.iter().fold(true, |all, &b| all & is_token_character(b))
 }
 
@@ -291,14 +293,14 @@ const fn is_token_character(b: u8) -> bool {
     letter | digit_dot_or_slash | (b == b'-') | (b == b'_') | (b == b'~') | (b == b'+')
 }
 
-/// Does the query have an `access_token` parameter, in any spelling that some parser accepts: escaped, in another
-/// letter case, after `;`?
+/// Returns whether the query has an `access_token` parameter. Includes all spellings that some parser accepts: with
+/// escapes, in another letter case, or after `;`.
 pub(crate) fn has_query_token(query: &str) -> bool {
     query.len() >= TOKEN_PARAMETER.len() && query.split(SEPARATORS).any(is_token_parameter)
 }
 
-/// The query without its `access_token` parameters, otherwise unchanged. `None` if the query has no such parameters. An
-/// empty string means that no parameter remains; the caller then removes the `?`, too.
+/// The query without its `access_token` parameters, otherwise unchanged. Returns `None` if there are no such
+/// parameters. If the result is an empty string, the caller must also remove the `?`.
 pub fn strip_query_token(query: &str) -> Option<String> {
     if !has_query_token(query) {
         return None;
@@ -309,14 +311,14 @@ pub fn strip_query_token(query: &str) -> Option<String> {
         if !is_token_parameter(parameter.unwrap_or(piece)) {
             out.push_str(piece);
         } else if parameter.is_none() {
-            // The separator before the last parameter is removed with it.
+            // The separator before the last parameter must also be removed.
             out.pop();
         }
     }
     Some(out)
 }
 
-/// The parameter's name, in its shortest spelling.
+/// The shortest spelling of the parameter's name.
 const TOKEN_PARAMETER: &str = "access_token";
 const SEPARATORS: [char; 2] = ['&', ';'];
 

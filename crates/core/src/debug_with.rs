@@ -1,8 +1,8 @@
-//! `Debug` for types with secrets, or with more than a log should have.
+//! `Debug` implementations for types that contain secrets, or more than a log should contain.
 
-/// Implements `Debug` as the name of the type and the listed members (fields, or methods without arguments). Without a
-/// list it is the name alone: `Name(…)`. After `|it|` each member has a name and an expression of the value `it`; after
-/// `|it, f|` an expression writes to `f`.
+/// Implements `Debug` with the name of the type and the listed members, which are fields or methods without arguments.
+/// Without a list, only the name is printed: `Name(…)`. After `|it|`, each member has a name and an expression of the
+/// value `it`. After `|it, f|`, an expression writes to `f`.
 #[macro_export]
 macro_rules! debug_with {
     ($name:ident $(<$lifetime:lifetime>)?) => {

@@ -1,4 +1,4 @@
-//! API keys: the text of a key, and the record of a key.
+//! API keys: their format, and their records in the store.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ mod text;
 
 pub use text::KeyPrefix;
 
-/// A record of a key. The record contains no secret, because it does not contain the key itself.
+/// The record of a key. It is not secret, because it does not contain the key itself.
 ///
 /// ```
 /// use rotogate_core::api_key::ApiKey;
@@ -26,7 +26,7 @@ pub use text::KeyPrefix;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiKey {
-    /// The first twelve characters behind the prefix.
+    /// The first twelve characters after the prefix.
     pub id: Box<str>,
     /// The name that the owner gave the key.
     pub name: Box<str>,
@@ -34,33 +34,33 @@ pub struct ApiKey {
     pub subject: Box<str>,
     /// The account of its owner.
     pub account: Option<Box<str>>,
-    /// The scopes of the key. A request has those of these scopes that the owner has at that time.
+    /// The scopes of the key. A request gets only those of them that the owner has at that time.
     pub scopes: Scope,
-    /// The only audience of the key; `None` for the gate's audience.
+    /// The only audience of the key, or `None` for the gate's audience.
     pub audience: Option<Box<str>>,
-    /// The networks from which the key is accepted; all networks if empty.
+    /// The networks from which the key is accepted. If the list is empty, the key is accepted from everywhere.
     pub networks: Vec<Box<str>>,
-    /// When it was made.
+    /// When the key was created.
     pub created: Timestamp,
-    /// The time from which on the key is refused.
+    /// When the key expires.
     pub expires: Timestamp,
-    /// When the key was last used, to the hour; `None` if the key was never used.
+    /// When the key was last used, to the hour, or `None` if it was never used.
     pub last_used: Option<Timestamp>,
-    /// The key that it replaces.
+    /// The key that this key replaces.
     pub predecessor: Option<Box<str>>,
-    /// The key that replaces it.
+    /// The key that replaces this key.
     pub successor: Option<Box<str>>,
-    /// Has the successor been used?
+    /// Whether the successor has been used.
     pub is_replaced: bool,
-    /// When it was revoked.
+    /// When the key was revoked.
     pub revoked: Option<Timestamp>,
-    /// When the session began that made the key, or the key if no session made it. An end of everything that its owner
-    /// has begun by then ends the key.
+    /// When the session that created the key began. If the key was not created in a session, this is the key's creation
+    /// time. A revocation of all sessions of its owner that began by this time also ends the key.
     pub(crate) began: Timestamp,
-    /// The issuers that vouched for the users who made the key and its predecessors, with the users' names there. If one
-    /// of them ends everything of its user, the key ends.
+    /// The issuers that vouched for the users who created the key and its predecessors, with the users' subjects there.
+    /// If one of the issuers ends all sessions of its user, the key also ends.
     pub(crate) vouched_by: Vec<VouchedBy>,
-    /// The id of the first predecessor, by which requests of a key and its successors are counted together.
+    /// The id of the first predecessor. Requests of a key and its successors are counted together under this id.
     pub(crate) lineage: Box<str>,
     /// The id of the keyring's secret under which `digest` was computed.
     pub(crate) kid: u8,
@@ -69,7 +69,7 @@ pub struct ApiKey {
 }
 
 impl ApiKey {
-    /// Its networks.
+    /// The networks from which the key is accepted.
     pub(crate) fn networks(&self) -> Option<Vec<IpNet>> {
         self.networks.iter().map(|network| network.parse().ok()).collect()
     }
@@ -79,7 +79,7 @@ impl ApiKey {
         self.kid
     }
 
-    /// Is the key neither revoked nor expired?
+    /// Returns whether the key is neither revoked nor expired.
     pub fn is_live(&self, now: Timestamp) -> bool {
         self.revoked.is_none() && now < self.expires
     }
@@ -97,19 +97,19 @@ impl ApiKey {
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct NewApiKey {
-    /// 1 to 100 characters.
+    /// The name, of 1 to 100 characters.
     pub name: String,
     /// The owner.
     pub subject: String,
     /// The owner's account.
     pub account: Option<String>,
-    /// The scopes of the key; `None` for all scopes of the owner.
+    /// The scopes of the key, or `None` for all scopes of the owner.
     pub scopes: Option<Scope>,
-    /// The only audience of the key; `None` for the gate's audience.
+    /// The only audience of the key, or `None` for the gate's audience.
     pub audience: Option<String>,
     /// The networks from which the key is accepted.
     pub networks: Vec<IpNet>,
-    /// The lifetime of the key; `None` for 90 days, or for the maximum if it is shorter.
+    /// The lifetime of the key. `None` means 90 days, or the maximum lifetime if it is shorter.
     pub lifetime: Option<Duration>,
 }
 
@@ -123,25 +123,25 @@ pub struct NewApiKey {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiKeySettings {
-    /// How keys begin.
+    /// The prefix of all keys.
     pub prefix: KeyPrefix,
     /// The header that may contain a key, besides `Authorization: Bearer`.
     pub header: Option<http::HeaderName>,
-    /// The longest lifetime of a key.
+    /// The maximum lifetime of a key.
     pub max_lifetime: Duration,
-    /// How long a replaced key stays valid at most.
+    /// The maximum time for which a replaced key stays valid.
     pub overlap: Duration,
 }
 
 impl ApiKeySettings {
-    /// The lifetime of a key whose creator names no lifetime.
+    /// The default lifetime of a key.
     pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(90 * 86_400);
 
     /// The upper bound for [`max_lifetime`](Self::max_lifetime).
     pub const LONGEST_LIFETIME: Duration = Duration::from_secs(365 * 86_400);
 
-    /// Settings with the header `x-api-key`, a maximum lifetime of a year, and an overlap of seven days. `None` if the
-    /// prefix is not 2 to 12 characters of a-z and 0-9.
+    /// Settings with the header `x-api-key`, a maximum lifetime of a year, and an overlap of seven days. Returns `None`
+    /// unless the prefix consists of 2 to 12 characters from a-z and 0-9.
     pub fn new(prefix: &str) -> Option<Self> {
         Some(Self {
             prefix: KeyPrefix::new(prefix)?,
@@ -152,13 +152,13 @@ impl ApiKeySettings {
     }
 }
 
-// An entry that ends a key must be kept longer than the key lives.
+// The revocation entry of a key must be kept longer than the key can live.
 const _: () = assert!(ApiKeySettings::LONGEST_LIFETIME.as_secs() < crate::revocation::LONGEST_KEY.as_secs());
 
-/// The data of a cached key that a cached token does not have.
+/// Properties of a cached key that a cached token does not have.
 #[derive(Debug)]
 pub(crate) struct CachedKey {
-    /// The text of the key, which is also its key in the caches.
+    /// The key itself, which also identifies it in the caches.
     pub(crate) text: std::sync::Arc<str>,
     /// When the record is read again.
     pub(crate) read_again: Timestamp,
@@ -166,19 +166,19 @@ pub(crate) struct CachedKey {
 }
 
 impl CachedKey {
-    /// The memory of its texts.
+    /// The memory that its strings take.
     pub(crate) fn bytes(&self) -> usize {
         self.text.len() + size_of_val(&*self.networks)
     }
 
-    /// Is the key accepted from this address?
+    /// Returns whether the key is accepted from this address.
     pub(crate) fn is_good_at(&self, address: Option<IpAddr>) -> bool {
         self.networks.is_empty()
             || address.is_some_and(|address| self.networks.iter().any(|network| network.contains(&address)))
     }
 }
 
-/// The `client_id` of a request with an API key: `key:` and the id of the key.
+/// The `client_id` of a request with an API key, which is `key:` followed by the key's id.
 pub(crate) struct KeyClient<'a>(pub(crate) &'a str);
 
 impl fmt::Display for KeyClient<'_> {

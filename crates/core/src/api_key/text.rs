@@ -1,6 +1,6 @@
-//! The text of a key: `acme_k1_`, 12 characters of the id, 30 secret characters, and 6 characters of a CRC-32, in
-//! base62. A secret scanner finds keys by `\bacme_k1_[0-9A-Za-z]{48}\b`. Thanks to the CRC, a mistyped key causes no
-//! read of the store.
+//! The format of a key: `acme_k1_`, 12 characters of the id, 30 secret characters, and 6 characters of a CRC-32, in
+//! base62. A secret scanner can find keys with `\bacme_k1_[0-9A-Za-z]{48}\b`. Because of the CRC, a mistyped key is
+//! recognised without reading the store.
 
 use std::fmt;
 
@@ -10,16 +10,16 @@ use zeroize::Zeroizing;
 use crate::random::{NoRandomness, random};
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-/// The version of the form.
+/// The version of the format.
 const MARK: &str = "_k1_";
-/// The length of the name.
+/// The length of the id.
 const ID: usize = 12;
-/// The length of id and secret, which have 71 and 178 bits.
+/// The length of id and secret together, which have 71 and 178 bits.
 const BODY: usize = ID + 30;
-/// The length of the checksum. It suffices, because 62⁶ is more than 2³².
+/// The length of the checksum. Six characters are enough, because 62⁶ is more than 2³².
 const CHECK: usize = 6;
 
-/// The beginning of all keys of a gate.
+/// The prefix of all keys of a gate.
 ///
 /// ```
 /// use rotogate::gate::KeyPrefix;
@@ -29,7 +29,7 @@ const CHECK: usize = 6;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPrefix(Box<str>);
 
-/// `rotogate_k1_`.
+/// The default prefix `rotogate_k1_`.
 impl Default for KeyPrefix {
     fn default() -> Self {
         Self(format!("rotogate{MARK}").into())
@@ -43,7 +43,7 @@ impl fmt::Display for KeyPrefix {
 }
 
 impl KeyPrefix {
-    /// The prefix with this name; `None` if the name is not 2 to 12 characters of a-z and 0-9.
+    /// The prefix with this name. Returns `None` unless the name consists of 2 to 12 characters from a-z and 0-9.
     pub fn new(name: &str) -> Option<Self> {
         let is_name =
             (2..=12).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
@@ -55,12 +55,12 @@ impl KeyPrefix {
         self.0.strip_suffix(MARK).unwrap_or_default()
     }
 
-    /// Is the text meant as a key? No token begins with the prefix.
+    /// Returns whether a string starts like a key of this gate. Tokens never start with the prefix.
     pub fn begins(&self, text: &str) -> bool {
         text.starts_with(&*self.0)
     }
 
-    /// The id of a key; `None` if the text is not a key.
+    /// The id of a key, or `None` if the string is not a key.
     // Requirement K1.
     pub fn id_of<'a>(&self, text: &'a str) -> Option<&'a str> {
         let rest = text.strip_prefix(&*self.0)?;
@@ -70,17 +70,17 @@ impl KeyPrefix {
         (checksum(whole.as_bytes()) == *check.as_bytes()).then(|| body.get(..ID))?
     }
 
-    /// The id and the text of a new key.
+    /// Generates a key, and returns its id and the key itself.
     ///
     /// # Errors
-    /// The system returns no random bytes.
+    /// The system does not provide random bytes.
     #[doc(hidden)]
     pub fn generate(&self) -> Result<(Box<str>, SecretString), NoRandomness> {
         let mut text = Zeroizing::new(String::with_capacity(self.0.len() + BODY + CHECK));
         text.push_str(&self.0);
         while text.len() < self.0.len() + BODY {
-            // 248 is four times 62. The bytes from 248 on are skipped, because they would make some characters more
-            // frequent.
+            // 248 is four times 62. Bytes from 248 on are skipped, because they would make some characters more
+            // frequent than others.
             let [byte] = *random::<1>()?;
             if byte < 248 {
                 text.extend(ALPHABET.get(usize::from(byte % 62)).map(|b| char::from(*b)));
@@ -92,7 +92,7 @@ impl KeyPrefix {
         Ok((id.into(), SecretString::from(text.as_str())))
     }
 
-    /// The text with `…` in place of what follows the name of each key in it; `None` if there is no key in it.
+    /// The string with the secret part of each key replaced by `…`, or `None` if the string does not contain a key.
     pub fn redacted(&self, text: &str) -> Option<String> {
         let mut parts = text.split(&*self.0);
         let mut out = parts.next()?.to_owned();
@@ -110,9 +110,9 @@ impl KeyPrefix {
     }
 }
 
-/// CRC-32 (IEEE 802.3) in base62, the most significant digit first.
+/// CRC-32 (IEEE 802.3) in base62, with the most significant digit first.
 fn checksum(bytes: &[u8]) -> [u8; CHECK] {
-    // Half a byte at a time.
+    // The CRC is computed half a byte at a time.
     const TABLE: [u32; 16] = table();
     let step =
         |crc: u32, nibble: u8| TABLE.get(((crc ^ u32::from(nibble)) & 15) as usize).map_or(0, |t| t ^ (crc >> 4));

@@ -6,18 +6,19 @@ use serde_json::{Map, Value};
 
 use crate::invalid::InvalidValue;
 
-/// The longest path, in bytes.
+/// The maximum length of a path, in bytes.
 const MAX_PATH: usize = 512;
-/// The most segments of a path, because no accepted token has deeper claims (J10).
+/// The maximum number of segments of a path. Accepted tokens do not have deeper claims (J10).
 const MAX_SEGMENTS: usize = 15;
-/// Characters that are allowed only in quotes. Most belong to a URL, a URN, or a wildcard or expression of other path
-/// languages, which would silently match nothing.
+/// Characters that are allowed only in quotes. Most of them occur in URLs or URNs, or are wildcards or expressions of
+/// other path languages, which would silently match nothing.
 const QUOTED_ONLY: &[char] =
     &['"', '\'', '{', '}', '[', ']', '(', ')', '*', '?', '$', '@', '#', '|', '\\', ':', '/', ','];
 
-/// The path of a claim in a token. Dots separate the segments: `realm_access.roles`. A segment with a dot, a colon, a
-/// slash or another special character is quoted: `resource_access."my.app".roles`, `"https://example.com/roles"`. A
-/// trailing `{}` selects the names of an object's members. There are no wildcards and no expressions.
+/// The path of a claim in a token. Dots separate the segments, as in `realm_access.roles`. A segment with a dot, a
+/// colon, a slash or another special character must be quoted, as in `resource_access."my.app".roles` or
+/// `"https://example.com/roles"`. A trailing `{}` selects the names of an object's members. Wildcards and expressions
+/// are not supported.
 ///
 /// ```
 /// use rotogate::claim::ClaimPath;
@@ -38,7 +39,7 @@ impl ClaimPath {
     /// Parses a path.
     ///
     /// # Errors
-    /// The path cannot be parsed; the error says how to write it.
+    /// The path cannot be parsed. The error says how to write it.
     pub fn parse(path: &str) -> Result<Self, InvalidValue> {
         let begin = || path.chars().take(MAX_PATH).collect::<String>();
         let wrong = |why| InvalidValue::new(format!("the claim path {:?}: {why}", begin()));
@@ -77,7 +78,7 @@ impl ClaimPath {
         Ok(Self { text: path.into(), segments: segments.into(), of_names })
     }
 
-    /// Is it the claim of this name?
+    /// Returns whether the path is the top-level claim of this name.
     pub(crate) fn is_claim(&self, name: &str) -> bool {
         matches!(&*self.segments, [only] if **only == *name && !self.of_names)
     }
@@ -85,7 +86,7 @@ impl ClaimPath {
     /// Parses several paths.
     ///
     /// # Errors
-    /// The first path that cannot be parsed.
+    /// The error of the first path that cannot be parsed.
     pub fn list<'a>(paths: impl IntoIterator<Item = &'a str>) -> Result<Vec<Self>, InvalidValue> {
         paths.into_iter().map(Self::parse).collect()
     }
@@ -106,7 +107,7 @@ impl ClaimPath {
         rest.iter().try_fold(claims.get(&**first)?, |value, segment| value.get(&**segment))
     }
 
-    /// Is `wanted` the value at this path, or an element of a list at this path?
+    /// Returns whether `wanted` is the value at this path, or an element of a list at this path.
     pub fn holds(&self, claims: &Map<String, Value>, wanted: &Value) -> bool {
         match self.find(claims) {
             Some(Value::Object(members)) if self.of_names => {
@@ -121,7 +122,7 @@ impl ClaimPath {
     }
 }
 
-/// Two paths are equal if they lead to the same claim, however their segments are quoted.
+/// Two paths are equal if they lead to the same claim, regardless of the quotes around their segments.
 impl PartialEq for ClaimPath {
     fn eq(&self, other: &Self) -> bool {
         (&self.segments, self.of_names) == (&other.segments, other.of_names)

@@ -1,11 +1,11 @@
-//! The tokens that a client may exchange (RFC 8693), and the tokens that it may get.
+//! The rules that say which tokens a client may exchange (RFC 8693), and which tokens it may get.
 
 use crate::denial::Denial;
 use crate::session::Scope;
 use crate::token::claims::AccessToken;
 use crate::token::verify::OWN;
 
-/// The rules of a client that exchanges the token of a user for a token with which it calls another service.
+/// The rules of a client that exchanges a user's token for a token with which the client calls another service.
 ///
 /// ```
 /// use rotogate::client::{Client, ExchangeRules, Grant, SecretHash};
@@ -23,20 +23,20 @@ use crate::token::verify::OWN;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExchangeRules {
-    /// The audiences that name this client: a token for one of them was meant for the client.
+    /// The audiences that identify this client. A token for one of them was meant for the client.
     pub audiences: Vec<Box<str>>,
     /// The audiences for which the client may get tokens.
     pub to: Vec<Box<str>>,
-    /// The names of the issuers whose tokens the client may exchange; our own issuer is `self`.
+    /// The names of the issuers whose tokens the client may exchange. `self` is our own issuer.
     pub issuers: Vec<Box<str>>,
-    /// The only scopes that the new tokens may have; `None` for the scopes of the exchanged token.
+    /// The only scopes that the new tokens may have, or `None` for the scopes of the exchanged token.
     pub scopes: Option<Scope>,
-    /// The most actors in a new token, including the client itself.
+    /// The maximum number of actors in a new token, including the client itself.
     pub depth: usize,
 }
 
 impl Default for ExchangeRules {
-    /// By default the client may exchange only the gate's own tokens without an actor.
+    /// By default, the client may exchange only the gate's own tokens that do not have an actor.
     fn default() -> Self {
         let issuers = vec![OWN.into()];
         Self { audiences: Vec::new(), to: Vec::new(), issuers, scopes: None, depth: 1 }
@@ -44,10 +44,10 @@ impl Default for ExchangeRules {
 }
 
 impl ExchangeRules {
-    /// The most actors that a token may name.
+    /// The maximum number of actors that a token may name.
     pub const MAX_DEPTH: usize = 8;
 
-    /// May the client with this id exchange this token?
+    /// Checks that the client with this id may exchange this token.
     ///
     /// # Errors
     /// [`Denial::NotExchangeable`].
@@ -59,8 +59,9 @@ impl ExchangeRules {
         } else if !is_of_client && !subject.is_for(&self.audiences) {
             "the token was not meant for this client"
         } else if subject.response().is_some() {
-            // Only the issuer knows when an introspected token ends, and no request would ask it about the new token.
-            "the token is known by its issuer's answer alone"
+            // Only the issuer knows when an introspected token ends, and requests with the new token would not query
+            // it.
+            "the token can only be checked by introspection"
         } else if subject.token_subject().is_empty() || subject.is_clients_own() {
             "a client's own token has no user"
         } else {
@@ -69,7 +70,8 @@ impl ExchangeRules {
         Err(Denial::NotExchangeable(refused))
     }
 
-    /// The audience of the new token: the requested audience, compared byte for byte, or the only permitted audience.
+    /// The audience of the new token. It is the requested audience, which must match a permitted audience byte for
+    /// byte, or the only permitted audience.
     ///
     /// # Errors
     /// [`Denial::InvalidTarget`].

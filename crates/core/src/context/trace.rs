@@ -1,8 +1,8 @@
-//! The trace that a request belongs to (W3C Trace Context), and the spans of its steps.
+//! The trace to which a request belongs (W3C Trace Context), and the spans of its steps.
 //!
-//! The library names its steps, and the server records them. So the library needs no OpenTelemetry, and a step of an
-//! unrecorded request costs one look at the task's [`Context`]. `tracing` spans would cost more: a registry keeps every
-//! span, recorded or not, and consults a per-request filter at every span.
+//! The library marks its steps, and the server records them. The library therefore does not need OpenTelemetry, and a
+//! step of an unrecorded request costs only one look at the task's [`Context`]. `tracing` spans would cost more,
+//! because a registry keeps every span, recorded or not, and consults a per-request filter at every span.
 
 use std::fmt;
 use std::future::Future;
@@ -12,38 +12,38 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{Context, unindexed};
 
-/// `traceparent`.
+/// The name of the `traceparent` header.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-/// `tracestate`.
+/// The name of the `tracestate` header.
 pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// The length of `00-` trace id `-` span id `-` flags.
+/// The length of a `traceparent`: `00-`, trace id, `-`, span id, `-`, flags.
 const LENGTH: usize = 55;
 const SAMPLED: u8 = 1;
 
 /// The trace of a request, for its log lines and its steps.
 #[derive(Clone, Debug, Default)]
 pub enum Trace {
-    /// None.
+    /// The request does not belong to a trace.
     #[default]
     None,
-    /// A trace in which this process records nothing.
+    /// A trace that this process does not record.
     Unrecorded {
-        /// The trace.
+        /// The id of the trace.
         id: [u8; 16],
-        /// The trace's flags, if this process set or accepted them.
+        /// The flags of the trace, if this process set or accepted them.
         flags: Option<u8>,
     },
-    /// This process records the trace. The span belongs to the current step.
+    /// A trace that this process records, with the span of the current step.
     Recorded(Arc<dyn Span>),
 }
 
-/// A position in a trace: the content of `traceparent`.
+/// A position in a trace, as in the `traceparent` header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// The trace.
+    /// The id of the trace.
     pub trace: [u8; 16],
-    /// The span in it.
+    /// The id of the span within the trace.
     pub span: [u8; 8],
     /// The flags.
     pub flags: u8,
@@ -52,7 +52,7 @@ pub struct Position {
 /// The kind of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepKind {
-    /// Inside the process.
+    /// A step inside the process.
     Internal,
     /// A request to another system.
     Client,
@@ -61,29 +61,29 @@ pub enum StepKind {
 /// The value of an attribute.
 #[derive(Clone, Copy, Debug)]
 pub enum Value<'a> {
-    /// A text of the program.
+    /// A string constant of the program.
     Fixed(&'static str),
-    /// Any other text.
+    /// Any other string.
     Text(&'a str),
     /// A number.
     Number(i64),
 }
 
-/// A recorded step. Dropping the last clone ends it, too.
+/// A recorded step. It also ends when its last clone is dropped.
 pub trait Span: fmt::Debug + Send + Sync {
     /// The position of the step in the trace.
     fn position(&self) -> Position;
 
-    /// Begins a step inside of this one.
+    /// Begins a step inside this step.
     fn child(&self, kind: StepKind, name: &'static str) -> Arc<dyn Span>;
 
     /// Sets an attribute.
     fn set(&self, key: &'static str, value: Value<'_>);
 
-    /// Replaces the name.
+    /// Replaces the name of the step.
     fn rename(&self, name: String);
 
-    /// Sets `error.type`. `failed` tells whether the step failed, rather than only refused something.
+    /// Sets `error.type`. `failed` is false if the step only refused something.
     fn set_error(&self, error: &str, failed: bool);
 
     /// Ends the step. Later changes are ignored.
@@ -100,10 +100,10 @@ impl Position {
         }
     }
 
-    /// Reads the value of `traceparent` (W3C Trace Context §3.2). A later version may have more fields at its end.
+    /// Parses the value of `traceparent` (W3C Trace Context §3.2). A later version may have more fields at its end.
     ///
-    /// Parsed by hand, because the format is fixed to the byte, every request with a trace is parsed here, and builds
-    /// without OpenTelemetry log the id, too. A test compares this with the propagator of OpenTelemetry.
+    /// This is parsed by hand, because the format is fixed to the byte, every request with a trace is parsed here, and
+    /// builds without OpenTelemetry also log the id. A test compares the result with OpenTelemetry's propagator.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let (known, rest) = (text.get(..LENGTH)?, text.get(LENGTH..)?);
         let [version, flags] = [read_hex::<1>(known.get(..2)?)?, read_hex::<1>(known.get(53..)?)?];
@@ -151,8 +151,8 @@ impl Trace {
         }
     }
 
-    /// Calls `write` with the name and the value of each field of the trace for a log line: `trace_id`, and `span_id`
-    /// and `trace_flags` if they are known.
+    /// Calls `write` with the name and value of each trace field for a log line. The fields are `trace_id`, and if they
+    /// are known `span_id` and `trace_flags`.
     pub fn log(&self, mut write: impl FnMut(&'static str, &[u8])) {
         let (trace, span, flags) = match self {
             Self::None => return,
@@ -177,7 +177,7 @@ impl Trace {
     }
 }
 
-/// Begins a step of the running task's request, if it is recorded.
+/// Begins a step of the running task's request, if the request is recorded.
 pub fn begin(kind: StepKind, name: &'static str) -> Option<Arc<dyn Span>> {
     Context::with_trace(|trace| trace.span().map(|span| span.child(kind, name))).flatten()
 }
@@ -201,7 +201,7 @@ pub async fn step<T, E>(
     done
 }
 
-/// Runs a future inside the step `span`, if there is one.
+/// Runs a future inside the step `span`, if there is a span.
 pub async fn inside<F: Future>(span: Option<&Arc<dyn Span>>, work: F) -> F::Output {
     match (span, Context::current()) {
         (Some(span), Some(context)) => context.traced_by(Trace::Recorded(Arc::clone(span))).scope(work).await,
@@ -209,8 +209,8 @@ pub async fn inside<F: Future>(span: Option<&Arc<dyn Span>>, work: F) -> F::Outp
     }
 }
 
-/// The values of lower-case hex digits, which are the only digits that Trace Context allows; above 15 for all other
-/// bytes.
+/// The values of lower-case hex digits, the only digits that Trace Context allows. All other bytes have values above
+/// 15.
 const VALUES: [u8; 256] = {
     let mut values = [0xff; 256];
     let mut value = 0;
@@ -225,7 +225,7 @@ const fn digit(value: u8) -> u8 {
     value + b'0' + (value > 9) as u8 * (b'a' - b'9' - 1)
 }
 
-// Reading and writing hex are most of the cost of an unrecorded trace, so neither has a branch for each digit.
+// Most of the cost of an unrecorded trace is reading and writing hex, so neither operation branches for each digit.
 
 fn write_hex(text: &mut [u8], bytes: &[u8]) {
     for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {

@@ -1,6 +1,6 @@
-//! The flaw of a call of the Model Context Protocol.
+//! The flaws of calls of the Model Context Protocol.
 
-/// The flaw of a call.
+/// A flaw of a call of the Model Context Protocol.
 ///
 /// ```
 /// use rotogate::denial::{CallFlaw, Denial};
@@ -12,27 +12,27 @@
 pub enum CallFlaw {
     /// A header of the call is missing, repeated, malformed, or contradicts the body.
     HeaderMismatch(&'static str),
-    /// The resource does not list the version of the protocol.
+    /// The resource does not list this version of the protocol.
     UnsupportedVersion,
     /// The body is not JSON.
     NotJson,
     /// The body is JSON, but not a single, unambiguous JSON-RPC message.
     NotOneMessage(&'static str),
-    /// The body has another media type, or a content coding.
+    /// The body has a different media type or a content coding.
     MediaType,
-    /// Calls are judged by their bodies, and this request is judged without one.
+    /// The route judges calls by their bodies, but this request is judged without its body.
     NoBody,
 }
 
 impl CallFlaw {
-    /// The flaw, as a fixed text.
+    /// A description of the flaw.
     pub const fn what(self) -> &'static str {
         match self {
             Self::HeaderMismatch(what) | Self::NotOneMessage(what) => what,
             Self::UnsupportedVersion => "the resource does not list this version of the protocol",
             Self::NotJson => "the body is not JSON",
             Self::MediaType => "the body must be application/json in UTF-8, without a content coding",
-            Self::NoBody => "the gate must read the body of this call, and this request is judged without its body",
+            Self::NoBody => "the gate must read the body of this call, but this request is judged without its body",
         }
     }
 }

@@ -25,26 +25,26 @@ use super::Denial;
 pub enum Class {
     /// The head of the request is unusable.
     Head {
-        /// The status of a reply in plain HTTP.
+        /// The HTTP status of the reply.
         status: StatusCode,
         /// The flaw, for a problem document.
         detail: Option<&'static str>,
-        /// The flaw, for a protocol that reports an HTTP error inside its own messages.
+        /// A shorter description of the flaw, for a protocol that reports HTTP errors inside its own messages.
         summary: &'static str,
         /// Whether the end of the request is unknown, so that the connection must be closed (RFC 9112 §6.3).
         closes: bool,
     },
-    /// `CONNECT`, which the gate does not serve.
+    /// A `CONNECT` request, which the gate does not serve.
     Tunnel,
     /// The gate does not serve the host that the request names.
     UnknownHost,
-    /// The gate serves nothing at this path. The detail is for plain replies.
+    /// The gate does not serve this path. Contains a detail for plain replies.
     NotFound(Option<&'static str>),
     /// The method is not served at this path.
     WrongMethod,
     /// The body is too large.
     TooLarge,
-    /// The body or a parameter violates the protocol. Contains a fixed text.
+    /// The body or a parameter violates the protocol. Contains a description.
     Request(&'static str),
     /// More than one credential was sent.
     TwoCredentials,
@@ -54,55 +54,54 @@ pub enum Class {
     UnusableCredential,
     /// The request came from another origin.
     CrossOrigin,
-    /// The access token is not good.
+    /// The access token is not valid.
     BadToken {
-        /// The token has expired: only an expired token is worth a refresh.
+        /// Whether the token has expired. A refresh helps only for an expired token.
         expired: bool,
-        /// Whether the signature is good; `None` if the token does not parse. Without a good signature, the claims of
-        /// a token prove nothing.
+        /// Whether the signature is valid, or `None` if the token cannot be parsed. Without a valid signature, the
+        /// claims of a token prove nothing.
         is_proved: Option<bool>,
     },
-    /// The proof that goes with the access token, or with a request for one, is missing or bad.
+    /// The proof for the access token, or for a request for tokens, is missing or invalid.
     BadProof {
-        /// The client must use a nonce of the gate.
+        /// Whether the client must use a nonce that the gate issued.
         needs_nonce: bool,
     },
-    /// The access token is good, but lacks a scope.
+    /// The access token is valid, but lacks a scope.
     InsufficientScope,
-    /// The access token is good, but does not permit this for another reason: a role, a claim, a check of the
+    /// The access token is valid, but does not permit the request because of a role, a claim or a check of the
     /// application.
     Forbidden,
-    /// The refresh credential is not good.
+    /// The refresh credential is not valid.
     BadGrant {
-        /// The session outlived a lifetime.
+        /// Whether the session has exceeded a lifetime.
         expired: bool,
     },
     /// The requested lifetime is too long.
     Lifetime,
     /// The requested scope is malformed, or goes beyond what may be granted.
     Scope,
-    /// The gate grants no tokens for the requested resource (RFC 8707).
+    /// The gate does not issue tokens for the requested resource (RFC 8707).
     Target,
-    /// The login failed: unknown user or wrong password.
+    /// The login failed because the user is unknown or the password is wrong.
     Login,
     /// The user has too many sessions.
     TooManySessions,
     /// The client is unknown, or failed to authenticate.
     Client,
-    /// The client may not do this.
+    /// The client is not allowed to do this.
     ClientNotAllowed,
     /// The endpoint does not serve this grant type.
     GrantType,
-    /// A rate limit applies; the next attempt is admitted after this time.
+    /// A rate limit applies. The next attempt is admitted after this time.
     Limited(Duration),
-    /// A system that the decision needs is not available: 503. Nothing was decided, and another attempt may succeed
-    /// after this time.
+    /// A system that the decision needs is not available, so the reply is 503. A retry may succeed after this time.
     Unavailable(Duration),
 }
 
 impl Denial {
-    /// Whether the signature of the refused access token was verified; `None` if the denial is not about a token that
-    /// parses. Without a good signature, the claims of a token prove nothing.
+    /// Whether the signature of the refused access token was verified, or `None` if the denial does not concern a token
+    /// that can be parsed. Without a valid signature, the claims of a token prove nothing.
     pub const fn token_is_proved(&self) -> Option<bool> {
         match self.class() {
             Class::BadToken { is_proved, .. } => is_proved,

@@ -1,29 +1,29 @@
-//! The flaws of a notice of another issuer.
+//! The flaws of notices from other issuers.
 
-/// The flaw of a logout token or a security event, as its sender learns it (RFC 8935 §2.4).
+/// The flaw of a logout token or a security event, as it is reported to the sender (RFC 8935 §2.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EventFlaw {
     /// The request violates the protocol.
     Request(&'static str),
-    /// No key of the issuer signed the token.
+    /// The token was not signed with a key of the issuer.
     Key,
-    /// The token is from another issuer than the endpoint's issuer.
+    /// The token comes from a different issuer than the endpoint's.
     Issuer,
     /// The token is for another audience.
     Audience,
     /// The sender did not authenticate.
     Authentication,
-    /// The sender's proof, a JWT, is bad.
+    /// The JWT with which the sender authenticates is invalid.
     Credential(&'static str),
-    /// The directory has no such user.
+    /// The directory does not have this user.
     UnknownUser,
-    /// The directory has several such users.
+    /// The directory has several users of this name.
     SeveralUsers,
 }
 
 impl EventFlaw {
-    /// The error code.
+    /// The error code for the reply.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Request(_) => "invalid_request",
@@ -36,15 +36,15 @@ impl EventFlaw {
         }
     }
 
-    /// The flaw in words.
+    /// A description of the flaw.
     pub const fn what(self) -> &'static str {
         match self {
             Self::Request(what) | Self::Credential(what) => what,
             Self::Key => "no key of the issuer signed it",
             Self::Issuer => "it is from another issuer",
             Self::Audience => "it is for another audience",
-            Self::Authentication => "the sender's token is not good",
-            Self::UnknownUser => "the directory has no such user, or the gate does not know its name there",
+            Self::Authentication => "the sender's token is not valid",
+            Self::UnknownUser => "the directory has no such user, or the gate does not know the user's name in it",
             Self::SeveralUsers => "the directory has several such users",
         }
     }

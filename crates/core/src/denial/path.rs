@@ -1,8 +1,8 @@
-//! Why a path is refused.
+//! The reasons for which a path is refused.
 
 use super::Denial;
 
-/// Why a path is refused.
+/// The reason for which a path is refused.
 ///
 /// ```
 /// use rotogate::denial::{Denial, PathError};
@@ -17,26 +17,27 @@ use super::Denial;
 pub enum PathError {
     /// The path does not begin with a slash.
     NotAbsolute,
-    /// The path contains a byte that no path may have: control, space, backslash, `?`, `#` or not ASCII.
+    /// The path contains a byte that is not allowed in paths: a control character, space, backslash, `?`, `#` or a
+    /// non-ASCII byte.
     Character,
-    /// `%` without two hex digits.
+    /// The path contains a `%` without two hex digits.
     Escape,
-    /// An escaped control byte or backslash.
+    /// The path contains an escaped control character or backslash.
     Hidden,
-    /// The escapes do not decode to UTF-8: broken or overlong.
+    /// The escapes decode to invalid or overlong UTF-8.
     Utf8,
-    /// A `.` or `..` segment in any spelling.
+    /// The path contains a `.` or `..` segment in any spelling.
     DotSegment,
-    /// Nested escapes of a byte that may not be written directly.
+    /// The path contains nested escapes of a byte that is not allowed unescaped.
     DoubleEncoding,
-    /// `%2F`, on a route that does not keep it.
+    /// The path contains `%2F`, and the route does not accept it.
     EncodedSlash,
     /// The path is not in its canonical spelling, and the gate does not rewrite it.
     NotCanonical,
 }
 
 impl PathError {
-    /// The flaw in words, without any part of the path.
+    /// A description of the flaw, which does not contain any part of the path.
     pub const fn what(self) -> &'static str {
         match self {
             Self::NotAbsolute => "the path does not begin with a slash",

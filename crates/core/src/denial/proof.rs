@@ -2,7 +2,7 @@
 
 use super::Denial;
 
-/// The check that a DPoP proof fails (RFC 9449 §4.3). The log names it; the reply says `invalid_dpop_proof`, or
+/// The check that a DPoP proof failed (RFC 9449 §4.3). Only the log contains it. The reply says `invalid_dpop_proof` or
 /// `use_dpop_nonce`.
 ///
 /// ```
@@ -17,23 +17,23 @@ use super::Denial;
 pub enum ProofFlaw {
     /// A proof is required, but missing.
     Missing,
-    /// The proof is not one JWT of the right form.
+    /// The proof is not a single JWT of the right form.
     Malformed(&'static str),
     /// `typ` is not `dpop+jwt`.
     Type,
     /// `alg` is not accepted.
     Algorithm,
-    /// `jwk` is missing, private, weak, or of another type than `alg` needs.
+    /// `jwk` is missing, private, weak, or of a type that does not fit `alg`.
     Key,
-    /// The signature is bad.
+    /// The signature is invalid.
     Signature,
     /// `htm` is not the method of the request.
     Method,
     /// `htu` is not the URL of the request.
     Url,
-    /// `iat` is too far from now.
+    /// `iat` is too far in the past or the future.
     Time,
-    /// `iat` is before the start of the gate, which does not know the proofs that were used before.
+    /// `iat` is before the start of the gate, which does not know the proofs that were used before its start.
     BeforeStart,
     /// `nonce` is missing, expired, or was not issued by this gate.
     Nonce,

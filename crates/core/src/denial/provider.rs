@@ -1,34 +1,34 @@
 //! The flaws of a login at a provider.
 
-/// Why a browser that comes back from a provider is not logged in.
+/// The reason for which a browser that returns from a provider is not logged in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProviderFlaw {
-    /// The browser began no login with this `state`, or began it too long ago.
+    /// The browser did not start a login with this `state`, or started it too long ago.
     NotBegun,
     /// The parameters of the callback violate the protocol.
     Callback(&'static str),
-    /// The answer is not from the provider that was asked (RFC 9207).
+    /// The response comes from a different provider than the one to which the browser was sent (RFC 9207).
     Issuer(&'static str),
-    /// The user or the provider refused the login: `access_denied`.
+    /// The user or the provider refused the login (`access_denied`).
     Denied,
-    /// The provider answered with another error.
+    /// The provider responded with another error.
     Answer,
-    /// The provider refused the code.
+    /// The provider refused the authorization code.
     Code,
-    /// The ID token is not good.
+    /// The ID token is not valid.
     IdToken(&'static str),
-    /// The route asked for another `acr`, or a later `auth_time`, than the provider answered with (RFC 9470).
+    /// The provider's `acr` or `auth_time` does not meet the requirement of the route (RFC 9470).
     StepUp,
-    /// The target of a login asked for the same login right after it, or for one login after another.
+    /// The page asked for the same login right after it was made, or keeps asking for logins.
     Repeated,
 }
 
 impl ProviderFlaw {
-    /// The flaw in words.
+    /// A description of the flaw.
     pub const fn what(self) -> &'static str {
         match self {
-            Self::NotBegun => "this browser began no such login, or began it too long ago",
+            Self::NotBegun => "this browser did not start this login, or started it too long ago",
             Self::Callback(what) | Self::Issuer(what) | Self::IdToken(what) => what,
             Self::Denied => "the login was refused at the provider",
             Self::Answer => "the provider answered with an error",
@@ -39,7 +39,7 @@ impl ProviderFlaw {
     }
 }
 
-/// An error of a provider and its description, for the log: escaped, and at most 64 and 256 characters of them.
+/// A provider's error and its description, for the log. Both are escaped and limited to 64 and 256 characters.
 pub fn provider_words(error: &str, description: Option<&str>) -> String {
     let cut = |text: &str, most| text.chars().take(most).flat_map(char::escape_debug).collect::<String>();
     let description = description.filter(|text| !text.is_empty());

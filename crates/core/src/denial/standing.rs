@@ -1,25 +1,25 @@
-//! The meaning of a denial for the credential: refused for all time, refused for this request, or not examined.
+//! The meaning of a denial for the credential: refused forever, refused for this request, or not examined.
 
 use super::Denial;
 
 /// The meaning of a denial for the presented credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// The credential is refused everywhere at this gate, for all time.
+    /// The credential is refused forever, everywhere at this gate.
     Dead,
-    /// The credential is refused for this request. The gate decided nothing further about the credential.
+    /// The credential is refused for this request, which does not say whether other requests with it would pass.
     Refused,
     /// The gate did not examine the credential. The same request may pass later.
     Undecided,
 }
 
-/// The decision that a credential is bad. An undecided denial is not a decision and never becomes a `NotGood`.
+/// The decision that a credential is invalid. An undecided denial is not a decision and never becomes a `NotGood`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 // Requirement R15.
 pub struct NotGood(Denial);
 
 impl NotGood {
-    /// The decision in a denial.
+    /// Converts a denial to a decision.
     ///
     /// # Errors
     /// The denial itself, if it is undecided.
@@ -30,14 +30,15 @@ impl NotGood {
         }
     }
 
-    /// The rule that refuses the credential.
+    /// The rule that refused the credential.
     pub const fn denial(self) -> Denial {
         self.0
     }
 }
 
 impl Denial {
-    /// Is the credential refused everywhere at this gate, for all time? Only then a client discards the credential.
+    /// Returns whether the credential is refused forever, everywhere at this gate. Only then should a client discard
+    /// the credential.
     ///
     /// ```
     /// use std::time::Duration;
@@ -50,7 +51,7 @@ impl Denial {
         matches!(self.standing(), Standing::Dead)
     }
 
-    /// Was the credential not examined? Then the same request may pass later.
+    /// Returns whether the credential was not examined, so that the same request may pass later.
     pub const fn is_undecided(&self) -> bool {
         matches!(self.standing(), Standing::Undecided)
     }

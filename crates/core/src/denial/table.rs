@@ -1,4 +1,5 @@
-//! The table of denials: the word in logs and metrics, the standing, the rule, and the class of replies.
+//! The table of denials. Its columns are the word in logs and metrics, the standing, the rule, and the class of
+//! replies.
 
 use http::StatusCode;
 
@@ -23,14 +24,14 @@ const fn bad_request(detail: &'static str, summary: &'static str) -> Class {
 const fn unframed() -> Class {
     Class::Head {
         status: StatusCode::BAD_REQUEST,
-        detail: Some("the body must have one length, or be chunked"),
+        detail: Some("the body must have exactly one length or be chunked"),
         summary: "the body is framed twice",
         closes: true,
     }
 }
 
-/// Makes a method of each column: the word, the standing, the rule that refuses, the class. A
-/// denial without a row does not compile.
+/// Generates a method for each column: the word, the standing, the rule that refuses, and the class. A denial without a
+/// row does not compile.
 macro_rules! table {
     ($($denial:pat => $word:expr, $standing:ident, $rule:ident, $class:expr;)*) => {
         impl Denial {

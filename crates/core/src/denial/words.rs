@@ -1,11 +1,11 @@
-//! The text of a denial, for log lines.
+//! The descriptions of denials, for log lines.
 
 use std::fmt;
 
 use super::{Denial, ProofFlaw};
 
 impl Denial {
-    /// The flaw in the form of a request or token, for the variants that carry a fixed text.
+    /// The details of the denial, for the variants that contain a description.
     pub const fn detail(&self) -> Option<&'static str> {
         match self {
             Self::RefusedEvent(flaw) => Some(flaw.what()),
@@ -26,7 +26,7 @@ impl Denial {
             | Self::QuotaExceeded(what, _)
             | Self::BadProof(ProofFlaw::Malformed(what)) => Some(what),
             Self::BadPath(error) => Some(error.what()),
-            Self::InvalidClient => Some("no such client is registered, or it failed to authenticate"),
+            Self::InvalidClient => Some("the client is not registered, or it failed to authenticate"),
             _ => None,
         }
     }

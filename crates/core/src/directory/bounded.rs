@@ -1,5 +1,5 @@
-//! A bound in time for each question to a directory. A directory of an application may lose a question; without the
-//! bound the login, and all requests that wait for the same answer, would wait for ever.
+//! A time limit for each request to a directory. A directory of an application may never respond. Without the limit,
+//! the login and all requests that wait for the same response would then wait forever.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -10,16 +10,16 @@ use secrecy::SecretString;
 
 use super::{Directory, DirectoryError, LoginRequest, NamedUsers, User, UserName};
 
-/// The longest wait for an answer. The program's own directories give up much earlier.
+/// The maximum wait for a response. The program's own directories give up much earlier.
 const MAX_WAIT: Duration = Duration::from_secs(30);
 
-/// A directory whose answers are late after [`MAX_WAIT`].
+/// A directory that counts as unavailable if it does not respond within [`MAX_WAIT`].
 #[derive(Debug)]
 pub(crate) struct BoundedDirectory(pub(crate) Arc<dyn Directory>);
 
 async fn bounded<T>(asked: impl Future<Output = Result<T, DirectoryError>> + Send) -> Result<T, DirectoryError> {
     tokio::time::timeout(MAX_WAIT, asked).await.unwrap_or_else(|_| {
-        Err(DirectoryError::Unavailable(format!("the directory has not answered for {} s", MAX_WAIT.as_secs())))
+        Err(DirectoryError::Unavailable(format!("the directory has not responded for {} s", MAX_WAIT.as_secs())))
     })
 }
 
