@@ -1,5 +1,6 @@
-//! Exchange towards an upstream: the caller's token of another issuer becomes one for the upstream (RFC 8693, Entra's
-//! on-behalf-of, or an ID-JAG). This module has the interface to ask a provider; the gate keeps the answers.
+//! Token exchange for an upstream: the caller's token of another issuer is exchanged for a token of the upstream (RFC
+//! 8693, Entra's on-behalf-of flow, or an ID-JAG). This module defines the interface to a provider. The gate caches the
+//! responses.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,30 +11,32 @@ use zeroize::Zeroizing;
 
 use crate::random::parts_digest;
 
-/// A way to exchange a token at a provider.
+/// A way to exchange tokens at a provider.
 #[async_trait]
 pub trait TokenExchanger: fmt::Debug + Send + Sync + 'static {
-    /// Exchanges a token, with one attempt.
+    /// Tries once to exchange a token.
     ///
     /// # Errors
-    /// The provider gave no token for the upstream. The error says nothing about the caller's token.
+    /// The provider did not return a token for the upstream. The error does not contain anything about the caller's
+    /// token.
     async fn exchange(&self, token: &str) -> Result<ExchangedToken, ExchangeFault>;
 
-    /// Identifies the provider, the client and the request: exchangers with equal bytes get equal answers.
+    /// Identifies the provider, the client and the request. Exchangers with equal bytes get equal responses.
     fn identity(&self) -> Box<[u8]>;
 }
 
-/// The protocol in which the provider is asked.
+/// The protocol for the exchange.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ExchangeForm {
-    /// RFC 8693.
+    /// Token exchange by RFC 8693.
     #[default]
     Rfc8693,
-    /// Entra's on-behalf-of: an assertion (RFC 7523 §2.1) with `requested_token_use`.
+    /// Entra's on-behalf-of flow: an assertion (RFC 7523 §2.1) with `requested_token_use`.
     Entra,
-    /// An identity assertion (ID-JAG) for another authorization server, for the ID token of a session.
+    /// A request for an identity assertion (ID-JAG) for another authorization server, in exchange for the ID token of a
+    /// session.
     IdJag,
-    /// The identity assertion as a grant (RFC 7523 §2.1), at that authorization server.
+    /// The use of the identity assertion as a grant (RFC 7523 §2.1) at that authorization server.
     JwtBearer,
 }
 
@@ -47,26 +50,26 @@ pub struct ExchangedToken {
 
 crate::debug_with!(ExchangedToken);
 
-/// Why there is no token for the upstream.
+/// The reason for which there is no token for the upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExchangeFault {
     /// A stronger login of the user is required. Contains the value of a challenge (`WWW-Authenticate`).
     StepUp(Box<str>),
     /// The provider refuses this user, or this token.
     Refused,
-    /// The provider refuses the gate. Only an operator can repair this.
+    /// The provider refuses the gate. Only an operator can fix this.
     Ours(Box<str>),
-    /// The provider does not grant what the gate asks for with this token.
+    /// The provider does not grant what the gate requests with this token.
     NotGranted(Box<str>),
-    /// The provider decided nothing. Contains the delay that the provider asks for, and the reason.
+    /// The provider did not decide. Contains the delay that the provider requests, and the reason.
     Unavailable(Option<Duration>, Box<str>),
-    /// The provider decided nothing, and asks for this delay, which may be for this caller alone: it came with another
-    /// status than 503. Contains the reason, too.
+    /// The provider did not decide, and requests this delay. The delay may apply only to this caller, because the
+    /// response did not have the status 503. Also contains the reason.
     TooMany(Duration, Box<str>),
 }
 
 impl ExchangeFault {
-    /// One word, for metrics and logs.
+    /// The fault in one word, for metrics and logs.
     pub const fn word(&self) -> &'static str {
         match self {
             Self::StepUp(_) => "step_up",
@@ -86,17 +89,18 @@ pub struct UpstreamExchange {
     pub upstream: Arc<str>,
     /// The name of the issuer whose tokens are exchanged.
     pub issuer: Arc<str>,
-    /// The longest that a token for the upstream is kept.
+    /// The maximum time for which a token for the upstream is cached.
     pub max_age: Duration,
-    /// Asks the provider.
+    /// The exchanger that queries the provider.
     pub exchanger: Arc<dyn TokenExchanger>,
-    /// Whether the ID token of the caller's session is exchanged, and not the caller's token.
+    /// Whether the ID token of the caller's session is exchanged instead of the caller's token.
     pub takes_id_token: bool,
     tag: [u8; 32],
 }
 
 impl UpstreamExchange {
-    /// An exchange at `provider` of the tokens of `issuer` for `upstream`, kept for at most `max_age`.
+    /// Creates an exchange at `provider` of the tokens of `issuer` for tokens of `upstream`, which are cached for at
+    /// most `max_age`.
     pub fn new(
         [provider, upstream, issuer]: [Arc<str>; 3],
         max_age: Duration,
@@ -106,24 +110,24 @@ impl UpstreamExchange {
         Self { provider, upstream, issuer, max_age, exchanger, takes_id_token: false, tag }
     }
 
-    /// The same for the ID tokens of sessions.
+    /// The same exchange for the ID tokens of sessions.
     #[must_use]
     pub fn of_id_tokens(self) -> Self {
         Self { takes_id_token: true, ..self }
     }
 
-    /// A digest that distinguishes this exchange's answers from those of other exchanges. It stays the same after a
-    /// reload of equal settings.
+    /// A digest that distinguishes the cached responses of this exchange from those of other exchanges. It does not
+    /// change when equal settings are reloaded.
     pub const fn tag(&self) -> &[u8; 32] {
         &self.tag
     }
 
-    /// The assumed lifetime of a token if the provider states none.
+    /// The assumed lifetime of a token if the provider does not state it.
     pub const UNKNOWN_LIFETIME: Duration = Duration::from_secs(60);
-    /// How long before its expiry a token is no longer sent.
+    /// How long before its expiry a token is no longer used.
     pub const MARGIN: Duration = Duration::from_secs(10);
 
-    /// How long a token is kept.
+    /// How long a token is cached.
     // Requirement D14.
     pub fn kept_for(&self, expires_in: Option<Duration>) -> Duration {
         let lasts = expires_in.map_or(Self::UNKNOWN_LIFETIME, |lasts| lasts.saturating_sub(Self::MARGIN));

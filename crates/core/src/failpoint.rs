@@ -1,11 +1,13 @@
-//! Points where a test may stop the process or inject a fault: `ROTOGATE_FAILPOINT`, read once, several separated by
-//! `;`. Exists only with the feature `failpoints`, which no release has.
+//! Points where a test can stop the process or inject a fault. They are set in `ROTOGATE_FAILPOINT`, which is read once
+//! and can contain several points separated by `;`. They exist only with the feature `failpoints`, which releases never
+//! have.
 //!
-//! - `after-commit:N`: the process aborts after the store's Nth commit, before it is acknowledged.
-//! - `ack-before-commit`: the store acknowledges before it commits, a planted fault that a crash test must find.
-//! - `wall-clock:FILE`: the wall clock is ahead by the milliseconds in the file, or behind with a `-`.
+//! - `after-commit:N`: the process aborts after the store's Nth commit, before the commit is acknowledged.
+//! - `ack-before-commit`: the store acknowledges before it commits. This is a deliberate bug that a crash test must
+//!   find.
+//! - `wall-clock:FILE`: the wall clock is ahead by the number of milliseconds in the file, or behind if it is negative.
 //! - `sweep-every:MS`: the interval of the sweep.
-//! - `panic-at:PATH`: a request for this path ends the process by a panic that cannot be caught.
+//! - `panic-at:PATH`: a request for this path ends the process with a panic that cannot be caught.
 //! - `slow-sync:MS`: each sync of the store's disk takes this much longer.
 
 use std::path::PathBuf;
@@ -13,7 +15,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Long enough for a test to kill the process between the acknowledgement and the commit.
+/// A pause that is long enough for a test to kill the process between the acknowledgement and the commit.
 const PAUSE: Duration = Duration::from_millis(30);
 
 static COMMITS: AtomicU64 = AtomicU64::new(0);
@@ -28,7 +30,7 @@ struct Active {
     panic_at: Option<String>,
 }
 
-/// Called after each commit that is not acknowledged yet.
+/// Called after each commit, before it is acknowledged.
 pub fn after_commit() {
     let done = COMMITS.fetch_add(1, Ordering::SeqCst) + 1;
     if active().after_commit == Some(done) {
@@ -36,19 +38,19 @@ pub fn after_commit() {
     }
 }
 
-/// Does the store acknowledge before it commits?
+/// Returns whether the store acknowledges before it commits.
 pub fn ack_before_commit() -> bool {
     active().ack_before_commit
 }
 
-/// The pause between an early acknowledgement and the commit.
+/// Waits between an early acknowledgement and the commit.
 pub fn pause() {
     std::thread::sleep(PAUSE);
 }
 
-/// Moves the wall clock, in milliseconds since 1970.
+/// Shifts the wall clock, which is in milliseconds since 1970.
 pub(crate) fn shifted(wall: u64) -> u64 {
-    /// While the file is being written, it briefly contains no number, so the last number counts.
+    /// While the file is being written, it briefly does not contain a number, so the last number is used.
     static LAST: AtomicI64 = AtomicI64::new(0);
     let Some(file) = &active().wall_clock else { return wall };
     let said = std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok());
@@ -68,7 +70,7 @@ pub fn sweep_every(usual: Duration) -> Duration {
 /// Called for each request.
 #[expect(clippy::panic, reason = "that is the fault")]
 pub fn at_request(path: &str) {
-    /// A second panic during unwinding ends the process.
+    /// A value that panics when dropped. A second panic during unwinding ends the process.
     struct Again;
     impl Drop for Again {
         fn drop(&mut self) {
@@ -95,7 +97,7 @@ fn active() -> &'static Active {
 
 fn parse(text: &str) -> Active {
     let mut active = Active::default();
-    // Ignore unknown names.
+    // Unknown names are ignored.
     for one in text.split(';') {
         match one.split_once(':') {
             Some(("after-commit", count)) => active.after_commit = count.parse().ok(),

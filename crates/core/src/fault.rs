@@ -1,12 +1,12 @@
-//! Faults: failures on our side. The gate decided nothing and consumed nothing, so the reply to a fault is 503 with
-//! `Retry-After`, never a refusal.
+//! Faults, which are failures on our side. The gate then did not decide, so the reply to a fault is 503 with
+//! `Retry-After`, never a denial.
 
 use std::time::Duration;
 
 use crate::denial::Denial;
 use crate::random::NoRandomness;
 
-/// A store that failed, or that cannot be opened. The text says what failed, where, and how to repair it.
+/// A store that failed or cannot be opened. The message says what failed, where, and how to repair it.
 ///
 /// ```
 /// use rotogate::store::StoreError;
@@ -40,17 +40,17 @@ pub struct StoreError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WriteOutcome {
-    /// The store refused the write, and wrote nothing. Do not repeat it.
+    /// The store refused the write, and did not write anything. Do not retry.
     Refused,
-    /// Nothing was written, now or later.
+    /// Nothing was written or will be written.
     NotDone,
     /// The write may have happened, or may still happen.
     InDoubt,
 }
 
 impl StoreError {
-    /// An error with a text for the operator. The outcome of a write is in doubt, unless
-    /// [`with_outcome`](Self::with_outcome) sets it.
+    /// An error with a message for the operator. The outcome of a write is in doubt, unless
+    /// [`with_outcome`](Self::with_outcome) sets a different one.
     pub fn new(message: impl Into<String>) -> Self {
         Self {
             message: message.into(),
@@ -74,8 +74,8 @@ impl StoreError {
         Self { outcome, ..self }
     }
 
-    /// Marks the error as a fault of the record of one session. The store works: nothing was written, and no other
-    /// session is affected.
+    /// Marks the error as a fault of a single session's record. The store works, nothing was written, and other
+    /// sessions are not affected.
     ///
     /// ```
     /// use rotogate::session::Session;
@@ -98,13 +98,13 @@ impl StoreError {
         Self { retry_after: Some(wait), ..self }
     }
 
-    /// Does the fault concern only the record of one session?
+    /// Returns whether the fault concerns only the record of one session.
     pub const fn is_of_one_record(&self) -> bool {
         self.is_of_one_record
     }
 
-    /// Marks the error as a refusal, because the store belongs to another keyring. `lost` says how to begin anew if that
-    /// keyring is lost, where no session of the store can exist.
+    /// Marks the error as a refusal because the store belongs to another keyring. `lost` says how to start over if that
+    /// keyring is lost. It is passed only if the store cannot contain any session.
     #[doc(hidden)]
     #[must_use]
     pub fn of_another_keyring(mut self, lost: Option<String>) -> Self {
@@ -117,20 +117,20 @@ impl StoreError {
         Self { outcome: WriteOutcome::Refused, is_of_another_keyring: true, ..self }
     }
 
-    /// Marks the error as one that only an operator can mend, such as a wrong password: to wait for it is useless.
+    /// Marks the error as one that only an operator can fix, such as a wrong password, so that waiting does not help.
     #[doc(hidden)]
     #[must_use]
     pub fn for_operator(self) -> Self {
         Self { is_for_operator: true, ..self }
     }
 
-    /// Can only an operator mend it?
+    /// Returns whether only an operator can fix the error.
     #[doc(hidden)]
     pub const fn is_for_operator(&self) -> bool {
         self.is_for_operator
     }
 
-    /// Does the store belong to another keyring?
+    /// Returns whether the store belongs to another keyring.
     #[doc(hidden)]
     pub const fn is_of_another_keyring(&self) -> bool {
         self.is_of_another_keyring
@@ -142,7 +142,7 @@ impl StoreError {
     }
 }
 
-/// A directory that cannot answer now.
+/// A directory that cannot respond now.
 ///
 /// ```
 /// use rotogate::directory::DirectoryError;
@@ -155,26 +155,26 @@ impl StoreError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DirectoryError {
-    /// More password checks wait than the bound allows. The caller may try again soon.
+    /// More password checks are waiting than the limit allows. The caller can retry soon.
     #[error("too many password checks are waiting")]
     Busy,
     /// The directory cannot be read or reached.
     #[error("{0}")]
     Unavailable(String),
-    /// The directory's entry of this user is unusable: two entries of one name, a value of a wrong type. Other users
-    /// are not affected.
+    /// The directory's entry for this user cannot be used, for example because there are two entries with the same
+    /// name, or a value has the wrong type. Other users are not affected.
     #[error("{0}")]
     Entry(String),
-    /// The password is right, but the user has no account, and the endpoint requires one. The caller gets the reply to
-    /// a wrong password; the log has the reason.
+    /// The password is right, but the user has no account, and the endpoint requires one. The caller gets the same
+    /// reply as for a wrong password. The log contains the reason.
     #[error("the user has no account")]
     NoAccount,
-    /// The directory does not decide before this time has passed. The caller gets [`Denial::RateLimited`].
-    #[error("the directory answers later")]
+    /// The directory will not decide before this time has passed. The caller gets [`Denial::RateLimited`].
+    #[error("the directory will decide later")]
     Later(Duration),
 }
 
-/// A failure on our side. Nothing was decided and nothing consumed: the caller may try again.
+/// A failure on our side. The gate did not decide, so the caller can retry.
 ///
 /// ```
 /// use rotogate::fault::Fault;
@@ -194,41 +194,42 @@ pub enum Fault {
     /// The directory failed.
     #[error("the directory failed")]
     Directory(#[source] DirectoryError),
-    /// A clock is wrong, or a not-before of the user lies ahead. The gate mints no token until then.
+    /// A clock is wrong, or a not-before of the user is in the future. Tokens are not issued until this is corrected.
     #[error(
-        "a clock is wrong, or the user's sessions_valid_from lies ahead: no token is minted until that is corrected"
+        "a clock is wrong, or the user's sessions_valid_from is in the future: tokens are not issued until it is fixed"
     )]
     Clock,
-    /// Other gates share the store, and this gate has had no answer from the store for too long. It mints no token
-    /// until the store answers.
-    #[error("no news from the store for too long: no token is minted until the store answers")]
+    /// Other gates share the store, and this gate has had no response from the store for too long. It does not issue
+    /// tokens until the store responds.
+    #[error("no news from the store for too long: tokens are not issued until it responds")]
     Stale,
-    /// The store lost acknowledged writes. The gates that share it write their knowledge back, and mint no token until
-    /// they have.
-    #[error("the store lost writes: no token is minted until the gates have written back what they know")]
+    /// The store lost acknowledged writes. The gates that share it do not issue tokens until they have written back
+    /// their knowledge.
+    #[error("the store lost writes: tokens are not issued until the gates have written back what they know")]
     Restoring,
-    /// The process stood still, and the request may have waited meanwhile: its client may have continued at another
-    /// gate.
-    #[error("the process stood still, and the request may have waited meanwhile")]
+    /// The process was suspended, and the request may have waited during that time. Its client may have continued at
+    /// another gate.
+    #[error("the process stood still, and the request may have been waiting")]
     StoodStill,
-    /// The program around the gate has suspended logins, refreshes and other grants: its audit log cannot be written.
-    #[error("no token is issued: the audit log cannot be written")]
+    /// The program around the gate has suspended logins, refreshes and other grants, because its audit log cannot be
+    /// written.
+    #[error("tokens are not issued, because the audit log cannot be written")]
     Suspended,
-    /// More password checks wait than the bound allows.
+    /// More password checks are waiting than the limit allows.
     #[error("too many password checks are waiting")]
     Busy,
     /// A key could not sign.
     #[error("a key could not sign: {0}")]
     Signing(&'static str),
-    /// Other requests changed the session at every attempt.
+    /// Other requests changed the session during every attempt.
     #[error("other requests changed the session at every attempt")]
     Contention,
-    /// The provider behind a relay, or of a login, gave no usable answer.
+    /// The provider of a relay or of a login did not return a usable response.
     #[error("the provider: {reason}")]
     Provider {
         /// The word for logs and metrics.
         reason: &'static str,
-        /// When a client should try again.
+        /// The recommended delay before a retry.
         retry_after: Duration,
     },
 }
@@ -269,7 +270,7 @@ impl Fault {
         }
     }
 
-    /// When a client should try again.
+    /// The recommended delay before a retry.
     pub const fn retry_after(&self) -> Duration {
         match self {
             Self::Busy
@@ -290,7 +291,7 @@ impl Fault {
     }
 }
 
-/// An error of the engine: either a refusal or a failure.
+/// An error of the engine, which is either a denial or a failure.
 ///
 /// ```
 /// use rotogate::denial::Denial;
@@ -321,14 +322,15 @@ impl<F: Into<Fault>> From<F> for Error {
     fn from(fault: F) -> Self {
         match fault.into() {
             Fault::Directory(DirectoryError::NoAccount) => Self::Denied(Denial::NoAccount),
-            // A refusal by the directory's limit is an error of the caller, like a refusal by our limits.
+            // A denial because of the directory's rate limit is an error of the caller, like a denial because of our
+            // limits.
             Fault::Directory(DirectoryError::Later(wait)) => Self::Denied(Denial::RateLimited("directory", wait)),
             fault => Self::Failed(fault),
         }
     }
 }
 
-/// An error with its causes, for logs.
+/// Prints an error with its causes, for logs.
 pub struct Chain<'a>(pub &'a dyn std::error::Error);
 
 crate::debug_with!(Chain<'_>, |it, f| {
@@ -336,7 +338,7 @@ crate::debug_with!(Chain<'_>, |it, f| {
     let mut cause = it.0.source();
     while let Some(error) = cause {
         let text = error.to_string();
-        // Some errors name their cause themselves.
+        // Some errors already contain their cause.
         if !said.ends_with(&text) {
             said = format!("{said}: {text}");
         }
@@ -354,7 +356,7 @@ mod tests {
         let refused = Error::from(Denial::InvalidClient);
         assert_eq!(
             refused.to_string(),
-            "refused: invalid_client: no such client is registered, or it failed to authenticate"
+            "refused: invalid_client: the client is not registered, or it failed to authenticate"
         );
         assert!(std::error::Error::source(&refused).is_none(), "its text has the reason already");
     }

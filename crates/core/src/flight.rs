@@ -1,9 +1,9 @@
-//! Single flights: callers that want the same at the same time share one run of the work and its outcome. A run has a
-//! task of its own, so a caller that leaves does not cancel it.
+//! Single flights. Callers that request the same work at the same time share one execution and its result. The work
+//! runs in its own task, so a caller that leaves does not cancel it.
 //!
-//! What is waited for elsewhere differs: the attempts of a task that fetches again and again
-//! ([`live_keys`](crate::token::live_keys)), and a connection that is
-//! given up with its last caller (the store in Redis).
+//! Other code waits for shared results in different ways: for the attempts of a task that fetches repeatedly
+//! ([`live_keys`](crate::token::live_keys)), and for a connection that is given up with its last caller (the store in
+//! Redis).
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use dashmap::{DashMap, Entry};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-/// A run that is shared, to wait for.
+/// A handle to wait for shared work.
 #[derive(Clone, Debug)]
 pub struct Flight<T>(watch::Receiver<Option<T>>);
 
 impl<T: Clone + Send + Sync + 'static> Flight<T> {
-    /// Begins a run that no other caller joins.
+    /// Starts work that other callers cannot join.
     pub fn alone(runtime: &Handle, work: impl Future<Output = T> + Send + 'static) -> Self {
         let (sender, flight) = watch::channel(None);
         runtime.spawn(async move {
@@ -27,13 +27,13 @@ impl<T: Clone + Send + Sync + 'static> Flight<T> {
         Self(flight)
     }
 
-    /// Waits for the outcome. `None` if the run panicked or was aborted.
+    /// Waits for the result. Returns `None` if the work panicked or was aborted.
     pub async fn outcome(mut self) -> Option<T> {
         self.0.wait_for(Option::is_some).await.ok()?.clone()
     }
 }
 
-/// The runs in flight. A key differs for different work.
+/// The work in progress. Different work must have different keys.
 #[derive(Debug)]
 pub struct Flights<K: Eq + Hash, T>(Arc<DashMap<K, Flight<T>>>);
 
@@ -43,7 +43,7 @@ impl<K: Eq + Hash, T> Default for Flights<K, T> {
     }
 }
 
-/// Removes a run when it has ended, or panicked.
+/// Removes the work from the map when it has ended or panicked.
 struct Landing<K: Eq + Hash, T>(Arc<DashMap<K, Flight<T>>>, K);
 
 impl<K: Eq + Hash, T> Drop for Landing<K, T> {
@@ -57,20 +57,21 @@ where
     K: Copy + Eq + Hash + Send + Sync + 'static,
     T: Clone + Send + Sync + 'static,
 {
-    /// The run of this key.
+    /// The work in progress for this key.
     pub fn get(&self, key: &K) -> Option<Flight<T>> {
         self.0.get(key).as_deref().cloned()
     }
 
-    /// Whether no run is in flight.
+    /// Returns whether no work is in progress.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Joins the run of this key. If there is none, runs the work that `begin` returns. `begin` must not use these flights.
+    /// Joins the work in progress for this key. If there is none, starts the work that `begin` returns. `begin` must
+    /// not use these flights.
     ///
     /// # Errors
-    /// Those of `begin`, which bounds the number of runs.
+    /// The errors of `begin`, which limits the amount of concurrent work.
     pub fn join<E, W: Future<Output = T> + Send + 'static>(
         &self,
         key: K,
@@ -79,7 +80,7 @@ where
     ) -> Result<Flight<T>, E> {
         match self.0.entry(key) {
             Entry::Occupied(flight) => Ok(flight.get().clone()),
-            // The entry is inserted under the lock that its removal needs, so the run cannot end before.
+            // The entry is inserted under the lock that its removal needs, so the work cannot end before the insertion.
             Entry::Vacant(place) => {
                 let (work, all) = (begin()?, Arc::clone(&self.0));
                 let run = async move {

@@ -1,4 +1,4 @@
-//! The users. The gate asks a [`Directory`] at each login and each refresh.
+//! The users of the gate. The gate queries a [`Directory`] at each login and each refresh.
 
 mod bounded;
 
@@ -20,7 +20,7 @@ use crate::token::verify::is_subject;
 pub use crate::fault::DirectoryError;
 pub use crate::token::verify::{UserName, UserNameForm};
 
-/// A user, as the directory knows it.
+/// A user as returned by a directory.
 ///
 /// ```
 /// use rotogate::claim::OwnClaims;
@@ -35,30 +35,30 @@ pub use crate::token::verify::{UserName, UserNameForm};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct User {
-    /// The `sub` of the user's tokens: visible ASCII, 1 to 256 bytes. It does not begin with `client:`.
+    /// The `sub` of the user's tokens: 1 to 256 bytes of visible ASCII, not starting with `client:`.
     // Requirements J9, R21.
     pub subject: Box<str>,
     /// The user's account, if any.
     pub account: Option<Box<str>>,
-    /// May the user log in and refresh?
+    /// Whether the user may log in and refresh.
     pub active: bool,
     /// Sessions created at or before this moment are not valid. A change of the password moves it forward.
     pub sessions_valid_from: Timestamp,
-    /// A mark of the user's password, if the directory can tell passwords apart.
+    /// A mark that changes with the user's password, if the directory can detect such changes.
     pub password_mark: Option<PasswordMark>,
-    /// The scopes that the user's tokens may carry.
+    /// The scopes that the user's tokens may contain.
     pub scopes: Scope,
-    /// The current claims for the access tokens of the user's sessions; a refresh copies them into the new token. Roles
-    /// are the claim `roles` ([`OwnClaims::ROLES`](crate::claim::OwnClaims::ROLES)).
+    /// The current claims for the access tokens of the user's sessions. Each refresh copies them into the new token.
+    /// Roles are in the claim `roles` ([`OwnClaims::ROLES`](crate::claim::OwnClaims::ROLES)).
     pub claims: OwnClaims,
-    /// The issuer that vouched for the user at this login, if the directory asked an issuer.
+    /// The issuer that vouched for the user at this login, if the directory relied on another issuer.
     pub vouched_by: Option<VouchedBy>,
     /// Further fields (names, email, …) for the dialects that report them.
     pub profile: BTreeMap<String, serde_json::Value>,
 }
 
 impl User {
-    /// An active user without account, scopes, claims and profile, whose sessions are all valid.
+    /// An active user without account, scopes, claims and profile. Sessions of any age are valid.
     ///
     /// ```
     /// use rotogate::directory::{PasswordMark, User};
@@ -100,7 +100,7 @@ impl User {
         Self { sessions_valid_from: moment, ..self }
     }
 
-    /// Sets the mark of the password: a changed mark ends a login in progress.
+    /// Sets the mark of the password. If the mark changes during a login, the password is checked again.
     #[must_use]
     pub fn password_mark(self, mark: PasswordMark) -> Self {
         Self { password_mark: Some(mark), ..self }
@@ -132,7 +132,7 @@ impl User {
     }
 }
 
-/// A digest of the user's data that a login depends on. A session that began with other data is not valid.
+/// A digest of the user's data on which a login depends. If the data changes, the session is no longer valid.
 pub fn login_state(user: &User) -> [u8; 32] {
     let User { active, account, password_mark, sessions_valid_from, .. } = user;
     let account = account.as_deref();
@@ -140,8 +140,8 @@ pub fn login_state(user: &User) -> [u8; 32] {
     PasswordMark::new(format!("{active} {account:?} {mark:?} {sessions_valid_from:?}").as_bytes()).to_bytes()
 }
 
-/// Distinguishes a user's password from the previous one without revealing either: a digest of what the directory
-/// stores, such as a salted hash. Never a digest of the password itself.
+/// Distinguishes a user's password from the previous one without revealing either. It is a digest of what the directory
+/// stores, such as a salted hash, but never a digest of the password itself.
 ///
 /// ```
 /// use rotogate::directory::{PasswordMark, User};
@@ -155,8 +155,8 @@ pub fn login_state(user: &User) -> [u8; 32] {
 pub struct PasswordMark([u8; 32]);
 
 impl PasswordMark {
-    /// Makes a mark from the stored form of the password, or from any value that changes with the password: a version,
-    /// the time of the change.
+    /// Makes a mark from the stored form of the password, or from any value that changes with the password, such as a
+    /// version number or the time of the last change.
     pub fn new(kept: &[u8]) -> Self {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, kept);
         let mut mark = [0; 32];
@@ -166,12 +166,12 @@ impl PasswordMark {
 }
 
 impl PasswordMark {
-    /// A stored mark.
+    /// Restores a mark from its stored form.
     pub fn from_bytes(kept: [u8; 32]) -> Self {
         Self(kept)
     }
 
-    /// The mark in a form to store.
+    /// The mark in a form that can be stored.
     pub fn to_bytes(self) -> [u8; 32] {
         self.0
     }
@@ -179,7 +179,7 @@ impl PasswordMark {
 
 crate::debug_with!(PasswordMark);
 
-/// A login to decide on: the name, the password, and the known facts about the client.
+/// A login to decide on, with the name, the password, and what is known about the client.
 ///
 /// ```
 /// use rotogate::SecretString;
@@ -200,42 +200,43 @@ pub struct LoginRequest<'a> {
     pub username: &'a str,
     /// The submitted password.
     pub password: &'a SecretString,
-    /// The client, authenticated.
+    /// The client, which has authenticated.
     pub client: Option<&'a str>,
     /// The address of the caller, if it is known.
     pub address: Option<IpAddr>,
     /// The caller's `User-Agent`.
     pub user_agent: Option<&'a str>,
-    /// The requested scope; `None` for all that is allowed.
+    /// The requested scope, or `None` for the whole allowed scope.
     pub scope: Option<&'a Scope>,
 }
 
 impl<'a> LoginRequest<'a> {
-    /// A login with a name and a password only.
+    /// A login with only a name and a password.
     pub fn new(account: Option<&'a str>, username: &'a str, password: &'a SecretString) -> Self {
         Self { account, username, password, client: None, address: None, user_agent: None, scope: None }
     }
 }
 
-/// The users of ours that another issuer names.
+/// The users of this gate that another issuer's notice names.
 #[derive(Debug)]
 pub enum NamedUsers {
     /// No user has this name.
     None,
     /// One user has this name.
     One(Box<User>),
-    /// Several users have this name, so no session ends.
+    /// Several users have this name, so their sessions do not end.
     Several,
 }
 
 /// The users of the gate.
 ///
-/// A login asks twice: [`authenticate`](Self::authenticate) first, and [`lookup`](Self::lookup) right before the
-/// session is written. If the two differ in `active`, `account`, `sessions_valid_from` or `password_mark`, the user was
-/// changed in between, and the password is checked once more. So both must return the same values for an unchanged
-/// user, and a directory that knows when a password changes must show the change in one of the last two fields. A
-/// refresh asks [`lookup`](Self::lookup). It ends a session whose user is inactive or in another account, or that was
-/// created at or before `sessions_valid_from`. After 30 seconds without an answer, a directory counts as unavailable.
+/// A login queries the directory twice: first with [`authenticate`](Self::authenticate), and right before the session
+/// is written with [`lookup`](Self::lookup). If the results differ in `active`, `account`, `sessions_valid_from` or
+/// `password_mark`, the user was changed in between, and the password is checked again. Both methods must therefore
+/// return the same values for an unchanged user. A directory that knows when a password changes must show the change in
+/// one of the last two fields. A refresh queries [`lookup`](Self::lookup). It ends the session if the user is inactive
+/// or in another account, or if the session was created at or before `sessions_valid_from`. If the directory does not
+/// respond within 30 seconds, it counts as unavailable.
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -264,8 +265,8 @@ pub enum NamedUsers {
 /// ```
 #[async_trait]
 pub trait Directory: fmt::Debug + Send + Sync + 'static {
-    /// The user with this name and password in this account. `None`, after the same amount of work, for an unknown
-    /// user, an inactive user and a wrong password.
+    /// The user with this name and password in this account. Returns `None` for an unknown user, an inactive user or a
+    /// wrong password. All three must take the same amount of work.
     // Requirement A2.
     async fn authenticate(
         &self,
@@ -274,52 +275,52 @@ pub trait Directory: fmt::Debug + Send + Sync + 'static {
         password: &SecretString,
     ) -> Result<Option<User>, DirectoryError>;
 
-    /// Like [`authenticate`](Self::authenticate), which it calls by default, with the other known facts about the
-    /// login. The gate calls this method.
+    /// Does the same as [`authenticate`](Self::authenticate), with more information about the login. The gate calls
+    /// this method. The default implementation calls `authenticate`.
     async fn log_in(&self, login: &LoginRequest<'_>) -> Result<Option<User>, DirectoryError> {
         self.authenticate(login.account, login.username, login.password).await
     }
 
-    /// The current entry of a subject. `None` ends the subject's sessions.
+    /// The current entry of a subject. Returning `None` ends the subject's sessions.
     async fn lookup(&self, subject: &str) -> Result<Option<User>, DirectoryError>;
 
-    /// Like [`lookup`](Self::lookup), which it calls by default, with the account of the subject's session. The gate
-    /// calls this method. The entry may now be in another account.
+    /// Does the same as [`lookup`](Self::lookup), with the account of the subject's session. The gate calls this
+    /// method. The default implementation calls `lookup`. The returned entry may be in a different account.
     async fn lookup_in(&self, _account: Option<&str>, subject: &str) -> Result<Option<User>, DirectoryError> {
         self.lookup(subject).await
     }
 
-    /// The user that another issuer names by its `iss` and `sub`. Used for an identity assertion whose issuer is
-    /// configured with `subject = "directory"`. The default implementation returns `None`. An e-mail address must never
-    /// link two accounts.
+    /// The user whom another issuer identifies by `iss` and `sub`. Used for an identity assertion whose issuer is
+    /// configured with `subject = "directory"`. The default implementation returns `None`. Do not link accounts by
+    /// e-mail address.
     async fn lookup_of_issuer(&self, _issuer: &str, _subject: &str) -> Result<Option<User>, DirectoryError> {
         Ok(None)
     }
 
-    /// The users that another issuer names by another name than its `sub`. The gate asks only for the forms of name
-    /// that the issuer's rules allow, and only to end the users' sessions: no login ever follows from such a name. The
-    /// default implementation finds no user.
+    /// The users whom another issuer identifies by a name other than its `sub`. The gate passes only the forms of names
+    /// that the issuer's rules allow, and only to end the users' sessions, never to log a user in. The default
+    /// implementation does not find any user.
     #[doc(hidden)]
     async fn lookup_named(&self, _issuer: &str, _name: &UserName) -> Result<NamedUsers, DirectoryError> {
         Ok(NamedUsers::None)
     }
 
-    /// Does it name no user at all? Then the users of another source need no prefix beside it.
+    /// Returns whether the directory has no users. In that case the users of another source need no prefix.
     #[doc(hidden)]
     fn is_empty(&self) -> bool {
         false
     }
 
-    /// The name under which limits count logins within the account: the same name for all spellings that the directory
-    /// treats as equal. The default is the name as submitted. It must not depend on the users: if two names of one user
-    /// shared a limit, wrong passwords for one name would reveal the other.
+    /// The name under which login limits count, within the account. It must be the same for all spellings that the
+    /// directory treats as equal. The default is the submitted name. The result must not depend on the existing users:
+    /// if two names of one user shared a limit, wrong passwords for one name would reveal the other name.
     fn limit_key<'a>(&self, _account: Option<&str>, username: &'a str) -> Cow<'a, str> {
         Cow::Borrowed(username)
     }
 }
 
-/// Is this usable as a user's `sub`: visible ASCII, 1 to 256 bytes (requirement J9), and unlike a client's own subject
-/// (requirement R21)?
+/// Returns whether this can be a user's `sub`. It must be 1 to 256 bytes of visible ASCII (requirement J9), and must
+/// not look like a client's own subject (requirement R21).
 pub fn is_valid_subject(subject: &str) -> bool {
     is_subject(subject) && !subject.starts_with(CLIENT_PREFIX)
 }

@@ -1,5 +1,6 @@
-//! Proofs of a browser's device (Device Bound Session Credentials): a JWT of the type `dbsc+jwt` whose `jti` is a
-//! challenge of the gate. The first proof contains the key; the key in the session's record signs later proofs.
+//! Proofs of a browser's device (Device Bound Session Credentials). A proof is a JWT of the type `dbsc+jwt` whose `jti`
+//! is a challenge of the gate. The first proof contains the public key. Later proofs are signed with the key in the
+//! session's record.
 
 use std::sync::Arc;
 
@@ -18,24 +19,24 @@ use crate::thumbprint::KeyThumbprint;
 use crate::token::Algorithm;
 use crate::token::keyring::VerifyingKey;
 
-/// The accepted algorithms, in the syntax of a structured field.
+/// The accepted algorithms, formatted as a structured field.
 pub const ALGORITHMS: &str = "ES256 RS256";
 const FORM: Form = Form { typ: "dbsc+jwt", max_length: MAX_PROOF, algorithms: &[Algorithm::Es256, Algorithm::Rs256] };
-/// The longest RSA key that a record can contain, in bytes.
+/// The maximum length of an RSA key in a record, in bytes.
 const MAX_RSA: usize = 290;
 
 /// A proof that contains its key.
 #[derive(Debug)]
 pub struct Registration {
-    /// The key.
+    /// The public key.
     pub key: DeviceKey,
     /// The thumbprint of the device's key.
     pub thumbprint: KeyThumbprint,
-    /// The challenge that the proof answers.
+    /// The challenge in the proof.
     pub challenge: String,
 }
 
-/// The value of a header that the draft calls a string. Chromium sends it without the quotes.
+/// Parses a header value that the draft defines as a quoted string. Chromium sends the value without quotes.
 pub fn sent_text(value: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(value).ok()?.trim_matches([' ', '\t']);
     let text = match text.strip_prefix('"') {
@@ -46,7 +47,7 @@ pub fn sent_text(value: &[u8]) -> Option<&str> {
     (!text.is_empty() && text.bytes().all(is_plain)).then_some(text)
 }
 
-/// Reads the proof of a registration.
+/// Parses and verifies the proof of a registration.
 ///
 /// # Errors
 /// The first check that the proof fails.
@@ -59,7 +60,8 @@ pub fn read_registration(proof: &str) -> Result<Registration, ProofFlaw> {
     Ok(Registration { key, thumbprint: signed.key, challenge })
 }
 
-/// The challenge in a later proof, which the recorded key signed. Such a proof must not contain a key.
+/// Returns the challenge in a later proof after verifying it with the recorded key. Such a proof must not contain a
+/// key.
 ///
 /// # Errors
 /// The first check that the proof fails.
@@ -86,7 +88,7 @@ pub fn read_refresh(proof: &str, device: &DeviceBinding) -> Result<String, Proof
     signed.id().map(str::to_owned).ok_or(ProofFlaw::Id)
 }
 
-/// A public key in the form of a record; `None` if the key is too long for a record.
+/// A public key in the form used in records, or `None` if the key is too long for a record.
 fn key_of(jwk: &Jwk) -> Option<DeviceKey> {
     let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).ok();
     match &jwk.algorithm {

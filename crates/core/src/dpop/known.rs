@@ -1,4 +1,4 @@
-//! A cache of the keys of clients whose proofs were good.
+//! A cache of the keys of clients whose proofs were valid.
 //!
 //! All proofs of a client have the same header as long as the client keeps its key. Parsing the header and its key
 //! again would cost a fifth of the request.
@@ -10,16 +10,16 @@ use moka::sync::Cache;
 
 use super::proof::ProofKey;
 
-/// The memory for the keys of all clients, in bytes. An evicted key is parsed again.
+/// The memory limit for the keys of all clients, in bytes. If a key was evicted, it is parsed again.
 const MAX_BYTES: u64 = 8 << 20;
-/// The memory for a key besides the text of its header: the key in the library's form, the JWK, and the cache's own
+/// The memory that a key takes in addition to its header: the key in the library's form, the JWK, and the cache's own
 /// record.
 const KEY_BYTES: usize = 3 << 10;
 
 /// The header as it was sent.
 type EncodedHeader = Box<str>;
 
-/// Keys by their headers.
+/// The parsed keys, by their headers.
 pub(super) struct KnownKeys(Cache<EncodedHeader, Arc<ProofKey>, RandomState>);
 
 impl Default for KnownKeys {
@@ -31,12 +31,13 @@ impl Default for KnownKeys {
 }
 
 impl KnownKeys {
-    /// The key in this header, given as it was sent.
+    /// The key in this header, which must be passed as it was sent.
     pub(super) fn get(&self, header: &str) -> Option<Arc<ProofKey>> {
         self.0.get(header)
     }
 
-    /// Adds a key. Call it once a token bound to the key was presented: a stranger must not fill the cache.
+    /// Adds a key. Call this only after a token bound to the key was presented, so that strangers cannot fill the
+    /// cache.
     pub(super) fn insert(&self, header: &str, key: Arc<ProofKey>) {
         self.0.insert(header.into(), key);
     }

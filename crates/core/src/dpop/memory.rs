@@ -1,10 +1,10 @@
-//! The used proofs, so that each proof is used once. The memory is bounded, and never forgets a proof that could still
-//! pass: when the memory is full, it refuses further proofs.
+//! The memory of used proofs, which ensures that each proof is used only once. The memory is bounded, and never forgets
+//! a proof that could still pass. When it is full, further proofs are refused.
 //!
-//! A proof is kept as 128 bits of a hash, in a shard by its key and in a bucket by its `iat`. A bucket is dropped when
-//! all proofs in the bucket have expired.
+//! A proof is stored as 128 bits of a hash. The shard depends on its key, and the bucket on its `iat`. A bucket is
+//! dropped when all of its proofs have expired.
 //!
-//! Gates that share a store count each proof there as well, by the same hash: see [`once_in_store`].
+//! Gates that share a store also count each proof in the store, under the same hash (see [`once_in_store`]).
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
@@ -20,14 +20,14 @@ use crate::fault::Error;
 use crate::store::{CounterUse, SharedCounter, SharedStore};
 use crate::thumbprint::KeyThumbprint;
 
-/// The number of shards, each with a lock of its own.
+/// The number of shards. Each has its own lock.
 const SHARDS: usize = 64;
-/// The time that a bucket covers.
+/// The period that a bucket covers.
 const BUCKET: Duration = Duration::from_secs(30);
-/// The fraction of the memory that one key may fill: one part in this many.
+/// Each key may fill at most this fraction of the memory: one part in 50.
 pub(crate) const SHARE: u64 = 50;
 
-/// Why a proof was not recorded.
+/// The reason for which a proof was not recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotRecorded {
     /// The proof was recorded before.
@@ -41,14 +41,14 @@ pub enum NotRecorded {
 /// The memory of used proofs.
 pub struct ProofMemory {
     shards: Box<[Mutex<Shard>]>,
-    /// The purpose of the proofs, which is part of their hash: memories for different purposes know a proof by
-    /// different names.
+    /// The purpose of the proofs. It is part of their hash, so that the same proof has different names in memories for
+    /// different purposes.
     kind: &'static str,
-    /// Hashes the keys of clients. Keys with the same hash share one part of the memory.
+    /// Hashes the keys of clients. Keys with the same hash share a part of the memory.
     of_keys: RandomState,
     most: u64,
     held: AtomicU64,
-    /// How long after its `iat` a proof may pass.
+    /// How long after its `iat` a proof can be used.
     passes_for: Duration,
 }
 
@@ -58,13 +58,13 @@ struct Shard(VecDeque<ProofBucket>);
 #[derive(Default)]
 struct ProofBucket {
     number: u64,
-    /// Clients choose the hashed values, so the table has a secret key.
+    /// The hash table needs a secret key because clients choose the hashed values.
     proofs: HashSet<u128>,
     /// The number of proofs of each key.
     by_key: HashMap<u32, u32, BuildHasherDefault<Prehashed>>,
 }
 
-/// Uses a hash unchanged: the bits of a keyed hash.
+/// A hasher that uses the bits of a keyed hash unchanged.
 #[derive(Default)]
 struct Prehashed(u64);
 
@@ -80,12 +80,12 @@ impl Hasher for Prehashed {
     }
 
     fn write_u32(&mut self, number: u32) {
-        // A hash table takes the position from the low bits, and the tag that it compares first from the high bits.
+        // A hash table computes the position from the low bits, and the tag that it compares first from the high bits.
         self.0 = u64::from(number) | u64::from(number) << 32;
     }
 }
 
-/// The name of a proof in shared stores, which is the same at all gates.
+/// The name of a proof in shared stores. It is the same at all gates.
 pub(crate) type ProofName = [u8; 16];
 
 /// The name of a proof in a memory.
@@ -98,18 +98,18 @@ pub struct ProofId {
 }
 
 impl ProofId {
-    /// The name of the proof in a store. It depends on no key of the gates, which may differ for a while.
+    /// The name of the proof in a store. It does not depend on the keys of the gates, which may differ for a while.
     pub const fn name(&self) -> ProofName {
         self.proof.to_be_bytes()
     }
 }
 
-/// Counts a proof in the store that gates share. `kept` is how long the proof may pass at any gate.
+/// Counts a proof in the store that several gates share. `kept` is how long the proof could be used at any gate.
 ///
 /// # Errors
-/// The proof was counted before. After a fault, it is unknown whether the proof was counted.
+/// The proof was already counted. After a fault, the proof may or may not have been counted.
 pub async fn once_in_store(store: &dyn SharedStore, name: ProofName, kept: Duration) -> Result<(), Error> {
-    // The counter allows the next use only after the proof has expired. The store keeps the counter for this time.
+    // The counter does not allow another use until the proof has expired. The store keeps the counter until then.
     let counter = SharedCounter { name, every: kept, burst: 1 };
     match store.count(counter, CounterUse::Take).await? {
         None => Ok(()),
@@ -118,7 +118,7 @@ pub async fn once_in_store(store: &dyn SharedStore, name: ProofName, kept: Durat
 }
 
 impl ProofMemory {
-    /// A memory of at most `most` proofs, each of which may pass for this long after its `iat`.
+    /// Creates a memory of at most `most` proofs, each of which can be used for this long after its `iat`.
     pub fn new(kind: &'static str, most: u64, passes_for: Duration) -> Self {
         let shards = std::iter::repeat_with(Mutex::default).take(SHARDS).collect();
         Self { shards, kind, of_keys: RandomState::new(), most, held: AtomicU64::new(0), passes_for }
@@ -132,19 +132,19 @@ impl ProofMemory {
         ProofId { proof, key: of_key as u32, shard, issued_at }
     }
 
-    /// Was the proof recorded?
+    /// Returns whether the proof was recorded.
     pub fn has(&self, proof: &ProofId) -> bool {
         self.shard(proof).is_some_and(|shard| shard.has(proof.proof))
     }
 
-    /// Records a proof that was not recorded before. Check and insert are one step.
+    /// Records a proof, unless it was already recorded. Check and insertion are atomic.
     ///
     /// # Errors
-    /// See [`NotRecorded`]. The proof is then not recorded.
+    /// [`NotRecorded`], in which case the proof was not recorded.
     pub fn record(&self, proof: &ProofId, now: Timestamp) -> Result<(), NotRecorded> {
         match self.record_once(proof, now) {
             Err(NotRecorded::Full) => {
-                // Other shards may hold expired proofs.
+                // Other shards may contain expired proofs.
                 self.forget(now);
                 self.record_once(proof, now)
             }
@@ -186,7 +186,7 @@ impl ProofMemory {
 }
 
 impl Shard {
-    /// Searches every bucket: a key must not repeat a `jti` under another `iat` either.
+    /// Searches every bucket, because a key must not repeat a `jti` even with a different `iat`.
     fn has(&self, proof: u128) -> bool {
         self.0.iter().any(|bucket| bucket.proofs.contains(&proof))
     }
@@ -210,7 +210,7 @@ impl Shard {
         }
     }
 
-    /// Drops the buckets whose proofs have all expired, and returns the number of dropped proofs.
+    /// Drops the buckets in which all proofs have expired, and returns the number of dropped proofs.
     fn drop_past(&mut self, now: Timestamp, passes_for: Duration) -> usize {
         let mut dropped = 0;
         self.0.retain(|bucket| {

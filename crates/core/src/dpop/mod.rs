@@ -1,7 +1,7 @@
-//! Proofs of possession (RFC 9449, DPoP): a token that is bound to a key is good only with a proof for this one
-//! request, signed with that key.
+//! Proofs of possession (DPoP, RFC 9449). A token that is bound to a key is accepted only with a proof for the current
+//! request that is signed with this key.
 //!
-//! The checks of a proof, cheap checks first. Each has its own [`ProofFlaw`]:
+//! A proof must pass these checks. Cheap checks come first, and each has its own [`ProofFlaw`]:
 //!
 //! | # | check | flaw |
 //! |---|---|---|
@@ -18,8 +18,9 @@
 //! | 11 | the key is the token's | [`Denial::OtherKey`] |
 //! | 12 | `jti` was not seen, at any gate on the same store; recorded last | `Id`, `Replayed` |
 //!
-//! `Dpop::check` makes checks 1 to 11. `Dpop::use_once` makes the last one after the request is permitted, so a client
-//! without a good credential cannot fill the memory. `Dpop::use_in_store` then asks the store that gates share.
+//! `Dpop::check` makes checks 1 to 11. `Dpop::use_once` makes the last check after the request is permitted, so that a
+//! client without a valid credential cannot fill the memory. `Dpop::use_in_store` then repeats the last check in the
+//! store that several gates share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,14 +48,14 @@ pub use proof::ALGORITHM_NAMES;
 use proof::{OURS, SignedProof};
 pub use target::{HttpScheme, TargetUri};
 
-/// The header of a proof (RFC 9449 §4.1).
+/// The header that contains a proof (RFC 9449 §4.1).
 pub static PROOF: HeaderName = HeaderName::from_static("dpop");
-/// The header of a nonce (RFC 9449 §8.1).
+/// The header that contains a nonce (RFC 9449 §8.1).
 pub static NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
-/// How far a client's clock may be ahead of ours, besides the leeway.
+/// How far a client's clock may be ahead of ours, in addition to the leeway.
 const AHEAD: Duration = Duration::from_secs(5);
-/// The delay before a retry, if a key has used up its share of the memory, or the memory is full.
+/// When to retry if a key has used up its share of the memory, or the memory is full.
 const TRY_AGAIN: Duration = Duration::from_secs(30);
 
 /// The rules for proofs.
@@ -71,12 +72,13 @@ const TRY_AGAIN: Duration = Duration::from_secs(30);
 pub struct DpopSettings {
     /// Whether a proof must have a nonce that the gate issued in the last five minutes (RFC 9449 §8).
     pub needs_nonce: bool,
-    /// How old a proof may be by its `iat`, besides the leeway.
+    /// The maximum age of a proof by its `iat`, in addition to the leeway.
     pub max_age: Duration,
-    /// How many proofs are remembered. Beyond this number, requests with proofs are refused with 503.
+    /// The maximum number of remembered proofs. Beyond it, requests with proofs get 503.
     pub max_proofs: u64,
-    /// Whether a proof counts once over all gates that share the store, at the cost of a round trip for each proof, or once
-    /// at each gate. If no other gate uses the store, the proof is counted at this gate only.
+    /// Whether a proof is counted once over all gates that share the store, which costs a round trip for each proof.
+    /// Otherwise it is counted once at each gate. If only this gate uses the store, the proof is counted only at this
+    /// gate.
     pub counted_in_store: bool,
 }
 
@@ -87,13 +89,13 @@ impl Default for DpopSettings {
 }
 
 impl DpopSettings {
-    /// The store in which a proof is counted, if other gates share it.
+    /// The store in which proofs are counted, if other gates share it.
     pub(crate) fn shared<'a>(&self, store: &'a dyn Store) -> Option<&'a dyn SharedStore> {
         if self.counted_in_store { store.shared() } else { None }
     }
 }
 
-/// The proofs of a gate: the rules, and the used proofs.
+/// Checks the proofs that a gate receives. Contains the rules and the used proofs.
 pub struct Dpop {
     settings: DpopSettings,
     leeway: Duration,
@@ -104,60 +106,60 @@ pub struct Dpop {
 
 crate::debug_with!(Dpop { settings });
 
-/// The request and token that a proof must be for.
+/// The request and the token for which a proof must be made.
 pub struct Expected<'a> {
     /// The method of the request.
     pub method: &'a Method,
-    /// The URL of the request, as its client sees it; `None` if the gate does not serve the host of the request.
+    /// The URL of the request as its client sees it, or `None` if the gate does not serve the host of the request.
     pub target: Option<TargetUri>,
-    /// The hash of the token of a request on a data route (`ath`), and the key that the token is bound to.
+    /// For a request on a data route, the hash of its token (`ath`) and the key to which the token is bound.
     pub token: Option<(&'a str, KeyThumbprint)>,
 }
 
-/// A proof that passed all checks but the last one.
+/// A proof that has passed all checks except the last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CheckedProof {
-    /// The key that signed it.
+    /// The key that signed the proof.
     pub(crate) key: KeyThumbprint,
     id: ProofId,
     renews_nonce: bool,
 }
 
-/// The steps that remain after a proof was used at this gate.
+/// What remains to be done after a proof was used at this gate.
 #[derive(Clone, Debug)]
 pub struct UsedProof {
-    /// Whether the reply needs a new nonce for the client.
+    /// Whether the reply must contain a new nonce for the client.
     pub renews_nonce: bool,
-    /// The name under which the shared store must count the proof.
+    /// The name under which the proof must still be counted in the shared store.
     pub owed: Option<ProofName>,
 }
 
 impl CheckedProof {
-    /// Must the reply contain a new nonce?
+    /// Returns whether the reply must contain a new nonce.
     pub const fn renews_nonce(&self) -> bool {
         self.renews_nonce
     }
 }
 
-/// A checked proof, and the memory in which it is recorded once.
+/// A checked proof, and the memory in which it is recorded as used.
 #[derive(Clone, Copy, Debug)]
 pub struct OnceProof<'a> {
-    /// The memory.
+    /// The memory of used proofs.
     pub dpop: &'a Dpop,
     /// The proof.
     pub proof: CheckedProof,
 }
 
 impl OnceProof<'_> {
-    /// The key that signed it.
+    /// The key that signed the proof.
     pub fn key(&self) -> KeyThumbprint {
         self.proof.key
     }
 
-    /// Check 12, here and in the store that gates share.
+    /// Makes check 12, at this gate and in the store that several gates share.
     ///
     /// # Errors
-    /// The proof was used before, or cannot be recorded.
+    /// The proof was already used, or cannot be recorded.
     pub(crate) async fn use_once(&self, now: Timestamp, store: &dyn Store) -> Result<(), Error> {
         match self.dpop.use_once(&self.proof, now, store)? {
             Some(name) => self.dpop.use_in_store(name, store).await,
@@ -167,14 +169,14 @@ impl OnceProof<'_> {
 }
 
 impl Dpop {
-    /// Rules that begin now.
+    /// Creates an empty memory and sets the rules. `started` is the start of the process.
     pub fn new(settings: DpopSettings, leeway: Duration, started: Timestamp) -> Self {
         let passes_for = settings.max_age.saturating_add(leeway);
         let memory = ProofMemory::new("proof for a gate", settings.max_proofs, passes_for);
         Self { settings, leeway, started, memory, known: KnownKeys::default() }
     }
 
-    /// Checks 1 to 11.
+    /// Makes checks 1 to 11.
     ///
     /// # Errors
     /// The first check that the proof fails.
@@ -199,13 +201,13 @@ impl Dpop {
             return Err(ProofFlaw::Time.into());
         }
         let renews_nonce = match self.settings.needs_nonce {
-            // The proofs used before the start are unknown, so all proofs of that time are refused.
+            // The proofs that were used before the start are unknown, so all proofs from that time are refused.
             false if issued_at < self.started => return Err(ProofFlaw::BeforeStart.into()),
             false => false,
             true => {
                 let issued = proof.nonce().and_then(|nonce| nonce::issued_at(keys, nonce, now, self.leeway));
-                // A proof with a nonce that was issued after the start cannot have been used before the start, whatever
-                // its `iat`.
+                // A proof with a nonce that was issued after the start cannot have been used before the start,
+                // regardless of its `iat`.
                 let issued = issued.filter(|issued| *issued >= self.started).ok_or(ProofFlaw::Nonce)?;
                 nonce::is_old(issued, now)
             }
@@ -225,11 +227,11 @@ impl Dpop {
         Ok(CheckedProof { key: proof.key, id, renews_nonce })
     }
 
-    /// Check 12 at this gate: records the proof, if it was not used before. If this returns a name, the proof counts
-    /// only after [`use_in_store`](Self::use_in_store) has counted it in the store as well.
+    /// Makes check 12 at this gate, which records the proof unless it was already used. If this returns a name, the
+    /// proof is accepted only after [`use_in_store`](Self::use_in_store) has also counted it in the store.
     ///
     /// # Errors
-    /// The proof was used before, or cannot be recorded.
+    /// The proof was already used, or cannot be recorded.
     pub fn use_once(
         &self,
         proof: &CheckedProof,
@@ -244,10 +246,10 @@ impl Dpop {
         Ok(self.settings.shared(store).map(|_| proof.id.name()))
     }
 
-    /// Check 12 over all gates that share the store.
+    /// Makes check 12 over all gates that share the store.
     ///
     /// # Errors
-    /// The proof was used at another gate. After a fault, it is unknown whether the proof was counted.
+    /// The proof was used at another gate. After a fault, the proof may or may not have been counted.
     pub async fn use_in_store(&self, name: ProofName, store: &dyn Store) -> Result<(), Error> {
         match self.settings.shared(store) {
             Some(shared) => once_in_store(shared, name, self.counts_for()).await,
@@ -255,21 +257,21 @@ impl Dpop {
         }
     }
 
-    /// How long a proof may pass at any gate after its first use: from an `iat` as far ahead as allowed, until it is as
-    /// old as allowed, plus the allowed difference of two gates' clocks.
+    /// How long a proof could be used at any gate after its first use. This is the time from an `iat` that is as far
+    /// ahead as allowed until the proof is as old as allowed, plus the allowed difference of two gates' clocks.
     fn counts_for(&self) -> Duration {
         self.settings.max_age.saturating_add((AHEAD + self.leeway) * 2).saturating_add(self.leeway)
     }
 
-    /// Check 12 without recording the proof: for an explanation.
+    /// Makes check 12 without recording the proof, for an explanation.
     ///
     /// # Errors
-    /// The proof was used before.
+    /// The proof was already used.
     pub fn was_used(&self, proof: &CheckedProof) -> Result<(), Denial> {
         if self.memory.has(&proof.id) { Err(ProofFlaw::Replayed.into()) } else { Ok(()) }
     }
 
-    /// A nonce for a client, if nonces are required.
+    /// A new nonce for a client, if nonces are required.
     pub fn nonce(&self, keys: &RefreshKeys, now: Timestamp) -> Option<HeaderValue> {
         let issued = self.settings.needs_nonce.then(|| nonce::issue(keys, now)).flatten();
         issued.and_then(|nonce| HeaderValue::try_from(nonce).ok())
@@ -281,17 +283,17 @@ impl Dpop {
 pub struct ExaminedProof {
     /// The thumbprint of the proof's key.
     pub key: KeyThumbprint,
-    /// `htm`.
+    /// The `htm` claim.
     pub method: Option<String>,
-    /// `htu`.
+    /// The `htu` claim.
     pub url: Option<String>,
-    /// `iat`.
+    /// The `iat` claim.
     pub issued_at: Option<Timestamp>,
-    /// `jti`.
+    /// The `jti` claim.
     pub id: Option<String>,
 }
 
-/// Reads a proof without judging its request or token: checks 1 to 5.
+/// Makes only checks 1 to 5 of a proof, which do not depend on the request or its token.
 ///
 /// # Errors
 /// The first check that the proof fails.
@@ -307,7 +309,7 @@ pub fn examine(proof: &str) -> Result<ExaminedProof, ProofFlaw> {
     })
 }
 
-/// Does a request have a proof, good or not?
+/// Returns whether a request has a proof, valid or not.
 pub fn is_offered(headers: &HeaderMap) -> bool {
     headers.contains_key(&PROOF)
 }
@@ -321,7 +323,7 @@ fn the_one(headers: &HeaderMap) -> Result<&str, ProofFlaw> {
     }
 }
 
-/// The algorithms, as a challenge lists them (RFC 9449 §7.1).
+/// The algorithms as listed in a challenge (RFC 9449 §7.1).
 pub(crate) fn algorithms() -> String {
     ALGORITHM_NAMES.join(" ")
 }

@@ -1,5 +1,5 @@
-//! Nonces (RFC 9449 §8): a time with a tag, so that no nonce is stored. Gates with the same keyring accept each other's
-//! nonces.
+//! Nonces (RFC 9449 §8). A nonce is a time with a tag, so nonces need not be stored. Gates with the same keyring accept
+//! each other's nonces.
 
 use std::time::Duration;
 
@@ -12,19 +12,19 @@ use crate::token::keyring::RefreshKeys;
 
 /// The lifetime of a nonce.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(300);
-/// The age of a nonce from which a reply contains a new nonce.
+/// If a nonce is at least this old, the reply contains a new one.
 const RENEWED_FROM: Duration = Duration::from_secs(150);
 const TIME: usize = 8;
 const TAG: usize = 16;
 
-/// A nonce issued now; `None` if no key can make one.
+/// Issues a nonce, or returns `None` if the keyring has no key for it.
 pub(crate) fn issue(keys: &RefreshKeys, now: Timestamp) -> Option<String> {
     let time = now.as_millis().to_be_bytes();
     let tag = *keys.nonce_tags(&time).first()?;
     Some(URL_SAFE_NO_PAD.encode([&time[..], &tag].concat()))
 }
 
-/// The issue time of a nonce of this gate that is still good. `None` for any other text.
+/// The issue time of a valid nonce of this gate, or `None` for any other string.
 pub(crate) fn issued_at(keys: &RefreshKeys, nonce: &str, now: Timestamp, leeway: Duration) -> Option<Timestamp> {
     let bytes: [u8; TIME + TAG] = URL_SAFE_NO_PAD.decode(nonce).ok()?.try_into().ok()?;
     let (time, tag) = bytes.split_first_chunk::<TIME>()?;
@@ -35,7 +35,7 @@ pub(crate) fn issued_at(keys: &RefreshKeys, nonce: &str, now: Timestamp, leeway:
     (in_time && genuine).then_some(issued)
 }
 
-/// Is it time for a new nonce?
+/// Returns whether the nonce is so old that the client needs a new one.
 pub(crate) fn is_old(issued: Timestamp, now: Timestamp) -> bool {
     now.since(issued) >= RENEWED_FROM
 }

@@ -1,4 +1,5 @@
-//! A proof (RFC 9449 §4.2): its parts and its signature. Checks 1 to 5 of the table in the parent module.
+//! Parses a proof (RFC 9449 §4.2) and verifies its signature. This covers checks 1 to 5 of the table in the parent
+//! module.
 
 use std::sync::Arc;
 
@@ -15,37 +16,37 @@ use crate::thumbprint::KeyThumbprint;
 use crate::token::Algorithm;
 use crate::token::keyring::VerifyingKey;
 
-/// The longest `jti`, in bytes.
+/// The maximum length of `jti`, in bytes.
 const MAX_JTI: usize = 256;
-/// The algorithms of proofs.
+/// The accepted algorithms of proofs.
 pub(crate) const ALGORITHMS: [Algorithm; 5] =
     [Algorithm::Es256, Algorithm::EdDsa, Algorithm::Es384, Algorithm::Rs256, Algorithm::Ps256];
-/// The algorithms, as the metadata and the challenges list them. RFC 9864 gave EdDSA with Ed25519 a second name, which
+/// The algorithms as listed in metadata and challenges. RFC 9864 introduced a second name for EdDSA with Ed25519, which
 /// some clients use.
 pub const ALGORITHM_NAMES: [&str; 6] = ["ES256", "EdDSA", ED25519, "ES384", "RS256", "PS256"];
 const ED25519: &str = "Ed25519";
-/// The members of a public key that the thumbprint covers (RFC 7638 §3.2), and `crv`.
+/// The members of a public key that are included in the thumbprint (RFC 7638 §3.2), and `crv`.
 const PUBLIC: [&str; 6] = ["kty", "crv", "x", "y", "n", "e"];
-/// The members of a private or a symmetric key.
+/// The members that occur only in a private or symmetric key.
 const PRIVATE: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 /// Header members that would change what the signature covers, or encrypt the payload.
 pub(super) const REFUSED: [&str; 4] = ["crit", "b64", "zip", "enc"];
 
-/// The form of accepted proofs.
+/// The requirements for accepted proofs.
 #[derive(Clone, Copy)]
 pub struct Form {
-    /// `typ` of the header.
+    /// The `typ` in the header.
     pub typ: &'static str,
-    /// The greatest length, in bytes.
+    /// The maximum length, in bytes.
     pub max_length: usize,
-    /// The accepted algorithms, never HMAC.
+    /// The accepted algorithms, which never include HMAC.
     pub algorithms: &'static [Algorithm],
 }
 
-/// `typ` of a DPoP proof.
+/// The `typ` of a DPoP proof.
 pub const DPOP: &str = "dpop+jwt";
 
-/// The form of a proof for this gate.
+/// The requirements for a proof that is sent to this gate.
 pub(crate) const OURS: Form = Form { typ: DPOP, max_length: MAX_PROOF, algorithms: &ALGORITHMS };
 
 /// The key of a proof, from its header.
@@ -60,7 +61,7 @@ enum ProofHeader {
 }
 
 impl ProofKey {
-    /// The key in the header of a proof: checks 2 to 4.
+    /// Makes checks 2 to 4, and returns the key in the header of a proof.
     fn from_header(mut header: Map<String, Value>, form: Form) -> Result<Self, ProofFlaw> {
         // 2. `typ`.
         if header.get("typ").and_then(Value::as_str) != Some(form.typ) {
@@ -75,7 +76,7 @@ impl ProofKey {
             name => name.parse().ok(),
         });
         let algorithm = named.filter(|algorithm| form.algorithms.contains(algorithm)).ok_or(ProofFlaw::Algorithm)?;
-        // 4. The key. `kid`, `x5c` and `jku` are ignored, in the key or beside it.
+        // 4. The key. `kid`, `x5c` and `jku` are ignored, both in the key and next to it.
         let Some(Value::Object(mut jwk)) = header.remove("jwk") else { return Err(ProofFlaw::Key) };
         if PRIVATE.iter().any(|name| jwk.contains_key(*name)) {
             return Err(ProofFlaw::Key);
@@ -88,17 +89,17 @@ impl ProofKey {
     }
 }
 
-/// A proof with a good signature.
+/// A proof with a valid signature.
 pub struct SignedProof<'a> {
     /// The thumbprint of the key that signed the proof.
     pub key: KeyThumbprint,
-    /// The header as it was sent, and its key, if the key was parsed now.
+    /// The header as it was sent and its key, unless the key was already known.
     pub(super) read: Option<(&'a str, Arc<ProofKey>)>,
     claims: Map<String, Value>,
 }
 
 impl<'a> SignedProof<'a> {
-    /// Reads a proof, and verifies its signature last.
+    /// Parses a proof, and finally verifies its signature.
     ///
     /// # Errors
     /// The first failed check.
@@ -106,7 +107,7 @@ impl<'a> SignedProof<'a> {
         Self::read_with(proof, form, |_| None)
     }
 
-    /// Reads a proof. `known` finds the keys of encoded headers that have passed the checks of this form before.
+    /// Parses a proof. `known` finds the key of an encoded header that has passed these checks before.
     ///
     /// # Errors
     /// The first failed check.
@@ -115,7 +116,7 @@ impl<'a> SignedProof<'a> {
         form: Form,
         known: impl FnOnce(&str) -> Option<Arc<ProofKey>>,
     ) -> Result<Self, ProofFlaw> {
-        // 1. One JWT in compact form, as strict as a token.
+        // 1. One JWT in compact form, parsed as strictly as a token.
         if proof.len() > form.max_length {
             return Err(ProofFlaw::Malformed("the proof is too long"));
         }
@@ -149,17 +150,17 @@ impl<'a> SignedProof<'a> {
         self.claims.get(claim).and_then(Value::as_str)
     }
 
-    /// `htm`.
+    /// The `htm` claim.
     pub fn method(&self) -> Option<&str> {
         self.text("htm")
     }
 
-    /// `htu`.
+    /// The `htu` claim.
     pub fn url(&self) -> Option<&str> {
         self.text("htu")
     }
 
-    /// `iat`: a number of seconds, possibly with a fraction.
+    /// The `iat` claim, a number of seconds that may have a fraction.
     pub fn issued_at(&self) -> Option<Timestamp> {
         match self.claims.get("iat")? {
             Value::Number(number) => Timestamp::from_numeric_date(number),
@@ -167,17 +168,17 @@ impl<'a> SignedProof<'a> {
         }
     }
 
-    /// `nonce`.
+    /// The `nonce` claim.
     pub(crate) fn nonce(&self) -> Option<&str> {
         self.text("nonce")
     }
 
-    /// `ath`.
+    /// The `ath` claim.
     pub(crate) fn token_hash(&self) -> Option<&str> {
         self.text("ath")
     }
 
-    /// `jti`: a string of 1 to 256 bytes.
+    /// The `jti` claim, if it is a string of 1 to 256 bytes.
     pub fn id(&self) -> Option<&str> {
         self.text("jti").filter(|id| (1..=MAX_JTI).contains(&id.len()))
     }

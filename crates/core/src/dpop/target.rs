@@ -1,10 +1,11 @@
-//! The URL that a proof is for, compared after normalisation (RFC 3986 §6.2.2, §6.2.3), without query and fragment.
+//! The URL for which a proof was made. It is compared without query and fragment, after normalisation (RFC 3986 §6.2.2,
+//! §6.2.3).
 
 use http::Uri;
 
 use crate::route::path::CanonicalPath;
 
-/// A normalised URL: scheme and authority in lower case, no default port, a canonical path.
+/// A normalised URL, with scheme and authority in lower case, without a default port, and with a canonical path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetUri {
     scheme: HttpScheme,
@@ -12,7 +13,7 @@ pub struct TargetUri {
     path: String,
 }
 
-/// A scheme of HTTP.
+/// A URL scheme of HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HttpScheme {
     /// `http`.
@@ -22,7 +23,7 @@ pub enum HttpScheme {
 }
 
 impl HttpScheme {
-    /// The scheme of this name, in any letter case.
+    /// Parses a scheme in any letter case.
     pub fn parse(text: &str) -> Option<Self> {
         if text.eq_ignore_ascii_case("https") {
             Some(Self::Https)
@@ -49,24 +50,24 @@ impl HttpScheme {
 }
 
 impl TargetUri {
-    /// The URL of a request, from its scheme, its `host[:port]` and its path. `None` for a path that has no canonical
-    /// form.
+    /// Builds the URL of a request from its scheme, its `host[:port]` and its path. Returns `None` if the path does not
+    /// have a canonical form.
     pub fn new(scheme: HttpScheme, authority: &str, path: &str) -> Option<Self> {
         let mut authority = authority.to_ascii_lowercase();
         if let Some((host, port)) = authority.rsplit_once(':')
-            // The colons of an IPv6 address are inside of brackets.
+            // The colons of an IPv6 address are inside brackets.
             && !port.ends_with(']')
             && (port.is_empty() || port == scheme.default_port())
         {
             authority.truncate(host.len());
         }
-        // The path may be the client's path or the rewritten path: both have the same canonical form.
+        // The path may be the client's path or the rewritten path, because both have the same canonical form.
         let path = if path.is_empty() { "/" } else { path };
         let path = CanonicalPath::parse(path).ok()?.as_str().to_owned();
         Some(Self { scheme, authority, path })
     }
 
-    /// Is this the URL of an `htu`?
+    /// Returns whether this is the URL in an `htu`.
     pub(crate) fn is_in(&self, htu: &str) -> bool {
         // Most clients already write the normalised form.
         let rest = htu.strip_prefix(self.scheme.prefix());
@@ -74,7 +75,7 @@ impl TargetUri {
         rest.is_some_and(str::is_empty) || Self::parse(htu).as_ref() == Some(self)
     }
 
-    /// The URL in an `htu`. `None` if it is not an HTTP URL, or names a user.
+    /// Parses the URL in an `htu`. Returns `None` if it is not an HTTP URL, or contains user information.
     pub(crate) fn parse(htu: &str) -> Option<Self> {
         let end = htu.find(['?', '#']).unwrap_or(htu.len());
         let uri: Uri = htu.get(..end)?.parse().ok()?;

@@ -1,4 +1,4 @@
-//! The origin of a request: read only from headers of trusted proxies, and rewritten for the upstream (T6).
+//! The origin of a request. It is read only from headers of trusted proxies, and rewritten for the upstream (T6).
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,13 +14,14 @@ use crate::route::authority::is_authority;
 
 static FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-/// The host that the client asked a proxy for.
+/// The header with the host that the client requested from a proxy.
 pub static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// The client of a request: the peer, or, if the peer is a trusted proxy, the last address in `X-Forwarded-For` that is
-/// not itself a trusted proxy. Earlier entries are only the client's own claim.
+/// The address of a request's client. This is the peer or, if the peer is a trusted proxy, the last address in
+/// `X-Forwarded-For` that is not itself a trusted proxy. Earlier entries are not trusted, because the client may have
+/// sent them.
 ///
-/// An entry that is not an address ends the list: the proxy that added it is then the last known address.
+/// An entry that is not an address ends the list. The result is then the address of the proxy that added this entry.
 pub fn client_ip(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
     let mut client = peer.to_canonical();
     for hop in hops(headers) {
@@ -35,12 +36,12 @@ pub fn client_ip(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr
     client
 }
 
-/// Does the peer name the client for which it forwards the request?
+/// Whether the peer names the client for which it forwards the request.
 pub fn says_for_whom(headers: &HeaderMap) -> bool {
     headers.contains_key(&FOR)
 }
 
-/// The scheme that the client used: the scheme of the connection, or the scheme that a trusted proxy names.
+/// The scheme that the client used. A trusted proxy may name it; otherwise it is the scheme of the connection.
 pub fn scheme(headers: &HeaderMap, peer: &Peer, trusted: &[IpNet]) -> HeaderValue {
     let from_proxy = peer.may_forward() && is_trusted(peer.address().to_canonical(), trusted);
     let named =
@@ -48,8 +49,9 @@ pub fn scheme(headers: &HeaderMap, peer: &Peer, trusted: &[IpNet]) -> HeaderValu
     HeaderValue::from_static(named.unwrap_or(peer.scheme()))
 }
 
-/// The scheme that a proxy names, in any letter case (RFC 3986 §3.1). Of a list, to which each proxy appends, the first one is what
-/// the client used. Some proxies name a WebSocket by `ws` or `wss`.
+/// Parses the scheme that a proxy names, in any letter case (RFC 3986 §3.1). If the value is a list, to which each
+/// proxy appends, the first entry is the scheme that the client used. `ws` and `wss` are accepted, because some proxies
+/// use them for WebSockets.
 pub fn named_scheme(named: &str) -> Option<&'static str> {
     let first = named.split(',').next().unwrap_or(named).trim();
     let is = |scheme: &str| first.eq_ignore_ascii_case(scheme);
@@ -63,12 +65,13 @@ pub fn named_scheme(named: &str) -> Option<&'static str> {
 /// Writes the origin of the request for the upstream: `X-Forwarded-For`, `-Proto` and `-Host`, each once, and
 /// `Client-Cert` if upstreams receive the client's certificate (RFC 9440).
 ///
-/// A trusted proxy's values are kept, with `X-Forwarded-For` cut before the client's address and the proxy's address
-/// appended. Other senders' values are replaced. `Forwarded` and similar headers are always removed.
+/// The values of a trusted proxy are kept, but in `X-Forwarded-For` the entries before the client's address are removed
+/// and the proxy's address is appended. Values from other senders are replaced. `Forwarded` and similar headers are
+/// always removed.
 pub fn forwarded(headers: &mut HeaderMap, peer: &Peer, host: Option<&HeaderValue>, trusted: &[IpNet]) {
     let address = peer.address().to_canonical();
     let from_proxy = peer.may_forward() && is_trusted(address, trusted);
-    // For a sender that does not name a client, the values are precomputed.
+    // If the sender does not name a client, the value is the precomputed address of the peer.
     let chain = if from_proxy && headers.contains_key(&FOR) {
         HeaderValue::try_from(chain(headers, address, trusted)).ok()
     } else {
@@ -106,8 +109,8 @@ pub fn forwarded(headers: &mut HeaderMap, peer: &Peer, host: Option<&HeaderValue
 /// The networks whose ignored headers were reported; 0 is an empty slot.
 static REPORTED: [AtomicU64; 16] = [const { AtomicU64::new(0) }; 16];
 
-/// Reports that forwarding headers were ignored: once for each network, and only for the first 16 networks. A load
-/// balancer that is not in `trusted_proxies` looks like one client, and all users behind it share the limits of one
+/// Logs that forwarding headers were ignored, once for each network and only for the first 16 networks. If a load
+/// balancer is missing in `trusted_proxies`, it looks like one client, and all users behind it share the limits of one
 /// address.
 fn report_ignored(peer: IpAddr) {
     let network = network(peer);
@@ -139,7 +142,7 @@ fn chain(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> String {
     texts.join(", ")
 }
 
-/// The entries of `X-Forwarded-For`, the nearest first; `None` for an entry that is not an address.
+/// The entries of `X-Forwarded-For`, starting with the nearest hop. `None` stands for an entry that is not an address.
 fn hops(headers: &HeaderMap) -> impl Iterator<Item = Option<IpAddr>> {
     let lines = headers.get_all(&FOR).into_iter().collect::<Vec<_>>().into_iter().rev();
     lines
@@ -147,7 +150,7 @@ fn hops(headers: &HeaderMap) -> impl Iterator<Item = Option<IpAddr>> {
         .map(|entry| address(entry.trim_matches([' ', '\t'])))
 }
 
-/// An address, with or without a port.
+/// Parses an address with or without a port.
 fn address(entry: &str) -> Option<IpAddr> {
     let bare = entry.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(entry);
     let address = bare.parse().ok().or_else(|| entry.parse::<SocketAddr>().ok().map(|a| a.ip()))?;

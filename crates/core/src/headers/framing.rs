@@ -3,13 +3,13 @@
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 
-/// Is there at most one length, and no transfer coding but a single `chunked`?
+/// Whether there is at most one `Content-Length`, and at most one transfer coding, which must be `chunked`.
 ///
-/// In HTTP/1.1 the library accepts any list that ends in `chunked`, and the proxy frames the body again. A coding
-/// before `chunked` would be lost in between, and the upstream would misread the bytes. RFC 9112 §6.1 requires such a
-/// coding to be refused. In HTTP/2 the library reads only the first length (RFC 9113 §8.1.1).
+/// In HTTP/1.1 the library accepts any list of codings that ends in `chunked`, and the proxy frames the body anew. A
+/// coding before `chunked` would be lost, and the upstream would misread the bytes. RFC 9112 §6.1 requires that such a
+/// coding is refused. In HTTP/2 the library reads only the first `Content-Length` (RFC 9113 §8.1.1).
 pub fn is_framed_once(headers: &HeaderMap) -> bool {
-    // Most requests have neither header, and a scan of the present names costs less than two look-ups.
+    // Most requests have neither header, and scanning the names of all headers costs less than two look-ups.
     if !headers.keys().any(|name| *name == TRANSFER_ENCODING || *name == CONTENT_LENGTH) {
         return true;
     }

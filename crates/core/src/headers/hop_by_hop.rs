@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue};
 
 use super::names;
 
-/// Removed whether or not `Connection` names them.
+/// Headers that are removed even if `Connection` does not name them.
 static HOP_BY_HOP: [HeaderName; 10] = [
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -22,9 +22,9 @@ static HOP_BY_HOP: [HeaderName; 10] = [
     UPGRADE,
 ];
 
-/// Does the name begin like a name in [`HOP_BY_HOP`]?
+/// Whether the name begins like a name in [`HOP_BY_HOP`].
 fn begins_like_one(name: &HeaderName) -> bool {
-    // The bytes one by one: `starts_with` is a call for each beginning.
+    // The bytes are matched one by one, because `starts_with` would be a function call for each prefix.
     matches!(
         name.as_str().as_bytes(),
         [b'k', b'e', b'e', b'p', ..]
@@ -36,12 +36,12 @@ fn begins_like_one(name: &HeaderName) -> bool {
     )
 }
 
-/// What [`remove_hop_by_hop`] saw on its pass over the names, so that its callers need no look-ups.
+/// What [`remove_hop_by_hop`] found in its pass over the header names. It saves its callers further look-ups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RemovedHeaders {
     /// The message had a `Transfer-Encoding`, which was removed.
     pub had_coding: bool,
-    /// It named another coding than `chunked`, so the body is still coded.
+    /// The `Transfer-Encoding` named another coding than `chunked`, so that the body is still encoded.
     pub had_other_coding: bool,
     /// The message has a `Content-Length`.
     pub has_length: bool,
@@ -51,17 +51,18 @@ pub struct RemovedHeaders {
     pub has_credential: bool,
 }
 
-/// Options that concern only the connection and cannot name one of our headers.
+/// The `Connection` options that concern only the connection and cannot name a header that the gate sets.
 const OPTIONS: [&str; 5] = ["close", "keep-alive", "upgrade", "te", "http2-settings"];
 
-/// Removes the headers of the message's own connection from a request or a response: hop-by-hop headers, and those that
-/// `Connection` names. Call it before anything is added.
+/// Removes hop-by-hop headers, and the headers that `Connection` names, from a request or a response. Call this
+/// function before the gate adds headers.
 ///
 /// `te: trailers` stays (with `Connection: te`, RFC 9110 §10.1.4), because it states a capability of the client. A
 /// `Connection` that names an end-to-end header (`authorization`, `host`, `content-length`, `x-auth-…`) removes nothing
 /// (T5).
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) -> RemovedHeaders {
-    // Most messages have at most `Connection`, and a look-up of each name costs more than a scan of the present names.
+    // Most messages have none of these headers but `Connection`, and looking up each name costs more than scanning the
+    // names of all headers.
     let (mut has_connection, mut has_te, mut has_others) = (false, false, false);
     let mut seen = RemovedHeaders::default();
     for name in headers.keys() {
@@ -74,7 +75,7 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) -> RemovedHeaders {
         has_others |= begins_like_one(name);
     }
     if has_connection {
-        // Nearly every server sends this one, which names no header.
+        // Nearly every server sends one of these two values, which do not name a header.
         let is_usual = |line: &HeaderValue| line == "keep-alive" || line == "close";
         match headers.entry(CONNECTION) {
             Entry::Occupied(lines) if is_usual(lines.get()) && lines.iter().nth(1).is_none() => drop(lines.remove()),
@@ -104,7 +105,8 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) -> RemovedHeaders {
     seen
 }
 
-/// Executes `Connection` now, and leaves in it only options that name no header of this gate.
+/// Removes the headers that `Connection` names, and leaves only those options in `Connection` that cannot name a header
+/// that the gate sets.
 pub(super) fn settle_connection(headers: &mut HeaderMap) {
     if options(headers, CONNECTION).all(is_harmless) {
         return;
@@ -130,7 +132,7 @@ fn drop_named(headers: &mut HeaderMap) {
         named.extend(HeaderName::from_bytes(option.as_bytes()).ok().filter(|name| headers.contains_key(name)));
     }
     for name in named {
-        // These headers decided the framing; they are removed with the other hop-by-hop headers.
+        // `Transfer-Encoding` decides the framing. It is removed later, together with the other hop-by-hop headers.
         if name != TRANSFER_ENCODING {
             headers.remove(name);
         }
@@ -141,7 +143,8 @@ fn is_harmless(option: &str) -> bool {
     OPTIONS.iter().any(|known| option.eq_ignore_ascii_case(known))
 }
 
-/// The members of a list header, over all its lines. A line that is not ASCII has one member, which names nothing.
+/// The members of a list header from all its lines. A line that is not ASCII counts as one member that does not name a
+/// header.
 fn options(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     let lines = headers.get_all(name).into_iter().map(|line| line.to_str().unwrap_or("?"));
     lines.flat_map(|line| line.split(',')).map(|member| member.trim_matches([' ', '\t'])).filter(|m| !m.is_empty())

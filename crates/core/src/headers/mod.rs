@@ -1,15 +1,16 @@
-//! Decides which headers pass the gate, and which headers only the gate sets. Every request passes three steps in this
-//! order, on every route, including public routes:
+//! Decides which headers pass the gate, and which headers only the gate may set. Every request passes three steps in
+//! this order, on every route, including public routes:
 //!
-//! 1. [`ProtectedNames::strip_untrusted`], when the route is known and before anything is added, removes identity
-//!    headers that the client sent, in every spelling, and overrides of method or URL.
-//! 2. The gate adds the verified caller's identity, with [`identity_value`], and [`strip_credentials`] keeps the token
-//!    from the upstream.
+//! 1. Once the route is known and before the gate adds headers, [`ProtectedNames::strip_untrusted`] removes identity
+//!    headers that the client sent, in every spelling, and headers that override the method or the URL.
+//! 2. The gate adds the verified caller's identity, encoded by [`identity_value`]. [`strip_credentials`] removes the
+//!    token, so that the upstream does not receive it.
 //! 3. The proxy removes the headers of one connection ([`remove_hop_by_hop`]) and writes the origin of the request
 //!    ([`forwarded`]).
 //!
 //! Names are compared **folded**: in lower case, with every character that is neither letter nor digit replaced by `-`.
-//! A CGI-like upstream sees only `HTTP_X_AUTH_SUBJECT`, which `X-Auth_Subject` produces just like our spelling.
+//! The reason is that a CGI-like upstream sees only `HTTP_X_AUTH_SUBJECT`, which `X-Auth-Subject` and `X-Auth_Subject`
+//! both produce.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -25,8 +26,8 @@ use crate::network::Holder;
 use crate::route::RoutePolicy;
 use crate::thumbprint::CertificateThumbprint;
 
-/// The headers of a credential, and whether each is forwarded with the token. A DPoP proof is forwarded (RFC 9449
-/// §4.1).
+/// The headers that carry credentials. The flag states whether the header is forwarded on a route that forwards the
+/// token. A DPoP proof is forwarded with its token (RFC 9449 §4.1).
 static CREDENTIALS: [(HeaderName, bool); 3] =
     [(AUTHORIZATION, true), (HeaderName::from_static("dpop"), true), (PROXY_AUTHORIZATION, false)];
 
@@ -48,13 +49,13 @@ pub use hop_by_hop::{RemovedHeaders, remove_hop_by_hop};
 pub use pattern::HeaderPattern;
 pub use present::Present;
 
-/// The other end of a request's connection, which the listener inserts into the request's extensions. It is made once
-/// for a connection, and cheap to clone for each request.
+/// The other end of a request's connection. The listener inserts it into the request's extensions. It is created once
+/// for each connection and is cheap to clone for each request.
 ///
 /// ```
 /// use rotogate::gate::Peer;
 ///
-/// // A server of your own inserts it: limits count by its address.
+/// // Your own server inserts it. Rate limits count by its address.
 /// let peer = Peer::new("192.0.2.7".parse()?, true);
 /// assert_eq!(peer.scheme(), "https");
 /// let mut request = http::Request::new(());
@@ -64,11 +65,11 @@ pub use present::Present;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     address: IpAddr,
-    /// In the form of `X-Forwarded-For`.
+    /// The address as it is written in `X-Forwarded-For`.
     text: HeaderValue,
     secure: bool,
     at_loopback: bool,
-    /// Do the peer's forwarding headers count, if the peer is a trusted proxy?
+    /// Whether the peer's forwarding headers are honoured if the peer is a trusted proxy.
     forwards: bool,
     holder: Holder,
     listener: Option<Arc<str>>,
@@ -76,7 +77,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// The address at the other end of a connection, and whether the connection is encrypted.
+    /// A peer with this address. `secure` states whether the connection is encrypted.
     pub fn new(address: IpAddr, secure: bool) -> Self {
         let text = visible(Bytes::from(address.to_canonical().to_string()));
         Self {
@@ -91,23 +92,24 @@ impl Peer {
         }
     }
 
-    /// Marks a listener that only this machine can reach: its clients may name this machine as the host.
+    /// Sets whether the listener can be reached only from this machine. Its clients may then name this machine as the
+    /// host.
     #[must_use]
     pub const fn at_loopback(mut self, is: bool) -> Self {
         self.at_loopback = is;
         self
     }
 
-    /// Sets the name of the listener: routes and endpoints may be bound to listeners.
+    /// Sets the name of the listener. Routes and endpoints may be bound to listeners by name.
     #[must_use]
     pub fn on_listener(self, name: Arc<str>) -> Self {
         Self { listener: Some(name), ..self }
     }
 
-    /// Sets the certificate, in DER, that the client presented in the TLS handshake: the client's own, the first of
-    /// rustls' `peer_certificates()`. The server has verified that the client has the private key, and decided which
-    /// certificates are accepted. Do not set a proxy's certificate on a peer that forwards for others, because it is not
-    /// the certificate of the proxy's clients.
+    /// Sets the certificate, in DER, that the client presented in the TLS handshake. This is the client's own
+    /// certificate, the first of rustls' `peer_certificates()`. The server must have verified that the client has the
+    /// private key, and decides which certificates are accepted. Do not set the certificate of a proxy that forwards
+    /// requests of others, because it does not identify the proxy's clients.
     #[must_use]
     pub fn with_certificate(self, der: &[u8]) -> Self {
         Self { certificate: Some(Arc::new(ClientCertificate::from_der(der))), ..self }
@@ -135,19 +137,19 @@ impl Peer {
         self.listener.as_deref()
     }
 
-    /// Did the connection arrive on a listener that only this machine reaches?
+    /// Whether the connection arrived on a listener that can be reached only from this machine.
     pub const fn is_at_loopback(&self) -> bool {
         self.at_loopback
     }
 
-    /// Makes a peer whose forwarding headers never count, even if its address is that of a trusted proxy: a protocol
-    /// other than HTTP supplied the address, so the headers are the client's own claim.
+    /// Makes a peer whose forwarding headers are always ignored, even if its address is that of a trusted proxy. Use
+    /// this if a protocol other than HTTP supplied the address, because the client may then have written the headers.
     #[must_use]
     pub fn without_forwarding(self) -> Self {
         Self { forwards: false, ..self }
     }
 
-    /// Do the peer's forwarding headers count, if the peer is a trusted proxy?
+    /// Whether the peer's forwarding headers are honoured if the peer is a trusted proxy.
     pub const fn may_forward(&self) -> bool {
         self.forwards
     }
@@ -157,44 +159,44 @@ impl Peer {
         self.address
     }
 
-    /// The address as text.
+    /// The address as a header value.
     pub const fn text(&self) -> &HeaderValue {
         &self.text
     }
 
-    /// Is the connection encrypted?
+    /// Whether the connection is encrypted.
     pub const fn is_secure(&self) -> bool {
         self.secure
     }
 
-    /// `https` or `http`.
+    /// The scheme of the connection: `https` or `http`.
     pub const fn scheme(&self) -> &'static str {
         if self.secure { "https" } else { "http" }
     }
 }
 
-/// Functions that only our own crates call: docs.rs does not show them.
+/// Functions that only the crates of this project call. They are hidden from the documentation.
 #[doc(hidden)]
 impl Peer {
-    /// The name of the listener, as a text that another peer may share.
+    /// The name of the listener, as a string that can be shared with another peer.
     pub fn shared_listener(&self) -> Option<Arc<str>> {
         self.listener.clone()
     }
 
-    /// Is a route or endpoint that is bound to these listeners served on this connection? Without names, every listener
-    /// serves it.
+    /// Whether a route or endpoint that is bound to these listeners is served on this connection. If `listeners` is
+    /// empty, every listener serves it.
     pub fn is_on(peer: Option<&Self>, listeners: &[Box<str>]) -> bool {
         let own = || peer.and_then(Self::listener);
         listeners.is_empty() || own().is_some_and(|own| listeners.iter().any(|name| **name == *own))
     }
 
-    /// The holder whose share of the pools the peer's requests use.
+    /// The holder to whose share of the resource pools the peer's requests count.
     pub const fn holder(&self) -> Holder {
         self.holder
     }
 
-    /// The client of a request, as far as trusted proxies name it. `None` for a trusted proxy that names no client,
-    /// because its requests come from many clients.
+    /// The holder that stands for the client of a request, as far as trusted proxies name the client. `None` if a
+    /// trusted proxy does not name a client, because its requests come from many clients.
     pub fn client_of(&self, headers: &HeaderMap, trusted: &[IpNet]) -> Option<Holder> {
         let address = self.address.to_canonical();
         if !self.forwards || !trusted.iter().any(|network| network.contains(&address)) {
@@ -212,7 +214,7 @@ pub struct ProtectedNames {
     configured: Vec<Box<str>>,
     strip: Vec<HeaderPattern>,
     keep: Vec<HeaderPattern>,
-    /// How the names of all lists begin, these two included.
+    /// The beginnings of the names in all lists, including `configured` and `strip`.
     begins: names::Beginnings,
 }
 
@@ -221,14 +223,14 @@ enum HeaderVerdict {
     Pass,
     /// The header is removed on every route.
     Remove,
-    /// The header is removed unless the route keeps overrides.
+    /// The header is removed unless the route keeps override headers.
     Override,
     /// The header is removed unless the route keeps names with `_`.
     Underscore,
 }
 
 impl ProtectedNames {
-    /// The built-in and the configured names, in any spelling.
+    /// Protects the built-in names and these names, in any spelling.
     pub fn new<I>(configured: I) -> Self
     where
         I: IntoIterator,
@@ -243,8 +245,8 @@ impl ProtectedNames {
         Self { configured, strip: Vec::new(), keep: Vec::new(), begins }
     }
 
-    /// Adds names that never pass (`strip`), and lets built-in names pass (`keep`; requirement T24). A header that the
-    /// gate itself sets never passes.
+    /// Adds names that never pass (`strip`), and exempts built-in names so that they pass (`keep`; requirement T24). A
+    /// header that the gate itself sets never passes.
     #[must_use]
     pub fn with(mut self, strip: Vec<HeaderPattern>, keep: Vec<HeaderPattern>) -> Self {
         (self.strip, self.keep) = (strip, keep);
@@ -252,42 +254,43 @@ impl ProtectedNames {
         self
     }
 
-    /// Does only the gate set this name, in this or another spelling?
+    /// Whether only the gate may set a header with this name, in this or another spelling.
     pub fn protects(&self, name: &str) -> bool {
         self.is_configured(name) || (names::is_identity(name) && !self.keeps(name))
     }
 
-    /// Does the header override the judged method or URL?
+    /// Whether the header overrides the method or the URL by which the gate judged the request.
     pub fn overrides(&self, name: &HeaderName) -> bool {
         names::is_override(name.as_str())
     }
 
-    /// Does the name imitate a name that has a meaning to an upstream or to the gate? A proxy that removes headers by
-    /// name does not remove the imitation (requirement N9).
+    /// Whether the name imitates a name that has a meaning to an upstream or to the gate. A proxy that removes headers
+    /// by name does not remove such an imitation (requirement N9).
     pub fn is_disguise(&self, name: &HeaderName) -> bool {
         let name = name.as_str();
-        // Binary metadata, which `judge` removes in any spelling.
+        // gRPC's binary metadata, which `judge` removes in any spelling.
         let is_binary = name.ends_with("-bin") && self.judge(name) == HeaderVerdict::Remove;
         is_binary
             || names::is_unusually_spelt(name)
                 && (self.protects(name) || names::is_override(name) || names::is_disguised(name))
     }
 
-    /// Is this a configured name, in any spelling?
+    /// Whether this is a configured name, in any spelling.
     fn is_configured(&self, name: &str) -> bool {
         self.configured.iter().any(|own| names::folds_to(name, own))
             || self.strip.iter().any(|pattern| pattern.matches(name))
     }
 
-    /// Is this name in `keep`? It passes only in the exact configured spelling.
+    /// Whether this name is in `keep`, in exactly the configured spelling.
     fn keeps(&self, name: &str) -> bool {
         self.keep.iter().any(|pattern| pattern.is_spelt(name))
     }
 
-    /// Removes headers from a request that a client must not set (T3, T4, T6). It also executes the client's
-    /// `Connection`, so that no proxy behind the gate removes an identity header that is added afterwards (T5).
+    /// Removes the headers from a request that a client must not set (T3, T4, T6). Also removes the headers that the
+    /// client's `Connection` names. Otherwise a proxy behind the gate could remove an identity header that the gate
+    /// adds later (T5).
     ///
-    /// Call it before the gate adds a header. It allocates nothing if there is nothing to remove.
+    /// Call this function before the gate adds headers. It does not allocate memory if there is nothing to remove.
     pub fn strip_untrusted(&self, headers: &mut HeaderMap, policy: &RoutePolicy) {
         let (mut has_connection, mut all_pass) = (false, true);
         for name in headers.keys() {
@@ -297,7 +300,7 @@ impl ProtectedNames {
         if has_connection {
             hop_by_hop::settle_connection(headers);
         }
-        // Settling `Connection` adds no name.
+        // `settle_connection` does not add names.
         if all_pass {
             return;
         }
@@ -307,7 +310,7 @@ impl ProtectedNames {
         }
     }
 
-    /// May a client send this header to the upstream of this route?
+    /// Whether a client may send this header to the upstream of this route.
     pub fn passes(&self, name: &HeaderName, policy: &RoutePolicy) -> bool {
         match self.judge(name.as_str()) {
             HeaderVerdict::Pass => true,
@@ -318,7 +321,7 @@ impl ProtectedNames {
     }
 
     fn judge(&self, name: &str) -> HeaderVerdict {
-        // Most headers of most requests.
+        // This applies to most headers of most requests.
         if !self.begins.may_have(name) {
             let has_underscore = name.bytes().any(|byte| byte == b'_');
             return if has_underscore { HeaderVerdict::Underscore } else { HeaderVerdict::Pass };
@@ -343,7 +346,7 @@ impl ProtectedNames {
     }
 }
 
-/// The credential headers that the upstream of a route does not get (T14, N40).
+/// The credential headers that the upstream of a route does not receive (T14, N40).
 pub fn withheld(policy: &RoutePolicy) -> impl Iterator<Item = &'static HeaderName> {
     CREDENTIALS.iter().filter(|(_, is_of_token)| !goes(*is_of_token, policy)).map(|(name, _)| name)
 }
@@ -352,10 +355,11 @@ const fn goes(is_of_token: bool, policy: &RoutePolicy) -> bool {
     is_of_token && policy.forward_token
 }
 
-/// Keeps the client's credentials from the upstream: `Authorization` and a DPoP proof unless the route forwards the
-/// token, `Proxy-Authorization` always (T14). Returns whether there are cookies, of which some may be credentials too.
+/// Removes the client's credentials, so that the upstream does not receive them (T14). `Proxy-Authorization` is always
+/// removed; `Authorization` and a DPoP proof are removed unless the route forwards the token. Returns whether there are
+/// cookies, because some of them may also be credentials.
 pub fn strip_credentials(headers: &mut HeaderMap, policy: &RoutePolicy) -> bool {
-    // A scan of the present names costs less than a look-up of each credential header.
+    // Scanning the names of all headers costs less than looking up each credential header.
     let (mut present, mut has_cookies) = ([false; CREDENTIALS.len()], false);
     for name in headers.keys() {
         has_cookies |= *name == COOKIE;
@@ -371,14 +375,14 @@ pub fn strip_credentials(headers: &mut HeaderMap, policy: &RoutePolicy) -> bool 
     has_cookies
 }
 
-/// The headers that no client may send to an upstream, as patterns of names in lower case; a final `*` matches
-/// anything. [`ProtectedNames::strip_untrusted`] removes these besides the configured names and the credentials.
+/// The headers that clients must not send to an upstream, as patterns of lower-case names in which a final `*` matches
+/// anything. They include the credential headers, but not the configured names.
 pub fn not_from_clients() -> impl Iterator<Item = &'static str> {
     names::of_lists().chain(CREDENTIALS.iter().map(|(name, _)| name.as_str()))
 }
 
-/// A claim as a header value (T4): everything but visible ASCII is percent-encoded, and so is `%` itself, so that two
-/// claims never give the same value. Spaces stay unless they could be trimmed away, so a scope list is readable.
+/// A claim as a header value (T4). Everything except visible ASCII is percent-encoded, and so is `%` itself, so that
+/// different claims always give different values. Inner spaces are kept, so that a list of scopes remains readable.
 pub fn identity_value(claim: &str) -> HeaderValue {
     let mut text = Vec::with_capacity(claim.len());
     encode(claim, &mut text);
@@ -394,14 +398,14 @@ pub(crate) enum IdentityText<'c> {
     List(&'c [Box<str>]),
 }
 
-/// The expected length of a claim's text, in bytes: an identifier, or a short name.
+/// The expected length of a claim, in bytes. Most claims are identifiers or short names.
 const USUAL_CLAIM: usize = 24;
 
-/// The [values](identity_value) of several claims in one allocation: every request of the caller takes a reference to
-/// each value, and so touches one reference counter instead of many.
+/// The [values](identity_value) of several claims in one allocation. Every request of the caller takes a reference to
+/// each value, and with one allocation only one reference counter changes.
 pub(crate) fn identity_values<'c>(claims: impl IntoIterator<Item = IdentityText<'c>>) -> Vec<HeaderValue> {
     let claims = claims.into_iter();
-    // The capacity suffices for usual claims, so that the buffer rarely grows.
+    // The capacity is enough for usual claims, so that the buffer rarely grows.
     let mut text = Vec::with_capacity(claims.size_hint().1.unwrap_or_default() * USUAL_CLAIM);
     let ends: Vec<usize> = claims
         .map(|claim| {
@@ -412,7 +416,7 @@ pub(crate) fn identity_values<'c>(claims: impl IntoIterator<Item = IdentityText<
             text.len()
         })
         .collect();
-    // The values live as long as their token, so free the unused capacity.
+    // Frees the unused capacity, because the values live as long as their token.
     let text = Bytes::from(text.into_boxed_slice());
     let begins = std::iter::once(0).chain(ends.iter().copied());
     begins.zip(&ends).map(|(begin, &end)| unindexed(visible(text.slice(begin..end)))).collect()
@@ -429,7 +433,7 @@ fn encode(claim: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// Each claim is encoded on its own, spaces included, because readers of lists trim their elements.
+/// Encodes each claim separately, including spaces, because software that reads lists trims their elements.
 fn encode_list(several: &[Box<str>], out: &mut Vec<u8>) {
     for (at, one) in several.iter().enumerate() {
         if at > 0 {
@@ -455,7 +459,7 @@ fn visible(encoded: Bytes) -> HeaderValue {
     HeaderValue::from_maybe_shared(encoded).expect("visible ASCII")
 }
 
-/// Does a header, in any spelling, override the method or the URL?
+/// Whether any header, in any spelling, overrides the method or the URL.
 pub fn has_override(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| names::is_override(name.as_str()))
 }

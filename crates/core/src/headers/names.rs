@@ -2,7 +2,7 @@
 
 use super::products;
 
-/// Headers that ask an upstream to treat the request as a request with another method or URL than the gate judged.
+/// Headers that make an upstream treat the request as one with another method or URL than the gate judged.
 const OVERRIDES: [&str; 16] = [
     "x-http-method-override",
     "x-http-method",
@@ -22,8 +22,8 @@ const OVERRIDES: [&str; 16] = [
     "x-forwarded-path",
 ];
 
-/// Headers that state the origin of a request, besides the three headers that the gate writes. Always removed: proxies
-/// do not agree on them.
+/// Headers that state the origin of a request, in addition to the three headers that the gate writes. They are always
+/// removed, because proxies use them in different ways.
 pub(super) const OTHER_FORWARDING: [&str; 17] = [
     "forwarded",
     "x-forwarded",
@@ -44,7 +44,7 @@ pub(super) const OTHER_FORWARDING: [&str; 17] = [
     "front-end-https",
 ];
 
-/// Headers of the protocol. A disguised spelling must not pass for one of them.
+/// Headers that have a meaning to the protocol. A header with a disguised spelling of one of these names is removed.
 const PROTOCOL: [&str; 11] = [
     "x-forwarded-for",
     "x-forwarded-proto",
@@ -63,7 +63,7 @@ pub(super) const fn fold_byte(byte: u8) -> u8 {
     if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' }
 }
 
-/// [`fold_byte`] of each byte.
+/// The result of [`fold_byte`] for each byte.
 static FOLDED: [u8; 256] = {
     let mut table = [0; 256];
     let mut byte = 0;
@@ -74,17 +74,17 @@ static FOLDED: [u8; 256] = {
     table
 };
 
-/// The folded spelling.
+/// The folded spelling of a name.
 pub(super) fn fold(name: &str) -> String {
     name.bytes().map(|b| char::from(fold_byte(b))).collect()
 }
 
-/// Is `folded` the folded spelling of `name`?
+/// Whether `folded` is the folded spelling of `name`.
 pub(super) fn folds_to(name: &str, folded: &str) -> bool {
     name.len() == folded.len() && fold_begins(name, folded)
 }
 
-/// Does the folded spelling of `name` begin with `folded`?
+/// Whether the folded spelling of `name` begins with `folded`.
 pub(super) fn fold_begins(name: &str, folded: &str) -> bool {
     name.len() >= folded.len() && name.bytes().zip(folded.bytes()).all(|(n, f)| fold_byte(n) == f)
 }
@@ -93,12 +93,13 @@ fn is_one_of(name: &str, list: &[&str]) -> bool {
     list.iter().any(|listed| folds_to(name, listed))
 }
 
-/// How names of a list begin: a set that may have more, for a quick test that settles most headers of most requests.
+/// The set of the beginnings of all names in a list, for a quick test. The set may contain further beginnings, but for
+/// most headers of most requests the test already shows that they are not in the list.
 #[derive(Clone, Debug)]
 pub(super) struct Beginnings {
-    /// A bit for each [`Self::hash`].
+    /// One bit for each possible value of [`Self::hash`].
     hashes: [u64; 16],
-    /// Has a pattern of the list fewer bytes than [`Self::hash`] needs? Then every name may be on the list.
+    /// Whether a pattern of the list has fewer bytes than [`Self::hash`] needs. If so, any name may be in the list.
     is_open: bool,
 }
 
@@ -117,7 +118,7 @@ impl Beginnings {
         Self { hashes: [0; 16], is_open: false }
     }
 
-    /// Without the second byte, which is `-` in most names on the lists.
+    /// Skips the second byte, which is `-` in most names of the lists.
     const fn hash([first, _, third, fourth, fifth]: [u8; 5]) -> usize {
         let folded = u32::from_le_bytes([
             FOLDED[first as usize],
@@ -133,7 +134,7 @@ impl Beginnings {
         while list < lists.len() {
             let mut name = 0;
             while name < lists[list].len() {
-                // `host` has no other spelling.
+                // `host` is too short for the hash, and has no disguised spelling.
                 if !matches!(lists[list][name].as_bytes(), b"host") {
                     self.add(lists[list][name]);
                 }
@@ -144,7 +145,7 @@ impl Beginnings {
         self
     }
 
-    /// Adds a name or, with a trailing `*`, the names that begin like this.
+    /// Adds a name or, if it has a trailing `*`, all names with this prefix.
     pub(super) const fn add(&mut self, name: &str) {
         match name.as_bytes() {
             [first, second, third, fourth, fifth, ..] if *fifth != b'*' => {
@@ -155,7 +156,7 @@ impl Beginnings {
         }
     }
 
-    /// May a name be on the list?
+    /// Whether a name may be in the list.
     pub(super) fn may_have(&self, name: &str) -> bool {
         self.is_open
             || name.as_bytes().first_chunk().is_some_and(|begin| {
@@ -165,27 +166,28 @@ impl Beginnings {
     }
 }
 
-/// The patterns of the names that identify the caller to an upstream, and the names that override method or URL.
+/// The patterns of the names that identify the caller to an upstream, and the names that override the method or the
+/// URL.
 pub(super) fn of_lists() -> impl Iterator<Item = &'static str> {
     products::patterns().chain(OVERRIDES)
 }
 
-/// Does the header, in any spelling, identify the caller to an upstream?
+/// Whether the header, in any spelling, identifies the caller to an upstream.
 pub(super) fn is_identity(name: &str) -> bool {
     LISTED.may_have(name) && products::is_identity(name)
 }
 
-/// Does the header, in any spelling, override method or URL?
+/// Whether the header, in any spelling, overrides the method or the URL.
 pub(super) fn is_override(name: &str) -> bool {
     LISTED.may_have(name) && is_one_of(name, &OVERRIDES)
 }
 
-/// Does [`super::forwarded`] remove this header, in any spelling?
+/// Whether [`super::forwarded`] removes this header, in any spelling.
 pub(super) fn is_other_forwarding(name: &str) -> bool {
     FORWARDING.may_have(name) && is_one_of(name, &OTHER_FORWARDING)
 }
 
-/// For each byte: does it fold to `-` without being `-`?
+/// For each byte, whether it is folded to `-` but is not `-` itself.
 const UNUSUAL: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte: u8 = 0;
@@ -201,19 +203,20 @@ fn is_unusual(byte: u8) -> bool {
     UNUSUAL.get(usize::from(byte)).copied().unwrap_or(true)
 }
 
-/// Does the name contain a character, other than `-`, that folds to `-`?
+/// Whether the name contains a character other than `-` that is folded to `-`.
 pub(super) fn is_unusually_spelt(name: &str) -> bool {
     name.bytes().any(is_unusual)
 }
 
-/// Is the name an unusual spelling of a header that has a meaning to the protocol, or that we write ourselves?
+/// Whether the name is an unusual spelling of a header that has a meaning to the protocol or that the gate writes.
 pub(super) fn is_disguised(name: &str) -> bool {
     // `Proxy` becomes `HTTP_PROXY`, which a CGI program reads as its proxy (CVE-2016-5385).
     name == "proxy"
         || name.bytes().any(is_unusual) && (is_one_of(name, &PROTOCOL) || is_one_of(name, &OTHER_FORWARDING))
 }
 
-/// Does the header, in any spelling, have a meaning to the protocol, or do we write or remove it?
+/// Whether the header, in any spelling, has a meaning to the protocol, or is one that the gate writes or always
+/// removes.
 pub(super) fn is_ours_or_protocol(name: &str) -> bool {
     const CONNECTION: [&str; 3] = ["keep-alive", "proxy-connection", "http2-settings"];
     is_one_of(name, &PROTOCOL) || is_one_of(name, &OTHER_FORWARDING) || is_one_of(name, &CONNECTION)
@@ -224,7 +227,7 @@ pub(super) fn protocol() -> impl Iterator<Item = &'static str> {
     PROTOCOL.iter().copied()
 }
 
-/// Is this a header that no `Connection` header may remove?
+/// Whether this is a header that a `Connection` header must not remove.
 pub(super) fn is_end_to_end(name: &str) -> bool {
     const REQUEST: [&str; 16] = [
         "accept",

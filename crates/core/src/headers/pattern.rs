@@ -1,10 +1,10 @@
-//! `strip` and `keep`: names of headers, or prefixes of names.
+//! Names of headers, or prefixes of names, as in the keys `strip` and `keep`.
 
 use http::HeaderName;
 
 use super::{names, products};
 
-/// The name of a header, or, with a trailing `*`, all names with a prefix.
+/// The name of a header or, with a trailing `*`, all names with a prefix.
 ///
 /// ```
 /// use rotogate_core::headers::HeaderPattern;
@@ -22,7 +22,7 @@ pub struct HeaderPattern {
     is_begin: bool,
 }
 
-/// As written in the configuration.
+/// Prints the pattern as it is written in the configuration.
 impl std::fmt::Display for HeaderPattern {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}{}", self.name, if self.is_begin { "*" } else { "" })
@@ -33,7 +33,7 @@ impl HeaderPattern {
     /// Parses a pattern such as `x-vouch-user` or `x-vouch-*`.
     ///
     /// # Errors
-    /// Why the text is not a pattern.
+    /// The reason why the string is not a valid pattern.
     pub fn parse(text: &str) -> Result<Self, String> {
         let begin = text.strip_suffix('*');
         let name = begin.unwrap_or(text);
@@ -51,22 +51,22 @@ impl HeaderPattern {
         }
     }
 
-    /// Does the pattern match a name, in any spelling?
+    /// Whether the pattern matches a name, in any spelling.
     pub fn matches(&self, name: &str) -> bool {
         names::fold_begins(name, &self.folded) && (self.is_begin || name.len() == self.folded.len())
     }
 
-    /// How each name that it matches begins, folded.
+    /// The folded beginning of all names that the pattern matches.
     pub(super) fn begin(&self) -> &str {
         &self.folded
     }
 
-    /// Does the pattern match a name in exactly this spelling?
+    /// Whether the pattern matches a name in exactly this spelling.
     pub(super) fn is_spelt(&self, name: &str) -> bool {
         if self.is_begin { name.starts_with(&*self.name) } else { *name == *self.name }
     }
 
-    /// Does the pattern match names that never pass unless they are kept?
+    /// Whether the pattern matches built-in names, which pass only if `keep` lists them.
     pub fn is_of_a_product(&self) -> bool {
         products::overlaps(&self.folded, self.is_begin)
     }

@@ -1,4 +1,5 @@
-//! Which of some headers a message has, found in one pass over its names: a look-up hashes the name, which costs more.
+//! Finds out in one pass over the header names which of certain headers a message has. Looking up each header would
+//! cost more, because a look-up hashes the name.
 
 use http::header::{CONTENT_TYPE, UPGRADE};
 use http::{HeaderMap, HeaderName};
@@ -7,19 +8,19 @@ use crate::context::trace::TRACEPARENT;
 
 static TRACE: HeaderName = TRACEPARENT;
 
-/// The headers that the program asks every request about.
+/// Which of the headers are present that the program checks for every request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Present {
-    /// `Content-Type`.
+    /// Whether `Content-Type` is present.
     pub content_type: bool,
-    /// `traceparent`.
+    /// Whether `traceparent` is present.
     pub traceparent: bool,
-    /// `Upgrade`.
+    /// Whether `Upgrade` is present.
     pub upgrade: bool,
 }
 
 impl Present {
-    /// The headers of this message.
+    /// Checks the headers of a message.
     pub fn in_headers(headers: &HeaderMap) -> Self {
         let mut present = Self::default();
         for name in headers.keys() {

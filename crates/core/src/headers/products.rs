@@ -1,10 +1,10 @@
 //! Headers in which proxies, identity providers and clouds identify the caller to an upstream (requirement T24). An
-//! upstream that was once behind one of these products may still trust its headers, so a client's copies never pass,
-//! whatever service is behind the gate. `[identity] keep` lets such a header pass, for a gate behind the product that
-//! sets it; `strip` adds further names.
+//! upstream that was once behind one of these products may still trust its headers, so a client's copies of them never
+//! pass, whatever service is behind the gate. The key `keep` of `[identity]` lets such a header pass, for a gate behind
+//! the product that sets it. The key `strip` adds further names.
 //!
-//! A trailing `*` matches anything. The lists are grouped by the letters that distinguish them, because each header of
-//! each request is compared with them.
+//! A trailing `*` matches anything. The names are grouped by their first letters to reduce comparisons, because each
+//! header of each request is looked up in the lists.
 
 use super::names::{fold_begins, fold_byte, folds_to};
 
@@ -27,9 +27,10 @@ const X_A: &[&str] = &[
     "x-arr-clientcert*",
     "x-anonymous-consumer",
 ];
-/// Google's load balancer, nginx, HAProxy; Kong.
+/// Google's load balancer, nginx, HAProxy and Kong.
 const X_C: &[&str] = &["x-client-cert*", "x-client-dn", "x-client-verify", "x-consumer-*", "x-credential-*"];
-/// Google's Cloud Endpoints; Envoy, which strips its own headers from outside requests, and trusts them inside.
+/// Google's Cloud Endpoints, and Envoy, which removes its own headers from external requests but trusts them on
+/// internal ones.
 const X_E: &[&str] = &["x-endpoint-api-userinfo", "x-envoy-*"];
 /// oauth2-proxy, Traefik, Envoy, and the many products that imitate these three.
 const X_F: &[&str] = &[
@@ -59,7 +60,7 @@ const X_V: &[&str] = &["x-vouch-*"];
 const X_W: &[&str] = &["x-webauth-*"];
 /// RFC 9440 §2.4; Cloudflare Access and its mutual TLS; CloudFront.
 const C: &[&str] = &["client-cert*", "cf-access-*", "cf-client-cert*", "cloudfront-viewer-cert-*"];
-/// WebSEAL; Kubernetes, where any client would get a proxy's own right to impersonate.
+/// WebSEAL, and Kubernetes, where the headers would let any client use a proxy's right to impersonate users.
 const I: &[&str] = &["iv-user*", "iv-group*", "iv-cred*", "impersonate-*"];
 /// Linkerd.
 const L: &[&str] = &["l5d-client-id"];
@@ -75,7 +76,7 @@ const T: &[&str] = &["tailscale-*", "teleport-jwt-assertion", "txn-token"];
 pub(super) const ALL: [&[&str]; 21] =
     [X_A, X_C, X_E, X_F, X_G, X_I, X_M, X_P, X_R, X_S, X_T, X_U, X_V, X_W, C, I, L, O, R, S, T];
 
-/// The only list that may contain this name, chosen by its first letters.
+/// The only list that may contain this name. The list is chosen by the first letters of the name.
 fn list_of(name: &str) -> &'static [&'static str] {
     let mut bytes = name.bytes().map(fold_byte);
     let (Some(first), Some(second)) = (bytes.next(), bytes.next()) else { return &[] };
@@ -108,7 +109,7 @@ fn list_of(name: &str) -> &'static [&'static str] {
     }
 }
 
-/// Does the header, in any spelling, identify the caller to an upstream?
+/// Whether the header, in any spelling, identifies the caller to an upstream.
 pub(super) fn is_identity(name: &str) -> bool {
     list_of(name).iter().any(|pattern| match pattern.strip_suffix('*') {
         Some(begin) => fold_begins(name, begin),
@@ -116,12 +117,12 @@ pub(super) fn is_identity(name: &str) -> bool {
     })
 }
 
-/// Every pattern of the lists.
+/// The patterns of all lists.
 pub(super) fn patterns() -> impl Iterator<Item = &'static str> {
     ALL.iter().flat_map(|list| list.iter().copied())
 }
 
-/// Is there a name that both this pattern and one of the lists match?
+/// Whether there is a name that both this pattern and one of the lists match.
 pub(super) fn overlaps(name: &str, is_begin: bool) -> bool {
     patterns().any(|pattern| match pattern.strip_suffix('*') {
         Some(begin) => fold_begins(name, begin) || (is_begin && begin.starts_with(name)),

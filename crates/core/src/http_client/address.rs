@@ -13,7 +13,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The class of an address, by where it is reachable.
+/// The class of an address, according to where it can be reached from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reach {
@@ -27,11 +27,11 @@ pub enum Reach {
     Public,
 }
 
-/// Metadata services of clouds outside of the link-local networks: Alibaba, Oracle, Azure.
+/// The metadata services of clouds that are outside of the link-local networks: Alibaba, Oracle, Azure.
 const METADATA_V4: [Ipv4Addr; 3] =
     [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192), Ipv4Addr::new(168, 63, 129, 16)];
 
-/// Metadata services of clouds over IPv6: Google, Scaleway.
+/// The metadata services of clouds over IPv6: Google, Scaleway.
 const METADATA_V6: [Ipv6Addr; 2] =
     [Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42)];
 
@@ -47,12 +47,13 @@ impl Reach {
     fn from_v4(address: Ipv4Addr) -> Self {
         let [a, b, c, _] = address.octets();
         match (a, b, c) {
-            // A connection to 0.0.0.0 reaches this machine. Networks from 224 on are multicast, reserved or broadcast.
+            // A connection to 0.0.0.0 reaches this machine. Addresses from 224.0.0.0 on are multicast, reserved or
+            // broadcast.
             (0 | 224.., ..) | (169, 254, _) => Self::Never,
             _ if METADATA_V4.contains(&address) => Self::Never,
             (127, ..) => Self::Loopback,
             (10, ..) | (172, 16..=31, _) | (192, 168, _) | (100, 64..=127, _) => Self::Private,
-            // IETF assignments, and networks for benchmarks.
+            // IETF protocol assignments, and networks for benchmarks.
             (192, 0, 0) | (198, 18 | 19, _) => Self::Private,
             _ => Self::Public,
         }
@@ -68,10 +69,11 @@ impl Reach {
         match address.segments() {
             // Link-local, multicast, and the metadata services of AWS.
             [0xfe80..=0xfebf, ..] | [0xff00..=0xffff, ..] | [0xfd00, 0xec2, ..] => Self::Never,
-            // Local-use NAT64 prefix (RFC 8215): the position of the embedded IPv4 address is network-specific.
+            // The local-use NAT64 prefix (RFC 8215). These addresses are never permitted, because the position of the
+            // embedded IPv4 address depends on the network.
             [0x64, 0xff9b, 1, ..] => Self::Never,
             _ if METADATA_V6.contains(&address) => Self::Never,
-            // Unique local addresses, and the site-local ones that they replaced.
+            // Unique local addresses, and the site-local addresses that they replaced.
             [0xfc00..=0xfdff, ..] | [0xfec0..=0xfeff, ..] => Self::Private,
             _ => Self::Public,
         }
@@ -95,7 +97,7 @@ fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     }
 }
 
-/// The addresses to which a URL may lead.
+/// The classes of addresses to which the client may connect for a URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allowed {
     link_local: bool,
@@ -110,27 +112,27 @@ impl Allowed {
         Self { link_local: false, loopback: true, private: true, public: true }
     }
 
-    /// The permitted addresses for a URL in a document of an issuer, from the issuer's host and its addresses. The URL
-    /// must not lead to a less public address than the issuer's.
+    /// The permitted addresses for a URL from a document of an issuer with this host and these addresses. The URL must
+    /// not lead to a less public address than the issuer's own.
     pub fn by_issuer(host: &str, addresses: &[IpAddr]) -> Self {
         let private = addresses.iter().any(|address| Reach::from_address(*address) == Reach::Private);
         Self { link_local: false, loopback: is_loopback(host), private, public: true }
     }
 
-    /// Also permits link-local addresses, including the metadata services among them. Only for a URL for which the
-    /// operator has configured this.
+    /// Also permits link-local addresses, including those of metadata services. Use this only for a URL for which the
+    /// operator has explicitly configured it.
     #[must_use]
     pub const fn with_dangerous_link_local(mut self) -> Self {
         self.link_local = true;
         self
     }
 
-    /// This machine only.
+    /// Permits only the addresses of this machine.
     pub(super) const fn loopback() -> Self {
         Self { link_local: false, loopback: true, private: false, public: false }
     }
 
-    /// May the client connect to this address?
+    /// Whether the client may connect to this address.
     pub fn permits(self, address: IpAddr) -> bool {
         match Reach::from_address(address) {
             Reach::Never => self.link_local && is_link_local(address),
@@ -141,7 +143,7 @@ impl Allowed {
     }
 }
 
-/// Is the address link-local, in its plain form?
+/// Whether the address is link-local. An embedded IPv4 address does not count.
 const fn is_link_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => v4.is_link_local(),
@@ -149,13 +151,13 @@ const fn is_link_local(address: IpAddr) -> bool {
     }
 }
 
-/// Parses the host of a URL as an address.
+/// Parses the host of a URL as an IP address.
 pub(super) fn literal(host: &str) -> Option<IpAddr> {
     let inside = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     inside.map_or_else(|| host.parse().map(IpAddr::V4).ok(), |host| host.parse().map(IpAddr::V6).ok())
 }
 
-/// Does the host of a URL name this machine by its spelling?
+/// Whether the host of a URL is `localhost` or a loopback address. Names are not resolved.
 pub(super) fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost")
         || literal(host).is_some_and(|address| Reach::from_address(address) == Reach::Loopback)

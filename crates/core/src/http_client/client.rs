@@ -1,4 +1,4 @@
-//! Makes one request over one connection, and reads one answer.
+//! Sends a request and reads the response.
 
 use std::io::Read;
 use std::pin::pin;
@@ -26,11 +26,12 @@ use super::target::FetchTarget;
 use crate::bounds::MAX_ANSWER_HEAD;
 use crate::client_tls::{BadTls, Tls};
 
-/// The most connections that wait for a further request, and how long one is used: a name may get another address.
+/// The largest number of idle connections, and the age after which a connection is not used again, because the host
+/// name may have got another address.
 const MAX_IDLE: usize = 64;
 const MAX_AGE: Duration = Duration::from_secs(60);
 
-/// Connections that wait for a further request.
+/// Open connections that can be used for another request.
 #[derive(Default)]
 struct IdleConnections(Mutex<Vec<KeptConnection>>);
 
@@ -42,7 +43,7 @@ struct KeptConnection {
 }
 
 impl IdleConnections {
-    /// The one that was used last, of those to this target.
+    /// Takes the most recently used connection to the origin of this target.
     fn take(&self, target: &FetchTarget) -> Option<KeptConnection> {
         let mut all = self.0.lock();
         all.retain(|kept| !kept.sender.is_closed() && kept.begun.elapsed() < MAX_AGE);
@@ -62,7 +63,7 @@ fn origin(target: &FetchTarget) -> (Option<Scheme>, HeaderValue) {
     (target.uri().scheme().cloned(), target.authority().clone())
 }
 
-/// A client. Clones share their TLS settings.
+/// An HTTP client. Clones share the TLS settings and the idle connections.
 #[derive(Clone)]
 pub struct HttpClient {
     tls: Arc<ClientConfig>,
@@ -76,7 +77,7 @@ pub struct HttpClient {
 
 crate::debug_with!(HttpClient { timeout, max_size });
 
-/// The answer to a conditional request. A caller must handle both variants, so the enum is exhaustive.
+/// The response to a conditional request. The enum is exhaustive, so that a caller must handle both variants.
 #[derive(Clone, Debug)]
 pub enum Document {
     /// The document has not changed (304).
@@ -95,7 +96,8 @@ pub enum Document {
     },
 }
 
-/// The value of `Authorization` with a bearer token. `None` if the token cannot be in a header.
+/// The value of `Authorization` with a bearer token. `None` if the token contains characters that are not allowed in a
+/// header.
 pub fn bearer(token: &SecretString) -> Option<HeaderValue> {
     let text = zeroize::Zeroizing::new(format!("Bearer {}", token.expose_secret()));
     let mut value = HeaderValue::from_str(&text).ok()?;
@@ -104,11 +106,11 @@ pub fn bearer(token: &SecretString) -> Option<HeaderValue> {
 }
 
 impl HttpClient {
-    /// A client that trusts the authorities of the system, which are read now. The time limit of a request is 10 s, the
-    /// size limit of a body 256 KiB.
+    /// A client that trusts the certificate authorities of the system, which are read now. The time limit of a request
+    /// is 10 s, and the size limit of a body is 256 KiB.
     ///
     /// # Errors
-    /// The system trusts no authority.
+    /// The system has no trusted certificate authorities.
     pub fn new() -> Result<Self, BadTls> {
         Self::with_tls(&Tls::default())
     }
@@ -116,7 +118,7 @@ impl HttpClient {
     /// As [`new`](Self::new), with other TLS settings.
     ///
     /// # Errors
-    /// A certificate or a key cannot be used.
+    /// A certificate or a key is invalid.
     pub fn with_tls(tls: &Tls) -> Result<Self, BadTls> {
         let tls = tls.config()?;
         let lookup = Arc::new(System);
@@ -131,15 +133,16 @@ impl HttpClient {
         })
     }
 
-    /// Keeps connections for further requests, of clones, too. A request that meets the end of a kept connection is sent again:
-    /// for requests that may arrive twice.
+    /// Keeps connections open for further requests of this client and its clones. If the server closes a kept
+    /// connection while a request is sent on it, the request is sent again on another connection. Use this only for
+    /// requests that may arrive twice.
     #[must_use]
     pub fn kept_alive(mut self) -> Self {
         self.idle = Some(Arc::default());
         self
     }
 
-    /// The time for resolving, connecting, TLS, head and body together.
+    /// Sets the time limit for a whole request: name resolution, connecting, TLS, head and body.
     #[must_use]
     pub const fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -151,14 +154,15 @@ impl HttpClient {
         self.timeout
     }
 
-    /// Sets the time limit for resolving, connecting and TLS, if it is shorter than the limit for the whole request.
+    /// Sets a separate time limit for name resolution, connecting and TLS. It has an effect only if it is shorter than
+    /// the limit for the whole request.
     #[must_use]
     pub const fn with_connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = Some(timeout);
         self
     }
 
-    /// Sets the longest body of an answer, in bytes.
+    /// Sets the longest accepted body of a response, in bytes.
     #[must_use]
     pub const fn with_max_size(mut self, max_size: usize) -> Self {
         self.max_size = max_size;
@@ -196,10 +200,10 @@ impl HttpClient {
         }
     }
 
-    /// Fetches a document. With an `etag`, the answer may be [`Document::Unchanged`].
+    /// Fetches a document. If an `etag` is given, the result may be [`Document::Unchanged`].
     ///
     /// # Errors
-    /// No answer, or another status than 200 and, with an `etag`, 304.
+    /// There is no response, or its status is neither 200 nor, if an `etag` is given, 304.
     pub async fn get_document(
         &self,
         target: &FetchTarget,
@@ -221,10 +225,11 @@ impl HttpClient {
         }
     }
 
-    /// Sends a request, and reads its whole answer. The caller judges the status; only redirects are errors.
+    /// Sends a request and reads the whole response. The caller must check the status; only informational responses and
+    /// redirects are errors.
     ///
     /// # Errors
-    /// No usable answer arrived. [`FetchError::not_sent`] says whether the request may be sent again.
+    /// No usable response arrived. [`FetchError::not_sent`] returns whether the request can safely be sent again.
     pub async fn send(
         &self,
         target: &FetchTarget,
@@ -237,7 +242,7 @@ impl HttpClient {
         self.within(target, exchange, &written).await
     }
 
-    /// Bounds the time of an exchange. `written` tells whether any byte of the request was sent.
+    /// Applies the time limit to an exchange. `written` states whether any byte of the request was sent.
     async fn within<T>(
         &self,
         target: &FetchTarget,
@@ -251,11 +256,11 @@ impl HttpClient {
         answer.map_err(|error| error.with_not_sent(!written.load(Ordering::Relaxed)))
     }
 
-    /// [`send`](Self::send) over HTTP/2, with the trailers of the answer: for gRPC. Without TLS, the server must
-    /// support HTTP/2 with prior knowledge.
+    /// Like [`send`](Self::send), but over HTTP/2. Also returns the trailers of the response, which gRPC needs. Without
+    /// TLS, the server must support HTTP/2 with prior knowledge.
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// The same as [`send`](Self::send).
     #[cfg(feature = "grpc")]
     pub async fn send_http2(
         &self,
@@ -288,7 +293,7 @@ impl HttpClient {
             .handshake(stream);
         let (mut sender, connection) = handshake.await.map_err(failed)?;
         let mut request = request(target, method, headers, body);
-        // HTTP/2 has the host in `:authority`, and no `Connection` header.
+        // HTTP/2 carries the host in `:authority`, and has no `Connection` header.
         request.headers_mut().remove(header::HOST);
         request.headers_mut().remove(header::CONNECTION);
         *request.uri_mut() = target.uri().clone();
@@ -348,7 +353,7 @@ impl HttpClient {
         };
         let mut request = request;
         request.headers_mut().remove(header::CONNECTION);
-        // It ends with its sender, or by the server.
+        // The connection's task ends when its sender is dropped or when the server closes the connection.
         tokio::spawn(connection);
         let response = sender.send_request(request).await.map_err(failed)?;
         let answer = self.read(target, response).await?;
@@ -365,7 +370,7 @@ impl HttpClient {
         let (parts, body) = response.into_parts();
         let status = parts.status;
         if status.is_informational() {
-            return failed(FetchErrorKind::Http, format!("answered {status}, which is no final status"));
+            return failed(FetchErrorKind::Http, format!("answered {status}, which is not a final status"));
         }
         if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
             let location = parts.headers.get(header::LOCATION).and_then(|value| Uri::try_from(value.as_bytes()).ok());
@@ -397,7 +402,8 @@ impl HttpClient {
     }
 }
 
-/// How the body of an answer is coded. The request asks for no coding, but some caches compress whatever was asked.
+/// How the body of a response is encoded. The request does not accept compression, but some caches compress responses
+/// anyway.
 #[derive(Clone, Copy)]
 enum Coding {
     Identity,
@@ -411,7 +417,7 @@ enum Undecoded {
 }
 
 impl Coding {
-    /// `None` for a coding that the gate does not read (RFC 9110 §8.4.1).
+    /// Reads the coding from the headers. `None` if the gate does not support the coding (RFC 9110 §8.4.1).
     fn in_headers(headers: &HeaderMap) -> Option<Self> {
         let mut coding = Self::Identity;
         for line in headers.get_all(header::CONTENT_ENCODING) {
@@ -442,7 +448,7 @@ impl Coding {
     }
 }
 
-/// The text without a byte order mark, which a reader of JSON may ignore (RFC 8259 §8.1).
+/// Removes a byte order mark, which a JSON parser may ignore (RFC 8259 §8.1).
 fn without_mark(mut body: Bytes) -> Bytes {
     if body.starts_with("\u{feff}".as_bytes()) {
         body.advance("\u{feff}".len());
@@ -450,7 +456,7 @@ fn without_mark(mut body: Bytes) -> Bytes {
     body
 }
 
-/// Builds the request, with the host of its target, and without accepting compression.
+/// Builds the request, with the host of its target and headers that do not accept compression.
 fn request(target: &FetchTarget, method: Method, headers: HeaderMap, body: Bytes) -> Request<Full<Bytes>> {
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = method;
@@ -473,8 +479,9 @@ fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let all = std::iter::successors(Some(error), |error| error.source());
     all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
-/// Waits for an answer and drives its connection, without a task of its own; the connection ends with the wait. If the connection
-/// fails, the answer fails as well; if the connection is done, the rest of the answer is still to be read.
+/// Waits for a response and meanwhile drives its connection, so that the connection needs no task of its own and closes
+/// when the wait ends. A failed connection also makes `answer` fail. A connection that has completed does not end the
+/// wait, because the rest of the response must still be read.
 async fn drive<T>(connection: impl Future, answer: impl Future<Output = T>) -> T {
     let driven = async {
         connection.await;

@@ -1,4 +1,4 @@
-//! Resolves names and connects. The addresses of a name are filtered before any connection is made.
+//! Resolves names and opens connections. The addresses of a name are filtered before a connection is opened.
 
 use std::future::Future;
 use std::io;
@@ -41,7 +41,7 @@ impl Lookup for System {
     fn addresses(&self, name: &str) -> LookupFuture {
         let name = name.to_owned();
         Box::pin(async move {
-            // The port is not used.
+            // The function requires a port, but the port is not used.
             let found = tokio::net::lookup_host((name, 0)).await?;
             Ok(found.map(|address| address.ip()).collect())
         })
@@ -88,21 +88,21 @@ impl Service<Name> for Guarded {
     }
 }
 
-/// Connects, through the proxy if there is one, with TLS if the URL is https.
+/// Connects to the target, through the proxy if there is one, and with TLS if the URL is `https`.
 pub(super) async fn connect(
     target: &FetchTarget,
     proxy: Option<&Proxy>,
     lookup: Arc<dyn Lookup>,
     tls: Arc<ClientConfig>,
 ) -> Result<MaybeHttpsStream<TokioIo<TcpStream>>, FetchError> {
-    // `FetchTarget::parse` has checked a host that is an address: the connector does not resolve it.
+    // The connector does not resolve a host that is an IP address. `FetchTarget::parse` has already checked it.
     let tcp = |allowed| {
         let mut tcp = HttpConnector::new_with_resolver(Guarded { lookup, allowed });
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp
     };
-    // An `http` URL leads to this machine, so only `https` uses the proxy.
+    // Only `https` URLs use the proxy, because an `http` URL always leads to this machine.
     let connected = match proxy.filter(|_| target.uri().scheme() == Some(&Scheme::HTTPS)) {
         None => HttpsConnector::from((tcp(target.allowed()), tls)).oneshot(target.uri().clone()).await,
         Some(proxy) => {

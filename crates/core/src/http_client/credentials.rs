@@ -14,28 +14,28 @@ use zeroize::Zeroizing;
 pub struct ClientCredentials {
     /// The id of the client.
     pub id: String,
-    /// The client's secret, and the place of the secret in a request.
+    /// The client's secret, and where a request carries it.
     pub secret: Option<(SecretString, SecretPlace)>,
     /// The signer of an assertion for each request, used instead of a secret (RFC 7523 §2.2).
     pub assertions: Option<Arc<dyn ClientAssertions>>,
 }
 
-/// Makes the assertions of the gate as a client.
+/// Makes the assertions with which the gate authenticates as a client.
 pub trait ClientAssertions: fmt::Debug + Send + Sync {
     /// A new assertion. `None` if the key cannot sign.
     fn assertion(&self) -> Option<SecretString>;
 }
 
-/// `client_assertion_type` (RFC 7523 §2.2).
+/// The value of `client_assertion_type` (RFC 7523 §2.2).
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// The place of a client's secret in a request (RFC 6749 §2.3.1).
+/// Where a request carries the client's secret (RFC 6749 §2.3.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SecretPlace {
-    /// In `Authorization`.
+    /// In the header `Authorization`, as HTTP Basic credentials.
     #[default]
     Basic,
-    /// In the form.
+    /// In the form, as the parameter `client_secret`.
     Form,
 }
 
@@ -45,13 +45,13 @@ impl ClientCredentials {
         Self { id: id.into(), secret: None, assertions: None }
     }
 
-    /// Is the client named in the form instead of a header?
+    /// Whether the request names the client in the form instead of a header.
     pub fn is_in_form(&self) -> bool {
         self.assertions.is_some() || !matches!(self.secret, Some((_, SecretPlace::Basic)))
     }
 
-    /// Adds the client to a form. Each request of the gate as a client calls this. `None` if the client cannot be
-    /// encoded, or its key cannot sign.
+    /// Adds the client's credentials to a request with a form. `None` if the credentials cannot be encoded, or the key
+    /// cannot sign.
     pub fn add_to(&self, headers: &mut HeaderMap, body: &mut Zeroizing<Vec<u8>>) -> Option<()> {
         let mut pairs = Vec::new();
         let assertion = match &self.assertions {
@@ -75,7 +75,7 @@ impl ClientCredentials {
         if !pairs.is_empty() {
             let added = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
             let added = Zeroizing::new(added);
-            // Reserve the whole capacity: a reallocation would leave a copy of the secret behind.
+            // Reserves the whole capacity, because a reallocation would leave a copy of the secret in memory.
             let mut whole = Zeroizing::new(Vec::with_capacity(body.len() + 1 + added.len()));
             whole.extend_from_slice(body);
             whole.push(b'&');
@@ -86,7 +86,7 @@ impl ClientCredentials {
     }
 }
 
-/// The value of `Authorization`. Both parts are form-encoded first, because either may contain a colon.
+/// The value of `Authorization` for HTTP Basic. Both parts are form-encoded first, because either may contain a colon.
 pub fn basic(id: &str, secret: &SecretString) -> Option<HeaderValue> {
     let encoded = |text: &str| Zeroizing::new(form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>());
     let pair = Zeroizing::new(format!("{}:{}", *encoded(id), *encoded(secret.expose_secret())));

@@ -1,4 +1,4 @@
-//! Why no answer came.
+//! The errors of requests that the gate sends.
 
 use std::fmt;
 
@@ -6,29 +6,30 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FetchErrorKind {
-    /// The name has no address, or no server answered for it.
+    /// The host name could not be resolved.
     Dns,
-    /// No connection.
+    /// The connection could not be opened.
     Connect,
-    /// No trusted connection could be made.
+    /// The TLS handshake failed, or the server's certificate is not trusted.
     Tls,
-    /// The answer was not complete in time.
+    /// The response was not complete in time.
     Timeout,
-    /// The head or the body is longer than its bound.
+    /// The head or the body of the response exceeds its size limit.
     TooLarge,
-    /// A redirect, which is not followed.
+    /// The response is a redirect. Redirects are not followed.
     Redirect,
-    /// The answer has a status that the caller cannot use.
+    /// The response has a status that the caller cannot use.
     Status,
-    /// The body is compressed.
+    /// The body is compressed in a way that the gate does not support.
     Encoding,
-    /// The host leads only to addresses that the URL must not lead to.
+    /// The host has only addresses to which the client must not connect for this URL.
     RefusedAddress,
-    /// The answer is not HTTP, or ends in the middle.
+    /// The response is not HTTP, or is incomplete.
     Http,
 }
 
-/// Why a request has no answer. The text contains the host and the cause, but no part of the request.
+/// The error of a request without a usable response. The message contains the host and the cause, but no part of the
+/// request.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{host}: {cause}")]
 #[non_exhaustive]
@@ -78,7 +79,7 @@ impl FetchError {
         self.kind
     }
 
-    /// The status of the answer, if it is the reason of the failure.
+    /// The status of the response, if the status is the reason for the failure.
     pub const fn status(&self) -> Option<http::StatusCode> {
         self.status
     }

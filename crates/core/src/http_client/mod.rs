@@ -1,9 +1,10 @@
-//! The client of the gate's own requests: for documents of other issuers, and to an operator's services.
+//! The client for requests that the gate itself sends, for example to fetch documents of other issuers or to call the
+//! operator's services.
 //!
-//! The other side may be malicious, and may have supplied the URL. So a request has a total time limit, a bound for the
-//! body, and a set of permitted addresses. Addresses are checked after the name is resolved and before the connection
-//! is made: the client connects to the checked address. Redirects, compression and the proxy variables of the
-//! environment have no effect; a [`Proxy`] is set explicitly.
+//! The other side may be malicious, and may have supplied the URL. Each request therefore has a total time limit, a
+//! size limit for the body, and a set of permitted addresses. Addresses are checked after the name is resolved, and the
+//! client connects to the checked address. Redirects are not followed. Environment variables for proxies have no
+//! effect; a [`Proxy`] must be set explicitly.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -19,9 +20,9 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Each request has a connection of its own, which ends with it. An idle connection that the other side closes at the
-//! wrong moment would make it uncertain whether a request was received, and [`FetchError::not_sent`] must be certain.
-//! TLS sessions are resumed, so that the next connection costs less.
+//! By default each request has its own connection, which is closed after the request. If the server closed a reused
+//! connection at the wrong moment, it would be unclear whether it had received the request, and
+//! [`FetchError::not_sent`] must be reliable. TLS sessions are resumed, so that further connections cost less.
 
 mod address;
 mod client;

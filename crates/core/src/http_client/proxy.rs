@@ -6,8 +6,9 @@ use http::Uri;
 use http::uri::Scheme;
 use rustls::pki_types::ServerName;
 
-/// A proxy that tunnels connections (CONNECT, RFC 9110 §9.3.6). The connection to the proxy is not encrypted, and the
-/// proxy sees host and port of each server; TLS is end to end. For `RemoteIssuer::proxy`.
+/// A proxy that tunnels connections (CONNECT, RFC 9110 §9.3.6). The connection to the proxy itself is not encrypted, so
+/// that the proxy sees the host and port of each server. TLS is end to end between the gate and the server. Used in
+/// `RemoteIssuer::proxy`.
 ///
 /// The proxy also resolves the names of servers, so their addresses are not checked here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,10 +20,10 @@ pub struct Proxy(Uri);
 pub struct BadProxy;
 
 impl Proxy {
-    /// Reads `http://host:port`.
+    /// Parses `http://host:port`.
     ///
     /// # Errors
-    /// The text is not such a URL.
+    /// The string has another form.
     pub fn parse(text: &str) -> Result<Self, BadProxy> {
         let uri: Uri = text.parse().map_err(|_| BadProxy)?;
         let authority = uri.authority().ok_or(BadProxy)?;

@@ -4,8 +4,9 @@ use http::HeaderMap;
 use http::header::{DATE, HeaderName, RETRY_AFTER};
 use httpdate::parse_http_date;
 
-/// How long an answer asks its client to wait: seconds, or a date, which counts from the `Date` of the same answer (RFC
-/// 9110 §10.2.3). Without that header a date is `None`, because the clocks of both sides may differ.
+/// How long `Retry-After` tells the client to wait (RFC 9110 §10.2.3). Its value is a number of seconds or a date. The
+/// wait until a date is counted from the `Date` of the same response, because the clocks of both sides may differ. If
+/// `Date` is missing, the result is `None`.
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
     let wait = text(RETRY_AFTER)?;
