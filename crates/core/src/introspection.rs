@@ -1,5 +1,6 @@
-//! Introspection as a client (RFC 7662): the gate asks an issuer about tokens that it cannot verify itself. This module
-//! has the settings of an issuer, and the interface for asking it; the cache of tokens asks and keeps the answers.
+//! Introspection as a client (RFC 7662): the gate queries an issuer about tokens that it cannot verify itself. This
+//! module contains an issuer's settings and the interface for querying it. The token cache makes the queries and caches
+//! the responses.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,47 +9,47 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-/// A way to ask an issuer about a token.
+/// A way to query an issuer about a token.
 #[async_trait]
 pub trait Introspector: fmt::Debug + Send + Sync + 'static {
-    /// Asks about a token. Returns the body of a response with status 200.
+    /// Queries the issuer about a token. Returns the body of a response with status 200.
     ///
     /// # Errors
-    /// The issuer gave no such response. The error says nothing about the token.
+    /// The issuer did not send such a response. The error does not contain anything about the token.
     async fn introspect(&self, token: &str) -> Result<Bytes, IntrospectionFault>;
 
-    /// Identifies server and client: if two introspectors have the same bytes, the answers to one are valid for the
-    /// other.
+    /// Identifies the server and the client. If two introspectors have the same bytes, the responses for one are also
+    /// valid for the other.
     fn identity(&self) -> Box<[u8]>;
 }
 
-/// Why there is no response. The text has no part of the request.
+/// The reason for which there is no response. The message does not contain any part of the request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct IntrospectionFault {
-    /// One word, for metrics and logs.
+    /// The cause in one word, for metrics and logs.
     pub cause: &'static str,
     /// A description of the fault.
     pub message: String,
-    /// The delay that the server asks for.
+    /// The delay that the server requests.
     pub retry_after: Option<Duration>,
-    /// Whether the delay may be for this caller alone: it came with another status than 503.
+    /// Whether the delay may apply only to this caller, because the response did not have the status 503.
     #[doc(hidden)]
     pub of_asker: bool,
 }
 
 impl IntrospectionFault {
-    /// The cause for a server that refused the gate as its client. Only an operator can repair this.
+    /// The cause if the server refused the gate as its client. Only an operator can fix this.
     pub const CLIENT_REFUSED: &str = "client_refused";
-    /// The cause for a response that violates RFC 7662.
+    /// The cause if the response violates RFC 7662.
     pub const MALFORMED: &str = "malformed";
 
-    /// A fault of this cause.
+    /// Creates a fault with this cause.
     pub fn new(cause: &'static str, message: impl fmt::Display) -> Self {
         Self { cause, message: message.to_string(), retry_after: None, of_asker: false }
     }
 
-    /// Can only an operator repair this?
+    /// Returns whether only an operator can fix this fault.
     pub fn needs_operator(&self) -> bool {
         self.cause == Self::CLIENT_REFUSED
     }
@@ -58,34 +59,34 @@ impl IntrospectionFault {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Introspection {
-    /// Asks the issuer.
+    /// The introspector that queries the issuer.
     pub introspector: Arc<dyn Introspector>,
-    /// How long a response counts: at most [`MAX_CACHE`](Self::MAX_CACHE), and never beyond the token's `exp`. If zero,
-    /// each request asks the issuer.
+    /// How long a response is used. This is at most [`MAX_CACHE`](Self::MAX_CACHE) and never longer than the token's
+    /// `exp`. If zero, each request queries the issuer.
     pub cache: Duration,
-    /// How long a token that is not active is refused without asking again.
+    /// How long an inactive token is refused without querying the issuer again.
     pub negative: Duration,
-    /// How much longer a response counts while the issuer does not answer.
+    /// How much longer a response is used while the issuer does not respond.
     pub stale_if_error: Duration,
-    /// Only tokens that begin with this text are introspected. If empty, all tokens that are not JWTs are introspected.
+    /// The prefix of tokens that are introspected. If empty, all tokens that are not JWTs are introspected.
     pub prefix: Box<str>,
-    /// Are the issuer's JWTs introspected, too? If the issuer has keys, the JWTs are verified first.
+    /// Whether the issuer's JWTs are also introspected. If the issuer has keys, the JWTs are verified first.
     pub always: bool,
-    /// Does a response without `aud` count as naming the issuer's own audience?
+    /// Whether a response without `aud` is treated as if it contained the issuer's own audience.
     pub audience_optional: bool,
 }
 
 impl Introspection {
     /// The default of `cache`.
     pub const CACHE: Duration = Duration::from_secs(30);
-    /// The longest `cache`, and the longest `stale_if_error`.
+    /// The maximum of `cache` and of `stale_if_error`.
     pub const MAX_CACHE: Duration = Duration::from_secs(300);
     /// The default of `negative`.
     pub const NEGATIVE: Duration = Duration::from_secs(5);
-    /// The longest `negative`.
+    /// The maximum of `negative`.
     pub const MAX_NEGATIVE: Duration = Duration::from_secs(60);
 
-    /// Introspection with this introspector and the default settings.
+    /// Settings with this introspector, and defaults otherwise.
     pub fn by(introspector: impl Introspector) -> Self {
         Self {
             introspector: Arc::new(introspector),
@@ -98,49 +99,49 @@ impl Introspection {
         }
     }
 
-    /// Sets how long a response counts.
+    /// Sets how long a response is used.
     #[must_use]
     pub const fn cache(mut self, cache: Duration) -> Self {
         self.cache = cache;
         self
     }
 
-    /// Sets how long a token that is not active is refused without asking again.
+    /// Sets how long an inactive token is refused without querying the issuer again.
     #[must_use]
     pub const fn negative(mut self, negative: Duration) -> Self {
         self.negative = negative;
         self
     }
 
-    /// Sets how much longer a response counts while the issuer does not answer.
+    /// Sets how much longer a response is used while the issuer does not respond.
     #[must_use]
     pub const fn stale_if_error(mut self, stale_if_error: Duration) -> Self {
         self.stale_if_error = stale_if_error;
         self
     }
 
-    /// Introspects only the tokens that begin with this text.
+    /// Introspects only the tokens that start with this prefix.
     #[must_use]
     pub fn prefix(mut self, prefix: impl Into<Box<str>>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// Introspects the issuer's JWTs, too.
+    /// Also introspects the issuer's JWTs.
     #[must_use]
     pub const fn always(mut self) -> Self {
         self.always = true;
         self
     }
 
-    /// Lets a response without `aud` count for the issuer's own audience.
+    /// Treats a response without `aud` as if it contained the issuer's own audience.
     #[must_use]
     pub const fn audience_optional(mut self) -> Self {
         self.audience_optional = true;
         self
     }
 
-    /// Why the settings are not valid, if they are not.
+    /// The problem of these settings, if they are not valid.
     pub(crate) fn problem(&self) -> Option<&'static str> {
         if self.cache > Self::MAX_CACHE || self.stale_if_error > Self::MAX_CACHE {
             return Some("introspection: cache and stale_if_error must be at most 5 min");
@@ -154,7 +155,7 @@ impl Introspection {
         None
     }
 
-    /// Do both ask the same server, and interpret each response in the same way?
+    /// Returns whether both query the same server and interpret each response in the same way.
     pub(crate) fn equals(&self, other: &Self) -> bool {
         let Self { introspector, cache, negative, stale_if_error, prefix, always, audience_optional } = self;
         (cache, negative, stale_if_error, prefix, always, audience_optional)

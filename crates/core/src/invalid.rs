@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-/// A value that cannot be used: a claim, a scope, a password, or a setting. The text says why.
+/// An error for a value that cannot be used: a claim, a scope, a password, or a setting. The message says why.
 ///
 /// ```
 /// use rotogate::InvalidValue;
@@ -19,17 +19,17 @@ pub struct InvalidValue {
 }
 
 impl InvalidValue {
-    /// With the reason.
+    /// Creates an error with this reason.
     pub fn new(problem: impl Into<Cow<'static, str>>) -> Self {
         Self { key: None, problem: problem.into() }
     }
 
-    /// With the name of the setting, and the reason.
+    /// Creates an error with the name of the setting and the reason.
     pub fn of_key(key: &'static str, problem: impl Into<Cow<'static, str>>) -> Self {
         Self { key: Some(key), problem: problem.into() }
     }
 
-    /// The name of the setting, if the value is one of several settings.
+    /// The name of the setting, if the value belongs to a setting.
     pub const fn key(&self) -> Option<&'static str> {
         self.key
     }

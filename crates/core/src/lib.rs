@@ -1,7 +1,7 @@
-//! The decisions of `rotogate`, without the layer and the wire protocols: tokens, sessions, revocation, verification,
-//! routes, denials, and the stores. The program `rotogate-server` uses this crate beside the layer.
+//! The logic of `rotogate` without the tower layer and the wire protocols: tokens, sessions, revocation, verification,
+//! routes, denials, and the stores. The program `rotogate-server` also uses this crate directly.
 //!
-//! This crate has no promise of compatibility: applications depend on `rotogate`, which re-exports the types that they
+//! This crate does not guarantee a stable API. Applications depend on `rotogate`, which re-exports the types that they
 //! need.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]

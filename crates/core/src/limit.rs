@@ -1,43 +1,44 @@
-//! Rate limits of attempts (requirements A1, A13, A14). Rates are token buckets.
+//! Rate limits for attempts (requirements A1, A13, A14). Rates are implemented as token buckets.
 //!
 //! | limit | key | default |
 //! |---|---|---|
 //! | login | network | 20, then one every 3 s |
 //! | login | account and user, from networks where that user never logged in | 10, then one every 30 s |
-//! | login | user and network, once that user has logged in from there; replaces the two above | 20, then one every 3 s |
-//! | failed login | client; refuses only networks that failed with that client themselves | 200, then 20 a second |
+//! | login | user and network, once that user has logged in there (instead of the two above) | 20, then one every 3 s |
+//! | failed login | client, but refuses only networks from which that client failed | 200, then 20 a second |
 //! | secret of a client | network | 20, then one every 3 s |
-//! | wrong secret | client; refuses only networks that failed with that client themselves | 200, then 20 a second |
+//! | wrong secret | client, but refuses only networks from which that client failed | 200, then 20 a second |
 //! | token for a client's own account | client | 200, then 20 a second |
 //! | refresh | network | 200, then 20 a second |
 //! | refresh | session, rotations only | 10, then one every 2 s |
 //! | own sessions | subject | 20, then one every 3 s |
-//! | forged token | network | 50, then 10 a second; beyond that, unseen tokens from there are not verified |
-//! | refused token | network | 200, then 20 a second; beyond that, as with forged tokens |
+//! | forged token | network | 50, then 10 a second; beyond that, new tokens from there are not verified |
+//! | refused token | network | 200, then 20 a second; beyond that, the same as for forged tokens |
 //! | forged or refused token | all together | 5000, then 5000 a second; beyond that, the same for strangers (below) |
 //! | forged or refused token, introspected | client | 5000, then 5000 a second |
 //!
-//! A network is an IPv4 address or an IPv6 /64. A /56 has four times the rate of one of its /64, a /48 32 times.
+//! A network is an IPv4 address or an IPv6 /64. A /56 has four times the rate of one of its /64 networks, and a /48 has
+//! 32 times the rate.
 //!
-//! The limits count the cost of an attempt. Verification is the one expensive step that a forged token can cause, and
-//! forged tokens may come from any number of addresses; so all addresses together get a bounded share of the processor.
-//! A stranger is an address that presented no good token lately. A stranger's good token competes with the forged ones,
-//! and passes when it is retried. Tokens that were verified before are never limited. A refused token with a good
-//! signature (revoked, or for another audience) costs as much, but is no attack: it has a wider rate of its own, and is
-//! remembered, so that presenting it again costs nothing. An expired token costs no signature check and is not counted.
-//! A token counts once for each 8 KiB, and for each key that was tried, so that its size buys no more work. What is
-//! longer than 8 KiB counts without a signature check, too.
+//! The limits count the cost of an attempt. Signature verification is the one expensive step that a forged token can
+//! cause. Because forged tokens may come from any number of addresses, all addresses together get a bounded share of
+//! the processor. A stranger is an address that has not presented a valid token recently. A stranger's valid token
+//! competes with forged ones, and passes on a retry. Tokens that were verified before are never limited. A refused
+//! token with a valid signature (revoked, or for another audience) costs as much as a forged one, but is not an attack.
+//! It has its own, wider rate, and is remembered, so that presenting it again costs nothing. An expired token does not
+//! cost a signature check and is not counted. A token counts once for each 8 KiB and for each key that was tried, so
+//! that a larger token cannot cause more work. Tokens over 8 KiB count even without a signature check.
 //!
-//! No caller is locked out by other callers' failures. Strangers' attempts on a user, or from the user's address on
-//! other users, do not limit an address from which that user once logged in. Guesses at a client's secret limit only
-//! the networks that guessed. A client's own secret is remembered once it was good, and then no longer counted. An
-//! introspecting client is limited only by its own requests. Such callers also have reserved room among the password
-//! checks: see [`CheckPermit`].
+//! A caller cannot be locked out by other callers' failures. Strangers' attempts on a user, or from the user's address
+//! on other users, do not limit an address from which that user once logged in. Guesses at a client's secret limit only
+//! the networks that guessed. A client's own secret is remembered once it was valid, and is then no longer counted. An
+//! introspecting client is limited only by its own requests. Some password checks are also reserved for these callers,
+//! see [`CheckPermit`].
 //!
 //! Gates that share a store count logins, secrets and their failures together.
 //!
-//! Keys are hashed into a fixed number of buckets under a random key, so memory is bounded whatever arrives. Two keys
-//! in one bucket share its rate.
+//! Keys are hashed with a random key into a fixed number of buckets, so the memory is always bounded. Two keys in the
+//! same bucket share its rate.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
@@ -80,34 +81,35 @@ pub(crate) mod shared;
 mod tests;
 mod vain;
 
-/// The atomics of [`bucket`]. A test replaces them.
+/// The atomics that [`bucket`] uses. A test replaces them.
 mod atomic {
     pub(super) use std::sync::atomic::{AtomicU64, Ordering};
 }
 
-/// The number of buckets of one limit, as a power of 2.
+/// The number of buckets of a limit, as a power of 2.
 const BUCKET_BITS: u32 = 18;
-/// The number of buckets of a limit on clients, of which there are few, as a power of 2.
+/// The number of buckets of a limit for clients, of which there are few, as a power of 2.
 const CLIENT_BUCKET_BITS: u32 = 12;
-/// How many pairs of address and user are remembered after a login, and how many addresses after a good token.
+/// The maximum number of remembered pairs of address and user after a login, and of remembered addresses after a valid
+/// token.
 const MAX_REMEMBERED_KEYS: u64 = 100_000;
-/// The rate of one network's failures with a client that exceeds its own rate.
+/// The rate of failures of one network with a client whose own failure rate is exceeded.
 const OWN_FAILURES: Rate = Rate::new(3, Duration::from_secs(300));
 /// The rate of one user's requests about their own sessions.
 const OWN_SESSIONS: Rate = Rate::new(20, Duration::from_secs(3));
 
-/// The rate of one client's assertions, each of which is a row in the store until it expires.
+/// The rate of one client's assertions. Each assertion is a row in the store until it expires.
 const ASSERTIONS: Rate = Rate::new(1000, Duration::from_millis(50));
 
-/// The rate of one network's messages that stay undecided, because the gate lacks their key. Messages beyond the rate count
-/// as forged.
+/// The rate of messages from one network that cannot be verified because the gate lacks their key. Messages beyond the
+/// rate count as forged.
 const UNDECIDED: Rate = Rate::new(1000, Duration::from_millis(10));
 
-/// The rates of lines in the audit trail: about one refused client, and about all clients.
+/// The rates of audit trail lines about refused clients: for each client, and for all clients together.
 const TOLD: Rate = Rate::new(1, Duration::from_secs(60));
 const TOLD_OVERALL: Rate = Rate::new(100, Duration::from_secs(1));
 
-/// Remembers hashed keys, and forgets those that were not used for a long time.
+/// Remembers hashed keys, and forgets keys that have not been used for a long time.
 type RememberedKeys<V = ()> = moka::sync::Cache<u64, V, foldhash::quality::RandomState>;
 
 fn remembered<V: Clone + Send + Sync + 'static>() -> RememberedKeys<V> {
@@ -116,7 +118,7 @@ fn remembered<V: Clone + Send + Sync + 'static>() -> RememberedKeys<V> {
 
 /// The limits, with their counters.
 pub struct Limits {
-    /// How many attempts each of [`LimitName::ALL`] refused.
+    /// The number of attempts that each of [`LimitName::ALL`] refused.
     refused_attempts: Counters<{ LimitName::ALL.len() }>,
     login_address: ByNetwork,
     login_account: Buckets,
@@ -124,14 +126,14 @@ pub struct Limits {
     login_failures: Buckets,
     secret_address: ByNetwork,
     secret_failures: Buckets,
-    /// The failures of each network with a client.
+    /// The failures of each network with each client.
     own_failures: ByNetwork,
     client_tokens: Buckets,
     refresh_address: ByNetwork,
     refresh_session: Buckets,
     own_sessions: Buckets,
     assertions: Buckets,
-    /// The audit trail's lines about refused attempts.
+    /// Limits the audit trail's lines about refused attempts.
     told: Buckets,
     told_overall: Buckets,
     forged: ByNetwork,
@@ -139,15 +141,15 @@ pub struct Limits {
     undecided: ByNetwork,
     vain_overall: Buckets,
     vain_introspected: Buckets,
-    /// Addresses that presented good tokens.
+    /// Addresses that presented valid tokens.
     familiar: RememberedKeys,
-    /// Users and clients, each with the addresses of their logins.
+    /// Users and clients, each together with an address from which they logged in.
     known: RememberedKeys,
     known_hasher: RandomState,
     strangers: Option<Arc<Semaphore>>,
     unproved_clients: Option<Arc<Semaphore>>,
     rates: ArcSwap<Rates>,
-    /// The counters that other gates share.
+    /// The counters that are shared with other gates.
     shared: Option<Arc<SharedLimits>>,
     /// The limits of routes.
     callers: callers::CallerLimits,
@@ -156,7 +158,7 @@ pub struct Limits {
 crate::debug_with!(Limits);
 
 impl Limits {
-    /// Limits that use the clock `time`.
+    /// Creates limits that use the clock `time`.
     pub fn new(rates: Rates, time: Arc<dyn TimeSource>) -> Self {
         let by_network = |rate| ByNetwork::new(rate, &time);
         let keyed = |rate| Buckets::new(BUCKET_BITS, rate, Arc::clone(&time));
@@ -193,7 +195,7 @@ impl Limits {
         }
     }
 
-    /// Changes the rates. The counts stay.
+    /// Changes the rates. The current counts are kept.
     pub fn set_rates(&self, rates: Rates) {
         let Rates {
             login_per_address,
@@ -221,8 +223,8 @@ impl Limits {
         self.rates.store(Arc::new(rates));
     }
 
-    /// Reserves room for known callers among this many password checks that may run or wait: strangers get at most
-    /// three quarters of the permits, and clients that have not authenticated yet at most an eighth.
+    /// Reserves some of the `places` password checks that may run or wait for known callers. Strangers get at most
+    /// three quarters of them, and clients that have not yet authenticated get at most an eighth.
     #[must_use]
     pub fn with_password_places(mut self, places: usize) -> Self {
         self.strangers = Some(Arc::new(Semaphore::new((places - places / 4).max(1))));
@@ -230,11 +232,11 @@ impl Limits {
         self
     }
 
-    /// Admits an attempt to log in, before its password is hashed. Report the result with
+    /// Admits a login attempt before its password is hashed. The caller must report the result with
     /// [`logged_in`](Self::logged_in) or [`login_failed`](Self::login_failed).
     ///
     /// # Errors
-    /// [`Denial::RateLimited`]; [`Fault::Busy`] while too many strangers' passwords are checked.
+    /// [`Denial::RateLimited`]; or [`Fault::Busy`] while too many passwords of strangers are being checked.
     pub fn login(&self, attempt: Attempt<'_>) -> Result<CheckPermit, Error> {
         if self.is_known(attempt.address, self.user_key(attempt)) {
             let taken = self.login_known.take_share(self.user_key(attempt), self.share());
@@ -267,10 +269,11 @@ impl Limits {
         }
     }
 
-    /// Admits a client's secret, before it is hashed. Report a wrong one with [`secret_failed`](Self::secret_failed).
+    /// Admits a client's secret before it is hashed. The caller must report a wrong secret with
+    /// [`secret_failed`](Self::secret_failed).
     ///
     /// # Errors
-    /// As [`login`](Self::login).
+    /// The errors of [`login`](Self::login).
     pub fn secret(&self, address: Option<IpAddr>, client: &str) -> Result<CheckPermit, Error> {
         self.failed_too_often(address, &self.secret_failures, ("secret", client))?;
         if let Some(address) = address {
@@ -288,7 +291,7 @@ impl Limits {
         }
     }
 
-    /// Counts a token for a client's own account, after the client authenticated.
+    /// Counts a token for a client's own account, after the client has authenticated.
     ///
     /// # Errors
     /// [`Denial::RateLimited`].
@@ -345,7 +348,8 @@ impl Limits {
         self.own_sessions.look(subject).map_err(|wait| refusal("own_sessions", wait))
     }
 
-    /// Counts an assertion by which a client authenticates or gets a token, before the assertion is recorded as used.
+    /// Counts an assertion with which a client authenticates or gets a token. Must be called before the assertion is
+    /// recorded as used.
     ///
     /// # Errors
     /// [`Denial::RateLimited`].
@@ -353,16 +357,17 @@ impl Limits {
         self.assertions.take(client).map_err(|wait| refusal("assertions_per_client", wait))
     }
 
-    /// Admits the verification of an unseen token. Verification costs a signature check.
+    /// Admits the verification of a token that has not been seen before. Verification costs a signature check.
     ///
     /// # Errors
-    /// [`Denial::RateLimited`] while the sender, or all senders together, exceed the rate of forged or refused tokens.
+    /// [`Denial::RateLimited`] while the sender or all senders together exceed the rate of forged or refused tokens.
     pub fn admit_unverified<'a>(&self, source: impl Into<Source<'a>>) -> Result<(), Denial> {
         let wait = self.unverified_wait(source.into());
         wait.map_or(Ok(()), |(limit, wait)| Err(self.too_many(limit, wait)))
     }
 
-    /// Checks whether the limits would refuse an unseen token, without counting it. The denial names the limit.
+    /// Checks whether the limits would refuse a token that has not been seen before, without counting it. The denial
+    /// names the limit.
     pub(crate) fn foresee_unverified<'a>(&self, source: impl Into<Source<'a>>) -> Result<(), Denial> {
         let wait = self.unverified_wait(source.into());
         wait.map_or(Ok(()), |(limit, wait)| Err(limited(limit, wait)))
@@ -385,13 +390,13 @@ impl Limits {
         }
     }
 
-    /// How many attempts each of [`LimitName::ALL`] refused.
+    /// The number of attempts that each of [`LimitName::ALL`] refused.
     pub fn refused_attempts(&self) -> [u64; LimitName::ALL.len()] {
         self.refused_attempts.sums()
     }
 
-    /// May the audit trail get a line about a refused attempt? One line a minute is admitted for each client, and a
-    /// bounded rate for all clients, so that an attacker cannot fill the trail.
+    /// Returns whether the audit trail may get a line about a refused attempt. One line a minute is allowed for each
+    /// client, and a bounded rate for all clients together, so that an attacker cannot fill the trail.
     pub(crate) fn may_tell(&self, who: impl Hash) -> bool {
         self.told.take(who).is_ok() && self.told_overall.take(()).is_ok()
     }
@@ -413,7 +418,7 @@ impl Limits {
         limited(limit, wait)
     }
 
-    /// Records that this source presented a good token.
+    /// Records that this source presented a valid token.
     pub fn record_valid<'a>(&self, source: impl Into<Source<'a>>) {
         if let Source::Address(Some(address)) = source.into()
             && !self.is_familiar(address)
@@ -422,7 +427,7 @@ impl Limits {
         }
     }
 
-    /// Did this source present good tokens lately? An authenticated client counts as known.
+    /// Returns whether this source recently presented valid tokens. An authenticated client counts as known.
     pub fn knows(&self, source: Source<'_>) -> bool {
         match source {
             Source::Client(_) => true,
@@ -434,17 +439,18 @@ impl Limits {
         self.familiar.get(&network(address)).is_some()
     }
 
-    /// Counts a token with a bad signature.
+    /// Counts a token with an invalid signature.
     pub fn record_forged<'a>(&self, source: impl Into<Source<'a>>) {
         self.record(Vain::Forged, source, NonZeroU32::MIN);
     }
 
-    /// Counts a token that is refused although its signature is good.
+    /// Counts a token that is refused although its signature is valid.
     pub fn record_refused<'a>(&self, source: impl Into<Source<'a>>) {
         self.record(Vain::Refused, source, NonZeroU32::MIN);
     }
 
-    /// Counts a text that was checked in vain, and cost as much as this many tokens: see [`cost`](Vain::cost).
+    /// Counts a credential whose check failed, and which cost as much as checking this many tokens (see
+    /// [`cost`](Vain::cost)).
     // Requirement A34.
     pub(crate) fn record<'a>(&self, vain: Vain, source: impl Into<Source<'a>>, cost: NonZeroU32) {
         let by_network = match (vain, source.into()) {
@@ -481,7 +487,7 @@ fn limited(limit: LimitName, wait: Duration) -> Denial {
     refusal(limit.name(), wait)
 }
 
-/// `Retry-After` is at least one second.
+/// Creates the denial. `Retry-After` is at least one second.
 fn refusal(limit: &'static str, wait: Duration) -> Denial {
     Denial::RateLimited(limit, wait.max(Duration::from_secs(1)))
 }

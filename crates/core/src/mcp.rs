@@ -1,5 +1,5 @@
-//! Calls of the Model Context Protocol (MCP 2026-07-28, «Streamable HTTP»): what a request's head and body say about
-//! the call. This module reads no token and forwards nothing.
+//! Calls of the Model Context Protocol (MCP 2026-07-28, "Streamable HTTP"). This module reads what the head and body of
+//! a request say about the call. It does not read tokens or forward requests.
 
 mod flaw;
 mod head;
@@ -11,33 +11,33 @@ pub use message::{Message, MessageId, read};
 
 use std::borrow::Cow;
 
-/// The versions that a resource may list, the newest first. The newest version requires servers to compare headers and
-/// body.
+/// The versions that a resource may list, with the newest first. The newest version requires servers to compare headers
+/// and body.
 pub const VERSIONS: [&str; 4] = ["2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26"];
 
-/// Must servers of this version compare the headers with the body? Versions are dates.
+/// Returns whether servers of this version must compare the headers with the body. Versions are dates.
 pub fn has_call_headers(version: &str) -> bool {
     version >= VERSIONS[0]
 }
 
-/// A call: its method, and the name of the tool, the prompt or the resource.
+/// A call, with its method and the name of the tool, prompt or resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call<'a> {
-    /// The JSON-RPC method; `None` for a client's answer, which exists in versions before 2026-07-28.
+    /// The JSON-RPC method, or `None` for a client's response, which exists in versions before 2026-07-28.
     pub method: Option<Cow<'a, str>>,
-    /// `params.name` or `params.uri`, for a method that has one.
+    /// `params.name` or `params.uri`, if the method has one of them.
     pub name: Option<Cow<'a, str>>,
 }
 
 impl Call<'_> {
-    /// A copy that borrows nothing.
+    /// A copy without borrowed data.
     pub fn into_owned(self) -> Call<'static> {
         let text = |text: Option<Cow<'_, str>>| text.map(|text| Cow::Owned(text.into_owned()));
         Call { method: text(self.method), name: text(self.name) }
     }
 }
 
-/// The member of `params` that `Mcp-Name` repeats, for the methods that require the header.
+/// The member of `params` that `Mcp-Name` must repeat, for the methods that require the header.
 fn named_by(method: &str) -> Option<&'static str> {
     match method {
         "tools/call" | "prompts/get" => Some("name"),

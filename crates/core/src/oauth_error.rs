@@ -1,21 +1,21 @@
-//! The `error` of a token endpoint (RFC 6749 §5.2), in the words that providers write. One table serves whoever asks a
-//! provider: relay, browser sessions, exchange, introspection and logins.
+//! The meaning of the `error` values of a token endpoint (RFC 6749 §5.2), as used by actual providers. All code that
+//! queries a provider uses this table: relay, browser sessions, exchange, introspection and logins.
 
-/// What an `error` says about the request.
+/// What an `error` says about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OAuthError {
-    /// The token that was presented is bad, for good.
+    /// The presented token is permanently invalid.
     Grant,
-    /// The provider refuses the user until the user does something, or the word is not known. A word that is not known is a
-    /// refusal: an outage has no words.
+    /// The provider refuses the user until the user takes some action, or the word is unknown. An unknown word counts
+    /// as a refusal, because a provider that has an outage does not send words.
     User,
-    /// The client that asked is refused.
+    /// The client that sent the request is refused.
     Client,
     /// The request of the client is refused.
     Request,
-    /// A step of the protocol: the client asks again.
+    /// A step of the protocol, after which the client sends the request again.
     Step,
-    /// The server asks for a pause. It processed nothing.
+    /// The server requests a pause. It did not process the request.
     Busy,
     /// The server failed.
     Server,
@@ -61,7 +61,7 @@ const WORDS: &[(OAuthError, &[&str])] = &[
     ),
     // RFC 9449 §8; RFC 8628 §3.5.
     (OAuthError::Step, &["use_dpop_nonce", "authorization_pending", "slow_down"]),
-    // RFC 6749 §4.1.2.1, which Entra ID writes here, too; Slack; Auth0.
+    // RFC 6749 §4.1.2.1, which Entra ID also sends here; Slack; Auth0.
     (
         OAuthError::Busy,
         &["temporarily_unavailable", "ratelimited", "rate_limited", "too_many_requests", "too_many_attempts"],
@@ -81,7 +81,7 @@ const WORDS: &[(OAuthError, &[&str])] = &[
 ];
 
 impl OAuthError {
-    /// Reads a word.
+    /// Looks up the meaning of a word.
     ///
     /// ```
     /// use rotogate_core::oauth_error::OAuthError;

@@ -1,12 +1,13 @@
-//! Passwords: argon2id, with bounded parallelism, on threads that serve no requests (requirement A3).
+//! Passwords, hashed with argon2id. The hashing has bounded parallelism and runs on threads that do not serve requests
+//! (requirement A3).
 //!
-//! A check costs memory and time by design, so a flood of logins must not take memory or time from other requests: a
-//! fixed number of checks run at once, a fixed number wait, and any further check gets 503 with `Retry-After`. Every
-//! check costs the same, whatever is wrong, so its time reveals nothing (requirement A2): if stored hashes differ in
-//! cost, a run on a dummy hash makes up for the lower cost of a cheaper hash.
+//! A check is designed to cost memory and time, so a flood of logins must not take memory or time from other requests.
+//! A fixed number of checks run at once, a fixed number wait, and further checks get 503 with `Retry-After`. Every
+//! check costs the same, whatever is wrong with it, so that its duration reveals nothing (requirement A2). If stored
+//! hashes differ in cost, cheaper checks are extended by checks of a dummy hash.
 //!
-//! With the feature `imported-hashes`, hashes that other systems made are accepted too (requirement I30), each within a
-//! bound of its cost.
+//! With the feature `imported-hashes`, hashes from other systems are also accepted (requirement I30), as long as each
+//! stays within a limit for its cost.
 
 use parking_lot::Mutex;
 
@@ -55,11 +56,11 @@ pub use pbkdf2::Spring;
 pub use scheme::{Accepted, CostClass, Legacy, PasswordHash};
 pub use secret_hash::{SecretHash, unmatched_secret_hash};
 
-/// A run's memory above this size is not kept for the next run.
+/// If a check needs more memory than this, its memory is not kept for the next check.
 const KEPT_BLOCKS: usize = 64 * 1024;
 
-/// An unusable stored hash: of an unknown kind, damaged, or more expensive than the bound of its scheme (our own
-/// argon2id: 64 MiB, 10 passes, 4 lanes).
+/// A stored hash that cannot be used, because it is of an unknown kind, damaged, or more expensive than the limit of
+/// its scheme. The limit for our own argon2id is 64 MiB, 10 passes and 4 lanes.
 ///
 /// ```
 /// use rotogate_core::password;
@@ -80,7 +81,7 @@ fn unusable(error: BadHash) -> DirectoryError {
     DirectoryError::Unavailable(format!("a stored password hash: {error}"))
 }
 
-/// The cost of a run on this hash.
+/// The cost of checking a password against this hash.
 ///
 /// ```
 /// use rotogate_core::password::{self, Cost};
@@ -100,7 +101,8 @@ pub fn cost_of(phc: &str) -> Result<Cost, BadHash> {
 #[cfg(feature = "passwords")]
 fn composed(password: &str) -> Option<Zeroizing<String>> {
     use unicode_normalization::{UnicodeNormalization, is_nfc};
-    // The allocation is large enough for all, so no part of the password stays in a former one.
+    // The allocation is large enough for the whole result, so growing the string does not leave parts of the password
+    // in memory.
     (!is_nfc(password)).then(|| {
         let mut composed = Zeroizing::new(String::with_capacity(3 * password.len()));
         composed.extend(password.nfc());
@@ -108,14 +110,14 @@ fn composed(password: &str) -> Option<Zeroizing<String>> {
     })
 }
 
-/// Without hashes there is nothing to compare.
+/// Without the feature `passwords` there are no hashes to compare with.
 #[cfg(not(feature = "passwords"))]
 const fn composed(_: &str) -> Option<Zeroizing<String>> {
     None
 }
 
-/// Hashes a password, in Unicode's form NFC, with the default [`Cost`] and a random salt, to a PHC string. Blocks for one run: for the command
-/// line and the first start, not for a request.
+/// Hashes a password in Unicode's normal form NFC with the default [`Cost`] and a random salt. Returns a PHC string.
+/// Blocks until the hash is computed, so use it for the command line and the first start, but not for a request.
 ///
 /// ```
 /// let hash = rotogate::directory::password::hash(&"correct horse".into())?;
@@ -130,7 +132,7 @@ pub fn hash(password: &SecretString) -> Result<String, InvalidValue> {
     hash_with(password, Cost::default())
 }
 
-/// Like [`hash`], at the given cost.
+/// Does the same as [`hash`], at the given cost.
 ///
 /// ```
 /// use rotogate_core::password::{self, Cost};
@@ -141,7 +143,7 @@ pub fn hash(password: &SecretString) -> Result<String, InvalidValue> {
 /// ```
 ///
 /// # Errors
-/// As [`hash`].
+/// The errors of [`hash`].
 #[cfg(feature = "passwords")]
 pub fn hash_with(password: &SecretString, cost: Cost) -> Result<String, InvalidValue> {
     let composed = composed(password.expose_secret());
@@ -155,8 +157,8 @@ pub fn hash_with(password: &SecretString, cost: Cost) -> Result<String, InvalidV
     argon::hash(bytes, cost)
 }
 
-/// Checks passwords: a bounded number run at once, and a bounded number wait. A check that needs much memory counts as
-/// several usual checks, in proportion to its memory.
+/// Checks passwords. A bounded number of checks run at once, and a bounded number wait. A check that needs much memory
+/// counts as several usual checks, in proportion to its memory.
 ///
 /// ```
 /// use rotogate::directory::password::{self, Passwords};
@@ -169,10 +171,10 @@ pub fn hash_with(password: &SecretString, cost: Cost) -> Result<String, InvalidV
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Passwords {
-    /// Permits in KiB of memory: [`SHARE_KIB`] for each check that may run.
+    /// Permits in KiB of memory. There are [`SHARE_KIB`] permits for each check that may run.
     running: Arc<Semaphore>,
     capacity: u32,
-    /// Permits of checks that run or wait.
+    /// Permits for checks that run or wait.
     admitted: Arc<Semaphore>,
     places: usize,
     runs: Arc<AtomicU64>,
@@ -182,21 +184,21 @@ pub struct Passwords {
     durations: Arc<Durations<{ COARSE_SECONDS.len() + 1 }>>,
 }
 
-/// The duration of checks of each class on this machine, measured before the first use.
+/// The duration of checks for each class on this machine, measured before the first use.
 #[derive(Clone, Default)]
 struct CheckTimes(Arc<Mutex<HashMap<CostClass, Duration>>>);
 
 impl CheckTimes {
-    /// The most measured classes, which is more than a directory has.
+    /// The maximum number of measured classes, which is more than any directory has.
     const MAX: usize = 1024;
 
-    /// Blocks for some checks if the class is new.
+    /// The duration of a check of this class. If the class is new, blocks for a few checks.
     fn time_of(&self, class: CostClass, memory: &mut Vec<Block>) -> Duration {
         if let Some(time) = self.0.lock().get(&class) {
             return *time;
         }
         let Ok(dummy) = class.dummy() else { return Duration::ZERO };
-        // The shortest of several runs counts, because disturbances only add time.
+        // The shortest of several runs counts, because disturbances can only add time.
         let mut least = Duration::MAX;
         for _ in 0..5 {
             let start = thread_cpu_time();
@@ -214,7 +216,7 @@ impl CheckTimes {
         least
     }
 
-    /// The dummy checks that make a check of `own` take as long as a check of `dearest`.
+    /// The dummy checks that are needed so that a check of `own` takes as long as a check of `dearest`.
     fn missing(&self, own: CostClass, dearest: CostClass, memory: &mut Vec<Block>) -> Vec<CostClass> {
         if own == dearest {
             return Vec::new();
@@ -228,8 +230,8 @@ impl CheckTimes {
     }
 }
 
-/// The memory of finished runs, kept for later runs: at most one block for each run that may run at once. If each run
-/// freed its memory, the allocator would keep the same amount for every thread that had used it.
+/// The memory of finished checks, kept for later checks. It contains at most one block for each check that may run at
+/// once. If each check freed its memory, the allocator would keep the same amount for every thread that had used it.
 #[derive(Clone, Default)]
 struct Memory(Arc<Mutex<Vec<Vec<Block>>>>);
 
@@ -239,7 +241,7 @@ impl Memory {
     }
 
     fn keep(&self, mut memory: Vec<Block>) {
-        // Removes traces of the password.
+        // Removes traces of the password from the memory.
         memory.iter_mut().for_each(Zeroize::zeroize);
         if memory.len() > KEPT_BLOCKS {
             return;
@@ -250,7 +252,7 @@ impl Memory {
 
 crate::debug_with!(Passwords { runs() });
 
-/// One run for each core, and 64 that wait.
+/// By default, one check runs for each core, and 64 checks wait.
 impl Default for Passwords {
     fn default() -> Self {
         Self::new(std::thread::available_parallelism().map_or(1, std::num::NonZero::get), 64)
@@ -258,7 +260,7 @@ impl Default for Passwords {
 }
 
 impl Passwords {
-    /// At most `max_parallel` runs (at least one) at once, and `queue` more checks that wait.
+    /// Runs at most `max_parallel` checks (at least one) at once, and lets `queue` more checks wait.
     pub fn new(max_parallel: usize, queue: usize) -> Self {
         let parallel = max_parallel.clamp(1, 1024);
         let places = parallel + queue.min(1 << 20);
@@ -276,50 +278,51 @@ impl Passwords {
         }
     }
 
-    /// How many checks may run and wait.
+    /// The number of checks that may run or wait.
     pub fn places(&self) -> usize {
         self.places
     }
 
-    /// Is this the password that `phc` was made from? A password longer than 1024 bytes never matches, and costs
-    /// no work.
+    /// Returns whether this is the password from which `phc` was made. A password longer than 1024 bytes never matches,
+    /// and causes no work.
     ///
     /// # Errors
-    /// [`DirectoryError::Busy`] if too many wait; [`DirectoryError::Unavailable`] if the stored hash is not usable.
+    /// [`DirectoryError::Busy`] if too many checks are waiting; [`DirectoryError::Unavailable`] if the stored hash
+    /// cannot be used.
     pub async fn verify(&self, password: &SecretString, phc: &str) -> Result<bool, DirectoryError> {
         let hash = parse(phc)?;
         let class = hash.class();
         self.run(password, hash, class).await
     }
 
-    /// Does the work of [`Passwords::verify`] without a hash to compare with, for an unknown user, so that the answer
-    /// takes as long.
+    /// Does the work of [`Passwords::verify`] without a hash to compare with. Used for an unknown user, so that the
+    /// response takes equally long.
     ///
     /// # Errors
-    /// As [`Passwords::verify`].
+    /// The errors of [`Passwords::verify`].
     pub async fn verify_dummy(&self, password: &SecretString, cost: Cost) -> Result<(), DirectoryError> {
         self.check(password, None, CostClass::Argon2(cost)).await.map(|_| ())
     }
 
-    /// The number of runs so far.
+    /// The number of checks so far.
     pub fn runs(&self) -> u64 {
         self.runs.load(Ordering::Relaxed)
     }
 
-    /// The work of the argon2 runs: the sum of [`Cost::work`].
+    /// The total work of the argon2 checks, as the sum of [`Cost::work`].
     pub fn work(&self) -> u64 {
         self.work.load(Ordering::Relaxed)
     }
 
     async fn permits(&self, class: CostClass) -> Result<[tokio::sync::OwnedSemaphorePermit; 2], DirectoryError> {
         let admitted = Arc::clone(&self.admitted).try_acquire_owned().map_err(|_| DirectoryError::Busy)?;
-        // A check that needs more memory than all permits together takes all permits.
+        // A check that needs more memory than all permits together takes all of them.
         let share = class.memory_kib().clamp(SHARE_KIB, self.capacity);
         let running = Arc::clone(&self.running).acquire_many_owned(share).await.map_err(|_| DirectoryError::Busy)?;
         Ok([admitted, running])
     }
 
-    /// Runs a check, and the dummy checks that raise the cost to that of the most expensive class.
+    /// Runs a check, and the dummy checks that raise its cost to that of the most expensive class.
     async fn run(
         &self,
         password: &SecretString,
@@ -336,7 +339,8 @@ impl Passwords {
         let (kept, times) = (self.memory.clone(), self.times.clone());
         let (durations, clock) = (Arc::clone(&self.durations), SystemTime::new());
         let checked = tokio::task::spawn_blocking(move || {
-            // The permits move with the work: a caller that disconnects does not free a permit while its run continues.
+            // The permits move into the task, so that a caller that disconnects does not free a permit while its check
+            // still runs.
             let _permits = permits;
             let begun = clock.monotonic();
             let typed = password.expose_secret();
@@ -348,7 +352,8 @@ impl Passwords {
                 }
                 hash.matches(bytes, memory)
             };
-            // As typed, so that imported hashes stay good; then as another keyboard types the same.
+            // First try the password as typed, so that imported hashes stay valid, and then as a different keyboard
+            // would encode the same text.
             let mut spellings = std::iter::once(Zeroizing::new(typed.to_owned())).chain(composed(typed));
             let matches = spellings.any(|spelling| {
                 let matches = run(&hash, spelling.as_bytes(), &mut memory);
@@ -367,24 +372,24 @@ impl Passwords {
     }
 }
 
-/// Functions that only our own crates call: docs.rs does not show them.
+/// Functions that only our own crates call. docs.rs does not show them.
 #[doc(hidden)]
 impl Passwords {
-    /// The durations of checks, without their waiting time.
+    /// The durations of checks, without the time that they waited.
     pub fn durations(&self) -> CountedDurations {
         self.durations.counted()
     }
 
-    /// How many checks run and wait now.
+    /// The number of checks that currently run or wait.
     pub fn waiting(&self) -> usize {
         self.places.saturating_sub(self.admitted.available_permits())
     }
 
-    /// Is this the password of the hash? A check takes as long as a check of the class `dearest`, whatever the result,
-    /// and even without a hash (requirement I32).
+    /// Returns whether this is the password of the hash. A check takes as long as a check of the class `dearest`,
+    /// regardless of the result, and even if there is no hash (requirement I32).
     ///
     /// # Errors
-    /// As [`Passwords::verify`].
+    /// The errors of [`Passwords::verify`].
     pub async fn check(
         &self,
         password: &SecretString,
@@ -396,8 +401,8 @@ impl Passwords {
         Ok(self.run(password, hash, dearest).await? && !is_dummy)
     }
 
-    /// The class whose checks take the longest; our own class if `classes` is empty. Blocks for some checks of new
-    /// classes, unless all classes are argon2.
+    /// The class whose checks take the longest, or our own class if `classes` is empty. If a class is new, blocks for a
+    /// few checks, unless all classes are argon2.
     pub fn dearest(&self, classes: impl IntoIterator<Item = CostClass>) -> CostClass {
         // Only the most expensive class of each kind is measured.
         let mut most: BTreeMap<(u8, u32), (u64, CostClass)> = BTreeMap::new();
@@ -418,7 +423,7 @@ impl Passwords {
         dearest
     }
 
-    /// How long a check of this class takes. Blocks for some checks if the class is new.
+    /// How long a check of this class takes. If the class is new, blocks for a few checks.
     pub fn time_of(&self, class: CostClass) -> Duration {
         let mut memory = self.memory.take();
         let time = self.times.time_of(class, &mut memory);
@@ -426,10 +431,10 @@ impl Passwords {
         time
     }
 
-    /// Hashes a password like [`hash`], and counts as one of the checks that may run.
+    /// Hashes a password like the function [`hash`]. This counts as one of the checks that may run.
     ///
     /// # Errors
-    /// The errors of [`Passwords::verify`], or the password cannot be hashed.
+    /// The errors of [`Passwords::verify`]; or the password cannot be hashed.
     #[cfg(feature = "passwords")]
     pub async fn hash(&self, password: &SecretString) -> Result<String, DirectoryError> {
         let permits = self.permits(CostClass::default()).await?;

@@ -1,4 +1,4 @@
-//! URLs that may be asked.
+//! URLs that the gate may fetch.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use rustls::pki_types::ServerName;
 
 use super::address::{Allowed, is_loopback, literal};
 
-/// A URL that the gate may fetch, and the addresses to which it may lead.
+/// A URL that the gate may fetch, and the addresses to which the client may connect for it.
 #[derive(Clone, Debug)]
 pub struct FetchTarget {
     uri: Uri,
@@ -23,22 +23,22 @@ pub struct FetchTarget {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadTarget {
-    /// The text is not a URL with scheme, host and path.
+    /// The string is not a URL with scheme and host.
     #[error("expected a URL such as https://id.example.com/path")]
     Malformed,
-    /// The scheme is neither `https` nor `http` to this machine.
+    /// The scheme is not `https`. `http` is accepted only for `localhost` and loopback addresses.
     #[error("expected https; http is only for localhost and loopback addresses")]
     Scheme,
-    /// The URL contains a name and password, or a fragment.
+    /// The URL contains a user, a password or a fragment.
     #[error("expected a URL without user, password and fragment")]
     Extra,
-    /// The host is an address to which the URL must not lead.
+    /// The host is an IP address to which the client must not connect.
     #[error("the URL must not lead to this address")]
     Address,
 }
 
 impl FetchTarget {
-    /// Reads a URL: `https`, or `http` for `localhost` and loopback addresses.
+    /// Parses an `https` URL, or an `http` URL for `localhost` or a loopback address.
     ///
     /// # Errors
     /// The gate must not fetch the URL.
@@ -55,8 +55,7 @@ impl FetchTarget {
         }
         let host = authority.host();
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        // The parser ignores a port that is not a number, or that is missing after the colon, so the length is
-        // compared.
+        // The length is compared because the parser ignores a port that is empty or not a number.
         let port_is_read = authority.as_str().len() == host.len() || authority.port_u16().is_some_and(|port| port > 0);
         if !port_is_read || ServerName::try_from(bare).is_err() {
             return Err(BadTarget::Malformed);
@@ -64,7 +63,7 @@ impl FetchTarget {
         let allowed = if *scheme == Scheme::HTTPS {
             allowed
         } else if *scheme == Scheme::HTTP && is_loopback(host) {
-            // `localhost` is fetched without TLS on this machine only, whatever the name resolves to.
+            // Without TLS the client connects only to this machine, whatever `localhost` resolves to.
             if !allowed.permits(std::net::Ipv4Addr::LOCALHOST.into()) {
                 return Err(BadTarget::Address);
             }
@@ -80,7 +79,7 @@ impl FetchTarget {
         Ok(Self { shown, path, allowed, uri })
     }
 
-    /// The host, without its port; an IPv6 address in brackets.
+    /// The host without its port. An IPv6 address is in brackets.
     pub fn host(&self) -> &str {
         self.uri.host().unwrap_or_default()
     }
@@ -89,7 +88,7 @@ impl FetchTarget {
         &self.uri
     }
 
-    /// The host, with the port of the URL: for the header `Host`, and for messages.
+    /// The host with the port of the URL, for the header `Host`.
     pub(super) fn authority(&self) -> &HeaderValue {
         &self.shown
     }
@@ -107,7 +106,7 @@ impl FetchTarget {
     }
 }
 
-/// The URL without its query, which may hold a secret.
+/// Prints the URL without its query, because the query may contain a secret.
 impl fmt::Display for FetchTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}{}", self.uri.scheme_str().unwrap_or_default(), self.shown(), self.path.path())

@@ -1,4 +1,4 @@
-//! The attempts and senders that the limits judge.
+//! The attempts and senders to which the limits apply.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use tokio::sync::OwnedSemaphorePermit;
 /// An attempt to log in.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt<'a> {
-    /// The caller's address, if it is known.
+    /// The caller's address, if known.
     pub address: Option<IpAddr>,
     /// The account.
     pub account: Option<&'a str>,
@@ -17,10 +17,10 @@ pub struct Attempt<'a> {
     pub client: &'a str,
 }
 
-/// The sender of an unseen token.
+/// The sender of a token that was not verified before.
 #[derive(Clone, Copy, Debug)]
 pub enum Source<'a> {
-    /// An address, if it is known.
+    /// An address, if known.
     Address(Option<IpAddr>),
     /// An authenticated client that introspects tokens.
     Client(&'a str),
@@ -32,6 +32,6 @@ impl From<Option<IpAddr>> for Source<'_> {
     }
 }
 
-/// A permit for one password check, until it is dropped. Strangers never hold all permits.
+/// A permit for one password check, which is returned when it is dropped. Strangers can never take all permits.
 #[derive(Debug)]
 pub struct CheckPermit(#[expect(dead_code, reason = "held, not read")] pub(super) Option<OwnedSemaphorePermit>);

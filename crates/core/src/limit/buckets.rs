@@ -1,8 +1,7 @@
 //! Token buckets (GCRA) in a table of fixed size, so that memory does not grow with the number of keys.
 //!
-//! Keys are hashed under a random key, so a client cannot
-//! choose two keys that share a bucket; keys in one bucket share its rate. Pages of the table are allocated when a
-//! bucket in them is first used.
+//! Keys are hashed with a random seed, so that a client cannot choose two keys that share a bucket. Keys in the same
+//! bucket share its rate. A page of the table is allocated when one of its buckets is first used.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::num::NonZeroU32;
@@ -14,12 +13,12 @@ use super::Rate;
 use super::bucket::{Bucket, nanos};
 use crate::clock::TimeSource;
 
-/// The number of buckets of a page.
+/// The number of buckets in a page.
 const BUCKETS_PER_PAGE: usize = 512;
 
 type BucketPage = Box<[Bucket]>;
 
-/// The remaining tokens of a rate.
+/// The remaining tokens of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Left {
     /// The number of tokens that may still be taken now.
@@ -31,16 +30,16 @@ pub struct Left {
 /// The table of buckets.
 pub struct Buckets {
     pages: Box<[OnceLock<BucketPage>]>,
-    /// The time that earns one take, in ns.
+    /// The time in which one token is refilled, in ns.
     every: AtomicU64,
-    /// The time that earns the whole burst, in ns.
+    /// The time in which the whole burst is refilled, in ns.
     depth: AtomicU64,
     hasher: RandomState,
     time: Arc<dyn TimeSource>,
 }
 
 impl Buckets {
-    /// 2^`bits` buckets of a rate.
+    /// 2^`bits` buckets with this rate.
     pub fn new(bits: u32, rate: Rate, time: Arc<dyn TimeSource>) -> Self {
         let pages = (1_usize << bits).div_ceil(BUCKETS_PER_PAGE);
         let buckets = Self {
@@ -54,7 +53,7 @@ impl Buckets {
         buckets
     }
 
-    /// Changes the rate. The time when a bucket is full again stays the same as under the old rate.
+    /// Changes the rate. For each bucket, the time at which it is full again is not changed.
     pub(super) fn set_rate(&self, rate: Rate) {
         let every = nanos(rate.every).max(1);
         self.every.store(every, Ordering::Relaxed);
@@ -65,12 +64,12 @@ impl Buckets {
         self.depth.load(Ordering::Relaxed)
     }
 
-    /// Takes one token, or returns the time until one is earned.
+    /// Takes one token, or returns the time until a token is available.
     pub fn take(&self, key: impl Hash) -> Result<(), Duration> {
         self.take_share(key, NonZeroU32::MIN)
     }
 
-    /// Takes one token, if this many are left afterwards.
+    /// Takes one token, if at least `left` tokens remain afterwards.
     pub(crate) fn take_leaving(&self, key: impl Hash, left: u32) -> Result<(), Duration> {
         self.take_of(key, self.price(NonZeroU32::MIN), self.depth_above(left))
     }
@@ -79,12 +78,12 @@ impl Buckets {
         self.depth().saturating_sub(self.every.load(Ordering::Relaxed).saturating_mul(left.into()))
     }
 
-    /// The result of [`Self::take`], without taking a token.
+    /// Returns the result that [`Self::take`] would have, without taking a token.
     pub(crate) fn look(&self, key: impl Hash) -> Result<(), Duration> {
         self.look_leaving(key, 0)
     }
 
-    /// The result of [`Self::take_leaving`], without taking a token.
+    /// Returns the result that [`Self::take_leaving`] would have, without taking a token.
     pub(crate) fn look_leaving(&self, key: impl Hash, left: u32) -> Result<(), Duration> {
         // A page that is not allocated has no used bucket.
         let (page, place) = self.place(key);
@@ -98,7 +97,7 @@ impl Buckets {
         if wait == 0 { Ok(()) } else { Err(Duration::from_nanos(wait)) }
     }
 
-    /// [`Self::take`] at the rate divided by `share`, but at least one token.
+    /// Like [`Self::take`], but at the rate divided by `share`. The burst is also divided, but is at least one token.
     pub(super) fn take_share(&self, key: impl Hash, share: NonZeroU32) -> Result<(), Duration> {
         let price = self.price(share);
         self.take_of(key, price, self.depth().max(price))
@@ -108,7 +107,7 @@ impl Buckets {
         self.bucket(key).take_of(self.now(), price, depth).map(drop)
     }
 
-    /// [`Self::take`], which also returns the tokens that are left.
+    /// Like [`Self::take`], but returns the tokens that are left.
     pub(super) fn take_left(&self, key: impl Hash) -> Result<Left, Duration> {
         let (now, price) = (self.now(), self.price(NonZeroU32::MIN));
         let reset = self.bucket(key).take_of(now, price, self.depth())?.saturating_sub(now);
@@ -128,18 +127,18 @@ impl Buckets {
         self.bucket(key).give_back(self.price(share));
     }
 
-    /// Counts an attempt that has already happened, at the rate divided by `share`. An attempt beyond the burst puts the
-    /// bucket into debt, see [`Self::debt`]; debt never exceeds one attempt.
+    /// Counts an attempt that has already happened, at the rate divided by `share`. An attempt beyond the burst puts
+    /// the bucket into debt, see [`Self::debt`]. The debt never exceeds one attempt.
     pub(super) fn charge_share(&self, key: impl Hash, share: NonZeroU32) {
         self.bucket(key).charge(self.now(), self.price(share), self.depth());
     }
 
-    /// The time that earns one take at a share of the rate.
+    /// The time in which one token is refilled at the rate divided by `share`, in ns.
     fn price(&self, share: NonZeroU32) -> u64 {
         self.every.load(Ordering::Relaxed).saturating_mul(share.get().into())
     }
 
-    /// The time until a bucket is out of debt; `None` if it is not in debt.
+    /// The time until a bucket is out of debt. `None` if it is not in debt.
     pub(super) fn debt(&self, key: impl Hash) -> Option<Duration> {
         // A page that is not allocated has no used bucket.
         let (page, place) = self.place(key);
@@ -159,7 +158,8 @@ impl Buckets {
     }
 
     fn bucket(&self, key: impl Hash) -> &Bucket {
-        /// An unused bucket. It is never returned: every index is inside its page, and every page inside the table.
+        /// A bucket for the type checker only. It is never returned, because every index is within its page and every
+        /// page is within the table.
         static NONE: LazyLock<Bucket> = LazyLock::new(Bucket::default);
         let (page, place) = self.place(key);
         let made = || (0..BUCKETS_PER_PAGE).map(|_| Bucket::default()).collect();

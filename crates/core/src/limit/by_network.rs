@@ -1,4 +1,4 @@
-//! Rates for each caller, and wider rates for the networks that contain the caller.
+//! Rates for each caller, and higher rates for the networks that contain the caller.
 
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -11,8 +11,8 @@ use super::{BUCKET_BITS, Rate};
 use crate::clock::TimeSource;
 use crate::network::{SITE_48, SITE_56, network, sites};
 
-/// The number of buckets for the networks above a /64, as a power of 2: fewer than for callers, because there are fewer
-/// such networks.
+/// The number of buckets for networks larger than a /64, as a power of 2. It is smaller than for callers, because there
+/// are fewer such networks.
 const WIDE_BUCKET_BITS: u32 = BUCKET_BITS - 3;
 
 pub(super) fn wider(rate: Rate, times: u32) -> Rate {
@@ -20,8 +20,8 @@ pub(super) fn wider(rate: Rate, times: u32) -> Rate {
     Rate { burst, every: (rate.every / times).max(Duration::from_nanos(1)) }
 }
 
-/// One rate for each caller, and wider rates for the networks that contain the caller. `what` distinguishes the counted
-/// attempts of one caller.
+/// One rate for each caller, and higher rates for the networks that contain the caller. The argument `what` of the
+/// methods separates different kinds of attempts of one caller.
 pub(super) struct ByNetwork {
     callers: Buckets,
     sites_56: Buckets,
@@ -44,12 +44,13 @@ impl ByNetwork {
         self.sites_48.set_rate(wider(rate, SITE_48));
     }
 
-    /// Takes one token from the caller and from each network around it, or no token at all.
+    /// Takes one token from the bucket of the caller and of each network that contains it. If one bucket is empty,
+    /// takes no token.
     pub(super) fn take(&self, address: IpAddr, what: impl Hash + Copy) -> Result<(), Duration> {
         self.take_share(address, what, NonZeroU32::MIN)
     }
 
-    /// The result of [`Self::take`], without taking a token.
+    /// Returns the result that [`Self::take`] would have, without taking a token.
     pub(super) fn look(&self, address: IpAddr, what: impl Hash + Copy) -> Result<(), Duration> {
         self.callers.look((network(address), what))?;
         match sites(address) {
@@ -60,7 +61,7 @@ impl ByNetwork {
         }
     }
 
-    /// [`Self::take`] at the rate divided by `share`.
+    /// Like [`Self::take`], but at the rate divided by `share`.
     pub(super) fn take_share(
         &self,
         address: IpAddr,
@@ -77,7 +78,7 @@ impl ByNetwork {
         around.inspect_err(|_| self.callers.give_back(caller, share))
     }
 
-    /// Counts an attempt that has happened, at the rate divided by `share`.
+    /// Counts an attempt that has already happened, at the rate divided by `share`.
     pub(super) fn charge(&self, address: IpAddr, what: impl Hash + Copy, share: NonZeroU32) {
         self.callers.charge_share((network(address), what), share);
         if let Some((site_56, site_48)) = sites(address) {
@@ -86,7 +87,7 @@ impl ByNetwork {
         }
     }
 
-    /// The time until the caller and all networks around it are out of debt.
+    /// The time until the caller and all networks that contain it are out of debt. `None` if none of them is in debt.
     pub(super) fn debt(&self, address: IpAddr, what: impl Hash + Copy) -> Option<Duration> {
         let caller = self.callers.debt((network(address), what));
         match sites(address) {

@@ -1,6 +1,6 @@
-//! Limits of routes: how many requests each caller may make.
+//! The limits of routes on the number of requests of each caller.
 //!
-//! A limit outlives the rules that name it: a reload of the configuration changes the rate, and keeps the counts.
+//! A limit outlives the routes that name it. A reload of the configuration changes the rate but keeps the counts.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -43,22 +43,23 @@ pub struct RunningLimit {
     name: &'static str,
     per: LimitPer,
     over: LimitOver,
-    /// One set of counters; for a limit on addresses three sets, for the address and the networks that contain it.
+    /// One set of counters. A limit on addresses has three sets, for the address and for the two larger networks that
+    /// contain it.
     counters: Box<[RequestCounters]>,
     refused: AtomicU64,
-    /// The requests of a window, and the window in ns, as configured.
+    /// The number of requests in a window, and the window in ns, as configured.
     requests: AtomicU32,
     window: AtomicU64,
 }
 
 struct RequestCounters {
-    /// By how much these counters' rate exceeds the rate of a caller.
+    /// The factor by which the rate of these counters exceeds the rate of a caller.
     times: u32,
     buckets: Buckets,
     leases: Option<Leases>,
 }
 
-/// A caller, as limits see it.
+/// The properties of a caller by which limits count.
 pub struct LimitedCaller<'a> {
     /// The issuer.
     pub issuer: &'a str,
@@ -68,31 +69,31 @@ pub struct LimitedCaller<'a> {
     pub client: Option<&'a str>,
     /// The account.
     pub account: Option<&'a str>,
-    /// Reads a claim that is a text, a number or a boolean.
+    /// Reads a claim that is a string, a number or a boolean.
     pub claim: &'a dyn Fn(&ClaimPath) -> Option<String>,
 }
 
-/// A request, as limits see it.
+/// The properties of a request by which limits count.
 pub struct LimitedRequest<'a> {
-    /// The caller, if it is known.
+    /// The caller, if known.
     pub caller: Option<LimitedCaller<'a>>,
-    /// The client's address, if it is known.
+    /// Returns the client's address, if known.
     pub address: &'a dyn Fn() -> Option<IpAddr>,
 }
 
 /// The key of a bucket.
 #[derive(Debug, Hash)]
 pub(super) enum LimitKey<'a> {
-    /// The callers without the counted property, or all callers.
+    /// All callers without the counted property. If the limit does not count by a property, all callers.
     Common,
-    /// A value that an issuer states about the caller.
+    /// The issuer, and a value that it states about the caller.
     Said(&'a str, Cow<'a, str>),
     Address(IpAddr),
     Network(Network),
 }
 
 impl LimitKey<'_> {
-    /// The name of the counter in the store.
+    /// The name of the counter in the shared store.
     pub(super) fn name(&self, limit: &str) -> Vec<u8> {
         let limit = limit.as_bytes();
         match self {
@@ -107,35 +108,35 @@ impl LimitKey<'_> {
 /// A request that was counted.
 #[derive(Default)]
 struct Taken {
-    /// The tokens that are left in the narrowest counter.
+    /// The tokens that are left in the counter of the caller itself.
     left: Option<Left>,
-    /// One bit for each counter, narrowest first: whether the request used up one of the requests that this gate holds
-    /// for the store.
+    /// One bit for each counter, starting with the caller's own. The bit is set if the request was taken from the
+    /// supply that this gate has taken from the store in advance.
     held: u8,
 }
 
-/// Why a request was not taken.
+/// Why a request was not counted.
 pub(super) enum Untaken {
     Refused(Duration),
     Pending(Ask),
 }
 
-/// Why a request is not within its limits. Such a request is not counted.
+/// Why a request was not admitted by its limits. No limit has counted the request.
 pub enum Unmet {
-    /// The limit that refuses the request, and for how long.
+    /// The name of the limit that refuses the request, and the time to wait.
     Refused(&'static str, Duration),
-    /// The shared store must be asked first.
+    /// The shared store must be queried first.
     Pending(PendingLease),
 }
 
-/// A question to the shared store.
+/// A query to the shared store.
 pub struct PendingLease {
     limit: &'static str,
     ask: Ask,
 }
 
 impl PendingLease {
-    /// Waits for the answer, for a bounded time. The caller then tries to take the request again.
+    /// Waits for the result, for a bounded time. The caller must then try again to count the request.
     pub async fn answered(self) {
         self.ask.answered().await;
     }
@@ -207,7 +208,7 @@ impl RunningLimit {
         longest.map_or(Ok(()), Err)
     }
 
-    /// The requests of a window, and the window.
+    /// The number of requests in a window, and the window.
     pub fn quota(&self) -> (u32, Duration) {
         let window = Duration::from_nanos(self.window.load(Ordering::Relaxed));
         (self.requests.load(Ordering::Relaxed), window)
@@ -222,7 +223,7 @@ impl RunningLimit {
     }
 }
 
-/// Takes a request from the counters of all networks, or from none of them.
+/// Counts a request with the counters of all networks, or with none of them.
 fn take_networks<'c>(rest: &mut impl Iterator<Item = ((Network, u32), &'c RequestCounters)>) -> Result<Taken, Untaken> {
     let Some(((network, _), counters)) = rest.next() else { return Ok(Taken::default()) };
     let key = LimitKey::Network(network);
@@ -266,7 +267,8 @@ impl RateLimit {
     }
 }
 
-/// The names of limits live as long as the process. They are few, because they come from the configuration.
+/// Makes the name of a limit live as long as the process. There are few names, because they come from the
+/// configuration.
 fn kept(name: &str) -> &'static str {
     static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
     let mut names = NAMES.lock();
@@ -281,8 +283,8 @@ fn kept(name: &str) -> &'static str {
 }
 
 impl Limits {
-    /// The limit of this name, with its present counts if a limit of this name that counts the same property is in
-    /// force.
+    /// The limit with this name. If a limit with the same name and the same counted property is in force, the existing
+    /// limit with its counts is returned.
     // Requirement K21.
     pub fn running_limit(&self, name: &str, limit: &RateLimit) -> Arc<RunningLimit> {
         let counts_the_same =
@@ -296,7 +298,7 @@ impl Limits {
         let times: &[u32] = if *per == LimitPer::Address { &[1, SITE_56, SITE_48] } else { &[1] };
         let leases = || match (over, &self.shared) {
             (LimitOver::Gates, Some(shared)) => Some(Leases::new(name, Arc::clone(shared))),
-            // One gate counts exactly.
+            // Without other gates, the local counts are exact.
             (LimitOver::Gates, None) | (LimitOver::Gate, _) => None,
         };
         let counters = times.iter().map(|times| RequestCounters {
@@ -309,7 +311,7 @@ impl Limits {
         Arc::new(RunningLimit { name, per, over, counters, refused: AtomicU64::new(0), requests, window })
     }
 
-    /// Puts limits in force, replacing the earlier ones.
+    /// Puts limits in force and replaces the earlier ones.
     pub fn use_limits<'a>(&self, limits: impl Iterator<Item = (&'a Arc<RunningLimit>, &'a RateLimit)>) {
         *self.callers.in_force.lock() = limits
             .map(|(running, limit)| {
@@ -319,10 +321,11 @@ impl Limits {
             .collect();
     }
 
-    /// Counts a request with all limits, or with none of them. `told` gets the remaining requests of each limit.
+    /// Counts a request with all limits, or with none of them. `told` is called with the remaining requests of each
+    /// limit.
     ///
     /// # Errors
-    /// The limit that refuses the request, or that must ask the store first.
+    /// The limit that refuses the request, or the limit for which the store must be queried first.
     // Requirement K18.
     pub fn take_request<'l>(
         limits: &mut dyn Iterator<Item = &'l RunningLimit>,
@@ -361,7 +364,7 @@ impl Limits {
         self.callers.in_force.lock().iter().find(|limit| limit.name == name).map(|limit| limit.quota())
     }
 
-    /// How many requests each limit in force refused.
+    /// The number of requests that each limit in force has refused.
     pub fn refused_requests(&self) -> Vec<(&'static str, u64)> {
         let in_force = self.callers.in_force.lock();
         in_force.iter().map(|limit| (limit.name, limit.refused.load(Ordering::Relaxed))).collect()

@@ -1,4 +1,4 @@
-//! Networks that failed too often.
+//! Counts the failures of networks.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -9,13 +9,13 @@ use super::Rate;
 use super::by_network::ByNetwork;
 use crate::clock::TimeSource;
 
-/// The failures of each network, for a listener that refuses networks with too many of them.
+/// The failures of each network, for a listener that refuses networks with too many failures.
 pub struct Failures(ByNetwork);
 
 crate::debug_with!(Failures);
 
 impl Failures {
-    /// Allows this many failures at once, and the same number in each further period `within`.
+    /// Allows `most` failures at once, and the same number again in each further period of length `within`.
     pub fn new(most: u32, within: Duration, time: &Arc<dyn TimeSource>) -> Self {
         // The wait begins with the first failure beyond the burst.
         let rate = Rate::new(most.saturating_sub(1), within / most.max(1));
@@ -27,7 +27,7 @@ impl Failures {
         self.0.charge(address, (), NonZeroU32::MIN);
     }
 
-    /// How long the network must wait; `None` if it need not wait.
+    /// How long the network must wait. `None` if it need not wait.
     pub fn wait(&self, address: IpAddr) -> Option<Duration> {
         self.0.debt(address, ())
     }

@@ -1,13 +1,13 @@
-//! Limits that gates of one store count together: each gate takes requests from the store in advance, and admits
-//! requests from this supply.
+//! Limits that all gates with the same store count together. Each gate takes requests from the store's counters in
+//! advance, and admits requests from this supply.
 //!
-//! For each key, a gate holds at most half a second's requests divided by the number of gates, but at least one. So all
-//! gates together admit at most as many requests as one bucket, plus half a second's requests or one for each gate. The
-//! requests that a killed gate held are lost.
+//! For each key, the supply of a gate is at most half a second's worth of requests divided by the number of gates, but
+//! at least one request. Together, the gates therefore exceed the limit by at most half a second's worth of requests,
+//! or by one request for each gate. If a gate is killed, its supply is lost.
 //!
-//! While the store does not answer, each gate counts for itself, at the rate divided by the number of gates. Each gate
-//! also counts locally the requests that it admits while the store answers, so a lost connection brings no second
-//! burst.
+//! While the store does not respond, each gate counts for itself, at the rate divided by the number of gates. A gate
+//! also counts the requests locally that it admits while the store responds, so that a lost connection does not allow a
+//! second burst.
 
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
@@ -23,10 +23,10 @@ use super::callers::{LimitKey, Untaken};
 use super::shared::{SharedLimits, Use};
 use super::{Rate, RememberedKeys, remembered};
 
-/// The gates may together hold the requests of this period.
+/// The supplies of all gates together may have the requests of this period.
 const HELD: Duration = Duration::from_millis(500);
 
-/// The requests that this gate holds, by key.
+/// The supply of this gate for each key.
 pub(super) struct Leases {
     of_key: RememberedKeys<Arc<KeyLease>>,
     hasher: RandomState,
@@ -35,29 +35,29 @@ pub(super) struct Leases {
     limit: &'static str,
 }
 
-/// The requests of one key that this gate holds.
+/// The supply of this gate for one key.
 #[derive(Debug)]
 pub(super) struct KeyLease {
-    /// The name of the counter in the store.
+    /// The name of the counter in the shared store.
     name: Vec<u8>,
     left: AtomicU32,
-    /// The monotonic time in ns until which the store refuses.
+    /// The time until which the store refuses requests, in ns of the monotonic clock.
     refused_until: AtomicU64,
-    /// Held while the store is asked, so that a gate never holds more than it may.
+    /// Held while the store is queried, so that the supply never exceeds its largest size.
     asking: Mutex<()>,
-    /// Whether the store is being asked ahead of a request.
+    /// Whether the store is being queried in the background, before a request has to wait.
     is_asked_ahead: AtomicBool,
 }
 
-/// How many requests a gate may hold of a key.
+/// The largest supply that a gate may have for a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Size {
     most: u32,
-    /// Whether the store is asked before the last request is used.
+    /// Whether the store is queried before the supply is used up.
     is_ahead: bool,
 }
 
-/// A question to the store, for requests of one key.
+/// A query to the store that refills the supply for one key.
 pub(super) struct Ask {
     lease: Arc<KeyLease>,
     shared: Arc<SharedLimits>,
@@ -69,8 +69,8 @@ impl Size {
         let burst = rate.burst.get();
         let each = HELD.as_nanos() / rate.every.as_nanos().max(1) / u128::from(gates.get());
         let most = u32::try_from(each).unwrap_or(u32::MAX).clamp(1, burst);
-        // Requests that a gate holds are missing at the other gates. So gates hold none of a small burst, and ask for
-        // each request.
+        // The supply of one gate is not available to the other gates. If the burst is small, gates therefore take only
+        // one request at a time, and query the store for each request.
         match u64::from(most) * u64::from(gates.get()) * 4 <= u64::from(burst) {
             true => Self { most, is_ahead: true },
             false => Self { most: 1, is_ahead: false },
@@ -95,8 +95,8 @@ impl Leases {
         })
     }
 
-    /// Takes a request, and returns whether it was one of the requests that this gate holds. `local` counts for this
-    /// gate alone.
+    /// Counts a request, and returns whether it was taken from this gate's supply. `local` has the counts of this gate
+    /// alone.
     pub(super) fn take(&self, key: &LimitKey<'_>, local: &Buckets) -> Result<(Left, bool), Untaken> {
         let (rate, gates) = (local.rate(), self.shared.gates());
         let size = Size::new(rate, gates);
@@ -123,14 +123,14 @@ impl Leases {
         }
     }
 
-    /// Whether a request would be refused now, as far as this gate knows.
+    /// Checks whether a request would be refused now, as far as this gate knows.
     pub(super) fn look(&self, key: &LimitKey<'_>) -> Result<(), Duration> {
         let known = self.of_key.get(&self.hasher.hash_one(key));
         let refused = known.filter(|lease| lease.left.load(Ordering::Relaxed) == 0);
         refused.and_then(|lease| lease.refused_for(self.shared.monotonic())).map_or(Ok(()), Err)
     }
 
-    /// Gives back a request to the held ones or to this gate's own count.
+    /// Gives back a request to this gate's own count and, if it was taken from the supply, to the supply.
     pub(super) fn give_back(&self, key: &LimitKey<'_>, local: &Buckets, was_held: bool) {
         local.give_back(key, self.shared.gates());
         if was_held {
@@ -140,8 +140,8 @@ impl Leases {
 }
 
 impl KeyLease {
-    /// Takes one request, and returns how many are left. Requests beyond `most` are dropped, because the number of
-    /// gates has risen.
+    /// Takes one request from the supply, and returns how many are left. If the number of gates has risen, the supply
+    /// may exceed `most`; the surplus is dropped.
     fn take(&self, most: u32) -> Option<u32> {
         let one_less = |left: u32| left.min(most).checked_sub(1);
         let before = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).ok()?;
@@ -155,7 +155,7 @@ impl KeyLease {
 }
 
 impl Ask {
-    /// Asks the store in the background, before a request has to wait.
+    /// Queries the store in the background, before a request has to wait.
     fn ahead(self) {
         if let Some(runtime) = self.shared.runtime.clone() {
             runtime.spawn(async move {
@@ -166,18 +166,18 @@ impl Ask {
         }
     }
 
-    /// Waits until the gate holds requests again, the store refuses, or the store does not answer.
+    /// Waits until the supply is refilled, the store refuses, or the store does not respond in time.
     pub(super) async fn answered(self) {
         let Self { lease, shared, rate } = self;
         let _asking = lease.asking.lock().await;
         let size = Size::new(rate, shared.gates());
         let left = lease.left.load(Ordering::Relaxed);
-        // Another request has asked meanwhile.
+        // Another request has queried the store in the meantime.
         if left > size.most / 2 || lease.refused_for(shared.monotonic()).is_some() {
             return;
         }
         let wanted = size.most - left.min(size.most);
-        // Taking `wanted` requests counts as one attempt at a rate that is slower by this factor.
+        // Takes `wanted` requests as one attempt, at a rate that is lower by the factor `wanted`.
         let at_once = Rate::new(rate.burst.get() / wanted.max(1), rate.every.saturating_mul(wanted));
         let steps = [(lease.name.clone(), at_once, Use::Take)];
         let Some(said) = shared.within(shared.counters.admit(None, &steps)).await else { return };

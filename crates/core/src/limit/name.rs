@@ -37,7 +37,7 @@ impl LimitName {
         Self::ForgedOverall,
     ];
 
-    /// The key.
+    /// The name of the key.
     pub const fn name(self) -> &'static str {
         match self {
             Self::LoginPerAddress => "login_per_address",

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-/// A rate: a burst, and the time that earns one further attempt.
+/// A rate, which consists of a burst and the time after which one more attempt is allowed.
 ///
 /// ```
 /// use std::time::Duration;
@@ -17,13 +17,13 @@ use std::time::Duration;
 pub struct Rate {
     /// The number of attempts that are admitted at once.
     pub burst: NonZeroU32,
-    /// The time that earns one further attempt.
+    /// The time after which one more attempt is allowed.
     pub every: Duration,
 }
 
 impl Rate {
-    /// `burst` attempts at once, then one more every `every`. A burst or time of zero counts as the smallest possible
-    /// one.
+    /// Allows `burst` attempts at once, and then one more after each interval `every`. If a value is zero, the smallest
+    /// possible value is used.
     pub const fn new(burst: u32, every: Duration) -> Self {
         let burst = match NonZeroU32::new(burst) {
             Some(burst) => burst,
@@ -56,12 +56,12 @@ pub struct Rates {
     pub refresh_per_address: Rate,
     /// Rotations of one session; a replay does not count.
     pub refresh_per_session: Rate,
-    /// Access tokens from one address with a bad signature.
+    /// Access tokens with an invalid signature from one address.
     pub forged_per_address: Rate,
-    /// Access tokens from one address that are refused although their signature is good.
+    /// Access tokens from one address that are refused although their signature is valid.
     pub refused_per_address: Rate,
-    /// Forged and refused access tokens from all addresses together; the same rate applies to the tokens that one
-    /// client introspects.
+    /// Forged and refused access tokens from all addresses together. The same rate applies to the forged and refused
+    /// tokens that one client introspects.
     pub forged_overall: Rate,
 }
 
@@ -75,8 +75,8 @@ impl Default for Rates {
             refresh_per_session: Rate::new(10, Duration::from_secs(2)),
             forged_per_address: Rate::new(50, Duration::from_millis(100)),
             refused_per_address: Rate::new(200, Duration::from_millis(50)),
-            // Verifying 5000 tokens a second takes a twentieth of one processor with RS256 of 2048 bits, a fifth with
-            // ES256.
+            // Verifying 5000 tokens a second takes a twentieth of one processor with RS256 and 2048-bit keys, and a
+            // fifth with ES256.
             forged_overall: Rate::new(5000, Duration::from_micros(200)),
         }
     }

@@ -1,7 +1,7 @@
-//! Limits on guesses at passwords and secrets that all gates of a shared store count together: an attacker who spreads
-//! guesses over N gates gets no further guesses.
+//! Limits on guesses at passwords and secrets that all gates with a shared store count together, so that an attacker
+//! does not get more guesses by spreading them over several gates.
 //!
-//! While the store does not answer, each gate counts for itself, at the rate divided by the number of gates.
+//! While the store does not respond, each gate counts for itself, at the rate divided by the number of gates.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -22,10 +22,10 @@ use crate::network::networks;
 
 /// How long an attempt waits for the shared counters.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How long the shared counters are not asked after a missing answer.
+/// How long the shared counters are not queried after they failed to respond.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The shared counters do not answer.
+/// The error if the shared counters do not respond.
 #[derive(Clone, Copy, Debug)]
 pub struct Away;
 
@@ -34,48 +34,48 @@ pub struct Away;
 pub enum Use {
     /// Takes one attempt.
     Take,
-    /// Counts an attempt that has happened.
+    /// Counts an attempt that has already happened.
     Charge,
-    /// Asks for the debt.
+    /// Reads the debt without counting.
     Look,
 }
 
-/// A counter, and the operation on it.
+/// The name of a counter, its rate, and the operation on it.
 pub(crate) type Step = (Vec<u8>, Rate, Use);
 
 /// The result of several steps.
 #[derive(Clone, Copy, Debug)]
 pub struct Admission {
-    /// Whether the caller is remembered. Then only its own counter was used.
+    /// Whether the caller is remembered. If so, only the caller's own counter was used.
     pub(crate) is_known: bool,
-    /// The step that refuses, and for how long. No step has then counted.
+    /// The index of the step that refuses, and the time to wait. If a step refuses, no step was counted.
     pub(crate) refused: Option<(usize, Duration)>,
 }
 
 /// Counters that several gates share.
 #[async_trait]
 pub trait RateCounters: fmt::Debug + Send + Sync {
-    /// Takes all steps, in their order, or none of them. For a remembered caller, one attempt of the caller's own
-    /// counter is taken instead. This is one operation, because each round trip to a distant store delays a login.
+    /// Executes all steps in their order, or none of them. If the caller is remembered, takes one attempt from the
+    /// caller's own counter instead. This is one operation, because each round trip to a remote store delays a login.
     async fn admit(&self, caller: Option<(&[u8], Rate)>, steps: &[Step]) -> Result<Admission, Away>;
 
     /// Remembers this name.
     async fn remember(&self, name: &[u8]) -> Result<(), Away>;
 
-    /// Is this name remembered?
+    /// Returns whether this name is remembered.
     async fn remembers(&self, name: &[u8]) -> Result<bool, Away>;
 
     /// The number of gates with a recent heartbeat, including this one.
     fn nodes(&self) -> u32;
 }
 
-/// Counters that several gates share, and the state of a pause after a missing answer.
+/// Counters that several gates share. After they failed to respond, they are not queried for a while.
 pub(super) struct SharedLimits {
     pub(super) counters: Arc<dyn RateCounters>,
     time: Arc<dyn TimeSource>,
-    /// The monotonic time, in ms, until which the counters are not asked.
+    /// The monotonic time, in ms, until which the counters are not queried.
     paused: AtomicU64,
-    /// The runtime in which the counters are asked ahead of a request.
+    /// The runtime in which the counters are queried in the background.
     pub(super) runtime: Option<Handle>,
 }
 
@@ -84,7 +84,7 @@ impl SharedLimits {
         Self { counters, time, paused: AtomicU64::new(0), runtime: Handle::try_current().ok() }
     }
 
-    /// Are the counters not asked at present, because they did not answer?
+    /// Whether the counters are not queried at present, because they failed to respond.
     pub(super) fn is_paused(&self) -> bool {
         self.now() < self.paused.load(Ordering::Relaxed)
     }
@@ -103,7 +103,7 @@ impl SharedLimits {
         u64::try_from(self.time.monotonic().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// The answer of the counters; `None` if it is late or missing.
+    /// Waits for the result of a query to the counters. `None` if it is late or missing.
     pub(super) async fn within<T>(&self, asking: impl Future<Output = Result<T, Away>>) -> Option<T> {
         if self.is_paused() {
             return None;
@@ -116,16 +116,17 @@ impl SharedLimits {
         None
     }
 
-    /// The steps of attempts that count for the networks around an address.
+    /// One step for each network that contains an address.
     fn networks(kind: &str, address: Option<IpAddr>, more: &[&[u8]], rate: Rate, how: Use) -> Vec<Step> {
         let around = address.into_iter().flat_map(|address| around(kind, address, more, rate));
         around.map(|(name, rate)| (name, rate, how)).collect()
     }
 
-    /// The longest debt of the networks around an address.
+    /// The longest debt of the networks that contain an address.
     async fn own_debt(&self, kind: &str, address: IpAddr, client: &str) -> Result<Option<Duration>, Away> {
         let steps = Self::networks(kind, Some(address), &[client.as_bytes()], OWN_FAILURES, Use::Look);
-        // Each network is asked separately: in one operation, the first network in debt would hide a longer debt.
+        // Each network is queried separately, because in one operation the first network in debt would hide a longer
+        // debt.
         let mut longest = None;
         for step in &steps {
             let debt = self.counters.admit(None, std::slice::from_ref(step)).await?;
@@ -166,7 +167,7 @@ impl Guess {
     }
 }
 
-/// The name of a counter. Distinct parts give distinct names.
+/// The name of a counter. Different parts always give different names.
 pub(super) fn name(kind: &str, parts: &[&[u8]]) -> Vec<u8> {
     let mut name = Vec::new();
     for part in std::iter::once(kind.as_bytes()).chain(parts.iter().copied()) {
@@ -190,7 +191,7 @@ fn around<'a>(
     })
 }
 
-/// The name of the network that counts as the caller.
+/// The bytes that identify the network that counts as the caller.
 fn caller(address: IpAddr) -> Vec<u8> {
     networks(address).next().map(|(network, _)| network.to_bytes().to_vec()).unwrap_or_default()
 }
@@ -205,22 +206,22 @@ fn client(address: IpAddr, client: &str) -> Vec<u8> {
 }
 
 impl Limits {
-    /// Counts guesses together with other gates.
+    /// Counts guesses together with other gates, in these counters.
     #[must_use]
     pub fn shared_by(mut self, counters: Arc<dyn RateCounters>, time: Arc<dyn TimeSource>) -> Self {
         self.shared = Some(Arc::new(SharedLimits::new(counters, time)));
         self
     }
 
-    /// The number of gates by which this gate divides a common rate while it counts alone.
+    /// The number by which this gate divides the rates while it counts for itself. It is the number of gates.
     pub(super) fn share(&self) -> NonZeroU32 {
         self.shared.as_ref().map_or(NonZeroU32::MIN, |shared| shared.gates())
     }
 
-    /// As [`login`](Self::login), among all gates.
+    /// Like [`login`](Self::login), but counts for all gates together.
     ///
     /// # Errors
-    /// As [`login`](Self::login).
+    /// The same as [`login`](Self::login).
     pub async fn admit_login(&self, attempt: Attempt<'_>) -> Result<CheckPermit, Error> {
         if let Some(shared) = &self.shared
             && let Some(decided) = shared.within(self.shared_login(shared, attempt)).await
@@ -271,8 +272,9 @@ impl Limits {
         })
     }
 
-    /// Takes these steps, unless the caller is refused because too many attempts with the client failed, and some of
-    /// them were the caller's own. Returns whether the caller is known, which step refuses, and for how long.
+    /// Executes these steps, unless the caller is refused because too many attempts with the client failed and the
+    /// caller itself is responsible for too many of them. Returns whether the caller is known, and, if a step refuses,
+    /// its index and the time to wait.
     async fn attempted(
         &self,
         shared: &SharedLimits,
@@ -301,13 +303,13 @@ impl Limits {
         Ok(Ok((false, said.refused)))
     }
 
-    /// As [`logged_in`](Self::logged_in), for all gates.
+    /// Like [`logged_in`](Self::logged_in), but for all gates.
     pub async fn record_login(&self, attempt: Attempt<'_>) {
         self.logged_in(attempt);
         let (Some(shared), Some(address), Some(known)) = (&self.shared, attempt.address, user(attempt)) else {
             return;
         };
-        // If this write is lost, other gates treat the address as a stranger's until the next login.
+        // If this write is lost, other gates treat the address as that of a stranger until the next login.
         let _ = shared
             .within(async {
                 let client = client(address, attempt.client);
@@ -316,17 +318,17 @@ impl Limits {
             .await;
     }
 
-    /// As [`login_failed`](Self::login_failed), among all gates.
+    /// Like [`login_failed`](Self::login_failed), but counts for all gates together.
     pub async fn record_failed_login(&self, attempt: Attempt<'_>) {
         if !self.charge_shared(Guess::Login, attempt.address, attempt.client).await {
             self.login_failed(attempt);
         }
     }
 
-    /// As [`secret`](Self::secret), among all gates.
+    /// Like [`secret`](Self::secret), but counts for all gates together.
     ///
     /// # Errors
-    /// As [`secret`](Self::secret).
+    /// The same as [`secret`](Self::secret).
     pub async fn admit_secret(&self, address: Option<IpAddr>, client: &str) -> Result<CheckPermit, Error> {
         if let Some(shared) = &self.shared
             && let Some(decided) = shared.within(self.shared_secret(shared, address, client)).await
@@ -351,7 +353,7 @@ impl Limits {
         })
     }
 
-    /// As [`secret_failed`](Self::secret_failed), among all gates.
+    /// Like [`secret_failed`](Self::secret_failed), but counts for all gates together.
     pub async fn record_failed_secret(&self, address: Option<IpAddr>, client: &str) {
         if !self.charge_shared(Guess::Secret, address, client).await {
             self.secret_failed(address, client);

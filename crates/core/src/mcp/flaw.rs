@@ -1,4 +1,4 @@
-//! The flaw of a call, and the JSON-RPC error that names it. By these errors, clients distinguish a server of this
+//! The JSON-RPC errors that report the flaws of a call. Clients use these errors to distinguish a server of this
 //! version from an older server: after any other 400 they try the handshake of older versions.
 
 use http::header::CONTENT_TYPE;
@@ -9,7 +9,7 @@ use super::MessageId;
 use crate::denial::CallFlaw;
 use crate::reply::Reply;
 
-/// The status of a reply.
+/// The status of the reply to a call with this flaw.
 const fn status(flaw: CallFlaw) -> StatusCode {
     match flaw {
         CallFlaw::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -51,7 +51,7 @@ struct Versions<'a> {
     requested: Option<&'a str>,
 }
 
-/// The reply to a call with a flaw. If the message is not readable, its id is unknown and is left out.
+/// The reply to a call with a flaw. If the message could not be read, its id is unknown and is left out.
 // Requirement M1.
 pub fn reply(flaw: CallFlaw, id: Option<&MessageId>, supported: &[String], requested: Option<&str>) -> Reply {
     let (code, name) = error(flaw);

@@ -1,4 +1,4 @@
-//! The headers that repeat parts of the body (MCP 2026-07-28, «Request Metadata»).
+//! The headers of a call that repeat parts of the body (MCP 2026-07-28, «Request Metadata»).
 
 use std::borrow::Cow;
 
@@ -16,12 +16,12 @@ const NAME: HeaderName = HeaderName::from_static("mcp-name");
 /// The parts of a call that the headers state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallHead<'a> {
-    /// `MCP-Protocol-Version`. Clients of versions before 2025-06-18 do not send this header, and other clients do not
-    /// send it with their first message.
+    /// The value of `MCP-Protocol-Version`. Clients of versions before 2025-06-18 do not send this header, and other
+    /// clients may omit it in their first message.
     pub version: Option<&'a str>,
-    /// `Mcp-Method`.
+    /// The value of `Mcp-Method`.
     pub method: Option<&'a str>,
-    /// `Mcp-Name`, decoded.
+    /// The decoded value of `Mcp-Name`.
     pub name: Option<Cow<'a, str>>,
 }
 
@@ -29,8 +29,8 @@ impl<'a> CallHead<'a> {
     /// Reads the headers.
     ///
     /// # Errors
-    /// [`CallFlaw::HeaderMismatch`] for a header that is repeated or cannot be decoded, and for one that the stated version
-    /// requires and that is missing.
+    /// [`CallFlaw::HeaderMismatch`] if a header is repeated or cannot be decoded, or if a header that the stated
+    /// version requires is missing.
     // Requirements M2 and M3.
     pub fn read(headers: &'a HeaderMap) -> Result<Self, CallFlaw> {
         let version = once(headers, &VERSION, "MCP-Protocol-Version is repeated or has characters other than ASCII")?;
@@ -53,7 +53,8 @@ impl<'a> CallHead<'a> {
         Some(Call { method: Some(method.into()), name })
     }
 
-    /// Compares the headers with the body. A header that an older version does not require must agree, too.
+    /// Compares the headers with the body. A header must agree with the body even if the version does not require the
+    /// header.
     ///
     /// # Errors
     /// [`CallFlaw::HeaderMismatch`].
@@ -67,7 +68,8 @@ impl<'a> CallHead<'a> {
         if told.name.is_some() && !is_told(self.name.as_deref(), told.name.as_deref()) {
             return Err(CallFlaw::HeaderMismatch("Mcp-Name is not the name in the body"));
         }
-        // A body of this version without the header would be judged by the rules of an older version.
+        // Without this check, a body of this version without the header would be judged by the rules of an older
+        // version.
         match (self.version, message.version()) {
             (Some(header), Some(body)) if header != body => {
                 Err(CallFlaw::HeaderMismatch("MCP-Protocol-Version is not the version in the body"))
@@ -80,7 +82,7 @@ impl<'a> CallHead<'a> {
     }
 }
 
-/// The one value of a header.
+/// The value of a header that must occur at most once and must not be empty.
 fn once<'a>(headers: &'a HeaderMap, name: &HeaderName, flaw: &'static str) -> Result<Option<&'a str>, CallFlaw> {
     let mut values = headers.get_all(name).iter();
     match (values.next().map(http::HeaderValue::to_str), values.next()) {
@@ -90,13 +92,13 @@ fn once<'a>(headers: &'a HeaderMap, name: &HeaderName, flaw: &'static str) -> Re
     }
 }
 
-/// The value that a header stands for: the text itself, or text in base64 between `=?base64?` and `?=`.
+/// Decodes a header value, which is either plain text, or base64 between `=?base64?` and `?=`.
 fn decode(value: &str) -> Result<Cow<'_, str>, CallFlaw> {
     const FLAW: CallFlaw = CallFlaw::HeaderMismatch("Mcp-Name is not base64 of UTF-8");
     let Some(encoded) = value.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) else {
         return Ok(value.into());
     };
-    // This decoder accepts only one spelling of each value: padded, and without surplus bits.
+    // This decoder accepts only one encoding of each value, with padding and without surplus bits.
     let bytes = STANDARD.decode(encoded).map_err(|_| FLAW)?;
     String::from_utf8(bytes).map(Cow::Owned).map_err(|_| FLAW)
 }

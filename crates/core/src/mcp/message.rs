@@ -1,6 +1,6 @@
-//! Reads one JSON-RPC message so that no other reader can find another call in the same bytes: each member occurs only
-//! once, and no member differs from another member, or from a known name, by letter case alone. JSON readers of Go
-//! treat such members as equal.
+//! Parses one JSON-RPC message, and accepts it only if all other parsers find the same call in its bytes. Each member
+//! must occur only once, and must not differ only in letter case from another member or from a known name, because Go's
+//! JSON parser treats such members as equal.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -13,9 +13,9 @@ use super::{Call, named_by};
 use crate::denial::CallFlaw;
 use crate::strict_json::{self, Any, Member};
 
-/// How deeply arrays and objects may be nested.
+/// The deepest allowed nesting of arrays and objects.
 const MAX_DEPTH: usize = 64;
-/// The longest id that a reply repeats, in bytes.
+/// The longest id that is repeated in a reply, in bytes.
 const MAX_ID: usize = 256;
 /// The member of `_meta` with the version of the protocol.
 const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
@@ -28,7 +28,7 @@ const META: [&str; 1] = [META_VERSION];
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum MessageId {
-    /// A text.
+    /// A string.
     Text(Box<str>),
     /// A number.
     Number(serde_json::Number),
@@ -60,17 +60,17 @@ impl Message<'_> {
     }
 }
 
-/// Reads a message, and its id as far as it can be read.
+/// Parses a message. The error also has the message's id, if it could be read.
 ///
 /// # Errors
-/// [`CallFlaw::NotJson`], [`CallFlaw::NotOneMessage`].
+/// [`CallFlaw::NotJson`] or [`CallFlaw::NotOneMessage`].
 // Requirements M4 and M22.
 pub fn read(body: &[u8]) -> Result<Message<'_>, (CallFlaw, Option<MessageId>)> {
     let mut found = CallMembers::default();
     let mut json = serde_json::Deserializer::from_slice(body);
     let read = found.deserialize_message(&mut json).and_then(|()| json.end());
     let id = found.id.take();
-    // The parser itself bounds its recursion.
+    // This is checked after parsing, because the parser itself limits its recursion.
     let is_shallow = strict_json::is_shallow(body, MAX_DEPTH);
     match read {
         Ok(()) if is_shallow => found.into_message(id),
@@ -84,13 +84,13 @@ pub fn read(body: &[u8]) -> Result<Message<'_>, (CallFlaw, Option<MessageId>)> {
 /// The members that were found so far.
 #[derive(Default)]
 struct CallMembers<'a> {
-    /// Why the message has no single meaning.
+    /// The reason why the message is ambiguous or invalid.
     flaw: Option<&'static str>,
     is_jsonrpc: bool,
     has_answer: bool,
     id: Option<MessageId>,
     method: Option<Cow<'a, str>>,
-    /// What names the called tool, prompt or resource. Only a text names it.
+    /// The members of `params` that may name the called tool, prompt or resource. Only a string is a name.
     name: Option<Member<'a>>,
     uri: Option<Member<'a>>,
     version: Option<Cow<'a, str>>,
@@ -126,7 +126,7 @@ impl<'a> CallMembers<'a> {
         Ok(Message { id, method: Some(method), name, version: self.version })
     }
 
-    /// Refuses the message, and notes the reason. The JSON reader's own error is not shown.
+    /// Rejects the message and records the reason. The JSON parser's own error is not shown.
     fn refuse<T, E: serde::de::Error>(&mut self, what: &'static str) -> Result<T, E> {
         self.flaw.get_or_insert(what);
         Err(E::custom(what))
@@ -247,11 +247,11 @@ impl<'a> DeserializeSeed<'a> for MapVisitor<'_, 'a> {
     }
 }
 
-/// A text, borrowed from the body where it has no escapes.
+/// A string, borrowed from the body if it has no escapes.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// Reads an id; `None` for `null`.
+/// Parses an id. The result is `None` for `null`.
 struct IdSeed;
 
 impl<'a> DeserializeSeed<'a> for IdSeed {
@@ -267,7 +267,7 @@ impl<'a> DeserializeSeed<'a> for IdSeed {
     }
 }
 
-/// The name of a member, as read by a JSON reader that ignores letter case.
+/// Folds the letter case of a member's name, for comparison as in a parser that ignores letter case.
 fn fold(key: &str) -> String {
     if key.is_ascii() {
         return key.to_ascii_lowercase();

@@ -1,14 +1,17 @@
-//! The bounds on the concurrent load of a gate (requirements A4, A9, A10, A11). All resources held for clients are
-//! counted here: requests in flight, pending request bodies of endpoints, our own streams, tunnels, WebSockets without
-//! a valid token, and buffered bytes. This module does not depend on HTTP.
+//! The bounds on the concurrent load of a gate (requirements A4, A9, A10, A11). All resources that the gate uses for
+//! clients are counted here: requests in flight, request bodies of endpoints that have not arrived, streams that the
+//! gate itself serves, tunnels, WebSockets without a valid token, and buffered bytes. This module does not depend on
+//! HTTP.
 //!
-//! Each kind of resource has a pool: a total, and a share of the total for each holder. A holder is a client address
-//! (IPv6: its /64) or a caller, which is one subject of one issuer. Shares bind only while a pool is nearly full: a
-//! single holder can take all but a reserve, which remains for the others (requirement A17). A full pool refuses at
-//! once, because a refusal costs next to nothing, while waiting costs memory and delays all clients.
+//! Each kind of resource has a pool, which has a total and a share of the total for each holder. A holder is a client
+//! address (for IPv6, its /64) or a caller, which is one subject of one issuer. Shares apply only while a pool is
+//! nearly full. A single holder can take all but a reserve, which remains for the other holders (requirement A17). A
+//! full pool refuses at once, because a refusal costs next to nothing, while waiting costs memory and delays all
+//! clients.
 //!
-//! Holders share a fixed number of counters under a hash that a client cannot predict, so memory is bounded and a
-//! permit costs three atomic additions. Each holder has two counters, and the lower one counts.
+//! Holders are mapped to a fixed number of counters by a hash that a client cannot predict. Memory is therefore
+//! bounded, and taking a permit costs three atomic additions. Each holder has two counters, which it may share with
+//! other holders; the lower value is used.
 
 use std::time::Duration;
 
@@ -29,11 +32,12 @@ pub use pool::{Pool, PoolPermit, Shares, Usage};
 #[cfg(feature = "kuzzle")]
 pub use socket::SocketPermit;
 
-/// `Retry-After`. Long enough that clients that obey it reduce the load, and short enough to wait for.
+/// The value of `Retry-After`. It is long enough that clients that obey it reduce the load, and short enough for them
+/// to wait.
 pub const TRY_AGAIN: Duration = Duration::from_secs(1);
 
-/// The bounds on the concurrent load of a gate. The default is that of a layer: the requests of one caller and the
-/// tunnels to the service are not bounded. The program reads all bounds from `gateway.toml`.
+/// The bounds on the concurrent load of a gate. The defaults are those of the layer, which does not limit the requests
+/// of one caller and the tunnels to the service. The program `rotogate` sets all bounds from `gateway.toml`.
 ///
 /// ```
 /// use rotogate::gate::Bounds;
@@ -47,21 +51,21 @@ pub const TRY_AGAIN: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Bounds {
-    /// Requests in flight, in total and from one address. Only the program counts them; a layer does not.
+    /// Requests in flight, in total and from one address. Only the program `rotogate` counts them; the layer does not.
     pub requests: Bound,
-    /// Requests in flight of one caller: its share of [`Self::requests`]. A layer does not count all requests, so in a
-    /// layer this is the caller's maximum.
+    /// Requests in flight of one caller, as its share of [`Self::requests`]. In the layer, which does not count all
+    /// requests, this is the maximum for each caller.
     pub requests_per_caller: usize,
     /// Requests to endpoints whose body has not arrived yet, in total and from one address.
     pub pending_bodies: Bound,
-    /// Streams that the gate answers itself, such as `grpc.health.v1.Health/Watch`, in total and to one address.
+    /// Streams that the gate itself serves, such as `grpc.health.v1.Health/Watch`, in total and to one address.
     pub own_streams: Bound,
     /// Upgraded connections, in total and of one caller.
     pub tunnels: Bound,
-    /// WebSockets that the gate answers itself and that have not presented a valid token yet, in total and from one
+    /// WebSockets that the gate itself serves and on which no valid token was presented yet, in total and from one
     /// address.
     pub anonymous_sockets: Bound,
-    /// Requests that wait for the verification of their token, in total and from one address.
+    /// Requests whose token is waiting to be verified, in total and from one address.
     pub unverified: Bound,
     /// Buffered bytes of bodies, messages and queues, in total and for one caller, or one address if no caller is
     /// known.
@@ -84,7 +88,7 @@ impl Default for Bounds {
     }
 }
 
-/// The bound that refuses a request.
+/// The bound because of which a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// Too many requests are in flight.
@@ -95,14 +99,14 @@ pub enum Refusal {
     Caller,
     /// Too many bodies have not arrived yet.
     Bodies,
-    /// The gate answers too many streams.
+    /// The gate itself serves too many streams.
     Streams,
     /// Too many tunnels, of this caller or in total.
     Tunnels,
-    /// Too many WebSockets without a valid token.
+    /// Too many WebSockets without a valid token are open.
     #[cfg(feature = "kuzzle")]
     Sockets,
-    /// Too many buffered bytes.
+    /// Too many bytes are buffered.
     Buffered,
 }
 
@@ -122,7 +126,7 @@ impl Refusal {
         }
     }
 
-    /// The text of the reply.
+    /// The message in the reply.
     pub const fn why(self) -> &'static str {
         match self {
             Self::Requests => "too many requests are in progress",
@@ -143,7 +147,7 @@ impl Refusal {
 pub struct Overload {
     /// Requests in flight.
     pub requests: Pool,
-    /// Rejected requests that wait for a second attempt.
+    /// Requests that are delayed because they retry too early.
     pub delayed_retries: DelayedRetries,
     /// Requests to endpoints whose body has not arrived yet.
     pub bodies: Pool,
@@ -153,7 +157,7 @@ pub struct Overload {
     pub tunnels: Pool,
     #[cfg(feature = "kuzzle")]
     pub(crate) sockets: Pool,
-    /// Requests that wait for the verification of their token.
+    /// Requests whose token is waiting to be verified.
     pub unverified: Pool,
     /// Buffered bytes.
     pub buffered: Pool,
@@ -175,7 +179,7 @@ impl Overload {
         }
     }
 
-    /// Changes the bounds for new requests.
+    /// Changes the bounds. They apply to new requests.
     pub fn set(&self, bounds: &Bounds) {
         self.requests.set(bounds.requests);
         self.delayed_retries.set(bounds.requests);
@@ -188,7 +192,7 @@ impl Overload {
         self.buffered.set(bounds.buffered);
     }
 
-    /// A permit for a request of this holder.
+    /// Takes a permit for a request of this holder.
     pub fn request(&self, holder: Option<Holder>) -> Result<PoolPermit, Refusal> {
         self.requests.enter(holder).map_err(|full| match full {
             Full::All => Refusal::Requests,

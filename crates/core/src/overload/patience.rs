@@ -1,14 +1,14 @@
-//! Delayed retries. A rejection is cheap but not free: clients that retry immediately would turn rejection into the
-//! main load. If a connection was rejected less than `Retry-After` (a second) ago, its next request is delayed until
-//! that second has passed, and then admitted if there is room. Delayed requests have the same bounds as requests in
-//! flight, in total and for each address.
+//! Delayed retries. A rejection is cheap but not free: if clients retried immediately, rejecting them would become the
+//! main load. If a request of a connection was rejected less than `Retry-After` (one second) ago, the next request on
+//! this connection is delayed until the second has passed, and then accepted if there is room. The number of delayed
+//! requests has the same bounds as requests in flight, in total and for each address.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{Bound, Holder, Pool, TRY_AGAIN};
 
-/// When a request of this connection was last rejected: monotonic time in ms, 0 for never.
+/// When a request of this connection was last rejected, as a monotonic time in ms. 0 if no request was rejected.
 #[derive(Debug, Default)]
 pub struct LastRejection(AtomicU64);
 
@@ -18,7 +18,7 @@ impl LastRejection {
         self.0.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
     }
 
-    /// The rest of `Retry-After`.
+    /// The time that is left until `Retry-After` has passed. `None` if it has passed.
     fn remaining(&self, now: Duration) -> Option<Duration> {
         let told = Some(self.0.load(Ordering::Relaxed)).filter(|millis| *millis > 0)?;
         (Duration::from_millis(told) + TRY_AGAIN).checked_sub(now).filter(|rest| !rest.is_zero())
@@ -39,8 +39,8 @@ impl DelayedRetries {
         self.0.set(bound);
     }
 
-    /// Waits until `Retry-After` has passed. Returns false at once if the connection was not rejected lately, or too
-    /// many requests are delayed.
+    /// Waits until `Retry-After` has passed, and then returns true. Returns false at once if no request of the
+    /// connection was rejected recently, or if too many requests are already delayed.
     pub async fn wait_out(&self, told: &LastRejection, now: Duration, holder: Option<Holder>) -> bool {
         let Some(rest) = told.remaining(now) else { return false };
         let Ok(waiting) = self.0.enter(holder) else { return false };

@@ -1,4 +1,4 @@
-//! A body with a permit.
+//! A body that keeps a permit.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -19,7 +19,7 @@ pin_project! {
 }
 
 impl<B> PermitBody<B> {
-    /// The body, which returns its permit at its end.
+    /// Attaches a permit to a body. The permit is returned when the body is dropped.
     pub fn new(body: B, place: Option<PoolPermit>) -> Self {
         Self { body, place }
     }

@@ -1,21 +1,23 @@
-//! A pool: a bound in total, and a share of it for each holder.
+//! A pool has a total bound, and a share of the total for each holder.
 //!
-//! Shares bind only under contention (requirement A17). While more than an eighth of a pool, the reserve, is free, every
-//! request for it succeeds. A single holder therefore gets at most seven eighths. Of the first half of the reserve a
-//! holder gets at most its share, scaled by the free fraction of this half. The second half admits only holders that
-//! have no permit. Greedy holders, however many, cannot use it up: only as many holders as it has permits can.
+//! Shares apply only under contention (requirement A17). An eighth of each pool is its reserve. While more than the
+//! reserve is free, every request for a permit succeeds. A single holder therefore gets at most seven eighths of the
+//! pool. From the first half of the reserve, a holder gets permits only up to its share, scaled by the free fraction of
+//! this half. The second half is only for holders that have no permit. A few greedy holders cannot use it up, because
+//! each holder gets only one permit from it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Holder;
 
-/// The number of counters in each of the two rows that holders share. A holder has one counter in each row, and holds what
-/// the lower one says, so it counts as a greedy holder only if it shares both counters with greedy holders.
+/// The number of counters in each of the two rows that holders share. A holder has one counter in each row, and the
+/// lower value counts as its amount. A holder is therefore mistaken for a greedy one only if it shares both counters
+/// with greedy holders.
 const COUNTERS: usize = 2048;
-/// The reserve for holders of few permits: one part in this many.
+/// The reserve for holders with few permits is this fraction of the pool: one part in `RESERVE`.
 const RESERVE: usize = 8;
-/// The part of the reserve for holders of no permit: one part in this many.
+/// The part of the reserve for holders without a permit is this fraction of the reserve: one part in `FIRST`.
 const FIRST: usize = 2;
 
 /// The bounds of a pool.
@@ -28,22 +30,22 @@ const FIRST: usize = 2;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bound {
-    /// In total.
+    /// The total bound.
     pub all: usize,
     /// The share of one holder under contention. While the pool has room, a single holder may have more, up to seven
-    /// eighths of the total. If the total has no bound, this is the maximum.
+    /// eighths of the total. If the pool has no total bound, this share is the maximum for each holder.
     pub each: usize,
 }
 
 impl Bound {
-    /// No bound.
+    /// The value that stands for no bound.
     pub const NONE: Self = Self { all: usize::MAX, each: usize::MAX };
 }
 
-/// The bound that is reached.
+/// Which bound was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
-    /// The total.
+    /// The total bound.
     All,
     /// The bound of this holder.
     Holder,
@@ -57,23 +59,23 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// The usage of a pool of `most`.
+    /// The usage of a pool with the total bound `most`.
     #[inline]
     pub const fn new(most: usize, used: usize) -> Self {
         Self { most, free: most.saturating_sub(used) }
     }
 
-    /// Is nothing free?
+    /// Whether nothing is free.
     pub const fn is_full(self) -> bool {
         self.free == 0
     }
 
-    /// May a holder of `held`, whose share is `each`, take `amount` more? The caller checks whether this amount is
-    /// free.
+    /// Whether a holder that already has `held`, and whose share is `each`, may take `amount` more. The calling
+    /// function must check whether this amount is free.
     #[inline]
     pub const fn admits(self, held: usize, amount: usize, each: usize) -> bool {
         if self.most == usize::MAX {
-            // An unbounded pool shows no contention.
+            // In a pool without a total bound, contention cannot be detected.
             return held.saturating_add(amount) <= each;
         }
         let reserve = self.most.div_ceil(RESERVE);
@@ -93,7 +95,7 @@ impl Usage {
     }
 }
 
-/// The amounts of each holder.
+/// The amount that each holder has taken.
 #[derive(Debug)]
 pub struct Shares {
     each: AtomicUsize,
@@ -101,7 +103,7 @@ pub struct Shares {
 }
 
 impl Shares {
-    /// Shares of this size.
+    /// Creates counters for holders with shares of this size.
     pub fn new(each: usize) -> Self {
         let row = || (0..COUNTERS).map(|_| AtomicUsize::new(0)).collect();
         Self { each: AtomicUsize::new(each), held: [row(), row()] }
@@ -122,14 +124,14 @@ impl Shares {
         Some([first.get(one)?, second.get(two)?])
     }
 
-    /// The amount of a holder.
+    /// The amount that a holder has taken.
     pub fn held(&self, holder: Holder) -> usize {
         let Some([one, two]) = self.counters(holder) else { return 0 };
         positive(one.load(Ordering::Relaxed)).min(positive(two.load(Ordering::Relaxed)))
     }
 
-    /// Adds an amount for the holder, if the free part of the pool allows it. Returns the holder's amount before.
-    /// Return the amount with [`Self::leave`].
+    /// Adds an amount for the holder if the usage of the pool allows it. Returns the amount that the holder had before.
+    /// Give the amount back with [`Self::leave`].
     pub fn enter(&self, holder: Holder, amount: usize, each: usize, usage: Usage) -> Option<usize> {
         let before = self.add(holder, amount);
         let fits = usage.admits(before, amount, each);
@@ -139,14 +141,14 @@ impl Shares {
         fits.then_some(before)
     }
 
-    /// Adds an amount for the holder. Returns its amount before.
+    /// Adds an amount for the holder. Returns the amount that the holder had before.
     fn add(&self, holder: Holder, amount: usize) -> usize {
         let Some(counters) = self.counters(holder) else { return 0 };
         let [one, two] = counters.map(|counter| positive(counter.fetch_add(amount, Ordering::Relaxed)));
         one.min(two)
     }
 
-    /// Returns an amount of the holder.
+    /// Gives back an amount of the holder.
     pub fn leave(&self, holder: Holder, amount: usize) {
         for counter in self.counters(holder).into_iter().flatten() {
             counter.fetch_sub(amount, Ordering::Relaxed);
@@ -154,12 +156,13 @@ impl Shares {
     }
 }
 
-/// A count, at least zero. The raw count is briefly below zero if a holder leaves before its lent permit is returned.
+/// The value of a counter, with a negative value counted as zero. A counter is briefly negative if a holder leaves
+/// before its lent permit is returned.
 const fn positive(count: usize) -> usize {
     if count > usize::MAX / 2 { 0 } else { count }
 }
 
-/// One bounded kind of resource. Cheap to clone; clones count together.
+/// A bounded kind of resource. Cheap to clone; all clones share the counters.
 #[derive(Clone, Debug)]
 pub struct Pool(Arc<PoolInner>);
 
@@ -204,47 +207,48 @@ impl Pool {
         }))
     }
 
-    /// Changes the bounds. Permits beyond them stay.
+    /// Changes the bounds. Permits that were already taken remain valid, even if they exceed the new bounds.
     pub fn set(&self, bound: Bound) {
         self.0.most.store(bound.all, Ordering::Relaxed);
         self.0.shares.set(bound.each);
     }
 
-    /// A permit for this holder; `None` counts towards the total only. If several callers compete for the last permit
-    /// at the same moment, all may fail.
+    /// Takes a permit for this holder. Without a holder, the permit counts only toward the total. If several threads
+    /// compete for the last permit at the same moment, all may fail.
     pub fn enter(&self, holder: Option<Holder>) -> Result<PoolPermit, Full> {
         self.take(holder, 1)
     }
 
-    /// Permits of this amount for this holder: see [`Self::enter`].
+    /// Takes this amount for the holder, like [`Self::enter`].
     pub fn take(&self, holder: Option<Holder>, amount: usize) -> Result<PoolPermit, Full> {
         self.0.enter(holder, amount)?;
         Ok(PoolPermit { kind: Arc::clone(&self.0), holder, amount })
     }
 
-    /// The bound in total.
+    /// The total bound.
     pub fn bound(&self) -> usize {
         self.0.most.load(Ordering::Relaxed)
     }
 
-    /// The amount taken.
+    /// The amount that is taken now.
     pub fn now(&self) -> usize {
         self.0.all.load(Ordering::Relaxed)
     }
 
-    /// The usage without the amount of the calling holder.
+    /// The usage without the one permit of the calling request.
     pub fn usage_by_others(&self) -> Usage {
         Usage::new(self.bound(), self.now().saturating_sub(1))
     }
 
-    /// Takes one permit off this holder until the returned value is dropped. The permit still counts in the total.
+    /// Stops counting one permit for this holder until the returned value is dropped. The permit still counts toward
+    /// the total.
     pub fn lend(&self, holder: Holder) -> Lent {
         self.0.shares.leave(holder, 1);
         Lent { kind: Arc::clone(&self.0), holder }
     }
 }
 
-/// A permit that does not count for its holder until this is dropped.
+/// A guard. Until it is dropped, one permit does not count for its holder.
 #[derive(Debug)]
 pub struct Lent {
     kind: Arc<PoolInner>,
@@ -257,7 +261,7 @@ impl Drop for Lent {
     }
 }
 
-/// The amount that a holder has taken from a pool, until this is dropped.
+/// An amount that a holder has taken from a pool. Dropping the value gives the amount back.
 #[derive(Debug)]
 pub struct PoolPermit {
     kind: Arc<PoolInner>,
@@ -266,7 +270,7 @@ pub struct PoolPermit {
 }
 
 impl PoolPermit {
-    /// Takes this much more.
+    /// Takes this additional amount.
     pub fn grow(&mut self, amount: usize) -> Result<(), Full> {
         self.kind.enter(self.holder, amount)?;
         self.amount += amount;

@@ -1,4 +1,4 @@
-//! The permit of one WebSocket whose messages the gate reads.
+//! Permits of WebSockets whose messages the gate reads.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -6,8 +6,8 @@ use parking_lot::Mutex;
 
 use super::{Holder, Pool, PoolPermit, Refusal};
 
-/// The permit of a WebSocket. At first it belongs to the pool of anonymous sockets; after the first valid token it
-/// belongs to the caller's tunnels.
+/// The permit of a WebSocket. At first it counts toward the pool of anonymous sockets. After the first valid token it
+/// counts toward the caller's tunnels instead.
 #[derive(Debug)]
 pub struct SocketPermit {
     place: Mutex<(Option<PoolPermit>, Option<Holder>)>,
@@ -20,7 +20,7 @@ impl SocketPermit {
     /// Takes a permit for a socket.
     ///
     /// # Errors
-    /// The sockets, or those of the address, have reached their bound.
+    /// The total number of anonymous sockets, or the number from this address, has reached its bound.
     pub fn new(overload: &super::Overload, address: Option<Holder>) -> Result<Self, Refusal> {
         let place = overload.sockets.enter(address).map_err(|_| Refusal::Sockets)?;
         Ok(Self {
@@ -31,7 +31,7 @@ impl SocketPermit {
         })
     }
 
-    /// Was a valid token presented on the socket?
+    /// Whether a valid token was presented on the socket.
     pub fn is_known(&self) -> bool {
         self.is_known.load(Ordering::Relaxed)
     }
@@ -47,7 +47,7 @@ impl SocketPermit {
         Ok(())
     }
 
-    /// A permit for buffered bytes.
+    /// Takes a permit for buffered bytes.
     pub fn buffer(&self, bytes: usize) -> Result<PoolPermit, Refusal> {
         let holder = self.place.lock().1;
         self.buffered.take(holder, bytes).map_err(|_| Refusal::Buffered)

@@ -1,4 +1,4 @@
-//! argon2: our own hashes, and those of Django, passlib, Spring and PHP.
+//! argon2, for the gate's own hashes and those of Django, passlib, Spring and PHP.
 
 pub(super) use argon2::Block;
 use argon2::password_hash::phc::{Output, PasswordHash, Salt};
@@ -11,15 +11,15 @@ use crate::random::{are_equal, random};
 
 const MAX_OUTPUT: usize = 64;
 
-/// The bounds of accepted hashes.
+/// The bounds within which hashes are accepted.
 pub(super) struct Argon2Bounds {
     cost: Cost,
     only_argon2id: bool,
-    /// The message for a hash beyond the bounds.
+    /// The message for a hash that exceeds the bounds.
     too_dear: &'static str,
 }
 
-/// The bounds for our own hashes.
+/// The bounds for the gate's own hashes.
 pub(super) const OURS: Argon2Bounds = Argon2Bounds {
     cost: Cost { memory_kib: 64 * 1024, passes: 10, lanes: 4 },
     only_argon2id: true,
@@ -34,7 +34,7 @@ pub(super) const IMPORTED: Argon2Bounds = Argon2Bounds {
     too_dear: "costs more than the bounds of argon2 allow: m at most 262144 (256 MiB), t at most 20, p at most 8",
 };
 
-/// A stored hash: salt, output and the cost of a run.
+/// A stored hash, with its salt, its output and the cost of a run.
 pub(super) struct Argon2Hash {
     algorithm: Algorithm,
     params: Params,
@@ -74,7 +74,7 @@ impl Argon2Hash {
         Ok(Self { algorithm, params, salt, output })
     }
 
-    /// A dummy hash to compare with.
+    /// A dummy hash with this cost.
     pub(super) fn dummy(cost: Cost) -> Result<Self, BadHash> {
         let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, None);
         match (params, Salt::new(&[0; 16]), Output::new(&[0; 32])) {
@@ -83,7 +83,7 @@ impl Argon2Hash {
         }
     }
 
-    /// Does the hash have the parameters of today's [`hash`]?
+    /// Whether the hash has the parameters that [`hash`] uses by default.
     pub(super) fn is_ours(&self) -> bool {
         self.algorithm == Algorithm::Argon2id && self.cost() == Cost::default()
     }
@@ -96,7 +96,7 @@ impl Argon2Hash {
         Cost { memory_kib: self.params.m_cost(), passes: self.params.t_cost(), lanes: self.params.p_cost() }
     }
 
-    /// Compares the password by one run, in this memory.
+    /// Returns whether the password matches. The run uses `memory`, which is enlarged if necessary.
     pub(super) fn matches(&self, password: &[u8], memory: &mut Vec<Block>) -> bool {
         let mut out = Zeroizing::new([0; MAX_OUTPUT]);
         let Some(out) = out.get_mut(..self.output.len()) else { return false };
@@ -109,7 +109,7 @@ impl Argon2Hash {
     }
 }
 
-/// Hashes a password with a random salt, to a PHC string.
+/// Hashes a password with a random salt and returns a PHC string.
 pub(super) fn hash(password: &[u8], cost: Cost) -> Result<String, InvalidValue> {
     let salt = random::<16>().map_err(|_| InvalidValue::new("the password could not be hashed: no random bytes"))?;
     let failed = |_| InvalidValue::new("the password could not be hashed: argon2");

@@ -10,18 +10,18 @@ use zeroize::Zeroizing;
 use super::BadHash;
 use crate::random::are_equal;
 
-/// The highest accepted cost. Above it, a check takes more than two seconds.
+/// The highest accepted cost. With a higher cost, a check takes more than two seconds.
 const MAX_COST: u32 = 15;
-/// The text of a 16-byte salt has 132 bits, and some implementations set the surplus four bits.
+/// The base64 text of a 16-byte salt has 132 bits, and some implementations set the four surplus bits.
 const TEXT: GeneralPurpose = GeneralPurpose::new(&alphabet::BCRYPT, NO_PAD.with_decode_allow_trailing_bits(true));
 
-/// The input of bcrypt.
+/// How the input of bcrypt is derived from the password.
 enum Before {
-    /// The password.
+    /// The input is the password.
     Nothing,
-    /// Django: the password's SHA-256 in hexadecimal digits.
+    /// The input is the password's SHA-256 in hexadecimal digits (Django).
     HexSha256,
-    /// passlib: the password's HMAC-SHA-256 in base64, with the text of the salt as the key.
+    /// The input is the password's HMAC-SHA-256 in base64, with the text of the salt as the key (passlib).
     Hmac(Box<str>),
 }
 
@@ -41,12 +41,12 @@ pub(super) fn parse(text: &str) -> Result<Bcrypt, BadHash> {
     }
 }
 
-/// `bcrypt_sha256$` of Django.
+/// Parses the part of Django's format after `bcrypt_sha256$`.
 pub(super) fn parse_django_sha256(rest: &str) -> Result<Bcrypt, BadHash> {
     Ok(Bcrypt { before: Before::HexSha256, ..parse(rest)? })
 }
 
-/// `$bcrypt-sha256$v=2,t=2b,r=12$salt$hash` of passlib.
+/// Parses the part of passlib's format `$bcrypt-sha256$v=2,t=2b,r=12$salt$hash` after the scheme.
 pub(super) fn parse_passlib_sha256(rest: &str) -> Result<Bcrypt, BadHash> {
     let mut fields = rest.split('$');
     match (fields.next().and_then(|p| p.strip_prefix("v=2,t=2b,r=")), fields.next(), fields.next(), fields.next()) {
@@ -87,7 +87,7 @@ impl Bcrypt {
     }
 
     pub(super) fn matches(&self, password: &[u8]) -> bool {
-        // bcrypt reads at most 72 bytes, with a zero at the end if there is room.
+        // bcrypt reads at most 72 bytes. A shorter password is followed by a zero byte.
         let mut input = Zeroizing::new([0; 72]);
         let used = {
             let prepared;

@@ -1,5 +1,5 @@
-//! The scrypt of Firebase Authentication: the key that scrypt derives encrypts a key of the project, and the result is
-//! the hash (github.com/firebase/scrypt).
+//! The variant of scrypt that Firebase Authentication uses. The key that scrypt derives encrypts a key of the project,
+//! and the result is the hash (github.com/firebase/scrypt).
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ const URL: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// "Password hash parameters" of a project's console, as JSON. Does not print.
+/// The "Password hash parameters" from a project's console. The debug output does not contain them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Parameters(Arc<ParametersInner>);
 
@@ -51,12 +51,12 @@ struct File {
 }
 
 impl Parameters {
-    /// From JSON with `base64_signer_key`, `base64_salt_separator`, `rounds` and `mem_cost`.
+    /// Parses JSON with `base64_signer_key`, `base64_salt_separator`, `rounds` and `mem_cost`.
     ///
     /// # Errors
-    /// A text that describes the problem, without the key.
+    /// A message that describes the problem. It does not contain the key.
     pub fn from_json(json: &str) -> Result<Self, String> {
-        // The error's own text is left out, because it may repeat a secret value.
+        // The message of serde is left out, because it may repeat a secret value.
         let file: File = serde_json::from_str(json).map_err(|error| {
             format!(
                 "{}:{}: expected JSON with base64_signer_key, base64_salt_separator, rounds and mem_cost, as numbers and \
@@ -74,7 +74,7 @@ impl Parameters {
         Ok(Self(Arc::new(ParametersInner { signer_key, salt_separator, rounds: file.rounds, mem_cost: file.mem_cost })))
     }
 
-    /// The text of a stored hash, from the salt and hash of an exported account; `None` if either is not base64.
+    /// The stored hash for the salt and hash of an exported account. `None` if either is not base64.
     pub fn hash_of(&self, salt: &str, hash: &str) -> Option<String> {
         let (salt, hash) = (STANDARD.encode(decode(salt)?), STANDARD.encode(decode(hash)?));
         Some(format!("$firebase-scrypt$m={},r={}${salt}${hash}", self.0.mem_cost, self.0.rounds))
@@ -130,7 +130,7 @@ impl Firebase {
     }
 }
 
-/// AES-256 in counter mode, from a counter of zero: each key is used once.
+/// Encrypts with AES-256 in counter mode. The counter starts at zero, because each key is used only once.
 fn encrypt(key: &[u8], text: &mut [u8]) -> Option<()> {
     let key = EncryptingKey::ctr(UnboundCipherKey::new(&AES_256, key).ok()?).ok()?;
     key.less_safe_encrypt(text, EncryptionContext::Iv128(FixedLength::from([0; 16]))).ok().map(|_| ())

@@ -18,7 +18,8 @@ pub(super) struct Phpass {
     output: [u8; 16],
 }
 
-/// `$P$` or `$H$`: a digit for the logarithm of the rounds, eight characters of salt, the hash.
+/// Parses the part after `$P$` or `$H$`: a digit for the logarithm of the rounds, eight characters of salt, and the
+/// hash.
 pub(super) fn parse_phpass(rest: &str) -> Result<Phpass, BadHash> {
     const BROKEN: BadHash = BadHash("damaged: its parts do not make a phpass hash");
     let (head, output) = rest.split_at_checked(9).ok_or(BROKEN)?;
@@ -57,7 +58,7 @@ pub(super) struct ShaCrypt {
     text: Box<str>,
 }
 
-/// `$6$rounds=…$salt$hash`. Without rounds there are 5000.
+/// Parses `$5$rounds=…$salt$hash` or `$6$rounds=…$salt$hash`. If `rounds` is missing, it is 5000.
 pub(super) fn parse_sha_crypt(bits: u16, text: &str, rest: &str) -> Result<ShaCrypt, BadHash> {
     const BROKEN: BadHash = BadHash("damaged: its parts do not make a hash of crypt(3)");
     let mut fields: Vec<&str> = rest.split('$').collect();

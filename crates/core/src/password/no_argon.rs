@@ -1,4 +1,5 @@
-//! A build without password hashing: it reads no hash, so each check is a fault of the directory, and never a match.
+//! The replacement of `argon` in a build without password hashing. It does not accept any hash, so that each check is a
+//! fault of the directory and never a match.
 
 use super::{BadHash, Cost};
 
@@ -8,7 +9,7 @@ pub(super) type Block = u8;
 
 pub(super) const OURS: () = ();
 
-/// There is no such hash.
+/// A hash type without values.
 pub(super) enum NoHash {}
 
 pub(super) use NoHash as Argon2Hash;

@@ -1,4 +1,4 @@
-//! PBKDF2 with HMAC: Django, passlib, ASP.NET Core Identity, Spring.
+//! PBKDF2 with HMAC, as in Django, passlib, ASP.NET Core Identity and Spring.
 
 use std::num::NonZeroU32;
 
@@ -15,10 +15,11 @@ const MAX_ITERATIONS: u32 = 5_000_000;
 const TOO_DEAR: BadHash = BadHash("costs more than the bound of PBKDF2 allows: at most 5000000 iterations");
 const BROKEN: BadHash = BadHash("damaged: its parts do not make a PBKDF2 hash");
 
-/// The settings of Spring's `Pbkdf2PasswordEncoder`, if they were not the defaults.
+/// The settings of Spring's `Pbkdf2PasswordEncoder`, if they differ from the defaults.
 #[derive(Clone, Debug, Default)]
 pub struct Spring {
-    /// The encoder's iterations; by default 185 000 for `{pbkdf2}`, 310 000 for `{pbkdf2@SpringSecurity_v5_8}`.
+    /// The encoder's number of iterations. The default is 185 000 for `{pbkdf2}` and 310 000 for
+    /// `{pbkdf2@SpringSecurity_v5_8}`.
     pub iterations: Option<u32>,
     /// The encoder's secret, which it appends to each salt; empty by default.
     pub secret: Option<SecretString>,
@@ -64,7 +65,7 @@ impl Pbkdf2 {
     }
 
     pub(super) fn class(&self) -> CostClass {
-        // Each block of the output takes all iterations.
+        // All iterations are computed for each block of the output.
         let blocks = self.output.len().div_ceil(usize::from(self.bits / 8));
         let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
         CostClass::Pbkdf2 { bits: self.bits, iterations: self.iterations.get().saturating_mul(blocks) }
@@ -75,18 +76,18 @@ impl Pbkdf2 {
     }
 }
 
-/// A number without sign, blanks and leading zeros.
+/// Parses a number without sign, blanks and leading zeros.
 pub(super) fn number(text: &str) -> Result<u32, BadHash> {
     let is_number = !text.starts_with('0') && text.bytes().all(|c| c.is_ascii_digit());
     match text.parse() {
         Ok(number) if is_number => Ok(number),
-        // Digits beyond a `u32` mean a cost that is too high.
+        // A number that exceeds `u32` is a cost that is too high.
         Err(_) if is_number && !text.is_empty() => Ok(u32::MAX),
         _ => Err(BROKEN),
     }
 }
 
-/// `pbkdf2_sha256$N$salt$hash` of Django: the salt is text, the hash base64.
+/// Parses Django's format `pbkdf2_sha256$N$salt$hash`. The salt is text, and the hash is base64.
 pub(super) fn parse_django(bits: u16, rest: &str) -> Result<Pbkdf2, BadHash> {
     let fields: Vec<&str> = rest.split('$').collect();
     let [iterations, salt, output] = *fields else { return Err(BROKEN) };
@@ -98,7 +99,8 @@ pub(super) fn parse_django(bits: u16, rest: &str) -> Result<Pbkdf2, BadHash> {
     Pbkdf2::new(bits, number(iterations)?, salt.as_bytes(), &output, name)
 }
 
-/// `$pbkdf2-sha256$N$salt$hash` of passlib: base64 with a dot for the plus sign, without padding.
+/// Parses passlib's format `$pbkdf2-sha256$N$salt$hash`, with base64 that has a dot instead of the plus sign and no
+/// padding.
 pub(super) fn parse_passlib(bits: u16, rest: &str) -> Result<Pbkdf2, BadHash> {
     let fields: Vec<&str> = rest.split('$').collect();
     let [iterations, salt, output] = *fields else { return Err(BROKEN) };
@@ -118,7 +120,8 @@ fn name(bits: u16) -> &'static str {
     }
 }
 
-/// ASP.NET Core Identity: base64 of a version byte and the fields of that version. `None` if the text has another form.
+/// Parses the format of ASP.NET Core Identity: base64 of a version byte and the fields of that version. The error is
+/// `None` if the string has another form.
 pub(super) fn parse_asp_net(text: &str) -> Result<Pbkdf2, Option<BadHash>> {
     let bytes = STANDARD.decode(text).map_err(|_| None)?;
     let part = |from: usize, to: usize| bytes.get(from..to).ok_or(Some(BROKEN));
@@ -145,7 +148,8 @@ pub(super) fn parse_asp_net(text: &str) -> Result<Pbkdf2, Option<BadHash>> {
     }
 }
 
-/// `{pbkdf2}` and `{pbkdf2@SpringSecurity_v5_8}` of Spring: the hexadecimal digits of the salt and the hash.
+/// Parses Spring's formats `{pbkdf2}` and `{pbkdf2@SpringSecurity_v5_8}`, which have the salt and the hash in
+/// hexadecimal digits.
 pub(super) fn parse_spring(encoder: &str, rest: &str, spring: &Spring) -> Result<Pbkdf2, BadHash> {
     let (bits, salt_length, default) = match encoder {
         "pbkdf2" => (160, 8, 185_000),
