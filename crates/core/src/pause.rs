@@ -1,10 +1,10 @@
-//! The pauses that a service asks for by `Retry-After`: the gate asks it nothing until then.
+//! The pauses that a service requests with `Retry-After`. The gate does not send requests to the service until then.
 //!
-//! 503 is about the service: all questions pause. 429 may be about one asker, whose limit at the service is used up, or
-//! about the gate as a client, and other statuses may be about what was asked. An asker must not be able to hold up the
-//! others, so such an answer pauses the questions of its own asker. If the service refuses a second asker before it answers anybody, the
-//! questions of all pause, and one question a second finds out whether the service answers others after all: its answer
-//! ends the pause.
+//! A 503 response concerns the whole service, so all requests to it pause. A 429 response may concern only one caller
+//! whose limit at the service is used up, or the gate as a client, and other statuses may concern what was requested.
+//! One caller must not be able to delay the others, so such a response pauses only the requests for its own caller. But
+//! if the service refuses a second caller before it accepts any request in between, the requests of all callers pause.
+//! One request a second then finds out whether the service accepts other requests. If it does, the pause ends.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -12,28 +12,29 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-/// The longest pause.
+/// The maximum pause.
 pub const MAX_PAUSE: Duration = Duration::from_secs(60);
-/// The shortest pause, and the time between two questions that find out whether a service answers.
+/// The minimum pause, and the time between two requests that find out whether a service responds.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
-/// The most askers whose own pauses are kept. Beyond that, an asker that is refused alone may ask again.
+/// The maximum number of callers whose own pauses are kept. Further callers that are refused individually may send
+/// another request.
 const MAX_ASKERS: usize = 1024;
 
-/// What a service said to a question.
+/// The reaction of a service to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServiceAnswer {
-    /// It answered.
+    /// The service accepted the request.
     Answered,
-    /// It did not answer, and names no pause.
+    /// The service failed without requesting a pause.
     Failed,
-    /// It answers nobody for so long.
+    /// The service does not accept any request for this long.
     Busy(Duration),
-    /// It does not answer this asker for so long: any status but 503.
+    /// The service does not accept requests for this caller for this long. The response can have any status except 503.
     BusyForAsker(Duration),
 }
 
 impl ServiceAnswer {
-    /// The meaning of a fault for which the service named this delay.
+    /// Determines the meaning of a failure for which the service requested this delay.
     pub fn fault(wait: Option<Duration>, may_be_of_asker: bool) -> Self {
         match wait {
             None => Self::Failed,
@@ -43,7 +44,7 @@ impl ServiceAnswer {
     }
 }
 
-/// The pauses of one service. Times are monotonic.
+/// The pauses of one service. All times are monotonic.
 #[derive(Debug, Default)]
 pub struct ServicePauses {
     state: Mutex<PauseState>,
@@ -52,29 +53,29 @@ pub struct ServicePauses {
 
 #[derive(Debug, Default)]
 struct PauseState {
-    /// Nobody's questions are sent before this time.
+    /// Requests are not sent before this time.
     until: Duration,
-    /// When one question may be sent nevertheless, if the pause follows from refusals of single askers.
+    /// When one request may be sent nevertheless, if the pause results from refusals of individual callers.
     probe_from: Option<Duration>,
-    /// The end of the pause of each asker that was refused alone.
+    /// The end of the pause of each caller that was refused individually.
     askers: HashMap<u64, Duration>,
-    /// The asker that was refused alone since the service last answered, and the end of its pause.
+    /// The caller that was refused individually since the service last accepted a request, and the end of its pause.
     refused: Option<(u64, Duration)>,
 }
 
 impl ServicePauses {
-    /// May this asker's question be sent now?
+    /// Returns whether this caller's request may be sent now.
     ///
     /// # Errors
-    /// The rest of the pause.
+    /// The remaining pause.
     pub fn admit(&self, asker: impl Hash, now: Duration) -> Result<(), Duration> {
         self.look(asker, now, true)
     }
 
-    /// [`Self::admit`] for a question that is not sent yet.
+    /// Does the same as [`Self::admit`] for a request that will not be sent yet.
     ///
     /// # Errors
-    /// The rest of the pause.
+    /// The remaining pause.
     pub fn foresee(&self, asker: impl Hash, now: Duration) -> Result<(), Duration> {
         self.look(asker, now, false)
     }
@@ -99,7 +100,7 @@ impl ServicePauses {
         }
     }
 
-    /// Notes what the service said to this asker.
+    /// Notes how the service reacted to this caller's request.
     pub fn note(&self, asker: impl Hash, answer: ServiceAnswer, now: Duration) {
         let asker = self.hasher.hash_one(asker);
         let end = |wait: Duration| now + wait.clamp(MIN_PAUSE, MAX_PAUSE);
@@ -108,7 +109,7 @@ impl ServicePauses {
             ServiceAnswer::Failed => {}
             ServiceAnswer::Answered => {
                 state.refused = None;
-                // An answer to an earlier question does not end a pause of the service itself.
+                // A response to an earlier request does not end a pause of the whole service.
                 if state.probe_from.take().is_some() {
                     state.until = Duration::ZERO;
                 }

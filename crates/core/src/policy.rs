@@ -1,5 +1,5 @@
-//! Step 7 of a request: judges a [`Verified`] token by the policy of a route. Only this module makes a [`Permitted`]
-//! request, and only a [`Permitted`] request can be forwarded.
+//! Step 7 of a request, in which a [`Verified`] token is judged by the policy of a route. Only this module creates a
+//! [`Permitted`] request, and only a [`Permitted`] request can be forwarded.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,49 +21,49 @@ mod unmet;
 
 pub use unmet::unmet_key;
 
-/// The permit of a request: its route and its caller. The layer puts it into the extensions of the request for the
-/// inner service.
+/// The permission of a request, with its route and its caller. The layer puts it into the extensions of the request for
+/// the inner service.
 #[derive(Clone, Debug)]
 pub struct Permitted {
     route: Arc<Route>,
     caller: Option<Arc<Verified>>,
     by: By,
-    /// The remaining steps for the caller's proof.
+    /// What remains to be done for the caller's proof.
     proof: Option<Box<UsedProof>>,
-    /// Whether the request came with the cookie of an ended session.
+    /// Whether the request contained the cookie of an ended session.
     after_session: bool,
-    /// Whether the route's limits have counted the request.
+    /// Whether the limits of the route have counted the request.
     is_counted: bool,
-    /// The header fields of the reply about these limits.
+    /// The reply's header fields about the route's limits.
     quota: Option<Box<QuotaFields>>,
 }
 
-/// The values of `RateLimit-Policy` and `RateLimit` in a reply.
+/// The values of `RateLimit-Policy` and `RateLimit` for a reply.
 #[derive(Clone, Debug)]
 pub struct QuotaFields {
-    /// `RateLimit-Policy`.
+    /// The value of `RateLimit-Policy`.
     pub policy: HeaderValue,
-    /// `RateLimit`.
+    /// The value of `RateLimit`.
     pub left: HeaderValue,
 }
 
-/// The issuer of a permit.
+/// Who issued a permission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct By {
     /// The gate.
     pub gate: GateId,
-    /// Whether the gate's layer issued the permit, by its routes. A `require()` has no routes.
+    /// Whether the gate's layer issued the permission, based on its routes. A `require()` has no routes.
     pub layer: bool,
-    /// Whether the layer leaves the audience to `require()`.
+    /// Whether the layer leaves the check of the audience to a `require()`.
     pub defers: bool,
 }
 
-/// Identifies a gate. A gate accepts its own permits only.
+/// Identifies a gate. A gate accepts only its own permissions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GateId(u64);
 
 impl GateId {
-    /// A new id, which differs from those of other gates.
+    /// Creates a new id, which differs from those of other gates.
     pub fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
@@ -71,7 +71,7 @@ impl GateId {
 }
 
 impl Permitted {
-    /// A new permit, without a proof, for a request that no limit has counted.
+    /// Creates a permission without a proof, for a request that the limits have not counted.
     #[inline]
     fn new(route: &Arc<Route>, caller: Option<Arc<Verified>>, by: By) -> Self {
         Self { route: Arc::clone(route), caller, by, proof: None, after_session: false, is_counted: false, quota: None }
@@ -82,75 +82,79 @@ impl Permitted {
         &self.route
     }
 
-    /// Takes the caller of another permit, for a request that must pass two routes.
+    /// Takes over the caller of another permission, for a request that must pass two routes.
     pub fn with_caller_of(self, other: Self) -> Self {
         Self { caller: other.caller, proof: other.proof, ..self }
     }
 
-    /// The caller; `None` on a public route, and on an optional route without a token.
+    /// The caller. `None` on a public route, or on an optional route without a token.
     pub fn caller(&self) -> Option<&Arc<Verified>> {
         self.caller.as_ref()
     }
 
-    /// Marks a request whose session cookie is ignored, because its session has ended.
+    /// Marks a request whose session cookie is ignored because its session has ended.
     pub fn after_session(self) -> Self {
         Self { after_session: true, ..self }
     }
 
-    /// Must the reply clear the session cookie?
+    /// Returns whether the reply must clear the session cookie.
     pub fn clears_session(&self) -> bool {
         self.after_session
     }
 
-    /// Adds the proof of a caller who proved the key of the token.
+    /// Adds the proof of a caller who has proved possession of the token's key.
     pub fn proved_by(self, proof: Option<Box<UsedProof>>) -> Self {
         Self { proof, ..self }
     }
 
-    /// Must the reply contain a new nonce for the caller?
+    /// Returns whether the reply must contain a new nonce for the caller.
     pub fn renews_nonce(&self) -> bool {
         self.proof.as_ref().is_some_and(|proof| proof.renews_nonce)
     }
 
-    /// Must the store still count the caller's proof? Before the proof is counted, the permit permits nothing.
+    /// Returns whether the store must still count the caller's proof. The permission must not be used before this has
+    /// happened.
     pub fn owes_proof(&self) -> bool {
         self.proof.as_ref().is_some_and(|proof| proof.owed.is_some())
     }
 
-    /// Takes the proof that the store must count. The permit then no longer owes it.
+    /// Takes the proof that the store must count. Afterwards the permission no longer waits for the proof to be
+    /// counted.
     pub fn take_owed_proof(&mut self) -> Option<ProofName> {
         self.proof.as_mut()?.owed.take()
     }
 
-    /// Must the limits of the route still count the request? Before the request is counted, the permit permits nothing.
+    /// Returns whether the limits of the route must still count the request. The permission must not be used before
+    /// this has happened.
     pub fn owes_count(&self) -> bool {
         !self.is_counted && !self.route.policy.rate.is_empty()
     }
 
-    /// Notes that the limits have counted the request, or that no limit applies. `quota` has the reply's header fields.
+    /// Notes that the limits have counted the request, or that no limit applies. `quota` contains the reply's header
+    /// fields.
     #[must_use]
     pub fn counted(self, quota: Option<Box<QuotaFields>>) -> Self {
         Self { is_counted: true, quota, ..self }
     }
 
-    /// Have the limits counted the request?
+    /// Returns whether the limits have counted the request.
     pub fn is_counted(&self) -> bool {
         self.is_counted
     }
 
-    /// The header fields of the reply about limits.
+    /// The reply's header fields about limits.
     pub fn quota(&self) -> Option<&QuotaFields> {
         self.quota.as_deref()
     }
 
-    /// The issuer of this permit.
+    /// Who issued this permission.
     pub fn by(&self) -> By {
         self.by
     }
 }
 
 impl Permitted {
-    /// Route and caller.
+    /// The route and the caller.
     pub fn into_parts(self) -> (Arc<Route>, Option<Arc<Verified>>) {
         (self.route, self.caller)
     }
@@ -161,8 +165,8 @@ pub fn permit_anonymous(route: &Arc<Route>, by: By) -> Permitted {
     Permitted::new(route, None, by)
 }
 
-/// Judges a caller by a second policy of the same gate, after a first policy has admitted it. Only the first policy
-/// requires the gate's own audience.
+/// Judges a caller by a second policy of the same gate, after a first policy has admitted the caller. Only the first
+/// policy requires the gate's own audience.
 ///
 /// # Errors
 /// The errors of [`authorise`].
@@ -186,8 +190,8 @@ pub fn authorise_again<O: Observer>(
     Ok(Permitted::new(route, Some(verified), by))
 }
 
-/// A request with a valid token for another audience than the gate's own. Only a `require()` for that audience can
-/// permit it.
+/// A request with a valid token whose audience is not the gate's own. Only a `require()` for that audience can permit
+/// it.
 #[derive(Clone, Debug)]
 pub struct Undecided {
     caller: Arc<Verified>,
@@ -196,7 +200,7 @@ pub struct Undecided {
 }
 
 impl Undecided {
-    /// A caller that a `require()` in the service will judge.
+    /// Creates a request that a `require()` in the service will judge.
     pub fn new(caller: Arc<Verified>, by: By) -> Self {
         Self { caller, by, decided: Arc::default() }
     }
@@ -206,12 +210,12 @@ impl Undecided {
         &self.caller
     }
 
-    /// The issuer of the later permit.
+    /// Who issues the later permission.
     pub fn by(&self) -> By {
         self.by
     }
 
-    /// Has a `require()` judged the request since?
+    /// Returns whether a `require()` has judged the request in the meantime.
     pub fn is_decided(&self) -> bool {
         self.decided.load(Ordering::Acquire)
     }
@@ -229,7 +233,7 @@ impl Undecided {
     }
 }
 
-/// Judges a token by the policy of a route: issuer first, then audience, then scopes, then roles.
+/// Judges a token by the policy of a route: first the issuer, then the audience, the scopes and the roles.
 ///
 /// # Errors
 /// [`Denial::WrongIssuer`], [`Denial::WrongAudience`], [`Denial::InsufficientScope`], [`Denial::MissingRole`],
@@ -260,8 +264,8 @@ fn judge_observed<O: Observer>(policy: &RoutePolicy, token: &AccessToken, observ
     observer.judged(Rule::Role, judge_route_roles(policy, token))
 }
 
-/// Judges the claims of a caller by the conditions of a route. `path` is the canonical path of the request, for routes
-/// whose conditions name parameters of the path.
+/// Judges the claims of a caller by the conditions of a route. `path` is the canonical path of the request, which is
+/// needed if the conditions refer to path parameters.
 ///
 /// # Errors
 /// [`Denial::Condition`].
@@ -283,8 +287,8 @@ pub fn judge_conditions<O: Observer>(
     observer.judged(Rule::Condition, if judged.hold(param) { Ok(()) } else { Err(Denial::Condition) })
 }
 
-/// Judges the caller of a call (MCP) by its rule, after the route of its path has permitted the request. A rule that
-/// names no issuers accepts any issuer.
+/// Judges the caller of an MCP call by the rule for the call, after the route of its path has permitted the request. A
+/// rule without issuers accepts all issuers.
 ///
 /// # Errors
 /// The errors of [`authorise`], [`Denial::Condition`], and [`Denial::InsufficientAuthentication`].
@@ -302,7 +306,7 @@ pub fn judge_call<O: Observer>(
     observer.judged(Rule::Scope, judge_scopes(policy, token))?;
     observer.judged(Rule::Role, judge_route_roles(policy, token))?;
     judge_conditions(rule, caller, None, observer)?;
-    // The clock is read where a login ages.
+    // The clock is read only if the policy limits the age of a login.
     let step_up = policy.step_up.as_ref().map_or(Ok(()), |_| judge_step_up(policy, token, now()));
     observer.judged(Rule::StepUp, step_up)
 }
@@ -320,21 +324,21 @@ fn judge_issuer(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial>
     if takes(policy, token) { Ok(()) } else { Err(Denial::WrongIssuer) }
 }
 
-/// Does the route accept the tokens of the issuer that vouched for this token's user? A route that names no issuers
-/// accepts our own tokens, whoever vouched.
+/// Returns whether the route accepts the tokens of the issuer that vouched for this token's user. A route without
+/// issuers accepts our own tokens, regardless of who vouched for the user.
 // Requirement I67.
 pub fn takes(policy: &RoutePolicy, token: &AccessToken) -> bool {
     policy.takes(&token.vouching_issuer().name, token.is_accepted_everywhere())
 }
 
-/// May the route accept a token that these rules judge? One of our own tokens may be of a user of any issuer, which only
-/// the verified token tells.
+/// Returns whether the route could accept a token that these rules judge. Our own tokens may belong to users of any
+/// issuer, which is known only after the token is verified.
 pub fn may_take(policy: &RoutePolicy, rules: &IssuerRules) -> bool {
     rules.ours || policy.takes(&rules.name, rules.everywhere)
 }
 
-/// Judges whether the route accepts an API key, and whether the token is bound as the route requires. The caller has
-/// already proved the token's key or certificate.
+/// Judges whether the route accepts an API key, and whether the token is bound as the route requires. The caller must
+/// already have proved possession of the token's key or certificate.
 fn judge_binding(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
     if !policy.credentials.key && token.is_api_key() {
         return Err(Denial::UnusableCredential);
@@ -352,11 +356,11 @@ fn judge_route_roles(policy: &RoutePolicy, token: &AccessToken) -> Result<(), De
     judge_roles(policy, &policy.roles, &policy.all_roles, token)
 }
 
-/// Checks that the token has one of the roles `any`, if there are any, and the roles `all`. The route's policy decides
-/// to which issuer a role without an issuer belongs.
+/// Checks that the token has at least one of the roles `any`, unless `any` is empty, and all of the roles `all`. The
+/// route's policy determines to which issuer a role without an issuer belongs.
 ///
 /// # Errors
-/// [`Denial::MissingRole`]; [`Denial::RolesOverage`] if the issuer left roles out.
+/// [`Denial::MissingRole`]; or [`Denial::RolesOverage`] if the issuer omitted roles.
 pub fn judge_roles(policy: &RoutePolicy, any: &[Role], all: &[Role], token: &AccessToken) -> Result<(), Denial> {
     for role in all {
         if !may_name(policy, role, token) {
@@ -374,7 +378,7 @@ pub fn judge_roles(policy: &RoutePolicy, any: &[Role], all: &[Role], token: &Acc
     token.roles().judge(counting)
 }
 
-/// Checks that the caller logged in as the route requires, and not too long ago.
+/// Checks that the caller logged in as the route requires, and recently enough.
 ///
 /// # Errors
 /// [`Denial::InsufficientAuthentication`].
@@ -387,8 +391,8 @@ pub fn judge_step_up(policy: &RoutePolicy, token: &AccessToken, now: Timestamp) 
     }
 }
 
-/// May this token name the role? A role without an issuer belongs to the only issuer that the route names, otherwise to
-/// our own issuer.
+/// Returns whether this token may have the role. A role without an issuer belongs to the only issuer that the route
+/// names. If the route does not name exactly one issuer, it belongs to our own issuer.
 fn may_name(policy: &RoutePolicy, role: &Role, token: &AccessToken) -> bool {
     match (&role.issuer, policy.issuers.as_slice()) {
         (Some(issuer), _) => *token.vouching_issuer().name == **issuer,

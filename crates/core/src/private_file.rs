@@ -1,19 +1,20 @@
-//! Files with secrets: read only if no other user can read them, and written so that no other user ever could
-//! (requirement O2). Keys, users, the store and its mark, and the admin token use this module.
+//! Files with secrets. They are read only if no other user can read them, and are written so that no other user ever
+//! could (requirement O2). Keys, users, the store and its mark, and the admin token use this module.
 //!
-//! Such a file belongs to our user or to root, and others have no rights on it. One of our user's groups may read it,
-//! because orchestrators mount secrets that way. The check applies to the opened file, not to its name, so nothing can
-//! be swapped in between. A symbolic link may be read through, because mounted secrets are links, but is never written
-//! through.
+//! Such a file must belong to our user or to root, and others must not have rights to it. One of our user's groups may
+//! read the file, because orchestrators mount secrets in that way. The check applies to the opened file instead of its
+//! name, so the file cannot be swapped in between. A symbolic link can be followed for reading, because mounted secrets
+//! are links, but not for writing.
 //!
-//! Root works on a service's files on its behalf (requirement O17): it reads files that belong to the owner of their
-//! folder, and gives new files to that owner, so that the service can use them. The service could set a trap for root:
-//! `place` opens every file.
+//! Root works on a service's files on behalf of the service (requirement O17). Root reads files that belong to the
+//! owner of their folder, and gives new files to that owner, so that the service can use them. Because the service
+//! could set a trap for root, `place` opens every file.
 //!
-//! `fs-mistrust` trusts at most one group, while orchestrators mount secrets for a group of their choice, and it does
-//! not cover root's work on behalf of a service. `atomic-write-file` writes, but checks nothing.
+//! `fs-mistrust` is not used, because it trusts at most one group, while orchestrators mount secrets for a group of
+//! their choice. It also does not support root's work on behalf of a service. `atomic-write-file` writes files, but
+//! does not make any checks.
 //!
-//! Files that are not secret but decide about trust use [`trusted`].
+//! Files that are not secret but that the gate trusts use [`trusted`].
 
 mod place;
 pub mod trusted;
@@ -27,10 +28,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
-/// The longest file of secrets that is read as text, in bytes: far above any sensible token or list of users.
+/// The maximum size of a text file with secrets that is read, in bytes. It is far above any sensible token or list of
+/// users.
 pub const MAX_LEN: u64 = 64 << 20;
 
-/// The remedy for an error of the system, to append to the error.
+/// The remedy for a system error, to be appended to the error.
 fn remedy(path: &Path, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::PermissionDenied => user::advice(path),
@@ -39,14 +41,14 @@ fn remedy(path: &Path, error: &io::Error) -> String {
     }
 }
 
-/// Opens a private file, for reading, or for reading and writing.
+/// Opens a private file for reading, or for reading and writing.
 ///
 /// # Errors
-/// A text that names the file, the problem and the remedy: it cannot be opened, is no regular file, belongs to another
-/// user, or others may read or write it.
+/// A message that names the file, the problem and the remedy. The file cannot be opened, is not a regular file, belongs
+/// to another user, or can be read or written by others.
 pub fn open_private(path: &Path, writing: bool) -> Result<File, String> {
     let cannot = |e: io::Error| format!("{}: cannot be opened: {e}{}", path.display(), remedy(path, &e));
-    // Without NONBLOCK, opening a named pipe would block.
+    // Without NONBLOCK, opening a named pipe could block.
     let flags = if writing { OFlags::RDWR } else { OFlags::RDONLY } | OFlags::NONBLOCK;
     let file = place::open(path, flags, 0).map_err(cannot)?;
     let meta = file.metadata().map_err(cannot)?;
@@ -54,10 +56,10 @@ pub fn open_private(path: &Path, writing: bool) -> Result<File, String> {
     Ok(file)
 }
 
-/// Opens a log, to append to it. A missing one is created with this mode.
+/// Opens a log file for appending. If it is missing, it is created with this mode.
 ///
 /// # Errors
-/// I/O; or root finds a link, or another user's file, in a folder of the service.
+/// An I/O error; or root finds a link or another user's file in a folder of the service.
 pub fn open_to_append(path: &Path, mode: u32) -> io::Result<File> {
     place::open(path, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE, mode)
 }
@@ -65,12 +67,12 @@ pub fn open_to_append(path: &Path, mode: u32) -> io::Result<File> {
 /// Reads a private file of at most `max` bytes.
 ///
 /// # Errors
-/// As [`open_private`], or the file is longer.
+/// The errors of [`open_private`]; or the file is longer.
 pub fn read_private_bytes(path: &Path, max: u64) -> Result<Zeroizing<Vec<u8>>, String> {
     let cannot = |e: io::Error| format!("{}: cannot be read: {e}", path.display());
     let file = open_private(path, false)?;
     let len = file.metadata().map_err(cannot)?.len().min(max);
-    // Allocate the whole size at once: a growing buffer would leave copies behind that are not wiped.
+    // Allocate the whole size at once, because a growing buffer would leave copies behind that are not wiped.
     let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(len).unwrap_or(0) + 1));
     file.take(max.saturating_add(1)).read_to_end(&mut bytes).map_err(cannot)?;
     if bytes.len() as u64 > max {
@@ -79,15 +81,15 @@ pub fn read_private_bytes(path: &Path, max: u64) -> Result<Zeroizing<Vec<u8>>, S
     Ok(bytes)
 }
 
-/// Reads a private file of text.
+/// Reads a private text file.
 ///
 /// # Errors
-/// As [`open_private`], or the file is not UTF-8 text.
+/// The errors of [`open_private`]; or the file is not UTF-8 text.
 pub fn read_private(path: &Path) -> Result<Zeroizing<String>, String> {
     let mut bytes = read_private_bytes(path, MAX_LEN)?;
     String::from_utf8(std::mem::take(&mut *bytes)).map(Zeroizing::new).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
-        // Wiped as well.
+        // These bytes must also be wiped.
         drop(Zeroizing::new(e.into_bytes()));
         format!("{}: is not UTF-8 text, from byte {at} on", path.display())
     })
@@ -102,13 +104,13 @@ fn check(path: &Path, meta: &Metadata) -> Result<(), String> {
     }
     let us = rustix::process::geteuid().as_raw();
     let folder = fs::metadata(parent(path)).ok();
-    // Root acts for the owner of the folder.
+    // Root acts on behalf of the owner of the folder.
     let for_folder = |is: fn(&Metadata) -> u32, id: u32| us == 0 && folder.as_ref().is_some_and(|f| is(f) == id);
     let group_is_ours = user::is_our_group(meta.gid()) || for_folder(Metadata::gid, meta.gid());
     match objection(meta.mode(), meta.uid(), us, group_is_ours, for_folder(Metadata::uid, meta.uid())) {
         None => Ok(()),
         Some(Objection::Owner(what)) => Err(format!("{shown}: {what}{}", user::advice(path))),
-        // The advice of mode 600 would lock our user out.
+        // The advice to use mode 600 would lock our user out.
         Some(Objection::Mode(what)) if meta.uid() != us && us != 0 => {
             let group = rustix::process::getegid().as_raw();
             Err(format!("{shown}: {what}: as root, chgrp {group} {shown} && chmod 640 {shown}"))
@@ -117,14 +119,14 @@ fn check(path: &Path, meta: &Metadata) -> Result<(), String> {
     }
 }
 
-/// The problem of a file.
+/// The problem with a file.
 #[cfg(unix)]
 enum Objection {
     Owner(String),
     Mode(String),
 }
 
-/// The problem of a file with this mode and owner, if there is one.
+/// The problem with a file of this mode and owner, if there is one.
 #[cfg(unix)]
 fn objection(mode: u32, owner: u32, us: u32, group_is_ours: bool, is_of_its_folder: bool) -> Option<Objection> {
     if owner != us && owner != 0 && !is_of_its_folder {
@@ -154,10 +156,10 @@ fn check(path: &Path, meta: &Metadata) -> Result<(), String> {
     if meta.is_file() { Ok(()) } else { Err(format!("{}: is not a regular file", path.display())) }
 }
 
-/// Checks that no other user can exchange this directory, or our files in it.
+/// Checks that other users cannot replace this directory or our files in it.
 ///
 /// # Errors
-/// A text that names the directory, the problem and the remedy.
+/// A message that names the directory, the problem and the remedy.
 pub fn check_private_dir(path: &Path) -> Result<(), String> {
     let shown = path.display();
     let meta = fs::metadata(path).map_err(|e| format!("{shown}: cannot be read: {e}"))?;
@@ -181,19 +183,19 @@ pub fn check_private_dir(path: &Path) -> Result<(), String> {
     trusted::check_folders(path)
 }
 
-/// The problem of a directory with this mode and owner. Root reads a service's folder on its behalf.
+/// The problem with a directory of this mode and owner. Root reads a service's folder on behalf of the service.
 #[cfg(unix)]
 fn dir_objection(mode: u32, owner: u32, us: u32) -> Option<Objection> {
     if owner != us && owner != 0 && us != 0 {
         return Some(Objection::Owner(format!("belongs to user {}", user::name(owner))));
     }
-    // In a sticky directory, such as that of mounted secrets, a user can exchange only their own files.
+    // In a sticky directory, such as that of mounted secrets, users can replace only their own files.
     (mode & 0o022 != 0 && mode & 0o1000 == 0)
         .then(|| Objection::Mode(format!("may be written by others (mode {:04o})", mode & 0o7777)))
 }
 
-/// Why this process may not read a file that the gate's user may read, although the file itself is fine. `None` if this
-/// process may read it, or if there is another problem.
+/// The reason for which this process may not read a file that the gate's user may read, although the file itself is
+/// fine. Returns `None` if this process may read it, or if there is a different problem.
 pub fn denied(path: &Path) -> Option<String> {
     let shown = path.display();
     match user::may(path, rustix::fs::Access::READ_OK) {
@@ -204,8 +206,8 @@ pub fn denied(path: &Path) -> Option<String> {
     }
 }
 
-/// Like [`denied`], but also refuses a private file of the gate that belongs to another user, even if this process can
-/// open it.
+/// Does the same as [`denied`], but also refuses a private file of the gate that belongs to another user, even if this
+/// process can open it.
 pub fn denied_as_another(path: &Path) -> Option<String> {
     denied(path).or_else(|| {
         let owner = user::owner(path)?;
@@ -222,14 +224,14 @@ pub fn denied_as_another(path: &Path) -> Option<String> {
     })
 }
 
-/// Why a missing file cannot be created, or an existing one cannot be written. The flag is true if only a permission is
-/// missing, which another user may have.
+/// The reason for which a missing file cannot be created or an existing file cannot be written. The flag is true if
+/// only a permission is missing, which another user may have.
 pub fn unwritable(path: &Path) -> Option<(String, bool)> {
     let shown = path.display();
     let there = path.ancestors().find(|at| at.as_os_str().is_empty() || at.symlink_metadata().is_ok());
     let there = there.filter(|at| !at.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if there != path && !there.is_dir() {
-        return Some((format!("{shown}: cannot be made, because {} is not a directory", there.display()), false));
+        return Some((format!("{shown}: cannot be created, because {} is not a directory", there.display()), false));
     }
     let wanted = if there.is_dir() {
         rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK
@@ -258,8 +260,8 @@ pub fn is_open(path: &Path) -> Option<u32> {
     (mode & 0o055 != 0).then_some(mode)
 }
 
-/// Creates a private directory (0700) and its missing parent directories, durably. An existing directory stays
-/// unchanged.
+/// Creates a private directory (0700) and its missing parent directories, durably. An existing directory is not
+/// changed.
 ///
 /// # Errors
 /// The directory cannot be created, or another file has its name.
@@ -271,7 +273,7 @@ pub fn create_private_dir(path: &Path) -> io::Result<()> {
     if missing.is_empty() && !path.is_dir() {
         return Err(io::ErrorKind::NotADirectory.into());
     }
-    // The outermost directory is created first, so that each takes its owner from the directory above it.
+    // The outermost directory is created first, so that each gets the owner of the directory above it.
     for dir in missing.into_iter().rev() {
         place::make_dir(dir)?;
         sync_dir(dir)?;
@@ -280,20 +282,20 @@ pub fn create_private_dir(path: &Path) -> io::Result<()> {
 }
 
 /// Replaces a private file (0600) as a whole, or creates it. A reader sees either the old or the new content, even
-/// after a crash. The new content is durable when this returns.
+/// after a crash. The new content is durable on return.
 ///
 /// # Errors
-/// An I/O error; or the path is a symbolic link, which is not written through, or no regular file.
+/// An I/O error; or the path is a symbolic link, which is not followed for writing, or not a regular file.
 pub fn write_private_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     refuse_link(path)?;
     let temp = Unpublished::with(path, bytes)?;
     rename_durably(&temp.0, path)
 }
 
-/// Gives a file another name in its folder, durably. An existing file of that name is replaced.
+/// Renames a file within its folder, durably. An existing file of that name is replaced.
 ///
 /// # Errors
-/// I/O.
+/// An I/O error.
 pub fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)?;
     sync_dir(to)
@@ -302,13 +304,13 @@ pub fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
 /// Creates a private file (0600) like [`write_private_atomic`], but never replaces an existing file.
 ///
 /// # Errors
-/// I/O; [`io::ErrorKind::AlreadyExists`] if the name is taken, even by a broken link.
+/// An I/O error; or [`io::ErrorKind::AlreadyExists`] if the name is taken, even by a broken link.
 pub fn create_private_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Unpublished::with(path, bytes)?.publish_new(path)
 }
 
-/// A lock for changes of `path`, held until it is dropped. It is a file beside `path`, because the file itself is
-/// replaced.
+/// A lock for changes to `path`, which is released when dropped. It locks a file beside `path`, because the file itself
+/// is replaced.
 #[derive(Debug)]
 pub struct EditLock(#[expect(dead_code, reason = "held for its lock")] File);
 
@@ -324,11 +326,11 @@ pub fn lock_for_edit(path: &Path) -> io::Result<EditLock> {
     Ok(EditLock(file))
 }
 
-/// Waits until no process holds the lock beside `path`, and keeps others from taking it until the value is dropped.
-/// Creates no file: `None` if no process ever took the lock.
+/// Waits until the lock beside `path` is free, and prevents others from taking it until the returned value is dropped.
+/// Does not create a file. Returns `None` if the lock has never been taken.
 ///
 /// # Errors
-/// As [`lock_for_edit`].
+/// The errors of [`lock_for_edit`].
 pub fn wait_for_edit(path: &Path) -> io::Result<Option<EditLock>> {
     let lock = beside(path, "lock")?;
     refuse_link(&lock)?;
@@ -339,19 +341,19 @@ pub fn wait_for_edit(path: &Path) -> io::Result<Option<EditLock>> {
     }
 }
 
-/// A private file (0600) with a temporary name until it is complete. If it is never completed, it is removed.
+/// A private file (0600) that has a temporary name until it is complete. If it is never completed, it is removed.
 #[derive(Debug)]
 pub struct Unpublished(PathBuf);
 
 impl Unpublished {
-    /// A new file beside `path`, with a unique name.
+    /// Creates a new file beside `path`, with a unique name.
     ///
     /// # Errors
-    /// An I/O error, or `path` names no file.
+    /// An I/O error; or `path` does not name a file.
     pub fn beside(path: &Path) -> io::Result<(Self, File)> {
         let random = *random::<8>()?;
         let name = beside(path, &format!("{:016x}.tmp", u64::from_ne_bytes(random)))?;
-        // O_EXCL also refuses to follow a link.
+        // O_EXCL also refuses to follow a symbolic link.
         let file = place::open(&name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, 0o600)?;
         Ok((Self(name), file))
     }
@@ -363,15 +365,17 @@ impl Unpublished {
         Ok(temp)
     }
 
-    /// Gives the file its final name, durably. Its content must be durable already.
+    /// Gives the file its final name, durably. The file's content must already be durable.
     ///
     /// # Errors
-    /// An I/O error; [`io::ErrorKind::AlreadyExists`] if the name is taken, even by a broken link. The existing file
-    /// stays unchanged.
+    /// An I/O error; or [`io::ErrorKind::AlreadyExists`] if the name is taken, even by a broken link. In that case the
+    /// existing file stays unchanged.
     pub fn publish_new(self, path: &Path) -> io::Result<()> {
-        // Unlike a rename, a link fails if the name is taken: of two concurrent processes, only one succeeds.
+        // Unlike a rename, creating a link fails if the name is taken. If two processes do this concurrently, only one
+        // succeeds.
         match fs::hard_link(&self.0, path) {
-            // The file system has no hard links. A file that appears between these two steps would be replaced.
+            // The file system does not support hard links. A file that appears between these two steps would be
+            // replaced.
             Err(error)
                 if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied)
                     && fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) =>
@@ -387,7 +391,7 @@ impl Unpublished {
 
 impl Drop for Unpublished {
     fn drop(&mut self) {
-        // After a rename the temporary name is gone, so the removal may fail.
+        // After a rename the temporary name no longer exists, so the removal may fail.
         let _ = fs::remove_file(&self.0);
     }
 }
@@ -395,7 +399,7 @@ impl Drop for Unpublished {
 fn refuse_link(path: &Path) -> io::Result<()> {
     let refuse = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is {what}", path.display())));
     match fs::symlink_metadata(path) {
-        Ok(meta) if meta.file_type().is_symlink() => refuse("a symbolic link, which is not written through"),
+        Ok(meta) if meta.file_type().is_symlink() => refuse("a symbolic link, which is not followed for writing"),
         Ok(meta) if !meta.is_file() => refuse("not a regular file"),
         Ok(_) => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -418,7 +422,7 @@ pub fn parent(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Makes the name of a file durable.
+/// Makes the directory entry of a file durable.
 fn sync_dir(path: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(parent(path))?.sync_all() } else { Ok(()) }
 }

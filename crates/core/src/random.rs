@@ -1,5 +1,5 @@
-//! The only source of random bytes, from the operating system, the only comparison in constant time, and digests of
-//! several parts.
+//! The only source of random bytes, which come from the operating system, the only comparison in constant time, and
+//! digests of several parts.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use aws_lc_rs::{constant_time, digest, hmac};
 use zeroize::Zeroizing;
 
-/// The operating system returned no random bytes.
+/// The operating system did not provide random bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the system returned no random bytes")]
 pub struct NoRandomness;
@@ -21,15 +21,15 @@ impl From<NoRandomness> for std::io::Error {
 /// Random bytes, zeroised when dropped.
 ///
 /// # Errors
-/// The system returns no random bytes.
+/// The system did not provide random bytes.
 pub fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, NoRandomness> {
     let mut bytes = Zeroizing::new([0; N]);
     aws_lc_rs::rand::fill(bytes.as_mut_slice()).map_err(|_| NoRandomness)?;
     Ok(bytes)
 }
 
-/// A digest of these parts under a key of this process, which reveals nothing about them. `None` if the system returns no
-/// random bytes. Each part is preceded by its length, so different parts have different digests.
+/// A digest of these parts with a key of this process, which reveals nothing about them. Returns `None` if the system
+/// does not provide random bytes. Each part is preceded by its length, so different parts have different digests.
 pub fn process_digest(parts: &[&[u8]]) -> Option<[u8; 32]> {
     static KEY: LazyLock<Option<hmac::Key>> =
         LazyLock::new(|| Some(hmac::Key::new(hmac::HMAC_SHA256, random::<32>().ok()?.as_slice())));
@@ -51,13 +51,13 @@ pub fn parts_digest(parts: &[&[u8]]) -> [u8; 32] {
     context.finish().as_ref().first_chunk().copied().unwrap_or_default()
 }
 
-/// A random pause up to `most`, so that gates that lost a server together do not reconnect together.
+/// A random pause of at most `most`, so that gates that lost a server together do not reconnect at the same time.
 pub fn jittered(most: Duration) -> Duration {
     let part = random::<2>().map_or(u16::MAX, |bytes| u16::from_be_bytes(*bytes));
     most.mul_f64(f64::from(part) / f64::from(u16::MAX))
 }
 
-/// Are the texts equal? Takes constant time for texts of the same length.
+/// Returns whether the values are equal. Takes constant time for values of the same length.
 pub fn are_equal(a: &[u8], b: &[u8]) -> bool {
     constant_time::verify_slices_are_equal(a, b).is_ok()
 }

@@ -1,6 +1,6 @@
-//! The outcome of a request, in one word of a closed set. It is the label `outcome` of the metrics, `rotogate.outcome`
-//! of the access log, and a field of a `Verdict` for an embedding application. docs/outcomes.md
-//! lists every word with its meaning; a test compares the two.
+//! The outcome of a request, as one word from a closed set. It is the label `outcome` of the metrics,
+//! `rotogate.outcome` in the access log, and a field of a `Verdict` for an embedding application. docs/outcomes.md
+//! lists every word with its meaning, and a test compares the two.
 
 use std::fmt;
 
@@ -8,8 +8,8 @@ use crate::denial::{Class, Denial};
 use crate::fault::{Error, Fault};
 use crate::overload::Refusal;
 
-/// The outcome of a request, in one word of a closed set, for logs and metrics. A reason is made from a [`Denial`], a
-/// [`Fault`] or an error of the proxy, or is one of the constants here. No other part of the program invents a word.
+/// The outcome of a request, as one word from a closed set, for logs and metrics. A reason is made from a [`Denial`], a
+/// [`Fault`] or an error of the proxy, or is one of the constants here. Other parts of the program do not define words.
 ///
 /// ```
 /// use rotogate::denial::Denial;
@@ -30,34 +30,34 @@ pub struct Reason {
 enum ReasonKind {
     /// The gate served the request.
     Served,
-    /// A rule refused it.
+    /// A rule refused the request.
     Refused,
-    /// A failure, of the gate or beyond it.
+    /// The gate or a system behind it failed.
     Failed,
 }
 
 impl Reason {
-    /// The service behind the gate answered, with any status.
+    /// The service behind the gate responded, with any status.
     pub const PASSED: Self = Self::new("passed", ReasonKind::Served);
     /// One of the gate's own endpoints executed the request.
     pub const ANSWERED: Self = Self::new("answered", ReasonKind::Served);
     /// A relay's provider refused the request, and the gate forwarded its reply.
     pub const PROVIDER_REFUSED: Self = Self::new("provider_refused", ReasonKind::Refused);
-    /// The upstream did not accept the token that its provider issued for the caller.
+    /// The upstream did not accept the token that the provider issued for the caller.
     pub const UPSTREAM_UNAUTHORIZED: Self = Self::new("upstream_unauthorized", ReasonKind::Failed);
-    /// A CORS preflight, answered by the gate.
+    /// A CORS preflight request, to which the gate itself replied.
     pub const PREFLIGHT: Self = Self::new("preflight", ReasonKind::Served);
-    /// Another connection serves this host (421).
+    /// The host is not served on this connection (421).
     pub const MISDIRECTED: Self = Self::new("misdirected", ReasonKind::Refused);
-    /// The head of the request cannot be read as HTTP, or exceeds a bound.
+    /// The head of the request cannot be parsed as HTTP, or exceeds a limit.
     pub const BAD_HEAD: Self = Self::new("bad_head", ReasonKind::Refused);
-    /// The request body arrived below the minimum rate.
+    /// The request body arrived more slowly than the minimum rate.
     pub const BODY_TOO_SLOW: Self = Self::new("body_too_slow", ReasonKind::Refused);
     /// The client disconnected before the reply.
     pub const CLIENT_GONE: Self = Self::new("client_gone", ReasonKind::Failed);
-    /// The request panicked: a bug.
+    /// The code that handled the request panicked, which is a bug.
     pub const PANIC: Self = Self::new("panic", ReasonKind::Failed);
-    /// A call in an envelope could not be forwarded.
+    /// A call inside an envelope could not be forwarded.
     pub const NOT_FORWARDED: Self = Self::new("not_forwarded", ReasonKind::Failed);
     /// The upstream did not return its list of actions.
     pub const NOT_DESCRIBED: Self = Self::new("not_described", ReasonKind::Failed);
@@ -66,7 +66,7 @@ impl Reason {
         Self { word, detail: None, kind }
     }
 
-    /// A rule refused the request, or nothing could be decided.
+    /// The reason for a denial. A rule refused the request, or a decision was not possible.
     pub const fn denied(denial: &Denial) -> Self {
         let kind = match denial.class() {
             Class::Unavailable(_) => ReasonKind::Failed,
@@ -75,25 +75,25 @@ impl Reason {
         Self { word: denial.reason(), detail: denial.detail(), kind }
     }
 
-    /// Refused under overload.
+    /// The reason for a request that was refused because of overload.
     #[doc(hidden)]
     pub const fn shed(refusal: Refusal) -> Self {
         Self::new(refusal.reason(), ReasonKind::Refused)
     }
 
-    /// A part of the gate failed.
+    /// The reason for a failure of a part of the gate.
     pub const fn failed(fault: &Fault) -> Self {
         Self::new(fault.reason(), ReasonKind::Failed)
     }
 
-    /// The reason with a fixed text.
+    /// The same reason with a detail.
     #[doc(hidden)]
     #[must_use]
     pub const fn with_detail(self, detail: &'static str) -> Self {
         Self { detail: Some(detail), ..self }
     }
 
-    /// The proxy did not forward the request, or got no response. The word is from the proxy's own closed set.
+    /// The proxy did not forward the request, or did not get a response. The word is from the proxy's own closed set.
     pub const fn of_proxy(word: &'static str, detail: Option<&'static str>) -> Self {
         Self { word, detail, kind: ReasonKind::Failed }
     }
@@ -103,22 +103,22 @@ impl Reason {
         self.word
     }
 
-    /// A fixed text that names the claim, the part of the request, or the deadline.
+    /// A detail that names the claim, the part of the request, or the deadline.
     pub const fn detail(self) -> Option<&'static str> {
         self.detail
     }
 
-    /// Did a rule refuse the request?
+    /// Returns whether a rule refused the request.
     pub const fn is_refusal(self) -> bool {
         matches!(self.kind, ReasonKind::Refused)
     }
 
-    /// Was the request served: forwarded, or answered as requested?
+    /// Returns whether the request was served, which means that it was forwarded or answered as requested.
     pub const fn is_served(self) -> bool {
         matches!(self.kind, ReasonKind::Served)
     }
 
-    /// Logs a refusal, as one event. The code that decides a refusal calls this once.
+    /// Logs a denial as one event. The code that decides to refuse calls this once.
     pub fn tell(self) {
         if self.is_refusal() {
             tracing::debug!(target: "rotogate::denial", reason = self.word, detail = self.detail, "refused");

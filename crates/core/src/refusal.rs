@@ -1,4 +1,4 @@
-//! The one place that renders refusals on data routes: RFC 6750 §3 challenges and RFC 9457 problem documents.
+//! The only place that renders denials on data routes, as RFC 6750 §3 challenges and RFC 9457 problem documents.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -16,11 +16,11 @@ use crate::reply::{GrpcCode, Reply, grpc_status, problem, quota_exceeded, retry_
 use crate::route::StepUp;
 use crate::session::Scope;
 
-/// The detail for a request that another page caused, or that looks so because of a wrong `public_url`.
+/// The detail for a request from a page of another origin, or for one that appears so because `public_url` is wrong.
 pub const CROSS_ORIGIN: &str =
     "the request came from another site: its Origin is neither the gate's public URL nor an allowed origin";
 
-/// The detail of a refusal for its origin.
+/// The detail for a denial because of the request's origin.
 pub fn cross_origin(denial: Denial) -> &'static str {
     match denial {
         Denial::NoCsrfHeader => {
@@ -35,17 +35,17 @@ pub fn cross_origin(denial: Denial) -> &'static str {
 pub struct ChallengeParams<'a> {
     /// The required scopes.
     pub scopes: Cow<'a, Scope>,
-    /// The URL of the protected resource's document, and the scopes that clients may ask for.
+    /// The URL of the protected resource's metadata document, and the scopes that clients may request.
     pub resource: Option<(&'a str, &'a Scope)>,
-    /// The required login of the caller.
+    /// The login that is required of the caller.
     pub step_up: Option<&'a StepUp>,
     /// The accepted schemes.
     pub schemes: Schemes,
-    /// The scheme that the client used; [`Scheme::Bearer`] if it used none.
+    /// The scheme that the client used, or [`Scheme::Bearer`] if it used none.
     pub used: Scheme,
 }
 
-/// A challenge for bearer tokens alone.
+/// The default is a challenge only for bearer tokens.
 impl Default for ChallengeParams<'_> {
     fn default() -> Self {
         Self { scopes: Cow::default(), resource: None, step_up: None, schemes: Schemes::Bearer, used: Scheme::Bearer }
@@ -55,18 +55,18 @@ impl Default for ChallengeParams<'_> {
 /// The accepted schemes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Schemes {
-    /// RFC 6750.
+    /// Only the scheme `Bearer` (RFC 6750).
     Bearer,
-    /// RFC 9449 as well.
+    /// Both `Bearer` and `DPoP` (RFC 9449).
     Both,
-    /// RFC 9449 alone.
+    /// Only the scheme `DPoP` (RFC 9449).
     Dpop,
 }
 
 impl ChallengeParams<'_> {
-    /// Makes the challenges, one line for each scheme. The line of the client's own scheme is first, because some
-    /// proxies pass on only the first line. That line has the error and the scope (RFC 6750 §3, RFC 9449 §7.1), and
-    /// each line names the resource's document (RFC 9728 §5.1).
+    /// Creates the challenges, with one header line for each scheme. The line of the client's own scheme is first,
+    /// because some proxies pass on only the first line. That line has the error and the scope (RFC 6750 §3, RFC 9449
+    /// §7.1), and each line names the resource's document (RFC 9728 §5.1).
     fn challenge(
         &self,
         status: StatusCode,
@@ -103,8 +103,8 @@ impl ChallengeParams<'_> {
         reply
     }
 
-    /// The scope that a client without a good token should ask for. Only a resource with a metadata document names such
-    /// a scope.
+    /// The scope that a client without a valid token should request. Only a resource with a metadata document names
+    /// this scope.
     fn scope_to_ask(&self) -> Option<&Scope> {
         let (_, supported) = self.resource?;
         Some(if self.scopes.is_empty() { supported } else { &*self.scopes }).filter(|scope| !scope.is_empty())
@@ -124,7 +124,7 @@ impl ChallengeParams<'_> {
         self.challenge(StatusCode::UNAUTHORIZED, &error, self.scope_to_ask(), Some(description))
     }
 
-    /// RFC 9449 §7.1 and §9.
+    /// The reply to a missing or invalid proof (RFC 9449 §7.1 and §9).
     fn bad_proof(&self, needs_nonce: bool) -> Reply {
         let error = if needs_nonce { "use_dpop_nonce" } else { "invalid_dpop_proof" };
         let asked = Self { schemes: Schemes::Dpop, ..self.clone() };
@@ -132,11 +132,11 @@ impl ChallengeParams<'_> {
             StatusCode::UNAUTHORIZED,
             &[("error", error)],
             self.scope_to_ask(),
-            Some("the DPoP proof is missing or not good"),
+            Some("the DPoP proof is missing or invalid"),
         )
     }
 
-    /// RFC 9470 §3.
+    /// The reply if the user must log in again (RFC 9470 §3).
     fn another_login(&self) -> Reply {
         let description = "another login is needed";
         let acr = self.step_up.map(|step_up| step_up.acr.join(" ")).filter(|acr| !acr.is_empty());
@@ -151,17 +151,17 @@ impl ChallengeParams<'_> {
         self.challenge(StatusCode::FORBIDDEN, &[("error", "insufficient_scope")], Some(&self.scopes), Some(detail))
     }
 
-    /// A refusal that no scope mends. With `insufficient_scope` (RFC 6750 §3.1), clients would refresh the token or log the
-    /// user in again, at each call.
+    /// A denial that a different scope cannot fix. With `insufficient_scope` (RFC 6750 §3.1), clients would refresh the
+    /// token or log the user in again at each call.
     fn access_denied(&self, detail: &str) -> Reply {
         self.challenge(StatusCode::FORBIDDEN, &[("error", "access_denied")], None, Some(detail))
     }
 }
 
-/// The detail of the problem document for a host that is not served.
+/// The problem document's detail for a host that is not served.
 const UNKNOWN_HOST: &str = "this gate does not serve the host that the request names";
 
-/// The detail of the problem document for a request whose head is malformed. It reveals nothing about a credential.
+/// The problem document's detail for a request whose head is malformed. It does not reveal anything about a credential.
 pub fn fault_of_head(denial: &Denial) -> Option<&'static str> {
     match denial.class() {
         Class::Head { detail, .. } => detail,
@@ -170,7 +170,7 @@ pub fn fault_of_head(denial: &Denial) -> Option<&'static str> {
     }
 }
 
-/// The plain reply to a refused request. It reveals no more than the RFC's error code.
+/// The plain reply to a refused request. It does not reveal more than the RFC's error code.
 pub fn denied(denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
     match denial.class() {
         Class::Head { status, detail, closes, .. } => {
@@ -188,9 +188,9 @@ pub fn denied(denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
         Class::NotFound(detail) => problem(StatusCode::NOT_FOUND, detail),
         Class::WrongMethod => problem(StatusCode::METHOD_NOT_ALLOWED, None),
         Class::TooLarge => problem(StatusCode::PAYLOAD_TOO_LARGE, None),
-        // RFC 6750 §3.1: no error code for a request without usable authentication.
+        // By RFC 6750 §3.1, a request without usable authentication does not get an error code.
         Class::NoCredential | Class::UnusableCredential => asked.no_token(),
-        // No challenge: a token would not help.
+        // There is no challenge, because a token would not help.
         Class::CrossOrigin => problem(StatusCode::FORBIDDEN, Some(cross_origin(denial))),
         Class::BadToken { .. } if denial == Denial::InsufficientAuthentication => asked.another_login(),
         Class::BadToken { expired: true, .. } if denial == Denial::TokenTooOld => {
@@ -228,8 +228,9 @@ pub fn denied(denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
 }
 
 impl Error {
-    /// The status of the reply to a login, refresh or logout that an application serves itself. 401: log in again;
-    /// everything else leaves the caller's tokens as they are. 429 and 503 come with [`Self::retry_after`].
+    /// The status of the reply to a login, refresh or logout that an application serves itself. 401 means that the user
+    /// must log in again. All other statuses leave the caller's tokens valid. 429 and 503 should be sent with
+    /// [`Self::retry_after`].
     pub fn status(&self) -> StatusCode {
         let Self::Denied(denial) = self else { return StatusCode::SERVICE_UNAVAILABLE };
         match denial.class() {
@@ -241,7 +242,7 @@ impl Error {
         }
     }
 
-    /// When the caller may try the same again, if nothing was decided.
+    /// When the caller may retry, if the request was not decided.
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Failed(fault) => Some(fault.retry_after()),
@@ -253,7 +254,7 @@ impl Error {
     }
 }
 
-/// The reply of a handler that returns the error: a problem document (RFC 9457) with [`Error::status`].
+/// The reply of a handler that returns this error: a problem document (RFC 9457) with [`Error::status`].
 #[cfg(feature = "axum")]
 impl axum_core::response::IntoResponse for Error {
     fn into_response(self) -> axum_core::response::Response {
@@ -270,7 +271,7 @@ impl axum_core::response::IntoResponse for Error {
     }
 }
 
-/// The refusal as a gRPC status, in a reply of trailers alone (gRPC over HTTP/2, «Responses»).
+/// The denial as a gRPC status, in a reply that consists only of trailers (gRPC over HTTP/2, "Responses").
 pub fn denied_grpc(denial: Denial) -> Reply {
     let (code, message) = match denial.class() {
         Class::NoCredential | Class::UnusableCredential | Class::BadToken { .. } | Class::BadProof { .. } => {

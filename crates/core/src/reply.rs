@@ -1,4 +1,5 @@
-//! Responses that the gate makes itself: their bodies, problem documents (RFC 9457), gRPC statuses and `Retry-After`.
+//! Responses that the gate itself creates, with their bodies, problem documents (RFC 9457), gRPC statuses and
+//! `Retry-After`.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use serde::Serialize;
 
 use crate::overload::{PermitBody, PoolPermit};
 
-/// A reply of this gate.
+/// A response of this gate.
 ///
 /// ```
 /// use http::HeaderValue;
@@ -24,10 +25,10 @@ use crate::overload::{PermitBody, PoolPermit};
 /// ```
 pub type Reply = Response<ReplyBody>;
 
-/// The body of a request that is answered while it still arrives (`Dialect::stream`).
+/// The body of a request to which the gate replies while the body is still arriving (`Dialect::stream`).
 pub type StreamedBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
-/// A body of complete bytes, with trailers if the protocol has them (gRPC); or a stream.
+/// A body that is either complete, with trailers if the protocol has them (gRPC), or a stream.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -42,7 +43,7 @@ pub type StreamedBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + 
 /// ```
 #[derive(Debug, Default)]
 pub struct ReplyBody {
-    /// The whole body, or its beginning.
+    /// The whole body, or its first part.
     pub data: Bytes,
     /// The trailers. Boxed, because most replies have no trailers.
     pub trailers: Option<Box<HeaderMap>>,
@@ -51,23 +52,23 @@ pub struct ReplyBody {
 }
 
 impl ReplyBody {
-    /// Bytes and trailers.
+    /// A body from bytes and trailers.
     pub fn with_trailers(data: Bytes, trailers: HeaderMap) -> Self {
         Self { data, trailers: Some(Box::new(trailers)), stream: None }
     }
 
-    /// A stream of bytes.
+    /// A body that is streamed.
     pub fn streamed(stream: UnsyncBoxBody<Bytes, Infallible>) -> Self {
         Self { stream: Some(stream), ..Self::default() }
     }
 
-    /// The bytes; empty for a stream.
+    /// The bytes of the body, which are empty for a stream.
     pub fn data(&self) -> &Bytes {
         &self.data
     }
 }
 
-/// Attaches a permit to the stream of a body until its end.
+/// Attaches a permit to a streamed body. The permit is kept until the stream ends.
 pub fn with_permit(mut body: ReplyBody, permit: PoolPermit) -> ReplyBody {
     body.stream = body.stream.map(|stream| PermitBody::new(stream, Some(permit)).boxed_unsync());
     body
@@ -85,7 +86,7 @@ impl From<Vec<u8>> for ReplyBody {
     }
 }
 
-/// RFC 9457.
+/// A problem document (RFC 9457).
 #[derive(Serialize)]
 struct Problem<'a> {
     #[serde(rename = "type")]
@@ -98,13 +99,13 @@ struct Problem<'a> {
     violated: Option<[&'a str; 1]>,
 }
 
-/// A problem document (RFC 9457).
+/// A reply with a problem document (RFC 9457).
 pub fn problem(status: StatusCode, detail: Option<&str>) -> Reply {
     let title = status.canonical_reason().unwrap_or("Error");
     problem_of(status, &Problem { kind: "about:blank", title, status: status.as_u16(), detail, violated: None })
 }
 
-/// The problem document of the limit with this name (draft-ietf-httpapi-ratelimit-headers).
+/// A reply with the problem document for an exceeded limit of this name (draft-ietf-httpapi-ratelimit-headers).
 pub(crate) fn quota_exceeded(limit: &str) -> Reply {
     let status = StatusCode::TOO_MANY_REQUESTS;
     let body = Problem {
@@ -126,7 +127,7 @@ fn problem_of(status: StatusCode, body: &Problem<'_>) -> Reply {
     reply
 }
 
-/// 405, with the methods that the route serves (RFC 9110 §15.5.6).
+/// A 405 reply with the methods that the route serves (RFC 9110 §15.5.6).
 pub fn method_not_allowed(allowed: &[Method]) -> Reply {
     let mut reply = problem(StatusCode::METHOD_NOT_ALLOWED, None);
     let list = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
@@ -143,15 +144,15 @@ pub fn retry_after(reply: &mut Reply, wait: Duration) {
     }
 }
 
-/// Whole seconds, rounded up; at least one.
+/// The duration in whole seconds, rounded up, and at least one.
 pub const fn seconds(wait: Duration) -> u128 {
     let seconds = wait.as_millis().div_ceil(1000);
     if seconds == 0 { 1 } else { seconds }
 }
 
-/// Is the client's protocol gRPC: «`application/grpc`, optionally followed by `+` or `;`» (gRPC over HTTP/2,
-/// «Requests»)? Such a client does not understand a plain 401 (requirement T17). gRPC-Web, which browsers use, is
-/// another protocol.
+/// Returns whether the client's protocol is gRPC, which has the content type "`application/grpc`, optionally followed
+/// by `+` or `;`" (gRPC over HTTP/2, "Requests"). Such a client does not understand a plain 401 (requirement T17).
+/// gRPC-Web, which browsers use, is a different protocol.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
     const MEDIA: &[u8] = b"application/grpc";
     let Some((begin, rest)) =
@@ -165,23 +166,23 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
 /// The gRPC status codes that the gate itself sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GrpcCode {
-    /// Status 1: the caller left.
+    /// Status 1: the caller disconnected.
     Cancelled,
     /// Status 3: the message is malformed.
     InvalidArgument,
-    /// Status 4: no answer in time.
+    /// Status 4: there was no response in time.
     DeadlineExceeded,
     /// Status 7: the caller is not permitted to do this.
     PermissionDenied,
     /// Status 8: a limit was reached.
     ResourceExhausted,
-    /// Status 12: no such method.
+    /// Status 12: the method does not exist.
     Unimplemented,
     /// Status 13: a fault of the gate.
     Internal,
-    /// Status 14: the call may be repeated later.
+    /// Status 14: the call can be retried later.
     Unavailable,
-    /// Status 16: the token is missing or not good.
+    /// Status 16: the token is missing or invalid.
     Unauthenticated,
 }
 
@@ -210,7 +211,7 @@ pub fn grpc_trailers(code: GrpcCode, message: &'static str) -> HeaderMap {
     trailers
 }
 
-/// A gRPC reply that consists of its status. `message` is visible ASCII without `%`.
+/// A gRPC reply that contains only a status. `message` is visible ASCII without `%`.
 pub fn grpc_status(code: GrpcCode, message: &'static str) -> Reply {
     let mut reply = Response::new(ReplyBody::default());
     *reply.headers_mut() = grpc_trailers(code, message);

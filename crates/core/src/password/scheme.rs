@@ -1,8 +1,9 @@
-//! Stored hashes of all kinds: [`PasswordHash::parse`] reads the text, and checks its cost before any work is done.
+//! Stored hashes of all schemes. [`PasswordHash::parse`] parses a stored hash and checks its cost before any hashing is
+//! done.
 //!
-//! Our own hashes are argon2id. With the feature `imported-hashes`, hashes of other systems are accepted, so that their
-//! users need no new password; a login replaces them with ours. Each family of schemes has a file. Passwords that are
-//! not salted or not hashed are never accepted.
+//! The gate's own hashes are argon2id. With the feature `imported-hashes`, hashes from other systems are accepted, so
+//! that their users do not need new passwords. A login replaces such a hash with one of the gate's own. Each family of
+//! schemes has a file. Passwords that are stored unsalted or unhashed are never accepted.
 
 use super::argon::{Argon2Hash, Block};
 use super::{BadHash, Cost};
@@ -17,7 +18,7 @@ mod tests;
 /// A weak scheme, which is accepted only if the operator lists it. Each login replaces its hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Legacy {
-    /// `$P$` and `$H$`: MD5, many times (WordPress until 6.8, phpBB).
+    /// `$P$` and `$H$`, which apply MD5 many times (WordPress before 6.8, phpBB).
     Phpass,
     /// `$5$` of crypt(3).
     Sha256Crypt,
@@ -26,20 +27,20 @@ pub enum Legacy {
 }
 
 impl Legacy {
-    /// The schemes, with their names in the configuration.
+    /// The weak schemes with their names in the configuration.
     pub const NAMES: [(&'static str, Self); 3] =
         [("phpass", Self::Phpass), ("sha256-crypt", Self::Sha256Crypt), ("sha512-crypt", Self::Sha512Crypt)];
 }
 
-/// The schemes that are accepted besides the usual ones, and their parameters.
+/// The schemes that are accepted in addition to the usual ones, and parameters of schemes.
 #[derive(Clone, Debug, Default)]
 pub struct Accepted {
-    /// The weak schemes.
+    /// The weak schemes that are accepted.
     pub legacy: Vec<Legacy>,
     /// The parameters of the Firebase project, for `$firebase-scrypt$`.
     #[cfg(feature = "imported-hashes")]
     pub firebase: Option<firebase::Parameters>,
-    /// The settings of Spring's `{pbkdf2}`, if they were not the defaults.
+    /// The settings of Spring's `{pbkdf2}`, if they differ from the defaults.
     #[cfg(feature = "imported-hashes")]
     pub spring: pbkdf2::Spring,
 }
@@ -78,9 +79,9 @@ pub enum CostClass {
     },
     /// PBKDF2 with HMAC.
     Pbkdf2 {
-        /// The bits of the hash: 160 for SHA-1, 256, 512.
+        /// The bits of the hash function: 160 for SHA-1, 256 or 512 for SHA-2.
         bits: u16,
-        /// The iterations for all blocks of the output together.
+        /// The sum of the iterations for all blocks of the output.
         iterations: u32,
     },
     /// scrypt.
@@ -89,12 +90,12 @@ pub enum CostClass {
         log_n: u8,
         /// The block size.
         r: u32,
-        /// The parallelism, which is computed in sequence.
+        /// The parallelism. The parts are computed one after the other.
         p: u32,
     },
     /// phpass.
     Phpass {
-        /// Applications of MD5.
+        /// How often MD5 is applied.
         rounds: u32,
     },
     /// SHA-256 or SHA-512 of crypt(3).
@@ -107,14 +108,14 @@ pub enum CostClass {
 }
 
 impl Default for CostClass {
-    /// The class of our own hashes.
+    /// The class of the gate's own hashes.
     fn default() -> Self {
         Self::Argon2(Cost::default())
     }
 }
 
 impl CostClass {
-    /// The memory of a check, in KiB, if it is more than negligible.
+    /// The memory of a check, in KiB. 0 if it is negligible.
     pub fn memory_kib(self) -> u32 {
         match self {
             Self::Argon2(cost) => cost.memory_kib,
@@ -125,7 +126,7 @@ impl CostClass {
         }
     }
 
-    /// The kind of the class, and a measure of work by which the classes of a kind are ordered.
+    /// The kind of the class, and a measure of work by which classes of the same kind are ordered.
     pub(super) fn work(self) -> ((u8, u32), u64) {
         match self {
             Self::Argon2(cost) => ((0, 0), cost.work()),
@@ -139,7 +140,7 @@ impl CostClass {
         }
     }
 
-    /// A dummy hash of this class, which matches no password.
+    /// A dummy hash of this class. It does not match any password.
     pub(super) fn dummy(self) -> Result<PasswordHash, BadHash> {
         Ok(PasswordHash(match self {
             Self::Argon2(cost) => HashScheme::Argon2(Argon2Hash::dummy(cost)?),
@@ -158,7 +159,8 @@ impl CostClass {
         }))
     }
 
-    /// The classes whose checks together take this share of a check of this class; empty if the share is negligible.
+    /// The classes whose checks together take this share of the time of a check of this class. Empty if the share is
+    /// negligible.
     pub(super) fn share(self, share: f64) -> Vec<Self> {
         let of = |whole: u32| {
             let part = f64::from(whole) * share.clamp(0.0, 1.0);
@@ -167,7 +169,7 @@ impl CostClass {
             let part = part.round() as u32;
             part
         };
-        // A share of 2^n as a sum of powers of two, down to a hundredth of 2^n.
+        // Expresses a share of 2^n as a sum of powers of two, down to about a hundredth of 2^n.
         let powers = |log: u32, least: u32| {
             let mut left = of(1 << 16);
             let mut parts = Vec::new();
@@ -205,11 +207,11 @@ impl CostClass {
 }
 
 impl PasswordHash {
-    /// Reads the text of a stored hash.
+    /// Parses a stored hash.
     ///
     /// # Errors
-    /// The hash has no accepted scheme, is damaged, or is more expensive than the bound of its scheme. No work was
-    /// done.
+    /// The hash has a scheme that is not accepted, is damaged, or is more expensive than the bound of its scheme.
+    /// Nothing was hashed in this case.
     pub fn parse(text: &str, accepted: &Accepted) -> Result<Self, BadHash> {
         #[cfg(feature = "imported-hashes")]
         {
@@ -222,7 +224,7 @@ impl PasswordHash {
         }
     }
 
-    /// The scheme, in a word.
+    /// The name of the scheme.
     pub fn scheme(&self) -> &'static str {
         match &self.0 {
             HashScheme::Argon2(hash) => hash.name(),
@@ -260,13 +262,13 @@ impl PasswordHash {
         }
     }
 
-    /// Does the hash have the parameters of today's [`hash`](super::hash): argon2id with our cost? A login replaces any
-    /// other hash.
+    /// Whether the hash has the parameters that [`hash`](super::hash) uses by default. If not, the next login replaces
+    /// the hash.
     pub fn is_ours(&self) -> bool {
         matches!(&self.0, HashScheme::Argon2(hash) if hash.is_ours())
     }
 
-    /// Is this the password? Blocks for the time of a check.
+    /// Returns whether this is the password. Blocks for the time of a check.
     pub(super) fn matches(&self, password: &[u8], memory: &mut Vec<Block>) -> bool {
         match &self.0 {
             HashScheme::Argon2(hash) => hash.matches(password, memory),
@@ -286,7 +288,8 @@ impl PasswordHash {
     }
 }
 
-/// The longest text of a hash: four times the longest text of the supported systems.
+/// The longest accepted string of a stored hash, in bytes. It is four times as long as the longest hash of the
+/// supported systems.
 #[cfg(feature = "imported-hashes")]
 const MAX_TEXT: usize = 1024;
 
@@ -299,7 +302,7 @@ fn parse(text: &str, accepted: &Accepted) -> Result<HashScheme, BadHash> {
     if text.len() > MAX_TEXT {
         return Err(BadHash("longer than any accepted hash"));
     }
-    // Spring: the name of the encoder in braces.
+    // Spring's format begins with the name of the encoder in braces.
     if let Some((encoder, rest)) = text.strip_prefix('{').and_then(|rest| rest.split_once('}')) {
         return match encoder.split_once('@').map_or(encoder, |(name, _)| name) {
             "bcrypt" => bcrypt::parse(rest).map(HashScheme::Bcrypt),
@@ -309,7 +312,7 @@ fn parse(text: &str, accepted: &Accepted) -> Result<HashScheme, BadHash> {
             _ => Err(BadHash("an encoder of Spring that is not accepted: it does not hash, or uses no salt")),
         };
     }
-    // Django: the name of the hasher, without a dollar sign before it.
+    // Django's format begins with the name of the hasher, without a dollar sign before it.
     if let Some((hasher, rest)) = text.split_once('$').filter(|(hasher, _)| !hasher.is_empty()) {
         return match hasher {
             "bcrypt" => bcrypt::parse(rest).map(HashScheme::Bcrypt),

@@ -1,4 +1,4 @@
-//! scrypt: Django, passlib, Spring, and `$7$` of crypt(3).
+//! scrypt, as in Django, passlib, Spring, and `$7$` of crypt(3).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
@@ -12,9 +12,9 @@ use super::scheme::CostClass;
 use crate::random::are_equal;
 
 const BROKEN: BadHash = BadHash("damaged: its parts do not make an scrypt hash");
-/// N · r · 128 bytes.
+/// The largest accepted memory, which is N · r · 128 bytes.
 const MAX_MEMORY: u64 = 64 << 20;
-/// The highest accepted parallelism; Django uses 5 since version 5.1.
+/// The highest accepted parallelism. Django has used 5 since version 5.1.
 const MAX_PARALLELISM: u32 = 8;
 
 pub(super) struct Scrypt {
@@ -23,7 +23,7 @@ pub(super) struct Scrypt {
     output: Box<[u8]>,
 }
 
-/// Parameters within the bounds.
+/// Parameters that are within the bounds.
 #[derive(Clone, Copy)]
 pub(super) struct ScryptCost {
     log_n: u8,
@@ -77,7 +77,7 @@ impl Scrypt {
     }
 }
 
-/// `scrypt$N$salt$r$p$hash` of Django: the salt is text, the hash base64.
+/// Parses Django's format `scrypt$N$salt$r$p$hash`. The salt is text, and the hash is base64.
 pub(super) fn parse_django(rest: &str) -> Result<Scrypt, BadHash> {
     let fields: Vec<&str> = rest.split('$').collect();
     let [n, salt, r, p, output] = *fields else { return Err(BROKEN) };
@@ -89,7 +89,7 @@ pub(super) fn parse_django(rest: &str) -> Result<Scrypt, BadHash> {
     Scrypt::new(cost, salt.as_bytes(), &STANDARD.decode(output).map_err(|_| BROKEN)?)
 }
 
-/// `$scrypt$ln=…,r=…,p=…$salt$hash` of passlib, and of PHC strings: base64 without padding.
+/// Parses `$scrypt$ln=…,r=…,p=…$salt$hash`, as in passlib and PHC strings, with base64 without padding.
 pub(super) fn parse_passlib(rest: &str) -> Result<Scrypt, BadHash> {
     let fields: Vec<&str> = rest.split('$').collect();
     let [params, salt, output] = *fields else { return Err(BROKEN) };
@@ -103,7 +103,8 @@ pub(super) fn parse_passlib(rest: &str) -> Result<Scrypt, BadHash> {
     Scrypt::new(ScryptCost::new(log_n, r, p)?, &decode(salt)?, &decode(output)?)
 }
 
-/// `$7$` of crypt(3): one digit for the logarithm of N, five each for r and p, the salt as text, the hash.
+/// Parses `$7$` of crypt(3): one digit for the logarithm of N, five digits each for r and p, the salt as text, and the
+/// hash.
 pub(super) fn parse_crypt(rest: &str) -> Result<Scrypt, BadHash> {
     let (head, output) = rest.split_once('$').ok_or(BROKEN)?;
     let digit = |c: u8| "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz".bytes().position(|d| d == c);
@@ -116,7 +117,8 @@ pub(super) fn parse_crypt(rest: &str) -> Result<Scrypt, BadHash> {
     Scrypt::new(cost, salt.as_bytes(), &Base64ShaCrypt::decode_vec(output).map_err(|_| BROKEN)?)
 }
 
-/// `{scrypt}$params$salt$hash` of Spring: logarithm of N, r and p in one hexadecimal number; base64.
+/// Parses Spring's format `{scrypt}$params$salt$hash`. `params` has the logarithm of N, r and p in one hexadecimal
+/// number. Salt and hash are base64.
 pub(super) fn parse_spring(rest: &str) -> Result<Scrypt, BadHash> {
     let fields: Vec<&str> = rest.split('$').collect();
     let ["", params, salt, output] = *fields else { return Err(BROKEN) };

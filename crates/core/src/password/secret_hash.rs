@@ -1,10 +1,10 @@
-//! The stored hash of a secret.
+//! The stored hash of a client's secret.
 
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::random::{NoRandomness, random};
 
-/// An argon2id hash in PHC form. Does not print.
+/// An argon2id hash as a PHC string. The debug output does not contain it.
 ///
 /// ```
 /// use rotogate::client::{Client, SecretHash};
@@ -19,7 +19,7 @@ use crate::random::{NoRandomness, random};
 pub struct SecretHash(SecretString);
 
 impl SecretHash {
-    /// From its PHC form.
+    /// Wraps a PHC string.
     pub fn new(phc: impl Into<String>) -> Self {
         Self(SecretString::from(phc.into()))
     }
@@ -30,10 +30,10 @@ impl SecretHash {
     }
 }
 
-/// A hash that no secret matches: random bytes instead of a digest.
+/// A hash that does not match any secret, because it has random bytes instead of a digest.
 ///
 /// # Errors
-/// The system has no randomness.
+/// The system's random number generator failed.
 pub fn unmatched_secret_hash() -> Result<SecretHash, NoRandomness> {
     use base64::Engine as _;
     let bytes = random::<48>()?;
@@ -42,7 +42,8 @@ pub fn unmatched_secret_hash() -> Result<SecretHash, NoRandomness> {
     Ok(SecretHash::new(format!("$argon2id$v=19$m=19456,t=2,p=1${}${}", text(salt), text(digest))))
 }
 
-/// Compares the texts, for a configuration that is read again. Not for the check of a presented secret.
+/// Compares the strings, to find out whether a reloaded configuration has changed. Do not use it to check a presented
+/// secret.
 impl PartialEq for SecretHash {
     fn eq(&self, other: &Self) -> bool {
         self.expose() == other.expose()

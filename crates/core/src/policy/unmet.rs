@@ -1,4 +1,4 @@
-//! The demand that a token does not meet, by its key, for an explanation.
+//! Finds the configuration key of the requirement that a token does not meet, for an explanation.
 
 use super::{judge_issuer, judge_roles, judge_step_up};
 use crate::clock::Timestamp;
@@ -6,8 +6,8 @@ use crate::route::RoutePolicy;
 use crate::rule::Rule;
 use crate::token::claims::AccessToken;
 
-/// The key of a route's entry whose demand makes this rule refuse the token; `None` if the route is not the one that
-/// refuses it. Conditions, which may need the path, and limits are not judged.
+/// The key of the `[[routes]]` entry because of which this rule refuses the token. `None` if the reason is not the
+/// route. Conditions, which may need the path, and limits are not evaluated.
 pub fn unmet_key(rule: Rule, policy: &RoutePolicy, token: &AccessToken, now: Timestamp) -> Option<&'static str> {
     match rule {
         Rule::Credential if token.is_api_key() && !policy.credentials.key => Some("credentials"),

@@ -1,8 +1,9 @@
-//! Opens and creates files where another user could set a link that leads root to a file of root's (requirement O17).
+//! Opens and creates files in folders in which another user could place a link to make root open a file of root's own
+//! (requirement O17).
 //!
-//! In a folder that another user can change, root follows no link, opens only regular files of that folder's owner, and
-//! gives the owner what root creates there, and nothing else. In root's own folders, and for other users, links are
-//! followed.
+//! In a folder that another user can change, root does not follow links, opens only regular files that belong to the
+//! folder's owner, and gives the files that it creates to that owner. In root's own folders, and in processes of other
+//! users, links are followed.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -15,18 +16,19 @@ use rustix::io::{Errno, retry_on_intr};
 
 use super::{parent, user};
 
-/// To pass through a folder, the right to read it is not needed.
+/// The flags for opening a folder only to pass through it. With `O_PATH` this does not need the permission to read the
+/// folder.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const PASS: OFlags = OFlags::PATH;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const PASS: OFlags = OFlags::RDONLY;
 
-/// A name in a folder, which stays the same folder whatever happens to its own name.
+/// A name in an opened folder. Renaming or replacing the folder does not change which folder is used.
 struct FolderEntry<'a> {
-    /// `None`: the name is the whole path, which this process follows.
+    /// `None` if `name` is the whole path, because this process follows links.
     folder: Option<OwnedFd>,
     name: &'a OsStr,
-    /// The folder, if another user can change it and this process is root.
+    /// The attributes of the folder, if this process is root and another user can change the folder.
     foreign: Option<Stat>,
 }
 
@@ -56,7 +58,7 @@ impl<'a> FolderEntry<'a> {
         retry_on_intr(|| openat(self.folder(), self.name, flags, Mode::from_raw_mode(mode)))
     }
 
-    /// Gives what root has created here to the owner of the folder.
+    /// Gives a file that root has created here to the owner of the folder.
     fn hand_over(&self, made: &impl AsFd) -> io::Result<()> {
         if let Some(folder) = self.foreign.as_ref().filter(|folder| folder.st_uid != 0) {
             let owner = rustix::fs::Uid::from_raw(folder.st_uid);
@@ -66,8 +68,8 @@ impl<'a> FolderEntry<'a> {
     }
 }
 
-/// A folder that users other than root can change. In a sticky folder, such as that of mounted secrets, a user can exchange
-/// only their own files.
+/// The attributes of the folder, if users other than root can change it. In a sticky folder, such as one with mounted
+/// secrets, users can replace only their own files.
 fn foreign(folder: &OwnedFd) -> io::Result<Option<Stat>> {
     let stat = fstat(folder)?;
     let mode = stat.st_mode;
@@ -89,11 +91,12 @@ fn explained(error: Errno, foreign: Option<&Stat>) -> io::Error {
     }
 }
 
-/// Opens a file. With `CREATE`, creates a missing one with this mode; with `EXCL`, only a missing one.
+/// Opens a file. With `CREATE`, a missing file is created with this mode. With `EXCL`, the file must be missing.
 pub(super) fn open(path: &Path, flags: OFlags, mode: u32) -> io::Result<File> {
     let place = FolderEntry::locate(path)?;
     let Some(folder) = &place.foreign else { return Ok(place.open(flags, mode)?.into()) };
-    // The user of the folder can make and remove the file between two attempts, but cannot hold root up.
+    // The owner of the folder can create and remove the file between two attempts. The number of attempts is bounded,
+    // so that this cannot block root.
     for _ in 0..8 {
         if !flags.contains(OFlags::EXCL) {
             match place.open(flags.difference(OFlags::CREATE) | OFlags::NONBLOCK, 0) {

@@ -1,7 +1,8 @@
-//! Files that are not secret but decide about trust (requirement O15): `gateway.toml`, public keys, certificates. All
-//! users may read them. Only our user, root and the file's owner may write or exchange them.
+//! Files that are not secret but decide what is trusted (requirement O15), such as `gateway.toml`, public keys and
+//! certificates. All users may read them. Only the user of this process, root and the file's owner may write or replace
+//! them.
 //!
-//! A group of our user may write them, too, because under umask 002 a copied file is writable by the user's own group.
+//! A group of this process may also write them, because under umask 002 the user's own group can write a copied file.
 
 use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -13,8 +14,8 @@ use super::{parent, remedy, user};
 /// Reads a trusted file of at most `max` bytes.
 ///
 /// # Errors
-/// A text that names the file, the problem and the remedy: the file cannot be read, is longer, or others may write or
-/// exchange it.
+/// A message that names the file, the problem and the remedy. The file cannot be read, is longer than `max` bytes, or
+/// others may write or replace it.
 pub fn read(path: &Path, max: u64) -> Result<Vec<u8>, String> {
     let shown = path.display();
     let cannot = |e: io::Error| format!("{shown}: cannot be read: {e}{}", remedy(path, &e));
@@ -37,11 +38,11 @@ pub fn read(path: &Path, max: u64) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// Checks that no other user can exchange this file. It examines the folder of the name, and the folder that a link
-/// leads to.
+/// Checks that no other user can replace this file. Examines the folder of the path and, if the path is a link, the
+/// folder of the file to which it leads.
 ///
 /// # Errors
-/// The users who could exchange the file, and the remedy.
+/// A message that names the users who could replace the file, and the remedy.
 pub fn check_folders(path: &Path) -> Result<(), String> {
     let named = parent(path);
     let real = fs::canonicalize(path).ok();
@@ -51,8 +52,8 @@ pub fn check_folders(path: &Path) -> Result<(), String> {
 
 fn check_folder(path: &Path, folder: &Path) -> Result<(), String> {
     let Ok(meta) = fs::metadata(folder) else { return Ok(()) };
-    // In a sticky folder a user can exchange only their own files. A folder that is mounted read-only, as Kubernetes
-    // mounts configuration, cannot be changed at all.
+    // In a sticky folder, users can replace only their own files. A folder that is mounted read-only, as Kubernetes
+    // does for configuration, cannot be changed at all.
     let is_sticky = meta.mode() & 0o1000 != 0;
     let is_read_only =
         || rustix::fs::statvfs(folder).is_ok_and(|mount| mount.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
@@ -68,7 +69,7 @@ fn check_folder(path: &Path, folder: &Path) -> Result<(), String> {
     }
 }
 
-/// The users with a write permission that they should not have, and the command that removes it.
+/// The users who have a write permission that they should not have, and the argument of `chmod` that removes it.
 fn writers(meta: &Metadata) -> Option<(String, &'static str)> {
     objection(meta.mode(), user::is_our_group(meta.gid())).map(|(who, cure)| match who {
         Writers::Everyone => ("everyone".to_owned(), cure),

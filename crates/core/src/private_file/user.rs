@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-/// The user that this process acts as.
+/// The effective user of this process.
 pub(super) fn ours() -> u32 {
     #[cfg(unix)]
     return rustix::process::geteuid().as_raw();
@@ -10,14 +10,14 @@ pub(super) fn ours() -> u32 {
     0
 }
 
-/// Is this process in the group?
+/// Whether this process is in the group.
 #[cfg(unix)]
 pub(super) fn is_our_group(group: u32) -> bool {
     let groups = rustix::process::getgroups().unwrap_or_default();
     rustix::process::getegid().as_raw() == group || groups.iter().any(|ours| ours.as_raw() == group)
 }
 
-/// May this process access the file in this way, with the rights of its effective user?
+/// Checks whether this process may access the file in this way, with the rights of its effective user.
 pub(super) fn may(path: &Path, access: rustix::fs::Access) -> rustix::io::Result<()> {
     rustix::fs::accessat(rustix::fs::CWD, path, access, rustix::fs::AtFlags::EACCESS)
 }
@@ -30,7 +30,7 @@ pub(super) fn owner(path: &Path) -> Option<u32> {
     return Some(path).and(None);
 }
 
-/// A user's name, with the number.
+/// The id of a user, followed by the name if it is known.
 pub(super) fn name(user: u32) -> String {
     match login(user) {
         Some(name) => format!("{user} ({name})"),
@@ -38,7 +38,8 @@ pub(super) fn name(user: u32) -> String {
     }
 }
 
-/// How to run a command as the owner of this file, or of its folder if it does not exist.
+/// The end of a message that tells how to run a command as the owner of this file or, if the file does not exist, of
+/// its folder.
 pub(super) fn advice(path: &Path) -> String {
     let Some(owner) = path.ancestors().filter(|at| !at.as_os_str().is_empty()).find_map(owner) else {
         return String::new();
@@ -52,13 +53,14 @@ pub(super) fn advice(path: &Path) -> String {
     }
 }
 
-/// How to make a folder for this process, in a folder of root's: what root itself makes there would be root's.
+/// The command that creates a folder for this process in a folder that belongs to root. Without `-o`, the new folder
+/// would belong to root.
 pub(super) fn advice_to_make(folder: &Path) -> String {
     let owner = login(ours()).unwrap_or_else(|| ours().to_string());
     format!(": run sudo install -d -m 0700 -o {owner} {}", folder.display())
 }
 
-/// The user's name from the local file alone: a network look-up is not worth a delay here.
+/// The user's name from `/etc/passwd`. Other sources are not used, because a network look-up could delay the message.
 fn login(user: u32) -> Option<String> {
     let users = std::fs::read_to_string("/etc/passwd").ok()?;
     users.lines().find_map(|line| {

@@ -1,12 +1,12 @@
-//! The list that every token is checked against: all revocations that a live token could match, in memory.
+//! The in-memory list against which every token is checked. It contains all revocations that could match a live token.
 //!
-//! Entries of one target are merged, never replaced, so their order of arrival does not matter: a rotation's entry that
-//! arrives after the logout's revives nothing. An entry leaves only when every token that it can match has expired. A
-//! bound by size would let an attacker flood out entries.
+//! Entries of one target are merged, never replaced, so their order does not matter. For example, a rotation's entry
+//! that arrives after the logout's does not revive tokens. An entry is removed only when every token that it can match
+//! has expired. The list's size is not bounded, because an attacker could otherwise push out entries.
 //!
-//! A check reads only entries that can match: the session's entry, and the not-before of subject, client and all; for a
-//! token without a session, its `jti` instead of the session. So a `sid` in another issuer's token has no effect, and
-//! neither has the `jti` of a token with a session: such a token ends with its session.
+//! A check reads only entries that can match: the session's entry (for a token without a session, that of its `jti`),
+//! and the not-before of subject, client and all. So a `sid` in another issuer's token has no effect, and neither has
+//! the `jti` of a token with a session.
 
 use std::borrow::Borrow;
 use std::hash::{Hash, RandomState};
@@ -38,55 +38,55 @@ use entry::{NotBefore, SessionEntry};
 pub use filling::{ListFilling, ListShare};
 use parts::SessionTable;
 
-/// How long an entry stays after its end, so that a slightly wrong clock revives no token.
+/// How long an entry stays after its end, so that a slightly wrong clock does not revive tokens.
 const KEPT_AFTER_END: Duration = Duration::from_secs(3600);
 
-/// The properties of a token that the list needs, all from verified claims.
+/// The properties of a token that the list needs. All come from verified claims.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenFacts<'a> {
-    /// `iss`.
+    /// The `iss` claim.
     pub issuer: &'a str,
     /// The subject.
     pub subject: &'a str,
-    /// `sub` of another issuer's token, if its subject is another claim.
+    /// The `sub` of another issuer's token, if a different claim is configured as its subject.
     pub sub: Option<&'a str>,
-    /// `client_id`.
+    /// The `client_id` claim.
     pub client: Option<&'a str>,
-    /// `sid` and `gen`, of our own tokens only. `None` for every other issuer's token, whatever claims it has.
+    /// The `sid` and `gen` of our own tokens. `None` for tokens of other issuers, regardless of their claims.
     pub session: Option<(SessionId, Generation)>,
-    /// The session at another issuer. `None` for our own tokens.
+    /// The session at another issuer, or `None` for our own tokens.
     pub issuer_session: Option<&'a str>,
     /// The issuer that vouched for the subject of our session.
     pub vouched_by: Option<&'a VouchedBy>,
-    /// `jti`.
+    /// The `jti` claim.
     pub jti: Option<&'a str>,
-    /// `iat`.
+    /// The `iat` claim.
     pub issued_at: Option<Timestamp>,
-    /// The actor for the subject, in our own tokens.
+    /// The facts about the delegation, if a client acts for the subject with a token of this gate.
     pub delegation: Option<DelegatedFacts<'a>>,
-    /// The users at other issuers who made the API key that the token represents, and the keys that it replaced.
+    /// The users at other issuers who created the API key that the token represents, and the key's predecessors.
     pub key_vouchers: Option<&'a [VouchedBy]>,
 }
 
 /// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Judgement {
-    /// The time from which the token is refused: [`Timestamp::ZERO`] if it is refused already, [`Timestamp::MAX`] if no
-    /// entry matches.
+    /// The time from which the token is refused. [`Timestamp::ZERO`] means that it is already refused, and
+    /// [`Timestamp::MAX`] that no entry matches.
     pub refuse_from: Timestamp,
 }
 
 impl Judgement {
-    /// Is the token refused at this moment?
+    /// Returns whether the token is refused at this time.
     pub fn refuses(self, now: Timestamp) -> bool {
         self.refuse_from <= now
     }
 }
 
-/// A map that is known to be empty without a lock: most issuers never have an entry of most kinds.
+/// A map that can be recognised as empty without a lock, because for most issuers most kinds of entries never occur.
 struct CountedMap<K, V> {
     map: DashMap<K, V, RandomState>,
-    /// Never less than the size of the map: raised before an insertion, lowered after a removal.
+    /// Never less than the size of the map: incremented before an insertion, decremented after a removal.
     count: AtomicUsize,
 }
 
@@ -95,7 +95,7 @@ impl<K: Eq + Hash, V> CountedMap<K, V> {
         Self { map: DashMap::with_hasher(RandomState::new()), count: AtomicUsize::new(0) }
     }
 
-    /// Writers insert before they raise the epoch, and readers load the epoch before this call. So if a reader still
+    /// Writers insert before they increment the epoch, and readers load the epoch before this call. If a reader still
     /// finds a count of zero, its check will be repeated anyway.
     fn get<Q, T>(&self, key: &Q, of: impl FnOnce(&V) -> T) -> Option<T>
     where
@@ -108,8 +108,8 @@ impl<K: Eq + Hash, V> CountedMap<K, V> {
         self.map.get(key).map(|entry| of(entry.value()))
     }
 
-    /// Returns true if the entry refuses anything new. Then `news` runs while the entry is locked, so a later call that
-    /// finds nothing new knows that `news` has run.
+    /// Returns true if the entry refuses anything new. In that case `news` runs while the entry is locked, so a later
+    /// call that changes nothing can rely on `news` having run.
     fn merge(&self, key: K, with: V, merge: impl FnOnce(&mut V, &V) -> bool, news: impl FnOnce()) -> bool {
         match self.map.entry(key) {
             Slot::Occupied(mut there) => {
@@ -128,8 +128,8 @@ impl<K: Eq + Hash, V> CountedMap<K, V> {
         }
     }
 
-    /// Keeps the entries for which `keep` is true, frees memory if most of it is unused, and returns how many entries
-    /// were removed.
+    /// Keeps the entries for which `keep` returns true, frees memory if most of it is unused, and returns the number of
+    /// removed entries.
     fn sweep(&self, mut keep: impl FnMut(&mut V) -> bool) -> usize {
         let mut gone = 0;
         self.map.retain(|_, entry| {
@@ -151,11 +151,11 @@ impl<K: Eq + Hash, V> CountedMap<K, V> {
     }
 }
 
-/// The entries for one issuer's tokens.
+/// The entries for the tokens of one issuer.
 struct Issuer {
     subjects: CountedMap<Box<str>, NotBefore>,
     clients: CountedMap<Box<str>, NotBefore>,
-    /// `jti` → the latest expiry of such a token.
+    /// Maps each revoked `jti` to the latest expiry of its token.
     tokens: CountedMap<Box<str>, Timestamp>,
 }
 
@@ -165,7 +165,7 @@ impl Issuer {
     }
 }
 
-/// The tokens that an entry may match.
+/// The tokens that an entry can match.
 #[derive(Clone, Copy)]
 enum Concerned {
     Shard(usize),
@@ -181,13 +181,13 @@ impl Batch<'_> {
     }
 }
 
-/// All revocations that could still match a token.
+/// All revocations that can still match a token.
 pub struct RevocationList {
     sessions: SessionTable,
-    /// These few entries hardly ever change, so they are read without a lock.
+    /// The issuers hardly ever change, so they are read without a lock.
     issuers: ArcSwap<Vec<(Arc<str>, Arc<Issuer>)>>,
     global: Mutex<Option<NotBefore>>,
-    /// The moment in `global`; 0 without a moment. Written under the lock of `global`.
+    /// The moment in `global`, or 0 if there is none. Written while `global` is locked.
     global_not_before: AtomicU64,
     epochs: Epochs,
     /// Engine time, in ms, until which the list may be used without news from a shared store.
@@ -203,12 +203,12 @@ impl Default for RevocationList {
 }
 
 impl RevocationList {
-    /// An empty list.
+    /// Creates an empty list.
     pub fn new() -> Self {
         Self::expecting(0)
     }
 
-    /// An empty list with room for this many sessions.
+    /// Creates an empty list with room for this many sessions.
     fn expecting(sessions: usize) -> Self {
         Self {
             sessions: SessionTable::expecting(sessions),
@@ -220,21 +220,20 @@ impl RevocationList {
         }
     }
 
-    /// May the list be used? Not if other gates may have revoked something long ago that has not arrived here.
+    /// Returns whether the list may be used. It may not if it is so old that revocations of other gates may be missing.
     pub fn is_usable(&self, now: Timestamp) -> bool {
         now.as_millis() < self.usable_until.load(Ordering::Acquire)
     }
 
-    /// Lets the list be used until this moment. Call it after the entries up to then were applied.
+    /// Allows the list to be used until this time. Must be called after the entries up to this time were applied.
     pub fn use_until(&self, until: Timestamp) {
         self.usable_until.store(until.as_millis(), Ordering::Release);
     }
 
-    /// Merges an entry into its target's. When this returns, no later request passes it. Returns false if all of it was
-    /// already refused: no cached token is then checked again, unless [many](Self::apply_all) are being merged.
+    /// Merges an entry. After this returns, no request with a matching token passes. Returns false if all of it was
+    /// already refused; cached tokens are then checked again only if [many](Self::apply_all) are being merged.
     ///
-    /// An effect that does not fit its target, which only a corrupt store could contain, refuses all of the target's
-    /// tokens.
+    /// If the effect does not fit its target (only in a corrupt store), all tokens of the target are refused.
     pub fn apply(&self, revocation: &Revocation) -> bool {
         let raise = |concerned| match concerned {
             Concerned::Shard(shard) => self.epochs.bump(shard),
@@ -247,8 +246,8 @@ impl RevocationList {
         is_news
     }
 
-    /// Merges many entries. When this returns, no later request passes any of them. A cached token is checked again
-    /// once, not once for each entry. Returns the number of entries that refuse anything new.
+    /// Merges many entries. After this returns, no request with a matching token passes. Each cached token is checked
+    /// again only once. Returns the number of entries that refuse anything new.
     pub fn apply_all<'a>(&self, revocations: impl IntoIterator<Item = &'a Revocation>) -> usize {
         let mut batch = self.epochs.batch();
         let is_news = |revocation: &&Revocation| {
@@ -261,7 +260,7 @@ impl RevocationList {
         revocations.into_iter().filter(is_news).count()
     }
 
-    /// Merges an entry. `news` gets the tokens that must be checked again, while the entry is locked.
+    /// Merges an entry. While the entry is locked, `news` is called with the tokens that must be checked again.
     fn merge(&self, revocation: &Revocation, news: impl FnOnce(Concerned)) -> bool {
         let Revocation { target, effect, until } = revocation;
         let news = || news(self.concerned(target));
@@ -289,18 +288,18 @@ impl RevocationList {
     fn concerned(&self, target: &Target) -> Concerned {
         match target {
             Target::Session(id) => Concerned::Shard(session_shard(*id)),
-            // A delegated token of this gate contains the id of another issuer's exchanged token, so such an entry may
-            // match it, too.
+            // A delegated token of this gate contains the id of the other issuer's token for which it was exchanged, so
+            // such an entry may also match it.
             Target::Token { .. } | Target::Subject { .. } | Target::Client { .. } | Target::Global => Concerned::All,
         }
     }
 
-    /// Checks a token. To remember the result, load the [epoch](Self::epoch) **before** calling this.
+    /// Checks a token. To cache the result, load the [epoch](Self::epoch) **before** calling this.
     pub fn judge(&self, facts: TokenFacts<'_>, now: Timestamp) -> Judgement {
-        // A notice of another issuer names `sub`, an operator the subject.
+        // A notice from another issuer names the `sub`, while an operator names the subject.
         let of_sub = |sub| self.refuse_from(TokenFacts { subject: sub, sub: None, ..facts });
         let refuse_from = self.refuse_from(facts).min(facts.sub.map_or(Timestamp::MAX, of_sub));
-        // One value for every moment in the past, so that a clock set back does not revive a token.
+        // All times in the past become the same value, so that setting a clock back does not revive a token.
         Judgement { refuse_from: if refuse_from <= now { Timestamp::ZERO } else { refuse_from } }
     }
 
@@ -309,7 +308,7 @@ impl RevocationList {
             return if self.has_key_ended(facts, vouchers) { Timestamp::ZERO } else { Timestamp::MAX };
         }
         let issuer = self.issuer(facts.issuer);
-        // The client of a delegated token got it after the subject's login, which another client began: see
+        // The client got its delegated token after the subject had logged in with a different client. See
         // `has_delegate_ended`.
         let client = facts.delegation.map_or(facts.client, |delegation| delegation.client);
         let not_before = self.latest_not_before(issuer.as_deref(), facts.subject, client);
@@ -319,7 +318,7 @@ impl RevocationList {
         let origin = facts.delegation.and_then(|delegation| delegation.origin);
         let issued_at = origin.map_or(facts.issued_at, |origin| Some(origin.issued_at));
         let begun = facts.session.map_or(issued_at, |(id, _)| Some(id.created()));
-        // A token without `iat` may be older than any moment.
+        // A token without `iat` may be older than any not-before.
         if not_before.is_some_and(|at| begun.is_none_or(|begun| begun <= at)) {
             return Timestamp::ZERO;
         }
@@ -345,8 +344,8 @@ impl RevocationList {
         }
     }
 
-    /// Has the issuer that vouched for a user ended the user's login, when or after our session began? A notice has
-    /// whole seconds, so a session of the same second has ended, too.
+    /// Returns whether the issuer that vouched for a user has ended the user's login since our session began. Notices
+    /// have whole seconds, so a session that began within the same second has also ended.
     pub(crate) fn ended_elsewhere(&self, by: &VouchedBy, begun: Timestamp) -> bool {
         let issuer = self.issuer(&by.issuer);
         let of_subject = issuer.and_then(|issuer| issuer.subjects.get(&*by.subject, NotBefore::at));
@@ -354,8 +353,8 @@ impl RevocationList {
         of_subject.max(of_session).is_some_and(|at| begun.as_secs() <= at.as_secs())
     }
 
-    /// The not-before of a session of another issuer. For a token that names no session, the not-before of any session
-    /// of its subject.
+    /// The not-before of a session of another issuer. For a token that does not name a session, it is the latest
+    /// not-before of all sessions of its subject.
     fn session_not_before(&self, issuer: &str, sid: Option<&str>, subject: &str) -> Option<Timestamp> {
         let Some(sid) = sid else {
             let of_any = self.not_before_of(issuer, ANY_SESSION, subject);
@@ -371,30 +370,30 @@ impl RevocationList {
         of_issuer.subjects.get(whose, NotBefore::at)
     }
 
-    /// The shard whose counter rises with every entry that can match such a token.
+    /// The shard whose counter is incremented for every entry that can match this token.
     pub fn shard_of(&self, facts: TokenFacts<'_>) -> usize {
-        // Other entries raise all counters.
+        // All other entries increment all counters.
         facts.session.map_or(0, |(id, _)| session_shard(id))
     }
 
-    /// The counter of a shard: see [`super::epoch`].
+    /// The counter of a shard, see [`super::epoch`].
     pub fn epoch(&self, shard: usize) -> u64 {
         self.epochs.read(shard)
     }
 
-    /// The highest minimum generation known for a session, whether or not it is in effect yet; `REVOKED` if the session
-    /// is revoked, 0 without an entry. For [`Facts::minimum_known`](crate::session::rotation::Facts::minimum_known):
-    /// read it before the record is loaded.
+    /// The highest known minimum generation for a session, even if it has not taken effect yet: `REVOKED` if the
+    /// session is revoked, 0 if there is no entry. Read it before the record is loaded, for
+    /// [`Facts::minimum_known`](crate::session::rotation::Facts::minimum_known).
     pub fn minimum(&self, session: SessionId) -> Generation {
         self.sessions.get(session, SessionEntry::highest).unwrap_or_default()
     }
 
-    /// The latest of the not-befores of a subject, a client and everyone; [`Timestamp::ZERO`] without a not-before.
+    /// The latest not-before of a subject, a client and everyone, or [`Timestamp::ZERO`] if there is none.
     pub fn not_before(&self, issuer: &str, subject: &str, client: Option<&str>) -> Timestamp {
         self.latest_not_before(self.issuer(issuer).as_deref(), subject, client).unwrap_or(Timestamp::ZERO)
     }
 
-    /// The later of the not-befores of a subject and a client, without the global one.
+    /// The later not-before of a subject and a client, without the global not-before.
     pub fn not_before_of_its_own(&self, issuer: &str, subject: &str, client: Option<&str>) -> Timestamp {
         let issuer = self.issuer(issuer);
         let (of_subject, of_client) = Self::own_not_befores(issuer.as_deref(), subject, client);
@@ -420,9 +419,9 @@ impl RevocationList {
         of_subject.max(of_client).max(of_all)
     }
 
-    /// Removes the entries that ended more than an hour before `now`, and returns their number. It raises no counter:
-    /// every token that such an entry could match has expired, and the recorded result of a cached token is never
-    /// loosened.
+    /// Removes the entries that ended more than an hour before `now`, and returns their number. The counters need not
+    /// change, because every token that such an entry could match has expired, and the stored result of a cached token
+    /// is never relaxed.
     pub fn sweep(&self, now: Timestamp) -> usize {
         let over = |until: Timestamp| until.plus(KEPT_AFTER_END) < now;
         let mut gone = self.sessions.sweep(|entry| {
@@ -451,7 +450,7 @@ impl RevocationList {
         self.sessions.len() + issuers + usize::from(global)
     }
 
-    /// Is the list empty?
+    /// Returns whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -492,7 +491,7 @@ impl RevocationList {
     }
 }
 
-/// The shard, taken from the random bytes of the id.
+/// The shard of a session, computed from the random bytes of the id.
 fn session_shard(id: SessionId) -> usize {
     usize::from(id.as_bytes()[15]) % SHARDS
 }

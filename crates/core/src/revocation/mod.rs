@@ -1,4 +1,4 @@
-//! Revocations: their meaning, their merging, and the list that every request is checked against.
+//! Revocations: their meaning, how they are merged, and the list against which every request is checked.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use crate::session::{Generation, SessionId};
 pub mod epoch;
 pub mod list;
 
-/// The atomics of [`epoch`]. A test replaces them.
+/// The atomics that [`epoch`] uses. A test replaces them.
 mod atomic {
     pub(super) use std::sync::atomic::{AtomicU64, Ordering};
 }
 
 pub use list::RevocationList;
 
-/// The target of a revocation. Keys include the issuer, because `sub`, `client_id` and `jti` have a meaning only
-/// together with it. Sessions and generations are always our own.
+/// The target of a revocation. It includes the issuer, because `sub`, `client_id` and `jti` are meaningful only
+/// together with their issuer. Sessions and generations are always our own.
 ///
 /// ```
 /// use rotogate::store::Target;
@@ -40,56 +40,57 @@ pub use list::RevocationList;
 pub enum Target {
     /// One of our sessions.
     Session(SessionId),
-    /// Everything that was issued for one subject.
+    /// All sessions and tokens of one subject.
     Subject {
-        /// `iss`.
+        /// The `iss`.
         issuer: Arc<str>,
-        /// `sub`.
+        /// The `sub`.
         subject: Box<str>,
     },
-    /// Everything issued to one client.
+    /// All sessions and tokens of one client.
     Client {
-        /// `iss`.
+        /// The `iss`.
         issuer: Arc<str>,
-        /// `client_id`.
+        /// The `client_id`.
         client: Box<str>,
     },
-    /// Everything.
+    /// All sessions and tokens.
     Global,
     /// One token without a session.
     Token {
-        /// `iss`.
+        /// The `iss`.
         issuer: Arc<str>,
-        /// `jti`.
+        /// The `jti`.
         jti: Box<str>,
     },
 }
 
-/// The suffix of another issuer's name in the targets of its sessions. No issuer's name contains a `#` (RFC 8414 §2).
+/// The suffix that is added to another issuer's name in the targets for its sessions. Names of issuers do not contain a
+/// `#` (RFC 8414 §2).
 const SESSIONS_OF: &str = "#sid";
-/// The suffix for the targets of another issuer's tokens that name no session.
+/// The suffix in the targets for another issuer's tokens that do not name a session.
 const WITHOUT_SESSION: &str = "#without-sid";
-/// The suffix for the targets of all tokens of another issuer's subject, without our own sessions.
+/// The suffix in the targets for all tokens of another issuer's subject, without our own sessions.
 const ANY_SESSION: &str = "#any-sid";
-/// The suffix for the targets of a subject's access tokens that must be replaced by a refresh.
+/// The suffix in the targets for a subject's access tokens that must be replaced by a refresh.
 pub(crate) const REFRESHED: &str = "#refreshed";
-/// The suffix for the targets of a session's access tokens that must be replaced by a refresh.
+/// The suffix in the targets for a session's access tokens that must be replaced by a refresh.
 pub(crate) const REFRESHED_SESSION: &str = "#refreshed-sid";
 
 impl Target {
-    /// Everything of one session of another issuer. The target is encoded as a subject of an issuer name that no issuer
-    /// has, so every store can read it.
+    /// All tokens of one session of another issuer. The target is encoded as a subject of an issuer whose name cannot
+    /// exist, so that every store can read it.
     pub fn session_of(issuer: &str, sid: &str) -> Self {
         Self::Subject { issuer: format!("{issuer}{SESSIONS_OF}").into(), subject: sid.into() }
     }
 
-    /// The tokens of one subject of another issuer, whatever session they name. Our sessions that the issuer vouched
-    /// for continue, unless they name no session of that issuer.
+    /// The tokens of one subject of another issuer, regardless of their session. Our sessions that the issuer vouched
+    /// for continue, unless they do not name a session of that issuer.
     pub(crate) fn any_session_of(issuer: &str, subject: &str) -> Self {
         Self::Subject { issuer: format!("{issuer}{ANY_SESSION}").into(), subject: subject.into() }
     }
 
-    /// The tokens of one subject of another issuer that name no session.
+    /// The tokens of one subject of another issuer that do not name a session.
     pub(crate) fn without_session_of(issuer: &str, subject: &str) -> Self {
         Self::Subject { issuer: format!("{issuer}{WITHOUT_SESSION}").into(), subject: subject.into() }
     }
@@ -106,7 +107,7 @@ impl Target {
     }
 }
 
-/// The target's name in the log.
+/// The target's description in the log.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -141,26 +142,26 @@ pub enum Effect {
         /// The lowest generation accepted before `effective_from`.
         before: Generation,
     },
-    /// For a subject, a client or everyone: sessions that were created at or before this moment are refused, and tokens
-    /// without a session that were issued by then.
+    /// For a subject, a client or everyone: sessions that were created at or before this moment are refused, and so are
+    /// tokens without a session that were issued by then.
     NotBefore(Timestamp),
-    /// As [`NotBefore`](Self::NotBefore), but API keys of the subject, or of everyone, end as well.
+    /// The same as [`NotBefore`](Self::NotBefore), but it also ends the API keys of the subject or of everyone.
     NotBeforeWithKeys {
-        /// Sessions created, and tokens issued, at or before this moment are refused.
+        /// Sessions that were created and tokens that were issued at or before this moment are refused.
         sessions: Timestamp,
-        /// API keys that were made at or before this moment are refused. A later not-before without keys moves only
-        /// `sessions`.
+        /// API keys that were created at or before this moment are refused. A later not-before without keys changes
+        /// only `sessions`.
         keys: Timestamp,
     },
-    /// A token is refused.
+    /// The token is refused.
     Gone,
 }
 
-/// How long a not-before that ends API keys is kept: the longest life of a key.
+/// How long a not-before that ends API keys is kept. This is the maximum lifetime of a key.
 pub const LONGEST_KEY: Duration = Duration::from_secs(366 * 86_400);
 
-/// What follows the id of a key in the `jti` of a replaced key, and of the entry that makes every gate read the key's
-/// record again.
+/// The suffix after the id of a key in two values of `jti`: that of a replaced key, and that of the entry that makes
+/// every gate read the key's record again.
 pub(crate) const REPLACED: &str = ":replaced";
 
 impl Effect {
@@ -168,12 +169,12 @@ impl Effect {
     pub const SESSION_REVOKED: Self =
         Self::Minimum { minimum: REVOKED, effective_from: Timestamp::ZERO, before: Generation::NONE };
 
-    /// A not-before, which also ends API keys if `with_keys` is true.
+    /// Creates a not-before, which also ends API keys if `with_keys` is true.
     pub const fn not_before(moment: Timestamp, with_keys: bool) -> Self {
         if with_keys { Self::NotBeforeWithKeys { sessions: moment, keys: moment } } else { Self::NotBefore(moment) }
     }
 
-    /// Up to which moment sessions are refused, if this is a not-before.
+    /// The moment up to which sessions are refused, if this is a not-before.
     pub const fn sessions_until(self) -> Option<Timestamp> {
         match self {
             Self::NotBefore(sessions) | Self::NotBeforeWithKeys { sessions, .. } => Some(sessions),
@@ -181,7 +182,7 @@ impl Effect {
         }
     }
 
-    /// Up to which moment API keys are refused.
+    /// The moment up to which API keys are refused.
     pub const fn keys_until(self) -> Option<Timestamp> {
         match self {
             Self::NotBeforeWithKeys { keys, .. } => Some(keys),
@@ -189,8 +190,8 @@ impl Effect {
         }
     }
 
-    /// Merges two effects on one target: the higher minimum and the later not-before win, and `Gone` absorbs all. The
-    /// operation is commutative, associative and idempotent, so the order of arrival does not matter.
+    /// Merges two effects on the same target. The higher minimum and the later not-before win, and `Gone` absorbs
+    /// everything. The operation is commutative, associative and idempotent, so the order of arrival does not matter.
     #[must_use]
     pub fn merge(self, other: Self) -> Self {
         match (self, other) {
@@ -217,8 +218,8 @@ impl Effect {
                 Self::NotBeforeWithKeys { sessions: a, keys: a_keys },
                 Self::NotBeforeWithKeys { sessions: b, keys: b_keys },
             ) => Self::NotBeforeWithKeys { sessions: a.max(b), keys: a_keys.max(b_keys) },
-            // Effects of different kinds never meet, because the target decides the kind. If they did, refusing
-            // everything is the safe choice.
+            // Effects of different kinds should never meet, because the target determines the kind. If they do,
+            // refusing everything is the safe choice.
             (Self::Gone, _) | (_, Self::Gone) => Self::Gone,
             (minimum @ Self::Minimum { .. }, Self::NotBefore(_) | Self::NotBeforeWithKeys { .. })
             | (Self::NotBefore(_) | Self::NotBeforeWithKeys { .. }, minimum @ Self::Minimum { .. }) => minimum,
@@ -242,21 +243,22 @@ impl Effect {
 pub struct Revocation {
     /// The target.
     pub target: Target,
-    /// The effect on it.
+    /// The effect on the target.
     pub effect: Effect,
-    /// The expiry of the last token that the entry can match, leeway included.
+    /// The expiry of the last token that the entry can match, including the leeway.
     pub until: Timestamp,
 }
 
 impl Revocation {
-    /// May the entry end API keys? A store that lacks it could revive a key for a year.
+    /// Returns whether the entry may end API keys. If it is missing in a store, a key could be revived for up to a
+    /// year.
     // Requirement K35.
     pub const fn ends_api_keys(&self) -> bool {
         matches!(self.target, Target::Token { .. }) || self.effect.keys_until().is_some()
     }
 }
 
-/// The revocation that follows from a rotation: it ends the session's access tokens of earlier generations.
+/// The revocation that follows from a rotation. It ends the session's access tokens of earlier generations.
 pub fn raised_minimum(id: SessionId, raised: RaisedMinimum, leeway: Duration) -> Revocation {
     let RaisedMinimum { minimum, effective_from, before, until } = raised;
     Revocation {
@@ -267,7 +269,7 @@ pub fn raised_minimum(id: SessionId, raised: RaisedMinimum, leeway: Duration) ->
 }
 
 impl Revocation {
-    /// Merges with another entry of the same target; the later end wins.
+    /// Merges with another entry of the same target. The later end wins.
     pub fn absorb(&mut self, other: &Self) {
         debug_assert_eq!(self.target, other.target);
         self.effect = self.effect.merge(other.effect);

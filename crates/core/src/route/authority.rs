@@ -1,5 +1,6 @@
-//! The authority of a request, from its target and its `Host` (T11, RFC 9112 §3.2): exactly one, or the request is
-//! refused. Routes match, and the upstream receives, the authority that is checked here.
+//! The authority of a request, from its target and its `Host` (T11, RFC 9112 §3.2). A request without exactly one
+//! authority is rejected. The authority that is checked here is the one that routes match and that the upstream
+//! receives.
 
 use http::header::HOST;
 use http::request::Parts;
@@ -16,7 +17,7 @@ pub struct Authority<'a> {
 }
 
 impl<'a> Authority<'a> {
-    /// Reads a host with an optional port; `None` for any other text.
+    /// Parses a host with an optional port. `None` if the string has another form.
     pub fn parse(text: &'a str) -> Option<Self> {
         let host = host_of(text);
         let port = text.get(host.len()..)?;
@@ -33,7 +34,7 @@ impl<'a> Authority<'a> {
         self.text
     }
 
-    /// The host alone, an IPv6 address with its brackets.
+    /// The host without the port. An IPv6 address has its brackets.
     pub fn host(self) -> &'a str {
         self.host
     }
@@ -48,10 +49,10 @@ impl<'a> Authority<'a> {
     }
 }
 
-/// Checks target and `Host` of a request.
+/// Checks the target and the `Host` of a request.
 ///
-/// The target must be in origin form, or in absolute form with the authority that `Host` names. `Host` must occur once;
-/// in HTTP/2, `:authority` may replace it or equal it.
+/// The target must be in origin form, or in absolute form with the same authority as `Host`. `Host` must occur exactly
+/// once. In HTTP/2 it may be absent if there is an `:authority`; if both are present, they must be equal.
 ///
 /// # Errors
 /// [`Denial::BadTarget`] for any other form of target; [`Denial::BadQuery`] for bytes that no query may contain;
@@ -64,7 +65,7 @@ pub fn check(parts: &Parts) -> Result<Authority<'_>, Denial> {
 /// [`check`] for a request that is not in parts.
 ///
 /// # Errors
-/// Those of [`check`].
+/// The same as [`check`].
 pub fn check_head<'a>(
     method: &Method,
     uri: &'a Uri,
@@ -108,20 +109,20 @@ pub fn check_head<'a>(
     }
 }
 
-/// Whether the text is a well-formed `host[:port]`.
+/// Whether the string is a well-formed `host[:port]`.
 pub fn is_authority(text: &str) -> bool {
     Authority::parse(text).is_some()
 }
 
-/// The host of `host[:port]`, an IPv6 address with its brackets.
+/// The host of a string `host[:port]`. An IPv6 address keeps its brackets.
 pub fn host_of(authority: &str) -> &str {
-    // A search for a `char` costs as much as the rest of this check.
+    // Searches for a byte, because a search for a `char` would cost as much as the rest of this check.
     let find = |sought| authority.bytes().position(|byte| byte == sought);
     let end = if authority.starts_with('[') { find(b']').map(|at| at + 1) } else { find(b':') };
     end.and_then(|end| authority.get(..end)).unwrap_or(authority)
 }
 
-/// The part of a byte in the name of a host.
+/// The role of a byte in a host name.
 #[derive(Clone, Copy)]
 enum Kind {
     OfLabel,
@@ -144,8 +145,8 @@ static KINDS: [Kind; 256] = {
     kinds
 };
 
-/// A name of letters, digits, `-` and `_` in labels that are not empty (one trailing dot is allowed), an IPv4 address,
-/// or an IPv6 address in brackets.
+/// Whether the string is a host: an IPv4 address, an IPv6 address in brackets, or a name of non-empty labels with
+/// letters, digits, `-` and `_`. One trailing dot is allowed.
 pub(crate) fn is_host(host: &str) -> bool {
     if let Some(v6) = host.strip_prefix('[') {
         return v6.strip_suffix(']').is_some_and(|v6| v6.parse::<std::net::Ipv6Addr>().is_ok());

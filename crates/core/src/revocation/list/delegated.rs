@@ -1,4 +1,4 @@
-//! The revocations that end a delegated token, besides those of the subject's session.
+//! The revocations that end a delegated token, besides the revocations of the subject's session.
 
 use super::{RevocationList, TokenFacts};
 use crate::clock::Timestamp;
@@ -7,23 +7,24 @@ use crate::revocation::ANY_SESSION;
 /// The facts about a delegated token that the list needs.
 #[derive(Clone, Copy, Debug)]
 pub struct DelegatedFacts<'a> {
-    /// The token of another issuer that was exchanged first.
+    /// The token of another issuer from which the delegated token derives.
     pub origin: Option<&'a TokenOrigin>,
-    /// The client of our own token that was exchanged first.
+    /// The client of our own token from which the delegated token derives.
     pub client: Option<&'a str>,
 }
 
-/// The token of another issuer that was exchanged first: its revocation ends the tokens that were exchanged for it.
+/// The token of another issuer from which a delegated token derives. Its revocation also ends the delegated tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenOrigin {
-    /// `origin_iat`: when the issuer issued the token.
+    /// When the issuer issued the token (`origin_iat`).
     pub issued_at: Timestamp,
-    /// `origin_jti`.
+    /// The `jti` of the token (`origin_jti`).
     pub jti: Option<Box<str>>,
 }
 
 impl RevocationList {
-    /// Was everything of the client revoked after the exchange, or was the exchanged token of another issuer revoked?
+    /// Returns whether all tokens of the client were revoked after the exchange, or the exchanged token of another
+    /// issuer was revoked.
     // Requirements D5 and D8.
     pub(super) fn has_delegate_ended(&self, facts: TokenFacts<'_>, delegation: DelegatedFacts<'_>) -> bool {
         let (_, of_client) = Self::own_not_befores(self.issuer(facts.issuer).as_deref(), "", facts.client);

@@ -1,14 +1,15 @@
-//! The entries of the list. They are small, because there may be a million of them.
+//! The entries of the list. They are small, because the list may have a million of them.
 
 use super::{Effect, Generation, REVOKED, Timestamp};
 
-/// A session's entry: the generation from which its tokens are accepted. 16 bytes in the plain form.
+/// The entry of a session: the generation from which its tokens are accepted. The plain form takes 16 bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SessionEntry {
     /// The minimum applies now.
     Plain {
         minimum: Generation,
-        /// The end in milliseconds: the lower six bytes, which suffice for nine thousand years.
+        /// The end of the entry in milliseconds. Only the lower six bytes are kept, which suffice for nine thousand
+        /// years.
         until: [u8; 6],
     },
     /// The minimum takes effect later, or the entry has no end.
@@ -29,14 +30,14 @@ impl SessionEntry {
         match effect {
             Effect::Minimum { minimum, effective_from, before } => {
                 let highest = minimum.max(before);
-                // A revoked session is revoked at once, and an old minimum is in effect.
+                // Revoking a session takes effect at once, and an earlier minimum is already in effect.
                 if highest == REVOKED || effective_from == Timestamp::ZERO || before >= minimum {
                     Self::plain(highest, until)
                 } else {
                     Self::Scheduled(Box::new(Scheduled { minimum, effective_from, before, until }))
                 }
             }
-            // These effects do not fit a session. Refusing is the safe choice.
+            // These effects do not fit a session, so refusing everything is the safe choice.
             Effect::NotBefore(_) | Effect::NotBeforeWithKeys { .. } | Effect::Gone => gone,
         }
     }
@@ -74,14 +75,14 @@ impl SessionEntry {
         }
     }
 
-    /// Returns true if the entry now refuses anything new.
+    /// Returns true if the entry now refuses anything that it did not refuse before.
     pub(super) fn merge(&mut self, other: &Self) -> bool {
         let before = self.effect();
         *self = Self::new(before.merge(other.effect()), self.until().max(other.until()));
         self.effect() != before
     }
 
-    /// The minimum, whether or not it is in effect yet.
+    /// The minimum, even if it has not taken effect yet.
     pub(super) fn highest(&self) -> Generation {
         match self {
             Self::Plain { minimum, .. } => *minimum,
@@ -101,7 +102,7 @@ impl SessionEntry {
         }
     }
 
-    /// Removes a schedule that has passed.
+    /// Simplifies the entry once its minimum has taken effect.
     pub(super) fn settle(&mut self, now: Timestamp) {
         if let Self::Scheduled(scheduled) = self
             && scheduled.effective_from <= now
@@ -111,11 +112,11 @@ impl SessionEntry {
     }
 }
 
-/// The entry of a subject, a client or all: everything that began at or before this moment is refused.
+/// The entry of a subject, a client or all. Everything that began at or before its moment is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NotBefore {
     at: Timestamp,
-    /// The moment for API keys; [`Timestamp::ZERO`] if the entry ends no API keys.
+    /// The moment for API keys, or [`Timestamp::ZERO`] if the entry does not end API keys.
     keys: Timestamp,
     until: Timestamp,
 }
@@ -125,7 +126,7 @@ impl NotBefore {
         let (at, keys) = match effect {
             Effect::NotBefore(at) => (at, Timestamp::ZERO),
             Effect::NotBeforeWithKeys { sessions, keys } => (sessions, keys),
-            // These effects fit neither a subject nor a client nor all. Refusing is the safe choice.
+            // These effects do not fit a subject, a client or all, so refusing everything is the safe choice.
             Effect::Minimum { .. } | Effect::Gone => (Timestamp::MAX, Timestamp::MAX),
         };
         Self { at, keys, until }
@@ -150,12 +151,12 @@ impl NotBefore {
         self.until
     }
 
-    /// Does this entry refuse everything that `other` refuses, for at least as long?
+    /// Returns whether this entry refuses everything that `other` refuses, for at least as long.
     pub(super) fn covers(&self, other: &Self) -> bool {
         other.at <= self.at && other.keys <= self.keys && other.until <= self.until
     }
 
-    /// Returns true if the entry now refuses anything new.
+    /// Returns true if the entry now refuses anything that it did not refuse before.
     pub(super) fn merge(&mut self, other: &Self) -> bool {
         let later = other.at > self.at || other.keys > self.keys;
         self.at = self.at.max(other.at);

@@ -1,25 +1,25 @@
-//! Fills a list from a store, before the list is in use.
+//! Fills a list from a store before the list is used.
 //!
-//! The table of a million entries is far larger than the processor's caches, so inserting entries in order of arrival
-//! misses the caches each time. The filling therefore sorts entries by their part of the table, and inserts many of a
-//! part at a time.
+//! The table of a million entries is far larger than the processor's caches, so inserting entries in the order of
+//! arrival would cause a cache miss each time. The entries are therefore sorted by their part of the table, and many
+//! entries of a part are inserted at once.
 
 use super::RevocationList;
 use super::entry::SessionEntry;
 use crate::revocation::{Revocation, Target};
 use crate::session::SessionId;
 
-/// The most waiting entries, over all parts: 3 MiB.
+/// The maximum number of waiting entries over all parts, which take 3 MiB.
 const MAX_WAITING_ENTRIES: usize = 96 << 10;
 
-/// Fills a list.
+/// A list that is being filled.
 #[derive(Debug)]
 pub struct ListFilling {
     list: RevocationList,
     waiting: Waiting,
 }
 
-/// One thread's share of filling a list together with other threads.
+/// One of several threads that fill a list together.
 #[derive(Debug)]
 pub struct ListShare<'a> {
     list: &'a RevocationList,
@@ -30,12 +30,12 @@ pub struct ListShare<'a> {
 #[derive(Debug)]
 struct Waiting {
     parts: Vec<Vec<(SessionId, SessionEntry)>>,
-    /// How many entries of one part are inserted together.
+    /// The number of entries of one part that are inserted together.
     together: usize,
 }
 
 impl Waiting {
-    /// Room for at most this many entries over all parts.
+    /// Creates a buffer for at most this many entries over all parts.
     fn with_capacity(list: &RevocationList, most: usize) -> Self {
         let number = list.sessions.number();
         let together = (most / number).max(1);
@@ -63,7 +63,7 @@ impl Waiting {
     }
 }
 
-/// Room that grows.
+/// Creates a list that grows as needed.
 impl Default for ListFilling {
     fn default() -> Self {
         let list = RevocationList::new();
@@ -74,19 +74,19 @@ impl Default for ListFilling {
 }
 
 impl ListFilling {
-    /// Room for the entries of this many sessions.
+    /// Creates a list with room for the entries of this many sessions.
     pub fn expecting(sessions: usize) -> Self {
         let list = RevocationList::expecting(sessions);
         let waiting = Waiting::with_capacity(&list, MAX_WAITING_ENTRIES.min(sessions));
         Self { list, waiting }
     }
 
-    /// Adds an entry. As for [`RevocationList::apply`], the order does not matter.
+    /// Adds an entry. As with [`RevocationList::apply`], the order does not matter.
     pub fn add(&mut self, revocation: &Revocation) {
         self.waiting.add(&self.list, revocation);
     }
 
-    /// The share of one of `threads` threads.
+    /// Creates the share of one of `threads` threads.
     pub fn share(&self, threads: usize) -> ListShare<'_> {
         ListShare {
             list: &self.list,
@@ -94,7 +94,7 @@ impl ListFilling {
         }
     }
 
-    /// The list, with all added entries. Each share must be finished first.
+    /// Returns the list with all added entries. Each share must be finished first.
     pub fn finish(self) -> RevocationList {
         let Self { list, waiting } = self;
         waiting.finish(&list);
@@ -103,7 +103,7 @@ impl ListFilling {
 }
 
 impl ListShare<'_> {
-    /// As [`ListFilling::add`].
+    /// Adds an entry, as [`ListFilling::add`] does.
     pub fn add(&mut self, revocation: &Revocation) {
         self.waiting.add(self.list, revocation);
     }

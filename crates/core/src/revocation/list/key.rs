@@ -1,16 +1,17 @@
-//! The revocations that end an API key: its own revocation, and a not-before that includes API keys.
+//! The revocations that end an API key: that of the key itself, and each not-before that includes API keys.
 
 use super::{Issuer, NotBefore, RevocationList, TokenFacts};
 use crate::clock::Timestamp;
 use crate::revocation::REPLACED;
 use crate::session::VouchedBy;
 
-/// A bound for the id of a key, which has 12 bytes.
+/// The maximum length of a key's id that is looked up. Actual ids have 12 bytes.
 const LONGEST_ID: usize = 32;
 
 impl RevocationList {
-    /// Was the key revoked, alone or with all earlier keys of its owner or of everyone, or did an issuer that vouched for
-    /// one of its makers end everything of that user? `client` is the owner, if a client owns the key.
+    /// Returns whether the key has been revoked. It may have been revoked by itself, together with all earlier keys of
+    /// its owner or of everyone, or because an issuer that vouched for one of its creators ended all sessions of that
+    /// user. `client` is the owner, if a client owns the key.
     // Requirement K4.
     pub(super) fn has_key_ended(&self, facts: TokenFacts<'_>, vouchers: &[VouchedBy]) -> bool {
         let of_all = self.global.lock().as_ref().map(NotBefore::keys);
@@ -26,14 +27,16 @@ impl RevocationList {
                 None => issuer.has_token(jti) || issuer.has_replaced(jti),
             })
         };
-        // As for a session: a notice has whole seconds, so a key of the same second has ended, too.
+        // A notice has whole seconds, so as with sessions, a key that was created within the same second has also
+        // ended.
         let of_voucher = |by: &VouchedBy| self.issuer(&by.issuer)?.subjects.get(&*by.subject, NotBefore::keys);
         let of_vouched = vouchers.iter().filter_map(of_voucher).max();
         let is_before = |made: Timestamp| made <= until || of_vouched.is_some_and(|at| made.as_secs() <= at.as_secs());
         facts.issued_at.is_none_or(is_before) || facts.jti.is_none_or(has_ended)
     }
 
-    /// Was the key replaced since its record was read, and not revoked? Then the record says how long the key lives.
+    /// Returns whether the key was replaced, but not revoked, since its record was read. The record then says how long
+    /// the key stays valid.
     // Requirement K7.
     pub(crate) fn is_key_replaced(&self, facts: TokenFacts<'_>) -> bool {
         let Some((issuer, jti)) = self.issuer(facts.issuer).zip(facts.jti) else { return false };
@@ -46,8 +49,8 @@ impl Issuer {
         self.tokens.get(jti, |_| ()).is_some()
     }
 
-    /// Was the key with this id replaced? Every request with a key asks, so the text is put together without an
-    /// allocation. A longer id is that of no key, and counts as replaced.
+    /// Returns whether the key with this id was replaced. Every request with a key calls this, so the string is built
+    /// without an allocation. A longer id cannot belong to a key, and counts as replaced.
     fn has_replaced(&self, id: &str) -> bool {
         let mut text = [0; LONGEST_ID + REPLACED.len()];
         let Some(text) = text.get_mut(..id.len() + REPLACED.len()) else { return true };

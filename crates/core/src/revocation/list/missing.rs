@@ -1,4 +1,4 @@
-//! The difference of two lists.
+//! Computes the difference between two lists.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use crate::clock::Timestamp;
 use crate::session::SessionId;
 
 impl RevocationList {
-    /// The entries that `other` lacks or ends earlier, in portions, so that a list of a million entries is not copied
-    /// at once. Sweep both lists to the same moment before.
+    /// The entries that are missing in `other` or end earlier there. They are returned in portions, so that a list of a
+    /// million entries is not copied at once. Sweep both lists to the same time first.
     pub fn missing_in<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = Vec<Revocation>> + 'a {
         let sessions = (0..self.sessions.number()).map(move |part| {
             let of_session = |(id, entry)| self.missing_session(other, id, &entry);

@@ -1,8 +1,9 @@
-//! The table of sessions: a map in many parts, each with its own lock.
+//! The table of sessions, a map that consists of many parts, each with its own lock.
 //!
-//! A map doubles when it is seven eighths full, so a map that has just doubled takes twice the memory it needs. The
-//! number of parts is therefore chosen by the expected number of entries, so that the maps are well filled, a part fits
-//! into a processor's cache while it is filled, and a thread waits only briefly for a growing part.
+//! A map doubles its size when it is seven eighths full, so a map that has just doubled takes twice the memory that it
+//! needs. The number of parts therefore depends on the expected number of entries, for three reasons. The maps are then
+//! well filled, a part fits into a processor's cache while it is filled, and a thread waits only briefly while a part
+//! grows.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,22 +15,23 @@ use parking_lot::RwLock;
 use super::entry::SessionEntry;
 use crate::session::SessionId;
 
-/// The least number of parts.
+/// The minimum number of parts.
 const MIN_PARTS: usize = 64;
-/// The expected number of entries of a part. Its map has room for 7168 entries, because the parts are filled at random.
+/// The expected number of entries in a part. Its map has room for 7168 entries, because the parts are filled at random.
 const ENTRIES_PER_PART: usize = 6400;
 
-/// The gate makes the ids, not clients, so a fast hash is safe.
+/// The gate and not its clients creates the ids, so a fast hash is safe.
 type Part = HashMap<SessionId, SessionEntry, RandomState>;
 
 pub(super) struct SessionTable {
     parts: Box<[RwLock<Part>]>,
-    /// Never less than the size of the parts: raised before an insertion, lowered after a removal.
+    /// Never less than the number of entries, because it is incremented before an insertion and decremented after a
+    /// removal.
     count: AtomicUsize,
 }
 
 impl SessionTable {
-    /// Room for this many entries.
+    /// Creates a table with room for this many entries.
     pub(super) fn expecting(entries: usize) -> Self {
         let parts = entries.div_ceil(ENTRIES_PER_PART).max(MIN_PARTS);
         let each = entries.div_ceil(parts);
@@ -45,16 +47,17 @@ impl SessionTable {
         self.parts.len()
     }
 
-    /// The part of an id.
+    /// The part to which an id belongs.
     pub(super) fn index_of(&self, id: SessionId) -> usize {
         let [.., a, b, c, d, e, f, g, h] = *id.as_bytes();
-        // The random bytes of the id, spread by a multiplication; the map itself uses a stronger hash.
+        // The random bytes of the id, spread by a multiplication. The map itself uses a stronger hash.
         let spread = u64::from_be_bytes([a, b, c, d, e, f, g, h]).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        // The product fits into 64 bits: `spread` has 32, and there are few parts. The result is less than their number.
+        // The product fits into 64 bits because `spread` has 32 bits and there are few parts. The result is less than
+        // the number of parts.
         ((spread * self.parts.len() as u64) >> 32) as usize
     }
 
-    /// The ordering rule of [`CountedMap::get`](super::CountedMap::get) applies here, too.
+    /// The ordering rule of [`CountedMap::get`](super::CountedMap::get) also applies here.
     pub(super) fn get<T>(&self, id: SessionId, of: impl FnOnce(&SessionEntry) -> T) -> Option<T> {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
@@ -63,7 +66,7 @@ impl SessionTable {
         part.read().get(&id).map(of)
     }
 
-    /// The rule of `news` in [`CountedMap::merge`](super::CountedMap::merge) applies here, too.
+    /// The rule for `news` in [`CountedMap::merge`](super::CountedMap::merge) also applies here.
     pub(super) fn merge(&self, id: SessionId, with: SessionEntry, news: impl FnOnce()) -> bool {
         let Some(part) = self.parts.get(self.index_of(id)) else { return false };
         let mut part = part.write();
@@ -81,7 +84,7 @@ impl SessionTable {
         is_news
     }
 
-    /// Merges entries of this part, before the list is in use.
+    /// Merges entries of this part, before the list is used.
     pub(super) fn merge_into(&self, part: usize, entries: impl IntoIterator<Item = (SessionId, SessionEntry)>) {
         let Some(part) = self.parts.get(part) else { return };
         let mut part = part.write();
@@ -96,12 +99,12 @@ impl SessionTable {
                 }
             }
         }
-        // The counter is raised once for all entries, because the filling threads share it.
+        // The counter is incremented once for all entries, because the filling threads share it.
         self.count.fetch_add(part.len() - before, Ordering::Release);
     }
 
-    /// Keeps the entries for which `keep` is true, frees memory if most of it is unused, and returns how many were
-    /// removed.
+    /// Keeps the entries for which `keep` returns true, frees memory if most of it is unused, and returns the number of
+    /// removed entries.
     pub(super) fn sweep(&self, mut keep: impl FnMut(&mut SessionEntry) -> bool) -> usize {
         let mut gone = 0;
         for part in &self.parts {
