@@ -1,6 +1,6 @@
-//! The rules by which the gate judges a request.
+//! The rules by which a gate judges requests.
 
-/// A rule of the gate, in the order of an explanation.
+/// A rule of the gate. The variants are in the order in which an explanation lists them.
 ///
 /// ```
 /// use rotogate::denial::Denial;
@@ -11,7 +11,7 @@
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// Framing and host.
+    /// The framing and the host.
     Request,
     /// The canonical path.
     Path,
@@ -21,17 +21,17 @@ pub enum Rule {
     Credential,
     /// The origin of a request with a cookie.
     Origin,
-    /// The limits on bad tokens.
+    /// The limits for invalid tokens.
     Limit,
     /// The issuer's key.
     Key,
-    /// The signature, or the issuer's answer about an opaque token.
+    /// The signature, or the issuer's response about an opaque token.
     Signature,
-    /// Type, times and form of the claims.
+    /// The type, the times and the form of the claims.
     Claims,
-    /// Revocations.
+    /// The revocations.
     Revocation,
-    /// The key that the token is bound to, and the proof that the caller has it.
+    /// The key to which the token is bound, and the caller's proof of it.
     Proof,
     /// The issuers that the route accepts.
     Issuer,
@@ -39,13 +39,13 @@ pub enum Rule {
     Audience,
     /// The scopes.
     Scope,
-    /// The roles, and further requirements of the application.
+    /// The roles, and further requirements that the application sets.
     Role,
     /// The conditions on claims.
     Condition,
     /// How and when the caller logged in (RFC 9470).
     StepUp,
-    /// How many requests the route's callers may make.
+    /// The limits of the route for its callers.
     Quota,
     /// The session of a refresh token.
     Session,
@@ -54,7 +54,7 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// The rules of a request, in order.
+    /// The rules for a request, in order.
     pub const OF_REQUESTS: [Self; 18] = [
         Self::Request,
         Self::Path,
@@ -76,7 +76,7 @@ impl Rule {
         Self::Quota,
     ];
 
-    /// One word.
+    /// The rule in one word.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Request => "request",

@@ -1,4 +1,5 @@
-//! `kuzzle = ["security:*"]`: rules for enclosed calls, by their names (requirement T22).
+//! Rules for calls that are enclosed in requests of Kuzzle's protocol, such as `kuzzle = ["security:*"]` (requirement
+//! T22).
 
 use std::fmt;
 
@@ -7,12 +8,12 @@ use http::Method;
 use super::path::CanonicalPath;
 use super::{Match, Route, RouteTable};
 
-/// The calls of a rule: `controller:action`, `controller:*`, or `*` for all.
+/// The calls to which a rule applies: `controller:action`, `controller:*`, or `*` for all calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallPattern {
-    /// `None`: any controller.
+    /// `None` for any controller.
     controller: Option<Box<str>>,
-    /// `None`: any action.
+    /// `None` for any action.
     action: Option<Box<str>>,
 }
 
@@ -20,7 +21,7 @@ impl CallPattern {
     /// Parses a pattern.
     ///
     /// # Errors
-    /// The expected form.
+    /// A message with the expected form.
     pub fn parse(text: &str) -> Result<Self, String> {
         const EXPECTED: &str = "expected \"controller:action\", \"controller:*\" or \"*\"";
         if text == "*" {
@@ -29,7 +30,7 @@ impl CallPattern {
         let is_name =
             |name: &str| !name.is_empty() && !name.contains(['*', ':']) && !name.contains(char::is_whitespace);
         let (controller, action) = text.split_once(':').ok_or(EXPECTED)?;
-        // Kuzzle has two names for this controller, and its paths have the second.
+        // Kuzzle has two names for this controller. Its paths use `ms`.
         let controller = if controller == "memoryStorage" { "ms" } else { controller };
         let action = Some(action).filter(|action| *action != "*");
         if !is_name(controller) || !action.is_none_or(is_name) {
@@ -66,12 +67,14 @@ impl fmt::Display for CallPattern {
     }
 }
 
-/// Finds an envelope's route that is less strict than another route, without a rule for calls that have no path: such a
-/// call would bypass the stricter route. Returns the indices of the stricter route and of the envelope's route.
+/// Finds a stricter route that enclosed calls could bypass. This is possible if the route of the enclosing request (the
+/// envelope) is less strict and no rule covers calls that have no path. Returns the indices of the stricter route and
+/// of the envelope's route.
 ///
-/// A rule covers such calls if it is `*`, or if it is at least as strict as the stricter route and names a controller
-/// outside the protocol's own API. The paths of the API's calls are known, and their routes decide. `envelopes` are the
-/// requests that enclose calls of any kind; `is_of_api` says whether a controller belongs to the API.
+/// A rule covers such calls if its pattern is `*`, or if it is at least as strict as the stricter route and names a
+/// controller outside the protocol's own API. The calls of the API do not need a rule, because their paths are known
+/// and the routes of these paths apply. `envelopes` has the requests that can enclose any call. `is_of_api` returns
+/// whether a controller belongs to the API.
 pub fn ungoverned(
     routes: &[Route],
     envelopes: &[(Method, String)],
@@ -87,11 +90,12 @@ pub fn ungoverned(
                 None => route.hosts.is_empty(),
                 Some(host) => route.hosts.iter().any(|own| own == host),
             };
-            // The dialect itself owns an envelope's tunnel, so it does not matter whether the route passes upgrades.
+            // Whether the routes allow upgrades is not compared, because the dialect itself handles the tunnel of an
+            // envelope.
             let is_stricter = |route: &Route| {
                 let policy = super::RoutePolicy {
                     upgrade: envelope.policy.upgrade,
-                    // Limits are ignored here: they bound how many requests pass, not which requests.
+                    // Rate limits are not compared, because they limit how many requests pass, not which ones.
                     rate: envelope.policy.rate.clone(),
                     ..route.policy.clone()
                 };
@@ -103,7 +107,7 @@ pub fn ungoverned(
                     |calls: &CallPattern| calls.controller.as_deref().is_none_or(|named| !is_of_api(named));
                 routes.iter().filter(is_as_strict).any(|rule| rule.kuzzle.iter().any(is_of_other))
             };
-            // A rule for calls alone has no path that a call could bypass.
+            // A rule that applies only to calls has no path that a call could bypass.
             let is_bypassed =
                 |route: &Route| !route.path.is_empty() && serves(route) && is_stricter(route) && !says(route);
             if let Some(strict) = routes.iter().position(is_bypassed) {

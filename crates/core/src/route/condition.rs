@@ -1,7 +1,8 @@
-//! Conditions on the claims of a caller: `when` and `when_any` of a route.
+//! Conditions on the claims of a caller, from the keys `when` and `when_any` of a route.
 //!
-//! A condition is data, so an evaluation is bounded by the number of comparisons, and an explanation can name the
-//! comparison that fails. A comparison with a missing claim, or a claim of another type, is false.
+//! A condition is data, not a program. The time of an evaluation is therefore bounded by the number of comparisons, and
+//! an explanation can name the comparison that failed. A comparison with a missing claim or with a claim of another
+//! type is false.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,14 +19,14 @@ pub use kept::{KeptConditions, KeptOfToken};
 
 /// The most comparisons of a route.
 const MAX_COMPARISONS: usize = 16;
-/// The longest text of a comparison, in bytes. A longer claim never equals a parameter of a path.
+/// The longest string in a comparison, in bytes. A longer claim never equals a path parameter.
 const MAX_TEXT: usize = 256;
 
-/// A value that a claim is compared with. The types are never converted: the text `"7"` is not the number 7, and neither is
-/// 7.0.
+/// A value that a claim is compared with. Types are never converted: neither the string `"7"` nor 7.0 equals the
+/// integer 7.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClaimValue {
-    /// A text, compared byte for byte.
+    /// A string, compared byte for byte.
     Text(Box<str>),
     /// A whole number.
     Integer(i64),
@@ -47,7 +48,7 @@ impl TryFrom<Value> for ClaimValue {
     }
 }
 
-/// The values of a list.
+/// Converts the values of a list.
 fn values(all: impl IntoIterator<Item = impl Into<Value>>) -> Result<Vec<ClaimValue>, InvalidValue> {
     all.into_iter().map(|one| one.into().try_into()).collect()
 }
@@ -68,7 +69,7 @@ impl ClaimValue {
     }
 }
 
-/// A whole number that is written as one.
+/// The value of a claim that is a whole number and is written without a fraction.
 fn integer(claim: &Value) -> Option<i128> {
     claim.as_i64().map(i128::from).or_else(|| claim.as_u64().map(i128::from))
 }
@@ -78,23 +79,23 @@ fn integer(claim: &Value) -> Option<i128> {
 pub enum Comparison {
     /// Equal to this value.
     Equals(ClaimValue),
-    /// Equal to one of these.
+    /// Equal to one of these values.
     OneOf(Vec<ClaimValue>),
-    /// The claim is a list with this element; or, with `{}` at the end of its path, an object with this member.
+    /// The claim is a list with this element. If its path ends with `{}`, the claim is an object with this member.
     Has(ClaimValue),
     /// The claim has the type of these values, but equals none of them.
     Not(Vec<ClaimValue>),
-    /// The claim is a text that begins with this text.
+    /// The claim is a string that begins with this prefix.
     Starts(Box<str>),
-    /// The claim is a text that ends with this text.
+    /// The claim is a string that ends with this suffix.
     Ends(Box<str>),
     /// The claim is a whole number of at least this value.
     Min(i64),
     /// The claim is a whole number of at most this value.
     Max(i64),
-    /// There, and not null.
+    /// The claim is present and not null.
     Exists,
-    /// The claim is a text that equals the path parameter of this name, in the canonical form of the path.
+    /// The claim is a string that equals the path parameter with this name, in the canonical form of the path.
     Param(Box<str>),
 }
 
@@ -157,8 +158,8 @@ impl ClaimValue {
     }
 }
 
-/// A claim, and its required value: a text, a whole number, or a Boolean. Types are never converted: the text `"7"` is
-/// not the number 7. A missing claim meets no condition.
+/// A condition on one claim, whose value is compared with a string, a whole number, or a boolean. Types are never
+/// converted: the string `"7"` does not equal the number 7. If the claim is missing, the condition is not met.
 ///
 /// ```
 /// use rotogate::route::Condition;
@@ -182,7 +183,7 @@ impl Condition {
     /// The claim equals this value.
     ///
     /// # Errors
-    /// The path cannot be parsed, or the value has another type.
+    /// The path cannot be parsed, or the value is not a string, a whole number or a boolean.
     pub fn equals(claim: &str, value: impl Into<Value>) -> Result<Self, InvalidValue> {
         Self::new(claim, Comparison::Equals(value.into().try_into()?))
     }
@@ -190,15 +191,15 @@ impl Condition {
     /// The claim equals one of these values.
     ///
     /// # Errors
-    /// The path cannot be parsed, or a value has another type.
+    /// The path cannot be parsed, or a value is not a string, a whole number or a boolean.
     pub fn one_of(claim: &str, all: impl IntoIterator<Item = impl Into<Value>>) -> Result<Self, InvalidValue> {
         Self::new(claim, Comparison::OneOf(values(all)?))
     }
 
-    /// The claim is a list with this element; or, with `{}` at the end of its path, an object with this member.
+    /// The claim is a list with this element. If its path ends with `{}`, the claim is an object with this member.
     ///
     /// # Errors
-    /// The path cannot be parsed, or the value has another type.
+    /// The path cannot be parsed, or the value is not a string, a whole number or a boolean.
     pub fn has(claim: &str, value: impl Into<Value>) -> Result<Self, InvalidValue> {
         Self::new(claim, Comparison::Has(value.into().try_into()?))
     }
@@ -206,12 +207,12 @@ impl Condition {
     /// The claim has the type of these values, but equals none of them.
     ///
     /// # Errors
-    /// The path cannot be parsed, or a value has another type.
+    /// The path cannot be parsed, or a value is not a string, a whole number or a boolean.
     pub fn not(claim: &str, all: impl IntoIterator<Item = impl Into<Value>>) -> Result<Self, InvalidValue> {
         Self::new(claim, Comparison::Not(values(all)?))
     }
 
-    /// The claim is a text that begins with this text.
+    /// The claim is a string that begins with this prefix.
     ///
     /// # Errors
     /// The path cannot be parsed.
@@ -219,7 +220,7 @@ impl Condition {
         Self::new(claim, Comparison::Starts(text.into()))
     }
 
-    /// The claim is a text that ends with this text.
+    /// The claim is a string that ends with this suffix.
     ///
     /// # Errors
     /// The path cannot be parsed.
@@ -243,7 +244,7 @@ impl Condition {
         Self::new(claim, Comparison::Max(most))
     }
 
-    /// The claim is there, and not null.
+    /// The claim is present and not null.
     ///
     /// # Errors
     /// The path cannot be parsed.
@@ -251,7 +252,7 @@ impl Condition {
         Self::new(claim, Comparison::Exists)
     }
 
-    /// The claim is a text that equals the path parameter of this name, in the canonical form of the path.
+    /// The claim is a string that equals the path parameter with this name, in the canonical form of the path.
     ///
     /// # Errors
     /// The path cannot be parsed.
@@ -275,13 +276,13 @@ impl Condition {
         Ok(Self { claim: ClaimPath::parse(claim)?, comparison })
     }
 
-    /// What it must be.
+    /// The comparison that the claim must satisfy.
     #[doc(hidden)]
     pub const fn comparison(&self) -> &Comparison {
         &self.comparison
     }
 
-    /// What is wrong with it.
+    /// The problem of the condition, if there is one.
     pub fn problem(&self) -> Option<&'static str> {
         let of_members = matches!(&self.comparison, Comparison::Has(ClaimValue::Text(_)) | Comparison::Exists);
         match self.comparison.problem() {
@@ -318,14 +319,14 @@ impl Condition {
     }
 }
 
-/// The claim and the operator, never a value.
+/// Prints the claim and the operator, but never a value.
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.claim, self.comparison.word())
     }
 }
 
-/// The result of a comparison, or the comparison that remains for the path.
+/// The result of a comparison, or, if the result depends on the path, the parameter and its required value.
 enum ConditionVerdict<'c, 'a> {
     Known(bool),
     Param(&'c str, &'a str),
@@ -334,7 +335,7 @@ enum ConditionVerdict<'c, 'a> {
 /// The conditions of a route, for [`RoutePolicy::conditions`](super::RoutePolicy::conditions).
 #[derive(Clone, Debug)]
 pub struct Conditions {
-    /// A unique number, so that results that are kept with a token are used only for the same conditions.
+    /// A unique number. Results that are cached with a token are used only for the conditions with this number.
     id: u64,
     when: Vec<Condition>,
     when_any: Vec<Vec<Condition>>,
@@ -350,10 +351,11 @@ impl PartialEq for Conditions {
 impl Eq for Conditions {}
 
 impl Conditions {
-    /// All conditions of `when` must hold, and, unless `when_any` is empty, all conditions of one of its lists.
+    /// Conditions that are met if all conditions of `when` are met and, unless `when_any` is empty, all conditions of
+    /// at least one of its lists.
     ///
     /// # Errors
-    /// There is no comparison, there are more than 16, or one cannot be used.
+    /// There are no comparisons or more than 16, a list of `when_any` is empty, or a comparison is invalid.
     pub fn new(when: Vec<Condition>, when_any: Vec<Vec<Condition>>) -> Result<Self, InvalidValue> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let all = Self { id: NEXT.fetch_add(1, Ordering::Relaxed), when, when_any, has_params: false };
@@ -373,12 +375,12 @@ impl Conditions {
         Ok(Self { has_params, ..all })
     }
 
-    /// The conditions that must all hold.
+    /// The conditions that must all be met.
     pub fn when(&self) -> &[Condition] {
         &self.when
     }
 
-    /// The lists of conditions of which one must hold.
+    /// The lists of conditions. All conditions of at least one list must be met.
     pub fn when_any(&self) -> &[Vec<Condition>] {
         &self.when_any
     }
@@ -388,7 +390,7 @@ impl Conditions {
         self.when.iter().chain(self.when_any.iter().flatten())
     }
 
-    /// The names of the path parameters that the conditions compare claims with.
+    /// The names of the path parameters with which the conditions compare claims.
     pub(crate) fn params(&self) -> impl Iterator<Item = &str> {
         self.iter().filter_map(|one| match &one.comparison {
             Comparison::Param(name) => Some(&**name),
@@ -396,20 +398,20 @@ impl Conditions {
         })
     }
 
-    /// Do the conditions depend on the path?
+    /// Whether the conditions depend on the path.
     pub(super) const fn has_params(&self) -> bool {
         self.has_params
     }
 
-    /// A parameter that this path pattern does not have.
+    /// The name of a parameter that a condition refers to and that this path pattern does not have.
     pub(super) fn missing_param(&self, pattern: &str) -> Option<&str> {
         let route = Route::new(pattern, super::RoutePolicy::default());
         self.params().find(|name| !route.params(pattern).any(|(known, _)| known == *name))
     }
 }
 
-/// The conditions that these claims do not meet: the key, and the claims and operators without values. `None` if the
-/// claims meet all conditions.
+/// The conditions that these claims do not meet: the configuration key, and a description with claims and operators but
+/// without values. `None` if the claims meet all conditions.
 pub fn unmet_condition(
     all: &Conditions,
     claims: &Map<String, Value>,
@@ -430,7 +432,7 @@ pub fn unmet_condition(
     Some(("when_any", format!("none of when_any: {}", named.join("; "))))
 }
 
-/// Each claim with its operator, never a value.
+/// Prints each claim with its operator, but never a value.
 impl fmt::Display for Conditions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, one) in self.iter().enumerate() {

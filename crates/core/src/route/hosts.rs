@@ -1,16 +1,16 @@
-//! The hosts that a gate serves (requirement T23). An upstream may write the received host into links, for example in
-//! password-reset mails; so the gate does not forward an arbitrary `Host`.
+//! The hosts that a gate serves (requirement T23). The gate does not forward an arbitrary `Host`, because an upstream
+//! may write the received host into links, for example in password-reset mails.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::authority::is_host;
 
-/// The text is not a valid host.
+/// The error for a string that is not a valid host.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a host name without port, such as \"example.com\", \"*.example.com\" or \"*\"")]
 pub struct HostError(String);
 
-/// The hosts that are served: by name, below a domain, or any.
+/// The hosts that are served: certain names, all names below a domain, or any host.
 ///
 /// ```
 /// use rotogate_core::route::Hosts;
@@ -23,9 +23,9 @@ pub struct HostError(String);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hosts {
     any: bool,
-    /// In lower case, without a trailing dot.
+    /// The hosts that are served by name, in lower case and without a trailing dot.
     exact: Vec<Box<str>>,
-    /// Suffixes with a leading dot, in the same form: all hosts below them are served.
+    /// Domains whose subdomains are all served. They have a leading dot, are in lower case and have no trailing dot.
     below: Vec<Box<str>>,
 }
 
@@ -33,7 +33,7 @@ impl Hosts {
     /// Adds a host: `example.com`, an address, `*.example.com` for all names below the domain, or `*` for any host.
     ///
     /// # Errors
-    /// The text is none of these forms.
+    /// The string has another form.
     pub fn add(&mut self, host: &str) -> Result<(), HostError> {
         let normal = normal(host);
         let below = normal.strip_prefix('*').filter(|rest| rest.starts_with('.'));
@@ -51,7 +51,7 @@ impl Hosts {
 
     /// Whether this host, without its port, is one of the gate's hosts.
     pub fn admit(&self, host: &str) -> bool {
-        // First compared in the usual spelling of clients.
+        // Compares the host as it was sent first, because most clients send the normal spelling.
         if self.any || self.exact.iter().any(|known| **known == *host) {
             return true;
         }
@@ -64,7 +64,7 @@ fn normal(host: &str) -> String {
     host.trim_end_matches('.').to_ascii_lowercase()
 }
 
-/// Does a host, without its port, name the local machine?
+/// Whether a host, without its port, names the local machine.
 pub fn is_loopback(host: &str) -> bool {
     if let Some(v6) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         return v6.parse::<Ipv6Addr>().is_ok_and(|address| address.to_canonical().is_loopback());

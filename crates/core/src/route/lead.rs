@@ -13,7 +13,7 @@ pub enum OnExpiry {
 }
 
 impl OnExpiry {
-    /// What a route requires.
+    /// What happens on a route with this policy.
     pub const fn for_policy(policy: &RoutePolicy) -> Self {
         if policy.keeps_on_expiry { Self::Keep } else { Self::Close }
     }

@@ -1,7 +1,7 @@
 //! The loose match (requirement T20). Servers behind a gate fold case, cut `;parameters`, drop dots and white space
-//! around a segment, decode once more, cut at an escaped `?` or `#`, and treat `/p` as `/p/`. So the upstream may serve
-//! a path of one route as a path of another, stricter route. This module computes the possible readings of a path; the
-//! table looks up the routes to which they lead.
+//! around a segment, decode once more, cut at an escaped `?` or `#`, and treat `/p` as `/p/`. An upstream may therefore
+//! treat a path of one route as a path of another, stricter route. This module computes the possible readings of a
+//! path. [`super::RouteTable`] looks up the routes to which they lead.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use super::pattern::{Segment, Tree};
 struct Lax {
     /// Cuts the segment at `;`.
     cuts: bool,
-    /// Trims white space, and trailing dots.
+    /// Trims white space and trailing dots.
     trims: bool,
 }
 
@@ -29,11 +29,11 @@ const ALL: [Lax; 4] = [
 pub(super) enum PathReading {
     /// The reading of a server that compares case-sensitively.
     Exact(String),
-    /// The reading of a server that folds case: looked up among the [`folded`] patterns.
+    /// The reading of a server that folds case. It is looked up among the [`folded`] patterns.
     Folded(String),
 }
 
-/// The readings of a canonical path, without the path itself.
+/// The readings of a canonical path that may differ from the path itself.
 pub(super) fn readings(path: &str) -> Vec<PathReading> {
     let mut found: Vec<PathReading> = Vec::new();
     // Most paths that reach this point have an upper-case letter and no other peculiarity.
@@ -61,8 +61,8 @@ fn path_end(path: &str) -> Option<usize> {
     })
 }
 
-/// The forms of a pattern among which the folded readings of a path are looked up: the pattern itself, and the pattern
-/// as a lax server trims it.
+/// Adds the forms of a pattern that are compared with the folded readings of a path: the pattern in lower case, and the
+/// same pattern as a lax server cuts and trims it.
 pub(super) fn folded(pattern: &[Segment<'_>], mut add: impl FnMut(&[Segment<'_>])) {
     for lax in [ALL[0], ALL[3]] {
         let last = pattern.len().saturating_sub(1);
@@ -86,7 +86,7 @@ pub(super) fn folded(pattern: &[Segment<'_>], mut add: impl FnMut(&[Segment<'_>]
     }
 }
 
-/// The path with each segment mapped. Segments that become empty are merged.
+/// Applies `map` to each segment of the path. Segments that become empty are merged.
 fn mapped<'p>(path: &'p str, map: impl Fn(&'p str) -> Cow<'p, str>) -> String {
     let mut out = String::with_capacity(path.len());
     for segment in path.split('/') {
@@ -102,7 +102,7 @@ fn mapped<'p>(path: &'p str, map: impl Fn(&'p str) -> Cow<'p, str>) -> String {
     out
 }
 
-/// The segment in the spelling of canonical paths.
+/// The segment as a lax server reads it, in the spelling of canonical paths.
 fn exact(segment: &str, lax: Lax) -> Cow<'_, str> {
     let mut name = segment;
     if lax.cuts {
@@ -118,11 +118,11 @@ fn exact(segment: &str, lax: Lax) -> Cow<'_, str> {
     Cow::Borrowed(name)
 }
 
-/// The segment with every escape decoded, however deep, and in lower case.
+/// The segment as a lax server reads it, in lower case and with all levels of escapes decoded.
 fn fold(segment: &str, lax: Lax) -> Cow<'_, str> {
     let resolved: Cow<'_, str> = if segment.contains('%') {
-        // An escaped slash is data of its segment: the route refuses it, or its configuration says that its upstream
-        // treats it as data, too.
+        // An escaped slash is treated as data. The route rejects it, or the configuration of the route states that the
+        // upstream also treats it as data.
         Cow::Owned(String::from_utf8_lossy(&resolve(segment.as_bytes())).replace('/', "%2F"))
     } else {
         Cow::Borrowed(segment)
@@ -142,10 +142,10 @@ fn fold(segment: &str, lax: Lax) -> Cow<'_, str> {
     })
 }
 
-/// The patterns of a host in their folded forms.
+/// The patterns of a host's routes in their folded forms.
 pub(super) type FoldedTree = Tree<Vec<usize>>;
 
-/// Adds the pattern of an entry.
+/// Adds the folded forms of an entry's pattern.
 pub(super) fn insert(folded_patterns: &mut FoldedTree, pattern: &[Segment<'_>], entry: usize) {
     folded(pattern, |segments| {
         let entries = folded_patterns.place(segments).get_or_insert_default();

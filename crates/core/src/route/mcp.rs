@@ -1,5 +1,5 @@
-//! How a resource's calls of the Model Context Protocol (MCP) are judged: `mcp` and `implies` of a resource, `calls` of a
-//! route.
+//! How calls of the Model Context Protocol (MCP) to a resource are checked, from the keys `mcp` and `implies` of a
+//! resource and `calls` of a route.
 
 mod implied;
 mod pattern;
@@ -12,8 +12,8 @@ pub use rules::{CallRule, CallRules};
 
 use crate::mcp::VERSIONS;
 
-/// How the calls of a resource are judged. The default judges the body, accepts the newest version, and bodies of up to
-/// 1 MiB.
+/// How the MCP calls to a resource are checked. By default the gate reads the call from the body, and accepts only the
+/// newest version and bodies of up to 1 MiB.
 ///
 /// ```
 /// use rotogate::route::{Mcp, Resource};
@@ -25,15 +25,16 @@ use crate::mcp::VERSIONS;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mcp {
-    /// Whether the headers alone name the call, because the server behind the gate compares them with the body, as the
-    /// version of 2026-07-28 requires. By default the gate buffers the body, and the headers must agree with it.
+    /// Whether the gate reads the call only from the headers. This is safe if the server behind the gate compares the
+    /// headers with the body, as the version of 2026-07-28 requires. By default the gate buffers the body, and the
+    /// headers must agree with the body.
     pub headers_alone: bool,
     /// The accepted versions of the protocol.
     pub versions: Vec<String>,
-    /// The longest body, in bytes, of a call that is judged by its body.
+    /// The longest accepted body, in bytes, if the gate reads calls from the body.
     pub max_message: u64,
-    /// The origins of pages that may send calls, besides the gate's own origin and the CORS origins. A request from
-    /// another page is refused.
+    /// The origins of pages that may send calls, besides the gate's own origin and the CORS origins. Requests from
+    /// other pages are rejected.
     pub origins: Vec<Box<str>>,
 }
 
@@ -58,7 +59,8 @@ impl Mcp {
         if let Some(other) = self.versions.iter().find(|version| !VERSIONS.contains(&version.as_str())) {
             return Some(format!("\"{other}\" is not a known version; expected some of \"{}\"", known()));
         }
-        // Clients name the newest version that they know in their first message, and the server may choose it.
+        // In its first message a client names the newest version that it supports, and the server may choose this
+        // version. The list must therefore not have gaps.
         let oldest = VERSIONS.iter().rposition(|version| self.versions.iter().any(|listed| listed == version));
         let missing = VERSIONS[1..]
             .iter()
@@ -77,8 +79,8 @@ impl Mcp {
         })
     }
 
-    /// Is an older version of the protocol accepted? Its clients send GET and DELETE requests, and no headers about the
-    /// call.
+    /// Whether an older version of the protocol is accepted. Its clients send GET and DELETE requests, and do not send
+    /// headers that describe the call.
     pub fn takes_older(&self) -> bool {
         self.versions.iter().any(|version| version != VERSIONS[0])
     }

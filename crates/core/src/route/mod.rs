@@ -1,5 +1,5 @@
-//! Routes: which route a request takes, and what the route requires. A request that matches no route is refused: the
-//! gate forwards only what the configuration names.
+//! Routes: which route applies to a request, and what the route requires. A request that matches no route is rejected,
+//! so that the gate forwards only requests for which a route is configured.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ pub use warnings::{RouteWarning, WarningKind, warnings};
 /// Checks the pattern of a route.
 ///
 /// # Errors
-/// The problem, and the pattern that was probably meant.
+/// A message with the problem and the pattern that was probably meant.
 pub fn check_pattern(pattern: &str) -> Result<(), String> {
     pattern::parse(pattern).map(drop)
 }
@@ -60,22 +60,24 @@ pub fn check_pattern(pattern: &str) -> Result<(), String> {
 pub struct Route {
     /// The route's name in logs and metrics. The name comes from the configuration, never from a request.
     pub id: Arc<str>,
-    /// The hosts that the route serves, without port. If empty, every host that no route names.
+    /// The hosts that the route serves, without ports. If empty, the route serves every host that no route names.
     pub hosts: Vec<String>,
-    /// The methods that the route serves; `GET` includes `HEAD`. If empty, `DEFAULT_METHODS` and `REGISTERED_METHODS`.
+    /// The methods that the route serves; `GET` includes `HEAD`. If empty, the route serves `DEFAULT_METHODS` and
+    /// `REGISTERED_METHODS`.
     pub methods: Vec<Method>,
-    /// A pattern: `{name}` matches one whole segment, a trailing `{*rest}` the rest of the path, which may be empty.
+    /// The path pattern. `{name}` matches one whole segment. A trailing `{*rest}` matches the rest of the path, which
+    /// may be empty.
     pub path: String,
-    /// The enclosed calls that this rule governs, on any path: see [`Self::kuzzle_rule`].
+    /// The enclosed calls to which this rule applies, on any path. See [`Self::kuzzle_rule`].
     // Requirement T22.
     #[doc(hidden)]
     pub kuzzle: Vec<CallPattern>,
-    /// The calls of its resource (MCP) that this rule governs: see [`Self::mcp_rule`].
+    /// The MCP calls to the route's resource to which this rule applies. See [`Self::mcp_rule`].
     // Requirement M8.
     #[doc(hidden)]
     pub calls: Vec<McpCalls>,
-    /// The listeners that serve the route, by the names in `Peer::on_listener`. Other listeners answer 404, and no less
-    /// specific route replaces it. If empty, all listeners.
+    /// The names of the listeners that serve the route; see `Peer::on_listener`. Other listeners respond with 404 and
+    /// do not fall back to a less specific route. If empty, all listeners serve the route.
     pub listeners: Vec<Box<str>>,
     /// The requirements of the route.
     pub policy: RoutePolicy,
@@ -90,8 +92,8 @@ pub struct Route {
     pub exchange: Option<Arc<UpstreamExchange>>,
 }
 
-/// An upstream of a proxy around the layer: its index among the proxy's upstreams. The layer passes it from the route
-/// to the proxy, and does not interpret it.
+/// An upstream of a proxy around the layer: its index among the proxy's upstreams. The layer passes this index from the
+/// route to the proxy and does not interpret it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct UpstreamId(usize);
 
@@ -108,7 +110,8 @@ impl UpstreamId {
 }
 
 impl Route {
-    /// A route for a path pattern on every host, to the service inside the layer. Its name in logs is its pattern.
+    /// A route for a path pattern on every host, to the service inside the layer. The pattern is also the route's name
+    /// in logs.
     pub fn new(path: impl Into<String>, policy: RoutePolicy) -> Self {
         let path = path.into();
         let id = path.as_str().into();
@@ -146,8 +149,8 @@ impl Route {
         })
     }
 
-    /// A rule for the calls of the policy's resource, an MCP server: `method:name`, `method:prefix*`, `method` for all
-    /// names of the method, or `*` for all calls.
+    /// A rule for MCP calls to the policy's resource, which must be an MCP server. `calls` has patterns: `method:name`,
+    /// `method:prefix*`, `method` for all calls of the method, or `*` for all calls.
     ///
     /// ```
     /// use rotogate::route::{Route, RoutePolicy};
@@ -169,8 +172,8 @@ impl Route {
         Ok(Self { id, calls, ..Self::new("", policy) })
     }
 
-    /// A rule for calls that Kuzzle's protocol encloses, on any path: `controller:action`, `controller:*`, or `*` for all
-    /// calls.
+    /// A rule for calls that are enclosed in requests of Kuzzle's protocol, on any path. `calls` has patterns:
+    /// `controller:action`, `controller:*`, or `*` for all calls.
     ///
     /// ```
     /// use rotogate::route::{Route, RoutePolicy};

@@ -1,8 +1,9 @@
-//! The canonical path: parsed once. The gate forwards exactly the path that it matched.
+//! The canonical path, which is parsed once. The gate forwards exactly the path that it matched.
 //!
-//! If two parsers read one path differently, a request can bypass a policy: the gate sees `/public/..;/admin` below
-//! `/public`, the upstream serves `/admin`. So a path has one spelling here. Spellings that RFC 3986 §6.2.2 calls
-//! equivalent are rewritten to that spelling, and anything that a later decoder could read as another path is refused:
+//! If two parsers read one path differently, a request can bypass a policy: for example, the gate sees
+//! `/public/..;/admin` below `/public`, but the upstream serves `/admin`. Each path therefore has one canonical
+//! spelling. Spellings that RFC 3986 §6.2.2 calls equivalent are rewritten to it, and anything that a later decoder
+//! could read as another path is rejected:
 //!
 //! | in the path | result |
 //! |---|---|
@@ -24,7 +25,7 @@ pub use crate::denial::PathError;
 #[cfg(test)]
 mod tests;
 
-/// A path in its canonical spelling. Borrows from the request if it arrived in that spelling.
+/// A path in its canonical spelling. The value borrows from the request if the path arrived in this spelling.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CanonicalPath<'a> {
     text: Cow<'a, str>,
@@ -55,16 +56,16 @@ impl<'a> CanonicalPath<'a> {
         &self.text
     }
 
-    /// Whether the canonical path differs from the path that was sent. A layer that cannot rewrite the path, because
-    /// routing has happened already, then refuses the request. For our own endpoints such a spelling is a near miss
-    /// (R12).
+    /// Whether the canonical path differs from the path that was sent. In this case a layer that cannot rewrite the
+    /// path, because routing has already happened, rejects the request. For the gate's own endpoints, such a spelling
+    /// is a near miss (R12).
     pub fn is_rewritten(&self) -> bool {
         matches!(self.text, Cow::Owned(_))
     }
 
-    /// Whether the canonical path differs from the path that was sent at most in the letter case of escapes.
+    /// Whether the canonical path equals the path that was sent, except for the letter case of hex digits in escapes.
     pub fn equals_but_for_hex_case(&self, raw: &str) -> bool {
-        // No other rewrite changes only the case of letters; all others change the length.
+        // All other rewrites change the length of the path.
         self.text.eq_ignore_ascii_case(raw)
     }
 
@@ -73,15 +74,15 @@ impl<'a> CanonicalPath<'a> {
         self.encoded_slash
     }
 
-    /// Could a server that folds case, cuts parameters and trailing dots, or decodes once more read another path? Most
-    /// paths allow only one reading (requirement T20).
+    /// Whether a server that folds case, cuts parameters and trailing dots, or decodes once more could read another
+    /// path. Most paths have only one reading (requirement T20).
     pub(super) const fn has_loose_form(&self) -> bool {
         self.has_loose_form
     }
 
-    /// The form in which a near miss equals its endpoint (R12): all escapes decoded, letter case folded, `;params` and
-    /// the spaces and dots at the end of a segment cut, slashes merged, and no trailing slash. Use it only for a
-    /// comparison with another such form.
+    /// The loose form, in which a near miss equals its endpoint (R12). In this form all escapes are decoded, letter
+    /// case is folded, `;params` and trailing spaces and dots of segments are cut, slashes are merged, and there is no
+    /// trailing slash. Compare a loose form only with other loose forms.
     pub fn loose(&self) -> Cow<'_, str> {
         loosen(&self.text)
     }
@@ -93,8 +94,8 @@ impl<'a> CanonicalPath<'a> {
     }
 }
 
-/// Whether the loose form differs, for the usual path that is canonical already, with nothing to decode, merge or
-/// examine; `None` for other paths.
+/// The fast check for usual paths, which are already canonical and have nothing to decode or merge. Returns whether the
+/// loose form differs. `None` for other paths, which need the full parser.
 fn plain(path: &[u8]) -> Option<bool> {
     let mut previous = 0;
     let mut varies = false;
@@ -115,14 +116,14 @@ fn plain(path: &[u8]) -> Option<bool> {
 }
 
 const PLAIN: u8 = 0;
-/// An allowed byte that the loose form changes: upper case, and `;` before parameters.
+/// An allowed byte that the loose form changes: an upper-case letter, or `;` before parameters.
 const VARIES: u8 = 1;
 const SLASH: u8 = 2;
 const DOT: u8 = 3;
-/// A byte that is not allowed, or only as an escape.
+/// A byte that is not allowed, or is allowed only as an escape.
 const NEVER: u8 = 4;
 
-/// The class of each byte. A table is fast enough to examine every byte of every path.
+/// The class of each byte. A table is used because every byte of every path is examined.
 const CLASSES: [u8; 256] = {
     let mut table = [NEVER; 256];
     let mut byte: u8 = 0;
@@ -189,7 +190,7 @@ fn rewrite(raw: &str) -> Result<(String, bool), PathError> {
     Ok((text, encoded_slash))
 }
 
-/// Removes all further levels of escapes from a path decoded once.
+/// Decodes all further levels of escapes of a path that was already decoded once.
 fn resolve_deep(decoded: &[u8]) -> Result<Vec<u8>, PathError> {
     let resolved = resolve(decoded);
     let slashes = |bytes: &[u8]| bytes.iter().filter(|&&b| b == b'/').count();
@@ -199,8 +200,8 @@ fn resolve_deep(decoded: &[u8]) -> Result<Vec<u8>, PathError> {
     if forbidden { Err(PathError::DoubleEncoding) } else { Ok(resolved) }
 }
 
-/// Decodes all levels of escapes in one pass. Two escapes never overlap, so their order does not matter, and a path
-/// that consists of `%252525…` costs no more than any other path.
+/// Decodes all levels of escapes in one pass. The order does not matter, because escapes never overlap. A path that
+/// consists of `%252525…` therefore takes no longer than any other path.
 pub(super) fn resolve(bytes: &[u8]) -> Vec<u8> {
     let mut out: Vec<u8> = Vec::with_capacity(bytes.len());
     for &byte in bytes {
@@ -215,8 +216,8 @@ pub(super) fn resolve(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// `.` or `..`, also before anything that some servers cut off before they resolve dots: path parameters, an escaped
-/// `?` or `#`, white space.
+/// Whether the segment is `.` or `..`, possibly followed by something that some servers cut off before they resolve
+/// dots: path parameters, an escaped `?` or `#`, or white space.
 fn is_dot_segment(segment: &[u8]) -> bool {
     let name = segment.split(|b| matches!(b, b';' | b'?' | b'#')).next().unwrap_or_default();
     std::str::from_utf8(name).is_ok_and(|name| matches!(name.trim(), "." | ".."))
@@ -263,12 +264,12 @@ const fn is_hidden(byte: u8) -> bool {
     byte < 0x20 || byte == 0x7f || byte == b'\\'
 }
 
-/// RFC 3986 §2.3.
+/// Whether the byte is an unreserved character (RFC 3986 §2.3).
 const fn is_unreserved(byte: u8) -> bool {
     matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~')
 }
 
-/// Is the byte a `pchar` of RFC 3986 §3.3, without escapes?
+/// Whether the byte is a `pchar` of RFC 3986 §3.3, other than the `%` of an escape.
 const fn is_pchar(byte: u8) -> bool {
     is_unreserved(byte)
         || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@')

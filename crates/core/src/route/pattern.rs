@@ -1,9 +1,10 @@
 //! Path patterns, and the tree that finds the most specific pattern for a path.
 //!
-//! matchit, whose notation this is, refuses `/{name}/x` beside `/{*rest}`; a gate with a catch-all route and tenants in
-//! its paths needs both. The tree matches the segments of a path from left to right. At each node it tries the plain
-//! segment before `{name}` before `{*rest}`, and backtracks from a dead end. It visits each node at most once, so a
-//! look-up never costs more than the size of the table.
+//! The notation is that of the crate matchit. matchit itself is not used, because it rejects `/{name}/x` beside
+//! `/{*rest}`, and a gate with a catch-all route and tenants in its paths needs both. The tree matches the segments of
+//! a path from left to right. At each node it tries the plain segment first, then `{name}`, then `{*rest}`, and
+//! backtracks from a dead end. A look-up visits each node at most once, so its cost is bounded by the size of the
+//! table.
 
 use std::collections::HashMap;
 
@@ -14,8 +15,8 @@ use super::path::CanonicalPath;
 pub(super) struct TreeMatch<'t, T> {
     /// The value of the most specific pattern that matches.
     pub(super) here: Option<&'t T>,
-    /// The value of the pattern that matches the path with a trailing slash added or removed, unless a pattern names
-    /// the path exactly: `/p` beside `/p/{*rest}`, `/p/` beside `/p`.
+    /// The value of the pattern that matches the path with a trailing slash added or removed, for example `/p` beside
+    /// `/p/{*rest}`, or `/p/` beside `/p`. `None` if a pattern names the path exactly.
     pub(super) beside: Option<&'t T>,
 }
 
@@ -23,16 +24,16 @@ pub(super) struct TreeMatch<'t, T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Segment<'p> {
     Plain(&'p str),
-    /// `{name}`: any segment that is not empty.
+    /// `{name}`, which matches any segment that is not empty.
     Named,
-    /// `{*rest}`: everything that remains.
+    /// `{*rest}`, which matches the rest of the path.
     Rest,
 }
 
 /// Parses a pattern.
 ///
 /// # Errors
-/// The problem, and the pattern that was probably meant.
+/// A message with the problem and the pattern that was probably meant.
 pub(super) fn parse(pattern: &str) -> Result<Vec<Segment<'_>>, String> {
     let path = pattern.strip_prefix('/').ok_or("it does not begin with a slash")?;
     let last = path.split('/').count().saturating_sub(1);
@@ -52,8 +53,8 @@ pub(super) fn parse(pattern: &str) -> Result<Vec<Segment<'_>>, String> {
                 let what = "a parameter is a whole segment; write a literal brace as %7B or %7D";
                 return Err(foreign(what));
             }
-            // A notation of another proxy. Taken literally the pattern would match nothing, and a less specific route
-            // would serve the paths that it should protect.
+            // This is a notation of other proxies. If the pattern were taken literally, it would not match, and a less
+            // specific route would serve the paths that the pattern should protect.
             None if text.contains('*') => {
                 return Err(foreign(
                     "`*` is not a wildcard here: {name} matches one segment, a trailing {*rest} the rest",
@@ -69,8 +70,8 @@ pub(super) fn parse(pattern: &str) -> Result<Vec<Segment<'_>>, String> {
     Ok(segments)
 }
 
-/// A pattern in another proxy's or framework's notation (`*`, `**`, `:id`, `{id}.json`, `{id:int}`), translated to
-/// ours.
+/// Translates a pattern from the notation of another proxy or framework (`*`, `**`, `:id`, `{id}.json`, `{id:int}`) to
+/// this notation.
 fn translated(pattern: &str) -> String {
     let path = pattern.strip_prefix('/').unwrap_or(pattern);
     let last = path.split('/').count().saturating_sub(1);
@@ -80,7 +81,7 @@ fn translated(pattern: &str) -> String {
         let parameter = text.find(['{', ':']).and_then(|at| text.get(at + 1..)).unwrap_or_default();
         let name: String = parameter.trim_start_matches('*').chars().take_while(is_name_byte).collect();
         out.push('/');
-        // Only the last segment can match the rest of the path; before the last, `*` is one segment.
+        // Only the last segment can match the rest of the path. In other segments, `*` stands for one segment.
         if at == last && text.contains('*') {
             let name = if name.is_empty() { "rest" } else { &name };
             out.push_str(&format!("{{*{name}}}"));
@@ -98,7 +99,7 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// A plain segment is compared with canonical segments, so it must be canonical itself.
+/// Checks a plain segment, which must be canonical because it is compared with canonical segments.
 fn check_plain(text: &str, is_last: bool) -> Result<(), String> {
     if text.is_empty() {
         return if is_last { Ok(()) } else { Err("empty segments are merged: it never matches".to_owned()) };
@@ -114,8 +115,8 @@ fn check_plain(text: &str, is_last: bool) -> Result<(), String> {
     }
 }
 
-/// The first segment of a path without its leading slash, and the rest after the next slash. A search for a `char` takes
-/// three times as long as one for a byte.
+/// Splits a path without its leading slash into the first segment and the rest after the next slash. Searches for a
+/// byte, because a search for a `char` takes three times as long.
 fn first_segment(left: &str) -> (&str, Option<&str>) {
     let slash = left.bytes().position(|byte| byte == b'/');
     slash.and_then(|at| left.split_at_checked(at)).map_or((left, None), |(segment, rest)| (segment, rest.get(1..)))
@@ -137,7 +138,7 @@ impl<T> Default for Tree<T> {
 }
 
 impl<T> Tree<T> {
-    /// The slot of a pattern. Patterns that differ only in parameter names share it.
+    /// The slot for the value of a pattern. Patterns that differ only in parameter names share a slot.
     pub(super) fn place(&mut self, pattern: &[Segment<'_>]) -> &mut Option<T> {
         match pattern.split_first() {
             None => &mut self.here,
@@ -147,7 +148,7 @@ impl<T> Tree<T> {
         }
     }
 
-    /// The value of the most specific pattern that matches.
+    /// Looks up a path. The result has the value of the most specific pattern that matches.
     pub(super) fn find(&self, path: &str) -> TreeMatch<'_, T> {
         let mut beside = None;
         let here = path.strip_prefix('/').and_then(|left| self.walk(Some(left), &mut beside));
@@ -172,7 +173,8 @@ impl<T> Tree<T> {
         plain.or_else(|| named(beside)).or(self.rest.as_ref())
     }
 
-    /// Does any matching pattern, however general, have a value for which `is` returns true?
+    /// Whether any pattern that matches the path, including less specific ones, has a value for which `is` returns
+    /// true.
     pub(super) fn any(&self, path: &str, is: &impl Fn(&T) -> bool) -> bool {
         path.strip_prefix('/').is_some_and(|left| self.any_of(Some(left), is))
     }

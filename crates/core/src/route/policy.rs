@@ -1,4 +1,4 @@
-//! The requirements of a route, and the requests that it admits.
+//! The requirements of a route.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,7 +13,7 @@ use crate::denial::Denial;
 use crate::invalid::InvalidValue;
 use crate::session::scope::Scope;
 
-/// The rules of one route. The default is the strictest: a token is required, and nothing unusual passes.
+/// The rules of one route. The default is the strictest: a token is required, and unusual requests are rejected.
 ///
 /// ```
 /// use rotogate::route::RoutePolicy;
@@ -25,39 +25,41 @@ use crate::session::scope::Scope;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RoutePolicy {
-    /// Is a token required?
+    /// Whether a token is required.
     pub auth: Auth,
-    /// The kinds of credentials that the route takes.
+    /// The kinds of credentials that the route accepts.
     // Requirement B16.
     pub credentials: Credentials,
     /// The scopes that the token must all have.
     pub scopes: Scope,
-    /// The scopes of which the token must have at least one, besides all of `scopes`. If empty, no further scope is
-    /// required.
+    /// The scopes of which the token must have at least one, in addition to all of `scopes`. If empty, no further scope
+    /// is required.
     pub any_scope: Scope,
     /// The roles of which the token must have at least one: see [`Self::role`]. If empty, no role is required.
     #[doc(hidden)]
     pub roles: Vec<Role>,
-    /// The roles that the token must all have, besides one of `roles`: see [`Self::all_roles`].
+    /// The roles that the token must all have, in addition to one of `roles`. See [`Self::all_roles`].
     #[doc(hidden)]
     pub all_roles: Vec<Role>,
     /// The conditions on the caller's claims: see [`Self::when`] and [`Self::when_any`].
     // Requirement K22.
     #[doc(hidden)]
     pub conditions: Option<Arc<Conditions>>,
-    /// The names of the accepted issuers; our own issuer is `self`. If empty, our own issuer, and the issuers that are
-    /// accepted everywhere.
+    /// The names of the accepted issuers; the gate's own issuer is `self`. If empty, the route accepts the gate's own
+    /// issuer and the issuers that are accepted everywhere.
     pub issuers: Vec<String>,
-    /// The audiences of which the token must name one. If empty, any audience that the issuer's rules allow.
+    /// The audiences of which the token must name at least one. If empty, any audience that the issuer's rules allow is
+    /// accepted.
     pub audiences: Vec<String>,
-    /// Whether a request with an invalid credential continues as if it had none, if no credential is required. By default
-    /// it gets 401.
+    /// Whether a request with an invalid credential is treated as if it had none, on a route that does not require a
+    /// credential. By default such a request gets 401.
     // Requirement T13.
     pub ignores_bad_credential: bool,
-    /// Whether the upstream receives the `Authorization` header, too.
+    /// Whether the upstream also receives the `Authorization` header.
     // Requirement T14.
     pub forward_token: bool,
-    /// Whether `%2F` in a path is data within its segment, and stays escaped. By default such a path gets 400.
+    /// Whether `%2F` in a path is accepted as data within its segment and stays escaped. By default a request with such
+    /// a path gets 400.
     pub keeps_encoded_slash: bool,
     /// Whether headers with `_` in their names pass, unless a server could read them as one of the gate's headers.
     // Requirement T4.
@@ -65,13 +67,13 @@ pub struct RoutePolicy {
     /// Whether headers that override method or URL pass.
     // Requirement T6.
     pub keep_override_headers: bool,
-    /// The longest request body in bytes; `None` for no bound.
+    /// The longest accepted request body in bytes; `None` for no limit.
     pub max_body: Option<u64>,
     /// Whether CORS preflights go to the upstream.
     // Requirement T19.
     pub preflight_to_upstream: bool,
-    /// The dialect that words this route's refusals. The places where this dialect's clients put a token are accepted,
-    /// too.
+    /// The dialect in whose format this route's refusals are written. Tokens are also accepted in the places where
+    /// clients of this dialect put them.
     pub dialect: Option<String>,
     /// A cookie that may contain the access token.
     // Requirement T18.
@@ -79,31 +81,34 @@ pub struct RoutePolicy {
     /// Whether a WebSocket or another upgrade passes to the upstream.
     // Requirement T9.
     pub upgrade: bool,
-    /// Only tokens that are bound to a key are accepted, with a proof of it (RFC 9449).
+    /// Whether the route accepts only tokens that are bound to a key, with a proof of possession of this key (RFC
+    /// 9449).
     // Requirement N31.
     pub dpop_required: bool,
-    /// Only tokens that are bound to the client certificate of their connection are accepted (RFC 8705).
+    /// Whether the route accepts only tokens that are bound to the client certificate of their connection (RFC 8705).
     pub certificate_required: bool,
-    /// Whether a tunnel or a long reply continues when its caller's token expires, until its session is revoked. By default
-    /// it ends, unless the token was exchanged before.
+    /// Whether a tunnel or a long reply continues after its caller's token has expired, until the session is revoked.
+    /// By default it ends, unless the token was exchanged for a new one before.
     pub keeps_on_expiry: bool,
-    /// Whether the upstream compares paths byte for byte, as the gate does. By default a path that lax servers read as a
-    /// path of a stricter route gets 404: they may fold case, cut parameters, and treat `/p` as `/p/`.
+    /// Whether the upstream compares paths byte for byte, as the gate does. By default a path that lax servers could
+    /// read as a path of a stricter route gets 404. Such servers may fold case, cut parameters, and treat `/p` as
+    /// `/p/`.
     // Requirement T20.
     pub compares_exactly: bool,
-    /// The path of the protected resource that the route belongs to: its challenges name the document, and the
-    /// resource's identifier is one of `audiences`.
+    /// The path of the protected resource to which the route belongs. The route's challenges name the resource's
+    /// metadata document, and the resource's identifier is one of `audiences`.
     pub resource: Option<String>,
-    /// The scopes of the resource that imply other scopes: the gate sets them.
+    /// The scopes of the resource that imply other scopes. The gate sets this field.
     #[doc(hidden)]
     pub implied: Option<Arc<Implied>>,
-    /// The required login of the caller.
+    /// How and how recently the caller must have logged in.
     pub step_up: Option<StepUp>,
-    /// Whether a browser without a live session gets 401 on a route that takes sessions. By default a navigation of a tab
-    /// is led to the login.
+    /// Whether a browser without a valid session gets 401 on a route that accepts sessions. By default a navigation of
+    /// a browser tab is redirected to the login.
     // Requirement B36.
     pub never_leads_to_login: bool,
-    /// The limits on the callers' requests. A request that exceeds one limit is refused, and no limit counts it.
+    /// The limits on the callers' requests. A request that exceeds one limit is rejected, and none of the limits counts
+    /// it.
     pub rate: Vec<RateLimit>,
 }
 
@@ -113,12 +118,12 @@ impl RoutePolicy {
         Self { auth: Auth::None, ..Self::default() }
     }
 
-    /// Requests need no token, but a token that is sent must be valid.
+    /// A policy under which requests need no token, but a token that is sent must be valid.
     pub fn optional() -> Self {
         Self { auth: Auth::Optional, ..Self::default() }
     }
 
-    /// Accepts the sessions of browsers, too.
+    /// Also accepts the sessions of browsers.
     #[must_use]
     pub fn session(mut self) -> Self {
         self.credentials.session = true;
@@ -135,28 +140,29 @@ impl RoutePolicy {
     /// Requires these scopes, in addition to those of earlier calls; `"read write"` are two scopes.
     ///
     /// # Errors
-    /// A character outside `NQCHAR` of RFC 6749 §3.3.
+    /// A scope contains a character that RFC 6749 §3.3 does not allow.
     pub fn scope(mut self, scopes: &str) -> Result<Self, InvalidValue> {
         self.scopes = Scope::from_tokens(self.scopes.iter().chain(Scope::parse(scopes)?.iter()));
         Ok(self)
     }
 
-    /// Adds a role: the token must have one of the added roles. The route then takes the tokens of one issuer only; with
-    /// several issuers, use [`Self::role_of`].
+    /// Adds a role: the token must have one of the added roles. The route must then accept the tokens of only one
+    /// issuer. If it accepts several issuers, use [`Self::role_of`].
     #[must_use]
     pub fn role(mut self, name: &str) -> Self {
         self.roles.push(Role { issuer: None, name: name.into() });
         self
     }
 
-    /// Adds a role that only tokens of the issuer with this name may have; our own issuer is `self`.
+    /// Like [`Self::role`], but the role counts only in tokens of the issuer with this name; the gate's own issuer is
+    /// `self`.
     #[must_use]
     pub fn role_of(mut self, issuer: &str, name: &str) -> Self {
         self.roles.push(Role { issuer: Some(issuer.into()), name: name.into() });
         self
     }
 
-    /// Adds roles that the token must all have, besides one of the roles of [`Self::role`].
+    /// Adds roles that the token must all have, in addition to one of the roles of [`Self::role`].
     ///
     /// ```
     /// use rotogate::route::RoutePolicy;
@@ -171,7 +177,7 @@ impl RoutePolicy {
         self
     }
 
-    /// All these conditions must hold on the claims of the caller.
+    /// Sets the conditions that the caller's claims must all meet.
     ///
     /// ```
     /// use rotogate::route::{Condition, Route, RoutePolicy};
@@ -183,48 +189,49 @@ impl RoutePolicy {
     /// ```
     ///
     /// # Errors
-    /// There is no condition, the route has more than 16, or one cannot be used.
+    /// There are no conditions, the route has more than 16, or a condition is invalid.
     pub fn when(mut self, all: impl IntoIterator<Item = Condition>) -> Result<Self, InvalidValue> {
         let others = self.conditions.as_deref().map(|known| known.when_any().to_vec()).unwrap_or_default();
         self.conditions = Some(Arc::new(Conditions::new(all.into_iter().collect(), others)?));
         Ok(self)
     }
 
-    /// All conditions of one of these lists must hold on the claims of the caller, besides those of [`Self::when`].
+    /// Sets lists of conditions. The caller's claims must meet all conditions of at least one list, in addition to
+    /// those of [`Self::when`].
     ///
     /// # Errors
-    /// A list has no condition, the route has more than 16, or one cannot be used.
+    /// A list has no conditions, the route has more than 16, or a condition is invalid.
     pub fn when_any(mut self, lists: impl IntoIterator<Item = Vec<Condition>>) -> Result<Self, InvalidValue> {
         let others = self.conditions.as_deref().map(|known| known.when().to_vec()).unwrap_or_default();
         self.conditions = Some(Arc::new(Conditions::new(others, lists.into_iter().collect())?));
         Ok(self)
     }
 
-    /// Takes API keys, too.
+    /// Also accepts API keys.
     #[must_use]
     pub fn api_key(mut self) -> Self {
         self.credentials.key = true;
         self
     }
 
-    /// Does the route accept tokens of this issuer? `everywhere` tells whether the issuer is accepted on routes that
+    /// Whether the route accepts tokens of this issuer. `everywhere` is true if the issuer is accepted on routes that
     /// name no issuers.
     pub fn takes(&self, issuer: &str, everywhere: bool) -> bool {
         if self.issuers.is_empty() { everywhere } else { self.issuers.iter().any(|name| name == issuer) }
     }
 
-    /// Has a token with these scopes what the route asks for?
+    /// Whether a token with these scopes has all scopes that the route requires.
     pub fn grants(&self, granted: &Scope) -> bool {
         let has = |one: &str| self.has(granted, one);
         (self.any_scope.is_empty() || self.any_scope.iter().any(has)) && self.scopes.iter().all(has)
     }
 
-    /// Does a token with these scopes have the scope `one`, or a scope that implies it on this route?
+    /// Whether a token with these scopes has the scope `one`, or a scope that implies `one` on this route.
     pub fn has(&self, granted: &Scope, one: &str) -> bool {
         self.implied.as_deref().map_or_else(|| granted.contains(one), |all| all.has(granted, one))
     }
 
-    /// The scopes that a refusal names.
+    /// The scopes that a refusal names as required.
     pub fn asked_scopes(&self) -> Cow<'_, Scope> {
         match self.any_scope.is_empty() {
             true => Cow::Borrowed(&self.scopes),
@@ -232,13 +239,13 @@ impl RoutePolicy {
         }
     }
 
-    /// Is there a request that this policy refuses and `other` admits? If so, no spelling of a path of this route may
-    /// reach the other route.
+    /// Whether there is a request that this policy rejects and `other` accepts. If so, no spelling of a path of this
+    /// route may reach the other route.
     ///
-    /// This is not an order: each of two policies may be stricter than the other.
+    /// This relation is not an order, because each of two policies may be stricter than the other.
     // Requirement T20.
     pub fn is_stricter_than(&self, other: &Self) -> bool {
-        // Each field is named, so that a new one needs a decision here.
+        // All fields are listed, so that adding a field requires a decision here.
         let Self {
             auth,
             credentials,
@@ -259,7 +266,7 @@ impl RoutePolicy {
             implied,
             rate,
             // Not compared: these fields decide how a request is forwarded, how a refusal is worded and where a token
-            // may be, but not whether a request is admitted.
+            // may be, but not whether a request is accepted.
             forward_token: _,
             keeps_encoded_slash: _,
             keep_underscore_headers: _,
@@ -281,14 +288,14 @@ impl RoutePolicy {
         // A public route requires nothing else.
         let asks = *auth != Auth::None;
         let unlike = |ours: &[String], theirs: &[String]| {
-            // Without audiences the issuer's own rules decide. Either policy may accept audiences that the other does
-            // not accept.
+            // Without audiences the issuer's own rules decide. In this case either policy may accept audiences that the
+            // other rejects.
             ours.is_empty() != theirs.is_empty() || theirs.iter().any(|one| !ours.contains(one))
         };
-        // The scopes that the other policy requires may include one that this policy requires.
+        // Whether each token that the other policy accepts has one of `any_scope`.
         let one_is_there = !any_scope.intersection(&other.scopes).is_empty()
             || (!other.any_scope.is_empty() && other.any_scope.is_within(any_scope));
-        // Each token that the other policy admits has one of `roles`, or this role.
+        // Whether each token that the other policy accepts has one of `roles`, or has this role.
         let a_role_is_there = (!other.roles.is_empty() && other.roles.iter().all(|role| roles.contains(role)))
             || other.all_roles.iter().any(|role| roles.contains(role));
         let is_there = |role: &Role| other.all_roles.contains(role) || matches!(&*other.roles, [only] if only == role);
@@ -313,12 +320,12 @@ impl RoutePolicy {
     }
 }
 
-/// Does the policy have rules that depend on the path of a request?
+/// Whether the policy has rules that depend on the path of a request.
 pub fn depends_on_path(policy: &RoutePolicy) -> bool {
     policy.conditions.as_deref().is_some_and(Conditions::has_params)
 }
 
-/// The problem of a required role on a route that accepts the tokens of these issuers.
+/// The problem of a required role on a route that accepts the tokens of these issuers, if there is one.
 pub fn role_problem(role: &Role, issuers: &[&str]) -> Option<&'static str> {
     match &role.issuer {
         Some(issuer) if !issuers.contains(&&**issuer) => Some("is of an issuer whose tokens the route does not take"),
@@ -330,17 +337,18 @@ pub fn role_problem(role: &Role, issuers: &[&str]) -> Option<&'static str> {
     }
 }
 
-/// The problem of roles that a token must all have: a token has one issuer, and the roles of that one.
+/// The problem of roles that a token must all have, if there is one. A token has only the roles of its own issuer, so
+/// the roles must not name different issuers.
 pub fn all_roles_problem(roles: &[Role]) -> Option<&'static str> {
     let mut issuers = roles.iter().filter_map(|role| role.issuer.as_deref());
     let first = issuers.next()?;
     issuers.any(|issuer| issuer != first).then_some("and a role of another issuer are never in one token")
 }
 
-/// May a request with this path take a route with this policy?
+/// Checks whether a route with this policy accepts a request with this path.
 ///
 /// # Errors
-/// [`Denial::BadPath`] for an escaped slash that the route does not keep.
+/// [`Denial::BadPath`] if the path contains an escaped slash and the route does not accept escaped slashes.
 // Requirement T12.
 pub fn admits_path(policy: &RoutePolicy, path: &CanonicalPath<'_>) -> Result<(), Denial> {
     match !policy.keeps_encoded_slash && path.has_encoded_slash() {
@@ -349,7 +357,7 @@ pub fn admits_path(policy: &RoutePolicy, path: &CanonicalPath<'_>) -> Result<(),
     }
 }
 
-/// A role, and the issuer whose tokens may name it.
+/// A role and the issuer whose tokens may name it.
 // Requirement I17.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Role {
@@ -360,8 +368,8 @@ pub struct Role {
 }
 
 impl Role {
-    /// Reads `"kc:admin"`, the role `admin` of the issuer named `kc`; or `"admin"`. If the text before the colon names
-    /// no issuer, the whole text is the role.
+    /// Parses a role such as `"admin"` or `"kc:admin"`, which is the role `admin` of the issuer named `kc`. If the part
+    /// before the colon is not the name of an issuer, the whole string is the role.
     pub fn parse(text: &str, is_issuer: impl Fn(&str) -> bool) -> Self {
         match text.split_once(':').filter(|(issuer, _)| is_issuer(issuer)) {
             Some((issuer, name)) => Self { issuer: Some(issuer.into()), name: name.into() },
@@ -377,7 +385,7 @@ impl fmt::Display for Role {
     }
 }
 
-/// `auth`.
+/// Whether a route requires a token (the key `auth`).
 ///
 /// ```
 /// use rotogate::route::{Auth, RoutePolicy};
@@ -392,7 +400,7 @@ pub enum Auth {
     None,
     /// A token is optional, but a token that is sent must be valid.
     Optional,
-    /// Only with a token.
+    /// A token is required.
     #[default]
     Required,
 }
@@ -408,7 +416,7 @@ impl Auth {
     }
 }
 
-/// `credentials`: the kinds of credentials that a route accepts; by default only bearer tokens.
+/// The kinds of credentials that a route accepts (the key `credentials`). By default only access tokens are accepted.
 ///
 /// ```
 /// use rotogate::route::{Credentials, RoutePolicy};
@@ -421,11 +429,12 @@ impl Auth {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Credentials {
-    /// Access tokens. If a request has a token, only the token counts.
+    /// Access tokens. If a request has a token, a session cookie is ignored.
     pub token: bool,
     /// The session cookie of a browser.
     pub session: bool,
-    /// API keys. Beside a session cookie only the key counts; beside a token the key is refused.
+    /// API keys. If a request has a key and a session cookie, only the key counts. If it has a key and a token, the
+    /// request is rejected.
     // Requirement K6.
     pub key: bool,
 }
@@ -437,7 +446,7 @@ impl Default for Credentials {
 }
 
 impl Credentials {
-    /// Does `other` accept a kind of credential that this value does not?
+    /// Whether `other` accepts a kind of credential that this value does not accept.
     const fn lacks(self, other: Self) -> bool {
         (other.token && !self.token) || (other.session && !self.session) || (other.key && !self.key)
     }

@@ -1,4 +1,4 @@
-//! `rate` of a route: how many requests its callers may make.
+//! Limits on how many requests the callers of a route may make (the key `rate`).
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -14,7 +14,8 @@ const LONGEST_NAME: usize = 64;
 
 /// A limit on the requests of each caller of a route. A request is counted after the caller is permitted.
 ///
-/// A limit is a token bucket: [`burst`](Self::burst) requests at once, and `requests` more in each `window`, evenly earned.
+/// A limit is a token bucket. It admits [`burst`](Self::burst) requests at once and is refilled evenly, with `requests`
+/// requests in each `window`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -30,13 +31,13 @@ const LONGEST_NAME: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RateLimit {
     /// The limit's name in replies, logs and metrics: up to 64 visible ASCII characters and spaces. Routes with the
-    /// same name share the limit. `None` for a name made of the route and the counted property.
+    /// same name share the limit. `None` for a name that consists of the route's name and the counted property.
     pub name: Option<Box<str>>,
-    /// The property that has a bucket of its own for each value.
+    /// The property by which requests are counted.
     pub per: LimitPer,
-    /// The requests of a window.
+    /// The number of requests by which the bucket is refilled in each window.
     pub requests: NonZeroU32,
-    /// The time that earns `requests` requests.
+    /// The time in which the bucket is refilled by `requests` requests.
     pub window: Duration,
     /// The number of requests that are admitted at once; `None` for `requests`.
     pub burst: Option<NonZeroU32>,
@@ -48,7 +49,8 @@ pub struct RateLimit {
     pub place: usize,
 }
 
-/// The property that has a bucket of its own for each value. Callers without the property share a bucket.
+/// The property by which requests are counted. Each value of the property has its own bucket. Callers without the
+/// property share a bucket.
 ///
 /// ```
 /// use rotogate::route::LimitPer;
@@ -68,11 +70,13 @@ pub enum LimitPer {
     Key,
     /// The account.
     Account,
-    /// The client's address; for IPv6 its /64, with 4 times the limit for a /56 and 32 times for a /48.
+    /// The client's address. For IPv6 this is the /64 network; in addition, a /56 network has 4 times the limit and a
+    /// /48 network 32 times.
     Address,
     /// No property: all requests of the route share a bucket.
     Route,
-    /// A claim of the caller's token that is a text, a number or a boolean, separately for each issuer.
+    /// A claim of the caller's token that is a string, a number or a boolean. Values from different issuers are counted
+    /// separately.
     Claim(ClaimPath),
 }
 
@@ -80,15 +84,15 @@ pub enum LimitPer {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LimitOver {
-    /// At each gate.
+    /// Each gate counts its own requests.
     #[default]
     Gate,
-    /// All gates of a store count together.
+    /// All gates that share a store count together.
     Gates,
 }
 
 impl LimitPer {
-    /// The value of a claim.
+    /// Counts by the value of a claim.
     ///
     /// # Errors
     /// The path cannot be parsed.
@@ -96,10 +100,10 @@ impl LimitPer {
         ClaimPath::parse(path).map(Self::Claim)
     }
 
-    /// Reads `"subject"`, or `"claim:org_id"`.
+    /// Parses a property such as `"subject"` or `"claim:org_id"`.
     ///
     /// # Errors
-    /// The expected form.
+    /// A message with the expected form.
     pub fn parse(text: &str) -> Result<Self, String> {
         Ok(match text {
             "subject" => Self::Subject,
@@ -119,7 +123,7 @@ impl LimitPer {
         })
     }
 
-    /// Is this a property of the caller's token?
+    /// Whether this is a property of the caller's token.
     const fn is_of_token(&self) -> bool {
         !matches!(self, Self::Address | Self::Route)
     }
@@ -156,14 +160,14 @@ impl RateLimit {
         Self { name: None, per, requests, window, burst: None, over: LimitOver::Gate, place: 0 }
     }
 
-    /// With this name.
+    /// Sets the name of the limit.
     #[must_use]
     pub fn named(mut self, name: impl Into<Box<str>>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Counts the requests at all gates of a store together.
+    /// Counts the requests of all gates that share a store together.
     #[must_use]
     pub const fn over_gates(mut self) -> Self {
         self.over = LimitOver::Gates;
@@ -175,14 +179,14 @@ impl RateLimit {
         self.name.clone().unwrap_or_else(|| format!("{route} {}", self.per).into())
     }
 
-    /// Do both limits count in the same way?
+    /// Whether both limits count in the same way.
     pub(super) fn counts_as(&self, other: &Self) -> bool {
         (&self.per, self.requests, self.window, self.burst, self.over)
             == (&other.per, other.requests, other.window, other.burst, other.over)
     }
 }
 
-/// The first limit that cannot be used: the index of its route, and the reason.
+/// Finds the first invalid limit. Returns the index of its route and the reason.
 // Requirement K23.
 pub fn unusable_limit(routes: &[Route]) -> Option<(usize, String)> {
     let mut known: Vec<(Box<str>, &RateLimit, usize)> = Vec::new();
@@ -194,7 +198,7 @@ pub fn unusable_limit(routes: &[Route]) -> Option<(usize, String)> {
         for limit in rate {
             let (name, per) = (limit.name_on(&route.id), &limit.per);
             let problem = if limit.window.checked_div(limit.requests.get()).is_none_or(|every| every.is_zero()) {
-                Some("has more than one request in a nanosecond".to_owned())
+                Some("allows more than one request per nanosecond".to_owned())
             } else if route.policy.auth == Auth::None && per.is_of_token() {
                 Some(format!(
                     "counts per {per}, and with auth = \"none\" no caller is known; count per address or route"

@@ -24,14 +24,14 @@ pub struct Resource {
     pub path: String,
     /// A name for people.
     pub name: Option<String>,
-    /// The issuers of the resource's tokens. If empty, this gate.
+    /// The issuers of the resource's tokens. If empty, this gate is the only issuer.
     pub authorization_servers: Vec<String>,
-    /// The scopes that a client may ask for.
+    /// The scopes that a client may request.
     pub scopes: Scope,
     /// The scopes that imply other scopes: see [`Self::implying`].
     #[doc(hidden)]
     pub implies: Implied,
-    /// How calls of the Model Context Protocol are judged. `None` if the resource is not an MCP server.
+    /// How calls of the Model Context Protocol are checked. `None` if the resource is not an MCP server.
     pub mcp: Option<Mcp>,
 }
 
@@ -48,7 +48,8 @@ impl Resource {
         }
     }
 
-    /// Scopes that imply others: on the resource's routes, a token with a wide scope does not need its narrow ones.
+    /// Sets scopes that imply other scopes. On the resource's routes, a token with the implying scope does not need the
+    /// implied scopes.
     ///
     /// ```
     /// use rotogate::route::Resource;
@@ -60,7 +61,7 @@ impl Resource {
     /// ```
     ///
     /// # Errors
-    /// A scope that implies itself.
+    /// A scope implies itself.
     pub fn implying<'a>(self, scopes: impl IntoIterator<Item = (&'a str, Scope)>) -> Result<Self, InvalidValue> {
         let given = scopes.into_iter().map(|(wide, narrow)| (wide.to_owned(), narrow));
         Ok(Self { implies: Implied::new(given).map_err(InvalidValue::new)?, ..self })
@@ -76,7 +77,7 @@ impl Resource {
         format!("{RESOURCE_METADATA_PATH}{}", if self.path == "/" { "" } else { &self.path })
     }
 
-    /// The problem of its path.
+    /// The problem of the resource's path, if there is one.
     pub fn problem(&self) -> Option<&'static str> {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
         if !self.path.starts_with('/') || !self.path.bytes().all(is_plain) {
@@ -93,11 +94,11 @@ impl Resource {
     }
 }
 
-/// RFC 9728 §3.1.
+/// The path below which the metadata documents are served (RFC 9728 §3.1).
 pub const RESOURCE_METADATA_PATH: &str = "/.well-known/oauth-protected-resource";
 
-/// The required login of a route's caller, and its greatest age (RFC 9470). A token without these claims does not meet
-/// the requirement.
+/// How, and how recently, the caller of a route must have logged in (RFC 9470). A token without the required claims
+/// does not meet the requirement.
 ///
 /// ```
 /// use std::time::Duration;
@@ -109,15 +110,15 @@ pub const RESOURCE_METADATA_PATH: &str = "/.well-known/oauth-protected-resource"
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepUp {
-    /// The accepted values of `acr`. If empty, any value.
+    /// The accepted values of `acr`. If empty, any value is accepted.
     pub acr: Vec<Box<str>>,
     /// The longest time since `auth_time`.
     pub max_age: Option<Duration>,
 }
 
 impl StepUp {
-    /// Does a login with these claims meet the requirement at this moment? The requirement is judged for each request,
-    /// because the login ages. The issuer's clock may be ahead by `leeway`.
+    /// Whether a login with these claims meets the requirement now. This is checked for each request, because the login
+    /// becomes older. The issuer's clock may be ahead by `leeway`.
     pub(crate) fn is_met(
         &self,
         (acr, auth_time): (Option<&str>, Option<Timestamp>),
@@ -131,7 +132,7 @@ impl StepUp {
         has_acr && is_fresh
     }
 
-    /// Those of `acr_values` that this requirement accepts; `None` if no login can meet both.
+    /// The values in `acr_values` that this requirement accepts. `None` if it accepts none of them.
     #[doc(hidden)]
     pub fn accepted_of(&self, acr_values: &str) -> Option<Box<str>> {
         let is_accepted = |acr: &&str| self.acr.is_empty() || self.acr.iter().any(|one| **one == **acr);
@@ -139,7 +140,7 @@ impl StepUp {
         (!accepted.is_empty()).then(|| accepted.join(" ").into())
     }
 
-    /// Is there a login that meets `other` but not this requirement?
+    /// Whether there is a login that meets `other` but not this requirement.
     pub(crate) fn is_stricter_than(&self, other: &Self) -> bool {
         let by_acr =
             !self.acr.is_empty() && (other.acr.is_empty() || other.acr.iter().any(|one| !self.acr.contains(one)));

@@ -1,13 +1,16 @@
-//! All routes, built for look-ups. The precedence is fixed and does not depend on the order in the configuration:
+//! The table in which the route of a request is looked up. The precedence is fixed and does not depend on the order in
+//! the configuration:
 //!
-//! 1. **host**, exactly, in any letter case. For a host that routes name, only these routes count; for every other
-//!    host, the routes that name no host.
-//! 2. **path**, by the most specific pattern: plain segments before `{name}` before `{*rest}`.
-//! 3. **method**, among the routes of that very pattern. If none of these routes serves it, the reply is 405, even if a
-//!    less specific pattern would serve it: a request never falls through to a less strict route.
+//! 1. **host**, compared exactly, in any letter case. If routes name the host, only these routes are considered;
+//!    otherwise, only the routes that name no host.
+//! 2. **path**, by the most specific pattern. Plain segments take precedence over `{name}`, and `{name}` over
+//!    `{*rest}`.
+//! 3. **method**, among the routes with this pattern. If none of these routes serves the method, the reply is 405, even
+//!    if a route with a less specific pattern would serve it. A request therefore never falls through to a less strict
+//!    route.
 //!
-//! Then the path is read as a lax server reads it ([`loose`]). If that reading leads to a stricter route, the request
-//! is refused as ambiguous (requirement T20).
+//! Then the path is read as lax servers read it ([`loose`]). If such a reading leads to a stricter route, the request
+//! is rejected as ambiguous (requirement T20).
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -23,7 +26,7 @@ use super::methods::{self, is_default};
 use super::path::CanonicalPath;
 use super::pattern::{self, Segment, Tree};
 
-/// The routes. The module describes the order.
+/// All routes, prepared for look-ups. The module documentation describes the precedence.
 #[derive(Debug)]
 pub struct RouteTable {
     by_host: HashMap<Box<str>, Site, foldhash::fast::RandomState>,
@@ -47,13 +50,13 @@ pub struct RouteTable {
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub enum Match<'t> {
-    /// This route.
+    /// The request takes this route.
     Found(&'t Arc<Route>),
-    /// The route matches, but a common reading of the path leads to a stricter route: 404.
+    /// The route matches, but lax servers may read the path as a path of a stricter route. The reply is 404.
     Ambiguous(&'t Arc<Route>),
-    /// The path has routes for these methods only: 405 with `Allow`.
+    /// The path has routes only for these methods. The reply is 405 with `Allow`.
     MethodNotAllowed(&'t [Method]),
-    /// No route: 404.
+    /// No route matches. The reply is 404.
     None,
 }
 
@@ -72,10 +75,10 @@ pub struct RouteError {
 /// The problem of a route.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RouteProblem {
-    /// A host with a port or a wildcard, or a text that is not a host name.
+    /// A host has a port or a wildcard, or is not a host name.
     #[error("{0:?} is not a host name without port")]
     Host(String),
-    /// A pattern that cannot be parsed, or that no canonical path can match.
+    /// The pattern cannot be parsed, or cannot match any canonical path.
     #[error("the path pattern {pattern:?} is wrong: {reason}")]
     Pattern {
         /// The pattern.
@@ -122,7 +125,8 @@ fn named(routes: &[Arc<Route>], place: usize) -> String {
 struct Site {
     paths: Tree<usize>,
     entries: Vec<PatternRoutes>,
-    /// The folded patterns, if any route is stricter than any other; otherwise other readings of a path do not matter.
+    /// The folded patterns. `None` if no route is stricter than another, because other readings of a path then do not
+    /// matter.
     folded: Option<FoldedTree>,
     rules: Vec<(CallPattern, Arc<Route>)>,
 }
@@ -135,7 +139,7 @@ struct PatternRoutes {
     /// The route without a list of methods.
     unlisted: Option<Arc<Route>>,
     allow: Vec<Method>,
-    /// Does the pattern match a single path?
+    /// Whether the pattern matches only a single path.
     is_one_path: bool,
 }
 
@@ -155,8 +159,8 @@ struct Group {
     is_one_path: bool,
 }
 
-/// The pattern of the path that each request of a route has. A rule for calls has an empty path, because it is looked
-/// up without a path.
+/// The pattern that the path of each request to this route matches. It is empty for a rule for calls, because such a
+/// rule is looked up without a path.
 fn path_of_all(route: &Route) -> &str {
     if route.kuzzle.is_empty() && route.calls.is_empty() { &route.path } else { "" }
 }
@@ -165,13 +169,13 @@ impl RouteTable {
     /// Builds the table.
     ///
     /// # Errors
-    /// All errors at once.
+    /// All errors of all routes.
     pub fn build(routes: Vec<Route>) -> Result<Self, Vec<RouteError>> {
         let mut errors = Vec::new();
         let mut drafts: BTreeMap<Option<String>, Draft> = BTreeMap::new();
         let routes: Vec<Arc<Route>> = routes.into_iter().map(Arc::new).collect();
         for (index, route) in routes.iter().enumerate() {
-            // A rule for calls alone.
+            // False for a rule that applies only to calls.
             let is_path = !route.path.is_empty() || (route.kuzzle.is_empty() && route.calls.is_empty());
             let pattern = match is_path.then(|| pattern::parse(&route.path)).transpose() {
                 Ok(pattern) => pattern,
@@ -236,7 +240,7 @@ impl RouteTable {
         };
         let found = match entry.find(method) {
             Match::Found(route) if site.folded.is_some() => {
-                // All servers read most paths in the same way.
+                // Usually all servers read the path in the same way.
                 if (found.beside.is_none() && !path.has_loose_form()) || entry.is_exempt(route) {
                     return Match::Found(route);
                 }
@@ -250,7 +254,8 @@ impl RouteTable {
         }
     }
 
-    /// Every route whose pattern matches the path and that serves the method, in any order, for an explanation.
+    /// All routes whose pattern matches the path and that serve the method, in no particular order. Used for
+    /// explanations.
     pub fn matching(&self, host: Option<&str>, method: &Method, path: &CanonicalPath<'_>) -> Vec<&Arc<Route>> {
         let site = host.and_then(|host| self.site(host)).unwrap_or(&self.other_hosts);
         let places = RefCell::new(Vec::new());
@@ -265,7 +270,8 @@ impl RouteTable {
         places.into_inner().into_iter().filter_map(found).collect()
     }
 
-    /// The stricter route to which a common reading of a path leads, exempt or not, if there is one.
+    /// The stricter route to which a lax server's reading of a path leads, if there is one, even if the path's own
+    /// route is exempt from this check.
     pub fn stricter_reading(&self, host: Option<&str>, method: &Method, path: &str) -> Option<&Arc<Route>> {
         let path = CanonicalPath::parse(path).ok()?;
         let site = host.and_then(|host| self.site(host)).unwrap_or(&self.other_hosts);
@@ -280,13 +286,14 @@ impl RouteTable {
     }
 
     /// The rule that names a call or its controller, if there is one (requirement T22). A rule that names the call
-    /// comes first.
+    /// takes precedence.
     pub fn named_rule(&self, host: Option<&str>, call: &str) -> Option<&Arc<Route>> {
         let named = self.rules(host).iter().map(|(calls, route)| (calls.names(call), route));
         named.filter(|(closeness, _)| *closeness > 1).max_by_key(|(closeness, _)| *closeness).map(|(_, route)| route)
     }
 
-    /// The rule `*`, if there is one. It decides about calls for which no rule and no path decides.
+    /// The rule with the pattern `*`, if there is one. It applies to calls to which no other rule applies and that have
+    /// no path.
     pub fn general_rule(&self, host: Option<&str>) -> Option<&Arc<Route>> {
         self.rules(host).iter().find(|(calls, _)| calls.is_general()).map(|(_, route)| route)
     }
@@ -295,7 +302,7 @@ impl RouteTable {
         &host.and_then(|host| self.site(host)).unwrap_or(&self.other_hosts).rules
     }
 
-    /// Does any pattern have a percent escape?
+    /// Whether any pattern has a percent escape.
     pub fn has_escapes(&self) -> bool {
         self.escapes
     }
@@ -314,8 +321,8 @@ impl RouteTable {
 }
 
 impl Site {
-    /// The stricter route to which a common reading of a path leads, if there is one. `beside` is the reading that
-    /// differs by the trailing slash.
+    /// The stricter route to which a lax server's reading of a path leads, if there is one. `beside` is the entry for
+    /// the path with a trailing slash added or removed.
     fn stricter_reading(
         &self,
         method: &Method,
@@ -325,7 +332,7 @@ impl Site {
     ) -> Option<&Arc<Route>> {
         let stricter = |other: &usize| {
             let entry = self.entries.get(*other).filter(|_| *other != place)?;
-            // A pattern that matches the path itself but lost to a more specific pattern needs no other reading.
+            // Patterns that match the path itself are skipped. They lost to the more specific pattern as intended.
             entry.stricter(method, route).filter(|_| !self.paths.any(path.as_str(), &|known| known == other))
         };
         let exact = |path: &str| {
@@ -427,15 +434,15 @@ impl PatternRoutes {
         }
     }
 
-    /// Is a path that matches the pattern exempt from the loose match? It is exempt if the operator wrote that exact
-    /// spelling, or declared that the upstream compares paths as the gate does.
+    /// Whether a path that matches the pattern is exempt from the loose match. It is exempt if the operator configured
+    /// this exact spelling, or declared that the upstream compares paths as the gate does.
     fn is_exempt(&self, route: &Route) -> bool {
         self.is_one_path || route.policy.compares_exactly
     }
 
     /// The route of this pattern that a request would take, if it is stricter than `than`. If no route of the pattern
-    /// serves the method, any of its routes counts: the request is refused under the pattern's own spelling, so it must
-    /// be refused under every other spelling.
+    /// serves the method, all its routes are considered: the request is rejected in the pattern's own spelling, so it
+    /// must be rejected in every other spelling.
     fn stricter(&self, method: &Method, than: &Route) -> Option<&Arc<Route>> {
         let is_stricter = |route: &&Arc<Route>| route.policy.is_stricter_than(&than.policy);
         match self.find(method) {

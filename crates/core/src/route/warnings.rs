@@ -1,5 +1,5 @@
-//! Warnings about routes that are valid but probably not as intended (requirement T21): for `rotogate check` and the
-//! log at start.
+//! Warnings about routes that are valid but probably not intended (requirement T21). `rotogate check` and the log at
+//! start show them.
 
 use http::Method;
 
@@ -14,11 +14,12 @@ pub struct RouteWarning {
     pub route: usize,
     /// The kind of the warning.
     pub kind: WarningKind,
-    /// The finding, and the remedy.
+    /// The problem and the remedy.
     pub message: String,
 }
 
-/// Declares the kinds, states for each kind whether it warns of wider access, and lists all kinds.
+/// Declares the kinds of warnings and a list of all kinds. For each kind, a literal states whether it warns of wider
+/// access.
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident: $is_wider_access:literal,)*) => {
         /// The subject of a warning about the configuration. `tests/cli/remedies.rs` runs the attack that each kind
@@ -32,7 +33,7 @@ macro_rules! kinds {
             /// All kinds of warnings.
             pub const ALL: &'static [Self] = &[$(Self::$kind),*];
 
-            /// Whether the warning is of wider access than the operator may have meant.
+            /// Whether the warning is about wider access than the operator may have intended.
             pub const fn is_wider_access(self) -> bool {
                 match self {
                     $(Self::$kind => $is_wider_access,)*
@@ -43,35 +44,38 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// Another handler answers the path of a route.
+    /// Another handler serves the path of a route, so that the route is never reached.
     NeverReached: false,
     /// Lax servers read a path of the route as a path of a stricter route.
     Beside: true,
-    /// In some spelling, lax servers read a path of the route as a path of a stricter route.
+    /// Lax servers read some spellings of the route's path as a path of a stricter route, and `loose_match = false`
+    /// lets them pass.
     AnySpelling: true,
-    /// Lax servers read a path of the route as a path of a stricter route, and the gate refuses such requests.
+    /// Lax servers read a path of the route as a path of a stricter route, and the gate rejects such requests.
     NeverServed: false,
     /// A less strict route serves the path above the route's paths.
     Uncovered: true,
-    /// The path above the route's paths is refused.
+    /// Requests for the path above the route's paths are rejected.
     UncoveredRefused: false,
     /// Under other hosts, a less strict route serves the route's paths.
     OtherHosts: true,
     /// Tokens for a resource are accepted on a route that does not belong to it.
     OfResource: true,
-    /// An issuer serves the public, and no claim restricts whose tokens are accepted.
+    /// An issuer issues tokens to the general public, and no claim restricts whose tokens are accepted.
     Everybody: true,
-    /// A condition on a claim that users write themselves.
+    /// A condition uses a claim whose value users choose themselves.
     ClaimOfUsers: true,
-    /// A setting that has no effect, or that only an upstream or another machine notices. It admits no further request.
+    /// A setting has no effect, or affects only an upstream or another machine. It does not make the gate accept more
+    /// requests.
     NoAccess: false,
 }
 
-/// A value for a parameter that no pattern has as a plain segment.
+/// A sample value for parameters. It is unlikely to occur as a plain segment of a pattern.
 const SAMPLE: &str = "0-sample";
 
-/// All warnings, in the order of the list. `taken` names the handler that answers a path before any route does. Routes
-/// from which no table can be built give errors instead of warnings.
+/// All warnings, in the order of the routes. `taken` returns the name of the handler that serves a path before any
+/// route does. If no table can be built from the routes, there are no warnings, because the errors are reported
+/// elsewhere.
 pub fn warnings(routes: &[Route], taken: impl Fn(&str) -> Option<String>) -> Vec<RouteWarning> {
     let Ok(table) = RouteTable::build(routes.to_vec()) else { return Vec::new() };
     let mut found = Vec::new();
@@ -96,7 +100,7 @@ pub fn warnings(routes: &[Route], taken: impl Fn(&str) -> Option<String>) -> Vec
     found
 }
 
-/// A route, and the data for comparing it with the other routes.
+/// A route and the data for comparing it with the other routes.
 struct ExaminedRoute<'a> {
     table: &'a RouteTable,
     route: &'a Route,
@@ -107,7 +111,7 @@ struct ExaminedRoute<'a> {
 }
 
 impl ExaminedRoute<'_> {
-    /// Do lax servers read the route's paths as paths of a stricter route?
+    /// Warns if lax servers read the route's paths as paths of a stricter route.
     fn beside(&self, host: Option<&str>) -> Option<(WarningKind, String)> {
         let stricter = self.table.stricter_reading(host, self.method, self.sample)?;
         if stricter.id == self.route.id {
@@ -141,7 +145,7 @@ impl ExaminedRoute<'_> {
         })
     }
 
-    /// Does the path above the route's paths lead to a less strict route?
+    /// Warns if the path above the route's paths leads to a less strict route.
     fn uncovered(&self, host: Option<&str>) -> Option<(WarningKind, String)> {
         let (Segment::Rest, before) = self.pattern.split_last()? else { return None };
         if before.is_empty() {
@@ -172,7 +176,7 @@ impl ExaminedRoute<'_> {
         })
     }
 
-    /// Does the same path lead to a less strict route, under a host that no route names?
+    /// Warns if the same path leads to a less strict route under a host that no route names.
     fn other_hosts(&self, host: Option<&str>) -> Option<(WarningKind, String)> {
         let (route, _) = (self.route, host?);
         let (other, true) = look_up(self.table, None, self.method, self.sample)? else { return None };
@@ -213,7 +217,7 @@ fn sample(pattern: &[Segment<'_>]) -> String {
     written(pattern, SAMPLE, SAMPLE)
 }
 
-/// A pattern, as messages show it.
+/// A pattern as it is shown in messages.
 fn shown(pattern: &[Segment<'_>]) -> String {
     written(pattern, "{…}", "{*…}")
 }

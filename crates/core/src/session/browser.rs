@@ -1,4 +1,4 @@
-//! The additional parts of a browser session's record: its cookie, and the key of its device.
+//! The parts of a session's record that only browser sessions have: the session's cookie, and the key of its device.
 
 use std::time::Duration;
 
@@ -7,14 +7,15 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::thumbprint::KeyThumbprint;
 
-/// How long after a login or a registration requests pass without a device cookie, because they were under way then.
+/// How long after a login or a registration requests pass without a device cookie, because they may have been sent
+/// before it.
 const UNDER_WAY: Duration = Duration::from_secs(60);
 
-/// The cookie of a browser session, as a store keeps it: the cookie cannot be computed from this record.
+/// What a store keeps about the cookie of a browser session. The cookie cannot be computed from it.
 // Requirement B4.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BrowserBinding {
-    /// The id of the refresh secret that made the cookie. It stays for as long as the session.
+    /// The id of the refresh secret that made the cookie. It does not change during the session.
     pub key: u8,
     /// A keyed digest of the cookie.
     pub digest: [u8; 32],
@@ -27,13 +28,14 @@ pub struct BrowserBinding {
 }
 
 impl BrowserBinding {
-    /// The key of the session's cookies, and the time of the binding; `None` if the session is not bound to a device.
+    /// The key of the session's cookies and the time of the binding, or `None` if the session is not bound to a device.
     pub(crate) fn bound_device(&self) -> Option<(u8, Timestamp)> {
         self.device.as_ref().map(|device| (self.key, device.bound_at))
     }
 }
 
-/// The key of a browser's device (Device Bound Session Credentials). The first key to which a session is bound stays.
+/// The key of a browser's device (Device Bound Session Credentials). Once a session is bound to a key, the key does not
+/// change.
 // Requirement B47.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceBinding {
@@ -45,15 +47,15 @@ pub struct DeviceBinding {
     pub bound_at: Timestamp,
 }
 
-/// A public key of a device: at most 300 bytes of a record.
+/// The public key of a device. It takes at most 300 bytes of a record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum DeviceKey {
-    /// A point of P-256.
+    /// A point on the curve P-256.
     Es256 {
-        /// The first coordinate.
+        /// The x coordinate.
         x: [u8; 32],
-        /// The second coordinate.
+        /// The y coordinate.
         y: [u8; 32],
     },
     /// An RSA key.
@@ -66,7 +68,7 @@ pub enum DeviceKey {
 }
 
 impl DeviceKey {
-    /// A number for the kind of key, and the bytes of the key, as a record's seal covers them.
+    /// A number for the kind of key, and the bytes of the key, as they are included in a record's seal.
     pub(crate) fn parts(&self) -> (u8, [&[u8]; 2]) {
         match self {
             Self::Es256 { x, y } => (1, [x, y]),
@@ -75,9 +77,9 @@ impl DeviceKey {
     }
 }
 
-/// Whether something is bound to a key of its holder: a browser's session to a key of its device, a client's tokens to
-/// a key that it proves (RFC 9449) or to the client certificate of its connection (RFC 8705 §3). A thief of what is
-/// bound needs the key, too.
+/// Whether a credential is bound to a key of its holder. A browser's session can be bound to a key of its device. A
+/// client's tokens can be bound to a key of which the client proves possession (RFC 9449), or to the client certificate
+/// of its connection (RFC 8705 §3). A thief of a bound credential also needs the key.
 ///
 /// ```
 /// use rotogate::client::Client;
@@ -91,21 +93,22 @@ impl DeviceKey {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Binding {
-    /// Nothing is bound: a proof or a certificate has no effect.
+    /// Credentials are not bound. A proof or a certificate has no effect.
     #[default]
     Off,
-    /// Bound if the holder shows a key: a request with a proof, or on a connection with a client certificate, gets bound
-    /// tokens, any other request gets bearer tokens; a session is bound if its browser supports binding.
+    /// Credentials are bound if the holder supports it. A request with a proof, or on a connection with a client
+    /// certificate, gets bound tokens, and any other request gets bearer tokens. A session is bound if its browser
+    /// supports binding.
     Optional,
-    /// A request without a proof or certificate is refused; a session that the browser does not bind is refused from a
-    /// minute after its login.
+    /// Credentials must be bound. A request without a proof or certificate is refused. A session that its browser has
+    /// not bound within a minute after login is refused.
     Required,
 }
 
 impl Binding {
-    /// Does a request pass whose session began at `created`? `device` is the key of the session's cookies and the time
-    /// of its binding, if the session is bound. `is_proved` checks whether the request has a good device cookie under
-    /// this key.
+    /// Returns whether a request may pass whose session began at `created`. `device` contains the key of the session's
+    /// cookies and the time of its binding, if the session is bound. `is_proved` checks whether the request has a valid
+    /// device cookie under this key.
     // Requirement B48.
     pub(crate) fn admits(
         self,

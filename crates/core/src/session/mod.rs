@@ -1,5 +1,5 @@
-//! A **session** is one login of one client: what RFC 9700 calls a token family. Every token issued since that login
-//! carries its id, and a **generation** that rises by one with each pair of tokens.
+//! A **session** is one login of one client, which RFC 9700 calls a token family. Every token issued since that login
+//! contains the session's id and a **generation**, which increases by one with each pair of tokens.
 
 mod browser;
 pub mod profile;
@@ -20,7 +20,7 @@ use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 pub use browser::{Binding, BrowserBinding, DeviceBinding, DeviceKey};
 pub use scope::Scope;
 
-/// The generation of a pair of tokens of one session. It rises by one with each pair.
+/// The generation of a pair of tokens of one session. It increases by one with each pair.
 ///
 /// ```
 /// use rotogate::session::Generation;
@@ -34,22 +34,22 @@ pub use scope::Scope;
 pub struct Generation(u64);
 
 impl Generation {
-    /// The absence of a pair: the generation before [`FIRST`](Self::FIRST).
+    /// The absence of a pair. This is the generation before [`FIRST`](Self::FIRST).
     pub const NONE: Self = Self(0);
-    /// The pair that a login issues.
+    /// The generation of the pair that a login issues.
     pub const FIRST: Self = Self(1);
 
-    /// From the number in a token or a record.
+    /// Creates a generation from the number in a token or a record.
     pub const fn new(number: u64) -> Self {
         Self(number)
     }
 
-    /// The number, as in a token's `gen` claim.
+    /// The number of the generation, as in a token's `gen` claim.
     pub const fn get(self) -> u64 {
         self.0
     }
 
-    /// The generation after this one; `None` after the last number.
+    /// The next generation, or `None` after the last number.
     pub const fn next(self) -> Option<Self> {
         match self.0.checked_add(1) {
             Some(number) => Some(Self(number)),
@@ -58,8 +58,8 @@ impl Generation {
     }
 }
 
-/// Whether the pair of this generation was confirmed, in words. The first pair replaces no other pair, so its use is
-/// not noted.
+/// Describes whether the pair of this generation was confirmed. The use of the first pair is not noted, because it does
+/// not replace another pair.
 pub const fn use_in_words(generation: Generation, confirmed: bool) -> &'static str {
     match (confirmed, generation) {
         (true, _) => "seen in use",
@@ -74,7 +74,7 @@ impl fmt::Display for Generation {
     }
 }
 
-/// The id of a session: a UUIDv7 whose time is the session's creation.
+/// The id of a session. It is a UUIDv7 whose time is the creation time of the session.
 ///
 /// ```
 /// use rotogate::clock::Timestamp;
@@ -93,29 +93,29 @@ impl fmt::Display for Generation {
 pub struct SessionId([u8; 16]);
 
 impl SessionId {
-    /// A new id for a session created at `created`, from ten random bytes.
+    /// Creates an id for a session that was created at `created`, with ten random bytes.
     pub fn new(created: Timestamp, random: [u8; 10]) -> Self {
         Self(uuid::Builder::from_unix_timestamp_millis(created.as_millis(), &random).into_uuid().into_bytes())
     }
 
-    /// From the sixteen bytes in a token or a record.
+    /// Creates an id from the sixteen bytes in a token or a record.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
-    /// The sixteen bytes.
+    /// The sixteen bytes of the id.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
 
-    /// From the text of a `sid` claim: only a hyphenated lower-case UUIDv7 is accepted.
+    /// Parses a `sid` claim. Only a hyphenated lower-case UUIDv7 is accepted.
     pub fn parse(text: &str) -> Option<Self> {
         let id = Uuid::try_parse(text).ok()?;
         let own = Self(id.into_bytes());
         (id.get_version_num() == 7 && own.to_string() == text).then_some(own)
     }
 
-    /// When the session was created, to the millisecond. A not-before is compared with it.
+    /// When the session was created, to the millisecond. A not-before is compared with this time.
     pub fn created(&self) -> Timestamp {
         let mut ms = [0; 8];
         ms[2..].copy_from_slice(&self.0[..6]);
@@ -139,18 +139,19 @@ impl fmt::Display for SessionId {
 
 crate::debug_with!(SessionId, |it, f| write!(f, "{it}"));
 
-/// A session's own random secret: half of the secret in its refresh tokens. It never leaves the store and the engine.
+/// A session's own random secret, which is half of the secret in its refresh tokens. Only the store and the engine ever
+/// have it.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SessionSecret([u8; 16]);
 
 impl SessionSecret {
-    /// From sixteen random bytes.
+    /// Creates a secret from sixteen random bytes.
     pub const fn new(random: [u8; 16]) -> Self {
         Self(random)
     }
 
-    /// The bytes, for the key of tag B.
+    /// The bytes of the secret, which are part of the key of tag B.
     pub const fn expose(&self) -> &[u8; 16] {
         &self.0
     }
@@ -181,7 +182,7 @@ pub enum Status {
     Revoked(RevokedBecause),
 }
 
-/// Why a session was ended early.
+/// The reason for which a session was ended early.
 ///
 /// ```
 /// use rotogate::session::{RevokedBecause, Session, Status};
@@ -208,11 +209,11 @@ pub enum RevokedBecause {
     TooMany,
     /// A refresh found that the user is gone, inactive, in another account, or has a later `sessions_valid_from`.
     UserChanged,
-    /// The store had lost the end of the session and its reason. A gate that knew of the end wrote it back.
+    /// The store had lost the end of the session and its reason. A gate that knew about the end wrote it back.
     Restored,
-    /// The issuer that vouched for the user reported the end of the login at the issuer.
+    /// The issuer that vouched for the user reported that the login there has ended.
     IssuerLogout,
-    /// The provider where the user logged in refused to refresh, or answered for another user.
+    /// The provider where the user logged in refused to refresh, or its response was for another user.
     ProviderRefused,
     /// Another issuer asked the gate to end all sessions and tokens of the user (global token revocation).
     GlobalRevocation,
@@ -233,8 +234,8 @@ impl RevokedBecause {
         Self::GlobalRevocation,
     ];
 
-    /// Does a not-before with this reason end API keys, too? A logout does not: "log out everywhere" keeps the user's
-    /// API keys.
+    /// Returns whether a not-before with this reason also ends API keys. It does not for a logout, because "log out
+    /// everywhere" keeps the user's API keys.
     // Requirement K4.
     pub(crate) const fn ends_keys(self) -> bool {
         match self {
@@ -248,7 +249,7 @@ impl RevokedBecause {
         }
     }
 
-    /// The reason's word in lists of sessions.
+    /// The word for the reason in lists of sessions.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Logout => "logout",
@@ -265,12 +266,12 @@ impl RevokedBecause {
     }
 }
 
-/// The inputs of the last pair of tokens, from which the gate can make the same bytes again.
+/// The inputs of the last pair of tokens, from which the gate can produce the same bytes again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastPair {
-    /// The scope granted.
+    /// The granted scope.
     pub scope: Scope,
-    /// When the access token expires: a whole second.
+    /// When the access token expires, in whole seconds.
     pub access_expires: Timestamp,
     /// The `kid` of the key that signed the access token.
     pub kid: Box<str>,
@@ -280,8 +281,8 @@ pub struct LastPair {
 
 /// The record of a session.
 ///
-/// What `Serialize` writes is the record of a store, **with the secret of the session**: never send it to a client. Show
-/// its fields: `id.to_string()`, `subject`, `id.created()`.
+/// `Serialize` writes the record as it is stored, **including the secret of the session**. Never send it to a client.
+/// Instead, show its fields, such as `id.to_string()`, `subject` and `id.created()`.
 ///
 /// ```
 /// use rotogate::session::Status;
@@ -307,70 +308,72 @@ pub struct Session {
     pub subject: Box<str>,
     /// The subject's account, if any.
     pub account: Option<Box<str>>,
-    /// The OAuth client that the tokens were issued to.
+    /// The OAuth client to which the tokens were issued.
     pub client: Box<str>,
-    /// The scope granted at login. No refresh exceeds it (RFC 6749 §6).
+    /// The scope that was granted at login. A refresh cannot exceed it (RFC 6749 §6).
     pub scope: Scope,
-    /// The dialect of its login.
+    /// The dialect of the session's login.
     pub dialect: Box<str>,
-    /// The end of the session. No refresh moves it.
+    /// The end of the session. A refresh does not move it.
     pub expires: Timestamp,
     /// The latest expiry of all its access tokens.
     pub latest_access_expires: Timestamp,
 
-    /// The last generation issued.
+    /// The last generation that was issued.
     pub current: Generation,
-    /// The generation that was exchanged for `current`; [`Generation::NONE`] before the first refresh.
+    /// The generation that was exchanged for `current`, or [`Generation::NONE`] before the first refresh.
     pub previous: Generation,
     /// When `previous` was first exchanged.
     pub rotated_at: Timestamp,
     /// When `current` was issued.
     pub issued_at: Timestamp,
-    /// Was a token of `current` used? Not noted for [`Generation::FIRST`], which replaces no pair.
+    /// Whether a token of `current` was used. This is not noted for [`Generation::FIRST`], which does not replace a
+    /// pair.
     pub confirmed: bool,
     /// The inputs of the last pair.
     #[doc(hidden)]
     pub last: LastPair,
 
-    /// Live or revoked.
+    /// Whether the session is live or revoked.
     pub status: Status,
-    /// Rises with every change of the record.
+    /// Incremented with every change of the record.
     pub revision: u64,
     /// The user agent at login, if it is kept.
     pub user_agent: Option<Box<str>>,
     /// The address at login, if it is kept.
     pub address: Option<IpAddr>,
-    /// The claims of the last pair's access token beyond those of the gate itself.
+    /// The claims of the last pair's access token, without the claims that the gate itself sets.
     #[serde(default)]
     pub claims: OwnClaims,
-    /// The key of the last pair (RFC 9449); `None` if the session began without a key. For a public client the key
-    /// never changes.
+    /// The key to which the last pair is bound (RFC 9449), or `None` if the session began without a key. For a public
+    /// client the key never changes.
     #[serde(default)]
     pub bound_to: Option<KeyThumbprint>,
-    /// The resource that the session's tokens are for (RFC 8707), as their audience; `None` for the audience of the
-    /// gate.
+    /// The audience of the session's tokens, if they were requested for a resource (RFC 8707). `None` for the audience
+    /// of the gate.
     #[serde(default)]
     pub resource: Option<Box<str>>,
     /// The issuer that vouched for the session's user. When that issuer reports a logout, the session ends.
     #[serde(default)]
     pub vouched_by: Option<Box<VouchedBy>>,
-    /// The client certificate of the last pair (RFC 8705); `None` if the session began without a certificate. For a
-    /// public client the certificate never changes.
+    /// The client certificate to which the last pair is bound (RFC 8705), or `None` if the session began without a
+    /// certificate. For a public client the certificate never changes.
     #[serde(default)]
     pub certificate: Option<CertificateThumbprint>,
-    /// The cookie that represents the session in a browser. No refresh token of such a session leaves the gate.
+    /// The cookie that represents the session in a browser. The refresh tokens of such a session never leave the gate.
     #[doc(hidden)]
     #[serde(default)]
     pub browser: Option<Box<BrowserBinding>>,
-    /// Proves that a gate wrote the record. A store keeps it unchanged.
+    /// Proves that a gate wrote the record. A store must keep it unchanged.
     #[doc(hidden)]
     #[serde(default)]
     pub seal: Seal,
 }
 
-/// Proves that a gate wrote a record: a tag under a key of the gates over every field but [`Session::status`],
+/// Proves that a gate wrote a record. It is a tag under a key of the gates over every field except [`Session::status`],
 /// [`Session::confirmed`] and [`Session::revision`], which a store changes in place. The gate seals each record that it
-/// writes, and checks each record that it loads: a request for a session without a good seal gets 503.
+/// writes, and checks the seal of each record that it loads. If the seal is missing or invalid, requests for the
+/// session get 503.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Seal(Option<(u8, [u8; 16])>);
@@ -383,7 +386,7 @@ impl Seal {
 }
 
 impl Seal {
-    /// A tag under the refresh secret with this id.
+    /// Creates a seal from a tag under the refresh secret with this id.
     pub const fn new(key: u8, tag: [u8; 16]) -> Self {
         Self(Some((key, tag)))
     }
@@ -394,7 +397,7 @@ impl Seal {
     }
 }
 
-/// Another issuer that vouched for the user of a session, and that issuer's names for the user and the session.
+/// Another issuer that vouched for a session's user, and the issuer's identifiers for the user and the session.
 ///
 /// ```
 /// use rotogate::session::VouchedBy;
@@ -408,7 +411,7 @@ impl Seal {
 pub struct VouchedBy {
     /// The `iss` of the issuer.
     pub issuer: Box<str>,
-    /// The user's `sub` there.
+    /// The user's `sub` at the issuer.
     pub subject: Box<str>,
     /// The issuer's `sid` for the session, if there is one.
     #[serde(default)]
@@ -416,18 +419,18 @@ pub struct VouchedBy {
 }
 
 impl VouchedBy {
-    /// The issuer `issuer`, which names the user by the `sub` `subject`.
+    /// The issuer `issuer`, which identifies the user by the `sub` `subject`.
     pub fn new(issuer: impl Into<Box<str>>, subject: impl Into<Box<str>>) -> Self {
         Self { issuer: issuer.into(), subject: subject.into(), session: None }
     }
 
-    /// Sets the `sid` there.
+    /// Sets the issuer's `sid`.
     #[must_use]
     pub fn session(self, session: impl Into<Box<str>>) -> Self {
         Self { session: Some(session.into()), ..self }
     }
 
-    /// Are these values short enough to be named by a notice and carried in a token?
+    /// Returns whether these values are short enough to occur in notices and tokens.
     pub fn is_valid(&self) -> bool {
         let all = [Some(&self.issuer), Some(&self.subject), self.session.as_ref()];
         all.into_iter().flatten().all(|text| (1..=256).contains(&text.len()) && !text.chars().any(char::is_control))
@@ -440,8 +443,8 @@ impl Session {
         self.id.created()
     }
 
-    /// The end of the session and of everything issued in it. A revoked session is kept only as long as its access
-    /// tokens could live: otherwise a client that logs in and out all day would fill the store.
+    /// The end of the session and of everything issued in it. A revoked session is kept only until its access tokens
+    /// would have expired. Otherwise a client that keeps logging in and out would fill the store.
     pub fn ends_at(&self) -> Timestamp {
         match self.status {
             Status::Live => self.expires.max(self.latest_access_expires),
@@ -449,7 +452,7 @@ impl Session {
         }
     }
 
-    /// Was the session ended before its expiry?
+    /// Returns whether the session was ended before its expiry.
     pub fn is_revoked(&self) -> bool {
         match self.status {
             Status::Live => false,

@@ -9,11 +9,11 @@ const SECOND: u64 = 1;
 const MINUTE: u64 = 60;
 const HOUR: u64 = 3600;
 const DAY: u64 = 86_400;
-/// The largest `max_sessions_per_subject`. A login counts its subject's sessions one by one, so a larger number would
-/// make logins slow.
+/// The maximum value of `max_sessions_per_subject`. A login counts its subject's sessions one by one, so a larger
+/// number would make logins slow.
 pub const MAX_SESSIONS_PER_SUBJECT: u32 = 10_000;
 
-/// The consequence of a superseded token beyond its windows (RFC 9700 §4.14.2).
+/// What happens if a superseded token is presented after its windows (RFC 9700 §4.14.2).
 ///
 /// ```
 /// use rotogate::session::profile::{OnReuse, Profile};
@@ -27,16 +27,16 @@ pub const MAX_SESSIONS_PER_SUBJECT: u32 = 10_000;
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum OnReuse {
-    /// The session ends, with its live access tokens.
+    /// The session ends together with its live access tokens.
     RevokeSession,
     /// Every session of the subject ends.
     RevokeSubject,
-    /// The token is refused and nothing else happens.
+    /// Only the token is refused.
     Deny,
 }
 
 impl OnReuse {
-    /// The value's word in `gateway.toml`.
+    /// The word for this value in `gateway.toml`.
     pub const fn word(self) -> &'static str {
         match self {
             Self::RevokeSession => "revoke-session",
@@ -61,29 +61,28 @@ impl OnReuse {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
-    /// The lifetime of an access token, unless the client requests another.
+    /// The lifetime of an access token, unless the client requests a different lifetime.
     pub access_ttl: Duration,
-    /// The longest lifetime that a client may request for an access token.
+    /// The maximum lifetime that a client may request for an access token.
     pub max_access_ttl: Duration,
-    /// The longest lifetime of a session, from its login.
+    /// The maximum lifetime of a session since its login.
     pub session_ttl: Duration,
-    /// How long a session lives without a refresh.
+    /// How long a session lasts without a refresh.
     pub idle_ttl: Duration,
-    /// For this long after its exchange, a refresh token is answered with the same successor again.
+    /// For this long after its exchange, a refresh token returns the same successor again.
     pub grace: Duration,
-    /// For this long after its first exchange, a refresh token is answered with a new pair, while its successor is
-    /// unused.
+    /// For this long after its first exchange, a refresh token returns a new pair if its successor is unused.
     pub lost_response_window: Duration,
     /// The consequence of a reuse.
     pub on_reuse: OnReuse,
     /// Whether the session ends when another client presents its refresh token. The token is refused either way.
     pub other_client_ends_session: bool,
-    /// How many live sessions a subject may have, over all clients and endpoints.
+    /// The maximum number of live sessions of a subject, over all clients and endpoints.
     pub max_sessions_per_subject: u32,
-    /// Whether a login beyond that number ends the subject's oldest session. By default it does; otherwise the login is
-    /// refused until one of the sessions has ended.
+    /// Whether a login beyond that number ends the subject's oldest session, which is the default. Otherwise the login
+    /// is refused until one of the sessions has ended.
     pub ends_oldest: bool,
-    /// How long after a rotation the earlier access tokens end; `None` if they live until they expire.
+    /// How long after a rotation the earlier access tokens end. `None` if they stay valid until they expire.
     pub revoke_previous_after: Option<Duration>,
 }
 
@@ -135,7 +134,7 @@ pub struct ProfileOverride {
 }
 
 impl ProfileOverride {
-    /// The rules of `base`, replaced by these rules where they are set.
+    /// The rules of `base`, with those of these rules that are set.
     pub fn over(&self, base: &Profile) -> Profile {
         Profile {
             access_ttl: self.access_ttl.unwrap_or(base.access_ttl),
@@ -154,7 +153,7 @@ impl ProfileOverride {
 }
 
 impl Profile {
-    /// Every bound that these rules break; empty if they are consistent.
+    /// All limits that these rules violate. The list is empty if the rules are consistent.
     pub fn problems(&self) -> Vec<InvalidValue> {
         let mut found = Vec::new();
         let mut rule = |holds: bool, key, expected: String| {

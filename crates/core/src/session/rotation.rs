@@ -1,5 +1,5 @@
-//! Decides the effect of a presented refresh credential: a pure function of the session, the credential, the facts
-//! about the user, the time and the profile. The first row that fits decides:
+//! Decides what a presented refresh credential does. This is a pure function of the session, the credential, the facts
+//! about the user, the time and the profile. The first row that matches decides:
 //!
 //! | session | presented | decision |
 //! |---|---|---|
@@ -11,7 +11,7 @@
 //! | live | = previous, later, current unconfirmed, within `lost_response_window` of `rotated_at` | [`Reissue`](Decision::Reissue) |
 //! | live | anything else | [`Reuse`](Decision::Reuse) |
 //!
-//! A window of `d` is open while less than `d` has passed, so zero means never.
+//! A window of `d` is open while less than `d` has passed, so a window of zero is never open.
 
 use std::time::Duration;
 
@@ -19,31 +19,31 @@ use super::profile::Profile;
 use super::{Generation, LastPair, Session, Status};
 use crate::clock::Timestamp;
 
-/// A minimum generation that no token reaches: the session is revoked.
+/// A minimum generation that is higher than that of any token. It means that the session is revoked.
 pub const REVOKED: Generation = Generation::new(u64::MAX);
 
-/// The facts that a decision needs besides the record.
+/// The facts that a decision needs in addition to the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// Does the directory know the user, and is the user active and still in the session's account?
+    /// Whether the directory has the user, and the user is active and still in the session's account.
     pub user_active: bool,
-    /// The latest of the directory's, the subject's, the client's and the global not-before. A session created in the
-    /// same millisecond is not valid.
+    /// The latest of the directory's, the subject's, the client's and the global not-before. A session that was created
+    /// in the same millisecond is not valid.
     pub sessions_valid_from: Timestamp,
-    /// The minimum generation that the revocation list has for this session, whether or not it is in effect yet;
-    /// [`Generation::NONE`] without one.
+    /// The minimum generation that the revocation list has for this session, even if it has not taken effect yet.
+    /// [`Generation::NONE`] if there is none.
     ///
-    /// Read it **before** the record is loaded. A rotation writes the store first and the list after it, so a record
-    /// loaded later is no older than the list's entry. In the other order, another request's rotation in between would
-    /// look like writes that the store has lost.
+    /// Read this **before** the record is loaded. A rotation writes to the store before it writes to the list, so a
+    /// record that is loaded later is at least as recent as the list's entry. If the order were reversed, a rotation by
+    /// another request in between would look like writes that the store has lost.
     pub minimum_known: Generation,
-    /// Does this gate have every revocation of this session, even if the store has lost data? False for the rest of the
-    /// session once this gate has loaded its revocations from a store that had lost writes: a later change of the
-    /// session does not bring back the lost revocations.
+    /// Whether this gate has every revocation of this session, even if the store has lost data. Once this gate has
+    /// loaded its revocations from a store that had lost writes, this is false for the rest of the session, because
+    /// later changes of the session do not bring back the lost revocations.
     pub unbroken_revocations: bool,
 }
 
-/// Why a session counts as revoked.
+/// The reason for which a session counts as revoked.
 ///
 /// ```
 /// use rotogate::denial::{Class, Denial};
@@ -54,32 +54,32 @@ pub struct Facts {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionEnd {
-    /// The record is revoked.
+    /// The session's record says that it is revoked.
     Record,
-    /// The revocation list has an entry.
+    /// The revocation list has an entry for the session.
     List,
-    /// The user is unknown, disabled, removed, or in another account now.
+    /// The user is unknown, disabled, removed, or now in another account.
     UserInactive,
-    /// The session began at or before the moment from which the user's sessions are valid, for example because of a
-    /// change of password.
+    /// The session began at or before the time from which the user's sessions are valid, for example because the user's
+    /// password has changed.
     BeforeValidFrom,
-    /// The session began at or before a not-before in the revocation list: all sessions of its user, of its client or
-    /// of the gate were revoked.
+    /// The session began at or before a not-before in the revocation list, because all sessions of its user, of its
+    /// client or of the gate were revoked.
     NotBefore,
-    /// The issuer that vouched for the user ended the user's login at the issuer.
+    /// The issuer that vouched for the user ended the user's login there.
     Elsewhere,
 }
 
-/// The lifetime that a session has outlived.
+/// The lifetime that a session has exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifetime {
-    /// `session_ttl`.
+    /// The session exceeded `session_ttl`.
     Session,
-    /// `idle_ttl`.
+    /// The session exceeded `idle_ttl`.
     Idle,
 }
 
-/// The circumstances of a reuse, for the audit event and never for the reply.
+/// The circumstances of a reuse. They are for the audit event, and never for the reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reuse {
     /// How many generations older than the current one the token is.
@@ -88,7 +88,7 @@ pub struct Reuse {
     pub superseded_for: Option<Duration>,
 }
 
-/// The effect of a presented refresh credential. See the module's table.
+/// What a presented refresh credential does. See the module's table.
 ///
 /// ```
 /// use rotogate_core::session::rotation::Decision;
@@ -106,33 +106,34 @@ pub struct Reuse {
 pub enum Decision {
     /// The session was ended.
     Revoked(SessionEnd),
-    /// The session outlived a lifetime.
+    /// The session exceeded a lifetime.
     Expired(Lifetime),
-    /// The store or the record has lost writes. The session is fast-forwarded if that is safe; otherwise the credential
+    /// The store or the record has lost writes. The session is fast-forwarded if that is safe. Otherwise the credential
     /// is refused.
     // Requirement O5.
     Ahead {
-        /// The session may continue from the presented generation.
+        /// Whether the session may continue from the presented generation.
         fast_forward: bool,
     },
-    /// A new pair.
+    /// Issue a new pair.
     Rotate,
-    /// The current pair again.
+    /// Return the current pair again.
     Replay,
-    /// A new pair that replaces an unused one.
+    /// Issue a new pair that replaces an unused one.
     Reissue,
-    /// A superseded token.
+    /// The token is superseded.
     Reuse(Reuse),
 }
 
 impl Decision {
-    /// Does the decision make good a lost reply: the credential was exchanged before, and brings a pair again?
+    /// Returns whether the decision repeats a lost reply. In this case the credential was already exchanged, and
+    /// returns a pair again.
     pub const fn repeats(self) -> bool {
         matches!(self, Self::Replay | Self::Reissue)
     }
 }
 
-/// Decides, without I/O, clock or randomness.
+/// Decides, without I/O, clock or random numbers.
 pub fn decide(s: &Session, generation: Generation, facts: Facts, now: Timestamp, profile: &Profile) -> Decision {
     if let Some(why) = ended(s, facts) {
         return Decision::Revoked(why);
@@ -141,7 +142,7 @@ pub fn decide(s: &Session, generation: Generation, facts: Facts, now: Timestamp,
         return Decision::Expired(which);
     }
     if generation > s.current || facts.minimum_known > s.current {
-        // The list gives a lower bound of the lost generation: only a token at or past this bound can be the latest
+        // The list gives a lower bound for the lost generation, so only a token at or past this bound can be the latest
         // one.
         let latest = generation > s.current && generation >= facts.minimum_known;
         let fast_forward = facts.unbroken_revocations && latest && successor(generation).is_some();
@@ -150,7 +151,7 @@ pub fn decide(s: &Session, generation: Generation, facts: Facts, now: Timestamp,
     if generation == s.current {
         return Decision::Rotate;
     }
-    // `NONE` was never issued: it marks a session that was never refreshed.
+    // `NONE` was never issued. It marks a session that was never refreshed.
     if generation == s.previous && generation != Generation::NONE {
         if now.since(s.issued_at) < profile.grace {
             return Decision::Replay;
@@ -186,35 +187,35 @@ fn lapsed(s: &Session, now: Timestamp, profile: &Profile) -> Option<Lifetime> {
     (now.since(s.issued_at) >= profile.idle_ttl).then_some(Lifetime::Idle)
 }
 
-/// The effect of a rotation on the session's earlier access tokens.
+/// What a rotation does to the session's earlier access tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RaisedMinimum {
-    /// Access tokens below this generation are refused from `effective_from` on.…
+    /// The lowest generation whose access tokens are accepted from `effective_from` on.
     pub minimum: Generation,
-    /// The moment from which `minimum` is in force.
+    /// The time from which `minimum` applies.
     pub effective_from: Timestamp,
-    /// The minimum until then.
+    /// The minimum until that time.
     pub before: Generation,
     /// The expiry of the last access token below the minimum.
     pub until: Timestamp,
 }
 
-/// The record after a decision that issues a new generation, and the resulting revocation.
+/// The record after a decision that issues a new generation, and the revocation that results from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordChange {
     /// The record to swap in.
     pub record: Session,
-    /// The entry for the revocation list, in the same transaction.
+    /// The entry for the revocation list, which must be written in the same transaction.
     pub raised: Option<RaisedMinimum>,
 }
 
-/// The generation after this one. No generation reaches `REVOKED`, which therefore never denotes a token.
+/// The next generation. It never reaches `REVOKED`, which therefore never denotes a token.
 fn successor(generation: Generation) -> Option<Generation> {
     generation.next().filter(|next| *next < REVOKED)
 }
 
-/// The change of the record when `decision` issues a new generation; `None` if `decision` issues no generation, or if
-/// the record's counters are used up.
+/// The change of the record if `decision` issues a new generation. Returns `None` if it does not, or if the record's
+/// counters are used up.
 pub fn apply_decision(
     s: &Session,
     decision: Decision,
@@ -226,13 +227,14 @@ pub fn apply_decision(
     let raise_by_profile = profile.revoke_previous_after;
     let (previous, current, rotated_at, raise_after, abandoned_end) = match decision {
         Decision::Rotate => (s.current, successor(s.current)?, now, raise_by_profile, s.latest_access_expires),
-        // The unused generations after `previous` end at once, whatever `revoke_previous_after` says. Their access
-        // tokens may have expired meanwhile, but their refresh tokens have not. So the list keeps the entry at least as
-        // long as a sweep keeps ended entries, in case the store loses the write of this decision.
+        // The unused generations after `previous` end at once, regardless of `revoke_previous_after`. Their access
+        // tokens may have expired in the meantime, but their refresh tokens have not. In case the store loses the write
+        // of this decision, the list keeps the entry at least as long as a sweep keeps ended entries.
         Decision::Reissue => {
             (s.previous, successor(s.current)?, s.rotated_at, Some(Duration::ZERO), s.latest_access_expires.max(now))
         }
-        // The record lacks the access tokens that were issued in lost writes, but no token lives longer than this.
+        // The record does not contain the access tokens that were issued in lost writes, but tokens cannot live longer
+        // than this.
         Decision::Ahead { fast_forward: true } => {
             let lost = now.plus(profile.max_access_ttl).min(s.expires);
             (presented, successor(presented)?, now, raise_by_profile, s.latest_access_expires.max(lost))

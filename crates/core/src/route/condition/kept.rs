@@ -1,4 +1,4 @@
-//! The results of conditions that are kept with a verified token.
+//! The results of conditions, which are cached with a verified token.
 
 use std::sync::Arc;
 
@@ -8,18 +8,19 @@ use serde_json::{Map, Value};
 use super::{Condition, ConditionVerdict, Conditions};
 use crate::claim::ClaimPath;
 
-/// The most routes whose results a token keeps, and the most claims. A token that is used on more is judged again on
-/// some.
+/// The largest number of routes whose results are cached with a token, and the largest number of cached claims. If a
+/// token is used on more routes, some conditions are evaluated again.
 pub(super) const MAX_KEPT: usize = 8;
 
-/// A parameter of the path, and its required value.
+/// A path parameter and its required value.
 #[derive(Clone, Debug)]
 pub(super) struct BoundParam {
     name: Box<str>,
     value: Box<str>,
 }
 
-/// The comparisons of a list that remain for the path; `None` if one comparison is false already.
+/// Evaluates a list of conditions. Returns the comparisons that depend on the path, or `None` if any other comparison
+/// is false.
 pub(super) fn settle(list: &[Condition], claims: &Map<String, Value>) -> Option<Box<[BoundParam]>> {
     let mut left = Vec::new();
     for one in list {
@@ -32,17 +33,17 @@ pub(super) fn settle(list: &[Condition], claims: &Map<String, Value>) -> Option<
     Some(left.into())
 }
 
-/// The conditions of a route for the claims of one token.
+/// The conditions of a route, evaluated for the claims of one token.
 #[derive(Clone, Debug)]
 pub struct KeptConditions {
     decided: Option<bool>,
     when: Box<[BoundParam]>,
-    /// The lists of comparisons of which one must hold.
+    /// The comparisons that remain of each list of `when_any`. All comparisons of at least one list must be true.
     any: Vec<Box<[BoundParam]>>,
 }
 
 impl KeptConditions {
-    /// Judges the claims of a token. Comparisons with the path remain open.
+    /// Evaluates the conditions for the claims of a token. Comparisons with the path are left open.
     pub fn judged(of: &Conditions, claims: &Map<String, Value>) -> Self {
         let when = settle(&of.when, claims);
         let any = match of.when_any.as_slice() {
@@ -62,41 +63,41 @@ impl KeptConditions {
         Self { decided, when: when.unwrap_or_default(), any }
     }
 
-    /// The result; `None` if it depends on the path.
+    /// Whether the conditions are met. `None` if that depends on the path.
     pub const fn decided(&self) -> Option<bool> {
         self.decided
     }
 
-    /// Do the conditions hold for a path with these parameters?
+    /// Whether the conditions are met for a path with these parameters.
     pub fn hold<'p>(&self, param: impl Fn(&str) -> Option<&'p str>) -> bool {
         let is = |bound: &BoundParam| param(&bound.name) == Some(&*bound.value);
         self.decided.unwrap_or_else(|| self.when.iter().all(is) && self.any.iter().any(|list| list.iter().all(is)))
     }
 }
 
-/// What was read once from the claims of one token: the results of conditions, by the conditions, and the claims that
-/// limits count by, by their paths.
+/// What was computed from the claims of one token: the results of conditions, each with the number of the conditions,
+/// and the values by which rate limits count, each with the path of its claim.
 #[derive(Clone, Debug, Default)]
 struct Kept {
     conditions: Vec<(u64, Arc<KeptConditions>)>,
     counted: Vec<(ClaimPath, Option<String>)>,
 }
 
-/// Reads and changes one of the lists.
+/// Functions that return one of the two lists of [`Kept`], for reading and for changing it.
 type Lists<K, V> = (fn(&Kept) -> &Vec<(K, V)>, fn(&mut Kept) -> &mut Vec<(K, V)>);
 
-/// What was read once from the claims of one token. It takes one word while nothing was read.
+/// A cache of what was computed from the claims of one token. While it is empty, it has the size of one pointer.
 #[derive(Debug, Default)]
 pub struct KeptOfToken(ArcSwapOption<Kept>);
 
 impl KeptOfToken {
-    /// The conditions for this token, whose claims `claims` returns. They are judged once for each route.
+    /// The conditions, evaluated for this token, whose claims `claims` returns. They are evaluated once for each route.
     pub fn conditions(&self, of: &Conditions, claims: impl FnOnce() -> Map<String, Value>) -> Arc<KeptConditions> {
         let judge = || Arc::new(KeptConditions::judged(of, &claims()));
         self.get(&of.id, (|kept| &kept.conditions, |kept| &mut kept.conditions), judge)
     }
 
-    /// The value by which a limit counts, which `read` makes of the claim at this path. It is read once.
+    /// The value by which a rate limit counts, which `read` derives from the claim at this path. The value is cached.
     pub fn counted(&self, path: &ClaimPath, read: impl FnOnce() -> Option<String>) -> Option<String> {
         self.get(path, (|kept| &kept.counted, |kept| &mut kept.counted), read)
     }
@@ -115,7 +116,8 @@ impl KeptOfToken {
         let value = read();
         let mut next = kept.as_deref().cloned().unwrap_or_default();
         let list = list_mut(&mut next);
-        // The oldest leaves. Of two at the same time one is lost, and read again.
+        // The oldest entry is dropped. If two threads add entries at the same time, one entry is lost and is computed
+        // again later.
         list.drain(..(list.len() + 1).saturating_sub(MAX_KEPT));
         list.push((key.clone(), value.clone()));
         self.0.store(Some(Arc::new(next)));

@@ -1,4 +1,4 @@
-//! `implies`: scopes that contain others.
+//! Scopes that include other scopes, from the key `implies`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,17 +8,17 @@ use crate::session::Scope;
 // Requirement M10.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Implied {
-    /// As configured.
+    /// The scopes that each scope implies directly, as configured.
     given: BTreeMap<String, Scope>,
-    /// For each scope, all scopes that contain it.
+    /// For each scope, all scopes that imply it, directly or indirectly.
     by: BTreeMap<Box<str>, BTreeSet<Box<str>>>,
 }
 
 impl Implied {
-    /// Builds the closure from each scope and the scopes that it implies.
+    /// Computes the transitive closure. The argument has each scope and the scopes that it implies directly.
     ///
     /// # Errors
-    /// The scopes of a circle.
+    /// A scope implies itself. The message names a scope of the cycle.
     pub fn new(given: impl IntoIterator<Item = (String, Scope)>) -> Result<Self, String> {
         let given: BTreeMap<String, Scope> = given.into_iter().collect();
         let mut by: BTreeMap<Box<str>, BTreeSet<Box<str>>> = BTreeMap::new();
@@ -28,7 +28,7 @@ impl Implied {
             while let Some(scope) = next.pop() {
                 for narrow in given.get(scope).into_iter().flat_map(Scope::iter) {
                     if narrow == wide {
-                        return Err(format!("\"{wide}\" implies itself, by way of \"{scope}\""));
+                        return Err(format!("\"{wide}\" implies itself through \"{scope}\""));
                     }
                     if reached.insert(narrow) {
                         next.push(narrow);
@@ -42,13 +42,13 @@ impl Implied {
         Ok(Self { given, by })
     }
 
-    /// Does a token with these scopes have the scope `asked`?
+    /// Whether a token with the scopes `granted` has the scope `asked`, directly or by implication.
     pub fn has(&self, granted: &Scope, asked: &str) -> bool {
         granted.contains(asked)
             || self.by.get(asked).is_some_and(|wider| wider.iter().any(|scope| granted.contains(scope)))
     }
 
-    /// As configured.
+    /// The scopes that each scope implies directly, as configured.
     pub const fn given(&self) -> &BTreeMap<String, Scope> {
         &self.given
     }

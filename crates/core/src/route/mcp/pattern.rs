@@ -1,20 +1,21 @@
-//! `calls = ["tools/call:delete_*"]`: the calls of a rule.
+//! Patterns for the MCP calls of a rule, such as `calls = ["tools/call:delete_*"]`.
 
 use std::fmt;
 
 use super::uri::is_escaped_once;
 use crate::mcp::Call;
 
-/// The method whose names are URIs.
+/// The method whose calls name a URI.
 pub(super) const READ: &str = "resources/read";
 
-/// The closeness of a pattern that names exactly a call.
+/// The closeness of a pattern that names a call exactly.
 pub(super) const EXACT: usize = usize::MAX;
 
-/// The calls of a rule: `method:name`, `method:prefix*`, `method` for all names of the method, or `*` for all calls.
+/// The calls to which a rule applies: `method:name`, `method:prefix*`, `method` for all names of the method, or `*` for
+/// all calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct McpCalls {
-    /// `None`: all calls.
+    /// `None` for all calls.
     method: Option<Box<str>>,
     name: NamePattern,
 }
@@ -30,7 +31,7 @@ impl McpCalls {
     /// Parses a pattern.
     ///
     /// # Errors
-    /// The expected form.
+    /// A message with the expected form.
     pub fn parse(text: &str) -> Result<Self, String> {
         const EXPECTED: &str = "expected \"method:name\", \"method:prefix*\", \"method\" or \"*\"";
         if text == "*" {
@@ -67,7 +68,7 @@ impl McpCalls {
         self.method.is_none()
     }
 
-    /// Does the pattern name calls of this method, exactly or by a prefix?
+    /// Whether the pattern is for calls of this method with certain names, given exactly or by a prefix.
     pub(super) fn names(&self, method: &str) -> bool {
         self.method.as_deref() == Some(method) && self.name != NamePattern::Any
     }

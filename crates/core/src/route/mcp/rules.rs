@@ -12,7 +12,7 @@ use crate::route::Route;
 #[derive(Debug, Default)]
 pub struct CallRules(Vec<CallRule>);
 
-/// One pattern of a rule.
+/// One pattern of a rule, with its route and its counters.
 #[derive(Clone, Debug)]
 pub struct CallRule {
     /// The calls.
@@ -23,7 +23,7 @@ pub struct CallRule {
 }
 
 impl CallRule {
-    /// Counts a call.
+    /// Counts a call as permitted or refused.
     pub fn count(&self, is_permitted: bool) {
         self.counts[usize::from(is_permitted)].fetch_add(1, Ordering::Relaxed);
     }
@@ -38,7 +38,7 @@ impl CallRules {
     /// The rules among these routes, in their order.
     ///
     /// # Errors
-    /// Two rules have the same pattern, or there is no rule for all other calls.
+    /// Two rules have the same pattern, or there are rules but none with the pattern `*`.
     pub fn new<'r>(routes: impl Iterator<Item = &'r Route>) -> Result<Self, String> {
         let mut rules: Vec<CallRule> = Vec::new();
         for route in routes {
@@ -58,7 +58,7 @@ impl CallRules {
         Ok(Self(rules))
     }
 
-    /// Continues the counts of the replaced rules.
+    /// Takes over the counters of the rules that these rules replace.
     pub fn count_on(&mut self, old: &Self) {
         for rule in &mut self.0 {
             if let Some(known) = old.0.iter().find(|known| known.calls == rule.calls) {
@@ -72,8 +72,9 @@ impl CallRules {
         self.0.iter()
     }
 
-    /// The rules that govern a call, in configuration order: the most specific one. A URI that a server may read as another
-    /// resource is governed by each rule that names resources, unless a rule names exactly this URI.
+    /// The rules that apply to a call, in configuration order. Usually this is only the most specific rule. If a call
+    /// names a URI that a server may read as another resource, all rules that name resources apply as well, unless a
+    /// rule names exactly this URI.
     pub fn of_call<'s>(&'s self, call: &Call<'_>) -> impl Iterator<Item = &'s CallRule> {
         let closest = self.0.iter().filter_map(|rule| Some((rule.calls.closeness(call)?, rule)));
         let closest = closest.max_by_key(|(closeness, _)| *closeness);
