@@ -1,5 +1,5 @@
-//! Strict JSON, for a signed document or a request with credentials: one object, no repeated member, bounded depth
-//! (J10, J11).
+//! Strict JSON, for signed documents and requests with credentials: a single object, without repeated members, and with
+//! bounded depth (J10, J11).
 
 use serde_json::{Map, Value};
 
@@ -9,47 +9,48 @@ mod members;
 
 pub(crate) use members::{Any, Member, Members};
 
-/// Reads one JSON object that fills `bytes`.
+/// Parses a JSON object. `bytes` must not contain anything else.
 ///
 /// # Errors
-/// The problem, without any part of `bytes`.
+/// A description of the problem, without any part of `bytes`.
 pub fn object(bytes: &[u8]) -> Result<Map<String, Value>, &'static str> {
     object_of_depth(bytes, MAX_DEPTH)
 }
 
-/// [`object`] with another bound for the depth.
+/// Does the same as [`object`] with a different limit for the depth.
 pub fn object_of_depth(bytes: &[u8], max_depth: usize) -> Result<Map<String, Value>, &'static str> {
     members_of_depth(bytes, max_depth, &[])
 }
 
-/// Reads an object of which only some members are needed. The other members become null, and cost little more than
-/// their bytes. No member may be repeated, and the whole text must be JSON in UTF-8.
+/// Parses an object of which only some members are needed. The other members become null, and cost hardly more than
+/// reading their bytes. Members must not be repeated, and all of `bytes` must be JSON in UTF-8.
 pub fn members_of_depth(bytes: &[u8], max_depth: usize, skipped: &[&str]) -> Result<Map<String, Value>, &'static str> {
     Members::read_within(bytes, max_depth, skipped).map(Map::from)
 }
 
 const NOT_STRICT: &str = "not a JSON object, not strict JSON, a member named twice, or more than 1024 members";
-const NOT_ALONE: &str = "something after the JSON";
+const NOT_ALONE: &str = "there is something after the JSON";
 
-/// A parser of `bytes`, which are UTF-8, with this bound for the depth.
+/// A parser of `bytes`, which must be UTF-8, with this limit for the depth.
 fn parser(
     bytes: &[u8],
     max_depth: usize,
 ) -> Result<serde_json::Deserializer<serde_json::de::StrRead<'_>>, &'static str> {
-    // Checked before the parser runs, because it recurses for each level.
+    // The depth is checked before the parser runs, because the parser recurses for each level.
     if is_shallow(bytes, max_depth) {
-        // Checking the whole text as UTF-8 costs less than checking each string, and includes the texts that a parser
-        // skips.
+        // Checking all bytes as UTF-8 at once costs less than checking each string. It also covers the strings that a
+        // parser skips.
         std::str::from_utf8(bytes).map(serde_json::Deserializer::from_str).map_err(|_| NOT_STRICT)
     } else {
         Err("JSON nested too deeply")
     }
 }
 
-/// Counts brackets outside of strings. Does not check whether the rest is JSON.
+/// Counts brackets outside strings. Does not check whether the rest is JSON.
 pub(crate) fn is_shallow(bytes: &[u8], max_depth: usize) -> bool {
-    // Most documents have too few brackets to be too deep. This count is vectorised: `{` and `[` differ in one bit, and
-    // a sum of bytes counts the brackets of a piece that is short enough not to overflow.
+    // Most documents have too few brackets to be too deep, so the brackets are first counted in a vectorised way. `{`
+    // and `[` differ in one bit, and a sum of bytes counts the brackets of a piece that is short enough not to
+    // overflow.
     let brackets = |piece: &[u8]| piece.iter().map(|byte| u8::from(byte | 0x20 == b'{')).sum::<u8>();
     if bytes.chunks(u8::MAX.into()).map(|piece| usize::from(brackets(piece))).sum::<usize>() <= max_depth {
         return true;

@@ -1,5 +1,5 @@
-//! The SHA-256 thumbprints that tokens and sessions are bound to: of a public key (RFC 7638, RFC 9449 §6), and of a
-//! client certificate (RFC 8705 §3.1). They are distinct types, so that one cannot be used in place of the other.
+//! The SHA-256 thumbprints to which tokens and sessions are bound: those of public keys (RFC 7638, RFC 9449 §6) and of
+//! client certificates (RFC 8705 §3.1). They are distinct types, so that one cannot be used in place of the other.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ macro_rules! thumbprint {
         pub struct $name([u8; LENGTH]);
 
         impl $name {
-            #[doc = concat!("From the text of `", $member, "`: base64url of 32 bytes, without padding.")]
+            #[doc = concat!("Parses the value of `", $member, "`: base64url of 32 bytes, without padding.")]
             pub fn parse(text: &str) -> Option<Self> {
                 URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok().map(Self)
             }
@@ -45,14 +45,14 @@ macro_rules! thumbprint {
         $crate::debug_with!($name, |it, f| write!(f, "{}({it})", stringify!($name)));
 
         impl $name {
-        /// A thumbprint from its bytes.
+        /// Creates a thumbprint from its bytes.
         #[cfg(any(test, feature = "test-util"))]
         #[doc(hidden)]
         pub const fn from_bytes(bytes: [u8; LENGTH]) -> Self {
             Self(bytes)
         }
 
-        /// The bytes.
+        /// The bytes of the thumbprint.
         pub(crate) const fn as_bytes(&self) -> &[u8; LENGTH] {
             &self.0
         }
@@ -87,7 +87,7 @@ thumbprint! {
 }
 
 thumbprint! {
-    /// The thumbprint of a client certificate: SHA-256 of its DER encoding (RFC 8705 §3.1).
+    /// The thumbprint of a client certificate, which is the SHA-256 of its DER encoding (RFC 8705 §3.1).
     ///
     /// ```
     /// use rotogate::token::CertificateThumbprint;
@@ -101,7 +101,7 @@ thumbprint! {
 }
 
 impl CertificateThumbprint {
-    /// The thumbprint of a certificate in DER.
+    /// Computes the thumbprint of a certificate in DER.
     pub fn from_der(der: &[u8]) -> Self {
         let mut bytes = [0; LENGTH];
         bytes.copy_from_slice(digest(&SHA256, der).as_ref());

@@ -21,16 +21,16 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Scope(Box<str>);
 
-/// A scope that no token has. A misspelt requirement becomes this scope, so that no token satisfies it.
+/// A scope that tokens never have. A misspelt requirement becomes this scope, so that no token satisfies it.
 pub fn impossible() -> Scope {
     Scope("\u{0}".into())
 }
 
 impl Scope {
-    /// Reads a space-separated list. A token named twice counts once.
+    /// Parses a space-separated list. Repeated tokens count once.
     ///
     /// # Errors
-    /// A character outside `NQCHAR` of RFC 6749 §3.3.
+    /// A character is outside `NQCHAR` of RFC 6749 §3.3.
     pub fn parse(text: &str) -> Result<Self, InvalidValue> {
         let token = |t: &&str| t.bytes().all(|b| (0x21..=0x7e).contains(&b) && b != b'"' && b != b'\\');
         match text.split(' ').all(|t| token(&t)) {
@@ -39,13 +39,13 @@ impl Scope {
         }
     }
 
-    /// The scope of these scope tokens, each of which is taken from a valid scope.
+    /// Builds a scope from these scope tokens, each of which must come from a valid scope.
     pub(crate) fn from_tokens<'a>(tokens: impl IntoIterator<Item = &'a str>) -> Self {
         Self::collect(tokens.into_iter())
     }
 
-    /// Compares few tokens in pairs, and uses a set for many tokens: a client may name thousands in one parameter
-    /// (requirement A23).
+    /// Removes duplicates. Few tokens are compared in pairs, and many tokens with a set, because a client may send
+    /// thousands in one parameter (requirement A23).
     fn collect<'a>(tokens: impl Iterator<Item = &'a str>) -> Self {
         const FEW: usize = 16;
         let (mut seen, mut many): (Vec<&str>, HashSet<&str>) = (Vec::new(), HashSet::new());
@@ -61,32 +61,32 @@ impl Scope {
         Self(seen.join(" ").into())
     }
 
-    /// The space-separated list.
+    /// The scope as a space-separated list.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Is nothing granted?
+    /// Returns whether the scope is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Each token.
+    /// The tokens of the scope.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.split(' ').filter(|t| !t.is_empty())
     }
 
-    /// Does it contain `token`?
+    /// Returns whether the scope contains `token`.
     pub fn contains(&self, token: &str) -> bool {
         self.iter().any(|t| t == token)
     }
 
-    /// Does `other` contain every token of this one?
+    /// Returns whether `other` contains every token of this scope.
     pub fn is_within(&self, other: &Self) -> bool {
         self.iter().all(|t| other.contains(t))
     }
 
-    /// The tokens of both scopes, beginning with this scope's tokens.
+    /// The tokens of both scopes, with this scope's tokens first.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
         Self::collect(self.iter().chain(other.iter()))

@@ -1,5 +1,6 @@
-//! The members of a token's header or payload, read in one pass and borrowed from its bytes: the gate reads most claims
-//! once, and never builds a whole document. `strict_json` builds the documents that are kept whole from them.
+//! The members of a token's header or payload, parsed in one pass and borrowed from the token's bytes. The gate reads
+//! most claims only once, so it need not build a document that owns its values. `strict_json` builds such documents
+//! from these members where they are kept.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -31,17 +32,17 @@ pub(crate) enum Member<'a> {
     Object(Members<'a>),
 }
 
-/// A value on the path to a claim is not an object.
+/// The error if a value on the path to a claim is not an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NotAnObject;
 
 impl<'a> Members<'a> {
-    /// Reads one JSON object that fills `bytes`, as strictly as [`strict_json`].
+    /// Parses `bytes`, which must consist of one JSON object, as strictly as [`strict_json`].
     pub(crate) fn read(bytes: &'a [u8]) -> Result<Self, &'static str> {
         Self::read_within(bytes, strict_json::MAX_DEPTH, &[])
     }
 
-    /// As [`Self::read`], with another bound for the depth. The members in `skipped` become null.
+    /// Like [`Self::read`], with another bound for the depth. The values of the members in `skipped` become null.
     pub(crate) fn read_within(bytes: &'a [u8], max_depth: usize, skipped: &[&str]) -> Result<Self, &'static str> {
         let mut parser = strict_json::parser(bytes, max_depth)?;
         let object = parser.deserialize_map(Object(skipped)).map_err(|_| strict_json::NOT_STRICT)?;
@@ -53,7 +54,8 @@ impl<'a> Members<'a> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, member)| member)
     }
 
-    /// The value of an optional member: many issuers write `null` for a member that a token lacks.
+    /// The value of an optional member. `null` counts as absent, because many issuers write `null` for a member that a
+    /// token lacks.
     pub(crate) fn optional(&self, name: &str) -> Option<&Member<'a>> {
         self.get(name).filter(|member| **member != Member::Null)
     }
@@ -63,7 +65,7 @@ impl<'a> Members<'a> {
         self.0.iter().map(|(name, _)| &**name)
     }
 
-    /// The value at a path; `None` if the object has no such member, or a `null` on the way to it.
+    /// The value at a path. `None` if the object has no such member, or has a `null` on the path.
     pub(crate) fn at(&self, path: &ClaimPath) -> Result<Option<&Member<'a>>, NotAnObject> {
         let mut segments = path.segments();
         let mut found = segments.next().and_then(|first| self.optional(first));
@@ -98,7 +100,7 @@ impl From<Member<'_>> for Value {
 }
 
 impl Member<'_> {
-    /// The text, if it is one.
+    /// The string, if the value is one.
     pub(crate) fn as_text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
@@ -106,7 +108,7 @@ impl Member<'_> {
         }
     }
 
-    /// The value as a number, if it is a number without sign and fraction.
+    /// The number, if the value is a number without a sign and a fraction.
     pub(crate) fn as_u64(&self) -> Option<u64> {
         match self {
             Self::Number(number) => number.as_u64(),
@@ -114,7 +116,7 @@ impl Member<'_> {
         }
     }
 
-    /// Whether the member is exactly this text, number or boolean.
+    /// Whether the member is exactly this string, number or boolean.
     pub(crate) fn is(&self, value: &Value) -> bool {
         match (self, value) {
             (Self::Text(text), Value::String(wanted)) => *text == **wanted,
@@ -127,7 +129,7 @@ impl Member<'_> {
     }
 }
 
-/// The whole object, without the values of these members.
+/// Parses the whole object, except for the values of the members with these names.
 struct Object<'s>(&'s [&'s str]);
 
 impl<'de> Visitor<'de> for Object<'_> {
@@ -138,7 +140,7 @@ impl<'de> Visitor<'de> for Object<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Members<'de>, A::Error> {
-        // The capacity: more members than most tokens have.
+        // The initial capacity is more than most tokens need.
         read(map, 16, self.0)
     }
 }
@@ -199,7 +201,8 @@ impl<'de> Visitor<'de> for Name {
     }
 }
 
-/// A member's value. Unless `WHOLE`, arrays and objects come back empty, and their members may be repeated.
+/// Parses the value of a member. If `WHOLE` is false, arrays and objects are returned empty, and their members may be
+/// repeated.
 #[derive(Clone, Copy)]
 pub(crate) struct Any<const WHOLE: bool>;
 

@@ -1,6 +1,6 @@
-//! API keys: as with a session cookie, the cache has a verified token under the bytes of the key, and a hit costs as
-//! much as a token's hit. On a miss the checksum is tested, which needs no store; then the request waits for
-//! [`TokenChecker::load_key`], which reads the record and its owner.
+//! Checks API keys. As with a session cookie, the cache contains a verified token under the bytes of the key, and a hit
+//! costs as much as a hit for a token. On a miss, the checksum is tested, which needs no store. Then the request waits
+//! for [`TokenChecker::load_key`], which reads the key's record and its owner.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,12 +18,12 @@ use crate::session::SessionId;
 use crate::token::claims::{KeyFacts, LoginClaims};
 use crate::token::observer::Observer;
 
-/// All bad keys get the same refusal.
+/// All refused keys get the same denial.
 const REVOKED: Denial = Denial::ApiKeyRefused("it was revoked, or all keys of its owner were");
-const NETWORK: Denial = Denial::ApiKeyRefused("it is not good from this address");
+const NETWORK: Denial = Denial::ApiKeyRefused("it may not be used from this address");
 
 impl TokenChecker {
-    /// Is the text meant as an API key of this gate?
+    /// Returns whether the string is meant as an API key of this gate.
     pub fn is_key(&self, text: &[u8]) -> bool {
         let begins =
             |prefix: &crate::api_key::KeyPrefix| std::str::from_utf8(text).is_ok_and(|text| prefix.begins(text));
@@ -34,7 +34,7 @@ impl TokenChecker {
     ///
     /// # Errors
     /// [`Denial::ApiKeyUnavailable`] for a key whose record must be read first; [`Denial::ApiKeyRefused`];
-    /// [`Denial::RateLimited`] for an unseen key, if too many forged ones came from its source.
+    /// [`Denial::RateLimited`] for an unseen key if too many forged keys came from its source.
     pub fn check_key<'a, O: Observer>(
         &self,
         text: &str,
@@ -49,7 +49,7 @@ impl TokenChecker {
         });
         match checked {
             Ok(known) if O::HAS_EFFECTS => Ok(known),
-            // The key is good. The rules are judged again, so that an observer without effects gets each result.
+            // The key is valid. The rules are judged again so that an observer without effects gets each result.
             Ok(known) => self.check_now(known, observer),
             Err(denial) => observer.read(denial.rule(), Err(denial)),
         }
@@ -75,7 +75,7 @@ impl TokenChecker {
         let is_key = self.key_prefix.as_ref().is_some_and(|prefix| prefix.id_of(text).is_some());
         if !is_key {
             self.counted::<O>(CheckResult::Unchecked);
-            return Err(Denial::ApiKeyRefused("it is mistyped or made up: its checksum does not fit"));
+            return Err(Denial::ApiKeyRefused("it is mistyped or made up, because its checksum is wrong"));
         }
         if let Some(denial) = keys.refused::<O>(keys.key(text)) {
             self.counted::<O>(CheckResult::Hit);
@@ -87,7 +87,7 @@ impl TokenChecker {
         Err(Denial::ApiKeyUnavailable(TRY_AGAIN))
     }
 
-    /// A key in the caches whose record need not be read again yet.
+    /// A cached key whose record need not be read again yet.
     fn known_key<O: Observer>(&self, keys: &KeySet, text: &str) -> Result<Option<Arc<Verified>>, Denial> {
         let at_hand = if O::HAS_EFFECTS { front::find(keys.id, text.as_bytes()) } else { None };
         if let Some(known) = at_hand
@@ -105,7 +105,7 @@ impl TokenChecker {
         Ok(shared)
     }
 
-    /// The key, if nothing ended it; `None` if its record must be read again.
+    /// Returns the key if nothing has ended it; `None` if its record must be read again.
     // Requirement K4.
     fn if_good_key(&self, known: &Arc<Verified>) -> Result<Option<Arc<Verified>>, Denial> {
         if known.api_key().is_none_or(|key| key.read_again <= self.clock.now()) {
@@ -120,10 +120,11 @@ impl TokenChecker {
         }
     }
 
-    /// The token that represents a key: from the cache, if another request has read the key's record meanwhile.
+    /// Returns the token that represents a key. It comes from the cache if another request has read the key's record
+    /// meanwhile.
     ///
     /// # Errors
-    /// As [`ApiKeys::read`].
+    /// The errors of [`ApiKeys::read`].
     pub async fn load_key(
         &self,
         engine: &Engine,
@@ -153,10 +154,10 @@ impl TokenChecker {
         }
     }
 
-    /// The result of [`load_key`](Self::load_key), for an explanation: nothing is cached.
+    /// Returns what [`load_key`](Self::load_key) would return, for an explanation. Nothing is cached.
     ///
     /// # Errors
-    /// As [`ApiKeys::read`].
+    /// The errors of [`ApiKeys::read`].
     pub async fn foresee_key(
         &self,
         engine: &Engine,
@@ -171,12 +172,12 @@ impl TokenChecker {
     fn verify_key(&self, keys: &KeySet, text: &Arc<str>, read: ReadKey) -> Result<Arc<Verified>, Error> {
         let ReadKey { access_token, key, read_again } = read;
         let now = self.clock.now();
-        let unverified = |_| Error::from(Fault::Signing("the token of an API key is not good here"));
+        let unverified = |_| Error::from(Fault::Signing("the token of an API key could not be verified"));
         let mut access = keys.verifier.verify(access_token.expose(), now, self.clock.wall()).map_err(unverified)?;
         (access.issued_at, access.expires) = (Some(key.began), key.expires);
         let rare = access.rare.get_or_insert_default();
         let limited_as = KeyClient(&key.lineage).to_string().into();
-        // A key is no login.
+        // Using a key is not a login.
         rare.login = LoginClaims::default();
         rare.key = Some(Box::new(KeyFacts { vouched_by: key.vouched_by.clone(), limited_as }));
         let rules = keys.verifier.id_of(access.issuer()).ok_or(Denial::UnknownIssuer).map_err(unverified)?;
@@ -187,7 +188,7 @@ impl TokenChecker {
     }
 }
 
-/// The queue in which requests with one key wait while the first of them reads its record.
+/// The id of the queue in which requests with one key wait while the first of them reads the key's record.
 fn place_of(text: &str) -> SessionId {
     let mut place = [0; 16];
     let end = text.as_bytes().iter().rev().skip(6);

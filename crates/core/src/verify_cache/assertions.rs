@@ -1,7 +1,7 @@
-//! The assertions about a verified token's caller, cached with the token: one for each audience.
+//! The assertions about a verified token's caller, which are cached with the token: one for each audience.
 //!
-//! A hit copies a finished assertion. After half of its lifetime, one request orders a new assertion, which is signed
-//! in the background, while the other requests use the old one.
+//! On a hit, an existing assertion is copied. Once half of the assertion's lifetime has passed, one request orders a
+//! new assertion, which is signed in the background while the other requests use the old one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,25 +17,26 @@ use crate::denial::Denial;
 use crate::engine::Engine;
 use crate::token::assertion::assertion;
 
-/// The header of assertions, and their lifetime.
+/// The header that contains assertions, and the lifetime of assertions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AssertionHeader {
-    /// The header.
+    /// The name of the header.
     pub name: HeaderName,
-    /// The time from `iat` to `exp`, unless the token ends before.
+    /// The time from `iat` to `exp`. It is shorter if the token ends before.
     pub ttl: Duration,
 }
 
-/// The most cached assertions of one token, each of up to 2 KiB. A further assertion evicts the oldest.
+/// The maximum number of cached assertions for one token, each of up to 2 KiB. A further assertion evicts the oldest
+/// one.
 const MAX_KEPT: usize = 4;
-/// The delay before a retry, if an assertion could not be signed.
+/// The delay before a retry after an assertion could not be signed.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// The assertions of one token.
 #[derive(Default)]
 pub(super) struct Assertions {
     kept: ArcSwapOption<Vec<Arc<CachedAssertion>>>,
-    /// Held while an assertion is signed, so that concurrent requests share it.
+    /// This lock is held while an assertion is signed, so that concurrent requests share the assertion.
     signing: Mutex<()>,
 }
 
@@ -70,7 +71,7 @@ impl Assertions {
 }
 
 impl Verified {
-    /// The header that asserts this caller to `audience`; `None` unless assertions are configured.
+    /// Returns the header that asserts this caller to `audience`; `None` if assertions are not configured.
     ///
     /// # Errors
     /// [`Denial::AssertionUnavailable`].
@@ -95,11 +96,11 @@ impl Verified {
         Ok(Some((&header.name, kept.value.clone())))
     }
 
-    /// Orders a new assertion, signed in the background.
+    /// Starts to sign a new assertion in the background.
     fn order(self: &Arc<Self>, engine: &Arc<Engine>, audience: &Arc<str>) {
         let (caller, engine, audience) = (Arc::clone(self), Arc::clone(engine), Arc::clone(audience));
         let renew = move || {
-            // If it fails, the failure is logged once the old assertion has expired and a request needs a new one.
+            // A failure is logged later, once the old assertion has expired and a request needs a new one.
             let _ = caller.sign(&engine, &audience, true);
         };
         match tokio::runtime::Handle::try_current() {
@@ -113,8 +114,8 @@ impl Verified {
         let unavailable = Denial::AssertionUnavailable(TRY_AGAIN);
         let Some((header, assertions)) = self.assertions() else { return Err(unavailable) };
         let _one_at_once = assertions.signing.lock();
-        // Read the generation first: if the keys are replaced meanwhile, this assertion counts as old, and an assertion
-        // by a removed key never counts as new.
+        // Read the generation first. If the keys are replaced meanwhile, this assertion counts as old, and an assertion
+        // that was signed by a removed key never counts as new.
         let generation = engine.keys_generation();
         let now = engine.clock().now();
         if let Some(kept) = assertions.find(audience, generation).filter(|kept| !anew && now < kept.expires) {

@@ -1,10 +1,10 @@
 //! A small cache of verified tokens for each thread, in front of the cache that all threads share. A hit costs a
-//! comparison, and no write that another processor sees. This cache decides nothing: time and revocation are checked at
-//! every hit.
+//! comparison, and no write that another processor sees. A hit here never means that the token is accepted, because
+//! time and revocation are checked at every hit.
 //!
-//! A token has one slot, chosen by the end of its signature, which a client cannot choose for a valid token. A new
-//! token evicts the token in its slot. When the tokens take more memory than the bound, the slots are emptied in turn.
-//! A token is found only by all of its bytes, and only for the keys that verified it.
+//! Each token has one slot. It is chosen by the end of the token's signature, which a client cannot choose for a valid
+//! token. A new token evicts the token in its slot. If the tokens exceed the memory limit, the slots are emptied in
+//! turn. A token is found only if all of its bytes match, and only for the set of keys that verified it.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -12,13 +12,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::Verified;
 
-/// The number of slots of a thread.
+/// The number of slots in each thread's cache.
 const SLOTS: usize = 4096;
-/// The unit of memory accounting, to which sizes are rounded up.
+/// The unit in which memory is counted. Sizes are rounded up to it.
 const UNIT_BYTES: u32 = 256;
-/// The most memory of a thread's tokens, 8 MiB: 4096 tokens of usual size fit.
+/// The memory limit for a thread's tokens, which is 8 MiB: 4096 tokens of usual size fit.
 const MAX_UNITS: usize = (8 << 20) / UNIT_BYTES as usize;
-/// After this many hits in a row a look-up goes to the shared cache, so that the shared cache keeps the token.
+/// After this many hits in a row, a look-up goes to the shared cache, so that the shared cache does not evict the
+/// token.
 const MAX_UNREPORTED_HITS: u8 = 64;
 
 thread_local! {
@@ -27,17 +28,16 @@ thread_local! {
 
 struct Front {
     slots: Vec<Option<Slot>>,
-    /// The memory that the tokens take.
+    /// The memory that the tokens use, in units.
     units: usize,
-    /// The slot to evict next when the tokens take too much memory.
+    /// The slot that is evicted next if the tokens use too much memory.
     hand: usize,
 }
 
 struct Slot {
     set: SetId,
     found: u8,
-    /// A part of the token's hash. The tag is kept in the slot, because the token itself is seldom in the processor's
-    /// cache.
+    /// A part of the token's hash. It is in the slot, because the token itself is rarely in the processor's cache.
     tag: u8,
     units: u16,
     verified: Arc<Verified>,
@@ -49,14 +49,14 @@ pub(super) struct SetId(pub(super) u32);
 
 impl SetId {
     pub(super) fn next() -> Self {
-        // Zero is no set.
+        // Zero is never used as an id.
         static NEXT: AtomicU32 = AtomicU32::new(1);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 }
 
-/// The token, if this thread has it. From time to time this returns `None` although the token is cached, so that the
-/// look-up reaches the shared cache.
+/// Returns the token if this thread has it. From time to time this returns `None` although the token is cached, so that
+/// the look-up reaches the shared cache.
 pub(super) fn find(set: SetId, token: &[u8]) -> Option<Arc<Verified>> {
     FRONT.with(|front| {
         let mut front = front.try_borrow_mut().ok()?;
@@ -73,7 +73,7 @@ pub(super) fn find(set: SetId, token: &[u8]) -> Option<Arc<Verified>> {
     })
 }
 
-/// Caches a token that the shared cache has.
+/// Caches a token that is also in the shared cache.
 pub(super) fn keep(set: SetId, verified: &Arc<Verified>) {
     FRONT.with(|front| {
         let Ok(mut front) = front.try_borrow_mut() else { return };
@@ -107,8 +107,8 @@ impl Front {
     }
 }
 
-/// The slot of a token, and a tag that distinguishes it from most others of that slot. The bits of a signature are as
-/// good as random. The multiplication spreads its base64 letters over all bits.
+/// The slot of a token, and a tag that distinguishes the token from most others in that slot. The bits of a signature
+/// are practically random, and the multiplication spreads its base64 letters over all bits.
 fn place_of(token: &[u8]) -> (usize, u8) {
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
     let end = token.last_chunk().map_or(0, |end| u64::from_le_bytes(*end));
@@ -120,7 +120,7 @@ fn place_of(token: &[u8]) -> (usize, u8) {
 pub(crate) mod for_tests {
     use super::*;
 
-    /// The memory of this thread's tokens, in bytes.
+    /// The memory that this thread's tokens use, in bytes.
     pub(crate) fn bytes() -> usize {
         FRONT.with_borrow(|front| front.units * UNIT_BYTES as usize)
     }

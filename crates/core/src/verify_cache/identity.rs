@@ -11,9 +11,9 @@ use crate::token::claims::AccessToken;
 /// The headers that name the caller to an upstream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IdentityHeaders {
-    /// Each header, and its content.
+    /// Each header, with the field that it contains.
     pub headers: Vec<(HeaderName, IdentityField)>,
-    /// The header with a signed assertion.
+    /// The header with a signed assertion about the caller, if configured.
     pub assertion: Option<AssertionHeader>,
 }
 
@@ -39,7 +39,7 @@ pub enum IdentityField {
     Account,
     /// `client_id`.
     Client,
-    /// The client that acts for the subject: `sub` of the outermost `act` of our own tokens (RFC 8693 §4.1).
+    /// The client that acts for the subject: `sub` of the outermost `act` in the gate's own tokens (RFC 8693 §4.1).
     Actor,
     /// `scope`.
     Scope,
@@ -47,19 +47,19 @@ pub enum IdentityField {
     Session,
     /// `iss`.
     Issuer,
-    /// The roles, joined by commas; absent if the issuer left roles out.
+    /// The roles, separated by commas. The header is absent if the issuer left roles out.
     Roles,
     /// Another claim, if it is a string, a number or a boolean.
     Claim(Box<str>),
 }
 
 impl IdentityHeaders {
-    /// The names of all of them.
+    /// The names of all these headers.
     pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
         self.headers.iter().map(|(name, _)| name).chain(self.assertion.as_ref().map(|assertion| &assertion.name))
     }
 
-    /// The values of the headers whose fields the token has.
+    /// The values for the headers whose fields the token has.
     pub(super) fn values(&self, token: &AccessToken) -> IdentityValues {
         let asks_claims = self.headers.iter().any(|(_, field)| matches!(field, IdentityField::Claim(_)));
         let others = if asks_claims { token.claims() } else { serde_json::Map::new() };
@@ -76,7 +76,7 @@ impl IdentityHeaders {
                     return None;
                 }
                 IdentityField::Roles => return Some(IdentityText::List(token.roles().names())),
-                // The header has the scope that this gate grants, not the scope as the issuer wrote it.
+                // The header contains the scope that this gate grants, not the scope that the issuer wrote.
                 IdentityField::Claim(name) if **name == *"scope" || token.issued_by.mapping.has_scope_in(name) => {
                     token.scope.as_str().into()
                 }
@@ -98,12 +98,12 @@ impl IdentityHeaders {
     }
 }
 
-/// The most identity headers of a gate, besides the assertion header.
+/// The maximum number of identity headers of a gate, not counting the assertion header.
 pub const MAX_IDENTITY_HEADERS: usize = 64;
 
 /// The values that one token has for the gate's identity headers.
 pub(super) struct IdentityValues {
-    /// A bit for each header, the lowest for the first: does the token have a value?
+    /// One bit for each header, the lowest bit for the first header. The bit is set if the token has a value.
     present: u64,
     values: Box<[HeaderValue]>,
 }
@@ -122,7 +122,7 @@ impl IdentityValues {
         })
     }
 
-    /// The memory of the values.
+    /// The memory that the values use.
     pub(super) fn bytes(&self) -> usize {
         self.values.iter().map(|value| size_of_val(value) + value.len()).sum()
     }

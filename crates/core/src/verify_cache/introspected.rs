@@ -1,14 +1,14 @@
-//! The introspected tokens of one issuer: the answer about each token, its validity, and the running questions
-//! (requirements I20, I21).
+//! The introspected tokens of one issuer: the response about each token, its validity, and the introspection requests
+//! in progress (requirements I20, I21).
 //!
-//! These tokens have a cache of their own. A client may invent any number of opaque texts, which must not evict
-//! verified JWTs. A token that is not active is remembered under a keyed hash, because it may be another client's
-//! secret.
+//! These tokens have a cache of their own, because a client can make up any number of opaque strings, which must not
+//! evict verified JWTs. If a token is not active, it is remembered only as a keyed hash, because it may be another
+//! client's secret.
 //!
-//! Concurrent questions about one token share one request to the issuer. It runs in a task of its own, whether or not a
-//! client still waits for it. The rate of questions about tokens that were never seen is bounded for each issuer;
-//! tokens that were good before are not affected. A quarter of that rate is reserved for addresses that presented good
-//! tokens lately (requirement A19).
+//! If several clients present the same token concurrently, the issuer gets only one request. This request runs in its
+//! own task, whether or not a client still waits for it. For each issuer, the rate of requests about tokens that were
+//! never seen before is limited; tokens that were accepted before are not affected. A quarter of that rate is reserved
+//! for addresses that presented valid tokens recently (requirement A19).
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -38,31 +38,31 @@ mod wait;
 use results::Results;
 pub use wait::{Introspected, IntrospectionWait};
 
-/// The memory of an issuer's introspected tokens, in bytes.
+/// The memory for an issuer's introspected tokens, in bytes.
 const CACHE_BYTES: u64 = 16 << 20;
-/// The most remembered tokens of an issuer that are not active.
+/// The maximum number of an issuer's inactive tokens that are remembered.
 const MAX_INACTIVE: u64 = 10_000;
-/// The rate of questions about never seen tokens of one issuer.
+/// The limit on the rate of requests to one issuer about tokens that were never seen before.
 const UNSEEN: Rate = Rate::new(200, Duration::from_millis(5));
 /// The part of this rate that is reserved for known callers.
 const UNSEEN_KEPT: u32 = UNSEEN.burst.get() / 4;
-/// The most concurrent questions to one issuer.
+/// The maximum number of concurrent requests to one issuer.
 const MAX_FLIGHTS: usize = 256;
-/// How many of these questions may be about tokens that were never good.
+/// The maximum number of these requests that may be about tokens that were never accepted.
 const MAX_UNSEEN_FLIGHTS: usize = 192;
-/// How many of the questions about unseen tokens are reserved for known callers.
+/// How many of the requests about never accepted tokens are reserved for known callers.
 const UNSEEN_FLIGHTS_KEPT: usize = MAX_UNSEEN_FLIGHTS / 4;
-/// The longest duration of one question. The introspector has a shorter bound of its own.
+/// The maximum duration of one request. The introspector has a shorter limit of its own.
 const MAX_WAIT: Duration = Duration::from_secs(30);
-/// How long a token is remembered after its response is no longer valid: meanwhile it counts as seen, and long
-/// connections may use it.
+/// How long a token is remembered after its response has become invalid. During this time the token counts as seen, and
+/// long-lived connections may use it.
 const REMEMBERED: Duration = Duration::from_secs(600);
-/// After a fault, or a question in the background, the issuer is not asked again about a known token for this long.
+/// After a fault or a request in the background, the issuer is not asked again about a known token for this long.
 const PAUSE: Duration = Duration::from_secs(1);
-/// A lasting fault is logged again after this time.
+/// A fault that persists is logged again after this time.
 const LOGGED_AGAIN: Duration = Duration::from_secs(600);
 
-/// The result of a question.
+/// The result of an introspection.
 pub(super) type Outcome = Result<Arc<Verified>, Denial>;
 
 /// A keyed hash of a token.
@@ -83,32 +83,32 @@ pub(super) struct IntrospectedTokens {
     unseen_places: Arc<Semaphore>,
     unseen: Buckets,
     results: Arc<Results>,
-    /// The pauses that the issuer asks for.
+    /// The pauses that the issuer has asked for.
     pauses: ServicePauses,
-    /// The last logged fault, if the issuer has not answered since.
+    /// The last fault that was logged, if the issuer has not responded since.
     failing: Mutex<Option<(&'static str, Timestamp)>>,
     runtime: Option<Handle>,
 }
 
-/// A token that was active when its issuer was asked.
+/// A token that was active when the gate last asked its issuer.
 struct SeenToken {
     verified: Arc<Verified>,
-    /// Set if the issuer's last answer is that the token is not active, or not good.
+    /// Set if the issuer's last response was that the token is not active, or if the token is refused.
     ended: Option<Denial>,
-    /// From this time on, a request causes a question to the issuer in the background.
+    /// From this time on, a request with the token makes the gate ask the issuer in the background.
     renew_from: Timestamp,
     /// The response is valid until this time.
     fresh_until: Timestamp,
-    /// The response is valid until this time while the issuer does not answer.
+    /// While the issuer does not respond, its last response stays valid until this time.
     stale_until: Timestamp,
-    /// The earliest time of the next question in the background, in milliseconds.
+    /// The earliest time of the next request in the background, in milliseconds.
     asked_next: AtomicU64,
-    /// After a fault, the earliest time of any question, in milliseconds.
+    /// After a fault, the earliest time of any request to the issuer about this token, in milliseconds.
     paused_until: AtomicU64,
 }
 
 impl SeenToken {
-    /// A token whose response is valid until this time, and no longer if the issuer does not answer.
+    /// Makes an entry whose response is valid until this time, even if the issuer does not respond.
     fn until(verified: &Arc<Verified>, time: Timestamp) -> Self {
         Self {
             verified: Arc::clone(verified),
@@ -121,7 +121,7 @@ impl SeenToken {
         }
     }
 
-    /// Does the response still count without the issuer?
+    /// Returns whether the response may still be used while the issuer does not respond.
     fn counts_at(&self, now: Timestamp) -> bool {
         now < self.stale_until && self.ended.is_none()
     }
@@ -134,14 +134,14 @@ struct InactiveToken {
     until: Timestamp,
 }
 
-/// The denial for a token about which nothing was decided.
+/// The denial for a token about which nothing is known.
 fn unavailable(retry_after: Option<Duration>) -> Denial {
     Denial::IntrospectionUnavailable(retry_after.unwrap_or(PAUSE).max(PAUSE))
 }
 
 impl IntrospectedTokens {
-    /// The tokens of an issuer with these rules; `None` if the issuer is never asked. Questions run in the runtime that
-    /// calls this, if there is one.
+    /// Makes the cache for an issuer with these rules. Returns `None` if the issuer is never asked. Requests to the
+    /// issuer run in the runtime that calls this function, if there is one.
     pub(super) fn new(
         rules: &IssuerRules,
         id: RulesId,
@@ -178,7 +178,7 @@ impl IntrospectedTokens {
         }))
     }
 
-    /// Are these the tokens of an issuer with these rules? The issuer's keys may differ.
+    /// Returns whether these are the tokens of an issuer with these rules. The issuer's keys may differ.
     pub(super) fn are_of(&self, rules: &IssuerRules) -> bool {
         self.responses.rules().equals(&rules.without_keys())
     }
@@ -192,7 +192,7 @@ impl IntrospectedTokens {
         &self.rules().name
     }
 
-    /// How often each result occurred.
+    /// The number of times that each result occurred.
     pub(super) fn results(&self) -> &Results {
         &self.results
     }
@@ -207,7 +207,7 @@ impl IntrospectedTokens {
         self.hashers.each_ref().map(|hasher| hasher.hash_one(token))
     }
 
-    /// The known result for a token, without a question; `None` if the issuer must be asked.
+    /// Returns the known result for a token without asking the issuer; `None` if the issuer must be asked.
     pub(super) fn known<O: Observer>(self: &Arc<Self>, token: &str) -> Option<Outcome> {
         let now = self.clock.now();
         if let Some(seen) = entry::<O, _, _, _, _>(&self.seen, token) {
@@ -220,7 +220,7 @@ impl IntrospectedTokens {
                 }
                 return Some(Ok(Arc::clone(&seen.verified)));
             }
-            // The issuer failed a moment ago.
+            // The issuer failed a moment ago, so the old response is used.
             if now < seen.stale_until && now.as_millis() < seen.paused_until.load(Ordering::Relaxed) {
                 return Some(Ok(Arc::clone(&seen.verified)));
             }
@@ -230,13 +230,13 @@ impl IntrospectedTokens {
         Some(Err(refused.denial))
     }
 
-    /// Begins to ask about an unknown token. With `cache = 0` each request asks separately, in [`Self::wait`].
-    /// `is_known` tells whether the caller's address presented good tokens lately. While the issuer asks for a pause, a
-    /// response that counts without the issuer is the outcome.
+    /// Begins to ask the issuer about an unknown token. With `cache = 0` each request asks separately, in
+    /// [`Self::wait`]. `is_known` tells whether the caller's address presented valid tokens recently. If the issuer has
+    /// asked for a pause, and the last response may still be used, that response is the outcome.
     ///
     /// # Errors
-    /// [`Denial::IntrospectionUnavailable`], or [`Denial::RateLimited`] for a token that was never good while too many of
-    /// these arrive.
+    /// [`Denial::IntrospectionUnavailable`]; or [`Denial::RateLimited`] for a token that was never accepted while too
+    /// many of these arrive.
     pub(super) fn begin<O: Observer>(self: &Arc<Self>, token: &str, is_known: bool) -> Outcome {
         let id = self.id(token);
         let is_asked = self.flights.get(&id).is_some();
@@ -260,8 +260,8 @@ impl IntrospectedTokens {
         entry::<O, _, _, _, _>(&self.seen, token).is_some_and(|seen| seen.ended.is_none())
     }
 
-    /// A request's wait for the answer about this token; `None` if too many questions are running, or the last question
-    /// failed a moment ago.
+    /// Returns a request's wait for the response about this token. Returns `None` if too many introspections are
+    /// running, or if the last one failed a moment ago.
     pub(super) fn wait(self: &Arc<Self>, token: &str, is_known: bool) -> Option<IntrospectionWait> {
         let flight = if self.introspection.cache.is_zero() {
             Some(self.ask(token, is_known).ok()?)
@@ -281,15 +281,16 @@ impl IntrospectedTokens {
         let is_ours = now.as_millis() >= next
             && seen.asked_next.compare_exchange(next, later, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if is_ours {
-            // If no slot is free, the next request tries again.
+            // If no slot is free, the next request with the token tries again.
             drop(self.ask(token, true));
         }
     }
 
-    /// Asks the issuer, or joins the running question. With `cache = 0` each request has a question of its own.
+    /// Asks the issuer, or joins the introspection that is already running. With `cache = 0` each request asks
+    /// separately.
     ///
     /// # Errors
-    /// Too many questions are running.
+    /// Too many introspections are running.
     fn ask(self: &Arc<Self>, token: &str, is_known: bool) -> Result<Flight<Outcome>, Denial> {
         let id = self.id(token);
         let runtime = self.runtime.clone().or_else(|| Handle::try_current().ok()).ok_or_else(|| self.busy())?;
@@ -309,7 +310,8 @@ impl IntrospectedTokens {
         }
     }
 
-    /// The places of a question: one among all, and one among those about tokens that were never good.
+    /// Takes the slots for an introspection: one from the slots for all tokens, and one from those for tokens that were
+    /// never accepted.
     fn take_places(&self, token: &str, is_known: bool) -> Option<(OwnedSemaphorePermit, Option<OwnedSemaphorePermit>)> {
         let kept = if is_known { 0 } else { UNSEEN_FLIGHTS_KEPT };
         let unseen = if self.was_good::<()>(token) {
@@ -349,7 +351,7 @@ impl IntrospectedTokens {
         self.recovered();
         let denial = match told {
             Told::Active(mut access) => {
-                // The cache key and its entry share the text.
+                // The cache key and the cache entry share the text.
                 access.text = Arc::clone(&token);
                 let judged = self.shared.judge(&access, now);
                 match judged.passes(now) {
@@ -376,7 +378,7 @@ impl IntrospectedTokens {
         };
         let until = now.plus(self.introspection.negative);
         if let Some(seen) = self.seen.get(&token) {
-            // Long connections with this token must learn of its end, so it stays remembered.
+            // Long-lived connections with this token must learn that it has ended, so it stays remembered.
             let ended = SeenToken { ended: Some(denial), ..SeenToken::until(&seen.verified, until) };
             self.seen.insert(token, Arc::new(ended));
         } else if !self.introspection.negative.is_zero() {
@@ -385,7 +387,7 @@ impl IntrospectedTokens {
         Err(denial)
     }
 
-    /// Caches an active token, never beyond its `exp`.
+    /// Caches an active token, at most until its `exp`.
     fn keep(&self, token: Arc<str>, verified: &Arc<Verified>, now: Timestamp, wall: Timestamp) {
         let Introspection { cache, stale_if_error, .. } = &*self.introspection;
         let left = verified.token.expires.since(wall);
@@ -398,7 +400,7 @@ impl IntrospectedTokens {
         self.seen.insert(token, Arc::new(seen));
     }
 
-    /// A fault decides nothing. A token that was good may continue for a while.
+    /// Handles a fault, after which nothing new is known. A token that was accepted before may stay valid for a while.
     fn failed(&self, token: &str, fault: &IntrospectionFault, now: Timestamp) -> Outcome {
         self.results.count(fault.cause);
         self.log(fault, now);
@@ -411,7 +413,7 @@ impl IntrospectedTokens {
         Err(unavailable(fault.retry_after))
     }
 
-    /// Logs a fault: the first of its cause, and then every ten minutes.
+    /// Logs a fault: at once if it has another cause than the last one, and then every ten minutes.
     fn log(&self, fault: &IntrospectionFault, now: Timestamp) {
         {
             let mut failing = self.failing.lock();
@@ -435,13 +437,14 @@ impl IntrospectedTokens {
         }
     }
 
-    /// Checks the token of a long connection again. If its response is old, this asks in the background, and uses the
-    /// old response for as long as a question may take. After that the token is undecided, until the issuer answers.
+    /// Checks the token of a long-lived connection again. If the response about it is old, this asks the issuer in the
+    /// background, and uses the old response for as long as the request to the issuer may take. After that, it is
+    /// unknown whether the token is valid until the issuer responds.
     pub(super) fn check_again(self: &Arc<Self>, verified: &Arc<Verified>) -> Result<(), Denial> {
         let now = self.clock.now();
         let token = &verified.token.text;
         let seen = self.seen.get(&**token).unwrap_or_else(|| {
-            // The token was evicted: its times restart, and the issuer is asked at once.
+            // The token was evicted. Its times begin again, and the issuer is asked at once.
             let seen = Arc::new(SeenToken::until(verified, now));
             self.seen.insert(Arc::clone(token), Arc::clone(&seen));
             seen
@@ -449,7 +452,8 @@ impl IntrospectedTokens {
         if let Some(denial) = seen.ended {
             return Err(denial);
         }
-        // Also about an undecided token: perhaps no other request has it, and its connection waits for the answer.
+        // The issuer is asked even if nothing is known about the token. Perhaps no other request has the token, and its
+        // connection waits for the response.
         if now >= seen.renew_from {
             self.ask_in_background(token, &seen, now);
         }

@@ -30,13 +30,13 @@ pub(super) struct KeySet {
     pub(super) refused: Cache<TokenKey, RefusedToken, foldhash::quality::RandomState>,
     /// The hasher for the keys of both caches.
     hasher: TextHasher,
-    /// The introspected tokens of each issuer that is asked.
+    /// The introspected tokens of each issuer that the gate asks.
     pub(super) introspected: Vec<Arc<IntrospectedTokens>>,
     pub(super) id: SetId,
     pub(super) shared: Arc<CacheShared>,
 }
 
-/// A token with a good signature that is refused.
+/// A token that is refused although its signature is valid.
 #[derive(Clone)]
 pub(super) struct RefusedToken {
     pub(super) denial: Denial,
@@ -44,7 +44,7 @@ pub(super) struct RefusedToken {
     pub(super) token: Option<Arc<AccessToken>>,
 }
 
-/// Expires an entry with its token. The engine's clock decides at each hit.
+/// Removes an entry when its token expires. The engine's clock still decides at each hit.
 struct UntilExpired(Arc<EngineClock>);
 
 impl Expiry<TokenKey, Arc<Verified>> for UntilExpired {
@@ -54,8 +54,8 @@ impl Expiry<TokenKey, Arc<Verified>> for UntilExpired {
 }
 
 impl KeySet {
-    /// The set that replaces `old`. The tokens of issuers whose rules and keys stay the same are taken over;
-    /// introspected tokens are taken over even if the keys differ. No token is taken over if the shared data differ.
+    /// Makes the set that replaces `old`. The tokens of issuers whose rules and keys stay the same are taken over;
+    /// introspected tokens are taken over even if the keys differ. If the shared data differ, no tokens are taken over.
     pub(super) fn new(
         verifier: Verifier,
         clock: &Arc<EngineClock>,
@@ -73,8 +73,8 @@ impl KeySet {
         let kept = old.filter(|old| old.verifier.ids().iter().any(|id| ids.contains(id)));
         let cache = kept.map(|old| old.cache.clone()).unwrap_or_else(|| Self::cache(clock, capacity));
         if kept.is_some() {
-            // This frees the memory of outdated tokens. Running requests may still add such tokens, so each hit is
-            // checked, too.
+            // This frees the memory of outdated tokens. Requests that are still running may add such tokens later, so
+            // each hit is checked as well.
             let over = cache.iter().filter(|(_, verified)| !ids.contains(&verified.rules));
             over.for_each(|(key, _)| cache.invalidate(&*key));
         }
@@ -98,18 +98,19 @@ impl KeySet {
         Cache::builder()
             .max_capacity(capacity)
             .weigher(|_, verified: &Arc<Verified>| verified.weight())
-            // Every rotation makes an unseen key: the default policy would refuse to admit it once the cache is full.
+            // Every rotation produces a key that was never seen. The default policy would not admit it once the cache
+            // is full.
             .eviction_policy(EvictionPolicy::lru())
             .expire_after(UntilExpired(Arc::clone(clock)))
             .build_with_hasher(foldhash::quality::RandomState::default())
     }
 
-    /// The key of a token in the caches.
+    /// The cache key for a token.
     pub(super) fn key<'a>(&self, text: &'a str) -> TokenRef<'a> {
         TokenRef::new(&self.hasher, text)
     }
 
-    /// A token in the shared cache, if the rules and keys that judged it are still in force.
+    /// Finds a token in the shared cache. The rules and keys that judged it must still be in force.
     pub(super) fn cached<O: Observer>(&self, token: TokenRef<'_>) -> Option<Arc<Verified>> {
         let verified = entry::<O, _, _, _, _>(&self.cache, &token)?;
         if verified.stands_in(self) {
@@ -121,7 +122,7 @@ impl KeySet {
         None
     }
 
-    /// The refusal of a token that was refused although its signature is good.
+    /// Returns the denial for a token that was refused before although its signature is valid.
     pub(super) fn refused<O: Observer>(&self, token: TokenRef<'_>) -> Option<Denial> {
         entry::<O, _, _, _, _>(&self.refused, &token).map(|refused| refused.denial)
     }
@@ -131,7 +132,8 @@ impl KeySet {
         self.introspected.iter().find(|tokens| *tokens.rules().issuer == *issuer)
     }
 
-    /// The introspected tokens of this token's issuer, if the issuer must be asked because the signature is not enough.
+    /// Returns the introspected tokens of this token's issuer, if the issuer must be asked because the signature is not
+    /// enough.
     pub(super) fn introspecting(&self, token: &str, taken: TakenIssuers<'_>) -> Option<&Arc<IntrospectedTokens>> {
         if self.introspected.is_empty() {
             return None;
@@ -148,7 +150,7 @@ impl KeySet {
         self.tokens_of(&rules.issuer)
     }
 
-    /// Remembers a token that was refused although its signature is good.
+    /// Remembers a token that was refused although its signature is valid.
     pub(super) fn remember(&self, key: TokenKey, refusal: TokenRefusal) {
         match refusal {
             TokenRefusal::Authentic(denial) => self.refused.insert(key, RefusedToken { denial, token: None }),
@@ -162,7 +164,8 @@ impl KeySet {
     }
 }
 
-/// An entry of a cache. An observer without effects must not mark it as used, so it iterates over the entries.
+/// Finds an entry in a cache. An observer without effects must not mark the entry as used, so it iterates over the
+/// entries.
 pub(super) fn entry<O, K, Q, V, S>(cache: &Cache<K, V, S>, key: &Q) -> Option<V>
 where
     O: Observer,
@@ -179,12 +182,12 @@ where
 }
 
 impl TokenChecker {
-    /// The rules of the other issuers, with their present keys.
+    /// The rules for the other issuers, with their present keys.
     pub fn trusted(&self) -> Vec<IssuerRules> {
         self.keys.load().verifier.issuers().iter().filter(|rules| !rules.ours).cloned().collect()
     }
 
-    /// The names of the issuers whose tokens cannot be verified, because their keys are not known or too old.
+    /// The names of the issuers whose tokens cannot be verified because their keys are not known or are too old.
     pub fn issuers_without_keys(&self) -> Vec<Arc<str>> {
         let (keys, now) = (self.keys.load(), self.clock.now());
         let lacks = |rules: &&IssuerRules| {

@@ -1,4 +1,4 @@
-//! The checks of ID tokens and of assertions, which are never cached, because each is used only once.
+//! The checks of ID tokens and of assertions. They are never cached, because each is used only once.
 
 use super::{IdentityField, TokenChecker};
 use crate::denial::Denial;

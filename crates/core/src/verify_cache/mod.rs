@@ -1,27 +1,29 @@
-//! The cache of verified tokens, and the check on a miss: from a `Credential` to a [`Verified`] token. Every request
-//! takes this step.
+//! The cache of verified tokens, and the check of tokens that are not in it. This step turns a `Credential` into a
+//! [`Verified`] token, for every request.
 //!
-//! The cache (moka) keys a verified token by all of its bytes. A cached token is valid while its issuer has the rules
-//! and keys that verified it, so a change of one issuer leaves the tokens of the others. The cache holds only what does
-//! not depend on the request. Times and revocation are checked at every hit, and [`crate::policy`] judges the
-//! requirements of a route.
+//! The cache (moka) stores a verified token under all of its bytes. A cached token is valid while its issuer still has
+//! the rules and keys that verified it, so a change of one issuer does not affect the tokens of the others. The cache
+//! contains only what does not depend on the request. Times and revocation are checked at every hit, and
+//! [`crate::policy`] checks the requirements of a route.
 //!
-//! If several requests present a new token at the same time, one verifies it, and all use the result. Admission is
-//! checked for each request: a rate limit on one address affects no other.
+//! If several requests present a new token at the same time, one of them verifies it, and all use the result. Whether
+//! an unseen token may be checked is decided for each request, so a rate limit on one address does not affect other
+//! addresses.
 //!
-//! The files follow a check: a hit (here), a miss (`miss`), the keys and their caches (`key_set`), the tokens of an
-//! issuer that is asked (`introspected`), the sessions of browsers (`session`), a good token (`verified`) and its identity
-//! headers (`identity`).
+//! The modules follow the course of a check: a hit (here), a miss (`miss`), the keys and their caches (`key_set`), the
+//! tokens of an issuer that is asked (`introspected`), the sessions of browsers (`session`), an accepted token
+//! (`verified`) and its identity headers (`identity`).
 //!
-//! Each thread also has a small cache of its own (`front`). All caches are bounded by memory, because tokens differ in
-//! size by a factor of twenty.
+//! Each thread also has a small cache of its own (`front`). All caches have a memory limit rather than a limit on
+//! entries, because the sizes of tokens differ by a factor of twenty.
 //!
-//! A token that is refused although its signature is good is remembered separately: presenting it again costs no
-//! signature check, and evicts no good token. Only tokens signed with our issuers' keys get into that cache.
+//! A token that is refused although its signature is valid is remembered in a separate cache. Presenting it again costs
+//! no signature check, and does not evict accepted tokens. Only tokens that are signed with an issuer's keys get into
+//! that cache.
 //!
-//! The cache's key is the whole token, hashed with a fast keyed hash and then compared byte for byte. A digest as the
-//! key would cost 410 ns instead of about 60, and would gain nothing: only tokens with a good signature are inserted,
-//! so a client cannot choose keys that collide.
+//! The cache key is the whole token, which is hashed with a fast keyed hash and then compared byte for byte. Using a
+//! digest as the key would cost 410 ns instead of about 60, and would gain nothing: only tokens with a valid signature
+//! are inserted, so a client cannot choose keys that collide.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,30 +73,30 @@ pub use session::{SessionAnswer, SessionMiss};
 pub use verified::Verified;
 use verified::{CacheShared, facts};
 
-/// The memory of the shared cache of verified tokens, in bytes.
+/// The memory for the shared cache of verified tokens, in bytes.
 pub const DEFAULT_CACHE: u64 = 64 << 20;
-/// The memory of the refused tokens, in bytes.
+/// The memory for refused tokens, in bytes.
 const REFUSED_CACHE_BYTES: u64 = 4 << 20;
-/// How long a refused token is remembered. Revocations are never taken back, so any duration would be safe.
+/// How long a refused token is remembered. Revocations are never reverted, so any duration would be safe.
 const REFUSED_FOR: Duration = Duration::from_secs(600);
-/// The delay before a retry, if a token could not be checked against the revocations of other gates.
+/// The delay before a retry if a token could not be checked against the revocations of other gates.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
-/// The memory of a cached token besides its texts, in bytes: the structure itself, and its cache entry.
+/// The memory that a cached token needs besides its text, in bytes: the structure itself and its cache entry.
 const ENTRY_OVERHEAD_BYTES: usize = 800;
-/// The memory for the assertions of a cached token, of usual size, for two upstreams.
+/// The memory for a cached token's assertions of usual size, for two upstreams, in bytes.
 const ASSERTION_BYTES: usize = 1536;
 
-/// Decides whether tokens of an issuer are accepted at all. `None` accepts any issuer; then no issuer is asked about an
-/// opaque token, because it is unknown which one to ask.
+/// Decides whether tokens of an issuer are accepted at all. `None` accepts any issuer. In this case no issuer is asked
+/// about an opaque token, because it is unknown which issuer to ask.
 pub type TakenIssuers<'a> = Option<&'a dyn Fn(&IssuerRules) -> bool>;
 
-/// A credential to check. A [`Credential`] alone is checked as one of any issuer.
+/// A credential to check. A plain [`Credential`] is checked without a restriction on issuers.
 pub struct Check<'a> {
     /// The credential.
     pub credential: Credential<'a>,
-    /// False after [`TokenChecker::at_hand`] did not find the token.
+    /// Whether the token may be in this thread's cache. False after [`TokenChecker::at_hand`] did not find it.
     pub may_be_at_hand: bool,
-    /// Judges the issuer of an unseen token before its signature is verified.
+    /// Decides whether the issuer of an unseen token is accepted, before the token's signature is verified.
     pub taken: TakenIssuers<'a>,
 }
 
@@ -111,18 +113,18 @@ pub struct TokenChecker {
     keys: ArcSwap<KeySet>,
     clock: Arc<EngineClock>,
     revocations: Arc<RevocationList>,
-    /// The requests in flight of each caller.
+    /// The number of requests in flight for each caller.
     callers: Arc<Shares>,
     capacity: u64,
     results: Counters<{ CheckResult::ALL.len() }>,
-    /// The prefix of the gate's API keys, if the gate has API keys.
+    /// The prefix of the gate's API keys, if API keys are enabled.
     key_prefix: Option<KeyPrefix>,
 }
 
 crate::debug_with!(TokenChecker { cached() });
 
 impl TokenChecker {
-    /// A checker that verifies with `verifier`, and keeps good tokens in `capacity` bytes.
+    /// Makes a checker that verifies tokens with `verifier`, and keeps accepted tokens in a cache of `capacity` bytes.
     pub fn new(
         verifier: Verifier,
         clock: Arc<EngineClock>,
@@ -137,8 +139,8 @@ impl TokenChecker {
         Self { keys, clock, revocations, callers, capacity, results: Counters::default(), key_prefix: None }
     }
 
-    /// Verifies with other rules and keys from the next request on, and drops the cached tokens of each issuer whose
-    /// rules or keys changed. Returns false, and drops nothing, if no rules or keys changed.
+    /// Uses other rules and keys from the next request on, and drops the cached tokens of each issuer whose rules or
+    /// keys changed. Returns false and drops nothing if no rules or keys changed.
     pub fn set_verifier(&self, verifier: Verifier) -> bool {
         let old = self.keys.load();
         if old.verifier.equals(&verifier) {
@@ -151,7 +153,7 @@ impl TokenChecker {
     }
 
     /// Uses other identity headers from the next request on, and drops the cached tokens with the old headers. If the
-    /// headers are unchanged, no token is dropped.
+    /// headers are unchanged, no tokens are dropped.
     pub fn set_identity(&self, identity: IdentityHeaders) {
         let old = self.keys.load();
         if old.shared.identity == identity {
@@ -163,17 +165,17 @@ impl TokenChecker {
         self.keys.store(Arc::new(new));
     }
 
-    /// Does the gate send assertions about callers?
+    /// Returns whether the gate sends assertions about callers.
     pub fn asserts(&self) -> bool {
         self.keys.load().shared.identity.assertion.is_some()
     }
 
-    /// Passes the names of the identity headers to `each`.
+    /// Calls `each` with the name of each identity header.
     pub fn each_identity_name(&self, each: impl FnMut(&HeaderName)) {
         self.keys.load().shared.identity.names().for_each(each);
     }
 
-    /// Is there an issuer of this name?
+    /// Returns whether there is an issuer with this name.
     pub fn has_issuer(&self, name: &str) -> bool {
         self.keys.load().verifier.named(name).is_some()
     }
@@ -186,13 +188,13 @@ impl TokenChecker {
         }
     }
 
-    /// Checks a credential. A cache hit costs a look-up, a clock read and an atomic load. The caller must judge the
-    /// returned token in any case.
+    /// Checks a credential. A cache hit costs a look-up, a clock read and an atomic load. The caller must still check
+    /// the returned token against the requirements of the route.
     ///
     /// # Errors
-    /// The denial of the rule that refuses the credential. [`Denial::RateLimited`] for an unseen token, if too many
-    /// forged tokens came from its source. [`Denial::IntrospectionUnavailable`] if its issuer must be asked first: see
-    /// [`Self::awaited_introspection`].
+    /// The denial of the rule that refuses the credential. [`Denial::RateLimited`] for an unseen token if too many
+    /// forged tokens came from its source. [`Denial::IntrospectionUnavailable`] if the token's issuer must be asked
+    /// first: see [`Self::awaited_introspection`].
     pub fn check<'a, 'c, O: Observer>(
         &self,
         check: impl Into<Check<'c>>,
@@ -223,7 +225,7 @@ impl TokenChecker {
         self.check_now(verified, observer)
     }
 
-    /// A token in this thread's cache, by its bytes in the request. Check it with [`Self::check_known`].
+    /// Finds a token in this thread's cache, by its bytes in the request. Check it with [`Self::check_known`].
     pub fn at_hand<O: Observer>(&self, presented: &[u8]) -> Option<Arc<Verified>> {
         let found = if O::HAS_EFFECTS { front::find(self.keys.load().id, presented) } else { None };
         found.filter(|verified| verified.is_token())
@@ -232,13 +234,13 @@ impl TokenChecker {
     /// Checks a token that [`Self::at_hand`] found. The token may be bound to a key, which the caller must check.
     ///
     /// # Errors
-    /// As [`Self::check`], for a token that was good before.
+    /// The errors of [`Self::check`] for a token that was accepted before.
     pub fn check_known<O: Observer>(&self, verified: Arc<Verified>, observer: &mut O) -> Result<Arc<Verified>, Denial> {
         self.counted::<O>(CheckResult::Hit);
         self.check_now(verified, observer)
     }
 
-    /// Checks times and revocation of a verified token.
+    /// Checks the times and the revocation of a verified token.
     fn check_now<O: Observer>(&self, verified: Arc<Verified>, observer: &mut O) -> Result<Arc<Verified>, Denial> {
         self.check_at(self.clock.now_and_latest(), &verified, observer).map(|()| verified)
     }
@@ -262,7 +264,7 @@ impl TokenChecker {
         observer.judged(Rule::Revocation, if is_revoked { Err(Denial::TokenRevoked) } else { Ok(()) })
     }
 
-    /// Checks a long-lived connection again: its verified token, or the token that a rotation moved it to.
+    /// Checks a long-lived connection again: its verified token, or the token by which a rotation replaced it.
     pub(crate) fn check_again(
         &self,
         verified: &Arc<Verified>,
@@ -280,27 +282,28 @@ impl TokenChecker {
         let keys = self.keys.load();
         let rules = keys.verifier.id_of(token.issuer()).ok_or(Denial::UnknownIssuer)?;
         if !rules.has_rules_of(verified.rules) {
-            // The rules that permitted the connection are no longer in force, and other rules must not decide about it.
+            // The rules that permitted the connection are no longer in force. Other rules must not decide about it.
             return Err(Denial::UnknownIssuer);
         }
         if token.response().is_none() {
-            // A removed key ends the tokens that it signed. A later token may have another key.
+            // When a key is removed, the tokens that it signed end. The connection's later token may have another key.
             let key = successor.map_or(token.key(), |successor| successor.key);
             keys.verifier.holds(token.issuer(), &key, now)?;
         } else if self.clock.wall() < token.expires {
-            // An issuer reports any expired token as inactive. The route decides what expiry means for a connection.
+            // An issuer reports any expired token as inactive, so it is not asked about one. The route decides what
+            // happens to a connection when its token expires.
             keys.tokens_of(token.issuer()).ok_or(Denial::UnknownIssuer)?.check_again(verified)?;
         }
         match (on_expiry, successor) {
             (OnExpiry::Keep, _) => Ok(()),
-            // Only connections of sessions advance, so this token is our own.
+            // Only connections with a session get a later token, so this is one of the gate's own tokens.
             (OnExpiry::Close, Some(SuccessorToken { expires, .. })) if latest >= expires => Err(Denial::TokenExpired),
             (OnExpiry::Close, Some(_)) => Ok(()),
             (OnExpiry::Close, None) => self.in_time(token, now, latest),
         }
     }
 
-    /// Is the last news about other gates' revocations recent enough?
+    /// Checks that the gate knows other gates' revocations up to a recent moment.
     fn heard_of_revocations(&self, now: Timestamp) -> Result<(), Denial> {
         if self.revocations.is_usable(now) { Ok(()) } else { Err(Denial::RevocationsUnavailable(TRY_AGAIN)) }
     }
@@ -317,8 +320,8 @@ impl TokenChecker {
         now: Timestamp,
         latest: Timestamp,
     ) -> Result<(), Denial> {
-        // Tokens of other issuers are judged by the wall clock, our own tokens by engine time, except that the later of
-        // both decides the expiry of our own tokens.
+        // Tokens of other issuers are judged by the wall clock. The gate's own tokens are judged by engine time, except
+        // that the later of the two clocks decides their expiry.
         let (now, latest) = if token.is_ours() {
             (now, latest)
         } else {
@@ -334,11 +337,11 @@ impl TokenChecker {
         Ok(())
     }
 
-    /// Verifies a token for an exchange or a revocation: it may have expired at most `expired_for_at_most` ago, or be
-    /// revoked. It confirms no generation.
+    /// Verifies a token for an exchange or a revocation. The token may be revoked, or may have expired at most
+    /// `expired_for_at_most` ago. The session's generation is not confirmed.
     ///
     /// # Errors
-    /// As [`Self::check`].
+    /// The errors of [`Self::check`].
     pub fn verify_ignoring_expiry(
         &self,
         token: &str,
@@ -350,7 +353,7 @@ impl TokenChecker {
         }
         self.is_no_key(token)?;
         let keys = self.keys.load();
-        // A token that was verified before needs no second signature check, but its times are judged as usual.
+        // A token that was verified before needs no second signature check, but its times are checked as usual.
         let key = keys.key(token);
         let seen = keys.cached::<()>(key).map(|verified| verified.token.clone());
         let seen = seen.or_else(|| keys.refused.get(&key)?.token.map(|token| AccessToken::clone(&token)));
@@ -381,20 +384,21 @@ impl TokenChecker {
         }
     }
 
-    /// Verifies an access token in a provider's answer. No caller presented it, so no limit counts it.
+    /// Verifies an access token in a provider's response. Rate limits do not count it, because no caller presented it.
     pub fn verify_answer(&self, token: &str) -> Result<AccessToken, Denial> {
         let keys = self.keys.load();
         keys.verifier.verify(token, self.clock.now(), self.clock.wall())
     }
 
-    /// The wait of a token that could not be judged because its issuer's keys are not known; `None` if no pending event
-    /// could decide about it.
+    /// Returns the wait for a token that could not be judged because its issuer's keys are not known. Returns `None` if
+    /// no pending fetch could decide about the token.
     pub fn awaited(&self, token: &str) -> Option<KeysWait> {
         self.keys.load().verifier.awaited(token)
     }
 
-    /// The wait of a token whose issuer must be asked; `None` if too many questions are running, or the issuer did not
-    /// answer. `taken` must be the check's. `is_known` tells whether the caller presented good tokens lately.
+    /// Returns the wait for a token about which its issuer must be asked. Returns `None` if too many introspections are
+    /// running, or if the issuer did not respond. `taken` must be the same as in the check. `is_known` tells whether
+    /// the caller presented valid tokens recently.
     pub fn awaited_introspection(
         &self,
         token: &str,
@@ -404,7 +408,7 @@ impl TokenChecker {
         self.keys.load().introspecting(token, taken)?.wait(token, is_known)
     }
 
-    /// The counts of introspection results: the issuer's name, the result, the number.
+    /// The counts of introspection results: the issuer's name, the result, and the count.
     pub fn introspections(&self) -> Vec<(Arc<str>, &'static str, u64)> {
         let keys = self.keys.load();
         let of = |tokens: &Arc<IntrospectedTokens>| {
@@ -414,7 +418,7 @@ impl TokenChecker {
         keys.introspected.iter().flat_map(of).collect()
     }
 
-    /// The issuer that must be asked about a token; `None` if the issuer's keys alone decide.
+    /// The name of the issuer that must be asked about a token; `None` if the issuer's keys are enough to decide.
     pub fn asked_about(&self, token: &str, taken: impl Fn(&IssuerRules) -> bool) -> Option<Arc<str>> {
         let keys = self.keys.load();
         keys.introspecting(token, Some(&taken)).map(|tokens| Arc::clone(&tokens.rules().name))
@@ -430,7 +434,7 @@ impl TokenChecker {
         self.keys.load().verifier.signature_times().counted()
     }
 
-    /// The requests in flight of each caller.
+    /// The number of requests in flight for each caller.
     pub fn callers(&self) -> &Shares {
         &self.callers
     }
@@ -448,7 +452,7 @@ mod for_tests {
     use super::*;
 
     impl TokenChecker {
-        /// The memory of the shared cache of verified tokens, in bytes.
+        /// The memory that the shared cache of verified tokens uses, in bytes.
         pub(crate) fn cached_bytes(&self) -> u64 {
             let keys = self.keys.load();
             keys.cache.run_pending_tasks();

@@ -1,10 +1,11 @@
-//! Sessions of browsers: the check of a session cookie. The cookie represents the current access token of its session,
-//! and the cache has the verified token under the bytes of the cookie. A hit costs as much as a bearer token's hit.
+//! Browser sessions: the check of a session cookie. The cookie represents the current access token of its session, and
+//! the cache contains the verified token under the bytes of the cookie. A hit costs as much as a hit for a bearer
+//! token.
 //!
-//! On a miss the cookie's tag is checked, which needs no store. A request with a good tag waits for
-//! [`TokenChecker::load_session`], which reads the record, renews the session if a renewal is due, and verifies the
-//! access token like every other token. A token that has expired, or was ended by a later generation, is a miss: only
-//! the record says whether the session is over.
+//! On a miss the cookie's tag is checked, which needs no store. If the tag is valid, the request waits for
+//! [`TokenChecker::load_session`]. That function reads the session's record, renews the session if necessary, and
+//! verifies the access token like every other token. If a cached token has expired or was replaced by a later
+//! generation, this counts as a miss, because only the record shows whether the session has ended.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,37 +30,38 @@ use crate::token::keyring::{Keyring, RefreshKeys};
 use crate::token::observer::Observer;
 use crate::token::session_cookie::{PREFIX, SessionCookie};
 
-/// The last generation that a token can have.
+/// The last generation number that a token can have.
 const LATEST: Generation = Generation::new(u64::MAX - 1);
-/// How long no renewal in the background begins after one has begun or failed.
+/// The minimum time between a renewal in the background, whether it succeeded or failed, and the next one.
 const PAUSE: Duration = TRY_AGAIN;
 
-/// Is this text meant as a session cookie? No token looks like a session cookie, so the cache's entry for a cookie is
-/// found by the cookie alone.
+/// Returns whether this string is meant as a session cookie. Tokens never look like session cookies, so the cache entry
+/// for a cookie can be found by the cookie alone.
 pub(super) fn is_cookie(text: &str) -> bool {
     text.starts_with(PREFIX)
 }
 
-/// The part of a cached session that a token does not have.
+/// The part of a cached session that an ordinary token does not have.
 pub(super) struct CachedSession {
-    /// The value of the cookie: the key of the cache.
+    /// The value of the cookie, which is the cache key.
     pub(super) cookie: Arc<str>,
     terms: SessionTerms,
-    /// The provider's terms, if the user logged in at a provider.
+    /// The terms of the provider, if the user logged in at a provider.
     provider: Option<Box<ProviderTerms>>,
-    /// The device, if the session is bound to a device.
+    /// The device to which the session is bound, if any.
     device: Option<Box<CachedDevice>>,
-    /// Whether a look-up has found that a renewal is due, so that other requests read no clock for it.
+    /// Whether a look-up has found that the session should be renewed. Other requests then need not read the clock to
+    /// find out.
     is_due: AtomicBool,
-    /// The earliest time of the next renewal in the background, in milliseconds.
+    /// The earliest time at which the next renewal in the background may begin, in milliseconds.
     asked_next: AtomicU64,
 }
 
-/// The device of a cached session.
+/// The device to which a cached session is bound.
 struct CachedDevice {
-    /// The key of the session's cookies, and when the session was bound.
+    /// The id of the key that makes the session's cookies, and the time at which the session was bound.
     bound: (u8, Timestamp),
-    /// The last good cookie of the device, and its expiry.
+    /// The last valid cookie of the device, and its expiry.
     last: Mutex<Option<([u8; device_cookie::LENGTH], Timestamp)>>,
 }
 
@@ -78,7 +80,7 @@ impl CachedDevice {
 }
 
 impl CachedSession {
-    /// The memory of its texts.
+    /// The memory that the session's strings use.
     pub(super) fn bytes(&self) -> usize {
         let token =
             self.provider.as_deref().map(|provider| provider.access_token.as_ref().map_or(0, |token| token.len()));
@@ -87,27 +89,28 @@ impl CachedSession {
     }
 }
 
-/// The context of a miss.
+/// The context for a session cookie that is not in the cache.
 pub struct SessionMiss<'a> {
-    /// The limits, and the source of the request.
+    /// The rate limits, and the source of the request.
     pub miss: MissContext<'a>,
     /// The keys that make cookies.
     pub keyring: Arc<Keyring>,
-    /// The result of the read that the request waited for.
+    /// The result of reading the record, if the request waited for it.
     pub answer: Option<&'a SessionAnswer>,
 }
 
-/// The result of reading the record of a session cookie or an API key, for the request that waited for it.
+/// The result of reading the record for a session cookie or an API key, for the request that waited for it.
 #[derive(Clone)]
 pub struct SessionAnswer {
-    /// The value of the cookie, or the key.
+    /// The value of the session cookie, or the API key.
     pub cookie: Arc<str>,
-    /// The token that the credential represents; or the denial, which is undecided after a fault.
+    /// The token that the credential represents, or the denial. After a fault, the denial says that the check could not
+    /// be completed.
     pub outcome: Result<Arc<Verified>, Denial>,
 }
 
 impl SessionAnswer {
-    /// Counts the outcome, for the limits on its source.
+    /// Counts the outcome for the limits on its source.
     pub fn record(&self, limits: &Limits, source: Source<'_>) {
         match &self.outcome {
             Ok(_) => limits.record_valid(source),
@@ -123,8 +126,8 @@ impl Verified {
         self.session().map(|session| &session.terms)
     }
 
-    /// Is a renewal in the background due, and has no renewal begun lately? If so, and if `may_renew`, the caller must
-    /// begin it.
+    /// Returns whether the caller must begin a renewal in the background. This is the case if the session should be
+    /// renewed, no renewal has begun recently, and `may_renew` returns true.
     pub fn takes_renewal(&self, now: impl FnOnce() -> Timestamp, may_renew: impl FnOnce() -> bool) -> bool {
         let Some(session) = self.session().filter(|session| session.is_due.load(Ordering::Relaxed)) else {
             return false;
@@ -136,8 +139,8 @@ impl Verified {
             && session.asked_next.compare_exchange(next, later, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// Does a request pass with the device cookie that it has? A bound session needs a good device cookie. Other
-    /// callers need no device cookie.
+    /// Returns whether a request is accepted with its device cookie. If the session is bound to a device, a valid
+    /// device cookie is required. Other callers do not need one.
     // Requirement B48.
     pub fn admits_device<'a>(
         &self,
@@ -159,7 +162,7 @@ impl Verified {
         self.session().map(|session| &session.cookie)
     }
 
-    /// The access token of the session, if the caller presented a session cookie: for an upstream.
+    /// The access token of the session, to be sent to an upstream. `None` unless the caller presented a session cookie.
     pub fn session_token(&self) -> Option<&str> {
         self.session().map(|_| &*self.token.text)
     }
@@ -189,12 +192,12 @@ impl Verified {
 }
 
 impl TokenChecker {
-    /// Checks a session cookie. `value` contains its bytes in the request.
+    /// Checks a session cookie. `value` is the cookie's value as bytes.
     ///
     /// # Errors
     /// [`Denial::SessionUnavailable`] for a cookie of this gate whose session must be loaded first: see
-    /// [`load_session`](Self::load_session). [`Denial::SessionOver`], [`Denial::UnknownSessionCookie`];
-    /// [`Denial::RateLimited`] for an unseen cookie, if too many forged cookies came from its source.
+    /// [`load_session`](Self::load_session). [`Denial::SessionOver`]. [`Denial::UnknownSessionCookie`].
+    /// [`Denial::RateLimited`] for an unseen cookie if too many forged cookies came from its source.
     // Requirement B3.
     pub fn check_session<'a, O: Observer>(
         &self,
@@ -207,7 +210,7 @@ impl TokenChecker {
             Ok(None) => {}
             Ok(Some(known)) => {
                 self.counted::<O>(CheckResult::Hit);
-                // The session is good. The rules are judged again, so that an observer without effects gets each
+                // The session is valid. The rules are judged again so that an observer without effects gets each
                 // result.
                 return if O::HAS_EFFECTS { Ok(known) } else { self.check_now(known, observer) };
             }
@@ -236,10 +239,10 @@ impl TokenChecker {
         observer.read(Rule::Revocation, Err(Denial::SessionUnavailable(TRY_AGAIN)))
     }
 
-    /// A session in the caches whose record need not be read.
+    /// Returns a cached session whose record need not be read.
     ///
     /// # Errors
-    /// An undecided denial, if it is not known whether the session's token was revoked.
+    /// A denial that says that it is unknown whether the session's token was revoked.
     fn known_session<O: Observer>(&self, keys: &KeySet, value: &[u8]) -> Result<Option<Arc<Verified>>, Denial> {
         let times = self.clock.now_and_latest();
         let at_hand = if O::HAS_EFFECTS { front::find(keys.id, value) } else { None };
@@ -264,13 +267,13 @@ impl TokenChecker {
         Ok(shared)
     }
 
-    /// The session, if its token is good now; `None` if the session's record must be read.
+    /// Returns the session if its token is valid now; `None` if the session's record must be read.
     ///
     /// # Errors
-    /// [`Denial::SessionOver`]; an undecided denial.
+    /// [`Denial::SessionOver`]; or a denial that says that it is unknown whether the token was revoked.
     fn if_good(&self, known: Arc<Verified>, times: (Timestamp, Timestamp)) -> Result<Option<Arc<Verified>>, Denial> {
         let Some(session) = known.session() else { return Ok(None) };
-        // The provider must be asked first.
+        // The provider must be asked before the session may continue.
         if session.provider.as_deref().is_some_and(|provider| provider.good_until <= times.0) {
             return Ok(None);
         }
@@ -282,21 +285,22 @@ impl TokenChecker {
         }
     }
 
-    /// Does the revocation list end the session itself, not only the generation of its token?
+    /// Returns whether the revocation list ends the session itself, rather than only the generation of its token.
     fn is_ended(&self, known: &Verified) -> bool {
         let session = known.token.session.map(|(id, _)| (id, LATEST));
         let now = self.clock.now();
-        // A request for newer tokens ends no session, so it must not match.
+        // An entry that only requires newer tokens does not end the session. With this time, such an entry does not
+        // match.
         let issued_at = Some(Timestamp::MAX);
         self.revocations.judge(TokenFacts { session, issued_at, ..known.facts() }, now).refuses(now)
     }
 
-    /// The answer that a request waited for.
+    /// Returns the result for which a request waited.
     fn answered<O: Observer>(&self, answer: &SessionAnswer, observer: &mut O) -> Result<Arc<Verified>, Denial> {
         let checked = match &answer.outcome {
             Ok(verified) => {
                 self.counted::<O>(CheckResult::Valid);
-                // A later generation may have ended this token meanwhile.
+                // Meanwhile, a later generation may have ended this token.
                 let good = self.if_good(Arc::clone(verified), self.clock.now_and_latest());
                 good.and_then(|good| good.ok_or(Denial::SessionUnavailable(TRY_AGAIN)))
             }
@@ -309,13 +313,13 @@ impl TokenChecker {
         }
     }
 
-    /// The session of a cookie: from the cache, if another request has loaded it meanwhile; otherwise from its record,
-    /// after a renewal if `when` requires one.
+    /// Returns the session for a cookie. It comes from the cache if another request has loaded it meanwhile. Otherwise
+    /// it is read from the session's record, after a renewal if `when` requires one.
     ///
-    /// The future must run to its end: give it a task of its own.
+    /// The future must run to completion, so run it in its own task.
     ///
     /// # Errors
-    /// As [`Engine::browser_session`]; [`Denial::SessionNotRenewed`].
+    /// The errors of [`Engine::browser_session`]; or [`Denial::SessionNotRenewed`].
     // Requirement B9.
     pub async fn load_session(
         &self,
@@ -333,7 +337,7 @@ impl TokenChecker {
         match engine.browser_token(&turn, &cookie, by, when).await {
             Ok(token) => self.keep_session(value, token),
             Err(Error::Denied(denial)) if denial.standing() == Standing::Dead => {
-                // The end of a session is final, so the refusal is remembered and the record is not read again.
+                // The end of a session is final. The refusal is therefore remembered, and the record is not read again.
                 let keys = self.keys.load();
                 keys.refused.insert(keys.key(value).owned(), RefusedToken { denial, token: None });
                 Err(denial.into())
@@ -342,11 +346,11 @@ impl TokenChecker {
         }
     }
 
-    /// The result of [`load_session`](Self::load_session), for an explanation: nothing is renewed or cached. `None` if
-    /// the session would be renewed first.
+    /// Returns what [`load_session`](Self::load_session) would return, for an explanation. Nothing is renewed or
+    /// cached. Returns `None` if the session would be renewed first.
     ///
     /// # Errors
-    /// As [`Engine::browser_session`].
+    /// The errors of [`Engine::browser_session`].
     pub async fn foresee_session(
         &self,
         engine: &Engine,
@@ -369,22 +373,22 @@ impl TokenChecker {
         Ok(verified)
     }
 
-    /// Verifies the token of a session, like every other token.
+    /// Verifies the access token of a session like every other token.
     fn verify_session(&self, keys: &KeySet, value: &Arc<str>, token: BrowserToken) -> Result<Arc<Verified>, Error> {
         let BrowserToken { access_token, mut terms, at_provider, device, provider } = token;
         let (now, text) = (self.clock.now(), access_token.expose());
         let unverified = |denial| match denial {
             Denial::BadClaim(_) => {
-                Denial::SessionOver("its user has the prefix of an issuer that did not vouch").into()
+                Denial::SessionOver("its user has the prefix of an issuer that did not vouch for the user").into()
             }
-            _ => Error::from(Fault::Signing("the access token of a session is not good here")),
+            _ => Error::from(Fault::Signing("the access token of a session could not be verified")),
         };
         let mut access = keys.verifier.verify(text, now, self.clock.wall()).map_err(unverified)?;
         if let Some(user) = &at_provider {
             let issuer = keys.verifier.token_issuer(&user.issuer);
             let issuer = issuer.ok_or(Denial::SessionOver("its provider is no longer an issuer of this gate"))?;
             if !std::ptr::eq(&**issuer, access.vouching_issuer()) {
-                return Err(Denial::SessionOver("its provider has another subject_prefix now").into());
+                return Err(Denial::SessionOver("the subject_prefix of its provider has changed").into());
             }
             access.rare.get_or_insert_default().is_at_provider = true;
         }

@@ -1,24 +1,24 @@
-//! A token as the key of a cache, with the hash of its text.
+//! A token as a cache key, with the hash of its text.
 //!
-//! The text has some 700 bytes. It is hashed once for all look-ups of a check. A cache that grows or evicts does not
-//! read the texts, because the texts of old tokens are no longer in the processor's cache.
+//! The text has about 700 bytes. It is hashed once for all look-ups in a check. When a cache grows or evicts entries,
+//! it does not read the texts, because the texts of old tokens are no longer in the processor's cache.
 
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use moka::Equivalent;
 
-/// The hasher of texts. It is keyed, so that the hash of a token reveals nothing about it.
+/// The hash function for texts. It is keyed, so the hash of a token reveals nothing about the token.
 pub(super) type TextHasher = foldhash::quality::RandomState;
 
-/// A token to look for.
+/// A token to look up.
 #[derive(Clone, Copy)]
 pub(super) struct TokenRef<'a> {
     hash: u64,
     pub(super) text: &'a str,
 }
 
-/// A token in a cache. Equal tokens of one [`TextHasher`] have equal hashes.
+/// A token as the key of a cache entry. Equal tokens have equal hashes if the same [`TextHasher`] made them.
 #[derive(Clone)]
 pub(super) struct TokenKey {
     hash: u64,
@@ -30,7 +30,7 @@ impl<'a> TokenRef<'a> {
         Self { hash: hasher.hash_one(text), text }
     }
 
-    /// An owned key.
+    /// Makes an owned key.
     pub(super) fn owned(self) -> TokenKey {
         TokenKey { hash: self.hash, text: self.text.into() }
     }
@@ -66,7 +66,7 @@ impl Equivalent<TokenKey> for TokenRef<'_> {
 
 impl PartialEq for TokenKey {
     fn eq(&self, other: &Self) -> bool {
-        // A cache evicts by the same key value that it stores.
+        // A cache evicts an entry by the same key value that it stores, so comparing the pointers is usually enough.
         self.hash == other.hash && (Arc::ptr_eq(&self.text, &other.text) || self.text == other.text)
     }
 }

@@ -1,4 +1,5 @@
-//! Verifies messages of other issuers: notices, and requests to end everything of a user. Says what is known of issuers.
+//! Verifies messages from other issuers: notices, and requests to end everything of a user. Also returns facts about
+//! issuers.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use crate::token::live_keys::LiveKeys;
 use crate::token::verify::{AskedRevocation, MAX_TRIED, Reported, SentGlobalRevocation, SentNotice, peek};
 
 impl TokenChecker {
-    /// Verifies a notice of another issuer, and returns its report.
+    /// Verifies another issuer's notice, and returns what it reports.
     ///
     /// # Errors
     /// [`Denial::RefusedEvent`], [`Denial::KeysUnavailable`].
@@ -21,38 +22,39 @@ impl TokenChecker {
     /// Verifies a request of another issuer to end all sessions and tokens of a user.
     ///
     /// # Errors
-    /// As [`Self::verify_notice`].
+    /// The errors of [`Self::verify_notice`].
     pub fn verify_global_revocation(&self, sent: SentGlobalRevocation<'_>) -> Result<AskedRevocation, Denial> {
         self.keys.load().verifier.asked_revocation(sent, self.clock.now(), self.clock.wall())
     }
 
-    /// The name of an issuer.
+    /// The short name of an issuer.
     pub fn name_of(&self, issuer: &str) -> Option<Arc<str>> {
         self.keys.load().verifier.rules(issuer).map(|rules| Arc::clone(&rules.name))
     }
 
-    /// What a refused token has, and what the rules ask for, in words.
+    /// Describes what a refused token contains, and what the rules require.
     pub fn refused_in_words(&self, token: &str, denial: Denial) -> Option<String> {
         self.keys.load().verifier.refused_in_words(token, denial, self.clock.now())
     }
 
-    /// The keys of the issuer with this name; `None` for our own issuer, and for an unknown name.
+    /// The keys of the issuer with this name. `None` for the gate's own issuer and for an unknown name.
     pub fn keys_of(&self, name: &str) -> Option<Arc<LiveKeys>> {
         self.keys.load().verifier.named(name)?.keys.live().map(Arc::clone)
     }
 }
 
 impl Limits {
-    /// Counts a notice or an assertion that was read. One that the gate could not decide on, because the gate lacks its
-    /// key, is another thing than a forged one: a lone sender whose issuer has just changed its key may send many. Those
-    /// of all senders together count like forged ones, because their signatures may have been checked.
+    /// Counts a notice or an assertion that was read. If the gate could not decide about it because the gate lacks its
+    /// key, it is at first not counted against the sender's address, because a single sender whose issuer has just
+    /// changed its key may send many of them. In the limit for all senders together it counts like a forged one, because
+    /// its signature may have been checked.
     pub fn record_read<T>(&self, address: Option<IpAddr>, text: &str, read: &Result<T, Denial>) {
         let vain = match read {
             Ok(_) => return self.record_valid(address),
             Err(Denial::RefusedEvent(_) | Denial::GrantAssertion(_) | Denial::ClientAssertion(_)) => Vain::Forged,
             Err(_) => Vain::Undecided,
         };
-        // A text without `kid` may have been tried with as many keys as its issuer has for it.
+        // A JWT without `kid` may have been tried with as many keys as its issuer has for it.
         let names_key = peek(text).is_some_and(|peeked| peeked.kid.is_some());
         let tried = if names_key { 1 } else { MAX_TRIED };
         self.record(vain, address, Vain::cost(text, tried));

@@ -1,4 +1,4 @@
-//! A verified token, and the data that all tokens of a gate share.
+//! A verified token, and the data that all verified tokens of a gate share.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -27,12 +27,12 @@ use crate::token::delegation::Delegation;
 use crate::token::live_keys::LiveKeys;
 use crate::token::verify::RulesId;
 
-/// The data that all tokens of a set share.
+/// The data that all tokens in a set share.
 #[derive(Debug)]
 pub(super) struct CacheShared {
     pub(super) revocations: Arc<RevocationList>,
     pub(super) identity: IdentityHeaders,
-    /// The requests in flight of each caller.
+    /// The number of requests in flight for each caller.
     pub(super) callers: Arc<Shares>,
 }
 
@@ -40,38 +40,40 @@ pub(super) struct CacheShared {
 pub struct Verified {
     pub(super) token: AccessToken,
     headers: IdentityValues,
-    /// The shard of the revocation counters.
+    /// The index of the token's shard of revocation counters.
     shard: u32,
     pub(super) watch: RevocationEpoch,
-    /// The rules and keys that judged the token.
+    /// The identities of the rules and keys that judged the token.
     pub(super) rules: RulesId,
     holder: Holder,
     more: Option<Box<More>>,
-    /// What conditions and limits have read from the claims.
+    /// The values that conditions and limits have read from the claims.
     kept: KeptOfToken,
     pub(super) shared: Arc<CacheShared>,
 }
 
-/// Data that only some tokens have: if assertions are configured, if the keys of the issuer may change, if the token is
-/// bound or introspected, or if a session cookie represents it.
+/// Data that only some tokens have: tokens for which assertions are configured or whose issuer's keys may change,
+/// tokens that are bound or introspected, and tokens that a session cookie or an API key represents.
 #[derive(Default)]
 struct More {
-    /// The keys of the token's issuer; `None` for our own keys, which change with the whole cache.
+    /// The keys of the token's issuer; `None` for the gate's own keys, whose change replaces the whole cache.
     keys: Option<Arc<LiveKeys>>,
-    /// The generation of the keys in which the token's key was last found. Zero makes the first check look the key up.
+    /// The generation of the issuer's keys in which the token's key was last found. It is zero at first, so the first
+    /// check looks up the key.
     keys_stamp: AtomicU64,
     /// Whether the use of a bound token was noted. Only the first proof notes it.
     is_confirmed: AtomicBool,
     assertions: Assertions,
-    /// The session, if the caller has a session cookie.
+    /// The session, if the caller presented a session cookie.
     session: Option<CachedSession>,
     /// See [`Verified::digest`].
     digest: OnceLock<[u8; 32]>,
-    /// The API key, if the caller has one.
+    /// The API key, if the caller presented one.
     api_key: Option<CachedKey>,
 }
 
-/// The revocation list's verdict on a token: the time from which it is refused, as of an epoch of its shard.
+/// What the revocation list says about a token: the time from which it is refused, and the epoch of its shard at which
+/// this was determined.
 #[derive(Clone, Copy)]
 pub(super) struct RevocationVerdict {
     shard: usize,
@@ -80,7 +82,7 @@ pub(super) struct RevocationVerdict {
 }
 
 impl RevocationVerdict {
-    /// Is the token good at this moment?
+    /// Checks that the token is not revoked at this moment.
     ///
     /// # Errors
     /// [`Denial::TokenRevoked`].
@@ -95,7 +97,8 @@ impl CacheShared {
     /// Judges a token by the revocation list.
     pub(super) fn judge(&self, access: &AccessToken, now: Timestamp) -> RevocationVerdict {
         let shard = self.revocations.shard_of(facts(access));
-        // Read before the list: an entry that is added meanwhile moves the epoch past this one.
+        // The epoch is read before the list. If an entry is added meanwhile, the shard's epoch then differs from this
+        // one.
         let epoch = self.revocations.epoch(shard);
         RevocationVerdict { shard, epoch, refuse_from: self.revocations.judge(facts(access), now).refuse_from }
     }
@@ -114,7 +117,7 @@ impl CacheShared {
         self.accept_with(access, rules, judged, more)
     }
 
-    /// Makes an introspected token. It keeps its digest (see [`Verified::digest`]).
+    /// Makes a verified token from an introspected token, which keeps its digest (see [`Verified::digest`]).
     pub(super) fn accept_introspected(
         self: &Arc<Self>,
         access: AccessToken,
@@ -149,7 +152,7 @@ impl CacheShared {
         Arc::new(Verified {
             token: access,
             headers,
-            // There are few shards.
+            // The number of shards is small, so this conversion does not fail.
             shard: u32::try_from(shard).unwrap_or(u32::MAX),
             watch,
             rules,
@@ -167,23 +170,24 @@ impl Verified {
         &self.token
     }
 
-    /// The conditions of a route for these claims, which are read once.
+    /// The conditions of a route, evaluated for these claims. They are evaluated only once.
     pub fn kept_conditions(&self, of: &Conditions) -> Arc<KeptConditions> {
         self.kept.conditions(of, || self.token.claims())
     }
 
-    /// The value by which a limit counts, which `of` makes of the claim at this path. It is read once.
+    /// The value by which a limit counts requests. `of` derives it from the claim at this path; it is computed only
+    /// once.
     pub fn counted_claim(&self, path: &ClaimPath, of: impl FnOnce(&Value) -> Option<String>) -> Option<String> {
         self.kept.counted(path, || of(path.find(&self.token.claims())?))
     }
 
-    /// The holder whose share of the pools the caller uses.
+    /// The holder under which the caller's use of the pools is counted.
     pub fn holder(&self) -> Holder {
         self.holder
     }
 
-    /// The digest of the token, by which a table of the gate finds its entry for the token. It is computed once and
-    /// kept if the token has further data (such as keys that may change). `None` is not kept.
+    /// The digest of the token, by which one of the gate's tables finds its entry for the token. If the token has
+    /// additional data (such as keys that may change), the digest is computed once and kept. `None` is not kept.
     pub fn digest(&self, make: impl FnOnce(&AccessToken) -> Option<[u8; 32]>) -> Option<[u8; 32]> {
         let Some(more) = self.more.as_deref() else { return make(&self.token) };
         match more.digest.get() {
@@ -192,8 +196,8 @@ impl Verified {
         }
     }
 
-    /// Notes the first use of a bound token, after its caller proved the key or a trusted client introspected it:
-    /// possession of the token alone is not enough.
+    /// Notes the first use of a bound token. Call this only after the caller has proved possession of the key, or a
+    /// trusted client has introspected the token, because possession of the token alone is not enough.
     pub fn confirm(&self, confirmations: &Confirmations) {
         if let Some((session, generation)) = self.token.session
             && self.token.is_bound()
@@ -203,7 +207,7 @@ impl Verified {
         }
     }
 
-    /// Records that a request of this caller ended.
+    /// Records that a request by this caller has ended.
     pub fn left(&self) {
         self.shared.callers.leave(self.holder, 1);
     }
@@ -221,13 +225,13 @@ impl Verified {
         }
     }
 
-    /// The assertions of this caller; `None` if assertions are not configured.
+    /// The assertions about this caller; `None` if assertions are not configured.
     pub(super) fn assertions(&self) -> Option<(&AssertionHeader, &Assertions)> {
         self.shared.identity.assertion.as_ref().zip(self.more.as_deref().map(|more| &more.assertions))
     }
 
-    /// The memory of the token in bytes; it never changes. Computed when the token enters and leaves a cache, because a
-    /// field would take memory in each token.
+    /// The memory that the token uses, in bytes. The value never changes. It is computed when the token enters and
+    /// leaves a cache, because storing it would need memory in each token.
     pub(super) fn weight(&self) -> u32 {
         let token = &self.token;
         let audience: usize = token.audience.iter().map(|audience| audience.len()).sum();
@@ -250,24 +254,24 @@ impl Verified {
         )
     }
 
-    /// The shard of the revocation counters.
+    /// The index of the token's shard of revocation counters.
     pub(super) fn shard(&self) -> usize {
         self.shard as usize
     }
 
-    /// Are the rules and keys that judged the token still in force?
+    /// Returns whether the rules and keys that judged the token are still in force.
     pub(super) fn stands_in(&self, keys: &KeySet) -> bool {
         keys.verifier.id_of(self.token.issuer()) == Some(self.rules)
     }
 
-    /// The token's key in the caches: its text, or the session cookie or API key that it represents.
+    /// The cache key of the token: its text, or the session cookie or API key that it represents.
     pub(super) fn text(&self) -> &str {
         let Some(more) = self.more.as_deref() else { return &self.token.text };
         let session = more.session.as_ref().map(|session| &*session.cookie);
         session.or_else(|| more.api_key.as_ref().map(|key| &*key.text)).unwrap_or(&self.token.text)
     }
 
-    /// Did the caller present this token itself, rather than a session cookie or an API key?
+    /// Returns whether the caller presented this token itself, rather than a session cookie or an API key.
     pub(super) fn is_token(&self) -> bool {
         self.more.as_deref().is_none_or(|more| more.session.is_none() && more.api_key.is_none())
     }
@@ -302,7 +306,7 @@ pub(super) fn facts(token: &AccessToken) -> TokenFacts<'_> {
 }
 
 impl TokenChecker {
-    /// The target of the revocation entry that refuses this token, in words.
+    /// Describes the revocation that refuses this token.
     pub fn revoked_by(&self, token: &AccessToken) -> &'static str {
         let facts = facts(token);
         let list = &self.revocations;
@@ -310,7 +314,9 @@ impl TokenChecker {
         let is_before = |at| begun.is_none_or(|begun| begun <= at);
         match facts.session {
             Some((id, _)) if list.minimum(id) == REVOKED => "its session has ended",
-            _ if is_before(list.not_before(facts.issuer, "", None)) => "all tokens up to a later time were revoked",
+            _ if is_before(list.not_before(facts.issuer, "", None)) => {
+                "all tokens that were issued up to a later time were revoked"
+            }
             _ if is_before(list.not_before(facts.issuer, facts.subject, None)) => {
                 "everything of its subject was revoked"
             }

@@ -1,10 +1,10 @@
-//! Counts the results of questions to an issuer.
+//! Counts the results of introspections.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::introspection::IntrospectionFault;
 
-/// The results of questions, by name.
+/// The names of the results.
 const RESULTS: [&str; 17] = [
     "active",
     "inactive",
@@ -25,7 +25,7 @@ const RESULTS: [&str; 17] = [
     "other",
 ];
 
-/// How often each result occurred.
+/// The number of times that each result occurred.
 #[derive(Debug, Default)]
 pub(in crate::verify_cache) struct Results([AtomicU64; RESULTS.len()]);
 
@@ -37,7 +37,7 @@ impl Results {
         }
     }
 
-    /// Each result that occurred.
+    /// Returns each result that occurred, with its count.
     pub(in crate::verify_cache) fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counts = self.0.iter().map(|counter| counter.load(Ordering::Relaxed));
         RESULTS.into_iter().zip(counts).filter(|(_, count)| *count > 0)

@@ -1,4 +1,4 @@
-//! A request's wait for an introspection, and the answer.
+//! A request's wait for an introspection, and its outcome.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use crate::limit::{Limits, Source, Vain};
 pub struct IntrospectionWait {
     pub(super) issuer: Arc<str>,
     pub(super) token: Arc<str>,
-    /// The running question; `None` if it has been answered meanwhile.
+    /// The running introspection; `None` if it has finished meanwhile.
     pub(super) flight: Option<Flight<Outcome>>,
 }
 
-/// The issuer's answer, for the request that waited for it.
+/// The outcome of an introspection, for the request that waited for it.
 #[derive(Clone)]
 pub struct Introspected {
     issuer: Arc<str>,
@@ -24,7 +24,7 @@ pub struct Introspected {
 }
 
 impl IntrospectionWait {
-    /// Waits for the answer. `None` if the answer is in the cache.
+    /// Waits for the outcome. Returns `None` if the outcome is in the cache.
     pub async fn ended(self) -> Option<Introspected> {
         let outcome = self.flight?.outcome().await.unwrap_or_else(|| Err(unavailable(None)));
         Some(Introspected { issuer: self.issuer, token: self.token, outcome })
@@ -32,13 +32,13 @@ impl IntrospectionWait {
 }
 
 impl Introspected {
-    /// The outcome, if the answer is about this token of this issuer.
+    /// Returns the outcome if it is about this token of this issuer.
     pub(in crate::verify_cache) fn about(&self, tokens: &IntrospectedTokens, token: &str) -> Option<Outcome> {
         let is_it = *self.issuer == *tokens.rules().issuer && *self.token == *token;
         is_it.then(|| self.outcome.clone())
     }
 
-    /// Counts the result of the question, for the limits on its source.
+    /// Counts the outcome for the limits on its source.
     pub fn record(&self, limits: &Limits, source: Source<'_>) {
         let in_vain = |vain| limits.record(vain, source, Vain::cost(&self.token, 1));
         match &self.outcome {
