@@ -12,40 +12,43 @@
 //! ```
 //!
 //! A line has four parts:
-//! - the class, which says how a change of the key takes effect: `reload` or `restart`. `no_key` is for a field that
-//!   is computed. `restart("listen" if differs)` is for a key that needs a restart only if `differs(old, new)`, and is
-//!   then reported as `listen`. `each` is for a section whose keys have classes.
-//! - the key, which is the name of the field. `as "other"` if the two differ, `as ".."` if the value has several keys
-//!   of the section, `as "..?"` if these are the keys of one kind of the section, which the reference shows in a
-//!   separate table, `as ("other" WORDS)` if the value is true or false and has words, `as some` if its empty value is
-//!   not printed, and `as "-"` if the key is printed elsewhere.
+//! - the class, which states how a change of the key takes effect: `reload` or `restart`. `no_key` is for a computed
+//!   field. `restart("listen" if differs)` is for a key that needs a restart only if `differs(old, new)` returns true.
+//!   The restart is then reported for the key `listen`. `each` is for a section in which each key has its own class.
+//! - the key, which is the name of the field unless an `as` follows. `as "other"`: the key has another name than the
+//!   field. `as ".."`: the value is made of several keys of the section. `as "..?"`: as before, but the keys exist only
+//!   in one kind of the section, and the reference shows them in a separate table. `as ("other" WORDS)`: the value is a
+//!   boolean that is written as one of two words. `as some`: an empty value is not printed. `as "-"`: the key is
+//!   printed elsewhere.
 //! - the type, which decides how the key is printed: see `Print`.
-//! - how the key is read: a method of [`Section`] without its first argument, the key. `by { … }` is
-//!   any other expression. It can use the parameters, and the fields above.
+//! - how the key is read: a method of [`Section`], without its first argument, which is the key. `by { … }` is any
+//!   other expression. It can use the parameters of the section and the fields above.
 //!
 //! The doc comment of a line is the description of the key in docs/configuration.md and reference.toml: the effect of the
 //! key, its unit and its bounds. It begins with `Required: ` if no default is possible and the key is not read by
 //! `required`. It ends with a sentence `Default: …` if the default is not a value.
 //!
-//! `with { … }` after the lines describes the keys that a line reads by hand: class, name, type in a word, and the type
-//! that declares the keys of a table (`fetch: table of FetchKeys`). `section!(keys { … })` describes the keys of a type
-//! without lines.
+//! `with { … }` after the lines describes the keys that an expression `by { … }` reads. Each has a class, a name, a
+//! word for its type and, if it is a table, the type that declares the table's keys (`fetch: table of FetchKeys`).
+//! `section!(keys { … })` describes the keys of a type that has no lines.
 //!
-//! The class `fixed` is for a bound that users do not set. A line of this class reads no key and is not printed. The
-//! reference lists its name, its value and its meaning below the keys of the section. A key becomes fixed by its class:
+//! The class `fixed` is for a bound that users cannot set. A line of this class does not read a key and is not printed.
+//! The reference lists its name, its value and its meaning below the keys of the section. To make a key fixed, change
+//! its class:
 //!
 //! ```ignore
 //! /// How long a browser caches a preflight.
 //! fixed max_age: Duration = get_or(value::duration_within(Duration::ZERO, DAY), Duration::from_secs(600)),
 //! ```
 //!
-//! The value is the default of `get_or`, `some_or` or `share_of`, or `VALUE` of `always(VALUE)`. Neither has a parameter
-//! or a field above, because the reference shows it; a share may be one of a field above. The reader of a default is for
-//! tests of the program, which need small bounds: a build with the feature `failpoints` reads the key from the table
-//! `for_tests` of the section (`[cors.for_tests]`). In `with { … }` a fixed bound that is no field has its value behind
-//! the type in a word: `fixed subject_encoding: text = "percent"`.
+//! The value is the default of `get_or`, `some_or` or `share_of`, or `VALUE` of `always(VALUE)`. It must not use
+//! parameters or fields above, because the reference shows it; only a share may refer to a field above. The function
+//! that reads the key is used by tests of the program, which need small bounds: a build with the feature `failpoints`
+//! reads the key from the table `for_tests` of the section (`[cors.for_tests]`). In `with { … }`, a fixed bound that is
+//! not a field has its value after the word for the type: `fixed subject_encoding: text = "percent"`.
 //!
-//! A key that becomes fixed gets a row in `crate::removed`, by which `rotogate check` says what to do with the former key.
+//! A key that becomes fixed needs a row in `crate::removed`, from which `rotogate check` tells the user what to do with
+//! the former key.
 //!
 //! `read_keys` is the function that reads the keys, with the parameters that the lines need. It does not call
 //! [`Section::finish`], because the rules that span several keys are checked before that. `impl Type` instead of `pub
@@ -63,29 +66,29 @@ mod for_tests {
     pub(crate) struct Key {
         pub name: &'static str,
         pub class: &'static str,
-        /// The lines of the key's description.
+        /// The lines of the description.
         pub about: &'static [&'static str],
         pub type_name: &'static str,
         /// How the key is read.
         pub how: &'static str,
-        /// The keys of the table, if the key holds a table or a list of tables.
+        /// The keys of the table, if the value is a table or a list of tables.
         pub inner: &'static [Self],
-        /// The value, if it is fixed and no key sets it.
+        /// The value, if it is fixed.
         pub fixed: Option<fn() -> toml::Value>,
     }
 }
 
-/// The behaviour of a reload for each key of a type, as `section!` declares it.
+/// What a reload does with each key of a type, as declared with `section!`.
 pub trait DeclaredKeys: Sized {
-    /// Whether each key needs a restart.
+    /// Whether all keys need a restart.
     const NEED_RESTART: bool;
-    /// Whether a reload applies each key.
+    /// Whether a reload applies all keys.
     const RELOAD: bool;
 
-    /// Keeps the old value of each key that needs a restart. Returns the names of the keys that differ.
+    /// Restores the old value of each key that needs a restart. Returns the names of those keys whose values differ.
     fn keep(&mut self, old: &Self) -> Vec<String>;
 
-    /// The keys that differ.
+    /// The names of all keys whose values differ.
     fn changed(&self, old: &Self) -> Vec<&'static str>;
 }
 
@@ -105,7 +108,7 @@ impl<T: DeclaredKeys + Clone + PartialEq> Sections for T {
 }
 
 impl<T: DeclaredKeys + Clone + PartialEq> Sections for Vec<T> {
-    /// Keeps the list as a whole or not at all, because an entry has no counterpart in the old list.
+    /// Restores the whole old list or nothing, because it is unknown which entries of the two lists correspond.
     fn keep_section(&mut self, old: &Self, name: &str) -> Vec<String> {
         const { assert!(T::NEED_RESTART || T::RELOAD, "a list whose entries have keys of both classes") };
         if T::NEED_RESTART { keep_whole(self, old, name) } else { Vec::new() }

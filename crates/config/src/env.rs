@@ -1,4 +1,5 @@
-//! The environment, which overrides the values of the file. It is behind a trait, so that tests can supply one.
+//! Environment variables, which override the values of the file. They are read through a trait, so that tests can
+//! supply their own.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +7,14 @@ use rotogate_kit::config::{Node, Problems, Value, ValueOrigin};
 
 /// The prefix of the environment variables.
 const PREFIX: &str = "ROTOGATE_";
-/// Variables with the prefix that are not keys.
+/// Variables that have the prefix but do not set a key.
 const NOT_KEYS: [&str; 3] = ["ROTOGATE_CONFIG", "ROTOGATE_LOG", "ROTOGATE_FAILPOINT"];
-/// The deepest nesting of a variable. No key is as deep.
+/// The largest number of names in a variable. All keys are nested less deeply.
 const MAX_DEPTH: usize = 8;
 
 /// A source of environment variables.
 pub trait Env {
-    /// Every variable whose name is UTF-8, in any order. The value is `None` if it is not UTF-8.
+    /// All variables whose name is UTF-8, in any order. A value that is not UTF-8 is `None`.
     fn vars(&self) -> Vec<(String, Option<String>)>;
 }
 
@@ -44,20 +45,21 @@ impl Env for () {
     }
 }
 
-/// Whether Kubernetes or a Docker link made this variable for a service named `rotogate` or `rotogate-…`: every
-/// container beside such a service has them. `rest` is the name after `ROTOGATE_`.
+/// Whether Kubernetes or a Docker link created this variable for a service named `rotogate` or `rotogate-…`. Every
+/// container that runs beside such a service has these variables. `rest` is the name after `ROTOGATE_`.
 fn is_of_a_service(rest: &str, value: &str) -> bool {
-    // A name with two consecutive underscores is one of our keys.
+    // A name with two consecutive underscores is a key of the gate.
     let is_name = |text: &str| text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
     if !is_name(rest) || rest.contains("__") {
         return false;
     }
-    // The words after the name of the service. The rest of the name is empty for a service `rotogate`.
+    // The name of the service may have any number of words, so every suffix is tried. If the service is named
+    // `rotogate`, the suffix is the whole rest.
     let words: Vec<&str> = rest.split('_').collect();
     let is_number = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit());
     (0..words.len()).any(|at| match words.get(at..).unwrap_or_default() {
         ["SERVICE", "HOST"] | ["SERVICE", "PORT", ..] => true,
-        // A port that an operator sets is a number, but the value of this variable is always a URL.
+        // Requires a URL, because a port that an operator sets by mistake would be a number.
         ["PORT"] => value.contains("://"),
         ["PORT", number, "TCP" | "UDP" | "SCTP"]
         | ["PORT", number, "TCP" | "UDP" | "SCTP", "PROTO" | "PORT" | "ADDR"] => is_number(number),
@@ -65,8 +67,8 @@ fn is_of_a_service(rest: &str, value: &str) -> bool {
     })
 }
 
-/// Overlays `ROTOGATE_A__B=…` as `a.b`. A number selects an existing element of a list: `ROTOGATE_CLIENTS__0__ID`.
-/// Returns the names that were ignored because an orchestrator created them.
+/// Applies each variable `ROTOGATE_A__B` as the value of `a.b`. A number selects an existing element of a list, as in
+/// `ROTOGATE_CLIENTS__0__ID`. Returns the names of variables that were ignored because an orchestrator created them.
 pub(super) fn overlay(root: &mut Node, env: &dyn Env, problems: &Problems<'_>) -> Vec<String> {
     let mut passed_over = Vec::new();
     for (name, value) in env.vars() {
@@ -125,6 +127,6 @@ fn set(node: &mut Node, keys: &[String], text: &str, origin: &ValueOrigin) -> Re
                 None => Err(format!("no such element: the file's list has {len}, counted from 0")),
             }
         }
-        _ => Err("is not a table: it has no keys of its own".to_owned()),
+        _ => Err("is not a table, so it has no keys".to_owned()),
     }
 }

@@ -1,11 +1,11 @@
 //! Reads `gateway.toml` into a [`Config`], or reports all its problems.
 //!
-//! Every value can also come from the environment: `ROTOGATE_STORE__PATH` is `path` of `[store]`, a number selects an
-//! element of a list (`ROTOGATE_CLIENTS__0__ID`), and a list of plain values is separated by commas. The environment
-//! overrides the file. A variable that begins with `ROTOGATE_` and names no key is an error, like an unknown key of the
-//! file. `ROTOGATE_CONFIG`, `ROTOGATE_LOG` and `ROTOGATE_FAILPOINT` are not keys. Variables that Kubernetes or Docker
-//! create for a service named rotogate are ignored. Relative paths, from file or environment, are relative to the
-//! file's directory.
+//! Every value can also come from an environment variable, which overrides the file. `ROTOGATE_STORE__PATH` sets `path`
+//! of `[store]`. A number selects an element of a list (`ROTOGATE_CLIENTS__0__ID`). The elements of a list of plain
+//! values are separated by commas. A variable that begins with `ROTOGATE_` but does not name a key is an error, like an
+//! unknown key in the file. `ROTOGATE_CONFIG`, `ROTOGATE_LOG` and `ROTOGATE_FAILPOINT` are not keys. Variables that
+//! Kubernetes or Docker create for a service named rotogate are ignored. Relative paths are relative to the directory
+//! of the file, even if they come from the environment.
 //!
 //! ```
 //! let errors = rotogate_config::parse("[sessions]\nacess_ttl = \"5m\"", "gateway.toml".as_ref(), &()).unwrap_err();
@@ -40,7 +40,7 @@ pub use source::Source;
 use rotogate_core::private_file::{self, trusted};
 use rotogate_kit::config::{Problems, Section, parse_sound};
 
-/// A configuration with each key, its default and its meaning. `rotogate check` accepts it.
+/// A configuration file with all keys, their defaults and their meanings. `rotogate check` accepts it.
 ///
 /// ```
 /// rotogate_config::parse(rotogate_config::REFERENCE, "gateway.toml".as_ref(), &())?;
@@ -51,10 +51,10 @@ pub const REFERENCE: &str = include_str!("../reference.toml");
 /// The longest configuration, in bytes.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
-/// Reads the file at `path`, and overlays the environment.
+/// Reads the file at `path`, and then applies the environment variables.
 ///
 /// # Errors
-/// All problems of the configuration, or that the file cannot be read.
+/// All problems of the configuration; or the file cannot be read.
 pub fn load(path: &Path, env: &dyn Env) -> Result<Config, ConfigErrors> {
     let text = String::from_utf8(read(path)?).map_err(|error| {
         let what = format!("is not UTF-8 text, from byte {} on", error.utf8_error().valid_up_to());
@@ -63,11 +63,11 @@ pub fn load(path: &Path, env: &dyn Env) -> Result<Config, ConfigErrors> {
     parse(&text, path, env)
 }
 
-/// Reads only the keys that a command needs to ask the running gate. Uses the valid parts of the file, overridden by
-/// the environment.
+/// Reads only the keys that a command needs to send a request to the running gate. The file need not be valid as a
+/// whole: its valid parts are used. Environment variables override the file.
 ///
 /// # Errors
-/// The file cannot be read, or one of the two keys is wrong.
+/// The file cannot be read, or one of the two keys is invalid.
 // Requirement O28.
 pub fn load_access(path: &Path, env: &dyn Env) -> Result<AdminAccess, ConfigErrors> {
     let bytes = read(path)?;
@@ -117,7 +117,7 @@ pub fn parse(text: &str, file: &Path, env: &dyn Env) -> Result<Config, ConfigErr
     match (problems.into_errors(), config) {
         (None, Some(config)) => Ok(Config { warnings, ..config }),
         (Some(errors), _) => Err(errors),
-        // Unreachable: if there is no tree, there is at least one problem.
+        // Unreachable, because without a tree there is at least one problem.
         (None, None) => Err(ConfigErrors::one(name.clone(), "cannot be read".to_owned())),
     }
 }

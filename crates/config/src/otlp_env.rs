@@ -1,10 +1,10 @@
-//! The variables that OpenTelemetry specifies for exporters. They are used for keys that `[tracing]` does not set.
-//! Only the section turns traces on.
+//! The environment variables that OpenTelemetry specifies for exporters. They are used for keys that `[tracing]` does
+//! not set. Without the section `[tracing]`, they have no effect.
 
 use super::env::Env;
 use rotogate_kit::config::{Node, Value, ValueOrigin};
 
-/// Each key with its variables, in the order of their precedence.
+/// Each key with its variables. The first variable that is set takes precedence.
 const VARIABLES: [(&str, &[&str]); 5] = [
     ("endpoint", &["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"]),
     ("protocol", &["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"]),
@@ -13,7 +13,7 @@ const VARIABLES: [(&str, &[&str]); 5] = [
     ("service_name", &["OTEL_SERVICE_NAME"]),
 ];
 
-/// Adds the variables to `[tracing]`, if there is one.
+/// Adds the values of the variables to `[tracing]`, if the section exists.
 pub(super) fn overlay(root: &mut Node, env: &dyn Env) {
     let Value::Table(sections) = &mut root.value else { return };
     let Some(Node { value: Value::Table(tracing), .. }) = sections.get_mut("tracing") else { return };
@@ -36,7 +36,7 @@ fn in_our_words(key: &str, name: &str, text: String) -> String {
     match (key, name, text.as_str()) {
         ("protocol", _, "http/protobuf") => "http".to_owned(),
         ("timeout", _, milliseconds) if milliseconds.bytes().all(|b| b.is_ascii_digit()) => format!("{text}ms"),
-        // The endpoint of all signals is a base URL. The endpoint of traces is a complete URL.
+        // The general endpoint is a base URL, but the endpoint for traces is a complete URL.
         (_, "OTEL_EXPORTER_OTLP_ENDPOINT", url) if has_path(url) => format!("{}/v1/traces", url.trim_end_matches('/')),
         _ => text,
     }

@@ -1,5 +1,5 @@
-//! Prints a configuration as a `gateway.toml` with every value in force, defaults included. The output serves for
-//! comparisons, and can be read again. The sections print themselves with these helpers.
+//! Prints a configuration as a `gateway.toml` with all values, including defaults. The output is meant for comparisons,
+//! and it can be parsed again. The sections print themselves with these helpers.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,10 +23,11 @@ use rotogate_core::token::Algorithm;
 use rotogate_kit::config::CertificateAndKey;
 use rotogate_proxy::UpstreamUrl;
 
-/// The replacement of a secret. When it is read again, it is a hash that no secret has, and causes a warning.
+/// The text that is printed instead of a secret. If the output is used as a configuration, this text causes a warning,
+/// and no secret matches it.
 pub(super) const MASK: &str = "(masked)";
 
-/// A type of configuration values. A value is printed in the form that its reader accepts.
+/// A type of configuration values. A value is printed in the form in which it is read.
 pub(crate) trait Print {
     /// The keys of the type, if it is a table or a list of tables.
     #[cfg(test)]
@@ -36,9 +37,9 @@ pub(crate) trait Print {
     fn print(&self) -> Value;
 }
 
-/// A type whose values are words.
+/// A type whose values are written as words.
 pub trait Words: Copy + PartialEq + 'static {
-    /// Each value with its word.
+    /// All values with their words.
     const WORDS: &'static [(&'static str, Self)];
 }
 
@@ -48,17 +49,17 @@ pub(crate) trait Put {
     #[cfg(test)]
     const KEYS: &'static [crate::declare::Key];
 
-    /// Puts the value into a table. `key` is `..` if the value has several keys of this table.
+    /// Puts the value into a table. `key` is `..` if the value consists of several keys of this table.
     fn put(&self, table: &mut Table, key: &str);
 }
 
-/// The word of a value that is true or false. `None` for a value that is not set.
+/// The word for a boolean. `None` if the value is not set.
 pub(crate) fn word(words: &[(&'static str, bool)], value: impl Into<Option<bool>>) -> Option<&'static str> {
     let value = value.into()?;
     words.iter().find(|(_, known)| *known == value).map(|(word, _)| *word)
 }
 
-/// Whether a value is empty.
+/// Whether a value equals the default of its type.
 pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
@@ -133,7 +134,7 @@ impl Print for Scope {
 }
 
 impl Print for PathBuf {
-    /// Prints an absolute path, which means the same in a file in another folder.
+    /// Prints an absolute path, so that the output can be used in another folder.
     fn print(&self) -> Value {
         std::path::absolute(self).unwrap_or_else(|_| self.clone()).display().to_string().into()
     }
@@ -168,7 +169,7 @@ impl Print for NonZeroU32 {
 }
 
 impl Print for Uri {
-    /// Prints an origin without a path.
+    /// Prints the URL. If its path is `/`, the slash is left out.
     fn print(&self) -> Value {
         let text = self.to_string();
         if self.path() == "/" { text.trim_end_matches('/').into() } else { text.into() }
@@ -239,7 +240,7 @@ mod for_tests {
         }
     }
 
-    /// The value of a bound that no key sets, for the reference.
+    /// The value of a fixed bound, for the reference.
     pub(crate) fn printed(value: &impl Put) -> Value {
         let mut table = Table::new();
         value.put(&mut table, "value");

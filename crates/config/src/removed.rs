@@ -1,7 +1,7 @@
-//! Keys that `gateway.toml` had before version 0.1, and what to do instead. This table goes with version 0.2.
+//! Keys that `gateway.toml` had before version 0.1, and what to do instead. This table will be removed in version 0.2.
 
-/// The keys, each with the full name that it had, and with what to do now. A name with a table ends the search for all
-/// keys in it.
+/// The full names of the removed keys, and what to do instead of each. If a name is that of a table, it stands for all
+/// keys in the table.
 const REMOVED: &[(&str, &str)] = &[
     // Decision points.
     ("decision_points", POINTS),

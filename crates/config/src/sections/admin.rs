@@ -24,12 +24,12 @@ section! {
         restart token_file: PathBuf = get_or(path_in(dir), dir.join(AdminConfig::TOKEN_FILE)),
         /// Further tokens. `token_file` has the token `default` with the role admin.
         restart tokens: Vec<AdminTokenConfig> = by { read_tokens(section, dir, &token_file) },
-        /// Listener for /livez and /readyz alone: no token, any address. Set it for a load balancer or a kubelet on
-        /// another machine.
+        /// Address of a listener that serves only /livez and /readyz, without a token. Any address is allowed. Set it
+        /// for a load balancer or a kubelet on another machine.
         // Requirement P54.
         restart probes: Option<SocketAddr> = get(value::address),
-        /// Host names of the listener besides localhost and IP addresses. Another Host gets 421. Set it if the
-        /// callers know the gate by a name.
+        /// Host names that the listener accepts in addition to localhost and IP addresses. Requests with another Host
+        /// get 421. Set it if callers use a host name.
         restart hosts: Vec<String> = list_or_empty(value::host),
     }
 }
@@ -38,7 +38,7 @@ section! {
     /// An entry of `[[admin.tokens]]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct AdminTokenConfig, read by read_token(section, dir: &Path) {
-        /// Name in the audit log. While a new token replaces an old one, both may have the same name.
+        /// Name in the audit log. Two tokens may have the same name, for example while a new token replaces an old one.
         restart name: String = required("a name for the audit trail, such as \"ada\"", token_name),
         /// Required: viewer: reads. operator: also revokes and reloads. admin: also makes keys and copies the store.
         restart role: AdminRole = by {
@@ -50,14 +50,14 @@ section! {
     }
 }
 
-/// The rights of the holder of a token. Each role includes the roles before it.
+/// The permissions that a token grants. Each role includes the permissions of the roles before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AdminRole {
-    /// Reads.
+    /// May read.
     Viewer,
-    /// Ends sessions, reloads.
+    /// May also end sessions and reload the configuration.
     Operator,
-    /// All operations, such as copies of the store.
+    /// May do everything, for example copy the store.
     Admin,
 }
 
@@ -80,14 +80,14 @@ impl Words for AdminRole {
         &[("viewer", Self::Viewer), ("operator", Self::Operator), ("admin", Self::Admin)];
 }
 
-/// The defaults of the section. The address is a loopback one.
+/// The defaults of the section. The default address is a loopback address.
 impl AdminConfig {
     const PORT: u16 = 8081;
     const TOKEN_FILE: &str = "data/admin.token";
     /// The name of the token in `token_file`.
     pub const DEFAULT_TOKEN: &str = "default";
 
-    /// Every token, each with the key of its file.
+    /// All tokens, each with the configuration key that names its file.
     pub fn all_tokens(&self) -> impl Iterator<Item = (String, AdminTokenConfig)> {
         let default = AdminTokenConfig {
             name: Self::DEFAULT_TOKEN.to_owned(),
@@ -99,13 +99,13 @@ impl AdminConfig {
         std::iter::once(("admin.token_file".to_owned(), default)).chain(more)
     }
 
-    /// Every address of the section, each with its key.
+    /// All addresses of the section, each with its configuration key.
     pub fn addresses(&self) -> impl Iterator<Item = (SocketAddr, &str)> {
         std::iter::once((self.listen, "admin.listen")).chain(self.probes.map(|probes| (probes, "admin.probes")))
     }
 }
 
-/// The part of the configuration that a command needs to ask a running gate.
+/// The part of the configuration that a command needs to send requests to a running gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminAccess {
     /// The host and port of the admin listener.
@@ -115,13 +115,13 @@ pub struct AdminAccess {
 }
 
 impl AdminConfig {
-    /// The access of a command to the gate with this configuration.
+    /// What a command needs to send requests to a gate with this configuration.
     pub fn access(&self) -> AdminAccess {
         AdminAccess { address: self.listen.to_string(), token_file: Some(self.token_file.clone()) }
     }
 }
 
-/// Reads only the two keys for access, whatever the other keys contain.
+/// Reads only the two keys that are needed for access. The other keys may be invalid.
 pub(crate) fn read_access(section: &Section<'_>, dir: &Path) -> AdminAccess {
     let listen = section.get("listen", value::address).unwrap_or_else(|| loopback(AdminConfig::PORT));
     let token_file = section.get("token_file", path_in(dir)).unwrap_or_else(|| dir.join(AdminConfig::TOKEN_FILE));
@@ -175,7 +175,7 @@ fn read_tokens(section: &Section<'_>, dir: &Path, default: &Path) -> Vec<AdminTo
     tokens
 }
 
-/// The name of a token, which must be readable in a log line.
+/// Reads the name of a token. Only characters that are readable in a log line are allowed.
 fn token_name(value: &Raw) -> Result<String, String> {
     const MAX_BYTES: usize = 64;
     let is_sound = |b: u8| b.is_ascii_alphanumeric() || b"._@-".contains(&b);

@@ -18,18 +18,18 @@ const MAX_OVERLAP: Duration = DAY.saturating_mul(90);
 
 section! {
     impl ApiKeySettings, read by pub(super) read_keys(section) {
-        /// First characters of each key, as in `acme_k1_…`, for secret scanners; 2 to 12 of a-z and 0-9. Set it to
-        /// your own name, by which your scanners find leaked keys.
+        /// First characters of each key, as in `acme_k1_…`; 2 to 12 of a-z and 0-9. Set it to your own name, so that
+        /// your secret scanners find leaked keys.
         restart prefix: KeyPrefix = get_or(key_prefix, KeyPrefix::default()),
         /// Header of a key, besides `Authorization: Bearer`. Set it if clients have another header built in, or if
         /// `X-Api-Key` is a header of the upstream. `""`: none.
         restart header: Option<HeaderName> = get_or(value::identity_header, Some(HeaderName::from_static("x-api-key"))),
-        /// Longest lifetime of a key; up to 365d. A request that names none gets 90d. Shorten it if a policy demands
-        /// new keys more often.
+        /// Longest lifetime of a key; up to 365d. If a request does not state a lifetime, the key is valid for 90d.
+        /// Shorten it if a policy demands new keys more often.
         restart max_lifetime: Duration = get_or(
             value::duration_within(DAY, ApiKeySettings::LONGEST_LIFETIME), ApiKeySettings::LONGEST_LIFETIME
         ),
-        /// How long a rotated key remains valid. A rotation may ask for less.
+        /// How long a rotated key remains valid. A request for a rotation may shorten this time.
         fixed overlap: Duration = get_or(value::duration_within(Duration::ZERO, MAX_OVERLAP), DAY.saturating_mul(7)),
     }
 }
@@ -45,8 +45,8 @@ fn key_prefix(v: &Raw) -> Result<KeyPrefix, String> {
     KeyPrefix::new(&text).map_or_else(|| value::unexpected("2 to 12 characters of a-z and 0-9", v), Ok)
 }
 
-/// Checks the use of API keys. Keys are not bound to a proof, and are no login, so routes cannot require these. An
-/// endpoint for keys needs `[api_keys]`.
+/// Checks that API keys are used consistently. A route that accepts API keys cannot require a proof of possession or a
+/// recent login, because keys have neither. An endpoint for keys needs the section `[api_keys]`.
 pub(super) fn check(config: &Config, routes: &[Section<'_>], endpoints: &[Section<'_>]) {
     let of_keys = config.endpoints.iter().zip(endpoints).filter(|(endpoint, _)| endpoint.dialect == MY_KEYS);
     for (_, section) in of_keys.filter(|_| config.api_keys.is_none()) {

@@ -1,4 +1,4 @@
-//! `[[authorizers]]`: listeners on which other proxies ask for verdicts.
+//! `[[authorizers]]`: listeners at which other proxies ask the gate whether to admit a request.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -22,18 +22,18 @@ section! {
         /// Required: Proxy, by whose headers the gate knows the request: `"nginx"`, `"traefik"`, `"caddy"`,
         /// `"haproxy"`, or `"envoy"` over HTTP; `"ext-authz"`: Envoy over gRPC (docs/ext-authz.md).
         restart kind: AuthorizerKind = by { kind },
-        /// Required: Address for the questions of the proxies alone.
+        /// Required: Address at which only the proxies send their authorization requests.
         restart listen: SocketAddr = by { listen },
         /// Addresses of the proxies. Required, unless `tls` requires a client certificate. Default: those of
         /// `[server]`.
         restart trusted_proxies: Option<Vec<IpNet>> = list(value::network),
         /// As `tls` of `[[server.listeners]]`.
         restart tls: Option<TlsConfig> = by { listeners::read_tls(section, others.dir) },
-        /// Answers carry the assertion of `[identity]` for this audience. Unset: no assertion.
+        /// Audience of the assertion (see `[identity]`) that the gate adds to its responses. Unset: no assertion.
         restart assertion_audience: Option<String> = get(value::text),
         /// Name for the key `listeners` of routes.
         restart name: Option<Arc<str>> = by { listeners::name(section, others.listeners()) },
-        /// Listener that follows from these.
+        /// The listener that results from the keys above.
         no_key listener: ListenerConfig = by {
             ListenerConfig {
                 address: listen,
@@ -47,7 +47,7 @@ section! {
     }
 }
 
-/// The other listeners, beside that of an authorizer.
+/// The other listeners, whose addresses and names must differ from those of an authorizer.
 struct Others<'a> {
     dir: &'a Path,
     server: &'a ServerConfig,
@@ -63,9 +63,9 @@ impl<'a> Others<'a> {
 /// `kind` of an authorizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthorizerKind {
-    /// Questions are HTTP requests. The kind of the asking proxy decides which headers are reliable.
+    /// Authorization requests are HTTP requests. The kind of the proxy decides which headers are reliable.
     ForwardAuth(Neighbour),
-    /// Questions are calls of Envoy's `envoy.service.auth.v3.Authorization/Check`.
+    /// Authorization requests are calls of Envoy's `envoy.service.auth.v3.Authorization/Check`.
     ExtAuthz,
 }
 
@@ -93,7 +93,8 @@ impl AuthorizerKind {
 }
 
 impl AuthorizerConfig {
-    /// The networks of the proxies that may ask. Empty if a client certificate is required instead.
+    /// The networks of the proxies that may send authorization requests. Empty if a client certificate is required
+    /// instead.
     pub fn trusted<'a>(&'a self, server: &'a ServerConfig) -> &'a [IpNet] {
         self.trusted_proxies.as_deref().unwrap_or(&server.trusted_proxies)
     }
@@ -117,7 +118,7 @@ pub(super) fn read(
                 section.blame("listen", format!("{address} is taken by {by}; expected an address of its own"));
             }
         }
-        // Reads the other keys even if one of these two was refused.
+        // Reads the other keys even if one of these two is invalid.
         let asked = (kind.unwrap_or(AuthorizerKind::ExtAuthz), listen.unwrap_or(loopback(0)));
         let authorizer = read_keys(section, asked.0, asked.1, &others);
         let proves = authorizer.tls.as_ref().is_some_and(|tls| matches!(tls.client_auth, ClientAuth::Required(_)));

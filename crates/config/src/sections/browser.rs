@@ -1,4 +1,4 @@
-//! `[[endpoints]]` with `dialect = "browser"`, and the routes that take its sessions.
+//! `[[endpoints]]` with `dialect = "browser"`, and checks of the routes that accept its sessions.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -35,30 +35,30 @@ section! {
         /// `[directory]` log in at the gate, with a password.
         reload provider: Option<String> = by { read_provider(section, around.issuers) },
         /// The gate's client at the provider, such as `{ id = "web", secret_file = "web.secret" }`; `secret_in` is
-        /// `"basic"` or `"form"`. Or with `key_file` and `assertion_audience` (docs/clients-without-secrets.md).
-        /// Without a secret and a key, the client is public.
+        /// `"basic"` or `"form"`. Instead of a secret, it may have `key_file` and `assertion_audience`
+        /// (docs/clients-without-secrets.md). Without a secret and a key, the client is public.
         reload client: Option<ProviderClientSettings> = by { read_client(section, around.dir) },
-        /// Scopes to request, besides `openid`. Set it for claims that the provider gives for a scope alone, such as
+        /// Scopes to request, besides `openid`. Set it for claims that the provider returns only for a scope, such as
         /// email.
         reload scopes as some: Vec<String> = by { read_scopes(section) },
         /// Further parameters of the authorization request (`{ prompt = "consent" }`).
         reload parameters as some: BTreeMap<String, String> = by { read_parameters(section) },
         /// true: the gate pushes the authorization parameters (RFC 9126) even if the provider does not require that.
-        /// Set it if the provider requires that of this client alone, which its metadata do not say.
+        /// Set it if the provider requires this only for the gate's client, which its metadata do not show.
         reload par: bool = get_or(value::boolean, false),
         /// Page at `GET /auth/login`: `"built-in"`: a plain form; a path: your own page, which sends to
         /// `/auth/login`; `"none"`: 404.
         reload page: LoginPage = get_or(page, LoginPage::BuiltIn),
         /// Page after a logout by form: a path, or a URL of one of `origins` of `[cors]`.
         reload after_logout: String = get_or(value::text, "/".to_owned()),
-        /// `SameSite` of the cookie: `"lax"`, or `"strict"` for a public page with an API behind it: a link from
-        /// another site opens without a session.
+        /// `SameSite` of the cookie: `"lax"`, or `"strict"` for a public page with an API. With `"strict"`, a page that
+        /// is opened by a link from another site has no session.
         reload is_strict as ("same_site" SAME_SITES): bool = get_or(value::word(&SAME_SITES, &[]), false),
         /// Header that each request of a script must have (`"x-csrf"`). Empty: none. Set it if a policy demands a
-        /// header besides the checks of origin.
+        /// header in addition to the checks of the origin.
         reload csrf_header: HeaderOrNone = get_or(csrf_header, HeaderOrNone(None)),
-        /// Binding of sessions to a key of the browser's device (DBSC): `"off"`, `"optional"` if the browser can,
-        /// or `"required"`: other sessions end a minute after their login.
+        /// Binding of sessions to a key of the browser's device (DBSC): `"off"`; `"optional"`: if the browser supports
+        /// it; `"required"`: sessions that are not bound end a minute after their login.
         reload device_bound: Binding = get_or(value::word_of, Binding::Off),
         /// false: the browser drops the cookie when it closes. Write false for shared computers.
         reload persistent: bool = get_or(value::boolean, true),
@@ -87,8 +87,8 @@ fn page(v: &Raw) -> Result<LoginPage, String> {
     }
 }
 
-/// Reads `csrf_header`. Refuses a header that a page of another origin can send without a preflight, because it would
-/// not protect.
+/// Reads `csrf_header`. Rejects a header that a page of another origin can send without a preflight, because such a
+/// header would not protect against forged requests.
 fn csrf_header(v: &Raw) -> Result<HeaderOrNone, String> {
     if v.as_text() == Some("") {
         return Ok(HeaderOrNone(None));
@@ -100,7 +100,7 @@ fn csrf_header(v: &Raw) -> Result<HeaderOrNone, String> {
     }
 }
 
-/// The `profile` of an endpoint, with the defaults of the dialect.
+/// Reads the `profile` of an endpoint, with the defaults of this dialect.
 pub(super) fn profile(section: &Section<'_>) -> ProfileOverride {
     let given = read_override(section);
     ProfileOverride {
@@ -125,7 +125,7 @@ pub(super) fn read(section: &Section<'_>, path: &str, around: &Surroundings<'_>)
         section.blame_present(&["page", "account"], message);
     }
     let host = around.public_url.host().unwrap_or_default();
-    // If the public URL could not be read, this was reported at its own key.
+    // If the public URL is invalid, this was already reported for its own key.
     if !around.is_https() && !host.is_empty() && !is_loopback(host) {
         let message = "needs a server.public_url that begins with https://: a browser keeps the cookie of a session over \
                        https alone, and from loopback";
@@ -214,7 +214,7 @@ fn leads(to: &str, path: &str, cors: &CorsConfig) -> bool {
 }
 
 impl BrowserConfig {
-    /// The endpoint with these settings, and with the settings that all endpoints have.
+    /// Builds the endpoint from these settings and from the settings that all endpoints have.
     pub fn browser(&self, endpoint: &EndpointConfig, cors: &CorsConfig, provider: Option<LoginProvider>) -> Browser {
         let Self {
             page,
@@ -263,7 +263,7 @@ impl BrowserConfig {
     }
 }
 
-/// Checks the endpoint of browsers and the routes that take its sessions; the sections are their tables.
+/// Checks the endpoint for browsers and the routes that accept its sessions. `endpoints` and `routes` are their tables.
 // Requirement B54.
 pub(super) fn check(config: &Config, endpoints: &[Section<'_>], routes: &[Section<'_>]) {
     let mut found =
@@ -274,7 +274,8 @@ pub(super) fn check(config: &Config, endpoints: &[Section<'_>], routes: &[Sectio
             .blame("dialect", "\"browser\" is there twice; a cookie belongs to one endpoint, so remove one of the two");
     }
     let taking = || config.routes.iter().zip(routes).filter(|(route, _)| route.policy.credentials.session);
-    // If there is no such endpoint, a route is reported when its `credentials` are read.
+    // If there is no such endpoint, routes that accept sessions were already reported when their `credentials` were
+    // read.
     let Some((endpoint, browser, section)) = first else { return };
     if !config.routes.is_empty() && taking().next().is_none() && !section.is_bad() {
         let message = "is \"browser\", and no route takes its sessions: each request after the login would be refused; write \
@@ -316,7 +317,7 @@ fn check_provider(config: &Config, endpoint: &EndpointConfig, section: &Section<
     }
 }
 
-/// Checks that the login page needs no login, because it would redirect to itself.
+/// Checks that the login page itself does not require a login. Otherwise it would redirect to itself.
 fn check_page(config: &Config, browser: &BrowserConfig, section: &Section<'_>) {
     let LoginPage::At(page) = &browser.page else { return };
     let path = page.split('?').next().unwrap_or_default();

@@ -26,9 +26,9 @@ section! {
     /// An entry of `[[clients]]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct ClientConfig, read by read_entry(section, others: &[ClientConfig], dir: &Path) {
-        /// Its rules.
+        /// The rules of the client.
         reload client as "..": Client = by { read_keys(section, others, dir) },
-        /// Instead of `secret_hash`: the public keys of a client that authenticates by assertions which it signs
+        /// Instead of `secret_hash`: the public keys of a client that authenticates with signed assertions
         /// (`private_key_jwt`, docs/clients-without-secrets.md): `{ jwks_url = "https://orders.example.com/jwks.json"
         /// }`.
         reload keys: Option<ClientKeySource> = table(|section| read_source(section, dir, &client.id)),
@@ -43,8 +43,8 @@ section! {
         reload source as "..": KeySource = by { read_key_source(section, dir, client) },
     }
     with {
-        /// File with its JWK set, each key with `alg`, or with one public key in PEM, whose kind names the algorithm (RS256
-        /// for RSA); read at a start and a reload.
+        /// File with the client's JWK set, in which each key has `alg`, or with one public key in PEM, whose kind
+        /// determines the algorithm (RS256 for RSA). Read at a start and at a reload.
         reload jwks_file: text,
         /// URL of its JWK set; `rotogate issuer refresh client:ID` fetches it at once.
         reload jwks_url: text,
@@ -69,26 +69,26 @@ section! {
         },
         /// Hash of the secret of a confidential client, from `rotogate client secret`.
         reload secret_hash: Option<SecretHash> = by { read_secret_hash(section, dir) },
-        /// The gate reads these files later, with the other files of a start.
+        /// The gate reads these files later, together with the other files.
         no_key keys: Option<ClientKeys> = by { None },
-        /// Its grants: `"password"`, `"refresh_token"`, `"jwt-bearer"`; of a confidential client also
-        /// `"client_credentials"` and `"token-exchange"`.
+        /// Grants that the client may use: `"password"`, `"refresh_token"`, `"jwt-bearer"`; for a confidential client
+        /// also `"client_credentials"` and `"token-exchange"`.
         reload grants: Vec<Grant> = by { read_grants(section) },
-        /// Only scopes of its tokens. Unset: all scopes of the user. Set it for a client that needs fewer than its
-        /// users have.
+        /// Scopes that the client's tokens may have. Unset: all scopes of the user. Set it for a client that needs
+        /// fewer scopes than its users have.
         reload scopes: Option<Scope> = by { self::scopes(section, "scopes") },
         /// Any key of `[sessions]` from `access_ttl` to `revoke_previous_after`.
         reload profile as some: ProfileOverride = by { read_override(section) },
-        /// `"optional"`: a request with a proof gets tokens bound to its key; `"required"`: none without. Set it if a
-        /// copied token must be useless without the key.
+        /// `"optional"`: a request with a proof gets tokens that are bound to the proof's key; `"required"`: requests
+        /// without a proof are refused. Set it if a copied token must be useless without the key.
         reload dpop: Binding = get_or(value::word_of, Binding::default()),
-        /// As `dpop`, for the client certificate of its connection (docs/certificates.md).
+        /// As `dpop`, for the client certificate of the connection (docs/certificates.md).
         reload certificate_bound: Binding = get_or(value::word_of, Binding::default()),
-        /// For whom it may act with `"token-exchange"`, and where (docs/act-for-a-user.md).
+        /// For whom the client may act with `"token-exchange"`, and where (docs/act-for-a-user.md).
         reload exchange: Option<ExchangeRules> = table(super::exchange::read),
     }
     with {
-        /// Instead of `secret_hash`: a file with it. Set it if everyone may read the configuration.
+        /// Instead of `secret_hash`: a file that contains the hash. Set it if everyone may read the configuration.
         reload secret_hash_file: text,
     }
 }
@@ -139,12 +139,12 @@ pub(super) fn read(section: &Section<'_>, above: &[ClientConfig], dir: &Path) ->
     client
 }
 
-/// Reads the source of a client's keys, by the same rules as for the keys of an issuer.
+/// Reads the source of a client's keys. The rules are the same as for the keys of an issuer.
 fn read_key_source(section: &Section<'_>, dir: &Path, client: &str) -> KeySource {
     key_source(section, dir, None, (&format!("{CLIENT_PREFIX}{client}"), client))
 }
 
-/// Checks that a listener requests certificates, if tokens are bound to them.
+/// Checks that a listener requests client certificates if tokens may be bound to certificates.
 pub(super) fn check_certificates(config: &Config, clients: &[Section<'_>], routes: &[Section<'_>]) {
     let mut with_tls = config.server.listeners.iter().filter_map(|listener| listener.tls.as_ref());
     if with_tls.any(|tls| tls.client_auth.roots().is_some()) {
@@ -160,12 +160,12 @@ pub(super) fn check_certificates(config: &Config, clients: &[Section<'_>], route
     }
 }
 
-/// A client id (RFC 6749 appendix A.1), with a length that every protocol allows.
+/// Reads a client id (RFC 6749 appendix A.1), with a length that all protocols support.
 fn client_id(v: &Raw) -> Result<String, String> {
     value::matching(v, "1 to 256 visible ASCII characters", is_subject)
 }
 
-/// The scopes of a client or a route: a list, or a text as on the command line.
+/// Reads the scopes of a client or a route, which are a list or a string with spaces between the scopes.
 pub(super) fn scopes(section: &Section<'_>, key: &'static str) -> Option<Scope> {
     if is_text(section, key) {
         return section.get(key, value::scope);
@@ -174,12 +174,12 @@ pub(super) fn scopes(section: &Section<'_>, key: &'static str) -> Option<Scope> 
     Some(united(&parts))
 }
 
-/// The tokens of several scopes.
+/// The union of several scopes.
 pub(super) fn united(scopes: &[Scope]) -> Scope {
     scopes.iter().fold(Scope::default(), |all, one| all.union(one))
 }
 
-/// Is the value of the key a text, such as `"read write"`?
+/// Whether the value of the key is a string, such as `"read write"`.
 pub(super) fn is_text(section: &Section<'_>, key: &'static str) -> bool {
     section.get(key, |v| Ok(matches!(v, Raw::String(_)))) == Some(true)
 }
@@ -189,7 +189,7 @@ fn read_secret_hash(section: &Section<'_>, dir: &Path) -> Option<SecretHash> {
         &["secret", "client_secret"],
         "is not kept in clear: write secret_hash, or secret_hash_file; `rotogate client secret` makes a secret and its hash",
     );
-    // The value may be a secret that somebody entered instead of its hash, so errors never repeat it.
+    // Error messages never repeat the value, because it may be a secret that somebody entered instead of its hash.
     let read = |phc: &str| cost_of(phc).map(|_| SecretHash::new(phc.to_owned())).map_err(|e| format!("is {e}"));
     let direct = section.get("secret_hash", |v| match v {
         Raw::String(s) | Raw::Env(s) if s == MASK => {

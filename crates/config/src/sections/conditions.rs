@@ -8,7 +8,7 @@ use rotogate_kit::config::{Node, Section, Value as Raw, nearest, printable};
 
 const OPERATORS: [&str; 8] = ["has", "not", "starts", "ends", "min", "max", "exists", "param"];
 
-/// Reads the conditions of a route, which accepts the tokens of these issuers.
+/// Reads the conditions of a route that accepts the tokens of these issuers.
 pub(super) fn read(section: &Section<'_>, issuers: &[String], trusted: &[TrustedIssuer]) -> Option<Conditions> {
     let key = if section.has("when") { "when" } else { "when_any" };
     if !section.has(key) {
@@ -124,7 +124,7 @@ fn scalar(value: &Raw) -> Result<ClaimValue, String> {
     }
 }
 
-/// Warns of conditions on claims that users of an issuer can set themselves.
+/// Warns about conditions on claims that the users of an issuer can set themselves.
 fn warn_of_users(
     section: &Section<'_>,
     key: &str,
@@ -181,7 +181,7 @@ pub(super) fn put(conditions: &Conditions, table: &mut Table) {
     }
 }
 
-/// The word of an operator, if the value needs one, and the value.
+/// The operator's word, if the condition is written with one, and the value.
 fn printed(comparison: &Comparison) -> (Option<&'static str>, Value) {
     let one = |value: &ClaimValue| match value {
         ClaimValue::Text(text) => Value::from(&**text),

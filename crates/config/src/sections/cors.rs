@@ -21,8 +21,8 @@ section! {
         reload allow_credentials: bool = get_or(value::boolean, false),
         /// How long a browser caches a preflight.
         fixed max_age: Duration = get_or(value::duration_within(Duration::ZERO, DAY), Duration::from_secs(600)),
-        /// Response headers that their pages may read, besides those that every page may. Set it for headers of your
-        /// own that scripts read.
+        /// Response headers that pages of these origins may read, in addition to those that every page may read. Set it
+        /// for your own headers that scripts read.
         reload expose as some: Vec<HeaderName> = list_or_empty(value::exposed_header),
     }
 }

@@ -30,15 +30,15 @@ pub struct DirectoryConfig {
     pub key: String,
     /// The directory's name in logs and metrics.
     pub name: String,
-    /// The accounts of the directory. `None` for all accounts that no other directory has, and for users without an
-    /// account.
+    /// The accounts of the directory. `None` if it has all accounts that no other directory has, and the users without
+    /// an account.
     pub accounts: Option<Vec<String>>,
-    /// Where the users are.
+    /// Where the users are stored.
     pub users: UsersConfig,
 }
 
 impl DirectoryConfig {
-    /// Whether the directory can name a user for the subject of another issuer.
+    /// Whether the directory can look up a user by the subject of another issuer.
     pub(super) fn names_users_of_issuers(&self) -> bool {
         match &self.users {
             UsersConfig::File { .. } => false,
@@ -47,7 +47,7 @@ impl DirectoryConfig {
     }
 }
 
-/// Where users are.
+/// Where the users are stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UsersConfig {
     /// A users file.
@@ -61,12 +61,12 @@ pub enum UsersConfig {
     Remote {
         /// The system.
         source: SourceSettings,
-        /// The bounds on requests to the system.
+        /// The limits on requests to this system.
         bounds: Bounds,
     },
 }
 
-/// Reads the users of a kind of directory.
+/// A function that reads the settings of one kind of directory.
 type ReadUsers = fn(&Section<'_>, &Path) -> UsersConfig;
 
 /// The values of `kind`, each with the default of `name`.
@@ -84,19 +84,20 @@ const IN_A_FILE: (&str, ReadUsers) = ("file", |section, dir| {
     UsersConfig::File { path, hashes: hashes::read_keys(section, dir) }
 });
 
-/// The features of the kinds that are not in every build.
+/// The kinds that are not in every build, each with the feature that it needs.
 const FEATURES: &[(&str, &str)] = &[("ldap", "ldap"), ("sql", "sql")];
 
 /// The default of `path`.
 const PATH: &str = "data/users.toml";
 
-/// Whether the gate has no users: it accepts tokens of other issuers, or logs browsers in at a provider.
+/// Whether the gate has no users of its own, because it accepts tokens of other issuers or logs browsers in at a
+/// provider.
 pub(super) fn is_none(root: &Section<'_>) -> bool {
     let is_none = |kind: &Value| Ok(matches!(kind, Value::String(word) if word == "none"));
     !root.has("directories") && root.section("directory").get("kind", is_none).unwrap_or(false)
 }
 
-/// Reads `[directory]`, or else `[[directories]]`. The list is empty with `kind = "none"`.
+/// Reads `[[directories]]` or, if this list is absent, `[directory]`. With `kind = "none"`, the result is empty.
 pub(super) fn read(root: &Section<'_>, dir: &Path) -> Vec<DirectoryConfig> {
     if !root.has("directories") {
         return read_one(&root.section("directory"), dir, false).into_iter().collect();
@@ -114,8 +115,8 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Vec<DirectoryConfig> {
     all
 }
 
-/// Checks that each account has one directory, that names are unique, and that there is at most one users file,
-/// because `rotogate user` can edit only one.
+/// Checks that each account belongs to only one directory, that names are unique, and that there is at most one users
+/// file, because `rotogate user` can edit only one file.
 fn check_distinct(sections: &[Section<'_>], all: &[DirectoryConfig]) {
     for (at, (section, one)) in sections.iter().zip(all).enumerate() {
         let before = || all.iter().take(at);
@@ -146,7 +147,7 @@ fn check_distinct(sections: &[Section<'_>], all: &[DirectoryConfig]) {
     }
 }
 
-/// The name of a directory, which is also a label of metrics.
+/// Reads the name of a directory, which is also a label value of metrics.
 fn name(value: &Value) -> Result<String, String> {
     let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     let fits = |text: &str| text.len() <= 64 && text.bytes().all(is_known);
@@ -176,23 +177,23 @@ fn remote(section: &Section<'_>, source: SourceSettings, timeout: Duration) -> U
     UsersConfig::Remote { source, bounds: read_bounds(section, timeout) }
 }
 
-/// The longest time that a bound may have.
+/// The longest time that can be set.
 const MINUTE: Duration = Duration::from_secs(60);
 
 section! {
     impl Bounds, read by read_bounds(section, timeout: Duration) {
-        /// Time for a request to the directory, connecting included.
+        /// Time for a request to the directory, including connecting.
         reload timeout: Duration = get_or(value::duration_within(Duration::from_millis(100), MINUTE), timeout),
-        /// Most concurrent requests to the directory. Logins may take three quarters.
+        /// Most concurrent requests to the directory. Logins may use three quarters of them.
         fixed max_requests: usize = get_or(value::count(1, 10_000), Bounds::MAX_REQUESTS),
         /// How long a request waits for its turn. Then 503.
         fixed queue_timeout: Duration = get_or(value::duration_within(Duration::ZERO, MINUTE), Bounds::QUEUE_TIMEOUT),
-        /// How long the gate keeps an entry for further refreshes: only concurrent ones share a request.
+        /// How long the gate caches an entry for further refreshes. With 0s, only concurrent refreshes share a request.
         fixed lookup_cache: Duration = get_or(value::duration_within(Duration::ZERO, MINUTE), Duration::ZERO),
     }
 }
 
-/// Whether the name, the path or the keys of the users file differ.
+/// Whether the name, the path or the settings of the users file differ.
 pub(super) fn is_another_file(old: &[DirectoryConfig], new: &[DirectoryConfig]) -> bool {
     let is_file = |one: &&DirectoryConfig| matches!(one.users, UsersConfig::File { .. });
     let file = |all: &[DirectoryConfig]| all.iter().find(is_file).map(|one| (one.name.clone(), one.users.clone()));

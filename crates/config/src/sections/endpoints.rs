@@ -47,11 +47,11 @@ section! {
             let known = around.clients.iter().map(|client| &*client.id);
             if has_clients(dialect) { known_names(section, "clients", "client", known) } else { None }
         },
-        /// Public client of the sessions, if requests of the protocol name none. Set it if these sessions have rules
-        /// of an entry of `[[clients]]`. Default: the name of the protocol.
+        /// Public client to which the sessions belong, if requests of the protocol do not name a client. Set it if the
+        /// rules of an entry of `[[clients]]` should apply to these sessions. Default: the name of the protocol.
         reload client: Option<String> = by {
             if dialect == BROWSER && section.has("provider") {
-                // The gate's own client there.
+                // At a provider, the gate has its own client.
                 None
             } else {
                 endpoint_client(section, dialect, around.clients)
@@ -59,8 +59,8 @@ section! {
         },
         /// Other dialects whose sessions may continue here. Set it while clients change from one protocol to another.
         reload accepts: Option<Vec<&'static str>> = by { has_clients(dialect).then(|| accepts(section, dialect)) },
-        /// Only account that the endpoint serves; not with `{account}` in `path`. Set it if a tenant has an endpoint
-        /// of its own.
+        /// Only account that the endpoint serves; not allowed with `{account}` in `path`. Set it if a tenant has its
+        /// own endpoint.
         reload account: Option<String> = by {
             if dialect == RELAY { None } else { read_account(section, &path) }
         },
@@ -93,8 +93,8 @@ section! {
     /// The keys of `dialect = "kuzzle"`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct KuzzleConfig, read by read_kuzzle(section, is_https: bool, above: &[EndpointConfig]) {
-        /// Cookie of the access token in a browser: `"authToken"`, or `"__Host-authToken"`, which needs https. Other
-        /// hosts of the domain cannot set the second one.
+        /// Cookie of the access token in a browser: `"authToken"`, or `"__Host-authToken"`, which needs https and which
+        /// other hosts of the domain cannot set.
         reload cookie: &'static str = by { read_cookie(section, is_https, above) },
         /// Whether clients reach the gate by https.
         no_key is_https: bool = by { is_https },
@@ -102,7 +102,7 @@ section! {
 }
 
 impl EndpointConfig {
-    /// Whether a login at this endpoint can be for an account.
+    /// Whether users log in to an account at this endpoint.
     pub fn may_have_account(&self) -> bool {
         self.account.is_some() || self.path.contains("{account}")
     }
@@ -127,7 +127,7 @@ impl EndpointConfig {
     }
 }
 
-/// The other sections that an endpoint refers to.
+/// The parts of the configuration to which an endpoint refers.
 pub(super) struct Surroundings<'a> {
     pub(super) dir: &'a Path,
     pub(super) clients: &'a [ClientConfig],
@@ -147,7 +147,7 @@ impl Surroundings<'_> {
 
 const RELAY: &str = dialect::relay::NAME;
 
-/// Reads the name of a dialect that begins sessions, or one of `further`.
+/// Reads the name of a dialect that creates sessions, or one of the names in `further`.
 fn dialect_or(v: &Raw, further: &[&'static str]) -> Result<&'static str, String> {
     let known: Vec<_> = rotogate::program::NAMES.iter().chain(further).map(|name| (*name, *name)).collect();
     value::word(&known, &[])(v)
@@ -178,13 +178,13 @@ pub(super) fn read(section: &Section<'_>, above: &[EndpointConfig], around: &Sur
     read_keys(section, dialect, around, above)
 }
 
-/// Whether an endpoint of this dialect has sessions, users and clients of this gate. For other dialects, the keys for
-/// these are unknown.
+/// Whether an endpoint of this dialect creates sessions for users and clients of this gate. For other dialects, the
+/// keys for sessions, users and clients are unknown.
 fn begins_sessions(dialect: &str) -> bool {
     ![RELAY, MY_SESSIONS, MY_KEYS].contains(&dialect)
 }
 
-/// Whether clients of several kinds use an endpoint of this dialect, and refresh their sessions at it.
+/// Whether different clients may use an endpoint of this dialect, and refresh their sessions there.
 fn has_clients(dialect: &str) -> bool {
     begins_sessions(dialect) && dialect != BROWSER
 }
@@ -246,9 +246,10 @@ fn read_cookie(section: &Section<'_>, is_https: bool, above: &[EndpointConfig]) 
 
 section! {
     impl MySessions, read by read_my_sessions(section, default: &MySessions) {
-        /// Greatest age of the access token that ends sessions.
+        /// Greatest age of an access token with which a user ends sessions.
         fixed max_age: Duration = get_or(value::duration_within(SECOND, DAY), MySessions::default().max_age),
-        /// true: the access token must have the scope `sessions`. Set it if clients of others get tokens of your users.
+        /// true: the access token must have the scope `sessions`. Set it if clients of other parties get tokens of your
+        /// users.
         reload needs_scope: bool = get_or(value::boolean, default.needs_scope),
         // That of the kuzzle endpoint, if there is one: see `share_cookie`.
         no_key cookie: &'static str = by { default.cookie },
@@ -257,10 +258,10 @@ section! {
 
 section! {
     impl MyKeys, read by read_my_keys(section, default: &MyKeys) {
-        /// Greatest age of the access token, or of a cookie's login, for a change of keys.
+        /// Greatest age of an access token, or of the login of a session cookie, with which a user changes keys.
         fixed max_age: Duration = get_or(value::duration_within(SECOND, DAY), MyKeys::default().max_age),
-        /// true: the access token must have the scope `keys`. Set it if clients of others get tokens of your users:
-        /// otherwise each of them can make keys.
+        /// true: the access token must have the scope `keys`. Set it if clients of other parties get tokens of your
+        /// users, because otherwise each of them can create keys.
         reload needs_scope: bool = get_or(value::boolean, default.needs_scope),
         // That of the kuzzle endpoint, if there is one: see `share_cookie`.
         no_key cookie: &'static str = by { default.cookie },
@@ -274,8 +275,8 @@ fn my_keys(section: &Section<'_>, dialect: &str) -> Option<MyKeys> {
 /// The cookies of access tokens in browsers.
 const COOKIES: [(&str, &str); 2] = [(KUZZLE_COOKIE, KUZZLE_COOKIE), (KUZZLE_HOST_COOKIE, KUZZLE_HOST_COOKIE)];
 
-/// Lets the endpoints for a user's own sessions and keys read the cookie of the kuzzle endpoint, if there is one: it
-/// has the access token of a browser. Without one they read the cookie `__Host-access`.
+/// Makes the endpoints for a user's own sessions and keys read the cookie of the kuzzle endpoint, if there is one,
+/// because it carries a browser's access token. Otherwise they read the cookie `__Host-access`.
 pub(super) fn share_cookie(mut endpoints: Vec<EndpointConfig>) -> Vec<EndpointConfig> {
     let Some(cookie) = endpoints.iter().find_map(|endpoint| Some(endpoint.kuzzle.as_ref()?.cookie)) else {
         return endpoints;
@@ -287,7 +288,7 @@ pub(super) fn share_cookie(mut endpoints: Vec<EndpointConfig>) -> Vec<EndpointCo
     endpoints
 }
 
-/// Reads `client`, for a dialect whose protocol names no client. For other dialects, the key is unknown.
+/// Reads `client` for a dialect whose requests do not name a client. For other dialects, the key is unknown.
 fn endpoint_client(section: &Section<'_>, dialect: &str, clients: &[ClientConfig]) -> Option<String> {
     let default = rotogate::program::by_name(dialect, &dialect::Options::default())?.client()?;
     let named = section.get("client", value::text);
@@ -326,7 +327,7 @@ fn accepts(section: &Section<'_>, dialect: &str) -> Vec<&'static str> {
     accepted.into_iter().map(|(_, name)| name).collect()
 }
 
-/// An account, as in users.toml.
+/// Reads an account name, which has the same form as in users.toml.
 pub(super) fn account(v: &Raw) -> Result<String, String> {
     let fits = |text: &str| is_subject(text) && !text.contains('/');
     value::matching(v, "1 to 256 visible ASCII characters, none of them /", fits)
@@ -334,8 +335,8 @@ pub(super) fn account(v: &Raw) -> Result<String, String> {
 
 section! {
     impl Envelope, read by read_envelope(section, default: &Envelope) {
-        /// How long ago the access token of a refresh may have expired; 7d at most. Raise it for clients that refresh
-        /// after the end of the access token.
+        /// How long ago the access token that is presented for a refresh may have expired; 7d at most. Raise it for
+        /// clients that refresh only after the access token has expired.
         reload expired_for_at_most as "allow_expired_access_token": Duration = get_or(
             value::duration_within(Duration::ZERO, 7 * DAY),
             default.expired_for_at_most
@@ -383,7 +384,7 @@ fn endpoint_path(v: &Raw) -> Result<String, String> {
     Ok(path)
 }
 
-/// Whether the path or the dialect of an endpoint with a relay differs.
+/// Whether the relay endpoints differ in number, path or dialect.
 pub(super) fn are_other_relays(old: &[EndpointConfig], new: &[EndpointConfig]) -> bool {
     let relays = |all: &[EndpointConfig]| -> Vec<(String, &'static str)> {
         let relays = all.iter().filter(|endpoint| endpoint.dialect == RELAY);

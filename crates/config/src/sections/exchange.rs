@@ -11,15 +11,16 @@ use rotogate_kit::config::Section;
 
 section! {
     impl ExchangeRules, read by read_keys(section) {
-        /// Audiences that identify the client. It may exchange tokens for one of them, and tokens of its own users.
+        /// Audiences that identify the client. It may exchange tokens that were issued for one of these audiences, and
+        /// tokens of its own users.
         reload audiences as "as": Vec<Box<str>> = by { texts(section, "as") },
-        /// Required: Audiences for which it may get tokens. If there are several, a request must name one.
+        /// Required: Audiences for which the client may get tokens. If there are several, a request must name one.
         reload to: Vec<Box<str>> = by { texts(section, "to") },
         /// Issuers whose tokens the client may exchange; `"self"` is the gate. Other issuers need a `subject_prefix`.
         reload issuers: Vec<Box<str>> = by { issuers(section) },
-        /// Only scopes of the new tokens. Unset: those of the exchanged token.
+        /// Scopes that the new tokens may have. Unset: the scopes of the exchanged token.
         reload scopes: Option<Scope> = by { self::scopes(section, "scopes") },
-        /// Longest chain of acting clients (`act`), this one included; 1 to 8.
+        /// Longest chain of acting clients (`act`), including this client; 1 to 8.
         reload depth: usize = get_or(value::count(1, ExchangeRules::MAX_DEPTH), ExchangeRules::default().depth),
     }
 }
@@ -40,7 +41,8 @@ pub(super) fn read(section: &Section<'_>) -> ExchangeRules {
     rules
 }
 
-/// Checks that a client has either both the rules and the grant or neither of them, and that it is confidential.
+/// Checks that a client has either both the rules and the grant or neither, and that a client with the grant is
+/// confidential.
 pub(super) fn check_client(section: &Section<'_>, client: &Client, is_public: bool) {
     match (client.may(Grant::TokenExchange), &client.exchange) {
         (true, None) if !section.has("exchange") => {
@@ -56,7 +58,7 @@ pub(super) fn check_client(section: &Section<'_>, client: &Client, is_public: bo
     }
 }
 
-/// Checks that the issuers exist, and that no client can get a token for the audience of an assertion.
+/// Checks that the issuers exist, and that clients cannot get a token whose audience is that of an assertion.
 pub(super) fn check(sections: &[Section<'_>], config: &Config) {
     let names: Vec<&str> = std::iter::once(OWN).chain(config.issuers.iter().map(|issuer| &*issuer.name)).collect();
     let asserted = |to: &str| {

@@ -1,4 +1,5 @@
-//! `id_jag` and `jwt_bearer` of an entry of `[[issuers]]`: which of its assertions are grants.
+//! `id_jag` and `jwt_bearer` of an entry of `[[issuers]]`, which state which assertions of the issuer are accepted as
+//! grants.
 
 use std::time::Duration;
 
@@ -17,8 +18,8 @@ section! {
         reload clients: Vec<Box<str>> = by { texts(section, "clients", "the id of a client") },
         /// Greatest age of an assertion, by its `iat`.
         fixed max_age: Duration = get_or(value::duration_within(SECOND, 3600 * SECOND), 600 * SECOND),
-        /// Session's subject. `"issuer"`: the issuer's, after `subject_prefix`; `"directory"`: the user that the
-        /// lookup of an HTTP directory names for `issuer` and `subject`.
+        /// Subject of the session. `"issuer"`: the subject at the issuer, with `subject_prefix` in front;
+        /// `"directory"`: the user whom the lookup of an HTTP directory returns for `issuer` and `subject`.
         reload subject: JagSubject = get_or(value::word_of, JagSubject::default()),
     }
 }
@@ -40,16 +41,16 @@ impl Words for JagSubject {
     const WORDS: &'static [(&'static str, Self)] = &[("issuer", Self::Issuer), ("directory", Self::Directory)];
 }
 
-/// A list that is not empty.
+/// Reads a list that must not be empty.
 fn texts(section: &Section<'_>, key: &'static str, expected: &str) -> Vec<Box<str>> {
     let listed = section.list_or_empty(key, value::text);
     if listed.is_empty() && !section.is_bad() {
-        section.blame(key, format!("is missing or empty, and then nothing counts; expected {expected}"));
+        section.blame(key, format!("is missing or empty, so no assertion would be accepted; expected {expected}"));
     }
     listed.into_iter().map(Into::into).collect()
 }
 
-/// Checks that there are the clients and the directory that the grants of issuers need.
+/// Checks that the clients and the directory exist that the grants of issuers need.
 pub(super) fn check(
     sections: &[Section<'_>],
     issuers: &[TrustedIssuer],

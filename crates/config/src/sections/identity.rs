@@ -28,7 +28,7 @@ section! {
         /// JWT about the caller that the gate signs (docs/assertion.md). Set it if others than the gate can reach your
         /// services: headers alone can be forged there. Default: none.
         reload assertion: Option<AssertionHeader> = table(|keys| read_assertion(keys, used)),
-        /// Further request headers to remove (`["x-tenant", "x-acme-*"]`). The gate always removes the headers of
+        /// Further headers to remove from requests (`["x-tenant", "x-acme-*"]`). The gate always removes the headers of
         /// known products (docs/edge.md). Set it for headers that your services trust.
         // Requirement T24.
         reload strip: Vec<HeaderPattern> = list_or_empty(header_pattern),
@@ -39,7 +39,7 @@ section! {
 }
 
 section! {
-    /// The headers of what every caller has.
+    /// The headers for properties that every caller has.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct IdentityNames, read by read_names(section, issuers: &[TrustedIssuer], used: &UsedHeaders) {
         /// `sub`, the caller's id. Set it to the header by which your services know users, such as `"remote-user"`.
@@ -49,21 +49,22 @@ section! {
         /// `client_id`. Set it if your services read the client from another header, and to `""` if none does.
         reload client: HeaderOrNone = by { used.header(section, "client", "x-auth-client") },
         /// Client that acts for the subject, such as `client:orders` (docs/act-for-a-user.md). Set it if services must
-        /// tell a user's own request from one of a client on behalf of the user.
+        /// distinguish a user's own requests from those that a client sends on behalf of the user.
         reload actor: HeaderOrNone = by { used.header(section, "actor", "") },
-        /// Scopes, with spaces between. Set it to `""` if routes alone check scopes, because scopes make requests
+        /// Scopes, separated by spaces. Set it to `""` if only routes check scopes, because scopes make requests
         /// longer.
         reload scope: HeaderOrNone = by { used.header(section, "scope", "x-auth-scope") },
         /// Session. Set it if your services read the session from another header, and to `""` if none does.
         reload session: HeaderOrNone = by { used.header(section, "session", "x-auth-session") },
-        /// `iss`. Set it if your services read the issuer from another header: with several issuers, two users may have
-        /// the same `sub`. Default: `"x-auth-issuer"` if there are `[[issuers]]`, for the gate's tokens too.
+        /// `iss`. Set it if your services read the issuer from another header. With several issuers, services need it,
+        /// because two users may have the same `sub`. Default: `"x-auth-issuer"` if there are `[[issuers]]`; the header
+        /// is then also sent for the gate's own tokens.
         // With several issuers, a subject is ambiguous without its issuer.
         reload issuer: HeaderOrNone = by {
             used.header(section, "issuer", if issuers.is_empty() { "" } else { "x-auth-issuer" })
         },
-        /// Roles, percent-encoded, with commas between. Set it if your own users have roles that services read.
-        /// Default: `"x-auth-roles"` if there are `[[issuers]]` with a claim of roles.
+        /// Roles, percent-encoded and separated by commas. Set it if your own users have roles that services read.
+        /// Default: `"x-auth-roles"` if any of `[[issuers]]` has a claim for roles.
         reload roles: HeaderOrNone = by {
             let has_roles = issuers.iter().any(|issuer| !issuer.claims.roles.is_empty());
             used.header(section, "roles", if has_roles { "x-auth-roles" } else { "" })
@@ -88,7 +89,7 @@ section! {
     }
 }
 
-/// The name of a header; an empty text means no header.
+/// The name of a header. An empty string in the configuration means no header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderOrNone(pub Option<HeaderName>);
 
@@ -98,7 +99,7 @@ impl Print for HeaderOrNone {
     }
 }
 
-/// Headers, each with its claim.
+/// Headers, each with the claim that it carries.
 pub(super) type ClaimHeaders = Vec<(HeaderName, String)>;
 
 impl Print for ClaimHeaders {
@@ -109,7 +110,7 @@ impl Print for ClaimHeaders {
     }
 }
 
-/// The headers that have a value so far. No header may have two values.
+/// The headers that are already in use. A header must not be used for two values.
 #[derive(Default)]
 struct UsedHeaders(RefCell<Vec<HeaderName>>);
 
@@ -123,7 +124,7 @@ impl UsedHeaders {
         Ok(())
     }
 
-    /// Notes the header of a key. Reports a header that another key uses already.
+    /// Records the header that a key names. Reports a problem if another key already uses this header.
     fn note(&self, section: &Section<'_>, key: &'static str, header: Option<HeaderName>) -> Option<HeaderName> {
         if let Some(Err(message)) = header.as_ref().map(|header| self.take(header)) {
             section.blame(key, message);
@@ -191,8 +192,8 @@ fn read_keep(section: &Section<'_>, used: &UsedHeaders) -> Vec<HeaderPattern> {
 const REGISTERED: [&str; 12] =
     ["iss", "sub", "aud", "exp", "iat", "jti", "client_id", "scope", "sid", "gen", "account", "auth_time"];
 
-/// Warns of a header for a claim that no user has. Users in a users file, of a hook or of another issuer may have any
-/// claim.
+/// Warns about a header for a claim that no user has. Users from a users file, an HTTP directory or another issuer may
+/// have any claim.
 pub(super) fn check(section: &Section<'_>, config: &Config) {
     let claims_of = |directory: &DirectoryConfig| match &directory.users {
         UsersConfig::File { .. } => None,

@@ -1,4 +1,4 @@
-//! `introspection` of an entry of `[[issuers]]`: the requests to the issuer about tokens that are not JWTs.
+//! `introspection` of an entry of `[[issuers]]`: how the gate asks the issuer about tokens that are not JWTs.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,24 +21,24 @@ section! {
         reload url: String = required("the introspection endpoint", value::asked_url),
         /// The gate's client id at the issuer.
         reload client_id: String = required("the gate's client id at the issuer", value::text),
-        /// Its key, instead of a secret.
+        /// The gate's key at the issuer, instead of a secret.
         reload key as "..": Option<ClientKeySettings> = by {
             read_key(section, dir, &["secret_file", "secret_in"])
         },
         /// Required, unless there is a `key_file`: the file with the client's secret (0600); read again when it
         /// changes.
         reload secret_file: Option<PathBuf> = by { read_secret_file(section, dir) },
-        /// `"form"`: for a server that accepts id and secret in the form alone (`client_secret_post`). Set it then: the
-        /// endpoint is named by its URL, without metadata that say so.
+        /// `"form"`: for a server that accepts id and secret only in the form (`client_secret_post`). The gate cannot
+        /// find this out by itself, because it does not read the server's metadata for introspection.
         reload secret_in: SecretPlace = get_or(value::word_of, SecretPlace::Basic),
-        /// How long the gate keeps a response; at most 5m, and until the token's `exp`. `"0s"`: each request asks.
-        /// Shorten it if a revocation at the issuer must act sooner.
+        /// How long the gate caches a response; at most 5m, and not beyond the token's `exp`. `"0s"`: the gate
+        /// introspects the token for each request. Shorten it if a revocation at the issuer must take effect sooner.
         reload cache: Duration = get_or(within(Introspection::MAX_CACHE), Introspection::CACHE),
-        /// How long the gate keeps a response about an inactive token.
+        /// How long the gate caches the response for an inactive token.
         fixed negative: Duration = get_or(within(Introspection::MAX_NEGATIVE), Introspection::NEGATIVE),
-        /// How much longer the gate uses a response while the issuer does not answer.
+        /// How much longer the gate uses a cached response while the issuer does not respond.
         fixed stale_if_error: Duration = get_or(within(Introspection::MAX_CACHE), Duration::ZERO),
-        /// Time for one request, connecting included.
+        /// Time for one request, including connecting.
         fixed timeout: Duration = get_or(value::duration_within(SECOND, 20 * SECOND), 5 * SECOND),
         /// Only tokens with this beginning are introspected (`"ory_at_"`). Set it if a route accepts opaque tokens of
         /// several issuers.
@@ -67,7 +67,7 @@ fn within(longest: Duration) -> impl Fn(&Raw) -> Result<Duration, String> {
 }
 
 impl TrustedIssuer {
-    /// The files that its introspection needs, each with its key.
+    /// The files that introspection at this issuer needs, each with its configuration key.
     pub fn introspection_files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         self.introspection.iter().flat_map(|own| {
             let key = own.key.as_ref().map(|key| ("introspection.key_file", key.file.as_path()));
@@ -84,8 +84,8 @@ fn prefix(v: &Raw) -> Result<String, String> {
     value::fitting(v, "at most 64 visible ASCII characters, such as \"ory_at_\"", fits)
 }
 
-/// Reports a route for which several issuers could be asked about an opaque token, because the token does not name its
-/// issuer.
+/// Reports a route for which an opaque token could belong to several issuers. Such a token does not name its issuer, so
+/// the gate would not know where to introspect it.
 pub(super) fn check(sections: &[Section<'_>], routes: &[Route], issuers: &[TrustedIssuer]) {
     for (section, route) in sections.iter().zip(routes) {
         let policy = &route.policy;
@@ -104,7 +104,7 @@ pub(super) fn check(sections: &[Section<'_>], routes: &[Route], issuers: &[Trust
                 };
                 let message = format!(
                     "takes opaque tokens of \"{}\" and of \"{}\", both {what}: an opaque token does not name its \
-                     issuer; name one of the two issuers, or set introspection.prefix",
+                     issuer; name only one of the two issuers, or set introspection.prefix",
                     other.name, issuer.name
                 );
                 section.blame("issuers", message);

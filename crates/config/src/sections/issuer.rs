@@ -24,11 +24,13 @@ section! {
         restart audience: Vec<String> = by {
             if has_no_users && !section.has("audience") { vec![url.clone()] } else { self::audience(section) }
         },
-        /// Algorithm of new keys. Use ES256 or RS256 if a verifier does not support EdDSA.
+        /// Algorithm of new signing keys. Use ES256 or RS256 if a verifier does not support EdDSA.
         restart algorithm: Algorithm = get_or(self::algorithm, Algorithm::EdDsa),
-        /// Authorization endpoint in the metadata, at the server where users log in: some clients (MCP) need one.
+        /// Authorization endpoint to name in the metadata. It is at the server where users log in. Some clients (MCP)
+        /// need it.
         restart authorization_endpoint: Option<String> = get(value::endpoint_url),
-        /// Private folder of the keys, created at the first start. Keep it apart from the store's back-ups.
+        /// Private folder of the signing keys, created at the first start. Do not keep it together with backups of the
+        /// store.
         restart keys: PathBuf = get_or(path_in(dir), dir.join("data/keys")),
         /// Tolerated clock difference.
         // Requirement J7.
@@ -52,7 +54,7 @@ pub(super) fn audience(section: &Section<'_>) -> Vec<String> {
     found.unwrap_or_default()
 }
 
-/// The public URL as an issuer: without a trailing slash.
+/// The public URL without a trailing slash, to be used as the issuer.
 fn without_slash(url: &Uri) -> String {
     format!("{}://{}", url.scheme_str().unwrap_or("http"), url.authority().map_or("", |a| a.as_str()))
 }

@@ -45,25 +45,25 @@ section! {
         /// audience. `""`: no `typ`.
         // Requirement J6.
         reload typ: Vec<String> = by { read_typ(section, preset) },
-        /// The files for connections with its servers.
+        /// The files for connections to the issuer's servers.
         reload files as "..": FetchFiles = by { remote::read_files(section, dir) },
-        /// Its keys.
+        /// The issuer's keys.
         reload keys as "..": KeySource = by { issuer_keys(section, dir, preset, (&name, &url)) },
         /// Claims to read, and their meaning at the gate.
         reload claims as "..": ClaimMapping = by {
             mapping::read(section, preset.map(Preset::claims).unwrap_or_default())
         },
-        /// Only scopes that its tokens may carry (`["read"]`). `"any"`: no restriction.
+        /// Scopes that the issuer's tokens may have (`["read"]`). `"any"`: no restriction.
         reload scopes: AllowedScopes = by { allowed_scopes(section) },
-        /// true: routes without `issuers` accept its tokens. false: only routes that name the issuer: `issuers =
-        /// ["self", "idp.example.com"]`.
+        /// true: routes without `issuers` accept tokens of this issuer. false: only routes that name the issuer do:
+        /// `issuers = ["self", "idp.example.com"]`.
         reload everywhere: bool = get_or(value::boolean, false),
         /// Prefix for its subjects, such as `"idp|"`, at most 64 characters, with a separator at the end. Required if
         /// browsers log in there, or for `id_jag` and exchanges, unless the gate has no other users.
         reload subject_prefix: String = get_or(self::subject_prefix, String::new()),
         /// Required: Accepted values of `aud`, one or several.
         reload audience: Vec<String> = by { self::audience(section) },
-        /// Introspection of opaque tokens, instead of keys or besides (docs/issuers.md).
+        /// Introspection of opaque tokens, instead of keys or in addition to them (docs/issuers.md).
         reload introspection: Option<IntrospectionConfig> = table(|section| introspection::read_keys(section, dir)),
         /// Longest lifetime of a token, from `iat` to `exp`; a token with a longer one is refused. Raise it for an
         /// issuer without `preset` whose tokens live longer than a day.
@@ -73,66 +73,68 @@ section! {
         ),
         /// Tolerated clock difference: that of `[issuer]`.
         no_key leeway: Duration = by { own.leeway },
-        /// Do browsers log in there? The endpoint of browsers says it.
+        /// Whether browsers log in at this issuer. This is set later from the endpoint for browsers.
         no_key logs_in_browsers: bool = by { false },
-        /// Endpoint for its logout tokens (OpenID Connect back-channel logout), which end its tokens.
+        /// Endpoint for the issuer's logout tokens (OpenID Connect back-channel logout), which end its tokens.
         reload backchannel_logout: Option<EventsConfig> = table(|section| read_events(section, dir, false)),
         /// Endpoint for its security events (RFC 8935): docs/logout-events.md.
         reload events: Option<EventsConfig> = table(|section| read_events(section, dir, true)),
-        /// Effects of its security events instead of the defaults (`{ "credential-change" = "end" }`): `"end"`,
-        /// `"refresh"` or `"log"` for a type in docs/logout-events.md. Set it if an event must end more, or less, than
-        /// the default does.
+        /// Effects of the issuer's security events, where they differ from the defaults (`{ "credential-change" = "end"
+        /// }`): `"end"`, `"refresh"` or `"log"` for a type in docs/logout-events.md. Set it if an event must end more,
+        /// or less, than the default does.
         reload on_event as some: EventEffects = by { signals::on_event(section) },
         /// Endpoint for its global token revocation (Okta's Universal Logout): docs/logout-events.md.
         reload global_revocation: Option<GlobalRevocationConfig> = table(signals::read_global_revocation),
-        /// Subject identifiers, besides `iss` and `sub`, of its events and requests: `"email"`, `"opaque"`. The
-        /// lookup of an HTTP directory resolves them. Set it for an issuer that names users in no other way.
+        /// Forms of subject identifiers in the issuer's events and requests that are accepted in addition to `iss` and
+        /// `sub`: `"email"`, `"opaque"`. The lookup of an HTTP directory resolves them. Set it for an issuer that names
+        /// users only in these forms.
         reload user_names as some: Vec<UserNameForm> = by { signals::user_names(section) },
         /// Accepts its identity assertions about users (ID-JAG) as grants: docs/clients-without-secrets.md.
         reload id_jag: Option<IdJagRules> = table(grants::read_id_jag),
         /// Accepts its tokens for workloads (GitHub Actions, Kubernetes) as grants (RFC 7523).
         reload jwt_bearer: Option<JwtBearerRules> = table(grants::read_jwt_bearer),
-        /// Claim of the issuer's session, which logout tokens name. Set it for an issuer that writes the session into
-        /// another claim (Entra ID, Auth0 and Okta by a claim mapping). `""`: its tokens have no session.
+        /// Claim with the id of the issuer's session, by which logout tokens name the session. Set it for an issuer
+        /// that uses another claim (Entra ID, Auth0 and Okta with a claim mapping). `""`: tokens have no session.
         reload session_claim: String = get_or(self::session_claim, "sid".to_owned()),
     }
     with {
-        /// File with its JWK set, or with one public key in PEM; read again when it changes. Or: `discovery`,
-        /// `jwks_url`.
+        /// File with the issuer's JWK set, or with one public key in PEM; read again when it changes. Alternatives:
+        /// `discovery`, `jwks_url`.
         reload jwks_file: text,
         /// Only accepted algorithm (`"RS256"`). Set it for keys of `jwks_file` without `alg`, and for an RSA key in PEM
         /// with another algorithm than RS256.
         reload algorithm: text,
         /// true: the keys are at the `jwks_uri` of the discovery document, at `url` +
-        /// `/.well-known/openid-configuration`, or after a 404 at the URL of RFC 8414. A text: the URL of that
+        /// `/.well-known/openid-configuration`, or after a 404 at the URL of RFC 8414. A string: the URL of that
         /// document.
         reload discovery: boolean,
         /// URL of its JWK set, without discovery.
         reload jwks_url: text,
-        /// How the gate connects with the issuer's servers (`ca`, `client_cert`), and fetches keys: docs/issuers.md.
+        /// How the gate connects to the issuer's servers (`ca`, `client_cert`) and fetches keys: docs/issuers.md.
         reload fetch: table of super::remote::FetchKeys,
-        /// true: the gate is not ready before it has fetched the keys once. Set it if a rollout must not replace
-        /// gates by new ones without keys.
+        /// true: the gate is not ready until it has fetched the keys once. Set it if a rollout must not replace gates
+        /// by new gates that have no keys yet.
         reload required: boolean,
-        /// Claims to read. A claim is a path such as `"realm_access.roles"`, with quotes around names with dots,
-        /// colons or slashes: `'"https://example.com/roles"'`. `{}` at the end: the names of an object's members. Of
-        /// several claims, the first in the token counts; its value is a text, except for `scope` and `roles`.
+        /// Claims to read. A claim is a path such as `"realm_access.roles"`, with quotes around names with dots, colons
+        /// or slashes: `'"https://example.com/roles"'`. `{}` at the end: the names of an object's members. If several
+        /// claims are listed, the first one that the token has is used. Its value is a string, except for `scope` and
+        /// `roles`.
         reload claims: table,
-        /// Claims for scopes: a text with blanks between the scopes, or a list.
+        /// Claims for scopes. The value is a string with spaces between the scopes, or a list.
         reload scope as "claims.scope": list,
         /// Claims for the client id.
         reload client as "claims.client": list,
-        /// Claims for roles, which are united; a text is one role.
+        /// Claims for roles. The roles of all listed claims count; a string is one role.
         reload roles as "claims.roles": list,
         /// Claims for the account, which is `NAME:VALUE` with the issuer's name.
         reload account as "claims.account": list,
         /// Claims for the subject.
         reload subject as "claims.subject": list,
-        /// Maps its scopes to scopes of the gate before `scopes` applies: `{ "access_as_user" = "read" }`. Set it if
-        /// the issuer cannot write the scopes that your routes name.
+        /// Maps the issuer's scopes to scopes of the gate, before `scopes` applies: `{ "access_as_user" = "read" }`.
+        /// Set it if the issuer cannot write the scopes that your routes name.
         reload scope_map: table,
-        /// Required claims, each with its value or a list of allowed values: `{ token_use = "access" }`. Set it if
-        /// the issuer has users or clients that must not reach your routes.
+        /// Claims that tokens must have, each with its value or a list of allowed values: `{ token_use = "access" }`.
+        /// Set it if the issuer has users or clients that must not reach your routes.
         reload require: table,
         /// Characters of a subject other than visible ASCII, and `%`, are percent-encoded.
         fixed subject_encoding: text = "percent",
@@ -140,12 +142,12 @@ section! {
 }
 
 section! {
-    /// An endpoint for notices of an issuer: `backchannel_logout` and `events`.
+    /// An endpoint at which an issuer sends notices: `backchannel_logout` or `events`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct EventsConfig, read by read_events(section, dir: &Path, has_token: bool) {
         /// Path to which the issuer posts.
         reload path: String = required("a path such as \"/logout/idp\"", events_path),
-        /// Required: Names of this gate at the issuer: a client id, or a URL. A notice must have one.
+        /// Required: Names by which the issuer knows this gate: a client id, or a URL. A notice must name one of them.
         reload audience: Vec<String> = by { read_events_audience(section) },
         /// File with the sender's token (0600). Required in `events`, forbidden in `backchannel_logout`.
         reload token_file: Option<PathBuf> = by { read_events_token_file(section, dir, has_token) },
@@ -155,7 +157,8 @@ section! {
 /// The source of an issuer's keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeySource {
-    /// A JWK set (RFC 7517 §5) or one public key in PEM, and the only accepted algorithm, if one is named.
+    /// A file with a JWK set (RFC 7517 §5) or one public key in PEM, and the only accepted algorithm, if one is
+    /// configured.
     File(PathBuf, Option<Algorithm>),
     /// No keys, because all tokens are introspected.
     None,
@@ -193,7 +196,7 @@ impl Print for Preset {
 }
 
 impl Print for FetchFiles {
-    /// Prints what applies to introspection, too. With fetched keys, their table takes its place.
+    /// Prints the part of `fetch` that also applies to introspection. If keys are fetched, their own table replaces it.
     fn print(&self) -> Value {
         let mut fetch = Table::new();
         self.ca.put(&mut fetch, "ca");
@@ -260,13 +263,14 @@ fn read_typ(section: &Section<'_>, preset: Option<Preset>) -> Vec<String> {
     })
 }
 
-/// Issuers at which everybody can have an account. Their preset requires a restriction.
+/// Issuers at which anybody can have an account. Their presets require a restriction.
 const OF_EVERYBODY: [(&str, Preset); 2] = [
     ("https://accounts.google.com", Preset::Google),
     ("https://token.actions.githubusercontent.com", Preset::GithubActions),
 ];
 
-/// Warns of such an issuer without its preset, because then nothing else requires a restriction.
+/// Warns about an issuer at which anybody can have an account, if its preset is not used. Only the preset requires a
+/// restriction.
 // Requirement I60.
 fn warn_of_everybody(section: &Section<'_>, url: &str, preset: Option<Preset>, claims: &ClaimMapping) {
     let is_its = |(known, _): &&(&str, Preset)| url.trim_end_matches('/') == *known;
@@ -306,7 +310,7 @@ fn read_events_token_file(section: &Section<'_>, dir: &Path, has_token: bool) ->
     file
 }
 
-/// Reads the token that a sender of events presents.
+/// Reads the file with the token that a sender of events must present.
 pub fn read_event_token(file: &Path) -> Result<SecretString, String> {
     let text = trusted::check_folders(file).and_then(|()| read_private(file))?;
     let token = text.trim();
@@ -324,7 +328,7 @@ pub(super) fn events_path(v: &Raw) -> Result<String, String> {
     })
 }
 
-/// A claim, or "" for none.
+/// Reads a claim, or "" for none.
 fn session_claim(v: &Raw) -> Result<String, String> {
     if v.as_text() == Some("") { Ok(String::new()) } else { value::text(v) }
 }
@@ -339,12 +343,12 @@ fn issuer_name(v: &Raw) -> Result<String, String> {
     }
 }
 
-/// A `typ`, or "" for tokens that have none.
+/// Reads a `typ`, or "" for tokens that have none.
 fn token_type(v: &Raw) -> Result<String, String> {
     match v {
         Raw::String(none) if none.is_empty() => Ok(String::new()),
         Raw::String(typ) if is_assertion_typ(typ.to_ascii_lowercase().trim_start_matches("application/")) => {
-            Err(format!("{typ} is for assertions, which prove the caller to services: they are no tokens"))
+            Err(format!("{typ} is the type of assertions, which cannot be used as tokens"))
         }
         other => value::text(other),
     }
@@ -369,7 +373,7 @@ fn issuer_keys(section: &Section<'_>, dir: &Path, preset: Option<Preset>, named:
     key_source(section, dir, preset, named)
 }
 
-/// Reads the source of the keys of an issuer, or of a client, which has no discovery document.
+/// Reads the source of the keys of an issuer or a client. A client has no discovery document.
 pub(super) fn key_source(
     section: &Section<'_>,
     dir: &Path,

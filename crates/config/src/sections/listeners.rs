@@ -1,7 +1,7 @@
 //! `listen` and `[[server.listeners]]`.
 //!
-//! The simple case has simple keys: `listen` is one address or several, and `tls` beside it applies to them. Listeners
-//! that differ are tables, which inherit nothing from `[server]` but the bound on connections.
+//! In the simple case, `listen` has one or several addresses, and `tls` in the same section applies to all of them.
+//! Listeners with different settings are tables, which inherit only the limit on connections from `[server]`.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -24,15 +24,15 @@ section! {
         restart address: SocketAddr = by { address },
         /// Name for the key `listeners` of routes and endpoints.
         restart name: Option<Arc<str>> = by { self::name(section, defaults.others) },
-        /// Key that names the address, as in `server.listeners[0].address`; for errors.
+        /// The key of the address for error messages, such as `server.listeners[0].address`.
         no_key key: String = by { section.name("address") },
-        /// Certificates, selected by SNI, and with `client_ca` the roots of client certificates (docs/edge.md).
-        /// Unset: clear text. Adding or removing the table needs an upgrade.
+        /// Certificates, which are selected by SNI, and, with `client_ca`, the roots of client certificates
+        /// (docs/edge.md). Unset: clear text. Adding or removing the table needs an upgrade.
         restart("tls" if comes_or_goes) tls: Option<TlsConfig> = by { read_tls(section, dir) },
         /// true: each connection begins with a PROXY header (version 2) of one of `trusted_proxies`. Set it behind a
         /// load balancer for TCP.
         restart proxy_protocol: bool = by { read_proxy_protocol(section, defaults.trusted) },
-        /// That of `[server]`.
+        /// The value of `[server]`.
         no_key max_connections_per_address: usize = by { defaults.per_address },
     }
 }
@@ -41,7 +41,7 @@ section! {
     /// `tls` of a listener.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct TlsConfig, read by read_tls_keys(section, dir: &Path) {
-        /// Certificates, of which clients without a covered SNI name get the first.
+        /// The certificates. Clients whose SNI name is missing or not covered get the first.
         reload certificates as "..": CertificateList = by { read_certificates(section, dir) },
         /// Whether clients must, or may, present a certificate.
         reload client_auth as "..": ClientAuth = by { read_client_auth(section, dir) },
@@ -49,17 +49,17 @@ section! {
         no_key key: String = by { section.path().to_owned() },
     }
     with {
-        /// PEM file of the certificate with its intermediates. A list for several certificates: clients without a
-        /// covered SNI name get the first.
+        /// PEM file of the certificate with its intermediates. A list for several certificates: clients whose SNI name
+        /// is missing or not covered get the first.
         reload cert: text,
-        /// PEM file of its private key (0600), or the list of those of the certificates.
+        /// PEM file of the private key (0600), or a list with one file for each certificate.
         reload key as "key": text,
         /// PEM files of the roots of client certificates.
         reload client_ca: text,
         /// PEM files of revoked client certificates (RFC 5280), one or several.
         reload client_crl: text,
-        /// `"required"`: each client must present a certificate; `"optional"`: a client may; `"none"`: the listener
-        /// requests none. Default: `"required"` with `client_ca`, else `"none"`.
+        /// `"required"`: each client must present a certificate; `"optional"`: a client may present one; `"none"`: the
+        /// listener does not request certificates. Default: `"required"` with `client_ca`, otherwise `"none"`.
         reload client_auth: text,
         /// true: upstreams get the client's certificate in Client-Cert (RFC 9440). Set it for services that read the
         /// certificate. Default: `false`.
@@ -75,11 +75,11 @@ pub struct CertificateFiles {
     /// File of the private key, for the gate's user only (0600).
     // Requirement O2.
     pub key: PathBuf,
-    /// The place in the list of certificates; `None` for a single one.
+    /// The index in the list of certificates. `None` if there is only one.
     pub place: Option<usize>,
 }
 
-/// The certificates of a listener. The list is not empty, unless the configuration is refused.
+/// The certificates of a listener. The list is not empty in a valid configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateList(pub Vec<CertificateFiles>);
 
@@ -131,7 +131,7 @@ pub enum ClientAuth {
 }
 
 impl ClientAuth {
-    /// The roots by which certificates of clients are verified, if any.
+    /// The roots with which client certificates are verified, if any.
     pub const fn roots(&self) -> Option<&ClientRoots> {
         match self {
             Self::None => None,
@@ -145,8 +145,8 @@ impl ClientAuth {
 pub struct ClientRoots {
     /// The roots of client certificates.
     pub ca: PathBuf,
-    /// The lists of revoked certificates (RFC 5280 §5). If there is any list, each certificate below a root needs a
-    /// list of its issuer.
+    /// The lists of revoked certificates (RFC 5280 §5). If there is any list, there must be one for the issuer of each
+    /// certificate in a client's chain.
     pub crls: Vec<PathBuf>,
     /// `client_cert_header`: upstreams get the certificate in `Client-Cert` (RFC 9440).
     pub header: bool,
@@ -240,7 +240,7 @@ pub(super) fn read_tls(listener: &Section<'_>, dir: &Path) -> Option<TlsConfig> 
     Some(tls)
 }
 
-/// Reads `cert` and `key`: two files, or two lists of as many files.
+/// Reads `cert` and `key`, which are two files or two lists of the same length.
 fn read_certificates(section: &Section<'_>, dir: &Path) -> CertificateList {
     let files = |key, what: &str| {
         let found = section.one_or_list(key, path_in(dir));
@@ -262,7 +262,8 @@ fn read_certificates(section: &Section<'_>, dir: &Path) -> CertificateList {
     CertificateList(pairs.map(|(index, (cert, key))| CertificateFiles { cert, key, place: place(index) }).collect())
 }
 
-/// Reads `client_auth`. `client_ca` alone means `required`, because an operator who names roots wants them to be used.
+/// Reads `client_auth`. If only `client_ca` is set, the default is `required`, because an operator who names roots
+/// wants them to be used.
 fn read_client_auth(section: &Section<'_>, dir: &Path) -> ClientAuth {
     type Demand = fn(ClientRoots) -> ClientAuth;
     const WORDS: [(&str, Option<Demand>); 3] =

@@ -1,4 +1,4 @@
-//! The keys of `[[issuers]]` that select the claims to read, and map them to the gate's own terms.
+//! The keys of `[[issuers]]` that select which claims are read, and that map their values to those of the gate.
 
 use serde_json::Value as Json;
 use toml::{Table, Value};
@@ -50,17 +50,17 @@ fn path(v: &Raw) -> Result<ClaimPath, String> {
     ClaimPath::parse(&value::text(v)?).map_err(|error| error.to_string())
 }
 
-/// The path of a claim that is a text.
+/// Reads the path of a claim whose value is a string.
 fn text_path(v: &Raw) -> Result<ClaimPath, String> {
     let path = path(v)?;
     match path.is_of_names() {
-        true => Err("{} means several names, and this claim is one text".to_owned()),
+        true => Err("{} means several names, but this claim is a single string".to_owned()),
         false => Ok(path),
     }
 }
 
-/// Reads a table of scopes, each with a scope or a list of scopes. In `scope_map`, these are the issuer's scopes and
-/// the corresponding scopes of the gate.
+/// Reads a table that maps each scope to a scope or a list of scopes. In `scope_map`, it maps the issuer's scopes to
+/// scopes of the gate.
 pub(super) fn scope_map(section: &Section<'_>, key: &'static str) -> Option<Vec<(Box<str>, Scope)>> {
     let table = section.section(key);
     let mut map = Vec::new();
@@ -85,7 +85,7 @@ fn require(section: &Section<'_>, mut mapping: ClaimMapping) -> ClaimMapping {
             (Ok(path), Ok(values)) if is_asked(&mapping, &path) && !values.iter().all(Json::is_string) => {
                 table.blame(
                     claim,
-                    "is a text in the tokens of this provider, and no number: write it in quotation marks",
+                    "is a text in the tokens of this provider, not a number; write it in quotation marks",
                 );
             }
             (Ok(path), Ok(values)) => mapping.require(path, values),
@@ -106,7 +106,7 @@ fn require(section: &Section<'_>, mut mapping: ClaimMapping) -> ClaimMapping {
     mapping
 }
 
-/// Whether the preset leaves the values of this claim to the operator.
+/// Whether the preset requires this claim and the operator must choose its values.
 fn is_asked(mapping: &ClaimMapping, path: &ClaimPath) -> bool {
     mapping.require.iter().any(|known| known.path == *path && known.wanted.is_open())
 }
@@ -150,8 +150,8 @@ impl Print for AllowedScopes {
     }
 }
 
-/// Reads a list, or "any". There is no default, because scopes of another issuer may have another meaning than ours.
-/// A text of scopes is no value here: a misspelt "any" would be one.
+/// Reads a list, or "any". There is no default, because the scopes of another issuer may have another meaning than the
+/// gate's scopes. Other strings are rejected, because a misspelt "any" would otherwise be a scope.
 pub(super) fn allowed_scopes(section: &Section<'_>) -> AllowedScopes {
     const ANY: &str = "any";
     if section.get("scopes", |v| Ok(v.as_text() == Some(ANY))) == Some(true) {

@@ -1,7 +1,7 @@
-//! The sections of `gateway.toml`, one file for each: its type, its defaults, how it is read, and how it is printed.
+//! The sections of `gateway.toml`. Each has a file with its type, its defaults, and how it is read and printed.
 //!
-//! [`section!`](super::declare) declares the keys. After a refused value, reading continues with the default, so that
-//! every problem is reported. The result is then discarded.
+//! [`section!`](super::declare) declares the keys. After an invalid value, reading continues with the default, so that
+//! all problems are reported. The resulting configuration is then discarded.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -102,7 +102,7 @@ pub use store::{RedisSettings, SentinelSettings};
 pub use tracing::{TraceProtocol, TracingConfig};
 
 section! {
-    /// Everything that `gateway.toml` says. `Debug` shows no secret.
+    /// The whole configuration. The `Debug` output does not contain secrets.
     #[derive(Clone, Debug)]
     pub struct Config, read by read_sections(root, dir: &Path, sections: &CheckedSections<'_>, logs: &mut RouteLogs) {
         /// Public listeners, and their limits.
@@ -121,7 +121,8 @@ section! {
         restart store: StoreConfig = inner(|section| store::read(section, dir, &issuer.keys)),
         /// Users, in a file or in another system: http, ldap, sql. For several directories: `[[directories]]`
         /// (docs/directories.md).
-        // A users file is opened at a start only. All or nothing: with another one, no directory changes.
+        // A users file is opened only at a start. If the users file changes, a reload therefore changes none of the
+        // directories.
         restart("directories" if directory::is_another_file) directories as "-": Vec<DirectoryConfig> = by {
             directory::read(root, dir)
         },
@@ -129,8 +130,8 @@ section! {
         each limits: LimitsConfig = inner(limits::read_keys),
         /// The gate answers preflights before it asks for a token.
         each cors: CorsConfig = inner(cors::read),
-        /// Tokens that are bound to a key (RFC 9449, docs/dpop.md). This section, or `dpop` of a client or a route,
-        /// enables proofs.
+        /// Tokens that are bound to a key (RFC 9449, docs/dpop.md). Proofs are enabled by this section, or by `dpop` of
+        /// a client or a route.
         each dpop: Option<DpopSettings> = table(|section| dpop::read_keys(section, &DpopSettings::default())),
         /// API keys, for machines (docs/api-keys.md). Without this section the gate accepts no API keys.
         restart api_keys: Option<ApiKeySettings> = table(api_keys::read_keys),
@@ -143,7 +144,7 @@ section! {
             Section::entries(&sections.clients, |section, above| clients::read(section, above, dir))
         },
         /// Endpoints where clients log in, refresh and log out, each in one protocol (docs/protocols.md).
-        // A relay lasts as long as the process. All or nothing: with other relays, no endpoint changes.
+        // Relays are created only at a start. If the relays change, a reload therefore changes none of the endpoints.
         restart("endpoints" if endpoints::are_other_relays) endpoints: Vec<EndpointConfig> = by {
             let surroundings = endpoints::Surroundings {
                 dir,
@@ -207,18 +208,18 @@ section! {
 
 type RouteLogs = BTreeMap<Box<str>, RouteLog>;
 
-/// How many bytes of a configuration's hash are shown, enough to distinguish two configurations.
+/// How many bytes of a configuration's hash are shown, which is enough to distinguish configurations.
 const HASH_BYTES: usize = 8;
 
 impl Config {
-    /// The rules of a client at an endpoint: the rules of `[sessions]`, which the endpoint may override, and then the
-    /// client.
+    /// The session rules for a client at an endpoint. The endpoint overrides the rules of `[sessions]`, and the client
+    /// overrides both.
     pub fn profile(&self, endpoint: &EndpointConfig, client: &ClientConfig) -> Profile {
         client.profile.over(&endpoint.profile.over(&self.sessions.profile))
     }
 
-    /// What is wrong with the scopes of a user, if anything: scopes that no route, client, issuer or resource names. If none
-    /// names any, services alone read them.
+    /// A message that names those scopes of a user that no route, client, issuer or resource names. `None` if there are
+    /// none, or if the configuration does not name any scope, because then only services read them.
     pub fn unknown_scopes(&self, scopes: &Scope) -> Option<String> {
         let routes = self.routes.iter().flat_map(|route| [&route.policy.scopes, &route.policy.any_scope]);
         let clients = self.clients.iter().filter_map(|client| client.scopes.as_ref());
@@ -233,7 +234,7 @@ impl Config {
         })
     }
 
-    /// Every listener for requests, and then those of `[[authorizers]]`.
+    /// All listeners of `[server]`, and then those of `[[authorizers]]`.
     pub fn listeners(&self) -> impl Iterator<Item = &ListenerConfig> + Clone {
         self.server.listeners.iter().chain(self.authorizers.iter().map(|authorizer| &authorizer.listener))
     }
@@ -244,7 +245,7 @@ impl Config {
         own.chain(self.admin.addresses())
     }
 
-    /// The whole configuration with all defaults as a `gateway.toml`, secrets masked (requirement O3).
+    /// Prints the whole configuration, including defaults, as a `gateway.toml` with masked secrets (requirement O3).
     pub fn to_toml(&self) -> String {
         let mut root = self.print();
         if let toml::Value::Table(root) = &mut root {
@@ -252,11 +253,11 @@ impl Config {
             let routes = self.routes.iter().map(|route| routes::print(route, &self.upstreams, &self.access_log));
             root.insert("routes".to_owned(), toml::Value::Array(routes.collect()));
         }
-        // Tables of texts and numbers can always be serialized.
+        // Cannot fail, because tables of strings and numbers can always be serialized.
         toml::to_string(&root).unwrap_or_default()
     }
 
-    /// 16 hexadecimal digits that change with the configuration, but not with its secrets.
+    /// A hash of the configuration without its secrets, in 16 hexadecimal digits.
     pub fn hash(&self) -> String {
         let hash = digest(&SHA256, self.to_toml().as_bytes());
         hash.as_ref().iter().take(HASH_BYTES).map(|byte| format!("{byte:02x}")).collect()
@@ -270,7 +271,7 @@ impl Config {
     /// The users file, and the password schemes that it may contain.
     ///
     /// # Errors
-    /// As [`HashesConfig::accepted`]; also if the users are not in a file.
+    /// The same as [`HashesConfig::accepted`]; or the users are not in a file.
     pub fn users_file(&self) -> Result<UsersFile, String> {
         match self.file_directory() {
             Some(DirectoryConfig { key, users: UsersConfig::File { path, hashes }, .. }) => {
@@ -297,7 +298,7 @@ impl Config {
             || self.routes.iter().any(|route| route.policy.dpop_required)
     }
 
-    /// A problem with the value of a key, at the key's position.
+    /// A problem with the value of a key, with the key's position.
     pub fn blame(&self, key: &str, message: impl Into<String>) -> ConfigError {
         self.source.blame(key, message)
     }
@@ -323,7 +324,7 @@ fn listener_names<'a>(server: &'a ServerConfig, authorizers: &'a [AuthorizerConf
     server.listeners.iter().chain(of_authorizers).filter_map(|listener| listener.name.as_deref()).collect()
 }
 
-/// The sections that are checked against others, once all are read.
+/// The sections that are checked against each other after all sections are read.
 struct CheckedSections<'a> {
     authorizers: Vec<Section<'a>>,
     clients: Vec<Section<'a>>,
@@ -410,7 +411,7 @@ fn unique<'a>(
     name
 }
 
-/// Reports a name that no other entry has.
+/// Reports a problem if the name is not one of the known names.
 fn check_known<'a>(section: &Section<'_>, key: &str, what: &str, name: &str, known: impl IntoIterator<Item = &'a str>) {
     let known: Vec<&str> = known.into_iter().collect();
     if !known.contains(&name) {
@@ -433,10 +434,10 @@ fn known_names<'a>(
     Some(names.into_iter().map(|(_, name)| name).collect())
 }
 
-/// The text "there is no X", with the name that was probably meant.
+/// The message "there is no X", with the name that was probably meant.
 fn dangling(what: &str, name: &str, known: &[&str]) -> String {
     let shown = printable(name);
-    // An entry whose name is wrong has none.
+    // Entries with an invalid name have an empty name here.
     let known: Vec<&str> = known.iter().copied().filter(|name| !name.is_empty()).collect();
     match nearest(name, &known) {
         Some(near) => format!("there is no {what} \"{shown}\"; did you mean \"{near}\"?"),

@@ -14,15 +14,16 @@ use rotogate_directories::ExpectedHash;
 use rotogate_kit::config::Value;
 
 section! {
-    /// Imported password hashes: which are accepted besides those that always are, and what some of them need.
+    /// Settings for imported password hashes: which schemes are accepted in addition to the usual ones, and the
+    /// parameters that some schemes need.
     #[derive(Clone, Debug, Default, PartialEq, Eq)]
     pub struct HashesConfig, read by pub(super) read_keys(section, dir: &Path) {
-        /// Schemes of password hashes that a later import brings (`["bcrypt:10"]`), and weak ones that the gate
-        /// accepts until a login replaces the hash: phpass, sha256-crypt, sha512-crypt. A login of an unknown user
-        /// takes as long as the slowest (docs/users.md).
+        /// Schemes of password hashes that a later import brings (`["bcrypt:10"]`), and weak ones that the gate accepts
+        /// until a login replaces the hash: phpass, sha256-crypt, sha512-crypt. A login of an unknown user takes as
+        /// long as a check of the slowest scheme (docs/users.md).
         restart hashes as some: Vec<AcceptedHash> = list_or_empty(accepted),
-        /// File (0600) with what hashes of imported users do not state: the password hash parameters of a Firebase
-        /// project, or the iterations and the secret of Spring's `{pbkdf2}` if they are not its defaults
+        /// File (0600) with parameters that imported hashes do not contain: the password hash parameters of a Firebase
+        /// project, or the iterations and the secret of Spring's `{pbkdf2}` if they differ from Spring's defaults
         /// (docs/users.md).
         restart hash_parameters: Option<PathBuf> = get(path_in(dir)),
     }
@@ -32,7 +33,7 @@ section! {
         reload kind: text,
         /// Users file; created at the first start with one user, whose password is printed once.
         restart path: text,
-        /// Name in logs and metrics. Required for two of one kind. Default: the kind.
+        /// Name in logs and metrics. Required if two directories have the same kind. Default: the kind.
         reload name: text,
         /// Accounts of an entry of `[[directories]]`. Unset: all accounts that no other entry has, and users without
         /// an account. Set it if tenants have directories of their own.
@@ -68,7 +69,7 @@ impl Print for AcceptedHash {
     }
 }
 
-/// Reads the file of `hash_parameters`. No error repeats a value, which may be secret.
+/// Parses the content of the file `hash_parameters`. Error messages do not repeat values, because they may be secret.
 fn hash_parameters(text: &str) -> Result<(Option<FirebaseParameters>, Spring), String> {
     const SPRING: &str = "spring_pbkdf2";
     let read: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).map_err(|error| {
@@ -100,15 +101,15 @@ fn hash_parameters(text: &str) -> Result<(Option<FirebaseParameters>, Spring), S
 /// A scheme that `hashes` may list.
 struct Scheme {
     name: &'static str,
-    /// The cost that software with this scheme uses at present.
+    /// The cost that software with this scheme usually uses today.
     usual: u32,
-    /// The costs that may follow the name. The maximum is the bound of a stored hash.
+    /// The costs that may follow the name. The maximum is also the highest cost that is accepted for a stored hash.
     costs: std::ops::RangeInclusive<u32>,
     class: fn(u32) -> CostClass,
 }
 
 const SCHEMES: [Scheme; 6] = [
-    // All costs of argon2 form one class with different amounts of work, counted in passes over 19 MiB.
+    // The cost of argon2 is the number of passes over 19 MiB.
     Scheme {
         name: "argon2",
         usual: 2,
@@ -173,10 +174,10 @@ impl HashesConfig {
         })
     }
 
-    /// Reads the files. `table` is the name of the table.
+    /// Reads the file with the parameters. `table` is the name of the directory's table.
     ///
     /// # Errors
-    /// A text that names the key, the file and the problem.
+    /// A message that names the key, the file and the problem.
     pub fn accepted(&self, table: &str) -> Result<Accepted, String> {
         let read = |path: &PathBuf| {
             let parameters = hash_parameters(&read_private(path)?);

@@ -21,7 +21,7 @@ section! {
             let url = value::text(v)?;
             target(&url, "lookup").map(|_| url)
         }),
-        /// Gate's client certificate, and its key.
+        /// The gate's client certificate and its private key.
         reload client_cert: Option<CertificateAndKey> = certificate_and_key(dir),
         /// File with the secret that the gate sends as `Authorization: Bearer`.
         reload secret_file: Option<PathBuf> = get(path_in(dir)),

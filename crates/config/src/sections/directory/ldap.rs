@@ -45,15 +45,16 @@ const AD: Preset = Preset {
 
 section! {
     impl LdapSettings, read by read_keys(section, dir: &Path, preset: Preset) {
-        /// Required: One server or several, in the order of attempts: `ldaps://`, `ldap://`,
+        /// Required: One server or several, which are tried in this order: `ldaps://`, `ldap://`,
         /// `ldapi://%2frun%2fslapd%2fldapi`.
         reload urls as "url": Vec<String> = by { self::urls(section) },
         /// Account that searches.
         reload bind as "..": Option<(String, PathBuf)> = by { self::bind(section, dir) },
         /// Base DN of users.
         reload base: String = required(BASE, value::text),
-        /// Filter that finds `{username}`, whose value the gate escapes. Required without `preset`. With `preset =
-        /// "ad"`: by `sAMAccountName`. Set it there if users log in with another name, such as their mail address.
+        /// Filter that finds the user `{username}`. The gate escapes the name. Required without `preset`. With `preset
+        /// = "ad"`, users are found by `sAMAccountName`; set the filter if they log in with another name, such as their
+        /// mail address.
         reload filter: Filter = by { read_filter(section, preset) },
         /// true: `ldap://` connections switch to TLS before anything else. Set it if the server has no port for
         /// `ldaps://`.
@@ -77,8 +78,9 @@ section! {
             let own = section.get("active", filter_of(Placeholder::Now, false));
             own.or_else(|| preset_filter(section, preset.active, Placeholder::Now))
         },
-        /// Attribute with the time of the last password change. Older sessions end. With `preset = "ad"`: pwdLastSet.
-        /// Set it if the server has such an attribute (`pwdChangedTime`); otherwise sessions outlive a new password.
+        /// Attribute with the time of the last password change. Sessions that began earlier end. With `preset = "ad"`:
+        /// pwdLastSet. Set it if the server has such an attribute (`pwdChangedTime`); otherwise sessions outlive a new
+        /// password.
         reload valid_from: Option<String> = by {
             section.get("valid_from", attribute).or_else(|| preset.valid_from.map(str::to_owned))
         },
@@ -100,7 +102,7 @@ section! {
             let by = groups_by(section, preset);
             read_groups(section, by)
         }),
-        /// Connections for searches; as many again are for binds.
+        /// Most connections for searches. For binds there are as many again.
         fixed pool: usize = get_or(value::count(1, 1000), LdapSettings::POOL),
     }
     with {
@@ -176,7 +178,7 @@ fn urls(section: &Section<'_>) -> Vec<String> {
     section.one_or_list("url", url).unwrap_or_default()
 }
 
-/// A URL with `ldap://`, `ldaps://` or `ldapi://` and a host, and at most a slash after it.
+/// Reads a URL that consists of `ldap://`, `ldaps://` or `ldapi://` and a host, optionally followed by a slash.
 fn url(value: &Value) -> Result<String, String> {
     let text = value::text(value)?;
     let server = text.strip_suffix('/').unwrap_or(&text);

@@ -25,7 +25,7 @@ section! {
     impl SqlSettings, read by read_keys(section, dir: &Path) {
         /// Database.
         reload url as "..": DatabaseUrl = by { self::url(section, dir) },
-        // The paths below are printed in full.
+        // Not a key, because paths are printed in full.
         no_key folder: PathBuf = by { dir.to_owned() },
         /// Statement that finds a user for a login, by `{username}` and `{account}`.
         reload authenticate: Template = required(EXPECTED_AUTHENTICATE, statement(AUTHENTICATE)),
@@ -93,7 +93,7 @@ fn statement(purpose: Purpose) -> impl Fn(&Value) -> Result<Template, String> {
     }
 }
 
-/// A column that becomes a claim of the same name.
+/// Reads the name of a column that becomes a claim with the same name.
 fn claim(value: &Value) -> Result<String, String> {
     let name = value::text(value)?;
     OwnClaims::new().insert(name.as_str(), true).map_err(|error| error.to_string())?;
