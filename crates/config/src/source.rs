@@ -1,11 +1,11 @@
-//! The positions of the keys of a configuration, for problems that are found after it was read.
+//! The positions of a configuration's keys, for problems that are found after the configuration was read.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rotogate_kit::config::{ConfigError, Node, Problems, Value, ValueOrigin};
 
-/// The source of a configuration.
+/// Where a configuration comes from: its file, and the positions of its keys.
 #[derive(Clone, Default)]
 pub struct Source {
     file: PathBuf,
@@ -14,13 +14,13 @@ pub struct Source {
     passed_over: Vec<String>,
 }
 
-/// The source of a value.
+/// Where a value comes from.
 pub enum KeyOrigin {
     /// The default of the program.
     Default,
     /// The file, with the line.
     File(Option<usize>),
-    /// This environment variable.
+    /// The environment variable with this name.
     Environment(String),
 }
 
@@ -30,7 +30,7 @@ struct ValuePlace {
     position: Option<(usize, usize)>,
 }
 
-// Does not print the text, because it may contain secrets.
+// The text is not printed, because it may contain secrets.
 rotogate_core::debug_with!(Source { file });
 
 impl Source {
@@ -45,27 +45,28 @@ impl Source {
         &self.file
     }
 
-    /// The text of the file, or of the last file before it with which a start would give the running gate.
+    /// The text of the file. If a reload could not apply the whole file, it is the text of the last earlier file with
+    /// which a start would result in the running configuration.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Keeps the text of the configuration before, because this file has values that only a start applies.
+    /// Keeps the text of the earlier configuration, because this file has values that only a start can apply.
     pub fn keep_text(&mut self, before: &Self) {
         self.text.clone_from(&before.text);
     }
 
-    /// Environment variables with our prefix that belong to an orchestrator.
+    /// The environment variables with the prefix `ROTOGATE_` that were ignored because an orchestrator created them.
     pub fn passed_over(&self) -> &[String] {
         &self.passed_over
     }
 
-    /// Whether the key is in the file rather than the environment.
+    /// Whether the value of the key comes from the file rather than from the environment.
     pub fn is_in_file(&self, key: &str) -> bool {
         self.places.get(key).is_some_and(|place| place.position.is_some())
     }
 
-    /// The source of the value of a key.
+    /// Where the value of a key comes from.
     pub fn origin(&self, key: &str) -> KeyOrigin {
         match self.places.get(key) {
             None => KeyOrigin::Default,
@@ -76,14 +77,14 @@ impl Source {
         }
     }
 
-    /// A problem with the value of a key, at the key's position. An absent key is reported at the table to which it
-    /// would belong.
+    /// A problem with the value of a key, with the key's position. If the key is absent, the problem has the position
+    /// of the table to which the key would belong.
     pub fn blame(&self, key: &str, message: impl Into<String>) -> ConfigError {
         let (source, position) = self.found(key);
         ConfigError { source, position, key: key.to_owned(), message: message.into(), unchecked: false }
     }
 
-    /// The file or variable, and the line, of a key, or else of the table to which it would belong.
+    /// The file or variable of a key, and its line. If the key is absent, those of the table to which it would belong.
     pub fn place(&self, key: &str) -> (String, Option<usize>) {
         let (source, position) = self.found(key);
         (source, position.map(|(line, _)| line))

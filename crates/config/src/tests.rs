@@ -929,7 +929,7 @@ fn o24_the_access_log_has_its_own_keys_and_says_what_is_wrong_with_them() {
     let config =
         read(&format!("{MINIMAL}{}", "[log]\nformat = \"json\"\n[access_log]\noutput = \"logs/access.log\"\n"))
             .unwrap();
-    assert_eq!(config.access_log.format, LogFormat::Json, "that of [log]");
+    assert_eq!(config.access_log.format, Some(LogFormat::Json), "that of [log]");
     assert_eq!(config.access_log.output, LogOutput::File("/etc/rotogate/logs/access.log".into()));
     assert_eq!(config.access_log.buffer, 1 << 20);
     assert_eq!(config.server.request_id_header, "x-request-id");

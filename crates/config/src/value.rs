@@ -1,4 +1,5 @@
-//! Readers of values that only the gate has: URLs, hosts, paths, headers. Other readers are in the kit.
+//! Functions that read values which only the gate's configuration has: URLs, hosts, paths and headers. Those for other
+//! values are in the crate `rotogate_kit`.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -14,17 +15,17 @@ pub use rotogate_kit::config::value::*;
 use rotogate_kit::config::{Value, printable};
 use rotogate_proxy::UpstreamUrl;
 
-/// One of the words of a type.
+/// Reads one of the words of a type.
 pub fn word_of<T: Words>(value: &Value) -> Result<T, String> {
     word(T::WORDS, &[])(value)
 }
 
-/// An address or a network. A network that contains all addresses is refused.
+/// Reads an address or a network. A network that contains all addresses is rejected.
 pub fn network(value: &Value) -> Result<IpNet, String> {
     let net = |text: &str| text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
     match parsed(value, "an address or network such as \"10.0.0.7\" or \"10.0.0.0/8\"", net)? {
         net if net.prefix_len() == 0 => {
-            Err("would trust every caller's word about its own address; name the proxies".to_owned())
+            Err("would let every caller state its own address; list the networks of your proxies".to_owned())
         }
         net => Ok(net.trunc()),
     }
@@ -38,14 +39,15 @@ fn http_url(text: &str) -> Option<Uri> {
     (scheme_fits && plain && !text.contains('#') && port_is_sound(&uri)).then_some(uri)
 }
 
-/// Whether the port is valid: the library `http` accepts `host:` and `host:99999` as authorities without a port.
+/// Whether the port is valid. This check is needed because the crate `http` accepts `host:` and `host:99999` as
+/// authorities without a port.
 fn port_is_sound(uri: &Uri) -> bool {
     let Some(authority) = uri.authority() else { return false };
     let rest = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
     rest.is_empty() || authority.port_u16().is_some_and(|port| port != 0)
 }
 
-/// Whether requests to this URL go to another machine without encryption.
+/// Whether requests to this URL are sent to another machine without encryption.
 pub fn is_in_clear(url: &Uri) -> bool {
     let host = url.host().unwrap_or_default().to_ascii_lowercase();
     let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
@@ -53,20 +55,20 @@ pub fn is_in_clear(url: &Uri) -> bool {
     url.scheme() == Some(&Scheme::HTTP) && !is_here
 }
 
-/// Scheme and authority only.
+/// Reads a URL that consists only of scheme and authority.
 pub fn origin_url(value: &Value) -> Result<Uri, String> {
     let origin = |text: &str| http_url(text).filter(|uri| uri.path() == "/");
     parsed(value, "http://host[:port] or https://host[:port] without a path", origin)
 }
 
-/// An issuer: an absolute URL without query and fragment (RFC 8414 §2). It is kept byte for byte, because it is
-/// compared byte for byte.
+/// Reads an issuer, which is an absolute URL without query and fragment (RFC 8414 §2). It is not normalized, because
+/// issuers are compared byte for byte.
 pub fn issuer_url(value: &Value) -> Result<String, String> {
     let url = matching(value, "an http or https URL without user, query and fragment", |s| http_url(s).is_some())?;
     no_issuer(&url).map_or(Ok(url), Err)
 }
 
-/// Why no token has this `iss`, and what to write instead.
+/// The reason why no token can have this `iss`, and what to write instead. `None` if there is no such reason.
 fn no_issuer(url: &str) -> Option<String> {
     if let Some((issuer, _)) = url.split_once("/.well-known/") {
         return Some(format!("is the URL of the issuer's metadata; write the issuer, \"{issuer}\""));
@@ -114,7 +116,7 @@ pub fn cors_origin(value: &Value) -> Result<String, String> {
     });
     match canonical {
         Some(canonical) if canonical == *found => Ok(canonical),
-        Some(canonical) => Err(format!("a browser writes this origin as \"{canonical}\"; write it so")),
+        Some(canonical) => Err(format!("a browser sends this origin as \"{canonical}\"; write it in this form")),
         None => unexpected("an origin such as \"https://app.example.com\"", value),
     }
 }
@@ -122,7 +124,7 @@ pub fn cors_origin(value: &Value) -> Result<String, String> {
 /// The URL of an upstream, or `echo:`.
 ///
 /// # Errors
-/// What is expected.
+/// A message that states what is expected.
 pub fn upstream_url(value: &Value) -> Result<UpstreamUrl, String> {
     const EXPECTED: &str = "\"echo:\", or http://, https:// or h2c:// with host[:port], without a path";
     let (Value::String(found) | Value::Env(found)) = value else { return unexpected(EXPECTED, value) };
@@ -189,7 +191,7 @@ pub fn cookie_name(value: &Value) -> Result<String, String> {
 /// A method of HTTP.
 ///
 /// # Errors
-/// What is expected.
+/// A message that states what is expected.
 pub fn method(value: &Value) -> Result<Method, String> {
     let name = text(value)?;
     match Method::from_bytes(name.as_bytes()) {

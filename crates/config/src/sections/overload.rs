@@ -1,4 +1,5 @@
-//! The bounds under overload, of `[server]`. A bound for one holder is a part of the bound for all holders.
+//! The limits of `[server]` that protect against overload. The limit for one holder is a fraction of the limit for all
+//! holders.
 
 use toml::{Table, Value};
 
@@ -7,7 +8,8 @@ use super::super::value::{self, Share};
 use rotogate_core::overload::{Bound, Bounds};
 use rotogate_kit::config::Section;
 
-/// The longest body and message that the gate buffers as a whole. A lower bound would refuse valid ones.
+/// The longest body or message that the gate buffers as a whole. With a lower limit on buffered bytes, the gate would
+/// refuse valid requests.
 const MIN_BUFFERED_BYTES: usize = 1 << 20;
 
 /// Reads the bounds.

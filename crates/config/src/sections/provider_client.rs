@@ -36,16 +36,16 @@ section! {
         /// Instead of `secret_file`: the gate's private key (PKCS #8 in PEM, 0600), which signs an assertion for each
         /// request (docs/clients-without-secrets.md).
         reload file as "key_file": PathBuf = by { section.get("key_file", path_in(dir)).unwrap_or_default() },
-        /// Required beside `key_file`: the `aud` of the assertions, the issuer of the other server, exactly as it
-        /// writes it.
+        /// Required with `key_file`: the `aud` of the assertions. It is the issuer of the other server, written exactly
+        /// as that server writes it.
         reload audience as "assertion_audience": String = by {
             section.get("assertion_audience", value::text).unwrap_or_default()
         },
-        /// Algorithm of the key. Set it for an RSA key at a server that accepts PS256 alone. Default: `"EdDSA"`,
-        /// `"ES256"`, `"ES384"` or `"RS256"`, by its kind.
+        /// Algorithm of the key. Set it for an RSA key if the server accepts only PS256. Default: `"EdDSA"`, `"ES256"`,
+        /// `"ES384"` or `"RS256"`, depending on the kind of key.
         reload algorithm as "key_algorithm": Option<Algorithm> = get(self::algorithm),
-        /// `kid` of the assertions. Set it if the other server named the key when it was registered, as Okta does.
-        /// Default: the thumbprint of the key (RFC 7638).
+        /// `kid` of the assertions. Set it if the other server chose a name for the key when the key was registered, as
+        /// Okta does. Default: the thumbprint of the key (RFC 7638).
         reload kid as "key_id": Option<String> = get(value::text),
     }
 }
@@ -53,7 +53,8 @@ section! {
 /// The configuration keys about the key with which the gate authenticates.
 const FURTHER: [&str; 3] = ["assertion_audience", "key_algorithm", "key_id"];
 
-/// Reads `key_file` and its further keys. `others` are the configuration keys for other ways to authenticate.
+/// Reads `key_file` and the configuration keys that belong to it. `others` are the configuration keys for other ways to
+/// authenticate.
 pub(super) fn read_key(section: &Section<'_>, dir: &Path, others: &[&'static str]) -> Option<ClientKeySettings> {
     let settings = read_key_settings(section, dir);
     if !section.has("key_file") {

@@ -1,4 +1,4 @@
-//! `[[providers]]`: token endpoints that the gate asks on behalf of callers.
+//! `[[providers]]`: token endpoints at which the gate requests tokens on behalf of callers.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -32,7 +32,7 @@ section! {
         /// Required: The gate's own client at the provider: `id`, `secret_file`, and `secret_in`: `"basic"` or
         /// `"form"`; or `key_file` and `assertion_audience` (docs/clients-without-secrets.md); or `client_cert`.
         reload client: ProviderClientSettings = by { read_client(section, dir) },
-        /// Time for the provider's whole answer.
+        /// Time for the provider's whole response.
         fixed timeout: Duration = get_or(value::duration_within(SECOND / 10, 30 * SECOND), 5 * SECOND),
         /// Only trusted authorities, in PEM. Set it for a server with a certificate of an internal authority. Default:
         /// the system's.

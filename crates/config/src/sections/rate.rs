@@ -23,17 +23,18 @@ section! {
     /// The keys of a limit.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub(crate) struct RateKeys, read by read_keys(section) {
-        /// Required: Requests with one value share a count: `"subject"`, `"client"`, `"key"` (API keys), `"account"`,
-        /// `"address"`, `"route"` (all requests), or a claim: `"claim:org_id"`. Callers without a value share one.
+        /// Required: Property by which requests are counted. Requests with the same value share a count: `"subject"`,
+        /// `"client"`, `"key"` (API keys), `"account"`, `"address"`, `"route"` (all requests), or a claim:
+        /// `"claim:org_id"`. Callers without a value share one.
         reload per: LimitPer = by { section.require("per", "what is counted, such as \"subject\"", per).unwrap_or(LimitPer::Route) },
-        /// Required: Requests in a time, as `"100/1m"`: 100 at once, and 100 more every minute, evenly. `"20/12s"`
-        /// allows as many in a minute, and fewer at once.
+        /// Required: Number of requests in a time, such as `"100/1m"`: 100 at once, and 100 more every minute, evenly.
+        /// `"20/12s"` allows as many in a minute, but fewer at once.
         reload limit: Quota = by { section.require("limit", "a limit such as \"100/1m\"", quota).unwrap_or_default() },
         /// `"gate"`: each gate counts for itself; `"gates"`: all gates of the store together. Write `"gates"` if a
         /// limit must hold for all of them together.
         reload over: LimitOver = get_or(value::word_of, LimitOver::Gate),
-        /// Name in replies, logs and metrics. Write it for limits of several routes that are one limit, and for two
-        /// limits of a route with the same `per`. Default: the `id` of the route and `per`.
+        /// Name in replies, logs and metrics. Write the same name on several routes if they share one limit. Write
+        /// different names for two limits of a route with the same `per`. Default: the `id` of the route and `per`.
         reload name: Option<String> = get(value::text),
     }
 }
@@ -88,7 +89,7 @@ impl Print for RateLimit {
     const KEYS: &'static [super::super::declare::Key] = RateKeys::KEYS;
 
     fn print(&self) -> Value {
-        // No key sets the burst, which is the number of requests.
+        // The configuration has no key for the burst, which always equals the number of requests.
         let Self { name, per, requests, window, burst: _, over, place: _ } = self.clone();
         let limit = Quota { requests, window };
         RateKeys { per, limit, over, name: name.map(Into::into) }.print()

@@ -43,13 +43,14 @@ section! {
                 && has_discovery(issuers, wire, issuer.as_deref());
             read_revocation_path(section, wire, own_path, revocation_url.is_some(), is_discovered)
         },
-        /// Grants to serve. The relay forwards a grant other than refresh_token, such as authorization_code, and
-        /// keeps nothing of the answer.
+        /// Grants to serve. For a grant other than refresh_token, such as authorization_code, the relay forwards the
+        /// request and does not keep anything of the response.
         reload grants: Vec<String> = by { read_grants(section, wire) },
         /// Times, and what a retry after a lost reply gets.
         reload rules as "..": RelayRules = by { read_rules(section, &RelayRules::default()) },
-        /// The gate's own client at the provider, added to each request; clients then send no secret. `secret_in` is
-        /// `"basic"` or `"form"`. Or with `key_file` and `assertion_audience` (docs/clients-without-secrets.md).
+        /// The gate's own client at the provider. The gate adds it to each request, so that clients need not send a
+        /// secret. `secret_in` is `"basic"` or `"form"`. Instead of a secret, it may have `key_file` and
+        /// `assertion_audience` (docs/clients-without-secrets.md).
         reload client: Option<ProviderClientSettings> = by { read_client(section, dir, wire, &grants) },
         /// Only trusted authorities, in PEM, if the provider's certificate is not of a public one. Default: the
         /// system's.
@@ -59,13 +60,13 @@ section! {
 
 section! {
     impl RelayRules, read by read_rules(section, default: &RelayRules) {
-        /// How long a repeated request gets the same answer; 60s at most. `"0s"`: one request at a time, without
-        /// repeated answers.
+        /// How long a repeated request gets the same response; 60s at most. `"0s"`: responses are not repeated, and
+        /// only one request runs at a time.
         reload grace: Duration = get_or(value::duration_within(Duration::ZERO, MAX_GRACE), default.grace),
-        /// Time for the provider's whole answer.
+        /// Time for the provider's whole response.
         fixed timeout: Duration = get_or(value::duration_within(SECOND, 120 * SECOND), RelayRules::default().timeout),
-        /// After a lost reply: `"try-once"`: the relay sends the token once more; `"refuse"`: never again. Write
-        /// `"refuse"` for a provider that ends the session when it sees the token again.
+        /// What happens after a lost reply: `"try-once"`: the relay sends the token once more; `"refuse"`: the relay
+        /// does not send it again. Write `"refuse"` for a provider that ends the session when it sees the token again.
         reload after_unknown: AfterUnknown = get_or(value::word_of, default.after_unknown),
     }
 }
@@ -91,8 +92,8 @@ impl Words for AfterUnknown {
     const WORDS: &'static [(&'static str, Self)] = &[("try-once", Self::TryOnce), ("refuse", Self::Refuse)];
 }
 
-/// The grants that may use the gate's own client: each presents a credential that a user got or knows. Grants for the
-/// client itself, and grants whose proof the client makes, would serve everybody.
+/// The grants that may use the gate's own client: each presents a credential that a user got or knows. With other
+/// grants, such as those for the client itself, anybody could get tokens.
 const OF_USERS: [&str; 4] =
     [REFRESH_TOKEN, PASSWORD, "authorization_code", "urn:ietf:params:oauth:grant-type:device_code"];
 

@@ -20,9 +20,9 @@ use rotogate_kit::config::{Section, Value as Raw};
 pub struct RemoteSource {
     /// The issuer, and the location of its keys.
     pub issuer: RemoteIssuer,
-    /// Whether the last good set is kept on disk.
+    /// Whether the last valid key set is kept on disk.
     pub keep: bool,
-    /// Whether the gate is ready only once it has got the keys for the first time.
+    /// Whether the gate is not ready until it has fetched the keys for the first time.
     pub required: bool,
 }
 
@@ -48,7 +48,7 @@ pub(super) fn read(
 ) -> Option<RemoteSource> {
     let discovery = section.get("discovery", discovery);
     let jwks_url = section.get("jwks_url", value::text);
-    // The gate does not wait for the keys of a client: it refuses the client until it has fetched them.
+    // The gate never waits for the keys of a client. It refuses the client until it has fetched them.
     let is_client = name.starts_with(CLIENT_PREFIX);
     let required = !is_client && section.get_or("required", value::boolean, false);
     let fetch = section.section("fetch");
@@ -84,7 +84,7 @@ pub(super) fn read(
     Some(RemoteSource { issuer, keep, required })
 }
 
-/// Reads the files of `fetch` that also apply to introspection. [`read`] reports what is wrong with them.
+/// Reads the files of `fetch` that also apply to introspection. Problems with them are reported by [`read`].
 pub(super) fn read_files(section: &Section<'_>, dir: &Path) -> FetchFiles {
     let fetch = section.section("fetch");
     let file = |key| fetch.get(key, |v| Ok(path_in(dir)(v).ok())).flatten();
@@ -124,35 +124,35 @@ section! {
         /// File with a bearer token for the hosts of the discovery document and of `jwks_uri`. In Kubernetes set
         /// `runAsUser` or `fsGroup`: the gate refuses a file that every user can read.
         reload bearer_file: Option<PathBuf> = get(path_in(dir)),
-        /// The gate keeps the last good set on disk, for a start while the issuer does not answer.
+        /// The gate keeps the last valid key set on disk, so that it can start while the issuer does not respond.
         fixed keep: bool = always(true),
         /// Proxy (CONNECT) for connections to other machines (`"http://proxy.example.com:3128"`). The proxy resolves
-        /// names, so the gate does not check addresses. TLS ends at the server. Set it if the gate reaches the
-        /// internet through a proxy alone.
+        /// names, so the gate does not check addresses. TLS ends at the server. Set it if the gate can reach the
+        /// internet only through a proxy.
         reload proxy: Option<Proxy> = get(self::proxy),
     }
 }
 
 section! {
     impl FetchSettings, read by read_settings(section, default: &FetchSettings) {
-        /// Shortest freshness of an answer, whatever `max-age`, `Age`, `no-store` and `no-cache` say. After failures
-        /// the gate tries again after 1, 2, 4 … 60 s, never later than this time.
+        /// Shortest time that a response is fresh, whatever `max-age`, `Age`, `no-store` and `no-cache` say. After
+        /// failures the gate tries again after 1, 2, 4 … 60 s, never later than this time.
         fixed min: Duration = get_or(time(), FetchSettings::default().min),
-        /// Longest freshness of an answer.
+        /// Longest time that a response is fresh.
         fixed max: Duration = get_or(time(), FetchSettings::default().max),
-        /// Longest answer; at most 1MiB. A set may have 100 keys.
+        /// Longest accepted response; at most 1MiB. A set may have 100 keys.
         fixed max_size: usize = get_or(value::size(1024, FetchSettings::MAX_SIZE as u64), FetchSettings::default().max_size),
-        /// How long an answer without `max-age` is fresh, from `min` to `max`. The gate fetches again after 80 to 95 %
-        /// of that.
+        /// How long a response without `max-age` is fresh, from `min` to `max`. The gate fetches the keys again after
+        /// 80 to 95 % of this time.
         fixed fresh: Duration = get_or(time(), FetchSettings::default().fresh),
         /// Shortest time between two fetches for unknown keys.
         fixed cooldown: Duration = get_or(time(), FetchSettings::default().cooldown),
-        /// Time for one fetch: name lookup, connection, TLS, answer. A client's request waits for keys no longer
-        /// than that.
+        /// Time for one fetch: name lookup, connection, TLS and response. A client's request does not wait longer for
+        /// keys.
         fixed timeout: Duration = get_or(time(), FetchSettings::default().timeout),
-        /// How long the gate uses the last good set while fetches fail; from `max` to 7 days. Shorten it if a key that
-        /// the issuer withdrew must not be accepted for a day when its server is not reachable. The gate fetches a good
-        /// set again within half of that.
+        /// How long the gate uses the last valid key set while fetches fail; from `max` to 7 days. Shorten it if a key
+        /// that the issuer has withdrawn must not be accepted for so long while the issuer's server is unreachable. The
+        /// gate fetches a valid set again within half of this time.
         reload stale_for: Duration = get_or(value::duration_within(max, FetchSettings::MAX_STALE_FOR), default.stale_for),
     }
 }

@@ -35,8 +35,9 @@ section! {
 
 section! {
     impl Mcp, read by read_mcp(section) {
-        /// Source of a call's name. `"body"`: the gate buffers the body and compares it with the headers.
-        /// `"headers"`: for servers that compare both themselves, and for `[[authorizers]]`, which see no bodies.
+        /// Where the gate reads the name of a call. `"body"`: the gate buffers the body and compares it with the
+        /// headers. `"headers"`: for servers that compare both themselves, and for `[[authorizers]]`, which do not
+        /// receive bodies.
         reload headers_alone as ("check" CHECKS): bool = get_or(value::word(&CHECKS, &[]), false),
         // Servers of older versions do not compare the headers with the body. `with` has the description.
         no_key versions: Vec<String> = by {
@@ -51,7 +52,7 @@ section! {
         reload origins: Vec<Box<str>> = by { section.list_or_empty("origins", value::cors_origin).into_iter().map(Into::into).collect() },
     }
     with {
-        /// Accepted versions: the newest alone with `check = "headers"`.
+        /// Accepted versions. With `check = "headers"`, only the newest is accepted.
         fixed versions: text = "2026-07-28, 2025-11-25, 2025-06-18, 2025-03-26",
     }
 }
@@ -108,8 +109,8 @@ fn authorization_server(v: &Raw) -> Result<String, String> {
     value::fitting(v, "the URL of an issuer such as \"https://idp.example.com\"", fits)
 }
 
-/// The scope for a refresh token. If a resource demanded it, clients would request refresh tokens, which no resource
-/// needs.
+/// The scope with which clients request a refresh token. A resource must not require it, because resources do not need
+/// refresh tokens.
 // Requirement M14.
 const OFFLINE: &str = "offline_access";
 
@@ -153,7 +154,7 @@ pub(super) fn check(sections: &[Section<'_>], all: &[Resource], routes: &[Route]
     }
 }
 
-/// Warns of pages that may call a resource and cannot read its answers.
+/// Warns about pages that may call a resource but cannot read its responses.
 pub(super) fn check_origins(config: &Config, sections: &[Section<'_>]) {
     for (section, resource) in sections.iter().zip(&config.resources) {
         let is_here = |route: &&Route| route.policy.resource.as_ref() == Some(&resource.path);
@@ -172,7 +173,7 @@ pub(super) fn check_origins(config: &Config, sections: &[Section<'_>]) {
     }
 }
 
-/// Checks the routes of resources whose calls are judged.
+/// Checks the routes of resources whose MCP calls are checked.
 pub(super) fn check_routes(config: &Config, route_sections: &[Section<'_>]) {
     for (section, route) in route_sections.iter().zip(&config.routes) {
         let resource = route.policy.resource.as_ref();
@@ -190,8 +191,9 @@ pub(super) fn check_routes(config: &Config, route_sections: &[Section<'_>]) {
     }
 }
 
-/// Warns of routes that tokens of a resource open by accident. A route that names neither a resource nor audiences
-/// accepts tokens for the audiences of their issuer, and the URL of a resource may be one of these.
+/// Warns about routes that accept tokens for a resource, probably by accident. A route that names neither a resource
+/// nor audiences accepts tokens with any audience that is configured for their issuer, and the URL of a resource may be
+/// one of these audiences.
 // Requirement N67.
 pub(super) fn check_audiences(config: &Config, route_sections: &[Section<'_>]) {
     let public_url = config.server.public_url.to_string();
@@ -223,7 +225,7 @@ pub(super) fn check_audiences(config: &Config, route_sections: &[Section<'_>]) {
     }
 }
 
-/// The value of `forward_token` that accepts its risk beside a resource.
+/// The value of `forward_token` with which the operator accepts the risk of forwarding a resource's token.
 pub(super) const DANGEROUS: &str = "dangerous";
 
 /// Reads `forward_token`.
@@ -231,7 +233,7 @@ pub(super) fn forward_token(v: &Raw) -> Result<bool, String> {
     if v.as_text() == Some(DANGEROUS) { Ok(true) } else { value::boolean(v) }
 }
 
-/// The keys of a route that belong to its resource. Returns the path of the resource.
+/// Reads and checks the keys of a route that concern its resource. Returns the path of the resource.
 pub(super) fn of_route(section: &Section<'_>, known: &[Resource], auth: Auth, forward_token: bool) -> Option<String> {
     let is_dangerous = section.free().iter().any(|(key, v)| *key == "forward_token" && v.as_text() == Some(DANGEROUS));
     let Some(path) = section.get("resource", value::text) else {

@@ -34,14 +34,14 @@ const AUTHS: [(&str, Auth); 4] = [
     (LENIENT, Auth::Optional),
     (Auth::None.word(), Auth::None),
 ];
-/// The word of `auth` with which an invalid token counts as none.
+/// The word of `auth` with which an invalid token is treated like a missing token.
 const LENIENT: &str = "lenient";
 
 /// The words of `keep_headers`.
 const UNDERSCORE: &str = "underscore";
 const OVERRIDE: &str = "override";
 
-/// The words of other keys, each with what it says of the policy.
+/// The words of other keys, each with the value of the policy's field.
 const ENCODED_SLASHES: [(&str, bool); 2] = [("refuse", false), ("keep", true)];
 const EXPIRIES: [(&str, bool); 2] = [("close", false), ("keep", true)];
 const LOGINS: [(&str, bool); 2] = [("auto", false), ("never", true)];
@@ -75,7 +75,7 @@ fn route_roles(section: &Section<'_>, key: &'static str, named: &[String], trust
             None => roles.push(role),
         }
     }
-    // The route would always refuse tokens of an issuer that cannot name roles.
+    // Without a claim for roles, the route would refuse all tokens of the issuer.
     if let Some(issuer) = trusted.iter().filter(takes).find(|issuer| issuer.claims.roles.is_empty())
         && !roles.is_empty()
     {
@@ -104,11 +104,11 @@ pub(super) struct Names<'a> {
     pub(super) resources: &'a [Resource],
     /// The listeners that have a name.
     pub(super) listeners: &'a [&'a str],
-    /// Whether an endpoint begins sessions of browsers.
+    /// Whether an endpoint creates sessions for browsers.
     pub(super) has_browser: bool,
     /// Whether there are API keys.
     pub(super) has_keys: bool,
-    /// Whether other proxies ask about requests. Then a route needs no upstream.
+    /// Whether other proxies send authorization requests. If so, a route does not need an upstream.
     pub(super) are_asked_about: bool,
 }
 
@@ -130,7 +130,7 @@ pub(super) fn read(sections: &[Section<'_>], names: &Names<'_>, logs: &mut BTree
             if section.has("id") {
                 section.blame("id", format!("\"{id}\" is listed twice; rename one of the two"));
             }
-            // Several routes may have the same path and differ in hosts or methods, so number their ids.
+            // Ids are numbered, because several routes may have the same path and differ only in hosts or methods.
             id = (2_usize..)
                 .map(|n| format!("{}#{n}", route.id).into())
                 .find(|id| routes.iter().all(|r| r.id != *id))
@@ -151,7 +151,7 @@ pub(super) fn read(sections: &[Section<'_>], names: &Names<'_>, logs: &mut BTree
 
 fn mcp_calls(v: &Raw) -> Result<McpCalls, String> {
     let text = value::text(v)?;
-    // Methods have a slash, but for these. A rule for the name of a tool would govern nothing.
+    // All methods except these have a slash. A rule that names only a tool would not apply to any call.
     let method = text.split(':').next().unwrap_or_default();
     if !method.contains('/') && !["*", "initialize", "ping"].contains(&method) {
         let tool = printable(&text);
@@ -181,8 +181,8 @@ const OF_CALLS: [&str; 14] = [
     "rate",
 ];
 
-/// Reports keys that a rule for calls cannot have: it has no path, and only adds demands to those of the route of the
-/// path.
+/// Reports keys that a rule for calls cannot have. Such a rule has no path, and only adds requirements to those of the
+/// path's route.
 fn blame_beside_calls(section: &Section<'_>, names: &Names<'_>) {
     for (key, _) in section.free().iter().filter(|(key, _)| !OF_CALLS.contains(key)) {
         section.blame(key, "does not apply beside calls: the route of the resource's path decides it");
@@ -214,7 +214,7 @@ fn read_destination(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>
         blame_empty(section, "calls", calls.is_empty());
         blame_beside_calls(section, names);
     }
-    // A rule for calls needs no path, and then has no upstream.
+    // A rule for calls does not need a path. Without a path, it has no upstream.
     let is_path = !section.has("calls") && (section.has("path") || !section.has("kuzzle"));
     let require = |key, expected, read: fn(&Raw) -> Result<String, String>| match is_path {
         true => section.require(key, expected, read).unwrap_or_default(),
@@ -234,7 +234,8 @@ fn read_destination(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>
     Destination { path, kuzzle, calls, upstream, is_path }
 }
 
-/// Reports demands of a public route, which it would never check: the route would look protected but not be so.
+/// Reports requirements of a public route. They would never be checked, so that the route would look protected but
+/// would not be.
 fn blame_unasked(section: &Section<'_>, policy: &RoutePolicy) {
     let asked = [
         ("scopes", !policy.scopes.is_empty()),
@@ -259,16 +260,16 @@ fn blame_unasked(section: &Section<'_>, policy: &RoutePolicy) {
 section! {
     impl RoutePolicy, read by read_policy(section, names: &Names<'_>) {
         reload auth as "-": Auth = get_or(value::word(&AUTHS, &[]), Auth::Required),
-        /// Accepted credentials: `"token"`: an access token; `"session"`: the cookie of an endpoint with the
-        /// dialect browser; `"key"`: an API key. A token or a key takes precedence over a cookie; both together get
-        /// 400.
+        /// Accepted credentials: `"token"`: an access token; `"session"`: the cookie of an endpoint with the dialect
+        /// browser; `"key"`: an API key. A token or a key takes precedence over a cookie; a request with a token and a
+        /// key gets 400.
         reload credentials: Credentials = by { credentials::read(section, names) },
-        /// Token must have one of them.
+        /// Scopes of which the token must have at least one.
         reload any_scope as some: Scope = by { self::scopes(section, "any_scope").unwrap_or_default() },
-        /// Token must have all of them: a list, or `"read write"`.
+        /// Scopes that the token must all have: a list, or `"read write"`.
         reload scopes: Scope = by { self::scopes(section, "scopes").unwrap_or_default() },
-        /// Accepted audiences, of which the token must have one. Empty: that of `[issuer]`. Set it if a service has
-        /// an audience of its own.
+        /// Accepted audiences, of which the token must have one. Empty: the audience of `[issuer]`. Set it if a service
+        /// has its own audience.
         reload audiences: Vec<String> = list_or_empty(value::text),
         /// Accepted issuers: `"self"` for the gate, and names of `[[issuers]]`. Unset: the gate, and issuers with
         /// `everywhere = true`.
@@ -281,7 +282,7 @@ section! {
             blame_empty(section, "roles", roles.is_empty());
             roles
         },
-        /// Roles that the token must all have, besides one of `roles`.
+        /// Roles that the token must all have, in addition to one of `roles`.
         reload all_roles as some: Vec<Role> = by {
             let all = route_roles(section, "all_roles", &issuers, names.issuers);
             blame_empty(section, "all_roles", all.is_empty());
@@ -302,14 +303,15 @@ section! {
         reload ignores_bad_credential as "-": bool = by {
             section.get("auth", |v| Ok(v.as_text() == Some(LENIENT))).unwrap_or(false)
         },
-        /// `"keep"`: %2F is a character of its segment; only for upstreams that read it so. GitLab is one.
+        /// `"keep"`: `%2F` is accepted as a character within its segment. Only for upstreams that read it in this way,
+        /// such as GitLab.
         reload keeps_encoded_slash as ("encoded_slash" ENCODED_SLASHES): bool = get_or(value::word(&ENCODED_SLASHES, &[]), false),
         reload keep_underscore_headers as "-": bool = by { false },
         reload keep_override_headers as "-": bool = by { false },
         /// Longest request body; the gate streams bodies. Unset: no limit. Set it if the upstream has no limit of its
         /// own.
         reload max_body: Option<u64> = get(value::size(0, u64::MAX)),
-        /// Protocol of the replies to refused requests. Set it for clients that read errors in this form alone.
+        /// Protocol of the replies to refused requests. Set it for clients that understand only errors in this format.
         reload dialect: Option<String> = by { section.get("dialect", dialect_name).map(str::to_owned) },
         /// Cookie that may carry the token and is not forwarded. With the cookie, a method other than GET, HEAD or
         /// OPTIONS must come from `public_url` or one of `origins` of `[cors]`; otherwise 403. Set it for pages whose
@@ -328,23 +330,23 @@ section! {
         reload preflight_to_upstream as "-": bool = by {
             section.get_or("preflight", value::word(&PREFLIGHTS, &[]), false)
         },
-        /// Reply to a browser without a live session, on a route for sessions. `"auto"`: a tab that opens a page is
+        /// Reply to a browser without a valid session, on a route for sessions. `"auto"`: a tab that opens a page is
         /// redirected to the login, other requests get 401; `"never"`: always 401.
         reload never_leads_to_login as ("login" LOGINS): bool = get_or(value::word(&LOGINS, &[]), false),
-        /// Demands on the caller's login (RFC 9470). Otherwise 401.
+        /// Requirements for the caller's login (RFC 9470). If they are not met: 401.
         reload step_up: Option<StepUp> = by { section.has("step_up").then(|| step_up::of_route(section)) },
-        /// Rate limits for callers of the route (docs/limits.md). Otherwise 429.
+        /// Rate limits for callers of the route (docs/limits.md). Beyond them: 429.
         reload rate as some: Vec<RateLimit> = by { rate::of_route(section) },
     }
     with {
         /// Required: Pattern. One segment: `{id}`; the rest, which may be empty: `{*rest}`. /public, without the
         /// slash, is another path. Not required beside `kuzzle` and `calls`.
         reload path: text,
-        /// `"required"`: a request needs a token; `"optional"`: a request may have none; `"lenient"`: an invalid token
-        /// counts as none, too; `"none"`: the gate reads no token.
+        /// `"required"`: a request needs a token; `"optional"`: a request may have none; `"lenient"`: in addition, an
+        /// invalid token is treated like a missing one; `"none"`: the gate does not read tokens.
         reload auth: text,
-        /// Required: Name of the upstream. Not required if other proxies ask (`[[authorizers]]`), or beside
-        /// `kuzzle` and `calls`.
+        /// Required: Name of the upstream. Not required if other proxies send authorization requests
+        /// (`[[authorizers]]`), or with `kuzzle` or `calls`.
         reload upstream: text,
         /// Name in logs and metrics. Set it if the path is long, or an alert names the route. Default: the path.
         reload id: text,
@@ -353,29 +355,30 @@ section! {
         /// Methods of the route. Empty: all methods registered with IANA, WebDAV included, except CONNECT and
         /// TRACE.
         reload methods: list,
-        /// Listeners with this route; others answer 404. Unset: all. Set it for routes of an internal network.
+        /// Listeners that serve this route; others respond with 404. Unset: all. Set it for routes of an internal
+        /// network.
         reload listeners: list,
         /// Requests to log. `"errors"`: those that the gate refuses, or whose status is not 2xx or 3xx; false: none;
         /// true: all. Set it for routes that probes and monitors call.
         reload access_log: text,
-        /// Kuzzle calls in /_query and in WebSockets that this route governs, at any path. `"*"`: calls that no path
-        /// decides about.
+        /// Kuzzle calls in /_query and in WebSockets to which this route applies, at any path. `"*"`: calls that have
+        /// no path.
         reload kuzzle: list,
         /// Headers that the gate forwards although some servers misread them. `"underscore"`: names with an
         /// underscore, for an upstream that needs them and does not read x_auth_subject as x-auth-subject;
         /// `"override"`: X-HTTP-Method-Override, X-Original-URL and the like, by which a client of an upstream that
         /// obeys them bypasses the routes.
         reload keep_headers: list,
-        /// Calls (MCP) of its `resource` that this route governs, instead of a path: `"method:name"`,
+        /// MCP calls to its `resource` to which this route applies, instead of a path: `"method:name"`,
         /// `"method:prefix*"`, `"method"`, or `"*"` for all others, which one route must have. The most specific
-        /// pattern counts. A call must meet the scopes, roles and login of this route and of the route of its path.
+        /// pattern applies. A call must meet the scopes, roles and login of this route and of the route of its path.
         reload calls: list,
         /// true: a path that a lax server reads as a path of a stricter route gets 404. false: only for an upstream
         /// that compares paths byte for byte.
         reload loose_match: boolean,
-        /// Conditions on claims, all of which must hold (docs/conditions.md). Otherwise 403.
+        /// Conditions on claims, which must all be met (docs/conditions.md). Otherwise 403.
         reload when: table,
-        /// Tables as in `when`, of which one must hold.
+        /// Tables like `when`, of which at least one must be met.
         reload when_any: list,
         /// true: the upstream gets the bearer token. `"dangerous"`: also beside `resource`, whose token the upstream
         /// could then use elsewhere. Default: `false`.
@@ -384,7 +387,7 @@ section! {
         reload dpop: text,
         /// `"required"`: only tokens bound to a client certificate (docs/certificates.md).
         reload certificate_bound: text,
-        /// `"upstream"`: the upstream answers CORS preflights. Set it for an application with rules of its own.
+        /// `"upstream"`: the upstream responds to CORS preflights. Set it for an application with its own CORS rules.
         reload preflight: text,
     }
 }
@@ -442,7 +445,7 @@ pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLo
     id.put(&mut table, "id");
     Some(hosts.clone()).filter(|hosts| !hosts.is_empty()).put(&mut table, "hosts");
     Some(methods.clone()).filter(|methods| !methods.is_empty()).put(&mut table, "methods");
-    // A rule for calls only has no path.
+    // A rule that applies only to calls has no path.
     Some(path.as_str()).filter(|path| !path.is_empty() || kuzzle.is_empty()).put(&mut table, "path");
     Some(kuzzle.clone()).filter(|kuzzle| !kuzzle.is_empty()).put(&mut table, "kuzzle");
     Some(listeners.clone()).filter(|listeners| !listeners.is_empty()).put(&mut table, "listeners");

@@ -13,7 +13,7 @@ use rotogate_kit::config::Section;
 const UNBOUND: &str =
     "is impossible with auth = \"none\": a WebSocket ends with the authorization of its caller; remove one of the two";
 
-/// Checks the routes; `sections` are their tables.
+/// Checks the routes. `sections` are their tables.
 pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
     if sections.iter().any(Section::is_bad) {
         return;
@@ -48,7 +48,7 @@ pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
             }
         }
     }
-    // A WebSocket of Kuzzle's clients is one to the gate, which has its own to the upstream.
+    // With Kuzzle, clients open their WebSockets to the gate, which has its own connection to the upstream.
     let is_of_kuzzle = config.endpoints.iter().any(|endpoint| endpoint.kuzzle.is_some());
     let is_open = |route: &&Route| route.policy.auth == Auth::None && route.policy.upgrade && !is_of_kuzzle;
     for (section, _) in sections.iter().zip(routes).filter(|(_, route)| is_open(route)) {
@@ -87,8 +87,8 @@ fn all_envelopes(config: &Config) -> Vec<(Method, String)> {
     dialects(config).flat_map(|(base, dialect)| envelopes(dialect.as_ref(), base)).collect()
 }
 
-/// Returns a function that names the endpoint that answers a path before any route. An endpoint also answers near
-/// misses of its paths.
+/// Returns a function that returns the name of the endpoint that serves a path before any route. An endpoint also
+/// serves near misses of its paths.
 fn taken(config: &Config) -> impl Fn(&str) -> Option<String> {
     let mut taken = matchit::Router::new();
     // Conflicts between templates are reported elsewhere.

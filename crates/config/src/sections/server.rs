@@ -23,8 +23,8 @@ section! {
         /// proxy, whose address would otherwise count as that of every client.
         // Requirement T6.
         reload trusted_proxies: Vec<IpNet> = list_or_empty(value::network),
-        /// Most concurrent connections of all listeners. Lower it on a machine with little memory, and raise it for
-        /// more clients (docs/edge.md).
+        /// Most concurrent connections at all listeners together. Lower it on a machine with little memory, and raise
+        /// it for more clients (docs/edge.md).
         reload max_connections: usize = get_or(value::count(1, 1_000_000), 10_000),
         /// Bounds under overload.
         reload overload as "..": Bounds = by { overload::read(section, max_connections) },
@@ -44,20 +44,21 @@ section! {
         },
         /// URL by which clients reach the gate: scheme and authority.
         reload public_url: Uri = required(PUBLIC_URL, value::origin_url),
-        /// Hosts to serve besides those of `public_url` and of routes: `"example.com"`, `"*.example.com"`, `"*"` for
-        /// any. Another Host gets 421. A listener on loopback also accepts localhost and loopback addresses.
+        /// Hosts to serve in addition to those of `public_url` and of routes: `"example.com"`, `"*.example.com"`, `"*"`
+        /// for any. Another Host gets 421. A listener on loopback also accepts localhost and loopback addresses.
         // Requirement T23.
         reload hosts: Vec<String> = list_or_empty(value::served_host),
-        /// Time for a request's head, and for the wait of a connection for its next request. Raise it behind a load
-        /// balancer that keeps idle connections for longer: otherwise it may send a request into a closing one.
+        /// Time for a request's head, and how long a connection may wait for its next request. Raise it behind a load
+        /// balancer that keeps idle connections longer. Otherwise the load balancer may send a request on a connection
+        /// that the gate is closing.
         reload head_timeout: Duration = get_or(timeout(), Duration::from_secs(10)),
-        /// How long a client may make no progress with a body, and an HTTP/2 connection have no requests.
+        /// How long a body of a client may stall, and how long an HTTP/2 connection may be without requests.
         fixed idle_timeout: Duration = get_or(timeout(), Duration::from_secs(60)),
         /// Longest request line and headers together; 8KiB to 1MiB. Raise it for clients with large cookies or
         /// Kerberos tickets.
         reload max_head: usize = get_or(value::size(8 << 10, 1 << 20), 64 << 10),
-        /// Threads that serve requests. Set it in a container that has a limit of memory and none of processors.
-        /// Default: the number of processors.
+        /// Threads that serve requests. Set it in a container that has a memory limit but no processor limit. Default:
+        /// the number of processors.
         restart workers: NonZeroUsize = get_or(value::count(1, 1024), processors()),
         /// Bytes a second that a client must send or accept; it may lag behind by `idle_timeout`.
         fixed min_body_rate: u64 = get_or(value::size(0, 1 << 20), 256),
@@ -129,7 +130,7 @@ impl ServerConfig {
 
 pub(super) fn read(section: &Section<'_>, dir: &Path) -> ServerConfig {
     let server = read_keys(section, dir);
-    // Each listener needs a permit for the connection for which it waits.
+    // Each listener takes one permit in advance, for the next connection that it accepts.
     if server.max_connections < server.listeners.len() {
         let message = format!("is {}, and there are {} listeners", server.max_connections, server.listeners.len());
         section.blame("max_connections", message);

@@ -1,4 +1,5 @@
-//! Routes that take sessions of browsers, and ask for what no such session has. Their users would log in, and be refused.
+//! Warns about routes that accept browser sessions but require something that no such session has. Users could log in
+//! but would be refused.
 
 use super::{Config, DirectoryConfig, UsersConfig};
 use rotogate::program::BROWSER;
@@ -7,16 +8,16 @@ use rotogate_core::session::Scope;
 use rotogate_core::token::verify::OWN;
 use rotogate_kit::config::Section;
 
-/// What all sessions of the endpoint of browsers have.
+/// Facts about all sessions of the endpoint for browsers.
 struct SessionFacts<'a> {
     config: &'a Config,
     /// The issuer where the users log in, as routes name it.
     issuer: &'a str,
-    /// All scopes that a session can have. `None`: any.
+    /// All scopes that a session can have. `None` for any scope.
     scopes: Option<&'a Scope>,
 }
 
-/// Warns of routes that no session passes; `sections` are their tables.
+/// Warns about routes that refuse all sessions. `sections` are their tables.
 // Requirement B54.
 pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
     let Some(facts) = SessionFacts::new(config) else { return };
@@ -30,8 +31,8 @@ pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
     }
 }
 
-/// The `credentials` by which sessions come to a route or to a rule for calls. `None` if no sessions come, or if tokens
-/// come to a rule for calls as well.
+/// A description of the key `credentials` that makes a route or a rule for calls accept sessions. `None` if the route
+/// does not accept sessions, or if a rule for calls also accepts other credentials.
 fn takers(config: &Config, route: &Route) -> Option<&'static str> {
     if route.policy.auth == Auth::None {
         return None;
@@ -58,7 +59,7 @@ impl<'a> SessionFacts<'a> {
         Some(Self { config, issuer: provider, scopes: issuer.scopes.listed() })
     }
 
-    /// The keys of a route with demands that no session meets, each with the reason and the remedy.
+    /// The keys of a route with requirements that no session meets, each with the reason and the remedy.
     fn unmet(&self, route: &Route) -> Vec<(&'static str, String, String)> {
         let (issuer, policy) = (self.issuer, &route.policy);
         let mut unmet = Vec::new();
@@ -99,8 +100,8 @@ impl<'a> SessionFacts<'a> {
         unmet
     }
 
-    /// May a session have this role? A role without an issuer belongs to the only issuer of the route, otherwise to the
-    /// gate.
+    /// Whether a session may have this role. A role without an issuer belongs to the issuer that the route names, if it
+    /// names exactly one, and otherwise to the gate.
     fn may_have(&self, policy: &RoutePolicy, role: &Role) -> bool {
         let of = match (&role.issuer, policy.issuers.as_slice()) {
             (Some(issuer), _) => issuer,
@@ -110,7 +111,7 @@ impl<'a> SessionFacts<'a> {
         *of == *self.issuer
     }
 
-    /// The tokens of sessions have the audience of the gate.
+    /// Reports required audiences that sessions lack. The tokens of sessions have only the audience of the gate.
     fn lacks_audience(&self, policy: &RoutePolicy, lacks: &mut impl FnMut(&'static str, String, String)) {
         let resource = self.config.resources.iter().find(|known| Some(&known.path) == policy.resource.as_ref());
         let url = resource.map(|resource| resource.url(&self.config.server.public_url.to_string()));
@@ -126,7 +127,8 @@ impl<'a> SessionFacts<'a> {
         }
     }
 
-    /// A login with a password has no `acr`, unless the directory gives one.
+    /// Reports a required `acr` that sessions lack. A login with a password has an `acr` only if the directory returns
+    /// one.
     fn lacks_login(&self, policy: &RoutePolicy, lacks: &mut impl FnMut(&'static str, String, String)) {
         let asks = policy.step_up.as_ref().is_some_and(|step_up| !step_up.acr.is_empty());
         if asks && self.issuer == OWN && !self.config.directories.iter().any(may_give_acr) {
@@ -136,7 +138,7 @@ impl<'a> SessionFacts<'a> {
     }
 }
 
-/// May a directory give a user an `acr`? Users in a file may have any claim.
+/// Whether a directory may return an `acr` for a user. Users in a file may have any claim.
 fn may_give_acr(directory: &DirectoryConfig) -> bool {
     match &directory.users {
         UsersConfig::File { .. } => true,

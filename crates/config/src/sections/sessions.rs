@@ -18,7 +18,7 @@ section! {
     pub struct SessionsConfig, read by read_keys(section) {
         /// Rules, unless an endpoint or a client overrides them.
         reload profile as "..": Profile = by { read_profile(section).over(&Profile::default()) },
-        /// true: the record of a session has the user agent and the address of its login. Write false if data
+        /// true: the record of a session contains the user agent and the address of the login. Write false if data
         /// protection forbids that.
         reload keep_login_client: bool = get_or(value::boolean, true),
         /// Longest duration of a WebSocket or another long response.
@@ -33,16 +33,16 @@ section! {
         /// Longest lifetime that a client may request. Raise it for clients that request a longer one, such as
         /// `expiresIn` of Kuzzle.
         reload max_access_ttl: Option<Duration> = get(value::duration),
-        /// Lifetime of a session, from its login. Then the user must log in again. Shorten it if a policy demands
-        /// logins more often.
+        /// Lifetime of a session, counted from the login. After that the user must log in again. Shorten it if a policy
+        /// demands logins more often.
         reload session_ttl: Option<Duration> = get(value::duration),
         /// Longest time between two refreshes. Raise it for applications that users open rarely.
         reload idle_ttl: Option<Duration> = get(value::duration),
         /// How long retries and refreshes of other tabs get the same tokens; 60s at most. Raise it if clients on slow
         /// networks retry later.
         reload grace: Option<Duration> = get(value::duration),
-        /// How long the old refresh token remains valid while the new tokens are unused, as after a lost response. Set
-        /// `"0s"` if only other servers check the access tokens.
+        /// How long the old refresh token remains valid while the new tokens have not been used, for example because
+        /// the response was lost. Set `"0s"` if only other servers check the access tokens.
         reload lost_response_window: Option<Duration> = get(value::duration),
         /// Reaction to a superseded refresh token, a sign of theft: `"revoke-session"`, `"revoke-subject"` or
         /// `"deny"`.
@@ -51,8 +51,8 @@ section! {
         no_key other_client_ends_session: Option<bool> = by {
             section.for_tests().get("on_other_client", value::word(&OTHER_CLIENTS, &[]))
         },
-        /// Most live sessions of one subject at all clients; 10000 at most. Raise it for a subject that many devices
-        /// share.
+        /// Most active sessions of one subject, at all clients together; 10000 at most. Raise it for a subject that
+        /// many devices share.
         reload max_sessions_per_subject: Option<u32> = get(value::count(1, MAX_SESSIONS_PER_SUBJECT as usize)),
         // `with` has its description.
         no_key ends_oldest: Option<bool> = by { section.for_tests().get("on_too_many", value::word(&TOO_MANY, &[])) },
@@ -104,7 +104,7 @@ const TOO_MANY: [(&str, bool); 2] = [("end-oldest", true), ("refuse", false)];
 pub(super) fn read(section: &Section<'_>) -> SessionsConfig {
     section.later(&["on_expiry"]);
     let sessions = read_keys(section);
-    // A refused value was reported already, and its default need not be checked.
+    // Invalid values were already reported, and defaults need not be checked.
     if !section.is_bad() {
         check_profile(section, &sessions.profile, "");
     }
@@ -120,7 +120,7 @@ pub(super) fn read_override(section: &Section<'_>) -> ProfileOverride {
     })
 }
 
-/// Reports each bound that the rules violate. Returns whether all bounds are met.
+/// Reports each bound that the rules violate. Returns whether there is no violation.
 fn check_profile(section: &Section<'_>, rules: &Profile, place: &str) -> bool {
     let problems = rules.problems();
     for problem in &problems {
@@ -137,7 +137,7 @@ fn check_profile(section: &Section<'_>, rules: &Profile, place: &str) -> bool {
     problems.is_empty()
 }
 
-/// The rules of each endpoint, of each client, and of each client at each endpoint must be consistent.
+/// Checks that the rules of each endpoint, of each client, and of each client at each endpoint are consistent.
 pub(super) fn check_profiles(config: &Config, clients: &[Section<'_>], endpoints: &[Section<'_>]) {
     let base = &config.sessions.profile;
     let sound = |own: &ProfileOverride, section: &Section<'_>| {

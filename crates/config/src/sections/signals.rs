@@ -1,5 +1,5 @@
-//! Information about users that an issuer sends besides tokens: `global_revocation`, `on_event` and `user_names` of an
-//! entry of `[[issuers]]`.
+//! Settings for the events and requests about users that an issuer sends: `global_revocation`, `on_event` and
+//! `user_names` of an entry of `[[issuers]]`.
 
 use toml::{Table, Value};
 
@@ -13,7 +13,7 @@ use rotogate_core::token::verify::{EventEffect, EventEffects, EventKind};
 use rotogate_kit::config::{Section, Value as Raw, printable};
 
 section! {
-    /// An endpoint for requests to end everything of a user.
+    /// An endpoint for requests to end all sessions and tokens of a user.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct GlobalRevocationConfig, read by pub(super) read_global_revocation(section) {
         /// Path to which the issuer posts. `public_url` and the path are the `aud` of its JWT.
@@ -52,7 +52,7 @@ pub(super) fn on_event(section: &Section<'_>) -> EventEffects {
             (Some(_), Err(message)) => table.blame(word, message),
             (None, _) => {
                 let known = EventKind::configurable().map(EventKind::word).collect::<Vec<_>>().join(", ");
-                table.blame(word, format!("is no type of event: expected one of {known}"));
+                table.blame(word, format!("is not a type of event; expected one of {known}"));
             }
         }
     }
@@ -65,7 +65,7 @@ pub(super) fn user_names(section: &Section<'_>) -> Vec<UserNameForm> {
     section.list_or_empty("user_names", |v: &Raw| value::word(&words, &[])(v))
 }
 
-/// Checks that there is a directory for names, and that there are keys for JWTs.
+/// Checks that there is a directory that can look up user names, and that the issuer has keys to verify its JWTs.
 pub(super) fn check(sections: &[Section<'_>], issuers: &[TrustedIssuer], directories: &[DirectoryConfig]) {
     for (section, issuer) in sections.iter().zip(issuers).filter(|(section, _)| !section.is_bad()) {
         if !issuer.user_names.is_empty() && !directories.iter().any(DirectoryConfig::names_users_of_issuers) {

@@ -1,5 +1,5 @@
-//! The sources of users whose subjects become subjects of the gate: `[directory]`, and each issuer of which a browser
-//! login, an identity assertion or an exchange makes such users.
+//! Checks the sources of users whose subjects become subjects of the gate. These are `[directory]`, and each issuer
+//! whose users get sessions or tokens of the gate by a browser login, an identity assertion or an exchange.
 
 use super::{Config, TrustedIssuer};
 use rotogate_core::token::JagSubject;
@@ -15,7 +15,7 @@ pub(super) fn mark(config: &mut Config) {
     }
 }
 
-/// What makes subjects of the gate from the issuer's users.
+/// How the issuer's users become subjects of the gate, if they do.
 fn how(config: &Config, issuer: &TrustedIssuer) -> Option<&'static str> {
     let rules = config.clients.iter().filter_map(|client| client.exchange.as_ref());
     let mut exchanged = rules.flat_map(|rules| &rules.issuers);
@@ -28,7 +28,7 @@ fn how(config: &Config, issuer: &TrustedIssuer) -> Option<&'static str> {
     }
 }
 
-/// Checks that no two sources can name one subject.
+/// Checks that two sources cannot have the same subject.
 // Requirements B39, I67.
 pub(super) fn check(sections: &[Section<'_>], config: &Config) {
     for (section, issuer) in sections.iter().zip(&config.issuers).filter(|(section, _)| !section.is_bad()) {

@@ -10,14 +10,14 @@ use rotogate_kit::config::{Section, Value as Raw};
 
 section! {
     impl StepUp, read by read_step_up(section) {
-        /// Accepted values of the token's `acr`.
+        /// Accepted values of the claim `acr` of the token.
         reload acr as some: Vec<Box<str>> = by { read_acr(section) },
         /// Greatest age of the login; 1s to 365d.
         reload max_age: Option<Duration> = get(value::duration_within(SECOND, 365 * DAY)),
     }
 }
 
-/// `step_up` (RFC 9470).
+/// Reads `step_up` of a route (RFC 9470).
 pub(super) fn of_route(section: &Section<'_>) -> StepUp {
     let table = section.section("step_up");
     let step_up = read_step_up(&table);
@@ -32,7 +32,8 @@ fn read_acr(table: &Section<'_>) -> Vec<Box<str>> {
     table.one_or_list("acr", acr).unwrap_or_default().into_iter().map(Into::into).collect()
 }
 
-/// A value of `acr_values`, which is a list with spaces between.
+/// Reads one value of `acr_values`. It must not contain spaces, because `acr_values` is a list that is separated by
+/// spaces.
 fn acr(v: &Raw) -> Result<String, String> {
     value::text(v).and_then(|acr| match acr.bytes().all(|byte| byte.is_ascii_graphic()) {
         true => Ok(acr),

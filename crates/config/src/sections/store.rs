@@ -48,11 +48,11 @@ section! {
     pub struct RedbSettings, read by read_redb(section, dir: &Path, keys: &Path) {
         /// File of the store. Set it if the data are on another disk.
         restart path: PathBuf = get_or(path_in(dir), dir.join("data/rotogate.redb")),
-        /// File by which a start notices a restored older copy of the store. Do not back it up with the store. Set it
-        /// if the gate may not write below the folder of the configuration.
+        /// File by which a start detects that an older copy of the store was restored. Do not back it up with the
+        /// store. Set it if the gate must not write below the folder of the configuration.
         // Requirement O5.
         restart mark: PathBuf = by { read_mark(section, dir, keys) },
-        /// The gate's own cache of the store's file, besides that of the operating system.
+        /// The gate's own cache of the store's file, in addition to that of the operating system.
         fixed cache_size: usize = get_or(value::size(1 << 20, 1 << 40), DEFAULT_CACHE_SIZE),
     }
     with {
@@ -69,7 +69,7 @@ const REDB: ReadStore = |section, dir, keys| StoreConfig::Redb(read_redb(section
 const KINDS: &[(&str, ReadStore)] = &[
     ("redb", REDB),
     ("memory", |section, dir, keys| {
-        // Reads the keys of redb, so that they are not reported as unknown, and ignores them.
+        // Reads and ignores the keys of redb, so that they are not reported as unknown.
         read_redb(section, dir, keys);
         StoreConfig::Memory
     }),
@@ -79,16 +79,16 @@ const KINDS: &[(&str, ReadStore)] = &[
     ("redis", |section, dir, keys| StoreConfig::Redis(Box::new(redis::read(section, dir, keys)))),
 ];
 
-/// The features of the kinds that not every build has.
+/// The kinds that are not in every build, each with the feature that it needs.
 const FEATURES: &[(&str, &str)] = &[("postgres", "postgres"), ("redis", "redis")];
 
 impl StoreConfig {
     /// The default of `mark`.
     const MARK: &str = "data/store.mark";
-    /// The path of the mark before it had its own key.
+    /// The name of the mark's file in the folder of the keys, where it was before the key `mark` existed.
     const FORMER_MARK: &str = "store.mark";
 
-    /// The file of the high-water mark.
+    /// The file with the high-water mark, by which a restored older copy of the store is detected.
     pub fn mark(&self) -> Option<&Path> {
         match self {
             Self::Memory => None,
@@ -98,7 +98,7 @@ impl StoreConfig {
         }
     }
 
-    /// The keys of a store that other gates use, too.
+    /// The settings of a store that other gates also use.
     #[cfg(any(feature = "postgres", feature = "redis"))]
     pub fn shared(&self) -> Option<&SharedSettings> {
         match self {
@@ -110,12 +110,12 @@ impl StoreConfig {
         }
     }
 
-    /// Whether other gates write to the store, too.
+    /// Whether other gates also write to the store.
     pub fn is_shared(&self) -> bool {
         !matches!(self, Self::Memory | Self::Redb(_))
     }
 
-    /// How long the gate works without news from a shared store. `None` if the store is not shared.
+    /// How long the gate works without news of a shared store. `None` if the store is not shared.
     #[cfg(any(feature = "postgres", feature = "redis"))]
     pub fn staleness(&self) -> Option<Staleness> {
         self.shared().map(|shared| shared.staleness)
@@ -131,7 +131,8 @@ fn read_mark(section: &Section<'_>, dir: &Path, keys: &Path) -> PathBuf {
     let chosen = section.get("mark", path_in(dir));
     chosen.unwrap_or_else(|| {
         let former = keys.join(StoreConfig::FORMER_MARK);
-        // A mark at the former path must not be forgotten, because a new mark would detect no loss.
+        // An existing mark at the former path must be used, because a new mark could not detect that the store lost
+        // data.
         if former.exists() { former } else { dir.join(StoreConfig::MARK) }
     })
 }

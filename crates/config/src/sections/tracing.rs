@@ -15,7 +15,7 @@ use rotogate_kit::config::{Section, Value as Raw};
 /// The path for traces in OTLP over HTTP.
 const HTTP_PATH: &str = "/v1/traces";
 
-/// The protocol to send spans.
+/// The protocol with which spans are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TraceProtocol {
     /// OTLP over HTTP/1.1, in protobuf.
@@ -41,7 +41,8 @@ section! {
         reload endpoint: Uri = required(ENDPOINT, |v| read_endpoint(v, protocol)),
         /// File (0600) with a line for each header, such as `authorization: Bearer …`; read again by SIGHUP.
         reload headers_file: Option<PathBuf> = get(path_in(dir)),
-        /// Part of new traces to record, from 0 to 1. A trusted proxy decides about its traces. Lower it under load.
+        /// Fraction of new traces to record, from 0 to 1. For traces that a trusted proxy has begun, the proxy decides.
+        /// Lower it under load.
         reload sample: f64 = get_or(value::fraction, 1.0),
         /// Only trusted authorities, in PEM. Set it for a server with a certificate of an internal authority. Default:
         /// the system's.
@@ -52,7 +53,7 @@ section! {
         },
         /// true: spans name the user (`user.id`). Set it if your traces may contain personal data.
         reload identity: bool = get_or(value::boolean, false),
-        /// Time for a batch of spans, with its retries.
+        /// Time for sending a batch of spans, including retries.
         no_key timeout: Duration = by {
             let of_variable = section.get_of_others("timeout", OTEL, wait());
             of_variable.unwrap_or_else(|| section.for_tests().get_or("timeout", wait(), Duration::from_secs(10)))

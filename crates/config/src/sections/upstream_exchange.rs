@@ -64,7 +64,7 @@ pub(super) fn read(section: &Section<'_>) -> ExchangeSettings {
     exchange
 }
 
-/// Checks that the caller's token comes from the provider's issuer, so that it is sent to no other party.
+/// Checks that the caller's token comes from the provider's issuer, so that the token is not sent to another party.
 // Requirement D11.
 pub(super) fn check(sections: &[Section<'_>], config: &Config) {
     let known: Vec<&str> = config.providers.iter().map(|provider| provider.name.as_str()).collect();
@@ -97,8 +97,8 @@ pub(super) fn check(sections: &[Section<'_>], config: &Config) {
     }
 }
 
-/// The reason why the sessions of a route have no ID tokens for this provider. The provider accepts only ID tokens that
-/// it issued to the gate, its client.
+/// The reason why the sessions of a route have no ID tokens that this provider accepts. The provider accepts only ID
+/// tokens that it issued to the gate's client.
 fn problem_of_sessions(
     route: &Route,
     provider: &ProviderSettings,
@@ -129,7 +129,7 @@ fn problem_of_sessions(
     })
 }
 
-/// Why the callers of a route cannot have their tokens exchanged at a provider of this issuer.
+/// The reason why the tokens of a route's callers cannot be exchanged at a provider of this issuer, if there is one.
 fn problem(route: &Route, issuer: &str, config: &Config, upstream: &Upstream) -> Option<String> {
     let policy = &route.policy;
     let name = &upstream.name;

@@ -53,17 +53,17 @@ section! {
         /// Most concurrent requests to one address, streams included. Lower it to what the upstream can serve at a
         /// time.
         reload max_requests: usize = get_or(value::count(1, 1_000_000), default.max_requests),
-        /// Time to connect, TLS included, and for a look-up of the name.
+        /// Time for connecting, including TLS, and for looking up the host name.
         fixed connect_timeout: Option<Duration> = some_or(time(), Duration::from_secs(5)),
-        /// Time until the head of the response. Raise it for an upstream that works for longer before it answers.
+        /// Time until the head of the response. Raise it for an upstream that needs longer before it responds.
         reload head_timeout: Option<Duration> = some_or(time(), Duration::from_secs(60)),
-        /// How long a body may make no progress. Raise it for an upstream that pauses for longer within a response,
-        /// such as a stream of rare events.
+        /// How long a body may stall. Raise it for an upstream that pauses for longer within a response, such as a
+        /// stream of rare events.
         reload idle_timeout: Option<Duration> = some_or(time(), Duration::from_secs(60)),
         reload tls as "..": UpstreamTls = by { read_tls(section, &urls, dir) },
-        /// File (0600) with the gate's credential for the upstream, such as `Bearer …`, instead of the caller's; the
-        /// identity headers name the caller. Read again when the file changes. Set it for a server that knows no
-        /// tokens of the gate.
+        /// File (0600) with the gate's own credential for the upstream, such as `Bearer …`. It replaces the caller's
+        /// credential; the identity headers name the caller. Read again when the file changes. Set it for a server that
+        /// does not know the gate's tokens.
         reload authorization_file: Option<PathBuf> = by { read_authorization_file(section, dir) },
         /// `aud` of assertions for the upstream; not an audience of access tokens. Default: its name.
         reload assertion_audience: Option<String> = get(value::text),
@@ -74,18 +74,19 @@ section! {
         fixed max_requests_per_caller: usize = share_of(("max_requests", max_requests), Share::Percent(10)),
         /// As `max_requests_per_caller`, for one client address.
         fixed max_requests_per_address: usize = share_of(("max_requests", max_requests), Share::Percent(25)),
-        /// How long a request waits while the upstream is full, or the caller's share of a busy one is used. Then 503.
+        /// How long a request waits while the upstream is full, or while the upstream is busy and the caller has used
+        /// its share. Then 503.
         fixed queue_timeout: Duration = get_or(value::duration_within(Duration::ZERO, DAY), Duration::from_secs(1)),
         /// Consecutive failures after which the gate ejects an address, if there is another.
         fixed max_failures: u32 = get_or(value::count(1, 1000), 5),
         /// Duration of an ejection, doubled with each consecutive one up to 5m.
         fixed eject_for: Duration = get_or(time(), Duration::from_secs(10)),
-        /// Path of a periodic GET to each address, healthy with 2xx. Set it if addresses can be unfit without failing
-        /// requests; unset: only these eject an address.
+        /// Path of a periodic GET to each address. An address is healthy if the status is 2xx. Unset: only failed
+        /// requests eject an address. Set it if an address can be unusable although requests do not fail.
         reload health: Option<HealthCheck> = by { read_health(section) },
         /// How often the gate resolves a host name.
         fixed dns_refresh: Duration = get_or(time(), Duration::from_secs(30)),
-        /// Greatest age of a connection that takes a further request.
+        /// Age after which a connection gets no further requests.
         fixed max_connection_age: Duration = get_or(time(), Duration::from_secs(300)),
         /// Reuse of HTTP/1.1 connections. `"safe"`: after a complete response; `"never"`: for an upstream that may
         /// answer twice (docs/upstreams.md).
@@ -101,14 +102,14 @@ section! {
         fixed health_interval: text = "5s",
         /// Time for one health check.
         fixed health_timeout: text = "2.5s",
-        /// Consecutive good checks until an address is healthy.
+        /// Consecutive successful checks after which an address is healthy.
         fixed healthy_after: number = 2_u32,
-        /// Consecutive bad checks until an address is unhealthy.
+        /// Consecutive failed checks after which an address is unhealthy.
         fixed unhealthy_after: number = 3_u32,
     }
 }
 
-/// Reads `health`. Tests set the other rules of a check.
+/// Reads `health`. The other rules of a check can be set only in tests.
 fn read_health(section: &Section<'_>) -> Option<HealthCheck> {
     let mut check = HealthCheck::new(section.get("health", health_path)?);
     let tests = section.for_tests();
@@ -178,8 +179,8 @@ fn read_authorization_file(section: &Section<'_>, dir: &Path) -> Option<PathBuf>
     })
 }
 
-/// Checks that no audience of an upstream or an authorizer is also an audience of access tokens, because an assertion
-/// must not open a route.
+/// Checks that no assertion audience of an upstream or an authorizer is also an audience of access tokens. Otherwise an
+/// assertion could be used as a token.
 pub(super) fn check_assertions(
     config: &Config,
     identity: &Section<'_>,
@@ -212,7 +213,7 @@ pub(super) fn check_assertions(
     }
 }
 
-/// The flaw of a key that signs for others, if any.
+/// The error message for an algorithm whose keys cannot be published for others to verify with.
 pub(super) fn unpublished_key(algorithm: Algorithm) -> String {
     format!(
         "needs a key that others can verify with, and algorithm of [issuer] is {algorithm}; expected one such as \"EdDSA\""
@@ -236,8 +237,8 @@ fn read_urls(section: &Section<'_>, server: &ServerConfig, admin: &AdminConfig) 
     urls.into_iter().map(|(_, url)| url).collect()
 }
 
-/// Reads `ca`, `server_name` and `client_cert`. The verification of an upstream cannot be turned off (requirement
-/// T16). The usual names of a key for this get an error that explains it.
+/// Reads `ca`, `server_name` and `client_cert`. The verification of an upstream cannot be turned off (requirement T16).
+/// Keys with which other programs turn it off get an error message that explains this.
 fn read_tls(section: &Section<'_>, urls: &[UpstreamUrl], dir: &Path) -> UpstreamTls {
     let remedy = "an upstream's certificate is always verified; name its authority: ca = \"ca.pem\"";
     section.misplaced(&["verify", "insecure", "insecure_skip_verify", "danger_accept_invalid_certs"], remedy);
@@ -253,14 +254,14 @@ fn read_tls(section: &Section<'_>, urls: &[UpstreamUrl], dir: &Path) -> Upstream
         return tls;
     }
     if !urls.is_empty() {
-        // The key suggests that TLS is used, but no address uses it.
+        // Such a key would suggest that TLS is used, although no address uses it.
         let message = "only applies to https:// addresses, and urls has no such address; remove it";
         section.blame_present(&["ca", "server_name", "client_cert"], message);
     }
     tls
 }
 
-/// The address of the gate to which an upstream would lead back, if any (requirement O1).
+/// Describes the address of the gate to which an upstream would lead back, if there is one (requirement O1).
 fn loops_back(url: &UpstreamUrl, server: &ServerConfig, admin: &AdminConfig) -> Option<String> {
     if reaches(url, admin.listen) {
         return Some(format!("the gate's own admin listener, {}", admin.listen));
@@ -287,7 +288,7 @@ fn reaches(url: &UpstreamUrl, listen: SocketAddr) -> bool {
     if name == "localhost" || name.ends_with(".localhost") {
         return is_local(listen.ip().to_canonical());
     }
-    // An unspecified address connects to this machine.
+    // A connection to an unspecified address reaches this machine.
     let Ok(to) = name.parse::<IpAddr>().map(|ip| ip.to_canonical()) else { return false };
     let at = listen.ip().to_canonical();
     to == at || (is_local(to) && at.is_unspecified()) || (to.is_unspecified() && is_local(at))

@@ -174,8 +174,8 @@ fn b39_i67_sources_of_users_whose_subjects_can_meet_are_refused() {
         (format!("{}{exchanged}{clients}", issuer("b", &prefix("ex|"))), "begins like that of another issuer"),
         (format!("{}{exchanged}{clients}", issuer("b", &prefix("ex|a|"))), "begins like that of another issuer"),
         (format!("{}{exchanged}{clients}", issuer("b", &prefix("b"))), "ends without a separator"),
-        (issuer("b", &prefix("client:")), "meets client:"),
-        (issuer("b", &prefix("c")), "meets client:"),
+        (issuer("b", &prefix("client:")), "conflicts with client:"),
+        (issuer("b", &prefix("c")), "conflicts with client:"),
     ] {
         let lines = said(&bad);
         assert!(lines.iter().any(|line| line.contains(expected)), "{expected}: {lines:?}\n{bad}");

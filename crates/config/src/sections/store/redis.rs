@@ -9,7 +9,7 @@ use super::shared::{self, SharedSettings};
 use rotogate::store::RedisOptions;
 use rotogate_kit::config::{Section, Value};
 
-/// The largest number of replicas. No set-up has as many.
+/// The largest number of replicas, which is more than any installation has.
 const MAX_REPLICAS: usize = 64;
 
 section! {
@@ -21,8 +21,8 @@ section! {
         restart urls: Vec<String> = by { self::urls(section) },
         /// How the gate reaches the Sentinels.
         restart sentinel as "..": Option<SentinelSettings> = by { self::sentinel(section, dir) },
-        /// true: `urls` name nodes of a cluster; one that answers is enough. Set it for a cluster, of which one URL
-        /// looks like that of a single server.
+        /// true: `urls` has nodes of a cluster, of which at least one must respond. Set it for a cluster, because the
+        /// gate cannot tell from a URL whether the server belongs to one.
         restart cluster: bool = by { read_cluster(section, &urls, sentinel.is_some()) },
         /// User of the server; needs `password_file`. Default: the default user.
         restart username: Option<String> = get(value::text),
@@ -31,11 +31,11 @@ section! {
             |v| value::checked(v, RedisOptions::check_prefix),
             RedisOptions::PREFIX.to_owned()
         ),
-        /// true: the server evicts no key. Set it if `username` may not run INFO, by which the gate checks that
-        /// otherwise: an evicted key is a lost revocation.
+        /// true: the server never evicts keys. Set it if `username` is not allowed to run INFO, with which the gate
+        /// otherwise checks this. An evicted key would be a lost revocation.
         restart assume_noeviction: bool = get_or(value::boolean, false),
-        /// How many replicas must have a write before the gate acknowledges it. Raise it if a failover must lose no
-        /// revocation.
+        /// How many replicas must have received a write before the gate acknowledges it. Raise it if a failover must
+        /// not lose revocations.
         restart wait_replicas: u32 = get_or(value::count(0, MAX_REPLICAS), 0),
         /// Keys of every shared store.
         restart shared as "..": SharedSettings = by { shared::read(section, dir, keys) },
@@ -43,7 +43,7 @@ section! {
 }
 
 section! {
-    /// `sentinel`, and how the Sentinels know the gate.
+    /// How the gate finds the primary by Sentinels, and authenticates to them.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct SentinelSettings, read by read_sentinel(section, dir: &Path) {
         /// Name of the primary at the Sentinels.
@@ -103,7 +103,7 @@ fn sentinel(section: &Section<'_>, dir: &Path) -> Option<SentinelSettings> {
     Some(settings).filter(|settings| !settings.name.is_empty())
 }
 
-/// Checks that a user has a password. A password without a user is for the default user.
+/// Checks that a password is configured for a named user. A password without a user name is for the default user.
 fn check_login(section: &Section<'_>, has_name: bool, username: &str, file: &str) {
     if has_name && !section.has(file) {
         section.blame(file, format!("missing; expected a file with the password of {username}"));

@@ -21,12 +21,12 @@ section! {
         /// Only trusted authorities, in PEM. Set it for a server with a certificate of an internal authority. Default:
         /// the system's.
         restart ca: Option<PathBuf> = get(path_in(dir)),
-        /// Gate's client certificate with its chain, and its key, if the server requires one.
+        /// The gate's client certificate with its chain, and its private key, if the server requires one.
         restart client_cert: Option<CertificateAndKey> = certificate_and_key(dir),
-        /// File of this gate by which a start notices a restored older copy of the store. Set it if the gate may
-        /// not write below the folder of the configuration.
+        /// File of this gate by which a start detects that an older copy of the store was restored. Set it if the gate
+        /// must not write below the folder of the configuration.
         restart mark: PathBuf = by { super::read_mark(section, dir, keys) },
-        /// How long the gate goes on without news.
+        /// How long the gate works without news from the store.
         restart staleness as "..": Staleness = by { read_staleness(section) },
     }
 }
@@ -37,14 +37,14 @@ fn read_staleness(section: &Section<'_>) -> Staleness {
     match section.get("when_stale", when_stale).flatten() {
         Some(served) if served >= limit => Staleness { limit, served },
         Some(_) => {
-            section.blame("when_stale", "is shorter than staleness; expected at least that, or \"deny\"");
+            section.blame("when_stale", "is shorter than staleness; expected at least as much, or \"deny\"");
             Staleness::deny_after(limit)
         }
         None => Staleness::deny_after(limit),
     }
 }
 
-/// `"deny"`, or how long tokens are accepted.
+/// Reads `"deny"`, or how long tokens are accepted.
 fn when_stale(v: &Raw) -> Result<Option<Duration>, String> {
     if v.as_text() == Some("deny") {
         return Ok(None);
@@ -58,9 +58,9 @@ impl Print for Staleness {
     const KEYS: &'static [crate::declare::Key] = section!(keys {
         /// Longest time without news from the store; 500ms to 60s. Raise it for a store with a long round trip.
         restart staleness: duration,
-        /// After `staleness` the gate issues no tokens. `"deny"`: it accepts none either. A time, such as `"5m"`: it
-        /// accepts tokens for so long without news, at most 24h. Set a time if an outage of the store must not end
-        /// every request; revocations of other gates are unknown meanwhile.
+        /// After `staleness` the gate issues no tokens. `"deny"`: it does not accept tokens either. A time, such as
+        /// `"5m"`; at most 24h: it accepts tokens for this long without news. Set a time if an outage of the store must
+        /// not make all requests fail; revocations of other gates are unknown meanwhile.
         restart when_stale: text,
     });
 
