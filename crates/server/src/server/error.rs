@@ -1,4 +1,4 @@
-//! Why a gate does not start, does not apply another configuration, or stops.
+//! The reasons why a gate does not start, does not apply another configuration, or stops.
 
 use std::path::PathBuf;
 use std::{fmt, io};
@@ -7,16 +7,16 @@ use rotogate_config::{Config, ConfigError, ConfigErrors};
 use rotogate_core::fault::Chain;
 use rotogate_core::store::StoreError;
 
-/// Why the gate could not start, or had to stop. The text says what failed, where, and what to do.
+/// The reason why the gate could not start, or had to stop. The message says what failed, where, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// Errors of the configuration at their lines: a value, or a file that it names, cannot be used.
+    /// The configuration is invalid, or names a file that cannot be used. Each error has its line.
     #[error("{0}")]
     Configured(#[from] ConfigErrors),
-    /// An error of one key, without its line.
+    /// The value of one configuration key is invalid. The error has no line.
     #[error("{0}")]
     Key(#[from] KeyFault),
-    /// A file or a value cannot be used. The text names it.
+    /// A file or a value cannot be used. The message names it.
     #[error("{0}")]
     Unusable(String),
     /// A part of the gate cannot be opened or built.
@@ -28,43 +28,43 @@ pub enum ServerError {
          this store", .folder.display()
     )]
     NoKeys {
-        /// Why the store cannot be opened.
+        /// The reason why the store cannot be opened.
         error: Box<Self>,
-        /// The folder of the keys.
+        /// The folder in which the keys were expected.
         folder: PathBuf,
     },
-    /// A socket that another program passed cannot be used.
+    /// A socket that was passed to this process cannot be used.
     #[error("socket {index} of LISTEN_FDS is not a TCP socket: {error}")]
     PassedSocket {
         /// The number of the socket, from 0.
         index: usize,
-        /// The error of the system.
+        /// The error of the operating system.
         error: io::Error,
     },
-    /// The system provides no worker threads.
+    /// The operating system could not start the worker threads.
     #[error("worker threads cannot be started: {0}")]
     Workers(io::Error),
-    /// The admin listener has no thread or no socket.
+    /// The thread or the socket of the admin listener could not be created.
     #[error("the admin listener cannot be served: {0}")]
     AdminListener(io::Error),
-    /// The store could not take the last writes of the gate.
+    /// The last writes of the gate could not be stored.
     #[error("revocations or confirmations could not be written: {0}")]
     Unwritten(StoreError),
 }
 
 impl ServerError {
-    /// A part of the gate that cannot be opened or built.
+    /// Wraps the error of a part of the gate that cannot be opened or built.
     pub(crate) fn part(error: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Part(Box::new(error))
     }
 
-    /// A fault of a key, with the place of the key.
+    /// Adds the position in the file to the fault of a configuration key.
     pub(crate) fn at(config: &Config, KeyFault { key, message }: KeyFault) -> Self {
         Self::Configured(ConfigErrors::single(config.blame(&key, message)))
     }
 }
 
-/// A fault of a configuration key, or of a file that it names.
+/// A fault in the value of a configuration key, or in a file that it names.
 #[derive(Debug, thiserror::Error)]
 #[error("{key}: {message}")]
 pub struct KeyFault {
@@ -78,7 +78,7 @@ impl KeyFault {
     }
 }
 
-/// The faults found in the parts of a configuration.
+/// Collects the faults in the parts of a configuration.
 pub(crate) struct Faults<'a> {
     config: &'a Config,
     wrong: Vec<ConfigError>,
@@ -89,22 +89,23 @@ impl<'a> Faults<'a> {
         Self { config, wrong: Vec::new() }
     }
 
-    /// Adds a fault of a key.
+    /// Adds a fault at a configuration key.
     pub(crate) fn add(&mut self, key: &str, message: impl Into<String>) {
         self.wrong.push(self.config.blame(key, message));
     }
 
-    /// Adds a part that could not be examined.
+    /// Adds a part of the configuration that could not be examined.
     pub(crate) fn add_unchecked(&mut self, key: &str, message: impl Into<String>) {
         self.wrong.push(ConfigError { unchecked: true, ..self.config.blame(key, message) });
     }
 
-    /// The part, or `None` if it has a fault, which is added. The key of the fault is one within `table`.
+    /// Returns the part. If it has a fault, adds the fault and returns `None`. The key in the fault is relative to
+    /// `table`.
     pub(crate) fn good<T>(&mut self, table: impl fmt::Display, part: Result<T, KeyFault>) -> Option<T> {
         part.map_err(|KeyFault { key, message }| self.add(&format!("{table}.{key}"), message)).ok()
     }
 
-    /// What was found, if there are no faults.
+    /// Returns `found` if there are no faults, and otherwise all faults.
     pub(crate) fn result<T>(self, found: T) -> Result<T, ConfigErrors> {
         ConfigErrors::new(self.wrong).map_or(Ok(found), Err)
     }

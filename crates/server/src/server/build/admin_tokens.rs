@@ -1,4 +1,4 @@
-//! The tokens of the admin listener: files that only users who may administer the gate can read.
+//! The tokens of the admin listener. They are files that only the users who may administer the gate can read.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
@@ -20,7 +20,7 @@ use rotogate_kit::file_stamp::{CHECK_INTERVAL, ChangeDetector};
 /// The minimum length of a token.
 const MIN_CHARS: usize = 32;
 
-/// A token. `Debug` does not print it.
+/// An admin token. Its `Debug` output hides the value.
 pub struct AdminToken(SecretString);
 
 rotogate_core::debug_with!(AdminToken);
@@ -46,7 +46,7 @@ impl AdminToken {
     /// Reads the token.
     ///
     /// # Errors
-    /// As [`Self::load_or_create`].
+    /// Returns the errors of [`Self::load_or_create`].
     pub fn load(path: &Path) -> Result<Self, String> {
         let text = private_file::read_private(path)?;
         let token = text.trim();
@@ -60,25 +60,25 @@ impl AdminToken {
         Ok(Self(SecretString::from(token)))
     }
 
-    /// Whether `presented` is the token. Compares in constant time.
+    /// Returns whether `presented` is the token. Compares in constant time.
     pub(crate) fn is(&self, presented: &str) -> bool {
         are_equal(self.0.expose_secret().as_bytes(), presented.as_bytes())
     }
 
-    /// The token, to send it to a running gate.
+    /// Returns the token, to send it to a running gate.
     pub(crate) fn expose(&self) -> &str {
         self.0.expose_secret()
     }
 }
 
-/// The holder of a token.
+/// The person or program that has a token.
 #[derive(Clone, Debug)]
 pub(crate) struct Holder {
     pub(crate) actor: Actor,
     pub(crate) role: AdminRole,
 }
 
-/// All tokens, each as last read from its file.
+/// All tokens, with the values last read from their files.
 #[derive(Debug)]
 pub(crate) struct AdminTokens(Vec<TokenFile>);
 
@@ -93,15 +93,15 @@ struct TokenFile {
 #[derive(Debug)]
 struct Watched {
     detector: ChangeDetector,
-    /// The last problem of this file that was logged.
+    /// The problem of this file that was logged last.
     problem: Option<String>,
 }
 
 impl AdminTokens {
-    /// Reads all tokens. A file that is missing is created.
+    /// Reads all tokens. Missing files are created.
     ///
     /// # Errors
-    /// As [`AdminToken::load_or_create`].
+    /// Returns the errors of [`AdminToken::load_or_create`].
     pub(crate) fn load_or_create(config: &AdminConfig) -> Result<Self, String> {
         let open = |(_, AdminTokenConfig { name, role, file })| {
             let detector = ChangeDetector::new([PathBuf::clone(&file)], SystemTime::new().wall());
@@ -113,23 +113,23 @@ impl AdminTokens {
         config.all_tokens().map(open).collect::<Result<_, _>>().map(Self)
     }
 
-    /// The holder of the presented token. Compares with every token, in constant time.
+    /// Returns the holder of the presented token. Compares with every token, in constant time.
     pub(crate) fn holder(&self, presented: &str) -> Option<&Holder> {
         self.entry(presented).map(|(holder, _)| holder)
     }
 
-    /// The holder of the presented token, and the token in force.
+    /// Returns the holder of the presented token, and the token in use.
     pub(crate) fn entry(&self, presented: &str) -> Option<(&Holder, Arc<AdminToken>)> {
         let own = self.0.iter().map(|one| (one.token.load_full(), one)).filter(|(token, _)| token.is(presented));
         own.map(|(token, one)| (&one.holder, token)).fold(None, |first, entry| first.or(Some(entry)))
     }
 
-    /// Whether a token is still in force.
+    /// Returns whether a token is still in use.
     pub(crate) fn has(&self, token: &Weak<AdminToken>) -> bool {
         self.0.iter().any(|one| std::ptr::eq(Arc::as_ptr(&one.token.load()), token.as_ptr()))
     }
 
-    /// Reads each file again when it changes. Never ends.
+    /// Reads each file again when it changes. Never returns.
     pub(crate) async fn watch(self: Arc<Self>) {
         let mut checks = tokio::time::interval(CHECK_INTERVAL);
         checks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

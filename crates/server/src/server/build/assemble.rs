@@ -1,6 +1,6 @@
 //! Builds the gate and its proxy from a configuration.
 
-// A part of the configuration that some build does not use does not compile.
+// With this lint, the code does not compile if a build ignores a part of the configuration.
 #![deny(unused_variables)]
 
 use std::path::Path;
@@ -42,21 +42,21 @@ use rotogate_proxy::{Proxy, Settings};
 pub struct GateParts {
     /// The gate.
     pub gate: Gate,
-    /// The service behind the gate.
+    /// The proxy to the upstreams, behind the gate.
     pub(crate) proxy: Proxy,
-    /// Applies changes of the users file. `None` if all users are in other systems.
+    /// Applies changes of the users file. `None` if no directory is a users file.
     pub(crate) users: Option<Arc<LiveUsers>>,
-    /// The directories, which a reload replaces.
+    /// The directories. A reload replaces them.
     pub(crate) directories: Arc<LiveDirectories>,
-    /// Checks passwords, at most a configured number at the same time.
+    /// Checks passwords. The number of concurrent checks is limited.
     pub(crate) passwords: Arc<Passwords>,
     /// The embedded store, if the gate uses one.
     pub(crate) redb: Option<RedbStore>,
     /// The tokens of the admin listener.
     pub(crate) admin_tokens: Arc<AdminTokens>,
-    /// The user that the start created because the users file was missing, with its password. Shown once.
+    /// The user that this start created because the users file was missing, with the password. It is shown only once.
     pub first_user: Option<FirstUser>,
-    /// The rules for each `[[issuers]]` entry, as read at the start.
+    /// The rules for each `[[issuers]]` entry, as they were at the start.
     pub(crate) trusted: Vec<IssuerRules>,
     /// The issuers whose keys are fetched.
     pub(crate) remote_issuers: RemoteIssuers,
@@ -74,10 +74,11 @@ impl GateParts {
     }
 }
 
-/// Builds everything. Creates keys, users and the admin token if they are missing.
+/// Builds all parts. Creates the keys, the users file and the admin token if they are missing.
 ///
 /// # Errors
-/// Keys, store, users or another part cannot be opened. The text says which, where, and what to do.
+/// The keys, the store, the users or another part cannot be opened. The message says which part failed, where it is,
+/// and what to do.
 pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GateParts, ServerError> {
     let StartPlan { builder, remote_issuers, mut trusted, directories: planned, metrics, passwords, .. } = plan;
     let new_keys = !config.issuer.keys.join("keyring.toml").exists();
@@ -125,8 +126,8 @@ pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
         let (keyring, (redb, stores)) = opened;
         match stores.given_to(builder.clone().keys(keyring)).build().await {
             Ok(gate) => break (gate, redb),
-            // A failover is under way: another gate has started a new history of the data, or another server is the
-            // primary.
+            // A failover is in progress: another gate has started a new history of the data, or another server has
+            // become the primary.
             Err(BuildError::Store(error)) if config.store.is_shared() => match wait.pause(&error).await {
                 true => opened = keys_and_stores(config).await?,
                 false => return Err(ServerError::part(BuildError::Store(error))),
@@ -150,11 +151,11 @@ pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     })
 }
 
-/// A builder with all settings of the gate. The caller adds keys, store, users, the checker of passwords and the rules
-/// of other issuers.
+/// Returns a builder with all settings of the gate. The caller adds the keys, the store, the users, the password
+/// checker and the rules of other issuers.
 ///
 /// # Errors
-/// The files of endpoints that cannot be used, each reported at its configuration key.
+/// Returns the unusable files of endpoints, each reported at its configuration key.
 pub(crate) fn builder(config: &Config, remote_issuers: &RemoteIssuers) -> Result<GateBuilder, ConfigErrors> {
     let mut builder = with_settings(config);
     let mut faults = Faults::new(config);
@@ -172,8 +173,8 @@ pub(crate) fn builder(config: &Config, remote_issuers: &RemoteIssuers) -> Result
     faults.result(builder)
 }
 
-/// A builder with the sections that need no files. The sections are destructured without `..`: a new section or key does
-/// not compile until it is given to the builder, or listed here as read elsewhere.
+/// Returns a builder with the sections that need no files. The sections are destructured without `..`. So a new section
+/// or key does not compile until it is passed to the builder, or listed here because other code reads it.
 fn with_settings(config: &Config) -> GateBuilder {
     let Config {
         server,
@@ -185,13 +186,14 @@ fn with_settings(config: &Config) -> GateBuilder {
         dpop,
         api_keys,
         identity,
-        // `builder` adds these, with their files.
+        // `builder` adds these settings, because they need files.
         clients: _,
         endpoints: _,
         providers: _,
         resources: _,
         routes: _,
-        // Other parts of a server: keys of other issuers, directories, the proxy, listeners, logs and traces.
+        // These sections are for other parts of the server: keys of other issuers, directories, the proxy, listeners,
+        // logs and traces.
         issuers: _,
         directories: _,
         upstreams: _,
@@ -206,7 +208,7 @@ fn with_settings(config: &Config) -> GateBuilder {
     } = config;
     let builder = Gate::builder()
         .issuer(url.as_str())
-        // An operator may choose an issuer URL with http; `rotogate check` accepts such a URL, too.
+        // An operator may choose an issuer URL with http, which `rotogate check` also accepts.
         .dangerous_plain_issuer()
         .audience(audience.iter().map(String::as_str))
         .leeway(*leeway)
@@ -228,7 +230,7 @@ fn with_option<T>(builder: GateBuilder, value: Option<T>, set: impl Fn(GateBuild
 }
 
 fn with_server(builder: GateBuilder, server: &ServerConfig) -> GateBuilder {
-    // What the builder does not get is for listeners, connections and the proxy.
+    // The other keys are for listeners, connections and the proxy.
     let ServerConfig {
         trusted_proxies,
         overload,
@@ -256,7 +258,7 @@ fn with_server(builder: GateBuilder, server: &ServerConfig) -> GateBuilder {
 }
 
 fn with_limits(builder: GateBuilder, limits: &LimitsConfig) -> GateBuilder {
-    // The two limits of password checks are for `Passwords`.
+    // `Passwords` uses the two limits of password checks.
     let LimitsConfig { rates, rate_headers, verified_cache, max_token_body, max_password_checks: _, password_queue: _ } =
         limits;
     let builder = builder.rates(*rates).verified_cache(*verified_cache).max_endpoint_body(*max_token_body);
@@ -271,7 +273,8 @@ fn with_store(builder: GateBuilder, store: &StoreConfig) -> GateBuilder {
     if store.is_shared() { builder.node_name(node_name()) } else { builder }
 }
 
-/// The client, with the keys that its file holds now. Keys from a URL are added later, when they are fetched.
+/// Returns the client, with the keys that its file contains now. Keys from a URL are added later, when they are
+/// fetched.
 fn client_with_keys(config: &ClientConfig) -> Result<Client, KeyFault> {
     let mut client = config.client.clone();
     if let Some(ClientKeySource { source }) = &config.keys {
@@ -282,7 +285,7 @@ fn client_with_keys(config: &ClientConfig) -> Result<Client, KeyFault> {
     Ok(client)
 }
 
-/// The routes, with the exchanges of their upstreams.
+/// Returns the routes, with the token exchanges of their upstreams.
 fn routes(config: &Config, remote_issuers: &RemoteIssuers, faults: &mut Faults<'_>) -> Vec<Route> {
     let mut routes = config.routes.clone();
     for (index, upstream) in config.upstreams.iter().enumerate() {
@@ -296,7 +299,7 @@ fn routes(config: &Config, remote_issuers: &RemoteIssuers, faults: &mut Faults<'
     routes
 }
 
-/// Adds the endpoints. An endpoint whose files cannot be used is left out, and reported.
+/// Adds the endpoints. An endpoint whose files are unusable is left out, and reported.
 fn with_endpoints(
     mut builder: GateBuilder,
     config: &Config,
@@ -350,12 +353,12 @@ fn endpoint(config: &EndpointConfig, remote_issuers: &RemoteIssuers) -> Result<E
         accepts,
         account,
         listeners,
-        // These sections are options of the dialect, which `options` holds.
+        // These sections are options of the dialect, which are in `options`.
         envelope: _,
         kuzzle: _,
         my_sessions: _,
         my_keys: _,
-        // A browser endpoint has no registered dialect.
+        // A browser endpoint does not have a registered dialect.
         browser: _,
         relay,
     } = config;
@@ -385,7 +388,7 @@ pub(super) fn files_of(endpoint: &EndpointConfig) -> impl Iterator<Item = (&'sta
     client.into_iter().flat_map(provider_client::files).chain(endpoint.relay.iter().flat_map(relays::files))
 }
 
-/// The name of this process among the gates of a store: its machine, and its process id.
+/// The name of this process among the gates of a store. It consists of the machine's name and the process id.
 fn node_name() -> String {
     format!("{}/{}", rustix::system::uname().nodename().to_string_lossy(), std::process::id())
 }

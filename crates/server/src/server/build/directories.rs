@@ -1,5 +1,5 @@
-//! The directories of a running gate, which a reload replaces (requirement I44). A directory whose configuration stays
-//! the same keeps its connections and its record of faults.
+//! The directories of a running gate, which a reload replaces (requirement I44). A directory with unchanged
+//! configuration keeps its connections and the state of its circuit breaker.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use rotogate_directories::{AccountDirectory, Directories, DirectoryMetrics, Remo
 /// A directory with its configuration.
 type Configured = (DirectoryConfig, Arc<dyn Directory>);
 
-/// The directories, and the parts from which further directories are opened.
+/// The directories, and the parts that are needed to open further directories.
 #[derive(Debug)]
 pub(crate) struct LiveDirectories {
     shared: Directories,
@@ -37,7 +37,7 @@ impl LiveDirectories {
         Self { shared, configured: Mutex::new(configured), passwords, metrics }
     }
 
-    /// All directories as one, for the gate.
+    /// Returns all directories as a single one, for the gate.
     pub(crate) fn shared(&self) -> Arc<dyn Directory> {
         Arc::new(self.shared.clone())
     }
@@ -47,11 +47,10 @@ impl LiveDirectories {
         &self.metrics
     }
 
-    /// Opens the directories of another configuration that are not open yet. The directories in force stay as
-    /// they are.
+    /// Opens those directories of another configuration that are not open yet. The directories in use do not change.
     ///
     /// # Errors
-    /// The key at fault, and what is wrong.
+    /// Returns the faulty configuration key and a description of the problem.
     pub(crate) fn prepare(&self, new: &[DirectoryConfig]) -> Result<Vec<Configured>, KeyFault> {
         let old = self.configured.lock();
         let open = |config: &DirectoryConfig| {
@@ -60,7 +59,7 @@ impl LiveDirectories {
                 return Ok((config.clone(), Arc::clone(directory)));
             }
             let UsersConfig::Remote { source, bounds } = &config.users else {
-                return Err(KeyFault::new(&config.key, "a users file is opened at a start only"));
+                return Err(KeyFault::new(&config.key, "a users file is opened only at a start"));
             };
             let opened = source.open(bounds.timeout);
             let source = opened.map_err(|(key, message)| KeyFault::new(format!("{}.{key}", config.key), message))?;
@@ -77,7 +76,7 @@ impl LiveDirectories {
         new.iter().map(open).collect()
     }
 
-    /// Puts prepared directories in force.
+    /// Starts to use prepared directories.
     pub(crate) fn replace(&self, prepared: Vec<Configured>) {
         let mut configured = self.configured.lock();
         self.shared.replace(entries(&prepared));

@@ -18,10 +18,10 @@ use rotogate_core::private_file::{read_private, trusted};
 use rotogate_core::session::Scope;
 use rotogate_proxy::{ExchangeSettings, Upstream};
 
-/// The exchange of an upstream. Reads the files of its provider.
+/// Builds the token exchange of an upstream. Reads the files of its provider.
 ///
 /// # Errors
-/// A file cannot be used; the key is one of the provider.
+/// A file cannot be used. The error names the provider's key.
 pub(super) fn load(
     upstream: &Upstream,
     settings: &ExchangeSettings,
@@ -50,7 +50,7 @@ pub(super) fn load(
     Ok(Arc::new(if form == ExchangeForm::IdJag { exchange.of_id_tokens() } else { exchange }))
 }
 
-/// Requests to the token endpoint of a provider, with the certificate of the gate's client there.
+/// Builds the HTTP client for the token endpoint of a provider, with the certificate of the gate's client there.
 ///
 /// # Errors
 /// A file cannot be used.
@@ -67,7 +67,7 @@ fn http_client(ca: Option<&Path>, client: &ProviderClientSettings) -> Result<Htt
     })
 }
 
-/// Asks an entry of `[[providers]]`.
+/// Builds the exchange with an entry of `[[providers]]`.
 fn exchanger(
     provider: &ProviderSettings,
     form: ExchangeForm,
@@ -83,7 +83,7 @@ fn exchanger(
     };
     let mut client = credentials(&provider.client)?;
     if form == ExchangeForm::Entra {
-        // Entra's own libraries send the secret in the form, too.
+        // Entra's own libraries also send the secret in the form.
         client.secret.iter_mut().for_each(|(_, place)| *place = SecretPlace::Form);
     }
     Ok(HttpExchanger {

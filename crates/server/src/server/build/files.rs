@@ -1,6 +1,6 @@
-//! Detects whether files differ from the content in force. Files are checked often, read when their attributes change,
-//! and tried when their content or permissions change. Refused content is logged once. While it stays the same, it is
-//! retried only now and then.
+//! Detects whether files differ from the content in use. The attributes of the files are checked often. A file is read
+//! when its attributes change, and tried when its content or permissions change. If content is refused, this is logged
+//! once. As long as the content does not change, it is retried only occasionally.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -15,9 +15,9 @@ use rotogate_config::{Config, ListenerConfig, TrustedIssuer};
 use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate_kit::file_stamp::{ChangeDetector, Stamp};
 
-/// The pause before refused content is tried again: the cause of the refusal may have been outside the files.
+/// The pause before refused content is tried again, because the cause of the refusal may have been outside the files.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
-/// The number of bytes of a file that are compared. Files of keys and certificates are shorter.
+/// The number of bytes of a file that are compared. Files with keys and certificates are shorter.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// Files that are loaded together.
@@ -25,11 +25,11 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 pub(crate) struct FileGroup {
     detector: ChangeDetector,
     in_force: Digests,
-    /// The content that was tried last.
+    /// Digests of the content that was tried last.
     tried: Digests,
-    /// The content that was refused last, and the time of the next attempt.
+    /// Digests of the content that was refused last, and the time of the next attempt.
     refused: Option<(Digests, Timestamp)>,
-    /// When the content in force was read.
+    /// The time when the content in use was read.
     taken: Timestamp,
 }
 
@@ -37,15 +37,15 @@ pub(crate) struct FileGroup {
 type Digests = BTreeMap<PathBuf, [u8; 32]>;
 
 impl FileGroup {
-    /// A group of files that the caller is about to read. A change between this call and the read is read
-    /// twice rather than never.
+    /// Creates a group of files that the caller is about to read. A change between this call and the caller's read is
+    /// read twice, but never missed.
     pub(crate) fn new(paths: Vec<PathBuf>) -> Self {
         let detector = ChangeDetector::new(paths.clone(), now());
         let in_force = digests(paths);
         Self { detector, tried: in_force.clone(), in_force, refused: None, taken: now() }
     }
 
-    /// The files that differ from the content in force, if they should be tried now.
+    /// Returns the files that differ from the content in use, if they should be tried now.
     pub(crate) fn changed(&mut self, paths: impl Fn() -> Vec<PathBuf>) -> Option<Vec<PathBuf>> {
         let due = self.refused.as_ref().is_some_and(|(_, due)| *due <= now());
         if !self.detector.poll_changed(paths(), now()) && !due {
@@ -60,15 +60,16 @@ impl FileGroup {
         let all: BTreeSet<_> = old.keys().chain(new.keys()).collect();
         let changed: Vec<_> = all.into_iter().filter(|path| old.get(*path) != new.get(*path)).cloned().collect();
         if changed.is_empty() {
-            // The files have the content in force again.
+            // The files contain the content in use again.
             self.refused = None;
             return None;
         }
         Some(changed)
     }
 
-    /// The group of the next configuration takes over. What both groups have counts as read when it was, because a reload
-    /// reads nothing of parts whose keys are unchanged: the next checks find a change of such files.
+    /// Continues with the files of the next configuration. Files in both groups keep the time at which they were read,
+    /// because a reload does not read files of parts whose keys are unchanged. So the next checks find a change of
+    /// these files.
     pub(crate) fn follow(&mut self, next: Self) {
         let as_before = |(path, read): (&PathBuf, &[u8; 32])| (path.clone(), *self.in_force.get(path).unwrap_or(read));
         let in_force: Digests = next.in_force.iter().map(as_before).collect();
@@ -80,33 +81,32 @@ impl FileGroup {
         }
     }
 
-    /// The content that was tried last is now in force.
+    /// Marks the content that was tried last as the content in use.
     pub(crate) fn mark_applied(&mut self) {
         self.in_force = self.tried.clone();
         self.refused = None;
         self.taken = now();
     }
 
-    /// The content that was tried last cannot be used. Returns whether this is new, so that the caller logs
-    /// it.
+    /// Marks the content that was tried last as refused. Returns whether the refusal is new and should be logged.
     pub(crate) fn mark_refused(&mut self) -> bool {
         let is_news = self.refused.as_ref().is_none_or(|(refused, _)| *refused != self.tried);
         self.refused = Some((self.tried.clone(), now().plus(RETRY_AFTER)));
         is_news
     }
 
-    /// When the content in force was read.
+    /// Returns the time when the content in use was read.
     pub(crate) fn taken(&self) -> Timestamp {
         self.taken
     }
 
-    /// Whether the files have content that was refused.
+    /// Returns whether the files have content that was refused.
     pub(crate) fn is_refused(&self) -> bool {
         self.refused.is_some()
     }
 }
 
-/// The watched files of a configuration, as they were last read.
+/// The watched files of a configuration, in the state in which they were last read.
 #[derive(Debug)]
 pub(crate) struct LastRead {
     pub(crate) own: FileGroup,
@@ -135,8 +135,8 @@ impl LastRead {
     }
 }
 
-/// The gate's own keys: the folder and its files. Leaves out the store's mark, which changes all the time, and names
-/// that begin with a dot (locks, and files being written).
+/// Returns the gate's own key files: the folder and its files. Leaves out the store's mark file, which changes all the
+/// time, and names that begin with a dot (locks, and files being written).
 pub(crate) fn own(config: &Config) -> Vec<PathBuf> {
     let mark = config.store.mark();
     let hidden = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b".");
@@ -146,23 +146,23 @@ pub(crate) fn own(config: &Config) -> Vec<PathBuf> {
     files.chain([config.issuer.keys.clone()]).collect()
 }
 
-/// The key file of a trusted issuer, and the files of its introspection.
+/// Returns the key file of a trusted issuer, and the files for its introspection.
 pub(crate) fn of_issuer(issuer: &TrustedIssuer) -> Vec<PathBuf> {
     let introspection = issuer.introspection_files().map(|(_, path)| path.to_owned());
     issuer.keys.file().map(|(_, path)| path.to_owned()).into_iter().chain(introspection).collect()
 }
 
-/// The certificate files of a listener.
+/// Returns the certificate files of a listener.
 pub(crate) fn of_listener(listener: &ListenerConfig) -> Vec<PathBuf> {
     listener.tls.iter().flat_map(files_of).map(Path::to_owned).collect()
 }
 
-/// The files of certificates and credentials for upstreams.
+/// Returns the files with certificates and credentials for upstreams.
 pub(crate) fn of_upstreams(config: &Config) -> Vec<PathBuf> {
     config.upstreams.iter().flat_map(|upstream| upstream.files()).map(Path::to_owned).collect()
 }
 
-/// The keys of clients, and the files of the gate's own clients at providers.
+/// Returns the key files of clients, and the files of the gate's own clients at providers.
 pub(crate) fn of_clients(config: &Config) -> Vec<PathBuf> {
     let keys = config.clients.iter().filter_map(|client| client.keys.as_ref()?.source.file());
     let at_endpoints = config.endpoints.iter().flat_map(assemble::files_of);
@@ -197,7 +197,7 @@ fn digest(path: &Path) -> [u8; 32] {
     digest
 }
 
-/// The wall clock, which file times refer to.
+/// Returns the time of the wall clock, which file times refer to.
 pub(crate) fn now() -> Timestamp {
     SystemTime::new().wall()
 }

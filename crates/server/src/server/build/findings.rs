@@ -1,4 +1,4 @@
-//! The faults that a start would find in the files of a configuration, each reported at its key.
+//! The faults that a start would find in the files of a configuration. Each fault is reported at its configuration key.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ use rotogate_core::token::verify::IssuerRules;
 use rotogate_directories::users::FileDirectory;
 use rotogate_directories::{DirectoryMetrics, RemoteDirectory, Source, SourceSettings};
 
-/// The faults and warnings found in a configuration and in the files that it names.
+/// The faults and warnings in a configuration and in the files that it names.
 pub(super) struct Findings<'a> {
     config: &'a Config,
     pub(super) wrong: Vec<ConfigError>,
@@ -45,7 +45,7 @@ impl<'a> Findings<'a> {
         Self { config, wrong: Vec::new(), warnings: config.warnings.clone() }
     }
 
-    /// Adds an error for a fault of a file.
+    /// Adds an error because of a fault in a file.
     fn blame(&mut self, key: &str, message: impl Into<String>) {
         let faults = message.into();
         self.wrong.extend(faults.lines().map(|fault| self.config.blame(key, fault)));
@@ -55,13 +55,14 @@ impl<'a> Findings<'a> {
         self.warnings.push(self.config.blame(key, message));
     }
 
-    /// Reports a file that this process may not read, but the gate's user perhaps may: the check cannot judge
-    /// it.
+    /// Reports a file that this process is not allowed to read. The gate's user may have the permission, so the check
+    /// does not count the file as wrong.
     fn unchecked(&mut self, key: &str, message: String) {
         self.wrong.push(ConfigError { unchecked: true, ..self.config.blame(key, message) });
     }
 
-    /// Reports the first of these files, each with its key, that this process may not read. Returns whether there is one.
+    /// Reports the first of these files that this process is not allowed to read. Each file comes with its key. Returns
+    /// whether there is such a file.
     fn is_denied<'p, K: AsRef<str>>(&mut self, files: impl IntoIterator<Item = (K, &'p Path)>) -> bool {
         let denied = files.into_iter().find_map(|(key, path)| Some((key, private_file::denied_as_another(path)?)));
         denied.is_some_and(|(key, why)| {
@@ -75,7 +76,7 @@ impl<'a> Findings<'a> {
         if self.is_denied([(key, path)]) {
             return None;
         }
-        // A dangling link is not a missing file: a missing file would be created.
+        // A dangling link does not count as a missing file, because the gate would create a missing file.
         if path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
             self.creatable(key, path);
             return None;
@@ -89,7 +90,8 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// Checks a private file or folder that the gate creates. A start refuses its place like that of an existing one.
+    /// Checks a private file or folder that the gate creates. If it is missing, its future location is checked, because
+    /// a start would also refuse an unsuitable location.
     fn creatable(&mut self, key: &str, path: &Path) {
         self.writable(key, path);
         if let Err(why) = trusted::check_folders(path) {
@@ -193,7 +195,7 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// Checks that a certificate and its key can be read, if the configuration names them.
+    /// Checks that a certificate and its private key can be read, if the configuration names them.
     #[cfg(any(feature = "postgres", feature = "redis"))]
     fn pair(&mut self, key: &'static str, pair: Option<&(PathBuf, PathBuf)>) {
         let (certificate, secret) = pair.map(|(certificate, key)| (certificate.as_path(), key.as_path())).unzip();
@@ -218,7 +220,7 @@ impl<'a> Findings<'a> {
             self.secret("store.password_file", password_file.as_deref());
             self.pair("store.client_cert", client_cert.as_ref());
             self.public("store.ca", ca.as_deref());
-            // Each start replaces the mark, so the folder must be writable.
+            // Each start replaces the mark file, so its folder must be writable.
             self.writable("store.mark", private_file::parent(mark));
         }
         #[cfg(feature = "redis")]
@@ -234,12 +236,12 @@ impl<'a> Findings<'a> {
         if let Err(error) = check_mark(mark, path, is_there || path.exists()) {
             self.blame(KEY, error.to_string());
         } else if mark.parent().is_some_and(Path::is_dir) {
-            // Each start replaces the mark, so the folder must be writable.
+            // Each start replaces the mark file, so its folder must be writable.
             self.writable("store.mark", private_file::parent(mark));
         }
     }
 
-    /// The files of `[tracing]`.
+    /// Checks the files of `[tracing]`.
     #[cfg(feature = "otel")]
     pub(super) fn tracing(&mut self) {
         let Some(settings) = &self.config.tracing else { return };
@@ -250,7 +252,7 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// The files of logs. A start creates a file, but no folder.
+    /// Checks the files of the logs. A start creates a missing file, but not a missing folder.
     pub(super) fn logs(&mut self) {
         let Config { log, access_log, audit_log, .. } = self.config;
         let access = access_log.enabled.then_some(&access_log.output);
@@ -299,7 +301,8 @@ impl<'a> Findings<'a> {
 
     pub(super) fn trusted(&mut self) -> Vec<IssuerRules> {
         let mut all = Vec::new();
-        // While one client exists, all clients share the system's authorities, so they are read once.
+        // As long as one client exists, all clients share the system's CA certificates, so that they are read only
+        // once.
         let _reads_authorities_once = self.config.issuers.iter().any(is_asked).then(HttpClient::new);
         for (index, issuer) in self.config.issuers.iter().enumerate() {
             if let Some(source) = issuer.keys.remote() {
@@ -359,7 +362,7 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// The builder of the gate. It reads the files that endpoints need.
+    /// Returns the builder of the gate. It reads the files that endpoints need.
     pub(super) fn builder(&self, remote_issuers: &RemoteIssuers) -> Result<GateBuilder, ConfigErrors> {
         let all = self.config.endpoints.iter().enumerate();
         let denied = all.flat_map(|(index, endpoint)| {
@@ -380,7 +383,7 @@ impl<'a> Findings<'a> {
         all.iter().map(|section| self.directory(section, passwords, metrics)).collect()
     }
 
-    /// Plans a directory. If there is a problem, the returned plan is a placeholder that no start uses.
+    /// Plans a directory. If there is a problem, the returned plan is a placeholder that a start never uses.
     fn directory(
         &mut self,
         section: &DirectoryConfig,
@@ -433,7 +436,7 @@ impl<'a> Findings<'a> {
         settings.open(timeout).map_err(|(key, message)| self.blame(&format!("{table}.{key}"), message)).ok()
     }
 
-    /// Builds a gate on a memory store, because a start fails on everything that the builder refuses.
+    /// Builds a gate with a memory store, because a start fails on everything that the builder refuses.
     pub(super) async fn gate(&mut self, builder: GateBuilder) {
         let issuer = &self.config.issuer;
         let store = MemoryStore::for_a_trial(issuer.url.as_str(), issuer.leeway);
@@ -445,15 +448,15 @@ impl<'a> Findings<'a> {
     }
 }
 
-/// Whether the gate asks the issuer's server, for keys or about tokens.
+/// Returns whether the gate sends requests to the issuer's server, for keys or for introspection.
 fn is_asked(issuer: &TrustedIssuer) -> bool {
     issuer.keys.remote().is_some() || issuer.introspection.is_some()
 }
 
-/// The domains of names that the public DNS does not have (RFC 6761, RFC 6762, ICANN's `internal`).
+/// The domains that do not exist in the public DNS (RFC 6761, RFC 6762, ICANN's `internal`).
 const PRIVATE_DOMAINS: [&str; 3] = [".internal", ".local", ".test"];
 
-/// Whether only a private network has the host: a loopback or private address, or a private name.
+/// Returns whether the host exists only in a private network: a loopback or private address, or a private name.
 fn is_local(host: &str) -> bool {
     let address =
         host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().map(|address| address.to_canonical());

@@ -1,4 +1,4 @@
-//! The rules for tokens of another issuer, with the keys and the secret that its files hold now.
+//! The rules for tokens of another issuer, with the keys and the secret that are in its files now.
 
 use std::path::Path;
 
@@ -15,10 +15,10 @@ use rotogate_core::private_file::{self, trusted};
 use rotogate_core::token::verify::{IssuerKeys, IssuerRules, RulesError};
 use rotogate_core::token::{Algorithm, AssertionGrants};
 
-/// The longest key file of another issuer, in bytes.
+/// The maximum size of another issuer's key file, in bytes.
 const MAX_KEY_FILE_BYTES: u64 = 4 << 20;
 
-/// Reads the rules for an issuer, and logs each key of its file that cannot be used.
+/// Reads the rules for an issuer, and logs each key in its file that cannot be used.
 pub(crate) fn load_issuer_and_log(issuer: &TrustedIssuer) -> Result<IssuerRules, ServerError> {
     let rules = load_issuer(issuer).map_err(ServerError::Unusable)?;
     if let Some((_, file)) = issuer.keys.file() {
@@ -29,8 +29,8 @@ pub(crate) fn load_issuer_and_log(issuer: &TrustedIssuer) -> Result<IssuerRules,
     Ok(rules)
 }
 
-/// The keys of an issuer or a client: the keys that its file holds now, or an empty set that a fetch fills later.
-/// `None` if it has no keys.
+/// Returns the keys of an issuer or a client. They are the keys in its file, or an empty set that a fetch fills later.
+/// `None` if no keys are configured.
 pub(super) fn load_keys(source: &KeySource, whose: &str) -> Result<Option<IssuerKeys>, String> {
     let (path, algorithm) = match source {
         KeySource::File(path, algorithm) => (path, *algorithm),
@@ -48,7 +48,7 @@ pub(super) fn load_keys(source: &KeySource, whose: &str) -> Result<Option<Issuer
     Ok(Some(keys))
 }
 
-/// A public key in PEM. Without an algorithm, the kind of the key names it.
+/// Reads a public key in PEM. If the algorithm is not given, the type of the key determines it.
 fn of_pem(text: &[u8], algorithm: Option<Algorithm>) -> Result<IssuerKeys, RulesError> {
     let others = [Algorithm::EdDsa, Algorithm::Es256, Algorithm::Es384];
     let fitting = || others.into_iter().find_map(|one| IssuerKeys::from_public_pem(text, one).ok());
@@ -58,15 +58,15 @@ fn of_pem(text: &[u8], algorithm: Option<Algorithm>) -> Result<IssuerKeys, Rules
     }
 }
 
-/// Whether a file of keys is in PEM, and no JWK set.
+/// Returns whether a key file is in PEM format instead of a JWK set.
 fn is_pem(text: &[u8]) -> bool {
     text.trim_ascii_start().starts_with(b"-----BEGIN")
 }
 
-/// The client for an issuer's introspection of opaque tokens, with the secret that its file holds now.
+/// Builds the client for the introspection of an issuer's opaque tokens, with the secret that is in its file now.
 ///
 /// # Errors
-/// The key at fault, and what is wrong with it.
+/// Returns the faulty configuration key, and a description of the problem.
 pub(crate) fn load_introspection(config: &IntrospectionConfig, files: &FetchFiles) -> Result<Introspection, KeyFault> {
     let IntrospectionConfig {
         url,
@@ -123,7 +123,7 @@ pub(crate) fn load_introspection(config: &IntrospectionConfig, files: &FetchFile
     Ok(introspection)
 }
 
-/// The rules for an issuer, with the keys and the secret that its files hold now.
+/// Returns the rules for an issuer, with the keys and the secret that are in its files now.
 pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String> {
     let keys = load_keys(&issuer.keys, &format!("issuer {}", issuer.url))?;
     let introspection = issuer.introspection.as_ref().map(|it| load_introspection(it, &issuer.files)).transpose();
@@ -134,12 +134,12 @@ pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
         scopes,
         everywhere,
         subject_prefix,
-        // The values of the preset are in the other keys.
+        // The other keys already contain the values of the preset.
         preset: _,
         claims,
         audience,
         keys: _,
-        // Those of its introspection and of its fetched keys.
+        // The files for the issuer's introspection and for fetching its keys.
         files: _,
         introspection: _,
         typ,
@@ -151,7 +151,7 @@ pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
         jwt_bearer,
         on_event,
         user_names,
-        // The endpoints of back-channel logout belong to the gate.
+        // The gate itself handles back-channel logout, at its endpoints.
         backchannel_logout: _,
         events: _,
         global_revocation: _,

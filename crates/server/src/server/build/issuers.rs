@@ -1,4 +1,4 @@
-//! The issuers whose keys are fetched: their start, their states, and the operations of an operator on them.
+//! The issuers whose keys are fetched: how they start, their states, and the operations of an operator on them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,24 +21,24 @@ use rotogate_core::token::live_keys::LiveKeys;
 use rotogate_core::token::verify::{IssuerRules, Keys};
 use rotogate_kit::config::printable;
 
-/// How long a start waits for the first answers of all issuers together.
+/// How long a start waits for the first responses of all issuers together.
 const START_WAIT: Duration = Duration::from_secs(3);
-/// The folder of stored key sets, beside the folder of the gate's own keys.
+/// The folder of stored key sets, next to the folder of the gate's own keys.
 const KEPT: &str = "issuers";
-/// The issuers whose keys are fetched, in the order of the configuration. Clones share the list: a reload replaces it
-/// for all of them.
+/// The issuers whose keys are fetched, in the order of the configuration. All clones share one list, which a reload
+/// replaces.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RemoteIssuers(Arc<ArcSwap<Vec<Remote>>>);
 
 #[derive(Clone, Debug)]
 struct Remote {
     keys: RemoteKeys,
-    /// The source of the keys, from the configuration.
+    /// The source of the keys, as configured.
     source: RemoteSource,
 }
 
-/// The issuers of another configuration. Their keys are fetched already. Dropping this value before it is put in
-/// force stops the fetches that it started.
+/// The issuers of another configuration, whose keys are already being fetched. If this value is dropped before it is
+/// used, the fetches that it started stop.
 #[derive(Debug)]
 pub(crate) struct NextIssuers {
     all: Vec<Remote>,
@@ -46,7 +46,7 @@ pub(crate) struct NextIssuers {
 }
 
 impl NextIssuers {
-    /// Reuses the keys of this source if they are fetched already, or else starts to fetch them.
+    /// Reuses the keys of this source if they are already fetched. Otherwise, starts to fetch them.
     fn add(
         &mut self,
         config: &Config,
@@ -69,13 +69,13 @@ impl NextIssuers {
         Ok(live)
     }
 
-    /// Gives the clients of `config` whose keys are fetched their keys.
+    /// Passes the fetched keys to the clients of `config` that use them.
     pub(crate) fn given_to(&self, builder: GateBuilder, config: &Config) -> GateBuilder {
         given_to(&self.all, builder, config)
     }
 }
 
-/// The clients whose keys are fetched.
+/// Returns the clients whose keys are fetched.
 fn of_clients(config: &Config) -> impl Iterator<Item = (&ClientConfig, &RemoteSource)> {
     config.clients.iter().filter_map(|client| Some((client, client.keys.as_ref()?.source.remote()?)))
 }
@@ -89,12 +89,13 @@ fn given_to(all: &[Remote], builder: GateBuilder, config: &Config) -> GateBuilde
     })
 }
 
-/// An issuer as an operator sees it.
+/// The state of an issuer, as it is shown to an operator.
 #[derive(Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct IssuerReport {
     pub(crate) name: String,
     pub(crate) url: String,
-    /// `empty`, `fresh`, `aging`, `stale`; `file` if the keys are in a file, `introspection` if the issuer has no keys.
+    /// `empty`, `fresh`, `aging` or `stale`; `file` if the keys are in a file, or `introspection` if the issuer has no
+    /// keys.
     pub(crate) state: String,
     /// The number of usable keys, if the gate fetches the keys.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -105,13 +106,13 @@ pub(crate) struct IssuerReport {
     /// Whether an operator dropped the issuer's keys.
     pub(crate) dropped: bool,
     pub(crate) required: bool,
-    /// When the gate last fetched the keys (RFC 3339).
+    /// The time when the gate last fetched the keys (RFC 3339).
     pub(crate) last_success: Option<String>,
     pub(crate) failure: Option<IssuerFailure>,
     pub(crate) refused_keys: Vec<RefusedKey>,
 }
 
-/// Why the last attempt failed.
+/// The reason why the last attempt failed.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct IssuerFailure {
     pub(crate) cause: String,
@@ -126,22 +127,22 @@ pub(crate) struct RefusedKey {
     pub(crate) why: String,
 }
 
-/// All issuers of `[[issuers]]`.
+/// The reports of all issuers in `[[issuers]]`.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct IssuerReports {
     pub(crate) issuers: Vec<IssuerReport>,
 }
 
 impl RemoteIssuers {
-    /// Starts to fetch, all issuers side by side, and gives the rules their keys.
+    /// Starts to fetch the keys of all issuers concurrently, and passes the keys to the rules.
     pub(crate) async fn start(&self, config: &Config, trusted: &mut [IssuerRules]) -> Result<(), ServerError> {
         self.replace(self.prepare(config, trusted).await?);
         Ok(())
     }
 
-    /// Starts to fetch the keys of each issuer of `config` whose source is not the same as before, and gives all rules
-    /// their keys. Waits for the first answers, but not for long: an issuer that does not answer is no reason not to
-    /// start, and not to reload.
+    /// Starts to fetch the keys of each issuer of `config` whose source has changed, and passes the keys to all rules.
+    /// Waits only for a short time for the first responses, because an issuer that does not respond must not prevent a
+    /// start or a reload.
     pub(crate) async fn prepare(
         &self,
         config: &Config,
@@ -158,12 +159,12 @@ impl RemoteIssuers {
             next.add(config, &present, source)?;
         }
         let first = futures_util::future::join_all(next.started.iter().map(RemoteKeys::first_attempt));
-        // Fetches that take longer go on in the background.
+        // Fetches that take longer continue in the background.
         let _ = tokio::time::timeout(START_WAIT, first).await;
         Ok(next)
     }
 
-    /// Puts these issuers in force. Stops the fetches of all other issuers.
+    /// Starts to use these issuers, and stops the fetches of all other issuers.
     pub(crate) fn replace(&self, mut next: NextIssuers) {
         next.started.clear();
         let old = self.0.swap(Arc::new(std::mem::take(&mut next.all)));
@@ -172,22 +173,22 @@ impl RemoteIssuers {
         old.iter().filter(is_over).for_each(|old| old.keys.stop());
     }
 
-    /// Gives the clients of `config` whose keys are fetched their keys.
+    /// Passes the fetched keys to the clients of `config` that use them.
     pub(crate) fn given_to(&self, builder: GateBuilder, config: &Config) -> GateBuilder {
         given_to(&self.0.load(), builder, config)
     }
 
-    /// Completes rules that were read from the issuer's files again, by its fetched keys.
+    /// Adds the fetched keys to rules that were read again from the issuer's files.
     pub(crate) fn renew(&self, rules: &mut IssuerRules, issuer: &TrustedIssuer) {
         complete(rules, self.named(&issuer.name).map(|remote| remote.keys.keys()));
     }
 
-    /// The metadata from the latest discovery document of an issuer.
+    /// Returns the metadata from the latest discovery document of an issuer.
     pub(crate) fn metadata(&self, name: &str) -> Option<Arc<remote_keys::Metadata>> {
         self.named(name)?.keys.metadata()
     }
 
-    /// A URL in the discovery document of an issuer, as it is at the time of each call.
+    /// Returns a source for a URL in the discovery document of an issuer. Each call reads the current value.
     pub(super) fn discovered(
         &self,
         name: &str,
@@ -197,13 +198,13 @@ impl RemoteIssuers {
         Arc::new(move || which(&*issuers.metadata(&name)?))
     }
 
-    /// The name of a required issuer that never had keys, if there is one.
+    /// Returns the name of a required issuer that never had keys, if there is such an issuer.
     pub(crate) fn missing(&self) -> Option<String> {
         let missing = |remote: &&Remote| remote.source.required && !remote.keys.status().had_keys;
         self.0.load().iter().find(missing).map(|remote| remote.keys.issuer().name.clone())
     }
 
-    /// A line with the state of each issuer.
+    /// Returns a line with the state of each issuer.
     pub(crate) fn states(&self) -> String {
         let line = |remote: &Remote| {
             let status = remote.keys.status();
@@ -213,7 +214,7 @@ impl RemoteIssuers {
         self.0.load().iter().map(line).collect()
     }
 
-    /// All issuers.
+    /// Returns the reports of all issuers.
     pub(crate) fn report(&self, config: &Config) -> IssuerReports {
         let all = self.0.load();
         let of = |issuer: &TrustedIssuer| {
@@ -241,13 +242,13 @@ impl RemoteIssuers {
         self.0.load().iter().find(|remote| remote.source.issuer.name == name).cloned()
     }
 
-    /// The status of each issuer, by name.
+    /// Returns the status of each issuer, by name.
     pub(crate) fn statuses(&self) -> Vec<(String, RemoteStatus)> {
         let of = |remote: &Remote| (remote.keys.issuer().name.clone(), remote.keys.status());
         self.0.load().iter().map(of).collect()
     }
 
-    /// The number of fetches of each issuer, by their outcome.
+    /// Returns the number of fetches of each issuer, by their outcome.
     pub(crate) fn fetches(&self) -> Vec<(String, &'static str, u64)> {
         let all = self.0.load();
         let of = |remote: &Remote| {
@@ -258,7 +259,7 @@ impl RemoteIssuers {
     }
 }
 
-/// Gives the rules of an issuer the keys that are fetched.
+/// Adds the fetched keys to the rules of an issuer.
 fn complete(rules: &mut IssuerRules, fetched: Option<Arc<LiveKeys>>) {
     if let Some(keys) = fetched {
         rules.keys = Keys::Live(keys);
@@ -271,7 +272,7 @@ impl Drop for NextIssuers {
     }
 }
 
-/// The report of an issuer whose keys are in a file, or that is asked about each token.
+/// Returns the report of an issuer whose keys are in a file, or that introspects each token.
 // Requirement O39.
 fn not_fetched(issuer: &TrustedIssuer) -> IssuerReport {
     let file = issuer.keys.file().map(|(key, file)| format!("{key} {}", file.display()));
@@ -309,13 +310,13 @@ fn report(remote: &Remote) -> IssuerReport {
     }
 }
 
-/// The folder of stored key sets, in the data folder of the gate's own keys.
+/// The folder of stored key sets, within the data folder that also contains the gate's own keys.
 fn folder(config: &Config) -> PathBuf {
     config.issuer.keys.parent().unwrap_or(Path::new("")).join(KEPT)
 }
 
-/// Asks each issuer once, for `check --online`. Returns a line for each answer, and warnings; or the issuers that failed
-/// with the reasons.
+/// Sends one request to each issuer, for `check --online`. Returns a line for each response, and warnings. The error
+/// lists the issuers that failed, with the reasons.
 pub(crate) async fn inspect(config: &Config) -> Result<(Vec<String>, Vec<ConfigError>), ConfigErrors> {
     let asked = config.issuers.iter().enumerate().map(|(index, issuer)| async move {
         let key = format!("issuers[{index}]");
@@ -360,7 +361,7 @@ pub(crate) async fn inspect(config: &Config) -> Result<(Vec<String>, Vec<ConfigE
     faults.result((lines, warnings))
 }
 
-/// Warnings of routes whose `step_up` no login of browsers at this provider meets.
+/// Returns warnings about routes whose `step_up` cannot be satisfied by browser logins at this provider.
 fn without_acr(config: &Config, provider: &str, acr_values: &[Box<str>]) -> Vec<ConfigError> {
     let is_provider = |browser: &BrowserConfig| browser.provider.as_deref() == Some(provider);
     let logs_in = config.endpoints.iter().any(|endpoint| endpoint.browser.as_ref().is_some_and(is_provider));
@@ -381,10 +382,11 @@ fn without_acr(config: &Config, provider: &str, acr_values: &[Box<str>]) -> Vec<
     lacks.collect()
 }
 
-/// The lines about an issuer's answer, or the key at fault and the reason.
+/// The lines about an issuer's response, or the faulty configuration key and the reason.
 type Found = Result<Vec<String>, KeyFault>;
 
-/// Warnings of the gate's clients whose secret is sent to this provider in a way that it does not offer.
+/// Returns warnings about the gate's clients that send their secret to this provider by a method that the provider does
+/// not offer.
 fn unoffered(config: &Config, provider: &str, offered: &[Box<str>]) -> Vec<ConfigError> {
     let endpoints = config.endpoints.iter().enumerate().flat_map(|(index, endpoint)| {
         let browser = endpoint.browser.iter().map(|browser| (&browser.provider, &browser.client));
@@ -410,7 +412,7 @@ fn unoffered(config: &Config, provider: &str, offered: &[Box<str>]) -> Vec<Confi
     warned.collect()
 }
 
-/// The lines about an issuer's keys, and its metadata.
+/// Returns the lines about an issuer's keys, and its metadata.
 async fn inspect_keys(source: &RemoteSource) -> Result<(Vec<String>, Option<Metadata>), KeyFault> {
     let found = remote_keys::inspect(source.issuer.clone()).await.map_err(|failure| {
         let key = match source.issuer.location {
@@ -425,8 +427,8 @@ async fn inspect_keys(source: &RemoteSource) -> Result<(Vec<String>, Option<Meta
     Ok(([keys].into_iter().chain(ignored).collect(), found.metadata))
 }
 
-/// Asks about a token that cannot exist. Only a server that knows the gate as its client answers that the token is
-/// not active.
+/// Introspects a token that cannot exist. A server responds that the token is inactive only if it accepts the gate as
+/// its client.
 async fn inspect_introspection(settings: &IntrospectionConfig, files: &FetchFiles) -> Found {
     const URL: &str = "introspection.url";
     let introspection =

@@ -1,4 +1,5 @@
-//! `check --online`: does the server behind `check = "headers"` compare the headers of a call (MCP) with its body?
+//! The part of `check --online` for upstreams with `check = "headers"`. It tests whether the server compares the
+//! headers of an MCP call with the body.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -20,17 +21,17 @@ use rotogate_core::policy::{By, GateId, permit_anonymous};
 use rotogate_core::route::{Resource, Route};
 use rotogate_proxy::Proxy;
 
-/// The method in the body. It lists the abilities of a server and changes nothing.
+/// The method in the body. It lists the capabilities of a server, and changes nothing.
 const METHOD: &str = "server/discover";
-/// The method in the header of the call whose header does not agree.
+/// The method in the header of the call whose header differs from the body.
 const OTHER: &str = "tools/list";
 const WITHIN: Duration = Duration::from_secs(10);
 
-/// Sends two calls to each server that is expected to compare: one whose header agrees with the body, and one whose
-/// header does not. Returns a line for each answer.
+/// Sends two calls to each server that should compare: one whose header agrees with the body, and one whose header
+/// differs. Returns a line for each server.
 ///
 /// # Errors
-/// A server that does not compare. A server that does not answer is reported as unchecked.
+/// A server does not compare. A server that does not respond is reported as unchecked.
 // Requirement M6.
 pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors> {
     let (mut lines, mut faults) = (Vec::new(), Faults::new(config));
@@ -75,8 +76,8 @@ pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors
     faults.result(lines)
 }
 
-/// Whether the server of this route accepts the call whose header agrees with the body, and refuses the other one.
-/// An error describes any other answer.
+/// Returns whether the server of this route accepts the call whose header agrees with the body, and refuses the other
+/// one. The error describes any other response.
 async fn compares(proxy: &Proxy, config: &Config, route: &Route, path: &str) -> Result<bool, String> {
     let agreed = send(proxy, config, route, path, METHOD).await?;
     if !agreed.is_success() {

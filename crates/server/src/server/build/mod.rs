@@ -1,4 +1,5 @@
-//! From a configuration to a gate: the checks of a start, the files, the store, the directories, the issuers.
+//! Builds a gate from a configuration. Here are the checks of a start, and the setup of files, store, directories and
+//! issuers.
 
 pub(crate) mod admin_tokens;
 pub(crate) mod assemble;

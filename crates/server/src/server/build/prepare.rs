@@ -1,6 +1,7 @@
-//! All steps of a start, except that it binds no sockets, does not lock the store and creates no files (requirement
-//! O12). `rotogate check`, a start, a reload and an in-place upgrade all use [`prepare`], so there is one list of
-//! rules. Only a start can find out whether another process has the store open, and whether its content is sound.
+//! The preparation of a start, which binds no sockets, does not lock the store and creates no files (requirement O12).
+//! `rotogate check`, a start, a reload and an in-place upgrade all use [`prepare`], so the same rules apply to all of
+//! them. Only a real start can find out whether another process has the store open, and whether the content of the
+//! store is intact.
 
 use std::sync::Arc;
 
@@ -22,18 +23,18 @@ use rotogate_core::token::verify::IssuerRules;
 use rotogate_directories::users::FileDirectory;
 use rotogate_directories::{AccountDirectory, Directories, DirectoryMetrics, RemoteDirectory};
 
-/// The answers of the systems that a configuration names.
+/// The responses of the systems that a configuration names.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Inspected {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) directory: Vec<String>,
-    /// Issuers whose keys are fetched.
+    /// A line for each issuer whose keys are fetched.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) issuers: Vec<String>,
-    /// The server of a shared store.
+    /// Lines about the server of a shared store.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) store: Vec<String>,
-    /// Servers whose MCP calls are judged by headers.
+    /// A line for each upstream whose MCP calls are judged by their headers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) resources: Vec<String>,
     /// Settings that are allowed but probably not intended.
@@ -41,7 +42,7 @@ pub(crate) struct Inspected {
     pub(crate) warnings: Vec<ConfigError>,
 }
 
-/// A configuration that a gate can start with, and the files read on the way.
+/// A configuration that a gate can start with, and the files that were read to check it.
 #[derive(Debug)]
 pub struct StartPlan {
     /// Settings that are allowed but probably not intended.
@@ -61,10 +62,10 @@ pub struct StartPlan {
 }
 
 impl StartPlan {
-    /// Asks the systems that the configuration names. Returns what they answered, a line each.
+    /// Sends requests to the systems that the configuration names. Returns a line for each response.
     ///
     /// # Errors
-    /// A system that does not answer, or cannot do what the configuration expects of it.
+    /// A system does not respond, or cannot do what the configuration expects.
     pub(crate) async fn inspect(&self, config: &Config) -> Result<Inspected, ConfigErrors> {
         let (mut lines, mut wrong, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
         for (section, planned) in config.directories.iter().zip(&self.directories) {
@@ -80,8 +81,8 @@ impl StartPlan {
                 && let Some(endpoint) = config.endpoints.iter().find(|endpoint| endpoint.may_have_account())
             {
                 let message = format!(
-                    "gives no user an account: logins at {} with an account are refused (no_account), however right the \
-                     password is",
+                    "gives no user an account: logins at {} with an account are refused (no_account), even if the \
+                     password is right",
                     endpoint.path
                 );
                 warnings.push(config.blame(&format!("{}.{key}", section.key), message));
@@ -112,10 +113,10 @@ impl StartPlan {
     }
 }
 
-/// Prepares a start; see the module. Needs a tokio runtime.
+/// Prepares a start (see the module documentation). Needs a Tokio runtime.
 ///
 /// # Errors
-/// Everything that a start would refuse, each with its line and key.
+/// Returns every problem that would make a start fail, each with its line and key.
 pub async fn prepare(config: &Config) -> Result<StartPlan, ConfigErrors> {
     let last_read = LastRead::new(config);
     let mut findings = Findings::new(config);
@@ -133,8 +134,8 @@ pub async fn prepare(config: &Config) -> Result<StartPlan, ConfigErrors> {
     let directories = findings.directories(&passwords, &metrics);
     let remote_issuers = RemoteIssuers::default();
     let builder = findings.builder(&remote_issuers);
-    // If the rules of an issuer are missing, the trial would report each route that accepts its tokens as a
-    // further problem.
+    // If the rules of an issuer are missing, the trial build would report every route that accepts the issuer's tokens
+    // as a further problem.
     let is_whole = trusted.len() == config.issuers.len();
     if is_whole
         && let Ok(builder) = builder.clone()
@@ -159,7 +160,7 @@ pub async fn prepare(config: &Config) -> Result<StartPlan, ConfigErrors> {
     }
 }
 
-/// All directories as one. `None` if the only directory is a users file that does not exist yet.
+/// Returns all directories as a single one. `None` if the only directory is a users file that does not exist yet.
 fn shared(config: &Config, planned: &[DirectoryPlan], passwords: &Arc<Passwords>) -> Option<Arc<dyn Directory>> {
     let entry = |(section, planned): (&DirectoryConfig, &DirectoryPlan)| {
         Some(AccountDirectory { accounts: section.accounts.clone(), directory: planned.directory()? })
@@ -168,14 +169,14 @@ fn shared(config: &Config, planned: &[DirectoryPlan], passwords: &Arc<Passwords>
     if all.is_empty() { None } else { Some(Arc::new(Directories::new(all, Arc::clone(passwords)))) }
 }
 
-/// A directory, by the place of its users.
+/// The plan of a directory. It depends on where the users are.
 #[derive(Debug)]
 pub(crate) enum DirectoryPlan {
-    /// In this users file.
+    /// The users are in this file.
     File(Arc<FileDirectory>),
-    /// In the users file, which does not exist yet.
+    /// The users will be in the users file, which does not exist yet.
     NewFile,
-    /// In another system.
+    /// The users are in another system.
     Remote(RemoteDirectory),
 }
 

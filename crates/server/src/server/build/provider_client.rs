@@ -1,4 +1,4 @@
-//! The gate's client at a provider, with the secret from its file; and the login of browsers there.
+//! The gate's client at a provider, with the secret from its file, and the login of browsers at the provider.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,14 +14,15 @@ use rotogate_core::http_client::{Allowed, ClientCredentials, FetchTarget, HttpCl
 use rotogate_core::private_file::{read_private, trusted};
 use rotogate_core::token::keyring::KeyMaterial;
 
-/// The key of the secret, within the endpoint.
+/// The key of the secret, relative to the endpoint's section.
 const SECRET_FILE: &str = "client.secret_file";
-/// The key of the private key, within the endpoint.
+/// The key of the private key, relative to the endpoint's section.
 const KEY_FILE: &str = "client.key_file";
-/// The key of the certificate, within the entry of a provider.
+/// The key of the certificate, relative to the provider's entry.
 pub(super) const CLIENT_CERT: &str = "client.client_cert";
 
-/// Requests to a server whose authorities are in the file `ca`, which `key` names.
+/// Builds an HTTP client. The file `ca`, which the configuration key `key` names, contains the CA certificates of the
+/// server.
 ///
 /// # Errors
 /// The file cannot be used.
@@ -30,15 +31,15 @@ pub(super) fn http_client(key: &str, ca: Option<&Path>) -> Result<HttpClient, Ke
     http.map_err(|error| KeyFault::new(key, error.message))
 }
 
-/// The target of the URL that `key` has.
+/// Parses the URL in the configuration key `key`.
 ///
 /// # Errors
-/// It is no URL of a server.
+/// The value is not the URL of a server.
 pub(super) fn target(key: &str, url: &str) -> Result<FetchTarget, KeyFault> {
     FetchTarget::parse(url, Allowed::by_operator()).map_err(|error| KeyFault::new(key, error.to_string()))
 }
 
-/// The client. Reads the file.
+/// Returns the credentials of the client. Reads the file.
 ///
 /// # Errors
 /// The file cannot be used.
@@ -59,7 +60,7 @@ pub(crate) fn credentials(client: &ProviderClientSettings) -> Result<ClientCrede
     Ok(ClientCredentials { id: client.id.clone(), secret, assertions: key.map(|key| key as _) })
 }
 
-/// The key of the client with this id.
+/// Reads the private key of the client with this id.
 ///
 /// # Errors
 /// The file cannot be used.
@@ -71,7 +72,7 @@ pub(crate) fn client_key(id: &str, settings: &ClientKeySettings) -> Result<Arc<C
     key.map(Arc::new).map_err(|error| format!("{}: {error}", file.display()))
 }
 
-/// The files of the client at a provider, each with its key within the endpoint.
+/// Returns the files of the client at a provider, each with its key relative to the endpoint's section.
 pub(crate) fn files(client: &ProviderClientSettings) -> impl Iterator<Item = (&'static str, &Path)> {
     let secret = client.secret_file.as_deref().map(|file| (SECRET_FILE, file));
     let key = client.key.as_ref().map(|key| (KEY_FILE, key.file.as_path()));
@@ -79,8 +80,8 @@ pub(crate) fn files(client: &ProviderClientSettings) -> impl Iterator<Item = (&'
     secret.into_iter().chain(key).chain(certificate)
 }
 
-/// The provider where browsers log in, if they do not log in at this gate. Each login reads the metadata of its
-/// discovery document.
+/// Builds the provider at which browsers log in. `None` if they log in at this gate. Each login reads the metadata in
+/// the provider's discovery document.
 ///
 /// # Errors
 /// A file cannot be used.

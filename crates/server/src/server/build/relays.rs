@@ -18,7 +18,7 @@ pub(crate) fn files(relay: &RelaySettings) -> impl Iterator<Item = (&'static str
     relay.client.iter().flat_map(provider_client::files).chain(ca)
 }
 
-/// The provider, and the rules. Reads the files.
+/// Builds a relay: its provider and its rules. Reads the files.
 ///
 /// # Errors
 /// A file cannot be used.
@@ -53,8 +53,8 @@ pub(crate) fn load(relay: &RelaySettings, issuers: &RemoteIssuers) -> Result<Rel
     })
 }
 
-/// The URLs of the provider: from the configuration, or else from the discovery document of its issuer at the time of
-/// the call.
+/// Returns the URLs of the provider. If the configuration does not contain them, each call reads them from the current
+/// discovery document of the issuer.
 fn urls(relay: &RelaySettings, issuers: &RemoteIssuers) -> Result<ProviderUrls, KeyFault> {
     let revocation = relay.revocation_url.as_deref().map(|url| target("revocation_url", url)).transpose()?;
     if let Some(url) = &relay.token_url {

@@ -1,4 +1,4 @@
-//! The store that several gates share, from its section of the configuration.
+//! The store that several gates share, built from its configuration section.
 
 use std::path::{Path, PathBuf};
 
@@ -21,9 +21,9 @@ use rotogate_config::{Config, ConfigErrors, SharedSettings, StoreConfig};
 #[cfg(feature = "redis")]
 use rotogate_config::{RedisSettings, SentinelSettings};
 
-/// Asks the store's server the same questions as a start, for `check --online`.
+/// Makes the same requests to the store's server as a start, for `check --online`.
 pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors> {
-    // If there are no keys, a start would create them, so no store can match them yet.
+    // Without keys, a start would create them, so no existing store can match them.
     let keyring = Keyring::load_if_there(&config.issuer.keys).ok().flatten();
     let keyring = keyring.map_or_else(Uuid::new_v4, |keyring| keyring.id());
     let failed = |error: StoreError| KeyFault::new("store", error.to_string());
@@ -48,8 +48,8 @@ pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors
             return Err(KeyFault::new(
                 "store.staleness",
                 format!(
-                    "the server is {away:.0} ms away (a round trip): with less than {needed_ms}ms a gate refuses good tokens. \
-                     Raise it to that at least"
+                    "a round trip takes {away:.0} ms: with less than {needed_ms}ms, a gate refuses valid tokens. \
+                     Raise it to at least that"
                 ),
             ));
         }
@@ -61,12 +61,12 @@ pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors
     }
 }
 
-/// The authorities of the server's certificate.
+/// Reads the CA certificates for the server's certificate.
 fn authorities(ca: &Path) -> Result<Vec<u8>, KeyFault> {
     std::fs::read(ca).map_err(|error| KeyFault::new("store.ca", format!("{}: {error}", ca.display())))
 }
 
-/// The gate's own certificate, and its key.
+/// Reads the gate's own certificate and its private key.
 fn own_certificate((cert, key): &(PathBuf, PathBuf)) -> Result<(Vec<u8>, SecretString), KeyFault> {
     let of_pair = |message: String| KeyFault::new("store.client_cert", message);
     let pem = std::fs::read(cert).map_err(|error| of_pair(format!("{}: {error}", cert.display())))?;
@@ -74,11 +74,11 @@ fn own_certificate((cert, key): &(PathBuf, PathBuf)) -> Result<(Vec<u8>, SecretS
     Ok((pem, SecretString::from(key.as_str())))
 }
 
-/// The connection options of both kinds of store server. Except for the password, their files are read at a
-/// start only.
+/// Returns the connection options, which both kinds of store server use. Their files are read only at a start, except
+/// for the password file.
 #[cfg(any(feature = "postgres", feature = "redis"))]
 fn network(config: &Config, settings: &SharedSettings, keyring: Uuid) -> Result<NetworkOptions, KeyFault> {
-    // The engine reads the staleness.
+    // The engine reads `staleness`.
     let SharedSettings { password_file, ca, client_cert, mark, staleness: _ } = settings;
     let options = NetworkOptions {
         ca: ca.as_deref().map(authorities).transpose()?,

@@ -1,4 +1,4 @@
-//! Lets a start wait for the end of a failover, as a running gate does.
+//! Lets a start wait for the end of a store failover, as a running gate does.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use rotogate_core::fault::Chain;
 use rotogate_core::store::{StoreError, WriteOutcome};
 use tokio::time::Instant;
 
-/// How long a start waits for a store during a failover (requirement C44). Failovers take less time than this.
+/// How long a start waits for a store during a failover (requirement C44). Failovers usually take less time.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -22,10 +22,10 @@ impl StartWait {
         Self { begun: Instant::now(), is_said: false }
     }
 
-    /// Waits before the next attempt. Logs the reason at the first one. Returns false at once if a further attempt
-    /// is useless, because an operator must act or the time is over.
+    /// Waits before the next attempt. Logs the reason at the first call. Returns false at once if another attempt is
+    /// useless, because an operator must act or the waiting time has passed.
     pub(crate) async fn pause(&mut self, error: &StoreError) -> bool {
-        // The server refuses: only an operator can correct the cause.
+        // The server refuses the gate, so only an operator can correct the cause.
         if error.is_for_operator() || error.outcome() == WriteOutcome::Refused || self.begun.elapsed() >= PATIENCE {
             return false;
         }
@@ -40,8 +40,8 @@ impl StartWait {
     }
 }
 
-/// Connects to the store. Retries during a failover, until the store is available, refuses, or the time is
-/// over.
+/// Connects to the store. During a failover it retries until the store is available, the store refuses the gate, or the
+/// waiting time has passed.
 #[cfg(any(feature = "postgres", feature = "redis"))]
 pub(super) async fn once_it_is_there<T, C>(mut connect: impl FnMut() -> C) -> Result<T, StoreError>
 where

@@ -22,7 +22,7 @@ use rotogate_core::store::relay::RelayStore;
 use rotogate_core::store::{MemoryStore, Store, StoreError};
 use rotogate_core::token::keyring::{Keyring, OpenedKeyring};
 
-/// The store of sessions, and the same store for the records of relays and for used assertions.
+/// The store of sessions. The same store also has the records of relays and the used assertions.
 #[derive(Debug)]
 pub(crate) struct Stores {
     pub(crate) sessions: Arc<dyn Store>,
@@ -30,7 +30,7 @@ pub(crate) struct Stores {
 }
 
 impl Stores {
-    /// A builder of a gate on these stores.
+    /// Adds these stores to the builder of a gate.
     pub(super) fn given_to(self, builder: GateBuilder) -> GateBuilder {
         builder.shared_store(self.sessions).relay_store(self.relay)
     }
@@ -43,11 +43,11 @@ impl From<MemoryStore> for Stores {
     }
 }
 
-/// The embedded store, if the gate uses one, and the stores of the gate.
+/// The embedded store, if the gate uses one, and the interfaces to the store.
 pub(super) type OpenedStores = (Option<RedbStore>, Stores);
 
-/// The keys, and the store that was made with them. All gates of a store have the same keys, so a gate without keys
-/// creates keys only if it also creates the store.
+/// Opens the keys, and the store that was created with them. All gates of a store have the same keys. So a gate without
+/// keys creates keys only if it also creates the store.
 pub(super) async fn keys_and_stores(config: &Config) -> Result<(Keyring, OpenedStores), ServerError> {
     if let Some(keys) = &config.api_keys {
         log::hide_keys(&keys.prefix);
@@ -70,7 +70,7 @@ pub(super) async fn keys_and_stores(config: &Config) -> Result<(Keyring, OpenedS
                 new.remove();
                 Err(ServerError::NoKeys { error: Box::new(ServerError::Part(error)), folder: keys.clone() })
             }
-            // The store may belong to the new keyring already, so the next start needs it.
+            // The store may already belong to the new keyring, so the keyring is kept for the next start.
             Err(error) => Err(error),
         },
     }
@@ -80,10 +80,11 @@ fn is_of_another_keyring(error: &(dyn std::error::Error + 'static)) -> bool {
     error.downcast_ref().is_some_and(StoreError::is_of_another_keyring)
 }
 
-/// Fails if there are no keys but an embedded store: new keys would verify no token of its sessions, and would stand in
-/// the way of the keys that were lost.
+/// Fails if there is an embedded store, but there are no keys. New keys could not verify any token of the sessions in
+/// the store, and would make it harder to restore the lost keys.
 pub(crate) fn refuse_lost_keys(config: &Config) -> Result<(), ServerError> {
-    // A first start makes the keys before the store, so the keys are looked for last.
+    // At its first start, a gate creates the keys before the store. So this function looks for the store first, and for
+    // the keys last.
     let refused = refuse_new_keys(config);
     let there = Keyring::load_if_there(&config.issuer.keys).map_err(ServerError::part)?;
     if there.is_some() { Ok(()) } else { refused.map_err(|fault| ServerError::at(config, fault)) }
@@ -108,12 +109,12 @@ pub(super) fn refuse_new_keys(config: &Config) -> Result<(), KeyFault> {
     ))
 }
 
-/// The stores of a configuration, with the records of relays and the vaults of browser sessions.
+/// Opens the stores of a configuration, with the records of relays and the vaults of browser sessions.
 pub(crate) async fn open_stores(config: &Config, keyring: &Keyring) -> Result<Stores, ServerError> {
     Ok(stores(config, keyring).await?.1)
 }
 
-/// The configured store, if other gates can share it; else `None`.
+/// Returns the configured store if several gates can share it, and otherwise `None`.
 pub(crate) async fn shared_store(config: &Config, keyring: &Keyring) -> Result<Option<Arc<dyn Store>>, ServerError> {
     if !config.store.is_shared() {
         return Ok(None);
@@ -151,7 +152,7 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<OpenedStores, Serv
     }
 }
 
-/// The options of the embedded store from a configuration.
+/// Returns the options of the embedded store.
 pub(crate) fn redb_options(config: &Config, keyring: Uuid) -> Options {
     let mut options = Options::new(config.issuer.url.as_str(), keyring, config.issuer.leeway);
     if let StoreConfig::Redb(RedbSettings { path: _, mark, cache_size }) = &config.store {

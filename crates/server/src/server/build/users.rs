@@ -1,5 +1,5 @@
-//! Acts on changes of the users file. If a user was disabled, removed, moved to another account or given another
-//! password, the gate refuses the user's tokens from the next request on, not only at the next refresh.
+//! Ends sessions when the users file changes. If a user was disabled, removed, moved to another account or given
+//! another password, the gate refuses the user's tokens from the next request on, not only at the next refresh.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use rotogate_core::fault::Chain;
 use rotogate_core::revocation::Revocation;
 use rotogate_directories::users::{FileDirectory, FileWatcher, UserChange};
 
-/// The first and the longest pause before a revocation is written again.
+/// The first pause before a failed write of a revocation is repeated, and the longest one.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 /// How long a reload waits until all revocations that it caused are durable.
 const DURABLE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The users of a gate.
+/// The users of a running gate, whose file is watched.
 #[derive(Debug)]
 pub(crate) struct LiveUsers {
     directory: Arc<FileDirectory>,
@@ -27,21 +27,21 @@ pub(crate) struct LiveUsers {
     unwritten: watch::Receiver<usize>,
 }
 
-/// Why a change of the file was not applied completely.
+/// The reason why a change of the file was not applied completely.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReloadError {
-    /// The file is broken; the users stay unchanged.
+    /// The file is invalid, so the old users are kept.
     #[error("{0}")]
     Broken(String),
-    /// The change counts here, but the store does not have all revocations that it caused.
+    /// The change has taken effect on this gate, but the store does not have all of the resulting revocations.
     #[error(
-        "the change counts on this gate, but the store cannot be written: the sessions that it ends may return after a restart"
+        "the change applies on this gate, but the store cannot be written: sessions that it ended may return after a restart"
     )]
     NotDurable,
 }
 
 impl LiveUsers {
-    /// Ends sessions when the file changes.
+    /// Starts to watch the file, and ends the sessions of changed users.
     pub(crate) fn watch(directory: Arc<FileDirectory>, watcher: FileWatcher, gate: &Gate) -> Self {
         let (unwritten, waiting) = watch::channel(0);
         gate.say_users(&directory.digest());
@@ -56,7 +56,7 @@ impl LiveUsers {
             for change in changes {
                 let Some(end) = end_of_sessions(change, &gate) else { continue };
                 if let End::Now(entry) = &end {
-                    // Synchronous, so that the next request is refused already.
+                    // This call is synchronous, so that the very next request is refused.
                     gate.sessions().refuse(entry);
                 }
                 unwritten.send_modify(|number| *number += 1);
@@ -95,19 +95,20 @@ impl LiveUsers {
     }
 }
 
-/// How a change of a user ends the user's sessions.
+/// The way in which a change of a user ends the user's sessions.
 enum End {
-    /// By this revocation.
+    /// With this revocation.
     Now(Revocation),
-    /// As of the moment in which the first gate of the store found the change.
+    /// With a revocation for the time at which the first gate of the store found the change.
     AsOfAll { subject: Box<str>, after: Option<User> },
 }
 
-/// How a change ends sessions, if it does. If the user must log in again, all sessions so far end.
+/// Returns how a change ends sessions. `None` if it does not. If the user must log in again, all existing sessions end.
 fn end_of_sessions(change: &UserChange, gate: &Gate) -> Option<End> {
     let UserChange { before, after } = change;
     let sessions = gate.sessions();
-    // Now, not the time of the file: a session that began between the two was admitted by the old file.
+    // The current time is used, not the file's modification time, because a session created between the two was
+    // admitted with the old file.
     let moment = match after {
         Some(after) if !must_log_in_again(before, after) => {
             (after.sessions_valid_from > before.sessions_valid_from).then_some(after.sessions_valid_from)?
@@ -121,9 +122,9 @@ fn end_of_sessions(change: &UserChange, gate: &Gate) -> Option<End> {
     Some(End::Now(sessions.subject_before(&before.subject, moment)))
 }
 
-/// Ends the sessions of a changed user. Other gates of the store find the change, too. All gates end the sessions that
-/// began before the first gate found the change. This gate also ends the later sessions that it admitted by the old
-/// state of the user.
+/// Ends the sessions of a changed user. Other gates of the store also find the change. All gates end the sessions that
+/// were created before the first gate found it. This gate also ends later sessions that it admitted with the old state
+/// of the user.
 async fn end_as_of_all(gate: &Gate, subject: &str, after: Option<&User>) {
     let sessions = gate.sessions();
     let (mut wait, mut held) = (FIRST_RETRY, None);
@@ -133,10 +134,10 @@ async fn end_as_of_all(gate: &Gate, subject: &str, after: Option<&User>) {
             Err(error) => {
                 tracing::error!(
                     error = why(&error),
-                    "moment of a user's change not known; refused on this node, retrying"
+                    "time of a user's change not known; user refused on this node, retrying"
                 );
-                // This may refuse too much: a login that another gate admitted by the new state is refused here, too.
-                // So this revocation stays in the process, and is not written to the store.
+                // This may refuse too much, because it also refuses a login that another gate admitted with the new
+                // state. So this revocation stays in memory, and is not written to the store.
                 held.get_or_insert_with(|| {
                     let so_far = sessions.subject_before(subject, sessions.now());
                     sessions.refuse_for_now(&so_far);
@@ -162,7 +163,7 @@ async fn end_as_of_all(gate: &Gate, subject: &str, after: Option<&User>) {
     }
 }
 
-/// Whether the user may no longer log in, or has another password or account.
+/// Returns whether the user may no longer log in, or has another password or account.
 fn must_log_in_again(before: &User, after: &User) -> bool {
     (before.active && !after.active) || before.password_mark != after.password_mark || before.account != after.account
 }

@@ -1,6 +1,6 @@
-//! Bounds the connections of each client address (requirements A4, A14). An IPv6 address counts as its /64, all of
-//! which belong to one subscriber. The /56 and the /48 around it have larger bounds, but not as large as the sum of
-//! their /64s.
+//! Limits the connections of each client address (requirements A4, A14). An IPv6 address counts as its /64 network,
+//! because a /64 belongs to one subscriber. The surrounding /56 and /48 networks have larger limits, which are smaller
+//! than the sum of the limits of their /64 networks.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use rotogate_core::network::{Network, networks};
 
-/// Connections per network. Holds at most three entries for each connection.
+/// The number of connections of each network. There are at most three entries for each connection.
 #[derive(Debug)]
 pub(crate) struct Addresses {
     max: AtomicUsize,
-    /// Whether a /56 and a /48 have larger bounds than an address.
+    /// Whether a /56 and a /48 have larger limits than an address.
     widens: bool,
     in_use: Mutex<HashMap<Network, AddressUse>>,
 }
@@ -22,11 +22,11 @@ pub(crate) struct Addresses {
 #[derive(Debug, Default)]
 struct AddressUse {
     connections: usize,
-    /// Whether the log has said that this network is at its bound.
+    /// Whether the log already says that this network has reached its limit.
     is_logged: bool,
 }
 
-/// Counts one connection at its address until dropped.
+/// Counts one connection of its address until it is dropped.
 #[derive(Debug)]
 pub(crate) struct AddressPermit {
     of: Arc<Addresses>,
@@ -38,17 +38,18 @@ impl Addresses {
         Arc::new(Self { max: AtomicUsize::new(max), widens: true, in_use: Mutex::default() })
     }
 
-    /// Bounds an address and each network around it by the same maximum (requirement A28).
+    /// Sets the same limit for an address and for each network around it (requirement A28).
     pub(super) fn of_any_network(max: usize) -> Arc<Self> {
         Arc::new(Self { max: AtomicUsize::new(max), widens: false, in_use: Mutex::default() })
     }
 
-    /// Sets another bound. Open connections beyond the bound stay open.
+    /// Sets another limit. Open connections beyond the limit stay open.
     pub(crate) fn set_max(&self, max: usize) {
         self.max.store(max, Ordering::Relaxed);
     }
 
-    /// Counts a connection from `address`. `None` if the address, or a network around it, is at its bound.
+    /// Counts a connection from `address`. Returns `None` if the address, or a network around it, has reached its
+    /// limit.
     pub(crate) fn acquire(self: &Arc<Self>, address: IpAddr) -> Option<AddressPermit> {
         let max = self.max.load(Ordering::Relaxed);
         let mut all = self.in_use.lock();
@@ -60,7 +61,7 @@ impl Addresses {
             }
             if !held.is_logged {
                 held.is_logged = true;
-                // Logged once for each flood: a line for each connection would flood the log.
+                // The warning is logged once for each flood, because a line for each connection would flood the log.
                 tracing::warn!(
                     %address,
                     most = max,

@@ -1,5 +1,5 @@
-//! Conditions under which a connection was accepted, and which may end later: the validity of the client's certificate,
-//! and the trust in the proxy in front of the client (requirements T36, T43).
+//! The conditions under which a connection was accepted, and which may later no longer hold: the client's certificate
+//! is valid, and the proxy in front of the client is trusted (requirements T36, T43).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,17 +14,17 @@ use tokio::time::Instant;
 use super::limits::Bounds;
 use super::tls::{TlsState, end_of};
 
-/// The conditions of a connection. The default has none.
+/// The conditions of a connection. The default has no conditions.
 #[derive(Default)]
 pub(super) struct ConnectionConditions {
     certificate: Option<Box<AcceptedCertificate>>,
     proxy: Option<Box<TrustedProxy>>,
 }
 
-/// The certificate of a client, as the listener accepted it.
+/// The certificate of a client, which the listener has accepted.
 struct AcceptedCertificate {
     chain: Vec<CertificateDer<'static>>,
-    /// The end of the certificate's validity.
+    /// The time at which the certificate expires.
     end: Option<Instant>,
     tls: watch::Receiver<Arc<TlsState>>,
 }
@@ -36,9 +36,9 @@ struct TrustedProxy {
 }
 
 impl ConnectionConditions {
-    /// Adds a certificate. The last state that `tls` has seen is the one that accepted the certificate.
+    /// Adds a certificate. `tls` must last have seen the state that accepted the certificate.
     pub(super) fn add_certificate(&mut self, chain: &[CertificateDer<'_>], tls: watch::Receiver<Arc<TlsState>>) {
-        // A certificate is valid up to and including its last second.
+        // A certificate is valid up to the end of its last second.
         let end = chain.first().and_then(end_of).map(|last| at_unix_time(last.saturating_add(1)));
         let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
         self.certificate = Some(Box::new(AcceptedCertificate { chain, end, tls }));
@@ -55,8 +55,8 @@ impl ConnectionConditions {
         if certificate.is_none() && proxy.is_none() {
             return std::future::pending().await;
         }
-        // Boxed: most connections have no conditions, and an unboxed future would need memory in each
-        // connection.
+        // The future is boxed because most connections have no conditions, and an unboxed future would take memory in
+        // each connection.
         Box::pin(async {
             tokio::select! {
                 Some(()) = OptionFuture::from(certificate.as_mut().map(|certificate| certificate.ended())) => {}
@@ -78,7 +78,7 @@ impl AcceptedCertificate {
                     return;
                 }
             }
-            // The listener is gone: there are no further reloads.
+            // The listener has been dropped, so there are no further reloads.
             std::future::pending::<()>().await;
         };
         match end {
@@ -98,8 +98,8 @@ impl TrustedProxy {
     }
 }
 
-/// The instant at which the wall clock will show this Unix time, if no one adjusts the clock. At most a year ahead,
-/// because timers are limited.
+/// Returns the instant at which the wall clock will show this Unix time, if nobody adjusts the clock. The result is at
+/// most a year ahead, because the range of timers is limited.
 fn at_unix_time(seconds: u64) -> Instant {
     const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
     let now = Duration::from_millis(SystemTime::new().wall().as_millis());

@@ -1,5 +1,5 @@
-//! Accepts connections and serves HTTP/1.1 or HTTP/2 on them: by ALPN over TLS, and in clear text by prior knowledge of
-//! HTTP/2 (RFC 9113 §3.3).
+//! Accepts connections and serves HTTP/1.1 or HTTP/2 on them. ALPN chooses the version over TLS. In clear text, a
+//! client that knows that the server supports HTTP/2 may start with it (RFC 9113 §3.3).
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -35,37 +35,37 @@ use rotogate_proxy::ConnectionPermit;
 
 /// The pause after `accept` failed, for example because no file descriptor was left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How many streams a client may reset before their requests were read, and how many stream errors it may cause. Beyond
-/// that, the connection ends with `ENHANCE_YOUR_CALM`.
+/// The maximum number of streams that a client may reset before their requests were read, and of stream errors that it
+/// may cause. Beyond this number, the connection ends with `ENHANCE_YOUR_CALM`.
 const MAX_UNSEEN_RESETS: usize = 20;
 const MAX_STREAM_ERRORS: usize = 100;
-/// The most bytes of one response that the connection buffers for the client, besides the socket's buffer. A larger
-/// buffer is not faster, and a connection may have a hundred such buffers.
+/// The maximum number of bytes of one response that the connection buffers for the client, in addition to the socket's
+/// buffer. A larger buffer is not faster, and a connection may have a hundred such buffers.
 const MAX_UNSENT_BYTES: usize = 64 * 1024;
-/// The interval of HTTP/2 pings, and the time for the reply to one.
+/// The interval of HTTP/2 pings, and the time limit for the response to a ping.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long a new connection may wait for its first request after a stop, because its client could not know about the
-/// stop.
+/// After a stop, how long a new connection may wait for its first request. The client could not know about the stop.
 const STOP_GRACE: Duration = Duration::from_millis(500);
 
-/// Why a connection ended early.
+/// The reason why a connection ended early.
 pub(crate) type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Answers the requests of connections.
+/// Handles the requests of connections.
 pub(crate) trait RequestHandler: Clone + Send + 'static {
     type Body: Body<Data: Send, Error: Into<ConnectionError>> + Send + 'static;
     type Reply: Future<Output = Result<Response<Self::Body>, Infallible>> + Send + 'static;
 
     fn handle(&self, origin: &Arc<Origin>, request: Request<Incoming>, present: Present) -> Self::Reply;
 
-    /// Records a request whose head hyper refused with this status.
+    /// Records a request whose head hyper rejected with this status.
     fn unread(&self, origin: &Origin, status: StatusCode, what: &'static str);
 }
 
 fn http1_builder(bounds: &Bounds) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    // hyper's default is 100 header fields. Setting the same bound here would allocate on each request.
+    // hyper's default limit is 100 header fields. Setting the same limit here would cost an allocation for each
+    // request.
     builder.timer(ConnectionTimer::default()).header_read_timeout(bounds.head_timeout).max_buf_size(bounds.max_head);
     builder
 }
@@ -84,7 +84,7 @@ fn http2_builder(bounds: &Bounds, streams: H2Streams) -> http2::Builder<H2Stream
     builder
 }
 
-/// Serves a listener until `stopped`, then waits for its connections to end.
+/// Serves a listener until `stopped`, and then waits for its connections to end.
 pub(crate) async fn serve(
     listener: Listener,
     handler: impl RequestHandler,
@@ -94,8 +94,8 @@ pub(crate) async fn serve(
 ) {
     let listener = Arc::new(listener);
     loop {
-        // Takes the permit before it accepts: connections that cannot be served yet wait in the system's
-        // backlog.
+        // The permit is taken before a connection is accepted. So connections that cannot be served yet wait in the
+        // backlog of the operating system.
         let permit = tokio::select! {
             permit = Arc::clone(&limits.permits).acquire_owned() => permit,
             () = until_stopped(&mut stopped) => break,
@@ -113,7 +113,7 @@ pub(crate) async fn serve(
             () = until_stopped(&mut stopped) => break,
         };
         let _ = stream.set_nodelay(true);
-        // Detaches the socket from this thread's runtime.
+        // This detaches the socket from the runtime of this thread.
         let Ok(stream) = stream.into_std() else { continue };
         let (listener, handler, bounds) = (Arc::clone(&listener), handler.clone(), limits.bounds());
         let stopped = stopped.clone();
@@ -126,7 +126,7 @@ pub(crate) async fn serve(
         });
     }
     drop(listener);
-    // Each connection, upgraded ones included, holds its permit to the end.
+    // Each connection keeps its permit until it ends. This includes upgraded connections.
     let _ = limits.permits.acquire_many(limits.max()).await;
 }
 
@@ -138,18 +138,18 @@ async fn serve_connection(
     mut stopped: watch::Receiver<bool>,
     permit: OwnedSemaphorePermit,
 ) -> Result<(), ConnectionError> {
-    // The connection keeps the bounds in force at its beginning.
+    // The connection keeps the limits that are set when it begins.
     let (replaced, bounds) = (bounds.clone(), bounds.borrow().clone());
     let open = listener.counts().accept();
     let established = tokio::select! {
-        // `biased`: a request that has already arrived is answered.
+        // `biased` makes sure that a request that has already arrived is handled.
         biased;
         established = establish(&listener, stream, peer, &bounds) => established?,
         () = async { until_stopped(&mut stopped).await; tokio::time::sleep(STOP_GRACE).await } => return Ok(()),
     };
     let open = open.established(established.is_http2);
-    // Otherwise the listening socket would stay open as long as this connection, and connections would queue that no
-    // task accepts.
+    // Otherwise the listening socket would stay open as long as this connection, and connections would queue on it that
+    // no task accepts.
     drop(listener);
     let NewConnection { stream, mut origin, is_http2, permit: address_permit, mut conditions, carried_by } =
         established;
@@ -171,8 +171,8 @@ async fn serve_connection(
             request.extensions_mut().insert(permit.clone());
         }
         let pending = of_http2.as_ref().map(H2Streams::pending_reply);
-        // Called outside of the future: over HTTP/2 the future is a task of its own, and a request whose task waits to
-        // run counts as in flight, too.
+        // `handle` is called outside of the future. Over HTTP/2 the future becomes a separate task, and a request must
+        // count as in flight while its task still waits to run.
         let is_bare = pending.is_some() && request.method() == Method::HEAD;
         let owed = pending.is_none().then(|| {
             origin.owed.begin(request.body().is_end_stream());
@@ -186,9 +186,9 @@ async fn serve_connection(
             Ok::<_, Infallible>(response.map(|body| TrackedBody::new(body, owed, is_bare)))
         })
     });
-    // Two builders: hyper's automatic one accepts HTTP/2 where ALPN chose HTTP/1.1.
+    // There are two builders, because hyper's automatic builder accepts HTTP/2 where ALPN chose HTTP/1.1.
     if is_http2 {
-        // Boxed: until its task runs, a request is copied several times.
+        // The future is boxed, because a request is copied several times until its task runs.
         let service = service_fn(move |request| Service::call(&service, request).boxed());
         let stream = TokioIo::new(GatheredStream::new(stream, streams.clone()));
         let connection = http2_builder(&bounds, streams.clone()).serve_connection(stream, service);
@@ -204,7 +204,7 @@ async fn serve_connection(
     }
 }
 
-/// Sets the connection up within `head_timeout`, and counts it if that fails.
+/// Sets the connection up within `head_timeout`. Counts the connection as rejected if this fails.
 async fn establish(
     listener: &Listener,
     stream: TcpStream,
@@ -224,8 +224,9 @@ async fn establish(
     }
 }
 
-/// Drives an HTTP/1.1 connection to its end. At a stop, and once a condition has ended, the request in flight is the
-/// last. At a stop, a connection without a request so far (`asked`) gets a moment for its first one.
+/// Drives an HTTP/1.1 connection until it ends. When the gate stops or a condition no longer holds, the request in
+/// flight is the last one. If the gate stops before the connection had a request (`asked`), the client gets a short
+/// time for its first request.
 async fn drive_http1<S, B>(
     connection: http1::UpgradeableConnection<TokioIo<Stream>, S>,
     asked: &AtomicBool,
@@ -242,7 +243,7 @@ where
     };
     if is_stop && !asked.load(Ordering::Relaxed) {
         tokio::select! {
-            // `biased`: a request that has arrived while this worker waited for a processor is answered.
+            // `biased` makes sure that a request is handled that arrived while this worker waited for a CPU.
             biased;
             ended = connection.as_mut() => return Ok(ended?),
             () = tokio::time::sleep(STOP_GRACE) => {}
@@ -252,8 +253,9 @@ where
     Ok(connection.await?)
 }
 
-/// Drives an HTTP/2 connection to its end. Sends `GOAWAY` at a stop, once a condition has ended, after
-/// `idle_timeout` without requests, and on a flood of resets. Cuts the connection if one of the last two happens again.
+/// Drives an HTTP/2 connection until it ends. Sends `GOAWAY` when the gate stops, when a condition no longer holds,
+/// after `idle_timeout` without requests, and after a flood of resets. If the idle timeout or a flood of resets happens
+/// again after that, closes the connection at once.
 async fn drive_http2<S, B>(
     connection: http2::Connection<TokioIo<GatheredStream<Stream>>, S, H2Streams>,
     streams: &H2Streams,
@@ -293,8 +295,8 @@ where
     }
 }
 
-/// Resolves when a connection may serve no further request: when the gate stops, or a condition has ended. Returns
-/// whether it is the stop.
+/// Resolves when a connection must not serve further requests, because the gate stops or a condition no longer holds.
+/// Returns whether the gate stops.
 async fn until_over(stopped: &mut watch::Receiver<bool>, conditions: &mut ConnectionConditions) -> bool {
     tokio::select! {
         () = until_stopped(stopped) => true,
@@ -304,6 +306,6 @@ async fn until_over(stopped: &mut watch::Receiver<bool>, conditions: &mut Connec
 
 /// Resolves when the gate stops.
 async fn until_stopped(stopped: &mut watch::Receiver<bool>) {
-    // An error means that the sender is gone, which is a stop too.
+    // An error means that the sender was dropped, which also counts as a stop.
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }

@@ -1,18 +1,18 @@
-//! Counts open connections, and connections that were closed before a request.
+//! Counts the open connections, and the connections that were closed before their first request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// Why a connection was closed before a request.
+/// The reason why a connection was closed before its first request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RejectCause {
-    /// The client address has as many connections as its bound allows.
+    /// The client address already has the maximum number of connections.
     PerAddress,
     /// The TLS handshake failed.
     Tls,
     /// The header of the PROXY protocol is missing or malformed, or the peer is not trusted.
     ProxyProtocol,
-    /// The connection was not ready for requests in time.
+    /// The connection was not ready for requests within the time limit.
     HeadTimeout,
     /// The connection ended or broke before it was ready for requests.
     Broken,
@@ -22,7 +22,7 @@ impl RejectCause {
     pub(crate) const ALL: [Self; 5] =
         [Self::PerAddress, Self::Tls, Self::ProxyProtocol, Self::HeadTimeout, Self::Broken];
 
-    /// The label of the cause.
+    /// Returns the label of the cause.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::PerAddress => "per_address",
@@ -34,16 +34,17 @@ impl RejectCause {
     }
 }
 
-/// The protocols of connections, as labels. A connection has none before its first bytes or its TLS handshake.
+/// The protocols of connections, as labels. The protocol of a connection is `none` before its first bytes or its TLS
+/// handshake.
 pub(crate) const PROTOCOLS: [&str; 3] = ["h1", "h2", "none"];
 const NONE: usize = 2;
 
 /// The counters of one listener.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionCounts {
-    /// In the order of [`PROTOCOLS`].
+    /// The numbers in the order of [`PROTOCOLS`].
     open: [AtomicUsize; PROTOCOLS.len()],
-    /// In the order of [`RejectCause::ALL`].
+    /// The numbers in the order of [`RejectCause::ALL`].
     rejected: [AtomicU64; RejectCause::ALL.len()],
 }
 
@@ -53,7 +54,7 @@ impl ConnectionCounts {
         OpenConnection::new(Arc::clone(self), NONE)
     }
 
-    /// Counts a connection that was closed before a request.
+    /// Counts a connection that was closed before its first request.
     pub(crate) fn reject(&self, cause: RejectCause) {
         if let Some(rejected) = self.rejected.get(cause as usize) {
             rejected.fetch_add(1, Ordering::Relaxed);
@@ -86,7 +87,7 @@ impl OpenConnection {
         Self { counts, place }
     }
 
-    /// The connection, once its protocol is known.
+    /// Sets the protocol of the connection, once it is known.
     pub(crate) fn established(self, is_http2: bool) -> Self {
         Self::new(Arc::clone(&self.counts), usize::from(is_http2))
     }

@@ -1,8 +1,8 @@
-//! Several responses of an HTTP/2 connection in one write.
+//! Combines several responses of an HTTP/2 connection into one write.
 //!
-//! h2 flushes after each DATA frame that it does not copy, so that each response takes a separate system call and TLS record.
-//! [`GatheredStream`] delays that flush to the end of the connection's poll. Responses that are ready at the same time then
-//! share one call and one record.
+//! h2 flushes after each DATA frame that it does not copy, so that each response takes a separate system call and TLS
+//! record. [`GatheredStream`] delays this flush until the end of the connection's poll. Responses that are ready at the
+//! same time then share one system call and one TLS record.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -13,10 +13,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::h2::H2Streams;
 
-/// The most bytes that wait for a flush: the content of one TLS record (RFC 8446 §5.1). Larger writes are not copied.
+/// The maximum number of bytes that wait for a flush: the content of one TLS record (RFC 8446 §5.1). Larger writes are
+/// not copied.
 const MAX_GATHERED: usize = 16 * 1024;
 
-/// The stream of an HTTP/2 connection, which [`poll_gathered`] drives.
+/// The stream of an HTTP/2 connection. [`poll_gathered`] drives the connection.
 #[derive(Debug)]
 pub(super) struct GatheredStream<S> {
     stream: S,
@@ -24,7 +25,7 @@ pub(super) struct GatheredStream<S> {
     unsent: BytesMut,
     /// Whether bytes were added after the last flush.
     is_growing: bool,
-    /// How many of the connection's responses were complete at the last flush.
+    /// The number of the connection's responses that were complete at the last flush.
     flushed: u64,
 }
 
@@ -33,7 +34,8 @@ impl<S: AsyncWrite + Unpin> GatheredStream<S> {
         Self { stream, streams, unsent: BytesMut::new(), is_growing: false, flushed: 0 }
     }
 
-    /// Adds the bytes to the next write, if there is room and more than one response is complete: a lone response is not copied.
+    /// Adds the bytes to the next write if there is room for them and more than one response is complete. A single
+    /// response is not copied.
     fn gather(&mut self, slices: &[IoSlice<'_>]) -> Option<usize> {
         let added = slices.iter().map(|slice| slice.len()).sum::<usize>();
         let is_shared = !self.unsent.is_empty() || self.streams.complete() > self.flushed + 1;
@@ -59,7 +61,7 @@ impl<S: AsyncWrite + Unpin> GatheredStream<S> {
             }
             self.unsent.advance(sent);
         }
-        // An idle connection has no buffer.
+        // An idle connection does not keep a buffer.
         self.unsent = BytesMut::new();
         self.is_growing = false;
         self.flushed = self.streams.complete();
@@ -67,7 +69,7 @@ impl<S: AsyncWrite + Unpin> GatheredStream<S> {
     }
 }
 
-/// Polls an HTTP/2 connection, and again while its stream has bytes of a delayed flush.
+/// Polls an HTTP/2 connection. Polls it again as long as its stream has bytes of a delayed flush.
 pub(super) fn poll_gathered<'a, F>(connection: Pin<&'a mut F>, streams: &'a H2Streams) -> PollGathered<'a, F> {
     PollGathered { connection, streams }
 }
@@ -121,8 +123,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for GatheredStream<S> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        // h2 flushes between frames, and once more when it has no frame left: the second of two flushes without a write
-        // between them is the last.
+        // h2 flushes between frames, and once more when it has no frames left. So a second flush without a write in
+        // between is the last one.
         if std::mem::take(&mut this.is_growing) {
             this.streams.delay_flush();
             return Poll::Ready(Ok(()));

@@ -1,9 +1,9 @@
 //! The requests of one HTTP/2 connection: whether the client reads its responses, how often it resets requests, and
 //! when it was last active (requirements A4, T15).
 //!
-//! In HTTP/1.1, a client that does not read blocks its socket. In HTTP/2 each response has a flow-control window of its
-//! own, so an unread response stalls while pings are still answered. hyper spawns each request through the executor, so
-//! the executor can end one request and leave the others.
+//! In HTTP/1.1, a client that does not read blocks its socket. In HTTP/2, each response has its own flow-control
+//! window, so an unread response stalls while pings are still answered. hyper spawns each request through the executor.
+//! So the executor can end a single request and leave the others running.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,9 +22,9 @@ use tokio::time::Instant;
 use super::half_close::OwedAnswer;
 use super::min_rate::{MinRate, RateBudget};
 
-/// How many requests a client may reset before the response: 200 at once, and then 100 per second. Far above the resets
-/// that clicks or expired deadlines cause, far below a flood (CVE-2023-44487). hyper counts resets that arrive before
-/// the request was read.
+/// How many requests a client may reset before the response: 200 at once, and then 100 per second. This is far above
+/// the resets that clicks or expired deadlines cause, and far below a flood (CVE-2023-44487). hyper itself counts the
+/// resets that arrive before the request was read.
 const RESETS: Rate = Rate::new(200, Duration::from_millis(10));
 /// The number of requests that a client may still reset after `GOAWAY`, because it had sent them already.
 const EXCESS_RESETS_PER_NOTICE: u64 = 100;
@@ -33,7 +33,7 @@ tokio::task_local! {
     static DELIVERY: Arc<Delivery>;
 }
 
-/// The state of one connection. Cheap to clone.
+/// The state of one connection, which is cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct H2Streams {
     shared: Arc<Shared>,
@@ -46,7 +46,7 @@ struct Shared {
     begun: AtomicU64,
     began: Instant,
     resets: Bucket,
-    /// Resets beyond the rate.
+    /// The number of resets beyond the rate.
     excess: AtomicU64,
     /// Whether bytes wait for the next poll of the connection.
     has_delayed_flush: AtomicBool,
@@ -67,12 +67,12 @@ impl H2Streams {
         Self { shared: Arc::new(shared), min_rate }
     }
 
-    /// How many requests have begun, and whether any is in flight.
+    /// Returns how many requests have begun, and whether a request is in flight.
     pub(super) fn activity(&self) -> (u64, bool) {
         (self.shared.begun.load(Ordering::Relaxed), self.shared.running.load(Ordering::Relaxed) > 0)
     }
 
-    /// How many requests have ended, so that hyper has all of their responses.
+    /// Returns how many requests have ended. hyper has received all of their responses.
     pub(super) fn complete(&self) -> u64 {
         self.shared.begun.load(Ordering::Relaxed).saturating_sub(self.shared.running.load(Ordering::Relaxed) as u64)
     }
@@ -81,18 +81,18 @@ impl H2Streams {
         self.shared.has_delayed_flush.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a flush was delayed since the last call.
+    /// Returns whether a flush was delayed since the last call.
     pub(super) fn take_delayed_flush(&self) -> bool {
         self.shared.has_delayed_flush.load(Ordering::Relaxed)
             && self.shared.has_delayed_flush.swap(false, Ordering::Relaxed)
     }
 
-    /// Resolves when the client exceeds the reset rate, and again if it continues.
+    /// Resolves when the client exceeds the reset rate, and again if the client continues.
     pub(super) async fn reset_flood(&self) {
         self.shared.flooded.notified().await;
     }
 
-    /// A guard to hold until the response is made.
+    /// Returns a guard to keep until the response is made.
     pub(super) fn pending_reply(&self) -> PendingReply {
         PendingReply(Some(Arc::clone(&self.shared)))
     }
@@ -112,7 +112,7 @@ impl Drop for PendingReply {
     fn drop(&mut self) {
         let Some(shared) = self.0.take() else { return };
         if shared.resets.take(RESETS, shared.began.elapsed()).is_err() {
-            // The client may still reset requests that it had already sent.
+            // The client may reset requests that it had already sent before it received `GOAWAY`.
             if shared.excess.fetch_add(1, Ordering::Relaxed) % EXCESS_RESETS_PER_NOTICE == 0 {
                 shared.flooded.notify_one();
             }
@@ -131,8 +131,8 @@ where
         let delivery = Arc::<Delivery>::default();
         let request = DELIVERY.scope(Arc::clone(&delivery), request);
         let budget = RateBudget::new(self.min_rate);
-        // The task is a struct, because an `async` block would hold the request twice. It is boxed, because tokio
-        // copies a whole task when it begins and when it ends.
+        // The task is a struct, because an `async` block would contain the request twice. The task is boxed, because
+        // tokio copies a whole task when the task begins and when it ends.
         tokio::spawn(Box::pin(StreamTask { request, delivery, seen: 0, budget, _running: running }));
     }
 }
@@ -145,12 +145,12 @@ impl Drop for RunningGuard {
     }
 }
 
-/// The progress of a response. Only the task of its request reads and writes it.
+/// The progress of a response. Only the task of the request reads and writes this value.
 #[derive(Debug, Default)]
 struct Delivery {
-    /// Whether a frame waits for the client.
+    /// Whether a frame waits until the client accepts more data.
     waits: AtomicBool,
-    /// The bytes given to hyper so far.
+    /// The number of bytes passed to hyper so far.
     bytes: AtomicU64,
 }
 
@@ -183,7 +183,7 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
         if !waits {
             return Poll::Pending;
         }
-        // Dropping the request resets its stream.
+        // If the request is dropped, its stream is reset.
         this.budget.poll_exhausted(cx).map(|()| tracing::debug!("response not read by the client; stream reset"))
     }
 }
@@ -195,9 +195,10 @@ pin_project! {
         #[pin]
         body: B,
         delivery: Option<Arc<Delivery>>,
-        // The answer that ends with this body, over HTTP/1.1.
+        // The pending response that ends with this body. Only for HTTP/1.1.
         owed: Option<Arc<OwedAnswer>>,
-        // Whether the answer has no body, because it is one to a `HEAD`. hyper sends what it gets (requirement T47).
+        // Whether the response has no body because the request is a `HEAD`. hyper would send the body that it gets
+        // (requirement T47).
         is_bare: bool,
     }
 
@@ -211,7 +212,7 @@ pin_project! {
 }
 
 impl<B> TrackedBody<B> {
-    /// Must be called in the task of the request, because the progress record is a local of that task.
+    /// Creates the body. Must be called in the task of the request, because the progress record is local to that task.
     pub(crate) fn new(body: B, owed: Option<Arc<OwedAnswer>>, is_bare: bool) -> Self {
         Self { body, delivery: DELIVERY.try_with(Arc::clone).ok(), owed, is_bare }
     }

@@ -1,8 +1,9 @@
-//! Clients that close their half of a connection after the request, and wait for the answer (RFC 9112 §9.6).
+//! Clients that close their half of a connection after the request, and wait for the response (RFC 9112 §9.6).
 //!
-//! hyper takes the end of what a client sends for the end of the client: it drops the request in flight. It can be told to
-//! read no further until it has answered, but then it notices no client that is gone. So the end is kept from hyper while
-//! an answer is owed. A client that is gone usually sent the same `FIN`; what is written to it comes back as a reset.
+//! When a client sends no more data, hyper assumes that the client has gone, and drops the request in flight. hyper can
+//! be told not to read further until it has responded, but then it does not notice if the client is really gone. So
+//! this module hides the end of the data from hyper while a response is pending. A client that is really gone has
+//! usually sent the same `FIN`. It is detected because writing to it causes a reset.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -11,31 +12,31 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// How long an answer to a client that has closed its half may make no progress.
+/// How long a response to a client that has closed its half of the connection may make no progress.
 pub(crate) const HALF_CLOSED: Duration = Duration::from_secs(10);
-/// The same while parts of the request's body may be missing.
+/// The same time limit for a request whose body may be incomplete.
 const UNFINISHED: Duration = Duration::from_secs(1);
 
 const NOTHING: u8 = 0;
 const BEGUN: u8 = 1;
 const WHOLE: u8 = 2;
 
-/// Whether an HTTP/1.1 connection owes its client an answer, and has the whole request.
+/// Whether an HTTP/1.1 connection still has to send a response, and whether it has received the whole request.
 #[derive(Debug, Default)]
 pub(crate) struct OwedAnswer(AtomicU8);
 
 impl OwedAnswer {
-    /// A request has begun.
+    /// Records that a request has begun.
     pub(super) fn begin(&self, is_whole: bool) {
         self.0.store(if is_whole { WHOLE } else { BEGUN }, Ordering::Relaxed);
     }
 
-    /// The whole request has been read.
+    /// Records that the whole request has been read.
     pub(crate) fn read(&self) {
         let _ = self.0.compare_exchange(BEGUN, WHOLE, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// The answer has been given.
+    /// Records that the response is complete.
     pub(super) fn end(&self) {
         self.0.store(NOTHING, Ordering::Relaxed);
     }
@@ -49,12 +50,12 @@ impl OwedAnswer {
     }
 }
 
-/// The wait between the end of what a client sends and the end of the client.
+/// The wait from the end of the client's data until the client counts as gone.
 #[derive(Debug, Default)]
 pub(super) struct HalfClosed(Option<(Instant, Pin<Box<Sleep>>)>);
 
 impl HalfClosed {
-    /// Resolves when the client counts as gone. Called when nothing more can be read.
+    /// Resolves when the client counts as gone. Called when there is no more data to read.
     // Requirement T48.
     pub(super) fn poll_gone(&mut self, owed: &OwedAnswer, cx: &mut Context<'_>) -> Poll<()> {
         loop {
@@ -77,7 +78,7 @@ impl HalfClosed {
         }
     }
 
-    /// The answer makes progress.
+    /// Records that the response makes progress.
     pub(super) fn progress(&mut self) {
         if let Some((since, _)) = &mut self.0 {
             *since = Instant::now();

@@ -1,4 +1,4 @@
-//! The bound on the number of connections, and the bounds of each connection.
+//! The limit on the number of connections, and the limits for each connection.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,17 +12,17 @@ use super::addresses::Addresses;
 use super::min_rate::MinRate;
 use rotogate_config::ServerConfig;
 
-/// The bound on the number of connections, and the bounds of each connection.
+/// The limit on the number of connections, and the limits for each connection.
 #[derive(Debug)]
 pub(crate) struct Limits {
     pub(super) permits: Arc<Semaphore>,
     max: AtomicU32,
     bounds: watch::Sender<Arc<Bounds>>,
-    /// The connections of each network, over all listeners.
+    /// The connections of each network, counted over all listeners.
     networks: Arc<Addresses>,
 }
 
-/// The bounds of one connection, fixed when it begins.
+/// The limits of one connection. They are fixed when the connection begins.
 #[derive(Debug)]
 pub(crate) struct Bounds {
     pub(super) head_timeout: Duration,
@@ -46,18 +46,18 @@ impl Limits {
         }
     }
 
-    /// The bound on the number of connections that is in force.
+    /// The current limit on the number of connections.
     pub(crate) fn max(&self) -> u32 {
         self.max.load(Ordering::Relaxed)
     }
 
-    /// The bounds of a new connection. The receiver reports later replacements.
+    /// Returns the limits for new connections. The receiver also reports later changes.
     pub(super) fn bounds(&self) -> watch::Receiver<Arc<Bounds>> {
         self.bounds.subscribe()
     }
 
-    /// Sets the bounds for connections that begin from now on. If more connections are open than the new bound allows,
-    /// further ones wait until enough have ended.
+    /// Sets the limits for connections that begin from now on. If more connections are open than the new limit allows,
+    /// further connections wait until enough of them have ended.
     pub(crate) fn set(&self, config: &ServerConfig) {
         self.bounds.send_replace(Arc::new(Bounds::new(config, Arc::clone(&self.networks))));
         self.networks.set_max(max_of_a_network(config));
@@ -65,7 +65,7 @@ impl Limits {
         let before = self.max.swap(now, Ordering::Relaxed);
         self.permits.add_permits(now.saturating_sub(before) as usize);
         let too_many = before.saturating_sub(now);
-        // Free permits are removed at once, the permits of open connections when these end.
+        // Free permits are removed at once. The permits of open connections are removed when these connections end.
         let free = self.permits.forget_permits(too_many as usize);
         let rest = too_many.saturating_sub(u32::try_from(free).unwrap_or(u32::MAX));
         if rest > 0 {
@@ -79,13 +79,14 @@ impl Limits {
     }
 }
 
-/// The bound on connections, limited to the maximum of the semaphore.
+/// Returns the limit on connections, which must not exceed the maximum of the semaphore.
 fn max_connections(config: &ServerConfig) -> u32 {
     u32::try_from(config.max_connections.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX)
 }
 
-/// The most connections of one network, over all listeners: half of all connections, or the configured bound of an
-/// address if this is larger. The bound of a /48 at one listener is wider than this (requirement A28).
+/// Returns the maximum number of connections of one network over all listeners. This is half of all connections, or the
+/// configured limit of an address if that is larger. The limit of a /48 at one listener is larger than this
+/// (requirement A28).
 fn max_of_a_network(config: &ServerConfig) -> usize {
     let of_address = config.listeners.iter().map(|listener| listener.max_connections_per_address).max();
     config.max_connections.div_ceil(2).max(of_address.unwrap_or_default())

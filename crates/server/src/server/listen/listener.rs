@@ -1,4 +1,5 @@
-//! A listening socket, and the set-up of each connection before its first request: client address, TLS and protocol.
+//! A listening socket, and the setup of each connection before its first request: the client address, TLS and the
+//! protocol.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -23,12 +24,12 @@ use crate::server::error::KeyFault;
 use rotogate_config::ListenerConfig;
 use rotogate_core::headers::Peer;
 
-/// How often to check for the rest of an HTTP/2 preface that has begun.
+/// How often to check for the rest of an HTTP/2 preface whose first bytes have arrived.
 const PREFACE_POLL_INTERVAL: Duration = Duration::from_millis(5);
-/// The first bytes of every HTTP/2 connection (RFC 9113 §3.4). No HTTP/1.1 request begins with them.
+/// The first bytes of every HTTP/2 connection (RFC 9113 §3.4). An HTTP/1.1 request never begins with them.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A listener for requests of clients, or for questions of other proxies about requests.
+/// A listener for the requests of clients, or for other proxies that ask whether to allow a request.
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub(crate) socket: TcpListener,
@@ -36,16 +37,16 @@ pub(crate) struct Listener {
     proxy_protocol: bool,
     addresses: Arc<Addresses>,
     counts: Arc<ConnectionCounts>,
-    /// The networks that may ask here for verdicts; `None` for a public listener.
+    /// The networks from which proxies may ask for verdicts. `None` for a public listener.
     asking: Option<Arc<AskingNetworks>>,
     /// Whether the socket listens on a loopback address.
     at_loopback: bool,
-    /// The name of the listener for routes and endpoints.
+    /// The name of the listener, which routes and endpoints refer to.
     name: Option<Arc<str>>,
 }
 
-/// The networks from which a listener accepts questions. `None` accepts all networks, because the peer's certificate
-/// is required. A reload replaces them (requirement T37).
+/// The networks from which a listener accepts questions of other proxies. `None` accepts all networks, because the peer
+/// must have a certificate. A reload replaces the networks (requirement T37).
 #[derive(Debug, Default)]
 pub(crate) struct AskingNetworks(ArcSwap<Option<Arc<[IpNet]>>>);
 
@@ -58,7 +59,7 @@ impl AskingNetworks {
         self.0.load_full()
     }
 
-    /// Whether questions from a peer at this address are accepted.
+    /// Returns whether questions from a peer at this address are accepted.
     fn has(&self, peer: IpAddr) -> bool {
         let (peer, networks) = (peer.to_canonical(), self.0.load());
         (**networks).as_ref().is_none_or(|networks| networks.iter().any(|network| network.contains(&peer)))
@@ -70,15 +71,15 @@ pub(crate) struct NewConnection {
     pub(crate) stream: Stream,
     pub(crate) origin: Origin,
     pub(super) is_http2: bool,
-    /// `None` for a trusted proxy, whose connections are not counted.
+    /// The permits of the address. `None` for a trusted proxy, whose connections are not counted.
     pub(crate) permit: Option<[AddressPermit; 2]>,
-    /// Once one of these conditions has ended, the connection serves no request.
+    /// When one of these conditions no longer holds, the connection stops serving requests.
     pub(super) conditions: ConnectionConditions,
     /// The trusted proxy that carries the connection.
     pub(super) carried_by: Option<IpAddr>,
 }
 
-/// Why a connection is not ready for requests.
+/// The reason why a connection is not ready for requests.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 pub(crate) struct SetUpError {
@@ -112,7 +113,7 @@ impl Listener {
         Self { asking: Some(asking), ..self }
     }
 
-    /// Whether clients send their requests to this listener.
+    /// Returns whether clients send their requests to this listener.
     pub(crate) const fn is_public(&self) -> bool {
         self.asking.is_none()
     }
@@ -133,7 +134,7 @@ impl Listener {
         &self.counts
     }
 
-    /// Sets up a connection: all steps before its first request. The caller sets the deadline.
+    /// Sets up a connection, with all steps before its first request. The caller sets the time limit.
     pub(super) async fn establish(
         &self,
         mut stream: TcpStream,
@@ -147,9 +148,9 @@ impl Listener {
             true => return Err(RejectCause::ProxyProtocol.with("peer is not in trusted_proxies")),
             false => peer,
         };
-        // A trusted proxy carries the connections of all its clients, so its address is not counted. If a PROXY header
-        // names the client, the client's address is counted. The client itself then wrote the forwarding headers, so
-        // they are not trusted, whatever its network.
+        // A trusted proxy forwards the connections of all its clients, so its address is not counted. If a PROXY header
+        // names the client, the client's address is counted. In that case the client itself wrote the forwarding
+        // headers, so they are not trusted, whatever the client's network is.
         let is_proxy = match &self.asking {
             Some(asking) => asking.has(client.ip()),
             None => bounds.trusts(client.ip()) && (!self.proxy_protocol || client == peer),
@@ -177,13 +178,13 @@ impl Listener {
             }
         };
         established.permit = permit;
-        // An authorizer checks at each question whether its peer is trusted (T37).
+        // An authorizer checks for each question whether the peer is trusted (T37).
         established.carried_by = (self.is_public() && (is_proxy || proxied_by.is_some())).then(|| peer.ip());
         established.origin.proxied_by = proxied_by;
         Ok(established)
     }
 
-    /// Performs the TLS handshake. The returned connection has no permit yet.
+    /// Performs the TLS handshake. The returned connection does not have a permit yet.
     async fn over_tls(
         &self,
         tls: &Tls,
@@ -193,9 +194,9 @@ impl Listener {
         bounds: &Bounds,
     ) -> Result<NewConnection, SetUpError> {
         if begins_with_a_method(&stream).await.map_err(|error| RejectCause::Broken.caused_by(error))? {
-            // Boxed: otherwise the task of each connection would contain the buffer of this future.
+            // The future is boxed, because otherwise the task of each connection would contain this future's buffer.
             Box::pin(answer_plain_http(&mut stream)).await;
-            return Err(RejectCause::Tls.with("the client speaks HTTP without TLS"));
+            return Err(RejectCause::Tls.with("the client sent HTTP without TLS"));
         }
         let mut tls = tls.subscribe();
         let loaded = tls.borrow_and_update().clone();
@@ -211,14 +212,14 @@ impl Listener {
             _ => None,
         };
         let mut peer = self.peer(client, true);
-        // The certificate of a proxy does not identify the clients whose requests the proxy carries.
+        // The certificate of a proxy does not identify the clients whose requests the proxy forwards.
         if let (Some([leaf, ..]), false, true) = (session.peer_certificates(), is_proxy, self.is_public()) {
             peer = match loaded.tells_upstreams {
                 true => peer.with_certificate_for_upstreams(leaf),
                 false => peer.with_certificate(leaf),
             };
         }
-        // RFC 9113 §3.2: HTTP/2 over TLS is negotiated by ALPN. Without ALPN the client speaks HTTP/1.1.
+        // HTTP/2 over TLS is negotiated by ALPN (RFC 9113 §3.2). Without ALPN, the client uses HTTP/1.1.
         let is_http2 = session.alpn_protocol() == Some(b"h2");
         let mut conditions = ConnectionConditions::default();
         if let Some(chain) = session.peer_certificates() {
@@ -226,7 +227,7 @@ impl Listener {
         }
         let mut ahead: &[u8] = &[];
         if is_http2 {
-            // hyper would wait for the preface without a deadline.
+            // hyper would wait for the preface without a time limit.
             let mut preface = [0; PREFACE.len()];
             stream.read_exact(&mut preface).await.map_err(|error| RejectCause::Broken.caused_by(error))?;
             if preface != PREFACE {
@@ -240,7 +241,7 @@ impl Listener {
         Ok(NewConnection { stream, origin, is_http2, permit: None, conditions, carried_by: None })
     }
 
-    /// The peer, as requests see it.
+    /// Returns the peer, as the requests of the connection see it.
     fn peer(&self, client: SocketAddr, secure: bool) -> Peer {
         let mut peer = Peer::new(client.ip(), secure).at_loopback(self.at_loopback);
         if let Some(name) = &self.name {
@@ -250,26 +251,26 @@ impl Listener {
     }
 }
 
-/// The answer to a request without TLS where TLS is expected. Without this answer, a client would show its user
-/// a broken connection.
+/// The response to a request without TLS on a TLS port. Without this response, a browser would only show a broken
+/// connection.
 const PLAIN_HTTP: &str = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 48\r\n\
                           connection: close\r\n\r\nThis port takes HTTPS: write https:// in the URL";
 
-/// Answers a request without TLS. Best effort: the connection ends either way.
+/// Responds to a request without TLS. Errors are ignored, because the connection ends in any case.
 async fn answer_plain_http(stream: &mut TcpStream) {
-    // Reads first: closing a socket with unread bytes would reset the connection.
+    // The request is read first, because closing a socket with unread bytes would reset the connection.
     let _ = stream.read(&mut [0; 8192]).await;
     let _ = stream.write_all(PLAIN_HTTP.as_bytes()).await;
 }
 
-/// Whether the first byte is that of an HTTP method, which no TLS record begins with. Does not consume the
-/// byte.
+/// Returns whether the first byte is that of an HTTP method. A TLS record never begins with such a byte. Does not
+/// consume the byte.
 async fn begins_with_a_method(stream: &TcpStream) -> io::Result<bool> {
     let mut first = [0];
     stream.peek(&mut first).await.map(|seen| seen == 1 && first[0].is_ascii_uppercase())
 }
 
-/// Whether the connection begins with the HTTP/2 preface. Does not consume the bytes.
+/// Returns whether the connection begins with the HTTP/2 preface. Does not consume the bytes.
 async fn begins_with_preface(stream: &TcpStream) -> io::Result<bool> {
     let mut bytes = [0; PREFACE.len()];
     loop {
@@ -278,7 +279,7 @@ async fn begins_with_preface(stream: &TcpStream) -> io::Result<bool> {
         if seen == PREFACE.len() || !PREFACE.starts_with(begun) || seen == 0 {
             return Ok(begun == PREFACE);
         }
-        // The bytes received so far keep the socket readable, so only a timer can wait for the rest.
+        // The bytes that have already arrived keep the socket readable, so only a timer can wait for the rest.
         tokio::time::sleep(PREFACE_POLL_INTERVAL).await;
     }
 }

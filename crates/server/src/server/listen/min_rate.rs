@@ -8,12 +8,12 @@ use tokio::time::{Instant, Sleep};
 
 use rotogate_config::ServerConfig;
 
-/// The minimum rate of a client, and the tolerance.
+/// The minimum rate of a client, and how far the client may fall behind.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MinRate {
-    /// At zero, any progress is enough.
+    /// If this is zero, any progress is enough.
     pub(super) bytes_per_second: u64,
-    /// How far behind that rate the client may fall.
+    /// How much time the client may fall behind the rate.
     pub(super) max_lag: Duration,
 }
 
@@ -23,9 +23,9 @@ impl MinRate {
     }
 }
 
-/// The time budget of one client in one direction. Waiting for the client spends it; bytes earn time back at the
-/// minimum rate, up to `max_lag`. So a stalled client has `max_lag`, and a client that moves one byte now and then has
-/// only a little more. The budget is not spent while nothing waits for the client.
+/// The time budget of one client in one direction. Waiting for the client reduces the budget. Transferred bytes add
+/// time at the minimum rate, up to `max_lag`. So a stalled client has `max_lag`, and a client that occasionally moves
+/// one byte has only a little more. The budget does not change while nothing waits for the client.
 #[derive(Debug)]
 pub(crate) struct RateBudget {
     min_rate: MinRate,
@@ -39,7 +39,7 @@ impl RateBudget {
         Self { min_rate, remaining: min_rate.max_lag, waiting_since: None, timer: None }
     }
 
-    /// Waits for the client. Ready once the budget is spent.
+    /// Waits for the client. Ready when the budget is used up.
     pub(crate) fn poll_exhausted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.waiting_since.is_none() {
             let now = Instant::now();
@@ -58,7 +58,7 @@ impl RateBudget {
         Poll::Ready(())
     }
 
-    /// Ends the wait: the client moved this many bytes.
+    /// Ends the wait, because the client moved this many bytes.
     pub(crate) fn record(&mut self, bytes: u64) {
         if let Some(since) = self.waiting_since.take() {
             self.remaining = self.remaining.saturating_sub(since.elapsed());

@@ -1,5 +1,5 @@
 //! The lowest layer of the server: sockets, TLS, and connections up to the head of each request. The caller passes the
-//! handler that answers requests.
+//! handler for the requests.
 
 pub(crate) mod addresses;
 mod conditions;

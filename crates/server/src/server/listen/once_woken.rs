@@ -1,4 +1,4 @@
-//! A future beside the work of a connection, in the same task.
+//! A future that runs in the same task as the work of a connection.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use futures_util::task::AtomicWaker;
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// A future that is polled only when it was woken itself.
+    /// A future that is polled only if it was woken itself.
     ///
-    /// A task polls all of its futures when one of them was woken. The wait for a stop would be polled twice for each
-    /// request, and each poll would take a lock that all connections share.
+    /// A task polls all of its futures when one of them was woken. Without this type, the wait for a stop would be
+    /// polled twice for each request, and each poll would take a lock that all connections share.
     pub(super) struct OnceWoken<F> {
         #[pin]
         future: F,
@@ -22,7 +22,7 @@ pin_project! {
 }
 
 struct OwnWake {
-    /// Whether the future was woken since its last poll, or never polled.
+    /// Whether the future was woken since its last poll, or has never been polled.
     is_due: AtomicBool,
     task: AtomicWaker,
 }
@@ -46,7 +46,7 @@ impl<F: Future> Future for OnceWoken<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        // Before the look at `is_due`: a wake in between reaches this task.
+        // The waker is registered before `is_due` is read, so that a wake in between reaches this task.
         this.own.task.register(cx.waker());
         if !this.own.is_due.load(Ordering::Acquire) {
             return Poll::Pending;

@@ -1,4 +1,4 @@
-//! The origin of the requests of a connection, and the servers for which they may be.
+//! The origin of the requests on a connection, and the servers that these requests may address.
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
@@ -20,28 +20,28 @@ pub(crate) struct Origin {
     pub(crate) peer: Peer,
     /// The proxy whose PROXY header named the peer.
     pub(crate) proxied_by: Option<IpAddr>,
-    /// The minimum rate of the connection's requests and responses.
+    /// The minimum rate for requests and responses on this connection.
     pub(crate) min_rate: MinRate,
-    /// The client whose limits the requests of this connection count for. `None` for a trusted proxy, where
-    /// each request names its client.
+    /// The client whose limits apply to the requests of this connection. `None` for a trusted proxy, because each of
+    /// its requests names its own client.
     pub(crate) holder: Option<Holder>,
     /// When a request was last rejected for overload.
     pub(crate) last_rejection: LastRejection,
-    /// Whether an HTTP/1.1 client is owed an answer.
+    /// The state of the pending response to an HTTP/1.1 client.
     pub(crate) owed: Arc<OwedAnswer>,
     /// The TLS version.
     pub(crate) tls: Option<&'static str>,
-    /// One for each log format, because a reload may change the format.
+    /// The cached fields for each of the two log formats, because a reload may change the format.
     log_fields: [OnceLock<ConnectionFields>; 2],
     requested: Option<RequestedServer>,
 }
 
-/// The server that the client asked for at the start of the connection (SNI, RFC 6066 §3).
+/// The server name that the client requested when it connected (SNI, RFC 6066 §3).
 #[derive(Clone, Debug)]
 pub(crate) struct RequestedServer {
-    /// `None`: the client sent no SNI and got the first certificate.
+    /// `None` if the client sent no SNI and got the first certificate.
     pub(crate) name: Option<String>,
-    /// The certificates of the listener at that moment.
+    /// The certificates of the listener at the time of the handshake.
     pub(crate) certificates: Arc<Certificates>,
 }
 
@@ -65,8 +65,8 @@ impl Origin {
         Self { requested: Some(requested), ..Self::clear(peer, is_proxy, min_rate) }
     }
 
-    /// The origin of a request that a proxy asks about. The peer of this connection, the proxy, names the
-    /// client.
+    /// Returns the origin of a request about which a proxy asks. The proxy is the peer of this connection, and names
+    /// the client.
     pub(crate) fn asked_for(&self, client: &Peer) -> Self {
         Self {
             proxied_by: Some(self.peer.address()),
@@ -75,16 +75,17 @@ impl Origin {
         }
     }
 
-    /// The fields of the access log that all requests of this connection have in common.
+    /// Returns the access-log fields that all requests of this connection have in common.
     pub(crate) fn log_fields(&self, log: &AccessLog) -> &ConnectionFields {
         let [json, text] = &self.log_fields;
         let fields = if log.is_json() { json } else { text };
         fields.get_or_init(|| log.connection(&self.peer, self.proxied_by, self.tls))
     }
 
-    /// Whether a request is for another server than the one whose certificate the client saw (RFC 9110 §15.5.20,
-    /// requirement T16). Names that share a certificate may share a connection (RFC 9113 §9.1.1). A client without SNI
-    /// may address the names of the first certificate (requirement T23). A malformed host is refused by the gate.
+    /// Returns whether a request is for another server than the one whose certificate the client saw (RFC 9110
+    /// §15.5.20, requirement T16). Names that share a certificate may share a connection (RFC 9113 §9.1.1). A client
+    /// without SNI may address the names of the first certificate (requirement T23). The gate refuses a malformed host
+    /// elsewhere.
     pub(crate) fn is_misdirected<B>(&self, request: &Request<B>) -> bool {
         let Some(requested) = &self.requested else { return false };
         authority::check_head(request.method(), request.uri(), request.version(), request.headers())

@@ -1,8 +1,8 @@
 //! The header of the PROXY protocol, version 2, in which a TCP proxy names its client.
 //!
-//! If a listener expects the header, it is required: a connection that begins with anything else, version 1 included,
-//! is closed. So is a connection whose header names no client (Unix socket, UDP, unspecified). Otherwise the requests
-//! would count as the proxy's own, and their forwarding headers would be trusted.
+//! If a listener expects the header, it is required. A connection that begins with anything else, including version 1,
+//! is closed. A connection is also closed if its header does not name a client (Unix socket, UDP, unspecified).
+//! Otherwise its requests would count as the proxy's own requests, and their forwarding headers would be trusted.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,14 +10,14 @@ use std::net::SocketAddr;
 use ppp::v2::{Addresses, Command, Header, PROTOCOL_PREFIX, Protocol};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Signature, version and command, family and protocol, and the length of the rest.
+/// The length of the fixed part: signature, version and command, family and protocol, and the length of the rest.
 const FIXED_HEADER_BYTES: usize = 16;
-/// The maximum length of the rest: addresses take 36 bytes, and the additions of proxies (which are ignored)
-/// some hundred.
+/// The maximum length of the rest. Addresses take 36 bytes, and the extensions of proxies (which are ignored) a few
+/// hundred bytes.
 const MAX_REST_BYTES: usize = 4096;
 
-/// Reads the header from a connection, and nothing after it. `peer` is the proxy. With the command `LOCAL`, as in
-/// health checks, the proxy connects for itself, so `peer` is the client.
+/// Reads the header from a connection, and nothing beyond it. `peer` is the proxy. With the command `LOCAL`, as in
+/// health checks, the proxy connects on its own behalf, so `peer` is the client.
 pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin), peer: SocketAddr) -> io::Result<SocketAddr> {
     let refused = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("the PROXY header {what}"));
     let mut header = vec![0; FIXED_HEADER_BYTES];
@@ -40,7 +40,7 @@ pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin), peer: SocketAddr
         (Command::Proxy, Protocol::Stream, Addresses::IPv6(ip)) => Ok((ip.source_address, ip.source_port).into()),
         (Command::Proxy, Protocol::Stream, Addresses::Unix(_) | Addresses::Unspecified)
         | (Command::Proxy, Protocol::Unspecified | Protocol::Datagram, _) => {
-            Err(refused("does not say which address the client has"))
+            Err(refused("does not contain the address of the client"))
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The listening sockets: bound here, or passed by the program that started this one (systemd's `sd_listen_fds(3)`),
-//! with the connections already queued on them.
+//! The listening sockets. They are bound here, or passed by the program that started this one (systemd's
+//! `sd_listen_fds(3)`), with the connections that are already queued on them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,14 +11,14 @@ use tokio::net::{TcpListener, TcpSocket};
 use crate::server::error::{KeyFault, ServerError};
 use rotogate_config::Config;
 
-/// The sockets of a start.
+/// The sockets that are available at a start.
 #[derive(Debug)]
 pub(crate) struct Sockets {
     passed: Vec<std::net::TcpListener>,
     spare: Vec<std::net::TcpListener>,
 }
 
-/// The passed sockets, if any. A process can call this function once.
+/// Returns the passed sockets, if there are any. A process can call this function only once.
 ///
 /// # Errors
 /// A passed socket is not a TCP socket.
@@ -37,7 +37,7 @@ impl Sockets {
         Self { passed, spare: Vec::new() }
     }
 
-    /// The socket for an address, which `key` of the configuration names.
+    /// Returns the socket for an address, which the configuration key `key` names.
     pub(crate) async fn listener_at(
         &mut self,
         config: &Config,
@@ -55,7 +55,8 @@ impl Sockets {
         Ok(socket)
     }
 
-    /// Closes passed sockets that no address claimed. Returns a second handle of each of the others.
+    /// Closes the passed sockets that do not belong to a configured address. Returns a second handle of each other
+    /// socket.
     pub(crate) fn into_spare(self) -> Vec<std::net::TcpListener> {
         for socket in self.passed {
             let address = socket.local_addr().map(tracing::field::display).ok();
@@ -69,11 +70,11 @@ impl Sockets {
     }
 }
 
-/// Binds a socket for each wanted address for which `spare` has none. An in-place upgrade needs this while this
+/// Binds a socket for each wanted address that `spare` has no socket for. An in-place upgrade needs this while this
 /// program still serves. An address with port 0 is left to the next program.
 ///
 /// # Errors
-/// An address cannot be bound. Then none of the new sockets stays open.
+/// An address cannot be bound. In that case, the new sockets are closed again.
 pub(crate) fn open_missing(
     spare: &[std::net::TcpListener],
     wanted: &[SocketAddr],
@@ -88,18 +89,18 @@ pub(crate) fn open_missing(
 
 /// An address that cannot be bound now.
 pub(crate) struct UnavailableAddress {
-    /// The key that names the address.
+    /// The configuration key that names the address.
     pub(crate) key: String,
     pub(crate) address: SocketAddr,
-    /// Whether only a privilege is missing.
+    /// Whether the address cannot be bound only because a privilege is missing.
     pub(crate) is_denied: bool,
-    /// Whether another program listens there.
+    /// Whether another program listens on the address.
     pub(crate) is_in_use: bool,
     pub(crate) message: String,
 }
 
-/// The addresses of a configuration that cannot be bound now, except those in `held`. Binds without listening, so a
-/// client that connects at this moment is refused as before.
+/// Returns the addresses of a configuration that cannot be bound now, except those in `held`. The sockets are bound,
+/// but do not listen. So a client that connects at this moment is refused as before.
 pub(crate) fn unavailable_addresses(config: &Config, held: &[SocketAddr]) -> Vec<UnavailableAddress> {
     config
         .addresses()

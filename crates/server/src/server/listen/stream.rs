@@ -1,4 +1,4 @@
-//! The byte stream of a connection, in clear text or TLS. Writes fail if the client does not read.
+//! The byte stream of a connection, either in clear text or over TLS. Writes fail if the client does not read.
 
 use std::io;
 use std::pin::Pin;
@@ -13,8 +13,8 @@ use tokio_util::either::Either;
 use super::half_close::{HalfClosed, OwedAnswer};
 use super::min_rate::{MinRate, RateBudget};
 
-/// A socket whose writes time out if the client does not read, or reads below the minimum rate. TLS is on top of
-/// it, because only the socket distinguishes sent bytes from buffered bytes.
+/// A socket whose writes time out if the client does not read, or reads below the minimum rate. The TLS layer is above
+/// this type, because only the socket can tell sent bytes from buffered bytes.
 #[derive(Debug)]
 pub(crate) struct Socket {
     stream: TcpStream,
@@ -100,7 +100,7 @@ impl Stream {
         Self { transport, ahead, owed: Arc::default(), half_closed: HalfClosed::default() }
     }
 
-    /// Whether the client is owed an answer, which only HTTP/1.1 says here.
+    /// Returns the state of the pending response. Only HTTP/1.1 updates this state.
     pub(super) fn owed(&self) -> &Arc<OwedAnswer> {
         &self.owed
     }

@@ -1,8 +1,8 @@
-//! Requests whose head hyper refuses before any code of ours sees it.
+//! Requests whose head hyper rejects before the gate's own code sees it.
 
 use http::StatusCode;
 
-/// What hyper's message begins with, the status that hyper answers with, and what is wrong in words.
+/// The start of hyper's error message, the status that hyper responds with, and a description of the fault.
 const KNOWN: [(&str, StatusCode, &str); 9] = [
     (
         "message head is too large",
@@ -15,15 +15,16 @@ const KNOWN: [(&str, StatusCode, &str); 9] = [
         StatusCode::BAD_REQUEST,
         "the request target has a byte that must be percent-encoded, such as a quotation mark (RFC 3986 section 2.1)",
     ),
-    ("invalid HTTP method", StatusCode::BAD_REQUEST, "no HTTP method; perhaps TLS at a port for clear text"),
-    ("invalid HTTP version", StatusCode::BAD_REQUEST, "no version of HTTP that is served here"),
-    ("invalid content-length", StatusCode::BAD_REQUEST, "Content-Length is no number, or not the same everywhere"),
-    ("invalid transfer-encoding", StatusCode::BAD_REQUEST, "Transfer-Encoding is not chunked alone"),
+    ("invalid HTTP method", StatusCode::BAD_REQUEST, "not an HTTP method; perhaps TLS on a clear-text port"),
+    ("invalid HTTP version", StatusCode::BAD_REQUEST, "not an HTTP version that is served here"),
+    ("invalid content-length", StatusCode::BAD_REQUEST, "Content-Length is not a number, or its values differ"),
+    ("invalid transfer-encoding", StatusCode::BAD_REQUEST, "Transfer-Encoding is not exactly chunked"),
     ("unexpected transfer-encoding", StatusCode::BAD_REQUEST, "Transfer-Encoding in HTTP/1.0"),
     ("invalid HTTP header", StatusCode::BAD_REQUEST, "a header field is malformed"),
 ];
 
-/// The status that hyper answered with, and what was wrong; `None` if the connection ended for another reason.
+/// Returns the status that hyper responded with, and a description of the fault. `None` if the connection ended for
+/// another reason.
 pub(super) fn what_is_wrong(error: &hyper::Error) -> Option<(StatusCode, &'static str)> {
     let text = error.is_parse().then(|| error.to_string())?;
     let known = KNOWN.iter().find(|(begins, ..)| text.starts_with(begins));

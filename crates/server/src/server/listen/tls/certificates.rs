@@ -1,4 +1,4 @@
-//! The certificates of a listener, and the choice among them by server name.
+//! The certificates of a listener, and the choice of a certificate by the server name.
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -21,7 +21,7 @@ use rotogate_core::private_file::read_private_bytes;
 pub(crate) struct Certificates(Vec<Arc<CertifiedKey>>);
 
 impl Certificates {
-    /// `table` is the key of the table, as in `server.tls`.
+    /// Loads the certificates. `table` is the configuration key of the table, such as `server.tls`.
     pub(super) fn load(
         table: &str,
         files: &[CertificateFiles],
@@ -31,8 +31,8 @@ impl Certificates {
         files.iter().map(|files| load(table, files, provider, warnings)).collect::<Result<_, _>>().map(Self)
     }
 
-    /// When the own certificate of each chain became valid, and when the first certificate of the chain expires, in Unix
-    /// time.
+    /// Returns two Unix times for each chain: the start of its first certificate's validity, and the earliest expiry of
+    /// a certificate in the chain.
     pub(super) fn periods(&self) -> Vec<(Option<u64>, Option<u64>)> {
         let period = |pair: &Arc<CertifiedKey>| {
             (pair.cert.first().and_then(begin_of), pair.cert.iter().filter_map(end_of).min())
@@ -40,8 +40,8 @@ impl Certificates {
         self.0.iter().map(period).collect()
     }
 
-    /// The index of the certificate for a name: the first certificate that a client would accept for this name,
-    /// wildcards included; otherwise the first certificate of the listener.
+    /// Returns the index of the certificate for a name. This is the first certificate that a client would accept for
+    /// this name, including wildcard certificates, or otherwise the first certificate of the listener.
     fn position(&self, name: &str) -> usize {
         // A trailing dot makes a name fully qualified, but does not change its meaning.
         let name = name.strip_suffix('.').unwrap_or(name);
@@ -53,8 +53,8 @@ impl Certificates {
         self.0.iter().position(is_for).unwrap_or(0)
     }
 
-    /// Whether both names get the same certificate. Then a connection for one name may carry requests for the other. A
-    /// `name` of `None` means that the client sent no SNI, and got the first certificate.
+    /// Returns whether both names get the same certificate. If so, a connection for one name may carry requests for the
+    /// other name. A `name` of `None` means that the client sent no SNI, and got the first certificate.
     pub(crate) fn share_certificate(&self, name: Option<&str>, other: &str) -> bool {
         self.0.len() == 1
             || name.is_some_and(|name| name.eq_ignore_ascii_case(other))
@@ -69,10 +69,10 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
-/// When a certificate expires, in Unix time.
+/// Returns the Unix time at which a certificate expires.
 pub(crate) fn end_of(certificate: &CertificateDer<'_>) -> Option<u64> {
     let certificate = EndEntityCert::try_from(certificate).ok()?;
-    // webpki reports the end of validity in its error about an expired certificate, and at this time every
+    // webpki reports the expiry time in its error about an expired certificate. At the time that is passed here, every
     // certificate has expired.
     match judge(&certificate, Duration::from_secs(u64::MAX)).err()? {
         webpki::Error::CertExpired { not_after, .. } => Some(not_after.as_secs()),
@@ -80,7 +80,7 @@ pub(crate) fn end_of(certificate: &CertificateDer<'_>) -> Option<u64> {
     }
 }
 
-/// The beginning of a certificate's validity: when the epoch began, no certificate was valid yet.
+/// Returns the Unix time at which a certificate becomes valid. At the Unix epoch, no certificate was valid yet.
 fn begin_of(certificate: &CertificateDer<'_>) -> Option<u64> {
     match judge(&EndEntityCert::try_from(certificate).ok()?, Duration::ZERO).err()? {
         webpki::Error::CertNotValidYet { not_before, .. } => Some(not_before.as_secs()),
@@ -120,7 +120,7 @@ fn load(
         .map_err(at("key"))?;
     let pair = CertifiedKey::new(certificates, key);
     match pair.keys_match() {
-        // rustls cannot compare this kind of key; the pair is accepted.
+        // rustls cannot compare this kind of key, so the pair is accepted.
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(Arc::new(pair)),
         Err(_) => Err(at("key")(format!(
             "{shown_key}: is not the private key of the first certificate in {shown}, which must be the server's own, \
@@ -129,8 +129,8 @@ fn load(
     }
 }
 
-/// Whether a certificate is outside its validity period. The listener serves such a certificate anyway: clients that
-/// check refuse it, the others keep working, and perhaps this machine's clock is wrong.
+/// Describes the problem if a certificate is outside its validity period. The listener serves the certificate anyway.
+/// Clients that check the period refuse it, other clients keep working, and the clock of this machine may be wrong.
 fn wrong_time(certificate: &EndEntityCert<'_>) -> Option<String> {
     let now = Duration::from_millis(SystemTime::new().wall().as_millis());
     let shown = |time: UnixTime| httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(time.as_secs()));
@@ -141,8 +141,8 @@ fn wrong_time(certificate: &EndEntityCert<'_>) -> Option<String> {
     }
 }
 
-/// Whether a certificate is within its validity period. Without roots, webpki finds no path. It checks the validity
-/// period before the path, so its error shows whether the period is the problem.
+/// Checks whether a certificate is within its validity period. Without root certificates, webpki does not find a path.
+/// But it checks the validity period before the path, so its error shows whether the period is the problem.
 fn judge(certificate: &EndEntityCert<'_>, at: Duration) -> Result<(), webpki::Error> {
     let at = UnixTime::since_unix_epoch(at);
     certificate.verify_for_usage(&[], &[], &[], at, KeyUsage::server_auth(), None, None).map(drop)

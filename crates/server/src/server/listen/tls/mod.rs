@@ -1,10 +1,9 @@
-//! TLS of a listener (requirement T16): TLS 1.2 and 1.3 with the cipher suites of aws-lc-rs, all of which are AEADs
-//! with ephemeral keys. There is no renegotiation (rustls has none), no early data, and no connection without a common
-//! ALPN protocol if the client offers any.
+//! The TLS of a listener (requirement T16). TLS 1.2 and 1.3 are supported, with the cipher suites of aws-lc-rs. All of
+//! these use AEADs and ephemeral keys. Renegotiation (which rustls does not have) and early data are not supported. If
+//! the client offers ALPN, a connection without a common protocol is refused.
 //!
-//! Certificates are reloaded when their files change ([`Tls::reload`]), and new connections get the new
-//! certificates. An open connection keeps the gate's certificate, and ends if the client's certificate is no
-//! longer accepted.
+//! Certificates are reloaded when their files change ([`Tls::reload`]), and new connections get the new certificates.
+//! An open connection keeps the gate's certificate. It ends if the client's certificate is no longer accepted.
 
 mod certificates;
 
@@ -29,31 +28,31 @@ use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::private_file::trusted;
 
 /// The ALPN protocols, in order of preference (RFC 7301). A client that offers only other protocols is refused, so that
-/// its bytes are not interpreted in another protocol than it meant (ALPACA).
+/// its bytes are never interpreted in a protocol that it did not intend (ALPACA).
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
-/// The longest certificate file, in bytes.
+/// The maximum size of a certificate file, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// The TLS settings for connections that are accepted at one moment.
+/// The TLS settings for connections that are accepted from now on.
 #[derive(Clone, Debug)]
 pub(crate) struct TlsState {
     pub(crate) settings: Arc<ServerConfig>,
     pub(crate) certificates: Arc<Certificates>,
-    /// Whether upstreams get the certificates of clients.
+    /// Whether the certificates of clients are passed to upstreams.
     pub(super) tells_upstreams: bool,
-    /// `None` if the listener does not ask clients for certificates.
+    /// The verifier for client certificates. `None` if the listener does not request client certificates.
     verifier: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 impl TlsState {
-    /// Whether the listener accepts this chain of a client at this time.
+    /// Returns whether the listener accepts this certificate chain of a client at this time.
     pub(super) fn accepts(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
         let (Some(verifier), Some((leaf, rest))) = (&self.verifier, chain.split_first()) else { return false };
         verifier.verify_client_cert(leaf, rest, now).is_ok()
     }
 }
 
-/// The TLS of one listener.
+/// The current TLS settings of one listener.
 #[derive(Debug)]
 pub(crate) struct Tls {
     config: ArcSwap<TlsConfig>,
@@ -61,33 +60,33 @@ pub(crate) struct Tls {
 }
 
 impl Tls {
-    /// Warnings are reported when the configuration is prepared.
+    /// Loads the settings. The warnings were already reported when the configuration was prepared.
     pub(crate) fn load(config: &TlsConfig) -> Result<Self, KeyFault> {
         let (loaded, _) = load(config)?;
         Ok(Self { config: ArcSwap::from_pointee(config.clone()), loaded: watch::Sender::new(Arc::new(loaded)) })
     }
 
-    /// The TLS settings of new connections, which a reload replaces.
+    /// Returns the TLS settings for new connections. A reload replaces them.
     pub(super) fn subscribe(&self) -> watch::Receiver<Arc<TlsState>> {
         self.loaded.subscribe()
     }
 
-    /// Reads the files again. On an error, nothing changes.
+    /// Reads the files again. If an error occurs, nothing changes.
     pub(crate) fn reload(&self) -> Result<(), KeyFault> {
-        // Replaces the settings as a whole, so that no TLS session is resumed under old rules: the new settings have
-        // other ticket keys, so a client with an old ticket makes a full handshake.
+        // The settings are replaced as a whole, so that a TLS session is not resumed under old rules. The new settings
+        // have other ticket keys, so a client with an old ticket makes a full handshake.
         self.loaded.send_replace(Arc::new(load_and_warn(&self.config.load())?));
         Ok(())
     }
 
-    /// Puts the settings in force that were loaded for another configuration.
+    /// Uses the settings that were loaded for another configuration.
     pub(crate) fn replace(&self, other: Self) {
         self.config.store(other.config.into_inner());
         self.loaded.send_replace(other.loaded.borrow().clone());
     }
 
-    /// The file of each certificate chain, when its own certificate became valid, and when the first certificate in the
-    /// file expires, in Unix time.
+    /// For each certificate chain, returns its file and two Unix times: the start of the first certificate's validity,
+    /// and the earliest expiry of a certificate in the file.
     pub(crate) fn periods(&self) -> Vec<(String, Option<u64>, u64)> {
         let config = self.config.load();
         let files = config.certificates.iter().map(|files| files.cert.display().to_string());
@@ -95,13 +94,13 @@ impl Tls {
         files.zip(periods).filter_map(|(file, (begin, end))| Some((file, begin, end?))).collect()
     }
 
-    /// The key of the listener's TLS settings in gateway.toml, for logs.
+    /// Returns the configuration key of the listener's TLS settings, for logs.
     pub(crate) fn key(&self) -> String {
         self.config.load().key.clone()
     }
 }
 
-/// The files of a TLS configuration.
+/// Returns the files of a TLS configuration.
 pub(crate) fn files_of(config: &TlsConfig) -> impl Iterator<Item = &Path> {
     let of_clients = config.client_auth.roots();
     let of_clients = of_clients.into_iter().flat_map(|ClientRoots { ca, crls, .. }| std::iter::once(ca).chain(crls));
@@ -117,7 +116,7 @@ fn load_and_warn(config: &TlsConfig) -> Result<TlsState, KeyFault> {
     Ok(loaded)
 }
 
-/// Reads every file. Returns warnings beside the result.
+/// Reads every file. Returns the settings, and warnings.
 pub(crate) fn load(config: &TlsConfig) -> Result<(TlsState, Vec<KeyFault>), KeyFault> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut warnings = Vec::new();
@@ -140,15 +139,15 @@ pub(crate) fn load(config: &TlsConfig) -> Result<(TlsState, Vec<KeyFault>), KeyF
     };
     let mut settings = builder.with_cert_resolver(Arc::clone(&certificates) as Arc<_>);
     settings.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
-    // Early data can be replayed, and a refresh must not be replayed (RFC 8470 §4).
+    // Early data can be replayed, and a refresh request must not be replayed (RFC 8470 §4).
     settings.max_early_data_size = 0;
     match &config.client_auth {
-        // Each listener has tickets of its own.
+        // Each listener has its own ticket keys.
         ClientAuth::None => {
             settings.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| failed(&error.to_string()))?;
         }
-        // A resumed session would accept the client's certificate without verification, even after the end of its
-        // validity or of the revocation list (requirement T35).
+        // A resumed session would accept the client's certificate without verification, even after the certificate or
+        // the revocation list has expired (requirement T35).
         ClientAuth::Optional(_) | ClientAuth::Required(_) => {
             settings.session_storage = Arc::new(NoServerSessionStorage {});
             settings.send_tls13_tickets = 0;
@@ -158,8 +157,9 @@ pub(crate) fn load(config: &TlsConfig) -> Result<(TlsState, Vec<KeyFault>), KeyF
     Ok((TlsState { settings: Arc::new(settings), certificates, tells_upstreams, verifier }, warnings))
 }
 
-/// A verifier for client certificates, and warnings. If revocation lists are configured, each certificate below a root
-/// needs a current list of its issuer. If the list is missing or has expired, the client is refused.
+/// Builds a verifier for client certificates, and collects warnings. If revocation lists are configured, each
+/// certificate below a root needs a current list of its issuer. If the list is missing or has expired, the client is
+/// refused.
 fn client_verifier(
     config: &TlsConfig,
     ClientRoots { ca, crls, header: _ }: &ClientRoots,
@@ -177,7 +177,7 @@ fn client_verifier(
     Ok((verifier, warnings))
 }
 
-/// The revocation lists in a PEM file, at least one, and warnings about their times.
+/// Reads the revocation lists in a PEM file (at least one), and returns warnings about their times.
 fn revoked(path: &Path) -> Result<(Vec<CertificateRevocationListDer<'static>>, Option<String>), String> {
     let shown = path.display();
     let pem = trusted::read(path, MAX_FILE_BYTES)?;
@@ -185,7 +185,7 @@ fn revoked(path: &Path) -> Result<(Vec<CertificateRevocationListDer<'static>>, O
         .collect::<Result<_, _>>()
         .map_err(|error| format!("{shown}: is not PEM: {error}"))?;
     if lists.is_empty() {
-        return Err(format!("{shown}: holds no list of revoked certificates; expected -----BEGIN X509 CRL-----"));
+        return Err(format!("{shown}: contains no list of revoked certificates; expected -----BEGIN X509 CRL-----"));
     }
     let now = i64::try_from(SystemTime::new().wall().as_millis() / 1000).unwrap_or(i64::MAX);
     let mut late = None;
@@ -193,7 +193,7 @@ fn revoked(path: &Path) -> Result<(Vec<CertificateRevocationListDer<'static>>, O
         let (_, list) = CertificateRevocationList::from_der(list)
             .map_err(|error| format!("{shown}: a list of revoked certificates cannot be read: {error}"))?;
         let Some(next) = list.next_update() else {
-            return Err(format!("{shown}: a list of revoked certificates does not say when the next one comes"));
+            return Err(format!("{shown}: a list of revoked certificates has no time of the next update"));
         };
         if next.timestamp() < now {
             let issuer = list.issuer();
@@ -205,7 +205,7 @@ fn revoked(path: &Path) -> Result<(Vec<CertificateRevocationListDer<'static>>, O
     Ok((lists, late))
 }
 
-/// A verifier for client certificates issued by the roots in this file.
+/// Builds a verifier for client certificates that were issued by the root certificates in this file.
 fn roots(path: &Path, provider: &Arc<CryptoProvider>) -> Result<ClientCertVerifierBuilder, String> {
     let mut roots = RootCertStore::empty();
     for root in chain(path)? {
@@ -214,7 +214,7 @@ fn roots(path: &Path, provider: &Arc<CryptoProvider>) -> Result<ClientCertVerifi
     Ok(WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)))
 }
 
-/// The certificates in a PEM file, at least one.
+/// Reads the certificates in a PEM file (at least one).
 fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let shown = path.display();
     let pem = trusted::read(path, MAX_FILE_BYTES)?;
