@@ -1,4 +1,4 @@
-//! The standalone gate: the layer around the reverse proxy, behind listeners of its own.
+//! The standalone gate: the layer around the reverse proxy, with its own listeners.
 //!
 //! `listener (TLS) → connection → access log → CORS → `[`GateService`](rotogate::gate::GateService)` →
 //! `[`Proxy`](rotogate_proxy::Proxy)
@@ -37,12 +37,11 @@ use serve::authorizer::Questions;
 pub enum Order {
     /// Apply this configuration, as far as a reload can.
     Reload(Box<Config>),
-    /// A reload was requested, but the configuration cannot be used. The log has the reason.
+    /// A reload was requested, but the configuration is invalid. The log contains the reason.
     RefusedReload,
     /// Stop.
     Stop,
-    /// Stop for an in-place upgrade: keep the sockets open for the next program, which will listen on these
-    /// addresses.
+    /// Stop for an in-place upgrade. The sockets stay open for the next program, which will listen on these addresses.
     Upgrade(Vec<SocketAddr>),
 }
 
@@ -51,27 +50,27 @@ pub enum Order {
 pub struct UpgradeState {
     /// The listening sockets, with their queued connections.
     pub sockets: Vec<std::net::TcpListener>,
-    /// The configuration in force. The process falls back to it if the next program fails.
+    /// The configuration in use. If the next program fails, the process falls back to it.
     pub config: Arc<Config>,
 }
 
-/// How a gate ended.
+/// The way in which a gate ended.
 #[derive(Debug)]
 pub enum ShutdownKind {
     /// The listening sockets are closed.
     Stopped,
-    /// The sockets are open, and connections queue on them.
+    /// The sockets are still open, and connections queue on them.
     Upgrade(UpgradeState),
 }
 
-/// A listener, and its answers to questions if it is for other proxies.
+/// A listener. If it is for other proxies, it also has the service that answers their questions.
 #[derive(Debug)]
 struct BoundListener {
     listener: Listener,
     questions: Option<Arc<Questions>>,
 }
 
-/// The address to which clients send their requests.
+/// An address to which clients send their requests.
 #[derive(Clone, Copy, Debug)]
 pub struct PublicAddress {
     /// The address of the socket.
@@ -100,18 +99,18 @@ pub struct Server {
 }
 
 impl Server {
-    /// Builds everything and binds the listeners. Sockets in `passed` are used instead of binding their addresses.
-    /// Serves nothing before [`Self::run`].
+    /// Builds all parts and binds the listeners. If `passed` has a socket for an address, this socket is used. Requests
+    /// are not served before [`Self::run`].
     ///
     /// # Errors
-    /// Keys, store or users cannot be opened, or an address cannot be bound.
+    /// The keys, the store or the users cannot be opened, or an address cannot be bound.
     pub async fn bind(
         config: Config,
         mut plan: StartPlan,
         passed: Vec<std::net::TcpListener>,
     ) -> Result<Self, ServerError> {
-        // Binds the ports first: a second gate that was started by mistake should report the port, not the
-        // locked store.
+        // The ports are bound first. If a second gate is started by mistake, it should report the port, not the locked
+        // store.
         let mut sockets = Sockets::with(passed);
         let mut listeners = Vec::new();
         for listener in config.listeners() {
@@ -142,7 +141,7 @@ impl Server {
         Ok(Self { listeners: bound, admin, probes, parts, config: Arc::new(config), spare_sockets, last_read })
     }
 
-    /// The addresses of the public listeners.
+    /// Returns the addresses of the public listeners.
     pub fn addresses(&self) -> Vec<PublicAddress> {
         let public = self.listeners.iter().filter(|bound| bound.questions.is_none());
         let of = |BoundListener { listener, .. }: &_| {
@@ -151,29 +150,29 @@ impl Server {
         public.filter_map(of).collect()
     }
 
-    /// The address of the admin listener.
+    /// Returns the address of the admin listener.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin.local_addr().ok()
     }
 
-    /// The addresses of the admin listener, and of the one for health checks.
+    /// Returns the addresses of the admin listener and of the listener for health checks.
     pub fn admin_addresses(&self) -> impl Iterator<Item = SocketAddr> {
         let probes = self.probes.as_ref().and_then(|probes| probes.local_addr().ok());
         self.admin_address().into_iter().chain(probes)
     }
 
-    /// The addresses of all listeners.
+    /// Returns the addresses of all listeners.
     pub fn bound_addresses(&self) -> Vec<SocketAddr> {
         let own = self.listeners.iter().filter_map(|bound| bound.listener.address());
         own.chain(self.admin_addresses()).collect()
     }
 
-    /// The parts of the gate. They also tell the greeting what this start created because it was missing.
+    /// Returns the parts of the gate. They also tell which missing files this start has created.
     pub fn parts(&self) -> &GateParts {
         &self.parts
     }
 
-    /// Serves until an order to stop, or until the sender of orders is gone. Requests in flight then have
+    /// Serves until an order to stop, or until the sender of orders is dropped. Requests in flight then have
     /// `drain_timeout` to finish.
     ///
     /// # Errors

@@ -1,9 +1,9 @@
-//! The worker threads that serve requests. Each has a runtime of its own. A connection stays on its thread from the
-//! first byte to the last, with the upstream connections that its requests use. So no thread waits for a lock of
-//! another thread, or is woken for the I/O of another thread.
+//! The worker threads that serve requests. Each thread has its own runtime. A connection stays on its thread from the
+//! first byte to the last, together with the upstream connections that its requests use. So a thread never waits for a
+//! lock of another thread, and is never woken for the I/O of another thread.
 //!
-//! A connection goes to the thread with the fewest connections. Many small connections are thereby spread evenly.
-//! One busy connection is not: all its requests share a thread.
+//! A connection goes to the thread with the fewest connections. This spreads many small connections evenly. A single
+//! busy connection is not spread, because all its requests run on one thread.
 //!
 //! tokio-util's `LocalPoolHandle` chooses threads in the same way. But its threads have no names, it panics if a
 //! runtime cannot start, and dropping it does not wait for its threads. A stop needs this wait, because the store is
@@ -20,11 +20,12 @@ use tokio::sync::oneshot;
 
 use rotogate_kit::worker_id::WorkerId;
 
-/// The worker threads. Dropping them ends all tasks on them.
+/// The worker threads. If this value is dropped, all tasks on them end.
 #[derive(Debug)]
 pub(crate) struct Workers {
     workers: Vec<Worker>,
-    /// Where the search for the least-loaded thread begins, so that ties do not all go to the first.
+    /// The thread at which the search for the least-loaded thread begins, so that ties do not always go to the first
+    /// thread.
     turn: AtomicUsize,
 }
 
@@ -32,7 +33,7 @@ pub(crate) struct Workers {
 struct Worker {
     runtime: Handle,
     connections: Arc<AtomicUsize>,
-    /// Dropping the sender ends the thread.
+    /// If this sender is dropped, the thread ends.
     goes_on: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -41,7 +42,7 @@ impl Workers {
     /// Starts the threads.
     ///
     /// # Errors
-    /// The system provides no thread or no I/O driver.
+    /// The operating system cannot start a thread or an I/O driver.
     pub(crate) fn start(number: NonZeroUsize) -> io::Result<Self> {
         let workers = WorkerId::ids(number).map(Worker::start).collect::<io::Result<_>>()?;
         Ok(Self { workers, turn: AtomicUsize::new(0) })
@@ -51,7 +52,7 @@ impl Workers {
     pub(crate) fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static) {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.workers.len().max(1);
         let (before, from) = self.workers.split_at_checked(turn).unwrap_or_default();
-        // Of the threads with the fewest connections, the first.
+        // Takes the first of the threads with the fewest connections.
         let Some(worker) = from.iter().chain(before).min_by_key(|worker| worker.connections.load(Ordering::Relaxed))
         else {
             return;
@@ -63,14 +64,14 @@ impl Workers {
         });
     }
 
-    /// The probes by which the watchdog finds out whether the threads still serve. The probes keep no thread
-    /// alive.
+    /// Returns a probe, with which the watchdog finds out whether the threads still respond. The probe does not keep a
+    /// thread alive.
     pub(crate) fn pulse(&self) -> Pulse {
         Pulse(self.workers.iter().map(|worker| worker.runtime.clone()).collect())
     }
 }
 
-/// Counts a connection of a worker until dropped.
+/// Counts a connection of a worker until it is dropped.
 struct CountedConnection(Arc<AtomicUsize>);
 
 impl CountedConnection {
@@ -86,16 +87,16 @@ impl Drop for CountedConnection {
     }
 }
 
-/// Finds out whether each thread still serves.
+/// A probe that finds out whether each thread still responds.
 #[derive(Debug)]
 pub(crate) struct Pulse(Vec<Handle>);
 
 impl Pulse {
-    /// Returns when each thread has run a task that is spawned now, or has ended.
+    /// Returns as soon as each thread has run a newly spawned task, or has ended.
     pub(crate) async fn answered(&self) {
         let answers: Vec<_> = self.0.iter().map(|runtime| runtime.spawn(async {})).collect();
         for answer in answers {
-            // A thread that has ended cancels the task.
+            // If the thread has ended, the task is canceled.
             let _ = answer.await;
         }
     }
@@ -108,10 +109,9 @@ impl Worker {
         let (goes_on, ended) = oneshot::channel::<()>();
         let thread = std::thread::Builder::new().name(format!("rotogate-{worker}")).spawn(move || {
             worker.enter();
-            // The sender sends nothing; it is dropped.
+            // The sender never sends a value. It is only dropped.
             let _ = runtime.block_on(ended);
-            // Blocking work, such as a password check, ends by itself, and no request needs its result any
-            // more.
+            // Blocking work, such as a password check, ends by itself, and its result is no longer needed.
             runtime.shutdown_background();
         })?;
         Ok(Self { runtime: handle, connections: Arc::default(), goes_on: Some(goes_on), thread: Some(thread) })
@@ -122,7 +122,7 @@ impl Drop for Worker {
     fn drop(&mut self) {
         drop(self.goes_on.take());
         if let Some(thread) = self.thread.take() {
-            // The thread does not panic: tokio catches the panics of its tasks.
+            // The thread does not panic, because tokio catches the panics of its tasks.
             let _ = thread.join();
         }
     }

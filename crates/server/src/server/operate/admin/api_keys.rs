@@ -15,9 +15,9 @@ use rotogate_core::fault::Error;
 use rotogate_core::session::Scope;
 use rotogate_core::token::claims::CLIENT_PREFIX;
 
-/// The most keys on a page.
+/// The maximum number of keys on a page.
 const MAX_PAGE_KEYS: usize = 200;
-/// The most texts of one report.
+/// The maximum number of strings in one report of leaked keys.
 const MAX_REPORTED: usize = 500;
 
 /// A key as an operator sees it. Times are in RFC 3339.
@@ -31,11 +31,11 @@ pub(crate) struct ApiKeyInfo {
     pub(crate) subject: String,
     /// The owner's account, if any.
     pub(crate) account: Option<String>,
-    /// The scopes of requests with the key, as far as the owner has them.
+    /// The scopes of requests with the key. Requests only get those scopes that the owner has.
     pub(crate) scopes: String,
-    /// The only audience of the key; `null`: the audience of the gate.
+    /// The only audience of the key. `null` for the audience of the gate.
     pub(crate) audience: Option<String>,
-    /// The networks from which the key is accepted; empty: all.
+    /// The networks from which the key is accepted. Empty for all networks.
     pub(crate) networks: Vec<String>,
     /// `live`, `expired` or `revoked`.
     pub(crate) status: String,
@@ -49,7 +49,7 @@ pub(crate) struct ApiKeyInfo {
     pub(crate) successor: Option<String>,
 }
 
-/// A new key with its text, which no later answer contains.
+/// A new key with its secret text. Later responses do not contain the text.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct NewKeyAnswer {
     /// The key.
@@ -72,7 +72,7 @@ pub(crate) struct ApiKeyRequest {
     pub(crate) subject: Option<String>,
     /// A confidential client.
     pub(crate) client: Option<String>,
-    /// Scopes, separated by spaces; all of the owner's if absent.
+    /// Scopes, separated by spaces. If absent, the key gets all scopes of the owner.
     pub(crate) scopes: Option<String>,
     /// The only audience of the key.
     pub(crate) audience: Option<String>,
@@ -90,7 +90,7 @@ pub(crate) struct RotateKeyRequest {
     pub(crate) overlap: Option<String>,
 }
 
-/// Texts that were found where no key should be.
+/// Strings that were found in places where a key should not be.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LeakReport {
@@ -101,7 +101,7 @@ pub(crate) struct LeakReport {
 /// The result of a report of leaked keys.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct LeakAnswer {
-    /// How many of the texts were live keys of this gate, and are revoked now.
+    /// The number of live keys of this gate among the strings. They are revoked now.
     pub(crate) revoked: usize,
 }
 
@@ -156,8 +156,8 @@ fn info(state: &AdminState, key: &ApiKey) -> ApiKeyInfo {
     }
 }
 
-/// The live keys of an owner, or the keys that one scan of the store finds: the newest first, at most `most`. Also
-/// returns whether there are more.
+/// Returns the live keys of an owner, or the keys that one scan of the store finds. The newest keys come first, and
+/// there are at most `most` keys. Also returns whether there are more.
 pub(super) async fn newest(
     state: &AdminState,
     subject: Option<&str>,
@@ -199,7 +199,7 @@ pub(super) async fn list(state: &AdminState, query: KeysQuery) -> Result<KeysPag
     Ok(KeysPage { keys, next: next.map(Into::into) })
 }
 
-/// Makes an API key for a user or a client. Only this answer contains the key's text.
+/// Creates an API key for a user or a client. Only this response contains the key's text.
 #[utoipa::path(
     post, path = "/v1/api-keys", operation_id = "create_api_key", tag = "api keys",
     request_body = ApiKeyRequest, responses((status = 200, description = "done", body = NewKeyAnswer))
@@ -241,7 +241,8 @@ pub(super) async fn rotate(state: &AdminState, id: &str, request: RotateKeyReque
     answer_of(state, made.ok_or_else(|| unknown(id))?)
 }
 
-/// Revokes a key: every gate refuses the key from the next request on. Answers once the revocation is durable.
+/// Revokes a key. Every gate refuses the key from the next request on. The response is sent when the revocation is
+/// durable.
 #[utoipa::path(
     post, path = "/v1/api-keys/{id}/revoke", operation_id = "revoke_api_key", tag = "api keys",
     params(("id" = String, Path, description = "its id")),
@@ -252,8 +253,8 @@ pub(super) async fn revoke(state: &AdminState, id: &str) -> Result<ApiKeyInfo, R
     Ok(info(state, &revoked.ok_or_else(|| unknown(id))?))
 }
 
-/// Revokes the live keys of this gate among the reported texts, and says how many they were: for a scanner of repositories.
-/// The audit log names the keys.
+/// Revokes the live keys of this gate among the reported strings, and returns how many there were. Made for a scanner
+/// that looks for leaked keys in repositories. The audit log names the keys.
 #[utoipa::path(
     post, path = "/v1/api-keys/leaked", operation_id = "report_leaked_api_keys", tag = "api keys",
     request_body = LeakReport, responses((status = 200, description = "done", body = LeakAnswer))

@@ -14,14 +14,14 @@ use crate::server::listen::sockets::unavailable_addresses;
 use crate::server::operate::reload::{ReloadSource, read_again};
 use rotogate_config::{Config, ConfigErrors, KeyOrigin, ProcessEnv};
 
-/// The configuration in force.
+/// The configuration in use.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub(crate) struct ConfigInfo {
-    /// The file of the configuration.
+    /// The path of the configuration file.
     pub(crate) file: String,
-    /// The configuration as `rotogate check --print` prints it: with all defaults, and secrets masked.
+    /// The configuration as `rotogate check --print` prints it, with all defaults and with masked secrets.
     pub(super) toml: String,
-    /// Each value, with where it comes from.
+    /// The values, each with its source.
     pub(crate) values: Vec<ConfigValue>,
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct ConfigValue {
     pub(crate) variable: Option<String>,
 }
 
-/// Where a value comes from.
+/// The source of a value.
 #[derive(Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ValueSource {
@@ -59,7 +59,7 @@ impl ValueSource {
     }
 }
 
-/// The configuration in force, secrets masked, with the source of each value.
+/// The configuration in use. Secrets are masked, and each value has its source.
 #[utoipa::path(
     get, path = "/v1/config", operation_id = "show_config", tag = "config",
     responses((status = 200, description = "done", body = ConfigInfo))
@@ -86,7 +86,7 @@ impl ConfigInfo {
     }
 }
 
-/// Every key with its value, secrets masked. A list of plain values is one value.
+/// Returns every key with its value. Secrets are masked. A list of plain values counts as one value.
 fn values(config: &Config) -> Vec<(String, toml::Value)> {
     fn add(key: &str, value: toml::Value, to: &mut Vec<(String, toml::Value)>) {
         match value {
@@ -101,20 +101,20 @@ fn values(config: &Config) -> Vec<(String, toml::Value)> {
         }
     }
     let mut all = Vec::new();
-    // The printed configuration always parses.
+    // The printed configuration can always be parsed.
     add("", toml::Value::Table(config.to_toml().parse().unwrap_or_default()), &mut all);
     all
 }
 
-/// The keys with another value in `other`, the configuration that a start would use.
+/// Returns the keys that have another value in `other`, the configuration that a start would use.
 fn differing(in_force: &Config, other: &Config) -> Vec<String> {
     let (ours, theirs) = (values(in_force), values(other));
     let only = |one: &[(String, toml::Value)], other: &[(String, toml::Value)]| -> BTreeSet<String> {
         one.iter().filter(|pair| !other.contains(pair)).map(|(key, _)| key.clone()).collect()
     };
     let all: BTreeSet<String> = only(&ours, &theirs).union(&only(&theirs, &ours)).cloned().collect();
-    // If an element of a list is missing in the other configuration, the element is reported as one key: its
-    // single values are of no use to a reader.
+    // If an element of a list is missing in the other configuration, the element is reported as one key, because its
+    // single values would not help the reader.
     let is_in = |values: &[(String, toml::Value)], element: &str| {
         values
             .iter()
@@ -138,7 +138,7 @@ pub(super) struct CheckResult {
     /// What a start or a reload would refuse.
     errors: Vec<Finding>,
     warnings: Vec<Finding>,
-    /// The keys whose value differs from the value in force.
+    /// The keys whose value differs from the value in use.
     changed: Vec<String>,
 }
 
@@ -179,7 +179,7 @@ fn findings(errors: &ConfigErrors) -> Vec<Finding> {
 #[derive(Serialize, Deserialize, ToSchema)]
 pub(crate) struct ReloadResult {
     file: String,
-    /// The keys whose new values are in force now.
+    /// The keys whose new values have taken effect.
     applied: Vec<String>,
     /// The keys whose new values need a restart, or an in-place upgrade.
     restart_needed: Vec<String>,
@@ -200,8 +200,8 @@ impl std::fmt::Display for ReloadResult {
     }
 }
 
-/// Reads the configuration again, as SIGHUP does, and waits until it is in force. 422 with each wrong place if it cannot be
-/// used: then nothing has changed.
+/// Reads the configuration again, as SIGHUP does, and waits until it takes effect. The status is 422, with a list of
+/// the problems, if the configuration is invalid. In that case, nothing has changed.
 #[utoipa::path(
     post, path = "/v1/config/reload", operation_id = "reload_config", tag = "config",
     responses((status = 200, description = "done", body = ReloadResult))

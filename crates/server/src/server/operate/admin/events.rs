@@ -1,4 +1,4 @@
-//! The operator's view of the audit trail: its last lines, and new lines as they are written.
+//! The operator's view of the audit log: its last lines, and new lines as they are written.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use rotogate_core::session::{Session, SessionId};
 
 const EVENT_STREAM: &str = "text/event-stream";
 
-/// Which lines to list.
+/// The parameters that select lines.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -36,14 +36,14 @@ pub(super) struct EventsQuery {
     pub(super) subject: Option<String>,
     /// Only lines about this session.
     pub(super) session: Option<String>,
-    /// Only lines of actions by the holder of the token of this name.
+    /// Only lines about actions of this actor, such as the name of a token.
     pub(super) actor: Option<String>,
     /// The maximum number of lines.
     #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
     pub(super) limit: Option<String>,
 }
 
-/// Lines of the audit trail.
+/// Lines of the audit log.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Events {
     /// The lines, the newest last, each with the fields of docs/logs.md.
@@ -51,19 +51,19 @@ pub(super) struct Events {
     pub(super) events: Vec<Value>,
 }
 
-/// The conditions for a line to be listed.
+/// The conditions that a line must meet to be listed.
 #[derive(Clone, Default)]
 struct Filter {
     action: Option<String>,
     subject: Option<String>,
     session: Option<String>,
     actor: Option<String>,
-    /// Recognises revocations that end `session` together with other sessions. `None` if the store has no
-    /// such session.
+    /// Recognizes revocations that end `session` together with other sessions. `None` if the store does not have the
+    /// session.
     with_others: Option<WithOthers>,
 }
 
-/// The facts of a session by which a revocation of many sessions also ends it.
+/// The properties of a session that decide whether a revocation of many sessions also ends it.
 #[derive(Clone)]
 struct WithOthers {
     issuer: String,
@@ -82,9 +82,9 @@ impl WithOthers {
         }
     }
 
-    /// Whether this line revokes all sessions of the session's user, of its client or of everyone, up to a moment after
-    /// the session began. The time of the line does not decide this: a revocation that the store took late has a
-    /// second, later line.
+    /// Returns whether this line revokes all sessions of the session's user, of its client or of everyone, up to a time
+    /// after the session's creation. The time of the line itself does not matter: if the store took a revocation late,
+    /// there is a second, later line.
     // Requirements O34, O47.
     fn is_ended_by(&self, line: &Value) -> bool {
         let field = |name: &str| line.get(name).and_then(Value::as_str);
@@ -105,8 +105,9 @@ impl WithOthers {
 }
 
 impl Filter {
-    /// The lines that match the filter, in order. A session ends once, so a later revocation of all sessions of its
-    /// user is left out. If the store took the end of the session late, a second line says that it is durable.
+    /// Returns the lines that match the filter, in order. A session ends only once, so a later revocation of all
+    /// sessions of its user is left out. If the store took the end of the session late, a second line reports that the
+    /// end is durable.
     fn pick_all<'a>(&self, lines: impl Iterator<Item = &'a Arc<str>>) -> Vec<Value> {
         let (mut is_over, mut owed) = (false, None);
         let one = |line: &Arc<str>| {
@@ -125,12 +126,12 @@ impl Filter {
         lines.filter_map(one).collect()
     }
 
-    /// The line as JSON, if it matches the filter.
+    /// Returns the line as JSON, if it matches the filter.
     fn pick(&self, line: &str) -> Option<Value> {
         let line: Value = serde_json::from_str(line).ok()?;
         let field = |name: &str| line.get(name).and_then(Value::as_str);
         let is = |asked: &Option<String>, name: &str| asked.as_deref().is_none_or(|asked| field(name) == Some(asked));
-        // A revocation names its target by kind.
+        // A revocation names its target by `kind` and `of`.
         let is_about = |asked: &Option<String>, name: &str, kind: &str| {
             is(asked, name) || (field("kind") == Some(kind) && is(asked, "of"))
         };
@@ -150,7 +151,7 @@ pub(super) fn of_session(issuer: &str, session: &Session) -> Vec<Value> {
     filter.pick_all(recent::follow().0.iter())
 }
 
-/// The actor that ended the session of these lines, with the actor's role if known.
+/// Returns the actor that ended the session of these lines, with the actor's role if it is known.
 pub(super) fn ended_by(history: &[Value]) -> Option<String> {
     let line = history.iter().find(|line| line["event.action"] == "revocation")?;
     let actor = line["rotogate.actor"].as_str()?;
@@ -160,8 +161,8 @@ pub(super) fn ended_by(history: &[Value]) -> Option<String> {
     })
 }
 
-/// The last lines of the audit trail, from the 1000 lines in memory. With `Accept: text/event-stream`, also each further
-/// line when it is written.
+/// The last lines of the audit log, from the 1000 lines in memory. With `Accept: text/event-stream`, each further line
+/// follows when it is written.
 #[utoipa::path(
     get, path = "/v1/events", operation_id = "list_events", tag = "events",
     params(EventsQuery),
@@ -178,7 +179,7 @@ pub(super) async fn list(state: &Arc<AdminState>, headers: &HeaderMap, query: Ev
     }
 }
 
-/// Ends a stream with the token of its request: no line follows once another token replaced that one (requirement A29).
+/// Ends a stream when the token of its request is replaced by another token (requirement A29).
 fn while_in_force(state: &Arc<AdminState>, headers: &HeaderMap, lines: Body) -> Body {
     let presented = credential::extract(headers, None).ok().flatten();
     let token = presented.and_then(|presented| state.tokens.entry(presented.token()));
@@ -188,11 +189,11 @@ fn while_in_force(state: &Arc<AdminState>, headers: &HeaderMap, lines: Body) -> 
     StreamBody::new(BodyStream::new(lines).take_while(is_in_force)).boxed_unsync()
 }
 
-/// The last lines that match a query, the newest last, and the source of new lines.
+/// Returns the last lines that match a query, with the newest last, and the source of new lines.
 pub(super) async fn kept(state: &AdminState, query: EventsQuery) -> Result<(Vec<Value>, Coming), Refusal> {
     let EventsQuery { action, subject, session, actor, limit } = query;
     let limit = page_size(limit, recent::KEPT_LINES)?;
-    // Without the record of the session, only lines that name the session can be found.
+    // Without the record of the session, only lines that name the session itself can be found.
     let with_others = match session.as_deref().and_then(SessionId::parse) {
         Some(id) => state.gate.sessions().get(id).await.ok().flatten(),
         None => None,
@@ -211,7 +212,7 @@ pub(super) struct Coming {
     filter: Filter,
 }
 
-/// The last lines that match a query, and each further line when it is written.
+/// Returns the last lines that match a query, and each further line when it is written.
 pub(super) async fn lines(
     state: &AdminState,
     query: EventsQuery,
@@ -225,7 +226,7 @@ pub(super) async fn lines(
                         return Some((picked, (coming, filter)));
                     }
                 }
-                // A follower that is too slow misses lines. The numbers of the lines show the gap.
+                // A client that reads too slowly misses lines. The numbers of the lines show the gap.
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return None,
             }
@@ -234,7 +235,7 @@ pub(super) async fn lines(
     Ok(stream::iter(picked).chain(following))
 }
 
-/// An event stream of these texts.
+/// Returns an event stream of these strings.
 pub(super) fn event_stream(texts: impl Stream<Item = String> + Send + 'static) -> Response<Body> {
     let message = |text: String| {
         let lines = text.lines().map(|line| format!("data: {line}\n"));

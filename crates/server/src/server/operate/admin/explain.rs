@@ -1,5 +1,5 @@
-//! `POST /v1/explain`: why a request is refused. The gate's own layer gives the reasons. This module adds the places in
-//! the configuration, and advice.
+//! `POST /v1/explain`: explains why a request is refused. The reasons come from the gate's own layer. This module adds
+//! the positions in the configuration, and advice.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -27,14 +27,14 @@ use rotogate_core::token::{CertificateThumbprint, refresh};
 
 mod advice;
 
-/// A question.
+/// A request to explain.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Question {
-    /// The target of the request, with its query.
+    /// The request target: the path and the query.
     pub(super) path: Option<String>,
     pub(super) method: Option<String>,
-    /// The `Host`. By default the host of `public_url`.
+    /// The header `Host`. By default, the host of `public_url`.
     pub(super) host: Option<String>,
     /// The address of the client. By default 127.0.0.1.
     #[schema(value_type = Option<String>)]
@@ -47,14 +47,15 @@ pub(super) struct Question {
     #[serde(default)]
     #[schema(value_type = Vec<Vec<String>>)]
     pub(super) headers: Vec<(String, String)>,
-    /// An access token, which goes into `Authorization`, a refresh token, or an assertion that is presented as a grant.
+    /// The token: an access token, which is sent in `Authorization`, a refresh token, or an assertion that is presented
+    /// as a grant.
     #[schema(value_type = Option<String>, format = Password)]
     pub(super) token: Option<SecretString>,
-    /// The kind of the token. By default the prefix of the token tells a refresh token from an access token. An assertion
-    /// is recognised by this field only.
+    /// The kind of the token. By default, a refresh token is recognized by its prefix, and any other token counts as an
+    /// access token. An assertion is recognized only by this field.
     pub(super) kind: Option<TokenKind>,
-    /// The client that presents a refresh token or an assertion. By default the client of the session, or the client that the
-    /// assertion names.
+    /// The client that presents a refresh token or an assertion. By default, the client of the session, or the client
+    /// that the assertion names.
     pub(super) client: Option<String>,
 }
 
@@ -72,9 +73,10 @@ pub(crate) enum TokenKind {
 #[derive(Default, Serialize, Deserialize, ToSchema)]
 pub(crate) struct ExplainReport {
     pub(crate) kind: TokenKind,
-    /// `passed`, `refused`, `undecided` (an endpoint of the gate decides by the body, or by what the store has) or `unavailable`.
+    /// `passed`, `refused`, `undecided` (if an endpoint of the gate decides by the body, or by what the store contains)
+    /// or `unavailable`.
     pub(crate) decision: String,
-    /// The status of the gate's reply. `null` if the upstream answers, or if the decision depends on the body, too.
+    /// The status of the gate's response. `null` if the upstream responds, or if the decision also depends on the body.
     pub(crate) status: Option<u16>,
     /// The outcome, as in the access log.
     pub(crate) outcome: String,
@@ -84,9 +86,9 @@ pub(crate) struct ExplainReport {
     pub(crate) rules: Vec<ExplainedRule>,
     pub(crate) identity: ExplainedIdentity,
     pub(crate) token: Option<TokenClaims>,
-    /// Of a request that passes: what its upstream lacks.
+    /// For a request that passes: the problem that prevents its upstream from responding.
     pub(crate) problem: Option<String>,
-    /// What to do; of a passed request, what was not judged.
+    /// What to do. For a request that passes: what was not judged.
     pub(crate) advice: Option<String>,
 }
 
@@ -95,11 +97,11 @@ pub(crate) struct ExplainedRoute {
     pub(crate) id: String,
     #[serde(flatten)]
     pub(crate) place: Place,
-    /// Less specific routes of the same path.
+    /// Less specific routes that also match the path.
     pub(crate) also_matched: Vec<String>,
 }
 
-/// A place in the configuration: a line of the file, or a variable of the environment.
+/// A position in the configuration: a line of the file, or an environment variable.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Place {
     pub(crate) file: String,
@@ -124,11 +126,11 @@ pub(crate) struct ExplainedIdentity {
 /// The claims of the token, never the token itself.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub(crate) struct TokenClaims {
-    /// The signature was not verified, so the claims may be false.
+    /// Whether the claims may be false, because the signature was not verified.
     pub(crate) unverified: bool,
     pub(crate) issuer: Option<String>,
     pub(crate) subject: Option<String>,
-    /// The name of the user, if the users file has it.
+    /// The name of the user, if the users file contains the user.
     pub(crate) user: Option<String>,
     pub(crate) client: Option<String>,
     pub(crate) session: Option<String>,
@@ -139,7 +141,8 @@ pub(crate) struct TokenClaims {
     pub(crate) audience: Vec<String>,
 }
 
-/// How the gate would decide on a request, and why, rule by rule. Nothing is forwarded, counted or confirmed.
+/// Explains how the gate would decide on a request, and why, rule by rule. The request is not forwarded or counted, and
+/// does not confirm a token pair.
 #[utoipa::path(
     post, path = "/v1/explain", operation_id = "explain", tag = "explain",
     request_body = Question, responses((status = 200, description = "done", body = ExplainReport))
@@ -150,8 +153,8 @@ pub(super) async fn answer(state: &AdminState, question: &Bytes) -> Result<Expla
     explain_question(state, question).await.map_err(wrong)
 }
 
-/// What is wrong with a question. The parser's message repeats the value that was found, which may be a token, so the text
-/// has the name of an unknown member, and what was expected.
+/// Describes what is wrong with the body of the request. The parser's message repeats the value that was found, which
+/// may be a token. So the description contains only the name of an unknown member, and what was expected.
 fn flaw(error: &serde_json::Error) -> String {
     let place = format!("line {}, column {}", error.line(), error.column());
     let text = error.to_string();
@@ -165,7 +168,7 @@ fn flaw(error: &serde_json::Error) -> String {
     }
 }
 
-/// How the gate would decide on the request in a question.
+/// Decides on the request that the question describes.
 pub(super) async fn explain_question(state: &AdminState, question: Question) -> Result<ExplainReport, String> {
     let (config, serving) = (state.config.load_full(), state.serving.load_full());
     let gate = serving.gate();
@@ -211,7 +214,7 @@ pub(super) async fn explain_question(state: &AdminState, question: Question) -> 
     Ok(Explained { state, config: &config, explanation: &explained }.report(kind))
 }
 
-/// The head of the request that the question is about.
+/// Builds the head of the request that the question describes.
 fn head(question: &Question, token: Option<&str>, config: &Config) -> Result<Parts, String> {
     let target = question.path.as_deref().ok_or("path: missing; expected a path such as \"/orders?page=2\"")?;
     if !target.starts_with('/') {
@@ -257,7 +260,7 @@ fn known_listeners(config: &Config) -> impl Iterator<Item = &str> {
     config.server.listeners.iter().filter_map(|listener| listener.name.as_deref())
 }
 
-/// The report of a CORS preflight, which the gate answers without any rule.
+/// The report about a CORS preflight, which the gate answers without applying rules.
 fn preflight() -> ExplainReport {
     ExplainReport {
         decision: Conclusion::Passed.word().to_owned(),
@@ -312,7 +315,7 @@ impl Explained<'_> {
         }
     }
 
-    /// The rules let the request pass, but its upstream may be unable to answer.
+    /// Returns the problem if the rules let the request pass, but its upstream cannot respond.
     fn problem(&self) -> Option<String> {
         let upstream = self.explanation.route.as_ref()?.upstream?;
         let name = self.state.serving.load().proxy.with_name(upstream, |name| name.map(str::to_owned))?;
@@ -323,13 +326,14 @@ impl Explained<'_> {
         ExplainedRule {
             rule: verdict.rule.word().to_owned(),
             result: verdict.result.word().to_owned(),
-            // A row may repeat the path (requirement K2).
+            // The detail may contain the path, and so an API key (requirement K2).
             detail: String::from_utf8_lossy(&log::without_key(verdict.detail.as_bytes())).into_owned(),
             config: self.key_of(verdict).map(|key| self.place(&key)),
         }
     }
 
-    /// The line of a key. If the file lacks the key, the line of the table that would hold the key.
+    /// Returns the line of a key. If the file does not contain the key, returns the line of the table to which the key
+    /// belongs.
     fn place(&self, key: &str) -> Place {
         let (file, line) = self.config.source.place(key);
         Place { file, line }
@@ -352,12 +356,13 @@ impl Explained<'_> {
         Some(format!("clients[{index}]"))
     }
 
-    /// The route, and the rules of the call (MCP).
+    /// Returns the route, and the rules for the MCP call.
     fn policies(&self) -> impl Iterator<Item = &Route> {
         self.explanation.route.iter().chain(&self.explanation.call_rules).map(|route| &**route)
     }
 
-    /// The key of the configuration by which a rule judges: of a rule that refuses, the key of the demand.
+    /// Returns the configuration key that a rule uses. For a rule that refuses the request, this is the key of the
+    /// unmet requirement.
     fn key_of(&self, verdict: &RuleVerdict) -> Option<String> {
         if let Some((route, key)) = &verdict.demand {
             return Some(self.route_key(route, &format!(".{key}")));
@@ -365,7 +370,7 @@ impl Explained<'_> {
         let rule = verdict.rule;
         let route = self.explanation.route.as_deref();
         let of_route = |key: &str| Some(self.route_key(&route?.id, key));
-        // The denial is that of the first rule that refuses.
+        // The denial belongs to the first rule that refuses the request.
         let denial = self.explanation.denial.filter(|denial| denial.rule() == rule);
         match rule {
             Rule::Request => Some("server.hosts".to_owned()),
@@ -377,7 +382,7 @@ impl Explained<'_> {
                 Some(Denial::RateLimited(limit, _)) => format!("limits.{limit}"),
                 _ => "limits".to_owned(),
             }),
-            // There is no entry for an unknown issuer.
+            // An unknown issuer has no entry.
             Rule::Key if denial == Some(Denial::UnknownIssuer) => Some("issuers".to_owned()),
             Rule::Key | Rule::Signature | Rule::Claims if route.is_some() => Some(self.key_of_issuer(denial)),
             Rule::Issuer => of_route(".issuers"),
@@ -396,7 +401,7 @@ impl Explained<'_> {
         }
     }
 
-    /// The key of the issuer's entry by which a token is refused, or the entry.
+    /// Returns the key in the issuer's entry because of which a token is refused, or the entry itself.
     fn key_of_issuer(&self, denial: Option<Denial>) -> String {
         let key = match denial {
             Some(Denial::WrongType) => ".typ",

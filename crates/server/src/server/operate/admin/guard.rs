@@ -1,4 +1,4 @@
-//! Access to the admin listener: checks the requested host, the origin of the calling page, and the token.
+//! Access to the admin listener: checks of the requested host, of the origin of the calling page, and of the token.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,18 +21,18 @@ use rotogate_core::limit::Failures;
 use rotogate_core::route::authority;
 
 const TARGET: &str = "rotogate::audit";
-/// How many wrong tokens of one address are 401, and logged, within [`FAILURES_WITHIN`].
+/// How many wrong tokens from one address get status 401, and are logged, within [`FAILURES_WITHIN`].
 const MAX_FAILURES: u32 = 10;
 const FAILURES_WITHIN: Duration = Duration::from_secs(60);
 
-/// The wrong tokens of each address.
+/// Counts the wrong tokens from each address.
 pub(crate) fn failures() -> Failures {
     let time: Arc<dyn TimeSource> = Arc::new(SystemTime::new());
     Failures::new(MAX_FAILURES, FAILURES_WITHIN, &time)
 }
 
-/// Refuses a request for another host than this listener: a web page could rebind its name to this address (requirement
-/// O25).
+/// Refuses a request for another host than this listener, because a web page could rebind its DNS name to this address
+/// (requirement O25).
 pub(super) fn host(parts: &Parts, hosts: &[String]) -> Result<(), Refusal> {
     let authority = authority::check(parts)
         .map_err(|_| Refusal::new(Code::BadRequest, "Host or target is missing or malformed"))?;
@@ -42,7 +42,7 @@ pub(super) fn host(parts: &Parts, hosts: &[String]) -> Result<(), Refusal> {
     Err(Refusal::new(Code::ForeignHost, "use an IP address or localhost, or add this name to admin.hosts"))
 }
 
-/// Whether `host` is safe from DNS rebinding: an IP address, `localhost`, or a configured name.
+/// Returns whether `host` is safe from DNS rebinding: an IP address, `localhost`, or a configured name.
 fn is_own_host(host: &str, hosts: &[String]) -> bool {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     bare.parse::<IpAddr>().is_ok()
@@ -50,8 +50,8 @@ fn is_own_host(host: &str, hosts: &[String]) -> bool {
         || hosts.iter().any(|known| known.eq_ignore_ascii_case(host))
 }
 
-/// Refuses a change that a page of another origin requests (requirement P50). A program sends neither of the
-/// headers that are checked.
+/// Refuses a change that a page of another origin requests (requirement P50). A client that is not a browser sends
+/// neither of the headers that are checked.
 pub(super) fn origin(parts: &Parts) -> Result<(), Refusal> {
     if matches!(parts.method, Method::GET | Method::HEAD) {
         return Ok(());
@@ -80,7 +80,7 @@ fn foreign() -> Refusal {
     Refusal::new(Code::ForeignOrigin, "a page of another origin may not change anything here")
 }
 
-/// The holder of the token, if the operation needs a token.
+/// Returns the holder of the token, if the operation needs a token.
 pub(super) fn access<'a>(
     state: &'a AdminState,
     access: Access,
@@ -111,14 +111,16 @@ pub(super) fn access<'a>(
     Ok(Some(holder))
 }
 
-/// Keeps the connection of a request whose sender has an admin token from giving way to strangers (requirement A26).
+/// Keeps a connection whose peer has shown an admin token from being closed in favor of peers without a token
+/// (requirement A26).
 pub(super) fn hold_seat(parts: &Parts) {
     if let Some(seat) = parts.extensions.get::<Arc<Seat>>() {
         seat.hold();
     }
 }
 
-/// Whether a request comes from this machine: the peer of a proxy on this machine is a loopback address, too.
+/// Returns whether a request comes from this machine. The peer address alone does not tell, because a proxy on this
+/// machine also has a loopback address.
 fn is_local(peer: IpAddr, parts: &Parts) -> bool {
     let is_forwarded = parts
         .headers
@@ -128,10 +130,12 @@ fn is_local(peer: IpAddr, parts: &Parts) -> bool {
     peer.to_canonical().is_loopback() && !is_forwarded && !is_named
 }
 
-/// Counts and logs a wrong token. Beyond the bound on wrong tokens, the refusal that takes the place of the answer.
+/// Counts and logs a wrong token. If the limit on wrong tokens is exceeded, the returned refusal is sent instead of the
+/// usual response.
 ///
-/// The bound follows the comparison: a token has at least 32 characters, so guesses are hopeless without a bound, while a
-/// bound before the comparison would let any user of an operator's address lock that operator out (requirement P50).
+/// The limit is applied after the token was compared. A token has at least 32 characters, so guessing is hopeless even
+/// without a limit. With a limit before the comparison, any user with the same address as an operator could lock the
+/// operator out (requirement P50).
 fn refuse_login(state: &AdminState, peer: IpAddr) -> Result<(), Refusal> {
     if let Some(wait) = state.failures.wait(peer) {
         let what = format!("more than {MAX_FAILURES} wrong tokens a minute came from {peer}; wait");
@@ -147,7 +151,7 @@ pub(super) fn has_role(holder: &Holder, role: AdminRole, parts: &Parts) -> Resul
     if holder.role < role {
         let (name, own, needed) = (&holder.actor.name, holder.role.word(), role.word());
         let what =
-            format!("the token {name} is a {own}'s; this needs the role {needed} (admin.tokens in gateway.toml)");
+            format!("the token {name} has the role {own}; this needs the role {needed} (admin.tokens in gateway.toml)");
         let path = logged_path(parts.uri.path());
         tracing::warn!(
             target: TARGET,
@@ -163,7 +167,7 @@ pub(super) fn has_role(holder: &Holder, role: AdminRole, parts: &Parts) -> Resul
     Ok(())
 }
 
-/// The operator whose token a form of the page has, if any.
+/// Returns the operator whose token was submitted in a form of the page, if the token is valid.
 pub(super) fn sign_in(
     state: &AdminState,
     peer: IpAddr,
@@ -185,8 +189,9 @@ pub(super) fn sign_in(
     Ok(Some((holder.clone(), token)))
 }
 
-/// Refuses a form that a page of another origin sends. With `Referrer-Policy: no-referrer` a browser calls our own origin
-/// `null` (Fetch, «append a request Origin header»), so that the form's CSRF token decides then.
+/// Refuses a form that a page of another origin sends. With `Referrer-Policy: no-referrer`, a browser sends `null` as
+/// the origin of the gate's own page (Fetch, «append a request Origin header»). In that case, the form's CSRF token
+/// decides.
 pub(super) fn origin_of_form(parts: &Parts) -> Result<(), Refusal> {
     let mut origins = parts.headers.get_all(ORIGIN).iter();
     match (origins.next(), origins.next()) {

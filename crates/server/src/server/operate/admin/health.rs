@@ -8,16 +8,16 @@ use super::problem::Problem;
 use super::state::GateState;
 use super::{AdminState, Body, plain};
 
-/// The reply of a running gate.
+/// The response of a running gate.
 pub(crate) const ALIVE: &str = "alive\n";
 
-/// Whether the process runs.
+/// Responds that the process runs.
 #[utoipa::path(get, path = "/livez", operation_id = "live", tag = "health", responses((status = 200, description = "the process runs", body = String, content_type = "text/plain"), (status = "4XX", description = "another method, or a Host that is neither an IP address nor a name of admin.hosts (421)", body = Problem, content_type = "application/problem+json")))]
 pub(super) fn live() -> Response<Body> {
     plain(StatusCode::OK, ALIVE)
 }
 
-/// Whether the gate can serve and how well, with its problems and the states of issuers.
+/// Whether the gate can serve requests, and how well. The response lists problems and the states of issuers.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -33,14 +33,15 @@ pub(super) async fn ready(state: &AdminState) -> Response<Body> {
     let (is_ready, readiness) = readiness(state).await;
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let found = GateState::judged(state, is_ready, &readiness);
-    // A gate that serves badly is ready still: the orchestrator must not take it out for what its upstream does.
+    // A gate that serves badly is still ready: an orchestrator must not take it out of service because of a failing
+    // upstream.
     let first = if readiness == "ready" { found.word } else { &readiness };
     let problems = found.reasons.iter().filter(|(_, reason)| *reason != readiness);
     let problems: String = problems.map(|(_, reason)| format!("problem: {reason}\n")).collect();
     plain(status, &format!("{first}\n{problems}{}", state.remote_issuers.states()))
 }
 
-/// Whether the gate can serve, and a line about it.
+/// Returns whether the gate can serve requests, and a line about its state.
 pub(super) async fn readiness(state: &AdminState) -> (bool, String) {
     if *state.stopping.borrow() {
         return (false, "stopping".to_owned());
@@ -57,12 +58,13 @@ pub(super) async fn readiness(state: &AdminState) -> (bool, String) {
     }
 }
 
-/// Whether the store works.
+/// Returns whether the store works.
 pub(super) async fn is_store_up(state: &AdminState) -> bool {
     matches!(state.gate.store_readiness().await, Readiness::Ready | Readiness::Degraded(_))
 }
 
-/// The metrics, in OpenMetrics or Prometheus' text format, as `Accept` says. On loopback without a token.
+/// The metrics in the text format of OpenMetrics or Prometheus, as requested by `Accept`. A request over loopback needs
+/// no token.
 #[utoipa::path(
     get,
     path = "/metrics",

@@ -1,5 +1,5 @@
-//! The counts of the last 15 minutes, for the overview (requirement P71). They cost a request nothing: a task reads the
-//! counters of the metrics every five seconds, and keeps the differences in a ring of fixed size.
+//! The counts of the last 15 minutes, for the overview (requirement P71). They do not slow down requests: a task reads
+//! the counters of the metrics every five seconds, and keeps the differences in a ring of fixed size.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use crate::server::build::files;
 use crate::server::operate::admin::{AdminState, sessions};
 use crate::server::operate::reload::InForce;
 
-/// How often the counters are read, and how many differences are kept (15 minutes of them).
+/// How often the counters are read. The number of kept differences covers 15 minutes.
 pub(super) const SAMPLE_EVERY: Duration = Duration::from_secs(5);
 pub(super) const SAMPLES: usize = 180;
 /// The number of differences in a minute.
 const MINUTE: usize = 12;
-/// The number of upstreams with a chart. Further upstreams have none.
+/// The maximum number of upstreams with a chart. Further upstreams do not get a chart.
 pub(super) const MAX_UPSTREAMS: usize = 16;
-/// How many records are read at most to count the sessions.
+/// The maximum number of records that are read to count the sessions.
 const MAX_COUNTED: usize = 100_000;
 /// How often sessions are counted while an operator looks at the overview.
 const COUNT_EVERY: Duration = Duration::from_secs(60);
@@ -38,22 +38,22 @@ pub(super) const SESSION_EVENTS: [(Event, &str); 4] = [
     (Event::Revoked, "Revocations"),
 ];
 
-/// The counters at a moment, or the increases within a period.
+/// The counters at one time, or their increases within a period.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Totals {
     pub(super) requests: u64,
-    /// Answered with 5xx, by the gate or by an upstream.
+    /// The number of responses with a status of 5xx, from the gate or from an upstream.
     pub(super) failed: u64,
-    /// Refused by the gate: 4xx.
+    /// The number of requests that the gate refused with 4xx.
     pub(super) refused: u64,
-    /// The gate's own time to decide and to forward, in [`FINE_SECONDS`].
+    /// The time that the gate itself takes to decide and to forward, as counts in the buckets of [`FINE_SECONDS`].
     pub(super) own: [u64; FINE_SECONDS.len()],
-    /// By the name of the upstream, in [`BUCKET_SECONDS`].
+    /// For each upstream, its name and its durations, as counts in the buckets of [`BUCKET_SECONDS`].
     pub(super) upstreams: Vec<(Arc<str>, [u64; BUCKET_SECONDS.len()])>,
-    /// The number of refusals for each outcome. Outcomes come from a closed set.
+    /// The number of refusals for each outcome. The set of outcomes is fixed.
     pub(super) refusals: Vec<(&'static str, u64)>,
     pub(super) sessions: [u64; SESSION_EVENTS.len()],
-    /// Log lines that were dropped or not written.
+    /// The number of log lines that were dropped or could not be written.
     pub(super) lost_lines: u64,
 }
 
@@ -78,7 +78,7 @@ impl Totals {
         now
     }
 
-    /// The counts since `before`. After a reload an upstream may count from zero again.
+    /// Returns the increases since `before`. After a reload, an upstream may count from zero again.
     fn since(mut self, before: &Self) -> Self {
         let subtract = |now: &mut u64, before: u64| *now = now.saturating_sub(before);
         subtract(&mut self.requests, before.requests);
@@ -121,7 +121,7 @@ fn add(counts: &mut Vec<(&'static str, u64)>, word: &'static str, number: u64) {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LiveSessions {
     pub(super) number: usize,
-    /// Whether the number is a minimum, because not all records were read.
+    /// Whether the number is only a minimum, because not all records were read.
     pub(super) is_least: bool,
     pub(super) at: Timestamp,
 }
@@ -141,7 +141,7 @@ struct Kept {
     looked_at: Option<Timestamp>,
 }
 
-/// The ring.
+/// The ring of the latest counts.
 #[derive(Debug, Default)]
 pub(crate) struct History(Mutex<Kept>);
 
@@ -154,22 +154,22 @@ impl History {
         }
     }
 
-    /// The totals of every five seconds, the newest first.
+    /// Returns the increases in each interval of five seconds, with the newest first.
     pub(super) fn samples(&self) -> Vec<Totals> {
         self.0.lock().ring.iter().cloned().collect()
     }
 
-    /// The counts of the last minute.
+    /// Returns the counts of the last minute.
     pub(super) fn minute(&self) -> Totals {
         sum(self.0.lock().ring.iter().take(MINUTE))
     }
 
-    /// How many log lines the last 15 minutes lost.
+    /// Returns the number of log lines that were lost in the last 15 minutes.
     pub(super) fn lost_lines(&self) -> u64 {
         self.0.lock().ring.iter().map(|sample| sample.lost_lines).sum()
     }
 
-    /// The number of live sessions. The task counts them only while this is called.
+    /// Returns the number of live sessions. The task counts them only as long as this function is called.
     pub(super) fn live_sessions(&self) -> Option<LiveSessions> {
         let mut kept = self.0.lock();
         kept.looked_at = Some(files::now());
@@ -183,7 +183,7 @@ impl History {
     }
 }
 
-/// The sum of these counts.
+/// Returns the sum of these counts.
 pub(super) fn sum<'a>(samples: impl Iterator<Item = &'a Totals>) -> Totals {
     samples.fold(Totals::default(), |mut sum, sample| {
         sum.add(sample);
@@ -191,7 +191,7 @@ pub(super) fn sum<'a>(samples: impl Iterator<Item = &'a Totals>) -> Totals {
     })
 }
 
-/// Reads the counters until the gate ends.
+/// Reads the counters periodically until the gate ends.
 pub(crate) async fn watch(state: Arc<AdminState>) {
     let mut ticks = tokio::time::interval(SAMPLE_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -205,7 +205,7 @@ pub(crate) async fn watch(state: Arc<AdminState>) {
     }
 }
 
-/// Counts the live sessions. `None` if the store fails.
+/// Counts the live sessions. Returns `None` if the store fails.
 async fn count_live(state: &AdminState) -> Option<LiveSessions> {
     let (sessions, at) = (state.gate.sessions(), files::now());
     let (mut number, mut read, mut after) = (0, 0, None);
@@ -221,8 +221,8 @@ async fn count_live(state: &AdminState) -> Option<LiveSessions> {
     }
 }
 
-/// The quantile of a histogram, in seconds: `share` of all durations are not longer. `None` if the histogram is empty.
-/// Interpolates within a bucket, as Prometheus does.
+/// Returns a quantile of a histogram, in seconds: the duration that the fraction `share` of all durations does not
+/// exceed. `None` if the histogram is empty. Interpolates within a bucket, as Prometheus does.
 pub(super) fn quantile(buckets: &[u64], bounds: &[f64], share: f64) -> Option<f64> {
     let total: u64 = buckets.iter().sum();
     let (mut below, rank) = (0.0, share * total as f64);

@@ -6,7 +6,8 @@ use super::AdminState;
 use super::problem::{Code, Refusal};
 use crate::server::build::issuers::{IssuerReport, IssuerReports};
 
-/// The issuers. If the gate fetches the keys: state, keys, last failure, refused keys. Otherwise where the keys are.
+/// The issuers. If the gate fetches the keys of an issuer: its state, its keys, the last failure and the refused keys.
+/// Otherwise, the source of its keys.
 #[utoipa::path(
     get, path = "/v1/issuers", operation_id = "list_issuers", tag = "issuers",
     responses((status = 200, description = "done", body = IssuerReports))
@@ -15,7 +16,7 @@ pub(super) fn list(state: &AdminState) -> IssuerReports {
     state.remote_issuers.report(&state.config.load())
 }
 
-/// Fetches the keys of an issuer now; 502 with the cause if the gate gets no keys.
+/// Fetches the keys of an issuer now. The status is 502, with the cause, if the gate gets no keys.
 #[utoipa::path(
     post, path = "/v1/issuers/{name}/refresh", operation_id = "refresh_issuer", tag = "issuers",
     params(("name" = String, Path, description = "its name in `[[issuers]]`")),
@@ -30,7 +31,7 @@ pub(super) async fn refresh(state: &AdminState, name: &str) -> Result<IssuerRepo
     }
 }
 
-/// Drops the keys of an issuer, including stored keys: its tokens get 503 until the next refresh or start.
+/// Drops the keys of an issuer, including stored keys. The issuer's tokens get 503 until the next refresh or start.
 #[utoipa::path(
     post, path = "/v1/issuers/{name}/drop", operation_id = "drop_issuer_keys", tag = "issuers",
     params(("name" = String, Path, description = "its name in `[[issuers]]`")),
@@ -43,7 +44,7 @@ pub(super) async fn drop_keys(state: &AdminState, name: &str) -> Result<IssuerRe
     Ok(report)
 }
 
-/// Decodes the name in the path, to compare it with the configuration.
+/// Decodes the name in the path, so that it can be compared with the configuration.
 fn decoded(name: &str) -> String {
     percent_decode_str(name).decode_utf8_lossy().into_owned()
 }

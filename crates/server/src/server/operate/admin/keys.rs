@@ -23,11 +23,11 @@ use crate::server::operate::key_roll::{self, AskingGate, RollError};
 pub(crate) struct Keys {
     /// The keys that sign access tokens.
     pub(crate) keys: Vec<Key>,
-    /// The secrets of refresh tokens.
+    /// The secrets for refresh tokens.
     pub(crate) refresh: Vec<RefreshKey>,
 }
 
-/// A key of access tokens.
+/// A key for access tokens.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub(crate) struct Key {
     pub(crate) kid: String,
@@ -37,7 +37,7 @@ pub(crate) struct Key {
     pub(crate) age: Age,
 }
 
-/// A secret of refresh tokens.
+/// A secret for refresh tokens.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub(crate) struct RefreshKey {
     /// The name of the secret in `rotogate keys`.
@@ -47,10 +47,10 @@ pub(crate) struct RefreshKey {
     pub(crate) age: Age,
 }
 
-/// How old a key is. Absent if the gate cannot examine the key's file.
+/// The age of a key. Absent if the gate cannot examine the key's file.
 #[derive(Default, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Age {
-    /// When the key's file was written (RFC 3339).
+    /// The time when the key's file was written (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     created: Option<String>,
     /// The age in seconds.
@@ -71,7 +71,7 @@ impl Age {
         Self { created: Some(rfc3339(created)), age: Some(now.since(created).as_secs()) }
     }
 
-    /// In days, hours or minutes.
+    /// Formats the age in days, hours or minutes.
     pub(crate) fn in_words(&self) -> String {
         const HOUR: u64 = 3600;
         match self.age {
@@ -83,7 +83,7 @@ impl Age {
     }
 }
 
-/// Whether new tokens are made with a key.
+/// Whether a key is used to issue new tokens.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = State)]
@@ -107,7 +107,7 @@ impl OwnKeyState {
     }
 }
 
-/// The gate's own keys in force.
+/// The gate's own keys that are in use.
 #[utoipa::path(
     get, path = "/v1/keys", operation_id = "list_keys", tag = "keys",
     responses((status = 200, description = "done", body = Keys))
@@ -116,7 +116,7 @@ pub(super) fn list(state: &AdminState) -> Keys {
     describe(&state.gate.keyring(), &state.config.load().issuer.keys)
 }
 
-/// The keys of a folder.
+/// Describes the keys of a folder.
 pub(crate) fn describe(keyring: &Keyring, folder: &Path) -> Keys {
     let signing = keyring.signer().kid();
     let keys = keyring.signing_keys().map(|key| Key {
@@ -133,14 +133,14 @@ pub(crate) fn describe(keyring: &Keyring, folder: &Path) -> Keys {
     Keys { keys: keys.collect(), refresh: refresh.collect() }
 }
 
-/// How to replace the signing key.
+/// The properties of the key that becomes the signing key.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RotateRequest {
-    /// The algorithm of the new key; by default that of `[issuer]`.
+    /// The algorithm of the new key. By default, that of `[issuer]`.
     #[serde(default)]
     algorithm: Option<String>,
-    /// Change the secret of refresh tokens instead.
+    /// Whether to change the secret for refresh tokens instead.
     #[serde(default)]
     refresh: bool,
 }
@@ -149,7 +149,7 @@ pub(super) struct RotateRequest {
 #[derive(Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct KeyRequest {
-    /// Change the key at once, even if valid tokens are then refused: for a stolen key.
+    /// Whether to change the key at once, even if valid tokens are then refused. For a stolen key.
     #[serde(default)]
     pub(crate) force: bool,
 }
@@ -159,10 +159,10 @@ pub(crate) struct KeyRequest {
 pub(crate) struct ChangedKey {
     pub(crate) kid: String,
     pub(crate) state: OwnKeyState,
-    /// How many seconds the key is published before it signs.
+    /// The number of seconds for which the key is published before it signs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     signs_after: Option<u64>,
-    /// What the operator has to do in addition.
+    /// What the operator must do in addition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) warning: Option<String>,
 }
@@ -187,8 +187,9 @@ impl From<RollError> for Refusal {
     }
 }
 
-/// Adds a key, publishes it at once, and signs with it when other verifiers have it: after 5 minutes, and when all gates of
-/// the store have it. If the gate stops before it signs with the key, promote the key by hand.
+/// Adds a key, publishes it at once, and signs with it when other verifiers have it. This is the case after 5 minutes,
+/// when all gates of the store have the key. If the gate stops before it signs with the key, the key must be promoted
+/// by hand.
 #[utoipa::path(
     post, path = "/v1/keys/rotate", operation_id = "rotate_keys", tag = "keys",
     request_body = RotateRequest, responses((status = 202, description = "added; it signs later", body = ChangedKey))
@@ -205,7 +206,7 @@ pub(super) async fn rotate(state: &AdminState, request: RotateRequest) -> AdminR
         let (config, context) = (Arc::clone(&config), Context::current());
         let add = move || {
             let add = || key_roll::add(&config, algorithm, refresh);
-            // The audit trail names the operator.
+            // The event in the audit log names the operator.
             context.map_or_else(add, |context| context.enter(add))
         };
         tokio::task::spawn_blocking(add).await
@@ -228,7 +229,8 @@ pub(super) async fn rotate(state: &AdminState, request: RotateRequest) -> AdminR
     Ok(response)
 }
 
-/// Signs with a key from now on. 409 while a gate of the store, or another verifier, may not have it.
+/// Signs with a key from now on. The status is 409 as long as a gate of the store, or another verifier, may not have
+/// the key.
 #[utoipa::path(
     post, path = "/v1/keys/{kid}/promote", operation_id = "promote_key", tag = "keys",
     params(("kid" = String, Path, description = "the key; `refresh-2` is the second secret of refresh tokens")), request_body = KeyRequest,
@@ -240,7 +242,7 @@ pub(super) async fn promote(state: &AdminState, kid: &str, request: KeyRequest) 
     Ok(ChangedKey { kid: kid.to_owned(), state: OwnKeyState::Signing, signs_after: None, warning: None })
 }
 
-/// Removes a key that is no longer used. 409 while a token or a session may need it.
+/// Removes a key that is no longer used. The status is 409 as long as a token or a session may need the key.
 #[utoipa::path(
     post, path = "/v1/keys/{kid}/retire", operation_id = "retire_key", tag = "keys",
     params(("kid" = String, Path, description = "the key; `refresh-1` is the first secret of refresh tokens")), request_body = KeyRequest,

@@ -1,11 +1,12 @@
-//! The admin listener (requirement O1): health, metrics, and the operator's requests (`/v1`), which need an admin token.
-//! docs/admin.md describes them, docs/openapi.json for programs; operations.rs has the list.
+//! The admin listener (requirement O1) serves health checks, metrics, and the requests of operators (`/v1`), which need
+//! an admin token. docs/admin.md describes the requests, docs/openapi.json describes them for programs, and
+//! operations.rs lists them.
 //!
 //! A request whose `Host` is not an IP address, `localhost` or one of `admin.hosts` gets 421. Otherwise a web page
-//! could rebind its name to this address and read metrics through a browser on this machine (requirement O25). The
-//! module `seats` bounds the open connections, and chooses the connection that is closed for a new one.
+//! could rebind its DNS name to this address, and read metrics through a browser on this machine (requirement O25). The
+//! module `seats` limits the number of open connections, and chooses the connection that is closed for a new one.
 //!
-//! A second listener, `admin.probes`, answers health checks and nothing else, to everyone (requirement P54).
+//! A second listener, `admin.probes`, only serves health checks, and serves them to everyone (requirement P54).
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -85,21 +86,21 @@ pub(crate) use thread::AdminThread;
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 type AdminResult = Result<Response<Body>, Refusal>;
 
-/// The longest wait for the head of a request, and for the next request of a connection.
+/// The maximum wait for the head of a request, and for the next request on a connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection serves new requests.
+/// How long a connection may serve new requests.
 const LIFETIME: Duration = Duration::from_secs(600);
-/// The bound on a request's body, and on the time that it takes.
+/// The maximum size of a request's body, and the time limit for receiving it.
 const MAX_BODY: usize = 64 << 10;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// The number of entries of a page, if a query does not say it.
+/// The number of entries on a page, if the query does not contain it.
 const DEFAULT_PAGE: usize = 100;
-/// The `Retry-After` of a change that is refused because the audit log cannot be written.
+/// The value of `Retry-After` if a change is refused because the audit log cannot be written.
 const AUDIT_RETRY: Duration = Duration::from_secs(5);
 /// The response header with the id of the request.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The state of the admin listener.
+/// The state that the requests to the admin listener use.
 #[derive(Debug)]
 pub(crate) struct AdminState {
     pub(crate) tokens: Arc<AdminTokens>,
@@ -108,15 +109,15 @@ pub(crate) struct AdminState {
     pub(crate) history: History,
     pub(crate) reloader: Reloader,
     pub(crate) began: Timestamp,
-    /// Every address of this gate, the admin listener's included.
+    /// Every address of this gate, including the admin listener.
     pub(crate) listening: Vec<SocketAddr>,
     pub(crate) metrics: Metrics,
     pub(crate) stopping: watch::Receiver<bool>,
-    /// Locked while a rotated key waits until it may sign.
+    /// Locked while a new key waits until it may sign.
     pub(crate) rotating: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// The gate, its store and users, and the configuration in force.
+/// Gives access to the gate, its store and users, and the configuration in use.
 impl Deref for AdminState {
     type Target = InForce;
 
@@ -128,13 +129,14 @@ impl Deref for AdminState {
 /// The two listeners of this module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
-    /// `admin.listen`.
+    /// The listener at `admin.listen`.
     Operators,
-    /// `admin.probes`.
+    /// The listener at `admin.probes`.
     Probes,
 }
 
-/// Serves until its task is aborted after the gate has drained, so that readiness can fail during the drain.
+/// Serves connections until its task is aborted, which happens after the gate has drained. So readiness checks can fail
+/// during the drain.
 pub(crate) async fn serve(listener: TcpListener, side: Side, state: Arc<AdminState>) {
     let seats = Arc::new(Seats::default());
     loop {
@@ -167,7 +169,7 @@ pub(crate) async fn serve(listener: TcpListener, side: Side, state: Arc<AdminSta
     }
 }
 
-/// Serves a connection until it ends, gives way to another, or reaches its lifetime.
+/// Serves a connection until it ends, is closed in favor of another one, or reaches its maximum lifetime.
 async fn within_its_life<I, S>(connection: http1::Connection<TokioIo<I>, S>, seat: &Seat) -> hyper::Result<()>
 where
     I: AsyncRead + AsyncWrite + Unpin,
@@ -205,7 +207,7 @@ async fn answer(
         headers.insert(REQUEST_ID, context.id().clone());
     }
     let status = response.status().as_u16();
-    // Probes may come several times a second from each prober, so they are not logged.
+    // Probes may arrive several times a second from each prober, so they are not logged at the info level.
     if is_probe {
         tracing::debug!(target: "rotogate::admin", %method, path, status);
     } else {
@@ -215,15 +217,15 @@ async fn answer(
     Ok(response)
 }
 
-/// A path as the log has it: without API keys, and without the random folder of a sign-in on the page, which no other site
-/// may learn.
+/// Returns a path as it is logged: without API keys, and without the random folder of a sign-in on the page, because
+/// other sites must not learn this folder.
 // Requirements K2 and P56.
 fn logged_path(path: &str) -> String {
     let path = &page::without_places(path);
     String::from_utf8_lossy(&log::without_key(path.as_bytes())).into_owned()
 }
 
-/// Answers health checks alone, for any `Host`: an orchestrator uses an address that this program does not
+/// Responds only to health checks, with any `Host`, because an orchestrator uses an address that this program does not
 /// know.
 async fn probe(state: &AdminState, parts: &Parts) -> AdminResult {
     let found = operations::at(parts.uri.path());
@@ -232,8 +234,8 @@ async fn probe(state: &AdminState, parts: &Parts) -> AdminResult {
         None => Err(Refusal::new(Code::NotFound, "this listener serves /livez and /readyz")),
         Some(row) if !row.serves(&parts.method) => Err(Refusal::method_not_allowed(operations::methods(&[row]))),
         Some(row) if row.operation == Operation::Live => Ok(health::live()),
-        // The response omits the reason, because the reason names parts of the gate. The admin listener shows the
-        // reason.
+        // The response does not contain the reason, because the reason names parts of the gate. The admin listener
+        // shows the reason.
         Some(_) => Ok(match health::readiness(state).await.0 {
             true => plain(StatusCode::OK, "ready\n"),
             false => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
@@ -248,7 +250,7 @@ async fn handle(
     body: Incoming,
     is_probe: bool,
 ) -> AdminResult {
-    // Health checks of load balancers speak HTTP/1.0. A browser, whose DNS may be rebound, always sends a Host.
+    // Health checks of load balancers use HTTP/1.0. A browser whose DNS was rebound always sends a Host.
     let needs_no_host = is_probe && parts.version == Version::HTTP_10 && !parts.headers.contains_key(HOST);
     if !needs_no_host {
         guard::host(parts, &state.config.load().admin.hosts)?;
@@ -270,7 +272,7 @@ async fn handle(
     }
     let work = operate(state, row.operation, parameter, parts, body);
     let answer = match (holder, Context::current()) {
-        // Log events that this request causes name the operator.
+        // Events that this request causes name the operator in the log.
         (Some(holder), Some(context)) => context.acted_by(holder.actor.clone()).scope(work).await,
         (None, _) | (_, None) => work.await,
     };
@@ -280,7 +282,7 @@ async fn handle(
     answer
 }
 
-/// Refuses a change while the audit log cannot be written, if the configuration demands this.
+/// Refuses a change while the audit log cannot be written, if the configuration requires this.
 // Requirement P42.
 fn may_change() -> Result<(), Refusal> {
     if !log::audit_is_failing().load(Ordering::SeqCst) {
@@ -339,18 +341,18 @@ async fn operate(
     }
 }
 
-/// The query of an operation that has no parameters.
+/// The query of an operation without parameters.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NoParameters {}
 
-/// The parameters of a request.
+/// Parses the query parameters of a request.
 fn query<T: DeserializeOwned>(parts: &Parts) -> Result<T, Refusal> {
     serde_urlencoded::from_str(parts.uri.query().unwrap_or_default())
         .map_err(|error| Refusal::new(Code::InvalidParameter, error.to_string()))
 }
 
-/// The body of a request.
+/// Parses the body of a request.
 async fn json<T: DeserializeOwned>(parts: &Parts, body: Incoming) -> Result<T, Refusal> {
     let bytes = whole_body(parts, body).await?;
     serde_json::from_slice(&bytes).map_err(|error| Refusal::new(Code::InvalidBody, error.to_string()))
@@ -358,12 +360,12 @@ async fn json<T: DeserializeOwned>(parts: &Parts, body: Incoming) -> Result<T, R
 
 const JSON: &str = "application/json";
 
-/// The body of a request, without parsing.
+/// Reads the body of a request, without parsing it.
 async fn whole_body(parts: &Parts, body: Incoming) -> Result<Bytes, Refusal> {
     body_of(JSON, parts, body).await
 }
 
-/// The body of a request, if it has this media type.
+/// Reads the body of a request, if it has this media type.
 async fn body_of(expected: &str, parts: &Parts, body: Incoming) -> Result<Bytes, Refusal> {
     let media = parts.headers.get(CONTENT_TYPE).and_then(|media| media.to_str().ok()).unwrap_or_default();
     if !media.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(expected) {
@@ -397,14 +399,14 @@ fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// A reply with a body of this media type.
+/// Builds a response with a body of this media type.
 fn reply(media: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
     response
 }
 
-/// The number of entries that a query asks for: by default 100, and at most `most`.
+/// Returns the number of entries that a query requests. The default is 100, and the maximum is `most`.
 fn page_size(limit: Option<String>, most: usize) -> Result<usize, Refusal> {
     match limit.map(|limit| limit.parse()) {
         None => Ok(DEFAULT_PAGE),
@@ -413,13 +415,13 @@ fn page_size(limit: Option<String>, most: usize) -> Result<usize, Refusal> {
     }
 }
 
-/// A moment in RFC 3339, for answers.
+/// Formats a time as in RFC 3339, for responses.
 fn rfc3339(moment: Timestamp) -> String {
     let moment = std::time::UNIX_EPOCH + Duration::from_secs(moment.as_secs());
     humantime::format_rfc3339_seconds(moment).to_string()
 }
 
-/// An operator's input, escaped and truncated for an answer.
+/// Escapes and truncates an operator's input, so that it can be shown in a response.
 fn shown(text: &str) -> String {
     text.chars().take(80).flat_map(char::escape_debug).collect()
 }

@@ -1,4 +1,4 @@
-//! The document that describes `/v1` for programs: OpenAPI 3.1, made from the types.
+//! The document that describes `/v1` for programs: OpenAPI 3.1, generated from the types.
 
 use std::sync::LazyLock;
 
@@ -74,8 +74,8 @@ fn whole() -> utoipa::openapi::OpenApi {
     Document::openapi().merge_from(KeyOperations::openapi())
 }
 
-/// Adds the facts of the table of operations to the document: authentication, roles, and the problems that all
-/// operations have.
+/// Adds the contents of the table of operations to the document: authentication, roles, and the problems that all
+/// operations may return.
 struct OfTable;
 
 impl Modify for OfTable {
@@ -101,7 +101,7 @@ impl Modify for OfTable {
     }
 }
 
-/// The document as text; it ends with a line break.
+/// The document as text. It ends with a line break.
 static TEXT: LazyLock<String> = LazyLock::new(|| {
     let text = whole().to_pretty_json().unwrap_or_default();
     format!("{text}\n")

@@ -1,5 +1,5 @@
-//! Every operation of this listener: its method, its path, and the role that it requires. openapi.rs describes the same
-//! operations.
+//! Every operation of this listener, with its method, its path, and the role that it requires. openapi.rs describes the
+//! same operations.
 
 use std::sync::LazyLock;
 
@@ -45,18 +45,18 @@ pub(super) enum Operation {
     LeakedApiKeys,
 }
 
-/// The required role.
+/// The role that an operation requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
     /// Everyone.
     Anyone,
-    /// Everyone on this machine, and viewers.
+    /// Everyone on this machine, and holders of a token with the role `viewer` or higher.
     LocalOrViewer,
-    /// Holders of a token of this role, or of one above it.
+    /// Holders of a token with this role or a higher one.
     Role(AdminRole),
 }
 
-/// A row of the table.
+/// A row of the table of operations.
 #[derive(Debug)]
 pub(super) struct OperationRow {
     pub(super) operation: Operation,
@@ -111,20 +111,22 @@ pub(super) static TABLE: &[OperationRow] = &[
     post("/v1/explain", Operation::Explain, AdminRole::Operator),
 ];
 
-/// The rows of each path.
+/// The rows of the table, by path.
 static PATHS: LazyLock<Router<Vec<&'static OperationRow>>> = LazyLock::new(|| {
     let mut paths: Router<Vec<&'static OperationRow>> = Router::new();
     for row in TABLE {
         match paths.at_mut(row.path) {
             Ok(found) => found.value.push(row),
-            // Unreachable: a test looks up every row, so the router accepts each pattern.
+            // This is unreachable, because a test looks up every row and so proves that the router accepts each
+            // pattern.
             Err(_) => drop(paths.insert(row.path, vec![row])),
         }
     }
     paths
 });
 
-/// The rows of a path, and the path's parameter, not decoded. The parameter is empty if the path has none.
+/// Returns the rows of a path, and the path's parameter in percent-encoded form. The parameter is empty if the path has
+/// none.
 pub(super) fn at(path: &str) -> Option<(&'static [&'static OperationRow], &str)> {
     let found = PATHS.at(path).ok()?;
     let parameter = found.params.iter().next().map_or("", |(_, value)| value);
@@ -132,21 +134,21 @@ pub(super) fn at(path: &str) -> Option<(&'static [&'static OperationRow], &str)>
 }
 
 impl OperationRow {
-    /// Whether the row serves a method; `GET` includes `HEAD`.
+    /// Returns whether the row serves a method. `GET` includes `HEAD`.
     pub(super) fn serves(&self, method: &Method) -> bool {
         self.method == *method || (self.method == Method::GET && *method == Method::HEAD)
     }
 }
 
 impl OperationRow {
-    /// Whether the operation changes anything. The event of such an operation is in the audit log before the
-    /// answer goes out.
+    /// Returns whether the operation changes anything. The event of such an operation is in the audit log before the
+    /// response is sent.
     pub(super) fn is_change(&self) -> bool {
         self.method != Method::GET
     }
 
-    /// Whether the gate refuses the operation while it cannot write the audit log, if the configuration demands this.
-    /// Revocations are never refused for this reason.
+    /// Returns whether the gate refuses the operation while it cannot write the audit log, if the configuration
+    /// requires this. Revocations are never refused for this reason.
     pub(super) fn needs_audit_log(&self) -> bool {
         let is_free = matches!(
             self.operation,
@@ -157,7 +159,7 @@ impl OperationRow {
     }
 }
 
-/// The methods of a path, for `Allow`.
+/// Returns the methods of a path, for the header `Allow`.
 pub(super) fn methods(rows: &[&OperationRow]) -> Vec<Method> {
     let mut methods: Vec<_> = rows.iter().map(|row| row.method.clone()).collect();
     if methods.contains(&Method::GET) {
@@ -167,7 +169,7 @@ pub(super) fn methods(rows: &[&OperationRow]) -> Vec<Method> {
 }
 
 impl Operation {
-    /// Whether the operation is a health check.
+    /// Returns whether the operation is a health check.
     pub(super) const fn is_probe(self) -> bool {
         matches!(self, Self::Live | Self::Ready)
     }

@@ -1,4 +1,4 @@
-//! Errors of the admin listener: problem documents (RFC 9457) with a code from a closed set.
+//! The errors of the admin listener: problem documents (RFC 9457) with a code from a fixed set.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use utoipa::ToSchema;
 use super::{Body, full, reply};
 use rotogate_config::ConfigError;
 
-/// The page that describes each code, under an anchor of its own.
+/// The page that describes the codes. Each code has its own anchor.
 const PAGE: &str = "docs/admin.md";
 
 macro_rules! codes {
     ($($(#[doc = $doc:literal])* $name:ident = $word:literal, $status:ident;)*) => {
-        /// What went wrong, for programs.
+        /// The kind of the problem, for programs.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
         #[serde(rename_all = "snake_case")]
         pub(crate) enum Code {
@@ -29,12 +29,12 @@ macro_rules! codes {
             #[cfg(test)]
             pub(crate) const ALL: &[Self] = &[$(Self::$name),*];
 
-            /// The word of the code.
+            /// Returns the word of the code.
             pub(crate) const fn word(self) -> &'static str {
                 match self { $(Self::$name => $word,)* }
             }
 
-            /// The status of a response with this code.
+            /// Returns the status of a response with this code.
             pub(crate) const fn status(self) -> StatusCode {
                 match self { $(Self::$name => StatusCode::$status,)* }
             }
@@ -95,7 +95,7 @@ codes! {
     AuditLogFailed = "audit_log_failed", SERVICE_UNAVAILABLE;
 }
 
-/// A place in the configuration, and what is wrong there.
+/// A position in the configuration, and what is wrong there.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Finding {
     /// The file, or `environment NAME`.
@@ -117,10 +117,10 @@ impl Finding {
 /// A problem document (RFC 9457).
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Problem {
-    /// The part of the page that describes the code.
+    /// The link to the description of the code.
     #[serde(rename = "type")]
     kind: String,
-    /// The status in words.
+    /// The text of the status.
     title: &'static str,
     status: u16,
     /// What went wrong this time, and what to do.
@@ -133,7 +133,7 @@ pub(crate) struct Problem {
     errors: Vec<Finding>,
 }
 
-/// Why a request is refused.
+/// The reason why a request is refused.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(super) code: Code,
@@ -161,13 +161,13 @@ impl Refusal {
         Self { allowed, ..Self::new(Code::MethodNotAllowed, format!("this path serves {list}")) }
     }
 
-    /// The store failed, or the gate may not change it now.
+    /// The refusal if the store failed, or the gate may not change the store now.
     pub(super) fn of_store(error: Error) -> Self {
         let detail = format!("{error}; see the log and try again");
         Self::failed(error, detail)
     }
 
-    /// The store failed during a revocation, which this gate already applies.
+    /// The refusal if the store failed during a revocation that this gate already applies.
     pub(super) fn of_revocation(error: Error) -> Self {
         let what = "The revocation holds at this gate, which writes it as soon as the store works; a stop before then loses \
                       the revocation. See the log, and repeat the request until it succeeds";

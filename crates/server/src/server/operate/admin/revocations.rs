@@ -1,4 +1,4 @@
-//! The operator's requests about many sessions: listing revocations, and revoking.
+//! The operator's requests about many sessions: to list revocations, and to revoke.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use super::sessions::is_live;
 use super::{AdminState, page_size, rfc3339, shown};
 use rotogate_config::Config;
 
-/// The most entries on a page.
+/// The maximum number of entries on a page.
 const MAX_PAGE: usize = 1000;
 
 /// What to revoke: exactly one of `user`, `subject`, `client`, `token`, `all`, and `account` without `user`.
@@ -44,8 +44,8 @@ pub(crate) struct RevocationRequest {
     /// Only counts the sessions, and ends none.
     #[serde(default)]
     pub(crate) dry_run: bool,
-    /// Enters the revocation even if users, clients and store know no such target. Always needed for a subject of another
-    /// issuer, and for a token.
+    /// Whether to enter the revocation even if users, clients and store do not know the target. Always needed for a
+    /// subject of another issuer, and for a token.
     #[serde(default)]
     pub(crate) force: bool,
 }
@@ -56,12 +56,12 @@ pub(crate) struct RevocationRequest {
 pub(crate) struct TokenName {
     /// The token's `jti`.
     pub(crate) jti: String,
-    /// The name of the token's issuer in `[[issuers]]`. Absent: the gate.
+    /// The name of the token's issuer in `[[issuers]]`. If absent, the gate itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) issuer: Option<String>,
 }
 
-/// What a revocation ended, or would end.
+/// The sessions that a revocation ended, or would end.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 pub(crate) struct RevocationReport {
     /// The number of matching sessions, including sessions that had already ended.
@@ -69,8 +69,8 @@ pub(crate) struct RevocationReport {
     pub(crate) matched: u64,
     /// The number of sessions that were live until the revocation.
     pub(crate) ended: u64,
-    /// Sessions and tokens from before this moment are refused (RFC 3339). Absent if the target is a single token or single
-    /// sessions.
+    /// Sessions created up to this time, and tokens issued up to it, are refused (RFC 3339). Absent if the target is a
+    /// single token, or single sessions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) not_before: Option<String>,
     /// Whether the gate only counted the sessions, and ended none.
@@ -79,13 +79,13 @@ pub(crate) struct RevocationReport {
 }
 
 impl RevocationReport {
-    /// The report about a single session.
+    /// Creates the report about a single session.
     pub(super) fn of_one(ended: bool) -> Self {
         Self { matched: 1, ended: ended.into(), ..Self::default() }
     }
 }
 
-/// An entry of the revocation list. The audit trail says who made the entry.
+/// An entry of the revocation list. The audit log shows who made the entry.
 #[derive(Serialize, ToSchema)]
 struct Entry {
     /// `session`, `subject`, `client`, `token` or `all`.
@@ -96,23 +96,23 @@ struct Entry {
     /// The `iss` of the refused tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     issuer: Option<String>,
-    /// Sessions that began up to this moment are refused, and tokens without a session that were issued up to it.
+    /// Sessions created up to this time are refused, and tokens without a session that were issued up to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_before: Option<String>,
-    /// When the last token that the entry can match has expired.
+    /// The time when the last token that the entry can match has expired.
     until: String,
 }
 
 /// A page of the list.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Entries {
-    /// The entries, the latest `until` first.
+    /// The entries, with the latest `until` first.
     revocations: Vec<Entry>,
     /// The number of all entries of this kind.
     total: usize,
 }
 
-/// Which entries to list.
+/// The parameters that select entries.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -124,7 +124,7 @@ pub(super) struct EntriesQuery {
     limit: Option<String>,
 }
 
-/// The revocations that could still match a token.
+/// The revocations that can still match a token.
 #[utoipa::path(
     get, path = "/v1/revocations", operation_id = "list_revocations", tag = "revocations",
     params(EntriesQuery), responses((status = 200, description = "done", body = Entries))
@@ -137,7 +137,7 @@ pub(super) async fn list(state: &AdminState, EntriesQuery { kind, limit }: Entri
     }
     let limit = page_size(limit, MAX_PAGE)?;
     let mut all = state.gate.sessions().revocations().await.map_err(Refusal::of_store)?;
-    // A rotation raises the minimal generation of a session. That is no revocation, so it is not listed.
+    // A rotation raises the minimum generation of a session. This is not a revocation, so it is not listed.
     all.retain(|entry| !matches!(entry.effect, Effect::Minimum { .. }) || entry.effect == Effect::SESSION_REVOKED);
     all.retain(|entry| kind.as_deref().is_none_or(|kind| entry_of(entry).kind == kind));
     all.sort_by(|a, b| b.until.cmp(&a.until).then_with(|| a.target.cmp(&b.target)));
@@ -157,7 +157,7 @@ fn entry_of(entry: &Revocation) -> Entry {
     Entry { kind, of, issuer, not_before, until: rfc3339(entry.until) }
 }
 
-/// A request's target.
+/// The target of a request.
 enum RevocationTarget {
     Subject(Box<str>),
     ForeignSubject { issuer: String, subject: String },
@@ -167,7 +167,8 @@ enum RevocationTarget {
     Everyone,
 }
 
-/// Revokes sessions and tokens of a target: they are refused from the next request on. Answers once this is durable.
+/// Revokes the sessions and tokens of a target. They are refused from the next request on. The response is sent when
+/// the revocation is durable.
 #[utoipa::path(
     post, path = "/v1/revocations", operation_id = "revoke", tag = "revocations",
     request_body = RevocationRequest, responses((status = 200, description = "done", body = RevocationReport))
@@ -244,18 +245,18 @@ fn asked(state: &AdminState, request: RevocationRequest) -> Result<RevocationTar
     }
 }
 
-/// Refuses a target that this gate cannot look up, unless the request has `force`.
+/// Refuses a target that this gate cannot look up, unless `force` is set in the request.
 fn must_be_forced(force: bool, what: &str) -> Result<(), Refusal> {
     match force {
         true => Ok(()),
         false => Err(Refusal::new(
             Code::UnknownTarget,
-            format!("the gate cannot know whether there is {what}; enter it all the same with \"force\": true"),
+            format!("the gate cannot know whether there is {what}; enter the revocation anyway with \"force\": true"),
         )),
     }
 }
 
-/// `iss` of another issuer, and the longest lifetime of its tokens.
+/// Returns the `iss` of another issuer, and the maximum lifetime of its tokens.
 fn foreign(config: &Config, name: &str) -> Result<(String, Duration), Refusal> {
     let issuer = config.issuers.iter().find(|issuer| issuer.name == name);
     let issuer = issuer.ok_or_else(|| {
@@ -264,8 +265,8 @@ fn foreign(config: &Config, name: &str) -> Result<(String, Duration), Refusal> {
     Ok((issuer.url.clone(), issuer.max_lifetime))
 }
 
-/// Ends each session of an account by itself: a revocation of a subject could miss sessions, because a
-/// subject may have moved between accounts.
+/// Ends each session of an account separately. A revocation by subject could miss sessions, because a subject may have
+/// moved between accounts.
 async fn of_account(state: &AdminState, account: &str, dry_run: bool) -> Result<RevocationReport, Refusal> {
     let sessions = state.gate.sessions();
     let mut report = RevocationReport { dry_run, ..RevocationReport::default() };
@@ -297,10 +298,10 @@ async fn end(state: &AdminState, session: &Session) -> Result<bool, Refusal> {
     Ok(sessions.revoke(session.id).await.map_err(Refusal::of_revocation)? && was_live)
 }
 
-/// The word that selects the user without an account, if another user of the name has an account.
+/// The word that selects the user without an account, if another user with the same name has an account.
 const NO_ACCOUNT: &str = "none";
 
-/// The subject of a user.
+/// Returns the subject of a user.
 pub(super) fn subject_of(state: &AdminState, user: &str, account: Option<&str>) -> Result<Box<str>, Refusal> {
     let asked = shown(user);
     let Some(users) = state.users.as_ref().map(|users| users.directory()) else {
@@ -313,7 +314,7 @@ pub(super) fn subject_of(state: &AdminState, user: &str, account: Option<&str>) 
         Some("") => users.named(Some(None), user),
         Some(account) => users.named(Some(Some(account)), user),
     };
-    // The message below calls the user without an account by this word. An account of this name comes first.
+    // The message below uses this word for the user without an account. An account with this name takes precedence.
     if found.is_empty() && account == Some(NO_ACCOUNT) {
         found = users.named(Some(None), user);
     }
@@ -336,8 +337,8 @@ pub(super) fn subject_of(state: &AdminState, user: &str, account: Option<&str>) 
     }
 }
 
-/// Why there is nothing to end, and which target was probably meant. `None` if users, clients or the store know the
-/// target.
+/// Returns why there is nothing to end, and which target was probably meant. `None` if users, clients or the store know
+/// the target.
 async fn unknown(state: &AdminState, whose: Whose<'_>) -> Result<Option<String>, Error> {
     let sessions = state.gate.sessions();
     match whose {

@@ -1,9 +1,11 @@
-//! Bounds the connections of an admin listener (requirements A25, A26, A32). No connection waits for a seat. Peers
-//! without a token, called strangers, share a fixed number of seats. If all are taken, a new connection replaces the
-//! oldest one of the network with the most connections. A connection whose peer has shown an admin token moves to a
-//! seat of another kind, which no stranger can take.
+//! Limits the connections of an admin listener (requirements A25, A26, A32). A connection never waits for a seat. Peers
+//! without a token, called strangers, share a fixed number of seats. If all of these seats are taken, a new connection
+//! replaces the oldest one of the network with the most connections. When a peer has shown an admin token, its
+//! connection moves to a seat of another kind, which strangers cannot take.
 //!
-//! A new connection counts as a stranger's until its first request was read. A crowd that connects again and again,
+//! A new connection counts as a stranger's until its first request was read. Until then, a crowd that connects again
+//! and again must not be able to close it, even from the operator's own address. So a young connection is not closed.
+//! Young connections have additional seats, so that only a very large crowd makes the listener refuse a new connection.
 //! even from the operator's own address, must not close it before that. So a young connection is not closed. Young
 //! connections have additional seats, so that only a very large crowd makes the listener refuse a new connection.
 
@@ -18,14 +20,15 @@ use tokio::time::Instant;
 
 use rotogate_core::network::{Network, networks};
 
-/// The most connections of each kind: enough for some scrapers, probes and commands, and few of the process's file
+/// The maximum number of connections of each kind. It is enough for several scrapers, probes and commands, and small
+/// compared with the file descriptors of the process.
 /// descriptors.
 const MAX_STRANGERS: usize = 64;
 const MAX_HOLDERS: usize = 64;
-/// The most connections of strangers, young ones included. With [`YOUNG`] as below, the listener refuses new
-/// connections from about 2000 connections a second on.
+/// The maximum number of connections of strangers, including young ones. With this value of [`YOUNG`], the listener
+/// refuses new connections if there are more than about 2000 of them per second.
 const MAX_WITH_YOUNG: usize = 512;
-/// How long a connection is young. A peer that sends its request at once takes less time.
+/// How long a connection is young. A peer that sends its request at once needs less time.
 const YOUNG: Duration = Duration::from_millis(250);
 
 /// The seats of one listener.
@@ -38,8 +41,8 @@ struct Taken {
     /// The connections without a token, in the order of their arrival.
     strangers: BTreeMap<u64, Stranger>,
     holders: HashSet<u64>,
-    /// Whether the log has said that the connections without a token are at their bound. Reset below half of the
-    /// bound.
+    /// Whether the log already says that the connections without a token have reached their limit. Reset when their
+    /// number falls below half of the limit.
     is_logged: bool,
 }
 
@@ -50,7 +53,7 @@ struct Stranger {
     leaves: Arc<Notify>,
 }
 
-/// The seat of one connection, until dropped.
+/// The seat of one connection. Dropping it frees the seat.
 #[derive(Debug)]
 pub(super) struct Seat {
     of: Arc<Seats>,
@@ -63,8 +66,8 @@ impl Seats {
         self.0.lock()
     }
 
-    /// A seat for a connection from this address. `None` if no seat is free and none can be freed: the caller
-    /// closes the connection.
+    /// Returns a seat for a connection from this address. Returns `None` if no seat is free and none can be freed. The
+    /// caller then closes the connection.
     pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Arc<Seat>> {
         let network = networks(address).next().map(|(network, _)| network);
         let (leaves, since) = (Arc::new(Notify::new()), Instant::now());
@@ -83,8 +86,8 @@ impl Seats {
 }
 
 impl Taken {
-    /// Logs that the connections without a token are at their bound. Logs again only after their number has fallen
-    /// below half of the bound.
+    /// Logs that the connections without a token have reached their limit. Logs this again only after their number has
+    /// fallen below half of the limit.
     fn is_crowded(&mut self, newest: IpAddr) {
         if !self.is_logged {
             self.is_logged = true;
@@ -93,8 +96,9 @@ impl Taken {
     }
 
     /// Closes the oldest connections of the network with the most connections, counting the new connection, until a
-    /// seat is free. A young connection stays as long as there are seats for young ones. After that, it is closed only
-    /// for a connection from another network. Returns whether the new connection gets a seat.
+    /// seat is free. A young connection stays as long as there are additional seats for young connections. If there are
+    /// none, a young connection is closed only in favor of a connection from another network. Returns whether the new
+    /// connection gets a seat.
     fn make_room(&mut self, newcomer: Option<Network>, now: Instant) -> bool {
         while self.strangers.len() >= MAX_STRANGERS {
             let mut counts: HashMap<Option<Network>, usize> = HashMap::from([(newcomer, 1)]);
@@ -126,8 +130,8 @@ impl Taken {
 }
 
 impl Seat {
-    /// Moves the connection to a seat for holders, because its peer has shown an admin token. If all these
-    /// seats are taken, the connection keeps its present seat.
+    /// Moves the connection to a seat for holders of a token, because its peer has shown an admin token. If all of
+    /// these seats are taken, the connection keeps its seat.
     pub(super) fn hold(&self) {
         let mut taken = self.of.taken();
         if taken.holders.len() < MAX_HOLDERS && taken.strangers.remove(&self.number).is_some() {
@@ -135,7 +139,7 @@ impl Seat {
         }
     }
 
-    /// Resolves when the connection must close for another one.
+    /// Resolves when the connection must close in favor of another one.
     pub(super) async fn left(&self) {
         self.leaves.notified().await;
     }

@@ -1,4 +1,4 @@
-//! The operator's requests about sessions: list, show, end one.
+//! The operator's requests about sessions: to list sessions, to show one, and to end one.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -14,11 +14,13 @@ use rotogate_core::clock::Timestamp;
 use rotogate_core::session::{RevokedBecause, Session, SessionId, Status};
 use rotogate_core::store::Filter;
 
-/// The most sessions on a page.
+/// The maximum number of sessions on a page.
 const MAX_PAGE_SESSIONS: usize = 1000;
-/// How many sessions are read for one page. With a filter that few sessions pass, a page may have fewer than asked for.
+/// How many sessions are read for one page. If only few of them pass the filter, a page may have fewer sessions than
+/// requested.
 const MAX_READ_SESSIONS: usize = 20_000;
-/// How many sessions are read for one page with the newest first: an operator does not look at more sessions at once.
+/// How many sessions are read for one page with the newest first, because an operator does not look at more sessions at
+/// once.
 const NEWEST_AT_ONCE: usize = 250;
 
 /// A session as an operator sees it, without its secret. Times are in RFC 3339.
@@ -28,7 +30,7 @@ pub(crate) struct SessionInfo {
     pub(crate) id: String,
     /// The user that logged in.
     pub(crate) subject: String,
-    /// The name of the user, if the users file has it.
+    /// The name of the user, if the users file contains the user.
     pub(crate) user: Option<String>,
     /// The user's account, if any.
     pub(crate) account: Option<String>,
@@ -38,24 +40,27 @@ pub(crate) struct SessionInfo {
     pub(crate) dialect: String,
     /// The scope granted at login.
     pub(crate) scope: String,
-    /// `live`, `expired`, or why it was revoked: `logout`, `reuse`, `other-client`, `operator`, `too-many`,
-    /// `user-changed`, `restored`, `issuer-logout`; `not-before` if all sessions of its user, of its client or of everyone were revoked.
+    /// `live`, `expired`, or the reason of the revocation: `logout`, `reuse`, `other-client`, `operator`, `too-many`,
+    /// `user-changed`, `restored`, `issuer-logout`; `not-before` if all sessions of its user, of its client or of
+    /// everyone were revoked.
     pub(crate) status: String,
     /// The time of the login.
     pub(crate) created: String,
-    /// When the session ends, refreshed or not.
+    /// The time when the session ends, even if it is refreshed.
     pub(crate) expires: String,
-    /// When the latest pair of tokens was issued.
+    /// The time when the latest pair of tokens was issued.
     pub(crate) refreshed: String,
     /// The generation of the latest pair of tokens.
     pub(crate) generation: u64,
-    /// Whether a token of the latest pair was seen in use. Not noted for the first pair, which replaces no other pair.
+    /// Whether a token of the latest pair was seen in use. This is not recorded for the first pair, because it does not
+    /// replace another pair.
     pub(crate) confirmed: bool,
-    /// Whether a browser's session is bound to the browser's device. `null`: the session is not a browser's.
+    /// Whether a browser's session is bound to the browser's device. `null` if the session does not belong to a
+    /// browser.
     pub(crate) device_bound: Option<bool>,
-    /// The client address at login, if kept.
+    /// The client address at the login, if it was stored.
     pub(crate) address: Option<String>,
-    /// The user agent at login, if kept.
+    /// The user agent at the login, if it was stored.
     pub(crate) user_agent: Option<String>,
 }
 
@@ -64,7 +69,8 @@ pub(crate) struct SessionInfo {
 pub(super) struct SessionDetail {
     #[serde(flatten)]
     pub(super) session: SessionInfo,
-    /// The lines about the session among the last 1000 lines of the audit trail, also about who ended the session.
+    /// The lines about the session among the last 1000 lines of the audit log, including those that show who ended the
+    /// session.
     #[schema(value_type = Vec<Object>)]
     pub(super) history: Vec<Value>,
     /// The actor that ended the session, if the lines of `history` say so.
@@ -72,7 +78,7 @@ pub(super) struct SessionDetail {
     pub(super) ended_by: Option<String>,
 }
 
-/// Which sessions to list.
+/// The parameters that select sessions.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -92,7 +98,7 @@ pub(super) struct SessionsQuery {
     /// Only sessions that began at this moment or later (RFC 3339).
     #[param(value_type = Option<String>, format = DateTime)]
     pub(super) since: Option<String>,
-    /// Only sessions that began before this moment (RFC 3339).
+    /// Only sessions that began before this time (RFC 3339).
     #[param(value_type = Option<String>, format = DateTime)]
     pub(super) until: Option<String>,
     /// `oldest` or `newest` first; by default `oldest`.
@@ -109,8 +115,8 @@ pub(super) struct SessionsQuery {
 pub(super) struct Page {
     /// The sessions, the oldest first unless `order` says otherwise.
     pub(super) sessions: Vec<SessionInfo>,
-    /// The `cursor` of the next page; `null` at the end. A page may have fewer sessions than asked for, or none, and
-    /// still have a next one.
+    /// The `cursor` of the next page. `null` at the end. A page may have fewer sessions than requested, or none, even
+    /// if there is a next page.
     pub(super) next: Option<String>,
 }
 
@@ -175,8 +181,8 @@ fn session_info(state: &AdminState, session: &Session) -> SessionInfo {
     }
 }
 
-/// The sessions, the oldest first, page by page. A session that began before the request for the first page is on exactly
-/// one page, even if other sessions begin or end meanwhile.
+/// The sessions, with the oldest first, in pages. A session that was created before the request for the first page is
+/// on exactly one page, even if other sessions begin or end meanwhile.
 #[utoipa::path(
     get, path = "/v1/sessions", operation_id = "list_sessions", tag = "sessions",
     params(SessionsQuery), responses((status = 200, description = "done", body = Page))
@@ -186,7 +192,7 @@ pub(super) async fn list(state: &AdminState, query: SessionsQuery) -> Result<Pag
     let gate = &state.gate;
     let (filter, account) = match (user, subject) {
         (Some(_), Some(_)) => return Err(wrong("at most one of user and subject is expected")),
-        // The present account of the user. A session from before the user moved has another account.
+        // This is the present account of the user. A session from before the user moved has another account.
         (Some(user), None) => (Filter::Subject(subject_of(state, &user, account.as_deref())?), None),
         (None, Some(subject)) => (Filter::Subject(subject.into()), account),
         (None, None) => (Filter::All, account),
@@ -198,7 +204,7 @@ pub(super) async fn list(state: &AdminState, query: SessionsQuery) -> Result<Pag
         cursor => cursor.flatten(),
     };
     let is_newest_first = asked_order(order.as_deref())?;
-    // Ids are in the order of time.
+    // Ids are in the order of their creation times.
     let before_since = since.map(|since| SessionId::new(since, [0; 10]));
     if !is_newest_first {
         after = after.max(before_since);
@@ -224,7 +230,7 @@ pub(super) async fn list(state: &AdminState, query: SessionsQuery) -> Result<Pag
         let page = page.map_err(Refusal::of_store)?;
         let last = page.sessions.last().map(|session| session.id);
         for session in &page.sessions {
-            // The session is beyond the requested range of time.
+            // The session is outside the requested period.
             let is_end = match is_newest_first {
                 true => since.is_some_and(|since| session.created() < since),
                 false => until.is_some_and(|until| session.created() >= until),
@@ -258,7 +264,7 @@ fn asked_status(text: Option<&str>) -> Result<Option<AskedStatus>, Refusal> {
     })
 }
 
-/// Whether the query requests the newest sessions first.
+/// Returns whether the query requests the newest sessions first.
 fn asked_order(text: Option<&str>) -> Result<bool, Refusal> {
     match text {
         None | Some("oldest") => Ok(false),
@@ -290,13 +296,13 @@ pub(super) async fn show(state: &AdminState, name: &str) -> Result<SessionDetail
     let session = session.ok_or_else(|| unknown(name))?;
     let history = events::of_session(&state.config.load().issuer.url, &session);
     let session = session_info(state, &session);
-    // No caller ended a session that expired.
+    // If a session expired, nobody ended it.
     let is_revoked = !matches!(&*session.status, "live" | "expired");
     Ok(SessionDetail { session, ended_by: is_revoked.then(|| events::ended_by(&history)).flatten(), history })
 }
 
-/// Ends a session: its tokens are refused from the next request on. Answers once the end is durable; `ended` is 0 if the
-/// session had already ended.
+/// Ends a session. Its tokens are refused from the next request on. The response is sent when the end is durable.
+/// `ended` is 0 if the session had already ended.
 #[utoipa::path(
     post, path = "/v1/sessions/{id}/revoke", operation_id = "revoke_session", tag = "sessions",
     params(("id" = String, Path, description = "its id: the `sid` of its tokens")),
@@ -305,7 +311,7 @@ pub(super) async fn show(state: &AdminState, name: &str) -> Result<SessionDetail
 pub(super) async fn revoke(gate: &Gate, name: &str) -> Result<RevocationReport, Refusal> {
     let id = SessionId::parse(name).ok_or_else(|| unknown(name))?;
     let sessions = gate.sessions();
-    // A session whose record cannot be read is revoked nevertheless.
+    // A session is revoked even if its record cannot be read.
     let was_live = match sessions.get(id).await {
         Ok(Some(session)) => is_live(&sessions, &session),
         Ok(None) | Err(_) => true,
@@ -316,7 +322,7 @@ pub(super) async fn revoke(gate: &Gate, name: &str) -> Result<RevocationReport, 
     Ok(RevocationReport::of_one(was_live))
 }
 
-/// Whether the session can still be refreshed.
+/// Returns whether the session can still be refreshed.
 pub(super) fn is_live(sessions: &Sessions, session: &Session) -> bool {
     session.status == Status::Live && sessions.is_over(session).is_none()
 }
@@ -325,7 +331,7 @@ fn unknown(id: &str) -> Refusal {
     Refusal::new(Code::UnknownSession, format!("there is no session {}", shown(id)))
 }
 
-/// The refusal for a session that the store does not have.
+/// The refusal if the store does not have the session.
 fn lost(id: &str) -> Refusal {
     let what = format!("the store has no session {0}; {0} is revoked, so that no gate brings it back", shown(id));
     Refusal::new(Code::UnknownSession, what)

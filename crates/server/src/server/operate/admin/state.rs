@@ -1,4 +1,5 @@
-//! Whether the gate works, and if not, where to look: one judgement for the page, `/readyz`, `/v1/status` and `/v1/explain`.
+//! Judges whether the gate works and, if not, where to look. The page, `/readyz`, `/v1/status` and `/v1/explain` all
+//! use this judgement.
 
 use std::time::Duration;
 
@@ -10,18 +11,18 @@ use crate::server::build::files;
 use crate::server::build::issuers::IssuerReport;
 use crate::server::operate::reload::ReloadSource;
 
-/// The least number of requests in a minute from which a share of failures means anything.
+/// The minimum number of requests in a minute. With fewer requests, the share of failures is not meaningful.
 const MIN_REQUESTS: u64 = 5;
 /// The thresholds of the alerts RotogateUpstreamErrors and RotogateCertificateExpires.
 pub(super) const MANY_ERRORS: f64 = 0.05;
-/// The share of failed requests from which a gate counts as failing, and of refused requests from which it
-/// counts as refusing.
+/// The share of failed requests at which a gate counts as failing. It is also the share of refused requests at which a
+/// gate counts as refusing.
 pub(super) const MOST: f64 = 0.5;
 pub(super) const NEARLY_ALL: f64 = 0.9;
 const ENDS_SOON: Duration = Duration::from_secs(14 * 86_400);
 const ENDS_NOW: Duration = Duration::from_secs(3 * 86_400);
 
-/// How good a figure is. The page shows a word beside the colour.
+/// The grade of a figure. The page shows it as a color and a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Grade {
     Good,
@@ -30,7 +31,7 @@ pub(super) enum Grade {
 }
 
 impl Grade {
-    /// The class of the grade in the style sheet.
+    /// Returns the class of the grade in the style sheet.
     pub(super) const fn class(self) -> &'static str {
         match self {
             Self::Good => "good",
@@ -40,23 +41,23 @@ impl Grade {
     }
 }
 
-/// The state of the gate, in the head of every view.
+/// The state of the gate, which every view shows in its header.
 #[derive(Clone, Debug)]
 pub(super) struct GateState {
     pub(super) grade: Grade,
     pub(super) word: &'static str,
-    /// The problems, the worst first.
+    /// The problems, with the worst one first.
     pub(super) reasons: Vec<(Grade, String)>,
 }
 
 impl GateState {
-    /// The state of the gate now. A gate whose requests fail is not shown as ready (requirement P70).
+    /// Returns the current state of the gate. If the gate's requests fail, it is not shown as ready (requirement P70).
     pub(super) async fn now(state: &AdminState) -> Self {
         let (is_ready, readiness) = health::readiness(state).await;
         Self::judged(state, is_ready, &readiness)
     }
 
-    /// The state of the gate with this readiness.
+    /// Returns the state of the gate with this readiness.
     pub(super) fn judged(state: &AdminState, is_ready: bool, readiness: &str) -> Self {
         let (work, word) = judge(&state.history.minute());
         let mut reasons = Vec::from_iter(work);
@@ -88,7 +89,7 @@ impl GateState {
     }
 }
 
-/// The upstreams without an address that is up.
+/// Returns the upstreams that have no address in service.
 fn unreachable(state: &AdminState) -> impl Iterator<Item = String> {
     let upstreams = traffic::upstreams(state).upstreams.into_iter();
     upstreams
@@ -100,12 +101,12 @@ fn no_address(upstream: &str) -> String {
     format!("upstream {upstream}: no address is up")
 }
 
-/// The problem that a request to this upstream meets now, if any.
+/// Returns the problem that a request to this upstream would meet now, if there is one.
 pub(super) fn problem_of(state: &AdminState, upstream: &str) -> Option<String> {
     unreachable(state).any(|name| name == upstream).then(|| no_address(upstream))
 }
 
-/// The problem that the requests of the last minute show, if any.
+/// Returns the problem that the requests of the last minute show, if there is one.
 fn judge(minute: &Totals) -> (Option<(Grade, String)>, Option<&'static str>) {
     let share = |number: u64| number as f64 / minute.requests.max(1) as f64;
     let (failed, refused) = (share(minute.failed), share(minute.refused));
@@ -118,16 +119,16 @@ fn judge(minute: &Totals) -> (Option<(Grade, String)>, Option<&'static str>) {
     (Some((grade, format!("{} of the requests of the last minute {what}", percent(number)))), Some(word))
 }
 
-/// A thing with an age or an end: a key, a set of keys, a certificate.
+/// A thing that has an age or expires: a key, a key set, or a certificate.
 pub(super) struct Aging {
     pub(super) kind: &'static str,
     pub(super) name: String,
     pub(super) grade: Grade,
     pub(super) state: String,
     pub(super) age: String,
-    /// In RFC 3339.
+    /// The time in RFC 3339 format.
     pub(super) end: Option<String>,
-    /// What ends a thing that has no such time.
+    /// What ends a thing that does not expire at a fixed time.
     pub(super) until: &'static str,
 }
 
@@ -155,7 +156,7 @@ pub(super) fn own_keys(state: &AdminState) -> Vec<Aging> {
     all
 }
 
-/// The keys of other issuers that the gate fetches.
+/// Returns the keys of other issuers that the gate fetches.
 pub(super) fn key_sets(state: &AdminState) -> Vec<Aging> {
     let fetched = issuers::list(state).issuers.into_iter().filter(|it| it.keys.is_some());
     fetched.map(key_set).collect()
@@ -165,7 +166,7 @@ fn key_set(issuer: IssuerReport) -> Aging {
     let failure = issuer.failure.map(|failure| failure.cause);
     let grade = match &*issuer.state {
         "fresh" => Grade::Good,
-        // Another set is due, and is perhaps being fetched.
+        // The set should be replaced, and may already be being fetched.
         "aging" if failure.is_none() => Grade::Good,
         "aging" => Grade::Doubtful,
         _ => Grade::Bad,
@@ -199,7 +200,7 @@ fn certificate(name: String, begin: Option<Timestamp>, end: Timestamp, now: Time
     Aging { kind: "certificate", name, grade, state: word.to_owned(), age, end: Some(rfc3339(end)), until: "" }
 }
 
-/// A moment relative to now. The page shows the exact time beside it.
+/// Formats a time relative to now. The page shows the exact time next to it.
 pub(super) fn ago(moment: &str) -> String {
     let Ok(then) = humantime::parse_rfc3339(moment) else { return moment.to_owned() };
     let then = then.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();

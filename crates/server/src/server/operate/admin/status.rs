@@ -18,17 +18,18 @@ pub(crate) struct Status {
     pub(crate) version: String,
     /// The id of the process.
     pub(crate) pid: u32,
-    /// When the gate began to serve (RFC 3339).
+    /// The time when the gate began to serve (RFC 3339).
     pub(super) started: String,
     /// Whether the gate is ready, as in `/readyz`.
     pub(super) ready: bool,
-    /// Why the gate is not ready, or in which state it serves.
+    /// The reason why the gate is not ready, or the state in which it serves.
     pub(super) readiness: String,
-    /// How the gate serves: `ready`, `ready, with problems`, `serving with errors`, `refusing`, `failing` or `not ready`.
+    /// The state of the gate: `ready`, `ready, with problems`, `serving with errors`, `refusing`, `failing` or `not
+    /// ready`.
     pub(super) state: String,
-    /// What is wrong, the worst first.
+    /// The problems, with the worst one first.
     pub(super) problems: Vec<String>,
-    /// Every address of the gate, those of the admin listener included.
+    /// Every address of the gate, including those of the admin listener.
     #[schema(value_type = Vec<String>)]
     pub(super) listeners: Vec<SocketAddr>,
     /// Open connections of clients.
@@ -38,7 +39,7 @@ pub(crate) struct Status {
     pub(super) store: StoreStatus,
     /// The sources that the gate reads again while it runs.
     pub(super) reloads: Vec<ReloadStatus>,
-    /// The warnings of `rotogate check` about the configuration in force.
+    /// The warnings of `rotogate check` about the configuration in use.
     pub(super) warnings: Vec<Finding>,
 }
 
@@ -55,9 +56,9 @@ pub(crate) struct StoreStatus {
 pub(crate) struct ReloadStatus {
     /// `configuration`, `keys`, `issuers`, `certificates` or `upstreams`.
     pub(super) source: String,
-    /// Whether the last change was refused; the log says why.
+    /// Whether the last change was refused. The log contains the reason.
     pub(super) refused: bool,
-    /// When a change last took effect (RFC 3339).
+    /// The time when a change last took effect (RFC 3339).
     pub(super) taken: String,
 }
 

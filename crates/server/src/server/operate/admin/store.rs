@@ -15,13 +15,13 @@ use utoipa::IntoParams;
 use super::problem::{Code, Refusal};
 use super::{AdminResult, AdminState, reply};
 
-/// Where the gate copies the store to before it sends the copy.
+/// The folder to which the gate copies the store before it sends the copy.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct BackupQuery {
     /// An existing folder on the gate's machine that has room for a copy. The gate uses the folder of the store if this
-    /// one is missing or cannot be written.
+    /// folder is missing or cannot be written.
     #[param(value_type = Option<String>)]
     folder: Option<PathBuf>,
 }
@@ -48,7 +48,8 @@ pub(super) async fn backup(state: &AdminState, BackupQuery { folder }: BackupQue
     Ok(reply("application/octet-stream", StreamBody::new(frames).boxed_unsync()))
 }
 
-/// Copies the store to a folder: to the wanted one, because the disk of the store may be full, else to that of the store.
+/// Copies the store to the wanted folder, because the disk of the store may be full. If this fails, copies to the
+/// folder of the store.
 async fn copy_somewhere(store: &RedbStore, wanted: Option<&Path>) -> Result<tokio::fs::File, String> {
     let beside = private_file::parent(store.path());
     let is_beside = |folder: &Path| std::path::absolute(beside).is_ok_and(|beside| beside == folder);

@@ -8,7 +8,8 @@ use tokio::runtime::Runtime;
 use super::{AdminState, Side, serve};
 use crate::server::error::ServerError;
 
-/// The admin listener, on a thread of its own: health checks are answered even if the worker threads are saturated.
+/// The admin listener, which has its own thread. So health checks are answered even if the worker threads are
+/// saturated.
 pub(crate) struct AdminThread(Option<Runtime>);
 
 impl AdminThread {
@@ -43,7 +44,7 @@ impl AdminThread {
 impl Drop for AdminThread {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
-            // Requests that still wait on this runtime are cut off when the process ends.
+            // Requests that are still waiting on this runtime are aborted when the process ends.
             runtime.shutdown_background();
         }
     }

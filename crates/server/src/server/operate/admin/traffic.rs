@@ -13,7 +13,7 @@ use rotogate_proxy::UpstreamAddress;
 /// The routes.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Routes {
-    /// The routes in matching order: if two routes could serve a request, the first one serves it.
+    /// The routes in matching order. If two routes could serve a request, the first one serves it.
     pub(super) routes: Vec<RouteInfo>,
 }
 
@@ -22,26 +22,26 @@ pub(super) struct Routes {
 pub(super) struct RouteInfo {
     /// The route's id in logs and metrics.
     pub(super) id: String,
-    /// The hosts that the route serves; empty: every host that no route names.
+    /// The hosts that the route serves. Empty for every host that is not listed in a route.
     pub(super) hosts: Vec<String>,
-    /// The pattern of the route's path; empty for a rule that governs calls only.
+    /// The pattern of the route's path. Empty for a rule that only applies to MCP calls.
     pub(super) path: String,
     /// The methods that the route serves.
     pub(super) methods: Vec<String>,
-    /// Whether the route serves every method that a route may.
+    /// Whether the route serves every method that routes can serve.
     #[serde(skip)]
     pub(super) any_method: bool,
     /// `required`, `optional` or `none`.
     pub(super) auth: &'static str,
-    /// The scopes that a token must have. All are needed.
+    /// The scopes that a token must have. All of them are required.
     pub(super) scopes: Vec<String>,
     /// The scopes of which a token must have at least one.
     pub(super) any_scope: Vec<String>,
     /// The roles of which a token must have at least one.
     pub(super) roles: Vec<String>,
-    /// The roles that a token must all have.
+    /// The roles that a token must have. All of them are required.
     pub(super) all_roles: Vec<String>,
-    /// The accepted issuers; empty: the gate, and the issuers that every route accepts.
+    /// The accepted issuers. Empty for the gate itself, and the issuers that every route accepts.
     pub(super) issuers: Vec<String>,
     /// The name of the route's upstream.
     pub(super) upstream: Option<String>,
@@ -55,8 +55,8 @@ pub(super) struct RouteInfo {
 pub(super) fn routes(state: &AdminState) -> Routes {
     let config = state.config.load();
     let mut sorted: Vec<&Route> = config.routes.iter().collect();
-    // In the order in which the routing table tries the routes: by host, then by the most specific pattern,
-    // then by listed methods.
+    // This is the order in which the routing table tries the routes: first by host, then by the most specific pattern,
+    // then by whether methods are listed.
     sorted.sort_by_cached_key(|route| (route.hosts.is_empty(), specificity(&route.path), route.methods.is_empty()));
     Routes { routes: sorted.into_iter().map(|route| info(state, route)).collect() }
 }
@@ -108,11 +108,11 @@ pub(super) struct Upstreams {
 #[derive(Serialize, ToSchema)]
 pub(super) struct UpstreamInfo {
     pub(super) name: String,
-    /// Requests in flight, streams and tunnels included.
+    /// The number of requests in flight, including streams and tunnels.
     pub(super) in_flight: usize,
-    /// Open connections.
+    /// The number of open connections.
     pub(super) connections: usize,
-    /// Each address to which requests are sent.
+    /// The addresses to which requests are sent.
     pub(super) addresses: Vec<AddressInfo>,
 }
 
@@ -121,10 +121,10 @@ pub(super) struct UpstreamInfo {
 pub(super) struct AddressInfo {
     /// The address, as the log writes it.
     pub(super) address: String,
-    /// `up`; `failing`: it is in service, and its last attempts failed; `ejected` after failures; or `unhealthy` by its health
-    /// checks.
+    /// `up`; `failing` if it is in service but its last attempts failed; `ejected` after failures; or `unhealthy`
+    /// according to its health checks.
     pub(super) state: &'static str,
-    /// Requests in flight.
+    /// The number of requests in flight.
     pub(super) in_flight: usize,
 }
 

@@ -12,8 +12,8 @@ use crate::server::build::users::ReloadError;
 use rotogate_directories::users::audit::{ChangedUser, UserEvent};
 use rotogate_directories::users::edit::{self, EditError, UserKey};
 
-/// Reads the users file now. Answers once the revocations that this causes are durable: a command that changed the file
-/// waits for this.
+/// Reads the users file now. The response is sent when the resulting revocations are durable, so that a command that
+/// changed the file can wait for them.
 #[utoipa::path(
     post, path = "/v1/users/reload", operation_id = "reload_users", tag = "users",
     responses((status = 204, description = "it is in force"))
@@ -35,18 +35,18 @@ pub(super) async fn reload(state: &AdminState) -> AdminResult {
     }
 }
 
-/// A user of the users file.
+/// The user to disable, from the users file.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DisableRequest {
     /// The user's name.
     pub(crate) user: String,
-    /// The user's account. Absent: the user of this name without an account.
+    /// The user's account. If absent, the user with this name and without an account.
     pub(crate) account: Option<String>,
 }
 
-/// Disables a user of the users file, as `rotogate user disable` does: no login, and all sessions of the user end. Answers
-/// once this is durable.
+/// Disables a user of the users file, as `rotogate user disable` does. The user can no longer log in, and all sessions
+/// of the user end. The response is sent when this is durable.
 #[utoipa::path(
     post, path = "/v1/users/disable", operation_id = "disable_user", tag = "users",
     request_body = DisableRequest, responses((status = 204, description = "done"))
@@ -64,7 +64,7 @@ pub(super) async fn disable(state: &AdminState, request: DisableRequest) -> Admi
         Ok::<(), Refusal>(())
     };
     let context = Context::current();
-    // The audit trail names the operator.
+    // The event in the audit log names the operator.
     let change = move || match context {
         Some(context) => context.enter(change),
         None => change(),

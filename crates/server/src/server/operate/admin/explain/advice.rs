@@ -1,4 +1,4 @@
-//! What to do about a refusal.
+//! Advice on what to do about a refusal.
 
 use super::{Explained, Place};
 use rotogate_core::denial::Denial;
@@ -8,11 +8,11 @@ use rotogate_core::session::rotation::SessionEnd;
 use rotogate_core::token::claims::CLIENT_PREFIX;
 use rotogate_core::token::verify::OWN;
 
-/// `client_id` of a request with an API key begins so.
+/// The prefix of `client_id` in a request with an API key.
 const KEY_PREFIX: &str = "key:";
 
 impl Explained<'_> {
-    /// Advice about a refusal.
+    /// Returns advice about a refusal.
     pub(super) fn advice(&self, denial: Denial) -> Option<String> {
         let advice = match denial {
             Denial::InsufficientScope => return self.scope_advice(),
@@ -54,12 +54,12 @@ impl Explained<'_> {
                 "Raise max_lifetime of the issuer's entry in [[issuers]], or let the issuer issue shorter tokens."
             }
             Denial::UnknownKey => return Some(self.key_advice()),
-            Denial::KeysUnavailable(_) => "rotogate issuer list has the last failure; the gate asks again by itself.",
+            Denial::KeysUnavailable(_) => "rotogate issuer list shows the last failure; the gate retries by itself.",
             Denial::IntrospectionUnavailable(_) => {
-                "Send the request: the gate asks the issuer then. If it stays so, the issuer does not answer: see the log."
+                "Send the request, so that the gate asks the issuer. If that fails, the issuer does not respond: see the log."
             }
             Denial::RevocationsUnavailable(_) => {
-                "See whether the store answers: nothing passes without its revocations."
+                "Check whether the store works: without its revocations, no request passes."
             }
             Denial::RateLimited("refresh_per_session", _) => {
                 "Find out why the client refreshes so often; refresh_per_session of [limits] is the rate of each session."
@@ -96,7 +96,7 @@ impl Explained<'_> {
         policy.is_some_and(|policy| !policy.roles.is_empty() && !policy.all_roles.is_empty())
     }
 
-    /// Advice with the command that shows who ended the session.
+    /// Returns advice with the command that shows who ended the session.
     // Requirement O47.
     fn advice_of_ended(&self) -> String {
         let token =
@@ -107,7 +107,7 @@ impl Explained<'_> {
         }
     }
 
-    /// Advice about the source of the issuer's keys, and how to add further keys there.
+    /// Returns advice about the source of the issuer's keys, and how to add further keys there.
     fn key_advice(&self) -> String {
         let name = self.explanation.token.as_ref().and_then(|token| token.issuer_name.as_deref()).unwrap_or(OWN);
         let Some(issuer) = self.config.issuers.iter().find(|issuer| issuer.name == name) else {
@@ -135,7 +135,7 @@ impl Explained<'_> {
             }
         }
         if lacks.is_empty() {
-            // The scope is that of an endpoint, and its row names it.
+            // The scope is required by an endpoint, whose own row in the report names it.
             return None;
         }
         let lacks = lacks.join(" ");
@@ -170,8 +170,9 @@ impl Explained<'_> {
         Some(format!("{allowed}{how}; a refresh keeps the scope of the login."))
     }
 
-    /// Advice about the scopes of a client that may not have these scopes; empty if it may. Without the key `scopes` the
-    /// users of a client may have all of theirs, and the client itself has none.
+    /// Returns advice about scopes that a client is not allowed to have. The advice is empty if the client is allowed
+    /// to have them. Without the key `scopes`, the users of a client may have all of their scopes, and the client
+    /// itself has none.
     fn of_client(&self, id: &str, lacks: &str, is_itself: bool) -> String {
         let known = self.config.clients.iter().enumerate().find(|(_, known)| *known.id == *id);
         let Some((index, known)) = known else { return String::new() };
@@ -200,7 +201,7 @@ impl Explained<'_> {
         )
     }
 
-    /// The scopes of the user, if the users are in a file.
+    /// Returns the scopes of the user, if the users are in a file.
     fn scopes_of_user(&self) -> Option<Scope> {
         let ((account, name), subject) = (self.user()?, self.explanation.token.as_ref()?.subject.as_deref()?);
         let named = self.state.users.as_ref()?.directory().named(Some(account.as_deref()), &name);
@@ -208,12 +209,12 @@ impl Explained<'_> {
     }
 }
 
-/// The option of a command for the account of a user.
+/// Returns the command-line option for the account of a user.
 fn account_option(account: Option<&str>) -> String {
     account.map_or_else(String::new, |of| format!(" --account {}", in_shell(of)))
 }
 
-/// A name as one word of a shell.
+/// Quotes a name so that a shell reads it as one word.
 fn in_shell(name: &str) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || "@._+-".contains(c);
     if name.chars().all(is_plain) && !name.starts_with('-') {

@@ -1,4 +1,4 @@
-//! The view of API keys, and its forms, which do the same as `/v1/api-keys`.
+//! The view of API keys, and its forms. The forms do the same as `/v1/api-keys`.
 
 use super::request::{Request, nothing};
 use super::view::{self, FormFields, link};
@@ -9,11 +9,11 @@ use crate::server::operate::admin::shown;
 use rotogate_config::AdminRole;
 
 const VIEW: &str = "/ui/api-keys";
-/// The most keys of the view.
+/// The maximum number of keys in the view.
 const MOST: usize = 100;
 
 impl Request<'_> {
-    /// The keys, the newest first. `problem` is the reason why no key was made.
+    /// Shows the keys, with the newest first. `problem` is the reason why a key was not created.
     pub(super) async fn api_keys(&self, problem: Option<String>) -> Shown {
         let subject = self.parameters().text("subject").to_owned();
         let asked = Some(&*subject).filter(|subject| !subject.is_empty());
@@ -52,7 +52,7 @@ impl Request<'_> {
         })
     }
 
-    // Requirement K8: only the answer to the form shows the text of the key.
+    // Only the response to the form shows the text of the key (requirement K8).
     pub(super) async fn change_api_keys(&self, segments: &[&str], form: &FormFields) -> Shown {
         self.may(role_to(segments.last().copied().unwrap_or_default()))?;
         let made = match segments {
@@ -66,7 +66,7 @@ impl Request<'_> {
         };
         match made {
             Ok(made) => html(&view::NewApiKeyView { frame: self.frame(VIEW).await, made }),
-            // The view shows an error of the form beside the form.
+            // An error of the form is shown in the view, next to the form.
             Err(Refusal { code, detail, .. }) if segments.is_empty() && code.status().is_client_error() => {
                 self.api_keys(Some(detail)).await
             }
@@ -75,7 +75,7 @@ impl Request<'_> {
     }
 }
 
-/// The request for a key that a form describes. The owner is a user, a subject or a client.
+/// Builds the request for a key from a form. The owner is a user, a subject or a client.
 fn request_of(form: &FormFields) -> ApiKeyRequest {
     let owner = |kind: &str| form.some("owner").filter(|_| form.get("kind") == Some(kind));
     ApiKeyRequest {
@@ -89,7 +89,8 @@ fn request_of(form: &FormFields) -> ApiKeyRequest {
     }
 }
 
-/// The least role for a change of keys. As in the API, an operator ends keys, and only an admin gets the text of one.
+/// Returns the lowest role that may change keys in this way. As in the API, an operator may revoke keys, but only an
+/// admin may see the text of a key.
 fn role_to(change: &str) -> AdminRole {
     if change == "revoke" { AdminRole::Operator } else { AdminRole::Admin }
 }

@@ -1,4 +1,4 @@
-//! The overview, which an operator sees first: whether the gate works, and if not, where to look.
+//! The overview, which an operator sees first. It shows whether the gate works and, if not, where to look.
 
 use std::fmt::Write;
 
@@ -18,13 +18,13 @@ use crate::server::operate::metrics::process;
 
 /// The text of docs/outcomes.md, which explains each outcome.
 const OUTCOMES: &str = include_str!("../../../../../outcomes.md");
-/// How many refusals are listed.
+/// The number of refusals that are listed.
 const TOP: usize = 10;
-/// The size of a chart, in its own units.
+/// The size of a chart, in the chart's own units.
 const WIDTH: usize = 2 * (SAMPLES - 1);
 const HEIGHT: f64 = 80.0;
 
-/// A number with its name and its grade.
+/// A number, with its name and its grade.
 pub(super) struct Figure {
     pub(super) name: &'static str,
     pub(super) value: String,
@@ -43,12 +43,12 @@ pub(super) struct TopRefusal {
 pub(super) struct ChartLine {
     pub(super) class: &'static str,
     pub(super) name: &'static str,
-    /// The newest value of the line, in words.
+    /// The newest value of the line, as text.
     pub(super) latest: String,
     pub(super) path: String,
 }
 
-/// The last 15 minutes as lines.
+/// A chart of the last 15 minutes.
 pub(super) struct Chart {
     pub(super) title: String,
     /// The value at the chart's upper edge.
@@ -56,7 +56,7 @@ pub(super) struct Chart {
     pub(super) lines: Vec<ChartLine>,
 }
 
-/// Everything on the overview that changes.
+/// The content of the overview that changes.
 pub(super) struct Overview {
     pub(super) state: GateState,
     pub(super) status: Status,
@@ -156,8 +156,8 @@ fn charts(samples: &[Totals]) -> Vec<Chart> {
 }
 
 impl Chart {
-    /// `lines` have a name, a class and values, the newest first. Where a value is missing, the line has a
-    /// gap.
+    /// Builds a chart. `lines` have a name, a class and values, with the newest value first. A line has a gap where a
+    /// value is missing.
     fn new<const N: usize>(
         title: String,
         lines: [(&'static str, &'static str, Vec<Option<f64>>); N],
@@ -174,13 +174,13 @@ impl Chart {
     }
 }
 
-/// The values as an SVG path, from the oldest to the newest at the right edge.
+/// Returns the values as an SVG path, from the oldest value to the newest one at the right edge.
 fn path(values: &[Option<f64>], most: f64) -> String {
     let (mut path, mut is_on) = (String::new(), false);
     for (place, value) in values.iter().enumerate().rev() {
         if let Some(value) = value {
             let (x, y) = (WIDTH.saturating_sub(2 * place), HEIGHT - HEIGHT * value / most.max(f64::MIN_POSITIVE));
-            // A point between two gaps becomes a line of one unit. Writing into a `String` does not fail.
+            // A point between two gaps becomes a line of one unit. Writing into a `String` cannot fail.
             let _ = write!(path, "{}{x} {y:.0}{}", if is_on { 'L' } else { 'M' }, if is_on { "" } else { "h1" });
         }
         is_on = value.is_some();
@@ -205,7 +205,7 @@ fn top(mut refusals: Vec<(&'static str, u64)>) -> Vec<TopRefusal> {
     refusals.into_iter().take(TOP).map(told).collect()
 }
 
-/// Status, meaning and remedy of an outcome, from the document.
+/// Returns the status, the meaning and the remedy of an outcome, from the document.
 pub(super) fn explained(word: &str) -> Option<(&'static str, String, String)> {
     let row = OUTCOMES.lines().find_map(|line| line.strip_prefix(&format!("| `{word}` | ")))?;
     let mut cells = row.trim_end_matches('|').splitn(3, " | ").map(str::trim);
@@ -226,7 +226,7 @@ fn unlinked(text: &str) -> String {
     plain.replace('`', "")
 }
 
-/// The link to the explanation of a refusal.
+/// Returns the link to the explanation of a refusal.
 pub(super) fn of_outcome(word: &str) -> String {
     link("/ui/outcome", &[("word", word)])
 }

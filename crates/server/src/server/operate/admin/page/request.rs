@@ -1,4 +1,4 @@
-//! The views and the forms of an operator who is signed in.
+//! The views and forms for an operator who is signed in.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,11 +28,11 @@ use crate::server::operate::admin::{
 };
 use rotogate_config::AdminRole;
 
-/// The number of sessions on a view.
+/// The number of sessions in a view.
 const PAGE_SESSIONS: &str = "50";
-/// The number of audit lines on a view.
+/// The number of audit lines in a view.
 const PAGE_LINES: usize = 100;
-/// How long a stream of events lasts. The browser then opens it again, and its cookie is checked again.
+/// How long a stream of events lasts. The browser then opens a new stream, and its cookie is checked again.
 const STREAM: Duration = Duration::from_secs(60);
 
 /// A request of an operator who is signed in.
@@ -153,7 +153,7 @@ impl Request<'_> {
         }
     }
 
-    /// The part of the overview that is refreshed.
+    /// Shows the part of the overview that is refreshed.
     fn numbers(&self) -> Response<Body> {
         let (ticks, state) = (tokio::time::interval(SAMPLE_EVERY), Arc::clone(self.state));
         let folder = self.caller.folder();
@@ -165,7 +165,7 @@ impl Request<'_> {
         limited(events::event_stream(parts.map(move |part| in_folder(part, &folder))))
     }
 
-    /// The rows of the last events, and a row for each further event when its line is written.
+    /// Sends the rows of the last events, and a row for each further event when its line is written.
     async fn rows(&self) -> Shown {
         let (lines, folder) =
             (events::lines(self.state, events_query(&self.parameters())).await?, self.caller.folder());
@@ -199,7 +199,7 @@ impl Request<'_> {
         FormFields::parse(self.parts.uri.query().unwrap_or_default().as_bytes())
     }
 
-    /// The view to which a form returns. A target outside of the page is ignored.
+    /// Returns the view to which a form returns. A target outside of the page is ignored.
     pub(super) fn back(&self, form: &FormFields) -> String {
         let is_listed = |back: &str| ["/ui/sessions", "/ui/api-keys"].iter().any(|view| back.starts_with(view));
         let is_view = |back: &&str| is_listed(back) && back.bytes().all(|b| b.is_ascii_graphic());
@@ -233,7 +233,7 @@ impl Request<'_> {
         };
         let (page, problem) = match sessions::list(state, query).await {
             Ok(page) => (Some(page), None),
-            // The view shows an error of the search beside the form.
+            // An error of the search is shown in the view, next to the form.
             Err(refusal) if refusal.code.status().is_client_error() => (None, Some(refusal.detail)),
             Err(refusal) => return Err(refusal),
         };
@@ -267,7 +267,7 @@ impl Request<'_> {
         })
     }
 
-    /// The offer to revoke all sessions of the user that was searched for, if there are any.
+    /// Offers to revoke all sessions of the user that was searched for, if there are any.
     async fn all_of(&self, asked: &FormFields) -> Option<RevokeAll> {
         if self.may(AdminRole::Operator).is_err() {
             return None;
@@ -281,7 +281,7 @@ impl Request<'_> {
         self.offer(field, value, asked.text("account")).await.ok().flatten()
     }
 
-    /// The number of live sessions of a user, in a question.
+    /// Counts the live sessions of a user, and returns the question whether to revoke them.
     async fn offer(&self, field: &'static str, value: &str, account: &str) -> Result<Option<RevokeAll>, Refusal> {
         let account = Some(account).filter(|account| field == "user" && !account.is_empty());
         let request = RevocationRequest { dry_run: true, ..named(field, value, account) };
@@ -380,18 +380,18 @@ impl Request<'_> {
     }
 }
 
-/// The lines that the form of the view asks for.
+/// Returns the query for the lines that the form of the view selects.
 fn events_query(asked: &FormFields) -> EventsQuery {
     let (action, subject, actor) = (asked.some("action"), asked.some("subject"), asked.some("actor"));
     EventsQuery { action, subject, actor, ..EventsQuery::default() }
 }
 
-/// The selected sessions. [`FormFields`] has joined their ids by spaces.
+/// Returns the ids of the selected sessions, which [`FormFields`] has joined with spaces.
 fn selected(form: &FormFields) -> impl Iterator<Item = &str> {
     form.get("id").into_iter().flat_map(|ids| ids.split_whitespace())
 }
 
-/// The revocation that a form describes.
+/// Returns the revocation that a form describes.
 fn revocation(form: &FormFields) -> Result<RevocationRequest, Refusal> {
     match (form.get("user"), form.get("subject")) {
         (Some(user), None) => Ok(named("user", user, form.some("account").as_deref())),
@@ -416,7 +416,7 @@ pub(super) fn nothing() -> Refusal {
     Refusal::new(Code::NotFound, "there is no such view")
 }
 
-/// Ends a stream after [`STREAM`], so that the browser asks again and the sign-in is checked again.
+/// Ends a stream after [`STREAM`], so that the browser connects again and the sign-in is checked again.
 fn limited(stream: Response<Body>) -> Response<Body> {
     let limit = Box::pin(tokio::time::sleep(STREAM));
     stream.map(|body| StreamBody::new(BodyStream::new(body).take_until(limit)).boxed_unsync())

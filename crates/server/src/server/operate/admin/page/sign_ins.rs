@@ -1,5 +1,6 @@
-//! The operators who are signed in at the admin page. A browser has a random cookie; the name and role of the operator
-//! are in memory. The admin token itself is not stored: a sign-in only refers to the token in force, and ends with it.
+//! The operators who are signed in at the admin page. A browser has a random cookie. The name and role of the operator
+//! are only in memory. The admin token itself is not stored. A sign-in refers to the current token, and ends when this
+//! token is replaced.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -14,13 +15,14 @@ use rotogate_core::random::{NoRandomness, random};
 
 use crate::server::build::admin_tokens::{AdminToken, AdminTokens, Holder};
 
-/// How long a sign-in lasts without a request, and how long at most.
+/// How long a sign-in lasts without a request. `TOTAL` is its maximum duration.
 pub(super) const IDLE: Duration = Duration::from_secs(30 * 60);
 pub(super) const TOTAL: Duration = Duration::from_secs(8 * 3600);
-/// The bound on sign-ins. Beyond it, the least recently used sign-in ends.
+/// The maximum number of sign-ins. Beyond it, the least recently used sign-in ends.
 const MOST: usize = 256;
 
-/// The SHA-256 of a cookie, so that the time of a look-up reveals nothing about the cookie.
+/// The SHA-256 digest of a cookie. The digest is the key, so that the duration of a lookup reveals nothing about the
+/// cookie.
 type CookieDigest = [u8; 32];
 
 /// All sign-ins.
@@ -38,17 +40,17 @@ struct SignIn {
     place: Arc<str>,
     began: Duration,
     used: Duration,
-    /// A notice for the top of the next view.
+    /// A notice that the next view shows at the top.
     notice: Option<String>,
 }
 
-/// The caller of a request.
+/// The operator who sends a request.
 #[derive(Clone, Debug)]
 pub(super) struct SignedIn {
     pub(super) holder: Holder,
-    /// The CSRF value of each form.
+    /// The CSRF value that each form contains.
     pub(super) csrf: Arc<str>,
-    /// The name of the folder in which the cookie is good.
+    /// The name of the folder in which the cookie is valid.
     pub(super) place: Arc<str>,
     key: CookieDigest,
 }
@@ -59,12 +61,12 @@ impl SignedIn {
     }
 }
 
-/// 256 random bits, as text.
+/// Returns 256 random bits in text form.
 pub(super) fn secret() -> Result<String, NoRandomness> {
     random::<32>().map(|bytes| URL_SAFE_NO_PAD.encode(bytes.as_slice()))
 }
 
-/// Whether a text has the form of a value from [`secret`].
+/// Returns whether a string has the form of a value from [`secret`].
 pub(super) fn is_secret(text: &str) -> bool {
     text.len() == 43 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
@@ -84,7 +86,7 @@ impl SignIns {
         self.all.lock()
     }
 
-    /// Signs a holder in by a token that is in force, and gives the cookie and the name of its folder.
+    /// Signs the holder of a current token in. Returns the cookie and the name of its folder.
     pub(super) fn begin(&self, holder: Holder, token: &Arc<AdminToken>) -> Result<(String, Arc<str>), NoRandomness> {
         let (cookie, csrf) = (secret()?, secret()?.into());
         let place: Arc<str> = secret()?.into();
@@ -102,7 +104,7 @@ impl SignIns {
         Ok((cookie, place))
     }
 
-    /// The operator with this cookie.
+    /// Returns the operator with this cookie.
     pub(super) fn find(&self, cookie: &str, tokens: &AdminTokens) -> Option<SignedIn> {
         let (key, now) = (key_of(cookie), self.time.monotonic());
         let mut all = self.all();
@@ -120,7 +122,7 @@ impl SignIns {
         let _ = self.all().remove(&caller.key);
     }
 
-    /// Leaves a notice for the next view.
+    /// Stores a notice, which the next view shows.
     pub(super) fn leave_notice(&self, caller: &SignedIn, text: String) {
         if let Some(sign_in) = self.all().get_mut(&caller.key) {
             sign_in.notice = Some(text);

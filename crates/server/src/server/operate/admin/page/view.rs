@@ -1,4 +1,4 @@
-//! The views of the admin page as templates. askama escapes every value.
+//! The views of the admin page, as templates. askama escapes every value.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::server::operate::admin::traffic::{RouteInfo, UpstreamInfo};
 use crate::server::operate::admin::{ExplainReport, explain::TokenClaims};
 use rotogate_config::AdminRole;
 
-/// The parts that every view has.
+/// The parts that are the same in every view.
 pub(super) struct Frame {
     pub(super) version: &'static str,
     pub(super) state: GateState,
@@ -25,7 +25,7 @@ pub(super) struct Frame {
     pub(super) name: String,
     pub(super) role: &'static str,
     pub(super) may_operate: bool,
-    /// May the holder get the text of an API key?
+    /// Whether the holder may see the text of an API key.
     pub(super) may_mint: bool,
     pub(super) csrf: String,
     pub(super) notice: Option<String>,
@@ -44,7 +44,7 @@ const VIEWS: &[(&str, &str, AdminRole)] = &[
 ];
 
 impl Frame {
-    /// The views that the caller may see.
+    /// Returns the views that the caller may see.
     fn views(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
         let may_operate = self.may_operate;
         let is_seen = move |(_, _, role): &&(_, _, AdminRole)| may_operate || *role == AdminRole::Viewer;
@@ -75,7 +75,7 @@ pub(super) struct OverviewView {
     pub(super) now: Overview,
 }
 
-/// The part of the overview that changes, for the script.
+/// The part of the overview that changes, for the page's script.
 #[derive(Template)]
 #[template(path = "page/live.html")]
 pub(super) struct LiveView {
@@ -108,13 +108,13 @@ pub(super) struct RevokeAll {
 pub(super) struct SessionsView {
     pub(super) frame: Frame,
     pub(super) asked: FormFields,
-    /// `newest` or `oldest` first.
+    /// The order: `newest` or `oldest` first.
     pub(super) order: &'static str,
     pub(super) statuses: Vec<&'static str>,
     pub(super) clients: Vec<String>,
     pub(super) problem: Option<String>,
     pub(super) page: Option<Page>,
-    /// The number of entries, in words.
+    /// The number of entries, as text.
     pub(super) count: String,
     pub(super) all: Option<RevokeAll>,
     /// The URL of this view, to which a form returns.
@@ -168,7 +168,7 @@ pub(super) struct ApiKeysView {
     pub(super) subject: String,
     pub(super) problem: Option<String>,
     pub(super) keys: Vec<ApiKeyInfo>,
-    /// The number of entries, in words.
+    /// The number of entries, as text.
     pub(super) count: String,
     /// The URL of this view, to which a form returns.
     pub(super) back: String,
@@ -203,15 +203,15 @@ pub(super) struct ConfigView {
 pub(super) struct EventsView {
     pub(super) frame: Frame,
     pub(super) asked: FormFields,
-    /// The URL from which the script reads further lines; empty on a page of older lines.
+    /// The URL from which the script reads further lines. Empty on a page with older lines.
     pub(super) stream: String,
     pub(super) older: Option<String>,
-    /// The number of matching lines in memory; this view shows a page of them.
+    /// The number of matching lines in memory. This view shows one page of them.
     pub(super) count: usize,
     pub(super) history: Vec<AuditLine>,
 }
 
-/// A row for the script.
+/// A row, for the page's script.
 #[derive(Template)]
 #[template(path = "page/line.html")]
 pub(super) struct LineView {
@@ -231,7 +231,7 @@ pub(super) struct AuditLine {
     pub(super) rest: String,
 }
 
-/// Fields with their own column, and fields that no reader of the page needs.
+/// The fields that have their own column, and fields that readers of the page do not need.
 const NOT_REST: [&str; 18] = [
     "timestamp",
     "event.action",
@@ -256,7 +256,7 @@ const NOT_REST: [&str; 18] = [
 impl AuditLine {
     pub(super) fn from_json(line: &Value) -> Self {
         let text = |name: &str| line.get(name).map(plain).unwrap_or_default();
-        // A revocation names its target by kind.
+        // A revocation names its target by `kind` and `of`.
         let about = |name: &str, kind: &str| if text("kind") == kind { text("of") } else { text(name) };
         let rest = line.as_object().into_iter().flatten().filter(|(name, _)| !NOT_REST.contains(&name.as_str()));
         Self {
@@ -272,8 +272,7 @@ impl AuditLine {
         }
     }
 
-    /// Links to the lines with the same action, to the sessions of the subject, and to the lines of the
-    /// actor.
+    /// Returns links to the lines with the same action, to the sessions of the subject, and to the lines of the actor.
     fn like_this(&self) -> String {
         link("/ui/events", &[("action", &self.action)])
     }
@@ -286,23 +285,23 @@ impl AuditLine {
         link("/ui/events", &[("actor", &self.actor)])
     }
 
-    /// Converts lines, the newest first.
+    /// Converts lines. The newest line comes first.
     pub(super) fn all(lines: &[Value]) -> Vec<Self> {
         lines.iter().rev().map(Self::from_json).collect()
     }
 }
 
-/// A text without quotes.
+/// Returns a value as text, without quotes.
 pub(super) fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// The methods of a route, in words.
+/// Returns the methods of a route, as text.
 pub(super) fn methods_of(route: &RouteInfo) -> String {
     if route.any_method { "any".to_owned() } else { route.methods.join(", ") }
 }
 
-/// The demands of a route on a token.
+/// Returns what a route requires of a token.
 pub(super) fn asked_of(route: &RouteInfo) -> String {
     let mut asked = route.scopes.clone();
     if !route.any_scope.is_empty() {
@@ -317,7 +316,7 @@ pub(super) fn asked_of(route: &RouteInfo) -> String {
     asked.join(", ")
 }
 
-/// The claims of a token, with their labels.
+/// Returns the claims of a token, with their labels.
 pub(super) fn claims_of(token: &TokenClaims) -> Vec<(&'static str, String)> {
     let texts = [
         ("Issuer", &token.issuer),
@@ -338,7 +337,7 @@ pub(super) fn claims_of(token: &TokenClaims) -> Vec<(&'static str, String)> {
     claims
 }
 
-/// A link with these parameters, without the empty ones.
+/// Builds a link with these parameters. Empty parameters are left out.
 pub(super) fn link(path: &str, parameters: &[(&str, &str)]) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     let mut is_any = false;
@@ -354,7 +353,7 @@ pub(super) fn link(path: &str, parameters: &[(&str, &str)]) -> String {
 pub(super) struct FormFields(BTreeMap<String, String>);
 
 impl FormFields {
-    /// The values of a repeated field are joined by spaces.
+    /// Parses the fields. The values of a repeated field are joined with spaces.
     pub(super) fn parse(text: &[u8]) -> Self {
         let mut all: BTreeMap<String, String> = BTreeMap::new();
         for (name, value) in form_urlencoded::parse(text) {
@@ -369,17 +368,17 @@ impl FormFields {
         self.0.get(name).map(String::as_str)
     }
 
-    /// A field without the spaces around it; empty if it is missing.
+    /// Returns a field without leading and trailing spaces. Returns an empty string if the field is missing.
     pub(super) fn text(&self, name: &str) -> &str {
         self.get(name).unwrap_or_default().trim()
     }
 
-    /// A field that is not empty.
+    /// Returns a field if it is not empty.
     pub(super) fn some(&self, name: &str) -> Option<String> {
         Some(self.text(name).to_owned()).filter(|text| !text.is_empty())
     }
 
-    /// The same fields, with this value of a field that is missing or empty.
+    /// Sets a field to this value if it is missing or empty.
     pub(super) fn or(mut self, name: &str, value: &str) -> Self {
         if self.text(name).is_empty() {
             self.0.insert(name.to_owned(), value.to_owned());
