@@ -1,4 +1,4 @@
-//! A gate from its start to its stop: start, orders, drain.
+//! The life of a running gate: the start, the orders that it gets, and the drain at its end.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -29,7 +29,7 @@ use rotogate_config::Config;
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::engine::Unpaid;
 
-/// A gate that serves.
+/// A running gate.
 pub(super) struct RunningGate {
     in_force: Arc<InForce>,
     drain: StreamDrain,
@@ -45,7 +45,7 @@ impl RunningGate {
     /// Begins to serve.
     ///
     /// # Errors
-    /// The system provides no threads, or a file can no longer be used.
+    /// The operating system cannot start a thread, or a file has become unusable.
     pub(super) fn start(server: Server) -> Result<Self, ServerError> {
         let listening = server.bound_addresses();
         let Server { listeners, admin, probes, parts, config, spare_sockets, last_read } = server;
@@ -108,13 +108,14 @@ impl RunningGate {
                 Some(Order::Stop) | None => break,
             }
         }
-        // Close the spare sockets now: no next program will accept the connections that would queue on them.
+        // The spare sockets are closed now, because there will be no next program to accept the connections that would
+        // queue on them.
         self.spare_sockets.clear();
         ShutdownKind::Stopped
     }
 
-    /// Checks that an in-place upgrade can go on: the store accepts writes, and the new addresses can be bound. Returns
-    /// the new sockets.
+    /// Checks that an in-place upgrade can continue: the store accepts writes, and the new addresses can be bound.
+    /// Returns the new sockets.
     async fn prepare_upgrade(&self, wanted: &[SocketAddr]) -> Result<Vec<std::net::TcpListener>, String> {
         let failed = |error: &dyn std::fmt::Display| format!("the store is not writable: {error}");
         self.in_force.gate.flush().await.map_err(|error| failed(&error))?;
@@ -124,11 +125,11 @@ impl RunningGate {
         sockets::open_missing(&self.spare_sockets, wanted)
     }
 
-    /// Lets the requests in flight finish, and closes everything. `lost` is the error that stopped the gate,
-    /// if any.
+    /// Lets the requests in flight finish, and closes everything. `lost` is the error that stopped the gate, if there
+    /// is one.
     ///
     /// # Errors
-    /// The store did not take the last writes.
+    /// The last writes could not be stored.
     pub(super) async fn drain(
         mut self,
         mut shutdown: ShutdownKind,
@@ -151,8 +152,8 @@ impl RunningGate {
         in_force.parts.close().await;
         match (flushed, &shutdown) {
             (Ok(()), _) => {}
-            // A store that fails at the last moment does not cancel the upgrade: the next program opens the store, and
-            // stops if it still fails.
+            // If the store fails at the last moment, the upgrade continues. The next program opens the store, and stops
+            // if the store still fails.
             (Err(error), ShutdownKind::Upgrade(_)) => tracing::error!(
                 %error,
                 "confirmations not written, so previous refresh tokens may be accepted until the new tokens are used \
@@ -167,7 +168,8 @@ impl RunningGate {
         Ok(shutdown)
     }
 
-    /// Waits for the requests in flight, for `drain_timeout` at most. An in-place upgrade ends streams after `stream_drain`.
+    /// Waits for the requests in flight, for at most `drain_timeout`. During an in-place upgrade, streams are ended
+    /// after `stream_drain`.
     async fn await_requests(&mut self, shutdown: &mut ShutdownKind, orders: &mut mpsc::Receiver<Order>) {
         let Self { in_force, drain, accepting, .. } = self;
         let (drain_timeout, stream_drain) = {
@@ -183,7 +185,7 @@ impl RunningGate {
         };
         let drained = async {
             while accepting.join_next().await.is_some() {}
-            // The exchange of a relay goes on if its client disconnects, so wait for exchanges, too.
+            // The exchange of a relay continues if its client disconnects, so the drain also waits for exchanges.
             in_force.gate.relays_idle().await;
         };
         let mut streams = pin!(streams.fuse());
@@ -201,18 +203,18 @@ impl RunningGate {
     }
 }
 
-/// The state from which the first requests are served.
+/// Builds the state with which the first requests are served.
 fn first_state(
     config: &Config,
     parts: &GateParts,
     tally: &'static Tally,
     drain: &StreamDrain,
 ) -> Result<RequestState, ServerError> {
-    // The name is cloned for each request, and a name from static text needs no reference count.
+    // The name is cloned for each request. A name from static text does not need a reference count.
     let request_id: &'static str = Box::leak(config.server.request_id_header.as_str().into());
     let named = (HeaderName::from_static(request_id), drain.clone());
     let state = RequestState::new(config, parts.gate.clone(), parts.proxy.clone(), tally, named)?;
-    // `prepare` has read these files already, so an error here means that a file has changed since.
+    // `prepare` has already read these files, so an error here means that a file has changed since then.
     let tracer = Tracer::start(config, None);
     let tracer = tracer.map_err(|(key, message)| ServerError::at(config, KeyFault::new(key, message)))?;
     Ok(state.traced_by(tracer))
@@ -234,7 +236,7 @@ impl ShutdownKind {
         }
     }
 
-    /// A `Stop` during an in-place upgrade cancels the upgrade. Other orders are ignored by then.
+    /// Cancels a running in-place upgrade if the order is `Stop`. Other orders are ignored at this point.
     fn cancel_upgrade_on_stop(&mut self, order: &Order) {
         if let (Self::Upgrade(_), Order::Stop) = (&*self, order) {
             tracing::info!("in-place upgrade cancelled by a stop");
@@ -243,7 +245,7 @@ impl ShutdownKind {
     }
 }
 
-/// Logs the revocations that the store did not take until the end.
+/// Logs the revocations that could not be stored before the end.
 fn tell_unpaid(gate: &rotogate::Gate) {
     let Unpaid { total, lost_at_end, named } = gate.unpaid();
     if lost_at_end > 0 {
@@ -261,7 +263,7 @@ fn tell_unpaid(gate: &rotogate::Gate) {
     }
 }
 
-/// Writes to the audit log that an in-place upgrade is refused, and that this program goes on serving.
+/// Writes to the audit log that an in-place upgrade was refused, and that this program continues to serve.
 pub(crate) fn refuse_upgrade(reason: &str) {
     tracing::warn!(target: "rotogate::audit", event = "process_upgrade_refused", reason, "upgrade refused");
 }

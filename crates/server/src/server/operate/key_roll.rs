@@ -19,21 +19,21 @@ mod refresh;
 
 use refresh::{knows, left_by, refresh_needed, sessions_of};
 
-/// How often `promote --wait` looks again.
+/// How often `promote --wait` checks whether the key may sign.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long a forced `retire` waits for the store, to say what needed the key.
+/// How long a forced `retire` waits for the store, in order to report what needed the key.
 const LOOK_FOR: Duration = Duration::from_secs(10);
 
-/// Why a key cannot be changed. The text says what to do.
+/// The reason why a key cannot be changed. The message says what to do.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RollError {
-    /// The keyring has no such key.
+    /// The keyring does not contain the key.
     #[error("{0}")]
     Unknown(String),
     /// The key may not sign yet, or is still needed.
     #[error("{0}")]
     TooEarly(String),
-    /// The folder or the store failed.
+    /// The key folder or the store failed.
     #[error("{0}")]
     Failed(String),
 }
@@ -44,8 +44,8 @@ impl RollError {
     }
 }
 
-/// The running gates of a shared store, and the store's time. If no other gate can use the store: an empty
-/// list, and the time of this machine.
+/// Returns the running gates of a shared store, and the store's time. If other gates cannot use the store, returns an
+/// empty list and the time of this machine.
 async fn look(store: Option<&dyn Store>) -> Result<(Vec<NodeSeen>, Timestamp), RollError> {
     Ok(match store.and_then(Store::shared) {
         Some(shared) => {
@@ -56,7 +56,7 @@ async fn look(store: Option<&dyn Store>) -> Result<(Vec<NodeSeen>, Timestamp), R
     })
 }
 
-/// The gates that the store still lists but that no longer report: they ended, or were cut off.
+/// Returns the gates that the store still lists but that no longer report. They have ended, or were cut off.
 async fn ended(store: Option<&dyn Store>, now: Timestamp) -> Result<Vec<NodeSeen>, RollError> {
     let Some(shared) = store.and_then(Store::shared) else { return Ok(Vec::new()) };
     let seen = shared.nodes_within(NODE_KEPT).await.map_err(RollError::failed)?;
@@ -67,7 +67,7 @@ pub(crate) fn time(of: std::time::SystemTime) -> Timestamp {
     Timestamp::ZERO.plus(of.duration_since(std::time::UNIX_EPOCH).unwrap_or_default())
 }
 
-/// The keys in the folder. Fails if no key has this name.
+/// Loads the keys in the folder. Fails if none of them has this name.
 fn keys_with(folder: &Path, name: &str) -> Result<Keyring, RollError> {
     let keyring = load(folder)?;
     let (is_there, list) = match Keyring::refresh_id(name) {
@@ -78,7 +78,7 @@ fn keys_with(folder: &Path, name: &str) -> Result<Keyring, RollError> {
     is_there.then_some(keyring).ok_or_else(missing)
 }
 
-/// The keys in the folder.
+/// Loads the keys in the folder.
 pub(crate) fn load(folder: &Path) -> Result<Keyring, RollError> {
     let keyring = Keyring::load_if_there(folder).map_err(RollError::failed)?;
     keyring.ok_or_else(|| {
@@ -90,13 +90,13 @@ pub(crate) fn load(folder: &Path) -> Result<Keyring, RollError> {
     })
 }
 
-/// Whether the key signs access tokens, or makes refresh tokens.
+/// Returns whether the key signs access tokens, or creates refresh tokens.
 fn is_in_use(keyring: &Keyring, name: &str) -> bool {
     keyring.signer().kid() == name || Keyring::refresh_id(name) == Some(keyring.refresh_keys().current())
 }
 
-/// Returns once every verifier accepts tokens by this key. A key that is published must have been published
-/// for at least `after`.
+/// Returns as soon as every verifier accepts tokens that this key signs. A public key must have been published for at
+/// least `after`.
 async fn until_it_may_sign(
     config: &Config,
     keyring: &Keyring,
@@ -139,7 +139,7 @@ fn lacking(nodes: &[NodeSeen], now: Timestamp, has: impl Fn(&NodeSeen) -> bool) 
     Some(format!("these gates of the store cannot verify with it: {lacking}"))
 }
 
-/// Why a token by this key might be refused somewhere. `None` if all verifiers accept it.
+/// Returns why some verifier might refuse a token that this key signs. `None` if all verifiers accept it.
 fn why_not(
     kid: &str,
     (written, published_for): (Timestamp, Duration),
@@ -154,7 +154,7 @@ fn why_not(
         .then(|| format!("for {}, other verifiers may have the keys that were published before it", rounded(left)))
 }
 
-/// The time since which all gates have their present keys. It begins again when a gate restarts.
+/// Returns the time since which all gates have their present keys. The restart of a gate resets this time.
 fn since(written: Timestamp, nodes: &[NodeSeen]) -> Timestamp {
     nodes.iter().map(|seen| Timestamp::from_millis(seen.row.keys_since)).fold(written, Timestamp::max)
 }
@@ -163,14 +163,14 @@ fn rounded(left: Duration) -> String {
     rotogate_core::clock::written(Duration::from_secs(left.as_secs() + 1))
 }
 
-/// The longest lifetimes of all endpoints and clients of a configuration.
+/// The longest lifetimes, over all endpoints and clients of a configuration.
 pub(crate) struct Longest {
     pub(crate) access: Duration,
     idle: Duration,
-    /// For how long a refresh token works after its exchange.
+    /// How long a refresh token can still be used after its exchange.
     again: Duration,
-    /// For how long the cookie of a browser works, if an endpoint sets one. The cookie does not change until its
-    /// session ends.
+    /// How long the cookie of a browser is valid, if an endpoint sets one. The cookie does not change until its session
+    /// ends.
     cookie: Duration,
 }
 
@@ -197,19 +197,19 @@ impl Longest {
     }
 }
 
-/// The running gate that removes a key.
+/// The running gate, if it is the caller that removes a key.
 pub(crate) struct AskingGate<'a> {
     pub(crate) gate: &'a Gate,
-    /// Its embedded store, which no other process can open.
+    /// The gate's embedded store, which other processes cannot open.
     pub(crate) store: Option<&'a RedbStore>,
 }
 
-/// What needs a key.
+/// The things that still need a key.
 #[derive(Default)]
 struct KeyNeeds {
-    /// Why the key must stay, each reason in a text of its own.
+    /// The reasons why the key must stay.
     reasons: Vec<String>,
-    /// What follows if it goes.
+    /// The consequences of removing the key.
     notes: Vec<String>,
 }
 
@@ -218,7 +218,7 @@ impl KeyNeeds {
         RollError::TooEarly(format!("{name} is still needed: {}", [self.reasons, self.notes].concat().join("; ")))
     }
 
-    /// What to say of a key that was removed.
+    /// Returns the warning about a key that was removed although it was needed.
     fn warning(self, name: &str) -> Option<String> {
         let reasons =
             (!self.reasons.is_empty()).then(|| format!("{name} was still needed: {}", self.reasons.join("; ")));
@@ -227,7 +227,7 @@ impl KeyNeeds {
     }
 }
 
-/// What may still need this key.
+/// Finds out what may still need this key.
 async fn needs_of(
     config: &Config,
     keyring: &Keyring,
@@ -269,7 +269,7 @@ async fn needs_of(
     Ok(needs)
 }
 
-/// The gates that used a key until their last report, and the latest of these reports.
+/// Returns the gates that used a key until their last report, and the time of the latest of these reports.
 fn used_until_the_end(
     ended: &[NodeSeen],
     now: Timestamp,
@@ -279,7 +279,7 @@ fn used_until_the_end(
     Some((last, names(ended, now, |seen| uses(&seen.row))?))
 }
 
-/// Why the last tokens of gates that have ended may still be presented. `None` if their time is over.
+/// Returns why the last tokens of gates that have ended may still be presented. `None` if these tokens have expired.
 fn may_be_used(last: Timestamp, names: &str, window: Duration, now: Timestamp) -> Option<String> {
     let left = last.plus(window).since(now);
     (left > Duration::ZERO).then(|| {
@@ -290,7 +290,7 @@ fn may_be_used(last: Timestamp, names: &str, window: Duration, now: Timestamp) -
     })
 }
 
-/// The reason why a key that has signed is still needed. `None` if nothing needs the key.
+/// Returns why a key that has signed is still needed. `None` if nothing needs the key.
 fn needed(kid: &str, changed: Timestamp, nodes: &[NodeSeen], now: Timestamp, access: Duration) -> Option<String> {
     if let Some(signing) = names(nodes, now, |seen| *seen.row.signing == *kid) {
         return Some(format!("these gates of the store sign with it: {signing}"));
@@ -299,7 +299,7 @@ fn needed(kid: &str, changed: Timestamp, nodes: &[NodeSeen], now: Timestamp, acc
     (left > Duration::ZERO).then(|| format!("for {}, access tokens that it signed may be in use", rounded(left)))
 }
 
-/// Adds a key, or a secret of refresh tokens, that does not sign yet.
+/// Adds a key or a secret for refresh tokens. It does not sign yet.
 pub(crate) fn add(config: &Config, algorithm: Option<Algorithm>, refresh: bool) -> Result<String, RollError> {
     let folder = &config.issuer.keys;
     load(folder)?;
@@ -312,12 +312,13 @@ pub(crate) fn add(config: &Config, algorithm: Option<Algorithm>, refresh: bool) 
     Ok(kid)
 }
 
-/// Makes a key the signing key. `when` says whether to wait until the key may sign or else to refuse, and the least
-/// time for which the key must have been published. `None` promotes at once, even if verifiers will refuse the tokens.
+/// Makes a key the signing key. `when` says whether to wait until the key may sign or to refuse the change, and the
+/// minimum time for which the key must have been published. If `when` is `None`, the key is promoted at once, even if
+/// verifiers will refuse its tokens.
 pub(crate) async fn promote(config: &Config, kid: &str, when: Option<(bool, Duration)>) -> Result<(), RollError> {
     let folder = &config.issuer.keys;
     let keyring = keys_with(folder, kid)?;
-    // Does not write the folder again, because the folder would then count as changed now.
+    // The folder is not written again, because otherwise it would count as changed now.
     if is_in_use(&keyring, kid) {
         return Ok(());
     }
@@ -333,8 +334,8 @@ pub(crate) async fn promote(config: &Config, kid: &str, when: Option<(bool, Dura
     Ok(())
 }
 
-/// Removes a key, unless something needs it. `Ok(Some(_))` is a warning. With `force`, the key goes in any case, and the
-/// warning says what needed it. `asking`: the running gate, if it is the caller.
+/// Removes a key, unless something needs it. `Ok(Some(_))` contains a warning. With `force`, the key is removed in any
+/// case, and the warning says what needed it. `asking` is the running gate, if it is the caller.
 pub(crate) async fn retire(
     config: &Config,
     kid: &str,

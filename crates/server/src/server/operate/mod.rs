@@ -1,4 +1,4 @@
-//! The operation of a running gate: reload, keys, admin listener, metrics, watchdog.
+//! The operation of a running gate: reload, keys, the admin listener, metrics and the watchdog.
 
 pub(crate) mod admin;
 pub(crate) mod key_roll;

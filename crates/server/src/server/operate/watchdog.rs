@@ -1,6 +1,6 @@
-//! The watchdog of the service manager (`WatchdogSec=` of systemd): it kills and restarts a gate that stops reporting.
-//! A report means that every thread that serves requests has just run a task. A timer alone would go on reporting
-//! while those threads hang.
+//! The reports to the watchdog of the service manager (`WatchdogSec=` of systemd), which kills and restarts a gate that
+//! stops reporting. A report is sent only after every thread that serves requests has run a task. With a timer alone,
+//! reports would continue even if those threads hang.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use sd_notify::NotifyState;
 
 use crate::server::listen::workers::{Pulse, Workers};
 
-/// Reports until the process ends, if the service manager asked for it. Reports go on while the gate drains.
+/// Reports until the process ends, if the service manager requires reports. Reports continue while the gate drains.
 pub(crate) fn start(workers: &Workers) {
     let Some(timeout) = sd_notify::watchdog_enabled() else { return };
     tokio::spawn(report(workers.pulse(), timeout / 3));

@@ -1,5 +1,6 @@
-//! The listeners on which other proxies ask for verdicts. A question becomes the request that it asks about, and then has
-//! what every request has: a permit, a line of the access log, metrics, and the gate's decision.
+//! The listeners on which other proxies ask whether to allow a request. A question is converted into the request that
+//! it describes. This request then gets the same as every other request: a permit, a line in the access log, metrics,
+//! and the gate's decision.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -22,20 +23,20 @@ use rotogate_config::{AuthorizerConfig, AuthorizerKind, ClientAuth, Config, Serv
 use rotogate_core::denial::Denial;
 use rotogate_core::headers::{Peer, Present};
 
-/// The questions that an authorizer's listener answers.
+/// The service that answers the questions at an authorizer's listener.
 #[derive(Debug)]
 pub(crate) struct Questions {
     kind: AuthorizerKind,
-    /// Whether the listener requires a client certificate of the asking peer.
+    /// Whether the peer must present a client certificate.
     proves: bool,
     asking: Arc<AskingNetworks>,
     assertion_audience: Option<Arc<str>>,
 }
 
-/// The future of an answer to a question.
+/// The future of the answer to a question.
 pub(super) type VerdictFuture = Pin<Box<dyn Future<Output = ReplyResult> + Send>>;
 
-/// A reply, as each request has it.
+/// The type of every response.
 pub(crate) type ReplyResult = Result<Response<LoggedBody>, Infallible>;
 
 impl Questions {
@@ -48,15 +49,15 @@ impl Questions {
         questions
     }
 
-    /// Accepts questions from the networks of this configuration, from the next question on.
+    /// Sets the networks of this configuration as those from which questions are accepted, from the next question on.
     pub(crate) fn trust(&self, server: &ServerConfig, authorizer: &AuthorizerConfig) {
         let trusted: Arc<[IpNet]> = authorizer.trusted(server).into();
-        // If networks are configured beside the certificate, the peer must satisfy both.
+        // If networks are configured in addition to the certificate, the peer must satisfy both conditions.
         let trusted = Some(trusted).filter(|networks| !(networks.is_empty() && self.proves));
         self.asking.set(trusted);
     }
 
-    /// The networks from which questions are accepted.
+    /// Returns the networks from which questions are accepted.
     pub(crate) fn asking(&self) -> Arc<AskingNetworks> {
         Arc::clone(&self.asking)
     }
@@ -102,7 +103,7 @@ pub(crate) fn answer(
     })
 }
 
-/// The verdict on a request with this head, or the refusal of the question. Both are recorded as a request.
+/// Returns the verdict on a request with this head, or the refusal of the question. Both are recorded like a request.
 pub(crate) async fn verdict(
     state: &RequestState,
     origin: &Arc<Origin>,
@@ -123,7 +124,7 @@ pub(crate) async fn verdict(
     let permit = state.enter(&origin, request.headers());
     let (parts, ()) = request.into_parts();
     let decided = {
-        // Pinned in place: each future around this one would copy it.
+        // The future is pinned here, because each future around it would copy it.
         let decided = pin!(async {
             match &permit {
                 Ok(_) => authorizer.decide(denial.map_or(Ok(parts), Err)).await,

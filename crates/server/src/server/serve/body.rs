@@ -1,4 +1,4 @@
-//! Request bodies: from the connection, or already read by an endpoint.
+//! The bodies of requests. A body comes from the connection, or an endpoint has already read it into memory.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,35 +22,35 @@ use rotogate_proxy::{BoxError, TooSlow};
 /// The body that the gate's services receive.
 #[derive(Debug)]
 pub(crate) enum RequestBody {
-    /// From the connection.
+    /// A body from the connection.
     Incoming(FilteredBody),
-    /// From the connection, at no less than the minimum rate (requirement A4).
+    /// A body from the connection that must arrive at the minimum rate or faster (requirement A4).
     MinRateBody(Box<MinRateBody>),
-    /// Already in memory. Empty once polled.
+    /// A body that is already in memory. It is empty after it was polled.
     Read(Bytes),
 }
 
-/// A body from the connection. Removes trailers that only the gate may set (requirement T3).
+/// A body from the connection. Removes the trailers that only the gate may set (requirement T3).
 #[derive(Debug)]
 pub(crate) struct FilteredBody {
-    /// `None` once [`drop_rest`] has taken it over.
+    /// `None` after [`drop_rest`] has taken the body.
     body: Option<Incoming>,
     /// Filters the trailers. `None` if the body is empty.
     gate: Option<Gate>,
     /// Counts the received bytes.
     progress: Option<ExchangeProgress>,
-    /// Learns that the body was read. `None` if the body is empty.
+    /// Is told when the body was read completely. `None` if the body is empty.
     owed: Option<Arc<OwedAnswer>>,
 }
 
-/// A body with a minimum rate until the response begins. After that, request and response may be a conversation, in
-/// which a client may be silent while it listens.
+/// A body that must arrive at the minimum rate until the response begins. After that, request and response may form a
+/// conversation, in which a client may be silent while it listens.
 #[derive(Debug)]
 pub(crate) struct MinRateBody {
     body: FilteredBody,
     budget: RateBudget,
     progress: ExchangeProgress,
-    /// Whether the rest of the body is read and discarded when this is dropped.
+    /// Whether the rest of the body is read and discarded when this value is dropped.
     lingers: bool,
 }
 
@@ -65,8 +65,8 @@ impl RequestBody {
         origin: &Origin,
         progress: ExchangeProgress,
     ) -> Request<Self> {
-        // Over HTTP/1.1, reading the body would send `100 Continue` to a client that waits for this status
-        // before it sends the body.
+        // Over HTTP/1.1, reading the body sends `100 Continue` to a client that waits for this status. The client would
+        // then send a body that nobody needs.
         let lingers = request.version() == Version::HTTP_2 || !request.headers().contains_key(EXPECT);
         let budget = RateBudget::new(origin.min_rate);
         request.map(|body| {
@@ -170,8 +170,8 @@ impl MinRateBody {
 }
 
 impl Drop for MinRateBody {
-    /// Reads the rest of the body in the background: a client that is answered before it has sent its whole
-    /// body should receive the response, not a reset.
+    /// Reads the rest of the body in the background. A client that gets a response before it has sent its whole body
+    /// should receive this response, not a reset.
     fn drop(&mut self) {
         if self.lingers
             && !self.body.is_end_stream()

@@ -1,4 +1,4 @@
-//! Envoy's questions over gRPC.
+//! The questions that Envoy sends over gRPC.
 
 use std::pin::pin;
 use std::sync::{Arc, LazyLock};
@@ -19,13 +19,13 @@ use rotogate_config::AuthorizerKind;
 use rotogate_core::reply;
 use rotogate_core::reply::{Reply, ReplyBody};
 
-/// The time limit for the arrival of a question and its verdict. Envoy's own timeout is shorter.
+/// The time limit for receiving a question and deciding on it. Envoy's own timeout is shorter.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 static CHECKS: LazyLock<Checks> = LazyLock::new(Checks::default);
 
-/// Answers a call. Only a verdict has a line in the access log. The line describes the request that the
-/// verdict is about.
+/// Answers a call. Only a verdict gets a line in the access log. This line describes the request that the verdict is
+/// about.
 pub(crate) async fn answer(
     state: &RequestState,
     origin: &Arc<Origin>,
@@ -39,7 +39,7 @@ pub(crate) async fn answer(
         let response = pin!(verdict(state, origin, asked, head, question)).await;
         whole(response).await
     };
-    // Pinned here, because the timeout would move the future.
+    // The future is pinned here, because otherwise the timeout would move it.
     let answer = pin!(CHECKS.answer(authorizer, question, body, decide));
     let reply = tokio::time::timeout(TIMEOUT, answer)
         .await
@@ -47,7 +47,7 @@ pub(crate) async fn answer(
     Ok(reply.map(|body| LoggedBody::unrecorded(GateBody::own(body))))
 }
 
-/// A verdict with the bytes of its body.
+/// Collects the bytes of a verdict's body.
 async fn whole(response: Response<LoggedBody>) -> Reply {
     let (parts, body) = response.into_parts();
     let bytes = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();

@@ -1,8 +1,8 @@
-//! Ends streams early at an in-place upgrade (requirement P4): new requests wait until the last request in flight has
-//! ended, and a reply without an end would make them wait for `drain_timeout`.
+//! Ends streams early during an in-place upgrade (requirement P4). New requests wait until the last request in flight
+//! has ended. Because of an endless response, they would have to wait for `drain_timeout`.
 //!
-//! Such replies are event streams, which end as if the upstream had ended them, and gRPC calls, which end with the
-//! status `UNAVAILABLE`. The clients of both reconnect by themselves. All other replies end by themselves.
+//! Endless responses are event streams, which end as if the upstream had ended them, and gRPC calls, which end with the
+//! status `UNAVAILABLE`. The clients of both reconnect automatically. All other responses end by themselves.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,23 +13,23 @@ use http::HeaderMap;
 use rotogate_core::reply::{GrpcCode, grpc_trailers};
 use tokio::sync::watch;
 
-/// Whether the streams of a server must end.
+/// Tells whether the streams of a server must end.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct StreamDrain(Arc<watch::Sender<bool>>);
 
 impl StreamDrain {
-    /// Ends all streams, also streams that begin from now on.
+    /// Ends all streams, including streams that begin from now on.
     pub(crate) fn end_streams(&self) {
         self.0.send_replace(true);
     }
 
     async fn ended(self) {
-        // `self` keeps the sender alive, so waiting does not fail.
+        // `self` keeps the sender alive, so waiting cannot fail.
         let _ = self.0.subscribe().wait_for(|ended| *ended).await;
     }
 }
 
-/// The kinds of replies without an end, which are ended in different ways.
+/// The kinds of endless responses. They are ended in different ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StreamKind {
     /// Server-sent events.
@@ -38,11 +38,11 @@ pub(crate) enum StreamKind {
     Grpc,
 }
 
-/// A reply that the drain of its server can end.
+/// A response that ends when its server drains.
 pub(crate) struct DrainedStream {
     kind: StreamKind,
     drain: StreamDrain,
-    /// Created when the reply first waits, because most gRPC replies never wait.
+    /// The future is created when the response first waits, because most gRPC responses never wait.
     end: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     is_over: bool,
 }
@@ -54,8 +54,8 @@ impl DrainedStream {
         Self { kind, drain, end: None, is_over: false }
     }
 
-    /// Polled while the reply waits for its next frame. Ready when the reply must end, with trailers for a kind of
-    /// reply that has trailers.
+    /// Polled while the response waits for its next frame. Ready when the response must end. The result has trailers if
+    /// this kind of response has them.
     pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<HeaderMap>> {
         let end = self.end.get_or_insert_with(|| Box::pin(self.drain.clone().ended()));
         if end.poll_unpin(cx).is_pending() {
@@ -66,7 +66,7 @@ impl DrainedStream {
         Poll::Ready(is_grpc.then(|| grpc_trailers(GrpcCode::Unavailable, "the gate is upgraded in place; try again")))
     }
 
-    /// Whether the drain ended the stream.
+    /// Returns whether the drain has ended the stream.
     pub(crate) const fn is_over(&self) -> bool {
         self.is_over
     }

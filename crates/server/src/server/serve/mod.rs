@@ -1,4 +1,4 @@
-//! One request: its record, its permit, CORS, the gate around the proxy, and the counts.
+//! The handling of one request: its record, its permit, CORS, the gate around the proxy, and the counts.
 
 pub(crate) mod authorizer;
 mod body;

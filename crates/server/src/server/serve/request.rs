@@ -1,4 +1,4 @@
-//! One request: its record, panics, overload, CORS, and then the gate around the proxy.
+//! The handling of one request: its record, panics, overload and CORS, and then the gate around the proxy.
 
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,7 +33,7 @@ use rotogate_core::reply;
 use rotogate_kit::exchange::ExchangeProgress;
 use rotogate_proxy::{Proxy, ProxyBody};
 
-/// The layer around the proxy.
+/// Returns the layer around the proxy.
 pub(crate) fn gate_layer(gate: &Gate) -> GateLayer<BufferedForward> {
     gate.layer().rewriting().annotated().forward_buffered().at_edge()
 }
@@ -41,11 +41,11 @@ pub(crate) fn gate_layer(gate: &Gate) -> GateLayer<BufferedForward> {
 /// The body of every response.
 pub(crate) type ReplyBody = GateBody<ProxyBody>;
 
-/// The state from which requests are served now.
+/// The state with which new requests are served.
 pub(crate) type Serving = Arc<ArcSwap<RequestState>>;
 
-/// The parts that each request needs. A reload replaces all of them at once. A request keeps the state with which
-/// it began.
+/// The parts that each request needs. A reload replaces all of them at once. A request keeps the state that was current
+/// when it began.
 #[derive(Debug)]
 pub(crate) struct RequestState {
     service: Cors<GateService<Proxy, BufferedForward>>,
@@ -57,7 +57,7 @@ pub(crate) struct RequestState {
     /// The header that carries the request id.
     pub(crate) request_id: HeaderName,
     pub(crate) drain: StreamDrain,
-    /// Records requests, if `[tracing]` says so.
+    /// Records requests, if `[tracing]` is configured.
     pub(crate) tracer: Option<Arc<Tracer>>,
 }
 
@@ -74,24 +74,24 @@ impl RequestState {
         Ok(Self { service, gate, tally, time: SystemTime::new(), proxy, request_id, drain, tracer: None })
     }
 
-    /// The state for another configuration. Counters, tracer and drain stay the same.
+    /// Returns the state for another configuration. Counters, tracer and drain stay the same.
     pub(crate) fn replaced_by(&self, config: &Config, gate: Gate, proxy: Proxy) -> Result<Self, KeyFault> {
         let (request_id, drain) = (self.request_id.clone(), self.drain.clone());
         let state = Self::new(config, gate, proxy, self.tally, (request_id, drain))?;
         Ok(state.traced_by(self.tracer.clone()))
     }
 
-    /// The same state with this tracer.
+    /// Returns the same state with this tracer.
     pub(crate) fn traced_by(self, tracer: Option<Arc<Tracer>>) -> Self {
         Self { tracer, ..self }
     }
 
-    /// The same state with another proxy.
+    /// Returns the same state with another proxy.
     pub(crate) fn with_proxy(&self, config: &Config, proxy: Proxy) -> Result<Self, KeyFault> {
         self.replaced_by(config, self.gate.clone(), proxy)
     }
 
-    /// The monotonic time.
+    /// Returns the monotonic time.
     pub(crate) fn monotonic(&self) -> Duration {
         self.time.monotonic()
     }
@@ -100,17 +100,17 @@ impl RequestState {
         &self.gate
     }
 
-    /// The networks of trusted proxies if the peer is in one of them; else an empty list.
+    /// Returns the networks of trusted proxies if the peer is in one of them, and otherwise an empty list.
     pub(super) fn trusted_by(&self, peer: &Peer) -> &[IpNet] {
         let proxies = self.gate.trusted_proxies();
         let address = peer.address().to_canonical();
         if peer.may_forward() && proxies.iter().any(|network| network.contains(&address)) { proxies } else { &[] }
     }
 
-    /// A permit for a request.
+    /// Returns a permit for a request.
     ///
     /// # Errors
-    /// The gate as a whole, or the client, has as many requests in flight as its bound allows.
+    /// The gate as a whole, or the client, already has the maximum number of requests in flight.
     pub(crate) fn enter(&self, origin: &Origin, headers: &HeaderMap) -> Result<PoolPermit, Rejection> {
         let of_proxy = || origin.peer.client_of(headers, self.gate.trusted_proxies());
         let holder = origin.holder.or_else(of_proxy);
@@ -118,7 +118,7 @@ impl RequestState {
     }
 }
 
-/// A request that got no permit.
+/// The reason why a request got no permit.
 #[derive(Debug)]
 pub(crate) struct Rejection {
     refusal: Refusal,
@@ -126,28 +126,29 @@ pub(crate) struct Rejection {
 }
 
 impl Rejection {
-    /// The bound that was reached.
+    /// Returns the limit that was reached.
     pub(crate) fn refusal(&self) -> Refusal {
         self.refusal
     }
 }
 
-/// A response, and the permit that its request holds.
+/// A response, and the permit of its request.
 type Answered = (Response<ReplyBody>, Option<PoolPermit>);
 type ResponseBoxFuture = Pin<Box<dyn Future<Output = Answered> + Send>>;
-/// The gate around the proxy, at work.
+/// The future of the gate around the proxy.
 type ServiceFuture = CorsFuture<<GateService<Proxy, BufferedForward> as Service<Request<RequestBody>>>::Future>;
 
-/// The result of `work` on `input`, run by `around`; `None` if `around` does not get to it.
+/// Returns the result of `work` on `input`, run by `around`. Returns `None` if `around` does not run it to its end.
 ///
-/// `enter` and `catch_unwind` copy the captured and returned values of a closure. This closure captures references only.
+/// `enter` and `catch_unwind` copy the captured and returned values of a closure. The closure here captures only
+/// references.
 fn in_place<I, O>(around: impl FnOnce(&mut dyn FnMut()), input: I, work: impl FnOnce(I) -> O) -> Option<O> {
     let (mut given, mut result) = (Some((input, work)), None);
     around(&mut || result = given.take().map(|(input, work)| work(input)));
     result
 }
 
-/// Serves one request, or rejects it under overload. A panic ends this request alone (requirement A8).
+/// Serves one request, or rejects it under overload. A panic ends only this request (requirement A8).
 pub(crate) fn serve(
     state: Arc<RequestState>,
     origin: &Arc<Origin>,
@@ -175,9 +176,9 @@ pub(crate) fn serve(
 }
 
 pin_project! {
-    /// A request that is served, until its response begins.
+    /// A request that is being served, until its response begins.
     ///
-    /// This is a struct instead of nested `async` blocks. A block holds an awaited future twice, as a captured value
+    /// This is a struct instead of nested `async` blocks. A block contains an awaited future twice, as a captured value
     /// and as the awaited one. A future is also moved, and thereby copied, several times on its way to the connection.
     pub(crate) struct Served {
         // `None` after the response.
@@ -187,8 +188,8 @@ pin_project! {
     }
 
     impl PinnedDrop for Served {
-        // The future is dropped within the context of the request, so that its log events name the request. A
-        // request that still has its record here lost its client.
+        // The future is dropped within the context of the request, so that its log events name the request. If the
+        // request still has its record here, its client has disconnected.
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             if let Some(ServedRequest { state, record, began, .. }) = this.request {
@@ -250,9 +251,9 @@ impl ServedRequest {
 pin_project! {
     #[project = PendingAnswerProjection]
     enum PendingAnswer {
-        // The gate, and the upstream behind it, answer.
+        // The gate and the upstream behind it respond.
         Called { #[pin] called: ServiceFuture, received: Option<ExchangeProgress>, permit: Option<PoolPermit> },
-        // The server answers by itself, or only after a wait.
+        // The server responds by itself, or only after a wait.
         Boxed { answer: ResponseBoxFuture },
     }
 }
@@ -280,8 +281,8 @@ impl Future for PendingAnswer {
     }
 }
 
-/// Handles a request that got no permit. Waits for a permit if the connection was rejected less than `Retry-After`
-/// ago; else rejects the request.
+/// Handles a request that got no permit. If the connection was rejected less than `Retry-After` ago, waits for a
+/// permit. Otherwise, rejects the request.
 async fn wait_or_reject(
     state: Arc<RequestState>,
     origin: Arc<Origin>,
@@ -310,7 +311,7 @@ fn call_service(
     received: Option<ExchangeProgress>,
     permit: PoolPermit,
 ) -> PendingAnswer {
-    // A stream of gRPC messages may be silent, so no minimum rate applies.
+    // A stream of gRPC messages may be silent, so the minimum rate does not apply.
     let mut request = match &received {
         Some(progress) if !is_grpc => RequestBody::with_min_rate(request, &state.gate, origin, progress.clone()),
         received => request.map(|body| RequestBody::incoming(body, &state.gate, origin, received.clone())),
@@ -330,7 +331,7 @@ fn call_service(
     }
 }
 
-/// 421: the connection was opened for another server than the request names.
+/// The 421 response if the connection was opened for another server than the one in the request.
 fn misdirected() -> Response<ReplyBody> {
     let detail = "this host is served on another connection";
     let mut reply = reply::problem(StatusCode::MISDIRECTED_REQUEST, Some(detail)).map(GateBody::own);
@@ -347,16 +348,16 @@ fn reject<B>(gate: &Gate, request: &Request<B>, refusal: Refusal) -> Response<Re
     reply
 }
 
-/// Runs what may panic. The panic hook of the program logs a panic.
+/// Runs code that may panic. The panic hook of the program logs the panic.
 fn caught(run: &mut dyn FnMut()) {
     drop(catch_unwind(AssertUnwindSafe(run)));
 }
 
-/// The response, or a 500 if the service panicked.
+/// Returns the response, or a 500 if the service panicked.
 ///
-/// tower-http's `CatchPanic` boxes the body of every response. That would cost each request an allocation. It would
-/// also hide the [`GateBody`], from which the access log learns how a response ended. `CatchUnwind` of futures-util
-/// copies each response twice.
+/// tower-http's `CatchPanic` boxes the body of every response, which would cost an allocation for each request. It
+/// would also hide the [`GateBody`], from which the access log learns how a response ended. `CatchUnwind` of
+/// futures-util copies each response twice.
 fn poll_caught<B>(
     answer: Pin<&mut impl Future<Output = Result<Response<GateBody<B>>, Infallible>>>,
     cx: &mut Context<'_>,
@@ -367,7 +368,7 @@ fn poll_caught<B>(
     }
 }
 
-/// A 500 without details, which only the log has.
+/// Returns a 500 without details. The details are only in the log.
 pub(super) fn panic_response<B>() -> Response<GateBody<B>> {
     let mut reply = reply::problem(StatusCode::INTERNAL_SERVER_ERROR, None).map(GateBody::own);
     reply.extensions_mut().insert(Verdict::new(Reason::PANIC));

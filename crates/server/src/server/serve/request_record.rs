@@ -1,5 +1,4 @@
-//! The server's record of a request: its id, its access-log line, and the context for log events that the request
-//! causes.
+//! The server's record of a request: its id, its access-log line, and the context for the log events that it causes.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -31,16 +30,17 @@ use rotogate_proxy::ProxyBody;
 const PROBLEM: &[u8] = b"application/problem+json";
 const EVENTS: &[u8] = b"text/event-stream";
 const GRPC: &[u8] = b"application/grpc";
-/// A response of unknown length that lasts longer than this is a stream.
+/// A response of unknown length counts as a stream if it lasts longer than this.
 const STREAM_AFTER: Duration = Duration::from_secs(1);
 static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
-/// The record of one request, until its response begins. Dropped before the response, it logs that the client disconnected.
+/// The record of one request, until its response begins. If it is dropped before the response, it logs that the client
+/// disconnected.
 pub(crate) struct RequestRecord {
     context: Context,
-    // Boxed: a record moves several times, with and without a log.
+    // The line is boxed, because a record is moved several times, whether there is an access log or not.
     line: Option<Box<AccessLogLine>>,
-    /// The end of an upgraded connection.
+    /// The end of the upgraded connection, if the connection was upgraded.
     tunnel: Option<TunnelEnd>,
     received: Option<ExchangeProgress>,
     began: Duration,
@@ -49,7 +49,7 @@ pub(crate) struct RequestRecord {
 }
 
 impl RequestRecord {
-    /// Gives the request an id, which the upstream gets, too, and begins its line of the access log.
+    /// Gives the request an id, which the upstream also receives, and begins its line in the access log.
     pub(crate) fn new<B>(
         state: &RequestState,
         origin: &Origin,
@@ -91,7 +91,7 @@ impl RequestRecord {
         Self { context, line, tunnel, received: received.cloned(), began, method, trace }
     }
 
-    /// The context for the code that works on the request.
+    /// Returns the context for the code that works on the request.
     pub(crate) fn context(&self) -> &Context {
         &self.context
     }
@@ -149,8 +149,8 @@ impl RequestRecord {
     }
 }
 
-/// Records a request whose head was refused below: in the access log with an id, and in the metrics. Method and path are
-/// not known.
+/// Records a request whose head the HTTP library rejected. The request gets an id in the access log, and is counted in
+/// the metrics. Its method and path are not known.
 // Requirement T49.
 pub(super) fn record_unread(state: &RequestState, origin: &Origin, status: StatusCode, reason: Reason) {
     let mut request = Request::new(());
@@ -167,7 +167,7 @@ pub(super) fn record_unread(state: &RequestState, origin: &Origin, status: Statu
     drop(record.complete(state, response, (Some(verdict), None), began));
 }
 
-/// The record of a response. Dropped, it counts the end of the exchange, and completes the line.
+/// The record of a response. When it is dropped, it counts the end of the exchange and completes the access-log line.
 #[derive(Debug)]
 struct ReplyRecord {
     line: Option<Box<AccessLogLine>>,
@@ -219,23 +219,23 @@ fn add_request_id(problem: &mut Bytes, id: &HeaderValue) {
 }
 
 pin_project! {
-    /// A response body whose end is counted, and written to the access log. It has the permit of its request: one body
-    /// less around it, and so one copy of each response.
+    /// A response body whose end is counted, and written to the access log. It also contains the permit of its request,
+    /// because a separate body around it would cost another copy of each response.
     #[derive(Debug)]
     pub(crate) struct LoggedBody {
         #[pin]
         body: ReplyBody,
-        // `None` for a tunnel, because the task of the tunnel holds the record.
+        // `None` for a tunnel, because the task of the tunnel has the record.
         record: Option<ReplyRecord>,
-        // Set if the reply may have no end of its own.
+        // Set if the response may be endless.
         stream: Option<DrainedStream>,
-        // Held to the end.
+        // The permit is kept until the body ends.
         permit: Option<PoolPermit>,
     }
 }
 
 impl LoggedBody {
-    /// A body without a record, for a request that is not a client's.
+    /// Returns a body without a record, for a request that does not come from a client.
     pub(super) fn unrecorded(body: ReplyBody) -> Self {
         Self { body, record: None, stream: None, permit: None }
     }

@@ -7,21 +7,21 @@ use std::sync::Arc;
 use rotogate::gate::{Reason, Verdict};
 use rotogate_core::route::Route;
 
-/// A route as a label. Shares the route, so that no request copies its id.
+/// A route as a label. It refers to the route, so that requests do not copy the id of the route.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) enum RouteLabel<R = Arc<Route>> {
     Route(R),
-    /// One of the gate's own endpoints.
+    /// A request to one of the gate's own endpoints.
     Endpoint,
-    /// A CORS preflight, answered before routing.
+    /// A CORS preflight, which is answered before routing.
     Preflight,
-    /// Refused before a route was found.
+    /// A request that was refused before a route was found.
     #[default]
     None,
 }
 
-/// The route of a verdict that is still needed. It borrows the route: cloning the `Arc` for a look-up would write to
-/// memory that all threads share.
+/// The route of a verdict that is still needed. The route is borrowed, because cloning the `Arc` for a lookup would
+/// write to memory that all threads share.
 pub(crate) type RouteRef<'a> = RouteLabel<&'a Arc<Route>>;
 
 impl<R: AsRef<Route>> RouteLabel<R> {
@@ -44,7 +44,7 @@ impl<R: AsRef<Route>> RouteLabel<R> {
 }
 
 impl RouteLabel {
-    /// The route of a verdict that is not needed any more.
+    /// Returns the route of a verdict that is no longer needed.
     pub(crate) fn from_verdict(verdict: Option<Verdict>) -> Self {
         let Some(verdict) = verdict else { return Self::Preflight };
         let is_endpoint = verdict.operation().is_some();
@@ -92,7 +92,7 @@ impl Hash for RouteLabel {
     }
 }
 
-/// The outcome of a request, as in the access log and the metrics.
+/// Returns the outcome of a request, as in the access log and the metrics.
 pub(crate) fn outcome(verdict: Option<&Verdict>) -> Reason {
     verdict.map_or(Reason::PREFLIGHT, |verdict| verdict.reason)
 }

@@ -1,4 +1,5 @@
-//! Finds what still needs a refresh secret: its tokens and cookies, the records that it sealed, and API keys.
+//! Finds what still needs a secret for refresh tokens: its tokens and cookies, the records that it sealed, and API
+//! keys.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,16 +15,17 @@ use super::{AskingGate, KeyNeeds, Longest, RollError, names, rounded, since};
 use crate::server::build::stores::{Stores, open_stores};
 use rotogate_config::{Config, StoreConfig};
 
-/// How many sessions are read at once.
+/// How many sessions are read in one call.
 const PAGE: usize = 256;
 
-/// Whether the gate has this secret, and not another secret with the same id.
+/// Returns whether the gate has this secret, and not another secret with the same id.
 pub(super) fn knows(row: &NodeRow, id: u8, print: Option<&str>) -> bool {
     let at = row.refresh_keys.iter().position(|known| *known == id);
     at.is_some_and(|at| row.refresh_prints.get(at).is_none_or(|known| Some(&**known) == print))
 }
 
-/// Counts what depends on a refresh secret beside tokens: API keys, whose HMAC uses it until their next use.
+/// Counts what depends on a refresh secret besides tokens. These are API keys, whose HMAC uses the secret until the
+/// key's next use.
 // Requirement K4.
 pub(super) async fn left_by(
     config: &Config,
@@ -68,7 +70,7 @@ pub(super) async fn left_by(
     Ok(())
 }
 
-/// The reason why a secret is still needed if it has `left` API keys.
+/// Returns the reason why a secret is still needed if `left` API keys depend on it.
 fn keys_known_by(left: u64) -> String {
     let (keys, were, them) =
         if left == 1 { ("key depends", "it was", "it") } else { ("keys depend", "they were", "them") };
@@ -77,8 +79,8 @@ fn keys_known_by(left: u64) -> String {
     )
 }
 
-/// The tokens and records that still need a refresh secret, if any. If the sessions cannot be listed, the longest time
-/// must have passed in which each session is refreshed or ends.
+/// Returns the tokens and records that still need a refresh secret, if there are any. If the sessions cannot be listed,
+/// the secret is needed for the longest time in which a session is refreshed or ends.
 pub(super) fn refresh_needed(
     id: u8,
     changed: Timestamp,
@@ -88,7 +90,7 @@ pub(super) fn refresh_needed(
 ) -> Option<String> {
     let makes = |seen: &NodeSeen| seen.row.refresh_current.is_none_or(|current| current == id);
     if let Some(making) = names(nodes, now, makes) {
-        return Some(format!("these gates of the store may make refresh tokens by it: {making}"));
+        return Some(format!("these gates of the store may make refresh tokens with it: {making}"));
     }
     if let Some(sessions) = sessions.filter(|sessions| *sessions > 0) {
         return Some(match sessions {
@@ -102,7 +104,7 @@ pub(super) fn refresh_needed(
     (left > Duration::ZERO).then(|| format!("for {}, refresh tokens that it made may be presented", rounded(left)))
 }
 
-/// How many live sessions have a refresh token, a cookie or a sealed record by this secret.
+/// Counts the live sessions that have a refresh token, a cookie or a sealed record from this secret.
 pub(super) async fn sessions_of(store: &dyn Store, id: u8, now: Timestamp, idle: Duration) -> Result<u64, RollError> {
     let (mut count, mut after) = (0, None);
     loop {
@@ -122,7 +124,7 @@ fn needs(session: &Session, id: u8, now: Timestamp, idle: Duration) -> bool {
         && now.since(session.issued_at) < idle
 }
 
-/// Whether this secret made the cookie of a browser session. The cookie lasts as long as the session.
+/// Returns whether this secret created the cookie of a browser session. The cookie lasts as long as the session.
 fn made_cookie(session: &Session, id: u8) -> bool {
     session.browser.as_deref().is_some_and(|browser| browser.key == id)
 }

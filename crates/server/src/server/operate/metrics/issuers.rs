@@ -11,7 +11,8 @@ use rotogate_kit::metric_families as names;
 /// The states, in the order of their numbers in the metrics.
 const STATES: [&str; 4] = ["empty", "fresh", "aging", "stale"];
 
-/// Label values are bounded: names come from the configuration, causes from closed sets (requirement I43).
+/// Writes the metrics. The number of label values is limited, because names come from the configuration and causes come
+/// from fixed sets (requirement I43).
 pub(super) fn write(issuers: &RemoteIssuers, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
     let all = issuers.statuses();
     let state = |status: &RemoteStatus| STATES.iter().position(|state| *state == status.state);

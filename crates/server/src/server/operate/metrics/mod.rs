@@ -1,5 +1,5 @@
-//! The metrics, in OpenMetrics or Prometheus text format. [`metric_families`](rotogate_kit::metric_families) has
-//! their names, and `docs/metrics.md` is generated from it.
+//! The metrics, in the text format of OpenMetrics or Prometheus. [`metric_families`](rotogate_kit::metric_families)
+//! lists them, and `docs/metrics.md` is generated from this list.
 
 mod issuers;
 mod output;
@@ -40,7 +40,7 @@ pub(crate) struct Metrics {
     collector: GateCollector,
 }
 
-/// State that is determined at each scrape.
+/// The state that is determined at each scrape.
 #[derive(Debug, Default)]
 struct ScrapeState {
     is_ready: AtomicBool,
@@ -57,18 +57,18 @@ impl Metrics {
         Self { of_gate, of_process, collector }
     }
 
-    /// The sources of the metrics. The admin listener reads them, too.
+    /// Returns the sources of the metrics, which the admin listener also reads.
     pub(crate) fn sources(&self) -> &InForce {
         &self.collector.sources
     }
 
-    /// All metrics as text: in OpenMetrics, or in the older text format of Prometheus.
+    /// Returns all metrics as text, either in OpenMetrics or in the older text format of Prometheus.
     pub(crate) fn text(&self, is_ready: bool, is_store_up: bool, is_open: bool) -> String {
         let mut text = String::new();
         let state = &self.collector.state;
         state.is_ready.store(is_ready, Ordering::Relaxed);
         state.is_store_up.store(is_store_up, Ordering::Relaxed);
-        // Writing into a `String` does not fail.
+        // Writing into a `String` cannot fail.
         let _ = text::encode_registry(&mut text, &self.of_gate);
         let _ = text::encode_registry(&mut text, &self.of_process);
         let _ = text::encode_eof(&mut text);
@@ -76,7 +76,7 @@ impl Metrics {
     }
 }
 
-/// A status as a label. An upstream may send any number, so a status that IANA does not list becomes `other`.
+/// Returns a status as a label. An upstream may send any number, so a status that IANA does not list becomes `other`.
 fn code(status: Option<StatusCode>) -> String {
     match status {
         // The client closed the connection before there was a status.
@@ -86,8 +86,8 @@ fn code(status: Option<StatusCode>) -> String {
     }
 }
 
-/// Converts OpenMetrics to Prometheus text format 0.0.4. In that format, the HELP and TYPE lines of a counter
-/// use its name with `_total`, and there are neither units nor an end mark.
+/// Converts OpenMetrics to version 0.0.4 of Prometheus' text format. In that format, the HELP and TYPE lines of a
+/// counter use its name with `_total`, and there are no units and no end marker.
 fn plain(open: &str) -> String {
     let heads = || open.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let counters: BTreeSet<&str> = heads().filter_map(|head| head.strip_suffix(" counter")).collect();
@@ -105,7 +105,7 @@ fn plain(open: &str) -> String {
     text
 }
 
-/// Collects the counters of other modules at a scrape.
+/// Collects the counters of other modules at each scrape.
 #[derive(Clone, Debug)]
 struct GateCollector {
     sources: Arc<InForce>,
@@ -135,7 +135,7 @@ impl GateCollector {
         let routes = self.sources.tally.total();
         let mut requests = output.family(&names::REQUESTS)?;
         for (route, of_route) in &routes {
-            // Unknown statuses share one label.
+            // Unknown statuses are counted under one label.
             let mut counts: BTreeMap<(&str, String), u64> = BTreeMap::new();
             for (end, number) in &of_route.outcomes {
                 *counts.entry((end.outcome, code(end.code))).or_default() += number;
@@ -280,7 +280,7 @@ impl GateCollector {
         self.elsewhere(output)
     }
 
-    /// Writes the metrics of requests to other systems, and of documents that others read from the gate.
+    /// Writes the metrics of requests to other systems, and of documents that others fetch from the gate.
     fn elsewhere(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
         let gate = &self.sources.gate;
         output.each(&names::RELAY_EXCHANGES, gate.relay_exchanges())?;
@@ -328,7 +328,7 @@ impl GateCollector {
     }
 }
 
-/// A series with the labels of a name and a result.
+/// Returns a series with a name and a result as labels.
 fn by_name<'a>((name, result, number): &'a (Arc<str>, &'static str, u64)) -> ([&'a str; 2], u64) {
     ([name, result], *number)
 }

@@ -8,13 +8,13 @@ use prometheus_client::encoding::DescriptorEncoder;
 use super::output::ScrapeOutput;
 use rotogate_kit::metric_families as names;
 
-/// The revision, which a packager sets at build time because the sources do not contain it.
+/// The source revision. A packager sets it at build time, because the sources do not contain it.
 pub(crate) const REVISION: &str = match option_env!("ROTOGATE_REVISION") {
     Some(revision) => revision,
     None => "unknown",
 };
 
-/// The features of the program, and whether this build has them.
+/// The features of the program, and whether they are enabled in this build.
 const FEATURES: [(&str, bool); 7] = [
     ("failpoints", cfg!(feature = "failpoints")),
     ("ldap", cfg!(feature = "ldap")),
@@ -48,7 +48,8 @@ pub(crate) fn resident_memory() -> Option<u64> {
     None
 }
 
-/// Reads the metrics of the process from the system. Leaves a family out if the system has no such value.
+/// Reads the metrics of the process from the operating system. Leaves out a family if the system does not provide its
+/// value.
 #[derive(Debug)]
 pub(super) struct ProcessCollector;
 
@@ -59,7 +60,7 @@ impl Collector for ProcessCollector {
         let Ok(process) = procfs::process::Process::myself() else { return Ok(()) };
         if let Ok(stat) = process.stat() {
             let ticks = procfs::ticks_per_second();
-            // A sum of ticks is far below what a float holds exactly.
+            // A sum of ticks is far below the limit up to which a float is exact.
             let seconds = |of: u64| of as f64 / ticks as f64;
             output.one(&names::PROCESS_CPU, seconds(stat.utime + stat.stime))?;
             output.one(&names::PROCESS_RESIDENT_MEMORY, stat.rss.saturating_mul(procfs::page_size()))?;

@@ -1,5 +1,6 @@
 //! Applies another `gateway.toml` to a running gate: routes, clients, endpoints, upstreams, other issuers and many
-//! other keys, all or nothing. Keys that only a start reads keep their value, and the log names the changed ones.
+//! other keys. Either all changes are applied, or none. Keys that are read only at a start keep their value, and the
+//! log names those that have changed.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use rotogate::gate::PreparedKeys;
 use rotogate_config::{AccessLogConfig, AuditLogConfig, Config, DeclaredKeys, LogConfig, TrustedIssuer};
 
 impl Reloadable {
-    /// Applies every key that a reload can apply. If one of these keys cannot be used, applies nothing and
+    /// Applies every key that a reload can apply. If one of these keys has an unusable value, applies nothing and
     /// returns `false`.
     pub(super) async fn apply(&mut self, new: Config, last_read: &mut LastRead) -> bool {
         let old = self.in_force.config.load_full();
@@ -57,7 +58,7 @@ impl Reloadable {
         true
     }
 
-    /// Prepares all parts, which can fail, before it puts the first one in force.
+    /// Prepares all parts first, which can fail, and only then starts to use them.
     pub(super) async fn install(&mut self, old: &Config, now: &Config) -> Result<(), ServerError> {
         let in_force = Arc::clone(&self.in_force);
         let mut loaded = Vec::new();
@@ -93,7 +94,7 @@ impl Reloadable {
             let logs = logs.map_err(|error| ServerError::Unusable(error.to_string()))?;
             log::replace(logs).map_err(ServerError::Unusable)?;
         }
-        // Nothing below can fail.
+        // The steps below cannot fail.
         loaded.into_iter().for_each(|(tls, loaded)| tls.replace(loaded));
         in_force.directories.replace(directories);
         if let Some(NextRules { states, remote, keys }) = issuers {
@@ -119,7 +120,7 @@ fn logs_of(config: &Config) -> (&LogConfig, &AccessLogConfig, &AuditLogConfig) {
     (&config.log, &config.access_log, &config.audit_log)
 }
 
-/// The rules of another configuration for the tokens of other issuers.
+/// The rules for tokens of other issuers, from another configuration.
 struct NextRules {
     states: Vec<IssuerState>,
     remote: NextIssuers,
@@ -127,7 +128,7 @@ struct NextRules {
 }
 
 impl Reloadable {
-    /// The rules for each issuer. An unchanged issuer keeps its rules, even if its file is broken by now.
+    /// Returns the rules for each issuer. An unchanged issuer keeps its rules, even if its key file has become invalid.
     async fn issuers(&self, old: &Config, now: &Config) -> Result<NextRules, ServerError> {
         let mut states = Vec::new();
         for issuer in &now.issuers {
@@ -149,7 +150,8 @@ impl Reloadable {
     }
 }
 
-/// Joins names to one value of a log line. `None` without names, because a line has no empty values.
+/// Joins names to one value of a log line. Returns `None` if there are no names, because a line must not have empty
+/// values.
 fn listed(names: &[&str]) -> Option<String> {
     (!names.is_empty()).then(|| names.join(", "))
 }
@@ -171,7 +173,7 @@ fn log_issuers(old: &Config, now: &Config) {
     );
 }
 
-/// Updates the file groups: an unchanged issuer keeps its group, because its files were not read again.
+/// Updates the file groups. An unchanged issuer keeps its group, because its files were not read again.
 fn follow_issuers(old: &Config, now: &Config, last_read: &mut Vec<FileGroup>, mut read: Vec<FileGroup>) {
     if old.issuers == now.issuers {
         return;

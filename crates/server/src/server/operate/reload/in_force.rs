@@ -1,4 +1,4 @@
-//! A gate that serves, as its operator sees it: the parts of its start, and what a reload replaces.
+//! A running gate, as its operator sees it: the parts that the start created, and the parts that a reload replaces.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -17,15 +17,15 @@ use crate::server::serve::request::Serving;
 use crate::server::serve::tally::Tally;
 use rotogate_config::Config;
 
-/// The parts of a gate that serves. Reload, metrics and the admin listener share them.
+/// The parts of a running gate. Reload, metrics and the admin listener share them.
 #[derive(Debug)]
 pub(crate) struct InForce {
-    /// As the start made them.
+    /// The parts as the start created them.
     pub(crate) parts: GateParts,
     pub(crate) tally: &'static Tally,
-    /// The configuration in force.
+    /// The configuration in use.
     pub(crate) config: ArcSwap<Config>,
-    /// The state from which requests are served, with the proxy in force.
+    /// The state with which requests are served, including the current proxy.
     pub(crate) serving: Serving,
     pub(crate) limits: Arc<Limits>,
     pub(crate) outcomes: Outcomes,

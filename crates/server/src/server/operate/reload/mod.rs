@@ -1,8 +1,8 @@
-//! The reloads of a running gate. When files change, it reloads its own keys, the keys of trusted issuers and clients,
-//! its credentials at providers, and certificates. On SIGHUP, [`config`] applies the keys of `gateway.toml` that a
-//! reload can apply. The users file has its own watcher. A broken file is not applied: the old content stays in force,
-//! and this is logged once for each change. A broken file of one issuer or listener does not affect other issuers or
-//! listeners.
+//! The reloads of a running gate. When files change, the gate reloads its own keys, the keys of trusted issuers and
+//! clients, its credentials at providers, and certificates. On SIGHUP, [`config`] applies those keys of `gateway.toml`
+//! that a reload can apply. The users file has its own watcher. An invalid file is not applied. The old content stays
+//! in use, and this is logged once for each change. An invalid file of one issuer or listener does not affect other
+//! issuers or listeners.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,14 +33,14 @@ mod config;
 mod in_force;
 mod outcomes;
 
-/// How long the keys of an issuer stay in force while its file is broken or missing. After that its tokens are refused,
-/// so that a broken file does not keep a removed key in force for ever.
+/// How long the keys of an issuer stay in use while its file is invalid or missing. After that, the issuer's tokens are
+/// refused. Otherwise an invalid file could keep a removed key in use forever.
 const BROKEN_KEYS_GRACE: Duration = Duration::from_secs(24 * 3600);
 
 /// Reads a configuration again, and checks it as a start does. Logs the errors.
 ///
 /// # Errors
-/// Everything that a start would refuse.
+/// Returns every problem that would make a start fail.
 pub async fn read_again(path: &Path) -> Result<Config, ConfigErrors> {
     let read = async {
         let config = rotogate_config::load(path, &ProcessEnv)?;
@@ -57,10 +57,10 @@ pub async fn read_again(path: &Path) -> Result<Config, ConfigErrors> {
     })
 }
 
-/// A running gate, and what its reloads alone know of it.
+/// A running gate, and the state that only its reloads need.
 struct Reloadable {
     in_force: Arc<InForce>,
-    /// The gate with the rules in force.
+    /// The gate with the current rules.
     gate: Gate,
     /// The trusted issuers, in the order of the configuration.
     trusted: Vec<IssuerState>,
@@ -70,9 +70,9 @@ struct Reloadable {
 #[derive(Clone)]
 struct IssuerState {
     rules: IssuerRules,
-    /// The time since which the issuer's file cannot be used.
+    /// The time since which the issuer's file has been unusable.
     broken_since: Option<Timestamp>,
-    /// Whether the keys were dropped because [`BROKEN_KEYS_GRACE`] has passed since then.
+    /// Whether the keys were dropped because the file has been unusable for [`BROKEN_KEYS_GRACE`].
     dropped: bool,
 }
 
@@ -81,7 +81,7 @@ impl IssuerState {
         Self { rules, broken_since: None, dropped: false }
     }
 
-    /// The rules of all issuers whose keys are not dropped.
+    /// Returns the rules of all issuers whose keys are not dropped.
     fn in_force(all: &[Self]) -> Vec<IssuerRules> {
         all.iter().filter(|trusted| !trusted.dropped).map(|trusted| trusted.rules.clone()).collect()
     }
@@ -95,13 +95,13 @@ impl IssuerState {
 #[derive(Debug)]
 struct ReloadRequest {
     config: Config,
-    /// The operator's request, for the audit trail.
+    /// The operator's request, for the audit log.
     context: Option<Context>,
-    /// The callers that wait for the outcome of the reload.
+    /// Notifies the caller that waits for the outcome of the reload.
     done: Option<oneshot::Sender<bool>>,
 }
 
-/// The task that watches files and applies configurations. Dropping this ends it.
+/// The task that watches files and applies configurations. If this value is dropped, the task ends.
 #[derive(Debug)]
 pub(crate) struct ReloadTask {
     _task: TaskGuard,
@@ -109,17 +109,17 @@ pub(crate) struct ReloadTask {
     in_force: Arc<InForce>,
 }
 
-/// Asks the task to apply a configuration.
+/// A handle with which to request that the task applies a configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Reloader(mpsc::Sender<ReloadRequest>);
 
 impl Reloader {
-    /// Applies another configuration, as far as a reload can. Returns whether it was applied. If not, the log has
+    /// Applies another configuration, as far as a reload can. Returns whether it was applied. If not, the log contains
     /// the reason.
     pub(crate) async fn apply(&self, config: Config) -> bool {
         let (done, is_done) = oneshot::channel();
         let asked = ReloadRequest { config, context: Context::current(), done: Some(done) };
-        // Sending fails while the gate ends.
+        // Sending fails while the gate stops.
         self.0.send(asked).await.is_ok() && is_done.await.unwrap_or(false)
     }
 }
@@ -131,12 +131,12 @@ impl ReloadTask {
         let _ = self.asks.0.send(ReloadRequest { config, context: None, done: None }).await;
     }
 
-    /// A handle to ask this task for reloads.
+    /// Returns a handle for requesting reloads from this task.
     pub(crate) fn reloader(&self) -> Reloader {
         self.asks.clone()
     }
 
-    /// Records that another configuration cannot be used.
+    /// Records that another configuration is invalid.
     pub(crate) fn refuse(&self) {
         self.in_force.outcomes.set(ReloadSource::Configuration, true);
     }
@@ -200,7 +200,7 @@ impl Reloadable {
             }
         }
         if last_read.clients.changed(|| files::of_clients(&config)).is_some() {
-            // Installing the configuration again builds clients and endpoints, and reads their files.
+            // Installing the same configuration again builds the clients and endpoints, which reads their files.
             match self.install(&config, &config).await {
                 Ok(()) => {
                     tracing::info!("files of clients and providers reloaded");
@@ -223,8 +223,8 @@ impl Reloadable {
         Ok(())
     }
 
-    /// Reloads the gate's keys and the keys of each trusted issuer separately, so that one broken file does not
-    /// hold up the reload of other keys.
+    /// Reloads the gate's keys and the keys of each trusted issuer separately, so that one invalid file does not
+    /// prevent the reload of other keys.
     fn poll_keys(&mut self, config: &Config, last_read: &mut LastRead) {
         let own = read_own_keys(config, &mut last_read.own);
         let issuers = config.issuers.iter().zip(&mut last_read.issuers).enumerate();
@@ -268,7 +268,7 @@ impl Reloadable {
         }
     }
 
-    /// Reads the files of an issuer if they changed. Returns whether its rules differ from the rules in force.
+    /// Reads the files of an issuer if they changed. Returns whether its rules differ from the current ones.
     fn poll_issuer(&mut self, index: usize, issuer: &TrustedIssuer, group: &mut FileGroup) -> bool {
         let Some(trusted) = self.trusted.get_mut(index) else { return false };
         let mut differs = false;
@@ -310,7 +310,7 @@ impl Reloadable {
     }
 }
 
-/// The gate's own keys, if their files changed and can be used.
+/// Returns the gate's own keys, if their files changed and can be used.
 fn read_own_keys(config: &Config, group: &mut FileGroup) -> Option<Arc<Keyring>> {
     group.changed(|| files::own(config))?;
     match Keyring::load(&config.issuer.keys) {
@@ -324,8 +324,8 @@ fn read_own_keys(config: &Config, group: &mut FileGroup) -> Option<Arc<Keyring>>
     None
 }
 
-/// Reloads certificates. If a certificate and its key do not match because only one of the two files is
-/// replaced yet, the next check finds both.
+/// Reloads certificates. If a certificate and its key do not match because only one of the two files was replaced so
+/// far, the next check finds both files replaced.
 fn reload_certificates(tls: &Tls, group: &mut FileGroup) {
     match tls.reload() {
         Ok(()) => {

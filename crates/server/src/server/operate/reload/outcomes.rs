@@ -1,4 +1,4 @@
-//! The outcome of the last change of each kind of files.
+//! The outcome of the last change, for each kind of file.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -8,7 +8,7 @@ use rotogate_core::clock::Timestamp;
 /// The kinds of files that a running gate reads again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReloadSource {
-    /// `gateway.toml`, with the environment.
+    /// `gateway.toml`, and the environment variables.
     Configuration,
     /// The gate's own keys.
     Keys,
@@ -26,7 +26,7 @@ impl ReloadSource {
     pub(crate) const ALL: [Self; 6] =
         [Self::Configuration, Self::Keys, Self::Issuers, Self::Certificates, Self::Upstreams, Self::Clients];
 
-    /// The label of the source.
+    /// Returns the label of the source.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Configuration => "configuration",
@@ -42,16 +42,16 @@ impl ReloadSource {
 #[derive(Debug)]
 struct Outcome {
     is_refused: AtomicBool,
-    /// When files were last applied, in seconds of Unix time.
+    /// The time when files were last applied, as a Unix time in seconds.
     taken: AtomicU64,
 }
 
-/// The outcome for each [`ReloadSource`].
+/// The outcome of the last change, for each [`ReloadSource`].
 #[derive(Debug)]
 pub(crate) struct Outcomes([Outcome; ReloadSource::ALL.len()]);
 
 impl Outcomes {
-    /// Outcomes at a start: all files were applied now.
+    /// Creates the outcomes at a start, where all files were just applied.
     pub(crate) fn new() -> Self {
         let now = files::now().as_secs();
         Self(std::array::from_fn(|_| Outcome { is_refused: AtomicBool::new(false), taken: AtomicU64::new(now) }))
@@ -61,7 +61,7 @@ impl Outcomes {
         self.0.get(source as usize)
     }
 
-    /// Whether the last change was refused, and when a change was last applied, in seconds of Unix time.
+    /// Returns whether the last change was refused, and when a change was last applied, as a Unix time in seconds.
     pub(crate) fn get(&self, source: ReloadSource) -> (bool, u64) {
         let read = |of: &Outcome| (of.is_refused.load(Ordering::Relaxed), of.taken.load(Ordering::Relaxed));
         self.outcome(source).map_or_else(Default::default, read)
